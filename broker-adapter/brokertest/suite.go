@@ -1,0 +1,90 @@
+package brokertest
+
+import (
+	"testing"
+	"time"
+
+	broker "github.com/millrace-io/millrace/broker-adapter"
+)
+
+// Options says how to reach the log under test and what it can do.
+type Options struct {
+	// Open returns a log that is ready for use. It is called once per case; the suite closes the log.
+	Open func(t *testing.T) broker.Log
+	// Reopen returns a log on the data that closed, a closed log from Open or Reopen, has left behind. Nil: the data does
+	// not outlive the log.
+	Reopen func(t *testing.T, closed broker.Log) broker.Log
+	// Join returns a second client of the log that first is connected to, open at the same time. Nil: one process only.
+	Join func(t *testing.T, first broker.Log) broker.Log
+	// Timeout bounds each single wait. 0: one minute.
+	Timeout time.Duration
+	// Now is the log's clock, against which append times are held. Nil: the machine's.
+	Now func() time.Time
+}
+
+const (
+	defaultTimeout = time.Minute
+	// clockSkew is how far the log's clock may be off.
+	clockSkew = 5 * time.Minute
+	// quiet is how long a reader at the end of an idle partition is left waiting before its context ends.
+	quiet = 100 * time.Millisecond
+	// maxRecordBytes is the limit of ordinary topics of the suite, smallLimit that of the cases that exceed it.
+	maxRecordBytes = 1 << 20
+	smallLimit     = 64 << 10
+)
+
+// Run holds the log of o against everything that the port promises.
+func Run(t *testing.T, o Options) {
+	t.Helper()
+	if o.Open == nil {
+		t.Fatal("brokertest.Options.Open is nil: say how to open the log under test")
+	}
+	if o.Timeout == 0 {
+		o.Timeout = defaultTimeout
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	cases := []struct {
+		name string
+		run  func(*fixture)
+		// needs names the capability without which the case is left out.
+		needs bool
+	}{
+		{"Append/OffsetsOfLoneWriterAreContiguous", testContiguous, true},
+		{"Append/RecordsOfOneAppendStayTogether", testAppendIsOneRun, true},
+		{"Append/ResultsComeInOrder", testResultsInOrder, true},
+		{"Append/ResultComesFromAnotherGoroutine", testResultIsAsynchronous, true},
+		{"Append/BuffersAreFreeAfterTheResult", testBuffersAreLent, true},
+		{"Append/TooLarge", testTooLarge, true},
+		{"Append/JustBelowTheLimit", testJustBelowLimit, true},
+		{"Append/UnknownTopic", testAppendUnknownTopic, true},
+		{"Append/TwoClientsInterleave", testTwoClients, o.Join != nil},
+		{"Record/RoundTrip", testRoundTrip, true},
+		{"Record/AppendTime", testAppendTime, true},
+		{"Read/FromStartMiddleAndEnd", testReadPositions, true},
+		{"Read/WaitsAtTheEnd", testReadWaits, true},
+		{"Read/WakesOnAppend", testReadWakes, true},
+		{"Read/OutOfRange", testReadOutOfRange, true},
+		{"Read/UnknownTopic", testReadUnknownTopic, true},
+		{"Read/SeesExactlyWhatWasAcknowledged", testConcurrent, true},
+		{"Read/TopicsAndPartitionsAreApart", testPartitionsApart, true},
+		{"Topic/End", testEnd, true},
+		{"Topic/Describe", testDescribe, true},
+		{"Topic/DescribeUnknown", testDescribeUnknown, true},
+		{"Topic/CreateTwice", testCreateTwice, true},
+		{"Topic/CreateCommand", testCreateCommand, true},
+		{"Assignments/AllPartitions", testAssignments, true},
+		{"Close/DeliversOpenResults", testCloseDelivers, true},
+		{"Close/WakesReaders", testCloseWakesReaders, true},
+		{"Close/RefusesLaterCalls", testClosedRefuses, true},
+		{"Reopen/EverythingIsThere", testReopen, o.Reopen != nil},
+	}
+	for _, c := range cases {
+		if !c.needs {
+			t.Logf("%s left out: the log lacks the capability (see Options)", c.name)
+			continue
+		}
+		t.Run(c.name, func(t *testing.T) { c.run(newFixture(t, o)) })
+	}
+}

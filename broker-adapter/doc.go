@@ -1,0 +1,18 @@
+// Package broker is the port to the ordered durable log. It has three implementations, held to one conformance suite
+// (brokertest): kafka (Apache Kafka or Redpanda), embedded (Pebble in this process) and simlog (in memory, with scripted
+// faults, for tests).
+//
+// The port knows topics, partitions, records and offsets. It knows nothing of epochs, entities or the reader rule: those
+// are records like any other to it.
+//
+// What every implementation promises:
+//
+//   - Records of one Append stand in the log together and in order. A successful result means that they are durable as the
+//     engine defines it (Describe says how), and that readers see them.
+//   - Results of one partition arrive in the order of the Append calls. A result with an error leaves the outcome unknown
+//     unless errors.Is(err, ErrNotWritten), ErrTooLarge or ErrUnknownTopic: then nothing was written.
+//   - A reader sees nothing that was not acknowledged to some producer, in offset order, each offset once.
+//   - Callbacks run on goroutines of the implementation. They must not block, and must not call back into Close.
+//
+// Close waits for all goroutines of the implementation; results still open are delivered with ErrClosed before it returns.
+package broker

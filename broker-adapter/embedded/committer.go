@@ -1,0 +1,250 @@
+package embedded
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	broker "github.com/millrace-io/millrace/broker-adapter"
+)
+
+// createRequest is one Create on its way to the committer.
+type createRequest struct {
+	spec  broker.TopicSpec
+	reply chan error // holds one
+}
+
+// commitLoop is the committer, the one goroutine of a log. Close stops it and waits for it.
+func (l *Log) commitLoop() {
+	for {
+		select {
+		case <-l.queue.ready:
+			l.commitWaiting()
+		case r := <-l.creates:
+			r.reply <- l.createTopic(r.spec)
+		case <-l.lightsOut():
+			l.fail(l.db.fs.failure())
+		case <-l.retry:
+			l.reopen()
+		case <-l.closing:
+			l.finish()
+			return
+		}
+	}
+}
+
+// lightsOut fires when the disk failed behind the back of the committer, in a flush or a compaction.
+func (l *Log) lightsOut() <-chan struct{} {
+	if l.db == nil {
+		return nil
+	}
+	return l.db.fs.out
+}
+
+// commitWaiting commits one group of what waits and delivers its results, in the order of the Append calls.
+func (l *Log) commitWaiting() {
+	group := l.queue.take(maxGroupBytes)
+	if l.failure == nil {
+		l.commitGroup(group)
+	} else {
+		refuse(group, l.failure)
+	}
+	deliver(group)
+}
+
+// refuse sets the error of every request that has none yet.
+func refuse(group []request, err error) {
+	for i := range group {
+		if group[i].result.Err == nil {
+			group[i].result = broker.AppendResult{Err: err}
+		}
+	}
+}
+
+func deliver(group []request) {
+	for i := range group {
+		group[i].done(group[i].result)
+	}
+}
+
+// commitGroup makes a group durable. Requests that come in refused stay so.
+func (l *Log) commitGroup(group []request) {
+	l.openBatch()
+	at := l.opts.Clock.Now().UnixNano()
+	for i := range group {
+		l.stage(&group[i], at)
+	}
+	clear(l.newest)
+	if l.batch.Empty() {
+		return
+	}
+	if err := l.commit(); err != nil {
+		refuse(group, fmt.Errorf("append to log in %s: %w: %w", l.opts.Dir, ErrOutcomeUnknown, err))
+		l.fail(err)
+		return
+	}
+	for i := range group {
+		r := &group[i]
+		if r.result.Err != nil {
+			continue
+		}
+		if r.partition.end.Load() != r.partition.next {
+			r.partition.publish(r.partition.next)
+		}
+		l.stats.appends.Add(1)
+		l.stats.records.Add(uint64(len(r.records)))
+		l.stats.bytes.Add(uint64(r.bytes)) //nolint:gosec // sizes are not negative
+	}
+}
+
+// openBatch makes sure that there is an empty batch. It is used again and again while the database is open.
+func (l *Log) openBatch() {
+	if l.batch == nil {
+		l.batch = l.db.NewBatch(pebble.WithMaxRetainedSizeBytes(retainedBatchBytes))
+	}
+}
+
+// stage encodes the records of a request straight into the batch and gives them offsets.
+func (l *Log) stage(r *request, at int64) {
+	if r.result.Err != nil {
+		return
+	}
+	p := r.partition
+	if p.topic.Compacted {
+		if err := l.findNewest(r); err != nil {
+			r.result.Err = fmt.Errorf("append to topic %s, partition %d: %w: %w",
+				p.topic.Name, p.id, ErrFailed, directoryError("look up keys in", l.opts.Dir, err))
+			return
+		}
+	}
+	r.result.Base = p.next
+	for i := range r.records {
+		record := &r.records[i]
+		op := l.batch.SetDeferred(recordKeySize, encodedSize(record))
+		putRecordKey(op.Key, p.topic.Number, uint32(p.id), p.next)
+		encode(op.Value, op.Key, record, at)
+		_ = op.Finish() // the batch has no index: cannot go wrong
+		if p.topic.Compacted {
+			l.supersede(p, record, p.next)
+		}
+		p.next++
+	}
+	r.result.Last = p.next - 1
+}
+
+// commit writes the batch and waits until it is synced. An error leaves the outcome unknown.
+func (l *Log) commit() error {
+	start := time.Now()
+	if err := l.db.ApplyNoSyncWait(l.batch, pebble.Sync); err != nil {
+		return err
+	}
+	if err := l.batch.SyncWait(); err != nil {
+		return err
+	}
+	// The sync counts only if the lights were on all the time: see blackoutFS.
+	if err := l.db.fs.failure(); false && err != nil {
+		return err
+	}
+	l.stats.syncTime.Add(int64(time.Since(start)))
+	l.stats.commits.Add(1)
+	l.batch.Reset()
+	return nil
+}
+
+// createTopic stores a topic unless it exists.
+func (l *Log) createTopic(spec broker.TopicSpec) error {
+	if l.topics.get(spec.Name) != nil {
+		return nil
+	}
+	if l.failure != nil {
+		return fmt.Errorf("create topic %s: %w", spec.Name, l.failure)
+	}
+	row := newTopicRow(spec, l.topics.nextNumber())
+	value, err := json.Marshal(row)
+	if err != nil {
+		return fmt.Errorf("create topic %s: %w", spec.Name, err)
+	}
+	l.openBatch()
+	_ = l.batch.Set(topicKey(spec.Name), value, nil) // into memory: cannot go wrong
+	if err := l.commit(); err != nil {
+		l.fail(err)
+		return fmt.Errorf("create topic %s in %s: %w: %w", spec.Name, l.opts.Dir, ErrOutcomeUnknown, err)
+	}
+	l.topics.add(newTopic(row))
+	return nil
+}
+
+// fail gives up the database after the disk failed and arranges the next attempt to open it.
+func (l *Log) fail(cause error) {
+	now := l.opts.Clock.Now()
+	if now.Sub(l.openedAt) > steadyFor {
+		l.attempts = 0
+	}
+	l.failure = directoryError("append to log in", l.opts.Dir, fmt.Errorf("%w: %w", ErrFailed, cause))
+	l.stats.failures.Add(1)
+	l.stats.note(l.failure)
+	l.stats.enter(StateFailed)
+	_ = l.closeDatabase() // the lights are out: it says nothing new
+	l.retryLater()
+}
+
+func (l *Log) retryLater() {
+	l.attempts++
+	l.retry, l.stopRetry = l.opts.Clock.After(l.opts.Retry.Pause(l.attempts))
+}
+
+// reopen tries to come back. Ends are read from the disk: records with unknown outcome may have become part of the log.
+func (l *Log) reopen() {
+	l.retry = nil
+	db, err := openDatabase(l.opts, l.lock, l.topics, l.stats)
+	if err != nil {
+		l.failure = fmt.Errorf("%w: %w", ErrFailed, err)
+		l.stats.note(l.failure)
+		l.retryLater()
+		return
+	}
+	l.use(db)
+	l.stats.reopened.Add(1)
+}
+
+// use starts to work with a database.
+func (l *Log) use(db *database) {
+	l.db, l.failure, l.openedAt = db, nil, l.opts.Clock.Now()
+	l.current.Store(db)
+	l.stats.enter(StateReady)
+	l.back.broadcast()
+}
+
+// closeDatabase takes the database away from readers and closes it.
+func (l *Log) closeDatabase() error {
+	if l.db == nil {
+		return nil
+	}
+	l.current.Store(nil)
+	l.suspendReaders()
+	err := l.db.Close()
+	l.db, l.batch = nil, nil
+	return err
+}
+
+// finish delivers what is still open and closes everything. It ends the committer.
+func (l *Log) finish() {
+	l.queue.close()
+	for !l.queue.sealIfEmpty() {
+		group := l.queue.take(maxGroupBytes)
+		refuse(group, fmt.Errorf("append to log in %s: %w", l.opts.Dir, broker.ErrClosed))
+		deliver(group)
+	}
+	if l.retry != nil {
+		l.stopRetry()
+	}
+	healthy := l.db != nil && l.db.fs.failure() == nil
+	err := l.closeDatabase()
+	if healthy && err == nil {
+		err = writeEnds(l.opts.FS, l.opts.Dir, l.topics.ends())
+	}
+	l.closeErr = firstError(err, l.lock.Close())
+	l.stats.enter(StateClosed)
+}

@@ -1,0 +1,40 @@
+package embedded
+
+import (
+	"testing"
+
+	broker "github.com/millrace-io/millrace/broker-adapter"
+	"github.com/millrace-io/millrace/broker-adapter/brokertest"
+)
+
+// TestConformance holds the log against the port, on a real directory.
+func TestConformance(t *testing.T) {
+	brokertest.Run(t, brokertest.Options{
+		Open: func(t *testing.T) broker.Log { return mustOpen(t, Options{Dir: t.TempDir()}) },
+		Reopen: func(t *testing.T, closed broker.Log) broker.Log {
+			return mustOpen(t, Options{Dir: closed.(*Log).Dir()})
+		},
+	})
+}
+
+// TestConformanceInMemory does so for the ephemeral log.
+func TestConformanceInMemory(t *testing.T) {
+	brokertest.Run(t, brokertest.Options{
+		Open: func(t *testing.T) broker.Log { return mustOpen(t, Options{Ephemeral: true}) },
+	})
+}
+
+// mustOpen opens a log and closes it with the test.
+func mustOpen(t testing.TB, o Options) *Log {
+	t.Helper()
+	l, err := Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := l.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
+	return l
+}

@@ -1,0 +1,81 @@
+package embedded
+
+import (
+	"fmt"
+
+	"github.com/cockroachdb/pebble/v2"
+)
+
+// databaseFormat is the format of Pebble's own files. It knows WAL chunks that tell a torn tail from damage before the
+// last sync. Raising it is a one-way step for a directory.
+const databaseFormat = pebble.FormatTableFormatV6
+
+// Sizes that suit a log: values are read in long runs and never change.
+const (
+	blockBytes = 32 << 10
+	tableBytes = 16 << 20
+	// memTables bounds how many memtables wait to be flushed before writers wait for the disk.
+	memTables = 4
+	// retainedBatchBytes is what the committer's batch keeps between commits.
+	retainedBatchBytes = 2 * maxGroupBytes
+)
+
+// database is one opening of the directory. A log may go through several.
+type database struct {
+	*pebble.DB
+	fs *blackoutFS
+}
+
+// openDatabase opens the directory of a log whose lock is held and reads where its partitions end.
+func openDatabase(o Options, lock *pebble.Lock, topics *topicTable, stats *stats) (*database, error) {
+	d := &database{fs: newBlackoutFS(o.FS, o.Dir)}
+	db, err := pebble.Open(o.Dir, databaseOptions(o, d.fs, lock, stats))
+	if err != nil {
+		return nil, directoryError("open log in", o.Dir, firstError(d.fs.failure(), err))
+	}
+	d.DB = db
+	err = topics.load(db)
+	if cause := d.fs.failure(); cause != nil {
+		err = cause // whatever was loaded may have come from the dark
+	}
+	if err != nil {
+		_ = d.Close() // err says what matters
+		return nil, directoryError("open log in", o.Dir, err)
+	}
+	return d, nil
+}
+
+func databaseOptions(o Options, disk *blackoutFS, lock *pebble.Lock, stats *stats) *pebble.Options {
+	options := &pebble.Options{
+		FS:                          disk,
+		Lock:                        lock,
+		FormatMajorVersion:          databaseFormat,
+		CacheSize:                   o.CacheBytes,
+		MemTableSize:                uint64(o.MemTableBytes), //nolint:gosec // validated
+		MemTableStopWritesThreshold: memTables,
+		Logger:                      pebbleLogger{dir: o.Dir},
+		EventListener: &pebble.EventListener{
+			BackgroundError: stats.note,
+			DataCorruption: func(info pebble.DataCorruptionInfo) {
+				stats.note(fmt.Errorf("%w: %s: %w; %s", ErrCorrupt, info.Path, info.Details, restoreAdvice))
+			},
+		},
+	}
+	for i := range options.Levels {
+		options.Levels[i].BlockSize = blockBytes
+	}
+	options.TargetFileSizes[0] = tableBytes
+	return options
+}
+
+// pebbleLogger drops what Pebble says in passing; what matters comes by its events.
+type pebbleLogger struct{ dir string }
+
+func (pebbleLogger) Infof(string, ...any)  {}
+func (pebbleLogger) Errorf(string, ...any) {}
+
+// Fatalf ends the process, as Pebble demands: it calls this where it cannot go on. Failing disks do not come here
+// (blackoutFS), so what does is a contradiction inside the database.
+func (l pebbleLogger) Fatalf(format string, args ...any) {
+	panic(fmt.Sprintf("log in %s: %s", l.dir, fmt.Sprintf(format, args...)))
+}

@@ -1,0 +1,32 @@
+// Package embedded is the log of millrace inside the process: records in Pebble, one process per directory, every
+// acknowledgement synced to disk. It implements broker.Log.
+//
+// # Goroutines
+//
+// Each Log owns one goroutine, the committer (committer.go). It alone writes to the database: it takes whatever waits in
+// the bounded queue, stages it as one Pebble batch, syncs, moves the ends of the partitions and delivers the results, in
+// that order. An idle log commits at once; a busy one commits what gathered meanwhile. There is no timer in this path.
+// Close stops the committer and waits for it; Pebble's own goroutines end with the database.
+//
+// Append, Read, End and the other methods may overlap freely. A Reader belongs to one goroutine. Locks, in the order in
+// which they may nest: Log.readersMu, reader.mu, then those of queue, topicTable, notifier and stats, which nest in nothing.
+//
+// # What readers see
+//
+// Pebble shows a batch before it is synced. So a reader never looks at the database beyond the end that the committer
+// has acknowledged (partition.end).
+//
+// # When the disk fails
+//
+// The first write, sync, create or rename that fails turns the lights out (blackout.go): from then on nothing reaches the
+// disk any more, while Pebble believes that all is well and can be closed in peace. That is exactly a power cut at the
+// moment of the failure, the one accident that a database is made for. The committer never acknowledges after the lights
+// went out: the appends of that moment get an error with unknown outcome, later ones ErrFailed (not written), and the
+// database is opened anew, with growing pauses, until that works. The ends are then read from the disk again.
+//
+// # What errors mean
+//
+// ErrFailed: the append was not written, the log tries to come back by itself. ErrOutcomeUnknown: the record may or may not
+// be there after the log came back. ErrCorrupt: a record cannot be read as it was written; the error names directory,
+// partition, offset and remedy. ErrLocked, ErrNotALog, ErrNewerFormat come from Open. The rest are those of package broker.
+package embedded

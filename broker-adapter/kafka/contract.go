@@ -1,0 +1,174 @@
+package kafka
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	broker "github.com/millrace-io/millrace/broker-adapter"
+)
+
+// Names of topic settings that the contract is about (log-protocol.md 2).
+const (
+	cleanupPolicy   = "cleanup.policy"
+	retentionMS     = "retention.ms"
+	retentionBytes  = "retention.bytes"
+	timestampType   = "message.timestamp.type"
+	uncleanElection = "unclean.leader.election.enable"
+	minInsync       = "min.insync.replicas"
+	maxMessageBytes = "max.message.bytes"
+	flushMessages   = "flush.messages"
+	writeCaching    = "write.caching" // Redpanda only
+	// replicationFactor is no setting, but part of the contract.
+	replicationFactor = "replication.factor"
+)
+
+// entry is one setting with its value.
+type entry struct{ name, value string }
+
+// contractSettings are what Create sets and Describe asks for, without the ones that depend on the cluster.
+func contractSettings(compacted bool) []entry {
+	policy := "delete"
+	if compacted {
+		policy = "compact"
+	}
+	return []entry{
+		{cleanupPolicy, policy},
+		{retentionMS, "-1"},
+		{retentionBytes, "-1"},
+		{timestampType, "LogAppendTime"},
+		{uncleanElection, "false"},
+	}
+}
+
+// replicas returns the factors for a new topic on a cluster of so many brokers.
+func (o Options) replicas(brokers int) (factor, insync int) {
+	factor = cmp.Or(o.ReplicationFactor, min(wantedReplicas, max(1, brokers)))
+	return factor, cmp.Or(o.MinInsync, min(wantedMinInsync, factor))
+}
+
+// newTopicSettings are all that Create sets.
+func (o Options) newTopicSettings(spec broker.TopicSpec, insync int) []entry {
+	return append(contractSettings(spec.Compacted),
+		entry{minInsync, strconv.Itoa(insync)},
+		entry{maxMessageBytes, strconv.Itoa(cmp.Or(spec.MaxRecordBytes, o.MaxRecordBytes))},
+	)
+}
+
+// inspection holds a topic against the contract.
+type inspection struct {
+	opts    Options
+	name    string
+	brokers int
+	// factor is the smallest number of replicas of any partition.
+	factor   int
+	settings map[string]setting
+
+	violations []broker.Violation
+}
+
+func newInspection(o Options, meta *kmsg.MetadataResponseTopic, brokers int, settings map[string]setting) *inspection {
+	factor := math.MaxInt
+	for _, p := range meta.Partitions {
+		factor = min(factor, len(p.Replicas))
+	}
+	return &inspection{opts: o, name: *meta.Topic, brokers: brokers, factor: factor, settings: settings}
+}
+
+// run lists what breaks the contract. A cluster of fewer than three brokers cannot have three replicas: there their
+// number is no violation, and durability says what that means.
+func (in *inspection) run() []broker.Violation {
+	for _, want := range contractSettings(in.opts.Compacted(in.name)) {
+		in.compare(want)
+	}
+	if in.opts.Compacted(in.name) { // a compacted topic keeps by key; time and size take nothing away
+		in.violations = slices.DeleteFunc(in.violations, func(v broker.Violation) bool {
+			return v.Setting == retentionMS || v.Setting == retentionBytes
+		})
+	}
+	in.checkReplicas()
+	if bytes := in.number(maxMessageBytes); bytes < in.opts.MaxRecordBytes {
+		in.note(maxMessageBytes, fmt.Sprintf("%d or more", in.opts.MaxRecordBytes), in.alter(maxMessageBytes, strconv.Itoa(in.opts.MaxRecordBytes)))
+	}
+	if in.settings[writeCaching].value == "true" {
+		in.note(writeCaching, "false", fmt.Sprintf("rpk topic alter-config %s --set %s=false", in.name, writeCaching))
+	}
+	return in.violations
+}
+
+func (in *inspection) compare(want entry) {
+	if got, known := in.settings[want.name]; known && got.value != want.value {
+		in.note(want.name, want.value, in.alter(want.name, want.value))
+	}
+}
+
+func (in *inspection) checkReplicas() {
+	if in.brokers < wantedReplicas && in.factor < wantedReplicas {
+		return
+	}
+	if in.factor < wantedReplicas {
+		in.violations = append(in.violations, broker.Violation{
+			Setting: replicationFactor, Found: strconv.Itoa(in.factor), Wanted: fmt.Sprintf("%d or more", wantedReplicas),
+			Remedy: fmt.Sprintf("add replicas to the partitions of %s with kafka-reassign-partitions.sh --bootstrap-server %s --execute "+
+				"--reassignment-json-file <plan.json>", in.name, in.bootstrap()),
+		})
+	}
+	insync, known := in.settings[minInsync]
+	remedy := in.alter(minInsync, strconv.Itoa(wantedMinInsync))
+	switch {
+	case in.number(minInsync) < wantedMinInsync:
+		in.note(minInsync, fmt.Sprintf("%d or more, set on the topic", wantedMinInsync), remedy)
+	case known && !insync.onTopic: // the broker's file counts only when the cluster is made, and a default can change under us
+		in.note(minInsync, insync.value+", set on the topic", in.alter(minInsync, insync.value))
+	}
+}
+
+// note adds a violation.
+func (in *inspection) note(name, wanted, remedy string) {
+	found := in.settings[name].value
+	if !in.settings[name].onTopic {
+		found += " (a default)"
+	}
+	in.violations = append(in.violations, broker.Violation{Setting: name, Found: found, Wanted: wanted, Remedy: remedy})
+}
+
+// number returns a setting as a number; one that the broker does not report counts as unlimited.
+func (in *inspection) number(name string) int {
+	n, err := strconv.Atoi(in.settings[name].value)
+	if err != nil {
+		return math.MaxInt
+	}
+	return n
+}
+
+func (in *inspection) bootstrap() string { return strings.Join(in.opts.Brokers, ",") }
+
+func (in *inspection) alter(name, value string) string {
+	return fmt.Sprintf("kafka-configs.sh --bootstrap-server %s --alter --entity-type topics --entity-name %s --add-config %s=%s",
+		in.bootstrap(), in.name, name, value)
+}
+
+// durability says what an acknowledgement promises. Kafka does not write to the disk before it acknowledges, unless the
+// topic says so.
+func (in *inspection) durability() string {
+	flushed := in.settings[flushMessages].value == "1"
+	insync := min(in.number(minInsync), in.factor)
+	switch {
+	case in.factor == 1 && flushed:
+		return "one broker: acknowledged data is on its disk (flush.messages=1) and dies with that disk"
+	case in.factor == 1:
+		return "one broker: acknowledged data dies with its disk or a power cut"
+	case flushed:
+		return fmt.Sprintf("%d replicas: acknowledged data is on the disks of at least %d brokers (flush.messages=1)", in.factor, insync)
+	case insync == 1:
+		return fmt.Sprintf("%d replicas, but one is enough to acknowledge: acknowledged data can die with a single broker", in.factor)
+	default:
+		return fmt.Sprintf("%d replicas: acknowledged data is in the memory of at least %d brokers, and dies only if all of them lose power at once",
+			in.factor, insync)
+	}
+}

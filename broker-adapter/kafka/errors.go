@@ -1,0 +1,71 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	broker "github.com/millrace-io/millrace/broker-adapter"
+)
+
+// errBehind fails an append because one before it, in the same partition, has failed.
+var errBehind = errors.New("an earlier append to this partition has failed")
+
+// errNoOffset: the log took the records for repeated ones and does not say where they are.
+var errNoOffset = errors.New("acknowledged without an offset")
+
+// notWritten words the error of an append that was never sent.
+func notWritten(p broker.Partition, err error) error {
+	return fmt.Errorf("append to %s/%d: %w: %w", p.Topic, p.ID, broker.ErrNotWritten, err)
+}
+
+// requestError names the request and sorts its error into what callers branch on.
+func requestError(what string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, kgo.ErrClientClosed):
+		return fmt.Errorf("%s: %w", what, broker.ErrClosed)
+	case errors.Is(err, kerr.UnknownTopicOrPartition), errors.Is(err, kerr.UnknownTopicID):
+		return fmt.Errorf("%s: %w: %w", what, broker.ErrUnknownTopic, err)
+	case errors.Is(err, kerr.OffsetOutOfRange):
+		return fmt.Errorf("%s: %w: %w", what, broker.ErrOutOfRange, err)
+	case errors.As(err, new(*kerr.Error)), errors.Is(err, context.Canceled),
+		errors.Is(err, broker.ErrUnknownTopic), errors.Is(err, broker.ErrClosed):
+		return fmt.Errorf("%s: %w", what, err)
+	default: // no answer at all
+		return fmt.Errorf("%s: %w: %w", what, broker.ErrUnreachable, err)
+	}
+}
+
+// stopsProducer tells whether the broker contradicts the producer's session, so that its client is of no more use.
+func stopsProducer(err error) bool {
+	for _, code := range []*kerr.Error{
+		kerr.OutOfOrderSequenceNumber, kerr.UnknownProducerID, kerr.InvalidProducerIDMapping,
+		kerr.InvalidProducerEpoch, kerr.ProducerFenced,
+	} {
+		if errors.Is(err, code) {
+			return true
+		}
+	}
+	return false
+}
+
+// appendError words the error of an append that was sent. Whether the log holds its records is unknown, whatever the code
+// says: an earlier try of the same batch may have been stored before its answer was lost.
+func appendError(p broker.Partition, err error, closed bool) error {
+	switch {
+	case closed && errors.Is(err, kgo.ErrClientClosed):
+		err = broker.ErrClosed
+	case errors.Is(err, kgo.ErrClientClosed):
+		err = errors.New("the producer was stopped because the log contradicted it on another append")
+	case errors.Is(err, kerr.MessageTooLarge):
+		err = fmt.Errorf("%w; was max.message.bytes of the topic lowered?", err)
+	case errors.Is(err, kerr.TopicAuthorizationFailed):
+		err = fmt.Errorf("%w; this user needs WRITE on the topic", err)
+	}
+	return fmt.Errorf("append to %s/%d: %w", p.Topic, p.ID, err)
+}

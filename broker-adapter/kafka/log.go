@@ -1,0 +1,171 @@
+package kafka
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	broker "github.com/millrace-io/millrace/broker-adapter"
+)
+
+// Log is broker.Log on a Kafka cluster. All methods may be called from any goroutine.
+type Log struct {
+	opts Options
+	// admin serves everything but records.
+	admin    *kgo.Client
+	topics   *topics
+	buffer   *buffer
+	counters counters
+	// brokers is how many the cluster had when last heard.
+	brokers atomic.Int32
+	table   atomic.Pointer[RoutingTable]
+
+	// ctx ends when Close begins.
+	ctx  context.Context //nolint:containedctx // the Log's own lifetime
+	stop context.CancelFunc
+
+	mu     sync.Mutex
+	closed bool
+	// partitions holds the queues of appends; current is the producer for those without open appends.
+	partitions map[broker.Partition]*partition
+	current    *producer
+	readers    map[*reader]struct{}
+
+	// open counts appends without a delivered result, tasks goroutines of the Log and Assignments calls.
+	open, tasks sync.WaitGroup
+}
+
+var _ broker.Log = (*Log)(nil)
+
+// Open connects to a cluster. It returns when a broker has answered; when none does within OpenTimeout the error is
+// broker.ErrUnreachable and says what to check.
+func Open(o Options) (*Log, error) {
+	o = o.withDefaults()
+	if err := o.validate(); err != nil {
+		return nil, err
+	}
+	l := &Log{
+		opts:       o,
+		buffer:     newBuffer(o.BufferRecords, o.BufferBytes),
+		partitions: map[broker.Partition]*partition{},
+		readers:    map[*reader]struct{}{},
+	}
+	l.topics = newTopics(l)
+	l.ctx, l.stop = context.WithCancel(context.Background())
+	var err error
+	if l.admin, err = kgo.NewClient(o.clientOptions()...); err != nil {
+		l.stop()
+		return nil, fmt.Errorf("kafka client: %w", err)
+	}
+	if err = l.waitForBroker(); err == nil {
+		l.current, err = l.newProducer()
+	}
+	if err != nil {
+		l.stop()
+		l.admin.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// waitForBroker asks until a broker answers: it may be starting just now.
+func (l *Log) waitForBroker() error {
+	ctx, cancel := context.WithTimeout(l.ctx, l.opts.OpenTimeout)
+	defer cancel()
+	var last error
+	for attempt := 1; ; attempt++ {
+		n, err := l.countBrokers(ctx)
+		if err == nil {
+			l.brokers.Store(int32(n)) //nolint:gosec // a number of brokers
+			return nil
+		}
+		if last == nil || ctx.Err() == nil { // the last error before the deadline says more than the deadline
+			last = err
+		}
+		if !pause(ctx, retry.Pause(attempt)) {
+			return fmt.Errorf("%w: no Kafka broker answered within %v at %s: %w; check that the addresses are right, that the "+
+				"brokers run and can be reached from here, and that TLS and SASL are as they expect",
+				broker.ErrUnreachable, l.opts.OpenTimeout, strings.Join(l.opts.Brokers, ", "), last)
+		}
+	}
+}
+
+// pause waits, and returns false when ctx ended first.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+// SingleProcess is false: any client of the cluster may write.
+func (l *Log) SingleProcess() bool { return false }
+
+// enter counts a call in, unless the Log is closed. Each counted call ends with wg.Done.
+func (l *Log) enter(wg *sync.WaitGroup) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return false
+	}
+	wg.Add(1)
+	return true
+}
+
+func (l *Log) isClosed() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.closed
+}
+
+// Close stops everything and waits for it. Open appends fail with broker.ErrClosed, with unknown outcome. A second Close
+// returns broker.ErrClosed.
+func (l *Log) Close() error {
+	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		return broker.ErrClosed
+	}
+	l.closed = true
+	producer, readers := l.current, l.readers
+	l.current, l.readers = nil, nil
+	l.mu.Unlock()
+
+	l.stop() // look-ups, memberships
+	l.buffer.close()
+	producer.close()
+	for r := range readers {
+		r.interrupt()
+	}
+	l.open.Wait()
+	l.tasks.Wait()
+	l.admin.Close() // last: memberships leave through it
+	return nil
+}
+
+// closedError is what a call gets after Close.
+func closedError(what string) error { return fmt.Errorf("%s: %w", what, broker.ErrClosed) }
+
+// within derives the context of a request: it ends with the caller's and with the Log.
+func (l *Log) within(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	release := context.AfterFunc(l.ctx, cancel)
+	return ctx, func() { release(); cancel() }
+}
+
+// requestError words the error of a request; whatever it is after Close, Close is the reason.
+func (l *Log) requestError(what string, err error) error {
+	if err != nil && l.ctx.Err() != nil {
+		return closedError(what)
+	}
+	return requestError(what, err)
+}

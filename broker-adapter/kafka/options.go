@@ -1,0 +1,217 @@
+package kafka
+
+import (
+	"cmp"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/sasl"
+	"github.com/twmb/franz-go/pkg/sasl/plain"
+	"github.com/twmb/franz-go/pkg/sasl/scram"
+
+	"github.com/millrace-io/millrace/internal/backoff"
+)
+
+// Defaults and fixed settings. The reasons stand beside each; the measurements behind them are in the project's notes on
+// Kafka (facts 2.1, 2.2 and 3).
+const (
+	defaultClientID       = "millrace"
+	defaultOpenTimeout    = 10 * time.Second
+	defaultRequestTimeout = 10 * time.Second
+	// defaultSessionTimeout is the shortest that a broker with default settings takes.
+	defaultSessionTimeout = 6 * time.Second
+	// defaultHeartbeat decides how long a move of partitions takes: about half of it.
+	defaultHeartbeat = 250 * time.Millisecond
+	// defaultMaxRecordBytes fits the largest commit of millrace (900 KiB) with its envelopes, and Kafka's own default.
+	defaultMaxRecordBytes = 1 << 20
+	defaultBufferRecords  = 32768
+	defaultBufferBytes    = 256 << 20
+	defaultFetchBytes     = 4 << 20
+
+	// metadataMinAge lets clients find a new leader quickly after a fail-over.
+	metadataMinAge = 100 * time.Millisecond
+	// connIdle is below the ten minutes after which brokers drop idle connections.
+	connIdle = 5 * time.Minute
+	// unknownTopicRetries is a limit of its own in the client, for brokers that have no such topic. It must outlast a
+	// fail-over, and the owner's patience of 30 s; by then the topic is gone.
+	unknownTopicRetries = 600
+	// fetchMaxWait is how long a broker holds an empty fetch.
+	fetchMaxWait = time.Second
+	// produceSlack is how far the client's own limit on buffered records lies above ours, so that it never blocks.
+	produceSlack = 16384
+
+	wantedReplicas  = 3
+	wantedMinInsync = 2
+)
+
+// retry is the pause between tries of a request.
+var retry = backoff.Policy{First: 20 * time.Millisecond, Max: 100 * time.Millisecond, Jitter: 0.2}
+
+// SASL names a user. TLS should be on with every mechanism.
+type SASL struct {
+	// Mechanism is "plain", "scram-sha-256" or "scram-sha-512".
+	Mechanism string
+	User      string
+	Password  string
+}
+
+// Options say which cluster to use, and how. The zero value of every field but Brokers is a sensible one.
+type Options struct {
+	// Brokers are addresses to begin with, host:port. Required.
+	Brokers []string
+	// ClientID shows up in the brokers' logs and quotas. "": millrace.
+	ClientID string
+	// TLS turns on encryption. Nil: plain connections.
+	TLS *tls.Config
+	// SASL turns on authentication. Nil: none.
+	SASL *SASL
+
+	// ReplicationFactor is that of topics made by Create. 0: three, or the number of brokers if that is less.
+	ReplicationFactor int
+	// MinInsync is how many replicas must have a record before it is acknowledged. 0: two, or one with a single replica.
+	MinInsync int
+	// MaxRecordBytes is the largest append that topics must take, as held against max.message.bytes by Describe; Create
+	// uses it where the topic's own is not given. 0: 1 MiB.
+	MaxRecordBytes int
+	// Compacted tells which topics are compacted by design, so that Describe knows the policy to ask for.
+	// Nil: <app>.cells and its later generations <app>.cells.g2, ...
+	Compacted func(topic string) bool
+
+	// OpenTimeout is how long Open waits for a broker. 0: 10 s.
+	OpenTimeout time.Duration
+	// RequestTimeout bounds one try of one request. 0: 10 s.
+	RequestTimeout time.Duration
+	// SessionTimeout is how long a worker may be silent before its partitions move. 0: 6 s.
+	SessionTimeout time.Duration
+	// HeartbeatInterval is the pause between signs of life. 0: 250 ms.
+	HeartbeatInterval time.Duration
+
+	// BufferRecords and BufferBytes bound what waits for an acknowledgement; Append blocks above either.
+	// 0: 32768 records, 256 MiB.
+	BufferRecords, BufferBytes int
+	// FetchBytes bounds what a Reader fetches at a time; it holds up to two of these. 0: 4 MiB.
+	FetchBytes int
+}
+
+func (o Options) withDefaults() Options {
+	o.ClientID = cmp.Or(o.ClientID, defaultClientID)
+	o.MaxRecordBytes = cmp.Or(o.MaxRecordBytes, defaultMaxRecordBytes)
+	o.OpenTimeout = cmp.Or(o.OpenTimeout, defaultOpenTimeout)
+	o.RequestTimeout = cmp.Or(o.RequestTimeout, defaultRequestTimeout)
+	o.SessionTimeout = cmp.Or(o.SessionTimeout, defaultSessionTimeout)
+	o.HeartbeatInterval = cmp.Or(o.HeartbeatInterval, defaultHeartbeat)
+	o.BufferRecords = cmp.Or(o.BufferRecords, defaultBufferRecords)
+	o.BufferBytes = cmp.Or(o.BufferBytes, defaultBufferBytes)
+	o.FetchBytes = cmp.Or(o.FetchBytes, defaultFetchBytes)
+	if o.Compacted == nil {
+		o.Compacted = isCells
+	}
+	return o
+}
+
+// isCells knows the names of the topics that hold replicated types.
+func isCells(topic string) bool {
+	parts := strings.Split(topic, ".")
+	last := len(parts) - 1
+	if last > 1 && strings.HasPrefix(parts[last], "g") && strings.Trim(parts[last][1:], "0123456789") == "" {
+		last--
+	}
+	return last > 0 && parts[last] == "cells"
+}
+
+func (o Options) validate() error {
+	if len(o.Brokers) == 0 {
+		return errors.New("no Kafka brokers are given; name at least one, as in --brokers b1:9092,b2:9092")
+	}
+	for name, n := range map[string]int{
+		"ReplicationFactor": o.ReplicationFactor, "MinInsync": o.MinInsync, "MaxRecordBytes": o.MaxRecordBytes,
+		"BufferRecords": o.BufferRecords, "BufferBytes": o.BufferBytes, "FetchBytes": o.FetchBytes,
+	} {
+		if n < 0 || n > math.MaxInt32 {
+			return fmt.Errorf("kafka option %s is %d; it must lie between 0 and %d", name, n, math.MaxInt32)
+		}
+	}
+	if o.ReplicationFactor > 0 && o.MinInsync > o.ReplicationFactor {
+		return fmt.Errorf("kafka option MinInsync is %d, above ReplicationFactor %d: nothing could ever be acknowledged",
+			o.MinInsync, o.ReplicationFactor)
+	}
+	if o.HeartbeatInterval >= o.SessionTimeout {
+		return fmt.Errorf("kafka option HeartbeatInterval is %v; it must be well below SessionTimeout, %v",
+			o.HeartbeatInterval, o.SessionTimeout)
+	}
+	_, err := o.mechanism()
+	return err
+}
+
+func (o Options) mechanism() (sasl.Mechanism, error) {
+	if o.SASL == nil {
+		return nil, nil //nolint:nilnil // none is wanted
+	}
+	switch user, pass := o.SASL.User, o.SASL.Password; strings.ToLower(o.SASL.Mechanism) {
+	case "plain":
+		return plain.Auth{User: user, Pass: pass}.AsMechanism(), nil
+	case "scram-sha-256":
+		return scram.Auth{User: user, Pass: pass}.AsSha256Mechanism(), nil
+	case "scram-sha-512":
+		return scram.Auth{User: user, Pass: pass}.AsSha512Mechanism(), nil
+	}
+	return nil, fmt.Errorf("kafka SASL mechanism %q is unknown; use plain, scram-sha-256 or scram-sha-512", o.SASL.Mechanism)
+}
+
+// clientOptions are common to all clients. Topics are never made by asking for them.
+func (o Options) clientOptions(extra ...kgo.Opt) []kgo.Opt {
+	opts := []kgo.Opt{
+		kgo.SeedBrokers(o.Brokers...),
+		kgo.ClientID(o.ClientID),
+		kgo.RetryBackoffFn(retry.Pause),
+		kgo.RequestRetries(math.MaxInt32), // bounded by time and by contexts, not by count
+		kgo.RequestTimeoutOverhead(o.RequestTimeout),
+		kgo.DialTimeout(o.RequestTimeout),
+		kgo.ConnIdleTimeout(connIdle),
+		kgo.MetadataMinAge(metadataMinAge),
+		kgo.DisableClientMetrics(),
+	}
+	if o.TLS != nil {
+		opts = append(opts, kgo.DialTLSConfig(o.TLS.Clone()))
+	}
+	if m, err := o.mechanism(); err == nil && m != nil { // validate has reported the error
+		opts = append(opts, kgo.SASL(m))
+	}
+	return slices.Concat(opts, extra)
+}
+
+// producerOptions are those of log-protocol.md 7. Acks from all replicas, idempotence and unlimited retries of records are
+// the client's defaults; they are named here because everything rests on them.
+func (o Options) producerOptions(batchBytes func(topic string) int32) []kgo.Opt {
+	return o.clientOptions(
+		kgo.RequiredAcks(kgo.AllISRAcks()),
+		kgo.RecordPartitioner(kgo.ManualPartitioner()),
+		kgo.ProducerLinger(0),
+		kgo.RecordRetries(math.MaxInt),
+		kgo.UnknownTopicRetries(unknownTopicRetries),
+		kgo.StopProducerOnDataLossDetected(),
+		kgo.ProduceRequestTimeout(o.RequestTimeout),
+		kgo.ProducerBatchMaxBytesFn(batchBytes),
+		kgo.ProducerBatchCompression(kgo.NoCompression()), // commits are small; compressing them costs time under load
+		kgo.MaxBufferedRecords(o.BufferRecords+produceSlack),
+	)
+}
+
+// readerOptions never let the client move a position by itself, and hand out every error.
+func (o Options) readerOptions(topic string, partition int32, from int64) []kgo.Opt {
+	return o.clientOptions(
+		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {partition: kgo.NewOffset().At(from)}}),
+		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
+		kgo.KeepRetryableFetchErrors(),
+		kgo.DisableFetchSessions(), // of no use for one partition, and brokers keep few of them
+		kgo.FetchMaxWait(fetchMaxWait),
+		kgo.FetchMaxBytes(int32(o.FetchBytes)),          //nolint:gosec // validated
+		kgo.FetchMaxPartitionBytes(int32(o.FetchBytes)), //nolint:gosec // validated
+	)
+}

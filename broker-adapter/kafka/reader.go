@@ -1,0 +1,282 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	broker "github.com/millrace-io/millrace/broker-adapter"
+)
+
+// reader reads one partition with a client of its own. All fields but client belong to the goroutine that calls Next.
+type reader struct {
+	log  *Log
+	part broker.Partition
+	what string
+	// topicID is the topic's at the first Next.
+	topicID [16]byte
+	// next is the offset to read next; read says that records below it were seen by this reader.
+	next int64
+	read bool
+	// end is the highest end of the log heard of.
+	end int64
+	// err, once set, is final.
+	err error
+	// records and headers are lent to the caller until the next Next.
+	records []broker.Record
+	headers []broker.Header
+	// attempt counts fetches in a row that brought nothing but errors.
+	attempt int
+
+	mu sync.Mutex
+	// client is nil until the first Next. interrupted is set by Close of the Log.
+	client      *kgo.Client
+	interrupted bool
+}
+
+// Read opens a reader. It talks to no broker: what is wrong with the position or the topic is the first Next's to say.
+func (l *Log) Read(p broker.Partition, from int64) (broker.Reader, error) {
+	r := &reader{log: l, part: p, next: from, what: fmt.Sprintf("read %s/%d", p.Topic, p.ID)}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return nil, closedError(r.what)
+	}
+	l.readers[r] = struct{}{}
+	return r, nil
+}
+
+// Next returns what one fetch brought. Errors of the fetch are looked at before its records.
+func (r *reader) Next(ctx context.Context) (broker.Batch, error) {
+	if r.err == nil && r.client == nil {
+		if err := r.start(ctx); err != nil {
+			return broker.Batch{}, err
+		}
+	}
+	for r.err == nil {
+		if err := ctx.Err(); err != nil {
+			return broker.Batch{}, fmt.Errorf("%s: %w", r.what, err)
+		}
+		found, err := collect(r.client.PollFetches(ctx))
+		if err != nil && (len(found.records) == 0 || !transient(err)) {
+			if err := r.handle(ctx, err); err != nil {
+				return broker.Batch{}, err
+			}
+			continue
+		}
+		r.attempt = 0
+		if len(found.records) > 0 {
+			return r.batch(found)
+		}
+	}
+	return broker.Batch{}, r.err
+}
+
+// start checks the position and the topic, and makes the client.
+func (r *reader) start(ctx context.Context) error {
+	ctx, cancel := r.log.within(ctx)
+	defer cancel()
+	t, err := r.log.topics.partition(ctx, r.part)
+	if err != nil {
+		return r.log.requestError(r.what, err)
+	}
+	if r.next < 0 {
+		return r.final(fmt.Errorf("%w: offset %d", broker.ErrOutOfRange, r.next))
+	}
+	r.topicID = t.id
+	return r.reopen()
+}
+
+// reopen replaces the client by one that stands at next.
+func (r *reader) reopen() error {
+	client, err := kgo.NewClient(r.log.opts.readerOptions(r.part.Topic, r.part.ID, r.next)...)
+	if err != nil {
+		return r.final(err)
+	}
+	r.mu.Lock()
+	old, interrupted := r.client, r.interrupted
+	if !interrupted {
+		r.client = client
+	}
+	r.mu.Unlock()
+	if interrupted {
+		old = client
+	}
+	if old != nil {
+		old.Close()
+	}
+	if interrupted {
+		return r.final(broker.ErrClosed)
+	}
+	return nil
+}
+
+// final ends the reader with an error.
+func (r *reader) final(err error) error {
+	r.err = fmt.Errorf("%s: %w", r.what, err)
+	return r.err
+}
+
+// fetched is what one poll brought: a run of records of one partition in offset order, in parts.
+type fetched struct {
+	records [][]*kgo.Record
+	count   int
+	end     int64
+}
+
+// collect separates records from the first error.
+func collect(fetches kgo.Fetches) (found fetched, err error) {
+	fetches.EachPartition(func(p kgo.FetchTopicPartition) {
+		if p.Err != nil && (err == nil || transient(err)) { // a grave error hides a transient one
+			err = p.Err
+		}
+		if len(p.Records) > 0 {
+			found.records = append(found.records, p.Records)
+			found.count += len(p.Records)
+		}
+		found.end = max(found.end, p.HighWatermark)
+	})
+	return found, err
+}
+
+// transient tells whether the client mends an error of a fetch by itself.
+func transient(err error) bool {
+	return kerr.IsRetriable(err) || kgo.IsRetryableBrokerErr(err)
+}
+
+// handle decides what an error of a fetch means. It returns nil when reading goes on.
+func (r *reader) handle(ctx context.Context, err error) error {
+	var loss *kgo.ErrDataLoss
+	switch {
+	case ctx.Err() != nil:
+		return fmt.Errorf("%s: %w", r.what, ctx.Err())
+	case errors.Is(err, kgo.ErrClientClosed):
+		return r.final(broker.ErrClosed)
+	case errors.As(err, &loss):
+		return r.final(fmt.Errorf("%w: read up to offset %d, the log went on from %d", broker.ErrRegressed, loss.ConsumedTo, loss.ResetTo))
+	case errors.Is(err, kerr.OffsetOutOfRange):
+		return r.locate(ctx)
+	case errors.Is(err, kerr.UnknownTopicOrPartition), errors.Is(err, kerr.UnknownTopicID):
+		if err := r.checkTopic(ctx); err != nil {
+			return err
+		}
+		return r.wait(ctx)
+	case transient(err):
+		return r.wait(ctx)
+	default: // such as a missing permission. The client may have dropped records: it begins anew when asked again
+		return errors.Join(requestError(r.what, err), r.reopen())
+	}
+}
+
+// wait counts a fetch that is to be repeated and keeps it from running hot.
+func (r *reader) wait(ctx context.Context) error {
+	r.log.counters.fetchRetries.Add(1)
+	r.attempt++
+	pause(ctx, retry.Pause(r.attempt)) // the loop looks at ctx
+	return nil
+}
+
+// checkTopic ends the reader when its topic is gone.
+func (r *reader) checkTopic(ctx context.Context) error {
+	ctx, cancel := r.log.within(ctx)
+	defer cancel()
+	meta, err := r.log.metadata(ctx, r.part.Topic)
+	switch {
+	case errors.Is(err, kerr.UnknownTopicOrPartition):
+		r.log.topics.forget(r.part.Topic)
+		return r.final(broker.ErrUnknownTopic)
+	case err == nil && meta.TopicID != r.topicID:
+		r.log.topics.forget(r.part.Topic)
+		return r.final(fmt.Errorf("%w: the topic was deleted and created anew, its id is %s and was %s",
+			broker.ErrRegressed, idText(meta.TopicID), idText(r.topicID)))
+	}
+	return nil // it is there, or nobody can say
+}
+
+// locate decides what an offset out of range means: the broker that said so may be a former leader, so the present one is
+// asked for the bounds of the partition. It asks until it has an answer or ctx ends.
+func (r *reader) locate(ctx context.Context) error {
+	ctx, cancel := r.log.within(ctx)
+	defer cancel()
+	for attempt := 1; ; attempt++ {
+		leader, start, end, err := r.log.bounds(ctx, r.part)
+		switch {
+		case err != nil:
+			if !pause(ctx, retry.Pause(attempt)) {
+				return r.log.requestError(r.what, fmt.Errorf("%w; asked because offset %d is out of range: %w", ctx.Err(), r.next, err))
+			}
+			continue
+		case leader.topicID != r.topicID:
+			return r.checkTopic(ctx)
+		case r.next < start:
+			return r.final(fmt.Errorf("%w: offset %d lies before the first, %d", broker.ErrOutOfRange, r.next, start))
+		case r.next > end && r.read:
+			return r.final(fmt.Errorf("%w: read up to offset %d, the log ends at %d", broker.ErrRegressed, r.next, end))
+		case r.next > end:
+			return r.final(fmt.Errorf("%w: offset %d lies beyond the end, %d", broker.ErrOutOfRange, r.next, end))
+		}
+		r.log.counters.staleLeaders.Add(1)
+		return r.reopen()
+	}
+}
+
+// batch turns fetched records into the port's, in memory that is used again.
+func (r *reader) batch(found fetched) (broker.Batch, error) {
+	r.records, r.headers = r.records[:0], r.headers[:0]
+	bytes := 0
+	for _, run := range found.records {
+		for _, k := range run {
+			if k.Offset < r.next {
+				return broker.Batch{}, r.final(fmt.Errorf("%w: offset %d came after %d", broker.ErrRegressed, k.Offset, r.next-1))
+			}
+			r.next = k.Offset + 1
+			bytes += len(k.Key) + len(k.Value)
+			r.records = append(r.records, broker.Record{
+				Key: k.Key, Value: k.Value, Headers: r.convertHeaders(k.Headers), Offset: k.Offset, Time: k.Timestamp,
+			})
+		}
+	}
+	r.read = true
+	r.end = max(found.end, r.next) // a former leader may answer with the past
+	r.log.counters.recordsRead.Add(int64(found.count))
+	r.log.counters.bytesRead.Add(int64(bytes))
+	return broker.Batch{Records: r.records, Next: r.next, End: r.end}, nil
+}
+
+func (r *reader) convertHeaders(headers []kgo.RecordHeader) []broker.Header {
+	if len(headers) == 0 {
+		return nil
+	}
+	first := len(r.headers)
+	for _, h := range headers {
+		r.headers = append(r.headers, broker.Header{Key: h.Key, Value: h.Value})
+	}
+	return r.headers[first:len(r.headers):len(r.headers)] // earlier ones stay valid when the slice grows
+}
+
+// interrupt wakes a running Next, for Close of the Log.
+func (r *reader) interrupt() {
+	r.mu.Lock()
+	r.interrupted = true
+	client := r.client
+	r.mu.Unlock()
+	if client != nil {
+		client.Close()
+	}
+}
+
+// Close ends the reader's client.
+func (r *reader) Close() error {
+	r.log.mu.Lock()
+	_, mine := r.log.readers[r]
+	delete(r.log.readers, r)
+	r.log.mu.Unlock()
+	if mine {
+		r.interrupt()
+	}
+	return nil
+}

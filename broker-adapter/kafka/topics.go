@@ -1,0 +1,162 @@
+package kafka
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+	"math"
+	"strconv"
+	"sync"
+
+	broker "github.com/millrace-io/millrace/broker-adapter"
+)
+
+// topic is what appends and readers need to know of a topic. It does not change; a newer look replaces it.
+type topic struct {
+	id         [16]byte
+	partitions int32
+	// maxBytes is max.message.bytes.
+	maxBytes int
+}
+
+func (t *topic) has(id int32) bool { return t != nil && id >= 0 && id < t.partitions }
+
+// topics remembers topics that were looked up. Several look-ups of one topic at a time are made as one.
+type topics struct {
+	log *Log
+
+	mu    sync.Mutex
+	known map[string]*topic
+	looks map[string]*look
+}
+
+// look is a look-up under way; done is closed when the result is there.
+type look struct {
+	done  chan struct{}
+	topic *topic
+	err   error
+}
+
+func newTopics(l *Log) *topics {
+	return &topics{log: l, known: map[string]*topic{}, looks: map[string]*look{}}
+}
+
+// cached returns what is known of a topic, nil when it was not looked up yet.
+func (ts *topics) cached(name string) *topic {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	return ts.known[name]
+}
+
+// batchBytes is the size limit of a topic's batches for the producer client.
+func (ts *topics) batchBytes(name string) int32 {
+	const smallest, largest = 512, 64 << 20 // what the client accepts
+	limit := defaultMaxRecordBytes
+	if t := ts.cached(name); t != nil {
+		limit = t.maxBytes
+	}
+	return int32(min(max(limit, smallest), largest)) //nolint:gosec // bounded
+}
+
+// partition returns the topic of a partition that exists.
+func (ts *topics) partition(ctx context.Context, p broker.Partition) (*topic, error) {
+	t := ts.cached(p.Topic)
+	if t.has(p.ID) {
+		return t, nil
+	}
+	t, err := ts.lookUp(ctx, p.Topic)
+	if err != nil {
+		return nil, err
+	}
+	if !t.has(p.ID) {
+		return nil, fmt.Errorf("%w: topic %s has %d partitions, there is no %d", broker.ErrUnknownTopic, p.Topic, t.partitions, p.ID)
+	}
+	return t, nil
+}
+
+// lookUp asks the brokers, or waits for a question that is under way.
+func (ts *topics) lookUp(ctx context.Context, name string) (*topic, error) {
+	if !ts.log.enter(&ts.log.tasks) {
+		return nil, broker.ErrClosed
+	}
+	l, mine := ts.join(name)
+	if mine {
+		go func() { // ends with its requests, at the latest when the Log closes, which waits for it
+			defer ts.log.tasks.Done()
+			ts.look(name, l)
+		}()
+	} else {
+		ts.log.tasks.Done()
+	}
+	select {
+	case <-l.done:
+		return l.topic, l.err
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// join returns the look-up of a topic that is under way, or a new one that the caller has to make.
+func (ts *topics) join(name string) (l *look, mine bool) {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	if l = ts.looks[name]; l != nil {
+		return l, false
+	}
+	l = &look{done: make(chan struct{})}
+	ts.looks[name] = l
+	return l, true
+}
+
+func (ts *topics) look(name string, l *look) {
+	ctx, cancel := context.WithTimeout(ts.log.ctx, ts.log.opts.RequestTimeout)
+	defer cancel()
+	t, err := ts.ask(ctx, name)
+	if ts.log.ctx.Err() != nil {
+		err = broker.ErrClosed
+	}
+	l.topic, l.err = t, requestError("look up topic "+name, err)
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	delete(ts.looks, name)
+	if err == nil {
+		ts.known[name] = t
+	}
+	close(l.done)
+}
+
+func (ts *topics) ask(ctx context.Context, name string) (*topic, error) {
+	meta, err := ts.log.metadata(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	configs, err := ts.log.configs(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	return newTopic(meta.TopicID, len(meta.Partitions), configs), nil
+}
+
+func newTopic(id [16]byte, partitions int, configs map[string]setting) *topic {
+	limit, err := strconv.Atoi(configs[maxMessageBytes].value)
+	if err != nil {
+		limit = math.MaxInt32 // the broker has the last word
+	}
+	return &topic{id: id, partitions: int32(partitions), maxBytes: limit} //nolint:gosec // a number of partitions
+}
+
+// learn replaces what is known by a newer look.
+func (ts *topics) learn(name string, t *topic) {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	ts.known[name] = t
+}
+
+// forget drops a topic, so that the next use looks it up again.
+func (ts *topics) forget(name string) {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	delete(ts.known, name)
+}
+
+func idText(id [16]byte) string { return hex.EncodeToString(id[:]) }

@@ -1,0 +1,24 @@
+package simlog_test
+
+import (
+	"testing"
+
+	"go.uber.org/goleak"
+
+	broker "github.com/millrace-io/millrace/broker-adapter"
+	"github.com/millrace-io/millrace/broker-adapter/brokertest"
+	"github.com/millrace-io/millrace/broker-adapter/simlog"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// TestConformance holds the automatic mode against the port.
+func TestConformance(t *testing.T) {
+	world := simlog.New(simlog.Options{})
+	client := func() broker.Log { return world.Client("worker") }
+	brokertest.Run(t, brokertest.Options{
+		Open:   func(*testing.T) broker.Log { return client() },
+		Reopen: func(*testing.T, broker.Log) broker.Log { return client() },
+		Join:   func(*testing.T, broker.Log) broker.Log { return client() },
+	})
+}

@@ -1,0 +1,281 @@
+package discovery
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+	"google.golang.org/protobuf/types/descriptorpb"
+	"google.golang.org/protobuf/types/dynamicpb"
+
+	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/proto/gen/cloudstate"
+)
+
+// DefaultMaxKeyBytes is the longest entity id when Options do not say another.
+const DefaultMaxKeyBytes = 1024
+
+// Options say how a function's answer is judged. The zero value is the default.
+type Options struct {
+	// SkipVersionCheck admits functions that announce another protocol version than 0.2, or none.
+	SkipVersionCheck bool
+	// MaxKeyBytes is the longest entity id in bytes; 0 means DefaultMaxKeyBytes.
+	MaxKeyBytes int
+}
+
+// Catalog is everything that one user function serves.
+type Catalog struct {
+	info       *cloudstate.ServiceInfo
+	set        *descriptorpb.FileDescriptorSet
+	files      *protoregistry.Files
+	types      *dynamicpb.Types
+	services   []*Service
+	byName     map[string]*Service
+	byType     map[string]*Service
+	byMethod   map[string]*Method
+	extensions map[cloudstate.MillraceExtension]bool
+}
+
+// Service is one service of the user function.
+type Service struct {
+	// Name is the full name of the protobuf service.
+	Name string
+	Kind entities.Kind
+	// EntityType is the service as the engine knows it. An action has one too, but no entities under it.
+	EntityType entities.EntityType
+	Descriptor protoreflect.ServiceDescriptor
+	// Methods are in the order of their declaration.
+	Methods []*Method
+
+	byName map[string]*Method
+}
+
+// Method returns the method with a bare name, nil when the service has none such.
+func (s *Service) Method(name string) *Method { return s.byName[name] }
+
+// Method is one method of the user function.
+type Method struct {
+	Service *Service
+	// Name is the bare name, FullName the path of a gRPC call: /shop.v1.CartService/AddItem.
+	Name, FullName string
+	Descriptor     protoreflect.MethodDescriptor
+	Input, Output  protoreflect.MessageDescriptor
+	// InputType and OutputType are type URLs: type.googleapis.com/shop.v1.AddItemRequest.
+	InputType, OutputType        string
+	ClientStreams, ServerStreams bool
+	// Eventing is the method's declaration of sources and destinations, nil when it has none.
+	Eventing *cloudstate.Eventing
+
+	key   keyFields
+	shape *shape
+}
+
+// IsUnary says whether the method has one message in each direction.
+func (m *Method) IsUnary() bool { return !m.ClientStreams && !m.ServerStreams }
+
+// NewCatalog reads a function's answer to discovery. Its only error is a *RejectedError.
+func NewCatalog(spec *cloudstate.EntitySpec, opts Options) (*Catalog, error) {
+	if opts.MaxKeyBytes == 0 {
+		opts.MaxKeyBytes = DefaultMaxKeyBytes
+	}
+	var wrong problems
+	checkVersion(spec.GetServiceInfo(), opts, &wrong)
+	if len(spec.GetEntities()) == 0 {
+		wrong.addf("it declares no services: register at least one entity or action before the function starts to serve")
+	}
+	set, files, err := parseDescriptors(spec.GetProto())
+	if err != nil {
+		wrong.addf("%s", err)
+		return nil, wrong.err()
+	}
+
+	c := &Catalog{
+		info:       spec.GetServiceInfo(),
+		set:        set,
+		files:      files,
+		types:      dynamicpb.NewTypes(files),
+		byName:     map[string]*Service{},
+		byType:     map[string]*Service{},
+		byMethod:   map[string]*Method{},
+		extensions: map[cloudstate.MillraceExtension]bool{},
+	}
+	for _, x := range c.info.GetMillraceExtensions() {
+		c.extensions[x] = true
+	}
+	shapes := shapes{}
+	for _, e := range spec.GetEntities() {
+		c.add(e, opts, shapes, &wrong)
+	}
+	slices.SortFunc(c.services, func(a, b *Service) int { return strings.Compare(a.Name, b.Name) })
+	checkConsumers(c.services, &wrong)
+	if err := wrong.err(); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+func checkVersion(info *cloudstate.ServiceInfo, opts Options, wrong *problems) {
+	major, minor := info.GetProtocolMajorVersion(), info.GetProtocolMinorVersion()
+	if opts.SkipVersionCheck || (major == ProtocolMajor && minor == ProtocolMinor) {
+		return
+	}
+	wrong.addf("it speaks Cloudstate protocol %d.%d, and this proxy speaks %d.%d: use a support library of that version, or turn the version check off",
+		major, minor, ProtocolMajor, ProtocolMinor)
+}
+
+// add enters one declared service, or says what is wrong with it.
+func (c *Catalog) add(e *cloudstate.Entity, opts Options, shapes shapes, wrong *problems) {
+	name := e.GetServiceName()
+	kind := kindOf(e.GetEntityType())
+	if kind == entities.KindUnspecified {
+		wrong.addf("service %s has the entity type %q, which is not supported: use one of %s, %s, %s or %s",
+			name, e.GetEntityType(), eventSourcedProtocol, valueProtocol, replicatedProtocol, actionProtocol)
+		return
+	}
+	if c.byName[name] != nil {
+		wrong.addf("service %s is declared twice: declare it once", name)
+		return
+	}
+	found, err := c.files.FindDescriptorByName(protoreflect.FullName(name))
+	desc, isService := found.(protoreflect.ServiceDescriptor)
+	if err != nil || !isService {
+		wrong.addf("service %s is not in the descriptors that the function sent: add the file that declares it", name)
+		return
+	}
+
+	s := &Service{
+		Name:       name,
+		Kind:       kind,
+		Descriptor: desc,
+		EntityType: entities.EntityType{
+			Service:        name,
+			Name:           typeName(e),
+			Kind:           kind,
+			PassivateAfter: passivateAfter(e),
+		},
+		byName: map[string]*Method{},
+	}
+	c.byName[name] = s
+	c.services = append(c.services, s)
+	c.claimType(s, wrong)
+	for i := range desc.Methods().Len() {
+		m := newMethod(s, desc.Methods().Get(i), opts, shapes, wrong)
+		s.Methods = append(s.Methods, m)
+		s.byName[m.Name] = m
+		c.byMethod[m.FullName] = m
+	}
+}
+
+// claimType makes a stateful service the only one under its entity type, because the type names its state in the log.
+func (c *Catalog) claimType(s *Service, wrong *problems) {
+	if s.Kind == entities.Action {
+		return
+	}
+	name := s.EntityType.Name
+	if strings.Contains(name, "/") {
+		wrong.addf("service %s has the persistence id %q: take the slash out, it separates type and id in an entity's key", s.Name, name)
+	}
+	if other := c.byType[name]; other != nil {
+		wrong.addf("services %s and %s have the same persistence id %q and would share their state: give each its own", other.Name, s.Name, name)
+		return
+	}
+	c.byType[name] = s
+}
+
+func newMethod(s *Service, desc protoreflect.MethodDescriptor, opts Options, shapes shapes, wrong *problems) *Method {
+	m := &Method{
+		Service:       s,
+		Name:          string(desc.Name()),
+		FullName:      fmt.Sprintf("/%s/%s", s.Name, desc.Name()),
+		Descriptor:    desc,
+		Input:         desc.Input(),
+		Output:        desc.Output(),
+		InputType:     typeURLPrefix + string(desc.Input().FullName()),
+		OutputType:    typeURLPrefix + string(desc.Output().FullName()),
+		ClientStreams: desc.IsStreamingClient(),
+		ServerStreams: desc.IsStreamingServer(),
+		shape:         shapes.of(desc.Input()),
+	}
+	if options, ok := desc.Options().(*descriptorpb.MethodOptions); ok && proto.HasExtension(options, cloudstate.E_Eventing) {
+		m.Eventing, _ = proto.GetExtension(options, cloudstate.E_Eventing).(*cloudstate.Eventing)
+	}
+	checkStreaming(m, wrong)
+	checkEventing(m, wrong)
+	checkHTTP(m, wrong)
+	if s.Kind != entities.Action {
+		m.key = newKeyFields(m, opts.MaxKeyBytes, wrong)
+	}
+	return m
+}
+
+func checkStreaming(m *Method, wrong *problems) {
+	switch m.Service.Kind {
+	case entities.EventSourced, entities.Value:
+		if !m.IsUnary() {
+			wrong.addf("method %s streams, and methods of %s entities cannot: make it unary, or move it to an action", m.FullName, m.Service.Kind)
+		}
+	case entities.Replicated:
+		if m.ClientStreams {
+			wrong.addf("method %s streams its input, and methods of replicated entities can only stream their output: take the stream off its input", m.FullName)
+		}
+	default:
+	}
+}
+
+// typeName is the persistence id, or the service's name where the id says nothing.
+func typeName(e *cloudstate.Entity) string {
+	if id := e.GetPersistenceId(); id != "" && id != anonymousPersistenceID {
+		return id
+	}
+	return e.GetServiceName()
+}
+
+// passivateAfter is the declared idle time; 0 when there is none, or when it is not positive.
+func passivateAfter(e *cloudstate.Entity) time.Duration {
+	millis := e.GetPassivationStrategy().GetTimeout().GetTimeout()
+	const longest = math.MaxInt64 / int64(time.Millisecond)
+	return time.Duration(min(max(millis, 0), longest)) * time.Millisecond
+}
+
+// Method returns the method of a gRPC path such as /shop.v1.CartService/AddItem, nil when it is not served.
+func (c *Catalog) Method(fullMethod string) *Method { return c.byMethod[fullMethod] }
+
+// Services returns all services, sorted by name.
+func (c *Catalog) Services() []*Service { return c.services }
+
+// Service returns the service with a full name, nil when it is not served.
+func (c *Catalog) Service(name string) *Service { return c.byName[name] }
+
+// EntityType returns the stateful service whose entities have this type (persistence id), nil when there is none.
+func (c *Catalog) EntityType(name string) *Service { return c.byType[name] }
+
+// EntityTypes returns the stateful services as the engine knows them, sorted by service.
+func (c *Catalog) EntityTypes() []entities.EntityType {
+	types := make([]entities.EntityType, 0, len(c.byType))
+	for _, s := range c.services {
+		if s.Kind != entities.Action {
+			types = append(types, s.EntityType)
+		}
+	}
+	return types
+}
+
+// Files returns the function's descriptors with everything that they import.
+func (c *Catalog) Files() *protoregistry.Files { return c.files }
+
+// Types resolves messages and extensions of Files to dynamic types, for JSON and for transcoding.
+func (c *Catalog) Types() *dynamicpb.Types { return c.types }
+
+// FileDescriptorSet returns the content of Files, each file after those that it imports.
+func (c *Catalog) FileDescriptorSet() *descriptorpb.FileDescriptorSet { return c.set }
+
+// Info returns what the function said about itself; nil when it said nothing.
+func (c *Catalog) Info() *cloudstate.ServiceInfo { return c.info }
+
+// Announced says whether the function understands an optional part of the protocol.
+func (c *Catalog) Announced(x cloudstate.MillraceExtension) bool { return c.extensions[x] }

@@ -1,0 +1,160 @@
+package host
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/proto/gen/cloudstate"
+)
+
+// protobufTypes begins the type URL of every protobuf message; other prefixes stand for JSON and primitives.
+const protobufTypes = "type.googleapis.com/"
+
+func anyOf(p entities.Payload) *anypb.Any {
+	return &anypb.Any{TypeUrl: p.TypeURL, Value: p.Value}
+}
+
+func payloadOf(a *anypb.Any) entities.Payload {
+	return entities.Payload{TypeURL: a.GetTypeUrl(), Value: a.GetValue()}
+}
+
+func metadataToWire(md entities.Metadata) *cloudstate.Metadata {
+	if len(md) == 0 {
+		return nil
+	}
+	entries := make([]*cloudstate.MetadataEntry, len(md))
+	for i, e := range md {
+		entries[i] = &cloudstate.MetadataEntry{Key: e.Key}
+		if e.IsBinary {
+			entries[i].Value = &cloudstate.MetadataEntry_BytesValue{BytesValue: e.Binary}
+		} else {
+			entries[i].Value = &cloudstate.MetadataEntry_StringValue{StringValue: e.Text}
+		}
+	}
+	return &cloudstate.Metadata{Entries: entries}
+}
+
+func metadataOf(md *cloudstate.Metadata) entities.Metadata {
+	if len(md.GetEntries()) == 0 {
+		return nil
+	}
+	entries := make(entities.Metadata, len(md.GetEntries()))
+	for i, e := range md.GetEntries() {
+		entries[i].Key = e.GetKey()
+		switch v := e.GetValue().(type) {
+		case *cloudstate.MetadataEntry_BytesValue:
+			entries[i].Binary, entries[i].IsBinary = v.BytesValue, true
+		default:
+			entries[i].Text = e.GetStringValue()
+		}
+	}
+	return entries
+}
+
+func replyOf(r *cloudstate.Reply) *entities.Reply {
+	return &entities.Reply{
+		Payload:   payloadOf(r.GetPayload()),
+		Metadata:  metadataOf(r.GetMetadata()),
+		NoPayload: r.GetPayload() == nil,
+	}
+}
+
+func forwardOf(f *cloudstate.Forward) *entities.Target {
+	return &entities.Target{
+		Service:  f.GetServiceName(),
+		Method:   f.GetCommandName(),
+		Payload:  payloadOf(f.GetPayload()),
+		Metadata: metadataOf(f.GetMetadata()),
+	}
+}
+
+// refusalOf is a failure that the function chose. Its gRPC code counts only when the function announced that it sets one.
+func refusalOf(f *cloudstate.Failure, codeAnnounced bool) *entities.Error {
+	e := &entities.Error{Reason: entities.FunctionRefused, Outcome: entities.Refused, Message: f.GetDescription()}
+	if code := f.GetGrpcCode(); codeAnnounced && code > int32(codes.OK) && code <= int32(codes.Unauthenticated) {
+		e.Code = uint32(code) //nolint:gosec // between 1 and 16
+	}
+	return e
+}
+
+func effectsOf(effects []*cloudstate.SideEffect) []entities.SideEffect {
+	if len(effects) == 0 {
+		return nil
+	}
+	out := make([]entities.SideEffect, len(effects))
+	for i, e := range effects {
+		out[i] = entities.SideEffect{
+			Target: entities.Target{
+				Service:  e.GetServiceName(),
+				Method:   e.GetCommandName(),
+				Payload:  payloadOf(e.GetPayload()),
+				Metadata: metadataOf(e.GetMetadata()),
+			},
+			Synchronous: e.GetSynchronous(),
+		}
+	}
+	return out
+}
+
+// setAction puts a client action into an outcome; none, or an empty one, means that the caller gets no message.
+func setAction(out *entities.Outcome, action *cloudstate.ClientAction, codeAnnounced bool) {
+	switch a := action.GetAction().(type) {
+	case *cloudstate.ClientAction_Reply:
+		out.Reply = replyOf(a.Reply)
+	case *cloudstate.ClientAction_Forward:
+		out.Forward = forwardOf(a.Forward)
+	case *cloudstate.ClientAction_Failure:
+		out.Failure = refusalOf(a.Failure, codeAnnounced)
+	}
+}
+
+// checkStored says why a payload cannot become a part of the log. The protocol stores any type, known or not: a payload needs
+// a type URL that names something, and a protobuf message must be one on its top level, so that others can read it later.
+func checkStored(p entities.Payload) error {
+	slash := strings.LastIndexByte(p.TypeURL, '/')
+	switch {
+	case p.TypeURL == "":
+		return errors.New("has no type URL")
+	case slash < 0 || slash == len(p.TypeURL)-1:
+		return fmt.Errorf("has the type URL %q, which is not of the form prefix/name", p.TypeURL)
+	case !strings.HasPrefix(p.TypeURL, protobufTypes):
+		return nil
+	}
+	for rest := p.Value; len(rest) > 0; {
+		_, _, n := protowire.ConsumeField(rest)
+		if n < 0 {
+			return fmt.Errorf("is no message of the type %s: %w", p.TypeURL, protowire.ParseError(n))
+		}
+		rest = rest[n:]
+	}
+	return nil
+}
+
+// checkOutcome says why an entity's outcome cannot be stored.
+func checkOutcome(out *entities.Outcome, maxEvents int) error {
+	if len(out.Events) > maxEvents {
+		return fmt.Errorf("too many events: %d, and the limit is %d for one command", len(out.Events), maxEvents)
+	}
+	for i, e := range out.Events {
+		if err := checkStored(e); err != nil {
+			return fmt.Errorf("event %d of %d %w", i+1, len(out.Events), err)
+		}
+	}
+	if out.Snapshot != nil {
+		if err := checkStored(*out.Snapshot); err != nil {
+			return fmt.Errorf("the snapshot %w", err)
+		}
+	}
+	if out.StateAction == entities.StateUpdated {
+		if err := checkStored(out.State); err != nil {
+			return fmt.Errorf("the new value %w", err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,19 @@
+// Package host carries commands to user functions and brings back what they decide. A function is remote, behind the
+// Cloudstate protocol (Remote), or code in this process (InProcess); the engine above sees no difference, because both stand
+// behind a Host. The package stores nothing: it gets an entity's state from the engine's loader and returns outcomes of which
+// nothing is durable yet.
+//
+// Read it in this order: function.go (what a function is), host.go, remote.go, session.go (the life of one conversation),
+// eventsourced.go and value.go (what differs by kind), action.go, local.go.
+//
+// Goroutines: each remote session has one that receives; a Remote has one more that sends reports. Remote.Close stops all of
+// them and waits. A streamed action has one that sends for as long as the call lasts. In-process functions run on the caller's
+// goroutine.
+//
+// What may overlap: everything on a Host and on a Function. The calls on one session never overlap; the engine sees to that.
+// There are two locks, that of a session and that of a Remote. None is held while the other is taken, and none during a
+// call to a function or to a hook.
+//
+// Errors are *entities.Error. FunctionFailed from a session means that it has ended and that its memory is worthless; the
+// texts are those of Cloudstate's reference proxy. Unavailable means that the function could not be reached in time.
+package host

@@ -1,0 +1,82 @@
+package host
+
+import (
+	"sync/atomic"
+
+	"github.com/millrace-io/millrace/entities"
+)
+
+// Hooks are told what an operator may want to see. Every field may be nil. They are called from many goroutines, may
+// overlap, and must not block.
+type Hooks struct {
+	// OnWarning is told of a mistake in a function that did not keep it from being served.
+	OnWarning func(message string)
+	// OnSessionFault is told why the session of an entity ended against its will. The cause of err has what the function said.
+	OnSessionFault func(key entities.Key, err *entities.Error)
+}
+
+func (h Hooks) withDefaults() Hooks {
+	if h.OnWarning == nil {
+		h.OnWarning = func(string) {}
+	}
+	if h.OnSessionFault == nil {
+		h.OnSessionFault = func(entities.Key, *entities.Error) {}
+	}
+	return h
+}
+
+// Stats counts what happened since a function was attached.
+type Stats struct {
+	// SessionsOpen is the number of open sessions now.
+	SessionsOpen int64
+	// SessionsOpened counts sessions that began.
+	SessionsOpened int64
+	// SessionsEnded counts sessions that ended from the function's side while no command was running.
+	SessionsEnded int64
+	// Commands counts commands of entities, Actions calls of actions, both whatever came of them.
+	Commands, Actions int64
+	// Refusals counts commands and calls to which a function said no, Failures those that broke.
+	Refusals, Failures int64
+	// Restarts counts outcomes that asked for the entity's image to be rebuilt.
+	Restarts int64
+	// EventsReplayed counts events sent to functions when sessions began.
+	EventsReplayed int64
+	// Warnings counts mistakes told to OnWarning.
+	Warnings int64
+}
+
+// counters are the live form of Stats.
+type counters struct {
+	sessionsOpen, sessionsOpened, sessionsEnded atomic.Int64
+	commands, actions                           atomic.Int64
+	refusals, failures, restarts                atomic.Int64
+	eventsReplayed, warnings                    atomic.Int64
+}
+
+func (c *counters) read() Stats {
+	return Stats{
+		SessionsOpen:   c.sessionsOpen.Load(),
+		SessionsOpened: c.sessionsOpened.Load(),
+		SessionsEnded:  c.sessionsEnded.Load(),
+		Commands:       c.commands.Load(),
+		Actions:        c.actions.Load(),
+		Refusals:       c.refusals.Load(),
+		Failures:       c.failures.Load(),
+		Restarts:       c.restarts.Load(),
+		EventsReplayed: c.eventsReplayed.Load(),
+		Warnings:       c.warnings.Load(),
+	}
+}
+
+// decided counts how one command or call ended.
+func (c *counters) decided(out *entities.Outcome, err error) {
+	switch {
+	case err != nil:
+		c.failures.Add(1)
+	case out.Failure != nil:
+		c.refusals.Add(1)
+	}
+	if err == nil && out.Restart {
+		c.restarts.Add(1)
+	}
+}

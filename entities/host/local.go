@@ -1,0 +1,160 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+
+	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/entities/discovery"
+	"github.com/millrace-io/millrace/proto/gen/cloudstate"
+)
+
+// Local is a user function in this process. Its methods may be called from many goroutines. Panics are caught: they cost one
+// entity its session, not the process.
+type Local interface {
+	// Spec is what a remote function would answer to discovery.
+	Spec() *cloudstate.EntitySpec
+	// OpenEntity returns an entity in its initial state.
+	OpenEntity(service string, id string) (LocalEntity, error)
+	// Act runs a unary action. An error that is an *entities.Error is the caller's answer; any other one is a crash.
+	Act(ctx context.Context, inv entities.Invocation) (*entities.Outcome, error)
+	// ActStream runs a streamed action; on takes every outcome in order, one at a time, and its error ends the call.
+	ActStream(ctx context.Context, s *entities.Stream, on func(context.Context, *entities.Outcome) error) error
+}
+
+// LocalEntity is one live entity; calls never overlap. Any error is a crash: the entity is opened anew for the next command.
+type LocalEntity interface {
+	// Load sets the stored state: the snapshot of an event-sourced entity or the value of a value entity. Both may be nil.
+	Load(snapshot *entities.Snapshot, value *entities.Payload) error
+	// Apply changes the state by a stored event. Its payload is valid only during the call.
+	Apply(entities.Event) error
+	// Handle decides about one command.
+	Handle(ctx context.Context, inv entities.Invocation) (*entities.Outcome, error)
+	// Size estimates the memory that the entity holds, in bytes.
+	Size() int
+}
+
+// PanicError is the cause of an error that a panic in a function of this process became.
+type PanicError struct {
+	Value any
+	Stack []byte
+}
+
+// Error returns the value and the stack, for logs.
+func (e *PanicError) Error() string { return fmt.Sprintf("panic: %v\n%s", e.Value, e.Stack) }
+
+// InProcess hosts a Local.
+type InProcess struct {
+	local   Local
+	options Options
+	catalog *discovery.Catalog
+	stats   counters
+}
+
+// NewInProcess hosts a function of this process. The error is a *discovery.RejectedError.
+func NewInProcess(local Local, options Options, judge discovery.Options) (*InProcess, error) {
+	catalog, err := discovery.NewCatalog(local.Spec(), judge)
+	if err != nil {
+		return nil, err
+	}
+	return &InProcess{local: local, options: options.withDefaults(), catalog: catalog}, nil
+}
+
+// Catalog returns what the function serves.
+func (p *InProcess) Catalog() *discovery.Catalog { return p.catalog }
+
+// Stats returns what happened so far.
+func (p *InProcess) Stats() Stats { return p.stats.read() }
+
+// Report tells the operator about a mistake in the function.
+func (p *InProcess) Report(message string) {
+	p.stats.warnings.Add(1)
+	p.options.Hooks.OnWarning(message)
+}
+
+// Open begins the session of one entity: a fresh one, with its stored state and events applied.
+func (p *InProcess) Open(ctx context.Context, service *discovery.Service, key entities.Key, load entities.Loader) (entities.Session, error) {
+	loaded, err := load(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s := &localSession{host: p, service: service, key: key}
+	crash := guard(func() error { return s.open(loaded) })
+	if crash != nil {
+		fault := functionFailed(textsOf(service.Kind).failure, fmt.Errorf("open %s: %w", key, crash))
+		p.options.Hooks.OnSessionFault(key, fault)
+		return nil, fault
+	}
+	if s.loadErr != nil {
+		return nil, s.loadErr
+	}
+	p.stats.sessionsOpen.Add(1)
+	p.stats.sessionsOpened.Add(1)
+	return s, nil
+}
+
+// Act runs a unary action on the caller's goroutine.
+func (p *InProcess) Act(ctx context.Context, m *discovery.Method, inv entities.Invocation) (*entities.Outcome, error) {
+	p.stats.actions.Add(1)
+	var out *entities.Outcome
+	err := guard(func() (err error) {
+		out, err = p.local.Act(ctx, inv)
+		return err
+	})
+	err = actionCrash(m, err)
+	p.stats.decided(out, err)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// ActStream runs a streamed action on the caller's goroutine.
+func (p *InProcess) ActStream(ctx context.Context, m *discovery.Method, s *entities.Stream, on OutcomeFunc) error {
+	p.stats.actions.Add(1)
+	var ended error
+	deliver := func(ctx context.Context, out *entities.Outcome) error {
+		p.stats.decided(out, nil)
+		if ended = on(ctx, out); ended == nil && out.Failure != nil {
+			ended = out.Failure
+		}
+		return ended
+	}
+	err := guard(func() error { return p.local.ActStream(ctx, s, deliver) })
+	if ended != nil {
+		return ended
+	}
+	if err = actionCrash(m, err); err != nil {
+		p.stats.failures.Add(1)
+	}
+	return err
+}
+
+// actionCrash lets an *entities.Error of an action pass and makes any other one a failed function. What the action did before
+// is its own; so the outcome is unknown.
+func actionCrash(m *discovery.Method, err error) error {
+	if err == nil {
+		return nil
+	}
+	if e, ok := errors.AsType[*entities.Error](err); ok {
+		return e
+	}
+	return &entities.Error{
+		Reason:  entities.FunctionFailed,
+		Outcome: entities.Unknown,
+		Message: m.FullName + ": the action crashed; its log has the reason",
+		Cause:   err,
+	}
+}
+
+// guard makes an error of a panic.
+func guard(run func() error) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = &PanicError{Value: v, Stack: debug.Stack()}
+		}
+	}()
+	return run()
+}

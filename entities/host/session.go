@@ -1,0 +1,479 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/entities/discovery"
+	"github.com/millrace-io/millrace/proto/gen/cloudstate"
+)
+
+// sessionBytes is about what an open stream costs here, without the entity's state.
+const sessionBytes = 16 << 10
+
+// Values of session.running that are no command ids; those count from 1.
+const (
+	idle    = 0
+	loading = -1
+)
+
+// wire is the stream of one kind, in the words that all kinds share. One goroutine sends and one receives.
+type wire interface {
+	// load sends what comes before the first command; progress is called after each message.
+	load(s *session, loaded entities.Loaded, progress func()) error
+	sendCommand(*cloudstate.Command) error
+	// recv fills in the next message of the function.
+	recv(*answer) error
+	closeSend() error
+}
+
+// answer is a message of the function.
+type answer struct {
+	kind      answerKind
+	commandID int64
+	// failure is what the function said when it gave up.
+	failure string
+	action  *cloudstate.ClientAction
+	effects []*cloudstate.SideEffect
+	// events and snapshot are of event-sourced entities, stateAction and state of value entities.
+	events      []*anypb.Any
+	snapshot    *anypb.Any
+	stateAction entities.StateAction
+	state       *anypb.Any
+}
+
+type answerKind uint8
+
+const (
+	emptyAnswer answerKind = iota
+	replyAnswer
+	failureAnswer
+)
+
+// session is the conversation with a remote function about one entity.
+//
+// Open, Handle and Close never overlap; the goroutine that receives runs beside them. What both touch is under mu.
+type session struct {
+	remote  *Remote
+	service *discovery.Service
+	key     entities.Key
+	texts   *texts
+	wire    wire
+	// cancel cuts the stream.
+	cancel context.CancelCauseFunc
+	// watch fires when the function has taken too long.
+	watch *time.Timer
+
+	// command is sent again and again with new contents.
+	command cloudstate.Command
+	payload anypb.Any
+
+	// answers has the answer to the running command; done is closed when the receiving goroutine is gone.
+	answers chan answer
+	done    chan struct{}
+	ended   chan struct{}
+	bytes   atomic.Int64
+
+	mu sync.Mutex
+	// running is the id of the command that waits for its answer, or idle, or loading. began is when it, or the last message of
+	// the replay, was sent.
+	running int64
+	began   time.Time
+	lastID  int64
+	// busy is set while the session is loading or inside Handle: then the engine learns of an end by an error, else by Ended.
+	busy    bool
+	closing bool
+	// fault is why the session has ended, nil while it lives.
+	fault *entities.Error
+}
+
+// Open begins the session of one entity: the stream, Init, and for event-sourced entities all events after the snapshot. It
+// returns when the last of them is on its way; the function does not confirm them.
+func (r *Remote) Open(ctx context.Context, service *discovery.Service, key entities.Key, load entities.Loader) (entities.Session, error) {
+	if err := r.awaitReady(ctx); err != nil {
+		return nil, err
+	}
+	loaded, err := load(ctx)
+	if err != nil {
+		return nil, err
+	}
+	streamCtx, cancel := context.WithCancelCause(r.lifetime)
+	w, err := r.openWire(streamCtx, service.Kind)
+	if err != nil {
+		cancel(err)
+		return nil, r.unreachable(entities.NotApplied, err)
+	}
+	s := &session{
+		remote:  r,
+		service: service,
+		key:     key,
+		texts:   textsOf(service.Kind),
+		wire:    w,
+		cancel:  cancel,
+		answers: make(chan answer, 1),
+		done:    make(chan struct{}),
+		ended:   make(chan struct{}),
+		running: loading,
+		busy:    true,
+		began:   time.Now(),
+	}
+	s.watch = time.AfterFunc(r.options.HandleTimeout, s.tooSlow)
+	// Ends with the stream, which ends with the session or with the Remote; both Closes wait for it.
+	if !r.start(s.receive) {
+		s.watch.Stop()
+		cancel(errRemoteClosed)
+		return nil, r.unreachable(entities.NotApplied, errRemoteClosed)
+	}
+	if err := s.load(ctx, loaded); err != nil {
+		return nil, err
+	}
+	r.stats.sessionsOpen.Add(1)
+	r.stats.sessionsOpened.Add(1)
+	return s, nil
+}
+
+func (r *Remote) openWire(ctx context.Context, kind entities.Kind) (wire, error) {
+	if kind == entities.Value {
+		return openValue(ctx, r.conn)
+	}
+	return openEventSourced(ctx, r.conn)
+}
+
+// load brings the function's memory to what is stored. If that cannot be done the session is over.
+func (s *session) load(ctx context.Context, loaded entities.Loaded) error {
+	watching := context.AfterFunc(ctx, func() { s.cancel(context.Cause(ctx)) })
+	err := s.wire.load(s, loaded, s.progress)
+	callerHere := watching()
+	s.watch.Stop()
+	if err == nil && callerHere && s.loaded() {
+		return nil
+	}
+	broken, byStream := errors.AsType[brokenStream](err)
+	if err != nil && !byStream {
+		s.cut()
+		return err // the loader's own
+	}
+	fault := s.abandon(broken.error)
+	if !callerHere {
+		return callerGone(ctx)
+	}
+	return fault
+}
+
+// brokenStream is an error of the stream, to be told from one of the engine's loader.
+type brokenStream struct{ error }
+
+// loaded makes the session wait for its first command; false when it has ended meanwhile.
+func (s *session) loaded() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fault != nil {
+		return false
+	}
+	s.running, s.busy = idle, false
+	return true
+}
+
+// progress notes that the function has room for more.
+func (s *session) progress() {
+	s.mu.Lock()
+	s.began = time.Now()
+	s.mu.Unlock()
+	s.watch.Reset(s.remote.options.HandleTimeout)
+}
+
+// Handle lets the function decide about one command.
+func (s *session) Handle(ctx context.Context, inv entities.Invocation) (*entities.Outcome, error) {
+	m := s.service.Method(inv.Method)
+	if m == nil {
+		return nil, unknownMethod(s.service, inv.Method)
+	}
+	s.remote.stats.commands.Add(1)
+	out, err := s.handle(ctx, m, inv)
+	s.remote.stats.decided(out, err)
+	return out, err
+}
+
+func (s *session) handle(ctx context.Context, m *discovery.Method, inv entities.Invocation) (*entities.Outcome, error) {
+	id, fault := s.begin()
+	if fault != nil {
+		return nil, fault
+	}
+	s.fill(id, inv)
+	s.watch.Reset(s.remote.options.HandleTimeout)
+	defer s.watch.Stop()
+	if err := s.wire.sendCommand(&s.command); err != nil {
+		return nil, s.abandon(err)
+	}
+	s.payload.Value = nil // an idle session need not hold it
+	a, fault := s.await(ctx)
+	if fault != nil {
+		return nil, fault
+	}
+	out, err := s.outcome(m, &a)
+	if err != nil {
+		fault := functionFailed(fmt.Sprintf("%s: %s: %s", s.texts.reply, m.FullName, err), nil)
+		s.finish(fault)
+		return nil, fault
+	}
+	s.settle()
+	return out, nil
+}
+
+// settle ends a command that went well. If the function ended the stream right after its answer, this is when that shows.
+func (s *session) settle() {
+	s.mu.Lock()
+	s.busy = false
+	over := s.fault != nil
+	s.mu.Unlock()
+	if over {
+		s.endedByFunction()
+	}
+}
+
+func (s *session) endedByFunction() {
+	s.remote.stats.sessionsEnded.Add(1)
+	close(s.ended)
+}
+
+// begin numbers the next command.
+func (s *session) begin() (int64, *entities.Error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fault != nil {
+		return 0, functionFailed(s.texts.terminated, s.fault)
+	}
+	s.lastID++
+	s.running, s.busy = s.lastID, true
+	s.began = time.Now()
+	return s.lastID, nil
+}
+
+// fill writes the command into the message that is sent. Entities get no metadata: the protocol's tests compare whole messages.
+func (s *session) fill(id int64, inv entities.Invocation) {
+	s.payload.TypeUrl, s.payload.Value = inv.Payload.TypeURL, inv.Payload.Value
+	s.command.EntityId = s.key.ID
+	s.command.Id = id
+	s.command.Name = inv.Method
+	s.command.Payload = &s.payload
+	if s.remote.announced(cloudstate.MillraceExtension_MILLRACE_COMMAND_CONTEXT) {
+		s.command.Context = contextOf(inv)
+	}
+}
+
+// contextOf is what a function of ours learns about a command beyond the protocol.
+func contextOf(inv entities.Invocation) *cloudstate.CommandContext {
+	c := &cloudstate.CommandContext{CommandId: inv.ID, Principal: inv.Principal, Metadata: metadataToWire(inv.Metadata)}
+	if !inv.Time.IsZero() {
+		c.TimeUnixNanos = inv.Time.UnixNano()
+	}
+	return c
+}
+
+// await returns the answer to the running command, or why there will be none.
+func (s *session) await(ctx context.Context) (answer, *entities.Error) {
+	select {
+	case a := <-s.answers:
+		return a, nil
+	case <-s.done:
+		select {
+		case a := <-s.answers: // it came just before the end
+			return a, nil
+		default:
+			return answer{}, s.reason()
+		}
+	case <-ctx.Done():
+		fault := functionFailed("the command was cancelled while the function handled it", context.Cause(ctx))
+		s.finish(fault)
+		return answer{}, fault
+	}
+}
+
+// outcome puts an answer into the engine's words and checks it.
+func (s *session) outcome(m *discovery.Method, a *answer) (*entities.Outcome, error) {
+	out := &entities.Outcome{StateAction: a.stateAction, Effects: effectsOf(a.effects)}
+	setAction(out, a.action, s.remote.announced(cloudstate.MillraceExtension_MILLRACE_FAILURE_CODE))
+	if s.service.Kind == entities.EventSourced && a.action.GetFailure().GetRestart() {
+		out.Restart = true
+		return out, nil
+	}
+	if len(a.events) > 0 {
+		out.Events = make([]entities.Payload, len(a.events))
+		for i, e := range a.events {
+			out.Events[i] = payloadOf(e)
+		}
+		if a.snapshot != nil { // without events it means nothing
+			snapshot := payloadOf(a.snapshot)
+			out.Snapshot = &snapshot
+		}
+	}
+	if a.stateAction == entities.StateUpdated {
+		out.State = payloadOf(a.state)
+	}
+	if err := checkOutcome(out, s.remote.options.MaxEvents); err != nil {
+		return nil, err
+	}
+	s.remote.warnOfReply(m, out.Reply)
+	s.weigh(out)
+	return out, nil
+}
+
+// weigh keeps the estimate of the entity's size: the last whole state and what was added since.
+func (s *session) weigh(out *entities.Outcome) {
+	switch {
+	case out.Snapshot != nil:
+		s.bytes.Store(int64(len(out.Snapshot.Value)))
+	case out.StateAction != entities.StateKept:
+		s.bytes.Store(int64(len(out.State.Value)))
+	default:
+		for i := range out.Events {
+			s.bytes.Add(int64(len(out.Events[i].Value)))
+		}
+	}
+}
+
+// receive is the goroutine that reads what the function says, also when nobody asked.
+func (s *session) receive() {
+	defer close(s.done)
+	for {
+		var a answer
+		if err := s.wire.recv(&a); err != nil {
+			s.finish(s.terminated(err))
+			return
+		}
+		if fault := s.accept(a); fault != nil {
+			s.finish(fault)
+			return
+		}
+	}
+}
+
+// accept hands an answer to the command that it belongs to, or says why it belongs to none.
+func (s *session) accept(a answer) *entities.Error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.closing:
+		return nil // said its piece too late
+	case a.kind == failureAnswer:
+		return functionFailed(s.texts.failure, fmt.Errorf("the function gave up at command %d: %s", a.commandID, a.failure))
+	case a.kind == emptyAnswer:
+		return functionFailed(s.texts.message, errors.New("the function sent a message that is neither reply nor failure"))
+	case s.running <= idle:
+		return functionFailed(s.texts.reply, fmt.Errorf("the function answered command %d while none was running", a.commandID))
+	case a.commandID != s.running:
+		return functionFailed(s.texts.reply, fmt.Errorf("the function answered command %d while %d was running", a.commandID, s.running))
+	}
+	s.running = idle
+	s.answers <- a // has room: one command, one answer
+	return nil
+}
+
+// terminated is the fault of a stream that ended or broke.
+func (s *session) terminated(err error) *entities.Error {
+	if errors.Is(err, io.EOF) {
+		return functionFailed(s.texts.termination, errors.New("the function ended the stream"))
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.running == loading && status.Code(err) == codes.Unavailable {
+		return s.remote.unreachable(entities.NotApplied, err)
+	}
+	return functionFailed(s.texts.termination, err)
+}
+
+// tooSlow ends a session whose function did not answer in time. It runs on a timer's goroutine, which may be late: began tells
+// whether it means the present command.
+func (s *session) tooSlow() {
+	timeout := s.remote.options.HandleTimeout
+	s.mu.Lock()
+	late := s.running != idle && time.Since(s.began) >= timeout
+	s.mu.Unlock()
+	if late {
+		s.finish(functionFailed(fmt.Sprintf("the function at %s did not answer within %v", s.remote.address, timeout), nil))
+	}
+}
+
+// abandon ends the session after a message could not be sent, and returns why. The reason stands at the receiving side.
+func (s *session) abandon(err error) *entities.Error {
+	if err != nil && !errors.Is(err, io.EOF) {
+		s.finish(s.terminated(err))
+	}
+	<-s.done
+	return s.reason()
+}
+
+// finish ends the session for a reason. The first reason stays.
+func (s *session) finish(fault *entities.Error) {
+	s.mu.Lock()
+	first := s.fault == nil
+	busy, orderly := s.busy, s.closing
+	if first {
+		s.fault = fault
+	}
+	s.mu.Unlock()
+	s.cancel(fault)
+	if !first || orderly {
+		return
+	}
+	s.remote.options.Hooks.OnSessionFault(s.key, fault)
+	if !busy {
+		s.endedByFunction()
+	}
+}
+
+// reason is why the session has ended.
+func (s *session) reason() *entities.Error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.fault
+}
+
+// Close half-closes the stream and waits for the function to end its side, until ctx ends; then it cuts the stream.
+func (s *session) Close(ctx context.Context) {
+	s.watch.Stop()
+	if !s.beginClosing() {
+		// An error means that the stream is broken, which ends the wait as well.
+		_ = s.wire.closeSend()
+		select {
+		case <-s.done:
+		case <-ctx.Done():
+		}
+	}
+	s.cancel(errSessionClosed)
+	<-s.done
+	s.remote.stats.sessionsOpen.Add(-1)
+}
+
+// beginClosing makes the end of the stream an orderly one, and says whether it has ended already.
+func (s *session) beginClosing() (over bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closing = true
+	return s.fault != nil
+}
+
+// cut ends the session at once.
+func (s *session) cut() {
+	s.beginClosing()
+	s.cancel(errSessionClosed)
+	<-s.done
+}
+
+var errSessionClosed = errors.New("the session was closed")
+
+// Ended is closed when the function ended the conversation while no command was running.
+func (s *session) Ended() <-chan struct{} { return s.ended }
+
+// Size estimates what the session holds: the stream here, and the state in the function.
+func (s *session) Size() int { return sessionBytes + int(s.bytes.Load()) }

@@ -1,0 +1,323 @@
+package record
+
+import (
+	"errors"
+	"fmt"
+
+	"google.golang.org/protobuf/encoding/protowire"
+
+	recordv1 "github.com/millrace-io/millrace/proto/gen/millrace/record/v1"
+)
+
+// HeaderKey is the name of the one header that carries the envelope.
+const HeaderKey = "mr"
+
+// Version is the first byte of every envelope that this package writes.
+const Version = 1
+
+// Kind says what a record is.
+type Kind = recordv1.Kind
+
+// The kinds that this version writes or reads. Others are kept for later and skipped by the fold with an error that names
+// them.
+const (
+	Event    = recordv1.Kind_KIND_EVENT
+	State    = recordv1.Kind_KIND_STATE
+	Delete   = recordv1.Kind_KIND_DELETE
+	Snapshot = recordv1.Kind_KIND_SNAPSHOT
+	Claim    = recordv1.Kind_KIND_CLAIM
+	Barrier  = recordv1.Kind_KIND_BARRIER
+	Release  = recordv1.Kind_KIND_RELEASE
+)
+
+// Errors of Parse. A record that cannot be parsed is foreign: rule R4.
+var (
+	// ErrNoEnvelope: the record has no header mr.
+	ErrNoEnvelope = errors.New("record has no envelope")
+	// ErrVersion: the envelope was written by a newer version.
+	ErrVersion = errors.New("envelope version is not known")
+	// ErrMalformed: the envelope's bytes make no sense.
+	ErrMalformed = errors.New("envelope is malformed")
+)
+
+// Envelope is what a record says beside its value. The zero value of a field is an absent field.
+type Envelope struct {
+	Kind Kind
+	// Epoch and Nonce name the ownership under which it was written.
+	Epoch, Nonce uint64
+	// LogTime is in nanoseconds since the Unix epoch, by the log's own clock.
+	LogTime int64
+	// Index and Count place it in the group of its command; Count 0 means 1.
+	Index, Count uint32
+	// Sequence is that of the event, or of the last event that a snapshot covers.
+	Sequence uint64
+	TypeURL  string
+	// PreviousSnapshot is the sequence of the snapshot that this one replaces.
+	PreviousSnapshot uint64
+
+	CommandID   string
+	Principal   string
+	PayloadHash uint64
+	// Answer is an encoded millrace.record.v1.Answer.
+	Answer        []byte
+	Cause         *Cause
+	CorrelationID string
+	TraceParent   string
+	Claim         *ClaimInfo
+}
+
+// Cause is the record or command that a record follows from.
+type Cause struct {
+	Generation, Partition uint32
+	Offset                uint64
+	Index                 uint32
+	CommandID             string
+}
+
+// ClaimInfo is the content of a claim.
+type ClaimInfo struct {
+	Worker                       string
+	ReadTo                       uint64
+	PreviousEpoch, PreviousNonce uint64
+}
+
+// Size returns the number of records in the envelope's group.
+func (e *Envelope) Size() uint32 { return max(e.Count, 1) }
+
+// Field numbers of millrace.record.v1.Envelope.
+const (
+	fieldKind             = 1
+	fieldEpoch            = 2
+	fieldNonce            = 3
+	fieldLogTime          = 4
+	fieldIndex            = 5
+	fieldCount            = 6
+	fieldSequence         = 7
+	fieldTypeURL          = 8
+	fieldPreviousSnapshot = 9
+	fieldCommandID        = 16
+	fieldPrincipal        = 17
+	fieldPayloadHash      = 18
+	fieldAnswer           = 19
+	fieldCause            = 20
+	fieldCorrelationID    = 21
+	fieldTraceParent      = 22
+	fieldClaim            = 27
+)
+
+// Append appends the encoded envelope to buf, version byte first, and returns the extended buffer.
+func (e *Envelope) Append(buf []byte) []byte {
+	buf = append(buf, Version)
+	buf = appendUint(buf, fieldKind, uint64(e.Kind)) //nolint:gosec // kinds are small and positive
+	buf = appendUint(buf, fieldEpoch, e.Epoch)
+	buf = appendFixed(buf, fieldNonce, e.Nonce)
+	buf = appendFixed(buf, fieldLogTime, uint64(e.LogTime)) //nolint:gosec // sfixed64 keeps the bits
+	buf = appendUint(buf, fieldIndex, uint64(e.Index))
+	buf = appendUint(buf, fieldCount, uint64(e.Count))
+	buf = appendUint(buf, fieldSequence, e.Sequence)
+	buf = appendText(buf, fieldTypeURL, e.TypeURL)
+	buf = appendUint(buf, fieldPreviousSnapshot, e.PreviousSnapshot)
+	buf = appendText(buf, fieldCommandID, e.CommandID)
+	buf = appendText(buf, fieldPrincipal, e.Principal)
+	buf = appendFixed(buf, fieldPayloadHash, e.PayloadHash)
+	if len(e.Answer) > 0 {
+		buf = protowire.AppendTag(buf, fieldAnswer, protowire.BytesType)
+		buf = protowire.AppendBytes(buf, e.Answer)
+	}
+	if e.Cause != nil {
+		buf = protowire.AppendTag(buf, fieldCause, protowire.BytesType)
+		buf = protowire.AppendBytes(buf, e.Cause.append(nil))
+	}
+	buf = appendText(buf, fieldCorrelationID, e.CorrelationID)
+	buf = appendText(buf, fieldTraceParent, e.TraceParent)
+	if e.Claim != nil {
+		buf = protowire.AppendTag(buf, fieldClaim, protowire.BytesType)
+		buf = protowire.AppendBytes(buf, e.Claim.append(nil))
+	}
+	return buf
+}
+
+func (c *Cause) append(buf []byte) []byte {
+	buf = appendUint(buf, 1, uint64(c.Generation))
+	buf = appendUint(buf, 2, uint64(c.Partition))
+	buf = appendUint(buf, 3, c.Offset)
+	buf = appendUint(buf, 4, uint64(c.Index))
+	return appendText(buf, 5, c.CommandID)
+}
+
+func (c *ClaimInfo) append(buf []byte) []byte {
+	buf = appendText(buf, 1, c.Worker)
+	buf = appendUint(buf, 2, c.ReadTo)
+	buf = appendUint(buf, 3, c.PreviousEpoch)
+	return appendFixed(buf, 4, c.PreviousNonce)
+}
+
+func appendUint(buf []byte, num protowire.Number, v uint64) []byte {
+	if v == 0 {
+		return buf
+	}
+	return protowire.AppendVarint(protowire.AppendTag(buf, num, protowire.VarintType), v)
+}
+
+func appendFixed(buf []byte, num protowire.Number, v uint64) []byte {
+	if v == 0 {
+		return buf
+	}
+	return protowire.AppendFixed64(protowire.AppendTag(buf, num, protowire.Fixed64Type), v)
+}
+
+func appendText(buf []byte, num protowire.Number, s string) []byte {
+	if s == "" {
+		return buf
+	}
+	return protowire.AppendString(protowire.AppendTag(buf, num, protowire.BytesType), s)
+}
+
+// Parser decodes envelopes. It remembers type URLs, so that a rebuild of a million events does not allocate a million
+// equal strings. The zero value is ready.
+type Parser struct {
+	types map[string]string
+}
+
+// maxTypes bounds what a Parser remembers; beyond it, type URLs are allocated.
+const maxTypes = 4096
+
+// Parse decodes the value of a header mr into e, replacing what e held. header nil or empty is ErrNoEnvelope. e.Answer
+// aliases header.
+func (p *Parser) Parse(header []byte, e *Envelope) error {
+	*e = Envelope{}
+	if len(header) == 0 {
+		return ErrNoEnvelope
+	}
+	if header[0] != Version {
+		return fmt.Errorf("%w: %d", ErrVersion, header[0])
+	}
+	err := eachField(header[1:], func(num protowire.Number, n uint64, b []byte) {
+		switch num {
+		case fieldKind:
+			e.Kind = Kind(n) //nolint:gosec // an unknown kind stays unknown
+		case fieldEpoch:
+			e.Epoch = n
+		case fieldNonce:
+			e.Nonce = n
+		case fieldLogTime:
+			e.LogTime = int64(n) //nolint:gosec // sfixed64 keeps the bits
+		case fieldIndex:
+			e.Index = uint32(n) //nolint:gosec // checked by the reader rule
+		case fieldCount:
+			e.Count = uint32(n) //nolint:gosec // checked by the reader rule
+		case fieldSequence:
+			e.Sequence = n
+		case fieldTypeURL:
+			e.TypeURL = p.intern(b)
+		case fieldPreviousSnapshot:
+			e.PreviousSnapshot = n
+		case fieldCommandID:
+			e.CommandID = string(b)
+		case fieldPrincipal:
+			e.Principal = string(b)
+		case fieldPayloadHash:
+			e.PayloadHash = n
+		case fieldAnswer:
+			e.Answer = b
+		case fieldCause:
+			e.Cause = parseCause(b)
+		case fieldCorrelationID:
+			e.CorrelationID = string(b)
+		case fieldTraceParent:
+			e.TraceParent = string(b)
+		case fieldClaim:
+			e.Claim = parseClaim(b)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	if e.Kind == recordv1.Kind_KIND_UNSPECIFIED || e.Index >= e.Size() {
+		return fmt.Errorf("%w: kind %d, index %d of %d", ErrMalformed, e.Kind, e.Index, e.Count)
+	}
+	return nil
+}
+
+func (p *Parser) intern(b []byte) string {
+	if s, known := p.types[string(b)]; known {
+		return s
+	}
+	s := string(b)
+	if p.types == nil {
+		p.types = make(map[string]string)
+	}
+	if len(p.types) < maxTypes {
+		p.types[s] = s
+	}
+	return s
+}
+
+func parseCause(b []byte) *Cause {
+	c := &Cause{}
+	if eachField(b, func(num protowire.Number, n uint64, b []byte) {
+		switch num {
+		case 1:
+			c.Generation = uint32(n) //nolint:gosec // diagnosis only
+		case 2:
+			c.Partition = uint32(n) //nolint:gosec // diagnosis only
+		case 3:
+			c.Offset = n
+		case 4:
+			c.Index = uint32(n) //nolint:gosec // diagnosis only
+		case 5:
+			c.CommandID = string(b)
+		}
+	}) != nil {
+		return nil
+	}
+	return c
+}
+
+func parseClaim(b []byte) *ClaimInfo {
+	c := &ClaimInfo{}
+	if eachField(b, func(num protowire.Number, n uint64, b []byte) {
+		switch num {
+		case 1:
+			c.Worker = string(b)
+		case 2:
+			c.ReadTo = n
+		case 3:
+			c.PreviousEpoch = n
+		case 4:
+			c.PreviousNonce = n
+		}
+	}) != nil {
+		return nil
+	}
+	return c
+}
+
+// eachField calls on for every field of an encoded message: n for numbers, b for bytes. Unknown fields reach on too.
+func eachField(msg []byte, on func(num protowire.Number, n uint64, b []byte)) error {
+	for len(msg) > 0 {
+		num, typ, size := protowire.ConsumeTag(msg)
+		if size < 0 {
+			return fmt.Errorf("%w: %w", ErrMalformed, protowire.ParseError(size))
+		}
+		msg = msg[size:]
+		var n uint64
+		var b []byte
+		switch typ {
+		case protowire.VarintType:
+			n, size = protowire.ConsumeVarint(msg)
+		case protowire.Fixed64Type:
+			n, size = protowire.ConsumeFixed64(msg)
+		case protowire.BytesType:
+			b, size = protowire.ConsumeBytes(msg)
+		default:
+			size = protowire.ConsumeFieldValue(num, typ, msg)
+		}
+		if size < 0 {
+			return fmt.Errorf("%w: field %d: %w", ErrMalformed, num, protowire.ParseError(size))
+		}
+		on(num, n, b)
+		msg = msg[size:]
+	}
+	return nil
+}

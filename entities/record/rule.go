@@ -1,0 +1,77 @@
+package record
+
+// Owner names one ownership of a partition. The zero Owner is nobody.
+type Owner struct {
+	Epoch, Nonce uint64
+}
+
+// Verdict is what the reader rule says about one record.
+type Verdict uint8
+
+const (
+	// Void: written by somebody who was not the owner at that offset, or a claim that came too late (R1, R2). A no-op.
+	Void Verdict = iota
+	// Foreign: no readable envelope (R4). A no-op, and an alarm.
+	Foreign
+	// Claimed: a valid claim. The owner is now another one.
+	Claimed
+	// Control: a valid barrier or release. It changes no state.
+	Control
+	// Pending: valid, and its group is not complete yet (R3).
+	Pending
+	// Complete: valid, and the last one of its group. The group takes effect now.
+	Complete
+)
+
+// Rule is the reader rule: a pure fold over the records of one partition in offset order. Whether a record is valid depends
+// on the records before it only, so validity never changes once it is known. The zero value is the state before offset 0.
+type Rule struct {
+	// Current is the owner after the records seen so far.
+	Current Owner
+	// open is how many records of the open group were seen, size how many it has; both 0 when no group is open.
+	open, size uint32
+}
+
+// Open says whether a group has begun and is not complete: then the records since its first one have no effect yet.
+func (r *Rule) Open() bool { return r.open > 0 }
+
+// Foreign judges a record that has no readable envelope.
+func (r *Rule) Foreign() Verdict { return Foreign }
+
+// Step judges the next record. dropped is true when an incomplete group was given up because of it: by a claim that is
+// normal (the former owner died in the middle of an append), otherwise it is an alarm.
+func (r *Rule) Step(e *Envelope) (v Verdict, dropped bool) {
+	owner := Owner{e.Epoch, e.Nonce}
+	if e.Kind == Claim {
+		if e.Epoch <= r.Current.Epoch {
+			return Void, false
+		}
+		dropped = r.drop()
+		r.Current = owner
+		return Claimed, dropped
+	}
+	if owner != r.Current || owner == (Owner{}) {
+		return Void, false
+	}
+	if e.Kind == Barrier || e.Kind == Release {
+		return Control, false
+	}
+	if e.Index != r.open || (r.open > 0 && e.Size() != r.size) {
+		dropped = r.drop()
+		if e.Index != 0 {
+			return Void, true
+		}
+	}
+	r.open, r.size = r.open+1, e.Size()
+	if r.open < r.size {
+		return Pending, dropped
+	}
+	r.drop()
+	return Complete, dropped
+}
+
+func (r *Rule) drop() bool {
+	was := r.open > 0
+	r.open, r.size = 0, 0
+	return was
+}

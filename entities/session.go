@@ -1,0 +1,47 @@
+package entities
+
+import (
+	"context"
+	"time"
+)
+
+// Loaded is the stored state of an entity, as of everything that was committed for it.
+type Loaded struct {
+	// Sequence is that of the last stored event; 0 when there is none. Event-sourced entities only.
+	Sequence uint64
+	// Snapshot is the newest stored one, nil when there is none.
+	Snapshot *Snapshot
+	// Value is the state of a value entity, nil when it was never stored or is deleted.
+	Value *Payload
+	// Events calls yield for each event after Snapshot, in order, and stops at yield's first error, which it returns.
+	// Nil when there are none. Payloads are valid only during the call.
+	Events func(yield func(Event) error) error
+}
+
+// Loader reads the stored state of one entity. The engine guarantees that nothing is in flight for the entity meanwhile.
+type Loader func(ctx context.Context) (Loaded, error)
+
+// Session is the conversation with the user function about one active entity. The engine calls Handle for one command at
+// a time, and neither Handle nor Close after Close.
+type Session interface {
+	// Handle lets the function decide about one command. An *Error with reason FunctionFailed means that the session has
+	// ended: its memory may be ahead of what is stored, and the engine calls Close and opens another one for the next command.
+	Handle(ctx context.Context, inv Invocation) (*Outcome, error)
+	// Close ends the conversation in order and waits for the function to agree, until ctx ends; then it cuts the line.
+	Close(ctx context.Context)
+	// Ended is closed when the conversation ended from the other side while no command was running. It may be nil when that
+	// cannot happen.
+	Ended() <-chan struct{}
+	// Size estimates the memory that the session holds, in bytes.
+	Size() int
+}
+
+// EntityType is what the engine has to know of one stateful service.
+type EntityType struct {
+	Service string
+	// Name is the persistence id, the Type of its Keys.
+	Name string
+	Kind Kind
+	// PassivateAfter is the idle time after which a session is closed; 0 means the configured default.
+	PassivateAfter time.Duration
+}

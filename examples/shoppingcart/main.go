@@ -1,0 +1,30 @@
+// Command shoppingcart is a shopping cart, event sourced.
+//
+//	shoppingcart dev                       # a whole worker with the service in it: log, store, gateway, console
+//	shoppingcart -remote 127.0.0.1:8080    # the service alone, as a function beside a worker
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/millrace-io/millrace"
+	"github.com/millrace-io/millrace/examples/shoppingcart/cart"
+	"github.com/millrace-io/millrace/sdk"
+)
+
+func main() {
+	if len(os.Args) != 3 || os.Args[1] != "-remote" {
+		millrace.Main(cart.Service)
+		return
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := sdk.Serve(ctx, os.Args[2], cart.Service); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1) //nolint:gocritic // the signal handler ends with the process
+	}
+}

@@ -1,0 +1,224 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/entities/discovery"
+	"github.com/millrace-io/millrace/internal/observe"
+)
+
+// Dispatcher runs commands. Its errors are *entities.Error, or those of the context; anything else is shown as an internal
+// error. It is called from many goroutines at once.
+type Dispatcher interface {
+	// Dispatch runs one command and returns when its answer may leave.
+	Dispatch(ctx context.Context, cmd *entities.Command) (*entities.Reply, error)
+	// DispatchStream runs a call that has more than one message in a direction, until it is over. It must not use the stream
+	// after it returned.
+	DispatchStream(ctx context.Context, s *entities.Stream) error
+}
+
+// Names of headers, as they stand in gRPC metadata. HTTP spells them in any case.
+const (
+	headerCommandID      = "millrace-command-id"
+	headerIdempotencyKey = "idempotency-key"
+	headerConsistency    = "millrace-consistency"
+	headerTraceParent    = "traceparent"
+	headerToken          = "millrace-token"
+	headerOutcome        = "millrace-outcome"
+)
+
+// Values of headerConsistency.
+const (
+	consistencyStrong = "strong"
+	consistencyLocal  = "local"
+)
+
+// maxCommandIDBytes bounds a caller's command id; it is stored with the command.
+const maxCommandIDBytes = 256
+
+// envelope is what a call says beside its message, read from its headers by the door that it came in by.
+type envelope struct {
+	commandID, idempotencyKey string
+	consistency               string
+	traceParent               string
+	// metadata is filled in for actions only: entities never see it.
+	metadata entities.Metadata
+}
+
+// readCommand is the first step of every call with one message: what it says, as a command.
+func readCommand(m *discovery.Method, payload []byte, env *envelope) (*entities.Command, *entities.Error) {
+	cmd, err := m.Command(payload, env.metadata)
+	if err != nil {
+		return nil, asError(err)
+	}
+	id, problem := env.id()
+	if problem != nil {
+		return nil, problem
+	}
+	cmd.ID = id
+	switch env.consistency {
+	case "", consistencyStrong:
+	case consistencyLocal:
+		cmd.Consistency = entities.Local
+	default:
+		return nil, invalid("%s is %q: say %s or %s, or leave it out", headerConsistency, env.consistency, consistencyStrong, consistencyLocal)
+	}
+	if isTraceParent(env.traceParent) {
+		cmd.TraceParent = env.traceParent
+	}
+	return cmd, nil
+}
+
+// id settles on one command id. Idempotency-Key may be quoted, as its draft standard has it.
+func (env *envelope) id() (string, *entities.Error) {
+	id, key := env.commandID, env.idempotencyKey
+	if len(key) >= 2 && key[0] == '"' && key[len(key)-1] == '"' {
+		key = key[1 : len(key)-1]
+	}
+	if id == "" {
+		id = key
+	}
+	if key != "" && key != id {
+		return "", invalid("%s and %s name two different commands: send one of them", headerCommandID, headerIdempotencyKey)
+	}
+	if len(id) > maxCommandIDBytes {
+		return "", invalid("the command id has %d bytes, and %d are allowed: use a UUID", len(id), maxCommandIDBytes)
+	}
+	return id, nil
+}
+
+// isTraceParent checks the form of a W3C trace context, because it is stored. A bad one is dropped, as the standard says.
+func isTraceParent(s string) bool {
+	const v0 = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+	if len(s) != len(v0) {
+		return false
+	}
+	for i := range len(v0) {
+		if v0[i] == '-' {
+			if s[i] != '-' {
+				return false
+			}
+		} else if !strings.ContainsRune("0123456789abcdef", rune(s[i])) {
+			return false
+		}
+	}
+	return true
+}
+
+// serve runs a unary call: command in, reply out. Its error is what the caller is told.
+func (s *Server) serve(ctx context.Context, m *discovery.Method, payload []byte, env *envelope) (*entities.Reply, *entities.Error) {
+	start := s.opts.Clock.Now()
+	reply, failure := s.dispatch(ctx, m, payload, env)
+	s.observe(ctx, m, failure, start)
+	return reply, failure
+}
+
+func (s *Server) dispatch(ctx context.Context, m *discovery.Method, payload []byte, env *envelope) (*entities.Reply, *entities.Error) {
+	cmd, problem := readCommand(m, payload, env)
+	if problem != nil {
+		return nil, problem
+	}
+	if s.opts.UnaryTimeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, s.opts.UnaryTimeout)
+		defer cancel()
+	}
+	reply, err := s.opts.Dispatcher.Dispatch(ctx, cmd)
+	if err != nil {
+		return nil, asError(err)
+	}
+	if problem := s.checkReply(m, reply); problem != nil {
+		return nil, problem
+	}
+	return reply, nil
+}
+
+// checkReply bounds a reply. What it answers took effect, but nothing here can prove that to the caller.
+func (s *Server) checkReply(m *discovery.Method, reply *entities.Reply) *entities.Error {
+	if size := len(reply.Payload.Value); size > s.opts.MaxReplyBytes {
+		return entities.Errorf(entities.TooLarge, entities.Unknown,
+			"%s: the reply has %d bytes, and %d are allowed: answer with less, or page", m.FullName, size, s.opts.MaxReplyBytes)
+	}
+	return nil
+}
+
+// streamIO is the caller's end of a call that streams.
+type streamIO struct {
+	// first is the only message of a caller that does not stream.
+	first []byte
+	// recv delivers the messages of a caller that does, and then io.EOF.
+	recv func(context.Context) ([]byte, error)
+	// send gets every reply that has a message.
+	send func(*entities.Reply) error
+}
+
+// serveStream runs a call that has more than one message in a direction. Its error is what the caller is told.
+func (s *Server) serveStream(ctx context.Context, m *discovery.Method, env *envelope, caller streamIO) *entities.Error {
+	start := s.opts.Clock.Now()
+	failure := s.dispatchStream(ctx, m, env, caller)
+	s.observe(ctx, m, failure, start)
+	return failure
+}
+
+func (s *Server) dispatchStream(ctx context.Context, m *discovery.Method, env *envelope, caller streamIO) *entities.Error {
+	cmd, problem := readCommand(m, caller.first, env)
+	if problem != nil {
+		return problem
+	}
+	stream := &entities.Stream{
+		Command:       cmd,
+		ClientStreams: m.ClientStreams,
+		ServerStreams: m.ServerStreams,
+		Send: func(reply *entities.Reply) error {
+			if reply.NoPayload {
+				return nil
+			}
+			if problem := s.checkReply(m, reply); problem != nil {
+				return problem
+			}
+			return caller.send(reply)
+		},
+	}
+	if m.ClientStreams {
+		stream.Recv = func(ctx context.Context) (entities.Payload, error) { return receive(ctx, m, caller.recv) }
+	}
+	if err := s.opts.Dispatcher.DispatchStream(ctx, stream); err != nil {
+		return asError(err)
+	}
+	return nil
+}
+
+// receive hands on a caller's next message if it is one.
+func receive(ctx context.Context, m *discovery.Method, recv func(context.Context) ([]byte, error)) (entities.Payload, error) {
+	payload, err := recv(ctx)
+	if err != nil {
+		if errors.Is(err, io.EOF) {
+			return entities.Payload{}, io.EOF
+		}
+		return entities.Payload{}, asError(err)
+	}
+	if err := m.Check(payload); err != nil {
+		return entities.Payload{}, err
+	}
+	return entities.Payload{TypeURL: m.InputType, Value: payload}, nil
+}
+
+// observe counts a finished call, and reports what is our own mistake.
+func (s *Server) observe(ctx context.Context, m *discovery.Method, failure *entities.Error, start time.Time) {
+	code := codes.OK
+	if failure != nil {
+		code = verdictOf(failure).code
+		if failure.Reason == entities.Internal {
+			s.opts.Log.ErrorContext(ctx, "call ended with an internal error",
+				observe.Command, m.FullName, observe.Error, failure.Message, observe.Cause, failure.Cause)
+		}
+	}
+	s.stats.call(code, s.opts.Clock.Now().Sub(start))
+}

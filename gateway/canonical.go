@@ -1,0 +1,72 @@
+package gateway
+
+import (
+	"slices"
+
+	"connectrpc.com/vanguard"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+)
+
+// appendCanonical encodes a message with its fields in the order of their numbers, at every depth: the bytes that other
+// languages would send. Go's deterministic encoding puts the fields of a oneof last, so they are moved, which changes no
+// length.
+func appendCanonical(base []byte, msg proto.Message) ([]byte, error) {
+	encoded, err := proto.MarshalOptions{Deterministic: true}.MarshalAppend(base, msg)
+	if err != nil {
+		return nil, err
+	}
+	sortFields(msg.ProtoReflect().Descriptor(), encoded[len(base):])
+	return encoded, nil
+}
+
+// encodedField is where one field lies in a message.
+type encodedField struct {
+	number     protowire.Number
+	start, end int
+}
+
+// sortFields orders, in place, the fields of a valid encoded message.
+func sortFields(md protoreflect.MessageDescriptor, b []byte) {
+	var fields []encodedField
+	for at := 0; at < len(b); {
+		number, wire, tag := protowire.ConsumeTag(b[at:])
+		size := protowire.ConsumeFieldValue(number, wire, b[at+tag:])
+		if tag < 0 || size < 0 {
+			return // not reached: we encoded it
+		}
+		end := at + tag + size
+		if fd := md.Fields().ByNumber(number); fd != nil && fd.Message() != nil && wire == protowire.BytesType {
+			_, prefix := protowire.ConsumeVarint(b[at+tag:])
+			sortFields(fd.Message(), b[at+tag+prefix:end])
+		}
+		fields = append(fields, encodedField{number: number, start: at, end: end})
+		at = end
+	}
+	byNumber := func(x, y encodedField) int { return int(x.number - y.number) }
+	if slices.IsSortedFunc(fields, byNumber) {
+		return
+	}
+	slices.SortStableFunc(fields, byNumber)
+	sorted := make([]byte, 0, len(b))
+	for _, f := range fields {
+		sorted = append(sorted, b[f.start:f.end]...)
+	}
+	copy(b, sorted)
+}
+
+// protoCodec gives the transcoder canonical bytes.
+type protoCodec struct {
+	*vanguard.ProtoCodec
+}
+
+// MarshalAppend implements vanguard.Codec.
+func (protoCodec) MarshalAppend(base []byte, msg proto.Message) ([]byte, error) {
+	return appendCanonical(base, msg)
+}
+
+// MarshalAppendStable implements vanguard.StableCodec.
+func (protoCodec) MarshalAppendStable(base []byte, msg proto.Message) ([]byte, error) {
+	return appendCanonical(base, msg)
+}

@@ -1,0 +1,132 @@
+package gateway
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"slices"
+	"sync"
+
+	"connectrpc.com/vanguard"
+	"google.golang.org/grpc"
+
+	"github.com/millrace-io/millrace/entities/discovery"
+)
+
+// generation is everything that follows from one catalog. It never changes once it is made.
+type generation struct {
+	// catalog is nil in the generation that serves until the function is discovered; json, rpc and rest are then too.
+	catalog *discovery.Catalog
+	json    *jsonCodec
+
+	// native serves the connections that conns takes. inner serves calls that come over net/http: native gRPC as it is, and
+	// what rpc makes of Connect and gRPC-Web. It is a server of its own because stopping one with grace would cut such calls.
+	native, inner *grpc.Server
+	conns         *handoff
+	rpc           *vanguard.Transcoder
+	rest          *restRouter
+
+	life    context.Context //nolint:containedctx // the generation's own lifetime
+	end     context.CancelFunc
+	started sync.Once
+	drain   sync.Once
+	drained chan struct{}
+}
+
+// newGeneration builds the servers of a catalog. The error names what is wrong with the catalog.
+func (s *Server) newGeneration(catalog *discovery.Catalog) (*generation, error) {
+	life, end := context.WithCancel(context.Background())
+	g := &generation{catalog: catalog, conns: newHandoff(handoffAddr{}), life: life, end: end, drained: make(chan struct{})}
+	if err := s.buildHTTP(g); err != nil {
+		end()
+		return nil, err
+	}
+	g.native = s.newGRPC(catalog, life)
+	return g, nil
+}
+
+// buildHTTP makes the part of a generation that is called by way of net/http.
+func (s *Server) buildHTTP(g *generation) error {
+	if g.catalog == nil {
+		return nil
+	}
+	for _, service := range g.catalog.Services() {
+		if slices.Contains(ownServices, service.Name) {
+			return fmt.Errorf("the function serves %s, which is the gateway's own: leave it out of the function", service.Name)
+		}
+	}
+	types := &typeResolver{catalog: g.catalog.Types()}
+	g.json = newJSONCodec(types)
+	g.inner = s.newGRPC(g.catalog, g.life)
+
+	var err error
+	if g.rpc, err = s.newTranscoder(g, types); err != nil {
+		return fmt.Errorf("serve the function over Connect and gRPC-Web: %w", err)
+	}
+	if g.rest, err = s.newRESTRouter(g, types); err != nil {
+		return fmt.Errorf("serve the function over HTTP/JSON: %w", err)
+	}
+	return nil
+}
+
+// take gives a connection to the native server, and says whether it still takes any.
+func (s *Server) take(g *generation, c net.Conn) bool {
+	g.started.Do(func() {
+		// The generation's end stops it; Shutdown waits for it.
+		s.background.Go(func() {
+			if err := g.native.Serve(g.conns); err != nil && g.life.Err() == nil {
+				s.opts.Log.Error("the gRPC server ended", "error", err)
+			}
+		})
+	})
+	return g.conns.give(c)
+}
+
+// leave asks the clients of a generation to go, once; drained is closed when the last call on its connections is over.
+func (s *Server) leave(g *generation) {
+	g.drain.Do(func() {
+		g.end()
+		_ = g.conns.Close()
+		// cut ends it if the calls do not; Shutdown waits for it.
+		s.background.Go(func() {
+			g.native.GracefulStop()
+			close(g.drained)
+		})
+	})
+}
+
+// cut ends what is left of a generation that leaves, and waits until its handlers have returned.
+func (g *generation) cut() {
+	g.native.Stop()
+	if g.inner != nil {
+		g.inner.Stop()
+	}
+	<-g.drained
+}
+
+// retire lets the calls of a replaced generation go on for a while.
+func (s *Server) retire(g *generation) {
+	s.leave(g)
+	over, cancel := s.opts.Clock.After(s.opts.RetireAfter)
+	// RetireAfter or Shutdown ends it; Shutdown waits for it.
+	s.background.Go(func() {
+		defer cancel()
+		select {
+		case <-over:
+		case <-s.halted:
+		}
+		g.cut()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.generations, g)
+	})
+}
+
+// handoffAddr is the address of a listener that has none.
+type handoffAddr struct{}
+
+// Network implements net.Addr.
+func (handoffAddr) Network() string { return "handoff" }
+
+// String implements net.Addr.
+func (handoffAddr) String() string { return "gateway" }

@@ -1,0 +1,298 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strings"
+
+	"google.golang.org/grpc"
+	_ "google.golang.org/grpc/encoding/gzip" // native clients may compress; grpc-go bounds what comes out
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/entities/discovery"
+)
+
+// newGRPC returns a server for one generation. Its services are dynamic; what a catalog does not name is looked up once
+// more, because a call may have come before the first catalog.
+func (s *Server) newGRPC(catalog *discovery.Catalog, life context.Context) *grpc.Server { //nolint:revive // not the context of a call
+	o := s.opts
+	server := grpc.NewServer(
+		grpc.ForceServerCodecV2(rawCodec{}),
+		grpc.MaxRecvMsgSize(o.MaxRequestBytes),
+		grpc.MaxSendMsgSize(o.MaxReplyBytes),
+		grpc.MaxConcurrentStreams(uint32(o.MaxStreams)),  //nolint:gosec // a small positive number
+		grpc.MaxHeaderListSize(uint32(o.MaxHeaderBytes)), //nolint:gosec // a small positive number
+		grpc.ConnectionTimeout(o.SniffTimeout),
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			Time: o.KeepaliveTime, Timeout: o.KeepaliveTimeout,
+			MaxConnectionAge: o.MaxConnectionAge, MaxConnectionAgeGrace: o.RetireAfter,
+		}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: o.MinPingInterval}),
+		grpc.UnknownServiceHandler(s.serveUnknown),
+		grpc.WaitForHandlers(true),
+	)
+	if catalog != nil {
+		for _, service := range catalog.Services() {
+			server.RegisterService(s.serviceDesc(service), nil)
+		}
+	}
+	s.registerHealth(server, life)
+	if !o.NoReflection {
+		s.registerReflection(server)
+	}
+	return server
+}
+
+// serviceDesc describes a service of the catalog to grpc-go. Unary methods stand among the streams too, with both
+// directions off: grpc-go runs them through the same code, and a handler of that form can answer OK without a message,
+// which is what a function that says nothing means.
+func (s *Server) serviceDesc(service *discovery.Service) *grpc.ServiceDesc {
+	desc := &grpc.ServiceDesc{ServiceName: service.Name, Metadata: service.Descriptor.ParentFile().Path()}
+	for _, m := range service.Methods {
+		desc.Streams = append(desc.Streams, grpc.StreamDesc{
+			StreamName:    m.Name,
+			Handler:       func(_ any, stream grpc.ServerStream) error { return s.serveGRPC(m, stream) },
+			ClientStreams: m.ClientStreams,
+			ServerStreams: m.ServerStreams,
+		})
+	}
+	return desc
+}
+
+// serveUnknown serves calls that came before their generation had a catalog, and refuses methods that do not exist.
+func (s *Server) serveUnknown(_ any, stream grpc.ServerStream) error {
+	path, _ := grpc.MethodFromServerStream(stream)
+	g, problem := s.await(stream.Context())
+	if problem != nil {
+		return writeGRPCError(stream, problem)
+	}
+	m := g.catalog.Method(path)
+	if m == nil {
+		return writeGRPCError(stream, unknownMethod(path))
+	}
+	return s.serveGRPC(m, stream)
+}
+
+// serveGRPC runs one call, native or handed on by the transcoder.
+func (s *Server) serveGRPC(m *discovery.Method, stream grpc.ServerStream) error {
+	subtype, problem := contentSubtype(stream.Context())
+	if problem != nil {
+		return writeGRPCError(stream, problem)
+	}
+	if subtype == subtypeJSON {
+		g, problem := s.await(stream.Context())
+		if problem != nil {
+			return writeGRPCError(stream, problem)
+		}
+		stream = &jsonStream{ServerStream: stream, method: m, codec: g.json}
+	}
+	if m.IsUnary() {
+		return s.serveGRPCUnary(m, stream)
+	}
+	return s.serveGRPCStream(m, stream)
+}
+
+func (s *Server) serveGRPCUnary(m *discovery.Method, stream grpc.ServerStream) error {
+	ctx := stream.Context()
+	var message frame
+	if err := stream.RecvMsg(&message); err != nil {
+		return writeTransportError(stream, err)
+	}
+	env := grpcEnvelope(ctx, m)
+	reply, failure := s.serve(ctx, m, message.payload, &env)
+	if failure != nil {
+		return writeGRPCError(stream, failure)
+	}
+	if md := grpcReplyHeaders(reply, reply.Token); md != nil {
+		if err := stream.SetHeader(md); err != nil {
+			return err
+		}
+	}
+	if reply.NoPayload {
+		return s.writeNoPayload(m, stream)
+	}
+	message.payload = reply.Payload.Value
+	if err := stream.SendMsg(&message); err != nil {
+		return writeTransportError(stream, err)
+	}
+	return nil
+}
+
+// writeNoPayload ends a call that has no message to answer with. Native gRPC can say so; through the transcoder it would
+// look like an empty message.
+func (s *Server) writeNoPayload(m *discovery.Method, stream grpc.ServerStream) error {
+	if stream.Context().Value(transcodedKey{}) == nil {
+		return nil
+	}
+	return writeGRPCError(stream, noPayload(m))
+}
+
+func noPayload(m *discovery.Method) *entities.Error {
+	return entities.Errorf(entities.FunctionFailed, entities.Unknown,
+		"%s: the function answered without a message: let it reply with %s", m.FullName, m.Output.FullName())
+}
+
+// serveGRPCStream runs a call with more than one message in a direction. The last reply's token goes into the trailer.
+func (s *Server) serveGRPCStream(m *discovery.Method, stream grpc.ServerStream) error {
+	ctx := stream.Context()
+	var call streamIO
+	if m.ClientStreams {
+		call.recv = s.readAhead(stream)
+	} else {
+		var message frame
+		if err := stream.RecvMsg(&message); err != nil {
+			return writeTransportError(stream, err)
+		}
+		call.first = message.payload
+	}
+	token, answered := "", false
+	call.send = func(reply *entities.Reply) error {
+		if !answered {
+			answered = true
+			if md := grpcReplyHeaders(reply, ""); md != nil {
+				if err := stream.SetHeader(md); err != nil {
+					return err
+				}
+			}
+		}
+		if reply.Token != "" {
+			token = reply.Token
+		}
+		return stream.SendMsg(&frame{payload: reply.Payload.Value})
+	}
+
+	env := grpcEnvelope(ctx, m)
+	failure := s.serveStream(ctx, m, &env, call)
+	if token != "" {
+		stream.SetTrailer(metadata.Pairs(headerToken, token))
+	}
+	if failure != nil {
+		return writeGRPCError(stream, failure)
+	}
+	return nil
+}
+
+// received is a message of a caller that streams, or the end.
+type received struct {
+	payload []byte
+	err     error
+}
+
+// readAhead reads a caller's messages, one ahead of whoever takes them, so that taking one can be given up.
+func (s *Server) readAhead(stream grpc.ServerStream) func(context.Context) ([]byte, error) {
+	messages := make(chan received)
+	done := stream.Context().Done()
+	// It ends when the call does, because that ends RecvMsg too; Shutdown waits for it.
+	s.background.Go(func() {
+		for {
+			var message frame
+			err := stream.RecvMsg(&message)
+			select {
+			case messages <- received{message.payload, err}:
+			case <-done:
+				return
+			}
+			if err != nil {
+				return
+			}
+		}
+	})
+	var last error
+	return func(ctx context.Context) ([]byte, error) {
+		if last != nil {
+			return nil, last
+		}
+		select {
+		case next := <-messages:
+			last = next.err
+			return next.payload, recvError(next.err)
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-done:
+			return nil, stream.Context().Err()
+		}
+	}
+}
+
+// recvError gives what the transport says about a caller's message the form that dispatchers know.
+func recvError(err error) error {
+	if err == nil || errors.Is(err, io.EOF) {
+		return err
+	}
+	if e, ok := errors.AsType[*entities.Error](err); ok {
+		return e
+	}
+	st, _ := status.FromError(err)
+	return &entities.Error{
+		Reason: entities.FunctionRefused, Code: uint32(st.Code()), Outcome: entities.Unknown, Message: st.Message(), Cause: err,
+	}
+}
+
+// writeGRPCError is the last step of a call that did not succeed.
+func writeGRPCError(stream grpc.ServerStream, e *entities.Error) error {
+	stream.SetTrailer(metadata.Pairs(headerOutcome, e.Outcome.String()))
+	return statusOf(e).Err()
+}
+
+// writeTransportError ends a call whose message could not be read or written. grpc-go knows what to say of its own errors.
+func writeTransportError(stream grpc.ServerStream, err error) error {
+	if e, ok := errors.AsType[*entities.Error](err); ok {
+		return writeGRPCError(stream, e)
+	}
+	return err
+}
+
+// Content subtypes of gRPC that are served.
+const (
+	subtypeProto = "proto"
+	subtypeJSON  = "json"
+)
+
+// contentSubtype returns how a call's messages are encoded. The codec is the same for all, so nobody else checks.
+func contentSubtype(ctx context.Context) (string, *entities.Error) {
+	contentType := firstValue(ctx, "content-type")
+	subtype := strings.TrimPrefix(contentType, contentTypeGRPC)
+	switch {
+	case subtype == "" || subtype == "+"+subtypeProto:
+		return subtypeProto, nil
+	case subtype == "+"+subtypeJSON:
+		return subtypeJSON, nil
+	default:
+		return "", invalid("content type %q is not served: use %s+%s or %s+%s", contentType, contentTypeGRPC, subtypeProto, contentTypeGRPC, subtypeJSON)
+	}
+}
+
+// jsonStream is a call whose messages are JSON, as one with protobuf messages.
+type jsonStream struct {
+	grpc.ServerStream
+	method *discovery.Method
+	codec  *jsonCodec
+}
+
+// RecvMsg reads a message into a *frame.
+func (j *jsonStream) RecvMsg(v any) error {
+	if err := j.ServerStream.RecvMsg(v); err != nil {
+		return err
+	}
+	message, _ := v.(*frame)
+	payload, problem := j.codec.fromJSON(j.method, message.payload)
+	if problem != nil {
+		return problem
+	}
+	message.payload = payload
+	return nil
+}
+
+// SendMsg writes a *frame.
+func (j *jsonStream) SendMsg(v any) error {
+	message, _ := v.(*frame)
+	text, problem := j.codec.toJSON(j.method, message.payload)
+	if problem != nil {
+		return problem
+	}
+	return j.ServerStream.SendMsg(&frame{payload: text})
+}

@@ -1,0 +1,396 @@
+package gateway_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/encoding/gzip"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/dynamicpb"
+
+	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/gateway"
+)
+
+func compact(t testing.TB, b []byte) string {
+	t.Helper()
+	var out bytes.Buffer
+	if err := json.Compact(&out, b); err != nil {
+		t.Fatalf("%v in %q", err, b)
+	}
+	return out.String()
+}
+
+// A native call's bytes arrive as they were sent, with what its headers say; the reply's bytes, headers and token come back.
+func TestNativeCallCarriesBytesHeadersAndToken(t *testing.T) {
+	fake := &dispatcher{}
+	w := newWorld(t, fake, nil)
+	reply := w.reply("Cart", `{"cartId":"42","totalCents":"7"}`)
+	reply.Token = "tok"
+	reply.Metadata = entities.Metadata{
+		{Key: "x-shop", Text: "a"}, {Key: "X-Shop", Text: "b"}, {Key: "content-type", Text: "text/plain"},
+		{Key: "grpc-status", Text: "3"}, {Key: "millrace-token", Text: "forged"}, {Key: "x-raw-bin", IsBinary: true, Binary: []byte{1, 2}},
+		{Key: "x-raw", IsBinary: true, Binary: []byte{1}}, {Key: "x-break", Text: "a\r\nb"}, {Key: "bad name", Text: "x"},
+	}
+	w.always(reply)
+	const parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+	ctx := metadata.AppendToOutgoingContext(t.Context(), "millrace-command-id", "id-1", "millrace-consistency", "local", "traceparent", parent)
+
+	request := w.message("AddItemRequest", `{"cartId":"42","itemId":"i","quantity":"2","text":"t"}`)
+	got := dynamicpb.NewMessage(w.messageType("Cart"))
+	var header metadata.MD
+	if err := w.dial().Invoke(ctx, "/shop.v1.CartService/AddItem", request, got, grpc.Header(&header)); err != nil {
+		t.Fatal(err)
+	}
+	if text := asJSON(t, got); text != `{"cartId":"42","totalCents":"7"}` {
+		t.Errorf("reply %s", text)
+	}
+	if v := header.Get("millrace-token"); len(v) != 1 || v[0] != "tok" {
+		t.Errorf("token %q", v)
+	}
+	if v := strings.Join(header.Get("x-shop"), ","); v != "a,b" {
+		t.Errorf("x-shop %q", v)
+	}
+	if v := header.Get("x-raw-bin"); len(v) != 1 || v[0] != "\x01\x02" {
+		t.Errorf("x-raw-bin %q", v)
+	}
+	for _, name := range []string{"x-raw", "x-break", "grpc-status"} {
+		if v := header.Get(name); v != nil {
+			t.Errorf("%s came through: %q", name, v)
+		}
+	}
+
+	cmd := fake.last()
+	if cmd.Service != cartService || cmd.Method != "AddItem" || cmd.Key != (entities.Key{Type: "CartService", ID: "42"}) {
+		t.Errorf("command %+v", cmd)
+	}
+	if cmd.ID != "id-1" || cmd.Consistency != entities.Local || cmd.TraceParent != parent {
+		t.Errorf("headers of the command: %q %v %q", cmd.ID, cmd.Consistency, cmd.TraceParent)
+	}
+	if cmd.Metadata != nil {
+		t.Errorf("an entity sees metadata: %v", cmd.Metadata)
+	}
+	if cmd.Payload.TypeURL != "type.googleapis.com/shop.v1.AddItemRequest" {
+		t.Errorf("type %q", cmd.Payload.TypeURL)
+	}
+}
+
+// Actions see all headers but those of the transport.
+func TestActionsSeeMetadata(t *testing.T) {
+	fake := &dispatcher{}
+	w := newWorld(t, fake, nil)
+	w.always(w.reply("Line", `{}`))
+	ctx := metadata.AppendToOutgoingContext(t.Context(), "x-b", "2", "x-a", "1", "x-a", "1b", "x-c-bin", "\x00\xff")
+	if err := w.dial().Invoke(ctx, "/shop.v1.StreamService/Echo", w.message("Line", `{}`), dynamicpb.NewMessage(w.messageType("Line"))); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, e := range fake.last().Metadata {
+		if strings.HasPrefix(e.Key, "x-") {
+			got = append(got, e.Key+"="+e.Text)
+		}
+		if strings.HasPrefix(e.Key, ":") || strings.HasPrefix(e.Key, "grpc-") || e.Key == "content-type" || e.Key == "te" {
+			t.Errorf("%s came through", e.Key)
+		}
+	}
+	if joined := strings.Join(got, " "); joined != "x-a=1 x-a=1b x-b=2 x-c-bin=AP8" {
+		t.Errorf("metadata %s", joined)
+	}
+	if fake.last().Metadata.Get("user-agent") == "" {
+		t.Error("user-agent is missing")
+	}
+}
+
+func TestBadHeadersAreRefused(t *testing.T) {
+	fake := &dispatcher{}
+	w := newWorld(t, fake, nil)
+	cc := w.dial()
+	for _, tc := range []struct {
+		name    string
+		headers []string
+		want    string
+	}{
+		{"unknown consistency", []string{"millrace-consistency", "eventual"}, "strong or local"},
+		{"two ids", []string{"millrace-command-id", "a", "idempotency-key", "b"}, "two different commands"},
+		{"long id", []string{"millrace-command-id", strings.Repeat("x", 300)}, "300 bytes"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			ctx := metadata.AppendToOutgoingContext(t.Context(), tc.headers...)
+			err := cc.Invoke(ctx, "/shop.v1.CartService/Plain", w.message("CartRequest", `{"cartId":"1"}`), dynamicpb.NewMessage(w.messageType("Cart")))
+			if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+	if fake.count() != 0 {
+		t.Errorf("%d commands ran", fake.count())
+	}
+}
+
+// An Idempotency-Key may be quoted, and may repeat the command id.
+func TestIdempotencyKeyIsACommandID(t *testing.T) {
+	fake := &dispatcher{}
+	w := newWorld(t, fake, nil)
+	w.always(w.reply("Cart", `{}`))
+	ctx := metadata.AppendToOutgoingContext(t.Context(), "idempotency-key", `"k"`, "millrace-command-id", "k", "traceparent", "nonsense")
+	if err := w.dial().Invoke(ctx, "/shop.v1.CartService/Plain", w.message("CartRequest", `{"cartId":"1"}`), dynamicpb.NewMessage(w.messageType("Cart"))); err != nil {
+		t.Fatal(err)
+	}
+	if cmd := fake.last(); cmd.ID != "k" || cmd.TraceParent != "" {
+		t.Errorf("id %q, trace %q", cmd.ID, cmd.TraceParent)
+	}
+}
+
+// What is no command of the method never reaches the dispatcher.
+func TestNativeRefusals(t *testing.T) {
+	fake := &dispatcher{}
+	w := newWorld(t, fake, func(o *gateway.Options) { o.MaxRequestBytes = 1 << 10 })
+	cc := w.dial()
+	reply := dynamicpb.NewMessage(w.messageType("Cart"))
+	for _, tc := range []struct {
+		name, method, request string
+		opts                  []grpc.CallOption
+		code                  codes.Code
+		want                  string
+	}{
+		{"no key", "/shop.v1.CartService/Plain", `{}`, nil, codes.InvalidArgument, "cart_id"},
+		{"unknown method", "/shop.v1.CartService/Nope", `{}`, nil, codes.Unimplemented, "/shop.v1.CartService/Nope"},
+		{"unknown service", "/shop.v1.Nope/Plain", `{}`, nil, codes.Unimplemented, "/shop.v1.Nope/Plain"},
+		{"too large", "/shop.v1.CartService/Plain", `{"cartId":"` + strings.Repeat("x", 2<<10) + `"}`, nil, codes.ResourceExhausted, "larger than max"},
+		{
+			"bomb", "/shop.v1.CartService/Plain", `{"cartId":"` + strings.Repeat("x", 1<<20) + `"}`,
+			[]grpc.CallOption{grpc.UseCompressor(gzip.Name)}, codes.ResourceExhausted, "larger than max",
+		},
+		{
+			"content subtype", "/shop.v1.CartService/Plain", `{"cartId":"1"}`,
+			[]grpc.CallOption{grpc.CallContentSubtype("thrift"), grpc.ForceCodecV2(protoCodec(t))}, codes.InvalidArgument, "thrift",
+		},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			err := cc.Invoke(t.Context(), tc.method, w.message("CartRequest", tc.request), reply, tc.opts...)
+			if status.Code(err) != tc.code || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+	if fake.count() != 0 {
+		t.Errorf("%d commands ran", fake.count())
+	}
+}
+
+// Compressed requests work, and are answered.
+func TestNativeGzip(t *testing.T) {
+	w := newWorld(t, &dispatcher{}, nil)
+	w.always(w.reply("Cart", `{"cartId":"z"}`))
+	got := dynamicpb.NewMessage(w.messageType("Cart"))
+	err := w.dial().Invoke(t.Context(), "/shop.v1.CartService/Plain", w.message("CartRequest", `{"cartId":"z"}`), got, grpc.UseCompressor(gzip.Name))
+	if err != nil || asJSON(t, got) != `{"cartId":"z"}` {
+		t.Errorf("%v %v", got, err)
+	}
+}
+
+// A function that answers without a message ends a native call with OK and none, which clients report as an error.
+func TestNativeNoPayload(t *testing.T) {
+	w := newWorld(t, &dispatcher{}, nil)
+	w.always(&entities.Reply{NoPayload: true})
+	stream, err := w.dial().NewStream(t.Context(), &grpc.StreamDesc{ServerStreams: true}, "/shop.v1.CartService/Plain")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.SendMsg(w.message("CartRequest", `{"cartId":"1"}`)); err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.CloseSend(); err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.RecvMsg(dynamicpb.NewMessage(w.messageType("Cart"))); !errors.Is(err, io.EOF) {
+		t.Errorf("want the end of the stream, got %v", err)
+	}
+}
+
+// A reply above the limit is not sent, whatever the door.
+func TestLargeReply(t *testing.T) {
+	w := newWorld(t, &dispatcher{}, func(o *gateway.Options) { o.MaxReplyBytes = 100 })
+	w.always(w.reply("Cart", `{"cartId":"`+strings.Repeat("x", 200)+`"}`))
+	var trailer metadata.MD
+	err := w.dial().Invoke(t.Context(), "/shop.v1.CartService/Plain", w.message("CartRequest", `{"cartId":"1"}`),
+		dynamicpb.NewMessage(w.messageType("Cart")), grpc.Trailer(&trailer))
+	if status.Code(err) != codes.ResourceExhausted || trailer.Get("millrace-outcome")[0] != "unknown" {
+		t.Errorf("%v %v", err, trailer)
+	}
+}
+
+// The caller's deadline and cancellation reach the dispatcher, and the cap applies to who sends no deadline.
+func TestDeadlines(t *testing.T) {
+	fake := &dispatcher{unary: func(ctx context.Context, _ *entities.Command) (*entities.Reply, error) {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}}
+	w := newWorld(t, fake, func(o *gateway.Options) { o.UnaryTimeout = 20 * time.Millisecond })
+	var trailer metadata.MD
+	err := w.dial().Invoke(t.Context(), "/shop.v1.CartService/Plain", w.message("CartRequest", `{"cartId":"1"}`),
+		dynamicpb.NewMessage(w.messageType("Cart")), grpc.Trailer(&trailer))
+	if status.Code(err) != codes.DeadlineExceeded || trailer.Get("millrace-outcome")[0] != "unknown" {
+		t.Errorf("%v %v", err, trailer)
+	}
+}
+
+// echoStream answers every message with itself, and the end with one more.
+func echoStream(ctx context.Context, s *entities.Stream) error {
+	send := func(p entities.Payload, token string) error {
+		return s.Send(&entities.Reply{Payload: p, Token: token, Metadata: entities.Metadata{{Key: "x-first", Text: "yes"}}})
+	}
+	if !s.ClientStreams {
+		for i := range 3 {
+			if err := send(s.Payload, "t"+string(rune('0'+i))); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	var last entities.Payload
+	for {
+		next, err := s.Recv(ctx)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		last = next
+		if s.ServerStreams {
+			if err := send(next, "t"); err != nil {
+				return err
+			}
+		}
+	}
+	if s.ServerStreams {
+		return nil
+	}
+	return send(last, "t")
+}
+
+func TestNativeStreams(t *testing.T) {
+	w := newWorld(t, &dispatcher{stream: echoStream}, nil)
+	cc := w.dial()
+	for _, tc := range []struct {
+		method   string
+		in, out  bool
+		send     []string
+		want     string
+		wantLast string
+	}{
+		{"Out", false, true, []string{"a"}, "a a a", "t2"},
+		{"In", true, false, []string{"a", "b", "c"}, "c", "t"},
+		{"Both", true, true, []string{"a", "b"}, "a b", "t"},
+	} {
+		t.Run(tc.method, func(t *testing.T) {
+			stream, err := cc.NewStream(t.Context(), &grpc.StreamDesc{ClientStreams: tc.in, ServerStreams: true}, "/shop.v1.StreamService/"+tc.method)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, text := range tc.send {
+				if err := stream.SendMsg(w.message("Line", `{"text":"`+text+`"}`)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := stream.CloseSend(); err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for {
+				line := dynamicpb.NewMessage(w.messageType("Line"))
+				err := stream.RecvMsg(line)
+				if errors.Is(err, io.EOF) {
+					break
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				got = append(got, line.Get(line.Descriptor().Fields().ByName("text")).String())
+			}
+			if strings.Join(got, " ") != tc.want {
+				t.Errorf("got %q", got)
+			}
+			header, _ := stream.Header()
+			if v := header.Get("x-first"); len(v) != 1 {
+				t.Errorf("x-first %q", v)
+			}
+			if v := stream.Trailer().Get("millrace-token"); len(v) != 1 || v[0] != tc.wantLast {
+				t.Errorf("token %q", v)
+			}
+		})
+	}
+}
+
+// A dispatcher can give up waiting for a caller's next message, and a bad message is refused there.
+func TestStreamRecv(t *testing.T) {
+	gaveUp := errors.New("gave up")
+	fake := &dispatcher{stream: func(ctx context.Context, s *entities.Stream) error {
+		if _, err := s.Recv(ctx); err == nil {
+			return errors.New("a malformed message passed")
+		} else if e := entities.AsError(err); e.Reason != entities.InvalidCommand {
+			return err
+		}
+		short, cancel := context.WithCancelCause(ctx)
+		cancel(gaveUp)
+		_, err := s.Recv(short)
+		if !errors.Is(err, context.Canceled) {
+			return err
+		}
+		return entities.Errorf(entities.FunctionRefused, entities.Refused, "enough")
+	}}
+	w := newWorld(t, fake, nil)
+	stream, err := w.dial(grpc.WithDefaultCallOptions(grpc.ForceCodecV2(bytesCodec{}))).
+		NewStream(t.Context(), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/shop.v1.StreamService/Both")
+	if err != nil {
+		t.Fatal(err)
+	}
+	malformed := []byte{0x0a, 0x05, 'x'}
+	if err := stream.SendMsg(&malformed); err != nil {
+		t.Fatal(err)
+	}
+	var answer []byte
+	err = stream.RecvMsg(&answer)
+	if status.Code(err) != codes.Unknown || status.Convert(err).Message() != "enough" {
+		t.Errorf("%v", err)
+	}
+	if v := stream.Trailer().Get("millrace-outcome"); len(v) != 1 || v[0] != "refused" {
+		t.Errorf("outcome %q", v)
+	}
+}
+
+// Many connections and calls at once keep their answers apart.
+func TestManyNativeConnections(t *testing.T) {
+	fake := &dispatcher{unary: func(_ context.Context, cmd *entities.Command) (*entities.Reply, error) {
+		return &entities.Reply{Payload: cmd.Payload}, nil
+	}}
+	w := newWorld(t, fake, nil)
+	var wg sync.WaitGroup
+	for c := range 8 {
+		cc := w.dial(grpc.WithDefaultCallOptions(grpc.ForceCodecV2(bytesCodec{})))
+		for i := range 20 {
+			wg.Go(func() {
+				request := w.encoded("CartRequest", `{"cartId":"`+string(rune('a'+c))+strings.Repeat("x", i)+`"}`)
+				var reply []byte
+				if err := cc.Invoke(t.Context(), "/shop.v1.CartService/Plain", &request, &reply); err != nil || !bytes.Equal(request, reply) {
+					t.Errorf("%q: %q %v", request, reply, err)
+				}
+			})
+		}
+	}
+	wg.Wait()
+	if got := w.server.Stats(); got.Calls[codes.OK] != 160 || got.NativeConnections != 8 || got.Latency.Count != 160 {
+		t.Errorf("stats %+v", got.Calls)
+	}
+}

@@ -1,0 +1,184 @@
+package gateway
+
+import (
+	"context"
+	"encoding/base64"
+	"iter"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+
+	"google.golang.org/grpc/metadata"
+
+	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/entities/discovery"
+)
+
+// binarySuffix marks headers whose values are base64 on the wire.
+const binarySuffix = "-bin"
+
+// hopHeaders belong to one connection or to the encoding of one message. They neither become metadata of an action nor
+// come back from one: support libraries echo what they got.
+//
+//nolint:gochecknoglobals // a constant table
+var hopHeaders = map[string]bool{
+	"content-type": true, "content-length": true, "content-encoding": true, "transfer-encoding": true,
+	"te": true, "trailer": true, "connection": true, "keep-alive": true, "proxy-connection": true, "upgrade": true,
+	"host": true, "accept-encoding": true,
+}
+
+// requestOnlyHeaders are the caller's own, and would be a lie, or a leak into a cache, in a response.
+//
+//nolint:gochecknoglobals // a constant table
+var requestOnlyHeaders = map[string]bool{
+	"user-agent": true, "accept": true, "authorization": true, "proxy-authorization": true, "cookie": true,
+	"date": true, "server": true, headerIdempotencyKey: true, headerTraceParent: true, "tracestate": true,
+}
+
+// reservedPrefixes are names of the protocols' own and of ours.
+//
+//nolint:gochecknoglobals // a constant table
+var reservedPrefixes = []string{":", "grpc-", "connect-"}
+
+// ownPrefix begins the names that only millrace sets.
+const ownPrefix = "millrace-"
+
+func isHop(name string) bool {
+	return hopHeaders[name] || slices.ContainsFunc(reservedPrefixes, func(p string) bool { return strings.HasPrefix(name, p) })
+}
+
+// grpcEnvelope reads the headers of a gRPC call. It looks up what it needs and copies everything for actions only.
+func grpcEnvelope(ctx context.Context, m *discovery.Method) envelope {
+	env := envelope{
+		commandID:      firstValue(ctx, headerCommandID),
+		idempotencyKey: firstValue(ctx, headerIdempotencyKey),
+		consistency:    firstValue(ctx, headerConsistency),
+		traceParent:    firstValue(ctx, headerTraceParent),
+	}
+	if m.Service.Kind == entities.Action {
+		md, _ := metadata.FromIncomingContext(ctx)
+		for name, values := range md { // FromIncomingContext made a copy
+			if strings.HasSuffix(name, binarySuffix) {
+				for i := range values {
+					values[i] = base64.RawStdEncoding.EncodeToString([]byte(values[i]))
+				}
+			}
+		}
+		env.metadata = asMetadata(md)
+	}
+	return env
+}
+
+func firstValue(ctx context.Context, name string) string {
+	if values := metadata.ValueFromIncomingContext(ctx, name); len(values) > 0 {
+		return values[0]
+	}
+	return ""
+}
+
+// httpEnvelope reads the headers of a plain HTTP request.
+func httpEnvelope(header http.Header, m *discovery.Method) envelope {
+	env := envelope{
+		commandID:      header.Get(headerCommandID),
+		idempotencyKey: header.Get(headerIdempotencyKey),
+		consistency:    header.Get(headerConsistency),
+		traceParent:    header.Get(headerTraceParent),
+	}
+	if m.Service.Kind == entities.Action {
+		lower := make(map[string][]string, len(header))
+		for name, values := range header {
+			lower[strings.ToLower(name)] = values
+		}
+		env.metadata = asMetadata(lower)
+	}
+	return env
+}
+
+// asMetadata turns headers into the metadata of an action, sorted by name because their order is lost. All values are text,
+// binary ones in base64, as Cloudstate has it.
+func asMetadata(headers map[string][]string) entities.Metadata {
+	var md entities.Metadata
+	for _, name := range slices.Sorted(maps.Keys(headers)) {
+		if isHop(name) {
+			continue
+		}
+		for _, value := range headers[name] {
+			md = append(md, entities.MetadataEntry{Key: name, Text: value})
+		}
+	}
+	return md
+}
+
+// replyHeaders yields what of a reply's metadata may become response headers: names in lower case, binary values in base64.
+func replyHeaders(md entities.Metadata) iter.Seq2[string, string] {
+	return func(yield func(name, value string) bool) {
+		for i := range md {
+			name, value := strings.ToLower(md[i].Key), md[i].Text
+			if md[i].IsBinary {
+				if !strings.HasSuffix(name, binarySuffix) {
+					continue // a header cannot carry it
+				}
+				value = base64.RawStdEncoding.EncodeToString(md[i].Binary)
+			}
+			if mayReply(name) && isPrintable(value) && !yield(name, value) {
+				return
+			}
+		}
+	}
+}
+
+func mayReply(name string) bool {
+	return !isHop(name) && !requestOnlyHeaders[name] && !strings.HasPrefix(name, ownPrefix) && isHeaderName(name)
+}
+
+func isHeaderName(name string) bool {
+	return name != "" && strings.IndexFunc(name, func(r rune) bool {
+		return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyz0123456789-_.", r)
+	}) < 0
+}
+
+// isPrintable keeps line breaks, and so forged headers, out of a response.
+func isPrintable(value string) bool {
+	for i := range len(value) {
+		if value[i] < ' ' || value[i] > '~' {
+			return false
+		}
+	}
+	return true
+}
+
+// grpcReplyHeaders are the response headers of a call's first reply; nil when there are none.
+func grpcReplyHeaders(reply *entities.Reply, token string) metadata.MD {
+	var md metadata.MD
+	add := func(name, value string) {
+		if md == nil {
+			md = metadata.MD{}
+		}
+		md[name] = append(md[name], value)
+	}
+	for name, value := range replyHeaders(reply.Metadata) {
+		if strings.HasSuffix(name, binarySuffix) {
+			raw, err := base64.RawStdEncoding.DecodeString(strings.TrimRight(value, "="))
+			if err != nil {
+				continue // the transport would encode it a second time
+			}
+			value = string(raw)
+		}
+		add(name, value)
+	}
+	if token != "" {
+		add(headerToken, token)
+	}
+	return md
+}
+
+// setReplyHeaders adds the response headers of a plain HTTP call's first reply.
+func setReplyHeaders(header http.Header, reply *entities.Reply) {
+	for name, value := range replyHeaders(reply.Metadata) {
+		header.Add(name, value)
+	}
+	if reply.Token != "" {
+		header.Set(headerToken, reply.Token)
+	}
+}

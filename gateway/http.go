@@ -1,0 +1,141 @@
+package gateway
+
+import (
+	"compress/gzip"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+
+	"connectrpc.com/connect"
+	"connectrpc.com/vanguard"
+
+	"github.com/millrace-io/millrace/entities"
+)
+
+// Beginnings of content types.
+const (
+	contentTypeGRPCWeb       = "application/grpc-web"
+	contentTypeGRPCWebText   = "application/grpc-web-text"
+	contentTypeConnectStream = "application/connect+"
+	contentTypeConnectProto  = "application/proto"
+	contentTypeJSON          = "application/json"
+)
+
+// The mark of a Connect request, which a client may leave out where the content type says enough.
+const (
+	headerConnectVersion = "Connect-Protocol-Version"
+	connectVersion       = "1"
+)
+
+// transcodedKey marks the context of a call that a transcoder hands on to a gRPC server.
+type transcodedKey struct{}
+
+// serveHTTP is where every request that came to net/http goes in, and gets its protocol.
+func (s *Server) serveHTTP(w http.ResponseWriter, r *http.Request) {
+	if !s.beginRequest() {
+		writePlainError(w, unavailable("this gateway is shutting down: call another one"))
+		return
+	}
+	defer s.requests.Done()
+	g, problem := s.await(r.Context())
+	if problem != nil {
+		writePlainError(w, problem)
+		return
+	}
+	contentType := r.Header.Get("Content-Type")
+	switch {
+	case isNativeGRPC(contentType):
+		g.inner.ServeHTTP(w, r)
+	case strings.HasPrefix(contentType, contentTypeGRPCWebText):
+		writeHTTPError(w, http.StatusUnsupportedMediaType,
+			invalid("content type %q is not served: use %s+proto", contentType, contentTypeGRPCWeb))
+	case isTranscodedRPC(r, contentType):
+		g.rpc.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), transcodedKey{}, true)))
+	default:
+		s.servePlain(g, w, r)
+	}
+}
+
+// isTranscodedRPC says whether a request speaks gRPC-Web or Connect. A Connect client that does not name its version is
+// known by the binary content type; with JSON it looks like a plain request, and is one.
+func isTranscodedRPC(r *http.Request, contentType string) bool {
+	switch {
+	case strings.HasPrefix(contentType, contentTypeGRPCWeb), strings.HasPrefix(contentType, contentTypeConnectStream):
+		return true
+	case r.Header.Get(headerConnectVersion) != "":
+		return true
+	case contentType == contentTypeConnectProto:
+		r.Header.Set(headerConnectVersion, connectVersion)
+		return true
+	default:
+		return r.Method == http.MethodGet && r.URL.Query().Get("connect") == "v"+connectVersion
+	}
+}
+
+// newTranscoder returns what turns Connect and gRPC-Web into calls of g.inner. Messages stay as they are, JSON ones too.
+func (s *Server) newTranscoder(g *generation, types *typeResolver) (*vanguard.Transcoder, error) {
+	var services []*vanguard.Service
+	for _, service := range g.catalog.Services() {
+		services = append(services, vanguard.NewServiceWithSchema(service.Descriptor, g.inner, vanguard.WithTypeResolver(types)))
+	}
+	for name := range g.inner.GetServiceInfo() {
+		if g.catalog.Service(name) == nil { // our own services know no JSON
+			services = append(services, vanguard.NewService(name, g.inner, vanguard.WithTargetCodecs(vanguard.CodecProto)))
+		}
+	}
+	limit := s.opts.transcoderBytes()
+	return vanguard.NewTranscoder(services,
+		vanguard.WithDefaultServiceOptions(
+			vanguard.WithTargetProtocols(vanguard.ProtocolGRPC),
+			vanguard.WithTargetCodecs(vanguard.CodecProto, vanguard.CodecJSON),
+			vanguard.WithNoTargetCompression(),
+			vanguard.WithMaxMessageBufferBytes(uint32(limit)), //nolint:gosec // bounded by transcoderBytes
+		),
+		vanguard.WithCodec(func(r vanguard.TypeResolver) vanguard.Codec { return protoCodec{vanguard.NewProtoCodec(r)} }),
+		vanguard.WithCodec(func(vanguard.TypeResolver) vanguard.Codec { return g.json }),
+		vanguard.WithCompression(vanguard.CompressionGzip,
+			func() connect.Compressor { return gzip.NewWriter(io.Discard) },
+			func() connect.Decompressor { return &boundedGzip{limit: limit} }),
+		vanguard.WithUnknownHandler(http.HandlerFunc(writeNotFound)),
+	)
+}
+
+// transcoderBytes bounds what a transcoder keeps of one message, in any encoding. JSON takes more room than the message
+// whose size the gRPC server behind it checks.
+func (o *Options) transcoderBytes() int {
+	const jsonGrowth, most = 4, 1 << 30
+	return min(jsonGrowth*max(o.MaxRequestBytes, o.MaxReplyBytes), most)
+}
+
+// boundedGzip stops unpacking at a limit, which keeps a small request from becoming a large one.
+type boundedGzip struct {
+	gzip.Reader
+	limit, left int
+}
+
+// Reset implements connect.Decompressor.
+func (b *boundedGzip) Reset(r io.Reader) error {
+	b.left = b.limit
+	return b.Reader.Reset(r)
+}
+
+// Read implements connect.Decompressor.
+func (b *boundedGzip) Read(p []byte) (int, error) {
+	n, err := b.Reader.Read(p[:min(len(p), b.left+1)])
+	if b.left -= n; b.left < 0 {
+		return 0, connect.NewError(connect.CodeResourceExhausted, fmt.Errorf("the message unpacks to more than %d bytes", b.limit))
+	}
+	return n, err
+}
+
+// writeNotFound answers for a path at which there is nothing.
+func writeNotFound(w http.ResponseWriter, r *http.Request) {
+	writePlainError(w, notFound(r.Method, r.URL.Path))
+}
+
+func notFound(method, path string) *entities.Error {
+	return entities.Errorf(entities.UnknownMethod, entities.NotApplied,
+		"nothing is served at %s %s: call POST /<package.Service>/<Method>, or a path of the service's google.api.http rules", method, path)
+}

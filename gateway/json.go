@@ -1,0 +1,159 @@
+package gateway
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"strings"
+
+	"connectrpc.com/connect"
+	"connectrpc.com/vanguard"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+	"google.golang.org/protobuf/types/dynamicpb"
+
+	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/entities/discovery"
+)
+
+// maxJSONDepth bounds the nesting of a request.
+const maxJSONDepth = 64
+
+// typeResolver finds the types of a catalog, and those of our own messages, such as error details.
+type typeResolver struct {
+	catalog *dynamicpb.Types
+}
+
+// orGlobal falls back to the types that are compiled in.
+func orGlobal[T any](found T, err error, global func() (T, error)) (T, error) {
+	if errors.Is(err, protoregistry.NotFound) {
+		return global()
+	}
+	return found, err
+}
+
+// FindMessageByName implements protoregistry.MessageTypeResolver.
+func (r *typeResolver) FindMessageByName(name protoreflect.FullName) (protoreflect.MessageType, error) {
+	mt, err := r.catalog.FindMessageByName(name)
+	return orGlobal(mt, err, func() (protoreflect.MessageType, error) { return protoregistry.GlobalTypes.FindMessageByName(name) })
+}
+
+// FindMessageByURL implements protoregistry.MessageTypeResolver.
+func (r *typeResolver) FindMessageByURL(url string) (protoreflect.MessageType, error) {
+	mt, err := r.catalog.FindMessageByURL(url)
+	return orGlobal(mt, err, func() (protoreflect.MessageType, error) { return protoregistry.GlobalTypes.FindMessageByURL(url) })
+}
+
+// FindExtensionByName implements protoregistry.ExtensionTypeResolver.
+func (r *typeResolver) FindExtensionByName(name protoreflect.FullName) (protoreflect.ExtensionType, error) {
+	xt, err := r.catalog.FindExtensionByName(name)
+	return orGlobal(xt, err, func() (protoreflect.ExtensionType, error) { return protoregistry.GlobalTypes.FindExtensionByName(name) })
+}
+
+// FindExtensionByNumber implements protoregistry.ExtensionTypeResolver.
+func (r *typeResolver) FindExtensionByNumber(message protoreflect.FullName, field protoreflect.FieldNumber) (protoreflect.ExtensionType, error) {
+	xt, err := r.catalog.FindExtensionByNumber(message, field)
+	return orGlobal(xt, err, func() (protoreflect.ExtensionType, error) {
+		return protoregistry.GlobalTypes.FindExtensionByNumber(message, field)
+	})
+}
+
+// jsonCodec is JSON as Cloudstate's callers know it: strict on the way in; compact, with defaults, on the way out. Unset
+// messages and optional fields are left out.
+type jsonCodec struct {
+	vanguard.JSONCodec
+}
+
+func newJSONCodec(types *typeResolver) *jsonCodec {
+	return &jsonCodec{JSONCodec: vanguard.JSONCodec{
+		MarshalOptions:   protojson.MarshalOptions{Resolver: types, EmitDefaultValues: true},
+		UnmarshalOptions: protojson.UnmarshalOptions{Resolver: types, RecursionLimit: maxJSONDepth},
+	}}
+}
+
+// MarshalAppend implements vanguard.Codec.
+func (c *jsonCodec) MarshalAppend(base []byte, msg proto.Message) ([]byte, error) {
+	encoded, err := c.MarshalOptions.Marshal(msg)
+	if err != nil {
+		return nil, err
+	}
+	return compactAppend(base, encoded)
+}
+
+// MarshalAppendStable implements vanguard.StableCodec; compact JSON is stable.
+func (c *jsonCodec) MarshalAppendStable(base []byte, msg proto.Message) ([]byte, error) {
+	return c.MarshalAppend(base, msg)
+}
+
+// MarshalAppendField implements vanguard.RESTCodec, for response_body.
+func (c *jsonCodec) MarshalAppendField(base []byte, msg proto.Message, field protoreflect.FieldDescriptor) ([]byte, error) {
+	encoded, err := c.JSONCodec.MarshalAppendField(nil, msg, field)
+	if err != nil {
+		return nil, err
+	}
+	return compactAppend(base, encoded)
+}
+
+// compactAppend takes out the white space that protojson puts in at random.
+func compactAppend(base, encoded []byte) ([]byte, error) {
+	buf := bytes.NewBuffer(base)
+	if err := json.Compact(buf, encoded); err != nil {
+		return nil, err
+	}
+	return buf.Bytes(), nil
+}
+
+// Unmarshal implements vanguard.Codec. Its errors are the caller's mistakes.
+func (c *jsonCodec) Unmarshal(data []byte, msg proto.Message) error {
+	return asBadJSON(c.UnmarshalOptions.Unmarshal(data, msg))
+}
+
+// UnmarshalField implements vanguard.RESTCodec, for a body that is one field.
+func (c *jsonCodec) UnmarshalField(data []byte, msg proto.Message, field protoreflect.FieldDescriptor) error {
+	return asBadJSON(c.JSONCodec.UnmarshalField(data, msg, field))
+}
+
+func asBadJSON(err error) error {
+	if err == nil {
+		return nil
+	}
+	return connect.NewError(connect.CodeInvalidArgument, errors.New(jsonProblem(err)))
+}
+
+// jsonProblem is protojson's message without the prefix that it writes in two ways at random.
+func jsonProblem(err error) string {
+	text := strings.ReplaceAll(err.Error(), "\u00a0", " ")
+	return "the request is not valid JSON for this method: " + strings.TrimPrefix(text, "proto: ")
+}
+
+// fromJSON turns a request into the canonical encoding of the method's input. No bytes at all are an empty message.
+func (c *jsonCodec) fromJSON(m *discovery.Method, data []byte) ([]byte, *entities.Error) {
+	if len(data) == 0 {
+		data = []byte("{}")
+	}
+	msg := dynamicpb.NewMessage(m.Input)
+	if err := c.UnmarshalOptions.Unmarshal(data, msg); err != nil {
+		return nil, invalid("%s: %s", m.FullName, jsonProblem(err))
+	}
+	payload, err := appendCanonical(nil, msg)
+	if err != nil {
+		return nil, invalid("%s: %s", m.FullName, err)
+	}
+	return payload, nil
+}
+
+// toJSON prints a reply. A function whose reply is no message of the declared type did what it did all the same.
+func (c *jsonCodec) toJSON(m *discovery.Method, payload []byte) ([]byte, *entities.Error) {
+	msg := dynamicpb.NewMessage(m.Output)
+	err := proto.UnmarshalOptions{Resolver: c.UnmarshalOptions.Resolver}.Unmarshal(payload, msg)
+	if err == nil {
+		var data []byte
+		if data, err = c.MarshalAppend(nil, msg); err == nil {
+			return data, nil
+		}
+	}
+	return nil, entities.Errorf(entities.FunctionFailed, entities.Unknown,
+		"%s: the function's reply is not a valid %s: %w", m.FullName, m.Output.FullName(), err)
+}

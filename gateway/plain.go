@@ -1,0 +1,292 @@
+package gateway
+
+import (
+	"compress/gzip"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protojson"
+
+	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/entities/discovery"
+)
+
+// headerServerTimeout is a caller's deadline over plain HTTP, in seconds with a fraction.
+const headerServerTimeout = "X-Server-Timeout"
+
+// plainCall is one plain HTTP request on its way.
+type plainCall struct {
+	server *Server
+	g      *generation
+	w      http.ResponseWriter
+	// header is the request's own; a transcoder changes the one that it gets.
+	header http.Header
+	// sse says that the caller wants a stream as server-sent events.
+	sse bool
+
+	// rule is what the transcoder writes to; nil on the generated path.
+	rule *ruleWriter
+	// problem is what to answer instead of a reply, status its HTTP status if that is not the table's.
+	problem *entities.Error
+	status  int
+	// ran is true once the function was asked.
+	ran bool
+	// streamed is true when the response was written as a stream, and nobody else may write.
+	streamed bool
+}
+
+type plainCallKey struct{}
+
+// fail keeps the first problem of a call.
+func (c *plainCall) fail(e *entities.Error, status int) {
+	if c.problem == nil {
+		c.problem, c.status = e, status
+	}
+}
+
+// servePlain answers a plain HTTP request.
+func (s *Server) servePlain(g *generation, w http.ResponseWriter, r *http.Request) {
+	c := &plainCall{server: s, g: g, w: w, header: r.Header.Clone(), sse: acceptsEvents(r.Header)}
+	ctx, cancel, problem := withServerTimeout(r.Context(), r.Header)
+	if problem != nil {
+		writePlainError(w, problem)
+		return
+	}
+	defer cancel()
+	r = r.WithContext(context.WithValue(ctx, plainCallKey{}, c))
+	if status, problem := c.prepareBody(r); problem != nil {
+		writeHTTPError(w, status, problem)
+		return
+	}
+	if m := g.catalog.Method(r.URL.Path); m != nil {
+		c.serveGenerated(m, r)
+	} else {
+		g.rest.serve(c, r)
+	}
+	if c.problem != nil && !c.streamed {
+		writeHTTPError(w, c.status, c.problem)
+	}
+}
+
+// serveGenerated answers POST /<package.Service>/<Method>.
+func (c *plainCall) serveGenerated(m *discovery.Method, r *http.Request) {
+	if r.Method != http.MethodPost {
+		c.w.Header().Set("Allow", http.MethodPost)
+		c.fail(wrongMethod(r.Method, r.URL.Path, http.MethodPost), http.StatusMethodNotAllowed)
+		return
+	}
+	if contentType := c.header.Get("Content-Type"); !isJSON(contentType) {
+		c.fail(wrongContentType(contentType), http.StatusUnsupportedMediaType)
+		return
+	}
+	data, ok := c.readBody(r)
+	if !ok {
+		return
+	}
+	payload, problem := c.g.json.fromJSON(m, data)
+	if problem != nil {
+		c.fail(problem, 0)
+		return
+	}
+	if reply := c.run(r.Context(), m, payload); reply != nil {
+		c.writeReply(m, reply)
+	}
+}
+
+// run carries out the call. It returns the reply that is still to be written: nil after a problem, or when the replies were
+// streamed.
+func (c *plainCall) run(ctx context.Context, m *discovery.Method, payload []byte) *entities.Reply {
+	c.ran = true
+	env := httpEnvelope(c.header, m)
+	if !m.IsUnary() {
+		return c.runStream(ctx, m, payload, &env)
+	}
+	reply, failure := c.server.serve(ctx, m, payload, &env)
+	if failure == nil && reply.NoPayload {
+		failure = noPayload(m)
+	}
+	if failure != nil {
+		c.fail(failure, 0)
+		return nil
+	}
+	return reply
+}
+
+// writeReply writes a whole response.
+func (c *plainCall) writeReply(m *discovery.Method, reply *entities.Reply) {
+	body, contentType, problem := c.encode(m, reply)
+	if problem != nil {
+		c.fail(problem, 0)
+		return
+	}
+	setReplyHeaders(c.w.Header(), reply)
+	c.w.Header().Set("Content-Type", contentType)
+	c.w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	_, _ = c.w.Write(body) // a caller that left gets nothing
+}
+
+// prepareBody bounds the request's body in size and time, and unpacks it.
+func (c *plainCall) prepareBody(r *http.Request) (int, *entities.Error) {
+	limit := c.server.opts.MaxRequestBytes
+	if r.ContentLength > int64(limit) {
+		return 0, tooLarge(limit)
+	}
+	deadline := time.Now().Add(c.server.opts.BodyTimeout) // the network's deadlines are on the wall clock
+	_ = http.NewResponseController(c.w).SetReadDeadline(deadline)
+	body := &boundedBody{Reader: r.Body, Closer: r.Body, left: limit}
+	switch encoding := r.Header.Get("Content-Encoding"); encoding {
+	case "", "identity":
+	case "gzip":
+		body = &boundedBody{Reader: &lazyGzip{packed: body}, Closer: r.Body, left: limit}
+		r.ContentLength = -1
+	default:
+		return http.StatusUnsupportedMediaType, invalid("content encoding %q is not served: use gzip, or none", encoding)
+	}
+	r.Header.Del("Content-Encoding")
+	r.Body = body
+	return 0, nil
+}
+
+// readBody reads the whole request. It says false after it noted a problem.
+func (c *plainCall) readBody(r *http.Request) ([]byte, bool) {
+	data, err := io.ReadAll(r.Body)
+	_ = http.NewResponseController(c.w).SetReadDeadline(time.Time{}) // from here on, reading only notices that the caller left
+	switch {
+	case err == nil:
+		return data, true
+	case errors.Is(err, errTooLarge):
+		c.fail(tooLarge(c.server.opts.MaxRequestBytes), 0)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		c.fail(invalid("the request's body did not arrive within %s: send it faster, or in smaller requests", c.server.opts.BodyTimeout),
+			http.StatusRequestTimeout)
+	default:
+		c.fail(invalid("the request's body cannot be read: %w", err), 0)
+	}
+	return nil, false
+}
+
+var errTooLarge = errors.New("the request is too large")
+
+func tooLarge(limit int) *entities.Error {
+	return entities.Errorf(entities.TooLarge, entities.NotApplied,
+		"the request is larger than %d bytes: send less at once, or have the limit raised", limit)
+}
+
+// boundedBody fails with errTooLarge after so many bytes.
+type boundedBody struct {
+	io.Reader
+	io.Closer
+	left int
+}
+
+// Read implements io.Reader.
+func (b *boundedBody) Read(p []byte) (int, error) {
+	n, err := b.Reader.Read(p[:min(len(p), b.left+1)])
+	if b.left -= n; b.left < 0 {
+		b.left = 0
+		return 0, errTooLarge
+	}
+	return n, err
+}
+
+// lazyGzip unpacks from the first Read on, so that a body that never comes blocks only whoever reads it.
+type lazyGzip struct {
+	packed   io.Reader
+	unpacked *gzip.Reader
+}
+
+// Read implements io.Reader.
+func (l *lazyGzip) Read(p []byte) (int, error) {
+	if l.unpacked == nil {
+		var err error
+		if l.unpacked, err = gzip.NewReader(l.packed); err != nil {
+			return 0, err
+		}
+	}
+	return l.unpacked.Read(p)
+}
+
+// withServerTimeout applies a caller's deadline, and takes its header away.
+func withServerTimeout(ctx context.Context, header http.Header) (context.Context, context.CancelFunc, *entities.Error) {
+	text := header.Get(headerServerTimeout)
+	if text == "" {
+		return ctx, func() {}, nil
+	}
+	header.Del(headerServerTimeout)
+	seconds, err := strconv.ParseFloat(text, 64)
+	const most = float64(24 * time.Hour / time.Second)
+	if err != nil || seconds <= 0 || seconds != seconds { //nolint:gocritic // not a number
+		return nil, nil, invalid("%s is %q: say a number of seconds above 0", headerServerTimeout, text)
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(min(seconds, most)*float64(time.Second)))
+	return ctx, cancel, nil
+}
+
+// isJSON says whether a content type is JSON's, as it is without one.
+func isJSON(contentType string) bool {
+	if contentType == "" || contentType == contentTypeJSON {
+		return true
+	}
+	media, params, err := mime.ParseMediaType(contentType)
+	return err == nil && media == contentTypeJSON && (params["charset"] == "" || strings.EqualFold(params["charset"], "utf-8"))
+}
+
+func acceptsEvents(header http.Header) bool {
+	return strings.Contains(header.Get("Accept"), contentTypeEvents)
+}
+
+func wrongContentType(contentType string) *entities.Error {
+	return invalid("content type %q is not served here: send content-type: %s", contentType, contentTypeJSON)
+}
+
+func wrongMethod(method, path, allowed string) *entities.Error {
+	return entities.Errorf(entities.UnknownMethod, entities.NotApplied, "%s %s is not served: use %s", method, path, allowed)
+}
+
+// writePlainError writes an error as the table has it.
+func writePlainError(w http.ResponseWriter, e *entities.Error) { writeHTTPError(w, 0, e) }
+
+// writeHTTPError is the last step of a plain HTTP call that did not succeed. httpStatus 0 is the table's.
+func writeHTTPError(w http.ResponseWriter, httpStatus int, e *entities.Error) {
+	v := verdictOf(e)
+	if httpStatus == 0 {
+		httpStatus = v.http
+	}
+	body, contentType := errorBody(e, v)
+	header := w.Header()
+	for _, name := range []string{"Content-Encoding", "Trailer"} { // what a transcoder may have set
+		header.Del(name)
+	}
+	header.Set("Content-Type", contentType)
+	header.Set("Content-Length", strconv.Itoa(len(body)))
+	header.Set("X-Content-Type-Options", "nosniff")
+	header.Set(headerOutcome, e.Outcome.String())
+	if e.RetryAfter > 0 {
+		header.Set("Retry-After", strconv.FormatInt(retryAfterSeconds(e.RetryAfter), 10))
+	}
+	w.WriteHeader(httpStatus)
+	_, _ = w.Write(body) // a caller that left gets nothing
+}
+
+// errorBody is the bare description of a function's failure, and google.rpc.Status in JSON for everything else.
+func errorBody(e *entities.Error, v verdict) ([]byte, string) {
+	if v.bare {
+		return []byte(e.Message), "text/plain; charset=utf-8"
+	}
+	encoded, err := protojson.MarshalOptions{EmitDefaultValues: true}.Marshal(statusOf(e).Proto())
+	if err == nil {
+		encoded, err = compactAppend(nil, encoded)
+	}
+	if err != nil { // a message that is no UTF-8
+		encoded = fmt.Appendf(nil, `{"code":%d,"message":"","details":[]}`, v.code)
+	}
+	return encoded, contentTypeJSON
+}

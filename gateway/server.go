@@ -1,0 +1,369 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"maps"
+	"net"
+	"net/http"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/entities/discovery"
+	"github.com/millrace-io/millrace/internal/backoff"
+	"github.com/millrace-io/millrace/internal/observe"
+)
+
+// ErrClosed is what Serve returns after Shutdown.
+var ErrClosed = errors.New("the gateway is shut down")
+
+// Server is the gateway. See the package comment for what it does with a connection.
+type Server struct {
+	opts   Options
+	stats  counters
+	health *health.Server
+
+	web        *http.Server
+	webConns   *handoff
+	webStarted sync.Once
+	// requests are the running handlers of web.
+	requests sync.WaitGroup
+
+	// current is the newest generation that has a catalog; nil before discovery. discovered is closed by the first.
+	current    atomic.Pointer[generation]
+	discovered chan struct{}
+	// waiting serves native connections until then.
+	waiting *generation
+
+	// closing is closed when Shutdown begins, halted when it no longer lets calls finish.
+	closing, halted chan struct{}
+	background      sync.WaitGroup
+	shutdown        sync.Once
+	stopped         chan struct{}
+
+	replace sync.Mutex // one SetCatalog at a time; taken before mu
+
+	mu     sync.Mutex // guards what follows; held for moments only
+	closed bool       // nothing new may start
+	halt   bool       // no request of web may start any more
+	// generations are all that were not cut.
+	generations map[*generation]struct{}
+	listeners   map[net.Listener]struct{}
+	sniffing    map[net.Conn]struct{}
+}
+
+// New returns a gateway that serves nothing yet. It starts no goroutine. It panics when Options.Dispatcher is nil.
+func New(opts Options) *Server {
+	s := &Server{
+		opts:        opts.withDefaults(),
+		health:      health.NewServer(),
+		webConns:    newHandoff(handoffAddr{}),
+		discovered:  make(chan struct{}),
+		closing:     make(chan struct{}),
+		halted:      make(chan struct{}),
+		stopped:     make(chan struct{}),
+		generations: map[*generation]struct{}{},
+		listeners:   map[net.Listener]struct{}{},
+		sniffing:    map[net.Conn]struct{}{},
+	}
+	s.health.SetServingStatus("", healthpb.HealthCheckResponse_NOT_SERVING)
+	s.waiting, _ = s.newGeneration(nil) // only a catalog can be wrong
+	s.generations[s.waiting] = struct{}{}
+	s.web = s.newWeb()
+	return s
+}
+
+// newWeb returns the server of everything that is not native gRPC.
+func (s *Server) newWeb() *http.Server {
+	var protocols http.Protocols
+	protocols.SetHTTP1(true)
+	protocols.SetUnencryptedHTTP2(true)
+	return &http.Server{
+		Handler:           http.HandlerFunc(s.serveHTTP),
+		Protocols:         &protocols,
+		ReadHeaderTimeout: s.opts.SniffTimeout,
+		IdleTimeout:       s.opts.IdleTimeout,
+		MaxHeaderBytes:    s.opts.MaxHeaderBytes,
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: s.opts.MaxStreams},
+		ErrorLog:          slog.NewLogLogger(s.opts.Log.Handler(), slog.LevelWarn),
+	}
+}
+
+// SetCatalog makes the gateway serve a catalog: the first one, or a changed one in place of the one before. New connections
+// and new calls see the new one; running calls end as they began. The error says what in the catalog cannot be served, and
+// then nothing has changed. After Shutdown it does nothing.
+func (s *Server) SetCatalog(catalog *discovery.Catalog) error {
+	s.replace.Lock()
+	defer s.replace.Unlock()
+	g, err := s.newGeneration(catalog)
+	if err != nil {
+		return err
+	}
+	before := s.current.Load()
+	if !s.whileOpen(func() { s.publish(before, g) }) {
+		g.end()
+	}
+	return nil
+}
+
+// publish puts a generation in place of another. The caller holds the server open.
+func (s *Server) publish(before, g *generation) {
+	s.generations[g] = struct{}{}
+	s.current.Store(g)
+	if before == nil {
+		s.announce(nil, g.catalog)
+		close(s.discovered)
+		s.retire(s.waiting)
+		return
+	}
+	s.announce(before.catalog, g.catalog)
+	s.retire(before)
+}
+
+// whileOpen runs f unless the server is closed.
+func (s *Server) whileOpen(f func()) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false
+	}
+	f()
+	return true
+}
+
+// await returns the newest generation with a catalog. Before the first it waits, for so long, and with so many others.
+func (s *Server) await(ctx context.Context) (*generation, *entities.Error) {
+	if g := s.current.Load(); g != nil {
+		return g, nil
+	}
+	if s.stats.waiting.Add(1) > int64(s.opts.MaxWaiting) {
+		s.stats.waiting.Add(-1)
+		return nil, unavailable("function not discovered yet, and too many calls wait for it: call again later")
+	}
+	defer s.stats.waiting.Add(-1)
+	over, cancel := s.opts.Clock.After(s.opts.DiscoveryWait)
+	defer cancel()
+	select {
+	case <-s.discovered:
+		return s.current.Load(), nil
+	case <-over:
+		return nil, unavailable("function not discovered yet: start it, and see the worker's log if it runs already")
+	case <-s.closing:
+		return nil, unavailable("this gateway is shutting down: call another one")
+	case <-ctx.Done():
+		failure := asError(ctx.Err())
+		failure.Outcome = entities.NotApplied // it never ran
+		return nil, failure
+	}
+}
+
+// Serve accepts connections until Shutdown, and then returns ErrClosed; or until the listener fails for good, and then
+// returns its error. It closes the listener. It may be called for several listeners.
+func (s *Server) Serve(lis net.Listener) error {
+	if !s.whileOpen(func() { s.listeners[lis] = struct{}{} }) {
+		_ = lis.Close()
+		return ErrClosed
+	}
+	defer func() {
+		_ = lis.Close()
+		s.mu.Lock()
+		delete(s.listeners, lis)
+		s.mu.Unlock()
+	}()
+	for failures := 0; ; {
+		raw, err := lis.Accept()
+		if err == nil {
+			failures = 0
+			s.open(raw)
+			continue
+		}
+		if s.isClosing() {
+			return ErrClosed
+		}
+		if temporary, ok := errors.AsType[interface {
+			error
+			Temporary() bool
+		}](err); !ok || !temporary.Temporary() {
+			return err
+		}
+		failures++
+		s.opts.Log.Warn("cannot accept connections for a moment", observe.Address, lis.Addr(), observe.Error, err)
+		if !s.pause(acceptPause.Pause(failures)) {
+			return ErrClosed
+		}
+	}
+}
+
+// acceptPause is how long to wait when the process has no more file descriptors.
+//
+//nolint:gochecknoglobals // a constant
+var acceptPause = backoff.Policy{First: 5 * time.Millisecond, Max: time.Second}
+
+// pause waits, and says whether the server is still open.
+func (s *Server) pause(d time.Duration) bool {
+	over, cancel := s.opts.Clock.After(d)
+	defer cancel()
+	select {
+	case <-over:
+		return true
+	case <-s.closing:
+		return false
+	}
+}
+
+// open takes a connection in: it is sniffed on a goroutine of its own, and then belongs to one of the two servers.
+func (s *Server) open(raw net.Conn) {
+	if s.stats.open.Add(1) > int64(s.opts.MaxConnections) {
+		s.stats.open.Add(-1)
+		s.stats.refused.Add(1)
+		_ = raw.Close()
+		return
+	}
+	c := &conn{Conn: raw, onClose: func() { s.stats.open.Add(-1) }}
+	opened := s.whileOpen(func() {
+		s.sniffing[raw] = struct{}{}
+		// The sniff's own limits end it, or Shutdown, which also waits for it.
+		s.background.Go(func() { s.route(c) })
+	})
+	if !opened {
+		_ = c.Close()
+	}
+}
+
+// route finds out what a connection speaks and hands it over.
+func (s *Server) route(c *conn) {
+	sniffer := &sniffer{conn: c.Conn, opts: &s.opts}
+	to, err := sniffer.sniff()
+	s.mu.Lock()
+	delete(s.sniffing, c.Conn)
+	s.mu.Unlock()
+	if err != nil {
+		_ = c.Close()
+		if !errors.Is(err, errQuiet) && !s.isClosing() {
+			s.stats.unsniffed.Add(1)
+			s.opts.Log.Debug("closed a connection that showed no protocol", observe.Address, c.RemoteAddr(), observe.Error, err)
+		}
+		return
+	}
+	c.head = sniffer.head.Bytes()
+	c.filter = sniffer.http2 && !sniffer.acknowledged
+	s.stats.connections[to].Add(1)
+	if !s.hand(c, to) {
+		_ = c.Close() // Shutdown came first
+	}
+}
+
+// hand gives a connection to its server. A generation that is replaced at this moment takes none; the next one does.
+func (s *Server) hand(c *conn, to door) bool {
+	if to == doorHTTP {
+		s.webStarted.Do(func() {
+			// Shutdown stops it and waits for it.
+			s.background.Go(func() {
+				if err := s.web.Serve(s.webConns); !errors.Is(err, http.ErrServerClosed) && !s.isClosing() {
+					s.opts.Log.Error("the HTTP server ended", observe.Error, err)
+				}
+			})
+		})
+		return s.webConns.give(c)
+	}
+	for !s.isClosing() {
+		g := s.current.Load()
+		if g == nil {
+			g = s.waiting
+		}
+		if s.take(g, c) {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *Server) isClosing() bool {
+	select {
+	case <-s.closing:
+		return true
+	default:
+		return false
+	}
+}
+
+// Shutdown stops accepting, asks clients to go, and lets running calls finish until ctx ends; then it cuts them. When it
+// returns, no goroutine of the Server is left. The error is the cause of ctx if calls were cut. It may be called more than
+// once; every call waits for the end.
+func (s *Server) Shutdown(ctx context.Context) error {
+	var err error
+	s.shutdown.Do(func() {
+		defer close(s.stopped)
+		err = s.stop(ctx)
+	})
+	<-s.stopped
+	return err
+}
+
+func (s *Server) stop(ctx context.Context) error {
+	leaving := s.close()
+	s.health.Shutdown()
+	_ = s.webConns.Close()
+
+	webDone := make(chan struct{})
+	// ctx ends it at the latest; it is waited for just below.
+	s.background.Go(func() {
+		defer close(webDone)
+		_ = s.web.Shutdown(ctx) // its only error is that of ctx
+	})
+	for _, g := range leaving {
+		s.leave(g)
+	}
+	for _, g := range leaving {
+		select {
+		case <-g.drained:
+		case <-ctx.Done():
+		}
+	}
+	<-webDone
+	cause := context.Cause(ctx)
+
+	close(s.halted)
+	_ = s.web.Close()
+	for _, g := range leaving {
+		g.cut()
+	}
+	s.mu.Lock()
+	s.halt = true
+	s.mu.Unlock()
+	s.requests.Wait()
+	s.background.Wait()
+	return cause
+}
+
+// close refuses everything new, and returns the generations that are left.
+func (s *Server) close() []*generation {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	close(s.closing)
+	for lis := range s.listeners {
+		_ = lis.Close()
+	}
+	for c := range s.sniffing {
+		_ = c.Close()
+	}
+	return slices.Collect(maps.Keys(s.generations))
+}
+
+// beginRequest counts a request of web in, unless the server no longer waits for requests.
+func (s *Server) beginRequest() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.halt {
+		s.requests.Add(1)
+	}
+	return !s.halt
+}

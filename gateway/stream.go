@@ -1,0 +1,161 @@
+package gateway
+
+import (
+	"context"
+	"io"
+	"net/http"
+
+	"google.golang.org/genproto/googleapis/api/httpbody"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/entities/discovery"
+)
+
+const contentTypeEvents = "text/event-stream"
+
+// httpBodyName is the message whose content is a response as it stands.
+const httpBodyName protoreflect.FullName = "google.api.HttpBody"
+
+// encode prints a reply, and says what it is.
+func (c *plainCall) encode(m *discovery.Method, reply *entities.Reply) ([]byte, string, *entities.Error) {
+	if m.Output.FullName() != httpBodyName {
+		body, problem := c.g.json.toJSON(m, reply.Payload.Value)
+		return body, contentTypeJSON, problem
+	}
+	var body httpbody.HttpBody
+	if err := proto.Unmarshal(reply.Payload.Value, &body); err != nil {
+		return nil, "", entities.Errorf(entities.FunctionFailed, entities.Unknown,
+			"%s: the function's reply is not a valid %s: %w", m.FullName, httpBodyName, err)
+	}
+	contentType := body.GetContentType()
+	if contentType == "" {
+		contentType = reply.Metadata.Get("content-type")
+	}
+	if contentType == "" || !isPrintable(contentType) {
+		contentType = "application/octet-stream"
+	}
+	return body.GetData(), contentType, nil
+}
+
+// runStream carries out a call that streams. The request is its only message. Where the function answers with one message,
+// that is returned like a unary reply.
+func (c *plainCall) runStream(ctx context.Context, m *discovery.Method, payload []byte, env *envelope) *entities.Reply {
+	out := &plainStream{call: c, m: m}
+	var only *entities.Reply
+	call := streamIO{first: payload, send: out.send}
+	if m.ClientStreams {
+		call.first, call.recv = nil, onlyMessage(payload)
+	}
+	if !m.ServerStreams {
+		call.send = func(reply *entities.Reply) error {
+			only = reply
+			return nil
+		}
+	}
+	failure := c.server.serveStream(ctx, m, env, call)
+	if !m.ServerStreams && failure == nil && only == nil {
+		failure = noPayload(m)
+	}
+	switch {
+	case failure != nil:
+		out.fail(failure)
+		return nil
+	case m.ServerStreams:
+		out.end()
+		return nil
+	default:
+		return only
+	}
+}
+
+// onlyMessage is a stream of one message.
+func onlyMessage(payload []byte) func(context.Context) ([]byte, error) {
+	read := false
+	return func(context.Context) ([]byte, error) {
+		if read {
+			return nil, io.EOF
+		}
+		read = true
+		return payload, nil
+	}
+}
+
+// plainStream writes the replies of a call as they come: JSON documents, one per line; server-sent events; or the bytes of
+// google.api.HttpBody.
+type plainStream struct {
+	call *plainCall
+	m    *discovery.Method
+}
+
+func (p *plainStream) raw() bool { return p.m.Output.FullName() == httpBodyName }
+
+// send writes one reply.
+func (p *plainStream) send(reply *entities.Reply) error {
+	body, contentType, problem := p.call.encode(p.m, reply)
+	if problem != nil {
+		return problem
+	}
+	if !p.call.streamed {
+		setReplyHeaders(p.call.w.Header(), reply)
+		p.begin(contentType)
+	}
+	switch {
+	case p.raw():
+	case p.call.sse:
+		body = appendEvent(nil, "", reply.Token, body)
+	default:
+		body = append(body, '\n')
+	}
+	if _, err := p.call.w.Write(body); err != nil {
+		return err
+	}
+	return http.NewResponseController(p.call.w).Flush()
+}
+
+// begin sends the headers. From here on the response is a stream.
+func (p *plainStream) begin(contentType string) {
+	header := p.call.w.Header()
+	if p.call.sse && !p.raw() {
+		contentType = contentTypeEvents
+		header.Set("Cache-Control", "no-cache")
+	}
+	header.Set("Content-Type", contentType)
+	p.call.streamed = true
+	p.call.w.WriteHeader(http.StatusOK)
+}
+
+// end completes a stream, also one without any reply.
+func (p *plainStream) end() {
+	if !p.call.streamed {
+		p.begin(contentTypeJSON)
+	}
+}
+
+// fail ends a stream in disorder: with an ordinary error while nothing was sent, else with an event that says so, else by
+// cutting the connection, which is all that is left.
+func (p *plainStream) fail(failure *entities.Error) {
+	if !p.call.streamed {
+		p.call.fail(failure, 0)
+		return
+	}
+	if !p.call.sse || p.raw() {
+		panic(http.ErrAbortHandler)
+	}
+	v := verdictOf(failure)
+	v.bare = false
+	body, _ := errorBody(failure, v)
+	_, _ = p.call.w.Write(appendEvent(nil, "error", "", body)) // a caller that left gets nothing
+}
+
+// appendEvent adds one server-sent event. data has no line breaks, because it is compact JSON.
+func appendEvent(b []byte, name, id string, data []byte) []byte {
+	if name != "" {
+		b = append(append(append(b, "event: "...), name...), '\n')
+	}
+	if id != "" {
+		b = append(append(append(b, "id: "...), id...), '\n')
+	}
+	return append(append(append(b, "data: "...), data...), "\n\n"...)
+}

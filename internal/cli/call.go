@@ -1,0 +1,225 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protodesc"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/descriptorpb"
+	"google.golang.org/protobuf/types/dynamicpb"
+
+	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
+)
+
+// call calls a method of the served function.
+func call() *cobra.Command {
+	var data, id, consistency, address string
+	var headers []string
+	cmd := &cobra.Command{
+		Use:   "call SERVICE/METHOD",
+		Short: "Call a method of the function, with JSON",
+		Long: `Call a method of the function with a JSON request and print its replies, one JSON document per line, and the token of the
+answer on standard error. A method whose input streams takes any number of documents one behind the other.`,
+		Example: `  millrace call shop.v1.CartService/AddItem -d '{"cart_id":"42","item_id":"apple","quantity":2}'
+  echo '{"cart_id":"42"}' | millrace call shop.v1.CartService/GetCart -d -`,
+		Args: exactly(1, "the method to call, as in shop.v1.CartService/AddItem"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if data == "-" {
+				content, err := io.ReadAll(io.LimitReader(cmd.InOrStdin(), maxMessage))
+				if err != nil {
+					return err
+				}
+				data = string(content)
+			}
+			md := metadata.MD{}
+			for _, h := range headers {
+				name, value, found := strings.Cut(h, ":")
+				if !found {
+					return usagef("header %q: write it as name: value", h)
+				}
+				md.Append(strings.ToLower(strings.TrimSpace(name)), strings.TrimSpace(value))
+			}
+			if id != "" {
+				md.Set("millrace-command-id", id)
+			}
+			if consistency != "" {
+				md.Set("millrace-consistency", consistency)
+			}
+			return admin(cmd, timeout(cmd), func(ctx context.Context, a adminv1.AdminServiceClient) error {
+				method, err := findMethod(ctx, a, args[0])
+				if err != nil {
+					return err
+				}
+				if address == "" {
+					c, err := clientConfig(cmd)
+					if err != nil {
+						return err
+					}
+					address = c.Listen
+				}
+				return explain(invoke(metadata.NewOutgoingContext(ctx, md), cmd.OutOrStdout(), cmd.ErrOrStderr(), address, method, data), address)
+			})
+		},
+	}
+	addClient(cmd)
+	cmd.Flags().StringVarP(&data, "data", "d", "{}", "request as JSON; - reads standard input")
+	cmd.Flags().StringVar(&id, "id", "", "command id: the same one again gets the same answer, and nothing happens twice")
+	cmd.Flags().StringVar(&consistency, "consistency", "", "strong (default) or local")
+	cmd.Flags().StringVar(&address, "address", "", "public address of the process (default: that of the configuration here)")
+	cmd.Flags().StringArrayVarP(&headers, "header", "H", nil, "metadata to send, as name: value")
+	return cmd
+}
+
+func exactly(n int, what string) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		if len(args) != n {
+			return usagef("expected %s, got %d arguments", what, len(args))
+		}
+		return nil
+	}
+}
+
+// findMethod asks what is served and looks the method up.
+func findMethod(ctx context.Context, a adminv1.AdminServiceClient, name string) (protoreflect.MethodDescriptor, error) {
+	res, err := a.Descriptors(ctx, &adminv1.DescriptorsRequest{})
+	if err != nil {
+		return nil, err
+	}
+	set := &descriptorpb.FileDescriptorSet{}
+	if err := proto.Unmarshal(res.GetFileDescriptorSet(), set); err != nil {
+		return nil, fmt.Errorf("descriptors of the function: %w", err)
+	}
+	files, err := protodesc.NewFiles(set)
+	if err != nil {
+		return nil, fmt.Errorf("descriptors of the function: %w", err)
+	}
+	service, method, found := strings.Cut(strings.TrimPrefix(name, "/"), "/")
+	if !found {
+		return nil, usagef("%q: write the method as package.Service/Method", name)
+	}
+	d, err := files.FindDescriptorByName(protoreflect.FullName(service))
+	sd, isService := d.(protoreflect.ServiceDescriptor)
+	if err != nil || !isService {
+		return nil, status.Errorf(codes.NotFound, "no service %s is served; see `millrace status`", service)
+	}
+	md := sd.Methods().ByName(protoreflect.Name(method))
+	if md == nil {
+		var names []string
+		for i := range sd.Methods().Len() {
+			names = append(names, string(sd.Methods().Get(i).Name()))
+		}
+		return nil, status.Errorf(codes.NotFound, "service %s has no method %s; it has %s", service, method, strings.Join(names, ", "))
+	}
+	return md, nil
+}
+
+// invoke makes the call and prints what comes.
+func invoke(ctx context.Context, stdout, stderr io.Writer, address string, method protoreflect.MethodDescriptor, data string) error {
+	requests, err := readRequests(method, data)
+	if err != nil {
+		return err
+	}
+	conn, err := dial(address)
+	if err != nil {
+		return err
+	}
+	defer conn.Close() //nolint:errcheck // only read
+	desc := &grpc.StreamDesc{ClientStreams: method.IsStreamingClient(), ServerStreams: method.IsStreamingServer()}
+	stream, err := conn.NewStream(ctx, desc, fmt.Sprintf("/%s/%s", method.Parent().FullName(), method.Name()))
+	if err != nil {
+		return err
+	}
+	for _, r := range requests {
+		if err := stream.SendMsg(r); err != nil && !errors.Is(err, io.EOF) {
+			return err
+		}
+	}
+	if err := stream.CloseSend(); err != nil {
+		return err
+	}
+	for {
+		reply := dynamicpb.NewMessage(method.Output())
+		if err := stream.RecvMsg(reply); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			return err
+		}
+		if err := printMessage(stdout, reply); err != nil {
+			return err
+		}
+		if !method.IsStreamingServer() {
+			break
+		}
+	}
+	if token := answerToken(stream); token != "" {
+		fmt.Fprintf(stderr, "token %s\n", token)
+	}
+	return nil
+}
+
+func answerToken(stream grpc.ClientStream) string {
+	if header, err := stream.Header(); err == nil {
+		if v := header.Get("millrace-token"); len(v) > 0 {
+			return v[0]
+		}
+	}
+	if v := stream.Trailer().Get("millrace-token"); len(v) > 0 {
+		return v[0]
+	}
+	return ""
+}
+
+// readRequests reads JSON documents, exactly one where the input does not stream.
+func readRequests(method protoreflect.MethodDescriptor, data string) ([]proto.Message, error) {
+	var requests []proto.Message
+	documents := json.NewDecoder(strings.NewReader(data))
+	for {
+		var raw json.RawMessage
+		if err := documents.Decode(&raw); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			return nil, usagef("request is not JSON: %w", err)
+		}
+		msg := dynamicpb.NewMessage(method.Input())
+		if err := protojson.Unmarshal(raw, msg); err != nil {
+			return nil, usagef("request is no %s: %w", method.Input().FullName(), err)
+		}
+		requests = append(requests, msg)
+	}
+	if !method.IsStreamingClient() && len(requests) != 1 {
+		return nil, usagef("%s takes one request, %d were given", method.Name(), len(requests))
+	}
+	return requests, nil
+}
+
+func printMessage(w io.Writer, msg proto.Message) error {
+	options := protojson.MarshalOptions{EmitDefaultValues: true, Multiline: isTerminal(w)}
+	b, err := options.Marshal(msg)
+	if err != nil {
+		return err
+	}
+	if !options.Multiline {
+		if b, err = compact(b); err != nil {
+			return err
+		}
+	}
+	_, err = fmt.Fprintf(w, "%s\n", b)
+	return err
+}
+
+func isUnreachable(err error) bool {
+	return status.Code(err) == codes.Unavailable && (strings.Contains(err.Error(), "connection refused") || errors.Is(err, os.ErrDeadlineExceeded))
+}

@@ -1,0 +1,67 @@
+package cli
+
+import (
+	"fmt"
+	"os"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/millrace-io/millrace/internal/node"
+)
+
+// addSettings makes every setting a flag.
+func addSettings(flags *pflag.FlagSet) {
+	flags.String("config", "", "configuration file; "+node.DefaultFile+" is read when it is there")
+	for _, s := range node.Settings() {
+		usage := s.Help + " [" + s.Env() + "]"
+		if s.Bool {
+			flags.Bool(s.Name, s.Default == "true", usage)
+		} else {
+			flags.String(s.Name, s.Default, usage)
+		}
+	}
+}
+
+// loadSettings reads the settings from flags, environment and file. given says which flags were set.
+func loadSettings(cmd *cobra.Command) (*node.Config, node.Origin, error) {
+	given := map[string]string{}
+	cmd.Flags().Visit(func(f *pflag.Flag) { given[f.Name] = f.Value.String() })
+	file := given["config"]
+	c, origin, err := node.Load(node.Sources{Flags: given, Env: os.LookupEnv, File: file})
+	if err != nil {
+		return nil, nil, usageError{err}
+	}
+	return c, origin, nil
+}
+
+// config prints the settings that would apply, and where each comes from.
+func config() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "config", Short: "Print every setting, its value and where it comes from", Args: cobra.NoArgs,
+		Long: "Print every setting as it would apply to dev and run here. The values, in a file, are a valid configuration.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, origin, err := loadSettings(cmd)
+			if err != nil {
+				return err
+			}
+			if !isTerminal(cmd.OutOrStdout()) {
+				for _, s := range node.Settings() {
+					if _, err := fmt.Fprintf(cmd.OutOrStdout(), "%s: %q # %s\n", s.Name, s.Get(c), origin[s.Name]); err != nil {
+						return err
+					}
+				}
+				return nil
+			}
+			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+			fmt.Fprintln(w, "SETTING\tVALUE\tFROM\tMEANING")
+			for _, s := range node.Settings() {
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", s.Name, s.Get(c), origin[s.Name], s.Help)
+			}
+			return w.Flush()
+		},
+	}
+	addSettings(cmd.Flags())
+	return cmd
+}

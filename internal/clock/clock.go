@@ -1,0 +1,82 @@
+// Package clock is time as a value that is passed in, so that tests can turn it by hand. It starts no goroutine.
+package clock
+
+import (
+	"sync"
+	"time"
+)
+
+// Clock tells the time and wakes those who wait for it.
+type Clock interface {
+	Now() time.Time
+	// After returns a channel that gets one value when d has passed, and a function that gives up waiting.
+	After(d time.Duration) (<-chan time.Time, func())
+}
+
+// Wall is the machine's clock.
+type Wall struct{}
+
+// Now returns the present time with its monotonic reading.
+func (Wall) Now() time.Time { return time.Now() }
+
+// After waits on the machine's clock.
+func (Wall) After(d time.Duration) (<-chan time.Time, func()) {
+	t := time.NewTimer(d)
+	return t.C, func() { t.Stop() }
+}
+
+// Manual is a clock that stands still until it is advanced. Its methods may be called from many goroutines.
+type Manual struct {
+	mu      sync.Mutex
+	now     time.Time
+	waiting map[chan time.Time]time.Time
+}
+
+// NewManual returns a manual clock that shows start.
+func NewManual(start time.Time) *Manual {
+	return &Manual{now: start, waiting: map[chan time.Time]time.Time{}}
+}
+
+// Now returns the time to which the clock was turned.
+func (m *Manual) Now() time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.now
+}
+
+// After waits until the clock is advanced by d.
+func (m *Manual) After(d time.Duration) (<-chan time.Time, func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	ch := make(chan time.Time, 1)
+	if d <= 0 {
+		ch <- m.now
+		return ch, func() {}
+	}
+	m.waiting[ch] = m.now.Add(d)
+	return ch, func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		delete(m.waiting, ch)
+	}
+}
+
+// Advance turns the clock on by d and wakes everyone whose time has come.
+func (m *Manual) Advance(d time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.now = m.now.Add(d)
+	for ch, due := range m.waiting {
+		if !due.After(m.now) {
+			delete(m.waiting, ch)
+			ch <- m.now
+		}
+	}
+}
+
+// Waiting returns how many waits are open, so that a test can tell when someone has gone to sleep.
+func (m *Manual) Waiting() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.waiting)
+}

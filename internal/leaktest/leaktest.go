@@ -1,0 +1,13 @@
+package leaktest
+
+import (
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+// Main runs the tests of a package and then looks for goroutines that are still there. It ends the process: with the tests'
+// own status, or with 1 and the stacks when something leaked.
+func Main(m *testing.M) {
+	goleak.VerifyTestMain(m)
+}

@@ -1,0 +1,34 @@
+package observe
+
+// Keys of log attributes: one name for one thing in every line.
+const (
+	App        = "app"
+	Generation = "generation"
+	Partition  = "partition"
+	Offset     = "offset"
+	Epoch      = "epoch"
+	Nonce      = "nonce"
+	Owner      = "owner" // advertised address of a worker
+	Peer       = "peer"
+	Entity     = "entity" // type/id
+	EntityType = "entity_type"
+	Command    = "command" // full method name
+	CommandID  = "command_id"
+	Principal  = "principal"
+	Projection = "projection"
+	Saga       = "saga"
+	Timer      = "timer"
+	Topic      = "topic"
+	Token      = "token"
+	Task       = "task"
+	Attempt    = "attempt"
+	Records    = "records"
+	Bytes      = "bytes"
+	Lag        = "lag"     // records
+	Took       = "took"    // duration
+	Address    = "address" // of a listener or a remote end
+	Path       = "path"    // in the file system
+	Cause      = "cause"   // why something was stopped or given up
+	Error      = "error"
+	TraceID    = "trace_id"
+)

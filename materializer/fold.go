@@ -1,0 +1,211 @@
+package materializer
+
+import (
+	"bytes"
+	"fmt"
+
+	"github.com/millrace-io/millrace/broker-adapter"
+	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/entities/record"
+)
+
+// Entry is one record of a journal with its envelope decoded.
+type Entry struct {
+	Offset   int64
+	Key      []byte
+	Value    []byte
+	Envelope record.Envelope
+}
+
+// Fold is the one way from records to rows, for one partition: catch-up, standby, gap scan, bulk rebuild and the owner's
+// own acknowledged records all go through Step. It belongs to one goroutine at a time.
+//
+// The rows that it produces are blind writes: nothing is read to fold, so that the same code can write into a batch of a
+// store or into the overlay of a bulk rebuild.
+type Fold struct {
+	address Address
+	rule    record.Rule
+	meta    Meta
+	parser  record.Parser
+	group   []Entry
+	entry   Entry
+	// key and value are scratch space.
+	key, value []byte
+	counts     FoldCounts
+}
+
+// FoldCounts are what a fold met, since it began.
+type FoldCounts struct {
+	// Records is the number of records, Events that of stored events.
+	Records, Events uint64
+	// Stale records were void by the reader rule, Foreign ones had no readable envelope.
+	Stale, Foreign uint64
+	// DroppedGroups were incomplete when another group began under the same owner: an alarm.
+	DroppedGroups uint64
+}
+
+// NewFold returns a fold that goes on where meta says. A zero meta is an empty partition of the given topic.
+func NewFold(a Address, topicID string, meta Meta) *Fold {
+	if meta == (Meta{}) {
+		meta = Meta{FoldVersion: FoldVersion, TopicID: topicID}
+	}
+	f := &Fold{address: a, meta: meta}
+	f.rule.Current = meta.Owner
+	return f
+}
+
+// Meta returns what the rows written so far vouch for. Next never points inside an open group.
+func (f *Fold) Meta() Meta { return f.meta }
+
+// Owner returns the owner by the reader rule after the last record.
+func (f *Fold) Owner() record.Owner { return f.rule.Current }
+
+// Counts returns what the fold met.
+func (f *Fold) Counts() FoldCounts { return f.counts }
+
+// Record folds a record as it was read from the log. The record is not kept.
+func (f *Fold) Record(rows Rows, r *broker.Record) (record.Verdict, error) {
+	f.entry.Offset, f.entry.Key, f.entry.Value = r.Offset, r.Key, r.Value
+	if err := f.parser.Parse(r.Header(record.HeaderKey), &f.entry.Envelope); err != nil {
+		f.counts.Records++
+		f.counts.Foreign++
+		f.passed(r.Offset)
+		return f.rule.Foreign(), nil
+	}
+	if f.entry.Envelope.Kind == record.Claim {
+		// A claim cannot know the log's clock; every later record of its owner counts from its append time.
+		f.entry.Envelope.LogTime = r.Time.UnixNano()
+	}
+	return f.Step(rows, &f.entry)
+}
+
+// Step folds one decoded record and writes the rows of the group that it completes. The entry is not kept.
+func (f *Fold) Step(rows Rows, e *Entry) (record.Verdict, error) {
+	f.counts.Records++
+	verdict, dropped := f.rule.Step(&e.Envelope)
+	if dropped {
+		f.group = f.group[:0]
+		if verdict != record.Claimed {
+			f.counts.DroppedGroups++
+		}
+	}
+	var err error
+	switch verdict {
+	case record.Void:
+		f.counts.Stale++
+	case record.Pending:
+		f.group = append(f.group, e.clone())
+	case record.Complete:
+		for i := range f.group {
+			if err = f.write(rows, &f.group[i]); err != nil {
+				return verdict, err
+			}
+		}
+		f.group = f.group[:0]
+		err = f.write(rows, e)
+	case record.Claimed, record.Control, record.Foreign:
+	}
+	if verdict != record.Void {
+		f.meta.LogTime = max(f.meta.LogTime, e.Envelope.LogTime)
+	}
+	f.passed(e.Offset)
+	return verdict, err
+}
+
+// passed moves Next behind an offset, unless a group is open.
+func (f *Fold) passed(offset int64) {
+	f.meta.Owner = f.rule.Current
+	if !f.rule.Open() {
+		f.meta.Next = offset + 1
+	}
+}
+
+// WriteMeta writes the row that vouches for all rows written so far. It belongs into the same batch.
+func (f *Fold) WriteMeta(rows Rows) error {
+	f.value = f.meta.append(f.value[:0])
+	return rows.Put(f.address.metaKey(), f.value)
+}
+
+// Restart makes the fold forget an open group, so that reading goes on at Meta().Next.
+func (f *Fold) Restart() {
+	f.rule = record.Rule{Current: f.meta.Owner}
+	f.group = f.group[:0]
+}
+
+func (e *Entry) clone() Entry {
+	c := *e
+	c.Key = bytes.Clone(e.Key)
+	c.Value = bytes.Clone(e.Value)
+	c.Envelope.Answer = bytes.Clone(e.Envelope.Answer)
+	return c
+}
+
+// write turns one valid record into rows.
+func (f *Fold) write(rows Rows, e *Entry) error {
+	typ, id, found := bytes.Cut(e.Key, []byte{'/'})
+	if !found {
+		return fmt.Errorf("%w: offset %d: key %q of a %s record names no entity", ErrUnfoldable, e.Offset, e.Key, e.Envelope.Kind)
+	}
+	env := &e.Envelope
+	head := Head{Offset: e.Offset, Sequence: env.Sequence}
+	f.key = appendEntity(f.key[:0], f.address, typ, id)
+	prefix := f.key
+	payload := entities.Payload{TypeURL: env.TypeURL, Value: e.Value}
+	switch env.Kind {
+	case record.Event:
+		f.counts.Events++
+		head.Kind = entities.EventSourced
+		f.value = appendContent(f.value[:0], env.Sequence, payload)
+		if err := rows.Put(appendTail(prefix, env.Sequence), f.value); err != nil {
+			return err
+		}
+	case record.Snapshot:
+		head.Kind = entities.EventSourced
+		f.value = appendContent(f.value[:0], env.Sequence, payload)
+		if err := rows.Put(append(prefix, entityState), f.value); err != nil {
+			return err
+		}
+		for seq := env.PreviousSnapshot + 1; seq <= env.Sequence; seq++ {
+			if err := rows.Delete(appendTail(prefix, seq)); err != nil {
+				return err
+			}
+		}
+	case record.State:
+		f.counts.Events++
+		head.Kind = entities.Value
+		f.value = appendContent(f.value[:0], 0, payload)
+		if err := rows.Put(append(prefix, entityState), f.value); err != nil {
+			return err
+		}
+	case record.Delete:
+		f.counts.Events++
+		head.Kind, head.Deleted = entities.Value, true
+		if err := rows.Delete(append(prefix, entityState)); err != nil {
+			return err
+		}
+	default:
+		return fmt.Errorf("%w: offset %d: kind %s is not known to this version: use the version that wrote it, or a newer one", ErrUnfoldable, e.Offset, env.Kind)
+	}
+	if err := rows.Put(appendIndex(prefix, e.Offset), nil); err != nil {
+		return err
+	}
+	f.value = head.append(f.value[:0])
+	if err := rows.Put(append(prefix, entityHead), f.value); err != nil {
+		return err
+	}
+	if env.CommandID == "" || env.Index+1 != env.Size() {
+		return nil
+	}
+	return f.remember(rows, prefix, e)
+}
+
+// remember writes the dedup row of a command, with its last record.
+func (f *Fold) remember(rows Rows, prefix []byte, e *Entry) error {
+	stored := Stored{PayloadHash: e.Envelope.PayloadHash, Offset: e.Offset, LogTime: e.Envelope.LogTime, Answer: e.Envelope.Answer}
+	f.value = stored.append(f.value[:0])
+	key := appendDedup(prefix, e.Envelope.Principal, e.Envelope.CommandID)
+	if err := rows.Put(key, f.value); err != nil {
+		return err
+	}
+	return rows.Put(appendExpiry(nil, f.address, e.Envelope.LogTime, key), nil)
+}

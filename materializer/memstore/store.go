@@ -1,0 +1,224 @@
+package memstore
+
+import (
+	"bytes"
+	"fmt"
+	"io/fs"
+	"sync"
+	"sync/atomic"
+
+	"github.com/millrace-io/millrace/materializer"
+)
+
+// Store is a materializer.Store in memory. Make it with New.
+type Store struct {
+	rows   atomic.Pointer[node] // nil is empty
+	closed atomic.Bool
+
+	writing sync.Mutex // held by whoever replaces rows
+	durable *node      // what a power cut would leave; guarded by writing
+}
+
+var _ materializer.Store = (*Store)(nil)
+
+// New returns an empty store.
+func New() *Store { return &Store{} }
+
+// Crash returns a new store with the rows that were durable: those at the last Flush, Ingest, DropRange or Close. The
+// receiver is left alone.
+func (s *Store) Crash() *Store {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	return holding(s.durable)
+}
+
+// Clone returns a new store with all rows, as after a crash that lost nothing. The receiver is left alone.
+func (s *Store) Clone() *Store { return holding(s.rows.Load()) }
+
+func holding(rows *node) *Store {
+	s := &Store{durable: rows}
+	s.rows.Store(rows)
+	return s
+}
+
+// Get returns a copy of the row's value, or nil.
+func (s *Store) Get(key []byte) ([]byte, error) {
+	if s.closed.Load() {
+		return nil, errClosed("get from store")
+	}
+	return s.rows.Load().copyOf(key), nil
+}
+
+// Scan yields the rows with lower <= key < upper; an empty upper is no bound.
+func (s *Store) Scan(lower, upper []byte, yield func(key, value []byte) bool) error {
+	if s.closed.Load() {
+		return errClosed("scan store")
+	}
+	s.rows.Load().scan(lower, upper, yield)
+	return nil
+}
+
+// NewBatch returns an empty batch.
+func (s *Store) NewBatch() materializer.Batch { return &batch{store: s} }
+
+// Snapshot returns the present rows.
+func (s *Store) Snapshot() materializer.Snapshot { return &snapshot{store: s, rows: s.rows.Load()} }
+
+// Ingest adds the rows at once, or none of them if their keys do not ascend.
+func (s *Store) Ingest(next func() (materializer.Row, bool)) error {
+	var rows []materializer.Row
+	for row, ok := next(); ok; row, ok = next() {
+		if n := len(rows); n > 0 && bytes.Compare(rows[n-1].Key, row.Key) >= 0 {
+			return fmt.Errorf("ingest into store: key %q follows %q: keys must ascend strictly", row.Key, rows[n-1].Key)
+		}
+		rows = append(rows, owned(row))
+	}
+	return s.write("ingest into store", func(root *node) *node { return apply(root, rows) }, true)
+}
+
+// DropRange removes the rows with lower <= key < upper; an empty upper is no bound.
+func (s *Store) DropRange(lower, upper []byte) error {
+	return s.write("drop range of store", func(root *node) *node {
+		if len(upper) > 0 && bytes.Compare(lower, upper) >= 0 {
+			return root
+		}
+		below, rest := root.split(lower)
+		if len(upper) == 0 {
+			return below
+		}
+		_, above := rest.split(upper)
+		return merge(below, above)
+	}, true)
+}
+
+// Flush makes what was committed survive Crash.
+func (s *Store) Flush() error {
+	return s.write("flush store", func(root *node) *node { return root }, true)
+}
+
+// Size returns the bytes of all keys and values; 0 after Close.
+func (s *Store) Size() uint64 {
+	if s.closed.Load() {
+		return 0
+	}
+	return s.rows.Load().bytes()
+}
+
+// Close ends the use of the store, its snapshots and batches. It may be called again.
+func (s *Store) Close() error {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	if !s.closed.Swap(true) {
+		s.durable = s.rows.Load()
+	}
+	return nil
+}
+
+// write replaces the rows by what change makes of them.
+func (s *Store) write(doing string, change func(*node) *node, durable bool) error {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	if s.closed.Load() {
+		return errClosed(doing)
+	}
+	root := change(s.rows.Load())
+	s.rows.Store(root)
+	if durable {
+		s.durable = root
+	}
+	return nil
+}
+
+// copyOf returns a copy of the value of one row: never nil if the row is there.
+func (n *node) copyOf(key []byte) []byte {
+	row := n.get(key)
+	if row == nil {
+		return nil
+	}
+	return append(make([]byte, 0, len(row.value)), row.value...)
+}
+
+func apply(root *node, rows []materializer.Row) *node {
+	for _, row := range rows {
+		if row.Delete {
+			root = root.remove(row.Key)
+		} else {
+			root = root.put(leaf(row.Key, row.Value))
+		}
+	}
+	return root
+}
+
+func owned(row materializer.Row) materializer.Row {
+	row.Key, row.Value = bytes.Clone(row.Key), bytes.Clone(row.Value)
+	return row
+}
+
+func errClosed(doing string) error { return fmt.Errorf("%s: %w", doing, fs.ErrClosed) }
+
+// batch implements materializer.Batch.
+type batch struct {
+	store *Store // nil after Close
+	rows  []materializer.Row
+}
+
+func (b *batch) Put(key, value []byte) error {
+	return b.add(materializer.Row{Key: key, Value: value})
+}
+
+func (b *batch) Delete(key []byte) error {
+	return b.add(materializer.Row{Key: key, Delete: true})
+}
+
+func (b *batch) add(row materializer.Row) error {
+	if b.store == nil {
+		return errClosed("write to batch")
+	}
+	b.rows = append(b.rows, owned(row))
+	return nil
+}
+
+func (b *batch) Commit() error {
+	if b.store == nil {
+		return errClosed("commit batch")
+	}
+	err := b.store.write("commit to store", func(root *node) *node { return apply(root, b.rows) }, false)
+	if err != nil {
+		return err
+	}
+	clear(b.rows)
+	b.rows = b.rows[:0]
+	return nil
+}
+
+func (b *batch) Close() error {
+	b.store, b.rows = nil, nil
+	return nil
+}
+
+// snapshot implements materializer.Snapshot.
+type snapshot struct {
+	store  *Store
+	rows   *node
+	closed atomic.Bool
+}
+
+func (s *snapshot) Get(key []byte) ([]byte, error) {
+	if s.closed.Load() || s.store.closed.Load() {
+		return nil, errClosed("get from snapshot")
+	}
+	return s.rows.copyOf(key), nil
+}
+
+func (s *snapshot) Scan(lower, upper []byte, yield func(key, value []byte) bool) error {
+	if s.closed.Load() || s.store.closed.Load() {
+		return errClosed("scan snapshot")
+	}
+	s.rows.scan(lower, upper, yield)
+	return nil
+}
+
+func (s *snapshot) Close() error {
+	s.closed.Store(true)
+	return nil
+}

@@ -1,0 +1,26 @@
+// Package pebblestore is the materializer.Store of production: Pebble without its write-ahead log, because the journal is
+// the log. A commit is durable once a later Flush (or Ingest, DropRange, Close, or Pebble itself when a memtable is full)
+// has written it; until then a crash forgets it, always a suffix of the batches and never half of one. The fold's position
+// is a row of the same batch, so the partition knows from where to read again. Whoever owns the store bounds that reading
+// by calling Flush from time to time.
+//
+// # Concurrency
+//
+// All methods of Store and of a snapshot may be called from any goroutine; a Batch belongs to one. Pebble owns the
+// goroutines that flush and compact, and Close waits for them; this package starts none. A commit blocks while Pebble has
+// MemTableStopWritesThreshold memtables to flush. Close waits for calls that are under way, so it must not be called from
+// inside a Scan.
+//
+// Locks, in the order in which they are taken: the gate (not a lock, but Close waits on it), Store.order, then Pebble's own
+// or health.mu or Store.snapshotsMu, which are held over nothing else.
+//
+// # Errors
+//
+//   - materializer.ErrCorrupt: a file is damaged, missing or from a newer version. The store stays as it is; delete its
+//     directory and rebuild. It is found at Open, by a read, or in the background, and then every write reports it.
+//   - ErrLocked: another process, or this one, has the directory open.
+//   - fs.ErrClosed: the store, snapshot or batch was closed.
+//   - Anything else is the disk's: full, unwritable. Pebble goes on trying in the background. Commits are refused, because
+//     what they add could not be kept, until a flush succeeds; Flush tries at once. After an error in Pebble's manifest
+//     they are refused until the store is opened again.
+package pebblestore

@@ -1,0 +1,105 @@
+package pebblestore
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// Defaults and fixed settings. The reasons for the numbers are measurements on two cores.
+const (
+	defaultCacheBytes       = 64 << 20
+	defaultMemTableBytes    = 64 << 20
+	defaultIngestTableBytes = 64 << 20
+
+	// formatVersion is raised only by a named step: a directory never goes back to an earlier one.
+	formatVersion = pebble.FormatTableFormatV6
+
+	bloomBitsPerKey       = 10 // one false positive in a hundred, for look-ups of rows that are not there
+	l0CompactionThreshold = 4
+	stopWritesMemTables   = 4 // flushes may fall this far behind before commits wait
+	minCompactions        = 1
+	maxCompactions        = 2
+
+	// minMemTableBytes keeps tests honest: below it a single commit may not fit.
+	minMemTableBytes = 16 << 10
+)
+
+// Options say where a store lies and how much memory it may use. Only Dir is required.
+type Options struct {
+	// Dir is the directory of the store, made if it is missing. It belongs to the store alone.
+	Dir string
+	// FS is where Dir lies; nil is the operating system's. vfs.NewMem() gives a worker without a disk.
+	FS vfs.FS
+	// CacheBytes bounds the cache of blocks read; 0 is 64 MiB. On a server 1 to 2 GiB pay off.
+	CacheBytes int64
+	// MemTableBytes is how much is collected in memory before Pebble flushes it; up to four such tables are held. 0 is
+	// 64 MiB.
+	MemTableBytes uint64
+	// IngestTableBytes bounds one sorted table of an ingest; 0 is 64 MiB.
+	IngestTableBytes uint64
+	// OnFailure is called when the store begins to refuse writes, from a goroutine that must not be kept waiting and must
+	// not call the store. It may be called again after a recovery. May be nil.
+	OnFailure func(error)
+	// OnWarning is called with what Pebble thinks worth a line in the log, under the same conditions. May be nil.
+	OnWarning func(message string)
+}
+
+// validated returns the options with defaults filled in, or an error that names every one that is wrong.
+func (o Options) validated() (Options, error) {
+	if o.FS == nil {
+		o.FS = vfs.Default
+	}
+	if o.CacheBytes == 0 {
+		o.CacheBytes = defaultCacheBytes
+	}
+	if o.MemTableBytes == 0 {
+		o.MemTableBytes = defaultMemTableBytes
+	}
+	if o.IngestTableBytes == 0 {
+		o.IngestTableBytes = defaultIngestTableBytes
+	}
+	if o.OnFailure == nil {
+		o.OnFailure = func(error) {}
+	}
+	if o.OnWarning == nil {
+		o.OnWarning = func(string) {}
+	}
+	var wrong []error
+	if o.Dir == "" {
+		wrong = append(wrong, errors.New("store has no directory: set Dir"))
+	}
+	if o.CacheBytes < 0 {
+		wrong = append(wrong, fmt.Errorf("store %s: CacheBytes is %d: it must not be negative", o.Dir, o.CacheBytes))
+	}
+	if o.MemTableBytes < minMemTableBytes {
+		wrong = append(wrong, fmt.Errorf("store %s: MemTableBytes is %d: the least is %d", o.Dir, o.MemTableBytes, minMemTableBytes))
+	}
+	return o, errors.Join(wrong...)
+}
+
+// pebble returns the settings for Pebble.
+func (o Options) pebble(s *Store) *pebble.Options {
+	p := &pebble.Options{
+		FS:                          vfs.OnDiskFull(o.FS, s.health.diskFull),
+		DisableWAL:                  true,
+		FormatMajorVersion:          formatVersion,
+		CacheSize:                   o.CacheBytes,
+		MemTableSize:                o.MemTableBytes,
+		MemTableStopWritesThreshold: stopWritesMemTables,
+		L0CompactionThreshold:       l0CompactionThreshold,
+		CompactionConcurrencyRange:  func() (lower, upper int) { return minCompactions, maxCompactions },
+		Logger:                      logger{&s.health},
+		EventListener:               s.health.listener(),
+	}
+	for level := range p.Levels {
+		p.Levels[level].FilterPolicy = bloom.FilterPolicy(bloomBitsPerKey)
+	}
+	// An ingest that waits in the queue of memtables is durable only with the write-ahead log that is off.
+	p.Experimental.DisableIngestAsFlushable = func() bool { return true }
+	p.EnsureDefaults()
+	return p
+}

@@ -1,0 +1,112 @@
+package pebblestore_test
+
+import (
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/millrace-io/millrace/internal/observe"
+)
+
+func TestStatsCountWhatHappened(t *testing.T) {
+	store := open(t, small(vfs.NewMem()))
+	fill(t, store)
+	for i := range rows {
+		key, _ := row(i)
+		if _, err := store.Get(key); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := store.Get(append(key, 'x')); err != nil { // absent
+			t.Fatal(err)
+		}
+	}
+	snapshot := store.Snapshot()
+	s := store.Stats()
+	for name, n := range map[string]int64{
+		"DiskBytes": int64(s.DiskBytes), "MemTableBytes": int64(s.MemTableBytes), "MemTables": s.MemTables,
+		"Flushes": s.Flushes, "WrittenBytes": int64(s.WrittenBytes), "CommittedBytes": int64(s.CommittedBytes),
+		"CacheHits": s.CacheHits, "CacheMisses": s.CacheMisses, "FilterHits": s.FilterHits, "Snapshots": int64(s.Snapshots),
+	} {
+		if n <= 0 {
+			t.Errorf("%s is %d, want more", name, n)
+		}
+	}
+	if want := uint64(rows / 100); s.Commits != want {
+		t.Errorf("Commits is %d, want %d", s.Commits, want)
+	}
+	if s.Failure != nil {
+		t.Errorf("Failure is %v", s.Failure)
+	}
+	if err := snapshot.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := store.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestEveryMetricIsEmitted(t *testing.T) {
+	store := open(t, small(vfs.NewMem()))
+	fill(t, store)
+	source := store.Metrics()
+	if _, err := observe.Collector(source); err != nil {
+		t.Error(err)
+	}
+	values := emitted{}
+	source.Collect(values)
+	if values["millrace_pebblestore_disk_bytes"] == 0 || values["millrace_pebblestore_commits_total"] != rows/100 {
+		t.Errorf("values are %v", values)
+	}
+	if err := store.Close(); err != nil {
+		t.Error(err)
+	}
+	source.Collect(values) // a scrape may come late
+	for _, m := range source.Metrics {
+		if _, ok := values[m.Name]; !ok {
+			t.Errorf("%s is declared but not emitted", m.Name)
+		}
+	}
+}
+
+// emitted keeps the last value of each metric.
+type emitted map[string]float64
+
+func (e emitted) Value(name string, value float64, _ ...string) { e[name] = value }
+
+func (emitted) Latency(string, observe.Snapshot, ...string) {}
+
+// The hot path must not allocate beyond the value that it hands out.
+func TestHotPathAllocations(t *testing.T) {
+	options := small(vfs.NewMem())
+	options.MemTableBytes = 64 << 20 // no flush while counting
+	store := open(t, options)
+	fill(t, store)
+	key, value := row(7)
+	b := store.NewBatch()
+	get := testing.AllocsPerRun(200, func() {
+		if _, err := store.Get(key); err != nil {
+			t.Fatal(err)
+		}
+	})
+	put := testing.AllocsPerRun(200, func() {
+		if err := b.Put(key, value); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.Commit(); err != nil {
+			t.Fatal(err)
+		}
+	})
+	t.Logf("allocations: get %v, put and commit %v", get, put)
+	if get > 3 {
+		t.Errorf("Get allocates %v times", get)
+	}
+	if put > 1 {
+		t.Errorf("Put and Commit allocate %v times", put)
+	}
+	if err := b.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := store.Close(); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,260 @@
+package pebblestore
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/millrace-io/millrace/materializer"
+)
+
+// ErrLocked: somebody else has the store open.
+var ErrLocked = errors.New("directory is in use")
+
+// Store is a materializer.Store on Pebble. Make it with Open.
+type Store struct {
+	dir     string
+	options Options
+	tuning  *pebble.Options
+	db      *pebble.DB
+	lock    *pebble.Lock
+	gate    gate
+	health  health
+
+	// order is held shared by commits and alone by an ingest: between the flush of what was committed before an ingest and
+	// the ingest itself there must be no commit, or a crash could keep the ingest and forget the commit.
+	order sync.RWMutex
+
+	snapshotsMu sync.Mutex
+	snapshots   map[*snapshot]struct{} // those that are open
+
+	closing  sync.Once
+	closeErr error
+
+	ingested atomic.Uint64 // number of the last table built for an ingest
+	counters counters
+}
+
+var _ materializer.Store = (*Store)(nil)
+
+// Open opens the store in a directory, or makes an empty one there. See the package's documentation for its errors.
+func Open(o Options) (*Store, error) {
+	o, err := o.validated()
+	if err != nil {
+		return nil, err
+	}
+	if err := o.FS.MkdirAll(o.Dir, 0o755); err != nil {
+		return nil, fmt.Errorf("make store %s: %w", o.Dir, err)
+	}
+	lock, err := lockDirectory(o)
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{dir: o.Dir, options: o, lock: lock, gate: newGate(), snapshots: map[*snapshot]struct{}{}}
+	s.health.init(o)
+	s.tuning = o.pebble(s)
+	s.tuning.Lock = lock
+	if err := s.openFiles(); err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	return s, nil
+}
+
+func lockDirectory(o Options) (*pebble.Lock, error) {
+	lock, err := pebble.LockDirectory(o.Dir, o.FS)
+	if err == nil {
+		return lock, nil
+	}
+	if _, ok := errors.AsType[*fs.PathError](err); ok { // the lock file itself cannot be made
+		return nil, fmt.Errorf("lock store %s: %w", o.Dir, err)
+	}
+	return nil, fmt.Errorf("store %s: %w (%w): stop the other millrace process, or give this one its own directory", o.Dir, ErrLocked, err)
+}
+
+// openFiles removes what an interrupted ingest left and opens Pebble. What the operating system does not complain about
+// is the fault of the files.
+func (s *Store) openFiles() error {
+	if err := s.options.FS.RemoveAll(s.ingestDir()); err != nil {
+		return fmt.Errorf("open store %s: remove leftovers of an ingest: %w", s.dir, err)
+	}
+	db, err := pebble.Open(s.dir, s.tuning)
+	switch {
+	case err == nil:
+		s.db = db
+		return nil
+	case isDiskError(err) && !errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("open store %s: %w", s.dir, err)
+	default:
+		return damaged(s.dir, "open store", err)
+	}
+}
+
+// Get returns a copy of the row's value, or nil.
+func (s *Store) Get(key []byte) ([]byte, error) {
+	if !s.gate.enter() {
+		return nil, s.closed("get")
+	}
+	defer s.gate.leave()
+	return s.get(s.db, key)
+}
+
+// Scan yields the rows with lower <= key < upper as of the moment of the call; an empty upper is no bound.
+func (s *Store) Scan(lower, upper []byte, yield func(key, value []byte) bool) error {
+	if !s.gate.enter() {
+		return s.closed("scan")
+	}
+	defer s.gate.leave()
+	return s.scan(s.db, lower, upper, yield)
+}
+
+// DropRange removes the rows with lower <= key < upper; an empty upper is no bound. Disk space comes back later, by
+// compaction.
+func (s *Store) DropRange(lower, upper []byte) error {
+	if !s.gate.enter() {
+		return s.closed("drop range")
+	}
+	defer s.gate.leave()
+	if err := s.health.refusal(); err != nil {
+		return err
+	}
+	if err := s.deleteRange(lower, upper); err != nil {
+		return s.health.explain("drop range", err)
+	}
+	return s.flush()
+}
+
+func (s *Store) deleteRange(lower, upper []byte) error {
+	if len(upper) > 0 {
+		if bytes.Compare(lower, upper) >= 0 {
+			return nil
+		}
+		s.order.RLock()
+		defer s.order.RUnlock()
+		return s.db.DeleteRange(lower, upper, pebble.NoSync)
+	}
+	s.order.Lock() // no row may appear behind the last one meanwhile
+	defer s.order.Unlock()
+	last, err := s.lastKey()
+	if err != nil || last == nil || bytes.Compare(last, lower) < 0 {
+		return err
+	}
+	return s.db.DeleteRange(lower, append(last, 0), pebble.NoSync)
+}
+
+// lastKey returns a copy of the greatest key, or nil.
+func (s *Store) lastKey() ([]byte, error) {
+	rows, err := s.db.NewIter(nil)
+	if err != nil {
+		return nil, err
+	}
+	var last []byte
+	if rows.Last() {
+		last = slices.Clone(rows.Key())
+	}
+	return last, rows.Close()
+}
+
+// Flush makes everything that was committed durable. After a failure of the disk it tries again, and if that goes well the
+// store takes commits again.
+func (s *Store) Flush() error {
+	if !s.gate.enter() {
+		return s.closed("flush")
+	}
+	defer s.gate.leave()
+	return s.flush()
+}
+
+// flush waits until the present memtable is written. Pebble goes on trying when it cannot, so this also waits for the next
+// failure.
+func (s *Store) flush() error {
+	if err := s.health.finalRefusal(); err != nil {
+		return err
+	}
+	failed := s.health.nextFailure()
+	flushed, err := s.db.AsyncFlush()
+	if err != nil {
+		return s.health.explain("flush", err)
+	}
+	select {
+	case <-flushed:
+		s.health.recover()
+		return nil
+	case <-failed:
+		return s.health.refusal()
+	}
+}
+
+// Size returns the bytes on disk; 0 after Close.
+func (s *Store) Size() uint64 { return s.Stats().DiskBytes }
+
+// Close makes everything durable and closes the store with all its snapshots. The error says what could not be made
+// durable; the store is closed all the same. It may be called again, with the same result.
+func (s *Store) Close() error {
+	s.closing.Do(func() {
+		close(s.health.closing)
+		s.gate.close()
+		for _, open := range s.openSnapshots() {
+			_ = open.Close() // never fails
+		}
+		s.closeErr = errors.Join(
+			s.flush(),
+			s.health.explain("close", s.db.Close()),
+			s.health.explain("unlock", s.lock.Close()),
+		)
+	})
+	return s.closeErr
+}
+
+func (s *Store) closed(doing string) error {
+	return fmt.Errorf("%s: store %s: %w", doing, s.dir, fs.ErrClosed)
+}
+
+// get copies the row's value out of Pebble's memory.
+func (s *Store) get(r pebble.Reader, key []byte) ([]byte, error) {
+	value, release, err := r.Get(key)
+	if errors.Is(err, pebble.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, s.health.explain("get", err)
+	}
+	own := append(make([]byte, 0, len(value)), value...)
+	return own, s.health.explain("get", release.Close())
+}
+
+func (s *Store) scan(r pebble.Reader, lower, upper []byte, yield func(key, value []byte) bool) error {
+	if len(upper) > 0 && bytes.Compare(lower, upper) >= 0 {
+		return nil
+	}
+	rows, err := r.NewIter(&pebble.IterOptions{LowerBound: bound(lower), UpperBound: bound(upper)})
+	if err != nil {
+		return s.health.explain("scan", err)
+	}
+	for ok := rows.First(); ok; ok = rows.Next() {
+		value, err := rows.ValueAndErr()
+		if err != nil {
+			return s.health.explain("scan", errors.Join(err, rows.Close()))
+		}
+		if !yield(rows.Key(), value) {
+			break
+		}
+	}
+	return s.health.explain("scan", rows.Close())
+}
+
+// bound returns nil for an empty bound: Pebble takes only that for none.
+func bound(key []byte) []byte {
+	if len(key) == 0 {
+		return nil
+	}
+	return key
+}
+
+// ingestDir holds tables until they are ingested. It lies in the store's directory so that they can be linked in.
+func (s *Store) ingestDir() string { return s.options.FS.PathJoin(s.dir, "ingest") }

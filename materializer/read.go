@@ -1,0 +1,158 @@
+package materializer
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"github.com/millrace-io/millrace/entities"
+)
+
+// Partition reads the rows of one partition. It is a value; many goroutines may use it.
+type Partition struct {
+	Rows    Reader
+	Address Address
+}
+
+// Meta returns the partition's meta row; ok is false when there is none.
+func (p Partition) Meta() (m Meta, ok bool, err error) {
+	b, err := p.Rows.Get(p.Address.metaKey())
+	if err != nil || b == nil {
+		return Meta{}, false, err
+	}
+	m, err = parseMeta(b)
+	return m, err == nil, err
+}
+
+// Head returns an entity's first row; ok is false for an entity without records.
+func (p Partition) Head(key entities.Key) (h Head, ok bool, err error) {
+	b, err := p.Rows.Get(append(appendEntity(nil, p.Address, key.Type, key.ID), entityHead))
+	if err != nil || b == nil {
+		return Head{}, false, err
+	}
+	h, err = parseHead(b)
+	return h, err == nil, err
+}
+
+// Load returns everything by which an entity is brought to life. An entity without records is an empty Loaded.
+func (p Partition) Load(key entities.Key) (entities.Loaded, error) {
+	head, known, err := p.Head(key)
+	if err != nil || !known {
+		return entities.Loaded{}, err
+	}
+	loaded := entities.Loaded{Sequence: head.Sequence}
+	prefix := appendEntity(nil, p.Address, key.Type, key.ID)
+	b, err := p.Rows.Get(append(prefix, entityState))
+	if err != nil {
+		return entities.Loaded{}, err
+	}
+	var covered uint64
+	if b != nil {
+		sequence, payload, err := parseContent(b)
+		if err != nil {
+			return entities.Loaded{}, fmt.Errorf("%s: %w", key, err)
+		}
+		if head.Kind == entities.Value {
+			loaded.Value = &payload
+		} else {
+			covered = sequence
+			loaded.Snapshot = &entities.Snapshot{Sequence: sequence, State: payload}
+		}
+	}
+	if head.Sequence > covered {
+		loaded.Events = func(yield func(entities.Event) error) error {
+			return p.events(key, prefix, covered, head.Sequence, yield)
+		}
+	}
+	return loaded, nil
+}
+
+// events yields the tail rows after covered, and insists on every one of them up to last.
+func (p Partition) events(key entities.Key, prefix []byte, covered, last uint64, yield func(entities.Event) error) error {
+	want := covered + 1
+	lower, upper := appendTail(append([]byte(nil), prefix...), want), appendTail(append([]byte(nil), prefix...), last+1)
+	var stopped error
+	err := p.Rows.Scan(lower, upper, func(_, value []byte) bool {
+		sequence, payload, err := parseContent(value)
+		switch {
+		case err != nil:
+			stopped = fmt.Errorf("%s: event %d: %w", key, want, err)
+		case sequence != want:
+			stopped = fmt.Errorf("%s: %w: event %d is missing, found %d", key, ErrCorrupt, want, sequence)
+		default:
+			want++
+			stopped = yield(entities.Event{Sequence: sequence, Payload: payload})
+		}
+		return stopped == nil
+	})
+	if err == nil {
+		err = stopped
+	}
+	if err == nil && want != last+1 {
+		err = fmt.Errorf("%s: %w: event %d of %d is missing", key, ErrCorrupt, want, last)
+	}
+	return err
+}
+
+// Stored returns what is remembered of a command id; ok is false when nothing is. Whether it is still within the window is
+// for the caller to judge by log time.
+func (p Partition) Stored(key entities.Key, principal, commandID string) (s Stored, ok bool, err error) {
+	b, err := p.Rows.Get(appendDedup(appendEntity(nil, p.Address, key.Type, key.ID), principal, commandID))
+	if err != nil || b == nil {
+		return Stored{}, false, err
+	}
+	s, err = parseStored(b)
+	return s, err == nil, err
+}
+
+// History yields the offsets of an entity's records, oldest first.
+func (p Partition) History(key entities.Key, yield func(offset int64) bool) error {
+	prefix := append(appendEntity(nil, p.Address, key.Type, key.ID), entityIndex)
+	upper := append(append([]byte(nil), prefix[:len(prefix)-1]...), entityIndex+1)
+	return p.Rows.Scan(prefix, upper, func(row, _ []byte) bool {
+		return yield(int64(binary.BigEndian.Uint64(row[len(row)-8:]))) //nolint:gosec // offsets are positive
+	})
+}
+
+// Expire removes dedup rows whose log time is before the given one, at most limit of them, and returns how many. It only
+// frees space: rows outside the window are not honoured anyway.
+func Expire(store Store, a Address, before int64, limit int) (int, error) {
+	batch := store.NewBatch()
+	defer batch.Close() //nolint:errcheck // nothing to lose
+	lower := append(a.append(nil), rowExpiry)
+	upper := appendExpiry(nil, a, before, nil)
+	var failed error
+	n := 0
+	err := store.Scan(lower, upper, func(key, _ []byte) bool {
+		failed = expireOne(store, batch, key)
+		n++
+		return failed == nil && n < limit
+	})
+	if err == nil {
+		err = failed
+	}
+	if err != nil || n == 0 {
+		return 0, err
+	}
+	return n, batch.Commit()
+}
+
+// expireOne removes an expiry row and its dedup row, unless the id was used again since.
+func expireOne(rows Reader, batch Rows, expiry []byte) error {
+	dedup := append([]byte(nil), expiry[expiryHeader:]...)
+	b, err := rows.Get(dedup)
+	if err != nil {
+		return err
+	}
+	if b != nil {
+		stored, err := parseStored(b)
+		if err != nil {
+			return err
+		}
+		if uint64(stored.LogTime) == binary.BigEndian.Uint64(expiry[expiryHeader-8:]) { //nolint:gosec // log times are positive
+			if err := batch.Delete(dedup); err != nil {
+				return err
+			}
+		}
+	}
+	return batch.Delete(expiry)
+}

@@ -1,0 +1,169 @@
+package materializer
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/entities/record"
+)
+
+// Meta is what a partition's rows vouch for. It is committed in the same batch as the rows.
+type Meta struct {
+	FoldVersion uint64
+	// TopicID is that of the journal that was folded.
+	TopicID string
+	// Next is the offset of the first record without effect on the rows.
+	Next int64
+	// Owner is the owner by the reader rule before Next.
+	Owner record.Owner
+	// LogTime is the newest log time seen, in nanoseconds.
+	LogTime int64
+}
+
+func (m *Meta) append(buf []byte) []byte {
+	buf = binary.AppendUvarint(buf, m.FoldVersion)
+	buf = binary.AppendVarint(buf, m.Next)
+	buf = binary.AppendUvarint(buf, m.Owner.Epoch)
+	buf = binary.BigEndian.AppendUint64(buf, m.Owner.Nonce)
+	buf = binary.AppendVarint(buf, m.LogTime)
+	return append(buf, m.TopicID...)
+}
+
+func parseMeta(b []byte) (Meta, error) {
+	d := decoder{rest: b}
+	m := Meta{FoldVersion: d.uvarint(), Next: d.varint()}
+	m.Owner.Epoch = d.uvarint()
+	m.Owner.Nonce = d.fixed64()
+	m.LogTime = d.varint()
+	m.TopicID = string(d.rest)
+	return m, d.error("meta row")
+}
+
+// Head is the first row of an entity.
+type Head struct {
+	Kind entities.Kind
+	// Sequence is that of the last event.
+	Sequence uint64
+	// Offset is that of the entity's last record.
+	Offset int64
+	// Deleted says that a value entity's value was deleted.
+	Deleted bool
+}
+
+func (h *Head) append(buf []byte) []byte {
+	deleted := byte(0)
+	if h.Deleted {
+		deleted = 1
+	}
+	buf = append(buf, byte(h.Kind), deleted)
+	buf = binary.AppendUvarint(buf, h.Sequence)
+	return binary.AppendVarint(buf, h.Offset)
+}
+
+func parseHead(b []byte) (Head, error) {
+	d := decoder{rest: b}
+	h := Head{Kind: entities.Kind(d.byte()), Deleted: d.byte() == 1, Sequence: d.uvarint(), Offset: d.varint()}
+	return h, d.error("head row")
+}
+
+// appendContent encodes a payload behind the sequence that it stands for.
+func appendContent(buf []byte, sequence uint64, p entities.Payload) []byte {
+	buf = binary.AppendUvarint(buf, sequence)
+	buf = binary.AppendUvarint(buf, uint64(len(p.TypeURL)))
+	buf = append(buf, p.TypeURL...)
+	return append(buf, p.Value...)
+}
+
+func parseContent(b []byte) (sequence uint64, p entities.Payload, err error) {
+	d := decoder{rest: b}
+	sequence = d.uvarint()
+	p.TypeURL = string(d.bytes(d.uvarint()))
+	p.Value = d.rest
+	return sequence, p, d.error("state row")
+}
+
+// Stored is a command that took effect, as the dedup table remembers it.
+type Stored struct {
+	PayloadHash uint64
+	Offset      int64
+	// LogTime is when it took effect, in nanoseconds.
+	LogTime int64
+	// Answer is an encoded millrace.record.v1.Answer.
+	Answer []byte
+}
+
+func (s *Stored) append(buf []byte) []byte {
+	buf = binary.BigEndian.AppendUint64(buf, s.PayloadHash)
+	buf = binary.AppendVarint(buf, s.Offset)
+	buf = binary.AppendVarint(buf, s.LogTime)
+	return append(buf, s.Answer...)
+}
+
+func parseStored(b []byte) (Stored, error) {
+	d := decoder{rest: b}
+	s := Stored{PayloadHash: d.fixed64(), Offset: d.varint(), LogTime: d.varint(), Answer: d.rest}
+	return s, d.error("dedup row")
+}
+
+// decoder takes a row apart and remembers whether it was too short.
+type decoder struct {
+	rest  []byte
+	short bool
+}
+
+func (d *decoder) error(what string) error {
+	if d.short {
+		return fmt.Errorf("%w: %s is too short", ErrCorrupt, what)
+	}
+	return nil
+}
+
+func (d *decoder) byte() byte {
+	if len(d.rest) < 1 {
+		d.short = true
+		return 0
+	}
+	b := d.rest[0]
+	d.rest = d.rest[1:]
+	return b
+}
+
+func (d *decoder) uvarint() uint64 {
+	v, n := binary.Uvarint(d.rest)
+	return advance(d, v, n)
+}
+
+func (d *decoder) varint() int64 {
+	v, n := binary.Varint(d.rest)
+	return advance(d, v, n)
+}
+
+func advance[T int64 | uint64](d *decoder, v T, n int) T {
+	if n <= 0 {
+		d.short, d.rest = true, nil
+		return 0
+	}
+	d.rest = d.rest[n:]
+	return v
+}
+
+func (d *decoder) fixed64() uint64 {
+	if len(d.rest) < 8 {
+		d.short, d.rest = true, nil
+		return 0
+	}
+	v := binary.BigEndian.Uint64(d.rest)
+	d.rest = d.rest[8:]
+	return v
+}
+
+func (d *decoder) bytes(n uint64) []byte {
+	if uint64(len(d.rest)) < n {
+		d.short, d.rest = true, nil
+		return nil
+	}
+	b := d.rest[:n]
+	d.rest = d.rest[n:]
+	return b
+}

@@ -1,0 +1,224 @@
+package partitions
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/millrace-io/millrace/broker-adapter"
+	"github.com/millrace-io/millrace/entities/record"
+	"github.com/millrace-io/millrace/materializer"
+)
+
+// Assigned says that this worker should own the partition.
+func (c *core) Assigned() {
+	if c.assigned {
+		return
+	}
+	c.assigned = true
+	if c.state == Standby {
+		c.catchUp()
+	}
+}
+
+func (c *core) catchUp() {
+	c.state = CatchingUp
+	c.emit(effect{kind: doCatchUp})
+}
+
+// CaughtUp says that the log was folded up to next, that cur owns the partition there, and offers a random nonce.
+func (c *core) CaughtUp(cur record.Owner, next int64, nonce uint64) {
+	if c.state != CatchingUp {
+		return
+	}
+	if !c.assigned {
+		c.state = Standby
+		return
+	}
+	c.state = Claiming
+	c.owner = record.Owner{Epoch: cur.Epoch + 1, Nonce: nonce}
+	claim := record.Envelope{
+		Kind: record.Claim, Epoch: c.owner.Epoch, Nonce: c.owner.Nonce,
+		Claim: &record.ClaimInfo{Worker: c.worker, ReadTo: uint64(next), PreviousEpoch: cur.Epoch, PreviousNonce: cur.Nonce}, //nolint:gosec // offsets are positive
+	}
+	b := c.newBatch()
+	b.incarnation = c.incarnation
+	b.entries = append(b.entries, materializer.Entry{Envelope: claim})
+	c.emit(effect{kind: doClaim, batch: b})
+}
+
+// ClaimAcked takes the log's answer to the claim. On an error the claim may still arrive: its nonce is given up, and a late
+// own claim is just an unused epoch.
+func (c *core) ClaimAcked(incarnation uint64, result broker.AppendResult) {
+	if c.state != Claiming || incarnation != c.incarnation {
+		return
+	}
+	if result.Err != nil {
+		c.Failed(incarnation, fmt.Errorf("append claim: %w", result.Err))
+		return
+	}
+	if !checkReadBack {
+		c.activate(result.Base + 1)
+		return
+	}
+	c.emit(effect{kind: doReadBack, offset: result.Base})
+}
+
+// ReadBack says that the log was folded up to and including the claim, and who owns the partition there.
+func (c *core) ReadBack(incarnation uint64, cur record.Owner, next int64) {
+	if c.state != Claiming || incarnation != c.incarnation {
+		return
+	}
+	if cur != c.owner {
+		c.Failed(incarnation, errClaimLost)
+		return
+	}
+	c.activate(next)
+}
+
+var errClaimLost = errors.New("another worker claimed the partition first")
+
+func (c *core) activate(next int64) {
+	c.state, c.next, c.attempts = Active, next, 0
+	waiting := c.waiting
+	c.waiting = nil
+	for _, call := range waiting {
+		c.admit(call)
+	}
+	if !c.assigned {
+		c.drain()
+	}
+}
+
+// Failed says that catching up, claiming or reading back did not work. It is tried again after a pause, unless the error
+// says that data is gone.
+func (c *core) Failed(incarnation uint64, err error) {
+	if incarnation != c.incarnation || (c.state != CatchingUp && c.state != Claiming) {
+		return
+	}
+	if haltCause(err) {
+		c.Halt(err)
+		return
+	}
+	c.incarnation++
+	c.owner = record.Owner{}
+	c.lastFence = err.Error()
+	c.stepDown()
+}
+
+// stepDown goes back to the start: to claim again after a pause while assigned, else to stand by.
+func (c *core) stepDown() {
+	if !c.assigned {
+		wasDraining := c.state == Draining
+		c.state = Standby
+		c.refuseAll(c.takeWaiting(), errMoved(c.partition, c.lastFence))
+		if wasDraining {
+			c.emit(effect{kind: doReleased})
+		}
+		return
+	}
+	c.state = CatchingUp
+	c.attempts++
+	c.emit(effect{kind: doWait, attempt: c.attempts})
+}
+
+func (c *core) takeWaiting() []*Call {
+	waiting := c.waiting
+	c.waiting = nil
+	return waiting
+}
+
+// Waited says that the pause before another attempt is over.
+func (c *core) Waited(incarnation uint64) {
+	if incarnation != c.incarnation || c.state != CatchingUp {
+		return
+	}
+	if !c.assigned {
+		c.stepDown()
+		return
+	}
+	c.emit(effect{kind: doCatchUp})
+}
+
+// Revoked says that the partition should be released in order.
+func (c *core) Revoked() {
+	if !c.assigned {
+		c.emit(effect{kind: doReleased})
+		return
+	}
+	c.assigned = false
+	switch c.state {
+	case Active, Suspect:
+		c.drain()
+	case Standby, Halted:
+		c.emit(effect{kind: doReleased})
+	case CatchingUp, Claiming:
+		c.incarnation++
+		c.state, c.lastFence = Standby, "it was revoked"
+		c.refuseAll(c.takeWaiting(), errMoved(c.partition, c.lastFence))
+		c.emit(effect{kind: doReleased})
+	case Draining:
+	}
+}
+
+// drain stops intake and lets what is decided finish.
+func (c *core) drain() {
+	if c.state == Suspect {
+		c.fence("it was revoked while a gap was being read", false)
+		c.emit(effect{kind: doReleased})
+		return
+	}
+	c.state = Draining
+	c.drainBy = c.now.Mono + c.limits.DrainTimeout
+	for e := c.all.first; e != nil; e = e.next {
+		c.refuseAll(e.queue, errMoved(c.partition, "it is being released"))
+		e.queue = nil
+	}
+	c.drained()
+}
+
+// drained ends an orderly release when nothing is undecided or uncommitted any more.
+func (c *core) drained() {
+	if c.state != Draining || len(c.sent) > 0 || !c.open.empty() {
+		return
+	}
+	for e := c.all.first; e != nil; e = e.next {
+		if e.running != nil || e.opening {
+			return
+		}
+	}
+	b := c.newBatch()
+	b.entries = append(b.entries, c.control(record.Release))
+	b.incarnation = nobody
+	c.emit(effect{kind: doAppend, batch: b})
+	c.fence("it was released", true)
+}
+
+// nobody is the incarnation of a batch whose answer interests nobody.
+const nobody = ^uint64(0)
+
+// Lost says that the partition has another owner already.
+func (c *core) Lost() {
+	if !c.assigned {
+		return
+	}
+	c.assigned = false
+	c.fence("another worker owns it", false)
+}
+
+// Halt stops the partition until an operator looks at it: going on would hide that acknowledged data is gone.
+func (c *core) Halt(why error) {
+	c.halted = why
+	assigned := c.assigned
+	c.assigned = false
+	c.fence(why.Error(), false)
+	c.assigned, c.state = assigned, Halted
+	c.refuseAll(c.takeWaiting(), errHalted(c.partition, why))
+}
+
+func errWentBack(partition int32, base, next int64) error {
+	return fmt.Errorf("%w: partition %d: an append was put at offset %d, and %d was acknowledged before", broker.ErrRegressed, partition, base, next-1)
+}
+
+func notWritten(err error) bool {
+	return errors.Is(err, broker.ErrNotWritten) || errors.Is(err, broker.ErrTooLarge) || errors.Is(err, broker.ErrUnknownTopic)
+}

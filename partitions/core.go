@@ -1,0 +1,702 @@
+package partitions
+
+import (
+	"time"
+
+	"github.com/millrace-io/millrace/broker-adapter"
+	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/entities/record"
+	"github.com/millrace-io/millrace/materializer"
+)
+
+// State is where a partition stands on its way to ownership and back.
+type State uint8
+
+// The states of the log protocol. A fenced partition is at once CatchingUp again, or in Standby when it is not assigned.
+const (
+	Standby State = iota
+	CatchingUp
+	Claiming
+	Active
+	Suspect
+	Draining
+	Halted
+)
+
+var stateNames = [...]string{"standby", "catching up", "claiming", "active", "suspect", "draining", "halted"}
+
+// String returns the state as shown in status.
+func (s State) String() string { return stateNames[s] }
+
+// core is the owner's mind: a pure step function over one partition. Inputs are its methods, in the order in which a
+// partition meets them; each appends to effects, which the loop performs in order. Not safe for concurrent use.
+type core struct {
+	partition int32
+	worker    string
+	limits    Limits
+	// single: a lock keeps other writers out, so that answers that wrote nothing need no barrier.
+	single bool
+
+	state    State
+	assigned bool
+	now      Now
+	// incarnation counts ownerships that ended. What was begun under an earlier one is stale.
+	incarnation uint64
+	owner       record.Owner
+	// next is the offset that the next own record must get.
+	next     int64
+	attempts int
+	halted   error
+	drainBy  time.Duration
+	// lastFence says why the last ownership or attempt ended.
+	lastFence string
+
+	entities map[entities.Key]*entity
+	all      entityList
+	idle     []*idleList
+	active   int // bytes of all sessions
+	ids      map[commandID]*Call
+	// waiting are calls submitted before the partition was active.
+	waiting []*Call
+
+	open  *batch
+	sent  []*batch
+	spare []*batch
+
+	effects []effect
+}
+
+func newCore(partition int32, worker string, limits Limits, single bool) *core {
+	return &core{
+		partition: partition, worker: worker, limits: limits, single: single,
+		entities: map[entities.Key]*entity{}, ids: map[commandID]*Call{}, open: &batch{},
+	}
+}
+
+func (c *core) emit(e effect) { c.effects = append(c.effects, e) }
+
+// Submitted takes a command from a caller. call.stored is what the dedup table says about its id.
+func (c *core) Submitted(call *Call) {
+	switch {
+	case c.state == Halted:
+		c.refuse(call, errHalted(c.partition, c.halted))
+		return
+	case !c.assigned || c.state == Draining:
+		c.refuse(call, errMoved(c.partition, "it is not owned here"))
+		return
+	}
+	if c.state != Active && c.state != Suspect {
+		c.waiting = append(c.waiting, call)
+		return
+	}
+	c.admit(call)
+}
+
+// admit gives a call its place: with the answer that it had before, behind the same command, or with its entity.
+func (c *core) admit(call *Call) {
+	call.incarnation = c.incarnation
+	if call.cmd.ID != "" && c.repeated(call) {
+		return
+	}
+	e := c.entity(call)
+	if len(e.queue) >= c.limits.WaitingPerEntity {
+		c.refuse(call, errEntityBusy(e.key, c.limits.WaitingPerEntity))
+		return
+	}
+	if call.cmd.ID != "" {
+		c.ids[call.commandID()] = call
+	}
+	e.queue = append(e.queue, call)
+	c.advance(e)
+}
+
+// repeated deals with a command id that was seen before.
+func (c *core) repeated(call *Call) bool {
+	if first, inflight := c.ids[call.commandID()]; inflight {
+		if first.hash != call.hash {
+			c.refuse(call, errIDReused(call.cmd.ID, call.cmd.Key))
+		} else {
+			first.followers = append(first.followers, call)
+		}
+		return true
+	}
+	if call.stored == nil || c.now.Log-call.stored.LogTime > int64(c.limits.DedupWindow) {
+		call.stored = nil
+		return false
+	}
+	if call.stored.PayloadHash != call.hash {
+		c.refuse(call, errIDReused(call.cmd.ID, call.cmd.Key))
+	} else {
+		call.next = call.stored.Offset + 1
+		c.emit(effect{kind: doAnswer, call: call})
+	}
+	return true
+}
+
+func (c *core) entity(call *Call) *entity {
+	e, known := c.entities[call.cmd.Key]
+	if !known {
+		e = &entity{key: call.cmd.Key, keyBytes: []byte(call.cmd.Key.String()), typ: call.cmd.Type}
+		c.entities[e.key] = e
+		c.all.add(e)
+	}
+	call.entity = e
+	return e
+}
+
+// advance lets an entity's next command run, if it may.
+func (c *core) advance(e *entity) {
+	if e.running != nil || e.opening || e.passivating {
+		return
+	}
+	if e.session == nil && e.uncommitted > 0 {
+		return // the store is behind: a new session would begin from the past
+	}
+	if e.reopen {
+		e.reopen, e.opening = false, true
+		c.emit(effect{kind: doOpen, entity: e, session: e.ending})
+		e.ending = nil
+		return
+	}
+	if len(e.queue) > 0 {
+		call := e.queue[0]
+		e.queue[0] = nil
+		e.queue = e.queue[1:]
+		if e.idle != nil {
+			e.idle.remove(e)
+		}
+		e.running = call
+		c.emit(effect{kind: doInvoke, call: call, entity: e, session: e.session})
+		return
+	}
+	e.queue = nil
+	switch {
+	case e.session != nil && e.uncommitted == 0:
+		c.rest(e)
+	case e.quiet():
+		c.forget(e)
+	}
+}
+
+// rest puts an entity among the idle ones, as the most recently used.
+func (c *core) rest(e *entity) {
+	if e.idle != nil {
+		e.idle.remove(e)
+	}
+	e.lastUsed = c.now.Mono
+	after := e.typ.PassivateAfter
+	if after == 0 {
+		after = c.limits.PassivateAfter
+	}
+	for _, l := range c.idle {
+		if l.after == after {
+			l.add(e)
+			return
+		}
+	}
+	l := &idleList{after: after}
+	c.idle = append(c.idle, l)
+	l.add(e)
+}
+
+func (c *core) forget(e *entity) {
+	if e.idle != nil {
+		e.idle.remove(e)
+	}
+	c.active -= e.size
+	c.all.remove(e)
+	delete(c.entities, e.key)
+}
+
+// Withdrawn takes back a call whose caller went away before the function saw it.
+func (c *core) Withdrawn(call *Call) {
+	if call.finished {
+		return
+	}
+	call.finished = true
+	c.waiting = without(c.waiting, call)
+	c.drop(call)
+	for _, f := range call.followers {
+		c.admit(f) // the first of them takes the place
+	}
+	e := call.entity
+	if e == nil || c.entities[e.key] != e {
+		return
+	}
+	e.queue = without(e.queue, call)
+	if e.running == call {
+		e.running = nil
+	}
+	c.advance(e)
+}
+
+func without(calls []*Call, call *Call) []*Call {
+	for i := range calls {
+		if calls[i] == call {
+			return append(calls[:i], calls[i+1:]...)
+		}
+	}
+	return calls
+}
+
+// Opening is what came of opening a session.
+type Opening struct {
+	Session entities.Session
+	Loaded  entities.Loaded
+}
+
+// Decided takes the function's decision about the running command of an entity. opening is set when the call opened the
+// session; err when there is no decision. Durable it is not.
+func (c *core) Decided(call *Call, opening *Opening, outcome *entities.Outcome, err *entities.Error) {
+	e := call.entity
+	if call.incarnation != c.incarnation {
+		if opening != nil {
+			c.emit(effect{kind: doClose, session: opening.Session})
+		} else if e.session != nil {
+			c.emit(effect{kind: doClose, session: e.session})
+		}
+		e.session = nil
+		c.refuse(call, errMoved(c.partition, "its owner was fenced"))
+		return
+	}
+	if opening != nil {
+		c.adopt(e, opening)
+	}
+	e.running = nil
+	if err != nil {
+		c.lose(e, call, err)
+		return
+	}
+	call.outcome = outcome
+	switch {
+	case outcome.Restart:
+		e.ending, e.reopen = e.session, true
+		c.detach(e)
+		c.unwritten(call)
+	case outcome.Wrote():
+		if tooLarge := c.write(e, call); tooLarge != nil {
+			// The function's memory is ahead of what is stored.
+			c.emit(effect{kind: doClose, session: e.session})
+			c.detach(e)
+			c.refuse(call, tooLarge)
+		}
+	default:
+		c.unwritten(call)
+	}
+	c.advance(e)
+}
+
+func (c *core) adopt(e *entity, opening *Opening) {
+	e.session = opening.Session
+	e.sequence, e.snapshot = opening.Loaded.Sequence, 0
+	if opening.Loaded.Snapshot != nil {
+		e.snapshot = opening.Loaded.Snapshot.Sequence
+	}
+	c.weigh(e)
+}
+
+// weigh counts an entity's memory anew.
+func (c *core) weigh(e *entity) {
+	size := 0
+	if e.session != nil {
+		size = e.session.Size()
+	}
+	c.active += size - e.size
+	e.size = size
+}
+
+func (c *core) detach(e *entity) {
+	e.session = nil
+	c.weigh(e)
+}
+
+// lose deals with a command without a decision: the session, if there was one, has ended.
+func (c *core) lose(e *entity, call *Call, err *entities.Error) {
+	if e.session != nil {
+		c.emit(effect{kind: doClose, session: e.session})
+		c.detach(e)
+	}
+	queued := err
+	if err.Reason == entities.FunctionFailed {
+		queued = errTerminated(e.typ.Kind)
+	}
+	rest := e.queue
+	e.queue = nil
+	c.refuse(call, err)
+	for _, call := range rest {
+		c.refuse(call, queued)
+	}
+	c.advance(e)
+}
+
+// unwritten holds the answer of a command that wrote nothing until it is covered: everything decided before it is
+// committed, and, where others may write, an append that was sent after it is acknowledged.
+func (c *core) unwritten(call *Call) {
+	if call.cmd.Consistency == entities.Local {
+		c.answer(call)
+		return
+	}
+	if !c.single || len(c.open.entries) > 0 {
+		c.open.calls = append(c.open.calls, call)
+		return
+	}
+	if last := len(c.sent) - 1; last >= 0 {
+		c.sent[last].calls = append(c.sent[last].calls, call)
+		return
+	}
+	c.answer(call)
+}
+
+func (c *core) answer(call *Call) {
+	call.next = c.next
+	c.finish(call)
+}
+
+// write puts the records of a decided command into the open batch, as one group.
+func (c *core) write(e *entity, call *Call) *entities.Error {
+	out := call.outcome
+	count := len(out.Events)
+	if out.StateAction != entities.StateKept {
+		count++
+	}
+	snapshot := out.Snapshot != nil && len(out.Events) > 0
+	if snapshot {
+		count++
+	}
+	size := count * (len(e.keyBytes) + recordOverhead)
+	for i := range out.Events {
+		size += len(out.Events[i].Value)
+	}
+	if snapshot {
+		size += len(out.Snapshot.Value)
+	}
+	size += len(out.State.Value)
+	answer := encodeAnswer(call)
+	size += len(answer)
+	if size > c.limits.CommitBytes || count > c.limits.CommitRecords {
+		return errCommitTooLarge(e.key, size, count, &c.limits)
+	}
+	group := group{core: c, entity: e, call: call, count: uint32(count)} //nolint:gosec // bounded by CommitRecords
+	for i := range out.Events {
+		e.sequence++
+		group.add(record.Event, e.sequence, out.Events[i])
+	}
+	switch out.StateAction {
+	case entities.StateUpdated:
+		group.add(record.State, 0, out.State)
+	case entities.StateDeleted:
+		group.add(record.Delete, 0, entities.Payload{})
+	case entities.StateKept:
+	}
+	if snapshot {
+		group.add(record.Snapshot, e.sequence, *out.Snapshot)
+		c.open.entries[len(c.open.entries)-1].Envelope.PreviousSnapshot = e.snapshot
+		e.snapshot = e.sequence
+	}
+	if call.cmd.ID != "" {
+		last := &c.open.entries[len(c.open.entries)-1].Envelope
+		last.Answer, last.PayloadHash = answer, call.hash
+	}
+	c.open.bytes += size
+	c.open.calls = append(c.open.calls, call)
+	e.uncommitted++
+	c.weigh(e)
+	return nil
+}
+
+// group adds the records of one command to the open batch.
+type group struct {
+	core         *core
+	entity       *entity
+	call         *Call
+	index, count uint32
+}
+
+func (g *group) add(kind record.Kind, sequence uint64, p entities.Payload) {
+	c := g.core
+	env := record.Envelope{
+		Kind: kind, Epoch: c.owner.Epoch, Nonce: c.owner.Nonce, LogTime: c.now.Log,
+		Sequence: sequence, TypeURL: p.TypeURL,
+		CommandID: g.call.cmd.ID, Principal: g.call.cmd.Principal, TraceParent: g.call.cmd.TraceParent,
+	}
+	if g.count > 1 {
+		env.Index, env.Count = g.index, g.count
+	}
+	g.index++
+	c.open.entries = append(c.open.entries, materializer.Entry{Key: g.entity.keyBytes, Value: p.Value, Envelope: env})
+}
+
+// Flush sends the open batch if it may go: at once when nothing is on its way, otherwise when it is full enough.
+func (c *core) Flush() {
+	if c.state != Active && c.state != Draining {
+		return
+	}
+	if c.open.empty() {
+		c.drained()
+		return
+	}
+	if len(c.sent) > 0 && (c.open.bytes < c.limits.FillBytes || len(c.sent) >= c.limits.Inflight) {
+		return
+	}
+	b := c.open
+	if len(b.entries) == 0 {
+		b.entries = append(b.entries, c.control(record.Barrier))
+	}
+	c.open = c.newBatch()
+	b.sentAt, b.incarnation = c.now.Mono, c.incarnation
+	c.sent = append(c.sent, b)
+	c.emit(effect{kind: doAppend, batch: b})
+}
+
+func (c *core) control(kind record.Kind) materializer.Entry {
+	return materializer.Entry{Envelope: record.Envelope{Kind: kind, Epoch: c.owner.Epoch, Nonce: c.owner.Nonce, LogTime: c.now.Log}}
+}
+
+func (c *core) newBatch() *batch {
+	if n := len(c.spare); n > 0 {
+		b := c.spare[n-1]
+		c.spare = c.spare[:n-1]
+		return b
+	}
+	return &batch{}
+}
+
+// Recycle takes a batch back that nobody holds any more.
+func (c *core) Recycle(b *batch) {
+	const kept, entries = 8, 4096
+	if len(c.spare) < kept && cap(b.entries) <= entries {
+		b.reset()
+		c.spare = append(c.spare, b)
+	}
+}
+
+// Acked takes the log's answer to a batch. Answers of one ownership arrive in the order of sending.
+func (c *core) Acked(b *batch, result broker.AppendResult) {
+	if b.incarnation != c.incarnation {
+		return
+	}
+	b.acked, b.result = true, result
+	c.settle()
+}
+
+// settle works off the acknowledgements at the head of the queue: rules 1 to 4 of the log protocol, section 4.
+func (c *core) settle() {
+	for len(c.sent) > 0 && c.sent[0].acked && (c.state == Active || c.state == Draining) {
+		b := c.sent[0]
+		r := b.result
+		want := int64(len(b.entries))
+		switch {
+		case r.Err != nil:
+			c.fence("the log did not take an append: "+r.Err.Error(), false)
+		case !checkContiguity || (r.Base == c.next && r.Last-r.Base+1 == want):
+			c.commit(b)
+		case r.Base > c.next:
+			c.state = Suspect
+			c.emit(effect{kind: doReadGap, offset: r.Base})
+		case r.Base < 0 || r.Base == c.next:
+			c.fence("the log did not say where it put an append", false)
+		default:
+			c.Halt(errWentBack(c.partition, r.Base, c.next))
+		}
+	}
+	c.drained()
+}
+
+func (c *core) commit(b *batch) {
+	c.sent[0] = nil
+	c.sent = c.sent[1:]
+	for i := range b.entries {
+		b.entries[i].Offset = b.result.Base + int64(i)
+	}
+	c.next = b.result.Last + 1
+	c.emit(effect{kind: doCommit, batch: b})
+	for _, call := range b.calls {
+		call.next = c.next
+		c.release(call)
+		if call.outcome.Wrote() {
+			e := call.entity
+			e.uncommitted--
+			if e.uncommitted == 0 {
+				c.advance(e)
+			}
+		}
+	}
+}
+
+// GapRead takes the records that stand where the core expected its own. Rule 2: no-ops are passed over, anything else ends
+// the ownership.
+func (c *core) GapRead(incarnation uint64, gap []GapRecord, err error) {
+	if incarnation != c.incarnation || c.state != Suspect {
+		return
+	}
+	if err != nil {
+		c.fence("records of others could not be read: "+err.Error(), false)
+		return
+	}
+	for i := range gap {
+		env := &gap[i].Envelope
+		switch {
+		case gap[i].Foreign:
+		case env.Kind == record.Claim && env.Epoch > c.owner.Epoch:
+			c.fence("another worker has claimed it", true)
+			return
+		case (record.Owner{Epoch: env.Epoch, Nonce: env.Nonce}) == c.owner:
+			c.fence("the log holds an own record twice or out of order", false)
+			return
+		}
+	}
+	c.emit(effect{kind: doSkip, gap: gap})
+	c.next = c.sent[0].result.Base
+	c.state = Active
+	c.settle()
+}
+
+// ApplyFailed says that the store did not take a committed batch. The log has it: nothing is lost, and nothing is known to
+// the callers.
+func (c *core) ApplyFailed(incarnation uint64, why error) {
+	if incarnation == c.incarnation {
+		c.fence("the store did not take a commit: "+why.Error(), false)
+	}
+}
+
+// Opened takes a session that was opened ahead of the next command.
+func (c *core) Opened(e *entity, incarnation uint64, opening *Opening, err *entities.Error) {
+	if incarnation != c.incarnation {
+		if opening != nil {
+			c.emit(effect{kind: doClose, session: opening.Session})
+		}
+		return
+	}
+	e.opening = false
+	if err == nil {
+		c.adopt(e, opening)
+	}
+	c.advance(e) // after an error the next command opens the session, or tells its caller why not
+}
+
+// SessionEnded says that the function ended an idle session.
+func (c *core) SessionEnded(call *Call) {
+	e := call.entity
+	if call.incarnation != c.incarnation || e.running != call {
+		return
+	}
+	c.emit(effect{kind: doClose, session: e.session})
+	c.detach(e)
+	e.running = nil
+	e.queue = append([]*Call{call}, e.queue...)
+	c.advance(e)
+}
+
+// Passivated says that an entity's session was closed in order.
+func (c *core) Passivated(e *entity, incarnation uint64) {
+	if incarnation != c.incarnation {
+		return
+	}
+	e.passivating = false
+	c.advance(e)
+}
+
+// Ticked looks at the clock: passivation, memory budget, silence of the log, an overdue release.
+func (c *core) Ticked() {
+	for _, l := range c.idle {
+		for l.first != nil && c.now.Mono-l.first.lastUsed >= l.after {
+			c.passivate(l.first)
+		}
+	}
+	for c.active > c.limits.ActiveBytes {
+		oldest := c.leastRecent()
+		if oldest == nil {
+			break
+		}
+		c.passivate(oldest)
+	}
+	if len(c.sent) > 0 && c.now.Mono-c.sent[0].sentAt > c.limits.AckTimeout {
+		c.fence("the log did not answer for "+c.limits.AckTimeout.String(), false)
+	}
+	if c.state == Draining && c.now.Mono > c.drainBy {
+		c.fence("draining took too long", false)
+	}
+}
+
+func (c *core) leastRecent() *entity {
+	var oldest *entity
+	for _, l := range c.idle {
+		if l.first != nil && (oldest == nil || l.first.lastUsed < oldest.lastUsed) {
+			oldest = l.first
+		}
+	}
+	return oldest
+}
+
+func (c *core) passivate(e *entity) {
+	e.idle.remove(e)
+	e.passivating = true
+	c.emit(effect{kind: doPassivate, entity: e, session: e.session})
+	c.detach(e)
+}
+
+// fence ends the ownership. What was sent has an unknown outcome, unless a higher claim stands before it in the log, or the
+// log said that it wrote nothing.
+func (c *core) fence(why string, claimed bool) {
+	for _, b := range c.sent {
+		err := errLost(c.partition, why)
+		if claimed || (b.acked && notWritten(b.result.Err)) {
+			err = errMoved(c.partition, why)
+		}
+		c.refuseAll(b.calls, err)
+	}
+	c.refuseAll(c.open.calls, errMoved(c.partition, why))
+	c.sent, c.open = nil, &batch{}
+	for e := c.all.first; e != nil; e = e.next {
+		c.refuseAll(e.queue, errMoved(c.partition, why))
+		if e.session != nil && e.running == nil {
+			c.emit(effect{kind: doClose, session: e.session})
+		}
+		if e.ending != nil {
+			c.emit(effect{kind: doClose, session: e.ending})
+		}
+	}
+	clear(c.entities)
+	clear(c.ids)
+	c.all, c.idle, c.active = entityList{}, nil, 0
+	c.incarnation++
+	c.owner = record.Owner{}
+	c.lastFence = why
+	c.stepDown()
+}
+
+func (c *core) refuseAll(calls []*Call, err *entities.Error) {
+	for _, call := range calls {
+		c.refuse(call, err)
+	}
+}
+
+// refuse answers a call, and those that wait for the same command, with an error.
+func (c *core) refuse(call *Call, err *entities.Error) {
+	if !call.finished {
+		call.outcome, call.err = nil, err
+		c.finish(call)
+	}
+}
+
+func (c *core) finish(call *Call) {
+	c.release(call)
+	c.emit(effect{kind: doAnswer, call: call})
+}
+
+// release takes a call and its followers off the books; the followers get the call's answer.
+func (c *core) release(call *Call) {
+	call.finished = true
+	c.drop(call)
+	for _, f := range call.followers {
+		f.outcome, f.err, f.next, f.finished = call.outcome, call.err, call.next, true
+		c.emit(effect{kind: doAnswer, call: f})
+	}
+	call.followers = nil
+}
+
+func (c *core) drop(call *Call) {
+	if call.cmd.ID != "" && c.ids[call.commandID()] == call {
+		delete(c.ids, call.commandID())
+	}
+}

@@ -1,0 +1,131 @@
+package partitions
+
+import (
+	"time"
+
+	"github.com/millrace-io/millrace/broker-adapter"
+	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/entities/record"
+	"github.com/millrace-io/millrace/materializer"
+)
+
+// effectKind says what the loop has to do.
+type effectKind uint8
+
+const (
+	// doCatchUp: read the log to its end and fold it. Comes back as CaughtUp or Failed.
+	doCatchUp effectKind = iota
+	// doClaim: append batch, which holds the claim. Comes back as ClaimAcked.
+	doClaim
+	// doReadBack: fold up to and including offset. Comes back as ReadBack or Failed.
+	doReadBack
+	// doWait: pause before another attempt; attempt counts from 1. Comes back as Waited.
+	doWait
+	// doInvoke: let the caller run the function: call, on session, or on a new one when session is nil. Comes back as Decided
+	// or Withdrawn.
+	doInvoke
+	// doOpen: close session, if there is one, then open another for entity ahead of its next command. Comes back as Opened.
+	doOpen
+	// doClose: close session and tell nobody.
+	doClose
+	// doPassivate: close session, then Passivated.
+	doPassivate
+	// doAppend: send batch. Comes back as Acked.
+	doAppend
+	// doCommit: apply batch to the store, then answer its calls. A failure comes back as ApplyFailed.
+	doCommit
+	// doAnswer: give call its answer now.
+	doAnswer
+	// doReadGap: read the records from the core's next offset up to (not including) offset. Comes back as GapRead.
+	doReadGap
+	// doSkip: fold gap, records that are no-ops.
+	doSkip
+	// doReleased: tell the manager that the partition is released.
+	doReleased
+)
+
+// effect is one thing to do; which fields count depends on kind.
+type effect struct {
+	kind    effectKind
+	call    *Call
+	entity  *entity
+	session entities.Session
+	batch   *batch
+	offset  int64
+	attempt int
+	gap     []GapRecord
+}
+
+// GapRecord is a record that stands where the owner expected its own.
+type GapRecord struct {
+	Record   broker.Record
+	Envelope record.Envelope
+	// Foreign records have no readable envelope.
+	Foreign bool
+}
+
+// Call is one submitted command on its way through the core. Its fields belong to the loop until the answer is given.
+type Call struct {
+	cmd *entities.Command
+	// hash is of method and payload; only where the command has an id.
+	hash uint64
+	// stored is what the dedup table says about the command's id; nil for nothing.
+	stored *materializer.Stored
+
+	entity      *entity
+	incarnation uint64
+	outcome     *entities.Outcome
+	err         *entities.Error
+	// next is the offset behind the call's records, or behind everything it depends on.
+	next      int64
+	followers []*Call
+	finished  bool
+
+	// wait is how the loop and the caller's goroutine meet (loop.go); the core never looks at it.
+	wait meeting
+}
+
+// commandID names a command for deduplication.
+type commandID struct {
+	key       entities.Key
+	principal string
+	id        string
+}
+
+func (c *Call) commandID() commandID {
+	return commandID{key: c.cmd.Key, principal: c.cmd.Principal, id: c.cmd.ID}
+}
+
+// batch is a run of decided commands: their records, and the calls that are answered once those are committed.
+type batch struct {
+	incarnation uint64
+	entries     []materializer.Entry
+	bytes       int
+	// calls are answered when the batch is committed, in order. Those that wrote nothing have no entries in it.
+	calls  []*Call
+	sentAt time.Duration
+	acked  bool
+	result broker.AppendResult
+
+	// records and buf are the encoded form, the loop's.
+	records []broker.Record
+	headers []broker.Header
+	buf     []byte
+}
+
+func (b *batch) empty() bool { return len(b.entries) == 0 && len(b.calls) == 0 }
+
+func (b *batch) reset() {
+	clear(b.entries)
+	clear(b.calls)
+	clear(b.records)
+	*b = batch{entries: b.entries[:0], calls: b.calls[:0], records: b.records[:0], headers: b.headers[:0], buf: b.buf[:0]}
+}
+
+// Now is the time as the core gets it.
+type Now struct {
+	// Mono counts from some moment in this process.
+	Mono time.Duration
+	// Log is the log time in nanoseconds since the Unix epoch.
+	Log int64
+}

@@ -1,0 +1,69 @@
+package partitions
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/millrace-io/millrace/broker-adapter"
+	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/materializer"
+)
+
+const overloadRetry = 100 * time.Millisecond
+
+func errEntityBusy(key entities.Key, limit int) *entities.Error {
+	return overloaded("%d commands already wait for %s", limit, key)
+}
+
+func errPartitionBusy(partition int32, limit int) *entities.Error {
+	return overloaded("%d commands already wait in partition %d", limit, partition)
+}
+
+func overloaded(format string, args ...any) *entities.Error {
+	e := entities.Errorf(entities.Overloaded, entities.NotApplied, format+": nothing was applied, try again later", args...)
+	e.RetryAfter = overloadRetry
+	return e
+}
+
+func errMoved(partition int32, why string) *entities.Error {
+	return entities.Errorf(entities.Moved, entities.NotApplied, "partition %d is changing hands (%s): nothing was applied, try again", partition, why)
+}
+
+func errLost(partition int32, why string) *entities.Error {
+	return entities.Errorf(entities.LostOutcome, entities.Unknown,
+		"partition %d: %s, so it is not known whether the command took effect: send it again under the same command id", partition, why)
+}
+
+func errHalted(partition int32, why error) *entities.Error {
+	return entities.Errorf(entities.Halted, entities.NotApplied, "partition %d waits for an operator, see `millrace status`: %w", partition, why)
+}
+
+func errCommitTooLarge(key entities.Key, bytes, records int, l *Limits) *entities.Error {
+	return entities.Errorf(entities.TooLarge, entities.NotApplied,
+		"the command on %s would store %d bytes in %d records, the limit is %d bytes in %d records: nothing was applied", key, bytes, records, l.CommitBytes, l.CommitRecords)
+}
+
+func errIDReused(id string, key entities.Key) *entities.Error {
+	return entities.Errorf(entities.IDReused, entities.NotApplied, "command id %q was used before on %s with another method or payload: nothing was applied", id, key)
+}
+
+func errTerminated(kind entities.Kind) *entities.Error {
+	text := "Entity terminated"
+	if kind == entities.Value {
+		text = "Value entity terminated"
+	}
+	return &entities.Error{Reason: entities.FunctionFailed, Outcome: entities.NotApplied, Message: text}
+}
+
+// haltCause says whether an error means that data is gone or unreadable, so that going on would hide it.
+func haltCause(err error) bool {
+	return errors.Is(err, broker.ErrOutOfRange) || errors.Is(err, broker.ErrRegressed) || errors.Is(err, errTopicReplaced) || errors.Is(err, materializer.ErrUnfoldable)
+}
+
+// errTopicReplaced: somebody deleted the journal and created it again.
+var errTopicReplaced = errors.New("the journal is not the one that the store was folded from")
+
+func topicReplaced(stored, found string) error {
+	return fmt.Errorf("%w: it was topic id %s, now it is %s; restore the topic, or delete the store directory to accept the loss", errTopicReplaced, stored, found)
+}

@@ -1,0 +1,191 @@
+package partitions
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/millrace-io/millrace/broker-adapter"
+	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/internal/clock"
+	"github.com/millrace-io/millrace/materializer"
+)
+
+// Options are what a Manager is made of.
+type Options struct {
+	App        string
+	Worker     string
+	Topic      broker.TopicInfo
+	Membership broker.Membership
+	Log        broker.Log
+	Store      materializer.Store
+	Functions  Functions
+	Limits     Limits
+	Hooks      Hooks
+	// Clock defaults to the machine's.
+	Clock clock.Clock
+	// Rebuilds is how many partitions may be read in bulk at a time; 0 means 2.
+	Rebuilds int
+}
+
+// contractEvery is how often the topic's settings are looked at again.
+const contractEvery = time.Minute
+
+// Manager owns the partitions of a journal on this worker.
+type Manager struct {
+	options    Options
+	partitions []*Partition
+	mu         sync.Mutex
+	contract   error
+}
+
+// NewManager returns a manager for the journal that o.Topic describes. Nothing runs before Run.
+func NewManager(o Options) *Manager {
+	if o.Clock == nil {
+		o.Clock = clock.Wall{}
+	}
+	set(&o.Rebuilds, 2)
+	o.Limits = o.Limits.WithDefaults()
+	m := &Manager{options: o}
+	rebuilds := make(chan struct{}, o.Rebuilds)
+	for id := range o.Topic.Partitions {
+		p := &Partition{
+			id: id, address: materializer.Address{Generation: 1, Partition: uint16(id)}, //nolint:gosec // at most 4096
+			journal: broker.Partition{Topic: o.Topic.Name, ID: id}, topicID: o.Topic.ID,
+			log: o.Log, store: o.Store, functions: o.Functions, limits: o.Limits, hooks: o.Hooks, clock: o.Clock,
+			rebuilds: rebuilds, stopReading: func() {},
+			core: newCore(id, o.Worker, o.Limits, o.Log.SingleProcess()), mail: newMailbox(),
+		}
+		p.status.Store(&published{Status: Status{Partition: id}})
+		m.partitions = append(m.partitions, p)
+	}
+	return m
+}
+
+// Partition returns the partition of an entity id.
+func (m *Manager) Partition(id string) *Partition {
+	return m.partitions[entities.Partition(id, len(m.partitions))]
+}
+
+// Partitions returns all partitions, in order.
+func (m *Manager) Partitions() []*Partition { return m.partitions }
+
+// Contract returns why the topic's settings were found wrong at the last look, nil when they were right.
+func (m *Manager) Contract() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.contract
+}
+
+// Run owns partitions as the log assigns them, until ctx ends; then it releases them in order. It returns an error when
+// the membership ended otherwise.
+func (m *Manager) Run(ctx context.Context) error {
+	loops, stopLoops := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopLoops()
+	var running sync.WaitGroup
+	for _, p := range m.partitions {
+		running.Go(func() { p.run(loops) }) // stopped by stopLoops, waited for below
+	}
+	member, leave := context.WithCancelCause(context.WithoutCancel(ctx))
+	left := make(chan error, 1)
+	running.Go(func() { left <- m.options.Log.Assignments(member, m.options.Membership, m.assign) }) // ends with member
+	running.Go(func() { m.watchContract(member) })                                                   // ends with member
+
+	var err error
+	select {
+	case <-ctx.Done():
+		m.releaseAll()
+		leave(context.Cause(ctx))
+		err = <-left
+	case err = <-left:
+		leave(err)
+		if err == nil {
+			err = errors.New("the log ended the membership")
+		}
+	}
+	stopLoops()
+	running.Wait()
+	return err
+}
+
+// assign passes the log's hints on to the partitions.
+func (m *Manager) assign(e broker.AssignmentEvent) {
+	for _, id := range e.Assigned {
+		m.partitions[id].mail.post(input{kind: inAssigned})
+	}
+	for _, id := range e.Lost {
+		m.partitions[id].mail.post(input{kind: inLost})
+	}
+	if len(e.Revoked) > 0 {
+		m.release(e.Revoked)
+	}
+	if e.Done != nil {
+		e.Done()
+	}
+}
+
+// release asks partitions for an orderly end and waits for it. Each loop bounds its own part.
+func (m *Manager) release(ids []int32) {
+	var open sync.WaitGroup
+	for _, id := range ids {
+		open.Add(1)
+		if !m.partitions[id].mail.post(input{kind: inRevoked, released: open.Done}) {
+			open.Done()
+		}
+	}
+	open.Wait()
+}
+
+func (m *Manager) releaseAll() {
+	ids := make([]int32, 0, len(m.partitions))
+	for _, p := range m.partitions {
+		ids = append(ids, p.id)
+	}
+	m.release(ids)
+}
+
+// watchContract looks at the topic's settings now and then, and gives the partitions up while they are wrong.
+func (m *Manager) watchContract(ctx context.Context) {
+	for {
+		again, stop := m.options.Clock.After(contractEvery)
+		select {
+		case <-ctx.Done():
+			stop()
+			return
+		case <-again:
+		}
+		info, err := m.options.Log.Describe(ctx, m.options.Topic.Name)
+		if err != nil {
+			continue // not reachable now: the partitions' own watchdogs tell
+		}
+		was, now := m.Contract(), CheckContract(info)
+		if now == nil && info.ID != m.options.Topic.ID {
+			now = topicReplaced(m.options.Topic.ID, info.ID)
+		}
+		m.mu.Lock()
+		m.contract = now
+		m.mu.Unlock()
+		switch {
+		case was == nil && now != nil:
+			m.releaseAll()
+		case was != nil && now == nil:
+			for _, p := range m.partitions {
+				p.mail.post(input{kind: inAssigned})
+			}
+		}
+	}
+}
+
+// CheckContract returns an error that names every setting of a topic that breaks the contract, with its remedy.
+func CheckContract(info broker.TopicInfo) error {
+	if len(info.Violations) == 0 {
+		return nil
+	}
+	errs := make([]error, 0, len(info.Violations))
+	for _, v := range info.Violations {
+		errs = append(errs, fmt.Errorf("topic %s: %s is %s, wanted %s: %s", info.Name, v.Setting, v.Found, v.Wanted, v.Remedy))
+	}
+	return errors.Join(errs...)
+}

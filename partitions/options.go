@@ -1,0 +1,59 @@
+package partitions
+
+import "time"
+
+// Limits bound what one partition holds. The zero value of a field means its default.
+type Limits struct {
+	// WaitingPerEntity and Waiting bound the commands that wait for one entity and for the partition.
+	WaitingPerEntity, Waiting int
+	// CommitBytes and CommitRecords bound what one command may store.
+	CommitBytes, CommitRecords int
+	// Inflight is how many batches may be on their way to the log; FillBytes how large a batch must be to go out while
+	// another one is.
+	Inflight, FillBytes int
+	// PassivateAfter is the idle time after which an entity leaves memory, for types that say nothing.
+	PassivateAfter time.Duration
+	// ActiveBytes is the memory that active entities of the partition may hold before the least recently used ones go.
+	ActiveBytes int
+	// AckTimeout is how long the log may stay silent before the ownership is given up.
+	AckTimeout time.Duration
+	// DrainTimeout bounds an orderly release.
+	DrainTimeout time.Duration
+	// CloseTimeout is how long a function may take to end a session in order.
+	CloseTimeout time.Duration
+	// DedupWindow is how long a command id is remembered, by log time.
+	DedupWindow time.Duration
+}
+
+// WithDefaults returns the limits with every zero field set.
+func (l Limits) WithDefaults() Limits {
+	set(&l.WaitingPerEntity, 128)
+	set(&l.Waiting, 4096)
+	set(&l.CommitBytes, 900<<10)
+	set(&l.CommitRecords, 1000)
+	set(&l.Inflight, 5)
+	set(&l.FillBytes, 16<<10)
+	set(&l.PassivateAfter, 30*time.Second)
+	set(&l.ActiveBytes, 16<<20)
+	set(&l.AckTimeout, 30*time.Second)
+	set(&l.DrainTimeout, 2*time.Second)
+	set(&l.CloseTimeout, 10*time.Second)
+	set(&l.DedupWindow, 24*time.Hour)
+	return l
+}
+
+func set[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+const (
+	// tick is how often an active partition looks at its clock: passivation, watchdog.
+	tick = 250 * time.Millisecond
+	// expireEvery is how often dedup rows outside the window are removed.
+	expireEvery = time.Minute
+	// recordOverhead is what a record costs in the log beyond key and value, roughly.
+	recordOverhead = 96
+)

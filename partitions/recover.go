@@ -1,0 +1,146 @@
+package partitions
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+
+	"github.com/millrace-io/millrace/broker-adapter"
+	"github.com/millrace-io/millrace/entities/record"
+	"github.com/millrace-io/millrace/materializer"
+)
+
+// recovery is a partition being read from the log into the store. It belongs to one background goroutine at a time; the
+// loop has it only while none runs.
+type recovery struct {
+	reader   broker.Reader
+	follower *materializer.Follower
+	fold     *materializer.Fold
+}
+
+func (r *recovery) close() { _ = r.reader.Close() }
+
+// catchUp reads the log from where the store stands to its end.
+func (p *Partition) catchUp(ctx context.Context, incarnation uint64) {
+	p.oneReader.Lock()
+	defer p.oneReader.Unlock()
+	end, err := p.recover(ctx)
+	if err != nil {
+		p.mail.post(input{kind: inFailed, incarnation: incarnation, fail: err})
+		return
+	}
+	p.mail.post(input{kind: inCaughtUp, incarnation: incarnation, owner: p.reading.fold.Owner(), next: end})
+}
+
+// recover opens a reader behind what the store holds and folds up to the end of the log as it is now.
+func (p *Partition) recover(ctx context.Context) (int64, error) {
+	if p.reading != nil {
+		p.reading.close()
+		p.reading = nil
+	}
+	meta, err := p.stored()
+	if err != nil {
+		return 0, err
+	}
+	end, err := p.log.End(ctx, p.journal)
+	if err != nil {
+		return 0, fmt.Errorf("ask for the end of %s: %w", p.address, err)
+	}
+	if meta.Next > end {
+		return 0, fmt.Errorf("%w: the store has folded %s up to offset %d, the log ends at %d", broker.ErrRegressed, p.address, meta.Next, end)
+	}
+	reader, err := p.log.Read(p.journal, meta.Next)
+	if err != nil {
+		return 0, fmt.Errorf("read %s from offset %d: %w", p.address, meta.Next, err)
+	}
+	fold := materializer.NewFold(p.address, p.topicID, meta)
+	p.reading = &recovery{reader: reader, fold: fold, follower: materializer.NewFollower(reader, p.store, fold)}
+	return end, p.follow(ctx, end)
+}
+
+// stored returns what the store vouches for, and makes it forget what another fold or another journal left.
+func (p *Partition) stored() (materializer.Meta, error) {
+	meta, known, err := materializer.Partition{Rows: p.store, Address: p.address}.Meta()
+	if err != nil {
+		return materializer.Meta{}, fmt.Errorf("read the store of %s: %w", p.address, err)
+	}
+	switch {
+	case !known:
+		return materializer.Meta{}, nil
+	case meta.TopicID != p.topicID:
+		return materializer.Meta{}, topicReplaced(meta.TopicID, p.topicID)
+	case meta.FoldVersion != materializer.FoldVersion:
+		lower, upper := p.address.Range()
+		return materializer.Meta{}, p.store.DropRange(lower, upper)
+	default:
+		return meta, nil
+	}
+}
+
+// follow folds up to an offset; in bulk only as many partitions at a time as there is room for.
+func (p *Partition) follow(ctx context.Context, until int64) error {
+	select {
+	case p.rebuilds <- struct{}{}:
+		defer func() { <-p.rebuilds }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	return p.reading.follower.CatchUp(ctx, until, p.hooks.Progress)
+}
+
+// readBack folds up to and including the claim at offset, and lets the core see who owns the partition then.
+func (p *Partition) readBack(ctx context.Context, incarnation uint64, offset int64) {
+	p.oneReader.Lock()
+	defer p.oneReader.Unlock()
+	if p.reading == nil {
+		return // a later catch-up took its place
+	}
+	if err := p.follow(ctx, offset+1); err != nil {
+		p.mail.post(input{kind: inFailed, incarnation: incarnation, fail: fmt.Errorf("read the claim back: %w", err)})
+		return
+	}
+	r := p.reading
+	p.reading = nil
+	next := r.follower.Position()
+	r.close()
+	p.mail.post(input{kind: inReadBack, incarnation: incarnation, owner: r.fold.Owner(), next: next, fold: r.fold})
+}
+
+// readGap reads the records that stand where own ones were expected: from (inclusive) to until (exclusive).
+func (p *Partition) readGap(ctx context.Context, incarnation uint64, from, until int64) {
+	gap, err := p.gap(ctx, from, until)
+	p.mail.post(input{kind: inGapRead, incarnation: incarnation, gap: gap, fail: err})
+}
+
+func (p *Partition) gap(ctx context.Context, from, until int64) ([]GapRecord, error) {
+	reader, err := p.log.Read(p.journal, from)
+	if err != nil {
+		return nil, err
+	}
+	defer reader.Close() //nolint:errcheck // only read
+	var (
+		gap    []GapRecord
+		parser record.Parser
+	)
+	for from < until {
+		batch, err := reader.Next(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for i := range batch.Records {
+			r := &batch.Records[i]
+			if r.Offset >= until {
+				return gap, nil
+			}
+			header := bytes.Clone(r.Header(record.HeaderKey))
+			g := GapRecord{Record: broker.Record{
+				Key: bytes.Clone(r.Key), Value: bytes.Clone(r.Value), Offset: r.Offset, Time: r.Time,
+				Headers: []broker.Header{{Key: record.HeaderKey, Value: header}},
+			}}
+			g.Foreign = parser.Parse(header, &g.Envelope) != nil
+			gap = append(gap, g)
+		}
+		from = batch.Next
+	}
+	return gap, nil
+}

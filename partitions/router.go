@@ -1,0 +1,208 @@
+package partitions
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/internal/backoff"
+)
+
+const (
+	// maxHops bounds a chain of forwards, so that two commands that forward to each other end in an error.
+	maxHops = 32
+	// maxAsync bounds the asynchronous effects under way; beyond it the caller waits for a place.
+	maxAsync = 4096
+	// effectTimeout bounds one asynchronous effect.
+	effectTimeout = time.Minute
+	// moveAttempts bounds the retries of a command that met a partition on the move; with movePause about ten seconds.
+	moveAttempts = 12
+)
+
+var movePause = backoff.Policy{First: 10 * time.Millisecond, Max: 2 * time.Second, Jitter: 0.5} //nolint:gochecknoglobals // a constant
+
+// Router takes commands from the gateway to where they are decided, and carries out what the decision asks for: side
+// effects and forwards, after commit.
+type Router struct {
+	manager   *Manager
+	functions Functions
+	app       string
+	// async are the goroutines of asynchronous effects; Drain waits for them.
+	async sync.WaitGroup
+	slots chan struct{}
+	// OnEffectError is told about an asynchronous effect that did not succeed. Nil: nobody.
+	onEffectError func(target entities.Target, err error)
+}
+
+// NewRouter returns a router over the manager's partitions. onEffectError may be nil.
+func NewRouter(m *Manager, onEffectError func(entities.Target, error)) *Router {
+	return &Router{
+		manager: m, functions: m.options.Functions, app: m.options.App,
+		slots: make(chan struct{}, maxAsync), onEffectError: onEffectError,
+	}
+}
+
+// Drain waits for the asynchronous effects that are under way.
+func (r *Router) Drain() { r.async.Wait() }
+
+// Dispatch runs one command and returns the caller's answer. Errors are *entities.Error.
+func (r *Router) Dispatch(ctx context.Context, cmd *entities.Command) (*entities.Reply, error) {
+	return r.dispatch(ctx, cmd, 0)
+}
+
+func (r *Router) dispatch(ctx context.Context, cmd *entities.Command, hops int) (*entities.Reply, error) {
+	if cmd.Type == nil {
+		outcome, err := r.functions.Act(ctx, entities.Invocation{Command: cmd, Time: r.manager.options.Clock.Now()})
+		if err != nil {
+			return nil, entities.AsError(err)
+		}
+		return r.conclude(ctx, outcome, hops)
+	}
+	if err := supported(cmd); err != nil {
+		return nil, err
+	}
+	partition := r.manager.Partition(cmd.Key.ID)
+	done, err := r.submit(ctx, partition, cmd)
+	if err != nil {
+		return nil, err
+	}
+	if done.Repeated {
+		done.Outcome.Effects = nil
+	}
+	reply, err := r.conclude(ctx, done.Outcome, hops)
+	if err != nil {
+		return nil, err
+	}
+	if reply.Token == "" {
+		token := entities.Token{App: r.app, Generation: 1, Positions: []entities.Position{{Partition: partition.id, Next: done.Next}}}
+		reply.Token = token.Encode()
+	}
+	return reply, nil
+}
+
+// submit runs a command on its partition, again and again while it is known that nothing was applied because the
+// partition was on the move.
+func (r *Router) submit(ctx context.Context, p *Partition, cmd *entities.Command) (Committed, error) {
+	for attempt := 1; ; attempt++ {
+		done, err := p.Submit(ctx, cmd)
+		e, failed := errors.AsType[*entities.Error](err)
+		if !failed || e.Reason != entities.Moved || attempt == moveAttempts {
+			return done, err
+		}
+		again, stop := r.manager.options.Clock.After(movePause.Pause(attempt))
+		select {
+		case <-again:
+		case <-ctx.Done():
+			stop()
+			return Committed{}, err
+		}
+	}
+}
+
+// conclude carries out what an outcome asks for beyond its own records: effects in order, then the forward or the reply.
+func (r *Router) conclude(ctx context.Context, outcome *entities.Outcome, hops int) (*entities.Reply, error) {
+	if err := r.effects(ctx, outcome.Effects, hops); err != nil {
+		return nil, err
+	}
+	switch {
+	case outcome.Failure != nil:
+		return nil, outcome.Failure
+	case outcome.Forward != nil:
+		return r.follow(ctx, *outcome.Forward, hops)
+	case outcome.Reply != nil:
+		reply := *outcome.Reply
+		return &reply, nil
+	default:
+		return &entities.Reply{NoPayload: true}, nil
+	}
+}
+
+// follow runs the target of a forward or an effect.
+func (r *Router) follow(ctx context.Context, t entities.Target, hops int) (*entities.Reply, error) {
+	if hops >= maxHops {
+		return nil, entities.Errorf(entities.FunctionFailed, entities.Unknown,
+			"more than %d commands in one chain of forwards and effects, the last to %s/%s: does it come back to itself?", maxHops, t.Service, t.Method)
+	}
+	cmd, err := r.functions.Resolve(t)
+	if err != nil {
+		return nil, entities.AsError(err)
+	}
+	return r.dispatch(ctx, cmd, hops+1)
+}
+
+// effects sends side effects in list order. A synchronous one is awaited; what it answers does not matter, but that it
+// could not be carried out fails the caller.
+func (r *Router) effects(ctx context.Context, effects []entities.SideEffect, hops int) error {
+	for i := range effects {
+		e := &effects[i]
+		if !e.Synchronous {
+			if err := r.later(ctx, e.Target, hops); err != nil {
+				return err
+			}
+			continue
+		}
+		_, err := r.follow(ctx, e.Target, hops)
+		if err == nil {
+			continue
+		}
+		if failure := entities.AsError(err); failure.Reason != entities.FunctionRefused {
+			return &entities.Error{
+				Reason: failure.Reason, Outcome: entities.Unknown, RetryAfter: failure.RetryAfter, Cause: err,
+				Message: fmt.Sprintf("the command took effect, its side effect on %s/%s did not: %s", e.Service, e.Method, failure.Message),
+			}
+		}
+	}
+	return nil
+}
+
+// later starts an effect that nobody waits for. It outlives the caller.
+func (r *Router) later(ctx context.Context, t entities.Target, hops int) error {
+	select {
+	case r.slots <- struct{}{}:
+	case <-ctx.Done():
+		return entities.Errorf(entities.Deadline, entities.Unknown, "the command took effect, and %d side effects wait before its own on %s/%s", maxAsync, t.Service, t.Method)
+	}
+	ctx = context.WithoutCancel(ctx)
+	r.async.Go(func() { // bounded by effectTimeout, Drain waits for it
+		defer func() { <-r.slots }()
+		ctx, cancel := context.WithTimeout(ctx, effectTimeout)
+		defer cancel()
+		if _, err := r.follow(ctx, t, hops); err != nil && r.onEffectError != nil {
+			r.onEffectError(t, err)
+		}
+	})
+	return nil
+}
+
+// DispatchStream runs a streamed call of an action: each outcome's effects and forward are carried out before the next one
+// is looked at.
+func (r *Router) DispatchStream(ctx context.Context, s *entities.Stream) error {
+	if err := supported(s.Command); err != nil {
+		return err
+	}
+	err := r.functions.ActStream(ctx, s, func(ctx context.Context, outcome *entities.Outcome) error {
+		reply, err := r.conclude(ctx, outcome, 0)
+		if err != nil {
+			return err
+		}
+		if reply.NoPayload {
+			return nil
+		}
+		return s.Send(reply)
+	})
+	if err != nil {
+		return entities.AsError(err)
+	}
+	return nil
+}
+
+// supported refuses the one kind that this version announces and does not serve.
+func supported(cmd *entities.Command) error {
+	if cmd.Type != nil && cmd.Type.Kind == entities.Replicated {
+		return entities.Errorf(entities.NotSupported, entities.NotApplied, "%s: replicated entities are not supported yet by this version", cmd.Service)
+	}
+	return nil
+}

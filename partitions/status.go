@@ -1,0 +1,83 @@
+package partitions
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/millrace-io/millrace/materializer"
+)
+
+// Status is what a partition says of itself.
+type Status struct {
+	Partition int32
+	State     State
+	Epoch     uint64
+	// Next is the offset behind the last committed record.
+	Next int64
+	// Waiting commands are submitted and not answered, InFlight batches sent and not acknowledged.
+	Waiting  int64
+	InFlight int
+	// Entities are active ones, ActiveBytes their memory.
+	Entities    int
+	ActiveBytes int
+	Fold        materializer.FoldCounts
+	LastError   string
+	LastFailed  time.Time
+}
+
+// stats count what a partition did since the process began.
+type stats struct {
+	commands, failed, batches, records, activated, passivated, expired, alarms atomic.Uint64
+}
+
+// Counts are the totals of one partition since the process began.
+type Counts struct {
+	Commands, Failed, Batches, Records, Activated, Passivated, Expired, Alarms uint64
+}
+
+func (s *stats) counts() Counts {
+	return Counts{
+		Commands: s.commands.Load(), Failed: s.failed.Load(), Batches: s.batches.Load(), Records: s.records.Load(),
+		Activated: s.activated.Load(), Passivated: s.passivated.Load(), Expired: s.expired.Load(), Alarms: s.alarms.Load(),
+	}
+}
+
+// Status returns the partition's last published status.
+func (p *Partition) Status() Status {
+	s := p.status.Load().Status
+	s.Waiting = p.waiting.Load()
+	return s
+}
+
+// Counts returns the partition's totals.
+func (p *Partition) Counts() Counts { return p.stats.counts() }
+
+// publish makes the present status visible, when a step was taken or a tick has passed since the last time.
+func (p *Partition) publish() {
+	was := p.status.Load()
+	now := p.clock.Now()
+	c := p.core
+	if was.State == c.state && now.Sub(was.published) < tick && was.LastError == p.lastError {
+		return
+	}
+	s := &published{published: now, Status: Status{
+		Partition: p.id, State: c.state, Epoch: c.owner.Epoch, Next: c.next, InFlight: len(c.sent),
+		Entities: len(c.entities), ActiveBytes: c.active, LastError: p.lastError, LastFailed: p.lastFailed,
+	}}
+	if p.fold != nil {
+		s.Fold = p.fold.Counts()
+	}
+	p.status.Store(s)
+	if was.State != c.state && p.hooks.StateChanged != nil {
+		why := ""
+		if c.state < was.State || c.state == Halted {
+			why = c.lastFence
+		}
+		p.hooks.StateChanged(p.id, was.State, c.state, why)
+	}
+}
+
+type published struct {
+	Status
+	published time.Time
+}

@@ -1,0 +1,191 @@
+package partitions
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
+
+	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/materializer"
+)
+
+// The phases of a call, for the caller's goroutine and the loop to agree on.
+const (
+	// phaseQueued: the function has not seen it; the caller may leave.
+	phaseQueued = iota
+	// phaseRunning: it is the caller's turn to run the function.
+	phaseRunning
+	// phaseDecided: the function has decided; the answer waits for the log.
+	phaseDecided
+	// phaseAnswered: the answer is there.
+	phaseAnswered
+	// phaseLeft: the caller is gone.
+	phaseLeft
+)
+
+// meeting is where the caller's goroutine and the loop meet.
+type meeting struct {
+	phase atomic.Int32
+	// wake has room for the two signals that a caller can get: your turn, and your answer.
+	wake    chan struct{}
+	session entities.Session
+	at      int64
+}
+
+// Committed is a command's outcome once everything that it depends on is in the log.
+type Committed struct {
+	Outcome *entities.Outcome
+	// Repeated: the command took effect earlier, under the same id. Its effects are not sent again.
+	Repeated bool
+	// Next is the offset in the partition behind everything that the outcome depends on.
+	Next int64
+}
+
+// Submit runs a command on its entity and returns what was decided, after it is durable. The function runs on the calling
+// goroutine. When ctx ends before the function's turn, nothing is applied; when it ends later, the outcome is unknown.
+func (p *Partition) Submit(ctx context.Context, cmd *entities.Command) (Committed, error) {
+	if p.waiting.Add(1) > int64(p.limits.Waiting) {
+		p.waiting.Add(-1)
+		return Committed{}, errPartitionBusy(p.id, p.limits.Waiting)
+	}
+	defer p.waiting.Add(-1)
+	call := &Call{cmd: cmd}
+	call.wait.wake = make(chan struct{}, 2)
+	if cmd.ID != "" {
+		call.hash = commandHash(cmd)
+	}
+	if !p.mail.post(input{kind: inSubmitted, call: call}) {
+		return Committed{}, errMoved(p.id, "the worker is stopping")
+	}
+	done := ctx.Done()
+	for {
+		select {
+		case <-call.wait.wake:
+			if call.wait.phase.Load() == phaseAnswered {
+				return call.committed()
+			}
+			p.invoke(ctx, call)
+			done = ctx.Done()
+		case <-done:
+			if err := p.leave(ctx, call); err != nil {
+				return Committed{}, err
+			}
+			done = nil // the loop was quicker: wait for its signal
+		}
+	}
+}
+
+// leave gives a call up, if that is still possible.
+func (p *Partition) leave(ctx context.Context, call *Call) error {
+	reason := entities.Cancelled
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		reason = entities.Deadline
+	}
+	if call.wait.phase.CompareAndSwap(phaseQueued, phaseLeft) {
+		p.mail.post(input{kind: inWithdrawn, call: call})
+		return entities.Errorf(reason, entities.NotApplied, "the call ended before %s had its turn: nothing was applied", call.cmd.Key)
+	}
+	if call.wait.phase.CompareAndSwap(phaseDecided, phaseLeft) {
+		return entities.Errorf(reason, entities.Unknown,
+			"the call ended while the log had not answered: it is not known whether the command on %s took effect; send it again under the same command id", call.cmd.Key)
+	}
+	return nil
+}
+
+// invoke lets the function decide, on the caller's goroutine. The caller's cancellation does not reach the function: half a
+// decision would cost the entity its session, and with it everyone else's place.
+func (p *Partition) invoke(ctx context.Context, call *Call) {
+	ctx = context.WithoutCancel(ctx)
+	session := call.wait.session
+	in := input{kind: inDecided, call: call}
+	switch {
+	case session == nil:
+		in.opening, in.err = p.openSession(ctx, call.cmd.Type.Service, call.cmd.Key)
+		if in.err == nil {
+			session = in.opening.Session
+		}
+	case ended(session):
+		in.kind = inSessionEnded
+		call.wait.phase.Store(phaseQueued)
+		p.mail.post(in)
+		return
+	}
+	if in.err == nil {
+		outcome, err := session.Handle(ctx, entities.Invocation{Command: call.cmd, Time: time.Unix(0, call.wait.at)})
+		in.outcome = outcome
+		if err != nil {
+			in.err = entities.AsError(err)
+		}
+	}
+	call.wait.phase.Store(phaseDecided)
+	if !p.mail.post(in) {
+		p.abandoned(call, session)
+	}
+}
+
+// abandoned ends a call whose loop is gone.
+func (p *Partition) abandoned(call *Call, session entities.Session) {
+	if session != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), p.limits.DrainTimeout)
+		defer cancel()
+		session.Close(ctx)
+	}
+	call.err = errMoved(p.id, "the worker is stopping")
+	call.wait.phase.Store(phaseAnswered)
+	call.wait.wake <- struct{}{}
+}
+
+func ended(s entities.Session) bool {
+	select {
+	case <-s.Ended():
+		return true
+	default:
+		return false
+	}
+}
+
+// openSession begins an entity's conversation from what is stored.
+func (p *Partition) openSession(ctx context.Context, service string, key entities.Key) (*Opening, *entities.Error) {
+	opening := &Opening{}
+	view := materializer.Partition{Rows: p.store, Address: p.address}
+	session, err := p.functions.Open(ctx, service, key, func(context.Context) (entities.Loaded, error) {
+		loaded, err := view.Load(key)
+		opening.Loaded = loaded
+		return loaded, err
+	})
+	if err != nil {
+		return nil, entities.AsError(err)
+	}
+	opening.Session = session
+	p.stats.activated.Add(1)
+	return opening, nil
+}
+
+func (c *Call) committed() (Committed, error) {
+	if c.err != nil {
+		return Committed{}, c.err
+	}
+	done := Committed{Outcome: c.outcome, Next: c.next}
+	if c.stored != nil {
+		outcome, err := decodeAnswer(c.stored.Answer)
+		if err != nil {
+			return Committed{}, entities.Errorf(entities.Internal, entities.Unknown, "%s: %w", c.cmd.Key, err)
+		}
+		done.Outcome, done.Repeated = outcome, true
+	}
+	return done, nil
+}
+
+// commandHash tells a repeated command from another one under the same id.
+func commandHash(cmd *entities.Command) uint64 {
+	d := xxhash.New()
+	_, _ = d.WriteString(cmd.Service)
+	_, _ = d.WriteString("/")
+	_, _ = d.WriteString(cmd.Method)
+	_, _ = d.Write([]byte{0})
+	_, _ = d.Write(cmd.Payload.Value)
+	return d.Sum64()
+}

@@ -1,0 +1,42 @@
+// Package sdk is what a user writes a function with: the business logic of stateful entities and of stateless actions, in
+// plain Go, against the messages and services of a proto file. Nothing is generated beyond what protoc-gen-go and
+// protoc-gen-go-grpc make of it.
+//
+//	var Counter = sdk.Value("counter",
+//		sdk.HandleValue(counterv1.CounterService_Increment_FullMethodName, increment),
+//		sdk.HandleValue(counterv1.CounterService_Get_FullMethodName, get),
+//	)
+//
+// There are three kinds of services, and one constructor for each:
+//
+//   - [EventSourced]: the state is the sum of events. Handlers decide ([Handle]), events change the state ([On]).
+//   - [Value]: the state is one message that a command replaces or deletes ([HandleValue]).
+//   - [Action]: no state; calls in all four shapes of gRPC ([Unary], [ServerStream], [ClientStream], [Bidi]).
+//
+// The same [Service] runs inside a worker (millrace.Main) and as a process of its own beside any Cloudstate proxy
+// ([Serve]). This package knows nothing of the worker: what a runtime needs of a service stands in runtime.go.
+//
+// # What is checked, and when
+//
+// A constructor never panics and never fails, because services are package-level variables. It checks everything that can
+// be checked (each method has a handler, and one of the right types; commands have an entity key) and keeps what it found;
+// [Check] reports all of it at once, in words that name the method and the fix. [Serve], millrace.Main and sdktest call
+// it before they do anything else. What only shows when a handler runs (an event without [On], an effect whose message
+// is not what its target takes) is a crash of that command; the first unit test with sdktest finds it.
+//
+// # What a handler's end means
+//
+//   - A message and no error: the command is accepted. The caller gets the message when everything is durable. A nil
+//     message says nothing to the caller.
+//   - [Refuse]: a decision. Nothing is written, no effect is sent, the caller gets code and message.
+//   - [Forward]: the answer of another method is the caller's answer. What was emitted is kept.
+//   - Any other error, and a panic: a crash. Nothing is written, the caller learns that and no more, the log gets error and
+//     stack, and the image of the entity is built anew from what is stored.
+//
+// # Goroutines
+//
+// A handler runs alone for its entity: the next command of that entity starts when it has returned. Handlers of different
+// entities, and of actions, overlap. A command and what it hands out belong to the handler and end with it. A handler
+// starts no goroutine that outlives it and must not block for long. The package itself starts goroutines only in [Server]:
+// one for each entity that a remote worker keeps active, ended and waited for by Server.Close.
+package sdk

@@ -1,0 +1,17 @@
+// Package sdktest tests services of package sdk without a worker: given a history, when a command comes, then events and
+// answer are so.
+//
+//	sdktest.New(t, cart.Service, "c1").
+//		Given(&shopv1.ItemAdded{…}).
+//		When(shopv1.CartService_AddItem_FullMethodName, &shopv1.AddItemRequest{…}).
+//		ThenEvents(&shopv1.ItemAdded{…}).
+//		ThenReply(&shopv1.Cart{…})
+//
+// Every When does more than to run the handler. It encodes and decodes each message, as the log does; it rebuilds the
+// entity from its whole history, from a snapshot of now, and from a snapshot of before with the events since; and it
+// compares these images with the one in memory, field by field, unexported ones included. So a handler that changes state
+// outside of sdk.On, an sdk.On that looks at the clock, and a snapshot that forgets a field are found by the first test
+// that steps on them.
+//
+// A Scenario belongs to the goroutine of its test, starts no other, and ends the test at the first difference.
+package sdktest

@@ -1,0 +1,145 @@
+package kafkaserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+)
+
+// DefaultPort is Kafka's usual port, which the command uses.
+const DefaultPort = 9092
+
+// Options say what to start.
+type Options struct {
+	// Brokers is their number, 0: one.
+	Brokers int
+	// Port of the first broker on 127.0.0.1, 0: any free one. Further brokers get free ones.
+	Port int
+	// Dir keeps data, settings and logs; it is created. A directory from an earlier start, with as many brokers, is used
+	// again with its data. Required.
+	Dir string
+	// Settings are added to the brokers' own, or replace them.
+	Settings map[string]string
+	// Detached lets the brokers live on when this process ends.
+	Detached bool
+}
+
+// Cluster is one or more brokers.
+type Cluster struct {
+	Servers []*Server
+}
+
+// Launch starts brokers and waits until they see each other. ErrUnavailable: this machine has no Java or no archives.
+func Launch(ctx context.Context, o Options) (*Cluster, error) {
+	in, err := install(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return in.launch(ctx, o)
+}
+
+func (in *installation) launch(ctx context.Context, o Options, javaFlags ...string) (*Cluster, error) {
+	servers, err := in.servers(o, javaFlags)
+	if err != nil {
+		return nil, err
+	}
+	c := &Cluster{}
+	for _, s := range servers {
+		if err := s.configure(servers, o.Settings); err != nil {
+			return nil, fmt.Errorf("settings of broker %d: %w", s.node, err)
+		}
+		if err := s.format(ctx); err != nil {
+			return nil, err
+		}
+	}
+	for _, s := range servers {
+		if err := s.spawn(); err != nil {
+			return nil, errors.Join(err, c.Kill())
+		}
+		c.Servers = append(c.Servers, s)
+	}
+	for _, s := range servers {
+		if err := s.waitReady(ctx); err != nil {
+			return nil, errors.Join(err, c.Kill())
+		}
+	}
+	return c, nil
+}
+
+// servers lays out the brokers: folders and ports.
+func (in *installation) servers(o Options, javaFlags []string) ([]*Server, error) {
+	if o.Dir == "" {
+		return nil, errors.New("kafkaserver.Options.Dir is empty: name a directory for the brokers' data")
+	}
+	n := max(1, o.Brokers)
+	ports, err := freePorts(2 * n)
+	if err != nil {
+		return nil, err
+	}
+	if o.Port != 0 {
+		ports[0] = o.Port
+	}
+	servers := make([]*Server, n)
+	for i := range servers {
+		dir := filepath.Join(o.Dir, fmt.Sprintf("broker-%d", i+1))
+		if err := os.MkdirAll(dir, 0o750); err != nil {
+			return nil, err
+		}
+		servers[i] = &Server{
+			in: in, javaFlags: javaFlags, detached: o.Detached, node: i + 1, brokers: n,
+			port: ports[2*i], controllerPort: ports[2*i+1], dir: dir,
+		}
+	}
+	return servers, nil
+}
+
+// freePorts returns n ports that nobody listened on a moment ago.
+func freePorts(n int) ([]int, error) {
+	var ports []int
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // returns at once
+		if err != nil {
+			return nil, fmt.Errorf("find a free port: %w", err)
+		}
+		defer func() { _ = l.Close() }() // only when all are found, so that each is another one
+		addr, ok := l.Addr().(*net.TCPAddr)
+		if !ok {
+			return nil, fmt.Errorf("find a free port: unexpected address %v", l.Addr())
+		}
+		ports = append(ports, addr.Port)
+	}
+	return ports, nil
+}
+
+// Addrs are the addresses of all brokers.
+func (c *Cluster) Addrs() []string {
+	var addrs []string
+	for _, s := range c.Servers {
+		addrs = append(addrs, s.Addr())
+	}
+	return addrs
+}
+
+func (c *Cluster) String() string { return strings.Join(c.Addrs(), ",") }
+
+// Stop ends all brokers in order.
+func (c *Cluster) Stop() error { return c.each((*Server).Stop) }
+
+// Kill ends all brokers at once. Data directories stay.
+func (c *Cluster) Kill() error { return c.each((*Server).Kill) }
+
+// each runs an operation on all brokers at a time: a quorum ends faster than its members one by one.
+func (c *Cluster) each(do func(*Server) error) error {
+	errs := make([]error, len(c.Servers))
+	var all sync.WaitGroup
+	for i, s := range c.Servers {
+		all.Go(func() { errs[i] = do(s) }) // bounded by stopTimeout; waited for below
+	}
+	all.Wait()
+	return errors.Join(errs...)
+}

@@ -1,0 +1,104 @@
+// Command cmd keeps an Apache Kafka for trying things out on this machine: `make kafka` starts it, `make kafka-stop` ends
+// it. It lives on when the command returns; its process id, its address and its data are in the user's cache directory.
+//
+// Exit codes: 0 done (status: it runs), 1 an error, 2 wrong usage, 3 status: it does not run.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/millrace-io/millrace/tests/kafkaserver"
+)
+
+const usage = `usage: kafkaserver [-port 9092] [-data dir] start | stop | status`
+
+const (
+	exitError   = 1
+	exitUsage   = 2
+	exitStopped = 3
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+func run(ctx context.Context, args []string, out, diag io.Writer) int {
+	flags := flag.NewFlagSet("kafkaserver", flag.ContinueOnError)
+	flags.SetOutput(diag)
+	flags.Usage = func() { _, _ = fmt.Fprintln(diag, usage) }
+	port := flags.Int("port", kafkaserver.DefaultPort, "port on 127.0.0.1 for clients")
+	data := flags.String("data", "", "directory of the data (default: in the cache directory)")
+	if flags.Parse(args) != nil || flags.NArg() != 1 {
+		flags.Usage()
+		return exitUsage
+	}
+	background, err := kafkaserver.OpenBackground()
+	if err != nil {
+		return report(diag, err)
+	}
+	switch flags.Arg(0) {
+	case "start":
+		err = start(ctx, background, *port, *data, out)
+	case "stop":
+		err = stopBroker(background, out)
+	case "status":
+		return status(background, out, diag)
+	default:
+		flags.Usage()
+		return exitUsage
+	}
+	return report(diag, err)
+}
+
+func report(diag io.Writer, err error) int {
+	if err == nil {
+		return 0
+	}
+	_, _ = fmt.Fprintln(diag, "kafkaserver:", err)
+	return exitError
+}
+
+func start(ctx context.Context, b *kafkaserver.Background, port int, data string, out io.Writer) error {
+	s, err := b.Start(ctx, port, data)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(out, "Kafka %s answers at %s (process %d, data in %s).\nStop it with: make kafka-stop\n",
+		kafkaserver.Version, s.Addr, s.PID, s.Data)
+	return err
+}
+
+func stopBroker(b *kafkaserver.Background, out io.Writer) error {
+	s, err := b.Stop()
+	if errors.Is(err, kafkaserver.ErrNotRunning) {
+		_, err = fmt.Fprintln(out, "Kafka does not run.")
+		return err
+	}
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(out, "Kafka at %s is stopped. Its data stay in %s.\n", s.Addr, s.Data)
+	return err
+}
+
+func status(b *kafkaserver.Background, out, diag io.Writer) int {
+	s, err := b.State()
+	if errors.Is(err, kafkaserver.ErrNotRunning) {
+		_, _ = fmt.Fprintln(out, "Kafka does not run. Start it with: make kafka")
+		return exitStopped
+	}
+	if err == nil {
+		_, err = fmt.Fprintf(out, "Kafka %s runs at %s (process %d, data in %s).\n", kafkaserver.Version, s.Addr, s.PID, s.Data)
+	}
+	return report(diag, err)
+}

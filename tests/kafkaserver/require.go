@@ -1,0 +1,61 @@
+package kafkaserver
+
+import (
+	"context"
+	"errors"
+	"os"
+	"testing"
+)
+
+// Require makes sure that brokers can be started. Where they cannot, the test is skipped with the reason, or fails if the
+// environment says CI=true: there a missing broker must not pass for a green run.
+func Require(t testing.TB) {
+	t.Helper()
+	_, err := install(t.Context())
+	switch {
+	case err == nil:
+	case errors.Is(err, ErrUnavailable) && os.Getenv("CI") != "true":
+		t.Skip(err)
+	default:
+		t.Fatal(err)
+	}
+}
+
+// Start starts one broker for the length of a test. Without Options.Dir its data go to the test's own directory.
+func Start(t testing.TB, o Options) *Server {
+	t.Helper()
+	o.Brokers = 1
+	return start(t, o).Servers[0]
+}
+
+// StartCluster starts n brokers for the length of a test.
+func StartCluster(t testing.TB, n int) *Cluster {
+	t.Helper()
+	return start(t, Options{Brokers: n})
+}
+
+func start(t testing.TB, o Options) *Cluster {
+	t.Helper()
+	Require(t)
+	if o.Dir == "" {
+		o.Dir = t.TempDir()
+	}
+	c, err := Launch(t.Context(), o)
+	if err != nil {
+		t.Fatalf("start Kafka: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := c.Kill(); err != nil { // nobody needs these data any more
+			t.Errorf("end Kafka: %v", err)
+		}
+	})
+	return c
+}
+
+// MustRestart starts a killed or stopped broker again and ends the test where that is not possible.
+func (s *Server) MustRestart(t testing.TB) {
+	t.Helper()
+	if err := s.Restart(context.WithoutCancel(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+}
