@@ -189,11 +189,19 @@ func newEmptyWorld(t testing.TB, fake *dispatcher, opts func(*gateway.Options)) 
 	if opts != nil {
 		opts(&o)
 	}
+	w := start(t, o)
+	w.fake = fake
+	return w
+}
+
+// start starts a gateway, and stops it when the test is over.
+func start(t testing.TB, o gateway.Options) *world {
+	t.Helper()
 	lis, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, catalog: newCatalog(t, shopFile), fake: fake, server: gateway.New(o), addr: lis.Addr().String()}
+	w := &world{t: t, catalog: newCatalog(t, shopFile), server: gateway.New(o), addr: lis.Addr().String()}
 	served := make(chan error, 1)
 	go func() { served <- w.server.Serve(lis) }() // Shutdown stops it, the cleanup waits for it
 	t.Cleanup(func() {

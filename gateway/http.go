@@ -52,6 +52,9 @@ func (s *Server) serveHTTP(w http.ResponseWriter, r *http.Request) {
 		writeHTTPError(w, http.StatusUnsupportedMediaType,
 			invalid("content type %q is not served: use %s+proto", contentType, contentTypeGRPCWeb))
 	case isTranscodedRPC(r, contentType):
+		if r.ContentLength > int64(s.opts.transcoderBytes()) {
+			r.ContentLength = -1 // by the length alone the transcoder refuses without saying why
+		}
 		g.rpc.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), transcodedKey{}, true)))
 	default:
 		s.servePlain(g, w, r)

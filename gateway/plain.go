@@ -158,9 +158,11 @@ func (c *plainCall) prepareBody(r *http.Request) (int, *entities.Error) {
 // readBody reads the whole request. It says false after it noted a problem.
 func (c *plainCall) readBody(r *http.Request) ([]byte, bool) {
 	data, err := io.ReadAll(r.Body)
-	_ = http.NewResponseController(c.w).SetReadDeadline(time.Time{}) // from here on, reading only notices that the caller left
 	switch {
 	case err == nil:
+		// From here on, reading only notices that the caller left. After an error the deadline stays, because net/http reads
+		// what is left of the body before it answers.
+		_ = http.NewResponseController(c.w).SetReadDeadline(time.Time{})
 		return data, true
 	case errors.Is(err, errTooLarge):
 		c.fail(tooLarge(c.server.opts.MaxRequestBytes), 0)

@@ -312,23 +312,17 @@ func (s *Server) stop(ctx context.Context) error {
 	s.health.Shutdown()
 	_ = s.webConns.Close()
 
-	webDone := make(chan struct{})
-	// ctx ends it at the latest; it is waited for just below.
-	s.background.Go(func() {
-		defer close(webDone)
-		_ = s.web.Shutdown(ctx) // its only error is that of ctx
-	})
 	for _, g := range leaving {
 		s.leave(g)
 	}
+	cut := s.web.Shutdown(ctx) != nil // ctx ended first
 	for _, g := range leaving {
 		select {
 		case <-g.drained:
 		case <-ctx.Done():
+			cut = true
 		}
 	}
-	<-webDone
-	cause := context.Cause(ctx)
 
 	close(s.halted)
 	_ = s.web.Close()
@@ -340,7 +334,10 @@ func (s *Server) stop(ctx context.Context) error {
 	s.mu.Unlock()
 	s.requests.Wait()
 	s.background.Wait()
-	return cause
+	if cut {
+		return context.Cause(ctx)
+	}
+	return nil
 }
 
 // close refuses everything new, and returns the generations that are left.

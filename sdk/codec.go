@@ -13,7 +13,7 @@ import (
 const typeURLPrefix = "type.googleapis.com/"
 
 // marshal encodes to the same bytes each time: replays and repeated answers are compared by their bytes.
-var marshal = proto.MarshalOptions{Deterministic: true}
+var marshal = proto.MarshalOptions{Deterministic: true} //nolint:gochecknoglobals // a constant
 
 // nameOf returns the full name of the message that a type URL names.
 func nameOf(typeURL string) protoreflect.FullName {

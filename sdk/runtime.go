@@ -105,6 +105,8 @@ type Decision struct {
 
 // Entity is the memory image of one entity, with the code that decides for it. One goroutine at a time may use it. After an
 // error of any method, and after a Decision with Restart, it is of no more use: build another one from what is stored.
+// Snapshot and value that were loaded, and what a Decision holds, are shared between entity and runtime: neither changes
+// them. The payload of an event or of a command is only read during the call.
 type Entity interface {
 	// Load sets the stored state, before anything else: for an event-sourced entity a snapshot (nil: none) and the sequence of
 	// the last event in it, for a value entity the value (nil: none).

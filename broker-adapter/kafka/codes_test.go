@@ -33,7 +33,7 @@ func TestProduceCodes(t *testing.T) {
 		{kerr.NotEnoughReplicasAfterAppend, retried}, // after it was stored
 		{kerr.KafkaStorageError, retried},
 		{kerr.LeaderNotAvailable, retried},
-		{kerr.DuplicateSequenceNumber, failed}, // success without an offset is of no use
+		{kerr.DuplicateSequenceNumber, stopped}, // success without an offset is of no use
 		{kerr.MessageTooLarge, failed},
 		{kerr.TopicAuthorizationFailed, failed},
 		{kerr.InvalidRecord, failed},
@@ -284,7 +284,7 @@ func TestLogLostItsTail(t *testing.T) {
 	values(t, r, 2)
 	cluster.ControlKey(int16(kmsg.ListOffsets), func(req kmsg.Request) (kmsg.Response, error, bool) {
 		cluster.KeepControl()
-		asked := req.(*kmsg.ListOffsetsRequest) //nolint:forcetypeassert // by its key
+		asked := req.(*kmsg.ListOffsetsRequest)                  //nolint:forcetypeassert // by its key
 		resp := asked.ResponseKind().(*kmsg.ListOffsetsResponse) //nolint:forcetypeassert // by its key
 		topic := kmsg.NewListOffsetsResponseTopic()
 		topic.Topic = p.Topic

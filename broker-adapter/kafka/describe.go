@@ -52,7 +52,7 @@ func (l *Log) Create(ctx context.Context, spec broker.TopicSpec) error {
 	}
 	req := kmsg.NewPtrCreateTopicsRequest()
 	req.Topics = append(req.Topics, t)
-	resp, err := req.RequestWith(ctx, l.admin)
+	resp, err := request(ctx, l, l.admin, req.RequestWith)
 	if err != nil {
 		return l.requestError(what, err)
 	}

@@ -43,6 +43,9 @@ func requestError(what string, err error) error {
 
 // stopsProducer tells whether the broker contradicts the producer's session, so that its client is of no more use.
 func stopsProducer(err error) bool {
+	if errors.Is(err, errNoOffset) {
+		return true
+	}
 	for _, code := range []*kerr.Error{
 		kerr.OutOfOrderSequenceNumber, kerr.UnknownProducerID, kerr.InvalidProducerIDMapping,
 		kerr.InvalidProducerEpoch, kerr.ProducerFenced,

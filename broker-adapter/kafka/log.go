@@ -36,8 +36,9 @@ type Log struct {
 	current    *producer
 	readers    map[*reader]struct{}
 
-	// open counts appends without a delivered result, tasks goroutines of the Log and Assignments calls.
-	open, tasks sync.WaitGroup
+	// open counts appends without a delivered result, tasks goroutines of the Log and Assignments calls, requests those
+	// of the admin client.
+	open, tasks, requests sync.WaitGroup
 }
 
 var _ broker.Log = (*Log)(nil)
@@ -68,6 +69,7 @@ func Open(o Options) (*Log, error) {
 	if err != nil {
 		l.stop()
 		l.admin.Close()
+		l.requests.Wait()
 		return nil, err
 	}
 	return l, nil
@@ -148,7 +150,8 @@ func (l *Log) Close() error {
 	}
 	l.open.Wait()
 	l.tasks.Wait()
-	l.admin.Close() // last: memberships leave through it
+	l.admin.Close() // after the tasks: memberships leave through it
+	l.requests.Wait()
 	return nil
 }
 

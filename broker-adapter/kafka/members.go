@@ -40,7 +40,7 @@ func (l *Log) Members(ctx context.Context, group string) ([]Member, error) {
 func (l *Log) describeGroup(ctx context.Context, group string) (*kmsg.DescribeGroupsResponseGroup, error) {
 	req := kmsg.NewPtrDescribeGroupsRequest()
 	req.Groups = []string{group}
-	resp, err := req.RequestWith(ctx, l.admin)
+	resp, err := request(ctx, l, l.admin, req.RequestWith)
 	if err != nil {
 		return nil, err
 	}

@@ -85,7 +85,7 @@ type Options struct {
 
 	// OpenTimeout is how long Open waits for a broker. 0: 10 s.
 	OpenTimeout time.Duration
-	// RequestTimeout bounds one try of one request. 0: 10 s.
+	// RequestTimeout bounds one try of one request; an append on a connection that hangs is sent again after it. 0: 10 s.
 	RequestTimeout time.Duration
 	// SessionTimeout is how long a worker may be silent before its partitions move. 0: 6 s.
 	SessionTimeout time.Duration
@@ -171,8 +171,8 @@ func (o Options) clientOptions(extra ...kgo.Opt) []kgo.Opt {
 		kgo.ClientID(o.ClientID),
 		kgo.RetryBackoffFn(retry.Pause),
 		kgo.RequestRetries(math.MaxInt32), // bounded by time and by contexts, not by count
-		kgo.RequestTimeoutOverhead(o.RequestTimeout),
-		kgo.DialTimeout(o.RequestTimeout),
+		kgo.RequestTimeoutOverhead(o.RequestTimeout/2), // beyond what the request itself grants the broker
+		kgo.DialTimeout(o.RequestTimeout/2),
 		kgo.ConnIdleTimeout(connIdle),
 		kgo.MetadataMinAge(metadataMinAge),
 		kgo.DisableClientMetrics(),
@@ -196,7 +196,7 @@ func (o Options) producerOptions(batchBytes func(topic string) int32) []kgo.Opt 
 		kgo.RecordRetries(math.MaxInt),
 		kgo.UnknownTopicRetries(unknownTopicRetries),
 		kgo.StopProducerOnDataLossDetected(),
-		kgo.ProduceRequestTimeout(o.RequestTimeout),
+		kgo.ProduceRequestTimeout(o.RequestTimeout/2), // with the overhead: a hung connection is cut after RequestTimeout
 		kgo.ProducerBatchMaxBytesFn(batchBytes),
 		kgo.ProducerBatchCompression(kgo.NoCompression()), // commits are small; compressing them costs time under load
 		kgo.MaxBufferedRecords(o.BufferRecords+produceSlack),

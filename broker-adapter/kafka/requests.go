@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -24,10 +25,35 @@ const (
 	latest   = -1
 )
 
+// request sends one request through the client or through one of its brokers. It returns when ctx ends, even where the
+// client would not: that waits for the first answers on a new connection whatever the context says.
+func request[R any](ctx context.Context, l *Log, to kmsg.Requestor, send func(context.Context, kmsg.Requestor) (R, error)) (R, error) {
+	type outcome struct {
+		answer R
+		err    error
+	}
+	var none R
+	if !l.enter(&l.requests) {
+		return none, broker.ErrClosed
+	}
+	done := make(chan outcome, 1)
+	go func() { // ends with the request, at the latest when the client is closed; Close waits for it
+		defer l.requests.Done()
+		answer, err := send(ctx, to)
+		done <- outcome{answer, err}
+	}()
+	select {
+	case o := <-done:
+		return o.answer, o.err
+	case <-ctx.Done():
+		return none, ctx.Err()
+	}
+}
+
 func (l *Log) countBrokers(ctx context.Context) (int, error) {
 	req := kmsg.NewPtrMetadataRequest()
 	req.Topics = []kmsg.MetadataRequestTopic{} // none: nil would be all
-	resp, err := req.RequestWith(ctx, l.admin)
+	resp, err := request(ctx, l, l.admin, req.RequestWith)
 	if err != nil {
 		return 0, err
 	}
@@ -46,7 +72,7 @@ func metadataRequest(topic string) *kmsg.MetadataRequest {
 // metadata asks any broker about a topic.
 func (l *Log) metadata(ctx context.Context, topic string) (*kmsg.MetadataResponseTopic, error) {
 	for try := 1; ; try++ {
-		resp, err := metadataRequest(topic).RequestWith(ctx, l.admin)
+		resp, err := request(ctx, l, l.admin, metadataRequest(topic).RequestWith)
 		if err != nil {
 			return nil, err
 		}
@@ -75,7 +101,7 @@ func (l *Log) configs(ctx context.Context, topic string) (map[string]setting, er
 	r := kmsg.NewDescribeConfigsRequestResource()
 	r.ResourceType, r.ResourceName = kmsg.ConfigResourceTypeTopic, topic
 	req.Resources = append(req.Resources, r)
-	resp, err := req.RequestWith(ctx, l.admin)
+	resp, err := request(ctx, l, l.admin, req.RequestWith)
 	if err != nil {
 		return nil, err
 	}
@@ -129,7 +155,7 @@ func (l *Log) End(ctx context.Context, p broker.Partition) (int64, error) {
 	if _, err := l.topics.partition(ctx, p); err != nil {
 		return 0, l.requestError(what, err)
 	}
-	resp, err := listOffsets(p, -1, latest).RequestWith(ctx, l.admin)
+	resp, err := request(ctx, l, l.admin, listOffsets(p, -1, latest).RequestWith)
 	if err != nil {
 		return 0, l.requestError(what, err)
 	}
@@ -155,7 +181,7 @@ func (l *Log) presentLeader(ctx context.Context, p broker.Partition) (leadership
 		all.Go(func() { // bounded by askTimeout; waited for below
 			ctx, cancel := context.WithTimeout(ctx, askTimeout)
 			defer cancel()
-			found[i], errs[i] = leaderAsSeenBy(ctx, b, p)
+			found[i], errs[i] = l.leaderAsSeenBy(ctx, b, p)
 		})
 	}
 	all.Wait()
@@ -173,19 +199,15 @@ func (l *Log) presentLeader(ctx context.Context, p broker.Partition) (leadership
 	case known:
 		return best, nil
 	case err == nil:
-		return best, fmt.Errorf("no broker is known")
+		return best, errors.New("no broker is known")
 	}
 	return best, err
 }
 
-func leaderAsSeenBy(ctx context.Context, b *kgo.Broker, p broker.Partition) (leadership, error) {
-	answer, err := b.Request(ctx, metadataRequest(p.Topic))
+func (l *Log) leaderAsSeenBy(ctx context.Context, b *kgo.Broker, p broker.Partition) (leadership, error) {
+	resp, err := request(ctx, l, b, metadataRequest(p.Topic).RequestWith)
 	if err != nil {
 		return leadership{}, err
-	}
-	resp, ok := answer.(*kmsg.MetadataResponse)
-	if !ok {
-		return leadership{}, fmt.Errorf("broker answered %T to a metadata request", answer)
 	}
 	t, err := onlyTopic(resp, p.Topic)
 	if err != nil {
@@ -214,13 +236,9 @@ func (l *Log) bounds(ctx context.Context, p broker.Partition) (leader leadership
 func (l *Log) askOffset(ctx context.Context, leader leadership, p broker.Partition, timestamp int64) (int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	answer, err := l.admin.Broker(int(leader.node)).Request(ctx, listOffsets(p, leader.epoch, timestamp))
+	resp, err := request(ctx, l, l.admin.Broker(int(leader.node)), listOffsets(p, leader.epoch, timestamp).RequestWith)
 	if err != nil {
 		return 0, err
-	}
-	resp, ok := answer.(*kmsg.ListOffsetsResponse)
-	if !ok {
-		return 0, fmt.Errorf("broker answered %T to a request for offsets", answer)
 	}
 	return onlyOffset(resp)
 }

@@ -250,6 +250,37 @@ func TestFilesAreInOrder(t *testing.T) {
 	}
 }
 
+// Descriptors that no compiler makes are refused with a reason too.
+func TestBrokenDescriptors(t *testing.T) {
+	file := func(name string, imports ...string) *descriptorpb.FileDescriptorProto {
+		return &descriptorpb.FileDescriptorProto{Name: proto.String(name), Dependency: imports}
+	}
+	clash := file("b")
+	clash.MessageType = []*descriptorpb.DescriptorProto{{Name: proto.String("M")}}
+	for _, tc := range []struct {
+		files []*descriptorpb.FileDescriptorProto
+		want  string
+	}{
+		{[]*descriptorpb.FileDescriptorProto{file("a", "b"), file("b", "c"), file("c", "b")}, "its descriptors import in a circle, b -> c -> b: break it"},
+		{[]*descriptorpb.FileDescriptorProto{clash, func() *descriptorpb.FileDescriptorProto {
+			other := proto.CloneOf(clash)
+			other.Name = proto.String("other")
+			return other
+		}()}, "its descriptors contradict each other"},
+	} {
+		spec := cartSpec(t)
+		spec.Proto = marshal(t, &descriptorpb.FileDescriptorSet{File: tc.files})
+		if _, err := discovery.NewCatalog(spec, discovery.Options{}); err == nil || !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("got %v, want %q", err, tc.want)
+		}
+	}
+	spec := cartSpec(t)
+	spec.Proto = []byte("no descriptors")
+	if _, err := discovery.NewCatalog(spec, discovery.Options{}); err == nil || !strings.Contains(err.Error(), "no FileDescriptorSet") {
+		t.Errorf("got %v", err)
+	}
+}
+
 // Bytes from outside never panic, whatever they say.
 func FuzzNewCatalog(f *testing.F) {
 	spec := cartSpec(f)

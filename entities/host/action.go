@@ -179,7 +179,7 @@ func (r *Remote) actionFault(ctx context.Context, m *discovery.Method, err error
 		}
 	}
 	switch {
-	case context.Cause(ctx) == errTookTooLong: //nolint:errorlint // Cause returns exactly this
+	case errors.Is(context.Cause(ctx), errTookTooLong):
 		return entities.Errorf(entities.FunctionFailed, entities.Unknown,
 			"%s: the function at %s did not answer within %v", m.FullName, r.address, r.options.HandleTimeout)
 	case r.lifetime.Err() != nil:

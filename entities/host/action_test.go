@@ -104,6 +104,24 @@ func TestUnaryAction(t *testing.T) {
 	}
 }
 
+// A caller's headers need not be UTF-8; no byte of them is lost, and no call.
+func TestMetadataOfAnyBytes(t *testing.T) {
+	f, h, _, _ := actionHost(t)
+	var got *action.ActionCommand
+	f.actions.unary = func(_ context.Context, c *action.ActionCommand) (*action.ActionResponse, error) {
+		got = c
+		return replied(""), nil
+	}
+	inv := invocation("t.Acts", "Do", entities.Key{}, "x")
+	inv.Metadata = entities.Metadata{{Key: "a\xff", Text: "b\xff"}}
+	if _, err := h.Act(t.Context(), inv); err != nil {
+		t.Fatal(err)
+	}
+	if e := got.GetMetadata().GetEntries()[0]; e.GetKey() != "a\ufffd" || string(e.GetBytesValue()) != "b\xff" {
+		t.Errorf("the function got %v", e)
+	}
+}
+
 func TestUnaryActionAnswers(t *testing.T) {
 	f, h, remote, _ := actionHost(t, cloudstate.MillraceExtension_MILLRACE_FAILURE_CODE)
 	var response *action.ActionResponse

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"unicode/utf8"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -24,21 +25,29 @@ func payloadOf(a *anypb.Any) entities.Payload {
 	return entities.Payload{TypeURL: a.GetTypeUrl(), Value: a.GetValue()}
 }
 
+// metadataToWire keeps every byte: text that protobuf would refuse, because a caller's headers need not be UTF-8, goes as
+// binary.
 func metadataToWire(md entities.Metadata) *cloudstate.Metadata {
 	if len(md) == 0 {
 		return nil
 	}
 	entries := make([]*cloudstate.MetadataEntry, len(md))
 	for i, e := range md {
-		entries[i] = &cloudstate.MetadataEntry{Key: e.Key}
-		if e.IsBinary {
+		entries[i] = &cloudstate.MetadataEntry{Key: asText(e.Key)}
+		switch {
+		case e.IsBinary:
 			entries[i].Value = &cloudstate.MetadataEntry_BytesValue{BytesValue: e.Binary}
-		} else {
+		case !utf8.ValidString(e.Text):
+			entries[i].Value = &cloudstate.MetadataEntry_BytesValue{BytesValue: []byte(e.Text)}
+		default:
 			entries[i].Value = &cloudstate.MetadataEntry_StringValue{StringValue: e.Text}
 		}
 	}
 	return &cloudstate.Metadata{Entries: entries}
 }
+
+// asText makes any string one that protobuf carries.
+func asText(s string) string { return strings.ToValidUTF8(s, "\ufffd") }
 
 func metadataOf(md *cloudstate.Metadata) entities.Metadata {
 	if len(md.GetEntries()) == 0 {

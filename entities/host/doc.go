@@ -4,7 +4,7 @@
 // nothing is durable yet.
 //
 // Read it in this order: function.go (what a function is), host.go, remote.go, session.go (the life of one conversation),
-// eventsourced.go and value.go (what differs by kind), action.go, local.go.
+// exchange.go (one command in it), eventsourced.go and value.go (what differs by kind), action.go, local.go.
 //
 // Goroutines: each remote session has one that receives; a Remote has one more that sends reports. Remote.Close stops all of
 // them and waits. A streamed action has one that sends for as long as the call lasts. In-process functions run on the caller's

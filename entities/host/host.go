@@ -2,6 +2,7 @@ package host
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -29,7 +30,7 @@ func New(readyTimeout time.Duration) *Host {
 	return &Host{readyTimeout: readyTimeout, attached: make(chan struct{})}
 }
 
-// Replace puts a function in the place of the one before, which it returns; nil the first time. New calls go to the new
+// Replace puts a function, which must not be nil, in the place of the one before, which it returns; nil the first time. New calls go to the new
 // function at once. Open sessions stay with the old one until they are closed, or until whoever called Replace closes it.
 func (h *Host) Replace(f Function) (old Function) {
 	h.mu.Lock()
@@ -81,7 +82,7 @@ func errNoFunction(detail string) *entities.Error {
 // callerGone is the error of a call whose context ended before anything was done.
 func callerGone(ctx context.Context) *entities.Error {
 	reason, text := entities.Cancelled, "the call was cancelled"
-	if ctx.Err() == context.DeadlineExceeded { //nolint:errorlint // Err returns exactly this
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		reason, text = entities.Deadline, "the deadline of the call passed"
 	}
 	return &entities.Error{Reason: reason, Outcome: entities.NotApplied, Message: text, Cause: context.Cause(ctx)}

@@ -23,7 +23,7 @@ const (
 	streamWindowBytes     = 1 << 20
 	connectionWindowBytes = 16 << 20
 	reconnectFirst        = 100 * time.Millisecond
-	reconnectMax          = time.Second
+	reconnectMax          = 500 * time.Millisecond
 	reconnectJitter       = 0.2
 	// connectTimeout bounds one attempt.
 	connectTimeout = 2 * time.Second

@@ -34,7 +34,7 @@ func wantError(t testing.TB, err error, reason entities.Reason, outcome entities
 // A history far larger than all windows together is sent at the function's pace: what is on its way stays bounded.
 func TestReplayWaitsForASlowFunction(t *testing.T) {
 	const events, eventBytes = 30_000, 1000
-	const maxAhead = 2 << 20 / eventBytes // the function's windows and the sender's buffer are smaller
+	const maxAhead = 20 << 20 / eventBytes // gRPC's windows grow to 16 MiB at most
 	f := newFake(newSpec(t))
 	address, _ := serve(t, f, "127.0.0.1:0")
 	h, remote := connect(t, address, host.Options{})
@@ -262,7 +262,9 @@ func TestFunctionFailsDuringReplay(t *testing.T) {
 func TestOpenEndsWithItsContext(t *testing.T) {
 	f := newFake(newSpec(t))
 	address, _ := serve(t, f, "127.0.0.1:0")
-	h, _ := connect(t, address, host.Options{})
+	h, _ := connect(t, address, host.Options{Hooks: host.Hooks{
+		OnSessionFault: func(_ entities.Key, err *entities.Error) { t.Errorf("the operator is told of %v", err) },
+	}})
 	ctx, cancel := context.WithCancel(t.Context())
 	_, err := h.Open(ctx, "t.Carts", cartKey, func(context.Context) (entities.Loaded, error) {
 		return entities.Loaded{Events: func(yield func(entities.Event) error) error {
@@ -349,6 +351,19 @@ func TestConnectRefusesABadFunction(t *testing.T) {
 	}
 	if told := f.reports(); len(told) != 1 || !strings.Contains(told[0], "0.7") {
 		t.Errorf("the function was told %q", told)
+	}
+}
+
+// Nobody waits for ever for a function that does not come.
+func TestConnectEndsWithItsContext(t *testing.T) {
+	address, stop := serve(t, newFake(newSpec(t)), "127.0.0.1:0")
+	stop() // nobody listens there now
+	ctx, cancel := context.WithCancel(t.Context())
+	_, err := host.Connect(ctx, address, host.RemoteOptions{Policy: discovery.Policy{
+		OnRetry: func(int, error, time.Duration) { cancel() },
+	}})
+	if !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), address) {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -149,9 +149,12 @@ func (r *Remote) openWire(ctx context.Context, kind entities.Kind) (wire, error)
 	return openEventSourced(ctx, r.conn)
 }
 
-// load brings the function's memory to what is stored. If that cannot be done the session is over.
+// load brings the function's memory to what is stored. If that cannot be done the session is over, and its goroutine gone.
 func (s *session) load(ctx context.Context, loaded entities.Loaded) error {
-	watching := context.AfterFunc(ctx, func() { s.cancel(context.Cause(ctx)) })
+	watching := context.AfterFunc(ctx, func() {
+		s.beginClosing()
+		s.cancel(context.Cause(ctx))
+	})
 	err := s.wire.load(s, loaded, s.progress)
 	callerHere := watching()
 	s.watch.Stop()
@@ -190,156 +193,6 @@ func (s *session) progress() {
 	s.began = time.Now()
 	s.mu.Unlock()
 	s.watch.Reset(s.remote.options.HandleTimeout)
-}
-
-// Handle lets the function decide about one command.
-func (s *session) Handle(ctx context.Context, inv entities.Invocation) (*entities.Outcome, error) {
-	m := s.service.Method(inv.Method)
-	if m == nil {
-		return nil, unknownMethod(s.service, inv.Method)
-	}
-	s.remote.stats.commands.Add(1)
-	out, err := s.handle(ctx, m, inv)
-	s.remote.stats.decided(out, err)
-	return out, err
-}
-
-func (s *session) handle(ctx context.Context, m *discovery.Method, inv entities.Invocation) (*entities.Outcome, error) {
-	id, fault := s.begin()
-	if fault != nil {
-		return nil, fault
-	}
-	s.fill(id, inv)
-	s.watch.Reset(s.remote.options.HandleTimeout)
-	defer s.watch.Stop()
-	if err := s.wire.sendCommand(&s.command); err != nil {
-		return nil, s.abandon(err)
-	}
-	s.payload.Value = nil // an idle session need not hold it
-	a, fault := s.await(ctx)
-	if fault != nil {
-		return nil, fault
-	}
-	out, err := s.outcome(m, &a)
-	if err != nil {
-		fault := functionFailed(fmt.Sprintf("%s: %s: %s", s.texts.reply, m.FullName, err), nil)
-		s.finish(fault)
-		return nil, fault
-	}
-	s.settle()
-	return out, nil
-}
-
-// settle ends a command that went well. If the function ended the stream right after its answer, this is when that shows.
-func (s *session) settle() {
-	s.mu.Lock()
-	s.busy = false
-	over := s.fault != nil
-	s.mu.Unlock()
-	if over {
-		s.endedByFunction()
-	}
-}
-
-func (s *session) endedByFunction() {
-	s.remote.stats.sessionsEnded.Add(1)
-	close(s.ended)
-}
-
-// begin numbers the next command.
-func (s *session) begin() (int64, *entities.Error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.fault != nil {
-		return 0, functionFailed(s.texts.terminated, s.fault)
-	}
-	s.lastID++
-	s.running, s.busy = s.lastID, true
-	s.began = time.Now()
-	return s.lastID, nil
-}
-
-// fill writes the command into the message that is sent. Entities get no metadata: the protocol's tests compare whole messages.
-func (s *session) fill(id int64, inv entities.Invocation) {
-	s.payload.TypeUrl, s.payload.Value = inv.Payload.TypeURL, inv.Payload.Value
-	s.command.EntityId = s.key.ID
-	s.command.Id = id
-	s.command.Name = inv.Method
-	s.command.Payload = &s.payload
-	if s.remote.announced(cloudstate.MillraceExtension_MILLRACE_COMMAND_CONTEXT) {
-		s.command.Context = contextOf(inv)
-	}
-}
-
-// contextOf is what a function of ours learns about a command beyond the protocol.
-func contextOf(inv entities.Invocation) *cloudstate.CommandContext {
-	c := &cloudstate.CommandContext{CommandId: inv.ID, Principal: inv.Principal, Metadata: metadataToWire(inv.Metadata)}
-	if !inv.Time.IsZero() {
-		c.TimeUnixNanos = inv.Time.UnixNano()
-	}
-	return c
-}
-
-// await returns the answer to the running command, or why there will be none.
-func (s *session) await(ctx context.Context) (answer, *entities.Error) {
-	select {
-	case a := <-s.answers:
-		return a, nil
-	case <-s.done:
-		select {
-		case a := <-s.answers: // it came just before the end
-			return a, nil
-		default:
-			return answer{}, s.reason()
-		}
-	case <-ctx.Done():
-		fault := functionFailed("the command was cancelled while the function handled it", context.Cause(ctx))
-		s.finish(fault)
-		return answer{}, fault
-	}
-}
-
-// outcome puts an answer into the engine's words and checks it.
-func (s *session) outcome(m *discovery.Method, a *answer) (*entities.Outcome, error) {
-	out := &entities.Outcome{StateAction: a.stateAction, Effects: effectsOf(a.effects)}
-	setAction(out, a.action, s.remote.announced(cloudstate.MillraceExtension_MILLRACE_FAILURE_CODE))
-	if s.service.Kind == entities.EventSourced && a.action.GetFailure().GetRestart() {
-		out.Restart = true
-		return out, nil
-	}
-	if len(a.events) > 0 {
-		out.Events = make([]entities.Payload, len(a.events))
-		for i, e := range a.events {
-			out.Events[i] = payloadOf(e)
-		}
-		if a.snapshot != nil { // without events it means nothing
-			snapshot := payloadOf(a.snapshot)
-			out.Snapshot = &snapshot
-		}
-	}
-	if a.stateAction == entities.StateUpdated {
-		out.State = payloadOf(a.state)
-	}
-	if err := checkOutcome(out, s.remote.options.MaxEvents); err != nil {
-		return nil, err
-	}
-	s.remote.warnOfReply(m, out.Reply)
-	s.weigh(out)
-	return out, nil
-}
-
-// weigh keeps the estimate of the entity's size: the last whole state and what was added since.
-func (s *session) weigh(out *entities.Outcome) {
-	switch {
-	case out.Snapshot != nil:
-		s.bytes.Store(int64(len(out.Snapshot.Value)))
-	case out.StateAction != entities.StateKept:
-		s.bytes.Store(int64(len(out.State.Value)))
-	default:
-		for i := range out.Events {
-			s.bytes.Add(int64(len(out.Events[i].Value)))
-		}
-	}
 }
 
 // receive is the goroutine that reads what the function says, also when nobody asked.
@@ -430,6 +283,12 @@ func (s *session) finish(fault *entities.Error) {
 	if !busy {
 		s.endedByFunction()
 	}
+}
+
+// endedByFunction tells the engine, which is not waiting for an answer.
+func (s *session) endedByFunction() {
+	s.remote.stats.sessionsEnded.Add(1)
+	close(s.ended)
 }
 
 // reason is why the session has ended.

@@ -206,8 +206,17 @@ func (n *Node) run() {
 	if len(n.options.Command) > 0 {
 		n.group.Start("supervisor", n.supervise)
 	}
-	n.group.Start("gateway", func(context.Context) error { return n.gateway.Serve(n.public) })
+	n.group.Start("gateway", n.serveGateway)
 	n.group.Start("admin", n.admin.serve)
+}
+
+// serveGateway takes connections until shutdown ends it.
+func (n *Node) serveGateway(ctx context.Context) error {
+	err := n.gateway.Serve(n.public)
+	if ctx.Err() != nil && errors.Is(err, gateway.ErrClosed) {
+		return nil
+	}
+	return err
 }
 
 // runPartitions owns partitions until the gateway has let its last call go.

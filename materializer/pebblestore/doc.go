@@ -12,7 +12,7 @@
 // inside a Scan.
 //
 // Locks, in the order in which they are taken: the gate (not a lock, but Close waits on it), Store.order, then Pebble's own
-// or health.mu or Store.snapshotsMu, which are held over nothing else.
+// or health.mu or Store.snapshotsMu, which are held over nothing else. Store.flushMu is taken after order.
 //
 // # Errors
 //
@@ -20,7 +20,8 @@
 //     directory and rebuild. It is found at Open, by a read, or in the background, and then every write reports it.
 //   - ErrLocked: another process, or this one, has the directory open.
 //   - fs.ErrClosed: the store, snapshot or batch was closed.
-//   - Anything else is the disk's: full, unwritable. Pebble goes on trying in the background. Commits are refused, because
-//     what they add could not be kept, until a flush succeeds; Flush tries at once. After an error in Pebble's manifest
-//     they are refused until the store is opened again.
+//   - Anything else is the disk's: full, unwritable. Pebble goes on trying in the background, and until it succeeds commits
+//     are refused, because what they add could not be kept; reads go on. A commit that was waiting for a memtable at that
+//     moment waits until the disk recovers, and Close waits for it. After an error in Pebble's manifest writes are refused
+//     until the store is opened again.
 package pebblestore

@@ -6,6 +6,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"path"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -110,7 +111,7 @@ func TestDamageIsFoundOrHarmless(t *testing.T) {
 		t.Fatal(err)
 	}
 	found := map[string]int{}
-	for range 300 {
+	for range 100 {
 		fs := vfs.NewMem()
 		if _, err := vfs.Clone(pristine, fs, "store", "store"); err != nil {
 			t.Fatal(err)
@@ -251,6 +252,14 @@ func TestFullDiskRefusesWritesUntilThereIsSpace(t *testing.T) {
 		t.Errorf("Get on a full disk: %q, %v", got, err)
 	}
 
+	for range 5 { // flushes that are asked for while none succeeds must not pile up
+		if err := store.Flush(); !errors.Is(err, syscall.ENOSPC) {
+			t.Errorf("Flush again on a full disk: %v, want ENOSPC", err)
+		}
+	}
+	if n := store.Stats().MemTables; n > 3 {
+		t.Errorf("%d memtables pile up", n)
+	}
 	disk.end()
 	for store.Flush() != nil { // the background work may be in an attempt that has failed already
 	}
@@ -314,6 +323,50 @@ func TestManifestFailureIsFinalUntilOpenedAgain(t *testing.T) {
 		t.Errorf("a row that was durable is %q, %v; want %q", got, err, want)
 	}
 	if err := errors.Join(commit(store, "again"), store.Close()); err != nil {
+		t.Error(err)
+	}
+}
+
+// compactionFails makes every file fail that a compaction wants to write.
+type compactionFails struct {
+	vfs.FS
+
+	full atomic.Bool
+}
+
+func (f *compactionFails) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
+	if f.full.Load() && category == "pebble-compaction" {
+		return nil, syscall.ENOSPC
+	}
+	return f.FS.Create(name, category)
+}
+
+// Flushes go on while compactions fail: what was committed becomes durable, but no more is taken before it gets worse.
+func TestFailingCompactionRefusesCommitsUntilOneSucceeds(t *testing.T) {
+	disk := &compactionFails{FS: vfs.NewMem()}
+	disk.full.Store(true)
+	options := small(disk)
+	reported := make(chan error, 10)
+	options.OnFailure = func(err error) { reported <- err }
+	store := open(t, options)
+	var err error
+	for i := 0; err == nil; i++ { // the same keys again and again, so that tables must be merged
+		err = errors.Join(commit(store, "a"), commit(store, "z"))
+		if err == nil {
+			err = store.Flush()
+		}
+	}
+	if !errors.Is(err, syscall.ENOSPC) || !errors.Is(<-reported, syscall.ENOSPC) {
+		t.Errorf("commit while compactions fail: %v, want ENOSPC", err)
+	}
+	if err := store.Flush(); err != nil {
+		t.Errorf("Flush while compactions fail: %v", err)
+	}
+	disk.full.Store(false)
+	for commit(store, "a") != nil {
+		runtime.Gosched() // Pebble tries again by itself
+	}
+	if err := store.Close(); err != nil {
 		t.Error(err)
 	}
 }

@@ -10,95 +10,90 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/millrace-io/millrace/materializer"
 )
 
-// diskFullPause is how long Pebble's background work rests before it tries a full disk again.
-const diskFullPause = 200 * time.Millisecond
-
-// health knows whether Pebble can still keep what it is given. Pebble reports from the background, with its own lock held,
-// so nothing here waits or calls back into it.
+// health knows whether Pebble can keep what it is given. Pebble reports from the background, with its own lock held, so
+// nothing here waits or calls back into it.
 type health struct {
 	dir       string
 	onFailure func(error)
 	onWarning func(string)
-	closing   chan struct{} // closed when the store closes: nobody rests any longer
 
-	failure atomic.Pointer[failure] // nil while all is well
+	refused atomic.Pointer[error] // what writes are refused with; nil while all is well
 
-	mu     sync.Mutex
-	failed chan struct{} // closed at the next failure, then replaced
-}
-
-// failure is why writes are refused.
-type failure struct {
-	err error
-	// final: only opening the store again can help.
-	final bool
+	mu sync.Mutex
+	// What is wrong: with files or the manifest, until the store is opened again; with the last flush; with the last
+	// compaction. Pebble repeats the last two until they succeed.
+	final, flush, compaction error
+	lastFlush                error         // of the last FlushEnd
+	flushFailed              chan struct{} // closed when a flush fails or the end has come, then replaced
 }
 
 func (h *health) init(o Options) {
 	h.dir, h.onFailure, h.onWarning = o.Dir, o.OnFailure, o.OnWarning
-	h.closing, h.failed = make(chan struct{}), make(chan struct{})
+	h.flushFailed = make(chan struct{})
 }
 
 // refusal returns the error that a write must be refused with, or nil.
 func (h *health) refusal() error {
-	if f := h.failure.Load(); f != nil {
-		return f.err
+	if err := h.refused.Load(); err != nil {
+		return *err
 	}
 	return nil
 }
 
-// finalRefusal is refusal for those who may try to mend what can be mended.
-func (h *health) finalRefusal() error {
-	if f := h.failure.Load(); f != nil && f.final {
-		return f.err
-	}
-	return nil
-}
-
-// nextFailure returns a channel that is closed when the next failure is noted.
-func (h *health) nextFailure() <-chan struct{} {
+// flushState returns what stands against a flush, and a channel that is closed when the next one fails.
+func (h *health) flushState() (final, transient error, failed <-chan struct{}) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.failed
+	return h.final, h.flush, h.flushFailed
 }
 
-func (h *health) fail(err error, final bool) {
-	err = h.explain("write in the background", err)
-	final = final || errors.Is(err, materializer.ErrCorrupt)
+// change lets update note what went wrong or well, and tells OnFailure when writes begin to be refused or the end has come.
+func (h *health) change(update func()) {
 	h.mu.Lock()
-	before := h.failure.Load()
-	if before == nil || !before.final {
-		h.failure.Store(&failure{err, final})
+	ended, refused := h.final != nil, h.refused.Load() != nil
+	update()
+	var now error
+	for _, err := range []error{h.compaction, h.flush, h.final} { // the gravest last
+		if err != nil {
+			now = err
+		}
 	}
-	close(h.failed)
-	h.failed = make(chan struct{})
+	if now == nil {
+		h.refused.Store(nil)
+	} else {
+		h.refused.Store(&now)
+	}
+	tell := now != nil && (!refused || h.final != nil && !ended)
 	h.mu.Unlock()
-	if before == nil || final && !before.final {
-		h.onFailure(err)
+	if tell {
+		h.onFailure(now)
 	}
 }
 
-// recover notes that a flush has succeeded.
-func (h *health) recover() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if f := h.failure.Load(); f != nil && !f.final {
-		h.failure.Store(nil)
-	}
+// end notes an error after which the store must be opened again, or even rebuilt.
+func (h *health) end(err error) {
+	h.change(func() {
+		if h.final == nil {
+			h.final = h.explain("write", err)
+		}
+		h.wakeFlushers()
+	})
 }
 
-// diskFull is called by the file system when there is no space. Without the rest, Pebble would try again at once, for ever.
-func (h *health) diskFull() {
-	rest := time.NewTimer(diskFullPause)
-	defer rest.Stop()
-	select {
-	case <-rest.C:
-	case <-h.closing:
-	}
+// flushed notes that a flush has succeeded.
+func (h *health) flushed() {
+	h.change(func() { h.flush = nil })
+}
+
+// wakeFlushers is called with h.mu held.
+func (h *health) wakeFlushers() {
+	close(h.flushFailed)
+	h.flushFailed = make(chan struct{})
 }
 
 // explain adds to an error of Pebble which store it is about, and what to do when files are damaged.
@@ -106,7 +101,7 @@ func (h *health) explain(doing string, err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case pebble.IsCorruptionError(err) || errors.Is(err, fs.ErrNotExist):
+	case isDamage(err):
 		return damaged(h.dir, doing, err)
 	default:
 		return fmt.Errorf("store %s: %s: %w", h.dir, doing, err)
@@ -114,22 +109,59 @@ func (h *health) explain(doing string, err error) error {
 }
 
 func damaged(dir, doing string, err error) error {
-	return fmt.Errorf("%s: %s: %w: %w; delete the directory, it is rebuilt from the log", dir, doing, materializer.ErrCorrupt, err)
+	return fmt.Errorf("store %s: %s: %w: %w; delete the directory, it is rebuilt from the log", dir, doing, materializer.ErrCorrupt, err)
+}
+
+// isDamage tells whether a file is not what Pebble wrote, or gone.
+func isDamage(err error) bool { return pebble.IsCorruptionError(err) || errors.Is(err, fs.ErrNotExist) }
+
+// isDiskError tells whether the operating system reported the error.
+func isDiskError(err error) bool {
+	_, ok := errors.AsType[syscall.Errno](err)
+	return ok
 }
 
 // listener hears what Pebble does in the background.
 func (h *health) listener() *pebble.EventListener {
 	return &pebble.EventListener{
-		BackgroundError: func(err error) { h.fail(err, false) },
-		DataCorruption:  func(info pebble.DataCorruptionInfo) { h.fail(info.Details, true) },
-		FlushEnd: func(info pebble.FlushInfo) {
-			if info.Err == nil {
-				h.recover()
-			}
-		},
+		BackgroundError: h.backgroundError,
+		DataCorruption:  func(info pebble.DataCorruptionInfo) { h.end(info.Details) },
+		FlushEnd:        h.flushEnd,
+		CompactionEnd:   h.compactionEnd,
 		WriteStallBegin: func(info pebble.WriteStallBeginInfo) { h.onWarning("commits wait: " + info.Reason) },
 		WriteStallEnd:   func() { h.onWarning("commits go on") },
 	}
+}
+
+// flushEnd only remembers an error: Pebble also tells of a flush that had nothing to write as if it were one, and repeats
+// those that count as a backgroundError.
+func (h *health) flushEnd(info pebble.FlushInfo) {
+	h.change(func() {
+		if h.lastFlush = info.Err; info.Err == nil {
+			h.flush = nil
+		}
+	})
+}
+
+func (h *health) compactionEnd(info pebble.CompactionInfo) {
+	if errors.Is(info.Err, pebble.ErrCancelledCompaction) {
+		return
+	}
+	h.change(func() { h.compaction = h.explain("compact", info.Err) })
+}
+
+func (h *health) backgroundError(err error) {
+	h.onWarning(fmt.Sprintf("background work: %v", err))
+	if isDamage(err) {
+		h.end(err)
+		return
+	}
+	h.change(func() {
+		if h.lastFlush != nil && errors.Is(err, h.lastFlush) {
+			h.flush = h.explain("flush", err)
+			h.wakeFlushers()
+		}
+	})
 }
 
 // logger takes Pebble's log lines.
@@ -146,16 +178,35 @@ func (l logger) Errorf(format string, args ...any) { l.health.onWarning(fmt.Spri
 // Anything else is a broken invariant of Pebble, after which nothing it writes can be trusted.
 func (l logger) Fatalf(format string, args ...any) {
 	for _, arg := range args {
-		if err, ok := arg.(error); ok && (isDiskError(err) || pebble.IsCorruptionError(err)) {
-			l.health.fail(err, true)
+		if err, ok := arg.(error); ok && (isDiskError(err) || isDamage(err)) {
+			l.health.end(err)
 			return
 		}
 	}
 	panic(fmt.Sprintf("store %s: pebble: %s", l.health.dir, fmt.Sprintf(format, args...)))
 }
 
-// isDiskError tells whether the operating system reported the error.
-func isDiskError(err error) bool {
-	_, ok := errors.AsType[syscall.Errno](err)
-	return ok
+// retryRest is how long background work rests before it tries again what has just failed.
+const retryRest = 200 * time.Millisecond
+
+// restingFS lets Pebble rest before it makes a new file while the disk does not take what it writes. Without the rest it
+// would try again at once, for ever.
+type restingFS struct {
+	vfs.FS
+
+	health  *health
+	closing <-chan struct{} // closed when the store closes: nobody rests any longer
+}
+
+// Create makes a file, after a rest if things are bad.
+func (r restingFS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
+	if r.health.refusal() != nil {
+		rest := time.NewTimer(retryRest)
+		defer rest.Stop()
+		select {
+		case <-rest.C:
+		case <-r.closing:
+		}
+	}
+	return r.FS.Create(name, category)
 }

@@ -104,7 +104,7 @@ type table struct {
 }
 
 func (s *Store) newTable() (*table, error) {
-	files := s.tuning.FS // pauses when the disk is full
+	files := s.options.FS
 	if err := files.MkdirAll(s.ingestDir(), 0o755); err != nil {
 		return nil, err
 	}

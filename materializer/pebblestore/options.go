@@ -41,8 +41,8 @@ type Options struct {
 	MemTableBytes uint64
 	// IngestTableBytes bounds one sorted table of an ingest; 0 is 64 MiB.
 	IngestTableBytes uint64
-	// OnFailure is called when the store begins to refuse writes, from a goroutine that must not be kept waiting and must
-	// not call the store. It may be called again after a recovery. May be nil.
+	// OnFailure is called when the store begins to refuse writes, and again if only opening it anew can help. It is called
+	// from a goroutine that must not be kept waiting, and must not call the store. May be nil.
 	OnFailure func(error)
 	// OnWarning is called with what Pebble thinks worth a line in the log, under the same conditions. May be nil.
 	OnWarning func(message string)
@@ -84,7 +84,7 @@ func (o Options) validated() (Options, error) {
 // pebble returns the settings for Pebble.
 func (o Options) pebble(s *Store) *pebble.Options {
 	p := &pebble.Options{
-		FS:                          vfs.OnDiskFull(o.FS, s.health.diskFull),
+		FS:                          restingFS{o.FS, &s.health, s.closing},
 		DisableWAL:                  true,
 		FormatMajorVersion:          formatVersion,
 		CacheSize:                   o.CacheBytes,

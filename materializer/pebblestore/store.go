@@ -34,8 +34,12 @@ type Store struct {
 	snapshotsMu sync.Mutex
 	snapshots   map[*snapshot]struct{} // those that are open
 
-	closing  sync.Once
-	closeErr error
+	flushMu sync.Mutex
+	asked   <-chan struct{} // the last flush that was asked of Pebble; closed when it is done
+
+	closeOnce sync.Once
+	closing   chan struct{}
+	closeErr  error
 
 	ingested atomic.Uint64 // number of the last table built for an ingest
 	counters counters
@@ -56,7 +60,7 @@ func Open(o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{dir: o.Dir, options: o, lock: lock, gate: newGate(), snapshots: map[*snapshot]struct{}{}}
+	s := &Store{dir: o.Dir, options: o, lock: lock, gate: newGate(), snapshots: map[*snapshot]struct{}{}, closing: make(chan struct{})}
 	s.health.init(o)
 	s.tuning = o.pebble(s)
 	s.tuning.Lock = lock
@@ -160,8 +164,8 @@ func (s *Store) lastKey() ([]byte, error) {
 	return last, rows.Close()
 }
 
-// Flush makes everything that was committed durable. After a failure of the disk it tries again, and if that goes well the
-// store takes commits again.
+// Flush makes everything that was committed durable. On a disk that fails it waits for Pebble's next attempt and returns
+// how that went.
 func (s *Store) Flush() error {
 	if !s.gate.enter() {
 		return s.closed("flush")
@@ -170,24 +174,44 @@ func (s *Store) Flush() error {
 	return s.flush()
 }
 
-// flush waits until the present memtable is written. Pebble goes on trying when it cannot, so this also waits for the next
-// failure.
+// flush waits until the present memtable is written, or until Pebble, which goes on trying, fails to.
 func (s *Store) flush() error {
-	if err := s.health.finalRefusal(); err != nil {
-		return err
+	for {
+		final, transient, failed := s.health.flushState()
+		if final != nil {
+			return final
+		}
+		flushed, all, err := s.askForFlush(transient != nil)
+		if err != nil {
+			return s.health.explain("flush", err)
+		}
+		select {
+		case <-flushed:
+			s.health.flushed()
+			if all {
+				return nil
+			}
+		case <-failed:
+			return s.health.refusal()
+		}
 	}
-	failed := s.health.nextFailure()
-	flushed, err := s.db.AsyncFlush()
-	if err != nil {
-		return s.health.explain("flush", err)
+}
+
+// askForFlush returns a channel that is closed when the memtable is written, and whether that is the present one. Each
+// flush that is asked for begins a new memtable; if flushes are failing those would pile up until Pebble blocks, so then
+// the flush that is not done yet has to do.
+func (s *Store) askForFlush(failing bool) (flushed <-chan struct{}, all bool, err error) {
+	s.flushMu.Lock()
+	defer s.flushMu.Unlock()
+	if failing && s.asked != nil {
+		select {
+		case <-s.asked:
+		default:
+			return s.asked, false, nil
+		}
 	}
-	select {
-	case <-flushed:
-		s.health.recover()
-		return nil
-	case <-failed:
-		return s.health.refusal()
-	}
+	s.asked, err = s.db.AsyncFlush()
+	return s.asked, true, err
 }
 
 // Size returns the bytes on disk; 0 after Close.
@@ -196,8 +220,8 @@ func (s *Store) Size() uint64 { return s.Stats().DiskBytes }
 // Close makes everything durable and closes the store with all its snapshots. The error says what could not be made
 // durable; the store is closed all the same. It may be called again, with the same result.
 func (s *Store) Close() error {
-	s.closing.Do(func() {
-		close(s.health.closing)
+	s.closeOnce.Do(func() {
+		close(s.closing)
 		s.gate.close()
 		for _, open := range s.openSnapshots() {
 			_ = open.Close() // never fails

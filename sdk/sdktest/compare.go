@@ -20,7 +20,7 @@ func difference(live, rebuilt reflect.Value) string {
 		return ""
 	}
 	c := comparison{seen: map[[2]unsafe.Pointer]bool{}}
-	return c.compare(live.Type().String(), live, rebuilt)
+	return c.compare(strings.TrimPrefix(live.Type().String(), "*"), live, rebuilt)
 }
 
 type comparison struct {

@@ -1,6 +1,8 @@
 package sdktest
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
 	"strings"
 
@@ -173,37 +175,20 @@ func (s *Scenario) decode(p sdk.Payload) proto.Message {
 	return m
 }
 
-// show prints a message as its type and JSON, always in the same way.
+// show prints a message as its type and JSON, always in the same way: protojson alone adds spaces at random.
 func show(m proto.Message) string {
 	if m == nil {
 		return "nothing"
 	}
+	var compact bytes.Buffer
 	text, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(m)
+	if err == nil {
+		err = json.Compact(&compact, text)
+	}
 	if err != nil {
-		text = fmt.Append(nil, err)
+		return fmt.Sprintf("%s (%v)", m.ProtoReflect().Descriptor().FullName(), err)
 	}
-	// protojson adds spaces at random; outside of strings there are only those.
-	return string(m.ProtoReflect().Descriptor().FullName()) + unspaced(string(text))
-}
-
-// unspaced removes the spaces of JSON text outside of strings.
-func unspaced(text string) string {
-	var b strings.Builder
-	quoted, escaped := false, false
-	for _, r := range text {
-		if r != ' ' || quoted {
-			b.WriteRune(r)
-		}
-		switch {
-		case escaped:
-			escaped = false
-		case r == '\\':
-			escaped = true
-		case r == '"':
-			quoted = !quoted
-		}
-	}
-	return b.String()
+	return string(m.ProtoReflect().Descriptor().FullName()) + compact.String()
 }
 
 // describe says in a word what the caller gets.

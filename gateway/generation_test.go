@@ -1,0 +1,369 @@
+package gateway_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/dynamicpb"
+
+	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/gateway"
+	"github.com/millrace-io/millrace/internal/clock"
+)
+
+func (w *world) plainCall(ctx context.Context, cc *grpc.ClientConn, path string) error {
+	return cc.Invoke(ctx, path, w.message("CartRequest", `{"cartId":"1"}`), dynamicpb.NewMessage(w.messageType("Cart")))
+}
+
+const plainPath = "/shop.v1.CartService/Plain"
+
+// Calls that come before discovery wait for it, by every door, and then run.
+func TestCallsWaitForDiscovery(t *testing.T) {
+	w := newEmptyWorld(t, &dispatcher{stream: echoStream}, func(o *gateway.Options) { o.Clock = clock.NewManual(time.Unix(0, 0)) })
+	w.always(w.reply("Cart", `{"cartId":"1"}`))
+	cc := w.dial()
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := w.plainCall(t.Context(), cc, plainPath); err != nil {
+			t.Errorf("native: %v", err)
+		}
+	})
+	wg.Go(func() {
+		if got, err := w.tryHTTP("POST", plainPath, `{"cartId":"1"}`, jsonType, jsonValue); err != nil || got.status != 200 {
+			t.Errorf("plain: %v %v", got, err)
+		}
+	})
+	wg.Go(func() {
+		if got, err := w.tryHTTP("POST", plainPath, "\x0a\x011", jsonType, "application/proto"); err != nil || got.status != 200 {
+			t.Errorf("Connect: %v %v", got, err)
+		}
+	})
+	wg.Go(func() {
+		stream, err := cc.NewStream(t.Context(), &grpc.StreamDesc{ServerStreams: true}, "/shop.v1.StreamService/Out")
+		if err == nil {
+			if err = stream.SendMsg(w.message("Line", `{"text":"a"}`)); err == nil {
+				err = stream.RecvMsg(dynamicpb.NewMessage(w.messageType("Line")))
+			}
+		}
+		if err != nil {
+			t.Errorf("stream: %v", err)
+		}
+	})
+	eventually(t, "all wait", func() bool { return w.server.Stats().WaitingCalls == 4 })
+	if err := w.server.SetCatalog(w.catalog); err != nil {
+		t.Fatal(err)
+	}
+	wg.Wait()
+	if n := w.server.Stats().WaitingCalls; n != 0 {
+		t.Errorf("%d still wait", n)
+	}
+}
+
+// The wait is bounded in time and in count.
+func TestWaitForDiscoveryIsBounded(t *testing.T) {
+	manual := clock.NewManual(time.Unix(0, 0))
+	w := newEmptyWorld(t, &dispatcher{}, func(o *gateway.Options) { o.Clock, o.MaxWaiting = manual, 1 })
+	cc := w.dial()
+	first := make(chan error, 1)
+	go func() { first <- w.plainCall(t.Context(), cc, plainPath) }() // the clock ends it
+	eventually(t, "one waits", func() bool { return w.server.Stats().WaitingCalls == 1 && manual.Waiting() == 1 })
+	if err := w.plainCall(t.Context(), cc, plainPath); status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "too many") {
+		t.Errorf("second: %v", err)
+	}
+	if got := w.http("POST", plainPath, `{}`, jsonType, jsonValue); got.status != 503 || !strings.Contains(got.body, "function not discovered yet") {
+		t.Errorf("plain: %v", got)
+	}
+	manual.Advance(gateway.DefaultDiscoveryWait)
+	if err := <-first; status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "function not discovered yet") {
+		t.Errorf("first: %v", err)
+	}
+}
+
+// After a change of the catalog, the next call of an open channel sees the new one, and a running call ends as it began.
+func TestCatalogChanges(t *testing.T) {
+	inside, leave := make(chan struct{}), make(chan struct{})
+	w := newWorld(t, &dispatcher{}, nil)
+	reply := w.reply("Cart", `{"cartId":"1"}`)
+	w.fake.unary = func(_ context.Context, cmd *entities.Command) (*entities.Reply, error) {
+		if cmd.Method == "Plain" {
+			close(inside)
+			<-leave
+		}
+		return reply, nil
+	}
+	cc := w.dial()
+	running := make(chan error, 1)
+	go func() { running <- w.plainCall(t.Context(), cc, plainPath) }() // leave ends it
+	<-inside
+
+	renamed := newCatalog(t, strings.ReplaceAll(shopFile, `name: "Checkout"`, `name: "CheckOut2"`))
+	if err := w.server.SetCatalog(renamed); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.plainCall(t.Context(), cc, "/shop.v1.CartService/CheckOut2"); err != nil {
+		t.Errorf("new method: %v", err)
+	}
+	if err := w.plainCall(t.Context(), cc, "/shop.v1.CartService/Checkout"); status.Code(err) != codes.Unimplemented {
+		t.Errorf("old method: %v", err)
+	}
+	if got := w.http("POST", "/v1/carts/1:checkout", `{}`, jsonType, jsonValue); got.status != 200 {
+		t.Errorf("plain: %v", got)
+	}
+	close(leave)
+	if err := <-running; err != nil {
+		t.Errorf("running call: %v", err)
+	}
+}
+
+// Calls of a replaced catalog are cut when their time is over.
+func TestRetiredCallsAreCut(t *testing.T) {
+	manual := clock.NewManual(time.Unix(0, 0))
+	inside := make(chan struct{})
+	fake := &dispatcher{unary: func(ctx context.Context, _ *entities.Command) (*entities.Reply, error) {
+		close(inside)
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}}
+	w := newWorld(t, fake, func(o *gateway.Options) { o.Clock = manual })
+	running := make(chan error, 1)
+	cc := w.dial()
+	go func() { running <- w.plainCall(t.Context(), cc, plainPath) }() // the clock ends it
+	<-inside
+	if err := w.server.SetCatalog(newCatalog(t, shopFile)); err != nil {
+		t.Fatal(err)
+	}
+	manual.Advance(gateway.DefaultRetireAfter)
+	if err := <-running; status.Code(err) != codes.Unavailable {
+		t.Errorf("%v", err)
+	}
+}
+
+// A catalog that cannot be served is refused, and the one before goes on.
+func TestBadCatalogs(t *testing.T) {
+	w := newWorld(t, &dispatcher{}, nil)
+	w.always(w.reply("Cart", `{"cartId":"1"}`))
+	for _, tc := range []struct{ name, file, want string }{
+		{"same path twice", strings.ReplaceAll(shopFile, "/v1/carts/{cart_id}:checkout", "/v1/carts/{cart_id}/items"), "AddItem"},
+		{
+			"our own service", strings.NewReplacer(`package: "shop.v1"`, `package: "grpc.health.v1"`, "CartService", "Health", "shop.v1", "grpc.health.v1").Replace(shopFile),
+			"grpc.health.v1.Health",
+		},
+	} {
+		if tc.name == "our own service" {
+			tc.file = strings.ReplaceAll(tc.file, `"CartService"`, `"Health"`)
+		}
+		err := w.server.SetCatalog(newCatalog(t, tc.file))
+		if err == nil || !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("%s: %v", tc.name, err)
+		}
+	}
+	if err := w.plainCall(t.Context(), w.dial(), plainPath); err != nil {
+		t.Error(err)
+	}
+}
+
+// Health follows discovery, for the whole and for each service, and a watch sees the change.
+func TestHealth(t *testing.T) {
+	w := newEmptyWorld(t, &dispatcher{}, nil)
+	cc := w.dial()
+	client := healthpb.NewHealthClient(cc)
+	check := func(service string) healthpb.HealthCheckResponse_ServingStatus {
+		t.Helper()
+		got, err := client.Check(t.Context(), &healthpb.HealthCheckRequest{Service: service})
+		if status.Code(err) == codes.NotFound {
+			return healthpb.HealthCheckResponse_SERVICE_UNKNOWN
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got.GetStatus()
+	}
+	if got := check(""); got != healthpb.HealthCheckResponse_NOT_SERVING {
+		t.Errorf("before: %v", got)
+	}
+	if got := check(cartService); got != healthpb.HealthCheckResponse_SERVICE_UNKNOWN {
+		t.Errorf("before: %v", got)
+	}
+	watch, err := client.Watch(t.Context(), &healthpb.HealthCheckRequest{Service: cartService})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := watch.Recv(); err != nil || got.GetStatus() != healthpb.HealthCheckResponse_SERVICE_UNKNOWN {
+		t.Errorf("watch: %v %v", got, err)
+	}
+	if err := w.server.SetCatalog(w.catalog); err != nil {
+		t.Fatal(err)
+	}
+	for err == nil {
+		_, err = watch.Recv()
+	}
+	if status.Code(err) != codes.Unavailable {
+		t.Errorf("the watch of a generation that leaves: %v", err)
+	}
+	for _, service := range []string{"", cartService, streamService} {
+		if got := check(service); got != healthpb.HealthCheckResponse_SERVING {
+			t.Errorf("%q after: %v", service, got)
+		}
+	}
+	if got := w.http("POST", "/grpc.health.v1.Health/Check", `{}`, jsonType, jsonValue, "Connect-Protocol-Version", "1"); !strings.Contains(got.body, "SERVING") {
+		t.Errorf("Connect: %d %s", got.status, got.body)
+	}
+}
+
+// Shutdown lets running calls finish, by both servers, and refuses new connections.
+func TestShutdownLetsCallsFinish(t *testing.T) {
+	inside, leave := make(chan struct{}, 2), make(chan struct{})
+	w := newWorld(t, &dispatcher{}, nil)
+	reply := w.reply("Cart", `{"cartId":"1"}`)
+	w.fake.unary = func(context.Context, *entities.Command) (*entities.Reply, error) {
+		inside <- struct{}{}
+		<-leave
+		return reply, nil
+	}
+	cc := w.dial()
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := w.plainCall(t.Context(), cc, plainPath); err != nil {
+			t.Errorf("native: %v", err)
+		}
+	})
+	wg.Go(func() {
+		if got, err := w.tryHTTP("POST", plainPath, `{"cartId":"1"}`, jsonType, jsonValue); err != nil || got.status != 200 {
+			t.Errorf("plain: %v %v", got, err)
+		}
+	})
+	<-inside
+	<-inside
+	silent := w.wire() // a connection that is being sniffed must not hold anything up
+	stopped := make(chan error, 1)
+	go func() { stopped <- w.server.Shutdown(t.Context()) }() // leave ends it
+	closed(t, silent)
+	eventually(t, "no connection is accepted", func() bool {
+		c, err := new(net.Dialer).DialContext(t.Context(), "tcp", w.addr)
+		if err == nil {
+			_ = c.Close()
+		}
+		return err != nil
+	})
+	close(leave)
+	wg.Wait()
+	if err := <-stopped; err != nil {
+		t.Error(err)
+	}
+	if err := w.server.Shutdown(t.Context()); err != nil {
+		t.Errorf("second: %v", err)
+	}
+	if err := w.server.SetCatalog(w.catalog); err != nil {
+		t.Errorf("catalog after the end: %v", err)
+	}
+}
+
+// When its time is over, Shutdown cuts what still runs, and waits for the handlers.
+func TestShutdownCuts(t *testing.T) {
+	inside := make(chan struct{}, 3)
+	var mu sync.Mutex
+	ended := 0
+	wait := func(ctx context.Context) error {
+		inside <- struct{}{}
+		<-ctx.Done()
+		mu.Lock()
+		defer mu.Unlock()
+		ended++
+		return ctx.Err()
+	}
+	fake := &dispatcher{
+		unary:  func(ctx context.Context, _ *entities.Command) (*entities.Reply, error) { return nil, wait(ctx) },
+		stream: func(ctx context.Context, _ *entities.Stream) error { return wait(ctx) },
+	}
+	w := newWorld(t, fake, nil)
+	cc := w.dial()
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = w.plainCall(t.Context(), cc, plainPath) })
+	wg.Go(func() { _, _ = w.tryHTTP("POST", plainPath, `{"cartId":"1"}`, jsonType, jsonValue) })
+	wg.Go(func() {
+		_, _ = w.tryHTTP("POST", "/shop.v1.StreamService/Out", envelope(""), jsonType, "application/connect+proto")
+	})
+	for range 3 {
+		<-inside
+	}
+	why := errors.New("time is over")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(why)
+	if err := w.server.Shutdown(ctx); !errors.Is(err, why) {
+		t.Errorf("%v", err)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if ended != 3 {
+		t.Errorf("%d of 3 handlers had ended", ended)
+	}
+	wg.Wait()
+}
+
+// A server that never served, and one that is served after its end, are in order too.
+func TestShutdownBeforeServe(t *testing.T) {
+	s := gateway.New(gateway.Options{Dispatcher: &dispatcher{}})
+	if err := s.SetCatalog(newCatalog(t, shopFile)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+	lis, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Serve(lis); !errors.Is(err, gateway.ErrClosed) {
+		t.Error(err)
+	}
+}
+
+// A caller that leaves cancels its call, by every door.
+func TestCallersLeave(t *testing.T) {
+	inside, ended := make(chan struct{}), make(chan error)
+	fake := &dispatcher{unary: func(ctx context.Context, _ *entities.Command) (*entities.Reply, error) {
+		inside <- struct{}{}
+		<-ctx.Done()
+		ended <- ctx.Err()
+		return nil, ctx.Err()
+	}}
+	w := newWorld(t, fake, nil)
+	cc := w.dial()
+	for name, call := range map[string]func(context.Context){
+		"native": func(ctx context.Context) { _ = w.plainCall(ctx, cc, plainPath) },
+		"plain": func(ctx context.Context) {
+			r, _ := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+w.addr+plainPath, strings.NewReader(`{"cartId":"1"}`))
+			r.Header.Set(jsonType, jsonValue)
+			if resp, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(r); err == nil {
+				_ = resp.Body.Close()
+			}
+		},
+		"Connect": func(ctx context.Context) {
+			r, _ := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+w.addr+plainPath, strings.NewReader("\x0a\x011"))
+			r.Header.Set(jsonType, "application/proto")
+			if resp, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(r); err == nil {
+				_ = resp.Body.Close()
+			}
+		},
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() { call(ctx) })
+		<-inside
+		cancel()
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: %v", name, err)
+		}
+		wg.Wait()
+	}
+}

@@ -1,0 +1,286 @@
+package gateway
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"testing/iotest"
+	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/types/descriptorpb"
+
+	"github.com/millrace-io/millrace/entities"
+)
+
+// scripted is the server's end of a connection whose client says something and leaves.
+type scripted struct {
+	net.Conn
+	client io.Reader
+	wrote  bytes.Buffer
+}
+
+func (s *scripted) Read(p []byte) (int, error)  { return s.client.Read(p) }
+func (s *scripted) Write(p []byte) (int, error) { return s.wrote.Write(p) }
+func (s *scripted) SetDeadline(time.Time) error { return nil }
+func (s *scripted) Close() error                { return nil }
+
+// frames builds what a client would send after its preface.
+func frames(write func(*http2.Framer)) []byte {
+	var b bytes.Buffer
+	write(http2.NewFramer(&b, nil))
+	return b.Bytes()
+}
+
+func headerBlock(contentType string) []byte {
+	var b bytes.Buffer
+	enc := hpack.NewEncoder(&b)
+	for _, f := range [][2]string{{":method", "POST"}, {":scheme", "http"}, {":path", "/a/b"}, {"content-type", contentType}} {
+		_ = enc.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]})
+	}
+	return b.Bytes()
+}
+
+// withoutFirstAck is what a server must read: the client's bytes, less one acknowledgement. It parses on its own.
+func withoutFirstAck(b []byte) []byte {
+	if !bytes.HasPrefix(b, []byte(http2.ClientPreface)) {
+		return b
+	}
+	for at := len(http2.ClientPreface); at+frameHeaderBytes <= len(b); {
+		length := int(b[at])<<16 | int(b[at+1])<<8 | int(b[at+2])
+		if length == 0 && b[at+3] == 4 && b[at+4]&1 != 0 {
+			return append(append([]byte{}, b[:at]...), b[at+frameHeaderBytes:]...)
+		}
+		at += frameHeaderBytes + length
+	}
+	return b
+}
+
+// Whatever a client sends, the sniff ends within its bounds, and the server that gets the connection reads exactly what
+// was sent, less the one acknowledgement.
+func FuzzSniff(f *testing.F) {
+	ack := "\x00\x00\x00\x04\x01\x00\x00\x00\x00"
+	open := http2.ClientPreface + "\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+	request := func(contentType string) string {
+		return string(frames(func(f *http2.Framer) {
+			block := headerBlock(contentType)
+			_ = f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block[:5]})
+			_ = f.WriteContinuation(1, true, block[5:])
+			_ = f.WriteData(1, true, []byte("\x00\x00\x00\x00\x00"))
+		}))
+	}
+	for _, seed := range []string{
+		"", "P", "GET / HTTP/1.1\r\n\r\n", http2.ClientPreface, open, open + ack, open + request("application/grpc"),
+		open + ack + request("application/grpc-web"), open + request("application/json") + ack + "\x00\x00\x00\x04\x01\x00\x00\x00\x00",
+		open + request("application/grpc") + ack[:4], open + "\x00\x00\x08\x07\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00",
+	} {
+		f.Add([]byte(seed), uint64(1))
+	}
+	opts := Options{Dispatcher: noDispatcher{}, MaxSniffBytes: 2 << 10}.withDefaults()
+	f.Fuzz(func(t *testing.T, sent []byte, seed uint64) {
+		random := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // a test
+		client := &chopped{Reader: bytes.NewReader(sent), random: random}
+		raw := &scripted{client: client}
+		s := &sniffer{conn: raw, opts: &opts}
+		to, err := s.sniff()
+		if s.head.Len() > opts.MaxSniffBytes {
+			t.Fatalf("read %d bytes", s.head.Len())
+		}
+		if err != nil {
+			return
+		}
+		if to == doorGRPC && !bytes.HasPrefix(sent, []byte(http2.ClientPreface)) {
+			t.Fatal("native gRPC without HTTP/2")
+		}
+		c := &conn{Conn: raw, head: s.head.Bytes(), filter: s.http2 && !s.acknowledged, onClose: func() {}}
+		got, err := io.ReadAll(&chopped{Reader: c, random: random})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := withoutFirstAck(sent); !bytes.Equal(got, want) {
+			t.Fatalf("server reads %q, want %q", got, want)
+		}
+	})
+}
+
+// chopped reads in pieces of random size.
+type chopped struct {
+	io.Reader
+	random *rand.Rand
+}
+
+func (c *chopped) Read(p []byte) (int, error) {
+	if len(p) > 0 {
+		p = p[:1+c.random.IntN(len(p))]
+	}
+	return c.Reader.Read(p)
+}
+
+type noDispatcher struct{ Dispatcher }
+
+// A read that stops in the middle of a frame header, by a deadline, goes on where it stopped.
+func TestFilterSurvivesTimeouts(t *testing.T) {
+	stream := frames(func(f *http2.Framer) {
+		_ = f.WriteData(1, false, []byte("abc"))
+		_ = f.WriteSettingsAck()
+		_ = f.WriteData(1, true, []byte("def"))
+	})
+	errStop := errors.New("stop")
+	for cut := range stream {
+		client := io.MultiReader(bytes.NewReader(stream[:cut]), &once{err: errStop}, bytes.NewReader(stream[cut:]))
+		c := &conn{Conn: &scripted{client: iotest.OneByteReader(client)}, filter: true}
+		got, err := io.ReadAll(c)
+		if !errors.Is(err, errStop) {
+			t.Fatalf("cut at %d: %v", cut, err)
+		}
+		rest, err := io.ReadAll(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := append(append([]byte{}, stream[:12]...), stream[21:]...)
+		if got = append(got, rest...); !bytes.Equal(got, want) {
+			t.Errorf("cut at %d: %q", cut, got)
+		}
+	}
+}
+
+// once fails one read.
+type once struct {
+	err  error
+	done bool
+}
+
+func (o *once) Read([]byte) (int, error) {
+	if o.done {
+		return 0, io.EOF
+	}
+	o.done = true
+	return 0, o.err
+}
+
+// A closed handoff takes nothing, and a connection is either taken or given back.
+func TestHandoff(t *testing.T) {
+	h := newHandoff(handoffAddr{})
+	var wg sync.WaitGroup
+	taken := make(chan bool, 1)
+	wg.Go(func() { taken <- h.give(&scripted{}) })
+	if _, err := h.Accept(); err != nil || !<-taken {
+		t.Errorf("not taken: %v", err)
+	}
+	wg.Wait()
+	_ = h.Close()
+	_ = h.Close()
+	if h.give(&scripted{}) {
+		t.Error("a closed handoff took a connection")
+	}
+	if _, err := h.Accept(); !errors.Is(err, net.ErrClosed) {
+		t.Error(err)
+	}
+}
+
+func TestIsTraceParent(t *testing.T) {
+	const good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+	for s, want := range map[string]bool{
+		good: true, "": false, good + "x": false, strings.ToUpper(good): false, strings.Replace(good, "-", "_", 1): false,
+	} {
+		if isTraceParent(s) != want {
+			t.Errorf("%q", s)
+		}
+	}
+}
+
+func TestTemplatePattern(t *testing.T) {
+	for _, tc := range []struct{ template, match, miss, variables string }{
+		{"/v1/carts/{cart_id}", "/v1/carts/4%2F2", "/v1/carts/4/2", "cart_id"},
+		{"/v1/{name=shelves/*/books/*}:read", "/v1/shelves/1/books/2:read", "/v1/shelves/1/books/2", "name"},
+		{"/v1/{a.b}/x/{c=**}", "/v1/1/x/2/3", "/v1/1/y/2", "a.b c"},
+		{"/v1/*/x", "/v1/1/x", "/v1/1/2/x", ""},
+		{"/a.b", "/a.b", "/aXb", ""},
+	} {
+		pattern, variables := templatePattern(tc.template)
+		if !pattern.MatchString(tc.match) || pattern.MatchString(tc.miss) || strings.Join(variables, " ") != tc.variables {
+			t.Errorf("%s: %s %v", tc.template, pattern, variables)
+		}
+	}
+}
+
+// Escaping a path changes no meaning: it unescapes to what it was, and a known verb stays a verb.
+func FuzzEscapeIDs(f *testing.F) {
+	for _, seed := range []string{"/v1/a:b:checkout", "/:", "/%3A", "/a%2Fb:checkout", "/", "//:checkout"} {
+		f.Add(seed)
+	}
+	router := &restRouter{verbs: map[string]bool{"checkout": true}}
+	f.Fuzz(func(t *testing.T, path string) {
+		u, err := url.ParseRequestURI(path)
+		if err != nil || u.Host != "" || !strings.HasPrefix(u.EscapedPath(), "/") {
+			return
+		}
+		got := router.escapeIDs(u.EscapedPath())
+		back, err := url.PathUnescape(got)
+		if err != nil || back != u.Path {
+			t.Fatalf("%q became %q, which is %q (%v)", path, got, back, err)
+		}
+		if strings.HasSuffix(u.EscapedPath(), ":checkout") != strings.HasSuffix(got, ":checkout") {
+			t.Fatalf("%q became %q", path, got)
+		}
+	})
+}
+
+// The order of fields is by number at every depth, and no field is lost, whatever the message.
+func FuzzSortFields(f *testing.F) {
+	f.Add([]byte("\x12\x01b\x0a\x01a"))
+	f.Add([]byte("\x22\x06\x12\x01b\x0a\x01a\x0a\x01a"))
+	md := (&descriptorpb.FileDescriptorProto{}).ProtoReflect().Descriptor()
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if !isMessage(b) {
+			return
+		}
+		sorted := bytes.Clone(b)
+		sortFields(md, sorted)
+		last := protowire.Number(0)
+		for rest := sorted; len(rest) > 0; {
+			number, _, n := protowire.ConsumeField(rest)
+			if n < 0 || number < last {
+				t.Fatalf("%x became %x", b, sorted)
+			}
+			last, rest = number, rest[n:]
+		}
+	})
+}
+
+func isMessage(b []byte) bool {
+	for len(b) > 0 {
+		_, _, n := protowire.ConsumeField(b)
+		if n < 0 {
+			return false
+		}
+		b = b[n:]
+	}
+	return true
+}
+
+// The table has every reason, and every code that a function may choose.
+func TestTableIsComplete(t *testing.T) {
+	for reason := entities.FunctionRefused; reason <= entities.Internal; reason++ {
+		if _, ok := verdicts[reason]; !ok {
+			t.Errorf("reason %d is missing", reason)
+		}
+	}
+	for code, status := range httpOfCode {
+		if status < http.StatusBadRequest {
+			t.Errorf("%v is %d", code, status)
+		}
+	}
+	if len(httpOfCode) != codeCount-1 {
+		t.Errorf("%d codes", len(httpOfCode))
+	}
+}
