@@ -50,7 +50,7 @@ func (r *Rule) Step(e *Envelope) (v Verdict, dropped bool) {
 		r.Current = owner
 		return Claimed, dropped
 	}
-	if owner != r.Current || owner == (Owner{}) {
+	if filterOwners && (owner != r.Current || owner == (Owner{})) {
 		return Void, false
 	}
 	if e.Kind == Barrier || e.Kind == Release {

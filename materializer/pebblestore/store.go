@@ -2,6 +2,7 @@ package pebblestore
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -192,7 +193,9 @@ func (s *Store) flush() error {
 				return nil
 			}
 		case <-failed:
-			return s.health.refusal()
+			if final, transient, _ := s.health.flushState(); final != nil || transient != nil {
+				return cmp.Or(final, transient)
+			} // else a later attempt has succeeded already: see whether it was ours
 		}
 	}
 }

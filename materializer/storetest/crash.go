@@ -3,6 +3,7 @@ package storetest
 import (
 	"encoding/binary"
 	"errors"
+	"maps"
 	"math/rand/v2"
 	"sync"
 	"testing"
@@ -201,10 +202,7 @@ func (h *history) at(n int) (all, withoutLastDrop model) {
 		all.apply(op.rows)
 		all[positionKey] = string(binary.BigEndian.AppendUint64(nil, uint64(i+1)))
 		if op.drop {
-			withoutLastDrop = model{}
-			for key, value := range all {
-				withoutLastDrop[key] = value
-			}
+			withoutLastDrop = maps.Clone(all)
 			all.dropRange(op.lower, op.upper)
 		} else {
 			withoutLastDrop = nil

@@ -1,0 +1,162 @@
+package record
+
+import (
+	"bytes"
+	"encoding/hex"
+	"errors"
+	"flag"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+	"pgregory.net/rapid"
+
+	recordv1 "github.com/millrace-io/millrace/proto/gen/millrace/record/v1"
+)
+
+// full has every field that this version writes.
+func full() Envelope {
+	return Envelope{
+		Kind: Snapshot, Epoch: 3, Nonce: 0x1122334455667788, LogTime: 1_790_000_000_123_456_789, Index: 1, Count: 2, Sequence: 100,
+		TypeURL: "type.googleapis.com/shop.v1.Cart", PreviousSnapshot: 50, CommandID: "order-17", Principal: "alice", PayloadHash: 0xfeedface,
+		Answer: []byte{1, 2, 3}, Cause: &Cause{Generation: 1, Partition: 5, Offset: 77, Index: 1, CommandID: "parent"},
+		CorrelationID: "c-1", TraceParent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+		Claim: &ClaimInfo{Worker: "w-1", ReadTo: 12, PreviousEpoch: 2, PreviousNonce: 9},
+	}
+}
+
+var update = flag.Bool("update", false, "write golden files that are missing")
+
+// TestGoldenBytes: what an older version wrote is read for ever. Files are added, never rewritten; each name begins with the
+// version that wrote it.
+func TestGoldenBytes(t *testing.T) {
+	golden := map[string]Envelope{
+		"1-event":   {Kind: Event, Epoch: 1, Nonce: 2, LogTime: 3, Sequence: 4, TypeURL: "type.googleapis.com/shop.v1.ItemAdded"},
+		"1-claim":   {Kind: Claim, Epoch: 2, Nonce: 0xabcdef, Claim: &ClaimInfo{Worker: "w-1", ReadTo: 10, PreviousEpoch: 1, PreviousNonce: 7}},
+		"1-barrier": {Kind: Barrier, Epoch: 2, Nonce: 0xabcdef, LogTime: 5},
+		"1-full":    full(),
+	}
+	for name, want := range golden {
+		path := filepath.Join("testdata", name+".hex")
+		content, err := os.ReadFile(path)
+		if errors.Is(err, os.ErrNotExist) && *update {
+			content = []byte(hex.EncodeToString(want.Append(nil)) + "\n")
+			if err := os.WriteFile(path, content, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		stored, err := hex.DecodeString(strings.TrimSpace(string(content)))
+		if err != nil {
+			t.Fatalf("%s: %v", path, err)
+		}
+		var got Envelope
+		var p Parser
+		if err := p.Parse(stored, &got); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: read %+v, want %+v", name, got, want)
+		}
+		if written := want.Append(nil); !bytes.Equal(written, stored) {
+			t.Errorf("%s: written as %x, stored as %x", name, written, stored)
+		}
+	}
+}
+
+// TestCodecAgreesWithProtobuf holds the hand-written codec to the generated one, both ways.
+func TestCodecAgreesWithProtobuf(t *testing.T) {
+	check := func(t interface{ Fatalf(string, ...any) }, e Envelope) {
+		encoded := e.Append(nil)
+		generated := &recordv1.Envelope{}
+		if err := proto.Unmarshal(encoded[1:], generated); err != nil {
+			t.Fatalf("generated code cannot read %x: %v", encoded, err)
+		}
+		if len(generated.ProtoReflect().GetUnknown()) > 0 {
+			t.Fatalf("fields unknown to the schema: %x", generated.ProtoReflect().GetUnknown())
+		}
+		again, err := proto.MarshalOptions{Deterministic: true}.Marshal(generated)
+		if err != nil {
+			t.Fatalf("%v", err)
+		}
+		if !bytes.Equal(again, encoded[1:]) {
+			t.Fatalf("by hand %x, generated %x", encoded[1:], again)
+		}
+		var got Envelope
+		var p Parser
+		if err := p.Parse(encoded, &got); err != nil {
+			t.Fatalf("%v", err)
+		}
+		if !reflect.DeepEqual(got, e) {
+			t.Fatalf("read %+v, written %+v", got, e)
+		}
+	}
+	check(t, full())
+	rapid.Check(t, func(t *rapid.T) {
+		e := Envelope{
+			Kind: rapid.SampledFrom([]Kind{Event, State, Delete, Snapshot, Barrier, Release}).Draw(t, "kind"), Epoch: rapid.Uint64().Draw(t, "epoch"),
+			Nonce: rapid.Uint64().Draw(t, "nonce"), LogTime: rapid.Int64().Draw(t, "time"), Count: rapid.Uint32Range(1, 9).Draw(t, "count"),
+			Sequence: rapid.Uint64().Draw(t, "sequence"), TypeURL: rapid.String().Draw(t, "type"), CommandID: rapid.String().Draw(t, "id"),
+			Principal: rapid.String().Draw(t, "principal"), PayloadHash: rapid.Uint64().Draw(t, "hash"),
+		}
+		e.Index = rapid.Uint32Range(0, e.Count-1).Draw(t, "index")
+		check(t, e)
+	})
+}
+
+// TestForeignRecordsAreTold: whatever cannot be read says why and is no envelope.
+func TestForeignRecordsAreTold(t *testing.T) {
+	var p Parser
+	var e Envelope
+	for name, test := range map[string]struct {
+		header []byte
+		want   error
+	}{
+		"no header":      {nil, ErrNoEnvelope},
+		"newer version":  {[]byte{2, 8, 1}, ErrVersion},
+		"cut":            {[]byte{1, 8}, ErrMalformed},
+		"no kind":        {[]byte{1}, ErrMalformed},
+		"index too high": {(&Envelope{Kind: Event, Index: 2, Count: 2}).Append(nil), ErrMalformed},
+	} {
+		if err := p.Parse(test.header, &e); !errors.Is(err, test.want) {
+			t.Errorf("%s: %v, want %v", name, err, test.want)
+		}
+	}
+}
+
+// FuzzParse: bytes from a log never panic, and what is read is read the same again.
+func FuzzParse(f *testing.F) {
+	e := full()
+	f.Add(e.Append(nil))
+	f.Add([]byte{1, 8, 1})
+	f.Fuzz(func(t *testing.T, header []byte) {
+		var p Parser
+		var got, again Envelope
+		if p.Parse(header, &got) != nil {
+			return
+		}
+		if err := p.Parse(got.Append(nil), &again); err != nil {
+			t.Fatalf("own bytes of %+v: %v", got, err)
+		}
+		if !reflect.DeepEqual(got, again) {
+			t.Fatalf("read %+v, then %+v", got, again)
+		}
+	})
+}
+
+// BenchmarkParse is what a rebuild pays for every record.
+func BenchmarkParse(b *testing.B) {
+	e := Envelope{Kind: Event, Epoch: 1, Nonce: 2, LogTime: 3, Sequence: 4, TypeURL: "type.googleapis.com/shop.v1.ItemAdded"}
+	encoded := e.Append(nil)
+	var p Parser
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := p.Parse(encoded, &e); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,102 @@
+package record
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+func claim(epoch, nonce uint64) Envelope { return Envelope{Kind: Claim, Epoch: epoch, Nonce: nonce} }
+
+func event(epoch, nonce uint64, index, count uint32) Envelope {
+	return Envelope{Kind: Event, Epoch: epoch, Nonce: nonce, Index: index, Count: count}
+}
+
+// TestReaderRule walks through the rules one by one: each line is a record and what the rule must say of it.
+func TestReaderRule(t *testing.T) {
+	type step struct {
+		env     Envelope
+		verdict Verdict
+		dropped bool
+	}
+	tests := map[string][]step{
+		"R1 a claim is valid when its epoch is higher": {
+			{claim(1, 7), Claimed, false}, {claim(2, 8), Claimed, false}, {claim(2, 9), Void, false}, {claim(1, 7), Void, false},
+		},
+		"R2 records of others are void": {
+			{event(0, 0, 0, 0), Void, false}, {event(1, 7, 0, 0), Void, false},
+			{claim(1, 7), Claimed, false}, {event(1, 7, 0, 0), Complete, false}, {event(1, 8, 0, 0), Void, false}, {event(2, 7, 0, 0), Void, false},
+			{claim(2, 9), Claimed, false}, {event(1, 7, 0, 0), Void, false}, {event(2, 9, 0, 0), Complete, false},
+		},
+		"R3 a group takes effect with its last record": {
+			{claim(1, 7), Claimed, false}, {event(1, 7, 0, 3), Pending, false}, {event(1, 7, 1, 3), Pending, false}, {event(1, 7, 2, 3), Complete, false},
+		},
+		"R3 void records do not break a group": {
+			{claim(1, 7), Claimed, false}, {event(1, 7, 0, 2), Pending, false}, {event(1, 5, 0, 0), Void, false}, {event(1, 7, 1, 2), Complete, false},
+		},
+		"R1 a claim drops an incomplete group": {
+			{claim(1, 7), Claimed, false}, {event(1, 7, 0, 2), Pending, false}, {claim(2, 8), Claimed, true}, {event(1, 7, 1, 2), Void, false}, {event(2, 8, 0, 0), Complete, false},
+		},
+		"R3 a new group drops an incomplete one and is an alarm": {
+			{claim(1, 7), Claimed, false}, {event(1, 7, 0, 2), Pending, false}, {event(1, 7, 0, 2), Pending, true}, {event(1, 7, 1, 2), Complete, false},
+		},
+		"R3 a group without its beginning is void": {
+			{claim(1, 7), Claimed, false}, {event(1, 7, 1, 2), Void, true},
+		},
+		"barriers and releases change nothing": {
+			{claim(1, 7), Claimed, false}, {Envelope{Kind: Barrier, Epoch: 1, Nonce: 7}, Control, false}, {Envelope{Kind: Release, Epoch: 1, Nonce: 7}, Control, false},
+			{Envelope{Kind: Barrier, Epoch: 1, Nonce: 8}, Void, false}, {event(1, 7, 0, 0), Complete, false},
+		},
+	}
+	for name, steps := range tests {
+		t.Run(name, func(t *testing.T) {
+			var rule Rule
+			for i, s := range steps {
+				verdict, dropped := rule.Step(&s.env)
+				if verdict != s.verdict || dropped != s.dropped {
+					t.Fatalf("record %d (%s e%d n%d %d/%d): verdict %d, dropped %v; want %d, %v",
+						i, s.env.Kind, s.env.Epoch, s.env.Nonce, s.env.Index, s.env.Count, verdict, dropped, s.verdict, s.dropped)
+				}
+			}
+		})
+	}
+}
+
+// TestValidityIsPrefixStable: what a record is worth depends on the records before it only, and at each offset at most one
+// owner's records are valid. Random logs, judged whole and prefix by prefix.
+func TestValidityIsPrefixStable(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		log := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) Envelope {
+			e := Envelope{
+				Kind:  rapid.SampledFrom([]Kind{Event, Event, Event, Claim, Barrier, Snapshot}).Draw(t, "kind"),
+				Epoch: rapid.Uint64Range(1, 4).Draw(t, "epoch"), Nonce: rapid.Uint64Range(1, 3).Draw(t, "nonce"),
+			}
+			if e.Kind == Event {
+				e.Count = rapid.Uint32Range(1, 3).Draw(t, "count")
+				e.Index = rapid.Uint32Range(0, e.Count-1).Draw(t, "index")
+			}
+			return e
+		}), 0, 30).Draw(t, "log")
+		judge := func(log []Envelope) (verdicts []string) {
+			var rule Rule
+			for i := range log {
+				v, dropped := rule.Step(&log[i])
+				if v == Complete || v == Pending {
+					if owner := (Owner{log[i].Epoch, log[i].Nonce}); owner != rule.Current {
+						t.Fatalf("record %d of %v is valid under owner %v", i, owner, rule.Current)
+					}
+				}
+				verdicts = append(verdicts, fmt.Sprint(v, dropped))
+			}
+			return verdicts
+		}
+		whole := judge(log)
+		for n := range log {
+			if prefix := judge(log[:n]); !slices.Equal(prefix, whole[:n]) {
+				t.Fatalf("the first %d records judged alone: %v, in the whole log: %v", n, prefix, whole[:n])
+			}
+		}
+	})
+}
