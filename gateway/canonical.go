@@ -31,15 +31,14 @@ type encodedField struct {
 func sortFields(md protoreflect.MessageDescriptor, b []byte) {
 	var fields []encodedField
 	for at := 0; at < len(b); {
-		number, wire, tag := protowire.ConsumeTag(b[at:])
-		size := protowire.ConsumeFieldValue(number, wire, b[at+tag:])
-		if tag < 0 || size < 0 {
-			return // not reached: we encoded it
+		number, wire, size := protowire.ConsumeField(b[at:])
+		if size < 0 {
+			return // not a message; we encoded it, so it is one
 		}
-		end := at + tag + size
+		end := at + size
 		if fd := md.Fields().ByNumber(number); fd != nil && fd.Message() != nil && wire == protowire.BytesType {
-			_, prefix := protowire.ConsumeVarint(b[at+tag:])
-			sortFields(fd.Message(), b[at+tag+prefix:end])
+			content, _ := protowire.ConsumeBytes(b[at+protowire.SizeTag(number) : end])
+			sortFields(fd.Message(), content)
 		}
 		fields = append(fields, encodedField{number: number, start: at, end: end})
 		at = end

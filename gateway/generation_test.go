@@ -367,3 +367,39 @@ func TestCallersLeave(t *testing.T) {
 		wg.Wait()
 	}
 }
+
+// No call is lost while catalogs change under load.
+func TestCatalogChangesUnderLoad(t *testing.T) {
+	w := newWorld(t, &dispatcher{}, nil)
+	w.always(w.reply("Cart", `{"cartId":"1"}`))
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	for i := range 4 {
+		cc := w.dial()
+		wg.Go(func() {
+			for n := 0; ; n++ {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				if i == 0 {
+					if got, err := w.tryHTTP("POST", plainPath, `{"cartId":"1"}`, jsonType, jsonValue); err != nil || got.status != 200 {
+						t.Errorf("plain call %d: %v %v", n, got, err)
+					}
+				} else if err := w.plainCall(t.Context(), cc, plainPath); err != nil {
+					t.Errorf("native call %d: %v", n, err)
+				}
+			}
+		})
+	}
+	for range 10 {
+		before := w.fake.count()
+		eventually(t, "calls go on", func() bool { return w.fake.count() > before+20 })
+		if err := w.server.SetCatalog(newCatalog(t, shopFile)); err != nil {
+			t.Error(err)
+		}
+	}
+	close(done)
+	wg.Wait()
+}

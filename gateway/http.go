@@ -52,13 +52,23 @@ func (s *Server) serveHTTP(w http.ResponseWriter, r *http.Request) {
 		writeHTTPError(w, http.StatusUnsupportedMediaType,
 			invalid("content type %q is not served: use %s+proto", contentType, contentTypeGRPCWeb))
 	case isTranscodedRPC(r, contentType):
-		if r.ContentLength > int64(s.opts.transcoderBytes()) {
-			r.ContentLength = -1 // by the length alone the transcoder refuses without saying why
-		}
-		g.rpc.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), transcodedKey{}, true)))
+		s.serveTranscoded(g, w, r)
 	default:
 		s.servePlain(g, w, r)
 	}
+}
+
+// serveTranscoded answers a Connect or gRPC-Web request. It works on a copy: net/http must find its own body in its request,
+// or it takes what is left of one for the next request.
+func (s *Server) serveTranscoded(g *generation, w http.ResponseWriter, r *http.Request) {
+	r = r.WithContext(context.WithValue(r.Context(), transcodedKey{}, true))
+	if r.ContentLength > int64(s.opts.transcoderBytes()) {
+		r.ContentLength = -1 // by the length alone the transcoder refuses without saying why
+	}
+	if m := g.catalog.Method(r.URL.Path); m != nil && !m.ClientStreams {
+		r.Body = timeBody(w, r, s.opts.BodyTimeout)
+	}
+	g.rpc.ServeHTTP(w, r)
 }
 
 // isTranscodedRPC says whether a request speaks gRPC-Web or Connect. A Connect client that does not name its version is

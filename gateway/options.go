@@ -46,7 +46,7 @@ type Options struct {
 
 	// UnaryTimeout caps the time of a unary call, and is what one gets that comes without a deadline. 0: neither.
 	UnaryTimeout time.Duration
-	// BodyTimeout is how long the body of a plain HTTP request may take to arrive.
+	// BodyTimeout is how long the body of a request with one message may take to arrive over net/http.
 	BodyTimeout time.Duration
 	// SniffTimeout is how long a new connection may take to show its protocol, or the header of an HTTP/1.1 request to arrive.
 	SniffTimeout time.Duration

@@ -133,14 +133,14 @@ func (c *plainCall) writeReply(m *discovery.Method, reply *entities.Reply) {
 	_, _ = c.w.Write(body) // a caller that left gets nothing
 }
 
-// prepareBody bounds the request's body in size and time, and unpacks it.
+// prepareBody bounds the request's body in size and time, and unpacks it. r is a copy of net/http's request, which must keep
+// its own body.
 func (c *plainCall) prepareBody(r *http.Request) (int, *entities.Error) {
 	limit := c.server.opts.MaxRequestBytes
 	if r.ContentLength > int64(limit) {
 		return 0, tooLarge(limit)
 	}
-	deadline := time.Now().Add(c.server.opts.BodyTimeout) // the network's deadlines are on the wall clock
-	_ = http.NewResponseController(c.w).SetReadDeadline(deadline)
+	r.Body = timeBody(c.w, r, c.server.opts.BodyTimeout)
 	body := &boundedBody{Reader: r.Body, Closer: r.Body, left: limit}
 	switch encoding := r.Header.Get("Content-Encoding"); encoding {
 	case "", "identity":
@@ -160,9 +160,6 @@ func (c *plainCall) readBody(r *http.Request) ([]byte, bool) {
 	data, err := io.ReadAll(r.Body)
 	switch {
 	case err == nil:
-		// From here on, reading only notices that the caller left. After an error the deadline stays, because net/http reads
-		// what is left of the body before it answers.
-		_ = http.NewResponseController(c.w).SetReadDeadline(time.Time{})
 		return data, true
 	case errors.Is(err, errTooLarge):
 		c.fail(tooLarge(c.server.opts.MaxRequestBytes), 0)
@@ -173,6 +170,32 @@ func (c *plainCall) readBody(r *http.Request) ([]byte, bool) {
 		c.fail(invalid("the request's body cannot be read: %w", err), 0)
 	}
 	return nil, false
+}
+
+// timedBody is a body that must arrive by a deadline.
+type timedBody struct {
+	io.ReadCloser
+	control *http.ResponseController
+}
+
+// timeBody gives a request's body so much time to arrive.
+func timeBody(w http.ResponseWriter, r *http.Request, limit time.Duration) io.ReadCloser {
+	if r.Body == http.NoBody {
+		return r.Body
+	}
+	control := http.NewResponseController(w)
+	_ = control.SetReadDeadline(time.Now().Add(limit)) // the network's deadlines are on the wall clock
+	return &timedBody{ReadCloser: r.Body, control: control}
+}
+
+// Read implements io.Reader. After the end, reading only notices that the caller left, which may happen at any time. After
+// an error the deadline stays, because net/http reads what is left of the body before it answers.
+func (b *timedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err == io.EOF { //nolint:errorlint // bodies return it bare
+		_ = b.control.SetReadDeadline(time.Time{})
+	}
+	return n, err
 }
 
 var errTooLarge = errors.New("the request is too large")
@@ -225,7 +248,7 @@ func withServerTimeout(ctx context.Context, header http.Header) (context.Context
 	header.Del(headerServerTimeout)
 	seconds, err := strconv.ParseFloat(text, 64)
 	const most = float64(24 * time.Hour / time.Second)
-	if err != nil || seconds <= 0 || seconds != seconds { //nolint:gocritic // not a number
+	if err != nil || !(seconds > 0) { //nolint:staticcheck // also refuses what is not a number
 		return nil, nil, invalid("%s is %q: say a number of seconds above 0", headerServerTimeout, text)
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(min(seconds, most)*float64(time.Second)))

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -281,15 +282,19 @@ func TestGarbageIsRefused(t *testing.T) {
 func TestSlowBody(t *testing.T) {
 	fake := &dispatcher{}
 	w := newWorld(t, fake, func(o *gateway.Options) { o.BodyTimeout = 50 * time.Millisecond })
-	for _, path := range []string{"/v1/carts/1/items", "/shop.v1.CartService/AddItem"} {
+	for path, want := range map[string]int{
+		"/v1/carts/1/items HTTP/1.1\r\nContent-Type: application/json":                                           http.StatusRequestTimeout,
+		"/shop.v1.CartService/AddItem HTTP/1.1\r\nContent-Type: application/json":                                http.StatusRequestTimeout,
+		"/shop.v1.CartService/AddItem HTTP/1.1\r\nContent-Type: application/json\r\nConnect-Protocol-Version: 1": 499,
+	} {
 		c := w.wire()
-		write(t, c, []byte("POST "+path+" HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 10\r\n\r\n{"))
+		write(t, c, []byte("POST "+path+"\r\nHost: x\r\nContent-Length: 10\r\n\r\n{"))
 		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		_ = resp.Body.Close()
-		if resp.StatusCode != http.StatusRequestTimeout {
+		if resp.StatusCode != want {
 			t.Errorf("%s: %d", path, resp.StatusCode)
 		}
 	}
@@ -336,5 +341,34 @@ func TestTooManyConnections(t *testing.T) {
 	}
 	if stats := w.server.Stats(); stats.RefusedConnections != 1 || stats.Calls[codes.OK] != 2 {
 		t.Errorf("%+v", stats.RefusedConnections)
+	}
+}
+
+// What is left of a body that was refused is never taken for a request.
+func TestRestOfBodyIsNoRequest(t *testing.T) {
+	fake := &dispatcher{}
+	w := newWorld(t, fake, func(o *gateway.Options) { o.MaxRequestBytes, o.MaxReplyBytes = 1<<10, 1<<10 })
+	w.always(w.reply("Cart", `{"cartId":"1"}`))
+	smuggled := strings.Repeat("POST "+plainPath+" HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 14\r\n\r\n{\"cartId\":\"1\"}", 10000)
+	for _, contentType := range []string{"application/grpc-web", "application/grpc-web+json", "application/proto", jsonValue, "application/connect+proto", "text/plain"} {
+		for _, path := range []string{plainPath, "/v1/carts/1/items", "/nope"} {
+			c := w.wire()
+			head := "POST " + path + " HTTP/1.1\r\nHost: x\r\nContent-Type: " + contentType + "\r\nTransfer-Encoding: chunked\r\n\r\n"
+			body := fmt.Sprintf("%x\r\n%s\r\n0\r\n\r\n", len(smuggled)+5, "\x00\x00\x0f\xff\xff"+smuggled)
+			sent := make(chan struct{})
+			go func() { // the server's closing ends it
+				defer close(sent)
+				_, _ = c.Write([]byte(head + body))
+			}()
+			resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+			if err == nil {
+				_ = resp.Body.Close()
+			}
+			_ = c.Close()
+			<-sent
+		}
+	}
+	if fake.count() != 0 {
+		t.Errorf("%d commands ran", fake.count())
 	}
 }

@@ -67,7 +67,7 @@ func (b *blackoutFS) Create(name string, category vfs.DiskWriteCategory) (vfs.Fi
 		}
 		b.fail("create", name, err)
 	}
-	return b.dark.Create(name, category)
+	return nil, b.failure()
 }
 
 // OpenReadWrite opens a file for writing at positions.

@@ -13,7 +13,7 @@ import (
 	"github.com/millrace-io/millrace/tests/kafkaserver"
 )
 
-// alter sets one setting of a topic as an operator would.
+// alter sets one setting of a topic as an operator would, and waits until the broker has heard of it.
 func alter(t *testing.T, l *Log, topic, name, value string) {
 	t.Helper()
 	req := kmsg.NewPtrIncrementalAlterConfigsRequest()
@@ -30,6 +30,10 @@ func alter(t *testing.T, l *Log, topic, name, value string) {
 	if err != nil {
 		t.Fatalf("set %s=%s: %v", name, value, err)
 	}
+	until(t, name+"="+value, func() bool {
+		found, err := l.configs(deadline(t), topic)
+		return err == nil && found[name].value == value
+	})
 }
 
 func describe(t *testing.T, l *Log, topic string) broker.TopicInfo {

@@ -12,6 +12,10 @@
 // open appends fail with unknown outcome; later appends get a new producer, partition by partition, once the old
 // results are delivered.
 //
+// One gap is the client library's: when a batch ends for any other reason (no permission, an invalid record), an append
+// that is made in the microseconds before the library reports it is sent nevertheless. The per-entity sequence in the
+// records shows such a hole.
+//
 // # Reading
 //
 // Every Reader has a small client of its own. Adding a partition to a shared warm client takes about 11 ms (it updates its
@@ -28,14 +32,14 @@
 //
 // # Goroutines
 //
-// The Log owns those of its clients, one per topic that is being looked up, one that delivers results of appends that
-// were refused without being sent, and one that closes a stopped producer. Close ends and waits for all of them, and for
-// running Assignments calls. Results and assignment events are called on goroutines of the clients: results of one
+// The Log owns those of its clients, one per request to a broker, one per topic that is being looked up, one that delivers
+// results of appends that were refused without being sent, and one that closes a stopped producer. Close ends and waits
+// for all of them, and for running Assignments calls. Results and assignment events are called on goroutines of the clients: results of one
 // partition one at a time, those of several partitions possibly at once. A Reader starts none that outlive its Close.
 //
 // # Locks
 //
-// partition.mu comes before Log.mu. No lock is held while a callback runs or a request is under way.
+// partition.mu comes before Log.mu, Log.mu before topics.mu. No lock is held while a callback runs or a request is under way.
 //
 // # Errors
 //

@@ -24,6 +24,7 @@ func notWritten(p broker.Partition, err error) error {
 
 // requestError names the request and sorts its error into what callers branch on.
 func requestError(what string, err error) error {
+	_, answered := errors.AsType[*kerr.Error](err)
 	switch {
 	case err == nil:
 		return nil
@@ -33,8 +34,7 @@ func requestError(what string, err error) error {
 		return fmt.Errorf("%s: %w: %w", what, broker.ErrUnknownTopic, err)
 	case errors.Is(err, kerr.OffsetOutOfRange):
 		return fmt.Errorf("%s: %w: %w", what, broker.ErrOutOfRange, err)
-	case errors.As(err, new(*kerr.Error)), errors.Is(err, context.Canceled),
-		errors.Is(err, broker.ErrUnknownTopic), errors.Is(err, broker.ErrClosed):
+	case answered, errors.Is(err, context.Canceled), errors.Is(err, broker.ErrUnknownTopic), errors.Is(err, broker.ErrClosed):
 		return fmt.Errorf("%s: %w", what, err)
 	default: // no answer at all
 		return fmt.Errorf("%s: %w: %w", what, broker.ErrUnreachable, err)

@@ -46,6 +46,10 @@ const (
 	// produceSlack is how far the client's own limit on buffered records lies above ours, so that it never blocks.
 	produceSlack = 16384
 
+	// minBatchBytes and maxBatchBytes bound what the client takes for the size of a batch.
+	minBatchBytes = 512
+	maxBatchBytes = 64 << 20
+
 	wantedReplicas  = 3
 	wantedMinInsync = 2
 )
@@ -129,12 +133,20 @@ func (o Options) validate() error {
 	if len(o.Brokers) == 0 {
 		return errors.New("no Kafka brokers are given; name at least one, as in --brokers b1:9092,b2:9092")
 	}
-	for name, n := range map[string]int{
-		"ReplicationFactor": o.ReplicationFactor, "MinInsync": o.MinInsync, "MaxRecordBytes": o.MaxRecordBytes,
-		"BufferRecords": o.BufferRecords, "BufferBytes": o.BufferBytes, "FetchBytes": o.FetchBytes,
+	for _, c := range []struct {
+		name  string
+		n     int
+		limit int
+	}{
+		{"ReplicationFactor", o.ReplicationFactor, math.MaxInt16},
+		{"MinInsync", o.MinInsync, math.MaxInt16},
+		{"MaxRecordBytes", o.MaxRecordBytes, maxBatchBytes},
+		{"BufferRecords", o.BufferRecords, math.MaxInt32},
+		{"BufferBytes", o.BufferBytes, math.MaxInt},
+		{"FetchBytes", o.FetchBytes, maxBatchBytes},
 	} {
-		if n < 0 || n > math.MaxInt32 {
-			return fmt.Errorf("kafka option %s is %d; it must lie between 0 and %d", name, n, math.MaxInt32)
+		if c.n < 0 || c.n > c.limit {
+			return fmt.Errorf("kafka option %s is %d; it must lie between 0 and %d", c.name, c.n, c.limit)
 		}
 	}
 	if o.ReplicationFactor > 0 && o.MinInsync > o.ReplicationFactor {
@@ -170,9 +182,9 @@ func (o Options) clientOptions(extra ...kgo.Opt) []kgo.Opt {
 		kgo.SeedBrokers(o.Brokers...),
 		kgo.ClientID(o.ClientID),
 		kgo.RetryBackoffFn(retry.Pause),
-		kgo.RequestRetries(math.MaxInt32), // bounded by time and by contexts, not by count
-		kgo.RequestTimeoutOverhead(o.RequestTimeout/2), // beyond what the request itself grants the broker
-		kgo.DialTimeout(o.RequestTimeout/2),
+		kgo.RequestRetries(math.MaxInt32),                // bounded by time and by contexts, not by count
+		kgo.RequestTimeoutOverhead(o.RequestTimeout / 2), // beyond what the request itself grants the broker
+		kgo.DialTimeout(o.RequestTimeout / 2),
 		kgo.ConnIdleTimeout(connIdle),
 		kgo.MetadataMinAge(metadataMinAge),
 		kgo.DisableClientMetrics(),

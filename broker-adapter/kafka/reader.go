@@ -22,8 +22,6 @@ type reader struct {
 	// next is the offset to read next; read says that records below it were seen by this reader.
 	next int64
 	read bool
-	// end is the highest end of the log heard of.
-	end int64
 	// err, once set, is final.
 	err error
 	// records and headers are lent to the caller until the next Next.
@@ -150,13 +148,13 @@ func transient(err error) bool {
 
 // handle decides what an error of a fetch means. It returns nil when reading goes on.
 func (r *reader) handle(ctx context.Context, err error) error {
-	var loss *kgo.ErrDataLoss
+	loss, lost := errors.AsType[*kgo.ErrDataLoss](err)
 	switch {
 	case ctx.Err() != nil:
 		return fmt.Errorf("%s: %w", r.what, ctx.Err())
 	case errors.Is(err, kgo.ErrClientClosed):
 		return r.final(broker.ErrClosed)
-	case errors.As(err, &loss):
+	case lost:
 		return r.final(fmt.Errorf("%w: read up to offset %d, the log went on from %d", broker.ErrRegressed, loss.ConsumedTo, loss.ResetTo))
 	case errors.Is(err, kerr.OffsetOutOfRange):
 		return r.locate(ctx)
@@ -241,10 +239,9 @@ func (r *reader) batch(found fetched) (broker.Batch, error) {
 		}
 	}
 	r.read = true
-	r.end = max(found.end, r.next) // a former leader may answer with the past
 	r.log.counters.recordsRead.Add(int64(found.count))
 	r.log.counters.bytesRead.Add(int64(bytes))
-	return broker.Batch{Records: r.records, Next: r.next, End: r.end}, nil
+	return broker.Batch{Records: r.records, Next: r.next, End: max(found.end, r.next)}, nil // a former leader may answer with the past
 }
 
 func (r *reader) convertHeaders(headers []kgo.RecordHeader) []broker.Header {

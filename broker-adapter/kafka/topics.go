@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
-	"math"
 	"strconv"
 	"sync"
 
@@ -50,12 +49,11 @@ func (ts *topics) cached(name string) *topic {
 
 // batchBytes is the size limit of a topic's batches for the producer client.
 func (ts *topics) batchBytes(name string) int32 {
-	const smallest, largest = 512, 64 << 20 // what the client accepts
 	limit := defaultMaxRecordBytes
 	if t := ts.cached(name); t != nil {
 		limit = t.maxBytes
 	}
-	return int32(min(max(limit, smallest), largest)) //nolint:gosec // bounded
+	return int32(min(max(limit, minBatchBytes), maxBatchBytes)) //nolint:gosec // bounded
 }
 
 // partition returns the topic of a partition that exists.
@@ -140,9 +138,9 @@ func (ts *topics) ask(ctx context.Context, name string) (*topic, error) {
 func newTopic(id [16]byte, partitions int, configs map[string]setting) *topic {
 	limit, err := strconv.Atoi(configs[maxMessageBytes].value)
 	if err != nil {
-		limit = math.MaxInt32 // the broker has the last word
+		limit = maxBatchBytes // the broker has the last word
 	}
-	return &topic{id: id, partitions: int32(partitions), maxBytes: limit} //nolint:gosec // a number of partitions
+	return &topic{id: id, partitions: int32(partitions), maxBytes: min(limit, maxBatchBytes)} //nolint:gosec // a number of partitions
 }
 
 // learn replaces what is known by a newer look.

@@ -116,21 +116,26 @@ func (s suite) crashDuringApartIngest(t *testing.T) {
 	}
 }
 
-// cutDuring returns the disk as it was before each write that happened during act.
+// cutDuring returns the disk as it was before each write that happened during act. Background work may write meanwhile and
+// afterwards too.
 func cutDuring(disk Disk, random *rand.Rand, act func()) []Disk {
 	var cutting sync.Mutex
 	var cuts []Disk
+	own := rand.New(rand.NewPCG(random.Uint64(), 0)) //nolint:gosec // a test must repeat
+	room := maxCuts
 	disk.Watch(func() {
 		cutting.Lock()
 		defer cutting.Unlock()
-		if len(cuts) < maxCuts {
-			cuts = append(cuts, disk.Crash([]int{0, 50, 100}[len(cuts)%3], random))
+		if room > 0 {
+			room--
+			cuts = append(cuts, disk.Crash([]int{0, 50, 100}[len(cuts)%3], own))
 		}
 	})
 	act()
 	disk.Watch(nil)
-	cutting.Lock() // background work may be in the watcher still
+	cutting.Lock()
 	defer cutting.Unlock()
+	room = 0
 	return cuts
 }
 

@@ -1,0 +1,254 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	broker "github.com/millrace-io/millrace/broker-adapter"
+)
+
+// testMember is one running membership.
+type testMember struct {
+	log   *Log
+	leave context.CancelFunc
+	ended chan error
+
+	mu    sync.Mutex
+	owned map[int32]bool
+	// changed gets a token after each event.
+	changed chan struct{}
+	err     error
+}
+
+func join(t *testing.T, l *Log, m broker.Membership) *testMember {
+	t.Helper()
+	ctx, leave := context.WithCancel(t.Context())
+	w := &testMember{log: l, leave: leave, ended: make(chan error, 1), owned: map[int32]bool{}, changed: make(chan struct{}, 1)}
+	go func() { w.ended <- l.Assignments(ctx, m, w.on) }() // ends with ctx or the Log, which waits for it
+	t.Cleanup(leave)
+	return w
+}
+
+func (w *testMember) on(e broker.AssignmentEvent) {
+	w.mu.Lock()
+	for _, id := range e.Assigned {
+		w.owned[id] = true
+	}
+	for _, id := range slices.Concat(e.Revoked, e.Lost) {
+		delete(w.owned, id)
+	}
+	if e.Err != nil {
+		w.err = e.Err
+	}
+	w.mu.Unlock()
+	if e.Done != nil {
+		e.Done()
+	}
+	select {
+	case w.changed <- struct{}{}:
+	default:
+	}
+}
+
+func (w *testMember) partitions() []int32 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Sorted(maps.Keys(w.owned))
+}
+
+// until waits for a condition that changes with events, or soon after one.
+func until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for ctx := deadline(t); !ok(); {
+		if !pause(ctx, 5*time.Millisecond) {
+			t.Fatalf("within %v never: %s", patience, what)
+		}
+	}
+}
+
+func (w *testMember) owns(n int) func() bool {
+	return func() bool { return len(w.partitions()) == n }
+}
+
+func (w *testMember) end(t *testing.T) {
+	t.Helper()
+	w.leave()
+	if err := wait(t, "end of a membership", w.ended); err != nil {
+		t.Errorf("leaving in order: %v", err)
+	}
+}
+
+// routes tells whether the table that a Log heard sends every partition to one of these addresses.
+func routes(l *Log, partitions int, addresses ...string) func() bool {
+	return func() bool {
+		table := l.RoutingTable()
+		if table == nil || table.Partitions() != partitions {
+			return false
+		}
+		for p := range int32(partitions) {
+			if _, address, ok := table.Owner(p); !ok || !slices.Contains(addresses, address) {
+				return false
+			}
+		}
+		return true
+	}
+}
+
+// TestStaticMembership walks one worker through its life on a real broker: join, restart under the same name at another
+// address, and a clean leave.
+func TestStaticMembership(t *testing.T) {
+	const partitions = 6
+	addrs := brokers(t)
+	first, second := open(t, Options{Brokers: addrs}), open(t, Options{Brokers: addrs})
+	topic := newTestTopic(t, first, partitions).Topic
+	m := broker.Membership{Group: unique("group"), Worker: "worker-1", Address: "10.0.0.1:7000", Topic: topic}
+
+	w := join(t, first, m)
+	until(t, "all partitions assigned", w.owns(partitions))
+	until(t, "everything routed to the first address", routes(first, partitions, m.Address))
+	members, err := second.Members(deadline(t), m.Group) // from outside
+	if err != nil || len(members) != 1 || members[0].Name != m.Worker || members[0].Address != m.Address || len(members[0].Partitions) != partitions {
+		t.Fatalf("members %+v, %v", members, err)
+	}
+	if others, err := second.OtherWorkers(deadline(t), m); err != nil || len(others) != 0 {
+		t.Errorf("other workers than the only one: %+v, %v", others, err)
+	}
+
+	moved := m
+	moved.Address = "10.0.0.2:7000"
+	began := time.Now()
+	restarted := join(t, second, moved)
+	until(t, "taken over by the process of the same name", restarted.owns(partitions))
+	t.Logf("taken over after %v", time.Since(began).Round(time.Millisecond))
+	if err := wait(t, "end of the first process", w.ended); !errors.Is(err, kerr.FencedInstanceID) || !strings.Contains(err.Error(), "same worker name") {
+		t.Errorf("the first process ended with %v", err)
+	}
+	if w.err == nil {
+		t.Error("no event told the first process")
+	}
+	until(t, "everything routed to the new address", routes(second, partitions, moved.Address))
+
+	began = time.Now()
+	restarted.end(t)
+	members, err = first.Members(deadline(t), m.Group)
+	if err != nil || len(members) != 0 {
+		t.Errorf("members after a clean leave: %+v, %v", members, err)
+	}
+	if took := time.Since(began); took > defaultSessionTimeout/2 {
+		t.Errorf("a clean leave took %v", took)
+	}
+	if s := second.Stats(); s.RecordsRead != 0 || s.Rebalances == 0 {
+		t.Errorf("stats %+v", s)
+	}
+}
+
+// TestTwoWorkers lets a second worker join and leave: partitions move in order, and both know the whole table.
+func TestTwoWorkers(t *testing.T) {
+	const partitions = 6
+	addrs := brokers(t)
+	a, b := open(t, Options{Brokers: addrs}), open(t, Options{Brokers: addrs})
+	m := broker.Membership{Group: unique("group"), Worker: "a", Address: "a:7000", Topic: newTestTopic(t, a, partitions).Topic}
+	other := m
+	other.Worker, other.Address = "b", "b:7000"
+
+	first := join(t, a, m)
+	until(t, "the first worker has everything", first.owns(partitions))
+	if others, err := b.OtherWorkers(deadline(t), other); err != nil || len(others) != 1 || others[0].Name != "a" {
+		t.Errorf("other workers as seen by b: %+v, %v", others, err)
+	}
+	second := join(t, b, other)
+	until(t, "both have half", func() bool { return first.owns(partitions/2)() && second.owns(partitions/2)() })
+	for _, l := range []*Log{a, b} {
+		until(t, "a complete table", routes(l, partitions, m.Address, other.Address))
+	}
+	for _, p := range second.partitions() {
+		if name, address, _ := a.RoutingTable().Owner(p); name != "b" || address != other.Address {
+			t.Errorf("partition %d of b is routed to %s at %s", p, name, address)
+		}
+	}
+	second.end(t)
+	until(t, "the first worker has everything again", first.owns(partitions))
+	first.end(t)
+}
+
+// TestCloseEndsMembership leaves the group when the Log is closed.
+func TestCloseEndsMembership(t *testing.T) {
+	addrs := brokers(t)
+	l, other := open(t, Options{Brokers: addrs}), open(t, Options{Brokers: addrs})
+	m := broker.Membership{Group: unique("group"), Worker: "w", Address: "w:1", Topic: newTestTopic(t, l, 2).Topic}
+	w := join(t, l, m)
+	until(t, "assigned", w.owns(2))
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := wait(t, "end", w.ended); !errors.Is(err, broker.ErrClosed) {
+		t.Errorf("membership of a closed log ended with %v", err)
+	}
+	if members, err := other.Members(deadline(t), m.Group); err != nil || len(members) != 0 {
+		t.Errorf("members after Close: %+v, %v", members, err)
+	}
+}
+
+// TestGroupCodes answers a request of the group with each code (reliability.md, row 9): the worker comes back by itself, or
+// its membership ends with an error.
+func TestGroupCodes(t *testing.T) {
+	for _, c := range []struct {
+		request kmsg.Key
+		code    *kerr.Error
+		fatal   bool
+	}{
+		{kmsg.Heartbeat, kerr.CoordinatorLoadInProgress, false},
+		{kmsg.Heartbeat, kerr.CoordinatorNotAvailable, false},
+		{kmsg.Heartbeat, kerr.NotCoordinator, false},
+		{kmsg.Heartbeat, kerr.IllegalGeneration, false},
+		{kmsg.Heartbeat, kerr.UnknownMemberID, false},
+		{kmsg.Heartbeat, kerr.RebalanceInProgress, false},
+		{kmsg.Heartbeat, kerr.FencedInstanceID, true},
+		{kmsg.JoinGroup, kerr.NotCoordinator, false},
+		{kmsg.JoinGroup, kerr.UnknownMemberID, false},
+		{kmsg.JoinGroup, kerr.GroupAuthorizationFailed, true},
+		{kmsg.JoinGroup, kerr.InconsistentGroupProtocol, true},
+		{kmsg.JoinGroup, kerr.InvalidSessionTimeout, true},
+		{kmsg.SyncGroup, kerr.RebalanceInProgress, false},
+		{kmsg.SyncGroup, kerr.CoordinatorNotAvailable, false},
+	} {
+		t.Run(c.request.Name()+"/"+c.code.Message, func(t *testing.T) {
+			t.Parallel()
+			cluster := fake(t, 1)
+			l := open(t, Options{Brokers: cluster.ListenAddrs(), HeartbeatInterval: 20 * time.Millisecond})
+			m := broker.Membership{Group: unique("group"), Worker: "w", Address: "w:1", Topic: newTestTopic(t, l, 3).Topic}
+			fault := cluster.Fault(kfake.Fault{Keys: []kmsg.Key{c.request}, Group: m.Group, TopLevel: true, Err: c.code})
+			w := join(t, l, m)
+			if c.fatal {
+				if err := wait(t, "end of the membership", w.ended); !errors.Is(err, c.code) {
+					t.Errorf("ended with %v", err)
+				}
+				return
+			}
+			until(t, "the fault was met and everything is owned", func() bool { return fault.Hits() == 1 && w.owns(3)() })
+			w.end(t)
+		})
+	}
+}
+
+func TestAssignmentsRefuses(t *testing.T) {
+	l := openFake(t, fake(t, 1))
+	nobody := func(broker.AssignmentEvent) { t.Error("an event") }
+	if err := l.Assignments(t.Context(), broker.Membership{Group: "g", Topic: "t"}, nobody); err == nil {
+		t.Error("a membership without a worker's name was taken")
+	}
+	m := broker.Membership{Group: "g", Worker: "w", Topic: unique("missing")}
+	if err := l.Assignments(t.Context(), m, nobody); !errors.Is(err, broker.ErrUnknownTopic) {
+		t.Errorf("membership on a missing topic: %v", err)
+	}
+}

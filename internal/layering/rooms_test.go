@@ -1,0 +1,324 @@
+package layering
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// edges says which of our own packages may be imported, and why. A name that ends in /... stands for everything below it.
+type edges map[string]string
+
+// room is the row of one package: what it is for, and what it may import beside the standard library.
+type room struct {
+	floor int
+	is    string
+	// tools: it may import the small packages of floor 0 that are marked as tools.
+	tools bool
+	// tool: it is one of them.
+	tool bool
+	// may: what the package imports. tests: what only its tests import; they may also import itself, what it may import,
+	// and all tools.
+	may, tests edges
+}
+
+// rooms is the table of design page house.md, section 3, row by row. docs/adr/0002 argues where it differs.
+var rooms = map[string]room{
+	// Floor 0: words and tools.
+	"proto/gen/cloudstate": {is: "the Cloudstate protocol: discovery and the messages that all kinds share"},
+	"proto/gen/cloudstate/...": {is: "the Cloudstate protocol, a package for each kind of function", may: edges{
+		"proto/gen/cloudstate": "commands, replies and failures are shared by all kinds",
+	}},
+	"proto/gen/millrace/...":    {is: "our own messages: record, peer, admin"},
+	"entities":                  {is: "the vocabulary: key, command, event, outcome, error, token"},
+	"internal/backoff":          {is: "pauses between retries", tool: true},
+	"internal/clock":            {is: "time as an interface", tool: true},
+	"internal/invariant":        {is: "assertions under a build tag", tool: true},
+	"internal/leaktest":         {is: "tests end with the goroutines they began with", tool: true},
+	"internal/lifecycle":        {is: "group of named tasks with one cause of their end", tool: true, tools: true},
+	"internal/observe":          {is: "keys of log lines, registration of metrics", tool: true, tools: true},
+	"internal/layering":         {is: "the test that reads this table", tests: generatedCode},
+	"broker-adapter":            {floor: 1, is: "the port to the log"},
+	"broker-adapter/brokertest": {floor: 2, is: "the suite that every log passes", tools: true, may: edges{"broker-adapter": "what it tests"}},
+
+	// Floor 1: contracts.
+	"entities/record": {floor: 1, is: "the durable form of what happened, and the reader rule", tools: true, may: edges{
+		"proto/gen/millrace/record/v1": "kinds are the numbers of the proto file",
+	}},
+	"entities/discovery": {floor: 1, is: "handshake with a function; catalog of what it serves", tools: true, may: edges{
+		"entities":             "the catalog makes commands",
+		"proto/gen/cloudstate": "the handshake is Cloudstate's",
+	}},
+
+	// Floor 2: adapters and hosts.
+	"broker-adapter/kafka": {floor: 2, is: "the log on Kafka and Redpanda", tools: true, may: edges{"broker-adapter": "the port that it fills"}, tests: edges{
+		"broker-adapter/brokertest": "the suite",
+		"tests/kafkaserver":         "a real Kafka to pass it against",
+	}},
+	"broker-adapter/embedded": {floor: 2, is: "the log on Pebble, in this process", tools: true, may: edges{"broker-adapter": "the port that it fills"}, tests: edges{
+		"broker-adapter/brokertest": "the suite",
+	}},
+	"broker-adapter/simlog": {floor: 2, is: "the log in memory with scripted faults", tools: true, may: edges{"broker-adapter": "the port that it fills"}, tests: edges{
+		"broker-adapter/brokertest": "the suite",
+	}},
+	"materializer": {floor: 2, is: "fold of records into rows; the store's contract; key space", tools: true, may: edges{
+		"broker-adapter":  "it folds what the log returns",
+		"entities":        "rows are rows of entities",
+		"entities/record": "envelope and reader rule",
+	}},
+	"materializer/memstore": {floor: 2, is: "the store in memory", tools: true, may: edges{"materializer": "the contract that it fills"}, tests: edges{
+		"materializer/storetest": "the suite",
+	}},
+	"materializer/pebblestore": {floor: 2, is: "the store on Pebble", tools: true, may: edges{"materializer": "the contract that it fills"}, tests: edges{
+		"materializer/storetest": "the suite",
+	}},
+	"materializer/storetest": {floor: 2, is: "the suite that every store passes, crash points included", tools: true, may: edges{"materializer": "what it tests"}},
+	"entities/host": {floor: 2, is: "conversations with user functions, remote or in process", tools: true, may: edges{
+		"entities":                 "it turns commands into outcomes",
+		"entities/discovery":       "what the function serves",
+		"proto/gen/cloudstate/...": "the conversations are Cloudstate's",
+	}},
+
+	// Floor 3: engines. None imports another.
+	"partitions": {floor: 3, is: "the single writer of a partition, and the router that finds it", tools: true, may: edges{
+		"broker-adapter":               "it appends and reads",
+		"entities":                     "commands in, outcomes out",
+		"entities/record":              "it writes envelopes",
+		"materializer":                 "it applies what is committed",
+		"proto/gen/millrace/record/v1": "the answer that is stored with a command's records",
+	}},
+
+	// Floor 4: doors.
+	"gateway": {floor: 4, is: "gRPC, gRPC-Web, Connect, HTTP/JSON in, one command out", tools: true, may: edges{
+		"entities":           "the command, and the error that it turns into a status",
+		"entities/discovery": "the catalog finds the method",
+	}, tests: edges{
+		"proto/gen/cloudstate": "catalogs are made from a function's discovery message",
+	}},
+
+	// Floor 5: assembly.
+	"internal/node": {floor: 5, is: "configuration, construction in floor order, named tasks, the order of the end", tools: true, may: edges{
+		"broker-adapter":              "it opens the log",
+		"broker-adapter/embedded":     "one of the logs",
+		"broker-adapter/kafka":        "one of the logs",
+		"entities":                    "hooks speak of entities",
+		"entities/discovery":          "catalog, and what a function is judged by",
+		"entities/host":               "it hosts the function",
+		"entities/record":             "history and log tail show records",
+		"gateway":                     "the public port",
+		"materializer":                "get and history read rows",
+		"materializer/memstore":       "the store of an ephemeral node",
+		"materializer/pebblestore":    "the store",
+		"partitions":                  "the engine",
+		"proto/gen/millrace/admin/v1": "the admin service",
+	}},
+
+	// Roof.
+	"internal/cli": {floor: 6, is: "the command tree", tools: true, may: edges{
+		"internal/node":               "dev and run start one",
+		"proto/gen/millrace/admin/v1": "all other commands ask one",
+	}},
+	root: {floor: 7, is: "what a user imports to run functions inside the worker", may: edges{
+		"entities":             "the adapter between sdk and host translates their words",
+		"entities/host":        "what a function in process must do",
+		"internal/cli":         "the program",
+		"proto/gen/cloudstate": "a function in process says what it serves in the words of discovery",
+		"sdk":                  "the services that it runs",
+	}},
+	"cmd/millrace": {floor: 9, is: "the program", may: edges{
+		root:           "all of it",
+		"examples/...": "what dev serves when it is given no function",
+	}},
+
+	// Beside the house: it is compiled into functions that run elsewhere.
+	"sdk": {floor: 1, is: "what a user writes a function with", may: edges{
+		"proto/gen/cloudstate/...": "a remote function speaks Cloudstate",
+	}, tests: edges{
+		"examples/...": "services to try it on",
+		"sdk/internal/script/v1": "services whose handlers do as the request says",
+	}},
+	"sdk/internal/script/v1": {is: "messages of the sdk's own tests", may: edges{"proto/gen/cloudstate": "the option that marks an entity key"}},
+	"sdk/sdktest":            {floor: 2, is: "given events, when a command, then events and a reply", may: edges{"sdk": "what it tests"}},
+	"examples/...": {floor: 8, is: "services to run, to copy and to test with", may: edges{
+		root:                   "a main function hosts the service",
+		"sdk":                  "a service is written with it",
+		"examples/...":         "its own messages, its own service",
+		"proto/gen/cloudstate": "the option that marks an entity key",
+	}, tests: edges{"sdk/sdktest": "each service is a test"}},
+
+	// Suites that cross the whole house. They run cmd as a process and import none of it.
+	"tests/kafkaserver":     {floor: 1, is: "a real Apache Kafka for tests"},
+	"tests/kafkaserver/cmd": {floor: 2, is: "the same for make kafka", may: edges{"tests/kafkaserver": "all of it"}},
+	"tests/...":             {floor: 9, is: "suites that cross the whole house", tools: true, may: anythingButCommands, tests: anythingButCommands},
+}
+
+// generatedCode is what generated_test.go compares with its sources.
+var generatedCode = edges{
+	"proto/gen/...": "is it what its source says?",
+	"examples/...":  "is it what its source says?",
+}
+
+// anythingButCommands is what a suite that crosses the house may import.
+var anythingButCommands = edges{
+	root: "", "broker-adapter/...": "", "entities/...": "", "examples/...": "", "gateway": "", "internal/...": "", "materializer/...": "",
+	"partitions/...": "", "proto/gen/...": "", "sdk/...": "", "tests/...": "",
+}
+
+// TestOwnImports compares every import of one of our packages by another with the table.
+func TestOwnImports(t *testing.T) {
+	for _, fault := range checkRooms(readTree(t), rooms) {
+		t.Error(fault)
+	}
+}
+
+// checkRooms returns what is wrong between a tree and a table, in a fixed order.
+func checkRooms(tr *tree, table map[string]room) []string {
+	var faults []string
+	rowUsed, edgeUsed := map[string]bool{}, map[string]bool{}
+	for _, folder := range slices.Sorted(maps.Keys(tr.packages)) {
+		row, known := match(table, folder)
+		if !known {
+			faults = append(faults, fmt.Sprintf("%s has no row in internal/layering/rooms_test.go: say there in a line what it is for and what it may import", folder))
+			continue
+		}
+		rowUsed[row] = true
+		for _, file := range tr.packages[folder] {
+			for _, name := range file.imports() {
+				target, ours := own(name)
+				if !ours || target == folder {
+					continue
+				}
+				edge, why := mayImport(table, row, target, file.test)
+				edgeUsed[edge] = true
+				if why != "" {
+					faults = append(faults, fmt.Sprintf("%s imports %s: %s", file.name, target, why))
+				}
+			}
+		}
+	}
+	for _, row := range slices.Sorted(maps.Keys(table)) {
+		if !rowUsed[row] {
+			faults = append(faults, fmt.Sprintf("the row of %s in internal/layering/rooms_test.go describes no package: take it out", row))
+		}
+		r := table[row]
+		for _, target := range slices.Sorted(maps.Keys(r.may)) {
+			if reason := r.may[target]; reason != "" && rowUsed[row] && !edgeUsed[row+" > "+target] {
+				faults = append(faults, fmt.Sprintf("nothing in %s imports %s any more: take the edge out of internal/layering/rooms_test.go", row, target))
+			}
+		}
+		for _, target := range slices.Sorted(maps.Keys(r.tests)) {
+			if reason := r.tests[target]; reason != "" && rowUsed[row] && !edgeUsed[row+" > "+target] {
+				faults = append(faults, fmt.Sprintf("no test of %s imports %s any more: take the edge out of internal/layering/rooms_test.go", row, target))
+			}
+		}
+	}
+	return faults
+}
+
+// mayImport names the edge that allows an import; why says what is wrong with it.
+func mayImport(table map[string]room, row, target string, test bool) (edge, why string) {
+	to, known := match(table, target)
+	if !known {
+		return "", "that package has no row in internal/layering/rooms_test.go"
+	}
+	from := table[row]
+	if table[to].tool && (from.tools || test) {
+		return "", ""
+	}
+	allowed, found := match(from.may, target)
+	if !found && test {
+		allowed, found = match(from.tests, target)
+	}
+	switch {
+	case !found:
+		return "", fmt.Sprintf("the table does not know this edge. %s (floor %d) is for: %s. If the edge is right, add it with its reason to internal/layering/rooms_test.go, and think of ARCHITECTURE.md",
+			row, from.floor, from.is)
+	case !test && table[to].floor > from.floor:
+		return row + " > " + allowed, fmt.Sprintf("floor %d imports floor %d; no floor may import a higher one", from.floor, table[to].floor)
+	}
+	return row + " > " + allowed, ""
+}
+
+// match finds the key of table that stands for a package: its own name, or the longest one ending in /... above it.
+func match[V any](table map[string]V, name string) (string, bool) {
+	if _, known := table[name]; known {
+		return name, true
+	}
+	for above := name; above != ""; {
+		if _, known := table[above+"/..."]; known {
+			return above + "/...", true
+		}
+		i := strings.LastIndexByte(above, '/')
+		above = above[:max(i, 0)]
+	}
+	return "", false
+}
+
+// TestOwnImportsShow breaks a small house in every way that checkRooms looks for.
+func TestOwnImportsShow(t *testing.T) {
+	table := map[string]room{
+		"cellar": {floor: 0, is: "words"},
+		"tool":   {floor: 0, is: "a tool", tool: true},
+		"kit":    {floor: 2, is: "a suite", may: edges{"hall": "what it tests"}},
+		"hall":   {floor: 1, is: "a contract", tools: true, may: edges{"cellar": "speaks its words"}, tests: edges{"kit": "the suite"}},
+		"engine": {floor: 2, is: "an engine", may: edges{"hall": "needs it"}},
+	}
+	whole := map[string]string{
+		"cellar/doc.go":      "package cellar",
+		"tool/doc.go":        "package tool",
+		"kit/doc.go":         importing("kit", "hall"),
+		"hall/doc.go":        importing("hall", "cellar", "tool"),
+		"hall/hall_test.go":  importing("hall", "kit", "tool"),
+		"engine/doc.go":      importing("engine", "hall"),
+		"engine/own_test.go": importing("engine_test", "engine", "tool"),
+	}
+	if faults := checkRooms(treeOf(t, whole), table); len(faults) > 0 {
+		t.Fatalf("the house as it should be has faults: %q", faults)
+	}
+	for name, test := range map[string]struct{ file, text, want string }{
+		"upwards":           {"cellar/up.go", importing("cellar", "hall"), "cellar/up.go imports hall: the table does not know this edge"},
+		"sideways":          {"engine/kit.go", importing("engine", "kit"), "engine/kit.go imports kit: the table does not know this edge"},
+		"tool without room": {"cellar/tool.go", importing("cellar", "tool"), "cellar/tool.go imports tool: the table does not know this edge"},
+		"suite in product":  {"hall/kit.go", importing("hall", "kit"), "hall/kit.go imports kit: the table does not know this edge"},
+		"no row":            {"attic/doc.go", "package attic", "attic has no row"},
+		"into no row":       {"engine/attic.go", importing("engine", "attic"), "engine/attic.go imports attic: that package has no row"},
+		"behind a tag":      {"cellar/tag.go", "//go:build never\n\n" + importing("cellar", "hall"), "cellar/tag.go imports hall"},
+		"edge not used":     {"engine/doc.go", "package engine", "nothing in engine imports hall any more"},
+		"kit not used":      {"hall/hall_test.go", "package hall", "no test of hall imports kit any more"},
+		"row not used":      {"kit/doc.go", "", "the row of kit"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			files := maps.Clone(whole)
+			files[test.file] = test.text
+			if test.text == "" {
+				delete(files, test.file)
+			}
+			faults := checkRooms(treeOf(t, files), table)
+			if !slices.ContainsFunc(faults, func(f string) bool { return strings.HasPrefix(f, test.want) }) {
+				t.Errorf("faults %q, want one that begins %q", faults, test.want)
+			}
+		})
+	}
+	t.Run("a table that points upwards", func(t *testing.T) {
+		upside := maps.Clone(table)
+		upside["cellar"] = room{floor: 0, is: "words", may: edges{"hall": "a wish"}}
+		files := maps.Clone(whole)
+		files["cellar/up.go"] = importing("cellar", "hall")
+		faults := checkRooms(treeOf(t, files), upside)
+		if want := "cellar/up.go imports hall: floor 0 imports floor 1; no floor may import a higher one"; !slices.Contains(faults, want) {
+			t.Errorf("faults %q, want %q", faults, want)
+		}
+	})
+}
+
+// importing is a file that imports packages of this module.
+func importing(name string, packages ...string) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "package %s\n", name)
+	for _, p := range packages {
+		fmt.Fprintf(&b, "import _ %q\n", module+"/"+p)
+	}
+	return b.String()
+}

@@ -1,0 +1,363 @@
+package partitions
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/millrace-io/millrace/broker-adapter"
+	"github.com/millrace-io/millrace/broker-adapter/simlog"
+	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/entities/record"
+	"github.com/millrace-io/millrace/internal/clock"
+	"github.com/millrace-io/millrace/materializer"
+	"github.com/millrace-io/millrace/materializer/memstore"
+)
+
+// words is an event-sourced function for tests: its state is the words that it was told, in order. Its commands are texts:
+// "add x" emits x, "read" answers with the state, "refuse", "crash", "restart", "snap x" emits x with a snapshot, "big n"
+// emits n bytes, "wait" holds until the gate opens.
+type words struct {
+	mu      sync.Mutex
+	opened  int
+	closed  int
+	entered chan string
+	gate    chan struct{}
+	down    error
+}
+
+type wordsSession struct {
+	words *words
+	state string
+	ended chan struct{}
+}
+
+func newWords() *words { return &words{entered: make(chan string, 16), gate: make(chan struct{})} }
+
+func (w *words) Open(ctx context.Context, _ string, _ entities.Key, load entities.Loader) (entities.Session, error) {
+	w.mu.Lock()
+	down := w.down
+	w.opened++
+	w.mu.Unlock()
+	if down != nil {
+		return nil, down
+	}
+	loaded, err := load(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s := &wordsSession{words: w, ended: make(chan struct{})}
+	if loaded.Snapshot != nil {
+		s.state = string(loaded.Snapshot.State.Value)
+	}
+	if loaded.Events != nil {
+		err = loaded.Events(func(e entities.Event) error {
+			s.state += string(e.Payload.Value) + " "
+			return nil
+		})
+	}
+	return s, err
+}
+
+func (w *words) Act(context.Context, entities.Invocation) (*entities.Outcome, error) {
+	return nil, errors.New("words has no actions")
+}
+
+func (w *words) ActStream(context.Context, *entities.Stream, func(context.Context, *entities.Outcome) error) error {
+	return errors.New("words has no actions")
+}
+
+func (w *words) Resolve(t entities.Target) (*entities.Command, error) {
+	return command(t.Method, string(t.Payload.Value)), nil
+}
+
+func (w *words) count() (opened, closed int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.opened, w.closed
+}
+
+func (s *wordsSession) Handle(_ context.Context, inv entities.Invocation) (*entities.Outcome, error) {
+	verb, rest, _ := strings.Cut(string(inv.Payload.Value), " ")
+	emit := func(text string) *entities.Outcome {
+		s.state += text + " "
+		return &entities.Outcome{Events: []entities.Payload{{TypeURL: "t/word", Value: []byte(text)}}, Reply: reply(s.state)}
+	}
+	switch verb {
+	case "add":
+		return emit(rest), nil
+	case "snap":
+		out := emit(rest)
+		out.Snapshot = &entities.Payload{TypeURL: "t/words", Value: []byte(s.state)}
+		return out, nil
+	case "two":
+		out := emit(rest + "1")
+		out.Events = append(out.Events, emit(rest+"2").Events...)
+		out.Reply = reply(s.state)
+		return out, nil
+	case "big":
+		var n int
+		_, _ = fmt.Sscan(rest, &n)
+		return emit(strings.Repeat("x", n)), nil
+	case "wait":
+		s.words.entered <- inv.Key.ID
+		<-s.words.gate
+		return emit(rest), nil
+	case "read":
+		return &entities.Outcome{Reply: reply(s.state)}, nil
+	case "refuse":
+		return &entities.Outcome{Failure: &entities.Error{Reason: entities.FunctionRefused, Outcome: entities.Refused, Message: rest}}, nil
+	case "restart":
+		s.state += "forgotten "
+		return &entities.Outcome{Restart: true, Failure: &entities.Error{Reason: entities.FunctionRefused, Outcome: entities.Refused, Message: rest}}, nil
+	case "forward":
+		out := emit("forwarding")
+		out.Reply, out.Forward = nil, &entities.Target{Method: rest, Payload: entities.Payload{Value: []byte("read")}}
+		return out, nil
+	case "effect":
+		out := emit("effect")
+		out.Effects = []entities.SideEffect{{Synchronous: true, Target: entities.Target{Method: rest, Payload: entities.Payload{Value: []byte("add by-effect")}}}}
+		return out, nil
+	default:
+		return nil, &entities.Error{Reason: entities.FunctionFailed, Outcome: entities.NotApplied, Message: "Unexpected entity failure"}
+	}
+}
+
+func (s *wordsSession) Close(context.Context) {
+	s.words.mu.Lock()
+	defer s.words.mu.Unlock()
+	s.words.closed++
+}
+
+func (s *wordsSession) Ended() <-chan struct{} { return s.ended }
+func (s *wordsSession) Size() int              { return 100 }
+
+func reply(text string) *entities.Reply {
+	return &entities.Reply{Payload: entities.Payload{TypeURL: "t/reply", Value: []byte(strings.TrimSpace(text))}}
+}
+
+var wordsType = &entities.EntityType{Service: "test.Words", Name: "words", Kind: entities.EventSourced}
+
+func command(id, text string) *entities.Command {
+	return &entities.Command{
+		Service: "test.Words", Method: "Do", Type: wordsType, Key: entities.Key{Type: "words", ID: id},
+		Payload: entities.Payload{TypeURL: "t/command", Value: []byte(text)},
+	}
+}
+
+func withID(cmd *entities.Command, id string) *entities.Command {
+	cmd.ID = id
+	return cmd
+}
+
+const topic = "app.journal"
+
+// fixture is one worker on one simulated log with one partition.
+type fixture struct {
+	t     *testing.T
+	world *simlog.World
+	clock *clock.Manual
+	store materializer.Store
+	words *words
+	p     *Partition
+	m     *Manager
+	stop  func() error
+	// seen gets the states that the partition goes through.
+	seen chan State
+}
+
+type setup struct {
+	world  simlog.Options
+	limits Limits
+	store  materializer.Store
+	on     *simlog.World
+	name   string
+}
+
+var journal = broker.Partition{Topic: topic, ID: 0}
+
+func start(t *testing.T, s setup) *fixture {
+	t.Helper()
+	f := &fixture{t: t, clock: clock.NewManual(time.Unix(1_700_000_000, 0)), store: s.store, words: newWords(), seen: make(chan State, 1024), world: s.on}
+	s.world.Clock = f.clock
+	if f.world == nil {
+		f.world = simlog.New(s.world)
+	}
+	if f.store == nil {
+		f.store = memstore.New()
+	}
+	if s.name == "" {
+		s.name = "w"
+	}
+	log := f.world.Client(s.name)
+	if err := log.Create(t.Context(), broker.TopicSpec{Name: topic, Partitions: 1, MaxRecordBytes: 1 << 20}); err != nil {
+		t.Fatal(err)
+	}
+	info, err := log.Describe(t.Context(), topic)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.m = NewManager(Options{
+		App: "app", Worker: s.name, Topic: info, Membership: broker.Membership{Group: s.name, Worker: s.name, Topic: topic},
+		Log: log, Store: f.store, Functions: f.words, Limits: s.limits, Clock: f.clock,
+		Hooks: Hooks{StateChanged: func(_ int32, _, to State, _ string) { f.seen <- to }},
+	})
+	f.p = f.m.Partitions()[0]
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	ended := make(chan error, 1)
+	go func() { ended <- f.m.Run(ctx) }() // ended by stop
+	var once sync.Once
+	f.stop = func() error {
+		var err error
+		once.Do(func() {
+			cancel()
+			err = errors.Join(<-ended, log.Close())
+		})
+		return err
+	}
+	t.Cleanup(func() {
+		if f.world != nil {
+			f.settle()
+		}
+		if err := f.stop(); err != nil {
+			t.Errorf("stop: %v", err)
+		}
+	})
+	return f
+}
+
+// settle lets a manual world deliver by itself from now on, so that the end of a test does not hang.
+func (f *fixture) settle() {
+	f.t.Helper()
+	done := make(chan struct{})
+	stopped := make(chan struct{})
+	go func() { // ended below
+		defer close(stopped)
+		for {
+			select {
+			case <-done:
+				return
+			default:
+				f.world.DeliverAll()
+			}
+		}
+	}()
+	_ = f.stop()
+	close(done)
+	<-stopped
+}
+
+// await waits until the partition has gone through a state.
+func (f *fixture) await(want State) {
+	f.t.Helper()
+	for {
+		select {
+		case s := <-f.seen:
+			if s == want {
+				return
+			}
+		case <-time.After(10 * time.Second):
+			f.t.Fatalf("the partition did not become %s; it is %s: %s", want, f.p.Status().State, f.p.Status().LastError)
+		}
+	}
+}
+
+// op waits for the n-th append that is not answered yet.
+func (f *fixture) op(n int) simlog.Op {
+	f.t.Helper()
+	ctx, cancel := context.WithTimeout(f.t.Context(), 10*time.Second)
+	defer cancel()
+	ops, err := f.world.Await(ctx, n)
+	if err != nil {
+		f.t.Fatalf("waiting for append %d: %v", n, err)
+	}
+	return ops[n-1]
+}
+
+// activate makes the partition of a manual world active.
+func (f *fixture) activate() {
+	f.t.Helper()
+	f.world.Deliver(f.op(1).ID)
+	f.await(Active)
+}
+
+// answer is what a caller got.
+type answer struct {
+	text string
+	err  error
+	done Committed
+}
+
+func (f *fixture) submit(cmd *entities.Command) answer {
+	f.t.Helper()
+	ctx, cancel := context.WithTimeout(f.t.Context(), 10*time.Second)
+	defer cancel()
+	done, err := f.p.Submit(ctx, cmd)
+	a := answer{err: err, done: done}
+	switch {
+	case err != nil:
+	case done.Outcome.Failure != nil:
+		a.text = "refused: " + done.Outcome.Failure.Message
+	case done.Outcome.Reply != nil:
+		a.text = string(done.Outcome.Reply.Payload.Value)
+	}
+	return a
+}
+
+// later submits from a goroutine of its own.
+func (f *fixture) later(cmd *entities.Command) <-chan answer {
+	ch := make(chan answer, 1)
+	go func() { ch <- f.submit(cmd) }() // received by the test
+	return ch
+}
+
+func (f *fixture) receive(ch <-chan answer) answer {
+	f.t.Helper()
+	select {
+	case a := <-ch:
+		return a
+	case <-time.After(10 * time.Second):
+		f.t.Fatal("no answer")
+		return answer{}
+	}
+}
+
+// silent checks that there is no answer although everything that can happen has happened: a command of another entity went
+// all the way to the log.
+func (f *fixture) silent(ch <-chan answer) {
+	f.t.Helper()
+	select {
+	case a := <-ch:
+		f.t.Fatalf("answered too early: %q, %v", a.text, a.err)
+	default:
+	}
+}
+
+func (f *fixture) want(a answer, text string) {
+	f.t.Helper()
+	if a.err != nil || a.text != text {
+		f.t.Fatalf("answer %q, %v; want %q", a.text, a.err, text)
+	}
+}
+
+func (f *fixture) wantError(a answer, reason entities.Reason, outcome entities.OutcomeClass) {
+	f.t.Helper()
+	e, ok := errors.AsType[*entities.Error](a.err)
+	if !ok || e.Reason != reason || e.Outcome != outcome {
+		f.t.Fatalf("answer %q, %v; want reason %d, outcome %s", a.text, a.err, reason, outcome)
+	}
+}
+
+// header makes the header of a record that someone else writes.
+func header(env record.Envelope) []broker.Header {
+	return []broker.Header{{Key: record.HeaderKey, Value: env.Append(nil)}}
+}
+
+// foreignClaim is another worker's claim.
+func foreignClaim(epoch uint64) broker.Record {
+	return broker.Record{Headers: header(record.Envelope{Kind: record.Claim, Epoch: epoch, Nonce: 99, Claim: &record.ClaimInfo{Worker: "other"}})}
+}
