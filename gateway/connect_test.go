@@ -249,3 +249,54 @@ func TestMixedProtocolsOnOneConnection(t *testing.T) {
 		t.Errorf("%d and %d connections", stats.HTTPConnections, stats.NativeConnections)
 	}
 }
+
+// A call that ends before the caller has said everything is answered at once, though the caller is silent.
+func TestEarlyEndReachesASilentCaller(t *testing.T) {
+	w := newWorld(t, &dispatcher{stream: func(ctx context.Context, s *entities.Stream) error {
+		if _, err := s.Recv(ctx); err != nil {
+			return err
+		}
+		return entities.Errorf(entities.FunctionRefused, entities.Refused, "no")
+	}}, nil)
+	eachFlavour(t, func(t *testing.T, h2 bool, opts []connect.ClientOption) {
+		if !h2 {
+			return // one way after the other
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		both := w.rpcClient(h2, "/shop.v1.StreamService/Both", opts...).CallBidiStream(ctx)
+		if err := both.Send(w.message("Line", `{"text":"a"}`)); err != nil && !errors.Is(err, io.EOF) {
+			t.Fatal(err)
+		}
+		_, err := both.Receive()
+		if failure, ok := errors.AsType[*connect.Error](err); !ok || failure.Message() != "no" {
+			t.Errorf("%v", err)
+		}
+		_ = both.CloseRequest()
+		_ = both.CloseResponse()
+	})
+}
+
+// A stream that is much longer than what is kept of it arrives whole.
+func TestLongStreams(t *testing.T) {
+	taken := 0
+	fake := &dispatcher{stream: func(ctx context.Context, s *entities.Stream) error {
+		for {
+			p, err := s.Recv(ctx)
+			if errors.Is(err, io.EOF) {
+				return s.Send(&entities.Reply{})
+			}
+			if err != nil {
+				return err
+			}
+			taken += len(p.Value)
+		}
+	}}
+	w := newWorld(t, fake, func(o *gateway.Options) { o.MaxRequestBytes = 1 << 10 })
+	const count, size = 1000, 200
+	message := envelope(strings.Repeat("\x0a\x00", size/2))
+	got := w.http("POST", "/shop.v1.StreamService/In", strings.Repeat(message, count), jsonType, "application/connect+proto")
+	if got.status != 200 || taken != count*size {
+		t.Errorf("%d: took %d bytes: %q", got.status, taken, got.body)
+	}
+}

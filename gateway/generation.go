@@ -19,8 +19,8 @@ type generation struct {
 	catalog *discovery.Catalog
 	json    *jsonCodec
 
-	// native serves the connections that conns takes. inner serves calls that come over net/http: native gRPC as it is, and
-	// what rpc makes of Connect and gRPC-Web. It is a server of its own because stopping one with grace would cut such calls.
+	// native serves the connections that conns takes. inner serves the calls that come over net/http, as rpc hands them on. It
+	// is a server of its own because stopping one with grace would cut such calls.
 	native, inner *grpc.Server
 	conns         *handoff
 	rpc           *vanguard.Transcoder
@@ -41,7 +41,7 @@ func (s *Server) newGeneration(catalog *discovery.Catalog) (*generation, error) 
 		end()
 		return nil, err
 	}
-	g.native = s.newGRPC(catalog, life)
+	g.native = s.newGRPC(g, s.serveGRPC)
 	return g, nil
 }
 
@@ -57,7 +57,7 @@ func (s *Server) buildHTTP(g *generation) error {
 	}
 	types := &typeResolver{catalog: g.catalog.Types()}
 	g.json = newJSONCodec(types)
-	g.inner = s.newGRPC(g.catalog, g.life)
+	g.inner = s.newGRPC(g, s.serveTranscodedGRPC)
 
 	var err error
 	if g.rpc, err = s.newTranscoder(g, types); err != nil {

@@ -16,9 +16,12 @@ import (
 	"github.com/millrace-io/millrace/entities/discovery"
 )
 
+// grpcHandler serves one call of a method.
+type grpcHandler func(*discovery.Method, grpc.ServerStream) error
+
 // newGRPC returns a server for one generation. Its services are dynamic; what a catalog does not name is looked up once
 // more, because a call may have come before the first catalog.
-func (s *Server) newGRPC(catalog *discovery.Catalog, life context.Context) *grpc.Server { //nolint:revive // not the context of a call
+func (s *Server) newGRPC(g *generation, handler grpcHandler) *grpc.Server {
 	o := s.opts
 	server := grpc.NewServer(
 		grpc.ForceServerCodecV2(rawCodec{}),
@@ -35,12 +38,12 @@ func (s *Server) newGRPC(catalog *discovery.Catalog, life context.Context) *grpc
 		grpc.UnknownServiceHandler(s.serveUnknown),
 		grpc.WaitForHandlers(true),
 	)
-	if catalog != nil {
-		for _, service := range catalog.Services() {
-			server.RegisterService(s.serviceDesc(service), nil)
+	if g.catalog != nil {
+		for _, service := range g.catalog.Services() {
+			server.RegisterService(serviceDesc(service, handler), nil)
 		}
 	}
-	s.registerHealth(server, life)
+	s.registerHealth(server, g.life)
 	if !o.NoReflection {
 		s.registerReflection(server)
 	}
@@ -50,12 +53,12 @@ func (s *Server) newGRPC(catalog *discovery.Catalog, life context.Context) *grpc
 // serviceDesc describes a service of the catalog to grpc-go. Unary methods stand among the streams too, with both
 // directions off: grpc-go runs them through the same code, and a handler of that form can answer OK without a message,
 // which is what a function that says nothing means.
-func (s *Server) serviceDesc(service *discovery.Service) *grpc.ServiceDesc {
+func serviceDesc(service *discovery.Service, handler grpcHandler) *grpc.ServiceDesc {
 	desc := &grpc.ServiceDesc{ServiceName: service.Name, Metadata: service.Descriptor.ParentFile().Path()}
 	for _, m := range service.Methods {
 		desc.Streams = append(desc.Streams, grpc.StreamDesc{
 			StreamName:    m.Name,
-			Handler:       func(_ any, stream grpc.ServerStream) error { return s.serveGRPC(m, stream) },
+			Handler:       func(_ any, stream grpc.ServerStream) error { return handler(m, stream) },
 			ClientStreams: m.ClientStreams,
 			ServerStreams: m.ServerStreams,
 		})
@@ -77,7 +80,13 @@ func (s *Server) serveUnknown(_ any, stream grpc.ServerStream) error {
 	return s.serveGRPC(m, stream)
 }
 
-// serveGRPC runs one call, native or handed on by the transcoder.
+// serveTranscodedGRPC runs one call that came by way of net/http.
+func (s *Server) serveTranscodedGRPC(m *discovery.Method, stream grpc.ServerStream) error {
+	flow, _ := stream.Context().Value(inflowKey{}).(*inflow)
+	return s.serveGRPC(m, &inflowStream{ServerStream: stream, flow: flow})
+}
+
+// serveGRPC runs one call.
 func (s *Server) serveGRPC(m *discovery.Method, stream grpc.ServerStream) error {
 	subtype, problem := contentSubtype(stream.Context())
 	if problem != nil {
@@ -125,7 +134,7 @@ func (s *Server) serveGRPCUnary(m *discovery.Method, stream grpc.ServerStream) e
 // writeNoPayload ends a call that has no message to answer with. Native gRPC can say so; through the transcoder it would
 // look like an empty message.
 func (s *Server) writeNoPayload(m *discovery.Method, stream grpc.ServerStream) error {
-	if stream.Context().Value(transcodedKey{}) == nil {
+	if stream.Context().Value(inflowKey{}) == nil {
 		return nil
 	}
 	return writeGRPCError(stream, noPayload(m))

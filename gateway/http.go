@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"compress/gzip"
-	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -29,9 +28,6 @@ const (
 	connectVersion       = "1"
 )
 
-// transcodedKey marks the context of a call that a transcoder hands on to a gRPC server.
-type transcodedKey struct{}
-
 // serveHTTP is where every request that came to net/http goes in, and gets its protocol.
 func (s *Server) serveHTTP(w http.ResponseWriter, r *http.Request) {
 	if !s.beginRequest() {
@@ -46,8 +42,6 @@ func (s *Server) serveHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	contentType := r.Header.Get("Content-Type")
 	switch {
-	case isNativeGRPC(contentType):
-		g.inner.ServeHTTP(w, r)
 	case strings.HasPrefix(contentType, contentTypeGRPCWebText):
 		writeHTTPError(w, http.StatusUnsupportedMediaType,
 			invalid("content type %q is not served: use %s+proto", contentType, contentTypeGRPCWeb))
@@ -58,10 +52,10 @@ func (s *Server) serveHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// serveTranscoded answers a Connect or gRPC-Web request. It works on a copy: net/http must find its own body in its request,
+// serveTranscoded answers a gRPC, gRPC-Web or Connect request. It works on a copy: net/http must find its own body in its request,
 // or it takes what is left of one for the next request.
 func (s *Server) serveTranscoded(g *generation, w http.ResponseWriter, r *http.Request) {
-	r = r.WithContext(context.WithValue(r.Context(), transcodedKey{}, true))
+	r = r.WithContext(r.Context())
 	if r.ContentLength > int64(s.opts.transcoderBytes()) {
 		r.ContentLength = -1 // by the length alone the transcoder refuses without saying why
 	}
@@ -71,11 +65,11 @@ func (s *Server) serveTranscoded(g *generation, w http.ResponseWriter, r *http.R
 	g.rpc.ServeHTTP(w, r)
 }
 
-// isTranscodedRPC says whether a request speaks gRPC-Web or Connect. A Connect client that does not name its version is
+// isTranscodedRPC says whether a request speaks gRPC, gRPC-Web or Connect. A Connect client that does not name its version is
 // known by the binary content type; with JSON it looks like a plain request, and is one.
 func isTranscodedRPC(r *http.Request, contentType string) bool {
 	switch {
-	case strings.HasPrefix(contentType, contentTypeGRPCWeb), strings.HasPrefix(contentType, contentTypeConnectStream):
+	case strings.HasPrefix(contentType, contentTypeGRPC), strings.HasPrefix(contentType, contentTypeConnectStream):
 		return true
 	case r.Header.Get(headerConnectVersion) != "":
 		return true
@@ -87,15 +81,17 @@ func isTranscodedRPC(r *http.Request, contentType string) bool {
 	}
 }
 
-// newTranscoder returns what turns Connect and gRPC-Web into calls of g.inner. Messages stay as they are, JSON ones too.
+// newTranscoder returns what turns Connect and gRPC-Web into calls of g.inner, and unpacks what is compressed. Messages stay
+// as they are otherwise, JSON ones too.
 func (s *Server) newTranscoder(g *generation, types *typeResolver) (*vanguard.Transcoder, error) {
 	var services []*vanguard.Service
+	inner := s.bound(g.inner)
 	for _, service := range g.catalog.Services() {
-		services = append(services, vanguard.NewServiceWithSchema(service.Descriptor, g.inner, vanguard.WithTypeResolver(types)))
+		services = append(services, vanguard.NewServiceWithSchema(service.Descriptor, inner, vanguard.WithTypeResolver(types)))
 	}
 	for name := range g.inner.GetServiceInfo() {
 		if g.catalog.Service(name) == nil { // our own services know no JSON
-			services = append(services, vanguard.NewService(name, g.inner, vanguard.WithTargetCodecs(vanguard.CodecProto)))
+			services = append(services, vanguard.NewService(name, inner, vanguard.WithTargetCodecs(vanguard.CodecProto)))
 		}
 	}
 	limit := s.opts.transcoderBytes()

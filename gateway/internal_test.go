@@ -7,9 +7,12 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
+	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/iotest"
 	"time"
@@ -166,6 +169,48 @@ func (o *once) Read([]byte) (int, error) {
 	o.done = true
 	return 0, o.err
 }
+
+// A body is read as far as there is room, further when a message was taken, and no more after its end, even by a reader
+// that waits.
+func TestInflowHoldsBack(t *testing.T) {
+	flow := &inflow{
+		body: io.NopCloser(endless{}), control: http.NewResponseController(httptest.NewRecorder()),
+		room: 10, changed: make(chan struct{}, 1),
+	}
+	var read atomic.Int64
+	ended := make(chan error)
+	go func() { // Close ends it
+		for {
+			n, err := flow.Read(make([]byte, 7))
+			read.Add(int64(n))
+			if err != nil {
+				ended <- err
+				return
+			}
+		}
+	}()
+	reach := func(want int64) {
+		t.Helper()
+		for deadline := time.Now().Add(20 * time.Second); read.Load() != want; {
+			if time.Now().After(deadline) {
+				t.Fatalf("read %d, want %d", read.Load(), want)
+			}
+			runtime.Gosched()
+		}
+	}
+	reach(10)
+	flow.give(5)
+	reach(15)
+	_ = flow.Close()
+	if err := <-ended; !errors.Is(err, http.ErrBodyReadAfterClose) || read.Load() != 15 {
+		t.Errorf("%v after %d", err, read.Load())
+	}
+}
+
+// endless has always more.
+type endless struct{}
+
+func (endless) Read(p []byte) (int, error) { return len(p), nil }
 
 // A closed handoff takes nothing, and a connection is either taken or given back.
 func TestHandoff(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -229,7 +230,7 @@ func closed(t testing.TB, c net.Conn) []byte {
 	t.Helper()
 	b, err := io.ReadAll(c)
 	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
-		t.Fatal("the connection stays open")
+		t.Errorf("the connection stays open after %.300q", b)
 	}
 	return b
 }
@@ -285,7 +286,7 @@ func TestSlowBody(t *testing.T) {
 	for path, want := range map[string]int{
 		"/v1/carts/1/items HTTP/1.1\r\nContent-Type: application/json":                                           http.StatusRequestTimeout,
 		"/shop.v1.CartService/AddItem HTTP/1.1\r\nContent-Type: application/json":                                http.StatusRequestTimeout,
-		"/shop.v1.CartService/AddItem HTTP/1.1\r\nContent-Type: application/json\r\nConnect-Protocol-Version: 1": 499,
+		"/shop.v1.CartService/AddItem HTTP/1.1\r\nContent-Type: application/json\r\nConnect-Protocol-Version: 1": 0,
 	} {
 		c := w.wire()
 		write(t, c, []byte("POST "+path+"\r\nHost: x\r\nContent-Length: 10\r\n\r\n{"))
@@ -294,7 +295,7 @@ func TestSlowBody(t *testing.T) {
 			t.Fatal(err)
 		}
 		_ = resp.Body.Close()
-		if resp.StatusCode != want {
+		if resp.StatusCode < 400 || (want != 0 && resp.StatusCode != want) { // Connect only says that it failed
 			t.Errorf("%s: %d", path, resp.StatusCode)
 		}
 	}
@@ -349,25 +350,24 @@ func TestRestOfBodyIsNoRequest(t *testing.T) {
 	fake := &dispatcher{}
 	w := newWorld(t, fake, func(o *gateway.Options) { o.MaxRequestBytes, o.MaxReplyBytes = 1<<10, 1<<10 })
 	w.always(w.reply("Cart", `{"cartId":"1"}`))
+	var wg sync.WaitGroup
 	smuggled := strings.Repeat("POST "+plainPath+" HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 14\r\n\r\n{\"cartId\":\"1\"}", 10000)
 	for _, contentType := range []string{"application/grpc-web", "application/grpc-web+json", "application/proto", jsonValue, "application/connect+proto", "text/plain"} {
 		for _, path := range []string{plainPath, "/v1/carts/1/items", "/nope"} {
 			c := w.wire()
-			head := "POST " + path + " HTTP/1.1\r\nHost: x\r\nContent-Type: " + contentType + "\r\nTransfer-Encoding: chunked\r\n\r\n"
-			body := fmt.Sprintf("%x\r\n%s\r\n0\r\n\r\n", len(smuggled)+5, "\x00\x00\x0f\xff\xff"+smuggled)
-			sent := make(chan struct{})
-			go func() { // the server's closing ends it
-				defer close(sent)
-				_, _ = c.Write([]byte(head + body))
-			}()
-			resp, err := http.ReadResponse(bufio.NewReader(c), nil)
-			if err == nil {
-				_ = resp.Body.Close()
-			}
-			_ = c.Close()
-			<-sent
+			wg.Go(func() {
+				head := "POST " + path + " HTTP/1.1\r\nHost: x\r\nContent-Type: " + contentType + "\r\nTransfer-Encoding: chunked\r\n\r\n"
+				_, _ = fmt.Fprintf(c, "%s%x\r\n\x00\x00\x0f\xff\xff%s\r\n0\r\n\r\n", head, len(smuggled)+5, smuggled)
+				_ = c.(*net.TCPConn).CloseWrite()
+			})
+			wg.Go(func() {
+				if answers := bytes.Count(closed(t, c), []byte("HTTP/1.1 ")); answers > 1 {
+					t.Errorf("%s to %s: %d answers", contentType, path, answers)
+				}
+			})
 		}
 	}
+	wg.Wait()
 	if fake.count() != 0 {
 		t.Errorf("%d commands ran", fake.count())
 	}

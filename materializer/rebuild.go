@@ -52,7 +52,7 @@ func (f *Follower) CatchUp(ctx context.Context, until int64, report func(Progres
 		}
 	}
 	if p.Bulk {
-		return f.bulk(ctx, until, tell)
+		return f.bulk(ctx, until, bulkBytes, tell)
 	}
 	return f.batched(ctx, until, tell)
 }
@@ -94,11 +94,11 @@ func (f *Follower) batched(ctx context.Context, until int64, tell func()) error 
 	return nil
 }
 
-func (f *Follower) bulk(ctx context.Context, until int64, tell func()) error {
-	rows := newOverlay(bulkBytes)
+func (f *Follower) bulk(ctx context.Context, until int64, size int, tell func()) error {
+	rows := newOverlay(size)
 	nothingBelow := f.position == 0
 	for f.position < until {
-		for rows.size() < bulkBytes && f.position < until {
+		for full := false; !full && f.position < until; full = rows.size() >= size {
 			if _, err := f.next(ctx, rows); err != nil {
 				return err
 			}

@@ -1,7 +1,9 @@
 package embedded
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path"
 	"slices"
@@ -52,7 +54,10 @@ func (b *blackoutFS) isDark() bool { return b.cause.Load() != nil }
 // fail puts the lights out. The first cause stays.
 func (b *blackoutFS) fail(doing, name string, err error) {
 	b.once.Do(func() {
-		cause := fmt.Errorf("%s %s: %w", doing, name, err)
+		cause := err
+		if _, named := errors.AsType[*fs.PathError](err); !named {
+			cause = fmt.Errorf("%s %s: %w", doing, name, err)
+		}
 		b.cause.Store(&cause)
 		close(b.out)
 	})
@@ -67,7 +72,7 @@ func (b *blackoutFS) Create(name string, category vfs.DiskWriteCategory) (vfs.Fi
 		}
 		b.fail("create", name, err)
 	}
-	return nil, b.failure()
+	return b.dark.Create(name, category)
 }
 
 // OpenReadWrite opens a file for writing at positions.

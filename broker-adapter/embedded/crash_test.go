@@ -49,7 +49,7 @@ func cutPower(t *testing.T, keep int, seed uint64) {
 	createTestTopic(t, log)
 	told.writers(t, log, "before", seed, 4, 200, always) // full tables and old WALs, so that the cut finds something to hit
 	countdown.Store(rng.Int64N(1500))
-	told.writers(t, log, "around", seed, 4, 3000, func() bool { return countdown.Load() >= 0 })
+	told.writers(t, log, "around", seed, 4, 1<<20, func() bool { return countdown.Load() >= 0 })
 	if err := log.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,19 @@ import (
 	broker "github.com/millrace-io/millrace/broker-adapter"
 )
 
+// appendAfter appends once the failure before it is delivered: while its callback still runs, appends are refused.
+func appendAfter(t *testing.T, l *Log, p broker.Partition) (r broker.AppendResult) {
+	t.Helper()
+	until(t, "an append after a failure", func() bool {
+		r = wait(t, "result", start(l, p, text("after")))
+		return !errors.Is(r.Err, errBehind)
+	})
+	if r.Err != nil {
+		t.Fatalf("append after a failure: %v", r.Err)
+	}
+	return r
+}
+
 // TestProduceCodes answers one produce request with each code that a broker may give (reliability.md, row 8) and looks at
 // what becomes of that append, and of the next one.
 func TestProduceCodes(t *testing.T) {
@@ -53,7 +66,7 @@ func TestProduceCodes(t *testing.T) {
 			if fault.Hits() != 1 {
 				t.Fatalf("the fault was met %d times", fault.Hits())
 			}
-			next := mustAppend(t, l, p, text("after"))
+			next := appendAfter(t, l, p)
 			stops := l.Stats().ProducersStopped
 			switch c.want {
 			case retried:
@@ -98,7 +111,7 @@ func TestNoOffset(t *testing.T) {
 	if !errors.Is(r.Err, errNoOffset) || errors.Is(r.Err, broker.ErrNotWritten) {
 		t.Errorf("result %+v", r)
 	}
-	mustAppend(t, l, p, text("after"))
+	appendAfter(t, l, p)
 	if s := l.Stats(); s.ProducersStopped != 1 {
 		t.Errorf("producers stopped: %d", s.ProducersStopped)
 	}
@@ -148,10 +161,10 @@ func TestFailureFailsWhatIsBehind(t *testing.T) {
 	if r := wait(t, "result", wait(t, "append", again)); !errors.Is(r.Err, broker.ErrNotWritten) || !errors.Is(r.Err, errBehind) {
 		t.Errorf("append during the callback of a failure: %+v", r)
 	}
-	if r := mustAppend(t, l, p, text("after")); r.Base != 1 {
+	if r := appendAfter(t, l, p); r.Base != 1 {
 		t.Errorf("next append got offset %d, want 1", r.Base)
 	}
-	mustAppend(t, l, q, text("after"))
+	appendAfter(t, l, q)
 	if got := values(t, newReader(t, l, p, 0), 2); !slices.Equal(got, []string{"before", "after"}) {
 		t.Errorf("the log holds %q", got)
 	}
@@ -357,7 +370,8 @@ func TestAppendWaitsForRoom(t *testing.T) {
 	if !errors.Is(tooMany.Err, broker.ErrTooLarge) {
 		t.Errorf("more records than the buffer takes: %v", tooMany.Err)
 	}
-	if s := l.Stats(); s.AppendsOpen != 0 || s.BytesOpen != 0 || s.Appends != 3 || s.Records != 6 || s.AppendErrors != 1 {
+	until(t, "no append is open", func() bool { return l.Stats().AppendsOpen == 0 }) // counted down after the callback
+	if s := l.Stats(); s.BytesOpen != 0 || s.Appends != 3 || s.Records != 6 || s.AppendErrors != 1 {
 		t.Errorf("stats %+v", s)
 	}
 }

@@ -7,10 +7,13 @@
 // One idempotent producer client with acks=all serves all partitions; the caller chooses the partition. Each partition has
 // a queue of appends in the order of the calls, and results leave from its head. An append that has no known good outcome
 // fails everything behind it until its result was delivered: what was decided later may build on it, so it must not reach
-// the log alone. Only ErrTooLarge, found before anything is sent, fails one append by itself. When the broker
-// contradicts the producer's sequence numbers (it lost data, or forgot the producer), the client stops for good and its
-// open appends fail with unknown outcome; later appends get a new producer, partition by partition, once the old
-// results are delivered.
+// the log alone. An append made while the callback of a failure still runs is refused too (ErrNotWritten), so an owner that
+// takes one lock around its calls of Append and in its callbacks never sends what builds on a lost record. Only
+// ErrTooLarge, found before anything is sent, fails one append by itself.
+//
+// When the broker contradicts the producer's sequence numbers (it lost data, or forgot the producer), the client stops for
+// good and its open appends fail with unknown outcome; later appends get a new producer, partition by partition, once the
+// old results are delivered.
 //
 // One gap is the client library's: when a batch ends for any other reason (no permission, an invalid record), an append
 // that is made in the microseconds before the library reports it is sent nevertheless. The per-entity sequence in the

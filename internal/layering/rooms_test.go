@@ -67,6 +67,9 @@ var rooms = map[string]room{
 		"broker-adapter":  "it folds what the log returns",
 		"entities":        "rows are rows of entities",
 		"entities/record": "envelope and reader rule",
+	}, tests: edges{
+		"broker-adapter/simlog": "a log to fold and to rebuild from",
+		"materializer/memstore": "a store to fold into",
 	}},
 	"materializer/memstore": {floor: 2, is: "the store in memory", tools: true, may: edges{"materializer": "the contract that it fills"}, tests: edges{
 		"materializer/storetest": "the suite",
@@ -88,6 +91,9 @@ var rooms = map[string]room{
 		"entities/record":              "it writes envelopes",
 		"materializer":                 "it applies what is committed",
 		"proto/gen/millrace/record/v1": "the answer that is stored with a command's records",
+	}, tests: edges{
+		"broker-adapter/simlog": "a log that fails as the script says",
+		"materializer/memstore": "a store that needs no directory",
 	}},
 
 	// Floor 4: doors.
@@ -126,6 +132,9 @@ var rooms = map[string]room{
 		"internal/cli":         "the program",
 		"proto/gen/cloudstate": "a function in process says what it serves in the words of discovery",
 		"sdk":                  "the services that it runs",
+	}, tests: edges{
+		"examples/...":  "a service to run",
+		"internal/node": "a whole node to run it in",
 	}},
 	"cmd/millrace": {floor: 9, is: "the program", may: edges{
 		root:           "all of it",
@@ -136,11 +145,13 @@ var rooms = map[string]room{
 	"sdk": {floor: 1, is: "what a user writes a function with", may: edges{
 		"proto/gen/cloudstate/...": "a remote function speaks Cloudstate",
 	}, tests: edges{
-		"examples/...": "services to try it on",
+		"examples/...":           "services to try it on",
 		"sdk/internal/script/v1": "services whose handlers do as the request says",
 	}},
 	"sdk/internal/script/v1": {is: "messages of the sdk's own tests", may: edges{"proto/gen/cloudstate": "the option that marks an entity key"}},
-	"sdk/sdktest":            {floor: 2, is: "given events, when a command, then events and a reply", may: edges{"sdk": "what it tests"}},
+	"sdk/sdktest": {floor: 2, is: "given events, when a command, then events and a reply", may: edges{"sdk": "what it tests"}, tests: edges{
+		"sdk/internal/script/v1": "services whose handlers do as the request says",
+	}},
 	"examples/...": {floor: 8, is: "services to run, to copy and to test with", may: edges{
 		root:                   "a main function hosts the service",
 		"sdk":                  "a service is written with it",
@@ -201,17 +212,20 @@ func checkRooms(tr *tree, table map[string]room) []string {
 	for _, row := range slices.Sorted(maps.Keys(table)) {
 		if !rowUsed[row] {
 			faults = append(faults, fmt.Sprintf("the row of %s in internal/layering/rooms_test.go describes no package: take it out", row))
+			continue
 		}
-		r := table[row]
-		for _, target := range slices.Sorted(maps.Keys(r.may)) {
-			if reason := r.may[target]; reason != "" && rowUsed[row] && !edgeUsed[row+" > "+target] {
-				faults = append(faults, fmt.Sprintf("nothing in %s imports %s any more: take the edge out of internal/layering/rooms_test.go", row, target))
-			}
-		}
-		for _, target := range slices.Sorted(maps.Keys(r.tests)) {
-			if reason := r.tests[target]; reason != "" && rowUsed[row] && !edgeUsed[row+" > "+target] {
-				faults = append(faults, fmt.Sprintf("no test of %s imports %s any more: take the edge out of internal/layering/rooms_test.go", row, target))
-			}
+		faults = append(faults, unused("nothing in", row, table[row].may, edgeUsed)...)
+		faults = append(faults, unused("no test of", row, table[row].tests, edgeUsed)...)
+	}
+	return faults
+}
+
+// unused returns a fault for each edge that has a reason and no use. Edges without a reason are leave for whole suites.
+func unused(who, row string, allowed edges, used map[string]bool) []string {
+	var faults []string
+	for _, target := range slices.Sorted(maps.Keys(allowed)) {
+		if allowed[target] != "" && !used[row+" > "+target] {
+			faults = append(faults, fmt.Sprintf("%s %s imports %s any more: take the edge out of internal/layering/rooms_test.go", who, row, target))
 		}
 	}
 	return faults

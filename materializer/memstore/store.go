@@ -2,6 +2,7 @@ package memstore
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io/fs"
 	"sync"
@@ -68,6 +69,9 @@ func (s *Store) Snapshot() materializer.Snapshot { return &snapshot{store: s, ro
 func (s *Store) Ingest(next func() (materializer.Row, bool)) error {
 	var rows []materializer.Row
 	for row, ok := next(); ok; row, ok = next() {
+		if len(row.Key) == 0 {
+			return fmt.Errorf("ingest into store: %w", errEmptyKey)
+		}
 		if n := len(rows); n > 0 && bytes.Compare(rows[n-1].Key, row.Key) >= 0 {
 			return fmt.Errorf("ingest into store: key %q follows %q: keys must ascend strictly", row.Key, rows[n-1].Key)
 		}
@@ -154,6 +158,8 @@ func owned(row materializer.Row) materializer.Row {
 	return row
 }
 
+var errEmptyKey = errors.New("key is empty: a row needs one")
+
 func errClosed(doing string) error { return fmt.Errorf("%s: %w", doing, fs.ErrClosed) }
 
 // batch implements materializer.Batch.
@@ -173,6 +179,9 @@ func (b *batch) Delete(key []byte) error {
 func (b *batch) add(row materializer.Row) error {
 	if b.store == nil {
 		return errClosed("write to batch")
+	}
+	if len(row.Key) == 0 {
+		return fmt.Errorf("write to batch: %w", errEmptyKey)
 	}
 	b.rows = append(b.rows, owned(row))
 	return nil

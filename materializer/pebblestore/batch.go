@@ -1,6 +1,7 @@
 package pebblestore
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 
@@ -11,6 +12,9 @@ import (
 
 // maxBatchBytes is far above what a group of records makes, and below what Pebble can hold in one batch.
 const maxBatchBytes = 1 << 30
+
+// errEmptyKey: Pebble takes an empty key for no key in places, and forgets range tombstones that begin there.
+var errEmptyKey = errors.New("key is empty: a row needs one")
 
 // batch implements materializer.Batch. Its memory is used again after each commit.
 type batch struct {
@@ -25,7 +29,7 @@ func (s *Store) NewBatch() materializer.Batch {
 
 // Put adds a row to the batch.
 func (b *batch) Put(key, value []byte) error {
-	if err := b.admit(len(key) + len(value)); err != nil {
+	if err := b.admit(key, len(value)); err != nil {
 		return err
 	}
 	return b.store.health.explain("put", b.rows.Set(key, value, nil))
@@ -33,17 +37,20 @@ func (b *batch) Put(key, value []byte) error {
 
 // Delete adds the removal of a row to the batch.
 func (b *batch) Delete(key []byte) error {
-	if err := b.admit(len(key)); err != nil {
+	if err := b.admit(key, 0); err != nil {
 		return err
 	}
 	return b.store.health.explain("delete", b.rows.Delete(key, nil))
 }
 
-func (b *batch) admit(more int) error {
+func (b *batch) admit(key []byte, valueBytes int) error {
 	if b.rows == nil {
 		return fmt.Errorf("batch of store %s: %w", b.store.dir, fs.ErrClosed)
 	}
-	if size := b.rows.Len() + more; size > maxBatchBytes {
+	if len(key) == 0 {
+		return fmt.Errorf("batch of store %s: %w", b.store.dir, errEmptyKey)
+	}
+	if size := b.rows.Len() + len(key) + valueBytes; size > maxBatchBytes {
 		return fmt.Errorf("batch of store %s: %d bytes are above the limit of %d: commit more often, or ingest", b.store.dir, size, maxBatchBytes)
 	}
 	return nil

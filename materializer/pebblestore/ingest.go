@@ -59,6 +59,9 @@ func (s *Store) buildTables(next func() (materializer.Row, bool)) (paths []strin
 	var table *table
 	var last []byte
 	for row, ok := next(); ok; row, ok = next() {
+		if table == nil && len(row.Key) == 0 {
+			return nil, fmt.Errorf("ingest into store %s: %w", s.dir, errEmptyKey)
+		}
 		if table != nil && bytes.Compare(last, row.Key) >= 0 {
 			err := fmt.Errorf("ingest into store %s: key %q follows %q: keys must ascend strictly", s.dir, row.Key, last)
 			return paths, errors.Join(err, table.abandon())

@@ -134,35 +134,38 @@ func (s *Store) DropRange(lower, upper []byte) error {
 	return s.flush()
 }
 
+// deleteRange closes a range that is open at an end with the key there is, because a range tombstone needs two keys.
 func (s *Store) deleteRange(lower, upper []byte) error {
-	if len(upper) > 0 {
-		if bytes.Compare(lower, upper) >= 0 {
-			return nil
-		}
+	if len(upper) > 0 && bytes.Compare(lower, upper) >= 0 {
+		return nil
+	}
+	if len(lower) > 0 && len(upper) > 0 {
 		s.order.RLock()
 		defer s.order.RUnlock()
 		return s.db.DeleteRange(lower, upper, pebble.NoSync)
 	}
-	s.order.Lock() // no row may appear behind the last one meanwhile
+	s.order.Lock() // no row may appear beyond the ends meanwhile
 	defer s.order.Unlock()
-	last, err := s.lastKey()
-	if err != nil || last == nil || bytes.Compare(last, lower) < 0 {
+	first, last, err := s.ends(lower, upper)
+	if err != nil || first == nil {
 		return err
 	}
-	return s.db.DeleteRange(lower, append(last, 0), pebble.NoSync)
+	return s.db.DeleteRange(first, append(last, 0), pebble.NoSync)
 }
 
-// lastKey returns a copy of the greatest key, or nil.
-func (s *Store) lastKey() ([]byte, error) {
-	rows, err := s.db.NewIter(nil)
+// ends returns copies of the first and the last key within the bounds, or nil.
+func (s *Store) ends(lower, upper []byte) (first, last []byte, err error) {
+	rows, err := s.db.NewIter(&pebble.IterOptions{LowerBound: bound(lower), UpperBound: bound(upper)})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var last []byte
+	if rows.First() {
+		first = slices.Clone(rows.Key())
+	}
 	if rows.Last() {
 		last = slices.Clone(rows.Key())
 	}
-	return last, rows.Close()
+	return first, last, rows.Close()
 }
 
 // Flush makes everything that was committed durable. On a disk that fails it waits for Pebble's next attempt and returns
@@ -244,6 +247,9 @@ func (s *Store) closed(doing string) error {
 
 // get copies the row's value out of Pebble's memory.
 func (s *Store) get(r pebble.Reader, key []byte) ([]byte, error) {
+	if len(key) == 0 { // no row has it
+		return nil, nil
+	}
 	value, release, err := r.Get(key)
 	if errors.Is(err, pebble.ErrNotFound) {
 		return nil, nil

@@ -53,6 +53,22 @@ func (s suite) rows(t *testing.T) {
 			t.Errorf("value is %x, want %x", got, value)
 		}
 	})
+	t.Run("EmptyKeyIsRefused", func(t *testing.T) {
+		b := store.NewBatch()
+		for name, err := range map[string]error{
+			"Put":    b.Put(nil, []byte("v")),
+			"Delete": b.Delete([]byte{}),
+			"Ingest": store.Ingest(each(parseAll("=v", "a=0")...)),
+		} {
+			if err == nil || !strings.Contains(err.Error(), "key is empty") {
+				t.Errorf("%s: %v, want an error that says that the key is empty", name, err)
+			}
+		}
+		check(t, b.Commit())
+		check(t, b.Close())
+		wantAbsent(t, store, "")
+		wantValue(t, store, "a", "2")
+	})
 	t.Run("Size", func(t *testing.T) {
 		check(t, store.Flush())
 		if store.Size() == 0 {

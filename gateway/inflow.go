@@ -1,0 +1,110 @@
+package gateway
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+)
+
+// grpcEnvelopeBytes stand before each message on the wire.
+const grpcEnvelopeBytes = 5
+
+// inflow is the body of a request that grpc-go serves by way of net/http. There grpc-go reads a body as fast as it comes and
+// keeps what nobody has asked for, so inflow stops at a window that always has room for one whole message.
+type inflow struct {
+	body    io.ReadCloser
+	control *http.ResponseController
+
+	mu     sync.Mutex // guards what follows
+	room   int        // bytes that may still be read
+	closed bool
+	// changed wakes the one reader.
+	changed chan struct{}
+}
+
+type inflowKey struct{}
+
+// bound passes requests on to a gRPC server with their bodies held back. It changes the request, which is its own: a
+// transcoder made it.
+func (s *Server) bound(inner *grpc.Server) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		flow := &inflow{
+			body: r.Body, control: http.NewResponseController(w),
+			room: s.opts.MaxRequestBytes + 2*grpcEnvelopeBytes, changed: make(chan struct{}, 1),
+		}
+		r.Body = flow
+		inner.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), inflowKey{}, flow)))
+	})
+}
+
+// Read waits until there is room. Only one goroutine reads.
+func (f *inflow) Read(p []byte) (int, error) {
+	room, err := f.wait()
+	if err != nil {
+		return 0, err
+	}
+	n, err := f.body.Read(p[:min(len(p), room)])
+	f.give(-n)
+	return n, err
+}
+
+func (f *inflow) wait() (int, error) {
+	for {
+		f.mu.Lock()
+		room, closed := f.room, f.closed
+		f.mu.Unlock()
+		switch {
+		case closed:
+			return 0, http.ErrBodyReadAfterClose
+		case room > 0:
+			return room, nil
+		}
+		<-f.changed
+	}
+}
+
+// give makes room, after a message was taken, or takes it.
+func (f *inflow) give(n int) {
+	f.mu.Lock()
+	f.room += n
+	f.mu.Unlock()
+	f.wake()
+}
+
+func (f *inflow) wake() {
+	select {
+	case f.changed <- struct{}{}:
+	default:
+	}
+}
+
+// Close implements io.Closer. It ends a Read that waits, for room or for the caller: grpc-go closes the body when the call is
+// over, which may be before the caller has said everything, and a transcoder would wait for the rest.
+func (f *inflow) Close() error {
+	f.mu.Lock()
+	f.closed = true
+	f.mu.Unlock()
+	f.wake()
+	_ = time.Unix(1, 0)
+	return f.body.Close()
+}
+
+// inflowStream is a call that came by way of net/http.
+type inflowStream struct {
+	grpc.ServerStream
+	flow *inflow
+}
+
+// RecvMsg reads a message into a *frame and makes room for as much. Transcoders unpack, so the sizes are those of the wire.
+func (s *inflowStream) RecvMsg(v any) error {
+	if err := s.ServerStream.RecvMsg(v); err != nil {
+		return err
+	}
+	message, _ := v.(*frame)
+	s.flow.give(grpcEnvelopeBytes + len(message.payload))
+	return nil
+}

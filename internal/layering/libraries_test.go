@@ -1,0 +1,158 @@
+package layering
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// library is a module of somebody else: what it is for, and which of our packages may know it. /... stands for everything
+// below a name, and for the name itself.
+type library struct {
+	is string
+	in []string
+	// tests are packages, or patterns, whose tests may know it too.
+	tests []string
+}
+
+const everywhere = "..."
+
+// libraries is the confinement of design page house.md, section 3, for every module that is imported. A new one needs a
+// row here and a line in an ADR that says what it replaces. The longest name that fits an import counts.
+var libraries = map[string]library{
+	"github.com/twmb/franz-go": {
+		is: "the Kafka client", in: []string{"broker-adapter/kafka", "tests/kafkaserver", "tests/..."}, tests: []string{"broker-adapter/kafka"},
+	},
+	"github.com/cockroachdb/pebble/v2": {
+		is: "the storage engine", in: []string{"broker-adapter/embedded", "materializer/pebblestore"},
+	},
+	"github.com/cockroachdb/errors/oserror": {is: "how Pebble's file system says that a file is missing", in: []string{"broker-adapter/embedded"}},
+	"github.com/prometheus/client_golang":   {is: "metrics", in: []string{"internal/observe", "internal/node"}},
+	"github.com/goccy/go-yaml":              {is: "YAML with line numbers", in: []string{"internal/node"}},
+	"github.com/spf13/cobra":                {is: "the command tree", in: []string{"internal/cli"}},
+	"github.com/spf13/pflag":                {is: "cobra's flags", in: []string{"internal/cli"}},
+	"github.com/schollz/progressbar/v3":     {is: "the progress bar of a rebuild", in: []string{"internal/cli"}},
+	"golang.org/x/term":                     {is: "does a person read this?", in: []string{"internal/cli"}},
+	"github.com/cespare/xxhash/v2":          {is: "the hash that tells a repeated command from another under its id", in: []string{"partitions"}},
+	"google.golang.org/grpc": {
+		is:    "gRPC",
+		in:    []string{"proto/gen/...", "gateway", "entities/discovery", "entities/host", "internal/node", "internal/cli", "sdk/...", "examples/...", "tests/..."},
+		tests: []string{root},
+	},
+	"google.golang.org/grpc/codes": {
+		is: "the codes that a refusal can have: they are part of what a user writes", in: []string{everywhere},
+	},
+	"connectrpc.com/connect":     {is: "Connect and gRPC-Web on the wire", in: []string{"gateway", "tests/..."}},
+	"connectrpc.com/vanguard":    {is: "transcoding between protocols and HTTP/JSON", in: []string{"gateway"}},
+	"golang.org/x/sys":           {is: "CPU time and disk traffic of a process, for the benchmarks", in: []string{"tests/..."}},
+	"golang.org/x/net":           {is: "HTTP/2 frames: the gateway looks at a connection before it gives it away", in: []string{"gateway", "tests/..."}},
+	"google.golang.org/genproto": {is: "Google's annotations and error details", in: []string{"gateway", "entities/discovery", "examples/...", "tests/..."}},
+	"google.golang.org/protobuf": {is: "protobuf", in: []string{"proto/gen/...", "entities/discovery", "entities/host", "entities/record", "partitions", "gateway", "internal/node", "internal/cli", "sdk/...", "examples/...", "tests/..."}, tests: []string{root, "materializer", "internal/layering"}},
+	"github.com/bufbuild/protocompile": {
+		is: "proto files at run time", in: []string{"tests/..."}, tests: []string{"entities/...", "gateway", "internal/layering"},
+	},
+
+	// Test libraries. No product code imports one.
+	"go.uber.org/goleak":                {is: "goroutines that a test left behind", in: []string{"internal/leaktest", "tests/..."}, tests: []string{everywhere}},
+	"github.com/cockroachdb/datadriven": {is: "transcript tests", tests: []string{everywhere}},
+	"github.com/rogpeppe/go-internal":   {is: "command line tests as scripts", tests: []string{"internal/cli", "tests/..."}},
+	"pgregory.net/rapid":                {is: "property tests", tests: []string{everywhere}},
+	"github.com/anishathalye/porcupine": {is: "linearizability of a history", tests: []string{"tests/..."}},
+}
+
+// TestLibraries compares every import of somebody else's package with the table.
+func TestLibraries(t *testing.T) {
+	for _, fault := range checkLibraries(readTree(t), libraries) {
+		t.Error(fault)
+	}
+}
+
+func checkLibraries(tr *tree, table map[string]library) []string {
+	var faults []string
+	for _, folder := range slices.Sorted(maps.Keys(tr.packages)) {
+		for _, file := range tr.packages[folder] {
+			for _, name := range file.imports() {
+				if fault := checkLibrary(table, folder, name, file.test); fault != "" {
+					faults = append(faults, file.name+" imports "+name+": "+fault)
+				}
+			}
+		}
+	}
+	return faults
+}
+
+func checkLibrary(table map[string]library, folder, name string, test bool) string {
+	if _, ours := own(name); ours || isStandard(name) {
+		return ""
+	}
+	longest := ""
+	for module := range table {
+		if within(name, module+"/...") && len(module) > len(longest) {
+			longest = module
+		}
+	}
+	lib, known := table[longest]
+	fits := func(pattern string) bool { return within(folder, pattern) }
+	switch {
+	case !known:
+		return "no row in internal/layering/libraries_test.go knows it: say there what it is for and who may import it"
+	case slices.ContainsFunc(lib.in, fits), test && slices.ContainsFunc(lib.tests, fits):
+		return ""
+	}
+	return fmt.Sprintf("%s (%s) is for %s only; its tests: %s", longest, lib.is, list(lib.in), list(lib.tests))
+}
+
+// isStandard says whether an import path is the standard library's: those have no dot in their first name.
+func isStandard(importPath string) bool {
+	first, _, _ := strings.Cut(importPath, "/")
+	return !strings.Contains(first, ".")
+}
+
+func list(names []string) string {
+	if len(names) == 0 {
+		return "nobody"
+	}
+	return strings.Join(names, ", ")
+}
+
+// within says whether a pattern stands for a name.
+func within(name, pattern string) bool {
+	above, tree := strings.CutSuffix(pattern, "...")
+	if !tree {
+		return name == pattern
+	}
+	return strings.HasPrefix(name+"/", above)
+}
+
+// TestLibrariesShow confines a library and lets others reach for it.
+func TestLibrariesShow(t *testing.T) {
+	table := map[string]library{
+		"example.org/db":       {is: "a database", in: []string{"store"}, tests: []string{"suite/..."}},
+		"example.org/db/codes": {is: "its codes", in: []string{everywhere}},
+	}
+	const db, codes, other, std = `"example.org/db/v2"`, `"example.org/db/codes"`, `"example.org/dbx"`, `"net/http"`
+	for name, test := range map[string]struct {
+		file, imports string
+		want          string // how the fault begins behind the import; "" for none
+	}{
+		"at home":               {"store/store.go", db, ""},
+		"standard library":      {"hall/hall.go", std, ""},
+		"part with its own row": {"hall/hall.go", codes, ""},
+		"elsewhere":             {"hall/hall.go", db, "example.org/db (a database) is for store only"},
+		"below is not at home":  {"store/below/x.go", db, "example.org/db (a database) is for store only"},
+		"suite's test":          {"suite/x/x_test.go", db, ""},
+		"suite's product":       {"suite/x/x.go", db, "example.org/db (a database) is for store only"},
+		"not known":             {"store/store.go", other, "no row in internal/layering/libraries_test.go"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			faults := checkLibraries(treeOf(t, map[string]string{test.file: "package x\nimport _ " + test.imports}), table)
+			got := strings.Join(faults, "\n")
+			want := fmt.Sprintf("%s imports %s: %s", test.file, strings.Trim(test.imports, `"`), test.want)
+			if (test.want == "") != (got == "") || !strings.HasPrefix(got, want) && got != "" {
+				t.Errorf("faults %q, want one that begins %q", got, want)
+			}
+		})
+	}
+}
