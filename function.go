@@ -62,7 +62,7 @@ func (f *function) ActStream(ctx context.Context, s *entities.Stream, on func(co
 		p, err := s.Recv(ctx)
 		return sdk.Payload(p), err
 	}
-	return f.call(ctx, entities.Invocation{Command: s.Command}, recv, func(d sdk.Decision) error { return on(ctx, fromDecision(&d)) })
+	return f.call(ctx, entities.Invocation{Command: s.Command, Time: s.Time}, recv, func(d sdk.Decision) error { return on(ctx, fromDecision(&d)) })
 }
 
 func (f *function) call(ctx context.Context, inv entities.Invocation, recv func() (sdk.Payload, error), send func(sdk.Decision) error) error {

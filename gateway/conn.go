@@ -17,6 +17,9 @@ type conn struct {
 	net.Conn
 	closed  sync.Once
 	onClose func()
+	// begun tells the handoff, once, that the server does something with the connection.
+	begun   *sync.Once
+	onBegin func()
 
 	// The rest belongs to the reader; servers read from one goroutine.
 
@@ -30,15 +33,29 @@ type conn struct {
 	payload     int
 }
 
+func (c *conn) begin() {
+	if c.begun != nil {
+		c.begun.Do(c.onBegin)
+	}
+}
+
 // Close closes the connection and tells the server, once.
 func (c *conn) Close() error {
+	c.begin()
 	err := c.Conn.Close()
 	c.closed.Do(c.onClose)
 	return err
 }
 
+// Write is what a server does first, with its SETTINGS.
+func (c *conn) Write(p []byte) (int, error) {
+	c.begin()
+	return c.Conn.Write(p)
+}
+
 // Read reads what was kept, then what is filtered, then the connection as it is.
 func (c *conn) Read(p []byte) (int, error) {
+	c.begin()
 	for {
 		switch {
 		case len(p) == 0:
@@ -87,25 +104,55 @@ func (c *conn) readHeader() error {
 	return nil
 }
 
-// handoff is a listener whose connections are given to it.
+// handoff is a listener whose connections are given to it. It knows which of them its server has not begun with: a gRPC
+// server that is told to stop closes such a connection, though its client may have sent calls, and those would be lost.
 type handoff struct {
-	addr  net.Addr
 	conns chan net.Conn
 	done  chan struct{}
-	once  sync.Once
+	// settled is closed when the handoff is, and the server has begun with every connection that it got.
+	settled chan struct{}
+
+	mu      sync.Mutex // guards what follows
+	closed  bool
+	pending int
 }
 
-func newHandoff(addr net.Addr) *handoff {
-	return &handoff{addr: addr, conns: make(chan net.Conn), done: make(chan struct{})}
+func newHandoff() *handoff {
+	return &handoff{conns: make(chan net.Conn), done: make(chan struct{}), settled: make(chan struct{})}
 }
 
 // give hands a connection to whoever accepts, and says whether that worked: a closed handoff takes none.
-func (h *handoff) give(c net.Conn) bool {
+func (h *handoff) give(c *conn) bool {
+	h.mu.Lock()
+	closed := h.closed
+	if !closed {
+		h.pending++
+	}
+	h.mu.Unlock()
+	if closed {
+		return false
+	}
+	c.begun, c.onBegin = new(sync.Once), h.settle
 	select {
 	case h.conns <- c:
 		return true
 	case <-h.done:
+		c.begin()
 		return false
+	}
+}
+
+// settle notes that the server has begun with a connection.
+func (h *handoff) settle() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.pending--
+	h.settleIfLast()
+}
+
+func (h *handoff) settleIfLast() {
+	if h.closed && h.pending == 0 {
+		close(h.settled)
 	}
 }
 
@@ -121,9 +168,24 @@ func (h *handoff) Accept() (net.Conn, error) {
 
 // Close implements net.Listener. It may be called more than once.
 func (h *handoff) Close() error {
-	h.once.Do(func() { close(h.done) })
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.closed {
+		h.closed = true
+		close(h.done)
+		h.settleIfLast()
+	}
 	return nil
 }
 
 // Addr implements net.Listener.
-func (h *handoff) Addr() net.Addr { return h.addr }
+func (h *handoff) Addr() net.Addr { return handoffAddr{} }
+
+// handoffAddr is the address of a listener that has none.
+type handoffAddr struct{}
+
+// Network implements net.Addr.
+func (handoffAddr) Network() string { return "handoff" }
+
+// String implements net.Addr.
+func (handoffAddr) String() string { return "gateway" }

@@ -53,6 +53,7 @@ func flavours() map[string][]connect.ClientOption {
 		"grpc-web gzip": {connect.WithGRPCWeb(), connect.WithSendGzip()},
 		"grpc":          {connect.WithGRPC()},
 		"grpc json":     {connect.WithGRPC(), connect.WithProtoJSON()},
+		"grpc gzip":     {connect.WithGRPC(), connect.WithSendGzip()},
 	}
 }
 

@@ -3,7 +3,6 @@ package gateway
 import (
 	"context"
 	"fmt"
-	"net"
 	"slices"
 	"sync"
 
@@ -36,7 +35,7 @@ type generation struct {
 // newGeneration builds the servers of a catalog. The error names what is wrong with the catalog.
 func (s *Server) newGeneration(catalog *discovery.Catalog) (*generation, error) {
 	life, end := context.WithCancel(context.Background())
-	g := &generation{catalog: catalog, conns: newHandoff(handoffAddr{}), life: life, end: end, drained: make(chan struct{})}
+	g := &generation{catalog: catalog, conns: newHandoff(), life: life, end: end, drained: make(chan struct{})}
 	if err := s.buildHTTP(g); err != nil {
 		end()
 		return nil, err
@@ -70,7 +69,7 @@ func (s *Server) buildHTTP(g *generation) error {
 }
 
 // take gives a connection to the native server, and says whether it still takes any.
-func (s *Server) take(g *generation, c net.Conn) bool {
+func (s *Server) take(g *generation, c *conn) bool {
 	g.started.Do(func() {
 		// The generation's end stops it; Shutdown waits for it.
 		s.background.Go(func() {
@@ -89,6 +88,7 @@ func (s *Server) leave(g *generation) {
 		_ = g.conns.Close()
 		// cut ends it if the calls do not; Shutdown waits for it.
 		s.background.Go(func() {
+			<-g.conns.settled
 			g.native.GracefulStop()
 			close(g.drained)
 		})
@@ -121,12 +121,3 @@ func (s *Server) retire(g *generation) {
 		delete(s.generations, g)
 	})
 }
-
-// handoffAddr is the address of a listener that has none.
-type handoffAddr struct{}
-
-// Network implements net.Addr.
-func (handoffAddr) Network() string { return "handoff" }
-
-// String implements net.Addr.
-func (handoffAddr) String() string { return "gateway" }

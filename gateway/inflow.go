@@ -89,7 +89,7 @@ func (f *inflow) Close() error {
 	f.closed = true
 	f.mu.Unlock()
 	f.wake()
-	_ = time.Unix(1, 0)
+	_ = f.control.SetReadDeadline(time.Unix(1, 0))
 	return f.body.Close()
 }
 

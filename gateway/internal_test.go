@@ -212,24 +212,36 @@ type endless struct{}
 
 func (endless) Read(p []byte) (int, error) { return len(p), nil }
 
-// A closed handoff takes nothing, and a connection is either taken or given back.
+// A closed handoff takes nothing, and is settled when the server has begun with what it took before.
 func TestHandoff(t *testing.T) {
-	h := newHandoff(handoffAddr{})
-	var wg sync.WaitGroup
+	h := newHandoff()
+	given := &conn{Conn: &scripted{client: endless{}}, onClose: func() {}}
 	taken := make(chan bool, 1)
-	wg.Go(func() { taken <- h.give(&scripted{}) })
+	var wg sync.WaitGroup
+	wg.Go(func() { taken <- h.give(given) })
 	if _, err := h.Accept(); err != nil || !<-taken {
 		t.Errorf("not taken: %v", err)
 	}
 	wg.Wait()
 	_ = h.Close()
 	_ = h.Close()
-	if h.give(&scripted{}) {
+	if h.give(&conn{Conn: &scripted{}, onClose: func() {}}) {
 		t.Error("a closed handoff took a connection")
 	}
 	if _, err := h.Accept(); !errors.Is(err, net.ErrClosed) {
 		t.Error(err)
 	}
+	select {
+	case <-h.settled:
+		t.Error("settled before the server began")
+	default:
+	}
+	for range 2 {
+		if _, err := given.Read(make([]byte, 1)); err != nil {
+			t.Error(err)
+		}
+	}
+	<-h.settled
 }
 
 func TestIsTraceParent(t *testing.T) {

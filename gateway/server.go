@@ -64,7 +64,7 @@ func New(opts Options) *Server {
 	s := &Server{
 		opts:        opts.withDefaults(),
 		health:      health.NewServer(),
-		webConns:    newHandoff(handoffAddr{}),
+		webConns:    newHandoff(),
 		discovered:  make(chan struct{}),
 		closing:     make(chan struct{}),
 		halted:      make(chan struct{}),

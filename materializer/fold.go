@@ -50,7 +50,7 @@ func NewFold(a Address, topicID string, meta Meta) *Fold {
 		meta = Meta{FoldVersion: FoldVersion, TopicID: topicID}
 	}
 	f := &Fold{address: a, meta: meta}
-	f.rule.Current = meta.Owner
+	f.rule = record.Rule{Current: meta.Owner, Ordinal: meta.Ordinal}
 	return f
 }
 
@@ -114,9 +114,8 @@ func (f *Fold) Step(rows Rows, e *Entry) (record.Verdict, error) {
 
 // passed moves Next behind an offset, unless a group is open.
 func (f *Fold) passed(offset int64) {
-	f.meta.Owner = f.rule.Current
 	if !f.rule.Open() {
-		f.meta.Next = offset + 1
+		f.meta.Next, f.meta.Owner, f.meta.Ordinal = offset+1, f.rule.Current, f.rule.Ordinal
 	}
 }
 
@@ -128,7 +127,7 @@ func (f *Fold) WriteMeta(rows Rows) error {
 
 // Restart makes the fold forget an open group, so that reading goes on at Meta().Next.
 func (f *Fold) Restart() {
-	f.rule = record.Rule{Current: f.meta.Owner}
+	f.rule = record.Rule{Current: f.meta.Owner, Ordinal: f.meta.Ordinal}
 	f.group = f.group[:0]
 }
 

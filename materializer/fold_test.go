@@ -32,6 +32,8 @@ type writer struct {
 	world *simlog.World
 	log   broker.Log
 	epoch uint64
+	// ordinal is that of the present owner's last record.
+	ordinal uint64
 }
 
 func newWriter(t *testing.T) *writer {
@@ -46,7 +48,8 @@ func newWriter(t *testing.T) *writer {
 
 func (w *writer) put(key, value string, env record.Envelope) {
 	if env.Epoch == 0 && env.Kind != 0 {
-		env.Epoch, env.Nonce = w.epoch, 7
+		w.ordinal++
+		env.Epoch, env.Nonce, env.Ordinal = w.epoch, 7, w.ordinal
 	}
 	r := broker.Record{Value: []byte(value)}
 	if key != "" {
@@ -60,6 +63,7 @@ func (w *writer) put(key, value string, env record.Envelope) {
 
 func (w *writer) claim() {
 	w.epoch++
+	w.ordinal = 0
 	w.put("", "", record.Envelope{Kind: record.Claim, Epoch: w.epoch, Nonce: 7})
 }
 
@@ -87,7 +91,9 @@ func (w *writer) fold(how func(context.Context, *materializer.Follower, int64) e
 	return store, fold
 }
 
-func batched(ctx context.Context, f *materializer.Follower, until int64) error { return f.CatchUp(ctx, until, nil) }
+func batched(ctx context.Context, f *materializer.Follower, until int64) error {
+	return f.CatchUp(ctx, until, nil)
+}
 
 func dump(t *testing.T, s materializer.Reader) (rows []string) {
 	t.Helper()
@@ -183,7 +189,9 @@ func TestEveryWayOfFoldingIsTheSame(t *testing.T) {
 			store, _ := w.fold(batched)
 			want := dump(t, store)
 			for _, size := range []int{1, 2_000, 1 << 20} {
-				bulk, _ := w.fold(func(ctx context.Context, f *materializer.Follower, until int64) error { return f.Bulk(ctx, until, size) })
+				bulk, _ := w.fold(func(ctx context.Context, f *materializer.Follower, until int64) error {
+					return f.Bulk(ctx, until, size)
+				})
 				if got := dump(t, bulk); !slices.Equal(got, want) {
 					t.Fatalf("in bulk with an overlay of %d bytes: %d rows, in batches %d\n%s", size, len(got), len(want), firstDifference(got, want))
 				}

@@ -17,6 +17,8 @@ type Meta struct {
 	Next int64
 	// Owner is the owner by the reader rule before Next.
 	Owner record.Owner
+	// Ordinal is the number of the owner's records before Next that counted.
+	Ordinal uint64
 	// LogTime is the newest log time seen, in nanoseconds.
 	LogTime int64
 }
@@ -26,6 +28,7 @@ func (m *Meta) append(buf []byte) []byte {
 	buf = binary.AppendVarint(buf, m.Next)
 	buf = binary.AppendUvarint(buf, m.Owner.Epoch)
 	buf = binary.BigEndian.AppendUint64(buf, m.Owner.Nonce)
+	buf = binary.AppendUvarint(buf, m.Ordinal)
 	buf = binary.AppendVarint(buf, m.LogTime)
 	return append(buf, m.TopicID...)
 }
@@ -35,6 +38,7 @@ func parseMeta(b []byte) (Meta, error) {
 	m := Meta{FoldVersion: d.uvarint(), Next: d.varint()}
 	m.Owner.Epoch = d.uvarint()
 	m.Owner.Nonce = d.fixed64()
+	m.Ordinal = d.uvarint()
 	m.LogTime = d.varint()
 	m.TopicID = string(d.rest)
 	return m, d.error("meta row")

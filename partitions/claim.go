@@ -78,7 +78,7 @@ func (c *core) ReadBack(incarnation uint64, cur record.Owner, next int64) {
 var errClaimLost = errors.New("another worker claimed the partition first")
 
 func (c *core) activate(next int64) {
-	c.state, c.next, c.attempts = Active, next, 0
+	c.state, c.next, c.ordinal, c.attempts = Active, next, 0, 0
 	waiting := c.waiting
 	c.waiting = nil
 	for _, call := range waiting {
@@ -191,6 +191,7 @@ func (c *core) drained() {
 	b.incarnation = nobody
 	c.emit(effect{kind: doAppend, batch: b})
 	c.fence("it was released", true)
+	c.lastFence = "" // nothing went wrong
 }
 
 // nobody is the incarnation of a batch whose answer interests nobody.

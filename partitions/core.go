@@ -43,8 +43,9 @@ type core struct {
 	// incarnation counts ownerships that ended. What was begun under an earlier one is stale.
 	incarnation uint64
 	owner       record.Owner
-	// next is the offset that the next own record must get.
+	// next is the offset that the next own record must get, ordinal that of the last record decided.
 	next     int64
+	ordinal  uint64
 	attempts int
 	halted   error
 	drainBy  time.Duration
@@ -414,8 +415,9 @@ type group struct {
 
 func (g *group) add(kind record.Kind, sequence uint64, p entities.Payload) {
 	c := g.core
+	c.ordinal++
 	env := record.Envelope{
-		Kind: kind, Epoch: c.owner.Epoch, Nonce: c.owner.Nonce, LogTime: c.now.Log,
+		Kind: kind, Epoch: c.owner.Epoch, Nonce: c.owner.Nonce, Ordinal: c.ordinal, LogTime: c.now.Log,
 		Sequence: sequence, TypeURL: p.TypeURL,
 		CommandID: g.call.cmd.ID, Principal: g.call.cmd.Principal, TraceParent: g.call.cmd.TraceParent,
 	}
@@ -449,7 +451,8 @@ func (c *core) Flush() {
 }
 
 func (c *core) control(kind record.Kind) materializer.Entry {
-	return materializer.Entry{Envelope: record.Envelope{Kind: kind, Epoch: c.owner.Epoch, Nonce: c.owner.Nonce, LogTime: c.now.Log}}
+	c.ordinal++
+	return materializer.Entry{Envelope: record.Envelope{Kind: kind, Epoch: c.owner.Epoch, Nonce: c.owner.Nonce, Ordinal: c.ordinal, LogTime: c.now.Log}}
 }
 
 func (c *core) newBatch() *batch {

@@ -183,6 +183,7 @@ func (r *Router) DispatchStream(ctx context.Context, s *entities.Stream) error {
 	if err := supported(s.Command); err != nil {
 		return err
 	}
+	s.Time = r.manager.options.Clock.Now()
 	err := r.functions.ActStream(ctx, s, func(ctx context.Context, outcome *entities.Outcome) error {
 		reply, err := r.conclude(ctx, outcome, 0)
 		if err != nil {

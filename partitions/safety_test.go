@@ -59,11 +59,13 @@ func TestGap(t *testing.T) {
 		inject func(*fixture) broker.Record
 		fenced bool
 	}{
-		"a record without an envelope":    {func(*fixture) broker.Record { return broker.Record{Value: []byte("hello")} }, false},
-		"a late record of a former owner": {func(*fixture) broker.Record { return broker.Record{Key: []byte("words/a"), Headers: header(record.Envelope{Kind: record.Event, Epoch: 1, Nonce: 3, Sequence: 1})} }, false},
-		"a claim that came too late":      {func(*fixture) broker.Record { return foreignClaim(1) }, false},
-		"a higher claim":                  {func(*fixture) broker.Record { return foreignClaim(2) }, true},
-		"an own record":                   {own, true},
+		"a record without an envelope": {func(*fixture) broker.Record { return broker.Record{Value: []byte("hello")} }, false},
+		"a late record of a former owner": {func(*fixture) broker.Record {
+			return broker.Record{Key: []byte("words/a"), Headers: header(record.Envelope{Kind: record.Event, Epoch: 1, Nonce: 3, Sequence: 1})}
+		}, false},
+		"a claim that came too late": {func(*fixture) broker.Record { return foreignClaim(1) }, false},
+		"a higher claim":             {func(*fixture) broker.Record { return foreignClaim(2) }, true},
+		"an own record":              {own, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := start(t, setup{world: simlog.Options{Manual: true}})

@@ -143,7 +143,8 @@ func failAnywhere(t *testing.T, injected error, seed uint64) {
 			bad = rng.Int64N(300)
 		}
 		disk.after(rng.Int64N(400), bad)
-		told.writers(t, log, fmt.Sprintf("round%d-", round), seed, 4, 300, always)
+		told.writers(t, log, fmt.Sprintf("until%d-", round), seed, 4, 1<<20, func() bool { return disk.countdown.Load() >= 0 })
+		told.writers(t, log, fmt.Sprintf("after%d-", round), seed, 4, 100, always)
 	}
 	disk.after(forEver, 0)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

@@ -54,6 +54,8 @@ type Envelope struct {
 	TypeURL  string
 	// PreviousSnapshot is the sequence of the snapshot that this one replaces.
 	PreviousSnapshot uint64
+	// Ordinal counts the records of the ownership from 1. A claim has none.
+	Ordinal uint64
 
 	CommandID   string
 	Principal   string
@@ -95,6 +97,7 @@ const (
 	fieldSequence         = 7
 	fieldTypeURL          = 8
 	fieldPreviousSnapshot = 9
+	fieldOrdinal          = 10
 	fieldCommandID        = 16
 	fieldPrincipal        = 17
 	fieldPayloadHash      = 18
@@ -117,6 +120,7 @@ func (e *Envelope) Append(buf []byte) []byte {
 	buf = appendUint(buf, fieldSequence, e.Sequence)
 	buf = appendText(buf, fieldTypeURL, e.TypeURL)
 	buf = appendUint(buf, fieldPreviousSnapshot, e.PreviousSnapshot)
+	buf = appendUint(buf, fieldOrdinal, e.Ordinal)
 	buf = appendText(buf, fieldCommandID, e.CommandID)
 	buf = appendText(buf, fieldPrincipal, e.Principal)
 	buf = appendFixed(buf, fieldPayloadHash, e.PayloadHash)
@@ -212,6 +216,8 @@ func (p *Parser) Parse(header []byte, e *Envelope) error {
 			e.TypeURL = p.intern(b)
 		case fieldPreviousSnapshot:
 			e.PreviousSnapshot = n
+		case fieldOrdinal:
+			e.Ordinal = n
 		case fieldCommandID:
 			e.CommandID = string(b)
 		case fieldPrincipal:

@@ -21,7 +21,7 @@ import (
 func full() Envelope {
 	return Envelope{
 		Kind: Snapshot, Epoch: 3, Nonce: 0x1122334455667788, LogTime: 1_790_000_000_123_456_789, Index: 1, Count: 2, Sequence: 100,
-		TypeURL: "type.googleapis.com/shop.v1.Cart", PreviousSnapshot: 50, CommandID: "order-17", Principal: "alice", PayloadHash: 0xfeedface,
+		TypeURL: "type.googleapis.com/shop.v1.Cart", PreviousSnapshot: 50, Ordinal: 7, CommandID: "order-17", Principal: "alice", PayloadHash: 0xfeedface,
 		Answer: []byte{1, 2, 3}, Cause: &Cause{Generation: 1, Partition: 5, Offset: 77, Index: 1, CommandID: "parent"},
 		CorrelationID: "c-1", TraceParent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
 		Claim: &ClaimInfo{Worker: "w-1", ReadTo: 12, PreviousEpoch: 2, PreviousNonce: 9},
@@ -34,9 +34,9 @@ var update = flag.Bool("update", false, "write golden files that are missing")
 // version that wrote it.
 func TestGoldenBytes(t *testing.T) {
 	golden := map[string]Envelope{
-		"1-event":   {Kind: Event, Epoch: 1, Nonce: 2, LogTime: 3, Sequence: 4, TypeURL: "type.googleapis.com/shop.v1.ItemAdded"},
+		"1-event":   {Kind: Event, Epoch: 1, Nonce: 2, LogTime: 3, Sequence: 4, Ordinal: 1, TypeURL: "type.googleapis.com/shop.v1.ItemAdded"},
 		"1-claim":   {Kind: Claim, Epoch: 2, Nonce: 0xabcdef, Claim: &ClaimInfo{Worker: "w-1", ReadTo: 10, PreviousEpoch: 1, PreviousNonce: 7}},
-		"1-barrier": {Kind: Barrier, Epoch: 2, Nonce: 0xabcdef, LogTime: 5},
+		"1-barrier": {Kind: Barrier, Epoch: 2, Nonce: 0xabcdef, LogTime: 5, Ordinal: 2},
 		"1-full":    full(),
 	}
 	for name, want := range golden {

@@ -9,7 +9,8 @@ type Owner struct {
 type Verdict uint8
 
 const (
-	// Void: written by somebody who was not the owner at that offset, or a claim that came too late (R1, R2). A no-op.
+	// Void: written by somebody who was not the owner at that offset, a claim that came too late, or a record of the owner that
+	// does not follow on its last one (R1, R2). A no-op.
 	Void Verdict = iota
 	// Foreign: no readable envelope (R4). A no-op, and an alarm.
 	Foreign
@@ -25,9 +26,14 @@ const (
 
 // Rule is the reader rule: a pure fold over the records of one partition in offset order. Whether a record is valid depends
 // on the records before it only, so validity never changes once it is known. The zero value is the state before offset 0.
+//
+// Beside the rule as the design states it, the records of one ownership must follow on each other without a gap: each
+// carries its ordinal. So a record that was computed on one that the log never took does not count for anybody, whatever a
+// client library did between the failure and the moment when the owner heard of it (ADR 0008).
 type Rule struct {
-	// Current is the owner after the records seen so far.
+	// Current is the owner after the records seen so far, Ordinal the number of its records that counted.
 	Current Owner
+	Ordinal uint64
 	// open is how many records of the open group were seen, size how many it has; both 0 when no group is open.
 	open, size uint32
 }
@@ -47,12 +53,16 @@ func (r *Rule) Step(e *Envelope) (v Verdict, dropped bool) {
 			return Void, false
 		}
 		dropped = r.drop()
-		r.Current = owner
+		r.Current, r.Ordinal = owner, 0
 		return Claimed, dropped
 	}
 	if filterOwners && (owner != r.Current || owner == (Owner{})) {
 		return Void, false
 	}
+	if followOrdinals && e.Ordinal != r.Ordinal+1 {
+		return Void, false
+	}
+	r.Ordinal = e.Ordinal
 	if e.Kind == Barrier || e.Kind == Release {
 		return Control, false
 	}

@@ -14,6 +14,29 @@ func event(epoch, nonce uint64, index, count uint32) Envelope {
 	return Envelope{Kind: Event, Epoch: epoch, Nonce: nonce, Index: index, Count: count}
 }
 
+// number gives records their ordinals, where the test gave none: 1, 2, 3, ... for each ownership.
+func number[S any](steps []S, envelope func(*S) *Envelope) {
+	last := map[Owner]uint64{}
+	for i := range steps {
+		e := envelope(&steps[i])
+		owner := Owner{e.Epoch, e.Nonce}
+		if e.Kind == Claim {
+			last[owner] = 0
+			continue
+		}
+		if e.Ordinal == 0 {
+			e.Ordinal = last[owner] + 1
+		}
+		last[owner] = e.Ordinal
+	}
+}
+
+// at sets the ordinal of a record.
+func at(ordinal uint64, e Envelope) Envelope {
+	e.Ordinal = ordinal
+	return e
+}
+
 // TestReaderRule walks through the rules one by one: each line is a record and what the rule must say of it.
 func TestReaderRule(t *testing.T) {
 	type step struct {
@@ -43,7 +66,14 @@ func TestReaderRule(t *testing.T) {
 			{claim(1, 7), Claimed, false}, {event(1, 7, 0, 2), Pending, false}, {event(1, 7, 0, 2), Pending, true}, {event(1, 7, 1, 2), Complete, false},
 		},
 		"R3 a group without its beginning is void": {
-			{claim(1, 7), Claimed, false}, {event(1, 7, 1, 2), Void, true},
+			{claim(1, 7), Claimed, false}, {event(1, 7, 1, 2), Void, true}, {event(1, 7, 0, 0), Complete, false},
+		},
+		"R2 a record that does not follow on the owner's last one is void, and so is what was built on it": {
+			{claim(1, 7), Claimed, false}, {event(1, 7, 0, 0), Complete, false}, {at(3, event(1, 7, 0, 0)), Void, false}, {at(4, event(1, 7, 0, 0)), Void, false},
+			{claim(2, 8), Claimed, false}, {event(2, 8, 0, 0), Complete, false},
+		},
+		"R2 a record that is there twice counts once": {
+			{claim(1, 7), Claimed, false}, {at(1, event(1, 7, 0, 0)), Complete, false}, {at(1, event(1, 7, 0, 0)), Void, false}, {at(2, event(1, 7, 0, 0)), Complete, false},
 		},
 		"barriers and releases change nothing": {
 			{claim(1, 7), Claimed, false}, {Envelope{Kind: Barrier, Epoch: 1, Nonce: 7}, Control, false}, {Envelope{Kind: Release, Epoch: 1, Nonce: 7}, Control, false},
@@ -53,6 +83,7 @@ func TestReaderRule(t *testing.T) {
 	for name, steps := range tests {
 		t.Run(name, func(t *testing.T) {
 			var rule Rule
+			number(steps, func(s *step) *Envelope { return &s.env })
 			for i, s := range steps {
 				verdict, dropped := rule.Step(&s.env)
 				if verdict != s.verdict || dropped != s.dropped {
@@ -79,6 +110,7 @@ func TestValidityIsPrefixStable(t *testing.T) {
 			}
 			return e
 		}), 0, 30).Draw(t, "log")
+		number(log, func(e *Envelope) *Envelope { return e })
 		judge := func(log []Envelope) (verdicts []string) {
 			var rule Rule
 			for i := range log {

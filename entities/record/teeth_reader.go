@@ -3,4 +3,7 @@
 package record
 
 // This build lets records of every owner count. TestReaderRule must fail.
-const filterOwners = false
+const (
+	filterOwners   = false
+	followOrdinals = true
+)

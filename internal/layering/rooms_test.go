@@ -191,7 +191,7 @@ func checkRooms(tr *tree, table map[string]room) []string {
 	for _, folder := range slices.Sorted(maps.Keys(tr.packages)) {
 		row, known := match(table, folder)
 		if !known {
-			faults = append(faults, fmt.Sprintf("%s has no row in internal/layering/rooms_test.go: say there in a line what it is for and what it may import", folder))
+			faults = append(faults, folder+" has no row in internal/layering/rooms_test.go: say there in a line what it is for and what it may import")
 			continue
 		}
 		rowUsed[row] = true

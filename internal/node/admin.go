@@ -1,7 +1,9 @@
 package node
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -99,13 +101,17 @@ func (a *adminServer) metrics() (http.Handler, error) {
 }
 
 func (a *adminServer) status(w http.ResponseWriter, r *http.Request) {
-	body, err := protojson.MarshalOptions{Multiline: true, EmitDefaultValues: true}.Marshal(a.node.Status(r.Context()))
+	body, err := protojson.MarshalOptions{EmitDefaultValues: true}.Marshal(a.node.Status(r.Context()))
+	var page bytes.Buffer
+	if err == nil {
+		err = json.Indent(&page, body, "", "  ") // protojson's own white space differs from build to build
+	}
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	_, _ = w.Write(append(body, '\n'))
+	_, _ = w.Write(append(page.Bytes(), '\n'))
 }
 
 func (a *adminServer) readyz(w http.ResponseWriter, _ *http.Request) {

@@ -1,7 +1,9 @@
 package node
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -138,7 +140,10 @@ func (a *adminService) content(p entities.Payload) *adminv1.Content {
 		return c
 	}
 	if b, err := (protojson.MarshalOptions{Resolver: resolver{catalog.Types()}}).Marshal(msg); err == nil {
-		c.Json = string(b)
+		var compact bytes.Buffer
+		if json.Compact(&compact, b) == nil {
+			c.Json = compact.String()
+		}
 	}
 	return c
 }
@@ -416,7 +421,7 @@ func (t *tail) describe(rule *record.Rule, parser *record.Parser, partition int3
 		return res
 	}
 	if rule.Current == (record.Owner{}) && env.Kind != record.Claim {
-		rule.Current = record.Owner{Epoch: env.Epoch, Nonce: env.Nonce}
+		*rule = record.Rule{Current: record.Owner{Epoch: env.Epoch, Nonce: env.Nonce}, Ordinal: env.Ordinal - 1}
 	}
 	verdict, dropped := rule.Step(&env)
 	res.Kind, res.Epoch, res.Nonce, res.Sequence, res.CommandId = kindName(env.Kind), env.Epoch, fmt.Sprintf("%016x", env.Nonce), env.Sequence, env.CommandID

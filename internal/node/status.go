@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/millrace-io/millrace/broker-adapter"
+	"github.com/millrace-io/millrace/entities"
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
 
@@ -32,7 +33,10 @@ func (n *Node) Status(ctx context.Context) *adminv1.StatusResponse {
 			hosting = "in process"
 		}
 		for _, service := range catalog.Services() {
-			status := &adminv1.ServiceStatus{Name: service.Name, Kind: service.Kind.String(), EntityType: service.EntityType.Name, Hosting: hosting}
+			status := &adminv1.ServiceStatus{Name: service.Name, Kind: service.Kind.String(), Hosting: hosting}
+			if service.Kind != entities.Action {
+				status.EntityType = service.EntityType.Name
+			}
 			for _, m := range service.Methods {
 				status.Methods = append(status.Methods, m.Name)
 			}

@@ -36,10 +36,15 @@ type Options struct {
 
 // Register adds the function to a gRPC server.
 func Register(r grpc.ServiceRegistrar, o Options) {
-	cloudstate.RegisterEntityDiscoveryServer(r, discovery{})
+	RegisterDiscovery(r)
 	eventsourced.RegisterEventSourcedServer(r, journals{options: o})
 	valueentity.RegisterValueEntityServer(r, values{})
 	action.RegisterActionProtocolServer(r, actions{})
+}
+
+// RegisterDiscovery adds only the answer to discovery, for a function of the same services that behaves in another way.
+func RegisterDiscovery(r grpc.ServiceRegistrar) {
+	cloudstate.RegisterEntityDiscoveryServer(r, discovery{})
 }
 
 type discovery struct {

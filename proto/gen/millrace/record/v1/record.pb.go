@@ -140,8 +140,10 @@ type Envelope struct {
 	TypeUrl  string `protobuf:"bytes,8,opt,name=type_url,json=typeUrl,proto3" json:"type_url,omitempty"`
 	// Of a snapshot: the sequence of the snapshot that it replaces.
 	PreviousSnapshot uint64 `protobuf:"varint,9,opt,name=previous_snapshot,json=previousSnapshot,proto3" json:"previous_snapshot,omitempty"`
-	CommandId        string `protobuf:"bytes,16,opt,name=command_id,json=commandId,proto3" json:"command_id,omitempty"`
-	Principal        string `protobuf:"bytes,17,opt,name=principal,proto3" json:"principal,omitempty"`
+	// Counts the records of one ownership from 1, so that readers see when one before is missing. A claim has none.
+	Ordinal   uint64 `protobuf:"varint,10,opt,name=ordinal,proto3" json:"ordinal,omitempty"`
+	CommandId string `protobuf:"bytes,16,opt,name=command_id,json=commandId,proto3" json:"command_id,omitempty"`
+	Principal string `protobuf:"bytes,17,opt,name=principal,proto3" json:"principal,omitempty"`
 	// xxh64 of the command's method and payload.
 	PayloadHash uint64 `protobuf:"fixed64,18,opt,name=payload_hash,json=payloadHash,proto3" json:"payload_hash,omitempty"`
 	// An encoded Answer, on the last record of a group whose command had an id.
@@ -249,6 +251,13 @@ func (x *Envelope) GetTypeUrl() string {
 func (x *Envelope) GetPreviousSnapshot() uint64 {
 	if x != nil {
 		return x.PreviousSnapshot
+	}
+	return 0
+}
+
+func (x *Envelope) GetOrdinal() uint64 {
+	if x != nil {
+		return x.Ordinal
 	}
 	return 0
 }
@@ -768,7 +777,7 @@ var File_millrace_record_v1_record_proto protoreflect.FileDescriptor
 
 const file_millrace_record_v1_record_proto_rawDesc = "" +
 	"\n" +
-	"\x1fmillrace/record/v1/record.proto\x12\x12millrace.record.v1\"\xeb\x05\n" +
+	"\x1fmillrace/record/v1/record.proto\x12\x12millrace.record.v1\"\x85\x06\n" +
 	"\bEnvelope\x12,\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x18.millrace.record.v1.KindR\x04kind\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x14\n" +
@@ -778,7 +787,9 @@ const file_millrace_record_v1_record_proto_rawDesc = "" +
 	"\x05count\x18\x06 \x01(\rR\x05count\x12\x1a\n" +
 	"\bsequence\x18\a \x01(\x04R\bsequence\x12\x19\n" +
 	"\btype_url\x18\b \x01(\tR\atypeUrl\x12+\n" +
-	"\x11previous_snapshot\x18\t \x01(\x04R\x10previousSnapshot\x12\x1d\n" +
+	"\x11previous_snapshot\x18\t \x01(\x04R\x10previousSnapshot\x12\x18\n" +
+	"\aordinal\x18\n" +
+	" \x01(\x04R\aordinal\x12\x1d\n" +
 	"\n" +
 	"command_id\x18\x10 \x01(\tR\tcommandId\x12\x1c\n" +
 	"\tprincipal\x18\x11 \x01(\tR\tprincipal\x12!\n" +
