@@ -2,8 +2,10 @@ package millrace
 
 import (
 	"context"
+	"net"
 	"strconv"
 	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"google.golang.org/grpc"
@@ -11,14 +13,15 @@ import (
 
 	"github.com/millrace-io/millrace/examples/counter/counter"
 	counterv1 "github.com/millrace-io/millrace/examples/counter/counter/v1"
+	"github.com/millrace-io/millrace/internal/inprocess"
 	"github.com/millrace-io/millrace/internal/node"
-	"github.com/millrace-io/millrace/sdk"
 )
 
 // BenchmarkIncrement is one durable command on an entity in process, through the whole house: gRPC in, synced log, gRPC out,
-// with 64 callers on 4 connections. For profiles; `make bench` has the figures that count.
+// with 64 callers on 4 connections in the same process. For profiles, beside BenchmarkEcho; `make bench` has the figures
+// that count.
 func BenchmarkIncrement(b *testing.B) {
-	local, err := newFunction([]*sdk.Service{counter.Service})
+	local, err := inprocess.New(counter.Service)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -34,7 +37,41 @@ func BenchmarkIncrement(b *testing.B) {
 		b.Fatal(err)
 	}
 	<-n.Ready()
-	address := n.Status(b.Context()).GetPublicAddress()
+	increments(b, n.Status(b.Context()).GetPublicAddress())
+	n.Stop()
+	if err := n.Wait(); err != nil {
+		b.Error(err)
+	}
+}
+
+// BenchmarkEcho is the same call answered by bare gRPC.
+func BenchmarkEcho(b *testing.B) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	s := grpc.NewServer()
+	counterv1.RegisterCounterServiceServer(s, echo{})
+	ended := make(chan error, 1)
+	go func() { ended <- s.Serve(l) }() // ended by Stop
+	increments(b, l.Addr().String())
+	s.Stop()
+	if err := <-ended; err != nil {
+		b.Error(err)
+	}
+}
+
+type echo struct {
+	counterv1.UnimplementedCounterServiceServer
+}
+
+// Increment answers at once.
+func (echo) Increment(_ context.Context, in *counterv1.IncrementRequest) (*counterv1.Counter, error) {
+	return &counterv1.Counter{Value: in.GetBy()}, nil
+}
+
+// increments runs b.N calls and reports the CPU time of one, client and server together.
+func increments(b *testing.B, address string) {
 	var clients []counterv1.CounterServiceClient
 	for range 4 {
 		conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -47,6 +84,7 @@ func BenchmarkIncrement(b *testing.B) {
 	var next atomic.Int64
 	b.SetParallelism(32)
 	b.ReportAllocs()
+	before := cpu()
 	b.ResetTimer()
 	b.RunParallel(func(pb *testing.PB) {
 		mine := clients[next.Add(1)%4]
@@ -59,8 +97,14 @@ func BenchmarkIncrement(b *testing.B) {
 		}
 	})
 	b.StopTimer()
-	n.Stop()
-	if err := n.Wait(); err != nil {
-		b.Error(err)
+	b.ReportMetric(float64(cpu()-before)/float64(b.N)/1e3, "cpu-µs/op")
+}
+
+// cpu is the time that this process has had, in nanoseconds.
+func cpu() int64 {
+	var u syscall.Rusage
+	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {
+		return 0
 	}
+	return u.Utime.Nano() + u.Stime.Nano()
 }

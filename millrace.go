@@ -5,13 +5,14 @@ import (
 	"os"
 
 	"github.com/millrace-io/millrace/internal/cli"
+	"github.com/millrace-io/millrace/internal/inprocess"
 	"github.com/millrace-io/millrace/sdk"
 )
 
 // Main is a whole program: a worker that hosts the services in its own process, with all of millrace's commands. Without a
 // command it is `dev`. Services that are not well built are reported, all at once, and the program ends.
 func Main(services ...*sdk.Service) {
-	function, err := newFunction(services)
+	function, err := inprocess.New(services...)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
@@ -21,7 +22,7 @@ func Main(services ...*sdk.Service) {
 
 // Tool is the program millrace itself: it hosts remote functions, and examples when `dev` is given no function.
 func Tool(examples ...*sdk.Service) {
-	function, err := newFunction(examples)
+	function, err := inprocess.New(examples...)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)

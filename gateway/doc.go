@@ -47,6 +47,7 @@
 //   - Two rules with the same method and path are refused when the catalog is set, with both names.
 //   - Where one rule's literal segment stands at the place of another's variable, and the literal path is known only with
 //     other HTTP methods, the answer is 405.
+//   - Over net/http, only requests that are one message have a time by which their body must have arrived (Options.BodyTimeout).
 //   - Responses are not compressed, except to native gRPC clients that compress their requests.
 //   - There are no CORS headers: browsers need a proxy, or the same origin.
 //

@@ -40,7 +40,7 @@ func (s *Server) newGeneration(catalog *discovery.Catalog) (*generation, error) 
 		end()
 		return nil, err
 	}
-	g.native = s.newGRPC(g, s.serveGRPC)
+	g.native = s.newGRPC(g)
 	return g, nil
 }
 
@@ -56,7 +56,7 @@ func (s *Server) buildHTTP(g *generation) error {
 	}
 	types := &typeResolver{catalog: g.catalog.Types()}
 	g.json = newJSONCodec(types)
-	g.inner = s.newGRPC(g, s.serveTranscodedGRPC)
+	g.inner = s.newGRPC(g, grpc.StreamInterceptor(makeRoom))
 
 	var err error
 	if g.rpc, err = s.newTranscoder(g, types); err != nil {

@@ -16,14 +16,11 @@ import (
 	"github.com/millrace-io/millrace/entities/discovery"
 )
 
-// grpcHandler serves one call of a method.
-type grpcHandler func(*discovery.Method, grpc.ServerStream) error
-
 // newGRPC returns a server for one generation. Its services are dynamic; what a catalog does not name is looked up once
 // more, because a call may have come before the first catalog.
-func (s *Server) newGRPC(g *generation, handler grpcHandler) *grpc.Server {
+func (s *Server) newGRPC(g *generation, more ...grpc.ServerOption) *grpc.Server {
 	o := s.opts
-	server := grpc.NewServer(
+	server := grpc.NewServer(append(more,
 		grpc.ForceServerCodecV2(rawCodec{}),
 		grpc.MaxRecvMsgSize(o.MaxRequestBytes),
 		grpc.MaxSendMsgSize(o.MaxReplyBytes),
@@ -37,10 +34,10 @@ func (s *Server) newGRPC(g *generation, handler grpcHandler) *grpc.Server {
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: o.MinPingInterval}),
 		grpc.UnknownServiceHandler(s.serveUnknown),
 		grpc.WaitForHandlers(true),
-	)
+	)...)
 	if g.catalog != nil {
 		for _, service := range g.catalog.Services() {
-			server.RegisterService(serviceDesc(service, handler), nil)
+			server.RegisterService(s.serviceDesc(g, service), nil)
 		}
 	}
 	s.registerHealth(server, g.life)
@@ -53,12 +50,12 @@ func (s *Server) newGRPC(g *generation, handler grpcHandler) *grpc.Server {
 // serviceDesc describes a service of the catalog to grpc-go. Unary methods stand among the streams too, with both
 // directions off: grpc-go runs them through the same code, and a handler of that form can answer OK without a message,
 // which is what a function that says nothing means.
-func serviceDesc(service *discovery.Service, handler grpcHandler) *grpc.ServiceDesc {
+func (s *Server) serviceDesc(g *generation, service *discovery.Service) *grpc.ServiceDesc {
 	desc := &grpc.ServiceDesc{ServiceName: service.Name, Metadata: service.Descriptor.ParentFile().Path()}
 	for _, m := range service.Methods {
 		desc.Streams = append(desc.Streams, grpc.StreamDesc{
 			StreamName:    m.Name,
-			Handler:       func(_ any, stream grpc.ServerStream) error { return handler(m, stream) },
+			Handler:       func(_ any, stream grpc.ServerStream) error { return s.serveKnown(g, m, stream) },
 			ClientStreams: m.ClientStreams,
 			ServerStreams: m.ServerStreams,
 		})
@@ -80,13 +77,23 @@ func (s *Server) serveUnknown(_ any, stream grpc.ServerStream) error {
 	return s.serveGRPC(m, stream)
 }
 
-// serveTranscodedGRPC runs one call that came by way of net/http.
-func (s *Server) serveTranscodedGRPC(m *discovery.Method, stream grpc.ServerStream) error {
-	flow, _ := stream.Context().Value(inflowKey{}).(*inflow)
-	return s.serveGRPC(m, &inflowStream{ServerStream: stream, flow: flow})
+// serveKnown serves a method that the generation has. A call may come after its generation was replaced, before the client
+// has left the connection: it is one of the new catalog's.
+func (s *Server) serveKnown(g *generation, m *discovery.Method, stream grpc.ServerStream) error {
+	if now := s.current.Load(); now != g {
+		successor := now.catalog.Method(m.FullName)
+		if successor == nil {
+			return writeGRPCError(stream, unknownMethod(m.FullName))
+		}
+		if successor.ClientStreams != m.ClientStreams || successor.ServerStreams != m.ServerStreams {
+			return writeGRPCError(stream, unavailable("the method streams otherwise than before: call again, on a new connection"))
+		}
+		m = successor
+	}
+	return s.serveGRPC(m, stream)
 }
 
-// serveGRPC runs one call.
+// serveGRPC runs one call, native or by way of net/http.
 func (s *Server) serveGRPC(m *discovery.Method, stream grpc.ServerStream) error {
 	subtype, problem := contentSubtype(stream.Context())
 	if problem != nil {

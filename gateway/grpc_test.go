@@ -38,9 +38,15 @@ func TestNativeCallCarriesBytesHeadersAndToken(t *testing.T) {
 	reply := w.reply("Cart", `{"cartId":"42","totalCents":"7"}`)
 	reply.Token = "tok"
 	reply.Metadata = entities.Metadata{
-		{Key: "x-shop", Text: "a"}, {Key: "X-Shop", Text: "b"}, {Key: "content-type", Text: "text/plain"},
-		{Key: "grpc-status", Text: "3"}, {Key: "millrace-token", Text: "forged"}, {Key: "x-raw-bin", IsBinary: true, Binary: []byte{1, 2}},
-		{Key: "x-raw", IsBinary: true, Binary: []byte{1}}, {Key: "x-break", Text: "a\r\nb"}, {Key: "bad name", Text: "x"},
+		{Key: "x-shop", Text: "a"},
+		{Key: "X-Shop", Text: "b"},
+		{Key: "content-type", Text: "text/plain"},
+		{Key: "grpc-status", Text: "3"},
+		{Key: "millrace-token", Text: "forged"},
+		{Key: "x-raw-bin", IsBinary: true, Binary: []byte{1, 2}},
+		{Key: "x-raw", IsBinary: true, Binary: []byte{1}},
+		{Key: "x-break", Text: "a\r\nb"},
+		{Key: "bad name", Text: "x"},
 	}
 	w.always(reply)
 	const parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -169,11 +175,13 @@ func TestNativeRefusals(t *testing.T) {
 		{"too large", "/shop.v1.CartService/Plain", `{"cartId":"` + strings.Repeat("x", 2<<10) + `"}`, nil, codes.ResourceExhausted, "larger than max"},
 		{
 			"bomb", "/shop.v1.CartService/Plain", `{"cartId":"` + strings.Repeat("x", 1<<20) + `"}`,
-			[]grpc.CallOption{grpc.UseCompressor(gzip.Name)}, codes.ResourceExhausted, "larger than max",
+			[]grpc.CallOption{grpc.UseCompressor(gzip.Name)},
+			codes.ResourceExhausted, "larger than max",
 		},
 		{
 			"content subtype", "/shop.v1.CartService/Plain", `{"cartId":"1"}`,
-			[]grpc.CallOption{grpc.CallContentSubtype("thrift"), grpc.ForceCodecV2(protoCodec(t))}, codes.InvalidArgument, "thrift",
+			[]grpc.CallOption{grpc.CallContentSubtype("thrift"), grpc.ForceCodecV2(protoCodec(t))},
+			codes.InvalidArgument, "thrift",
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 )
 
 // grpcEnvelopeBytes stand before each message on the wire.
@@ -93,18 +94,30 @@ func (f *inflow) Close() error {
 	return f.body.Close()
 }
 
+// makeRoom is an interceptor that lets a body go on when a message of it was taken. Calls with one message need none.
+func makeRoom(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	flow, _ := stream.Context().Value(inflowKey{}).(*inflow)
+	return handler(srv, &inflowStream{ServerStream: stream, flow: flow})
+}
+
 // inflowStream is a call that came by way of net/http.
 type inflowStream struct {
 	grpc.ServerStream
 	flow *inflow
 }
 
-// RecvMsg reads a message into a *frame and makes room for as much. Transcoders unpack, so the sizes are those of the wire.
+// RecvMsg reads a message and makes room for as much. Transcoders unpack, so the sizes are those of the wire.
 func (s *inflowStream) RecvMsg(v any) error {
 	if err := s.ServerStream.RecvMsg(v); err != nil {
 		return err
 	}
-	message, _ := v.(*frame)
-	s.flow.give(grpcEnvelopeBytes + len(message.payload))
+	size := grpcEnvelopeBytes
+	switch v := v.(type) {
+	case *frame:
+		size += len(v.payload)
+	case proto.Message: // of our own services
+		size += proto.Size(v)
+	}
+	s.flow.give(size)
 	return nil
 }

@@ -71,7 +71,7 @@ type Options struct {
 	NoReflection bool
 }
 
-func (o Options) withDefaults() Options {
+func (o *Options) setDefaults() {
 	if o.Dispatcher == nil {
 		panic("gateway: Options.Dispatcher is nil: pass what runs the commands")
 	}
@@ -96,7 +96,6 @@ func (o Options) withDefaults() Options {
 	orDefault(&o.KeepaliveTimeout, DefaultKeepaliveTimeout)
 	orDefault(&o.MinPingInterval, DefaultMinPingInterval)
 	orDefault(&o.IdleTimeout, DefaultIdleTimeout)
-	return o
 }
 
 // orDefault replaces what is not positive.

@@ -192,7 +192,7 @@ func timeBody(w http.ResponseWriter, r *http.Request, limit time.Duration) io.Re
 // an error the deadline stays, because net/http reads what is left of the body before it answers.
 func (b *timedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
-	if err == io.EOF { //nolint:errorlint // bodies return it bare
+	if err == io.EOF {
 		_ = b.control.SetReadDeadline(time.Time{})
 	}
 	return n, err
@@ -248,7 +248,7 @@ func withServerTimeout(ctx context.Context, header http.Header) (context.Context
 	header.Del(headerServerTimeout)
 	seconds, err := strconv.ParseFloat(text, 64)
 	const most = float64(24 * time.Hour / time.Second)
-	if err != nil || !(seconds > 0) { //nolint:staticcheck // also refuses what is not a number
+	if err != nil || !(seconds > 0) { // also refuses what is not a number
 		return nil, nil, invalid("%s is %q: say a number of seconds above 0", headerServerTimeout, text)
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(min(seconds, most)*float64(time.Second)))

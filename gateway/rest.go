@@ -109,7 +109,7 @@ func cutVerb(path string) (rest, verb string) {
 }
 
 // templatePart is a variable, a wildcard, or a run of anything else.
-var templatePart = regexp.MustCompile(`\{([^}=]+)(?:=([^}]*))?\}|\*\*|\*|[^{*]+`) //nolint:gochecknoglobals // a constant
+var templatePart = regexp.MustCompile(`\{([^}=]+)(?:=([^}]*))?\}|\*\*|\*|[^{*]+`)
 
 // templatePattern is a path template as a regular expression over escaped paths, with the variables that it sets.
 func templatePattern(template string) (*regexp.Regexp, []string) {

@@ -61,8 +61,9 @@ type Server struct {
 
 // New returns a gateway that serves nothing yet. It starts no goroutine. It panics when Options.Dispatcher is nil.
 func New(opts Options) *Server {
+	opts.setDefaults()
 	s := &Server{
-		opts:        opts.withDefaults(),
+		opts:        opts,
 		health:      health.NewServer(),
 		webConns:    newHandoff(),
 		discovered:  make(chan struct{}),

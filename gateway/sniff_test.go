@@ -73,8 +73,12 @@ func (h *h2) request(contentType string, body []byte, split bool) {
 	var block bytes.Buffer
 	enc := hpack.NewEncoder(&block)
 	for _, f := range [][2]string{
-		{":method", "POST"}, {":scheme", "http"}, {":path", "/shop.v1.CartService/Plain"}, {":authority", "x"},
-		{"content-type", contentType}, {"te", "trailers"},
+		{":method", "POST"},
+		{":scheme", "http"},
+		{":path", "/shop.v1.CartService/Plain"},
+		{":authority", "x"},
+		{"content-type", contentType},
+		{"te", "trailers"},
 	} {
 		h.must(enc.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]}))
 	}

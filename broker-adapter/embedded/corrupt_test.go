@@ -20,7 +20,7 @@ import (
 func TestBitFlip(t *testing.T) {
 	whole, told, kinds := vfs.NewCrashableMem(), newLedger(), map[string]int{}
 	fillForDamage(t, Options{Dir: "/log", FS: whole, MemTableBytes: minMemTableBytes}, told, 1)
-	for seed := range uint64(300) {
+	for seed := range 25 * *seeds {
 		flipBit(t, whole, told, seed, kinds)
 	}
 	t.Logf("outcomes: %v", kinds)

@@ -16,7 +16,7 @@ import (
 // log must go on.
 func TestPowerCut(t *testing.T) {
 	for _, keep := range []int{0, 50, 100} {
-		for seed := range uint64(12) {
+		for seed := range *seeds {
 			t.Run(fmt.Sprintf("unsynced kept=%d%%/seed=%d", keep, seed), func(t *testing.T) {
 				t.Parallel()
 				cutPower(t, keep, seed)

@@ -24,6 +24,12 @@
 // went out: the appends of that moment get an error with unknown outcome, later ones ErrFailed (not written), and the
 // database is opened anew, with growing pauses, until that works. The ends are then read from the disk again.
 //
+// # What is on the disk
+//
+// Pebble's files (key space: keys.go, records: codec.go), FORMAT with the version of all this, ENDS with a lower bound of
+// the partitions' ends from the last clean close, by which a start notices that acknowledged records are gone (ends.go), LOCK.
+// Compacted topics are compacted while they are written (compact.go).
+//
 // # What errors mean
 //
 // ErrFailed: the append was not written, the log tries to come back by itself. ErrOutcomeUnknown: the record may or may not

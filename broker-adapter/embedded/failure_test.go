@@ -118,7 +118,7 @@ func appendUntilBack(t *testing.T, log *Log, turned *clock.Manual) broker.Append
 // load. Whatever was acknowledged must be there, before and after a power cut that loses all that was not synced.
 func TestDiskFailsAnywhere(t *testing.T) {
 	for _, err := range []error{syscall.ENOSPC, syscall.EIO} {
-		for seed := range uint64(20) {
+		for seed := range *seeds {
 			t.Run(fmt.Sprintf("%v/seed=%d", err, seed), func(t *testing.T) {
 				t.Parallel()
 				failAnywhere(t, err, seed)

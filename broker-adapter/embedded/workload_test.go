@@ -3,6 +3,7 @@ package embedded
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -11,6 +12,9 @@ import (
 
 	broker "github.com/millrace-io/millrace/broker-adapter"
 )
+
+// seeds is how many seeds each randomised test runs; nightly runs raise it. The seed is part of each test's name.
+var seeds = flag.Uint64("seeds", 4, "seeds per randomised test")
 
 const (
 	testTopic      = "orders"

@@ -109,7 +109,11 @@ func (b *bench) startMillrace(ctx context.Context, name string, args ...string) 
 	}
 	public, admin := freePort(), freePort()
 	args = append(args, "--listen", public, "--admin", admin, "--data", filepath.Join(b.dir, name), "--log-level", "warn")
-	return start(ctx, b.dir, public, answers("http://"+admin+"/readyz"), b.millrace, args...)
+	p, err := start(ctx, b.dir, public, answers("http://"+admin+"/readyz"), b.millrace, args...)
+	if p != nil {
+		p.admin = admin
+	}
+	return p, err
 }
 
 // key chooses the entity of a call.

@@ -43,7 +43,7 @@ func main() {
 	flag.DurationVar(&o.warm, "warm", time.Second, "warm-up of a round")
 	flag.DurationVar(&o.length, "length", 3*time.Second, "length of a round")
 	flag.StringVar(&o.only, "only", "", "only loads whose name contains one of these words, comma separated")
-	flag.StringVar(&o.parts, "parts", "load,size,rebuild", "parts to run: load, size (memory and flatness to a million entities), rebuild")
+	flag.StringVar(&o.parts, "parts", "load,size", "parts to run: load; size (flatness, memory and rebuild with a million entities)")
 	flag.StringVar(&o.brokers, "brokers", "", "also measure on Kafka at these brokers")
 	flag.StringVar(&o.json, "json", "", "also write the figures to this file, as JSON")
 	flag.StringVar(&o.dir, "dir", "", "directory for data; a temporary one by default: it decides which disk is measured")
@@ -82,7 +82,7 @@ func run(ctx context.Context, o options) error {
 	for _, part := range []struct {
 		name string
 		run  func(context.Context) error
-	}{{"load", b.load}, {"size", b.size}, {"rebuild", b.rebuild}} {
+	}{{"load", b.load}, {"size", b.size}} {
 		if slices.Contains(parts, part.name) {
 			if err := part.run(ctx); err != nil {
 				return fmt.Errorf("%s: %w", part.name, err)

@@ -19,7 +19,9 @@ import (
 type process struct {
 	cmd     *exec.Cmd
 	address string
-	log     *os.File
+	// admin is the admin port of a worker.
+	admin string
+	log   *os.File
 }
 
 // usage is what the operating system says of a process.
@@ -139,4 +141,26 @@ func listens(address string) func() bool {
 		_ = conn.Close()
 		return true
 	}
+}
+
+// scrape adds up all samples of one metric.
+func scrape(admin, metric string) (float64, error) {
+	res, err := http.Get("http://" + admin + "/metrics")
+	if err != nil {
+		return 0, err
+	}
+	defer res.Body.Close() //nolint:errcheck // only read
+	var sum float64
+	lines := bufio.NewScanner(res.Body)
+	for lines.Scan() {
+		if !strings.HasPrefix(lines.Text(), metric+"{") {
+			continue
+		}
+		v, err := strconv.ParseFloat(lines.Text()[strings.LastIndexByte(lines.Text(), ' ')+1:], 64)
+		if err != nil {
+			return 0, fmt.Errorf("metric line %q: %w", lines.Text(), err)
+		}
+		sum += v
+	}
+	return sum, lines.Err()
 }

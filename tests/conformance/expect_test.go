@@ -18,6 +18,7 @@ import (
 	"github.com/millrace-io/millrace/proto/gen/cloudstate/eventsourced"
 	"github.com/millrace-io/millrace/proto/gen/cloudstate/valueentity"
 	"github.com/millrace-io/millrace/tests/conformance/interceptor"
+	"github.com/millrace-io/millrace/tests/e2e/harness"
 )
 
 // quietTime is how long a case is watched for calls that nobody asked for, after it ended.
@@ -42,7 +43,7 @@ type exchange struct {
 // next waits for the next intercepted call of a method.
 func (s *subject) next(t *testing.T, method string) *exchange {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), harness.Patience)
 	defer cancel()
 	call, err := s.trace.Next(ctx, method)
 	if err != nil {
@@ -54,7 +55,7 @@ func (s *subject) next(t *testing.T, method string) *exchange {
 // message waits for the next message of a direction.
 func (x *exchange) message(t *testing.T, flow *interceptor.Flow) proto.Message {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), harness.Patience)
 	defer cancel()
 	message, err := flow.Next(ctx)
 	if err != nil {
@@ -111,7 +112,7 @@ func (x *exchange) isCut(t *testing.T) {
 
 func (x *exchange) end(t *testing.T, flow *interceptor.Flow) error {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), harness.Patience)
 	defer cancel()
 	cause, err := flow.End(ctx)
 	if err != nil {

@@ -22,27 +22,24 @@ import (
 // discoveredWithin is how soon after the function's port opened discovery must have come, as in Cloudstate's own tests.
 const discoveredWithin = 3 * time.Second
 
-// pollPause lies between two looks at something that can only be looked at.
-const pollPause = 10 * time.Millisecond
-
 // TestDiscoveryIsRetriedWhileThePortIsClosedAndComesOnce starts millrace first, waits until it has found nobody, and opens
 // the port then.
 func TestDiscoveryIsRetriedWhileThePortIsClosedAndComesOnce(t *testing.T) {
 	f := functions()[0]
 	address := harness.FreeAddress(t)
 	n := startNode(t, address, nil)
-	await(t, "an attempt that found nobody", func() bool {
+	harness.Await(t, "an attempt that found nobody", func() bool {
 		err := n.NotReady()
 		return err != nil && strings.Contains(err.Error(), "refused")
 	})
-	trace := interceptAt(t, serveFunction(t, f.register), listen(t, address))
+	trace := interceptAt(t, serveFunction(t, f), address)
 	opened := time.Now()
 	s := &subject{function: f, trace: trace}
 	s.next(t, cloudstate.EntityDiscovery_Discover_FullMethodName)
 	if took := time.Since(opened); took > discoveredWithin {
 		t.Errorf("discovery came %v after the port was opened, want at most %v", took, discoveredWithin)
 	}
-	awaitReady(t, n)
+	harness.AwaitReady(t, n)
 	s.public = n.Status(t.Context()).GetPublicAddress()
 	s.connect(t)
 	s.quiet(t)
@@ -126,9 +123,9 @@ func TestPassivationWaitsForTheFunctionToEnd(t *testing.T) {
 	s := newSubject(t, slow.function(), inProcess, nil)
 	got, err := esmodel.NewEventSourcedConfiguredClient(s.conn).Call(t.Context(), &esmodel.Request{Id: "slow"})
 	answered(t, got, err, &esmodel.Response{})
-	receive(t, slow.halfClosed)
+	harness.Receive(t, slow.halfClosed)
 	close(slow.release)
-	if err := receive(t, slow.ended); err != nil {
+	if err := harness.Receive(t, slow.ended); err != nil {
 		t.Errorf("the stream was cut before the function ended it: %v", err)
 	}
 	x := s.next(t, eventsourced.EventSourced_Handle_FullMethodName)
@@ -179,9 +176,9 @@ func TestQueuedCommandsKeepTheirOrderOverARestart(t *testing.T) {
 		byhand.RegisterDiscovery(s)
 		eventsourced.RegisterEventSourcedServer(s, held)
 	}}
-	trace := intercept(t, serveFunction(t, f.register))
+	trace := intercept(t, serveFunction(t, f))
 	n := startNode(t, trace.Addr(), nil)
-	awaitReady(t, n)
+	harness.AwaitReady(t, n)
 	s := &subject{function: f, trace: trace, public: n.Status(t.Context()).GetPublicAddress()}
 	s.connect(t)
 	s.next(t, cloudstate.EntityDiscovery_Discover_FullMethodName)
@@ -196,15 +193,15 @@ func TestQueuedCommandsKeepTheirOrderOverARestart(t *testing.T) {
 		return ended
 	}
 	calls := []<-chan error{call("1")}
-	receive(t, held.arrived)
+	harness.Receive(t, held.arrived)
 	for _, message := range []string{"2", "3"} {
 		calls = append(calls, call(message))
-		await(t, "the command to wait in its partition", func() bool { return waiting(t, n) == int64(len(calls)) })
+		harness.Await(t, "the command to wait in its partition", func() bool { return waiting(t, n) == int64(len(calls)) })
 	}
 	close(held.release)
-	refused(t, receive(t, calls[0]), "again")
+	refused(t, harness.Receive(t, calls[0]), "again")
 	for _, ended := range calls[1:] {
-		if err := receive(t, ended); err != nil {
+		if err := harness.Receive(t, ended); err != nil {
 			t.Errorf("a command that waited: %v", err)
 		}
 	}
@@ -260,32 +257,4 @@ func waiting(t *testing.T, n *node.Node) int64 {
 		sum += p.GetWaitingCommands()
 	}
 	return sum
-}
-
-// await looks at a condition again and again until it holds.
-func await(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	deadline := time.NewTimer(patience)
-	defer deadline.Stop()
-	again := time.NewTicker(pollPause)
-	defer again.Stop()
-	for !holds() {
-		select {
-		case <-again.C:
-		case <-deadline.C:
-			t.Fatalf("waited %v for %s", patience, what)
-		}
-	}
-}
-
-// receive waits for a signal.
-func receive[T any](t *testing.T, signal <-chan T) T {
-	t.Helper()
-	select {
-	case v := <-signal:
-		return v
-	case <-time.After(patience):
-		t.Fatalf("no signal within %v", patience)
-		panic("unreachable")
-	}
 }

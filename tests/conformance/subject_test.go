@@ -1,16 +1,12 @@
 package conformance_test
 
 import (
-	"context"
 	"fmt"
-	"net"
+	"maps"
 	"net/http"
-	"sync"
 	"testing"
-	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/millrace-io/millrace/internal/node"
 	"github.com/millrace-io/millrace/proto/gen/cloudstate"
@@ -20,9 +16,6 @@ import (
 	"github.com/millrace-io/millrace/tests/conformance/interceptor"
 	"github.com/millrace-io/millrace/tests/e2e/harness"
 )
-
-// patience is how long a test waits for what must happen, on a busy machine with the race detector.
-const patience = 20 * time.Second
 
 // function is a user function under the cases.
 type function struct {
@@ -61,7 +54,7 @@ type host struct {
 var (
 	inProcess = host{"in process", func(t *testing.T, function string, settings map[string]string) string { //nolint:gochecknoglobals // a constant
 		n := startNode(t, function, settings)
-		awaitReady(t, n)
+		harness.AwaitReady(t, n)
 		return n.Status(t.Context()).GetPublicAddress()
 	}}
 	asBinary = host{"as a binary", func(t *testing.T, function string, settings map[string]string) string { //nolint:gochecknoglobals // a constant
@@ -73,40 +66,12 @@ var (
 	}}
 )
 
-// startNode starts an ephemeral node in this process, which ends with the test.
+// startNode starts an ephemeral node before the function at an address.
 func startNode(t *testing.T, function string, settings map[string]string) *node.Node {
 	t.Helper()
-	flags := map[string]string{"listen": "127.0.0.1:0", "admin": "127.0.0.1:0", "ephemeral": "true", "function": function}
-	for name, value := range settings {
-		flags[name] = value
-	}
-	noEnvironment := func(string) (string, bool) { return "", false }
-	config, _, err := node.Load(node.Sources{Flags: flags, Env: noEnvironment})
-	if err != nil {
-		t.Fatal(err)
-	}
-	n, err := node.Start(context.WithoutCancel(t.Context()), node.Options{Config: config, Version: "test"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		n.Stop()
-		if err := n.Wait(); err != nil {
-			t.Errorf("the node ended with %v", err)
-		}
-	})
-	return n
-}
-
-func awaitReady(t *testing.T, n *node.Node) {
-	t.Helper()
-	select {
-	case <-n.Ready():
-	case <-n.Done():
-		t.Fatal("the node ended before it was ready")
-	case <-time.After(patience):
-		t.Fatalf("the node is not ready: %v", n.NotReady())
-	}
+	all := map[string]string{"function": function}
+	maps.Copy(all, settings)
+	return harness.StartNode(t, all)
 }
 
 // subject is one millrace before one function, with a client on one side and an interceptor on the other.
@@ -126,7 +91,7 @@ type subject struct {
 // ends with the test.
 func newSubject(t *testing.T, f function, h host, settings map[string]string) *subject {
 	t.Helper()
-	s := &subject{function: f, trace: intercept(t, serveFunction(t, f.register))}
+	s := &subject{function: f, trace: intercept(t, serveFunction(t, f))}
 	s.public = h.run(t, s.trace.Addr(), settings)
 	s.connect(t)
 	discover := s.next(t, cloudstate.EntityDiscovery_Discover_FullMethodName)
@@ -139,19 +104,10 @@ func newSubject(t *testing.T, f function, h host, settings map[string]string) *s
 // connect makes the two clients of the public port.
 func (s *subject) connect(t *testing.T) {
 	t.Helper()
-	conn, err := grpc.NewClient(s.public, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithNoProxy())
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.conn = conn
+	s.conn = harness.Dial(t, s.public)
 	transport := &http.Transport{}
-	s.web = &http.Client{Transport: transport, Timeout: patience}
-	t.Cleanup(func() {
-		transport.CloseIdleConnections()
-		if err := conn.Close(); err != nil {
-			t.Errorf("close the client: %v", err)
-		}
-	})
+	s.web = &http.Client{Transport: transport, Timeout: harness.Patience}
+	t.Cleanup(transport.CloseIdleConnections)
 }
 
 // entity returns an id that no other case has.
@@ -161,47 +117,28 @@ func (s *subject) entity() string {
 }
 
 // serveFunction serves a user function until the test ends and returns its address.
-func serveFunction(t *testing.T, register func(testing.TB, *grpc.Server)) string {
+func serveFunction(t *testing.T, f function) string {
 	t.Helper()
-	server := grpc.NewServer(grpc.WaitForHandlers(true))
-	register(t, server)
-	l := listen(t, "127.0.0.1:0")
-	var serving sync.WaitGroup
-	serving.Go(func() { _ = server.Serve(l) }) // ends with Stop; waited for below
-	t.Cleanup(func() {
-		server.Stop()
-		serving.Wait()
-	})
-	return l.Addr().String()
+	return harness.ServeFunction(t, func(s *grpc.Server) { f.register(t, s) }).Address()
 }
 
 // intercept puts an interceptor before the function at an address, until the test ends.
 func intercept(t *testing.T, function string) *interceptor.Interceptor {
 	t.Helper()
-	return interceptAt(t, function, listen(t, "127.0.0.1:0"))
+	return interceptAt(t, function, "127.0.0.1:0")
 }
 
-func interceptAt(t *testing.T, function string, l net.Listener) *interceptor.Interceptor {
+func interceptAt(t *testing.T, function, address string) *interceptor.Interceptor {
 	t.Helper()
 	i, err := interceptor.New(function)
 	if err != nil {
 		t.Fatal(err)
 	}
-	i.Serve(l)
+	i.Serve(harness.Listen(t, address))
 	t.Cleanup(func() {
 		if err := i.Close(); err != nil {
 			t.Errorf("close the interceptor: %v", err)
 		}
 	})
 	return i
-}
-
-func listen(t *testing.T, address string) net.Listener {
-	t.Helper()
-	var config net.ListenConfig
-	l, err := config.Listen(t.Context(), "tcp", address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return l
 }

@@ -22,6 +22,9 @@ const (
 	ShoppingCart = "examples/shoppingcart"
 )
 
+// raceVariable, set to 1, builds the programs with the race detector: slower, and a race ends the process that has it.
+const raceVariable = "MILLRACE_E2E_RACE"
+
 // builds are the programs that this test program has built.
 var builds = struct { //nolint:gochecknoglobals // one cache for all tests of a program; Main empties it
 	mu   sync.Mutex
@@ -39,8 +42,8 @@ func Main(m *testing.M) {
 	}))
 }
 
-// Build compiles a program, with the race detector if the tests have it, and returns its path. It is compiled once for each
-// test program, which must have Main as its TestMain.
+// Build compiles a program and returns its path. It is compiled once for each test program, which must have Main as its
+// TestMain.
 func Build(t testing.TB, program string) string {
 	t.Helper()
 	builds.mu.Lock()
@@ -66,7 +69,7 @@ func Build(t testing.TB, program string) string {
 
 func compile(program, out string) error {
 	args := []string{"build", "-o", out}
-	if raceDetector {
+	if os.Getenv(raceVariable) == "1" {
 		args = append(args, "-race")
 	}
 	cmd := exec.Command("go", append(args, module+"/"+program)...) //nolint:gosec,noctx // our own program; a build is not cut off with the first test that wants it

@@ -1,4 +1,4 @@
-package millrace
+package inprocess
 
 import (
 	"context"
@@ -10,15 +10,14 @@ import (
 	"github.com/millrace-io/millrace/sdk"
 )
 
-// function is the one adapter by which services of package sdk run in the worker's own process. The two sides speak the
-// same words in different types, because neither may import the other.
+// function is services of package sdk as a host.Local.
 type function struct {
 	spec     *cloudstate.EntitySpec
 	services map[string]*sdk.Service
 }
 
-// newFunction checks the services and returns them as one function.
-func newFunction(services []*sdk.Service) (host.Local, error) {
+// New checks the services and returns them as one function. Its error names everything that is wrong with them.
+func New(services ...*sdk.Service) (host.Local, error) {
 	spec, err := sdk.EntitySpec(services...)
 	if err != nil {
 		return nil, err

@@ -1,0 +1,33 @@
+package harness
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+// Result is how a command ended.
+type Result struct {
+	Code           int
+	Stdout, Stderr string
+}
+
+// Run runs a command of millrace that ends by itself, in an empty directory, and returns how it ended.
+func Run(t testing.TB, args ...string) Result {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), readyTimeout)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, Build(t, Millrace), args...) //nolint:gosec // our own program
+	var stdout, stderr strings.Builder
+	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = t.TempDir(), environment(nil), &stdout, &stderr
+	cmd.SysProcAttr = attributes()
+	err := cmd.Run()
+	result := Result{Code: cmd.ProcessState.ExitCode(), Stdout: stdout.String(), Stderr: stderr.String()}
+	if _, exited := errors.AsType[*exec.ExitError](err); err != nil && (!exited || ctx.Err() != nil) {
+		t.Fatal(fmt.Errorf("run %v: %w\n%s%s", args, errors.Join(err, ctx.Err()), result.Stdout, result.Stderr))
+	}
+	return result
+}
