@@ -556,8 +556,8 @@ func (c *core) GapRead(incarnation uint64, gap []GapRecord, err error) {
 
 // ApplyFailed says that the store did not take a committed batch. The log has it: nothing is lost, and nothing is known to
 // the callers.
-func (c *core) ApplyFailed(incarnation uint64, why error) {
-	if incarnation == c.incarnation {
+func (c *core) ApplyFailed(why error) {
+	if c.state == Active || c.state == Suspect || c.state == Draining {
 		c.fence("the store did not take a commit: "+why.Error(), false)
 	}
 }

@@ -3,6 +3,7 @@ package partitions
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -96,6 +97,7 @@ func (p *Partition) run(ctx context.Context) {
 		p.advance()
 		for i := range inputs {
 			p.take(&inputs[i])
+			p.perform(ctx) // at once: the next input may be a command whose id stands in what was just committed
 		}
 		clear(inputs)
 		p.core.Flush()
@@ -165,6 +167,7 @@ func (p *Partition) take(in *input) {
 	case inReadBack:
 		p.fold = in.fold
 		p.setLogTime()
+		p.lookupWaiting()
 		c.ReadBack(in.incarnation, in.owner, in.next)
 	case inSubmitted:
 		p.stats.commands.Add(1)
@@ -212,10 +215,23 @@ func (p *Partition) lookup(call *Call) bool {
 	return err == nil
 }
 
-// perform does what the core asks for, until it asks for nothing more.
+// lookupWaiting asks about the calls that came before the partition was active once more: only now the store has everything
+// that the log has, and a command that is sent again after a crash may be in what was read since.
+func (p *Partition) lookupWaiting() {
+	p.core.waiting = slices.DeleteFunc(p.core.waiting, func(call *Call) bool { return !p.lookup(call) })
+}
+
+// perform does what the core asks for, until it asks for nothing more. Whatever changes the store comes first, as one
+// commit for all batches that were acknowledged by now: what follows may read the store, and nothing else depends on the
+// order between them.
 func (p *Partition) perform(ctx context.Context) {
-	for i := 0; i < len(p.core.effects); i++ {
-		p.do(ctx, p.core.effects[i])
+	for done := 0; done < len(p.core.effects); {
+		fresh := p.core.effects[done:]
+		p.settle(fresh)
+		for i := range fresh {
+			p.do(ctx, fresh[i])
+		}
+		done += len(fresh)
 	}
 	clear(p.core.effects)
 	p.core.effects = p.core.effects[:0]
@@ -251,16 +267,13 @@ func (p *Partition) do(ctx context.Context, e effect) {
 		})
 	case doAppend:
 		p.send(e.batch, inAcked)
-	case doCommit:
-		p.commit(e.batch)
+	case doCommit, doSkip: // settle has done it
 	case doAnswer:
 		p.answer(e.call)
 	case doReadGap:
 		from, incarnation := p.core.next, p.core.incarnation
 		p.alarm("records of others stand where own ones were expected")
 		p.background(func() { p.readGap(ctx, incarnation, from, e.offset) })
-	case doSkip:
-		p.skip(e.gap)
 	case doReleased:
 		for _, done := range p.released {
 			if done != nil {
@@ -329,26 +342,43 @@ func (b *batch) encode() {
 	}
 }
 
-// commit applies an acknowledged batch and lets its answers out. The store is a cache of the log: what it cannot take is
-// not lost, and is not answered.
-func (p *Partition) commit(b *batch) {
-	if b.incarnation != p.core.incarnation {
-		p.unsettled(b, "an earlier commit was not applied")
+// settle applies the acknowledged batches among the effects, all in one commit, and lets their answers out. The store is a
+// cache of the log: what it cannot take is not lost, and is not answered.
+func (p *Partition) settle(effects []effect) {
+	var err error
+	commits := 0
+	for i := range effects {
+		switch e := &effects[i]; e.kind {
+		case doSkip:
+			p.skip(e.gap)
+		case doCommit:
+			commits++
+			if err == nil {
+				err = p.apply(e.batch)
+			}
+		default:
+		}
+	}
+	if commits == 0 {
 		return
 	}
-	if err := p.apply(b); err != nil {
+	if err == nil {
+		err = p.commit()
+	}
+	if err != nil {
+		_ = p.rows.Close() // what is in it is folded again from the log
+		p.rows = nil
 		p.failed(err)
-		p.core.ApplyFailed(b.incarnation, err)
-		p.unsettled(b, err.Error())
-		return
+		p.core.ApplyFailed(err)
 	}
-	p.stats.records.Add(uint64(len(b.entries)))
-	for _, call := range b.calls {
-		p.answer(call)
+	for i := range effects {
+		if effects[i].kind == doCommit {
+			p.release(effects[i].batch, err)
+		}
 	}
-	p.core.Recycle(b)
 }
 
+// apply folds an acknowledged batch into rows that are not committed yet.
 func (p *Partition) apply(b *batch) error {
 	if p.rows == nil {
 		p.rows = p.store.NewBatch()
@@ -358,10 +388,27 @@ func (p *Partition) apply(b *batch) error {
 			return err
 		}
 	}
+	return nil
+}
+
+func (p *Partition) commit() error {
 	if err := p.fold.WriteMeta(p.rows); err != nil {
 		return err
 	}
 	return p.rows.Commit()
+}
+
+// release answers the calls of a batch that was applied, or was not.
+func (p *Partition) release(b *batch, err error) {
+	if err != nil {
+		p.unsettled(b, err.Error())
+		return
+	}
+	p.stats.records.Add(uint64(len(b.entries)))
+	for _, call := range b.calls {
+		p.answer(call)
+	}
+	p.core.Recycle(b)
 }
 
 func (p *Partition) unsettled(b *batch, why string) {

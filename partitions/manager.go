@@ -47,6 +47,11 @@ func NewManager(o Options) *Manager {
 		o.Clock = clock.Wall{}
 	}
 	set(&o.Rebuilds, 2)
+	if o.Log.SingleProcess() {
+		// A log in this process costs by sync, whatever is in it: a batch that waits for the one before would miss a sync.
+		set(&o.Limits.FillBytes, 1)
+		set(&o.Limits.Inflight, 64)
+	}
 	o.Limits = o.Limits.WithDefaults()
 	m := &Manager{options: o}
 	rebuilds := make(chan struct{}, o.Rebuilds)

@@ -2,6 +2,8 @@ package partitions
 
 import (
 	"errors"
+	"runtime"
+	"strconv"
 	"testing"
 	"time"
 
@@ -189,6 +191,48 @@ func TestALateArrivalOfALostAppendCounts(t *testing.T) {
 	f.world.Deliver(f.op(1).ID)
 	f.await(Active)
 	f.want(f.submit(command("a", "read")), "late")
+}
+
+// TestACommandIsLookedUpWhenTheLogWasRead: a command that is sent again under its id while the partition catches up is found
+// in what is read meanwhile.
+func TestACommandIsLookedUpWhenTheLogWasRead(t *testing.T) {
+	f := start(t, setup{world: simlog.Options{Manual: true, SingleProcess: true}})
+	f.activate()
+	caller := f.later(withID(command("a", "add late"), "id"))
+	op := f.op(1)
+	f.world.Apply(op.ID)
+	f.world.Fail(op.ID, errLog)
+	f.wantError(f.receive(caller), entities.LostOutcome, entities.Unknown)
+	f.await(CatchingUp)
+	again := f.later(withID(command("a", "add late"), "id"))
+	for f.p.stats.commands.Load() < 2 {
+		runtime.Gosched() // until the loop has it
+	}
+	f.clock.Advance(time.Second)
+	f.world.Deliver(f.op(1).ID)
+	a := f.receive(again)
+	f.want(a, "late")
+	if !a.done.Repeated {
+		t.Error("the command ran a second time")
+	}
+	f.want(f.submit(command("a", "read")), "late")
+}
+
+// TestACommandIsLookedUpBehindItsCommit: a command that is sent again under its id at the moment in which the log
+// acknowledges the first is in the queue of the partition, in the store, or in between.
+func TestACommandIsLookedUpBehindItsCommit(t *testing.T) {
+	f := start(t, setup{world: alone})
+	f.await(Active)
+	for i := range 300 {
+		id := strconv.Itoa(i)
+		var answers []<-chan answer
+		for range 8 {
+			answers = append(answers, f.later(withID(command(id, "add x"), id)))
+		}
+		for _, a := range answers {
+			f.want(f.receive(a), "x")
+		}
+	}
 }
 
 // TestSilenceOfTheLogEndsTheOwnership: the watchdog of rule 4.

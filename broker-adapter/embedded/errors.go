@@ -21,7 +21,7 @@ var (
 	// ErrCorrupt: what was read is not what was written.
 	ErrCorrupt = errors.New("log is damaged")
 	// ErrFailed: the log cannot be written at present and tries to come back by itself. Nothing of this append was written.
-	ErrFailed = errors.New("log cannot be written at present")
+	ErrFailed = fmt.Errorf("log cannot be written at present: %w", broker.ErrNotWritten)
 	// ErrOutcomeUnknown: writing ended in an error; the records may or may not be there when the log is back.
 	ErrOutcomeUnknown = errors.New("outcome of the append is unknown")
 )
