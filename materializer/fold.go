@@ -172,16 +172,9 @@ func (f *Fold) write(rows Rows, e *Entry) error {
 	case record.State:
 		f.counts.Events++
 		head.Kind = entities.Value
-		f.value = appendContent(f.value[:0], 0, payload)
-		if err := rows.Put(append(prefix, entityState), f.value); err != nil {
-			return err
-		}
 	case record.Delete:
 		f.counts.Events++
 		head.Kind, head.Deleted = entities.Value, true
-		if err := rows.Delete(append(prefix, entityState)); err != nil {
-			return err
-		}
 	default:
 		return fmt.Errorf("%w: offset %d: kind %s is not known to this version: use the version that wrote it, or a newer one", ErrUnfoldable, e.Offset, env.Kind)
 	}
@@ -189,6 +182,9 @@ func (f *Fold) write(rows Rows, e *Entry) error {
 		return err
 	}
 	f.value = head.append(f.value[:0])
+	if env.Kind == record.State {
+		f.value = appendContent(f.value, 0, payload)
+	}
 	if err := rows.Put(append(prefix, entityHead), f.value); err != nil {
 		return err
 	}

@@ -28,9 +28,10 @@ const (
 
 // The rows of one entity: the byte after its type and id.
 const (
-	// entityHead: kind, last sequence and offset. It exists from the first record on. Since version 1.
+	// entityHead: kind, last sequence and offset; of a value entity also the value. It exists from the first record on. Since
+	// version 1.
 	entityHead = 'h'
-	// entityState: value of a value entity, or snapshot. Since version 1.
+	// entityState: snapshot of an event-sourced entity. Since version 1.
 	entityState = 's'
 	// entityTail: events after the snapshot, by sequence. Since version 1.
 	entityTail = 't'

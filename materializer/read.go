@@ -25,19 +25,27 @@ func (p Partition) Meta() (m Meta, ok bool, err error) {
 
 // Head returns an entity's first row; ok is false for an entity without records.
 func (p Partition) Head(key entities.Key) (h Head, ok bool, err error) {
+	h, _, ok, err = p.head(key)
+	return h, ok, err
+}
+
+func (p Partition) head(key entities.Key) (h Head, content []byte, ok bool, err error) {
 	b, err := p.Rows.Get(append(appendEntity(nil, p.Address, key.Type, key.ID), entityHead))
 	if err != nil || b == nil {
-		return Head{}, false, err
+		return Head{}, nil, false, err
 	}
-	h, err = parseHead(b)
-	return h, err == nil, err
+	h, content, err = parseHead(b)
+	return h, content, err == nil, err
 }
 
 // Load returns everything by which an entity is brought to life. An entity without records is an empty Loaded.
 func (p Partition) Load(key entities.Key) (entities.Loaded, error) {
-	head, known, err := p.Head(key)
+	head, content, known, err := p.head(key)
 	if err != nil || !known {
 		return entities.Loaded{}, err
+	}
+	if head.Kind == entities.Value {
+		return loadValue(key, head, content)
 	}
 	loaded := entities.Loaded{Sequence: head.Sequence}
 	prefix := appendEntity(nil, p.Address, key.Type, key.ID)
@@ -51,12 +59,8 @@ func (p Partition) Load(key entities.Key) (entities.Loaded, error) {
 		if err != nil {
 			return entities.Loaded{}, fmt.Errorf("%s: %w", key, err)
 		}
-		if head.Kind == entities.Value {
-			loaded.Value = &payload
-		} else {
-			covered = sequence
-			loaded.Snapshot = &entities.Snapshot{Sequence: sequence, State: payload}
-		}
+		covered = sequence
+		loaded.Snapshot = &entities.Snapshot{Sequence: sequence, State: payload}
 	}
 	if head.Sequence > covered {
 		loaded.Events = func(yield func(entities.Event) error) error {
@@ -64,6 +68,17 @@ func (p Partition) Load(key entities.Key) (entities.Loaded, error) {
 		}
 	}
 	return loaded, nil
+}
+
+func loadValue(key entities.Key, head Head, content []byte) (entities.Loaded, error) {
+	if head.Deleted {
+		return entities.Loaded{}, nil
+	}
+	_, payload, err := parseContent(content)
+	if err != nil {
+		return entities.Loaded{}, fmt.Errorf("%s: %w", key, err)
+	}
+	return entities.Loaded{Value: &payload}, nil
 }
 
 // events yields the tail rows after covered, and insists on every one of them up to last.

@@ -65,10 +65,11 @@ func (h *Head) append(buf []byte) []byte {
 	return binary.AppendVarint(buf, h.Offset)
 }
 
-func parseHead(b []byte) (Head, error) {
+// parseHead returns what stands behind the head, too: the value of a value entity.
+func parseHead(b []byte) (h Head, content []byte, err error) {
 	d := decoder{rest: b}
-	h := Head{Kind: entities.Kind(d.byte()), Deleted: d.byte() == 1, Sequence: d.uvarint(), Offset: d.varint()}
-	return h, d.error("head row")
+	h = Head{Kind: entities.Kind(d.byte()), Deleted: d.byte() == 1, Sequence: d.uvarint(), Offset: d.varint()}
+	return h, d.rest, d.error("head row")
 }
 
 // appendContent encodes a payload behind the sequence that it stands for.
