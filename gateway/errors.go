@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strings"
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -105,7 +106,7 @@ func asError(err error) *entities.Error {
 
 // statusOf is an error as a gRPC status, with the retry hint as google.rpc.RetryInfo.
 func statusOf(e *entities.Error) *status.Status {
-	st := status.New(verdictOf(e).code, e.Message)
+	st := status.New(verdictOf(e).code, strings.ToValidUTF8(e.Message, "\uFFFD")) // what the caller sent may be quoted in it
 	if e.RetryAfter <= 0 {
 		return st
 	}

@@ -37,11 +37,21 @@ func (s *Server) newGeneration(catalog *discovery.Catalog) (*generation, error) 
 	life, end := context.WithCancel(context.Background())
 	g := &generation{catalog: catalog, conns: newHandoff(), life: life, end: end, drained: make(chan struct{})}
 	if err := s.buildHTTP(g); err != nil {
-		end()
+		g.discard()
 		return nil, err
 	}
-	g.native = s.newGRPC(g)
+	g.native = s.newGRPC(g, grpc.NumStreamWorkers(streamWorkers))
 	return g, nil
+}
+
+// discard ends a generation that never served: its servers have goroutines from the moment when they are made.
+func (g *generation) discard() {
+	g.end()
+	for _, server := range []*grpc.Server{g.native, g.inner} {
+		if server != nil {
+			server.Stop()
+		}
+	}
 }
 
 // buildHTTP makes the part of a generation that is called by way of net/http.

@@ -16,7 +16,9 @@ import (
 	"github.com/millrace-io/millrace/entities/discovery"
 )
 
-// streamWorkers is how many goroutines of a server wait for calls, instead of being made for each.
+// streamWorkers is how many goroutines of the native server wait for calls, instead of being made for each: they find their
+// stack grown, and growing one for each call costs a tenth of the whole call. Beyond so many calls at once the rest gets
+// goroutines of its own.
 const streamWorkers = 256
 
 // newGRPC returns a server for one generation. Its services are dynamic; what a catalog does not name is looked up once
@@ -37,9 +39,6 @@ func (s *Server) newGRPC(g *generation, more ...grpc.ServerOption) *grpc.Server 
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: o.MinPingInterval}),
 		grpc.UnknownServiceHandler(s.serveUnknown),
 		grpc.WaitForHandlers(true),
-		// Handlers that find their stack grown: growing one for each call costs a tenth of the whole call. Beyond so many calls
-		// at once the rest gets goroutines of its own.
-		grpc.NumStreamWorkers(streamWorkers),
 	)...)
 	if g.catalog != nil {
 		for _, service := range g.catalog.Services() {

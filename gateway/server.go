@@ -109,7 +109,7 @@ func (s *Server) SetCatalog(catalog *discovery.Catalog) error {
 	}
 	before := s.current.Load()
 	if !s.whileOpen(func() { s.publish(before, g) }) {
-		g.end()
+		g.discard()
 	}
 	return nil
 }
