@@ -50,14 +50,14 @@ func NewManager(o Options) *Manager {
 	if o.Log.SingleProcess() {
 		// A log in this process costs by sync, whatever is in it: a batch that waits for the one before would miss a sync.
 		set(&o.Limits.FillBytes, 1)
-		set(&o.Limits.Inflight, 64)
+		set(&o.Limits.Inflight, 2)
 	}
 	o.Limits = o.Limits.WithDefaults()
 	m := &Manager{options: o}
 	rebuilds := make(chan struct{}, o.Rebuilds)
 	for id := range o.Topic.Partitions {
 		p := &Partition{
-			id: id, address: materializer.Address{Generation: 1, Partition: uint16(id)}, //nolint:gosec // at most 4096
+			id: id, address: materializer.Address{Generation: 1, Partition: uint16(id)}, // at most 4096
 			journal: broker.Partition{Topic: o.Topic.Name, ID: id}, topicID: o.Topic.ID,
 			log: o.Log, store: o.Store, functions: o.Functions, limits: o.Limits, hooks: o.Hooks, clock: o.Clock,
 			rebuilds: rebuilds, stopReading: func() {},

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -25,14 +26,14 @@ and PORT and must serve there (--function).`,
 		RunE: func(cmd *cobra.Command, command []string) error {
 			local := p.Local
 			switch {
-			case local != nil && len(command) > 0:
-				return usagef("this program hosts its own functions: it cannot start %q beside them", command[0])
 			case len(command) > 0 && cmd.ArgsLenAtDash() != 0:
 				return usagef("unknown argument %q: put the function's command behind --, as in `dev -- %s`", command[0], command[0])
+			case local != nil && len(command) > 0:
+				return usagef("this program hosts its own functions: it cannot start %q beside them", command[0])
 			case local == nil && len(command) == 0:
 				local = p.Examples
 			}
-			return serve(cmd, node.Options{Local: local, Command: command})
+			return p.serve(cmd, node.Options{Local: local, Command: command})
 		},
 	}
 	addSettings(cmd.Flags())
@@ -47,59 +48,74 @@ func (p Program) run() *cobra.Command {
 		Long: `Run a worker beside the user function at --function (or USER_FUNCTION_HOST and USER_FUNCTION_PORT).
 
 With --brokers the log is Kafka or Redpanda; without, it is the embedded one in --data. Ports are on loopback and in
-plaintext unless told otherwise.`,
+plaintext unless told otherwise. With --create-topics=false it prints the commands that create missing topics, and stops.`,
 		Example: "  millrace run --brokers 127.0.0.1:9092\n  millrace run --data /var/lib/millrace --function 127.0.0.1:8080",
-		Args:    cobra.NoArgs,
+		Args:    exactly(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return serve(cmd, node.Options{Local: p.Local})
+			return p.serve(cmd, node.Options{Local: p.Local})
 		},
 	}
 	addSettings(cmd.Flags())
 	return cmd
 }
 
-// serve runs a node until the process is asked to stop.
-func serve(cmd *cobra.Command, o node.Options) error {
+// errInsisted is the end of a process that was not allowed to end in order.
+var errInsisted = errors.New("ended at once: calls were cut off; what was answered is in the log")
+
+// serve runs a node until the process is asked to stop, and then until it has ended in order, or the user insists.
+func (p Program) serve(cmd *cobra.Command, o node.Options) error {
 	c, origin, err := loadSettings(cmd)
 	if err != nil {
 		return err
 	}
+	tune(c)
 	o.Config, o.Version = c, Version()
 	o.PartitionsGiven = origin["partitions"] != "default"
 	o.Logger = slog.New(logHandler(cmd.ErrOrStderr(), c))
 	progress := newProgress(cmd.ErrOrStderr(), o.Logger)
 	o.OnProgress = progress.report
 	n, err := node.Start(cmd.Context(), o)
+	if missing, ok := errors.AsType[*node.MissingTopicError](err); ok {
+		fmt.Fprintln(cmd.OutOrStdout(), missing.Command)
+	}
 	if err != nil {
 		return err
 	}
-	announce(cmd.Context(), cmd.OutOrStdout(), cmd.Name(), n)
-	progress.end()
+	announce(cmd.Context(), cmd.OutOrStdout(), cmd.Name(), n, progress.end)
 	<-n.Done()
-	fmt.Fprintln(cmd.ErrOrStderr(), "stopping: waiting for calls to end")
-	if err := n.Wait(); err != nil && context.Cause(cmd.Context()) == nil {
+	fmt.Fprintln(cmd.ErrOrStderr(), "stopping: waiting for calls to end; interrupt again to end at once")
+	ended := make(chan error, 1)
+	go func() { ended <- n.Wait() }() // ends with the node, or with the process when the user insists
+	select {
+	case err := <-ended:
 		return err
+	case <-p.insisted:
+		n.Abandon()
+		return errInsisted
 	}
-	return nil
 }
 
-// announce prints the banner as soon as it is true.
-func announce(ctx context.Context, w io.Writer, command string, n *node.Node) {
+// announce prints the banner as it becomes true. settled is called when no catch-up is going on any more.
+func announce(ctx context.Context, w io.Writer, command string, n *node.Node, settled func()) {
+	defer settled()
+	b := &banner{w: w, command: command, node: n}
 	select {
-	case <-n.Ready():
-		banner(ctx, w, command, n)
 	case <-n.Done():
+		return
+	case <-n.Ready():
 	case <-n.Waiting():
-		// The function is not there yet: say what is, and what is waited for.
-		banner(ctx, w, command, n)
+		settled()
+		b.place(ctx)
 		fmt.Fprintf(w, "\n%v\n", n.NotReady())
 		select {
-		case <-n.Ready():
-			fmt.Fprintln(w, "ready")
-			banner(ctx, w, command, n)
 		case <-n.Done():
+			return
+		case <-n.Ready():
 		}
 	}
+	settled()
+	b.place(ctx)
+	b.services(ctx)
 }
 
 func logHandler(w io.Writer, c *node.Config) slog.Handler {

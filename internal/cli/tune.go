@@ -1,0 +1,24 @@
+package cli
+
+import (
+	"os"
+	"runtime"
+	"runtime/debug"
+
+	"github.com/millrace-io/millrace/internal/node"
+)
+
+// waitingThreads is how many threads may wait for the disk without holding up the others: a goroutine that syncs the log
+// keeps its processor for a while, and on two cores that is half of them (docs/performance.md has the figures).
+const waitingThreads = 2
+
+// tune sets the Go runtime for a worker, unless the environment says otherwise. What lives on the heap is small, since
+// caches and memtables lie outside of it, so that collecting rarely costs little memory.
+func tune(c *node.Config) {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(c.GCPercent)
+	}
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + waitingThreads)
+	}
+}
