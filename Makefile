@@ -57,7 +57,7 @@ clean: ## remove what building and running leave behind; data in .millrace too
 test-checked: ## everything with the assertions of internal/invariant switched on
 	go test -tags checked -timeout $(TIMEOUT) ./...
 
-teeth: ## break three safety lines on purpose, one by one, and show the test that notices
+teeth: ## break the safety lines on purpose, one by one, and show the test that notices
 	@.ci/teeth
 
 stress: ## one test many times: PKG=./partitions RUN=TestContiguity COUNT=100

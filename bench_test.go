@@ -78,7 +78,7 @@ func increments(b *testing.B, address string) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		defer conn.Close() //nolint:errcheck // the end of the benchmark
+		defer conn.Close()
 		clients = append(clients, counterv1.NewCounterServiceClient(conn))
 	}
 	var next atomic.Int64

@@ -84,7 +84,7 @@ func (w *writer) fold(how func(context.Context, *materializer.Follower, int64) e
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	defer reader.Close() //nolint:errcheck // only read
+	defer reader.Close()
 	if err := how(w.t.Context(), materializer.NewFollower(reader, store, fold), w.end()); err != nil {
 		w.t.Fatal(err)
 	}
@@ -183,7 +183,7 @@ func TestFoldByExample(t *testing.T) {
 func TestEveryWayOfFoldingIsTheSame(t *testing.T) {
 	for seed := range uint64(30) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
-			rnd := rand.New(rand.NewPCG(seed, 1)) //nolint:gosec // a test
+			rnd := rand.New(rand.NewPCG(seed, 1))
 			w := newWriter(t)
 			randomLog(w, rnd, 600)
 			store, _ := w.fold(batched)
@@ -219,7 +219,7 @@ func (w *writer) resume(store materializer.Store, until int64) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	defer reader.Close() //nolint:errcheck // only read
+	defer reader.Close()
 	fold := materializer.NewFold(address, "topic", meta)
 	if err := materializer.NewFollower(reader, store, fold).CatchUp(w.t.Context(), until, nil); err != nil {
 		w.t.Fatal(err)
@@ -285,7 +285,7 @@ func TestUnknownKindsStopTheFold(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer reader.Close() //nolint:errcheck // only read
+	defer reader.Close()
 	err = materializer.NewFollower(reader, store, fold).CatchUp(t.Context(), w.end(), nil)
 	if !errors.Is(err, materializer.ErrUnfoldable) || !bytes.Contains([]byte(err.Error()), []byte("offset 1")) {
 		t.Errorf("error %v; want one that names offset 1", err)

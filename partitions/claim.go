@@ -203,7 +203,7 @@ func (c *core) Lost() {
 		return
 	}
 	c.assigned = false
-	c.fence("another worker owns it", false)
+	c.fence("the log took it away from this worker", false)
 }
 
 // Halt stops the partition until an operator looks at it: going on would hide that acknowledged data is gone.

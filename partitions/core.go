@@ -23,7 +23,7 @@ const (
 	Halted
 )
 
-var stateNames = [...]string{"standby", "catching up", "claiming", "active", "suspect", "draining", "halted"}
+var stateNames = [...]string{"standby", "catching up", "claiming", "active", "suspect", "draining", "halted"} //nolint:gochecknoglobals // a constant table
 
 // String returns the state as shown in status.
 func (s State) String() string { return stateNames[s] }

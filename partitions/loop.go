@@ -96,8 +96,10 @@ func (p *Partition) run(ctx context.Context) {
 		inputs = p.mail.take(inputs)
 		p.advance()
 		for i := range inputs {
+			if inputs[i].kind == inSubmitted && inputs[i].call.cmd.ID != "" {
+				p.perform(ctx) // its id may stand in what was just committed: the store must have that before it is asked
+			}
 			p.take(&inputs[i])
-			p.perform(ctx) // at once: the next input may be a command whose id stands in what was just committed
 		}
 		clear(inputs)
 		p.core.Flush()

@@ -164,7 +164,7 @@ func (c *StreamCommand) SendForward(method string, in proto.Message) error {
 func (c *StreamCommand) SendRefusal(refusal error) error {
 	decision, err := conclude(nil, refusal)
 	if err != nil || decision.Refusal == nil {
-		return fmt.Errorf("cmd.SendRefusal: %v is not a refusal: make one with sdk.Refuse", refusal)
+		return fmt.Errorf("cmd.SendRefusal: %w is not a refusal: make one with sdk.Refuse", refusal)
 	}
 	return c.element(decision)
 }

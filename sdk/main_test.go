@@ -1,7 +1,6 @@
 package sdk_test
 
 import (
-	"io"
 	"log/slog"
 	"testing"
 
@@ -10,6 +9,6 @@ import (
 
 func TestMain(m *testing.M) {
 	// Crashes that tests provoke are logged with their stacks; tests look at results instead.
-	slog.SetDefault(slog.New(slog.NewTextHandler(io.Discard, nil)))
+	slog.SetDefault(slog.New(slog.DiscardHandler))
 	goleak.VerifyTestMain(m)
 }

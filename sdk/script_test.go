@@ -258,6 +258,7 @@ func request(text string) *scriptv1.FlowRequest {
 // The steps of a script.
 
 func emit(text string) *scriptv1.Step { return &scriptv1.Step{Step: &scriptv1.Step_Emit{Emit: text}} }
+
 func update(text string) *scriptv1.Step {
 	return &scriptv1.Step{Step: &scriptv1.Step_Update{Update: text}}
 }
@@ -265,24 +266,31 @@ func remove() *scriptv1.Step { return &scriptv1.Step{Step: &scriptv1.Step_Delete
 func reply(text string) *scriptv1.Step {
 	return &scriptv1.Step{Step: &scriptv1.Step_Reply{Reply: text}}
 }
+
 func forward(text string) *scriptv1.Step {
 	return &scriptv1.Step{Step: &scriptv1.Step_Forward{Forward: text}}
 }
+
 func effect(text string) *scriptv1.Step {
 	return &scriptv1.Step{Step: &scriptv1.Step_Effect{Effect: text}}
 }
+
 func awaited(text string) *scriptv1.Step {
 	return &scriptv1.Step{Step: &scriptv1.Step_SynchronousEffect{SynchronousEffect: text}}
 }
+
 func refuse(text string) *scriptv1.Step {
 	return &scriptv1.Step{Step: &scriptv1.Step_Refuse{Refuse: text}}
 }
+
 func notFound(text string) *scriptv1.Step {
 	return &scriptv1.Step{Step: &scriptv1.Step_NotFound{NotFound: text}}
 }
+
 func crash(text string) *scriptv1.Step {
 	return &scriptv1.Step{Step: &scriptv1.Step_Crash{Crash: text}}
 }
+
 func panics(text string) *scriptv1.Step {
 	return &scriptv1.Step{Step: &scriptv1.Step_Panic{Panic: text}}
 }

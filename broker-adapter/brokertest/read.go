@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"sync"
 
 	broker "github.com/millrace-io/millrace/broker-adapter"
@@ -20,8 +21,11 @@ func testRoundTrip(f *fixture) {
 		{Key: []byte("Wagen/Grüße-日本-🛒"), Value: []byte("Wert ✓")},
 		{Key: []byte{0, 0xff, 0x80}, Value: []byte{0xfe, 0, 1}},
 		{Value: []byte("headers"), Headers: []broker.Header{
-			{Key: "mr", Value: []byte{1, 2, 3}}, {Key: "größe", Value: []byte{}}, {Key: "", Value: []byte("nameless")},
-			{Key: "mr", Value: []byte("again")}, {Key: "long", Value: bytes.Repeat([]byte("0123456789"), 1000)},
+			{Key: "mr", Value: []byte{1, 2, 3}},
+			{Key: "größe", Value: []byte{}},
+			{Key: "", Value: []byte("nameless")},
+			{Key: "mr", Value: []byte("again")},
+			{Key: "long", Value: bytes.Repeat([]byte("0123456789"), 1000)},
 		}},
 		{Key: bytes.Repeat([]byte("k"), 1024), Value: bytes.Repeat([]byte("v"), 100_000)},
 	}
@@ -62,14 +66,14 @@ func testReadPositions(f *fixture) {
 	}
 	for _, from := range []int64{0, 1, 100, n - 1} {
 		for i, r := range f.read(p, from, n-int(from)) {
-			if want := fmt.Sprint(from + int64(i)); string(r.Value) != want {
+			if want := strconv.FormatInt(from+int64(i), 10); string(r.Value) != want {
 				f.Fatalf("reading from %d: offset %d holds %q, want %q", from, r.Offset, r.Value, want)
 			}
 		}
 	}
 	end := f.reader(p, n)
 	f.append(p, text("%d", n))
-	if got := f.take(end, n, 1); string(got[0].Value) != fmt.Sprint(n) {
+	if got := f.take(end, n, 1); string(got[0].Value) != strconv.Itoa(n) {
 		f.Errorf("reading from the end got %q", got[0].Value)
 	}
 }

@@ -49,7 +49,7 @@ func (l *Log) Assignments(ctx context.Context, m broker.Membership, on func(brok
 	}
 	if err := l.groupTopic(ctx, m.Topic); err != nil {
 		if ctx.Err() != nil {
-			return nil //nolint:nilerr // ended before it began
+			return nil
 		}
 		return fmt.Errorf("%s: %w", what, err)
 	}

@@ -155,7 +155,7 @@ func (b *balancing) table(plan []kmsg.SyncGroupRequestGroupAssignment, assignmen
 		for _, assigned := range assignments[i].Topics {
 			for _, p := range assigned.Partitions {
 				if assigned.Topic == b.topic && p < partitions {
-					t.owners[p] = uint16(n + 1) //nolint:gosec // bounded by maxWorkers
+					t.owners[p] = uint16(n + 1)
 				}
 			}
 		}

@@ -53,7 +53,7 @@ func (ts *topics) batchBytes(name string) int32 {
 	if t := ts.cached(name); t != nil {
 		limit = t.maxBytes
 	}
-	return int32(min(max(limit, minBatchBytes), maxBatchBytes)) //nolint:gosec // bounded
+	return int32(min(max(limit, minBatchBytes), maxBatchBytes))
 }
 
 // partition returns the topic of a partition that exists.

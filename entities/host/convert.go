@@ -87,7 +87,7 @@ func forwardOf(f *cloudstate.Forward) *entities.Target {
 func refusalOf(f *cloudstate.Failure, codeAnnounced bool) *entities.Error {
 	e := &entities.Error{Reason: entities.FunctionRefused, Outcome: entities.Refused, Message: f.GetDescription()}
 	if code := f.GetGrpcCode(); codeAnnounced && code > int32(codes.OK) && code <= int32(codes.Unauthenticated) {
-		e.Code = uint32(code) //nolint:gosec // between 1 and 16
+		e.Code = uint32(code)
 	}
 	return e
 }

@@ -18,7 +18,7 @@ type texts struct {
 	terminated string
 }
 
-var ( //nolint:gochecknoglobals // constant tables
+var (
 	eventSourcedTexts = texts{
 		reply:       "Unexpected entity reply",
 		failure:     "Unexpected entity failure",

@@ -49,9 +49,15 @@ func TestReaderRule(t *testing.T) {
 			{claim(1, 7), Claimed, false}, {claim(2, 8), Claimed, false}, {claim(2, 9), Void, false}, {claim(1, 7), Void, false},
 		},
 		"R2 records of others are void": {
-			{event(0, 0, 0, 0), Void, false}, {event(1, 7, 0, 0), Void, false},
-			{claim(1, 7), Claimed, false}, {event(1, 7, 0, 0), Complete, false}, {event(1, 8, 0, 0), Void, false}, {event(2, 7, 0, 0), Void, false},
-			{claim(2, 9), Claimed, false}, {event(1, 7, 0, 0), Void, false}, {event(2, 9, 0, 0), Complete, false},
+			{event(0, 0, 0, 0), Void, false},
+			{event(1, 7, 0, 0), Void, false},
+			{claim(1, 7), Claimed, false},
+			{event(1, 7, 0, 0), Complete, false},
+			{event(1, 8, 0, 0), Void, false},
+			{event(2, 7, 0, 0), Void, false},
+			{claim(2, 9), Claimed, false},
+			{event(1, 7, 0, 0), Void, false},
+			{event(2, 9, 0, 0), Complete, false},
 		},
 		"R3 a group takes effect with its last record": {
 			{claim(1, 7), Claimed, false}, {event(1, 7, 0, 3), Pending, false}, {event(1, 7, 1, 3), Pending, false}, {event(1, 7, 2, 3), Complete, false},
@@ -69,15 +75,22 @@ func TestReaderRule(t *testing.T) {
 			{claim(1, 7), Claimed, false}, {event(1, 7, 1, 2), Void, true}, {event(1, 7, 0, 0), Complete, false},
 		},
 		"R2 a record that does not follow on the owner's last one is void, and so is what was built on it": {
-			{claim(1, 7), Claimed, false}, {event(1, 7, 0, 0), Complete, false}, {at(3, event(1, 7, 0, 0)), Void, false}, {at(4, event(1, 7, 0, 0)), Void, false},
-			{claim(2, 8), Claimed, false}, {event(2, 8, 0, 0), Complete, false},
+			{claim(1, 7), Claimed, false},
+			{event(1, 7, 0, 0), Complete, false},
+			{at(3, event(1, 7, 0, 0)), Void, false},
+			{at(4, event(1, 7, 0, 0)), Void, false},
+			{claim(2, 8), Claimed, false},
+			{event(2, 8, 0, 0), Complete, false},
 		},
 		"R2 a record that is there twice counts once": {
 			{claim(1, 7), Claimed, false}, {at(1, event(1, 7, 0, 0)), Complete, false}, {at(1, event(1, 7, 0, 0)), Void, false}, {at(2, event(1, 7, 0, 0)), Complete, false},
 		},
 		"barriers and releases change nothing": {
-			{claim(1, 7), Claimed, false}, {Envelope{Kind: Barrier, Epoch: 1, Nonce: 7}, Control, false}, {Envelope{Kind: Release, Epoch: 1, Nonce: 7}, Control, false},
-			{Envelope{Kind: Barrier, Epoch: 1, Nonce: 8}, Void, false}, {event(1, 7, 0, 0), Complete, false},
+			{claim(1, 7), Claimed, false},
+			{Envelope{Kind: Barrier, Epoch: 1, Nonce: 7}, Control, false},
+			{Envelope{Kind: Release, Epoch: 1, Nonce: 7}, Control, false},
+			{Envelope{Kind: Barrier, Epoch: 1, Nonce: 8}, Void, false},
+			{event(1, 7, 0, 0), Complete, false},
 		},
 	}
 	for name, steps := range tests {

@@ -4,39 +4,69 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"text/tabwriter"
 
 	"github.com/millrace-io/millrace/internal/node"
+	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
 
-// banner shows what is served, where the data is, what is promised, and three lines to paste.
-func banner(ctx context.Context, w io.Writer, command string, n *node.Node) {
-	s := n.Status(ctx)
-	fmt.Fprintf(w, "millrace %s %s · app %s · worker %s\n\n", command, s.GetVersion(), s.GetApp(), s.GetWorker())
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	label := "serves"
-	for _, service := range s.GetServices() {
+// banner tells the user of dev and run what there is: where it is and what it promises, what it serves, what to try.
+type banner struct {
+	w       io.Writer
+	command string
+	node    *node.Node
+	placed  bool
+}
+
+// place says where everything is, once.
+func (b *banner) place(ctx context.Context) {
+	if b.placed {
+		return
+	}
+	b.placed = true
+	s := b.node.Status(ctx)
+	fmt.Fprintf(b.w, "millrace %s %s · app %s · worker %s\n", b.command, s.GetVersion(), s.GetApp(), s.GetWorker())
+	fmt.Fprintf(b.w, "%s\n\n", profile(s))
+	line := func(label, text string) { fmt.Fprintf(b.w, "  %-8s %s\n", label, text) }
+	line("public", "http://"+s.GetPublicAddress()+"  gRPC, gRPC-Web, Connect, HTTP/JSON")
+	line("admin", "http://"+s.GetAdminAddress()+"  /status, /metrics")
+	line("log", s.GetLog())
+	if s.GetDataDirectory() != "" {
+		line("data", s.GetDataDirectory())
+	}
+	line("promise", s.GetDurability())
+}
+
+// services says what is served, and what to try.
+func (b *banner) services(ctx context.Context) {
+	fmt.Fprint(b.w, "\nserves:\n")
+	t := tabwriter.NewWriter(b.w, 0, 0, 2, ' ', 0)
+	for _, service := range b.node.Status(ctx).GetServices() {
 		what := service.GetKind()
 		if service.GetEntityType() != "" {
 			what += " entity " + service.GetEntityType()
 		}
-		fmt.Fprintf(t, "  %s\t%s\t%s, %s\n", label, service.GetName(), what, service.GetHosting())
-		label = ""
+		fmt.Fprintf(t, "  %s\t%s, %s\n", service.GetName(), what, service.GetHosting())
 	}
 	_ = t.Flush()
-	t = tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(t, "  public\thttp://%s\tgRPC, gRPC-Web, Connect, HTTP/JSON; plaintext\n", s.GetPublicAddress())
-	fmt.Fprintf(t, "  admin\thttp://%s\t/status, /metrics\n", s.GetAdminAddress())
-	_ = t.Flush()
-	fmt.Fprintf(w, "  log     %s\n", s.GetLog())
-	if s.GetDataDirectory() != "" {
-		fmt.Fprintf(w, "  data    %s\n", s.GetDataDirectory())
+	fmt.Fprint(b.w, "\ntry:\n")
+	for _, line := range b.node.Try(invocation()) {
+		fmt.Fprintf(b.w, "  %s\n", line)
 	}
-	fmt.Fprintf(w, "  promise %s\n", s.GetDurability())
-	if lines := n.Try(invocation()); len(lines) > 0 {
-		fmt.Fprint(w, "\ntry:\n")
-		for _, line := range lines {
-			fmt.Fprintf(w, "  %s\n", line)
+}
+
+// profile says who can do what to this process.
+func profile(s *adminv1.StatusResponse) string {
+	for _, address := range []string{s.GetPublicAddress(), s.GetAdminAddress()} {
+		if !isLoopback(address) {
+			return "WARNING: no authentication, plaintext: whoever reaches " + address + " can read and change everything"
 		}
 	}
+	return "no authentication, plaintext, loopback only"
+}
+
+func isLoopback(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	return err == nil && net.ParseIP(host).IsLoopback()
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -81,15 +80,6 @@ answer on standard error. A method whose input streams takes any number of docum
 	cmd.Flags().StringVar(&address, "address", "", "public address of the process (default: that of the configuration here)")
 	cmd.Flags().StringArrayVarP(&headers, "header", "H", nil, "metadata to send, as name: value")
 	return cmd
-}
-
-func exactly(n int, what string) cobra.PositionalArgs {
-	return func(_ *cobra.Command, args []string) error {
-		if len(args) != n {
-			return usagef("expected %s, got %d arguments", what, len(args))
-		}
-		return nil
-	}
 }
 
 // findMethod asks what is served and looks the method up.
@@ -218,8 +208,4 @@ func printMessage(w io.Writer, msg proto.Message) error {
 	}
 	_, err = fmt.Fprintf(w, "%s\n", b)
 	return err
-}
-
-func isUnreachable(err error) bool {
-	return status.Code(err) == codes.Unavailable && (strings.Contains(err.Error(), "connection refused") || errors.Is(err, os.ErrDeadlineExceeded))
 }

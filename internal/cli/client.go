@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -13,14 +12,18 @@ import (
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
 
-// maxMessage is the largest message that the command line takes.
-const maxMessage = 64 << 20
+const (
+	// maxMessage is the largest message that the command line takes.
+	maxMessage = 64 << 20
+	// defaultTimeout is how long a command waits for an answer.
+	defaultTimeout = 30 * time.Second
+)
 
 // addClient gives a command the flags by which it finds a running process.
 func addClient(cmd *cobra.Command) {
 	cmd.Flags().String("admin", "", "admin address of the process (default: that of the configuration here)")
-	cmd.Flags().Duration("timeout", 30*time.Second, "how long to wait for an answer")
-	cmd.Flags().String("config", "", "configuration file")
+	cmd.Flags().Duration("timeout", defaultTimeout, "how long to wait for an answer; 0: for ever")
+	cmd.Flags().String("config", "", "configuration file; "+node.DefaultFile+" is read when it is there")
 }
 
 // dial connects to an address of a running process. Nothing is sent yet.
@@ -49,24 +52,19 @@ func admin(cmd *cobra.Command, timeout time.Duration, use func(context.Context, 
 	return explain(use(ctx, adminv1.NewAdminServiceClient(conn)), c.Admin)
 }
 
-// clientConfig is the configuration here, with the addresses that were given.
+// clientConfig is the configuration here, with the address that was given. The other flags of a client are not settings, even
+// where they have the name of one.
 func clientConfig(cmd *cobra.Command) (*node.Config, error) {
-	c, _, err := loadSettings(cmd)
-	if err != nil {
-		return nil, err
+	given := map[string]string{}
+	if cmd.Flags().Changed("admin") {
+		given["admin"], _ = cmd.Flags().GetString("admin")
 	}
-	return c, nil
+	file, _ := cmd.Flags().GetString("config")
+	c, _, err := load(given, file)
+	return c, err
 }
 
 func timeout(cmd *cobra.Command) time.Duration {
 	d, _ := cmd.Flags().GetDuration("timeout")
 	return d
-}
-
-// explain adds what to do when nobody answers.
-func explain(err error, address string) error {
-	if err != nil && isUnreachable(err) {
-		return fmt.Errorf("no millrace answers at %s: start one with `millrace dev`, or name its address: %w", address, err)
-	}
-	return err
 }

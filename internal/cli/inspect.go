@@ -120,7 +120,11 @@ func drain[T any](recv func() (T, error), take func(T) error) error {
 
 // logGroup holds the commands about the journal.
 func logGroup() *cobra.Command {
-	cmd := &cobra.Command{Use: "log", Short: "Look at the journal"}
+	cmd := &cobra.Command{
+		Use: "log", Short: "Look at the journal",
+		Args: exactly(0, "a command about the journal, as in `log tail`"),
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
 	cmd.AddCommand(tail())
 	return cmd
 }
@@ -130,7 +134,7 @@ func tail() *cobra.Command {
 	var beginning, noFollow bool
 	var partition int32
 	cmd := &cobra.Command{
-		Use: "tail", Short: "Print the journal's records as they come", Args: cobra.NoArgs,
+		Use: "tail", Short: "Print the journal's records as they come", Args: exactly(0, "no arguments"),
 		Long: `Print the journal's records as they come, claims and barriers included. Records that do not count (written by a former
 owner) are marked stale.`,
 		Example: "  millrace log tail\n  millrace log tail --entity cart/42 --from-start --no-follow",

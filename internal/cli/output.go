@@ -5,15 +5,29 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"time"
 
+	"golang.org/x/term"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
+
+// isTerminal says whether a person reads w: whether it is a terminal, or says that it is one.
+func isTerminal(w io.Writer) bool {
+	switch w := w.(type) {
+	case interface{ IsTerminal() bool }:
+		return w.IsTerminal()
+	case *os.File:
+		return term.IsTerminal(int(w.Fd())) //nolint:gosec // a file descriptor
+	default:
+		return false
+	}
+}
 
 // compact takes the white space out of JSON; protobuf's own is random on purpose.
 func compact(b []byte) ([]byte, error) {

@@ -1,33 +1,21 @@
 package cli
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	"github.com/millrace-io/millrace/internal/node"
-)
-
-// Exit codes.
-const (
-	exitOK           = 0
-	exitError        = 1
-	exitUsage        = 2
-	exitNotFound     = 3
-	exitPrecondition = 4
-	exitTimeout      = 5
 )
 
 // Program is what a binary is made of.
@@ -38,90 +26,79 @@ type Program struct {
 	Examples node.Local
 	// Default is the command that runs when none is named; empty: the help.
 	Default string
+	// Name is what the help calls the program; empty: the name under which it was started.
+	Name string
+
+	// insisted is closed when the user does not want to wait for an end in order.
+	insisted <-chan struct{}
 }
 
-// Main runs the program with the process's arguments and ends the process.
+// Main runs the program with the process's arguments and ends the process. The first SIGINT or SIGTERM asks for an end in
+// order, the second for one at once.
 func Main(p Program) {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := p.Run(ctx, os.Args[1:], os.Stdout, os.Stderr)
-	stop()
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	ctx, insisted, release := heed(signals)
+	p.insisted = insisted
+	code := p.Run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+	release()
 	os.Exit(code)
 }
 
+// heed returns a context that ends with the first signal, a channel that is closed with the second, and a function that
+// gives both up.
+func heed(signals <-chan os.Signal) (context.Context, <-chan struct{}, func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	insisted, released, ended := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	await := func() bool {
+		select {
+		case <-signals:
+			return true
+		case <-released:
+			return false
+		}
+	}
+	go func() { // ends with the second signal, or with release, which waits for it
+		defer close(ended)
+		if await() {
+			cancel()
+			if await() {
+				close(insisted)
+			}
+		}
+	}()
+	return ctx, insisted, func() {
+		close(released)
+		<-ended
+		cancel()
+	}
+}
+
 // Run runs one command line and returns the exit code.
-func (p Program) Run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+func (p Program) Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	root := p.root()
-	if p.Default != "" && (len(args) == 0 || strings.HasPrefix(args[0], "-") && !isHelp(args[0])) {
+	if p.Default != "" && (len(args) == 0 || strings.HasPrefix(args[0], "-") && !isRootFlag(args[0])) {
 		args = append([]string{p.Default}, args...)
 	}
 	root.SetArgs(args)
+	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	err := root.ExecuteContext(ctx)
-	if err == nil {
-		return exitOK
+	if err != nil {
+		fmt.Fprintf(stderr, "%s: %s\n", root.Name(), message(err))
 	}
-	fmt.Fprintf(stderr, "%s: %s\n", root.Name(), message(err))
 	return exitCode(err)
 }
 
-func isHelp(arg string) bool { return arg == "-h" || arg == "--help" }
-
-// usageError is a mistake in the command line.
-type usageError struct{ error }
-
-func (e usageError) Unwrap() error { return e.error }
-
-func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
-
-// message is an error as a person should see it: without gRPC's decoration.
-func message(err error) string {
-	if s, ok := status.FromError(err); ok && s.Code() != codes.OK {
-		text := s.Message()
-		var wrapped interface{ GRPCStatus() *status.Status }
-		if errors.As(err, &wrapped) && wrapped.GRPCStatus().Message() != text {
-			text = err.Error()
-		}
-		return fmt.Sprintf("%s (%s)", text, strings.ToUpper(codeName(s.Code())))
-	}
-	return err.Error()
-}
-
-func codeName(c codes.Code) string {
-	var b strings.Builder
-	for i, r := range c.String() {
-		if i > 0 && r >= 'A' && r <= 'Z' && c != codes.OK {
-			b.WriteByte('_')
-		}
-		b.WriteRune(r)
-	}
-	return b.String()
-}
-
-func exitCode(err error) int {
-	var usage usageError
-	switch {
-	case errors.As(err, &usage), strings.HasPrefix(err.Error(), "unknown command"), strings.HasPrefix(err.Error(), "unknown flag"):
-		return exitUsage
-	case errors.Is(err, context.DeadlineExceeded):
-		return exitTimeout
-	}
-	switch status.Code(err) {
-	case codes.NotFound, codes.Unimplemented:
-		return exitNotFound
-	case codes.FailedPrecondition, codes.InvalidArgument:
-		return exitPrecondition
-	case codes.DeadlineExceeded:
-		return exitTimeout
-	default:
-		return exitError
-	}
+// isRootFlag says whether an argument is for the program as a whole, not for its default command.
+func isRootFlag(arg string) bool {
+	return slices.Contains([]string{"-h", "--help", "-v", "--version"}, arg)
 }
 
 func (p Program) root() *cobra.Command {
-	name := filepath.Base(os.Args[0])
 	root := &cobra.Command{
-		Use:           name,
+		Use:           cmp.Or(p.Name, filepath.Base(os.Args[0])),
 		Short:         "Stateful services as easy as functions",
 		Long:          "millrace runs stateful services on an event log: functions over entities, durable before anyone is answered.",
 		SilenceUsage:  true,
@@ -129,7 +106,6 @@ func (p Program) root() *cobra.Command {
 		Version:       Version(),
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.CompletionOptions.HiddenDefaultCmd = false
 	root.AddCommand(p.dev(), p.run(), call(), get(), history(), logGroup(), statusCommand(), config(), version())
 	return root
 }
@@ -137,7 +113,7 @@ func (p Program) root() *cobra.Command {
 // version prints what is running.
 func version() *cobra.Command {
 	return &cobra.Command{
-		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
+		Use: "version", Short: "Print the version", Args: exactly(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			_, err := fmt.Fprintf(cmd.OutOrStdout(), "millrace %s, Cloudstate protocol 0.2\n", Version())
 			return err
@@ -164,16 +140,17 @@ func Version() string {
 
 // invocation is how the reader of the banner can call this program again.
 func invocation() string {
-	if info, ok := debug.ReadBuildInfo(); ok && strings.Contains(os.Args[0], "go-build") && info.Main.Path != "" {
-		if rest, inside := strings.CutPrefix(info.Path, info.Main.Path); inside {
-			return "go run ." + rest
-		}
-	}
-	return filepath.Base(os.Args[0])
+	info, _ := debug.ReadBuildInfo()
+	return invocationOf(os.Args[0], info)
 }
 
-// isTerminal says whether a person reads w.
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	return ok && term.IsTerminal(int(f.Fd())) //nolint:gosec // a file descriptor
+// invocationOf tells a program that `go run` built, into a directory of the build cache, from one that lies somewhere. info
+// may be nil.
+func invocationOf(program string, info *debug.BuildInfo) string {
+	if info != nil && info.Main.Path != "" && strings.Contains(filepath.ToSlash(program), "/go-build") {
+		if below, inside := strings.CutPrefix(info.Path, info.Main.Path); inside {
+			return "go run ." + below
+		}
+	}
+	return filepath.Base(program)
 }

@@ -24,12 +24,15 @@ func addSettings(flags *pflag.FlagSet) {
 	}
 }
 
-// loadSettings reads the settings from flags, environment and file. given says which flags were set.
+// loadSettings reads the settings from flags, environment and file. The origin says where each comes from.
 func loadSettings(cmd *cobra.Command) (*node.Config, node.Origin, error) {
 	given := map[string]string{}
 	cmd.Flags().Visit(func(f *pflag.Flag) { given[f.Name] = f.Value.String() })
-	file := given["config"]
-	c, origin, err := node.Load(node.Sources{Flags: given, Env: os.LookupEnv, File: file})
+	return load(given, given["config"])
+}
+
+func load(flags map[string]string, file string) (*node.Config, node.Origin, error) {
+	c, origin, err := node.Load(node.Sources{Flags: flags, Env: os.LookupEnv, File: file})
 	if err != nil {
 		return nil, nil, usageError{err}
 	}
@@ -39,7 +42,7 @@ func loadSettings(cmd *cobra.Command) (*node.Config, node.Origin, error) {
 // config prints the settings that would apply, and where each comes from.
 func config() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "config", Short: "Print every setting, its value and where it comes from", Args: cobra.NoArgs,
+		Use: "config", Short: "Print every setting, its value and where it comes from", Args: exactly(0, "no arguments"),
 		Long: "Print every setting as it would apply to dev and run here. The values, in a file, are a valid configuration.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, origin, err := loadSettings(cmd)

@@ -2,19 +2,22 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
 
 func statusCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "status", Short: "Show what a running process does", Args: cobra.NoArgs,
+		Use: "status", Short: "Show what a running process does", Args: exactly(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return admin(cmd, timeout(cmd), func(ctx context.Context, a adminv1.AdminServiceClient) error {
 				s, err := a.Status(ctx, &adminv1.StatusRequest{})
@@ -42,22 +45,46 @@ func printStatus(w io.Writer, s *adminv1.StatusResponse) error {
 	fmt.Fprintf(t, "state\t%s\n", ready)
 	fmt.Fprintf(t, "app\t%s, worker %s, version %s, up %s\n", s.GetApp(), s.GetWorker(), s.GetVersion(), ago(s.GetStarted()))
 	fmt.Fprintf(t, "log\t%s: %s\n", s.GetLog(), s.GetDurability())
-	fmt.Fprintf(t, "data\t%s\n", s.GetDataDirectory())
+	if s.GetDataDirectory() != "" {
+		fmt.Fprintf(t, "data\t%s\n", s.GetDataDirectory())
+	}
 	fmt.Fprintf(t, "ports\tpublic %s, admin %s\n", s.GetPublicAddress(), s.GetAdminAddress())
 	for _, service := range s.GetServices() {
 		fmt.Fprintf(t, "service\t%s: %s %s, %s: %s\n", service.GetName(), service.GetKind(), service.GetEntityType(), service.GetHosting(), strings.Join(service.GetMethods(), ", "))
 	}
-	for _, task := range s.GetTasks() {
-		fmt.Fprintf(t, "task\t%s: %s %s\n", task.GetName(), task.GetState(), task.GetLastError())
-	}
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	t = tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "\nPARTITION\tSTATE\tEPOCH\tNEXT\tLAG\tACTIVE\tWAITING\tSTALE\tFOREIGN\tLAST ERROR")
-	for _, p := range s.GetPartitions() {
-		fmt.Fprintf(t, "%d\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%s\n", p.GetPartition(), p.GetState(), p.GetEpoch(), p.GetNextOffset(), p.GetLagRecords(),
-			p.GetActiveEntities(), p.GetWaitingCommands(), p.GetStaleRecords(), p.GetForeignRecords(), p.GetLastError())
+	return errors.Join(printTasks(w, s.GetTasks()), printPartitions(w, s.GetPartitions()))
+}
+
+func printTasks(w io.Writer, tasks []*adminv1.TaskStatus) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "\nTASK\tSTATE\tLAST ERROR")
+	for _, task := range tasks {
+		fmt.Fprintf(t, "%s\t%s\t%s\n", task.GetName(), task.GetState(), lastError(task.GetLastErrorTime(), task.GetLastError()))
 	}
 	return t.Flush()
+}
+
+func printPartitions(w io.Writer, partitions []*adminv1.PartitionStatus) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "\nPARTITION\tSTATE\tEPOCH\tNEXT\tLAG\tACTIVE\tWAITING\tSTALE\tFOREIGN\tLAST ERROR")
+	for _, p := range partitions {
+		lag := strconv.FormatInt(p.GetLagRecords(), 10)
+		if p.GetLagSeconds() > 0 {
+			lag += fmt.Sprintf(" (%.1f s)", p.GetLagSeconds())
+		}
+		fmt.Fprintf(t, "%d\t%s\t%d\t%d\t%s\t%d\t%d\t%d\t%d\t%s\n", p.GetPartition(), p.GetState(), p.GetEpoch(), p.GetNextOffset(), lag,
+			p.GetActiveEntities(), p.GetWaitingCommands(), p.GetStaleRecords(), p.GetForeignRecords(), lastError(p.GetLastErrorTime(), p.GetLastError()))
+	}
+	return t.Flush()
+}
+
+// lastError is an error with its time, empty when there was none.
+func lastError(at *timestamppb.Timestamp, text string) string {
+	if text == "" {
+		return ""
+	}
+	return strings.TrimSpace(when(at) + " " + text)
 }

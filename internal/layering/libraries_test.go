@@ -39,7 +39,7 @@ var libraries = map[string]library{
 	"google.golang.org/grpc": {
 		is:    "gRPC",
 		in:    []string{"proto/gen/...", "gateway", "entities/discovery", "entities/host", "internal/node", "internal/cli", "sdk/...", "examples/...", "tests/..."},
-		tests: []string{root},
+		tests: []string{everywhere},
 	},
 	"google.golang.org/grpc/codes": {
 		is: "the codes that a refusal can have: they are part of what a user writes", in: []string{everywhere},
@@ -48,8 +48,8 @@ var libraries = map[string]library{
 	"connectrpc.com/vanguard":    {is: "transcoding between protocols and HTTP/JSON", in: []string{"gateway"}},
 	"golang.org/x/sys":           {is: "CPU time and disk traffic of a process, for the benchmarks", in: []string{"tests/..."}},
 	"golang.org/x/net":           {is: "HTTP/2 frames: the gateway looks at a connection before it gives it away", in: []string{"gateway", "tests/..."}},
-	"google.golang.org/genproto": {is: "Google's annotations and error details", in: []string{"gateway", "entities/discovery", "examples/...", "tests/..."}},
-	"google.golang.org/protobuf": {is: "protobuf", in: []string{"proto/gen/...", "entities/discovery", "entities/host", "entities/record", "partitions", "gateway", "internal/node", "internal/cli", "sdk/...", "examples/...", "tests/..."}, tests: []string{root, "materializer", "internal/layering"}},
+	"google.golang.org/genproto": {is: "Google's annotations and error details", in: []string{"gateway", "entities/discovery", "internal/node", "examples/...", "tests/..."}},
+	"google.golang.org/protobuf": {is: "protobuf", in: []string{"proto/gen/...", "entities/discovery", "entities/host", "entities/record", "partitions", "gateway", "internal/node", "internal/cli", "sdk/...", "examples/...", "tests/..."}, tests: []string{everywhere}},
 	"github.com/bufbuild/protocompile": {
 		is: "proto files at run time", in: []string{"tests/..."}, tests: []string{"entities/...", "gateway", "internal/layering"},
 	},

@@ -119,19 +119,41 @@ var rooms = map[string]room{
 		"materializer/pebblestore":    "the store",
 		"partitions":                  "the engine",
 		"proto/gen/millrace/admin/v1": "the admin service",
+	}, tests: edges{
+		"examples/...":          "services to host",
+		"broker-adapter/simlog": "a log that is not the only process's, and in which records are put that do not count",
+		"internal/inprocess":    "services in process",
+		"proto/gen/cloudstate":  "a function that answers discovery with nonsense",
+		"sdk":                   "services behind the protocol",
+	}},
+
+	"internal/inprocess": {floor: 3, is: "the one adapter by which services of the sdk run in the worker's own process", may: edges{
+		"entities":             "it translates between its words and those of the sdk",
+		"entities/host":        "what a function in process must do",
+		"proto/gen/cloudstate": "a function in process says what it serves in the words of discovery",
+		"sdk":                  "the services that it runs",
+	}, tests: edges{
+		"examples/...": "messages, and services to run",
+	}},
+	"internal/testkit": {floor: 6, is: "a whole worker in a test's process, with log and store in memory", tools: true, may: edges{
+		"broker-adapter/simlog": "the log in memory",
+		"internal/inprocess":    "it hosts services of the sdk",
+		"internal/node":         "the worker",
+		"sdk":                   "the services that it hosts",
 	}},
 
 	// Roof.
 	"internal/cli": {floor: 6, is: "the command tree", tools: true, may: edges{
 		"internal/node":               "dev and run start one",
 		"proto/gen/millrace/admin/v1": "all other commands ask one",
+	}, tests: edges{
+		"examples/...":       "services to serve",
+		"internal/inprocess": "they are served in process",
 	}},
 	root: {floor: 7, is: "what a user imports to run functions inside the worker", may: edges{
-		"entities":             "the adapter between sdk and host translates their words",
-		"entities/host":        "what a function in process must do",
-		"internal/cli":         "the program",
-		"proto/gen/cloudstate": "a function in process says what it serves in the words of discovery",
-		"sdk":                  "the services that it runs",
+		"internal/cli":       "the program",
+		"internal/inprocess": "services become a function",
+		"sdk":                "the services that it runs",
 	}, tests: edges{
 		"examples/...":  "a service to run",
 		"internal/node": "a whole node to run it in",
@@ -149,7 +171,10 @@ var rooms = map[string]room{
 		"sdk/internal/script/v1": "services whose handlers do as the request says",
 	}},
 	"sdk/internal/script/v1": {is: "messages of the sdk's own tests", may: edges{"proto/gen/cloudstate": "the option that marks an entity key"}},
-	"sdk/sdktest": {floor: 2, is: "given events, when a command, then events and a reply", may: edges{"sdk": "what it tests"}, tests: edges{
+	"sdk/sdktest": {floor: 7, is: "given events, when a command, then events and a reply; or a whole worker", may: edges{
+		"internal/testkit": "the worker",
+		"sdk":              "what it tests",
+	}, tests: edges{
 		"sdk/internal/script/v1": "services whose handlers do as the request says",
 	}},
 	"examples/...": {floor: 8, is: "services to run, to copy and to test with", may: edges{

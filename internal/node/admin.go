@@ -6,8 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
+	"net/http/pprof"
 	"strings"
 	"time"
 
@@ -20,6 +22,9 @@ import (
 	"github.com/millrace-io/millrace/internal/observe"
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
+
+// adminHeaderTimeout bounds how long a client of the admin port may take to say what it wants.
+const adminHeaderTimeout = 10 * time.Second
 
 // adminServer is the second port: status and metrics over HTTP, and the admin service over gRPC.
 type adminServer struct {
@@ -34,44 +39,63 @@ func (n *Node) newAdmin(ctx context.Context) (*adminServer, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &adminServer{node: n, listener: listener, grpc: grpc.NewServer()}
+	// Handlers read log and store, which are closed after the admin port.
+	a := &adminServer{node: n, listener: listener, grpc: grpc.NewServer(grpc.WaitForHandlers(true))}
 	adminv1.RegisterAdminServiceServer(a.grpc, &adminService{node: n})
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
-	a.http = &http.Server{Protocols: &protocols, ReadHeaderTimeout: 10 * time.Second}
+	a.http = &http.Server{Protocols: &protocols, ReadHeaderTimeout: adminHeaderTimeout}
 	return a, nil
 }
 
-// serve answers until ctx ends.
+// serve answers until ctx has ended and the partitions are released: whoever watches the end can watch it here.
 func (a *adminServer) serve(ctx context.Context) error {
-	metrics, err := a.metrics()
+	pages, err := a.pages()
 	if err != nil {
 		return err
 	}
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", metrics)
-	mux.HandleFunc("GET /status", a.status)
-	mux.HandleFunc("GET /readyz", a.readyz)
-	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
-	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
-		_, _ = w.Write([]byte("millrace admin: /status /metrics /readyz /livez, and gRPC millrace.admin.v1.AdminService\n"))
-	})
-	a.http.Handler = a.route(mux)
+	a.http.Handler = a.route(pages)
 	ended := make(chan error, 1)
-	go func() { ended <- a.http.Serve(a.listener) }() // ended by Shutdown or Close below
+	go func() { ended <- a.http.Serve(a.listener) }() // ended by Close below
 	select {
 	case err := <-ended:
 		return err
 	case <-ctx.Done():
 	}
-	<-a.node.readiness.quiet // whoever watches the end can watch it here
+	<-a.node.settled
 	a.grpc.Stop()
 	_ = a.http.Close()
 	if err := <-ended; !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return nil
+}
+
+// pages are what the port shows over plain HTTP.
+func (a *adminServer) pages() (http.Handler, error) {
+	metrics, err := a.metrics()
+	if err != nil {
+		return nil, err
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", metrics)
+	mux.HandleFunc("GET /status", a.status)
+	mux.HandleFunc("GET /readyz", a.readyz)
+	mux.HandleFunc("GET /livez", say("ok"))
+	mux.HandleFunc("GET /{$}", say("millrace admin: /status /metrics /readyz /livez, and gRPC millrace.admin.v1.AdminService"))
+	if a.node.config.DebugEndpoints {
+		mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+		mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
+		mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+		mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
+		mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	}
+	return mux, nil
+}
+
+func say(line string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, line+"\n") }
 }
 
 // route sends gRPC to the admin service and the rest to the pages.
@@ -86,8 +110,8 @@ func (a *adminServer) route(pages http.Handler) http.Handler {
 }
 
 func (a *adminServer) metrics() (http.Handler, error) {
-	sources := append([]observe.Source{a.node.gateway.Metrics(), a.node.partitionMetrics()}, a.node.sources...)
-	collector, err := observe.Collector(sources...)
+	sources := append([]observe.Source{a.node.gateway.Metrics()}, a.node.metrics()...)
+	collector, err := observe.Collector(append(sources, a.node.sources...)...)
 	if err != nil {
 		return nil, err
 	}
@@ -114,10 +138,10 @@ func (a *adminServer) status(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(append(page.Bytes(), '\n'))
 }
 
-func (a *adminServer) readyz(w http.ResponseWriter, _ *http.Request) {
+func (a *adminServer) readyz(w http.ResponseWriter, r *http.Request) {
 	if err := a.node.NotReady(); err != nil {
 		http.Error(w, err.Error(), http.StatusServiceUnavailable)
 		return
 	}
-	_, _ = w.Write([]byte("ready\n"))
+	say("ready")(w, r)
 }

@@ -3,8 +3,10 @@ package node
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"net"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -40,6 +42,8 @@ type Config struct {
 	FunctionTime   Duration `name:"function-timeout" default:"30s" help:"how long a function may take for one command"`
 	CallTimeout    Duration `name:"call-timeout" default:"0s" help:"cap on the time of a unary call, and the deadline of one that has none; 0: neither"`
 	DrainTimeout   Duration `name:"drain-timeout" default:"10s" help:"how long calls may finish after a stop was asked for"`
+	DebugEndpoints bool     `name:"debug-endpoints" default:"false" help:"serve Go's profiles at /debug/pprof/ of the admin port"`
+	GCPercent      int      `name:"gc-percent" default:"400" help:"how far the Go heap may grow between collections, in percent of what lives; the live heap is small, GOGC wins"`
 	LogLevel       string   `name:"log-level" default:"info" help:"debug, info, warn or error"`
 	LogFormat      string   `name:"log-format" default:"auto" help:"text, json, or auto: text on a terminal"`
 }
@@ -97,59 +101,67 @@ func (n Bytes) MarshalText() ([]byte, error) {
 
 var validName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,99}$`)
 
+// problem is what is wrong with one setting.
+type problem struct{ setting, text string }
+
 // Validate checks the settings as a whole and names every one that is wrong.
 func (c *Config) Validate() error {
 	var errs []error
-	wrong := func(name, format string, args ...any) {
-		errs = append(errs, fmt.Errorf("setting %s: %s", name, fmt.Sprintf(format, args...)))
-	}
-	if !validName.MatchString(c.App) {
-		wrong("app", "%q is not a name: use small letters, digits, '.', '_' and '-', at most 100", c.App)
-	}
-	if c.Worker != "" && !validName.MatchString(c.Worker) {
-		wrong("worker", "%q is not a name: use small letters, digits, '.', '_' and '-', at most 100", c.Worker)
-	}
-	if c.Partitions < 1 || c.Partitions > 4096 || c.Partitions&(c.Partitions-1) != 0 {
-		wrong("partitions", "%d is not a power of two between 1 and 4096", c.Partitions)
-	}
-	for _, a := range []struct{ name, address string }{{"listen", c.Listen}, {"admin", c.Admin}, {"function", c.Function}} {
-		if _, _, err := net.SplitHostPort(a.address); err != nil {
-			wrong(a.name, "%q is not host:port: %v", a.address, err)
-		}
-	}
-	for _, b := range c.Brokers {
-		if _, _, err := net.SplitHostPort(b); err != nil {
-			wrong("brokers", "%q is not host:port: %v", b, err)
-		}
-	}
-	if len(c.Brokers) > 0 && c.Ephemeral {
-		wrong("ephemeral", "has no meaning with brokers: the log is there")
-	}
-	if c.Data == "" && !c.Ephemeral {
-		wrong("data", "is empty: name a directory, or set ephemeral")
-	}
-	positive := []struct {
-		name  string
-		value int64
-	}{
-		{"max-request", int64(c.MaxRequest)}, {"max-key", int64(c.MaxKey)}, {"max-commit", int64(c.MaxCommit)}, {"max-commit-records", int64(c.MaxRecords)},
-		{"max-waiting-entity", int64(c.WaitingEntity)}, {"max-waiting", int64(c.Waiting)}, {"active-memory", int64(c.ActiveMemory)},
-		{"passivate-after", int64(c.PassivateAfter)}, {"dedup-window", int64(c.DedupWindow)}, {"function-wait", int64(c.FunctionWait)}, {"function-timeout", int64(c.FunctionTime)},
-	}
-	for _, p := range positive {
-		if p.value <= 0 {
-			wrong(p.name, "must be above zero")
-		}
-	}
-	switch c.LogLevel {
-	case "debug", "info", "warn", "error":
-	default:
-		wrong("log-level", "%q is none of debug, info, warn, error", c.LogLevel)
-	}
-	switch c.LogFormat {
-	case "text", "json", "auto":
-	default:
-		wrong("log-format", "%q is none of text, json, auto", c.LogFormat)
+	for _, p := range c.problems() {
+		errs = append(errs, fmt.Errorf("setting %s: %s", p.setting, p.text))
 	}
 	return errors.Join(errs...)
+}
+
+// problems returns what is wrong with each setting, and with settings that do not go together.
+func (c *Config) problems() []problem {
+	var all []problem
+	wrong := func(isWrong bool, name, format string, args ...any) {
+		if isWrong {
+			all = append(all, problem{name, fmt.Sprintf(format, args...)})
+		}
+	}
+	const aName = "is not a name: use small letters, digits, '.', '_' and '-', at most 100"
+	wrong(!validName.MatchString(c.App), "app", "%q %s", c.App, aName)
+	wrong(c.Worker != "" && !validName.MatchString(c.Worker), "worker", "%q %s", c.Worker, aName)
+	wrong(c.Partitions < 1 || c.Partitions > maxPartitions || c.Partitions&(c.Partitions-1) != 0,
+		"partitions", "%d is not a power of two between 1 and %d", c.Partitions, maxPartitions)
+	wrong(c.Replication < 0 || c.Replication > maxReplication, "replication", "%d is not between 0 and %d", c.Replication, maxReplication)
+	wrong(c.Data == "" && !c.Ephemeral, "data", "is empty: name a directory, or set ephemeral")
+	wrong(len(c.Brokers) > 0 && c.Ephemeral, "ephemeral", "has no meaning with brokers: the log is there")
+	wrong(!slices.Contains([]string{"debug", "info", "warn", "error"}, c.LogLevel), "log-level", "%q is none of debug, info, warn, error", c.LogLevel)
+	wrong(!slices.Contains([]string{"text", "json", "auto"}, c.LogFormat), "log-format", "%q is none of text, json, auto", c.LogFormat)
+	for _, a := range append([]sourced{{c.Listen, "listen"}, {c.Admin, "admin"}, {c.Function, "function"}}, c.brokers()...) {
+		_, _, err := net.SplitHostPort(a.value)
+		wrong(err != nil, a.where, "%q is not host:port: %v", a.value, err)
+	}
+	for name, value := range c.aboveZero() {
+		wrong(value <= 0, name, "must be above zero")
+	}
+	return all
+}
+
+// Bounds of settings that are numbers without a unit. A slot is one of 4096, and Kafka has its replication in 16 bits.
+const (
+	maxPartitions  = 4096
+	maxReplication = 1<<15 - 1
+)
+
+func (c *Config) brokers() []sourced {
+	all := make([]sourced, 0, len(c.Brokers))
+	for _, b := range c.Brokers {
+		all = append(all, sourced{b, "brokers"})
+	}
+	return all
+}
+
+// aboveZero yields the settings in which zero would mean that nothing works.
+func (c *Config) aboveZero() iter.Seq2[string, int64] {
+	return func(yield func(string, int64) bool) {
+		_ = yield("max-request", int64(c.MaxRequest)) && yield("max-key", int64(c.MaxKey)) && yield("max-commit", int64(c.MaxCommit)) &&
+			yield("max-commit-records", int64(c.MaxRecords)) && yield("max-waiting-entity", int64(c.WaitingEntity)) &&
+			yield("max-waiting", int64(c.Waiting)) && yield("active-memory", int64(c.ActiveMemory)) && yield("block-cache", int64(c.BlockCache)) &&
+			yield("passivate-after", int64(c.PassivateAfter)) && yield("dedup-window", int64(c.DedupWindow)) &&
+			yield("function-wait", int64(c.FunctionWait)) && yield("function-timeout", int64(c.FunctionTime))
+	}
 }

@@ -6,46 +6,65 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/discovery"
 	"github.com/millrace-io/millrace/entities/host"
 	"github.com/millrace-io/millrace/internal/observe"
 	"github.com/millrace-io/millrace/partitions"
 )
 
-// readiness is what Ready waits for, and why it is not there yet.
+// readiness is what Ready waits for.
 type readiness struct {
-	mu       sync.Mutex
-	function error
-	// quiet is closed when no caller is served any more.
-	quiet chan struct{}
-	// waiting is closed when only the function is missing.
-	waiting chan struct{}
+	ready, waiting         chan struct{}
+	readyOnce, waitingOnce sync.Once
 	// restarted gets a signal when a supervised function was started again.
 	restarted chan struct{}
+	// remote is the function behind the protocol, nil while there is none. It belongs to the function task, and when that has
+	// ended to close.
+	remote *host.Remote
+
+	mu       sync.Mutex
+	function hosted
 }
 
-func (r *readiness) functionError(err error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.function = err
+// hosted is a function that counts what it does: one in this process, or a remote one.
+type hosted interface {
+	host.Function
+	Stats() host.Stats
 }
 
-func (r *readiness) functionProblem() error {
+func newReadiness() readiness {
+	return readiness{ready: make(chan struct{}), waiting: make(chan struct{}), restarted: make(chan struct{}, 1)}
+}
+
+// present returns the function that serves, nil while there is none.
+func (r *readiness) present() hosted {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.function
 }
 
-// NotReady returns why the node does not serve yet, nil when it does.
+var errStopping = errors.New("stopping")
+
+// NotReady returns why the node does not serve, nil when it does.
 func (n *Node) NotReady() error {
+	if n.stopping() {
+		return errStopping
+	}
 	if n.host.Catalog() == nil {
-		if err := n.readiness.functionProblem(); err != nil {
+		if err := n.troubles.of(taskFunction).err; err != nil {
 			return fmt.Errorf("waiting for the user function at %s: %w", n.config.Function, err)
 		}
 		return fmt.Errorf("waiting for the user function at %s", n.config.Function)
+	}
+	for _, l := range n.loops {
+		if err := l.illness(); err != nil {
+			return fmt.Errorf("the %s cannot be written: %w", l.name, err)
+		}
 	}
 	return n.notOwned()
 }
@@ -60,40 +79,84 @@ func (n *Node) notOwned() error {
 	return n.manager.Contract()
 }
 
+// checkReady is called whenever something that Ready waits for has changed.
 func (n *Node) checkReady() {
-	if n.notOwned() != nil {
-		return
+	switch {
+	case n.notOwned() != nil:
+	case n.host.Catalog() != nil:
+		n.readiness.readyOnce.Do(func() { close(n.readiness.ready) })
+	case n.options.Local == nil:
+		n.readiness.waitingOnce.Do(func() { close(n.readiness.waiting) })
 	}
-	if n.host.Catalog() == nil {
-		if n.options.Local != nil {
-			return // it is being attached
-		}
-		n.waitingOnce.Do(func() { close(n.readiness.waiting) })
-		return
-	}
-	n.readyOnce.Do(func() { close(n.ready) })
 }
 
-// meetRemote discovers the remote function once, and once more each time the supervisor has started it again. A function
-// that says the same as before keeps its place; another one replaces it.
+// hosting says how functions are hosted and judged.
+func (n *Node) hosting() (host.Options, discovery.Options) {
+	options := host.Options{
+		ReadyTimeout: time.Duration(n.config.FunctionWait), HandleTimeout: time.Duration(n.config.FunctionTime), MaxEvents: n.config.MaxRecords,
+		Hooks: host.Hooks{
+			OnWarning: func(message string) { n.logger.Warn("user function", observe.Error, message) },
+			OnSessionFault: func(key entities.Key, err *entities.Error) {
+				n.logger.Warn("conversation with the user function broke", observe.Entity, key.String(), observe.Error, err.Message, observe.Cause, err.Cause)
+			},
+		},
+	}
+	return options, discovery.Options{SkipVersionCheck: !n.config.ProtocolCheck, MaxKeyBytes: int(n.config.MaxKey)}
+}
+
+// runFunction learns what the function serves, and again each time it comes back as another one.
+func (n *Node) runFunction(ctx context.Context) error {
+	options, judge := n.hosting()
+	if n.options.Local != nil {
+		f, err := host.NewInProcess(n.options.Local, options, judge)
+		if err != nil {
+			return err
+		}
+		return n.attach(f)
+	}
+	return n.meetRemote(ctx, host.RemoteOptions{
+		Options: options, Info: discovery.NewProxyInfo("millrace", n.options.Version), Discovery: judge,
+		Policy: discovery.Policy{OnRetry: func(attempt int, err error, _ time.Duration) {
+			n.troubles.note(taskFunction, err)
+			n.logger.Debug("user function is not reachable yet", observe.Address, n.config.Function, observe.Attempt, attempt, observe.Error, err)
+		}},
+	})
+}
+
+// attach lets traffic reach a function. The error says what of it cannot be served; then nothing has changed.
+func (n *Node) attach(f hosted) error {
+	if err := n.gateway.SetCatalog(f.Catalog()); err != nil {
+		return err
+	}
+	n.host.Replace(f)
+	n.readiness.mu.Lock()
+	n.readiness.function = f
+	n.readiness.mu.Unlock()
+	n.troubles.note(taskFunction, nil)
+	n.checkReady()
+	return nil
+}
+
+// meetRemote discovers the remote function once, and once more each time the supervisor has started it again.
 func (n *Node) meetRemote(ctx context.Context, options host.RemoteOptions) error {
 	for {
 		met, err := host.Connect(ctx, n.config.Function, options)
-		rejected, isRejected := errors.AsType[*discovery.RejectedError](err)
+		_, isRejected := errors.AsType[*discovery.RejectedError](err)
 		switch {
 		case ctx.Err() != nil:
 			if met != nil {
 				return met.Close()
 			}
 			return nil
-		case isRejected:
-			// The function's author mends it and starts it again; without a supervisor the operator starts this process again.
-			n.readiness.functionError(rejected)
-			n.logger.Error("the user function cannot be served", observe.Address, n.config.Function, observe.Error, rejected)
-		case err != nil:
+		case err == nil:
+			err = n.replace(met)
+		case !isRejected:
 			return err
-		default:
-			n.replace(met)
+		}
+		if err != nil {
+			// The function's author mends it and starts it again; without a supervisor the operator starts this process again.
+			n.troubles.note(taskFunction, err)
+			n.logger.Error("the user function cannot be served", observe.Address, n.config.Function, observe.Error, err)
 		}
 		select {
 		case <-ctx.Done():
@@ -103,19 +166,21 @@ func (n *Node) meetRemote(ctx context.Context, options host.RemoteOptions) error
 	}
 }
 
-// replace puts a function that was just met in the place of the one before.
-func (n *Node) replace(met *host.Remote) {
-	if before := n.host.Catalog(); before != nil && same(before, met.Catalog()) {
-		_ = met.Close()
-		return
+// replace puts a function that was just met in the place of the one before, which keeps its place if both serve the same.
+func (n *Node) replace(met *host.Remote) error {
+	before := n.readiness.remote
+	if before != nil && same(before.Catalog(), met.Catalog()) {
+		n.troubles.note(taskFunction, nil)
+		return met.Close()
 	}
-	old := n.host.Replace(met)
-	n.gateway.SetCatalog(met.Catalog())
-	n.readiness.functionError(nil)
-	n.checkReady()
-	if old, ok := old.(*host.Remote); ok && old != nil {
-		_ = old.Close()
+	if err := n.attach(met); err != nil {
+		return errors.Join(err, met.Close())
 	}
+	n.readiness.remote = met
+	if before != nil {
+		return before.Close()
+	}
+	return nil
 }
 
 // same says whether two catalogs serve the same.
@@ -126,8 +191,7 @@ func same(a, b *discovery.Catalog) bool {
 		return false
 	}
 	for i, s := range a.Services() {
-		other := b.Services()[i]
-		if s.Name != other.Name || s.Kind != other.Kind || s.EntityType != other.EntityType {
+		if other := b.Services()[i]; s.Name != other.Name || s.EntityType != other.EntityType {
 			return false
 		}
 	}

@@ -2,84 +2,182 @@ package node
 
 import (
 	"strconv"
+	"sync"
 
 	"github.com/millrace-io/millrace/broker-adapter/embedded"
+	"github.com/millrace-io/millrace/entities/host"
+	"github.com/millrace-io/millrace/internal/lifecycle"
 	"github.com/millrace-io/millrace/internal/observe"
 	"github.com/millrace-io/millrace/partitions"
 )
 
-// partitionMetrics are what the engine counts, by partition.
-func (n *Node) partitionMetrics() observe.Source {
-	type column struct {
-		observe.Metric
-		value func(partitions.Status, partitions.Counts) float64
+// metrics are what the node measures of the floors that know no metrics themselves.
+func (n *Node) metrics() []observe.Source {
+	return []observe.Source{n.taskMetrics(), n.partitionMetrics(), n.hostMetrics(), n.rebuilds.metrics()}
+}
+
+// taskMetrics show every task, and every loop below the tasks.
+func (n *Node) taskMetrics() observe.Source {
+	const (
+		ready   = "millrace_node_ready_state"
+		running = "millrace_node_task_running"
+		errs    = "millrace_node_task_errors_total"
+		healthy = "millrace_node_loop_healthy"
+	)
+	return observe.Source{
+		Metrics: []observe.Metric{
+			{Name: ready, Help: "1 while the node serves: function known, every partition owned, log and store writable.", Kind: observe.Gauge},
+			{Name: running, Help: "1 while a task of the process runs.", Kind: observe.Gauge, Labels: []string{"task"}},
+			{Name: errs, Help: "Errors in spite of which a task went on.", Kind: observe.Counter, Labels: []string{"task"}},
+			{Name: healthy, Help: "1 while log or store can be written.", Kind: observe.Gauge, Labels: []string{"loop"}},
+		},
+		Collect: func(emit observe.Emitter) {
+			emit.Value(ready, yes(n.NotReady() == nil))
+			for _, task := range n.group.Status() {
+				emit.Value(running, yes(task.State == lifecycle.Running), task.Name)
+				emit.Value(errs, float64(n.troubles.of(task.Name).counted), task.Name)
+			}
+			for _, l := range n.loops {
+				emit.Value(healthy, yes(l.illness() == nil), l.name)
+			}
+		},
 	}
-	counter := func(name, help string, value func(partitions.Counts) uint64) column {
-		return column{
-			observe.Metric{Name: name, Help: help, Kind: observe.Counter, Labels: []string{"partition"}},
-			func(_ partitions.Status, c partitions.Counts) float64 { return float64(value(c)) },
-		}
+}
+
+func yes(is bool) float64 {
+	if is {
+		return 1
 	}
-	gauge := func(name, help string, value func(partitions.Status) float64) column {
-		return column{
-			observe.Metric{Name: name, Help: help, Kind: observe.Gauge, Labels: []string{"partition"}},
-			func(s partitions.Status, _ partitions.Counts) float64 { return value(s) },
-		}
-	}
-	columns := []column{
-		counter("millrace_partitions_commands_total", "Commands submitted.", func(c partitions.Counts) uint64 { return c.Commands }),
-		counter("millrace_partitions_failed_commands_total", "Commands answered with an error, refusals of functions left out.", func(c partitions.Counts) uint64 { return c.Failed }),
-		counter("millrace_partitions_batches_total", "Batches sent to the log.", func(c partitions.Counts) uint64 { return c.Batches }),
-		counter("millrace_partitions_records_total", "Records committed.", func(c partitions.Counts) uint64 { return c.Records }),
-		counter("millrace_partitions_activated_entities_total", "Entities brought to life.", func(c partitions.Counts) uint64 { return c.Activated }),
-		counter("millrace_partitions_passivated_entities_total", "Entities that left memory in order.", func(c partitions.Counts) uint64 { return c.Passivated }),
-		counter("millrace_partitions_expired_command_ids_total", "Command ids removed after the dedup window.", func(c partitions.Counts) uint64 { return c.Expired }),
-		counter("millrace_partitions_alarms_total", "Things that an operator should look at.", func(c partitions.Counts) uint64 { return c.Alarms }),
-		gauge("millrace_partitions_state_code", "0 standby, 1 catching up, 2 claiming, 3 active, 4 suspect, 5 draining, 6 halted.", func(s partitions.Status) float64 { return float64(s.State) }),
-		gauge("millrace_partitions_next_offset", "Offset behind the last committed record.", func(s partitions.Status) float64 { return float64(s.Next) }),
-		gauge("millrace_partitions_waiting_commands", "Commands submitted and not answered.", func(s partitions.Status) float64 { return float64(s.Waiting) }),
-		gauge("millrace_partitions_active_entities", "Entities in memory.", func(s partitions.Status) float64 { return float64(s.Entities) }),
-		gauge("millrace_partitions_active_bytes", "Estimated memory of active entities.", func(s partitions.Status) float64 { return float64(s.ActiveBytes) }),
-		gauge("millrace_partitions_stale_records", "Records that were void by the reader rule, since the partition was taken.", func(s partitions.Status) float64 { return float64(s.Fold.Stale) }),
-		gauge("millrace_partitions_foreign_records", "Records without a readable envelope, since the partition was taken.", func(s partitions.Status) float64 { return float64(s.Fold.Foreign) }),
-	}
+	return 0
+}
+
+// column is one metric of something of which S are the figures.
+type column[S any] struct {
+	observe.Metric
+	value func(S) float64
+}
+
+func counter[S any, N int64 | uint64](name, help string, value func(S) N, labels ...string) column[S] {
+	return column[S]{observe.Metric{Name: name, Help: help, Kind: observe.Counter, Labels: labels}, func(s S) float64 { return float64(value(s)) }}
+}
+
+func gauge[S any, N int | int64 | uint64 | partitions.State](name, help string, value func(S) N, labels ...string) column[S] {
+	return column[S]{observe.Metric{Name: name, Help: help, Kind: observe.Gauge, Labels: labels}, func(s S) float64 { return float64(value(s)) }}
+}
+
+// measured makes a source of columns. figures calls its argument once for each set of figures, with their labels.
+func measured[S any](columns []column[S], figures func(func(S, ...string))) observe.Source {
 	source := observe.Source{}
 	for _, c := range columns {
 		source.Metrics = append(source.Metrics, c.Metric)
 	}
 	source.Collect = func(emit observe.Emitter) {
-		for _, p := range n.manager.Partitions() {
-			status, counts := p.Status(), p.Counts()
-			label := strconv.Itoa(int(status.Partition))
+		figures(func(s S, labels ...string) {
 			for _, c := range columns {
-				emit.Value(c.Name, c.value(status, counts), label)
+				emit.Value(c.Name, c.value(s), labels...)
 			}
-		}
+		})
 	}
 	return source
 }
 
+// partitionFigures are what a partition says of itself.
+type partitionFigures struct {
+	partitions.Status
+	partitions.Counts
+}
+
+// partitionMetrics are what the engine counts, by partition.
+func (n *Node) partitionMetrics() observe.Source {
+	type f = partitionFigures
+	const label = "partition"
+	columns := []column[f]{
+		counter("millrace_partitions_commands_total", "Commands submitted.", func(p f) uint64 { return p.Counts.Commands }, label),
+		counter("millrace_partitions_failed_commands_total", "Commands answered with an error, refusals of functions left out.", func(p f) uint64 { return p.Counts.Failed }, label),
+		counter("millrace_partitions_batches_total", "Batches sent to the log.", func(p f) uint64 { return p.Counts.Batches }, label),
+		counter("millrace_partitions_records_total", "Records committed.", func(p f) uint64 { return p.Counts.Records }, label),
+		counter("millrace_partitions_activated_entities_total", "Entities brought to life.", func(p f) uint64 { return p.Counts.Activated }, label),
+		counter("millrace_partitions_passivated_entities_total", "Entities that left memory in order.", func(p f) uint64 { return p.Counts.Passivated }, label),
+		counter("millrace_partitions_expired_command_ids_total", "Command ids removed after the dedup window.", func(p f) uint64 { return p.Counts.Expired }, label),
+		counter("millrace_partitions_alarms_total", "Things that an operator should look at.", func(p f) uint64 { return p.Counts.Alarms }, label),
+		gauge("millrace_partitions_state_code", "0 standby, 1 catching up, 2 claiming, 3 active, 4 suspect, 5 draining, 6 halted.", func(p f) partitions.State { return p.Status.State }, label),
+		gauge("millrace_partitions_next_offset", "Offset behind the last committed record.", func(p f) int64 { return p.Status.Next }, label),
+		gauge("millrace_partitions_waiting_commands", "Commands submitted and not answered.", func(p f) int64 { return p.Status.Waiting }, label),
+		gauge("millrace_partitions_active_entities", "Entities in memory.", func(p f) int { return p.Status.Entities }, label),
+		gauge("millrace_partitions_active_bytes", "Estimated memory of active entities.", func(p f) int { return p.Status.ActiveBytes }, label),
+		gauge("millrace_partitions_stale_records", "Records that were void by the reader rule, since the partition was taken.", func(p f) uint64 { return p.Status.Fold.Stale }, label),
+		gauge("millrace_partitions_foreign_records", "Records without a readable envelope, since the partition was taken.", func(p f) uint64 { return p.Status.Fold.Foreign }, label),
+	}
+	return measured(columns, func(take func(f, ...string)) {
+		for _, p := range n.manager.Partitions() {
+			status := p.Status()
+			take(f{status, p.Counts()}, strconv.Itoa(int(status.Partition)))
+		}
+	})
+}
+
+// hostMetrics are what is counted about the present function. They begin anew when another one takes its place.
+func (n *Node) hostMetrics() observe.Source {
+	columns := []column[host.Stats]{
+		gauge("millrace_host_open_sessions", "Entities that the function has in memory.", func(s host.Stats) int64 { return s.SessionsOpen }),
+		counter("millrace_host_sessions_total", "Sessions of entities that began.", func(s host.Stats) int64 { return s.SessionsOpened }),
+		counter("millrace_host_broken_sessions_total", "Sessions that the function ended while no command was running.", func(s host.Stats) int64 { return s.SessionsEnded }),
+		counter("millrace_host_commands_total", "Commands given to entities.", func(s host.Stats) int64 { return s.Commands }),
+		counter("millrace_host_actions_total", "Calls given to actions.", func(s host.Stats) int64 { return s.Actions }),
+		counter("millrace_host_refusals_total", "Commands and calls to which the function said no.", func(s host.Stats) int64 { return s.Refusals }),
+		counter("millrace_host_failures_total", "Commands and calls in which the function broke.", func(s host.Stats) int64 { return s.Failures }),
+		counter("millrace_host_restarts_total", "Images of entities that were rebuilt after a decision was dropped.", func(s host.Stats) int64 { return s.Restarts }),
+		counter("millrace_host_replayed_events_total", "Events given to the function when sessions began.", func(s host.Stats) int64 { return s.EventsReplayed }),
+		counter("millrace_host_warnings_total", "Mistakes that the function was told about.", func(s host.Stats) int64 { return s.Warnings }),
+	}
+	return measured(columns, func(take func(host.Stats, ...string)) {
+		if function := n.readiness.present(); function != nil {
+			take(function.Stats())
+		}
+	})
+}
+
+// rebuilds remembers how far each partition's last catch-up is.
+type rebuilds struct {
+	mu   sync.Mutex
+	last map[uint16]Progress
+}
+
+func (r *rebuilds) report(p Progress) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.last == nil {
+		r.last = map[uint16]Progress{}
+	}
+	r.last[p.Address.Partition] = p
+}
+
+func (r *rebuilds) metrics() observe.Source {
+	const label = "partition"
+	columns := []column[Progress]{
+		gauge("millrace_materializer_caught_up_records", "Records folded in the last catch-up of a partition.", func(p Progress) int64 { return p.Next - p.From }, label),
+		gauge("millrace_materializer_remaining_records", "Records that the last catch-up of a partition has still to fold.", func(p Progress) int64 { return p.Until - p.Next }, label),
+	}
+	return measured(columns, func(take func(Progress, ...string)) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		for partition, p := range r.last {
+			take(p, strconv.Itoa(int(partition)))
+		}
+	})
+}
+
 // embeddedMetrics are what the embedded log counts.
 func embeddedMetrics(log *embedded.Log) observe.Source {
-	const (
-		appends = "millrace_log_appends_total"
-		records = "millrace_log_records_total"
-		bytes   = "millrace_log_bytes_total"
-		commits = "millrace_log_commits_total"
-	)
-	return observe.Source{
-		Metrics: []observe.Metric{
-			{Name: appends, Help: "Appends acknowledged by the log.", Kind: observe.Counter},
-			{Name: records, Help: "Records acknowledged by the log.", Kind: observe.Counter},
-			{Name: bytes, Help: "Bytes of acknowledged records.", Kind: observe.Counter},
-			{Name: commits, Help: "Synced group commits.", Kind: observe.Counter},
-		},
-		Collect: func(emit observe.Emitter) {
-			s := log.Stats()
-			emit.Value(appends, float64(s.Appends))
-			emit.Value(records, float64(s.Records))
-			emit.Value(bytes, float64(s.Bytes))
-			emit.Value(commits, float64(s.Commits))
-		},
+	type f = embedded.Stats
+	columns := []column[f]{
+		counter("millrace_log_appends_total", "Appends acknowledged by the log.", func(s f) uint64 { return s.Appends }),
+		counter("millrace_log_records_total", "Records acknowledged by the log.", func(s f) uint64 { return s.Records }),
+		counter("millrace_log_bytes_total", "Bytes of acknowledged records.", func(s f) uint64 { return s.Bytes }),
+		counter("millrace_log_commits_total", "Synced group commits.", func(s f) uint64 { return s.Commits }),
+		counter("millrace_log_failures_total", "How often the disk failed.", func(s f) uint64 { return s.Failures }),
+		counter("millrace_log_reopened_total", "How often the log came back after that.", func(s f) uint64 { return s.Reopened }),
+		gauge("millrace_log_queued_bytes", "Bytes that wait to be written.", func(s f) int { return s.QueuedBytes }),
 	}
+	return measured(columns, func(take func(f, ...string)) { take(log.Stats()) })
 }

@@ -6,13 +6,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"path/filepath"
+	"os/exec"
 	"sync"
 	"time"
 
 	"github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/entities"
-	"github.com/millrace-io/millrace/entities/discovery"
 	"github.com/millrace-io/millrace/entities/host"
 	"github.com/millrace-io/millrace/gateway"
 	"github.com/millrace-io/millrace/internal/clock"
@@ -22,19 +21,33 @@ import (
 	"github.com/millrace-io/millrace/partitions"
 )
 
-// Options are what a node is started with.
+// Local is a function in this process, and Progress how far a catch-up is, for those above who know no lower floor.
+type (
+	Local    = host.Local
+	Progress = materializer.Progress
+)
+
+// Options are what a node is started with. Only Config is required.
 type Options struct {
 	Config *Config
 	// PartitionsGiven says that the number of partitions was asked for: then it must be that of the journal.
 	PartitionsGiven bool
 	// Local is a function in this process. Nil: the one at Config.Function.
-	Local host.Local
+	Local Local
 	// Command is a function to start, and to start again when it ends or its files change; it serves at Config.Function.
 	Command []string
+	// Dir is where Command runs and where its files are; empty: the working directory.
+	Dir     string
 	Version string
-	Logger  *slog.Logger
+	// Logger gets what an operator should see; nil: nobody does.
+	Logger *slog.Logger
 	// OnProgress is told how far a catch-up is. It may be nil.
-	OnProgress func(materializer.Progress)
+	OnProgress func(Progress)
+	// Log is a log that is open already; the node closes it. Nil: the one that Config names.
+	Log broker.Log
+	// Clock is the time of entities and of the node's own loops; nil: the machine's. What has to do with the network goes by
+	// the machine's in any case.
+	Clock clock.Clock
 }
 
 // Node is a running process. Start makes it; Wait returns when it has ended.
@@ -42,13 +55,13 @@ type Node struct {
 	options  Options
 	config   *Config
 	identity identity
+	clock    clock.Clock
 	started  time.Time
 	logger   *slog.Logger
 
 	log     broker.Log
 	topic   broker.TopicInfo
 	store   materializer.Store
-	rebuilt error
 	host    *host.Host
 	manager *partitions.Manager
 	router  *partitions.Router
@@ -56,32 +69,49 @@ type Node struct {
 	public  net.Listener
 	admin   *adminServer
 	group   *lifecycle.Group
+	// sources are what is measured, loops what runs below the tasks and may be ill.
 	sources []observe.Source
+	loops   []loop
+	// written counts what the store was given; nil for a store that need not be flushed.
+	written func() uint64
 
-	ready       chan struct{}
-	readyOnce   sync.Once
-	waitingOnce sync.Once
-	readiness   readiness
+	readiness readiness
+	troubles  troubles
+	rebuilds  rebuilds
+	command   command
+	// quiet is closed when no caller is served any more, settled when the partitions are released too.
+	quiet, settled chan struct{}
+
+	closeOnce sync.Once
+	closeErr  error
 }
 
-// Start opens everything and starts the tasks. When it returns an error, nothing is left open.
+// Start opens everything and starts the tasks. When it returns an error, nothing is left open. When ctx ends, so does the
+// node, in order.
 func Start(ctx context.Context, o Options) (*Node, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	n := &Node{options: o, config: o.Config, logger: o.Logger, started: time.Now(), ready: make(chan struct{}),
-		readiness: readiness{quiet: make(chan struct{}), restarted: make(chan struct{}, 1), waiting: make(chan struct{})},
+	if o.Clock == nil {
+		o.Clock = clock.Wall{}
+	}
+	n := &Node{
+		options: o, config: o.Config, clock: o.Clock, logger: o.Logger, started: o.Clock.Now(), log: o.Log,
+		readiness: newReadiness(), troubles: troubles{clock: o.Clock}, quiet: make(chan struct{}), settled: make(chan struct{}),
 	}
 	if err := n.open(ctx); err != nil {
 		return nil, errors.Join(err, n.close())
 	}
-	n.group = lifecycle.New(ctx, clock.Wall{})
+	n.group = lifecycle.New(ctx, n.clock)
 	n.run()
 	return n, nil
 }
 
 // open builds the house from the ground up.
 func (n *Node) open(ctx context.Context) (err error) {
+	if err := checkCommand(n.options.Command); err != nil {
+		return err
+	}
 	if n.identity, err = openDirectory(n.config, n.options.PartitionsGiven); err != nil {
 		return err
 	}
@@ -91,7 +121,7 @@ func (n *Node) open(ctx context.Context) (err error) {
 	if n.admin, err = n.newAdmin(ctx); err != nil {
 		return err
 	}
-	if n.log, err = n.openLog(ctx); err != nil {
+	if err := n.openLog(ctx); err != nil {
 		return err
 	}
 	if n.topic, err = n.openJournal(ctx); err != nil {
@@ -103,12 +133,23 @@ func (n *Node) open(ctx context.Context) (err error) {
 	n.host = host.New(time.Duration(n.config.FunctionWait))
 	n.manager = partitions.NewManager(partitions.Options{
 		App: n.config.App, Worker: n.identity.Worker, Topic: n.topic, Membership: n.membership(),
-		Log: n.log, Store: n.store, Functions: n.host, Limits: n.limits(), Hooks: n.partitionHooks(),
+		Log: n.log, Store: n.store, Functions: n.host, Limits: n.limits(), Hooks: n.partitionHooks(), Clock: n.clock,
 	})
 	n.router = partitions.NewRouter(n.manager, func(t entities.Target, err error) {
 		n.logger.Warn("side effect was not carried out", observe.Command, t.Service+"/"+t.Method, observe.Error, err)
 	})
 	n.gateway = gateway.New(n.gatewayOptions())
+	return nil
+}
+
+// checkCommand looks for the program that is to be supervised, before anything is opened for it.
+func checkCommand(command []string) error {
+	if len(command) == 0 {
+		return nil
+	}
+	if _, err := exec.LookPath(command[0]); err != nil {
+		return fmt.Errorf("start the user function: %w: check the command", err)
+	}
 	return nil
 }
 
@@ -122,45 +163,11 @@ func listen(ctx context.Context, setting, address string) (net.Listener, error) 
 	return l, nil
 }
 
-// journal is the topic of the app's outcomes in its first generation.
-func (n *Node) journal() string { return n.config.App + ".journal" }
-
 func (n *Node) membership() broker.Membership {
 	return broker.Membership{
 		Group: n.config.App, Worker: n.identity.Worker, Address: n.public.Addr().String(), Topic: n.journal(),
 	}
 }
-
-// openJournal finds the app's journal, or makes it, and checks its settings.
-func (n *Node) openJournal(ctx context.Context) (broker.TopicInfo, error) {
-	spec := broker.TopicSpec{
-		Name: n.journal(), Partitions: int32(n.identity.Partitions), //nolint:gosec // at most 4096
-		MaxRecordBytes: int(n.config.MaxCommit) + commitOverhead,
-	}
-	info, err := n.log.Describe(ctx, spec.Name)
-	if errors.Is(err, broker.ErrUnknownTopic) {
-		if !n.config.CreateTopics {
-			return info, fmt.Errorf("topic %s is missing; create it with\n\n%s", spec.Name, n.log.CreateCommand(spec))
-		}
-		if err := n.log.Create(ctx, spec); err != nil {
-			return info, fmt.Errorf("create topic %s: %w", spec.Name, err)
-		}
-		info, err = n.log.Describe(ctx, spec.Name)
-	}
-	if err != nil {
-		return info, fmt.Errorf("describe topic %s: %w", spec.Name, err)
-	}
-	if n.options.PartitionsGiven && info.Partitions != spec.Partitions {
-		return info, fmt.Errorf("topic %s has %d partitions, not %d: leave --partitions out", spec.Name, info.Partitions, spec.Partitions)
-	}
-	if info.Partitions&(info.Partitions-1) != 0 {
-		return info, fmt.Errorf("topic %s has %d partitions: a journal needs a power of two", spec.Name, info.Partitions)
-	}
-	return info, partitions.CheckContract(info)
-}
-
-// commitOverhead is room for the envelopes of a commit at its limit.
-const commitOverhead = 124 << 10
 
 func (n *Node) limits() partitions.Limits {
 	c := n.config
@@ -177,7 +184,12 @@ func (n *Node) partitionHooks() partitions.Hooks {
 		Alarm: func(partition int32, what string) {
 			n.logger.Warn("partition alarm", observe.Partition, partition, observe.Error, what)
 		},
-		Progress: n.options.OnProgress,
+		Progress: func(p Progress) {
+			n.rebuilds.report(p)
+			if n.options.OnProgress != nil {
+				n.options.OnProgress(p)
+			}
+		},
 	}
 }
 
@@ -198,68 +210,40 @@ func (n *Node) gatewayOptions() gateway.Options {
 	}
 }
 
-// run starts the tasks, from the ground up; Stop ends them from the top.
-func (n *Node) run() {
-	n.group.Start("shutdown", n.shutdown)
-	n.group.Start("partitions", n.runPartitions)
-	n.group.Start("function", n.runFunction)
-	if len(n.options.Command) > 0 {
-		n.group.Start("supervisor", n.supervise)
-	}
-	n.group.Start("gateway", n.serveGateway)
-	n.group.Start("admin", n.admin.serve)
-}
-
-// serveGateway takes connections until shutdown ends it.
-func (n *Node) serveGateway(ctx context.Context) error {
-	err := n.gateway.Serve(n.public)
-	if ctx.Err() != nil && errors.Is(err, gateway.ErrClosed) {
-		return nil
-	}
-	return err
-}
-
-// runPartitions owns partitions until the gateway has let its last call go.
-func (n *Node) runPartitions(ctx context.Context) error {
-	own, release := context.WithCancelCause(context.WithoutCancel(ctx))
-	defer release(nil)
-	ended := make(chan error, 1)
-	go func() { ended <- n.manager.Run(own) }() // ends with own, or by itself; received below
-	select {
-	case err := <-ended:
-		return err
-	case <-ctx.Done():
-		<-n.readiness.quiet
-		release(context.Cause(ctx))
-		return <-ended
-	}
-}
-
-// shutdown waits for the stop and then ends the traffic: first the callers, then the effects that they began.
-func (n *Node) shutdown(ctx context.Context) error {
-	<-ctx.Done()
-	defer close(n.readiness.quiet)
-	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Duration(n.config.DrainTimeout))
-	defer cancel()
-	err := n.gateway.Shutdown(bounded)
-	n.router.Drain()
-	if errors.Is(err, context.DeadlineExceeded) {
-		n.logger.Warn("calls were cut off", observe.Cause, "they did not end within drain-timeout")
-		return nil
-	}
-	return err
-}
-
 // Ready is closed when the node serves: the function is known and every partition is owned.
-func (n *Node) Ready() <-chan struct{} { return n.ready }
+func (n *Node) Ready() <-chan struct{} { return n.readiness.ready }
 
-// Stop asks the node to end in order. It does not wait.
-func (n *Node) Stop() { n.group.Stop(nil) }
+// Waiting is closed when everything but a remote function is there.
+func (n *Node) Waiting() <-chan struct{} { return n.readiness.waiting }
 
 // Done is closed when the node has begun to end.
 func (n *Node) Done() <-chan struct{} { return n.group.Stopping() }
 
-// Wait returns when everything has ended and is closed.
+func (n *Node) stopping() bool {
+	select {
+	case <-n.Done():
+		return true
+	default:
+		return false
+	}
+}
+
+// PublicAddress is where callers connect, as host:port.
+func (n *Node) PublicAddress() string { return n.public.Addr().String() }
+
+// AdminAddress is where status and metrics are, as host:port.
+func (n *Node) AdminAddress() string { return n.admin.listener.Addr().String() }
+
+// Settle returns when the side effects of every call that was answered before have been carried out, or given up.
+func (n *Node) Settle() { n.router.Drain() }
+
+// Stop asks the node to end in order. It does not wait.
+func (n *Node) Stop() { n.group.Stop(nil) }
+
+// Abandon ends the function that the node started, at once and without waiting: the rest ends with the process.
+func (n *Node) Abandon() { n.command.kill() }
+
+// Wait returns when everything has ended and is closed. It may be called more than once.
 func (n *Node) Wait() error {
 	err := n.group.Wait()
 	return errors.Join(err, n.close())
@@ -267,88 +251,24 @@ func (n *Node) Wait() error {
 
 // close closes what open opened, from the top.
 func (n *Node) close() error {
-	var errs []error
-	if n.host != nil {
-		if r, ok := n.host.Replace(nil).(*host.Remote); ok && r != nil {
-			errs = append(errs, r.Close())
+	n.closeOnce.Do(func() {
+		var errs []error
+		if remote := n.readiness.remote; remote != nil {
+			errs = append(errs, remote.Close())
 		}
-	}
-	if n.store != nil {
-		errs = append(errs, n.store.Close())
-	}
-	if n.log != nil {
-		errs = append(errs, n.log.Close())
-	}
-	if n.admin != nil {
-		_ = n.admin.listener.Close()
-	}
-	if n.public != nil {
-		_ = n.public.Close()
-	}
-	return errors.Join(errs...)
-}
-
-// storeDirectory and logDirectory lie in the data directory.
-func (n *Node) storeDirectory() string { return filepath.Join(n.config.Data, "store") }
-func (n *Node) logDirectory() string   { return filepath.Join(n.config.Data, "log") }
-
-// runFunction learns what the function serves, and again each time it comes back as another one.
-func (n *Node) runFunction(ctx context.Context) error {
-	hosting := host.Options{
-		ReadyTimeout: time.Duration(n.config.FunctionWait), HandleTimeout: time.Duration(n.config.FunctionTime), MaxEvents: n.config.MaxRecords,
-		Hooks: host.Hooks{
-			OnWarning: func(message string) { n.logger.Warn("user function", observe.Error, message) },
-			OnSessionFault: func(key entities.Key, err *entities.Error) {
-				n.logger.Warn("conversation with the user function broke", observe.Entity, key.String(), observe.Error, err.Message, observe.Cause, err.Cause)
-			},
-		},
-	}
-	judge := discovery.Options{SkipVersionCheck: !n.config.ProtocolCheck, MaxKeyBytes: int(n.config.MaxKey)}
-	if n.options.Local != nil {
-		f, err := host.NewInProcess(n.options.Local, hosting, judge)
-		if err != nil {
-			return err
+		if n.store != nil {
+			errs = append(errs, n.store.Close())
 		}
-		n.attach(f)
-		return nil
-	}
-	return n.meetRemote(ctx, host.RemoteOptions{
-		Options: hosting, Info: discovery.NewProxyInfo("millrace", n.options.Version), Discovery: judge,
-		Policy: discovery.Policy{OnRetry: func(attempt int, err error, _ time.Duration) {
-			n.readiness.functionError(err)
-			n.logger.Debug("user function is not reachable yet", observe.Address, n.config.Function, observe.Attempt, attempt, observe.Error, err)
-		}},
+		if n.log != nil {
+			errs = append(errs, n.log.Close())
+		}
+		if n.admin != nil {
+			_ = n.admin.listener.Close() // closed already when it has served
+		}
+		if n.public != nil {
+			_ = n.public.Close()
+		}
+		n.closeErr = errors.Join(errs...)
 	})
-}
-
-// attach lets traffic reach a function.
-func (n *Node) attach(f host.Function) {
-	n.host.Replace(f)
-	n.gateway.SetCatalog(f.Catalog())
-	n.readiness.functionError(nil)
-	n.checkReady()
-}
-
-// Local is a function in this process, and Progress how far a catch-up is, for those above who know no lower floor.
-type (
-	Local    = host.Local
-	Progress = materializer.Progress
-)
-
-// Waiting is closed when everything but a remote function is there.
-func (n *Node) Waiting() <-chan struct{} { return n.readiness.waiting }
-
-// Try returns lines that a newcomer can paste: a call, a look at the entity, a look at the log. program is how this
-// program is called.
-func (n *Node) Try(program string) []string {
-	catalog := n.host.Catalog()
-	if catalog == nil {
-		return nil
-	}
-	for _, s := range catalog.Services() {
-		if line, entity := tryService(s, n.public.Addr().String()); line != "" {
-			return []string{line, program + " get " + entity, program + " log tail --from-start"}
-		}
-	}
-	return nil
+	return n.closeErr
 }

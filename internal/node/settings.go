@@ -4,14 +4,12 @@ import (
 	"encoding"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
-	"os"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
-
-	"github.com/goccy/go-yaml/ast"
-	"github.com/goccy/go-yaml/parser"
 )
 
 // Setting is one field of Config as flags, environment and file see it.
@@ -93,7 +91,7 @@ func (s *Setting) Set(c *Config, value string) error {
 type Sources struct {
 	// Flags holds those that were given.
 	Flags map[string]string
-	// Env looks a variable up.
+	// Env looks a variable up. Nil: there are none.
 	Env func(string) (string, bool)
 	// File is the path of the configuration file; empty: DefaultFile if it exists.
 	File string
@@ -107,42 +105,69 @@ type Origin map[string]string
 
 // Load returns the settings from all sources. Errors name the source of each wrong value, a file's with its line.
 func Load(from Sources) (*Config, Origin, error) {
-	c, origin := &Config{}, Origin{}
-	var errs []error
 	file, err := readFile(from.File)
 	if err != nil {
 		return nil, nil, err
 	}
+	c, origin := &Config{}, Origin{}
+	var errs []error
 	for _, s := range Settings() {
-		value, source := s.Default, "default"
-		if f, ok := file[s.Name]; ok {
-			value, source = f.value, f.where
-			delete(file, s.Name)
+		value := from.value(&s, file)
+		origin[s.Name] = value.where
+		if err := s.Set(c, value.value); err != nil {
+			errs = append(errs, fmt.Errorf("%s: setting %s: %w", value.where, s.Name, err))
 		}
-		if v, ok := fromEnvironment(&s, from.Env, value); ok {
-			value, source = v.value, v.where
-		}
-		if v, ok := from.Flags[s.Name]; ok {
-			value, source = v, "flag --"+s.Name
-		}
-		if err := s.Set(c, value); err != nil {
-			errs = append(errs, fmt.Errorf("%s: setting %s: %w", source, s.Name, err))
-		}
-		origin[s.Name] = source
+		delete(file, s.Name)
 	}
-	for name, f := range file {
-		errs = append(errs, fmt.Errorf("%s: unknown key %q%s", f.where, name, suggestion(name)))
+	for _, name := range slices.Sorted(maps.Keys(file)) {
+		errs = append(errs, fmt.Errorf("%s: unknown key %q%s", file[name].where, name, suggestion(name)))
+	}
+	if len(errs) == 0 {
+		for _, p := range c.problems() {
+			errs = append(errs, fmt.Errorf("%s: setting %s: %s", origin[p.setting], p.setting, p.text))
+		}
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, nil, err
 	}
-	return c, origin, c.Validate()
+	return c, origin, nil
 }
 
+// Defaults returns the settings that apply when nobody says anything.
+func Defaults() *Config {
+	c := &Config{}
+	for _, s := range Settings() {
+		if err := s.Set(c, s.Default); err != nil {
+			panic("default of setting " + s.Name + ": " + err.Error())
+		}
+	}
+	return c
+}
+
+// sourced is a value and where it came from.
 type sourced struct{ value, where string }
 
-// fromEnvironment looks at the setting's own variable, and at those that Cloudstate's proxy has for the same thing.
-func fromEnvironment(s *Setting, env func(string) (string, bool), present string) (sourced, bool) {
+// value returns what a setting is given by its strongest source.
+func (from *Sources) value(s *Setting, file map[string]sourced) sourced {
+	v := sourced{s.Default, "default"}
+	if f, ok := file[s.Name]; ok {
+		v = f
+	}
+	if e, ok := from.environment(s, v.value); ok {
+		v = e
+	}
+	if f, ok := from.Flags[s.Name]; ok {
+		v = sourced{f, "flag --" + s.Name}
+	}
+	return v
+}
+
+// environment looks at the setting's own variable, and at those that Cloudstate's proxy has for the same thing.
+func (from *Sources) environment(s *Setting, present string) (sourced, bool) {
+	env := from.Env
+	if env == nil {
+		return sourced{}, false
+	}
 	if v, ok := env(s.Env()); ok {
 		return sourced{v, "environment " + s.Env()}, true
 	}
@@ -168,96 +193,11 @@ func fromEnvironment(s *Setting, env func(string) (string, bool), present string
 	return sourced{}, false
 }
 
-// maxFileBytes bounds a configuration file.
-const maxFileBytes = 1 << 20
-
-// readFile reads a flat YAML mapping of settings.
-func readFile(path string) (map[string]sourced, error) {
-	named := path != ""
-	if !named {
-		path = DefaultFile
-	}
-	content, err := os.ReadFile(path) //nolint:gosec // the operator names it
-	if errors.Is(err, os.ErrNotExist) && !named {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read configuration: %w", err)
-	}
-	if len(content) > maxFileBytes {
-		return nil, fmt.Errorf("%s: %d bytes are no configuration of millrace, at most %d are read", path, len(content), maxFileBytes)
-	}
-	parsed, err := parser.ParseBytes(content, 0)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	values := map[string]sourced{}
-	for _, doc := range parsed.Docs {
-		if doc.Body == nil {
-			continue
-		}
-		if err := readMapping(path, doc.Body, values); err != nil {
-			return nil, err
-		}
-	}
-	return values, nil
-}
-
-func readMapping(path string, body ast.Node, values map[string]sourced) error {
-	var pairs []*ast.MappingValueNode
-	switch n := body.(type) {
-	case *ast.MappingNode:
-		pairs = n.Values
-	case *ast.MappingValueNode:
-		pairs = []*ast.MappingValueNode{n}
-	case *ast.CommentGroupNode, *ast.NullNode:
-		return nil
-	default:
-		return fmt.Errorf("%s:%d: expected lines of the form `key: value`", path, body.GetToken().Position.Line)
-	}
-	for _, pair := range pairs {
-		where := fmt.Sprintf("%s:%d", path, pair.Key.GetToken().Position.Line)
-		value, err := scalar(pair.Value)
-		if err != nil {
-			return fmt.Errorf("%s: key %q: %w", where, pair.Key.GetToken().Value, err)
-		}
-		name := pair.Key.GetToken().Value
-		if _, twice := values[name]; twice {
-			return fmt.Errorf("%s: key %q is there twice", where, name)
-		}
-		values[name] = sourced{value, where}
-	}
-	return nil
-}
-
-func scalar(n ast.Node) (string, error) {
-	switch v := n.(type) {
-	case *ast.SequenceNode:
-		items := make([]string, 0, len(v.Values))
-		for _, item := range v.Values {
-			s, err := scalar(item)
-			if err != nil {
-				return "", err
-			}
-			items = append(items, s)
-		}
-		return strings.Join(items, ","), nil
-	case *ast.StringNode:
-		return v.Value, nil
-	case *ast.BoolNode, *ast.IntegerNode, *ast.FloatNode:
-		return n.GetToken().Value, nil
-	case *ast.NullNode:
-		return "", nil
-	default:
-		return "", errors.New("expected a plain value or a list of them")
-	}
-}
-
 // suggestion names the setting that was probably meant.
 func suggestion(name string) string {
-	best, distance := "", 3
+	best, distance := "", min(3, (len(name)+1)/2) // two letters wrong at most, and not half of a short name
 	for _, s := range Settings() {
-		if d := editDistance(name, s.Name); d < distance {
+		if d := editDistance(strings.ReplaceAll(name, "_", "-"), s.Name); d < distance {
 			best, distance = s.Name, d
 		}
 	}

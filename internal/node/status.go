@@ -8,6 +8,8 @@ import (
 
 	"github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/internal/lifecycle"
+	"github.com/millrace-io/millrace/partitions"
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
 
@@ -19,7 +21,8 @@ func (n *Node) Status(ctx context.Context) *adminv1.StatusResponse {
 	s := &adminv1.StatusResponse{
 		Version: n.options.Version, App: n.config.App, Worker: n.identity.Worker, Started: timestamppb.New(n.started),
 		Log: n.Engine(), Durability: n.Durability(), DataDirectory: n.config.Data,
-		PublicAddress: n.public.Addr().String(), AdminAddress: n.admin.listener.Addr().String(), Ready: true,
+		PublicAddress: n.PublicAddress(), AdminAddress: n.AdminAddress(), Ready: true,
+		Services: n.serviceStatus(), Partitions: n.partitionStatus(ctx), Tasks: n.taskStatus(),
 	}
 	if n.config.Ephemeral {
 		s.DataDirectory = ""
@@ -27,36 +30,62 @@ func (n *Node) Status(ctx context.Context) *adminv1.StatusResponse {
 	if err := n.NotReady(); err != nil {
 		s.Ready, s.NotReadyReason = false, err.Error()
 	}
-	if catalog := n.host.Catalog(); catalog != nil {
-		hosting := "remote at " + n.config.Function
-		if n.options.Local != nil {
-			hosting = "in process"
-		}
-		for _, service := range catalog.Services() {
-			status := &adminv1.ServiceStatus{Name: service.Name, Kind: service.Kind.String(), Hosting: hosting}
-			if service.Kind != entities.Action {
-				status.EntityType = service.EntityType.Name
-			}
-			for _, m := range service.Methods {
-				status.Methods = append(status.Methods, m.Name)
-			}
-			s.Services = append(s.Services, status)
-		}
+	return s
+}
+
+func (n *Node) serviceStatus() []*adminv1.ServiceStatus {
+	catalog := n.host.Catalog()
+	if catalog == nil {
+		return nil
 	}
-	s.Partitions = n.partitionStatus(ctx)
-	for _, task := range n.group.Status() {
+	hosting := "remote at " + n.config.Function
+	if n.options.Local != nil {
+		hosting = "in process"
+	}
+	all := make([]*adminv1.ServiceStatus, 0, len(catalog.Services()))
+	for _, service := range catalog.Services() {
+		status := &adminv1.ServiceStatus{Name: service.Name, Kind: service.Kind.String(), Hosting: hosting}
+		if service.Kind != entities.Action {
+			status.EntityType = service.EntityType.Name
+		}
+		for _, m := range service.Methods {
+			status.Methods = append(status.Methods, m.Name)
+		}
+		all = append(all, status)
+	}
+	return all
+}
+
+// taskStatus lists the node's tasks, and what works below them.
+func (n *Node) taskStatus() []*adminv1.TaskStatus {
+	tasks := n.group.Status()
+	all := make([]*adminv1.TaskStatus, 0, len(tasks)+len(n.loops))
+	for _, task := range tasks {
 		t := &adminv1.TaskStatus{Name: task.Name, State: string(task.State)}
 		if task.Err != nil {
-			t.LastError = task.Err.Error()
+			setError(t, task.Since, task.Err)
+		} else {
+			trouble := n.troubles.of(task.Name)
+			setError(t, trouble.at, trouble.err)
 		}
-		if task.Name == "function" {
-			if err := n.readiness.functionProblem(); err != nil {
-				t.LastError = err.Error()
-			}
-		}
-		s.Tasks = append(s.Tasks, t)
+		all = append(all, t)
 	}
-	return s
+	for _, l := range n.loops {
+		t := &adminv1.TaskStatus{Name: l.name, State: string(lifecycle.Running)}
+		at, err := l.last()
+		setError(t, at, err)
+		if err := l.illness(); err != nil {
+			t.State, t.LastError = "retrying", err.Error()
+		}
+		all = append(all, t)
+	}
+	return all
+}
+
+func setError(t *adminv1.TaskStatus, at time.Time, err error) {
+	if err != nil {
+		t.LastError, t.LastErrorTime = err.Error(), timestamppb.New(at)
+	}
 }
 
 func (n *Node) partitionStatus(ctx context.Context) []*adminv1.PartitionStatus {
@@ -70,16 +99,40 @@ func (n *Node) partitionStatus(ctx context.Context) []*adminv1.PartitionStatus {
 			ActiveEntities: int64(s.Entities), WaitingCommands: s.Waiting, BatchesInFlight: int64(s.InFlight),
 			StaleRecords: s.Fold.Stale, ForeignRecords: s.Fold.Foreign, LastError: s.LastError,
 		}
-		if end, err := n.log.End(ctx, broker.Partition{Topic: n.topic.Name, ID: s.Partition}); err == nil {
-			status.EndOffset = end
-			status.LagRecords = max(end-s.Next, 0)
-		} else if status.LastError == "" {
-			status.LastError = err.Error()
-		}
 		if !s.LastFailed.IsZero() {
 			status.LastErrorTime = timestamppb.New(s.LastFailed)
+		}
+		if err := n.lag(ctx, s, status); err != nil && status.GetLastError() == "" {
+			status.LastError, status.LastErrorTime = err.Error(), timestamppb.New(n.clock.Now())
 		}
 		all = append(all, status)
 	}
 	return all
+}
+
+// lag says how far a partition is behind the log: in records, and, where it does not write itself, in the age of the first
+// record that it has not read.
+func (n *Node) lag(ctx context.Context, s partitions.Status, status *adminv1.PartitionStatus) error {
+	where := broker.Partition{Topic: n.topic.Name, ID: s.Partition}
+	end, err := n.log.End(ctx, where)
+	if err != nil {
+		return err
+	}
+	status.EndOffset, status.LagRecords = end, max(end-s.Next, 0)
+	if status.GetLagRecords() == 0 || s.State == partitions.Active {
+		return nil
+	}
+	reader, err := n.log.Read(where, s.Next)
+	if err != nil {
+		return err
+	}
+	defer reader.Close() //nolint:errcheck // only read
+	batch, err := reader.Next(ctx)
+	if err != nil {
+		return err
+	}
+	if len(batch.Records) > 0 {
+		status.LagSeconds = max(n.clock.Now().Sub(batch.Records[0].Time).Seconds(), 0)
+	}
+	return nil
 }

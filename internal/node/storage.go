@@ -5,9 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
+	"time"
 
-	"github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/broker-adapter/embedded"
 	"github.com/millrace-io/millrace/internal/observe"
 	"github.com/millrace-io/millrace/materializer"
@@ -15,17 +16,68 @@ import (
 	"github.com/millrace-io/millrace/materializer/pebblestore"
 )
 
-// openLog opens the log that the settings name: Kafka with brokers, else the embedded one.
-func (n *Node) openLog(ctx context.Context) (broker.Log, error) {
+// loop is something that works below the tasks, in a package that owns its goroutines: the writer of the embedded log, the
+// store's flushes and compactions.
+type loop struct {
+	name string
+	// illness is why it cannot write at present, nil while it can.
+	illness func() error
+	// last is when its last error was, and that error; nil when there was none.
+	last func() (time.Time, error)
+}
+
+// storeDirectory and logDirectory lie in the data directory.
+func (n *Node) storeDirectory() string { return filepath.Join(n.config.Data, "store") }
+func (n *Node) logDirectory() string   { return filepath.Join(n.config.Data, "log") }
+
+// openLog opens the log that the settings name, Kafka with brokers, else the embedded one, unless one was given.
+func (n *Node) openLog(ctx context.Context) error {
+	if n.log != nil {
+		return nil
+	}
 	if len(n.config.Brokers) > 0 {
-		return n.openKafka(ctx)
+		log, err := n.openKafka(ctx)
+		if err != nil {
+			return err
+		}
+		n.log = log
+		n.sources = append(n.sources, kafkaMetrics(log))
+		return nil
 	}
-	log, err := embedded.Open(embedded.Options{Dir: n.logDirectory(), Ephemeral: n.config.Ephemeral, CacheBytes: int64(n.config.BlockCache)})
+	log, err := embedded.Open(embedded.Options{
+		Dir: n.logDirectory(), Ephemeral: n.config.Ephemeral, CacheBytes: int64(n.config.BlockCache), Clock: n.clock,
+	})
 	if err != nil {
-		return nil, err
+		return n.inUse(err)
 	}
+	n.log = log
 	n.sources = append(n.sources, embeddedMetrics(log))
-	return log, nil
+	n.loops = append(n.loops, logLoop(log.Stats))
+	return nil
+}
+
+// inUse says what a lock means to somebody who starts a second process.
+func (n *Node) inUse(err error) error {
+	if errors.Is(err, embedded.ErrLocked) || errors.Is(err, pebblestore.ErrLocked) {
+		return fmt.Errorf("the data directory %s is in use by another process: stop that one, or choose another directory with --data (%w)", n.config.Data, err)
+	}
+	return err
+}
+
+func logLoop(stats func() embedded.Stats) loop {
+	return loop{
+		name: "log",
+		illness: func() error {
+			if s := stats(); s.State == embedded.StateFailed {
+				return s.LastError
+			}
+			return nil
+		},
+		last: func() (time.Time, error) {
+			s := stats()
+			return s.LastErrorTime, s.LastError
+		},
+	}
 }
 
 // openStore opens the store. One that is damaged, or of another version, is a cache that has spoiled: it is deleted, and
@@ -37,12 +89,15 @@ func (n *Node) openStore() (materializer.Store, error) {
 	dir := n.storeDirectory()
 	options := pebblestore.Options{
 		Dir: dir, CacheBytes: int64(n.config.BlockCache),
-		OnFailure: func(err error) { n.logger.Error("the store refuses writes", observe.Path, dir, observe.Error, err) },
+		OnFailure: func(err error) {
+			n.troubles.note(loopStore, err)
+			n.logger.Error("the store refuses writes", observe.Path, dir, observe.Error, err)
+		},
 		OnWarning: func(message string) { n.logger.Warn("store", observe.Path, dir, observe.Error, message) },
 	}
 	store, err := pebblestore.Open(options)
 	if errors.Is(err, materializer.ErrCorrupt) {
-		n.rebuilt = err
+		n.troubles.note(loopStore, fmt.Errorf("it was damaged and is rebuilt from the log: %w", err))
 		n.logger.Warn("the store is damaged and is rebuilt from the log", observe.Path, dir, observe.Error, err)
 		if err := os.RemoveAll(dir); err != nil {
 			return nil, fmt.Errorf("remove the damaged store %s: %w", dir, err)
@@ -50,10 +105,25 @@ func (n *Node) openStore() (materializer.Store, error) {
 		store, err = pebblestore.Open(options)
 	}
 	if err != nil {
-		return nil, err
+		return nil, n.inUse(err)
 	}
 	n.sources = append(n.sources, store.Metrics())
+	n.loops = append(n.loops, n.storeLoop(store.Stats))
+	n.written = func() uint64 { return store.Stats().Commits }
 	return store, nil
+}
+
+const loopStore = "store"
+
+func (n *Node) storeLoop(stats func() pebblestore.Stats) loop {
+	return loop{
+		name:    loopStore,
+		illness: func() error { return stats().Failure },
+		last: func() (time.Time, error) {
+			t := n.troubles.of(loopStore)
+			return t.at, t.err
+		},
+	}
 }
 
 // Durability says in a sentence what is promised of data that was answered for.

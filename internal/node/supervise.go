@@ -1,15 +1,13 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"io/fs"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
-	"strings"
-	"syscall"
 	"time"
 
 	"github.com/millrace-io/millrace/internal/backoff"
@@ -17,34 +15,42 @@ import (
 )
 
 const (
-	// watchEvery is how often the supervised function's files are looked at.
-	watchEvery = 700 * time.Millisecond
-	// watchMost bounds the files that are looked at.
-	watchMost = 20_000
 	// stopGrace is how long a supervised function may take to end by itself.
 	stopGrace = 3 * time.Second
 	// steadyAfter is how long it must have lived for its next end to count as the first.
 	steadyAfter = 5 * time.Second
 )
 
-// supervise runs the function's command and starts it again when it ends, or when a file below the working directory
-// changed. Callers wait meanwhile, as long as function-wait says.
+// restartPause lies between the end of a supervised function and its next start.
+var restartPause = backoff.Policy{First: 200 * time.Millisecond, Max: 5 * time.Second, Jitter: 0.2} //nolint:gochecknoglobals // a constant
+
+var errChanged = errors.New("its files changed")
+
+// supervise runs the function's command and starts it again when it ends, or when a file below its directory changed.
+// Callers wait meanwhile, as long as function-wait says. It outlives a stop for as long as calls and sessions need it.
 func (n *Node) supervise(ctx context.Context) error {
-	pause := backoff.Policy{First: 200 * time.Millisecond, Max: 5 * time.Second, Jitter: 0.2}
-	for attempt := 1; ctx.Err() == nil; attempt++ {
-		began := time.Now()
-		why := n.runCommand(ctx)
+	needed, release := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer release(nil)
+	stop := context.AfterFunc(ctx, func() {
+		<-n.settled
+		release(context.Cause(ctx))
+	})
+	defer stop()
+	for attempt := 1; ; attempt++ {
+		began := n.clock.Now()
+		why := n.runCommand(needed)
 		if ctx.Err() != nil {
 			return nil
 		}
-		if time.Since(began) > steadyAfter || errors.Is(why, errChanged) {
+		changed := errors.Is(why, errChanged)
+		if changed || n.clock.Now().Sub(began) > steadyAfter {
 			attempt = 1
 		}
 		n.logger.Info("starting the user function again", observe.Cause, why, observe.Attempt, attempt)
-		if !errors.Is(why, errChanged) {
-			select {
-			case <-ctx.Done():
-			case <-time.After(pause.Pause(attempt)):
+		if !changed {
+			n.troubles.note(taskSupervisor, fmt.Errorf("the user function ended: %w", why))
+			if !n.pause(ctx, restartPause.Pause(attempt)) {
+				return nil
 			}
 		}
 		select {
@@ -52,10 +58,19 @@ func (n *Node) supervise(ctx context.Context) error {
 		default:
 		}
 	}
-	return nil
 }
 
-var errChanged = errors.New("its files changed")
+// pause waits for so long; false when ctx ended before.
+func (n *Node) pause(ctx context.Context, d time.Duration) bool {
+	over, giveUp := n.clock.After(d)
+	select {
+	case <-over:
+		return true
+	case <-ctx.Done():
+		giveUp()
+		return false
+	}
+}
 
 // runCommand runs the function once and returns why it ended.
 func (n *Node) runCommand(ctx context.Context) error {
@@ -63,76 +78,33 @@ func (n *Node) runCommand(ctx context.Context) error {
 	defer cancel(nil)
 	host, port, _ := net.SplitHostPort(n.config.Function)
 	cmd := exec.CommandContext(ctx, n.options.Command[0], n.options.Command[1:]...) //nolint:gosec // the operator's own command
+	cmd.Dir = n.options.Dir
 	cmd.Env = append(os.Environ(), "HOST="+host, "PORT="+port)
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
-	// A group of its own: `go run` and npm start the real program as a child, which must end with them.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 	cmd.WaitDelay = stopGrace
-	if err := cmd.Start(); err != nil {
+	ownGroup(cmd)
+	watch := newWatch(cmp.Or(n.options.Dir, "."), n.config.Data)
+	if err := n.command.start(cmd); err != nil {
 		return err
 	}
 	watching := make(chan struct{})
 	go func() { // ends with ctx; waited for below
 		defer close(watching)
-		n.watchFiles(ctx, cancel)
+		if watch.await(ctx, n.clock) {
+			cancel(errChanged)
+		}
 	}()
 	err := cmd.Wait()
-	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // what is left of the group
+	n.command.ended(cmd)
 	changed := errors.Is(context.Cause(ctx), errChanged)
 	cancel(nil)
 	<-watching
-	if changed {
+	switch {
+	case changed:
 		return errChanged
+	case err == nil:
+		return errors.New("it returned")
+	default:
+		return err
 	}
-	if err == nil {
-		err = errors.New("it ended")
-	}
-	return err
-}
-
-// watchFiles calls cancel when a file below the working directory is newer than it was.
-func (n *Node) watchFiles(ctx context.Context, cancel context.CancelCauseFunc) {
-	ticker := time.NewTicker(watchEvery)
-	defer ticker.Stop()
-	was := n.newest()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
-		if now := n.newest(); now.After(was) {
-			cancel(errChanged)
-			return
-		}
-	}
-}
-
-// newest returns when the youngest source file was changed.
-func (n *Node) newest() time.Time {
-	var newest time.Time
-	data, _ := filepath.Abs(n.config.Data)
-	seen := 0
-	_ = filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return nil //nolint:nilerr // what cannot be read is not watched
-		}
-		name := d.Name()
-		if d.IsDir() {
-			abs, _ := filepath.Abs(path)
-			if path != "." && (strings.HasPrefix(name, ".") || name == "node_modules" || name == "target" || name == "__pycache__" || abs == data) {
-				return fs.SkipDir
-			}
-			return nil
-		}
-		if seen++; seen > watchMost {
-			return fs.SkipAll
-		}
-		if info, err := d.Info(); err == nil && info.ModTime().After(newest) && !strings.HasPrefix(name, ".") {
-			newest = info.ModTime()
-		}
-		return nil
-	})
-	return newest
 }

@@ -2,48 +2,172 @@ package node
 
 import (
 	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
 	"strings"
 
+	"google.golang.org/genproto/googleapis/api/annotations"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/dynamicpb"
 
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/discovery"
 )
 
-// tryService makes a call of a stateful service that a newcomer can paste: the first method, with something in every plain
-// field of its request. entity is what the call is about.
-func tryService(s *discovery.Service, address string) (line, entity string) {
-	if (s.Kind != entities.EventSourced && s.Kind != entities.Value) || len(s.Methods) == 0 {
-		return "", ""
+// sampleKey is the entity of all samples.
+const sampleKey = "42"
+
+// Try returns lines that a newcomer can paste: a call, a look at the entity, a look at the log. program is how this
+// program is called.
+func (n *Node) Try(program string) []string {
+	catalog := n.host.Catalog()
+	if catalog == nil {
+		return nil
 	}
-	m := s.Methods[0]
-	fields := m.Input.Fields()
-	var parts []string
-	for i := range fields.Len() {
-		if value := sample(fields.Get(i), i == 0); value != "" {
-			parts = append(parts, fmt.Sprintf("%q:%s", fields.Get(i).JSONName(), value))
+	s := slices.MinFunc(catalog.Services(), func(a, b *discovery.Service) int { return dullness(a) - dullness(b) })
+	ask := func(what string) string {
+		if n.AdminAddress() != Defaults().Admin {
+			what += " --admin " + n.AdminAddress()
 		}
+		return program + " " + what
 	}
-	line = fmt.Sprintf("curl -H 'content-type: application/json' -d '{%s}' http://%s%s", strings.Join(parts, ","), address, m.FullName)
-	return line, s.EntityType.Name + "/42"
+	i := slices.IndexFunc(s.Methods, (*discovery.Method).IsUnary)
+	if i < 0 {
+		return []string{ask("status")}
+	}
+	call := newSample(s.Methods[i], n.PublicAddress())
+	if call.entity == "" {
+		return []string{call.line, ask("status")}
+	}
+	return []string{call.line, ask("get " + call.entity), ask("log tail --from-start")}
 }
 
-// sample is a JSON value for a plain field, "" for any other.
-func sample(f protoreflect.FieldDescriptor, key bool) string {
+// dullness ranks services by how little a first call of them shows: events are the best to look at, and a POST with a path of
+// its own the nicest to type.
+func dullness(s *discovery.Service) int {
+	rank := map[entities.Kind]int{entities.EventSourced: 0, entities.Value: 2, entities.Action: 4}
+	d, known := rank[s.Kind]
+	if !known || len(s.Methods) == 0 {
+		return 6
+	}
+	if rule := httpRule(s.Methods[0]); rule == nil || rule.GetPost() == "" {
+		d++
+	}
+	return d
+}
+
+// httpRule returns a method's google.api.http rule, nil when it has none.
+func httpRule(m *discovery.Method) *annotations.HttpRule {
+	rule, _ := proto.GetExtension(m.Descriptor.Options(), annotations.E_Http).(*annotations.HttpRule)
+	return rule
+}
+
+// sample is a call that can be pasted.
+type sample struct {
+	line string
+	// entity is what it is about, as type/id; empty for an action.
+	entity string
+}
+
+// newSample makes a call of a unary method, with something in every plain field of its request: by its own path where it has
+// one, else by its name.
+func newSample(m *discovery.Method, address string) sample {
+	request := dynamicpb.NewMessage(m.Input)
+	for i := range m.Input.Fields().Len() {
+		fill(request, m.Input.Fields().Get(i))
+	}
+	verb, path, inPath := route(httpRule(m), request)
+	if path == "" {
+		verb, path = http.MethodPost, m.FullName
+	}
+	s := sample{line: "curl"}
+	if verb != http.MethodGet && verb != http.MethodPost {
+		s.line += " -X " + verb
+	}
+	if verb == http.MethodPost || verb == http.MethodPut || verb == http.MethodPatch {
+		// Without the header curl says that it sends a form.
+		s.line += fmt.Sprintf(" -H 'content-type: application/json' -d '%s'", typedJSON(request, inPath))
+	}
+	s.line += " http://" + address + path
+	if payload, err := proto.Marshal(request); err == nil {
+		if cmd, err := m.Command(payload, nil); err == nil && cmd.Type != nil {
+			s.entity = cmd.Key.String()
+		}
+	}
+	return s
+}
+
+// route fills a rule's path. It returns no path for a rule that a plain line cannot follow: with a body that is only part of
+// the request, or with patterns in its path.
+func route(rule *annotations.HttpRule, request protoreflect.Message) (verb, path string, inPath []protoreflect.Name) {
+	switch p := rule.GetPattern().(type) {
+	case *annotations.HttpRule_Get:
+		verb, path = http.MethodGet, p.Get
+	case *annotations.HttpRule_Post:
+		verb, path = http.MethodPost, p.Post
+	case *annotations.HttpRule_Put:
+		verb, path = http.MethodPut, p.Put
+	case *annotations.HttpRule_Patch:
+		verb, path = http.MethodPatch, p.Patch
+	case *annotations.HttpRule_Delete:
+		verb, path = http.MethodDelete, p.Delete
+	}
+	if strings.ContainsAny(path, "*=") || rule.GetBody() != "*" && rule.GetBody() != "" {
+		return "", "", nil
+	}
+	fields := request.Descriptor().Fields()
+	for i := range fields.Len() {
+		f := fields.Get(i)
+		if variable := "{" + string(f.Name()) + "}"; strings.Contains(path, variable) {
+			path = strings.ReplaceAll(path, variable, request.Get(f).String())
+			inPath = append(inPath, f.Name())
+		}
+	}
+	if strings.Contains(path, "{") {
+		return "", "", nil // a variable inside of a message
+	}
+	return verb, path, inPath
+}
+
+// typedJSON returns the set fields of a message as a person types them: in the order and by the names of the proto file,
+// without white space, numbers as numbers. Fields that are in the path already are left out.
+func typedJSON(m *dynamicpb.Message, inPath []protoreflect.Name) string {
+	var parts []string
+	for i := range m.Descriptor().Fields().Len() {
+		f := m.Descriptor().Fields().Get(i)
+		if !m.Has(f) || slices.Contains(inPath, f.Name()) {
+			continue
+		}
+		value := m.Get(f).String()
+		if f.Kind() == protoreflect.StringKind {
+			value = strconv.Quote(value)
+		}
+		parts = append(parts, fmt.Sprintf("%q:%s", f.Name(), value))
+	}
+	return "{" + strings.Join(parts, ",") + "}"
+}
+
+// fill gives a plain field a value that makes sense in many places. The first field of most requests is the key.
+func fill(m *dynamicpb.Message, f protoreflect.FieldDescriptor) {
 	if f.IsList() || f.IsMap() {
-		return ""
+		return
 	}
 	switch f.Kind() { //nolint:exhaustive // the rest has no obvious sample
 	case protoreflect.StringKind:
-		if key {
-			return `"42"`
+		value := "apple"
+		if f.Index() == 0 {
+			value = sampleKey
 		}
-		return `"apple"`
-	case protoreflect.BoolKind:
-		return "true"
-	case protoreflect.Int32Kind, protoreflect.Int64Kind, protoreflect.Uint32Kind, protoreflect.Uint64Kind, protoreflect.Sint32Kind, protoreflect.Sint64Kind:
-		return "1"
-	default:
-		return ""
+		m.Set(f, protoreflect.ValueOfString(value))
+	case protoreflect.Int32Kind, protoreflect.Sint32Kind, protoreflect.Sfixed32Kind:
+		m.Set(f, protoreflect.ValueOfInt32(2))
+	case protoreflect.Int64Kind, protoreflect.Sint64Kind, protoreflect.Sfixed64Kind:
+		m.Set(f, protoreflect.ValueOfInt64(2))
+	case protoreflect.Uint32Kind, protoreflect.Fixed32Kind:
+		m.Set(f, protoreflect.ValueOfUint32(2))
+	case protoreflect.Uint64Kind, protoreflect.Fixed64Kind:
+		m.Set(f, protoreflect.ValueOfUint64(2))
 	}
 }

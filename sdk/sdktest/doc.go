@@ -1,5 +1,4 @@
-// Package sdktest tests services of package sdk without a worker: given a history, when a command comes, then events and
-// answer are so.
+// Package sdktest tests services of package sdk: given a history, when a command comes, then events and answer are so.
 //
 //	sdktest.New(t, cart.Service, "c1").
 //		Given(&shopv1.ItemAdded{…}).
@@ -13,5 +12,12 @@
 // outside of sdk.On, an sdk.On that looks at the clock, and a snapshot that forgets a field are found by the first test
 // that steps on them.
 //
-// A Scenario belongs to the goroutine of its test, starts no other, and ends the test at the first difference.
+// What goes on between entities, a scenario cannot show. Worker starts a whole worker in the test's process and returns a
+// connection to it:
+//
+//	w := sdktest.Worker(t, cart.Service)
+//	reply, err := shopv1.NewCartServiceClient(w.Conn()).AddItem(t.Context(), &shopv1.AddItemRequest{…})
+//
+// A Scenario belongs to the goroutine of its test, starts no other, and ends the test at the first difference. A worker owns
+// its goroutines, which end with the test.
 package sdktest

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -167,12 +168,7 @@ func (s *subject) checkContext(t *testing.T, c *cloudstate.Command) {
 }
 
 func (s *subject) announces(x cloudstate.MillraceExtension) bool {
-	for _, announced := range s.spec.GetServiceInfo().GetMillraceExtensions() {
-		if announced == x {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(s.spec.GetServiceInfo().GetMillraceExtensions(), x)
 }
 
 // equal compares whole messages, fields that nobody knows included.
@@ -225,7 +221,7 @@ func fetch(t *testing.T, client *http.Client, req *http.Request) page {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer res.Body.Close() //nolint:errcheck // read to its end
+	defer res.Body.Close()
 	body, err := io.ReadAll(res.Body)
 	if err != nil {
 		t.Fatal(err)

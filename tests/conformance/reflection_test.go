@@ -4,7 +4,7 @@ import (
 	"slices"
 	"testing"
 
-	alphapb "google.golang.org/grpc/reflection/grpc_reflection_v1alpha" //nolint:staticcheck // what Cloudstate's clients speak
+	alphapb "google.golang.org/grpc/reflection/grpc_reflection_v1alpha"
 )
 
 func reflectionCases() []conformanceCase {

@@ -52,12 +52,12 @@ type host struct {
 }
 
 var (
-	inProcess = host{"in process", func(t *testing.T, function string, settings map[string]string) string { //nolint:gochecknoglobals // a constant
+	inProcess = host{"in process", func(t *testing.T, function string, settings map[string]string) string {
 		n := startNode(t, function, settings)
 		harness.AwaitReady(t, n)
 		return n.Status(t.Context()).GetPublicAddress()
 	}}
-	asBinary = host{"as a binary", func(t *testing.T, function string, settings map[string]string) string { //nolint:gochecknoglobals // a constant
+	asBinary = host{"as a binary", func(t *testing.T, function string, settings map[string]string) string {
 		o := harness.Options{Command: "run", Ephemeral: true, Args: []string{"--function", function}}
 		for name, value := range settings {
 			o.Args = append(o.Args, "--"+name, value)

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -27,11 +28,11 @@ func (s *Server) settings(all []*Server) map[string]string {
 	for _, o := range all {
 		voters = append(voters, fmt.Sprintf("%d@127.0.0.1:%d", o.node, o.controllerPort))
 	}
-	replicas := fmt.Sprint(min(3, len(all)))
-	insync := fmt.Sprint(min(2, len(all)))
+	replicas := strconv.Itoa(min(3, len(all)))
+	insync := strconv.Itoa(min(2, len(all)))
 	return map[string]string{
 		"process.roles":             "broker,controller",
-		"node.id":                   fmt.Sprint(s.node),
+		"node.id":                   strconv.Itoa(s.node),
 		"log.dirs":                  filepath.Join(s.dir, "log"),
 		"controller.listener.names": "CONTROLLER",
 		"listeners":                 fmt.Sprintf("PLAINTEXT://127.0.0.1:%d,CONTROLLER://127.0.0.1:%d", s.port, s.controllerPort),

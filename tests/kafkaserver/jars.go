@@ -121,7 +121,7 @@ func mavenBase(ctx context.Context, mvn, work string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	base, err := os.ReadFile(out) //nolint:gosec // a file that Maven has just written for us
+	base, err := os.ReadFile(out)
 	if err != nil {
 		return "", err
 	}
@@ -145,7 +145,7 @@ func download(ctx context.Context, client *http.Client, url, file, sum string) e
 	if resp.StatusCode != http.StatusOK {
 		return fmt.Errorf("get %s: %s", path.Base(url), resp.Status)
 	}
-	f, err := os.Create(file) //nolint:gosec // below our own temporary folder
+	f, err := os.Create(file)
 	if err != nil {
 		return err
 	}

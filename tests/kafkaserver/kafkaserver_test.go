@@ -71,7 +71,7 @@ func TestOldJava(t *testing.T) {
 		t.Fatal(err)
 	}
 	script := "#!/bin/sh\necho 'openjdk version \"1.8.0_402\"' >&2\n"
-	if err := os.WriteFile(filepath.Join(bin, "java"), []byte(script), 0o700); err != nil { //nolint:gosec // must be executable
+	if err := os.WriteFile(filepath.Join(bin, "java"), []byte(script), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv("JAVA_HOME", home)

@@ -99,7 +99,7 @@ func (s *Server) Restart(ctx context.Context) error {
 
 // format prepares the data directory.
 func (s *Server) format(ctx context.Context) error {
-	cmd := exec.CommandContext(ctx, s.in.java, s.javaArgs("kafka.tools.StorageTool", //nolint:gosec // our own files
+	cmd := exec.CommandContext(ctx, s.in.java, s.javaArgs("kafka.tools.StorageTool",
 		"format", "--ignore-formatted", "-t", clusterID, "-c", s.propertiesFile())...)
 	cmd.Env = s.env()
 	if out, err := cmd.CombinedOutput(); err != nil {

@@ -22,7 +22,7 @@ const (
 	ShoppingCart = "examples/shoppingcart"
 )
 
-// raceVariable, set to 1, builds the programs with the race detector: slower, and a race ends the process that has it.
+// raceVariable, set to 1, builds the programs with the race detector: slower, and a race fails the test.
 const raceVariable = "MILLRACE_E2E_RACE"
 
 // builds are the programs that this test program has built.
@@ -49,7 +49,7 @@ func Build(t testing.TB, program string) string {
 	builds.mu.Lock()
 	defer builds.mu.Unlock()
 	if builds.dir == "" {
-		dir, err := os.MkdirTemp("", "millrace-test-")
+		dir, err := os.MkdirTemp("", "millrace-test-") //nolint:usetesting // it outlives the first test that needs it
 		if err != nil {
 			t.Fatalf("make a directory for programs: %v", err)
 		}
@@ -72,7 +72,7 @@ func compile(program, out string) error {
 	if os.Getenv(raceVariable) == "1" {
 		args = append(args, "-race")
 	}
-	cmd := exec.Command("go", append(args, module+"/"+program)...) //nolint:gosec,noctx // our own program; a build is not cut off with the first test that wants it
+	cmd := exec.Command("go", append(args, module+"/"+program)...) //nolint:noctx // our own program; a build is not cut off with the first test that wants it
 	if said, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("build %s: %w\n%s", program, err, said)
 	}

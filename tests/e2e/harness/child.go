@@ -21,6 +21,8 @@ const (
 	// pollPause lies between two questions whether a process is there, askTimeout bounds each.
 	pollPause  = 20 * time.Millisecond
 	askTimeout = 5 * time.Second
+	// raceReport is what the race detector says; a child that is killed cannot say it by its exit code.
+	raceReport = "WARNING: DATA RACE"
 	// lastWords is how much of a process's output is shown when something went wrong.
 	lastWords = 8 << 10
 )
@@ -39,11 +41,14 @@ type child struct {
 	exited chan struct{}
 }
 
-// endWithTest lets the child end with the test, and shows its last words if that failed.
+// endWithTest lets the child end with the test, which fails if it had a race, and shows its last words if the test failed.
 func (c *child) endWithTest(t testing.TB) {
 	t.Helper()
 	t.Cleanup(func() {
 		c.Kill(t)
+		if strings.Contains(c.Output(t), raceReport) {
+			t.Errorf("%s has a data race:\n%s", c, c.Output(t))
+		}
 		if t.Failed() {
 			t.Logf("%s said last:\n%s", c, c.tail())
 		}
@@ -58,7 +63,7 @@ func (c *child) spawn(t testing.TB) {
 		t.Fatalf("start %s: %v", c, err)
 	}
 	defer log.Close()                         //nolint:errcheck // the child has a copy
-	c.cmd = exec.Command(c.binary, c.args...) //nolint:gosec,noctx // our own program; it outlives the contexts of tests and ends with Kill
+	c.cmd = exec.Command(c.binary, c.args...) //nolint:noctx // our own program; it outlives the contexts of tests and ends with Kill
 	c.cmd.Dir, c.cmd.Env = c.dir, environment(c.env)
 	c.cmd.Stdout, c.cmd.Stderr = log, log
 	c.cmd.SysProcAttr = attributes()

@@ -5,7 +5,10 @@
 // It is no part of the runtime, and it asserts nothing about what the processes do: tests do, through the public and the
 // admin port and the processes' own words.
 //
-// A Process and a Function own the goroutine that waits for their child; Kill and Stop, and the end of the test at the
+// Where no process is needed, StartNode runs millrace in the test's own process, and a Function is a user function there,
+// which can die and come back.
+//
+// A Process and a Remote own the goroutine that waits for their child; Kill and Stop, and the end of the test at the
 // latest, wait for it. The methods of one of them must not overlap, except for Exited. What cannot be done ends the test
 // with the process's last words.
 package harness

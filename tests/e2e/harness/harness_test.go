@@ -43,7 +43,7 @@ func TestCommandThatEnds(t *testing.T) {
 	if r := harness.Run(t, "version"); r.Code != 0 || !strings.HasPrefix(r.Stdout, "millrace ") || r.Stderr != "" {
 		t.Errorf("version: %+v", r)
 	}
-	if r := harness.Run(t, "verison"); r.Code != 2 || r.Stdout != "" || r.Stderr == "" {
+	if r := harness.Run(t, "nothing"); r.Code != 2 || r.Stdout != "" || r.Stderr == "" {
 		t.Errorf("a command that there is not: %+v", r)
 	}
 }
@@ -60,7 +60,7 @@ func post(t *testing.T, p *harness.Process, path, body string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer res.Body.Close() //nolint:errcheck // read to its end
+	defer res.Body.Close()
 	answer, err := io.ReadAll(res.Body)
 	if err != nil || res.StatusCode != http.StatusOK {
 		t.Fatalf("POST %s: %s %s %v", path, res.Status, answer, err)

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/millrace-io/millrace/internal/node"
 )
@@ -120,19 +119,10 @@ func Listen(t testing.TB, address string) net.Listener {
 	return l
 }
 
-// Dial returns a client of an address, which is closed with the test.
+// Dial returns a connection to an address, which ends with the test.
 func Dial(t testing.TB, address string) *grpc.ClientConn {
 	t.Helper()
-	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithNoProxy())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := conn.Close(); err != nil {
-			t.Errorf("close the client of %s: %v", address, err)
-		}
-	})
-	return conn
+	return dial(t, address)
 }
 
 // Await looks at a condition again and again until it holds.

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"google.golang.org/grpc"
@@ -28,6 +29,8 @@ type Options struct {
 	Env []string
 	// Dir is the working directory; empty: a new, empty one.
 	Dir string
+	// Wrapper is a command that the process is started by, as in unshare; it must end in an exec.
+	Wrapper []string
 }
 
 // Process is one millrace that can be killed and started again.
@@ -63,6 +66,10 @@ func Launch(t testing.TB, o Options) *Process {
 	if len(o.Function) > 0 {
 		p.args = append(append(p.args, "--"), o.Function...)
 	}
+	if len(o.Wrapper) > 0 {
+		p.args = append(append(slices.Clone(o.Wrapper[1:]), p.binary), p.args...)
+		p.binary = o.Wrapper[0]
+	}
 	p.spawn(t)
 	p.endWithTest(t)
 	return p
@@ -84,6 +91,9 @@ func (o Options) withDefaults(t testing.TB) Options {
 	}
 	return o
 }
+
+// PID is the id of the process.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
 
 // Public is the address of the public port, host and port.
 func (p *Process) Public() string { return p.public }

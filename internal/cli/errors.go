@@ -1,0 +1,107 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/millrace-io/millrace/internal/node"
+)
+
+// Exit codes. They are stable: scripts count on them.
+const (
+	exitOK           = 0
+	exitError        = 1
+	exitUsage        = 2
+	exitNotFound     = 3
+	exitPrecondition = 4
+	exitTimeout      = 5
+)
+
+// usageError is a mistake in the command line or in the configuration.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// exactly wants so many arguments; what says which.
+func exactly(n int, what string) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		if len(args) != n {
+			return usagef("expected %s, got %d: %s", what, len(args), strings.Join(args, " "))
+		}
+		return nil
+	}
+}
+
+// unreachableError says that nobody listens at an address.
+type unreachableError struct{ address, why string }
+
+func (e *unreachableError) Error() string {
+	return fmt.Sprintf("no millrace answers at %s: start one with `millrace dev`, or name its address (%s)", e.address, e.why)
+}
+
+// explain turns what gRPC says about an address at which nobody listens into what to do about it.
+func explain(err error, address string) error {
+	s, isStatus := status.FromError(err)
+	if isStatus && s.Code() == codes.Unavailable && strings.Contains(s.Message(), "Error while dialing") {
+		_, why, _ := strings.Cut(s.Message(), "Error while dialing: ")
+		return &unreachableError{address: address, why: strings.TrimSuffix(why, `"`)}
+	}
+	return err
+}
+
+// message is an error as a person should see it: without gRPC's decoration, with the code by its name.
+func message(err error) string {
+	type rpcError interface {
+		error
+		GRPCStatus() *status.Status
+	}
+	if e, ok := errors.AsType[rpcError](err); ok {
+		return fmt.Sprintf("%s (%s)", e.GRPCStatus().Message(), codeName(e.GRPCStatus().Code()))
+	}
+	return err.Error()
+}
+
+// codeName is a gRPC code as its documentation writes it: FAILED_PRECONDITION.
+func codeName(c codes.Code) string {
+	var b strings.Builder
+	for i, r := range c.String() {
+		if i > 0 && r >= 'A' && r <= 'Z' {
+			b.WriteByte('_')
+		}
+		b.WriteRune(r)
+	}
+	return strings.ToUpper(b.String())
+}
+
+func exitCode(err error) int {
+	_, isUsage := errors.AsType[usageError](err)
+	_, isMissing := errors.AsType[*node.MissingTopicError](err)
+	switch {
+	case err == nil:
+		return exitOK
+	case isUsage, strings.HasPrefix(err.Error(), "unknown command"): // cobra has no type for it
+		return exitUsage
+	case isMissing:
+		return exitPrecondition
+	case errors.Is(err, context.DeadlineExceeded):
+		return exitTimeout
+	}
+	switch status.Code(err) {
+	case codes.NotFound, codes.Unimplemented:
+		return exitNotFound
+	case codes.FailedPrecondition, codes.InvalidArgument:
+		return exitPrecondition
+	case codes.DeadlineExceeded:
+		return exitTimeout
+	default:
+		return exitError
+	}
+}

@@ -1,0 +1,46 @@
+package node
+
+import (
+	"os/exec"
+	"sync"
+)
+
+// command is the supervised function's process, so that it can be ended from outside of its task.
+type command struct {
+	mu      sync.Mutex
+	running *exec.Cmd
+	// given up: no other one is started.
+	abandoned bool
+}
+
+// start starts a process, unless it was given up.
+func (c *command) start(cmd *exec.Cmd) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.abandoned {
+		return errStopping
+	}
+	err := cmd.Start()
+	if err == nil {
+		c.running = cmd
+	}
+	return err
+}
+
+// ended forgets the process; what it has left behind is killed.
+func (c *command) ended(cmd *exec.Cmd) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	killGroup(cmd)
+	c.running = nil
+}
+
+// kill ends the process at once, and lets no other one start.
+func (c *command) kill() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.abandoned = true
+	if c.running != nil {
+		killGroup(c.running)
+	}
+}

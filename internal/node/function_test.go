@@ -1,0 +1,261 @@
+package node
+
+import (
+	"context"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	shopv1 "github.com/millrace-io/millrace/examples/shoppingcart/shop/v1"
+	"github.com/millrace-io/millrace/internal/clock"
+	"github.com/millrace-io/millrace/proto/gen/cloudstate"
+	"github.com/millrace-io/millrace/sdk"
+)
+
+// serveRemote serves a function behind the protocol until the test ends.
+func serveRemote(t *testing.T, address, names string) {
+	t.Helper()
+	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
+	ended := make(chan error, 1)
+	go func() { ended <- sdk.Serve(ctx, address, services(names)...) }() // ends with ctx; received below
+	t.Cleanup(func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestRemoteFunctionMayComeLate(t *testing.T) {
+	c := testConfig(t)
+	c.Function = freeAddress(t)
+	n := launch(t, Options{Config: c})
+	<-n.Waiting()
+	serveRemote(t, c.Function, "counter")
+	awaitReady(t, n)
+	if got := increment(t, n, "a"); got != 1 {
+		t.Errorf("the counter stands at %d", got)
+	}
+	if got := n.Status(t.Context()).GetServices()[0].GetHosting(); got != "remote at "+c.Function {
+		t.Errorf("the status says it is hosted %q", got)
+	}
+	if got := taskOf(t, n, taskFunction); got.GetState() != "running" || got.GetLastError() != "" {
+		t.Errorf("task %v, want it to have no trouble any more", got)
+	}
+}
+
+// rejectable is a function whose answer to discovery makes no sense.
+type rejectable struct {
+	cloudstate.UnimplementedEntityDiscoveryServer
+	told chan string
+}
+
+// Discover declares a service without descriptors.
+func (rejectable) Discover(context.Context, *cloudstate.ProxyInfo) (*cloudstate.EntitySpec, error) {
+	return &cloudstate.EntitySpec{ServiceInfo: &cloudstate.ServiceInfo{}}, nil
+}
+
+// ReportError takes what the proxy thinks of that.
+func (r rejectable) ReportError(_ context.Context, e *cloudstate.UserFunctionError) (*emptypb.Empty, error) {
+	r.told <- e.GetMessage()
+	return &emptypb.Empty{}, nil
+}
+
+// A function that cannot be served is told why, and so is the operator; the node lives on.
+func TestRejectedFunctionIsTold(t *testing.T) {
+	var config net.ListenConfig
+	l, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, function := grpc.NewServer(), rejectable{told: make(chan string, 1)}
+	cloudstate.RegisterEntityDiscoveryServer(server, function)
+	ended := make(chan error, 1)
+	go func() { ended <- server.Serve(l) }() // ended by Stop
+	t.Cleanup(func() {
+		server.Stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	c := testConfig(t)
+	c.Function = l.Addr().String()
+	n := launch(t, Options{Config: c})
+	mustContain(t, "the report", <-function.told, "it speaks Cloudstate protocol 0.0", "it declares no services")
+	eventually(t, "the trouble in the status", func() bool {
+		return strings.Contains(taskOf(t, n, taskFunction).GetLastError(), "it declares no services")
+	})
+	mustContain(t, "the reason why it is not ready", n.NotReady().Error(), "waiting for the user function at "+c.Function, "it declares no services")
+}
+
+// supervised starts a node that runs this test binary as its function. The file says what it serves.
+func supervised(t *testing.T, names string) (n *Node, file string) {
+	t.Helper()
+	c := testConfig(t)
+	c.Function = freeAddress(t)
+	dir := t.TempDir()
+	file = filepath.Join(dir, "services")
+	write(t, file, names)
+	t.Setenv(functionVariable, file)
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return started(t, Options{Config: c, Command: []string{program}, Dir: dir}), file
+}
+
+func write(t *testing.T, file, content string) {
+	t.Helper()
+	if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// pid is the process of the supervised function, 0 while there is none.
+func pid(n *Node) int {
+	n.command.mu.Lock()
+	defer n.command.mu.Unlock()
+	if n.command.running == nil {
+		return 0
+	}
+	return n.command.running.Process.Pid
+}
+
+func TestSupervisorRestartsWhatDies(t *testing.T) {
+	n, _ := supervised(t, "counter")
+	if got := increment(t, n, "a"); got != 1 {
+		t.Fatalf("the counter stands at %d", got)
+	}
+	for round := int64(2); round < 4; round++ {
+		before := pid(n)
+		n.command.mu.Lock()
+		killGroup(n.command.running)
+		n.command.mu.Unlock()
+		eventually(t, "another process", func() bool { return pid(n) != 0 && pid(n) != before })
+		if got := increment(t, n, "a"); got != round { // it waits for the function
+			t.Errorf("the counter stands at %d, want %d", got, round)
+		}
+	}
+	if got := taskOf(t, n, taskSupervisor); got.GetState() != "running" || !strings.Contains(got.GetLastError(), "the user function ended: signal: killed") || got.GetLastErrorTime() == nil {
+		t.Errorf("the status says %v of the supervisor", got)
+	}
+}
+
+// A change of a file restarts the function; when it serves something else then, so does the node.
+func TestSupervisorRestartsWhatChanged(t *testing.T) {
+	n, file := supervised(t, "counter")
+	increment(t, n, "a")
+	carts := shopv1.NewCartServiceClient(dial(t, n.PublicAddress()))
+	if _, err := carts.GetCart(t.Context(), &shopv1.GetCartRequest{CartId: "42"}); status.Code(err) != codes.Unimplemented {
+		t.Errorf("a service that is not served: %v", err)
+	}
+	write(t, file, "counter cart")
+	eventually(t, "the cart to be served", func() bool { return n.host.Catalog().Service("shop.v1.CartService") != nil })
+	addItem(t, n, "42", "apple")
+	if got := increment(t, n, "a"); got != 2 {
+		t.Errorf("the counter stands at %d, want 2", got)
+	}
+}
+
+// The end of a node ends what it has started.
+func TestSupervisedFunctionEndsWithTheNode(t *testing.T) {
+	n, _ := supervised(t, "counter")
+	address := n.config.Function
+	end(t, n)
+	if pid(n) != 0 {
+		t.Error("the process is still there")
+	}
+	var dialer net.Dialer
+	if conn, err := dialer.DialContext(t.Context(), "tcp", address); err == nil {
+		_ = conn.Close()
+		t.Error("somebody still listens where the function was")
+	}
+}
+
+func TestAbandonEndsTheFunctionAtOnce(t *testing.T) {
+	n, _ := supervised(t, "counter")
+	n.Abandon()
+	eventually(t, "the process to be gone", func() bool { return pid(n) == 0 })
+	if err := n.command.start(nil); err == nil {
+		t.Error("another process was started")
+	}
+}
+
+func TestCommandThatDoesNotExist(t *testing.T) {
+	_, err := Start(t.Context(), Options{Config: testConfig(t), Command: []string{"no-such-program-anywhere"}})
+	if err == nil {
+		t.Fatal("the node started")
+	}
+	mustContain(t, "the error", err.Error(), "start the user function", "no-such-program-anywhere", "check the command")
+}
+
+func TestPausesOfTheSupervisorAreBounded(t *testing.T) {
+	for attempt := 1; attempt < 1000; attempt++ {
+		if p := restartPause.Pause(attempt); p <= 0 || p > restartPause.Max+restartPause.Max/2 {
+			t.Fatalf("the pause after attempt %d is %v", attempt, p)
+		}
+	}
+}
+
+func TestWatchSeesSourcesOnly(t *testing.T) {
+	dir := t.TempDir()
+	data := filepath.Join(dir, "data")
+	for _, below := range []string{"data", "src", ".git", "node_modules"} {
+		if err := os.Mkdir(filepath.Join(dir, below), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, tc := range []struct {
+		file string
+		seen bool
+	}{
+		{"main.go", true}, {"src/a.proto", true}, {"data/log", false}, {".git/index", false}, {"node_modules/x.js", false},
+		{"server.log", false}, {"src/.hidden", false}, {"src/a.go~", false},
+	} {
+		w := newWatch(dir, data)
+		write(t, filepath.Join(dir, tc.file), "x")
+		if got := w.look() != w.was; got != tc.seen {
+			t.Errorf("%s: seen %v, want %v", tc.file, got, tc.seen)
+		}
+	}
+	w := newWatch(dir, data)
+	if err := os.Remove(filepath.Join(dir, "main.go")); err != nil {
+		t.Fatal(err)
+	}
+	if w.look() == w.was {
+		t.Error("a file that is gone was not noticed")
+	}
+}
+
+func TestWatchLooksNowAndThen(t *testing.T) {
+	dir := t.TempDir()
+	clk := clock.NewManual(time.Unix(0, 0))
+	w := newWatch(dir, "data")
+	changed := make(chan bool, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go func() { changed <- w.await(ctx, clk) }() // ends with the change; received below
+	for range 2 {
+		eventually(t, "the watch to wait", func() bool { return clk.Waiting() == 1 })
+		clk.Advance(watchEvery)
+	}
+	eventually(t, "the watch to wait", func() bool { return clk.Waiting() == 1 })
+	write(t, filepath.Join(dir, "main.go"), "x")
+	clk.Advance(watchEvery)
+	if !<-changed {
+		t.Error("the change was not seen")
+	}
+	go func() { changed <- newWatch(dir, "data").await(ctx, clk) }() // ends with ctx; received below
+	cancel()
+	if <-changed {
+		t.Error("a change was seen where there was none")
+	}
+}

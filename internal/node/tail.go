@@ -1,0 +1,186 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/millrace-io/millrace/broker-adapter"
+	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/entities/record"
+	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
+)
+
+// Tail streams records of the journal, partition after partition, or as they come.
+func (a *adminService) Tail(r *adminv1.TailRequest, out adminv1.AdminService_TailServer) error {
+	t := &tail{service: a, request: r, out: out, left: unlessZero(r.GetLimit())}
+	first, last := int32(0), a.node.topic.Partitions-1
+	if r.Partition != nil {
+		if first = r.GetPartition(); first < 0 || first > last {
+			return status.Errorf(codes.InvalidArgument, "partition %d: the journal has 0 to %d", first, last)
+		}
+		last = first
+	}
+	if r.GetEntity() != "" {
+		key, err := entities.ParseKey(r.GetEntity())
+		if err != nil {
+			return status.Error(codes.InvalidArgument, err.Error())
+		}
+		first = entities.Partition(key.ID, int(a.node.topic.Partitions))
+		last = first
+	}
+	if r.GetFollow() {
+		return t.follow(first, last)
+	}
+	for p := first; p <= last; p++ {
+		if err := t.read(out.Context(), p, t.send); err != nil {
+			return unlessEnough(err)
+		}
+	}
+	return nil
+}
+
+// tail is one call of Tail. Only the goroutine of the call sends.
+type tail struct {
+	service *adminService
+	request *adminv1.TailRequest
+	out     adminv1.AdminService_TailServer
+	left    int64
+}
+
+// read hands the records of one partition to emit, up to the end, or for ever when following.
+func (t *tail) read(ctx context.Context, partition int32, emit func(*adminv1.TailResponse) error) error {
+	node := t.service.node
+	where := broker.Partition{Topic: node.topic.Name, ID: partition}
+	end, err := node.log.End(ctx, where)
+	if err != nil {
+		return status.Error(codes.Unavailable, err.Error())
+	}
+	from := int64(0)
+	if t.request.GetFromEnd() {
+		from = end
+	}
+	reader, err := node.log.Read(where, from)
+	if err != nil {
+		return status.Error(codes.Unavailable, err.Error())
+	}
+	defer reader.Close() //nolint:errcheck // only read
+	var rule record.Rule
+	var parser record.Parser
+	for from < end || t.request.GetFollow() {
+		batch, err := reader.Next(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return status.Error(codes.Unavailable, err.Error())
+		}
+		for i := range batch.Records {
+			res := t.describe(&rule, &parser, partition, &batch.Records[i])
+			if !t.wanted(res) {
+				continue
+			}
+			if err := emit(res); err != nil {
+				return err
+			}
+		}
+		from = batch.Next
+	}
+	return nil
+}
+
+// errEnough ends a tail at its limit.
+var errEnough = errors.New("limit reached")
+
+func unlessEnough(err error) error {
+	if errors.Is(err, errEnough) {
+		return nil
+	}
+	return err
+}
+
+// send sends one record, and says when it was the last one that is wanted.
+func (t *tail) send(res *adminv1.TailResponse) error {
+	t.left--
+	if err := t.out.Send(res); err != nil || t.left > 0 {
+		return err
+	}
+	return errEnough
+}
+
+// follow reads several partitions at once and sends what comes, one at a time.
+func (t *tail) follow(first, last int32) error {
+	ctx, cancel := context.WithCancelCause(t.out.Context())
+	defer cancel(nil)
+	records := make(chan *adminv1.TailResponse)
+	ended := make(chan error)
+	for p := first; p <= last; p++ {
+		go func() { // ends with ctx; received below
+			ended <- t.read(ctx, p, func(res *adminv1.TailResponse) error {
+				select {
+				case records <- res:
+					return nil
+				case <-ctx.Done():
+					return nil
+				}
+			})
+		}()
+	}
+	var result error
+	for running := last - first + 1; running > 0; {
+		var err error
+		select {
+		case res := <-records:
+			if result == nil {
+				err = t.send(res)
+			}
+		case err = <-ended:
+			running--
+		}
+		if result == nil && err != nil {
+			result = err
+			cancel(err)
+		}
+	}
+	return unlessEnough(result)
+}
+
+func (t *tail) wanted(res *adminv1.TailResponse) bool {
+	r := t.request
+	if r.GetEntity() != "" && res.GetEntity() != r.GetEntity() {
+		return false
+	}
+	return r.GetType() == "" || strings.HasPrefix(res.GetEntity(), r.GetType()+"/")
+}
+
+// describe tells one record, and what the reader rule says about it. The rule is certain from offset 0 on; a tail that
+// begins at the end knows a record's owner only after the next claim.
+func (t *tail) describe(rule *record.Rule, parser *record.Parser, partition int32, r *broker.Record) *adminv1.TailResponse {
+	res := &adminv1.TailResponse{Partition: partition, Offset: r.Offset, Entity: string(r.Key), Time: timestamppb.New(r.Time)}
+	var env record.Envelope
+	if err := parser.Parse(r.Header(record.HeaderKey), &env); err != nil {
+		res.Kind, res.Note = "foreign", err.Error()
+		return res
+	}
+	if rule.Current == (record.Owner{}) && env.Kind != record.Claim {
+		*rule = record.Rule{Current: record.Owner{Epoch: env.Epoch, Nonce: env.Nonce}, Ordinal: env.Ordinal - 1}
+	}
+	verdict, dropped := rule.Step(&env)
+	res.Kind, res.Epoch, res.Nonce, res.Sequence, res.CommandId = kindName(env.Kind), env.Epoch, fmt.Sprintf("%016x", env.Nonce), env.Sequence, env.CommandID
+	res.Stale = verdict == record.Void
+	if dropped {
+		res.Note = "an incomplete group before this record was dropped"
+	}
+	if env.Claim != nil {
+		res.Note = fmt.Sprintf("claimed by %s, which had read up to offset %d", env.Claim.Worker, env.Claim.ReadTo)
+	}
+	if env.TypeURL != "" {
+		res.Content = t.service.content(entities.Payload{TypeURL: env.TypeURL, Value: append([]byte(nil), r.Value...)})
+	}
+	return res
+}

@@ -1,0 +1,115 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/millrace-io/millrace/gateway"
+	"github.com/millrace-io/millrace/internal/observe"
+)
+
+// The tasks of a node, as its status lists them.
+const (
+	taskShutdown   = "shutdown"
+	taskFlush      = "flush"
+	taskPartitions = "partitions"
+	taskFunction   = "function"
+	taskSupervisor = "supervisor"
+	taskGateway    = "gateway"
+	taskAdmin      = "admin"
+)
+
+// flushEvery bounds what has to be read from the log again after a crash.
+const flushEvery = 30 * time.Second
+
+// run starts the tasks, from the ground up; Stop ends them from the top.
+func (n *Node) run() {
+	n.group.Start(taskShutdown, n.shutdown)
+	if n.written != nil {
+		n.group.Start(taskFlush, n.flushStore)
+	}
+	n.group.Start(taskPartitions, n.runPartitions)
+	n.group.Start(taskFunction, n.runFunction)
+	if len(n.options.Command) > 0 {
+		n.group.Start(taskSupervisor, n.supervise)
+	}
+	n.group.Start(taskGateway, n.serveGateway)
+	n.group.Start(taskAdmin, n.admin.serve)
+}
+
+// serveGateway takes connections until shutdown ends it.
+func (n *Node) serveGateway(ctx context.Context) error {
+	err := n.gateway.Serve(n.public)
+	if ctx.Err() != nil && errors.Is(err, gateway.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+// runPartitions owns partitions until the gateway has let its last call go.
+func (n *Node) runPartitions(ctx context.Context) error {
+	defer close(n.settled)
+	own, release := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer release(nil)
+	ended := make(chan error, 1)
+	go func() { ended <- n.manager.Run(own) }() // ends with own, or by itself; received below
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+		<-n.quiet
+		release(context.Cause(ctx))
+		return <-ended
+	}
+}
+
+// shutdown waits for the stop and then ends the traffic: first the callers, then the effects that they began. Effects that
+// take longer than drain-timeout meet partitions that are gone, and end with that.
+func (n *Node) shutdown(ctx context.Context) error {
+	<-ctx.Done()
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Duration(n.config.DrainTimeout))
+	defer cancel()
+	err := n.gateway.Shutdown(bounded)
+	drained := make(chan struct{})
+	go func() { // bounded by the time that an effect may take; waited for below
+		defer close(drained)
+		n.router.Drain()
+	}()
+	select {
+	case <-drained:
+	case <-bounded.Done():
+	}
+	close(n.quiet)
+	<-drained
+	if errors.Is(err, context.DeadlineExceeded) {
+		n.logger.Warn("calls were cut off", observe.Cause, "they did not end within drain-timeout")
+		return nil
+	}
+	return err
+}
+
+// flushStore makes the store durable now and then, if anything was written to it, so that a killed process need not read the
+// whole log again.
+func (n *Node) flushStore(ctx context.Context) error {
+	for durable := uint64(0); ; {
+		again, giveUp := n.clock.After(flushEvery)
+		select {
+		case <-again:
+		case <-ctx.Done():
+			giveUp()
+			return nil
+		}
+		written := n.written()
+		if written == durable {
+			continue
+		}
+		err := n.store.Flush()
+		n.troubles.note(taskFlush, err)
+		if err != nil {
+			n.logger.Warn("the store could not be made durable; the log has everything", observe.Error, err)
+			continue
+		}
+		durable = written
+	}
+}
