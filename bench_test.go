@@ -46,7 +46,7 @@ func BenchmarkIncrement(b *testing.B) {
 
 // BenchmarkEcho is the same call answered by bare gRPC.
 func BenchmarkEcho(b *testing.B) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := new(net.ListenConfig).Listen(b.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		b.Fatal(err)
 	}

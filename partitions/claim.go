@@ -56,10 +56,6 @@ func (c *core) ClaimAcked(incarnation uint64, result broker.AppendResult) {
 		c.Failed(incarnation, fmt.Errorf("append claim: %w", result.Err))
 		return
 	}
-	if !checkReadBack {
-		c.activate(result.Base + 1)
-		return
-	}
 	c.emit(effect{kind: doReadBack, offset: result.Base})
 }
 
@@ -68,7 +64,7 @@ func (c *core) ReadBack(incarnation uint64, cur record.Owner, next int64) {
 	if c.state != Claiming || incarnation != c.incarnation {
 		return
 	}
-	if cur != c.owner {
+	if checkReadBack && cur != c.owner {
 		c.Failed(incarnation, errClaimLost)
 		return
 	}

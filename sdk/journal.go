@@ -141,7 +141,7 @@ func (e *journalEntity[S]) Handle(ctx context.Context, inv Invocation) (Decision
 		// What was emitted is applied already and cannot be taken back: the image goes, the stored state stays.
 		e.stale = len(e.emitted) > 0
 		decision.Restart = e.stale
-		return decision, nil
+		return decision, nil //nolint:nilerr // err is nil here: it was looked at above
 	}
 	decision.Events, decision.Effects = e.emitted, cmd.effects
 	return decision, nil

@@ -116,6 +116,7 @@ func (e *valueEntity[S]) Handle(ctx context.Context, inv Invocation) (Decision, 
 		e.value = &decision.State
 	case StateDeleted:
 		e.value = nil
+	case StateKept:
 	}
 	return decision, nil
 }

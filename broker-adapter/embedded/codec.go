@@ -35,9 +35,9 @@ const (
 	hasValue = 1 << 1
 )
 
-var (
-	castagnoli = crc32.MakeTable(crc32.Castagnoli)
+var castagnoli = crc32.MakeTable(crc32.Castagnoli) //nolint:gochecknoglobals // a constant
 
+var (
 	errChecksum = errors.New("checksum does not match")
 	errMalform  = errors.New("record is malformed")
 )
@@ -124,7 +124,8 @@ func (d *decoder) decode(rowKey, row []byte, r *broker.Record) error {
 	flags := row[flagsAt]
 	at := int64(binary.LittleEndian.Uint64(row[timeAt:])) //nolint:gosec // two's complement both ways
 	*r = broker.Record{Offset: recordOffset(rowKey), Time: time.Unix(0, at)}
-	rest, ok := row[fixedSize:], true
+	rest := row[fixedSize:]
+	var ok bool
 	if flags&hasKey != 0 {
 		if r.Key, rest, ok = takeSized(rest); !ok {
 			return errMalform
@@ -175,7 +176,7 @@ func (d *decoder) name(b []byte) string {
 // takeSized splits off what putSized wrote.
 func takeSized(b []byte) (value, rest []byte, ok bool) {
 	size, n := binary.Uvarint(b)
-	if n <= 0 || size > uint64(len(b)-n) {
+	if n <= 0 || size > uint64(len(b)-n) { //nolint:gosec // n bytes of b were read
 		return nil, nil, false
 	}
 	end := n + int(size) //nolint:gosec // bounded by len(b) above

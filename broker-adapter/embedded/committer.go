@@ -126,7 +126,7 @@ func (l *Log) stage(r *request, at int64) {
 	for i := range r.records {
 		record := &r.records[i]
 		op := l.batch.SetDeferred(recordKeySize, encodedSize(record))
-		putRecordKey(op.Key, p.topic.Number, uint32(p.id), p.next)
+		putRecordKey(op.Key, p.topic.Number, p.id, p.next)
 		encode(op.Value, op.Key, record, at)
 		_ = op.Finish() // the batch has no index: cannot go wrong
 		if p.topic.Compacted {

@@ -25,7 +25,7 @@ func (l *Log) findNewest(r *request) error {
 		if key == nil {
 			continue // nothing to compact by
 		}
-		row := newestKey(p.topic.Number, uint32(p.id), key)
+		row := newestKey(p.topic.Number, p.id, key)
 		if _, known := l.newest[string(row)]; known {
 			continue
 		}
@@ -50,7 +50,7 @@ func (l *Log) supersede(p *partition, r *broker.Record, offset int64) {
 	if r.Key == nil {
 		return
 	}
-	number, id := p.topic.Number, uint32(p.id)
+	number, id := p.topic.Number, p.id
 	row := newestKey(number, id, r.Key)
 	if older := l.newest[string(row)]; older != noRecord {
 		_ = l.batch.Delete(recordKey(number, id, older), nil) // into memory: cannot go wrong

@@ -22,14 +22,14 @@ const (
 func topicKey(name string) []byte { return append([]byte{topicPrefix}, name...) }
 
 // putRecordKey writes the key of a record into dst, which has recordKeySize bytes.
-func putRecordKey(dst []byte, topic, partition uint32, offset int64) {
+func putRecordKey(dst []byte, topic uint32, partition int32, offset int64) {
 	dst[0] = recordPrefix
 	binary.BigEndian.PutUint32(dst[1:], topic)
-	binary.BigEndian.PutUint32(dst[5:], partition)
-	binary.BigEndian.PutUint64(dst[9:], uint64(offset)) //nolint:gosec // offsets are never negative here
+	binary.BigEndian.PutUint32(dst[5:], uint32(partition)) //nolint:gosec // partitions are never negative
+	binary.BigEndian.PutUint64(dst[9:], uint64(offset))    //nolint:gosec // offsets are never negative here
 }
 
-func recordKey(topic, partition uint32, offset int64) []byte {
+func recordKey(topic uint32, partition int32, offset int64) []byte {
 	key := make([]byte, recordKeySize)
 	putRecordKey(key, topic, partition, offset)
 	return key
@@ -41,10 +41,10 @@ func recordOffset(key []byte) int64 {
 }
 
 // newestKey is the key of the row that finds the newest record of a key.
-func newestKey(topic, partition uint32, key []byte) []byte {
+func newestKey(topic uint32, partition int32, key []byte) []byte {
 	row := make([]byte, partitionKeySize, partitionKeySize+len(key))
 	row[0] = newestPrefix
 	binary.BigEndian.PutUint32(row[1:], topic)
-	binary.BigEndian.PutUint32(row[5:], partition)
+	binary.BigEndian.PutUint32(row[5:], uint32(partition)) //nolint:gosec // partitions are never negative
 	return append(row, key...)
 }

@@ -173,7 +173,7 @@ func (r *reader) collect(db *database, end int64) error {
 
 // openIterator starts at r.next and stops at end, which the committer has acknowledged.
 func (r *reader) openIterator(db *database, end int64) error {
-	number, id := r.partition.topic.Number, uint32(r.partition.id)
+	number, id := r.partition.topic.Number, r.partition.id
 	iter, err := db.NewIter(&pebble.IterOptions{
 		LowerBound: recordKey(number, id, r.next), UpperBound: recordKey(number, id, end),
 	})

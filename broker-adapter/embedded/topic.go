@@ -71,7 +71,7 @@ func (p *partition) publish(end int64) {
 
 // lastEnd reads the end of the partition from the database.
 func (p *partition) lastEnd(db *pebble.DB) (int64, error) {
-	number, id := p.topic.Number, uint32(p.id)
+	number, id := p.topic.Number, p.id
 	iter, err := db.NewIter(&pebble.IterOptions{
 		LowerBound: recordKey(number, id, 0), UpperBound: recordKey(number, id+1, 0),
 	})

@@ -55,6 +55,8 @@ const (
 )
 
 // retry is the pause between tries of a request.
+//
+//nolint:gochecknoglobals // a constant
 var retry = backoff.Policy{First: 20 * time.Millisecond, Max: 100 * time.Millisecond, Jitter: 0.2}
 
 // SASL names a user. TLS should be on with every mechanism.

@@ -295,7 +295,7 @@ func FuzzNewCatalog(f *testing.F) {
 	f.Add(marshal(f, &descriptorpb.FileDescriptorSet{File: []*descriptorpb.FileDescriptorProto{
 		protodesc.ToFileDescriptorProto(descriptorpb.File_google_protobuf_descriptor_proto),
 	}}), "google.protobuf.FieldOptions")
-	f.Fuzz(func(t *testing.T, raw []byte, service string) {
+	f.Fuzz(func(_ *testing.T, raw []byte, service string) {
 		spec := &cloudstate.EntitySpec{Proto: raw, Entities: []*cloudstate.Entity{
 			{EntityType: discovery.ProtocolService(entities.Value), ServiceName: service},
 		}}

@@ -25,9 +25,9 @@ func (p *problems) addf(format string, args ...any) {
 }
 
 // err returns the rejection, nil when nothing is wrong.
-func (p problems) err() error {
-	if len(p) == 0 {
+func (p *problems) err() error {
+	if len(*p) == 0 {
 		return nil
 	}
-	return &RejectedError{Problems: p}
+	return &RejectedError{Problems: *p}
 }

@@ -108,7 +108,7 @@ func passOn(ctx context.Context, cancel context.CancelCauseFunc, s *entities.Str
 			}
 		}
 		if err != nil {
-			cancel(callerFault{err})
+			cancel(callerError{err})
 			return
 		}
 		if err := stream.SendMsg(&action.ActionCommand{Payload: anyOf(payload)}); err != nil {
@@ -117,11 +117,11 @@ func passOn(ctx context.Context, cancel context.CancelCauseFunc, s *entities.Str
 	}
 }
 
-// callerFault is a call's end by its caller, to be told from one by the function.
-type callerFault struct{ error }
+// callerError is a call's end by its caller, to be told from one by the function.
+type callerError struct{ error }
 
 // Unwrap returns what the caller's side said.
-func (f callerFault) Unwrap() error { return f.error }
+func (e callerError) Unwrap() error { return e.error }
 
 var errCallOver = errors.New("the call is over")
 
@@ -167,7 +167,7 @@ func (r *Remote) actionOutcome(m *discovery.Method, response *action.ActionRespo
 
 // actionFault puts the end of a call into words. An action may have done anything before it broke, so the outcome is unknown.
 func (r *Remote) actionFault(ctx context.Context, m *discovery.Method, err error) *entities.Error {
-	if byCaller, ok := errors.AsType[callerFault](context.Cause(ctx)); ok {
+	if byCaller, ok := errors.AsType[callerError](context.Cause(ctx)); ok {
 		if e, ok := errors.AsType[*entities.Error](byCaller.error); ok {
 			return e
 		}

@@ -38,7 +38,7 @@ func (w *eventSourcedWire) load(s *session, loaded entities.Loaded, progress fun
 	}
 	w.in.Message = &eventsourced.EventSourcedStreamIn_Init{Init: init}
 	if err := w.stream.SendMsg(&w.in); err != nil {
-		return brokenStream{err}
+		return streamError{err}
 	}
 	if loaded.Events == nil {
 		return nil
@@ -55,7 +55,7 @@ func (w *eventSourcedWire) replay(s *session, events func(func(entities.Event) e
 		event.Sequence = int64(e.Sequence) //nolint:gosec // counts events
 		payload.TypeUrl, payload.Value = e.Payload.TypeURL, e.Payload.Value
 		if err := w.stream.SendMsg(&w.in); err != nil {
-			return brokenStream{err}
+			return streamError{err}
 		}
 		s.bytes.Add(int64(len(e.Payload.Value)))
 		s.remote.stats.eventsReplayed.Add(1)

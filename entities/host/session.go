@@ -161,7 +161,7 @@ func (s *session) load(ctx context.Context, loaded entities.Loaded) error {
 	if err == nil && callerHere && s.loaded() {
 		return nil
 	}
-	broken, byStream := errors.AsType[brokenStream](err)
+	broken, byStream := errors.AsType[streamError](err)
 	if err != nil && !byStream {
 		s.cut()
 		return err // the loader's own
@@ -173,8 +173,8 @@ func (s *session) load(ctx context.Context, loaded entities.Loaded) error {
 	return fault
 }
 
-// brokenStream is an error of the stream, to be told from one of the engine's loader.
-type brokenStream struct{ error }
+// streamError is an error of the stream, to be told from one of the engine's loader.
+type streamError struct{ error }
 
 // loaded makes the session wait for its first command; false when it has ended meanwhile.
 func (s *session) loaded() bool {

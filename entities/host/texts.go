@@ -18,6 +18,7 @@ type texts struct {
 	terminated string
 }
 
+//nolint:gochecknoglobals // constants
 var (
 	eventSourcedTexts = texts{
 		reply:       "Unexpected entity reply",

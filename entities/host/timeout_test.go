@@ -54,7 +54,7 @@ func TestSlowFunctionEndsTheSession(t *testing.T) {
 			t.Fatal(err)
 		}
 		stream := <-f.streams
-		time.Sleep(time.Hour) // of the bubble's time
+		time.Sleep(time.Hour) //nolint:forbidigo // the bubble's clock jumps: nobody waits
 		select {
 		case <-s.Ended():
 			t.Fatal("the session ended while it was idle")

@@ -39,7 +39,7 @@ func (w *valueWire) load(s *session, loaded entities.Loaded, _ func()) error {
 		State:       state,
 	}}
 	if err := w.stream.SendMsg(&w.in); err != nil {
-		return brokenStream{err}
+		return streamError{err}
 	}
 	return nil
 }

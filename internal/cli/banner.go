@@ -43,11 +43,7 @@ func (b *banner) services(ctx context.Context) {
 	fmt.Fprint(b.w, "\nserves:\n")
 	t := tabwriter.NewWriter(b.w, 0, 0, 2, ' ', 0)
 	for _, service := range b.node.Status(ctx).GetServices() {
-		what := service.GetKind()
-		if service.GetEntityType() != "" {
-			what += " entity " + service.GetEntityType()
-		}
-		fmt.Fprintf(t, "  %s\t%s, %s\n", service.GetName(), what, service.GetHosting())
+		fmt.Fprintf(t, "  %s\t%s, %s\n", service.GetName(), kind(service), service.GetHosting())
 	}
 	_ = t.Flush()
 	fmt.Fprint(b.w, "\ntry:\n")

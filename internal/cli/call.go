@@ -185,7 +185,7 @@ func readRequests(method protoreflect.MethodDescriptor, data string) ([]proto.Me
 		}
 		msg := dynamicpb.NewMessage(method.Input())
 		if err := protojson.Unmarshal(raw, msg); err != nil {
-			return nil, usagef("request is no %s: %w", method.Input().FullName(), err)
+			return nil, usagef("request is no %s: %s", method.Input().FullName(), plain(err))
 		}
 		requests = append(requests, msg)
 	}
@@ -193,6 +193,11 @@ func readRequests(method protoreflect.MethodDescriptor, data string) ([]proto.Me
 		return nil, usagef("%s takes one request, %d were given", method.Name(), len(requests))
 	}
 	return requests, nil
+}
+
+// plain is what protobuf's JSON decoder complains of. It varies its blanks on purpose, so that nobody compares the text.
+func plain(err error) string {
+	return strings.TrimPrefix(strings.ReplaceAll(err.Error(), "\u00a0", " "), "proto: ")
 }
 
 func printMessage(w io.Writer, msg proto.Message) error {

@@ -33,10 +33,14 @@ func usagef(format string, args ...any) error { return usageError{fmt.Errorf(for
 // exactly wants so many arguments; what says which.
 func exactly(n int, what string) cobra.PositionalArgs {
 	return func(_ *cobra.Command, args []string) error {
-		if len(args) != n {
-			return usagef("expected %s, got %d: %s", what, len(args), strings.Join(args, " "))
+		switch {
+		case len(args) == n:
+			return nil
+		case len(args) == 0:
+			return usagef("expected %s", what)
+		default:
+			return usagef("expected %s, got: %s", what, strings.Join(args, " "))
 		}
-		return nil
 	}
 }
 

@@ -160,7 +160,7 @@ owner) are marked stale.`,
 					return printRecord(w, res)
 				})
 				if cmd.Context().Err() != nil {
-					return nil // the reader has seen enough
+					return nil //nolint:nilerr // the reader has seen enough
 				}
 				return err
 			})

@@ -23,7 +23,7 @@ func isTerminal(w io.Writer) bool {
 	case interface{ IsTerminal() bool }:
 		return w.IsTerminal()
 	case *os.File:
-		return term.IsTerminal(int(w.Fd())) //nolint:gosec // a file descriptor
+		return term.IsTerminal(int(w.Fd()))
 	default:
 		return false
 	}

@@ -50,12 +50,20 @@ func printStatus(w io.Writer, s *adminv1.StatusResponse) error {
 	}
 	fmt.Fprintf(t, "ports\tpublic %s, admin %s\n", s.GetPublicAddress(), s.GetAdminAddress())
 	for _, service := range s.GetServices() {
-		fmt.Fprintf(t, "service\t%s: %s %s, %s: %s\n", service.GetName(), service.GetKind(), service.GetEntityType(), service.GetHosting(), strings.Join(service.GetMethods(), ", "))
+		fmt.Fprintf(t, "service\t%s: %s, %s: %s\n", service.GetName(), kind(service), service.GetHosting(), strings.Join(service.GetMethods(), ", "))
 	}
 	if err := t.Flush(); err != nil {
 		return err
 	}
 	return errors.Join(printTasks(w, s.GetTasks()), printPartitions(w, s.GetPartitions()))
+}
+
+// kind is what a service hosts: an action, or entities of a kind and a type.
+func kind(s *adminv1.ServiceStatus) string {
+	if s.GetEntityType() == "" {
+		return s.GetKind()
+	}
+	return s.GetKind() + " entity " + s.GetEntityType()
 }
 
 func printTasks(w io.Writer, tasks []*adminv1.TaskStatus) error {

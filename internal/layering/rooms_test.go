@@ -149,6 +149,7 @@ var rooms = map[string]room{
 	}, tests: edges{
 		"examples/...":       "services to serve",
 		"internal/inprocess": "they are served in process",
+		"sdk":                "services that do not end, and one behind the protocol",
 	}},
 	root: {floor: 7, is: "what a user imports to run functions inside the worker", may: edges{
 		"internal/cli":       "the program",

@@ -46,14 +46,22 @@ func TestDataDirectoryThatDoesNotFit(t *testing.T) {
 		change   func(*Config)
 		want     []string
 	}{
-		{name: "another app", change: func(c *Config) { c.App = "other" },
-			want: []string{`belongs to app "millrace", not "other"`, "start with --app millrace, or choose another directory with --data"}},
-		{name: "other partitions", change: func(c *Config) { c.Partitions = 4 },
-			want: []string{"has 2 partitions, not 4: leave --partitions out"}},
-		{name: "newer version", identity: `{"version": 2, "app": "millrace"}`,
-			want: []string{"has layout version 2, this program knows up to 1", "use the version of millrace that made it"}},
-		{name: "damaged", identity: `{"version":`,
-			want: []string{"identity.json is damaged", "choose another directory with --data"}},
+		{
+			name: "another app", change: func(c *Config) { c.App = "other" },
+			want: []string{`belongs to app "millrace", not "other"`, "start with --app millrace, or choose another directory with --data"},
+		},
+		{
+			name: "other partitions", change: func(c *Config) { c.Partitions = 4 },
+			want: []string{"has 2 partitions, not 4: leave --partitions out"},
+		},
+		{
+			name: "newer version", identity: `{"version": 2, "app": "millrace"}`,
+			want: []string{"has layout version 2, this program knows up to 1", "use the version of millrace that made it"},
+		},
+		{
+			name: "damaged", identity: `{"version":`,
+			want: []string{"identity.json is damaged", "choose another directory with --data"},
+		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			c := testConfig(t)

@@ -5,9 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/millrace-io/millrace/entities"
@@ -114,13 +116,28 @@ func (n *Node) runFunction(ctx context.Context) error {
 		}
 		return n.attach(f)
 	}
-	return n.meetRemote(ctx, host.RemoteOptions{
+	err := n.meetRemote(ctx, host.RemoteOptions{
 		Options: options, Info: discovery.NewProxyInfo("millrace", n.options.Version), Discovery: judge,
 		Policy: discovery.Policy{OnRetry: func(attempt int, err error, _ time.Duration) {
+			err = unreachable(err)
 			n.troubles.note(taskFunction, err)
 			n.logger.Debug("user function is not reachable yet", observe.Address, n.config.Function, observe.Attempt, attempt, observe.Error, err)
 		}},
 	})
+	if err != nil || n.readiness.remote == nil {
+		return err
+	}
+	<-n.settled // the sessions have ended in order; now a function that is stopped need not wait for its connection
+	return n.readiness.remote.Close()
+}
+
+// unreachable is why a function did not answer, without what gRPC wraps around a refused connection.
+func unreachable(err error) error {
+	text := status.Convert(err).Message()
+	if _, why, isDial := strings.Cut(text, "Error while dialing: "); isDial {
+		text = strings.TrimSuffix(why, `"`)
+	}
+	return errors.New(text)
 }
 
 // attach lets traffic reach a function. The error says what of it cannot be served; then nothing has changed.
@@ -137,7 +154,7 @@ func (n *Node) attach(f hosted) error {
 	return nil
 }
 
-// meetRemote discovers the remote function once, and once more each time the supervisor has started it again.
+// meetRemote discovers the remote function once, and once more each time the supervisor has started it again, until ctx ends.
 func (n *Node) meetRemote(ctx context.Context, options host.RemoteOptions) error {
 	for {
 		met, err := host.Connect(ctx, n.config.Function, options)

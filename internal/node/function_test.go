@@ -217,8 +217,14 @@ func TestWatchSeesSourcesOnly(t *testing.T) {
 		file string
 		seen bool
 	}{
-		{"main.go", true}, {"src/a.proto", true}, {"data/log", false}, {".git/index", false}, {"node_modules/x.js", false},
-		{"server.log", false}, {"src/.hidden", false}, {"src/a.go~", false},
+		{"main.go", true},
+		{"src/a.proto", true},
+		{"data/log", false},
+		{".git/index", false},
+		{"node_modules/x.js", false},
+		{"server.log", false},
+		{"src/.hidden", false},
+		{"src/a.go~", false},
 	} {
 		w := newWatch(dir, data)
 		write(t, filepath.Join(dir, tc.file), "x")

@@ -152,7 +152,7 @@ func TestHistoryListsRecordsInOrder(t *testing.T) {
 func TestHistoryReadsFarAndNear(t *testing.T) {
 	world := simlog.New(simlog.Options{SingleProcess: true})
 	log := world.Client("reader")
-	defer log.Close() //nolint:errcheck // the end of the test
+	defer log.Close()
 	if err := log.Create(t.Context(), broker.TopicSpec{Name: "j", Partitions: 1}); err != nil {
 		t.Fatal(err)
 	}

@@ -42,7 +42,7 @@ func TestMissingTopicIsCreatedOrAskedFor(t *testing.T) {
 func TestTopicThatDoesNotFit(t *testing.T) {
 	world := simlog.New(simlog.Options{})
 	client := world.Client("operator")
-	defer client.Close() //nolint:errcheck // the end of the test
+	defer client.Close()
 	for topic, partitions := range map[string]int32{"four.journal": 4, "three.journal": 3, "bad.journal": 2} {
 		if err := client.Create(t.Context(), broker.TopicSpec{Name: topic, Partitions: partitions}); err != nil {
 			t.Fatal(err)

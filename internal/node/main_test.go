@@ -39,7 +39,7 @@ func serveFunction(file string) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM) //nolint:forbidigo // this is a program, no test
 	defer stop()
 	if err := sdk.Serve(ctx, "", services(string(content))...); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -160,7 +160,7 @@ func freeAddress(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close() //nolint:errcheck // only asked for its number
+	defer l.Close()
 	return l.Addr().String()
 }
 

@@ -18,6 +18,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/millrace-io/millrace/broker-adapter"
+	"github.com/millrace-io/millrace/broker-adapter/simlog"
 	counterv1 "github.com/millrace-io/millrace/examples/counter/counter/v1"
 	shopv1 "github.com/millrace-io/millrace/examples/shoppingcart/shop/v1"
 	"github.com/millrace-io/millrace/internal/clock"
@@ -36,7 +38,7 @@ func page(t *testing.T, n *Node, path string) (code int, body string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer res.Body.Close() //nolint:errcheck // only read
+	defer res.Body.Close()
 	content, err := io.ReadAll(res.Body)
 	if err != nil {
 		t.Fatal(err)
@@ -336,6 +338,30 @@ func TestStopRightAfterStart(t *testing.T) {
 	for range 20 {
 		end(t, launch(t, Options{Local: local(t, "counter")}))
 	}
+}
+
+// A partition that somebody else owns is behind the log by records, and by the age of the first that it has not read.
+func TestLagOfAPartitionThatIsNotOwned(t *testing.T) {
+	clk := clock.NewManual(time.Unix(1700000000, 0))
+	world := simlog.New(simlog.Options{ManualAssignments: true, Clock: clk})
+	c := testConfig(t)
+	c.Ephemeral = true
+	n := launch(t, Options{Config: c, Local: local(t, "counter"), Log: world.Client("w"), Clock: clk})
+	for range 3 {
+		world.Inject(broker.Partition{Topic: n.journal(), ID: 1}, broker.Record{Value: []byte("x")})
+	}
+	clk.Advance(90 * time.Second)
+	partitions := n.Status(t.Context()).GetPartitions()
+	if p := partitions[0]; p.GetLagRecords() != 0 || p.GetLagSeconds() != 0 {
+		t.Errorf("the partition without records: %v", p)
+	}
+	if p := partitions[1]; p.GetState() != "standby" || p.GetEndOffset() != 3 || p.GetLagRecords() != 3 || p.GetLagSeconds() != 90 {
+		t.Errorf("the partition with records: %v", p)
+	}
+	eventually(t, "the partition to be the reason why the node is not ready", func() bool {
+		err := n.NotReady()
+		return err != nil && err.Error() == "partition 0 is standby"
+	})
 }
 
 // The store is flushed when something was written, and not otherwise.

@@ -54,10 +54,10 @@ func (s *Setting) Get(c *Config) string {
 // Set gives the setting a value.
 func (s *Setting) Set(c *Config, value string) error {
 	field := reflect.ValueOf(c).Elem().Field(s.index)
-	if u, ok := field.Addr().Interface().(encoding.TextUnmarshaler); ok {
+	if u, ok := reflect.TypeAssert[encoding.TextUnmarshaler](field.Addr()); ok {
 		return u.UnmarshalText([]byte(value))
 	}
-	switch field.Kind() { //nolint:exhaustive // the kinds of Config
+	switch field.Kind() {
 	case reflect.String:
 		field.SetString(value)
 	case reflect.Bool:

@@ -110,16 +110,21 @@ func (n *Node) partitionStatus(ctx context.Context) []*adminv1.PartitionStatus {
 	return all
 }
 
-// lag says how far a partition is behind the log: in records, and, where it does not write itself, in the age of the first
-// record that it has not read.
+// lag says how far a partition is behind the log, in records and in the age of the first one that it has not read. An active
+// one is not behind: it wrote them all.
 func (n *Node) lag(ctx context.Context, s partitions.Status, status *adminv1.PartitionStatus) error {
 	where := broker.Partition{Topic: n.topic.Name, ID: s.Partition}
 	end, err := n.log.End(ctx, where)
 	if err != nil {
 		return err
 	}
-	status.EndOffset, status.LagRecords = end, max(end-s.Next, 0)
-	if status.GetLagRecords() == 0 || s.State == partitions.Active {
+	status.EndOffset = end
+	if s.State == partitions.Active { // what stands behind its position is its own, and its status a moment old
+		status.NextOffset = max(end, s.Next)
+		return nil
+	}
+	status.LagRecords = max(end-s.Next, 0)
+	if status.GetLagRecords() == 0 {
 		return nil
 	}
 	reader, err := n.log.Read(where, s.Next)

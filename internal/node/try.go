@@ -149,18 +149,26 @@ func typedJSON(m *dynamicpb.Message, inPath []protoreflect.Name) string {
 	return "{" + strings.Join(parts, ",") + "}"
 }
 
-// fill gives a plain field a value that makes sense in many places. The first field of most requests is the key.
+// sampleText is a word for a field: the first one of most requests is the key.
+func sampleText(f protoreflect.FieldDescriptor) string {
+	switch {
+	case f.Index() == 0:
+		return sampleKey
+	case strings.HasSuffix(string(f.Name()), "id"):
+		return "apple"
+	default:
+		return "Apple"
+	}
+}
+
+// fill gives a plain field a value that makes sense in many places.
 func fill(m *dynamicpb.Message, f protoreflect.FieldDescriptor) {
 	if f.IsList() || f.IsMap() {
 		return
 	}
 	switch f.Kind() { //nolint:exhaustive // the rest has no obvious sample
 	case protoreflect.StringKind:
-		value := "apple"
-		if f.Index() == 0 {
-			value = sampleKey
-		}
-		m.Set(f, protoreflect.ValueOfString(value))
+		m.Set(f, protoreflect.ValueOfString(sampleText(f)))
 	case protoreflect.Int32Kind, protoreflect.Sint32Kind, protoreflect.Sfixed32Kind:
 		m.Set(f, protoreflect.ValueOfInt32(2))
 	case protoreflect.Int64Kind, protoreflect.Sint64Kind, protoreflect.Sfixed64Kind:

@@ -14,7 +14,7 @@ func TestTryLines(t *testing.T) {
 	for _, tc := range []struct {
 		serves, call, then string
 	}{
-		{"cart counter pricing", json + `'{"item_id":"apple","name":"apple","quantity":2}' http://ADDRESS/v1/carts/42/items`, "get cart/42"},
+		{"cart counter pricing", json + `'{"item_id":"apple","name":"Apple","quantity":2}' http://ADDRESS/v1/carts/42/items`, "get cart/42"},
 		{"counter pricing", json + `'{"by":2}' http://ADDRESS/v1/counters/42:increment`, "get counter/42"},
 		{"pricing", "curl http://ADDRESS/v1/prices/42", "status"},
 	} {
@@ -48,7 +48,7 @@ func TestTryLineWorks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer res.Body.Close() //nolint:errcheck // only read
+	defer res.Body.Close()
 	body, err := io.ReadAll(res.Body)
 	if err != nil || res.StatusCode != http.StatusOK || !strings.Contains(string(body), `"cartId":"42"`) {
 		t.Errorf("%s, %v: %s", res.Status, err, body)

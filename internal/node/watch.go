@@ -60,7 +60,7 @@ func (w *watch) look() fingerprint {
 	_ = filepath.WalkDir(w.dir, func(path string, d fs.DirEntry, err error) error { // it returns no error
 		switch {
 		case err != nil:
-			return nil // what cannot be read is not watched
+			return nil //nolint:nilerr // what cannot be read is not watched
 		case d.IsDir():
 			return w.enter(path, d.Name())
 		case !isSource(d.Name()):

@@ -96,7 +96,7 @@ func bucketOf(d time.Duration) int {
 	if exponent >= maxExponent {
 		return buckets - 1
 	}
-	step := int(n>>(exponent-2)) & (steps - 1)
+	step := int(n >> (exponent - 2) & (steps - 1))
 	return 1 + (exponent-minExponent)*steps + step
 }
 

@@ -77,7 +77,7 @@ func (b *batch) Commit() error {
 	}
 	b.rows.Reset()
 	b.store.counters.commits.Add(1)
-	b.store.counters.committedBytes.Add(uint64(bytes))
+	b.store.counters.committedBytes.Add(uint64(bytes)) //nolint:gosec // sizes are not negative
 	return nil
 }
 

@@ -45,11 +45,11 @@ func (h *health) refusal() error {
 	return nil
 }
 
-// flushState returns what stands against a flush, and a channel that is closed when the next one fails.
-func (h *health) flushState() (final, transient error, failed <-chan struct{}) {
+// flushState returns a channel that is closed when the next flush fails, and what stands against one now.
+func (h *health) flushState() (failed <-chan struct{}, final, transient error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.final, h.flush, h.flushFailed
+	return h.flushFailed, h.final, h.flush
 }
 
 // change lets update note what went wrong or well, and tells OnFailure when writes begin to be refused or the end has come.

@@ -181,7 +181,7 @@ func (s *Store) Flush() error {
 // flush waits until the present memtable is written, or until Pebble, which goes on trying, fails to.
 func (s *Store) flush() error {
 	for {
-		final, transient, failed := s.health.flushState()
+		failed, final, transient := s.health.flushState()
 		if final != nil {
 			return final
 		}
@@ -196,7 +196,7 @@ func (s *Store) flush() error {
 				return nil
 			}
 		case <-failed:
-			if final, transient, _ := s.health.flushState(); final != nil || transient != nil {
+			if _, final, transient := s.health.flushState(); final != nil || transient != nil {
 				return cmp.Or(final, transient)
 			} // else a later attempt has succeeded already: see whether it was ours
 		}

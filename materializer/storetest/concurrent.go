@@ -105,7 +105,7 @@ func (s suite) writers(t *testing.T) {
 		users.Go(func() {
 			b := store.NewBatch()
 			for i := range perWriter {
-				row := materializer.Row{Key: []byte{byte(w), byte(i)}, Value: []byte{byte(i)}}
+				row := materializer.Row{Key: []byte{byte(w), byte(i)}, Value: []byte{byte(i)}} //nolint:gosec // both fit
 				err := b.Put(row.Key, row.Value)
 				if err = errors.Join(err, b.Commit()); err == nil && i%50 == 0 {
 					row.Key = append(row.Key, 'i')

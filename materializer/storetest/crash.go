@@ -176,7 +176,7 @@ func (h *history) grow(t *testing.T, store materializer.Store, random *rand.Rand
 // perform does one operation, the position included. A drop is two steps on the store, so it comes after its position and
 // removes rows that are independent of it; see at.
 func perform(store materializer.Store, op operation, number int) error {
-	position := materializer.Row{Key: []byte(positionKey), Value: binary.BigEndian.AppendUint64(nil, uint64(number))}
+	position := materializer.Row{Key: []byte(positionKey), Value: binary.BigEndian.AppendUint64(nil, uint64(number))} //nolint:gosec // a count
 	if op.ingest {
 		return store.Ingest(each(append([]materializer.Row{position}, op.rows...)...))
 	}
@@ -226,7 +226,7 @@ func (h *history) recovered(t *testing.T, disk Disk) {
 	check(t, err)
 	position := 0
 	if value != nil {
-		position = int(binary.BigEndian.Uint64(value))
+		position = int(binary.BigEndian.Uint64(value)) //nolint:gosec // written by perform
 	}
 	if position < h.durable || position > len(h.operations) {
 		t.Fatalf("store opens at operation %d; %d were durable, %d committed", position, h.durable, len(h.operations))

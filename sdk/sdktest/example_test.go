@@ -3,6 +3,9 @@ package sdktest_test
 import (
 	"context"
 	"fmt"
+	"os"
+	"slices"
+	"time"
 
 	"google.golang.org/grpc/codes"
 
@@ -39,12 +42,45 @@ func ExampleScenario_When() {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		sdktest.New(&fakeT{ctx: context.Background(), print: true}, service, "e1").When(scriptv1.JournalService_Run_FullMethodName, emit())
+		sdktest.New(&fakeT{ctx: context.Background(), output: os.Stdout}, service, "e1").When(scriptv1.JournalService_Run_FullMethodName, emit())
 	}()
 	<-done
 	// Output:
 	// When Run: the image in memory differs from one that is replayed from all its events or its stored value: sdktest_test.note.Text is B in memory, but A after rebuilding
 	// a handler changed the state outside of sdk.On, or sdk.On depends on more than state and event
+}
+
+// A whole worker answers generated clients, and whoever speaks gRPC, gRPC-Web, Connect or HTTP/JSON.
+func ExampleWorker() {
+	t := &cleaningT{}
+	defer t.end()
+
+	w := sdktest.Worker(t, journal(emitAll, appendText))
+	client := scriptv1.NewJournalServiceClient(w.Conn())
+	for _, text := range []string{"A", "B"} {
+		reply, err := client.Run(t.Context(), emit(text))
+		fmt.Println(reply.GetText(), err)
+		w.Advance(time.Hour) // long enough for the entity to leave memory
+	}
+	// Output:
+	// A <nil>
+	// AB <nil>
+}
+
+// cleaningT is a test that must not fail, and that has things to do at its end.
+type cleaningT struct {
+	printingT
+	cleanups []func()
+}
+
+func (c *cleaningT) Cleanup(f func()) { c.cleanups = append(c.cleanups, f) }
+
+func (*cleaningT) Errorf(format string, args ...any) { fmt.Printf(format+"\n", args...) }
+
+func (c *cleaningT) end() {
+	for _, f := range slices.Backward(c.cleanups) {
+		f()
+	}
 }
 
 // printingT is a test that must not fail.

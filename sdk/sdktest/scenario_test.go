@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"runtime"
 	"strings"
 	"testing"
@@ -28,7 +29,8 @@ const (
 type fakeT struct {
 	ctx     context.Context
 	failure string
-	print   bool
+	// output gets the failure; nil when nobody reads it.
+	output io.Writer
 }
 
 func (f *fakeT) Helper() {}
@@ -37,8 +39,8 @@ func (f *fakeT) Context() context.Context { return f.ctx }
 
 func (f *fakeT) Fatalf(format string, args ...any) {
 	f.failure = fmt.Sprintf(format, args...)
-	if f.print {
-		fmt.Println(f.failure)
+	if f.output != nil {
+		fmt.Fprintln(f.output, f.failure)
 	}
 	runtime.Goexit()
 }

@@ -155,11 +155,11 @@ func (s *Scenario) encode(m proto.Message) sdk.Payload {
 	if m == nil || !m.ProtoReflect().IsValid() {
 		s.t.Fatalf("a message of the test is nil")
 	}
-	any, err := anypb.New(m)
+	packed, err := anypb.New(m)
 	if err != nil {
 		s.t.Fatalf("encode a %s of the test: %v", m.ProtoReflect().Descriptor().FullName(), err)
 	}
-	payload := sdk.Payload{TypeURL: any.GetTypeUrl(), Value: any.GetValue()}
+	payload := sdk.Payload{TypeURL: packed.GetTypeUrl(), Value: packed.GetValue()}
 	if !proto.Equal(s.decode(payload), m) {
 		s.t.Fatalf("%s does not survive its encoding: %s", m.ProtoReflect().Descriptor().FullName(), show(m))
 	}

@@ -25,7 +25,7 @@ func (echo) Get(context.Context, *counterv1.GetRequest) (*counterv1.Counter, err
 }
 
 func serveEcho(address string) error {
-	l, err := net.Listen("tcp", address)
+	l, err := net.Listen("tcp", address) //nolint:noctx // serves until it is killed
 	if err != nil {
 		return err
 	}

@@ -41,7 +41,7 @@ func start(ctx context.Context, dir, address string, ready func() bool, program 
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(ctx, program, args...)
+	cmd := exec.CommandContext(ctx, program, args...) //nolint:gosec // the benchmark's own programs
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
@@ -110,7 +110,7 @@ func readField(path, name string) int64 {
 
 // freePort returns an address on which nobody listens now.
 func freePort() string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // does not wait
 	if err != nil {
 		panic(err)
 	}
@@ -122,7 +122,7 @@ func freePort() string {
 func answers(url string) func() bool {
 	client := http.Client{Timeout: time.Second}
 	return func() bool {
-		res, err := client.Get(url)
+		res, err := client.Get(url) //nolint:noctx // the client's timeout bounds it
 		if err != nil {
 			return false
 		}
@@ -134,7 +134,7 @@ func answers(url string) func() bool {
 // listens asks whether somebody takes connections.
 func listens(address string) func() bool {
 	return func() bool {
-		conn, err := net.DialTimeout("tcp", address, time.Second)
+		conn, err := net.DialTimeout("tcp", address, time.Second) //nolint:noctx // bounded by its timeout
 		if err != nil {
 			return false
 		}
@@ -144,8 +144,12 @@ func listens(address string) func() bool {
 }
 
 // scrape adds up all samples of one metric.
-func scrape(admin, metric string) (float64, error) {
-	res, err := http.Get("http://" + admin + "/metrics")
+func scrape(ctx context.Context, admin, metric string) (float64, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+admin+"/metrics", http.NoBody)
+	if err != nil {
+		return 0, err
+	}
+	res, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return 0, err
 	}

@@ -89,7 +89,7 @@ func (b *bench) rebuild(ctx context.Context, warm time.Duration) error {
 	}
 	took := time.Since(began)
 	defer server.stop()
-	events, err := b.events(server)
+	events, err := b.events(ctx, server)
 	if err != nil {
 		return err
 	}
@@ -107,8 +107,8 @@ func settled(p *process) int64 {
 }
 
 // events asks the metrics page how many records the journal holds.
-func (b *bench) events(server *process) (int64, error) {
-	sum, err := scrape(server.admin, "millrace_partitions_next_offset")
+func (b *bench) events(ctx context.Context, server *process) (int64, error) {
+	sum, err := scrape(ctx, server.admin, "millrace_partitions_next_offset")
 	if err != nil {
 		return 0, err
 	}

@@ -125,6 +125,7 @@ func (c *Cluster) Addrs() []string {
 	return addrs
 }
 
+// String returns the addresses of all brokers, separated by commas.
 func (c *Cluster) String() string { return strings.Join(c.Addrs(), ",") }
 
 // Stop ends all brokers in order.

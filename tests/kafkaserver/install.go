@@ -39,6 +39,9 @@ func CacheDir() (string, error) {
 	return filepath.Join(cache, "millrace", "kafka-"+Version), nil
 }
 
+// installed is what the first call of install found.
+//
+//nolint:gochecknoglobals // one installation serves all tests of a process
 var installed struct {
 	sync.Mutex
 	*installation

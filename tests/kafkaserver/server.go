@@ -115,7 +115,7 @@ func (s *Server) spawn() error {
 		return err
 	}
 	defer func() { _ = log.Close() }()                                        // the process has its own handle
-	cmd := exec.Command(s.in.java, append(append([]string{}, s.javaFlags...), //nolint:gosec,noctx // lives until Stop or Kill
+	cmd := exec.Command(s.in.java, append(append([]string{}, s.javaFlags...), //nolint:noctx // lives until Stop or Kill
 		s.javaArgs("kafka.Kafka", s.propertiesFile())...)...)
 	cmd.Env, cmd.Stdout, cmd.Stderr = s.env(), log, log
 	cmd.SysProcAttr = processAttributes(s.detached)

@@ -1,0 +1,424 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/millrace-io/millrace/examples/counter/counter"
+	counterv1 "github.com/millrace-io/millrace/examples/counter/counter/v1"
+	"github.com/millrace-io/millrace/internal/node"
+	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
+	"github.com/millrace-io/millrace/sdk"
+)
+
+// testdata is the path of a file of this package, wherever the test goes afterwards.
+func testdata(t *testing.T, name string) string {
+	t.Helper()
+	return filepath.Join(source, "testdata", name)
+}
+
+// source is where this package lies; tests begin there.
+var source, _ = os.Getwd()
+
+func mustContain(t *testing.T, what, text string, wanted ...string) {
+	t.Helper()
+	for _, want := range wanted {
+		if !strings.Contains(text, want) {
+			t.Errorf("%s lacks %q:\n%s", what, want, text)
+		}
+	}
+}
+
+func TestBannerSaysWhatThereIs(t *testing.T) {
+	t.Chdir(t.TempDir())
+	s := tool(t).serveIn(t, "dev", "--data", "here", "--app", "shop")
+	s.connect(t)
+	s.stdout.await(t, "log tail")
+	mustContain(t, "the banner", s.stdout.String(),
+		"millrace dev "+Version()+" · app shop · worker w-", "\nno authentication, plaintext, loopback only\n",
+		"  public   http://127.0.0.1:", "  admin    http://127.0.0.1:", "  log      embedded\n", "  data     here\n", "  promise  synced to disk before every answer",
+		"  shop.v1.CartService        event sourced entity cart, in process\n", "  curl -H 'content-type: application/json' -d '{\"item_id\"", "/v1/carts/42/items\n", " get cart/42 --admin 127.0.0.1:")
+	if code := s.stop(t); code != exitOK {
+		t.Errorf("exit code %d: %s", code, s.stderr)
+	}
+	mustContain(t, "standard error", s.stderr.String(), "stopping: waiting for calls to end; interrupt again to end at once\n")
+}
+
+func TestBannerWarnsOfOpenPorts(t *testing.T) {
+	for address, want := range map[string]string{
+		"127.0.0.1:9000": "no authentication, plaintext, loopback only",
+		"[::1]:9000":     "no authentication, plaintext, loopback only",
+		"0.0.0.0:9000":   "WARNING: no authentication, plaintext: whoever reaches 0.0.0.0:9000 can read and change everything",
+		"[::]:9000":      "WARNING: no authentication, plaintext: whoever reaches [::]:9000 can read and change everything",
+		"10.0.0.7:9000":  "WARNING: no authentication, plaintext: whoever reaches 10.0.0.7:9000 can read and change everything",
+	} {
+		for _, s := range []*adminv1.StatusResponse{
+			{PublicAddress: address, AdminAddress: "127.0.0.1:9001"}, {PublicAddress: "127.0.0.1:9000", AdminAddress: address},
+		} {
+			if got := profile(s); got != want {
+				t.Errorf("%s: %q, want %q", address, got, want)
+			}
+		}
+	}
+}
+
+// While the function is missing the banner says where everything is, and what is waited for; the rest comes with the function.
+func TestBannerComesInTwoParts(t *testing.T) {
+	t.Chdir(t.TempDir())
+	address := freeAddress(t)
+	s := Program{}.serveIn(t, "run", "--ephemeral", "--function", address)
+	s.stdout.await(t, "(?s)millrace run.*public.*promise.*waiting for the user function at "+address+": dial tcp "+address+": [^\n]*refused\n")
+	if text := s.stdout.String(); strings.Contains(text, "serves:") {
+		t.Errorf("it serves something already:\n%s", text)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	served := make(chan error, 1)
+	go func() { served <- sdk.Serve(ctx, address, counter.Service) }() // ends with ctx; received below
+	s.connect(t)
+	s.stdout.await(t, "log tail")
+	if text := s.stdout.String(); strings.Count(text, "public") != 1 || !strings.Contains(text, "value entity counter, remote at "+address) {
+		t.Errorf("the banner is:\n%s", text)
+	}
+	if code := s.stop(t); code != exitOK {
+		t.Errorf("exit code %d: %s", code, s.stderr)
+	}
+	stop()
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+}
+
+// A node that is stopped while it waits for its function ends in order.
+func TestStopBeforeReady(t *testing.T) {
+	t.Chdir(t.TempDir())
+	s := Program{}.serveIn(t, "run", "--ephemeral", "--function", freeAddress(t))
+	s.stdout.await(t, "waiting for the user function")
+	if code := s.stop(t); code != exitOK {
+		t.Errorf("exit code %d: %s", code, s.stderr)
+	}
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	var config net.ListenConfig
+	l, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// A program that hosts its own functions is dev without a command.
+func TestDefaultCommand(t *testing.T) {
+	t.Chdir(t.TempDir())
+	p := Program{Name: "counter", Local: function(t, counter.Service), Default: "dev"}
+	for _, args := range [][]string{{"--ephemeral"}, {"dev", "--ephemeral"}} {
+		s := p.serveIn(t, args...)
+		s.stdout.await(t, "counter.v1.CounterService  value entity counter, in process")
+		if code := s.stop(t); code != exitOK {
+			t.Errorf("%q: exit code %d: %s", args, code, s.stderr)
+		}
+	}
+	for _, flag := range []string{"--help", "-h", "--version", "-v"} {
+		if r := p.runIn(t, false, "", flag); r.code != exitOK || strings.Contains(r.stdout, "counter dev [flags]") {
+			t.Errorf("%s is about the default command: %d\n%s%s", flag, r.code, r.stdout, r.stderr)
+		}
+	}
+}
+
+// slowCounter is a counter whose Increment waits for the test.
+func slowCounter(entered chan<- struct{}, open <-chan struct{}) *sdk.Service {
+	return sdk.Value("counter",
+		sdk.HandleValue(counterv1.CounterService_Increment_FullMethodName,
+			func(cmd *sdk.ValueCommand[*counterv1.State], _ *counterv1.IncrementRequest) (*counterv1.Counter, error) {
+				entered <- struct{}{}
+				<-open
+				cmd.Update(&counterv1.State{Value: 1})
+				return &counterv1.Counter{Value: 1}, nil
+			}),
+		sdk.HandleValue(counterv1.CounterService_Get_FullMethodName,
+			func(cmd *sdk.ValueCommand[*counterv1.State], _ *counterv1.GetRequest) (*counterv1.Counter, error) {
+				return &counterv1.Counter{Value: cmd.State().GetValue()}, nil
+			}))
+}
+
+// The first interrupt lets calls end; the second does not wait for them.
+func TestInsistingEndsAtOnce(t *testing.T) {
+	t.Chdir(t.TempDir())
+	entered, open, insisted := make(chan struct{}, 1), make(chan struct{}), make(chan struct{})
+	p := Program{Local: function(t, slowCounter(entered, open)), insisted: insisted}
+	s := p.serveIn(t, "dev", "--ephemeral")
+	s.connect(t)
+	call := make(chan result, 1)
+	go func() { // ends with the call; received below
+		call <- p.runIn(t, false, "", "call", "counter.v1.CounterService/Increment", "-d", `{"counter_id":"a"}`)
+	}()
+	<-entered
+	s.interrupt()
+	s.stderr.await(t, "interrupt again to end at once")
+	select {
+	case code := <-s.code:
+		t.Errorf("it ended with %d, though a call was running", code)
+	default:
+	}
+	close(insisted)
+	if code := s.wait(t); code != exitError {
+		t.Errorf("exit code %d, want %d", code, exitError)
+	}
+	mustContain(t, "standard error", s.stderr.String(), "ended at once: calls were cut off")
+	close(open) // here the process lives on, and so the node ends in order after all
+	if r := <-call; r.code != exitOK {
+		t.Errorf("the call: %d, %s", r.code, r.stderr)
+	}
+}
+
+func TestSignalsAreHeeded(t *testing.T) {
+	signals := make(chan os.Signal, 2)
+	ctx, insisted, release := heed(signals)
+	defer release()
+	signals <- syscall.SIGTERM
+	<-ctx.Done()
+	select {
+	case <-insisted:
+		t.Error("one signal is not insisting")
+	default:
+	}
+	signals <- os.Interrupt
+	<-insisted
+}
+
+func TestSignalsNeedNotCome(t *testing.T) {
+	ctx, _, release := heed(make(chan os.Signal))
+	release()
+	if ctx.Err() == nil {
+		t.Error("the context outlives its release")
+	}
+}
+
+func TestServeRefusesWhatMakesNoSense(t *testing.T) {
+	t.Chdir(t.TempDir())
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	own := Program{Name: "counter", Local: function(t, counter.Service), Default: "dev"}
+	for _, tc := range []struct {
+		program Program
+		line    string
+		code    int
+		want    string
+	}{
+		{tool(t), "dev go run ./mycart", exitUsage, "unknown argument \"go\": put the function's command behind --, as in `dev -- go`"},
+		{tool(t), "dev x -- go", exitUsage, `unknown argument "x"`},
+		{own, "dev -- go run ./mycart", exitUsage, `this program hosts its own functions: it cannot start "go" beside them`},
+		{tool(t), "dev -- no-such-program-anywhere", exitError, "start the user function"},
+		{tool(t), "run now", exitUsage, "expected no arguments, got: now"},
+		{tool(t), "dev --partitions 3", exitUsage, "flag --partitions: setting partitions: 3 is not a power of two"},
+		{tool(t), "dev --colour", exitUsage, "unknown flag: --colour"},
+		{tool(t), "dev --data " + file, exitError, "choose another with --data"},
+		{tool(t), "dev --listen 256.0.0.1:1 --ephemeral", exitError, "choose another with --listen"},
+	} {
+		r := tc.program.runIn(t, false, "", strings.Fields(tc.line)...)
+		if r.code != tc.code || !strings.Contains(r.stderr, tc.want) || r.stdout != "" {
+			t.Errorf("%s: exit code %d, want %d\n%s%s", tc.line, r.code, tc.code, r.stdout, r.stderr)
+		}
+	}
+}
+
+func TestExitCodes(t *testing.T) {
+	for _, tc := range []struct {
+		err  error
+		want int
+	}{
+		{nil, exitOK},
+		{errors.New("disk"), exitError},
+		{errInsisted, exitError},
+		{&unreachableError{address: "a:1"}, exitError},
+		{usagef("what?"), exitUsage},
+		{errors.New(`unknown command "x" for "millrace"`), exitUsage},
+		{status.Error(codes.NotFound, ""), exitNotFound},
+		{status.Error(codes.Unimplemented, ""), exitNotFound},
+		{status.Error(codes.FailedPrecondition, ""), exitPrecondition},
+		{status.Error(codes.InvalidArgument, ""), exitPrecondition},
+		{&node.MissingTopicError{}, exitPrecondition},
+		{status.Error(codes.DeadlineExceeded, ""), exitTimeout},
+		{context.DeadlineExceeded, exitTimeout},
+		{status.Error(codes.Unavailable, ""), exitError},
+		{status.Error(codes.Internal, ""), exitError},
+	} {
+		if got := exitCode(tc.err); got != tc.want {
+			t.Errorf("%v: exit code %d, want %d", tc.err, got, tc.want)
+		}
+	}
+}
+
+func TestMessages(t *testing.T) {
+	for want, err := range map[string]error{
+		"no space":                               errors.New("no space"),
+		"cart 1 is closed (FAILED_PRECONDITION)": status.Error(codes.FailedPrecondition, "cart 1 is closed"),
+	} {
+		if got := message(err); got != want {
+			t.Errorf("%v is told as %q, want %q", err, got, want)
+		}
+	}
+}
+
+func TestInvocation(t *testing.T) {
+	info := &debug.BuildInfo{Path: "example.org/shop/cmd/cart", Main: debug.Module{Path: "example.org/shop"}}
+	top := &debug.BuildInfo{Path: "example.org/shop", Main: debug.Module{Path: "example.org/shop"}}
+	for _, tc := range []struct {
+		program string
+		info    *debug.BuildInfo
+		want    string
+	}{
+		{"/home/ann/.cache/go-build/ab/abcdef-d/cart", info, "go run ./cmd/cart"},
+		{"/tmp/go-build123/b001/exe/cart", info, "go run ./cmd/cart"},
+		{"/tmp/go-build123/b001/exe/shop", top, "go run ."},
+		{"/tmp/go-build123/b001/exe/cart", nil, "cart"},
+		{"/usr/local/bin/millrace", info, "millrace"},
+		{"bin/millrace", info, "millrace"},
+	} {
+		if got := invocationOf(tc.program, tc.info); got != tc.want {
+			t.Errorf("%s: %q, want %q", tc.program, got, tc.want)
+		}
+	}
+}
+
+// What config prints in a pipe is a configuration that means the same.
+func TestConfigReadsItself(t *testing.T) {
+	t.Chdir(t.TempDir())
+	p := tool(t)
+	given := []string{"config", "--brokers", "a:1,b:2", "--max-key", "2KiB", "--app", "shop", "--log-format", "json", "--data", `odd "name" # 1`}
+	first := p.runIn(t, false, "", given...)
+	if first.code != exitOK {
+		t.Fatal(first.stderr)
+	}
+	if err := os.WriteFile("printed.yaml", []byte(first.stdout), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	second := p.runIn(t, false, "", "config", "--config", "printed.yaml")
+	without := func(text string) string {
+		var lines []string
+		for line := range strings.Lines(text) {
+			value, _, _ := strings.Cut(line, " # ")
+			lines = append(lines, value)
+		}
+		return strings.Join(lines, "\n")
+	}
+	if second.code != exitOK || without(second.stdout) != without(first.stdout) {
+		t.Errorf("exit code %d, %s\nprinted %s\nread    %s", second.code, second.stderr, first.stdout, second.stdout)
+	}
+	mustContain(t, "the second one", second.stdout, `app: "shop" # printed.yaml:`)
+	terminal := p.runIn(t, true, "", given...)
+	mustContain(t, "the table", terminal.stdout, "SETTING", "MEANING", "flag --app", "name of the app")
+}
+
+func TestCompletion(t *testing.T) {
+	for _, shell := range []string{"bash", "zsh", "fish", "powershell"} {
+		if r := tool(t).runIn(t, false, "", "completion", shell); r.code != exitOK || len(r.stdout) < 1000 {
+			t.Errorf("%s: exit code %d, %d bytes, %s", shell, r.code, len(r.stdout), r.stderr)
+		}
+	}
+}
+
+func TestNobodyAnswers(t *testing.T) {
+	t.Chdir(t.TempDir())
+	address := freeAddress(t)
+	for _, line := range []string{"get cart/42", "history cart/42", "status", "log tail", "call a.B/C"} {
+		r := tool(t).runIn(t, false, "", append(strings.Fields(line), "--admin", address)...)
+		if r.code != exitError || !strings.Contains(r.stderr, "millrace: no millrace answers at "+address+": start one with `millrace dev`, or name its address (dial tcp "+address) {
+			t.Errorf("%s: exit code %d, %s", line, r.code, r.stderr)
+		}
+	}
+}
+
+// A reader who has seen enough of the log ends its command with success.
+func TestTailEndsWithItsReader(t *testing.T) {
+	t.Chdir(t.TempDir())
+	p := tool(t)
+	s := p.serveIn(t, "dev", "--ephemeral")
+	s.connect(t)
+	ctx, enough := context.WithCancel(t.Context())
+	out, code := newScreen(true), make(chan int, 1)
+	go func() { // ends with ctx; received below
+		code <- p.Run(ctx, []string{"log", "tail", "--from-start"}, strings.NewReader(""), out, newScreen(true))
+	}()
+	out.await(t, "claimed by w-")
+	enough()
+	if got := <-code; got != exitOK {
+		t.Errorf("exit code %d", got)
+	}
+	s.stop(t)
+}
+
+func TestTimeoutHasItsExitCode(t *testing.T) {
+	t.Chdir(t.TempDir())
+	entered, open := make(chan struct{}, 1), make(chan struct{})
+	p := Program{Local: function(t, slowCounter(entered, open))}
+	s := p.serveIn(t, "dev", "--ephemeral")
+	s.connect(t)
+	r := p.runIn(t, false, "", "call", "counter.v1.CounterService/Increment", "-d", `{"counter_id":"a"}`, "--timeout", "100ms")
+	if r.code != exitTimeout {
+		t.Errorf("exit code %d, %s", r.code, r.stderr)
+	}
+	close(open)
+	s.stop(t)
+}
+
+func TestProgressIsShown(t *testing.T) {
+	lines := newScreen(false)
+	logger := slog.New(slog.NewTextHandler(lines, nil))
+	short, bulk := node.Progress{Next: 5, Until: 10}, node.Progress{Next: 50, Until: 100, Bulk: true}
+
+	piped := newProgress(newScreen(false), logger)
+	piped.report(short)
+	piped.report(bulk)
+	if got := lines.String(); got != "" {
+		t.Errorf("told at once: %s", got)
+	}
+	piped.told = time.Now().Add(-tellEvery - time.Second)
+	piped.report(bulk)
+	piped.end()
+	mustContain(t, "the log", lines.String(), "rebuilding from the log", "records=50", "of=100")
+
+	terminal := newScreen(true)
+	bar := newProgress(terminal, logger)
+	bar.report(short)
+	if got := terminal.String(); got != "" {
+		t.Errorf("a bar for a short catch-up: %q", got)
+	}
+	bar.report(bulk)
+	bar.end()
+	mustContain(t, "the terminal", terminal.String(), "rebuilding from the log")
+}
+
+func TestLogFormats(t *testing.T) {
+	for _, tc := range []struct {
+		format   string
+		terminal bool
+		want     string
+	}{{"auto", true, "msg=x"}, {"auto", false, `"msg":"x"`}, {"text", false, "msg=x"}, {"json", true, `"msg":"x"`}} {
+		out := newScreen(tc.terminal)
+		c := node.Defaults()
+		c.LogFormat, c.LogLevel = tc.format, "warn"
+		logger := slog.New(logHandler(out, c))
+		logger.Info("y")
+		logger.Warn("x")
+		if got := out.String(); !strings.Contains(got, tc.want) || strings.Contains(got, "y\n") {
+			t.Errorf("%s, terminal %v: %s", tc.format, tc.terminal, got)
+		}
+	}
+}
