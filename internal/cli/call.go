@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -200,17 +201,19 @@ func plain(err error) string {
 	return strings.TrimPrefix(strings.ReplaceAll(err.Error(), "\u00a0", " "), "proto: ")
 }
 
+// printMessage prints a reply: in lines for a person, in one line for a program.
 func printMessage(w io.Writer, msg proto.Message) error {
-	options := protojson.MarshalOptions{EmitDefaultValues: true, Multiline: isTerminal(w)}
-	b, err := options.Marshal(msg)
+	if !isTerminal(w) {
+		return printLine(w, msg)
+	}
+	b, err := protojson.MarshalOptions{EmitDefaultValues: true}.Marshal(msg)
 	if err != nil {
 		return err
 	}
-	if !options.Multiline {
-		if b, err = compact(b); err != nil {
-			return err
-		}
+	var lines bytes.Buffer
+	if err := json.Indent(&lines, b, "", "  "); err != nil { // protobuf's own white space is random on purpose
+		return err
 	}
-	_, err = fmt.Fprintf(w, "%s\n", b)
+	_, err = fmt.Fprintf(w, "%s\n", lines.Bytes())
 	return err
 }

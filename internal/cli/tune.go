@@ -19,6 +19,7 @@ func tune(c *node.Config) {
 		debug.SetGCPercent(c.GCPercent)
 	}
 	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.SetDefaultGOMAXPROCS() // tuning twice is tuning once
 		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + waitingThreads)
 	}
 }
