@@ -13,6 +13,7 @@ import (
 	"github.com/millrace-io/millrace/entities/record"
 	"github.com/millrace-io/millrace/internal/backoff"
 	"github.com/millrace-io/millrace/internal/clock"
+	"github.com/millrace-io/millrace/internal/invariant"
 	"github.com/millrace-io/millrace/materializer"
 )
 
@@ -386,9 +387,11 @@ func (p *Partition) apply(b *batch) error {
 		p.rows = p.store.NewBatch()
 	}
 	for i := range b.entries {
-		if _, err := p.fold.Step(p.rows, &b.entries[i]); err != nil {
+		verdict, err := p.fold.Step(p.rows, &b.entries[i])
+		if err != nil {
 			return err
 		}
+		invariant.Check(verdict != record.Void, "%s: the owner's own record at offset %d is void", p.address, b.entries[i].Offset)
 	}
 	return nil
 }

@@ -48,9 +48,10 @@ func NewManager(o Options) *Manager {
 	}
 	set(&o.Rebuilds, 2)
 	if o.Log.SingleProcess() {
-		// A log in this process costs by sync, whatever is in it: a batch that waits for the one before would miss a sync.
+		// A log in this process costs by sync, whatever is in it: a batch that waits for the one before would miss a sync. A
+		// partition that is hot all the same fills its batches, so that not every command is a sync of its own.
 		set(&o.Limits.FillBytes, 1)
-		set(&o.Limits.Inflight, 2)
+		set(&o.Limits.Inflight, 4)
 	}
 	o.Limits = o.Limits.WithDefaults()
 	m := &Manager{options: o}
