@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -31,8 +32,11 @@ func (r *Remote) Act(ctx context.Context, m *discovery.Method, inv entities.Invo
 }
 
 func (r *Remote) act(ctx context.Context, m *discovery.Method, inv entities.Invocation) (*entities.Outcome, error) {
-	call, cancel := context.WithTimeoutCause(ctx, r.options.HandleTimeout, errTookTooLong)
-	defer cancel()
+	// Not a deadline: gRPC would tell it to the function, whose end could then come before ours and look like its own word.
+	call, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	late := time.AfterFunc(r.options.HandleTimeout, func() { cancel(errTookTooLong) })
+	defer late.Stop()
 	response, err := action.NewActionProtocolClient(r.conn).HandleUnary(call, &action.ActionCommand{
 		ServiceName: inv.Service,
 		Name:        inv.Method,
@@ -184,7 +188,7 @@ func (r *Remote) actionFault(ctx context.Context, m *discovery.Method, err error
 			"%s: the function at %s did not answer within %v", m.FullName, r.address, r.options.HandleTimeout)
 	case r.lifetime.Err() != nil:
 		return r.unreachable(entities.Unknown, errRemoteClosed)
-	case ctx.Err() != nil:
+	case ctx.Err() != nil, passed(ctx) && status.Code(err) == codes.DeadlineExceeded:
 		e := callerGone(ctx)
 		e.Outcome = entities.Unknown
 		return e
@@ -200,3 +204,12 @@ func (r *Remote) actionFault(ctx context.Context, m *discovery.Method, err error
 		Cause:   fmt.Errorf("%s: the function at %s ended the call: %w", m.FullName, r.address, err),
 	}
 }
+
+// passed says whether the caller's deadline is over, which the function may notice a moment before this side does.
+func passed(ctx context.Context) bool {
+	deadline, set := ctx.Deadline()
+	return set && time.Until(deadline) < deadlineSlack
+}
+
+// deadlineSlack is how much earlier than here a deadline may be noticed at the other end.
+const deadlineSlack = 10 * time.Millisecond

@@ -82,7 +82,7 @@ func errNoFunction(detail string) *entities.Error {
 // callerGone is the error of a call whose context ended before anything was done.
 func callerGone(ctx context.Context) *entities.Error {
 	reason, text := entities.Cancelled, "the call was cancelled"
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) || passed(ctx) {
 		reason, text = entities.Deadline, "the deadline of the call passed"
 	}
 	return &entities.Error{Reason: reason, Outcome: entities.NotApplied, Message: text, Cause: context.Cause(ctx)}
