@@ -19,7 +19,7 @@ import (
 var pure = map[string][]string{
 	"entities":        nil,
 	"entities/record": nil,
-	"partitions":      {"core.go", "claim.go", "entity.go", "effects.go"},
+	"partitions":      {"core.go", "batch.go", "claim.go", "entity.go", "effects.go"},
 }
 
 // impureImports cannot be used without reaching outside.

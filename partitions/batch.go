@@ -1,0 +1,243 @@
+package partitions
+
+import (
+	"github.com/millrace-io/millrace/broker-adapter"
+	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/entities/record"
+	"github.com/millrace-io/millrace/materializer"
+)
+
+// This file is the part of the core that brings decisions to the log and back: pure, like core.go.
+
+// unwritten holds the answer of a command that wrote nothing until it is covered: everything decided before it is
+// committed, and, where others may write, an append that was sent after it is acknowledged.
+func (c *core) unwritten(call *Call) {
+	if call.cmd.Consistency == entities.Local {
+		c.answer(call)
+		return
+	}
+	if !c.single || len(c.open.entries) > 0 {
+		c.open.calls = append(c.open.calls, call)
+		return
+	}
+	if last := len(c.sent) - 1; last >= 0 {
+		c.sent[last].calls = append(c.sent[last].calls, call)
+		return
+	}
+	c.answer(call)
+}
+
+func (c *core) answer(call *Call) {
+	call.next = c.next
+	c.finish(call)
+}
+
+// write puts the records of a decided command into the open batch, as one group.
+func (c *core) write(e *entity, call *Call) *entities.Error {
+	out := call.outcome
+	count := len(out.Events)
+	if out.StateAction != entities.StateKept {
+		count++
+	}
+	snapshot := out.Snapshot != nil && len(out.Events) > 0
+	if snapshot {
+		count++
+	}
+	size := count * (len(e.keyBytes) + recordOverhead)
+	for i := range out.Events {
+		size += len(out.Events[i].Value)
+	}
+	if snapshot {
+		size += len(out.Snapshot.Value)
+	}
+	size += len(out.State.Value)
+	answer := encodeAnswer(call)
+	size += len(answer)
+	if size > c.limits.CommitBytes || count > c.limits.CommitRecords {
+		return errCommitTooLarge(e.key, size, count, &c.limits)
+	}
+	group := group{core: c, entity: e, call: call, count: uint32(count)} //nolint:gosec // bounded by CommitRecords
+	for i := range out.Events {
+		e.sequence++
+		group.add(record.Event, e.sequence, out.Events[i])
+	}
+	switch out.StateAction {
+	case entities.StateUpdated:
+		group.add(record.State, 0, out.State)
+	case entities.StateDeleted:
+		group.add(record.Delete, 0, entities.Payload{})
+	case entities.StateKept:
+	}
+	if snapshot {
+		group.add(record.Snapshot, e.sequence, *out.Snapshot)
+		c.open.entries[len(c.open.entries)-1].Envelope.PreviousSnapshot = e.snapshot
+		e.snapshot = e.sequence
+	}
+	if call.cmd.ID != "" {
+		last := &c.open.entries[len(c.open.entries)-1].Envelope
+		last.Answer, last.PayloadHash = answer, call.hash
+	}
+	c.open.bytes += size
+	c.open.calls = append(c.open.calls, call)
+	e.uncommitted++
+	c.weigh(e)
+	return nil
+}
+
+// group adds the records of one command to the open batch.
+type group struct {
+	core         *core
+	entity       *entity
+	call         *Call
+	index, count uint32
+}
+
+func (g *group) add(kind record.Kind, sequence uint64, p entities.Payload) {
+	c := g.core
+	c.ordinal++
+	env := record.Envelope{
+		Kind: kind, Epoch: c.owner.Epoch, Nonce: c.owner.Nonce, Ordinal: c.ordinal, LogTime: c.now.Log,
+		Sequence: sequence, TypeURL: p.TypeURL,
+		CommandID: g.call.cmd.ID, Principal: g.call.cmd.Principal, TraceParent: g.call.cmd.TraceParent,
+	}
+	if g.count > 1 {
+		env.Index, env.Count = g.index, g.count
+	}
+	g.index++
+	c.open.entries = append(c.open.entries, materializer.Entry{Key: g.entity.keyBytes, Value: p.Value, Envelope: env})
+}
+
+// Flush sends the open batch if it may go: at once when nothing is on its way, otherwise when it is full enough.
+func (c *core) Flush() {
+	if c.state != Active && c.state != Draining {
+		return
+	}
+	if c.open.empty() {
+		c.drained()
+		return
+	}
+	if len(c.sent) > 0 && (c.open.bytes < c.limits.FillBytes || len(c.sent) >= c.limits.Inflight) {
+		return
+	}
+	b := c.open
+	if len(b.entries) == 0 {
+		b.entries = append(b.entries, c.control(record.Barrier))
+	}
+	c.open = c.newBatch()
+	b.sentAt, b.incarnation = c.now.Mono, c.incarnation
+	c.sent = append(c.sent, b)
+	c.emit(effect{kind: doAppend, batch: b})
+}
+
+func (c *core) control(kind record.Kind) materializer.Entry {
+	c.ordinal++
+	return materializer.Entry{Envelope: record.Envelope{Kind: kind, Epoch: c.owner.Epoch, Nonce: c.owner.Nonce, Ordinal: c.ordinal, LogTime: c.now.Log}}
+}
+
+func (c *core) newBatch() *batch {
+	if n := len(c.spare); n > 0 {
+		b := c.spare[n-1]
+		c.spare = c.spare[:n-1]
+		return b
+	}
+	return &batch{}
+}
+
+// Recycle takes a batch back that nobody holds any more.
+func (c *core) Recycle(b *batch) {
+	const kept, entries = 8, 4096
+	if len(c.spare) < kept && cap(b.entries) <= entries {
+		b.reset()
+		c.spare = append(c.spare, b)
+	}
+}
+
+// Acked takes the log's answer to a batch. Answers of one ownership arrive in the order of sending.
+func (c *core) Acked(b *batch, result broker.AppendResult) {
+	if b.incarnation != c.incarnation {
+		return
+	}
+	b.acked, b.result = true, result
+	c.settle()
+}
+
+// settle works off the acknowledgements at the head of the queue: rules 1 to 4 of the log protocol, section 4.
+func (c *core) settle() {
+	for len(c.sent) > 0 && c.sent[0].acked && (c.state == Active || c.state == Draining) {
+		b := c.sent[0]
+		r := b.result
+		want := int64(len(b.entries))
+		switch {
+		case r.Err != nil:
+			c.fence("the log did not take an append: "+r.Err.Error(), false)
+		case !checkContiguity || (r.Base == c.next && r.Last-r.Base+1 == want):
+			c.commit(b)
+		case r.Base > c.next:
+			c.state = Suspect
+			c.emit(effect{kind: doReadGap, offset: r.Base})
+		case r.Base < 0 || r.Base == c.next:
+			c.fence("the log did not say where it put an append", false)
+		default:
+			c.Halt(errWentBack(c.partition, r.Base, c.next))
+		}
+	}
+	c.drained()
+}
+
+func (c *core) commit(b *batch) {
+	c.sent[0] = nil
+	c.sent = c.sent[1:]
+	for i := range b.entries {
+		b.entries[i].Offset = b.result.Base + int64(i)
+	}
+	c.next = b.result.Last + 1
+	c.emit(effect{kind: doCommit, batch: b})
+	for _, call := range b.calls {
+		call.next = c.next
+		c.release(call)
+		if call.outcome.Wrote() {
+			e := call.entity
+			e.uncommitted--
+			if e.uncommitted == 0 {
+				c.advance(e)
+			}
+		}
+	}
+}
+
+// GapRead takes the records that stand where the core expected its own. Rule 2: no-ops are passed over, anything else ends
+// the ownership.
+func (c *core) GapRead(incarnation uint64, gap []GapRecord, err error) {
+	if incarnation != c.incarnation || c.state != Suspect {
+		return
+	}
+	if err != nil {
+		c.fence("records of others could not be read: "+err.Error(), false)
+		return
+	}
+	for i := range gap {
+		env := &gap[i].Envelope
+		switch {
+		case gap[i].Foreign:
+		case env.Kind == record.Claim && env.Epoch > c.owner.Epoch:
+			c.fence("another worker has claimed it", true)
+			return
+		case (record.Owner{Epoch: env.Epoch, Nonce: env.Nonce}) == c.owner:
+			c.fence("the log holds an own record twice or out of order", false)
+			return
+		}
+	}
+	c.emit(effect{kind: doSkip, gap: gap})
+	c.next = c.sent[0].result.Base
+	c.state = Active
+	c.settle()
+}
+
+// ApplyFailed says that the store did not take a committed batch. The log has it: nothing is lost, and nothing is known to
+// the callers.
+func (c *core) ApplyFailed(why error) {
+	if c.state == Active || c.state == Suspect || c.state == Draining {
+		c.fence("the store did not take a commit: "+why.Error(), false)
+	}
+}
+
