@@ -240,4 +240,3 @@ func (c *core) ApplyFailed(why error) {
 		c.fence("the store did not take a commit: "+why.Error(), false)
 	}
 }
-
