@@ -125,12 +125,6 @@ func (f *Fold) WriteMeta(rows Rows) error {
 	return rows.Put(f.address.metaKey(), f.value)
 }
 
-// Restart makes the fold forget an open group, so that reading goes on at Meta().Next.
-func (f *Fold) Restart() {
-	f.rule = record.Rule{Current: f.meta.Owner, Ordinal: f.meta.Ordinal}
-	f.group = f.group[:0]
-}
-
 func (e *Entry) clone() Entry {
 	c := *e
 	c.Key = bytes.Clone(e.Key)

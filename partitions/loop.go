@@ -121,9 +121,7 @@ func (p *Partition) end(ctx context.Context) {
 		switch in.kind {
 		case inSubmitted:
 			p.core.refuse(in.call, errMoved(p.id, "the worker is stopping"))
-		case inDecided, inSessionEnded:
-			p.take(&in)
-		case inOpened:
+		case inDecided, inSessionEnded, inOpened:
 			p.take(&in)
 		case inRevoked:
 			p.released = append(p.released, in.released)
