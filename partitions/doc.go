@@ -7,7 +7,8 @@
 //
 // # Goroutines
 //
-// Manager owns one loop goroutine for each partition and the one that listens for assignments; Run waits for all of them.
+// Manager owns a few loop goroutines, which share the partitions among them, and the one that listens for assignments; Run
+// waits for all of them.
 // A loop owns the short-lived goroutines that read the log for it (recover.go) or open and close sessions of functions, and
 // waits for them before it ends. User functions run on the goroutine of the caller who submitted the command, never on the
 // loop. Callbacks of the log only put a message into the loop's mailbox.

@@ -2,122 +2,98 @@ package partitions
 
 import (
 	"context"
-	"math/rand/v2"
-	"slices"
-	"sync"
-	"sync/atomic"
-	"time"
 
-	"github.com/millrace-io/millrace/broker-adapter"
-	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/record"
-	"github.com/millrace-io/millrace/internal/backoff"
 	"github.com/millrace-io/millrace/internal/clock"
+	"github.com/millrace-io/millrace/internal/failpoint"
 	"github.com/millrace-io/millrace/internal/invariant"
 	"github.com/millrace-io/millrace/materializer"
 )
 
-// Functions is what the engine asks of the hosted user functions.
-type Functions interface {
-	// Open begins the session of one entity; it calls load exactly once.
-	Open(ctx context.Context, service string, key entities.Key, load entities.Loader) (entities.Session, error)
-	// Act runs a unary action.
-	Act(ctx context.Context, inv entities.Invocation) (*entities.Outcome, error)
-	// ActStream runs a streamed action. on gets every outcome in order, one at a time; its error ends the call.
-	ActStream(ctx context.Context, s *entities.Stream, on func(context.Context, *entities.Outcome) error) error
-	// Resolve turns the target of a forward or an effect into a command.
-	Resolve(t entities.Target) (*entities.Command, error)
+// loop drives partitions: the only goroutine that touches their cores. What a turn commits for all of them is one commit of
+// the store.
+type loop struct {
+	partitions []*Partition
+	mail       *mailbox
+	store      materializer.Store
+	clock      clock.Clock
+	// rows are folded and not committed yet.
+	rows materializer.Batch
+	// touched are the partitions to which something happened in this turn.
+	touched []*Partition
 }
 
-// Hooks observe a partition. They run on its loop and must not block. Nil ones are skipped.
-type Hooks struct {
-	// StateChanged reports a step; why is empty on the way up.
-	StateChanged func(partition int32, from, to State, why string)
-	// Alarm reports something that an operator should look at.
-	Alarm func(partition int32, what string)
-	// Progress reports a catch-up.
-	Progress func(materializer.Progress)
-}
-
-// Partition is one partition of the journal on this worker: loop, core, fold.
-type Partition struct {
-	id        int32
-	address   materializer.Address
-	journal   broker.Partition
-	topicID   string
-	log       broker.Log
-	store     materializer.Store
-	functions Functions
-	limits    Limits
-	hooks     Hooks
-	clock     clock.Clock
-	// rebuilds bounds how many partitions are read in bulk at a time.
-	rebuilds chan struct{}
-
-	core    *core
-	fold    *materializer.Fold
-	reading *recovery
-	// oneReader lets only one background goroutine have reading; stopReading ends the present one.
-	oneReader   sync.Mutex
-	stopReading context.CancelFunc
-	rows        materializer.Batch
-	mail        *mailbox
-	// tasks are the goroutines that the loop started; it waits for them.
-	tasks    sync.WaitGroup
-	released []func()
-
-	waiting atomic.Int64
-	status  atomic.Pointer[published]
-	stats   stats
-	// began is when Now.Mono was 0; logBase and logAt are the log time of the claim and when it was read back.
-	began      time.Time
-	logBase    int64
-	logAt      time.Time
-	expired    time.Time
-	lastError  string
-	lastFailed time.Time
-}
-
-// run is the loop: the only goroutine that touches the core. It ends when ctx does, after everyone who waits was answered.
-func (p *Partition) run(ctx context.Context) {
-	p.began = p.clock.Now()
-	p.expired = p.began
+// run takes inputs until ctx ends; then everyone who waits is answered.
+func (l *loop) run(ctx context.Context) {
+	for _, p := range l.partitions {
+		p.began = p.clock.Now()
+		p.expired = p.began
+	}
 	var inputs []input
-	ticks, stop := p.clock.After(tick)
+	ticks, stop := l.clock.After(tick)
 	for ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
 		case <-ticks:
-			ticks, stop = p.clock.After(tick)
-			p.advance()
-			p.core.Ticked()
-			p.expire()
-		case <-p.mail.ready:
-		}
-		inputs = p.mail.take(inputs)
-		p.advance()
-		for i := range inputs {
-			if inputs[i].kind == inSubmitted && inputs[i].call.cmd.ID != "" {
-				p.perform(ctx) // its id may stand in what was just committed: the store must have that before it is asked
+			ticks, stop = l.clock.After(tick)
+			for _, p := range l.partitions {
+				l.touch(p)
+				p.core.Ticked()
+				p.expire()
 			}
-			p.take(&inputs[i])
+		case <-l.mail.ready:
 		}
+		inputs = l.mail.take(inputs)
+		l.turn(ctx, inputs)
 		clear(inputs)
-		p.core.Flush()
-		p.perform(ctx)
-		p.publish()
 	}
 	stop()
-	p.stopReading()
-	p.end(ctx)
+	l.end(ctx)
 }
 
-// end answers everyone who still waits and waits for what the loop started.
-func (p *Partition) end(ctx context.Context) {
-	p.core.Lost()
-	p.perform(ctx)
-	p.tasks.Wait()
-	for _, in := range p.mail.close() {
+// turn gives inputs to the cores and does what these ask for.
+func (l *loop) turn(ctx context.Context, inputs []input) {
+	for i := range inputs {
+		in := &inputs[i]
+		l.touch(in.partition)
+		if in.kind == inSubmitted && in.call.cmd.ID != "" {
+			l.perform(ctx) // its id may stand in what was just committed: the store must have that before it is asked
+		}
+		in.partition.take(in)
+	}
+	for _, p := range l.touched {
+		p.core.Flush()
+	}
+	l.perform(ctx)
+	for i, p := range l.touched {
+		p.publish()
+		p.touched = false
+		l.touched[i] = nil
+	}
+	l.touched = l.touched[:0]
+}
+
+func (l *loop) touch(p *Partition) {
+	if !p.touched {
+		p.touched = true
+		l.touched = append(l.touched, p)
+		p.advance()
+	}
+}
+
+// end answers everyone who still waits and waits for what the partitions started.
+func (l *loop) end(ctx context.Context) {
+	for _, p := range l.partitions {
+		p.stopReading()
+		l.touch(p)
+		p.core.Lost()
+	}
+	l.perform(ctx)
+	for _, p := range l.partitions {
+		p.tasks.Wait()
+	}
+	for _, in := range l.mail.close() {
+		p := in.partition
 		switch in.kind {
 		case inSubmitted:
 			p.core.refuse(in.call, errMoved(p.id, "the worker is stopping"))
@@ -129,366 +105,90 @@ func (p *Partition) end(ctx context.Context) {
 		default:
 		}
 	}
-	p.perform(ctx)
-	p.tasks.Wait()
-	if p.reading != nil {
-		p.reading.close()
-	}
-	if p.rows != nil {
-		_ = p.rows.Close()
-	}
-	p.publish()
-}
-
-func (p *Partition) advance() {
-	now := p.clock.Now()
-	p.core.now = Now{Mono: now.Sub(p.began), Log: p.logBase + int64(now.Sub(p.logAt))}
-}
-
-// take gives one input to the core.
-func (p *Partition) take(in *input) {
-	c := p.core
-	switch in.kind {
-	case inAssigned:
-		c.Assigned()
-	case inRevoked:
-		p.released = append(p.released, in.released)
-		c.Revoked()
-	case inLost:
-		c.Lost()
-	case inCaughtUp:
-		c.CaughtUp(in.owner, in.next, rand.Uint64()|1) //nolint:gosec // a name, not a secret; 0 is nobody
-	case inFailed:
-		p.failed(in.fail)
-		c.Failed(in.incarnation, in.fail)
-	case inWaited:
-		c.Waited(in.incarnation)
-	case inClaimAcked:
-		c.ClaimAcked(in.incarnation, in.result)
-	case inReadBack:
-		p.fold = in.fold
-		p.setLogTime()
-		p.lookupWaiting()
-		c.ReadBack(in.incarnation, in.owner, in.next)
-	case inSubmitted:
-		p.stats.commands.Add(1)
-		if p.lookup(in.call) {
-			c.Submitted(in.call)
+	l.perform(ctx)
+	for _, p := range l.partitions {
+		p.tasks.Wait()
+		if p.reading != nil {
+			p.reading.close()
 		}
-	case inWithdrawn:
-		c.Withdrawn(in.call)
-	case inSessionEnded:
-		c.SessionEnded(in.call)
-	case inDecided:
-		c.Decided(in.call, in.opening, in.outcome, in.err)
-	case inOpened:
-		c.Opened(in.entity, in.incarnation, in.opening, in.err)
-	case inPassivated:
-		c.Passivated(in.entity, in.incarnation)
-	case inAcked:
-		c.Acked(in.batch, in.result)
-	case inGapRead:
-		c.GapRead(in.incarnation, in.gap, in.fail)
+		p.publish()
+	}
+	if l.rows != nil {
+		_ = l.rows.Close()
 	}
 }
 
-// setLogTime lets the log's clock run on from the newest log time that was folded: that of the own claim.
-func (p *Partition) setLogTime() {
-	p.logBase, p.logAt = p.fold.Meta().LogTime, p.clock.Now()
-	p.advance()
-}
-
-// lookup asks the dedup table about a command's id. It returns false when the call was answered with an error.
-func (p *Partition) lookup(call *Call) bool {
-	if call.cmd.ID == "" {
-		return true
-	}
-	view := materializer.Partition{Rows: p.store, Address: p.address}
-	stored, known, err := view.Stored(call.cmd.Key, call.cmd.Principal, call.cmd.ID)
-	switch {
-	case err != nil:
-		call.finished = true
-		call.err = entities.Errorf(entities.Unavailable, entities.NotApplied, "look up command id %q of %s: %w: nothing was applied", call.cmd.ID, call.cmd.Key, err)
-		p.answer(call)
-	case known:
-		call.stored = &stored
-	}
-	return err == nil
-}
-
-// lookupWaiting asks about the calls that came before the partition was active once more: only now the store has everything
-// that the log has, and a command that is sent again after a crash may be in what was read since.
-func (p *Partition) lookupWaiting() {
-	p.core.waiting = slices.DeleteFunc(p.core.waiting, func(call *Call) bool { return !p.lookup(call) })
-}
-
-// perform does what the core asks for, until it asks for nothing more. Whatever changes the store comes first, as one
+// perform does what the cores ask for, until they ask for nothing more. Whatever changes the store comes first, as one
 // commit for all batches that were acknowledged by now: what follows may read the store, and nothing else depends on the
 // order between them.
-func (p *Partition) perform(ctx context.Context) {
-	for done := 0; done < len(p.core.effects); {
-		fresh := p.core.effects[done:]
-		p.settle(fresh)
-		for i := range fresh {
-			p.do(ctx, fresh[i])
-		}
-		done += len(fresh)
-	}
-	clear(p.core.effects)
-	p.core.effects = p.core.effects[:0]
-}
-
-func (p *Partition) do(ctx context.Context, e effect) {
-	switch e.kind {
-	case doCatchUp:
-		p.stopReading()
-		reading, stop := context.WithCancel(ctx)
-		p.stopReading = stop
-		incarnation := p.core.incarnation
-		p.background(func() { p.catchUp(reading, incarnation) })
-	case doClaim:
-		p.send(e.batch, inClaimAcked)
-	case doReadBack:
-		incarnation := p.core.incarnation
-		p.background(func() { p.readBack(ctx, incarnation, e.offset) })
-	case doWait:
-		p.pause(ctx, e.attempt)
-	case doInvoke:
-		p.turn(e)
-	case doOpen:
-		p.reopen(e)
-	case doClose:
-		p.background(func() { p.closeSession(e.session) })
-	case doPassivate:
-		incarnation := p.core.incarnation
-		p.stats.passivated.Add(1)
-		p.background(func() {
-			p.closeSession(e.session)
-			p.mail.post(input{kind: inPassivated, entity: e.entity, incarnation: incarnation})
-		})
-	case doAppend:
-		p.send(e.batch, inAcked)
-	case doCommit, doSkip: // settle has done it
-	case doAnswer:
-		p.answer(e.call)
-	case doReadGap:
-		from, incarnation := p.core.next, p.core.incarnation
-		p.alarm("records of others stand where own ones were expected")
-		p.background(func() { p.readGap(ctx, incarnation, from, e.offset) })
-	case doReleased:
-		for _, done := range p.released {
-			if done != nil {
-				done()
+func (l *loop) perform(ctx context.Context) {
+	for more := true; more; {
+		more = false
+		l.settle()
+		for _, p := range l.touched {
+			for ; p.done < p.settled; p.done++ {
+				more = true
+				p.do(ctx, p.core.effects[p.done])
 			}
 		}
-		p.released = nil
 	}
-}
-
-// background starts a goroutine that the loop waits for at its end.
-func (p *Partition) background(f func()) { p.tasks.Go(f) }
-
-// turn tells a caller to run the function, unless it left.
-func (p *Partition) turn(e effect) {
-	w := &e.call.wait
-	w.session, w.at = e.session, p.core.now.Log
-	if !w.phase.CompareAndSwap(phaseQueued, phaseRunning) {
-		p.core.Withdrawn(e.call)
-		return
-	}
-	w.wake <- struct{}{}
-}
-
-func (p *Partition) answer(call *Call) {
-	if call.err != nil {
-		p.stats.failed.Add(1)
-	}
-	for {
-		phase := call.wait.phase.Load()
-		if phase == phaseLeft {
-			return
-		}
-		if call.wait.phase.CompareAndSwap(phase, phaseAnswered) {
-			call.wait.wake <- struct{}{}
-			return
-		}
-	}
-}
-
-// send encodes a batch and gives it to the log.
-func (p *Partition) send(b *batch, reply inputKind) {
-	b.encode()
-	p.stats.batches.Add(1)
-	incarnation := b.incarnation
-	p.log.Append(p.journal, b.records, func(r broker.AppendResult) {
-		p.mail.post(input{kind: reply, incarnation: incarnation, batch: b, result: r})
-	})
-}
-
-// encode writes the envelopes one behind the other into one buffer.
-func (b *batch) encode() {
-	n := len(b.entries)
-	b.records = append(b.records[:0], make([]broker.Record, n)...)
-	b.headers = append(b.headers[:0], make([]broker.Header, n)...)
-	ends := make([]int, 0, 64)
-	for i := range b.entries {
-		b.buf = b.entries[i].Envelope.Append(b.buf)
-		ends = append(ends, len(b.buf))
-	}
-	start := 0
-	for i, end := range ends {
-		b.headers[i] = broker.Header{Key: record.HeaderKey, Value: b.buf[start:end:end]}
-		b.records[i] = broker.Record{Key: b.entries[i].Key, Value: b.entries[i].Value, Headers: b.headers[i : i+1 : i+1]}
-		start = end
+	for _, p := range l.touched {
+		clear(p.core.effects)
+		p.core.effects = p.core.effects[:0]
+		p.settled, p.done = 0, 0
 	}
 }
 
 // settle applies the acknowledged batches among the effects, all in one commit, and lets their answers out. The store is a
 // cache of the log: what it cannot take is not lost, and is not answered.
-func (p *Partition) settle(effects []effect) {
+func (l *loop) settle() {
+	committing := false
 	var err error
-	commits := 0
-	for i := range effects {
-		switch e := &effects[i]; e.kind {
-		case doSkip:
-			p.skip(e.gap)
-		case doCommit:
-			commits++
-			if err == nil {
-				err = p.apply(e.batch)
+	for _, p := range l.touched {
+		fresh := p.core.effects[p.settled:]
+		committed := false
+		for i := range fresh {
+			switch e := &fresh[i]; e.kind {
+			case doSkip:
+				p.skip(e.gap)
+			case doCommit:
+				committed = true
+				if err == nil {
+					err = l.apply(p, e.batch)
+				}
+			default:
 			}
-		default:
 		}
+		if committed && err == nil {
+			err = p.fold.WriteMeta(l.rows)
+		}
+		committing = committing || committed
 	}
-	if commits == 0 {
-		return
-	}
-	if err == nil {
-		err = p.commit()
+	if committing && err == nil {
+		failpoint.Hit(failpoint.AfterAck)
+		err = l.rows.Commit()
+		failpoint.Hit(failpoint.AfterApply)
 	}
 	if err != nil {
-		_ = p.rows.Close() // what is in it is folded again from the log
-		p.rows = nil
-		p.failed(err)
-		p.core.ApplyFailed(err)
+		_ = l.rows.Close() // what is in it is folded again from the log
+		l.rows = nil
 	}
-	for i := range effects {
-		if effects[i].kind == doCommit {
-			p.release(effects[i].batch, err)
-		}
+	for _, p := range l.touched {
+		p.settle(err)
 	}
 }
 
 // apply folds an acknowledged batch into rows that are not committed yet.
-func (p *Partition) apply(b *batch) error {
-	if p.rows == nil {
-		p.rows = p.store.NewBatch()
+func (l *loop) apply(p *Partition, b *batch) error {
+	if l.rows == nil {
+		l.rows = l.store.NewBatch()
 	}
 	for i := range b.entries {
-		verdict, err := p.fold.Step(p.rows, &b.entries[i])
+		verdict, err := p.fold.Step(l.rows, &b.entries[i])
 		if err != nil {
 			return err
 		}
 		invariant.Check(verdict != record.Void, "%s: the owner's own record at offset %d is void", p.address, b.entries[i].Offset)
 	}
 	return nil
-}
-
-func (p *Partition) commit() error {
-	if err := p.fold.WriteMeta(p.rows); err != nil {
-		return err
-	}
-	return p.rows.Commit()
-}
-
-// release answers the calls of a batch that was applied, or was not.
-func (p *Partition) release(b *batch, err error) {
-	if err != nil {
-		p.unsettled(b, err.Error())
-		return
-	}
-	p.stats.records.Add(uint64(len(b.entries)))
-	for _, call := range b.calls {
-		p.answer(call)
-	}
-	p.core.Recycle(b)
-}
-
-func (p *Partition) unsettled(b *batch, why string) {
-	for _, call := range b.calls {
-		call.outcome, call.err = nil, errLost(p.id, why)
-		p.answer(call)
-	}
-}
-
-// skip folds records that change nothing, so that the store's position passes them.
-func (p *Partition) skip(gap []GapRecord) {
-	for i := range gap {
-		if _, err := p.fold.Record(nil, &gap[i].Record); err != nil {
-			p.failed(err)
-		}
-	}
-}
-
-func (p *Partition) reopen(e effect) {
-	incarnation := p.core.incarnation
-	ent, service := e.entity, e.entity.typ.Service
-	p.background(func() {
-		if e.session != nil {
-			p.closeSession(e.session)
-		}
-		opening, err := p.openSession(context.Background(), service, ent.key)
-		if !p.mail.post(input{kind: inOpened, entity: ent, incarnation: incarnation, opening: opening, err: err}) && opening != nil {
-			p.closeSession(opening.Session)
-		}
-	})
-}
-
-func (p *Partition) closeSession(s entities.Session) {
-	ctx, cancel := context.WithTimeout(context.Background(), p.limits.CloseTimeout)
-	defer cancel()
-	s.Close(ctx)
-}
-
-// claimBackoff is the pause between attempts to own a partition.
-var claimBackoff = backoff.Policy{First: 50 * time.Millisecond, Max: 5 * time.Second, Jitter: 0.5} //nolint:gochecknoglobals // a constant
-
-func (p *Partition) pause(ctx context.Context, attempt int) {
-	incarnation := p.core.incarnation
-	over, stop := p.clock.After(claimBackoff.Pause(attempt))
-	p.background(func() {
-		defer stop()
-		select {
-		case <-over:
-			p.mail.post(input{kind: inWaited, incarnation: incarnation})
-		case <-ctx.Done():
-		}
-	})
-}
-
-// expire frees the space of command ids outside the window, now and then.
-func (p *Partition) expire() {
-	now := p.clock.Now()
-	if p.core.state != Active || now.Sub(p.expired) < expireEvery {
-		return
-	}
-	p.expired = now
-	const most = 10_000
-	n, err := materializer.Expire(p.store, p.address, p.core.now.Log-int64(p.limits.DedupWindow), most)
-	if err != nil {
-		p.failed(err)
-	}
-	p.stats.expired.Add(uint64(n)) //nolint:gosec // a count
-}
-
-func (p *Partition) failed(err error) {
-	p.lastError, p.lastFailed = err.Error(), p.clock.Now()
-}
-
-func (p *Partition) alarm(what string) {
-	p.stats.alarms.Add(1)
-	p.lastError, p.lastFailed = what, p.clock.Now()
-	if p.hooks.Alarm != nil {
-		p.hooks.Alarm(p.id, what)
-	}
 }

@@ -33,6 +33,7 @@ const (
 // input is one message for a loop; which fields count depends on kind.
 type input struct {
 	kind        inputKind
+	partition   *Partition
 	incarnation uint64
 	call        *Call
 	entity      *entity

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"runtime"
 	"sync"
 	"time"
 
@@ -26,8 +28,12 @@ type Options struct {
 	Hooks      Hooks
 	// Clock defaults to the machine's.
 	Clock clock.Clock
+	// Random names ownerships and spreads pauses; nil means Go's generator. It may be called from many goroutines.
+	Random func() uint64
 	// Rebuilds is how many partitions may be read in bulk at a time; 0 means 2.
 	Rebuilds int
+	// Loops is how many goroutines drive the partitions; 0 means one for each processor.
+	Loops int
 }
 
 // contractEvery is how often the topic's settings are looked at again.
@@ -37,6 +43,7 @@ const contractEvery = time.Minute
 type Manager struct {
 	options    Options
 	partitions []*Partition
+	loops      []*loop
 	mu         sync.Mutex
 	contract   error
 }
@@ -46,7 +53,11 @@ func NewManager(o Options) *Manager {
 	if o.Clock == nil {
 		o.Clock = clock.Wall{}
 	}
+	if o.Random == nil {
+		o.Random = rand.Uint64
+	}
 	set(&o.Rebuilds, 2)
+	set(&o.Loops, runtime.NumCPU())
 	if o.Log.SingleProcess() {
 		// A log in this process costs by sync, whatever is in it: a batch that waits for the one before would miss a sync. A
 		// partition that is hot all the same fills its batches, so that not every command is a sync of its own.
@@ -60,12 +71,21 @@ func NewManager(o Options) *Manager {
 		p := &Partition{
 			id: id, address: materializer.Address{Generation: 1, Partition: uint16(id)}, // at most 4096
 			journal: broker.Partition{Topic: o.Topic.Name, ID: id}, topicID: o.Topic.ID,
-			log: o.Log, store: o.Store, functions: o.Functions, limits: o.Limits, hooks: o.Hooks, clock: o.Clock,
+			log: o.Log, store: o.Store, functions: o.Functions, limits: o.Limits, hooks: o.Hooks, clock: o.Clock, random: o.Random,
 			rebuilds: rebuilds, stopReading: func() {},
-			core: newCore(id, o.Worker, o.Limits, o.Log.SingleProcess()), mail: newMailbox(),
+			core: newCore(id, o.Worker, o.Limits, o.Log.SingleProcess()),
 		}
 		p.status.Store(&published{Status: Status{Partition: id}})
 		m.partitions = append(m.partitions, p)
+	}
+	m.loops = make([]*loop, min(o.Loops, len(m.partitions)))
+	for i := range m.loops {
+		m.loops[i] = &loop{mail: newMailbox(), store: o.Store, clock: o.Clock}
+	}
+	for i, p := range m.partitions {
+		l := m.loops[i%len(m.loops)]
+		p.mail = l.mail
+		l.partitions = append(l.partitions, p)
 	}
 	return m
 }
@@ -91,8 +111,8 @@ func (m *Manager) Run(ctx context.Context) error {
 	loops, stopLoops := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopLoops()
 	var running sync.WaitGroup
-	for _, p := range m.partitions {
-		running.Go(func() { p.run(loops) }) // stopped by stopLoops, waited for below
+	for _, l := range m.loops {
+		running.Go(func() { l.run(loops) }) // stopped by stopLoops, waited for below
 	}
 	member, leave := context.WithCancelCause(context.WithoutCancel(ctx))
 	left := make(chan error, 1)
@@ -119,10 +139,10 @@ func (m *Manager) Run(ctx context.Context) error {
 // assign passes the log's hints on to the partitions.
 func (m *Manager) assign(e broker.AssignmentEvent) {
 	for _, id := range e.Assigned {
-		m.partitions[id].mail.post(input{kind: inAssigned})
+		m.partitions[id].post(input{kind: inAssigned})
 	}
 	for _, id := range e.Lost {
-		m.partitions[id].mail.post(input{kind: inLost})
+		m.partitions[id].post(input{kind: inLost})
 	}
 	if len(e.Revoked) > 0 {
 		m.release(e.Revoked)
@@ -137,7 +157,7 @@ func (m *Manager) release(ids []int32) {
 	var open sync.WaitGroup
 	for _, id := range ids {
 		open.Add(1)
-		if !m.partitions[id].mail.post(input{kind: inRevoked, released: open.Done}) {
+		if !m.partitions[id].post(input{kind: inRevoked, released: open.Done}) {
 			open.Done()
 		}
 	}
@@ -178,7 +198,7 @@ func (m *Manager) watchContract(ctx context.Context) {
 			m.releaseAll()
 		case was != nil && now == nil:
 			for _, p := range m.partitions {
-				p.mail.post(input{kind: inAssigned})
+				p.post(input{kind: inAssigned})
 			}
 		}
 	}

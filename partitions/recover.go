@@ -26,10 +26,10 @@ func (p *Partition) catchUp(ctx context.Context, incarnation uint64) {
 	defer p.oneReader.Unlock()
 	end, err := p.recover(ctx)
 	if err != nil {
-		p.mail.post(input{kind: inFailed, incarnation: incarnation, fail: err})
+		p.post(input{kind: inFailed, incarnation: incarnation, fail: err})
 		return
 	}
-	p.mail.post(input{kind: inCaughtUp, incarnation: incarnation, owner: p.reading.fold.Owner(), next: end})
+	p.post(input{kind: inCaughtUp, incarnation: incarnation, owner: p.reading.fold.Owner(), next: end})
 }
 
 // recover opens a reader behind what the store holds and folds up to the end of the log as it is now.
@@ -96,20 +96,20 @@ func (p *Partition) readBack(ctx context.Context, incarnation uint64, offset int
 		return // a later catch-up took its place
 	}
 	if err := p.follow(ctx, offset+1); err != nil {
-		p.mail.post(input{kind: inFailed, incarnation: incarnation, fail: fmt.Errorf("read the claim back: %w", err)})
+		p.post(input{kind: inFailed, incarnation: incarnation, fail: fmt.Errorf("read the claim back: %w", err)})
 		return
 	}
 	r := p.reading
 	p.reading = nil
 	next := r.follower.Position()
 	r.close()
-	p.mail.post(input{kind: inReadBack, incarnation: incarnation, owner: r.fold.Owner(), next: next, fold: r.fold})
+	p.post(input{kind: inReadBack, incarnation: incarnation, owner: r.fold.Owner(), next: next, fold: r.fold})
 }
 
 // readGap reads the records that stand where own ones were expected: from (inclusive) to until (exclusive).
 func (p *Partition) readGap(ctx context.Context, incarnation uint64, from, until int64) {
 	gap, err := p.gap(ctx, from, until)
-	p.mail.post(input{kind: inGapRead, incarnation: incarnation, gap: gap, fail: err})
+	p.post(input{kind: inGapRead, incarnation: incarnation, gap: gap, fail: err})
 }
 
 func (p *Partition) gap(ctx context.Context, from, until int64) ([]GapRecord, error) {

@@ -92,7 +92,7 @@ func (r *Router) submit(ctx context.Context, p *Partition, cmd *entities.Command
 		if !failed || e.Reason != entities.Moved || attempt == moveAttempts {
 			return done, err
 		}
-		again, stop := r.manager.options.Clock.After(movePause.Pause(attempt))
+		again, stop := r.manager.options.Clock.After(movePause.PauseBy(attempt, r.manager.options.Random()))
 		select {
 		case <-again:
 		case <-ctx.Done():

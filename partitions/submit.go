@@ -57,7 +57,7 @@ func (p *Partition) Submit(ctx context.Context, cmd *entities.Command) (Committe
 	if cmd.ID != "" {
 		call.hash = commandHash(cmd)
 	}
-	if !p.mail.post(input{kind: inSubmitted, call: call}) {
+	if !p.post(input{kind: inSubmitted, call: call}) {
 		return Committed{}, errMoved(p.id, "the worker is stopping")
 	}
 	done := ctx.Done()
@@ -85,7 +85,7 @@ func (p *Partition) leave(ctx context.Context, call *Call) error {
 		reason = entities.Deadline
 	}
 	if call.wait.phase.CompareAndSwap(phaseQueued, phaseLeft) {
-		p.mail.post(input{kind: inWithdrawn, call: call})
+		p.post(input{kind: inWithdrawn, call: call})
 		return entities.Errorf(reason, entities.NotApplied, "the call ended before %s had its turn: nothing was applied", call.cmd.Key)
 	}
 	if call.wait.phase.CompareAndSwap(phaseDecided, phaseLeft) {
@@ -110,7 +110,7 @@ func (p *Partition) invoke(ctx context.Context, call *Call) {
 	case ended(session):
 		in.kind = inSessionEnded
 		call.wait.phase.Store(phaseQueued)
-		p.mail.post(in)
+		p.post(in)
 		return
 	}
 	if in.err == nil {
@@ -121,7 +121,7 @@ func (p *Partition) invoke(ctx context.Context, call *Call) {
 		}
 	}
 	call.wait.phase.Store(phaseDecided)
-	if !p.mail.post(in) {
+	if !p.post(in) {
 		p.abandoned(call, session)
 	}
 }

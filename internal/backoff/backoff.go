@@ -17,6 +17,11 @@ type Policy struct {
 
 // Pause returns the pause after the given number of failed attempts, counted from 1.
 func (p Policy) Pause(attempt int) time.Duration {
+	return p.PauseBy(attempt, rand.Uint64()) //nolint:gosec // jitter, not a secret
+}
+
+// PauseBy is Pause with its randomness passed in.
+func (p Policy) PauseBy(attempt int, random uint64) time.Duration {
 	d := p.First
 	for i := 1; i < attempt && d < p.Max; i++ {
 		d *= 2
@@ -26,5 +31,5 @@ func (p Policy) Pause(attempt int) time.Duration {
 	if spread <= 0 {
 		return d
 	}
-	return d - spread + rand.N(2*spread) //nolint:gosec // jitter, not a secret
+	return d - spread + time.Duration(random%uint64(2*spread)) //nolint:gosec // below 2*spread
 }

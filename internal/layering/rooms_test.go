@@ -34,6 +34,7 @@ var rooms = map[string]room{
 	"proto/gen/millrace/...":    {is: "our own messages: record, peer, admin"},
 	"entities":                  {is: "the vocabulary: key, command, event, outcome, error, token"},
 	"internal/backoff":          {is: "pauses between retries", tool: true},
+	"internal/failpoint":        {is: "named moments at which tests crash the process", tool: true},
 	"internal/clock":            {is: "time as an interface", tool: true},
 	"internal/invariant":        {is: "assertions under a build tag", tool: true},
 	"internal/leaktest":         {is: "tests end with the goroutines they began with", tool: true},

@@ -1,0 +1,39 @@
+//go:build failpoints
+
+package failpoint
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+)
+
+//nolint:gochecknoglobals // armed once, by the environment
+var (
+	armed, at = arm()
+	hits      atomic.Int64
+)
+
+func arm() (name string, at int64) {
+	spec := os.Getenv(Variable)
+	if spec == "" {
+		return "", 0
+	}
+	name, count, _ := strings.Cut(spec, ":")
+	at, err := strconv.ParseInt(count, 10, 64)
+	if err != nil || at < 1 {
+		panic(fmt.Sprintf("%s=%q: want name:n with n from 1", Variable, spec))
+	}
+	return name, at
+}
+
+// Hit kills the process if name is the armed point and this is the hit that it is armed for.
+func Hit(name string) {
+	if name == armed && hits.Add(1) == at {
+		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+		select {} // the signal is on its way
+	}
+}

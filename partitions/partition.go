@@ -1,0 +1,387 @@
+package partitions
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/millrace-io/millrace/broker-adapter"
+	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/entities/record"
+	"github.com/millrace-io/millrace/internal/backoff"
+	"github.com/millrace-io/millrace/internal/clock"
+	"github.com/millrace-io/millrace/internal/failpoint"
+	"github.com/millrace-io/millrace/materializer"
+)
+
+// Functions is what the engine asks of the hosted user functions.
+type Functions interface {
+	// Open begins the session of one entity; it calls load exactly once.
+	Open(ctx context.Context, service string, key entities.Key, load entities.Loader) (entities.Session, error)
+	// Act runs a unary action.
+	Act(ctx context.Context, inv entities.Invocation) (*entities.Outcome, error)
+	// ActStream runs a streamed action. on gets every outcome in order, one at a time; its error ends the call.
+	ActStream(ctx context.Context, s *entities.Stream, on func(context.Context, *entities.Outcome) error) error
+	// Resolve turns the target of a forward or an effect into a command.
+	Resolve(t entities.Target) (*entities.Command, error)
+}
+
+// Hooks observe a partition. They run on its loop and must not block. Nil ones are skipped.
+type Hooks struct {
+	// StateChanged reports a step; why is empty on the way up.
+	StateChanged func(partition int32, from, to State, why string)
+	// Alarm reports something that an operator should look at.
+	Alarm func(partition int32, what string)
+	// Progress reports a catch-up.
+	Progress func(materializer.Progress)
+}
+
+// Partition is one partition of the journal on this worker: core and fold, driven by a loop that it shares with others.
+type Partition struct {
+	id        int32
+	address   materializer.Address
+	journal   broker.Partition
+	topicID   string
+	log       broker.Log
+	store     materializer.Store
+	functions Functions
+	limits    Limits
+	hooks     Hooks
+	clock     clock.Clock
+	random    func() uint64
+	// rebuilds bounds how many partitions are read in bulk at a time.
+	rebuilds chan struct{}
+
+	core    *core
+	fold    *materializer.Fold
+	reading *recovery
+	// oneReader lets only one background goroutine have reading; stopReading ends the present one.
+	oneReader   sync.Mutex
+	stopReading context.CancelFunc
+	mail        *mailbox
+	// tasks are the goroutines that the loop started; it waits for them.
+	tasks    sync.WaitGroup
+	released []func()
+
+	// touched: something happened to the partition in this turn of the loop. Of the core's effects, those before settled are
+	// in the store as far as they belong there, those before done are carried out.
+	touched       bool
+	settled, done int
+
+	waiting atomic.Int64
+	status  atomic.Pointer[published]
+	stats   stats
+	// began is when Now.Mono was 0; logBase and logAt are the log time of the claim and when it was read back.
+	began      time.Time
+	logBase    int64
+	logAt      time.Time
+	expired    time.Time
+	lastError  string
+	lastFailed time.Time
+}
+
+// post gives the partition's loop an input. It returns false when the loop has ended.
+func (p *Partition) post(in input) bool {
+	in.partition = p
+	return p.mail.post(in)
+}
+
+func (p *Partition) advance() {
+	now := p.clock.Now()
+	p.core.now = Now{Mono: now.Sub(p.began), Log: p.logBase + int64(now.Sub(p.logAt))}
+}
+
+// take gives one input to the core.
+func (p *Partition) take(in *input) {
+	c := p.core
+	switch in.kind {
+	case inAssigned:
+		c.Assigned()
+	case inRevoked:
+		p.released = append(p.released, in.released)
+		c.Revoked()
+	case inLost:
+		c.Lost()
+	case inCaughtUp:
+		c.CaughtUp(in.owner, in.next, p.random()|1) // 0 is nobody
+	case inFailed:
+		p.failed(in.fail)
+		c.Failed(in.incarnation, in.fail)
+	case inWaited:
+		c.Waited(in.incarnation)
+	case inClaimAcked:
+		c.ClaimAcked(in.incarnation, in.result)
+	case inReadBack:
+		p.fold = in.fold
+		p.setLogTime()
+		p.lookupWaiting()
+		c.ReadBack(in.incarnation, in.owner, in.next)
+	case inSubmitted:
+		p.stats.commands.Add(1)
+		if p.lookup(in.call) {
+			c.Submitted(in.call)
+		}
+	case inWithdrawn:
+		c.Withdrawn(in.call)
+	case inSessionEnded:
+		c.SessionEnded(in.call)
+	case inDecided:
+		c.Decided(in.call, in.opening, in.outcome, in.err)
+	case inOpened:
+		c.Opened(in.entity, in.incarnation, in.opening, in.err)
+	case inPassivated:
+		c.Passivated(in.entity, in.incarnation)
+	case inAcked:
+		c.Acked(in.batch, in.result)
+	case inGapRead:
+		c.GapRead(in.incarnation, in.gap, in.fail)
+	}
+}
+
+// setLogTime lets the log's clock run on from the newest log time that was folded: that of the own claim.
+func (p *Partition) setLogTime() {
+	p.logBase, p.logAt = p.fold.Meta().LogTime, p.clock.Now()
+	p.advance()
+}
+
+// lookup asks the dedup table about a command's id. It returns false when the call was answered with an error.
+func (p *Partition) lookup(call *Call) bool {
+	if call.cmd.ID == "" {
+		return true
+	}
+	view := materializer.Partition{Rows: p.store, Address: p.address}
+	stored, known, err := view.Stored(call.cmd.Key, call.cmd.Principal, call.cmd.ID)
+	switch {
+	case err != nil:
+		call.finished = true
+		call.err = entities.Errorf(entities.Unavailable, entities.NotApplied, "look up command id %q of %s: %w: nothing was applied", call.cmd.ID, call.cmd.Key, err)
+		p.answer(call)
+	case known:
+		call.stored = &stored
+	}
+	return err == nil
+}
+
+// lookupWaiting asks about the calls that came before the partition was active once more: only now the store has everything
+// that the log has, and a command that is sent again after a crash may be in what was read since.
+func (p *Partition) lookupWaiting() {
+	p.core.waiting = slices.DeleteFunc(p.core.waiting, func(call *Call) bool { return !p.lookup(call) })
+}
+
+func (p *Partition) do(ctx context.Context, e effect) {
+	switch e.kind {
+	case doCatchUp:
+		p.stopReading()
+		reading, stop := context.WithCancel(ctx)
+		p.stopReading = stop
+		incarnation := p.core.incarnation
+		p.background(func() { p.catchUp(reading, incarnation) })
+	case doClaim:
+		p.send(e.batch, inClaimAcked)
+	case doReadBack:
+		incarnation := p.core.incarnation
+		p.background(func() { p.readBack(ctx, incarnation, e.offset) })
+	case doWait:
+		p.pause(ctx, e.attempt)
+	case doInvoke:
+		p.turn(e)
+	case doOpen:
+		p.reopen(e)
+	case doClose:
+		p.background(func() { p.closeSession(e.session) })
+	case doPassivate:
+		incarnation := p.core.incarnation
+		p.stats.passivated.Add(1)
+		p.background(func() {
+			p.closeSession(e.session)
+			p.post(input{kind: inPassivated, entity: e.entity, incarnation: incarnation})
+		})
+	case doAppend:
+		p.send(e.batch, inAcked)
+	case doCommit, doSkip: // settle has done it
+	case doAnswer:
+		p.answer(e.call)
+	case doReadGap:
+		from, incarnation := p.core.next, p.core.incarnation
+		p.alarm("records of others stand where own ones were expected")
+		p.background(func() { p.readGap(ctx, incarnation, from, e.offset) })
+	case doReleased:
+		for _, done := range p.released {
+			if done != nil {
+				done()
+			}
+		}
+		p.released = nil
+	}
+}
+
+// background starts a goroutine that the loop waits for at its end.
+func (p *Partition) background(f func()) { p.tasks.Go(f) }
+
+// turn tells a caller to run the function, unless it left.
+func (p *Partition) turn(e effect) {
+	w := &e.call.wait
+	w.session, w.at = e.session, p.core.now.Log
+	if !w.phase.CompareAndSwap(phaseQueued, phaseRunning) {
+		p.core.Withdrawn(e.call)
+		return
+	}
+	w.wake <- struct{}{}
+}
+
+func (p *Partition) answer(call *Call) {
+	if call.err != nil {
+		p.stats.failed.Add(1)
+	}
+	for {
+		phase := call.wait.phase.Load()
+		if phase == phaseLeft {
+			return
+		}
+		if call.wait.phase.CompareAndSwap(phase, phaseAnswered) {
+			call.wait.wake <- struct{}{}
+			return
+		}
+	}
+}
+
+// send encodes a batch and gives it to the log.
+func (p *Partition) send(b *batch, reply inputKind) {
+	b.encode()
+	p.stats.batches.Add(1)
+	incarnation := b.incarnation
+	failpoint.Hit(failpoint.BeforeSend)
+	p.log.Append(p.journal, b.records, func(r broker.AppendResult) {
+		p.post(input{kind: reply, incarnation: incarnation, batch: b, result: r})
+	})
+	failpoint.Hit(failpoint.AfterSend)
+}
+
+// encode writes the envelopes one behind the other into one buffer.
+func (b *batch) encode() {
+	n := len(b.entries)
+	b.records = append(b.records[:0], make([]broker.Record, n)...)
+	b.headers = append(b.headers[:0], make([]broker.Header, n)...)
+	ends := make([]int, 0, 64)
+	for i := range b.entries {
+		b.buf = b.entries[i].Envelope.Append(b.buf)
+		ends = append(ends, len(b.buf))
+	}
+	start := 0
+	for i, end := range ends {
+		b.headers[i] = broker.Header{Key: record.HeaderKey, Value: b.buf[start:end:end]}
+		b.records[i] = broker.Record{Key: b.entries[i].Key, Value: b.entries[i].Value, Headers: b.headers[i : i+1 : i+1]}
+		start = end
+	}
+}
+
+// settle answers the calls of the batches among the fresh effects, after the store took them or, by err, did not.
+func (p *Partition) settle(err error) {
+	fresh := p.core.effects[p.settled:]
+	p.settled = len(p.core.effects)
+	failed := false
+	for i := range fresh {
+		if fresh[i].kind == doCommit {
+			p.release(fresh[i].batch, err)
+			failed = err != nil
+		}
+	}
+	if failed {
+		p.failed(err)
+		p.core.ApplyFailed(err)
+	}
+}
+
+// release answers the calls of a batch that was applied, or was not.
+func (p *Partition) release(b *batch, err error) {
+	if err != nil {
+		p.unsettled(b, err.Error())
+		return
+	}
+	p.stats.records.Add(uint64(len(b.entries)))
+	for _, call := range b.calls {
+		p.answer(call)
+	}
+	p.core.Recycle(b)
+}
+
+func (p *Partition) unsettled(b *batch, why string) {
+	for _, call := range b.calls {
+		call.outcome, call.err = nil, errLost(p.id, why)
+		p.answer(call)
+	}
+}
+
+// skip folds records that change nothing, so that the store's position passes them.
+func (p *Partition) skip(gap []GapRecord) {
+	for i := range gap {
+		if _, err := p.fold.Record(nil, &gap[i].Record); err != nil {
+			p.failed(err)
+		}
+	}
+}
+
+func (p *Partition) reopen(e effect) {
+	incarnation := p.core.incarnation
+	ent, service := e.entity, e.entity.typ.Service
+	p.background(func() {
+		if e.session != nil {
+			p.closeSession(e.session)
+		}
+		opening, err := p.openSession(context.Background(), service, ent.key)
+		if !p.post(input{kind: inOpened, entity: ent, incarnation: incarnation, opening: opening, err: err}) && opening != nil {
+			p.closeSession(opening.Session)
+		}
+	})
+}
+
+func (p *Partition) closeSession(s entities.Session) {
+	ctx, cancel := context.WithTimeout(context.Background(), p.limits.CloseTimeout)
+	defer cancel()
+	s.Close(ctx)
+}
+
+// claimBackoff is the pause between attempts to own a partition.
+var claimBackoff = backoff.Policy{First: 50 * time.Millisecond, Max: 5 * time.Second, Jitter: 0.5} //nolint:gochecknoglobals // a constant
+
+func (p *Partition) pause(ctx context.Context, attempt int) {
+	incarnation := p.core.incarnation
+	over, stop := p.clock.After(claimBackoff.PauseBy(attempt, p.random()))
+	p.background(func() {
+		defer stop()
+		select {
+		case <-over:
+			p.post(input{kind: inWaited, incarnation: incarnation})
+		case <-ctx.Done():
+		}
+	})
+}
+
+// expire frees the space of command ids outside the window, now and then.
+func (p *Partition) expire() {
+	now := p.clock.Now()
+	if p.core.state != Active || now.Sub(p.expired) < expireEvery {
+		return
+	}
+	p.expired = now
+	const most = 10_000
+	n, err := materializer.Expire(p.store, p.address, p.core.now.Log-int64(p.limits.DedupWindow), most)
+	if err != nil {
+		p.failed(err)
+	}
+	p.stats.expired.Add(uint64(n)) //nolint:gosec // a count
+}
+
+func (p *Partition) failed(err error) {
+	p.lastError, p.lastFailed = err.Error(), p.clock.Now()
+}
+
+func (p *Partition) alarm(what string) {
+	p.stats.alarms.Add(1)
+	p.lastError, p.lastFailed = what, p.clock.Now()
+	if p.hooks.Alarm != nil {
+		p.hooks.Alarm(p.id, what)
+	}
+}
