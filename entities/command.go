@@ -54,6 +54,10 @@ type Command struct {
 	Metadata Metadata
 	// ID is the caller's command id (Idempotency-Key, millrace-command-id), scoped by entity and principal. Empty: none.
 	ID string
+	// Source is set when the command was sent because of a record of this journal: an effect, a forward. It takes effect once.
+	Source *Source
+	// Timer is set when a timer of the entity has fired.
+	Timer *TimerFiring
 	// Principal is who calls; empty until security is configured.
 	Principal   string
 	Consistency Consistency
@@ -69,6 +73,45 @@ type Reply struct {
 	Token string
 	// NoPayload marks an answer without a message: the function said nothing to the caller.
 	NoPayload bool
+}
+
+// Source is the address of the record that a command follows from: the id under which it takes effect once.
+type Source struct {
+	Generation, Partition uint16
+	Offset                int64
+	// Index tells commands apart that follow from the same record; 0 for the first.
+	Index uint32
+	// Settled is not part of the address: everything that the source partition asked for below this offset is done.
+	Settled int64
+}
+
+// Is says whether both are the same address.
+func (s Source) Is(t Source) bool {
+	s.Settled, t.Settled = 0, 0
+	return s == t
+}
+
+// TimerFiring is a timer whose time has come.
+type TimerFiring struct {
+	Name string
+	// Due is when it was due, in nanoseconds by the log's clock; Offset that of the record that set it.
+	Due, Offset int64
+	// Schedule is that of a recurring timer, else empty.
+	Schedule string
+}
+
+// TimerChange sets or cancels a timer of the entity whose command asks for it.
+type TimerChange struct {
+	// Name is the timer's within its entity; setting one of the same name replaces it.
+	Name string
+	// Cancel takes the timer away; everything below is empty then.
+	Cancel bool
+	// After is how long after the command's log time it is due. With a Schedule it does not count.
+	After time.Duration
+	// Schedule makes it recurring: five fields as in cron(5), in UTC.
+	Schedule string
+	// Target is the command that the entity gets when it is due. Its Service is the entity's own.
+	Target Target
 }
 
 // Target is a command of another entity or action of the same user function.
@@ -124,13 +167,15 @@ type Outcome struct {
 	Failure *Error
 	// Effects are sent after everything above is durable, in this order.
 	Effects []SideEffect
+	// Timers are changes of the entity's timers, in this order.
+	Timers []TimerChange
 	// Restart asks for the entity's memory image to be rebuilt from what is stored; Events are dropped.
 	Restart bool
 }
 
-// Wrote says whether the outcome changes stored state.
+// Wrote says whether the outcome has records: changed state, effects, timers. A forward has one only beside others.
 func (o *Outcome) Wrote() bool {
-	return !o.Restart && (len(o.Events) > 0 || o.StateAction != StateKept)
+	return !o.Restart && (len(o.Events) > 0 || o.StateAction != StateKept || len(o.Effects) > 0 || len(o.Timers) > 0)
 }
 
 // Invocation is a command as a user function gets it.

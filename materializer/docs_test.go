@@ -41,8 +41,8 @@ func TestKeySpaceDocument(t *testing.T) {
 // TestKeyBytesDiffer holds the kinds of rows apart, those that are reserved for later included.
 func TestKeyBytesDiffer(t *testing.T) {
 	for _, bytes := range [][]byte{
-		{rowMeta, rowEntity, rowExpiry, rowOutbox, rowTimer, rowSaga, rowProjection, rowCell},
-		{entityHead, entityState, entityTail, entityIndex, entityDedup},
+		{rowMeta, rowEntity, rowExpiry, rowOutbox, rowParked, rowDelivered, rowTimer, rowSaga, rowProjection, rowCell},
+		{entityHead, entityState, entityTail, entityIndex, entityDedup, entityTimer},
 	} {
 		seen := map[byte]bool{}
 		for _, b := range bytes {

@@ -130,19 +130,40 @@ func (e *Entry) clone() Entry {
 	c.Key = bytes.Clone(e.Key)
 	c.Value = bytes.Clone(e.Value)
 	c.Envelope.Answer = bytes.Clone(e.Envelope.Answer)
+	c.Envelope.Target = bytes.Clone(e.Envelope.Target)
+	c.Envelope.Timer = bytes.Clone(e.Envelope.Timer)
 	return c
 }
 
 // write turns one valid record into rows.
 func (f *Fold) write(rows Rows, e *Entry) error {
+	if e.Envelope.Kind == record.Settled {
+		return f.settled(rows, e)
+	}
 	typ, id, found := bytes.Cut(e.Key, []byte{'/'})
 	if !found {
 		return fmt.Errorf("%w: offset %d: key %q of a %s record names no entity", ErrUnfoldable, e.Offset, e.Key, e.Envelope.Kind)
 	}
+	f.key = appendEntity(f.key[:0], f.address, typ, id)
+	var err error
+	switch e.Envelope.Kind {
+	case record.Effect:
+		err = f.effect(rows, e)
+	case record.TimerSet, record.TimerCancelled, record.TimerFired:
+		err = f.timer(rows, f.key, e)
+	default:
+		err = f.state(rows, f.key, e)
+	}
+	if err != nil || e.Envelope.Index+1 != e.Envelope.Size() {
+		return err
+	}
+	return f.remember(rows, f.key, e)
+}
+
+// state writes the rows of a record that changes what the entity is.
+func (f *Fold) state(rows Rows, prefix []byte, e *Entry) error {
 	env := &e.Envelope
 	head := Head{Offset: e.Offset, Sequence: env.Sequence}
-	f.key = appendEntity(f.key[:0], f.address, typ, id)
-	prefix := f.key
 	payload := entities.Payload{TypeURL: env.TypeURL, Value: e.Value}
 	switch env.Kind {
 	case record.Event:
@@ -179,18 +200,20 @@ func (f *Fold) write(rows Rows, e *Entry) error {
 	if env.Kind == record.State {
 		f.value = appendContent(f.value, 0, payload)
 	}
-	if err := rows.Put(append(prefix, entityHead), f.value); err != nil {
-		return err
-	}
-	if env.CommandID == "" || env.Index+1 != env.Size() {
-		return nil
-	}
-	return f.remember(rows, prefix, e)
+	return rows.Put(append(prefix, entityHead), f.value)
 }
 
-// remember writes the dedup row of a command, with its last record.
+// remember writes the dedup rows of a command, with its last record.
 func (f *Fold) remember(rows Rows, prefix []byte, e *Entry) error {
 	stored := Stored{PayloadHash: e.Envelope.PayloadHash, Offset: e.Offset, LogTime: e.Envelope.LogTime, Answer: e.Envelope.Answer}
+	if e.Envelope.Cause != nil {
+		if err := f.delivered(rows, e, &stored); err != nil {
+			return err
+		}
+	}
+	if e.Envelope.CommandID == "" {
+		return nil
+	}
 	f.value = stored.append(f.value[:0])
 	key := appendDedup(prefix, e.Envelope.Principal, e.Envelope.CommandID)
 	if err := rows.Put(key, f.value); err != nil {

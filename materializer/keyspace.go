@@ -7,7 +7,7 @@ import (
 
 // FoldVersion is the version of the fold and of the key space together. A store that was folded by another version is
 // rebuilt.
-const FoldVersion = 1
+const FoldVersion = 2
 
 // The row kinds: the byte after generation and partition. docs/keyspace.md has their meaning and a test compares. A
 // retired one stays reserved.
@@ -18,9 +18,17 @@ const (
 	rowEntity = 'e'
 	// rowExpiry: dedup rows by log time, for their removal. Since version 1.
 	rowExpiry = 'x'
-	// rowOutbox, rowTimer, rowSaga, rowProjection, rowCell: reserved.
-	rowOutbox     = 'o'
-	rowTimer      = 't'
+	// rowOutbox: effects that are not settled, by the offset of their record. Since version 2.
+	rowOutbox = 'o'
+	// rowParked: why an effect waits for an operator, by the same offset. Since version 2.
+	rowParked = 'k'
+	// rowDelivered: answers to effects of other partitions, by the effect's address; and how far each of those partitions has
+	// settled. Since version 2.
+	rowDelivered = 'q'
+	// rowTimer: timers by due time and the offset that set them. One that was cancelled or set anew since may still stand here.
+	// Since version 2.
+	rowTimer = 't'
+	// rowSaga, rowProjection, rowCell: reserved.
 	rowSaga       = 's'
 	rowProjection = 'p'
 	rowCell       = 'c'
@@ -39,6 +47,8 @@ const (
 	entityIndex = 'i'
 	// entityDedup: answers by principal and command id. Since version 1.
 	entityDedup = 'd'
+	// entityTimer: timers by name. Since version 2.
+	entityTimer = 'w'
 )
 
 // Address names one partition of one generation of the journal.

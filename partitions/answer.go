@@ -12,7 +12,7 @@ import (
 // encodeAnswer returns what is stored with a command's records so that a repeat under the same id gets the same answer;
 // nil for a command without an id.
 func encodeAnswer(call *Call) []byte {
-	if call.cmd.ID == "" {
+	if !call.named() {
 		return nil
 	}
 	out := call.outcome
@@ -64,6 +64,27 @@ func decodeAnswer(b []byte) (*entities.Outcome, error) {
 			Payload: entities.Payload{TypeURL: a.GetTypeUrl(), Value: a.GetPayload()}, Metadata: fromMetadata(a.GetMetadata()),
 		}}, nil
 	}
+}
+
+// encodeTarget returns what the record of an effect or a timer says about where its payload goes.
+func encodeTarget(t entities.Target, synchronous, forward bool) []byte {
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(&recordv1.Target{
+		Service: t.Service, Method: t.Method, Synchronous: synchronous, Forward: forward, Metadata: toMetadata(t.Metadata),
+	})
+	if err != nil {
+		panic("encode target: " + err.Error()) // as in encodeAnswer
+	}
+	return b
+}
+
+// decodeTarget is the way back.
+func decodeTarget(b []byte, payload entities.Payload) (t entities.Target, synchronous, forward bool, err error) {
+	var target recordv1.Target
+	if err := proto.Unmarshal(b, &target); err != nil {
+		return entities.Target{}, false, false, fmt.Errorf("stored target: %w", err)
+	}
+	t = entities.Target{Service: target.GetService(), Method: target.GetMethod(), Payload: payload, Metadata: fromMetadata(target.GetMetadata())}
+	return t, target.GetSynchronous(), target.GetForward(), nil
 }
 
 func toMetadata(md entities.Metadata) []*recordv1.MetadataEntry {

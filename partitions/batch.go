@@ -32,51 +32,46 @@ func (c *core) answer(call *Call) {
 	c.finish(call)
 }
 
-// write puts the records of a decided command into the open batch, as one group.
+// write puts the records of a decided command into the open batch, as one group: that its timer has fired, what changed,
+// timers, effects, and last the forward, where a repeat finds it.
 func (c *core) write(e *entity, call *Call) *entities.Error {
 	out := call.outcome
-	count := len(out.Events)
-	if out.StateAction != entities.StateKept {
-		count++
+	start, timers, ordinal, sequence := len(c.open.entries), len(c.open.timers), c.ordinal, e.sequence
+	g := group{core: c, entity: e, call: call, cause: c.cause(call.cmd.Source)}
+	err := g.records(out)
+	entries := c.open.entries[start:]
+	size := len(entries) * (len(e.keyBytes) + recordOverhead)
+	for i := range entries {
+		size += len(entries[i].Value) + len(entries[i].Envelope.Target)
 	}
-	snapshot := out.Snapshot != nil && len(out.Events) > 0
-	if snapshot {
-		count++
-	}
-	size := count * (len(e.keyBytes) + recordOverhead)
-	for i := range out.Events {
-		size += len(out.Events[i].Value)
-	}
-	if snapshot {
-		size += len(out.Snapshot.Value)
-	}
-	size += len(out.State.Value)
 	answer := encodeAnswer(call)
 	size += len(answer)
-	if size > c.limits.CommitBytes || count > c.limits.CommitRecords {
-		return errCommitTooLarge(e.key, size, count, &c.limits)
+	if err == nil && (size > c.limits.CommitBytes || len(entries) > c.limits.CommitRecords) {
+		err = errCommitTooLarge(e.key, size, len(entries), &c.limits)
 	}
-	group := group{core: c, entity: e, call: call, count: uint32(count)} //nolint:gosec // bounded by CommitRecords
-	for i := range out.Events {
-		e.sequence++
-		group.add(record.Event, e.sequence, out.Events[i])
+	if err != nil {
+		clear(entries)
+		c.open.entries, c.open.timers = c.open.entries[:start], c.open.timers[:timers]
+		c.ordinal, e.sequence = ordinal, sequence
+		c.unchangeTimers(call)
+		return err
 	}
-	switch out.StateAction {
-	case entities.StateUpdated:
-		group.add(record.State, 0, out.State)
-	case entities.StateDeleted:
-		group.add(record.Delete, 0, entities.Payload{})
-	case entities.StateKept:
+	if len(entries) > 1 {
+		for i := range entries {
+			entries[i].Envelope.Index, entries[i].Envelope.Count = uint32(i), uint32(len(entries)) //nolint:gosec // bounded by CommitRecords
+		}
 	}
-	if snapshot {
-		group.add(record.Snapshot, e.sequence, *out.Snapshot)
-		c.open.entries[len(c.open.entries)-1].Envelope.PreviousSnapshot = e.snapshot
-		e.snapshot = e.sequence
-	}
-	if call.cmd.ID != "" {
-		last := &c.open.entries[len(c.open.entries)-1].Envelope
+	if call.named() {
+		last := &entries[len(entries)-1].Envelope
 		last.Answer, last.PayloadHash = answer, call.hash
 	}
+	call.wrote = true
+	call.effects = len(out.Effects)
+	if out.Forward != nil {
+		call.effects++
+	}
+	call.firstEffect = int64(len(c.open.entries) - call.effects)
+	c.open.effects += call.effects
 	c.open.bytes += size
 	c.open.calls = append(c.open.calls, call)
 	e.uncommitted++
@@ -86,25 +81,71 @@ func (c *core) write(e *entity, call *Call) *entities.Error {
 
 // group adds the records of one command to the open batch.
 type group struct {
-	core         *core
-	entity       *entity
-	call         *Call
-	index, count uint32
+	core   *core
+	entity *entity
+	call   *Call
+	cause  *record.Cause
 }
 
-func (g *group) add(kind record.Kind, sequence uint64, p entities.Payload) {
+func (g *group) records(out *entities.Outcome) *entities.Error {
+	e, timer := g.entity, g.call.cmd.Timer
+	if timer != nil {
+		g.fired(timer)
+	}
+	for i := range out.Events {
+		e.sequence++
+		g.add(record.Event, e.sequence, out.Events[i])
+	}
+	switch out.StateAction {
+	case entities.StateUpdated:
+		g.add(record.State, 0, out.State)
+	case entities.StateDeleted:
+		g.add(record.Delete, 0, entities.Payload{})
+	case entities.StateKept:
+	}
+	if out.Snapshot != nil && len(out.Events) > 0 {
+		g.add(record.Snapshot, e.sequence, *out.Snapshot).PreviousSnapshot = e.snapshot
+		e.snapshot = e.sequence
+	}
+	if timer != nil && timer.Schedule != "" {
+		if err := g.again(g.call); err != nil {
+			return errSchedule(e.key, err)
+		}
+	}
+	for i := range out.Timers {
+		if err := g.change(&out.Timers[i]); err != nil {
+			return errSchedule(e.key, err)
+		}
+	}
+	for i := range out.Effects {
+		effect := &out.Effects[i]
+		g.add(record.Effect, 0, effect.Payload).Target = encodeTarget(effect.Target, effect.Synchronous, false)
+	}
+	if out.Forward != nil {
+		g.add(record.Effect, 0, out.Forward.Payload).Target = encodeTarget(*out.Forward, true, true)
+	}
+	return nil
+}
+
+func (g *group) add(kind record.Kind, sequence uint64, p entities.Payload) *record.Envelope {
 	c := g.core
 	c.ordinal++
-	env := record.Envelope{
+	c.open.entries = append(c.open.entries, materializer.Entry{Key: g.entity.keyBytes, Value: p.Value, Envelope: record.Envelope{
 		Kind: kind, Epoch: c.owner.Epoch, Nonce: c.owner.Nonce, Ordinal: c.ordinal, LogTime: c.now.Log,
-		Sequence: sequence, TypeURL: p.TypeURL,
+		Sequence: sequence, TypeURL: p.TypeURL, Cause: g.cause,
 		CommandID: g.call.cmd.ID, Principal: g.call.cmd.Principal, TraceParent: g.call.cmd.TraceParent,
+	}})
+	return &c.open.entries[len(c.open.entries)-1].Envelope
+}
+
+// unchangeTimers forgets the changes of a call that are committed, or will never be.
+func (c *core) unchangeTimers(call *Call) {
+	for _, name := range call.timers {
+		if call.entity.timers[name]--; call.entity.timers[name] == 0 {
+			delete(call.entity.timers, name)
+		}
 	}
-	if g.count > 1 {
-		env.Index, env.Count = g.index, g.count
-	}
-	g.index++
-	c.open.entries = append(c.open.entries, materializer.Entry{Key: g.entity.keyBytes, Value: p.Value, Envelope: env})
+	call.timers = nil
 }
 
 // Flush sends the open batch if it may go: at once when nothing is on its way, otherwise when it is full enough.
@@ -112,6 +153,10 @@ func (c *core) Flush() {
 	if c.state != Active && c.state != Draining {
 		return
 	}
+	if n := c.outbox.unsaid(); n > 0 && c.state == Active && (c.settleNow || n >= settleBatch || len(c.open.entries) > 0) {
+		c.settleEffects()
+	}
+	c.settleNow = false
 	if c.open.empty() {
 		c.drained()
 		return
@@ -193,9 +238,13 @@ func (c *core) commit(b *batch) {
 	c.next = b.result.Last + 1
 	c.emit(effect{kind: doCommit, batch: b})
 	for _, call := range b.calls {
+		if call.effects > 0 {
+			c.keepEffects(b, call)
+		}
 		call.next = c.next
 		c.release(call)
-		if call.outcome.Wrote() {
+		if call.wrote {
+			c.unchangeTimers(call)
 			e := call.entity
 			e.uncommitted--
 			if e.uncommitted == 0 {
@@ -203,6 +252,38 @@ func (c *core) commit(b *batch) {
 			}
 		}
 	}
+	for i := range b.timers {
+		b.timers[i].due.Offset = b.entries[b.timers[i].entry].Offset
+		c.setTimer(b.timers[i].due)
+	}
+	for _, s := range b.settles {
+		c.settled(s)
+	}
+	if b.effects > 0 {
+		c.pump()
+	}
+	if len(b.timers) > 0 {
+		c.fire()
+	}
+}
+
+// keepEffects takes the effects of a committed call into the outbox. Those that its caller waits for, the caller sends.
+func (c *core) keepEffects(b *batch, call *Call) {
+	first := call.firstEffect
+	call.firstEffect = b.entries[first].Offset
+	for i := range call.effects {
+		d := &delivery{offset: call.firstEffect + int64(i), from: string(call.entity.keyBytes)}
+		if i < len(call.outcome.Effects) {
+			d.effect = call.outcome.Effects[i]
+		} else {
+			d.effect, d.forward = entities.SideEffect{Target: *call.outcome.Forward, Synchronous: true}, true
+		}
+		if d.effect.Synchronous {
+			d.state = deliveryHeld
+		}
+		c.keep(d)
+	}
+	call.watermark = c.watermark()
 }
 
 // GapRead takes the records that stand where the core expected its own. Rule 2: no-ops are passed over, anything else ends

@@ -75,6 +75,9 @@ var errClaimLost = errors.New("another worker claimed the partition first")
 
 func (c *core) activate(next int64) {
 	c.state, c.next, c.ordinal, c.attempts = Active, next, 0, 0
+	c.outbox.more = false
+	c.emit(effect{kind: doLoadOutbox})
+	c.emit(effect{kind: doLoadTimers, attempt: timerWindow})
 	waiting := c.waiting
 	c.waiting = nil
 	for _, call := range waiting {

@@ -58,6 +58,11 @@ type core struct {
 	// waiting are calls submitted before the partition was active.
 	waiting []*Call
 
+	outbox outbox
+	timers timers
+	// settleNow: what became of effects has waited long enough to be written on its own.
+	settleNow bool
+
 	open  *batch
 	sent  []*batch
 	spare []*batch
@@ -69,6 +74,7 @@ func newCore(partition int32, worker string, limits Limits, single bool) *core {
 	return &core{
 		partition: partition, worker: worker, limits: limits, single: single,
 		entities: map[entities.Key]*entity{}, ids: map[commandID]*Call{}, open: &batch{},
+		outbox: newOutbox(), timers: newTimers(),
 	}
 }
 
@@ -94,7 +100,7 @@ func (c *core) Submitted(call *Call) {
 // admit gives a call its place: with the answer that it had before, behind the same command, or with its entity.
 func (c *core) admit(call *Call) {
 	call.incarnation = c.incarnation
-	if call.cmd.ID != "" && c.repeated(call) {
+	if call.named() && c.repeated(call) {
 		return
 	}
 	e := c.entity(call)
@@ -102,14 +108,14 @@ func (c *core) admit(call *Call) {
 		c.refuse(call, errEntityBusy(e.key, c.limits.WaitingPerEntity))
 		return
 	}
-	if call.cmd.ID != "" {
+	if call.named() {
 		c.ids[call.commandID()] = call
 	}
 	e.queue = append(e.queue, call)
 	c.advance(e)
 }
 
-// repeated deals with a command id that was seen before.
+// repeated deals with a command that was seen before, under the same id or from the same source.
 func (c *core) repeated(call *Call) bool {
 	if first, inflight := c.ids[call.commandID()]; inflight {
 		if first.hash != call.hash {
@@ -118,6 +124,9 @@ func (c *core) repeated(call *Call) bool {
 			first.followers = append(first.followers, call)
 		}
 		return true
+	}
+	if s := call.cmd.Source; s != nil {
+		return c.delivered(call, s)
 	}
 	if call.stored == nil || c.now.Log-call.stored.LogTime > int64(c.limits.DedupWindow) {
 		call.stored = nil
@@ -129,6 +138,22 @@ func (c *core) repeated(call *Call) bool {
 		call.next = call.stored.Offset + 1
 		c.emit(effect{kind: doAnswer, call: call})
 	}
+	return true
+}
+
+// delivered deals with an effect of another partition that took effect here before. There is no window: its source sends it
+// until it has settled it, and what is settled is known.
+func (c *core) delivered(call *Call, s *entities.Source) bool {
+	switch {
+	case call.stored != nil:
+		call.next = call.stored.Offset + 1
+	case c.doneAtSource(s, call.settled):
+		call.outcome = &entities.Outcome{}
+		call.next = c.next
+	default:
+		return false
+	}
+	c.emit(effect{kind: doAnswer, call: call})
 	return true
 }
 
@@ -157,10 +182,15 @@ func (c *core) advance(e *entity) {
 		e.ending = nil
 		return
 	}
-	if len(e.queue) > 0 {
+	for len(e.queue) > 0 {
 		call := e.queue[0]
 		e.queue[0] = nil
 		e.queue = e.queue[1:]
+		if c.superseded(call) {
+			call.superseded = true
+			c.finish(call)
+			continue
+		}
 		if e.idle != nil {
 			e.idle.remove(e)
 		}
@@ -271,8 +301,15 @@ func (c *core) Decided(call *Call, opening *Opening, outcome *entities.Outcome, 
 	case outcome.Restart:
 		e.ending, e.reopen = e.session, true
 		c.detach(e)
-		c.unwritten(call)
-	case outcome.Wrote():
+		if call.cmd.Timer == nil {
+			c.unwritten(call)
+			break
+		}
+		call.outcome = &entities.Outcome{Reply: outcome.Reply, Failure: outcome.Failure} // all that is left is that it has fired
+		if err := c.write(e, call); err != nil {
+			c.refuse(call, err)
+		}
+	case outcome.Wrote() || call.cmd.Timer != nil:
 		if tooLarge := c.write(e, call); tooLarge != nil {
 			// The function's memory is ahead of what is stored.
 			c.emit(effect{kind: doClose, session: e.session})
@@ -379,6 +416,11 @@ func (c *core) Ticked() {
 		}
 		c.passivate(oldest)
 	}
+	if c.state == Active {
+		c.retryEffects()
+		c.fire()
+		c.settleNow = true
+	}
 	if len(c.sent) > 0 && c.now.Mono-c.sent[0].sentAt > c.limits.AckTimeout {
 		c.fence("the log did not answer for "+c.limits.AckTimeout.String(), false)
 	}
@@ -415,6 +457,8 @@ func (c *core) fence(why string, claimed bool) {
 		c.refuseAll(b.calls, err)
 	}
 	c.refuseAll(c.open.calls, errMoved(c.partition, why))
+	c.forgetEffects()
+	c.timers = newTimers()
 	c.sent, c.open = nil, &batch{}
 	for e := c.all.first; e != nil; e = e.next {
 		c.refuseAll(e.queue, errMoved(c.partition, why))
@@ -459,13 +503,14 @@ func (c *core) release(call *Call) {
 	c.drop(call)
 	for _, f := range call.followers {
 		f.outcome, f.err, f.next, f.finished = call.outcome, call.err, call.next, true
+		f.effects, f.firstEffect, f.watermark = call.effects, call.firstEffect, call.watermark
 		c.emit(effect{kind: doAnswer, call: f})
 	}
 	call.followers = nil
 }
 
 func (c *core) drop(call *Call) {
-	if call.cmd.ID != "" && c.ids[call.commandID()] == call {
+	if call.named() && c.ids[call.commandID()] == call {
 		delete(c.ids, call.commandID())
 	}
 }

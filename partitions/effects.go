@@ -40,6 +40,16 @@ const (
 	doReadGap
 	// doSkip: fold gap, records that are no-ops.
 	doSkip
+	// doSend: send delivery, with offset as the settled watermark. Comes back as Delivered.
+	doSend
+	// doLoadOutbox: read open effects from offset on. Comes back as OutboxLoaded.
+	doLoadOutbox
+	// doLoadTimers: read at most attempt timers. Comes back as TimersLoaded.
+	doLoadTimers
+	// doFire: run the command of alarm. Comes back as Fired.
+	doFire
+	// doSweep: remove alarm's entry from the index.
+	doSweep
 	// doReleased: tell the manager that the partition is released.
 	doReleased
 )
@@ -54,6 +64,9 @@ type effect struct {
 	offset  int64
 	attempt int
 	gap     []GapRecord
+
+	delivery *delivery
+	alarm    *alarm
 }
 
 // GapRecord is a record that stands where the owner expected its own.
@@ -69,8 +82,10 @@ type Call struct {
 	cmd *entities.Command
 	// hash is of method and payload; only where the command has an id.
 	hash uint64
-	// stored is what the dedup table says about the command's id; nil for nothing.
-	stored *materializer.Stored
+	// stored is what the dedup table says about the command's id, or about its source; nil for nothing. settled is below
+	// which offset its source is known to be done.
+	stored  *materializer.Stored
+	settled int64
 
 	entity      *entity
 	incarnation uint64
@@ -80,6 +95,16 @@ type Call struct {
 	next      int64
 	followers []*Call
 	finished  bool
+	// wrote: it has records in its batch. effects of them, from entry firstEffect on and then from that offset on, are effects
+	// and the forward; watermark is below which offset the partition's effects were done when it was committed.
+	wrote       bool
+	effects     int
+	firstEffect int64
+	watermark   int64
+	// timers are the names of those that it changed.
+	timers []string
+	// superseded: the timer that it stands for does not count any more.
+	superseded bool
 
 	// wait is how the loop and the caller's goroutine meet (loop.go); the core never looks at it.
 	wait meeting
@@ -90,9 +115,18 @@ type commandID struct {
 	key       entities.Key
 	principal string
 	id        string
+	source    entities.Source
 }
 
+// named says whether the command takes effect at most once under some name.
+func (c *Call) named() bool { return c.cmd.ID != "" || c.cmd.Source != nil }
+
 func (c *Call) commandID() commandID {
+	if c.cmd.Source != nil {
+		id := commandID{source: *c.cmd.Source}
+		id.source.Settled = 0
+		return id
+	}
 	return commandID{key: c.cmd.Key, principal: c.cmd.Principal, id: c.cmd.ID}
 }
 
@@ -102,10 +136,14 @@ type batch struct {
 	entries     []materializer.Entry
 	bytes       int
 	// calls are answered when the batch is committed, in order. Those that wrote nothing have no entries in it.
-	calls  []*Call
-	sentAt time.Duration
-	acked  bool
-	result broker.AppendResult
+	calls []*Call
+	// effects counts its effects, settles are what its settled records say, timers are those that it sets.
+	effects int
+	settles []settles
+	timers  []pendingTimer
+	sentAt  time.Duration
+	acked   bool
+	result  broker.AppendResult
 
 	// records and buf are the encoded form, the loop's.
 	records []broker.Record
@@ -119,7 +157,7 @@ func (b *batch) reset() {
 	clear(b.entries)
 	clear(b.calls)
 	clear(b.records)
-	*b = batch{entries: b.entries[:0], calls: b.calls[:0], records: b.records[:0], headers: b.headers[:0], buf: b.buf[:0]}
+	*b = batch{entries: b.entries[:0], calls: b.calls[:0], timers: b.timers[:0], records: b.records[:0], headers: b.headers[:0], buf: b.buf[:0]}
 }
 
 // Now is the time as the core gets it.

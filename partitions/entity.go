@@ -25,6 +25,8 @@ type entity struct {
 	// uncommitted counts decided commands of this entity whose records are not committed: as long as there are any, the
 	// store is behind and no session can be opened.
 	uncommitted int
+	// timers counts, by name, the changes that are decided and not committed.
+	timers map[string]int
 	// opening: a session is being opened ahead of the next command. passivating: the session is being closed in order.
 	opening, passivating bool
 	// reopen asks for a session ahead of the next command as soon as nothing is uncommitted; ending is the one before it, still

@@ -44,6 +44,10 @@ func errCommitTooLarge(key entities.Key, bytes, records int, l *Limits) *entitie
 		"the command on %s would store %d bytes in %d records, the limit is %d bytes in %d records: nothing was applied", key, bytes, records, l.CommitBytes, l.CommitRecords)
 }
 
+func errSchedule(key entities.Key, err error) *entities.Error {
+	return entities.Errorf(entities.FunctionFailed, entities.NotApplied, "the command on %s sets a timer that cannot be: %w: nothing was applied", key, err)
+}
+
 func errIDReused(id string, key entities.Key) *entities.Error {
 	return entities.Errorf(entities.IDReused, entities.NotApplied, "command id %q was used before on %s with another method or payload: nothing was applied", id, key)
 }

@@ -56,8 +56,8 @@ func (l *loop) turn(ctx context.Context, inputs []input) {
 	for i := range inputs {
 		in := &inputs[i]
 		l.touch(in.partition)
-		if in.kind == inSubmitted && in.call.cmd.ID != "" {
-			l.perform(ctx) // its id may stand in what was just committed: the store must have that before it is asked
+		if in.kind == inSubmitted && in.call.named() {
+			l.perform(ctx) // what was just committed may be this very command: the store must have that before it is asked
 		}
 		in.partition.take(in)
 	}
@@ -99,6 +99,8 @@ func (l *loop) end(ctx context.Context) {
 			p.core.refuse(in.call, errMoved(p.id, "the worker is stopping"))
 		case inDecided, inSessionEnded, inOpened:
 			p.take(&in)
+		case inResolved:
+			in.resolution.done(false)
 		case inRevoked:
 			p.released = append(p.released, in.released)
 			p.core.emit(effect{kind: doReleased})

@@ -28,6 +28,9 @@ const (
 	inPassivated
 	inAcked
 	inGapRead
+	inDelivered
+	inFired
+	inResolved
 )
 
 // input is one message for a loop; which fields count depends on kind.
@@ -48,6 +51,10 @@ type input struct {
 	gap         []GapRecord
 	fold        *materializer.Fold
 	released    func()
+	offset      int64
+	alarm       *alarm
+	superseded  bool
+	resolution  *resolution
 }
 
 // mailbox hands inputs from any goroutine to the one loop, in order. What waits is bounded by those who post: each caller

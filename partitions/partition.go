@@ -51,6 +51,9 @@ type Partition struct {
 	hooks     Hooks
 	clock     clock.Clock
 	random    func() uint64
+	// send takes an effect to its target, run a timer's command to its entity: the router's.
+	send func(ctx context.Context, source entities.Source, t entities.Target) error
+	run  func(ctx context.Context, cmd *entities.Command) error
 	// rebuilds bounds how many partitions are read in bulk at a time.
 	rebuilds chan struct{}
 
@@ -137,6 +140,12 @@ func (p *Partition) take(in *input) {
 		c.Acked(in.batch, in.result)
 	case inGapRead:
 		c.GapRead(in.incarnation, in.gap, in.fail)
+	case inDelivered:
+		c.Delivered(in.offset, in.err)
+	case inFired:
+		c.Fired(in.incarnation, in.alarm, in.superseded, in.err)
+	case inResolved:
+		c.Resolve(in.resolution)
 	}
 }
 
@@ -146,17 +155,26 @@ func (p *Partition) setLogTime() {
 	p.advance()
 }
 
-// lookup asks the dedup table about a command's id. It returns false when the call was answered with an error.
+// lookup asks the store whether a command took effect before. It returns false when the call was answered with an error.
 func (p *Partition) lookup(call *Call) bool {
-	if call.cmd.ID == "" {
+	if !call.named() {
 		return true
 	}
 	view := materializer.Partition{Rows: p.store, Address: p.address}
-	stored, known, err := view.Stored(call.cmd.Key, call.cmd.Principal, call.cmd.ID)
+	var (
+		stored materializer.Stored
+		known  bool
+		err    error
+	)
+	if s := call.cmd.Source; s != nil {
+		stored, known, call.settled, err = view.Delivered(*s)
+	} else {
+		stored, known, err = view.Stored(call.cmd.Key, call.cmd.Principal, call.cmd.ID)
+	}
 	switch {
 	case err != nil:
 		call.finished = true
-		call.err = entities.Errorf(entities.Unavailable, entities.NotApplied, "look up command id %q of %s: %w: nothing was applied", call.cmd.ID, call.cmd.Key, err)
+		call.err = entities.Errorf(entities.Unavailable, entities.NotApplied, "look up whether %s did this before: %w: nothing was applied", call.cmd.Key, err)
 		p.answer(call)
 	case known:
 		call.stored = &stored
@@ -179,7 +197,7 @@ func (p *Partition) do(ctx context.Context, e effect) {
 		incarnation := p.core.incarnation
 		p.background(func() { p.catchUp(reading, incarnation) })
 	case doClaim:
-		p.send(e.batch, inClaimAcked)
+		p.append(e.batch, inClaimAcked)
 	case doReadBack:
 		incarnation := p.core.incarnation
 		p.background(func() { p.readBack(ctx, incarnation, e.offset) })
@@ -199,7 +217,7 @@ func (p *Partition) do(ctx context.Context, e effect) {
 			p.post(input{kind: inPassivated, entity: e.entity, incarnation: incarnation})
 		})
 	case doAppend:
-		p.send(e.batch, inAcked)
+		p.append(e.batch, inAcked)
 	case doCommit, doSkip: // settle has done it
 	case doAnswer:
 		p.answer(e.call)
@@ -207,6 +225,18 @@ func (p *Partition) do(ctx context.Context, e effect) {
 		from, incarnation := p.core.next, p.core.incarnation
 		p.alarm("records of others stand where own ones were expected")
 		p.background(func() { p.readGap(ctx, incarnation, from, e.offset) })
+	case doSend:
+		p.deliver(ctx, e.delivery, e.offset)
+	case doLoadOutbox:
+		p.loadOutbox(e.offset)
+	case doLoadTimers:
+		p.loadTimers(e.attempt)
+	case doFire:
+		p.fire(ctx, e.alarm)
+	case doSweep:
+		if err := materializer.Sweep(p.store, p.address, e.alarm.Due); err != nil {
+			p.failed(err)
+		}
 	case doReleased:
 		for _, done := range p.released {
 			if done != nil {
@@ -222,6 +252,16 @@ func (p *Partition) background(f func()) { p.tasks.Go(f) }
 
 // turn tells a caller to run the function, unless it left.
 func (p *Partition) turn(e effect) {
+	if e.call.cmd.Timer != nil {
+		switch stale, err := p.stale(e.call); {
+		case err != nil:
+			p.core.Decided(e.call, nil, nil, entities.Errorf(entities.Unavailable, entities.NotApplied, "look up timer %q: %w", e.call.cmd.Timer.Name, err))
+			return
+		case stale:
+			p.core.Superseded(e.call)
+			return
+		}
+	}
 	w := &e.call.wait
 	w.session, w.at = e.session, p.core.now.Log
 	if !w.phase.CompareAndSwap(phaseQueued, phaseRunning) {
@@ -238,6 +278,7 @@ func (p *Partition) answer(call *Call) {
 	for {
 		phase := call.wait.phase.Load()
 		if phase == phaseLeft {
+			p.unheld(call)
 			return
 		}
 		if call.wait.phase.CompareAndSwap(phase, phaseAnswered) {
@@ -247,8 +288,8 @@ func (p *Partition) answer(call *Call) {
 	}
 }
 
-// send encodes a batch and gives it to the log.
-func (p *Partition) send(b *batch, reply inputKind) {
+// append encodes a batch and gives it to the log.
+func (p *Partition) append(b *batch, reply inputKind) {
 	b.encode()
 	p.stats.batches.Add(1)
 	incarnation := b.incarnation
@@ -372,6 +413,9 @@ func (p *Partition) expire() {
 		p.failed(err)
 	}
 	p.stats.expired.Add(uint64(n)) //nolint:gosec // a count
+	if _, err := materializer.Forget(p.store, p.address, most); err != nil {
+		p.failed(err)
+	}
 }
 
 func (p *Partition) failed(err error) {

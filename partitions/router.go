@@ -39,10 +39,24 @@ type Router struct {
 
 // NewRouter returns a router over the manager's partitions. onEffectError may be nil.
 func NewRouter(m *Manager, onEffectError func(entities.Target, error)) *Router {
-	return &Router{
+	r := &Router{
 		manager: m, functions: m.options.Functions, app: m.options.App,
 		slots: make(chan struct{}, maxAsync), onEffectError: onEffectError,
 	}
+	for _, p := range m.partitions {
+		p.send = r.send
+		p.run = func(ctx context.Context, cmd *entities.Command) error {
+			_, err := r.dispatch(ctx, cmd, 0)
+			return err
+		}
+	}
+	return r
+}
+
+// send takes an effect out of an outbox to its target.
+func (r *Router) send(ctx context.Context, source entities.Source, t entities.Target) error {
+	_, err := r.follow(ctx, t, &source, 0)
+	return err
 }
 
 // Drain waits for the asynchronous effects that are under way.
@@ -59,7 +73,7 @@ func (r *Router) dispatch(ctx context.Context, cmd *entities.Command, hops int) 
 		if err != nil {
 			return nil, entities.AsError(err)
 		}
-		return r.conclude(ctx, outcome, hops)
+		return r.conclude(ctx, &decision{outcome: outcome, source: cmd.Source}, hops)
 	}
 	if err := supported(cmd); err != nil {
 		return nil, err
@@ -69,10 +83,7 @@ func (r *Router) dispatch(ctx context.Context, cmd *entities.Command, hops int) 
 	if err != nil {
 		return nil, err
 	}
-	if done.Repeated {
-		done.Outcome.Effects = nil
-	}
-	reply, err := r.conclude(ctx, done.Outcome, hops)
+	reply, err := r.conclude(ctx, &decision{outcome: done.Outcome, partition: partition, done: done}, hops)
 	if err != nil {
 		return nil, err
 	}
@@ -102,26 +113,36 @@ func (r *Router) submit(ctx context.Context, p *Partition, cmd *entities.Command
 	}
 }
 
+// decision is what a command led to, and where that stands.
+type decision struct {
+	outcome *entities.Outcome
+	// partition and done are set when the decision is in the log, with its effects and its forward.
+	partition *Partition
+	done      Committed
+	// source is set for an action that was called because of a record: what it asks for takes effect once, too.
+	source *entities.Source
+}
+
 // conclude carries out what an outcome asks for beyond its own records: effects in order, then the forward or the reply.
-func (r *Router) conclude(ctx context.Context, outcome *entities.Outcome, hops int) (*entities.Reply, error) {
-	if err := r.effects(ctx, outcome.Effects, hops); err != nil {
+func (r *Router) conclude(ctx context.Context, d *decision, hops int) (*entities.Reply, error) {
+	if err := r.effects(ctx, d, hops); err != nil {
 		return nil, err
 	}
 	switch {
-	case outcome.Failure != nil:
-		return nil, outcome.Failure
-	case outcome.Forward != nil:
-		return r.follow(ctx, *outcome.Forward, hops)
-	case outcome.Reply != nil:
-		reply := *outcome.Reply
+	case d.outcome.Failure != nil:
+		return nil, d.outcome.Failure
+	case d.outcome.Forward != nil:
+		return r.forward(ctx, d, hops)
+	case d.outcome.Reply != nil:
+		reply := *d.outcome.Reply
 		return &reply, nil
 	default:
 		return &entities.Reply{NoPayload: true}, nil
 	}
 }
 
-// follow runs the target of a forward or an effect.
-func (r *Router) follow(ctx context.Context, t entities.Target, hops int) (*entities.Reply, error) {
+// follow runs the target of a forward or an effect. source is the record that asks for it, nil for none.
+func (r *Router) follow(ctx context.Context, t entities.Target, source *entities.Source, hops int) (*entities.Reply, error) {
 	if hops >= maxHops {
 		return nil, entities.Errorf(entities.FunctionFailed, entities.Unknown,
 			"more than %d commands in one chain of forwards and effects, the last to %s/%s: does it come back to itself?", maxHops, t.Service, t.Method)
@@ -130,32 +151,91 @@ func (r *Router) follow(ctx context.Context, t entities.Target, hops int) (*enti
 	if err != nil {
 		return nil, entities.AsError(err)
 	}
+	cmd.Source = source
 	return r.dispatch(ctx, cmd, hops+1)
 }
 
+// forward runs the target of a forward, whose answer is the caller's.
+func (r *Router) forward(ctx context.Context, d *decision, hops int) (*entities.Reply, error) {
+	source, err := d.child(d.done.Forward, len(d.outcome.Effects))
+	if err != nil {
+		return nil, err
+	}
+	reply, err := r.follow(ctx, *d.outcome.Forward, source, hops)
+	if d.partition != nil && source != nil {
+		d.partition.Delivered(*source, err)
+	}
+	return reply, err
+}
+
+// child is the address of the nth thing that a decision asks for: that of its record, or one that is made of the action's
+// own; nil when it has none.
+func (d *decision) child(offset int64, n int) (*entities.Source, error) {
+	switch {
+	case d.partition != nil && offset >= 0:
+		s := d.partition.source(offset, d.done.Settled)
+		return &s, nil
+	case d.source == nil:
+		return nil, nil //nolint:nilnil // no address
+	case n >= maxChildren-1 || d.source.Index > (1<<32-1)/maxChildren-1:
+		return nil, entities.Errorf(entities.InvalidCommand, entities.Unknown,
+			"an action that was called by an effect asks for more than %d effects, or is too deep in a chain of such actions", maxChildren-1)
+	default:
+		s := *d.source
+		s.Index = s.Index*maxChildren + uint32(n) + 1 //nolint:gosec // checked above
+		return &s, nil
+	}
+}
+
+// maxChildren bounds what an action may ask for when it was called by an effect; it makes the addresses of chains of four
+// such actions fit.
+const maxChildren = 256
+
 // effects sends side effects in list order. A synchronous one is awaited; what it answers does not matter, but that it
-// could not be carried out fails the caller.
-func (r *Router) effects(ctx context.Context, effects []entities.SideEffect, hops int) error {
-	for i := range effects {
-		e := &effects[i]
-		if !e.Synchronous {
-			if err := r.later(ctx, e.Target, hops); err != nil {
+// could not be carried out fails the caller. Others are left to the outbox, if they are in the log.
+func (r *Router) effects(ctx context.Context, d *decision, hops int) error {
+	if d.done.Repeated {
+		return nil // they were recorded the first time
+	}
+	for i := range d.outcome.Effects {
+		e := &d.outcome.Effects[i]
+		if d.partition != nil && !e.Synchronous {
+			continue
+		}
+		source, err := d.child(d.done.FirstEffect+int64(i), i)
+		if err == nil && source == nil && !e.Synchronous {
+			err = r.later(ctx, e.Target, hops)
+			if err != nil {
 				return err
 			}
 			continue
 		}
-		_, err := r.follow(ctx, e.Target, hops)
 		if err == nil {
-			continue
+			_, err = r.follow(ctx, e.Target, source, hops)
 		}
-		if failure := entities.AsError(err); failure.Reason != entities.FunctionRefused {
-			return &entities.Error{
-				Reason: failure.Reason, Outcome: entities.Unknown, RetryAfter: failure.RetryAfter, Cause: err,
-				Message: fmt.Sprintf("the command took effect, its side effect on %s/%s did not: %s", e.Service, e.Method, failure.Message),
-			}
+		if d.partition != nil {
+			d.partition.Delivered(*source, err)
+		}
+		if err := sideEffectFailed(e, err); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// sideEffectFailed is what a caller is told whose command took effect and whose side effect did not.
+func sideEffectFailed(e *entities.SideEffect, err error) error {
+	if err == nil {
+		return nil
+	}
+	failure := entities.AsError(err)
+	if failure.Reason == entities.FunctionRefused {
+		return nil
+	}
+	return &entities.Error{
+		Reason: failure.Reason, Outcome: entities.Unknown, RetryAfter: failure.RetryAfter, Cause: err,
+		Message: fmt.Sprintf("the command took effect, its side effect on %s/%s did not yet: %s", e.Service, e.Method, failure.Message),
+	}
 }
 
 // later starts an effect that nobody waits for. It outlives the caller.
@@ -170,7 +250,7 @@ func (r *Router) later(ctx context.Context, t entities.Target, hops int) error {
 		defer func() { <-r.slots }()
 		ctx, cancel := context.WithTimeout(ctx, effectTimeout)
 		defer cancel()
-		if _, err := r.follow(ctx, t, hops); err != nil && r.onEffectError != nil {
+		if _, err := r.follow(ctx, t, nil, hops); err != nil && r.onEffectError != nil {
 			r.onEffectError(t, err)
 		}
 	})
@@ -185,7 +265,7 @@ func (r *Router) DispatchStream(ctx context.Context, s *entities.Stream) error {
 	}
 	s.Time = r.manager.options.Clock.Now()
 	err := r.functions.ActStream(ctx, s, func(ctx context.Context, outcome *entities.Outcome) error {
-		reply, err := r.conclude(ctx, outcome, 0)
+		reply, err := r.conclude(ctx, &decision{outcome: outcome}, 0)
 		if err != nil {
 			return err
 		}

@@ -21,24 +21,34 @@ type Status struct {
 	Entities    int
 	ActiveBytes int
 	Fold        materializer.FoldCounts
-	LastError   string
-	LastFailed  time.Time
+	// Effects are open ones in memory, Parked those of them that wait for an operator; MoreEffects: the store has others.
+	Effects, Parked int
+	MoreEffects     bool
+	// Timers are those in memory; Overdue is how late the next one is. MoreTimers: the store has others.
+	Timers     int
+	MoreTimers bool
+	Overdue    time.Duration
+	LastError  string
+	LastFailed time.Time
 }
 
 // stats count what a partition did since the process began.
 type stats struct {
-	commands, failed, batches, records, activated, passivated, expired, alarms atomic.Uint64
+	commands, failed, batches, records, activated, passivated, expired, alarms, delivered, fired atomic.Uint64
 }
 
 // Counts are the totals of one partition since the process began.
 type Counts struct {
 	Commands, Failed, Batches, Records, Activated, Passivated, Expired, Alarms uint64
+	// Delivered counts attempts to deliver effects, Fired attempts to run timers.
+	Delivered, Fired uint64
 }
 
 func (s *stats) counts() Counts {
 	return Counts{
 		Commands: s.commands.Load(), Failed: s.failed.Load(), Batches: s.batches.Load(), Records: s.records.Load(),
 		Activated: s.activated.Load(), Passivated: s.passivated.Load(), Expired: s.expired.Load(), Alarms: s.alarms.Load(),
+		Delivered: s.delivered.Load(), Fired: s.fired.Load(),
 	}
 }
 
@@ -64,6 +74,8 @@ func (p *Partition) publish() {
 		Partition: p.id, State: c.state, Epoch: c.owner.Epoch, Next: c.next, InFlight: len(c.sent),
 		Entities: len(c.entities), ActiveBytes: c.active, LastError: p.lastError, LastFailed: p.lastFailed,
 	}}
+	s.Effects, s.Parked, s.MoreEffects = len(c.outbox.byOffset), c.outbox.parked, c.outbox.more
+	s.Timers, s.MoreTimers, s.Overdue = len(c.timers.next), c.timers.more, c.timers.overdue(c.now.Log)
 	if p.fold != nil {
 		s.Fold = p.fold.Counts()
 	}

@@ -42,7 +42,14 @@ type Committed struct {
 	Repeated bool
 	// Next is the offset in the partition behind everything that the outcome depends on.
 	Next int64
+	// FirstEffect is the offset of the record of the first effect, Forward that of the forward's; -1 where there is none.
+	FirstEffect, Forward int64
+	// Settled is the offset below which the partition's effects were done.
+	Settled int64
 }
+
+// errSuperseded ends the command of a timer that was cancelled or set anew.
+var errSuperseded = errors.New("the timer was cancelled or set anew")
 
 // Submit runs a command on its entity and returns what was decided, after it is durable. The function runs on the calling
 // goroutine. When ctx ends before the function's turn, nothing is applied; when it ends later, the outcome is unknown.
@@ -165,16 +172,24 @@ func (p *Partition) openSession(ctx context.Context, service string, key entitie
 }
 
 func (c *Call) committed() (Committed, error) {
-	if c.err != nil {
+	switch {
+	case c.err != nil:
 		return Committed{}, c.err
+	case c.superseded:
+		return Committed{}, errSuperseded
 	}
-	done := Committed{Outcome: c.outcome, Next: c.next}
+	done := Committed{Outcome: c.outcome, Next: c.next, FirstEffect: -1, Forward: -1, Settled: c.watermark}
 	if c.stored != nil {
 		outcome, err := decodeAnswer(c.stored.Answer)
 		if err != nil {
 			return Committed{}, entities.Errorf(entities.Internal, entities.Unknown, "%s: %w", c.cmd.Key, err)
 		}
-		done.Outcome, done.Repeated = outcome, true
+		done.Outcome, done.Repeated, done.Forward = outcome, true, c.stored.Offset
+		return done, nil
+	}
+	if c.effects > 0 {
+		done.FirstEffect = c.firstEffect
+		done.Forward = c.firstEffect + int64(len(c.outcome.Effects))
 	}
 	return done, nil
 }

@@ -25,9 +25,16 @@ const (
 	State    = recordv1.Kind_KIND_STATE
 	Delete   = recordv1.Kind_KIND_DELETE
 	Snapshot = recordv1.Kind_KIND_SNAPSHOT
-	Claim    = recordv1.Kind_KIND_CLAIM
-	Barrier  = recordv1.Kind_KIND_BARRIER
-	Release  = recordv1.Kind_KIND_RELEASE
+	Effect   = recordv1.Kind_KIND_EFFECT
+	Settled  = recordv1.Kind_KIND_SETTLED
+
+	TimerSet       = recordv1.Kind_KIND_TIMER_SET
+	TimerCancelled = recordv1.Kind_KIND_TIMER_CANCELLED
+	TimerFired     = recordv1.Kind_KIND_TIMER_FIRED
+
+	Claim   = recordv1.Kind_KIND_CLAIM
+	Barrier = recordv1.Kind_KIND_BARRIER
+	Release = recordv1.Kind_KIND_RELEASE
 )
 
 // Errors of Parse. A record that cannot be parsed is foreign: rule R4.
@@ -66,6 +73,8 @@ type Envelope struct {
 	CorrelationID string
 	TraceParent   string
 	Claim         *ClaimInfo
+	// Target is an encoded millrace.record.v1.Target, Timer an encoded millrace.record.v1.Timer.
+	Target, Timer []byte
 }
 
 // Cause is the record or command that a record follows from.
@@ -74,6 +83,8 @@ type Cause struct {
 	Offset                uint64
 	Index                 uint32
 	CommandID             string
+	// Settled is the offset below which every entry of the cause's outbox is done.
+	Settled uint64
 }
 
 // ClaimInfo is the content of a claim.
@@ -106,6 +117,8 @@ const (
 	fieldCorrelationID    = 21
 	fieldTraceParent      = 22
 	fieldClaim            = 27
+	fieldTarget           = 28
+	fieldTimer            = 29
 )
 
 // Append appends the encoded envelope to buf, version byte first, and returns the extended buffer.
@@ -124,10 +137,7 @@ func (e *Envelope) Append(buf []byte) []byte {
 	buf = appendText(buf, fieldCommandID, e.CommandID)
 	buf = appendText(buf, fieldPrincipal, e.Principal)
 	buf = appendFixed(buf, fieldPayloadHash, e.PayloadHash)
-	if len(e.Answer) > 0 {
-		buf = protowire.AppendTag(buf, fieldAnswer, protowire.BytesType)
-		buf = protowire.AppendBytes(buf, e.Answer)
-	}
+	buf = appendMessage(buf, fieldAnswer, e.Answer)
 	if e.Cause != nil {
 		buf = protowire.AppendTag(buf, fieldCause, protowire.BytesType)
 		buf = protowire.AppendBytes(buf, e.Cause.append(nil))
@@ -138,7 +148,8 @@ func (e *Envelope) Append(buf []byte) []byte {
 		buf = protowire.AppendTag(buf, fieldClaim, protowire.BytesType)
 		buf = protowire.AppendBytes(buf, e.Claim.append(nil))
 	}
-	return buf
+	buf = appendMessage(buf, fieldTarget, e.Target)
+	return appendMessage(buf, fieldTimer, e.Timer)
 }
 
 func (c *Cause) append(buf []byte) []byte {
@@ -146,7 +157,8 @@ func (c *Cause) append(buf []byte) []byte {
 	buf = appendUint(buf, 2, uint64(c.Partition))
 	buf = appendUint(buf, 3, c.Offset)
 	buf = appendUint(buf, 4, uint64(c.Index))
-	return appendText(buf, 5, c.CommandID)
+	buf = appendText(buf, 5, c.CommandID)
+	return appendUint(buf, 6, c.Settled)
 }
 
 func (c *ClaimInfo) append(buf []byte) []byte {
@@ -170,6 +182,13 @@ func appendFixed(buf []byte, num protowire.Number, v uint64) []byte {
 	return protowire.AppendFixed64(protowire.AppendTag(buf, num, protowire.Fixed64Type), v)
 }
 
+func appendMessage(buf []byte, num protowire.Number, encoded []byte) []byte {
+	if len(encoded) == 0 {
+		return buf
+	}
+	return protowire.AppendBytes(protowire.AppendTag(buf, num, protowire.BytesType), encoded)
+}
+
 func appendText(buf []byte, num protowire.Number, s string) []byte {
 	if s == "" {
 		return buf
@@ -186,8 +205,8 @@ type Parser struct {
 // maxTypes bounds what a Parser remembers; beyond it, type URLs are allocated.
 const maxTypes = 4096
 
-// Parse decodes the value of a header mr into e, replacing what e held. header nil or empty is ErrNoEnvelope. e.Answer
-// aliases header.
+// Parse decodes the value of a header mr into e, replacing what e held. header nil or empty is ErrNoEnvelope. e.Answer,
+// e.Target and e.Timer alias header.
 func (p *Parser) Parse(header []byte, e *Envelope) error {
 	*e = Envelope{}
 	if len(header) == 0 {
@@ -234,6 +253,10 @@ func (p *Parser) Parse(header []byte, e *Envelope) error {
 			e.TraceParent = string(b)
 		case fieldClaim:
 			e.Claim = parseClaim(b)
+		case fieldTarget:
+			e.Target = b
+		case fieldTimer:
+			e.Timer = b
 		}
 	})
 	if err != nil {
@@ -273,6 +296,8 @@ func parseCause(b []byte) *Cause {
 			c.Index = uint32(n) //nolint:gosec // diagnosis only
 		case 5:
 			c.CommandID = string(b)
+		case 6:
+			c.Settled = n
 		}
 	}) != nil {
 		return nil

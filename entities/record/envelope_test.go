@@ -38,6 +38,11 @@ func TestGoldenBytes(t *testing.T) {
 		"1-claim":   {Kind: Claim, Epoch: 2, Nonce: 0xabcdef, Claim: &ClaimInfo{Worker: "w-1", ReadTo: 10, PreviousEpoch: 1, PreviousNonce: 7}},
 		"1-barrier": {Kind: Barrier, Epoch: 2, Nonce: 0xabcdef, LogTime: 5, Ordinal: 2},
 		"1-full":    full(),
+		"1-effect": {
+			Kind: Effect, Epoch: 2, Nonce: 3, LogTime: 4, Index: 1, Count: 2, Ordinal: 5, TypeURL: "type.googleapis.com/shop.v1.Reserve",
+			Target: []byte{0x0a, 1, 'S', 0x12, 1, 'M'}, Cause: &Cause{Generation: 1, Partition: 2, Offset: 3, Index: 4, Settled: 5},
+		},
+		"1-timer-set": {Kind: TimerSet, Epoch: 2, Nonce: 3, LogTime: 4, Ordinal: 6, Timer: []byte{0x0a, 1, 't'}, Target: []byte{0x12, 1, 'M'}},
 	}
 	for name, want := range golden {
 		path := filepath.Join("testdata", name+".hex")

@@ -158,6 +158,7 @@ type Envelope struct {
 	FunctionBuild string   `protobuf:"bytes,26,opt,name=function_build,json=functionBuild,proto3" json:"function_build,omitempty"`
 	Claim         *Claim   `protobuf:"bytes,27,opt,name=claim,proto3" json:"claim,omitempty"`
 	Target        *Target  `protobuf:"bytes,28,opt,name=target,proto3" json:"target,omitempty"`
+	Timer         *Timer   `protobuf:"bytes,29,opt,name=timer,proto3" json:"timer,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -353,14 +354,24 @@ func (x *Envelope) GetTarget() *Target {
 	return nil
 }
 
+func (x *Envelope) GetTimer() *Timer {
+	if x != nil {
+		return x.Timer
+	}
+	return nil
+}
+
 // Cause is the record or the command that this one follows from.
 type Cause struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Generation    uint32                 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`
-	Partition     uint32                 `protobuf:"varint,2,opt,name=partition,proto3" json:"partition,omitempty"`
-	Offset        uint64                 `protobuf:"varint,3,opt,name=offset,proto3" json:"offset,omitempty"`
-	Index         uint32                 `protobuf:"varint,4,opt,name=index,proto3" json:"index,omitempty"`
-	CommandId     string                 `protobuf:"bytes,5,opt,name=command_id,json=commandId,proto3" json:"command_id,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Generation uint32                 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`
+	Partition  uint32                 `protobuf:"varint,2,opt,name=partition,proto3" json:"partition,omitempty"`
+	Offset     uint64                 `protobuf:"varint,3,opt,name=offset,proto3" json:"offset,omitempty"`
+	// Of several commands that follow from one record; 0 for the first.
+	Index     uint32 `protobuf:"varint,4,opt,name=index,proto3" json:"index,omitempty"`
+	CommandId string `protobuf:"bytes,5,opt,name=command_id,json=commandId,proto3" json:"command_id,omitempty"`
+	// Every entry of the cause's outbox below this offset is done: nothing below is ever sent again.
+	Settled       uint64 `protobuf:"varint,6,opt,name=settled,proto3" json:"settled,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -428,6 +439,13 @@ func (x *Cause) GetCommandId() string {
 		return x.CommandId
 	}
 	return ""
+}
+
+func (x *Cause) GetSettled() uint64 {
+	if x != nil {
+		return x.Settled
+	}
+	return 0
 }
 
 // Claim is the content of a claim record.
@@ -579,6 +597,204 @@ func (x *Target) GetForward() bool {
 	return false
 }
 
+// Timer is the content of a record about a timer. A timer is named within its entity.
+type Timer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// When it is due: nanoseconds since the Unix epoch, by the log's own clock.
+	Due int64 `protobuf:"fixed64,2,opt,name=due,proto3" json:"due,omitempty"`
+	// Of a recurring timer: the schedule, as in cron(5), in UTC.
+	Schedule string `protobuf:"bytes,3,opt,name=schedule,proto3" json:"schedule,omitempty"`
+	// Of a fired timer: the offset of the record that set it.
+	SetOffset     uint64 `protobuf:"varint,4,opt,name=set_offset,json=setOffset,proto3" json:"set_offset,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Timer) Reset() {
+	*x = Timer{}
+	mi := &file_millrace_record_v1_record_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Timer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Timer) ProtoMessage() {}
+
+func (x *Timer) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_record_v1_record_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Timer.ProtoReflect.Descriptor instead.
+func (*Timer) Descriptor() ([]byte, []int) {
+	return file_millrace_record_v1_record_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Timer) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Timer) GetDue() int64 {
+	if x != nil {
+		return x.Due
+	}
+	return 0
+}
+
+func (x *Timer) GetSchedule() string {
+	if x != nil {
+		return x.Schedule
+	}
+	return ""
+}
+
+func (x *Timer) GetSetOffset() uint64 {
+	if x != nil {
+		return x.SetOffset
+	}
+	return 0
+}
+
+// Settled is the value of a settled record.
+type Settled struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Offsets of outbox entries that are done.
+	Done []uint64 `protobuf:"varint,1,rep,packed,name=done,proto3" json:"done,omitempty"`
+	// Entries that cannot be delivered and wait for an operator.
+	Parked []*Parked `protobuf:"bytes,2,rep,name=parked,proto3" json:"parked,omitempty"`
+	// Parked entries that are to be sent again.
+	Replayed      []uint64 `protobuf:"varint,3,rep,packed,name=replayed,proto3" json:"replayed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Settled) Reset() {
+	*x = Settled{}
+	mi := &file_millrace_record_v1_record_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Settled) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Settled) ProtoMessage() {}
+
+func (x *Settled) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_record_v1_record_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Settled.ProtoReflect.Descriptor instead.
+func (*Settled) Descriptor() ([]byte, []int) {
+	return file_millrace_record_v1_record_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Settled) GetDone() []uint64 {
+	if x != nil {
+		return x.Done
+	}
+	return nil
+}
+
+func (x *Settled) GetParked() []*Parked {
+	if x != nil {
+		return x.Parked
+	}
+	return nil
+}
+
+func (x *Settled) GetReplayed() []uint64 {
+	if x != nil {
+		return x.Replayed
+	}
+	return nil
+}
+
+// Parked is one outbox entry that could not be delivered.
+type Parked struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Offset uint64                 `protobuf:"varint,1,opt,name=offset,proto3" json:"offset,omitempty"`
+	// What the last attempt said.
+	Error         string `protobuf:"bytes,2,opt,name=error,proto3" json:"error,omitempty"`
+	Attempts      uint32 `protobuf:"varint,3,opt,name=attempts,proto3" json:"attempts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Parked) Reset() {
+	*x = Parked{}
+	mi := &file_millrace_record_v1_record_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Parked) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Parked) ProtoMessage() {}
+
+func (x *Parked) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_record_v1_record_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Parked.ProtoReflect.Descriptor instead.
+func (*Parked) Descriptor() ([]byte, []int) {
+	return file_millrace_record_v1_record_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Parked) GetOffset() uint64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *Parked) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *Parked) GetAttempts() uint32 {
+	if x != nil {
+		return x.Attempts
+	}
+	return 0
+}
+
 // MetadataEntry is one key with a text or a binary value.
 type MetadataEntry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -594,7 +810,7 @@ type MetadataEntry struct {
 
 func (x *MetadataEntry) Reset() {
 	*x = MetadataEntry{}
-	mi := &file_millrace_record_v1_record_proto_msgTypes[4]
+	mi := &file_millrace_record_v1_record_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -606,7 +822,7 @@ func (x *MetadataEntry) String() string {
 func (*MetadataEntry) ProtoMessage() {}
 
 func (x *MetadataEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_record_v1_record_proto_msgTypes[4]
+	mi := &file_millrace_record_v1_record_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -619,7 +835,7 @@ func (x *MetadataEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetadataEntry.ProtoReflect.Descriptor instead.
 func (*MetadataEntry) Descriptor() ([]byte, []int) {
-	return file_millrace_record_v1_record_proto_rawDescGZIP(), []int{4}
+	return file_millrace_record_v1_record_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *MetadataEntry) GetKey() string {
@@ -689,7 +905,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_millrace_record_v1_record_proto_msgTypes[5]
+	mi := &file_millrace_record_v1_record_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -701,7 +917,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_record_v1_record_proto_msgTypes[5]
+	mi := &file_millrace_record_v1_record_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -714,7 +930,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_millrace_record_v1_record_proto_rawDescGZIP(), []int{5}
+	return file_millrace_record_v1_record_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Answer) GetTypeUrl() string {
@@ -777,7 +993,7 @@ var File_millrace_record_v1_record_proto protoreflect.FileDescriptor
 
 const file_millrace_record_v1_record_proto_rawDesc = "" +
 	"\n" +
-	"\x1fmillrace/record/v1/record.proto\x12\x12millrace.record.v1\"\x85\x06\n" +
+	"\x1fmillrace/record/v1/record.proto\x12\x12millrace.record.v1\"\xb6\x06\n" +
 	"\bEnvelope\x12,\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x18.millrace.record.v1.KindR\x04kind\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x14\n" +
@@ -803,7 +1019,8 @@ const file_millrace_record_v1_record_proto_rawDesc = "" +
 	"\tschema_id\x18\x19 \x01(\tR\bschemaId\x12%\n" +
 	"\x0efunction_build\x18\x1a \x01(\tR\rfunctionBuild\x12/\n" +
 	"\x05claim\x18\x1b \x01(\v2\x19.millrace.record.v1.ClaimR\x05claim\x122\n" +
-	"\x06target\x18\x1c \x01(\v2\x1a.millrace.record.v1.TargetR\x06target\"\x92\x01\n" +
+	"\x06target\x18\x1c \x01(\v2\x1a.millrace.record.v1.TargetR\x06target\x12/\n" +
+	"\x05timer\x18\x1d \x01(\v2\x19.millrace.record.v1.TimerR\x05timer\"\xac\x01\n" +
 	"\x05Cause\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\rR\n" +
@@ -812,7 +1029,8 @@ const file_millrace_record_v1_record_proto_rawDesc = "" +
 	"\x06offset\x18\x03 \x01(\x04R\x06offset\x12\x14\n" +
 	"\x05index\x18\x04 \x01(\rR\x05index\x12\x1d\n" +
 	"\n" +
-	"command_id\x18\x05 \x01(\tR\tcommandId\"\x86\x01\n" +
+	"command_id\x18\x05 \x01(\tR\tcommandId\x12\x18\n" +
+	"\asettled\x18\x06 \x01(\x04R\asettled\"\x86\x01\n" +
 	"\x05Claim\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x17\n" +
 	"\aread_to\x18\x02 \x01(\x04R\x06readTo\x12%\n" +
@@ -823,7 +1041,21 @@ const file_millrace_record_v1_record_proto_rawDesc = "" +
 	"\x06method\x18\x02 \x01(\tR\x06method\x12 \n" +
 	"\vsynchronous\x18\x03 \x01(\bR\vsynchronous\x12=\n" +
 	"\bmetadata\x18\x04 \x03(\v2!.millrace.record.v1.MetadataEntryR\bmetadata\x12\x18\n" +
-	"\aforward\x18\x05 \x01(\bR\aforward\"Z\n" +
+	"\aforward\x18\x05 \x01(\bR\aforward\"h\n" +
+	"\x05Timer\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
+	"\x03due\x18\x02 \x01(\x10R\x03due\x12\x1a\n" +
+	"\bschedule\x18\x03 \x01(\tR\bschedule\x12\x1d\n" +
+	"\n" +
+	"set_offset\x18\x04 \x01(\x04R\tsetOffset\"m\n" +
+	"\aSettled\x12\x12\n" +
+	"\x04done\x18\x01 \x03(\x04R\x04done\x122\n" +
+	"\x06parked\x18\x02 \x03(\v2\x1a.millrace.record.v1.ParkedR\x06parked\x12\x1a\n" +
+	"\breplayed\x18\x03 \x03(\x04R\breplayed\"R\n" +
+	"\x06Parked\x12\x16\n" +
+	"\x06offset\x18\x01 \x01(\x04R\x06offset\x12\x14\n" +
+	"\x05error\x18\x02 \x01(\tR\x05error\x12\x1a\n" +
+	"\battempts\x18\x03 \x01(\rR\battempts\"Z\n" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x04text\x18\x02 \x01(\tH\x00R\x04text\x12\x18\n" +
@@ -873,29 +1105,34 @@ func file_millrace_record_v1_record_proto_rawDescGZIP() []byte {
 }
 
 var file_millrace_record_v1_record_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_millrace_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_millrace_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_millrace_record_v1_record_proto_goTypes = []any{
 	(Kind)(0),             // 0: millrace.record.v1.Kind
 	(*Envelope)(nil),      // 1: millrace.record.v1.Envelope
 	(*Cause)(nil),         // 2: millrace.record.v1.Cause
 	(*Claim)(nil),         // 3: millrace.record.v1.Claim
 	(*Target)(nil),        // 4: millrace.record.v1.Target
-	(*MetadataEntry)(nil), // 5: millrace.record.v1.MetadataEntry
-	(*Answer)(nil),        // 6: millrace.record.v1.Answer
+	(*Timer)(nil),         // 5: millrace.record.v1.Timer
+	(*Settled)(nil),       // 6: millrace.record.v1.Settled
+	(*Parked)(nil),        // 7: millrace.record.v1.Parked
+	(*MetadataEntry)(nil), // 8: millrace.record.v1.MetadataEntry
+	(*Answer)(nil),        // 9: millrace.record.v1.Answer
 }
 var file_millrace_record_v1_record_proto_depIdxs = []int32{
 	0, // 0: millrace.record.v1.Envelope.kind:type_name -> millrace.record.v1.Kind
 	2, // 1: millrace.record.v1.Envelope.cause:type_name -> millrace.record.v1.Cause
 	3, // 2: millrace.record.v1.Envelope.claim:type_name -> millrace.record.v1.Claim
 	4, // 3: millrace.record.v1.Envelope.target:type_name -> millrace.record.v1.Target
-	5, // 4: millrace.record.v1.Target.metadata:type_name -> millrace.record.v1.MetadataEntry
-	5, // 5: millrace.record.v1.Answer.metadata:type_name -> millrace.record.v1.MetadataEntry
-	4, // 6: millrace.record.v1.Answer.forward:type_name -> millrace.record.v1.Target
-	7, // [7:7] is the sub-list for method output_type
-	7, // [7:7] is the sub-list for method input_type
-	7, // [7:7] is the sub-list for extension type_name
-	7, // [7:7] is the sub-list for extension extendee
-	0, // [0:7] is the sub-list for field type_name
+	5, // 4: millrace.record.v1.Envelope.timer:type_name -> millrace.record.v1.Timer
+	8, // 5: millrace.record.v1.Target.metadata:type_name -> millrace.record.v1.MetadataEntry
+	7, // 6: millrace.record.v1.Settled.parked:type_name -> millrace.record.v1.Parked
+	8, // 7: millrace.record.v1.Answer.metadata:type_name -> millrace.record.v1.MetadataEntry
+	4, // 8: millrace.record.v1.Answer.forward:type_name -> millrace.record.v1.Target
+	9, // [9:9] is the sub-list for method output_type
+	9, // [9:9] is the sub-list for method input_type
+	9, // [9:9] is the sub-list for extension type_name
+	9, // [9:9] is the sub-list for extension extendee
+	0, // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_millrace_record_v1_record_proto_init() }
@@ -903,7 +1140,7 @@ func file_millrace_record_v1_record_proto_init() {
 	if File_millrace_record_v1_record_proto != nil {
 		return
 	}
-	file_millrace_record_v1_record_proto_msgTypes[4].OneofWrappers = []any{
+	file_millrace_record_v1_record_proto_msgTypes[7].OneofWrappers = []any{
 		(*MetadataEntry_Text)(nil),
 		(*MetadataEntry_Binary)(nil),
 	}
@@ -913,7 +1150,7 @@ func file_millrace_record_v1_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_millrace_record_v1_record_proto_rawDesc), len(file_millrace_record_v1_record_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   6,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

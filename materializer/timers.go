@@ -1,0 +1,127 @@
+package materializer
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/entities/record"
+	recordv1 "github.com/millrace-io/millrace/proto/gen/millrace/record/v1"
+)
+
+// Due is an entry of the index of timers. It may be out of date: see Timer.
+type Due struct {
+	// At is the due time, in nanoseconds by the log's clock; Offset that of the record that set the timer.
+	At     int64
+	Offset int64
+	Key    entities.Key
+	Name   string
+}
+
+// Timer is a timer of an entity, as it was last set.
+type Timer struct {
+	// Offset is that of the record that set it.
+	Offset int64
+	// Due is in nanoseconds by the log's clock. Schedule is that of a recurring timer, else empty.
+	Due      int64
+	Schedule string
+	// Target is an encoded millrace.record.v1.Target.
+	Target  []byte
+	Payload entities.Payload
+}
+
+// Due yields the index of timers behind (at, offset), in the order in which they are due, until yield returns false.
+func (p Partition) Due(at, offset int64, yield func(Due) bool) error {
+	lower := appendDue(nil, p.Address, at, offset+1)
+	upper := append(p.Address.append(nil), rowTimer+1)
+	var failed error
+	err := p.Rows.Scan(lower, upper, func(key, value []byte) bool {
+		due := Due{
+			At:     int64(binary.BigEndian.Uint64(key[len(key)-16:])), //nolint:gosec // times are positive
+			Offset: int64(binary.BigEndian.Uint64(key[len(key)-8:])),  //nolint:gosec // offsets are positive
+		}
+		d := decoder{rest: value}
+		typ, id, found := bytes.Cut(d.bytes(d.uvarint()), []byte{'/'})
+		due.Key, due.Name = entities.Key{Type: string(typ), ID: string(id)}, string(d.rest)
+		failed = d.error("timer row")
+		if failed == nil && !found {
+			failed = fmt.Errorf("%w: timer row without an entity", ErrCorrupt)
+		}
+		return failed == nil && yield(due)
+	})
+	if err == nil {
+		err = failed
+	}
+	return err
+}
+
+// Timer returns an entity's timer; ok is false when it has none of this name.
+func (p Partition) Timer(key entities.Key, name string) (t Timer, ok bool, err error) {
+	b, err := p.Rows.Get(appendTimer(appendEntity(nil, p.Address, key.Type, key.ID), name))
+	if err != nil || b == nil {
+		return Timer{}, false, err
+	}
+	d := decoder{rest: b}
+	t.Offset, t.Due = d.varint(), d.varint()
+	t.Schedule = string(d.bytes(d.uvarint()))
+	t.Target = d.bytes(d.uvarint())
+	t.Payload.TypeURL = string(d.bytes(d.uvarint()))
+	t.Payload.Value = d.rest
+	err = d.error("timer of an entity")
+	return t, err == nil, err
+}
+
+// Sweep removes an entry of the index that is out of date.
+func Sweep(store Store, a Address, d Due) error {
+	batch := store.NewBatch()
+	defer batch.Close() //nolint:errcheck // nothing to lose
+	if err := batch.Delete(appendDue(nil, a, d.At, d.Offset)); err != nil {
+		return err
+	}
+	return batch.Commit()
+}
+
+func appendDue(buf []byte, a Address, due, offset int64) []byte {
+	buf = append(a.append(buf), rowTimer)
+	buf = binary.BigEndian.AppendUint64(buf, uint64(due))     //nolint:gosec // times are positive
+	return binary.BigEndian.AppendUint64(buf, uint64(offset)) //nolint:gosec // offsets are positive
+}
+
+func appendTimer(prefix []byte, name string) []byte {
+	return append(append(prefix, entityTimer), name...)
+}
+
+// timer folds a record about a timer.
+func (f *Fold) timer(rows Rows, prefix []byte, e *Entry) error {
+	var t recordv1.Timer
+	if err := proto.Unmarshal(e.Envelope.Timer, &t); err != nil {
+		return fmt.Errorf("%w: offset %d: timer: %w", ErrUnfoldable, e.Offset, err)
+	}
+	row := appendTimer(prefix, t.GetName())
+	if e.Envelope.Kind == record.TimerFired {
+		if err := rows.Delete(appendDue(nil, f.address, t.GetDue(), int64(t.GetSetOffset()))); err != nil { //nolint:gosec // offsets are positive
+			return err
+		}
+	}
+	if e.Envelope.Kind != record.TimerSet {
+		return rows.Delete(row)
+	}
+	v := binary.AppendVarint(f.value[:0], e.Offset)
+	v = binary.AppendVarint(v, t.GetDue())
+	v = binary.AppendUvarint(v, uint64(len(t.GetSchedule())))
+	v = append(v, t.GetSchedule()...)
+	v = binary.AppendUvarint(v, uint64(len(e.Envelope.Target)))
+	v = append(v, e.Envelope.Target...)
+	v = binary.AppendUvarint(v, uint64(len(e.Envelope.TypeURL)))
+	v = append(v, e.Envelope.TypeURL...)
+	f.value = append(v, e.Value...)
+	if err := rows.Put(row, f.value); err != nil {
+		return err
+	}
+	f.value = append(binary.AppendUvarint(f.value[:0], uint64(len(e.Key))), e.Key...)
+	f.value = append(f.value, t.GetName()...)
+	return rows.Put(appendDue(nil, f.address, t.GetDue(), e.Offset), f.value)
+}

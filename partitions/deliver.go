@@ -1,0 +1,140 @@
+package partitions
+
+import (
+	"context"
+	"errors"
+
+	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/internal/failpoint"
+	"github.com/millrace-io/millrace/materializer"
+)
+
+// This file is what the loop does for the outbox and for timers.
+
+// deliver sends an effect to its target, on a goroutine of its own.
+func (p *Partition) deliver(ctx context.Context, d *delivery, settled int64) {
+	source, target := p.source(d.offset, settled), d.effect.Target
+	p.background(func() {
+		ctx, cancel := context.WithTimeout(ctx, effectTimeout)
+		defer cancel()
+		failpoint.Hit(failpoint.BeforeEffect)
+		err := p.send(ctx, source, target)
+		failpoint.Hit(failpoint.AfterEffect)
+		p.stats.delivered.Add(1)
+		p.post(input{kind: inDelivered, offset: source.Offset, err: asError(err)})
+	})
+}
+
+// Delivered tells the outbox what came of an effect that the caller sent itself, because it waits for the answer.
+func (p *Partition) Delivered(source entities.Source, err error) {
+	p.post(input{kind: inDelivered, offset: source.Offset, err: asError(err)})
+}
+
+func asError(err error) *entities.Error {
+	if err == nil {
+		return nil
+	}
+	return entities.AsError(err)
+}
+
+// source is the address of one of the partition's records.
+func (p *Partition) source(offset, settled int64) entities.Source {
+	return entities.Source{Generation: p.address.Generation, Partition: p.address.Partition, Offset: offset, Settled: settled}
+}
+
+// unheld hands the effects of a caller who left over to the outbox.
+func (p *Partition) unheld(call *Call) {
+	for i := range call.effects {
+		p.core.Unheld(call.firstEffect + int64(i))
+	}
+}
+
+// loadOutbox reads open effects. It runs on the loop, so that nothing is committed between the reading and its end.
+func (p *Partition) loadOutbox(from int64) {
+	var (
+		loaded []*delivery
+		failed error
+	)
+	view := materializer.Partition{Rows: p.store, Address: p.address}
+	err := view.Outbox(from, func(e materializer.Effect) bool {
+		var d *delivery
+		if d, failed = deliveryOf(e); failed != nil {
+			return false
+		}
+		loaded = append(loaded, d)
+		return len(loaded) < outboxWindow
+	})
+	if err == nil {
+		err = failed
+	}
+	if err != nil {
+		p.failed(err)
+		p.core.ApplyFailed(err)
+		return
+	}
+	p.core.OutboxLoaded(loaded, len(loaded) == outboxWindow)
+}
+
+// loadTimers reads the next timers, on the loop as well.
+func (p *Partition) loadTimers(limit int) {
+	var loaded []materializer.Due
+	view := materializer.Partition{Rows: p.store, Address: p.address}
+	err := view.Due(0, -1, func(d materializer.Due) bool {
+		loaded = append(loaded, d)
+		return len(loaded) < limit
+	})
+	if err != nil {
+		p.failed(err)
+		p.core.ApplyFailed(err)
+		return
+	}
+	p.core.TimersLoaded(loaded, len(loaded) == limit)
+}
+
+// fire runs the command of a due timer, on a goroutine of its own.
+func (p *Partition) fire(ctx context.Context, a *alarm) {
+	incarnation := p.core.incarnation
+	p.background(func() {
+		ctx, cancel := context.WithTimeout(ctx, effectTimeout)
+		defer cancel()
+		failpoint.Hit(failpoint.BeforeTimer)
+		err := p.runTimer(ctx, a)
+		in := input{kind: inFired, incarnation: incarnation, alarm: a, superseded: errors.Is(err, errSuperseded)}
+		if !in.superseded {
+			p.stats.fired.Add(1)
+			in.err = asError(err)
+		}
+		p.post(in)
+	})
+}
+
+func (p *Partition) runTimer(ctx context.Context, a *alarm) error {
+	view := materializer.Partition{Rows: p.store, Address: p.address}
+	timer, known, err := view.Timer(a.Key, a.Name)
+	switch {
+	case err != nil:
+		return err
+	case !known || timer.Offset != a.Offset:
+		return errSuperseded
+	}
+	target, _, _, err := decodeTarget(timer.Target, timer.Payload)
+	if err != nil {
+		return err
+	}
+	cmd, err := p.functions.Resolve(target)
+	if err != nil {
+		return err
+	}
+	if cmd.Key != a.Key {
+		return entities.Errorf(entities.InvalidCommand, entities.NotApplied, "timer %q of %s is a command to %s", a.Name, a.Key, cmd.Key)
+	}
+	cmd.Timer = &entities.TimerFiring{Name: a.Name, Due: a.At, Offset: a.Offset, Schedule: timer.Schedule}
+	return p.run(ctx, cmd)
+}
+
+// stale says whether the timer that a call stands for was cancelled or set anew by something that is committed.
+func (p *Partition) stale(call *Call) (bool, error) {
+	view := materializer.Partition{Rows: p.store, Address: p.address}
+	timer, known, err := view.Timer(call.cmd.Key, call.cmd.Timer.Name)
+	return !known || timer.Offset != call.cmd.Timer.Offset, err
+}

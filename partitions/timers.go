@@ -1,0 +1,234 @@
+package partitions
+
+import (
+	"container/heap"
+	"fmt"
+	"time"
+
+	"github.com/robfig/cron/v3"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/entities/record"
+	"github.com/millrace-io/millrace/materializer"
+	recordv1 "github.com/millrace-io/millrace/proto/gen/millrace/record/v1"
+)
+
+// This file is the part of the core that sees to timers: a due timer is a command of its entity, whose records say in the
+// same group that it has fired. Pure, like core.go.
+
+const (
+	// timerWindow is how many of the next timers of a partition are in memory; the store has all of them.
+	timerWindow = 4096
+	// maxFiring is how many timers of a partition may be firing at a time.
+	maxFiring = 64
+)
+
+// alarm is a timer that is in memory.
+type alarm struct {
+	materializer.Due
+	// wake is when to try, by the log's clock: the due time, or later after a failure.
+	wake     int64
+	attempts int
+}
+
+// timers are the next timers of a partition.
+type timers struct {
+	next alarmHeap
+	// known are the offsets of all that are in memory, firing ones included.
+	known  map[int64]struct{}
+	firing int
+	// more: the store has further ones, all of them due after horizon.
+	more    bool
+	horizon int64
+}
+
+func newTimers() timers { return timers{known: map[int64]struct{}{}} }
+
+type alarmHeap []*alarm
+
+func (h alarmHeap) Len() int { return len(h) }
+func (h alarmHeap) Less(i, j int) bool {
+	return h[i].wake < h[j].wake || (h[i].wake == h[j].wake && h[i].Offset < h[j].Offset)
+}
+func (h alarmHeap) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
+func (h *alarmHeap) Push(x any)   { *h = append(*h, x.(*alarm)) } //nolint:forcetypeassert // only alarms
+func (h *alarmHeap) Pop() any {
+	old := *h
+	last := old[len(old)-1]
+	old[len(old)-1] = nil
+	*h = old[:len(old)-1]
+	return last
+}
+
+// setTimer takes a committed timer into memory, unless others come first.
+func (c *core) setTimer(d materializer.Due) {
+	t := &c.timers
+	if _, known := t.known[d.Offset]; known || (t.more && d.At > t.horizon) {
+		return
+	}
+	if len(t.next) >= 2*timerWindow {
+		// The farthest ones are better off in the store. It is read again from the nearest one on.
+		for _, a := range t.next {
+			delete(t.known, a.Offset)
+		}
+		t.next, t.more, t.horizon = nil, true, 0
+		return
+	}
+	t.known[d.Offset] = struct{}{}
+	heap.Push(&t.next, &alarm{Due: d, wake: d.At})
+}
+
+// TimersLoaded takes the next timers from the store; more says that there are others behind them.
+func (c *core) TimersLoaded(due []materializer.Due, more bool) {
+	c.timers.more = false
+	for _, d := range due {
+		c.setTimer(d)
+	}
+	if more {
+		c.timers.more, c.timers.horizon = true, due[len(due)-1].At
+	}
+	c.fire()
+}
+
+// fire lets those timers go off whose time has come, and asks the store for more when few are left.
+func (c *core) fire() {
+	t := &c.timers
+	for t.firing < maxFiring && len(t.next) > 0 && t.next[0].wake <= c.now.Log {
+		a := heap.Pop(&t.next).(*alarm) //nolint:forcetypeassert // only alarms
+		a.attempts++
+		t.firing++
+		c.emit(effect{kind: doFire, alarm: a})
+	}
+	if t.more && len(t.next) < timerWindow/2 {
+		t.more = false
+		c.emit(effect{kind: doLoadTimers, attempt: timerWindow + len(t.known)})
+	}
+}
+
+// Fired says how a timer's command ended. superseded: the timer was cancelled or set anew; its entry in the index is stale.
+func (c *core) Fired(incarnation uint64, a *alarm, superseded bool, err *entities.Error) {
+	if incarnation != c.incarnation {
+		return
+	}
+	c.timers.firing--
+	switch {
+	case superseded:
+		delete(c.timers.known, a.Offset)
+		c.emit(effect{kind: doSweep, alarm: a})
+	case err == nil || err.Reason == entities.FunctionRefused:
+		delete(c.timers.known, a.Offset)
+	default:
+		a.wake = c.now.Log + int64(resend.PauseBy(a.attempts, spread(a.Offset)))
+		heap.Push(&c.timers.next, a)
+	}
+	c.fire()
+}
+
+// superseded says whether the timer that a call stands for was changed by a command that is decided and not committed.
+func (c *core) superseded(call *Call) bool {
+	return call.cmd.Timer != nil && call.entity.timers[call.cmd.Timer.Name] > 0
+}
+
+// Superseded ends the call of a timer that does not count any more.
+func (c *core) Superseded(call *Call) {
+	e := call.entity
+	call.superseded = true
+	e.running = nil
+	c.finish(call)
+	c.advance(e)
+}
+
+// overdue is how long the oldest timer in memory is late.
+func (t *timers) overdue(now int64) time.Duration {
+	if len(t.next) == 0 || t.next[0].At >= now {
+		return 0
+	}
+	return time.Duration(now - t.next[0].At)
+}
+
+// fired is the record that says that a timer's command took effect.
+func (g *group) fired(f *entities.TimerFiring) {
+	g.add(record.TimerFired, 0, entities.Payload{}).Timer = encodeTimer(&recordv1.Timer{
+		Name: f.Name, Due: f.Due, Schedule: f.Schedule, SetOffset: uint64(f.Offset), //nolint:gosec // offsets are positive
+	})
+	g.touch(f.Name)
+}
+
+// again sets a recurring timer for its next time after now. Times that were missed are not made up for.
+func (g *group) again(call *Call) error {
+	f := call.cmd.Timer
+	next, err := NextTime(f.Schedule, g.core.now.Log)
+	if err != nil {
+		return err
+	}
+	g.set(f.Name, next, f.Schedule, entities.Target{
+		Service: call.cmd.Service, Method: call.cmd.Method, Payload: call.cmd.Payload, Metadata: call.cmd.Metadata,
+	})
+	return nil
+}
+
+// change writes what a command did to a timer of its entity.
+func (g *group) change(t *entities.TimerChange) error {
+	if t.Cancel {
+		g.add(record.TimerCancelled, 0, entities.Payload{}).Timer = encodeTimer(&recordv1.Timer{Name: t.Name})
+		g.touch(t.Name)
+		return nil
+	}
+	due := g.core.now.Log + int64(t.After)
+	if t.Schedule != "" {
+		var err error
+		if due, err = NextTime(t.Schedule, g.core.now.Log); err != nil {
+			return err
+		}
+	}
+	g.set(t.Name, due, t.Schedule, t.Target)
+	return nil
+}
+
+func (g *group) set(name string, due int64, schedule string, target entities.Target) {
+	env := g.add(record.TimerSet, 0, target.Payload)
+	env.Timer = encodeTimer(&recordv1.Timer{Name: name, Due: due, Schedule: schedule})
+	env.Target = encodeTarget(target, false, false)
+	g.touch(name)
+	g.core.open.timers = append(g.core.open.timers, pendingTimer{
+		entry: len(g.core.open.entries) - 1, due: materializer.Due{At: due, Key: g.entity.key, Name: name},
+	})
+}
+
+// touch remembers that a timer is changed by something that is not committed.
+func (g *group) touch(name string) {
+	if g.entity.timers == nil {
+		g.entity.timers = map[string]int{}
+	}
+	g.entity.timers[name]++
+	g.call.timers = append(g.call.timers, name)
+}
+
+// pendingTimer is a timer that a batch sets, by the index of its record.
+type pendingTimer struct {
+	entry int
+	due   materializer.Due
+}
+
+// NextTime returns the first moment after now that a schedule names: five fields as in cron(5), or @hourly and its like, in
+// UTC. Both times are in nanoseconds since the Unix epoch.
+func NextTime(schedule string, now int64) (int64, error) {
+	s, err := cron.ParseStandard(schedule)
+	if err != nil {
+		return 0, fmt.Errorf("schedule %q: %w", schedule, err)
+	}
+	next := s.Next(time.Unix(0, now).UTC())
+	if next.IsZero() {
+		return 0, fmt.Errorf("schedule %q never comes", schedule)
+	}
+	return next.UnixNano(), nil
+}
+
+func encodeTimer(t *recordv1.Timer) []byte {
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(t)
+	if err != nil {
+		panic("encode timer: " + err.Error()) // hosts let through only UTF-8
+	}
+	return b
+}
