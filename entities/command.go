@@ -98,6 +98,8 @@ type TimerFiring struct {
 	Due, Offset int64
 	// Schedule is that of a recurring timer, else empty.
 	Schedule string
+	// Target is the command as it was set.
+	Target Target
 }
 
 // TimerChange sets or cancels a timer of the entity whose command asks for it.

@@ -30,16 +30,8 @@ func (p Partition) Outbox(from int64, yield func(Effect) bool) error {
 	upper := append(p.Address.append(nil), rowOutbox+1)
 	var failed error
 	err := p.Rows.Scan(appendOffset(p.Address, rowOutbox, from), upper, func(key, value []byte) bool {
-		e := Effect{Offset: int64(binary.BigEndian.Uint64(key[len(key)-8:]))} //nolint:gosec // offsets are positive
-		d := decoder{rest: value}
-		e.From = string(d.bytes(d.uvarint()))
-		e.Target = append(e.Target, d.bytes(d.uvarint())...)
-		e.Payload.TypeURL = string(d.bytes(d.uvarint()))
-		e.Payload.Value = append(e.Payload.Value, d.rest...)
-		if failed = d.error("outbox row"); failed != nil {
-			return false
-		}
-		if failed = p.parked(&e); failed != nil {
+		var e Effect
+		if e, failed = p.effect(key, value); failed != nil {
 			return false
 		}
 		return yield(e)
@@ -48,6 +40,41 @@ func (p Partition) Outbox(from int64, yield func(Effect) bool) error {
 		err = failed
 	}
 	return err
+}
+
+// Parked yields those that wait for an operator.
+func (p Partition) Parked(yield func(Effect) bool) error {
+	lower, upper := append(p.Address.append(nil), rowParked), append(p.Address.append(nil), rowParked+1)
+	var failed error
+	err := p.Rows.Scan(lower, upper, func(key, _ []byte) bool {
+		row := append(append(p.Address.append(nil), rowOutbox), key[len(key)-8:]...)
+		var (
+			value []byte
+			e     Effect
+		)
+		if value, failed = p.Rows.Get(row); failed == nil && value != nil {
+			e, failed = p.effect(row, value)
+		}
+		return failed == nil && (value == nil || yield(e))
+	})
+	if err == nil {
+		err = failed
+	}
+	return err
+}
+
+// effect takes a row of the outbox apart.
+func (p Partition) effect(key, value []byte) (Effect, error) {
+	e := Effect{Offset: int64(binary.BigEndian.Uint64(key[len(key)-8:]))} //nolint:gosec // offsets are positive
+	d := decoder{rest: value}
+	e.From = string(d.bytes(d.uvarint()))
+	e.Target = append(e.Target, d.bytes(d.uvarint())...)
+	e.Payload.TypeURL = string(d.bytes(d.uvarint()))
+	e.Payload.Value = append(e.Payload.Value, d.rest...)
+	if err := d.error("outbox row"); err != nil {
+		return Effect{}, err
+	}
+	return e, p.parked(&e)
 }
 
 func (p Partition) parked(e *Effect) error {

@@ -128,7 +128,7 @@ func (p *Partition) runTimer(ctx context.Context, a *alarm) error {
 	if cmd.Key != a.Key {
 		return entities.Errorf(entities.InvalidCommand, entities.NotApplied, "timer %q of %s is a command to %s", a.Name, a.Key, cmd.Key)
 	}
-	cmd.Timer = &entities.TimerFiring{Name: a.Name, Due: a.At, Offset: a.Offset, Schedule: timer.Schedule}
+	cmd.Timer = &entities.TimerFiring{Name: a.Name, Due: a.At, Offset: a.Offset, Schedule: timer.Schedule, Target: target}
 	return p.run(ctx, cmd)
 }
 

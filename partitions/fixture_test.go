@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -72,6 +73,9 @@ func (w *words) ActStream(context.Context, *entities.Stream, func(context.Contex
 }
 
 func (w *words) Resolve(t entities.Target) (*entities.Command, error) {
+	if t.Method == "nowhere" {
+		return nil, entities.Errorf(entities.UnknownMethod, entities.NotApplied, "there is no %s", t.Method)
+	}
 	return command(t.Method, string(t.Payload.Value)), nil
 }
 
@@ -118,6 +122,36 @@ func (s *wordsSession) Handle(_ context.Context, inv entities.Invocation) (*enti
 		out := emit("forwarding")
 		out.Reply, out.Forward = nil, &entities.Target{Method: rest, Payload: entities.Payload{Value: []byte("read")}}
 		return out, nil
+	case "later": // later b x: an effect on b that nobody waits for
+		id, text, _ := strings.Cut(rest, " ")
+		out := emit("later")
+		out.Effects = []entities.SideEffect{{Target: entities.Target{Method: id, Payload: entities.Payload{Value: []byte(text)}}}}
+		return out, nil
+	case "quiet": // like later, with an answer that does not grow
+		id, text, _ := strings.Cut(rest, " ")
+		return &entities.Outcome{Reply: reply("ok"), Effects: []entities.SideEffect{{Target: entities.Target{Method: id, Payload: entities.Payload{Value: []byte(text)}}}}}, nil
+	case "ring": // ring b a: a synchronous effect on b that has one on a
+		id, back, _ := strings.Cut(rest, " ")
+		text := "add by-effect"
+		if back != "" {
+			text = "ring " + back
+		}
+		out := emit("ring")
+		out.Effects = []entities.SideEffect{{Synchronous: true, Target: entities.Target{Method: id, Payload: entities.Payload{Value: []byte(text)}}}}
+		return out, nil
+	case "forwardadd":
+		out := emit("forwarding")
+		out.Reply, out.Forward = nil, &entities.Target{Method: rest, Payload: entities.Payload{Value: []byte("add x")}}
+		return out, nil
+	case "timer": // timer name seconds x: "x" is this entity's own command after a while
+		f := strings.SplitN(rest, " ", 3)
+		after, err := time.ParseDuration(f[1])
+		return s.timer(inv, entities.TimerChange{Name: f[0], After: after}, f[2]), err
+	case "every": // every name x, each minute
+		name, text, _ := strings.Cut(rest, " ")
+		return s.timer(inv, entities.TimerChange{Name: name, Schedule: "* * * * *"}, text), nil
+	case "cancel":
+		return &entities.Outcome{Timers: []entities.TimerChange{{Name: rest, Cancel: true}}, Reply: reply("cancelled")}, nil
 	case "effect":
 		out := emit("effect")
 		out.Effects = []entities.SideEffect{{Synchronous: true, Target: entities.Target{Method: rest, Payload: entities.Payload{Value: []byte("add by-effect")}}}}
@@ -125,6 +159,11 @@ func (s *wordsSession) Handle(_ context.Context, inv entities.Invocation) (*enti
 	default:
 		return nil, &entities.Error{Reason: entities.FunctionFailed, Outcome: entities.NotApplied, Message: "Unexpected entity failure"}
 	}
+}
+
+func (s *wordsSession) timer(inv entities.Invocation, t entities.TimerChange, text string) *entities.Outcome {
+	t.Target = entities.Target{Service: "test.Words", Method: inv.Key.ID, Payload: entities.Payload{Value: []byte(text)}}
+	return &entities.Outcome{Timers: []entities.TimerChange{t}, Reply: reply("set")}
 }
 
 func (s *wordsSession) Close(context.Context) {
@@ -165,7 +204,9 @@ type fixture struct {
 	words *words
 	p     *Partition
 	m     *Manager
-	stop  func() error
+	// router is the manager's.
+	router *Router
+	stop   func() error
 	// seen gets the states that the partition goes through.
 	seen chan State
 }
@@ -207,6 +248,7 @@ func start(t *testing.T, s setup) *fixture {
 		Hooks: Hooks{StateChanged: func(_ int32, _, to State, _ string) { f.seen <- to }},
 	})
 	f.p = f.m.Partitions()[0]
+	f.router = NewRouter(f.m, nil)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	ended := make(chan error, 1)
 	go func() { ended <- f.m.Run(ctx) }() // ended by stop
@@ -264,6 +306,34 @@ func (f *fixture) await(want State) {
 			f.t.Fatalf("the partition did not become %s; it is %s: %s", want, f.p.Status().State, f.p.Status().LastError)
 		}
 	}
+}
+
+// until turns the clock until something holds.
+func (f *fixture) until(what string, holds func() bool) {
+	f.t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !holds(); f.clock.Advance(tick) {
+		if time.Now().After(deadline) {
+			f.t.Fatalf("%s: not within ten seconds; status %+v", what, f.p.Status())
+		}
+		runtime.Gosched()
+	}
+}
+
+// kinds counts the records of the journal by kind.
+func (f *fixture) kinds() map[record.Kind]int {
+	f.t.Helper()
+	counts := map[record.Kind]int{}
+	var (
+		parser record.Parser
+		env    record.Envelope
+	)
+	for _, r := range f.world.Records(journal) {
+		if err := parser.Parse(r.Header(record.HeaderKey), &env); err != nil {
+			f.t.Fatal(err)
+		}
+		counts[env.Kind]++
+	}
+	return counts
 }
 
 // op waits for the n-th append that is not answered yet.

@@ -215,3 +215,59 @@ func CheckContract(info broker.TopicInfo) error {
 	}
 	return errors.Join(errs...)
 }
+
+// Parked is an effect that could not be delivered and waits for an operator.
+type Parked struct {
+	Partition int32
+	materializer.Effect
+	Service, Method string
+}
+
+// Parked returns the effects that wait for an operator on this worker, at most limit of them.
+func (m *Manager) Parked(limit int) ([]Parked, error) {
+	var found []Parked
+	for _, p := range m.partitions {
+		if p.Status().State != Active {
+			continue
+		}
+		view := materializer.Partition{Rows: m.options.Store, Address: p.address}
+		var failed error
+		err := view.Parked(func(e materializer.Effect) bool {
+			target, _, _, err := decodeTarget(e.Target, e.Payload)
+			failed = err
+			found = append(found, Parked{Partition: p.id, Effect: e, Service: target.Service, Method: target.Method})
+			return failed == nil && len(found) < limit
+		})
+		if err = errors.Join(err, failed); err != nil {
+			return nil, fmt.Errorf("partition %d: %w", p.id, err)
+		}
+		if len(found) >= limit {
+			break
+		}
+	}
+	return found, nil
+}
+
+// ErrNotParked: there is no such effect, or it does not wait for an operator, or its partition is not owned here now.
+var ErrNotParked = errors.New("no such effect is parked on this worker")
+
+// Resolve sends a parked effect again, or drops it, and returns when the log has that.
+func (m *Manager) Resolve(ctx context.Context, partition int32, offset int64, drop bool) error {
+	if partition < 0 || int(partition) >= len(m.partitions) {
+		return fmt.Errorf("partition %d: %w", partition, ErrNotParked)
+	}
+	found := make(chan bool, 1)
+	r := &resolution{offset: offset, drop: drop, done: func(ok bool) { found <- ok }}
+	if !m.partitions[partition].post(input{kind: inResolved, resolution: r}) {
+		return errMoved(partition, "the worker is stopping")
+	}
+	select {
+	case ok := <-found:
+		if !ok {
+			return fmt.Errorf("partition %d, offset %d: %w", partition, offset, ErrNotParked)
+		}
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

@@ -243,6 +243,7 @@ func (c *core) Resolve(r *resolution) {
 		c.outbox.said.Replayed = append(c.outbox.said.Replayed, uint64(r.offset)) //nolint:gosec // offsets are positive
 	}
 	c.outbox.resolved = append(c.outbox.resolved, r)
+	c.settleNow = true
 }
 
 // retryEffects makes those ready whose pause is over.

@@ -2,6 +2,7 @@ package partitions
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -141,8 +142,10 @@ func (p *Partition) take(in *input) {
 	case inGapRead:
 		c.GapRead(in.incarnation, in.gap, in.fail)
 	case inDelivered:
+		p.attempted("effect of offset %d: %s", in.offset, in.err)
 		c.Delivered(in.offset, in.err)
 	case inFired:
+		p.attempted("timer of offset %d: %s", in.alarm.Offset, in.err)
 		c.Fired(in.incarnation, in.alarm, in.superseded, in.err)
 	case inResolved:
 		c.Resolve(in.resolution)
@@ -415,6 +418,13 @@ func (p *Partition) expire() {
 	p.stats.expired.Add(uint64(n)) //nolint:gosec // a count
 	if _, err := materializer.Forget(p.store, p.address, most); err != nil {
 		p.failed(err)
+	}
+}
+
+// attempted remembers why an effect or a timer did not get through.
+func (p *Partition) attempted(what string, offset int64, err *entities.Error) {
+	if err != nil && err.Reason != entities.FunctionRefused {
+		p.lastError, p.lastFailed = fmt.Sprintf(what, offset, err.Message), p.clock.Now()
 	}
 }
 

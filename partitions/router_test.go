@@ -22,7 +22,7 @@ func kindOf(t *testing.T, header []byte) string {
 func TestForwardsAndEffects(t *testing.T) {
 	f := start(t, setup{world: alone})
 	f.await(Active)
-	r := NewRouter(f.m, nil)
+	r := f.router
 	reply, err := r.Dispatch(t.Context(), command("a", "effect b"))
 	if err != nil || strings.TrimSpace(string(reply.Payload.Value)) != "effect" {
 		t.Fatalf("%v, %v", reply, err)
@@ -39,7 +39,7 @@ func TestForwardsAndEffects(t *testing.T) {
 func TestAnswersCarryTokens(t *testing.T) {
 	f := start(t, setup{world: alone})
 	f.await(Active)
-	reply, err := NewRouter(f.m, nil).Dispatch(t.Context(), command("a", "add x"))
+	reply, err := f.router.Dispatch(t.Context(), command("a", "add x"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -162,9 +162,7 @@ func (g *group) again(call *Call) error {
 	if err != nil {
 		return err
 	}
-	g.set(f.Name, next, f.Schedule, entities.Target{
-		Service: call.cmd.Service, Method: call.cmd.Method, Payload: call.cmd.Payload, Metadata: call.cmd.Metadata,
-	})
+	g.set(f.Name, next, f.Schedule, f.Target)
 	return nil
 }
 
