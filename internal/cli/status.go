@@ -77,16 +77,40 @@ func printTasks(w io.Writer, tasks []*adminv1.TaskStatus) error {
 
 func printPartitions(w io.Writer, partitions []*adminv1.PartitionStatus) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "\nPARTITION\tSTATE\tEPOCH\tNEXT\tLAG\tACTIVE\tWAITING\tSTALE\tFOREIGN\tLAST ERROR")
+	fmt.Fprintln(t, "\nPARTITION\tSTATE\tEPOCH\tNEXT\tLAG\tACTIVE\tWAITING\tEFFECTS\tTIMERS\tSTALE\tFOREIGN\tLAST ERROR")
 	for _, p := range partitions {
 		lag := strconv.FormatInt(p.GetLagRecords(), 10)
 		if p.GetLagSeconds() > 0 {
 			lag += fmt.Sprintf(" (%.1f s)", p.GetLagSeconds())
 		}
-		fmt.Fprintf(t, "%d\t%s\t%d\t%d\t%s\t%d\t%d\t%d\t%d\t%s\n", p.GetPartition(), p.GetState(), p.GetEpoch(), p.GetNextOffset(), lag,
-			p.GetActiveEntities(), p.GetWaitingCommands(), p.GetStaleRecords(), p.GetForeignRecords(), lastError(p.GetLastErrorTime(), p.GetLastError()))
+		fmt.Fprintf(t, "%d\t%s\t%d\t%d\t%s\t%d\t%d\t%s\t%s\t%d\t%d\t%s\n", p.GetPartition(), p.GetState(), p.GetEpoch(), p.GetNextOffset(), lag,
+			p.GetActiveEntities(), p.GetWaitingCommands(), effects(p), timers(p), p.GetStaleRecords(), p.GetForeignRecords(), lastError(p.GetLastErrorTime(), p.GetLastError()))
 	}
 	return t.Flush()
+}
+
+// effects are those that are not settled, and how many of them wait for an operator.
+func effects(p *adminv1.PartitionStatus) string {
+	text := atLeast(p.GetOpenEffects(), p.GetMoreEffects())
+	if p.GetParked() > 0 {
+		text += fmt.Sprintf(" (%d parked)", p.GetParked())
+	}
+	return text
+}
+
+func timers(p *adminv1.PartitionStatus) string {
+	text := atLeast(p.GetTimers(), p.GetMoreTimers())
+	if p.GetOverdueSeconds() > 1 {
+		text += fmt.Sprintf(" (%.0f s late)", p.GetOverdueSeconds())
+	}
+	return text
+}
+
+func atLeast(n int64, more bool) string {
+	if more {
+		return fmt.Sprintf("%d+", n)
+	}
+	return strconv.FormatInt(n, 10)
 }
 
 // lastError is an error with its time, empty when there was none.

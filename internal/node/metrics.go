@@ -61,7 +61,7 @@ func counter[S any, N int64 | uint64](name, help string, value func(S) N, labels
 	return column[S]{observe.Metric{Name: name, Help: help, Kind: observe.Counter, Labels: labels}, func(s S) float64 { return float64(value(s)) }}
 }
 
-func gauge[S any, N int | int64 | uint64 | partitions.State](name, help string, value func(S) N, labels ...string) column[S] {
+func gauge[S any, N int | int64 | uint64 | float64 | partitions.State](name, help string, value func(S) N, labels ...string) column[S] {
 	return column[S]{observe.Metric{Name: name, Help: help, Kind: observe.Gauge, Labels: labels}, func(s S) float64 { return float64(value(s)) }}
 }
 
@@ -100,6 +100,12 @@ func (n *Node) partitionMetrics() observe.Source {
 		counter("millrace_partitions_passivated_entities_total", "Entities that left memory in order.", func(p f) uint64 { return p.Counts.Passivated }, label),
 		counter("millrace_partitions_expired_command_ids_total", "Command ids removed after the dedup window.", func(p f) uint64 { return p.Counts.Expired }, label),
 		counter("millrace_partitions_alarms_total", "Things that an operator should look at.", func(p f) uint64 { return p.Counts.Alarms }, label),
+		counter("millrace_partitions_effect_attempts_total", "Attempts to deliver effects that nobody waits for.", func(p f) uint64 { return p.Counts.Delivered }, label),
+		counter("millrace_partitions_timer_attempts_total", "Attempts to run the commands of due timers.", func(p f) uint64 { return p.Counts.Fired }, label),
+		gauge("millrace_partitions_open_effects", "Effects in memory that are not settled, parked ones included.", func(p f) int { return p.Status.Effects }, label),
+		gauge("millrace_partitions_parked_effects", "Effects in memory that wait for an operator.", func(p f) int { return p.Status.Parked }, label),
+		gauge("millrace_partitions_timers", "Timers in memory; the store may have more.", func(p f) int { return p.Status.Timers }, label),
+		gauge("millrace_partitions_overdue_timer_seconds", "How late the next timer is.", func(p f) float64 { return p.Status.Overdue.Seconds() }, label),
 		gauge("millrace_partitions_state_code", "0 standby, 1 catching up, 2 claiming, 3 active, 4 suspect, 5 draining, 6 halted.", func(p f) partitions.State { return p.Status.State }, label),
 		gauge("millrace_partitions_next_offset", "Offset behind the last committed record.", func(p f) int64 { return p.Status.Next }, label),
 		gauge("millrace_partitions_waiting_commands", "Commands submitted and not answered.", func(p f) int64 { return p.Status.Waiting }, label),

@@ -42,7 +42,7 @@ func TestCrashOfASupervisedFunctionIsMended(t *testing.T) {
 	address, pidFile := harness.FreeAddress(t), filepath.Join(t.TempDir(), "pid")
 	p := harness.Start(t, harness.Options{
 		Args:     []string{"--function", address},
-		Function: []string{"sh", "-c", `echo $$ > "$0"; exec "$@"`, pidFile, harness.Build(t, harness.ShoppingCart), "-remote", address},
+		Function: []string{"sh", "-c", `echo $$ > "$0"; exec "$@"`, pidFile, harness.Build(t, harness.ShoppingCart, ""), "-remote", address},
 	})
 	t.Cleanup(func() { // in order: a function outlives a `dev` that was killed
 		if code := p.Stop(t); code != 0 {

@@ -43,8 +43,8 @@ func Main(m *testing.M) {
 }
 
 // Build compiles a program and returns its path. It is compiled once for each test program, which must have Main as its
-// TestMain.
-func Build(t testing.TB, program string) string {
+// TestMain. tags are build tags, separated by commas; empty: none.
+func Build(t testing.TB, program, tags string) string {
 	t.Helper()
 	builds.mu.Lock()
 	defer builds.mu.Unlock()
@@ -56,10 +56,13 @@ func Build(t testing.TB, program string) string {
 		builds.dir = dir
 	}
 	out := filepath.Join(builds.dir, path.Base(program))
-	err, built := builds.done[program]
+	if tags != "" {
+		out += "-" + tags
+	}
+	err, built := builds.done[out]
 	if !built {
-		err = compile(program, out)
-		builds.done[program] = err
+		err = compile(program, tags, out)
+		builds.done[out] = err
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -67,8 +70,8 @@ func Build(t testing.TB, program string) string {
 	return out
 }
 
-func compile(program, out string) error {
-	args := []string{"build", "-o", out}
+func compile(program, tags, out string) error {
+	args := []string{"build", "-o", out, "-tags", tags}
 	if os.Getenv(raceVariable) == "1" {
 		args = append(args, "-race")
 	}

@@ -16,6 +16,8 @@ import (
 type Options struct {
 	// Program is one of the constants above, or another main package below the module; empty: Millrace.
 	Program string
+	// Tags are build tags, as in failpoints.
+	Tags string
 	// Command is the command of the program; empty: dev.
 	Command string
 	// Data is the data directory; empty: a new one that ends with the test. Ephemeral has none.
@@ -38,6 +40,8 @@ type Process struct {
 	child
 	data          string
 	public, admin string
+	// given are the environment variables of the options.
+	given []string
 }
 
 // Start starts a process and waits until it is ready. It ends with the test.
@@ -53,8 +57,8 @@ func Launch(t testing.TB, o Options) *Process {
 	t.Helper()
 	o = o.withDefaults(t)
 	p := &Process{
-		child: child{binary: Build(t, o.Program), dir: o.Dir, env: o.Env, log: filepath.Join(t.TempDir(), "output")},
-		data:  o.Data, public: FreeAddress(t), admin: FreeAddress(t),
+		child: child{binary: Build(t, o.Program, o.Tags), dir: o.Dir, env: o.Env, log: filepath.Join(t.TempDir(), "output")},
+		data:  o.Data, given: o.Env, public: FreeAddress(t), admin: FreeAddress(t),
 	}
 	p.args = []string{o.Command, "--listen", p.public, "--admin", p.admin}
 	if o.Ephemeral {
@@ -138,11 +142,20 @@ func (p *Process) AwaitReady(t testing.TB) {
 	})
 }
 
+// Arm replaces the further environment variables from the next start on.
+func (p *Process) Arm(env ...string) { p.env = append(slices.Clone(p.given), env...) }
+
 // Restart starts a process that has ended again, on its ports and its data, and waits until it is ready.
 func (p *Process) Restart(t testing.TB) {
 	t.Helper()
 	p.respawn(t)
 	p.AwaitReady(t)
+}
+
+// Respawn starts a process that has ended again and does not wait for it.
+func (p *Process) Respawn(t testing.TB) {
+	t.Helper()
+	p.respawn(t)
 }
 
 // KillInStart starts a process that has ended again and kills it while it opens its data.

@@ -16,7 +16,7 @@ type Remote struct {
 func StartRemote(t testing.TB, program string) *Remote {
 	t.Helper()
 	r := &Remote{
-		child:   child{binary: Build(t, program), dir: t.TempDir(), log: filepath.Join(t.TempDir(), "output")},
+		child:   child{binary: Build(t, program, ""), dir: t.TempDir(), log: filepath.Join(t.TempDir(), "output")},
 		address: FreeAddress(t),
 	}
 	r.args = []string{"-remote", r.address}

@@ -20,7 +20,7 @@ func Run(t testing.TB, args ...string) Result {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), readyTimeout)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, Build(t, Millrace), args...)
+	cmd := exec.CommandContext(ctx, Build(t, Millrace, ""), args...)
 	var stdout, stderr strings.Builder
 	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = t.TempDir(), environment(nil), &stdout, &stderr
 	cmd.SysProcAttr = attributes()

@@ -24,6 +24,296 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type ListParkedRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 0: 1000.
+	Limit         int32 `protobuf:"varint,1,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListParkedRequest) Reset() {
+	*x = ListParkedRequest{}
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListParkedRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListParkedRequest) ProtoMessage() {}
+
+func (x *ListParkedRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListParkedRequest.ProtoReflect.Descriptor instead.
+func (*ListParkedRequest) Descriptor() ([]byte, []int) {
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *ListParkedRequest) GetLimit() int32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+type ListParkedResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Effects       []*ParkedEffect        `protobuf:"bytes,1,rep,name=effects,proto3" json:"effects,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListParkedResponse) Reset() {
+	*x = ListParkedResponse{}
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListParkedResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListParkedResponse) ProtoMessage() {}
+
+func (x *ListParkedResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListParkedResponse.ProtoReflect.Descriptor instead.
+func (*ListParkedResponse) Descriptor() ([]byte, []int) {
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *ListParkedResponse) GetEffects() []*ParkedEffect {
+	if x != nil {
+		return x.Effects
+	}
+	return nil
+}
+
+// ParkedEffect is an effect that waits for an operator.
+type ParkedEffect struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Partition and offset name it.
+	Partition int32 `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
+	Offset    int64 `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`
+	// The entity whose command asked for it, as type/id.
+	From     string   `protobuf:"bytes,3,opt,name=from,proto3" json:"from,omitempty"`
+	Service  string   `protobuf:"bytes,4,opt,name=service,proto3" json:"service,omitempty"`
+	Method   string   `protobuf:"bytes,5,opt,name=method,proto3" json:"method,omitempty"`
+	Payload  *Content `protobuf:"bytes,6,opt,name=payload,proto3" json:"payload,omitempty"`
+	Attempts uint32   `protobuf:"varint,7,opt,name=attempts,proto3" json:"attempts,omitempty"`
+	// What the last attempt said.
+	Error         string `protobuf:"bytes,8,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ParkedEffect) Reset() {
+	*x = ParkedEffect{}
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ParkedEffect) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ParkedEffect) ProtoMessage() {}
+
+func (x *ParkedEffect) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ParkedEffect.ProtoReflect.Descriptor instead.
+func (*ParkedEffect) Descriptor() ([]byte, []int) {
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ParkedEffect) GetPartition() int32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *ParkedEffect) GetOffset() int64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *ParkedEffect) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *ParkedEffect) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *ParkedEffect) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+func (x *ParkedEffect) GetPayload() *Content {
+	if x != nil {
+		return x.Payload
+	}
+	return nil
+}
+
+func (x *ParkedEffect) GetAttempts() uint32 {
+	if x != nil {
+		return x.Attempts
+	}
+	return 0
+}
+
+func (x *ParkedEffect) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+type ResolveParkedRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Partition int32                  `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
+	Offset    int64                  `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`
+	// Drop it; otherwise it is sent again.
+	Drop          bool `protobuf:"varint,3,opt,name=drop,proto3" json:"drop,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResolveParkedRequest) Reset() {
+	*x = ResolveParkedRequest{}
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResolveParkedRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResolveParkedRequest) ProtoMessage() {}
+
+func (x *ResolveParkedRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResolveParkedRequest.ProtoReflect.Descriptor instead.
+func (*ResolveParkedRequest) Descriptor() ([]byte, []int) {
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *ResolveParkedRequest) GetPartition() int32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *ResolveParkedRequest) GetOffset() int64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *ResolveParkedRequest) GetDrop() bool {
+	if x != nil {
+		return x.Drop
+	}
+	return false
+}
+
+type ResolveParkedResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResolveParkedResponse) Reset() {
+	*x = ResolveParkedResponse{}
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResolveParkedResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResolveParkedResponse) ProtoMessage() {}
+
+func (x *ResolveParkedResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResolveParkedResponse.ProtoReflect.Descriptor instead.
+func (*ResolveParkedResponse) Descriptor() ([]byte, []int) {
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{4}
+}
+
 type StatusRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -32,7 +322,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[0]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -44,7 +334,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[0]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -57,7 +347,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{0}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{5}
 }
 
 // StatusResponse is the whole /status page.
@@ -87,7 +377,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[1]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -99,7 +389,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[1]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -112,7 +402,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{1}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *StatusResponse) GetVersion() string {
@@ -227,7 +517,7 @@ type ServiceStatus struct {
 
 func (x *ServiceStatus) Reset() {
 	*x = ServiceStatus{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[2]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -239,7 +529,7 @@ func (x *ServiceStatus) String() string {
 func (*ServiceStatus) ProtoMessage() {}
 
 func (x *ServiceStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[2]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -252,7 +542,7 @@ func (x *ServiceStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceStatus.ProtoReflect.Descriptor instead.
 func (*ServiceStatus) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{2}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ServiceStatus) GetName() string {
@@ -308,13 +598,20 @@ type PartitionStatus struct {
 	Parked          int64                  `protobuf:"varint,13,opt,name=parked,proto3" json:"parked,omitempty"`
 	LastError       string                 `protobuf:"bytes,14,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
 	LastErrorTime   *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=last_error_time,json=lastErrorTime,proto3" json:"last_error_time,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Effects in memory that are not settled, parked ones included, and timers in memory; more: the store has others.
+	OpenEffects int64 `protobuf:"varint,16,opt,name=open_effects,json=openEffects,proto3" json:"open_effects,omitempty"`
+	MoreEffects bool  `protobuf:"varint,17,opt,name=more_effects,json=moreEffects,proto3" json:"more_effects,omitempty"`
+	Timers      int64 `protobuf:"varint,18,opt,name=timers,proto3" json:"timers,omitempty"`
+	MoreTimers  bool  `protobuf:"varint,19,opt,name=more_timers,json=moreTimers,proto3" json:"more_timers,omitempty"`
+	// How late the next timer is.
+	OverdueSeconds float64 `protobuf:"fixed64,20,opt,name=overdue_seconds,json=overdueSeconds,proto3" json:"overdue_seconds,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *PartitionStatus) Reset() {
 	*x = PartitionStatus{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[3]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -326,7 +623,7 @@ func (x *PartitionStatus) String() string {
 func (*PartitionStatus) ProtoMessage() {}
 
 func (x *PartitionStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[3]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -339,7 +636,7 @@ func (x *PartitionStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PartitionStatus.ProtoReflect.Descriptor instead.
 func (*PartitionStatus) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{3}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *PartitionStatus) GetPartition() int32 {
@@ -447,6 +744,41 @@ func (x *PartitionStatus) GetLastErrorTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *PartitionStatus) GetOpenEffects() int64 {
+	if x != nil {
+		return x.OpenEffects
+	}
+	return 0
+}
+
+func (x *PartitionStatus) GetMoreEffects() bool {
+	if x != nil {
+		return x.MoreEffects
+	}
+	return false
+}
+
+func (x *PartitionStatus) GetTimers() int64 {
+	if x != nil {
+		return x.Timers
+	}
+	return 0
+}
+
+func (x *PartitionStatus) GetMoreTimers() bool {
+	if x != nil {
+		return x.MoreTimers
+	}
+	return false
+}
+
+func (x *PartitionStatus) GetOverdueSeconds() float64 {
+	if x != nil {
+		return x.OverdueSeconds
+	}
+	return 0
+}
+
 // TaskStatus is one named loop.
 type TaskStatus struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -460,7 +792,7 @@ type TaskStatus struct {
 
 func (x *TaskStatus) Reset() {
 	*x = TaskStatus{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[4]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -472,7 +804,7 @@ func (x *TaskStatus) String() string {
 func (*TaskStatus) ProtoMessage() {}
 
 func (x *TaskStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[4]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -485,7 +817,7 @@ func (x *TaskStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskStatus.ProtoReflect.Descriptor instead.
 func (*TaskStatus) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{4}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *TaskStatus) GetName() string {
@@ -526,7 +858,7 @@ type GetEntityRequest struct {
 
 func (x *GetEntityRequest) Reset() {
 	*x = GetEntityRequest{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[5]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -538,7 +870,7 @@ func (x *GetEntityRequest) String() string {
 func (*GetEntityRequest) ProtoMessage() {}
 
 func (x *GetEntityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[5]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -551,7 +883,7 @@ func (x *GetEntityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetEntityRequest.ProtoReflect.Descriptor instead.
 func (*GetEntityRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{5}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GetEntityRequest) GetType() string {
@@ -591,7 +923,7 @@ type GetEntityResponse struct {
 
 func (x *GetEntityResponse) Reset() {
 	*x = GetEntityResponse{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[6]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -603,7 +935,7 @@ func (x *GetEntityResponse) String() string {
 func (*GetEntityResponse) ProtoMessage() {}
 
 func (x *GetEntityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[6]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -616,7 +948,7 @@ func (x *GetEntityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetEntityResponse.ProtoReflect.Descriptor instead.
 func (*GetEntityResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{6}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *GetEntityResponse) GetType() string {
@@ -708,7 +1040,7 @@ type Content struct {
 
 func (x *Content) Reset() {
 	*x = Content{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[7]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -720,7 +1052,7 @@ func (x *Content) String() string {
 func (*Content) ProtoMessage() {}
 
 func (x *Content) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[7]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -733,7 +1065,7 @@ func (x *Content) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Content.ProtoReflect.Descriptor instead.
 func (*Content) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{7}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Content) GetTypeUrl() string {
@@ -769,7 +1101,7 @@ type HistoryRequest struct {
 
 func (x *HistoryRequest) Reset() {
 	*x = HistoryRequest{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[8]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -781,7 +1113,7 @@ func (x *HistoryRequest) String() string {
 func (*HistoryRequest) ProtoMessage() {}
 
 func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[8]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -794,7 +1126,7 @@ func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryRequest.ProtoReflect.Descriptor instead.
 func (*HistoryRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{8}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *HistoryRequest) GetType() string {
@@ -836,7 +1168,7 @@ type HistoryResponse struct {
 
 func (x *HistoryResponse) Reset() {
 	*x = HistoryResponse{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[9]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -848,7 +1180,7 @@ func (x *HistoryResponse) String() string {
 func (*HistoryResponse) ProtoMessage() {}
 
 func (x *HistoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[9]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -861,7 +1193,7 @@ func (x *HistoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryResponse.ProtoReflect.Descriptor instead.
 func (*HistoryResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{9}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *HistoryResponse) GetPartition() int32 {
@@ -940,7 +1272,7 @@ type TailRequest struct {
 
 func (x *TailRequest) Reset() {
 	*x = TailRequest{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[10]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -952,7 +1284,7 @@ func (x *TailRequest) String() string {
 func (*TailRequest) ProtoMessage() {}
 
 func (x *TailRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[10]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -965,7 +1297,7 @@ func (x *TailRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TailRequest.ProtoReflect.Descriptor instead.
 func (*TailRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{10}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *TailRequest) GetEntity() string {
@@ -1032,7 +1364,7 @@ type TailResponse struct {
 
 func (x *TailResponse) Reset() {
 	*x = TailResponse{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[11]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1044,7 +1376,7 @@ func (x *TailResponse) String() string {
 func (*TailResponse) ProtoMessage() {}
 
 func (x *TailResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[11]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1057,7 +1389,7 @@ func (x *TailResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TailResponse.ProtoReflect.Descriptor instead.
 func (*TailResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{11}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *TailResponse) GetPartition() int32 {
@@ -1152,7 +1484,7 @@ type DescriptorsRequest struct {
 
 func (x *DescriptorsRequest) Reset() {
 	*x = DescriptorsRequest{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[12]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1164,7 +1496,7 @@ func (x *DescriptorsRequest) String() string {
 func (*DescriptorsRequest) ProtoMessage() {}
 
 func (x *DescriptorsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[12]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1177,7 +1509,7 @@ func (x *DescriptorsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescriptorsRequest.ProtoReflect.Descriptor instead.
 func (*DescriptorsRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{12}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{17}
 }
 
 type DescriptorsResponse struct {
@@ -1189,7 +1521,7 @@ type DescriptorsResponse struct {
 
 func (x *DescriptorsResponse) Reset() {
 	*x = DescriptorsResponse{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[13]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1201,7 +1533,7 @@ func (x *DescriptorsResponse) String() string {
 func (*DescriptorsResponse) ProtoMessage() {}
 
 func (x *DescriptorsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[13]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1214,7 +1546,7 @@ func (x *DescriptorsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescriptorsResponse.ProtoReflect.Descriptor instead.
 func (*DescriptorsResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{13}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *DescriptorsResponse) GetFileDescriptorSet() []byte {
@@ -1228,7 +1560,25 @@ var File_millrace_admin_v1_admin_proto protoreflect.FileDescriptor
 
 const file_millrace_admin_v1_admin_proto_rawDesc = "" +
 	"\n" +
-	"\x1dmillrace/admin/v1/admin.proto\x12\x11millrace.admin.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x0f\n" +
+	"\x1dmillrace/admin/v1/admin.proto\x12\x11millrace.admin.v1\x1a\x1fgoogle/protobuf/timestamp.proto\")\n" +
+	"\x11ListParkedRequest\x12\x14\n" +
+	"\x05limit\x18\x01 \x01(\x05R\x05limit\"O\n" +
+	"\x12ListParkedResponse\x129\n" +
+	"\aeffects\x18\x01 \x03(\v2\x1f.millrace.admin.v1.ParkedEffectR\aeffects\"\xf2\x01\n" +
+	"\fParkedEffect\x12\x1c\n" +
+	"\tpartition\x18\x01 \x01(\x05R\tpartition\x12\x16\n" +
+	"\x06offset\x18\x02 \x01(\x03R\x06offset\x12\x12\n" +
+	"\x04from\x18\x03 \x01(\tR\x04from\x12\x18\n" +
+	"\aservice\x18\x04 \x01(\tR\aservice\x12\x16\n" +
+	"\x06method\x18\x05 \x01(\tR\x06method\x124\n" +
+	"\apayload\x18\x06 \x01(\v2\x1a.millrace.admin.v1.ContentR\apayload\x12\x1a\n" +
+	"\battempts\x18\a \x01(\rR\battempts\x12\x14\n" +
+	"\x05error\x18\b \x01(\tR\x05error\"`\n" +
+	"\x14ResolveParkedRequest\x12\x1c\n" +
+	"\tpartition\x18\x01 \x01(\x05R\tpartition\x12\x16\n" +
+	"\x06offset\x18\x02 \x01(\x03R\x06offset\x12\x12\n" +
+	"\x04drop\x18\x03 \x01(\bR\x04drop\"\x17\n" +
+	"\x15ResolveParkedResponse\"\x0f\n" +
 	"\rStatusRequest\"\xa6\x04\n" +
 	"\x0eStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x10\n" +
@@ -1256,7 +1606,7 @@ const file_millrace_admin_v1_admin_proto_rawDesc = "" +
 	"\ventity_type\x18\x03 \x01(\tR\n" +
 	"entityType\x12\x18\n" +
 	"\ahosting\x18\x04 \x01(\tR\ahosting\x12\x18\n" +
-	"\amethods\x18\x05 \x03(\tR\amethods\"\xa6\x04\n" +
+	"\amethods\x18\x05 \x03(\tR\amethods\"\xce\x05\n" +
 	"\x0fPartitionStatus\x12\x1c\n" +
 	"\tpartition\x18\x01 \x01(\x05R\tpartition\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x14\n" +
@@ -1278,7 +1628,13 @@ const file_millrace_admin_v1_admin_proto_rawDesc = "" +
 	"\x06parked\x18\r \x01(\x03R\x06parked\x12\x1d\n" +
 	"\n" +
 	"last_error\x18\x0e \x01(\tR\tlastError\x12B\n" +
-	"\x0flast_error_time\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\rlastErrorTime\"\x99\x01\n" +
+	"\x0flast_error_time\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\rlastErrorTime\x12!\n" +
+	"\fopen_effects\x18\x10 \x01(\x03R\vopenEffects\x12!\n" +
+	"\fmore_effects\x18\x11 \x01(\bR\vmoreEffects\x12\x16\n" +
+	"\x06timers\x18\x12 \x01(\x03R\x06timers\x12\x1f\n" +
+	"\vmore_timers\x18\x13 \x01(\bR\n" +
+	"moreTimers\x12'\n" +
+	"\x0foverdue_seconds\x18\x14 \x01(\x01R\x0eoverdueSeconds\"\x99\x01\n" +
 	"\n" +
 	"TaskStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
@@ -1347,13 +1703,16 @@ const file_millrace_admin_v1_admin_proto_rawDesc = "" +
 	"\x04note\x18\f \x01(\tR\x04note\"\x14\n" +
 	"\x12DescriptorsRequest\"E\n" +
 	"\x13DescriptorsResponse\x12.\n" +
-	"\x13file_descriptor_set\x18\x01 \x01(\fR\x11fileDescriptorSet2\xb2\x03\n" +
+	"\x13file_descriptor_set\x18\x01 \x01(\fR\x11fileDescriptorSet2\xf1\x04\n" +
 	"\fAdminService\x12M\n" +
 	"\x06Status\x12 .millrace.admin.v1.StatusRequest\x1a!.millrace.admin.v1.StatusResponse\x12V\n" +
 	"\tGetEntity\x12#.millrace.admin.v1.GetEntityRequest\x1a$.millrace.admin.v1.GetEntityResponse\x12R\n" +
 	"\aHistory\x12!.millrace.admin.v1.HistoryRequest\x1a\".millrace.admin.v1.HistoryResponse0\x01\x12I\n" +
 	"\x04Tail\x12\x1e.millrace.admin.v1.TailRequest\x1a\x1f.millrace.admin.v1.TailResponse0\x01\x12\\\n" +
-	"\vDescriptors\x12%.millrace.admin.v1.DescriptorsRequest\x1a&.millrace.admin.v1.DescriptorsResponseBEZCgithub.com/millrace-io/millrace/proto/gen/millrace/admin/v1;adminv1b\x06proto3"
+	"\vDescriptors\x12%.millrace.admin.v1.DescriptorsRequest\x1a&.millrace.admin.v1.DescriptorsResponse\x12Y\n" +
+	"\n" +
+	"ListParked\x12$.millrace.admin.v1.ListParkedRequest\x1a%.millrace.admin.v1.ListParkedResponse\x12b\n" +
+	"\rResolveParked\x12'.millrace.admin.v1.ResolveParkedRequest\x1a(.millrace.admin.v1.ResolveParkedResponseBEZCgithub.com/millrace-io/millrace/proto/gen/millrace/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_millrace_admin_v1_admin_proto_rawDescOnce sync.Once
@@ -1367,52 +1726,63 @@ func file_millrace_admin_v1_admin_proto_rawDescGZIP() []byte {
 	return file_millrace_admin_v1_admin_proto_rawDescData
 }
 
-var file_millrace_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_millrace_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_millrace_admin_v1_admin_proto_goTypes = []any{
-	(*StatusRequest)(nil),         // 0: millrace.admin.v1.StatusRequest
-	(*StatusResponse)(nil),        // 1: millrace.admin.v1.StatusResponse
-	(*ServiceStatus)(nil),         // 2: millrace.admin.v1.ServiceStatus
-	(*PartitionStatus)(nil),       // 3: millrace.admin.v1.PartitionStatus
-	(*TaskStatus)(nil),            // 4: millrace.admin.v1.TaskStatus
-	(*GetEntityRequest)(nil),      // 5: millrace.admin.v1.GetEntityRequest
-	(*GetEntityResponse)(nil),     // 6: millrace.admin.v1.GetEntityResponse
-	(*Content)(nil),               // 7: millrace.admin.v1.Content
-	(*HistoryRequest)(nil),        // 8: millrace.admin.v1.HistoryRequest
-	(*HistoryResponse)(nil),       // 9: millrace.admin.v1.HistoryResponse
-	(*TailRequest)(nil),           // 10: millrace.admin.v1.TailRequest
-	(*TailResponse)(nil),          // 11: millrace.admin.v1.TailResponse
-	(*DescriptorsRequest)(nil),    // 12: millrace.admin.v1.DescriptorsRequest
-	(*DescriptorsResponse)(nil),   // 13: millrace.admin.v1.DescriptorsResponse
-	(*timestamppb.Timestamp)(nil), // 14: google.protobuf.Timestamp
+	(*ListParkedRequest)(nil),     // 0: millrace.admin.v1.ListParkedRequest
+	(*ListParkedResponse)(nil),    // 1: millrace.admin.v1.ListParkedResponse
+	(*ParkedEffect)(nil),          // 2: millrace.admin.v1.ParkedEffect
+	(*ResolveParkedRequest)(nil),  // 3: millrace.admin.v1.ResolveParkedRequest
+	(*ResolveParkedResponse)(nil), // 4: millrace.admin.v1.ResolveParkedResponse
+	(*StatusRequest)(nil),         // 5: millrace.admin.v1.StatusRequest
+	(*StatusResponse)(nil),        // 6: millrace.admin.v1.StatusResponse
+	(*ServiceStatus)(nil),         // 7: millrace.admin.v1.ServiceStatus
+	(*PartitionStatus)(nil),       // 8: millrace.admin.v1.PartitionStatus
+	(*TaskStatus)(nil),            // 9: millrace.admin.v1.TaskStatus
+	(*GetEntityRequest)(nil),      // 10: millrace.admin.v1.GetEntityRequest
+	(*GetEntityResponse)(nil),     // 11: millrace.admin.v1.GetEntityResponse
+	(*Content)(nil),               // 12: millrace.admin.v1.Content
+	(*HistoryRequest)(nil),        // 13: millrace.admin.v1.HistoryRequest
+	(*HistoryResponse)(nil),       // 14: millrace.admin.v1.HistoryResponse
+	(*TailRequest)(nil),           // 15: millrace.admin.v1.TailRequest
+	(*TailResponse)(nil),          // 16: millrace.admin.v1.TailResponse
+	(*DescriptorsRequest)(nil),    // 17: millrace.admin.v1.DescriptorsRequest
+	(*DescriptorsResponse)(nil),   // 18: millrace.admin.v1.DescriptorsResponse
+	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
 }
 var file_millrace_admin_v1_admin_proto_depIdxs = []int32{
-	14, // 0: millrace.admin.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
-	2,  // 1: millrace.admin.v1.StatusResponse.services:type_name -> millrace.admin.v1.ServiceStatus
-	3,  // 2: millrace.admin.v1.StatusResponse.partitions:type_name -> millrace.admin.v1.PartitionStatus
-	4,  // 3: millrace.admin.v1.StatusResponse.tasks:type_name -> millrace.admin.v1.TaskStatus
-	14, // 4: millrace.admin.v1.PartitionStatus.last_error_time:type_name -> google.protobuf.Timestamp
-	14, // 5: millrace.admin.v1.TaskStatus.last_error_time:type_name -> google.protobuf.Timestamp
-	7,  // 6: millrace.admin.v1.GetEntityResponse.state:type_name -> millrace.admin.v1.Content
-	9,  // 7: millrace.admin.v1.GetEntityResponse.events:type_name -> millrace.admin.v1.HistoryResponse
-	14, // 8: millrace.admin.v1.HistoryResponse.time:type_name -> google.protobuf.Timestamp
-	7,  // 9: millrace.admin.v1.HistoryResponse.content:type_name -> millrace.admin.v1.Content
-	14, // 10: millrace.admin.v1.TailResponse.time:type_name -> google.protobuf.Timestamp
-	7,  // 11: millrace.admin.v1.TailResponse.content:type_name -> millrace.admin.v1.Content
-	0,  // 12: millrace.admin.v1.AdminService.Status:input_type -> millrace.admin.v1.StatusRequest
-	5,  // 13: millrace.admin.v1.AdminService.GetEntity:input_type -> millrace.admin.v1.GetEntityRequest
-	8,  // 14: millrace.admin.v1.AdminService.History:input_type -> millrace.admin.v1.HistoryRequest
-	10, // 15: millrace.admin.v1.AdminService.Tail:input_type -> millrace.admin.v1.TailRequest
-	12, // 16: millrace.admin.v1.AdminService.Descriptors:input_type -> millrace.admin.v1.DescriptorsRequest
-	1,  // 17: millrace.admin.v1.AdminService.Status:output_type -> millrace.admin.v1.StatusResponse
-	6,  // 18: millrace.admin.v1.AdminService.GetEntity:output_type -> millrace.admin.v1.GetEntityResponse
-	9,  // 19: millrace.admin.v1.AdminService.History:output_type -> millrace.admin.v1.HistoryResponse
-	11, // 20: millrace.admin.v1.AdminService.Tail:output_type -> millrace.admin.v1.TailResponse
-	13, // 21: millrace.admin.v1.AdminService.Descriptors:output_type -> millrace.admin.v1.DescriptorsResponse
-	17, // [17:22] is the sub-list for method output_type
-	12, // [12:17] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	2,  // 0: millrace.admin.v1.ListParkedResponse.effects:type_name -> millrace.admin.v1.ParkedEffect
+	12, // 1: millrace.admin.v1.ParkedEffect.payload:type_name -> millrace.admin.v1.Content
+	19, // 2: millrace.admin.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
+	7,  // 3: millrace.admin.v1.StatusResponse.services:type_name -> millrace.admin.v1.ServiceStatus
+	8,  // 4: millrace.admin.v1.StatusResponse.partitions:type_name -> millrace.admin.v1.PartitionStatus
+	9,  // 5: millrace.admin.v1.StatusResponse.tasks:type_name -> millrace.admin.v1.TaskStatus
+	19, // 6: millrace.admin.v1.PartitionStatus.last_error_time:type_name -> google.protobuf.Timestamp
+	19, // 7: millrace.admin.v1.TaskStatus.last_error_time:type_name -> google.protobuf.Timestamp
+	12, // 8: millrace.admin.v1.GetEntityResponse.state:type_name -> millrace.admin.v1.Content
+	14, // 9: millrace.admin.v1.GetEntityResponse.events:type_name -> millrace.admin.v1.HistoryResponse
+	19, // 10: millrace.admin.v1.HistoryResponse.time:type_name -> google.protobuf.Timestamp
+	12, // 11: millrace.admin.v1.HistoryResponse.content:type_name -> millrace.admin.v1.Content
+	19, // 12: millrace.admin.v1.TailResponse.time:type_name -> google.protobuf.Timestamp
+	12, // 13: millrace.admin.v1.TailResponse.content:type_name -> millrace.admin.v1.Content
+	5,  // 14: millrace.admin.v1.AdminService.Status:input_type -> millrace.admin.v1.StatusRequest
+	10, // 15: millrace.admin.v1.AdminService.GetEntity:input_type -> millrace.admin.v1.GetEntityRequest
+	13, // 16: millrace.admin.v1.AdminService.History:input_type -> millrace.admin.v1.HistoryRequest
+	15, // 17: millrace.admin.v1.AdminService.Tail:input_type -> millrace.admin.v1.TailRequest
+	17, // 18: millrace.admin.v1.AdminService.Descriptors:input_type -> millrace.admin.v1.DescriptorsRequest
+	0,  // 19: millrace.admin.v1.AdminService.ListParked:input_type -> millrace.admin.v1.ListParkedRequest
+	3,  // 20: millrace.admin.v1.AdminService.ResolveParked:input_type -> millrace.admin.v1.ResolveParkedRequest
+	6,  // 21: millrace.admin.v1.AdminService.Status:output_type -> millrace.admin.v1.StatusResponse
+	11, // 22: millrace.admin.v1.AdminService.GetEntity:output_type -> millrace.admin.v1.GetEntityResponse
+	14, // 23: millrace.admin.v1.AdminService.History:output_type -> millrace.admin.v1.HistoryResponse
+	16, // 24: millrace.admin.v1.AdminService.Tail:output_type -> millrace.admin.v1.TailResponse
+	18, // 25: millrace.admin.v1.AdminService.Descriptors:output_type -> millrace.admin.v1.DescriptorsResponse
+	1,  // 26: millrace.admin.v1.AdminService.ListParked:output_type -> millrace.admin.v1.ListParkedResponse
+	4,  // 27: millrace.admin.v1.AdminService.ResolveParked:output_type -> millrace.admin.v1.ResolveParkedResponse
+	21, // [21:28] is the sub-list for method output_type
+	14, // [14:21] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_millrace_admin_v1_admin_proto_init() }
@@ -1420,14 +1790,14 @@ func file_millrace_admin_v1_admin_proto_init() {
 	if File_millrace_admin_v1_admin_proto != nil {
 		return
 	}
-	file_millrace_admin_v1_admin_proto_msgTypes[10].OneofWrappers = []any{}
+	file_millrace_admin_v1_admin_proto_msgTypes[15].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_millrace_admin_v1_admin_proto_rawDesc), len(file_millrace_admin_v1_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

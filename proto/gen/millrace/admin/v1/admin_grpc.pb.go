@@ -21,18 +21,20 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	AdminService_Status_FullMethodName      = "/millrace.admin.v1.AdminService/Status"
-	AdminService_GetEntity_FullMethodName   = "/millrace.admin.v1.AdminService/GetEntity"
-	AdminService_History_FullMethodName     = "/millrace.admin.v1.AdminService/History"
-	AdminService_Tail_FullMethodName        = "/millrace.admin.v1.AdminService/Tail"
-	AdminService_Descriptors_FullMethodName = "/millrace.admin.v1.AdminService/Descriptors"
+	AdminService_Status_FullMethodName        = "/millrace.admin.v1.AdminService/Status"
+	AdminService_GetEntity_FullMethodName     = "/millrace.admin.v1.AdminService/GetEntity"
+	AdminService_History_FullMethodName       = "/millrace.admin.v1.AdminService/History"
+	AdminService_Tail_FullMethodName          = "/millrace.admin.v1.AdminService/Tail"
+	AdminService_Descriptors_FullMethodName   = "/millrace.admin.v1.AdminService/Descriptors"
+	AdminService_ListParked_FullMethodName    = "/millrace.admin.v1.AdminService/ListParked"
+	AdminService_ResolveParked_FullMethodName = "/millrace.admin.v1.AdminService/ResolveParked"
 )
 
 // AdminServiceClient is the client API for AdminService service.
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// AdminService reads state and status; it changes nothing.
+// AdminService reads state and status. Only ResolveParked changes something.
 type AdminServiceClient interface {
 	Status(ctx context.Context, in *StatusRequest, opts ...grpc.CallOption) (*StatusResponse, error)
 	// GetEntity shows what the runtime knows of one entity: for value entities the value, else the snapshot and the events since.
@@ -43,6 +45,10 @@ type AdminServiceClient interface {
 	Tail(ctx context.Context, in *TailRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[TailResponse], error)
 	// Descriptors returns the served services as a google.protobuf.FileDescriptorSet.
 	Descriptors(ctx context.Context, in *DescriptorsRequest, opts ...grpc.CallOption) (*DescriptorsResponse, error)
+	// ListParked lists the effects that could not be delivered and wait for an operator.
+	ListParked(ctx context.Context, in *ListParkedRequest, opts ...grpc.CallOption) (*ListParkedResponse, error)
+	// ResolveParked has a parked effect sent again, or drops it. It returns when the log has that.
+	ResolveParked(ctx context.Context, in *ResolveParkedRequest, opts ...grpc.CallOption) (*ResolveParkedResponse, error)
 }
 
 type adminServiceClient struct {
@@ -121,11 +127,31 @@ func (c *adminServiceClient) Descriptors(ctx context.Context, in *DescriptorsReq
 	return out, nil
 }
 
+func (c *adminServiceClient) ListParked(ctx context.Context, in *ListParkedRequest, opts ...grpc.CallOption) (*ListParkedResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListParkedResponse)
+	err := c.cc.Invoke(ctx, AdminService_ListParked_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) ResolveParked(ctx context.Context, in *ResolveParkedRequest, opts ...grpc.CallOption) (*ResolveParkedResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ResolveParkedResponse)
+	err := c.cc.Invoke(ctx, AdminService_ResolveParked_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AdminServiceServer is the server API for AdminService service.
 // All implementations must embed UnimplementedAdminServiceServer
 // for forward compatibility.
 //
-// AdminService reads state and status; it changes nothing.
+// AdminService reads state and status. Only ResolveParked changes something.
 type AdminServiceServer interface {
 	Status(context.Context, *StatusRequest) (*StatusResponse, error)
 	// GetEntity shows what the runtime knows of one entity: for value entities the value, else the snapshot and the events since.
@@ -136,6 +162,10 @@ type AdminServiceServer interface {
 	Tail(*TailRequest, grpc.ServerStreamingServer[TailResponse]) error
 	// Descriptors returns the served services as a google.protobuf.FileDescriptorSet.
 	Descriptors(context.Context, *DescriptorsRequest) (*DescriptorsResponse, error)
+	// ListParked lists the effects that could not be delivered and wait for an operator.
+	ListParked(context.Context, *ListParkedRequest) (*ListParkedResponse, error)
+	// ResolveParked has a parked effect sent again, or drops it. It returns when the log has that.
+	ResolveParked(context.Context, *ResolveParkedRequest) (*ResolveParkedResponse, error)
 	mustEmbedUnimplementedAdminServiceServer()
 }
 
@@ -160,6 +190,12 @@ func (UnimplementedAdminServiceServer) Tail(*TailRequest, grpc.ServerStreamingSe
 }
 func (UnimplementedAdminServiceServer) Descriptors(context.Context, *DescriptorsRequest) (*DescriptorsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Descriptors not implemented")
+}
+func (UnimplementedAdminServiceServer) ListParked(context.Context, *ListParkedRequest) (*ListParkedResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListParked not implemented")
+}
+func (UnimplementedAdminServiceServer) ResolveParked(context.Context, *ResolveParkedRequest) (*ResolveParkedResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ResolveParked not implemented")
 }
 func (UnimplementedAdminServiceServer) mustEmbedUnimplementedAdminServiceServer() {}
 func (UnimplementedAdminServiceServer) testEmbeddedByValue()                      {}
@@ -258,6 +294,42 @@ func _AdminService_Descriptors_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AdminService_ListParked_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListParkedRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).ListParked(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_ListParked_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).ListParked(ctx, req.(*ListParkedRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_ResolveParked_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ResolveParkedRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).ResolveParked(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_ResolveParked_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).ResolveParked(ctx, req.(*ResolveParkedRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // AdminService_ServiceDesc is the grpc.ServiceDesc for AdminService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -276,6 +348,14 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Descriptors",
 			Handler:    _AdminService_Descriptors_Handler,
+		},
+		{
+			MethodName: "ListParked",
+			Handler:    _AdminService_ListParked_Handler,
+		},
+		{
+			MethodName: "ResolveParked",
+			Handler:    _AdminService_ResolveParked_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
