@@ -4,6 +4,7 @@ import (
 	"github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/record"
+	"github.com/millrace-io/millrace/internal/mutation"
 	"github.com/millrace-io/millrace/materializer"
 )
 
@@ -13,6 +14,10 @@ import (
 // committed, and, where others may write, an append that was sent after it is acknowledged.
 func (c *core) unwritten(call *Call) {
 	if call.cmd.Consistency == entities.Local {
+		c.answer(call)
+		return
+	}
+	if mutation.On(mutation.Barrier) && len(c.open.entries) == 0 && len(c.sent) == 0 {
 		c.answer(call)
 		return
 	}
@@ -74,6 +79,9 @@ func (c *core) write(e *entity, call *Call) *entities.Error {
 	c.open.effects += call.effects
 	c.open.bytes += size
 	c.open.calls = append(c.open.calls, call)
+	if mutation.On(mutation.Durable) {
+		c.emit(effect{kind: doAnswer, call: call})
+	}
 	e.uncommitted++
 	c.weigh(e)
 	return nil
@@ -215,7 +223,7 @@ func (c *core) settle() {
 		switch {
 		case r.Err != nil:
 			c.fence("the log did not take an append: "+r.Err.Error(), false)
-		case !checkContiguity || (r.Base == c.next && r.Last-r.Base+1 == want):
+		case mutation.On(mutation.Contiguity) || (r.Base == c.next && r.Last-r.Base+1 == want):
 			c.commit(b)
 		case r.Base > c.next:
 			c.state = Suspect
@@ -303,7 +311,7 @@ func (c *core) GapRead(incarnation uint64, gap []GapRecord, err error) {
 		case env.Kind == record.Claim && env.Epoch > c.owner.Epoch:
 			c.fence("another worker has claimed it", true)
 			return
-		case (record.Owner{Epoch: env.Epoch, Nonce: env.Nonce}) == c.owner:
+		case (record.Owner{Epoch: env.Epoch, Nonce: env.Nonce}) == c.owner && !mutation.On(mutation.Gap):
 			c.fence("the log holds an own record twice or out of order", false)
 			return
 		}

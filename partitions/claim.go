@@ -6,6 +6,7 @@ import (
 
 	"github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/entities/record"
+	"github.com/millrace-io/millrace/internal/mutation"
 	"github.com/millrace-io/millrace/materializer"
 )
 
@@ -64,7 +65,7 @@ func (c *core) ReadBack(incarnation uint64, cur record.Owner, next int64) {
 	if c.state != Claiming || incarnation != c.incarnation {
 		return
 	}
-	if checkReadBack && cur != c.owner {
+	if cur != c.owner && !mutation.On(mutation.ReadBack) {
 		c.Failed(incarnation, errClaimLost)
 		return
 	}

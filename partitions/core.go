@@ -5,6 +5,7 @@ import (
 
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/record"
+	"github.com/millrace-io/millrace/internal/mutation"
 )
 
 // State is where a partition stands on its way to ownership and back.
@@ -126,9 +127,9 @@ func (c *core) repeated(call *Call) bool {
 		return true
 	}
 	if s := call.cmd.Source; s != nil {
-		return c.delivered(call, s)
+		return !mutation.On(mutation.Delivered) && c.delivered(call, s)
 	}
-	if call.stored == nil || c.now.Log-call.stored.LogTime > int64(c.limits.DedupWindow) {
+	if call.stored == nil || mutation.On(mutation.Repeat) || c.now.Log-call.stored.LogTime > int64(c.limits.DedupWindow) {
 		call.stored = nil
 		return false
 	}

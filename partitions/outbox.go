@@ -8,6 +8,7 @@ import (
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/record"
 	"github.com/millrace-io/millrace/internal/backoff"
+	"github.com/millrace-io/millrace/internal/mutation"
 	"github.com/millrace-io/millrace/materializer"
 	recordv1 "github.com/millrace-io/millrace/proto/gen/millrace/record/v1"
 )
@@ -178,6 +179,9 @@ func (c *core) Delivered(offset int64, err *entities.Error) {
 	case err == nil || err.Reason == entities.FunctionRefused:
 		d.state = deliveryAnswered
 		o.said.Done = append(o.said.Done, uint64(offset)) //nolint:gosec // offsets are positive
+		if mutation.On(mutation.Settle) {
+			c.settled(settles{done: []uint64{uint64(offset)}}) //nolint:gosec // offsets are positive
+		}
 	case hopeless(err) || failedOften(d, err):
 		c.park(d, err)
 	default:
@@ -351,6 +355,9 @@ func (c *core) cause(s *entities.Source) *record.Cause {
 	}
 	key := source{s.Generation, s.Partition}
 	known := max(c.outbox.known[key], s.Settled)
+	if mutation.On(mutation.Watermark) {
+		known = s.Settled
+	}
 	c.outbox.known[key] = known
 	return &record.Cause{
 		Generation: uint32(s.Generation), Partition: uint32(s.Partition), Offset: uint64(s.Offset), Index: s.Index, Settled: uint64(known), //nolint:gosec // offsets are positive

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/record"
 	"github.com/millrace-io/millrace/materializer"
@@ -82,8 +83,9 @@ func TestEffectIsDeduplicated(t *testing.T) {
 	f.want(f.submit(command("b", "read")), "x x")
 
 	// The source settles both; what was remembered may go, and a late copy still does nothing.
-	for offset, settled := range map[int64]int64{20: 15, 21: 12} { // in any order: progress never goes back
-		if err := f.router.send(t.Context(), entities.Source{Generation: 1, Partition: 7, Offset: offset, Settled: settled}, target); err != nil {
+	for _, s := range []entities.Source{{Offset: 20, Settled: 15}, {Offset: 21, Settled: 8}} { // what arrives late does not turn progress back
+		s.Generation, s.Partition = 1, 7
+		if err := f.router.send(t.Context(), s, target); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -95,6 +97,32 @@ func TestEffectIsDeduplicated(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.want(f.submit(command("b", "read")), "x x x x")
+}
+
+// TestSettledMeansCommitted: an effect counts as done, for its targets too, only when the log has that. Otherwise a target could
+// forget it, and a worker that does not know would send it again.
+func TestSettledMeansCommitted(t *testing.T) {
+	c := newCore(0, "w", Limits{}.WithDefaults(), true)
+	c.Assigned()
+	c.CaughtUp(record.Owner{}, 0, 7)
+	c.ClaimAcked(c.incarnation, broker.AppendResult{})
+	c.ReadBack(c.incarnation, record.Owner{Epoch: 1, Nonce: 7}, 1)
+	c.keep(&delivery{offset: 1})
+	c.pump()
+	c.next = 2
+	c.Delivered(1, nil)
+	if w := c.watermark(); w != 1 {
+		t.Fatalf("the target has answered, and the watermark is %d; want 1 until the log says so", w)
+	}
+	c.Ticked()
+	c.Flush()
+	if len(c.sent) != 1 {
+		t.Fatal("no settled record was sent")
+	}
+	c.Acked(c.sent[0], broker.AppendResult{Base: 2, Last: 2})
+	if w := c.watermark(); w != 3 {
+		t.Errorf("the log has the settled record, and the watermark is %d; want 3", w)
+	}
 }
 
 // TestConcurrentCopiesOfAnEffect: copies that arrive while the first one runs wait for it.

@@ -280,8 +280,11 @@ func (p *Partition) answer(call *Call) {
 	}
 	for {
 		phase := call.wait.phase.Load()
-		if phase == phaseLeft {
+		switch phase {
+		case phaseLeft:
 			p.unheld(call)
+			return
+		case phaseAnswered:
 			return
 		}
 		if call.wait.phase.CompareAndSwap(phase, phaseAnswered) {

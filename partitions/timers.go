@@ -10,6 +10,7 @@ import (
 
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/record"
+	"github.com/millrace-io/millrace/internal/mutation"
 	"github.com/millrace-io/millrace/materializer"
 	recordv1 "github.com/millrace-io/millrace/proto/gen/millrace/record/v1"
 )
@@ -127,7 +128,7 @@ func (c *core) Fired(incarnation uint64, a *alarm, superseded bool, err *entitie
 
 // superseded says whether the timer that a call stands for was changed by a command that is decided and not committed.
 func (c *core) superseded(call *Call) bool {
-	return call.cmd.Timer != nil && call.entity.timers[call.cmd.Timer.Name] > 0
+	return call.cmd.Timer != nil && call.entity.timers[call.cmd.Timer.Name] > 0 && !mutation.On(mutation.Stale)
 }
 
 // Superseded ends the call of a timer that does not count any more.

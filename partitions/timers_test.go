@@ -1,6 +1,7 @@
 package partitions
 
 import (
+	"sync"
 	"testing"
 	"time"
 
@@ -42,6 +43,25 @@ func TestTimerIsCancelledOrReplaced(t *testing.T) {
 	f.until("stale entries are swept", func() bool { return f.p.Status().Timers == 0 })
 	f.want(f.submit(command("a", "read")), "")
 	f.want(f.submit(command("b", "read")), "new")
+}
+
+// TestTimerIsCancelledAtTheLastMoment: its time has come and its command waits behind the one that cancels it.
+func TestTimerIsCancelledAtTheLastMoment(t *testing.T) {
+	f := start(t, setup{world: alone})
+	open := sync.OnceFunc(func() { close(f.words.gate) })
+	t.Cleanup(open)
+	f.await(Active)
+	f.want(f.submit(command("a", "timer t 10s add late")), "set")
+	busy := f.later(command("a", "wait z"))
+	<-f.words.entered
+	cancelled := f.later(command("a", "cancel t"))
+	f.until("the cancellation waits", func() bool { return f.p.Status().Waiting == 2 })
+	f.until("the timer waits behind it", func() bool { return f.p.Status().Waiting == 3 })
+	open()
+	f.want(f.receive(busy), "z")
+	f.want(f.receive(cancelled), "cancelled")
+	f.until("the timer is gone", func() bool { s := f.p.Status(); return s.Timers == 0 && s.Waiting == 0 })
+	f.want(f.submit(command("a", "read")), "z")
 }
 
 // TestRecurringTimer: each firing sets the next; times that were missed are not made up for.

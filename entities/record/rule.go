@@ -1,5 +1,9 @@
 package record
 
+import (
+	"github.com/millrace-io/millrace/internal/mutation"
+)
+
 // Owner names one ownership of a partition. The zero Owner is nobody.
 type Owner struct {
 	Epoch, Nonce uint64
@@ -56,10 +60,13 @@ func (r *Rule) Step(e *Envelope) (v Verdict, dropped bool) {
 		r.Current, r.Ordinal = owner, 0
 		return Claimed, dropped
 	}
-	if filterOwners && (owner != r.Current || owner == (Owner{})) {
+	if mutation.On(mutation.Nonce) {
+		owner.Nonce = r.Current.Nonce
+	}
+	if (owner != r.Current || owner == (Owner{})) && !mutation.On(mutation.Reader) {
 		return Void, false
 	}
-	if followOrdinals && e.Ordinal != r.Ordinal+1 {
+	if e.Ordinal != r.Ordinal+1 && !mutation.On(mutation.Ordinal) {
 		return Void, false
 	}
 	r.Ordinal = e.Ordinal

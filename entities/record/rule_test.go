@@ -52,6 +52,7 @@ func TestReaderRule(t *testing.T) {
 			{event(0, 0, 0, 0), Void, false},
 			{event(1, 7, 0, 0), Void, false},
 			{claim(1, 7), Claimed, false},
+			{event(1, 9, 0, 0), Void, false}, // of another who claimed the same epoch, and lost
 			{event(1, 7, 0, 0), Complete, false},
 			{event(1, 8, 0, 0), Void, false},
 			{event(2, 7, 0, 0), Void, false},
