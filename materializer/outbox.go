@@ -4,11 +4,8 @@ import (
 	"encoding/binary"
 	"fmt"
 
-	"google.golang.org/protobuf/proto"
-
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/record"
-	recordv1 "github.com/millrace-io/millrace/proto/gen/millrace/record/v1"
 )
 
 // Effect is an entry of the outbox: a command that a committed record asks for, not settled yet.
@@ -177,9 +174,9 @@ func (f *Fold) effect(rows Rows, e *Entry) error {
 
 // settled folds what became of outbox entries.
 func (f *Fold) settled(rows Rows, e *Entry) error {
-	var s recordv1.Settled
-	if err := proto.Unmarshal(e.Value, &s); err != nil {
-		return fmt.Errorf("%w: offset %d: settled record: %w", ErrUnfoldable, e.Offset, err)
+	s, err := record.ParseSettled(e.Value)
+	if err != nil {
+		return fmt.Errorf("%w: offset %d: %w", ErrUnfoldable, e.Offset, err)
 	}
 	for _, offset := range s.GetDone() {
 		if err := rows.Delete(appendOffset(f.address, rowOutbox, int64(offset))); err != nil { //nolint:gosec // offsets are positive

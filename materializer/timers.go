@@ -5,11 +5,8 @@ import (
 	"encoding/binary"
 	"fmt"
 
-	"google.golang.org/protobuf/proto"
-
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/record"
-	recordv1 "github.com/millrace-io/millrace/proto/gen/millrace/record/v1"
 )
 
 // Due is an entry of the index of timers. It may be out of date: see Timer.
@@ -96,9 +93,9 @@ func appendTimer(prefix []byte, name string) []byte {
 
 // timer folds a record about a timer.
 func (f *Fold) timer(rows Rows, prefix []byte, e *Entry) error {
-	var t recordv1.Timer
-	if err := proto.Unmarshal(e.Envelope.Timer, &t); err != nil {
-		return fmt.Errorf("%w: offset %d: timer: %w", ErrUnfoldable, e.Offset, err)
+	t, err := record.ParseTimer(e.Envelope.Timer)
+	if err != nil {
+		return fmt.Errorf("%w: offset %d: %w", ErrUnfoldable, e.Offset, err)
 	}
 	row := appendTimer(prefix, t.GetName())
 	if e.Envelope.Kind == record.TimerFired {

@@ -2,15 +2,14 @@ package partitions
 
 import (
 	"container/heap"
-	"fmt"
 	"time"
 
-	"github.com/robfig/cron/v3"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/record"
 	"github.com/millrace-io/millrace/internal/mutation"
+	"github.com/millrace-io/millrace/internal/schedule"
 	"github.com/millrace-io/millrace/materializer"
 	recordv1 "github.com/millrace-io/millrace/proto/gen/millrace/record/v1"
 )
@@ -159,7 +158,7 @@ func (g *group) fired(f *entities.TimerFiring) {
 // again sets a recurring timer for its next time after now. Times that were missed are not made up for.
 func (g *group) again(call *Call) error {
 	f := call.cmd.Timer
-	next, err := NextTime(f.Schedule, g.core.now.Log)
+	next, err := schedule.Next(f.Schedule, g.core.now.Log)
 	if err != nil {
 		return err
 	}
@@ -177,7 +176,7 @@ func (g *group) change(t *entities.TimerChange) error {
 	due := g.core.now.Log + int64(t.After)
 	if t.Schedule != "" {
 		var err error
-		if due, err = NextTime(t.Schedule, g.core.now.Log); err != nil {
+		if due, err = schedule.Next(t.Schedule, g.core.now.Log); err != nil {
 			return err
 		}
 	}
@@ -208,20 +207,6 @@ func (g *group) touch(name string) {
 type pendingTimer struct {
 	entry int
 	due   materializer.Due
-}
-
-// NextTime returns the first moment after now that a schedule names: five fields as in cron(5), or @hourly and its like, in
-// UTC. Both times are in nanoseconds since the Unix epoch.
-func NextTime(schedule string, now int64) (int64, error) {
-	s, err := cron.ParseStandard(schedule)
-	if err != nil {
-		return 0, fmt.Errorf("schedule %q: %w", schedule, err)
-	}
-	next := s.Next(time.Unix(0, now).UTC())
-	if next.IsZero() {
-		return 0, fmt.Errorf("schedule %q never comes", schedule)
-	}
-	return next.UnixNano(), nil
 }
 
 func encodeTimer(t *recordv1.Timer) []byte {

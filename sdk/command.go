@@ -90,7 +90,10 @@ func (c *call) crash(err error) error {
 func (s *Service) key(entityID string) string { return s.persistenceID + "/" + entityID }
 
 // entityCall is what every command of an entity has.
-type entityCall struct{ call }
+type entityCall struct {
+	call
+	timers []Timer
+}
 
 // EntityID returns the id of the entity.
 func (c *entityCall) EntityID() string { return c.entityID }

@@ -117,7 +117,7 @@ func (e *journalEntity[S]) Apply(sequence uint64, p Payload) (err error) {
 }
 
 func (e *journalEntity[S]) Handle(ctx context.Context, inv Invocation) (Decision, error) {
-	cmd := &Command{entityCall: entityCall{call{ctx: ctx, service: e.service, entityID: e.id, inv: inv}}, emitter: e}
+	cmd := &Command{entityCall: entityCall{call: call{ctx: ctx, service: e.service, entityID: e.id, inv: inv}}, emitter: e}
 	handle, ok := e.handlers[inv.Method]
 	switch {
 	case !ok:
@@ -143,7 +143,7 @@ func (e *journalEntity[S]) Handle(ctx context.Context, inv Invocation) (Decision
 		decision.Restart = e.stale
 		return decision, nil //nolint:nilerr // err is nil here: it was looked at above
 	}
-	decision.Events, decision.Effects = e.emitted, cmd.effects
+	decision.Events, decision.Effects, decision.Timers = e.emitted, cmd.effects, cmd.timers
 	return decision, nil
 }
 

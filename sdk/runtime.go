@@ -99,6 +99,8 @@ type Decision struct {
 	Refusal *Refusal
 	// Effects are to be sent in this order. With a Refusal only actions have any.
 	Effects []Effect
+	// Timers are changes of the entity's timers, in this order. None with a Refusal.
+	Timers []Timer
 	// Restart says that the entity's image is ahead of what is stored: drop the entity and build another one.
 	Restart bool
 }

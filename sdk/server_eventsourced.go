@@ -93,6 +93,9 @@ func (s *eventSourcedSession) command(ctx context.Context, command *cloudstate.C
 		SideEffects:  toEffects(decision.Effects),
 		Snapshot:     toAnyOrNil(decision.Snapshot),
 	}
+	if reply.MillraceTimers, err = toTimers(command, decision.Timers); err != nil {
+		return err
+	}
 	for _, event := range decision.Events {
 		reply.Events = append(reply.Events, toAny(event))
 	}

@@ -77,12 +77,18 @@ func (s *valueSession) command(ctx context.Context, command *cloudstate.Command)
 	if err != nil {
 		return err
 	}
+	timers, err := toTimers(command, decision.Timers)
+	if err != nil {
+		return err
+	}
 	return s.stream.Send(&valueentity.ValueEntityStreamOut{Message: &valueentity.ValueEntityStreamOut_Reply{
 		Reply: &valueentity.ValueEntityReply{
 			CommandId:    command.GetId(),
 			ClientAction: toClientAction(command.GetId(), &decision),
 			SideEffects:  toEffects(decision.Effects),
 			StateAction:  toStateAction(&decision),
+
+			MillraceTimers: timers,
 		},
 	}})
 }

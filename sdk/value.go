@@ -102,7 +102,7 @@ func (e *valueEntity[S]) Apply(sequence uint64, _ Payload) error {
 }
 
 func (e *valueEntity[S]) Handle(ctx context.Context, inv Invocation) (Decision, error) {
-	cmd := &ValueCommand[S]{entityCall: entityCall{call{ctx: ctx, service: e.service, entityID: e.id, inv: inv}}}
+	cmd := &ValueCommand[S]{entityCall: entityCall{call: call{ctx: ctx, service: e.service, entityID: e.id, inv: inv}}}
 	handle, ok := e.handlers[inv.Method]
 	if !ok {
 		return Decision{}, cmd.crash(fmt.Errorf("service %s has no method %s", e.service.name(), inv.Method))
@@ -135,7 +135,7 @@ func (e *valueEntity[S]) decide(handle valueHandler[S], cmd *ValueCommand[S]) (D
 	if err != nil || decision.Refusal != nil {
 		return decision, err
 	}
-	decision.StateAction, decision.Effects = cmd.action, cmd.effects
+	decision.StateAction, decision.Effects, decision.Timers = cmd.action, cmd.effects, cmd.timers
 	if cmd.action == StateUpdated {
 		decision.State, err = e.codec.encode(cmd.state)
 	}

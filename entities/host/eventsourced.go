@@ -82,6 +82,7 @@ func (w *eventSourcedWire) recv(a *answer) error {
 		a.commandID = m.Reply.GetCommandId()
 		a.action = m.Reply.GetClientAction()
 		a.effects = m.Reply.GetSideEffects()
+		a.timers = m.Reply.GetMillraceTimers()
 		a.events = m.Reply.GetEvents()
 		a.snapshot = m.Reply.GetSnapshot()
 	case *eventsourced.EventSourcedStreamOut_Failure:

@@ -88,7 +88,7 @@ func (s *session) fill(id int64, inv entities.Invocation) {
 
 // contextOf is what a function of ours learns about a command beyond the protocol.
 func contextOf(inv entities.Invocation) *cloudstate.CommandContext {
-	c := &cloudstate.CommandContext{CommandId: asText(inv.ID), Principal: asText(inv.Principal), Metadata: metadataToWire(inv.Metadata)}
+	c := &cloudstate.CommandContext{CommandId: asText(inv.ID), Principal: asText(inv.Principal), Metadata: metadataToWire(inv.Metadata), Timers: true}
 	if !inv.Time.IsZero() {
 		c.TimeUnixNanos = inv.Time.UnixNano()
 	}
@@ -116,7 +116,7 @@ func (s *session) await(ctx context.Context) (answer, *entities.Error) {
 
 // outcome puts an answer into the engine's words and checks it.
 func (s *session) outcome(m *discovery.Method, a *answer) (*entities.Outcome, error) {
-	out := &entities.Outcome{StateAction: a.stateAction, Effects: effectsOf(a.effects)}
+	out := &entities.Outcome{StateAction: a.stateAction, Effects: effectsOf(a.effects), Timers: s.timersOf(a.timers)}
 	setAction(out, a.action, s.remote.announced(cloudstate.MillraceExtension_MILLRACE_FAILURE_CODE))
 	if s.service.Kind == entities.EventSourced && a.action.GetFailure().GetRestart() {
 		out.Restart = true

@@ -50,6 +50,7 @@ type answer struct {
 	snapshot    *anypb.Any
 	stateAction entities.StateAction
 	state       *anypb.Any
+	timers      []*cloudstate.MillraceTimer
 }
 
 type answerKind uint8

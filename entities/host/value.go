@@ -62,6 +62,7 @@ func (w *valueWire) recv(a *answer) error {
 		a.commandID = m.Reply.GetCommandId()
 		a.action = m.Reply.GetClientAction()
 		a.effects = m.Reply.GetSideEffects()
+		a.timers = m.Reply.GetMillraceTimers()
 		switch change := m.Reply.GetStateAction().GetAction().(type) {
 		case *valueentity.ValueEntityAction_Update:
 			a.stateAction, a.state = entities.StateUpdated, change.Update.GetValue()

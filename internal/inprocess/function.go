@@ -126,6 +126,10 @@ func fromDecision(d *sdk.Decision) *entities.Outcome {
 		e := &d.Effects[i]
 		out.Effects = append(out.Effects, entities.SideEffect{Target: target(&e.Target), Synchronous: e.Synchronous})
 	}
+	for i := range d.Timers {
+		t := &d.Timers[i]
+		out.Timers = append(out.Timers, entities.TimerChange{Name: t.Name, Cancel: t.Cancel, After: t.After, Schedule: t.Schedule, Target: target(&t.Target)})
+	}
 	switch {
 	case d.Refusal != nil:
 		out.Failure = &entities.Error{Reason: entities.FunctionRefused, Code: uint32(d.Refusal.Code), Message: d.Refusal.Message, Outcome: entities.Refused}

@@ -1209,6 +1209,97 @@ func (x *ProxyInfo) GetSupportedEntityTypes() []string {
 	return nil
 }
 
+// MillraceTimer sets or cancels a timer of the entity whose command asks for it. It is stored together with what else the
+// command decides. A function may use it only if the command's context says that the proxy keeps timers.
+type MillraceTimer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Within the entity; setting a timer of the same name replaces it.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Takes the timer away; everything below is empty then.
+	Cancel bool `protobuf:"varint,2,opt,name=cancel,proto3" json:"cancel,omitempty"`
+	// Nanoseconds after the command's time; not with a schedule.
+	AfterNanos int64 `protobuf:"varint,3,opt,name=after_nanos,json=afterNanos,proto3" json:"after_nanos,omitempty"`
+	// Recurring: five fields as in cron(5), in UTC.
+	Schedule string `protobuf:"bytes,4,opt,name=schedule,proto3" json:"schedule,omitempty"`
+	// The method, of the entity's own service, and its message, which must name this entity.
+	CommandName   string     `protobuf:"bytes,5,opt,name=command_name,json=commandName,proto3" json:"command_name,omitempty"`
+	Payload       *anypb.Any `protobuf:"bytes,6,opt,name=payload,proto3" json:"payload,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MillraceTimer) Reset() {
+	*x = MillraceTimer{}
+	mi := &file_cloudstate_entity_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MillraceTimer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MillraceTimer) ProtoMessage() {}
+
+func (x *MillraceTimer) ProtoReflect() protoreflect.Message {
+	mi := &file_cloudstate_entity_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MillraceTimer.ProtoReflect.Descriptor instead.
+func (*MillraceTimer) Descriptor() ([]byte, []int) {
+	return file_cloudstate_entity_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *MillraceTimer) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *MillraceTimer) GetCancel() bool {
+	if x != nil {
+		return x.Cancel
+	}
+	return false
+}
+
+func (x *MillraceTimer) GetAfterNanos() int64 {
+	if x != nil {
+		return x.AfterNanos
+	}
+	return 0
+}
+
+func (x *MillraceTimer) GetSchedule() string {
+	if x != nil {
+		return x.Schedule
+	}
+	return ""
+}
+
+func (x *MillraceTimer) GetCommandName() string {
+	if x != nil {
+		return x.CommandName
+	}
+	return ""
+}
+
+func (x *MillraceTimer) GetPayload() *anypb.Any {
+	if x != nil {
+		return x.Payload
+	}
+	return nil
+}
+
 // CommandContext is what the engine knows about a command beyond the protocol.
 type CommandContext struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1218,14 +1309,16 @@ type CommandContext struct {
 	// Log time of the command in nanoseconds since the Unix epoch.
 	TimeUnixNanos int64 `protobuf:"varint,3,opt,name=time_unix_nanos,json=timeUnixNanos,proto3" json:"time_unix_nanos,omitempty"`
 	// The caller's metadata.
-	Metadata      *Metadata `protobuf:"bytes,4,opt,name=metadata,proto3" json:"metadata,omitempty"`
+	Metadata *Metadata `protobuf:"bytes,4,opt,name=metadata,proto3" json:"metadata,omitempty"`
+	// The proxy keeps timers: the reply may have millrace_timers.
+	Timers        bool `protobuf:"varint,5,opt,name=timers,proto3" json:"timers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CommandContext) Reset() {
 	*x = CommandContext{}
-	mi := &file_cloudstate_entity_proto_msgTypes[16]
+	mi := &file_cloudstate_entity_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1237,7 +1330,7 @@ func (x *CommandContext) String() string {
 func (*CommandContext) ProtoMessage() {}
 
 func (x *CommandContext) ProtoReflect() protoreflect.Message {
-	mi := &file_cloudstate_entity_proto_msgTypes[16]
+	mi := &file_cloudstate_entity_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1250,7 +1343,7 @@ func (x *CommandContext) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandContext.ProtoReflect.Descriptor instead.
 func (*CommandContext) Descriptor() ([]byte, []int) {
-	return file_cloudstate_entity_proto_rawDescGZIP(), []int{16}
+	return file_cloudstate_entity_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CommandContext) GetCommandId() string {
@@ -1279,6 +1372,13 @@ func (x *CommandContext) GetMetadata() *Metadata {
 		return x.Metadata
 	}
 	return nil
+}
+
+func (x *CommandContext) GetTimers() bool {
+	if x != nil {
+		return x.Timers
+	}
+	return false
 }
 
 var File_cloudstate_entity_proto protoreflect.FileDescriptor
@@ -1366,13 +1466,22 @@ const file_cloudstate_entity_proto_rawDesc = "" +
 	"\n" +
 	"proxy_name\x18\x03 \x01(\tR\tproxyName\x12#\n" +
 	"\rproxy_version\x18\x04 \x01(\tR\fproxyVersion\x124\n" +
-	"\x16supported_entity_types\x18\x05 \x03(\tR\x14supportedEntityTypes\"\xa7\x01\n" +
+	"\x16supported_entity_types\x18\x05 \x03(\tR\x14supportedEntityTypes\"\xcb\x01\n" +
+	"\rMillraceTimer\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06cancel\x18\x02 \x01(\bR\x06cancel\x12\x1f\n" +
+	"\vafter_nanos\x18\x03 \x01(\x03R\n" +
+	"afterNanos\x12\x1a\n" +
+	"\bschedule\x18\x04 \x01(\tR\bschedule\x12!\n" +
+	"\fcommand_name\x18\x05 \x01(\tR\vcommandName\x12.\n" +
+	"\apayload\x18\x06 \x01(\v2\x14.google.protobuf.AnyR\apayload\"\xbf\x01\n" +
 	"\x0eCommandContext\x12\x1d\n" +
 	"\n" +
 	"command_id\x18\x01 \x01(\tR\tcommandId\x12\x1c\n" +
 	"\tprincipal\x18\x02 \x01(\tR\tprincipal\x12&\n" +
 	"\x0ftime_unix_nanos\x18\x03 \x01(\x03R\rtimeUnixNanos\x120\n" +
-	"\bmetadata\x18\x04 \x01(\v2\x14.cloudstate.MetadataR\bmetadata*p\n" +
+	"\bmetadata\x18\x04 \x01(\v2\x14.cloudstate.MetadataR\bmetadata\x12\x16\n" +
+	"\x06timers\x18\x05 \x01(\bR\x06timers*p\n" +
 	"\x11MillraceExtension\x12\"\n" +
 	"\x1eMILLRACE_EXTENSION_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18MILLRACE_COMMAND_CONTEXT\x10\x01\x12\x19\n" +
@@ -1395,7 +1504,7 @@ func file_cloudstate_entity_proto_rawDescGZIP() []byte {
 }
 
 var file_cloudstate_entity_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_cloudstate_entity_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_cloudstate_entity_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_cloudstate_entity_proto_goTypes = []any{
 	(MillraceExtension)(0),             // 0: cloudstate.MillraceExtension
 	(*Metadata)(nil),                   // 1: cloudstate.Metadata
@@ -1414,39 +1523,41 @@ var file_cloudstate_entity_proto_goTypes = []any{
 	(*TimeoutPassivationStrategy)(nil), // 14: cloudstate.TimeoutPassivationStrategy
 	(*UserFunctionError)(nil),          // 15: cloudstate.UserFunctionError
 	(*ProxyInfo)(nil),                  // 16: cloudstate.ProxyInfo
-	(*CommandContext)(nil),             // 17: cloudstate.CommandContext
-	(*anypb.Any)(nil),                  // 18: google.protobuf.Any
-	(*emptypb.Empty)(nil),              // 19: google.protobuf.Empty
+	(*MillraceTimer)(nil),              // 17: cloudstate.MillraceTimer
+	(*CommandContext)(nil),             // 18: cloudstate.CommandContext
+	(*anypb.Any)(nil),                  // 19: google.protobuf.Any
+	(*emptypb.Empty)(nil),              // 20: google.protobuf.Empty
 }
 var file_cloudstate_entity_proto_depIdxs = []int32{
 	2,  // 0: cloudstate.Metadata.entries:type_name -> cloudstate.MetadataEntry
-	18, // 1: cloudstate.Reply.payload:type_name -> google.protobuf.Any
+	19, // 1: cloudstate.Reply.payload:type_name -> google.protobuf.Any
 	1,  // 2: cloudstate.Reply.metadata:type_name -> cloudstate.Metadata
-	18, // 3: cloudstate.Forward.payload:type_name -> google.protobuf.Any
+	19, // 3: cloudstate.Forward.payload:type_name -> google.protobuf.Any
 	1,  // 4: cloudstate.Forward.metadata:type_name -> cloudstate.Metadata
 	3,  // 5: cloudstate.ClientAction.reply:type_name -> cloudstate.Reply
 	4,  // 6: cloudstate.ClientAction.forward:type_name -> cloudstate.Forward
 	9,  // 7: cloudstate.ClientAction.failure:type_name -> cloudstate.Failure
-	18, // 8: cloudstate.SideEffect.payload:type_name -> google.protobuf.Any
+	19, // 8: cloudstate.SideEffect.payload:type_name -> google.protobuf.Any
 	1,  // 9: cloudstate.SideEffect.metadata:type_name -> cloudstate.Metadata
-	18, // 10: cloudstate.Command.payload:type_name -> google.protobuf.Any
+	19, // 10: cloudstate.Command.payload:type_name -> google.protobuf.Any
 	1,  // 11: cloudstate.Command.metadata:type_name -> cloudstate.Metadata
-	17, // 12: cloudstate.Command.context:type_name -> cloudstate.CommandContext
+	18, // 12: cloudstate.Command.context:type_name -> cloudstate.CommandContext
 	12, // 13: cloudstate.EntitySpec.entities:type_name -> cloudstate.Entity
 	11, // 14: cloudstate.EntitySpec.service_info:type_name -> cloudstate.ServiceInfo
 	0,  // 15: cloudstate.ServiceInfo.millrace_extensions:type_name -> cloudstate.MillraceExtension
 	13, // 16: cloudstate.Entity.passivation_strategy:type_name -> cloudstate.EntityPassivationStrategy
 	14, // 17: cloudstate.EntityPassivationStrategy.timeout:type_name -> cloudstate.TimeoutPassivationStrategy
-	1,  // 18: cloudstate.CommandContext.metadata:type_name -> cloudstate.Metadata
-	16, // 19: cloudstate.EntityDiscovery.discover:input_type -> cloudstate.ProxyInfo
-	15, // 20: cloudstate.EntityDiscovery.reportError:input_type -> cloudstate.UserFunctionError
-	10, // 21: cloudstate.EntityDiscovery.discover:output_type -> cloudstate.EntitySpec
-	19, // 22: cloudstate.EntityDiscovery.reportError:output_type -> google.protobuf.Empty
-	21, // [21:23] is the sub-list for method output_type
-	19, // [19:21] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	19, // 18: cloudstate.MillraceTimer.payload:type_name -> google.protobuf.Any
+	1,  // 19: cloudstate.CommandContext.metadata:type_name -> cloudstate.Metadata
+	16, // 20: cloudstate.EntityDiscovery.discover:input_type -> cloudstate.ProxyInfo
+	15, // 21: cloudstate.EntityDiscovery.reportError:input_type -> cloudstate.UserFunctionError
+	10, // 22: cloudstate.EntityDiscovery.discover:output_type -> cloudstate.EntitySpec
+	20, // 23: cloudstate.EntityDiscovery.reportError:output_type -> google.protobuf.Empty
+	22, // [22:24] is the sub-list for method output_type
+	20, // [20:22] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_cloudstate_entity_proto_init() }
@@ -1472,7 +1583,7 @@ func file_cloudstate_entity_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cloudstate_entity_proto_rawDesc), len(file_cloudstate_entity_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   17,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -147,13 +147,19 @@ func (c *child) Stop(t testing.TB) int {
 // AwaitExit waits until the process has ended by itself, and returns its exit code.
 func (c *child) AwaitExit(t testing.TB) int {
 	t.Helper()
-	patience := time.NewTimer(stopTimeout)
+	return c.AwaitExitWithin(t, stopTimeout)
+}
+
+// AwaitExitWithin is AwaitExit for a process that takes longer.
+func (c *child) AwaitExitWithin(t testing.TB, within time.Duration) int {
+	t.Helper()
+	patience := time.NewTimer(within)
 	defer patience.Stop()
 	select {
 	case <-c.exited:
 	case <-patience.C:
 		c.Kill(t)
-		t.Fatalf("%s did not end within %v:\n%s", c, stopTimeout, c.tail())
+		t.Fatalf("%s did not end within %v:\n%s", c, within, c.tail())
 	}
 	return c.cmd.ProcessState.ExitCode()
 }

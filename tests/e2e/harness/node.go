@@ -128,7 +128,13 @@ func Dial(t testing.TB, address string) *grpc.ClientConn {
 // Await looks at a condition again and again until it holds.
 func Await(t testing.TB, what string, holds func() bool) {
 	t.Helper()
-	deadline := time.NewTimer(Patience)
+	AwaitWithin(t, Patience, what, holds)
+}
+
+// AwaitWithin is Await for what takes longer.
+func AwaitWithin(t testing.TB, patience time.Duration, what string, holds func() bool) {
+	t.Helper()
+	deadline := time.NewTimer(patience)
 	defer deadline.Stop()
 	again := time.NewTicker(lookPause)
 	defer again.Stop()
@@ -136,7 +142,7 @@ func Await(t testing.TB, what string, holds func() bool) {
 		select {
 		case <-again.C:
 		case <-deadline.C:
-			t.Fatalf("waited %v for %s", Patience, what)
+			t.Fatalf("waited %v for %s", patience, what)
 		}
 	}
 }

@@ -1,6 +1,9 @@
 // Command mirror is a worker for tests of effects: every increment of the counter a-x asks, by an effect, for the same
 // increment of the counter b-x. While the file that MIRROR_CLOSED names exists, counters b-… fail on every command, as a
 // function does that is broken for a while.
+//
+// An increment of a counter t-x by a time, in milliseconds since 1970, changes nothing and sets a timer for that time. When it
+// fires, the counter's lowest byte is one more, and the rest is by how many milliseconds it was late.
 package main
 
 import (
@@ -8,6 +11,7 @@ import (
 	"errors"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/millrace-io/millrace"
 	counterv1 "github.com/millrace-io/millrace/examples/counter/counter/v1"
@@ -26,12 +30,27 @@ func increment(cmd *sdk.ValueCommand[*counterv1.State], in *counterv1.IncrementR
 	if side == "b" && closed() {
 		panic(errors.New("closed for a while"))
 	}
+	if side == "t" {
+		return timed(cmd, in)
+	}
 	by := cmp.Or(in.GetBy(), 1)
 	value := cmd.State().GetValue() + by
 	cmd.Update(&counterv1.State{Value: value})
 	if side == "a" {
 		cmd.Effect(counterv1.CounterService_Increment_FullMethodName, &counterv1.IncrementRequest{CounterId: "b-" + name, By: by})
 	}
+	return &counterv1.Counter{Value: value}, nil
+}
+
+func timed(cmd *sdk.ValueCommand[*counterv1.State], in *counterv1.IncrementRequest) (*counterv1.Counter, error) {
+	if due := in.GetBy(); due > 0 {
+		cmd.After(max(time.UnixMilli(due).Sub(cmd.Time()), 0), "t", counterv1.CounterService_Increment_FullMethodName,
+			&counterv1.IncrementRequest{CounterId: in.GetCounterId(), By: -due})
+		return &counterv1.Counter{}, nil
+	}
+	late := cmd.Time().Sub(time.UnixMilli(-in.GetBy())).Milliseconds()
+	value := cmd.State().GetValue()&0xff + 1 + late<<8
+	cmd.Update(&counterv1.State{Value: value})
 	return &counterv1.Counter{Value: value}, nil
 }
 

@@ -384,9 +384,11 @@ type EventSourcedReply struct {
 	// Stored together, in this order, before the caller is answered.
 	Events []*anypb.Any `protobuf:"bytes,4,rep,name=events,proto3" json:"events,omitempty"`
 	// The state after the last of the events; only together with events.
-	Snapshot      *anypb.Any `protobuf:"bytes,5,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Snapshot *anypb.Any `protobuf:"bytes,5,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	// Changes of the entity's timers, in this order.
+	MillraceTimers []*cloudstate.MillraceTimer `protobuf:"bytes,1000,rep,name=millrace_timers,json=millraceTimers,proto3" json:"millrace_timers,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *EventSourcedReply) Reset() {
@@ -454,6 +456,13 @@ func (x *EventSourcedReply) GetSnapshot() *anypb.Any {
 	return nil
 }
 
+func (x *EventSourcedReply) GetMillraceTimers() []*cloudstate.MillraceTimer {
+	if x != nil {
+		return x.MillraceTimers
+	}
+	return nil
+}
+
 var File_cloudstate_event_sourced_proto protoreflect.FileDescriptor
 
 const file_cloudstate_event_sourced_proto_rawDesc = "" +
@@ -477,14 +486,15 @@ const file_cloudstate_event_sourced_proto_rawDesc = "" +
 	"\bsnapshot\x18\x02 \x01(\v2\x14.google.protobuf.AnyR\bsnapshot\"_\n" +
 	"\x11EventSourcedEvent\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x03R\bsequence\x12.\n" +
-	"\apayload\x18\x02 \x01(\v2\x14.google.protobuf.AnyR\apayload\"\x8c\x02\n" +
+	"\apayload\x18\x02 \x01(\v2\x14.google.protobuf.AnyR\apayload\"\xd1\x02\n" +
 	"\x11EventSourcedReply\x12\x1d\n" +
 	"\n" +
 	"command_id\x18\x01 \x01(\x03R\tcommandId\x12=\n" +
 	"\rclient_action\x18\x02 \x01(\v2\x18.cloudstate.ClientActionR\fclientAction\x129\n" +
 	"\fside_effects\x18\x03 \x03(\v2\x16.cloudstate.SideEffectR\vsideEffects\x12,\n" +
 	"\x06events\x18\x04 \x03(\v2\x14.google.protobuf.AnyR\x06events\x120\n" +
-	"\bsnapshot\x18\x05 \x01(\v2\x14.google.protobuf.AnyR\bsnapshot2{\n" +
+	"\bsnapshot\x18\x05 \x01(\v2\x14.google.protobuf.AnyR\bsnapshot\x12C\n" +
+	"\x0fmillrace_timers\x18\xe8\a \x03(\v2\x19.cloudstate.MillraceTimerR\x0emillraceTimers2{\n" +
 	"\fEventSourced\x12k\n" +
 	"\x06handle\x12-.cloudstate.eventsourced.EventSourcedStreamIn\x1a..cloudstate.eventsourced.EventSourcedStreamOut(\x010\x01Bh\n" +
 	"\x16io.cloudstate.protocolZNgithub.com/millrace-io/millrace/proto/gen/cloudstate/eventsourced;eventsourcedb\x06proto3"
@@ -503,17 +513,18 @@ func file_cloudstate_event_sourced_proto_rawDescGZIP() []byte {
 
 var file_cloudstate_event_sourced_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_cloudstate_event_sourced_proto_goTypes = []any{
-	(*EventSourcedStreamIn)(nil),    // 0: cloudstate.eventsourced.EventSourcedStreamIn
-	(*EventSourcedStreamOut)(nil),   // 1: cloudstate.eventsourced.EventSourcedStreamOut
-	(*EventSourcedInit)(nil),        // 2: cloudstate.eventsourced.EventSourcedInit
-	(*EventSourcedSnapshot)(nil),    // 3: cloudstate.eventsourced.EventSourcedSnapshot
-	(*EventSourcedEvent)(nil),       // 4: cloudstate.eventsourced.EventSourcedEvent
-	(*EventSourcedReply)(nil),       // 5: cloudstate.eventsourced.EventSourcedReply
-	(*cloudstate.Command)(nil),      // 6: cloudstate.Command
-	(*cloudstate.Failure)(nil),      // 7: cloudstate.Failure
-	(*anypb.Any)(nil),               // 8: google.protobuf.Any
-	(*cloudstate.ClientAction)(nil), // 9: cloudstate.ClientAction
-	(*cloudstate.SideEffect)(nil),   // 10: cloudstate.SideEffect
+	(*EventSourcedStreamIn)(nil),     // 0: cloudstate.eventsourced.EventSourcedStreamIn
+	(*EventSourcedStreamOut)(nil),    // 1: cloudstate.eventsourced.EventSourcedStreamOut
+	(*EventSourcedInit)(nil),         // 2: cloudstate.eventsourced.EventSourcedInit
+	(*EventSourcedSnapshot)(nil),     // 3: cloudstate.eventsourced.EventSourcedSnapshot
+	(*EventSourcedEvent)(nil),        // 4: cloudstate.eventsourced.EventSourcedEvent
+	(*EventSourcedReply)(nil),        // 5: cloudstate.eventsourced.EventSourcedReply
+	(*cloudstate.Command)(nil),       // 6: cloudstate.Command
+	(*cloudstate.Failure)(nil),       // 7: cloudstate.Failure
+	(*anypb.Any)(nil),                // 8: google.protobuf.Any
+	(*cloudstate.ClientAction)(nil),  // 9: cloudstate.ClientAction
+	(*cloudstate.SideEffect)(nil),    // 10: cloudstate.SideEffect
+	(*cloudstate.MillraceTimer)(nil), // 11: cloudstate.MillraceTimer
 }
 var file_cloudstate_event_sourced_proto_depIdxs = []int32{
 	2,  // 0: cloudstate.eventsourced.EventSourcedStreamIn.init:type_name -> cloudstate.eventsourced.EventSourcedInit
@@ -528,13 +539,14 @@ var file_cloudstate_event_sourced_proto_depIdxs = []int32{
 	10, // 9: cloudstate.eventsourced.EventSourcedReply.side_effects:type_name -> cloudstate.SideEffect
 	8,  // 10: cloudstate.eventsourced.EventSourcedReply.events:type_name -> google.protobuf.Any
 	8,  // 11: cloudstate.eventsourced.EventSourcedReply.snapshot:type_name -> google.protobuf.Any
-	0,  // 12: cloudstate.eventsourced.EventSourced.handle:input_type -> cloudstate.eventsourced.EventSourcedStreamIn
-	1,  // 13: cloudstate.eventsourced.EventSourced.handle:output_type -> cloudstate.eventsourced.EventSourcedStreamOut
-	13, // [13:14] is the sub-list for method output_type
-	12, // [12:13] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	11, // 12: cloudstate.eventsourced.EventSourcedReply.millrace_timers:type_name -> cloudstate.MillraceTimer
+	0,  // 13: cloudstate.eventsourced.EventSourced.handle:input_type -> cloudstate.eventsourced.EventSourcedStreamIn
+	1,  // 14: cloudstate.eventsourced.EventSourced.handle:output_type -> cloudstate.eventsourced.EventSourcedStreamOut
+	14, // [14:15] is the sub-list for method output_type
+	13, // [13:14] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_cloudstate_event_sourced_proto_init() }

@@ -306,9 +306,11 @@ type ValueEntityReply struct {
 	ClientAction *cloudstate.ClientAction `protobuf:"bytes,2,opt,name=client_action,json=clientAction,proto3" json:"client_action,omitempty"`
 	SideEffects  []*cloudstate.SideEffect `protobuf:"bytes,3,rep,name=side_effects,json=sideEffects,proto3" json:"side_effects,omitempty"`
 	// Absent: the state stays as it is.
-	StateAction   *ValueEntityAction `protobuf:"bytes,4,opt,name=state_action,json=stateAction,proto3" json:"state_action,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	StateAction *ValueEntityAction `protobuf:"bytes,4,opt,name=state_action,json=stateAction,proto3" json:"state_action,omitempty"`
+	// Changes of the entity's timers, in this order.
+	MillraceTimers []*cloudstate.MillraceTimer `protobuf:"bytes,1000,rep,name=millrace_timers,json=millraceTimers,proto3" json:"millrace_timers,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *ValueEntityReply) Reset() {
@@ -365,6 +367,13 @@ func (x *ValueEntityReply) GetSideEffects() []*cloudstate.SideEffect {
 func (x *ValueEntityReply) GetStateAction() *ValueEntityAction {
 	if x != nil {
 		return x.StateAction
+	}
+	return nil
+}
+
+func (x *ValueEntityReply) GetMillraceTimers() []*cloudstate.MillraceTimer {
+	if x != nil {
+		return x.MillraceTimers
 	}
 	return nil
 }
@@ -552,13 +561,14 @@ const file_cloudstate_value_entity_proto_rawDesc = "" +
 	"\tentity_id\x18\x02 \x01(\tR\bentityId\x12B\n" +
 	"\x05state\x18\x03 \x01(\v2,.cloudstate.valueentity.ValueEntityInitStateR\x05state\"B\n" +
 	"\x14ValueEntityInitState\x12*\n" +
-	"\x05value\x18\x01 \x01(\v2\x14.google.protobuf.AnyR\x05value\"\xf9\x01\n" +
+	"\x05value\x18\x01 \x01(\v2\x14.google.protobuf.AnyR\x05value\"\xbe\x02\n" +
 	"\x10ValueEntityReply\x12\x1d\n" +
 	"\n" +
 	"command_id\x18\x01 \x01(\x03R\tcommandId\x12=\n" +
 	"\rclient_action\x18\x02 \x01(\v2\x18.cloudstate.ClientActionR\fclientAction\x129\n" +
 	"\fside_effects\x18\x03 \x03(\v2\x16.cloudstate.SideEffectR\vsideEffects\x12L\n" +
-	"\fstate_action\x18\x04 \x01(\v2).cloudstate.valueentity.ValueEntityActionR\vstateAction\"\xa7\x01\n" +
+	"\fstate_action\x18\x04 \x01(\v2).cloudstate.valueentity.ValueEntityActionR\vstateAction\x12C\n" +
+	"\x0fmillrace_timers\x18\xe8\a \x03(\v2\x19.cloudstate.MillraceTimerR\x0emillraceTimers\"\xa7\x01\n" +
 	"\x11ValueEntityAction\x12C\n" +
 	"\x06update\x18\x01 \x01(\v2).cloudstate.valueentity.ValueEntityUpdateH\x00R\x06update\x12C\n" +
 	"\x06delete\x18\x02 \x01(\v2).cloudstate.valueentity.ValueEntityDeleteH\x00R\x06deleteB\b\n" +
@@ -584,19 +594,20 @@ func file_cloudstate_value_entity_proto_rawDescGZIP() []byte {
 
 var file_cloudstate_value_entity_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_cloudstate_value_entity_proto_goTypes = []any{
-	(*ValueEntityStreamIn)(nil),     // 0: cloudstate.valueentity.ValueEntityStreamIn
-	(*ValueEntityStreamOut)(nil),    // 1: cloudstate.valueentity.ValueEntityStreamOut
-	(*ValueEntityInit)(nil),         // 2: cloudstate.valueentity.ValueEntityInit
-	(*ValueEntityInitState)(nil),    // 3: cloudstate.valueentity.ValueEntityInitState
-	(*ValueEntityReply)(nil),        // 4: cloudstate.valueentity.ValueEntityReply
-	(*ValueEntityAction)(nil),       // 5: cloudstate.valueentity.ValueEntityAction
-	(*ValueEntityUpdate)(nil),       // 6: cloudstate.valueentity.ValueEntityUpdate
-	(*ValueEntityDelete)(nil),       // 7: cloudstate.valueentity.ValueEntityDelete
-	(*cloudstate.Command)(nil),      // 8: cloudstate.Command
-	(*cloudstate.Failure)(nil),      // 9: cloudstate.Failure
-	(*anypb.Any)(nil),               // 10: google.protobuf.Any
-	(*cloudstate.ClientAction)(nil), // 11: cloudstate.ClientAction
-	(*cloudstate.SideEffect)(nil),   // 12: cloudstate.SideEffect
+	(*ValueEntityStreamIn)(nil),      // 0: cloudstate.valueentity.ValueEntityStreamIn
+	(*ValueEntityStreamOut)(nil),     // 1: cloudstate.valueentity.ValueEntityStreamOut
+	(*ValueEntityInit)(nil),          // 2: cloudstate.valueentity.ValueEntityInit
+	(*ValueEntityInitState)(nil),     // 3: cloudstate.valueentity.ValueEntityInitState
+	(*ValueEntityReply)(nil),         // 4: cloudstate.valueentity.ValueEntityReply
+	(*ValueEntityAction)(nil),        // 5: cloudstate.valueentity.ValueEntityAction
+	(*ValueEntityUpdate)(nil),        // 6: cloudstate.valueentity.ValueEntityUpdate
+	(*ValueEntityDelete)(nil),        // 7: cloudstate.valueentity.ValueEntityDelete
+	(*cloudstate.Command)(nil),       // 8: cloudstate.Command
+	(*cloudstate.Failure)(nil),       // 9: cloudstate.Failure
+	(*anypb.Any)(nil),                // 10: google.protobuf.Any
+	(*cloudstate.ClientAction)(nil),  // 11: cloudstate.ClientAction
+	(*cloudstate.SideEffect)(nil),    // 12: cloudstate.SideEffect
+	(*cloudstate.MillraceTimer)(nil), // 13: cloudstate.MillraceTimer
 }
 var file_cloudstate_value_entity_proto_depIdxs = []int32{
 	2,  // 0: cloudstate.valueentity.ValueEntityStreamIn.init:type_name -> cloudstate.valueentity.ValueEntityInit
@@ -608,16 +619,17 @@ var file_cloudstate_value_entity_proto_depIdxs = []int32{
 	11, // 6: cloudstate.valueentity.ValueEntityReply.client_action:type_name -> cloudstate.ClientAction
 	12, // 7: cloudstate.valueentity.ValueEntityReply.side_effects:type_name -> cloudstate.SideEffect
 	5,  // 8: cloudstate.valueentity.ValueEntityReply.state_action:type_name -> cloudstate.valueentity.ValueEntityAction
-	6,  // 9: cloudstate.valueentity.ValueEntityAction.update:type_name -> cloudstate.valueentity.ValueEntityUpdate
-	7,  // 10: cloudstate.valueentity.ValueEntityAction.delete:type_name -> cloudstate.valueentity.ValueEntityDelete
-	10, // 11: cloudstate.valueentity.ValueEntityUpdate.value:type_name -> google.protobuf.Any
-	0,  // 12: cloudstate.valueentity.ValueEntity.handle:input_type -> cloudstate.valueentity.ValueEntityStreamIn
-	1,  // 13: cloudstate.valueentity.ValueEntity.handle:output_type -> cloudstate.valueentity.ValueEntityStreamOut
-	13, // [13:14] is the sub-list for method output_type
-	12, // [12:13] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	13, // 9: cloudstate.valueentity.ValueEntityReply.millrace_timers:type_name -> cloudstate.MillraceTimer
+	6,  // 10: cloudstate.valueentity.ValueEntityAction.update:type_name -> cloudstate.valueentity.ValueEntityUpdate
+	7,  // 11: cloudstate.valueentity.ValueEntityAction.delete:type_name -> cloudstate.valueentity.ValueEntityDelete
+	10, // 12: cloudstate.valueentity.ValueEntityUpdate.value:type_name -> google.protobuf.Any
+	0,  // 13: cloudstate.valueentity.ValueEntity.handle:input_type -> cloudstate.valueentity.ValueEntityStreamIn
+	1,  // 14: cloudstate.valueentity.ValueEntity.handle:output_type -> cloudstate.valueentity.ValueEntityStreamOut
+	14, // [14:15] is the sub-list for method output_type
+	13, // [13:14] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_cloudstate_value_entity_proto_init() }
