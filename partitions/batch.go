@@ -319,6 +319,9 @@ func (c *core) GapRead(incarnation uint64, gap []GapRecord, err error) {
 	c.emit(effect{kind: doSkip, gap: gap})
 	c.next = c.sent[0].result.Base
 	c.state = Active
+	if c.releasing {
+		c.state = Draining
+	}
 	c.settle()
 }
 

@@ -76,9 +76,10 @@ var errClaimLost = errors.New("another worker claimed the partition first")
 
 func (c *core) activate(next int64) {
 	c.state, c.next, c.ordinal, c.attempts = Active, next, 0, 0
+	c.goneSince = 0
 	c.outbox.more = false
 	c.emit(effect{kind: doLoadOutbox})
-	c.emit(effect{kind: doLoadTimers, attempt: timerWindow})
+	c.emit(effect{kind: doLoadTimers, attempt: timerWindow, alarm: &alarm{}})
 	waiting := c.waiting
 	c.waiting = nil
 	for _, call := range waiting {
@@ -95,7 +96,7 @@ func (c *core) Failed(incarnation uint64, err error) {
 	if incarnation != c.incarnation || (c.state != CatchingUp && c.state != Claiming) {
 		return
 	}
-	if haltCause(err) {
+	if haltCause(err) && !c.mayPass(err) {
 		c.Halt(err)
 		return
 	}
@@ -105,15 +106,27 @@ func (c *core) Failed(incarnation uint64, err error) {
 	c.stepDown()
 }
 
+// mayPass says whether an error that looks like lost data may be that of an old leader of the log, which was paused and
+// shows what it had then. It is believed when it has said so for as long as the log may be silent.
+func (c *core) mayPass(err error) bool {
+	if !errors.Is(err, broker.ErrRegressed) && !errors.Is(err, broker.ErrOutOfRange) {
+		return false
+	}
+	if c.goneSince == 0 {
+		c.goneSince = max(c.now.Mono, 1)
+	}
+	return c.now.Mono-c.goneSince < c.limits.AckTimeout
+}
+
 // stepDown goes back to the start: to claim again after a pause while assigned, else to stand by.
 func (c *core) stepDown() {
+	if c.releasing {
+		c.releasing = false
+		c.emit(effect{kind: doReleased})
+	}
 	if !c.assigned {
-		wasDraining := c.state == Draining
 		c.state = Standby
 		c.refuseAll(c.takeWaiting(), errMoved(c.partition, c.lastFence))
-		if wasDraining {
-			c.emit(effect{kind: doReleased})
-		}
 		return
 	}
 	c.state = CatchingUp
@@ -162,9 +175,9 @@ func (c *core) Revoked() {
 
 // drain stops intake and lets what is decided finish.
 func (c *core) drain() {
+	c.releasing = true
 	if c.state == Suspect {
 		c.fence("it was revoked while a gap was being read", false)
-		c.emit(effect{kind: doReleased})
 		return
 	}
 	c.state = Draining
@@ -204,6 +217,14 @@ func (c *core) Lost() {
 	}
 	c.assigned = false
 	c.fence("the log took it away from this worker", false)
+}
+
+// Ended says that the worker stops. Whoever waits is answered, in whatever state the partition is.
+func (c *core) Ended() {
+	c.assigned = false
+	if c.state != Halted {
+		c.fence("the worker is stopping", false)
+	}
 }
 
 // Halt stops the partition until an operator looks at it: going on would hide that acknowledged data is gone.

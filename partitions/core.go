@@ -47,7 +47,11 @@ type core struct {
 	ordinal  uint64
 	attempts int
 	halted   error
-	drainBy  time.Duration
+	// goneSince is when the log first showed less than it had acknowledged; 0: it does not.
+	goneSince time.Duration
+	drainBy   time.Duration
+	// releasing: somebody waits for an orderly release. It goes on through a gap that is read meanwhile.
+	releasing bool
 	// lastFence says why the last ownership or attempt ended.
 	lastFence string
 
@@ -425,7 +429,7 @@ func (c *core) Ticked() {
 	if len(c.sent) > 0 && c.now.Mono-c.sent[0].sentAt > c.limits.AckTimeout {
 		c.fence("the log did not answer for "+c.limits.AckTimeout.String(), false)
 	}
-	if c.state == Draining && c.now.Mono > c.drainBy {
+	if c.releasing && c.now.Mono > c.drainBy {
 		c.fence("draining took too long", false)
 	}
 }

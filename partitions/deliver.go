@@ -77,10 +77,10 @@ func (p *Partition) loadOutbox(from int64) {
 }
 
 // loadTimers reads the next timers, on the loop as well.
-func (p *Partition) loadTimers(limit int) {
+func (p *Partition) loadTimers(after materializer.Due, limit int) {
 	var loaded []materializer.Due
 	view := materializer.Partition{Rows: p.store, Address: p.address}
-	err := view.Due(0, -1, func(d materializer.Due) bool {
+	err := view.Due(after.At, after.Offset, func(d materializer.Due) bool {
 		loaded = append(loaded, d)
 		return len(loaded) < limit
 	})

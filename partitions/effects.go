@@ -44,7 +44,7 @@ const (
 	doSend
 	// doLoadOutbox: read open effects from offset on. Comes back as OutboxLoaded.
 	doLoadOutbox
-	// doLoadTimers: read at most attempt timers. Comes back as TimersLoaded.
+	// doLoadTimers: read at most attempt timers behind alarm. Comes back as TimersLoaded.
 	doLoadTimers
 	// doFire: run the command of alarm. Comes back as Fired.
 	doFire

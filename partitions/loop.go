@@ -32,16 +32,25 @@ func (l *loop) run(ctx context.Context) {
 	var inputs []input
 	ticks, stop := l.clock.After(tick)
 	for ctx.Err() == nil {
+		due := false
 		select {
 		case <-ctx.Done():
 		case <-ticks:
+			due = true
+		case <-l.mail.ready:
+			select { // what comes first when both are there must not be left to chance: a simulation is to be repeatable
+			case <-ticks:
+				due = true
+			default:
+			}
+		}
+		if due {
 			ticks, stop = l.clock.After(tick)
 			for _, p := range l.partitions {
 				l.touch(p)
 				p.core.Ticked()
 				p.expire()
 			}
-		case <-l.mail.ready:
 		}
 		inputs = l.mail.take(inputs)
 		l.turn(ctx, inputs)
@@ -86,7 +95,7 @@ func (l *loop) end(ctx context.Context) {
 	for _, p := range l.partitions {
 		p.stopReading()
 		l.touch(p)
-		p.core.Lost()
+		p.core.Ended()
 	}
 	l.perform(ctx)
 	for _, p := range l.partitions {

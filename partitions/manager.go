@@ -72,7 +72,7 @@ func NewManager(o Options) *Manager {
 			id: id, address: materializer.Address{Generation: 1, Partition: uint16(id)}, // at most 4096
 			journal: broker.Partition{Topic: o.Topic.Name, ID: id}, topicID: o.Topic.ID,
 			log: o.Log, store: o.Store, functions: o.Functions, limits: o.Limits, hooks: o.Hooks, clock: o.Clock, random: o.Random,
-			rebuilds: rebuilds, stopReading: func() {},
+			rebuilds: rebuilds, stopReading: func() {}, oneReader: make(chan struct{}, 1),
 			core: newCore(id, o.Worker, o.Limits, o.Log.SingleProcess()),
 		}
 		p.status.Store(&published{Status: Status{Partition: id}})

@@ -102,11 +102,7 @@ func TestEffectIsDeduplicated(t *testing.T) {
 // TestSettledMeansCommitted: an effect counts as done, for its targets too, only when the log has that. Otherwise a target could
 // forget it, and a worker that does not know would send it again.
 func TestSettledMeansCommitted(t *testing.T) {
-	c := newCore(0, "w", Limits{}.WithDefaults(), true)
-	c.Assigned()
-	c.CaughtUp(record.Owner{}, 0, 7)
-	c.ClaimAcked(c.incarnation, broker.AppendResult{})
-	c.ReadBack(c.incarnation, record.Owner{Epoch: 1, Nonce: 7}, 1)
+	c := activeCore(t, true)
 	c.keep(&delivery{offset: 1})
 	c.pump()
 	c.next = 2

@@ -61,8 +61,8 @@ type Partition struct {
 	core    *core
 	fold    *materializer.Fold
 	reading *recovery
-	// oneReader lets only one background goroutine have reading; stopReading ends the present one.
-	oneReader   sync.Mutex
+	// oneReader has room for the one background goroutine that has reading; stopReading ends the present one.
+	oneReader   chan struct{}
 	stopReading context.CancelFunc
 	mail        *mailbox
 	// tasks are the goroutines that the loop started; it waits for them.
@@ -202,8 +202,11 @@ func (p *Partition) do(ctx context.Context, e effect) {
 	case doClaim:
 		p.append(e.batch, inClaimAcked)
 	case doReadBack:
+		p.stopReading()
+		reading, stop := context.WithTimeout(ctx, p.limits.AckTimeout) // an old leader may show an old end for a while
+		p.stopReading = stop
 		incarnation := p.core.incarnation
-		p.background(func() { p.readBack(ctx, incarnation, e.offset) })
+		p.background(func() { p.readBack(reading, incarnation, e.offset) })
 	case doWait:
 		p.pause(ctx, e.attempt)
 	case doInvoke:
@@ -233,7 +236,7 @@ func (p *Partition) do(ctx context.Context, e effect) {
 	case doLoadOutbox:
 		p.loadOutbox(e.offset)
 	case doLoadTimers:
-		p.loadTimers(e.attempt)
+		p.loadTimers(e.alarm.Due, e.attempt)
 	case doFire:
 		p.fire(ctx, e.alarm)
 	case doSweep:

@@ -22,8 +22,8 @@ func (r *recovery) close() { _ = r.reader.Close() }
 
 // catchUp reads the log from where the store stands to its end.
 func (p *Partition) catchUp(ctx context.Context, incarnation uint64) {
-	p.oneReader.Lock()
-	defer p.oneReader.Unlock()
+	p.oneReader <- struct{}{}
+	defer func() { <-p.oneReader }()
 	end, err := p.recover(ctx)
 	if err != nil {
 		p.post(input{kind: inFailed, incarnation: incarnation, fail: err})
@@ -90,8 +90,8 @@ func (p *Partition) follow(ctx context.Context, until int64) error {
 
 // readBack folds up to and including the claim at offset, and lets the core see who owns the partition then.
 func (p *Partition) readBack(ctx context.Context, incarnation uint64, offset int64) {
-	p.oneReader.Lock()
-	defer p.oneReader.Unlock()
+	p.oneReader <- struct{}{}
+	defer func() { <-p.oneReader }()
 	if p.reading == nil {
 		return // a later catch-up took its place
 	}

@@ -36,14 +36,16 @@ type alarm struct {
 type timers struct {
 	next alarmHeap
 	// known are the offsets of all that are in memory, firing ones included.
-	known  map[int64]struct{}
+	known  map[int64]*alarm
 	firing int
 	// more: the store has further ones, all of them due after horizon.
 	more    bool
 	horizon int64
+	// floor is the last entry of the index that was read: what the store has before it and is not known is gone.
+	floor materializer.Due
 }
 
-func newTimers() timers { return timers{known: map[int64]struct{}{}} }
+func newTimers() timers { return timers{known: map[int64]*alarm{}} }
 
 type alarmHeap []*alarm
 
@@ -72,11 +74,12 @@ func (c *core) setTimer(d materializer.Due) {
 		for _, a := range t.next {
 			delete(t.known, a.Offset)
 		}
-		t.next, t.more, t.horizon = nil, true, 0
+		t.next, t.more, t.horizon, t.floor = nil, true, 0, materializer.Due{}
 		return
 	}
-	t.known[d.Offset] = struct{}{}
-	heap.Push(&t.next, &alarm{Due: d, wake: d.At})
+	a := &alarm{Due: d, wake: d.At}
+	t.known[d.Offset] = a
+	heap.Push(&t.next, a)
 }
 
 // TimersLoaded takes the next timers from the store; more says that there are others behind them.
@@ -86,7 +89,8 @@ func (c *core) TimersLoaded(due []materializer.Due, more bool) {
 		c.setTimer(d)
 	}
 	if more {
-		c.timers.more, c.timers.horizon = true, due[len(due)-1].At
+		c.timers.floor = due[len(due)-1]
+		c.timers.more, c.timers.horizon = true, c.timers.floor.At
 	}
 	c.fire()
 }
@@ -102,7 +106,7 @@ func (c *core) fire() {
 	}
 	if t.more && len(t.next) < timerWindow/2 {
 		t.more = false
-		c.emit(effect{kind: doLoadTimers, attempt: timerWindow + len(t.known)})
+		c.emit(effect{kind: doLoadTimers, attempt: timerWindow, alarm: &alarm{Due: t.floor}})
 	}
 }
 

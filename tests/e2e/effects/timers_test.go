@@ -57,13 +57,16 @@ func TestTimersFireOnce(t *testing.T) {
 	p := harness.Start(t, harness.Options{Program: "tests/e2e/mirror", Tags: "failpoints"})
 	counters := counterv1.NewCounterServiceClient(p.Dial(t))
 	began := time.Now()
-	due := began.Add(5*time.Second + time.Duration(n)*100*time.Microsecond)
+	due := began.Add(5*time.Second + time.Duration(n)*200*time.Microsecond)
 	each(t, n, func(ctx context.Context, i int) error {
 		ctx = metadata.AppendToOutgoingContext(ctx, "millrace-command-id", "set")
 		_, err := counters.Increment(ctx, &counterv1.IncrementRequest{CounterId: "t-" + strconv.Itoa(i), By: due.UnixMilli()}, grpc.WaitForReady(true))
 		return err
 	})
 	set := time.Since(began)
+	if time.Now().After(due) {
+		t.Fatalf("setting %d timers took %v: some were due before the last was set", n, set)
+	}
 	p.Kill(t)
 	p.Arm(fmt.Sprintf("%s=%s:%d", failpoint.Variable, failpoint.BeforeTimer, n/3))
 	p.Respawn(t)

@@ -1,0 +1,175 @@
+package sim
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/millrace-io/millrace/entities"
+)
+
+const service = "sim.Cells"
+
+// cells is a value entity that holds a number. Its commands are texts: "add n", "get", "cas a b", "send n id" (adds n here and,
+// by an effect, to another cell).
+var cellType = &entities.EntityType{Service: service, Name: "cell", Kind: entities.Value}
+
+func command(id, text string) *entities.Command {
+	return &entities.Command{
+		Service: service, Method: id, Type: cellType, Key: entities.Key{Type: "cell", ID: id},
+		Payload: entities.Payload{TypeURL: "sim/command", Value: []byte(text)},
+	}
+}
+
+// gated is a call of a function that waits for the scheduler.
+type gated struct {
+	worker  string
+	key     string
+	text    string
+	id      string
+	verdict chan verdict
+}
+
+type verdict uint8
+
+const (
+	decide verdict = iota
+	crash
+	refuse
+)
+
+// functions is the user function of all workers. Every call waits at a gate until the scheduler lets it go on.
+type functions struct {
+	mu      sync.Mutex
+	waiting []*gated
+	// open lets everything through.
+	open bool
+}
+
+func (f *functions) arrive(g *gated) verdict {
+	f.mu.Lock()
+	if f.open {
+		f.mu.Unlock()
+		return decide
+	}
+	f.waiting = append(f.waiting, g)
+	f.mu.Unlock()
+	return <-g.verdict
+}
+
+// calls returns the waiting calls in an order that does not depend on how goroutines were scheduled.
+func (f *functions) calls() []*gated {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	slices.SortFunc(f.waiting, func(a, b *gated) int {
+		return cmp.Or(cmp.Compare(a.worker, b.worker), cmp.Compare(a.key, b.key), cmp.Compare(a.id, b.id), cmp.Compare(a.text, b.text))
+	})
+	return slices.Clone(f.waiting)
+}
+
+func (f *functions) release(g *gated, v verdict) {
+	f.mu.Lock()
+	f.waiting = slices.DeleteFunc(f.waiting, func(w *gated) bool { return w == g })
+	f.mu.Unlock()
+	g.verdict <- v
+}
+
+// hosted is the function as one worker sees it.
+type hosted struct {
+	*functions
+	worker string
+}
+
+func (h hosted) Open(ctx context.Context, _ string, key entities.Key, load entities.Loader) (entities.Session, error) {
+	loaded, err := load(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c := &cell{function: h, key: key}
+	if loaded.Value != nil {
+		c.value, err = strconv.Atoi(string(loaded.Value.Value))
+	}
+	return c, err
+}
+
+func (h hosted) Act(context.Context, entities.Invocation) (*entities.Outcome, error) {
+	return nil, errors.New("there are no actions")
+}
+
+func (h hosted) ActStream(context.Context, *entities.Stream, func(context.Context, *entities.Outcome) error) error {
+	return errors.New("there are no actions")
+}
+
+func (h hosted) Resolve(t entities.Target) (*entities.Command, error) {
+	return command(t.Method, string(t.Payload.Value)), nil
+}
+
+// cell is the memory image of one entity.
+type cell struct {
+	function hosted
+	key      entities.Key
+	value    int
+}
+
+func (c *cell) Handle(_ context.Context, inv entities.Invocation) (*entities.Outcome, error) {
+	text := string(inv.Payload.Value)
+	id := inv.ID
+	if inv.Source != nil {
+		id = fmt.Sprint(*inv.Source)
+	}
+	switch c.function.arrive(&gated{worker: c.function.worker, key: c.key.ID, text: text, id: id, verdict: make(chan verdict)}) {
+	case crash:
+		c.value = -1_000_000 // memory that must not be seen again
+		return nil, entities.Errorf(entities.FunctionFailed, entities.NotApplied, "crashed")
+	case refuse:
+		return refusal("no"), nil
+	case decide:
+	}
+	words := strings.Fields(text)
+	number := func(i int) int {
+		n, err := strconv.Atoi(words[i])
+		if err != nil {
+			panic(err)
+		}
+		return n
+	}
+	switch words[0] {
+	case "add":
+		return c.update(c.value + number(1)), nil
+	case "send":
+		out := c.update(c.value + number(1))
+		out.Effects = []entities.SideEffect{{Target: entities.Target{Service: service, Method: words[2], Payload: entities.Payload{Value: []byte("add " + words[1])}}}}
+		return out, nil
+	case "cas":
+		if c.value != number(1) {
+			return refusal("it is " + strconv.Itoa(c.value)), nil
+		}
+		return c.update(number(2)), nil
+	default:
+		return &entities.Outcome{Reply: c.reply()}, nil
+	}
+}
+
+func (c *cell) update(value int) *entities.Outcome {
+	c.value = value
+	return &entities.Outcome{
+		StateAction: entities.StateUpdated, State: entities.Payload{TypeURL: "sim/cell", Value: []byte(strconv.Itoa(value))}, Reply: c.reply(),
+	}
+}
+
+func (c *cell) reply() *entities.Reply {
+	return &entities.Reply{Payload: entities.Payload{TypeURL: "sim/reply", Value: []byte(strconv.Itoa(c.value))}}
+}
+
+func refusal(text string) *entities.Outcome {
+	return &entities.Outcome{Failure: &entities.Error{Reason: entities.FunctionRefused, Outcome: entities.Refused, Message: text}}
+}
+
+func (c *cell) Close(context.Context)  {}
+func (c *cell) Ended() <-chan struct{} { return nil }
+func (c *cell) Size() int              { return 64 }

@@ -1,0 +1,148 @@
+package sim
+
+import (
+	"bufio"
+	"fmt"
+	"maps"
+	"os"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/millrace-io/millrace/internal/leaktest"
+)
+
+// TestMain gives the tests one processor: goroutines that wake at the same moment then run in the order in which they woke,
+// and a seed decides everything.
+func TestMain(m *testing.M) {
+	runtime.GOMAXPROCS(1)
+	leaktest.Main(m)
+}
+
+const (
+	seedsVariable = "MILLRACE_SIM_SEEDS"
+	fromVariable  = "MILLRACE_SIM_FROM"
+	seedVariable  = "MILLRACE_SIM_SEED"
+	defaultSeeds  = 150
+	// shownEvents is how much of a failing seed is shown.
+	shownEvents = 80
+	// mustHappen is the number of seeds in which every kind of fault must have happened.
+	mustHappen = 100
+)
+
+func number(t *testing.T, variable string, otherwise uint64) uint64 {
+	t.Helper()
+	text := os.Getenv(variable)
+	if text == "" {
+		return otherwise
+	}
+	n, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		t.Fatalf("%s is %q: give a number", variable, text)
+	}
+	return n
+}
+
+// regressions are the seeds that failed once.
+func regressions(t *testing.T) []uint64 {
+	t.Helper()
+	file, err := os.Open("testdata/seeds.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close() //nolint:errcheck // only read
+	var seeds []uint64
+	for lines := bufio.NewScanner(file); lines.Scan(); {
+		text, _, _ := strings.Cut(lines.Text(), "#")
+		if text = strings.TrimSpace(text); text == "" {
+			continue
+		}
+		seed, err := strconv.ParseUint(text, 10, 64)
+		if err != nil {
+			t.Fatalf("testdata/seeds.txt: %v", err)
+		}
+		seeds = append(seeds, seed)
+	}
+	return seeds
+}
+
+// TestSimulation runs seeds and checks what clients saw.
+func TestSimulation(t *testing.T) {
+	if seed := number(t, seedVariable, 0); seed > 0 {
+		w := simulate(t, seed)
+		t.Log(strings.Join(w.script, "\n"))
+		report(t, w)
+		return
+	}
+	from := number(t, fromVariable, 1)
+	seeds := regressions(t)
+	for i := range number(t, seedsVariable, defaultSeeds) {
+		seeds = append(seeds, from+i)
+	}
+	began, shown := time.Now(), time.Now()
+	faults := map[string]int{}
+	operations, unknowns, violations := 0, 0, 0
+	for i, seed := range seeds {
+		w := simulate(t, seed)
+		for kind, n := range w.faults {
+			faults[kind] += n
+		}
+		operations += len(w.history)
+		for _, o := range w.history {
+			if o.result.class == unknown {
+				unknowns++
+			}
+		}
+		if len(w.broken) > 0 {
+			violations++
+			report(t, w)
+			const enough = 3
+			if violations >= enough {
+				break
+			}
+		}
+		if time.Since(shown) > 10*time.Second {
+			shown = time.Now()
+			t.Logf("%d of %d seeds, %.0f/s", i+1, len(seeds), float64(i+1)/time.Since(began).Seconds())
+		}
+	}
+	kinds := slices.Sorted(maps.Keys(faults))
+	var counts []string
+	total := 0
+	for _, kind := range kinds {
+		counts = append(counts, fmt.Sprintf("%s %d", kind, faults[kind]))
+		total += faults[kind]
+	}
+	t.Logf("simulation: %d seeds from %d, %d operations, %.1f %% unknown, %d faults (%s), %d violations, %.0f s",
+		len(seeds), from, operations, 100*float64(unknowns)/float64(max(operations, 1)), total, strings.Join(counts, ", "), violations, time.Since(began).Seconds())
+	if len(seeds) >= mustHappen && violations == 0 && len(kinds) < 18 {
+		t.Errorf("only %d kinds of faults happened: %v", len(kinds), kinds)
+	}
+}
+
+func report(t *testing.T, w *world) {
+	t.Helper()
+	if len(w.broken) == 0 {
+		return
+	}
+	script := w.script[max(0, len(w.script)-shownEvents):]
+	t.Errorf("seed %d (%s=%d): %v\nthe last events:\n%s", w.seed, seedVariable, w.seed, w.broken, strings.Join(script, "\n"))
+}
+
+// TestSeedsDecide: the same seed is the same story.
+func TestSeedsDecide(t *testing.T) {
+	for seed := range uint64(60) {
+		a, b := simulate(t, seed+1), simulate(t, seed+1)
+		for i := range min(len(a.script), len(b.script)) {
+			if a.script[i] != b.script[i] {
+				t.Fatalf("seed %d, event %d: %q, and the second time %q", seed+1, i, a.script[i], b.script[i])
+			}
+		}
+		if len(a.script) != len(b.script) {
+			t.Fatalf("seed %d: %d events, and the second time %d", seed+1, len(a.script), len(b.script))
+		}
+	}
+}
