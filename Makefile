@@ -14,6 +14,8 @@ PKG ?= ./...
 RUN ?= .
 COUNT ?= 100
 FUZZTIME ?= 30s
+PART ?= all
+DURATION ?= 1h
 BASE ?= main
 
 # A package gets this long before its goroutines are printed and it fails.
@@ -53,9 +55,15 @@ clean: ## remove what building and running leave behind; data in .millrace too
 
 ## Deeper tests
 
-.PHONY: test-checked teeth stress conformance fuzz golden bench bench-compare
+.PHONY: test-checked prove soak teeth stress conformance fuzz golden bench bench-compare
 test-checked: ## everything with the assertions of internal/invariant switched on
 	go test -tags checked -timeout $(TIMEOUT) ./...
+
+prove: ## what docs/reliability.md promises, shown: PART=sim|processes|effects|timers|teeth, SIZE=ci|full
+	@.ci/prove $(PART)
+
+soak: ## simulation, seed after seed, for DURATION=8h, with a line of progress every ten seconds
+	@MILLRACE_SIM_DURATION=$(DURATION) go test -count 1 -timeout 0 -v -run TestSimulation ./tests/sim
 
 teeth: ## break the safety lines on purpose, one by one, and show the test that notices
 	@.ci/teeth

@@ -26,7 +26,9 @@ const (
 	seedsVariable = "MILLRACE_SIM_SEEDS"
 	fromVariable  = "MILLRACE_SIM_FROM"
 	seedVariable  = "MILLRACE_SIM_SEED"
-	defaultSeeds  = 150
+	// durationVariable runs seed after seed for so long, from one that nobody has chosen.
+	durationVariable = "MILLRACE_SIM_DURATION"
+	defaultSeeds     = 150
 	// shownEvents is how much of a failing seed is shown.
 	shownEvents = 80
 	// mustHappen is the number of seeds in which every kind of fault must have happened.
@@ -77,15 +79,28 @@ func TestSimulation(t *testing.T) {
 		report(t, w)
 		return
 	}
-	from := number(t, fromVariable, 1)
-	seeds := regressions(t)
-	for i := range number(t, seedsVariable, defaultSeeds) {
-		seeds = append(seeds, from+i)
-	}
+	from, count := number(t, fromVariable, 1), number(t, seedsVariable, defaultSeeds)
 	began, shown := time.Now(), time.Now()
+	until := began
+	if text := os.Getenv(durationVariable); text != "" {
+		duration, err := time.ParseDuration(text)
+		if err != nil {
+			t.Fatalf("%s is %q: %v", durationVariable, text, err)
+		}
+		until, count, from = began.Add(duration), 1<<62, uint64(began.UnixNano())
+	}
+	known := regressions(t)
 	faults := map[string]int{}
 	operations, unknowns, violations := 0, 0, 0
-	for i, seed := range seeds {
+	run := 0
+	for i := range uint64(len(known)) + count {
+		seed := from + i - uint64(len(known))
+		if i < uint64(len(known)) {
+			seed = known[i]
+		} else if until.After(began) && time.Now().After(until) {
+			break
+		}
+		run++
 		w := simulate(t, seed)
 		for kind, n := range w.faults {
 			faults[kind] += n
@@ -106,7 +121,7 @@ func TestSimulation(t *testing.T) {
 		}
 		if time.Since(shown) > 10*time.Second {
 			shown = time.Now()
-			t.Logf("%d of %d seeds, %.0f/s", i+1, len(seeds), float64(i+1)/time.Since(began).Seconds())
+			t.Logf("%d of %d seeds, %.0f/s, %d operations, %d violations", run, count, float64(run)/time.Since(began).Seconds(), operations, violations)
 		}
 	}
 	kinds := slices.Sorted(maps.Keys(faults))
@@ -117,8 +132,8 @@ func TestSimulation(t *testing.T) {
 		total += faults[kind]
 	}
 	t.Logf("simulation: %d seeds from %d, %d operations, %.1f %% unknown, %d faults (%s), %d violations, %.0f s",
-		len(seeds), from, operations, 100*float64(unknowns)/float64(max(operations, 1)), total, strings.Join(counts, ", "), violations, time.Since(began).Seconds())
-	if len(seeds) >= mustHappen && violations == 0 && len(kinds) < 18 {
+		run, from, operations, 100*float64(unknowns)/float64(max(operations, 1)), total, strings.Join(counts, ", "), violations, time.Since(began).Seconds())
+	if run >= mustHappen && violations == 0 && len(kinds) < 18 {
 		t.Errorf("only %d kinds of faults happened: %v", len(kinds), kinds)
 	}
 }
