@@ -5,6 +5,7 @@ import (
 
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/record"
+	"github.com/millrace-io/millrace/internal/invariant"
 	"github.com/millrace-io/millrace/internal/mutation"
 )
 
@@ -83,7 +84,11 @@ func newCore(partition int32, worker string, limits Limits, single bool) *core {
 	}
 }
 
-func (c *core) emit(e effect) { c.effects = append(c.effects, e) }
+// emit asks the loop for something. What comes back of it belongs to the ownership that asked, however late the loop gets to it.
+func (c *core) emit(e effect) {
+	e.incarnation = c.incarnation
+	c.effects = append(c.effects, e)
+}
 
 // Submitted takes a command from a caller. call.stored is what the dedup table says about its id.
 func (c *core) Submitted(call *Call) {
@@ -234,6 +239,7 @@ func (c *core) rest(e *entity) {
 }
 
 func (c *core) forget(e *entity) {
+	invariant.Check(c.entities[e.key] == e, "%s is forgotten and was not known", e.key)
 	if e.idle != nil {
 		e.idle.remove(e)
 	}

@@ -84,3 +84,15 @@ func TestTheEndAnswersEveryone(t *testing.T) {
 		t.Errorf("the call got %v; want an answer that says that nothing was applied", call.err)
 	}
 }
+
+// TestWhatCameOfAnEarlierOwnershipIsIgnored: an entity is passivated and, in the same turn, the ownership ends. Found by
+// simulation: the end of the passivation was taken for one of the next ownership, and corrupted the list of its entities.
+func TestWhatCameOfAnEarlierOwnershipIsIgnored(t *testing.T) {
+	c := activeCore(t, true)
+	before := c.incarnation
+	c.emit(effect{kind: doPassivate})
+	c.fence("for a test", false)
+	if got := c.effects[0].incarnation; got != before || got == c.incarnation {
+		t.Errorf("the effect belongs to ownership %d; want %d, which asked for it, not %d", got, before, c.incarnation)
+	}
+}

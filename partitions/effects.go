@@ -56,7 +56,10 @@ const (
 
 // effect is one thing to do; which fields count depends on kind.
 type effect struct {
-	kind    effectKind
+	kind effectKind
+	// incarnation is the ownership that asked for it.
+	incarnation uint64
+
 	call    *Call
 	entity  *entity
 	session entities.Session

@@ -28,7 +28,9 @@ type words struct {
 	closed  int
 	entered chan string
 	gate    chan struct{}
+	// down is what Open says; of the entity downFor only, if that is set.
 	down    error
+	downFor string
 }
 
 type wordsSession struct {
@@ -39,9 +41,12 @@ type wordsSession struct {
 
 func newWords() *words { return &words{entered: make(chan string, 16), gate: make(chan struct{})} }
 
-func (w *words) Open(ctx context.Context, _ string, _ entities.Key, load entities.Loader) (entities.Session, error) {
+func (w *words) Open(ctx context.Context, _ string, key entities.Key, load entities.Loader) (entities.Session, error) {
 	w.mu.Lock()
 	down := w.down
+	if w.downFor != "" && w.downFor != key.ID {
+		down = nil
+	}
 	w.opened++
 	w.mu.Unlock()
 	if down != nil {

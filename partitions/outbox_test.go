@@ -47,6 +47,7 @@ func TestEffectSurvivesWorker(t *testing.T) {
 	first.want(first.submit(command("a", "later b add x")), "later")
 	first.settled()
 	first.words.mu.Lock()
+	first.words.downFor = "c"
 	first.words.down = entities.Errorf(entities.Unavailable, entities.NotApplied, "down")
 	first.words.mu.Unlock()
 	first.want(first.submit(command("a", "later c add y")), "later later")

@@ -197,18 +197,16 @@ func (p *Partition) do(ctx context.Context, e effect) {
 		p.stopReading()
 		reading, stop := context.WithCancel(ctx)
 		p.stopReading = stop
-		incarnation := p.core.incarnation
-		p.background(func() { p.catchUp(reading, incarnation) })
+		p.background(func() { p.catchUp(reading, e.incarnation) })
 	case doClaim:
 		p.append(e.batch, inClaimAcked)
 	case doReadBack:
 		p.stopReading()
 		reading, stop := context.WithTimeout(ctx, p.limits.AckTimeout) // an old leader may show an old end for a while
 		p.stopReading = stop
-		incarnation := p.core.incarnation
-		p.background(func() { p.readBack(reading, incarnation, e.offset) })
+		p.background(func() { p.readBack(reading, e.incarnation, e.offset) })
 	case doWait:
-		p.pause(ctx, e.attempt)
+		p.pause(ctx, e)
 	case doInvoke:
 		p.turn(e)
 	case doOpen:
@@ -216,11 +214,10 @@ func (p *Partition) do(ctx context.Context, e effect) {
 	case doClose:
 		p.background(func() { p.closeSession(e.session) })
 	case doPassivate:
-		incarnation := p.core.incarnation
 		p.stats.passivated.Add(1)
 		p.background(func() {
 			p.closeSession(e.session)
-			p.post(input{kind: inPassivated, entity: e.entity, incarnation: incarnation})
+			p.post(input{kind: inPassivated, entity: e.entity, incarnation: e.incarnation})
 		})
 	case doAppend:
 		p.append(e.batch, inAcked)
@@ -228,9 +225,9 @@ func (p *Partition) do(ctx context.Context, e effect) {
 	case doAnswer:
 		p.answer(e.call)
 	case doReadGap:
-		from, incarnation := p.core.next, p.core.incarnation
+		from := p.core.next
 		p.alarm("records of others stand where own ones were expected")
-		p.background(func() { p.readGap(ctx, incarnation, from, e.offset) })
+		p.background(func() { p.readGap(ctx, e.incarnation, from, e.offset) })
 	case doSend:
 		p.deliver(ctx, e.delivery, e.offset)
 	case doLoadOutbox:
@@ -238,7 +235,7 @@ func (p *Partition) do(ctx context.Context, e effect) {
 	case doLoadTimers:
 		p.loadTimers(e.alarm.Due, e.attempt)
 	case doFire:
-		p.fire(ctx, e.alarm)
+		p.fire(ctx, e)
 	case doSweep:
 		if err := materializer.Sweep(p.store, p.address, e.alarm.Due); err != nil {
 			p.failed(err)
@@ -374,14 +371,13 @@ func (p *Partition) skip(gap []GapRecord) {
 }
 
 func (p *Partition) reopen(e effect) {
-	incarnation := p.core.incarnation
 	ent, service := e.entity, e.entity.typ.Service
 	p.background(func() {
 		if e.session != nil {
 			p.closeSession(e.session)
 		}
 		opening, err := p.openSession(context.Background(), service, ent.key)
-		if !p.post(input{kind: inOpened, entity: ent, incarnation: incarnation, opening: opening, err: err}) && opening != nil {
+		if !p.post(input{kind: inOpened, entity: ent, incarnation: e.incarnation, opening: opening, err: err}) && opening != nil {
 			p.closeSession(opening.Session)
 		}
 	})
@@ -396,14 +392,13 @@ func (p *Partition) closeSession(s entities.Session) {
 // claimBackoff is the pause between attempts to own a partition.
 var claimBackoff = backoff.Policy{First: 50 * time.Millisecond, Max: 5 * time.Second, Jitter: 0.5} //nolint:gochecknoglobals // a constant
 
-func (p *Partition) pause(ctx context.Context, attempt int) {
-	incarnation := p.core.incarnation
-	over, stop := p.clock.After(claimBackoff.PauseBy(attempt, p.random()))
+func (p *Partition) pause(ctx context.Context, e effect) {
+	over, stop := p.clock.After(claimBackoff.PauseBy(e.attempt, p.random()))
 	p.background(func() {
 		defer stop()
 		select {
 		case <-over:
-			p.post(input{kind: inWaited, incarnation: incarnation})
+			p.post(input{kind: inWaited, incarnation: e.incarnation})
 		case <-ctx.Done():
 		}
 	})
