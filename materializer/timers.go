@@ -32,7 +32,7 @@ type Timer struct {
 
 // Due yields the index of timers behind (at, offset), in the order in which they are due, until yield returns false.
 func (p Partition) Due(at, offset int64, yield func(Due) bool) error {
-	lower := appendDue(nil, p.Address, at, offset+1)
+	lower := dueKey(p.Address, at, offset+1)
 	upper := append(p.Address.append(nil), rowTimer+1)
 	var failed error
 	err := p.Rows.Scan(lower, upper, func(key, value []byte) bool {
@@ -75,14 +75,14 @@ func (p Partition) Timer(key entities.Key, name string) (t Timer, ok bool, err e
 func Sweep(store Store, a Address, d Due) error {
 	batch := store.NewBatch()
 	defer batch.Close() //nolint:errcheck // nothing to lose
-	if err := batch.Delete(appendDue(nil, a, d.At, d.Offset)); err != nil {
+	if err := batch.Delete(dueKey(a, d.At, d.Offset)); err != nil {
 		return err
 	}
 	return batch.Commit()
 }
 
-func appendDue(buf []byte, a Address, due, offset int64) []byte {
-	buf = append(a.append(buf), rowTimer)
+func dueKey(a Address, due, offset int64) []byte {
+	buf := append(a.append(nil), rowTimer)
 	buf = binary.BigEndian.AppendUint64(buf, uint64(due))     //nolint:gosec // times are positive
 	return binary.BigEndian.AppendUint64(buf, uint64(offset)) //nolint:gosec // offsets are positive
 }
@@ -99,7 +99,7 @@ func (f *Fold) timer(rows Rows, prefix []byte, e *Entry) error {
 	}
 	row := appendTimer(prefix, t.GetName())
 	if e.Envelope.Kind == record.TimerFired {
-		if err := rows.Delete(appendDue(nil, f.address, t.GetDue(), int64(t.GetSetOffset()))); err != nil { //nolint:gosec // offsets are positive
+		if err := rows.Delete(dueKey(f.address, t.GetDue(), int64(t.GetSetOffset()))); err != nil { //nolint:gosec // offsets are positive
 			return err
 		}
 	}
@@ -120,5 +120,5 @@ func (f *Fold) timer(rows Rows, prefix []byte, e *Entry) error {
 	}
 	f.value = append(binary.AppendUvarint(f.value[:0], uint64(len(e.Key))), e.Key...)
 	f.value = append(f.value, t.GetName()...)
-	return rows.Put(appendDue(nil, f.address, t.GetDue(), e.Offset), f.value)
+	return rows.Put(dueKey(f.address, t.GetDue(), e.Offset), f.value)
 }

@@ -47,6 +47,9 @@ type timers struct {
 
 func newTimers() timers { return timers{known: map[int64]*alarm{}} }
 
+// alarmHeap is a heap.Interface.
+//
+//nolint:recvcheck // container/heap wants it so
 type alarmHeap []*alarm
 
 func (h alarmHeap) Len() int { return len(h) }
@@ -54,7 +57,7 @@ func (h alarmHeap) Less(i, j int) bool {
 	return h[i].wake < h[j].wake || (h[i].wake == h[j].wake && h[i].Offset < h[j].Offset)
 }
 func (h alarmHeap) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
-func (h *alarmHeap) Push(x any)   { *h = append(*h, x.(*alarm)) } //nolint:forcetypeassert // only alarms
+func (h *alarmHeap) Push(x any)   { *h = append(*h, x.(*alarm)) } //nolint:errcheck,forcetypeassert // only alarms
 func (h *alarmHeap) Pop() any {
 	old := *h
 	last := old[len(old)-1]
@@ -99,7 +102,7 @@ func (c *core) TimersLoaded(due []materializer.Due, more bool) {
 func (c *core) fire() {
 	t := &c.timers
 	for t.firing < maxFiring && len(t.next) > 0 && t.next[0].wake <= c.now.Log {
-		a := heap.Pop(&t.next).(*alarm) //nolint:forcetypeassert // only alarms
+		a := heap.Pop(&t.next).(*alarm) //nolint:errcheck,forcetypeassert // only alarms
 		a.attempts++
 		t.firing++
 		c.emit(effect{kind: doFire, alarm: a})

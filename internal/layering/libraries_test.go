@@ -35,7 +35,7 @@ var libraries = map[string]library{
 	"github.com/spf13/pflag":                {is: "cobra's flags", in: []string{"internal/cli"}},
 	"github.com/schollz/progressbar/v3":     {is: "the progress bar of a rebuild", in: []string{"internal/cli"}},
 	"golang.org/x/term":                     {is: "does a person read this?", in: []string{"internal/cli"}},
-	"github.com/robfig/cron/v3":            {is: "schedules of recurring timers", in: []string{"internal/schedule"}},
+	"github.com/robfig/cron/v3":             {is: "schedules of recurring timers", in: []string{"internal/schedule"}},
 	"github.com/cespare/xxhash/v2":          {is: "the hash that tells a repeated command from another under its id", in: []string{"partitions"}},
 	"google.golang.org/grpc": {
 		is:    "gRPC",

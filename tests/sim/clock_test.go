@@ -67,7 +67,7 @@ func (v *virtual) pass(d time.Duration) {
 	v.mu.Lock()
 	v.now = until
 	v.mu.Unlock()
-	time.Sleep(d)
+	time.Sleep(d) //nolint:forbidigo // the bubble's time, which the deadlines of contexts run on
 	synctest.Wait()
 }
 

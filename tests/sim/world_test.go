@@ -60,6 +60,8 @@ type world struct {
 	moment    int64
 	faults    map[string]int
 	quiet     bool
+	// ctx outlives every worker.
+	ctx context.Context
 
 	mu sync.Mutex
 	// finished are operations with an answer that the scheduler has not taken in yet.
@@ -91,8 +93,9 @@ func (w *world) wrong(format string, args ...any) {
 func simulate(t *testing.T, seed uint64) *world {
 	t.Helper()
 	w := &world{seed: seed, functions: &functions{}, clock: newVirtual(), faults: map[string]int{}}
-	w.rng = rand.New(rand.NewPCG(seed, 1)) //nolint:gosec // decisions of a test
+	w.rng = rand.New(rand.NewPCG(seed, 1))
 	synctest.Test(t, func(t *testing.T) {
+		w.ctx = context.WithoutCancel(t.Context())
 		w.log = simlog.New(simlog.Options{Manual: true, ManualAssignments: true, Clock: w.clock})
 		for i := range w.workers {
 			w.start(t, i, memstore.New())
@@ -125,12 +128,12 @@ func (w *world) start(t *testing.T, i int, store *memstore.Store) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	life := uint64(w.lives) //nolint:gosec // small
+	life := uint64(w.lives)
 	m := partitions.NewManager(partitions.Options{
 		App: "app", Worker: name, Topic: info, Membership: broker.Membership{Group: group, Worker: name, Topic: topic},
 		Log: c, Store: store, Functions: hosted{w.functions, name}, Clock: w.clock, Loops: 1,
 		// By the moment, not in the order of calls: goroutines that run at the same time may ask in any order.
-		Random: func() uint64 { return rand.NewPCG(w.seed^life<<32, uint64(w.clock.Now().UnixNano())).Uint64() }, //nolint:gosec // names of a test
+		Random: func() uint64 { return rand.NewPCG(w.seed^life<<32, uint64(w.clock.Now().UnixNano())).Uint64() },
 	})
 	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
 	born := &worker{name: name, client: c, m: m, router: partitions.NewRouter(m, nil), store: store, saved: store.Clone(), stop: stop, ended: make(chan struct{})}
@@ -154,8 +157,22 @@ func (w *world) step(t *testing.T) {
 		weight int
 		do     func(*testing.T)
 	}{
-		{22, w.send}, {24, w.answerFunction}, {34, w.deliver}, {5, w.applyOnly}, {3, w.lose}, {2, w.late}, {1, w.duplicate}, {1, w.reorder},
-		{2, w.crash}, {2, w.move}, {1, w.duel}, {2, w.freeze}, {1, w.foreign}, {1, w.stale}, {6, w.pass}, {2, w.save},
+		{22, w.send},
+		{24, w.answerFunction},
+		{34, w.deliver},
+		{5, w.applyOnly},
+		{3, w.lose},
+		{2, w.late},
+		{1, w.duplicate},
+		{1, w.reorder},
+		{2, w.crash},
+		{2, w.move},
+		{1, w.duel},
+		{2, w.freeze},
+		{1, w.foreign},
+		{1, w.stale},
+		{6, w.pass},
+		{2, w.save},
 	}
 	total := 0
 	for _, c := range choices {
@@ -170,7 +187,7 @@ func (w *world) step(t *testing.T) {
 	}
 }
 
-var keys = []string{"a0", "a1", "a2", "s0", "s1"} //nolint:gochecknoglobals // a constant
+var keys = []string{"a0", "a1", "a2", "s0", "s1"}
 
 // send lets a client ask for something.
 func (w *world) send(*testing.T) {
@@ -223,7 +240,7 @@ func (w *world) attempt(o *operation) {
 	cmd.ID = o.id
 	a := &attempt{operation: o, worker: life}
 	go func() { // ends when the worker answers, at the latest when it ends
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		ctx, cancel := context.WithTimeout(w.ctx, time.Minute)
 		defer cancel()
 		a.reply, a.err = life.router.Dispatch(ctx, cmd)
 		w.mu.Lock()
@@ -439,7 +456,7 @@ func (w *world) crash(t *testing.T) {
 	w.start(t, i, store.Clone())
 	for p, has := range old.has {
 		if has && w.rng.IntN(3) > 0 {
-			w.assign(i, int32(p)) //nolint:gosec // small
+			w.assign(i, int32(p))
 		}
 	}
 }
@@ -649,7 +666,7 @@ func (w *world) deliverAll() {
 func (w *world) openEffects() int {
 	n := 0
 	for p := range parts {
-		view := materializer.Partition{Rows: w.workers[0].store, Address: materializer.Address{Generation: 1, Partition: uint16(p)}} //nolint:gosec // small
+		view := materializer.Partition{Rows: w.workers[0].store, Address: materializer.Address{Generation: 1, Partition: uint16(p)}}
 		if err := view.Outbox(0, func(materializer.Effect) bool { n++; return true }); err != nil {
 			w.wrong("read the outbox: %v", err)
 		}
@@ -661,11 +678,11 @@ func (w *world) openEffects() int {
 func (w *world) compareStore(t *testing.T) {
 	t.Helper()
 	for p := range parts {
-		address := materializer.Address{Generation: 1, Partition: uint16(p)} //nolint:gosec // small
+		address := materializer.Address{Generation: 1, Partition: uint16(p)}
 		want := memstore.New()
 		fold := materializer.NewFold(address, topicID(w), materializer.Meta{})
 		batch := want.NewBatch()
-		records := w.log.Records(broker.Partition{Topic: topic, ID: int32(p)}) //nolint:gosec // small
+		records := w.log.Records(broker.Partition{Topic: topic, ID: int32(p)})
 		for i := range records {
 			if _, err := fold.Record(batch, &records[i]); err != nil {
 				w.wrong("fold partition %d from nothing: %v", p, err)
@@ -695,7 +712,7 @@ func (w *world) compareStore(t *testing.T) {
 }
 
 func topicID(w *world) string {
-	info, err := w.workers[0].client.Describe(context.Background(), topic)
+	info, err := w.workers[0].client.Describe(w.ctx, topic)
 	if err != nil {
 		return ""
 	}
@@ -712,7 +729,7 @@ func (w *world) compareEffects() {
 }
 
 func (w *world) stored(id string) []byte {
-	view := materializer.Partition{Rows: w.workers[0].store, Address: materializer.Address{Generation: 1, Partition: uint16(entities.Partition(id, parts))}} //nolint:gosec // small
+	view := materializer.Partition{Rows: w.workers[0].store, Address: materializer.Address{Generation: 1, Partition: uint16(entities.Partition(id, parts))}}
 	loaded, err := view.Load(entities.Key{Type: "cell", ID: id})
 	if err != nil {
 		w.wrong("load %s: %v", id, err)

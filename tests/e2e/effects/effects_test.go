@@ -142,10 +142,10 @@ func (l *load) read(id string) int64 {
 // TestEffectsHappenOnce kills the worker at every named moment in turn, under load. Now and then its store is deleted, or the
 // targets of all effects break for a while. In the end both sides are equal.
 func TestEffectsHappenOnce(t *testing.T) {
-	kills := int(number(t, killsVariable, defaultKills)) //nolint:gosec // small
+	kills := int(number(t, killsVariable, defaultKills))
 	seed := number(t, seedVariable, rand.Uint64()>>1|1)
 	t.Logf("%s=%d", seedVariable, seed)
-	rng := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // decisions of a test
+	rng := rand.New(rand.NewPCG(seed, 0))
 	closed := filepath.Join(t.TempDir(), "closed")
 	p := harness.Launch(t, harness.Options{Program: "tests/e2e/mirror", Tags: "failpoints", Env: []string{"MIRROR_CLOSED=" + closed}})
 	points := []string{
