@@ -77,8 +77,7 @@ var errClaimLost = errors.New("another worker claimed the partition first")
 func (c *core) activate(next int64) {
 	c.state, c.next, c.ordinal, c.attempts = Active, next, 0, 0
 	c.goneSince = 0
-	c.outbox.more = false
-	c.emit(effect{kind: doLoadOutbox})
+	c.loadOutbox()
 	c.emit(effect{kind: doLoadTimers, attempt: timerWindow, alarm: &alarm{}})
 	waiting := c.waiting
 	c.waiting = nil

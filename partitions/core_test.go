@@ -22,6 +22,7 @@ func activeCore(t *testing.T, single bool) *core {
 	if c.state != Active {
 		t.Fatalf("the core is %s", c.state)
 	}
+	c.OutboxLoaded(nil, false)
 	c.effects = nil
 	return c
 }

@@ -70,8 +70,9 @@ type outbox struct {
 	sending  int
 	waiting  int
 	parked   int
-	// more: the store has further ones behind the last entry.
-	more bool
+	// more: the store has further ones behind the last entry. loading: they are being read; what is committed meanwhile is
+	// read with them, so that entries stay in order.
+	more, loading bool
 	// said is what the next settled record says.
 	said recordv1.Settled
 	// resolved is what operators asked for.
@@ -93,18 +94,23 @@ func newOutbox() outbox {
 	return outbox{byOffset: map[int64]*delivery{}, known: map[source]int64{}}
 }
 
-// watermark is the offset below which every effect of the partition is done.
+// watermark is an offset below which every effect of the partition is done.
 func (c *core) watermark() int64 {
-	if len(c.outbox.entries) > 0 {
-		return c.outbox.entries[0].offset
+	o := &c.outbox
+	switch {
+	case len(o.entries) > 0:
+		return o.entries[0].offset
+	case o.more || o.loading:
+		return 0 // older ones than any in memory may be open
+	default:
+		return c.next
 	}
-	return c.next
 }
 
 // keep takes a committed effect into the outbox.
 func (c *core) keep(d *delivery) {
 	o := &c.outbox
-	if o.more || len(o.entries) >= outboxWindow {
+	if o.more || o.loading || len(o.entries) >= outboxWindow {
 		o.more = true // the store has it
 		return
 	}
@@ -122,7 +128,7 @@ func (c *core) keep(d *delivery) {
 // OutboxLoaded takes open effects from the store, in order; more says that there are others behind them.
 func (c *core) OutboxLoaded(effects []*delivery, more bool) {
 	o := &c.outbox
-	o.more = false
+	o.more, o.loading = false, false
 	for _, d := range effects {
 		if _, known := o.byOffset[d.offset]; !known {
 			c.keep(d)
@@ -147,14 +153,20 @@ func (c *core) pump() {
 		o.sending++
 		c.emit(effect{kind: doSend, delivery: d, offset: c.watermark()})
 	}
-	if o.more && len(o.entries) < outboxWindow/2 {
-		from := int64(0)
-		if n := len(o.entries); n > 0 {
-			from = o.entries[n-1].offset + 1
-		}
-		o.more = false
-		c.emit(effect{kind: doLoadOutbox, offset: from})
+	if o.more && !o.loading && len(o.entries) < outboxWindow/2 {
+		c.loadOutbox()
 	}
+}
+
+// loadOutbox asks for the open effects behind those in memory.
+func (c *core) loadOutbox() {
+	o := &c.outbox
+	from := int64(0)
+	if n := len(o.entries); n > 0 {
+		from = o.entries[n-1].offset + 1
+	}
+	o.loading = true
+	c.emit(effect{kind: doLoadOutbox, offset: from})
 }
 
 // Delivered takes the answer of an effect's target; err is nil when it took effect. What a target said of a record holds

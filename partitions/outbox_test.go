@@ -122,6 +122,26 @@ func TestSettledMeansCommitted(t *testing.T) {
 	}
 }
 
+// TestEffectsStayInOrder: what is committed while older effects are read from the store must not come before them, or the
+// watermark would pass what is open.
+func TestEffectsStayInOrder(t *testing.T) {
+	c := activeCore(t, true)
+	c.next = 10
+	c.outbox.more = true
+	c.pump()
+	if !c.asks(doLoadOutbox) {
+		t.Fatal("the store is not asked for more")
+	}
+	c.keep(&delivery{offset: 9})
+	if w := c.watermark(); w != 0 {
+		t.Errorf("the watermark is %d while older effects are unknown; want 0", w)
+	}
+	c.OutboxLoaded([]*delivery{{offset: 5}, {offset: 9}}, false)
+	if w := c.watermark(); w != 5 || len(c.outbox.entries) != 2 {
+		t.Errorf("the watermark is %d with %d effects; want 5 with 2", w, len(c.outbox.entries))
+	}
+}
+
 // TestConcurrentCopiesOfAnEffect: copies that arrive while the first one runs wait for it.
 func TestConcurrentCopiesOfAnEffect(t *testing.T) {
 	f := start(t, setup{world: alone})

@@ -74,7 +74,7 @@ func (p *Partition) publish() {
 		Partition: p.id, State: c.state, Epoch: c.owner.Epoch, Next: c.next, InFlight: len(c.sent),
 		Entities: len(c.entities), ActiveBytes: c.active, LastError: p.lastError, LastFailed: p.lastFailed,
 	}}
-	s.Effects, s.Parked, s.MoreEffects = len(c.outbox.byOffset), c.outbox.parked, c.outbox.more
+	s.Effects, s.Parked, s.MoreEffects = len(c.outbox.byOffset), c.outbox.parked, c.outbox.more || c.outbox.loading
 	s.Timers, s.MoreTimers, s.Overdue = len(c.timers.next), c.timers.more, c.timers.overdue(c.now.Log)
 	if p.fold != nil {
 		s.Fold = p.fold.Counts()
