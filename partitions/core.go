@@ -440,6 +440,12 @@ func (c *core) Ticked() {
 	}
 }
 
+// quiet says whether nothing is on its way to the log or to a target. What waits for its time, or for an operator, does not
+// count.
+func (c *core) quiet() bool {
+	return len(c.sent) == 0 && c.open.empty() && c.outbox.sending == 0 && len(c.outbox.ready) == 0 && c.timers.firing == 0
+}
+
 func (c *core) leastRecent() *entity {
 	var oldest *entity
 	for _, l := range c.idle {

@@ -76,6 +76,7 @@ func (l *loop) turn(ctx context.Context, inputs []input) {
 	l.perform(ctx)
 	for i, p := range l.touched {
 		p.publish()
+		p.tellQuiet()
 		p.touched = false
 		l.touched[i] = nil
 	}
@@ -110,6 +111,8 @@ func (l *loop) end(ctx context.Context) {
 			p.take(&in)
 		case inResolved:
 			in.resolution.done(false)
+		case inQuiet:
+			in.quiet(true)
 		case inRevoked:
 			p.released = append(p.released, in.released)
 			p.core.emit(effect{kind: doReleased})
@@ -123,6 +126,7 @@ func (l *loop) end(ctx context.Context) {
 			p.reading.close()
 		}
 		p.publish()
+		p.tellQuiet()
 	}
 	if l.rows != nil {
 		_ = l.rows.Close()

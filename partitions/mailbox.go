@@ -31,6 +31,7 @@ const (
 	inDelivered
 	inFired
 	inResolved
+	inQuiet
 )
 
 // input is one message for a loop; which fields count depends on kind.
@@ -55,6 +56,7 @@ type input struct {
 	alarm       *alarm
 	superseded  bool
 	resolution  *resolution
+	quiet       func(atOnce bool)
 }
 
 // mailbox hands inputs from any goroutine to the one loop, in order. What waits is bounded by those who post: each caller

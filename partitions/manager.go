@@ -271,3 +271,24 @@ func (m *Manager) Resolve(ctx context.Context, partition int32, offset int64, dr
 		return context.Cause(ctx)
 	}
 }
+
+// Settle returns when nothing is on its way any more: effects that are due are delivered, and theirs too, and due timers have
+// fired. What is to be tried again later, or is parked, is not waited for.
+func (m *Manager) Settle(ctx context.Context) error {
+	for quiet := false; !quiet; {
+		quiet = true
+		for _, p := range m.partitions {
+			answer := make(chan bool, 1)
+			if !p.post(input{kind: inQuiet, quiet: func(atOnce bool) { answer <- atOnce }}) {
+				continue
+			}
+			select {
+			case atOnce := <-answer:
+				quiet = quiet && atOnce // what was waited for may have given others something to do
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		}
+	}
+	return nil
+}

@@ -68,6 +68,8 @@ type Partition struct {
 	// tasks are the goroutines that the loop started; it waits for them.
 	tasks    sync.WaitGroup
 	released []func()
+	// awaited want to know when nothing is under way any more.
+	awaited []func(atOnce bool)
 
 	// touched: something happened to the partition in this turn of the loop. Of the core's effects, those before settled are
 	// in the store as far as they belong there, those before done are carried out.
@@ -149,6 +151,12 @@ func (p *Partition) take(in *input) {
 		c.Fired(in.incarnation, in.alarm, in.superseded, in.err)
 	case inResolved:
 		c.Resolve(in.resolution)
+	case inQuiet:
+		if c.quiet() {
+			in.quiet(true)
+		} else {
+			p.awaited = append(p.awaited, in.quiet)
+		}
 	}
 }
 
@@ -439,4 +447,15 @@ func (p *Partition) alarm(what string) {
 	if p.hooks.Alarm != nil {
 		p.hooks.Alarm(p.id, what)
 	}
+}
+
+// tellQuiet tells those who wait for it that nothing is under way.
+func (p *Partition) tellQuiet() {
+	if len(p.awaited) == 0 || !p.core.quiet() {
+		return
+	}
+	for _, tell := range p.awaited {
+		tell(false)
+	}
+	p.awaited = nil
 }

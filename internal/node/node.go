@@ -234,8 +234,12 @@ func (n *Node) PublicAddress() string { return n.public.Addr().String() }
 // AdminAddress is where status and metrics are, as host:port.
 func (n *Node) AdminAddress() string { return n.admin.listener.Addr().String() }
 
-// Settle returns when the side effects of every call that was answered before have been carried out, or given up.
-func (n *Node) Settle() { n.router.Drain() }
+// Settle returns when the side effects of every call that was answered before have been carried out, and due timers have fired;
+// what did not work and is tried again later is not waited for.
+func (n *Node) Settle(ctx context.Context) error {
+	n.router.Drain()
+	return n.manager.Settle(ctx)
+}
 
 // Stop asks the node to end in order. It does not wait.
 func (n *Node) Stop() { n.group.Stop(nil) }

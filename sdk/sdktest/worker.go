@@ -20,6 +20,7 @@ type WorkerT interface {
 // RunningWorker is a whole worker in the test's process, as [Worker] returns it. Its methods may be called from many
 // goroutines.
 type RunningWorker struct {
+	t    WorkerT
 	kit  *testkit.Worker
 	conn *grpc.ClientConn
 }
@@ -33,7 +34,7 @@ type RunningWorker struct {
 //	reply, err := carts.AddItem(t.Context(), &shopv1.AddItemRequest{…})
 func Worker(t WorkerT, services ...*sdk.Service) *RunningWorker {
 	t.Helper()
-	w := &RunningWorker{kit: testkit.Start(t, services...)}
+	w := &RunningWorker{t: t, kit: testkit.Start(t, services...)}
 	conn, err := grpc.NewClient("passthrough:///"+w.Address(), grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithNoProxy())
 	if err != nil {
 		t.Fatalf("connect to the worker: %v", err)
@@ -55,5 +56,11 @@ func (w *RunningWorker) Now() time.Time { return w.kit.Clock.Now() }
 // Advance turns the clock of the entities on.
 func (w *RunningWorker) Advance(d time.Duration) { w.kit.Clock.Advance(d) }
 
-// Settle returns when the side effects of all calls that were answered before have been carried out, and theirs too.
-func (w *RunningWorker) Settle() { w.kit.Node.Settle() }
+// Settle returns when the side effects of all calls that were answered before have been carried out, and theirs too, and when
+// the timers that are due have fired.
+func (w *RunningWorker) Settle() {
+	w.t.Helper()
+	if err := w.kit.Node.Settle(w.t.Context()); err != nil {
+		w.t.Fatalf("sdktest: the effects are still under way: %v", err)
+	}
+}

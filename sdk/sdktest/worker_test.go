@@ -43,6 +43,84 @@ func cell() *sdk.Service {
 		}))
 }
 
+// forgetting stores the first step of a command and forgets it an hour later, unless it is told something else until then; a
+// command without steps shows what is stored.
+func forgetting() *sdk.Service {
+	return sdk.Value("cell", sdk.HandleValue(runCell,
+		func(cmd *sdk.ValueCommand[*scriptv1.Stored], in *scriptv1.RunRequest) (*scriptv1.RunResponse, error) {
+			if len(in.GetSteps()) == 0 {
+				return &scriptv1.RunResponse{Text: cmd.State().GetText()}, nil
+			}
+			text := in.GetSteps()[0].GetUpdate()
+			cmd.Update(&scriptv1.Stored{Text: text})
+			switch text {
+			case "":
+				cmd.Cancel("tick")
+			case "tick":
+				cmd.Every("@every 1m", "tick", runCell, &scriptv1.RunRequest{Id: cmd.EntityID(), Steps: update("tock")})
+			case "elsewhere":
+				cmd.After(time.Hour, "t", runCell, &scriptv1.RunRequest{Id: "somebody else"})
+			case "never":
+				cmd.Every("0 0 31 2 *", "t", runCell, &scriptv1.RunRequest{Id: cmd.EntityID()})
+			case "tock":
+			default:
+				cmd.After(time.Hour, "forget", runCell, &scriptv1.RunRequest{Id: cmd.EntityID(), Steps: update("")})
+			}
+			return &scriptv1.RunResponse{Text: text}, nil
+		}))
+}
+
+func update(text string) []*scriptv1.Step {
+	return []*scriptv1.Step{{Step: &scriptv1.Step_Update{Update: text}}}
+}
+
+func TestWorkerFiresTimers(t *testing.T) {
+	w := sdktest.Worker(t, forgetting())
+	cells := scriptv1.NewCellServiceClient(w.Conn())
+	tell := func(text string) {
+		t.Helper()
+		if _, err := cells.Run(t.Context(), &scriptv1.RunRequest{Id: "a", Steps: update(text)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	shows := func(want string) {
+		t.Helper()
+		w.Settle()
+		got, err := cells.Run(t.Context(), &scriptv1.RunRequest{Id: "a"})
+		if err != nil || got.GetText() != want {
+			t.Fatalf("the cell has %q, %v; want %q", got.GetText(), err, want)
+		}
+	}
+	tell("x")
+	w.Advance(50 * time.Minute)
+	shows("x")
+	tell("y") // the timer is set anew
+	w.Advance(50 * time.Minute)
+	shows("y")
+	w.Advance(10 * time.Minute)
+	shows("")
+	tell("tick")
+	w.Advance(time.Minute)
+	shows("tock")
+	tell("x")
+	w.Advance(time.Minute)
+	shows("tock") // again and again
+	tell("")
+	tell("x")
+	w.Advance(time.Minute)
+	shows("x") // cancelled
+	if _, err := cells.Run(t.Context(), &scriptv1.RunRequest{Id: "a", Steps: update("never")}); status.Code(err) != codes.Unknown {
+		t.Errorf("a schedule that never comes: %v; want the command to fail", err)
+	}
+	shows("x")
+}
+
+func TestTimersOfACommand(t *testing.T) {
+	sdktest.New(t, forgetting(), "a").
+		When(runCell, &scriptv1.RunRequest{Id: "a", Steps: update("x")}).
+		ThenTimer("forget", runCell, &scriptv1.RunRequest{Id: "a", Steps: update("")})
+}
+
 func TestWorkerCarriesEffectsOut(t *testing.T) {
 	w := sdktest.Worker(t, tellingJournal(), cell())
 	journals, cells := scriptv1.NewJournalServiceClient(w.Conn()), scriptv1.NewCellServiceClient(w.Conn())
