@@ -50,8 +50,8 @@ func set[T comparable](field *T, value T) {
 }
 
 const (
-	// tick is how often an active partition looks at its clock: passivation, watchdog.
-	tick = 250 * time.Millisecond
+	// tick is how often a partition looks at its clock: timers, retries, passivation, watchdog.
+	tick = 100 * time.Millisecond
 	// expireEvery is how often dedup rows outside the window are removed.
 	expireEvery = time.Minute
 	// recordOverhead is what a record costs in the log beyond key and value, roughly.
