@@ -316,9 +316,9 @@ func (f *fixture) await(want State) {
 // until turns the clock until something holds.
 func (f *fixture) until(what string, holds func() bool) {
 	f.t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !holds(); f.clock.Advance(tick) {
+	for deadline := time.Now().Add(time.Minute); !holds(); f.clock.Advance(tick) {
 		if time.Now().After(deadline) {
-			f.t.Fatalf("%s: not within ten seconds; status %+v", what, f.p.Status())
+			f.t.Fatalf("%s: not within a minute; status %+v", what, f.p.Status())
 		}
 		runtime.Gosched()
 	}
