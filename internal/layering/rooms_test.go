@@ -169,6 +169,7 @@ var rooms = map[string]room{
 
 	// Beside the house: it is compiled into functions that run elsewhere.
 	"sdk": {floor: 1, is: "what a user writes a function with", may: edges{
+		"internal/schedule":        "what is wrong with a timer is found where it is set",
 		"proto/gen/cloudstate/...": "a remote function speaks Cloudstate",
 	}, tests: edges{
 		"examples/...":           "services to try it on",
