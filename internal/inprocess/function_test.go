@@ -173,7 +173,9 @@ func TestOutcomeHasTimers(t *testing.T) {
 				return nil, nil
 			}),
 		sdk.HandleValue(counterv1.CounterService_Get_FullMethodName,
-			func(*sdk.ValueCommand[*counterv1.State], *counterv1.GetRequest) (*counterv1.Counter, error) { return nil, nil }),
+			func(*sdk.ValueCommand[*counterv1.State], *counterv1.GetRequest) (*counterv1.Counter, error) {
+				return nil, nil
+			}),
 	)), counterService, nil)
 	out, err := e.Handle(t.Context(), increment(t, 1))
 	if err != nil {

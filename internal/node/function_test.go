@@ -73,7 +73,9 @@ func TestTimersOfARemoteFunction(t *testing.T) {
 				return &counterv1.Counter{Value: next.GetValue()}, nil
 			}),
 		sdk.HandleValue(counterv1.CounterService_Get_FullMethodName,
-			func(*sdk.ValueCommand[*counterv1.State], *counterv1.GetRequest) (*counterv1.Counter, error) { return nil, nil }),
+			func(*sdk.ValueCommand[*counterv1.State], *counterv1.GetRequest) (*counterv1.Counter, error) {
+				return nil, nil
+			}),
 	))
 	world := simlog.New(simlog.Options{SingleProcess: true, Clock: clk})
 	n := started(t, Options{Config: c, Log: world.Client("w"), Clock: clk})
