@@ -440,6 +440,14 @@ func (c *core) Ticked() {
 	}
 }
 
+// Settling lets the timers go off that are due, for which the next tick may be too late, and says whether all is quiet.
+func (c *core) Settling() bool {
+	if c.state == Active {
+		c.fire()
+	}
+	return c.quiet()
+}
+
 // quiet says whether nothing is on its way to the log or to a target. What waits for its time, or for an operator, does not
 // count.
 func (c *core) quiet() bool {

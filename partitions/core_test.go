@@ -9,6 +9,7 @@ import (
 	"github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/record"
+	"github.com/millrace-io/millrace/materializer"
 )
 
 // activeCore is a core that owns its partition: the claim stands at offset 0.
@@ -95,5 +96,23 @@ func TestWhatCameOfAnEarlierOwnershipIsIgnored(t *testing.T) {
 	c.fence("for a test", false)
 	if got := c.effects[0].incarnation; got != before || got == c.incarnation {
 		t.Errorf("the effect belongs to ownership %d; want %d, which asked for it, not %d", got, before, c.incarnation)
+	}
+}
+
+// TestSettlingSeesDueTimers: whoever turns the clock and then waits may be looked at before the tick is.
+func TestSettlingSeesDueTimers(t *testing.T) {
+	c := activeCore(t, false)
+	due := materializer.Due{At: c.now.Log + int64(time.Hour), Name: "t", Offset: 3}
+	c.TimersLoaded([]materializer.Due{due}, false)
+	if !c.Settling() || c.asks(doFire) {
+		t.Fatalf("the timer is not due, and the core asks for %v", c.effects)
+	}
+	c.now.Log = due.At
+	if c.Settling() || !c.asks(doFire) {
+		t.Fatal("the timer is due, and the core is quiet")
+	}
+	c.Fired(c.incarnation, c.effects[0].alarm, false, nil)
+	if !c.Settling() {
+		t.Error("the timer has fired, and the core is not quiet")
 	}
 }

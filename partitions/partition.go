@@ -152,7 +152,7 @@ func (p *Partition) take(in *input) {
 	case inResolved:
 		c.Resolve(in.resolution)
 	case inQuiet:
-		if c.quiet() {
+		if c.Settling() {
 			in.quiet(true)
 		} else {
 			p.awaited = append(p.awaited, in.quiet)

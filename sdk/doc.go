@@ -33,6 +33,17 @@
 //   - Any other error, and a panic: a crash. Nothing is written, the caller learns that and no more, the log gets error and
 //     stack, and the image of the entity is built anew from what is stored.
 //
+// # What a command may cause
+//
+//   - cmd.Effect(method, message): a command for another entity or an action, sent when this one is durable.
+//   - [Forward]: the same, and its answer is the caller's.
+//   - cmd.After(d, name, method, message): a command for this entity, later. cmd.Every does so by a schedule, cmd.Cancel takes
+//     a timer away. Entities have timers, actions have none.
+//
+// All of these are stored with what the command decides, or not at all. A timer's command is like any other; its caller is
+// nobody, so that ID and Principal are empty. Outside of a millrace worker (a Cloudstate proxy of another make) effects and
+// forwards work as that proxy does them, and a command that sets a timer crashes: nobody would keep the timer.
+//
 // # Goroutines
 //
 // A handler runs alone for its entity: the next command of that entity starts when it has returned. Handlers of different

@@ -169,6 +169,66 @@ func ExampleForward() {
 	// RemoveItem: stores ItemRemoved{"itemId":"apple"}, forwards to GetCart GetCartRequest{"cartId":"42"}
 }
 
+// holdItems is the part of a basket that gives items back which nobody has bought after a day.
+func holdItems() []sdk.Option[basket] {
+	name := func(itemID string) string { return "hold/" + itemID }
+	return []sdk.Option[basket]{
+		sdk.Handle(shopv1.CartService_AddItem_FullMethodName, func(b *basket, cmd *sdk.Command, in *shopv1.AddItemRequest) (*shopv1.Cart, error) {
+			cmd.After(24*time.Hour, name(in.GetItemId()), shopv1.CartService_RemoveItem_FullMethodName,
+				&shopv1.RemoveItemRequest{CartId: cmd.EntityID(), ItemId: in.GetItemId()})
+			return b.add(cmd, in)
+		}),
+		sdk.Handle(shopv1.CartService_RemoveItem_FullMethodName, (*basket).remove),
+		sdk.Handle(shopv1.CartService_Checkout_FullMethodName, func(b *basket, cmd *sdk.Command, in *shopv1.CheckoutRequest) (*shopv1.Cart, error) {
+			for _, item := range b.items {
+				cmd.Cancel(name(item.GetItemId()))
+			}
+			return b.checkout(cmd, in)
+		}),
+		sdk.Handle(shopv1.CartService_GetCart_FullMethodName, (*basket).get),
+		sdk.On((*basket).itemAdded),
+		sdk.On((*basket).itemRemoved),
+		sdk.On((*basket).checkedOut),
+	}
+}
+
+// An item that nobody has bought after a day is given back: the timer sends the cart the same command as a customer would.
+// Adding it again sets the timer anew, and a checkout takes it away.
+func ExampleCommand_After() {
+	cart := entity(sdk.EventSourced("cart", newBasket, holdItems()...), "42")
+	command(cart, "AddItem", &shopv1.AddItemRequest{CartId: "42", ItemId: "apple", Quantity: 2})
+	command(cart, "Checkout", &shopv1.CheckoutRequest{CartId: "42"})
+	// Output:
+	// AddItem: stores ItemAdded{"item":{"itemId":"apple","quantity":2}}, replies Cart{"cartId":"42","items":[{"itemId":"apple","quantity":2}]}, timer hold/apple after 24h0m0s: RemoveItem RemoveItemRequest{"cartId":"42","itemId":"apple"}
+	// Checkout: stores CheckedOut{}, replies Cart{"cartId":"42","items":[{"itemId":"apple","quantity":2}],"checkedOut":true}, then sends Increment IncrementRequest{"counterId":"checkouts"} and waits, cancels timer hold/apple
+}
+
+// A counter that goes up by one every morning at six, UTC, once somebody has counted.
+func ExampleValueCommand_Every() {
+	service := sdk.Value("counter",
+		sdk.HandleValue(counterv1.CounterService_Increment_FullMethodName,
+			func(cmd *sdk.ValueCommand[*counterv1.State], in *counterv1.IncrementRequest) (*counterv1.Counter, error) {
+				if cmd.State() == nil {
+					cmd.Every("0 6 * * *", "morning", counterv1.CounterService_Increment_FullMethodName,
+						&counterv1.IncrementRequest{CounterId: cmd.EntityID(), By: 1})
+				}
+				next := &counterv1.State{Value: cmd.State().GetValue() + in.GetBy()}
+				cmd.Update(next)
+				return &counterv1.Counter{Value: next.GetValue()}, nil
+			}),
+		sdk.HandleValue(counterv1.CounterService_Get_FullMethodName,
+			func(cmd *sdk.ValueCommand[*counterv1.State], _ *counterv1.GetRequest) (*counterv1.Counter, error) {
+				return &counterv1.Counter{Value: cmd.State().GetValue()}, nil
+			}),
+	)
+	hits := entity(service, "hits")
+	command(hits, "Increment", &counterv1.IncrementRequest{CounterId: "hits", By: 5})
+	command(hits, "Increment", &counterv1.IncrementRequest{CounterId: "hits", By: 1})
+	// Output:
+	// Increment: stores State{"value":"5"}, replies Counter{"value":"5"}, timer morning every "0 6 * * *": Increment IncrementRequest{"counterId":"hits","by":"1"}
+	// Increment: stores State{"value":"6"}, replies Counter{"value":"6"}
+}
+
 // An action takes calls in all four shapes of gRPC.
 func ExampleAction() {
 	service := sdk.Action(
@@ -321,7 +381,21 @@ func printDecision(method string, d sdk.Decision) {
 		}
 		said = append(said, text)
 	}
+	for _, timer := range d.Timers {
+		said = append(said, printedTimer(timer))
+	}
 	fmt.Printf("%s: %s\n", method, strings.Join(said, ", "))
+}
+
+func printedTimer(t sdk.Timer) string {
+	if t.Cancel {
+		return "cancels timer " + t.Name
+	}
+	when := fmt.Sprintf("after %v", t.After)
+	if t.Schedule != "" {
+		when = fmt.Sprintf("every %q", t.Schedule)
+	}
+	return fmt.Sprintf("timer %s %s: %s %s", t.Name, when, t.Target.Method, printed(t.Target.Payload))
 }
 
 func encoded(m proto.Message) sdk.Payload {

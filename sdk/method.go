@@ -62,12 +62,36 @@ func constantOf(m protoreflect.MethodDescriptor) string {
 func hasEntityKey(message protoreflect.MessageDescriptor) bool {
 	fields := message.Fields()
 	for i := range fields.Len() {
-		options := fields.Get(i).Options()
-		if marked(options, cloudstate.E_EntityKey) || marked(options, cloudstate.E_LegacyEntityKey) {
+		if isEntityKey(fields.Get(i)) {
 			return true
 		}
 	}
 	return false
+}
+
+// entityKey returns the id of the entity that a message names, as the worker finds it: the fields that are marked, in the order
+// of their declaration, joined by hyphens.
+func entityKey(m protoreflect.Message) string {
+	var parts []string
+	fields := m.Descriptor().Fields()
+	for i := range fields.Len() {
+		field := fields.Get(i)
+		if !isEntityKey(field) {
+			continue
+		}
+		part := m.Get(field).String()
+		if field.Kind() == protoreflect.EnumKind {
+			if value := field.Enum().Values().ByNumber(m.Get(field).Enum()); value != nil {
+				part = string(value.Name())
+			}
+		}
+		parts = append(parts, part)
+	}
+	return strings.Join(parts, "-")
+}
+
+func isEntityKey(field protoreflect.FieldDescriptor) bool {
+	return marked(field.Options(), cloudstate.E_EntityKey) || marked(field.Options(), cloudstate.E_LegacyEntityKey)
 }
 
 func marked(options proto.Message, extension protoreflect.ExtensionType) bool {

@@ -23,8 +23,10 @@ func (s eventSourcedServer) Handle(stream eventsourced.EventSourced_HandleServer
 type eventSourcedSession struct {
 	server *Server
 	stream eventsourced.EventSourced_HandleServer
-	id     string
-	entity Entity
+	// service and entity are set by init, and so is id.
+	service *Service
+	id      string
+	entity  Entity
 }
 
 // step works on one message. A failure ends the stream: the proxy opens another one for the next command.
@@ -65,7 +67,7 @@ func (s *eventSourcedSession) init(init *eventsourced.EventSourcedInit) error {
 	if err := entity.Load(fromAnyOrNil(snapshot.GetSnapshot()), uint64(snapshot.GetSnapshotSequence()), nil); err != nil { //nolint:gosec // sequences count from 1
 		return err
 	}
-	s.entity, s.id = entity, init.GetEntityId()
+	s.service, s.entity, s.id = service, entity, init.GetEntityId()
 	return nil
 }
 
@@ -93,7 +95,7 @@ func (s *eventSourcedSession) command(ctx context.Context, command *cloudstate.C
 		SideEffects:  toEffects(decision.Effects),
 		Snapshot:     toAnyOrNil(decision.Snapshot),
 	}
-	if reply.MillraceTimers, err = toTimers(command, decision.Timers); err != nil {
+	if reply.MillraceTimers, err = s.service.toTimers(command, decision.Timers); err != nil {
 		return err
 	}
 	for _, event := range decision.Events {

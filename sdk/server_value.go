@@ -23,8 +23,10 @@ func (s valueServer) Handle(stream valueentity.ValueEntity_HandleServer) error {
 type valueSession struct {
 	server *Server
 	stream valueentity.ValueEntity_HandleServer
-	id     string
-	entity Entity
+	// service and entity are set by init, and so is id.
+	service *Service
+	id      string
+	entity  Entity
 }
 
 // step works on one message. A failure ends the stream: the proxy opens another one for the next command.
@@ -62,7 +64,7 @@ func (s *valueSession) init(init *valueentity.ValueEntityInit) error {
 	if err := entity.Load(nil, 0, fromAnyOrNil(init.GetState().GetValue())); err != nil {
 		return err
 	}
-	s.entity, s.id = entity, init.GetEntityId()
+	s.service, s.entity, s.id = service, entity, init.GetEntityId()
 	return nil
 }
 
@@ -77,7 +79,7 @@ func (s *valueSession) command(ctx context.Context, command *cloudstate.Command)
 	if err != nil {
 		return err
 	}
-	timers, err := toTimers(command, decision.Timers)
+	timers, err := s.service.toTimers(command, decision.Timers)
 	if err != nil {
 		return err
 	}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 	"unicode/utf8"
 
 	"google.golang.org/grpc/codes"
@@ -12,7 +11,6 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/millrace-io/millrace/entities"
-	"github.com/millrace-io/millrace/internal/schedule"
 	"github.com/millrace-io/millrace/proto/gen/cloudstate"
 )
 
@@ -113,21 +111,6 @@ func effectsOf(effects []*cloudstate.SideEffect) []entities.SideEffect {
 	return out
 }
 
-// timersOf are commands of the session's own service.
-func (s *session) timersOf(timers []*cloudstate.MillraceTimer) []entities.TimerChange {
-	if len(timers) == 0 {
-		return nil
-	}
-	out := make([]entities.TimerChange, len(timers))
-	for i, t := range timers {
-		out[i] = entities.TimerChange{Name: t.GetName(), Cancel: t.GetCancel(), After: time.Duration(t.GetAfterNanos()), Schedule: t.GetSchedule()}
-		if !t.GetCancel() {
-			out[i].Target = entities.Target{Service: s.service.Name, Method: t.GetCommandName(), Payload: payloadOf(t.GetPayload())}
-		}
-	}
-	return out
-}
-
 // setAction puts a client action into an outcome; none, or an empty one, means that the caller gets no message.
 func setAction(out *entities.Outcome, action *cloudstate.ClientAction, codeAnnounced bool) {
 	switch a := action.GetAction().(type) {
@@ -180,38 +163,6 @@ func checkOutcome(out *entities.Outcome, maxEvents int) error {
 	if out.StateAction == entities.StateUpdated {
 		if err := checkStored(out.State); err != nil {
 			return fmt.Errorf("the new value %w", err)
-		}
-	}
-	return checkTimers(out.Timers)
-}
-
-const (
-	// maxTimers bounds the changes of timers by one command, maxTimerName the bytes of a timer's name.
-	maxTimers, maxTimerName = 100, 128
-)
-
-// checkTimers says why changes of timers cannot be stored.
-func checkTimers(timers []entities.TimerChange) error {
-	if len(timers) > maxTimers {
-		return fmt.Errorf("too many timers: %d, and the limit is %d for one command", len(timers), maxTimers)
-	}
-	for i := range timers {
-		t := &timers[i]
-		if t.Name == "" || len(t.Name) > maxTimerName || !utf8.ValidString(t.Name) {
-			return fmt.Errorf("the timer %q needs a name of 1 to %d bytes of UTF-8", t.Name, maxTimerName)
-		}
-		if t.Cancel {
-			continue
-		}
-		if t.Schedule != "" {
-			if _, err := schedule.Next(t.Schedule, 0); err != nil {
-				return fmt.Errorf("the timer %q: %w", t.Name, err)
-			}
-		} else if t.After < 0 {
-			return fmt.Errorf("the timer %q is due %s before its command", t.Name, -t.After)
-		}
-		if t.Target.Method == "" {
-			return fmt.Errorf("the timer %q names no method", t.Name)
 		}
 	}
 	return nil

@@ -40,7 +40,7 @@ func (s *session) handle(ctx context.Context, m *discovery.Method, inv entities.
 	if fault != nil {
 		return nil, fault
 	}
-	out, err := s.outcome(m, &a)
+	out, err := s.outcome(m, inv.Time, &a)
 	if err != nil {
 		fault := functionFailed(fmt.Sprintf("%s: %s: %s", s.texts.reply, m.FullName, err), nil)
 		s.finish(fault)
@@ -115,9 +115,12 @@ func (s *session) await(ctx context.Context) (answer, *entities.Error) {
 }
 
 // outcome puts an answer into the engine's words and checks it.
-func (s *session) outcome(m *discovery.Method, a *answer) (*entities.Outcome, error) {
+func (s *session) outcome(m *discovery.Method, now time.Time, a *answer) (*entities.Outcome, error) {
 	out := &entities.Outcome{StateAction: a.stateAction, Effects: effectsOf(a.effects), Timers: s.timersOf(a.timers)}
 	setAction(out, a.action, s.remote.announced(cloudstate.MillraceExtension_MILLRACE_FAILURE_CODE))
+	if err := s.checkTimers(out, now); err != nil {
+		return nil, err
+	}
 	if s.service.Kind == entities.EventSourced && a.action.GetFailure().GetRestart() {
 		out.Restart = true
 		return out, nil
@@ -141,6 +144,15 @@ func (s *session) outcome(m *discovery.Method, a *answer) (*entities.Outcome, er
 	s.remote.warnOfReply(m, out.Reply)
 	s.weigh(out)
 	return out, nil
+}
+
+// checkTimers says why the timers that a remote function sets cannot be: its field is ours, and counts only from one that
+// knows of it.
+func (s *session) checkTimers(out *entities.Outcome, now time.Time) error {
+	if len(out.Timers) > 0 && !s.remote.announced(cloudstate.MillraceExtension_MILLRACE_COMMAND_CONTEXT) {
+		return errTimersUnannounced
+	}
+	return checkTimers(out, s.service, s.key, now)
 }
 
 // weigh keeps the estimate of the entity's size: the last whole state and what was added since.

@@ -67,6 +67,9 @@ func (s *localSession) handle(ctx context.Context, inv entities.Invocation) (*en
 		crash = checkOutcome(out, s.host.options.MaxEvents)
 	}
 	if crash == nil {
+		crash = checkTimers(out, s.service, s.key, inv.Time)
+	}
+	if crash == nil {
 		return out, nil
 	}
 	s.fault = functionFailed(textsOf(s.service.Kind).failure, fmt.Errorf("%s/%s on %s: %w", inv.Service, inv.Method, s.key, crash))

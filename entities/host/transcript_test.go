@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/datadriven"
 	"google.golang.org/grpc/codes"
@@ -30,6 +31,7 @@ import (
 //	open <service> <id> [snapshot=<sequence>:<text>] [events=<text>,...] [value=<text>]
 //	call <method> <text>               the engine gives the session a command
 //	answer <id> [text=] [none] [events=,] [snapshot=] [update=] [delete] [fail= restart code=] [forward=] [effect= sync] [type=]
+//	    timer=(<name>,<after>,<method>,<text>[,<type>]) every=(<name>,<schedule>,<method>,<text>) cancel=<name>
 //	give-up <command id> <description> the function sends a Failure
 //	nonsense                           the function sends an empty message
 //	end [status]                       the function ends the stream
@@ -287,7 +289,10 @@ func (c *conversation) answer(d *datadriven.TestData) proto.Message {
 	reply := &cloudstate.Reply{Payload: &anypb.Any{TypeUrl: textURL}}
 	client := &cloudstate.ClientAction{Action: &cloudstate.ClientAction_Reply{Reply: reply}}
 	failure := &cloudstate.Failure{CommandId: id}
-	var effects []*cloudstate.SideEffect
+	var (
+		effects []*cloudstate.SideEffect
+		timers  []*cloudstate.MillraceTimer
+	)
 	for _, arg := range d.CmdArgs[1:] {
 		text := ""
 		if len(arg.Vals) > 0 {
@@ -318,6 +323,10 @@ func (c *conversation) answer(d *datadriven.TestData) proto.Message {
 			client.Action = &cloudstate.ClientAction_Forward{Forward: &cloudstate.Forward{ServiceName: "t.Acts", CommandName: text, Payload: textAny("f")}}
 		case "effect", "sync-effect":
 			effects = append(effects, &cloudstate.SideEffect{ServiceName: "t.Acts", CommandName: text, Payload: textAny("e"), Synchronous: arg.Key != "effect"})
+		case "timer", "every":
+			timers = append(timers, timerOf(c.t, arg))
+		case "cancel":
+			timers = append(timers, &cloudstate.MillraceTimer{Name: text, Cancel: true})
 		case "events":
 			for e := range strings.SplitSeq(text, "+") {
 				es.Events = append(es.Events, textAny(e))
@@ -339,11 +348,30 @@ func (c *conversation) answer(d *datadriven.TestData) proto.Message {
 		}
 	}
 	if c.service == "t.Prices" {
-		value.ClientAction, value.SideEffects = client, effects
+		value.ClientAction, value.SideEffects, value.MillraceTimers = client, effects, timers
 		return &valueentity.ValueEntityStreamOut{Message: &valueentity.ValueEntityStreamOut_Reply{Reply: value}}
 	}
-	es.ClientAction, es.SideEffects = client, effects
+	es.ClientAction, es.SideEffects, es.MillraceTimers = client, effects, timers
 	return &eventsourced.EventSourcedStreamOut{Message: &eventsourced.EventSourcedStreamOut_Reply{Reply: es}}
+}
+
+// timerOf builds a timer that is set.
+func timerOf(t *testing.T, arg datadriven.CmdArg) *cloudstate.MillraceTimer {
+	t.Helper()
+	timer := &cloudstate.MillraceTimer{Name: arg.Vals[0], CommandName: arg.Vals[2], Payload: textAny(arg.Vals[3])}
+	if len(arg.Vals) > 4 {
+		timer.Payload.TypeUrl = arg.Vals[4]
+	}
+	if arg.Key == "every" {
+		timer.Schedule = arg.Vals[1]
+		return timer
+	}
+	after, err := time.ParseDuration(arg.Vals[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	timer.AfterNanos = int64(after)
+	return timer
 }
 
 func (c *conversation) giveUp(d *datadriven.TestData) proto.Message {
@@ -405,6 +433,17 @@ func describeOutcome(out *entities.Outcome) string {
 	}
 	for _, e := range out.Effects {
 		add("effect on %s/%s %q, synchronous %v", e.Service, e.Method, valueText(e.Payload.Value), e.Synchronous)
+	}
+	for i := range out.Timers {
+		t := &out.Timers[i]
+		switch {
+		case t.Cancel:
+			add("timer %s cancelled", t.Name)
+		case t.Schedule != "":
+			add("timer %s every %q on %s/%s %q", t.Name, t.Schedule, t.Target.Service, t.Target.Method, valueText(t.Target.Payload.Value))
+		default:
+			add("timer %s after %v on %s/%s %q", t.Name, t.After, t.Target.Service, t.Target.Method, valueText(t.Target.Payload.Value))
+		}
 	}
 	if out.Restart {
 		add("restart")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -158,6 +159,36 @@ func TestValueOutcomeHasStateReplyAndEffects(t *testing.T) {
 	}
 	if e.Size() <= 0 {
 		t.Errorf("size is %d, want an estimate", e.Size())
+	}
+}
+
+func TestOutcomeHasTimers(t *testing.T) {
+	get := &counterv1.GetRequest{CounterId: "42"}
+	e := open(t, newFunction(t, sdk.Value("counter",
+		sdk.HandleValue(counterv1.CounterService_Increment_FullMethodName,
+			func(cmd *sdk.ValueCommand[*counterv1.State], _ *counterv1.IncrementRequest) (*counterv1.Counter, error) {
+				cmd.After(time.Minute, "soon", counterv1.CounterService_Get_FullMethodName, get)
+				cmd.Every("@daily", "daily", counterv1.CounterService_Get_FullMethodName, get)
+				cmd.Cancel("old")
+				return nil, nil
+			}),
+		sdk.HandleValue(counterv1.CounterService_Get_FullMethodName,
+			func(*sdk.ValueCommand[*counterv1.State], *counterv1.GetRequest) (*counterv1.Counter, error) {
+				return nil, nil
+			}),
+	)), counterService, nil)
+	out, err := e.Handle(t.Context(), increment(t, 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	target := entities.Target{Service: counterService, Method: "Get", Payload: payload(t, get)}
+	want := []entities.TimerChange{
+		{Name: "soon", After: time.Minute, Target: target},
+		{Name: "daily", Schedule: "@daily", Target: target},
+		{Name: "old", Cancel: true},
+	}
+	if !reflect.DeepEqual(out.Timers, want) {
+		t.Errorf("timers\n got %+v\nwant %+v", out.Timers, want)
 	}
 }
 

@@ -35,7 +35,7 @@ var rooms = map[string]room{
 	"entities":                  {is: "the vocabulary: key, command, event, outcome, error, token"},
 	"internal/backoff":          {is: "pauses between retries", tool: true},
 	"internal/failpoint":        {is: "named moments at which tests crash the process", tool: true},
-	"internal/schedule":         {is: "schedules of recurring timers", tool: true},
+	"internal/schedule":         {is: "the rules for timers: names, times, schedules of recurring ones", tool: true},
 	"internal/mutation":         {is: "safety lines that test builds take out, one at a time", tool: true},
 	"internal/clock":            {is: "time as an interface", tool: true},
 	"internal/invariant":        {is: "assertions under a build tag", tool: true},
@@ -169,6 +169,7 @@ var rooms = map[string]room{
 
 	// Beside the house: it is compiled into functions that run elsewhere.
 	"sdk": {floor: 1, is: "what a user writes a function with", may: edges{
+		"internal/schedule":        "what is wrong with a timer is found where it is set",
 		"proto/gen/cloudstate/...": "a remote function speaks Cloudstate",
 	}, tests: edges{
 		"examples/...":           "services to try it on",

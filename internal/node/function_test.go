@@ -14,6 +14,8 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
 
+	"github.com/millrace-io/millrace/broker-adapter/simlog"
+	counterv1 "github.com/millrace-io/millrace/examples/counter/counter/v1"
 	shopv1 "github.com/millrace-io/millrace/examples/shoppingcart/shop/v1"
 	"github.com/millrace-io/millrace/internal/clock"
 	"github.com/millrace-io/millrace/proto/gen/cloudstate"
@@ -21,11 +23,11 @@ import (
 )
 
 // serveRemote serves a function behind the protocol until the test ends.
-func serveRemote(t *testing.T, address, names string) {
+func serveRemote(t *testing.T, address string, served ...*sdk.Service) {
 	t.Helper()
 	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
 	ended := make(chan error, 1)
-	go func() { ended <- sdk.Serve(ctx, address, services(names)...) }() // ends with ctx; received below
+	go func() { ended <- sdk.Serve(ctx, address, served...) }() // ends with ctx; received below
 	t.Cleanup(func() {
 		stop()
 		if err := <-ended; err != nil {
@@ -39,7 +41,7 @@ func TestRemoteFunctionMayComeLate(t *testing.T) {
 	c.Function = freeAddress(t)
 	n := launch(t, Options{Config: c})
 	<-n.Waiting()
-	serveRemote(t, c.Function, "counter")
+	serveRemote(t, c.Function, services("counter")...)
 	awaitReady(t, n)
 	if got := increment(t, n, "a"); got != 1 {
 		t.Errorf("the counter stands at %d", got)
@@ -49,6 +51,42 @@ func TestRemoteFunctionMayComeLate(t *testing.T) {
 	}
 	if got := taskOf(t, n, taskFunction); got.GetState() != "running" || got.GetLastError() != "" {
 		t.Errorf("task %v, want it to have no trouble any more", got)
+	}
+}
+
+// Timers go over the protocol to a worker, which keeps them: the counter that was incremented forgets that an hour later.
+func TestTimersOfARemoteFunction(t *testing.T) {
+	clk := clock.NewManual(time.Unix(1700000000, 0))
+	c := testConfig(t)
+	c.Function, c.Ephemeral = freeAddress(t), true
+	serveRemote(t, c.Function, sdk.Value("counter",
+		sdk.HandleValue(counterv1.CounterService_Increment_FullMethodName,
+			func(cmd *sdk.ValueCommand[*counterv1.State], in *counterv1.IncrementRequest) (*counterv1.Counter, error) {
+				if in.GetBy() < 0 {
+					cmd.Delete()
+					return nil, nil
+				}
+				cmd.After(time.Hour, "forget", counterv1.CounterService_Increment_FullMethodName,
+					&counterv1.IncrementRequest{CounterId: cmd.EntityID(), By: -1})
+				next := &counterv1.State{Value: cmd.State().GetValue() + 1}
+				cmd.Update(next)
+				return &counterv1.Counter{Value: next.GetValue()}, nil
+			}),
+		sdk.HandleValue(counterv1.CounterService_Get_FullMethodName,
+			func(*sdk.ValueCommand[*counterv1.State], *counterv1.GetRequest) (*counterv1.Counter, error) {
+				return nil, nil
+			}),
+	))
+	world := simlog.New(simlog.Options{SingleProcess: true, Clock: clk})
+	n := started(t, Options{Config: c, Log: world.Client("w"), Clock: clk})
+	for i, want := range []int64{1, 2, 1} {
+		if got := increment(t, n, "a"); got != want {
+			t.Errorf("increment %d: the counter stands at %d, want %d", i+1, got, want)
+		}
+		clk.Advance(time.Duration(i+1) * 30 * time.Minute) // half an hour, and then an hour: each increment sets the timer anew
+		if err := n.Settle(t.Context()); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

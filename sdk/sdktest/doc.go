@@ -18,6 +18,11 @@
 //	w := sdktest.Worker(t, cart.Service)
 //	reply, err := shopv1.NewCartServiceClient(w.Conn()).AddItem(t.Context(), &shopv1.AddItemRequest{…})
 //
+// Its clock stands still until the test turns it, and timers fire by it:
+//
+//	w.Advance(24 * time.Hour)
+//	w.Settle()
+//
 // A Scenario belongs to the goroutine of its test, starts no other, and ends the test at the first difference. A worker owns
 // its goroutines, which end with the test.
 package sdktest

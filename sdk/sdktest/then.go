@@ -96,27 +96,6 @@ func (s *Scenario) ThenEffect(method string, want proto.Message) *Scenario {
 	return s
 }
 
-// ThenTimer says that the last command sets a timer of this name that sends this message to this method.
-func (s *Scenario) ThenTimer(name, method string, want proto.Message) *Scenario {
-	s.t.Helper()
-	var seen []string
-	for _, d := range s.mustHaveDecided("ThenTimer") {
-		for i := range d.Timers {
-			timer := &d.Timers[i]
-			if timer.Cancel {
-				seen = append(seen, timer.Name+" cancelled")
-				continue
-			}
-			if timer.Name == name && timer.Target.FullMethod() == method && proto.Equal(s.decode(timer.Target.Payload), want) {
-				return s
-			}
-			seen = append(seen, timer.Name+" "+timer.Target.FullMethod()+" "+show(s.decode(timer.Target.Payload)))
-		}
-	}
-	s.t.Fatalf("ThenTimer: %s sets no timer %s %s %s; it has: %s", s.method, name, method, show(want), strings.Join(seen, ", "))
-	return s
-}
-
 // ThenState says that the stored form of the state, the value or the snapshot, is this message; nil stands for no value.
 func (s *Scenario) ThenState(want proto.Message) *Scenario {
 	s.t.Helper()

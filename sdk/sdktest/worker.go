@@ -25,7 +25,7 @@ type RunningWorker struct {
 	conn *grpc.ClientConn
 }
 
-// Worker starts a whole worker that hosts the services, for tests of what goes on between them: effects, forwards, several
+// Worker starts a whole worker that hosts the services, for tests of what goes on between them: effects, forwards, timers, several
 // callers, HTTP. It is ready when Worker returns and ends with the test. Log and store are in memory, and the clock of the
 // entities stands still until [RunningWorker.Advance] turns it.
 //
@@ -53,7 +53,7 @@ func (w *RunningWorker) Address() string { return w.kit.Node.PublicAddress() }
 // Now returns the time of the entities, as cmd.Time tells it.
 func (w *RunningWorker) Now() time.Time { return w.kit.Clock.Now() }
 
-// Advance turns the clock of the entities on.
+// Advance turns the clock of the entities on. Timers that are due by then fire; Settle waits for them.
 func (w *RunningWorker) Advance(d time.Duration) { w.kit.Clock.Advance(d) }
 
 // Settle returns when the side effects of all calls that were answered before have been carried out, and theirs too, and when

@@ -58,8 +58,6 @@ func forgetting() *sdk.Service {
 				cmd.Cancel("tick")
 			case "tick":
 				cmd.Every("@every 1m", "tick", runCell, &scriptv1.RunRequest{Id: cmd.EntityID(), Steps: update("tock")})
-			case "elsewhere":
-				cmd.After(time.Hour, "t", runCell, &scriptv1.RunRequest{Id: "somebody else"})
 			case "never":
 				cmd.Every("0 0 31 2 *", "t", runCell, &scriptv1.RunRequest{Id: cmd.EntityID()})
 			case "tock":
@@ -113,12 +111,6 @@ func TestWorkerFiresTimers(t *testing.T) {
 		t.Errorf("a schedule that never comes: %v; want the command to fail", err)
 	}
 	shows("x")
-}
-
-func TestTimersOfACommand(t *testing.T) {
-	sdktest.New(t, forgetting(), "a").
-		When(runCell, &scriptv1.RunRequest{Id: "a", Steps: update("x")}).
-		ThenTimer("forget", runCell, &scriptv1.RunRequest{Id: "a", Steps: update("")})
 }
 
 func TestWorkerCarriesEffectsOut(t *testing.T) {

@@ -1210,18 +1210,20 @@ func (x *ProxyInfo) GetSupportedEntityTypes() []string {
 }
 
 // MillraceTimer sets or cancels a timer of the entity whose command asks for it. It is stored together with what else the
-// command decides. A function may use it only if the command's context says that the proxy keeps timers.
+// command decides. A function may use it only if the command's context says that the proxy keeps timers, and so only if it
+// announced MILLRACE_COMMAND_CONTEXT. A reply that refuses its command has none, and any other at most 100. One that is
+// against the rules fails the command, and nothing is applied. The command of a timer comes like any other.
 type MillraceTimer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Within the entity; setting a timer of the same name replaces it.
+	// Within the entity, 1 to 128 bytes; setting a timer of the same name replaces it.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Takes the timer away; everything below is empty then.
 	Cancel bool `protobuf:"varint,2,opt,name=cancel,proto3" json:"cancel,omitempty"`
-	// Nanoseconds after the command's time; not with a schedule.
+	// Nanoseconds after the command's time, 0 to a hundred years; not with a schedule.
 	AfterNanos int64 `protobuf:"varint,3,opt,name=after_nanos,json=afterNanos,proto3" json:"after_nanos,omitempty"`
 	// Recurring: five fields as in cron(5), in UTC.
 	Schedule string `protobuf:"bytes,4,opt,name=schedule,proto3" json:"schedule,omitempty"`
-	// The method, of the entity's own service, and its message, which must name this entity.
+	// The bare name of a method of the entity's own service, and its message, whose entity key must name this entity.
 	CommandName   string     `protobuf:"bytes,5,opt,name=command_name,json=commandName,proto3" json:"command_name,omitempty"`
 	Payload       *anypb.Any `protobuf:"bytes,6,opt,name=payload,proto3" json:"payload,omitempty"`
 	unknownFields protoimpl.UnknownFields

@@ -24,6 +24,52 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type Color int32
+
+const (
+	Color_COLOR_UNSPECIFIED Color = 0
+	Color_COLOR_RED         Color = 1
+)
+
+// Enum value maps for Color.
+var (
+	Color_name = map[int32]string{
+		0: "COLOR_UNSPECIFIED",
+		1: "COLOR_RED",
+	}
+	Color_value = map[string]int32{
+		"COLOR_UNSPECIFIED": 0,
+		"COLOR_RED":         1,
+	}
+)
+
+func (x Color) Enum() *Color {
+	p := new(Color)
+	*p = x
+	return p
+}
+
+func (x Color) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Color) Descriptor() protoreflect.EnumDescriptor {
+	return file_script_v1_script_proto_enumTypes[0].Descriptor()
+}
+
+func (Color) Type() protoreflect.EnumType {
+	return &file_script_v1_script_proto_enumTypes[0]
+}
+
+func (x Color) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Color.Descriptor instead.
+func (Color) EnumDescriptor() ([]byte, []int) {
+	return file_script_v1_script_proto_rawDescGZIP(), []int{0}
+}
+
 type RunRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -248,6 +294,82 @@ func (x *ReadResponse) GetTimeUnixNanos() int64 {
 	return 0
 }
 
+type CompositeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Number        int32                  `protobuf:"zigzag32,2,opt,name=number,proto3" json:"number,omitempty"`
+	Text          string                 `protobuf:"bytes,3,opt,name=text,proto3" json:"text,omitempty"`
+	Flag          bool                   `protobuf:"varint,4,opt,name=flag,proto3" json:"flag,omitempty"`
+	Color         Color                  `protobuf:"varint,5,opt,name=color,proto3,enum=script.v1.Color" json:"color,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CompositeRequest) Reset() {
+	*x = CompositeRequest{}
+	mi := &file_script_v1_script_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CompositeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CompositeRequest) ProtoMessage() {}
+
+func (x *CompositeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_script_v1_script_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CompositeRequest.ProtoReflect.Descriptor instead.
+func (*CompositeRequest) Descriptor() ([]byte, []int) {
+	return file_script_v1_script_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *CompositeRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *CompositeRequest) GetNumber() int32 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *CompositeRequest) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *CompositeRequest) GetFlag() bool {
+	if x != nil {
+		return x.Flag
+	}
+	return false
+}
+
+func (x *CompositeRequest) GetColor() Color {
+	if x != nil {
+		return x.Color
+	}
+	return Color_COLOR_UNSPECIFIED
+}
+
 type FlowRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Groups        []*Group               `protobuf:"bytes,1,rep,name=groups,proto3" json:"groups,omitempty"`
@@ -257,7 +379,7 @@ type FlowRequest struct {
 
 func (x *FlowRequest) Reset() {
 	*x = FlowRequest{}
-	mi := &file_script_v1_script_proto_msgTypes[4]
+	mi := &file_script_v1_script_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -269,7 +391,7 @@ func (x *FlowRequest) String() string {
 func (*FlowRequest) ProtoMessage() {}
 
 func (x *FlowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_script_v1_script_proto_msgTypes[4]
+	mi := &file_script_v1_script_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -282,7 +404,7 @@ func (x *FlowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlowRequest.ProtoReflect.Descriptor instead.
 func (*FlowRequest) Descriptor() ([]byte, []int) {
-	return file_script_v1_script_proto_rawDescGZIP(), []int{4}
+	return file_script_v1_script_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *FlowRequest) GetGroups() []*Group {
@@ -302,7 +424,7 @@ type Group struct {
 
 func (x *Group) Reset() {
 	*x = Group{}
-	mi := &file_script_v1_script_proto_msgTypes[5]
+	mi := &file_script_v1_script_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -314,7 +436,7 @@ func (x *Group) String() string {
 func (*Group) ProtoMessage() {}
 
 func (x *Group) ProtoReflect() protoreflect.Message {
-	mi := &file_script_v1_script_proto_msgTypes[5]
+	mi := &file_script_v1_script_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -327,7 +449,7 @@ func (x *Group) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Group.ProtoReflect.Descriptor instead.
 func (*Group) Descriptor() ([]byte, []int) {
-	return file_script_v1_script_proto_rawDescGZIP(), []int{5}
+	return file_script_v1_script_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Group) GetSteps() []*Step {
@@ -359,7 +481,7 @@ type Step struct {
 
 func (x *Step) Reset() {
 	*x = Step{}
-	mi := &file_script_v1_script_proto_msgTypes[6]
+	mi := &file_script_v1_script_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -371,7 +493,7 @@ func (x *Step) String() string {
 func (*Step) ProtoMessage() {}
 
 func (x *Step) ProtoReflect() protoreflect.Message {
-	mi := &file_script_v1_script_proto_msgTypes[6]
+	mi := &file_script_v1_script_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -384,7 +506,7 @@ func (x *Step) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Step.ProtoReflect.Descriptor instead.
 func (*Step) Descriptor() ([]byte, []int) {
-	return file_script_v1_script_proto_rawDescGZIP(), []int{6}
+	return file_script_v1_script_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Step) GetStep() isStep_Step {
@@ -574,7 +696,7 @@ type Appended struct {
 
 func (x *Appended) Reset() {
 	*x = Appended{}
-	mi := &file_script_v1_script_proto_msgTypes[7]
+	mi := &file_script_v1_script_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -586,7 +708,7 @@ func (x *Appended) String() string {
 func (*Appended) ProtoMessage() {}
 
 func (x *Appended) ProtoReflect() protoreflect.Message {
-	mi := &file_script_v1_script_proto_msgTypes[7]
+	mi := &file_script_v1_script_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -599,7 +721,7 @@ func (x *Appended) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Appended.ProtoReflect.Descriptor instead.
 func (*Appended) Descriptor() ([]byte, []int) {
-	return file_script_v1_script_proto_rawDescGZIP(), []int{7}
+	return file_script_v1_script_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Appended) GetText() string {
@@ -618,7 +740,7 @@ type Stored struct {
 
 func (x *Stored) Reset() {
 	*x = Stored{}
-	mi := &file_script_v1_script_proto_msgTypes[8]
+	mi := &file_script_v1_script_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -630,7 +752,7 @@ func (x *Stored) String() string {
 func (*Stored) ProtoMessage() {}
 
 func (x *Stored) ProtoReflect() protoreflect.Message {
-	mi := &file_script_v1_script_proto_msgTypes[8]
+	mi := &file_script_v1_script_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -643,7 +765,7 @@ func (x *Stored) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stored.ProtoReflect.Descriptor instead.
 func (*Stored) Descriptor() ([]byte, []int) {
-	return file_script_v1_script_proto_rawDescGZIP(), []int{8}
+	return file_script_v1_script_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Stored) GetText() string {
@@ -662,7 +784,7 @@ type Forgotten struct {
 
 func (x *Forgotten) Reset() {
 	*x = Forgotten{}
-	mi := &file_script_v1_script_proto_msgTypes[9]
+	mi := &file_script_v1_script_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -674,7 +796,7 @@ func (x *Forgotten) String() string {
 func (*Forgotten) ProtoMessage() {}
 
 func (x *Forgotten) ProtoReflect() protoreflect.Message {
-	mi := &file_script_v1_script_proto_msgTypes[9]
+	mi := &file_script_v1_script_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -687,7 +809,7 @@ func (x *Forgotten) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Forgotten.ProtoReflect.Descriptor instead.
 func (*Forgotten) Descriptor() ([]byte, []int) {
-	return file_script_v1_script_proto_rawDescGZIP(), []int{9}
+	return file_script_v1_script_proto_rawDescGZIP(), []int{10}
 }
 
 var File_script_v1_script_proto protoreflect.FileDescriptor
@@ -710,7 +832,13 @@ const file_script_v1_script_proto_rawDesc = "" +
 	"command_id\x18\x03 \x01(\tR\tcommandId\x12\x1c\n" +
 	"\tprincipal\x18\x04 \x01(\tR\tprincipal\x12\x14\n" +
 	"\x05agent\x18\x05 \x01(\tR\x05agent\x12&\n" +
-	"\x0ftime_unix_nanos\x18\x06 \x01(\x03R\rtimeUnixNanos\"7\n" +
+	"\x0ftime_unix_nanos\x18\x06 \x01(\x03R\rtimeUnixNanos\"\xa2\x01\n" +
+	"\x10CompositeRequest\x12\x17\n" +
+	"\x04name\x18\x01 \x01(\tB\x03\xc0C\x01R\x04name\x12\x1b\n" +
+	"\x06number\x18\x02 \x01(\x11B\x03\xc0C\x01R\x06number\x12\x12\n" +
+	"\x04text\x18\x03 \x01(\tR\x04text\x12\x17\n" +
+	"\x04flag\x18\x04 \x01(\bB\x03\xc0C\x01R\x04flag\x12+\n" +
+	"\x05color\x18\x05 \x01(\x0e2\x10.script.v1.ColorB\x03\xc0C\x01R\x05color\"7\n" +
 	"\vFlowRequest\x12(\n" +
 	"\x06groups\x18\x01 \x03(\v2\x10.script.v1.GroupR\x06groups\".\n" +
 	"\x05Group\x12%\n" +
@@ -733,12 +861,17 @@ const file_script_v1_script_proto_rawDesc = "" +
 	"\x04text\x18\x01 \x01(\tR\x04text\"\x1c\n" +
 	"\x06Stored\x12\x12\n" +
 	"\x04text\x18\x01 \x01(\tR\x04text\"\v\n" +
-	"\tForgotten2\x7f\n" +
+	"\tForgotten*-\n" +
+	"\x05Color\x12\x15\n" +
+	"\x11COLOR_UNSPECIFIED\x10\x00\x12\r\n" +
+	"\tCOLOR_RED\x10\x012\x7f\n" +
 	"\x0eJournalService\x124\n" +
 	"\x03Run\x12\x15.script.v1.RunRequest\x1a\x16.script.v1.RunResponse\x127\n" +
 	"\x04Read\x12\x16.script.v1.ReadRequest\x1a\x17.script.v1.ReadResponse2C\n" +
 	"\vCellService\x124\n" +
-	"\x03Run\x12\x15.script.v1.RunRequest\x1a\x16.script.v1.RunResponse2\xf3\x01\n" +
+	"\x03Run\x12\x15.script.v1.RunRequest\x1a\x16.script.v1.RunResponse2N\n" +
+	"\x10CompositeService\x12:\n" +
+	"\x03Run\x12\x1b.script.v1.CompositeRequest\x1a\x16.script.v1.RunResponse2\xf3\x01\n" +
 	"\vFlowService\x127\n" +
 	"\x05Unary\x12\x16.script.v1.FlowRequest\x1a\x16.script.v1.RunResponse\x126\n" +
 	"\x02In\x12\x16.script.v1.FlowRequest\x1a\x16.script.v1.RunResponse(\x01\x127\n" +
@@ -761,46 +894,52 @@ func file_script_v1_script_proto_rawDescGZIP() []byte {
 	return file_script_v1_script_proto_rawDescData
 }
 
-var file_script_v1_script_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_script_v1_script_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_script_v1_script_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_script_v1_script_proto_goTypes = []any{
-	(*RunRequest)(nil),   // 0: script.v1.RunRequest
-	(*RunResponse)(nil),  // 1: script.v1.RunResponse
-	(*ReadRequest)(nil),  // 2: script.v1.ReadRequest
-	(*ReadResponse)(nil), // 3: script.v1.ReadResponse
-	(*FlowRequest)(nil),  // 4: script.v1.FlowRequest
-	(*Group)(nil),        // 5: script.v1.Group
-	(*Step)(nil),         // 6: script.v1.Step
-	(*Appended)(nil),     // 7: script.v1.Appended
-	(*Stored)(nil),       // 8: script.v1.Stored
-	(*Forgotten)(nil),    // 9: script.v1.Forgotten
+	(Color)(0),               // 0: script.v1.Color
+	(*RunRequest)(nil),       // 1: script.v1.RunRequest
+	(*RunResponse)(nil),      // 2: script.v1.RunResponse
+	(*ReadRequest)(nil),      // 3: script.v1.ReadRequest
+	(*ReadResponse)(nil),     // 4: script.v1.ReadResponse
+	(*CompositeRequest)(nil), // 5: script.v1.CompositeRequest
+	(*FlowRequest)(nil),      // 6: script.v1.FlowRequest
+	(*Group)(nil),            // 7: script.v1.Group
+	(*Step)(nil),             // 8: script.v1.Step
+	(*Appended)(nil),         // 9: script.v1.Appended
+	(*Stored)(nil),           // 10: script.v1.Stored
+	(*Forgotten)(nil),        // 11: script.v1.Forgotten
 }
 var file_script_v1_script_proto_depIdxs = []int32{
-	6,  // 0: script.v1.RunRequest.steps:type_name -> script.v1.Step
-	5,  // 1: script.v1.FlowRequest.groups:type_name -> script.v1.Group
-	6,  // 2: script.v1.Group.steps:type_name -> script.v1.Step
-	0,  // 3: script.v1.JournalService.Run:input_type -> script.v1.RunRequest
-	2,  // 4: script.v1.JournalService.Read:input_type -> script.v1.ReadRequest
-	0,  // 5: script.v1.CellService.Run:input_type -> script.v1.RunRequest
-	4,  // 6: script.v1.FlowService.Unary:input_type -> script.v1.FlowRequest
-	4,  // 7: script.v1.FlowService.In:input_type -> script.v1.FlowRequest
-	4,  // 8: script.v1.FlowService.Out:input_type -> script.v1.FlowRequest
-	4,  // 9: script.v1.FlowService.Both:input_type -> script.v1.FlowRequest
-	4,  // 10: script.v1.KeylessService.Run:input_type -> script.v1.FlowRequest
-	0,  // 11: script.v1.StreamedService.Run:input_type -> script.v1.RunRequest
-	1,  // 12: script.v1.JournalService.Run:output_type -> script.v1.RunResponse
-	3,  // 13: script.v1.JournalService.Read:output_type -> script.v1.ReadResponse
-	1,  // 14: script.v1.CellService.Run:output_type -> script.v1.RunResponse
-	1,  // 15: script.v1.FlowService.Unary:output_type -> script.v1.RunResponse
-	1,  // 16: script.v1.FlowService.In:output_type -> script.v1.RunResponse
-	1,  // 17: script.v1.FlowService.Out:output_type -> script.v1.RunResponse
-	1,  // 18: script.v1.FlowService.Both:output_type -> script.v1.RunResponse
-	1,  // 19: script.v1.KeylessService.Run:output_type -> script.v1.RunResponse
-	1,  // 20: script.v1.StreamedService.Run:output_type -> script.v1.RunResponse
-	12, // [12:21] is the sub-list for method output_type
-	3,  // [3:12] is the sub-list for method input_type
-	3,  // [3:3] is the sub-list for extension type_name
-	3,  // [3:3] is the sub-list for extension extendee
-	0,  // [0:3] is the sub-list for field type_name
+	8,  // 0: script.v1.RunRequest.steps:type_name -> script.v1.Step
+	0,  // 1: script.v1.CompositeRequest.color:type_name -> script.v1.Color
+	7,  // 2: script.v1.FlowRequest.groups:type_name -> script.v1.Group
+	8,  // 3: script.v1.Group.steps:type_name -> script.v1.Step
+	1,  // 4: script.v1.JournalService.Run:input_type -> script.v1.RunRequest
+	3,  // 5: script.v1.JournalService.Read:input_type -> script.v1.ReadRequest
+	1,  // 6: script.v1.CellService.Run:input_type -> script.v1.RunRequest
+	5,  // 7: script.v1.CompositeService.Run:input_type -> script.v1.CompositeRequest
+	6,  // 8: script.v1.FlowService.Unary:input_type -> script.v1.FlowRequest
+	6,  // 9: script.v1.FlowService.In:input_type -> script.v1.FlowRequest
+	6,  // 10: script.v1.FlowService.Out:input_type -> script.v1.FlowRequest
+	6,  // 11: script.v1.FlowService.Both:input_type -> script.v1.FlowRequest
+	6,  // 12: script.v1.KeylessService.Run:input_type -> script.v1.FlowRequest
+	1,  // 13: script.v1.StreamedService.Run:input_type -> script.v1.RunRequest
+	2,  // 14: script.v1.JournalService.Run:output_type -> script.v1.RunResponse
+	4,  // 15: script.v1.JournalService.Read:output_type -> script.v1.ReadResponse
+	2,  // 16: script.v1.CellService.Run:output_type -> script.v1.RunResponse
+	2,  // 17: script.v1.CompositeService.Run:output_type -> script.v1.RunResponse
+	2,  // 18: script.v1.FlowService.Unary:output_type -> script.v1.RunResponse
+	2,  // 19: script.v1.FlowService.In:output_type -> script.v1.RunResponse
+	2,  // 20: script.v1.FlowService.Out:output_type -> script.v1.RunResponse
+	2,  // 21: script.v1.FlowService.Both:output_type -> script.v1.RunResponse
+	2,  // 22: script.v1.KeylessService.Run:output_type -> script.v1.RunResponse
+	2,  // 23: script.v1.StreamedService.Run:output_type -> script.v1.RunResponse
+	14, // [14:24] is the sub-list for method output_type
+	4,  // [4:14] is the sub-list for method input_type
+	4,  // [4:4] is the sub-list for extension type_name
+	4,  // [4:4] is the sub-list for extension extendee
+	0,  // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_script_v1_script_proto_init() }
@@ -808,7 +947,7 @@ func file_script_v1_script_proto_init() {
 	if File_script_v1_script_proto != nil {
 		return
 	}
-	file_script_v1_script_proto_msgTypes[6].OneofWrappers = []any{
+	file_script_v1_script_proto_msgTypes[7].OneofWrappers = []any{
 		(*Step_Emit)(nil),
 		(*Step_Update)(nil),
 		(*Step_Delete)(nil),
@@ -826,13 +965,14 @@ func file_script_v1_script_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_script_v1_script_proto_rawDesc), len(file_script_v1_script_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   10,
+			NumEnums:      1,
+			NumMessages:   11,
 			NumExtensions: 0,
-			NumServices:   5,
+			NumServices:   6,
 		},
 		GoTypes:           file_script_v1_script_proto_goTypes,
 		DependencyIndexes: file_script_v1_script_proto_depIdxs,
+		EnumInfos:         file_script_v1_script_proto_enumTypes,
 		MessageInfos:      file_script_v1_script_proto_msgTypes,
 	}.Build()
 	File_script_v1_script_proto = out.File

@@ -271,6 +271,112 @@ var CellService_ServiceDesc = grpc.ServiceDesc{
 }
 
 const (
+	CompositeService_Run_FullMethodName = "/script.v1.CompositeService/Run"
+)
+
+// CompositeServiceClient is the client API for CompositeService service.
+//
+// For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
+//
+// CompositeService is hosted as a value entity whose id has several parts.
+type CompositeServiceClient interface {
+	Run(ctx context.Context, in *CompositeRequest, opts ...grpc.CallOption) (*RunResponse, error)
+}
+
+type compositeServiceClient struct {
+	cc grpc.ClientConnInterface
+}
+
+func NewCompositeServiceClient(cc grpc.ClientConnInterface) CompositeServiceClient {
+	return &compositeServiceClient{cc}
+}
+
+func (c *compositeServiceClient) Run(ctx context.Context, in *CompositeRequest, opts ...grpc.CallOption) (*RunResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RunResponse)
+	err := c.cc.Invoke(ctx, CompositeService_Run_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// CompositeServiceServer is the server API for CompositeService service.
+// All implementations must embed UnimplementedCompositeServiceServer
+// for forward compatibility.
+//
+// CompositeService is hosted as a value entity whose id has several parts.
+type CompositeServiceServer interface {
+	Run(context.Context, *CompositeRequest) (*RunResponse, error)
+	mustEmbedUnimplementedCompositeServiceServer()
+}
+
+// UnimplementedCompositeServiceServer must be embedded to have
+// forward compatible implementations.
+//
+// NOTE: this should be embedded by value instead of pointer to avoid a nil
+// pointer dereference when methods are called.
+type UnimplementedCompositeServiceServer struct{}
+
+func (UnimplementedCompositeServiceServer) Run(context.Context, *CompositeRequest) (*RunResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Run not implemented")
+}
+func (UnimplementedCompositeServiceServer) mustEmbedUnimplementedCompositeServiceServer() {}
+func (UnimplementedCompositeServiceServer) testEmbeddedByValue()                          {}
+
+// UnsafeCompositeServiceServer may be embedded to opt out of forward compatibility for this service.
+// Use of this interface is not recommended, as added methods to CompositeServiceServer will
+// result in compilation errors.
+type UnsafeCompositeServiceServer interface {
+	mustEmbedUnimplementedCompositeServiceServer()
+}
+
+func RegisterCompositeServiceServer(s grpc.ServiceRegistrar, srv CompositeServiceServer) {
+	// If the following call panics, it indicates UnimplementedCompositeServiceServer was
+	// embedded by pointer and is nil.  This will cause panics if an
+	// unimplemented method is ever invoked, so we test this at initialization
+	// time to prevent it from happening at runtime later due to I/O.
+	if t, ok := srv.(interface{ testEmbeddedByValue() }); ok {
+		t.testEmbeddedByValue()
+	}
+	s.RegisterService(&CompositeService_ServiceDesc, srv)
+}
+
+func _CompositeService_Run_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CompositeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CompositeServiceServer).Run(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CompositeService_Run_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CompositeServiceServer).Run(ctx, req.(*CompositeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+// CompositeService_ServiceDesc is the grpc.ServiceDesc for CompositeService service.
+// It's only intended for direct use with grpc.RegisterService,
+// and not to be introspected or modified (even as a copy)
+var CompositeService_ServiceDesc = grpc.ServiceDesc{
+	ServiceName: "script.v1.CompositeService",
+	HandlerType: (*CompositeServiceServer)(nil),
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "Run",
+			Handler:    _CompositeService_Run_Handler,
+		},
+	},
+	Streams:  []grpc.StreamDesc{},
+	Metadata: "script/v1/script.proto",
+}
+
+const (
 	FlowService_Unary_FullMethodName = "/script.v1.FlowService/Unary"
 	FlowService_In_FullMethodName    = "/script.v1.FlowService/In"
 	FlowService_Out_FullMethodName   = "/script.v1.FlowService/Out"
