@@ -29,7 +29,7 @@ func crashWorker(t *testing.T, o loadOptions) {
 	o.conn = p.Dial(t)
 	l := newLoad(t, o)
 	l.start()
-	n := rounds(t, defaultRounds)
+	n := harness.Number(t, roundsVariable, defaultRounds)
 	for range n {
 		l.awaitAnswers()
 		l.expectTrouble()

@@ -58,7 +58,7 @@ func crashFunction(t *testing.T, p *harness.Process, o loadOptions, kill func())
 	o.conn, o.mayFail = p.Dial(t), functionCodes
 	l := newLoad(t, o)
 	l.start()
-	n := rounds(t, defaultRounds)
+	n := harness.Number(t, roundsVariable, defaultRounds)
 	for range n {
 		l.awaitAnswers()
 		l.expectTrouble()

@@ -31,7 +31,7 @@ func TestCrashOfTheBrokerLosesNothing(t *testing.T) {
 	p := harness.Start(t, harness.Options{Command: "run", Args: []string{"--brokers", broker.Addr(), "--function", f.Address()}})
 	l := newLoad(t, loadOptions{conn: p.Dial(t), carts: true, mayFail: kafkaCodes})
 	l.start()
-	n := rounds(t, defaultKafkaRounds)
+	n := harness.Number(t, roundsVariable, defaultKafkaRounds)
 	for i := range n {
 		l.awaitAnswers()
 		l.expectTrouble()
@@ -64,7 +64,7 @@ func TestCrashOfTheWorkerOnKafkaRepeatsNothing(t *testing.T) {
 	p := harness.Start(t, harness.Options{Program: harness.Counter, Command: "run", Args: []string{"--brokers", broker.Addr()}})
 	l := newLoad(t, loadOptions{conn: p.Dial(t), counters: true, ids: true, mayFail: kafkaCodes})
 	l.start()
-	n := rounds(t, defaultKafkaRounds)
+	n := harness.Number(t, roundsVariable, defaultKafkaRounds)
 	for range n {
 		l.awaitAnswers()
 		l.expectTrouble()

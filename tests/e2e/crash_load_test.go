@@ -5,9 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
-	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -21,6 +19,7 @@ import (
 
 	counterv1 "github.com/millrace-io/millrace/examples/counter/counter/v1"
 	shopv1 "github.com/millrace-io/millrace/examples/shoppingcart/shop/v1"
+	"github.com/millrace-io/millrace/tests/e2e/harness"
 )
 
 const (
@@ -38,20 +37,6 @@ const (
 	roundsVariable = "MILLRACE_CRASH_ROUNDS"
 	seedVariable   = "MILLRACE_CRASH_SEED"
 )
-
-// rounds is how often a test kills something.
-func rounds(t *testing.T, otherwise int) int {
-	t.Helper()
-	text := os.Getenv(roundsVariable)
-	if text == "" {
-		return otherwise
-	}
-	n, err := strconv.Atoi(text)
-	if err != nil || n < 1 {
-		t.Fatalf("%s is %q: give a number of rounds, 1 or more", roundsVariable, text)
-	}
-	return n
-}
 
 // loadOptions say what a load is made of.
 type loadOptions struct {
@@ -93,14 +78,7 @@ type load struct {
 // newLoad returns a load that does not run yet. It prints the seed.
 func newLoad(t *testing.T, o loadOptions) *load {
 	t.Helper()
-	seed := rand.Uint64()
-	if text := os.Getenv(seedVariable); text != "" {
-		given, err := strconv.ParseUint(text, 10, 64)
-		if err != nil {
-			t.Fatalf("%s is %q: give the number that a test printed", seedVariable, text)
-		}
-		seed = given
-	}
+	seed := harness.Number(t, seedVariable, rand.Uint64()>>1|1)
 	t.Logf("%s=%d repeats the decisions of this run", seedVariable, seed)
 	l := &load{
 		loadOptions: o, t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 0)),

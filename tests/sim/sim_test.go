@@ -6,6 +6,7 @@ import (
 	"maps"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,12 +14,14 @@ import (
 	"time"
 
 	"github.com/millrace-io/millrace/internal/leaktest"
+	"github.com/millrace-io/millrace/tests/e2e/harness"
 )
 
 // TestMain gives the tests one processor: goroutines that wake at the same moment then run in the order in which they woke,
-// and a seed decides everything.
+// and a seed decides everything. The garbage collector would interrupt them, so it runs between seeds.
 func TestMain(m *testing.M) {
 	runtime.GOMAXPROCS(1)
+	debug.SetGCPercent(-1)
 	leaktest.Main(m)
 }
 
@@ -34,19 +37,6 @@ const (
 	// mustHappen is the number of seeds in which every kind of fault must have happened.
 	mustHappen = 100
 )
-
-func number(t *testing.T, variable string, otherwise uint64) uint64 {
-	t.Helper()
-	text := os.Getenv(variable)
-	if text == "" {
-		return otherwise
-	}
-	n, err := strconv.ParseUint(text, 10, 64)
-	if err != nil {
-		t.Fatalf("%s is %q: give a number", variable, text)
-	}
-	return n
-}
 
 // regressions are the seeds that failed once.
 func regressions(t *testing.T) []uint64 {
@@ -73,13 +63,13 @@ func regressions(t *testing.T) []uint64 {
 
 // TestSimulation runs seeds and checks what clients saw.
 func TestSimulation(t *testing.T) {
-	if seed := number(t, seedVariable, 0); seed > 0 {
+	if seed := harness.Number[uint64](t, seedVariable, 0); seed > 0 {
 		w := simulate(t, seed)
 		t.Log(strings.Join(w.script, "\n"))
 		report(t, w)
 		return
 	}
-	from, count := number(t, fromVariable, 1), number(t, seedsVariable, defaultSeeds)
+	from, count := harness.Number[uint64](t, fromVariable, 1), harness.Number[uint64](t, seedsVariable, defaultSeeds)
 	began, shown := time.Now(), time.Now()
 	until := began
 	if text := os.Getenv(durationVariable); text != "" {

@@ -1,11 +1,11 @@
 package sim
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -15,7 +15,6 @@ import (
 	"github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/broker-adapter/simlog"
 	"github.com/millrace-io/millrace/entities"
-	"github.com/millrace-io/millrace/materializer"
 	"github.com/millrace-io/millrace/materializer/memstore"
 	"github.com/millrace-io/millrace/partitions"
 )
@@ -28,6 +27,8 @@ const (
 	steps      = 260
 	maxClients = 5
 	maxOps     = 70
+	// seedsPerCollection is how many seeds run between two garbage collections.
+	seedsPerCollection = 8
 )
 
 // worker is one life of a worker.
@@ -112,6 +113,9 @@ func simulate(t *testing.T, seed uint64) *world {
 		w.heal(t)
 	})
 	w.check()
+	if seed%seedsPerCollection == 0 {
+		runtime.GC()
+	}
 	return w
 }
 
@@ -147,8 +151,15 @@ func (w *world) start(t *testing.T, i int, store *memstore.Store) {
 
 func (w *world) assign(i int, p int32) {
 	w.workers[i].has[p] = true
-	w.log.Assign(group, w.workers[i].name, broker.AssignmentEvent{Assigned: []int32{p}})
 	w.note("assign partition %d to %s", p, w.workers[i].name)
+	w.tell(w.workers[i], broker.AssignmentEvent{Assigned: []int32{p}})
+}
+
+// tell gives an event to a worker, and waits for what it does: two workers that act at the same time would leave to chance
+// who comes first.
+func (w *world) tell(life *worker, event broker.AssignmentEvent) {
+	w.log.Assign(group, life.name, event)
+	synctest.Wait()
 }
 
 // step is one event.
@@ -325,256 +336,6 @@ func (w *world) isFrozen(name string) bool {
 	return slices.ContainsFunc(w.workers[:], func(l *worker) bool { return l.name == name && l.frozen })
 }
 
-// queues returns what is in the network: for each client and partition the appends in order.
-func (w *world) queues(want func(simlog.Op) bool) [][]simlog.Op {
-	var order []string
-	byLine := map[string][]simlog.Op{}
-	for _, op := range w.log.Pending() {
-		if !want(op) {
-			continue
-		}
-		line := fmt.Sprintf("%s/%d", op.Client, op.Partition.ID)
-		if byLine[line] == nil {
-			order = append(order, line)
-		}
-		byLine[line] = append(byLine[line], op)
-	}
-	slices.Sort(order)
-	queues := make([][]simlog.Op, 0, len(order))
-	for _, line := range order {
-		queues = append(queues, byLine[line])
-	}
-	return queues
-}
-
-func (w *world) pick(want func(simlog.Op) bool) []simlog.Op {
-	queues := w.queues(want)
-	if len(queues) == 0 {
-		return nil
-	}
-	return queues[w.rng.IntN(len(queues))]
-}
-
-// deliver is what a log does that works: the oldest append of a line is written and answered.
-func (w *world) deliver(*testing.T) {
-	queue := w.pick(func(op simlog.Op) bool { return !op.Answered && !w.isFrozen(op.Client) })
-	if queue == nil {
-		return
-	}
-	op := queue[0]
-	w.note("log answers op %d of %s, partition %d", op.ID, op.Client, op.Partition.ID)
-	if op.Applied == 0 {
-		w.log.Apply(op.ID)
-	}
-	w.log.Answer(op.ID)
-}
-
-// applyOnly writes an append whose answer is delayed.
-func (w *world) applyOnly(*testing.T) {
-	queue := w.pick(func(op simlog.Op) bool { return op.Applied == 0 && !op.Answered })
-	if queue == nil {
-		return
-	}
-	w.fault("answer delayed")
-	w.note("log writes op %d of %s, partition %d", queue[0].ID, queue[0].Client, queue[0].Partition.ID)
-	w.log.Apply(queue[0].ID)
-}
-
-var errTimeout = errors.New("timed out")
-
-// lose loses an answer, or a request: the client hears of a timeout. The request may still arrive.
-func (w *world) lose(*testing.T) {
-	queue := w.pick(func(op simlog.Op) bool { return !op.Answered })
-	if queue == nil {
-		return
-	}
-	op := queue[0]
-	switch {
-	case op.Applied > 0:
-		w.fault("answer lost")
-	case w.rng.IntN(2) == 0:
-		w.log.Apply(op.ID)
-		w.fault("answer lost")
-	default:
-		w.fault("request lost or late")
-	}
-	w.note("op %d of %s, partition %d fails; written %v", op.ID, op.Client, op.Partition.ID, op.Applied)
-	w.log.Fail(op.ID, errTimeout)
-}
-
-// late lets a request arrive that its client has given up.
-func (w *world) late(*testing.T) {
-	queue := w.pick(func(op simlog.Op) bool { return op.Answered && op.Applied == 0 })
-	if queue == nil {
-		return
-	}
-	w.fault("late arrival")
-	w.note("op %d of %s, partition %d arrives late", queue[0].ID, queue[0].Client, queue[0].Partition.ID)
-	w.log.Apply(queue[0].ID)
-	w.log.Discard(queue[0].ID)
-}
-
-func (w *world) duplicate(*testing.T) {
-	queue := w.pick(func(op simlog.Op) bool { return op.Applied == 1 && !op.Answered })
-	if queue == nil {
-		return
-	}
-	w.fault("duplicate")
-	w.note("op %d of %s, partition %d is written twice", queue[0].ID, queue[0].Client, queue[0].Partition.ID)
-	w.log.Apply(queue[0].ID)
-}
-
-// reorder writes a later append of a line before an earlier one.
-func (w *world) reorder(*testing.T) {
-	for _, queue := range w.queues(func(op simlog.Op) bool { return op.Applied == 0 && !op.Answered }) {
-		if len(queue) > 1 {
-			w.fault("reordering")
-			w.note("op %d of %s, partition %d overtakes op %d", queue[1].ID, queue[1].Client, queue[1].Partition.ID, queue[0].ID)
-			w.log.Apply(queue[1].ID)
-			return
-		}
-	}
-}
-
-// crash kills a worker, with all or some of what its store had, and starts it again.
-func (w *world) crash(t *testing.T) {
-	i := w.rng.IntN(workers)
-	old := w.workers[i]
-	store := old.store.Clone()
-	switch w.rng.IntN(3) {
-	case 0:
-		store = old.saved
-		w.fault("crash, store falls back")
-	case 1:
-		store = memstore.New()
-		w.fault("crash, store gone")
-	default:
-		w.fault("crash")
-	}
-	w.note("%s dies", old.name)
-	w.bury(old)
-	w.start(t, i, store.Clone())
-	for p, has := range old.has {
-		if has && w.rng.IntN(3) > 0 {
-			w.assign(i, int32(p))
-		}
-	}
-}
-
-// bury ends a life. The log hears nothing from it any more, and whatever it still says is not heard by anybody.
-func (w *world) bury(life *worker) {
-	life.dead = true
-	life.client.Crash()
-	life.stop()
-	for alive := true; alive; {
-		for _, g := range w.functions.calls() {
-			if g.worker == life.name {
-				w.functions.release(g, crash)
-				synctest.Wait()
-			}
-		}
-		synctest.Wait()
-		select {
-		case <-life.ended:
-			alive = false
-		default:
-			w.clock.pass(100 * time.Millisecond)
-		}
-	}
-	w.takeIn(nil)
-}
-
-// move takes a partition from one worker and gives it to the other: in order, as lost, or without telling the first.
-func (w *world) move(*testing.T) {
-	p := int32(w.rng.IntN(parts))
-	for i, life := range w.workers {
-		if !life.has[p] {
-			continue
-		}
-		switch w.rng.IntN(3) {
-		case 0:
-			w.fault("partition released")
-			w.log.Assign(group, life.name, broker.AssignmentEvent{Revoked: []int32{p}})
-		case 1:
-			w.fault("partition lost")
-			w.log.Assign(group, life.name, broker.AssignmentEvent{Lost: []int32{p}})
-		default:
-			w.fault("owner not told")
-			w.assign((i+1)%workers, p)
-			return
-		}
-		life.has[p] = false
-		w.note("%s gives up partition %d", life.name, p)
-		w.assign((i+1)%workers, p)
-		return
-	}
-	w.assign(w.rng.IntN(workers), p)
-}
-
-// duel gives a partition to both.
-func (w *world) duel(*testing.T) {
-	w.fault("duelling claims")
-	p := int32(w.rng.IntN(parts))
-	for i := range w.workers {
-		w.assign(i, p)
-	}
-}
-
-func (w *world) freeze(*testing.T) {
-	life := w.workers[w.rng.IntN(workers)]
-	life.frozen = !life.frozen
-	if life.frozen {
-		w.fault("worker frozen")
-	}
-	w.note("%s frozen: %v", life.name, life.frozen)
-}
-
-func (w *world) foreign(*testing.T) {
-	w.fault("foreign record")
-	p := broker.Partition{Topic: topic, ID: int32(w.rng.IntN(parts))}
-	w.note("a foreign record in partition %d", p.ID)
-	w.log.Inject(p, broker.Record{Key: []byte("x"), Value: []byte("garbage")})
-}
-
-// stale shows a worker an old end of a partition for a while, as a leader would that was paused.
-func (w *world) stale(*testing.T) {
-	life := w.workers[w.rng.IntN(workers)]
-	p := broker.Partition{Topic: topic, ID: int32(w.rng.IntN(parts))}
-	if w.rng.IntN(2) == 0 {
-		life.client.Stale(p, -1)
-		return
-	}
-	end := len(w.log.Records(p))
-	w.fault("old end shown")
-	w.note("%s sees an old end of partition %d", life.name, p.ID)
-	life.client.Stale(p, int64(end-w.rng.IntN(min(end, 3)+1)))
-}
-
-func (w *world) showAll(life *worker) {
-	for p := range int32(parts) {
-		life.client.Stale(broker.Partition{Topic: topic, ID: p}, -1)
-	}
-}
-
-func (w *world) pass(*testing.T) {
-	d := time.Duration(1+w.rng.IntN(400)) * time.Millisecond
-	if w.rng.IntN(10) == 0 {
-		d = time.Duration(w.rng.IntN(40)) * time.Second
-	}
-	if d > 5*time.Second { // no leader is that far behind for so long
-		for _, life := range w.workers {
-			w.showAll(life)
-		}
-	}
-	w.note("%v pass", d)
-	w.clock.pass(d)
-}
-
-func (w *world) save(*testing.T) {
-	life := w.workers[w.rng.IntN(workers)]
-	life.saved = life.store.Clone()
-}
-
 // heal ends all faults, gives everything to one worker, and waits until nobody waits.
 func (w *world) heal(t *testing.T) {
 	w.quiet = true
@@ -587,7 +348,7 @@ func (w *world) heal(t *testing.T) {
 		w.showAll(life)
 		for p := range int32(parts) {
 			if life != w.workers[0] {
-				w.log.Assign(group, life.name, broker.AssignmentEvent{Lost: []int32{p}})
+				w.tell(life, broker.AssignmentEvent{Lost: []int32{p}})
 				life.has[p] = false
 			}
 		}
@@ -660,95 +421,5 @@ func (w *world) deliverAll() {
 		}
 		w.log.Answer(op.ID)
 		synctest.Wait()
-	}
-}
-
-func (w *world) openEffects() int {
-	n := 0
-	for p := range parts {
-		view := materializer.Partition{Rows: w.workers[0].store, Address: materializer.Address{Generation: 1, Partition: uint16(p)}}
-		if err := view.Outbox(0, func(materializer.Effect) bool { n++; return true }); err != nil {
-			w.wrong("read the outbox: %v", err)
-		}
-	}
-	return n
-}
-
-// compareStore compares the owner's rows with a fold of the log from nothing.
-func (w *world) compareStore(t *testing.T) {
-	t.Helper()
-	for p := range parts {
-		address := materializer.Address{Generation: 1, Partition: uint16(p)}
-		want := memstore.New()
-		fold := materializer.NewFold(address, topicID(w), materializer.Meta{})
-		batch := want.NewBatch()
-		records := w.log.Records(broker.Partition{Topic: topic, ID: int32(p)})
-		for i := range records {
-			if _, err := fold.Record(batch, &records[i]); err != nil {
-				w.wrong("fold partition %d from nothing: %v", p, err)
-			}
-		}
-		if err := errors.Join(fold.WriteMeta(batch), batch.Commit()); err != nil {
-			t.Fatal(err)
-		}
-		lower, upper := address.Range()
-		var a, b []string
-		rows := func(into *[]string) func(k, v []byte) bool {
-			return func(k, v []byte) bool {
-				if kind := k[4]; kind == 'm' || kind == 'q' { // times of claims are not known to their owner; 'q' is swept
-					return true
-				}
-				*into = append(*into, fmt.Sprintf("%x=%x", k, v))
-				return true
-			}
-		}
-		if err := errors.Join(w.workers[0].store.Scan(lower, upper, rows(&a)), want.Scan(lower, upper, rows(&b))); err != nil {
-			t.Fatal(err)
-		}
-		if !slices.Equal(a, b) {
-			w.wrong("the store of partition %d is not the fold of its log: %d rows, %d wanted", p, len(a), len(b))
-		}
-	}
-}
-
-func topicID(w *world) string {
-	info, err := w.workers[0].client.Describe(w.ctx, topic)
-	if err != nil {
-		return ""
-	}
-	return info.ID
-}
-
-// compareEffects: what a cell s has sent is what its cell b has got.
-func (w *world) compareEffects() {
-	for _, n := range []string{"0", "1"} {
-		if s, b := w.stored("s"+n), w.stored("b"+n); !bytes.Equal(s, b) {
-			w.wrong("s%s has sent %q, b%s has got %q", n, s, n, b)
-		}
-	}
-}
-
-func (w *world) stored(id string) []byte {
-	view := materializer.Partition{Rows: w.workers[0].store, Address: materializer.Address{Generation: 1, Partition: uint16(entities.Partition(id, parts))}}
-	loaded, err := view.Load(entities.Key{Type: "cell", ID: id})
-	if err != nil {
-		w.wrong("load %s: %v", id, err)
-	}
-	if loaded.Value == nil {
-		return nil
-	}
-	return loaded.Value.Value
-}
-
-// check looks at the history.
-func (w *world) check() {
-	var clients []*operation
-	for _, o := range w.history {
-		if o.key[0] != 'b' { // those change by effects, too
-			clients = append(clients, o)
-		}
-	}
-	if err := linearizable(clients, w.moment+1); err != nil {
-		w.wrong("%w", err)
 	}
 }

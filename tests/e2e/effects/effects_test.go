@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"testing"
@@ -32,19 +33,6 @@ const (
 	seedVariable  = "MILLRACE_EFFECTS_SEED"
 	defaultKills  = 14
 )
-
-func number(t *testing.T, variable string, otherwise uint64) uint64 {
-	t.Helper()
-	text := os.Getenv(variable)
-	if text == "" {
-		return otherwise
-	}
-	n, err := strconv.ParseUint(text, 10, 64)
-	if err != nil || n < 1 {
-		t.Fatalf("%s is %q: give a number, 1 or more", variable, text)
-	}
-	return n
-}
 
 // load increments counters a-… without a pause. Every increment has an id and is sent until it has an answer, so that it
 // happens once.
@@ -142,15 +130,13 @@ func (l *load) read(id string) int64 {
 // TestEffectsHappenOnce kills the worker at every named moment in turn, under load. Now and then its store is deleted, or the
 // targets of all effects break for a while. In the end both sides are equal.
 func TestEffectsHappenOnce(t *testing.T) {
-	kills := int(number(t, killsVariable, defaultKills))
-	seed := number(t, seedVariable, rand.Uint64()>>1|1)
+	kills := harness.Number(t, killsVariable, defaultKills)
+	seed := harness.Number(t, seedVariable, rand.Uint64()>>1|1)
 	t.Logf("%s=%d", seedVariable, seed)
 	rng := rand.New(rand.NewPCG(seed, 0))
 	closed := filepath.Join(t.TempDir(), "closed")
 	p := harness.Launch(t, harness.Options{Program: "tests/e2e/mirror", Tags: "failpoints", Env: []string{"MIRROR_CLOSED=" + closed}})
-	points := []string{
-		failpoint.BeforeSend, failpoint.AfterSend, failpoint.AfterAck, failpoint.AfterApply, failpoint.BeforeEffect, failpoint.AfterEffect,
-	}
+	points := slices.DeleteFunc(failpoint.Points(), func(point string) bool { return point == failpoint.BeforeTimer }) // there are none
 	p.Kill(t)
 	l := start(t, p.Dial(t))
 	counts := map[string]int{}

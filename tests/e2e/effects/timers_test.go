@@ -53,7 +53,7 @@ func each(t *testing.T, n int, on func(ctx context.Context, i int) error) {
 // TestTimersFireOnce sets many timers that are due at the same time, kills the worker before that and while they fire, deletes
 // its store once, and finds that every one has fired once.
 func TestTimersFireOnce(t *testing.T) {
-	n := int(number(t, timersVariable, defaultTimers))
+	n := harness.Number(t, timersVariable, defaultTimers)
 	p := harness.Start(t, harness.Options{Program: "tests/e2e/mirror", Tags: "failpoints"})
 	counters := counterv1.NewCounterServiceClient(p.Dial(t))
 	began := time.Now()

@@ -1,0 +1,104 @@
+package sim
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/millrace-io/millrace/broker-adapter"
+	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/materializer"
+	"github.com/millrace-io/millrace/materializer/memstore"
+)
+
+func (w *world) openEffects() int {
+	n := 0
+	for p := range parts {
+		view := materializer.Partition{Rows: w.workers[0].store, Address: materializer.Address{Generation: 1, Partition: uint16(p)}}
+		if err := view.Outbox(0, func(materializer.Effect) bool { n++; return true }); err != nil {
+			w.wrong("read the outbox: %v", err)
+		}
+	}
+	return n
+}
+
+// compareStore compares the owner's rows with a fold of the log from nothing.
+func (w *world) compareStore(t *testing.T) {
+	t.Helper()
+	for p := range parts {
+		address := materializer.Address{Generation: 1, Partition: uint16(p)}
+		want := memstore.New()
+		fold := materializer.NewFold(address, topicID(w), materializer.Meta{})
+		batch := want.NewBatch()
+		records := w.log.Records(broker.Partition{Topic: topic, ID: int32(p)})
+		for i := range records {
+			if _, err := fold.Record(batch, &records[i]); err != nil {
+				w.wrong("fold partition %d from nothing: %v", p, err)
+			}
+		}
+		if err := errors.Join(fold.WriteMeta(batch), batch.Commit()); err != nil {
+			t.Fatal(err)
+		}
+		lower, upper := address.Range()
+		var a, b []string
+		rows := func(into *[]string) func(k, v []byte) bool {
+			return func(k, v []byte) bool {
+				if kind := k[4]; kind == 'm' || kind == 'q' { // times of claims are not known to their owner; 'q' is swept
+					return true
+				}
+				*into = append(*into, fmt.Sprintf("%x=%x", k, v))
+				return true
+			}
+		}
+		if err := errors.Join(w.workers[0].store.Scan(lower, upper, rows(&a)), want.Scan(lower, upper, rows(&b))); err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(a, b) {
+			w.wrong("the store of partition %d is not the fold of its log: %d rows, %d wanted", p, len(a), len(b))
+		}
+	}
+}
+
+func topicID(w *world) string {
+	info, err := w.workers[0].client.Describe(w.ctx, topic)
+	if err != nil {
+		return ""
+	}
+	return info.ID
+}
+
+// compareEffects: what a cell s has sent is what its cell b has got.
+func (w *world) compareEffects() {
+	for _, n := range []string{"0", "1"} {
+		if s, b := w.stored("s"+n), w.stored("b"+n); !bytes.Equal(s, b) {
+			w.wrong("s%s has sent %q, b%s has got %q", n, s, n, b)
+		}
+	}
+}
+
+func (w *world) stored(id string) []byte {
+	view := materializer.Partition{Rows: w.workers[0].store, Address: materializer.Address{Generation: 1, Partition: uint16(entities.Partition(id, parts))}}
+	loaded, err := view.Load(entities.Key{Type: "cell", ID: id})
+	if err != nil {
+		w.wrong("load %s: %v", id, err)
+	}
+	if loaded.Value == nil {
+		return nil
+	}
+	return loaded.Value.Value
+}
+
+// check looks at the history.
+func (w *world) check() {
+	var clients []*operation
+	for _, o := range w.history {
+		if o.key[0] != 'b' { // those change by effects, too
+			clients = append(clients, o)
+		}
+	}
+	if err := linearizable(clients, w.moment+1); err != nil {
+		w.wrong("%w", err)
+	}
+}
