@@ -78,13 +78,13 @@ func encodeTarget(t entities.Target, synchronous, forward bool) []byte {
 }
 
 // decodeTarget is the way back.
-func decodeTarget(b []byte, payload entities.Payload) (t entities.Target, synchronous, forward bool, err error) {
+func decodeTarget(b []byte, payload entities.Payload) (t entities.Target, synchronous bool, err error) {
 	var target recordv1.Target
 	if err := proto.Unmarshal(b, &target); err != nil {
-		return entities.Target{}, false, false, fmt.Errorf("stored target: %w", err)
+		return entities.Target{}, false, fmt.Errorf("stored target: %w", err)
 	}
 	t = entities.Target{Service: target.GetService(), Method: target.GetMethod(), Payload: payload, Metadata: fromMetadata(target.GetMetadata())}
-	return t, target.GetSynchronous(), target.GetForward(), nil
+	return t, target.GetSynchronous(), nil
 }
 
 func toMetadata(md entities.Metadata) []*recordv1.MetadataEntry {

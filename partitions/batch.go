@@ -76,7 +76,6 @@ func (c *core) write(e *entity, call *Call) *entities.Error {
 		call.effects++
 	}
 	call.firstEffect = int64(len(c.open.entries) - call.effects)
-	c.open.effects += call.effects
 	c.open.bytes += size
 	c.open.calls = append(c.open.calls, call)
 	if mutation.On(mutation.Durable) {
@@ -116,7 +115,7 @@ func (g *group) records(out *entities.Outcome) *entities.Error {
 		e.snapshot = e.sequence
 	}
 	if timer != nil && timer.Schedule != "" {
-		if err := g.again(g.call); err != nil {
+		if err := g.again(); err != nil {
 			return errSchedule(e.key, err)
 		}
 	}
@@ -267,9 +266,7 @@ func (c *core) commit(b *batch) {
 	for _, s := range b.settles {
 		c.settled(s)
 	}
-	if b.effects > 0 {
-		c.pump()
-	}
+	c.pump()
 	if len(b.timers) > 0 {
 		c.fire()
 	}
@@ -280,11 +277,11 @@ func (c *core) keepEffects(b *batch, call *Call) {
 	first := call.firstEffect
 	call.firstEffect = b.entries[first].Offset
 	for i := range call.effects {
-		d := &delivery{offset: call.firstEffect + int64(i), from: string(call.entity.keyBytes)}
+		d := &delivery{offset: call.firstEffect + int64(i)}
 		if i < len(call.outcome.Effects) {
 			d.effect = call.outcome.Effects[i]
 		} else {
-			d.effect, d.forward = entities.SideEffect{Target: *call.outcome.Forward, Synchronous: true}, true
+			d.effect = entities.SideEffect{Target: *call.outcome.Forward, Synchronous: true}
 		}
 		if d.effect.Synchronous {
 			d.state = deliveryHeld

@@ -3,13 +3,17 @@ package partitions
 import (
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"time"
+
+	"google.golang.org/protobuf/proto"
 
 	"github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/record"
 	"github.com/millrace-io/millrace/materializer"
+	recordv1 "github.com/millrace-io/millrace/proto/gen/millrace/record/v1"
 )
 
 // activeCore is a core that owns its partition: the claim stands at offset 0.
@@ -114,5 +118,25 @@ func TestSettlingSeesDueTimers(t *testing.T) {
 	c.Fired(c.incarnation, c.effects[0].alarm, false, nil)
 	if !c.Settling() {
 		t.Error("the timer has fired, and the core is not quiet")
+	}
+}
+
+// TestAParkedEffectSaysWhy: whatever a function's error is made of, it can be written down. A text cut within a character, or one
+// that never was UTF-8, ended the worker.
+func TestAParkedEffectSaysWhy(t *testing.T) {
+	for _, message := range []string{strings.Repeat("é", 1000), "a" + strings.Repeat("é", 1000), "\xff is no text"} {
+		c := activeCore(t, true)
+		c.keep(&delivery{offset: 1})
+		c.pump()
+		c.Delivered(1, entities.Errorf(entities.InvalidCommand, entities.NotApplied, "%s", message))
+		c.settleNow = true
+		c.Flush()
+		var said recordv1.Settled
+		if err := proto.Unmarshal(c.sent[0].entries[0].Value, &said); err != nil {
+			t.Fatal(err)
+		}
+		if said.GetParked()[0].GetError() == "" {
+			t.Errorf("parked for %q, the record does not say why", message)
+		}
 	}
 }

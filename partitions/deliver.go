@@ -118,7 +118,7 @@ func (p *Partition) runTimer(ctx context.Context, a *alarm) error {
 	case !known || timer.Offset != a.Offset:
 		return errSuperseded
 	}
-	target, _, _, err := decodeTarget(timer.Target, timer.Payload)
+	target, _, err := decodeTarget(timer.Target, timer.Payload)
 	if err != nil {
 		return err
 	}

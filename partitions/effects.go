@@ -140,8 +140,7 @@ type batch struct {
 	bytes       int
 	// calls are answered when the batch is committed, in order. Those that wrote nothing have no entries in it.
 	calls []*Call
-	// effects counts its effects, settles are what its settled records say, timers are those that it sets.
-	effects int
+	// settles are what its settled records say, timers are those that it sets.
 	settles []settles
 	timers  []pendingTimer
 	sentAt  time.Duration

@@ -233,7 +233,7 @@ func (m *Manager) Parked(limit int) ([]Parked, error) {
 		view := materializer.Partition{Rows: m.options.Store, Address: p.address}
 		var failed error
 		err := view.Parked(func(e materializer.Effect) bool {
-			target, _, _, err := decodeTarget(e.Target, e.Payload)
+			target, _, err := decodeTarget(e.Target, e.Payload)
 			failed = err
 			found = append(found, Parked{Partition: p.id, Effect: e, Service: target.Service, Method: target.Method})
 			return failed == nil && len(found) < limit

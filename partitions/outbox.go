@@ -1,6 +1,7 @@
 package partitions
 
 import (
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -32,11 +33,9 @@ var resend = backoff.Policy{First: 100 * time.Millisecond, Max: 30 * time.Second
 
 // delivery is an effect on its way.
 type delivery struct {
-	offset  int64
-	from    string
-	effect  entities.SideEffect
-	forward bool
-	state   deliveryState
+	offset int64
+	effect entities.SideEffect
+	state  deliveryState
 	// attempts were made, failures of them were the function's own fault.
 	attempts, failures int
 	// due is when a waiting one is tried again.
@@ -130,9 +129,7 @@ func (c *core) OutboxLoaded(effects []*delivery, more bool) {
 	o := &c.outbox
 	o.more, o.loading = false, false
 	for _, d := range effects {
-		if _, known := o.byOffset[d.offset]; !known {
-			c.keep(d)
-		}
+		c.keep(d)
 	}
 	o.more = o.more || more
 	c.pump()
@@ -227,7 +224,7 @@ func (c *core) park(d *delivery, err *entities.Error) {
 	d.state = deliveryParked
 	c.outbox.parked++
 	const maxText = 1024
-	text := err.Message[:min(len(err.Message), maxText)]
+	text := strings.ToValidUTF8(err.Message[:min(len(err.Message), maxText)], "\uFFFD")
 	c.outbox.said.Parked = append(c.outbox.said.Parked, &recordv1.Parked{
 		Offset: uint64(d.offset), Error: text, Attempts: uint32(d.attempts), //nolint:gosec // both are positive and small
 	})
@@ -378,11 +375,11 @@ func (c *core) cause(s *entities.Source) *record.Cause {
 
 // deliveryOf makes an outbox entry from a row of the store.
 func deliveryOf(e materializer.Effect) (*delivery, error) {
-	target, synchronous, forward, err := decodeTarget(e.Target, e.Payload)
+	target, synchronous, err := decodeTarget(e.Target, e.Payload)
 	if err != nil {
 		return nil, err
 	}
-	d := &delivery{offset: e.Offset, from: e.From, forward: forward, effect: entities.SideEffect{Target: target, Synchronous: synchronous}}
+	d := &delivery{offset: e.Offset, effect: entities.SideEffect{Target: target, Synchronous: synchronous}}
 	if e.Parked != "" {
 		d.state = deliveryParked
 	}

@@ -36,7 +36,7 @@ type alarm struct {
 type timers struct {
 	next alarmHeap
 	// known are the offsets of all that are in memory, firing ones included.
-	known  map[int64]*alarm
+	known  map[int64]struct{}
 	firing int
 	// more: the store has further ones, all of them due after horizon.
 	more    bool
@@ -45,7 +45,7 @@ type timers struct {
 	floor materializer.Due
 }
 
-func newTimers() timers { return timers{known: map[int64]*alarm{}} }
+func newTimers() timers { return timers{known: map[int64]struct{}{}} }
 
 // alarmHeap is a heap.Interface.
 //
@@ -81,7 +81,7 @@ func (c *core) setTimer(d materializer.Due) {
 		return
 	}
 	a := &alarm{Due: d, wake: d.At}
-	t.known[d.Offset] = a
+	t.known[d.Offset] = struct{}{}
 	heap.Push(&t.next, a)
 }
 
@@ -163,8 +163,8 @@ func (g *group) fired(f *entities.TimerFiring) {
 }
 
 // again sets a recurring timer for its next time after now. Times that were missed are not made up for.
-func (g *group) again(call *Call) error {
-	f := call.cmd.Timer
+func (g *group) again() error {
+	f := g.call.cmd.Timer
 	next, err := schedule.Next(f.Schedule, g.core.now.Log)
 	if err != nil {
 		return err

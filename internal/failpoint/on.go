@@ -5,6 +5,7 @@ package failpoint
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -24,8 +25,8 @@ func arm() (name string, at int64) {
 	}
 	name, count, _ := strings.Cut(spec, ":")
 	at, err := strconv.ParseInt(count, 10, 64)
-	if err != nil || at < 1 {
-		panic(fmt.Sprintf("%s=%q: want name:n with n from 1", Variable, spec))
+	if err != nil || at < 1 || !slices.Contains(Points(), name) {
+		panic(fmt.Sprintf("%s=%q: want name:n with n from 1 and a name of %v", Variable, spec, Points()))
 	}
 	return name, at
 }
