@@ -224,11 +224,13 @@ func (c *core) settle() {
 			c.fence("the log did not take an append: "+r.Err.Error(), false)
 		case mutation.On(mutation.Contiguity) || (r.Base == c.next && r.Last-r.Base+1 == want):
 			c.commit(b)
+		case r.Base > c.next && mutation.On(mutation.GapScan):
+			c.fence("the log holds records of others", false)
 		case r.Base > c.next:
 			c.state = Suspect
 			c.emit(effect{kind: doReadGap, offset: r.Base})
 		case r.Base < 0 || r.Base == c.next:
-			c.fence("the log did not say where it put an append", false)
+			c.fence(errNoOffset.Error(), false)
 		default:
 			c.Halt(errWentBack(c.partition, r.Base, c.next))
 		}
@@ -305,7 +307,7 @@ func (c *core) GapRead(incarnation uint64, gap []GapRecord, err error) {
 		env := &gap[i].Envelope
 		switch {
 		case gap[i].Foreign:
-		case env.Kind == record.Claim && env.Epoch > c.owner.Epoch:
+		case env.Kind == record.Claim && c.owner.YieldsTo(env.Epoch):
 			c.fence("another worker has claimed it", true)
 			return
 		case (record.Owner{Epoch: env.Epoch, Nonce: env.Nonce}) == c.owner && !mutation.On(mutation.Gap):

@@ -35,7 +35,7 @@ func (c *core) CaughtUp(cur record.Owner, next int64, nonce uint64) {
 		c.state = Standby
 		return
 	}
-	c.state = Claiming
+	c.state, c.next = Claiming, next
 	c.owner = record.Owner{Epoch: cur.Epoch + 1, Nonce: nonce}
 	claim := record.Envelope{
 		Kind: record.Claim, Epoch: c.owner.Epoch, Nonce: c.owner.Nonce,
@@ -57,7 +57,15 @@ func (c *core) ClaimAcked(incarnation uint64, result broker.AppendResult) {
 		c.Failed(incarnation, fmt.Errorf("append claim: %w", result.Err))
 		return
 	}
-	c.emit(effect{kind: doReadBack, offset: result.Base})
+	switch {
+	case result.Base < 0:
+		c.Failed(incarnation, errNoOffset)
+	case result.Base < c.next && !mutation.On(mutation.Regress):
+		// Reading back would find nothing new: the claim stands where the store has folded something else.
+		c.Halt(errWentBack(c.partition, result.Base, c.next))
+	default:
+		c.emit(effect{kind: doReadBack, offset: result.Base})
+	}
 }
 
 // ReadBack says that the log was folded up to and including the claim, and who owns the partition there.
@@ -72,7 +80,10 @@ func (c *core) ReadBack(incarnation uint64, cur record.Owner, next int64) {
 	c.activate(next)
 }
 
-var errClaimLost = errors.New("another worker claimed the partition first")
+var (
+	errClaimLost = errors.New("another worker claimed the partition first")
+	errNoOffset  = errors.New("the log did not say where it put an append")
+)
 
 func (c *core) activate(next int64) {
 	c.state, c.next, c.ordinal, c.attempts = Active, next, 0, 0
@@ -154,7 +165,9 @@ func (c *core) Waited(incarnation uint64) {
 // Revoked says that the partition should be released in order.
 func (c *core) Revoked() {
 	if !c.assigned {
-		c.emit(effect{kind: doReleased})
+		if !c.releasing { // otherwise the end of that release tells
+			c.emit(effect{kind: doReleased})
+		}
 		return
 	}
 	c.assigned = false
@@ -237,7 +250,7 @@ func (c *core) Halt(why error) {
 }
 
 func errWentBack(partition int32, base, next int64) error {
-	return fmt.Errorf("%w: partition %d: an append was put at offset %d, and %d was acknowledged before", broker.ErrRegressed, partition, base, next-1)
+	return fmt.Errorf("%w: partition %d: an append was put at offset %d, and %d was acknowledged or read before", broker.ErrRegressed, partition, base, next-1)
 }
 
 func notWritten(err error) bool {

@@ -43,7 +43,8 @@ type core struct {
 	// incarnation counts ownerships that ended. What was begun under an earlier one is stale.
 	incarnation uint64
 	owner       record.Owner
-	// next is the offset that the next own record must get, ordinal that of the last record decided.
+	// next is the offset that the next own record must get; until the claim is read back, one that it must not be below.
+	// ordinal is that of the last record decided.
 	next     int64
 	ordinal  uint64
 	attempts int
@@ -96,7 +97,7 @@ func (c *core) Submitted(call *Call) {
 	case c.state == Halted:
 		c.refuse(call, errHalted(c.partition, c.halted))
 		return
-	case !c.assigned || c.state == Draining:
+	case !c.assigned || c.releasing:
 		c.refuse(call, errMoved(c.partition, "it is not owned here"))
 		return
 	}

@@ -56,6 +56,51 @@ func TestAReleaseGoesOnThroughAGap(t *testing.T) {
 	}
 }
 
+// TestARevocationIsAnsweredOnce: a partition that is being released is revoked again, and then assigned. Found by the model.
+func TestARevocationIsAnsweredOnce(t *testing.T) {
+	c := activeCore(t, false)
+	c.open.calls = append(c.open.calls, &Call{cmd: &entities.Command{}, outcome: &entities.Outcome{}})
+	c.Flush()
+	c.Revoked()
+	c.Revoked()
+	c.Assigned()
+	late := &Call{cmd: &entities.Command{Key: entities.Key{Type: "t", ID: "a"}, Type: &entities.EntityType{}}}
+	c.Submitted(late)
+	if !late.finished || late.err.Reason != entities.Moved {
+		t.Errorf("a command during a release gets %v; want it refused as moved", late.err)
+	}
+	c.Acked(c.sent[0], broker.AppendResult{Base: 1, Last: 1})
+	released := 0
+	for _, e := range c.effects {
+		if e.kind == doReleased {
+			released++
+		}
+	}
+	if released != 1 || c.state != CatchingUp {
+		t.Errorf("the core is %s and says %d times that it is released; want once", c.state, released)
+	}
+}
+
+// TestAClaimBeforeWhatWasReadHalts: the log has lost records that the store has folded, and put the claim in their place.
+// Found by the model: it was taken for a claim that another one beat, again and again.
+func TestAClaimBeforeWhatWasReadHalts(t *testing.T) {
+	for _, c := range []struct {
+		base int64
+		want State
+	}{{-1, CatchingUp}, {4, Halted}, {5, Claiming}, {7, Claiming}} {
+		core := newCore(0, "w", Limits{}.WithDefaults(), false)
+		core.Assigned()
+		core.CaughtUp(record.Owner{}, 5, 7)
+		core.ClaimAcked(core.incarnation, broker.AppendResult{Base: c.base, Last: c.base})
+		if core.state != c.want || core.asks(doReadBack) != (c.want == Claiming) {
+			t.Errorf("read up to 5, a claim at %d: the core is %s; want %s", c.base, core.state, c.want)
+		}
+		if c.want == Halted && !errors.Is(core.halted, broker.ErrRegressed) {
+			t.Errorf("halted with %v", core.halted)
+		}
+	}
+}
+
 // TestAnOldEndIsNotLostDataAtOnce: a leader that was paused shows what it had. Found by simulation.
 func TestAnOldEndIsNotLostDataAtOnce(t *testing.T) {
 	c := newCore(0, "w", Limits{}.WithDefaults(), false)

@@ -73,7 +73,7 @@ type outbox struct {
 	// read with them, so that entries stay in order.
 	more, loading bool
 	// said is what the next settled record says.
-	said recordv1.Settled
+	said *recordv1.Settled
 	// resolved is what operators asked for.
 	resolved []*resolution
 	// known is, by source partition, below which offset effects are done.
@@ -90,7 +90,7 @@ type resolution struct {
 }
 
 func newOutbox() outbox {
-	return outbox{byOffset: map[int64]*delivery{}, known: map[source]int64{}}
+	return outbox{byOffset: map[int64]*delivery{}, said: &recordv1.Settled{}, known: map[source]int64{}}
 }
 
 // watermark is an offset below which every effect of the partition is done.
@@ -283,7 +283,7 @@ func (o *outbox) unsaid() int {
 // settleEffects writes what became of effects into the open batch.
 func (c *core) settleEffects() {
 	o := &c.outbox
-	value, err := proto.Marshal(&o.said)
+	value, err := proto.Marshal(o.said)
 	if err != nil {
 		panic("encode settled record: " + err.Error()) // texts are ours and UTF-8
 	}
@@ -292,7 +292,7 @@ func (c *core) settleEffects() {
 	c.open.settles = append(c.open.settles, settles{done: o.said.Done, replayed: o.said.Replayed, resolved: o.resolved})
 	c.open.entries = append(c.open.entries, entry)
 	c.open.bytes += len(value) + recordOverhead
-	o.said, o.resolved = recordv1.Settled{}, nil
+	o.said, o.resolved = &recordv1.Settled{}, nil
 }
 
 // settles is what a settled record of a batch says, for when it is committed.

@@ -9,6 +9,11 @@ type Owner struct {
 	Epoch, Nonce uint64
 }
 
+// YieldsTo says whether a claim of this epoch ends the ownership (R1).
+func (o Owner) YieldsTo(epoch uint64) bool {
+	return epoch > o.Epoch || (mutation.On(mutation.StrictClaim) && epoch == o.Epoch)
+}
+
 // Verdict is what the reader rule says about one record.
 type Verdict uint8
 
@@ -53,7 +58,7 @@ func (r *Rule) Foreign() Verdict { return Foreign }
 func (r *Rule) Step(e *Envelope) (v Verdict, dropped bool) {
 	owner := Owner{e.Epoch, e.Nonce}
 	if e.Kind == Claim {
-		if e.Epoch <= r.Current.Epoch {
+		if !r.Current.YieldsTo(e.Epoch) {
 			return Void, false
 		}
 		dropped = r.drop()

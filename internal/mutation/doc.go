@@ -1,9 +1,9 @@
-// Package mutation takes safety lines out of the code, one at a time, to show that a test notices. In a normal build On is
-// false and costs nothing. In a build with tag mutation it is true for the line that the environment variable
-// MILLRACE_MUTATION names. It starts no goroutine.
+// Package mutation takes safety lines out of the code to show that a test notices. In a normal build On is false and costs
+// nothing. In a build with tag mutation it is true for the lines that the environment variable MILLRACE_MUTATION names,
+// separated by commas. It starts no goroutine.
 package mutation
 
-// Variable is the environment variable that names the line to take out.
+// Variable is the environment variable that names the lines to take out.
 const Variable = "MILLRACE_MUTATION"
 
 // The safety lines. docs/reliability.md says which layers of tests notice each.
@@ -12,6 +12,8 @@ const (
 	Contiguity = "contiguity"
 	// ReadBack: an acknowledged claim counts only after the log was folded up to it.
 	ReadBack = "readback"
+	// Regress: an acknowledged claim must not stand before what the store has folded.
+	Regress = "regress"
 	// Reader: records of others than the owner do not count (rule R2).
 	Reader = "reader"
 	// Ordinal: a record of the owner counts only if it follows on its last one (ADR 8).
@@ -36,7 +38,15 @@ const (
 	Stale = "stale"
 )
 
-// Lines are all of them.
+// What is no safety line: the log protocol could as well be without it, and its model must be as sound.
+const (
+	// GapScan: a gap is read, and ends the ownership only if there is a reason in it.
+	GapScan = "gapscan"
+	// StrictClaim: of two claims of one epoch, the first wins.
+	StrictClaim = "strictclaim"
+)
+
+// Lines are all of them, and what is no safety line.
 func Lines() []string {
-	return []string{Contiguity, ReadBack, Reader, Ordinal, Nonce, Barrier, Gap, Durable, Repeat, Delivered, Watermark, Settle, Stale}
+	return []string{Contiguity, ReadBack, Regress, Reader, Ordinal, Nonce, Barrier, Gap, Durable, Repeat, Delivered, Watermark, Settle, Stale, GapScan, StrictClaim}
 }
