@@ -197,9 +197,8 @@ func (c *core) advance(e *entity) {
 		call := e.queue[0]
 		e.queue[0] = nil
 		e.queue = e.queue[1:]
-		if c.superseded(call) {
-			call.superseded = true
-			c.finish(call)
+		if c.unsettled(call) {
+			c.refuse(call, errTimerChanging(e.key, call.cmd.Timer.Name))
 			continue
 		}
 		if e.idle != nil {

@@ -166,6 +166,30 @@ func TestSettlingSeesDueTimers(t *testing.T) {
 	}
 }
 
+// TestAnUncommittedChangeDoesNotEndATimer: a timer is due while a command that changes it is on its way to the log, where it
+// may never arrive. Found by simulation: the timer was swept, and when the change was lost, so was the timer.
+func TestAnUncommittedChangeDoesNotEndATimer(t *testing.T) {
+	c := activeCore(t, false)
+	due := materializer.Due{At: 1, Offset: 1, Key: entities.Key{Type: "t", ID: "a"}, Name: "x"}
+	c.setTimer(due)
+	c.now.Log = 2
+	c.fire()
+	if !c.asks(doFire) {
+		t.Fatalf("the timer is due, and the core asks for %v", c.effects)
+	}
+	fired := c.effects[0].alarm
+	firing := &Call{cmd: &entities.Command{Key: due.Key, Type: &entities.EntityType{}, Timer: &entities.TimerFiring{Name: "x", Offset: 1}}}
+	c.entity(firing).timers = map[string]int{"x": 1}
+	c.Submitted(firing)
+	if !firing.finished || firing.superseded || firing.err == nil {
+		t.Fatalf("the command of the timer ends with %v, superseded %v; want it to be tried again", firing.err, firing.superseded)
+	}
+	c.Fired(c.incarnation, fired, firing.superseded, firing.err)
+	if c.asks(doSweep) || len(c.timers.next) != 1 {
+		t.Errorf("%d timers are left and the core asks for %v; want the timer to be tried again", len(c.timers.next), c.effects)
+	}
+}
+
 // TestAParkedEffectSaysWhy: whatever a function's error is made of, it can be written down. A text cut within a character, or one
 // that never was UTF-8, ended the worker.
 func TestAParkedEffectSaysWhy(t *testing.T) {

@@ -48,6 +48,10 @@ func errSchedule(key entities.Key, err error) *entities.Error {
 	return entities.Errorf(entities.FunctionFailed, entities.NotApplied, "the command on %s sets a timer that cannot be: %w: nothing was applied", key, err)
 }
 
+func errTimerChanging(key entities.Key, name string) *entities.Error {
+	return entities.Errorf(entities.Moved, entities.NotApplied, "timer %q of %s is being changed: nothing was applied, try again", name, key)
+}
+
 func errIDReused(id string, key entities.Key) *entities.Error {
 	return entities.Errorf(entities.IDReused, entities.NotApplied, "command id %q was used before on %s with another method or payload: nothing was applied", id, key)
 }

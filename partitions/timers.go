@@ -132,12 +132,13 @@ func (c *core) Fired(incarnation uint64, a *alarm, superseded bool, err *entitie
 	c.fire()
 }
 
-// superseded says whether the timer that a call stands for was changed by a command that is decided and not committed.
-func (c *core) superseded(call *Call) bool {
+// unsettled says whether the timer that a call stands for was changed by a command that is decided and not committed. It is
+// tried again: whether the timer still counts is known when the log has that command, or will never have it.
+func (c *core) unsettled(call *Call) bool {
 	return call.cmd.Timer != nil && call.entity.timers[call.cmd.Timer.Name] > 0 && !mutation.On(mutation.Stale)
 }
 
-// Superseded ends the call of a timer that does not count any more.
+// Superseded ends the call of a timer that was cancelled or set anew by something that is committed.
 func (c *core) Superseded(call *Call) {
 	e := call.entity
 	call.superseded = true

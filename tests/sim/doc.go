@@ -9,5 +9,5 @@
 //
 // Checked are: linearizability of every entity, reads and refusals included, with unknown outcomes open-ended and definite
 // failures left out (V1, V3, V10); command ids at most once (V2); sequences and store against a fold from nothing (V4); effects
-// exactly once; and that everything works again once the faults have ended (V9). docs/reliability.md says more.
+// exactly once; timers exactly once, unless cancelled or set anew; and that everything works again once the faults have ended (V9). docs/reliability.md says more.
 package sim

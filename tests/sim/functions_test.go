@@ -90,9 +90,16 @@ func (h hosted) Open(ctx context.Context, _ string, key entities.Key, load entit
 	if err != nil {
 		return nil, err
 	}
-	c := &cell{function: h, key: key}
+	stored := ""
 	if loaded.Value != nil {
-		c.value, err = strconv.Atoi(string(loaded.Value.Value))
+		stored = string(loaded.Value.Value)
+	}
+	if key.ID[0] == 't' {
+		return openAlarms(h, key, stored), nil
+	}
+	c := &cell{function: h, key: key}
+	if stored != "" {
+		c.value, err = strconv.Atoi(stored)
 	}
 	return c, err
 }

@@ -198,7 +198,11 @@ func (w *world) step(t *testing.T) {
 	}
 }
 
-var keys = []string{"a0", "a1", "a2", "s0", "s1"}
+// Entities that clients know: cells that are set and compared, cells that send what they get to a cell b, and alarms.
+var (
+	keys = []string{"a0", "a1", "a2", "s0", "s1", "t0", "t1"}
+	all  = append(slices.Clone(keys), "b0", "b1")
+)
 
 // send lets a client ask for something.
 func (w *world) send(*testing.T) {
@@ -208,6 +212,10 @@ func (w *world) send(*testing.T) {
 	key := keys[w.rng.IntN(len(keys))]
 	text := "get"
 	switch n := w.rng.IntN(10); {
+	case key[0] == 't' && n < 6:
+		text = fmt.Sprintf("set %c %d %d", 'x'+rune(w.rng.IntN(2)), len(w.history), w.rng.IntN(3000))
+	case key[0] == 't':
+		text = fmt.Sprintf("cancel %c", 'x'+rune(w.rng.IntN(2)))
 	case key[0] == 's' && n < 7:
 		text = fmt.Sprintf("send %d b%s", 1+w.rng.IntN(3), key[1:])
 	case n < 5:
@@ -359,14 +367,16 @@ func (w *world) heal(t *testing.T) {
 	w.settle(t, "what was asked before is answered", func() bool { return w.open == 0 })
 	w.readAll(t) // what was on its way when the faults ended may still cost an ownership
 	w.readAll(t) // each works again, and says where it stands
-	for _, o := range w.history[len(w.history)-7:] {
+	for _, o := range w.history[len(w.history)-len(all):] {
 		if o.result.class != done {
 			w.wrong("after the faults have ended, %s is answered %+v", o, o.result)
 		}
 	}
 	w.settle(t, "effects are settled", func() bool { return w.openEffects() == 0 })
+	w.settle(t, "timers have fired", func() bool { return w.openTimers() == 0 })
 	w.compareStore(t)
 	w.compareEffects()
+	w.compareAlarms()
 	for _, life := range w.workers {
 		w.bury(life)
 	}
@@ -374,7 +384,7 @@ func (w *world) heal(t *testing.T) {
 
 func (w *world) readAll(t *testing.T) {
 	t.Helper()
-	for _, key := range []string{"a0", "a1", "a2", "s0", "s1", "b0", "b1"} {
+	for _, key := range all {
 		o := &operation{number: len(w.history), key: key, text: "get", called: w.next()}
 		w.history = append(w.history, o)
 		w.attempt(o)
