@@ -67,6 +67,9 @@ func (p *Partition) publish() {
 	was := p.status.Load()
 	now := p.clock.Now()
 	c := p.core
+	if c.state == Halted && was.State != Halted {
+		p.failed(c.halted)
+	}
 	if was.State == c.state && now.Sub(was.published) < tick && was.LastError == p.lastError {
 		return
 	}

@@ -24,7 +24,7 @@ type alarms struct {
 
 func openAlarms(h hosted, key entities.Key, stored string) *alarms {
 	a := &alarms{function: h, key: key, waits: map[string]string{}}
-	for _, word := range strings.FieldsSeq(stored) {
+	for word := range strings.FieldsSeq(stored) {
 		if name, number, ok := strings.Cut(word, "="); ok && word[0] != '!' {
 			a.waits[name] = number
 		} else {

@@ -377,6 +377,9 @@ func (w *world) heal(t *testing.T) {
 	w.compareStore(t)
 	w.compareEffects()
 	w.compareAlarms()
+	if w.rng.IntN(4) == 0 {
+		w.truncate(t)
+	}
 	for _, life := range w.workers {
 		w.bury(life)
 	}
@@ -384,13 +387,18 @@ func (w *world) heal(t *testing.T) {
 
 func (w *world) readAll(t *testing.T) {
 	t.Helper()
+	w.askAll()
+	w.settle(t, "reads after the faults are answered", func() bool { return w.open == 0 })
+}
+
+// askAll reads every entity, one after the other.
+func (w *world) askAll() {
 	for _, key := range all {
 		o := &operation{number: len(w.history), key: key, text: "get", called: w.next()}
 		w.history = append(w.history, o)
 		w.attempt(o)
 		synctest.Wait()
 	}
-	w.settle(t, "reads after the faults are answered", func() bool { return w.open == 0 })
 }
 
 // settle delivers everything until something holds; a minute of virtual time is enough for whatever works.
