@@ -35,7 +35,7 @@ func (w *world) truncate(t *testing.T) {
 	halted := func() bool { return w.state(lost) == partitions.Halted }
 	w.settle(t, "the partition halts and everybody is answered", func() bool { return halted() && w.open == 0 })
 	for _, o := range w.history[asked:] {
-		switch there := int32(entities.Partition(o.key, parts)) == lost; {
+		switch there := entities.Partition(o.key, parts) == lost; {
 		case there && o.result.class == done:
 			w.wrong("partition %d has lost what was acknowledged, and %s is answered %q", lost, o, o.result.text)
 		case !there && o.result.class != done:
