@@ -122,18 +122,41 @@ type Membership struct {
 	Group   string
 	Worker  string
 	Address string
+	// Incarnation is a random number that sets this process apart from earlier ones of the same worker.
+	Incarnation uint64
 	// Topic is the one whose partitions are assigned.
 	Topic string
+	// Standbys is how many workers beside the owner should follow each partition.
+	Standbys int
+	// Images says, for each partition that this worker owns or follows, how far its image is behind the end of the log, in
+	// records. It is asked when the group balances, by a goroutine of the log, and must not block. Nil: no images.
+	Images func() map[int32]int64
 }
 
 // AssignmentEvent is a hint about who should own partitions. Safety never depends on it.
 type AssignmentEvent struct {
+	// Table is who owns and follows what as of the balancing that led to this event; nil: as before. An event may bring nothing
+	// else. It comes before what it assigns.
+	Table *Table
 	// Assigned partitions are to be taken, Revoked ones to be released in order, Lost ones are owned by someone else already.
 	Assigned, Revoked, Lost []int32
 	// Done must be called when Revoked partitions have been released; it may be nil.
 	Done func()
 	// Err, when set, ends the membership: another worker took this one's place, or the group cannot be used.
 	Err error
+}
+
+// Group is what a log that several workers share knows of them, beyond their own membership.
+type Group interface {
+	// Watch calls on with the table of a group, now and whenever it has changed, one at a time, until ctx ends; then it returns
+	// nil. It needs no membership. A group without members has an empty table. An error is told to failed, and it goes on.
+	Watch(ctx context.Context, group, topic string, on func(*Table), failed func(error)) error
+	// Evict takes a worker whose process is dead out of its group, so that its partitions move at once instead of after its
+	// session. A worker that has come back since, as another incarnation, or is gone, is left alone: then it returns false.
+	Evict(ctx context.Context, group string, dead Member) (bool, error)
+	// Rebalance asks for a balancing of the group that this worker is a member of, because its images have changed. Without
+	// a membership it does nothing.
+	Rebalance()
 }
 
 // Log is the ordered durable log.

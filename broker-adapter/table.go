@@ -1,0 +1,76 @@
+package broker
+
+import "slices"
+
+// Member is a worker of a group.
+type Member struct {
+	// Name is the worker's, Address where peers reach it; Incarnation names its process.
+	Name, Address string
+	Incarnation   uint64
+}
+
+// Table says which worker owns each partition of a group's topic and which ones follow it, as of one balancing of the group. It
+// is a hint: who may write is decided in the log. A Table is not changed after it was made.
+type Table struct {
+	// Generation rises with each balancing of the group; it begins anew when the group does.
+	Generation int32
+	// Members are all workers of the group, by name.
+	Members []Member
+	// Owners holds, for each partition, an index into Members, or -1 for nobody: then the partition is on its way.
+	Owners []int32
+	// Standbys holds, for each partition, the indexes of those that follow it.
+	Standbys [][]int32
+}
+
+// Owner returns the worker that owns a partition; ok is false when nobody does at the moment.
+func (t *Table) Owner(partition int32) (m Member, ok bool) {
+	if t == nil || partition < 0 || int(partition) >= len(t.Owners) || t.Owners[partition] < 0 {
+		return Member{}, false
+	}
+	return t.Members[t.Owners[partition]], true
+}
+
+// Member returns a worker by its name; ok is false when it has no place in the table.
+func (t *Table) Member(name string) (m Member, ok bool) {
+	if i := t.index(name); i >= 0 {
+		return t.Members[i], true
+	}
+	return Member{}, false
+}
+
+// Owned returns the partitions that a worker owns, in order.
+func (t *Table) Owned(name string) []int32 {
+	i := t.index(name)
+	if i < 0 {
+		return nil
+	}
+	var owned []int32
+	for p, owner := range t.Owners {
+		if owner == i {
+			owned = append(owned, int32(p)) //nolint:gosec // a number of partitions
+		}
+	}
+	return owned
+}
+
+// Followed returns the partitions that a worker follows, in order.
+func (t *Table) Followed(name string) []int32 {
+	i := t.index(name)
+	if i < 0 {
+		return nil
+	}
+	var followed []int32
+	for p, standbys := range t.Standbys {
+		if slices.Contains(standbys, i) {
+			followed = append(followed, int32(p)) //nolint:gosec // a number of partitions
+		}
+	}
+	return followed
+}
+
+func (t *Table) index(name string) int32 {
+	if t == nil {
+		return -1
+	}
+	return int32(slices.IndexFunc(t.Members, func(m Member) bool { return m.Name == name })) //nolint:gosec // a number of workers
+}
