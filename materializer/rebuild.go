@@ -2,6 +2,7 @@ package materializer
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/millrace-io/millrace/broker-adapter"
@@ -31,6 +32,7 @@ type Follower struct {
 	store    Store
 	fold     *Fold
 	position int64
+	end      int64
 }
 
 // NewFollower returns a follower; the reader must stand at fold.Meta().Next.
@@ -40,6 +42,26 @@ func NewFollower(reader broker.Reader, store Store, fold *Fold) *Follower {
 
 // Position is the offset of the first record that was not folded. It is ahead of the fold's Next while a group is open.
 func (f *Follower) Position() int64 { return f.position }
+
+// End is the end of the log as last heard, 0 before anything was read.
+func (f *Follower) End() int64 { return f.end }
+
+// Follow waits for the next records and folds them into the store. When ctx ended before there were any, nothing has happened
+// and following may go on: then intact is true. After any other error the follower is of no use.
+func (f *Follower) Follow(ctx context.Context) (intact bool, err error) {
+	batch := f.store.NewBatch()
+	defer batch.Close() //nolint:errcheck // what was not committed is read again
+	if _, err := f.next(ctx, batch); err != nil {
+		return ctx.Err() != nil && (errors.Is(err, ctx.Err()) || errors.Is(err, context.Cause(ctx))), err
+	}
+	if err := f.fold.WriteMeta(batch); err != nil {
+		return false, err
+	}
+	if err := batch.Commit(); err != nil {
+		return false, fmt.Errorf("apply %s up to offset %d: %w", f.fold.address, f.position, err)
+	}
+	return true, nil
+}
 
 // CatchUp folds into the store until position has reached until; it may go beyond. Far behind, it folds in memory and
 // ingests sorted tables, otherwise it commits batches. Both ways are the same fold, and rows and position are always
@@ -68,7 +90,7 @@ func (f *Follower) next(ctx context.Context, rows Rows) (int, error) {
 			return 0, fmt.Errorf("fold %s: %w", f.fold.address, err)
 		}
 	}
-	f.position = batch.Next
+	f.position, f.end = batch.Next, batch.End
 	return len(batch.Records), nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/millrace-io/millrace/broker-adapter"
+	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/record"
 	"github.com/millrace-io/millrace/internal/mutation"
 	"github.com/millrace-io/millrace/materializer"
@@ -21,6 +22,44 @@ func (c *core) Assigned() {
 	}
 }
 
+// Followed says whether this worker should keep its image fresh while another one owns the partition.
+func (c *core) Followed(followed bool) {
+	switch {
+	case c.followed == followed:
+	case c.state != Standby:
+		c.followed = followed
+	case followed:
+		c.followed = true
+		c.standBy()
+	default:
+		c.followed = false
+		c.emit(effect{kind: doRest})
+	}
+}
+
+// standBy leaves the partition to others, and follows it if this worker is to.
+func (c *core) standBy() {
+	c.state = Standby
+	if c.followed {
+		c.emit(effect{kind: doFollow})
+	}
+}
+
+// Asked takes a question for the position behind everything that is committed. It is answered like a command that wrote
+// nothing: a paused former owner must not answer it.
+func (c *core) Asked(call *Call) {
+	switch c.state {
+	case Active, Suspect:
+		call.incarnation = c.incarnation
+		call.outcome = &entities.Outcome{}
+		c.unwritten(call)
+	case Halted:
+		c.refuse(call, errHalted(c.partition, c.halted))
+	default:
+		c.refuse(call, errMoved(c.partition, "it is not owned here"))
+	}
+}
+
 func (c *core) catchUp() {
 	c.state = CatchingUp
 	c.emit(effect{kind: doCatchUp})
@@ -32,7 +71,7 @@ func (c *core) CaughtUp(cur record.Owner, next int64, nonce uint64) {
 		return
 	}
 	if !c.assigned {
-		c.state = Standby
+		c.standBy()
 		return
 	}
 	c.state, c.next = Claiming, next
@@ -135,7 +174,7 @@ func (c *core) stepDown() {
 		c.emit(effect{kind: doReleased})
 	}
 	if !c.assigned {
-		c.state = Standby
+		c.standBy()
 		c.refuseAll(c.takeWaiting(), errMoved(c.partition, c.lastFence))
 		return
 	}
@@ -178,7 +217,8 @@ func (c *core) Revoked() {
 		c.emit(effect{kind: doReleased})
 	case CatchingUp, Claiming:
 		c.incarnation++
-		c.state, c.lastFence = Standby, "it was revoked"
+		c.lastFence = "it was revoked"
+		c.standBy()
 		c.refuseAll(c.takeWaiting(), errMoved(c.partition, c.lastFence))
 		c.emit(effect{kind: doReleased})
 	case Draining:

@@ -52,6 +52,8 @@ type core struct {
 	// goneSince is when the log first showed less than it had acknowledged; 0: it does not.
 	goneSince time.Duration
 	drainBy   time.Duration
+	// followed: while another worker owns the partition, this one keeps its image fresh.
+	followed bool
 	// releasing: somebody waits for an orderly release. It goes on through a gap that is read meanwhile.
 	releasing bool
 	// lastFence says why the last ownership or attempt ended.

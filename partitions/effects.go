@@ -50,6 +50,9 @@ const (
 	doFire
 	// doSweep: remove alarm's entry from the index.
 	doSweep
+	// doFollow: keep the image fresh until something else is asked of the reader. doRest: leave it as it is.
+	doFollow
+	doRest
 	// doReleased: tell the manager that the partition is released.
 	doReleased
 )

@@ -253,7 +253,7 @@ func start(t *testing.T, s setup) *fixture {
 		Hooks: Hooks{StateChanged: func(_ int32, _, to State, _ string) { f.seen <- to }},
 	})
 	f.p = f.m.Partitions()[0]
-	f.router = NewRouter(f.m, nil)
+	f.router = NewRouter(f.m, nil, nil)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	ended := make(chan error, 1)
 	go func() { ended <- f.m.Run(ctx) }() // ended by stop

@@ -105,7 +105,7 @@ func (l *loop) end(ctx context.Context) {
 	for _, in := range l.mail.close() {
 		p := in.partition
 		switch in.kind {
-		case inSubmitted:
+		case inSubmitted, inPosition:
 			p.core.refuse(in.call, errMoved(p.id, "the worker is stopping"))
 		case inDecided, inSessionEnded, inOpened:
 			p.take(&in)

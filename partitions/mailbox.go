@@ -14,6 +14,7 @@ type inputKind uint8
 const (
 	inAssigned inputKind = iota
 	inRevoked
+	inFollowed
 	inLost
 	inCaughtUp
 	inFailed
@@ -32,6 +33,8 @@ const (
 	inFired
 	inResolved
 	inQuiet
+	inPosition
+	inFollowFailed
 )
 
 // input is one message for a loop; which fields count depends on kind.
@@ -57,6 +60,7 @@ type input struct {
 	superseded  bool
 	resolution  *resolution
 	quiet       func(atOnce bool)
+	followed    bool
 }
 
 // mailbox hands inputs from any goroutine to the one loop, in order. What waits is bounded by those who post: each caller

@@ -26,6 +26,10 @@ type Options struct {
 	Functions  Functions
 	Limits     Limits
 	Hooks      Hooks
+	// Group is what the log knows of other workers; nil where there are none.
+	Group broker.Group
+	// Routes is kept up to date with the tables of the group. Nil: the manager makes its own.
+	Routes *Routes
 	// Clock defaults to the machine's.
 	Clock clock.Clock
 	// Random names ownerships and spreads pauses; nil means Go's generator. It may be called from many goroutines.
@@ -46,6 +50,9 @@ type Manager struct {
 	loops      []*loop
 	mu         sync.Mutex
 	contract   error
+	// drained is closed when the membership is to end before the manager does.
+	drained   chan struct{}
+	drainOnce sync.Once
 }
 
 // NewManager returns a manager for the journal that o.Topic describes. Nothing runs before Run.
@@ -56,6 +63,9 @@ func NewManager(o Options) *Manager {
 	if o.Random == nil {
 		o.Random = rand.Uint64
 	}
+	if o.Routes == nil {
+		o.Routes = NewRoutes()
+	}
 	set(&o.Rebuilds, 2)
 	set(&o.Loops, runtime.NumCPU())
 	if o.Log.SingleProcess() {
@@ -65,7 +75,7 @@ func NewManager(o Options) *Manager {
 		set(&o.Limits.Inflight, 4)
 	}
 	o.Limits = o.Limits.WithDefaults()
-	m := &Manager{options: o}
+	m := &Manager{options: o, drained: make(chan struct{})}
 	rebuilds := make(chan struct{}, o.Rebuilds)
 	for id := range o.Topic.Partitions {
 		p := &Partition{
@@ -73,7 +83,8 @@ func NewManager(o Options) *Manager {
 			journal: broker.Partition{Topic: o.Topic.Name, ID: id}, topicID: o.Topic.ID,
 			log: o.Log, store: o.Store, functions: o.Functions, limits: o.Limits, hooks: o.Hooks, clock: o.Clock, random: o.Random,
 			rebuilds: rebuilds, stopReading: func() {}, oneReader: make(chan struct{}, 1),
-			core: newCore(id, o.Worker, o.Limits, o.Log.SingleProcess()),
+			core:   newCore(id, o.Worker, o.Limits, o.Log.SingleProcess()),
+			warmed: m.warmed,
 		}
 		p.status.Store(&published{Status: Status{Partition: id}})
 		m.partitions = append(m.partitions, p)
@@ -125,6 +136,12 @@ func (m *Manager) Run(ctx context.Context) error {
 		m.releaseAll()
 		leave(context.Cause(ctx))
 		err = <-left
+	case <-m.drained:
+		m.releaseAll()
+		leave(errDrained)
+		if err = <-left; err == nil {
+			err = m.watch(ctx)
+		}
 	case err = <-left:
 		leave(err)
 		if err == nil {
@@ -136,8 +153,37 @@ func (m *Manager) Run(ctx context.Context) error {
 	return err
 }
 
+var errDrained = errors.New("the worker was drained")
+
+// Drain hands everything that this worker owns to others, in order, and leaves the group for good. The worker goes on sending
+// commands to their owners. It does not wait.
+func (m *Manager) Drain() { m.drainOnce.Do(func() { close(m.drained) }) }
+
+// Draining says whether Drain was called.
+func (m *Manager) Draining() bool {
+	select {
+	case <-m.drained:
+		return true
+	default:
+		return false
+	}
+}
+
+// watch keeps the routes fresh without a membership, until ctx ends.
+func (m *Manager) watch(ctx context.Context) error {
+	if m.options.Group == nil {
+		<-ctx.Done()
+		return nil
+	}
+	return m.options.Group.Watch(ctx, m.options.Membership.Group, m.options.Membership.Topic, m.options.Routes.Set, m.options.Hooks.watchFailed)
+}
+
 // assign passes the log's hints on to the partitions.
 func (m *Manager) assign(e broker.AssignmentEvent) {
+	if e.Table != nil {
+		m.options.Routes.Set(e.Table)
+		m.follow(e.Table)
+	}
 	for _, id := range e.Assigned {
 		m.partitions[id].post(input{kind: inAssigned})
 	}
@@ -150,6 +196,58 @@ func (m *Manager) assign(e broker.AssignmentEvent) {
 	if e.Done != nil {
 		e.Done()
 	}
+}
+
+// follow tells the partitions which of them this worker is to follow.
+func (m *Manager) follow(t *broker.Table) {
+	followed := make([]bool, len(m.partitions))
+	for _, id := range t.Followed(m.options.Worker) {
+		followed[id] = true
+	}
+	for id, p := range m.partitions {
+		if p.toFollow.Swap(followed[id]) != followed[id] {
+			p.post(input{kind: inFollowed, followed: followed[id]})
+		}
+	}
+}
+
+// warmed is called when an image has come close to the end of the log. When all have, the group may move partitions here.
+func (m *Manager) warmed() {
+	if m.options.Group == nil {
+		return
+	}
+	for _, p := range m.partitions {
+		if i := p.image.Load(); p.toFollow.Load() && (i == nil || i.end-i.next > warmLag) {
+			return
+		}
+	}
+	m.options.Group.Rebalance()
+}
+
+// Images says how many records each image on this worker is behind the log: those of owned and of followed partitions.
+func (m *Manager) Images() map[int32]int64 {
+	images := map[int32]int64{}
+	for _, p := range m.partitions {
+		if i := p.image.Load(); i != nil {
+			images[p.id] = max(i.end-i.next, 0)
+		} else if s := p.status.Load().State; s == Active || s == Suspect || s == Draining {
+			images[p.id] = 0
+		}
+	}
+	return images
+}
+
+// Owned returns the partitions that this worker should own at present, as far as it has heard; ok is false before it has heard
+// anything.
+func (m *Manager) Owned() (owned []*Partition, ok bool) {
+	t := m.options.Routes.Table()
+	if t == nil {
+		return nil, false
+	}
+	for _, id := range t.Owned(m.options.Worker) {
+		owned = append(owned, m.partitions[id])
+	}
+	return owned, true
 }
 
 // release asks partitions for an orderly end and waits for it. Each loop bounds its own part.

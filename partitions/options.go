@@ -23,6 +23,8 @@ type Limits struct {
 	CloseTimeout time.Duration
 	// DedupWindow is how long a command id is remembered, by log time.
 	DedupWindow time.Duration
+	// MovePatience is how long a command waits for a partition that is on the move.
+	MovePatience time.Duration
 }
 
 // WithDefaults returns the limits with every zero field set.
@@ -39,6 +41,7 @@ func (l Limits) WithDefaults() Limits {
 	set(&l.DrainTimeout, 2*time.Second)
 	set(&l.CloseTimeout, 10*time.Second)
 	set(&l.DedupWindow, 24*time.Hour)
+	set(&l.MovePatience, 15*time.Second)
 	return l
 }
 

@@ -37,6 +37,14 @@ type Hooks struct {
 	Alarm func(partition int32, what string)
 	// Progress reports a catch-up.
 	Progress func(materializer.Progress)
+	// WatchFailed reports that the group could not be asked who owns what.
+	WatchFailed func(error)
+}
+
+func (h *Hooks) watchFailed(err error) {
+	if h.WatchFailed != nil {
+		h.WatchFailed(err)
+	}
 }
 
 // Partition is one partition of the journal on this worker: core and fold, driven by a loop that it shares with others.
@@ -61,6 +69,12 @@ type Partition struct {
 	core    *core
 	fold    *materializer.Fold
 	reading *recovery
+	// image is how far a followed partition is folded; nil: it is not followed.
+	image atomic.Pointer[image]
+	// toFollow: the group wants this worker to follow the partition.
+	toFollow atomic.Bool
+	// warmed is called when a followed partition's image has come close to the end of the log.
+	warmed func()
 	// oneReader has room for the one background goroutine that has reading; stopReading ends the present one.
 	oneReader   chan struct{}
 	stopReading context.CancelFunc
@@ -108,6 +122,10 @@ func (p *Partition) take(in *input) {
 	case inRevoked:
 		p.released = append(p.released, in.released)
 		c.Revoked()
+	case inFollowed:
+		c.Followed(in.followed)
+	case inFollowFailed:
+		p.failed(in.fail)
 	case inLost:
 		c.Lost()
 	case inCaughtUp:
@@ -151,6 +169,8 @@ func (p *Partition) take(in *input) {
 		c.Fired(in.incarnation, in.alarm, in.superseded, in.err)
 	case inResolved:
 		c.Resolve(in.resolution)
+	case inPosition:
+		c.Asked(in.call)
 	case inQuiet:
 		if c.Settling() {
 			in.quiet(true)
@@ -213,6 +233,13 @@ func (p *Partition) do(ctx context.Context, e effect) {
 		reading, stop := context.WithTimeout(ctx, p.limits.AckTimeout) // an old leader may show an old end for a while
 		p.stopReading = stop
 		p.background(func() { p.readBack(reading, e.incarnation, e.offset) })
+	case doFollow:
+		p.stopReading()
+		reading, stop := context.WithCancel(ctx)
+		p.stopReading = stop
+		p.background(func() { p.followLog(reading) })
+	case doRest:
+		p.stopReading()
 	case doWait:
 		p.pause(ctx, e)
 	case doInvoke:

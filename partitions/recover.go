@@ -16,6 +16,8 @@ type recovery struct {
 	reader   broker.Reader
 	follower *materializer.Follower
 	fold     *materializer.Fold
+	// following: everything that was folded is in the store, and reading can go on where it stands.
+	following bool
 }
 
 func (r *recovery) close() { _ = r.reader.Close() }
@@ -32,19 +34,23 @@ func (p *Partition) catchUp(ctx context.Context, incarnation uint64) {
 	p.post(input{kind: inCaughtUp, incarnation: incarnation, owner: p.reading.fold.Owner(), next: end})
 }
 
-// recover opens a reader behind what the store holds and folds up to the end of the log as it is now.
+// recover folds up to the end of the log as it is now: from where the partition was followed to, else from what the store holds.
 func (p *Partition) recover(ctx context.Context) (int64, error) {
+	end, err := p.log.End(ctx, p.journal)
+	if err != nil {
+		return 0, fmt.Errorf("ask for the end of %s: %w", p.address, err)
+	}
 	if p.reading != nil {
+		if p.reading.following && p.reading.follower.Position() <= end {
+			p.reading.following = false
+			return end, p.follow(ctx, end)
+		}
 		p.reading.close()
 		p.reading = nil
 	}
 	meta, err := p.stored()
 	if err != nil {
 		return 0, err
-	}
-	end, err := p.log.End(ctx, p.journal)
-	if err != nil {
-		return 0, fmt.Errorf("ask for the end of %s: %w", p.address, err)
 	}
 	if meta.Next > end {
 		return 0, fmt.Errorf("%w: the store has folded %s up to offset %d, the log ends at %d", broker.ErrRegressed, p.address, meta.Next, end)

@@ -2,13 +2,11 @@ package partitions
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
 
 	"github.com/millrace-io/millrace/entities"
-	"github.com/millrace-io/millrace/internal/backoff"
 )
 
 const (
@@ -18,11 +16,7 @@ const (
 	maxAsync = 4096
 	// effectTimeout bounds one asynchronous effect.
 	effectTimeout = time.Minute
-	// moveAttempts bounds the retries of a command that met a partition on the move; with movePause about ten seconds.
-	moveAttempts = 12
 )
-
-var movePause = backoff.Policy{First: 10 * time.Millisecond, Max: 2 * time.Second, Jitter: 0.5} //nolint:gochecknoglobals // a constant
 
 // Router takes commands from the gateway to where they are decided, and carries out what the decision asks for: side
 // effects and forwards, after commit.
@@ -30,6 +24,7 @@ type Router struct {
 	manager   *Manager
 	functions Functions
 	app       string
+	carrier   *carrier
 	// async are the goroutines of asynchronous effects; Drain waits for them.
 	async sync.WaitGroup
 	slots chan struct{}
@@ -37,11 +32,14 @@ type Router struct {
 	onEffectError func(target entities.Target, err error)
 }
 
-// NewRouter returns a router over the manager's partitions. onEffectError may be nil.
-func NewRouter(m *Manager, onEffectError func(entities.Target, error)) *Router {
+// NewRouter returns a router over the manager's partitions and, where peers is not nil, those of other workers.
+// onEffectError may be nil.
+func NewRouter(m *Manager, peers Peers, onEffectError func(entities.Target, error)) *Router {
+	o := &m.options
 	r := &Router{
-		manager: m, functions: m.options.Functions, app: m.options.App,
-		slots: make(chan struct{}, maxAsync), onEffectError: onEffectError,
+		manager: m, functions: o.Functions, app: o.App,
+		carrier: newCarrier(o.Worker, o.Topic.Partitions, o.Routes, peers, o.Limits, o.Clock, o.Random),
+		slots:   make(chan struct{}, maxAsync), onEffectError: onEffectError,
 	}
 	for _, p := range m.partitions {
 		p.send = r.send
@@ -52,6 +50,9 @@ func NewRouter(m *Manager, onEffectError func(entities.Target, error)) *Router {
 	}
 	return r
 }
+
+// Counts say how commands reached their owners.
+func (r *Router) Counts() CarrierCounts { return r.carrier.stats.counts() }
 
 // send takes an effect out of an outbox to its target.
 func (r *Router) send(ctx context.Context, source entities.Source, t entities.Target) error {
@@ -67,50 +68,56 @@ func (r *Router) Dispatch(ctx context.Context, cmd *entities.Command) (*entities
 	return r.dispatch(ctx, cmd, 0)
 }
 
-func (r *Router) dispatch(ctx context.Context, cmd *entities.Command, hops int) (*entities.Reply, error) {
+// DispatchHere runs a command that another worker has sent because this one owns its partition. It is not sent on from here;
+// what it causes may be. hops is how long the chain of commands is that it comes from.
+func (r *Router) DispatchHere(ctx context.Context, cmd *entities.Command, hops int) (*entities.Reply, error) {
 	if cmd.Type == nil {
-		outcome, err := r.functions.Act(ctx, entities.Invocation{Command: cmd, Time: r.manager.options.Clock.Now()})
-		if err != nil {
-			return nil, entities.AsError(err)
-		}
-		return r.conclude(ctx, &decision{outcome: outcome, source: cmd.Source}, hops)
+		return r.act(ctx, cmd, hops)
 	}
 	if err := supported(cmd); err != nil {
 		return nil, err
 	}
-	partition := r.manager.Partition(cmd.Key.ID)
-	done, err := r.submit(ctx, partition, cmd)
-	if err != nil {
+	reply, _, err := r.here(ctx, r.manager.Partition(cmd.Key.ID), cmd, hops)
+	return reply, err
+}
+
+func (r *Router) dispatch(ctx context.Context, cmd *entities.Command, hops int) (*entities.Reply, error) {
+	if cmd.Type == nil {
+		return r.act(ctx, cmd, hops)
+	}
+	if err := supported(cmd); err != nil {
 		return nil, err
+	}
+	return r.carrier.carry(ctx, cmd, hops, func(partition int32, cmd *entities.Command) (*entities.Reply, bool, error) {
+		return r.here(ctx, r.manager.partitions[partition], cmd, hops)
+	})
+}
+
+// act runs a unary action, and carries out what it asks for.
+func (r *Router) act(ctx context.Context, cmd *entities.Command, hops int) (*entities.Reply, error) {
+	outcome, err := r.functions.Act(ctx, entities.Invocation{Command: cmd, Time: r.manager.options.Clock.Now()})
+	if err != nil {
+		return nil, entities.AsError(err)
+	}
+	return r.conclude(ctx, &decision{outcome: outcome, source: cmd.Source}, hops)
+}
+
+// here runs a command on its partition on this worker, and carries out what it asks for. decided: the command has its outcome,
+// and an error is about what it asked for.
+func (r *Router) here(ctx context.Context, partition *Partition, cmd *entities.Command, hops int) (_ *entities.Reply, decided bool, _ error) {
+	done, err := partition.Submit(ctx, cmd)
+	if err != nil {
+		return nil, false, err
 	}
 	reply, err := r.conclude(ctx, &decision{outcome: done.Outcome, partition: partition, done: done}, hops)
 	if err != nil {
-		return nil, err
+		return nil, true, err
 	}
 	if reply.Token == "" {
 		token := entities.Token{App: r.app, Generation: 1, Positions: []entities.Position{{Partition: partition.id, Next: done.Next}}}
 		reply.Token = token.Encode()
 	}
-	return reply, nil
-}
-
-// submit runs a command on its partition, again and again while it is known that nothing was applied because the
-// partition was on the move.
-func (r *Router) submit(ctx context.Context, p *Partition, cmd *entities.Command) (Committed, error) {
-	for attempt := 1; ; attempt++ {
-		done, err := p.Submit(ctx, cmd)
-		e, failed := errors.AsType[*entities.Error](err)
-		if !failed || e.Reason != entities.Moved || attempt == moveAttempts {
-			return done, err
-		}
-		again, stop := r.manager.options.Clock.After(movePause.PauseBy(attempt, r.manager.options.Random()))
-		select {
-		case <-again:
-		case <-ctx.Done():
-			stop()
-			return Committed{}, err
-		}
-	}
+	return reply, true, nil
 }
 
 // decision is what a command led to, and where that stands.
@@ -162,8 +169,16 @@ func (r *Router) forward(ctx context.Context, d *decision, hops int) (*entities.
 		return nil, err
 	}
 	reply, err := r.follow(ctx, *d.outcome.Forward, source, hops)
-	if d.partition != nil && source != nil {
-		d.partition.Delivered(*source, err)
+	if d.partition == nil || source == nil {
+		return reply, err
+	}
+	d.partition.Delivered(*source, err)
+	if e := asError(err); e != nil && e.Outcome == entities.NotApplied {
+		// The target did nothing yet, but what stands beside the forward is in the log, and the outbox will deliver it.
+		return nil, &entities.Error{
+			Reason: e.Reason, Outcome: entities.Unknown, RetryAfter: e.RetryAfter, Cause: err,
+			Message: fmt.Sprintf("the command took effect, its forward to %s/%s did not yet: %s", d.outcome.Forward.Service, d.outcome.Forward.Method, e.Message),
+		}
 	}
 	return reply, err
 }

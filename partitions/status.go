@@ -12,8 +12,11 @@ type Status struct {
 	Partition int32
 	State     State
 	Epoch     uint64
-	// Next is the offset behind the last committed record.
+	// Next is the offset behind the last committed record; where the partition is followed, behind what is folded.
 	Next int64
+	// Followed: another worker owns the partition and this one keeps its image fresh, Lag records behind the log's end.
+	Followed bool
+	Lag      int64
 	// Waiting commands are submitted and not answered, InFlight batches sent and not acknowledged.
 	Waiting  int64
 	InFlight int
@@ -56,6 +59,9 @@ func (s *stats) counts() Counts {
 func (p *Partition) Status() Status {
 	s := p.status.Load().Status
 	s.Waiting = p.waiting.Load()
+	if i := p.image.Load(); i != nil {
+		s.Followed, s.Next, s.Lag = true, i.next, max(i.end-i.next, 0)
+	}
 	return s
 }
 

@@ -85,6 +85,25 @@ func (p *Partition) Submit(ctx context.Context, cmd *entities.Command) (Committe
 	}
 }
 
+// Position returns the offset behind everything that is committed, as of some moment after the call. It is as strong as a read:
+// a former owner that does not know it yet gives no answer.
+func (p *Partition) Position(ctx context.Context) (int64, error) {
+	call := &Call{cmd: &entities.Command{}}
+	call.wait.wake = make(chan struct{}, 1)
+	if !p.post(input{kind: inPosition, call: call}) {
+		return 0, errMoved(p.id, "the worker is stopping")
+	}
+	select {
+	case <-call.wait.wake:
+		if call.err != nil {
+			return 0, call.err
+		}
+		return call.next, nil
+	case <-ctx.Done():
+		return 0, context.Cause(ctx) // whoever answers finds room for the signal
+	}
+}
+
 // leave gives a call up, if that is still possible.
 func (p *Partition) leave(ctx context.Context, call *Call) error {
 	reason := entities.Cancelled

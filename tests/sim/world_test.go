@@ -140,7 +140,7 @@ func (w *world) start(t *testing.T, i int, store *memstore.Store) {
 		Random: func() uint64 { return rand.NewPCG(w.seed^life<<32, uint64(w.clock.Now().UnixNano())).Uint64() },
 	})
 	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
-	born := &worker{name: name, client: c, m: m, router: partitions.NewRouter(m, nil), store: store, saved: store.Clone(), stop: stop, ended: make(chan struct{})}
+	born := &worker{name: name, client: c, m: m, router: partitions.NewRouter(m, nil, nil), store: store, saved: store.Clone(), stop: stop, ended: make(chan struct{})}
 	go func() { // ended by stop, in crash or heal
 		defer close(born.ended)
 		_ = m.Run(ctx)

@@ -1,0 +1,182 @@
+package partitions
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/internal/backoff"
+	"github.com/millrace-io/millrace/internal/clock"
+)
+
+// Peers carries calls to other workers. Errors are *entities.Error: the other worker's own, or Moved where it is known that
+// nothing arrived, or LostOutcome where the connection broke in between.
+type Peers interface {
+	// Dispatch runs a command on the worker at address. That one does not forward it again.
+	Dispatch(ctx context.Context, address string, cmd *entities.Command, hops int) (*entities.Reply, error)
+	// DispatchStream runs a streamed action on the worker at address.
+	DispatchStream(ctx context.Context, address string, s *entities.Stream) error
+}
+
+// movePause is the pause before a command is tried again that met a partition on the move; another table ends it.
+var movePause = backoff.Policy{First: 10 * time.Millisecond, Max: 500 * time.Millisecond, Jitter: 0.5} //nolint:gochecknoglobals // a constant
+
+// defaultPatience is how long a command waits for a partition on the move: the session of a machine that vanished, and time for
+// its successor to read on.
+const defaultPatience = 15 * time.Second
+
+// carrier brings commands to the owners of their partitions, here or on another worker, and tries again while it is known that
+// nothing was applied, or that applying it again does no harm.
+type carrier struct {
+	// worker is this process in the table, "" for a gateway.
+	worker string
+	routes *Routes
+	// peers is nil where there are no other workers.
+	peers Peers
+	// slots counts, for each partition, the commands that wait for its owner.
+	slots    []atomic.Int64
+	limit    int64
+	patience time.Duration
+	clock    clock.Clock
+	random   func() uint64
+	// ids makes command ids that no other process makes: a random prefix and a count.
+	prefix string
+	ids    atomic.Uint64
+	stats  carrierStats
+}
+
+type carrierStats struct{ forwarded, again atomic.Uint64 }
+
+// CarrierCounts say how commands reached their owners.
+type CarrierCounts struct {
+	// Forwarded were sent to another worker, Retried are attempts that followed on one that had not reached the owner.
+	Forwarded, Retried uint64
+}
+
+func (s *carrierStats) counts() CarrierCounts {
+	return CarrierCounts{Forwarded: s.forwarded.Load(), Retried: s.again.Load()}
+}
+
+func newCarrier(worker string, partitions int32, routes *Routes, peers Peers, limits Limits, c clock.Clock, random func() uint64) *carrier {
+	if random == nil {
+		random = rand.Uint64
+	}
+	return &carrier{
+		worker: worker, routes: routes, peers: peers, slots: make([]atomic.Int64, partitions), limit: int64(limits.Waiting),
+		patience: limits.MovePatience, clock: c, random: random, prefix: routerID + strconv.FormatUint(random(), 36) + "-",
+	}
+}
+
+// routerID begins the command ids that routers give. Callers cannot send it: it is no text of a header.
+const routerID = "\x01"
+
+// hereFunc runs a command on this worker. decided: the error is not about the command itself, which has its outcome.
+type hereFunc func(partition int32, cmd *entities.Command) (reply *entities.Reply, decided bool, err error)
+
+// carry runs a command where its partition is owned; here is nil on a gateway.
+func (c *carrier) carry(ctx context.Context, cmd *entities.Command, hops int, here hereFunc) (*entities.Reply, error) {
+	partition := entities.Partition(cmd.Key.ID, len(c.slots))
+	var (
+		doubt error
+		until time.Time
+	)
+	for attempt := 1; ; attempt++ {
+		table, changed := c.routes.Look()
+		owner, owned := table.Owner(partition)
+		var (
+			reply   *entities.Reply
+			decided bool
+			err     error
+		)
+		switch {
+		case here != nil && (c.peers == nil || owner.Name == c.worker || cmd.Timer != nil):
+			reply, decided, err = here(partition, cmd)
+		case !owned:
+			err = errMoved(partition, "nobody owns it at the moment")
+		default:
+			cmd = c.named(cmd)
+			c.stats.forwarded.Add(1)
+			reply, err = c.peers.Dispatch(ctx, owner.Address, cmd, hops)
+		}
+		e, failed := errors.AsType[*entities.Error](err)
+		if !failed {
+			return reply, err
+		}
+		if e.Outcome == entities.Unknown {
+			doubt = err
+		}
+		if decided || !c.again(cmd, e) || ctx.Err() != nil {
+			return nil, honest(doubt, e)
+		}
+		if until.IsZero() {
+			until = c.clock.Now().Add(c.patience)
+		}
+		if !c.pause(ctx, changed, partition, attempt, until) {
+			return nil, honest(doubt, e)
+		}
+		c.stats.again.Add(1)
+	}
+}
+
+// named gives a command that leaves this worker an id, so that it can be sent again when its answer is lost.
+func (c *carrier) named(cmd *entities.Command) *entities.Command {
+	if cmd.ID != "" || cmd.Source != nil {
+		return cmd
+	}
+	named := *cmd
+	named.ID = c.prefix + strconv.FormatUint(c.ids.Add(1), 36)
+	return &named
+}
+
+// honest returns what a caller may be told after several attempts: an error that leaves open whether the command took effect
+// stays, unless a later attempt was decided by an owner, who knows what there was before.
+func honest(doubt error, last *entities.Error) error {
+	if doubt != nil && last.Outcome == entities.NotApplied && undecided(last.Reason) {
+		return doubt
+	}
+	return last
+}
+
+// undecided says whether an error of this kind can come from somebody who does not know what the log holds of a command.
+func undecided(r entities.Reason) bool {
+	switch r {
+	case entities.Moved, entities.Unavailable, entities.Overloaded, entities.Cancelled, entities.Deadline, entities.Halted, entities.Internal:
+		return true
+	default:
+		return false
+	}
+}
+
+// again says whether a command may be tried once more.
+func (c *carrier) again(cmd *entities.Command, e *entities.Error) bool {
+	switch e.Reason {
+	case entities.Moved:
+		return e.Outcome == entities.NotApplied
+	case entities.LostOutcome:
+		return c.peers != nil && cmd.ID != "" // what has taken effect under its id is not applied again
+	default:
+		return false
+	}
+}
+
+// pause waits until there is another table, or for a moment. It returns false when that is no use.
+func (c *carrier) pause(ctx context.Context, changed <-chan struct{}, partition int32, attempt int, until time.Time) bool {
+	defer c.slots[partition].Add(-1)
+	if c.slots[partition].Add(1) > c.limit || !c.clock.Now().Before(until) {
+		return false
+	}
+	over, stop := c.clock.After(movePause.PauseBy(attempt, c.random()))
+	defer stop()
+	select {
+	case <-changed:
+		return true
+	case <-over:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

@@ -1,0 +1,68 @@
+package partitions
+
+import (
+	"context"
+	"time"
+
+	"github.com/millrace-io/millrace/internal/backoff"
+)
+
+// image is how far a worker has folded a partition that another one owns.
+type image struct {
+	// next is the offset behind what is folded, end that of the log as last heard.
+	next, end int64
+	// at is when next was end the last time.
+	at time.Time
+}
+
+// warmLag is how many records an image may be behind the log for its worker to take the partition over at once.
+const warmLag = 1000
+
+// followPause is the pause after a partition could not be followed.
+var followPause = backoff.Policy{First: 100 * time.Millisecond, Max: 5 * time.Second, Jitter: 0.5} //nolint:gochecknoglobals // a constant
+
+// followLog keeps the image of a partition that another worker owns fresh, until ctx ends.
+func (p *Partition) followLog(ctx context.Context) {
+	p.oneReader <- struct{}{}
+	defer func() { <-p.oneReader }()
+	defer p.image.Store(nil)
+	for attempt := 1; ; attempt++ {
+		err := p.followOn(ctx, func() { attempt = 0 })
+		if ctx.Err() != nil {
+			return
+		}
+		p.post(input{kind: inFollowFailed, fail: err})
+		again, stop := p.clock.After(followPause.PauseBy(attempt, p.random()))
+		select {
+		case <-again:
+		case <-ctx.Done():
+			stop()
+			return
+		}
+	}
+}
+
+// followOn reads the log into the store for as long as that works. What it has read is in the store when ctx ends.
+func (p *Partition) followOn(ctx context.Context, progressed func()) error {
+	end, err := p.recover(ctx)
+	if err != nil {
+		return err
+	}
+	r := p.reading
+	for warm := false; ; {
+		now := &image{next: r.follower.Position(), end: max(end, r.follower.End())}
+		if now.next >= now.end {
+			now.at = p.clock.Now()
+		}
+		p.image.Store(now)
+		if !warm && now.end-now.next <= warmLag {
+			warm = true
+			p.warmed()
+		}
+		progressed()
+		r.following, err = r.follower.Follow(ctx)
+		if err != nil {
+			return err
+		}
+	}
+}

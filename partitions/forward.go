@@ -1,0 +1,64 @@
+package partitions
+
+import (
+	"context"
+	"errors"
+
+	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/internal/clock"
+)
+
+// Forwarder sends every call to a worker: commands to the owner of their partition, actions to any. It is what a gateway without
+// a function serves with. Safe for concurrent use.
+type Forwarder struct {
+	carrier *carrier
+}
+
+// NewForwarder returns a forwarder for a journal with that many partitions. random may be nil.
+func NewForwarder(partitions int32, routes *Routes, peers Peers, limits Limits, c clock.Clock, random func() uint64) *Forwarder {
+	return &Forwarder{carrier: newCarrier("", partitions, routes, peers, limits.WithDefaults(), c, random)}
+}
+
+// Counts say how commands reached their owners.
+func (f *Forwarder) Counts() CarrierCounts { return f.carrier.stats.counts() }
+
+// Dispatch runs one command on a worker and returns its answer. Errors are *entities.Error.
+func (f *Forwarder) Dispatch(ctx context.Context, cmd *entities.Command) (*entities.Reply, error) {
+	if err := supported(cmd); err != nil {
+		return nil, err
+	}
+	if cmd.Type != nil {
+		return f.carrier.carry(ctx, cmd, 0, nil)
+	}
+	var reply *entities.Reply
+	err := f.anywhere(func(address string) (err error) {
+		reply, err = f.carrier.peers.Dispatch(ctx, address, cmd, 0)
+		return err
+	})
+	return reply, err
+}
+
+// DispatchStream runs a streamed call of an action on a worker.
+func (f *Forwarder) DispatchStream(ctx context.Context, s *entities.Stream) error {
+	if err := supported(s.Command); err != nil {
+		return err
+	}
+	return f.anywhere(func(address string) error { return f.carrier.peers.DispatchStream(ctx, address, s) })
+}
+
+// anywhere lets do try one worker after the other, until it has reached one.
+func (f *Forwarder) anywhere(do func(address string) error) error {
+	table := f.carrier.routes.Table()
+	if table == nil || len(table.Members) == 0 {
+		return entities.Errorf(entities.Unavailable, entities.NotApplied, "no worker of the app is known: start one with `millrace run`, or look at `millrace cluster status`")
+	}
+	first := int(f.carrier.random() % uint64(len(table.Members)))
+	var err error
+	for i := range table.Members {
+		err = do(table.Members[(first+i)%len(table.Members)].Address)
+		if e, failed := errors.AsType[*entities.Error](err); !failed || e.Reason != entities.Moved {
+			return err
+		}
+	}
+	return err
+}
