@@ -221,7 +221,10 @@ type setup struct {
 	limits Limits
 	store  materializer.Store
 	on     *simlog.World
+	clock  *clock.Manual
 	name   string
+	peers  Peers
+	group  broker.Group
 }
 
 var journal = broker.Partition{Topic: topic, ID: 0}
@@ -229,6 +232,9 @@ var journal = broker.Partition{Topic: topic, ID: 0}
 func start(t *testing.T, s setup) *fixture {
 	t.Helper()
 	f := &fixture{t: t, clock: clock.NewManual(time.Unix(1_700_000_000, 0)), store: s.store, words: newWords(), seen: make(chan State, 1024), world: s.on}
+	if s.clock != nil {
+		f.clock = s.clock
+	}
 	s.world.Clock = f.clock
 	if f.world == nil {
 		f.world = simlog.New(s.world)
@@ -249,11 +255,11 @@ func start(t *testing.T, s setup) *fixture {
 	}
 	f.m = NewManager(Options{
 		App: "app", Worker: s.name, Topic: info, Membership: broker.Membership{Group: s.name, Worker: s.name, Topic: topic},
-		Log: log, Store: f.store, Functions: f.words, Limits: s.limits, Clock: f.clock,
+		Log: log, Store: f.store, Functions: f.words, Limits: s.limits, Clock: f.clock, Group: s.group,
 		Hooks: Hooks{StateChanged: func(_ int32, _, to State, _ string) { f.seen <- to }},
 	})
 	f.p = f.m.Partitions()[0]
-	f.router = NewRouter(f.m, nil, nil)
+	f.router = NewRouter(f.m, s.peers, nil)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	ended := make(chan error, 1)
 	go func() { ended <- f.m.Run(ctx) }() // ended by stop

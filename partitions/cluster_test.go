@@ -1,0 +1,277 @@
+package partitions
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/millrace-io/millrace/broker-adapter"
+	"github.com/millrace-io/millrace/broker-adapter/simlog"
+	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/entities/record"
+	"github.com/millrace-io/millrace/internal/clock"
+)
+
+// network carries commands between the workers of a test.
+type network struct {
+	mu      sync.Mutex
+	workers map[string]*Router
+	// lose is how many answers get lost on their way back, refuse how many commands do not arrive.
+	lose, refuse int
+	sent         []string
+}
+
+func (n *network) Dispatch(ctx context.Context, address string, cmd *entities.Command, hops int) (*entities.Reply, error) {
+	n.mu.Lock()
+	n.sent = append(n.sent, cmd.ID)
+	to, refuse := n.workers[address], n.refuse > 0
+	if refuse {
+		n.refuse--
+	}
+	n.mu.Unlock()
+	if refuse || to == nil {
+		return nil, errMoved(0, "no connection")
+	}
+	reply, err := to.DispatchHere(ctx, cmd, hops)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.lose > 0 {
+		n.lose--
+		return nil, errLost(0, "the connection broke")
+	}
+	return reply, err
+}
+
+func (n *network) DispatchStream(context.Context, string, *entities.Stream) error {
+	return errors.New("there are no streams here")
+}
+
+// group counts what it is asked for.
+type countingGroup struct{ rebalanced atomic.Int32 }
+
+func (*countingGroup) Watch(ctx context.Context, _, _ string, _ func(*broker.Table), _ func(error)) error {
+	<-ctx.Done()
+	return nil
+}
+
+func (*countingGroup) Evict(context.Context, string, broker.Member) (bool, error) { return false, nil }
+func (g *countingGroup) Rebalance()                                               { g.rebalanced.Add(1) }
+
+// cluster is two workers, a and b, on one log. Who owns its one partition is what the test says.
+type cluster struct {
+	t    *testing.T
+	net  *network
+	a, b *fixture
+	// group is that of b.
+	group *countingGroup
+}
+
+func newCluster(t *testing.T, limits Limits) *cluster {
+	t.Helper()
+	c := &cluster{t: t, net: &network{workers: map[string]*Router{}}, group: &countingGroup{}}
+	clk := clock.NewManual(time.Unix(1_700_000_000, 0))
+	world := simlog.New(simlog.Options{ManualAssignments: true, Clock: clk})
+	c.a = start(t, setup{on: world, clock: clk, name: "a", peers: c.net, limits: limits})
+	c.b = start(t, setup{on: world, clock: clk, name: "b", peers: c.net, limits: limits, group: c.group})
+	c.net.workers["at-a"], c.net.workers["at-b"] = c.a.router, c.b.router
+	for _, f := range []*fixture{c.a, c.b} {
+		if err := world.AwaitMember(t.Context(), f.m.options.Worker, f.m.options.Worker); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return c
+}
+
+const nobodyOwns = -1
+
+// tell gives both workers a table, in which owner (0: a, 1: b) owns the partition and the others follow it.
+func (c *cluster) tell(owner int32, follow ...int32) {
+	for _, f := range []*fixture{c.a, c.b} {
+		f.world.Assign(f.m.options.Worker, f.m.options.Worker, broker.AssignmentEvent{Table: c.table(owner, follow...)})
+	}
+}
+
+func (c *cluster) table(owner int32, follow ...int32) *broker.Table {
+	return &broker.Table{
+		Members: []broker.Member{{Name: "a", Address: "at-a"}, {Name: "b", Address: "at-b"}},
+		Owners:  []int32{owner}, Standbys: [][]int32{follow},
+	}
+}
+
+func (c *cluster) assign(f *fixture) {
+	f.world.Assign(f.m.options.Worker, f.m.options.Worker, broker.AssignmentEvent{Assigned: []int32{0}})
+}
+
+// revoke takes the partition from a worker in order and waits until it is released.
+func (c *cluster) revoke(f *fixture) {
+	c.t.Helper()
+	released := make(chan struct{})
+	f.world.Assign(f.m.options.Worker, f.m.options.Worker, broker.AssignmentEvent{Revoked: []int32{0}, Done: func() { close(released) }})
+	select {
+	case <-released:
+	case <-time.After(10 * time.Second):
+		c.t.Fatal("the partition was not released")
+	}
+}
+
+func (c *cluster) owned(f *fixture, owner int32, follow ...int32) {
+	c.t.Helper()
+	c.tell(owner, follow...)
+	c.assign(f)
+	f.await(Active)
+}
+
+func (c *cluster) want(f *fixture, cmd *entities.Command, text string) {
+	c.t.Helper()
+	reply, err := f.router.Dispatch(c.t.Context(), cmd)
+	if err != nil || strings.TrimSpace(string(reply.Payload.Value)) != text {
+		c.t.Fatalf("answer %v, %v; want %q", reply, err, text)
+	}
+}
+
+// TestCommandsReachTheirOwner: one hop, whoever is asked; what is forwarded has an id, and what is not has none.
+func TestCommandsReachTheirOwner(t *testing.T) {
+	c := newCluster(t, Limits{})
+	c.owned(c.b, 1)
+	c.want(c.a, command("x", "add 1"), "1")
+	c.want(c.b, command("x", "add 2"), "1 2")
+	c.want(c.a, withID(command("x", "add 3"), "mine"), "1 2 3")
+	c.want(c.b, withID(command("x", "add 3"), "mine"), "1 2 3")
+	if len(c.net.sent) != 2 || !strings.HasPrefix(c.net.sent[0], routerID) || c.net.sent[1] != "mine" {
+		t.Errorf("forwarded under the ids %q, want one that the router gave and the caller's own", c.net.sent)
+	}
+}
+
+// TestLostAnswerIsAskedForAgain: a forwarded command whose answer is lost is sent again under its id, and has happened once.
+func TestLostAnswerIsAskedForAgain(t *testing.T) {
+	c := newCluster(t, Limits{})
+	c.owned(c.b, 1)
+	c.net.lose, c.net.refuse = 1, 1
+	got := make(chan error, 1)
+	go func() { // received below
+		reply, err := c.a.router.Dispatch(t.Context(), command("x", "add 1"))
+		if err == nil && string(reply.Payload.Value) != "1" {
+			err = fmt.Errorf("answer %q", reply.Payload.Value)
+		}
+		got <- err
+	}()
+	c.a.until("the command is sent again", func() bool { return len(got) > 0 })
+	if err := <-got; err != nil {
+		t.Fatal(err)
+	}
+	c.want(c.b, command("x", "read"), "1")
+	if n := c.a.router.Counts(); n.Forwarded != 3 || n.Retried != 2 {
+		t.Errorf("%+v, want three attempts", n)
+	}
+}
+
+// TestCallersWaitForTheNextOwner: while a partition is handed over nobody is refused, and the image of the one that followed
+// goes on where it stands.
+func TestCallersWaitForTheNextOwner(t *testing.T) {
+	c := newCluster(t, Limits{})
+	c.owned(c.a, 0, 1)
+	c.want(c.b, command("x", "add 1"), "1")
+	c.b.until("b follows", func() bool {
+		s := c.b.p.Status()
+		return s.Followed && s.Next == 2 && s.Lag == 0
+	})
+	if images := c.b.m.Images(); len(images) != 1 || images[0] != 0 {
+		t.Errorf("b has images %v", images)
+	}
+	if c.group.rebalanced.Load() == 0 {
+		t.Error("b is warm and the group does not know")
+	}
+	c.tell(nobodyOwns)
+	c.revoke(c.a)
+	var answers []chan error
+	for i, f := range []*fixture{c.a, c.b, c.a, c.b} {
+		ch := make(chan error, 1)
+		answers = append(answers, ch)
+		go func() { // received below
+			_, err := f.router.Dispatch(t.Context(), command("x", fmt.Sprint("add w", i)))
+			ch <- err
+		}()
+	}
+	c.a.silent(nil)
+	for _, ch := range answers {
+		select {
+		case err := <-ch:
+			t.Fatalf("answered while nobody owned the partition: %v", err)
+		default:
+		}
+	}
+	c.tell(1, 0)
+	c.assign(c.b)
+	for _, ch := range answers {
+		c.a.until("the next owner answers", func() bool { return len(ch) > 0 })
+		if err := <-ch; err != nil {
+			t.Errorf("a caller was refused: %v", err)
+		}
+	}
+	if k := c.a.kinds(); k[record.Claim] != 2 || k[record.Release] != 1 || k[record.Event] != 5 {
+		t.Errorf("the log holds %v", k)
+	}
+	c.a.until("a follows now", func() bool { s := c.a.p.Status(); return s.Followed && s.Lag == 0 && s.Next == 8 })
+}
+
+// TestPatienceEnds: when nobody comes to own a partition, callers are told so, and how many may wait is bounded.
+func TestPatienceEnds(t *testing.T) {
+	c := newCluster(t, Limits{Waiting: 2, MovePatience: time.Second})
+	c.tell(nobodyOwns)
+	c.a.until("the table arrives", func() bool { return c.a.m.options.Routes.Table() != nil })
+	answers := make(chan error, 3)
+	for range 3 {
+		go func() { // received below
+			_, err := c.a.router.Dispatch(t.Context(), command("x", "add 1"))
+			answers <- err
+		}()
+	}
+	check := func() {
+		t.Helper()
+		e, ok := errors.AsType[*entities.Error](<-answers)
+		if !ok || e.Reason != entities.Moved || e.Outcome != entities.NotApplied {
+			t.Errorf("%v, want that nothing was applied", e)
+		}
+	}
+	check() // there is room for two
+	c.a.until("patience ends", func() bool { return len(answers) == 2 })
+	check()
+	check()
+}
+
+// TestDoubtStays: after an attempt with an unknown outcome, only an owner's own decision says that nothing was applied.
+func TestDoubtStays(t *testing.T) {
+	doubt := errLost(0, "the connection broke")
+	for _, last := range []*entities.Error{errMoved(0, "x"), errPartitionBusy(0, 1), errHalted(0, errors.New("x"))} {
+		if err := honest(doubt, last); err != error(doubt) { //nolint:errorlint // the very one
+			t.Errorf("after an unknown outcome %q is told as it is", last)
+		}
+		if err := honest(nil, last); err != error(last) { //nolint:errorlint // the very one
+			t.Errorf("%q became %v", last, err)
+		}
+	}
+	for _, last := range []*entities.Error{errIDReused("i", entities.Key{}), {Reason: entities.FunctionRefused, Outcome: entities.Refused}} {
+		if err := honest(doubt, last); err != error(last) { //nolint:errorlint // the very one
+			t.Errorf("the owner's %q became %v", last, err)
+		}
+	}
+}
+
+// TestPosition: it is behind everything that is committed, and only an owner that the log confirms says it.
+func TestPosition(t *testing.T) {
+	c := newCluster(t, Limits{})
+	if _, err := c.a.p.Position(t.Context()); err == nil {
+		t.Error("a worker that owns nothing says how far the log is")
+	}
+	c.owned(c.a, 0)
+	c.want(c.a, command("x", "add 1"), "1")
+	next, err := c.a.p.Position(t.Context())
+	if err != nil || next != 3 { // claim, event, and the barrier that confirmed it
+		t.Errorf("position %d, %v; want 3", next, err)
+	}
+}
