@@ -30,16 +30,30 @@ func (m Metadata) Get(key string) string {
 	return ""
 }
 
-// Consistency says how an answer is held back before it leaves.
+// Consistency says which state an answer of a command that writes nothing must be of. Answers of commands that write are
+// always durable before they leave.
 type Consistency uint8
 
 const (
-	// Strong answers are covered by the log: everything decided before them is durable.
+	// Strong answers are of the state after everything that was answered before the command came.
 	Strong Consistency = iota
-	// Local answers of commands that wrote nothing come from the owner's memory, which may be ahead of the log or, on an
-	// owner that was paused, behind it.
+	// Local answers come from the owner's memory, which may be ahead of the log or, on an owner that was paused, behind it.
 	Local
+	// Eventual answers are of some committed state, whichever is at hand.
+	Eventual
+	// Bounded answers are of a committed state that was the newest one not longer ago than Command.Bound.
+	Bounded
+	// AtLeast answers are of a committed state that includes everything before Command.After.
+	AtLeast
 )
+
+// Relaxed says whether a worker that follows the partition may answer, too.
+func (c Consistency) Relaxed() bool { return c >= Eventual }
+
+// String returns the name as callers know it.
+func (c Consistency) String() string {
+	return [...]string{"strong", "local", "eventual", "bounded", "at_least"}[c]
+}
 
 // Command is one call, on its way to an entity or an action.
 type Command struct {
@@ -61,6 +75,9 @@ type Command struct {
 	// Principal is who calls; empty until security is configured.
 	Principal   string
 	Consistency Consistency
+	// Bound is for Bounded, After for AtLeast: one position for each partition that it speaks of.
+	Bound time.Duration
+	After []Position
 	// TraceParent is the W3C trace context of the call, empty when there is none.
 	TraceParent string
 }

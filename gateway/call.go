@@ -29,15 +29,11 @@ const (
 	headerCommandID      = "millrace-command-id"
 	headerIdempotencyKey = "idempotency-key"
 	headerConsistency    = "millrace-consistency"
+	headerMinToken       = "millrace-min-token"
+	headerMaxStaleness   = "millrace-max-staleness"
 	headerTraceParent    = "traceparent"
 	headerToken          = "millrace-token"
 	headerOutcome        = "millrace-outcome"
-)
-
-// Values of headerConsistency.
-const (
-	consistencyStrong = "strong"
-	consistencyLocal  = "local"
 )
 
 // maxCommandIDBytes bounds a caller's command id; it is stored with the command.
@@ -47,13 +43,15 @@ const maxCommandIDBytes = 256
 type envelope struct {
 	commandID, idempotencyKey string
 	consistency               string
-	traceParent               string
+	// minToken and maxStaleness are what at_least and bounded ask for.
+	minToken, maxStaleness string
+	traceParent            string
 	// metadata is filled in for actions only: entities never see it.
 	metadata entities.Metadata
 }
 
 // readCommand is the first step of every call with one message: what it says, as a command.
-func readCommand(m *discovery.Method, payload []byte, env *envelope) (*entities.Command, *entities.Error) {
+func readCommand(app string, m *discovery.Method, payload []byte, env *envelope) (*entities.Command, *entities.Error) {
 	cmd, err := m.Command(payload, env.metadata)
 	if err != nil {
 		return nil, asError(err)
@@ -63,17 +61,50 @@ func readCommand(m *discovery.Method, payload []byte, env *envelope) (*entities.
 		return nil, problem
 	}
 	cmd.ID = id
-	switch env.consistency {
-	case "", consistencyStrong:
-	case consistencyLocal:
-		cmd.Consistency = entities.Local
-	default:
-		return nil, invalid("%s is %q: say %s or %s, or leave it out", headerConsistency, env.consistency, consistencyStrong, consistencyLocal)
+	if problem := env.freshness(app, cmd); problem != nil {
+		return nil, problem
 	}
 	if isTraceParent(env.traceParent) {
 		cmd.TraceParent = env.traceParent
 	}
 	return cmd, nil
+}
+
+// freshness says which state the caller wants to be answered of. A token alone means at_least, a staleness alone bounded.
+func (env *envelope) freshness(app string, cmd *entities.Command) *entities.Error {
+	consistency := env.consistency
+	switch {
+	case consistency != "":
+	case env.minToken != "":
+		consistency = entities.AtLeast.String()
+	case env.maxStaleness != "":
+		consistency = entities.Bounded.String()
+	default:
+		return nil
+	}
+	switch consistency {
+	case entities.Strong.String():
+	case entities.Local.String():
+		cmd.Consistency = entities.Local
+	case entities.Eventual.String():
+		cmd.Consistency = entities.Eventual
+	case entities.AtLeast.String():
+		token, err := entities.DecodeToken(app, env.minToken)
+		if err != nil {
+			return invalid("%s: %v: send the %s of an earlier answer of this app", headerMinToken, err, headerToken)
+		}
+		cmd.Consistency, cmd.After = entities.AtLeast, token.Positions
+	case entities.Bounded.String():
+		bound, err := time.ParseDuration(env.maxStaleness)
+		if err != nil || bound <= 0 {
+			return invalid("%s is %q: say how old an answer may be, as in 500ms", headerMaxStaleness, env.maxStaleness)
+		}
+		cmd.Consistency, cmd.Bound = entities.Bounded, bound
+	default:
+		return invalid("%s is %q: say strong, local, eventual, bounded with %s, or at_least with %s, or leave it out",
+			headerConsistency, consistency, headerMaxStaleness, headerMinToken)
+	}
+	return nil
 }
 
 // id settles on one command id. Idempotency-Key may be quoted, as its draft standard has it.
@@ -121,7 +152,7 @@ func (s *Server) serve(ctx context.Context, m *discovery.Method, payload []byte,
 }
 
 func (s *Server) dispatch(ctx context.Context, m *discovery.Method, payload []byte, env *envelope) (*entities.Reply, *entities.Error) {
-	cmd, problem := readCommand(m, payload, env)
+	cmd, problem := readCommand(s.opts.App, m, payload, env)
 	if problem != nil {
 		return nil, problem
 	}
@@ -168,7 +199,7 @@ func (s *Server) serveStream(ctx context.Context, m *discovery.Method, env *enve
 }
 
 func (s *Server) dispatchStream(ctx context.Context, m *discovery.Method, env *envelope, caller streamIO) *entities.Error {
-	cmd, problem := readCommand(m, caller.first, env)
+	cmd, problem := readCommand(s.opts.App, m, caller.first, env)
 	if problem != nil {
 		return problem
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -117,6 +118,33 @@ func TestActionsSeeMetadata(t *testing.T) {
 	}
 }
 
+// TestFreshnessIsAsked: what an answer must be of, said by a name, or by what only one of them can mean.
+func TestFreshnessIsAsked(t *testing.T) {
+	fake := &dispatcher{}
+	w := newWorld(t, fake, nil)
+	w.always(w.reply("Cart", `{}`))
+	token := (&entities.Token{App: testApp, Generation: 1, Positions: []entities.Position{{Partition: 3, Next: 7}}}).Encode()
+	for _, tc := range []struct {
+		headers []string
+		want    entities.Command
+	}{
+		{nil, entities.Command{}},
+		{[]string{"millrace-consistency", "strong"}, entities.Command{}},
+		{[]string{"millrace-consistency", "eventual"}, entities.Command{Consistency: entities.Eventual}},
+		{[]string{"millrace-min-token", token}, entities.Command{Consistency: entities.AtLeast, After: []entities.Position{{Partition: 3, Next: 7}}}},
+		{[]string{"millrace-max-staleness", "1500ms"}, entities.Command{Consistency: entities.Bounded, Bound: 1500 * time.Millisecond}},
+		{[]string{"millrace-max-staleness", "1s", "millrace-consistency", "strong"}, entities.Command{}},
+	} {
+		ctx := metadata.AppendToOutgoingContext(t.Context(), tc.headers...)
+		if err := w.dial().Invoke(ctx, "/shop.v1.CartService/Plain", w.message("CartRequest", `{"cartId":"1"}`), dynamicpb.NewMessage(w.messageType("Cart"))); err != nil {
+			t.Fatal(err)
+		}
+		if got := fake.last(); got.Consistency != tc.want.Consistency || got.Bound != tc.want.Bound || !slices.Equal(got.After, tc.want.After) {
+			t.Errorf("%q: %s, %v, %v", tc.headers, got.Consistency, got.Bound, got.After)
+		}
+	}
+}
+
 func TestBadHeadersAreRefused(t *testing.T) {
 	fake := &dispatcher{}
 	w := newWorld(t, fake, nil)
@@ -126,7 +154,11 @@ func TestBadHeadersAreRefused(t *testing.T) {
 		headers []string
 		want    string
 	}{
-		{"unknown consistency", []string{"millrace-consistency", "eventual"}, "strong or local"},
+		{"unknown consistency", []string{"millrace-consistency", "soon"}, "say strong, local, eventual"},
+		{"no token", []string{"millrace-consistency", "at_least"}, "millrace-token of an earlier answer"},
+		{"another app's token", []string{"millrace-min-token", (&entities.Token{App: "other", Generation: 1}).Encode()}, "another app"},
+		{"no bound", []string{"millrace-consistency", "bounded"}, "millrace-max-staleness"},
+		{"no duration", []string{"millrace-max-staleness", "5"}, "as in 500ms"},
 		{"two ids", []string{"millrace-command-id", "a", "idempotency-key", "b"}, "two different commands"},
 		{"long id", []string{"millrace-command-id", strings.Repeat("x", 300)}, "300 bytes"},
 	} {

@@ -182,10 +182,13 @@ func newWorld(t testing.TB, fake *dispatcher, opts func(*gateway.Options)) *worl
 	return w
 }
 
+// testApp is the app of every test.
+const testApp = "test"
+
 // newEmptyWorld starts a gateway that has no catalog yet.
 func newEmptyWorld(t testing.TB, fake *dispatcher, opts func(*gateway.Options)) *world {
 	t.Helper()
-	o := gateway.Options{Dispatcher: fake}
+	o := gateway.Options{Dispatcher: fake, App: testApp}
 	if opts != nil {
 		opts(&o)
 	}

@@ -54,6 +54,8 @@ func grpcEnvelope(ctx context.Context, m *discovery.Method) envelope {
 		commandID:      firstValue(ctx, headerCommandID),
 		idempotencyKey: firstValue(ctx, headerIdempotencyKey),
 		consistency:    firstValue(ctx, headerConsistency),
+		minToken:       firstValue(ctx, headerMinToken),
+		maxStaleness:   firstValue(ctx, headerMaxStaleness),
 		traceParent:    firstValue(ctx, headerTraceParent),
 	}
 	if m.Service.Kind == entities.Action {
@@ -83,6 +85,8 @@ func httpEnvelope(header http.Header, m *discovery.Method) envelope {
 		commandID:      header.Get(headerCommandID),
 		idempotencyKey: header.Get(headerIdempotencyKey),
 		consistency:    header.Get(headerConsistency),
+		minToken:       header.Get(headerMinToken),
+		maxStaleness:   header.Get(headerMaxStaleness),
 		traceParent:    header.Get(headerTraceParent),
 	}
 	if m.Service.Kind == entities.Action {

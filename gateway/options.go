@@ -30,6 +30,8 @@ const (
 type Options struct {
 	// Dispatcher runs the commands.
 	Dispatcher Dispatcher
+	// App is the app whose tokens are honoured.
+	App string
 	// Log gets what cannot be told to a caller: connections that broke the protocol, faults of the inner servers. Nil: nothing.
 	Log *slog.Logger
 	// Clock is the wall clock unless a test turns another.

@@ -21,7 +21,7 @@ func (c *core) unwritten(call *Call) {
 		c.answer(call)
 		return
 	}
-	if !c.single || len(c.open.entries) > 0 {
+	if c.mustConfirm(call) || len(c.open.entries) > 0 {
 		c.open.calls = append(c.open.calls, call)
 		return
 	}
@@ -30,6 +30,32 @@ func (c *core) unwritten(call *Call) {
 		return
 	}
 	c.answer(call)
+}
+
+// mustConfirm says whether the log has to confirm the ownership before an answer that wrote nothing may leave.
+func (c *core) mustConfirm(call *Call) bool {
+	switch {
+	case c.single:
+		return false
+	case call.cmd.Consistency == entities.Eventual:
+		return false
+	case call.cmd.Consistency == entities.Bounded:
+		return c.now.Mono-c.confirmed > call.cmd.Bound
+	case call.cmd.Consistency == entities.AtLeast:
+		return c.next < after(call.cmd, c.partition)
+	default:
+		return true
+	}
+}
+
+// after is what an answer must include at least of a partition.
+func after(cmd *entities.Command, partition int32) int64 {
+	for _, p := range cmd.After {
+		if p.Partition == partition {
+			return p.Next
+		}
+	}
+	return 0
 }
 
 func (c *core) answer(call *Call) {
@@ -244,7 +270,7 @@ func (c *core) commit(b *batch) {
 	for i := range b.entries {
 		b.entries[i].Offset = b.result.Base + int64(i)
 	}
-	c.next = b.result.Last + 1
+	c.next, c.confirmed = b.result.Last+1, b.sentAt
 	c.emit(effect{kind: doCommit, batch: b})
 	for _, call := range b.calls {
 		if call.effects > 0 {

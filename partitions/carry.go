@@ -20,6 +20,8 @@ type Peers interface {
 	Dispatch(ctx context.Context, address string, cmd *entities.Command, hops int) (*entities.Reply, error)
 	// DispatchStream runs a streamed action on the worker at address.
 	DispatchStream(ctx context.Context, address string, s *entities.Stream) error
+	// Position asks the worker at address, which owns the partition, what Partition.Position says.
+	Position(ctx context.Context, address string, partition int32) (int64, error)
 }
 
 // movePause is the pause before a command is tried again that met a partition on the move; another table ends it.

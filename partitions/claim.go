@@ -3,6 +3,8 @@ package partitions
 import (
 	"errors"
 	"fmt"
+	"math"
+	"time"
 
 	"github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/entities"
@@ -124,9 +126,12 @@ var (
 	errNoOffset  = errors.New("the log did not say where it put an append")
 )
 
+// never is before every moment of Now.Mono.
+const never = time.Duration(math.MinInt64 / 2)
+
 func (c *core) activate(next int64) {
 	c.state, c.next, c.ordinal, c.attempts = Active, next, 0, 0
-	c.goneSince = 0
+	c.goneSince, c.confirmed = 0, never
 	c.loadOutbox()
 	c.emit(effect{kind: doLoadTimers, attempt: timerWindow, alarm: &alarm{}})
 	waiting := c.waiting

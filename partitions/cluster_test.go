@@ -51,6 +51,10 @@ func (n *network) DispatchStream(context.Context, string, *entities.Stream) erro
 	return errors.New("there are no streams here")
 }
 
+func (n *network) Position(ctx context.Context, address string, partition int32) (int64, error) {
+	return n.workers[address].Position(ctx, partition)
+}
+
 // group counts what it is asked for.
 type countingGroup struct{ rebalanced atomic.Int32 }
 
@@ -273,5 +277,111 @@ func TestPosition(t *testing.T) {
 	next, err := c.a.p.Position(t.Context())
 	if err != nil || next != 3 { // claim, event, and the barrier that confirmed it
 		t.Errorf("position %d, %v; want 3", next, err)
+	}
+}
+
+// relaxed makes a read that need not be of the newest state.
+func relaxed(c entities.Consistency, bound time.Duration, after ...entities.Position) *entities.Command {
+	cmd := command("x", "read")
+	cmd.Consistency, cmd.Bound, cmd.After = c, bound, after
+	return cmd
+}
+
+// TestFollowersAnswerReads: from the image, without a word to the owner, when it is fresh enough.
+func TestFollowersAnswerReads(t *testing.T) {
+	c := newCluster(t, Limits{})
+	c.owned(c.a, 0, 1)
+	c.want(c.a, command("x", "add 1"), "1")
+	c.b.until("b follows", func() bool { s := c.b.p.Status(); return s.Followed && s.Next == 2 })
+	local := func() [entities.AtLeast + 1]uint64 { return c.b.p.Counts().Reads }
+
+	c.want(c.b, relaxed(entities.Eventual, 0), "1")
+	reply, err := c.a.router.Dispatch(t.Context(), command("x", "add 2"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, err := entities.DecodeToken("app", reply.Token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.want(c.b, relaxed(entities.AtLeast, 0, token.Positions...), "1 2")
+	if n := local(); n[entities.Eventual] != 1 || n[entities.AtLeast] != 1 || len(c.net.sent) != 0 {
+		t.Errorf("b answered %v itself and sent %q", n, c.net.sent)
+	}
+
+	// Nothing is known of how fresh the image is: the owner answers, and is asked how far it is for the next time.
+	c.want(c.b, relaxed(entities.Bounded, time.Minute), "1 2")
+	c.b.until("the owner has said how far it is, and b is there", func() bool {
+		probe, image := c.b.p.probe.Load(), c.b.p.image.Load()
+		return probe != nil && image != nil && image.next >= probe.next
+	})
+	c.want(c.b, relaxed(entities.Bounded, time.Minute), "1 2")
+	if n := local(); n[entities.Bounded] != 1 || len(c.net.sent) != 1 {
+		t.Errorf("b answered %v itself and sent %q, want one of each", n, c.net.sent)
+	}
+	c.b.clock.Advance(2 * time.Minute)
+	c.want(c.b, relaxed(entities.Bounded, time.Minute), "1 2")
+	if n := local(); n[entities.Bounded] != 1 || len(c.net.sent) != 2 {
+		t.Errorf("an image of two minutes ago passed for one of the last minute: %v, %q", n, c.net.sent)
+	}
+	c.b.until("the second question is answered", func() bool { return !c.b.p.probing.Load() })
+}
+
+// TestFollowersDoNotWrite: a command that wants to write goes to the owner, whatever it says of its answer.
+func TestFollowersDoNotWrite(t *testing.T) {
+	c := newCluster(t, Limits{})
+	c.owned(c.a, 0, 1)
+	c.b.until("b follows", func() bool { s := c.b.p.Status(); return s.Followed && s.Next == 1 })
+	cmd := command("x", "add 1")
+	cmd.Consistency = entities.Eventual
+	c.want(c.b, cmd, "1")
+	c.want(c.a, command("x", "read"), "1")
+	c.b.until("b has it too", func() bool { return c.b.p.Status().Next >= 2 })
+	c.want(c.b, relaxed(entities.Eventual, 0), "1")
+}
+
+// TestImageThatIsBehind: a token that the image does not reach in time is the owner's business.
+func TestImageThatIsBehind(t *testing.T) {
+	c := newCluster(t, Limits{})
+	c.owned(c.a, 0, 1)
+	c.want(c.a, command("x", "add 1"), "1")
+	c.b.until("b follows", func() bool { return c.b.p.Status().Followed })
+	got := make(chan error, 1)
+	go func() { // received below
+		_, err := c.b.router.Dispatch(t.Context(), relaxed(entities.AtLeast, 0, entities.Position{Partition: 0, Next: 1000}))
+		got <- err
+	}()
+	c.b.until("b has waited long enough", func() bool { return len(got) > 0 })
+	if err := <-got; err != nil || len(c.net.sent) != 1 {
+		t.Errorf("%v, sent %q; want the owner's answer", err, c.net.sent)
+	}
+}
+
+// TestOwnersOfRelaxedReads: an owner confirms what a relaxed read asks for, and no more: a barrier is a record.
+func TestOwnersOfRelaxedReads(t *testing.T) {
+	c := newCluster(t, Limits{})
+	c.owned(c.a, 0)
+	barriers := func() int { return c.a.kinds()[record.Barrier] }
+	for _, step := range []struct {
+		what string
+		cmd  *entities.Command
+		want int
+	}{
+		{"eventual asks for nothing", relaxed(entities.Eventual, 0), 0},
+		{"nothing was confirmed yet", relaxed(entities.Bounded, time.Hour), 1},
+		{"that was not long ago", relaxed(entities.Bounded, time.Hour), 1},
+		{"the owner is as far", relaxed(entities.AtLeast, 0, entities.Position{Partition: 0, Next: 1}), 1},
+		{"the owner is not as far as it knows", relaxed(entities.AtLeast, 0, entities.Position{Partition: 0, Next: 1000}), 2},
+		{"strong is always confirmed", command("x", "read"), 3},
+	} {
+		c.want(c.a, step.cmd, "")
+		if n := barriers(); n != step.want {
+			t.Errorf("%s: %d barriers, want %d", step.what, n, step.want)
+		}
+	}
+	c.a.clock.Advance(2 * time.Hour)
+	c.want(c.a, relaxed(entities.Bounded, time.Hour), "")
+	if n := barriers(); n != 4 {
+		t.Errorf("a confirmation of two hours ago passed for one of the last hour: %d barriers", n)
 	}
 }

@@ -49,6 +49,8 @@ type core struct {
 	ordinal  uint64
 	attempts int
 	halted   error
+	// confirmed is a moment at which the log knew no other owner: when the last acknowledged batch was sent.
+	confirmed time.Duration
 	// goneSince is when the log first showed less than it had acknowledged; 0: it does not.
 	goneSince time.Duration
 	drainBy   time.Duration

@@ -15,6 +15,26 @@ type image struct {
 	at time.Time
 }
 
+func (p *Partition) setImage(i *image) {
+	p.image.Store(i)
+	p.imageMu.Lock()
+	defer p.imageMu.Unlock()
+	if p.imageMoved != nil {
+		close(p.imageMoved)
+		p.imageMoved = nil
+	}
+}
+
+// moved returns what is closed when the image has changed.
+func (p *Partition) moved() <-chan struct{} {
+	p.imageMu.Lock()
+	defer p.imageMu.Unlock()
+	if p.imageMoved == nil {
+		p.imageMoved = make(chan struct{})
+	}
+	return p.imageMoved
+}
+
 // warmLag is how many records an image may be behind the log for its worker to take the partition over at once.
 const warmLag = 1000
 
@@ -25,7 +45,7 @@ var followPause = backoff.Policy{First: 100 * time.Millisecond, Max: 5 * time.Se
 func (p *Partition) followLog(ctx context.Context) {
 	p.oneReader <- struct{}{}
 	defer func() { <-p.oneReader }()
-	defer p.image.Store(nil)
+	defer p.setImage(nil)
 	for attempt := 1; ; attempt++ {
 		err := p.followOn(ctx, func() { attempt = 0 })
 		if ctx.Err() != nil {
@@ -54,7 +74,7 @@ func (p *Partition) followOn(ctx context.Context, progressed func()) error {
 		if now.next >= now.end {
 			now.at = p.clock.Now()
 		}
-		p.image.Store(now)
+		p.setImage(now)
 		if !warm && now.end-now.next <= warmLag {
 			warm = true
 			p.warmed()

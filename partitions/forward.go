@@ -28,6 +28,11 @@ func (f *Forwarder) Dispatch(ctx context.Context, cmd *entities.Command) (*entit
 		return nil, err
 	}
 	if cmd.Type != nil {
+		if cmd.Consistency.Relaxed() {
+			if reply, err := f.nearby(ctx, cmd); err == nil || entities.AsError(err).Reason != entities.Moved {
+				return reply, err
+			}
+		}
 		return f.carrier.carry(ctx, cmd, 0, nil)
 	}
 	var reply *entities.Reply
@@ -36,6 +41,21 @@ func (f *Forwarder) Dispatch(ctx context.Context, cmd *entities.Command) (*entit
 		return err
 	})
 	return reply, err
+}
+
+// nearby asks one of those that have the partition, its owner and those that follow it, by turns.
+func (f *Forwarder) nearby(ctx context.Context, cmd *entities.Command) (*entities.Reply, error) {
+	table := f.carrier.routes.Table()
+	partition := entities.Partition(cmd.Key.ID, len(f.carrier.slots))
+	if table == nil || int(partition) >= len(table.Standbys) {
+		return nil, errMoved(partition, "nobody is known to follow it")
+	}
+	have := table.Standbys[partition]
+	i := int(f.carrier.random() % uint64(len(have)+1)) //nolint:gosec // a small number
+	if i < len(have) {
+		return f.carrier.peers.Dispatch(ctx, table.Members[have[i]].Address, cmd, 0)
+	}
+	return nil, errMoved(partition, "it is its owner's turn")
 }
 
 // DispatchStream runs a streamed call of an action on a worker.

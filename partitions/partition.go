@@ -71,6 +71,12 @@ type Partition struct {
 	reading *recovery
 	// image is how far a followed partition is folded; nil: it is not followed.
 	image atomic.Pointer[image]
+	// imageMoved is closed when image has changed, if anybody waits for that.
+	imageMu    sync.Mutex
+	imageMoved chan struct{}
+	// probe is the owner's last word on how far it is; probing: it is being asked.
+	probe   atomic.Pointer[probe]
+	probing atomic.Bool
 	// toFollow: the group wants this worker to follow the partition.
 	toFollow atomic.Bool
 	// warmed is called when a followed partition's image has come close to the end of the log.

@@ -77,8 +77,22 @@ func (r *Router) DispatchHere(ctx context.Context, cmd *entities.Command, hops i
 	if err := supported(cmd); err != nil {
 		return nil, err
 	}
-	reply, _, err := r.here(ctx, r.manager.Partition(cmd.Key.ID), cmd, hops)
+	partition := r.manager.Partition(cmd.Key.ID)
+	if cmd.Consistency.Relaxed() {
+		if reply, served, err := r.read(ctx, partition, cmd); served {
+			return reply, err
+		}
+	}
+	reply, _, err := r.here(ctx, partition, cmd, hops)
 	return reply, err
+}
+
+// Position says how far a partition is that this worker owns; see Partition.Position.
+func (r *Router) Position(ctx context.Context, partition int32) (int64, error) {
+	if partition < 0 || int(partition) >= len(r.manager.partitions) {
+		return 0, entities.Errorf(entities.InvalidCommand, entities.NotApplied, "there is no partition %d: the journal has %d", partition, len(r.manager.partitions))
+	}
+	return r.manager.partitions[partition].Position(ctx)
 }
 
 func (r *Router) dispatch(ctx context.Context, cmd *entities.Command, hops int) (*entities.Reply, error) {
@@ -87,6 +101,11 @@ func (r *Router) dispatch(ctx context.Context, cmd *entities.Command, hops int) 
 	}
 	if err := supported(cmd); err != nil {
 		return nil, err
+	}
+	if cmd.Consistency.Relaxed() {
+		if reply, served, err := r.read(ctx, r.manager.Partition(cmd.Key.ID), cmd); served {
+			return reply, err
+		}
 	}
 	return r.carrier.carry(ctx, cmd, hops, func(partition int32, cmd *entities.Command) (*entities.Reply, bool, error) {
 		return r.here(ctx, r.manager.partitions[partition], cmd, hops)
@@ -114,10 +133,15 @@ func (r *Router) here(ctx context.Context, partition *Partition, cmd *entities.C
 		return nil, true, err
 	}
 	if reply.Token == "" {
-		token := entities.Token{App: r.app, Generation: 1, Positions: []entities.Position{{Partition: partition.id, Next: done.Next}}}
-		reply.Token = token.Encode()
+		reply.Token = r.token(partition, done.Next)
 	}
 	return reply, true, nil
+}
+
+// token says where in the log an answer stands.
+func (r *Router) token(p *Partition, next int64) string {
+	t := entities.Token{App: r.app, Generation: 1, Positions: []entities.Position{{Partition: p.id, Next: next}}}
+	return t.Encode()
 }
 
 // decision is what a command led to, and where that stands.

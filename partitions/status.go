@@ -4,6 +4,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/materializer"
 )
 
@@ -38,6 +39,7 @@ type Status struct {
 // stats count what a partition did since the process began.
 type stats struct {
 	commands, failed, batches, records, activated, passivated, expired, alarms, delivered, fired atomic.Uint64
+	reads                                                                                        readStats
 }
 
 // Counts are the totals of one partition since the process began.
@@ -45,14 +47,20 @@ type Counts struct {
 	Commands, Failed, Batches, Records, Activated, Passivated, Expired, Alarms uint64
 	// Delivered counts attempts to deliver effects, Fired attempts to run timers.
 	Delivered, Fired uint64
+	// Reads were answered from the image of a followed partition, by consistency.
+	Reads [entities.AtLeast + 1]uint64
 }
 
 func (s *stats) counts() Counts {
-	return Counts{
+	c := Counts{
 		Commands: s.commands.Load(), Failed: s.failed.Load(), Batches: s.batches.Load(), Records: s.records.Load(),
 		Activated: s.activated.Load(), Passivated: s.passivated.Load(), Expired: s.expired.Load(), Alarms: s.alarms.Load(),
 		Delivered: s.delivered.Load(), Fired: s.fired.Load(),
 	}
+	for i := range s.reads {
+		c.Reads[i] = s.reads[i].Load()
+	}
+	return c
 }
 
 // Status returns the partition's last published status.

@@ -26,7 +26,7 @@ import (
 
 // call calls a method of the served function.
 func call() *cobra.Command {
-	var data, id, consistency, address string
+	var data, id, consistency, atLeast, maxStaleness, address string
 	var headers []string
 	cmd := &cobra.Command{
 		Use:   "call SERVICE/METHOD",
@@ -52,11 +52,12 @@ answer on standard error. A method whose input streams takes any number of docum
 				}
 				md.Append(strings.ToLower(strings.TrimSpace(name)), strings.TrimSpace(value))
 			}
-			if id != "" {
-				md.Set("millrace-command-id", id)
-			}
-			if consistency != "" {
-				md.Set("millrace-consistency", consistency)
+			for name, value := range map[string]string{
+				"millrace-command-id": id, "millrace-consistency": consistency, "millrace-min-token": atLeast, "millrace-max-staleness": maxStaleness,
+			} {
+				if value != "" {
+					md.Set(name, value)
+				}
 			}
 			return admin(cmd, timeout(cmd), func(ctx context.Context, a adminv1.AdminServiceClient) error {
 				method, err := findMethod(ctx, a, args[0])
@@ -77,7 +78,9 @@ answer on standard error. A method whose input streams takes any number of docum
 	addClient(cmd)
 	cmd.Flags().StringVarP(&data, "data", "d", "{}", "request as JSON; - reads standard input")
 	cmd.Flags().StringVar(&id, "id", "", "command id: the same one again gets the same answer, and nothing happens twice")
-	cmd.Flags().StringVar(&consistency, "consistency", "", "strong (default) or local")
+	cmd.Flags().StringVar(&consistency, "consistency", "", "of an answer that writes nothing: strong (default), eventual, bounded, at_least, local")
+	cmd.Flags().StringVar(&atLeast, "at-least", "", "token of an earlier answer that this one must include")
+	cmd.Flags().StringVar(&maxStaleness, "max-staleness", "", "how old an answer may be, as in 500ms")
 	cmd.Flags().StringVar(&address, "address", "", "public address of the process (default: that of the configuration here)")
 	cmd.Flags().StringArrayVarP(&headers, "header", "H", nil, "metadata to send, as name: value")
 	return cmd

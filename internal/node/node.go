@@ -205,7 +205,7 @@ func (n *Node) partitionChanged(partition int32, from, to partitions.State, why 
 func (n *Node) gatewayOptions() gateway.Options {
 	c := n.config
 	return gateway.Options{
-		Dispatcher: n.router, Log: n.logger, MaxRequestBytes: int(c.MaxRequest), MaxReplyBytes: int(c.MaxRequest),
+		Dispatcher: n.router, App: c.App, Log: n.logger, MaxRequestBytes: int(c.MaxRequest), MaxReplyBytes: int(c.MaxRequest),
 		UnaryTimeout: time.Duration(c.CallTimeout), DiscoveryWait: time.Duration(c.FunctionWait), NoReflection: !c.Reflection,
 	}
 }

@@ -1,0 +1,137 @@
+package partitions
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/materializer"
+)
+
+// This file answers reads from the image of a partition that another worker owns.
+
+const (
+	// readPatience is how long a read waits for the image to have what it asks for; then the owner is asked.
+	readPatience = 100 * time.Millisecond
+	// probeTimeout bounds a question to the owner.
+	probeTimeout = 5 * time.Second
+)
+
+// probe is what the owner of a followed partition said when it was asked how far it is.
+type probe struct {
+	// asked is when: the answer covers everything that was committed by then.
+	asked time.Time
+	next  int64
+}
+
+// readStats count the reads that a follower answered, by consistency.
+type readStats [entities.AtLeast + 1]atomic.Uint64
+
+// read answers a relaxed command from the image on this worker. served is false when that cannot be: there is no image, it does not
+// have what the command asks for, or the command wants to write.
+func (r *Router) read(ctx context.Context, p *Partition, cmd *entities.Command) (_ *entities.Reply, served bool, _ error) {
+	if p.image.Load() == nil || !r.suffices(ctx, p, cmd) {
+		return nil, false, nil
+	}
+	if p.waiting.Add(1) > int64(p.limits.Waiting) {
+		p.waiting.Add(-1)
+		return nil, true, errPartitionBusy(p.id, p.limits.Waiting)
+	}
+	defer p.waiting.Add(-1)
+	outcome, next, err := p.look(ctx, cmd)
+	switch {
+	case err != nil:
+		return nil, true, entities.AsError(err)
+	case outcome.Wrote() || outcome.Restart || outcome.Forward != nil:
+		return nil, false, nil
+	}
+	p.stats.reads[cmd.Consistency].Add(1)
+	reply, err := r.conclude(ctx, &decision{outcome: outcome}, 0)
+	if err != nil {
+		return nil, true, err
+	}
+	reply.Token = r.token(p, next)
+	return reply, true, nil
+}
+
+// suffices says whether the image is as fresh as the command asks, now or in a moment.
+func (r *Router) suffices(ctx context.Context, p *Partition, cmd *entities.Command) bool {
+	switch cmd.Consistency {
+	case entities.Eventual:
+		return true
+	case entities.AtLeast:
+		return p.reaches(ctx, after(cmd, p.id))
+	case entities.Bounded:
+		return r.isFresh(p, cmd.Bound)
+	default:
+		return false
+	}
+}
+
+// reaches waits for the image to be folded up to next.
+func (p *Partition) reaches(ctx context.Context, next int64) bool {
+	over, stop := p.clock.After(readPatience)
+	defer stop()
+	for {
+		moved := p.moved()
+		if i := p.image.Load(); i == nil || i.next >= next {
+			return i != nil
+		}
+		select {
+		case <-moved:
+		case <-over:
+			return false
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// isFresh says whether the image has all that was committed some moment not longer ago than bound. Only an owner that the log
+// confirms knows what that is: one answer of it serves many reads, and the next is asked for in good time.
+func (r *Router) isFresh(p *Partition, bound time.Duration) bool {
+	now := p.clock.Now()
+	last := p.probe.Load()
+	if last == nil || now.Sub(last.asked) > bound/2 {
+		r.ask(p)
+	}
+	image := p.image.Load()
+	return last != nil && image != nil && now.Sub(last.asked) <= bound && image.next >= last.next
+}
+
+// ask asks the owner of a partition how far it is, unless somebody does already.
+func (r *Router) ask(p *Partition) {
+	owner, owned := r.carrier.routes.Table().Owner(p.id)
+	if !owned || r.carrier.peers == nil || !p.probing.CompareAndSwap(false, true) {
+		return
+	}
+	r.async.Go(func() { // bounded by probeTimeout, Drain waits for it
+		defer p.probing.Store(false)
+		ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
+		defer cancel()
+		asked := p.clock.Now()
+		if next, err := r.carrier.peers.Position(ctx, owner.Address, p.id); err == nil {
+			p.probe.Store(&probe{asked: asked, next: next})
+		}
+	})
+}
+
+// look runs a command on a session of its own, begun from the image, and returns what the function decided and the position of
+// the image. Nobody hears of the session afterwards.
+func (p *Partition) look(ctx context.Context, cmd *entities.Command) (*entities.Outcome, int64, error) {
+	snapshot := p.store.Snapshot()
+	defer snapshot.Close() //nolint:errcheck // only read
+	view := materializer.Partition{Rows: snapshot, Address: p.address}
+	meta, _, err := view.Meta()
+	if err != nil {
+		return nil, 0, err
+	}
+	session, err := p.functions.Open(ctx, cmd.Type.Service, cmd.Key, func(context.Context) (entities.Loaded, error) { return view.Load(cmd.Key) })
+	if err != nil {
+		return nil, 0, err
+	}
+	defer p.closeSession(session)
+	outcome, err := session.Handle(ctx, entities.Invocation{Command: cmd, Time: time.Unix(0, meta.LogTime)})
+	return outcome, meta.Next, err
+}
