@@ -51,8 +51,10 @@ type Manager struct {
 	mu         sync.Mutex
 	contract   error
 	// drained is closed when the membership is to end before the manager does.
-	drained   chan struct{}
+	draining  chan struct{}
 	drainOnce sync.Once
+	// drained is closed when it has.
+	drained chan struct{}
 }
 
 // NewManager returns a manager for the journal that o.Topic describes. Nothing runs before Run.
@@ -75,7 +77,7 @@ func NewManager(o Options) *Manager {
 		set(&o.Limits.Inflight, 4)
 	}
 	o.Limits = o.Limits.WithDefaults()
-	m := &Manager{options: o, drained: make(chan struct{})}
+	m := &Manager{options: o, draining: make(chan struct{}), drained: make(chan struct{})}
 	rebuilds := make(chan struct{}, o.Rebuilds)
 	for id := range o.Topic.Partitions {
 		p := &Partition{
@@ -136,10 +138,11 @@ func (m *Manager) Run(ctx context.Context) error {
 		m.releaseAll()
 		leave(context.Cause(ctx))
 		err = <-left
-	case <-m.drained:
+	case <-m.draining:
 		m.releaseAll()
 		leave(errDrained)
 		if err = <-left; err == nil {
+			close(m.drained)
 			err = m.watch(ctx)
 		}
 	case err = <-left:
@@ -157,12 +160,18 @@ var errDrained = errors.New("the worker was drained")
 
 // Drain hands everything that this worker owns to others, in order, and leaves the group for good. The worker goes on sending
 // commands to their owners. It does not wait.
-func (m *Manager) Drain() { m.drainOnce.Do(func() { close(m.drained) }) }
+func (m *Manager) Drain() { m.drainOnce.Do(func() { close(m.draining) }) }
+
+// Drained is closed when everything is handed over.
+func (m *Manager) Drained() <-chan struct{} { return m.drained }
+
+// Routes returns what is known of who owns which partition.
+func (m *Manager) Routes() *Routes { return m.options.Routes }
 
 // Draining says whether Drain was called.
 func (m *Manager) Draining() bool {
 	select {
-	case <-m.drained:
+	case <-m.draining:
 		return true
 	default:
 		return false

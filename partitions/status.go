@@ -51,6 +51,15 @@ type Counts struct {
 	Reads [entities.AtLeast + 1]uint64
 }
 
+// FollowerReads is how many reads were answered from the image of a followed partition.
+func (c *Counts) FollowerReads() uint64 {
+	sum := uint64(0)
+	for _, n := range c.Reads {
+		sum += n
+	}
+	return sum
+}
+
 func (s *stats) counts() Counts {
 	c := Counts{
 		Commands: s.commands.Load(), Failed: s.failed.Load(), Batches: s.batches.Load(), Records: s.records.Load(),

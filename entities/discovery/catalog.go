@@ -1,6 +1,8 @@
 package discovery
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"math"
 	"slices"
@@ -30,6 +32,8 @@ type Options struct {
 
 // Catalog is everything that one user function serves.
 type Catalog struct {
+	spec       *cloudstate.EntitySpec
+	version    string
 	info       *cloudstate.ServiceInfo
 	set        *descriptorpb.FileDescriptorSet
 	files      *protoregistry.Files
@@ -95,6 +99,8 @@ func NewCatalog(spec *cloudstate.EntitySpec, opts Options) (*Catalog, error) {
 	}
 
 	c := &Catalog{
+		spec:       spec,
+		version:    versionOf(spec),
 		info:       spec.GetServiceInfo(),
 		set:        set,
 		files:      files,
@@ -273,6 +279,21 @@ func (c *Catalog) Types() *dynamicpb.Types { return c.types }
 
 // FileDescriptorSet returns the content of Files, each file after those that it imports.
 func (c *Catalog) FileDescriptorSet() *descriptorpb.FileDescriptorSet { return c.set }
+
+// Spec returns the function's answer to discovery that the catalog was made from.
+func (c *Catalog) Spec() *cloudstate.EntitySpec { return c.spec }
+
+// Version names what the function serves: functions that answer discovery alike have the same.
+func (c *Catalog) Version() string { return c.version }
+
+func versionOf(spec *cloudstate.EntitySpec) string {
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(spec)
+	if err != nil {
+		return "" // it came over the wire, so that it can be written
+	}
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:8])
+}
 
 // Info returns what the function said about itself; nil when it said nothing.
 func (c *Catalog) Info() *cloudstate.ServiceInfo { return c.info }

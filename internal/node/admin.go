@@ -26,22 +26,39 @@ import (
 // adminHeaderTimeout bounds how long a client of the admin port may take to say what it wants.
 const adminHeaderTimeout = 10 * time.Second
 
+// subject is what an admin port shows: a worker, or a gateway.
+type subject interface {
+	// Status returns the whole status page.
+	Status(ctx context.Context) *adminv1.StatusResponse
+	// NotReady returns why it does not serve, nil when it does.
+	NotReady() error
+	// collected is what is measured.
+	collected() []observe.Source
+}
+
 // adminServer is the second port: status and metrics over HTTP, and the admin service over gRPC.
 type adminServer struct {
-	node     *Node
+	subject subject
+	// debug serves profiles, too.
+	debug bool
+	// settled is closed when there is nothing more to watch.
+	settled  <-chan struct{}
 	listener net.Listener
 	http     *http.Server
 	grpc     *grpc.Server
 }
 
-func (n *Node) newAdmin(ctx context.Context) (*adminServer, error) {
-	listener, err := listen(ctx, "admin", n.config.Admin)
+// newAdmin opens the admin port. It serves until settled.
+func newAdmin(ctx context.Context, c *Config, of subject, service adminv1.AdminServiceServer, settled <-chan struct{}, options ...grpc.ServerOption) (*adminServer, error) {
+	listener, err := listen(ctx, "admin", c.Admin)
 	if err != nil {
 		return nil, err
 	}
 	// Handlers read log and store, which are closed after the admin port.
-	a := &adminServer{node: n, listener: listener, grpc: grpc.NewServer(grpc.WaitForHandlers(true))}
-	adminv1.RegisterAdminServiceServer(a.grpc, &adminService{node: n})
+	a := &adminServer{
+		subject: of, debug: c.DebugEndpoints, settled: settled, listener: listener, grpc: grpc.NewServer(append(options, grpc.WaitForHandlers(true))...),
+	}
+	adminv1.RegisterAdminServiceServer(a.grpc, service)
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
@@ -49,7 +66,7 @@ func (n *Node) newAdmin(ctx context.Context) (*adminServer, error) {
 	return a, nil
 }
 
-// serve answers until ctx has ended and the partitions are released: whoever watches the end can watch it here.
+// serve answers until ctx has ended and all is settled: whoever watches the end can watch it here.
 func (a *adminServer) serve(ctx context.Context) error {
 	pages, err := a.pages()
 	if err != nil {
@@ -63,7 +80,7 @@ func (a *adminServer) serve(ctx context.Context) error {
 		return err
 	case <-ctx.Done():
 	}
-	<-a.node.settled
+	<-a.settled
 	a.grpc.Stop()
 	_ = a.http.Close()
 	if err := <-ended; !errors.Is(err, http.ErrServerClosed) {
@@ -84,7 +101,7 @@ func (a *adminServer) pages() (http.Handler, error) {
 	mux.HandleFunc("GET /readyz", a.readyz)
 	mux.HandleFunc("GET /livez", say("ok"))
 	mux.HandleFunc("GET /{$}", say("millrace admin: /status /metrics /readyz /livez, and gRPC millrace.admin.v1.AdminService"))
-	if a.node.config.DebugEndpoints {
+	if a.debug {
 		mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 		mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
 		mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
@@ -110,8 +127,7 @@ func (a *adminServer) route(pages http.Handler) http.Handler {
 }
 
 func (a *adminServer) metrics() (http.Handler, error) {
-	sources := append([]observe.Source{a.node.gateway.Metrics()}, a.node.metrics()...)
-	collector, err := observe.Collector(append(sources, a.node.sources...)...)
+	collector, err := observe.Collector(a.subject.collected()...)
 	if err != nil {
 		return nil, err
 	}
@@ -125,7 +141,7 @@ func (a *adminServer) metrics() (http.Handler, error) {
 }
 
 func (a *adminServer) status(w http.ResponseWriter, r *http.Request) {
-	body, err := protojson.MarshalOptions{EmitDefaultValues: true}.Marshal(a.node.Status(r.Context()))
+	body, err := protojson.MarshalOptions{EmitDefaultValues: true}.Marshal(a.subject.Status(r.Context()))
 	var page bytes.Buffer
 	if err == nil {
 		err = json.Indent(&page, body, "", "  ") // protojson's own white space differs from build to build
@@ -139,7 +155,7 @@ func (a *adminServer) status(w http.ResponseWriter, r *http.Request) {
 }
 
 func (a *adminServer) readyz(w http.ResponseWriter, r *http.Request) {
-	if err := a.node.NotReady(); err != nil {
+	if err := a.subject.NotReady(); err != nil {
 		http.Error(w, err.Error(), http.StatusServiceUnavailable)
 		return
 	}

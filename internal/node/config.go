@@ -23,6 +23,10 @@ type Config struct {
 	Partitions     int      `name:"partitions" default:"16" help:"partitions of a journal that is created: a power of two up to 4096"`
 	Worker         string   `name:"worker" default:"" help:"name of this worker; by default one is made and kept in the data directory"`
 	Brokers        []string `name:"brokers" default:"" help:"Kafka or Redpanda brokers, host:port; none: the embedded log"`
+	Peer           string   `name:"peer" default:"127.0.0.1:9002" help:"address of the port for other workers of the app; only with brokers"`
+	Advertise      string   `name:"advertise" default:"" help:"host:port under which other workers reach the peer port; by default its address"`
+	Standbys       int      `name:"standbys" default:"1" help:"how many workers beside its owner follow each partition, to take over at once and to answer reads"`
+	MovePatience   Duration `name:"move-patience" default:"15s" help:"how long a command waits for a partition that is on the move between workers"`
 	CreateTopics   bool     `name:"create-topics" default:"true" help:"create missing topics; otherwise print the commands that do and stop"`
 	Replication    int      `name:"replication" default:"0" help:"replication factor of topics that are created; 0: 3, or as many as there are brokers"`
 	Function       string   `name:"function" default:"127.0.0.1:8080" help:"address of the user function"`
@@ -131,10 +135,15 @@ func (c *Config) problems() []problem {
 	wrong(len(c.Brokers) > 0 && c.Ephemeral, "ephemeral", "has no meaning with brokers: the log is there")
 	wrong(!slices.Contains([]string{"debug", "info", "warn", "error"}, c.LogLevel), "log-level", "%q is none of debug, info, warn, error", c.LogLevel)
 	wrong(!slices.Contains([]string{"text", "json", "auto"}, c.LogFormat), "log-format", "%q is none of text, json, auto", c.LogFormat)
-	for _, a := range append([]sourced{{c.Listen, "listen"}, {c.Admin, "admin"}, {c.Function, "function"}}, c.brokers()...) {
+	for _, a := range append([]sourced{{c.Listen, "listen"}, {c.Admin, "admin"}, {c.Peer, "peer"}, {c.Function, "function"}}, c.brokers()...) {
 		_, _, err := net.SplitHostPort(a.value)
 		wrong(err != nil, a.where, "%q is not host:port: %v", a.value, err)
 	}
+	if c.Advertise != "" {
+		host, _, err := net.SplitHostPort(c.Advertise)
+		wrong(err != nil || host == "", "advertise", "%q is not host:port as others reach it", c.Advertise)
+	}
+	wrong(c.Standbys < 0 || c.Standbys > maxStandbys, "standbys", "%d is not between 0 and %d", c.Standbys, maxStandbys)
 	for name, value := range c.aboveZero() {
 		wrong(value <= 0, name, "must be above zero")
 	}
@@ -145,6 +154,7 @@ func (c *Config) problems() []problem {
 const (
 	maxPartitions  = 4096
 	maxReplication = 1<<15 - 1
+	maxStandbys    = 16
 )
 
 func (c *Config) brokers() []sourced {
@@ -162,6 +172,7 @@ func (c *Config) aboveZero() iter.Seq2[string, int64] {
 			yield("max-commit-records", int64(c.MaxRecords)) && yield("max-waiting-entity", int64(c.WaitingEntity)) &&
 			yield("max-waiting", int64(c.Waiting)) && yield("active-memory", int64(c.ActiveMemory)) && yield("block-cache", int64(c.BlockCache)) &&
 			yield("passivate-after", int64(c.PassivateAfter)) && yield("dedup-window", int64(c.DedupWindow)) &&
-			yield("function-wait", int64(c.FunctionWait)) && yield("function-timeout", int64(c.FunctionTime))
+			yield("function-wait", int64(c.FunctionWait)) && yield("function-timeout", int64(c.FunctionTime)) &&
+			yield("move-patience", int64(c.MovePatience))
 	}
 }

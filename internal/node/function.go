@@ -31,6 +31,8 @@ type readiness struct {
 
 	mu       sync.Mutex
 	function hosted
+	// changed is closed when there is another function.
+	changed chan struct{}
 }
 
 // hosted is a function that counts what it does: one in this process, or a remote one.
@@ -40,7 +42,7 @@ type hosted interface {
 }
 
 func newReadiness() readiness {
-	return readiness{ready: make(chan struct{}), waiting: make(chan struct{}), restarted: make(chan struct{}, 1)}
+	return readiness{ready: make(chan struct{}), waiting: make(chan struct{}), restarted: make(chan struct{}, 1), changed: make(chan struct{})}
 }
 
 // present returns the function that serves, nil while there is none.
@@ -48,6 +50,16 @@ func (r *readiness) present() hosted {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.function
+}
+
+// look returns what the present function serves, nil while there is none, and what is closed when there is another one.
+func (r *readiness) look() (*discovery.Catalog, <-chan struct{}) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.function == nil {
+		return nil, r.changed
+	}
+	return r.function.Catalog(), r.changed
 }
 
 var errStopping = errors.New("stopping")
@@ -71,9 +83,16 @@ func (n *Node) NotReady() error {
 	return n.notOwned()
 }
 
-// notOwned returns why not every partition is owned, nil when all are.
+// notOwned returns why not every partition that this worker should have is owned, nil when all are.
 func (n *Node) notOwned() error {
-	for _, p := range n.manager.Partitions() {
+	if n.manager.Draining() {
+		return errors.New("it was drained: other workers own the partitions")
+	}
+	owned, known := n.manager.Owned()
+	if !known {
+		return errors.New("it is not a member of its group yet")
+	}
+	for _, p := range owned {
 		if s := p.Status(); s.State != partitions.Active && s.State != partitions.Suspect {
 			return fmt.Errorf("partition %d is %s", s.Partition, s.State)
 		}
@@ -148,6 +167,8 @@ func (n *Node) attach(f hosted) error {
 	n.host.Replace(f)
 	n.readiness.mu.Lock()
 	n.readiness.function = f
+	close(n.readiness.changed)
+	n.readiness.changed = make(chan struct{})
 	n.readiness.mu.Unlock()
 	n.troubles.note(taskFunction, nil)
 	n.checkReady()

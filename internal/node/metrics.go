@@ -9,11 +9,36 @@ import (
 	"github.com/millrace-io/millrace/internal/lifecycle"
 	"github.com/millrace-io/millrace/internal/observe"
 	"github.com/millrace-io/millrace/partitions"
+	"github.com/millrace-io/millrace/partitions/peer"
+	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
 
-// metrics are what the node measures of the floors that know no metrics themselves.
-func (n *Node) metrics() []observe.Source {
-	return []observe.Source{n.taskMetrics(), n.partitionMetrics(), n.hostMetrics(), n.rebuilds.metrics()}
+// collected are the metrics of all floors.
+func (n *Node) collected() []observe.Source {
+	all := []observe.Source{n.gateway.Metrics(), n.taskMetrics(), n.partitionMetrics(), n.hostMetrics(), n.rebuilds.metrics()}
+	if n.cluster != nil {
+		all = append(all, peer.Metrics(n.cluster.client, n.cluster.server), n.clusterMetrics())
+	}
+	return append(all, n.sources...)
+}
+
+// clusterMetrics are what this worker has to do with others.
+func (n *Node) clusterMetrics() observe.Source {
+	type f = *adminv1.ClusterStatus
+	columns := append(routeMetrics(), []column[f]{
+		counter("millrace_cluster_evicted_workers_total", "Dead workers that this process took out of the group.", f.GetEvictedWorkers),
+	}...)
+	return measured(columns, func(take func(f, ...string)) { take(n.clusterStatus()) })
+}
+
+// routeMetrics are those of a worker and of a gateway.
+func routeMetrics() []column[*adminv1.ClusterStatus] {
+	type f = *adminv1.ClusterStatus
+	return []column[f]{
+		gauge("millrace_cluster_members", "Workers of the app.", func(s f) int { return int(s.GetMembers()) }),
+		counter("millrace_cluster_forwarded_commands_total", "Commands sent to the worker that owns their partition.", f.GetForwardedCommands),
+		counter("millrace_cluster_retried_commands_total", "Attempts that followed on one that had not reached the owner.", f.GetRetriedCommands),
+	}
 }
 
 // taskMetrics show every task, and every loop below the tasks.
@@ -102,6 +127,9 @@ func (n *Node) partitionMetrics() observe.Source {
 		counter("millrace_partitions_alarms_total", "Things that an operator should look at.", func(p f) uint64 { return p.Counts.Alarms }, label),
 		counter("millrace_partitions_effect_attempts_total", "Attempts to deliver effects that nobody waits for.", func(p f) uint64 { return p.Counts.Delivered }, label),
 		counter("millrace_partitions_timer_attempts_total", "Attempts to run the commands of due timers.", func(p f) uint64 { return p.Counts.Fired }, label),
+		counter("millrace_partitions_follower_reads_total", "Reads answered from the image of a followed partition.", func(p f) uint64 { return p.Counts.FollowerReads() }, label),
+		gauge("millrace_partitions_followed", "1 while another worker owns the partition and this one keeps its image fresh.", func(p f) float64 { return yes(p.Status.Followed) }, label),
+		gauge("millrace_partitions_image_lag_records", "How far the image of a followed partition is behind the log.", func(p f) int64 { return p.Status.Lag }, label),
 		gauge("millrace_partitions_open_effects", "Effects in memory that are not settled, parked ones included.", func(p f) int { return p.Status.Effects }, label),
 		gauge("millrace_partitions_parked_effects", "Effects in memory that wait for an operator.", func(p f) int { return p.Status.Parked }, label),
 		gauge("millrace_partitions_timers", "Timers in memory; the store may have more.", func(p f) int { return p.Status.Timers }, label),

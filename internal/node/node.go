@@ -66,6 +66,8 @@ type Node struct {
 	manager *partitions.Manager
 	router  *partitions.Router
 	gateway *gateway.Server
+	// cluster is what there is to do with other workers; nil on a log of this process alone.
+	cluster *cluster
 	public  net.Listener
 	admin   *adminServer
 	group   *lifecycle.Group
@@ -118,7 +120,7 @@ func (n *Node) open(ctx context.Context) (err error) {
 	if n.public, err = listen(ctx, "listen", n.config.Listen); err != nil {
 		return err
 	}
-	if n.admin, err = n.newAdmin(ctx); err != nil {
+	if n.admin, err = newAdmin(ctx, n.config, n, &adminService{node: n}, n.settled); err != nil {
 		return err
 	}
 	if err := n.openLog(ctx); err != nil {
@@ -131,14 +133,17 @@ func (n *Node) open(ctx context.Context) (err error) {
 		return err
 	}
 	n.host = host.New(time.Duration(n.config.FunctionWait))
+	if err := n.openCluster(ctx); err != nil {
+		return err
+	}
 	n.manager = partitions.NewManager(partitions.Options{
-		App: n.config.App, Worker: n.identity.Worker, Topic: n.topic, Membership: n.membership(),
+		App: n.config.App, Worker: n.identity.Worker, Topic: n.topic, Membership: n.membership(), Group: n.cluster.groupOrNil(),
 		Log: n.log, Store: n.store, Functions: n.host, Limits: n.limits(), Hooks: n.partitionHooks(), Clock: n.clock,
 	})
-	n.router = partitions.NewRouter(n.manager, nil, func(t entities.Target, err error) {
+	n.router = partitions.NewRouter(n.manager, n.cluster.peersOrNil(), func(t entities.Target, err error) {
 		n.logger.Warn("side effect was not carried out", observe.Command, t.Service+"/"+t.Method, observe.Error, err)
 	})
-	n.gateway = gateway.New(n.gatewayOptions())
+	n.gateway = gateway.New(n.config.gatewayOptions(n.router, n.logger))
 	return nil
 }
 
@@ -164,9 +169,12 @@ func listen(ctx context.Context, setting, address string) (net.Listener, error) 
 }
 
 func (n *Node) membership() broker.Membership {
-	return broker.Membership{
-		Group: n.config.App, Worker: n.identity.Worker, Address: n.public.Addr().String(), Topic: n.journal(),
+	m := broker.Membership{Group: n.config.App, Worker: n.identity.Worker, Address: n.public.Addr().String(), Topic: n.journal()}
+	if n.cluster != nil {
+		m.Address, m.Incarnation, m.Standbys = n.cluster.address, n.cluster.incarnation, n.config.Standbys
+		m.Images = func() map[int32]int64 { return n.manager.Images() }
 	}
+	return m
 }
 
 func (n *Node) limits() partitions.Limits {
@@ -174,7 +182,7 @@ func (n *Node) limits() partitions.Limits {
 	return partitions.Limits{
 		WaitingPerEntity: c.WaitingEntity, Waiting: c.Waiting, CommitBytes: int(c.MaxCommit), CommitRecords: c.MaxRecords,
 		PassivateAfter: time.Duration(c.PassivateAfter), ActiveBytes: max(int(c.ActiveMemory)/int(n.topic.Partitions), 1),
-		DedupWindow: time.Duration(c.DedupWindow),
+		DedupWindow: time.Duration(c.DedupWindow), MovePatience: time.Duration(c.MovePatience),
 	}
 }
 
@@ -184,6 +192,7 @@ func (n *Node) partitionHooks() partitions.Hooks {
 		Alarm: func(partition int32, what string) {
 			n.logger.Warn("partition alarm", observe.Partition, partition, observe.Error, what)
 		},
+		WatchFailed: func(err error) { n.troubles.note(taskPartitions, err) },
 		Progress: func(p Progress) {
 			n.rebuilds.report(p)
 			if n.options.OnProgress != nil {
@@ -202,10 +211,9 @@ func (n *Node) partitionChanged(partition int32, from, to partitions.State, why 
 	n.checkReady()
 }
 
-func (n *Node) gatewayOptions() gateway.Options {
-	c := n.config
+func (c *Config) gatewayOptions(dispatcher gateway.Dispatcher, logger *slog.Logger) gateway.Options {
 	return gateway.Options{
-		Dispatcher: n.router, App: c.App, Log: n.logger, MaxRequestBytes: int(c.MaxRequest), MaxReplyBytes: int(c.MaxRequest),
+		Dispatcher: dispatcher, App: c.App, Log: logger, MaxRequestBytes: int(c.MaxRequest), MaxReplyBytes: int(c.MaxRequest),
 		UnaryTimeout: time.Duration(c.CallTimeout), DiscoveryWait: time.Duration(c.FunctionWait), NoReflection: !c.Reflection,
 	}
 }
@@ -260,6 +268,7 @@ func (n *Node) close() error {
 		if remote := n.readiness.remote; remote != nil {
 			errs = append(errs, remote.Close())
 		}
+		n.cluster.close()
 		if n.store != nil {
 			errs = append(errs, n.store.Close())
 		}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/entities/discovery"
 	"github.com/millrace-io/millrace/internal/lifecycle"
 	"github.com/millrace-io/millrace/partitions"
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
@@ -23,6 +24,7 @@ func (n *Node) Status(ctx context.Context) *adminv1.StatusResponse {
 		Log: n.Engine(), Durability: n.Durability(), DataDirectory: n.config.Data,
 		PublicAddress: n.PublicAddress(), AdminAddress: n.AdminAddress(), Ready: true,
 		Services: n.serviceStatus(), Partitions: n.partitionStatus(ctx), Tasks: n.taskStatus(),
+		Cluster: n.clusterStatus(),
 	}
 	if n.config.Ephemeral {
 		s.DataDirectory = ""
@@ -34,13 +36,17 @@ func (n *Node) Status(ctx context.Context) *adminv1.StatusResponse {
 }
 
 func (n *Node) serviceStatus() []*adminv1.ServiceStatus {
-	catalog := n.host.Catalog()
-	if catalog == nil {
-		return nil
-	}
 	hosting := "remote at " + n.config.Function
 	if n.options.Local != nil {
 		hosting = "in process"
+	}
+	return services(n.host.Catalog(), hosting)
+}
+
+// services lists what a catalog serves; hosting says where.
+func services(catalog *discovery.Catalog, hosting string) []*adminv1.ServiceStatus {
+	if catalog == nil {
+		return nil
 	}
 	all := make([]*adminv1.ServiceStatus, 0, len(catalog.Services()))
 	for _, service := range catalog.Services() {
@@ -56,20 +62,26 @@ func (n *Node) serviceStatus() []*adminv1.ServiceStatus {
 	return all
 }
 
-// taskStatus lists the node's tasks, and what works below them.
-func (n *Node) taskStatus() []*adminv1.TaskStatus {
-	tasks := n.group.Status()
-	all := make([]*adminv1.TaskStatus, 0, len(tasks)+len(n.loops))
-	for _, task := range tasks {
+// tasks lists the tasks of a process, each with what is wrong with it.
+func tasks(group *lifecycle.Group, troubles *troubles) []*adminv1.TaskStatus {
+	running := group.Status()
+	all := make([]*adminv1.TaskStatus, 0, len(running))
+	for _, task := range running {
 		t := &adminv1.TaskStatus{Name: task.Name, State: string(task.State)}
 		if task.Err != nil {
 			setError(t, task.Since, task.Err)
 		} else {
-			trouble := n.troubles.of(task.Name)
+			trouble := troubles.of(task.Name)
 			setError(t, trouble.at, trouble.err)
 		}
 		all = append(all, t)
 	}
+	return all
+}
+
+// taskStatus lists the node's tasks, and what works below them.
+func (n *Node) taskStatus() []*adminv1.TaskStatus {
+	all := tasks(n.group, &n.troubles)
 	for _, l := range n.loops {
 		t := &adminv1.TaskStatus{Name: l.name, State: string(lifecycle.Running)}
 		at, err := l.last()
@@ -100,6 +112,7 @@ func (n *Node) partitionStatus(ctx context.Context) []*adminv1.PartitionStatus {
 			StaleRecords: s.Fold.Stale, ForeignRecords: s.Fold.Foreign, LastError: s.LastError,
 			Parked: int64(s.Parked), OpenEffects: int64(s.Effects), MoreEffects: s.MoreEffects,
 			Timers: int64(s.Timers), MoreTimers: s.MoreTimers, OverdueSeconds: s.Overdue.Seconds(),
+			Followed: s.Followed, FollowerReads: p.Counts().FollowerReads(),
 		}
 		if !s.LastFailed.IsZero() {
 			status.LastErrorTime = timestamppb.New(s.LastFailed)
@@ -115,6 +128,9 @@ func (n *Node) partitionStatus(ctx context.Context) []*adminv1.PartitionStatus {
 // lag says how far a partition is behind the log, in records and in the age of the first one that it has not read. An active
 // one is not behind: it wrote them all.
 func (n *Node) lag(ctx context.Context, s partitions.Status, status *adminv1.PartitionStatus) error {
+	if s.State == partitions.Standby && !s.Followed {
+		return nil // it is another worker's
+	}
 	where := broker.Partition{Topic: n.topic.Name, ID: s.Partition}
 	end, err := n.log.End(ctx, where)
 	if err != nil {

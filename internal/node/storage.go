@@ -135,9 +135,11 @@ func (n *Node) Durability() string {
 }
 
 // Engine names the log.
-func (n *Node) Engine() string {
-	if len(n.config.Brokers) > 0 {
-		return "kafka at " + strings.Join(n.config.Brokers, ",")
+func (n *Node) Engine() string { return engine(n.config) }
+
+func engine(c *Config) string {
+	if len(c.Brokers) > 0 {
+		return "kafka at " + strings.Join(c.Brokers, ",")
 	}
 	return "embedded"
 }

@@ -18,6 +18,8 @@ const (
 	taskSupervisor = "supervisor"
 	taskGateway    = "gateway"
 	taskAdmin      = "admin"
+	taskPeers      = "peers"
+	taskMembers    = "members"
 )
 
 // flushEvery bounds what has to be read from the log again after a crash.
@@ -29,7 +31,13 @@ func (n *Node) run() {
 	if n.written != nil {
 		n.group.Start(taskFlush, n.flushStore)
 	}
+	if n.cluster != nil {
+		n.group.Start(taskPeers, n.servePeers)
+	}
 	n.group.Start(taskPartitions, n.runPartitions)
+	if n.cluster != nil {
+		n.group.Start(taskMembers, n.watchMembers)
+	}
 	n.group.Start(taskFunction, n.runFunction)
 	if len(n.options.Command) > 0 {
 		n.group.Start(taskSupervisor, n.supervise)

@@ -22,26 +22,39 @@ const sampleKey = "42"
 // Try returns lines that a newcomer can paste: a call, a look at the entity, a look at the log. program is how this
 // program is called.
 func (n *Node) Try(program string) []string {
-	catalog := n.host.Catalog()
+	first := tryCall(n.host.Catalog(), n.PublicAddress())
+	switch ask := asking(program, n.AdminAddress()); {
+	case first == nil:
+		return []string{ask("status")}
+	case first.entity == "":
+		return []string{first.line, ask("status")}
+	default:
+		return []string{first.line, ask("get " + first.entity), ask("log tail --from-start")}
+	}
+}
+
+// asking returns how a program is called to ask the process with this admin port.
+func asking(program, admin string) func(what string) string {
+	return func(what string) string {
+		if admin != Defaults().Admin {
+			what += " --admin " + admin
+		}
+		return program + " " + what
+	}
+}
+
+// tryCall is a call of what a catalog serves, nil when there is none to paste.
+func tryCall(catalog *discovery.Catalog, public string) *sample {
 	if catalog == nil {
 		return nil
 	}
 	s := slices.MinFunc(catalog.Services(), func(a, b *discovery.Service) int { return dullness(a) - dullness(b) })
-	ask := func(what string) string {
-		if n.AdminAddress() != Defaults().Admin {
-			what += " --admin " + n.AdminAddress()
-		}
-		return program + " " + what
-	}
 	i := slices.IndexFunc(s.Methods, (*discovery.Method).IsUnary)
 	if i < 0 {
-		return []string{ask("status")}
+		return nil
 	}
-	call := newSample(s.Methods[i], n.PublicAddress())
-	if call.entity == "" {
-		return []string{call.line, ask("status")}
-	}
-	return []string{call.line, ask("get " + call.entity), ask("log tail --from-start")}
+	call := newSample(s.Methods[i], public)
+	return &call
 }
 
 // dullness ranks services by how little a first call of them shows: events are the best to look at, and a POST with a path of

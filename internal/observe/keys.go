@@ -26,6 +26,7 @@ const (
 	Bytes      = "bytes"
 	Lag        = "lag"     // records
 	Took       = "took"    // duration
+	Worker     = "worker"  // its name
 	Address    = "address" // of a listener or a remote end
 	Path       = "path"    // in the file system
 	Cause      = "cause"   // why something was stopped or given up

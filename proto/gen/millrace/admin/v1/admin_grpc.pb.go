@@ -28,13 +28,15 @@ const (
 	AdminService_Descriptors_FullMethodName   = "/millrace.admin.v1.AdminService/Descriptors"
 	AdminService_ListParked_FullMethodName    = "/millrace.admin.v1.AdminService/ListParked"
 	AdminService_ResolveParked_FullMethodName = "/millrace.admin.v1.AdminService/ResolveParked"
+	AdminService_Cluster_FullMethodName       = "/millrace.admin.v1.AdminService/Cluster"
+	AdminService_Drain_FullMethodName         = "/millrace.admin.v1.AdminService/Drain"
 )
 
 // AdminServiceClient is the client API for AdminService service.
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// AdminService reads state and status. Only ResolveParked changes something.
+// AdminService reads state and status. Only ResolveParked and Drain change something.
 type AdminServiceClient interface {
 	Status(ctx context.Context, in *StatusRequest, opts ...grpc.CallOption) (*StatusResponse, error)
 	// GetEntity shows what the runtime knows of one entity: for value entities the value, else the snapshot and the events since.
@@ -49,6 +51,10 @@ type AdminServiceClient interface {
 	ListParked(ctx context.Context, in *ListParkedRequest, opts ...grpc.CallOption) (*ListParkedResponse, error)
 	// ResolveParked has a parked effect sent again, or drops it. It returns when the log has that.
 	ResolveParked(ctx context.Context, in *ResolveParkedRequest, opts ...grpc.CallOption) (*ResolveParkedResponse, error)
+	// Cluster collects the status pages of all workers of the app, and who owns and follows which partition.
+	Cluster(ctx context.Context, in *ClusterRequest, opts ...grpc.CallOption) (*ClusterResponse, error)
+	// Drain has a worker hand its partitions to others, in order. It returns when that is done.
+	Drain(ctx context.Context, in *DrainRequest, opts ...grpc.CallOption) (*DrainResponse, error)
 }
 
 type adminServiceClient struct {
@@ -147,11 +153,31 @@ func (c *adminServiceClient) ResolveParked(ctx context.Context, in *ResolveParke
 	return out, nil
 }
 
+func (c *adminServiceClient) Cluster(ctx context.Context, in *ClusterRequest, opts ...grpc.CallOption) (*ClusterResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ClusterResponse)
+	err := c.cc.Invoke(ctx, AdminService_Cluster_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) Drain(ctx context.Context, in *DrainRequest, opts ...grpc.CallOption) (*DrainResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DrainResponse)
+	err := c.cc.Invoke(ctx, AdminService_Drain_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AdminServiceServer is the server API for AdminService service.
 // All implementations must embed UnimplementedAdminServiceServer
 // for forward compatibility.
 //
-// AdminService reads state and status. Only ResolveParked changes something.
+// AdminService reads state and status. Only ResolveParked and Drain change something.
 type AdminServiceServer interface {
 	Status(context.Context, *StatusRequest) (*StatusResponse, error)
 	// GetEntity shows what the runtime knows of one entity: for value entities the value, else the snapshot and the events since.
@@ -166,6 +192,10 @@ type AdminServiceServer interface {
 	ListParked(context.Context, *ListParkedRequest) (*ListParkedResponse, error)
 	// ResolveParked has a parked effect sent again, or drops it. It returns when the log has that.
 	ResolveParked(context.Context, *ResolveParkedRequest) (*ResolveParkedResponse, error)
+	// Cluster collects the status pages of all workers of the app, and who owns and follows which partition.
+	Cluster(context.Context, *ClusterRequest) (*ClusterResponse, error)
+	// Drain has a worker hand its partitions to others, in order. It returns when that is done.
+	Drain(context.Context, *DrainRequest) (*DrainResponse, error)
 	mustEmbedUnimplementedAdminServiceServer()
 }
 
@@ -196,6 +226,12 @@ func (UnimplementedAdminServiceServer) ListParked(context.Context, *ListParkedRe
 }
 func (UnimplementedAdminServiceServer) ResolveParked(context.Context, *ResolveParkedRequest) (*ResolveParkedResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ResolveParked not implemented")
+}
+func (UnimplementedAdminServiceServer) Cluster(context.Context, *ClusterRequest) (*ClusterResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Cluster not implemented")
+}
+func (UnimplementedAdminServiceServer) Drain(context.Context, *DrainRequest) (*DrainResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Drain not implemented")
 }
 func (UnimplementedAdminServiceServer) mustEmbedUnimplementedAdminServiceServer() {}
 func (UnimplementedAdminServiceServer) testEmbeddedByValue()                      {}
@@ -330,6 +366,42 @@ func _AdminService_ResolveParked_Handler(srv interface{}, ctx context.Context, d
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AdminService_Cluster_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ClusterRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).Cluster(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_Cluster_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).Cluster(ctx, req.(*ClusterRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_Drain_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DrainRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).Drain(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_Drain_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).Drain(ctx, req.(*DrainRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // AdminService_ServiceDesc is the grpc.ServiceDesc for AdminService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -356,6 +428,14 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ResolveParked",
 			Handler:    _AdminService_ResolveParked_Handler,
+		},
+		{
+			MethodName: "Cluster",
+			Handler:    _AdminService_Cluster_Handler,
+		},
+		{
+			MethodName: "Drain",
+			Handler:    _AdminService_Drain_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -1,0 +1,234 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"github.com/millrace-io/millrace/broker-adapter"
+	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/internal/observe"
+	"github.com/millrace-io/millrace/partitions"
+	"github.com/millrace-io/millrace/partitions/peer"
+	"github.com/millrace-io/millrace/proto/gen/cloudstate"
+	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
+)
+
+const (
+	// evictTimeout bounds one attempt to take a dead worker out of the group; if it fails, its session times out.
+	evictTimeout = 5 * time.Second
+	// deadQueue is how many dead workers may wait for that.
+	deadQueue = 64
+	// peerStopTimeout bounds the good-bye to other workers.
+	peerStopTimeout = 2 * time.Second
+	// generation is that of the journal.
+	generation = 1
+)
+
+// cluster is a worker's side towards the other workers of its app.
+type cluster struct {
+	group broker.Group
+	// address is where peers reach this worker, incarnation the name of this process.
+	address     string
+	incarnation uint64
+	listener    net.Listener
+	client      *peer.Client
+	server      *peer.Server
+	// dead are workers whose processes were seen to die.
+	dead    chan broker.Member
+	evicted atomic.Uint64
+}
+
+// openCluster opens the port for other workers, where the log has room for them.
+func (n *Node) openCluster(ctx context.Context) error {
+	group, shared := n.log.(broker.Group)
+	if n.log.SingleProcess() || !shared {
+		return nil
+	}
+	listener, err := listen(ctx, "peer", n.config.Peer)
+	if err != nil {
+		return err
+	}
+	c := &cluster{group: group, address: n.config.Advertise, incarnation: rand.Uint64(), listener: listener, dead: make(chan broker.Member, deadQueue)} //nolint:gosec // a name, not a secret
+	n.cluster = c
+	if c.address == "" {
+		c.address = listener.Addr().String()
+		if host, _, _ := net.SplitHostPort(c.address); net.ParseIP(host).IsUnspecified() {
+			return fmt.Errorf("the port for other workers is open on all addresses (%s): say with --advertise under which host:port they reach it", c.address)
+		}
+	}
+	identity := peer.Identity{App: n.config.App, Generation: generation, Worker: n.identity.Worker, Incarnation: c.incarnation}
+	c.client = peer.NewClient(peer.ClientOptions{Identity: identity, Clock: n.clock, Hooks: n.peerHooks(), MaxFrameBytes: n.config.frameBytes()})
+	c.server = peer.NewServer(&peerWorker{node: n}, peer.ServerOptions{Identity: identity, MaxFrameBytes: n.config.frameBytes()})
+	return nil
+}
+
+// frameBytes has room for the largest request and what goes with it.
+func (c *Config) frameBytes() int {
+	return max(int(c.MaxRequest)+frameOverhead, peer.DefaultMaxFrameBytes)
+}
+
+const frameOverhead = 128 << 10
+
+func (n *Node) peerHooks() peer.Hooks {
+	return peer.Hooks{
+		Dead: func(name, address string, incarnation uint64) {
+			select {
+			case n.cluster.dead <- broker.Member{Name: name, Address: address, Incarnation: incarnation}:
+			default: // so many at once: the brokers see to the rest when their sessions end
+			}
+		},
+		Connected: func(name, address string) {
+			n.logger.Debug("connected to another worker", observe.Worker, name, observe.Address, address)
+		},
+		Lost: func(name, address string, err error) {
+			n.logger.Info("no connection to another worker", observe.Worker, name, observe.Address, address, observe.Error, err)
+		},
+	}
+}
+
+func (c *cluster) groupOrNil() broker.Group {
+	if c == nil {
+		return nil
+	}
+	return c.group
+}
+
+func (c *cluster) peersOrNil() partitions.Peers {
+	if c == nil {
+		return nil
+	}
+	return c.client
+}
+
+func (c *cluster) close() {
+	if c == nil {
+		return
+	}
+	if c.client != nil {
+		_ = c.client.Close() // never fails
+	}
+	_ = c.listener.Close() // closed already when it has served
+}
+
+// servePeers answers other workers until the partitions are released.
+func (n *Node) servePeers(ctx context.Context) error {
+	ended := make(chan error, 1)
+	go func() { ended <- n.cluster.server.Serve(n.cluster.listener) }() // ended by Shutdown below
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+	}
+	<-n.settled
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), peerStopTimeout)
+	defer cancel()
+	if err := n.cluster.server.Shutdown(bounded); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	return <-ended
+}
+
+// watchMembers keeps a connection to every other worker, and takes dead ones out of the group.
+func (n *Node) watchMembers(ctx context.Context) error {
+	for {
+		table, changed := n.manager.Routes().Look()
+		n.cluster.client.Watch(others(table, n.identity.Worker))
+		n.checkReady()
+		select {
+		case <-changed:
+		case dead := <-n.cluster.dead:
+			n.evict(ctx, dead)
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// others are the members of a table but this one.
+func others(t *broker.Table, self string) map[string]peer.Peer {
+	peers := map[string]peer.Peer{}
+	if t == nil {
+		return peers
+	}
+	for _, m := range t.Members {
+		if m.Name != self {
+			peers[m.Name] = peer.Peer{Name: m.Name, Address: m.Address, Incarnation: m.Incarnation}
+		}
+	}
+	return peers
+}
+
+// evict takes a dead worker out of the group.
+func (n *Node) evict(ctx context.Context, dead broker.Member) {
+	ctx, cancel := context.WithTimeout(ctx, evictTimeout)
+	defer cancel()
+	evicted, err := n.cluster.group.Evict(ctx, n.config.App, dead)
+	n.troubles.note(taskMembers, err)
+	switch {
+	case err != nil:
+		n.logger.Warn("a dead worker could not be taken out of the group; its session will end", observe.Worker, dead.Name, observe.Error, err)
+	case evicted:
+		n.cluster.evicted.Add(1)
+		n.logger.Warn("a worker died and was taken out of the group", observe.Worker, dead.Name, observe.Address, dead.Address)
+	}
+}
+
+// Drain hands all partitions to other workers, in order, and returns when that is done. The node goes on serving by way of them.
+func (n *Node) Drain(ctx context.Context) error {
+	if n.cluster == nil {
+		return errors.New("there are no other workers: the log belongs to this process alone")
+	}
+	n.logger.Info("draining: the partitions go to other workers")
+	n.manager.Drain()
+	select {
+	case <-n.manager.Drained():
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// peerWorker is this node as other workers see it.
+type peerWorker struct{ node *Node }
+
+// Dispatch runs a command that another worker has sent.
+func (w *peerWorker) Dispatch(ctx context.Context, cmd *entities.Command, hops int) (*entities.Reply, error) {
+	return w.node.router.DispatchHere(ctx, cmd, hops)
+}
+
+// DispatchStream runs a streamed action for a gateway.
+func (w *peerWorker) DispatchStream(ctx context.Context, s *entities.Stream) error {
+	return w.node.router.DispatchStream(ctx, s)
+}
+
+// Resolve makes a command of its target.
+func (w *peerWorker) Resolve(t entities.Target) (*entities.Command, error) {
+	return w.node.host.Resolve(t)
+}
+
+// Position says how far a partition of this worker is.
+func (w *peerWorker) Position(ctx context.Context, partition int32) (int64, error) {
+	return w.node.router.Position(ctx, partition)
+}
+
+// Spec returns what the function serves.
+func (w *peerWorker) Spec() (*cloudstate.EntitySpec, string, <-chan struct{}) {
+	catalog, changed := w.node.readiness.look()
+	if catalog == nil {
+		return nil, "", changed
+	}
+	return catalog.Spec(), catalog.Version(), changed
+}
+
+// Status returns the status page.
+func (w *peerWorker) Status(ctx context.Context) (*adminv1.StatusResponse, error) {
+	return w.node.Status(ctx), nil
+}
+
+// Drain hands all partitions to others.
+func (w *peerWorker) Drain(ctx context.Context) error { return w.node.Drain(ctx) }

@@ -1,0 +1,382 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/millrace-io/millrace/broker-adapter"
+	"github.com/millrace-io/millrace/broker-adapter/kafka"
+	"github.com/millrace-io/millrace/entities/discovery"
+	"github.com/millrace-io/millrace/gateway"
+	"github.com/millrace-io/millrace/internal/backoff"
+	"github.com/millrace-io/millrace/internal/clock"
+	"github.com/millrace-io/millrace/internal/lifecycle"
+	"github.com/millrace-io/millrace/internal/observe"
+	"github.com/millrace-io/millrace/partitions"
+	"github.com/millrace-io/millrace/partitions/peer"
+	"github.com/millrace-io/millrace/proto/gen/cloudstate"
+	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
+)
+
+// Gateway is a process that serves an app's callers by way of its workers. It hosts no function, has no data directory and owns
+// nothing, so that there may be any number of them. StartGateway makes it; Wait returns when it has ended.
+type Gateway struct {
+	config  *Config
+	version string
+	clock   clock.Clock
+	started time.Time
+	logger  *slog.Logger
+
+	log       broker.Log
+	group     broker.Group
+	topic     broker.TopicInfo
+	routes    *partitions.Routes
+	client    *peer.Client
+	forwarder *partitions.Forwarder
+	server    *gateway.Server
+	public    net.Listener
+	admin     *adminServer
+	tasks     *lifecycle.Group
+	sources   []observe.Source
+	troubles  troubles
+
+	catalog   atomic.Pointer[discovery.Catalog]
+	ready     chan struct{}
+	readyOnce sync.Once
+	// quiet is closed when no caller is served any more.
+	quiet     chan struct{}
+	closeOnce sync.Once
+	closeErr  error
+}
+
+// The tasks of a gateway beside those that a worker has, too.
+const (
+	taskRoutes  = "routes"
+	taskCatalog = "catalog"
+)
+
+// catalogPause is the pause after a worker did not say what it serves.
+var catalogPause = backoff.Policy{First: 50 * time.Millisecond, Max: 2 * time.Second, Jitter: 0.3} //nolint:gochecknoglobals // a constant
+
+// StartGateway opens everything and starts the tasks. Of the options, Config, Version, Logger, Log and Clock count. When it
+// returns an error, nothing is left open. When ctx ends, so does the gateway, in order.
+func StartGateway(ctx context.Context, o Options) (*Gateway, error) {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Clock == nil {
+		o.Clock = clock.Wall{}
+	}
+	g := &Gateway{
+		config: o.Config, version: o.Version, clock: o.Clock, started: o.Clock.Now(), logger: o.Logger, log: o.Log,
+		routes: partitions.NewRoutes(), troubles: troubles{clock: o.Clock}, ready: make(chan struct{}), quiet: make(chan struct{}),
+	}
+	if err := g.open(ctx); err != nil {
+		return nil, errors.Join(err, g.close())
+	}
+	g.tasks = lifecycle.New(ctx, g.clock)
+	g.tasks.Start(taskShutdown, g.shutdown)
+	g.tasks.Start(taskRoutes, g.watchRoutes)
+	g.tasks.Start(taskCatalog, g.watchCatalog)
+	g.tasks.Start(taskGateway, g.serve)
+	g.tasks.Start(taskAdmin, g.admin.serve)
+	return g, nil
+}
+
+// open builds the gateway from the ground up.
+func (g *Gateway) open(ctx context.Context) (err error) {
+	c := g.config
+	if g.public, err = listen(ctx, "listen", c.Listen); err != nil {
+		return err
+	}
+	service := &gatewayAdmin{gateway: g}
+	if g.admin, err = newAdmin(ctx, c, g, service, g.quiet, grpc.UnaryInterceptor(workersOnly), grpc.StreamInterceptor(workersOnlyStream)); err != nil {
+		return err
+	}
+	if err := g.openLog(); err != nil {
+		return err
+	}
+	journal := c.App + ".journal"
+	if g.topic, err = g.log.Describe(ctx, journal); err != nil {
+		return fmt.Errorf("look for topic %s: %w; a gateway serves the workers of an app: start one first, with `millrace run`", journal, err)
+	}
+	identity := peer.Identity{App: c.App, Generation: generation, Incarnation: rand.Uint64()} //nolint:gosec // a name, not a secret
+	g.client = peer.NewClient(peer.ClientOptions{Identity: identity, Clock: g.clock, MaxFrameBytes: c.frameBytes(), Hooks: peer.Hooks{
+		Lost: func(name, address string, err error) {
+			g.logger.Info("no connection to a worker", observe.Worker, name, observe.Address, address, observe.Error, err)
+		},
+	}})
+	g.forwarder = partitions.NewForwarder(g.topic.Partitions, g.routes, g.client, partitions.Limits{Waiting: c.Waiting, MovePatience: time.Duration(c.MovePatience)}, g.clock, nil)
+	g.server = gateway.New(c.gatewayOptions(g.forwarder, g.logger))
+	return nil
+}
+
+func (g *Gateway) openLog() error {
+	if g.log == nil {
+		if len(g.config.Brokers) == 0 {
+			return errors.New("a gateway finds the workers by the brokers: name them with --brokers")
+		}
+		log, err := kafka.Open(kafka.Options{Brokers: g.config.Brokers, ClientID: "millrace-gateway"})
+		if err != nil {
+			return err
+		}
+		g.log = log
+		g.sources = append(g.sources, kafkaMetrics(log))
+	}
+	group, shared := g.log.(broker.Group)
+	if !shared {
+		return errors.New("this log has no group of workers")
+	}
+	g.group = group
+	return nil
+}
+
+// watchRoutes keeps the table of who owns what, and a connection to every worker.
+func (g *Gateway) watchRoutes(ctx context.Context) error {
+	return g.group.Watch(ctx, g.config.App, g.topic.Name, func(t *broker.Table) {
+		g.troubles.note(taskRoutes, nil)
+		g.routes.Set(t)
+		g.client.Watch(others(t, ""))
+		g.checkReady()
+	}, func(err error) {
+		g.troubles.note(taskRoutes, err)
+		g.logger.Warn("the brokers do not say who owns what; the last answer counts", observe.Error, err)
+	})
+}
+
+// watchCatalog learns from one worker after the other what they serve, and each time that it changes.
+func (g *Gateway) watchCatalog(ctx context.Context) error {
+	for attempt := 1; ; attempt++ {
+		table, changed := g.routes.Look()
+		err := errNoWorkers
+		if table != nil && len(table.Members) > 0 {
+			m := table.Members[attempt%len(table.Members)]
+			err = g.client.Spec(ctx, m.Address, g.known(), func(spec *cloudstate.EntitySpec, _ string) error {
+				attempt = 0
+				return g.adopt(spec)
+			})
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		g.troubles.note(taskCatalog, err)
+		again, stop := g.clock.After(catalogPause.Pause(attempt))
+		select {
+		case <-again:
+		case <-changed:
+		case <-ctx.Done():
+		}
+		stop()
+	}
+}
+
+var errNoWorkers = errors.New("no worker of the app is known")
+
+func (g *Gateway) known() string {
+	if c := g.catalog.Load(); c != nil {
+		return c.Version()
+	}
+	return ""
+}
+
+// adopt serves what a worker's function serves.
+func (g *Gateway) adopt(spec *cloudstate.EntitySpec) error {
+	catalog, err := discovery.NewCatalog(spec, discovery.Options{SkipVersionCheck: true, MaxKeyBytes: int(g.config.MaxKey)}) // its worker has checked it
+	if err != nil {
+		return err
+	}
+	if err := g.server.SetCatalog(catalog); err != nil {
+		return err
+	}
+	g.catalog.Store(catalog)
+	g.troubles.note(taskCatalog, nil)
+	g.checkReady()
+	return nil
+}
+
+// serve takes connections until shutdown ends it.
+func (g *Gateway) serve(ctx context.Context) error {
+	err := g.server.Serve(g.public)
+	if ctx.Err() != nil && errors.Is(err, gateway.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+// shutdown waits for the stop and lets calls finish.
+func (g *Gateway) shutdown(ctx context.Context) error {
+	<-ctx.Done()
+	defer close(g.quiet)
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Duration(g.config.DrainTimeout))
+	defer cancel()
+	err := g.server.Shutdown(bounded)
+	if errors.Is(err, context.DeadlineExceeded) {
+		g.logger.Warn("calls were cut off", observe.Cause, "they did not end within drain-timeout")
+		return nil
+	}
+	return err
+}
+
+// NotReady returns why the gateway does not serve, nil when it does.
+func (g *Gateway) NotReady() error {
+	select {
+	case <-g.tasks.Stopping():
+		return errStopping
+	default:
+	}
+	if table := g.routes.Table(); table == nil || len(table.Members) == 0 {
+		return errNoWorkers
+	}
+	if g.catalog.Load() == nil {
+		if err := g.troubles.of(taskCatalog).err; err != nil {
+			return fmt.Errorf("waiting for a worker to say what it serves: %w", err)
+		}
+		return errors.New("waiting for a worker to say what it serves")
+	}
+	return nil
+}
+
+func (g *Gateway) checkReady() {
+	if table := g.routes.Table(); table != nil && len(table.Members) > 0 && g.catalog.Load() != nil {
+		g.readyOnce.Do(func() { close(g.ready) })
+	}
+}
+
+// Ready is closed when the gateway serves.
+func (g *Gateway) Ready() <-chan struct{} { return g.ready }
+
+// Waiting is never closed: a gateway has no function of its own to wait for.
+func (g *Gateway) Waiting() <-chan struct{} { return nil }
+
+// Done is closed when the gateway has begun to end.
+func (g *Gateway) Done() <-chan struct{} { return g.tasks.Stopping() }
+
+// Stop asks the gateway to end in order. It does not wait.
+func (g *Gateway) Stop() { g.tasks.Stop(nil) }
+
+// Abandon does nothing: a gateway has started no other process.
+func (g *Gateway) Abandon() {}
+
+// Wait returns when everything has ended and is closed. It may be called more than once.
+func (g *Gateway) Wait() error {
+	err := g.tasks.Wait()
+	return errors.Join(err, g.close())
+}
+
+func (g *Gateway) close() error {
+	g.closeOnce.Do(func() {
+		if g.client != nil {
+			_ = g.client.Close() // never fails
+		}
+		if g.log != nil {
+			g.closeErr = g.log.Close()
+		}
+		if g.admin != nil {
+			_ = g.admin.listener.Close() // closed already when it has served
+		}
+		if g.public != nil {
+			_ = g.public.Close()
+		}
+	})
+	return g.closeErr
+}
+
+// Status is the whole status page.
+func (g *Gateway) Status(context.Context) *adminv1.StatusResponse {
+	s := &adminv1.StatusResponse{
+		Version: g.version, App: g.config.App, Started: timestamppb.New(g.started), Log: engine(g.config), Durability: g.topic.Durability,
+		PublicAddress: g.public.Addr().String(), AdminAddress: g.admin.listener.Addr().String(), Ready: true,
+		Services: services(g.catalog.Load(), "by the workers"), Tasks: tasks(g.tasks, &g.troubles), Cluster: g.clusterStatus(),
+	}
+	if err := g.NotReady(); err != nil {
+		s.Ready, s.NotReadyReason = false, err.Error()
+	}
+	return s
+}
+
+func (g *Gateway) clusterStatus() *adminv1.ClusterStatus {
+	return routing(g.routes.Table(), g.forwarder.Counts(), g.client)
+}
+
+// Try returns lines that a newcomer can paste. program is how this program is called.
+func (g *Gateway) Try(program string) []string {
+	ask := asking(program, g.admin.listener.Addr().String())
+	lines := []string{ask("cluster status")}
+	if first := tryCall(g.catalog.Load(), g.public.Addr().String()); first != nil {
+		lines = append([]string{first.line}, lines...)
+	}
+	return lines
+}
+
+func (g *Gateway) collected() []observe.Source {
+	routes := measured(routeMetrics(), func(take func(*adminv1.ClusterStatus, ...string)) { take(g.clusterStatus()) })
+	return append([]observe.Source{g.server.Metrics(), peer.Metrics(g.client, nil), routes}, g.sources...)
+}
+
+// gatewayAdmin answers the command line on behalf of a gateway: what is about the whole app, and about itself.
+type gatewayAdmin struct {
+	adminv1.UnimplementedAdminServiceServer
+	gateway *Gateway
+}
+
+// Status returns the status page.
+func (a *gatewayAdmin) Status(ctx context.Context, _ *adminv1.StatusRequest) (*adminv1.StatusResponse, error) {
+	return a.gateway.Status(ctx), nil
+}
+
+// Descriptors returns what the workers serve.
+func (a *gatewayAdmin) Descriptors(context.Context, *adminv1.DescriptorsRequest) (*adminv1.DescriptorsResponse, error) {
+	catalog := a.gateway.catalog.Load()
+	if catalog == nil {
+		return nil, status.Error(codes.Unavailable, "no worker has said yet what it serves")
+	}
+	set, err := proto.Marshal(catalog.FileDescriptorSet())
+	if err != nil {
+		return nil, status.Error(codes.Internal, err.Error())
+	}
+	return &adminv1.DescriptorsResponse{FileDescriptorSet: set}, nil
+}
+
+// Cluster shows all workers of the app.
+func (a *gatewayAdmin) Cluster(ctx context.Context, _ *adminv1.ClusterRequest) (*adminv1.ClusterResponse, error) {
+	g := a.gateway
+	return overview(ctx, g.config.App, g.routes.Table(), g.client, "", nil), nil
+}
+
+// Drain has a worker hand its partitions over.
+func (a *gatewayAdmin) Drain(ctx context.Context, r *adminv1.DrainRequest) (*adminv1.DrainResponse, error) {
+	if r.GetWorker() == "" {
+		return nil, status.Error(codes.InvalidArgument, "a gateway owns nothing: name the worker that is to hand its partitions over")
+	}
+	return &adminv1.DrainResponse{}, drainOther(ctx, a.gateway.routes.Table(), a.gateway.client, r.GetWorker())
+}
+
+// workersOnly says of what a gateway cannot answer who can.
+func workersOnly(ctx context.Context, in any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
+	out, err := handle(ctx, in)
+	return out, askWorker(err)
+}
+
+func workersOnlyStream(service any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
+	return askWorker(handle(service, stream))
+}
+
+func askWorker(err error) error {
+	if status.Code(err) == codes.Unimplemented {
+		return status.Error(codes.Unimplemented, "a gateway has no entities, no log and no store: ask a worker, with --admin and its admin address; `millrace cluster status` lists them")
+	}
+	return err
+}

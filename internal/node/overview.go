@@ -1,0 +1,135 @@
+package node
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/millrace-io/millrace/broker-adapter"
+	"github.com/millrace-io/millrace/partitions"
+	"github.com/millrace-io/millrace/partitions/peer"
+	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
+)
+
+// This file is what a process tells about its whole app: worker and gateway alike.
+
+const (
+	// askTimeout bounds what one worker may take to show its status page to another.
+	askTimeout = 3 * time.Second
+	// askAtOnce is how many are asked at a time.
+	askAtOnce = 16
+)
+
+// clusterStatus is what this worker has to do with others, nil where there are none.
+func (n *Node) clusterStatus() *adminv1.ClusterStatus {
+	if n.cluster == nil {
+		return nil
+	}
+	s := routing(n.manager.Routes().Table(), n.router.Counts(), n.cluster.client)
+	s.PeerAddress, s.Draining, s.EvictedWorkers = n.cluster.address, n.manager.Draining(), n.cluster.evicted.Load()
+	return s
+}
+
+// routing says how commands reach their owners.
+func routing(t *broker.Table, c partitions.CarrierCounts, client *peer.Client) *adminv1.ClusterStatus {
+	s := &adminv1.ClusterStatus{ForwardedCommands: c.Forwarded, RetriedCommands: c.Retried}
+	if t != nil {
+		s.Generation, s.Members = t.Generation, int32(len(t.Members)) //nolint:gosec // a number of workers
+	}
+	for _, p := range client.Peers() {
+		status := &adminv1.PeerStatus{
+			Name: p.Name, Address: p.Address, State: string(p.State), Since: timestamppb.New(p.Since), InFlight: int64(p.InFlight),
+		}
+		if p.LastError != nil {
+			status.LastError, status.LastErrorTime = p.LastError.Error(), timestamppb.New(p.LastErrorTime)
+		}
+		s.Peers = append(s.Peers, status)
+	}
+	return s
+}
+
+// overview collects the status pages of all workers. self is the name of this process among them, and own its page.
+func overview(ctx context.Context, app string, t *broker.Table, client *peer.Client, self string, own *adminv1.StatusResponse) *adminv1.ClusterResponse {
+	res := &adminv1.ClusterResponse{App: app}
+	if t == nil {
+		return res
+	}
+	res.Generation = t.Generation
+	res.Members = make([]*adminv1.Member, len(t.Members))
+	var asked sync.WaitGroup
+	slots := make(chan struct{}, askAtOnce)
+	for i, m := range t.Members {
+		member := &adminv1.Member{Name: m.Name, Address: m.Address}
+		res.Members[i] = member
+		if m.Name == self {
+			member.Status = own
+			continue
+		}
+		asked.Go(func() { // bounded by askTimeout, waited for below
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			ctx, cancel := context.WithTimeout(ctx, askTimeout)
+			defer cancel()
+			page, err := client.Status(ctx, m.Address)
+			if err != nil {
+				member.Error = err.Error()
+				return
+			}
+			member.Status = page
+		})
+	}
+	asked.Wait()
+	for id := range t.Owners {
+		p := &adminv1.Placement{Partition: int32(id)} //nolint:gosec // at most 4096
+		if owner, owned := t.Owner(p.GetPartition()); owned {
+			p.Owner = owner.Name
+		}
+		if id < len(t.Standbys) {
+			for _, i := range t.Standbys[id] {
+				p.Standbys = append(p.Standbys, t.Members[i].Name)
+			}
+		}
+		res.Partitions = append(res.Partitions, p)
+	}
+	return res
+}
+
+// drainOther has another worker drained.
+func drainOther(ctx context.Context, t *broker.Table, client *peer.Client, worker string) error {
+	m, known := t.Member(worker)
+	if !known {
+		return status.Errorf(codes.NotFound, "no worker %q is a member of the app; `millrace cluster status` lists them", worker)
+	}
+	if err := client.Drain(ctx, m.Address); err != nil {
+		return status.Errorf(codes.Unavailable, "drain worker %s at %s: %v", worker, m.Address, err)
+	}
+	return nil
+}
+
+// Cluster shows all workers of the app.
+func (a *adminService) Cluster(ctx context.Context, _ *adminv1.ClusterRequest) (*adminv1.ClusterResponse, error) {
+	n := a.node
+	if n.cluster == nil {
+		return nil, status.Error(codes.FailedPrecondition, "there are no other workers: the log belongs to this process alone")
+	}
+	return overview(ctx, n.config.App, n.manager.Routes().Table(), n.cluster.client, n.identity.Worker, n.Status(ctx)), nil
+}
+
+// Drain has this worker, or another one, hand its partitions over.
+func (a *adminService) Drain(ctx context.Context, r *adminv1.DrainRequest) (*adminv1.DrainResponse, error) {
+	n := a.node
+	if worker := r.GetWorker(); worker != "" && worker != n.identity.Worker {
+		if n.cluster == nil {
+			return nil, status.Error(codes.FailedPrecondition, "there are no other workers: the log belongs to this process alone")
+		}
+		return &adminv1.DrainResponse{}, drainOther(ctx, n.manager.Routes().Table(), n.cluster.client, worker)
+	}
+	if err := n.Drain(ctx); err != nil {
+		return nil, status.Error(codes.FailedPrecondition, err.Error())
+	}
+	return &adminv1.DrainResponse{}, nil
+}
