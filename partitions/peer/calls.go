@@ -1,0 +1,147 @@
+package peer
+
+import (
+	"context"
+	"errors"
+
+	"google.golang.org/grpc"
+
+	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/proto/gen/cloudstate"
+	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
+	peerv1 "github.com/millrace-io/millrace/proto/gen/millrace/peer/v1"
+)
+
+// This file is everything that is asked rarely: one gRPC call each, on the connection of the link.
+
+// ask makes a call and puts its failure into our words. outcome is that of a call that the transport ended.
+func (c *Client) ask(ctx context.Context, address string, outcome entities.OutcomeClass, call func(peerv1.PeerServiceClient) error) error {
+	l, problem := c.link(ctx, address)
+	if problem != nil {
+		return problem
+	}
+	err := call(peerv1.NewPeerServiceClient(l.conn))
+	if err == nil {
+		return nil
+	}
+	return callFailed(ctx, address, outcome, err)
+}
+
+// callFailed tells the ends of a gRPC call apart: the other side's word, the caller's context, the transport.
+func callFailed(ctx context.Context, address string, outcome entities.OutcomeClass, err error) *entities.Error {
+	if e, ok := errors.AsType[*entities.Error](err); ok {
+		return e
+	}
+	if e := failureOf(err); e != nil {
+		return e
+	}
+	if ctx.Err() != nil {
+		return ended(ctx, outcome, "before the worker at "+address+" answered")
+	}
+	if outcome == entities.NotApplied {
+		return unreachable(address, err, overloadRetry)
+	}
+	return lost(address, err)
+}
+
+// Position asks the worker at an address how far a partition is committed now, confirmed by the log. The error is an
+// *entities.Error.
+func (c *Client) Position(ctx context.Context, address string, partition int32) (next int64, err error) {
+	err = c.ask(ctx, address, entities.NotApplied, func(p peerv1.PeerServiceClient) error {
+		answer, err := p.Position(ctx, &peerv1.PositionRequest{Partition: partition})
+		next = answer.GetNext()
+		return err
+	})
+	return next, err
+}
+
+// Position answers another worker. It is called by grpc-go.
+func (s *Server) Position(ctx context.Context, in *peerv1.PositionRequest) (*peerv1.PositionResponse, error) {
+	next, err := s.worker.Position(ctx, in.GetPartition())
+	if err != nil {
+		return nil, statusOf(asError(err))
+	}
+	return &peerv1.PositionResponse{Next: next}, nil
+}
+
+// Status asks the worker at an address for its status page. The error is an *entities.Error.
+func (c *Client) Status(ctx context.Context, address string) (*adminv1.StatusResponse, error) {
+	var page *adminv1.StatusResponse
+	err := c.ask(ctx, address, entities.NotApplied, func(p peerv1.PeerServiceClient) error {
+		answer, err := p.Status(ctx, &peerv1.StatusRequest{})
+		page = answer.GetStatus()
+		return err
+	})
+	return page, err
+}
+
+// Status answers another worker. It is called by grpc-go.
+func (s *Server) Status(ctx context.Context, _ *peerv1.StatusRequest) (*peerv1.StatusResponse, error) {
+	page, err := s.worker.Status(ctx)
+	if err != nil {
+		return nil, statusOf(asError(err))
+	}
+	return &peerv1.StatusResponse{Status: page}, nil
+}
+
+// Drain has the worker at an address give its partitions away, and waits for that. The error is an *entities.Error.
+func (c *Client) Drain(ctx context.Context, address string) error {
+	return c.ask(ctx, address, entities.Unknown, func(p peerv1.PeerServiceClient) error {
+		_, err := p.Drain(ctx, &peerv1.DrainRequest{})
+		return err
+	})
+}
+
+// Drain answers another worker. It is called by grpc-go.
+func (s *Server) Drain(ctx context.Context, _ *peerv1.DrainRequest) (*peerv1.DrainResponse, error) {
+	if err := s.worker.Drain(ctx); err != nil {
+		return nil, statusOf(asError(err))
+	}
+	return &peerv1.DrainResponse{}, nil
+}
+
+// Spec gives on what the function of the worker at an address said that it serves, unless the caller has that version
+// already, and again whenever it changes. It returns on's error, or an *entities.Error when ctx or the connection ends, or
+// the worker stops.
+func (c *Client) Spec(ctx context.Context, address, known string, on func(spec *cloudstate.EntitySpec, version string) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var refused error
+	err := c.ask(ctx, address, entities.NotApplied, func(p peerv1.PeerServiceClient) error {
+		stream, err := p.Spec(ctx, &peerv1.SpecRequest{Known: known})
+		for err == nil {
+			var answer *peerv1.SpecResponse
+			if answer, err = stream.Recv(); err != nil {
+				break
+			}
+			if refused = on(answer.GetSpec(), answer.GetVersion()); refused != nil {
+				return refused
+			}
+		}
+		return err
+	})
+	if refused != nil {
+		return refused
+	}
+	return err
+}
+
+// Spec answers another worker for as long as it wants to know. It is called by grpc-go.
+func (s *Server) Spec(in *peerv1.SpecRequest, stream grpc.ServerStreamingServer[peerv1.SpecResponse]) error {
+	for known := in.GetKnown(); ; {
+		spec, version, changed := s.worker.Spec()
+		if spec != nil && version != known {
+			if err := stream.Send(&peerv1.SpecResponse{Version: version, Spec: spec}); err != nil {
+				return err
+			}
+			known = version
+		}
+		select {
+		case <-changed:
+		case <-stream.Context().Done():
+			return stream.Context().Err()
+		case <-s.stopping:
+			return statusOf(entities.Errorf(entities.Unavailable, entities.NotApplied, "worker %q is stopping", s.options.Identity.Worker))
+		}
+	}
+}

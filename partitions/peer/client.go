@@ -1,0 +1,135 @@
+package peer
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"sync"
+	"sync/atomic"
+
+	"github.com/millrace-io/millrace/entities"
+)
+
+// Client is this process's side of the connections to other workers. Its methods may be called from many goroutines.
+type Client struct {
+	options ClientOptions
+	stats   counters
+	// peers has the connections by address. The map is replaced, never changed.
+	peers atomic.Pointer[map[string]*peer]
+	// work are the goroutines of the connections; Close waits for them.
+	work sync.WaitGroup
+
+	mu     sync.Mutex // guards changes of peers, and closed
+	closed bool
+}
+
+// NewClient returns a client without a connection. It panics when the identity has no app.
+func NewClient(o ClientOptions) *Client {
+	if o.Identity.App == "" {
+		panic("peer: ClientOptions.Identity has no app: say whose journal it is")
+	}
+	o.setDefaults()
+	c := &Client{options: o}
+	c.peers.Store(&map[string]*peer{})
+	return c
+}
+
+// Dispatch runs a command on the worker at an address and returns its answer. hops is how many commands came before this one
+// in its chain. It waits for a connection that is being opened, and does not try again: an Unavailable or Overloaded error
+// with outcome NotApplied means that the command did not leave this process, or was turned away over there. LostOutcome means
+// that it left and that there will be no answer. Every other error is the other worker's, as it gave it.
+func (c *Client) Dispatch(ctx context.Context, address string, cmd *entities.Command, hops int) (*entities.Reply, error) {
+	if cmd.Timer != nil {
+		return nil, entities.Errorf(entities.Internal, entities.NotApplied, "the timer %q of %s fires on the partition that holds it, and was sent to the worker at %s", cmd.Timer.Name, cmd.Key, address)
+	}
+	l, problem := c.link(ctx, address)
+	if problem == nil {
+		var reply *entities.Reply
+		if reply, problem = l.dispatch(ctx, cmd, hops); problem == nil {
+			return reply, nil
+		}
+	}
+	c.stats.failed(problem)
+	return nil, problem
+}
+
+// link returns the open link to an address, which it opens if there is none.
+func (c *Client) link(ctx context.Context, address string) (*link, *entities.Error) {
+	if p := (*c.peers.Load())[address]; p != nil {
+		return p.ready(ctx)
+	}
+	p, problem := c.meet(address)
+	if problem != nil {
+		return nil, problem
+	}
+	return p.ready(ctx)
+}
+
+// meet begins a connection that nobody watches. The next Watch ends it, unless it names it.
+func (c *Client) meet(address string) (*peer, *entities.Error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	peers := *c.peers.Load()
+	switch p := peers[address]; {
+	case c.closed:
+		return nil, unreachable(address, errClosed, 0)
+	case p != nil:
+		return p, nil
+	case len(peers) >= c.options.MaxPeers:
+		return nil, overloaded(address, fmt.Sprintf("this process is connected with %d others", len(peers)))
+	}
+	p := c.start(Peer{Address: address}, false)
+	peers = maps.Clone(peers)
+	peers[address] = p
+	c.peers.Store(&peers)
+	return p, nil
+}
+
+// Watch keeps one connection to each of these workers, whatever the keys of the map, and ends all others when what is under
+// way on them is answered. A worker under the same address with another incarnation is another one.
+func (c *Client) Watch(wanted map[string]Peer) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return
+	}
+	before, now := *c.peers.Load(), make(map[string]*peer, len(wanted))
+	for _, w := range wanted {
+		if p := before[w.Address]; p != nil && p.watch(w) {
+			now[w.Address] = p
+		} else {
+			now[w.Address] = c.start(w, true)
+		}
+	}
+	c.peers.Store(&now)
+	for address, p := range before {
+		if now[address] != p {
+			p.retire()
+		}
+	}
+}
+
+// forget takes a connection out that its keeper gave up.
+func (c *Client) forget(p *peer) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	peers := *c.peers.Load()
+	if peers[p.address] == p {
+		peers = maps.Clone(peers)
+		delete(peers, p.address)
+		c.peers.Store(&peers)
+	}
+}
+
+// Close cuts all connections and waits for their goroutines. Commands under way end with an unknown outcome: let them end
+// before. It returns nil, and may be called more than once.
+func (c *Client) Close() error {
+	c.mu.Lock()
+	c.closed = true
+	for _, p := range *c.peers.Load() {
+		p.cancel(errClosed)
+	}
+	c.mu.Unlock()
+	c.work.Wait()
+	return nil
+}

@@ -1,0 +1,96 @@
+package peer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
+
+	peerv1 "github.com/millrace-io/millrace/proto/gen/millrace/peer/v1"
+)
+
+var errDialTimeout = errors.New("no link within the time that an attempt has")
+
+// probes let the kernel notice a line that was cut while nothing is sent.
+//
+//nolint:gochecknoglobals // a constant
+var probes = net.KeepAliveConfig{Enable: true, Idle: probeAfter, Interval: probeInterval, Count: probeCount}
+
+// socketGone says whether an attempt found the address without a listener: the machine answers, and no process does.
+func socketGone(err error) bool {
+	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ECONNRESET)
+}
+
+// dial makes one attempt to open a link.
+func (p *peer) dial() (*link, error) {
+	o := &p.client.options
+	// What the system said is what counts; gRPC passes it on as a text.
+	var said atomic.Pointer[error]
+	dialer := net.Dialer{KeepAliveConfig: probes}
+	conn, err := grpc.NewClient("passthrough:///"+p.address,
+		grpc.WithTransportCredentials(o.Credentials),
+		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
+			c, err := dialer.DialContext(ctx, "tcp", address)
+			if err != nil {
+				said.Store(&err)
+			}
+			return c, err
+		}),
+		grpc.WithNoProxy(),
+		grpc.WithDisableServiceConfig(),
+		grpc.WithDisableRetry(),
+		grpc.WithInitialWindowSize(streamWindow),
+		grpc.WithInitialConnWindowSize(connectionWindow),
+		// Its timeout is also how long the kernel waits for bytes to be acknowledged.
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingAfter, Timeout: lineTimeout, PermitWithoutStream: true}),
+		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(codec{}), grpc.MaxCallSendMsgSize(math.MaxInt32), grpc.MaxCallRecvMsgSize(o.MaxFrameBytes+messageBytes)),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("worker at %s: %w", p.address, err)
+	}
+	l, err := p.greet(conn)
+	if err == nil {
+		return l, nil
+	}
+	if e := said.Load(); e != nil {
+		err = *e
+	}
+	return nil, errors.Join(fmt.Errorf("worker at %s: %w", p.address, err), conn.Close())
+}
+
+// greet opens a link on a new connection.
+func (p *peer) greet(conn *grpc.ClientConn) (*link, error) {
+	o := &p.client.options
+	ctx, cancel := context.WithCancelCause(p.ctx)
+	late := time.AfterFunc(o.DialTimeout, func() { cancel(errDialTimeout) })
+	l := &link{
+		address: p.address, stats: &p.client.stats, conn: conn, cancel: cancel,
+		known: names{}, wake: make(chan struct{}, 1), calls: map[uint64]*call{},
+	}
+	stream, err := peerv1.NewPeerServiceClient(conn).Link(ctx)
+	if err == nil {
+		l.stream = stream
+		p.mu.Lock()
+		who := p.who
+		p.mu.Unlock()
+		err = l.greet(&peerv1.Hello{
+			Protocol: Protocol, App: o.Identity.App, Generation: uint32(o.Identity.Generation), Worker: o.Identity.Worker,
+			Incarnation: o.Identity.Incarnation, ToWorker: who.Name, ToIncarnation: who.Incarnation,
+		}, o)
+	}
+	if err == nil && late.Stop() {
+		return l, nil
+	}
+	if cause := context.Cause(ctx); cause != nil {
+		err = cause
+	}
+	cancel(err)
+	return nil, err
+}

@@ -1,0 +1,257 @@
+package peer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/millrace-io/millrace/entities"
+)
+
+// peer is the connection to one worker: a link, or the attempts to get one.
+type peer struct {
+	client  *Client
+	address string
+	ctx     context.Context //nolint:containedctx // the connection's own lifetime
+	cancel  context.CancelCauseFunc
+	// open is the present link, nil while there is none.
+	open atomic.Pointer[link]
+
+	mu sync.Mutex // guards what follows
+	// who is what is known of the process. Incarnation 0: nothing yet.
+	who     Peer
+	watched bool
+	// asked: somebody wanted the connection since the last attempt.
+	asked bool
+	// retired: nobody wants it any more.
+	retired bool
+	// met: a link to this process was open. goodbye: that is how the last one ended. dead: the hook was told.
+	met, goodbye, dead bool
+
+	state State
+	since time.Time
+	// next is when the next attempt comes, while state is Waiting.
+	next time.Time
+	// last is what ended the last link or attempt.
+	last   error
+	lastAt time.Time
+	// changed is closed, and replaced, when state changes.
+	changed chan struct{}
+}
+
+// start begins a connection. The client's lock is held.
+func (c *Client) start(who Peer, watched bool) *peer {
+	p := &peer{
+		client: c, address: who.Address, who: who, watched: watched,
+		state: Connecting, since: c.options.Clock.Now(), changed: make(chan struct{}),
+	}
+	p.ctx, p.cancel = context.WithCancelCause(context.Background())
+	c.work.Go(p.keep) // ended by cancel; Close waits for it
+	return p
+}
+
+// watch makes an existing connection one that is watched, if it is to this process.
+func (p *peer) watch(w Peer) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.retired || p.who != w {
+		return false
+	}
+	p.watched = true
+	return true
+}
+
+// retire ends the connection when what is under way on it is answered, or after a time.
+func (p *peer) retire() {
+	p.mu.Lock()
+	p.retired = true
+	p.mu.Unlock()
+	l := p.open.Load()
+	if l == nil {
+		p.cancel(errUnwanted)
+		return
+	}
+	l.retire(false)
+	late := time.AfterFunc(p.client.options.RetireTimeout, func() { p.cancel(errUnwanted) })
+	context.AfterFunc(p.ctx, func() { late.Stop() })
+}
+
+// ready returns the open link. It waits for an attempt that is under way, and not for one that is to come.
+func (p *peer) ready(ctx context.Context) (*link, *entities.Error) {
+	for {
+		if l := p.open.Load(); l != nil {
+			return l, nil
+		}
+		p.mu.Lock()
+		p.asked = true
+		state, changed, cause, pause := p.state, p.changed, p.last, p.next.Sub(p.client.options.Clock.Now())
+		p.mu.Unlock()
+		if state == Waiting {
+			return nil, unreachable(p.address, cause, max(pause, time.Millisecond))
+		}
+		select {
+		case <-changed:
+		case <-p.ctx.Done():
+			return nil, unreachable(p.address, context.Cause(p.ctx), 0)
+		case <-ctx.Done():
+			return nil, ended(ctx, entities.NotApplied, fmt.Sprintf("while a connection to the worker at %s was opened: nothing was applied", p.address))
+		}
+	}
+}
+
+// keep opens links, one after the other, until nobody wants the connection any more.
+func (p *peer) keep() {
+	defer p.client.forget(p)
+	defer p.cancel(errUnwanted)
+	options := &p.client.options
+	for failures := 1; ; failures++ {
+		p.attempt()
+		l, err := p.dial()
+		if err == nil {
+			opened := options.Clock.Now()
+			err = p.hold(l)
+			if options.Clock.Now().Sub(opened) > options.Backoff.Max {
+				failures = 1
+			}
+		} else if p.ctx.Err() == nil {
+			p.client.stats.dialFailures.Add(1)
+			p.mourn(err)
+		}
+		if p.ctx.Err() != nil {
+			return
+		}
+		options.Hooks.Lost(p.name(), p.address, err)
+		if !p.pause(failures, err) {
+			return
+		}
+	}
+}
+
+// hold uses an open link until it ends, and says why it did.
+func (p *peer) hold(l *link) error {
+	stats := &p.client.stats
+	var writer sync.WaitGroup
+	writer.Go(l.writeOn) // ends with the link; waited for below
+	stats.links.Add(1)
+	p.opened(l)
+	err := l.read()
+	goodbye := p.closed(l)
+	l.cancel(err)
+	writer.Wait()
+	stats.links.Add(-1)
+	switch {
+	case goodbye:
+		err = errLeft
+	case p.ctx.Err() == nil:
+		stats.linksLost.Add(1)
+	}
+	return errors.Join(err, l.conn.Close())
+}
+
+// errLeft is how a link ends after a good-bye.
+var errLeft = errors.New("the worker said good-bye")
+
+// attempt notes that a link is being opened.
+func (p *peer) attempt() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.asked = false
+	p.become(Connecting)
+}
+
+// opened notes an open link and lets those who wait for it go on.
+func (p *peer) opened(l *link) {
+	p.mu.Lock()
+	p.met, p.goodbye = true, false
+	if p.who.Incarnation == 0 {
+		p.who.Incarnation = l.welcome.GetIncarnation()
+	}
+	if p.who.Name == "" {
+		p.who.Name = l.welcome.GetWorker()
+	}
+	p.open.Store(l)
+	p.become(Connected)
+	unwanted := p.retired
+	p.mu.Unlock()
+	if unwanted {
+		l.retire(false)
+	}
+	p.client.options.Hooks.Connected(p.name(), p.address)
+}
+
+// closed notes the end of a link, and says whether it came after a good-bye.
+func (p *peer) closed(l *link) bool {
+	l.mu.Lock()
+	goodbye := l.goodbye
+	l.mu.Unlock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.open.Store(nil)
+	p.goodbye = goodbye
+	p.become(Connecting)
+	return goodbye
+}
+
+// mourn tells the hook that the process is dead, if this attempt shows that: there was a link, it ended without a good-bye,
+// and nobody listens at the address any more.
+func (p *peer) mourn(err error) {
+	p.mu.Lock()
+	who := p.who
+	news := p.watched && p.met && !p.goodbye && !p.dead && socketGone(err)
+	p.dead = p.dead || news
+	p.mu.Unlock()
+	if news {
+		p.client.options.Hooks.Dead(who.Name, who.Address, who.Incarnation)
+	}
+}
+
+// pause waits before the next attempt; false when there is to be none.
+func (p *peer) pause(failures int, err error) bool {
+	clk := p.client.options.Clock
+	pause := p.client.options.Backoff.Pause(failures)
+	p.mu.Lock()
+	p.last, p.lastAt, p.next = err, clk.Now(), clk.Now().Add(pause)
+	p.become(Waiting)
+	p.mu.Unlock()
+	again, stop := clk.After(pause)
+	select {
+	case <-again:
+	case <-p.ctx.Done():
+		stop()
+		return false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.watched || p.asked
+}
+
+// become changes the state. The lock is held.
+func (p *peer) become(s State) {
+	p.state, p.since = s, p.client.options.Clock.Now()
+	close(p.changed)
+	p.changed = make(chan struct{})
+}
+
+func (p *peer) name() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.who.Name
+}
+
+func (p *peer) status() PeerStatus {
+	p.mu.Lock()
+	s := PeerStatus{Peer: p.who, State: p.state, Since: p.since, LastError: p.last, LastErrorTime: p.lastAt}
+	p.mu.Unlock()
+	if l := p.open.Load(); l != nil {
+		l.mu.Lock()
+		s.InFlight = len(l.calls)
+		if l.goodbye {
+			s.State = Leaving
+		}
+		l.mu.Unlock()
+	}
+	return s
+}

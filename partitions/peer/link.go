@@ -1,0 +1,392 @@
+package peer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"runtime"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/millrace-io/millrace/entities"
+	peerv1 "github.com/millrace-io/millrace/proto/gen/millrace/peer/v1"
+)
+
+// inlineBytes is up to where a caller writes for itself. grpc-go lets a stream buffer 64 KiB before SendMsg waits for the
+// other side, and what was answered is no longer buffered: below the half of that a caller never hangs in a write, where its
+// own deadline could not reach it. Above, the link's writer does it.
+const inlineBytes = 32 << 10
+
+// frameOverhead is what gRPC adds to a message, counted for each frame.
+const frameOverhead = 16
+
+// link is this side of an open link: commands out, answers in.
+type link struct {
+	address string
+	stats   *counters
+	conn    *grpc.ClientConn
+	stream  grpc.ClientStream
+	cancel  context.CancelCauseFunc
+	// welcome is what the other side said of itself, with limits that are the lower ones of both.
+	welcome *peerv1.Welcome
+	// in and known belong to the reader.
+	in    incoming
+	known names
+	// wake gives the writer its turn. Whoever signals has set lane.writing.
+	wake chan struct{}
+
+	mu    sync.Mutex // guards what follows
+	lane  lane
+	calls map[uint64]*call
+	// last is the id of the newest call.
+	last uint64
+	// unanswered is the size of the frames of calls.
+	unanswered int
+	// retired: no new commands. goodbye: because the other side said so.
+	retired, goodbye bool
+	// broken is why the link ended.
+	broken error
+}
+
+// call is a command on its way. It is reused once nobody else knows of it.
+type call struct {
+	done    chan struct{}
+	reply   *entities.Reply
+	failure *entities.Error
+	// number and start are where its frame begins.
+	number uint64
+	start  int
+	size   int
+	// abandoned: nobody waits for the answer.
+	abandoned bool
+}
+
+//nolint:gochecknoglobals // memory without a meaning
+var calls = sync.Pool{New: func() any { return &call{done: make(chan struct{}, 1)} }}
+
+func (c *call) free() {
+	*c = call{done: c.done}
+	calls.Put(c)
+}
+
+// greet opens a link on a fresh stream.
+func (l *link) greet(hello *peerv1.Hello, o *ClientOptions) error {
+	l.in.consume = l.consume
+	if err := l.stream.SendMsg(&peerv1.LinkRequest{Hello: hello}); err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	if err := l.stream.RecvMsg(&l.in); err != nil {
+		if refusal := failureOf(err); refusal != nil {
+			return fmt.Errorf("%w: %s", errRefused, refusal.Message)
+		}
+		return err
+	}
+	w := l.welcome
+	switch {
+	case w == nil:
+		return fmt.Errorf("%w: it does not begin with a welcome", errWire)
+	case w.GetProtocol() != hello.GetProtocol(), w.GetApp() != hello.GetApp(), w.GetGeneration() != hello.GetGeneration(),
+		hello.GetToWorker() != "" && w.GetWorker() != hello.GetToWorker(),
+		hello.GetToIncarnation() != 0 && w.GetIncarnation() != hello.GetToIncarnation():
+		return fmt.Errorf("%w: %s answered", errRefused, describe(w.GetProtocol(), w.GetApp(), w.GetGeneration(), w.GetWorker(), w.GetIncarnation()))
+	}
+	w.MaxInFlight = min(w.GetMaxInFlight(), uint32(min(o.MaxInFlight, math.MaxInt32)))       //nolint:gosec // bounded
+	w.MaxInFlightBytes = min(w.GetMaxInFlightBytes(), uint64(o.MaxInFlightBytes))            //nolint:gosec // positive
+	w.MaxFrameBytes = min(w.GetMaxFrameBytes(), uint32(min(o.MaxFrameBytes, math.MaxInt32))) //nolint:gosec // bounded
+	if w.GetMaxInFlight() == 0 || w.GetMaxFrameBytes() == 0 || w.GetMaxInFlightBytes() == 0 {
+		return fmt.Errorf("%w: a welcome with a limit of 0", errWire)
+	}
+	return nil
+}
+
+// dispatch sends a command and waits for its answer.
+func (l *link) dispatch(ctx context.Context, cmd *entities.Command, hops int) (*entities.Reply, *entities.Error) {
+	var timeout time.Duration
+	if deadline, set := ctx.Deadline(); set {
+		timeout = time.Until(deadline)
+	}
+	if ctx.Err() != nil || timeout < 0 {
+		return nil, ended(ctx, entities.NotApplied, "before the command was sent: nothing was applied")
+	}
+	c, _ := calls.Get().(*call)
+	id, write, problem := l.enqueue(c, cmd, hops, timeout)
+	if problem != nil {
+		c.free()
+		return nil, problem
+	}
+	if write {
+		l.write()
+	}
+	select {
+	case <-c.done:
+	case <-ctx.Done():
+		if problem := l.leave(ctx, id, c); problem != nil {
+			return nil, problem
+		}
+		<-c.done // the answer was quicker
+	}
+	reply, failure := c.reply, c.failure
+	c.free()
+	return reply, failure
+}
+
+// enqueue puts a command into the lane. write: it is the caller's turn to write.
+func (l *link) enqueue(c *call, cmd *entities.Command, hops int, timeout time.Duration) (id uint64, write bool, problem *entities.Error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.broken != nil:
+		return 0, false, unreachable(l.address, l.broken, 0)
+	case l.retired:
+		return 0, false, unreachable(l.address, errUnwanted, overloadRetry)
+	case len(l.calls) >= int(l.welcome.GetMaxInFlight()):
+		return 0, false, overloaded(l.address, fmt.Sprintf("%d commands without an answer", len(l.calls)))
+	}
+	message, number := l.lane.tail()
+	start := len(*message)
+	*message = appendCall(*message, fieldCalls, l.last+1, cmd, hops, timeout)
+	size := len(*message) - start
+	if size > int(l.welcome.GetMaxFrameBytes()) {
+		*message = (*message)[:start]
+		return 0, false, tooLarge(l.address, size, int(l.welcome.GetMaxFrameBytes()))
+	}
+	if l.unanswered > 0 && uint64(l.unanswered+size) > l.welcome.GetMaxInFlightBytes() { //nolint:gosec // positive
+		*message = (*message)[:start]
+		return 0, false, overloaded(l.address, fmt.Sprintf("%d bytes of commands without an answer", l.unanswered))
+	}
+	l.last++
+	c.number, c.start, c.size = number, start, size+frameOverhead
+	l.calls[l.last] = c
+	l.unanswered += c.size
+	l.stats.commands.Add(1)
+	l.stats.inFlight.Add(1)
+	return l.last, l.turn(), nil
+}
+
+// turn says whether the caller is to write now. If nobody is and the caller must not, the writer is woken.
+func (l *link) turn() bool {
+	if l.lane.writing {
+		return false
+	}
+	l.lane.writing = true
+	if l.unanswered <= inlineBytes {
+		return true
+	}
+	l.wake <- struct{}{}
+	return false
+}
+
+// leave gives a command up; nil when its answer is there.
+func (l *link) leave(ctx context.Context, id uint64, c *call) *entities.Error {
+	l.mu.Lock()
+	if l.calls[id] != c {
+		l.mu.Unlock()
+		return nil
+	}
+	if message := l.lane.waiting(c.number); message != nil {
+		(*message)[c.start] = tagWithdrawn
+		l.remove(id, c)
+		l.mu.Unlock()
+		c.free()
+		return ended(ctx, entities.NotApplied, "before the command was sent: nothing was applied")
+	}
+	c.abandoned = true
+	message, _ := l.lane.tail()
+	before := len(*message)
+	*message = appendCancel(*message, id)
+	grown := len(*message) - before + frameOverhead
+	c.size += grown
+	l.unanswered += grown
+	write := l.turn()
+	l.mu.Unlock()
+	if write {
+		l.write()
+	}
+	return ended(ctx, entities.Unknown, fmt.Sprintf("before the worker at %s answered: it is not known whether the command took effect, send it again under the same command id", l.address))
+}
+
+// remove forgets a call. The lock is held.
+func (l *link) remove(id uint64, c *call) {
+	delete(l.calls, id)
+	l.unanswered -= c.size
+	l.stats.inFlight.Add(-1)
+	l.settle()
+}
+
+// settle lets the writer end this side of a retired link when its last command is answered. The lock is held.
+func (l *link) settle() {
+	if l.retired && len(l.calls) == 0 && !l.lane.writing && l.broken == nil {
+		l.lane.writing = true
+		l.wake <- struct{}{}
+	}
+}
+
+// write sends one message. The caller has the turn; if more is waiting, the writer gets it next, so that nobody writes for
+// others while its own answer is there.
+func (l *link) write() {
+	// Whoever is about to send something gets the chance: a message costs more than what is in it.
+	runtime.Gosched()
+	if !l.send() {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.lane.messages) > 0 {
+		l.wake <- struct{}{}
+		return
+	}
+	l.lane.writing = false
+	l.settle()
+}
+
+// send gives the transport the first message. Once it fails, nobody writes any more: the reader learns why and ends the link.
+func (l *link) send() bool {
+	l.mu.Lock()
+	message := l.lane.take()
+	l.mu.Unlock()
+	if message == nil {
+		return true
+	}
+	l.stats.bytesSent.Add(uint64(len(*message)))
+	if err := l.stream.SendMsg(message); err != nil {
+		l.cancel(err)
+		return false
+	}
+	return true
+}
+
+// writeOn is the link's writer: it writes when callers must not, or do not get to it. It ends with the link.
+func (l *link) writeOn() {
+	for {
+		select {
+		case <-l.wake:
+		case <-l.stream.Context().Done():
+			return
+		}
+		for {
+			runtime.Gosched()
+			if !l.send() {
+				return
+			}
+			l.mu.Lock()
+			if len(l.lane.messages) > 0 {
+				l.mu.Unlock()
+				continue
+			}
+			over := l.retired && len(l.calls) == 0
+			l.lane.writing = over
+			l.mu.Unlock()
+			if over {
+				if err := l.stream.CloseSend(); err != nil {
+					l.cancel(err)
+				}
+				return
+			}
+			break
+		}
+	}
+}
+
+// retire ends the link when what is under way is answered.
+func (l *link) retire(goodbye bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.retired = true
+	l.goodbye = l.goodbye || goodbye
+	l.settle()
+}
+
+// read takes answers until the link ends, and says why it did; nil after a good-bye of either side.
+func (l *link) read() error {
+	var err error
+	for err == nil {
+		err = l.stream.RecvMsg(&l.in)
+	}
+	if cause := context.Cause(l.stream.Context()); cause != nil && !errors.Is(cause, context.Canceled) && !errors.Is(cause, io.EOF) {
+		err = cause
+	}
+	l.mu.Lock()
+	l.broken = err
+	orderly := l.retired && errors.Is(err, io.EOF)
+	for id, c := range l.calls {
+		failure := lost(l.address, err)
+		if l.lane.waiting(c.number) != nil {
+			failure = unreachable(l.address, err, 0)
+		}
+		l.remove(id, c)
+		c.answer(nil, failure)
+	}
+	l.mu.Unlock()
+	if orderly {
+		return nil
+	}
+	return err
+}
+
+// consume reads one message of the other side's.
+func (l *link) consume(b []byte) error {
+	l.stats.bytesReceived.Add(uint64(len(b)))
+	f := fields{rest: b}
+	for f.next() {
+		switch f.number {
+		case fieldWelcome:
+			if l.welcome != nil {
+				return fmt.Errorf("%w: a second welcome", errWire)
+			}
+			l.welcome = &peerv1.Welcome{}
+			if err := proto.Unmarshal(f.s, l.welcome); err != nil {
+				return fmt.Errorf("%w: %w", errWire, err)
+			}
+		case fieldAnswers:
+			if err := l.answered(f.s); err != nil {
+				return err
+			}
+		case fieldGoodbye:
+			l.retire(true)
+		}
+	}
+	return f.err
+}
+
+// answered gives an answer to whoever waits for it.
+func (l *link) answered(b []byte) error {
+	id, err := idOf(b)
+	if err != nil {
+		return err
+	}
+	reply := &entities.Reply{}
+	failure, err := parseAnswer(b, l.known, reply)
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	c, known := l.calls[id]
+	if !known {
+		return fmt.Errorf("%w: an answer to call %d, which was not made", errWire, id)
+	}
+	l.remove(id, c)
+	c.answer(reply, failure)
+	return nil
+}
+
+// answer wakes the caller, unless it has left.
+func (c *call) answer(reply *entities.Reply, failure *entities.Error) {
+	if c.abandoned {
+		return
+	}
+	if c.reply = reply; failure != nil {
+		c.reply, c.failure = nil, failure
+	}
+	c.done <- struct{}{}
+}
+
+// describe names a process for an error.
+func describe(protocol uint32, app string, generation uint32, worker string, incarnation uint64) string {
+	return fmt.Sprintf("worker %q, incarnation %x, of app %q, generation %d, which speaks version %d", worker, incarnation, app, generation, protocol)
+}

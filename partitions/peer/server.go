@@ -1,0 +1,168 @@
+package peer
+
+import (
+	"context"
+	"errors"
+	"math"
+	"net"
+	"sync"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
+
+	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/proto/gen/cloudstate"
+	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
+	peerv1 "github.com/millrace-io/millrace/proto/gen/millrace/peer/v1"
+)
+
+// Worker is what a Server offers to other processes. Its methods are called from many goroutines.
+type Worker interface {
+	// Dispatch runs a command here; it is never forwarded again from this hop, except for what the command itself causes. ctx
+	// ends with the caller's deadline, its cancellation, and its link.
+	Dispatch(ctx context.Context, cmd *entities.Command, hops int) (*entities.Reply, error)
+	// DispatchStream runs a streamed call of an action here.
+	DispatchStream(ctx context.Context, s *entities.Stream) error
+	// Resolve finds the type and the key of a command again from its payload.
+	Resolve(t entities.Target) (*entities.Command, error)
+	// Position says how far a partition is committed now, confirmed by the log.
+	Position(ctx context.Context, partition int32) (int64, error)
+	// Spec returns what the user function said that it serves, a name for this version of it, and a channel that is closed when
+	// there is another one. A nil spec: nothing yet.
+	Spec() (spec *cloudstate.EntitySpec, version string, changed <-chan struct{})
+	// Status returns the status page.
+	Status(ctx context.Context) (*adminv1.StatusResponse, error)
+	// Drain gives the partitions away and returns when that is done.
+	Drain(ctx context.Context) error
+}
+
+// Server runs the commands of other processes on a Worker.
+type Server struct {
+	peerv1.UnimplementedPeerServiceServer
+
+	worker  Worker
+	options ServerOptions
+	stats   counters
+	grpc    *grpc.Server
+	runners runners
+	// stopping is closed when Shutdown begins.
+	stopping chan struct{}
+
+	mu    sync.Mutex // guards what follows
+	links map[*served]struct{}
+	// stopped: stopping is closed.
+	stopped bool
+}
+
+// NewServer returns a server that does not listen yet. It panics when the identity has no app.
+func NewServer(w Worker, o ServerOptions) *Server {
+	if o.Identity.App == "" {
+		panic("peer: ServerOptions.Identity has no app: say whose journal it is")
+	}
+	o.setDefaults()
+	s := &Server{worker: w, options: o, stopping: make(chan struct{}), links: map[*served]struct{}{}}
+	s.runners.most = o.IdleRunners
+	s.grpc = grpc.NewServer(
+		grpc.Creds(o.Credentials),
+		grpc.ForceServerCodecV2(codec{}),
+		grpc.MaxRecvMsgSize(o.MaxFrameBytes+messageBytes),
+		grpc.MaxSendMsgSize(math.MaxInt32),
+		grpc.MaxConcurrentStreams(uint32(o.MaxLinks+o.MaxInFlight)), //nolint:gosec // small positive numbers
+		grpc.InitialWindowSize(streamWindow),
+		grpc.InitialConnWindowSize(connectionWindow),
+		// Its timeout is also how long the kernel waits for bytes to be acknowledged.
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingAfter, Timeout: lineTimeout}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: pingAfter / 2, PermitWithoutStream: true}),
+		grpc.WaitForHandlers(true),
+	)
+	peerv1.RegisterPeerServiceServer(s.grpc, s)
+	return s
+}
+
+// Serve takes connections until Shutdown; it returns nil then, and otherwise why the listener failed. It closes the listener.
+func (s *Server) Serve(l net.Listener) error {
+	err := s.grpc.Serve(probing{l})
+	if errors.Is(err, grpc.ErrServerStopped) {
+		return nil
+	}
+	return err
+}
+
+// probing is a listener whose connections are probed by the kernel while they are silent.
+type probing struct{ net.Listener }
+
+// Accept implements net.Listener.
+func (p probing) Accept() (net.Conn, error) {
+	c, err := p.Listener.Accept()
+	if tcp, ok := c.(*net.TCPConn); ok && err == nil {
+		if err := tcp.SetKeepAliveConfig(probes); err != nil {
+			return nil, errors.Join(err, c.Close())
+		}
+	}
+	return c, err
+}
+
+// Shutdown says good-bye on every link, so that its end is not taken for the death of this process, answers what is under
+// way and returns. When ctx ends before, it cuts what is left and returns ctx's error.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.mu.Lock()
+	if !s.stopped {
+		s.stopped = true
+		close(s.stopping)
+	}
+	links := make([]*served, 0, len(s.links))
+	for l := range s.links {
+		links = append(links, l)
+	}
+	s.mu.Unlock()
+	var orderly sync.WaitGroup
+	for _, l := range links {
+		orderly.Go(l.goodbye) // a link whose other side does not read is ended by Stop
+	}
+	// Both are waited for below; Stop ends them when ctx does.
+	orderly.Go(s.grpc.GracefulStop)
+	gone := context.AfterFunc(ctx, s.grpc.Stop)
+	orderly.Wait()
+	s.runners.close()
+	if !gone() {
+		return context.Cause(ctx)
+	}
+	return nil
+}
+
+// enter admits a link.
+func (s *Server) enter(l *served) *entities.Error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.stopped:
+		return entities.Errorf(entities.Unavailable, entities.NotApplied, "worker %q is stopping", s.options.Identity.Worker)
+	case len(s.links) >= s.options.MaxLinks:
+		return entities.Errorf(entities.Overloaded, entities.NotApplied, "worker %q has %d links already, which is its limit", s.options.Identity.Worker, len(s.links))
+	}
+	s.links[l] = struct{}{}
+	s.stats.links.Add(1)
+	return nil
+}
+
+func (s *Server) exit(l *served) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.links, l)
+	s.stats.links.Add(-1)
+}
+
+// check refuses a hello that is for somebody else.
+func (s *Server) check(h *peerv1.Hello) *entities.Error {
+	me := s.options.Identity
+	switch {
+	case h.GetProtocol() == Protocol && h.GetApp() == me.App && h.GetGeneration() == uint32(me.Generation) &&
+		(h.GetToWorker() == "" || h.GetToWorker() == me.Worker) && (h.GetToIncarnation() == 0 || h.GetToIncarnation() == me.Incarnation):
+		return nil
+	default:
+		return entities.Errorf(entities.Unavailable, entities.NotApplied, "this is %s; the link is from %s, for worker %q, incarnation %x",
+			describe(Protocol, me.App, uint32(me.Generation), me.Worker, me.Incarnation),
+			describe(h.GetProtocol(), h.GetApp(), h.GetGeneration(), h.GetWorker(), h.GetIncarnation()),
+			h.GetToWorker(), h.GetToIncarnation())
+	}
+}

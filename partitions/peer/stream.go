@@ -1,0 +1,265 @@
+package peer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"google.golang.org/grpc"
+
+	"github.com/millrace-io/millrace/entities"
+	peerv1 "github.com/millrace-io/millrace/proto/gen/millrace/peer/v1"
+)
+
+// The fields of the messages of streamed calls, as in peer.proto.
+const (
+	streamOpening = 1
+	streamMessage = 2
+
+	openingCall          = 1
+	openingClientStreams = 2
+	openingServerStreams = 3
+
+	messageTypeURL = 1
+	messagePayload = 2
+
+	streamReply = 1
+)
+
+// DispatchStream runs a streamed call of an action on the worker at an address. It returns when the call is over, s.Recv is
+// not called any more by then. The error is an *entities.Error: s.Recv's or s.Send's, the other worker's as it gave it, or one
+// as from Dispatch.
+func (c *Client) DispatchStream(ctx context.Context, address string, s *entities.Stream) error {
+	l, problem := c.link(ctx, address)
+	if problem != nil {
+		return problem
+	}
+	call, cancel := context.WithCancelCause(ctx)
+	var sending sync.WaitGroup
+	defer sending.Wait()
+	defer cancel(errCallOver) // whatever is left of it
+	stream, err := peerv1.NewPeerServiceClient(l.conn).Stream(call)
+	if err != nil {
+		return callFailed(ctx, address, entities.NotApplied, err)
+	}
+	first := buffers.Get(0)
+	b, at := begin(*first, streamOpening)
+	b = appendCall(b, openingCall, 0, s.Command, 0, 0)
+	b = appendBool(b, openingClientStreams, s.ClientStreams)
+	b = appendBool(b, openingServerStreams, s.ServerStreams)
+	*first = end(b, at)
+	if err := stream.SendMsg(first); err != nil && !errors.Is(err, io.EOF) {
+		return callFailed(ctx, address, entities.Unknown, err)
+	}
+	if s.ClientStreams {
+		sending.Go(func() { passOn(call, cancel, s, stream) }) // ends with the caller's input, or with the call; waited for above
+	} else if err := stream.CloseSend(); err != nil {
+		return callFailed(ctx, address, entities.Unknown, err)
+	}
+	known := names{}
+	for {
+		reply := &entities.Reply{}
+		in := incoming{consume: func(b []byte) error { return parseReply(b, known, reply) }}
+		err := stream.RecvMsg(&in)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err == nil {
+			if err = s.Send(reply); err == nil {
+				continue
+			}
+			return asError(err)
+		}
+		if byCaller, ok := errors.AsType[callerError](context.Cause(call)); ok {
+			return asError(byCaller.error)
+		}
+		return callFailed(ctx, address, entities.Unknown, err)
+	}
+}
+
+var errCallOver = errors.New("the call is over")
+
+// callerError is a call's end by its caller, to be told from one by the worker.
+type callerError struct{ error }
+
+// Unwrap returns what the caller's side said.
+func (e callerError) Unwrap() error { return e.error }
+
+// passOn sends the caller's messages, and the end of them. The caller's going away ends the call.
+func passOn(ctx context.Context, cancel context.CancelCauseFunc, s *entities.Stream, stream grpc.ClientStream) {
+	for {
+		payload, err := s.Recv(ctx)
+		if errors.Is(err, io.EOF) {
+			if err = stream.CloseSend(); err == nil {
+				return
+			}
+		}
+		if err != nil {
+			cancel(callerError{err})
+			return
+		}
+		message := buffers.Get(0)
+		b, at := begin(*message, streamMessage)
+		b = appendString(b, messageTypeURL, payload.TypeURL)
+		b = appendBytes(b, messagePayload, payload.Value)
+		*message = end(b, at)
+		if err := stream.SendMsg(message); err != nil {
+			return // the receiving side learns why
+		}
+	}
+}
+
+func parseReply(b []byte, known names, reply *entities.Reply) error {
+	f := fields{rest: b}
+	for f.next() {
+		if f.number == streamReply {
+			if failure, err := parseAnswer(f.s, known, reply); err != nil || failure != nil {
+				return fmt.Errorf("%w: a failure among the replies of a stream: %w", errWire, err)
+			}
+		}
+	}
+	return f.err
+}
+
+// opening is the first message of a streamed call.
+type opening struct {
+	call                         received
+	clientStreams, serverStreams bool
+}
+
+func (o *opening) parse(b []byte) error {
+	f := fields{rest: b}
+	for f.next() {
+		if f.number != streamOpening {
+			return fmt.Errorf("%w: a streamed call does not begin with its opening", errWire)
+		}
+		inner := fields{rest: f.s}
+		for inner.next() {
+			switch inner.number {
+			case openingCall:
+				if err := o.call.parse(inner.s, names{}); err != nil {
+					return err
+				}
+			case openingClientStreams:
+				o.clientStreams = inner.n != 0
+			case openingServerStreams:
+				o.serverStreams = inner.n != 0
+			}
+		}
+		if inner.err != nil {
+			return inner.err
+		}
+	}
+	return f.err
+}
+
+// Stream serves one streamed call. It is called by grpc-go.
+func (s *Server) Stream(stream grpc.BidiStreamingServer[peerv1.StreamRequest, peerv1.StreamResponse]) error {
+	s.stats.commands.Add(1)
+	var o opening
+	if err := stream.RecvMsg(&incoming{consume: o.parse}); err != nil {
+		return err
+	}
+	cmd, err := s.worker.Resolve(o.call.target)
+	if err != nil {
+		return s.streamFailed(err)
+	}
+	o.call.complete(cmd)
+	call := &entities.Stream{Command: cmd, ClientStreams: o.clientStreams, ServerStreams: o.serverStreams}
+	call.Send = func(reply *entities.Reply) error {
+		message := buffers.Get(0)
+		*message = appendAnswer(*message, streamReply, 0, reply, nil)
+		if size := len(*message); size > s.options.MaxFrameBytes {
+			return entities.Errorf(entities.TooLarge, entities.Unknown, "a reply of %d bytes cannot be sent: the limit between workers is %d", size, s.options.MaxFrameBytes)
+		}
+		return stream.SendMsg(message)
+	}
+	if o.clientStreams {
+		cmd.Payload = entities.Payload{}
+		call.Recv = s.readAhead(stream)
+	}
+	if err := s.worker.DispatchStream(stream.Context(), call); err != nil {
+		return s.streamFailed(err)
+	}
+	return nil
+}
+
+func (s *Server) streamFailed(err error) error {
+	e := asError(err)
+	s.stats.failed(e)
+	return statusOf(e)
+}
+
+// next is a message of a caller that streams, or the end.
+type next struct {
+	payload entities.Payload
+	err     error
+}
+
+// readAhead reads a caller's messages, one ahead of whoever takes them, so that taking one can be given up.
+func (s *Server) readAhead(stream grpc.ServerStream) func(context.Context) (entities.Payload, error) {
+	messages := make(chan next)
+	done := stream.Context().Done()
+	// It ends when the call does, because that ends RecvMsg too; Shutdown waits for it.
+	s.runners.all.Go(func() {
+		known := names{}
+		for {
+			var n next
+			n.err = stream.RecvMsg(&incoming{consume: func(b []byte) (err error) {
+				n.payload, err = parseMessage(b, known)
+				return err
+			}})
+			select {
+			case messages <- n:
+			case <-done:
+				return
+			}
+			if n.err != nil {
+				return
+			}
+		}
+	})
+	var last error
+	return func(ctx context.Context) (entities.Payload, error) {
+		if last != nil {
+			return entities.Payload{}, last
+		}
+		select {
+		case n := <-messages:
+			if n.err != nil && !errors.Is(n.err, io.EOF) {
+				n.err = entities.Errorf(entities.Cancelled, entities.Unknown, "the caller's side of the stream ended: %w", n.err)
+			}
+			last = n.err
+			return n.payload, n.err
+		case <-ctx.Done():
+			return entities.Payload{}, ctx.Err()
+		case <-done:
+			return entities.Payload{}, stream.Context().Err()
+		}
+	}
+}
+
+func parseMessage(b []byte, known names) (entities.Payload, error) {
+	var p entities.Payload
+	f := fields{rest: b}
+	for f.next() {
+		if f.number != streamMessage {
+			return p, fmt.Errorf("%w: a second opening of a streamed call", errWire)
+		}
+		inner := fields{rest: f.s}
+		for inner.next() {
+			switch inner.number {
+			case messageTypeURL:
+				p.TypeURL = known.of(inner.s)
+			case messagePayload:
+				p.Value = append([]byte(nil), inner.s...)
+			}
+		}
+		if inner.err != nil {
+			return p, inner.err
+		}
+	}
+	return p, f.err
+}
