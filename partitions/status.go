@@ -52,7 +52,7 @@ type Counts struct {
 }
 
 // FollowerReads is how many reads were answered from the image of a followed partition.
-func (c *Counts) FollowerReads() uint64 {
+func (c Counts) FollowerReads() uint64 {
 	sum := uint64(0)
 	for _, n := range c.Reads {
 		sum += n

@@ -7,7 +7,6 @@ import (
 	"net"
 	"text/tabwriter"
 
-	"github.com/millrace-io/millrace/internal/node"
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
 
@@ -15,7 +14,7 @@ import (
 type banner struct {
 	w       io.Writer
 	command string
-	node    *node.Node
+	node    process
 	placed  bool
 }
 
@@ -26,11 +25,18 @@ func (b *banner) place(ctx context.Context) {
 	}
 	b.placed = true
 	s := b.node.Status(ctx)
-	fmt.Fprintf(b.w, "millrace %s %s · app %s · worker %s\n", b.command, s.GetVersion(), s.GetApp(), s.GetWorker())
+	fmt.Fprintf(b.w, "millrace %s %s · app %s", b.command, s.GetVersion(), s.GetApp())
+	if s.GetWorker() != "" {
+		fmt.Fprintf(b.w, " · worker %s", s.GetWorker())
+	}
+	fmt.Fprintln(b.w)
 	fmt.Fprintf(b.w, "%s\n\n", profile(s))
 	line := func(label, text string) { fmt.Fprintf(b.w, "  %-8s %s\n", label, text) }
 	line("public", "http://"+s.GetPublicAddress()+"  gRPC, gRPC-Web, Connect, HTTP/JSON")
 	line("admin", "http://"+s.GetAdminAddress()+"  /status, /metrics")
+	if peers := s.GetCluster().GetPeerAddress(); peers != "" {
+		line("peers", peers+"  for the other workers of the app")
+	}
 	line("log", s.GetLog())
 	if s.GetDataDirectory() != "" {
 		line("data", s.GetDataDirectory())
@@ -54,8 +60,8 @@ func (b *banner) services(ctx context.Context) {
 
 // profile says who can do what to this process.
 func profile(s *adminv1.StatusResponse) string {
-	for _, address := range []string{s.GetPublicAddress(), s.GetAdminAddress()} {
-		if !isLoopback(address) {
+	for _, address := range []string{s.GetPublicAddress(), s.GetAdminAddress(), s.GetCluster().GetPeerAddress()} {
+		if address != "" && !isLoopback(address) {
 			return "WARNING: no authentication, plaintext: whoever reaches " + address + " can read and change everything"
 		}
 	}

@@ -44,6 +44,16 @@ func exactly(n int, what string) cobra.PositionalArgs {
 	}
 }
 
+// atMost checks that there are no more than n arguments.
+func atMost(n int, what string) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		if len(args) > n {
+			return usagef("expected %s, got: %s", what, strings.Join(args, " "))
+		}
+		return nil
+	}
+}
+
 // unreachableError says that nobody listens at an address.
 type unreachableError struct{ address, why string }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/millrace-io/millrace/internal/node"
+	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
 
 // dev is one process for a developer.
@@ -33,7 +34,7 @@ and PORT and must serve there (--function).`,
 			case local == nil && len(command) == 0:
 				local = p.Examples
 			}
-			return p.serve(cmd, node.Options{Local: local, Command: command})
+			return p.serve(cmd, node.Options{Local: local, Command: command}, startWorker)
 		},
 	}
 	addSettings(cmd.Flags())
@@ -52,18 +53,59 @@ plaintext unless told otherwise. With --create-topics=false it prints the comman
 		Example: "  millrace run --brokers 127.0.0.1:9092\n  millrace run --data /var/lib/millrace --function 127.0.0.1:8080",
 		Args:    exactly(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return p.serve(cmd, node.Options{Local: p.Local})
+			return p.serve(cmd, node.Options{Local: p.Local}, startWorker)
 		},
 	}
 	addSettings(cmd.Flags())
 	return cmd
 }
 
+// gateway is a process that only passes calls on.
+func (p Program) gateway() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "gateway",
+		Short: "Run a gateway: it serves callers by way of the workers of an app",
+		Long: `Run a gateway: it serves callers by way of the workers of an app, hosts no function, keeps no data and owns nothing, so
+that there may be any number of them. It learns from the brokers who owns what, and from the workers what they serve.`,
+		Example: "  millrace gateway --brokers 127.0.0.1:9092 --listen 0.0.0.0:9000",
+		Args:    exactly(0, "no arguments"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return p.serve(cmd, node.Options{}, func(ctx context.Context, o node.Options) (process, error) { return started(node.StartGateway(ctx, o)) })
+		},
+	}
+	addSettings(cmd.Flags())
+	return cmd
+}
+
+// process is a worker or a gateway.
+type process interface {
+	Ready() <-chan struct{}
+	Waiting() <-chan struct{}
+	Done() <-chan struct{}
+	NotReady() error
+	Status(ctx context.Context) *adminv1.StatusResponse
+	Try(program string) []string
+	Wait() error
+	Abandon()
+}
+
+// started keeps a nil pointer from becoming a process.
+func started[P process](p P, err error) (process, error) {
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+func startWorker(ctx context.Context, o node.Options) (process, error) {
+	return started(node.Start(ctx, o))
+}
+
 // errInsisted is the end of a process that was not allowed to end in order.
 var errInsisted = errors.New("ended at once: calls were cut off; what was answered is in the log")
 
-// serve runs a node until the process is asked to stop, and then until it has ended in order, or the user insists.
-func (p Program) serve(cmd *cobra.Command, o node.Options) error {
+// serve runs a process until the process is asked to stop, and then until it has ended in order, or the user insists.
+func (p Program) serve(cmd *cobra.Command, o node.Options, start func(context.Context, node.Options) (process, error)) error {
 	c, origin, err := loadSettings(cmd)
 	if err != nil {
 		return err
@@ -74,7 +116,7 @@ func (p Program) serve(cmd *cobra.Command, o node.Options) error {
 	o.Logger = slog.New(logHandler(cmd.ErrOrStderr(), c))
 	progress := newProgress(cmd.ErrOrStderr(), o.Logger)
 	o.OnProgress = progress.report
-	n, err := node.Start(cmd.Context(), o)
+	n, err := start(cmd.Context(), o)
 	if missing, ok := errors.AsType[*node.MissingTopicError](err); ok {
 		fmt.Fprintln(cmd.OutOrStdout(), missing.Command)
 	}
@@ -96,7 +138,7 @@ func (p Program) serve(cmd *cobra.Command, o node.Options) error {
 }
 
 // announce prints the banner as it becomes true. settled is called when no catch-up is going on any more.
-func announce(ctx context.Context, w io.Writer, command string, n *node.Node, settled func()) {
+func announce(ctx context.Context, w io.Writer, command string, n process, settled func()) {
 	defer settled()
 	b := &banner{w: w, command: command, node: n}
 	select {

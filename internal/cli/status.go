@@ -18,21 +18,22 @@ import (
 func statusCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "status", Short: "Show what a running process does", Args: exactly(0, "no arguments"),
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		Example: "  millrace status\n  millrace status -w",
+		RunE: watched(func(cmd *cobra.Command, w io.Writer) error {
 			return admin(cmd, timeout(cmd), func(ctx context.Context, a adminv1.AdminServiceClient) error {
 				s, err := a.Status(ctx, &adminv1.StatusRequest{})
 				if err != nil {
 					return err
 				}
-				w := cmd.OutOrStdout()
-				if !isTerminal(w) {
+				if !isTerminal(cmd.OutOrStdout()) {
 					return printLine(w, s)
 				}
 				return printStatus(w, s)
 			})
-		},
+		}),
 	}
 	addClient(cmd)
+	addWatch(cmd)
 	return cmd
 }
 
@@ -43,8 +44,15 @@ func printStatus(w io.Writer, s *adminv1.StatusResponse) error {
 		ready = "NOT READY: " + s.GetNotReadyReason()
 	}
 	fmt.Fprintf(t, "state\t%s\n", ready)
-	fmt.Fprintf(t, "app\t%s, worker %s, version %s, up %s\n", s.GetApp(), s.GetWorker(), s.GetVersion(), ago(s.GetStarted()))
+	what := "gateway"
+	if s.GetWorker() != "" {
+		what = "worker " + s.GetWorker()
+	}
+	fmt.Fprintf(t, "app\t%s, %s, version %s, up %s\n", s.GetApp(), what, s.GetVersion(), ago(s.GetStarted()))
 	fmt.Fprintf(t, "log\t%s: %s\n", s.GetLog(), s.GetDurability())
+	if c := s.GetCluster(); c != nil {
+		fmt.Fprintf(t, "cluster\t%s\n", describeCluster(c))
+	}
 	if s.GetDataDirectory() != "" {
 		fmt.Fprintf(t, "data\t%s\n", s.GetDataDirectory())
 	}
@@ -76,6 +84,9 @@ func printTasks(w io.Writer, tasks []*adminv1.TaskStatus) error {
 }
 
 func printPartitions(w io.Writer, partitions []*adminv1.PartitionStatus) error {
+	if len(partitions) == 0 {
+		return nil
+	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "\nPARTITION\tSTATE\tEPOCH\tNEXT\tLAG\tACTIVE\tWAITING\tEFFECTS\tTIMERS\tSTALE\tFOREIGN\tLAST ERROR")
 	for _, p := range partitions {
@@ -83,10 +94,18 @@ func printPartitions(w io.Writer, partitions []*adminv1.PartitionStatus) error {
 		if p.GetLagSeconds() > 0 {
 			lag += fmt.Sprintf(" (%.1f s)", p.GetLagSeconds())
 		}
-		fmt.Fprintf(t, "%d\t%s\t%d\t%d\t%s\t%d\t%d\t%s\t%s\t%d\t%d\t%s\n", p.GetPartition(), p.GetState(), p.GetEpoch(), p.GetNextOffset(), lag,
+		fmt.Fprintf(t, "%d\t%s\t%d\t%d\t%s\t%d\t%d\t%s\t%s\t%d\t%d\t%s\n", p.GetPartition(), state(p), p.GetEpoch(), p.GetNextOffset(), lag,
 			p.GetActiveEntities(), p.GetWaitingCommands(), effects(p), timers(p), p.GetStaleRecords(), p.GetForeignRecords(), lastError(p.GetLastErrorTime(), p.GetLastError()))
 	}
 	return t.Flush()
+}
+
+// state is a partition's, where another worker owns it with what this one does about it.
+func state(p *adminv1.PartitionStatus) string {
+	if p.GetFollowed() {
+		return p.GetState() + ", following"
+	}
+	return p.GetState()
 }
 
 // effects are those that are not settled, and how many of them wait for an operator.

@@ -299,7 +299,7 @@ func (g *Gateway) Status(context.Context) *adminv1.StatusResponse {
 	s := &adminv1.StatusResponse{
 		Version: g.version, App: g.config.App, Started: timestamppb.New(g.started), Log: engine(g.config), Durability: g.topic.Durability,
 		PublicAddress: g.public.Addr().String(), AdminAddress: g.admin.listener.Addr().String(), Ready: true,
-		Services: services(g.catalog.Load(), "by the workers"), Tasks: tasks(g.tasks, &g.troubles), Cluster: g.clusterStatus(),
+		Services: serviceList(g.catalog.Load(), "by the workers"), Tasks: tasks(g.tasks, &g.troubles), Cluster: g.clusterStatus(),
 	}
 	if err := g.NotReady(); err != nil {
 		s.Ready, s.NotReadyReason = false, err.Error()

@@ -72,7 +72,7 @@ func local(t *testing.T, names string) Local {
 func testConfig(t *testing.T) *Config {
 	t.Helper()
 	c := Defaults()
-	c.Listen, c.Admin, c.Data, c.Partitions = "127.0.0.1:0", "127.0.0.1:0", t.TempDir(), 2
+	c.Listen, c.Admin, c.Peer, c.Data, c.Partitions = "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0", t.TempDir(), 2
 	return c
 }
 

@@ -40,11 +40,11 @@ func (n *Node) serviceStatus() []*adminv1.ServiceStatus {
 	if n.options.Local != nil {
 		hosting = "in process"
 	}
-	return services(n.host.Catalog(), hosting)
+	return serviceList(n.host.Catalog(), hosting)
 }
 
-// services lists what a catalog serves; hosting says where.
-func services(catalog *discovery.Catalog, hosting string) []*adminv1.ServiceStatus {
+// serviceList lists what a catalog serves; hosting says where.
+func serviceList(catalog *discovery.Catalog, hosting string) []*adminv1.ServiceStatus {
 	if catalog == nil {
 		return nil
 	}
