@@ -1,6 +1,9 @@
 package entities
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // Payload is a message of the user's in its encoded form; the engine stores and carries it without looking inside.
 type Payload struct {
@@ -81,6 +84,13 @@ type Command struct {
 	// TraceParent is the W3C trace context of the call, empty when there is none.
 	TraceParent string
 }
+
+// RoutedPrefix begins the command ids that routers give to commands without one, so that they can be sent again when an answer is
+// lost between two workers. No header can carry it, so that callers cannot.
+const RoutedPrefix = "\x01"
+
+// IsRouted says whether a router gave a command id.
+func IsRouted(id string) bool { return strings.HasPrefix(id, RoutedPrefix) }
 
 // Reply is an answer to a caller.
 type Reply struct {

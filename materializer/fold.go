@@ -219,5 +219,9 @@ func (f *Fold) remember(rows Rows, prefix []byte, e *Entry) error {
 	if err := rows.Put(key, f.value); err != nil {
 		return err
 	}
-	return rows.Put(appendExpiry(nil, f.address, e.Envelope.LogTime, key), nil)
+	kind := byte(rowExpiry)
+	if entities.IsRouted(e.Envelope.CommandID) {
+		kind = rowRouted
+	}
+	return rows.Put(appendExpiry(nil, f.address, kind, e.Envelope.LogTime, key), nil)
 }

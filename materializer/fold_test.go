@@ -170,7 +170,7 @@ func TestFoldByExample(t *testing.T) {
 		t.Errorf("next is %d, %v: it must stand before the open group at %d", meta.Next, err, w.end()-1)
 	}
 
-	if n, err := materializer.Expire(store, address, 78, 10); err != nil || n != 1 {
+	if n, err := materializer.Expire(store, address, 78, 78, 10); err != nil || n != 1 {
 		t.Errorf("expired %d, %v", n, err)
 	}
 	if _, ok, _ := view.Stored(entities.Key{Type: "counter", ID: "1"}, "bob", "id"); ok {

@@ -7,7 +7,7 @@ import (
 
 // FoldVersion is the version of the fold and of the key space together. A store that was folded by another version is
 // rebuilt.
-const FoldVersion = 2
+const FoldVersion = 3
 
 // The row kinds: the byte after generation and partition. docs/keyspace.md has their meaning and a test compares. A
 // retired one stays reserved.
@@ -18,6 +18,8 @@ const (
 	rowEntity = 'e'
 	// rowExpiry: dedup rows by log time, for their removal. Since version 1.
 	rowExpiry = 'x'
+	// rowRouted: the same for command ids that a router gave, which are needed for a short time only. Since version 3.
+	rowRouted = 'y'
 	// rowOutbox: effects that are not settled, by the offset of their record. Since version 2.
 	rowOutbox = 'o'
 	// rowParked: why an effect waits for an operator, by the same offset. Since version 2.
@@ -97,9 +99,9 @@ func appendDedup(prefix []byte, principal, commandID string) []byte {
 	return append(prefix, commandID...)
 }
 
-// appendExpiry puts a dedup row's key behind its log time.
-func appendExpiry(buf []byte, a Address, logTime int64, dedupKey []byte) []byte {
-	buf = append(a.append(buf), rowExpiry)
+// appendExpiry puts a dedup row's key behind its log time; kind is rowExpiry or rowRouted.
+func appendExpiry(buf []byte, a Address, kind byte, logTime int64, dedupKey []byte) []byte {
+	buf = append(a.append(buf), kind)
 	buf = binary.BigEndian.AppendUint64(buf, uint64(logTime)) //nolint:gosec // log times are positive
 	return append(buf, dedupKey...)
 }

@@ -2,6 +2,7 @@ package materializer
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 
 	"github.com/millrace-io/millrace/entities"
@@ -128,13 +129,25 @@ func (p Partition) History(key entities.Key, yield func(offset int64) bool) erro
 	})
 }
 
-// Expire removes dedup rows whose log time is before the given one, at most limit of them, and returns how many. It only
-// frees space: rows outside the window are not honoured anyway.
-func Expire(store Store, a Address, before int64, limit int) (int, error) {
+// Expire removes dedup rows whose log time is before the given one, and those of ids that a router gave from before routed, at
+// most limit of each, and returns how many. It only frees space: rows outside the window are not honoured anyway.
+func Expire(store Store, a Address, before, routed int64, limit int) (int, error) {
 	batch := store.NewBatch()
 	defer batch.Close() //nolint:errcheck // nothing to lose
-	lower := append(a.append(nil), rowExpiry)
-	upper := appendExpiry(nil, a, before, nil)
+	callers, err := expire(store, batch, a, rowExpiry, before, limit)
+	if err != nil {
+		return 0, err
+	}
+	routers, err := expire(store, batch, a, rowRouted, routed, limit)
+	if err != nil || callers+routers == 0 {
+		return 0, err
+	}
+	return callers + routers, batch.Commit()
+}
+
+func expire(store Store, batch Batch, a Address, kind byte, before int64, limit int) (int, error) {
+	lower := append(a.append(nil), kind)
+	upper := appendExpiry(nil, a, kind, before, nil)
 	var failed error
 	n := 0
 	err := store.Scan(lower, upper, func(key, _ []byte) bool {
@@ -142,13 +155,7 @@ func Expire(store Store, a Address, before int64, limit int) (int, error) {
 		n++
 		return failed == nil && n < limit
 	})
-	if err == nil {
-		err = failed
-	}
-	if err != nil || n == 0 {
-		return 0, err
-	}
-	return n, batch.Commit()
+	return n, errors.Join(err, failed)
 }
 
 // expireOne removes an expiry row and its dedup row, unless the id was used again since.

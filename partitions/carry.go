@@ -27,10 +27,6 @@ type Peers interface {
 // movePause is the pause before a command is tried again that met a partition on the move; another table ends it.
 var movePause = backoff.Policy{First: 10 * time.Millisecond, Max: 500 * time.Millisecond, Jitter: 0.5} //nolint:gochecknoglobals // a constant
 
-// defaultPatience is how long a command waits for a partition on the move: the session of a machine that vanished, and time for
-// its successor to read on.
-const defaultPatience = 15 * time.Second
-
 // carrier brings commands to the owners of their partitions, here or on another worker, and tries again while it is known that
 // nothing was applied, or that applying it again does no harm.
 type carrier struct {
@@ -69,12 +65,9 @@ func newCarrier(worker string, partitions int32, routes *Routes, peers Peers, li
 	}
 	return &carrier{
 		worker: worker, routes: routes, peers: peers, slots: make([]atomic.Int64, partitions), limit: int64(limits.Waiting),
-		patience: limits.MovePatience, clock: c, random: random, prefix: routerID + strconv.FormatUint(random(), 36) + "-",
+		patience: limits.MovePatience, clock: c, random: random, prefix: entities.RoutedPrefix + strconv.FormatUint(random(), 36) + "-",
 	}
 }
-
-// routerID begins the command ids that routers give. Callers cannot send it: it is no text of a header.
-const routerID = "\x01"
 
 // hereFunc runs a command on this worker. decided: the error is not about the command itself, which has its outcome.
 type hereFunc func(partition int32, cmd *entities.Command) (reply *entities.Reply, decided bool, err error)
@@ -83,8 +76,8 @@ type hereFunc func(partition int32, cmd *entities.Command) (reply *entities.Repl
 func (c *carrier) carry(ctx context.Context, cmd *entities.Command, hops int, here hereFunc) (*entities.Reply, error) {
 	partition := entities.Partition(cmd.Key.ID, len(c.slots))
 	var (
-		doubt error
-		until time.Time
+		doubt        error
+		until, began time.Time
 	)
 	for attempt := 1; ; attempt++ {
 		table, changed := c.routes.Look()
@@ -100,6 +93,9 @@ func (c *carrier) carry(ctx context.Context, cmd *entities.Command, hops int, he
 		case !owned:
 			err = errMoved(partition, "nobody owns it at the moment")
 		default:
+			if began.IsZero() {
+				began = c.clock.Now()
+			}
 			cmd = c.named(cmd)
 			c.stats.forwarded.Add(1)
 			reply, err = c.peers.Dispatch(ctx, owner.Address, cmd, hops)
@@ -111,7 +107,7 @@ func (c *carrier) carry(ctx context.Context, cmd *entities.Command, hops int, he
 		if e.Outcome == entities.Unknown {
 			doubt = err
 		}
-		if decided || !c.again(cmd, e) || ctx.Err() != nil {
+		if decided || !c.again(cmd, e, began) || ctx.Err() != nil {
 			return nil, honest(doubt, e)
 		}
 		if until.IsZero() {
@@ -153,13 +149,14 @@ func undecided(r entities.Reason) bool {
 	}
 }
 
-// again says whether a command may be tried once more.
-func (c *carrier) again(cmd *entities.Command, e *entities.Error) bool {
+// again says whether a command may be tried once more. What has taken effect under its id is not applied again: for an id of a
+// router that is sure for as long as the owner remembers it, which counts from the first attempt at the earliest.
+func (c *carrier) again(cmd *entities.Command, e *entities.Error, began time.Time) bool {
 	switch e.Reason {
 	case entities.Moved:
 		return e.Outcome == entities.NotApplied
 	case entities.LostOutcome:
-		return c.peers != nil && cmd.ID != "" // what has taken effect under its id is not applied again
+		return c.peers != nil && cmd.ID != "" && (!entities.IsRouted(cmd.ID) || c.clock.Now().Sub(began) < routedWindow/2)
 	default:
 		return false
 	}

@@ -146,7 +146,7 @@ func TestCommandsReachTheirOwner(t *testing.T) {
 	c.want(c.b, command("x", "add 2"), "1 2")
 	c.want(c.a, withID(command("x", "add 3"), "mine"), "1 2 3")
 	c.want(c.b, withID(command("x", "add 3"), "mine"), "1 2 3")
-	if len(c.net.sent) != 2 || !strings.HasPrefix(c.net.sent[0], routerID) || c.net.sent[1] != "mine" {
+	if len(c.net.sent) != 2 || !entities.IsRouted(c.net.sent[0]) || c.net.sent[1] != "mine" {
 		t.Errorf("forwarded under the ids %q, want one that the router gave and the caller's own", c.net.sent)
 	}
 }

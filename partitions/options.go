@@ -57,6 +57,8 @@ const (
 	tick = 100 * time.Millisecond
 	// expireEvery is how often dedup rows outside the window are removed.
 	expireEvery = time.Minute
+	// routedWindow is how long a command id is remembered that a router gave: longer than any router tries.
+	routedWindow = 2 * time.Minute
 	// recordOverhead is what a record costs in the log beyond key and value, roughly.
 	recordOverhead = 96
 )

@@ -453,7 +453,7 @@ func (p *Partition) expire() {
 	}
 	p.expired = now
 	const most = 10_000
-	n, err := materializer.Expire(p.store, p.address, p.core.now.Log-int64(p.limits.DedupWindow), most)
+	n, err := materializer.Expire(p.store, p.address, p.core.now.Log-int64(p.limits.DedupWindow), p.core.now.Log-int64(routedWindow), most)
 	if err != nil {
 		p.failed(err)
 	}

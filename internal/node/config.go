@@ -144,11 +144,15 @@ func (c *Config) problems() []problem {
 		wrong(err != nil || host == "", "advertise", "%q is not host:port as others reach it", c.Advertise)
 	}
 	wrong(c.Standbys < 0 || c.Standbys > maxStandbys, "standbys", "%d is not between 0 and %d", c.Standbys, maxStandbys)
+	wrong(time.Duration(c.MovePatience) > maxMovePatience, "move-patience", "is above %v", maxMovePatience)
 	for name, value := range c.aboveZero() {
 		wrong(value <= 0, name, "must be above zero")
 	}
 	return all
 }
+
+// maxMovePatience is below the time for which an owner remembers a command that was forwarded to it.
+const maxMovePatience = time.Minute
 
 // Bounds of settings that are numbers without a unit. A slot is one of 4096, and Kafka has its replication in 16 bits.
 const (
