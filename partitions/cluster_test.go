@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -93,6 +94,16 @@ func newCluster(t *testing.T, limits Limits) *cluster {
 
 const nobodyOwns = -1
 
+// until waits for something that needs no clock: whoever waits for a partition on the move is woken by another table.
+func (c *cluster) until(what string, holds func() bool) {
+	c.t.Helper()
+	for deadline := time.Now().Add(time.Minute); !holds(); runtime.Gosched() {
+		if time.Now().After(deadline) {
+			c.t.Fatalf("%s: not within a minute; a %+v, b %+v", what, c.a.p.Status(), c.b.p.Status())
+		}
+	}
+}
+
 // tell gives both workers a table, in which owner (0: a, 1: b) owns the partition and the others follow it.
 func (c *cluster) tell(owner int32, follow ...int32) {
 	for _, f := range []*fixture{c.a, c.b} {
@@ -164,7 +175,10 @@ func TestLostAnswerIsAskedForAgain(t *testing.T) {
 		}
 		got <- err
 	}()
-	c.a.until("the command is sent again", func() bool { return len(got) > 0 })
+	c.until("the command is sent again", func() bool {
+		c.tell(1)
+		return len(got) > 0
+	})
 	if err := <-got; err != nil {
 		t.Fatal(err)
 	}
@@ -180,7 +194,7 @@ func TestCallersWaitForTheNextOwner(t *testing.T) {
 	c := newCluster(t, Limits{})
 	c.owned(c.a, 0, 1)
 	c.want(c.b, command("x", "add 1"), "1")
-	c.b.until("b follows", func() bool {
+	c.until("b follows", func() bool {
 		s := c.b.p.Status()
 		return s.Followed && s.Next == 2 && s.Lag == 0
 	})
@@ -212,7 +226,7 @@ func TestCallersWaitForTheNextOwner(t *testing.T) {
 	c.tell(1, 0)
 	c.assign(c.b)
 	for _, ch := range answers {
-		c.a.until("the next owner answers", func() bool { return len(ch) > 0 })
+		c.until("the next owner answers", func() bool { return len(ch) > 0 })
 		if err := <-ch; err != nil {
 			t.Errorf("a caller was refused: %v", err)
 		}
@@ -220,14 +234,14 @@ func TestCallersWaitForTheNextOwner(t *testing.T) {
 	if k := c.a.kinds(); k[record.Claim] != 2 || k[record.Release] != 1 || k[record.Event] != 5 {
 		t.Errorf("the log holds %v", k)
 	}
-	c.a.until("a follows now", func() bool { s := c.a.p.Status(); return s.Followed && s.Lag == 0 && s.Next == 8 })
+	c.until("a follows now", func() bool { s := c.a.p.Status(); return s.Followed && s.Lag == 0 && s.Next == 8 })
 }
 
 // TestPatienceEnds: when nobody comes to own a partition, callers are told so, and how many may wait is bounded.
 func TestPatienceEnds(t *testing.T) {
 	c := newCluster(t, Limits{Waiting: 2, MovePatience: time.Second})
 	c.tell(nobodyOwns)
-	c.a.until("the table arrives", func() bool { return c.a.m.options.Routes.Table() != nil })
+	c.until("the table arrives", func() bool { return c.a.m.options.Routes.Table() != nil })
 	answers := make(chan error, 3)
 	for range 3 {
 		go func() { // received below
@@ -292,7 +306,7 @@ func TestFollowersAnswerReads(t *testing.T) {
 	c := newCluster(t, Limits{})
 	c.owned(c.a, 0, 1)
 	c.want(c.a, command("x", "add 1"), "1")
-	c.b.until("b follows", func() bool { s := c.b.p.Status(); return s.Followed && s.Next == 2 })
+	c.until("b follows", func() bool { s := c.b.p.Status(); return s.Followed && s.Next == 2 })
 	local := func() [entities.AtLeast + 1]uint64 { return c.b.p.Counts().Reads }
 
 	c.want(c.b, relaxed(entities.Eventual, 0), "1")
@@ -311,7 +325,7 @@ func TestFollowersAnswerReads(t *testing.T) {
 
 	// Nothing is known of how fresh the image is: the owner answers, and is asked how far it is for the next time.
 	c.want(c.b, relaxed(entities.Bounded, time.Minute), "1 2")
-	c.b.until("the owner has said how far it is, and b is there", func() bool {
+	c.until("the owner has said how far it is, and b is there", func() bool {
 		probe, image := c.b.p.probe.Load(), c.b.p.image.Load()
 		return probe != nil && image != nil && image.next >= probe.next
 	})
@@ -324,19 +338,19 @@ func TestFollowersAnswerReads(t *testing.T) {
 	if n := local(); n[entities.Bounded] != 1 || len(c.net.sent) != 2 {
 		t.Errorf("an image of two minutes ago passed for one of the last minute: %v, %q", n, c.net.sent)
 	}
-	c.b.until("the second question is answered", func() bool { return !c.b.p.probing.Load() })
+	c.until("the second question is answered", func() bool { return !c.b.p.probing.Load() })
 }
 
 // TestFollowersDoNotWrite: a command that wants to write goes to the owner, whatever it says of its answer.
 func TestFollowersDoNotWrite(t *testing.T) {
 	c := newCluster(t, Limits{})
 	c.owned(c.a, 0, 1)
-	c.b.until("b follows", func() bool { s := c.b.p.Status(); return s.Followed && s.Next == 1 })
+	c.until("b follows", func() bool { s := c.b.p.Status(); return s.Followed && s.Next == 1 })
 	cmd := command("x", "add 1")
 	cmd.Consistency = entities.Eventual
 	c.want(c.b, cmd, "1")
 	c.want(c.a, command("x", "read"), "1")
-	c.b.until("b has it too", func() bool { return c.b.p.Status().Next >= 2 })
+	c.until("b has it too", func() bool { return c.b.p.Status().Next >= 2 })
 	c.want(c.b, relaxed(entities.Eventual, 0), "1")
 }
 
@@ -345,7 +359,7 @@ func TestImageThatIsBehind(t *testing.T) {
 	c := newCluster(t, Limits{})
 	c.owned(c.a, 0, 1)
 	c.want(c.a, command("x", "add 1"), "1")
-	c.b.until("b follows", func() bool { return c.b.p.Status().Followed })
+	c.until("b follows", func() bool { return c.b.p.Status().Followed })
 	got := make(chan error, 1)
 	go func() { // received below
 		_, err := c.b.router.Dispatch(t.Context(), relaxed(entities.AtLeast, 0, entities.Position{Partition: 0, Next: 1000}))
