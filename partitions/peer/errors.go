@@ -54,7 +54,8 @@ func tooLarge(address string, size, limit int) *entities.Error {
 // ended is what a caller is told whose context ended.
 func ended(ctx context.Context, outcome entities.OutcomeClass, what string) *entities.Error {
 	e := &entities.Error{Reason: entities.Cancelled, Outcome: outcome, Message: "the call was cancelled " + what, Cause: context.Cause(ctx)}
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+	deadline, set := ctx.Deadline()
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) || (set && time.Until(deadline) <= 0) { // its timer may be late
 		e.Reason, e.Message = entities.Deadline, "the deadline passed "+what
 	}
 	return e
