@@ -80,7 +80,7 @@ func asError(err error) *entities.Error {
 func statusOf(e *entities.Error) error {
 	text := strings.ToValidUTF8(e.Message, "\uFFFD") // what the caller sent may be quoted in it
 	st, err := status.New(codes.Aborted, text).WithDetails(&peerv1.Failure{
-		Reason: uint32(e.Reason), Code: e.Code, Message: text, Outcome: uint32(e.Outcome), RetryAfterNanos: uint64(max(0, e.RetryAfter)), //nolint:gosec // not negative
+		Reason: uint32(e.Reason), Code: e.Code, Message: text, Outcome: uint32(e.Outcome), RetryAfterNanos: uint64(max(0, e.RetryAfter)),
 	})
 	if err != nil {
 		return status.Error(codes.Aborted, text)

@@ -104,10 +104,12 @@ func TestStreamEnds(t *testing.T) {
 	}
 	receive(t, ended, "the end over there")
 
-	err = c.DispatchStream(t.Context(), address, &entities.Stream{Command: action("Quote"), ClientStreams: true, ServerStreams: true, Send: ignore,
+	err = c.DispatchStream(t.Context(), address, &entities.Stream{
+		Command: action("Quote"), ClientStreams: true, ServerStreams: true, Send: ignore,
 		Recv: func(context.Context) (entities.Payload, error) {
 			return entities.Payload{}, entities.Errorf(entities.InvalidCommand, entities.NotApplied, "bad")
-		}})
+		},
+	})
 	expect(t, err, entities.InvalidCommand, entities.NotApplied) // it may have been over before it began over there
 
 	ctx, cancel := context.WithCancel(t.Context())

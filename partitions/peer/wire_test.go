@@ -115,7 +115,7 @@ func TestAnswersAreProtobuf(t *testing.T) {
 		}
 		back := &entities.Reply{}
 		said, err := parseAnswer(f.s, names{}, back)
-		if err != nil || !reflect.DeepEqual(said, failure) || !reflect.DeepEqual(back, reply) {
+		if err != nil || (said == nil) != (failure == nil) || (said != nil && *said != *failure) || !reflect.DeepEqual(back, reply) {
 			t.Fatalf("read back %+v, %+v, %v, want %+v, %+v", back, said, err, reply, failure)
 		}
 		if id, err := idOf(f.s); id != want.GetId() || err != nil {
