@@ -31,7 +31,11 @@ var rooms = map[string]room{
 	"proto/gen/cloudstate/...": {is: "the Cloudstate protocol, a package for each kind of function", may: edges{
 		"proto/gen/cloudstate": "commands, replies and failures are shared by all kinds",
 	}},
-	"proto/gen/millrace/...":    {is: "our own messages: record, peer, admin"},
+	"proto/gen/millrace/...": {is: "our own messages: record, admin"},
+	"proto/gen/millrace/peer/v1": {is: "what workers say to each other", may: edges{
+		"proto/gen/cloudstate":        "a worker passes on what its function said that it serves",
+		"proto/gen/millrace/admin/v1": "a worker shows the status page of another",
+	}},
 	"entities":                  {is: "the vocabulary: key, command, event, outcome, error, token"},
 	"internal/backoff":          {is: "pauses between retries", tool: true},
 	"internal/failpoint":        {is: "named moments at which tests crash the process", tool: true},
@@ -97,6 +101,12 @@ var rooms = map[string]room{
 	}, tests: edges{
 		"broker-adapter/simlog": "a log that fails as the script says",
 		"materializer/memstore": "a store that needs no directory",
+	}},
+	"partitions/peer": {floor: 3, is: "commands from one worker to another, over connections that stay", tools: true, may: edges{
+		"entities":                    "commands and answers are what it carries",
+		"proto/gen/cloudstate":        "the answer of a function to discovery",
+		"proto/gen/millrace/admin/v1": "status pages",
+		"proto/gen/millrace/peer/v1":  "the form of what it says",
 	}},
 
 	// Floor 4: doors.

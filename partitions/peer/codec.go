@@ -99,7 +99,7 @@ func (l *lane) tail() (message *[]byte, number uint64) {
 		l.messages = append(l.messages, buffers.Get(0))
 		n++
 	}
-	return l.messages[n-1], l.first + uint64(n) - 1 //nolint:gosec // n is positive
+	return l.messages[n-1], l.first + uint64(n) - 1
 }
 
 // waiting returns a message by its number; nil when it was given to the transport.

@@ -54,7 +54,8 @@ func tooLarge(address string, size, limit int) *entities.Error {
 // ended is what a caller is told whose context ended.
 func ended(ctx context.Context, outcome entities.OutcomeClass, what string) *entities.Error {
 	e := &entities.Error{Reason: entities.Cancelled, Outcome: outcome, Message: "the call was cancelled " + what, Cause: context.Cause(ctx)}
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+	deadline, set := ctx.Deadline()
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) || (set && time.Until(deadline) <= 0) { // its timer may be late
 		e.Reason, e.Message = entities.Deadline, "the deadline passed "+what
 	}
 	return e
@@ -79,7 +80,7 @@ func asError(err error) *entities.Error {
 func statusOf(e *entities.Error) error {
 	text := strings.ToValidUTF8(e.Message, "\uFFFD") // what the caller sent may be quoted in it
 	st, err := status.New(codes.Aborted, text).WithDetails(&peerv1.Failure{
-		Reason: uint32(e.Reason), Code: e.Code, Message: text, Outcome: uint32(e.Outcome), RetryAfterNanos: uint64(max(0, e.RetryAfter)), //nolint:gosec // not negative
+		Reason: uint32(e.Reason), Code: e.Code, Message: text, Outcome: uint32(e.Outcome), RetryAfterNanos: uint64(max(0, e.RetryAfter)),
 	})
 	if err != nil {
 		return status.Error(codes.Aborted, text)

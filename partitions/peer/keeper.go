@@ -74,7 +74,7 @@ func (p *peer) retire() {
 		p.cancel(errUnwanted)
 		return
 	}
-	l.retire(false)
+	l.retire(false) // the keeper ends with it
 	late := time.AfterFunc(p.client.options.RetireTimeout, func() { p.cancel(errUnwanted) })
 	context.AfterFunc(p.ctx, func() { late.Stop() })
 }
@@ -120,7 +120,7 @@ func (p *peer) keep() {
 			p.client.stats.dialFailures.Add(1)
 			p.mourn(err)
 		}
-		if p.ctx.Err() != nil {
+		if p.ctx.Err() != nil || p.unwanted() {
 			return
 		}
 		options.Hooks.Lost(p.name(), p.address, err)
@@ -145,7 +145,7 @@ func (p *peer) hold(l *link) error {
 	switch {
 	case goodbye:
 		err = errLeft
-	case p.ctx.Err() == nil:
+	case err != nil && p.ctx.Err() == nil:
 		stats.linksLost.Add(1)
 	}
 	return errors.Join(err, l.conn.Close())
@@ -174,11 +174,7 @@ func (p *peer) opened(l *link) {
 	}
 	p.open.Store(l)
 	p.become(Connected)
-	unwanted := p.retired
 	p.mu.Unlock()
-	if unwanted {
-		l.retire(false)
-	}
 	p.client.options.Hooks.Connected(p.name(), p.address)
 }
 
@@ -226,6 +222,12 @@ func (p *peer) pause(failures int, err error) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.watched || p.asked
+}
+
+func (p *peer) unwanted() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.retired
 }
 
 // become changes the state. The lock is held.

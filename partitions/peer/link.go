@@ -107,10 +107,11 @@ func (l *link) greet(hello *peerv1.Hello, o *ClientOptions) error {
 // dispatch sends a command and waits for its answer.
 func (l *link) dispatch(ctx context.Context, cmd *entities.Command, hops int) (*entities.Reply, *entities.Error) {
 	var timeout time.Duration
-	if deadline, set := ctx.Deadline(); set {
+	deadline, set := ctx.Deadline()
+	if set {
 		timeout = time.Until(deadline)
 	}
-	if ctx.Err() != nil || timeout < 0 {
+	if ctx.Err() != nil || (set && timeout <= 0) {
 		return nil, ended(ctx, entities.NotApplied, "before the command was sent: nothing was applied")
 	}
 	c, _ := calls.Get().(*call)

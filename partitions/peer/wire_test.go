@@ -1,0 +1,208 @@
+package peer
+
+import (
+	"encoding/hex"
+	"errors"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"pgregory.net/rapid"
+
+	"github.com/millrace-io/millrace/entities"
+	peerv1 "github.com/millrace-io/millrace/proto/gen/millrace/peer/v1"
+)
+
+// text is a string of any length up to one that needs three bytes for it.
+func text(t *rapid.T, name string) string {
+	s := rapid.String().Draw(t, name)
+	if rapid.IntRange(0, 30).Draw(t, name+" is long") == 0 {
+		s = strings.Repeat(s+".", 9000)
+	}
+	return s
+}
+
+func metadataOf(t *rapid.T) (entities.Metadata, []*peerv1.MetadataEntry) {
+	var md entities.Metadata
+	var wire []*peerv1.MetadataEntry
+	for range rapid.IntRange(0, 3).Draw(t, "entries") {
+		e := entities.MetadataEntry{Key: text(t, "key"), IsBinary: rapid.Bool().Draw(t, "binary")}
+		w := &peerv1.MetadataEntry{Key: e.Key}
+		if e.IsBinary {
+			e.Binary = append([]byte(nil), text(t, "value")...)
+			w.Value = &peerv1.MetadataEntry_Binary{Binary: e.Binary}
+		} else {
+			e.Text = text(t, "value")
+			w.Value = &peerv1.MetadataEntry_Text{Text: e.Text}
+		}
+		md, wire = append(md, e), append(wire, w)
+	}
+	return md, wire
+}
+
+// payloadBytes is nil when it is empty, as a message without the field reads.
+func payloadBytes(t *rapid.T) []byte { return append([]byte(nil), text(t, "payload")...) }
+
+// TestCallsAreProtobuf writes calls as protobuf does, byte for byte, and reads them back.
+func TestCallsAreProtobuf(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		md, wireMD := metadataOf(t)
+		cmd := &entities.Command{
+			Service: text(t, "service"), Method: text(t, "method"), Key: entities.Key{Type: text(t, "type"), ID: text(t, "id")},
+			Payload: entities.Payload{TypeURL: text(t, "type url"), Value: payloadBytes(t)}, Metadata: md, ID: text(t, "command id"),
+			Principal: text(t, "principal"), Consistency: entities.Consistency(rapid.Uint8Range(0, 1).Draw(t, "consistency")), TraceParent: text(t, "trace"),
+		}
+		want := &peerv1.Call{
+			Id: rapid.Uint64Min(1).Draw(t, "call"), Service: cmd.Service, Method: cmd.Method, EntityType: cmd.Key.Type, EntityId: cmd.Key.ID,
+			TypeUrl: cmd.Payload.TypeURL, Payload: cmd.Payload.Value, Metadata: wireMD, CommandId: cmd.ID, Principal: cmd.Principal,
+			Consistency: uint32(cmd.Consistency), TraceParent: cmd.TraceParent, Hops: rapid.Uint32Range(0, 100).Draw(t, "hops"),
+			TimeoutNanos: uint64(rapid.Int64Min(0).Draw(t, "timeout")),
+		}
+		if rapid.Bool().Draw(t, "has a source") {
+			cmd.Source = &entities.Source{
+				Generation: rapid.Uint16().Draw(t, "generation"), Partition: rapid.Uint16().Draw(t, "partition"), Offset: rapid.Int64().Draw(t, "offset"),
+				Index: rapid.Uint32().Draw(t, "index"), Settled: rapid.Int64().Draw(t, "settled"),
+			}
+			s := cmd.Source
+			want.Source = &peerv1.Source{Generation: uint32(s.Generation), Partition: uint32(s.Partition), Offset: s.Offset, Index: s.Index, Settled: s.Settled}
+		}
+		got := appendCall([]byte{}, fieldCalls, want.GetId(), cmd, int(want.GetHops()), time.Duration(want.GetTimeoutNanos()))
+		compare(t, got, &peerv1.LinkRequest{Calls: []*peerv1.Call{want}})
+
+		f := fields{rest: got}
+		var back received
+		if !f.next() || f.number != fieldCalls {
+			t.Fatalf("no call: %v", f.err)
+		}
+		if err := back.parse(f.s, names{}); err != nil {
+			t.Fatal(err)
+		}
+		again := &entities.Command{Service: back.target.Service, Method: back.target.Method, Key: back.key, Payload: back.target.Payload, Metadata: back.target.Metadata}
+		back.complete(again)
+		if !reflect.DeepEqual(again, cmd) || back.id != want.GetId() || back.hops != int(want.GetHops()) || back.timeout != time.Duration(want.GetTimeoutNanos()) {
+			t.Fatalf("read back %+v (%+v), want %+v", again, back, cmd)
+		}
+	})
+}
+
+// TestAnswersAreProtobuf does the same with answers.
+func TestAnswersAreProtobuf(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		md, wireMD := metadataOf(t)
+		reply := &entities.Reply{
+			Payload: entities.Payload{TypeURL: text(t, "type url"), Value: payloadBytes(t)}, Metadata: md, Token: text(t, "token"), NoPayload: rapid.Bool().Draw(t, "no payload"),
+		}
+		want := &peerv1.Answer{Id: rapid.Uint64Min(1).Draw(t, "call"), TypeUrl: reply.Payload.TypeURL, Payload: reply.Payload.Value, Metadata: wireMD, Token: reply.Token, NoPayload: reply.NoPayload}
+		var failure *entities.Error
+		if rapid.Bool().Draw(t, "failed") {
+			failure = &entities.Error{
+				Reason: entities.Reason(rapid.Uint8Range(0, uint8(entities.Internal)).Draw(t, "reason")), Code: rapid.Uint32().Draw(t, "code"), Message: text(t, "message"),
+				Outcome: entities.OutcomeClass(rapid.Uint8Range(0, 2).Draw(t, "outcome")), RetryAfter: time.Duration(rapid.Int64Min(0).Draw(t, "retry")),
+			}
+			want = &peerv1.Answer{Id: want.GetId(), Failure: &peerv1.Failure{
+				Reason: uint32(failure.Reason), Code: failure.Code, Message: failure.Message, Outcome: uint32(failure.Outcome), RetryAfterNanos: uint64(failure.RetryAfter),
+			}}
+			reply = &entities.Reply{}
+		}
+		got := appendAnswer([]byte{}, fieldAnswers, want.GetId(), reply, failure)
+		compare(t, got, &peerv1.LinkResponse{Answers: []*peerv1.Answer{want}})
+
+		f := fields{rest: got}
+		if !f.next() || f.number != fieldAnswers {
+			t.Fatalf("no answer: %v", f.err)
+		}
+		back := &entities.Reply{}
+		said, err := parseAnswer(f.s, names{}, back)
+		if err != nil || (said == nil) != (failure == nil) || (said != nil && *said != *failure) || !reflect.DeepEqual(back, reply) {
+			t.Fatalf("read back %+v, %+v, %v, want %+v, %+v", back, said, err, reply, failure)
+		}
+		if id, err := idOf(f.s); id != want.GetId() || err != nil {
+			t.Fatalf("id %d, %v, want %d", id, err, want.GetId())
+		}
+	})
+}
+
+func compare(t *rapid.T, got []byte, want proto.Message) {
+	encoded, err := proto.MarshalOptions{Deterministic: true}.Marshal(want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(got) != string(encoded) {
+		t.Fatalf("bytes\n%x, protobuf writes\n%x", got, encoded)
+	}
+}
+
+// TestGoldenFrames holds the wire to what it was: workers of different builds may meet.
+func TestGoldenFrames(t *testing.T) {
+	cmd := &entities.Command{
+		Service: "s", Method: "m", Key: entities.Key{Type: "t", ID: "i"}, Payload: entities.Payload{TypeURL: "u", Value: []byte{1}},
+		Metadata: entities.Metadata{{Key: "k", Text: "v"}, {Key: "b", IsBinary: true}}, ID: "c", Principal: "p", Consistency: entities.Local, TraceParent: "w",
+		Source: &entities.Source{Generation: 1, Partition: 2, Offset: 3, Index: 4, Settled: 5},
+	}
+	failure := &entities.Error{Reason: entities.Moved, Code: 2, Message: "x", Outcome: entities.Unknown, RetryAfter: 3}
+	for name, test := range map[string]struct {
+		got  []byte
+		want string
+	}{
+		"call":    {appendCall(nil, fieldCalls, 300, cmd, 6, 7), "123f08ac02120173" + "1a016d" + "220174" + "2a0169" + "320175" + "3a0101" + "42060a016b120176" + "42050a01621a00" + "4a0163" + "520170" + "5801" + "620177" + "6a0a08011002180320042805" + "7006" + "7807"},
+		"cancel":  {appendCancel(nil, 300), "1a0308ac02"},
+		"reply":   {appendAnswer(nil, fieldAnswers, 1, &entities.Reply{Payload: cmd.Payload, Token: "t", NoPayload: true}, nil), "120d0801" + "120175" + "1a0101" + "2a0174" + "3001"},
+		"failure": {appendAnswer(nil, fieldAnswers, 1, nil, failure), "120f0801" + "3a0b08081002" + "1a0178" + "20022803"},
+		"goodbye": {appendBool(nil, fieldGoodbye, true), "1801"},
+	} {
+		if got := hex.EncodeToString(test.got); got != test.want {
+			t.Errorf("%s: %s, want %s", name, got, test.want)
+		}
+	}
+}
+
+// TestReasonsKeepTheirNumbers: they are on the wire.
+func TestReasonsKeepTheirNumbers(t *testing.T) {
+	for number, reason := range []entities.Reason{
+		entities.FunctionRefused, entities.FunctionFailed, entities.InvalidCommand, entities.UnknownMethod, entities.NotSupported, entities.TooLarge, entities.Overloaded,
+		entities.Unavailable, entities.Moved, entities.LostOutcome, entities.IDReused, entities.Cancelled, entities.Deadline, entities.Halted, entities.Internal,
+	} {
+		if int(reason) != number {
+			t.Errorf("reason %d was %d", reason, number)
+		}
+	}
+	e := &entities.Error{}
+	if setReason(e, 200, 200); e.Reason != entities.Internal || e.Outcome != entities.Unknown {
+		t.Errorf("an unknown reason and outcome read as %d and %v", e.Reason, e.Outcome)
+	}
+}
+
+// FuzzFrames reads anything without a panic, and reads again what it wrote of it.
+func FuzzFrames(f *testing.F) {
+	f.Add(appendCall(nil, fieldCalls, 1, &entities.Command{Service: "s", Source: &entities.Source{Offset: 1}, Metadata: entities.Metadata{{Key: "k"}}}, 1, time.Second))
+	f.Add(appendAnswer(nil, fieldAnswers, 1, &entities.Reply{Token: "t"}, nil))
+	f.Add(appendAnswer(nil, fieldAnswers, 1, nil, &entities.Error{Message: "m"}))
+	f.Add([]byte{0x12, 0xff, 0xff})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		known := names{}
+		outer := fields{rest: b}
+		for outer.next() {
+			var c received
+			if err := c.parse(outer.s, known); err == nil {
+				cmd := &entities.Command{Service: c.target.Service, Method: c.target.Method, Key: c.key, Payload: c.target.Payload, Metadata: c.target.Metadata}
+				c.complete(cmd)
+				inner := fields{rest: appendCall(nil, fieldCalls, c.id, cmd, c.hops, c.timeout)}
+				inner.next()
+				var again received
+				if err := again.parse(inner.s, known); err != nil || !reflect.DeepEqual(again, c) {
+					t.Errorf("wrote and read again %+v (%v), want %+v", again, err, c)
+				}
+			} else if !errors.Is(err, errWire) {
+				t.Errorf("%v is not an error of the wire", err)
+			}
+			if _, err := parseAnswer(outer.s, known, &entities.Reply{}); err != nil && !errors.Is(err, errWire) {
+				t.Errorf("%v is not an error of the wire", err)
+			}
+			_, _ = idOf(outer.s)
+			_ = new(opening).parse(outer.s)
+			_, _ = parseMessage(outer.s, known)
+		}
+	})
+}
