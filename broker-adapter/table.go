@@ -47,7 +47,7 @@ func (t *Table) Owned(name string) []int32 {
 	var owned []int32
 	for p, owner := range t.Owners {
 		if owner == i {
-			owned = append(owned, int32(p)) //nolint:gosec // a number of partitions
+			owned = append(owned, int32(p))
 		}
 	}
 	return owned
@@ -62,7 +62,7 @@ func (t *Table) Followed(name string) []int32 {
 	var followed []int32
 	for p, standbys := range t.Standbys {
 		if slices.Contains(standbys, i) {
-			followed = append(followed, int32(p)) //nolint:gosec // a number of partitions
+			followed = append(followed, int32(p))
 		}
 	}
 	return followed
@@ -73,4 +73,31 @@ func (t *Table) index(name string) int32 {
 		return -1
 	}
 	return int32(slices.IndexFunc(t.Members, func(m Member) bool { return m.Name == name })) //nolint:gosec // a number of workers
+}
+
+// Due says whether a balancing now would move a partition to this worker, because its image has become warm: a reason to ask for
+// one (Group.Rebalance). It looks at the worker's images as they are now. It is false for all when shares are equal, so workers
+// that ask only when it is true come to an end.
+func (t *Table) Due(m Membership) bool {
+	me := t.index(m.Worker)
+	if me < 0 || m.Images == nil {
+		return false
+	}
+	p := &planner{partitions: len(t.Owners), members: make([]Candidate, len(t.Members)), load: make([]int, len(t.Members))}
+	for _, owner := range t.Owners {
+		if owner < 0 {
+			return false // the balancing that gives it an owner is under way
+		}
+		p.load[owner]++
+	}
+	p.share()
+	if p.room(me) <= 0 {
+		return false
+	}
+	for part, lag := range m.Images() {
+		if part >= 0 && int(part) < len(t.Owners) && lag <= Warm && p.room(t.Owners[part]) < 0 {
+			return true
+		}
+	}
+	return false
 }

@@ -16,6 +16,9 @@ type Options struct {
 	Reopen func(t *testing.T, closed broker.Log) broker.Log
 	// Join returns a second client of the log that first is connected to, open at the same time. Nil: one process only.
 	Join func(t *testing.T, first broker.Log) broker.Log
+	// Kill lets a log vanish as its process would when it is killed: the group of its members hears nothing. Nil: the cases that
+	// need it are left out. The session of a member must outlast Timeout.
+	Kill func(t *testing.T, log broker.Log)
 	// Timeout bounds each single wait. 0: one minute.
 	Timeout time.Duration
 	// Now is the log's clock, against which append times are held. Nil: the machine's.
@@ -75,6 +78,14 @@ func Run(t *testing.T, o Options) {
 		{"Topic/CreateTwice", testCreateTwice, true},
 		{"Topic/CreateCommand", testCreateCommand, true},
 		{"Assignments/AllPartitions", testAssignments, true},
+		{"Group/NewcomersFollowFirst", testNewcomersFollowFirst, o.Join != nil},
+		{"Group/LeaveMovesToStandbys", testLeaveMoves, o.Join != nil},
+		{"Group/RestartKeepsItsPartitions", testRestart, o.Join != nil && o.Kill != nil},
+		{"Group/EvictMovesAtOnce", testEvict, o.Join != nil && o.Kill != nil},
+		{"Group/EvictTwoAtATime", testEvictTwo, o.Join != nil && o.Kill != nil},
+		{"Group/EvictLeavesOthersAlone", testEvictOthers, o.Join != nil},
+		{"Group/EvictedMemberComesBack", testEvictedComesBack, o.Join != nil},
+		{"Group/WatchSeesWhatMembersSee", testWatch, o.Join != nil},
 		{"Close/DeliversOpenResults", testCloseDelivers, true},
 		{"Close/WakesReaders", testCloseWakesReaders, true},
 		{"Close/RefusesLaterCalls", testClosedRefuses, true},

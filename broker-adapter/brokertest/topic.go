@@ -1,11 +1,7 @@
 package brokertest
 
 import (
-	"context"
-	"maps"
-	"slices"
 	"strings"
-	"sync"
 
 	broker "github.com/millrace-io/millrace/broker-adapter"
 )
@@ -72,60 +68,5 @@ func testCreateCommand(f *fixture) {
 	spec := broker.TopicSpec{Name: unique("topic"), Partitions: 8, MaxRecordBytes: maxRecordBytes}
 	if command := f.log.CreateCommand(spec); !strings.Contains(command, spec.Name) {
 		f.Errorf("the command to create %s does not name it: %q", spec.Name, command)
-	}
-}
-
-// testAssignments joins as the only member and must get everything; leaving in order is no error.
-func testAssignments(f *fixture) {
-	const partitions = 6
-	m := broker.Membership{Group: unique("group"), Worker: "worker-1", Address: "127.0.0.1:1", Topic: f.topic(partitions)}
-	ctx, leave := context.WithCancel(f.context())
-	defer leave()
-	var (
-		mu       sync.Mutex
-		assigned = map[int32]bool{}
-		complete = make(chan struct{})
-		once     sync.Once
-		ended    = make(chan error, 1)
-	)
-	on := func(e broker.AssignmentEvent) {
-		if !mu.TryLock() {
-			f.Error("two assignment events at a time")
-			return
-		}
-		defer mu.Unlock()
-		for _, id := range e.Assigned {
-			assigned[id] = true
-		}
-		for _, id := range slices.Concat(e.Revoked, e.Lost) {
-			delete(assigned, id)
-		}
-		if e.Done != nil {
-			e.Done()
-		}
-		if len(assigned) == partitions {
-			once.Do(func() { close(complete) })
-		}
-	}
-	var member sync.WaitGroup
-	member.Go(func() { ended <- f.log.Assignments(ctx, m, on) }) // ends with ctx; waited for below
-	defer member.Wait()
-	select {
-	case <-complete:
-	case err := <-ended:
-		f.Fatalf("membership ended before it had all partitions: %v", err)
-	case <-ctx.Done():
-		mu.Lock()
-		defer mu.Unlock()
-		f.Fatalf("within %v only partitions %v of %d were assigned", f.opts.Timeout, slices.Sorted(maps.Keys(assigned)), partitions)
-	}
-	leave()
-	select {
-	case err := <-ended:
-		if err != nil {
-			f.Errorf("leaving in order: %v", err)
-		}
-	case <-f.context().Done():
-		f.Fatalf("Assignments did not return within %v of the end of its context", f.opts.Timeout)
 	}
 }

@@ -173,7 +173,7 @@ func (l *Log) CreateCommand(spec broker.TopicSpec) string {
 	return fmt.Sprintf("# the embedded log creates topic %s with %d partitions by itself in %s", spec.Name, spec.Partitions, l.opts.Dir)
 }
 
-// Assignments assigns all partitions of the topic at once and waits for the end of ctx: there is nobody else.
+// Assignments assigns all partitions of the topic at once, to a group of one, and waits for the end of ctx: there is nobody else.
 func (l *Log) Assignments(ctx context.Context, m broker.Membership, on func(broker.AssignmentEvent)) error {
 	if l.isClosed() {
 		return fmt.Errorf("join group %s: %w", m.Group, broker.ErrClosed)
@@ -186,6 +186,12 @@ func (l *Log) Assignments(ctx context.Context, m broker.Membership, on func(brok
 	for id := range t.Partitions {
 		all[id] = id
 	}
+	on(broker.AssignmentEvent{Table: &broker.Table{
+		Generation: 1,
+		Members:    []broker.Member{{Name: m.Worker, Address: m.Address, Incarnation: m.Incarnation}},
+		Owners:     make([]int32, t.Partitions),
+		Standbys:   make([][]int32, t.Partitions),
+	}})
 	on(broker.AssignmentEvent{Assigned: all})
 	select {
 	case <-ctx.Done():

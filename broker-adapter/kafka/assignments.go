@@ -11,7 +11,6 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
-	"github.com/twmb/franz-go/pkg/kmsg"
 
 	broker "github.com/millrace-io/millrace/broker-adapter"
 )
@@ -21,15 +20,23 @@ const (
 	drainTimeout = 10 * time.Second
 	// leaveTimeout bounds the end of a membership, beyond the release of its partitions, when brokers do not answer.
 	leaveTimeout = 5 * time.Second
+	// rebalancePause lies between two balancings that workers wish for: a hand-over takes about two heartbeats, and all workers
+	// join in each balancing, so a group has about one a second at most however many of them wish.
+	rebalancePause = time.Second
 )
 
 // membership is one Assignments call.
 type membership struct {
-	log *Log
-	m   broker.Membership
-	on  func(broker.AssignmentEvent)
-	// stale is set when the table names another address for this worker than its own.
+	log      *Log
+	m        broker.Membership
+	on       func(broker.AssignmentEvent)
+	balancer *balancer
+	// notice came with an assignment and was not passed on yet.
+	notice atomic.Pointer[notice]
+	// stale is set when the table names another process for this worker than its own.
 	stale atomic.Bool
+	// wishes gets the time of a wish for a balancing.
+	wishes chan time.Duration
 	// ended gets the one error that ends the membership from inside.
 	ended chan error
 	// client is set before the group's goroutine can call back.
@@ -53,7 +60,10 @@ func (l *Log) Assignments(ctx context.Context, m broker.Membership, on func(brok
 		}
 		return fmt.Errorf("%s: %w", what, err)
 	}
-	s := &membership{log: l, m: m, on: on, ended: make(chan error, 1), ready: make(chan struct{})}
+	s := &membership{
+		log: l, m: m, on: on, wishes: make(chan time.Duration, 1), ended: make(chan error, 1), ready: make(chan struct{}),
+	}
+	s.balancer = &balancer{m: m, budget: tablesBudget, start: time.Now(), publish: s.publish}
 	clientCtx, abandon := context.WithCancel(context.Background()) // outlives ctx: leaving in order needs it
 	defer abandon()
 	client, err := kgo.NewClient(append(s.options(), kgo.WithContext(clientCtx))...)
@@ -62,6 +72,14 @@ func (l *Log) Assignments(ctx context.Context, m broker.Membership, on func(brok
 	}
 	s.client = client
 	close(s.ready)
+	l.mu.Lock()
+	l.memberships[s] = struct{}{}
+	l.mu.Unlock()
+	defer func() {
+		l.mu.Lock()
+		delete(l.memberships, s)
+		l.mu.Unlock()
+	}()
 	return s.serve(ctx, what, abandon)
 }
 
@@ -72,16 +90,9 @@ func (l *Log) groupTopic(ctx context.Context, topic string) error {
 	return err
 }
 
-// serve waits for the end of the membership and leaves.
+// serve passes wishes on until the membership ends, and leaves.
 func (s *membership) serve(ctx context.Context, what string, abandon func()) error {
-	var err error
-	select {
-	case <-ctx.Done():
-	case <-s.log.ctx.Done():
-		err = closedError(what)
-	case cause := <-s.ended:
-		err = fmt.Errorf("%s: %w", what, cause)
-	}
+	err := s.untilEnd(ctx, what)
 	id, _ := s.client.GroupMetadata()
 	giveUp := time.AfterFunc(drainTimeout+leaveTimeout, abandon)
 	s.client.Close() // hands back what is assigned, through revoked
@@ -94,13 +105,43 @@ func (s *membership) serve(ctx context.Context, what string, abandon func()) err
 	return err
 }
 
+// untilEnd waits for the end of the membership, and asks for balancings meanwhile.
+func (s *membership) untilEnd(ctx context.Context, what string) error {
+	var wish time.Duration
+	due := time.NewTimer(0)
+	due.Stop()
+	defer due.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.log.ctx.Done():
+			return closedError(what)
+		case cause := <-s.ended:
+			return fmt.Errorf("%s: %w", what, cause)
+		case wish = <-s.wishes:
+			due.Reset(s.balancer.joinedAt() + rebalancePause - s.balancer.now())
+		case <-due.C:
+			if s.balancer.joinedAt() < wish { // otherwise a balancing has met the wish
+				s.rebalance()
+			}
+		}
+	}
+}
+
+// rebalance makes this worker join again, with changed join data: nothing else makes a group balance.
+func (s *membership) rebalance() {
+	s.balancer.wishes.Add(1)
+	s.client.ForceRebalance()
+}
+
 func (s *membership) options() []kgo.Opt {
 	o := s.log.opts
 	return o.clientOptions(
 		kgo.ConsumerGroup(s.m.Group),
 		kgo.InstanceID(s.m.Worker),
 		kgo.ConsumeTopics(s.m.Topic),
-		kgo.Balancers(newBalancer(s.m.Topic, s.m.Address, s.publish)),
+		kgo.Balancers(s.balancer),
 		kgo.SessionTimeout(o.SessionTimeout),
 		kgo.HeartbeatInterval(o.HeartbeatInterval),
 		kgo.DisableAutoCommit(),
@@ -117,18 +158,46 @@ func fetchNothing(context.Context, map[string]map[int32]kgo.Offset) (map[string]
 	return map[string]map[int32]kgo.Offset{}, nil
 }
 
-// publish takes a table that came with an assignment.
-func (s *membership) publish(t *RoutingTable) {
-	s.log.table.Store(t)
-	address, known := t.Address(s.m.Worker)
-	s.stale.Store(known && address != s.m.Address)
+// publish takes what came with an assignment, before the client looks at it.
+func (s *membership) publish(n notice) { s.notice.Store(&n) }
+
+// announce passes the table of the last balancing on, once. A table that is not part of the assignment is looked up when may is
+// true.
+func (s *membership) announce(ctx context.Context, may bool) {
+	n := s.notice.Load()
+	if n == nil || n.table == nil && !may {
+		return
+	}
+	s.notice.Store(nil)
+	if n.table == nil {
+		if n = s.log.lookUp(ctx, s.m.Group, n.generation); n == nil {
+			return
+		}
+	}
+	s.log.remember(s.m.Group, *n)
+	s.on(broker.AssignmentEvent{Table: s.corrected(n.table)})
 }
 
-func (s *membership) assigned(_ context.Context, client *kgo.Client, assigned map[string][]int32) {
+// corrected puts this process into the place of an earlier one of the same worker, which the group has taken back without a
+// balancing, and notes that all others must hear of it.
+func (s *membership) corrected(t *broker.Table) *broker.Table {
+	self := broker.Member{Name: s.m.Worker, Address: s.m.Address, Incarnation: s.m.Incarnation}
+	i := slices.IndexFunc(t.Members, func(m broker.Member) bool { return m.Name == self.Name })
+	if i < 0 || t.Members[i] == self {
+		return t
+	}
+	s.stale.Store(true)
+	own := *t
+	own.Members = slices.Clone(t.Members)
+	own.Members[i] = self
+	return &own
+}
+
+func (s *membership) assigned(ctx context.Context, _ *kgo.Client, assigned map[string][]int32) {
 	s.log.counters.rebalances.Add(1)
+	s.announce(ctx, true)
 	if s.stale.Swap(false) {
-		// The group took this worker back without balancing, so everyone still has the address of its former process.
-		client.ForceRebalance()
+		s.rebalance()
 	}
 	if ids := s.partitions(assigned); len(ids) > 0 {
 		s.on(broker.AssignmentEvent{Assigned: ids})
@@ -141,6 +210,7 @@ func (s *membership) revoked(ctx context.Context, _ *kgo.Client, revoked map[str
 	if len(ids) == 0 {
 		return
 	}
+	s.announce(ctx, false) // a table that must be looked up would hold the release up
 	released := make(chan struct{})
 	var once sync.Once
 	s.on(broker.AssignmentEvent{Revoked: ids, Done: func() { once.Do(func() { close(released) }) }})
@@ -210,12 +280,6 @@ func (s *membership) leave(id string) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout)
 	defer cancel()
-	req := kmsg.NewPtrLeaveGroupRequest()
-	req.Group = s.m.Group
-	member := kmsg.NewLeaveGroupRequestMember()
-	member.MemberID, member.InstanceID = id, kmsg.StringPtr(s.m.Worker)
-	member.Reason = kmsg.StringPtr("worker ends")
-	req.Members = append(req.Members, member)
 	// An error costs time, never safety: then the session times out.
-	_, _ = req.RequestWith(ctx, s.log.admin)
+	_, _ = leaveRequest(s.m.Group, s.m.Worker, id, "worker ends").RequestWith(ctx, s.log.admin)
 }

@@ -5,162 +5,184 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	broker "github.com/millrace-io/millrace/broker-adapter"
 )
 
 // protocolName sets our groups apart: a consumer with another balancer cannot join one by mistake.
-const protocolName = "millrace-1"
+const protocolName = "millrace-2"
 
-// balancer is cooperative-sticky that carries addresses: each member's goes in front of the sticky user data when it joins,
-// and whoever leads the group puts the whole routing table into every assignment.
+// consumerVersion is that of the consumer protocol whose fields we fill: with the generation of the partitions owned.
+const consumerVersion = 3
+
+// balancer is what broker.Plan has decided, in the cooperative protocol: a partition that moves is left out of one assignment,
+// its owner releases it and joins again, and the next one gives it away.
 type balancer struct {
+	m broker.Membership
+	// budget is what all copies of the table may take together.
+	budget int
+	// wishes counts the balancings that this worker asked for, joined is when it joined last, in nanoseconds since start.
+	wishes atomic.Uint64
+	joined atomic.Int64
+	start  time.Time
+	// publish gets every notice that comes with an assignment. It must not block.
+	publish func(notice)
+}
+
+var _ interface {
 	kgo.GroupBalancer
-
-	topic   string
-	address string
-	// publish gets every table that an assignment brings. It must not block.
-	publish func(*RoutingTable)
-}
-
-func newBalancer(topic, address string, publish func(*RoutingTable)) *balancer {
-	return &balancer{GroupBalancer: kgo.CooperativeStickyBalancer(), topic: topic, address: address, publish: publish}
-}
+	kgo.ConsumerBalancerBalance
+} = (*balancer)(nil)
 
 // ProtocolName names the balancer in the group.
 func (b *balancer) ProtocolName() string { return protocolName }
 
-// JoinGroupMetadata adds the address to what the sticky balancer says.
+// IsCooperative is true: what stays is not interrupted.
+func (b *balancer) IsCooperative() bool { return true }
+
+// now is the time since the balancer was made.
+func (b *balancer) now() time.Duration { return time.Since(b.start) }
+
+// joinedAt is when this worker joined last; before it did, when the balancer was made.
+func (b *balancer) joinedAt() time.Duration { return time.Duration(b.joined.Load()) }
+
+// JoinGroupMetadata says what this worker owns, and how far its images are.
 func (b *balancer) JoinGroupMetadata(topics []string, current map[string][]int32, generation int32) []byte {
-	inner := b.GroupBalancer.JoinGroupMetadata(topics, current, generation)
+	b.joined.Store(int64(b.now())) // before the images are looked at: what changes later is not in them
 	meta := kmsg.NewConsumerMemberMetadata()
-	if err := meta.ReadFrom(inner); err != nil {
-		return inner // cannot be: it was written just now. The leader refuses members without an address
+	meta.Version, meta.Topics, meta.Generation = consumerVersion, topics, generation
+	if owned := current[b.m.Topic]; len(owned) > 0 {
+		o := kmsg.NewConsumerMemberMetadataOwnedPartition()
+		o.Topic, o.Partitions = b.m.Topic, owned
+		meta.OwnedPartitions = append(meta.OwnedPartitions, o)
 	}
-	meta.UserData = append(appendText(nil, b.address), meta.UserData...)
+	j := joinData{address: b.m.Address, incarnation: b.m.Incarnation, wishes: b.wishes.Load()}
+	if b.m.Images != nil {
+		j.images = imagesOf(b.m.Images())
+	}
+	meta.UserData = j.encode()
 	return meta.AppendTo(nil)
 }
 
-// ParseSyncAssignment reads this member's assignment and the table beside it.
+// ParseSyncAssignment reads this member's assignment and what comes beside it.
 func (b *balancer) ParseSyncAssignment(assignment []byte) (map[string][]int32, error) {
-	assigned, table, err := parseAssignment(assignment)
+	var a kmsg.ConsumerMemberAssignment
+	if err := a.ReadFrom(assignment); err != nil {
+		return nil, fmt.Errorf("assignment of partitions: %w", err)
+	}
+	n, err := decodeNotice(a.UserData)
 	if err != nil {
 		return nil, err
 	}
-	b.publish(table)
-	return assigned, nil
-}
-
-func parseAssignment(assignment []byte) (map[string][]int32, *RoutingTable, error) {
-	var a kmsg.ConsumerMemberAssignment
-	if err := a.ReadFrom(assignment); err != nil {
-		return nil, nil, fmt.Errorf("assignment of partitions: %w", err)
-	}
+	b.publish(n)
 	assigned := make(map[string][]int32, len(a.Topics))
 	for _, t := range a.Topics {
 		assigned[t.Topic] = t.Partitions
 	}
-	table, err := decodeTable(a.UserData)
-	return assigned, table, err
+	return assigned, nil
 }
 
-// MemberBalancer takes the addresses off, and lets the sticky balancer see what it knows.
+// MemberBalancer reads what the members say.
 func (b *balancer) MemberBalancer(members []kmsg.JoinGroupResponseMember) (kgo.GroupMemberBalancer, map[string]struct{}, error) {
-	stripped := slices.Clone(members)
-	workers := make(map[string]worker, len(members))
-	for i := range stripped {
-		address, meta, err := splitMetadata(stripped[i].ProtocolMetadata)
-		if err != nil {
-			return nil, nil, fmt.Errorf("member %s of the group: %w", memberName(&stripped[i]), err)
-		}
-		workers[stripped[i].MemberID] = worker{name: memberName(&stripped[i]), address: address}
-		stripped[i].ProtocolMetadata = meta.AppendTo(nil)
-	}
-	inner, topics, err := b.GroupBalancer.MemberBalancer(stripped)
+	consumers, err := kgo.NewConsumerBalancer(b, members)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, fmt.Errorf("members of group %s: %w", b.m.Group, err)
 	}
-	sticky, ok := inner.(kgo.GroupMemberBalancerOrError)
-	if !ok {
-		return nil, nil, fmt.Errorf("sticky balancer is a %T", inner)
-	}
-	return &balancing{GroupMemberBalancerOrError: sticky, topic: b.topic, workers: workers}, topics, nil
+	return consumers, consumers.MemberTopics(), nil
 }
 
-// splitMetadata returns a member's address and what the sticky balancer has written.
-func splitMetadata(joined []byte) (string, kmsg.ConsumerMemberMetadata, error) {
-	meta := kmsg.NewConsumerMemberMetadata()
-	if err := meta.ReadFrom(joined); err != nil {
-		return "", meta, fmt.Errorf("join data: %w", err)
+// joined is a candidate under its name in the group.
+type joined struct {
+	broker.Candidate
+
+	id string
+}
+
+// Balance is called on the group's leader.
+func (b *balancer) Balance(of *kgo.ConsumerBalancer, topics map[string]int32) kgo.IntoSyncAssignment {
+	members, err := b.candidates(of)
+	if partitions := topics[b.m.Topic]; err == nil && (partitions < 1 || partitions > maxPartitions) {
+		err = fmt.Errorf("topic %s has %d partitions as far as this client knows; between 1 and %d can be balanced", b.m.Topic, partitions, maxPartitions)
 	}
-	d := decoder{rest: meta.UserData}
-	address := d.text()
-	if d.err != nil {
-		return "", meta, errors.New("join data carry no address")
+	if err == nil && len(members) > maxWorkers {
+		err = fmt.Errorf("group %s has %d members; %d can be balanced", b.m.Group, len(members), maxWorkers)
 	}
-	meta.UserData = d.rest
-	return address, meta, nil
+	if err != nil {
+		of.SetError(err)
+		return nil
+	}
+	candidates, ids := make([]broker.Candidate, len(members)), make([]string, len(members))
+	for i, m := range members {
+		candidates[i], ids[i] = m.Candidate, m.id
+	}
+	table := broker.Plan(candidates, int(topics[b.m.Topic]), b.m.Standbys, of.Info().Generation)
+	return b.assignments(notice{generation: table.Generation, table: table, ids: ids})
+}
+
+// candidates are the members by name, the order of a table.
+func (b *balancer) candidates(of *kgo.ConsumerBalancer) ([]joined, error) {
+	var members []joined
+	var errs []error
+	of.EachMember(func(m *kmsg.JoinGroupResponseMember, meta *kmsg.ConsumerMemberMetadata) {
+		j, err := decodeJoinData(meta.UserData)
+		name := memberName(m.InstanceID, m.MemberID)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("member %s of group %s: %w", name, b.m.Group, err))
+		}
+		c := joined{id: m.MemberID, Candidate: broker.Candidate{
+			Member:     broker.Member{Name: name, Address: j.address, Incarnation: j.incarnation},
+			Generation: meta.Generation, Images: j.images,
+		}}
+		for _, o := range meta.OwnedPartitions {
+			if o.Topic == b.m.Topic {
+				c.Owned = append(c.Owned, o.Partitions...)
+			}
+		}
+		members = append(members, c)
+	})
+	slices.SortStableFunc(members, func(a, b joined) int { return cmp.Compare(a.Name, b.Name) })
+	return members, errors.Join(errs...)
 }
 
 // memberName is the worker's name: members are static.
-func memberName(m *kmsg.JoinGroupResponseMember) string {
-	if m.InstanceID != nil {
-		return *m.InstanceID
+func memberName(instance *string, id string) string {
+	if instance != nil {
+		return *instance
 	}
-	return m.MemberID
+	return id
 }
 
-// balancing is one balancing of the group, by its leader.
-type balancing struct {
-	kgo.GroupMemberBalancerOrError
-
-	topic   string
-	workers map[string]worker
-}
-
-// BalanceOrError assigns, and adds the table to every assignment.
-func (b *balancing) BalanceOrError(topics map[string]int32) (kgo.IntoSyncAssignment, error) {
-	into, err := b.GroupMemberBalancerOrError.BalanceOrError(topics)
-	if err != nil {
-		return nil, err
-	}
-	plan := into.IntoSyncAssignment()
-	assignments := make([]kmsg.ConsumerMemberAssignment, len(plan))
-	for i := range plan {
-		if err := assignments[i].ReadFrom(plan[i].MemberAssignment); err != nil {
-			return nil, fmt.Errorf("plan of the sticky balancer: %w", err)
+// assignments give each member its partitions, and the table: to all, or to the first where it would be too much.
+func (b *balancer) assignments(n notice) syncPlan {
+	owned := make([][]int32, len(n.ids))
+	for p, owner := range n.table.Owners {
+		if owner >= 0 {
+			owned[owner] = append(owned[owner], int32(p)) //nolint:gosec // a number of partitions
 		}
 	}
-	table := b.table(plan, assignments, topics[b.topic]).encode()
-	for i := range plan {
-		assignments[i].UserData = table
-		plan[i].MemberAssignment = assignments[i].AppendTo(nil)
-	}
-	return syncPlan(plan), nil
-}
-
-// table collects who gets what. A partition that is on its way between workers has no owner until the next balancing.
-func (b *balancing) table(plan []kmsg.SyncGroupRequestGroupAssignment, assignments []kmsg.ConsumerMemberAssignment, partitions int32) *RoutingTable {
-	order := make([]int, len(plan))
-	for i := range order {
-		order[i] = i
-	}
-	slices.SortFunc(order, func(i, j int) int {
-		return cmp.Compare(b.workers[plan[i].MemberID].name, b.workers[plan[j].MemberID].name)
-	})
-	t := &RoutingTable{owners: make([]uint16, partitions)}
-	for n, i := range order[:min(len(order), maxWorkers)] {
-		t.workers = append(t.workers, b.workers[plan[i].MemberID])
-		for _, assigned := range assignments[i].Topics {
-			for _, p := range assigned.Partitions {
-				if assigned.Topic == b.topic && p < partitions {
-					t.owners[p] = uint16(n + 1)
-				}
-			}
+	whole, short := n.encode(), notice{generation: n.generation}.encode()
+	everywhere := len(whole)*len(n.ids) <= b.budget
+	plan := make(syncPlan, len(n.ids))
+	for i, id := range n.ids {
+		a := kmsg.NewConsumerMemberAssignment()
+		if len(owned[i]) > 0 {
+			t := kmsg.NewConsumerMemberAssignmentTopic()
+			t.Topic, t.Partitions = b.m.Topic, owned[i]
+			a.Topics = append(a.Topics, t)
 		}
+		a.UserData = short
+		if everywhere || i == 0 {
+			a.UserData = whole
+		}
+		plan[i] = kmsg.NewSyncGroupRequestGroupAssignment()
+		plan[i].MemberID, plan[i].MemberAssignment = id, a.AppendTo(nil)
 	}
-	return t
+	return plan
 }
 
 type syncPlan []kmsg.SyncGroupRequestGroupAssignment

@@ -1,22 +1,41 @@
 package kafka
 
 import (
+	"errors"
 	"testing"
+	"time"
 
 	broker "github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/broker-adapter/brokertest"
 )
 
+// longSession is one that no test waits for.
+const longSession = 5 * time.Minute
+
 func conformance(addrs []string) brokertest.Options {
 	open := func(t *testing.T) broker.Log {
-		l, err := Open(Options{Brokers: addrs})
+		l, err := Open(Options{Brokers: addrs, SessionTimeout: longSession})
 		if err != nil {
 			t.Fatal(err)
 		}
 		return l
 	}
 	again := func(t *testing.T, _ broker.Log) broker.Log { return open(t) }
-	return brokertest.Options{Open: open, Join: again, Reopen: again}
+	return brokertest.Options{Open: open, Join: again, Reopen: again, Kill: kill}
+}
+
+// kill ends memberships as the end of the process would: without a word to the group, which waits for their sessions to end.
+func kill(t *testing.T, log broker.Log) {
+	t.Helper()
+	l, ok := log.(*Log)
+	if !ok {
+		t.Fatalf("kill a %T", log)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for s := range l.memberships {
+		s.ended <- errors.New("killed")
+	}
 }
 
 // TestConformance holds the adapter against the port on a real broker.

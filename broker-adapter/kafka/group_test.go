@@ -22,9 +22,11 @@ type testMember struct {
 	log   *Log
 	leave context.CancelFunc
 	ended chan error
+	m     broker.Membership
 
 	mu    sync.Mutex
 	owned map[int32]bool
+	table *broker.Table
 	// changed gets a token after each event.
 	changed chan struct{}
 	err     error
@@ -34,6 +36,16 @@ func join(t *testing.T, l *Log, m broker.Membership) *testMember {
 	t.Helper()
 	ctx, leave := context.WithCancel(t.Context())
 	w := &testMember{log: l, leave: leave, ended: make(chan error, 1), owned: map[int32]bool{}, changed: make(chan struct{}, 1)}
+	if m.Images == nil {
+		m.Images = func() map[int32]int64 { // all that it follows is warm
+			lags := map[int32]int64{}
+			for _, p := range slices.Concat(w.partitions(), w.lastTable().Followed(m.Worker)) {
+				lags[p] = 0
+			}
+			return lags
+		}
+	}
+	w.m = m
 	go func() { w.ended <- l.Assignments(ctx, m, w.on) }() // ends with ctx or the Log, which waits for it
 	t.Cleanup(leave)
 	return w
@@ -41,6 +53,9 @@ func join(t *testing.T, l *Log, m broker.Membership) *testMember {
 
 func (w *testMember) on(e broker.AssignmentEvent) {
 	w.mu.Lock()
+	if e.Table != nil {
+		w.table = e.Table
+	}
 	for _, id := range e.Assigned {
 		w.owned[id] = true
 	}
@@ -51,6 +66,9 @@ func (w *testMember) on(e broker.AssignmentEvent) {
 		w.err = e.Err
 	}
 	w.mu.Unlock()
+	if e.Table != nil && e.Table.Due(w.m) {
+		w.log.Rebalance()
+	}
 	if e.Done != nil {
 		e.Done()
 	}
@@ -64,6 +82,12 @@ func (w *testMember) partitions() []int32 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return slices.Sorted(maps.Keys(w.owned))
+}
+
+func (w *testMember) lastTable() *broker.Table {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.table
 }
 
 // until waits for a condition that changes with events, or soon after one.
@@ -88,15 +112,15 @@ func (w *testMember) end(t *testing.T) {
 	}
 }
 
-// routes tells whether the table that a Log heard sends every partition to one of these addresses.
-func routes(l *Log, partitions int, addresses ...string) func() bool {
+// routes tells whether the table that a worker heard sends every partition to one of these addresses.
+func (w *testMember) routes(partitions int, addresses ...string) func() bool {
 	return func() bool {
-		table := l.RoutingTable()
-		if table == nil || table.Partitions() != partitions {
+		table := w.lastTable()
+		if table == nil || len(table.Owners) != partitions {
 			return false
 		}
 		for p := range int32(partitions) {
-			if _, address, ok := table.Owner(p); !ok || !slices.Contains(addresses, address) {
+			if m, ok := table.Owner(p); !ok || !slices.Contains(addresses, m.Address) {
 				return false
 			}
 		}
@@ -115,9 +139,9 @@ func TestStaticMembership(t *testing.T) {
 
 	w := join(t, first, m)
 	until(t, "all partitions assigned", w.owns(partitions))
-	until(t, "everything routed to the first address", routes(first, partitions, m.Address))
+	until(t, "everything routed to the first address", w.routes(partitions, m.Address))
 	members, err := second.Members(deadline(t), m.Group) // from outside
-	if err != nil || len(members) != 1 || members[0].Name != m.Worker || members[0].Address != m.Address || len(members[0].Partitions) != partitions {
+	if err != nil || len(members) != 1 || members[0].Name != m.Worker || members[0].Address != m.Address {
 		t.Fatalf("members %+v, %v", members, err)
 	}
 	if others, err := second.OtherWorkers(deadline(t), m); err != nil || len(others) != 0 {
@@ -136,7 +160,7 @@ func TestStaticMembership(t *testing.T) {
 	if w.err == nil {
 		t.Error("no event told the first process")
 	}
-	until(t, "everything routed to the new address", routes(second, partitions, moved.Address))
+	until(t, "everything routed to the new address", restarted.routes(partitions, moved.Address))
 
 	began = time.Now()
 	restarted.end(t)
@@ -168,12 +192,12 @@ func TestTwoWorkers(t *testing.T) {
 	}
 	second := join(t, b, other)
 	until(t, "both have half", func() bool { return first.owns(partitions/2)() && second.owns(partitions/2)() })
-	for _, l := range []*Log{a, b} {
-		until(t, "a complete table", routes(l, partitions, m.Address, other.Address))
+	for _, w := range []*testMember{first, second} {
+		until(t, "a complete table", w.routes(partitions, m.Address, other.Address))
 	}
 	for _, p := range second.partitions() {
-		if name, address, _ := a.RoutingTable().Owner(p); name != "b" || address != other.Address {
-			t.Errorf("partition %d of b is routed to %s at %s", p, name, address)
+		if m, _ := first.lastTable().Owner(p); m.Name != "b" || m.Address != other.Address {
+			t.Errorf("partition %d of b is routed to %s at %s", p, m.Name, m.Address)
 		}
 	}
 	second.end(t)

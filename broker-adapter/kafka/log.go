@@ -23,7 +23,6 @@ type Log struct {
 	counters counters
 	// brokers is how many the cluster had when last heard.
 	brokers atomic.Int32
-	table   atomic.Pointer[RoutingTable]
 
 	// ctx ends when Close begins.
 	ctx  context.Context //nolint:containedctx // the Log's own lifetime
@@ -35,6 +34,9 @@ type Log struct {
 	partitions map[broker.Partition]*partition
 	current    *producer
 	readers    map[*reader]struct{}
+	// memberships run now; members holds what was last heard of each group.
+	memberships map[*membership]struct{}
+	members     map[string]memberIDs
 
 	// open counts appends without a delivered result, tasks goroutines of the Log and Assignments calls, requests those
 	// of the admin client.
@@ -51,10 +53,12 @@ func Open(o Options) (*Log, error) {
 		return nil, err
 	}
 	l := &Log{
-		opts:       o,
-		buffer:     newBuffer(o.BufferRecords, o.BufferBytes),
-		partitions: map[broker.Partition]*partition{},
-		readers:    map[*reader]struct{}{},
+		opts:        o,
+		buffer:      newBuffer(o.BufferRecords, o.BufferBytes),
+		partitions:  map[broker.Partition]*partition{},
+		readers:     map[*reader]struct{}{},
+		memberships: map[*membership]struct{}{},
+		members:     map[string]memberIDs{},
 	}
 	l.topics = newTopics(l)
 	l.ctx, l.stop = context.WithCancel(context.Background())

@@ -15,6 +15,8 @@ type Stats struct {
 	RecordsRead, BytesRead, FetchRetries, StaleLeaders int64
 	// Rebalances counts assignments received, MembershipsLost how often this worker was put out of its group.
 	Rebalances, MembershipsLost int64
+	// Evictions counts workers that this Log has taken out of a group.
+	Evictions int64
 }
 
 type counters struct {
@@ -22,7 +24,7 @@ type counters struct {
 	appends, records, appendErrors                     atomic.Int64
 	producersStopped                                   atomic.Int64
 	recordsRead, bytesRead, fetchRetries, staleLeaders atomic.Int64
-	rebalances, membershipsLost                        atomic.Int64
+	rebalances, membershipsLost, evictions             atomic.Int64
 }
 
 // Stats returns the counters. It may be called at any time, from any goroutine.
@@ -34,6 +36,6 @@ func (l *Log) Stats() Stats {
 		ProducersStopped: c.producersStopped.Load(),
 		RecordsRead:      c.recordsRead.Load(), BytesRead: c.bytesRead.Load(),
 		FetchRetries: c.fetchRetries.Load(), StaleLeaders: c.staleLeaders.Load(),
-		Rebalances: c.rebalances.Load(), MembershipsLost: c.membershipsLost.Load(),
+		Rebalances: c.rebalances.Load(), MembershipsLost: c.membershipsLost.Load(), Evictions: c.evictions.Load(),
 	}
 }

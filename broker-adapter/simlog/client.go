@@ -26,6 +26,9 @@ type Client struct {
 	open   map[int]*op
 	queue  []*op
 	closed bool
+	// crashed: closed without a word. memberships are its running calls of Assignments.
+	crashed     bool
+	memberships []*member
 	// stale caps what the client is shown of a partition.
 	stale map[broker.Partition]int64
 
@@ -191,14 +194,18 @@ func (c *Client) Close() error {
 	return nil
 }
 
-// Crash makes the client vanish: open appends never get a result, later calls get ErrClosed. Close may be called after it, to
-// wait for the client's goroutine.
+// Crash makes the client vanish: open appends never get a result, later calls get ErrClosed. Its memberships stay in their groups
+// until they are evicted, or the worker joins again. Close may be called after it, to wait for the client's goroutine.
 func (c *Client) Crash() {
 	c.world.mu.Lock()
 	for _, o := range c.open {
 		o.Answered = true
 	}
 	clear(c.open)
+	c.crashed = c.crashed || !c.closed
+	for _, m := range c.memberships {
+		m.dead = c.crashed
+	}
 	c.world.mu.Unlock()
 	c.stop()
 }

@@ -20,5 +20,12 @@ func TestConformance(t *testing.T) {
 		Open:   func(*testing.T) broker.Log { return client() },
 		Reopen: func(*testing.T, broker.Log) broker.Log { return client() },
 		Join:   func(*testing.T, broker.Log) broker.Log { return client() },
+		Kill: func(t *testing.T, log broker.Log) {
+			c, ok := log.(*simlog.Client)
+			if !ok {
+				t.Fatalf("kill a %T", log)
+			}
+			c.Crash()
+		},
 	})
 }

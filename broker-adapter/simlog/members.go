@@ -1,7 +1,9 @@
 package simlog
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -9,22 +11,38 @@ import (
 	broker "github.com/millrace-io/millrace/broker-adapter"
 )
 
-// group is one consumer group: who is in it and who has which partition.
+// group is one group of workers, of which the World is the coordinator. World.mu guards it.
 type group struct {
+	// members are in the order of their names, dead ones among them.
 	members []*member
-	// owner says who has a partition, from the assignment until the revocation is done.
-	owner map[int32]*member
+	// table is the last that was handed out.
+	table *broker.Table
+	// due: who is in the group, or an image, has changed since the last balancing began.
+	due bool
+	// balancing: one of the members is asking all of them for their images.
+	balancing bool
+	wishes    int
 }
 
-// member is one running call of Assignments. World.mu guards it.
+// member is one running call of Assignments, or what a crash has left of it. World.mu guards it.
 type member struct {
 	broker.Membership
-	// events waits to be given out, in a world with manual assignments.
+	// events wait to be given out. busy: the member is at one of them.
 	events []broker.AssignmentEvent
+	busy   bool
+	// claims are the partitions that the member holds, told those that it was told to hold.
+	claims, told []int32
+	// generation is that of the last table.
+	generation int32
+	// revoking: it is to release partitions, and has not done so.
+	revoking bool
+	// dead: its process is gone, and the group does not know.
+	dead bool
 }
 
-// Assignments joins a group. The partitions are spread evenly over its members, sorted by name; what has to move is revoked first
-// and assigned when Done was called. With Options.ManualAssignments only Assign gives out anything.
+// Assignments joins a group. The World balances it by broker.Plan when somebody joins, leaves, is evicted or wishes for it, and
+// when partitions were released that are to move. A worker that joins again takes the place of its earlier process. With
+// Options.ManualAssignments only Assign gives out anything.
 func (c *Client) Assignments(ctx context.Context, m broker.Membership, on func(broker.AssignmentEvent)) error {
 	me, err := c.join(m)
 	if err != nil {
@@ -50,6 +68,7 @@ func (c *Client) Assignments(ctx context.Context, m broker.Membership, on func(b
 		if event.Err != nil {
 			return event.Err
 		}
+		c.world.told(me)
 	}
 }
 
@@ -65,27 +84,66 @@ func (c *Client) join(m broker.Membership) (*member, error) {
 	}
 	g := w.groups[m.Group]
 	if g == nil {
-		g = &group{owner: map[int32]*member{}}
+		g = &group{}
 		w.groups[m.Group] = g
 	}
-	me := &member{Membership: m}
-	g.members = append(g.members, me)
-	slices.SortStableFunc(g.members, func(a, b *member) int { return strings.Compare(a.Worker, b.Worker) })
+	me := &member{Membership: m, generation: -1}
+	if earlier := g.find(m.Worker); earlier != nil {
+		me.claims, me.generation = earlier.claims, earlier.generation
+		earlier.events, earlier.claims = []broker.AssignmentEvent{{Err: fmt.Errorf("worker %s of group %s: %w", m.Worker, m.Group, errReplaced)}}, nil
+		g.remove(earlier)
+	}
+	g.add(me)
+	c.memberships = append(c.memberships, me)
 	w.wake()
 	return me, nil
 }
 
+var errReplaced = errors.New("another process with the same worker name took over")
+
+func (g *group) find(worker string) *member {
+	if i := slices.IndexFunc(g.members, func(m *member) bool { return m.Worker == worker }); i >= 0 {
+		return g.members[i]
+	}
+	return nil
+}
+
+func (g *group) add(me *member) {
+	g.members = append(g.members, me)
+	slices.SortFunc(g.members, func(a, b *member) int { return strings.Compare(a.Worker, b.Worker) })
+	g.due = true
+}
+
+func (g *group) remove(me *member) {
+	i := slices.Index(g.members, me)
+	if i < 0 {
+		return // evicted or replaced before
+	}
+	g.members = slices.Delete(g.members, i, i+1)
+	g.due = true
+	if len(g.members) == 0 {
+		g.table = nil
+	}
+}
+
+// leave ends a membership. One whose client has crashed stays in the group.
 func (c *Client) leave(me *member) {
 	w := c.world
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	g := w.groups[me.Group]
-	g.members = slices.DeleteFunc(g.members, func(m *member) bool { return m == me })
-	for id, owner := range g.owner {
-		if owner == me {
-			delete(g.owner, id)
-		}
+	if !me.dead {
+		g.remove(me)
 	}
+	c.memberships = slices.DeleteFunc(c.memberships, func(m *member) bool { return m == me })
+	w.wake()
+}
+
+// told notes that a member is through with an event.
+func (w *World) told(me *member) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	me.busy = false
 	w.wake()
 }
 
@@ -97,86 +155,146 @@ func (c *Client) nextEvent(me *member) (*broker.AssignmentEvent, <-chan struct{}
 	if c.closed {
 		return nil, nil, c.closedError("member of group " + me.Group)
 	}
-	if w.opts.ManualAssignments {
-		if len(me.events) == 0 {
-			return nil, w.changed, nil
-		}
-		event := me.events[0]
-		me.events = me.events[1:]
-		return &event, nil, nil
+	if !w.opts.ManualAssignments {
+		w.balance(w.groups[me.Group], me)
 	}
-	return w.rebalance(w.groups[me.Group], me), w.changed, nil
+	if len(me.events) == 0 {
+		return nil, w.changed, nil
+	}
+	event := me.events[0]
+	me.events, me.busy = me.events[1:], true
+	return &event, nil, nil
 }
 
-// rebalance compares what a member has with its even share. The lock is held.
-func (w *World) rebalance(g *group, me *member) *broker.AssignmentEvent {
-	var assigned, revoked []int32
-	index := slices.Index(g.members, me)
-	for id := range w.topics[me.Topic].spec.Partitions {
-		mine := int(id)%len(g.members) == index
-		switch owner := g.owner[id]; {
-		case mine && owner == nil:
-			assigned = append(assigned, id)
-		case !mine && owner == me:
-			revoked = append(revoked, id)
+// balance hands out a new table when one is due and everybody is through with the last one. The lock is held, but not while members
+// are asked for their images.
+func (w *World) balance(g *group, me *member) {
+	if len(me.events) == 0 && !slices.Contains(g.members, me) { // it was evicted, and joins again
+		if len(me.told) > 0 {
+			me.events = append(me.events, broker.AssignmentEvent{Lost: me.told})
+		}
+		me.claims, me.told, me.revoking = nil, nil, false
+		g.add(me)
+		w.wake()
+		return
+	}
+	for g.due && !g.balancing && g.quiet() {
+		g.due, g.balancing = false, true
+		members := slices.Clone(g.members)
+		w.mu.Unlock()
+		images := make([][]broker.Image, len(members))
+		for i, m := range members {
+			images[i] = m.images()
+		}
+		w.mu.Lock()
+		g.balancing = false
+		w.wake()
+		if !g.due { // nobody came or went meanwhile
+			w.handOut(g, images)
 		}
 	}
-	if len(revoked) > 0 {
-		return &broker.AssignmentEvent{Revoked: revoked, Done: w.revocation(g, me, revoked)}
-	}
-	if len(assigned) == 0 {
+}
+
+// quiet tells whether all members that live are through with the last balancing.
+func (g *group) quiet() bool {
+	return !slices.ContainsFunc(g.members, func(m *member) bool { return !m.dead && (m.busy || m.revoking || len(m.events) > 0) })
+}
+
+// images asks a member. No lock is held.
+func (m *member) images() []broker.Image {
+	if m.Images == nil || m.dead {
 		return nil
 	}
-	for _, id := range assigned {
-		g.owner[id] = me
+	var images []broker.Image
+	for p, lag := range m.Images() {
+		images = append(images, broker.Image{Partition: p, Lag: lag})
 	}
-	return &broker.AssignmentEvent{Assigned: assigned}
+	slices.SortFunc(images, func(a, b broker.Image) int { return cmp.Compare(a.Partition, b.Partition) })
+	return images
 }
 
-// revocation marks the partitions as nobody's for the member, and returns what frees them for the next. The lock is held.
-func (w *World) revocation(g *group, me *member, ids []int32) func() {
-	leaving := &member{Membership: me.Membership}
-	for _, id := range ids {
-		g.owner[id] = leaving
+// handOut makes a table and tells everybody. The lock is held.
+func (w *World) handOut(g *group, images [][]broker.Image) {
+	candidates := make([]broker.Candidate, len(g.members))
+	for i, m := range g.members {
+		candidates[i] = broker.Candidate{
+			Member: broker.Member{Name: m.Worker, Address: m.Address, Incarnation: m.Incarnation},
+			Owned:  m.claims, Generation: m.generation, Images: images[i],
+		}
 	}
+	w.generation++
+	first := g.members[0]
+	g.table = broker.Plan(candidates, int(w.topics[first.Topic].spec.Partitions), first.Standbys, w.generation)
+	for _, m := range g.members {
+		if !m.dead {
+			w.tellMember(g, m)
+		}
+	}
+}
+
+// tellMember brings a member to what the table says. The lock is held.
+func (w *World) tellMember(g *group, m *member) {
+	owned := g.table.Owned(m.Worker)
+	assigned := without(owned, m.told)
+	revoked := without(m.told, owned)
+	m.generation = g.table.Generation
+	m.events = append(m.events, broker.AssignmentEvent{Table: g.table})
+	if len(revoked) > 0 {
+		m.revoking = true
+		m.events = append(m.events, broker.AssignmentEvent{Revoked: revoked, Done: w.released(g, m)})
+	}
+	if len(assigned) > 0 {
+		m.events = append(m.events, broker.AssignmentEvent{Assigned: assigned})
+	}
+	m.claims, m.told = owned, owned
+}
+
+func without(a, b []int32) []int32 {
+	return slices.DeleteFunc(slices.Clone(a), func(p int32) bool { return slices.Contains(b, p) })
+}
+
+// released returns what a member calls when it has released partitions: then the next balancing gives them away.
+func (w *World) released(g *group, m *member) func() {
 	return func() {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		for _, id := range ids {
-			if g.owner[id] == leaving {
-				delete(g.owner, id)
-			}
+		if m.revoking {
+			m.revoking, g.due = false, true
+			w.wake()
 		}
-		w.wake()
 	}
 }
 
-// Assign gives an event to every member of a group with this worker name, in a world with manual assignments. It does not wait.
+// Assign gives an event to the member of a group with this worker name, in a world with manual assignments. It does not wait. A
+// table in it is also what Watch shows from now on.
 func (w *World) Assign(groupName, worker string, event broker.AssignmentEvent) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	found := false
-	if g := w.groups[groupName]; g != nil {
-		for _, m := range g.members {
-			if m.Worker == worker {
-				m.events = append(m.events, event)
-				found = true
-			}
-		}
-	}
-	if !found {
+	g := w.groups[groupName]
+	if !g.lives(worker) {
 		panic(fmt.Sprintf("simlog: assign to worker %s of group %s: no such member", worker, groupName))
 	}
+	m := g.find(worker)
+	m.events = append(m.events, event)
+	if event.Table != nil {
+		g.table = event.Table
+	}
 	w.wake()
+}
+
+func (g *group) lives(worker string) bool {
+	if g == nil {
+		return false
+	}
+	m := g.find(worker)
+	return m != nil && !m.dead
 }
 
 // AwaitMember waits until a worker has joined a group.
 func (w *World) AwaitMember(ctx context.Context, groupName, worker string) error {
 	for {
 		w.mu.Lock()
-		changed := w.changed
-		g := w.groups[groupName]
-		joined := g != nil && slices.ContainsFunc(g.members, func(m *member) bool { return m.Worker == worker })
+		changed, joined := w.changed, w.groups[groupName].lives(worker)
 		w.mu.Unlock()
 		if joined {
 			return nil

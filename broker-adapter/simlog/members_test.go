@@ -18,19 +18,23 @@ type membership struct {
 	leave  context.CancelFunc
 }
 
-func startMember(t *testing.T, c *simlog.Client, worker string) *membership {
+func startMember(t *testing.T, c *simlog.Client, worker string, images ...int32) *membership {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	m := &membership{events: make(chan broker.AssignmentEvent), ended: make(chan error, 1), leave: cancel}
+	warm := map[int32]int64{}
+	for _, p := range images {
+		warm[p] = 0
+	}
+	membership := broker.Membership{Group: "g", Worker: worker, Topic: part.Topic, Images: func() map[int32]int64 { return warm }}
 	var running sync.WaitGroup
 	running.Go(func() { // ends with ctx; waited for at the end of the test
-		m.ended <- c.Assignments(ctx, broker.Membership{Group: "g", Worker: worker, Topic: part.Topic},
-			func(e broker.AssignmentEvent) {
-				select {
-				case m.events <- e:
-				case <-ctx.Done():
-				}
-			})
+		m.ended <- c.Assignments(ctx, membership, func(e broker.AssignmentEvent) {
+			select {
+			case m.events <- e:
+			case <-ctx.Done():
+			}
+		})
 	})
 	t.Cleanup(func() {
 		cancel()
@@ -40,6 +44,16 @@ func startMember(t *testing.T, c *simlog.Client, worker string) *membership {
 	return m
 }
 
+// next returns the next event that is not only a table.
+func (m *membership) next() broker.AssignmentEvent {
+	for e := range m.events {
+		if e.Table == nil {
+			return e
+		}
+	}
+	panic("not reached")
+}
+
 func wantIDs(t *testing.T, what string, got []int32, want ...int32) {
 	t.Helper()
 	if !slices.Equal(got, want) {
@@ -47,7 +61,8 @@ func wantIDs(t *testing.T, what string, got []int32, want ...int32) {
 	}
 }
 
-// TestPartitionsMoveInOrder lets a second worker join and leave: what moves is revoked first, and assigned when that is done.
+// TestPartitionsMoveInOrder lets a second worker, which is warm, join and leave: what moves is revoked first, and assigned when
+// that is done, one partition at a time.
 func TestPartitionsMoveInOrder(t *testing.T) {
 	world := simlog.New(simlog.Options{})
 	first := world.Client("first")
@@ -55,22 +70,95 @@ func TestPartitionsMoveInOrder(t *testing.T) {
 		t.Fatal(err)
 	}
 	m1 := startMember(t, first, "w1")
-	wantIDs(t, "alone", (<-m1.events).Assigned, 0, 1, 2, 3)
-	m2 := startMember(t, world.Client("second"), "w2")
-	revoked := <-m1.events
-	wantIDs(t, "revoked", revoked.Revoked, 1, 3)
-	select {
-	case e := <-m2.events:
-		t.Errorf("assigned before the revocation was done: %+v", e)
-	default:
+	wantIDs(t, "alone", m1.next().Assigned, 0, 1, 2, 3)
+	m2 := startMember(t, world.Client("second"), "w2", 1, 3)
+	if e := <-m2.events; e.Table == nil {
+		t.Fatalf("a newcomer heard %+v before a table", e)
 	}
-	revoked.Done()
-	wantIDs(t, "moved", (<-m2.events).Assigned, 1, 3)
+	for _, p := range []int32{1, 3} {
+		revoked := m1.next()
+		wantIDs(t, "revoked", revoked.Revoked, p)
+		select {
+		case e := <-m2.events:
+			t.Errorf("told before the revocation was done: %+v", e)
+		default:
+		}
+		revoked.Done()
+		table := <-m2.events
+		if owner, _ := table.Table.Owner(p); owner.Name != "w2" {
+			t.Errorf("partition %d goes to %q", p, owner.Name)
+		}
+		wantIDs(t, "moved", (<-m2.events).Assigned, p)
+	}
 	m2.leave()
 	if err := <-m2.ended; err != nil {
 		t.Error(err)
 	}
-	wantIDs(t, "back", (<-m1.events).Assigned, 1, 3)
+	wantIDs(t, "back", m1.next().Assigned, 1, 3)
+}
+
+// TestWorkerIsReplaced: a second process of the same name takes the place of the first, which hears of it.
+func TestWorkerIsReplaced(t *testing.T) {
+	world := simlog.New(simlog.Options{})
+	first := world.Client("first")
+	if err := first.Create(t.Context(), broker.TopicSpec{Name: part.Topic, Partitions: 2}); err != nil {
+		t.Fatal(err)
+	}
+	old := startMember(t, first, "w")
+	wantIDs(t, "old", old.next().Assigned, 0, 1)
+	again := startMember(t, world.Client("second"), "w")
+	if err := old.next().Err; err == nil {
+		t.Error("the old process was not told")
+	}
+	if err := <-old.ended; err == nil {
+		t.Error("the old process left in order")
+	}
+	wantIDs(t, "again", again.next().Assigned, 0, 1)
+}
+
+// TestManualGroup: the test plays the coordinator. Watch shows the table that was handed out, wishes are counted, and only the dead
+// can be evicted.
+func TestManualGroup(t *testing.T) {
+	world := simlog.New(simlog.Options{ManualAssignments: true})
+	c := world.Client("first")
+	if err := c.Create(t.Context(), broker.TopicSpec{Name: part.Topic, Partitions: 1}); err != nil {
+		t.Fatal(err)
+	}
+	m := startMember(t, c, "w")
+	if err := world.AwaitMember(t.Context(), "g", "w"); err != nil {
+		t.Fatal(err)
+	}
+	table := &broker.Table{Generation: 9, Members: []broker.Member{{Name: "w"}}, Owners: []int32{0}, Standbys: make([][]int32, 1)}
+	world.Assign("g", "w", broker.AssignmentEvent{Table: table, Assigned: []int32{0}})
+	if e := <-m.events; e.Table != table {
+		t.Errorf("told %+v", e)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	watcher := world.Client("watcher")
+	defer func() { _ = watcher.Close() }()
+	err := watcher.Watch(ctx, "g", part.Topic, func(shown *broker.Table) {
+		if shown != table {
+			t.Errorf("watch shows %+v", shown)
+		}
+		stop()
+	}, nil)
+	if err != nil {
+		t.Error(err)
+	}
+	c.Rebalance()
+	watcher.Rebalance() // is no member
+	if n := world.Wishes("g"); n != 1 {
+		t.Errorf("%d wishes", n)
+	}
+	for range 2 {
+		if was, err := watcher.Evict(t.Context(), "g", broker.Member{Name: "w"}); err != nil || !was {
+			t.Errorf("evict: %v, %v", was, err)
+		}
+		c.Crash()
+	}
+	if was, err := watcher.Evict(t.Context(), "g", broker.Member{Name: "w"}); err != nil || was {
+		t.Errorf("evict who was evicted: %v, %v", was, err)
+	}
 }
 
 func TestManualAssignments(t *testing.T) {

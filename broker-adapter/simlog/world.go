@@ -32,6 +32,8 @@ type World struct {
 	ops    map[int]*op
 	nextOp int
 	groups map[string]*group
+	// generation counts balancings, of all groups.
+	generation int32
 	// changed is closed and replaced whenever anything changes that somebody may wait for.
 	changed chan struct{}
 }

@@ -17,6 +17,7 @@ import (
 // pure lists the code that may depend on nothing but its arguments: whole packages, or single files of one. It is what
 // replay, standbys and rebuilds rely on, and what lets a test explore it without a clock.
 var pure = map[string][]string{
+	"broker-adapter":  {"plan.go", "standbys.go", "ranking.go"},
 	"entities":        nil,
 	"entities/record": nil,
 	"partitions":      {"core.go", "batch.go", "claim.go", "entity.go", "effects.go"},

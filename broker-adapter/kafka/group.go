@@ -1,0 +1,190 @@
+package kafka
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	broker "github.com/millrace-io/millrace/broker-adapter"
+)
+
+var _ broker.Group = (*Log)(nil)
+
+const (
+	// watchQuiet is how often a group at rest is looked at. Asking costs the coordinator one small request; a router that has an
+	// old table is told so by the worker that it asks, so this bounds only how long it goes the long way.
+	watchQuiet = time.Second
+	// watchBusy is how often while it changes: a hand-over takes about two heartbeats, of 250 ms by default.
+	watchBusy = 250 * time.Millisecond
+	// busyFor is how long after a change a group is taken to change again: balancings come in rows.
+	busyFor = 3 * time.Second
+	// lookUpTimeout bounds the search for a table that is not part of the assignment. Without it the next balancing brings one.
+	lookUpTimeout = 2 * time.Second
+)
+
+// Watch asks the coordinator about a group again and again. It needs READ or DESCRIBE on the group.
+func (l *Log) Watch(ctx context.Context, group, topic string, on func(*broker.Table), failed func(error)) error {
+	what := fmt.Sprintf("watch group %s of topic %s", group, topic)
+	if !l.enter(&l.tasks) {
+		return closedError(what)
+	}
+	defer l.tasks.Done()
+	ctx, cancel := l.within(ctx)
+	defer cancel()
+	var last []byte
+	var changed time.Time
+	for {
+		g, err := l.describeGroup(ctx, group)
+		switch {
+		case l.ctx.Err() != nil:
+			return closedError(what)
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
+			failed(requestError(what, err))
+		case g.notice != nil:
+			l.remember(group, *g.notice)
+			if now := g.notice.encode(); !bytes.Equal(now, last) {
+				last, changed = now, time.Now()
+				on(g.notice.table)
+			}
+		}
+		next := watchQuiet
+		if err == nil && (!g.stable || time.Since(changed) < busyFor) {
+			next = watchBusy
+		}
+		pause(ctx, next)
+	}
+}
+
+// lookUp finds the table of a balancing that came without one. It returns nil when the group went on meanwhile, or cannot be
+// asked: then the next balancing brings a table.
+func (l *Log) lookUp(ctx context.Context, group string, generation int32) *notice {
+	ctx, cancel := context.WithTimeout(ctx, lookUpTimeout)
+	defer cancel()
+	for attempt := 1; ; attempt++ {
+		g, err := l.describeGroup(ctx, group)
+		if err == nil {
+			if g.notice == nil || g.notice.generation < generation {
+				return nil
+			}
+			return g.notice
+		}
+		if !pause(ctx, retry.Pause(attempt)) {
+			return nil
+		}
+	}
+}
+
+// memberIDs are the names in the group that the workers of the last table had joined with.
+type memberIDs map[broker.Member]string
+
+// identity is what sets a process apart, wherever it is reached.
+func identity(m broker.Member) broker.Member {
+	return broker.Member{Name: m.Name, Incarnation: m.Incarnation}
+}
+
+// remember keeps the ids of a group's members: a group that is being balanced does not tell who is who, and that is when two
+// workers have died at a time.
+func (l *Log) remember(group string, n notice) {
+	ids := memberIDs{}
+	for i, m := range n.table.Members {
+		ids[identity(m)] = n.ids[i]
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.members[group] = ids
+}
+
+// memberID finds the id with which a process has joined: as told by the last table, else by the group itself.
+func (l *Log) memberID(ctx context.Context, group string, m broker.Member) (string, error) {
+	l.mu.Lock()
+	id := l.members[group][identity(m)]
+	l.mu.Unlock()
+	if id != "" {
+		return id, nil
+	}
+	g, err := l.describeGroup(ctx, group)
+	if err != nil {
+		return "", err
+	}
+	for i, found := range g.members {
+		switch {
+		case found.Name != m.Name:
+		case !g.stable:
+			return "", errBalancing
+		case found.Incarnation == m.Incarnation:
+			return g.ids[i], nil
+		}
+	}
+	return "", nil
+}
+
+var errBalancing = errors.New("the group is being balanced and does not tell which process of the worker is its member; try again")
+
+// Evict takes a worker out of its group by a request that names the very join of that process, so that another one with the same
+// name is left alone. It needs READ on the group. An error leaves open whether it happened; trying again is harmless.
+func (l *Log) Evict(ctx context.Context, group string, dead broker.Member) (bool, error) {
+	what := fmt.Sprintf("evict worker %s (incarnation %x) from group %s", dead.Name, dead.Incarnation, group)
+	ctx, cancel := l.within(ctx)
+	defer cancel()
+	id, err := l.memberID(ctx, group, dead)
+	if err != nil {
+		return false, l.requestError(what, err)
+	}
+	if id == "" {
+		return false, nil
+	}
+	resp, err := request(ctx, l, l.admin, leaveRequest(group, dead.Name, id, "its process is dead, says a peer").RequestWith)
+	if err == nil {
+		err = leaveError(resp)
+	}
+	switch {
+	case err == nil:
+		l.counters.evictions.Add(1)
+		return true, nil
+	case errors.Is(err, kerr.FencedInstanceID), errors.Is(err, kerr.UnknownMemberID), errors.Is(err, kerr.GroupIDNotFound):
+		return false, nil
+	}
+	return false, l.requestError(what, err)
+}
+
+// leaveRequest takes one member out of a group. With both its names a successor with the same worker name is not touched.
+func leaveRequest(group, worker, id, reason string) *kmsg.LeaveGroupRequest {
+	req := kmsg.NewPtrLeaveGroupRequest()
+	req.Group = group
+	member := kmsg.NewLeaveGroupRequestMember()
+	member.MemberID, member.InstanceID, member.Reason = id, kmsg.StringPtr(worker), kmsg.StringPtr(reason)
+	req.Members = append(req.Members, member)
+	return req
+}
+
+func leaveError(resp *kmsg.LeaveGroupResponse) error {
+	if err := kerr.ErrorForCode(resp.ErrorCode); err != nil {
+		return err
+	}
+	for i := range resp.Members {
+		if err := kerr.ErrorForCode(resp.Members[i].ErrorCode); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Rebalance asks for a balancing of the groups that this Log is a member of: at once, or rebalancePause after the last one. Further
+// wishes until then are one.
+func (l *Log) Rebalance() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for s := range l.memberships {
+		select {
+		case s.wishes <- s.balancer.now():
+		default: // there is one already
+		}
+	}
+}

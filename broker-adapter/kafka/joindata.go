@@ -1,0 +1,82 @@
+package kafka
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"math/bits"
+	"slices"
+
+	broker "github.com/millrace-io/millrace/broker-adapter"
+)
+
+// joinData are what a worker says of itself when it joins, beside what every Kafka consumer says (the topic and the partitions
+// that it owns).
+//
+//	version (1 byte) · address · incarnation (8 bytes) · wishes (uvarint)
+//	· images (uvarint), each partition less the one before (uvarint) and magnitude of its lag (1 byte)
+//
+// So an image takes two bytes, three where they are far apart.
+type joinData struct {
+	address     string
+	incarnation uint64
+	// wishes counts the balancings that this worker asked for: a group balances only if join data have changed.
+	wishes uint64
+	images []broker.Image
+}
+
+const joinVersion = 1
+
+var errJoinData = errors.New("join data are not those of a millrace worker")
+
+func (j joinData) encode() []byte {
+	b := appendText([]byte{joinVersion}, j.address)
+	b = binary.BigEndian.AppendUint64(b, j.incarnation)
+	b = binary.AppendUvarint(b, j.wishes)
+	b = binary.AppendUvarint(b, uint64(len(j.images)))
+	before := int32(0)
+	for _, i := range j.images {
+		b = binary.AppendUvarint(b, uint64(i.Partition-before)) //nolint:gosec // sorted
+		b = append(b, magnitude(i.Lag))
+		before = i.Partition
+	}
+	return b
+}
+
+func decodeJoinData(b []byte) (joinData, error) {
+	d := decoder{rest: b}
+	if v := d.byte(); d.err == nil && v != joinVersion {
+		return joinData{}, fmt.Errorf("join data have version %d, this release reads %d", v, joinVersion)
+	}
+	j := joinData{address: d.text(), incarnation: d.uint64(), wishes: d.uvarint()}
+	partition := uint64(0)
+	for range d.count(maxPartitions) {
+		partition += d.uvarint()
+		if partition >= maxPartitions {
+			return joinData{}, errJoinData
+		}
+		j.images = append(j.images, broker.Image{Partition: int32(partition), Lag: lagOf(d.byte())})
+	}
+	if d.err != nil {
+		return joinData{}, errJoinData
+	}
+	return j, nil
+}
+
+// magnitude is how many bits a lag takes. Balancing needs no more, and broker.Warm is a limit between two magnitudes.
+func magnitude(lag int64) byte { return byte(bits.Len64(uint64(max(0, lag)))) } //nolint:gosec // not negative, at most 63
+
+// lagOf is the largest lag of a magnitude.
+func lagOf(magnitude byte) int64 { return int64(uint64(1)<<min(magnitude, 63) - 1) } //nolint:gosec // at most 63 bits
+
+// imagesOf puts what a worker says of its images in order.
+func imagesOf(lags map[int32]int64) []broker.Image {
+	images := make([]broker.Image, 0, len(lags))
+	for _, p := range slices.Sorted(maps.Keys(lags)) {
+		if p >= 0 && p < maxPartitions {
+			images = append(images, broker.Image{Partition: p, Lag: lags[p]})
+		}
+	}
+	return images
+}

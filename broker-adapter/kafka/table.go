@@ -1,0 +1,169 @@
+package kafka
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+
+	broker "github.com/millrace-io/millrace/broker-adapter"
+)
+
+// notice is what comes beside a worker's assignment: the table as of a balancing, or only that balancing's number.
+type notice struct {
+	generation int32
+	// table is nil when the whole group's tables would not fit into one record; then it stands in one worker's assignment only.
+	table *broker.Table
+	// ids are the members' names in the group, in the order of table.Members. They name one join, as incarnations name a process.
+	ids []string
+}
+
+// All that the group remembers is one record of a topic of Kafka's own, and must stay below its limit of 1 MB: each member's
+// join data and assignment, with about 150 bytes of Kafka's around them. So a table goes to every worker while all copies together
+// take tablesBudget at most, which is about 70 workers with 256 partitions and one standby; in larger groups one worker gets
+// it, and the others look it up there. With 1 000 workers, 4 096 partitions and one standby the table takes 110 kB and the record
+// 420 kB (TestLargeGroupFits); with 16 384 partitions 170 and 650 kB.
+//
+//	version (1 byte) · generation (4 bytes) · members (uvarint), each name, address, incarnation (8 bytes), id in the group
+//	· partitions (uvarint), each owner plus one (2 bytes) · for each its standbys: how many (uvarint), each 2 bytes
+//
+// Numbers of more than one byte are big endian. Without a table it ends behind the generation.
+const (
+	tableVersion  = 2
+	tablesBudget  = 512 << 10
+	maxWorkers    = math.MaxUint16 - 1
+	maxPartitions = 1 << 16
+)
+
+var errTable = errors.New("table of the group is damaged")
+
+func (n notice) encode() []byte {
+	b := binary.BigEndian.AppendUint32([]byte{tableVersion}, uint32(n.generation)) //nolint:gosec // its bits
+	if n.table == nil {
+		return b
+	}
+	b = binary.AppendUvarint(b, uint64(len(n.table.Members)))
+	for i, m := range n.table.Members {
+		b = binary.BigEndian.AppendUint64(appendText(appendText(b, m.Name), m.Address), m.Incarnation)
+		b = appendText(b, n.ids[i])
+	}
+	b = binary.AppendUvarint(b, uint64(len(n.table.Owners)))
+	for _, owner := range n.table.Owners {
+		b = binary.BigEndian.AppendUint16(b, uint16(owner+1)) //nolint:gosec // at most maxWorkers
+	}
+	for _, standbys := range n.table.Standbys {
+		b = binary.AppendUvarint(b, uint64(len(standbys)))
+		for _, s := range standbys {
+			b = binary.BigEndian.AppendUint16(b, uint16(s)) //nolint:gosec // at most maxWorkers
+		}
+	}
+	return b
+}
+
+func decodeNotice(b []byte) (notice, error) {
+	d := decoder{rest: b}
+	if v := d.byte(); d.err == nil && v != tableVersion {
+		return notice{}, fmt.Errorf("table of the group has version %d, this release reads %d", v, tableVersion)
+	}
+	n := notice{generation: int32(d.uint32())} //nolint:gosec // its bits
+	if d.err != nil || len(d.rest) == 0 {
+		return n, d.err
+	}
+	t := &broker.Table{Generation: n.generation}
+	for range d.count(maxWorkers) {
+		t.Members = append(t.Members, broker.Member{Name: d.text(), Address: d.text(), Incarnation: d.uint64()})
+		n.ids = append(n.ids, d.text())
+	}
+	workers := len(t.Members)
+	for range d.count(maxPartitions) {
+		t.Owners = append(t.Owners, d.worker(workers+1)-1)
+	}
+	for range t.Owners {
+		var standbys []int32
+		for range d.count(uint64(workers)) {
+			standbys = append(standbys, d.worker(workers))
+		}
+		t.Standbys = append(t.Standbys, standbys)
+	}
+	if d.err != nil {
+		return notice{}, d.err
+	}
+	n.table = t
+	return n, nil
+}
+
+func appendText(b []byte, s string) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
+}
+
+// decoder reads what notices and join data are made of. After the first error it returns zero values.
+type decoder struct {
+	rest []byte
+	err  error
+}
+
+func (d *decoder) take(n uint64) []byte {
+	if d.err != nil || n > uint64(len(d.rest)) {
+		d.err = errTable
+		return nil
+	}
+	head := d.rest[:n]
+	d.rest = d.rest[n:]
+	return head
+}
+
+func (d *decoder) byte() byte {
+	if b := d.take(1); b != nil {
+		return b[0]
+	}
+	return 0
+}
+
+func (d *decoder) uint32() uint32 {
+	if b := d.take(4); b != nil {
+		return binary.BigEndian.Uint32(b)
+	}
+	return 0
+}
+
+func (d *decoder) uint64() uint64 {
+	if b := d.take(8); b != nil {
+		return binary.BigEndian.Uint64(b)
+	}
+	return 0
+}
+
+// worker reads two bytes that must be below n.
+func (d *decoder) worker(n int) int32 {
+	b := d.take(2)
+	if b == nil {
+		return 0
+	}
+	w := int32(binary.BigEndian.Uint16(b))
+	if int(w) >= n {
+		d.err = errTable
+	}
+	return w
+}
+
+func (d *decoder) uvarint() uint64 {
+	n, used := binary.Uvarint(d.rest)
+	if used <= 0 {
+		d.err = errTable
+		return 0
+	}
+	d.take(uint64(used))
+	return n
+}
+
+// count reads a number of things that follow, each of at least one byte.
+func (d *decoder) count(most uint64) uint64 {
+	n := d.uvarint()
+	if n > most || n > uint64(len(d.rest)) {
+		d.err = errTable
+		return 0
+	}
+	return n
+}
+
+func (d *decoder) text() string { return string(d.take(d.uvarint())) }

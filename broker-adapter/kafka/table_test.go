@@ -1,0 +1,233 @@
+package kafka
+
+import (
+	"bytes"
+	"encoding/hex"
+	"fmt"
+	"reflect"
+	"slices"
+	"testing"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	broker "github.com/millrace-io/millrace/broker-adapter"
+)
+
+func exampleNotice() notice {
+	return notice{generation: 5, ids: []string{"a-1", "b-2"}, table: &broker.Table{
+		Generation: 5,
+		Members:    []broker.Member{{Name: "a", Address: "10.0.0.1:7", Incarnation: 1}, {Name: "b", Address: "10.0.0.2:7", Incarnation: 1 << 60}},
+		Owners:     []int32{0, 1, -1, 1},
+		Standbys:   [][]int32{{1}, {0}, {0, 1}, nil},
+	}}
+}
+
+// TestNoticeBytes holds the encoded form: workers of two releases share a group while they are being replaced.
+func TestNoticeBytes(t *testing.T) {
+	const golden = "02" + "00000005" + "02" + "0161" + "0a31302e302e302e313a37" + "0000000000000001" + "03612d31" +
+		"0162" + "0a31302e302e302e323a37" + "1000000000000000" + "03622d32" + "04" + "0001000200000002" + "010001" + "010000" + "0200000001" + "00"
+	if got := hex.EncodeToString(exampleNotice().encode()); got != golden {
+		t.Errorf("encoded %s, want %s", got, golden)
+	}
+	n, err := decodeNotice(exampleNotice().encode())
+	if err != nil || !reflect.DeepEqual(n, exampleNotice()) {
+		t.Errorf("decoded %+v, %v", n, err)
+	}
+	short := notice{generation: 5}
+	if n, err := decodeNotice(short.encode()); err != nil || n.table != nil || n.generation != 5 {
+		t.Errorf("a notice without table: %+v, %v", n, err)
+	}
+	if _, err := decodeNotice([]byte{1}); err == nil {
+		t.Error("a table of another version was read")
+	}
+}
+
+// TestJoinDataBytes holds those of a worker that joins.
+func TestJoinDataBytes(t *testing.T) {
+	j := joinData{address: "a:7", incarnation: 2, wishes: 3, images: imagesOf(map[int32]int64{4: 0, 300: broker.Warm, 5: broker.Warm + 1, -1: 0})}
+	const golden = "01" + "03613a37" + "0000000000000002" + "03" + "03" + "0400" + "010b" + "a7020a"
+	if got := hex.EncodeToString(j.encode()); got != golden {
+		t.Errorf("encoded %s, want %s", got, golden)
+	}
+	back, err := decodeJoinData(j.encode())
+	if err != nil || back.address != j.address || back.incarnation != j.incarnation || back.wishes != j.wishes {
+		t.Errorf("decoded %+v, %v", back, err)
+	}
+	if want := []broker.Image{{Partition: 4}, {Partition: 5, Lag: 2047}, {Partition: 300, Lag: broker.Warm}}; !slices.Equal(back.images, want) {
+		t.Errorf("images %v, want %v: a warm one stays warm, and the others cold", back.images, want)
+	}
+	if _, err := decodeJoinData([]byte{2}); err == nil {
+		t.Error("join data of another version were read")
+	}
+}
+
+func FuzzDecodeNotice(f *testing.F) {
+	whole := exampleNotice().encode()
+	for n := range whole {
+		f.Add(whole[:n])
+	}
+	f.Add(whole)
+	f.Add([]byte{2, 0, 0, 0, 1, 0, 1, 0, 9})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		n, err := decodeNotice(b)
+		if err != nil {
+			return
+		}
+		if n.table != nil {
+			for p := range n.table.Owners {
+				n.table.Owner(int32(p)) // must not panic
+				for _, s := range n.table.Standbys[p] {
+					_ = n.table.Members[s]
+				}
+			}
+		}
+		again, err := decodeNotice(n.encode())
+		if err != nil || !bytes.Equal(again.encode(), n.encode()) {
+			t.Errorf("notice %+v does not survive encoding: %v", n, err)
+		}
+	})
+}
+
+func FuzzDecodeJoinData(f *testing.F) {
+	f.Add(joinData{address: "a:7", images: []broker.Image{{Partition: 3, Lag: 9}}}.encode())
+	f.Fuzz(func(t *testing.T, b []byte) {
+		j, err := decodeJoinData(b)
+		if err != nil {
+			return
+		}
+		again, err := decodeJoinData(j.encode())
+		if err != nil || !bytes.Equal(again.encode(), j.encode()) {
+			t.Errorf("join data %+v do not survive encoding: %v", j, err)
+		}
+	})
+}
+
+// record is about what Kafka keeps of a group (GroupMetadataValue): for each member its ids, client and host, and what it joined
+// with and was given.
+func record(members []kmsg.JoinGroupResponseMember, plan []kmsg.SyncGroupRequestGroupAssignment) int {
+	size := 100
+	for i := range members {
+		size += len(members[i].MemberID) + len(*members[i].InstanceID) + len("millrace-worker-0000") + len("/10.111.111.111") + 40
+		size += len(members[i].ProtocolMetadata) + len(plan[i].MemberAssignment)
+	}
+	return size
+}
+
+// TestLargeGroupFits balances groups of many workers as their leader would, all images warm, and holds what the group remembers
+// against the limit of a record.
+func TestLargeGroupFits(t *testing.T) {
+	for _, c := range []struct {
+		workers, partitions int
+		everywhere          bool
+	}{
+		{1, 16, true},
+		{10, 256, true},
+		{60, 256, true},
+		{100, 256, false},
+		{200, 1024, false},
+		{1000, 4096, false},
+		{1000, 16384, false},
+	} {
+		t.Run(fmt.Sprintf("%d workers, %d partitions", c.workers, c.partitions), func(t *testing.T) {
+			members := make([]kmsg.JoinGroupResponseMember, c.workers)
+			for i := range members {
+				name := fmt.Sprintf("worker-%04d", i)
+				members[i].InstanceID, members[i].MemberID = &name, name+"-01234567-0123-0123-0123-0123456789ab"
+			}
+			var plan []kmsg.SyncGroupRequestGroupAssignment
+			table := &broker.Table{}
+			for range 2 { // once to have something to say
+				for i := range members {
+					members[i].ProtocolMetadata = joinDataOf(t, table, *members[i].InstanceID)
+				}
+				plan = balanceAs(t, members, int32(c.partitions))
+				n := noticeOf(t, plan[0])
+				if table = n.table; table == nil || len(table.Members) != c.workers || len(table.Owners) != c.partitions {
+					t.Fatalf("the first worker gets table %+v", table)
+				}
+				if last := noticeOf(t, plan[len(plan)-1]); (last.table != nil) != c.everywhere || last.generation != n.generation {
+					t.Errorf("the last worker gets table %v", last.table != nil)
+				}
+			}
+			size := record(members, plan)
+			t.Logf("the record takes %d bytes, the table %d", size, len(exampleOf(table).encode()))
+			if size > 1<<20 {
+				t.Errorf("the record takes %d bytes", size)
+			}
+		})
+	}
+}
+
+func exampleOf(table *broker.Table) notice {
+	n := notice{table: table}
+	for _, m := range table.Members {
+		n.ids = append(n.ids, m.Name+"-01234567-0123-0123-0123-0123456789ab")
+	}
+	return n
+}
+
+func joinDataOf(t *testing.T, table *broker.Table, name string) []byte {
+	t.Helper()
+	b := &balancer{m: broker.Membership{Topic: "shop.journal", Address: "10.111.111.111:7000", Incarnation: 1 << 63, Images: func() map[int32]int64 {
+		lags := map[int32]int64{}
+		for _, p := range slices.Concat(table.Owned(name), table.Followed(name)) {
+			lags[p] = 0
+		}
+		return lags
+	}}}
+	return b.JoinGroupMetadata([]string{"shop.journal"}, map[string][]int32{"shop.journal": table.Owned(name)}, table.Generation)
+}
+
+// balanceAs plays the leader.
+func balanceAs(t *testing.T, members []kmsg.JoinGroupResponseMember, partitions int32) []kmsg.SyncGroupRequestGroupAssignment {
+	t.Helper()
+	b := &balancer{m: broker.Membership{Topic: "shop.journal", Standbys: 1}, budget: tablesBudget}
+	of, topics, err := b.MemberBalancer(members)
+	if err != nil || len(topics) != 1 {
+		t.Fatalf("topics %v, %v", topics, err)
+	}
+	sure, ok := of.(kgo.GroupMemberBalancerOrError)
+	if !ok {
+		t.Fatalf("a balancer that cannot fail: %T", of)
+	}
+	into, err := sure.BalanceOrError(map[string]int32{"shop.journal": partitions})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return into.IntoSyncAssignment()
+}
+
+func noticeOf(t *testing.T, plan kmsg.SyncGroupRequestGroupAssignment) notice {
+	t.Helper()
+	var got notice
+	b := &balancer{publish: func(n notice) { got = n }}
+	if _, err := b.ParseSyncAssignment(plan.MemberAssignment); err != nil {
+		t.Fatal(err)
+	}
+	return got
+}
+
+// TestBalanceRefuses: a group that cannot be balanced keeps what it has, instead of being told to own nothing.
+func TestBalanceRefuses(t *testing.T) {
+	b := &balancer{m: broker.Membership{Topic: "shop.journal"}}
+	name := "w"
+	foreign := kmsg.NewConsumerMemberMetadata()
+	foreign.Topics = []string{"shop.journal"}
+	for what, c := range map[string]struct {
+		metadata   []byte
+		partitions int32
+	}{
+		"an unknown topic":      {joinDataOf(t, &broker.Table{}, "w"), 0},
+		"too many partitions":   {joinDataOf(t, &broker.Table{}, "w"), maxPartitions + 1},
+		"a member without data": {foreign.AppendTo(nil), 4},
+	} {
+		of, _, err := b.MemberBalancer([]kmsg.JoinGroupResponseMember{{InstanceID: &name, MemberID: "w-1", ProtocolMetadata: c.metadata}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := of.(kgo.GroupMemberBalancerOrError).BalanceOrError(map[string]int32{"shop.journal": c.partitions}); err == nil {
+			t.Errorf("%s: balanced", what)
+		}
+	}
+}

@@ -1,0 +1,110 @@
+package broker
+
+import "slices"
+
+// follow chooses who follows each partition, and writes the table.
+func (p *planner) follow(t *Table) {
+	duty := newRanking(len(p.members), func(int32) int { return 0 })
+	regular := p.keepStandbys(duty)
+	p.fillStandbys(regular, duty)
+	p.evenStandbys(regular, duty)
+	for part := range p.each() {
+		owner := p.owner[part]
+		if p.moves[part] || p.disputed[part] && p.claimed[part] != p.target[part] {
+			owner = nobody // who claims it must release it first
+		}
+		t.Owners[part] = owner
+		t.Standbys[part] = p.followers(part, owner, regular[part])
+	}
+}
+
+// keepStandbys lets those who have an image follow on, as far as it is their share.
+func (p *planner) keepStandbys(duty *ranking) [][]int32 {
+	most := p.duties()
+	regular := make([][]int32, p.partitions)
+	for part := range p.each() {
+		for _, h := range p.holders(part) {
+			if len(regular[part]) < p.standbys && h.member != p.target[part] && duty.of(h.member) < most {
+				regular[part] = append(regular[part], h.member)
+				duty.add(h.member, 1)
+			}
+		}
+	}
+	return regular
+}
+
+// duties is an equal share of all that is to be followed, rounded up.
+func (p *planner) duties() int {
+	return (p.partitions*p.standbys + len(p.members) - 1) / len(p.members)
+}
+
+// fillStandbys gives the rest to those who follow least.
+func (p *planner) fillStandbys(regular [][]int32, duty *ranking) {
+	for part := range p.each() {
+		for len(regular[part]) < p.standbys {
+			least := p.leastDuty(part, regular[part], duty)
+			for _, h := range p.holders(part) { // somebody has too much in any case: then rather one with an image
+				if duty.of(least) >= p.duties() && duty.of(h.member) <= duty.of(least) && p.mayFollow(part, regular[part], h.member) {
+					least = h.member
+					break
+				}
+			}
+			regular[part] = append(regular[part], least)
+			duty.add(least, 1)
+		}
+	}
+}
+
+// evenStandbys takes from those who follow more than others.
+func (p *planner) evenStandbys(regular [][]int32, duty *ranking) {
+	for part := range p.each() {
+		for i, m := range regular[part] {
+			if duty.of(m) <= duty.of(duty.first())+1 {
+				continue
+			}
+			if least := p.leastDuty(part, regular[part], duty); least >= 0 && duty.of(least)+1 < duty.of(m) {
+				regular[part][i] = least
+				duty.add(m, -1)
+				duty.add(least, 1)
+			}
+		}
+	}
+}
+
+func (p *planner) mayFollow(part int32, regular []int32, m int32) bool {
+	return m != p.target[part] && !slices.Contains(regular, m)
+}
+
+// leastDuty returns who follows least and may follow this partition, nobody when all do.
+func (p *planner) leastDuty(part int32, regular []int32, duty *ranking) int32 {
+	return duty.firstOf(func(m int32) bool { return p.mayFollow(part, regular, m) })
+}
+
+// followers are those who follow a partition until the next balancing.
+func (p *planner) followers(part, owner int32, regular []int32) []int32 {
+	target := p.target[part]
+	var all []int32
+	for _, m := range regular {
+		if m != owner {
+			all = append(all, m)
+		}
+	}
+	for _, h := range p.holders(part) { // who has an image stays until enough of the others are as good
+		if h.member == owner || h.member == target || slices.Contains(all, h.member) {
+			continue
+		}
+		asGood := 0
+		for _, other := range p.holders(part) {
+			if (other.warm() || other.lag <= h.lag) && slices.Contains(all, other.member) {
+				asGood++
+			}
+		}
+		if asGood < p.standbys {
+			all = append(all, h.member)
+		}
+	}
+	if target != owner {
+		all = append(all, target)
+	}
+	return all
+}
