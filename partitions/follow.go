@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/internal/backoff"
 )
 
@@ -34,9 +35,6 @@ func (p *Partition) moved() <-chan struct{} {
 	}
 	return p.imageMoved
 }
-
-// warmLag is how many records an image may be behind the log for its worker to take the partition over at once.
-const warmLag = 1000
 
 // followPause is the pause after a partition could not be followed.
 var followPause = backoff.Policy{First: 100 * time.Millisecond, Max: 5 * time.Second, Jitter: 0.5} //nolint:gochecknoglobals // a constant
@@ -75,7 +73,7 @@ func (p *Partition) followOn(ctx context.Context, progressed func()) error {
 			now.at = p.clock.Now()
 		}
 		p.setImage(now)
-		if !warm && now.end-now.next <= warmLag {
+		if !warm && now.end-now.next <= broker.Warm {
 			warm = true
 			p.warmed()
 		}

@@ -226,7 +226,7 @@ func (m *Manager) warmed() {
 		return
 	}
 	for _, p := range m.partitions {
-		if i := p.image.Load(); p.toFollow.Load() && (i == nil || i.end-i.next > warmLag) {
+		if i := p.image.Load(); p.toFollow.Load() && (i == nil || i.end-i.next > broker.Warm) {
 			return
 		}
 	}

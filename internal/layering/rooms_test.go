@@ -131,6 +131,8 @@ var rooms = map[string]room{
 		"materializer/memstore":       "the store of an ephemeral node",
 		"materializer/pebblestore":    "the store",
 		"partitions":                  "the engine",
+		"partitions/peer":             "it connects the workers of an app",
+		"proto/gen/cloudstate":        "a gateway learns what is served from a worker",
 		"proto/gen/millrace/admin/v1": "the admin service",
 	}, tests: edges{
 		"examples/...":          "services to host",

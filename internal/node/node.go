@@ -123,7 +123,7 @@ func (n *Node) open(ctx context.Context) (err error) {
 	if n.admin, err = newAdmin(ctx, n.config, n, &adminService{node: n}, n.settled); err != nil {
 		return err
 	}
-	if err := n.openLog(ctx); err != nil {
+	if err := n.openLog(); err != nil {
 		return err
 	}
 	if n.topic, err = n.openJournal(ctx); err != nil {

@@ -1,7 +1,6 @@
 package node
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -31,12 +30,12 @@ func (n *Node) storeDirectory() string { return filepath.Join(n.config.Data, "st
 func (n *Node) logDirectory() string   { return filepath.Join(n.config.Data, "log") }
 
 // openLog opens the log that the settings name, Kafka with brokers, else the embedded one, unless one was given.
-func (n *Node) openLog(ctx context.Context) error {
+func (n *Node) openLog() error {
 	if n.log != nil {
 		return nil
 	}
 	if len(n.config.Brokers) > 0 {
-		log, err := n.openKafka(ctx)
+		log, err := n.openKafka()
 		if err != nil {
 			return err
 		}

@@ -148,7 +148,7 @@ func TestKilledProcessIsDead(t *testing.T) {
 		t.Errorf("told again of the same death: %+v", <-d.dead)
 	}
 	_, err := client.Dispatch(t.Context(), c.address, command("42"), 0)
-	expect(t, err, entities.Unavailable, entities.NotApplied)
+	expect(t, err, entities.Moved, entities.NotApplied)
 }
 
 func TestStoppedProcessIsNotDead(t *testing.T) {
@@ -208,7 +208,7 @@ func TestBrokenLinkTellsSentFromUnsent(t *testing.T) {
 		switch {
 		case e != nil && e.Reason == entities.LostOutcome && e.Outcome == entities.Unknown:
 			sent++
-		case e != nil && e.Reason == entities.Unavailable && e.Outcome == entities.NotApplied:
+		case e != nil && e.Reason == entities.Moved && e.Outcome == entities.NotApplied:
 			unsent++
 		default:
 			t.Errorf("%v: want a lost outcome, or one that was not sent", e)

@@ -35,7 +35,7 @@ func NewClient(o ClientOptions) *Client {
 }
 
 // Dispatch runs a command on the worker at an address and returns its answer. hops is how many commands came before this one
-// in its chain. It waits for a connection that is being opened, and does not try again: an Unavailable or Overloaded error
+// in its chain. It waits for a connection that is being opened, and does not try again: a Moved or Overloaded error
 // with outcome NotApplied means that the command did not leave this process, or was turned away over there. LostOutcome means
 // that it left and that there will be no answer. Every other error is the other worker's, as it gave it.
 func (c *Client) Dispatch(ctx context.Context, address string, cmd *entities.Command, hops int) (*entities.Reply, error) {

@@ -9,7 +9,7 @@
 //
 // # Errors
 //
-// What the other worker says comes back as it said it. Of its own, a Client says Unavailable or Overloaded, NotApplied, for a
+// What the other worker says comes back as it said it. Of its own, a Client says Moved or Overloaded, NotApplied, for a
 // command that did not leave this process, and LostOutcome, Unknown, for one that left and will not be answered. It never
 // tries again: the router does, which also knows where the partition went.
 //

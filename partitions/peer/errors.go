@@ -23,10 +23,11 @@ var errUnwanted = errors.New("the connection is not wanted any more")
 // errRefused: the process at the address does not take this one for a peer, or is not the one that is looked for.
 var errRefused = errors.New("the link was refused")
 
-// unreachable: a command did not leave this process.
+// unreachable: a command did not leave this process. Moved: by the time that its worker can be reached, or was given up, another
+// one may own its partition, and whoever routes it looks again.
 func unreachable(address string, cause error, retryAfter time.Duration) *entities.Error {
 	return &entities.Error{
-		Reason: entities.Unavailable, Outcome: entities.NotApplied, RetryAfter: retryAfter, Cause: cause,
+		Reason: entities.Moved, Outcome: entities.NotApplied, RetryAfter: retryAfter, Cause: cause,
 		Message: fmt.Sprintf("the worker at %s cannot be reached: nothing was applied, try again", address),
 	}
 }

@@ -113,7 +113,7 @@ func (r *received) parse(b []byte, known names) error {
 		case callPrincipal:
 			r.command.Principal = string(f.s)
 		case callConsistency:
-			if f.n > uint64(entities.Local) {
+			if f.n > uint64(entities.AtLeast) {
 				return fmt.Errorf("%w: consistency %d", errWire, f.n)
 			}
 			r.command.Consistency = entities.Consistency(f.n)
@@ -129,9 +129,34 @@ func (r *received) parse(b []byte, known names) error {
 			r.hops = int(min(f.n, math.MaxInt32))
 		case callTimeout:
 			r.timeout = time.Duration(min(f.n, math.MaxInt64))
+		case callBound:
+			r.command.Bound = time.Duration(min(f.n, math.MaxInt64))
+		case callAfter:
+			position, err := parsePosition(f.s)
+			if err != nil {
+				return err
+			}
+			r.command.After = append(r.command.After, position)
 		}
 	}
 	return f.err
+}
+
+func parsePosition(b []byte) (entities.Position, error) {
+	var p entities.Position
+	f := fields{rest: b}
+	for f.next() {
+		switch f.number {
+		case positionPartition:
+			if f.n > math.MaxInt32 {
+				return p, fmt.Errorf("%w: partition %d", errWire, f.n)
+			}
+			p.Partition = int32(f.n)
+		case positionNext:
+			p.Next = int64(f.n) //nolint:gosec // as protobuf reads an int64
+		}
+	}
+	return p, f.err
 }
 
 func parseSource(b []byte) (*entities.Source, error) {

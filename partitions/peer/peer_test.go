@@ -43,7 +43,8 @@ func expect(t *testing.T, err error, reason entities.Reason, outcome entities.Ou
 func full() *entities.Command {
 	cmd := command("42")
 	cmd.Metadata = entities.Metadata{{Key: "x", Text: "1"}, {Key: "x", Text: ""}, {Key: "y-bin", Binary: []byte{0, 255}, IsBinary: true}}
-	cmd.Principal, cmd.Consistency = "alice", entities.Local
+	cmd.Principal, cmd.Consistency, cmd.Bound = "alice", entities.Bounded, 3*time.Second
+	cmd.After = []entities.Position{{Partition: 3, Next: 1 << 33}, {Partition: 4}}
 	cmd.TraceParent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 	cmd.Source = &entities.Source{Generation: 3, Partition: 7, Offset: 1 << 40, Index: 9, Settled: 12}
 	return cmd
@@ -330,7 +331,7 @@ func TestHelloToSomebodyElseIsRefused(t *testing.T) {
 				t.Errorf("refusal %q does not name who is who", err)
 			}
 			_, err = c.Dispatch(t.Context(), address, command("42"), 0)
-			expect(t, err, entities.Unavailable, entities.NotApplied)
+			expect(t, err, entities.Moved, entities.NotApplied)
 			if p := c.Peers(); len(p) != 1 || p[0].LastError == nil {
 				t.Errorf("status %+v does not say what is wrong", p)
 			}
@@ -350,7 +351,7 @@ func TestShutdownAnswersWhatIsUnderWay(t *testing.T) {
 	go func() { shut <- s.Shutdown(t.Context()) }() // waited for below
 	eventually(t, "the good-bye", func() bool { return client.Peers()[0].State == peer.Leaving })
 	_, err := client.Dispatch(t.Context(), address, command("42"), 0)
-	expect(t, err, entities.Unavailable, entities.NotApplied)
+	expect(t, err, entities.Moved, entities.NotApplied)
 	close(release)
 	for range 10 {
 		if err := receive(t, done, "an answer"); err != nil {
@@ -464,5 +465,5 @@ func TestCloseEndsEverything(t *testing.T) {
 	}
 	expect(t, receive(t, done, "the command to end"), entities.LostOutcome, entities.Unknown)
 	_, err := c.Dispatch(t.Context(), address, command("42"), 0)
-	expect(t, err, entities.Unavailable, entities.NotApplied)
+	expect(t, err, entities.Moved, entities.NotApplied)
 }

@@ -49,7 +49,8 @@ func (t *task) dispatch() (*entities.Reply, error) {
 // complete adds to a command what its target does not have.
 func (r *received) complete(cmd *entities.Command) {
 	cmd.ID, cmd.Source, cmd.Principal = r.command.ID, r.command.Source, r.command.Principal
-	cmd.Consistency, cmd.TraceParent = r.command.Consistency, r.command.TraceParent
+	cmd.Consistency, cmd.Bound, cmd.After = r.command.Consistency, r.command.Bound, r.command.After
+	cmd.TraceParent = r.command.TraceParent
 }
 
 // runners are goroutines that run commands. The last ones to have become idle are used first: their stacks have grown to

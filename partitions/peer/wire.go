@@ -41,6 +41,11 @@ const (
 	callSource      = 13
 	callHops        = 14
 	callTimeout     = 15
+	callBound       = 16
+	callAfter       = 17
+
+	positionPartition = 1
+	positionNext      = 2
 
 	sourceGeneration = 1
 	sourcePartition  = 2
@@ -149,6 +154,14 @@ func appendCall(b []byte, field protowire.Number, id uint64, cmd *entities.Comma
 	}
 	b = appendUint(b, callHops, uint64(hops))       //nolint:gosec // counted from 0
 	b = appendUint(b, callTimeout, uint64(timeout)) //nolint:gosec // not negative
+	b = appendUint(b, callBound, uint64(cmd.Bound)) //nolint:gosec // not negative
+	for _, p := range cmd.After {
+		var inner int
+		b, inner = begin(b, callAfter)
+		b = appendUint(b, positionPartition, uint64(p.Partition)) //nolint:gosec // not negative
+		b = appendUint(b, positionNext, uint64(p.Next))           //nolint:gosec // as protobuf writes an int64
+		b = end(b, inner)
+	}
 	return end(b, at)
 }
 

@@ -52,13 +52,19 @@ func TestCallsAreProtobuf(t *testing.T) {
 		cmd := &entities.Command{
 			Service: text(t, "service"), Method: text(t, "method"), Key: entities.Key{Type: text(t, "type"), ID: text(t, "id")},
 			Payload: entities.Payload{TypeURL: text(t, "type url"), Value: payloadBytes(t)}, Metadata: md, ID: text(t, "command id"),
-			Principal: text(t, "principal"), Consistency: entities.Consistency(rapid.Uint8Range(0, 1).Draw(t, "consistency")), TraceParent: text(t, "trace"),
+			Principal: text(t, "principal"), Consistency: entities.Consistency(rapid.Uint8Range(0, uint8(entities.AtLeast)).Draw(t, "consistency")), TraceParent: text(t, "trace"),
 		}
 		want := &peerv1.Call{
 			Id: rapid.Uint64Min(1).Draw(t, "call"), Service: cmd.Service, Method: cmd.Method, EntityType: cmd.Key.Type, EntityId: cmd.Key.ID,
 			TypeUrl: cmd.Payload.TypeURL, Payload: cmd.Payload.Value, Metadata: wireMD, CommandId: cmd.ID, Principal: cmd.Principal,
 			Consistency: uint32(cmd.Consistency), TraceParent: cmd.TraceParent, Hops: rapid.Uint32Range(0, 100).Draw(t, "hops"),
 			TimeoutNanos: uint64(rapid.Int64Min(0).Draw(t, "timeout")),
+		}
+		cmd.Bound = time.Duration(rapid.Int64Min(0).Draw(t, "bound"))
+		want.BoundNanos = uint64(cmd.Bound)
+		for range rapid.IntRange(0, 3).Draw(t, "positions") {
+			p := entities.Position{Partition: rapid.Int32Min(0).Draw(t, "partition"), Next: rapid.Int64().Draw(t, "next")}
+			cmd.After, want.After = append(cmd.After, p), append(want.After, &peerv1.Position{Partition: uint32(p.Partition), Next: p.Next})
 		}
 		if rapid.Bool().Draw(t, "has a source") {
 			cmd.Source = &entities.Source{

@@ -370,7 +370,7 @@ type Call struct {
 	Metadata   []*MetadataEntry `protobuf:"bytes,8,rep,name=metadata,proto3" json:"metadata,omitempty"`
 	CommandId  string           `protobuf:"bytes,9,opt,name=command_id,json=commandId,proto3" json:"command_id,omitempty"`
 	Principal  string           `protobuf:"bytes,10,opt,name=principal,proto3" json:"principal,omitempty"`
-	// 0 strong, 1 local.
+	// 0 strong, 1 local, 2 eventual, 3 bounded, 4 at least.
 	Consistency uint32 `protobuf:"varint,11,opt,name=consistency,proto3" json:"consistency,omitempty"`
 	// W3C trace context.
 	TraceParent string  `protobuf:"bytes,12,opt,name=trace_parent,json=traceParent,proto3" json:"trace_parent,omitempty"`
@@ -378,7 +378,10 @@ type Call struct {
 	// The commands before this one in its chain of forwards and effects.
 	Hops uint32 `protobuf:"varint,14,opt,name=hops,proto3" json:"hops,omitempty"`
 	// What is left until the caller's deadline; 0: it has none.
-	TimeoutNanos  uint64 `protobuf:"varint,15,opt,name=timeout_nanos,json=timeoutNanos,proto3" json:"timeout_nanos,omitempty"`
+	TimeoutNanos uint64 `protobuf:"varint,15,opt,name=timeout_nanos,json=timeoutNanos,proto3" json:"timeout_nanos,omitempty"`
+	// How old a bounded answer may be, and what an at least answer includes.
+	BoundNanos    uint64      `protobuf:"varint,16,opt,name=bound_nanos,json=boundNanos,proto3" json:"bound_nanos,omitempty"`
+	After         []*Position `protobuf:"bytes,17,rep,name=after,proto3" json:"after,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -518,6 +521,73 @@ func (x *Call) GetTimeoutNanos() uint64 {
 	return 0
 }
 
+func (x *Call) GetBoundNanos() uint64 {
+	if x != nil {
+		return x.BoundNanos
+	}
+	return 0
+}
+
+func (x *Call) GetAfter() []*Position {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
+// Position is a place in a partition of the journal: everything before next.
+type Position struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Partition     uint32                 `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
+	Next          int64                  `protobuf:"varint,2,opt,name=next,proto3" json:"next,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Position) Reset() {
+	*x = Position{}
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Position) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Position) ProtoMessage() {}
+
+func (x *Position) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Position.ProtoReflect.Descriptor instead.
+func (*Position) Descriptor() ([]byte, []int) {
+	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Position) GetPartition() uint32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *Position) GetNext() int64 {
+	if x != nil {
+		return x.Next
+	}
+	return 0
+}
+
 // Cancel says that nobody waits for a call any more. The call is answered all the same.
 type Cancel struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -528,7 +598,7 @@ type Cancel struct {
 
 func (x *Cancel) Reset() {
 	*x = Cancel{}
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[5]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -540,7 +610,7 @@ func (x *Cancel) String() string {
 func (*Cancel) ProtoMessage() {}
 
 func (x *Cancel) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[5]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -553,7 +623,7 @@ func (x *Cancel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cancel.ProtoReflect.Descriptor instead.
 func (*Cancel) Descriptor() ([]byte, []int) {
-	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{5}
+	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Cancel) GetId() uint64 {
@@ -577,7 +647,7 @@ type Source struct {
 
 func (x *Source) Reset() {
 	*x = Source{}
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[6]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -589,7 +659,7 @@ func (x *Source) String() string {
 func (*Source) ProtoMessage() {}
 
 func (x *Source) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[6]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -602,7 +672,7 @@ func (x *Source) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Source.ProtoReflect.Descriptor instead.
 func (*Source) Descriptor() ([]byte, []int) {
-	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{6}
+	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Source) GetGeneration() uint32 {
@@ -656,7 +726,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[7]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -668,7 +738,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[7]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -681,7 +751,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{7}
+	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Answer) GetId() uint64 {
@@ -750,7 +820,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[8]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -762,7 +832,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[8]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -775,7 +845,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{8}
+	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Failure) GetReason() uint32 {
@@ -828,7 +898,7 @@ type MetadataEntry struct {
 
 func (x *MetadataEntry) Reset() {
 	*x = MetadataEntry{}
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[9]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -840,7 +910,7 @@ func (x *MetadataEntry) String() string {
 func (*MetadataEntry) ProtoMessage() {}
 
 func (x *MetadataEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[9]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -853,7 +923,7 @@ func (x *MetadataEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetadataEntry.ProtoReflect.Descriptor instead.
 func (*MetadataEntry) Descriptor() ([]byte, []int) {
-	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{9}
+	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *MetadataEntry) GetKey() string {
@@ -915,7 +985,7 @@ type StreamRequest struct {
 
 func (x *StreamRequest) Reset() {
 	*x = StreamRequest{}
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[10]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -927,7 +997,7 @@ func (x *StreamRequest) String() string {
 func (*StreamRequest) ProtoMessage() {}
 
 func (x *StreamRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[10]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -940,7 +1010,7 @@ func (x *StreamRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamRequest.ProtoReflect.Descriptor instead.
 func (*StreamRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{10}
+	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *StreamRequest) GetOpening() *Opening {
@@ -969,7 +1039,7 @@ type Opening struct {
 
 func (x *Opening) Reset() {
 	*x = Opening{}
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[11]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -981,7 +1051,7 @@ func (x *Opening) String() string {
 func (*Opening) ProtoMessage() {}
 
 func (x *Opening) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[11]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -994,7 +1064,7 @@ func (x *Opening) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Opening.ProtoReflect.Descriptor instead.
 func (*Opening) Descriptor() ([]byte, []int) {
-	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{11}
+	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Opening) GetCall() *Call {
@@ -1029,7 +1099,7 @@ type Message struct {
 
 func (x *Message) Reset() {
 	*x = Message{}
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[12]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1041,7 +1111,7 @@ func (x *Message) String() string {
 func (*Message) ProtoMessage() {}
 
 func (x *Message) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[12]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1054,7 +1124,7 @@ func (x *Message) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Message.ProtoReflect.Descriptor instead.
 func (*Message) Descriptor() ([]byte, []int) {
-	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{12}
+	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Message) GetTypeUrl() string {
@@ -1081,7 +1151,7 @@ type StreamResponse struct {
 
 func (x *StreamResponse) Reset() {
 	*x = StreamResponse{}
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[13]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1093,7 +1163,7 @@ func (x *StreamResponse) String() string {
 func (*StreamResponse) ProtoMessage() {}
 
 func (x *StreamResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[13]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1106,7 +1176,7 @@ func (x *StreamResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamResponse.ProtoReflect.Descriptor instead.
 func (*StreamResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{13}
+	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *StreamResponse) GetReply() *Answer {
@@ -1125,7 +1195,7 @@ type PositionRequest struct {
 
 func (x *PositionRequest) Reset() {
 	*x = PositionRequest{}
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[14]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1137,7 +1207,7 @@ func (x *PositionRequest) String() string {
 func (*PositionRequest) ProtoMessage() {}
 
 func (x *PositionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[14]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1150,7 +1220,7 @@ func (x *PositionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PositionRequest.ProtoReflect.Descriptor instead.
 func (*PositionRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{14}
+	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *PositionRequest) GetPartition() int32 {
@@ -1170,7 +1240,7 @@ type PositionResponse struct {
 
 func (x *PositionResponse) Reset() {
 	*x = PositionResponse{}
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[15]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1182,7 +1252,7 @@ func (x *PositionResponse) String() string {
 func (*PositionResponse) ProtoMessage() {}
 
 func (x *PositionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[15]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1195,7 +1265,7 @@ func (x *PositionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PositionResponse.ProtoReflect.Descriptor instead.
 func (*PositionResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{15}
+	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *PositionResponse) GetNext() int64 {
@@ -1215,7 +1285,7 @@ type SpecRequest struct {
 
 func (x *SpecRequest) Reset() {
 	*x = SpecRequest{}
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[16]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1227,7 +1297,7 @@ func (x *SpecRequest) String() string {
 func (*SpecRequest) ProtoMessage() {}
 
 func (x *SpecRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[16]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1240,7 +1310,7 @@ func (x *SpecRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SpecRequest.ProtoReflect.Descriptor instead.
 func (*SpecRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{16}
+	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SpecRequest) GetKnown() string {
@@ -1261,7 +1331,7 @@ type SpecResponse struct {
 
 func (x *SpecResponse) Reset() {
 	*x = SpecResponse{}
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[17]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1273,7 +1343,7 @@ func (x *SpecResponse) String() string {
 func (*SpecResponse) ProtoMessage() {}
 
 func (x *SpecResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[17]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1286,7 +1356,7 @@ func (x *SpecResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SpecResponse.ProtoReflect.Descriptor instead.
 func (*SpecResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{17}
+	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SpecResponse) GetVersion() string {
@@ -1311,7 +1381,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[18]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1323,7 +1393,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[18]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1336,7 +1406,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{18}
+	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{19}
 }
 
 // StatusResponse is the status page of one worker.
@@ -1349,7 +1419,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[19]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1361,7 +1431,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[19]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1374,7 +1444,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{19}
+	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *StatusResponse) GetStatus() *v1.StatusResponse {
@@ -1392,7 +1462,7 @@ type DrainRequest struct {
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[20]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1404,7 +1474,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[20]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1417,7 +1487,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{20}
+	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{21}
 }
 
 type DrainResponse struct {
@@ -1428,7 +1498,7 @@ type DrainResponse struct {
 
 func (x *DrainResponse) Reset() {
 	*x = DrainResponse{}
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[21]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1440,7 +1510,7 @@ func (x *DrainResponse) String() string {
 func (*DrainResponse) ProtoMessage() {}
 
 func (x *DrainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[21]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1453,7 +1523,7 @@ func (x *DrainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainResponse.ProtoReflect.Descriptor instead.
 func (*DrainResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{21}
+	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{22}
 }
 
 var File_millrace_peer_v1_peer_proto protoreflect.FileDescriptor
@@ -1490,7 +1560,7 @@ const file_millrace_peer_v1_peer_proto_rawDesc = "" +
 	"\vincarnation\x18\x05 \x01(\x04R\vincarnation\x12\"\n" +
 	"\rmax_in_flight\x18\x06 \x01(\rR\vmaxInFlight\x12-\n" +
 	"\x13max_in_flight_bytes\x18\a \x01(\x04R\x10maxInFlightBytes\x12&\n" +
-	"\x0fmax_frame_bytes\x18\b \x01(\rR\rmaxFrameBytes\"\xe5\x03\n" +
+	"\x0fmax_frame_bytes\x18\b \x01(\rR\rmaxFrameBytes\"\xb8\x04\n" +
 	"\x04Call\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x18\n" +
 	"\aservice\x18\x02 \x01(\tR\aservice\x12\x16\n" +
@@ -1509,7 +1579,13 @@ const file_millrace_peer_v1_peer_proto_rawDesc = "" +
 	"\ftrace_parent\x18\f \x01(\tR\vtraceParent\x120\n" +
 	"\x06source\x18\r \x01(\v2\x18.millrace.peer.v1.SourceR\x06source\x12\x12\n" +
 	"\x04hops\x18\x0e \x01(\rR\x04hops\x12#\n" +
-	"\rtimeout_nanos\x18\x0f \x01(\x04R\ftimeoutNanos\"\x18\n" +
+	"\rtimeout_nanos\x18\x0f \x01(\x04R\ftimeoutNanos\x12\x1f\n" +
+	"\vbound_nanos\x18\x10 \x01(\x04R\n" +
+	"boundNanos\x120\n" +
+	"\x05after\x18\x11 \x03(\v2\x1a.millrace.peer.v1.PositionR\x05after\"<\n" +
+	"\bPosition\x12\x1c\n" +
+	"\tpartition\x18\x01 \x01(\rR\tpartition\x12\x12\n" +
+	"\x04next\x18\x02 \x01(\x03R\x04next\"\x18\n" +
 	"\x06Cancel\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\"\x8e\x01\n" +
 	"\x06Source\x12\x1e\n" +
@@ -1586,66 +1662,68 @@ func file_millrace_peer_v1_peer_proto_rawDescGZIP() []byte {
 	return file_millrace_peer_v1_peer_proto_rawDescData
 }
 
-var file_millrace_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_millrace_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_millrace_peer_v1_peer_proto_goTypes = []any{
 	(*LinkRequest)(nil),           // 0: millrace.peer.v1.LinkRequest
 	(*LinkResponse)(nil),          // 1: millrace.peer.v1.LinkResponse
 	(*Hello)(nil),                 // 2: millrace.peer.v1.Hello
 	(*Welcome)(nil),               // 3: millrace.peer.v1.Welcome
 	(*Call)(nil),                  // 4: millrace.peer.v1.Call
-	(*Cancel)(nil),                // 5: millrace.peer.v1.Cancel
-	(*Source)(nil),                // 6: millrace.peer.v1.Source
-	(*Answer)(nil),                // 7: millrace.peer.v1.Answer
-	(*Failure)(nil),               // 8: millrace.peer.v1.Failure
-	(*MetadataEntry)(nil),         // 9: millrace.peer.v1.MetadataEntry
-	(*StreamRequest)(nil),         // 10: millrace.peer.v1.StreamRequest
-	(*Opening)(nil),               // 11: millrace.peer.v1.Opening
-	(*Message)(nil),               // 12: millrace.peer.v1.Message
-	(*StreamResponse)(nil),        // 13: millrace.peer.v1.StreamResponse
-	(*PositionRequest)(nil),       // 14: millrace.peer.v1.PositionRequest
-	(*PositionResponse)(nil),      // 15: millrace.peer.v1.PositionResponse
-	(*SpecRequest)(nil),           // 16: millrace.peer.v1.SpecRequest
-	(*SpecResponse)(nil),          // 17: millrace.peer.v1.SpecResponse
-	(*StatusRequest)(nil),         // 18: millrace.peer.v1.StatusRequest
-	(*StatusResponse)(nil),        // 19: millrace.peer.v1.StatusResponse
-	(*DrainRequest)(nil),          // 20: millrace.peer.v1.DrainRequest
-	(*DrainResponse)(nil),         // 21: millrace.peer.v1.DrainResponse
-	(*cloudstate.EntitySpec)(nil), // 22: cloudstate.EntitySpec
-	(*v1.StatusResponse)(nil),     // 23: millrace.admin.v1.StatusResponse
+	(*Position)(nil),              // 5: millrace.peer.v1.Position
+	(*Cancel)(nil),                // 6: millrace.peer.v1.Cancel
+	(*Source)(nil),                // 7: millrace.peer.v1.Source
+	(*Answer)(nil),                // 8: millrace.peer.v1.Answer
+	(*Failure)(nil),               // 9: millrace.peer.v1.Failure
+	(*MetadataEntry)(nil),         // 10: millrace.peer.v1.MetadataEntry
+	(*StreamRequest)(nil),         // 11: millrace.peer.v1.StreamRequest
+	(*Opening)(nil),               // 12: millrace.peer.v1.Opening
+	(*Message)(nil),               // 13: millrace.peer.v1.Message
+	(*StreamResponse)(nil),        // 14: millrace.peer.v1.StreamResponse
+	(*PositionRequest)(nil),       // 15: millrace.peer.v1.PositionRequest
+	(*PositionResponse)(nil),      // 16: millrace.peer.v1.PositionResponse
+	(*SpecRequest)(nil),           // 17: millrace.peer.v1.SpecRequest
+	(*SpecResponse)(nil),          // 18: millrace.peer.v1.SpecResponse
+	(*StatusRequest)(nil),         // 19: millrace.peer.v1.StatusRequest
+	(*StatusResponse)(nil),        // 20: millrace.peer.v1.StatusResponse
+	(*DrainRequest)(nil),          // 21: millrace.peer.v1.DrainRequest
+	(*DrainResponse)(nil),         // 22: millrace.peer.v1.DrainResponse
+	(*cloudstate.EntitySpec)(nil), // 23: cloudstate.EntitySpec
+	(*v1.StatusResponse)(nil),     // 24: millrace.admin.v1.StatusResponse
 }
 var file_millrace_peer_v1_peer_proto_depIdxs = []int32{
 	2,  // 0: millrace.peer.v1.LinkRequest.hello:type_name -> millrace.peer.v1.Hello
 	4,  // 1: millrace.peer.v1.LinkRequest.calls:type_name -> millrace.peer.v1.Call
-	5,  // 2: millrace.peer.v1.LinkRequest.cancels:type_name -> millrace.peer.v1.Cancel
+	6,  // 2: millrace.peer.v1.LinkRequest.cancels:type_name -> millrace.peer.v1.Cancel
 	3,  // 3: millrace.peer.v1.LinkResponse.welcome:type_name -> millrace.peer.v1.Welcome
-	7,  // 4: millrace.peer.v1.LinkResponse.answers:type_name -> millrace.peer.v1.Answer
-	9,  // 5: millrace.peer.v1.Call.metadata:type_name -> millrace.peer.v1.MetadataEntry
-	6,  // 6: millrace.peer.v1.Call.source:type_name -> millrace.peer.v1.Source
-	9,  // 7: millrace.peer.v1.Answer.metadata:type_name -> millrace.peer.v1.MetadataEntry
-	8,  // 8: millrace.peer.v1.Answer.failure:type_name -> millrace.peer.v1.Failure
-	11, // 9: millrace.peer.v1.StreamRequest.opening:type_name -> millrace.peer.v1.Opening
-	12, // 10: millrace.peer.v1.StreamRequest.message:type_name -> millrace.peer.v1.Message
-	4,  // 11: millrace.peer.v1.Opening.call:type_name -> millrace.peer.v1.Call
-	7,  // 12: millrace.peer.v1.StreamResponse.reply:type_name -> millrace.peer.v1.Answer
-	22, // 13: millrace.peer.v1.SpecResponse.spec:type_name -> cloudstate.EntitySpec
-	23, // 14: millrace.peer.v1.StatusResponse.status:type_name -> millrace.admin.v1.StatusResponse
-	0,  // 15: millrace.peer.v1.PeerService.Link:input_type -> millrace.peer.v1.LinkRequest
-	10, // 16: millrace.peer.v1.PeerService.Stream:input_type -> millrace.peer.v1.StreamRequest
-	14, // 17: millrace.peer.v1.PeerService.Position:input_type -> millrace.peer.v1.PositionRequest
-	16, // 18: millrace.peer.v1.PeerService.Spec:input_type -> millrace.peer.v1.SpecRequest
-	18, // 19: millrace.peer.v1.PeerService.Status:input_type -> millrace.peer.v1.StatusRequest
-	20, // 20: millrace.peer.v1.PeerService.Drain:input_type -> millrace.peer.v1.DrainRequest
-	1,  // 21: millrace.peer.v1.PeerService.Link:output_type -> millrace.peer.v1.LinkResponse
-	13, // 22: millrace.peer.v1.PeerService.Stream:output_type -> millrace.peer.v1.StreamResponse
-	15, // 23: millrace.peer.v1.PeerService.Position:output_type -> millrace.peer.v1.PositionResponse
-	17, // 24: millrace.peer.v1.PeerService.Spec:output_type -> millrace.peer.v1.SpecResponse
-	19, // 25: millrace.peer.v1.PeerService.Status:output_type -> millrace.peer.v1.StatusResponse
-	21, // 26: millrace.peer.v1.PeerService.Drain:output_type -> millrace.peer.v1.DrainResponse
-	21, // [21:27] is the sub-list for method output_type
-	15, // [15:21] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	8,  // 4: millrace.peer.v1.LinkResponse.answers:type_name -> millrace.peer.v1.Answer
+	10, // 5: millrace.peer.v1.Call.metadata:type_name -> millrace.peer.v1.MetadataEntry
+	7,  // 6: millrace.peer.v1.Call.source:type_name -> millrace.peer.v1.Source
+	5,  // 7: millrace.peer.v1.Call.after:type_name -> millrace.peer.v1.Position
+	10, // 8: millrace.peer.v1.Answer.metadata:type_name -> millrace.peer.v1.MetadataEntry
+	9,  // 9: millrace.peer.v1.Answer.failure:type_name -> millrace.peer.v1.Failure
+	12, // 10: millrace.peer.v1.StreamRequest.opening:type_name -> millrace.peer.v1.Opening
+	13, // 11: millrace.peer.v1.StreamRequest.message:type_name -> millrace.peer.v1.Message
+	4,  // 12: millrace.peer.v1.Opening.call:type_name -> millrace.peer.v1.Call
+	8,  // 13: millrace.peer.v1.StreamResponse.reply:type_name -> millrace.peer.v1.Answer
+	23, // 14: millrace.peer.v1.SpecResponse.spec:type_name -> cloudstate.EntitySpec
+	24, // 15: millrace.peer.v1.StatusResponse.status:type_name -> millrace.admin.v1.StatusResponse
+	0,  // 16: millrace.peer.v1.PeerService.Link:input_type -> millrace.peer.v1.LinkRequest
+	11, // 17: millrace.peer.v1.PeerService.Stream:input_type -> millrace.peer.v1.StreamRequest
+	15, // 18: millrace.peer.v1.PeerService.Position:input_type -> millrace.peer.v1.PositionRequest
+	17, // 19: millrace.peer.v1.PeerService.Spec:input_type -> millrace.peer.v1.SpecRequest
+	19, // 20: millrace.peer.v1.PeerService.Status:input_type -> millrace.peer.v1.StatusRequest
+	21, // 21: millrace.peer.v1.PeerService.Drain:input_type -> millrace.peer.v1.DrainRequest
+	1,  // 22: millrace.peer.v1.PeerService.Link:output_type -> millrace.peer.v1.LinkResponse
+	14, // 23: millrace.peer.v1.PeerService.Stream:output_type -> millrace.peer.v1.StreamResponse
+	16, // 24: millrace.peer.v1.PeerService.Position:output_type -> millrace.peer.v1.PositionResponse
+	18, // 25: millrace.peer.v1.PeerService.Spec:output_type -> millrace.peer.v1.SpecResponse
+	20, // 26: millrace.peer.v1.PeerService.Status:output_type -> millrace.peer.v1.StatusResponse
+	22, // 27: millrace.peer.v1.PeerService.Drain:output_type -> millrace.peer.v1.DrainResponse
+	22, // [22:28] is the sub-list for method output_type
+	16, // [16:22] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_millrace_peer_v1_peer_proto_init() }
@@ -1653,7 +1731,7 @@ func file_millrace_peer_v1_peer_proto_init() {
 	if File_millrace_peer_v1_peer_proto != nil {
 		return
 	}
-	file_millrace_peer_v1_peer_proto_msgTypes[9].OneofWrappers = []any{
+	file_millrace_peer_v1_peer_proto_msgTypes[10].OneofWrappers = []any{
 		(*MetadataEntry_Text)(nil),
 		(*MetadataEntry_Binary)(nil),
 	}
@@ -1663,7 +1741,7 @@ func file_millrace_peer_v1_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_millrace_peer_v1_peer_proto_rawDesc), len(file_millrace_peer_v1_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   22,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
