@@ -151,6 +151,8 @@ type Group interface {
 	// Watch calls on with the table of a group, now and whenever it has changed, one at a time, until ctx ends; then it returns
 	// nil. It needs no membership. A group without members has an empty table. An error is told to failed, and it goes on.
 	Watch(ctx context.Context, group, topic string, on func(*Table), failed func(error)) error
+	// Look makes Watch ask at once: what it said last does not hold any more. It does not wait.
+	Look()
 	// Evict takes a worker whose process is dead out of its group, so that its partitions move at once instead of after its
 	// session. A worker that has come back since, as another incarnation, or is gone, is left alone: then it returns false.
 	Evict(ctx context.Context, group string, dead Member) (bool, error)

@@ -113,6 +113,7 @@ func (c *carrier) carry(ctx context.Context, cmd *entities.Command, hops int, he
 		if until.IsZero() {
 			until = c.clock.Now().Add(c.patience)
 		}
+		c.routes.doubt()
 		if !c.pause(ctx, changed, partition, attempt, until) {
 			return nil, honest(doubt, e)
 		}

@@ -64,6 +64,8 @@ func (*countingGroup) Watch(ctx context.Context, _, _ string, _ func(*broker.Tab
 	return nil
 }
 
+func (*countingGroup) Look() {}
+
 func (*countingGroup) Evict(context.Context, string, broker.Member) (bool, error) { return false, nil }
 func (g *countingGroup) Rebalance()                                               { g.rebalanced.Add(1) }
 

@@ -165,9 +165,6 @@ func (m *Manager) Drain() { m.drainOnce.Do(func() { close(m.draining) }) }
 // Drained is closed when everything is handed over.
 func (m *Manager) Drained() <-chan struct{} { return m.drained }
 
-// Routes returns what is known of who owns which partition.
-func (m *Manager) Routes() *Routes { return m.options.Routes }
-
 // Draining says whether Drain was called.
 func (m *Manager) Draining() bool {
 	select {

@@ -13,6 +13,18 @@ type Routes struct {
 	table *broker.Table
 	// changed is closed when there is another table.
 	changed chan struct{}
+	// onDoubt asks for a newer table.
+	onDoubt func()
+}
+
+// OnDoubt says how to ask for a newer table when the present one has led nowhere. It must not block, and is set before anything is
+// routed.
+func (r *Routes) OnDoubt(ask func()) { r.onDoubt = ask }
+
+func (r *Routes) doubt() {
+	if r.onDoubt != nil {
+		r.onDoubt()
+	}
 }
 
 // NewRoutes returns routes that know nothing yet.

@@ -21,6 +21,8 @@ const (
 	watchQuiet = time.Second
 	// watchBusy is how often while it changes: a hand-over takes about two heartbeats, of 250 ms by default.
 	watchBusy = 250 * time.Millisecond
+	// watchLeast is between two looks in any case.
+	watchLeast = 50 * time.Millisecond
 	// busyFor is how long after a change a group is taken to change again: balancings come in rows.
 	busyFor = 3 * time.Second
 	// lookUpTimeout bounds the search for a table that is not part of the assignment. Without it the next balancing brings one.
@@ -58,7 +60,29 @@ func (l *Log) Watch(ctx context.Context, group, topic string, on func(*broker.Ta
 		if err == nil && (!g.stable || time.Since(changed) < busyFor) {
 			next = watchBusy
 		}
-		pause(ctx, next)
+		l.awaitLook(ctx, next)
+	}
+}
+
+// awaitLook waits until it is time to ask about a group again, or somebody asks for it; not more often than a group changes.
+func (l *Log) awaitLook(ctx context.Context, next time.Duration) {
+	if !pause(ctx, watchLeast) {
+		return
+	}
+	t := time.NewTimer(next - watchLeast)
+	defer t.Stop()
+	select {
+	case <-l.look:
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+// Look makes one running Watch ask at once.
+func (l *Log) Look() {
+	select {
+	case l.look <- struct{}{}:
+	default: // somebody has asked already
 	}
 }
 

@@ -24,6 +24,9 @@ type Log struct {
 	// brokers is how many the cluster had when last heard.
 	brokers atomic.Int32
 
+	// look has room for one wish that Watch asks at once.
+	look chan struct{}
+
 	// ctx ends when Close begins.
 	ctx  context.Context //nolint:containedctx // the Log's own lifetime
 	stop context.CancelFunc

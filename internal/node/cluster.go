@@ -55,6 +55,7 @@ func (n *Node) openCluster(ctx context.Context) error {
 	}
 	c := &cluster{group: group, address: n.config.Advertise, incarnation: rand.Uint64(), listener: listener, dead: make(chan broker.Member, deadQueue)} //nolint:gosec // a name, not a secret
 	n.cluster = c
+	n.routes.OnDoubt(group.Look) // heard once it is drained and has no membership
 	if c.address == "" {
 		c.address = listener.Addr().String()
 		if host, _, _ := net.SplitHostPort(c.address); net.ParseIP(host).IsUnspecified() {
@@ -136,7 +137,7 @@ func (n *Node) servePeers(ctx context.Context) error {
 // watchMembers keeps a connection to every other worker, and takes dead ones out of the group.
 func (n *Node) watchMembers(ctx context.Context) error {
 	for {
-		table, changed := n.manager.Routes().Look()
+		table, changed := n.routes.Look()
 		n.cluster.client.Watch(others(table, n.identity.Worker))
 		n.checkReady()
 		select {

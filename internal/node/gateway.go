@@ -141,6 +141,7 @@ func (g *Gateway) openLog() error {
 		return errors.New("this log has no group of workers")
 	}
 	g.group = group
+	g.routes.OnDoubt(group.Look)
 	return nil
 }
 

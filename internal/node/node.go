@@ -63,6 +63,7 @@ type Node struct {
 	topic   broker.TopicInfo
 	store   materializer.Store
 	host    *host.Host
+	routes  *partitions.Routes
 	manager *partitions.Manager
 	router  *partitions.Router
 	gateway *gateway.Server
@@ -99,7 +100,7 @@ func Start(ctx context.Context, o Options) (*Node, error) {
 	}
 	n := &Node{
 		options: o, config: o.Config, clock: o.Clock, logger: o.Logger, started: o.Clock.Now(), log: o.Log,
-		readiness: newReadiness(), troubles: troubles{clock: o.Clock}, quiet: make(chan struct{}), settled: make(chan struct{}),
+		routes: partitions.NewRoutes(), readiness: newReadiness(), troubles: troubles{clock: o.Clock}, quiet: make(chan struct{}), settled: make(chan struct{}),
 	}
 	if err := n.open(ctx); err != nil {
 		return nil, errors.Join(err, n.close())
@@ -137,7 +138,7 @@ func (n *Node) open(ctx context.Context) (err error) {
 		return err
 	}
 	n.manager = partitions.NewManager(partitions.Options{
-		App: n.config.App, Worker: n.identity.Worker, Topic: n.topic, Membership: n.membership(), Group: n.cluster.groupOrNil(),
+		App: n.config.App, Worker: n.identity.Worker, Topic: n.topic, Membership: n.membership(), Group: n.cluster.groupOrNil(), Routes: n.routes,
 		Log: n.log, Store: n.store, Functions: n.host, Limits: n.limits(), Hooks: n.partitionHooks(), Clock: n.clock,
 	})
 	n.router = partitions.NewRouter(n.manager, n.cluster.peersOrNil(), func(t entities.Target, err error) {

@@ -29,7 +29,7 @@ func (n *Node) clusterStatus() *adminv1.ClusterStatus {
 	if n.cluster == nil {
 		return nil
 	}
-	s := routing(n.manager.Routes().Table(), n.router.Counts(), n.cluster.client)
+	s := routing(n.routes.Table(), n.router.Counts(), n.cluster.client)
 	s.PeerAddress, s.Draining, s.EvictedWorkers = n.cluster.address, n.manager.Draining(), n.cluster.evicted.Load()
 	return s
 }
@@ -116,7 +116,7 @@ func (a *adminService) Cluster(ctx context.Context, _ *adminv1.ClusterRequest) (
 	if n.cluster == nil {
 		return nil, status.Error(codes.FailedPrecondition, "there are no other workers: the log belongs to this process alone")
 	}
-	return overview(ctx, n.config.App, n.manager.Routes().Table(), n.cluster.client, n.identity.Worker, n.Status(ctx)), nil
+	return overview(ctx, n.config.App, n.routes.Table(), n.cluster.client, n.identity.Worker, n.Status(ctx)), nil
 }
 
 // Drain has this worker, or another one, hand its partitions over.
@@ -126,7 +126,7 @@ func (a *adminService) Drain(ctx context.Context, r *adminv1.DrainRequest) (*adm
 		if n.cluster == nil {
 			return nil, status.Error(codes.FailedPrecondition, "there are no other workers: the log belongs to this process alone")
 		}
-		return &adminv1.DrainResponse{}, drainOther(ctx, n.manager.Routes().Table(), n.cluster.client, worker)
+		return &adminv1.DrainResponse{}, drainOther(ctx, n.routes.Table(), n.cluster.client, worker)
 	}
 	if err := n.Drain(ctx); err != nil {
 		return nil, status.Error(codes.FailedPrecondition, err.Error())
