@@ -118,6 +118,10 @@ func testRestart(f *fixture) {
 		}
 		return true
 	})
+	if f.opts.RestartBalances {
+		f.even(6, 1, workers[0], workers[1], again)
+		return
+	}
 	f.until("the new process owns what the old one did", func() bool { return slices.Equal(again.partitions(), before.Owned("c")) })
 	for _, w := range workers[:2] {
 		if !slices.Equal(w.partitions(), before.Owned(w.Worker)) {
