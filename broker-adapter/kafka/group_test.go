@@ -237,12 +237,18 @@ func TestWatchGoesOn(t *testing.T) {
 	l := openFake(t, cluster)
 	topic := newTestTopic(t, l, 1).Topic
 	group := unique("group")
-	fault := cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.DescribeGroups}, Group: group, TopLevel: true, Err: kerr.GroupAuthorizationFailed})
+	cluster.ControlKey(int16(kmsg.DescribeGroups), func(request kmsg.Request) (kmsg.Response, error, bool) { // the first only
+		answer := request.ResponseKind().(*kmsg.DescribeGroupsResponse)
+		refused := kmsg.NewDescribeGroupsResponseGroup()
+		refused.Group, refused.ErrorCode = group, kerr.GroupAuthorizationFailed.Code
+		answer.Groups = append(answer.Groups, refused)
+		return answer, nil, true
+	})
 	told, failed, ended := make(chan *broker.Table, 1), make(chan error, 1), make(chan error, 1)
 	go func() { // ends with the Log
 		ended <- l.Watch(t.Context(), group, topic, func(table *broker.Table) { told <- table }, func(err error) { failed <- err })
 	}()
-	if err := wait(t, "error", failed); !errors.Is(err, kerr.GroupAuthorizationFailed) || fault.Hits() == 0 {
+	if err := wait(t, "error", failed); !errors.Is(err, kerr.GroupAuthorizationFailed) {
 		t.Errorf("told %v", err)
 	}
 	if table := wait(t, "table", told); len(table.Members) != 0 {
