@@ -52,8 +52,9 @@ func TestPlanRules(t *testing.T) {
 			1,
 			"a(c,b) a(b) b(c,a) b(a) c(a) c(b)",
 		},
-		{"a claim of an earlier balancing does not count, and is waited for", []string{"a@4: 0", "b@5: 0", "c@5:"}, 0, "b()"},
-		{"two claims: the loser must release before another gets it", []string{"a@5: 0 1 / 0=0 1=0", "b@4: 0 / 0=0 1=0", "c@5: / 0=0"}, 0, "-(b) a()"},
+		{"a claim of an earlier balancing does not count", []string{"a@4: 0", "b@5: 0", "c@5:"}, 0, "b()"},
+		{"and takes nothing from the owner, for whom another one warms up", []string{"a@5: 0 1", "b@4: 0", "c@5:"}, 0, "a(b) a()"},
+		{"two claims: both must release before another gets it", []string{"a@5: 0 1 / 0=0 1=0", "b@4: 0 / 0=0 1=0", "c@5: / 0=0"}, 0, "-(b) a()"},
 	} {
 		t.Run(r.name, func(t *testing.T) {
 			var members []broker.Candidate
