@@ -84,8 +84,8 @@ type planner struct {
 
 	// owner is who has a partition until the next balancing, target who is to have it.
 	owner, target []int32
-	// moves says that owner is to release the partition now.
-	moves []bool
+	// adopted says that the partition had no owner before this balancing, moves that the owner is to release it now.
+	adopted, moves []bool
 	// load is how many partitions each worker is to have, quota its share.
 	load, quota []int
 }
@@ -133,7 +133,7 @@ func (p *planner) collectImages() {
 // hearClaims finds the present owner of every partition. Others that claim it too release it by themselves: it is not in what they
 // are given.
 func (p *planner) hearClaims() {
-	p.owner, p.moves = make([]int32, p.partitions), make([]bool, p.partitions)
+	p.owner, p.adopted, p.moves = make([]int32, p.partitions), make([]bool, p.partitions), make([]bool, p.partitions)
 	p.load = make([]int, len(p.members))
 	fill(p.owner, nobody)
 	for m := range p.members {
@@ -193,7 +193,7 @@ func (p *planner) adopt() {
 				left = append(left, part)
 				continue
 			}
-			p.owner[part], p.target[part] = m, m
+			p.owner[part], p.target[part], p.adopted[part] = m, m, true
 			p.load[m]++
 		}
 		orphans = left
@@ -243,6 +243,11 @@ func (p *planner) balance() {
 	left := MaxMoves(p.partitions)
 	for part := range p.surplus() {
 		if m := p.closest(part, holder.warm); m >= 0 {
+			if p.adopted[part] { // nobody has to release it
+				p.owner[part] = m
+				p.hand(part, m, false)
+				continue
+			}
 			p.hand(part, m, left > 0)
 			left--
 		}

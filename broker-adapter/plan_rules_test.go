@@ -27,6 +27,7 @@ func TestPlanRules(t *testing.T) {
 		{"the best image of an orphan wins", []string{"a: 0 / 2=9", "b: 1 / 2=5", "c: 3 / 2=7"}, 0, "a() b() b() c() a() c()"},
 		{"of those that are not warm, too", []string{"a: 0 / 2=9000", "b: 1 / 2=5000"}, 0, "a() b() b() a()"},
 		{"but only within the share", []string{"a: 0 / 2=9000", "b: 1 3 / 2=5000"}, 0, "a() b() a() b()"},
+		{"who could have another one leaves it to whom that could not", []string{"a: / 0=0 1=0", "b: / 0=0"}, 0, "b() a()"},
 		{"without an image it goes to who has most room", []string{"a: 0 1", "b:"}, 0, "a() a() b()"},
 		{
 			"a warm image counts more than the share; who has room follows",
