@@ -95,12 +95,18 @@ bench-compare: ## Go benchmarks of PKG=./materializer here and at BASE=main, com
 
 ## Kafka
 
-.PHONY: kafka kafka-stop
+.PHONY: kafka kafka-stop kafka-cluster kafka-cluster-stop
 kafka: ## start a real Apache Kafka at 127.0.0.1:9092 (Java 17, and Maven the first time)
 	@go run ./tests/kafkaserver/cmd start
 
 kafka-stop: ## stop it
 	@go run ./tests/kafkaserver/cmd stop
+
+kafka-cluster: ## start three brokers at 127.0.0.1:9092, 9094 and 9096: replication 3, two must have a record
+	@go run ./tests/kafkaserver/cmd -brokers 3 start
+
+kafka-cluster-stop: ## stop them
+	@go run ./tests/kafkaserver/cmd -brokers 3 stop
 
 ## Files that must fit one another
 

@@ -5,6 +5,9 @@
 // The port knows topics, partitions, records and offsets. It knows nothing of epochs, entities or the reader rule: those
 // are records like any other to it.
 //
+// Logs that several workers share are a Group too. Who should own and follow what is decided by Plan, a pure function, so that all
+// of them, and simulations, decide alike.
+//
 // What every implementation promises:
 //
 //   - Records of one Append stand in the log together and in order. A successful result means that they are durable as the

@@ -82,13 +82,10 @@ type planner struct {
 	images []holder
 	first  []int32
 
-	// claimed is the worker whose claim counts; disputed says that others claim the partition too.
-	claimed  []int32
-	disputed []bool
 	// owner is who has a partition until the next balancing, target who is to have it.
 	owner, target []int32
-	// moves says that owner is to release the partition now.
-	moves []bool
+	// adopted says that the partition had no owner before this balancing, moves that the owner is to release it now.
+	adopted, moves []bool
 	// load is how many partitions each worker is to have, quota its share.
 	load, quota []int
 }
@@ -133,30 +130,28 @@ func (p *planner) collectImages() {
 	}
 }
 
-// hearClaims finds the present owner of every partition.
+// hearClaims finds the present owner of every partition. Others that claim it too release it by themselves: it is not in what they
+// are given.
 func (p *planner) hearClaims() {
-	p.claimed, p.disputed = make([]int32, p.partitions), make([]bool, p.partitions)
-	p.moves = make([]bool, p.partitions)
+	p.owner, p.adopted, p.moves = make([]int32, p.partitions), make([]bool, p.partitions), make([]bool, p.partitions)
 	p.load = make([]int, len(p.members))
-	fill(p.claimed, nobody)
+	fill(p.owner, nobody)
 	for m := range p.members {
 		for _, part := range p.members[m].Owned {
 			if part < 0 || int(part) >= p.partitions {
 				continue
 			}
-			before := p.claimed[part]
-			p.disputed[part] = p.disputed[part] || before >= 0 && int(before) != m
-			if before < 0 || p.members[before].Generation < p.members[m].Generation {
-				p.claimed[part] = int32(m)
+			if before := p.owner[part]; before < 0 || p.members[before].Generation < p.members[m].Generation {
+				p.owner[part] = int32(m)
 			}
 		}
 	}
-	for _, m := range p.claimed {
+	for _, m := range p.owner {
 		if m >= 0 {
 			p.load[m]++
 		}
 	}
-	p.owner, p.target = slices.Clone(p.claimed), slices.Clone(p.claimed)
+	p.target = slices.Clone(p.owner)
 }
 
 // share gives everybody an equal quota. What cannot be divided goes to those that have most, so that it need not move.
@@ -198,7 +193,7 @@ func (p *planner) adopt() {
 				left = append(left, part)
 				continue
 			}
-			p.owner[part], p.target[part] = m, m
+			p.owner[part], p.target[part], p.adopted[part] = m, m, true
 			p.load[m]++
 		}
 		orphans = left
@@ -248,11 +243,13 @@ func (p *planner) balance() {
 	left := MaxMoves(p.partitions)
 	for part := range p.surplus() {
 		if m := p.closest(part, holder.warm); m >= 0 {
-			now := left > 0 && p.claimed[part] >= 0 // what was adopted just now stays for once
-			if now {
-				left--
+			if p.adopted[part] { // nobody has to release it
+				p.owner[part] = m
+				p.hand(part, m, false)
+				continue
 			}
-			p.hand(part, m, now)
+			p.hand(part, m, left > 0)
+			left--
 		}
 	}
 	for part := range p.surplus() {

@@ -27,6 +27,7 @@ func TestPlanRules(t *testing.T) {
 		{"the best image of an orphan wins", []string{"a: 0 / 2=9", "b: 1 / 2=5", "c: 3 / 2=7"}, 0, "a() b() b() c() a() c()"},
 		{"of those that are not warm, too", []string{"a: 0 / 2=9000", "b: 1 / 2=5000"}, 0, "a() b() b() a()"},
 		{"but only within the share", []string{"a: 0 / 2=9000", "b: 1 3 / 2=5000"}, 0, "a() b() a() b()"},
+		{"who could have another one leaves it to whom that could not", []string{"a: / 0=0 1=0", "b: / 0=0"}, 0, "b() a()"},
 		{"without an image it goes to who has most room", []string{"a: 0 1", "b:"}, 0, "a() a() b()"},
 		{
 			"a warm image counts more than the share; who has room follows",
@@ -52,8 +53,9 @@ func TestPlanRules(t *testing.T) {
 			1,
 			"a(c,b) a(b) b(c,a) b(a) c(a) c(b)",
 		},
-		{"a claim of an earlier balancing does not count, and is waited for", []string{"a@4: 0", "b@5: 0", "c@5:"}, 0, "b()"},
-		{"two claims: the loser must release before another gets it", []string{"a@5: 0 1 / 0=0 1=0", "b@4: 0 / 0=0 1=0", "c@5: / 0=0"}, 0, "-(b) a()"},
+		{"a claim of an earlier balancing does not count", []string{"a@4: 0", "b@5: 0", "c@5:"}, 0, "b()"},
+		{"and takes nothing from the owner, for whom another one warms up", []string{"a@5: 0 1", "b@4: 0", "c@5:"}, 0, "a(b) a()"},
+		{"two claims: both must release before another gets it", []string{"a@5: 0 1 / 0=0 1=0", "b@4: 0 / 0=0 1=0", "c@5: / 0=0"}, 0, "-(b) a()"},
 	} {
 		t.Run(r.name, func(t *testing.T) {
 			var members []broker.Candidate

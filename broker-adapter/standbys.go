@@ -10,8 +10,8 @@ func (p *planner) follow(t *Table) {
 	p.evenStandbys(regular, duty)
 	for part := range p.each() {
 		owner := p.owner[part]
-		if p.moves[part] || p.disputed[part] && p.claimed[part] != p.target[part] {
-			owner = nobody // who claims it must release it first
+		if p.moves[part] {
+			owner = nobody // it must be released first
 		}
 		t.Owners[part] = owner
 		t.Standbys[part] = p.followers(part, owner, regular[part])

@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"slices"
 	"sync"
+	"time"
 
 	broker "github.com/millrace-io/millrace/broker-adapter"
 )
@@ -76,23 +77,22 @@ func testNewcomersFollowFirst(f *fixture) {
 	}
 }
 
-// three starts a group of three with equal shares.
-func (f *fixture) three(partitions int32) []*worker {
+// three starts a group of three with equal shares of six partitions.
+func (f *fixture) three() []*worker {
 	f.Helper()
-	m := f.membership(partitions, 1)
+	m := f.membership(6, 1)
 	workers := []*worker{f.join(f.log, m, "a", 1, false)}
-	f.until("the first worker owns everything", workers[0].owns(int(partitions)))
+	f.until("the first worker owns everything", workers[0].owns(6))
 	for _, name := range []string{"b", "c"} {
-		workers = append(workers, f.join(f.second(), m, name, 1, false))
-		// Its images are warm as soon as it follows.
-		f.even(int(partitions), 1, workers...)
+		workers = append(workers, f.join(f.second(), m, name, 1, false)) // warm as soon as it follows
+		f.even(6, 1, workers...)
 	}
 	return workers
 }
 
 // testLeaveMoves: when a worker leaves, those who follow its partitions get them.
 func testLeaveMoves(f *fixture) {
-	workers := f.three(6)
+	workers := f.three()
 	before, left := workers[0].lastTable(), workers[2]
 	gone := left.partitions()
 	left.end()
@@ -106,7 +106,7 @@ func testLeaveMoves(f *fixture) {
 
 // testRestart: a worker that was killed and joins again has its partitions back, and everybody hears of the new process.
 func testRestart(f *fixture) {
-	workers := f.three(6)
+	workers := f.three()
 	before := workers[0].lastTable()
 	workers[2].kill()
 	again := f.join(f.second(), workers[2].Membership, "c", 2, false)
@@ -118,6 +118,10 @@ func testRestart(f *fixture) {
 		}
 		return true
 	})
+	if f.opts.RestartBalances {
+		f.even(6, 1, workers[0], workers[1], again)
+		return
+	}
 	f.until("the new process owns what the old one did", func() bool { return slices.Equal(again.partitions(), before.Owned("c")) })
 	for _, w := range workers[:2] {
 		if !slices.Equal(w.partitions(), before.Owned(w.Worker)) {
@@ -145,17 +149,20 @@ func (f *fixture) memberOf(w *worker) broker.Member {
 
 // testEvict: the partitions of a worker whose process died move when it is evicted, long before its session ends.
 func testEvict(f *fixture) {
-	workers := f.three(6)
+	workers := f.three()
 	dead := f.memberOf(workers[2])
 	workers[2].kill()
+	began := time.Now()
 	f.evict(workers[0].log, workers[0].Group, dead, true)
+	f.until("everything is owned", func() bool { return len(workers[0].partitions())+len(workers[1].partitions()) == 6 })
+	f.Logf("its partitions were owned again %v later", time.Since(began).Round(time.Millisecond))
 	f.even(6, 1, workers[:2]...)
 	f.evict(workers[1].log, workers[0].Group, dead, false)
 }
 
 // testEvictTwo: two workers die at a time, so the second one must be evicted while the group waits for it.
 func testEvictTwo(f *fixture) {
-	workers := f.three(6)
+	workers := f.three()
 	b, c := f.memberOf(workers[1]), f.memberOf(workers[2])
 	workers[1].kill()
 	workers[2].kill()

@@ -105,7 +105,8 @@ func (w *worker) kill() {
 	w.mu.Unlock()
 	w.f.opts.Kill(w.f.T, w.log)
 	select {
-	case <-w.ended:
+	case err := <-w.ended:
+		w.f.Logf("worker %s was killed: %v", w.Worker, err)
 	case <-w.f.context().Done():
 		w.f.Fatalf("Assignments of worker %s goes on %v after it was killed", w.Worker, w.f.opts.Timeout)
 	}

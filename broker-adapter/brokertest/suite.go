@@ -19,6 +19,8 @@ type Options struct {
 	// Kill lets a log vanish as its process would when it is killed: the group of its members hears nothing. Nil: the cases that
 	// need it are left out. The session of a member must outlast Timeout.
 	Kill func(t *testing.T, log broker.Log)
+	// RestartBalances: the log balances a group when a worker is restarted, so that its partitions may go elsewhere.
+	RestartBalances bool
 	// Timeout bounds each single wait. 0: one minute.
 	Timeout time.Duration
 	// Now is the log's clock, against which append times are held. Nil: the machine's.

@@ -63,7 +63,7 @@ func (l *Log) Assignments(ctx context.Context, m broker.Membership, on func(brok
 	s := &membership{
 		log: l, m: m, on: on, wishes: make(chan time.Duration, 1), ended: make(chan error, 1), ready: make(chan struct{}),
 	}
-	s.balancer = &balancer{m: m, budget: tablesBudget, start: time.Now(), publish: s.publish}
+	s.balancer = &balancer{m: m, budget: l.budget, start: time.Now(), publish: s.publish}
 	clientCtx, abandon := context.WithCancel(context.Background()) // outlives ctx: leaving in order needs it
 	defer abandon()
 	client, err := kgo.NewClient(append(s.options(), kgo.WithContext(clientCtx))...)

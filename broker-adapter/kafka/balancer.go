@@ -162,7 +162,7 @@ func (b *balancer) assignments(n notice) syncPlan {
 	owned := make([][]int32, len(n.ids))
 	for p, owner := range n.table.Owners {
 		if owner >= 0 {
-			owned[owner] = append(owned[owner], int32(p)) //nolint:gosec // a number of partitions
+			owned[owner] = append(owned[owner], int32(p))
 		}
 	}
 	whole, short := n.encode(), notice{generation: n.generation}.encode()

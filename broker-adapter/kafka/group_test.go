@@ -176,11 +176,19 @@ func TestStaticMembership(t *testing.T) {
 	}
 }
 
-// TestTwoWorkers lets a second worker join and leave: partitions move in order, and both know the whole table.
+// TestTwoWorkers lets a second worker join and leave: partitions move in order, and both know the whole table; also where it is
+// part of one assignment only, as in large groups.
 func TestTwoWorkers(t *testing.T) {
+	t.Run("table for each", func(t *testing.T) { testTwoWorkers(t, tablesBudget) })
+	t.Run("table looked up", func(t *testing.T) { testTwoWorkers(t, 0) })
+}
+
+func testTwoWorkers(t *testing.T, budget int) {
+	t.Helper()
 	const partitions = 6
 	addrs := brokers(t)
 	a, b := open(t, Options{Brokers: addrs}), open(t, Options{Brokers: addrs})
+	a.budget, b.budget = budget, budget
 	m := broker.Membership{Group: unique("group"), Worker: "a", Address: "a:7000", Topic: newTestTopic(t, a, partitions).Topic}
 	other := m
 	other.Worker, other.Address = "b", "b:7000"
@@ -203,6 +211,61 @@ func TestTwoWorkers(t *testing.T) {
 	second.end(t)
 	until(t, "the first worker has everything again", first.owns(partitions))
 	first.end(t)
+}
+
+// TestRebalanceDoesNotStorm: however often a worker wishes, the group balances about once in rebalancePause; and a wish is met.
+func TestRebalanceDoesNotStorm(t *testing.T) {
+	l := openFake(t, fake(t, 1))
+	l.Rebalance() // without a membership it does nothing
+	m := broker.Membership{Group: unique("group"), Worker: "w", Address: "w:1", Topic: newTestTopic(t, l, 2).Topic}
+	w := join(t, l, m)
+	until(t, "assigned", w.owns(2))
+	began, before := time.Now(), l.Stats().Rebalances
+	until(t, "two more balancings", func() bool {
+		l.Rebalance()
+		return l.Stats().Rebalances >= before+2
+	})
+	if took := time.Since(began); took < rebalancePause {
+		t.Errorf("two balancings within %v", took)
+	}
+	w.end(t)
+}
+
+// TestWatchGoesOn tells of errors and of what comes after them, and ends with the Log.
+func TestWatchGoesOn(t *testing.T) {
+	cluster := fake(t, 1)
+	l := openFake(t, cluster)
+	topic := newTestTopic(t, l, 1).Topic
+	group := unique("group")
+	cluster.ControlKey(int16(kmsg.DescribeGroups), func(request kmsg.Request) (kmsg.Response, error, bool) { // the first only
+		answer := request.ResponseKind().(*kmsg.DescribeGroupsResponse)
+		refused := kmsg.NewDescribeGroupsResponseGroup()
+		refused.Group, refused.ErrorCode = group, kerr.GroupAuthorizationFailed.Code
+		answer.Groups = append(answer.Groups, refused)
+		return answer, nil, true
+	})
+	told, failed, ended := make(chan *broker.Table, 1), make(chan error, 1), make(chan error, 1)
+	go func() { // ends with the Log
+		ended <- l.Watch(t.Context(), group, topic, func(table *broker.Table) { told <- table }, func(err error) { failed <- err })
+	}()
+	if err := wait(t, "error", failed); !errors.Is(err, kerr.GroupAuthorizationFailed) {
+		t.Errorf("told %v", err)
+	}
+	if table := wait(t, "table", told); len(table.Members) != 0 {
+		t.Errorf("the table of no group is %+v", table)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := wait(t, "end", ended); !errors.Is(err, broker.ErrClosed) {
+		t.Errorf("watching a closed log ended with %v", err)
+	}
+	if err := l.Watch(t.Context(), group, topic, nil, nil); !errors.Is(err, broker.ErrClosed) {
+		t.Errorf("watch with a closed log: %v", err)
+	}
+	if _, err := l.Evict(t.Context(), group, broker.Member{Name: "w"}); !errors.Is(err, broker.ErrClosed) {
+		t.Errorf("evict with a closed log: %v", err)
+	}
 }
 
 // TestCloseEndsMembership leaves the group when the Log is closed.

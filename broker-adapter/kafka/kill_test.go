@@ -25,59 +25,108 @@ func (a *acknowledged) count() int {
 	return len(a.at)
 }
 
-// TestKillUnderLoad kills the only broker with appends in flight and starts it again. Nothing acknowledged is missing or
-// has moved, and offsets have no gap: the client sends again inside the same session, and nobody hears of it.
-func TestKillUnderLoad(t *testing.T) {
-	const partitions, inFlight, before, after = 4, 16, 2000, 500
-	server := kafkaserver.Start(t, kafkaserver.Options{})
-	l := open(t, Options{Brokers: []string{server.Addr()}})
-	topic := newTestTopic(t, l, partitions).Topic
+// load is one writer for each partition of a topic, with appends in flight all the time.
+type load struct {
+	log   *Log
+	topic string
+	acked []*acknowledged
+	stop  chan struct{}
+	done  sync.WaitGroup
+}
 
-	acked := make([]*acknowledged, partitions)
-	stop := make(chan struct{})
-	var writers sync.WaitGroup
-	for id := range acked {
-		acked[id] = &acknowledged{at: map[int64]string{}}
-		writers.Go(func() { // ends with stop, or with the first error; waited for below
-			write(l, broker.Partition{Topic: topic, ID: int32(id)}, acked[id], inFlight, stop)
+func startLoad(l *Log, topic string, partitions, inFlight int) *load {
+	w := &load{log: l, topic: topic, acked: make([]*acknowledged, partitions), stop: make(chan struct{})}
+	for id := range w.acked {
+		w.acked[id] = &acknowledged{at: map[int64]string{}}
+		w.done.Go(func() { // ends with stop, or with the first error; check waits for it
+			write(l, broker.Partition{Topic: topic, ID: int32(id)}, w.acked[id], inFlight, w.stop)
 		})
 	}
-	reachAll := func(n int) {
-		t.Helper()
-		ctx := deadline(t)
-		for _, a := range acked {
-			for want := a.count() + n; a.count() < want; {
-				if !pause(ctx, 10*time.Millisecond) {
-					t.Fatalf("a writer stands at %d acknowledged records, want %d; errors %v", a.count(), want, a.errs)
-				}
+	return w
+}
+
+// more waits until each partition has acknowledged n records more.
+func (w *load) more(t *testing.T, n int) {
+	t.Helper()
+	ctx := deadline(t)
+	for _, a := range w.acked {
+		for want := a.count() + n; a.count() < want; {
+			if !pause(ctx, 10*time.Millisecond) {
+				t.Fatalf("a writer stands at %d acknowledged records, want %d; errors %v", a.count(), want, a.errs)
 			}
 		}
 	}
-	reachAll(before)
-	if err := server.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	killed := time.Now()
-	server.MustRestart(t)
-	reachAll(after)
-	t.Logf("every partition was acknowledged again %v after the kill", time.Since(killed).Round(time.Millisecond))
-	close(stop)
-	writers.Wait()
+}
 
-	for id, a := range acked {
+// check ends the load and reads everything back: what was acknowledged is where it was said to be, without a gap.
+func (w *load) check(t *testing.T) {
+	t.Helper()
+	close(w.stop)
+	w.done.Wait()
+	for id, a := range w.acked {
 		for _, err := range a.errs {
 			t.Errorf("partition %d: %v", id, err)
 		}
 		if int(a.next) != len(a.at) {
 			t.Errorf("partition %d: %d records acknowledged, offsets up to %d", id, len(a.at), a.next)
 		}
-		got := values(t, newReader(t, l, broker.Partition{Topic: topic, ID: int32(id)}, 0), len(a.at))
+		got := values(t, newReader(t, w.log, broker.Partition{Topic: w.topic, ID: int32(id)}, 0), len(a.at))
 		for offset, want := range a.at {
 			if got[offset] != want {
 				t.Errorf("partition %d, offset %d: the log holds %q, %q was acknowledged", id, offset, got[offset], want)
 			}
 		}
 	}
+}
+
+// TestKillUnderLoad kills the only broker with appends in flight and starts it again. Nothing acknowledged is missing or
+// has moved, and offsets have no gap: the client sends again inside the same session, and nobody hears of it.
+func TestKillUnderLoad(t *testing.T) {
+	server := kafkaserver.Start(t, kafkaserver.Options{})
+	l := open(t, Options{Brokers: []string{server.Addr()}})
+	writers := startLoad(l, newTestTopic(t, l, 4).Topic, 4, 16)
+	writers.more(t, 2000)
+	if err := server.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	killed := time.Now()
+	server.MustRestart(t)
+	writers.more(t, 500)
+	t.Logf("every partition was acknowledged again %v after the kill", time.Since(killed).Round(time.Millisecond))
+	writers.check(t)
+}
+
+// TestKillLeaderUnderLoad kills one of three brokers, with all that it leads, and lets it come back. Others lead on, and nothing
+// acknowledged is missing or has moved.
+func TestKillLeaderUnderLoad(t *testing.T) {
+	if testing.Short() {
+		t.Skip("three brokers take up to 20 s on a busy machine")
+	}
+	cluster := kafkaserver.StartCluster(t, 3)
+	l := open(t, Options{Brokers: cluster.Addrs()})
+	p := newTestTopic(t, l, 6)
+	if info := describe(t, l, p.Topic); len(info.Violations) != 0 {
+		t.Fatalf("violations of the contract: %+v", info.Violations)
+	}
+	writers := startLoad(l, p.Topic, 6, 16)
+	writers.more(t, 500)
+	leader, err := l.presentLeader(deadline(t), p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	victim := cluster.Servers[leader.node-1]
+	if err := victim.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	killed := time.Now()
+	writers.more(t, 500)
+	t.Logf("every partition was acknowledged again %v after the kill of broker %d", time.Since(killed).Round(time.Millisecond), leader.node)
+	if next, err := l.presentLeader(deadline(t), p); err != nil || next.node == leader.node || next.epoch <= leader.epoch {
+		t.Errorf("the leader was %+v, and is %+v (%v)", leader, next, err)
+	}
+	victim.MustRestart(t)
+	writers.more(t, 200)
+	writers.check(t)
 }
 
 // write keeps appends in flight until stop, and waits for all of them.

@@ -40,6 +40,8 @@ type Log struct {
 	// memberships run now; members holds what was last heard of each group.
 	memberships map[*membership]struct{}
 	members     map[string]memberIDs
+	// budget is tablesBudget, but for tests.
+	budget int
 
 	// open counts appends without a delivered result, tasks goroutines of the Log and Assignments calls, requests those
 	// of the admin client.
@@ -62,6 +64,7 @@ func Open(o Options) (*Log, error) {
 		readers:     map[*reader]struct{}{},
 		memberships: map[*membership]struct{}{},
 		members:     map[string]memberIDs{},
+		budget:      tablesBudget,
 	}
 	l.topics = newTopics(l)
 	l.ctx, l.stop = context.WithCancel(context.Background())

@@ -19,6 +19,10 @@
 // else first. Truncate, Trim, Inject, Recreate, Stale and Violate change the log itself, in both modes. Crash makes a client
 // vanish without a word.
 //
+// The World is also the coordinator of groups, by the same plan as the real one (broker.Plan). A client that has crashed stays a
+// member until it is evicted, or its worker joins again: sessions never end by themselves. With Options.ManualAssignments the test
+// hands out every event, tables included.
+//
 // All methods may be called from many goroutines. One lock, World.mu, guards everything; no callback runs under it. Client.Close
 // stops the goroutine of a client and waits for it. Errors are those of package broker. Steps that make no sense (an
 // unknown id, an answer before the log wrote anything) panic: the test is wrong.

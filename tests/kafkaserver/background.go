@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -14,30 +16,67 @@ import (
 // ErrNotRunning means that no broker was left running in the background.
 var ErrNotRunning = errors.New("no Kafka runs in the background")
 
-// Background is the one broker of this user that outlives the process which started it. Calls must not overlap.
-type Background struct{ dir string }
+// Background is a broker of this user that outlives the process which started it, or a cluster of brokers. There is one of each
+// size. Calls must not overlap.
+type Background struct {
+	dir     string
+	brokers int
+}
 
 // BackgroundState is what is kept about it.
 type BackgroundState struct {
-	PID int `json:"pid"`
-	// Addr is the address for clients, Data the directory of its data.
-	Addr string `json:"addr"`
-	Data string `json:"data"`
+	PIDs []int `json:"pids"`
+	// Addrs are the addresses for clients, Data the directory of the data.
+	Addrs []string `json:"addrs"`
+	Data  string   `json:"data"`
 }
 
-// OpenBackground looks into the cache directory.
-func OpenBackground() (*Background, error) {
+// OpenBackground looks into the cache directory for a cluster of so many brokers.
+func OpenBackground(brokers int) (*Background, error) {
 	dir, err := CacheDir()
 	if err != nil {
 		return nil, err
 	}
-	return &Background{dir: dir}, nil
+	return &Background{dir: dir, brokers: max(1, brokers)}, nil
 }
 
-func (b *Background) file() string { return filepath.Join(b.dir, "kafka.pid") }
+// name is that of its files.
+func (b *Background) name() string {
+	if b.brokers > 1 {
+		return fmt.Sprintf("kafka-%d", b.brokers)
+	}
+	return "kafka"
+}
 
-// State returns the running broker, or ErrNotRunning. A file left by one that has died is removed.
+func (b *Background) file() string { return filepath.Join(b.dir, b.name()+".pid") }
+
+// State returns what runs, or ErrNotRunning. A file left by brokers that have all died is removed. Where some have died and others
+// run, the error says so; Stop ends the rest.
 func (b *Background) State() (BackgroundState, error) {
+	s, err := b.read()
+	if err != nil {
+		return s, err
+	}
+	var dead []string
+	for i, pid := range s.PIDs {
+		n, err := countBrokers(context.Background(), s.Addrs[i])
+		switch {
+		case !alive(pid):
+			dead = append(dead, s.Addrs[i])
+		case err != nil || n == 0:
+			return s, fmt.Errorf("process %d of %s does not answer at %s; end it if it is a broker, and remove the file", pid, b.file(), s.Addrs[i])
+		}
+	}
+	switch {
+	case len(dead) == len(s.PIDs):
+		return s, errors.Join(ErrNotRunning, os.Remove(b.file()))
+	case len(dead) > 0:
+		return s, fmt.Errorf("of the %d brokers of %s those at %s have ended; stop the rest, and start all", len(s.PIDs), b.file(), strings.Join(dead, ", "))
+	}
+	return s, nil
+}
+
+func (b *Background) read() (BackgroundState, error) {
 	var s BackgroundState
 	text, err := os.ReadFile(b.file())
 	if errors.Is(err, os.ErrNotExist) {
@@ -46,38 +85,38 @@ func (b *Background) State() (BackgroundState, error) {
 	if err == nil {
 		err = json.Unmarshal(text, &s)
 	}
+	if err == nil && (len(s.PIDs) == 0 || len(s.PIDs) != len(s.Addrs)) {
+		err = errors.New("it names no process")
+	}
 	if err != nil {
-		return s, fmt.Errorf("%s: %w; end the broker by hand and remove the file", b.file(), err)
+		return s, fmt.Errorf("%s: %w; end the brokers by hand and remove the file", b.file(), err)
 	}
-	if n, err := countBrokers(context.Background(), s.Addr); alive(s.PID) && (err == nil && n > 0) {
-		return s, nil
-	}
-	if alive(s.PID) {
-		return s, fmt.Errorf("process %d of %s does not answer at %s; end it if it is a broker, and remove the file", s.PID, b.file(), s.Addr)
-	}
-	return s, errors.Join(ErrNotRunning, os.Remove(b.file()))
+	return s, nil
 }
 
-// Start starts the broker on a port; data "" means a directory in the cache.
+// Start starts the brokers on ports from the given one on (Options.Port); data "" means a directory in the cache.
 func (b *Background) Start(ctx context.Context, port int, data string) (BackgroundState, error) {
 	switch s, err := b.State(); {
 	case err == nil:
-		return s, fmt.Errorf("a broker runs already at %s (process %d); stop it first", s.Addr, s.PID)
+		return s, fmt.Errorf("Kafka runs already at %s (processes %v); stop it first", strings.Join(s.Addrs, ", "), s.PIDs) //nolint:staticcheck // its name
 	case !errors.Is(err, ErrNotRunning):
 		return s, err
 	}
 	if data == "" {
-		data = filepath.Join(b.dir, "data")
+		data = filepath.Join(b.dir, strings.Replace(b.name(), "kafka", "data", 1))
 	}
 	data, err := filepath.Abs(data)
 	if err != nil {
 		return BackgroundState{}, err
 	}
-	c, err := Launch(ctx, Options{Port: port, Dir: data, Detached: true})
+	c, err := Launch(ctx, Options{Brokers: b.brokers, Port: port, Dir: data, Detached: true})
 	if err != nil {
 		return BackgroundState{}, err
 	}
-	s := BackgroundState{PID: c.Servers[0].PID(), Addr: c.Servers[0].Addr(), Data: data}
+	s := BackgroundState{Addrs: c.Addrs(), Data: data}
+	for _, server := range c.Servers {
+		s.PIDs = append(s.PIDs, server.PID())
+	}
 	text, err := json.Marshal(s)
 	if err == nil {
 		err = os.WriteFile(b.file(), text, 0o600)
@@ -88,26 +127,35 @@ func (b *Background) Start(ctx context.Context, port int, data string) (Backgrou
 	return s, nil
 }
 
-// Stop ends the broker in order.
+// Stop ends the brokers in order, all at a time: a controller waits for a quorum. One that does not obey is killed.
 func (b *Background) Stop() (BackgroundState, error) {
 	s, err := b.State()
-	if err != nil {
+	if errors.Is(err, ErrNotRunning) || len(s.PIDs) == 0 {
 		return s, err
 	}
-	p, err := os.FindProcess(s.PID)
-	if err == nil {
-		err = p.Signal(syscall.SIGTERM)
-	}
-	if err != nil {
-		return s, fmt.Errorf("stop process %d: %w", s.PID, err)
-	}
-	for deadline := time.Now().Add(stopTimeout); alive(s.PID); {
-		if time.Now().After(deadline) {
-			return s, fmt.Errorf("process %d does not end within %v of a request to stop", s.PID, stopTimeout)
+	deadline := time.Now().Add(stopTimeout)
+	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
+		for _, pid := range s.PIDs {
+			if err := send(pid, signal); err != nil && !errors.Is(err, os.ErrProcessDone) {
+				return s, fmt.Errorf("stop process %d: %w", pid, err)
+			}
 		}
-		<-time.After(pollPause)
+		for ; time.Now().Before(deadline); <-time.After(pollPause) {
+			if !slices.ContainsFunc(s.PIDs, alive) {
+				return s, os.Remove(b.file())
+			}
+		}
+		deadline = deadline.Add(askTimeout)
 	}
-	return s, os.Remove(b.file())
+	return s, fmt.Errorf("processes %v do not end within %v of a request to stop", s.PIDs, stopTimeout)
+}
+
+func send(pid int, signal syscall.Signal) error {
+	p, err := os.FindProcess(pid)
+	if err != nil {
+		return err
+	}
+	return p.Signal(signal)
 }
 
 // alive tells whether a process with this id exists.

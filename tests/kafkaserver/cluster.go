@@ -18,7 +18,8 @@ const DefaultPort = 9092
 type Options struct {
 	// Brokers is their number, 0: one.
 	Brokers int
-	// Port of the first broker on 127.0.0.1, 0: any free one. Further brokers get free ones.
+	// Port of the first broker on 127.0.0.1, 0: free ones for all. Each further broker's is two above the one before; those between,
+	// and the one above the last, are for the brokers' own traffic.
 	Port int
 	// Dir keeps data, settings and logs; it is created. A directory from an earlier start, with as many brokers, is used
 	// again with its data. Required.
@@ -82,7 +83,9 @@ func (in *installation) servers(o Options, javaFlags []string) ([]*Server, error
 		return nil, err
 	}
 	if o.Port != 0 {
-		ports[0] = o.Port
+		for i := range ports {
+			ports[i] = o.Port + i
+		}
 	}
 	servers := make([]*Server, n)
 	for i := range servers {

@@ -1,5 +1,5 @@
 // Package kafkaserver runs a real Apache Kafka from its published Java archives, without containers, for tests and for
-// `make kafka`. It needs a Java runtime (17 or newer) and, the first time on a machine, Maven to fetch the archives.
+// `make kafka` and `make kafka-cluster`. It needs a Java runtime (17 or newer) and, the first time on a machine, Maven to fetch the archives.
 //
 // The archives are listed with their sha256 in kafka-jars.txt. They are fetched once from the repository that Maven is
 // configured for, checked, and kept below the user's cache directory, never in the project. A class data archive of the

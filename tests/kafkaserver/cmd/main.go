@@ -1,5 +1,6 @@
-// Command cmd keeps an Apache Kafka for trying things out on this machine: `make kafka` starts it, `make kafka-stop` ends
-// it. It lives on when the command returns; its process id, its address and its data are in the user's cache directory.
+// Command cmd keeps an Apache Kafka for trying things out on this machine: `make kafka` starts one broker, `make kafka-stop` ends
+// it; `make kafka-cluster` and `make kafka-cluster-stop` do so with three. They live on when the command returns; their process
+// ids, addresses and data are in the user's cache directory.
 //
 // Exit codes: 0 done (status: it runs), 1 an error, 2 wrong usage, 3 status: it does not run.
 package main
@@ -12,12 +13,13 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/millrace-io/millrace/tests/kafkaserver"
 )
 
-const usage = `usage: kafkaserver [-port 9092] [-data dir] start | stop | status`
+const usage = `usage: kafkaserver [-brokers 1] [-port 9092] [-data dir] start | stop | status`
 
 const (
 	exitError   = 1
@@ -36,13 +38,14 @@ func run(ctx context.Context, args []string, out, diag io.Writer) int {
 	flags := flag.NewFlagSet("kafkaserver", flag.ContinueOnError)
 	flags.SetOutput(diag)
 	flags.Usage = func() { _, _ = fmt.Fprintln(diag, usage) }
-	port := flags.Int("port", kafkaserver.DefaultPort, "port on 127.0.0.1 for clients")
+	brokers := flags.Int("brokers", 1, "how many brokers; three keep records on all, and acknowledge what two have")
+	port := flags.Int("port", kafkaserver.DefaultPort, "port on 127.0.0.1 for clients, of the first broker; the next ones are two apart")
 	data := flags.String("data", "", "directory of the data (default: in the cache directory)")
-	if flags.Parse(args) != nil || flags.NArg() != 1 {
+	if flags.Parse(args) != nil || flags.NArg() != 1 || *brokers < 1 {
 		flags.Usage()
 		return exitUsage
 	}
-	background, err := kafkaserver.OpenBackground()
+	background, err := kafkaserver.OpenBackground(*brokers)
 	if err != nil {
 		return report(diag, err)
 	}
@@ -52,7 +55,7 @@ func run(ctx context.Context, args []string, out, diag io.Writer) int {
 	case "stop":
 		err = stopBroker(background, out)
 	case "status":
-		return status(background, out, diag)
+		return status(background, *brokers, out, diag)
 	default:
 		flags.Usage()
 		return exitUsage
@@ -73,8 +76,8 @@ func start(ctx context.Context, b *kafkaserver.Background, port int, data string
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(out, "Kafka %s answers at %s (process %d, data in %s).\nStop it with: make kafka-stop\n",
-		kafkaserver.Version, s.Addr, s.PID, s.Data)
+	_, err = fmt.Fprintf(out, "Kafka %s answers at %s (processes %v, data in %s).\nStop it with: make %s-stop\n",
+		kafkaserver.Version, strings.Join(s.Addrs, ","), s.PIDs, s.Data, target(len(s.PIDs)))
 	return err
 }
 
@@ -87,18 +90,27 @@ func stopBroker(b *kafkaserver.Background, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(out, "Kafka at %s is stopped. Its data stay in %s.\n", s.Addr, s.Data)
+	_, err = fmt.Fprintf(out, "Kafka at %s is stopped. Its data stay in %s.\n", strings.Join(s.Addrs, ","), s.Data)
 	return err
 }
 
-func status(b *kafkaserver.Background, out, diag io.Writer) int {
+// target is the one of the Makefile that starts so many brokers.
+func target(brokers int) string {
+	if brokers > 1 {
+		return "kafka-cluster"
+	}
+	return "kafka"
+}
+
+func status(b *kafkaserver.Background, brokers int, out, diag io.Writer) int {
 	s, err := b.State()
 	if errors.Is(err, kafkaserver.ErrNotRunning) {
-		_, _ = fmt.Fprintln(out, "Kafka does not run. Start it with: make kafka")
+		_, _ = fmt.Fprintln(out, "Kafka does not run. Start it with: make", target(brokers))
 		return exitStopped
 	}
 	if err == nil {
-		_, err = fmt.Fprintf(out, "Kafka %s runs at %s (process %d, data in %s).\n", kafkaserver.Version, s.Addr, s.PID, s.Data)
+		_, err = fmt.Fprintf(out, "Kafka %s runs at %s (processes %v, data in %s).\n",
+			kafkaserver.Version, strings.Join(s.Addrs, ","), s.PIDs, s.Data)
 	}
 	return report(diag, err)
 }
