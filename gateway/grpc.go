@@ -36,7 +36,7 @@ func (s *Server) newGRPC(g *generation, more ...grpc.ServerOption) *grpc.Server 
 		grpc.ForceServerCodecV2(rawCodec{}),
 		grpc.MaxRecvMsgSize(o.MaxRequestBytes),
 		grpc.MaxSendMsgSize(o.MaxReplyBytes),
-		grpc.MaxConcurrentStreams(uint32(o.MaxStreams)),  //nolint:gosec // a small positive number
+		grpc.MaxConcurrentStreams(uint32(o.MaxStreams)), //nolint:gosec // a small positive number
 		grpc.StaticStreamWindowSize(streamWindowBytes),
 		grpc.StaticConnWindowSize(connectionWindowBytes),
 		grpc.MaxHeaderListSize(uint32(o.MaxHeaderBytes)), //nolint:gosec // a small positive number
