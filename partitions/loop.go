@@ -2,7 +2,9 @@ package partitions
 
 import (
 	"context"
+	"fmt"
 	"math"
+	"runtime/debug"
 
 	"github.com/millrace-io/millrace/entities/record"
 	"github.com/millrace-io/millrace/internal/clock"
@@ -38,9 +40,20 @@ func (l *loop) post(in input) bool { return l.mail.post(in) }
 func (l *loop) submit(in input) bool {
 	posted, drive := l.mail.postAndDrive(in)
 	if drive {
+		defer crash()
 		l.drive(borrowedTurns)
 	}
 	return posted
+}
+
+// crash ends the process when a turn panics on a caller's goroutine, as it would on the loop's: net/http survives the panic of
+// a request, and the loop would stand still.
+func crash() {
+	if v := recover(); v != nil {
+		trace := debug.Stack()
+		go func() { panic(fmt.Sprintf("%v\n\n%s", v, trace)) }() // nothing outlives it
+		select {}
+	}
 }
 
 // run takes inputs until ctx ends; then everyone who waits is answered.
