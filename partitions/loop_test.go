@@ -17,7 +17,7 @@ func TestPanicOfATurnEndsTheProcess(t *testing.T) {
 		l.submit(input{kind: inSubmitted})
 		return
 	}
-	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$") //nolint:gosec,noctx // this very test
+	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$") //nolint:noctx // this very test
 	cmd.Env = append(os.Environ(), child+"=1")
 	out, err := cmd.CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "(*loop).turn") {
