@@ -21,6 +21,13 @@ import (
 // goroutines of its own.
 const streamWorkers = 256
 
+// The windows of the native server: what a caller may send on one call, and on one connection, before it is read. They are
+// fixed, because grpc-go finds out good ones by a ping for the first message of each round trip, and two more frames with it.
+const (
+	streamWindowBytes     = 1 << 20
+	connectionWindowBytes = 4 << 20
+)
+
 // newGRPC returns a server for one generation. Its services are dynamic; what a catalog does not name is looked up once
 // more, because a call may have come before the first catalog.
 func (s *Server) newGRPC(g *generation, more ...grpc.ServerOption) *grpc.Server {
@@ -29,7 +36,9 @@ func (s *Server) newGRPC(g *generation, more ...grpc.ServerOption) *grpc.Server 
 		grpc.ForceServerCodecV2(rawCodec{}),
 		grpc.MaxRecvMsgSize(o.MaxRequestBytes),
 		grpc.MaxSendMsgSize(o.MaxReplyBytes),
-		grpc.MaxConcurrentStreams(uint32(o.MaxStreams)),  //nolint:gosec // a small positive number
+		grpc.MaxConcurrentStreams(uint32(o.MaxStreams)), //nolint:gosec // a small positive number
+		grpc.StaticStreamWindowSize(streamWindowBytes),
+		grpc.StaticConnWindowSize(connectionWindowBytes),
 		grpc.MaxHeaderListSize(uint32(o.MaxHeaderBytes)), //nolint:gosec // a small positive number
 		grpc.ConnectionTimeout(o.SniffTimeout),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
@@ -129,7 +138,7 @@ func (s *Server) serveGRPCUnary(m *discovery.Method, stream grpc.ServerStream) e
 		return writeGRPCError(stream, failure)
 	}
 	if md := grpcReplyHeaders(reply, reply.Token); md != nil {
-		if err := stream.SetHeader(md); err != nil {
+		if err := stream.SendHeader(md); err != nil {
 			return err
 		}
 	}
@@ -175,7 +184,7 @@ func (s *Server) serveGRPCStream(m *discovery.Method, stream grpc.ServerStream) 
 		if !answered {
 			answered = true
 			if md := grpcReplyHeaders(reply, ""); md != nil {
-				if err := stream.SetHeader(md); err != nil {
+				if err := stream.SendHeader(md); err != nil {
 					return err
 				}
 			}

@@ -2,6 +2,9 @@ package partitions
 
 import (
 	"context"
+	"fmt"
+	"math"
+	"runtime/debug"
 
 	"github.com/millrace-io/millrace/entities/record"
 	"github.com/millrace-io/millrace/internal/clock"
@@ -10,60 +13,112 @@ import (
 	"github.com/millrace-io/millrace/materializer"
 )
 
-// loop drives partitions: the only goroutine that touches their cores. What a turn commits for all of them is one commit of
-// the store.
+// loop drives partitions: only whoever drives it touches their cores. That is the loop's goroutine, or a caller who posts when
+// it is idle (mailbox.go). What a turn commits for all of them is one commit of the store.
 type loop struct {
 	partitions []*Partition
 	mail       *mailbox
 	store      materializer.Store
 	clock      clock.Clock
+	// ctx ends with the loop; it is set before anybody but its goroutine drives.
+	ctx context.Context //nolint:containedctx // the loop's own lifetime, for turns on the goroutines of callers
+	// inputs is the mailbox's other buffer.
+	inputs []input
 	// rows are folded and not committed yet.
 	rows materializer.Batch
 	// touched are the partitions to which something happened in this turn.
 	touched []*Partition
 }
 
+// borrowedTurns bounds the turns that a caller does for others, too, before he gets on with his own affairs.
+const borrowedTurns = 4
+
+// post gives the loop an input. It returns false when the loop has ended.
+func (l *loop) post(in input) bool { return l.mail.post(in) }
+
+// submit is post on behalf of a caller, whose goroutine does the turn when nobody else drives the loop.
+func (l *loop) submit(in input) bool {
+	posted, drive := l.mail.postAndDrive(in)
+	if drive {
+		defer crash()
+		l.drive(borrowedTurns)
+	}
+	return posted
+}
+
+// crash ends the process when a turn panics on a caller's goroutine, as it would on the loop's: net/http survives the panic of
+// a request, and the loop would stand still.
+func crash() {
+	if v := recover(); v != nil {
+		trace := debug.Stack()
+		go func() { panic(fmt.Sprintf("%v\n\n%s", v, trace)) }() // nothing outlives it
+		select {}
+	}
+}
+
 // run takes inputs until ctx ends; then everyone who waits is answered.
 func (l *loop) run(ctx context.Context) {
+	l.ctx = ctx
 	for _, p := range l.partitions {
 		p.began = p.clock.Now()
 		p.expired = p.began
 	}
-	var inputs []input
+	l.drive(borrowedTurns)
 	ticks, stop := l.clock.After(tick)
 	for ctx.Err() == nil {
-		due := false
 		select {
 		case <-ctx.Done():
+			continue
 		case <-ticks:
-			due = true
 		case <-l.mail.ready:
 			select { // what comes first when both are there must not be left to chance: a simulation is to be repeatable
 			case <-ticks:
-				due = true
 			default:
+				if l.mail.drive() {
+					l.drive(math.MaxInt)
+				}
+				continue
 			}
 		}
-		if due {
-			ticks, stop = l.clock.After(tick)
-			for _, p := range l.partitions {
-				l.touch(p)
-				p.core.Ticked()
-				p.expire()
-			}
+		ticks, stop = l.clock.After(tick)
+		if posted, drive := l.mail.postAndDrive(input{kind: inTick}); posted && drive {
+			l.drive(math.MaxInt)
 		}
-		inputs = l.mail.take(inputs)
-		l.turn(ctx, inputs)
-		clear(inputs)
 	}
 	stop()
+	l.mail.end()
 	l.end(ctx)
+}
+
+// drive does turns as long as inputs wait, at most so many. The caller drives, and does not any more when it returns.
+func (l *loop) drive(most int) {
+	for n := 0; ; n++ {
+		taken := l.mail.take(l.inputs, n < most)
+		if taken == nil {
+			return
+		}
+		l.turn(l.ctx, taken)
+		clear(taken)
+		l.inputs = taken
+	}
+}
+
+func (l *loop) ticked() {
+	for _, p := range l.partitions {
+		l.touch(p)
+		p.core.Ticked()
+		p.expire()
+	}
 }
 
 // turn gives inputs to the cores and does what these ask for.
 func (l *loop) turn(ctx context.Context, inputs []input) {
 	for i := range inputs {
 		in := &inputs[i]
+		if in.kind == inTick {
+			l.ticked()
+			continue
+		}
 		l.touch(in.partition)
 		if in.kind == inSubmitted && in.call.named() {
 			l.perform(ctx) // what was just committed may be this very command: the store must have that before it is asked

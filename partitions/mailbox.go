@@ -35,6 +35,8 @@ const (
 	inQuiet
 	inPosition
 	inFollowFailed
+	// inTick is of the loop, and of no partition.
+	inTick
 )
 
 // input is one message for a loop; which fields count depends on kind.
@@ -63,19 +65,24 @@ type input struct {
 	followed    bool
 }
 
-// mailbox hands inputs from any goroutine to the one loop, in order. What waits is bounded by those who post: each caller
-// has one command, each batch one acknowledgement.
+// mailbox hands inputs, in order, from any goroutine to whoever drives the loop: one at a time, the loop's own goroutine or
+// a caller who found the loop idle and spares two wake-ups by doing the turn himself. What waits is bounded by those who
+// post: each caller has one command, each batch one acknowledgement.
 type mailbox struct {
 	mu     sync.Mutex
 	inputs []input
-	closed bool
-	// ready has room for one signal: there is something to take.
+	// driven: somebody drives the loop, and takes what is posted before he lets go. ended: only the loop's goroutine may, from
+	// now on.
+	driven, ended bool
+	closed        bool
+	// ready has room for one signal to the loop's goroutine: there is something to take, or nobody drives any more.
 	ready chan struct{}
 }
 
-func newMailbox() *mailbox { return &mailbox{ready: make(chan struct{}, 1)} }
+// newMailbox returns a mailbox whose loop is driven by the goroutine that will run it.
+func newMailbox() *mailbox { return &mailbox{driven: true, ready: make(chan struct{}, 1)} }
 
-// post adds an input. It returns false when the loop has ended.
+// post adds an input and wakes the loop's goroutine, if need be. It returns false when the loop has ended.
 func (m *mailbox) post(in input) bool {
 	m.mu.Lock()
 	if m.closed {
@@ -83,24 +90,77 @@ func (m *mailbox) post(in input) bool {
 		return false
 	}
 	m.inputs = append(m.inputs, in)
-	first := len(m.inputs) == 1
+	wake := len(m.inputs) == 1 && !m.driven
 	m.mu.Unlock()
-	if first {
-		select {
-		case m.ready <- struct{}{}:
-		default:
-		}
+	if wake {
+		m.signal()
 	}
 	return true
 }
 
-// take returns everything that waits and keeps buf for what comes next.
-func (m *mailbox) take(buf []input) []input {
+// postAndDrive adds an input. drive says that nobody drives the loop: the caller does now, and must take.
+func (m *mailbox) postAndDrive(in input) (posted, drive bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.closed {
+		return false, false
+	}
+	m.inputs = append(m.inputs, in)
+	if m.driven || m.ended {
+		return true, false
+	}
+	m.driven = true
+	return true, true
+}
+
+// drive makes the caller the one who drives, unless somebody does.
+func (m *mailbox) drive() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.driven {
+		return false
+	}
+	m.driven = true
+	return true
+}
+
+// take returns everything that waits and keeps buf for what comes next. When nothing waits, or another turn is too many, the
+// caller does not drive any more.
+func (m *mailbox) take(buf []input, another bool) []input {
+	m.mu.Lock()
 	taken := m.inputs
-	m.inputs = buf[:0]
-	return taken
+	if len(taken) > 0 && another {
+		m.inputs = buf[:0]
+		m.mu.Unlock()
+		return taken
+	}
+	m.driven = false
+	wake := len(taken) > 0 || m.ended
+	m.mu.Unlock()
+	if wake {
+		m.signal()
+	}
+	return nil
+}
+
+// end keeps callers from driving, and returns when the loop's goroutine does, for good.
+func (m *mailbox) end() {
+	m.mu.Lock()
+	m.ended = true
+	for m.driven {
+		m.mu.Unlock()
+		<-m.ready
+		m.mu.Lock()
+	}
+	m.driven = true
+	m.mu.Unlock()
+}
+
+func (m *mailbox) signal() {
+	select {
+	case m.ready <- struct{}{}:
+	default:
+	}
 }
 
 // close refuses further inputs and returns those that still wait.

@@ -97,7 +97,7 @@ func NewManager(o Options) *Manager {
 	}
 	for i, p := range m.partitions {
 		l := m.loops[i%len(m.loops)]
-		p.mail = l.mail
+		p.loop = l
 		l.partitions = append(l.partitions, p)
 	}
 	return m

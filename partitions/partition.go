@@ -84,7 +84,7 @@ type Partition struct {
 	// oneReader has room for the one background goroutine that has reading; stopReading ends the present one.
 	oneReader   chan struct{}
 	stopReading context.CancelFunc
-	mail        *mailbox
+	loop        *loop
 	// tasks are the goroutines that the loop started; it waits for them.
 	tasks    sync.WaitGroup
 	released []func()
@@ -111,7 +111,13 @@ type Partition struct {
 // post gives the partition's loop an input. It returns false when the loop has ended.
 func (p *Partition) post(in input) bool {
 	in.partition = p
-	return p.mail.post(in)
+	return p.loop.post(in)
+}
+
+// submit is post for a caller, who may do the loop's turn himself.
+func (p *Partition) submit(in input) bool {
+	in.partition = p
+	return p.loop.submit(in)
 }
 
 func (p *Partition) advance() {
@@ -123,6 +129,7 @@ func (p *Partition) advance() {
 func (p *Partition) take(in *input) {
 	c := p.core
 	switch in.kind {
+	case inTick: // the loop's own
 	case inAssigned:
 		c.Assigned()
 	case inRevoked:

@@ -64,7 +64,7 @@ func (p *Partition) Submit(ctx context.Context, cmd *entities.Command) (Committe
 	if cmd.ID != "" {
 		call.hash = commandHash(cmd)
 	}
-	if !p.post(input{kind: inSubmitted, call: call}) {
+	if !p.submit(input{kind: inSubmitted, call: call}) {
 		return Committed{}, errMoved(p.id, "the worker is stopping")
 	}
 	done := ctx.Done()
@@ -136,7 +136,7 @@ func (p *Partition) invoke(ctx context.Context, call *Call) {
 	case ended(session):
 		in.kind = inSessionEnded
 		call.wait.phase.Store(phaseQueued)
-		p.post(in)
+		p.submit(in)
 		return
 	}
 	if in.err == nil {
@@ -147,7 +147,7 @@ func (p *Partition) invoke(ctx context.Context, call *Call) {
 		}
 	}
 	call.wait.phase.Store(phaseDecided)
-	if !p.post(in) {
+	if !p.submit(in) {
 		p.abandoned(call, session)
 	}
 }

@@ -21,6 +21,10 @@ const (
 	drainTime = 10 * time.Second
 	// maxMessageBytes bounds a message from the proxy: a request or a state of 4 MiB with its wrapping, and room to grow.
 	maxMessageBytes = 16 << 20
+	// The windows that a proxy may fill before what it sent is read, as large as those that it gives to a function. Fixed ones
+	// spare the pings by which gRPC looks for good ones.
+	streamWindowBytes     = 1 << 20
+	connectionWindowBytes = 16 << 20
 )
 
 // Serve runs services as a remote user function: it listens on addr, host:port, for a worker or any other Cloudstate proxy,
@@ -53,7 +57,8 @@ func address(addr string) string {
 
 // serve accepts connections until ctx ends, and leaves no goroutine behind.
 func (s *Server) serve(ctx context.Context, listener net.Listener) error {
-	rpc := grpc.NewServer(grpc.MaxRecvMsgSize(maxMessageBytes), grpc.WaitForHandlers(true))
+	rpc := grpc.NewServer(grpc.MaxRecvMsgSize(maxMessageBytes), grpc.WaitForHandlers(true),
+		grpc.StaticStreamWindowSize(streamWindowBytes), grpc.StaticConnWindowSize(connectionWindowBytes))
 	s.Register(rpc)
 	failed := make(chan error, 1)
 	var accepting sync.WaitGroup

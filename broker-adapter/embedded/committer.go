@@ -11,6 +11,9 @@ import (
 	broker "github.com/millrace-io/millrace/broker-adapter"
 )
 
+// maxRest bounds the pause between two syncs, on a disk that is slow anyway.
+const maxRest = 250 * time.Microsecond
+
 // createRequest is one Create on its way to the committer.
 type createRequest struct {
 	spec  broker.TopicSpec
@@ -46,6 +49,7 @@ func (l *Log) lightsOut() <-chan struct{} {
 
 // commitWaiting commits one group of what waits and delivers its results, in the order of the Append calls.
 func (l *Log) commitWaiting() {
+	l.rest()
 	// Whoever is about to append does so first: under load that makes one sync of several, and costs nothing otherwise.
 	runtime.Gosched()
 	group := l.queue.take(maxGroupBytes)
@@ -55,6 +59,21 @@ func (l *Log) commitWaiting() {
 		refuse(group, l.failure)
 	}
 	deliver(group)
+}
+
+// rest lets some time pass between two syncs, as much as the last one took. What is appended meanwhile is in the same group:
+// a sync costs far more than a record in it. A lone caller does not notice, since it takes him longer to come back.
+func (l *Log) rest() {
+	pause := min(l.syncTook, maxRest) - l.opts.Clock.Now().Sub(l.syncedAt)
+	if pause <= 0 {
+		return
+	}
+	over, stop := l.opts.Clock.After(pause)
+	defer stop()
+	select {
+	case <-over:
+	case <-l.closing:
+	}
 }
 
 // refuse sets the error of every request that has none yet.
@@ -139,7 +158,7 @@ func (l *Log) stage(r *request, at int64) {
 
 // commit writes the batch and waits until it is synced. An error leaves the outcome unknown.
 func (l *Log) commit() error {
-	start := time.Now()
+	start := l.opts.Clock.Now()
 	if err := l.db.ApplyNoSyncWait(l.batch, pebble.Sync); err != nil {
 		return err
 	}
@@ -150,7 +169,9 @@ func (l *Log) commit() error {
 	if err := l.db.fs.failure(); err != nil {
 		return err
 	}
-	l.stats.syncTime.Add(int64(time.Since(start)))
+	l.syncedAt = l.opts.Clock.Now()
+	l.syncTook = l.syncedAt.Sub(start)
+	l.stats.syncTime.Add(int64(l.syncTook))
 	l.stats.commits.Add(1)
 	l.batch.Reset()
 	return nil

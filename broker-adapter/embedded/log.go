@@ -49,6 +49,9 @@ type Log struct {
 	retry     <-chan time.Time
 	stopRetry func()
 	openedAt  time.Time
+	// syncedAt is when the last sync ended, syncTook how long it took.
+	syncedAt time.Time
+	syncTook time.Duration
 }
 
 // Open opens the log in a directory, which it creates when it is missing, and locks it until Close. Errors: ErrLocked,
