@@ -32,12 +32,11 @@ type Options struct {
 	Random func() uint64
 	// Rebuilds is how many partitions may be read in bulk at a time; 0 means 2.
 	Rebuilds int
+	// ContractEvery is how often the topic's settings are looked at again; 0 means a minute.
+	ContractEvery time.Duration
 	// Loops is how many goroutines drive the partitions; 0 means one for each processor.
 	Loops int
 }
-
-// contractEvery is how often the topic's settings are looked at again.
-const contractEvery = time.Minute
 
 // Manager owns the partitions of a journal on this worker.
 type Manager struct {
@@ -57,6 +56,7 @@ func NewManager(o Options) *Manager {
 		o.Random = rand.Uint64
 	}
 	set(&o.Rebuilds, 2)
+	set(&o.ContractEvery, time.Minute)
 	set(&o.Loops, runtime.NumCPU())
 	if o.Log.SingleProcess() {
 		// A log in this process costs by sync, whatever is in it: a batch that waits for the one before would miss a sync. A
@@ -175,7 +175,7 @@ func (m *Manager) releaseAll() {
 // watchContract looks at the topic's settings now and then, and gives the partitions up while they are wrong.
 func (m *Manager) watchContract(ctx context.Context) {
 	for {
-		again, stop := m.options.Clock.After(contractEvery)
+		again, stop := m.options.Clock.After(m.options.ContractEvery)
 		select {
 		case <-ctx.Done():
 			stop()

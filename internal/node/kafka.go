@@ -10,18 +10,22 @@ import (
 	"github.com/millrace-io/millrace/internal/observe"
 )
 
-// memberPatience is how long a worker waits for another one to go: the session timeout of one that was killed, and a bit.
 const (
-	memberPatience = 8 * time.Second
-	memberPause    = 500 * time.Millisecond
+	// memberSlack is how much longer than the session timeout of one that was killed a worker waits for another one to go.
+	memberSlack = 2 * time.Second
+	memberPause = 500 * time.Millisecond
+	// heartbeatsPerSession is how many signs of life fall into a session at least.
+	heartbeatsPerSession = 4
 )
 
 // openKafka connects to the brokers and makes sure that no other worker serves the app: in this version one worker takes all
 // partitions.
 func (n *Node) openKafka(ctx context.Context) (*kafka.Log, error) {
+	session := time.Duration(n.config.SessionTimeout)
 	log, err := kafka.Open(kafka.Options{
 		Brokers: n.config.Brokers, ClientID: "millrace-" + n.identity.Worker,
 		ReplicationFactor: n.config.Replication, MaxRecordBytes: int(n.config.MaxCommit) + commitOverhead,
+		SessionTimeout: session, HeartbeatInterval: min(kafka.DefaultHeartbeat, session/heartbeatsPerSession),
 	})
 	if err != nil {
 		return nil, err
@@ -34,7 +38,7 @@ func (n *Node) openKafka(ctx context.Context) (*kafka.Log, error) {
 
 // awaitTurn returns when no other worker is a member of the app's group. One that died is a member until its session ends.
 func (n *Node) awaitTurn(ctx context.Context, log *kafka.Log) error {
-	for deadline := n.clock.Now().Add(memberPatience); ; {
+	for deadline := n.clock.Now().Add(time.Duration(n.config.SessionTimeout) + memberSlack); ; {
 		others, err := log.OtherWorkers(ctx, n.membership())
 		late := n.clock.Now().After(deadline)
 		switch {

@@ -134,6 +134,7 @@ func (n *Node) open(ctx context.Context) (err error) {
 	n.manager = partitions.NewManager(partitions.Options{
 		App: n.config.App, Worker: n.identity.Worker, Topic: n.topic, Membership: n.membership(),
 		Log: n.log, Store: n.store, Functions: n.host, Limits: n.limits(), Hooks: n.partitionHooks(), Clock: n.clock,
+		ContractEvery: time.Duration(n.config.ContractCheck),
 	})
 	n.router = partitions.NewRouter(n.manager, func(t entities.Target, err error) {
 		n.logger.Warn("side effect was not carried out", observe.Command, t.Service+"/"+t.Method, observe.Error, err)
