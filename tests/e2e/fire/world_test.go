@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -36,8 +37,13 @@ type world struct {
 	rng  *rand.Rand
 	*totals
 
+	// tags are those of the worker's build, env what is in its environment beside the tests' own.
+	tags string
+	env  []string
+
 	workers []*harness.Process
 	conns   []*grpc.ClientConn
+	admin   *grpc.ClientConn
 	pool    *pool
 	began   time.Time
 	// gate is held by whoever calls, and taken by faults during which nobody may.
@@ -65,13 +71,13 @@ type totals struct {
 	faults, idle map[string]int
 	violations   map[string]int
 	saw          map[string]error
-	skipped      map[string]string
+	outcomes     map[string]int
 }
 
 func newTotals(engine string) *totals {
 	return &totals{
 		engine: engine, started: time.Now(), faults: map[string]int{}, idle: map[string]int{}, violations: map[string]int{},
-		saw: map[string]error{}, skipped: map[string]string{},
+		saw: map[string]error{}, outcomes: map[string]int{},
 	}
 }
 
@@ -91,6 +97,9 @@ func (f *totals) line() string {
 	text := fmt.Sprintf("fire: %s: %d operations checked, %.1f %% unknown, %d faults: %s; ", f.engine, f.checked.Load(), share, all, strings.Join(kinds, ", "))
 	for _, name := range slices.Sorted(maps.Keys(f.idle)) {
 		text += fmt.Sprintf("%s without effect %d, ", name, f.idle[name])
+	}
+	for _, name := range slices.Sorted(maps.Keys(f.outcomes)) {
+		text += fmt.Sprintf("%s %d, ", name, f.outcomes[name])
 	}
 	broken := 0
 	for _, n := range f.violations {
@@ -118,6 +127,13 @@ func (f *totals) countFaults() int {
 		all += n
 	}
 	return all
+}
+
+// outcome counts what came of a fault that can end in several ways.
+func (f *totals) outcome(name string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.outcomes[name]++
 }
 
 // note remembers what an error looks like to a caller.
@@ -247,6 +263,13 @@ func (w *world) awaitAnswers(n int64) {
 	harness.AwaitWithin(w.t, healing, fmt.Sprintf("%d more answers (%s)", n, w.name), func() bool { return w.answers.Load() >= goal })
 }
 
+// debugf says what happens, with MILLRACE_FIRE_VERBOSE=1.
+func (w *world) debugf(format string, args ...any) {
+	if os.Getenv(verboseVariable) == "1" {
+		w.t.Logf("at %v: "+format, append([]any{time.Since(w.started).Round(time.Millisecond)}, args...)...)
+	}
+}
+
 // quietly runs f while no call is under way and none begins.
 func (w *world) quietly(f func()) {
 	w.gate.Lock()
@@ -258,7 +281,7 @@ func (w *world) quietly(f func()) {
 func (w *world) status() *adminv1.StatusResponse {
 	ctx, cancel := context.WithTimeout(w.ctx, callTimeout)
 	defer cancel()
-	s, err := adminv1.NewAdminServiceClient(w.workers[0].DialAdmin(w.t)).Status(ctx, &adminv1.StatusRequest{})
+	s, err := adminv1.NewAdminServiceClient(w.admin).Status(ctx, &adminv1.StatusRequest{})
 	if err != nil {
 		return nil
 	}
@@ -275,7 +298,10 @@ func (w *world) end() {
 // compare holds every entity that is over against what is known of it.
 func (w *world) compare() {
 	rng := rand.New(rand.NewPCG(w.seed, 0))
-	for name, r := range w.buried {
+	w.mu.Lock()
+	buried := maps.Clone(w.buried)
+	w.mu.Unlock()
+	for name, r := range buried {
 		kind, id, _ := strings.Cut(name, "/")
 		e := &entity{thing: carts{}, id: id}
 		if kind == "counter" {
