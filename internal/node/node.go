@@ -74,6 +74,8 @@ type Node struct {
 	loops   []loop
 	// written counts what the store was given; nil for a store that need not be flushed.
 	written func() uint64
+	// spoiled has room for the first damage that the store meets while it is in use.
+	spoiled chan error
 
 	readiness readiness
 	troubles  troubles
@@ -97,7 +99,7 @@ func Start(ctx context.Context, o Options) (*Node, error) {
 	}
 	n := &Node{
 		options: o, config: o.Config, clock: o.Clock, logger: o.Logger, started: o.Clock.Now(), log: o.Log,
-		readiness: newReadiness(), troubles: troubles{clock: o.Clock}, quiet: make(chan struct{}), settled: make(chan struct{}),
+		readiness: newReadiness(), troubles: troubles{clock: o.Clock}, spoiled: make(chan error, 1), quiet: make(chan struct{}), settled: make(chan struct{}),
 	}
 	if err := n.open(ctx); err != nil {
 		return nil, errors.Join(err, n.close())

@@ -102,6 +102,9 @@ func (w *world) call(e *entity, cmd *command, rng *rand.Rand) fate {
 		w.answers.Add(1)
 		return done
 	}
+	if w.ctx.Err() != nil {
+		return unknown // the test is over
+	}
 	outcome, code := "", status.Code(err)
 	if said := trailer.Get("millrace-outcome"); len(said) > 0 {
 		outcome = said[0]

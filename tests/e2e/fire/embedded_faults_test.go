@@ -42,7 +42,7 @@ func (w *world) loseStore() bool {
 	if err := os.RemoveAll(store); err != nil {
 		w.t.Fatal(err)
 	}
-	p.Restart(w.t)
+	w.restart(p)
 	return true
 }
 
@@ -56,42 +56,12 @@ func (w *world) flipStore() bool {
 		p.Stop(w.t)
 	}
 	flipped := flip(w.t.Fatalf, w.rng, filepath.Join(p.Data(), "store"), 1+w.rng.IntN(8))
-	before := p.Output(w.t)
-	w.startDamaged(p)
-	if strings.Contains(p.Output(w.t)[len(before):], "damaged") {
-		w.outcome("store damage noticed")
+	before := len(p.Output(w.t))
+	w.restart(p)
+	if strings.Contains(p.Output(w.t)[before:], "damaged") {
+		w.outcome("store damage met")
 	}
 	return len(flipped) > 0
-}
-
-// startDamaged starts a worker whose store was damaged. It may end with an error once, when it meets the damage: then the next
-// start builds the store anew.
-func (w *world) startDamaged(p *harness.Process) {
-	p.Respawn(w.t)
-	if w.ready(p) {
-		return
-	}
-	said := p.Output(w.t)
-	if !strings.Contains(lastLines(said), "damaged") {
-		w.t.Fatalf("a worker ended that has a damaged store, and does not say so:\n%s", lastLines(said))
-	}
-	w.outcome("store damage ended the worker")
-	p.Restart(w.t)
-}
-
-// ready waits until a worker is ready, or returns false when it has ended.
-func (w *world) ready(p *harness.Process) bool {
-	is := false
-	harness.AwaitWithin(w.t, healing, "the worker to be ready, or to end: "+p.String(), func() bool {
-		select {
-		case <-p.Exited():
-			return true
-		default:
-		}
-		is = p.Ready(w.t)
-		return is
-	})
-	return is
 }
 
 // flip turns k bits, each in a file below dir that is chosen by kind first, so that the few large ones do not get all.
@@ -155,7 +125,7 @@ func (w *world) tearTail() bool {
 	if err = errors.Join(err, file.Close()); err != nil {
 		w.t.Fatal(err)
 	}
-	p.Restart(w.t)
+	w.restart(p)
 	return true
 }
 
@@ -227,7 +197,7 @@ func (w *world) flipLog() bool {
 		if err := os.RemoveAll(spare); err != nil {
 			w.t.Fatal(err)
 		}
-		p.Restart(w.t)
+		w.restart(p)
 	})
 	return damaged
 }
@@ -239,10 +209,8 @@ func (w *world) judgeDamagedLog(p *harness.Process) {
 	var trouble string
 	ready := false
 	harness.AwaitWithin(w.t, healing, "a worker with a damaged log to be ready, to end, or to say what is wrong", func() bool {
-		select {
-		case <-p.Exited():
+		if ended(p) {
 			return true
-		default:
 		}
 		ready = p.Ready(w.t)
 		trouble = w.logTrouble()
@@ -255,7 +223,7 @@ func (w *world) judgeDamagedLog(p *harness.Process) {
 	case ready:
 		w.compare() // whatever it shows is right
 		w.outcome("log damage not met")
-	case !strings.Contains(trouble, filepath.Join(p.Data(), "log")) || !strings.Contains(trouble, "restore"):
+	case !strings.Contains(trouble, filepath.Join(p.Data(), "log")) || !strings.Contains(trouble, "check the disk"):
 		w.t.Errorf("the log is damaged, and this does not name it with a remedy: %s", trouble)
 	default:
 		w.outcome("log damage named")

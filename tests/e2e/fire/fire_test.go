@@ -3,6 +3,8 @@ package fire
 import (
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"regexp"
 	"slices"
 	"testing"
 
@@ -15,6 +17,7 @@ const (
 	faultsVariable     = "MILLRACE_FIRE_FAULTS"
 	operationsVariable = "MILLRACE_FIRE_OPERATIONS"
 	clientsVariable    = "MILLRACE_FIRE_CLIENTS"
+	kindsVariable      = "MILLRACE_FIRE_KINDS"
 	verboseVariable    = "MILLRACE_FIRE_VERBOSE"
 
 	defaultClients = 16
@@ -29,7 +32,7 @@ func TestFire(t *testing.T) {
 		all := newTotals("embedded")
 		defer func() { t.Log(all.line()) }()
 		r := newRun(t, all)
-		for r.next() {
+		for !t.Failed() && r.next() {
 			r.embedded(t, newWorld(t, all, fmt.Sprintf("e%d", r.worlds), seed+uint64(r.worlds)))
 		}
 	})
@@ -79,7 +82,10 @@ func (r *run) embedded(t *testing.T, w *world) {
 
 func newWorld(t *testing.T, all *totals, name string, seed uint64) *world {
 	t.Helper()
-	return &world{t: t, ctx: t.Context(), totals: all, name: name, seed: seed, rng: rand.New(rand.NewPCG(seed, 0)), tags: "failpoints"}
+	return &world{
+		t: t, ctx: t.Context(), totals: all, name: name, seed: seed, rng: rand.New(rand.NewPCG(seed, 0)), tags: "failpoints",
+		only: regexp.MustCompile(os.Getenv(kindsVariable)),
+	}
 }
 
 // launch starts a worker of the world.

@@ -2,6 +2,8 @@ package fire
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -28,6 +30,7 @@ const (
 // asked.
 func (w *world) burn(faults []fault, enough func() bool) {
 	w.t.Helper()
+	faults = slices.DeleteFunc(faults, func(f fault) bool { return !w.only.MatchString(f.name) })
 	for {
 		order := w.rng.Perm(len(faults))
 		for _, i := range order {
@@ -48,6 +51,7 @@ func (w *world) burn(faults []fault, enough func() bool) {
 func (w *world) let(f fault) {
 	w.t.Helper()
 	began := time.Now()
+	w.debugf("%s: %s", w.name, f.name)
 	if f.run(w) {
 		w.happened(f.name)
 	} else {
@@ -75,7 +79,7 @@ func processFaults() []fault {
 func (w *world) kill() bool {
 	p := w.worker()
 	p.Kill(w.t)
-	p.Restart(w.t)
+	w.restart(p)
 	return true
 }
 
@@ -83,29 +87,78 @@ func (w *world) killInStart() bool {
 	p := w.worker()
 	p.Kill(w.t)
 	p.KillInStart(w.t)
-	p.Restart(w.t)
+	w.restart(p)
 	return true
 }
 
 func (w *world) stopInOrder() bool {
 	p := w.worker()
-	if code := p.Stop(w.t); code != 0 {
-		w.t.Errorf("stopped in order, the exit code is %d", code)
-	}
-	p.Restart(w.t)
-	return true
+	code := p.Stop(w.t)
+	w.restart(p)
+	return code == 0
 }
 
 // killAt starts the worker with a moment at which it kills itself.
 func (w *world) killAt(point string) bool {
 	p := w.worker()
 	p.Kill(w.t)
-	p.Arm(append(w.env, fmt.Sprintf("%s=%s:%d", failpoint.Variable, point, 1+w.rng.IntN(300)))...)
+	p.Arm(fmt.Sprintf("%s=%s:%d", failpoint.Variable, point, 1+w.rng.IntN(300)))
 	p.Respawn(w.t)
 	code := p.AwaitExitWithin(w.t, failpointWithin)
-	p.Arm(w.env...)
-	p.Restart(w.t)
+	p.Arm()
+	w.restart(p)
 	return code == -1 // a signal
+}
+
+// restart starts a worker that has ended and waits until it serves. One that meets damage in its store ends once more, by itself.
+func (w *world) restart(p *harness.Process) {
+	w.t.Helper()
+	for p.Respawn(w.t); !w.ready(p); p.Respawn(w.t) {
+		w.mustHaveMetDamage(p)
+	}
+}
+
+// ready waits until a worker is ready, or returns false when it has ended.
+func (w *world) ready(p *harness.Process) bool {
+	w.t.Helper()
+	is := false
+	harness.AwaitWithin(w.t, healing, "the worker to be ready, or to end: "+p.String(), func() bool {
+		if ended(p) {
+			return true
+		}
+		is = p.Ready(w.t)
+		return is
+	})
+	return is
+}
+
+func ended(p *harness.Process) bool {
+	select {
+	case <-p.Exited():
+		return true
+	default:
+		return false
+	}
+}
+
+// mustHaveMetDamage: a worker has ended that nobody killed. There is one good reason.
+func (w *world) mustHaveMetDamage(p *harness.Process) {
+	w.t.Helper()
+	if said := lastLines(p.Output(w.t)); !strings.Contains(said, "the store was damaged while it was in use; start again") {
+		w.t.Fatalf("a worker ended that nobody has killed:\n%s", said)
+	}
+	w.outcome("store damage ended the worker")
+}
+
+// revive starts workers again that have ended by themselves.
+func (w *world) revive() {
+	w.t.Helper()
+	for _, p := range w.workers {
+		if ended(p) {
+			w.mustHaveMetDamage(p)
+			w.restart(p)
+		}
+	}
 }
 
 // pause is SIGSTOP, for longer than callers wait, and SIGCONT.
@@ -124,7 +177,11 @@ func (w *world) pause() bool {
 }
 
 // worker is the one to which something happens next.
-func (w *world) worker() *harness.Process { return w.workers[w.rng.IntN(len(w.workers))] }
+func (w *world) worker() *harness.Process {
+	w.t.Helper()
+	w.revive()
+	return w.workers[w.rng.IntN(len(w.workers))]
+}
 
 // wait lets time pass: for a fault that is defined by how long it lasts.
 func (w *world) wait(d time.Duration) {

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -40,6 +41,8 @@ type world struct {
 	// tags are those of the worker's build, env what is in its environment beside the tests' own.
 	tags string
 	env  []string
+	// only chooses faults by name.
+	only *regexp.Regexp
 
 	workers []*harness.Process
 	conns   []*grpc.ClientConn
@@ -260,7 +263,10 @@ func (w *world) broken(v violation) {
 func (w *world) awaitAnswers(n int64) {
 	w.t.Helper()
 	goal := w.answers.Load() + n
-	harness.AwaitWithin(w.t, healing, fmt.Sprintf("%d more answers (%s)", n, w.name), func() bool { return w.answers.Load() >= goal })
+	harness.AwaitWithin(w.t, healing, fmt.Sprintf("%d more answers (%s)", n, w.name), func() bool {
+		w.revive()
+		return w.answers.Load() >= goal
+	})
 }
 
 // debugf says what happens, with MILLRACE_FIRE_VERBOSE=1.
@@ -309,6 +315,7 @@ func (w *world) compare() {
 		}
 		c := &command{kind: look}
 		for deadline := w.now() + int64(healing); w.call(e, c, rng) != done; {
+			w.revive()
 			if w.now() > deadline {
 				w.broken(violation{unhealed, name, "it cannot be looked at in the end"})
 				return
