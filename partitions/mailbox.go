@@ -15,6 +15,7 @@ const (
 	inAssigned inputKind = iota
 	inRevoked
 	inLost
+	inReplaced
 	inCaughtUp
 	inFailed
 	inWaited

@@ -43,8 +43,12 @@ type Manager struct {
 	options    Options
 	partitions []*Partition
 	loops      []*loop
-	mu         sync.Mutex
-	contract   error
+	// mu guards what follows, and puts the inputs in order that follow from it.
+	mu sync.Mutex
+	// contract is what is wrong with the topic, replaced that it is another one; hinted are the partitions that the log assigns.
+	contract error
+	replaced bool
+	hinted   map[int32]bool
 }
 
 // NewManager returns a manager for the journal that o.Topic describes. Nothing runs before Run.
@@ -65,7 +69,7 @@ func NewManager(o Options) *Manager {
 		set(&o.Limits.Inflight, 4)
 	}
 	o.Limits = o.Limits.WithDefaults()
-	m := &Manager{options: o}
+	m := &Manager{options: o, hinted: map[int32]bool{}}
 	rebuilds := make(chan struct{}, o.Rebuilds)
 	for id := range o.Topic.Partitions {
 		p := &Partition{
@@ -122,7 +126,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	var err error
 	select {
 	case <-ctx.Done():
-		m.releaseAll()
+		m.release(m.all(), nil)()
 		leave(context.Cause(ctx))
 		err = <-left
 	case err = <-left:
@@ -136,43 +140,52 @@ func (m *Manager) Run(ctx context.Context) error {
 	return err
 }
 
-// assign passes the log's hints on to the partitions.
+// assign passes the log's hints on to the partitions. While the topic is not as it should be, nothing is taken.
 func (m *Manager) assign(e broker.AssignmentEvent) {
+	m.mu.Lock()
 	for _, id := range e.Assigned {
-		m.partitions[id].post(input{kind: inAssigned})
+		m.hinted[id] = true
+		if m.contract == nil {
+			m.partitions[id].post(input{kind: inAssigned})
+		}
 	}
 	for _, id := range e.Lost {
+		delete(m.hinted, id)
 		m.partitions[id].post(input{kind: inLost})
 	}
-	if len(e.Revoked) > 0 {
-		m.release(e.Revoked)
+	for _, id := range e.Revoked {
+		delete(m.hinted, id)
 	}
+	released := m.release(e.Revoked, nil)
+	m.mu.Unlock()
+	released()
 	if e.Done != nil {
 		e.Done()
 	}
 }
 
-// release asks partitions for an orderly end and waits for it. Each loop bounds its own part.
-func (m *Manager) release(ids []int32) {
+// release asks partitions for an orderly end, and returns what waits for it. Each loop bounds its own part. why is nil where the
+// log, or the end of the worker, asks for it.
+func (m *Manager) release(ids []int32, why error) (wait func()) {
 	var open sync.WaitGroup
 	for _, id := range ids {
 		open.Add(1)
-		if !m.partitions[id].post(input{kind: inRevoked, released: open.Done}) {
+		if !m.partitions[id].post(input{kind: inRevoked, fail: why, released: open.Done}) {
 			open.Done()
 		}
 	}
-	open.Wait()
+	return open.Wait
 }
 
-func (m *Manager) releaseAll() {
+func (m *Manager) all() []int32 {
 	ids := make([]int32, 0, len(m.partitions))
 	for _, p := range m.partitions {
 		ids = append(ids, p.id)
 	}
-	m.release(ids)
+	return ids
 }
 
-// watchContract looks at the topic's settings now and then, and gives the partitions up while they are wrong.
+// watchContract looks at the topic's settings now and then.
 func (m *Manager) watchContract(ctx context.Context) {
 	for {
 		again, stop := m.options.Clock.After(m.options.ContractEvery)
@@ -186,22 +199,38 @@ func (m *Manager) watchContract(ctx context.Context) {
 		if err != nil {
 			continue // not reachable now: the partitions' own watchdogs tell
 		}
-		was, now := m.Contract(), CheckContract(info)
-		if now == nil && info.ID != m.options.Topic.ID {
-			now = topicReplaced(m.options.Topic.ID, info.ID)
-		}
-		m.mu.Lock()
-		m.contract = now
+		m.judge(info)
+	}
+}
+
+// judge gives the partitions up while the topic's settings are wrong, and takes those again that are assigned when they are right.
+// Another topic under the name of this one is a halt: what was acknowledged is not in it.
+func (m *Manager) judge(info broker.TopicInfo) {
+	m.mu.Lock()
+	if m.replaced {
 		m.mu.Unlock()
-		switch {
-		case was == nil && now != nil:
-			m.releaseAll()
-		case was != nil && now == nil:
-			for _, p := range m.partitions {
-				p.post(input{kind: inAssigned})
+		return
+	}
+	was, now := m.contract, CheckContract(info)
+	released := func() {}
+	switch {
+	case info.ID != m.options.Topic.ID:
+		now, m.replaced = topicReplaced(m.options.Topic.ID, info.ID), true
+		for _, p := range m.partitions {
+			p.post(input{kind: inReplaced, fail: now})
+		}
+	case was == nil && now != nil:
+		released = m.release(m.all(), now)
+	case was != nil && now == nil:
+		for id := range m.partitions {
+			if m.hinted[int32(id)] { //nolint:gosec // at most 4096
+				m.partitions[id].post(input{kind: inAssigned})
 			}
 		}
 	}
+	m.contract = now
+	m.mu.Unlock()
+	released()
 }
 
 // CheckContract returns an error that names every setting of a topic that breaks the contract, with its remedy.

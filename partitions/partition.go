@@ -107,9 +107,15 @@ func (p *Partition) take(in *input) {
 		c.Assigned()
 	case inRevoked:
 		p.released = append(p.released, in.released)
+		if in.fail != nil {
+			p.failed(in.fail)
+			c.withheld = in.fail.Error()
+		}
 		c.Revoked()
 	case inLost:
 		c.Lost()
+	case inReplaced:
+		c.Halt(in.fail)
 	case inCaughtUp:
 		c.CaughtUp(in.owner, in.next, p.random()|1) // 0 is nobody
 	case inFailed:

@@ -73,12 +73,15 @@ func (n *Node) NotReady() error {
 
 // notOwned returns why not every partition is owned, nil when all are.
 func (n *Node) notOwned() error {
+	if err := n.manager.Contract(); err != nil { // why they are not
+		return err
+	}
 	for _, p := range n.manager.Partitions() {
 		if s := p.Status(); s.State != partitions.Active && s.State != partitions.Suspect {
 			return fmt.Errorf("partition %d is %s", s.Partition, s.State)
 		}
 	}
-	return n.manager.Contract()
+	return nil
 }
 
 // checkReady is called whenever something that Ready waits for has changed.

@@ -186,6 +186,32 @@ func (p *pool) begin(rng *rand.Rand, id string) (*entity, *command) {
 	return e, c
 }
 
+// beginGive picks a counter that clients work on and gives it something; nil when there is none.
+func (p *pool) beginGive(rng *rand.Rand) (*entity, *command) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, i := range rng.Perm(len(p.live)) {
+		if e := p.live[i]; e.kind() == "counter" && e.given > 0 && e.given < e.slots() {
+			c := &command{kind: give, slot: e.given}
+			e.given++
+			e.history = append(e.history, c)
+			e.inside++
+			return e, c
+		}
+	}
+	return nil, nil
+}
+
+// beginLook looks at an entity that somebody works on.
+func (p *pool) beginLook(e *entity) *command {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c := &command{kind: look}
+	e.history = append(e.history, c)
+	e.inside++
+	return c
+}
+
 // choose picks what to ask.
 func (e *entity) choose(rng *rand.Rand) kind {
 	const percent = 100

@@ -36,6 +36,14 @@ func TestFire(t *testing.T) {
 			r.embedded(t, newWorld(t, all, fmt.Sprintf("e%d", r.worlds), seed+uint64(r.worlds)))
 		}
 	})
+	t.Run("kafka", func(t *testing.T) {
+		all := newTotals("kafka")
+		defer func() { t.Log(all.line()) }()
+		r := newRun(t, all)
+		for !t.Failed() && r.next() {
+			r.kafka(t, newWorld(t, all, fmt.Sprintf("k%d", r.worlds), seed+uint64(r.worlds)))
+		}
+	})
 }
 
 // run is the worlds of one engine, one after the other.

@@ -162,13 +162,17 @@ func (w *world) revive() {
 }
 
 // pause is SIGSTOP, for longer than callers wait, and SIGCONT.
-func (w *world) pause() bool {
+func (w *world) pause() bool { return w.paused(func() { w.wait(pauseFor) }) }
+
+// paused runs f while the worker is stopped, and says whether it stood still.
+func (w *world) paused(f func()) bool {
+	w.t.Helper()
 	pid := w.worker().PID()
 	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
 		w.t.Fatal(err)
 	}
 	answers := w.answers.Load()
-	w.wait(pauseFor)
+	f()
 	stood := w.answers.Load()-answers < 2*defaultClients // those that were on their way
 	if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
 		w.t.Fatal(err)

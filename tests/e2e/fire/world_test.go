@@ -44,6 +44,8 @@ type world struct {
 	// only chooses faults by name.
 	only *regexp.Regexp
 
+	// kafka is nil on the embedded log.
+	kafka   *kafka
 	workers []*harness.Process
 	conns   []*grpc.ClientConn
 	admin   *grpc.ClientConn
