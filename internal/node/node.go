@@ -74,7 +74,7 @@ type Node struct {
 	loops   []loop
 	// written counts what the store was given; nil for a store that need not be flushed.
 	written func() uint64
-	// spoiled has room for the first damage that the store meets while it is in use.
+	// spoiled has room for the first error that ends the use of the store.
 	spoiled chan error
 
 	readiness readiness

@@ -127,9 +127,9 @@ const loopStore = "store"
 // spoiledMark is a file that says that the store is damaged in a place that opening it does not look at.
 func (n *Node) spoiledMark() string { return n.storeDirectory() + ".damaged" }
 
-// spoil takes note of damage that the store has met while it is in use. It does not wait.
+// spoil takes note of what ends the use of the store. It does not wait.
 func (n *Node) spoil(err error) {
-	if errors.Is(err, materializer.ErrCorrupt) {
+	if errors.Is(err, pebblestore.ErrEnded) {
 		select {
 		case n.spoiled <- err:
 		default: // is known
@@ -137,9 +137,12 @@ func (n *Node) spoil(err error) {
 	}
 }
 
-// markSpoiled leaves the mark for the next start, and returns why this one ends: going on would mean to answer nothing, since what
-// is damaged can neither be read nor written over.
-func (n *Node) markSpoiled(why error) error {
+// endStore returns why the node ends: without a store it could answer nothing any more. After damage it leaves a mark for the next
+// start: what is damaged may be where opening does not look.
+func (n *Node) endStore(why error) error {
+	if !errors.Is(why, materializer.ErrCorrupt) {
+		return fmt.Errorf("the store has failed; start again when its disk is well: %w", why)
+	}
 	if err := os.WriteFile(n.spoiledMark(), []byte(why.Error()+"\n"), 0o600); err != nil {
 		return fmt.Errorf("%w (and that could not be noted for the next start: %w)", why, err)
 	}

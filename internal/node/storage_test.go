@@ -72,9 +72,9 @@ func TestDamageMetInUseEndsTheNodeAndTheNextRebuilds(t *testing.T) {
 		t.Fatal(err)
 	}
 	awaitReady(t, n)
-	n.spoil(errFull) // no damage
-	n.spoil(fmt.Errorf("block 7: %w", materializer.ErrCorrupt))
-	n.spoil(fmt.Errorf("block 8: %w", materializer.ErrCorrupt))
+	n.spoil(errFull) // may pass
+	n.spoil(fmt.Errorf("block 7: %w (%w)", materializer.ErrCorrupt, pebblestore.ErrEnded))
+	n.spoil(fmt.Errorf("block 8: %w (%w)", materializer.ErrCorrupt, pebblestore.ErrEnded))
 	if err := n.Wait(); !errors.Is(err, materializer.ErrCorrupt) || !strings.Contains(err.Error(), "start again") {
 		t.Fatalf("the node ended with %v", err)
 	}
@@ -90,5 +90,21 @@ func TestDamageMetInUseEndsTheNodeAndTheNextRebuilds(t *testing.T) {
 	}
 	if task := taskOf(t, n, "store"); !strings.Contains(task.GetLastError(), "rebuilt from the log") {
 		t.Errorf("the status shows %v", task)
+	}
+}
+
+// TestStoreThatHasFailedEndsTheNode: a store whose disk was full at the wrong moment takes no writes until it is opened again.
+func TestStoreThatHasFailedEndsTheNode(t *testing.T) {
+	n, err := Start(t.Context(), Options{Config: testConfig(t), Local: local(t, "counter")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	awaitReady(t, n)
+	n.spoil(fmt.Errorf("%w (%w)", errFull, pebblestore.ErrEnded))
+	if err := n.Wait(); !errors.Is(err, errFull) || !strings.Contains(err.Error(), "start again") {
+		t.Errorf("the node ended with %v", err)
+	}
+	if _, err := os.Stat(n.spoiledMark()); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("nothing is damaged, and the mark is there: %v", err)
 	}
 }

@@ -90,7 +90,7 @@ func (n *Node) shutdown(ctx context.Context) error {
 }
 
 // flushStore makes the store durable now and then, if anything was written to it, so that a killed process need not read the
-// whole log again. It ends the node when the store turns out to be damaged.
+// whole log again. It ends the node when the store cannot be used any more.
 func (n *Node) flushStore(ctx context.Context) error {
 	for durable := uint64(0); ; {
 		again, giveUp := n.clock.After(flushEvery)
@@ -98,7 +98,7 @@ func (n *Node) flushStore(ctx context.Context) error {
 		case <-again:
 		case why := <-n.spoiled:
 			giveUp()
-			return n.markSpoiled(why)
+			return n.endStore(why)
 		case <-ctx.Done():
 			giveUp()
 			return nil

@@ -79,7 +79,7 @@ func (h *health) change(update func()) {
 func (h *health) end(err error) {
 	h.change(func() {
 		if h.final == nil {
-			h.final = h.explain("write", err)
+			h.final = fmt.Errorf("%w (%w)", h.explain("write", err), ErrEnded)
 		}
 		h.wakeFlushers()
 	})

@@ -15,8 +15,12 @@ import (
 	"github.com/millrace-io/millrace/materializer"
 )
 
-// ErrLocked: somebody else has the store open.
-var ErrLocked = errors.New("directory is in use")
+var (
+	// ErrLocked: somebody else has the store open.
+	ErrLocked = errors.New("directory is in use")
+	// ErrEnded: this opening of the store takes no writes any more; only opening it anew can help.
+	ErrEnded = errors.New("the store must be opened again")
+)
 
 // Store is a materializer.Store on Pebble. Make it with Open.
 type Store struct {

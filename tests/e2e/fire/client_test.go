@@ -109,7 +109,7 @@ func (w *world) call(e *entity, cmd *command, rng *rand.Rand) fate {
 	if said := trailer.Get("millrace-outcome"); len(said) > 0 {
 		outcome = said[0]
 	}
-	w.note(code.String()+" "+outcome, err)
+	w.note(code, outcome, err)
 	switch {
 	case outcome == "refused" && (code == codes.NotFound || code == codes.FailedPrecondition):
 		cmd.missing = code == codes.NotFound

@@ -34,6 +34,8 @@ func TestFire(t *testing.T) {
 		r := newRun(t, all)
 		for !t.Failed() && r.next() {
 			r.embedded(t, newWorld(t, all, fmt.Sprintf("e%d", r.worlds), seed+uint64(r.worlds)))
+			r.disk(t, newWorld(t, all, fmt.Sprintf("d%d", r.worlds), seed+uint64(r.worlds)))
+			r.function(t, newWorld(t, all, fmt.Sprintf("f%d", r.worlds), seed+uint64(r.worlds)))
 		}
 	})
 	t.Run("kafka", func(t *testing.T) {

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 	"github.com/millrace-io/millrace/tests/e2e/harness"
@@ -45,12 +47,15 @@ type world struct {
 	only *regexp.Regexp
 
 	// kafka is nil on the embedded log.
-	kafka   *kafka
-	workers []*harness.Process
-	conns   []*grpc.ClientConn
-	admin   *grpc.ClientConn
-	pool    *pool
-	began   time.Time
+	kafka *kafka
+	// disks are nil but where they are filled, function where it is in the worker.
+	disks    *disks
+	function *harness.Remote
+	workers  []*harness.Process
+	conns    []*grpc.ClientConn
+	admin    *grpc.ClientConn
+	pool     *pool
+	began    time.Time
 	// gate is held by whoever calls, and taken by faults during which nobody may.
 	gate sync.RWMutex
 
@@ -142,12 +147,35 @@ func (f *totals) outcome(name string) {
 }
 
 // note remembers what an error looks like to a caller.
-func (f *totals) note(kind string, err error) {
+func (f *totals) note(code codes.Code, outcome string, err error) {
+	kind := code.String() + " " + outcome
+	if full := "no space left"; strings.Contains(err.Error(), full) {
+		kind += " " + full
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.saw[kind] == nil {
 		f.saw[kind] = err
 	}
+}
+
+// forget lets callers be surprised once more by errors with a word.
+func (f *totals) forget(word string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	maps.DeleteFunc(f.saw, func(_ string, err error) bool { return strings.Contains(err.Error(), word) })
+}
+
+// noted says whether a caller has seen an error with a code and a word.
+func (f *totals) noted(code codes.Code, word string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, err := range f.saw {
+		if status.Code(err) == code && strings.Contains(err.Error(), word) {
+			return true
+		}
+	}
+	return false
 }
 
 // start lets clients and checkers work.
