@@ -18,7 +18,7 @@ func (c *core) Assigned() {
 	if c.assigned {
 		return
 	}
-	c.assigned = true
+	c.assigned, c.withheld = true, ""
 	if c.state == Standby {
 		c.catchUp()
 	}

@@ -1,6 +1,7 @@
 package partitions
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/millrace-io/millrace/entities"
@@ -58,6 +59,8 @@ type core struct {
 	followed bool
 	// releasing: somebody waits for an orderly release. It goes on through a gap that is read meanwhile.
 	releasing bool
+	// withheld says why the partition was given up although it is assigned; empty: it was not.
+	withheld string
 	// lastFence says why the last ownership or attempt ended.
 	lastFence string
 
@@ -102,7 +105,7 @@ func (c *core) Submitted(call *Call) {
 		c.refuse(call, errHalted(c.partition, c.halted))
 		return
 	case !c.assigned || c.releasing:
-		c.refuse(call, errMoved(c.partition, "it is not owned here"))
+		c.refuse(call, errMoved(c.partition, cmp.Or(c.withheld, "it is not owned here")))
 		return
 	}
 	if c.state != Active && c.state != Suspect {

@@ -16,6 +16,7 @@ const (
 	inRevoked
 	inFollowed
 	inLost
+	inReplaced
 	inCaughtUp
 	inFailed
 	inWaited

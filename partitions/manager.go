@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"runtime"
 	"sync"
@@ -36,25 +37,26 @@ type Options struct {
 	Random func() uint64
 	// Rebuilds is how many partitions may be read in bulk at a time; 0 means 2.
 	Rebuilds int
+	// ContractEvery is how often the topic's settings are looked at again; 0 means a minute.
+	ContractEvery time.Duration
 	// Loops is how many goroutines drive the partitions; 0 means one for each processor.
 	Loops int
 }
-
-// contractEvery is how often the topic's settings are looked at again.
-const contractEvery = time.Minute
 
 // Manager owns the partitions of a journal on this worker.
 type Manager struct {
 	options    Options
 	partitions []*Partition
 	loops      []*loop
-	mu         sync.Mutex
-	contract   error
-	// drained is closed when the membership is to end before the manager does.
-	draining  chan struct{}
-	drainOnce sync.Once
-	// drained is closed when it has.
-	drained chan struct{}
+	// mu guards what follows, and puts the inputs in order that follow from it.
+	mu sync.Mutex
+	// contract is what is wrong with the topic, replaced that it is another one; hinted are the partitions that the log assigns.
+	contract error
+	replaced bool
+	hinted   map[int32]bool
+	// draining is closed when the membership is to end before the manager does, drained when it has.
+	draining, drained chan struct{}
+	drainOnce         sync.Once
 }
 
 // NewManager returns a manager for the journal that o.Topic describes. Nothing runs before Run.
@@ -69,6 +71,7 @@ func NewManager(o Options) *Manager {
 		o.Routes = NewRoutes()
 	}
 	set(&o.Rebuilds, 2)
+	set(&o.ContractEvery, time.Minute)
 	set(&o.Loops, runtime.NumCPU())
 	if o.Log.SingleProcess() {
 		// A log in this process costs by sync, whatever is in it: a batch that waits for the one before would miss a sync. A
@@ -77,7 +80,7 @@ func NewManager(o Options) *Manager {
 		set(&o.Limits.Inflight, 4)
 	}
 	o.Limits = o.Limits.WithDefaults()
-	m := &Manager{options: o, draining: make(chan struct{}), drained: make(chan struct{})}
+	m := &Manager{options: o, hinted: map[int32]bool{}, draining: make(chan struct{}), drained: make(chan struct{})}
 	rebuilds := make(chan struct{}, o.Rebuilds)
 	for id := range o.Topic.Partitions {
 		p := &Partition{
@@ -135,11 +138,11 @@ func (m *Manager) Run(ctx context.Context) error {
 	var err error
 	select {
 	case <-ctx.Done():
-		m.releaseAll()
+		m.release(m.all(), nil)()
 		leave(context.Cause(ctx))
 		err = <-left
 	case <-m.draining:
-		m.releaseAll()
+		m.release(m.all(), nil)()
 		leave(errDrained)
 		if err = <-left; err == nil {
 			close(m.drained)
@@ -184,21 +187,30 @@ func (m *Manager) watch(ctx context.Context) error {
 	return m.options.Group.Watch(ctx, m.options.Membership.Group, m.options.Membership.Topic, m.options.Routes.Set, m.options.Hooks.watchFailed)
 }
 
-// assign passes the log's hints on to the partitions.
+// assign passes the log's hints on to the partitions. While the topic is not as it should be, nothing is taken.
 func (m *Manager) assign(e broker.AssignmentEvent) {
 	if e.Table != nil {
 		m.options.Routes.Set(e.Table)
 		m.follow(e.Table)
+		m.warmed()
 	}
+	m.mu.Lock()
 	for _, id := range e.Assigned {
-		m.partitions[id].post(input{kind: inAssigned})
+		m.hinted[id] = true
+		if m.contract == nil {
+			m.partitions[id].post(input{kind: inAssigned})
+		}
 	}
 	for _, id := range e.Lost {
+		delete(m.hinted, id)
 		m.partitions[id].post(input{kind: inLost})
 	}
-	if len(e.Revoked) > 0 {
-		m.release(e.Revoked)
+	for _, id := range e.Revoked {
+		delete(m.hinted, id)
 	}
+	released := m.release(e.Revoked, nil)
+	m.mu.Unlock()
+	released()
 	if e.Done != nil {
 		e.Done()
 	}
@@ -217,27 +229,27 @@ func (m *Manager) follow(t *broker.Table) {
 	}
 }
 
-// warmed is called when an image has come close to the end of the log. When all have, the group may move partitions here.
+// warmed is called when an image has come close to the end of the log, or the table has changed: the group may have to move a
+// partition here.
 func (m *Manager) warmed() {
-	if m.options.Group == nil {
-		return
+	if m.options.Group != nil && m.options.Routes.Table().Due(m.options.Membership) {
+		m.options.Group.Rebalance()
 	}
-	for _, p := range m.partitions {
-		if i := p.image.Load(); p.toFollow.Load() && (i == nil || i.end-i.next > broker.Warm) {
-			return
-		}
-	}
-	m.options.Group.Rebalance()
 }
 
-// Images says how many records each image on this worker is behind the log: those of owned and of followed partitions.
+// Images says how many records each image on this worker is behind the log: those of owned and of followed partitions, of which
+// some may not be read yet.
 func (m *Manager) Images() map[int32]int64 {
 	images := map[int32]int64{}
 	for _, p := range m.partitions {
-		if i := p.image.Load(); i != nil {
+		state := p.status.Load().State
+		switch i := p.image.Load(); {
+		case i != nil:
 			images[p.id] = max(i.end-i.next, 0)
-		} else if s := p.status.Load().State; s == Active || s == Suspect || s == Draining {
+		case state == Active || state == Suspect || state == Draining:
 			images[p.id] = 0
+		case p.toFollow.Load():
+			images[p.id] = math.MaxInt64
 		}
 	}
 	return images
@@ -256,30 +268,31 @@ func (m *Manager) Owned() (owned []*Partition, ok bool) {
 	return owned, true
 }
 
-// release asks partitions for an orderly end and waits for it. Each loop bounds its own part.
-func (m *Manager) release(ids []int32) {
+// release asks partitions for an orderly end, and returns what waits for it. Each loop bounds its own part. why is nil where the
+// log, or the end of the worker, asks for it.
+func (m *Manager) release(ids []int32, why error) (wait func()) {
 	var open sync.WaitGroup
 	for _, id := range ids {
 		open.Add(1)
-		if !m.partitions[id].post(input{kind: inRevoked, released: open.Done}) {
+		if !m.partitions[id].post(input{kind: inRevoked, fail: why, released: open.Done}) {
 			open.Done()
 		}
 	}
-	open.Wait()
+	return open.Wait
 }
 
-func (m *Manager) releaseAll() {
+func (m *Manager) all() []int32 {
 	ids := make([]int32, 0, len(m.partitions))
 	for _, p := range m.partitions {
 		ids = append(ids, p.id)
 	}
-	m.release(ids)
+	return ids
 }
 
-// watchContract looks at the topic's settings now and then, and gives the partitions up while they are wrong.
+// watchContract looks at the topic's settings now and then.
 func (m *Manager) watchContract(ctx context.Context) {
 	for {
-		again, stop := m.options.Clock.After(contractEvery)
+		again, stop := m.options.Clock.After(m.options.ContractEvery)
 		select {
 		case <-ctx.Done():
 			stop()
@@ -290,22 +303,38 @@ func (m *Manager) watchContract(ctx context.Context) {
 		if err != nil {
 			continue // not reachable now: the partitions' own watchdogs tell
 		}
-		was, now := m.Contract(), CheckContract(info)
-		if now == nil && info.ID != m.options.Topic.ID {
-			now = topicReplaced(m.options.Topic.ID, info.ID)
-		}
-		m.mu.Lock()
-		m.contract = now
+		m.judge(info)
+	}
+}
+
+// judge gives the partitions up while the topic's settings are wrong, and takes those again that are assigned when they are right.
+// Another topic under the name of this one is a halt: what was acknowledged is not in it.
+func (m *Manager) judge(info broker.TopicInfo) {
+	m.mu.Lock()
+	if m.replaced {
 		m.mu.Unlock()
-		switch {
-		case was == nil && now != nil:
-			m.releaseAll()
-		case was != nil && now == nil:
-			for _, p := range m.partitions {
-				p.post(input{kind: inAssigned})
+		return
+	}
+	was, now := m.contract, CheckContract(info)
+	released := func() {}
+	switch {
+	case info.ID != m.options.Topic.ID:
+		now, m.replaced = topicReplaced(m.options.Topic.ID, info.ID), true
+		for _, p := range m.partitions {
+			p.post(input{kind: inReplaced, fail: now})
+		}
+	case was == nil && now != nil:
+		released = m.release(m.all(), now)
+	case was != nil && now == nil:
+		for id := range m.partitions {
+			if m.hinted[int32(id)] { //nolint:gosec // at most 4096
+				m.partitions[id].post(input{kind: inAssigned})
 			}
 		}
 	}
+	m.contract = now
+	m.mu.Unlock()
+	released()
 }
 
 // CheckContract returns an error that names every setting of a topic that breaks the contract, with its remedy.

@@ -134,6 +134,10 @@ func (p *Partition) take(in *input) {
 		c.Assigned()
 	case inRevoked:
 		p.released = append(p.released, in.released)
+		if in.fail != nil {
+			p.failed(in.fail)
+			c.withheld = in.fail.Error()
+		}
 		c.Revoked()
 	case inFollowed:
 		c.Followed(in.followed)
@@ -141,6 +145,8 @@ func (p *Partition) take(in *input) {
 		p.failed(in.fail)
 	case inLost:
 		c.Lost()
+	case inReplaced:
+		c.Halt(in.fail)
 	case inCaughtUp:
 		c.CaughtUp(in.owner, in.next, p.random()|1) // 0 is nobody
 	case inFailed:

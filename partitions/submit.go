@@ -182,8 +182,11 @@ func (p *Partition) openSession(ctx context.Context, service string, key entitie
 		opening.Loaded = loaded
 		return loaded, err
 	})
-	if err != nil {
-		return nil, entities.AsError(err)
+	if failure, ok := errors.AsType[*entities.Error](err); ok {
+		return nil, failure
+	}
+	if err != nil { // the store: no command has run
+		return nil, entities.Errorf(entities.Unavailable, entities.NotApplied, "load %s: %w: nothing was applied", key, err)
 	}
 	opening.Session = session
 	p.stats.activated.Add(1)

@@ -104,6 +104,39 @@ func readDamaged(t *testing.T, options Options, told *ledger) error {
 	return nil
 }
 
+// TestDamageInTheFirstWALIsNoTornTail kills a log that was never closed and damages the middle of its first WAL: what lies behind
+// was acknowledged, so it must not pass for the end. (In the last block of 32 KiB nothing can tell one from the other.)
+func TestDamageInTheFirstWALIsNoTornTail(t *testing.T) {
+	live := vfs.NewCrashableMem()
+	log := mustOpen(t, Options{Dir: "/log", FS: live})
+	createTestTopic(t, log)
+	for range 20 {
+		if r := appendWait(log, 0, strings.Repeat("v", 8<<10)); r.Err != nil {
+			t.Fatal(r.Err)
+		}
+	}
+	mem := live.CrashClone(vfs.CrashCloneCfg{})
+	names, err := mem.List("/log")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wal []byte
+	for _, name := range names {
+		data, err := mem.UnsafeGetFileDataBuffer("/log/" + name)
+		if err == nil && path.Ext(name) == ".log" && len(data) > len(wal) {
+			wal = data
+		}
+	}
+	wal[len(wal)/2] ^= 1
+	opened, err := Open(Options{Dir: "/log", FS: mem})
+	if err == nil {
+		_ = opened.Close()
+	}
+	if !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), "/log") {
+		t.Errorf("opening the damaged log: %v, want an error that names it", err)
+	}
+}
+
 // TestMissingFile takes each file away from a closed log in turn. What is needed must be missed.
 func TestMissingFile(t *testing.T) {
 	whole, told := vfs.NewCrashableMem(), newLedger()

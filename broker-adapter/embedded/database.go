@@ -29,7 +29,7 @@ type database struct {
 // openDatabase opens the directory of a log whose lock is held and reads where its partitions end.
 func openDatabase(o Options, lock *pebble.Lock, topics *topicTable, stats *stats) (*database, error) {
 	d := &database{fs: newBlackoutFS(o.FS, o.Dir)}
-	db, err := pebble.Open(o.Dir, databaseOptions(o, d.fs, lock, stats))
+	db, err := openFiles(o, d.fs, lock, stats)
 	if err != nil {
 		return nil, directoryError("open log in", o.Dir, firstError(d.fs.failure(), err))
 	}
@@ -43,6 +43,23 @@ func openDatabase(o Options, lock *pebble.Lock, topics *topicTable, stats *stats
 		return nil, directoryError("open log in", o.Dir, err)
 	}
 	return d, nil
+}
+
+// openFiles opens Pebble. A new database begins its first WAL before it takes up its format: damage in that one would pass for a
+// torn tail, and hide what was acknowledged. So a new database is closed and opened again before anything is written to it.
+func openFiles(o Options, disk *blackoutFS, lock *pebble.Lock, stats *stats) (*pebble.DB, error) {
+	was, err := pebble.Peek(o.Dir, disk)
+	if err != nil {
+		return nil, err
+	}
+	db, err := pebble.Open(o.Dir, databaseOptions(o, disk, lock, stats))
+	if err != nil || was.Exists {
+		return db, err
+	}
+	if err := db.Close(); err != nil {
+		return nil, err
+	}
+	return pebble.Open(o.Dir, databaseOptions(o, disk, lock, stats))
 }
 
 func databaseOptions(o Options, disk *blackoutFS, lock *pebble.Lock, stats *stats) *pebble.Options {

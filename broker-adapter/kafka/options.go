@@ -26,8 +26,8 @@ const (
 	defaultRequestTimeout = 10 * time.Second
 	// defaultSessionTimeout is the shortest that a broker with default settings takes.
 	defaultSessionTimeout = 6 * time.Second
-	// defaultHeartbeat decides how long a move of partitions takes: about half of it.
-	defaultHeartbeat = 250 * time.Millisecond
+	// DefaultHeartbeat is the pause between signs of life; it decides how long a move of partitions takes: about half of it.
+	DefaultHeartbeat = 250 * time.Millisecond
 	// defaultMaxRecordBytes fits the largest commit of millrace (900 KiB) with its envelopes, and Kafka's own default.
 	defaultMaxRecordBytes = 1 << 20
 	defaultBufferRecords  = 32768
@@ -111,7 +111,7 @@ func (o Options) withDefaults() Options {
 	o.OpenTimeout = cmp.Or(o.OpenTimeout, defaultOpenTimeout)
 	o.RequestTimeout = cmp.Or(o.RequestTimeout, defaultRequestTimeout)
 	o.SessionTimeout = cmp.Or(o.SessionTimeout, defaultSessionTimeout)
-	o.HeartbeatInterval = cmp.Or(o.HeartbeatInterval, defaultHeartbeat)
+	o.HeartbeatInterval = cmp.Or(o.HeartbeatInterval, DefaultHeartbeat)
 	o.BufferRecords = cmp.Or(o.BufferRecords, defaultBufferRecords)
 	o.BufferBytes = cmp.Or(o.BufferBytes, defaultBufferBytes)
 	o.FetchBytes = cmp.Or(o.FetchBytes, defaultFetchBytes)

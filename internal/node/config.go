@@ -29,6 +29,8 @@ type Config struct {
 	MovePatience   Duration `name:"move-patience" default:"15s" help:"how long a command waits for a partition that is on the move between workers"`
 	CreateTopics   bool     `name:"create-topics" default:"true" help:"create missing topics; otherwise print the commands that do and stop"`
 	Replication    int      `name:"replication" default:"0" help:"replication factor of topics that are created; 0: 3, or as many as there are brokers"`
+	SessionTimeout Duration `name:"session-timeout" default:"6s" help:"how long the brokers wait for a silent worker before its partitions move; brokers bound it by group.min.session.timeout.ms"`
+	ContractCheck  Duration `name:"contract-check" default:"1m" help:"how often the journal's topic settings are looked at again"`
 	Function       string   `name:"function" default:"127.0.0.1:8080" help:"address of the user function"`
 	ProtocolCheck  bool     `name:"protocol-check" default:"true" help:"refuse a function that does not report Cloudstate protocol 0.2; some SDKs report none"`
 	Reflection     bool     `name:"reflection" default:"true" help:"serve gRPC server reflection"`
@@ -177,6 +179,7 @@ func (c *Config) aboveZero() iter.Seq2[string, int64] {
 			yield("max-waiting", int64(c.Waiting)) && yield("active-memory", int64(c.ActiveMemory)) && yield("block-cache", int64(c.BlockCache)) &&
 			yield("passivate-after", int64(c.PassivateAfter)) && yield("dedup-window", int64(c.DedupWindow)) &&
 			yield("function-wait", int64(c.FunctionWait)) && yield("function-timeout", int64(c.FunctionTime)) &&
-			yield("move-patience", int64(c.MovePatience))
+			yield("move-patience", int64(c.MovePatience)) &&
+			yield("session-timeout", int64(c.SessionTimeout)) && yield("contract-check", int64(c.ContractCheck))
 	}
 }

@@ -88,6 +88,9 @@ func (n *Node) notOwned() error {
 	if n.manager.Draining() {
 		return errors.New("it was drained: other workers own the partitions")
 	}
+	if err := n.manager.Contract(); err != nil { // why they are not
+		return err
+	}
 	owned, known := n.manager.Owned()
 	if !known {
 		return errors.New("it is not a member of its group yet")
@@ -97,7 +100,7 @@ func (n *Node) notOwned() error {
 			return fmt.Errorf("partition %d is %s", s.Partition, s.State)
 		}
 	}
-	return n.manager.Contract()
+	return nil
 }
 
 // checkReady is called whenever something that Ready waits for has changed.

@@ -77,6 +77,8 @@ type Node struct {
 	loops   []loop
 	// written counts what the store was given; nil for a store that need not be flushed.
 	written func() uint64
+	// spoiled has room for the first error that ends the use of the store.
+	spoiled chan error
 
 	readiness readiness
 	troubles  troubles
@@ -100,7 +102,7 @@ func Start(ctx context.Context, o Options) (*Node, error) {
 	}
 	n := &Node{
 		options: o, config: o.Config, clock: o.Clock, logger: o.Logger, started: o.Clock.Now(), log: o.Log,
-		routes: partitions.NewRoutes(), readiness: newReadiness(), troubles: troubles{clock: o.Clock}, quiet: make(chan struct{}), settled: make(chan struct{}),
+		routes: partitions.NewRoutes(), readiness: newReadiness(), troubles: troubles{clock: o.Clock}, spoiled: make(chan error, 1), quiet: make(chan struct{}), settled: make(chan struct{}),
 	}
 	if err := n.open(ctx); err != nil {
 		return nil, errors.Join(err, n.close())
@@ -140,6 +142,7 @@ func (n *Node) open(ctx context.Context) (err error) {
 	n.manager = partitions.NewManager(partitions.Options{
 		App: n.config.App, Worker: n.identity.Worker, Topic: n.topic, Membership: n.membership(), Group: n.cluster.groupOrNil(), Routes: n.routes,
 		Log: n.log, Store: n.store, Functions: n.host, Limits: n.limits(), Hooks: n.partitionHooks(), Clock: n.clock,
+		ContractEvery: time.Duration(n.config.ContractCheck),
 	})
 	n.router = partitions.NewRouter(n.manager, n.cluster.peersOrNil(), func(t entities.Target, err error) {
 		n.logger.Warn("side effect was not carried out", observe.Command, t.Service+"/"+t.Method, observe.Error, err)

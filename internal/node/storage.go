@@ -3,6 +3,7 @@ package node
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -91,14 +92,22 @@ func (n *Node) openStore() (materializer.Store, error) {
 		OnFailure: func(err error) {
 			n.troubles.note(loopStore, err)
 			n.logger.Error("the store refuses writes", observe.Path, dir, observe.Error, err)
+			n.spoil(err)
 		},
 		OnWarning: func(message string) { n.logger.Warn("store", observe.Path, dir, observe.Error, message) },
 	}
-	store, err := pebblestore.Open(options)
+	var store *pebblestore.Store
+	_, err := os.Stat(n.spoiledMark())
+	switch {
+	case err == nil:
+		err = fmt.Errorf("%w: it was met while it was in use", materializer.ErrCorrupt)
+	case errors.Is(err, fs.ErrNotExist):
+		store, err = pebblestore.Open(options)
+	}
 	if errors.Is(err, materializer.ErrCorrupt) {
 		n.troubles.note(loopStore, fmt.Errorf("it was damaged and is rebuilt from the log: %w", err))
 		n.logger.Warn("the store is damaged and is rebuilt from the log", observe.Path, dir, observe.Error, err)
-		if err := os.RemoveAll(dir); err != nil {
+		if err := errors.Join(os.RemoveAll(dir), os.RemoveAll(n.spoiledMark())); err != nil {
 			return nil, fmt.Errorf("remove the damaged store %s: %w", dir, err)
 		}
 		store, err = pebblestore.Open(options)
@@ -113,6 +122,31 @@ func (n *Node) openStore() (materializer.Store, error) {
 }
 
 const loopStore = "store"
+
+// spoiledMark is a file that says that the store is damaged in a place that opening it does not look at.
+func (n *Node) spoiledMark() string { return n.storeDirectory() + ".damaged" }
+
+// spoil takes note of what ends the use of the store. It does not wait.
+func (n *Node) spoil(err error) {
+	if errors.Is(err, pebblestore.ErrEnded) {
+		select {
+		case n.spoiled <- err:
+		default: // is known
+		}
+	}
+}
+
+// endStore returns why the node ends: without a store it could answer nothing any more. After damage it leaves a mark for the next
+// start: what is damaged may be where opening does not look.
+func (n *Node) endStore(why error) error {
+	if !errors.Is(why, materializer.ErrCorrupt) {
+		return fmt.Errorf("the store has failed; start again when its disk is well: %w", why)
+	}
+	if err := os.WriteFile(n.spoiledMark(), []byte(why.Error()+"\n"), 0o600); err != nil {
+		return fmt.Errorf("%w (and that could not be noted for the next start: %w)", why, err)
+	}
+	return fmt.Errorf("the store was damaged while it was in use; start again, and it is rebuilt from the log: %w", why)
+}
 
 func (n *Node) storeLoop(stats func() pebblestore.Stats) loop {
 	return loop{

@@ -3,12 +3,16 @@ package node
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/millrace-io/millrace/broker-adapter/embedded"
+	"github.com/millrace-io/millrace/materializer"
 	"github.com/millrace-io/millrace/materializer/pebblestore"
 )
 
@@ -56,5 +60,51 @@ func TestWhatWentWrongBeforeIsRemembered(t *testing.T) {
 	task := taskOf(t, n, "log")
 	if task.GetState() != "running" || task.GetLastError() != errFull.Error() || !task.GetLastErrorTime().AsTime().Equal(at) || n.NotReady() != nil {
 		t.Errorf("the status shows %v, ready: %v", task, n.NotReady())
+	}
+}
+
+// TestDamageMetInUseEndsTheNodeAndTheNextRebuilds: what is damaged can neither be read nor written over, so that only a new start
+// helps, which must not trust the files although they can be opened.
+func TestDamageMetInUseEndsTheNodeAndTheNextRebuilds(t *testing.T) {
+	config := testConfig(t)
+	n, err := Start(t.Context(), Options{Config: config, Local: local(t, "counter")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	awaitReady(t, n)
+	n.spoil(errFull) // may pass
+	n.spoil(fmt.Errorf("block 7: %w (%w)", materializer.ErrCorrupt, pebblestore.ErrEnded))
+	n.spoil(fmt.Errorf("block 8: %w (%w)", materializer.ErrCorrupt, pebblestore.ErrEnded))
+	if err := n.Wait(); !errors.Is(err, materializer.ErrCorrupt) || !strings.Contains(err.Error(), "start again") {
+		t.Fatalf("the node ended with %v", err)
+	}
+	old := filepath.Join(n.storeDirectory(), "old")
+	if err := os.WriteFile(old, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n = started(t, Options{Config: config, Local: local(t, "counter")})
+	for _, file := range []string{old, n.spoiledMark()} {
+		if _, err := os.Stat(file); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s is still there: %v", file, err)
+		}
+	}
+	if task := taskOf(t, n, "store"); !strings.Contains(task.GetLastError(), "rebuilt from the log") {
+		t.Errorf("the status shows %v", task)
+	}
+}
+
+// TestStoreThatHasFailedEndsTheNode: a store whose disk was full at the wrong moment takes no writes until it is opened again.
+func TestStoreThatHasFailedEndsTheNode(t *testing.T) {
+	n, err := Start(t.Context(), Options{Config: testConfig(t), Local: local(t, "counter")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	awaitReady(t, n)
+	n.spoil(fmt.Errorf("%w (%w)", errFull, pebblestore.ErrEnded))
+	if err := n.Wait(); !errors.Is(err, errFull) || !strings.Contains(err.Error(), "start again") {
+		t.Errorf("the node ended with %v", err)
+	}
+	if _, err := os.Stat(n.spoiledMark()); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("nothing is damaged, and the mark is there: %v", err)
 	}
 }

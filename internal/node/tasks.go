@@ -98,12 +98,15 @@ func (n *Node) shutdown(ctx context.Context) error {
 }
 
 // flushStore makes the store durable now and then, if anything was written to it, so that a killed process need not read the
-// whole log again.
+// whole log again. It ends the node when the store cannot be used any more.
 func (n *Node) flushStore(ctx context.Context) error {
 	for durable := uint64(0); ; {
 		again, giveUp := n.clock.After(flushEvery)
 		select {
 		case <-again:
+		case why := <-n.spoiled:
+			giveUp()
+			return n.endStore(why)
 		case <-ctx.Done():
 			giveUp()
 			return nil

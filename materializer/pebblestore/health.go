@@ -30,11 +30,14 @@ type health struct {
 	final, flush, compaction error
 	lastFlush                error         // of the last FlushEnd
 	flushFailed              chan struct{} // closed when a flush fails or the end has come, then replaced
+
+	ended     chan struct{} // closed when final is set
+	abandoned atomic.Bool   // nobody waits for Pebble any more
 }
 
 func (h *health) init(o Options) {
 	h.dir, h.onFailure, h.onWarning = o.Dir, o.OnFailure, o.OnWarning
-	h.flushFailed = make(chan struct{})
+	h.flushFailed, h.ended = make(chan struct{}), make(chan struct{})
 }
 
 // refusal returns the error that a write must be refused with, or nil.
@@ -79,7 +82,8 @@ func (h *health) change(update func()) {
 func (h *health) end(err error) {
 	h.change(func() {
 		if h.final == nil {
-			h.final = h.explain("write", err)
+			h.final = fmt.Errorf("%w (%w)", h.explain("write", err), ErrEnded)
+			close(h.ended)
 		}
 		h.wakeFlushers()
 	})
@@ -151,6 +155,12 @@ func (h *health) compactionEnd(info pebble.CompactionInfo) {
 }
 
 func (h *health) backgroundError(err error) {
+	if h.abandoned.Load() {
+		select {} // Pebble would try again at once, for ever
+	}
+	if _, final, _ := h.flushState(); final != nil {
+		return // it is said, and Pebble repeats it without rest
+	}
 	h.onWarning(fmt.Sprintf("background work: %v", err))
 	if isDamage(err) {
 		h.end(err)

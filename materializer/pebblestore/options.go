@@ -41,7 +41,7 @@ type Options struct {
 	MemTableBytes uint64
 	// IngestTableBytes bounds one sorted table of an ingest; 0 is 64 MiB.
 	IngestTableBytes uint64
-	// OnFailure is called when the store begins to refuse writes, and again if only opening it anew can help. It is called
+	// OnFailure is called when the store begins to refuse writes, and again, with ErrEnded, if only opening it anew can help. It is called
 	// from a goroutine that must not be kept waiting, and must not call the store. May be nil.
 	OnFailure func(error)
 	// OnWarning is called with what Pebble thinks worth a line in the log, under the same conditions. May be nil.

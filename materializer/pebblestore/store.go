@@ -9,14 +9,19 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/millrace-io/millrace/materializer"
 )
 
-// ErrLocked: somebody else has the store open.
-var ErrLocked = errors.New("directory is in use")
+var (
+	// ErrLocked: somebody else has the store open.
+	ErrLocked = errors.New("directory is in use")
+	// ErrEnded: this opening of the store takes no writes any more; only opening it anew can help.
+	ErrEnded = errors.New("the store must be opened again")
+)
 
 // Store is a materializer.Store on Pebble. Make it with Open.
 type Store struct {
@@ -88,7 +93,7 @@ func (s *Store) openFiles() error {
 	if err := s.options.FS.RemoveAll(s.ingestDir()); err != nil {
 		return fmt.Errorf("open store %s: remove leftovers of an ingest: %w", s.dir, err)
 	}
-	db, err := pebble.Open(s.dir, s.tuning)
+	db, err := s.openPebble()
 	switch {
 	case err == nil:
 		s.db = db
@@ -97,6 +102,37 @@ func (s *Store) openFiles() error {
 		return fmt.Errorf("open store %s: %w", s.dir, err)
 	default:
 		return damaged(s.dir, "open store", err)
+	}
+}
+
+// openGrace is how long Pebble gets to return from opening after it has met an error that it cannot mend.
+const openGrace = time.Second
+
+// openPebble opens Pebble. On a disk that has no room for its manifest, Pebble waits for ever for a flush that cannot succeed, and
+// tries it without rest. Then it is left behind, put to sleep: it writes nothing any more, and ends with the process.
+func (s *Store) openPebble() (*pebble.DB, error) {
+	type opening struct {
+		db  *pebble.DB
+		err error
+	}
+	opened := make(chan opening, 1)
+	go func() { // ends when Pebble has opened, or failed to; otherwise with the process, as said above
+		db, err := pebble.Open(s.dir, s.tuning)
+		opened <- opening{db, err}
+	}()
+	select {
+	case o := <-opened:
+		return o.db, o.err
+	case <-s.health.ended:
+	}
+	grace := time.NewTimer(openGrace)
+	defer grace.Stop()
+	select {
+	case o := <-opened:
+		return o.db, o.err
+	case <-grace.C:
+		s.health.abandoned.Store(true)
+		return nil, s.health.refusal()
 	}
 }
 

@@ -26,8 +26,18 @@ type Options struct {
 	Dir string
 	// Settings are added to the brokers' own, or replace them.
 	Settings map[string]string
+	// Listeners are further doors for clients, beside the usual one. For one broker only.
+	Listeners []Listener
 	// Detached lets the brokers live on when this process ends.
 	Detached bool
+}
+
+// Listener is a door for clients that is announced under another address, such as that of a proxy before it.
+type Listener struct {
+	// Name is in capitals.
+	Name string
+	// Address is where the broker listens, Advertised where it tells clients to go who came through this door.
+	Address, Advertised string
 }
 
 // Cluster is one or more brokers.
@@ -94,7 +104,7 @@ func (in *installation) servers(o Options, javaFlags []string) ([]*Server, error
 			return nil, err
 		}
 		servers[i] = &Server{
-			in: in, javaFlags: javaFlags, detached: o.Detached, node: i + 1, brokers: n,
+			in: in, javaFlags: javaFlags, listeners: o.Listeners, detached: o.Detached, node: i + 1, brokers: n,
 			port: ports[2*i], controllerPort: ports[2*i+1], dir: dir,
 		}
 	}

@@ -35,6 +35,7 @@ type Server struct {
 	// controllerPort carries the quorum's own traffic.
 	controllerPort int
 	dir            string
+	listeners      []Listener
 	// brokers is how many there are in the cluster.
 	brokers int
 

@@ -124,22 +124,32 @@ func (p *Process) DialAdmin(t testing.TB) *grpc.ClientConn {
 // AwaitReady waits until the process says that it is ready.
 func (p *Process) AwaitReady(t testing.TB) {
 	t.Helper()
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	p.await(t, "ready", func(ctx context.Context) error {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.admin+"/readyz", nil)
-		if err != nil {
-			return err
-		}
-		res, err := client.Do(req)
-		if err != nil {
-			return err
-		}
-		_ = res.Body.Close()
-		if res.StatusCode != http.StatusOK {
-			return fmt.Errorf("/readyz answers %s", res.Status)
-		}
-		return nil
-	})
+	p.await(t, "ready", p.askReady)
+}
+
+// Ready asks the process once whether it is ready.
+func (p *Process) Ready(t testing.TB) bool {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), askTimeout)
+	defer cancel()
+	return p.askReady(ctx) == nil
+}
+
+func (p *Process) askReady(ctx context.Context) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.admin+"/readyz", nil)
+	if err != nil {
+		return err
+	}
+	req.Close = true
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	_ = res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		return fmt.Errorf("/readyz answers %s", res.Status)
+	}
+	return nil
 }
 
 // Arm replaces the further environment variables from the next start on.

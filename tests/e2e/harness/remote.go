@@ -29,6 +29,9 @@ func StartRemote(t testing.TB, program string) *Remote {
 // Address is where the function serves, host and port.
 func (r *Remote) Address() string { return r.address }
 
+// PID is the id of the process.
+func (r *Remote) PID() int { return r.cmd.Process.Pid }
+
 // Restart starts a function that has ended again, at its address, and waits until it listens.
 func (r *Remote) Restart(t testing.TB) {
 	t.Helper()

@@ -1,0 +1,107 @@
+package fire
+
+import (
+	"slices"
+	"testing"
+)
+
+// TestCheckerNamesBrokenPromises shows the checker a broken promise of every kind, and histories that are as they should be: a
+// checker that cannot fail proves nothing.
+func TestCheckerNamesBrokenPromises(t *testing.T) {
+	shows := func(all ...int) contents {
+		var s set
+		for _, slot := range all {
+			s = s.with(slot)
+		}
+		return contents{set: s}
+	}
+	clock := int64(0)
+	// in makes a command that is called after everything before it and has returned before everything behind it.
+	in := func(k kind, slot int, f fate, c contents) *command {
+		clock += 2
+		return &command{kind: k, slot: slot, fate: f, showed: c, called: clock - 1, returned: clock}
+	}
+	gave := func(slot int, all ...int) *command { return in(give, slot, done, shows(all...)) }
+	saw := func(all ...int) *command { return in(look, 0, done, shows(all...)) }
+	last := func(all ...int) *command {
+		c := saw(all...)
+		c.last = true
+		return c
+	}
+	lost := func(k kind, slot int) *command { return in(k, slot, unknown, contents{}) }
+	missing := func(slot int) *command {
+		c := in(take, slot, refused, contents{})
+		c.missing = true
+		return c
+	}
+	// overlapping lets all but the first begin before the first has returned.
+	overlapping := func(all ...*command) []*command {
+		for _, c := range all {
+			c.called = all[0].called
+		}
+		return all
+	}
+	double := contents{set: set{1}, twice: " item 0 twice"}
+	shutWith := func(k kind) *command { return in(k, 0, done, contents{set: set{1}, closed: true}) }
+	for name, tc := range map[string]struct {
+		history []*command
+		want    string
+	}{
+		"in order":                           {[]*command{gave(0, 0), gave(1, 0, 1), saw(0, 1), last(0, 1)}, ""},
+		"unknown, and it happened":           {[]*command{gave(0, 0), lost(give, 1), saw(0), saw(0, 1), last(0, 1)}, ""},
+		"unknown, and it did not":            {[]*command{lost(give, 1), gave(0, 0), last(0)}, ""},
+		"not applied":                        {[]*command{in(give, 0, never, contents{}), last()}, ""},
+		"taken out":                          {[]*command{gave(0, 0), in(take, 0, done, shows()), missing(0), last()}, ""},
+		"perhaps taken out":                  {[]*command{gave(0, 0), lost(take, 0), saw(0), saw(), last()}, ""},
+		"refused after the end":              {[]*command{gave(0, 0), shutWith(shut), in(give, 1, refused, contents{}), shutWith(look)}, ""},
+		"either order":                       {overlapping(gave(0, 0, 1), gave(1, 1)), ""},
+		"lost write":                         {[]*command{gave(0, 0), gave(1, 0, 1), last(1)}, lostWrite},
+		"a write that was lost for a while":  {[]*command{gave(0, 0), gave(1, 1), last(0, 1)}, stale},
+		"applied twice":                      {[]*command{in(give, 0, done, double), last(0)}, twice},
+		"stale read":                         {[]*command{gave(0, 0), saw(), last(0)}, stale},
+		"stale refusal":                      {[]*command{gave(0, 0), missing(0), last(0)}, stale},
+		"what was taken out is shown":        {[]*command{gave(0, 0), in(take, 0, done, shows()), saw(0), last()}, stale},
+		"what was taken out is back":         {[]*command{gave(0, 0), in(take, 0, done, shows()), last(0)}, lostWrite},
+		"false not applied":                  {[]*command{in(give, 0, never, contents{}), saw(0), last(0)}, falseNever},
+		"refused, and it happened":           {[]*command{in(give, 0, refused, contents{}), last(0)}, falseNever},
+		"out of nowhere":                     {[]*command{gave(0, 0), last(0, 7)}, phantom},
+		"before it was given":                {[]*command{saw(0), gave(0, 0), last(0)}, phantom},
+		"seen and gone again":                {[]*command{lost(give, 0), saw(0), saw(), last(0)}, disorder},
+		"both first":                         {overlapping(gave(0, 0), gave(1, 1)), disorder},
+		"given after the end":                {[]*command{gave(0, 0), shutWith(shut), gave(1, 0, 1)}, disorder},
+		"refused without a reason":           {[]*command{gave(0, 0), in(give, 1, refused, contents{}), last(0)}, disorder},
+		"not applied, and gone in the order": {[]*command{gave(0, 0), in(take, 0, never, contents{}), saw(), last()}, stale},
+	} {
+		found := check(name, tc.history)
+		switch {
+		case tc.want == "" && len(found) > 0:
+			t.Errorf("%s: found %v", name, found)
+		case tc.want != "" && !slices.ContainsFunc(found, func(v violation) bool { return v.promise == tc.want }):
+			t.Errorf("%s: found %v, want %q", name, found, tc.want)
+		}
+	}
+}
+
+// TestRemainsAreHeldAgainstLaterLooks shows what is remembered of an entity a later loss, and a later effect of what was not
+// applied.
+func TestRemainsAreHeldAgainstLaterLooks(t *testing.T) {
+	r := remains{must: set{}.with(0), may: set{}.with(0).with(1), never: set{}.with(2)}
+	for name, tc := range map[string]struct {
+		saw  contents
+		want string
+	}{
+		"the same":         {contents{set: set{}.with(0)}, ""},
+		"a late effect":    {contents{set: set{}.with(0).with(1)}, ""},
+		"a loss":           {contents{set: set{}.with(1)}, lostWrite},
+		"a denied effect":  {contents{set: set{}.with(0).with(2)}, falseNever},
+		"a stray":          {contents{set: set{}.with(0).with(3)}, phantom},
+		"a second effect":  {contents{set: set{}.with(0), twice: "item 0 twice"}, twice},
+		"a stranger":       {contents{set: set{}.with(0), phantom: "item x"}, phantom},
+		"shut by somebody": {contents{set: set{}.with(0), closed: true}, phantom},
+	} {
+		found := r.compare("e", tc.saw)
+		if (tc.want == "") != (len(found) == 0) || tc.want != "" && found[0].promise != tc.want {
+			t.Errorf("%s: found %v, want %q", name, found, tc.want)
+		}
+	}
+}

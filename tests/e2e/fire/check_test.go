@@ -1,0 +1,211 @@
+package fire
+
+import (
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/anishathalye/porcupine"
+)
+
+// The promises, by the names that they have in the reports.
+const (
+	lostWrite  = "acknowledged lost"   // V1
+	twice      = "applied twice"       // V2
+	phantom    = "out of nowhere"      // V2
+	stale      = "stale answer"        // V3
+	disorder   = "order of answers"    // V3
+	notOwner   = "not by the owner"    // V8
+	falseNever = "false not applied"   // V10
+	tooLong    = "too long to check"   // a fault of the test's size
+	unexpected = "unexpected answer"   // an error that no caller should see
+	unhealed   = "not served again"    // V9
+	served     = "served after a halt" // the topic is another one
+)
+
+// violation is a broken promise.
+type violation struct{ promise, entity, text string }
+
+func (v violation) String() string { return v.promise + ": " + v.entity + ": " + v.text }
+
+// state is an entity under commands.
+type state struct {
+	set    set
+	closed bool
+}
+
+// step says what a command that takes effect makes of an entity.
+func (s state) step(c *command) state {
+	switch {
+	case s.closed:
+	case c.kind == give:
+		s.set = s.set.with(c.slot)
+	case c.kind == take:
+		s.set = s.set.without(c.slot)
+	case c.kind == shut:
+		s.closed = true
+	}
+	return s
+}
+
+// model is one entity. A command whose outcome is unknown may take effect at any time, also after everything else.
+var model = porcupine.Model{ //nolint:gochecknoglobals // a constant
+	Init: func() any { return state{} },
+	Step: func(before, input, _ any) (bool, any) {
+		s, c := before.(state), input.(*command) //nolint:forcetypeassert // the model's own
+		after := s.step(c)
+		switch c.fate {
+		case unknown:
+			return true, after
+		case refused:
+			if c.missing {
+				return !s.closed && c.kind == take && !s.set.has(c.slot), s
+			}
+			return s.closed && c.kind != look, s
+		case done:
+			possible := c.kind == look || !s.closed && (c.kind != take || s.set.has(c.slot))
+			return possible && c.showed == contents{set: after.set, closed: after.closed}, after
+		case never:
+		}
+		return false, s
+	},
+	DescribeOperation: func(input, _ any) string { return fmt.Sprint(input) },
+}
+
+// patience bounds the search for an order of one entity's commands.
+const patience = 20 * time.Second
+
+// check says which promises one entity's history breaks. What can be named is named; everything else is left to the search
+// for an order.
+func check(entity string, history []*command) []violation {
+	d := diagnosis{entity: entity, history: history}
+	d.run()
+	if len(d.found) > 0 {
+		return d.found
+	}
+	var ops []porcupine.Operation
+	for i, c := range history {
+		if c.fate == never || c.fate == unknown && !c.changes() {
+			continue
+		}
+		returned := c.returned
+		if c.fate == unknown {
+			returned = math.MaxInt64
+		}
+		ops = append(ops, porcupine.Operation{ClientId: i, Input: c, Call: c.called, Return: returned})
+	}
+	switch porcupine.CheckOperationsTimeout(model, ops, patience) {
+	case porcupine.Ok:
+	case porcupine.Unknown:
+		d.name(tooLong, "%d commands could not be ordered within %v", len(ops), patience)
+	case porcupine.Illegal:
+		d.name(disorder, "the answers are not those of any order of the commands:%s", d.story())
+	}
+	return d.found
+}
+
+// diagnosis looks for broken promises that have a name.
+type diagnosis struct {
+	entity  string
+	history []*command
+	gave    [slots]*command
+	// takes are the commands that may have taken something out.
+	takes [slots][]*command
+	found []violation
+}
+
+func (d *diagnosis) run() {
+	for _, c := range d.history {
+		switch c.kind {
+		case give:
+			d.gave[c.slot] = c
+		case take:
+			d.takes[c.slot] = append(d.takes[c.slot], c)
+		case shut, look:
+		}
+	}
+	for _, c := range d.history {
+		if c.fate == done {
+			d.look(c)
+		}
+		if c.fate == refused && c.missing {
+			d.mustNotMiss(c, c.slot)
+		}
+	}
+}
+
+// look compares what an answer showed with what its caller can expect.
+func (d *diagnosis) look(c *command) {
+	if c.showed.twice != "" {
+		d.name(twice, "%v", c)
+	}
+	if c.showed.phantom != "" {
+		d.name(phantom, "%v", c)
+	}
+	for slot := range slots {
+		if c.showed.set.has(slot) {
+			d.mustNotShow(c, slot)
+		} else {
+			d.mustNotMiss(c, slot)
+		}
+	}
+}
+
+// mustNotShow: what is shown was given, by a command that may have taken effect, and was not taken out before.
+func (d *diagnosis) mustNotShow(c *command, slot int) {
+	g := d.gave[slot]
+	switch {
+	case g == nil || g.called > c.returned:
+		d.name(phantom, "%v: nobody has given %d", c, slot)
+	case !g.happened():
+		d.name(falseNever, "%v, and then %v", g, c)
+	default:
+		for _, t := range d.takes[slot] {
+			if t.fate == done && t.returned < c.called {
+				d.absent(c, t)
+			}
+		}
+	}
+}
+
+// mustNotMiss: what was given before is shown, unless it may have been taken out.
+func (d *diagnosis) mustNotMiss(c *command, slot int) {
+	g := d.gave[slot]
+	if g == nil || g.fate != done || g.returned >= c.called {
+		return
+	}
+	for _, t := range d.takes[slot] {
+		if t != c && t.happened() && t.called < c.returned {
+			return
+		}
+	}
+	if c.kind == take && c.slot == slot && c.fate == done {
+		return
+	}
+	d.absent(c, g)
+}
+
+// absent: the effect of an acknowledged command is missing from what c saw.
+func (d *diagnosis) absent(c, acknowledged *command) {
+	promise := stale
+	if c.last {
+		promise = lostWrite
+	}
+	d.name(promise, "%v, and then %v", acknowledged, c)
+}
+
+func (d *diagnosis) name(promise, format string, args ...any) {
+	const most = 3 // the rest is more of the same
+	if len(d.found) < most {
+		d.found = append(d.found, violation{promise, d.entity, fmt.Sprintf(format, args...)})
+	}
+}
+
+// story is the whole history, a line for each command.
+func (d *diagnosis) story() string {
+	text := ""
+	for _, c := range d.history {
+		text += "\n    " + c.String()
+	}
+	return text
+}

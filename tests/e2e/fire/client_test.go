@@ -1,0 +1,126 @@
+package fire
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+)
+
+const (
+	// callTimeout bounds one call. It is shorter than many faults, so that callers give up in the midst of them.
+	callTimeout = 3 * time.Second
+	// stubborn is how long a caller goes on under the same id.
+	stubborn = 12 * time.Second
+)
+
+// troubles are the codes that a caller may see while something fails.
+var troubles = []codes.Code{ //nolint:gochecknoglobals // a constant
+	codes.Unavailable,       // it is not known what happened, or the worker is gone
+	codes.Aborted,           // the partition is on the move
+	codes.DeadlineExceeded,  // nobody answered in time
+	codes.ResourceExhausted, // too many wait
+	codes.Unknown,           // the function died over the command, as Cloudstate has it
+}
+
+// client makes one call after the other.
+type client struct {
+	world *world
+	name  string
+	rng   *rand.Rand
+	sent  int
+}
+
+func newClient(w *world, i int) *client {
+	return &client{world: w, name: fmt.Sprintf("%s-%d", w.name, i), rng: rand.New(rand.NewPCG(w.seed, uint64(i)+1))}
+}
+
+// run works until the world stops.
+func (c *client) run() {
+	for !c.world.stopping() {
+		c.world.gate.RLock()
+		c.step()
+		c.world.gate.RUnlock()
+	}
+}
+
+// step makes one command. Two of three have an id.
+func (c *client) step() {
+	c.sent++
+	id := ""
+	if c.rng.IntN(3) > 0 {
+		id = fmt.Sprintf("%s-%d", c.name, c.sent)
+	}
+	e, cmd := c.world.pool.begin(c.rng, id)
+	result := *cmd
+	c.send(e, &result)
+	c.world.count(&result)
+	c.world.pool.end(e, cmd, result)
+}
+
+// send makes the calls of one command, and notes what came of it. A command with an id is mostly sent again until something
+// definite is known; one without is sent once.
+func (c *client) send(e *entity, cmd *command) {
+	w := c.world
+	cmd.called = w.now()
+	defer func() { cmd.returned = w.now() }()
+	denied := true // every attempt was said to be not applied
+	for began := cmd.called; ; {
+		f := w.call(e, cmd, c.rng)
+		denied = denied && f == never
+		switch {
+		case f == done || f == refused:
+			cmd.fate = f
+			return
+		case denied && (cmd.id == "" || c.rng.IntN(2) == 0):
+			cmd.fate = never
+			return
+		case cmd.id == "" || w.stopping() || w.now()-began > int64(stubborn) || c.rng.IntN(8) == 0:
+			cmd.fate = unknown
+			return
+		}
+	}
+}
+
+// call makes one call and says what its answer means.
+func (w *world) call(e *entity, cmd *command, rng *rand.Rand) fate {
+	ctx, cancel := context.WithTimeout(w.ctx, callTimeout)
+	defer cancel()
+	if cmd.id != "" {
+		ctx = metadata.AppendToOutgoingContext(ctx, "millrace-command-id", cmd.id)
+	}
+	var trailer metadata.MD
+	saw, err := e.call(ctx, w.conns[rng.IntN(len(w.conns))], e.id, cmd, grpc.WaitForReady(true), grpc.Trailer(&trailer))
+	if err == nil {
+		cmd.showed = saw
+		w.answers.Add(1)
+		return done
+	}
+	if w.ctx.Err() != nil {
+		return unknown // the test is over
+	}
+	outcome, code := "", status.Code(err)
+	if said := trailer.Get("millrace-outcome"); len(said) > 0 {
+		outcome = said[0]
+	}
+	w.note(code, outcome, err)
+	switch {
+	case outcome == "refused" && (code == codes.NotFound || code == codes.FailedPrecondition):
+		cmd.missing = code == codes.NotFound
+		w.answers.Add(1)
+		return refused
+	case !slices.Contains(troubles, code) || outcome == "refused":
+		w.broken(violation{unexpected, e.name(), fmt.Sprintf("%s %s: %v", cmd.kind, outcome, err)})
+		return unknown
+	case outcome == "not_applied":
+		return never
+	default:
+		return unknown
+	}
+}

@@ -1,0 +1,108 @@
+package fire
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"regexp"
+	"slices"
+	"testing"
+
+	"github.com/millrace-io/millrace/tests/e2e/harness"
+)
+
+// What the environment says; see doc.go.
+const (
+	seedVariable       = "MILLRACE_FIRE_SEED"
+	faultsVariable     = "MILLRACE_FIRE_FAULTS"
+	operationsVariable = "MILLRACE_FIRE_OPERATIONS"
+	clientsVariable    = "MILLRACE_FIRE_CLIENTS"
+	kindsVariable      = "MILLRACE_FIRE_KINDS"
+	verboseVariable    = "MILLRACE_FIRE_VERBOSE"
+
+	defaultClients = 16
+	program        = "tests/e2e/fire/worker"
+)
+
+// TestFire lets clients work while everything fails, on both engines.
+func TestFire(t *testing.T) {
+	seed := harness.Number(t, seedVariable, rand.Uint64()>>1|1)
+	t.Logf("%s=%d repeats the decisions of this run", seedVariable, seed)
+	t.Run("embedded", func(t *testing.T) {
+		all := newTotals("embedded")
+		defer func() { t.Log(all.line()) }()
+		r := newRun(t, all)
+		for !t.Failed() && r.next() {
+			r.embedded(t, newWorld(t, all, fmt.Sprintf("e%d", r.worlds), seed+uint64(r.worlds)))
+			r.disk(t, newWorld(t, all, fmt.Sprintf("d%d", r.worlds), seed+uint64(r.worlds)))
+			r.function(t, newWorld(t, all, fmt.Sprintf("f%d", r.worlds), seed+uint64(r.worlds)))
+		}
+	})
+	t.Run("kafka", func(t *testing.T) {
+		all := newTotals("kafka")
+		defer func() { t.Log(all.line()) }()
+		r := newRun(t, all)
+		for !t.Failed() && r.next() {
+			r.kafka(t, newWorld(t, all, fmt.Sprintf("k%d", r.worlds), seed+uint64(r.worlds)))
+		}
+	})
+}
+
+// run is the worlds of one engine, one after the other.
+type run struct {
+	*totals
+	clients, faults, operations int
+	worlds                      int
+}
+
+func newRun(t *testing.T, all *totals) *run {
+	t.Helper()
+	return &run{
+		totals: all, clients: harness.Number(t, clientsVariable, defaultClients),
+		faults: harness.Number(t, faultsVariable, 1), operations: harness.Number(t, operationsVariable, 1),
+	}
+}
+
+// next says whether another world is needed.
+func (r *run) next() bool {
+	r.worlds++
+	return r.worlds == 1 || r.countFaults() < r.faults || int(r.checked.Load()) < r.operations
+}
+
+// worldOperations bounds one world, so that its log can be read and copied in seconds.
+const worldOperations = 100_000
+
+// enough says whether a world has had its share.
+func (r *run) enough() func() bool {
+	before := r.checked.Load()
+	return func() bool {
+		n := r.checked.Load()
+		return n-before >= worldOperations || r.countFaults() >= r.faults && int(n) >= r.operations
+	}
+}
+
+// embedded is a worker with its function in it, on the embedded log.
+func (r *run) embedded(t *testing.T, w *world) {
+	t.Helper()
+	w.launch(harness.Options{Program: program, Tags: w.tags, Args: []string{"--partitions", "4"}, Env: w.env})
+	w.start(r.clients, 2*r.clients)
+	w.burn(slices.Concat(processFaults(), storeFaults(), logFaults()), r.enough())
+	w.end()
+}
+
+func newWorld(t *testing.T, all *totals, name string, seed uint64) *world {
+	t.Helper()
+	return &world{
+		t: t, ctx: t.Context(), totals: all, name: name, seed: seed, rng: rand.New(rand.NewPCG(seed, 0)), tags: "failpoints",
+		only: regexp.MustCompile(os.Getenv(kindsVariable)),
+	}
+}
+
+// launch starts a worker of the world.
+func (w *world) launch(o harness.Options) {
+	w.t.Helper()
+	p := harness.Start(w.t, o)
+	w.workers = append(w.workers, p)
+	w.conns = append(w.conns, p.Dial(w.t))
+	w.admin = p.DialAdmin(w.t)
+}

@@ -1,0 +1,127 @@
+package fire
+
+import (
+	"fmt"
+	"math/bits"
+	"strings"
+)
+
+// slots is how many things one entity can be given at most. Each is given by one command, so that whoever looks at the entity
+// sees which commands took effect.
+const slots = 192
+
+// set is a set of slots. Sets are equal when == says so.
+type set [slots / 64]uint64
+
+func (s set) has(slot int) bool { return s[slot/64]>>(slot%64)&1 == 1 }
+
+func (s set) with(slot int) set {
+	s[slot/64] |= 1 << (slot % 64)
+	return s
+}
+
+func (s set) without(slot int) set {
+	s[slot/64] &^= 1 << (slot % 64)
+	return s
+}
+
+func (s set) size() int {
+	n := 0
+	for _, word := range s {
+		n += bits.OnesCount64(word)
+	}
+	return n
+}
+
+// String lists the slots.
+func (s set) String() string {
+	var all []string
+	for slot := range slots {
+		if s.has(slot) {
+			all = append(all, fmt.Sprint(slot))
+		}
+	}
+	return "{" + strings.Join(all, " ") + "}"
+}
+
+// contents is what an entity shows of itself.
+type contents struct {
+	set    set
+	closed bool
+	// odd says what no order of commands can lead to, first what was given twice, then what nobody gave; "" for nothing.
+	twice, phantom string
+}
+
+// kind is what a command asks for.
+type kind uint8
+
+const (
+	give kind = iota
+	take
+	shut
+	look
+)
+
+func (k kind) String() string { return [...]string{"give", "take", "shut", "look"}[k] }
+
+// fate is what is known of a command in the end.
+type fate uint8
+
+const (
+	// unknown: it may have happened, or may happen yet.
+	unknown fate = iota
+	// done: it happened, and what it showed is known.
+	done
+	// refused: the function said no.
+	refused
+	// never: the worker said that it did not happen, and will not.
+	never
+)
+
+func (f fate) String() string { return [...]string{"unknown", "done", "refused", "not applied"}[f] }
+
+// command is what a client asked of an entity, and what it knows.
+type command struct {
+	kind kind
+	// slot is what is given or taken.
+	slot int
+	// id is its command id, empty for none.
+	id string
+	// called and returned are nanoseconds of one monotonic clock.
+	called, returned int64
+	fate             fate
+	// showed is what the answer of a command that is done showed; missing: it was refused because there is nothing to take.
+	showed  contents
+	missing bool
+	// last marks the look after which nobody asks the entity for anything.
+	last bool
+}
+
+// String tells a command as a failure shows it.
+func (c *command) String() string {
+	text := fmt.Sprintf("[%d..%d us] %s", c.called/1000, c.returned/1000, c.kind)
+	if c.kind == give || c.kind == take {
+		text += fmt.Sprintf(" %d", c.slot)
+	}
+	if c.id != "" {
+		text += " id " + c.id
+	}
+	text += ": " + c.fate.String()
+	if c.fate == done {
+		text += fmt.Sprintf(", showed %v", c.showed.set)
+		if c.showed.closed {
+			text += " shut"
+		}
+		text += c.showed.twice + c.showed.phantom
+	}
+	if c.missing {
+		text += ", nothing to take"
+	}
+	return text
+}
+
+// changes says whether a command changes anything when it takes effect.
+func (c *command) changes() bool { return c.kind != look }
+
+// happened says whether a command may have taken effect.
+func (c *command) happened() bool { return c.fate == done || c.fate == unknown }

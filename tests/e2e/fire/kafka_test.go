@@ -1,0 +1,343 @@
+package fire
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/millrace-io/millrace/entities/record"
+	"github.com/millrace-io/millrace/tests/e2e/harness"
+	"github.com/millrace-io/millrace/tests/kafkaserver"
+)
+
+const (
+	topic      = "millrace.journal"
+	partitions = 4
+	// session is how long the group waits for a silent worker in these tests, contract how often a worker looks at its topic.
+	session  = time.Second
+	contract = 300 * time.Millisecond
+)
+
+// kafka is a broker to which workers come through a proxy; the test itself comes straight.
+type kafka struct {
+	server *kafkaserver.Server
+	proxy  *proxy
+	client *kgo.Client
+	// log is what the test has read of the journal so far.
+	log *journal
+}
+
+// startKafka starts a broker with a listener for the test and one that it advertises as the proxy.
+func startKafka(t *testing.T) *kafka {
+	t.Helper()
+	kafkaserver.Require(t)
+	behind := harness.FreeAddress(t)
+	k := &kafka{log: newJournal()}
+	k.proxy = startProxy(t, behind)
+	k.server = kafkaserver.Start(t, kafkaserver.Options{Listeners: []kafkaserver.Listener{
+		{Name: "PROXIED", Address: behind, Advertised: k.proxy.address()},
+	}})
+	client, err := kgo.NewClient(kgo.SeedBrokers(k.server.Addr()), kgo.RecordPartitioner(kgo.ManualPartitioner()),
+		kgo.ProducerBatchCompression(kgo.NoCompression()), kgo.ProducerLinger(0), kgo.DisableClientMetrics(),
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchMaxWait(100*time.Millisecond), kgo.MetadataMinAge(100*time.Millisecond))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(client.Close)
+	k.client = client
+	return k
+}
+
+// kafka is a worker with its function in it, on Apache Kafka.
+func (r *run) kafka(t *testing.T, w *world) {
+	t.Helper()
+	w.kafka = startKafka(t)
+	w.launch(harness.Options{Program: program, Tags: w.tags, Command: "run", Env: w.env, Args: []string{
+		"--brokers", w.kafka.proxy.address(), "--partitions", fmt.Sprint(partitions),
+		"--session-timeout", session.String(), "--contract-check", contract.String(),
+	}})
+	w.kafka.client.AddConsumePartitions(map[string]map[int32]kgo.Offset{topic: fromStart()})
+	w.start(r.clients, 2*r.clients)
+	w.burn(slices.Concat(processFaults(), storeFaults(), networkFaults(), brokerFaults(), writerFaults()), r.enough())
+	w.end()
+	w.readLog()
+	if w.only.MatchString(recreated) && !t.Failed() {
+		w.restart(w.workers[0])
+		w.let(fault{recreated, (*world).recreateTopic})
+	}
+}
+
+func fromStart() map[int32]kgo.Offset {
+	all := map[int32]kgo.Offset{}
+	for id := range int32(partitions) {
+		all[id] = kgo.NewOffset().At(0)
+	}
+	return all
+}
+
+// networkFaults are what can happen between a worker and its broker.
+func networkFaults() []fault {
+	return []fault{
+		{"connections cut", func(w *world) bool { return w.kafka.proxy.cut() > 0 }},
+		{"network slow", (*world).slowNetwork},
+		{"answers lost", (*world).loseAnswers},
+		{"produce held", (*world).holdProduce},
+	}
+}
+
+func (w *world) slowNetwork() bool {
+	p := w.kafka.proxy
+	before := p.delays.Load()
+	p.slow(time.Duration(20+w.rng.IntN(200)) * time.Millisecond)
+	w.wait(2 * time.Second)
+	p.heal()
+	return p.delays.Load() > before
+}
+
+// loseAnswers swallows what the broker answers, and cuts the connections on which that happened: what was appended is not known
+// to be.
+func (w *world) loseAnswers() bool {
+	p := w.kafka.proxy
+	before := p.swallowed.Load()
+	p.silence()
+	w.wait(500 * time.Millisecond)
+	p.cut()
+	p.heal()
+	return p.swallowed.Load() > before
+}
+
+// holdProduce keeps appends on their way for a while. Every second time the worker hangs up meanwhile, and sends them again on a
+// new connection.
+func (w *world) holdProduce() bool {
+	p := w.kafka.proxy
+	before := p.holds.Load()
+	p.hold()
+	harness.AwaitWithin(w.t, healing, "an append to be held", func() bool { return p.holds.Load() > before })
+	w.wait(time.Duration(200+w.rng.IntN(2000)) * time.Millisecond)
+	p.heal()
+	return true
+}
+
+// brokerFaults are what can happen to a broker, and to the membership in its group.
+func brokerFaults() []fault {
+	return []fault{
+		{"broker killed", (*world).killBroker},
+		{"broker paused", (*world).pauseBroker},
+		{"paused beyond session", (*world).pauseBeyondSession},
+		{"settings changed", (*world).changeSettings},
+	}
+}
+
+func (w *world) killBroker() bool {
+	if err := w.kafka.server.Kill(); err != nil {
+		w.t.Fatal(err)
+	}
+	w.kafka.server.MustRestart(w.t)
+	return true
+}
+
+func (w *world) pauseBroker() bool {
+	answers := w.answers.Load()
+	if err := w.kafka.server.Pause(); err != nil {
+		w.t.Fatal(err)
+	}
+	w.wait(time.Duration(500+w.rng.IntN(2000)) * time.Millisecond)
+	stood := w.answers.Load()-answers < 100*defaultClients
+	if err := w.kafka.server.Resume(); err != nil {
+		w.t.Fatal(err)
+	}
+	return stood
+}
+
+// pauseBeyondSession stops the worker until the group has put it out.
+func (w *world) pauseBeyondSession() bool {
+	return w.paused(func() {
+		harness.AwaitWithin(w.t, healing, "the group to put the worker out", func() bool { return w.kafka.members(w.t) == 0 })
+	})
+}
+
+// members is how many workers are in the app's group.
+func (k *kafka) members(t *testing.T) int {
+	t.Helper()
+	req := kmsg.NewPtrDescribeGroupsRequest()
+	req.Groups = []string{strings.TrimSuffix(topic, ".journal")}
+	resp, err := req.RequestWith(t.Context(), k.client)
+	if err != nil || len(resp.Groups) != 1 || resp.Groups[0].ErrorCode != 0 {
+		return -1
+	}
+	return len(resp.Groups[0].Members)
+}
+
+// changeSettings breaks the topic contract, and mends it when the worker has said so and given everything up.
+func (w *world) changeSettings() bool {
+	w.kafka.alter(w.t, "retention.ms", "3600000000")
+	said := ""
+	harness.AwaitWithin(w.t, healing, "the worker to name the setting and give its partitions up", func() bool {
+		s := w.status()
+		said = s.GetNotReadyReason()
+		for _, p := range s.GetPartitions() {
+			if p.GetState() == "active" {
+				return false
+			}
+		}
+		return strings.Contains(said, "retention.ms")
+	})
+	if !strings.Contains(said, "kafka-configs.sh") {
+		w.t.Errorf("the broken contract is named without a remedy: %s", said)
+	}
+	w.kafka.alter(w.t, "retention.ms", "-1")
+	harness.AwaitWithin(w.t, healing, "the worker to take its partitions again", func() bool { return w.workers[0].Ready(w.t) })
+	return true
+}
+
+func (k *kafka) alter(t *testing.T, name, value string) {
+	t.Helper()
+	req := kmsg.NewPtrIncrementalAlterConfigsRequest()
+	r := kmsg.NewIncrementalAlterConfigsRequestResource()
+	r.ResourceType, r.ResourceName = kmsg.ConfigResourceTypeTopic, topic
+	c := kmsg.NewIncrementalAlterConfigsRequestResourceConfig()
+	c.Name, c.Op, c.Value = name, kmsg.IncrementalAlterConfigOpSet, kmsg.StringPtr(value)
+	r.Configs = append(r.Configs, c)
+	req.Resources = append(req.Resources, r)
+	resp, err := req.RequestWith(t.Context(), k.client)
+	if err != nil || len(resp.Resources) != 1 || resp.Resources[0].ErrorCode != 0 {
+		t.Fatalf("set %s=%s: %v %v", name, value, err, resp)
+	}
+}
+
+const recreated = "topic recreated"
+
+// recreateTopic deletes the journal and creates it again: the worker must serve nothing any more, now and when it is started
+// again, and say why.
+func (w *world) recreateTopic() bool {
+	k := w.kafka
+	del := kmsg.NewPtrDeleteTopicsRequest()
+	del.TopicNames, del.TimeoutMillis = []string{topic}, 10_000
+	dt := kmsg.NewDeleteTopicsRequestTopic()
+	dt.Topic = kmsg.StringPtr(topic)
+	del.Topics = append(del.Topics, dt)
+	if resp, err := del.RequestWith(w.ctx, k.client); err != nil || resp.Topics[0].ErrorCode != 0 {
+		w.t.Fatalf("delete the topic: %v %v", err, resp)
+	}
+	create := kmsg.NewPtrCreateTopicsRequest()
+	ct := kmsg.NewCreateTopicsRequestTopic()
+	ct.Topic, ct.NumPartitions, ct.ReplicationFactor = topic, partitions, 1
+	for name, value := range map[string]string{
+		"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1", "message.timestamp.type": "LogAppendTime",
+		"unclean.leader.election.enable": "false", "max.message.bytes": "2097152",
+	} {
+		c := kmsg.NewCreateTopicsRequestTopicConfig()
+		c.Name, c.Value = name, kmsg.StringPtr(value)
+		ct.Configs = append(ct.Configs, c)
+	}
+	create.Topics = append(create.Topics, ct)
+	harness.AwaitWithin(w.t, healing, "the topic to be created again", func() bool {
+		resp, err := create.RequestWith(w.ctx, k.client)
+		return err == nil && resp.Topics[0].ErrorCode == 0
+	})
+	w.mustNotServe("after the topic was recreated")
+	p := w.workers[0]
+	p.Kill(w.t)
+	p.Respawn(w.t)
+	w.mustNotServe("started again after the topic was recreated")
+	p.Kill(w.t)
+	return true
+}
+
+// mustNotServe waits until every partition has halted and says why, and tries a call all the same.
+func (w *world) mustNotServe(when string) {
+	w.t.Helper()
+	reason := ""
+	harness.AwaitWithin(w.t, healing, "every partition to halt "+when, func() bool {
+		s := w.status()
+		reason = fmt.Sprint(s.GetNotReadyReason(), s.GetPartitions())
+		for _, p := range s.GetPartitions() {
+			if p.GetState() != "halted" || !strings.Contains(p.GetLastError(), "topic id") {
+				return false
+			}
+		}
+		return len(s.GetPartitions()) == partitions
+	})
+	c := &command{kind: look}
+	if f := w.call(&entity{thing: carts{}, id: w.name + "-1"}, c, w.rng); f == done {
+		w.broken(violation{served, "cart/" + w.name + "-1", when + ": " + c.String()})
+	}
+	w.debugf("%s: %s", when, reason)
+}
+
+// readLog reads the journal to its end and holds it against what every client knows.
+func (w *world) readLog() {
+	w.t.Helper()
+	w.workers[0].Stop(w.t)
+	w.kafka.follow(w.t)
+	w.judgeLog(w.kafka.log)
+}
+
+// judgeLog reports what the log says differently from what clients were told.
+func (w *world) judgeLog(j *journal) {
+	for _, v := range j.compare(w.buried) {
+		w.broken(v)
+	}
+	w.debugf("%s: the log has %d records, %d void, %d foreign", w.name, j.records, j.void, j.foreign)
+}
+
+// follow reads the journal up to where it ends now.
+func (k *kafka) follow(t *testing.T) {
+	t.Helper()
+	ends := k.ends(t)
+	ctx, cancel := context.WithTimeout(t.Context(), healing)
+	defer cancel()
+	for id, end := range ends {
+		for k.log.part(id).next < end {
+			fetches := k.client.PollFetches(ctx)
+			if ctx.Err() != nil {
+				t.Fatalf("read partition %d: it ends at %d, and offset %d does not come: %v", id, end, k.log.part(id).next, fetches.Err())
+			}
+			fetches.EachRecord(func(r *kgo.Record) {
+				var header []byte
+				for _, h := range r.Headers {
+					if h.Key == record.HeaderKey {
+						header = h.Value
+						break
+					}
+				}
+				k.log.add(r.Partition, r.Offset, r.Key, r.Value, header)
+			})
+		}
+	}
+}
+
+// ends asks where the partitions end.
+func (k *kafka) ends(t *testing.T) map[int32]int64 {
+	t.Helper()
+	ends := map[int32]int64{}
+	harness.AwaitWithin(t, healing, "the broker to say where the journal ends", func() bool {
+		req := kmsg.NewPtrListOffsetsRequest()
+		rt := kmsg.NewListOffsetsRequestTopic()
+		rt.Topic = topic
+		for id := range int32(partitions) {
+			p := kmsg.NewListOffsetsRequestTopicPartition()
+			p.Partition, p.Timestamp, p.CurrentLeaderEpoch = id, -1, -1
+			rt.Partitions = append(rt.Partitions, p)
+		}
+		req.Topics = append(req.Topics, rt)
+		resp, err := req.RequestWith(t.Context(), k.client)
+		if err != nil || len(resp.Topics) != 1 {
+			return false
+		}
+		for _, p := range resp.Topics[0].Partitions {
+			if p.ErrorCode != 0 {
+				return false
+			}
+			ends[p.Partition] = p.Offset
+		}
+		return len(ends) == partitions
+	})
+	return ends
+}

@@ -1,0 +1,205 @@
+package fire
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/millrace-io/millrace/internal/failpoint"
+	"github.com/millrace-io/millrace/tests/e2e/harness"
+)
+
+// fault is one thing that can go wrong. run lets it go wrong and mends it, and says whether an effect of it was seen.
+type fault struct {
+	name string
+	run  func(w *world) bool
+}
+
+const (
+	// failpointWithin is how long a worker may live until it comes to the moment at which it is to die.
+	failpointWithin = 60 * time.Second
+	// pauseFor is how long a worker is stopped; longer than a call may take.
+	pauseFor = callTimeout + time.Second
+	// least and most are the answers between two faults; how many is up to the seed.
+	least, most = 50, 400
+)
+
+// burn lets every fault happen, in an order that the seed decides, again and again until enough have happened and enough was
+// asked.
+func (w *world) burn(faults []fault, enough func() bool) {
+	w.t.Helper()
+	faults = slices.DeleteFunc(faults, func(f fault) bool { return !w.only.MatchString(f.name) })
+	if len(faults) == 0 {
+		return
+	}
+	for {
+		order := w.rng.Perm(len(faults))
+		for _, i := range order {
+			w.awaitAnswers(int64(least + w.rng.IntN(most-least)))
+			w.let(faults[i])
+			if w.t.Failed() {
+				return // what follows would only repeat it
+			}
+		}
+		if enough() {
+			break
+		}
+	}
+	w.awaitAnswers(most)
+}
+
+// let lets one fault happen.
+func (w *world) let(f fault) {
+	w.t.Helper()
+	began := time.Now()
+	w.debugf("%s: %s", w.name, f.name)
+	if f.run(w) {
+		w.happened(f.name)
+	} else {
+		w.totals.mu.Lock()
+		w.idle[f.name]++
+		w.totals.mu.Unlock()
+	}
+	w.debugf("%s: %s took %v", w.name, f.name, time.Since(began).Round(time.Millisecond))
+}
+
+// processFaults are what can happen to a worker on any log.
+func processFaults() []fault {
+	faults := []fault{
+		{"kill", (*world).kill},
+		{"kill in start", (*world).killInStart},
+		{"stop in order", (*world).stopInOrder},
+	}
+	for _, point := range []string{failpoint.BeforeSend, failpoint.AfterSend, failpoint.AfterAck, failpoint.AfterApply} {
+		faults = append(faults, fault{"kill " + point, func(w *world) bool { return w.killAt(point) }})
+	}
+	return faults
+}
+
+// kill is kill -9 at any moment.
+func (w *world) kill() bool {
+	p := w.worker()
+	p.Kill(w.t)
+	w.restart(p)
+	return true
+}
+
+func (w *world) killInStart() bool {
+	p := w.worker()
+	p.Kill(w.t)
+	p.KillInStart(w.t)
+	w.restart(p)
+	return true
+}
+
+func (w *world) stopInOrder() bool {
+	p := w.worker()
+	code := p.Stop(w.t)
+	w.restart(p)
+	return code == 0
+}
+
+// killAt starts the worker with a moment at which it kills itself.
+func (w *world) killAt(point string) bool {
+	p := w.worker()
+	p.Kill(w.t)
+	p.Arm(fmt.Sprintf("%s=%s:%d", failpoint.Variable, point, 1+w.rng.IntN(300)))
+	p.Respawn(w.t)
+	code := p.AwaitExitWithin(w.t, failpointWithin)
+	p.Arm()
+	w.restart(p)
+	return code == -1 // a signal
+}
+
+// restart starts a worker that has ended and waits until it serves. One that meets damage in its store ends once more, by itself.
+func (w *world) restart(p *harness.Process) {
+	w.t.Helper()
+	for p.Respawn(w.t); !w.ready(p); p.Respawn(w.t) {
+		w.mustHaveMetDamage(p)
+	}
+}
+
+// ready waits until a worker is ready, or returns false when it has ended.
+func (w *world) ready(p *harness.Process) bool {
+	w.t.Helper()
+	is := false
+	harness.AwaitWithin(w.t, healing, "the worker to be ready, or to end: "+p.String(), func() bool {
+		if ended(p) {
+			return true
+		}
+		is = p.Ready(w.t)
+		return is
+	})
+	return is
+}
+
+func ended(p *harness.Process) bool {
+	select {
+	case <-p.Exited():
+		return true
+	default:
+		return false
+	}
+}
+
+// mustHaveMetDamage: a worker has ended that nobody killed. There is one good reason.
+func (w *world) mustHaveMetDamage(p *harness.Process) {
+	w.t.Helper()
+	said := lastLines(p.Output(w.t))
+	if w.disks != nil && strings.Contains(said, "the store has failed; start again when its disk is well") {
+		return
+	}
+	if !strings.Contains(said, "the store was damaged while it was in use; start again") {
+		w.t.Fatalf("a worker ended that nobody has killed:\n%s", said)
+	}
+	w.outcome("store damage ended the worker")
+}
+
+// revive starts workers again that have ended by themselves.
+func (w *world) revive() {
+	w.t.Helper()
+	for _, p := range w.workers {
+		if ended(p) {
+			w.mustHaveMetDamage(p)
+			w.restart(p)
+		}
+	}
+}
+
+// pause is SIGSTOP, for longer than callers wait, and SIGCONT.
+func (w *world) pause() bool { return w.paused(func() { w.wait(pauseFor) }) }
+
+// paused runs f while the worker is stopped, and says whether it stood still.
+func (w *world) paused(f func()) bool {
+	w.t.Helper()
+	pid := w.worker().PID()
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		w.t.Fatal(err)
+	}
+	answers := w.answers.Load()
+	f()
+	stood := w.answers.Load()-answers < 2*defaultClients // those that were on their way
+	if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
+		w.t.Fatal(err)
+	}
+	return stood
+}
+
+// worker is the one to which something happens next.
+func (w *world) worker() *harness.Process {
+	w.t.Helper()
+	w.revive()
+	return w.workers[w.rng.IntN(len(w.workers))]
+}
+
+// wait lets time pass: for a fault that is defined by how long it lasts.
+func (w *world) wait(d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-w.ctx.Done():
+	}
+}

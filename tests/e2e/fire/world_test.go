@@ -1,0 +1,358 @@
+package fire
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
+	"github.com/millrace-io/millrace/tests/e2e/harness"
+)
+
+const (
+	// checkers is how many entities are checked at a time.
+	checkers = 2
+	// healing is how long it may take after a fault until calls are answered again.
+	healing = 60 * time.Second
+	// progressEvery is how often a line says how far the run is.
+	progressEvery = 10 * time.Second
+)
+
+// world is one worker, or several, with everything around: clients, checkers, and what is set on fire.
+type world struct {
+	t    *testing.T
+	ctx  context.Context //nolint:containedctx // that of the test, for clients and checkers
+	name string
+	seed uint64
+	rng  *rand.Rand
+	*totals
+
+	// tags are those of the worker's build, env what is in its environment beside the tests' own.
+	tags string
+	env  []string
+	// only chooses faults by name.
+	only *regexp.Regexp
+
+	// kafka is nil on the embedded log.
+	kafka *kafka
+	// disks are nil but where they are filled, function where it is in the worker.
+	disks    *disks
+	function *harness.Remote
+	workers  []*harness.Process
+	conns    []*grpc.ClientConn
+	admin    *grpc.ClientConn
+	pool     *pool
+	began    time.Time
+	// gate is held by whoever calls, and taken by faults during which nobody may.
+	gate sync.RWMutex
+
+	stop     chan struct{}
+	stopOnce sync.Once
+	clients  sync.WaitGroup
+	checking sync.WaitGroup
+
+	mu sync.Mutex
+	// buried are the entities that are over.
+	buried map[string]remains
+}
+
+// totals are the figures of all worlds of an engine.
+type totals struct {
+	engine  string
+	started time.Time
+	// answers are calls that were answered; checked and unsure are commands that are in a checked history, and those of them
+	// whose outcome is not known.
+	answers, checked, unsure atomic.Int64
+	mu                       sync.Mutex
+	// faults counts, by name, those that were seen to have happened; idle those that were tried and did nothing.
+	faults, idle map[string]int
+	violations   map[string]int
+	saw          map[string]error
+	outcomes     map[string]int
+}
+
+func newTotals(engine string) *totals {
+	return &totals{
+		engine: engine, started: time.Now(), faults: map[string]int{}, idle: map[string]int{}, violations: map[string]int{},
+		saw: map[string]error{}, outcomes: map[string]int{},
+	}
+}
+
+// line is everything in one line.
+func (f *totals) line() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	all, kinds := 0, []string{}
+	for _, name := range slices.Sorted(maps.Keys(f.faults)) {
+		all += f.faults[name]
+		kinds = append(kinds, fmt.Sprintf("%s %d", name, f.faults[name]))
+	}
+	share := 0.0
+	if n := f.checked.Load(); n > 0 {
+		share = float64(f.unsure.Load()) * 100 / float64(n)
+	}
+	text := fmt.Sprintf("fire: %s: %d operations checked, %.1f %% unknown, %d faults: %s; ", f.engine, f.checked.Load(), share, all, strings.Join(kinds, ", "))
+	for _, name := range slices.Sorted(maps.Keys(f.idle)) {
+		text += fmt.Sprintf("%s without effect %d, ", name, f.idle[name])
+	}
+	for _, name := range slices.Sorted(maps.Keys(f.outcomes)) {
+		text += fmt.Sprintf("%s %d, ", name, f.outcomes[name])
+	}
+	broken := 0
+	for _, n := range f.violations {
+		broken += n
+	}
+	text += fmt.Sprintf("%d violations", broken)
+	for _, name := range slices.Sorted(maps.Keys(f.violations)) {
+		text += fmt.Sprintf(", %s %d", name, f.violations[name])
+	}
+	return fmt.Sprintf("%s; %.0f s", text, time.Since(f.started).Seconds())
+}
+
+func (f *totals) happened(name string) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.faults[name]++
+	return f.faults[name]
+}
+
+func (f *totals) countFaults() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	all := 0
+	for _, n := range f.faults {
+		all += n
+	}
+	return all
+}
+
+// outcome counts what came of a fault that can end in several ways.
+func (f *totals) outcome(name string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.outcomes[name]++
+}
+
+// note remembers what an error looks like to a caller.
+func (f *totals) note(code codes.Code, outcome string, err error) {
+	kind := code.String() + " " + outcome
+	if full := "no space left"; strings.Contains(err.Error(), full) {
+		kind += " " + full
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.saw[kind] == nil {
+		f.saw[kind] = err
+	}
+}
+
+// forget lets callers be surprised once more by errors with a word.
+func (f *totals) forget(word string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	maps.DeleteFunc(f.saw, func(_ string, err error) bool { return strings.Contains(err.Error(), word) })
+}
+
+// noted says whether a caller has seen an error with a code and a word.
+func (f *totals) noted(code codes.Code, word string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, err := range f.saw {
+		if status.Code(err) == code && strings.Contains(err.Error(), word) {
+			return true
+		}
+	}
+	return false
+}
+
+// start lets clients and checkers work.
+func (w *world) start(clients, entities int) {
+	w.stop, w.buried, w.began = make(chan struct{}), map[string]remains{}, time.Now()
+	w.pool = newPool(entities, w.name)
+	for range checkers {
+		w.checking.Go(func() { // ends when end closes the channel; waited for there
+			for e := range w.pool.over {
+				w.bury(e)
+			}
+		})
+	}
+	for i := range clients {
+		w.clients.Go(newClient(w, i).run) // end waits for them
+	}
+	w.clients.Go(w.tell)
+	w.t.Cleanup(w.halt)
+}
+
+// tell says now and then how far the run is.
+func (w *world) tell() {
+	again := time.NewTicker(progressEvery)
+	defer again.Stop()
+	for {
+		select {
+		case <-again.C:
+			w.t.Log(w.line())
+		case <-w.stop:
+			return
+		}
+	}
+}
+
+// halt lets no client begin anything any more, and waits for them. Entities that are full in the end are taken by checkers.
+func (w *world) halt() {
+	w.stopOnce.Do(func() {
+		close(w.stop)
+		w.clients.Wait()
+		for _, e := range w.pool.rest() {
+			if len(e.history) > 0 {
+				w.pool.over <- e
+			}
+		}
+		close(w.pool.over)
+	})
+	w.checking.Wait()
+}
+
+func (w *world) stopping() bool {
+	select {
+	case <-w.stop:
+		return true
+	case <-w.ctx.Done():
+		return true
+	default:
+		return false
+	}
+}
+
+// now is nanoseconds of the one clock by which calls and answers are put in order.
+func (w *world) now() int64 { return int64(time.Since(w.began)) + 1 }
+
+// count counts a command for the figures.
+func (w *world) count(c *command) {
+	if c.fate == unknown && c.changes() {
+		w.unsure.Add(1)
+	}
+}
+
+// bury takes the last look at an entity, checks its history, and keeps what is left.
+func (w *world) bury(e *entity) {
+	last := &command{kind: look, last: true}
+	rng := rand.New(rand.NewPCG(w.seed, uint64(len(e.history))))
+	for deadline := w.now() + int64(2*healing); last.fate != done; {
+		if w.ctx.Err() != nil {
+			return
+		}
+		if w.now() > deadline {
+			w.broken(violation{unhealed, e.name(), fmt.Sprintf("it cannot be looked at for %v", 2*healing)})
+			return
+		}
+		w.gate.RLock()
+		last.called = w.now()
+		last.fate = w.call(e, last, rng)
+		last.returned = w.now()
+		w.gate.RUnlock()
+	}
+	e.history = append(e.history, last)
+	found := check(e.name(), e.history)
+	for _, v := range found {
+		w.broken(v)
+	}
+	w.checked.Add(int64(len(e.history)))
+	if len(found) == 0 {
+		w.mu.Lock()
+		w.buried[e.name()] = bury(e.history)
+		w.mu.Unlock()
+	}
+}
+
+// broken reports a broken promise.
+func (w *world) broken(v violation) {
+	w.totals.mu.Lock()
+	w.violations[v.promise]++
+	n := w.violations[v.promise]
+	w.totals.mu.Unlock()
+	const most = 10 // the rest is more of the same
+	if n <= most {
+		w.t.Errorf("at %v: %s", time.Duration(w.now()).Round(time.Millisecond), v)
+	}
+}
+
+// awaitAnswers waits until so many calls more are answered.
+func (w *world) awaitAnswers(n int64) {
+	w.t.Helper()
+	goal := w.answers.Load() + n
+	harness.AwaitWithin(w.t, healing, fmt.Sprintf("%d more answers (%s)", n, w.name), func() bool {
+		w.revive()
+		return w.answers.Load() >= goal
+	})
+}
+
+// debugf says what happens, with MILLRACE_FIRE_VERBOSE=1.
+func (w *world) debugf(format string, args ...any) {
+	if os.Getenv(verboseVariable) == "1" {
+		w.t.Logf("at %v: "+format, append([]any{time.Since(w.started).Round(time.Millisecond)}, args...)...)
+	}
+}
+
+// quietly runs f while no call is under way and none begins.
+func (w *world) quietly(f func()) {
+	w.gate.Lock()
+	defer w.gate.Unlock()
+	f()
+}
+
+// status asks a worker about itself; nil when it does not answer.
+func (w *world) status() *adminv1.StatusResponse {
+	ctx, cancel := context.WithTimeout(w.ctx, callTimeout)
+	defer cancel()
+	s, err := adminv1.NewAdminServiceClient(w.admin).Status(ctx, &adminv1.StatusRequest{})
+	if err != nil {
+		return nil
+	}
+	return s
+}
+
+// end stops the clients, looks at every entity that there ever was once more, and at the log itself.
+func (w *world) end() {
+	w.t.Helper()
+	w.halt()
+	w.compare()
+}
+
+// compare holds every entity that is over against what is known of it.
+func (w *world) compare() {
+	rng := rand.New(rand.NewPCG(w.seed, 0))
+	w.mu.Lock()
+	buried := maps.Clone(w.buried)
+	w.mu.Unlock()
+	for name, r := range buried {
+		kind, id, _ := strings.Cut(name, "/")
+		e := &entity{thing: carts{}, id: id}
+		if kind == "counter" {
+			e.thing = counters{}
+		}
+		c := &command{kind: look}
+		for deadline := w.now() + int64(healing); w.call(e, c, rng) != done; {
+			w.revive()
+			if w.now() > deadline {
+				w.broken(violation{unhealed, name, "it cannot be looked at in the end"})
+				return
+			}
+		}
+		for _, v := range r.compare(name, c.showed) {
+			w.broken(v)
+		}
+	}
+}
