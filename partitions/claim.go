@@ -86,8 +86,18 @@ var (
 )
 
 func (c *core) activate(next int64) {
-	c.state, c.next, c.ordinal, c.attempts = Active, next, 0, 0
+	c.next, c.ordinal, c.attempts = next, 0, 0
 	c.goneSince = 0
+	if next < c.floor && !mutation.On(mutation.Reuse) {
+		c.pass()
+		return
+	}
+	c.serve()
+}
+
+// serve opens the partition for its callers.
+func (c *core) serve() {
+	c.state = Active
 	c.loadOutbox()
 	c.emit(effect{kind: doLoadTimers, attempt: timerWindow, alarm: &alarm{}})
 	waiting := c.waiting
@@ -174,8 +184,11 @@ func (c *core) Revoked() {
 	switch c.state {
 	case Active, Suspect:
 		c.drain()
-	case Standby, Halted:
+	case Standby, Halted, Repairing:
 		c.emit(effect{kind: doReleased})
+	case Passing:
+		c.releasing = true
+		c.fence("it was revoked", false)
 	case CatchingUp, Claiming:
 		c.incarnation++
 		c.state, c.lastFence = Standby, "it was revoked"
@@ -228,7 +241,9 @@ func (c *core) Lost() {
 		return
 	}
 	c.assigned = false
-	c.fence("the log took it away from this worker", false)
+	if c.state != Halted && c.state != Repairing {
+		c.fence("the log took it away from this worker", false)
+	}
 }
 
 // Ended says that the worker stops. Whoever waits is answered, in whatever state the partition is.
@@ -247,6 +262,9 @@ func (c *core) Halt(why error) {
 	c.fence(why.Error(), false)
 	c.assigned, c.state = assigned, Halted
 	c.refuseAll(c.takeWaiting(), errHalted(c.partition, why))
+	if !errors.Is(why, errHaltedBefore) {
+		c.emit(effect{kind: doHalt, offset: c.next})
+	}
 }
 
 func errWentBack(partition int32, base, next int64) error {

@@ -32,6 +32,9 @@ const (
 	inFired
 	inResolved
 	inQuiet
+	inRepair
+	inSurveyed
+	inRestored
 )
 
 // input is one message for a loop; which fields count depends on kind.
@@ -57,6 +60,10 @@ type input struct {
 	superseded  bool
 	resolution  *resolution
 	quiet       func(atOnce bool)
+	repair      *repair
+	survey      survey
+	page        []materializer.Entry
+	restored    materializer.Restored
 }
 
 // mailbox hands inputs from any goroutine to the one loop, in order. What waits is bounded by those who post: each caller
