@@ -222,6 +222,8 @@ type setup struct {
 	store  materializer.Store
 	on     *simlog.World
 	name   string
+	// parts is the number of partitions; 0: one.
+	parts int32
 }
 
 var journal = broker.Partition{Topic: topic, ID: 0}
@@ -240,7 +242,7 @@ func start(t *testing.T, s setup) *fixture {
 		s.name = "w"
 	}
 	log := f.world.Client(s.name)
-	if err := log.Create(t.Context(), broker.TopicSpec{Name: topic, Partitions: 1, MaxRecordBytes: 1 << 20}); err != nil {
+	if err := log.Create(t.Context(), broker.TopicSpec{Name: topic, Partitions: max(s.parts, 1), MaxRecordBytes: 1 << 20}); err != nil {
 		t.Fatal(err)
 	}
 	info, err := log.Describe(t.Context(), topic)
@@ -250,7 +252,11 @@ func start(t *testing.T, s setup) *fixture {
 	f.m = NewManager(Options{
 		App: "app", Worker: s.name, Topic: info, Membership: broker.Membership{Group: s.name, Worker: s.name, Topic: topic},
 		Log: log, Store: f.store, Functions: f.words, Limits: s.limits, Clock: f.clock,
-		Hooks: Hooks{StateChanged: func(_ int32, _, to State, _ string) { f.seen <- to }},
+		Hooks: Hooks{StateChanged: func(p int32, _, to State, _ string) {
+			if p == 0 {
+				f.seen <- to
+			}
+		}},
 	})
 	f.p = f.m.Partitions()[0]
 	f.router = NewRouter(f.m, nil)
