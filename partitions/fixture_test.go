@@ -222,6 +222,8 @@ type setup struct {
 	store  materializer.Store
 	on     *simlog.World
 	name   string
+	// words is the function; nil: a new one.
+	words *words
 	// parts is the number of partitions; 0: one.
 	parts int32
 }
@@ -231,6 +233,9 @@ var journal = broker.Partition{Topic: topic, ID: 0}
 func start(t *testing.T, s setup) *fixture {
 	t.Helper()
 	f := &fixture{t: t, clock: clock.NewManual(time.Unix(1_700_000_000, 0)), store: s.store, words: newWords(), seen: make(chan State, 1024), world: s.on}
+	if s.words != nil {
+		f.words = s.words
+	}
 	s.world.Clock = f.clock
 	if f.world == nil {
 		f.world = simlog.New(s.world)

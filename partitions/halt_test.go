@@ -37,7 +37,7 @@ func (f *fixture) restart() *fixture {
 	if err := f.stop(); err != nil {
 		f.t.Fatal(err)
 	}
-	return start(f.t, setup{world: simlog.Options{SingleProcess: true}, on: f.world, store: f.store})
+	return start(f.t, setup{world: simlog.Options{SingleProcess: true}, on: f.world, store: f.store, words: f.words})
 }
 
 // unfoldable is a record that counts and means nothing to this version.
