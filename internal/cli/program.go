@@ -106,7 +106,7 @@ func (p Program) root() *cobra.Command {
 		Version:       Version(),
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(p.dev(), p.run(), call(), get(), history(), logGroup(), parked(), statusCommand(), config(), version())
+	root.AddCommand(p.dev(), p.run(), call(), get(), history(), logGroup(), parked(), repairCommand(), statusCommand(), config(), version())
 	return root
 }
 

@@ -19,10 +19,7 @@ const (
 // openKafka connects to the brokers and makes sure that no other worker serves the app: in this version one worker takes all
 // partitions.
 func (n *Node) openKafka(ctx context.Context) (*kafka.Log, error) {
-	log, err := kafka.Open(kafka.Options{
-		Brokers: n.config.Brokers, ClientID: "millrace-" + n.identity.Worker,
-		ReplicationFactor: n.config.Replication, MaxRecordBytes: int(n.config.MaxCommit) + commitOverhead,
-	})
+	log, err := n.connectKafka()
 	if err != nil {
 		return nil, err
 	}
@@ -30,6 +27,14 @@ func (n *Node) openKafka(ctx context.Context) (*kafka.Log, error) {
 		return nil, errors.Join(err, log.Close())
 	}
 	return log, nil
+}
+
+// connectKafka connects to the brokers.
+func (n *Node) connectKafka() (*kafka.Log, error) {
+	return kafka.Open(kafka.Options{
+		Brokers: n.config.Brokers, ClientID: "millrace-" + n.identity.Worker,
+		ReplicationFactor: n.config.Replication, MaxRecordBytes: int(n.config.MaxCommit) + commitOverhead,
+	})
 }
 
 // awaitTurn returns when no other worker is a member of the app's group. One that died is a member until its session ends.
