@@ -127,9 +127,10 @@ func (c *core) Failed(incarnation uint64, err error) {
 }
 
 // mayPass says whether an error that looks like lost data may be that of an old leader of the log, which was paused and
-// shows what it had then. It is believed when it has said so for as long as the log may be silent.
+// shows what it had then. It is believed when it has said so for as long as the log may be silent; a log in this process has no
+// leaders, and is believed at once.
 func (c *core) mayPass(err error) bool {
-	if !errors.Is(err, broker.ErrRegressed) && !errors.Is(err, broker.ErrOutOfRange) {
+	if c.single || (!errors.Is(err, broker.ErrRegressed) && !errors.Is(err, broker.ErrOutOfRange)) {
 		return false
 	}
 	if c.goneSince == 0 {

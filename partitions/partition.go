@@ -267,6 +267,7 @@ func (p *Partition) do(ctx context.Context, e effect) {
 	case doResume:
 		p.resume()
 	case doRepaired:
+		p.publish() // whoever is told looks at the status next
 		e.repair.done(e.repair)
 	case doReleased:
 		for _, done := range p.released {
