@@ -204,13 +204,13 @@ func mend(ctx context.Context, cmd *cobra.Command, a adminv1.AdminServiceClient,
 }
 
 func printRepaired(w io.Writer, partition int32, choice adminv1.RepairChoice, r *adminv1.RepairResponse) error {
-	did := "was written again"
+	did := "written again"
 	if choice == adminv1.RepairChoice_REPAIR_CHOICE_PREVIEW {
 		did = "would be written again"
 	}
 	if choice == adminv1.RepairChoice_REPAIR_CHOICE_PREVIEW || choice == adminv1.RepairChoice_REPAIR_CHOICE_APPEND_IMAGE {
-		fmt.Fprintf(w, "%d records: of %d entities %d events and %d values; %d answers, %d effects, %d timers: %s\n",
-			r.GetRecords(), r.GetEntities(), r.GetEvents(), r.GetValues(), r.GetAnswers(), r.GetEffects(), r.GetTimers(), did)
+		fmt.Fprintf(w, "%s: %d records: %d events and %d values of %d entities, %d answers, %d effects, %d timers\n",
+			did, r.GetRecords(), r.GetEvents(), r.GetValues(), r.GetEntities(), r.GetAnswers(), r.GetEffects(), r.GetTimers())
 		if r.GetEventsBehindSnapshots() > 0 {
 			fmt.Fprintf(w, "%d events are only in snapshots: their entities are as they were, their history is not\n", r.GetEventsBehindSnapshots())
 		}

@@ -132,7 +132,9 @@ func repairError(err error) error {
 	switch {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return status.FromContextError(err).Err()
+	case errors.Is(err, partitions.ErrNotHalted):
+		return status.Error(codes.FailedPrecondition, err.Error())
 	default:
-		return status.Error(codes.FailedPrecondition, fmt.Sprintf("%v; the partition is as it was, see `millrace repair`", err))
+		return status.Error(codes.FailedPrecondition, fmt.Sprintf("%v; the partition is halted still, see `millrace repair`", err))
 	}
 }

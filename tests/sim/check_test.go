@@ -102,8 +102,10 @@ func (w *world) compareAlarms() {
 	}
 }
 
-func (w *world) stored(id string) []byte {
-	view := materializer.Partition{Rows: w.workers[0].store, Address: materializer.Address{Generation: 1, Partition: uint16(entities.Partition(id, parts))}}
+func (w *world) stored(id string) []byte { return w.storedIn(w.workers[0].store, id) }
+
+func (w *world) storedIn(rows materializer.Reader, id string) []byte {
+	view := materializer.Partition{Rows: rows, Address: materializer.Address{Generation: 1, Partition: uint16(entities.Partition(id, parts))}}
 	loaded, err := view.Load(entities.Key{Type: "cell", ID: id})
 	if err != nil {
 		w.wrong("load %s: %v", id, err)
