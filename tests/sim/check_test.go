@@ -120,7 +120,7 @@ func (w *world) storedIn(rows materializer.Reader, id string) []byte {
 func (w *world) check() {
 	var clients []*operation
 	for _, o := range w.history {
-		if o.key[0] != 'b' && o.key[0] != 't' { // those change by effects and timers, too
+		if o.key[0] != 'b' && o.key[0] != 't' && !w.forgotten[entities.Partition(o.key, parts)] { // those change by effects and timers, too
 			clients = append(clients, o)
 		}
 	}

@@ -24,6 +24,9 @@ func (w *world) truncate(t *testing.T) {
 	p := broker.Partition{Topic: topic, ID: lost}
 	end := len(w.log.Records(p))
 	n := 1 + w.rng.IntN(min(end, 4))
+	if w.rng.IntN(2) == 0 {
+		n = 1 + w.rng.IntN(end)
+	}
 	w.fault("log lost its tail")
 	w.note("partition %d loses its last %d of %d records", lost, n, end)
 	w.log.Truncate(p, int64(end-n))
@@ -68,6 +71,7 @@ func (w *world) repair(t *testing.T, lost int32, end int) {
 		before[key] = string(w.stored(key))
 	}
 	kept := w.fold(t, lost)
+	w.forgotten[lost] = choice == partitions.AcceptLoss
 	if w.rng.IntN(3) == 0 {
 		w.interrupt(t, lost, choice)
 	}
