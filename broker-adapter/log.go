@@ -168,6 +168,8 @@ type Log interface {
 	Append(p Partition, records []Record, done func(AppendResult))
 	// Read opens a reader at an offset. An offset beyond the end or before the start makes the first Next return ErrOutOfRange.
 	Read(p Partition, from int64) (Reader, error)
+	// Start returns the offset of the oldest record that the log still has; that of the next one if it has none.
+	Start(ctx context.Context, p Partition) (int64, error)
 	// End returns the offset that the next record will get, as last heard from the leader.
 	End(ctx context.Context, p Partition) (int64, error)
 	// Describe returns what the log says about a topic, contract violations included; ErrUnknownTopic when it is missing.

@@ -32,6 +32,8 @@ type Fold struct {
 	// key and value are scratch space.
 	key, value []byte
 	counts     FoldCounts
+	// each is told of every record that takes effect, before its rows are written. Nil: nobody is.
+	each func(*Entry)
 }
 
 // FoldCounts are what a fold met, since it began.
@@ -103,7 +105,11 @@ func (f *Fold) Step(rows Rows, e *Entry) (record.Verdict, error) {
 		}
 		f.group = f.group[:0]
 		err = f.write(rows, e)
-	case record.Claimed, record.Control, record.Foreign:
+	case record.Claimed:
+		if c := e.Envelope.Claim; c != nil {
+			f.meta.Floor = max(f.meta.Floor, int64(c.Floor)) //nolint:gosec // offsets are positive
+		}
+	case record.Control, record.Foreign:
 	}
 	if verdict != record.Void {
 		f.meta.LogTime = max(f.meta.LogTime, e.Envelope.LogTime)
@@ -137,8 +143,14 @@ func (e *Entry) clone() Entry {
 
 // write turns one valid record into rows.
 func (f *Fold) write(rows Rows, e *Entry) error {
-	if e.Envelope.Kind == record.Settled {
+	if f.each != nil {
+		f.each(e)
+	}
+	switch {
+	case e.Envelope.Kind == record.Settled:
 		return f.settled(rows, e)
+	case e.Envelope.Kind == record.Answered && e.Envelope.Cause != nil:
+		return f.remember(rows, nil, e) // an effect is known by its address, not by an entity
 	}
 	typ, id, found := bytes.Cut(e.Key, []byte{'/'})
 	if !found {
@@ -151,6 +163,7 @@ func (f *Fold) write(rows Rows, e *Entry) error {
 		err = f.effect(rows, e)
 	case record.TimerSet, record.TimerCancelled, record.TimerFired:
 		err = f.timer(rows, f.key, e)
+	case record.Answered:
 	default:
 		err = f.state(rows, f.key, e)
 	}
@@ -163,7 +176,7 @@ func (f *Fold) write(rows Rows, e *Entry) error {
 // state writes the rows of a record that changes what the entity is.
 func (f *Fold) state(rows Rows, prefix []byte, e *Entry) error {
 	env := &e.Envelope
-	head := Head{Offset: e.Offset, Sequence: env.Sequence}
+	head := Head{Offset: env.Address(e.Offset), Sequence: env.Sequence}
 	payload := entities.Payload{TypeURL: env.TypeURL, Value: e.Value}
 	switch env.Kind {
 	case record.Event:
@@ -205,7 +218,7 @@ func (f *Fold) state(rows Rows, prefix []byte, e *Entry) error {
 
 // remember writes the dedup rows of a command, with its last record.
 func (f *Fold) remember(rows Rows, prefix []byte, e *Entry) error {
-	stored := Stored{PayloadHash: e.Envelope.PayloadHash, Offset: e.Offset, LogTime: e.Envelope.LogTime, Answer: e.Envelope.Answer}
+	stored := Stored{PayloadHash: e.Envelope.PayloadHash, Offset: e.Envelope.Address(e.Offset), LogTime: e.Envelope.LogTime, Answer: e.Envelope.Answer}
 	if e.Envelope.Cause != nil {
 		if err := f.delivered(rows, e, &stored); err != nil {
 			return err

@@ -30,6 +30,9 @@ const (
 	// rowTimer: timers by due time and the offset that set them. One that was cancelled or set anew since may still stand here.
 	// Since version 2.
 	rowTimer = 't'
+	// rowHalted: one row, why the partition halted; no fold writes it, and nothing is read from the log while it is there. Since
+	// version 3.
+	rowHalted = 'h'
 	// rowSaga, rowProjection, rowCell: reserved.
 	rowSaga       = 's'
 	rowProjection = 'p'
@@ -58,6 +61,19 @@ type Address struct {
 	Generation uint16
 	Partition  uint16
 }
+
+// The generations of rows that are no journal's: what a repair and a verification fold beside the store, dropped before and
+// after.
+const (
+	generationVerify = 0xfffe
+	generationRepair = 0xffff
+)
+
+// ForRepair and ForVerify are where the partition's log is folded beside its store.
+func (a Address) ForRepair() Address { return Address{generationRepair, a.Partition} }
+
+// ForVerify is what ForRepair is, for a verification.
+func (a Address) ForVerify() Address { return Address{generationVerify, a.Partition} }
 
 // String returns the address as shown to people.
 func (a Address) String() string { return fmt.Sprintf("partition %d", a.Partition) }

@@ -169,7 +169,7 @@ func (f *Fold) effect(rows Rows, e *Entry) error {
 	v = binary.AppendUvarint(v, uint64(len(e.Envelope.TypeURL)))
 	v = append(v, e.Envelope.TypeURL...)
 	f.value = append(v, e.Value...)
-	return rows.Put(appendOffset(f.address, rowOutbox, e.Offset), f.value)
+	return rows.Put(appendOffset(f.address, rowOutbox, e.Envelope.Address(e.Offset)), f.value)
 }
 
 // settled folds what became of outbox entries.

@@ -21,7 +21,13 @@ type Meta struct {
 	Ordinal uint64
 	// LogTime is the newest log time seen, in nanoseconds.
 	LogTime int64
+	// Floor is what the last repair said: offsets below it were used before the log lost them, so that no owner may serve before
+	// the log has reached it. 0: the log has lost nothing.
+	Floor int64
 }
+
+// floorSince is the fold version whose meta rows have a floor. What an older one says of its topic is still read.
+const floorSince = 3
 
 func (m *Meta) append(buf []byte) []byte {
 	buf = binary.AppendUvarint(buf, m.FoldVersion)
@@ -30,6 +36,7 @@ func (m *Meta) append(buf []byte) []byte {
 	buf = binary.BigEndian.AppendUint64(buf, m.Owner.Nonce)
 	buf = binary.AppendUvarint(buf, m.Ordinal)
 	buf = binary.AppendVarint(buf, m.LogTime)
+	buf = binary.AppendVarint(buf, m.Floor)
 	return append(buf, m.TopicID...)
 }
 
@@ -40,6 +47,9 @@ func parseMeta(b []byte) (Meta, error) {
 	m.Owner.Nonce = d.fixed64()
 	m.Ordinal = d.uvarint()
 	m.LogTime = d.varint()
+	if m.FoldVersion >= floorSince {
+		m.Floor = d.varint()
+	}
 	m.TopicID = string(d.rest)
 	return m, d.error("meta row")
 }

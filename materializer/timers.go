@@ -106,7 +106,8 @@ func (f *Fold) timer(rows Rows, prefix []byte, e *Entry) error {
 	if e.Envelope.Kind != record.TimerSet {
 		return rows.Delete(row)
 	}
-	v := binary.AppendVarint(f.value[:0], e.Offset)
+	offset := e.Envelope.Address(e.Offset)
+	v := binary.AppendVarint(f.value[:0], offset)
 	v = binary.AppendVarint(v, t.GetDue())
 	v = binary.AppendUvarint(v, uint64(len(t.GetSchedule())))
 	v = append(v, t.GetSchedule()...)
@@ -120,5 +121,5 @@ func (f *Fold) timer(rows Rows, prefix []byte, e *Entry) error {
 	}
 	f.value = append(binary.AppendUvarint(f.value[:0], uint64(len(e.Key))), e.Key...)
 	f.value = append(f.value, t.GetName()...)
-	return rows.Put(dueKey(f.address, t.GetDue(), e.Offset), f.value)
+	return rows.Put(dueKey(f.address, t.GetDue(), offset), f.value)
 }

@@ -241,6 +241,15 @@ func (c *core) Acked(b *batch, result broker.AppendResult) {
 
 // settle works off the acknowledgements at the head of the queue: rules 1 to 4 of the log protocol, section 4.
 func (c *core) settle() {
+	switch c.state {
+	case Passing:
+		c.passed()
+		return
+	case Repairing:
+		c.repairAcked()
+		return
+	default:
+	}
 	for len(c.sent) > 0 && c.sent[0].acked && (c.state == Active || c.state == Draining) {
 		b := c.sent[0]
 		r := b.result
@@ -353,7 +362,7 @@ func (c *core) GapRead(incarnation uint64, gap []GapRecord, err error) {
 // ApplyFailed says that the store did not take a committed batch. The log has it: nothing is lost, and nothing is known to
 // the callers.
 func (c *core) ApplyFailed(why error) {
-	if c.state == Active || c.state == Suspect || c.state == Draining {
+	if c.state == Active || c.state == Suspect || c.state == Draining || c.state == Passing {
 		c.fence("the store did not take a commit: "+why.Error(), false)
 	}
 }

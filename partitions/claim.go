@@ -130,8 +130,18 @@ var (
 const never = time.Duration(math.MinInt64 / 2)
 
 func (c *core) activate(next int64) {
-	c.state, c.next, c.ordinal, c.attempts = Active, next, 0, 0
+	c.next, c.ordinal, c.attempts = next, 0, 0
 	c.goneSince, c.confirmed = 0, never
+	if next < c.floor && !mutation.On(mutation.Reuse) {
+		c.pass()
+		return
+	}
+	c.serve()
+}
+
+// serve opens the partition for its callers.
+func (c *core) serve() {
+	c.state = Active
 	c.loadOutbox()
 	c.emit(effect{kind: doLoadTimers, attempt: timerWindow, alarm: &alarm{}})
 	waiting := c.waiting
@@ -161,9 +171,10 @@ func (c *core) Failed(incarnation uint64, err error) {
 }
 
 // mayPass says whether an error that looks like lost data may be that of an old leader of the log, which was paused and
-// shows what it had then. It is believed when it has said so for as long as the log may be silent.
+// shows what it had then. It is believed when it has said so for as long as the log may be silent; a log in this process has no
+// leaders, and is believed at once.
 func (c *core) mayPass(err error) bool {
-	if !errors.Is(err, broker.ErrRegressed) && !errors.Is(err, broker.ErrOutOfRange) {
+	if c.single || (!errors.Is(err, broker.ErrRegressed) && !errors.Is(err, broker.ErrOutOfRange)) {
 		return false
 	}
 	if c.goneSince == 0 {
@@ -218,8 +229,11 @@ func (c *core) Revoked() {
 	switch c.state {
 	case Active, Suspect:
 		c.drain()
-	case Standby, Halted:
+	case Standby, Halted, Repairing:
 		c.emit(effect{kind: doReleased})
+	case Passing:
+		c.releasing = true
+		c.fence("it was revoked", false)
 	case CatchingUp, Claiming:
 		c.incarnation++
 		c.lastFence = "it was revoked"
@@ -273,7 +287,9 @@ func (c *core) Lost() {
 		return
 	}
 	c.assigned = false
-	c.fence("the log took it away from this worker", false)
+	if c.state != Halted && c.state != Repairing {
+		c.fence("the log took it away from this worker", false)
+	}
 }
 
 // Ended says that the worker stops. Whoever waits is answered, in whatever state the partition is.
@@ -292,6 +308,9 @@ func (c *core) Halt(why error) {
 	c.fence(why.Error(), false)
 	c.assigned, c.state = assigned, Halted
 	c.refuseAll(c.takeWaiting(), errHalted(c.partition, why))
+	if !errors.Is(why, errHaltedBefore) {
+		c.emit(effect{kind: doHalt, offset: c.next})
+	}
 }
 
 func errWentBack(partition int32, base, next int64) error {

@@ -2,6 +2,7 @@ package partitions
 
 import (
 	"cmp"
+	"errors"
 	"time"
 
 	"github.com/millrace-io/millrace/entities"
@@ -13,18 +14,21 @@ import (
 // State is where a partition stands on its way to ownership and back.
 type State uint8
 
-// The states of the log protocol. A fenced partition is at once CatchingUp again, or in Standby when it is not assigned.
+// The states of the log protocol. A fenced partition is at once CatchingUp again, or in Standby when it is not assigned. Passing
+// is an owner that puts barriers where the log has lost something (repair.go), Repairing a halted one that an operator mends.
 const (
 	Standby State = iota
 	CatchingUp
 	Claiming
+	Passing
 	Active
 	Suspect
 	Draining
 	Halted
+	Repairing
 )
 
-var stateNames = [...]string{"standby", "catching up", "claiming", "active", "suspect", "draining", "halted"} //nolint:gochecknoglobals // a constant table
+var stateNames = [...]string{"standby", "catching up", "claiming", "passing", "active", "suspect", "draining", "halted", "repairing"} //nolint:gochecknoglobals // a constant table
 
 // String returns the state as shown in status.
 func (s State) String() string { return stateNames[s] }
@@ -52,6 +56,9 @@ type core struct {
 	halted   error
 	// confirmed is a moment at which the log knew no other owner: when the last acknowledged batch was sent.
 	confirmed time.Duration
+	// floor is the offset below which nothing may be put but barriers; repair is what an operator asked for.
+	floor  int64
+	repair *repair
 	// goneSince is when the log first showed less than it had acknowledged; 0: it does not.
 	goneSince time.Duration
 	drainBy   time.Duration
@@ -101,7 +108,7 @@ func (c *core) emit(e effect) {
 // Submitted takes a command from a caller. call.stored is what the dedup table says about its id.
 func (c *core) Submitted(call *Call) {
 	switch {
-	case c.state == Halted:
+	case c.state == Halted || c.state == Repairing:
 		c.refuse(call, errHalted(c.partition, c.halted))
 		return
 	case !c.assigned || c.releasing:
@@ -481,6 +488,10 @@ func (c *core) passivate(e *entity) {
 // fence ends the ownership. What was sent has an unknown outcome, unless a higher claim stands before it in the log, or the
 // log said that it wrote nothing.
 func (c *core) fence(why string, claimed bool) {
+	if c.state == Repairing {
+		c.repairFailed(errors.New(why))
+		return
+	}
 	for _, b := range c.sent {
 		err := errLost(c.partition, why)
 		if claimed || (b.acked && notWritten(b.result.Err)) {

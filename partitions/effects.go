@@ -53,6 +53,17 @@ const (
 	// doFollow: keep the image fresh until something else is asked of the reader. doRest: leave it as it is.
 	doFollow
 	doRest
+	// doHalt: mark the store: the partition has halted, and offsets below offset are used.
+	doHalt
+	// doSurvey: look at log and store for repair. Comes back as Surveyed.
+	doSurvey
+	// doRestore: fold the log up to offset for repair, and find what is to be written next. Comes back as Restored.
+	doRestore
+	// doStartOver: forget the partition's rows. Comes back as StartedOver. doResume: keep them, and go on. Comes back as Resumed.
+	doStartOver
+	doResume
+	// doRepaired: tell the operator of repair what came of it.
+	doRepaired
 	// doReleased: tell the manager that the partition is released.
 	doReleased
 )
@@ -73,6 +84,7 @@ type effect struct {
 
 	delivery *delivery
 	alarm    *alarm
+	repair   *repair
 }
 
 // GapRecord is a record that stands where the owner expected its own.

@@ -36,7 +36,7 @@ func errLost(partition int32, why string) *entities.Error {
 }
 
 func errHalted(partition int32, why error) *entities.Error {
-	return entities.Errorf(entities.Halted, entities.NotApplied, "partition %d waits for an operator, see `millrace status`: %w", partition, why)
+	return entities.Errorf(entities.Halted, entities.NotApplied, "partition %d waits for an operator, see `millrace repair`: %w", partition, why)
 }
 
 func errCommitTooLarge(key entities.Key, bytes, records int, l *Limits) *entities.Error {
@@ -66,12 +66,15 @@ func errTerminated(kind entities.Kind) *entities.Error {
 
 // haltCause says whether an error means that data is gone or unreadable, so that going on would hide it.
 func haltCause(err error) bool {
-	return errors.Is(err, broker.ErrOutOfRange) || errors.Is(err, broker.ErrRegressed) || errors.Is(err, errTopicReplaced) || errors.Is(err, materializer.ErrUnfoldable)
+	return errors.Is(err, broker.ErrOutOfRange) || errors.Is(err, broker.ErrRegressed) || errors.Is(err, errTopicReplaced) || errors.Is(err, errHaltedBefore) || errors.Is(err, materializer.ErrUnfoldable)
 }
 
 // errTopicReplaced: somebody deleted the journal and created it again.
 var errTopicReplaced = errors.New("the journal is not the one that the store was folded from")
 
+// errHaltedBefore: the store says that the partition halted, and nobody has repaired it since.
+var errHaltedBefore = errors.New("halted before this start")
+
 func topicReplaced(stored, found string) error {
-	return fmt.Errorf("%w: it was topic id %s, now it is %s; restore the topic, or delete the store directory to accept the loss", errTopicReplaced, stored, found)
+	return fmt.Errorf("%w: it was topic id %s, now it is %s", errTopicReplaced, stored, found)
 }

@@ -225,6 +225,10 @@ type setup struct {
 	name   string
 	peers  Peers
 	group  broker.Group
+	// words is the function; nil: a new one.
+	words *words
+	// parts is the number of partitions; 0: one.
+	parts int32
 }
 
 var journal = broker.Partition{Topic: topic, ID: 0}
@@ -234,6 +238,9 @@ func start(t *testing.T, s setup) *fixture {
 	f := &fixture{t: t, clock: clock.NewManual(time.Unix(1_700_000_000, 0)), store: s.store, words: newWords(), seen: make(chan State, 1024), world: s.on}
 	if s.clock != nil {
 		f.clock = s.clock
+	}
+	if s.words != nil {
+		f.words = s.words
 	}
 	s.world.Clock = f.clock
 	if f.world == nil {
@@ -246,7 +253,7 @@ func start(t *testing.T, s setup) *fixture {
 		s.name = "w"
 	}
 	log := f.world.Client(s.name)
-	if err := log.Create(t.Context(), broker.TopicSpec{Name: topic, Partitions: 1, MaxRecordBytes: 1 << 20}); err != nil {
+	if err := log.Create(t.Context(), broker.TopicSpec{Name: topic, Partitions: max(s.parts, 1), MaxRecordBytes: 1 << 20}); err != nil {
 		t.Fatal(err)
 	}
 	info, err := log.Describe(t.Context(), topic)
@@ -256,7 +263,11 @@ func start(t *testing.T, s setup) *fixture {
 	f.m = NewManager(Options{
 		App: "app", Worker: s.name, Topic: info, Membership: broker.Membership{Group: s.name, Worker: s.name, Topic: topic},
 		Log: log, Store: f.store, Functions: f.words, Limits: s.limits, Clock: f.clock, Group: s.group,
-		Hooks: Hooks{StateChanged: func(_ int32, _, to State, _ string) { f.seen <- to }},
+		Hooks: Hooks{StateChanged: func(p int32, _, to State, _ string) {
+			if p == 0 {
+				f.seen <- to
+			}
+		}},
 	})
 	f.p = f.m.Partitions()[0]
 	f.router = NewRouter(f.m, s.peers, nil)

@@ -166,6 +166,9 @@ func (l *loop) end(ctx context.Context) {
 			p.take(&in)
 		case inResolved:
 			in.resolution.done(false)
+		case inRepair:
+			in.repair.err = errMoved(p.id, "the worker is stopping")
+			in.repair.done(in.repair)
 		case inQuiet:
 			in.quiet(true)
 		case inRevoked:
@@ -180,6 +183,7 @@ func (l *loop) end(ctx context.Context) {
 		if p.reading != nil {
 			p.reading.close()
 		}
+		p.closeRestoration()
 		p.publish()
 		p.tellQuiet()
 	}

@@ -38,6 +38,9 @@ const (
 	inFollowFailed
 	// inTick is of the loop, and of no partition.
 	inTick
+	inRepair
+	inSurveyed
+	inRestored
 )
 
 // input is one message for a loop; which fields count depends on kind.
@@ -64,6 +67,10 @@ type input struct {
 	resolution  *resolution
 	quiet       func(atOnce bool)
 	followed    bool
+	repair      *repair
+	survey      survey
+	page        []materializer.Entry
+	restored    materializer.Restored
 }
 
 // mailbox hands inputs, in order, from any goroutine to whoever drives the loop: one at a time, the loop's own goroutine or

@@ -4,8 +4,6 @@ import (
 	"strings"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/record"
 	"github.com/millrace-io/millrace/internal/backoff"
@@ -283,10 +281,7 @@ func (o *outbox) unsaid() int {
 // settleEffects writes what became of effects into the open batch.
 func (c *core) settleEffects() {
 	o := &c.outbox
-	value, err := proto.Marshal(o.said)
-	if err != nil {
-		panic("encode settled record: " + err.Error()) // texts are ours and UTF-8
-	}
+	value := record.EncodeSettled(o.said)
 	entry := c.control(record.Settled)
 	entry.Value = value
 	c.open.settles = append(c.open.settles, settles{done: o.said.Done, replayed: o.said.Replayed, resolved: o.resolved})

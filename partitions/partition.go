@@ -81,6 +81,8 @@ type Partition struct {
 	toFollow atomic.Bool
 	// warmed is called when a followed partition's image has come close to the end of the log.
 	warmed func()
+	// restoring is a repair's.
+	restoring *restoration
 	// oneReader has room for the one background goroutine that has reading; stopReading ends the present one.
 	oneReader   chan struct{}
 	stopReading context.CancelFunc
@@ -157,7 +159,7 @@ func (p *Partition) take(in *input) {
 	case inClaimAcked:
 		c.ClaimAcked(in.incarnation, in.result)
 	case inReadBack:
-		p.fold = in.fold
+		p.fold, c.floor = in.fold, in.fold.Meta().Floor
 		p.setLogTime()
 		p.lookupWaiting()
 		c.ReadBack(in.incarnation, in.owner, in.next)
@@ -190,6 +192,12 @@ func (p *Partition) take(in *input) {
 		c.Resolve(in.resolution)
 	case inPosition:
 		c.Asked(in.call)
+	case inRepair:
+		c.Repair(in.repair)
+	case inSurveyed:
+		c.Surveyed(in.incarnation, in.survey, p.random()|1, in.fail)
+	case inRestored:
+		c.Restored(in.incarnation, in.owner, in.page, in.restored, in.fail)
 	case inQuiet:
 		if c.Settling() {
 			in.quiet(true)
@@ -294,6 +302,19 @@ func (p *Partition) do(ctx context.Context, e effect) {
 		if err := materializer.Sweep(p.store, p.address, e.alarm.Due); err != nil {
 			p.failed(err)
 		}
+	case doHalt:
+		p.halt(e.offset)
+	case doSurvey:
+		p.inBackground(ctx, func(ctx context.Context) { p.surveyed(ctx, e.incarnation, e.repair) })
+	case doRestore:
+		p.inBackground(ctx, func(ctx context.Context) { p.restored(ctx, e.incarnation, e.repair, e.offset) })
+	case doStartOver:
+		p.startOver(e.repair)
+	case doResume:
+		p.resume()
+	case doRepaired:
+		p.publish() // whoever is told looks at the status next
+		e.repair.done(e.repair)
 	case doReleased:
 		for _, done := range p.released {
 			if done != nil {

@@ -48,12 +48,9 @@ func (p *Partition) recover(ctx context.Context) (int64, error) {
 		p.reading.close()
 		p.reading = nil
 	}
-	meta, err := p.stored()
+	meta, err := p.stored(end)
 	if err != nil {
 		return 0, err
-	}
-	if meta.Next > end {
-		return 0, fmt.Errorf("%w: the store has folded %s up to offset %d, the log ends at %d", broker.ErrRegressed, p.address, meta.Next, end)
 	}
 	reader, err := p.log.Read(p.journal, meta.Next)
 	if err != nil {
@@ -64,17 +61,25 @@ func (p *Partition) recover(ctx context.Context) (int64, error) {
 	return end, p.follow(ctx, end)
 }
 
-// stored returns what the store vouches for, and makes it forget what another fold or another journal left.
-func (p *Partition) stored() (materializer.Meta, error) {
-	meta, known, err := materializer.Partition{Rows: p.store, Address: p.address}.Meta()
+// stored returns what the store vouches for, of a log that ends at end, and makes it forget what another fold left.
+func (p *Partition) stored(end int64) (materializer.Meta, error) {
+	meta, known, err := p.view().Meta()
+	if err != nil {
+		return materializer.Meta{}, fmt.Errorf("read the store of %s: %w", p.address, err)
+	}
+	halt, halted, err := p.view().Halted()
 	if err != nil {
 		return materializer.Meta{}, fmt.Errorf("read the store of %s: %w", p.address, err)
 	}
 	switch {
+	case halted:
+		return materializer.Meta{}, fmt.Errorf("%w: %s", errHaltedBefore, halt.Why)
 	case !known:
 		return materializer.Meta{}, nil
 	case meta.TopicID != p.topicID:
 		return materializer.Meta{}, topicReplaced(meta.TopicID, p.topicID)
+	case meta.Next > end:
+		return materializer.Meta{}, fmt.Errorf("%w: the store has folded %s up to offset %d, the log ends at %d", broker.ErrRegressed, p.address, meta.Next, end)
 	case meta.FoldVersion != materializer.FoldVersion:
 		lower, upper := p.address.Range()
 		return materializer.Meta{}, p.store.DropRange(lower, upper)

@@ -32,6 +32,9 @@ type Status struct {
 	Timers     int
 	MoreTimers bool
 	Overdue    time.Duration
+	// Halted is why it is halted, nil when it is not. Floor is the offset that an owner must reach before it serves, since a repair.
+	Halted     error
+	Floor      int64
 	LastError  string
 	LastFailed time.Time
 }
@@ -98,7 +101,7 @@ func (p *Partition) publish() {
 	}
 	s := &published{published: now, Status: Status{
 		Partition: p.id, State: c.state, Epoch: c.owner.Epoch, Next: c.next, InFlight: len(c.sent),
-		Entities: len(c.entities), ActiveBytes: c.active, LastError: p.lastError, LastFailed: p.lastFailed,
+		Entities: len(c.entities), ActiveBytes: c.active, LastError: p.lastError, LastFailed: p.lastFailed, Halted: c.halted, Floor: c.floor,
 	}}
 	s.Effects, s.Parked, s.MoreEffects = len(c.outbox.byOffset), c.outbox.parked, c.outbox.more || c.outbox.loading
 	s.Timers, s.MoreTimers, s.Overdue = len(c.timers.next), c.timers.more, c.timers.overdue(c.now.Log)

@@ -4,8 +4,6 @@ import (
 	"container/heap"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/record"
 	"github.com/millrace-io/millrace/internal/mutation"
@@ -157,7 +155,7 @@ func (t *timers) overdue(now int64) time.Duration {
 
 // fired is the record that says that a timer's command took effect.
 func (g *group) fired(f *entities.TimerFiring) {
-	g.add(record.TimerFired, 0, entities.Payload{}).Timer = encodeTimer(&recordv1.Timer{
+	g.add(record.TimerFired, 0, entities.Payload{}).Timer = record.EncodeTimer(&recordv1.Timer{
 		Name: f.Name, Due: f.Due, Schedule: f.Schedule, SetOffset: uint64(f.Offset), //nolint:gosec // offsets are positive
 	})
 	g.touch(f.Name)
@@ -177,7 +175,7 @@ func (g *group) again() error {
 // change writes what a command did to a timer of its entity.
 func (g *group) change(t *entities.TimerChange) error {
 	if t.Cancel {
-		g.add(record.TimerCancelled, 0, entities.Payload{}).Timer = encodeTimer(&recordv1.Timer{Name: t.Name})
+		g.add(record.TimerCancelled, 0, entities.Payload{}).Timer = record.EncodeTimer(&recordv1.Timer{Name: t.Name})
 		g.touch(t.Name)
 		return nil
 	}
@@ -194,7 +192,7 @@ func (g *group) change(t *entities.TimerChange) error {
 
 func (g *group) set(name string, due int64, schedule string, target entities.Target) {
 	env := g.add(record.TimerSet, 0, target.Payload)
-	env.Timer = encodeTimer(&recordv1.Timer{Name: name, Due: due, Schedule: schedule})
+	env.Timer = record.EncodeTimer(&recordv1.Timer{Name: name, Due: due, Schedule: schedule})
 	env.Target = encodeTarget(target, false, false)
 	g.touch(name)
 	g.core.open.timers = append(g.core.open.timers, pendingTimer{
@@ -215,12 +213,4 @@ func (g *group) touch(name string) {
 type pendingTimer struct {
 	entry int
 	due   materializer.Due
-}
-
-func encodeTimer(t *recordv1.Timer) []byte {
-	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(t)
-	if err != nil {
-		panic("encode timer: " + err.Error()) // hosts let through only UTF-8
-	}
-	return b
 }

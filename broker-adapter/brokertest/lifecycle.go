@@ -66,7 +66,9 @@ func testClosedRefuses(f *fixture) {
 	}
 	f.wantError("append", f.wait(start(f.log, p, text("y"))).Err, broker.ErrClosed)
 	f.wantError("read", f.firstError(p, 0), broker.ErrClosed)
-	_, err := f.log.End(f.context(), p)
+	_, err := f.log.Start(f.context(), p)
+	f.wantError("start", err, broker.ErrClosed)
+	_, err = f.log.End(f.context(), p)
 	f.wantError("end", err, broker.ErrClosed)
 	_, err = f.log.Describe(f.context(), p.Topic)
 	f.wantError("describe", err, broker.ErrClosed)

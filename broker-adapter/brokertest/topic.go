@@ -15,7 +15,12 @@ func testEnd(f *fixture) {
 	if end := f.end(p); end != 2 {
 		f.Errorf("end after two records is %d", end)
 	}
-	_, err := f.log.End(f.context(), broker.Partition{Topic: unique("missing")})
+	if start, err := f.log.Start(f.context(), p); err != nil || start != 0 {
+		f.Errorf("start of a partition that has everything is %d, %v", start, err)
+	}
+	_, err := f.log.Start(f.context(), broker.Partition{Topic: unique("missing")})
+	f.wantError("start of a missing topic", err, broker.ErrUnknownTopic)
+	_, err = f.log.End(f.context(), broker.Partition{Topic: unique("missing")})
 	f.wantError("end of a missing topic", err, broker.ErrUnknownTopic)
 	_, err = f.log.End(f.context(), broker.Partition{Topic: p.Topic, ID: 1})
 	f.wantError("end of a missing partition", err, broker.ErrUnknownTopic)

@@ -122,6 +122,17 @@ func recordsBytes(records []broker.Record) int {
 	return n
 }
 
+// Start is always 0: nothing is removed from the front.
+func (l *Log) Start(_ context.Context, p broker.Partition) (int64, error) {
+	if l.isClosed() {
+		return 0, fmt.Errorf("start of topic %s, partition %d: %w", p.Topic, p.ID, broker.ErrClosed)
+	}
+	if _, err := l.topics.partition(p); err != nil {
+		return 0, fmt.Errorf("start: %w", err)
+	}
+	return 0, nil
+}
+
 // End returns the offset that the next record will get.
 func (l *Log) End(_ context.Context, p broker.Partition) (int64, error) {
 	if l.isClosed() {

@@ -147,20 +147,29 @@ func onlyOffset(resp *kmsg.ListOffsetsResponse) (int64, error) {
 	return found.Offset, kerr.ErrorForCode(found.ErrorCode)
 }
 
+// Start asks the leader for the offset of the oldest record.
+func (l *Log) Start(ctx context.Context, p broker.Partition) (int64, error) {
+	return l.bound(ctx, p, "start", earliest)
+}
+
 // End asks the leader for the offset that the next record will get.
 func (l *Log) End(ctx context.Context, p broker.Partition) (int64, error) {
+	return l.bound(ctx, p, "end", latest)
+}
+
+func (l *Log) bound(ctx context.Context, p broker.Partition, which string, timestamp int64) (int64, error) {
 	ctx, cancel := l.within(ctx)
 	defer cancel()
-	what := fmt.Sprintf("end of %s/%d", p.Topic, p.ID)
+	what := fmt.Sprintf("%s of %s/%d", which, p.Topic, p.ID)
 	if _, err := l.topics.partition(ctx, p); err != nil {
 		return 0, l.requestError(what, err)
 	}
-	resp, err := request(ctx, l, l.admin, listOffsets(p, -1, latest).RequestWith)
+	resp, err := request(ctx, l, l.admin, listOffsets(p, -1, timestamp).RequestWith)
 	if err != nil {
 		return 0, l.requestError(what, err)
 	}
-	end, err := onlyOffset(resp)
-	return end, l.requestError(what, err)
+	offset, err := onlyOffset(resp)
+	return offset, l.requestError(what, err)
 }
 
 // leadership is who leads a partition, as of an epoch.

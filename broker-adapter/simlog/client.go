@@ -125,6 +125,20 @@ func (c *Client) closedError(doing string) error {
 	return fmt.Errorf("%s by client %s: %w", doing, c.name, broker.ErrClosed)
 }
 
+// Start returns the offset of the oldest record.
+func (c *Client) Start(_ context.Context, p broker.Partition) (int64, error) {
+	c.world.mu.Lock()
+	defer c.world.mu.Unlock()
+	if c.closed {
+		return 0, c.closedError("start")
+	}
+	_, part, err := c.world.partition(p)
+	if err != nil {
+		return 0, fmt.Errorf("start: %w", err)
+	}
+	return part.start, nil
+}
+
 // End returns the end of a partition as this client is shown it.
 func (c *Client) End(_ context.Context, p broker.Partition) (int64, error) {
 	c.world.mu.Lock()

@@ -25,3 +25,18 @@ func ParseTimer(encoded []byte) (*recordv1.Timer, error) {
 	}
 	return t, nil
 }
+
+// EncodeSettled encodes the value of a settled record.
+func EncodeSettled(s *recordv1.Settled) []byte { return mustMarshal("settled record", s) }
+
+// EncodeTimer encodes Envelope.Timer.
+func EncodeTimer(t *recordv1.Timer) []byte { return mustMarshal("timer", t) }
+
+// mustMarshal panics where only text that is not UTF-8 can fail; what reaches records was checked for that.
+func mustMarshal(what string, m proto.Message) []byte {
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+	if err != nil {
+		panic("encode " + what + ": " + err.Error())
+	}
+	return b
+}

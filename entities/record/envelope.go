@@ -35,6 +35,8 @@ const (
 	Claim   = recordv1.Kind_KIND_CLAIM
 	Barrier = recordv1.Kind_KIND_BARRIER
 	Release = recordv1.Kind_KIND_RELEASE
+
+	Answered = recordv1.Kind_KIND_ANSWERED
 )
 
 // Errors of Parse. A record that cannot be parsed is foreign: rule R4.
@@ -75,6 +77,17 @@ type Envelope struct {
 	Claim         *ClaimInfo
 	// Target is an encoded millrace.record.v1.Target, Timer an encoded millrace.record.v1.Timer.
 	Target, Timer []byte
+	// Restores is the offset at which the log had the record for which this one stands, since a repair; 0: it stands for itself.
+	Restores uint64
+}
+
+// Address returns the offset by which a record at offset is known: to the targets of its effects, and to those who repeat its
+// command. Only what a repair wrote again has another one than its own.
+func (e *Envelope) Address(offset int64) int64 {
+	if e.Restores > 0 {
+		return int64(e.Restores) //nolint:gosec // offsets are positive
+	}
+	return offset
 }
 
 // Cause is the record or command that a record follows from.
@@ -92,6 +105,8 @@ type ClaimInfo struct {
 	Worker                       string
 	ReadTo                       uint64
 	PreviousEpoch, PreviousNonce uint64
+	// Floor is set by a repair: offsets below it were used before the log lost them.
+	Floor uint64
 }
 
 // Size returns the number of records in the envelope's group.
@@ -119,6 +134,7 @@ const (
 	fieldClaim            = 27
 	fieldTarget           = 28
 	fieldTimer            = 29
+	fieldRestores         = 30
 )
 
 // Append appends the encoded envelope to buf, version byte first, and returns the extended buffer.
@@ -149,7 +165,8 @@ func (e *Envelope) Append(buf []byte) []byte {
 		buf = protowire.AppendBytes(buf, e.Claim.append(nil))
 	}
 	buf = appendMessage(buf, fieldTarget, e.Target)
-	return appendMessage(buf, fieldTimer, e.Timer)
+	buf = appendMessage(buf, fieldTimer, e.Timer)
+	return appendUint(buf, fieldRestores, e.Restores)
 }
 
 func (c *Cause) append(buf []byte) []byte {
@@ -165,7 +182,8 @@ func (c *ClaimInfo) append(buf []byte) []byte {
 	buf = appendText(buf, 1, c.Worker)
 	buf = appendUint(buf, 2, c.ReadTo)
 	buf = appendUint(buf, 3, c.PreviousEpoch)
-	return appendFixed(buf, 4, c.PreviousNonce)
+	buf = appendFixed(buf, 4, c.PreviousNonce)
+	return appendUint(buf, 5, c.Floor)
 }
 
 func appendUint(buf []byte, num protowire.Number, v uint64) []byte {
@@ -257,6 +275,8 @@ func (p *Parser) Parse(header []byte, e *Envelope) error {
 			e.Target = b
 		case fieldTimer:
 			e.Timer = b
+		case fieldRestores:
+			e.Restores = n
 		}
 	})
 	if err != nil {
@@ -317,6 +337,8 @@ func parseClaim(b []byte) *ClaimInfo {
 			c.PreviousEpoch = n
 		case 4:
 			c.PreviousNonce = n
+		case 5:
+			c.Floor = n
 		}
 	}) != nil {
 		return nil

@@ -43,6 +43,8 @@ func TestGoldenBytes(t *testing.T) {
 			Target: []byte{0x0a, 1, 'S', 0x12, 1, 'M'}, Cause: &Cause{Generation: 1, Partition: 2, Offset: 3, Index: 4, Settled: 5},
 		},
 		"1-timer-set": {Kind: TimerSet, Epoch: 2, Nonce: 3, LogTime: 4, Ordinal: 6, Timer: []byte{0x0a, 1, 't'}, Target: []byte{0x12, 1, 'M'}},
+		"1-repair":    {Kind: Claim, Epoch: 3, Nonce: 5, Claim: &ClaimInfo{Worker: "w-1", ReadTo: 51, PreviousEpoch: 1, PreviousNonce: 7, Floor: 100}},
+		"1-answered":  {Kind: Answered, Epoch: 3, Nonce: 5, LogTime: 4, Ordinal: 1, CommandID: "order-17", PayloadHash: 9, Answer: []byte{1}, Restores: 77},
 	}
 	for name, want := range golden {
 		path := filepath.Join("testdata", name+".hex")

@@ -21,7 +21,11 @@ const (
 	exitNotFound     = 3
 	exitPrecondition = 4
 	exitTimeout      = 5
+	exitDifferences  = 6
 )
+
+// errDifferences: what was compared is not the same.
+var errDifferences = errors.New("differences were found")
 
 // usageError is a mistake in the command line or in the configuration.
 type usageError struct{ error }
@@ -103,6 +107,8 @@ func exitCode(err error) int {
 		return exitOK
 	case isUsage, strings.HasPrefix(err.Error(), "unknown command"): // cobra has no type for it
 		return exitUsage
+	case errors.Is(err, errDifferences):
+		return exitDifferences
 	case isMissing:
 		return exitPrecondition
 	case errors.Is(err, context.DeadlineExceeded):

@@ -125,7 +125,7 @@ func logGroup() *cobra.Command {
 		Args: exactly(0, "a command about the journal, as in `log tail`"),
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(tail())
+	cmd.AddCommand(tail(), verify())
 	return cmd
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -135,14 +136,11 @@ func (p Program) serveIn(t *testing.T, args ...string) *serving {
 	}
 	ctx, interrupt := context.WithCancel(context.WithoutCancel(t.Context()))
 	s := &serving{stdout: newScreen(true), stderr: newScreen(true), interrupt: interrupt, code: make(chan int, 1)}
-	at := len(args)
-	for i, arg := range args {
-		if arg == "--" {
-			at = i
-			break
-		}
+	at := min(1, len(args)) // behind the command: what the test gives counts more
+	if at > 0 && strings.HasPrefix(args[0], "-") {
+		at = 0
 	}
-	args = append(append(args[:at:at], "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"), args[at:]...)
+	args = slices.Insert(slices.Clone(args), at, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
 	go func() { s.code <- p.Run(ctx, args, strings.NewReader(""), s.stdout, s.stderr) }() // ends with ctx; stop receives
 	t.Cleanup(func() { interrupt() })
 	return s

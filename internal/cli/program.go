@@ -106,7 +106,8 @@ func (p Program) root() *cobra.Command {
 		Version:       Version(),
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(p.dev(), p.run(), p.gateway(), call(), get(), history(), logGroup(), parked(), statusCommand(), clusterGroup(), partitionsCommand(), drainCommand(), config(), version())
+	root.AddCommand(p.dev(), p.run(), p.gateway(), call(), get(), history(), logGroup(), parked(), repairCommand(), statusCommand(), clusterGroup(),
+		partitionsCommand(), drainCommand(), config(), version())
 	return root
 }
 

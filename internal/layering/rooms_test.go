@@ -71,9 +71,10 @@ var rooms = map[string]room{
 		"broker-adapter/brokertest": "the suite",
 	}},
 	"materializer": {floor: 2, is: "fold of records into rows; the store's contract; key space", tools: true, may: edges{
-		"broker-adapter":  "it folds what the log returns",
-		"entities":        "rows are rows of entities",
-		"entities/record": "envelope and reader rule",
+		"broker-adapter":               "it folds what the log returns",
+		"entities":                     "rows are rows of entities",
+		"entities/record":              "envelope and reader rule",
+		"proto/gen/millrace/record/v1": "what a restoration says of effects and timers",
 	}, tests: edges{
 		"broker-adapter/simlog": "a log to fold and to rebuild from",
 		"materializer/memstore": "a store to fold into",

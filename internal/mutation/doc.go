@@ -36,6 +36,8 @@ const (
 	Settle = "settle"
 	// Stale: a timer fires only as it was last set.
 	Stale = "stale"
+	// Reuse: after a loss no offset is used again with another content (ADR 12).
+	Reuse = "reuse"
 )
 
 // What is no safety line: the log protocol could as well be without it, and its model must be as sound.
@@ -48,5 +50,5 @@ const (
 
 // Lines are all of them, and what is no safety line.
 func Lines() []string {
-	return []string{Contiguity, ReadBack, Regress, Reader, Ordinal, Nonce, Barrier, Gap, Durable, Repeat, Delivered, Watermark, Settle, Stale, GapScan, StrictClaim}
+	return []string{Contiguity, ReadBack, Regress, Reader, Ordinal, Nonce, Barrier, Gap, Durable, Repeat, Delivered, Watermark, Settle, Stale, Reuse, GapScan, StrictClaim}
 }

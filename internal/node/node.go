@@ -84,6 +84,8 @@ type Node struct {
 	troubles  troubles
 	rebuilds  rebuilds
 	command   command
+	// verifying is held by the one verification that may run.
+	verifying sync.Mutex
 	// quiet is closed when no caller is served any more, settled when the partitions are released too.
 	quiet, settled chan struct{}
 

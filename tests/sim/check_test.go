@@ -102,8 +102,10 @@ func (w *world) compareAlarms() {
 	}
 }
 
-func (w *world) stored(id string) []byte {
-	view := materializer.Partition{Rows: w.workers[0].store, Address: materializer.Address{Generation: 1, Partition: uint16(entities.Partition(id, parts))}}
+func (w *world) stored(id string) []byte { return w.storedIn(w.workers[0].store, id) }
+
+func (w *world) storedIn(rows materializer.Reader, id string) []byte {
+	view := materializer.Partition{Rows: rows, Address: materializer.Address{Generation: 1, Partition: uint16(entities.Partition(id, parts))}}
 	loaded, err := view.Load(entities.Key{Type: "cell", ID: id})
 	if err != nil {
 		w.wrong("load %s: %v", id, err)
@@ -118,7 +120,7 @@ func (w *world) stored(id string) []byte {
 func (w *world) check() {
 	var clients []*operation
 	for _, o := range w.history {
-		if o.key[0] != 'b' && o.key[0] != 't' { // those change by effects and timers, too
+		if o.key[0] != 'b' && o.key[0] != 't' && !w.forgotten[entities.Partition(o.key, parts)] { // those change by effects and timers, too
 			clients = append(clients, o)
 		}
 	}

@@ -1,11 +1,17 @@
 package sim
 
 import (
+	"errors"
+	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"github.com/millrace-io/millrace/broker-adapter"
+	"github.com/millrace-io/millrace/broker-adapter/simlog"
 	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/materializer"
+	"github.com/millrace-io/millrace/materializer/memstore"
 	"github.com/millrace-io/millrace/partitions"
 )
 
@@ -18,6 +24,9 @@ func (w *world) truncate(t *testing.T) {
 	p := broker.Partition{Topic: topic, ID: lost}
 	end := len(w.log.Records(p))
 	n := 1 + w.rng.IntN(min(end, 4))
+	if w.rng.IntN(2) == 0 {
+		n = 1 + w.rng.IntN(end)
+	}
 	w.fault("log lost its tail")
 	w.note("partition %d loses its last %d of %d records", lost, n, end)
 	w.log.Truncate(p, int64(end-n))
@@ -45,6 +54,137 @@ func (w *world) truncate(t *testing.T) {
 	if why := w.workers[0].m.Partitions()[lost].Status().LastError; !strings.Contains(why, broker.ErrRegressed.Error()) {
 		w.wrong("partition %d halts because of %q", lost, why)
 	}
+	if halted() {
+		w.repair(t, lost, end)
+	}
+}
+
+// repair lets an operator choose, and looks at what comes of it: nothing that the log still has is lost, with the image nothing that
+// was acknowledged, and what is sent afterwards arrives once.
+func (w *world) repair(t *testing.T, lost int32, end int) {
+	t.Helper()
+	choice := []partitions.Choice{partitions.AcceptLoss, partitions.AppendImage}[w.rng.IntN(2)]
+	w.fault("repaired by " + choice.String())
+	w.note("an operator repairs partition %d by %s", lost, choice)
+	before := map[string]string{}
+	for _, key := range all {
+		before[key] = string(w.stored(key))
+	}
+	kept := w.fold(t, lost)
+	w.forgotten[lost] = choice == partitions.AcceptLoss
+	if w.rng.IntN(3) == 0 {
+		w.interrupt(t, lost, choice)
+	}
+	ended := make(chan error, 1)
+	if w.state(lost) == partitions.Halted {
+		go w.ask(lost, choice, ended) // ends with the repair; received below
+	} else {
+		ended <- nil // what was interrupted had only to be owned again
+	}
+	w.settle(t, "the partition is owned again", func() bool { return len(ended) > 0 && w.state(lost) == partitions.Active })
+	if err := <-ended; err != nil {
+		w.wrong("repair of partition %d: %v", lost, err)
+		return
+	}
+	w.settle(t, "effects and timers are done", func() bool { return w.openEffects() == 0 && w.openTimers() == 0 })
+	if now := len(w.log.Records(broker.Partition{Topic: topic, ID: lost})); now < end {
+		w.wrong("after its repair partition %d ends at %d, before it was %d: offsets are used again", lost, now, end)
+	}
+	for _, key := range all {
+		if entities.Partition(key, parts) != lost || key[0] == 'b' || key[0] == 't' { // those go on by themselves
+			continue
+		}
+		want := before[key]
+		if choice == partitions.AcceptLoss {
+			want = string(w.storedIn(kept, key))
+		}
+		if got := string(w.stored(key)); got != want {
+			w.wrong("after %s, %s is %q; want %q", choice, key, got, want)
+		}
+	}
+	w.compareStore(t)
+	if choice == partitions.AppendImage {
+		w.compareEffects()
+		w.compareAlarms()
+	}
+	w.sendMore(t)
+}
+
+func (w *world) ask(lost int32, choice partitions.Choice, ended chan<- error) {
+	_, err := w.workers[0].m.Repair(w.ctx, lost, choice)
+	ended <- err
+}
+
+// interrupt begins a repair whose worker dies in the middle of it.
+func (w *world) interrupt(t *testing.T, lost int32, choice partitions.Choice) {
+	t.Helper()
+	ended := make(chan error, 1)
+	go w.ask(lost, choice, ended) // ends with the worker; received below
+	synctest.Wait()
+	for range w.rng.IntN(4) {
+		if queues := w.queues(func(op simlog.Op) bool { return !op.Answered }); len(queues) > 0 {
+			w.log.Deliver(queues[0][0].ID)
+			synctest.Wait()
+		}
+	}
+	old := w.workers[0]
+	w.fault("repair interrupted")
+	w.note("%s dies in a repair", old.name)
+	w.bury(old)
+	<-ended
+	w.start(t, 0, old.store.Clone())
+	for id := range int32(parts) {
+		w.assign(0, id)
+	}
+	w.settle(t, "the partition halts again, or is owned", func() bool {
+		s := w.state(lost)
+		return s == partitions.Halted || s == partitions.Active
+	})
+}
+
+// sendMore lets cells send once more: what targets know of offsets that were lost must not stand in the way.
+func (w *world) sendMore(t *testing.T) {
+	t.Helper()
+	had := map[string]int{}
+	number := func(key string) int {
+		n, _ := strconv.Atoi(string(w.stored(key))) // nothing is 0
+		return n
+	}
+	for range 4 {
+		for _, n := range []string{"0", "1"} {
+			if _, known := had[n]; !known {
+				had[n] = number("b" + n)
+			}
+			o := &operation{number: len(w.history), key: "s" + n, text: "send 1 b" + n, called: w.next()}
+			w.history = append(w.history, o)
+			w.attempt(o)
+			synctest.Wait()
+		}
+	}
+	w.settle(t, "what was sent after the repair has arrived", func() bool { return w.open == 0 && w.openEffects() == 0 })
+	for n, before := range had {
+		if now := number("b" + n); now != before+4 {
+			w.wrong("after the repair s%s has sent 4 more, and b%s went from %d to %d", n, n, before, now)
+		}
+	}
+}
+
+// fold is a partition's log as it is now, folded from nothing.
+func (w *world) fold(t *testing.T, p int32) *memstore.Store {
+	t.Helper()
+	store := memstore.New()
+	fold := materializer.NewFold(materializer.Address{Generation: 1, Partition: uint16(p)}, topicID(w), materializer.Meta{})
+	batch := store.NewBatch()
+	records := w.log.Records(broker.Partition{Topic: topic, ID: p})
+	for i := range records {
+		if _, err := fold.Record(batch, &records[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(fold.WriteMeta(batch), batch.Commit()); err != nil {
+		t.Fatal(err)
+	}
+	return store
 }
 
 func (w *world) state(partition int32) partitions.State {

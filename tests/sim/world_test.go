@@ -61,6 +61,8 @@ type world struct {
 	moment    int64
 	faults    map[string]int
 	quiet     bool
+	// forgotten are partitions whose loss was accepted.
+	forgotten [parts]bool
 	// ctx outlives every worker.
 	ctx context.Context
 

@@ -24,6 +24,988 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// RepairChoice is what to do about a halted partition.
+type RepairChoice int32
+
+const (
+	RepairChoice_REPAIR_CHOICE_UNSPECIFIED RepairChoice = 0
+	// Look again: the log was restored.
+	RepairChoice_REPAIR_CHOICE_RETRY RepairChoice = 1
+	// Rebuild the partition from the log as it is.
+	RepairChoice_REPAIR_CHOICE_ACCEPT_LOSS RepairChoice = 2
+	// Write into the log again what the store has beyond it.
+	RepairChoice_REPAIR_CHOICE_APPEND_IMAGE RepairChoice = 3
+	// Count what REPAIR_CHOICE_APPEND_IMAGE would write.
+	RepairChoice_REPAIR_CHOICE_PREVIEW RepairChoice = 4
+)
+
+// Enum value maps for RepairChoice.
+var (
+	RepairChoice_name = map[int32]string{
+		0: "REPAIR_CHOICE_UNSPECIFIED",
+		1: "REPAIR_CHOICE_RETRY",
+		2: "REPAIR_CHOICE_ACCEPT_LOSS",
+		3: "REPAIR_CHOICE_APPEND_IMAGE",
+		4: "REPAIR_CHOICE_PREVIEW",
+	}
+	RepairChoice_value = map[string]int32{
+		"REPAIR_CHOICE_UNSPECIFIED":  0,
+		"REPAIR_CHOICE_RETRY":        1,
+		"REPAIR_CHOICE_ACCEPT_LOSS":  2,
+		"REPAIR_CHOICE_APPEND_IMAGE": 3,
+		"REPAIR_CHOICE_PREVIEW":      4,
+	}
+)
+
+func (x RepairChoice) Enum() *RepairChoice {
+	p := new(RepairChoice)
+	*p = x
+	return p
+}
+
+func (x RepairChoice) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (RepairChoice) Descriptor() protoreflect.EnumDescriptor {
+	return file_millrace_admin_v1_admin_proto_enumTypes[0].Descriptor()
+}
+
+func (RepairChoice) Type() protoreflect.EnumType {
+	return &file_millrace_admin_v1_admin_proto_enumTypes[0]
+}
+
+func (x RepairChoice) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use RepairChoice.Descriptor instead.
+func (RepairChoice) EnumDescriptor() ([]byte, []int) {
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{0}
+}
+
+type ListHaltedRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListHaltedRequest) Reset() {
+	*x = ListHaltedRequest{}
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListHaltedRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListHaltedRequest) ProtoMessage() {}
+
+func (x *ListHaltedRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListHaltedRequest.ProtoReflect.Descriptor instead.
+func (*ListHaltedRequest) Descriptor() ([]byte, []int) {
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{0}
+}
+
+type ListHaltedResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Partitions    []*HaltedPartition     `protobuf:"bytes,1,rep,name=partitions,proto3" json:"partitions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListHaltedResponse) Reset() {
+	*x = ListHaltedResponse{}
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListHaltedResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListHaltedResponse) ProtoMessage() {}
+
+func (x *ListHaltedResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListHaltedResponse.ProtoReflect.Descriptor instead.
+func (*ListHaltedResponse) Descriptor() ([]byte, []int) {
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *ListHaltedResponse) GetPartitions() []*HaltedPartition {
+	if x != nil {
+		return x.Partitions
+	}
+	return nil
+}
+
+// HaltedPartition is a partition that waits for an operator, with the evidence.
+type HaltedPartition struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Partition int32                  `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
+	Cause     string                 `protobuf:"bytes,2,opt,name=cause,proto3" json:"cause,omitempty"`
+	// Offset behind the last one that was known to be used, and up to which the store has folded, under the owner of this epoch.
+	Position   int64  `protobuf:"varint,3,opt,name=position,proto3" json:"position,omitempty"`
+	StoreNext  int64  `protobuf:"varint,4,opt,name=store_next,json=storeNext,proto3" json:"store_next,omitempty"`
+	StoreEpoch uint64 `protobuf:"varint,5,opt,name=store_epoch,json=storeEpoch,proto3" json:"store_epoch,omitempty"`
+	// The bounds of the log as it is now; when they are not known: why.
+	LogStart    int64  `protobuf:"varint,6,opt,name=log_start,json=logStart,proto3" json:"log_start,omitempty"`
+	LogEnd      int64  `protobuf:"varint,7,opt,name=log_end,json=logEnd,proto3" json:"log_end,omitempty"`
+	Unreachable string `protobuf:"bytes,8,opt,name=unreachable,proto3" json:"unreachable,omitempty"`
+	// Ids of the journal that the store was folded from, and of the present one.
+	StoreTopicId string `protobuf:"bytes,9,opt,name=store_topic_id,json=storeTopicId,proto3" json:"store_topic_id,omitempty"`
+	LogTopicId   string `protobuf:"bytes,10,opt,name=log_topic_id,json=logTopicId,proto3" json:"log_topic_id,omitempty"`
+	// What the store has of records that the log does not have: records and how many entities have some, commands whose answers are
+	// remembered, open effects, timers; and the first entities, as type/id.
+	LostRecords   int64           `protobuf:"varint,11,opt,name=lost_records,json=lostRecords,proto3" json:"lost_records,omitempty"`
+	LostEntities  int64           `protobuf:"varint,12,opt,name=lost_entities,json=lostEntities,proto3" json:"lost_entities,omitempty"`
+	LostCommands  int64           `protobuf:"varint,13,opt,name=lost_commands,json=lostCommands,proto3" json:"lost_commands,omitempty"`
+	LostEffects   int64           `protobuf:"varint,14,opt,name=lost_effects,json=lostEffects,proto3" json:"lost_effects,omitempty"`
+	LostTimers    int64           `protobuf:"varint,15,opt,name=lost_timers,json=lostTimers,proto3" json:"lost_timers,omitempty"`
+	Examples      []string        `protobuf:"bytes,16,rep,name=examples,proto3" json:"examples,omitempty"`
+	Choices       []*RepairOption `protobuf:"bytes,17,rep,name=choices,proto3" json:"choices,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HaltedPartition) Reset() {
+	*x = HaltedPartition{}
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HaltedPartition) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HaltedPartition) ProtoMessage() {}
+
+func (x *HaltedPartition) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HaltedPartition.ProtoReflect.Descriptor instead.
+func (*HaltedPartition) Descriptor() ([]byte, []int) {
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *HaltedPartition) GetPartition() int32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *HaltedPartition) GetCause() string {
+	if x != nil {
+		return x.Cause
+	}
+	return ""
+}
+
+func (x *HaltedPartition) GetPosition() int64 {
+	if x != nil {
+		return x.Position
+	}
+	return 0
+}
+
+func (x *HaltedPartition) GetStoreNext() int64 {
+	if x != nil {
+		return x.StoreNext
+	}
+	return 0
+}
+
+func (x *HaltedPartition) GetStoreEpoch() uint64 {
+	if x != nil {
+		return x.StoreEpoch
+	}
+	return 0
+}
+
+func (x *HaltedPartition) GetLogStart() int64 {
+	if x != nil {
+		return x.LogStart
+	}
+	return 0
+}
+
+func (x *HaltedPartition) GetLogEnd() int64 {
+	if x != nil {
+		return x.LogEnd
+	}
+	return 0
+}
+
+func (x *HaltedPartition) GetUnreachable() string {
+	if x != nil {
+		return x.Unreachable
+	}
+	return ""
+}
+
+func (x *HaltedPartition) GetStoreTopicId() string {
+	if x != nil {
+		return x.StoreTopicId
+	}
+	return ""
+}
+
+func (x *HaltedPartition) GetLogTopicId() string {
+	if x != nil {
+		return x.LogTopicId
+	}
+	return ""
+}
+
+func (x *HaltedPartition) GetLostRecords() int64 {
+	if x != nil {
+		return x.LostRecords
+	}
+	return 0
+}
+
+func (x *HaltedPartition) GetLostEntities() int64 {
+	if x != nil {
+		return x.LostEntities
+	}
+	return 0
+}
+
+func (x *HaltedPartition) GetLostCommands() int64 {
+	if x != nil {
+		return x.LostCommands
+	}
+	return 0
+}
+
+func (x *HaltedPartition) GetLostEffects() int64 {
+	if x != nil {
+		return x.LostEffects
+	}
+	return 0
+}
+
+func (x *HaltedPartition) GetLostTimers() int64 {
+	if x != nil {
+		return x.LostTimers
+	}
+	return 0
+}
+
+func (x *HaltedPartition) GetExamples() []string {
+	if x != nil {
+		return x.Examples
+	}
+	return nil
+}
+
+func (x *HaltedPartition) GetChoices() []*RepairOption {
+	if x != nil {
+		return x.Choices
+	}
+	return nil
+}
+
+// RepairOption is something that can be done, or why it cannot.
+type RepairOption struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Choice RepairChoice           `protobuf:"varint,1,opt,name=choice,proto3,enum=millrace.admin.v1.RepairChoice" json:"choice,omitempty"`
+	// Why it is not offered; empty: it is.
+	Refused       string `protobuf:"bytes,2,opt,name=refused,proto3" json:"refused,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RepairOption) Reset() {
+	*x = RepairOption{}
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RepairOption) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RepairOption) ProtoMessage() {}
+
+func (x *RepairOption) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RepairOption.ProtoReflect.Descriptor instead.
+func (*RepairOption) Descriptor() ([]byte, []int) {
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *RepairOption) GetChoice() RepairChoice {
+	if x != nil {
+		return x.Choice
+	}
+	return RepairChoice_REPAIR_CHOICE_UNSPECIFIED
+}
+
+func (x *RepairOption) GetRefused() string {
+	if x != nil {
+		return x.Refused
+	}
+	return ""
+}
+
+type RepairRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Partition     int32                  `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
+	Choice        RepairChoice           `protobuf:"varint,2,opt,name=choice,proto3,enum=millrace.admin.v1.RepairChoice" json:"choice,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RepairRequest) Reset() {
+	*x = RepairRequest{}
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RepairRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RepairRequest) ProtoMessage() {}
+
+func (x *RepairRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RepairRequest.ProtoReflect.Descriptor instead.
+func (*RepairRequest) Descriptor() ([]byte, []int) {
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *RepairRequest) GetPartition() int32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *RepairRequest) GetChoice() RepairChoice {
+	if x != nil {
+		return x.Choice
+	}
+	return RepairChoice_REPAIR_CHOICE_UNSPECIFIED
+}
+
+// RepairResponse says how far a repair is; the last one has done set.
+type RepairResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The partition's state; it is owned again when it is active.
+	State string `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"`
+	// The offset that it has reached, and must reach before it is active.
+	NextOffset int64 `protobuf:"varint,2,opt,name=next_offset,json=nextOffset,proto3" json:"next_offset,omitempty"`
+	Floor      int64 `protobuf:"varint,3,opt,name=floor,proto3" json:"floor,omitempty"`
+	Done       bool  `protobuf:"varint,4,opt,name=done,proto3" json:"done,omitempty"`
+	// What was written again, or would be.
+	Records  int64 `protobuf:"varint,5,opt,name=records,proto3" json:"records,omitempty"`
+	Entities int64 `protobuf:"varint,6,opt,name=entities,proto3" json:"entities,omitempty"`
+	Events   int64 `protobuf:"varint,7,opt,name=events,proto3" json:"events,omitempty"`
+	// Events that are only in a snapshot: their entity is restored, their history is not.
+	EventsBehindSnapshots int64 `protobuf:"varint,8,opt,name=events_behind_snapshots,json=eventsBehindSnapshots,proto3" json:"events_behind_snapshots,omitempty"`
+	Values                int64 `protobuf:"varint,9,opt,name=values,proto3" json:"values,omitempty"`
+	Answers               int64 `protobuf:"varint,10,opt,name=answers,proto3" json:"answers,omitempty"`
+	Effects               int64 `protobuf:"varint,11,opt,name=effects,proto3" json:"effects,omitempty"`
+	Timers                int64 `protobuf:"varint,12,opt,name=timers,proto3" json:"timers,omitempty"`
+	unknownFields         protoimpl.UnknownFields
+	sizeCache             protoimpl.SizeCache
+}
+
+func (x *RepairResponse) Reset() {
+	*x = RepairResponse{}
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RepairResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RepairResponse) ProtoMessage() {}
+
+func (x *RepairResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RepairResponse.ProtoReflect.Descriptor instead.
+func (*RepairResponse) Descriptor() ([]byte, []int) {
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *RepairResponse) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *RepairResponse) GetNextOffset() int64 {
+	if x != nil {
+		return x.NextOffset
+	}
+	return 0
+}
+
+func (x *RepairResponse) GetFloor() int64 {
+	if x != nil {
+		return x.Floor
+	}
+	return 0
+}
+
+func (x *RepairResponse) GetDone() bool {
+	if x != nil {
+		return x.Done
+	}
+	return false
+}
+
+func (x *RepairResponse) GetRecords() int64 {
+	if x != nil {
+		return x.Records
+	}
+	return 0
+}
+
+func (x *RepairResponse) GetEntities() int64 {
+	if x != nil {
+		return x.Entities
+	}
+	return 0
+}
+
+func (x *RepairResponse) GetEvents() int64 {
+	if x != nil {
+		return x.Events
+	}
+	return 0
+}
+
+func (x *RepairResponse) GetEventsBehindSnapshots() int64 {
+	if x != nil {
+		return x.EventsBehindSnapshots
+	}
+	return 0
+}
+
+func (x *RepairResponse) GetValues() int64 {
+	if x != nil {
+		return x.Values
+	}
+	return 0
+}
+
+func (x *RepairResponse) GetAnswers() int64 {
+	if x != nil {
+		return x.Answers
+	}
+	return 0
+}
+
+func (x *RepairResponse) GetEffects() int64 {
+	if x != nil {
+		return x.Effects
+	}
+	return 0
+}
+
+func (x *RepairResponse) GetTimers() int64 {
+	if x != nil {
+		return x.Timers
+	}
+	return 0
+}
+
+type VerifyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only this partition; absent: all.
+	Partition *int32 `protobuf:"varint,1,opt,name=partition,proto3,oneof" json:"partition,omitempty"`
+	// Compare the worker's store with the log.
+	Store         bool `protobuf:"varint,2,opt,name=store,proto3" json:"store,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VerifyRequest) Reset() {
+	*x = VerifyRequest{}
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VerifyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VerifyRequest) ProtoMessage() {}
+
+func (x *VerifyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VerifyRequest.ProtoReflect.Descriptor instead.
+func (*VerifyRequest) Descriptor() ([]byte, []int) {
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *VerifyRequest) GetPartition() int32 {
+	if x != nil && x.Partition != nil {
+		return *x.Partition
+	}
+	return 0
+}
+
+func (x *VerifyRequest) GetStore() bool {
+	if x != nil {
+		return x.Store
+	}
+	return false
+}
+
+// VerifyResponse is one of three things.
+type VerifyResponse struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Partition int32                  `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
+	// Types that are valid to be assigned to What:
+	//
+	//	*VerifyResponse_Progress
+	//	*VerifyResponse_Finding
+	//	*VerifyResponse_Summary
+	What          isVerifyResponse_What `protobuf_oneof:"what"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VerifyResponse) Reset() {
+	*x = VerifyResponse{}
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VerifyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VerifyResponse) ProtoMessage() {}
+
+func (x *VerifyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VerifyResponse.ProtoReflect.Descriptor instead.
+func (*VerifyResponse) Descriptor() ([]byte, []int) {
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *VerifyResponse) GetPartition() int32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *VerifyResponse) GetWhat() isVerifyResponse_What {
+	if x != nil {
+		return x.What
+	}
+	return nil
+}
+
+func (x *VerifyResponse) GetProgress() *VerifyProgress {
+	if x != nil {
+		if x, ok := x.What.(*VerifyResponse_Progress); ok {
+			return x.Progress
+		}
+	}
+	return nil
+}
+
+func (x *VerifyResponse) GetFinding() *VerifyFinding {
+	if x != nil {
+		if x, ok := x.What.(*VerifyResponse_Finding); ok {
+			return x.Finding
+		}
+	}
+	return nil
+}
+
+func (x *VerifyResponse) GetSummary() *VerifySummary {
+	if x != nil {
+		if x, ok := x.What.(*VerifyResponse_Summary); ok {
+			return x.Summary
+		}
+	}
+	return nil
+}
+
+type isVerifyResponse_What interface {
+	isVerifyResponse_What()
+}
+
+type VerifyResponse_Progress struct {
+	Progress *VerifyProgress `protobuf:"bytes,2,opt,name=progress,proto3,oneof"`
+}
+
+type VerifyResponse_Finding struct {
+	Finding *VerifyFinding `protobuf:"bytes,3,opt,name=finding,proto3,oneof"`
+}
+
+type VerifyResponse_Summary struct {
+	Summary *VerifySummary `protobuf:"bytes,4,opt,name=summary,proto3,oneof"`
+}
+
+func (*VerifyResponse_Progress) isVerifyResponse_What() {}
+
+func (*VerifyResponse_Finding) isVerifyResponse_What() {}
+
+func (*VerifyResponse_Summary) isVerifyResponse_What() {}
+
+// VerifyProgress says how far the reading of a partition is.
+type VerifyProgress struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	NextOffset    int64                  `protobuf:"varint,1,opt,name=next_offset,json=nextOffset,proto3" json:"next_offset,omitempty"`
+	EndOffset     int64                  `protobuf:"varint,2,opt,name=end_offset,json=endOffset,proto3" json:"end_offset,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VerifyProgress) Reset() {
+	*x = VerifyProgress{}
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VerifyProgress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VerifyProgress) ProtoMessage() {}
+
+func (x *VerifyProgress) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VerifyProgress.ProtoReflect.Descriptor instead.
+func (*VerifyProgress) Descriptor() ([]byte, []int) {
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *VerifyProgress) GetNextOffset() int64 {
+	if x != nil {
+		return x.NextOffset
+	}
+	return 0
+}
+
+func (x *VerifyProgress) GetEndOffset() int64 {
+	if x != nil {
+		return x.EndOffset
+	}
+	return 0
+}
+
+// VerifyFinding is something that must not be.
+type VerifyFinding struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// -1: of a row of the store.
+	Offset        int64  `protobuf:"varint,1,opt,name=offset,proto3" json:"offset,omitempty"`
+	What          string `protobuf:"bytes,2,opt,name=what,proto3" json:"what,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VerifyFinding) Reset() {
+	*x = VerifyFinding{}
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VerifyFinding) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VerifyFinding) ProtoMessage() {}
+
+func (x *VerifyFinding) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VerifyFinding.ProtoReflect.Descriptor instead.
+func (*VerifyFinding) Descriptor() ([]byte, []int) {
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *VerifyFinding) GetOffset() int64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *VerifyFinding) GetWhat() string {
+	if x != nil {
+		return x.What
+	}
+	return ""
+}
+
+// VerifySummary is what was met in a partition.
+type VerifySummary struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	StartOffset int64                  `protobuf:"varint,1,opt,name=start_offset,json=startOffset,proto3" json:"start_offset,omitempty"`
+	NextOffset  int64                  `protobuf:"varint,2,opt,name=next_offset,json=nextOffset,proto3" json:"next_offset,omitempty"`
+	Claims      uint64                 `protobuf:"varint,3,opt,name=claims,proto3" json:"claims,omitempty"`
+	Repairs     uint64                 `protobuf:"varint,4,opt,name=repairs,proto3" json:"repairs,omitempty"`
+	Records     uint64                 `protobuf:"varint,5,opt,name=records,proto3" json:"records,omitempty"`
+	Events      uint64                 `protobuf:"varint,6,opt,name=events,proto3" json:"events,omitempty"`
+	// Records that do not count by the reader rule, records without a readable envelope, groups that a claim cut off: no errors.
+	VoidRecords    uint64 `protobuf:"varint,7,opt,name=void_records,json=voidRecords,proto3" json:"void_records,omitempty"`
+	ForeignRecords uint64 `protobuf:"varint,8,opt,name=foreign_records,json=foreignRecords,proto3" json:"foreign_records,omitempty"`
+	CutGroups      uint64 `protobuf:"varint,9,opt,name=cut_groups,json=cutGroups,proto3" json:"cut_groups,omitempty"`
+	// Event-sourced entities, and how often a repair had to leave out events that were only in a snapshot.
+	Entities uint64 `protobuf:"varint,10,opt,name=entities,proto3" json:"entities,omitempty"`
+	Jumps    uint64 `protobuf:"varint,11,opt,name=jumps,proto3" json:"jumps,omitempty"`
+	// Up to which offset the store was compared; -1: it was not.
+	ComparedOffset int64  `protobuf:"varint,12,opt,name=compared_offset,json=comparedOffset,proto3" json:"compared_offset,omitempty"`
+	Findings       uint64 `protobuf:"varint,13,opt,name=findings,proto3" json:"findings,omitempty"`
+	// Why the partition could not be read to its end; empty: it was.
+	Unreadable    string `protobuf:"bytes,14,opt,name=unreadable,proto3" json:"unreadable,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VerifySummary) Reset() {
+	*x = VerifySummary{}
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VerifySummary) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VerifySummary) ProtoMessage() {}
+
+func (x *VerifySummary) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VerifySummary.ProtoReflect.Descriptor instead.
+func (*VerifySummary) Descriptor() ([]byte, []int) {
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *VerifySummary) GetStartOffset() int64 {
+	if x != nil {
+		return x.StartOffset
+	}
+	return 0
+}
+
+func (x *VerifySummary) GetNextOffset() int64 {
+	if x != nil {
+		return x.NextOffset
+	}
+	return 0
+}
+
+func (x *VerifySummary) GetClaims() uint64 {
+	if x != nil {
+		return x.Claims
+	}
+	return 0
+}
+
+func (x *VerifySummary) GetRepairs() uint64 {
+	if x != nil {
+		return x.Repairs
+	}
+	return 0
+}
+
+func (x *VerifySummary) GetRecords() uint64 {
+	if x != nil {
+		return x.Records
+	}
+	return 0
+}
+
+func (x *VerifySummary) GetEvents() uint64 {
+	if x != nil {
+		return x.Events
+	}
+	return 0
+}
+
+func (x *VerifySummary) GetVoidRecords() uint64 {
+	if x != nil {
+		return x.VoidRecords
+	}
+	return 0
+}
+
+func (x *VerifySummary) GetForeignRecords() uint64 {
+	if x != nil {
+		return x.ForeignRecords
+	}
+	return 0
+}
+
+func (x *VerifySummary) GetCutGroups() uint64 {
+	if x != nil {
+		return x.CutGroups
+	}
+	return 0
+}
+
+func (x *VerifySummary) GetEntities() uint64 {
+	if x != nil {
+		return x.Entities
+	}
+	return 0
+}
+
+func (x *VerifySummary) GetJumps() uint64 {
+	if x != nil {
+		return x.Jumps
+	}
+	return 0
+}
+
+func (x *VerifySummary) GetComparedOffset() int64 {
+	if x != nil {
+		return x.ComparedOffset
+	}
+	return 0
+}
+
+func (x *VerifySummary) GetFindings() uint64 {
+	if x != nil {
+		return x.Findings
+	}
+	return 0
+}
+
+func (x *VerifySummary) GetUnreadable() string {
+	if x != nil {
+		return x.Unreadable
+	}
+	return ""
+}
+
 type ClusterRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -32,7 +1014,7 @@ type ClusterRequest struct {
 
 func (x *ClusterRequest) Reset() {
 	*x = ClusterRequest{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[0]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -44,7 +1026,7 @@ func (x *ClusterRequest) String() string {
 func (*ClusterRequest) ProtoMessage() {}
 
 func (x *ClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[0]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -57,7 +1039,7 @@ func (x *ClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterRequest.ProtoReflect.Descriptor instead.
 func (*ClusterRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{0}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{11}
 }
 
 // ClusterResponse is the app as one process sees it.
@@ -74,7 +1056,7 @@ type ClusterResponse struct {
 
 func (x *ClusterResponse) Reset() {
 	*x = ClusterResponse{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[1]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -86,7 +1068,7 @@ func (x *ClusterResponse) String() string {
 func (*ClusterResponse) ProtoMessage() {}
 
 func (x *ClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[1]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -99,7 +1081,7 @@ func (x *ClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterResponse.ProtoReflect.Descriptor instead.
 func (*ClusterResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{1}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ClusterResponse) GetApp() string {
@@ -146,7 +1128,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[2]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -158,7 +1140,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[2]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -171,7 +1153,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{2}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Member) GetName() string {
@@ -216,7 +1198,7 @@ type Placement struct {
 
 func (x *Placement) Reset() {
 	*x = Placement{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[3]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -228,7 +1210,7 @@ func (x *Placement) String() string {
 func (*Placement) ProtoMessage() {}
 
 func (x *Placement) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[3]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -241,7 +1223,7 @@ func (x *Placement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Placement.ProtoReflect.Descriptor instead.
 func (*Placement) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{3}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Placement) GetPartition() int32 {
@@ -275,7 +1257,7 @@ type DrainRequest struct {
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[4]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -287,7 +1269,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[4]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -300,7 +1282,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{4}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *DrainRequest) GetWorker() string {
@@ -318,7 +1300,7 @@ type DrainResponse struct {
 
 func (x *DrainResponse) Reset() {
 	*x = DrainResponse{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[5]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -330,7 +1312,7 @@ func (x *DrainResponse) String() string {
 func (*DrainResponse) ProtoMessage() {}
 
 func (x *DrainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[5]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -343,7 +1325,7 @@ func (x *DrainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainResponse.ProtoReflect.Descriptor instead.
 func (*DrainResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{5}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{16}
 }
 
 type ListParkedRequest struct {
@@ -356,7 +1338,7 @@ type ListParkedRequest struct {
 
 func (x *ListParkedRequest) Reset() {
 	*x = ListParkedRequest{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[6]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -368,7 +1350,7 @@ func (x *ListParkedRequest) String() string {
 func (*ListParkedRequest) ProtoMessage() {}
 
 func (x *ListParkedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[6]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -381,7 +1363,7 @@ func (x *ListParkedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListParkedRequest.ProtoReflect.Descriptor instead.
 func (*ListParkedRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{6}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListParkedRequest) GetLimit() int32 {
@@ -400,7 +1382,7 @@ type ListParkedResponse struct {
 
 func (x *ListParkedResponse) Reset() {
 	*x = ListParkedResponse{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[7]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -412,7 +1394,7 @@ func (x *ListParkedResponse) String() string {
 func (*ListParkedResponse) ProtoMessage() {}
 
 func (x *ListParkedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[7]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -425,7 +1407,7 @@ func (x *ListParkedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListParkedResponse.ProtoReflect.Descriptor instead.
 func (*ListParkedResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{7}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListParkedResponse) GetEffects() []*ParkedEffect {
@@ -455,7 +1437,7 @@ type ParkedEffect struct {
 
 func (x *ParkedEffect) Reset() {
 	*x = ParkedEffect{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[8]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -467,7 +1449,7 @@ func (x *ParkedEffect) String() string {
 func (*ParkedEffect) ProtoMessage() {}
 
 func (x *ParkedEffect) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[8]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -480,7 +1462,7 @@ func (x *ParkedEffect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ParkedEffect.ProtoReflect.Descriptor instead.
 func (*ParkedEffect) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{8}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ParkedEffect) GetPartition() int32 {
@@ -551,7 +1533,7 @@ type ResolveParkedRequest struct {
 
 func (x *ResolveParkedRequest) Reset() {
 	*x = ResolveParkedRequest{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[9]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -563,7 +1545,7 @@ func (x *ResolveParkedRequest) String() string {
 func (*ResolveParkedRequest) ProtoMessage() {}
 
 func (x *ResolveParkedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[9]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -576,7 +1558,7 @@ func (x *ResolveParkedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveParkedRequest.ProtoReflect.Descriptor instead.
 func (*ResolveParkedRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{9}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ResolveParkedRequest) GetPartition() int32 {
@@ -608,7 +1590,7 @@ type ResolveParkedResponse struct {
 
 func (x *ResolveParkedResponse) Reset() {
 	*x = ResolveParkedResponse{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[10]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -620,7 +1602,7 @@ func (x *ResolveParkedResponse) String() string {
 func (*ResolveParkedResponse) ProtoMessage() {}
 
 func (x *ResolveParkedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[10]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -633,7 +1615,7 @@ func (x *ResolveParkedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveParkedResponse.ProtoReflect.Descriptor instead.
 func (*ResolveParkedResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{10}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{21}
 }
 
 type StatusRequest struct {
@@ -644,7 +1626,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[11]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -656,7 +1638,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[11]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -669,7 +1651,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{11}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{22}
 }
 
 // StatusResponse is the whole /status page.
@@ -701,7 +1683,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[12]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -713,7 +1695,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[12]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -726,7 +1708,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{12}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *StatusResponse) GetVersion() string {
@@ -855,7 +1837,7 @@ type ClusterStatus struct {
 
 func (x *ClusterStatus) Reset() {
 	*x = ClusterStatus{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[13]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -867,7 +1849,7 @@ func (x *ClusterStatus) String() string {
 func (*ClusterStatus) ProtoMessage() {}
 
 func (x *ClusterStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[13]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -880,7 +1862,7 @@ func (x *ClusterStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterStatus.ProtoReflect.Descriptor instead.
 func (*ClusterStatus) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{13}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ClusterStatus) GetPeerAddress() string {
@@ -955,7 +1937,7 @@ type PeerStatus struct {
 
 func (x *PeerStatus) Reset() {
 	*x = PeerStatus{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[14]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -967,7 +1949,7 @@ func (x *PeerStatus) String() string {
 func (*PeerStatus) ProtoMessage() {}
 
 func (x *PeerStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[14]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -980,7 +1962,7 @@ func (x *PeerStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerStatus.ProtoReflect.Descriptor instead.
 func (*PeerStatus) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{14}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *PeerStatus) GetName() string {
@@ -1046,7 +2028,7 @@ type ServiceStatus struct {
 
 func (x *ServiceStatus) Reset() {
 	*x = ServiceStatus{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[15]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1058,7 +2040,7 @@ func (x *ServiceStatus) String() string {
 func (*ServiceStatus) ProtoMessage() {}
 
 func (x *ServiceStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[15]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1071,7 +2053,7 @@ func (x *ServiceStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceStatus.ProtoReflect.Descriptor instead.
 func (*ServiceStatus) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{15}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ServiceStatus) GetName() string {
@@ -1144,7 +2126,7 @@ type PartitionStatus struct {
 
 func (x *PartitionStatus) Reset() {
 	*x = PartitionStatus{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[16]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1156,7 +2138,7 @@ func (x *PartitionStatus) String() string {
 func (*PartitionStatus) ProtoMessage() {}
 
 func (x *PartitionStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[16]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1169,7 +2151,7 @@ func (x *PartitionStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PartitionStatus.ProtoReflect.Descriptor instead.
 func (*PartitionStatus) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{16}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *PartitionStatus) GetPartition() int32 {
@@ -1339,7 +2321,7 @@ type TaskStatus struct {
 
 func (x *TaskStatus) Reset() {
 	*x = TaskStatus{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[17]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1351,7 +2333,7 @@ func (x *TaskStatus) String() string {
 func (*TaskStatus) ProtoMessage() {}
 
 func (x *TaskStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[17]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1364,7 +2346,7 @@ func (x *TaskStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskStatus.ProtoReflect.Descriptor instead.
 func (*TaskStatus) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{17}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *TaskStatus) GetName() string {
@@ -1405,7 +2387,7 @@ type GetEntityRequest struct {
 
 func (x *GetEntityRequest) Reset() {
 	*x = GetEntityRequest{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[18]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1417,7 +2399,7 @@ func (x *GetEntityRequest) String() string {
 func (*GetEntityRequest) ProtoMessage() {}
 
 func (x *GetEntityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[18]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1430,7 +2412,7 @@ func (x *GetEntityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetEntityRequest.ProtoReflect.Descriptor instead.
 func (*GetEntityRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{18}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *GetEntityRequest) GetType() string {
@@ -1470,7 +2452,7 @@ type GetEntityResponse struct {
 
 func (x *GetEntityResponse) Reset() {
 	*x = GetEntityResponse{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[19]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1482,7 +2464,7 @@ func (x *GetEntityResponse) String() string {
 func (*GetEntityResponse) ProtoMessage() {}
 
 func (x *GetEntityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[19]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1495,7 +2477,7 @@ func (x *GetEntityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetEntityResponse.ProtoReflect.Descriptor instead.
 func (*GetEntityResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{19}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *GetEntityResponse) GetType() string {
@@ -1587,7 +2569,7 @@ type Content struct {
 
 func (x *Content) Reset() {
 	*x = Content{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[20]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1599,7 +2581,7 @@ func (x *Content) String() string {
 func (*Content) ProtoMessage() {}
 
 func (x *Content) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[20]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1612,7 +2594,7 @@ func (x *Content) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Content.ProtoReflect.Descriptor instead.
 func (*Content) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{20}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Content) GetTypeUrl() string {
@@ -1648,7 +2630,7 @@ type HistoryRequest struct {
 
 func (x *HistoryRequest) Reset() {
 	*x = HistoryRequest{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[21]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1660,7 +2642,7 @@ func (x *HistoryRequest) String() string {
 func (*HistoryRequest) ProtoMessage() {}
 
 func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[21]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1673,7 +2655,7 @@ func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryRequest.ProtoReflect.Descriptor instead.
 func (*HistoryRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{21}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *HistoryRequest) GetType() string {
@@ -1715,7 +2697,7 @@ type HistoryResponse struct {
 
 func (x *HistoryResponse) Reset() {
 	*x = HistoryResponse{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[22]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1727,7 +2709,7 @@ func (x *HistoryResponse) String() string {
 func (*HistoryResponse) ProtoMessage() {}
 
 func (x *HistoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[22]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1740,7 +2722,7 @@ func (x *HistoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryResponse.ProtoReflect.Descriptor instead.
 func (*HistoryResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{22}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *HistoryResponse) GetPartition() int32 {
@@ -1819,7 +2801,7 @@ type TailRequest struct {
 
 func (x *TailRequest) Reset() {
 	*x = TailRequest{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[23]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1831,7 +2813,7 @@ func (x *TailRequest) String() string {
 func (*TailRequest) ProtoMessage() {}
 
 func (x *TailRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[23]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1844,7 +2826,7 @@ func (x *TailRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TailRequest.ProtoReflect.Descriptor instead.
 func (*TailRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{23}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *TailRequest) GetEntity() string {
@@ -1911,7 +2893,7 @@ type TailResponse struct {
 
 func (x *TailResponse) Reset() {
 	*x = TailResponse{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[24]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1923,7 +2905,7 @@ func (x *TailResponse) String() string {
 func (*TailResponse) ProtoMessage() {}
 
 func (x *TailResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[24]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1936,7 +2918,7 @@ func (x *TailResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TailResponse.ProtoReflect.Descriptor instead.
 func (*TailResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{24}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *TailResponse) GetPartition() int32 {
@@ -2031,7 +3013,7 @@ type DescriptorsRequest struct {
 
 func (x *DescriptorsRequest) Reset() {
 	*x = DescriptorsRequest{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[25]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2043,7 +3025,7 @@ func (x *DescriptorsRequest) String() string {
 func (*DescriptorsRequest) ProtoMessage() {}
 
 func (x *DescriptorsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[25]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2056,7 +3038,7 @@ func (x *DescriptorsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescriptorsRequest.ProtoReflect.Descriptor instead.
 func (*DescriptorsRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{25}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{36}
 }
 
 type DescriptorsResponse struct {
@@ -2068,7 +3050,7 @@ type DescriptorsResponse struct {
 
 func (x *DescriptorsResponse) Reset() {
 	*x = DescriptorsResponse{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[26]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2080,7 +3062,7 @@ func (x *DescriptorsResponse) String() string {
 func (*DescriptorsResponse) ProtoMessage() {}
 
 func (x *DescriptorsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[26]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2093,7 +3075,7 @@ func (x *DescriptorsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescriptorsResponse.ProtoReflect.Descriptor instead.
 func (*DescriptorsResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{26}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *DescriptorsResponse) GetFileDescriptorSet() []byte {
@@ -2107,7 +3089,95 @@ var File_millrace_admin_v1_admin_proto protoreflect.FileDescriptor
 
 const file_millrace_admin_v1_admin_proto_rawDesc = "" +
 	"\n" +
-	"\x1dmillrace/admin/v1/admin.proto\x12\x11millrace.admin.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x10\n" +
+	"\x1dmillrace/admin/v1/admin.proto\x12\x11millrace.admin.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x13\n" +
+	"\x11ListHaltedRequest\"X\n" +
+	"\x12ListHaltedResponse\x12B\n" +
+	"\n" +
+	"partitions\x18\x01 \x03(\v2\".millrace.admin.v1.HaltedPartitionR\n" +
+	"partitions\"\xc9\x04\n" +
+	"\x0fHaltedPartition\x12\x1c\n" +
+	"\tpartition\x18\x01 \x01(\x05R\tpartition\x12\x14\n" +
+	"\x05cause\x18\x02 \x01(\tR\x05cause\x12\x1a\n" +
+	"\bposition\x18\x03 \x01(\x03R\bposition\x12\x1d\n" +
+	"\n" +
+	"store_next\x18\x04 \x01(\x03R\tstoreNext\x12\x1f\n" +
+	"\vstore_epoch\x18\x05 \x01(\x04R\n" +
+	"storeEpoch\x12\x1b\n" +
+	"\tlog_start\x18\x06 \x01(\x03R\blogStart\x12\x17\n" +
+	"\alog_end\x18\a \x01(\x03R\x06logEnd\x12 \n" +
+	"\vunreachable\x18\b \x01(\tR\vunreachable\x12$\n" +
+	"\x0estore_topic_id\x18\t \x01(\tR\fstoreTopicId\x12 \n" +
+	"\flog_topic_id\x18\n" +
+	" \x01(\tR\n" +
+	"logTopicId\x12!\n" +
+	"\flost_records\x18\v \x01(\x03R\vlostRecords\x12#\n" +
+	"\rlost_entities\x18\f \x01(\x03R\flostEntities\x12#\n" +
+	"\rlost_commands\x18\r \x01(\x03R\flostCommands\x12!\n" +
+	"\flost_effects\x18\x0e \x01(\x03R\vlostEffects\x12\x1f\n" +
+	"\vlost_timers\x18\x0f \x01(\x03R\n" +
+	"lostTimers\x12\x1a\n" +
+	"\bexamples\x18\x10 \x03(\tR\bexamples\x129\n" +
+	"\achoices\x18\x11 \x03(\v2\x1f.millrace.admin.v1.RepairOptionR\achoices\"a\n" +
+	"\fRepairOption\x127\n" +
+	"\x06choice\x18\x01 \x01(\x0e2\x1f.millrace.admin.v1.RepairChoiceR\x06choice\x12\x18\n" +
+	"\arefused\x18\x02 \x01(\tR\arefused\"f\n" +
+	"\rRepairRequest\x12\x1c\n" +
+	"\tpartition\x18\x01 \x01(\x05R\tpartition\x127\n" +
+	"\x06choice\x18\x02 \x01(\x0e2\x1f.millrace.admin.v1.RepairChoiceR\x06choice\"\xdb\x02\n" +
+	"\x0eRepairResponse\x12\x14\n" +
+	"\x05state\x18\x01 \x01(\tR\x05state\x12\x1f\n" +
+	"\vnext_offset\x18\x02 \x01(\x03R\n" +
+	"nextOffset\x12\x14\n" +
+	"\x05floor\x18\x03 \x01(\x03R\x05floor\x12\x12\n" +
+	"\x04done\x18\x04 \x01(\bR\x04done\x12\x18\n" +
+	"\arecords\x18\x05 \x01(\x03R\arecords\x12\x1a\n" +
+	"\bentities\x18\x06 \x01(\x03R\bentities\x12\x16\n" +
+	"\x06events\x18\a \x01(\x03R\x06events\x126\n" +
+	"\x17events_behind_snapshots\x18\b \x01(\x03R\x15eventsBehindSnapshots\x12\x16\n" +
+	"\x06values\x18\t \x01(\x03R\x06values\x12\x18\n" +
+	"\aanswers\x18\n" +
+	" \x01(\x03R\aanswers\x12\x18\n" +
+	"\aeffects\x18\v \x01(\x03R\aeffects\x12\x16\n" +
+	"\x06timers\x18\f \x01(\x03R\x06timers\"V\n" +
+	"\rVerifyRequest\x12!\n" +
+	"\tpartition\x18\x01 \x01(\x05H\x00R\tpartition\x88\x01\x01\x12\x14\n" +
+	"\x05store\x18\x02 \x01(\bR\x05storeB\f\n" +
+	"\n" +
+	"_partition\"\xf3\x01\n" +
+	"\x0eVerifyResponse\x12\x1c\n" +
+	"\tpartition\x18\x01 \x01(\x05R\tpartition\x12?\n" +
+	"\bprogress\x18\x02 \x01(\v2!.millrace.admin.v1.VerifyProgressH\x00R\bprogress\x12<\n" +
+	"\afinding\x18\x03 \x01(\v2 .millrace.admin.v1.VerifyFindingH\x00R\afinding\x12<\n" +
+	"\asummary\x18\x04 \x01(\v2 .millrace.admin.v1.VerifySummaryH\x00R\asummaryB\x06\n" +
+	"\x04what\"P\n" +
+	"\x0eVerifyProgress\x12\x1f\n" +
+	"\vnext_offset\x18\x01 \x01(\x03R\n" +
+	"nextOffset\x12\x1d\n" +
+	"\n" +
+	"end_offset\x18\x02 \x01(\x03R\tendOffset\";\n" +
+	"\rVerifyFinding\x12\x16\n" +
+	"\x06offset\x18\x01 \x01(\x03R\x06offset\x12\x12\n" +
+	"\x04what\x18\x02 \x01(\tR\x04what\"\xb9\x03\n" +
+	"\rVerifySummary\x12!\n" +
+	"\fstart_offset\x18\x01 \x01(\x03R\vstartOffset\x12\x1f\n" +
+	"\vnext_offset\x18\x02 \x01(\x03R\n" +
+	"nextOffset\x12\x16\n" +
+	"\x06claims\x18\x03 \x01(\x04R\x06claims\x12\x18\n" +
+	"\arepairs\x18\x04 \x01(\x04R\arepairs\x12\x18\n" +
+	"\arecords\x18\x05 \x01(\x04R\arecords\x12\x16\n" +
+	"\x06events\x18\x06 \x01(\x04R\x06events\x12!\n" +
+	"\fvoid_records\x18\a \x01(\x04R\vvoidRecords\x12'\n" +
+	"\x0fforeign_records\x18\b \x01(\x04R\x0eforeignRecords\x12\x1d\n" +
+	"\n" +
+	"cut_groups\x18\t \x01(\x04R\tcutGroups\x12\x1a\n" +
+	"\bentities\x18\n" +
+	" \x01(\x04R\bentities\x12\x14\n" +
+	"\x05jumps\x18\v \x01(\x04R\x05jumps\x12'\n" +
+	"\x0fcompared_offset\x18\f \x01(\x03R\x0ecomparedOffset\x12\x1a\n" +
+	"\bfindings\x18\r \x01(\x04R\bfindings\x12\x1e\n" +
+	"\n" +
+	"unreadable\x18\x0e \x01(\tR\n" +
+	"unreadable\"\x10\n" +
 	"\x0eClusterRequest\"\xb6\x01\n" +
 	"\x0fClusterResponse\x12\x10\n" +
 	"\x03app\x18\x01 \x01(\tR\x03app\x12\x1e\n" +
@@ -2296,7 +3366,13 @@ const file_millrace_admin_v1_admin_proto_rawDesc = "" +
 	"\x04note\x18\f \x01(\tR\x04note\"\x14\n" +
 	"\x12DescriptorsRequest\"E\n" +
 	"\x13DescriptorsResponse\x12.\n" +
-	"\x13file_descriptor_set\x18\x01 \x01(\fR\x11fileDescriptorSet2\x8f\x06\n" +
+	"\x13file_descriptor_set\x18\x01 \x01(\fR\x11fileDescriptorSet*\xa0\x01\n" +
+	"\fRepairChoice\x12\x1d\n" +
+	"\x19REPAIR_CHOICE_UNSPECIFIED\x10\x00\x12\x17\n" +
+	"\x13REPAIR_CHOICE_RETRY\x10\x01\x12\x1d\n" +
+	"\x19REPAIR_CHOICE_ACCEPT_LOSS\x10\x02\x12\x1e\n" +
+	"\x1aREPAIR_CHOICE_APPEND_IMAGE\x10\x03\x12\x19\n" +
+	"\x15REPAIR_CHOICE_PREVIEW\x10\x042\x8c\b\n" +
 	"\fAdminService\x12M\n" +
 	"\x06Status\x12 .millrace.admin.v1.StatusRequest\x1a!.millrace.admin.v1.StatusResponse\x12V\n" +
 	"\tGetEntity\x12#.millrace.admin.v1.GetEntityRequest\x1a$.millrace.admin.v1.GetEntityResponse\x12R\n" +
@@ -2307,7 +3383,11 @@ const file_millrace_admin_v1_admin_proto_rawDesc = "" +
 	"ListParked\x12$.millrace.admin.v1.ListParkedRequest\x1a%.millrace.admin.v1.ListParkedResponse\x12b\n" +
 	"\rResolveParked\x12'.millrace.admin.v1.ResolveParkedRequest\x1a(.millrace.admin.v1.ResolveParkedResponse\x12P\n" +
 	"\aCluster\x12!.millrace.admin.v1.ClusterRequest\x1a\".millrace.admin.v1.ClusterResponse\x12J\n" +
-	"\x05Drain\x12\x1f.millrace.admin.v1.DrainRequest\x1a .millrace.admin.v1.DrainResponseBEZCgithub.com/millrace-io/millrace/proto/gen/millrace/admin/v1;adminv1b\x06proto3"
+	"\x05Drain\x12\x1f.millrace.admin.v1.DrainRequest\x1a .millrace.admin.v1.DrainResponse\x12Y\n" +
+	"\n" +
+	"ListHalted\x12$.millrace.admin.v1.ListHaltedRequest\x1a%.millrace.admin.v1.ListHaltedResponse\x12O\n" +
+	"\x06Repair\x12 .millrace.admin.v1.RepairRequest\x1a!.millrace.admin.v1.RepairResponse0\x01\x12O\n" +
+	"\x06Verify\x12 .millrace.admin.v1.VerifyRequest\x1a!.millrace.admin.v1.VerifyResponse0\x01BEZCgithub.com/millrace-io/millrace/proto/gen/millrace/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_millrace_admin_v1_admin_proto_rawDescOnce sync.Once
@@ -2321,82 +3401,108 @@ func file_millrace_admin_v1_admin_proto_rawDescGZIP() []byte {
 	return file_millrace_admin_v1_admin_proto_rawDescData
 }
 
-var file_millrace_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_millrace_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_millrace_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
 var file_millrace_admin_v1_admin_proto_goTypes = []any{
-	(*ClusterRequest)(nil),        // 0: millrace.admin.v1.ClusterRequest
-	(*ClusterResponse)(nil),       // 1: millrace.admin.v1.ClusterResponse
-	(*Member)(nil),                // 2: millrace.admin.v1.Member
-	(*Placement)(nil),             // 3: millrace.admin.v1.Placement
-	(*DrainRequest)(nil),          // 4: millrace.admin.v1.DrainRequest
-	(*DrainResponse)(nil),         // 5: millrace.admin.v1.DrainResponse
-	(*ListParkedRequest)(nil),     // 6: millrace.admin.v1.ListParkedRequest
-	(*ListParkedResponse)(nil),    // 7: millrace.admin.v1.ListParkedResponse
-	(*ParkedEffect)(nil),          // 8: millrace.admin.v1.ParkedEffect
-	(*ResolveParkedRequest)(nil),  // 9: millrace.admin.v1.ResolveParkedRequest
-	(*ResolveParkedResponse)(nil), // 10: millrace.admin.v1.ResolveParkedResponse
-	(*StatusRequest)(nil),         // 11: millrace.admin.v1.StatusRequest
-	(*StatusResponse)(nil),        // 12: millrace.admin.v1.StatusResponse
-	(*ClusterStatus)(nil),         // 13: millrace.admin.v1.ClusterStatus
-	(*PeerStatus)(nil),            // 14: millrace.admin.v1.PeerStatus
-	(*ServiceStatus)(nil),         // 15: millrace.admin.v1.ServiceStatus
-	(*PartitionStatus)(nil),       // 16: millrace.admin.v1.PartitionStatus
-	(*TaskStatus)(nil),            // 17: millrace.admin.v1.TaskStatus
-	(*GetEntityRequest)(nil),      // 18: millrace.admin.v1.GetEntityRequest
-	(*GetEntityResponse)(nil),     // 19: millrace.admin.v1.GetEntityResponse
-	(*Content)(nil),               // 20: millrace.admin.v1.Content
-	(*HistoryRequest)(nil),        // 21: millrace.admin.v1.HistoryRequest
-	(*HistoryResponse)(nil),       // 22: millrace.admin.v1.HistoryResponse
-	(*TailRequest)(nil),           // 23: millrace.admin.v1.TailRequest
-	(*TailResponse)(nil),          // 24: millrace.admin.v1.TailResponse
-	(*DescriptorsRequest)(nil),    // 25: millrace.admin.v1.DescriptorsRequest
-	(*DescriptorsResponse)(nil),   // 26: millrace.admin.v1.DescriptorsResponse
-	(*timestamppb.Timestamp)(nil), // 27: google.protobuf.Timestamp
+	(RepairChoice)(0),             // 0: millrace.admin.v1.RepairChoice
+	(*ListHaltedRequest)(nil),     // 1: millrace.admin.v1.ListHaltedRequest
+	(*ListHaltedResponse)(nil),    // 2: millrace.admin.v1.ListHaltedResponse
+	(*HaltedPartition)(nil),       // 3: millrace.admin.v1.HaltedPartition
+	(*RepairOption)(nil),          // 4: millrace.admin.v1.RepairOption
+	(*RepairRequest)(nil),         // 5: millrace.admin.v1.RepairRequest
+	(*RepairResponse)(nil),        // 6: millrace.admin.v1.RepairResponse
+	(*VerifyRequest)(nil),         // 7: millrace.admin.v1.VerifyRequest
+	(*VerifyResponse)(nil),        // 8: millrace.admin.v1.VerifyResponse
+	(*VerifyProgress)(nil),        // 9: millrace.admin.v1.VerifyProgress
+	(*VerifyFinding)(nil),         // 10: millrace.admin.v1.VerifyFinding
+	(*VerifySummary)(nil),         // 11: millrace.admin.v1.VerifySummary
+	(*ClusterRequest)(nil),        // 12: millrace.admin.v1.ClusterRequest
+	(*ClusterResponse)(nil),       // 13: millrace.admin.v1.ClusterResponse
+	(*Member)(nil),                // 14: millrace.admin.v1.Member
+	(*Placement)(nil),             // 15: millrace.admin.v1.Placement
+	(*DrainRequest)(nil),          // 16: millrace.admin.v1.DrainRequest
+	(*DrainResponse)(nil),         // 17: millrace.admin.v1.DrainResponse
+	(*ListParkedRequest)(nil),     // 18: millrace.admin.v1.ListParkedRequest
+	(*ListParkedResponse)(nil),    // 19: millrace.admin.v1.ListParkedResponse
+	(*ParkedEffect)(nil),          // 20: millrace.admin.v1.ParkedEffect
+	(*ResolveParkedRequest)(nil),  // 21: millrace.admin.v1.ResolveParkedRequest
+	(*ResolveParkedResponse)(nil), // 22: millrace.admin.v1.ResolveParkedResponse
+	(*StatusRequest)(nil),         // 23: millrace.admin.v1.StatusRequest
+	(*StatusResponse)(nil),        // 24: millrace.admin.v1.StatusResponse
+	(*ClusterStatus)(nil),         // 25: millrace.admin.v1.ClusterStatus
+	(*PeerStatus)(nil),            // 26: millrace.admin.v1.PeerStatus
+	(*ServiceStatus)(nil),         // 27: millrace.admin.v1.ServiceStatus
+	(*PartitionStatus)(nil),       // 28: millrace.admin.v1.PartitionStatus
+	(*TaskStatus)(nil),            // 29: millrace.admin.v1.TaskStatus
+	(*GetEntityRequest)(nil),      // 30: millrace.admin.v1.GetEntityRequest
+	(*GetEntityResponse)(nil),     // 31: millrace.admin.v1.GetEntityResponse
+	(*Content)(nil),               // 32: millrace.admin.v1.Content
+	(*HistoryRequest)(nil),        // 33: millrace.admin.v1.HistoryRequest
+	(*HistoryResponse)(nil),       // 34: millrace.admin.v1.HistoryResponse
+	(*TailRequest)(nil),           // 35: millrace.admin.v1.TailRequest
+	(*TailResponse)(nil),          // 36: millrace.admin.v1.TailResponse
+	(*DescriptorsRequest)(nil),    // 37: millrace.admin.v1.DescriptorsRequest
+	(*DescriptorsResponse)(nil),   // 38: millrace.admin.v1.DescriptorsResponse
+	(*timestamppb.Timestamp)(nil), // 39: google.protobuf.Timestamp
 }
 var file_millrace_admin_v1_admin_proto_depIdxs = []int32{
-	2,  // 0: millrace.admin.v1.ClusterResponse.members:type_name -> millrace.admin.v1.Member
-	3,  // 1: millrace.admin.v1.ClusterResponse.partitions:type_name -> millrace.admin.v1.Placement
-	12, // 2: millrace.admin.v1.Member.status:type_name -> millrace.admin.v1.StatusResponse
-	8,  // 3: millrace.admin.v1.ListParkedResponse.effects:type_name -> millrace.admin.v1.ParkedEffect
-	20, // 4: millrace.admin.v1.ParkedEffect.payload:type_name -> millrace.admin.v1.Content
-	27, // 5: millrace.admin.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
-	15, // 6: millrace.admin.v1.StatusResponse.services:type_name -> millrace.admin.v1.ServiceStatus
-	16, // 7: millrace.admin.v1.StatusResponse.partitions:type_name -> millrace.admin.v1.PartitionStatus
-	17, // 8: millrace.admin.v1.StatusResponse.tasks:type_name -> millrace.admin.v1.TaskStatus
-	13, // 9: millrace.admin.v1.StatusResponse.cluster:type_name -> millrace.admin.v1.ClusterStatus
-	14, // 10: millrace.admin.v1.ClusterStatus.peers:type_name -> millrace.admin.v1.PeerStatus
-	27, // 11: millrace.admin.v1.PeerStatus.since:type_name -> google.protobuf.Timestamp
-	27, // 12: millrace.admin.v1.PeerStatus.last_error_time:type_name -> google.protobuf.Timestamp
-	27, // 13: millrace.admin.v1.PartitionStatus.last_error_time:type_name -> google.protobuf.Timestamp
-	27, // 14: millrace.admin.v1.TaskStatus.last_error_time:type_name -> google.protobuf.Timestamp
-	20, // 15: millrace.admin.v1.GetEntityResponse.state:type_name -> millrace.admin.v1.Content
-	22, // 16: millrace.admin.v1.GetEntityResponse.events:type_name -> millrace.admin.v1.HistoryResponse
-	27, // 17: millrace.admin.v1.HistoryResponse.time:type_name -> google.protobuf.Timestamp
-	20, // 18: millrace.admin.v1.HistoryResponse.content:type_name -> millrace.admin.v1.Content
-	27, // 19: millrace.admin.v1.TailResponse.time:type_name -> google.protobuf.Timestamp
-	20, // 20: millrace.admin.v1.TailResponse.content:type_name -> millrace.admin.v1.Content
-	11, // 21: millrace.admin.v1.AdminService.Status:input_type -> millrace.admin.v1.StatusRequest
-	18, // 22: millrace.admin.v1.AdminService.GetEntity:input_type -> millrace.admin.v1.GetEntityRequest
-	21, // 23: millrace.admin.v1.AdminService.History:input_type -> millrace.admin.v1.HistoryRequest
-	23, // 24: millrace.admin.v1.AdminService.Tail:input_type -> millrace.admin.v1.TailRequest
-	25, // 25: millrace.admin.v1.AdminService.Descriptors:input_type -> millrace.admin.v1.DescriptorsRequest
-	6,  // 26: millrace.admin.v1.AdminService.ListParked:input_type -> millrace.admin.v1.ListParkedRequest
-	9,  // 27: millrace.admin.v1.AdminService.ResolveParked:input_type -> millrace.admin.v1.ResolveParkedRequest
-	0,  // 28: millrace.admin.v1.AdminService.Cluster:input_type -> millrace.admin.v1.ClusterRequest
-	4,  // 29: millrace.admin.v1.AdminService.Drain:input_type -> millrace.admin.v1.DrainRequest
-	12, // 30: millrace.admin.v1.AdminService.Status:output_type -> millrace.admin.v1.StatusResponse
-	19, // 31: millrace.admin.v1.AdminService.GetEntity:output_type -> millrace.admin.v1.GetEntityResponse
-	22, // 32: millrace.admin.v1.AdminService.History:output_type -> millrace.admin.v1.HistoryResponse
-	24, // 33: millrace.admin.v1.AdminService.Tail:output_type -> millrace.admin.v1.TailResponse
-	26, // 34: millrace.admin.v1.AdminService.Descriptors:output_type -> millrace.admin.v1.DescriptorsResponse
-	7,  // 35: millrace.admin.v1.AdminService.ListParked:output_type -> millrace.admin.v1.ListParkedResponse
-	10, // 36: millrace.admin.v1.AdminService.ResolveParked:output_type -> millrace.admin.v1.ResolveParkedResponse
-	1,  // 37: millrace.admin.v1.AdminService.Cluster:output_type -> millrace.admin.v1.ClusterResponse
-	5,  // 38: millrace.admin.v1.AdminService.Drain:output_type -> millrace.admin.v1.DrainResponse
-	30, // [30:39] is the sub-list for method output_type
-	21, // [21:30] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	3,  // 0: millrace.admin.v1.ListHaltedResponse.partitions:type_name -> millrace.admin.v1.HaltedPartition
+	4,  // 1: millrace.admin.v1.HaltedPartition.choices:type_name -> millrace.admin.v1.RepairOption
+	0,  // 2: millrace.admin.v1.RepairOption.choice:type_name -> millrace.admin.v1.RepairChoice
+	0,  // 3: millrace.admin.v1.RepairRequest.choice:type_name -> millrace.admin.v1.RepairChoice
+	9,  // 4: millrace.admin.v1.VerifyResponse.progress:type_name -> millrace.admin.v1.VerifyProgress
+	10, // 5: millrace.admin.v1.VerifyResponse.finding:type_name -> millrace.admin.v1.VerifyFinding
+	11, // 6: millrace.admin.v1.VerifyResponse.summary:type_name -> millrace.admin.v1.VerifySummary
+	14, // 7: millrace.admin.v1.ClusterResponse.members:type_name -> millrace.admin.v1.Member
+	15, // 8: millrace.admin.v1.ClusterResponse.partitions:type_name -> millrace.admin.v1.Placement
+	24, // 9: millrace.admin.v1.Member.status:type_name -> millrace.admin.v1.StatusResponse
+	20, // 10: millrace.admin.v1.ListParkedResponse.effects:type_name -> millrace.admin.v1.ParkedEffect
+	32, // 11: millrace.admin.v1.ParkedEffect.payload:type_name -> millrace.admin.v1.Content
+	39, // 12: millrace.admin.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
+	27, // 13: millrace.admin.v1.StatusResponse.services:type_name -> millrace.admin.v1.ServiceStatus
+	28, // 14: millrace.admin.v1.StatusResponse.partitions:type_name -> millrace.admin.v1.PartitionStatus
+	29, // 15: millrace.admin.v1.StatusResponse.tasks:type_name -> millrace.admin.v1.TaskStatus
+	25, // 16: millrace.admin.v1.StatusResponse.cluster:type_name -> millrace.admin.v1.ClusterStatus
+	26, // 17: millrace.admin.v1.ClusterStatus.peers:type_name -> millrace.admin.v1.PeerStatus
+	39, // 18: millrace.admin.v1.PeerStatus.since:type_name -> google.protobuf.Timestamp
+	39, // 19: millrace.admin.v1.PeerStatus.last_error_time:type_name -> google.protobuf.Timestamp
+	39, // 20: millrace.admin.v1.PartitionStatus.last_error_time:type_name -> google.protobuf.Timestamp
+	39, // 21: millrace.admin.v1.TaskStatus.last_error_time:type_name -> google.protobuf.Timestamp
+	32, // 22: millrace.admin.v1.GetEntityResponse.state:type_name -> millrace.admin.v1.Content
+	34, // 23: millrace.admin.v1.GetEntityResponse.events:type_name -> millrace.admin.v1.HistoryResponse
+	39, // 24: millrace.admin.v1.HistoryResponse.time:type_name -> google.protobuf.Timestamp
+	32, // 25: millrace.admin.v1.HistoryResponse.content:type_name -> millrace.admin.v1.Content
+	39, // 26: millrace.admin.v1.TailResponse.time:type_name -> google.protobuf.Timestamp
+	32, // 27: millrace.admin.v1.TailResponse.content:type_name -> millrace.admin.v1.Content
+	23, // 28: millrace.admin.v1.AdminService.Status:input_type -> millrace.admin.v1.StatusRequest
+	30, // 29: millrace.admin.v1.AdminService.GetEntity:input_type -> millrace.admin.v1.GetEntityRequest
+	33, // 30: millrace.admin.v1.AdminService.History:input_type -> millrace.admin.v1.HistoryRequest
+	35, // 31: millrace.admin.v1.AdminService.Tail:input_type -> millrace.admin.v1.TailRequest
+	37, // 32: millrace.admin.v1.AdminService.Descriptors:input_type -> millrace.admin.v1.DescriptorsRequest
+	18, // 33: millrace.admin.v1.AdminService.ListParked:input_type -> millrace.admin.v1.ListParkedRequest
+	21, // 34: millrace.admin.v1.AdminService.ResolveParked:input_type -> millrace.admin.v1.ResolveParkedRequest
+	12, // 35: millrace.admin.v1.AdminService.Cluster:input_type -> millrace.admin.v1.ClusterRequest
+	16, // 36: millrace.admin.v1.AdminService.Drain:input_type -> millrace.admin.v1.DrainRequest
+	1,  // 37: millrace.admin.v1.AdminService.ListHalted:input_type -> millrace.admin.v1.ListHaltedRequest
+	5,  // 38: millrace.admin.v1.AdminService.Repair:input_type -> millrace.admin.v1.RepairRequest
+	7,  // 39: millrace.admin.v1.AdminService.Verify:input_type -> millrace.admin.v1.VerifyRequest
+	24, // 40: millrace.admin.v1.AdminService.Status:output_type -> millrace.admin.v1.StatusResponse
+	31, // 41: millrace.admin.v1.AdminService.GetEntity:output_type -> millrace.admin.v1.GetEntityResponse
+	34, // 42: millrace.admin.v1.AdminService.History:output_type -> millrace.admin.v1.HistoryResponse
+	36, // 43: millrace.admin.v1.AdminService.Tail:output_type -> millrace.admin.v1.TailResponse
+	38, // 44: millrace.admin.v1.AdminService.Descriptors:output_type -> millrace.admin.v1.DescriptorsResponse
+	19, // 45: millrace.admin.v1.AdminService.ListParked:output_type -> millrace.admin.v1.ListParkedResponse
+	22, // 46: millrace.admin.v1.AdminService.ResolveParked:output_type -> millrace.admin.v1.ResolveParkedResponse
+	13, // 47: millrace.admin.v1.AdminService.Cluster:output_type -> millrace.admin.v1.ClusterResponse
+	17, // 48: millrace.admin.v1.AdminService.Drain:output_type -> millrace.admin.v1.DrainResponse
+	2,  // 49: millrace.admin.v1.AdminService.ListHalted:output_type -> millrace.admin.v1.ListHaltedResponse
+	6,  // 50: millrace.admin.v1.AdminService.Repair:output_type -> millrace.admin.v1.RepairResponse
+	8,  // 51: millrace.admin.v1.AdminService.Verify:output_type -> millrace.admin.v1.VerifyResponse
+	40, // [40:52] is the sub-list for method output_type
+	28, // [28:40] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_millrace_admin_v1_admin_proto_init() }
@@ -2404,19 +3510,26 @@ func file_millrace_admin_v1_admin_proto_init() {
 	if File_millrace_admin_v1_admin_proto != nil {
 		return
 	}
-	file_millrace_admin_v1_admin_proto_msgTypes[23].OneofWrappers = []any{}
+	file_millrace_admin_v1_admin_proto_msgTypes[6].OneofWrappers = []any{}
+	file_millrace_admin_v1_admin_proto_msgTypes[7].OneofWrappers = []any{
+		(*VerifyResponse_Progress)(nil),
+		(*VerifyResponse_Finding)(nil),
+		(*VerifyResponse_Summary)(nil),
+	}
+	file_millrace_admin_v1_admin_proto_msgTypes[34].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_millrace_admin_v1_admin_proto_rawDesc), len(file_millrace_admin_v1_admin_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   27,
+			NumEnums:      1,
+			NumMessages:   38,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_millrace_admin_v1_admin_proto_goTypes,
 		DependencyIndexes: file_millrace_admin_v1_admin_proto_depIdxs,
+		EnumInfos:         file_millrace_admin_v1_admin_proto_enumTypes,
 		MessageInfos:      file_millrace_admin_v1_admin_proto_msgTypes,
 	}.Build()
 	File_millrace_admin_v1_admin_proto = out.File

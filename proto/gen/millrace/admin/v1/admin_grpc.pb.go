@@ -30,13 +30,16 @@ const (
 	AdminService_ResolveParked_FullMethodName = "/millrace.admin.v1.AdminService/ResolveParked"
 	AdminService_Cluster_FullMethodName       = "/millrace.admin.v1.AdminService/Cluster"
 	AdminService_Drain_FullMethodName         = "/millrace.admin.v1.AdminService/Drain"
+	AdminService_ListHalted_FullMethodName    = "/millrace.admin.v1.AdminService/ListHalted"
+	AdminService_Repair_FullMethodName        = "/millrace.admin.v1.AdminService/Repair"
+	AdminService_Verify_FullMethodName        = "/millrace.admin.v1.AdminService/Verify"
 )
 
 // AdminServiceClient is the client API for AdminService service.
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// AdminService reads state and status. Only ResolveParked and Drain change something.
+// AdminService reads state and status. Only ResolveParked, Drain and Repair change something.
 type AdminServiceClient interface {
 	Status(ctx context.Context, in *StatusRequest, opts ...grpc.CallOption) (*StatusResponse, error)
 	// GetEntity shows what the runtime knows of one entity: for value entities the value, else the snapshot and the events since.
@@ -55,6 +58,12 @@ type AdminServiceClient interface {
 	Cluster(ctx context.Context, in *ClusterRequest, opts ...grpc.CallOption) (*ClusterResponse, error)
 	// Drain has a worker hand its partitions to others, in order. It returns when that is done.
 	Drain(ctx context.Context, in *DrainRequest, opts ...grpc.CallOption) (*DrainResponse, error)
+	// ListHalted returns the evidence of every halted partition.
+	ListHalted(ctx context.Context, in *ListHaltedRequest, opts ...grpc.CallOption) (*ListHaltedResponse, error)
+	// Repair mends a halted partition and streams how far it is, until the partition is owned again. It goes on when the caller leaves.
+	Repair(ctx context.Context, in *RepairRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[RepairResponse], error)
+	// Verify reads the journal and streams how far it is, what it finds, and what it met in each partition.
+	Verify(ctx context.Context, in *VerifyRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[VerifyResponse], error)
 }
 
 type adminServiceClient struct {
@@ -173,11 +182,59 @@ func (c *adminServiceClient) Drain(ctx context.Context, in *DrainRequest, opts .
 	return out, nil
 }
 
+func (c *adminServiceClient) ListHalted(ctx context.Context, in *ListHaltedRequest, opts ...grpc.CallOption) (*ListHaltedResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListHaltedResponse)
+	err := c.cc.Invoke(ctx, AdminService_ListHalted_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) Repair(ctx context.Context, in *RepairRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[RepairResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &AdminService_ServiceDesc.Streams[2], AdminService_Repair_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[RepairRequest, RepairResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AdminService_RepairClient = grpc.ServerStreamingClient[RepairResponse]
+
+func (c *adminServiceClient) Verify(ctx context.Context, in *VerifyRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[VerifyResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &AdminService_ServiceDesc.Streams[3], AdminService_Verify_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[VerifyRequest, VerifyResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AdminService_VerifyClient = grpc.ServerStreamingClient[VerifyResponse]
+
 // AdminServiceServer is the server API for AdminService service.
 // All implementations must embed UnimplementedAdminServiceServer
 // for forward compatibility.
 //
-// AdminService reads state and status. Only ResolveParked and Drain change something.
+// AdminService reads state and status. Only ResolveParked, Drain and Repair change something.
 type AdminServiceServer interface {
 	Status(context.Context, *StatusRequest) (*StatusResponse, error)
 	// GetEntity shows what the runtime knows of one entity: for value entities the value, else the snapshot and the events since.
@@ -196,6 +253,12 @@ type AdminServiceServer interface {
 	Cluster(context.Context, *ClusterRequest) (*ClusterResponse, error)
 	// Drain has a worker hand its partitions to others, in order. It returns when that is done.
 	Drain(context.Context, *DrainRequest) (*DrainResponse, error)
+	// ListHalted returns the evidence of every halted partition.
+	ListHalted(context.Context, *ListHaltedRequest) (*ListHaltedResponse, error)
+	// Repair mends a halted partition and streams how far it is, until the partition is owned again. It goes on when the caller leaves.
+	Repair(*RepairRequest, grpc.ServerStreamingServer[RepairResponse]) error
+	// Verify reads the journal and streams how far it is, what it finds, and what it met in each partition.
+	Verify(*VerifyRequest, grpc.ServerStreamingServer[VerifyResponse]) error
 	mustEmbedUnimplementedAdminServiceServer()
 }
 
@@ -232,6 +295,15 @@ func (UnimplementedAdminServiceServer) Cluster(context.Context, *ClusterRequest)
 }
 func (UnimplementedAdminServiceServer) Drain(context.Context, *DrainRequest) (*DrainResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Drain not implemented")
+}
+func (UnimplementedAdminServiceServer) ListHalted(context.Context, *ListHaltedRequest) (*ListHaltedResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListHalted not implemented")
+}
+func (UnimplementedAdminServiceServer) Repair(*RepairRequest, grpc.ServerStreamingServer[RepairResponse]) error {
+	return status.Error(codes.Unimplemented, "method Repair not implemented")
+}
+func (UnimplementedAdminServiceServer) Verify(*VerifyRequest, grpc.ServerStreamingServer[VerifyResponse]) error {
+	return status.Error(codes.Unimplemented, "method Verify not implemented")
 }
 func (UnimplementedAdminServiceServer) mustEmbedUnimplementedAdminServiceServer() {}
 func (UnimplementedAdminServiceServer) testEmbeddedByValue()                      {}
@@ -402,6 +474,46 @@ func _AdminService_Drain_Handler(srv interface{}, ctx context.Context, dec func(
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AdminService_ListHalted_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListHaltedRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).ListHalted(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_ListHalted_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).ListHalted(ctx, req.(*ListHaltedRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_Repair_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(RepairRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(AdminServiceServer).Repair(m, &grpc.GenericServerStream[RepairRequest, RepairResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AdminService_RepairServer = grpc.ServerStreamingServer[RepairResponse]
+
+func _AdminService_Verify_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(VerifyRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(AdminServiceServer).Verify(m, &grpc.GenericServerStream[VerifyRequest, VerifyResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AdminService_VerifyServer = grpc.ServerStreamingServer[VerifyResponse]
+
 // AdminService_ServiceDesc is the grpc.ServiceDesc for AdminService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -437,6 +549,10 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "Drain",
 			Handler:    _AdminService_Drain_Handler,
 		},
+		{
+			MethodName: "ListHalted",
+			Handler:    _AdminService_ListHalted_Handler,
+		},
 	},
 	Streams: []grpc.StreamDesc{
 		{
@@ -447,6 +563,16 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Tail",
 			Handler:       _AdminService_Tail_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Repair",
+			Handler:       _AdminService_Repair_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Verify",
+			Handler:       _AdminService_Verify_Handler,
 			ServerStreams: true,
 		},
 	},

@@ -54,6 +54,8 @@ const (
 	Kind_KIND_RELEASE Kind = 13
 	Kind_KIND_ABSORB  Kind = 14
 	Kind_KIND_SAGA    Kind = 15
+	// That a command took effect, and what its caller was told, of one whose records the log has lost: written by a repair.
+	Kind_KIND_ANSWERED Kind = 16
 )
 
 // Enum value maps for Kind.
@@ -75,6 +77,7 @@ var (
 		13: "KIND_RELEASE",
 		14: "KIND_ABSORB",
 		15: "KIND_SAGA",
+		16: "KIND_ANSWERED",
 	}
 	Kind_value = map[string]int32{
 		"KIND_UNSPECIFIED":     0,
@@ -93,6 +96,7 @@ var (
 		"KIND_RELEASE":         13,
 		"KIND_ABSORB":          14,
 		"KIND_SAGA":            15,
+		"KIND_ANSWERED":        16,
 	}
 )
 
@@ -159,6 +163,8 @@ type Envelope struct {
 	Claim         *Claim   `protobuf:"bytes,27,opt,name=claim,proto3" json:"claim,omitempty"`
 	Target        *Target  `protobuf:"bytes,28,opt,name=target,proto3" json:"target,omitempty"`
 	Timer         *Timer   `protobuf:"bytes,29,opt,name=timer,proto3" json:"timer,omitempty"`
+	// Written by a repair: the offset at which the log had the record for which this one stands, and by which it is still known. 0: none.
+	Restores      uint64 `protobuf:"varint,30,opt,name=restores,proto3" json:"restores,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -361,6 +367,13 @@ func (x *Envelope) GetTimer() *Timer {
 	return nil
 }
 
+func (x *Envelope) GetRestores() uint64 {
+	if x != nil {
+		return x.Restores
+	}
+	return 0
+}
+
 // Cause is the record or the command that this one follows from.
 type Cause struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
@@ -457,6 +470,9 @@ type Claim struct {
 	// The ownership that it follows.
 	PreviousEpoch uint64 `protobuf:"varint,3,opt,name=previous_epoch,json=previousEpoch,proto3" json:"previous_epoch,omitempty"`
 	PreviousNonce uint64 `protobuf:"fixed64,4,opt,name=previous_nonce,json=previousNonce,proto3" json:"previous_nonce,omitempty"`
+	// Written by a repair: offsets below this one were used before the log lost them. Nothing but barriers, and what the repair
+	// itself restores, may be put there again.
+	Floor         uint64 `protobuf:"varint,5,opt,name=floor,proto3" json:"floor,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -515,6 +531,13 @@ func (x *Claim) GetPreviousEpoch() uint64 {
 func (x *Claim) GetPreviousNonce() uint64 {
 	if x != nil {
 		return x.PreviousNonce
+	}
+	return 0
+}
+
+func (x *Claim) GetFloor() uint64 {
+	if x != nil {
+		return x.Floor
 	}
 	return 0
 }
@@ -993,7 +1016,7 @@ var File_millrace_record_v1_record_proto protoreflect.FileDescriptor
 
 const file_millrace_record_v1_record_proto_rawDesc = "" +
 	"\n" +
-	"\x1fmillrace/record/v1/record.proto\x12\x12millrace.record.v1\"\xb6\x06\n" +
+	"\x1fmillrace/record/v1/record.proto\x12\x12millrace.record.v1\"\xd2\x06\n" +
 	"\bEnvelope\x12,\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x18.millrace.record.v1.KindR\x04kind\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x14\n" +
@@ -1020,7 +1043,8 @@ const file_millrace_record_v1_record_proto_rawDesc = "" +
 	"\x0efunction_build\x18\x1a \x01(\tR\rfunctionBuild\x12/\n" +
 	"\x05claim\x18\x1b \x01(\v2\x19.millrace.record.v1.ClaimR\x05claim\x122\n" +
 	"\x06target\x18\x1c \x01(\v2\x1a.millrace.record.v1.TargetR\x06target\x12/\n" +
-	"\x05timer\x18\x1d \x01(\v2\x19.millrace.record.v1.TimerR\x05timer\"\xac\x01\n" +
+	"\x05timer\x18\x1d \x01(\v2\x19.millrace.record.v1.TimerR\x05timer\x12\x1a\n" +
+	"\brestores\x18\x1e \x01(\x04R\brestores\"\xac\x01\n" +
 	"\x05Cause\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\rR\n" +
@@ -1030,12 +1054,13 @@ const file_millrace_record_v1_record_proto_rawDesc = "" +
 	"\x05index\x18\x04 \x01(\rR\x05index\x12\x1d\n" +
 	"\n" +
 	"command_id\x18\x05 \x01(\tR\tcommandId\x12\x18\n" +
-	"\asettled\x18\x06 \x01(\x04R\asettled\"\x86\x01\n" +
+	"\asettled\x18\x06 \x01(\x04R\asettled\"\x9c\x01\n" +
 	"\x05Claim\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x17\n" +
 	"\aread_to\x18\x02 \x01(\x04R\x06readTo\x12%\n" +
 	"\x0eprevious_epoch\x18\x03 \x01(\x04R\rpreviousEpoch\x12%\n" +
-	"\x0eprevious_nonce\x18\x04 \x01(\x06R\rpreviousNonce\"\xb5\x01\n" +
+	"\x0eprevious_nonce\x18\x04 \x01(\x06R\rpreviousNonce\x12\x14\n" +
+	"\x05floor\x18\x05 \x01(\x04R\x05floor\"\xb5\x01\n" +
 	"\x06Target\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x16\n" +
 	"\x06method\x18\x02 \x01(\tR\x06method\x12 \n" +
@@ -1069,7 +1094,7 @@ const file_millrace_record_v1_record_proto_rawDesc = "" +
 	"\amessage\x18\x05 \x01(\tR\amessage\x124\n" +
 	"\aforward\x18\x06 \x01(\v2\x1a.millrace.record.v1.TargetR\aforward\x12'\n" +
 	"\x0fforward_payload\x18\a \x01(\fR\x0eforwardPayload\x12(\n" +
-	"\x10forward_type_url\x18\b \x01(\tR\x0eforwardTypeUrl*\xaa\x02\n" +
+	"\x10forward_type_url\x18\b \x01(\tR\x0eforwardTypeUrl*\xbd\x02\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +
@@ -1090,7 +1115,8 @@ const file_millrace_record_v1_record_proto_rawDesc = "" +
 	"\fKIND_BARRIER\x10\f\x12\x10\n" +
 	"\fKIND_RELEASE\x10\r\x12\x0f\n" +
 	"\vKIND_ABSORB\x10\x0e\x12\r\n" +
-	"\tKIND_SAGA\x10\x0fBGZEgithub.com/millrace-io/millrace/proto/gen/millrace/record/v1;recordv1b\x06proto3"
+	"\tKIND_SAGA\x10\x0f\x12\x11\n" +
+	"\rKIND_ANSWERED\x10\x10BGZEgithub.com/millrace-io/millrace/proto/gen/millrace/record/v1;recordv1b\x06proto3"
 
 var (
 	file_millrace_record_v1_record_proto_rawDescOnce sync.Once

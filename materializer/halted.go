@@ -1,0 +1,57 @@
+package materializer
+
+import (
+	"encoding/binary"
+	"errors"
+)
+
+// Halt is the mark of a halted partition. It stands beside the rows of the fold, so that a restart does not forget what only a
+// running worker could see; the rows themselves stay as they were.
+type Halt struct {
+	// Position is the offset behind the last one that was known to be used.
+	Position int64
+	// Why is the cause, for people.
+	Why string
+}
+
+// Halted returns the partition's mark; ok is false when it has none.
+func (p Partition) Halted() (h Halt, ok bool, err error) {
+	b, err := p.Rows.Get(p.Address.haltedKey())
+	if err != nil || b == nil {
+		return Halt{}, false, err
+	}
+	d := decoder{rest: b}
+	h.Position = d.varint()
+	h.Why = string(d.rest)
+	err = d.error("row of a halted partition")
+	return h, err == nil, err
+}
+
+// MarkHalted sets the mark, durably.
+func MarkHalted(store Store, a Address, h Halt) error {
+	batch := store.NewBatch()
+	defer batch.Close() //nolint:errcheck // nothing to lose
+	return errors.Join(batch.Put(a.haltedKey(), append(binary.AppendVarint(nil, h.Position), h.Why...)), batch.Commit(), store.Flush())
+}
+
+// Resume removes the mark, durably: the log is again what was folded.
+func Resume(store Store, a Address) error {
+	batch := store.NewBatch()
+	defer batch.Close() //nolint:errcheck // nothing to lose
+	return errors.Join(batch.Delete(a.haltedKey()), batch.Commit(), store.Flush())
+}
+
+// StartOver forgets everything of the partition, the mark too, so that it is folded anew: from start on, which is 0 unless the
+// log has lost its beginning. Both steps are durable; between them an empty partition is folded from 0.
+func StartOver(store Store, a Address, topicID string, start int64) error {
+	lower, upper := a.Range()
+	if err := store.DropRange(lower, upper); err != nil || start == 0 {
+		return err
+	}
+	meta := Meta{FoldVersion: FoldVersion, TopicID: topicID, Next: start}
+	batch := store.NewBatch()
+	defer batch.Close() //nolint:errcheck // the log has it
+	return errors.Join(batch.Put(a.metaKey(), meta.append(nil)), batch.Commit(), store.Flush())
+}
+
+func (a Address) haltedKey() []byte { return append(a.append(nil), rowHalted) }

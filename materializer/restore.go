@@ -1,0 +1,419 @@
+package materializer
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+
+	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/entities/record"
+	recordv1 "github.com/millrace-io/millrace/proto/gen/millrace/record/v1"
+)
+
+// ErrNotAhead: the log is not the beginning of what the image was folded from, so that writing the rest again would mix two
+// histories.
+var ErrNotAhead = errors.New("the store is not ahead of the log")
+
+// Restored counts what a restoration writes again.
+type Restored struct {
+	Records, Entities int64
+	// Events are written again one by one. Behind are those that are only in a snapshot: their entity is as it was, their history is
+	// not.
+	Events, Behind  int64
+	Values, Answers int64
+	Effects, Timers int64
+}
+
+// Restoration finds the records by which the fold of a log that has lost its tail becomes what it was: those of the difference
+// between an image, rows that were folded before the loss, and a base, the fold of the log as it is. The base is folded on
+// between two pages, so that a page never holds what the log has got meanwhile, and a restoration that was cut off is taken up
+// by another one.
+//
+// What it writes is known by the offsets at which it was known before (Envelope.Restores). Not in the image, and so lost for
+// good: events behind a snapshot, earlier values of a value entity, what has expired, and who asked for what when.
+type Restoration struct {
+	image, base Partition
+	meta        Meta
+	// records and bytes bound a page; 0: no bound, and nothing but counts is kept.
+	records, bytes int
+	step           int
+	from           []byte
+
+	page []Entry
+	size int
+	full bool
+	// done are effects that the image knows to be settled.
+	done    []uint64
+	counts  Restored
+	changed []byte
+}
+
+// NewRestoration returns a restoration whose pages have at most so many records and, unless a single one is larger, bytes.
+func NewRestoration(image, base Partition, records, bytes int) (*Restoration, error) {
+	meta, known, err := image.Meta()
+	switch {
+	case err != nil:
+		return nil, err
+	case !known:
+		return nil, fmt.Errorf("%w: it is empty", ErrNotAhead)
+	case meta.FoldVersion != FoldVersion:
+		return nil, fmt.Errorf("%w: it was folded by version %d, this program folds by version %d: use the version of millrace that made it", ErrNotAhead, meta.FoldVersion, FoldVersion)
+	}
+	return &Restoration{image: image, base: base, meta: meta, records: records, bytes: bytes}, nil
+}
+
+// Counts is what was written until now.
+func (r *Restoration) Counts() Restored { return r.counts }
+
+// Next returns the next page; an empty one at the end. Epoch, nonce and ordinals are the caller's to set. ErrNotAhead and
+// ErrCorrupt say that the image cannot be restored.
+func (r *Restoration) Next() ([]Entry, error) {
+	r.page, r.size, r.full = nil, 0, false
+	steps := []struct {
+		of   Partition
+		row  byte
+		each func(key, value []byte) error
+	}{
+		{r.base, rowEntity, r.baseEntity}, {r.image, rowEntity, r.imageEntity},
+		{r.base, rowOutbox, r.baseEffect}, {r.base, rowParked, r.baseParked},
+		{r.image, rowOutbox, r.imageEffect}, {r.image, rowParked, r.imageParked},
+		{r.image, rowDelivered, r.imageDelivered},
+	}
+	for ; r.step < len(steps) && !r.full; r.step++ {
+		s := steps[r.step]
+		lower, upper := append(s.of.Address.append(nil), s.row), append(s.of.Address.append(nil), s.row+1)
+		if r.from != nil {
+			lower = r.from
+		}
+		var failed error
+		err := s.of.Rows.Scan(lower, upper, func(key, value []byte) bool {
+			if failed = s.each(key, value); r.full {
+				r.from = bytes.Clone(key) // once more: the base has by then what of it is on this page
+			}
+			return failed == nil && !r.full
+		})
+		if err = errors.Join(err, failed); err != nil {
+			return nil, err
+		}
+		r.settle()
+		if r.full {
+			break
+		}
+		r.from = nil
+	}
+	return r.page, nil
+}
+
+// put adds a record to the page.
+func (r *Restoration) put(key, value []byte, env record.Envelope) {
+	if env.LogTime == 0 {
+		env.LogTime = r.meta.LogTime
+	}
+	r.counts.Records++
+	if r.records == 0 {
+		return
+	}
+	e := Entry{Key: key, Value: value, Envelope: env}
+	r.page = append(r.page, e.clone())
+	r.size += len(key) + len(value) + len(env.Answer) + len(env.Target)
+	r.full = len(r.page) >= r.records || r.size >= r.bytes
+}
+
+// settle writes that effects are done, for as many as were found.
+func (r *Restoration) settle() {
+	if len(r.done) > 0 {
+		r.put(nil, record.EncodeSettled(&recordv1.Settled{Done: r.done}), record.Envelope{Kind: record.Settled})
+		r.done = nil
+	}
+}
+
+// in returns the row of another fold that a row corresponds to.
+func in(p Partition, key []byte) ([]byte, error) { return p.Rows.Get(moved(p.Address, key)) }
+
+// moved is the key of the same row under another address.
+func moved(a Address, key []byte) []byte {
+	k := append(a.append(make([]byte, 0, len(key))), key[addressSize:]...)
+	if k[addressSize] == rowExpiry {
+		copy(k[expiryHeader:], a.append(nil))
+	}
+	return k
+}
+
+// baseEntity looks at a row of an entity in the log: the image must know the entity, and a timer that it does not know has fired
+// or was cancelled.
+func (r *Restoration) baseEntity(key, _ []byte) error {
+	cut := entityPrefix(key)
+	if kind := key[cut]; kind != entityHead && kind != entityTimer {
+		return nil
+	}
+	known, err := in(r.image, key)
+	if err != nil || known != nil {
+		return err
+	}
+	entity := entityOf(key)
+	if key[cut] == entityHead {
+		return fmt.Errorf("%w: it does not know %s, which the log has", ErrNotAhead, entity)
+	}
+	r.counts.Timers++
+	r.put([]byte(entity.String()), nil, record.Envelope{
+		Kind: record.TimerCancelled, Timer: record.EncodeTimer(&recordv1.Timer{Name: string(key[cut+1:])}),
+	})
+	return nil
+}
+
+// imageEntity restores what a row of an entity says and the log does not.
+func (r *Restoration) imageEntity(key, value []byte) error {
+	cut := entityPrefix(key)
+	kind := key[cut]
+	if kind != entityHead && kind != entityDedup && kind != entityTimer {
+		return nil
+	}
+	base, err := in(r.base, key)
+	if err != nil || (base != nil && bytes.Equal(base, value)) {
+		return err
+	}
+	entity := entityOf(key)
+	switch kind {
+	case entityDedup:
+		d := decoder{rest: key[cut+1:]}
+		principal := string(d.bytes(d.uvarint()))
+		return r.answer([]byte(entity.String()), value, record.Envelope{Principal: principal, CommandID: string(d.rest)})
+	case entityTimer:
+		return r.timer(entity, string(key[cut+1:]))
+	default:
+		return r.head(entity, key, value, base)
+	}
+}
+
+// head restores the state of an entity.
+func (r *Restoration) head(entity entities.Key, key, value, base []byte) error {
+	head, content, err := parseHead(value)
+	if err != nil {
+		return err
+	}
+	var before Head
+	if base != nil {
+		if before, _, err = parseHead(base); err != nil {
+			return err
+		}
+		if err := r.grown(entity, key, &head, &before); err != nil {
+			return err
+		}
+	}
+	if !bytes.Equal(r.changed, key) {
+		r.changed = bytes.Clone(key)
+		r.counts.Entities++
+	}
+	if head.Kind == entities.EventSourced {
+		return r.events(entity, key[:len(key)-1], &head, &before)
+	}
+	env := record.Envelope{Kind: record.Delete, Restores: uint64(head.Offset)} //nolint:gosec // offsets are positive
+	var state []byte
+	if !head.Deleted {
+		_, payload, err := parseContent(content)
+		if err != nil {
+			return fmt.Errorf("%s: %w", entity, err)
+		}
+		env.Kind, env.TypeURL, state = record.State, payload.TypeURL, payload.Value
+	}
+	r.counts.Values++
+	r.put([]byte(entity.String()), state, env)
+	return nil
+}
+
+// grown says whether what the image has of an entity may be what became of what the log has. Below the floor of an earlier repair
+// an entity is known by offsets that its index does not have.
+func (r *Restoration) grown(entity entities.Key, key []byte, image, base *Head) error {
+	at, err := r.image.Rows.Get(appendIndex(bytes.Clone(key[:len(key)-1]), base.Offset))
+	switch {
+	case err != nil:
+		return err
+	case image.Kind != base.Kind || image.Sequence < base.Sequence:
+		return fmt.Errorf("%w: of %s the log has %d events and the store %d", ErrNotAhead, entity, base.Sequence, image.Sequence)
+	case at == nil && base.Offset >= r.meta.Floor, image.Offset == base.Offset && image.Sequence == base.Sequence:
+		return fmt.Errorf("%w: the record of %s at offset %d of the log is not the one that the store has folded", ErrNotAhead, entity, base.Offset)
+	default:
+		return nil
+	}
+}
+
+// events restores the events of an entity that the log does not have: one by one, those before the snapshot by the snapshot.
+func (r *Restoration) events(entity entities.Key, prefix []byte, head, before *Head) error {
+	prefix = bytes.Clone(prefix)
+	imageSnapshot, snapshot, err := r.snapshot(r.image, prefix)
+	if err != nil {
+		return fmt.Errorf("%s: %w", entity, err)
+	}
+	baseSnapshot, _, err := r.snapshot(r.base, prefix)
+	if err != nil {
+		return fmt.Errorf("%s: %w", entity, err)
+	}
+	restores := uint64(head.Offset) //nolint:gosec // offsets are positive
+	next := before.Sequence
+	switch {
+	case imageSnapshot < baseSnapshot, imageSnapshot > baseSnapshot && imageSnapshot <= before.Sequence:
+		return fmt.Errorf("%w: of %s the log has %d events and a snapshot of %d, the store has one of %d", ErrNotAhead, entity, before.Sequence, baseSnapshot, imageSnapshot)
+	case imageSnapshot > baseSnapshot:
+		r.counts.Behind += int64(imageSnapshot - before.Sequence) //nolint:gosec // checked above
+		r.put([]byte(entity.String()), snapshot.Value, record.Envelope{
+			Kind: record.Snapshot, Sequence: imageSnapshot, PreviousSnapshot: baseSnapshot, TypeURL: snapshot.TypeURL, Restores: restores,
+		})
+		next = imageSnapshot
+	case next > imageSnapshot:
+		if err := r.same(entity, prefix, next); err != nil {
+			return err
+		}
+	}
+	if r.full || next == head.Sequence {
+		return nil
+	}
+	err = r.image.events(entity, prefix, next, head.Sequence, func(e entities.Event) error {
+		r.counts.Events++
+		r.put([]byte(entity.String()), e.Payload.Value, record.Envelope{Kind: record.Event, Sequence: e.Sequence, TypeURL: e.Payload.TypeURL, Restores: restores})
+		if r.full {
+			return errFull
+		}
+		return nil
+	})
+	if errors.Is(err, errFull) {
+		return nil
+	}
+	return err
+}
+
+// errFull ends the reading of an entity whose further events come with the next page.
+var errFull = errors.New("the page is full")
+
+// same says whether log and image have the same event.
+func (r *Restoration) same(entity entities.Key, prefix []byte, sequence uint64) error {
+	key := appendTail(bytes.Clone(prefix), sequence)
+	image, err := r.image.Rows.Get(key)
+	if err != nil {
+		return err
+	}
+	base, err := in(r.base, key)
+	if err == nil && !bytes.Equal(image, base) {
+		return fmt.Errorf("%w: event %d of %s is another one in the log", ErrNotAhead, sequence, entity)
+	}
+	return err
+}
+
+func (r *Restoration) snapshot(p Partition, prefix []byte) (uint64, entities.Payload, error) {
+	b, err := in(p, append(bytes.Clone(prefix), entityState))
+	if err != nil || b == nil {
+		return 0, entities.Payload{}, err
+	}
+	return parseContent(b)
+}
+
+func (r *Restoration) timer(entity entities.Key, name string) error {
+	t, _, err := r.image.Timer(entity, name)
+	if err != nil {
+		return err
+	}
+	r.counts.Timers++
+	r.put([]byte(entity.String()), t.Payload.Value, record.Envelope{
+		Kind: record.TimerSet, TypeURL: t.Payload.TypeURL, Target: t.Target, Restores: uint64(t.Offset), //nolint:gosec // offsets are positive
+		Timer: record.EncodeTimer(&recordv1.Timer{Name: name, Due: t.Due, Schedule: t.Schedule}),
+	})
+	return nil
+}
+
+// answer restores what is remembered of a command.
+func (r *Restoration) answer(key, row []byte, env record.Envelope) error {
+	stored, err := parseStored(row)
+	if err != nil {
+		return err
+	}
+	env.Kind, env.LogTime = record.Answered, stored.LogTime
+	env.PayloadHash, env.Answer, env.Restores = stored.PayloadHash, stored.Answer, uint64(stored.Offset) //nolint:gosec // offsets are positive
+	r.counts.Answers++
+	r.put(key, nil, env)
+	return nil
+}
+
+// baseEffect finds effects that the log has open and the image knows to be settled.
+func (r *Restoration) baseEffect(key, _ []byte) error {
+	known, err := in(r.image, key)
+	if err != nil || known != nil {
+		return err
+	}
+	const most = 1024
+	r.counts.Effects++
+	if r.done = append(r.done, uint64(tailOffset(key))); len(r.done) >= most { //nolint:gosec // offsets are positive
+		r.settle()
+	}
+	return nil
+}
+
+// baseParked finds effects that the log has parked and the image has not.
+func (r *Restoration) baseParked(key, _ []byte) error {
+	known, err := in(r.image, key)
+	if err != nil || known != nil {
+		return err
+	}
+	if open, err := r.image.Rows.Get(appendOffset(r.image.Address, rowOutbox, tailOffset(key))); err != nil || open == nil {
+		return err
+	}
+	r.put(nil, record.EncodeSettled(&recordv1.Settled{Replayed: []uint64{uint64(tailOffset(key))}}), record.Envelope{Kind: record.Settled}) //nolint:gosec // offsets are positive
+	return nil
+}
+
+func (r *Restoration) imageEffect(key, value []byte) error {
+	base, err := in(r.base, key)
+	if err != nil || (base != nil && bytes.Equal(base, value)) {
+		return err
+	}
+	e, err := r.image.effect(key, value)
+	if err != nil {
+		return err
+	}
+	if base != nil {
+		return fmt.Errorf("%w: the effect of offset %d is another one in the log", ErrNotAhead, e.Offset)
+	}
+	r.counts.Effects++
+	r.put([]byte(e.From), e.Payload.Value, record.Envelope{
+		Kind: record.Effect, Target: e.Target, TypeURL: e.Payload.TypeURL, Restores: uint64(e.Offset), //nolint:gosec // offsets are positive
+	})
+	return nil
+}
+
+func (r *Restoration) imageParked(key, value []byte) error {
+	base, err := in(r.base, key)
+	if err != nil || (base != nil && bytes.Equal(base, value)) {
+		return err
+	}
+	e := Effect{Offset: tailOffset(key)}
+	if err := r.image.parked(&e); err != nil {
+		return err
+	}
+	parked := &recordv1.Parked{Offset: uint64(e.Offset), Error: e.Parked, Attempts: e.Attempts} //nolint:gosec // offsets are positive
+	r.put(nil, record.EncodeSettled(&recordv1.Settled{Parked: []*recordv1.Parked{parked}}), record.Envelope{Kind: record.Settled})
+	return nil
+}
+
+// imageDelivered restores what is known of effects of other partitions: how far those have settled, and the answers that they
+// may still ask for.
+func (r *Restoration) imageDelivered(key, value []byte) error {
+	base, err := in(r.base, key)
+	if err != nil || (base != nil && bytes.Equal(base, value)) {
+		return err
+	}
+	cause := &record.Cause{
+		Generation: uint32(binary.BigEndian.Uint16(key[addressSize+1:])), Partition: uint32(binary.BigEndian.Uint16(key[addressSize+3:])),
+	}
+	if len(key) > sourceHeader {
+		cause.Offset, cause.Index = binary.BigEndian.Uint64(key[sourceHeader:]), binary.BigEndian.Uint32(key[sourceHeader+8:])
+		return r.answer(nil, value, record.Envelope{Cause: cause})
+	}
+	d := decoder{rest: value}
+	if cause.Settled = d.uvarint(); cause.Settled == 0 {
+		return d.error("settled row")
+	}
+	// It comes with an answer, so with one below it: that is forgotten the next time.
+	cause.Offset, cause.Index = cause.Settled-1, math.MaxUint32
+	r.put(nil, nil, record.Envelope{Kind: record.Answered, Cause: cause})
+	return d.error("settled row")
+}

@@ -1,0 +1,324 @@
+package materializer
+
+import (
+	"context"
+	"fmt"
+	"hash/maphash"
+
+	"github.com/millrace-io/millrace/broker-adapter"
+	"github.com/millrace-io/millrace/entities/record"
+)
+
+// Finding is something that must not be in a journal, or in a store.
+type Finding struct {
+	// Offset is that of the record; -1 for a row of the store.
+	Offset int64
+	What   string
+}
+
+// Verified is what a verification of one partition met.
+type Verified struct {
+	// Start and Next are the offsets from and up to which the log was read.
+	Start, Next int64
+	// Claims and Repairs (claims of a repair) count; Records take effect, of them Events.
+	Claims, Repairs, Records, Events uint64
+	// Void records do not count by the reader rule, Foreign ones have no readable envelope: neither is an error. Cut are groups that
+	// a later claim found incomplete.
+	Void, Foreign, Cut uint64
+	// Entities of events; Jumps are places where a repair had to leave events out that were only in a snapshot.
+	Entities, Jumps uint64
+	// Compared says up to which offset the store was compared; -1: it was not.
+	Compared int64
+	Findings uint64
+}
+
+// Verification walks one partition of a journal. It reads with the one reader rule and folds with the one fold; it holds 16 bytes
+// for each event-sourced entity, and with a store folds beside it, into rows that it drops at the end.
+type Verification struct {
+	Log       broker.Log
+	Partition broker.Partition
+	Address   Address
+	TopicID   string
+	// Store is compared with the log, at the store's own position; nil: it is not.
+	Store Store
+	// Progress is told how far it is, now and then, Found of every finding; its error ends the verification.
+	Progress func(next, end int64)
+	Found    func(Finding) error
+
+	seed   maphash.Seed
+	result Verified
+	// sequences are the last one of each entity, by a hash of its key: two keys with one hash would be a false alarm, which 10^6
+	// entities have with a probability of 10^-7.
+	sequences map[uint64]uint64
+	times     int64
+	repairing bool
+	failed    error
+}
+
+// Run reads to the end of the log as it is now. An error says that something could not be read; findings are in the result.
+func (v *Verification) Run(ctx context.Context) (Verified, error) {
+	v.seed, v.sequences = maphash.MakeSeed(), map[uint64]uint64{}
+	v.result.Compared = -1
+	start, err := v.Log.Start(ctx, v.Partition)
+	if err != nil {
+		return v.result, err
+	}
+	end, err := v.Log.End(ctx, v.Partition)
+	if err != nil {
+		return v.result, err
+	}
+	v.result.Start, v.result.Next = start, start
+	if start > 0 {
+		v.found(start, "the log has lost its beginning: records count from the next claim on")
+	}
+	beside, err := v.openBeside(end)
+	if err != nil {
+		return v.result, err
+	}
+	defer beside.close()
+	meta := Meta{}
+	if start > 0 {
+		meta = Meta{FoldVersion: FoldVersion, TopicID: v.TopicID, Next: start}
+	}
+	fold := NewFold(v.Address.ForVerify(), v.TopicID, meta)
+	fold.each = v.record
+	if start < end {
+		if err := v.walk(ctx, fold, beside, end); err != nil {
+			return v.result, err
+		}
+	}
+	v.result.Entities = uint64(len(v.sequences))
+	if v.failed == nil && beside != nil {
+		v.failed = beside.compare(v)
+	}
+	return v.result, v.failed
+}
+
+func (v *Verification) walk(ctx context.Context, fold *Fold, beside *beside, end int64) error {
+	reader, err := v.Log.Read(v.Partition, v.result.Next)
+	if err != nil {
+		return err
+	}
+	defer reader.Close() //nolint:errcheck // only read
+	for v.result.Next < end && v.failed == nil {
+		batch, err := reader.Next(ctx)
+		if err != nil {
+			return err
+		}
+		for i := range batch.Records {
+			if err := v.step(fold, beside, &batch.Records[i]); err != nil {
+				return err
+			}
+		}
+		v.result.Next = batch.Next
+		if v.Progress != nil {
+			v.Progress(v.result.Next, end)
+		}
+	}
+	return beside.commit(fold)
+}
+
+// step looks at one record.
+func (v *Verification) step(fold *Fold, beside *beside, r *broker.Record) error {
+	if r.Offset != v.result.Next {
+		v.found(r.Offset, fmt.Sprintf("the log has no record at offset %d", v.result.Next))
+	}
+	v.result.Next = r.Offset + 1
+	before, dropped := fold.rule.Current, fold.counts.DroppedGroups
+	open := fold.rule.Open()
+	verdict, err := fold.Record(beside.rows(r.Offset), r)
+	if err != nil {
+		v.found(r.Offset, err.Error())
+		fold.group = fold.group[:0]
+		return beside.abandon()
+	}
+	env := &fold.entry.Envelope
+	switch verdict {
+	case record.Void:
+		v.result.Void++
+	case record.Foreign:
+		v.result.Foreign++
+	case record.Claimed:
+		v.claim(r.Offset, env, before)
+		if open {
+			v.result.Cut++
+		}
+	case record.Control, record.Pending, record.Complete:
+		if fold.counts.DroppedGroups > dropped {
+			v.found(r.Offset, "the group before this record is incomplete, and its owner went on")
+		}
+		if env.LogTime < v.times && env.Restores == 0 {
+			v.found(r.Offset, fmt.Sprintf("log time goes back by %d ns within an ownership", v.times-env.LogTime))
+		}
+		if env.Restores == 0 {
+			v.times = max(v.times, env.LogTime)
+		}
+	}
+	return beside.passed(fold)
+}
+
+// claim looks at a valid claim: it must follow on the ownership that the log has before it.
+func (v *Verification) claim(offset int64, env *record.Envelope, before record.Owner) {
+	v.result.Claims++
+	v.times, v.repairing = 0, false
+	c := env.Claim
+	if c == nil {
+		v.found(offset, "a claim does not say what it follows")
+		return
+	}
+	if v.repairing = c.Floor > 0; v.repairing {
+		v.result.Repairs++
+	}
+	if c.PreviousEpoch != before.Epoch || c.PreviousNonce != before.Nonce {
+		if v.result.Start == 0 || before != (record.Owner{}) {
+			v.found(offset, fmt.Sprintf("a claim follows owner %d (%016x), and the log has owner %d (%016x) before it: what was between is lost",
+				c.PreviousEpoch, c.PreviousNonce, before.Epoch, before.Nonce))
+		}
+	}
+	if int64(c.ReadTo) > offset { //nolint:gosec // offsets are positive
+		v.found(offset, fmt.Sprintf("a claim says that the log was read up to offset %d", c.ReadTo))
+	}
+}
+
+// record looks at a record that takes effect: the events of each entity are numbered 1, 2, 3.
+func (v *Verification) record(e *Entry) {
+	v.result.Records++
+	env := &e.Envelope
+	if env.Kind != record.Event && env.Kind != record.Snapshot {
+		return
+	}
+	h := maphash.Bytes(v.seed, e.Key)
+	last := v.sequences[h]
+	switch {
+	case env.Kind == record.Event:
+		v.result.Events++
+		if env.Sequence != last+1 && (v.result.Start == 0 || last > 0) {
+			v.found(e.Offset, fmt.Sprintf("%s: event %d follows event %d", e.Key, env.Sequence, last))
+		}
+	case env.Sequence == last:
+	case v.repairing && env.Restores > 0 && env.Sequence > last:
+		v.result.Jumps++
+	case v.result.Start == 0:
+		v.found(e.Offset, fmt.Sprintf("%s: a snapshot of event %d follows event %d", e.Key, env.Sequence, last))
+	}
+	v.sequences[h] = env.Sequence
+}
+
+func (v *Verification) found(offset int64, what string) {
+	v.result.Findings++
+	if v.failed == nil && v.Found != nil {
+		v.failed = v.Found(Finding{Offset: offset, What: what})
+	}
+}
+
+// beside is the fold of the log up to the position of a store, in rows beside it. All methods of a nil one do nothing.
+type beside struct {
+	store    Store
+	snapshot Snapshot
+	of       Partition
+	meta     Meta
+	batch    Batch
+	records  int
+	whole    bool
+}
+
+func (v *Verification) openBeside(end int64) (*beside, error) {
+	if v.Store == nil {
+		return nil, nil //nolint:nilnil // nothing to compare
+	}
+	b := &beside{store: v.Store, snapshot: v.Store.Snapshot()}
+	b.of = Partition{Rows: b.snapshot, Address: v.Address}
+	meta, known, err := b.of.Meta()
+	what := ""
+	switch {
+	case err != nil:
+		what = "position of the store: " + err.Error()
+	case !known:
+		what = "the store has nothing of this partition"
+	case v.result.Start > 0:
+		what = "the log has lost its beginning: the store cannot be compared with it"
+	case meta.TopicID != v.TopicID:
+		what = fmt.Sprintf("the store was folded from topic %s, the log is topic %s", meta.TopicID, v.TopicID)
+	case meta.FoldVersion != FoldVersion:
+		what = fmt.Sprintf("the store was folded by version %d, this program folds by version %d", meta.FoldVersion, FoldVersion)
+	case meta.Next > end:
+		what = fmt.Sprintf("the store has folded up to offset %d, the log ends at %d: see `millrace repair`", meta.Next, end)
+	}
+	if what != "" {
+		if known || end > 0 {
+			v.found(-1, what)
+		}
+		return nil, b.snapshot.Close()
+	}
+	lower, upper := v.Address.ForVerify().Range()
+	if err := v.Store.DropRange(lower, upper); err != nil {
+		_ = b.snapshot.Close() // err says what matters
+		return nil, err
+	}
+	b.meta, b.batch = meta, v.Store.NewBatch()
+	return b, nil
+}
+
+// rows are where the record at an offset is folded into.
+func (b *beside) rows(offset int64) Rows {
+	if b == nil || b.whole || offset >= b.meta.Next {
+		return discard{}
+	}
+	b.records++
+	return b.batch
+}
+
+// passed commits now and then, and stops where the store stands.
+func (b *beside) passed(fold *Fold) error {
+	if b == nil || b.whole || (fold.meta.Next < b.meta.Next && b.records < commitRecords) {
+		return nil
+	}
+	return b.commit(fold)
+}
+
+func (b *beside) commit(fold *Fold) error {
+	if b == nil || b.whole {
+		return nil
+	}
+	b.records, b.whole = 0, fold.meta.Next >= b.meta.Next
+	if err := fold.WriteMeta(b.batch); err != nil {
+		return err
+	}
+	return b.batch.Commit()
+}
+
+// abandon gives the comparison up: the log has what cannot be folded.
+func (b *beside) abandon() error {
+	if b != nil {
+		b.whole, b.meta.Next = true, -1
+	}
+	return nil
+}
+
+func (b *beside) compare(v *Verification) error {
+	if b.meta.Next < 0 {
+		return nil
+	}
+	v.result.Compared = b.meta.Next
+	fold := Partition{Rows: b.store, Address: v.Address.ForVerify()}
+	return Compare(b.of, fold, false, func(d Difference) error {
+		v.found(-1, "store: "+d.String())
+		return v.failed
+	})
+}
+
+func (b *beside) close() {
+	if b == nil {
+		return
+	}
+	_ = b.batch.Close()
+	lower, upper := b.of.Address.ForVerify().Range()
+	_ = b.store.DropRange(lower, upper) // the next verification does it otherwise
+	_ = b.snapshot.Close()
+}
+
+// discard takes rows that nobody wants.
+type discard struct{}
+
+func (discard) Put(_, _ []byte) error { return nil }
+func (discard) Delete([]byte) error   { return nil }

@@ -1,0 +1,213 @@
+package partitions
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/millrace-io/millrace/entities/record"
+	"github.com/millrace-io/millrace/materializer"
+)
+
+// This file is the part of the core that mends a halted partition, as an operator chose, and then keeps what the log has lost from
+// being mistaken for what comes after it: pure, like core.go.
+
+// Choice is what an operator wants to be done about a halted partition.
+type Choice uint8
+
+const (
+	// Retry looks again: somebody has restored the log. Nothing is written unless the log is what the store was folded from.
+	Retry Choice = iota
+	// AcceptLoss takes the log as it is now for the truth, and forgets what the store had beyond it.
+	AcceptLoss
+	// AppendImage writes what the store has beyond the log into the log again.
+	AppendImage
+	// Preview counts what AppendImage would write.
+	Preview
+)
+
+var choiceNames = [...]string{"retry", "accept-loss", "append-image", "preview"} //nolint:gochecknoglobals // a constant table
+
+// String returns the choice as the command line has it.
+func (c Choice) String() string { return choiceNames[c] }
+
+// repair is one repair that an operator asked for.
+type repair struct {
+	choice Choice
+	survey survey
+	// restored is what was written again, err why the partition is halted still.
+	restored materializer.Restored
+	err      error
+	done     func(*repair)
+}
+
+// survey is what a repair finds before it changes anything.
+type survey struct {
+	// start and end are the bounds of the log; owner owns the partition by it.
+	start, end int64
+	owner      record.Owner
+	// epoch is the highest one that log or store know; floor is the offset behind the last one that was ever known to be used.
+	epoch uint64
+	floor int64
+	// restored is what is to be written again.
+	restored materializer.Restored
+}
+
+// passBatch is how many offsets one append uses up.
+const passBatch = 2048
+
+// ErrNotHalted: there is nothing to repair.
+var ErrNotHalted = errors.New("the partition is not halted")
+
+// Repair begins a repair.
+func (c *core) Repair(r *repair) {
+	if c.state != Halted {
+		r.err = fmt.Errorf("%w: it is %s", ErrNotHalted, c.state)
+		c.emit(effect{kind: doRepaired, repair: r})
+		return
+	}
+	c.incarnation++
+	c.state, c.repair = Repairing, r
+	c.emit(effect{kind: doSurvey, repair: r})
+}
+
+// repairFailed goes back to where the repair began. What was written until then is found by the next one.
+func (c *core) repairFailed(why error) {
+	r := c.repair
+	c.incarnation++
+	c.state, c.repair, c.sent, c.owner = Halted, nil, nil, record.Owner{}
+	r.err = why
+	c.emit(effect{kind: doRepaired, repair: r})
+}
+
+// Surveyed takes what the repair has found, and a random nonce. Before anything is forgotten the log is told which offsets were
+// used: by a claim, so that every owner after this one knows it, whatever becomes of this worker.
+func (c *core) Surveyed(incarnation uint64, s survey, nonce uint64, err error) {
+	if incarnation != c.incarnation || c.state != Repairing {
+		return
+	}
+	c.repair.survey = s
+	switch {
+	case err != nil:
+		c.repairFailed(err)
+		return
+	case c.repair.choice == Preview:
+		c.repair.restored = s.restored
+		c.repairFailed(nil)
+		return
+	case c.repair.choice == Retry:
+		c.emit(effect{kind: doResume, repair: c.repair})
+		return
+	}
+	c.owner, c.ordinal, c.next = record.Owner{Epoch: s.epoch + 1, Nonce: nonce}, 0, s.end
+	c.sendRepair([]materializer.Entry{{Envelope: record.Envelope{
+		Kind: record.Claim, Epoch: c.owner.Epoch, Nonce: c.owner.Nonce,
+		Claim: &record.ClaimInfo{
+			Worker: c.worker, ReadTo: uint64(s.end), PreviousEpoch: s.owner.Epoch, PreviousNonce: s.owner.Nonce, Floor: uint64(s.floor), //nolint:gosec // offsets are positive
+		},
+	}}})
+}
+
+func (c *core) sendRepair(entries []materializer.Entry) {
+	b := c.newBatch()
+	b.entries = append(b.entries, entries...)
+	b.sentAt, b.incarnation = c.now.Mono, c.incarnation
+	c.sent = append(c.sent, b)
+	c.emit(effect{kind: doAppend, batch: b})
+}
+
+// repairAcked takes the log's answer to the claim of a repair, or to a page of what is written again.
+func (c *core) repairAcked() {
+	if len(c.sent) == 0 || !c.sent[0].acked {
+		return
+	}
+	b := c.sent[0]
+	c.sent = nil
+	r, claim := b.result, b.entries[0].Envelope.Kind == record.Claim
+	switch {
+	case r.Err != nil:
+		c.repairFailed(fmt.Errorf("append: %w", r.Err))
+	case r.Base < c.next:
+		c.repairFailed(errWentBack(c.partition, r.Base, c.next))
+	case !claim && (r.Base > c.next || r.Last-r.Base+1 != int64(len(b.entries))):
+		c.repairFailed(errors.New("others write to the partition: see that no other worker serves it, and repair it again"))
+	default:
+		c.next = r.Last + 1
+		c.emit(effect{kind: doRestore, repair: c.repair, offset: c.next})
+	}
+}
+
+// Restored says that the log was folded up to the last append of the repair, who owns the partition there, and which records are
+// to be written next.
+func (c *core) Restored(incarnation uint64, owner record.Owner, page []materializer.Entry, restored materializer.Restored, err error) {
+	if incarnation != c.incarnation || c.state != Repairing {
+		return
+	}
+	c.repair.restored = restored
+	switch {
+	case err != nil:
+		c.repairFailed(err)
+	case owner != c.owner:
+		c.repairFailed(errClaimLost)
+	case len(page) == 0:
+		c.emit(effect{kind: doStartOver, repair: c.repair})
+	default:
+		for i := range page {
+			c.ordinal++
+			e := &page[i].Envelope
+			e.Epoch, e.Nonce, e.Ordinal = c.owner.Epoch, c.owner.Nonce, c.ordinal
+		}
+		c.sendRepair(page)
+	}
+}
+
+// StartedOver says that the partition's rows are gone, or are what the log says after all: from here on it is like any other.
+func (c *core) StartedOver(err error) {
+	if err != nil {
+		c.repairFailed(err)
+		return
+	}
+	r := c.repair
+	c.incarnation++
+	c.halted, c.repair, c.owner, c.goneSince, c.attempts = nil, nil, record.Owner{}, 0, 0
+	c.state, c.lastFence = Standby, ""
+	c.emit(effect{kind: doRepaired, repair: r})
+	if c.assigned {
+		c.catchUp()
+	}
+}
+
+// pass uses offsets up, so that what others know by them (targets effects, callers tokens) is never anything else; then it opens
+// the partition for its callers.
+func (c *core) pass() {
+	if c.next >= c.floor {
+		c.serve()
+		return
+	}
+	c.state = Passing
+	b := c.newBatch()
+	for range min(c.floor-c.next, passBatch) {
+		b.entries = append(b.entries, c.control(record.Barrier))
+	}
+	b.sentAt, b.incarnation = c.now.Mono, c.incarnation
+	c.sent = append(c.sent, b)
+	c.emit(effect{kind: doAppend, batch: b})
+}
+
+// passed takes the log's answer to such barriers. A gap costs the ownership: nobody waits for an answer yet.
+func (c *core) passed() {
+	if len(c.sent) == 0 || !c.sent[0].acked {
+		return
+	}
+	b := c.sent[0]
+	switch r := b.result; {
+	case r.Err != nil:
+		c.fence("the log did not take an append: "+r.Err.Error(), false)
+	case r.Base == c.next && r.Last-r.Base+1 == int64(len(b.entries)):
+		c.commit(b)
+		c.pass()
+	case r.Base >= 0 && r.Base < c.next:
+		c.Halt(errWentBack(c.partition, r.Base, c.next))
+	default:
+		c.fence("the log holds records of others", false)
+	}
+}

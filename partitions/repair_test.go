@@ -1,0 +1,431 @@
+package partitions
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/millrace-io/millrace/broker-adapter"
+	"github.com/millrace-io/millrace/broker-adapter/simlog"
+	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/entities/record"
+	"github.com/millrace-io/millrace/materializer"
+	"github.com/millrace-io/millrace/materializer/memstore"
+)
+
+// cut takes the log's tail away and lets the worker start again, which then halts.
+func (f *fixture) cut(end int64) *fixture {
+	f.t.Helper()
+	if err := f.stop(); err != nil {
+		f.t.Fatal(err)
+	}
+	f.world.Truncate(journal, end)
+	f = f.restart()
+	f.halts()
+	return f
+}
+
+func (f *fixture) halts() {
+	f.t.Helper()
+	f.until("it halts", func() bool { return f.p.Status().State == Halted })
+}
+
+func (f *fixture) end() int64 { return int64(len(f.world.Records(journal))) }
+
+// mend repairs the partition and waits until it is owned again.
+func (f *fixture) mend(choice Choice) materializer.Restored {
+	f.t.Helper()
+	restored, err := f.m.Repair(f.t.Context(), 0, choice)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.until("it is owned again", func() bool { return f.p.Status().State == Active })
+	return restored
+}
+
+// image is what the store holds now, kept for later.
+func (f *fixture) image() materializer.Store {
+	f.t.Helper()
+	return f.store.(*memstore.Store).Clone() //nolint:errcheck // all fixtures here have one
+}
+
+// same compares an image with a fold of the log from nothing, and that with the store.
+func (f *fixture) same(image materializer.Store) {
+	f.t.Helper()
+	again := memstore.New()
+	batch := again.NewBatch()
+	fold := materializer.NewFold(f.p.address, f.p.topicID, materializer.Meta{})
+	meta, _, err := f.p.view().Meta()
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	records := f.world.Records(journal)
+	for i := range records[:meta.Next] { // a release stands behind it
+		if _, err := fold.Record(batch, &records[i]); err != nil {
+			f.t.Fatal(err)
+		}
+	}
+	if err := errors.Join(fold.WriteMeta(batch), batch.Commit()); err != nil {
+		f.t.Fatal(err)
+	}
+	view := func(s materializer.Store) materializer.Partition {
+		return materializer.Partition{Rows: s, Address: f.p.address}
+	}
+	if err := errors.Join(
+		materializer.Compare(view(image), view(again), true, func(d materializer.Difference) error { return fmt.Errorf("before and after: %s", d) }),
+		materializer.Compare(view(f.store), view(again), false, func(d materializer.Difference) error { return fmt.Errorf("store and log: %s", d) }),
+	); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// TestRepairAcceptsTheLoss: the log as it is is the truth, and no offset is used again with another content.
+func TestRepairAcceptsTheLoss(t *testing.T) {
+	f := start(t, setup{world: alone})
+	f.await(Active)
+	f.want(f.submit(command("a", "add x")), "x")
+	kept := f.end()
+	f.want(f.submit(command("a", "add y")), "x y")
+	f.want(f.submit(withID(command("b", "add z"), "id")), "z")
+	former := f.end()
+	f = f.cut(kept)
+
+	all, err := f.m.Halted(t.Context())
+	if err != nil || len(all) != 1 {
+		t.Fatalf("evidence %+v, %v", all, err)
+	}
+	e := all[0]
+	if e.Start != 0 || e.End != kept || e.Next != former || e.Position != former || e.StoreTopic != e.LogTopic || len(e.Refused) != 0 {
+		t.Errorf("evidence %+v", e)
+	}
+	if b := e.Beyond; b.Records != 2 || b.Entities != 2 || b.Commands != 1 || !slices.Equal(b.Examples, []string{"words/a", "words/b"}) {
+		t.Errorf("beyond the end: %+v", b)
+	}
+	f.mend(AcceptLoss)
+	if s := f.p.Status(); s.Next < former || s.Halted != nil {
+		t.Errorf("owned at offset %d, halted %v; want at least %d", s.Next, s.Halted, former)
+	}
+	f.want(f.submit(command("a", "read")), "x")
+	f.want(f.submit(withID(command("b", "add z"), "id")), "z")
+	f.want(f.submit(command("a", "add w")), "x w")
+	next := f.restart() // the mark is gone
+	next.await(Active)
+	next.want(next.submit(command("a", "read")), "x w")
+	if _, err := next.m.Repair(t.Context(), 0, AcceptLoss); !errors.Is(err, ErrNotHalted) {
+		t.Errorf("repair of a partition that works: %v; want ErrNotHalted", err)
+	}
+}
+
+// elsewhere is an entity whose partition is another one of two.
+func elsewhere(p int32) string {
+	for i := 0; ; i++ {
+		if id := fmt.Sprint("e", i); entities.Partition(id, 2) == p {
+			return id
+		}
+	}
+}
+
+// TestOffsetsAreNotUsedAgain: a target knows effects by source partition and offset. After a loss that was accepted, an effect at
+// an offset that was used before would be taken for the lost one, and be lost itself.
+func TestOffsetsAreNotUsedAgain(t *testing.T) {
+	f := start(t, setup{world: alone, parts: 2})
+	source, target := elsewhere(0), elsewhere(1)
+	f.until("all is owned", func() bool { return f.owned() })
+	for i := range 5 {
+		f.dispatch(source, fmt.Sprintf("quiet %s add lost%d", target, i))
+	}
+	f.settled()
+	f.world.Truncate(journal, 1)
+	if err := f.stop(); err != nil {
+		t.Fatal(err)
+	}
+	f = start(t, setup{world: alone, on: f.world, store: f.store, parts: 2})
+	f.halts()
+	f.mend(AcceptLoss)
+	f.until("all is owned", func() bool { return f.owned() })
+	f.dispatch(source, fmt.Sprintf("quiet %s add new", target))
+	f.settled()
+	if got := f.dispatch(target, "read"); !strings.HasSuffix(got, "lost4 new") && !strings.HasSuffix(got, " new") {
+		t.Errorf("the target has got %q; the effect that was sent after the repair is missing", got)
+	}
+}
+
+func (f *fixture) owned() bool {
+	return !slices.ContainsFunc(f.m.Partitions(), func(p *Partition) bool { return p.Status().State != Active })
+}
+
+func (f *fixture) dispatch(id, text string) string {
+	f.t.Helper()
+	reply, err := f.router.Dispatch(f.t.Context(), command(id, text))
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return string(reply.Payload.Value)
+}
+
+// busy lets a partition do everything that an image can restore, and returns where its log was before most of that.
+func (f *fixture) busy() (kept int64) {
+	f.t.Helper()
+	f.want(f.submit(command("a", "add x")), "x")
+	f.want(f.submit(command("t", "timer gone 1h add never")), "set")
+	f.want(f.submit(command("t", "timer stays 1h add rung")), "set")
+	f.words.mu.Lock()
+	f.words.downFor, f.words.down = "far", entities.Errorf(entities.Unavailable, entities.NotApplied, "down")
+	f.words.mu.Unlock()
+	f.want(f.submit(command("s", "quiet b add early")), "ok")
+	kept = f.end()
+	f.until("the early effect is settled", func() bool { return f.open() == 0 })
+	f.want(f.submit(command("a", "add y")), "x y")
+	f.want(f.submit(command("a", "snap z")), "x y z")
+	f.want(f.submit(command("a", "two v")), "x y z v1 v2")
+	f.want(f.submit(command("c", "snap only")), "only")
+	f.want(f.submit(withID(command("d", "add once"), "id")), "once")
+	f.want(f.submit(command("t", "cancel gone")), "cancelled")
+	f.want(f.submit(command("t", "timer new 2h add later")), "set")
+	f.want(f.submit(command("s", "quiet b add late")), "ok")
+	f.until("the late effect is settled", func() bool { return f.open() == 0 })
+	f.want(f.submit(command("s", "quiet far add there")), "ok")
+	f.want(f.submit(command("s", "later nowhere add x")), "later")
+	f.parked(1)
+	return kept
+}
+
+// works looks at what busy did, and that each effect has arrived once.
+func (f *fixture) works() {
+	f.t.Helper()
+	for id, want := range map[string]string{"a": "x y z v1 v2", "c": "only", "d": "once", "b": "early late", "t": ""} {
+		f.want(f.submit(command(id, "read")), want)
+	}
+	if a := f.submit(withID(command("d", "add once"), "id")); !a.done.Repeated {
+		f.t.Error("a command with an id was done again")
+	}
+	f.words.mu.Lock()
+	f.words.down = nil
+	f.words.mu.Unlock()
+	parked := f.parked(1)
+	if err := f.m.Resolve(f.t.Context(), 0, parked[0].Offset, true); err != nil {
+		f.t.Fatal(err)
+	}
+	f.settled()
+	f.want(f.submit(command("far", "read")), "there")
+	f.clock.Advance(3 * time.Hour)
+	f.until("timers have fired", func() bool {
+		words := strings.Fields(f.submit(command("t", "read")).text)
+		slices.Sort(words)
+		return slices.Equal(words, []string{"later", "rung"})
+	})
+}
+
+// TestRepairAppendsTheImage: what the store has beyond the log is written into it again; nothing acknowledged is lost, and effects
+// arrive once, whatever the lost records said of them.
+func TestRepairAppendsTheImage(t *testing.T) {
+	for name, lose := range map[string]func(*fixture, int64) *fixture{
+		"the tail is lost": func(f *fixture, kept int64) *fixture { return f.cut(kept) },
+		"all is lost":      func(f *fixture, _ int64) *fixture { return f.cut(0) },
+		"one record is lost": func(f *fixture, _ int64) *fixture {
+			return f.cut(f.end() - 1)
+		},
+		"the topic is another one": func(f *fixture, _ int64) *fixture {
+			if err := f.stop(); err != nil {
+				f.t.Fatal(err)
+			}
+			f.world.Recreate(topic)
+			f = f.restart()
+			f.halts()
+			return f
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := start(t, setup{world: alone})
+			f.await(Active)
+			kept := f.busy()
+			former := f.end()
+			f = lose(f, kept)
+			image := f.image()
+			would, err := f.m.Repair(t.Context(), 0, Preview)
+			if err != nil || f.p.Status().State != Halted && f.p.Status().State != Repairing {
+				t.Fatalf("preview: %+v, %v; now %s", would, err, f.p.Status().State)
+			}
+			f.halts()
+			if got := f.mend(AppendImage); got.Entities != would.Entities || got.Answers != would.Answers || got.Effects != would.Effects {
+				t.Errorf("written again: %+v; the preview said %+v", got, would)
+			}
+			if f.end() < former {
+				t.Errorf("the log ends at %d and has ended at %d: offsets would be used again", f.end(), former)
+			}
+			f.same(image)
+			f.works()
+		})
+	}
+}
+
+// TestRepairIsTakenUpAgain: whatever ends a repair in the middle, the next one finishes it.
+func TestRepairIsTakenUpAgain(t *testing.T) {
+	for name, choice := range map[string]Choice{"accept-loss": AcceptLoss, "append-image": AppendImage} {
+		for appends := range 3 { // of the repair that are written before its worker is gone: claims, the image, barriers
+			t.Run(fmt.Sprint(name, " after ", appends), func(t *testing.T) {
+				f := start(t, setup{world: simlog.Options{Manual: true, SingleProcess: true}})
+				f.activate()
+				for i := range 8 {
+					caller := f.later(command(fmt.Sprint("e", i), "add x"))
+					f.world.Deliver(f.op(1).ID)
+					f.want(f.receive(caller), "x")
+				}
+				former := f.end()
+				f.settle()
+				f.world.Truncate(journal, 4)
+				again := func() *fixture {
+					f.settle()
+					return start(t, setup{world: simlog.Options{Manual: true, SingleProcess: true}, on: f.world, store: f.store, limits: Limits{CommitRecords: 3}})
+				}
+				f = again()
+				f.halts()
+				image := f.image()
+				ended := make(chan error, 2)
+				go func() { // received below
+					_, err := f.m.Repair(t.Context(), 0, choice)
+					ended <- err
+				}()
+				for range appends {
+					f.world.Deliver(f.op(1).ID)
+				}
+				f.op(1)
+				f.world.Discard(f.world.Pending()[0].ID) // the log never gets it
+				f = again()
+				f.until("it halts, or claims", func() bool { s := f.p.Status().State; return s == Halted || s == Claiming })
+				if f.p.Status().State == Halted {
+					go func() { // received below
+						_, err := f.m.Repair(t.Context(), 0, choice)
+						ended <- err
+					}()
+				} else {
+					ended <- nil
+				}
+				for deadline := time.Now().Add(time.Minute); len(ended) < 2 && time.Now().Before(deadline); runtime.Gosched() {
+					f.world.DeliverAll() // the clock stands still: to the watchdog the log is quick
+				}
+				<-ended
+				if err := <-ended; err != nil {
+					t.Fatal(err)
+				}
+				f.until("it is owned again", func() bool {
+					f.world.DeliverAll()
+					return f.p.Status().State == Active
+				})
+				if f.end() < former {
+					t.Errorf("the log ends at %d and has ended at %d", f.end(), former)
+				}
+				want := "x"
+				if choice == AcceptLoss {
+					want = ""
+				} else {
+					f.same(image)
+				}
+				f.want(f.submit(command("e7", "read")), want)
+				f.want(f.submit(command("e0", "read")), "x")
+			})
+		}
+	}
+}
+
+// TestRetry: a log that was restored is believed, one that was not, or holds something else, is not.
+func TestRetry(t *testing.T) {
+	f := start(t, setup{world: alone})
+	f.await(Active)
+	f.want(f.submit(command("a", "add x")), "x")
+	f.want(f.submit(command("a", "add y")), "x y")
+	whole := f.world.Records(journal)
+	f = f.cut(2)
+	if _, err := f.m.Repair(t.Context(), 0, Retry); !errors.Is(err, broker.ErrRegressed) {
+		t.Errorf("the log is short, and a retry says %v; want ErrRegressed", err)
+	}
+	f.world.Inject(journal, foreignClaim(7), whole[1])
+	if _, err := f.m.Repair(t.Context(), 0, Retry); err == nil {
+		t.Error("the log holds something else, and a retry went on")
+	}
+	f.halts()
+	f.world.Truncate(journal, 2)
+	f.world.Inject(journal, whole[2:]...)
+	f.mend(Retry)
+	f.want(f.submit(command("a", "read")), "x y")
+}
+
+// TestRepairFromWhatIsLeft: a log that lost its beginning counts from the next claim on.
+func TestRepairFromWhatIsLeft(t *testing.T) {
+	f := start(t, setup{world: alone})
+	f.await(Active)
+	f.want(f.submit(command("a", "add x")), "x")
+	old := f.image()
+	f = f.restart()
+	f.await(Active)
+	f.want(f.submit(command("b", "snap y")), "y")
+	f.world.Trim(journal, 3)
+	f.store = old
+	f = f.restart()
+	f.halts()
+	all, err := f.m.Halted(t.Context())
+	if err != nil || len(all) != 1 || all[0].Start != 3 || all[0].Refused[AppendImage] == "" {
+		t.Fatalf("evidence %+v, %v", all, err)
+	}
+	if _, err := f.m.Repair(t.Context(), 0, AppendImage); !errors.Is(err, broker.ErrOutOfRange) {
+		t.Errorf("append-image: %v; want ErrOutOfRange", err)
+	}
+	f.halts()
+	f.mend(AcceptLoss)
+	f.want(f.submit(command("b", "read")), "y")
+	f.want(f.submit(command("a", "read")), "")
+}
+
+// TestPassing: offsets that were lost are used up in bounded batches, through whatever happens meanwhile.
+func TestPassing(t *testing.T) {
+	c := newCore(0, "w", Limits{}.WithDefaults(), true)
+	c.floor = 10_000
+	own := func(next int64) {
+		t.Helper()
+		c.effects = nil
+		c.Assigned()
+		c.CaughtUp(record.Owner{Epoch: c.owner.Epoch}, next, 5)
+		c.ReadBack(c.incarnation, c.owner, next+1)
+	}
+	own(100)
+	if c.state != Passing || len(c.sent) != 1 || len(c.sent[0].entries) != passBatch {
+		t.Fatalf("%s with %d appends; want to be passing with one of %d barriers", c.state, len(c.sent), passBatch)
+	}
+	ack := func() {
+		b := c.sent[0]
+		c.Acked(b, broker.AppendResult{Base: c.next, Last: c.next + int64(len(b.entries)) - 1})
+	}
+	ack()
+	if c.next != 101+passBatch || c.state != Passing {
+		t.Fatalf("at %d, %s", c.next, c.state)
+	}
+	c.Acked(c.sent[0], broker.AppendResult{Base: c.next + 1, Last: c.next + 1})
+	if c.state != CatchingUp || len(c.sent) != 0 {
+		t.Fatalf("somebody else writes, and it is %s; want to claim again", c.state)
+	}
+	own(c.next + 5)
+	for c.state == Passing {
+		ack()
+	}
+	if c.state != Active || c.next != c.floor {
+		t.Errorf("%s at %d; want to be active at %d", c.state, c.next, c.floor)
+	}
+
+	c.state, c.floor = CatchingUp, 20_000
+	own(11_000)
+	c.Acked(c.sent[0], broker.AppendResult{Base: 10_999, Last: 10_999})
+	if c.state != Halted {
+		t.Errorf("the log has gone back once more, and it is %s", c.state)
+	}
+	c = newCore(0, "w", Limits{}.WithDefaults(), true)
+	c.floor = 100
+	own(1)
+	c.Revoked()
+	if c.state != Standby || !c.asks(doReleased) {
+		t.Errorf("revoked while passing, it is %s", c.state)
+	}
+}

@@ -1,0 +1,259 @@
+package partitions
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/millrace-io/millrace/broker-adapter"
+	"github.com/millrace-io/millrace/materializer"
+)
+
+// This file is what the loop does for a repair: reading, folding beside the store, comparing.
+
+// restoration is the log of a halted partition being folded beside its store: into rows of their own when the image is to be
+// written again, otherwise only to see who owns what. It belongs to one background goroutine at a time.
+type restoration struct {
+	reader   broker.Reader
+	fold     *materializer.Fold
+	position int64
+	// exact: nothing behind the offset up to which it is folded counts.
+	exact bool
+	// follower and pages are for an image only.
+	follower *materializer.Follower
+	pages    *materializer.Restoration
+}
+
+// restoreTimeout bounds the reading of what a repair has just appended.
+const restoreTimeout = time.Minute
+
+// nowhere takes rows that nobody wants.
+type nowhere struct{}
+
+func (nowhere) Put(_, _ []byte) error { return nil }
+func (nowhere) Delete([]byte) error   { return nil }
+
+func (p *Partition) view() materializer.Partition {
+	return materializer.Partition{Rows: p.store, Address: p.address}
+}
+
+// inBackground runs what reads for a repair, after whatever reads now.
+func (p *Partition) inBackground(ctx context.Context, read func(context.Context)) {
+	p.stopReading()
+	reading, stop := context.WithCancel(ctx)
+	p.stopReading = stop
+	p.background(func() {
+		p.oneReader <- struct{}{}
+		defer func() { <-p.oneReader }()
+		read(reading)
+	})
+}
+
+func (p *Partition) surveyed(ctx context.Context, incarnation uint64, r *repair) {
+	s, err := p.survey(ctx, r.choice)
+	p.post(input{kind: inSurveyed, incarnation: incarnation, survey: s, fail: err})
+}
+
+// survey looks at store and log.
+func (p *Partition) survey(ctx context.Context, choice Choice) (s survey, err error) {
+	meta, known, err := p.view().Meta()
+	if err != nil {
+		return s, fmt.Errorf("read the store of %s: %w", p.address, err)
+	}
+	halt, _, err := p.view().Halted()
+	if err != nil {
+		return s, fmt.Errorf("read the store of %s: %w", p.address, err)
+	}
+	if s.start, err = p.log.Start(ctx, p.journal); err != nil {
+		return s, fmt.Errorf("ask for the start of %s: %w", p.address, err)
+	}
+	if s.end, err = p.log.End(ctx, p.journal); err != nil {
+		return s, fmt.Errorf("ask for the end of %s: %w", p.address, err)
+	}
+	if choice == Retry && !known {
+		return s, nil // there is nothing that the log could contradict
+	}
+	if err := p.openRestoration(choice, &meta, &s); err != nil {
+		return s, err
+	}
+	until := s.end
+	if choice == Retry {
+		until, p.restoring.exact = meta.Next, true
+	}
+	if err := p.foldBeside(ctx, until); err != nil {
+		return s, err
+	}
+	now := p.restoring.fold.Meta()
+	s.owner = p.restoring.fold.Owner()
+	s.epoch = max(s.owner.Epoch, meta.Owner.Epoch)
+	s.floor = max(meta.Next, halt.Position, meta.Floor, now.Floor)
+	switch choice {
+	case Retry:
+		if now.Owner != meta.Owner || now.Ordinal != meta.Ordinal || now.Next != meta.Next {
+			return s, fmt.Errorf("the log is not what the store was folded from: before offset %d it has owner %d with %d records, the store has owner %d with %d",
+				meta.Next, now.Owner.Epoch, now.Ordinal, meta.Owner.Epoch, meta.Ordinal)
+		}
+	case AppendImage, Preview:
+		s.restored, err = p.whatIsMissing()
+	case AcceptLoss:
+	}
+	return s, err
+}
+
+// openRestoration begins to read, where the log begins.
+func (p *Partition) openRestoration(choice Choice, meta *materializer.Meta, s *survey) error {
+	p.closeRestoration()
+	image := choice == AppendImage || choice == Preview
+	switch {
+	case choice == Retry && meta.TopicID != p.topicID:
+		return topicReplaced(meta.TopicID, p.topicID)
+	case choice == Retry && meta.Next > s.end:
+		return fmt.Errorf("%w: the store has folded %s up to offset %d, the log ends at %d", broker.ErrRegressed, p.address, meta.Next, s.end)
+	case choice != AcceptLoss && s.start > 0:
+		return fmt.Errorf("%w: the log of %s begins at offset %d, so that what was before it cannot be compared", broker.ErrOutOfRange, p.address, s.start)
+	}
+	reader, err := p.log.Read(p.journal, s.start)
+	if err != nil {
+		return fmt.Errorf("read %s from offset %d: %w", p.address, s.start, err)
+	}
+	address := p.address
+	if image {
+		address = p.address.ForRepair()
+	}
+	from := materializer.Meta{}
+	if s.start > 0 {
+		from = materializer.Meta{FoldVersion: materializer.FoldVersion, TopicID: p.topicID, Next: s.start}
+	}
+	r := &restoration{reader: reader, fold: materializer.NewFold(address, p.topicID, from), position: s.start}
+	p.restoring = r
+	if !image {
+		return nil
+	}
+	if err := p.dropBeside(); err != nil {
+		return err
+	}
+	r.follower = materializer.NewFollower(reader, p.store, r.fold)
+	return nil
+}
+
+func (p *Partition) dropBeside() error {
+	lower, upper := p.address.ForRepair().Range()
+	if err := p.store.DropRange(lower, upper); err != nil {
+		return fmt.Errorf("drop what an earlier repair of %s has folded: %w", p.address, err)
+	}
+	return nil
+}
+
+func (p *Partition) closeRestoration() {
+	if p.restoring != nil {
+		_ = p.restoring.reader.Close() // only read
+		p.restoring = nil
+	}
+}
+
+// foldBeside folds the log up to an offset.
+func (p *Partition) foldBeside(ctx context.Context, until int64) error {
+	select {
+	case p.rebuilds <- struct{}{}:
+		defer func() { <-p.rebuilds }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	r := p.restoring
+	if r.follower != nil {
+		return r.follower.CatchUp(ctx, until, p.hooks.Progress)
+	}
+	for r.position < until {
+		batch, err := r.reader.Next(ctx)
+		if err != nil {
+			return fmt.Errorf("read %s from offset %d: %w", p.address, r.position, err)
+		}
+		for i := range batch.Records {
+			if r.exact && batch.Records[i].Offset >= until {
+				break
+			}
+			if _, err := r.fold.Record(nowhere{}, &batch.Records[i]); err != nil {
+				return fmt.Errorf("fold %s: %w", p.address, err)
+			}
+		}
+		r.position = batch.Next
+	}
+	return nil
+}
+
+func (p *Partition) pages(records, bytes int) (*materializer.Restoration, error) {
+	base := materializer.Partition{Rows: p.store, Address: p.address.ForRepair()}
+	return materializer.NewRestoration(p.view(), base, records, bytes)
+}
+
+// whatIsMissing goes through everything that would be written again, and writes nothing: what cannot be restored must be known
+// before anything is changed.
+func (p *Partition) whatIsMissing() (materializer.Restored, error) {
+	pages, err := p.pages(0, 0)
+	if err != nil {
+		return materializer.Restored{}, err
+	}
+	_, err = pages.Next()
+	return pages.Counts(), err
+}
+
+// restored folds what the repair has appended, and finds what is still missing.
+func (p *Partition) restored(ctx context.Context, incarnation uint64, r *repair, until int64) {
+	in := input{kind: inRestored, incarnation: incarnation}
+	in.page, in.restored, in.fail = p.restore(ctx, r, until)
+	in.owner = p.restoring.fold.Owner()
+	p.post(in)
+}
+
+func (p *Partition) restore(ctx context.Context, r *repair, until int64) ([]materializer.Entry, materializer.Restored, error) {
+	ctx, cancel := context.WithTimeout(ctx, restoreTimeout)
+	defer cancel()
+	if err := p.foldBeside(ctx, until); err != nil {
+		return nil, materializer.Restored{}, fmt.Errorf("read back what the repair has written: %w", err)
+	}
+	if r.choice != AppendImage {
+		return nil, materializer.Restored{}, nil
+	}
+	now := p.restoring
+	if now.pages == nil {
+		var err error
+		if now.pages, err = p.pages(p.limits.CommitRecords, p.limits.CommitBytes); err != nil {
+			return nil, materializer.Restored{}, err
+		}
+	}
+	page, err := now.pages.Next()
+	if err == nil && len(page) == 0 {
+		base := materializer.Partition{Rows: p.store, Address: p.address.ForRepair()}
+		err = materializer.Compare(p.view(), base, true, func(d materializer.Difference) error {
+			return fmt.Errorf("what was written again does not make the store what it was: %s: nothing was dropped", d)
+		})
+	}
+	return page, now.pages.Counts(), err
+}
+
+// startOver drops what was folded before the repair, and what was folded beside it.
+func (p *Partition) startOver(r *repair) {
+	p.closeRestoration()
+	err := p.dropBeside()
+	if err == nil {
+		err = materializer.StartOver(p.store, p.address, p.topicID, r.survey.start)
+	}
+	p.core.StartedOver(err)
+}
+
+// resume takes the mark off a partition whose log is what its store was folded from.
+func (p *Partition) resume() {
+	p.closeRestoration()
+	p.core.StartedOver(materializer.Resume(p.store, p.address))
+}
+
+// halt marks the store of a partition that has halted, so that a restart does not forget it.
+func (p *Partition) halt(position int64) {
+	meta, _, err := p.view().Meta()
+	if err == nil {
+		err = materializer.MarkHalted(p.store, p.address, materializer.Halt{Position: max(position, meta.Next), Why: p.core.halted.Error()})
+	}
+	if err != nil {
+		p.alarm("that the partition has halted could not be written down: " + err.Error())
+	}
+}
