@@ -36,6 +36,8 @@ const (
 	Settle = "settle"
 	// Stale: a timer fires only as it was last set.
 	Stale = "stale"
+	// Sent: of a command that was given to a connection, nobody says that it was not applied.
+	Sent = "sent"
 )
 
 // What is no safety line: the log protocol could as well be without it, and its model must be as sound.
@@ -48,5 +50,5 @@ const (
 
 // Lines are all of them, and what is no safety line.
 func Lines() []string {
-	return []string{Contiguity, ReadBack, Regress, Reader, Ordinal, Nonce, Barrier, Gap, Durable, Repeat, Delivered, Watermark, Settle, Stale, GapScan, StrictClaim}
+	return []string{Contiguity, ReadBack, Regress, Reader, Ordinal, Nonce, Barrier, Gap, Durable, Repeat, Delivered, Watermark, Settle, Stale, Sent, GapScan, StrictClaim}
 }
