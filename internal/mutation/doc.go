@@ -38,6 +38,8 @@ const (
 	Stale = "stale"
 	// Reuse: after a loss no offset is used again with another content (ADR 12).
 	Reuse = "reuse"
+	// Sent: of a command that was given to a connection, nobody says that it was not applied.
+	Sent = "sent"
 )
 
 // What is no safety line: the log protocol could as well be without it, and its model must be as sound.
@@ -50,5 +52,5 @@ const (
 
 // Lines are all of them, and what is no safety line.
 func Lines() []string {
-	return []string{Contiguity, ReadBack, Regress, Reader, Ordinal, Nonce, Barrier, Gap, Durable, Repeat, Delivered, Watermark, Settle, Stale, Reuse, GapScan, StrictClaim}
+	return []string{Contiguity, ReadBack, Regress, Reader, Ordinal, Nonce, Barrier, Gap, Durable, Repeat, Delivered, Watermark, Settle, Stale, Reuse, Sent, GapScan, StrictClaim}
 }

@@ -119,16 +119,8 @@ func (n *Node) openForReading(ctx context.Context, store bool) (err error) {
 			return err
 		}
 	}
-	if len(n.config.Brokers) == 0 {
-		if err := n.openLog(ctx); err != nil {
-			return err
-		}
-	} else {
-		log, err := n.connectKafka()
-		if err != nil {
-			return err
-		}
-		n.log = log
+	if err := n.openLog(); err != nil {
+		return err
 	}
 	if n.topic, err = n.log.Describe(ctx, n.journal()); err != nil {
 		return fmt.Errorf("describe topic %s: %w", n.journal(), err)

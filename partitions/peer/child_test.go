@@ -99,7 +99,7 @@ type deaths struct {
 func watching(t *testing.T, address string) (*peer.Client, *deaths) {
 	t.Helper()
 	d := &deaths{dead: make(chan peer.Peer, 16), lost: make(chan error, 1024), open: make(chan string, 1024)}
-	c := client(t, peer.ClientOptions{Hooks: peer.Hooks{
+	c := client(t, peer.ClientOptions{DialTimeout: peer.DefaultDialTimeout, Hooks: peer.Hooks{
 		Dead: func(name, address string, incarnation uint64) {
 			d.dead <- peer.Peer{Name: name, Address: address, Incarnation: incarnation}
 		},

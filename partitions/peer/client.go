@@ -14,6 +14,9 @@ import (
 type Client struct {
 	options ClientOptions
 	stats   counters
+	// ctx ends with Close, and with it every connection.
+	ctx    context.Context //nolint:containedctx // the object's own lifetime
+	cancel context.CancelCauseFunc
 	// peers has the connections by address. The map is replaced, never changed.
 	peers atomic.Pointer[map[string]*peer]
 	// work are the goroutines of the connections; Close waits for them.
@@ -30,6 +33,7 @@ func NewClient(o ClientOptions) *Client {
 	}
 	o.setDefaults()
 	c := &Client{options: o}
+	c.ctx, c.cancel = context.WithCancelCause(context.Background())
 	c.peers.Store(&map[string]*peer{})
 	return c
 }
@@ -126,10 +130,8 @@ func (c *Client) forget(p *peer) {
 func (c *Client) Close() error {
 	c.mu.Lock()
 	c.closed = true
-	for _, p := range *c.peers.Load() {
-		p.cancel(errClosed)
-	}
 	c.mu.Unlock()
+	c.cancel(errClosed)
 	c.work.Wait()
 	return nil
 }

@@ -155,6 +155,9 @@ func client(t testing.TB, o peer.ClientOptions) *peer.Client {
 	if o.Identity == (peer.Identity{}) {
 		o.Identity = callerID
 	}
+	if o.DialTimeout == 0 {
+		o.DialTimeout = patience // a busy machine is no failure
+	}
 	c := peer.NewClient(o)
 	t.Cleanup(func() { _ = c.Close() })
 	return c

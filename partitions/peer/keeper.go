@@ -48,7 +48,7 @@ func (c *Client) start(who Peer, watched bool) *peer {
 		client: c, address: who.Address, who: who, watched: watched,
 		state: Connecting, since: c.options.Clock.Now(), changed: make(chan struct{}),
 	}
-	p.ctx, p.cancel = context.WithCancelCause(context.Background())
+	p.ctx, p.cancel = context.WithCancelCause(c.ctx)
 	c.work.Go(p.keep) // ended by cancel; Close waits for it
 	return p
 }

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/internal/mutation"
 	peerv1 "github.com/millrace-io/millrace/proto/gen/millrace/peer/v1"
 )
 
@@ -316,7 +317,7 @@ func (l *link) read() error {
 	orderly := l.retired && errors.Is(err, io.EOF)
 	for id, c := range l.calls {
 		failure := lost(l.address, err)
-		if l.lane.waiting(c.number) != nil {
+		if l.lane.waiting(c.number) != nil || mutation.On(mutation.Sent) {
 			failure = unreachable(l.address, err, 0)
 		}
 		l.remove(id, c)

@@ -20,7 +20,9 @@ type served struct {
 	server *Server
 	stream grpc.ServerStream
 	ctx    context.Context //nolint:containedctx // the link's own lifetime
-	hello  *peerv1.Hello
+	// cancelAll ends the contexts of all commands.
+	cancelAll context.CancelFunc
+	hello     *peerv1.Hello
 	// in and known belong to the reader.
 	in    incoming
 	known names
@@ -44,7 +46,9 @@ type running struct {
 
 // Link serves one link. It is called by grpc-go.
 func (s *Server) Link(stream grpc.BidiStreamingServer[peerv1.LinkRequest, peerv1.LinkResponse]) error {
-	l := &served{server: s, stream: stream, ctx: stream.Context(), known: names{}, calls: map[uint64]running{}}
+	ctx, cancel := context.WithCancel(stream.Context())
+	l := &served{server: s, stream: stream, ctx: ctx, cancelAll: cancel, known: names{}, calls: map[uint64]running{}}
+	defer cancel()
 	l.in.consume = l.consume
 	l.lane.writing = true // the welcome comes first
 	if err := stream.RecvMsg(&l.in); err != nil {
@@ -216,8 +220,9 @@ func (l *served) write() {
 	}
 }
 
-// hangUp drops answers from now on.
+// hangUp ends what runs, and drops answers from now on.
 func (l *served) hangUp() {
+	l.cancelAll()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.broken = true
