@@ -35,7 +35,7 @@ func Compare(store, fold Partition, restored bool, on func(Difference) error) er
 	a, av, aok := have()
 	b, bv, bok := want()
 	for (aok || bok) && scanErr == nil {
-		order := 0
+		var order int
 		switch {
 		case !bok:
 			order = -1

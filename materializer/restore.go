@@ -76,9 +76,12 @@ func (r *Restoration) Next() ([]Entry, error) {
 		row  byte
 		each func(key, value []byte) error
 	}{
-		{r.base, rowEntity, r.baseEntity}, {r.image, rowEntity, r.imageEntity},
-		{r.base, rowOutbox, r.baseEffect}, {r.base, rowParked, r.baseParked},
-		{r.image, rowOutbox, r.imageEffect}, {r.image, rowParked, r.imageParked},
+		{r.base, rowEntity, r.baseEntity},
+		{r.image, rowEntity, r.imageEntity},
+		{r.base, rowOutbox, r.baseEffect},
+		{r.base, rowParked, r.baseParked},
+		{r.image, rowOutbox, r.imageEffect},
+		{r.image, rowParked, r.imageParked},
 		{r.image, rowDelivered, r.imageDelivered},
 	}
 	for ; r.step < len(steps) && !r.full; r.step++ {

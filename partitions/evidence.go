@@ -63,12 +63,7 @@ func (p *Partition) evidence(ctx context.Context, cause error) (Evidence, error)
 	}
 	e.Next, e.Owner, e.StoreTopic = meta.Next, meta.Owner, meta.TopicID
 	e.Position = max(meta.Next, halt.Position)
-	e.Start, err = p.log.Start(ctx, p.journal)
-	if err == nil {
-		e.End, err = p.log.End(ctx, p.journal)
-	}
-	if err != nil {
-		e.Unreachable = err.Error()
+	if e.Unreachable = e.askLog(ctx, p); e.Unreachable != "" {
 		return e, nil
 	}
 	end := e.End
@@ -80,6 +75,18 @@ func (p *Partition) evidence(ctx context.Context, cause error) (Evidence, error)
 	}
 	e.refuse(cause, known, &meta)
 	return e, nil
+}
+
+// askLog asks for the bounds of the log, and returns why it cannot be asked.
+func (e *Evidence) askLog(ctx context.Context, p *Partition) string {
+	var err error
+	if e.Start, err = p.log.Start(ctx, p.journal); err == nil {
+		e.End, err = p.log.End(ctx, p.journal)
+	}
+	if err != nil {
+		return err.Error()
+	}
+	return ""
 }
 
 // refuse says which choices would not help.

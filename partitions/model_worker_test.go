@@ -204,7 +204,8 @@ func (x *world) do(w *worker, e effect) {
 		c.OutboxLoaded(nil, false)
 	case doLoadTimers:
 		c.TimersLoaded(nil, false)
-	case doOpen, doSend, doFire, doSweep:
+	case doHalt: // a modelled operator leaves the store alone
+	case doOpen, doSend, doFire, doSweep, doSurvey, doRestore, doStartOver, doResume, doRepaired:
 		x.blame("%s asks for what nobody has asked it for: effect %d", w.name, e.kind)
 	case doCommit, doSkip: // apply has done it
 	}

@@ -50,7 +50,7 @@ func (f *fixture) mend(choice Choice) materializer.Restored {
 // image is what the store holds now, kept for later.
 func (f *fixture) image() materializer.Store {
 	f.t.Helper()
-	return f.store.(*memstore.Store).Clone() //nolint:errcheck // all fixtures here have one
+	return f.store.(*memstore.Store).Clone()
 }
 
 // same compares an image with a fold of the log from nothing, and that with the store.

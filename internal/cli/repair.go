@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 
@@ -86,10 +87,9 @@ func repairChoice(chosen []bool) (choice adminv1.RepairChoice, flag string, err 
 }
 
 func partitionArg(args []string) (int32, error) {
-	var partition int32
 	if len(args) == 1 {
-		if n, err := fmt.Sscanf(args[0], "%d", &partition); err == nil && n == 1 && partition >= 0 && fmt.Sprint(partition) == args[0] {
-			return partition, nil
+		if n, err := strconv.ParseInt(args[0], 10, 32); err == nil && n >= 0 {
+			return int32(n), nil
 		}
 	}
 	return 0, usagef("expected the number of a partition, as `millrace repair` lists it")

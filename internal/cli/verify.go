@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strconv"
 
 	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
@@ -98,7 +99,7 @@ func (s *verification) take(r *adminv1.VerifyResponse) error {
 	if f := r.GetFinding(); f != nil {
 		where := fmt.Sprintf("%d:%d", r.GetPartition(), f.GetOffset())
 		if f.GetOffset() < 0 {
-			where = fmt.Sprint(r.GetPartition())
+			where = strconv.Itoa(int(r.GetPartition()))
 		}
 		_, err := fmt.Fprintf(s.out, "%s  %s\n", where, f.GetWhat())
 		return err
@@ -125,8 +126,11 @@ func (s *verification) summary(partition int32, sum *adminv1.VerifySummary) erro
 		n    uint64
 		what string
 	}{
-		{sum.GetVoidRecords(), "void"}, {sum.GetForeignRecords(), "foreign"}, {sum.GetCutGroups(), "groups cut off"},
-		{sum.GetRepairs(), "repairs"}, {sum.GetJumps(), "snapshots without the events before them"},
+		{sum.GetVoidRecords(), "void"},
+		{sum.GetForeignRecords(), "foreign"},
+		{sum.GetCutGroups(), "groups cut off"},
+		{sum.GetRepairs(), "repairs"},
+		{sum.GetJumps(), "snapshots without the events before them"},
 	} {
 		if more.n > 0 {
 			fmt.Fprintf(s.out, ", %d %s", more.n, more.what)

@@ -80,8 +80,7 @@ func (a *adminService) Repair(r *adminv1.RepairRequest, out adminv1.AdminService
 			running = false
 		case <-time.After(repairTold):
 			if err := out.Send(a.repairProgress(r.GetPartition())); err != nil {
-				<-ended
-				return err
+				return errors.Join(err, <-ended)
 			}
 		}
 	}

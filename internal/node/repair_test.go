@@ -249,7 +249,7 @@ func TestVerifyFindsWhatIsWrong(t *testing.T) {
 	damage(t, filepath.Join(c.Data, "log"))
 	said = nil
 	err = VerifyOffline(t.Context(), c, &adminv1.VerifyRequest{}, take)
-	text := ""
+	var text string
 	if err == nil {
 		text = verified(t, said, 0)
 	} else {
