@@ -110,7 +110,7 @@ func (r *run) disk(t *testing.T, w *world) {
 		return
 	}
 	w.disks = d
-	w.launch(harness.Options{Program: program, Tags: w.tags, Args: []string{"--partitions", "4"}, Env: w.env, Data: d.data, Wrapper: d.enter()})
+	w.launch(harness.Options{Program: program, Tags: w.tags, Args: []string{"--partitions", fmt.Sprint(partitions)}, Env: w.env, Data: d.data, Wrapper: d.enter()})
 	w.start(r.clients, 2*r.clients)
 	w.burn([]fault{
 		{"log disk full", (*world).fillLog},
@@ -118,6 +118,7 @@ func (r *run) disk(t *testing.T, w *world) {
 		{"kill", (*world).kill},
 	}, func() bool { return true })
 	w.end()
+	w.readEmbedded(d.path("log"))
 }
 
 // fillLog leaves no room for the log until commands fail for it, and makes room again: then the log goes on by itself.
