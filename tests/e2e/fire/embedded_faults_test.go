@@ -226,7 +226,7 @@ func (w *world) judgeDamagedLog(p *harness.Process) {
 	case ready:
 		w.compare() // whatever it shows is right
 		w.outcome("log damage not met")
-	case !strings.Contains(trouble, filepath.Join(p.Data(), "log")) || !strings.Contains(trouble, "check the disk"):
+	case !strings.Contains(trouble, filepath.Join(p.Data(), "log")) || !strings.Contains(trouble, "check the disk") && !strings.Contains(trouble, "run the version"):
 		w.t.Errorf("the log is damaged, and this does not name it with a remedy: %s", trouble)
 	default:
 		w.outcome("log damage named")
@@ -273,7 +273,7 @@ func (w *world) readEmbedded(dir string) {
 		at := broker.Partition{Topic: topic, ID: id}
 		end, err := log.End(w.ctx, at)
 		if err != nil {
-			w.t.Fatal(err)
+			w.t.Fatalf("%s: the log in %s: %v", w.name, dir, err)
 		}
 		reader, err := log.Read(at, 0)
 		if err != nil {
