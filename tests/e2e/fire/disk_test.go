@@ -79,7 +79,7 @@ func (d *disks) fill(t *testing.T, disk string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close() //nolint:errcheck // a file of zeros
+	defer f.Close()
 	for size := 1 << 20; size >= 1; {
 		_, err := f.Write(make([]byte, size))
 		switch {

@@ -267,7 +267,7 @@ func (w *world) readEmbedded(dir string) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	defer log.Close() //nolint:errcheck // only read
+	defer log.Close()
 	j := newJournal()
 	for id := range int32(partitions) {
 		at := broker.Partition{Topic: topic, ID: id}

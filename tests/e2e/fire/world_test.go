@@ -30,7 +30,7 @@ const (
 // world is one worker, or several, with everything around: clients, checkers, and what is set on fire.
 type world struct {
 	t    *testing.T
-	ctx  context.Context //nolint:containedctx // that of the test, for clients and checkers
+	ctx  context.Context // that of the test, for clients and checkers
 	name string
 	seed uint64
 	rng  *rand.Rand
