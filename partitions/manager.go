@@ -327,7 +327,7 @@ func (m *Manager) judge(info broker.TopicInfo) {
 		released = m.release(m.all(), now)
 	case was != nil && now == nil:
 		for id := range m.partitions {
-			if m.hinted[int32(id)] { //nolint:gosec // at most 4096
+			if m.hinted[int32(id)] {
 				m.partitions[id].post(input{kind: inAssigned})
 			}
 		}

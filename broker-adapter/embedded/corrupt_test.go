@@ -159,6 +159,9 @@ func TestMissingFile(t *testing.T) {
 		if !strings.Contains(err.Error(), "/log") {
 			t.Errorf("without %s: the error does not name the directory: %v", name, err)
 		}
+		if path.Ext(name) == ".sst" && (!errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), restoreAdvice)) {
+			t.Errorf("without %s: the error does not say what to do: %v", name, err)
+		}
 	}
 	if missed < 4 { // FORMAT, a table, a WAL, the manifest
 		t.Errorf("only %d of %d files were missed: %q", missed, len(names), names)

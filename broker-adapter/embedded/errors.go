@@ -46,7 +46,7 @@ const restoreAdvice = "stop the process, keep a copy of the directory, check the
 
 // directoryError says what was done to which directory and what helps.
 func directoryError(doing, dir string, err error) error {
-	if pebble.IsCorruptionError(err) {
+	if pebble.IsCorruptionError(err) || errors.Is(err, fs.ErrNotExist) { // damaged, or gone
 		return fmt.Errorf("%s %s: %w: %w; %s", doing, dir, ErrCorrupt, err, restoreAdvice)
 	}
 	if hint := advice(err); hint != "" {

@@ -30,26 +30,26 @@ func (s *Server) settings(all []*Server) map[string]string {
 	}
 	replicas := strconv.Itoa(min(3, len(all)))
 	insync := strconv.Itoa(min(2, len(all)))
-	listeners := fmt.Sprintf("PLAINTEXT://127.0.0.1:%d,CONTROLLER://127.0.0.1:%d", s.port, s.controllerPort)
-	advertised := fmt.Sprintf("PLAINTEXT://127.0.0.1:%d", s.port)
-	protocols := "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT"
+	listeners := []string{fmt.Sprintf("PLAINTEXT://127.0.0.1:%d", s.port), fmt.Sprintf("CONTROLLER://127.0.0.1:%d", s.controllerPort)}
+	advertised := []string{listeners[0]}
+	protocols := []string{"PLAINTEXT:PLAINTEXT", "CONTROLLER:PLAINTEXT"}
 	for _, l := range s.listeners {
-		listeners += "," + l.Name + "://" + l.Address
-		advertised += "," + l.Name + "://" + l.Advertised
-		protocols += "," + l.Name + ":PLAINTEXT"
+		listeners = append(listeners, l.Name+"://"+l.Address)
+		advertised = append(advertised, l.Name+"://"+l.Advertised)
+		protocols = append(protocols, l.Name+":PLAINTEXT")
 	}
 	return map[string]string{
 		"process.roles":             "broker,controller",
 		"node.id":                   strconv.Itoa(s.node),
 		"log.dirs":                  filepath.Join(s.dir, "log"),
 		"controller.listener.names": "CONTROLLER",
-		"listeners":                 listeners,
-		"advertised.listeners":      advertised,
+		"listeners":                 strings.Join(listeners, ","),
+		"advertised.listeners":      strings.Join(advertised, ","),
 		"controller.quorum.voters":  strings.Join(voters, ","),
 		"auto.create.topics.enable": "false",
 		"min.insync.replicas":       insync,
 
-		"listener.security.protocol.map": protocols,
+		"listener.security.protocol.map": strings.Join(protocols, ","),
 
 		"offsets.topic.replication.factor":                 replicas,
 		"transaction.state.log.replication.factor":         replicas,

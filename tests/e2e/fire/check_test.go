@@ -49,7 +49,7 @@ func (s state) step(c *command) state {
 }
 
 // model is one entity. A command whose outcome is unknown may take effect at any time, also after everything else.
-var model = porcupine.Model{ //nolint:gochecknoglobals // a constant
+var model = porcupine.Model{
 	Init: func() any { return state{} },
 	Step: func(before, input, _ any) (bool, any) {
 		s, c := before.(state), input.(*command) //nolint:forcetypeassert // the model's own

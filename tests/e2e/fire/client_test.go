@@ -21,7 +21,7 @@ const (
 )
 
 // troubles are the codes that a caller may see while something fails.
-var troubles = []codes.Code{ //nolint:gochecknoglobals // a constant
+var troubles = []codes.Code{
 	codes.Unavailable,       // it is not known what happened, or the worker is gone
 	codes.Aborted,           // the partition is on the move
 	codes.DeadlineExceeded,  // nobody answered in time

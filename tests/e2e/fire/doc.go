@@ -1,2 +1,25 @@
 // Package fire tests millrace as whole processes while everything around them fails.
+//
+// A world is a worker with everything around it: clients that make one call after the other, a nemesis that lets faults happen, and
+// checkers. There are worlds on the embedded log, on disks that are full now and then, with a function in a process of its own, and
+// on Apache Kafka, to which the worker comes through a proxy.
+//
+// Every command of an entity gives it something that no other command gives, takes that away, shuts it, or looks; so every answer
+// shows which commands took effect, and how often. Calls and answers are put in order by one monotonic clock; what got no answer
+// may take effect at any time. An entity that has had its share of commands is looked at a last time, its whole history is checked
+// (check_test.go: broken promises that have a name, then linearizability), and what it must and may hold is kept. At the end of
+// a world every entity is held against that once more, and the log itself is read with the reader rule: each acknowledged command
+// is in it once, written by the owner.
+//
+// A fault counts when an effect of it was seen, not when it was tried. Decisions follow a seed, which each run prints; the timing of
+// processes does not. What a run is asked for:
+//
+//	MILLRACE_FIRE_FAULTS=270 MILLRACE_FIRE_OPERATIONS=500000  how much of each there must be, for each engine
+//	MILLRACE_FIRE_CLIENTS=16        clients at a time
+//	MILLRACE_FIRE_SEED=1            the decisions of an earlier run
+//	MILLRACE_FIRE_KINDS='store|log' only faults whose names match
+//	MILLRACE_FIRE_VERBOSE=1         a line for each fault
+//	MILLRACE_MUTATION=barrier       workers with a safety line taken out: the run must fail
+//
+// Clients and checkers are goroutines of their world, which waits for them at its end; those of the proxy end with it.
 package fire

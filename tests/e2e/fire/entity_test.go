@@ -191,7 +191,7 @@ func (p *pool) beginGive(rng *rand.Rand) (*entity, *command) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, i := range rng.Perm(len(p.live)) {
-		if e := p.live[i]; e.kind() == "counter" && e.given > 0 && e.given < e.slots() {
+		if e := p.live[i]; e.kind() == "counter" && e.given > 0 && e.given+1 < e.slots() { // the last slot fills it, and is for clients
 			c := &command{kind: give, slot: e.given}
 			e.given++
 			e.history = append(e.history, c)

@@ -4,11 +4,14 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"testing"
 
+	"github.com/millrace-io/millrace/internal/mutation"
 	"github.com/millrace-io/millrace/tests/e2e/harness"
+	"github.com/millrace-io/millrace/tests/kafkaserver"
 )
 
 // What the environment says; see doc.go.
@@ -28,24 +31,31 @@ const (
 func TestFire(t *testing.T) {
 	seed := harness.Number(t, seedVariable, rand.Uint64()>>1|1)
 	t.Logf("%s=%d repeats the decisions of this run", seedVariable, seed)
-	t.Run("embedded", func(t *testing.T) {
-		all := newTotals("embedded")
-		defer func() { t.Log(all.line()) }()
-		r := newRun(t, all)
-		for !t.Failed() && r.next() {
-			r.embedded(t, newWorld(t, all, fmt.Sprintf("e%d", r.worlds), seed+uint64(r.worlds)))
-			r.disk(t, newWorld(t, all, fmt.Sprintf("d%d", r.worlds), seed+uint64(r.worlds)))
-			r.function(t, newWorld(t, all, fmt.Sprintf("f%d", r.worlds), seed+uint64(r.worlds)))
-		}
+	var all []*totals
+	on := func(engine string, worlds func(*testing.T, *run, uint64)) {
+		t.Run(engine, func(t *testing.T) {
+			if engine == "kafka" {
+				kafkaserver.Require(t)
+			}
+			figures := newTotals(engine)
+			all = append(all, figures)
+			defer func() { t.Log(figures.line()) }()
+			for r := newRun(t, figures); !t.Failed() && r.next(); {
+				worlds(t, r, seed+uint64(r.worlds))
+			}
+		})
+	}
+	on("embedded", func(t *testing.T, r *run, seed uint64) {
+		t.Helper()
+		r.embedded(t, newWorld(t, r, "e", seed))
+		r.disk(t, newWorld(t, r, "d", seed))
+		r.function(t, newWorld(t, r, "f", seed))
 	})
-	t.Run("kafka", func(t *testing.T) {
-		all := newTotals("kafka")
-		defer func() { t.Log(all.line()) }()
-		r := newRun(t, all)
-		for !t.Failed() && r.next() {
-			r.kafka(t, newWorld(t, all, fmt.Sprintf("k%d", r.worlds), seed+uint64(r.worlds)))
-		}
+	on("kafka", func(t *testing.T, r *run, seed uint64) {
+		t.Helper()
+		r.kafka(t, newWorld(t, r, "k", seed))
 	})
+	t.Log(sum(all))
 }
 
 // run is the worlds of one engine, one after the other.
@@ -84,18 +94,24 @@ func (r *run) enough() func() bool {
 // embedded is a worker with its function in it, on the embedded log.
 func (r *run) embedded(t *testing.T, w *world) {
 	t.Helper()
-	w.launch(harness.Options{Program: program, Tags: w.tags, Args: []string{"--partitions", "4"}, Env: w.env})
+	w.launch(harness.Options{Program: program, Tags: w.tags, Args: []string{"--partitions", fmt.Sprint(partitions)}, Env: w.env})
 	w.start(r.clients, 2*r.clients)
 	w.burn(slices.Concat(processFaults(), storeFaults(), logFaults()), r.enough())
 	w.end()
+	w.readEmbedded(filepath.Join(w.workers[0].Data(), "log"))
 }
 
-func newWorld(t *testing.T, all *totals, name string, seed uint64) *world {
+func newWorld(t *testing.T, r *run, kind string, seed uint64) *world {
 	t.Helper()
-	return &world{
-		t: t, ctx: t.Context(), totals: all, name: name, seed: seed, rng: rand.New(rand.NewPCG(seed, 0)), tags: "failpoints",
-		only: regexp.MustCompile(os.Getenv(kindsVariable)),
+	w := &world{
+		t: t, ctx: t.Context(), totals: r.totals, name: fmt.Sprintf("%s%d", kind, r.worlds), seed: seed, rng: rand.New(rand.NewPCG(seed, 0)),
+		tags: "failpoints", only: regexp.MustCompile(os.Getenv(kindsVariable)),
 	}
+	if lines := os.Getenv(mutation.Variable); lines != "" {
+		w.tags += ",mutation"
+		w.env = []string{mutation.Variable + "=" + lines}
+	}
+	return w
 }
 
 // launch starts a worker of the world.

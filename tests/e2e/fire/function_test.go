@@ -1,6 +1,8 @@
 package fire
 
 import (
+	"fmt"
+	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
@@ -12,7 +14,7 @@ import (
 func (r *run) function(t *testing.T, w *world) {
 	t.Helper()
 	w.function = harness.StartRemote(t, program)
-	w.launch(harness.Options{Tags: w.tags, Command: "run", Args: []string{"--partitions", "4", "--function", w.function.Address()}, Env: w.env})
+	w.launch(harness.Options{Tags: w.tags, Command: "run", Args: []string{"--partitions", fmt.Sprint(partitions), "--function", w.function.Address()}, Env: w.env})
 	w.start(r.clients, 2*r.clients)
 	w.burn([]fault{
 		{"function killed", (*world).killFunction},
@@ -21,6 +23,7 @@ func (r *run) function(t *testing.T, w *world) {
 		{"function and worker killed", (*world).killBoth},
 	}, func() bool { return true })
 	w.end()
+	w.readEmbedded(filepath.Join(w.workers[0].Data(), "log"))
 }
 
 func (w *world) killFunction() bool {

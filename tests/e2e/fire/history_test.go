@@ -2,7 +2,6 @@ package fire
 
 import (
 	"fmt"
-	"math/bits"
 	"strings"
 )
 
@@ -23,14 +22,6 @@ func (s set) with(slot int) set {
 func (s set) without(slot int) set {
 	s[slot/64] &^= 1 << (slot % 64)
 	return s
-}
-
-func (s set) size() int {
-	n := 0
-	for _, word := range s {
-		n += bits.OnesCount64(word)
-	}
-	return n
 }
 
 // String lists the slots.

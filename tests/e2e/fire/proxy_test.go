@@ -221,7 +221,7 @@ func TestProxyFailsAsAsked(t *testing.T) {
 				return
 			}
 			serving.Go(func() { // ends with the connection
-				defer conn.Close() //nolint:errcheck // a test's
+				defer conn.Close()
 				frame := make([]byte, 7)
 				for {
 					if _, err := io.ReadFull(conn, frame); err != nil {

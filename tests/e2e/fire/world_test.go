@@ -7,16 +7,12 @@ import (
 	"math/rand/v2"
 	"os"
 	"regexp"
-	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 	"github.com/millrace-io/millrace/tests/e2e/harness"
@@ -34,7 +30,7 @@ const (
 // world is one worker, or several, with everything around: clients, checkers, and what is set on fire.
 type world struct {
 	t    *testing.T
-	ctx  context.Context //nolint:containedctx // that of the test, for clients and checkers
+	ctx  context.Context // that of the test, for clients and checkers
 	name string
 	seed uint64
 	rng  *rand.Rand
@@ -67,115 +63,6 @@ type world struct {
 	mu sync.Mutex
 	// buried are the entities that are over.
 	buried map[string]remains
-}
-
-// totals are the figures of all worlds of an engine.
-type totals struct {
-	engine  string
-	started time.Time
-	// answers are calls that were answered; checked and unsure are commands that are in a checked history, and those of them
-	// whose outcome is not known.
-	answers, checked, unsure atomic.Int64
-	mu                       sync.Mutex
-	// faults counts, by name, those that were seen to have happened; idle those that were tried and did nothing.
-	faults, idle map[string]int
-	violations   map[string]int
-	saw          map[string]error
-	outcomes     map[string]int
-}
-
-func newTotals(engine string) *totals {
-	return &totals{
-		engine: engine, started: time.Now(), faults: map[string]int{}, idle: map[string]int{}, violations: map[string]int{},
-		saw: map[string]error{}, outcomes: map[string]int{},
-	}
-}
-
-// line is everything in one line.
-func (f *totals) line() string {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	all, kinds := 0, []string{}
-	for _, name := range slices.Sorted(maps.Keys(f.faults)) {
-		all += f.faults[name]
-		kinds = append(kinds, fmt.Sprintf("%s %d", name, f.faults[name]))
-	}
-	share := 0.0
-	if n := f.checked.Load(); n > 0 {
-		share = float64(f.unsure.Load()) * 100 / float64(n)
-	}
-	text := fmt.Sprintf("fire: %s: %d operations checked, %.1f %% unknown, %d faults: %s; ", f.engine, f.checked.Load(), share, all, strings.Join(kinds, ", "))
-	for _, name := range slices.Sorted(maps.Keys(f.idle)) {
-		text += fmt.Sprintf("%s without effect %d, ", name, f.idle[name])
-	}
-	for _, name := range slices.Sorted(maps.Keys(f.outcomes)) {
-		text += fmt.Sprintf("%s %d, ", name, f.outcomes[name])
-	}
-	broken := 0
-	for _, n := range f.violations {
-		broken += n
-	}
-	text += fmt.Sprintf("%d violations", broken)
-	for _, name := range slices.Sorted(maps.Keys(f.violations)) {
-		text += fmt.Sprintf(", %s %d", name, f.violations[name])
-	}
-	return fmt.Sprintf("%s; %.0f s", text, time.Since(f.started).Seconds())
-}
-
-func (f *totals) happened(name string) int {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.faults[name]++
-	return f.faults[name]
-}
-
-func (f *totals) countFaults() int {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	all := 0
-	for _, n := range f.faults {
-		all += n
-	}
-	return all
-}
-
-// outcome counts what came of a fault that can end in several ways.
-func (f *totals) outcome(name string) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.outcomes[name]++
-}
-
-// note remembers what an error looks like to a caller.
-func (f *totals) note(code codes.Code, outcome string, err error) {
-	kind := code.String() + " " + outcome
-	if full := "no space left"; strings.Contains(err.Error(), full) {
-		kind += " " + full
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.saw[kind] == nil {
-		f.saw[kind] = err
-	}
-}
-
-// forget lets callers be surprised once more by errors with a word.
-func (f *totals) forget(word string) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	maps.DeleteFunc(f.saw, func(_ string, err error) bool { return strings.Contains(err.Error(), word) })
-}
-
-// noted says whether a caller has seen an error with a code and a word.
-func (f *totals) noted(code codes.Code, word string) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for _, err := range f.saw {
-		if status.Code(err) == code && strings.Contains(err.Error(), word) {
-			return true
-		}
-	}
-	return false
 }
 
 // start lets clients and checkers work.

@@ -133,7 +133,7 @@ func (w *world) claim(id int32) record.Owner {
 	w.produce(id, nil, nil, &record.Envelope{
 		Kind: record.Claim, Epoch: mine.Epoch, Nonce: mine.Nonce,
 		Claim: &record.ClaimInfo{
-			Worker: "second", ReadTo: uint64(p.next), PreviousEpoch: p.rule.Current.Epoch, PreviousNonce: p.rule.Current.Nonce, //nolint:gosec // offsets are positive
+			Worker: "second", ReadTo: uint64(p.next), PreviousEpoch: p.rule.Current.Epoch, PreviousNonce: p.rule.Current.Nonce,
 		},
 	}, nil)
 	return mine
@@ -179,7 +179,7 @@ func (w *world) secondOwner(during func(func())) bool {
 
 // giveAsOwner does what an owner does, and says whether it counts. If it does not, it never will: validity does not change.
 func (w *world) giveAsOwner(e *entity, c *command) bool {
-	id := int32(entities.Partition(e.id, partitions)) //nolint:gosec // a small number
+	id := entities.Partition(e.id, partitions)
 	log := w.kafka.log
 	w.kafka.follow(w.t)
 	mine := w.claim(id)
