@@ -212,6 +212,9 @@ func (f *fixture) works() {
 	}
 	f.settled()
 	f.want(f.submit(command("far", "read")), "there")
+	if err := f.m.Settle(f.t.Context()); err != nil {
+		f.t.Fatal(err)
+	}
 	f.clock.Advance(3 * time.Hour)
 	f.until("timers have fired", func() bool {
 		words := strings.Fields(f.submit(command("t", "read")).text)
