@@ -316,8 +316,10 @@ func (g *Gateway) clusterStatus() *adminv1.ClusterStatus {
 func (g *Gateway) Try(program string) []string {
 	ask := asking(program, g.admin.listener.Addr().String())
 	lines := []string{ask("cluster status")}
-	if first := tryCall(g.catalog.Load(), g.public.Addr().String()); first != nil {
-		lines = append([]string{first.line}, lines...)
+	if catalog := g.catalog.Load(); catalog != nil {
+		if first := tryCall(catalog, g.public.Addr().String()); first != nil {
+			lines = append([]string{first.line}, lines...)
+		}
 	}
 	return lines
 }

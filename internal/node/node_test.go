@@ -167,7 +167,7 @@ func TestMetricsShowEveryLoop(t *testing.T) {
 		wanted = append(wanted, fmt.Sprintf("millrace_node_task_running{task=%q}", task.Name), fmt.Sprintf("millrace_node_task_errors_total{task=%q} 0", task.Name))
 	}
 	for p := range n.config.Partitions {
-		wanted = append(wanted, fmt.Sprintf("millrace_partitions_state_code{partition=\"%d\"} 3", p))
+		wanted = append(wanted, fmt.Sprintf("millrace_partitions_state_code{partition=\"%d\"} 4", p))
 	}
 	mustContain(t, "the scrape", body, wanted...)
 }
@@ -340,27 +340,40 @@ func TestStopRightAfterStart(t *testing.T) {
 	}
 }
 
-// A partition that somebody else owns is behind the log by records, and by the age of the first that it has not read.
+// A partition that is to be this worker's and is not yet is behind the log by records, and by the age of the first that it has not
+// read. One that is another worker's is not behind anything.
 func TestLagOfAPartitionThatIsNotOwned(t *testing.T) {
 	clk := clock.NewManual(time.Unix(1700000000, 0))
 	world := simlog.New(simlog.Options{ManualAssignments: true, Clock: clk})
 	c := testConfig(t)
 	c.Ephemeral = true
 	n := launch(t, Options{Config: c, Local: local(t, "counter"), Log: world.Client("w"), Clock: clk})
+	eventually(t, "to be no member yet", func() bool {
+		err := n.NotReady()
+		return err != nil && err.Error() == "it is not a member of its group yet"
+	})
+	if err := world.AwaitMember(t.Context(), c.App, n.identity.Worker); err != nil {
+		t.Fatal(err)
+	}
+	world.Assign(c.App, n.identity.Worker, broker.AssignmentEvent{Table: &broker.Table{
+		Members: []broker.Member{{Name: "another"}, {Name: n.identity.Worker}}, Owners: []int32{0, 1}, Standbys: [][]int32{nil, nil},
+	}})
+	eventually(t, "the table", func() bool { return n.routes.Table() != nil })
 	for range 3 {
+		world.Inject(broker.Partition{Topic: n.journal(), ID: 0}, broker.Record{Value: []byte("x")})
 		world.Inject(broker.Partition{Topic: n.journal(), ID: 1}, broker.Record{Value: []byte("x")})
 	}
 	clk.Advance(90 * time.Second)
 	partitions := n.Status(t.Context()).GetPartitions()
 	if p := partitions[0]; p.GetLagRecords() != 0 || p.GetLagSeconds() != 0 {
-		t.Errorf("the partition without records: %v", p)
+		t.Errorf("the other worker's partition: %v", p)
 	}
 	if p := partitions[1]; p.GetState() != "standby" || p.GetEndOffset() != 3 || p.GetLagRecords() != 3 || p.GetLagSeconds() != 90 {
 		t.Errorf("the partition with records: %v", p)
 	}
 	eventually(t, "the partition to be the reason why the node is not ready", func() bool {
 		err := n.NotReady()
-		return err != nil && err.Error() == "partition 0 is standby"
+		return err != nil && err.Error() == "partition 1 is standby"
 	})
 }
 

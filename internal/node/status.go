@@ -128,7 +128,7 @@ func (n *Node) partitionStatus(ctx context.Context) []*adminv1.PartitionStatus {
 // lag says how far a partition is behind the log, in records and in the age of the first one that it has not read. An active
 // one is not behind: it wrote them all.
 func (n *Node) lag(ctx context.Context, s partitions.Status, status *adminv1.PartitionStatus) error {
-	if s.State == partitions.Standby && !s.Followed {
+	if owner, _ := n.routes.Table().Owner(s.Partition); s.State == partitions.Standby && !s.Followed && owner.Name != n.identity.Worker {
 		return nil // it is another worker's
 	}
 	where := broker.Partition{Topic: n.topic.Name, ID: s.Partition}

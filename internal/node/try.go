@@ -22,7 +22,11 @@ const sampleKey = "42"
 // Try returns lines that a newcomer can paste: a call, a look at the entity, a look at the log. program is how this
 // program is called.
 func (n *Node) Try(program string) []string {
-	first := tryCall(n.host.Catalog(), n.PublicAddress())
+	catalog := n.host.Catalog()
+	if catalog == nil {
+		return nil
+	}
+	first := tryCall(catalog, n.PublicAddress())
 	switch ask := asking(program, n.AdminAddress()); {
 	case first == nil:
 		return []string{ask("status")}
@@ -45,9 +49,6 @@ func asking(program, admin string) func(what string) string {
 
 // tryCall is a call of what a catalog serves, nil when there is none to paste.
 func tryCall(catalog *discovery.Catalog, public string) *sample {
-	if catalog == nil {
-		return nil
-	}
 	s := slices.MinFunc(catalog.Services(), func(a, b *discovery.Service) int { return dullness(a) - dullness(b) })
 	i := slices.IndexFunc(s.Methods, (*discovery.Method).IsUnary)
 	if i < 0 {

@@ -1,0 +1,226 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	broker "github.com/millrace-io/millrace/broker-adapter"
+	"github.com/millrace-io/millrace/broker-adapter/simlog"
+	counterv1 "github.com/millrace-io/millrace/examples/counter/counter/v1"
+	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
+)
+
+// app is several workers on one log in memory, in one process, with real connections between them.
+type app struct {
+	t       *testing.T
+	world   *simlog.World
+	workers []*Node
+	logs    []broker.Log
+}
+
+func newApp(t *testing.T, workers int) *app {
+	t.Helper()
+	a := &app{t: t, world: simlog.New(simlog.Options{})}
+	for range workers {
+		a.add()
+	}
+	a.balanced()
+	return a
+}
+
+func (a *app) config() *Config {
+	c := testConfig(a.t)
+	c.Partitions = 4
+	c.Ephemeral = true
+	return c
+}
+
+func (a *app) add() *Node {
+	a.t.Helper()
+	c := a.config()
+	c.Worker = fmt.Sprintf("w%d", len(a.workers))
+	client := a.world.Client(c.Worker)
+	n := launch(a.t, Options{Config: c, Local: local(a.t, "counter"), Log: client})
+	a.workers = append(a.workers, n)
+	a.logs = append(a.logs, client)
+	return n
+}
+
+// balanced waits until every worker serves, knows all others, and has its share.
+func (a *app) balanced() {
+	a.t.Helper()
+	for _, n := range a.workers {
+		eventually(a.t, n.identity.Worker+" to have its share", func() bool {
+			t := n.routes.Table()
+			if n.NotReady() != nil || t == nil || len(t.Members) != len(a.workers) {
+				return false
+			}
+			owned := len(t.Owned(n.identity.Worker))
+			return owned == 4/len(a.workers) || owned == (4+len(a.workers)-1)/len(a.workers)
+		})
+	}
+}
+
+func (a *app) increment(at string, id string, headers ...string) (int64, error) {
+	ctx, cancel := context.WithTimeout(metadata.AppendToOutgoingContext(a.t.Context(), headers...), patience)
+	defer cancel()
+	res, err := counterv1.NewCounterServiceClient(dial(a.t, at)).Increment(ctx, &counterv1.IncrementRequest{CounterId: id})
+	return res.GetValue(), err
+}
+
+// TestWorkersShareAnApp: whoever is asked, the owner answers, once.
+func TestWorkersShareAnApp(t *testing.T) {
+	a := newApp(t, 3)
+	for i := range 12 {
+		id := fmt.Sprint("c", i)
+		for want, n := range a.workers {
+			if v, err := a.increment(n.PublicAddress(), id); err != nil || v != int64(want+1) {
+				t.Fatalf("%s at %s: %d, %v; want %d", id, n.identity.Worker, v, err, want+1)
+			}
+		}
+	}
+	forwarded := uint64(0)
+	for _, n := range a.workers {
+		forwarded += n.router.Counts().Forwarded
+	}
+	if forwarded != 24 {
+		t.Errorf("%d commands were forwarded, want two of three", forwarded)
+	}
+}
+
+// TestGatewayServesByWayOfWorkers: it learns what is served from them, and owns nothing.
+func TestGatewayServesByWayOfWorkers(t *testing.T) {
+	a := newApp(t, 2)
+	c := a.config()
+	g, err := StartGateway(context.WithoutCancel(t.Context()), Options{Config: c, Log: a.world.Client("gateway")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		g.Stop()
+		if err := g.Wait(); err != nil {
+			t.Error(err)
+		}
+	}()
+	select {
+	case <-g.Ready():
+	case <-time.After(patience):
+		t.Fatalf("not ready: %v", g.NotReady())
+	}
+	s := g.Status(t.Context())
+	for want := int64(1); want < 9; want++ {
+		if v, err := a.increment(s.GetPublicAddress(), "x"); err != nil || v != want {
+			t.Fatalf("%d, %v; want %d", v, err, want)
+		}
+	}
+	if len(s.GetServices()) != 1 || s.GetCluster().GetMembers() != 2 || s.GetWorker() != "" {
+		t.Errorf("status %v", s)
+	}
+	admin := adminv1.NewAdminServiceClient(dial(t, s.GetAdminAddress()))
+	if _, err := admin.GetEntity(t.Context(), &adminv1.GetEntityRequest{Type: "counter", Id: "x"}); status.Code(err) != codes.Unimplemented || !strings.Contains(err.Error(), "ask a worker") {
+		t.Errorf("an entity of a gateway: %v", err)
+	}
+	seen, err := admin.Cluster(t.Context(), &adminv1.ClusterRequest{})
+	if err != nil || len(seen.GetMembers()) != 2 || len(seen.GetPartitions()) != 4 {
+		t.Fatalf("cluster %v, %v", seen, err)
+	}
+	for _, m := range seen.GetMembers() {
+		if m.GetStatus().GetWorker() != m.GetName() || m.GetError() != "" {
+			t.Errorf("worker %s shows the page of %q: %s", m.GetName(), m.GetStatus().GetWorker(), m.GetError())
+		}
+	}
+}
+
+// TestDrainRefusesNobody: a worker hands everything over while callers are busy, and goes on serving.
+func TestDrainRefusesNobody(t *testing.T) {
+	a := newApp(t, 2)
+	var stop atomic.Bool
+	type tally struct {
+		last int64
+		err  error
+	}
+	done := make(chan tally, 8)
+	for i := range cap(done) {
+		go func() { // received below
+			var sum tally
+			for !stop.Load() && sum.err == nil {
+				sum.last, sum.err = a.increment(a.workers[i%2].PublicAddress(), fmt.Sprint("c", i))
+			}
+			done <- sum
+		}()
+	}
+	admin := adminv1.NewAdminServiceClient(dial(t, a.workers[1].AdminAddress()))
+	_, err := admin.Drain(t.Context(), &adminv1.DrainRequest{Worker: a.workers[0].identity.Worker})
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the other worker to own everything", func() bool {
+		owned, _ := a.workers[1].manager.Owned()
+		return len(owned) == 4 && a.workers[1].NotReady() == nil
+	})
+	if v, err := a.increment(a.workers[0].PublicAddress(), "after"); err != nil || v != 1 {
+		t.Errorf("the drained worker: %d, %v", v, err)
+	}
+	if err := a.workers[0].NotReady(); err == nil || !strings.Contains(err.Error(), "drained") {
+		t.Errorf("a drained worker is ready: %v", err)
+	}
+	stop.Store(true)
+	for range cap(done) {
+		if sum := <-done; sum.err != nil || sum.last == 0 {
+			t.Errorf("a caller got %d and then %v", sum.last, sum.err)
+		}
+	}
+	if _, err := admin.Drain(t.Context(), &adminv1.DrainRequest{Worker: "nobody"}); status.Code(err) != codes.NotFound {
+		t.Errorf("draining a worker that is not there: %v", err)
+	}
+}
+
+// TestFollowersServeReads: at_least shows the caller's own write wherever it is asked.
+func TestFollowersServeReads(t *testing.T) {
+	a := newApp(t, 2)
+	eventually(t, "every partition to be followed", func() bool {
+		followed := 0
+		for _, n := range a.workers {
+			for _, p := range n.manager.Partitions() {
+				if s := p.Status(); s.Followed && s.Lag == 0 {
+					followed++
+				}
+			}
+		}
+		return followed == 4
+	})
+	for i := range 20 {
+		id := fmt.Sprint("c", i%4)
+		var header metadata.MD
+		client := counterv1.NewCounterServiceClient(dial(t, a.workers[0].PublicAddress()))
+		res, err := client.Increment(t.Context(), &counterv1.IncrementRequest{CounterId: id}, grpc.Header(&header))
+		if err != nil || len(header.Get("millrace-token")) != 1 {
+			t.Fatal(err, header)
+		}
+		for _, n := range a.workers {
+			ctx := metadata.AppendToOutgoingContext(t.Context(), "millrace-min-token", header.Get("millrace-token")[0])
+			got, err := counterv1.NewCounterServiceClient(dial(t, n.PublicAddress())).Get(ctx, &counterv1.GetRequest{CounterId: id})
+			if err != nil || got.GetValue() != res.GetValue() {
+				t.Fatalf("%s at %s: %d, %v; want %d", id, n.identity.Worker, got.GetValue(), err, res.GetValue())
+			}
+		}
+	}
+	reads := uint64(0)
+	for _, n := range a.workers {
+		for _, p := range n.manager.Partitions() {
+			reads += p.Counts().FollowerReads()
+		}
+	}
+	if reads == 0 {
+		t.Error("no follower has answered a read")
+	}
+}
