@@ -29,7 +29,7 @@ const (
 	headerCommandID      = "millrace-command-id"
 	headerIdempotencyKey = "idempotency-key"
 	headerConsistency    = "millrace-consistency"
-	headerMinToken       = "millrace-min-token"
+	headerMinToken       = "millrace-min-token" //nolint:gosec // a position in the log is no secret
 	headerMaxStaleness   = "millrace-max-staleness"
 	headerTraceParent    = "traceparent"
 	headerToken          = "millrace-token"

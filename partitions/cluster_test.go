@@ -67,7 +67,8 @@ func (*countingGroup) Watch(ctx context.Context, _, _ string, _ func(*broker.Tab
 func (*countingGroup) Look() {}
 
 func (*countingGroup) Evict(context.Context, string, broker.Member) (bool, error) { return false, nil }
-func (g *countingGroup) Rebalance()                                               { g.rebalanced.Add(1) }
+
+func (g *countingGroup) Rebalance() { g.rebalanced.Add(1) }
 
 // cluster is two workers, a and b, on one log. Who owns its one partition is what the test says.
 type cluster struct {

@@ -15,20 +15,21 @@ import (
 type State uint8
 
 // The states of the log protocol. A fenced partition is at once CatchingUp again, or in Standby when it is not assigned. Passing
-// is an owner that puts barriers where the log has lost something (repair.go), Repairing a halted one that an operator mends.
+// is an owner that puts barriers where the log has lost something (repair.go), Repairing a halted one that an operator mends. The
+// numbers are shown as a metric: new ones come last.
 const (
 	Standby State = iota
 	CatchingUp
 	Claiming
-	Passing
 	Active
 	Suspect
 	Draining
 	Halted
+	Passing
 	Repairing
 )
 
-var stateNames = [...]string{"standby", "catching up", "claiming", "passing", "active", "suspect", "draining", "halted", "repairing"} //nolint:gochecknoglobals // a constant table
+var stateNames = [...]string{"standby", "catching up", "claiming", "active", "suspect", "draining", "halted", "passing", "repairing"} //nolint:gochecknoglobals // a constant table
 
 // String returns the state as shown in status.
 func (s State) String() string { return stateNames[s] }

@@ -72,7 +72,7 @@ func (f *Forwarder) anywhere(do func(address string) error) error {
 	if table == nil || len(table.Members) == 0 {
 		return entities.Errorf(entities.Unavailable, entities.NotApplied, "no worker of the app is known: start one with `millrace run`, or look at `millrace cluster status`")
 	}
-	first := int(f.carrier.random() % uint64(len(table.Members)))
+	first := int(f.carrier.random() % uint64(len(table.Members))) //nolint:gosec // a small number
 	var err error
 	for i := range table.Members {
 		err = do(table.Members[(first+i)%len(table.Members)].Address)

@@ -111,7 +111,7 @@ func (p *Partition) publish() {
 	p.status.Store(s)
 	if was.State != c.state && p.hooks.StateChanged != nil {
 		why := ""
-		if c.state < was.State || c.state == Halted {
+		if (c.state < was.State && c.state != Active) || c.state == Halted {
 			why = c.lastFence
 		}
 		p.hooks.StateChanged(p.id, was.State, c.state, why)

@@ -30,9 +30,9 @@ func watched(show func(cmd *cobra.Command, w io.Writer) error) func(*cobra.Comma
 		if again, _ := cmd.Flags().GetBool("watch"); !again {
 			return show(cmd, out)
 		}
-		clear := ""
+		home := ""
 		if isTerminal(out) {
-			clear = "\x1b[H\x1b[2J" // home, and nothing below
+			home = "\x1b[H\x1b[2J" // home, and nothing below
 		}
 		ticks := time.NewTicker(watchEvery)
 		defer ticks.Stop()
@@ -45,7 +45,7 @@ func watched(show func(cmd *cobra.Command, w io.Writer) error) func(*cobra.Comma
 			if err != nil {
 				fmt.Fprintln(&page, message(err)) // it may come back
 			}
-			if _, err := fmt.Fprint(out, clear, page.String()); err != nil {
+			if _, err := fmt.Fprint(out, home, page.String()); err != nil {
 				return err
 			}
 			select {

@@ -171,7 +171,7 @@ func (g *Gateway) watchCatalog(ctx context.Context) error {
 			})
 		}
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // that is the end
 		}
 		g.troubles.note(taskCatalog, err)
 		again, stop := g.clock.After(catalogPause.Pause(attempt))

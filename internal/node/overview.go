@@ -84,7 +84,7 @@ func overview(ctx context.Context, app string, t *broker.Table, client *peer.Cli
 	}
 	asked.Wait()
 	for id := range t.Owners {
-		p := &adminv1.Placement{Partition: int32(id)} //nolint:gosec // at most 4096
+		p := &adminv1.Placement{Partition: int32(id)}
 		if owner, owned := t.Owner(p.GetPartition()); owned {
 			p.Owner = owner.Name
 		}
