@@ -105,7 +105,7 @@ func newWorld(t *testing.T, r *run, kind string, seed uint64) *world {
 	t.Helper()
 	w := &world{
 		t: t, ctx: t.Context(), totals: r.totals, name: fmt.Sprintf("%s%d", kind, r.worlds), seed: seed, rng: rand.New(rand.NewPCG(seed, 0)),
-		tags: "failpoints", only: regexp.MustCompile(os.Getenv(kindsVariable)),
+		tags: "failpoints", most: max(most, 2*r.operations/r.faults), only: regexp.MustCompile(os.Getenv(kindsVariable)),
 	}
 	if lines := os.Getenv(mutation.Variable); lines != "" {
 		w.tags += ",mutation"

@@ -22,7 +22,7 @@ const (
 	failpointWithin = 60 * time.Second
 	// pauseFor is how long a worker is stopped; longer than a call may take.
 	pauseFor = callTimeout + time.Second
-	// least and most are the answers between two faults; how many is up to the seed.
+	// least and most are the answers between two faults; how many is up to the seed. When many operations are asked for, most grows.
 	least, most = 50, 400
 )
 
@@ -37,7 +37,7 @@ func (w *world) burn(faults []fault, enough func() bool) {
 	for {
 		order := w.rng.Perm(len(faults))
 		for _, i := range order {
-			w.awaitAnswers(int64(least + w.rng.IntN(most-least)))
+			w.awaitAnswers(int64(least + w.rng.IntN(w.most-least)))
 			w.let(faults[i])
 			if w.t.Failed() {
 				return // what follows would only repeat it

@@ -39,6 +39,8 @@ type world struct {
 	// tags are those of the worker's build, env what is in its environment beside the tests' own.
 	tags string
 	env  []string
+	// most is how many answers lie between two faults at most.
+	most int
 	// only chooses faults by name.
 	only *regexp.Regexp
 
