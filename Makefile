@@ -59,7 +59,7 @@ clean: ## remove what building and running leave behind; data in .millrace too
 test-checked: ## everything with the assertions of internal/invariant switched on
 	go test -tags checked -timeout $(TIMEOUT) ./...
 
-prove: ## what docs/reliability.md promises, shown: PART=model|sim|processes|effects|timers|teeth, SIZE=ci|full
+prove: ## what docs/reliability.md promises, shown: PART=model|sim|processes|cluster|effects|timers|teeth, SIZE=ci|full
 	@.ci/prove $(PART)
 
 soak: ## simulation, seed after seed, for DURATION=8h, with a line of progress every ten seconds

@@ -164,6 +164,12 @@ func (c *child) AwaitExitWithin(t testing.TB, within time.Duration) int {
 	return c.cmd.ProcessState.ExitCode()
 }
 
+// Freeze stops the process with SIGSTOP: its sockets live on, and nothing moves. Thaw lets it go on.
+func (c *child) Freeze(t testing.TB) { c.signal(t, syscall.SIGSTOP) }
+
+// Thaw is explained at Freeze.
+func (c *child) Thaw(t testing.TB) { c.signal(t, syscall.SIGCONT) }
+
 func (c *child) signal(t testing.TB, s os.Signal) {
 	t.Helper()
 	if err := c.cmd.Process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {

@@ -1,0 +1,186 @@
+package e2e_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+
+	counterv1 "github.com/millrace-io/millrace/examples/counter/counter/v1"
+	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
+	"github.com/millrace-io/millrace/tests/e2e/harness"
+	"github.com/millrace-io/millrace/tests/kafkaserver"
+)
+
+// cluster is three workers with their function in process, and a gateway, on one broker.
+type cluster struct {
+	t       *testing.T
+	workers []*harness.Process
+	gateway *harness.Process
+}
+
+// clusterSession is short, so that a worker that is stopped loses its partitions while a test waits.
+const clusterSession = "2s"
+
+func startCluster(t *testing.T) *cluster {
+	t.Helper()
+	kafka := kafkaserver.Start(t, kafkaserver.Options{})
+	c := &cluster{t: t}
+	for i := range 3 {
+		c.workers = append(c.workers, harness.Start(t, harness.Options{Program: harness.Counter, Command: "run", Args: []string{
+			"--brokers", kafka.Addr(), "--worker", fmt.Sprintf("w%d", i), "--peer", harness.FreeAddress(t), "--session-timeout", clusterSession,
+		}}))
+	}
+	c.gateway = harness.Start(t, harness.Options{Command: "gateway", Args: []string{"--brokers", kafka.Addr()}})
+	c.settled()
+	return c
+}
+
+// settled waits until every worker has its share, and every partition is followed by one that is close behind.
+func (c *cluster) settled() {
+	c.t.Helper()
+	admin := adminv1.NewAdminServiceClient(c.gateway.DialAdmin(c.t))
+	harness.AwaitWithin(c.t, time.Minute, "the workers to have even shares, and followers", func() bool {
+		seen, err := admin.Cluster(c.t.Context(), &adminv1.ClusterRequest{})
+		if err != nil || len(seen.GetMembers()) != len(c.workers) {
+			return false
+		}
+		owned := map[string]int{}
+		for _, p := range seen.GetPartitions() {
+			if p.GetOwner() == "" || len(p.GetStandbys()) == 0 {
+				return false
+			}
+			owned[p.GetOwner()]++
+		}
+		for _, m := range seen.GetMembers() {
+			if n := owned[m.GetName()]; !m.GetStatus().GetReady() || n < 5 || n > 6 {
+				return false
+			}
+			for _, p := range m.GetStatus().GetPartitions() {
+				if p.GetFollowed() && p.GetLagRecords() > 100 {
+					return false
+				}
+			}
+		}
+		return true
+	})
+}
+
+// TestCrashInAClusterLosesNothing kills workers, stops them in order, drains them and freezes them, under load by way of a gateway.
+// Callers who got no answer send their command again under its id: every command has happened once.
+func TestCrashInAClusterLosesNothing(t *testing.T) {
+	c := startCluster(t)
+	l := newLoad(t, loadOptions{conn: c.gateway.Dial(t), counters: true, ids: true, mayFail: kafkaCodes})
+	l.start()
+	l.awaitAnswers()
+	l.expectTrouble()
+	faults := []struct {
+		name string
+		do   func(*harness.Process)
+	}{
+		{"killed", func(w *harness.Process) { w.Kill(t); l.awaitAnswers(); w.Restart(t) }},
+		{"frozen", func(w *harness.Process) { w.Freeze(t); l.awaitAnswers(); w.Thaw(t) }},
+		{"stopped in order", func(w *harness.Process) { w.Stop(t); l.awaitAnswers(); w.Restart(t) }},
+		{"drained", func(w *harness.Process) { c.drain(w); l.awaitAnswers(); w.Stop(t); w.Restart(t) }},
+	}
+	done := map[string]int{}
+	n := harness.Number(t, roundsVariable, len(faults))
+	for i := range n {
+		f := faults[i%len(faults)]
+		f.do(c.workers[l.rng.IntN(len(c.workers))])
+		done[f.name]++
+		l.awaitAnswers()
+		c.settled()
+	}
+	l.stop()
+	l.check()
+	t.Logf("cluster: workers %v", done)
+	l.report(n)
+}
+
+func (c *cluster) drain(w *harness.Process) {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(c.t.Context(), harness.Patience)
+	defer cancel()
+	if _, err := adminv1.NewAdminServiceClient(w.DialAdmin(c.t)).Drain(ctx, &adminv1.DrainRequest{}); err != nil {
+		c.t.Fatalf("drain: %v", err)
+	}
+}
+
+// TestRollingRestartFailsNoCall restarts all workers in order, one after the other, under load by way of a gateway: no call fails,
+// and how long the slowest one took is printed.
+func TestRollingRestartFailsNoCall(t *testing.T) {
+	c := startCluster(t)
+	pauses := c.probe(func() {
+		for _, w := range c.workers {
+			w.Stop(t)
+			w.Restart(t)
+			c.settled()
+		}
+	})
+	t.Logf("cluster: rolling restart of %d workers, %d calls, none failed; slowest call %v, p99.9 %v", len(c.workers), len(pauses),
+		pauses[len(pauses)-1].Round(time.Millisecond), pauses[len(pauses)*999/1000].Round(time.Millisecond))
+}
+
+// TestFailOverIsQuick kills an owner and tells how long its callers waited. A call that fails is sent again under its id.
+func TestFailOverIsQuick(t *testing.T) {
+	c := startCluster(t)
+	var longest []time.Duration
+	n := harness.Number(t, roundsVariable, 2)
+	for i := range n {
+		w := c.workers[i%len(c.workers)]
+		pauses := c.probe(func() {
+			w.Kill(t)
+			w.Restart(t)
+			c.settled()
+		})
+		longest = append(longest, pauses[len(pauses)-1])
+	}
+	slices.Sort(longest)
+	t.Logf("cluster: %d owners killed -9; no call failed, the slowest one of each kill: median %v, worst %v", n,
+		longest[len(longest)/2].Round(time.Millisecond), longest[len(longest)-1].Round(time.Millisecond))
+}
+
+// probe calls counters of all partitions, one after the other from each of a few callers, while something happens, and returns how
+// long the calls took, shortest first. None may fail, and each counter must count every call once.
+func (c *cluster) probe(while func()) []time.Duration {
+	c.t.Helper()
+	const probers = 16
+	client := counterv1.NewCounterServiceClient(c.gateway.Dial(c.t))
+	stop := make(chan struct{})
+	var (
+		running sync.WaitGroup
+		mu      sync.Mutex
+		took    []time.Duration
+	)
+	for i := range probers {
+		running.Go(func() { // ends with stop
+			id := fmt.Sprintf("probe-%p-%d", stop, i)
+			for want := int64(1); ; want++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				from := time.Now()
+				res, err := client.Increment(c.t.Context(), &counterv1.IncrementRequest{CounterId: id}, grpc.WaitForReady(true))
+				mu.Lock()
+				took = append(took, time.Since(from))
+				mu.Unlock()
+				if err != nil || res.GetValue() != want {
+					c.t.Errorf("call %d of %s: %d, %v", want, id, res.GetValue(), err)
+					return
+				}
+			}
+		})
+	}
+	while()
+	close(stop)
+	running.Wait()
+	slices.Sort(took)
+	return took
+}
