@@ -11,6 +11,7 @@ import (
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/internal/backoff"
 	"github.com/millrace-io/millrace/internal/clock"
+	"github.com/millrace-io/millrace/internal/mutation"
 )
 
 // Peers carries calls to other workers. Errors are *entities.Error: the other worker's own, or Moved where it is known that
@@ -134,7 +135,7 @@ func (c *carrier) named(cmd *entities.Command) *entities.Command {
 // honest returns what a caller may be told after several attempts: an error that leaves open whether the command took effect
 // stays, unless a later attempt was decided by an owner, who knows what there was before.
 func honest(doubt error, last *entities.Error) error {
-	if doubt != nil && last.Outcome == entities.NotApplied && undecided(last.Reason) {
+	if doubt != nil && last.Outcome == entities.NotApplied && undecided(last.Reason) && !mutation.On(mutation.Doubt) {
 		return doubt
 	}
 	return last

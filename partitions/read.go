@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/internal/mutation"
 	"github.com/millrace-io/millrace/materializer"
 )
 
@@ -97,6 +98,9 @@ func (r *Router) isFresh(p *Partition, bound time.Duration) bool {
 		r.ask(p)
 	}
 	image := p.image.Load()
+	if mutation.On(mutation.Fresh) {
+		return image != nil
+	}
 	return last != nil && image != nil && now.Sub(last.asked) <= bound && image.next >= last.next
 }
 

@@ -38,6 +38,10 @@ const (
 	Stale = "stale"
 	// Reuse: after a loss no offset is used again with another content (ADR 12).
 	Reuse = "reuse"
+	// Doubt: after an attempt that may have been applied, nobody but an owner says that a command was not.
+	Doubt = "doubt"
+	// Fresh: a follower calls its image as fresh as the owner has confirmed, not as it seems.
+	Fresh = "fresh"
 	// Sent: of a command that was given to a connection, nobody says that it was not applied.
 	Sent = "sent"
 )
@@ -52,5 +56,5 @@ const (
 
 // Lines are all of them, and what is no safety line.
 func Lines() []string {
-	return []string{Contiguity, ReadBack, Regress, Reader, Ordinal, Nonce, Barrier, Gap, Durable, Repeat, Delivered, Watermark, Settle, Stale, Reuse, Sent, GapScan, StrictClaim}
+	return []string{Contiguity, ReadBack, Regress, Reader, Ordinal, Nonce, Barrier, Gap, Durable, Repeat, Delivered, Watermark, Settle, Stale, Reuse, Doubt, Fresh, Sent, GapScan, StrictClaim}
 }
