@@ -1,6 +1,6 @@
 // Package kafka is the log on Apache Kafka (or Redpanda). It is the only package that knows the Kafka client.
 //
-// Enter at Open; everything else is broker.Log and broker.Group, and Members and OtherWorkers.
+// Enter at Open; everything else is broker.Log and broker.Group, and Members.
 //
 // # Appending
 //

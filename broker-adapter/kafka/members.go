@@ -45,13 +45,6 @@ func (l *Log) Members(ctx context.Context, group string) ([]broker.Member, error
 	}
 }
 
-// OtherWorkers returns the members of a worker's group that are not this worker. One that died without leaving is among
-// them until its session times out (Options.SessionTimeout), so a caller that wants to be alone asks again after that.
-func (l *Log) OtherWorkers(ctx context.Context, m broker.Membership) ([]broker.Member, error) {
-	members, err := l.Members(ctx, m.Group)
-	return slices.DeleteFunc(members, func(o broker.Member) bool { return o.Name == m.Worker }), err
-}
-
 func (l *Log) describeGroup(ctx context.Context, group string) (described, error) {
 	req := kmsg.NewPtrDescribeGroupsRequest()
 	req.Groups = []string{group}

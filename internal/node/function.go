@@ -1,7 +1,6 @@
 package node
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,7 +9,6 @@ import (
 	"time"
 
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/discovery"
@@ -210,7 +208,7 @@ func (n *Node) meetRemote(ctx context.Context, options host.RemoteOptions) error
 // replace puts a function that was just met in the place of the one before, which keeps its place if both serve the same.
 func (n *Node) replace(met *host.Remote) error {
 	before := n.readiness.remote
-	if before != nil && same(before.Catalog(), met.Catalog()) {
+	if before != nil && before.Catalog().Version() == met.Catalog().Version() {
 		n.troubles.note(taskFunction, nil)
 		return met.Close()
 	}
@@ -222,19 +220,4 @@ func (n *Node) replace(met *host.Remote) error {
 		return before.Close()
 	}
 	return nil
-}
-
-// same says whether two catalogs serve the same.
-func same(a, b *discovery.Catalog) bool {
-	x, errX := proto.MarshalOptions{Deterministic: true}.Marshal(a.FileDescriptorSet())
-	y, errY := proto.MarshalOptions{Deterministic: true}.Marshal(b.FileDescriptorSet())
-	if errX != nil || errY != nil || !bytes.Equal(x, y) || len(a.Services()) != len(b.Services()) {
-		return false
-	}
-	for i, s := range a.Services() {
-		if other := b.Services()[i]; s.Name != other.Name || s.EntityType != other.EntityType {
-			return false
-		}
-	}
-	return true
 }
