@@ -135,9 +135,7 @@ func TestOffsetsAreNotUsedAgain(t *testing.T) {
 	f := start(t, setup{world: alone, parts: 2})
 	source, target := elsewhere(0), elsewhere(1)
 	f.until("all is owned", func() bool { return f.owned() })
-	for i := range 5 {
-		f.dispatch(source, fmt.Sprintf("quiet %s add lost%d", target, i))
-	}
+	f.flood(source, "quiet "+target+" add lost%d")
 	f.settled()
 	f.world.Truncate(journal, 1)
 	if err := f.stop(); err != nil {
@@ -147,10 +145,33 @@ func TestOffsetsAreNotUsedAgain(t *testing.T) {
 	f.halts()
 	f.mend(AcceptLoss)
 	f.until("all is owned", func() bool { return f.owned() })
-	f.dispatch(source, fmt.Sprintf("quiet %s add new", target))
+	f.flood(source, "quiet "+target+" add new%d")
 	f.settled()
-	if got := f.dispatch(target, "read"); !strings.HasSuffix(got, "lost4 new") && !strings.HasSuffix(got, " new") {
-		t.Errorf("the target has got %q; the effect that was sent after the repair is missing", got)
+	got := strings.Fields(f.dispatch(target, "read"))
+	for i := range flooded {
+		if !slices.Contains(got, fmt.Sprint("new", i)) {
+			t.Errorf("the target has got %q; effect %d that was sent after the repair is missing", got, i)
+		}
+	}
+}
+
+// flooded is how many commands come at once: so many that their records stand side by side, whatever comes between.
+const flooded = 16
+
+// flood runs commands on one entity at the same time; format has their number.
+func (f *fixture) flood(id, format string) {
+	f.t.Helper()
+	errs := make(chan error, flooded)
+	for i := range flooded {
+		go func() { // received below
+			_, err := f.router.Dispatch(f.t.Context(), command(id, fmt.Sprintf(format, i)))
+			errs <- err
+		}()
+	}
+	for range flooded {
+		if err := <-errs; err != nil {
+			f.t.Fatal(err)
+		}
 	}
 }
 
