@@ -15,6 +15,7 @@ import (
 	counterv1 "github.com/millrace-io/millrace/examples/counter/counter/v1"
 	"github.com/millrace-io/millrace/internal/inprocess"
 	"github.com/millrace-io/millrace/internal/node"
+	"github.com/millrace-io/millrace/sdk"
 )
 
 // BenchmarkIncrement is one durable command on an entity in process, through the whole house: gRPC in, synced log, gRPC out,
@@ -40,6 +41,42 @@ func BenchmarkIncrement(b *testing.B) {
 	increments(b, n.Status(b.Context()).GetPublicAddress())
 	n.Stop()
 	if err := n.Wait(); err != nil {
+		b.Error(err)
+	}
+}
+
+// BenchmarkRemote is the same with the function behind the protocol, in this process too.
+func BenchmarkRemote(b *testing.B) {
+	l, err := new(net.ListenConfig).Listen(b.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	address := l.Addr().String()
+	if err := l.Close(); err != nil { // for the function, which listens itself
+		b.Fatal(err)
+	}
+	serving, stop := context.WithCancel(b.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- sdk.Serve(serving, address, counter.Service) }() // ended by stop
+	c, _, err := node.Load(node.Sources{
+		Flags: map[string]string{"listen": "127.0.0.1:0", "admin": "127.0.0.1:0", "data": b.TempDir(), "function": address},
+		Env:   func(string) (string, bool) { return "", false },
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	n, err := node.Start(b.Context(), node.Options{Config: c})
+	if err != nil {
+		b.Fatal(err)
+	}
+	<-n.Ready()
+	increments(b, n.Status(b.Context()).GetPublicAddress())
+	n.Stop()
+	if err := n.Wait(); err != nil {
+		b.Error(err)
+	}
+	stop()
+	if err := <-ended; err != nil {
 		b.Error(err)
 	}
 }

@@ -10,5 +10,5 @@ import (
 func TestMain(m *testing.M) {
 	// Crashes that tests provoke are logged with their stacks; tests look at results instead.
 	slog.SetDefault(slog.New(slog.DiscardHandler))
-	goleak.VerifyTestMain(m)
+	goleak.VerifyTestMain(twice{m})
 }

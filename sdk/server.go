@@ -17,12 +17,14 @@ import (
 	"github.com/millrace-io/millrace/proto/gen/cloudstate/action"
 	"github.com/millrace-io/millrace/proto/gen/cloudstate/eventsourced"
 	"github.com/millrace-io/millrace/proto/gen/cloudstate/valueentity"
+	sessionv1 "github.com/millrace-io/millrace/proto/gen/millrace/session/v1"
 )
 
 // Server speaks the Cloudstate protocol 0.2 for services: it is the user function that a worker, or any other Cloudstate
 // proxy, connects to. [Serve] runs one; tests register one with a gRPC server of their own.
 //
-// Each stream of an entity has one goroutine of the server, which ends with the stream; Close ends the streams.
+// Each stream of an entity has one goroutine of the server, which ends with the stream. A stream that all entities share has
+// one that reads, and runners, which handle what was read. Close ends the streams.
 type Server struct {
 	spec     *cloudstate.EntitySpec
 	services map[string]*Service
@@ -46,12 +48,19 @@ func NewServer(services ...*Service) (*Server, error) {
 	return s, nil
 }
 
+// line is where a session sends its messages: a gRPC stream of its own, or a place on a link.
+type line[Out any] interface {
+	Context() context.Context
+	Send(message *Out) error
+}
+
 // Register adds the protocol's services to a gRPC server.
 func (s *Server) Register(registrar grpc.ServiceRegistrar) {
 	cloudstate.RegisterEntityDiscoveryServer(registrar, discoveryServer{server: s})
 	eventsourced.RegisterEventSourcedServer(registrar, eventSourcedServer{server: s})
 	valueentity.RegisterValueEntityServer(registrar, valueServer{server: s})
 	action.RegisterActionProtocolServer(registrar, actionServer{server: s})
+	sessionv1.RegisterSessionServiceServer(registrar, linkServer{server: s})
 }
 
 // Close ends the stream of each entity as soon as its current command is answered, and waits until all have ended. Streams

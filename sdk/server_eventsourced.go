@@ -16,13 +16,13 @@ type eventSourcedServer struct {
 }
 
 func (s eventSourcedServer) Handle(stream eventsourced.EventSourced_HandleServer) error {
-	session := &eventSourcedSession{server: s.server, stream: stream}
+	session := &eventSourcedSession{server: s.server, line: stream}
 	return converse(s.server, stream.Recv, session.step)
 }
 
 type eventSourcedSession struct {
 	server *Server
-	stream eventsourced.EventSourced_HandleServer
+	line   line[eventsourced.EventSourcedStreamOut]
 	// service and entity are set by init, and so is id.
 	service *Service
 	id      string
@@ -38,15 +38,15 @@ func (s *eventSourcedSession) step(in *eventsourced.EventSourcedStreamIn) (over 
 	case *eventsourced.EventSourcedStreamIn_Event:
 		err = s.event(message.Event)
 	case *eventsourced.EventSourcedStreamIn_Command:
-		err = s.command(s.stream.Context(), command)
+		err = s.command(s.line.Context(), command)
 	default:
 		err = errors.New("a message of an unknown kind from the proxy")
 	}
 	if err == nil {
 		return false, nil
 	}
-	logCrash(s.stream.Context(), err)
-	return true, s.stream.Send(&eventsourced.EventSourcedStreamOut{Message: &eventsourced.EventSourcedStreamOut_Failure{
+	logCrash(s.line.Context(), err)
+	return true, s.line.Send(&eventsourced.EventSourcedStreamOut{Message: &eventsourced.EventSourcedStreamOut_Failure{
 		Failure: &cloudstate.Failure{CommandId: command.GetId(), Description: err.Error()},
 	}})
 }
@@ -101,5 +101,5 @@ func (s *eventSourcedSession) command(ctx context.Context, command *cloudstate.C
 	for _, event := range decision.Events {
 		reply.Events = append(reply.Events, toAny(event))
 	}
-	return s.stream.Send(&eventsourced.EventSourcedStreamOut{Message: &eventsourced.EventSourcedStreamOut_Reply{Reply: reply}})
+	return s.line.Send(&eventsourced.EventSourcedStreamOut{Message: &eventsourced.EventSourcedStreamOut_Reply{Reply: reply}})
 }

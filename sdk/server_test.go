@@ -137,6 +137,9 @@ type (
 
 func (f function) journal(t *testing.T) journalTalk {
 	t.Helper()
+	if shared {
+		return f.link(t, longestFrame).journal(1)
+	}
 	stream, err := eventsourced.NewEventSourcedClient(f.conn).Handle(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -146,6 +149,9 @@ func (f function) journal(t *testing.T) journalTalk {
 
 func (f function) cell(t *testing.T) cellTalk {
 	t.Helper()
+	if shared {
+		return f.link(t, longestFrame).cell(1)
+	}
 	stream, err := valueentity.NewValueEntityClient(f.conn).Handle(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -218,6 +224,7 @@ func TestDiscovery(t *testing.T) {
 	}
 	equal(t, "extensions", info.GetMillraceExtensions(), []cloudstate.MillraceExtension{
 		cloudstate.MillraceExtension_MILLRACE_COMMAND_CONTEXT, cloudstate.MillraceExtension_MILLRACE_FAILURE_CODE,
+		cloudstate.MillraceExtension_MILLRACE_SHARED_STREAM,
 	})
 
 	// The descriptors are complete, and dependencies come first.

@@ -16,13 +16,13 @@ type valueServer struct {
 }
 
 func (s valueServer) Handle(stream valueentity.ValueEntity_HandleServer) error {
-	session := &valueSession{server: s.server, stream: stream}
+	session := &valueSession{server: s.server, line: stream}
 	return converse(s.server, stream.Recv, session.step)
 }
 
 type valueSession struct {
 	server *Server
-	stream valueentity.ValueEntity_HandleServer
+	line   line[valueentity.ValueEntityStreamOut]
 	// service and entity are set by init, and so is id.
 	service *Service
 	id      string
@@ -36,15 +36,15 @@ func (s *valueSession) step(in *valueentity.ValueEntityStreamIn) (over bool, err
 	case *valueentity.ValueEntityStreamIn_Init:
 		err = s.init(message.Init)
 	case *valueentity.ValueEntityStreamIn_Command:
-		err = s.command(s.stream.Context(), command)
+		err = s.command(s.line.Context(), command)
 	default:
 		err = errors.New("a message of an unknown kind from the proxy")
 	}
 	if err == nil {
 		return false, nil
 	}
-	logCrash(s.stream.Context(), err)
-	return true, s.stream.Send(&valueentity.ValueEntityStreamOut{Message: &valueentity.ValueEntityStreamOut_Failure{
+	logCrash(s.line.Context(), err)
+	return true, s.line.Send(&valueentity.ValueEntityStreamOut{Message: &valueentity.ValueEntityStreamOut_Failure{
 		Failure: &cloudstate.Failure{CommandId: command.GetId(), Description: err.Error()},
 	}})
 }
@@ -83,7 +83,7 @@ func (s *valueSession) command(ctx context.Context, command *cloudstate.Command)
 	if err != nil {
 		return err
 	}
-	return s.stream.Send(&valueentity.ValueEntityStreamOut{Message: &valueentity.ValueEntityStreamOut_Reply{
+	return s.line.Send(&valueentity.ValueEntityStreamOut{Message: &valueentity.ValueEntityStreamOut_Reply{
 		Reply: &valueentity.ValueEntityReply{
 			CommandId:    command.GetId(),
 			ClientAction: toClientAction(command.GetId(), &decision),

@@ -84,6 +84,7 @@ func serviceInfo() *cloudstate.ServiceInfo {
 		MillraceExtensions: []cloudstate.MillraceExtension{
 			cloudstate.MillraceExtension_MILLRACE_COMMAND_CONTEXT,
 			cloudstate.MillraceExtension_MILLRACE_FAILURE_CODE,
+			cloudstate.MillraceExtension_MILLRACE_SHARED_STREAM,
 		},
 	}
 	build, ok := debug.ReadBuildInfo()

@@ -1,9 +1,6 @@
 package host
 
 import (
-	"context"
-
-	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/millrace-io/millrace/entities"
@@ -11,20 +8,12 @@ import (
 	"github.com/millrace-io/millrace/proto/gen/cloudstate/eventsourced"
 )
 
-// eventSourcedWire is the stream of an event-sourced entity: Init, the events after the snapshot, then commands.
+// eventSourcedWire is the conversation about an event-sourced entity: Init, the events after the snapshot, then commands.
 type eventSourcedWire struct {
-	stream grpc.BidiStreamingClient[eventsourced.EventSourcedStreamIn, eventsourced.EventSourcedStreamOut]
+	channel
 	// in and out are used again and again, in by the sending goroutine and out by the receiving one.
 	in  eventsourced.EventSourcedStreamIn
 	out eventsourced.EventSourcedStreamOut
-}
-
-func openEventSourced(ctx context.Context, conn *grpc.ClientConn) (wire, error) {
-	stream, err := eventsourced.NewEventSourcedClient(conn).Handle(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return &eventSourcedWire{stream: stream}, nil
 }
 
 func (w *eventSourcedWire) load(s *session, loaded entities.Loaded, progress func()) error {
@@ -37,7 +26,7 @@ func (w *eventSourcedWire) load(s *session, loaded entities.Loaded, progress fun
 		s.bytes.Store(int64(len(loaded.Snapshot.State.Value)))
 	}
 	w.in.Message = &eventsourced.EventSourcedStreamIn_Init{Init: init}
-	if err := w.stream.SendMsg(&w.in); err != nil {
+	if err := w.SendMsg(&w.in); err != nil {
 		return streamError{err}
 	}
 	if loaded.Events == nil {
@@ -54,7 +43,7 @@ func (w *eventSourcedWire) replay(s *session, events func(func(entities.Event) e
 	return events(func(e entities.Event) error {
 		event.Sequence = int64(e.Sequence) //nolint:gosec // counts events
 		payload.TypeUrl, payload.Value = e.Payload.TypeURL, e.Payload.Value
-		if err := w.stream.SendMsg(&w.in); err != nil {
+		if err := w.SendMsg(&w.in); err != nil {
 			return streamError{err}
 		}
 		s.bytes.Add(int64(len(e.Payload.Value)))
@@ -68,15 +57,20 @@ func (w *eventSourcedWire) sendCommand(c *cloudstate.Command) error {
 	if m, ok := w.in.GetMessage().(*eventsourced.EventSourcedStreamIn_Command); !ok || m.Command != c {
 		w.in.Message = &eventsourced.EventSourcedStreamIn_Command{Command: c}
 	}
-	return w.stream.SendMsg(&w.in)
+	return w.SendMsg(&w.in)
 }
 
 func (w *eventSourcedWire) recv(a *answer) error {
-	if err := w.stream.RecvMsg(&w.out); err != nil {
+	if err := w.RecvMsg(&w.out); err != nil {
 		return err
 	}
-	defer w.out.Reset() // what it says is in the answer; a waiting session need not hold it
-	switch m := w.out.GetMessage().(type) {
+	readEventSourced(&w.out, a)
+	w.out.Reset() // what it says is in the answer; a waiting session need not hold it
+	return nil
+}
+
+func readEventSourced(out *eventsourced.EventSourcedStreamOut, a *answer) {
+	switch m := out.GetMessage().(type) {
 	case *eventsourced.EventSourcedStreamOut_Reply:
 		a.kind = replyAnswer
 		a.commandID = m.Reply.GetCommandId()
@@ -90,7 +84,4 @@ func (w *eventSourcedWire) recv(a *answer) error {
 		a.commandID = m.Failure.GetCommandId()
 		a.failure = m.Failure.GetDescription()
 	}
-	return nil
 }
-
-func (w *eventSourcedWire) closeSend() error { return w.stream.CloseSend() }

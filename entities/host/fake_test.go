@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -28,6 +29,7 @@ import (
 	"github.com/millrace-io/millrace/proto/gen/cloudstate/action"
 	"github.com/millrace-io/millrace/proto/gen/cloudstate/eventsourced"
 	"github.com/millrace-io/millrace/proto/gen/cloudstate/valueentity"
+	sessionv1 "github.com/millrace-io/millrace/proto/gen/millrace/session/v1"
 )
 
 // source is what the fake function serves.
@@ -66,6 +68,9 @@ func newSpec(t testing.TB, extensions ...cloudstate.MillraceExtension) *cloudsta
 	set, err := proto.Marshal(&descriptorpb.FileDescriptorSet{File: []*descriptorpb.FileDescriptorProto{protodesc.ToFileDescriptorProto(files[0])}})
 	if err != nil {
 		t.Fatal(err)
+	}
+	if shared {
+		extensions = append(slices.Clone(extensions), cloudstate.MillraceExtension_MILLRACE_SHARED_STREAM)
 	}
 	return &cloudstate.EntitySpec{
 		Proto: set,
@@ -241,6 +246,7 @@ func serve(t testing.TB, f *fakeFunction, address string) (listening string, sto
 	eventsourced.RegisterEventSourcedServer(server, fakeEventSourced{fakeFunction: f})
 	valueentity.RegisterValueEntityServer(server, fakeValue{fakeFunction: f})
 	action.RegisterActionProtocolServer(server, &f.actions)
+	sessionv1.RegisterSessionServiceServer(server, fakeLinks{fakeFunction: f})
 	var serving sync.WaitGroup
 	// Ends with the server's stop, which stop waits for.
 	serving.Go(func() { _ = server.Serve(listener) })

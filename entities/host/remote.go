@@ -61,6 +61,9 @@ type Remote struct {
 	reports  chan string
 	// warned has the methods about whose replies the function was warned.
 	warned sync.Map
+	// linking has room for the one who looks for the link, and opens it if need be.
+	linking chan struct{}
+	link    *link
 
 	// mu guards closed, so that no goroutine begins once Close waits for them.
 	mu     sync.Mutex
@@ -89,6 +92,7 @@ func Connect(ctx context.Context, address string, options RemoteOptions) (*Remot
 		conn:    conn,
 		catalog: catalog,
 		reports: make(chan string, maxReports),
+		linking: make(chan struct{}, 1),
 	}
 	r.lifetime, r.end = context.WithCancelCause(context.WithoutCancel(ctx))
 	// Ends with the lifetime; Close waits for it.

@@ -16,10 +16,15 @@ import (
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/discovery"
 	"github.com/millrace-io/millrace/proto/gen/cloudstate"
+	"github.com/millrace-io/millrace/proto/gen/cloudstate/eventsourced"
+	"github.com/millrace-io/millrace/proto/gen/cloudstate/valueentity"
 )
 
-// sessionBytes is about what an open stream costs here, without the entity's state.
-const sessionBytes = 16 << 10
+// What an open session costs here, about and without the entity's state: on a stream of its own, and on a link.
+const (
+	streamBytes = 16 << 10
+	placeBytes  = 2 << 10
+)
 
 // Values of session.running that are no command ids; those count from 1.
 const (
@@ -27,14 +32,29 @@ const (
 	loading = -1
 )
 
-// wire is the stream of one kind, in the words that all kinds share. One goroutine sends and one receives.
+// channel carries the messages of one session: a gRPC stream of its own, or a place on a link.
+type channel interface {
+	SendMsg(message any) error
+	// RecvMsg is for streams; a link gives its sessions what comes.
+	RecvMsg(message any) error
+	CloseSend() error
+}
+
+// wire is the conversation of one kind, in the words that all kinds share. One goroutine sends and one receives.
 type wire interface {
+	channel
 	// load sends what comes before the first command; progress is called after each message.
 	load(s *session, loaded entities.Loaded, progress func()) error
 	sendCommand(*cloudstate.Command) error
 	// recv fills in the next message of the function.
 	recv(*answer) error
-	closeSend() error
+}
+
+func newWire(kind entities.Kind, c channel) wire {
+	if kind == entities.Value {
+		return &valueWire{channel: c}
+	}
+	return &eventSourcedWire{channel: c}
 }
 
 // answer is a message of the function.
@@ -70,7 +90,7 @@ type session struct {
 	key     entities.Key
 	texts   *texts
 	wire    wire
-	// cancel cuts the stream.
+	// cancel cuts the stream, or gives the place on the link up.
 	cancel context.CancelCauseFunc
 	// watch fires when the function has taken too long.
 	watch *time.Timer
@@ -84,6 +104,8 @@ type session struct {
 	done    chan struct{}
 	ended   chan struct{}
 	bytes   atomic.Int64
+	// overhead is what the session costs beside the entity's state.
+	overhead int
 
 	mu sync.Mutex
 	// running is the id of the command that waits for its answer, or idle, or loading. began is when it, or the last message of
@@ -108,19 +130,11 @@ func (r *Remote) Open(ctx context.Context, service *discovery.Service, key entit
 	if err != nil {
 		return nil, err
 	}
-	streamCtx, cancel := context.WithCancelCause(r.lifetime)
-	w, err := r.openWire(streamCtx, service.Kind)
-	if err != nil {
-		cancel(err)
-		return nil, r.unreachable(entities.NotApplied, err)
-	}
 	s := &session{
 		remote:  r,
 		service: service,
 		key:     key,
 		texts:   textsOf(service.Kind),
-		wire:    w,
-		cancel:  cancel,
 		answers: make(chan answer, 1),
 		done:    make(chan struct{}),
 		ended:   make(chan struct{}),
@@ -128,13 +142,14 @@ func (r *Remote) Open(ctx context.Context, service *discovery.Service, key entit
 		busy:    true,
 		began:   time.Now(),
 	}
-	s.watch = time.AfterFunc(r.options.HandleTimeout, s.tooSlow)
-	// Ends with the stream, which ends with the session or with the Remote; both Closes wait for it.
-	if !r.start(s.receive) {
-		s.watch.Stop()
-		cancel(errRemoteClosed)
-		return nil, r.unreachable(entities.NotApplied, errRemoteClosed)
+	join := s.openStream
+	if r.announced(cloudstate.MillraceExtension_MILLRACE_SHARED_STREAM) {
+		join = s.joinLink
 	}
+	if err := join(ctx); err != nil {
+		return nil, r.unreachable(entities.NotApplied, err)
+	}
+	s.watch = time.AfterFunc(r.options.HandleTimeout, s.tooSlow)
 	if err := s.load(ctx, loaded); err != nil {
 		return nil, err
 	}
@@ -143,11 +158,39 @@ func (r *Remote) Open(ctx context.Context, service *discovery.Service, key entit
 	return s, nil
 }
 
-func (r *Remote) openWire(ctx context.Context, kind entities.Kind) (wire, error) {
-	if kind == entities.Value {
-		return openValue(ctx, r.conn)
+// openStream gives the session a stream of its own.
+func (s *session) openStream(context.Context) error {
+	ctx, cancel := context.WithCancelCause(s.remote.lifetime)
+	stream, err := s.remote.openStream(ctx, s.service.Kind)
+	if err != nil {
+		cancel(err)
+		return err
 	}
-	return openEventSourced(ctx, r.conn)
+	s.wire, s.cancel, s.overhead = newWire(s.service.Kind, stream), cancel, streamBytes
+	// Ends with the stream, which ends with the session or with the Remote; both Closes wait for it.
+	if !s.remote.start(s.receive) {
+		cancel(errRemoteClosed)
+		return errRemoteClosed
+	}
+	return nil
+}
+
+func (r *Remote) openStream(ctx context.Context, kind entities.Kind) (channel, error) {
+	if kind == entities.Value {
+		return valueentity.NewValueEntityClient(r.conn).Handle(ctx)
+	}
+	return eventsourced.NewEventSourcedClient(r.conn).Handle(ctx)
+}
+
+// joinLink gives the session a place on the link that all share.
+func (s *session) joinLink(ctx context.Context) error {
+	l, err := s.remote.sharedLink(ctx)
+	if err != nil {
+		return err
+	}
+	p := &place{link: l, session: s, taken: make(chan struct{}, 1)}
+	s.wire, s.cancel, s.overhead = newWire(s.service.Kind, p), p.cut, placeBytes
+	return l.join(p)
 }
 
 // load brings the function's memory to what is stored. If that cannot be done the session is over, and its goroutine gone.
@@ -304,7 +347,7 @@ func (s *session) Close(ctx context.Context) {
 	s.watch.Stop()
 	if !s.beginClosing() {
 		// An error means that the stream is broken, which ends the wait as well.
-		_ = s.wire.closeSend()
+		_ = s.wire.CloseSend()
 		select {
 		case <-s.done:
 		case <-ctx.Done():
@@ -335,5 +378,5 @@ var errSessionClosed = errors.New("the session was closed")
 // Ended is closed when the function ended the conversation while no command was running.
 func (s *session) Ended() <-chan struct{} { return s.ended }
 
-// Size estimates what the session holds: the stream here, and the state in the function.
-func (s *session) Size() int { return sessionBytes + int(s.bytes.Load()) }
+// Size estimates what the session holds: here, and the state in the function.
+func (s *session) Size() int { return s.overhead + int(s.bytes.Load()) }

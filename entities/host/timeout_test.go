@@ -15,6 +15,7 @@ import (
 	"github.com/millrace-io/millrace/proto/gen/cloudstate"
 	"github.com/millrace-io/millrace/proto/gen/cloudstate/action"
 	"github.com/millrace-io/millrace/proto/gen/cloudstate/eventsourced"
+	sessionv1 "github.com/millrace-io/millrace/proto/gen/millrace/session/v1"
 )
 
 // inVirtualTime runs a test with a function on an in-memory network, in a bubble whose clock moves when everybody waits.
@@ -28,6 +29,7 @@ func inVirtualTime(t *testing.T, test func(t *testing.T, f *fakeFunction, h *hos
 		cloudstate.RegisterEntityDiscoveryServer(server, f)
 		eventsourced.RegisterEventSourcedServer(server, fakeEventSourced{fakeFunction: f})
 		action.RegisterActionProtocolServer(server, &f.actions)
+		sessionv1.RegisterSessionServiceServer(server, fakeLinks{fakeFunction: f})
 		// Ends with the server's stop; the bubble waits for it.
 		go func() { _ = server.Serve(listener) }()
 		defer server.Stop()

@@ -1,29 +1,17 @@
 package host
 
 import (
-	"context"
-
-	"google.golang.org/grpc"
-
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/proto/gen/cloudstate"
 	"github.com/millrace-io/millrace/proto/gen/cloudstate/valueentity"
 )
 
-// valueWire is the stream of a value entity: Init with the value, then commands.
+// valueWire is the conversation about a value entity: Init with the value, then commands.
 type valueWire struct {
-	stream grpc.BidiStreamingClient[valueentity.ValueEntityStreamIn, valueentity.ValueEntityStreamOut]
+	channel
 	// in and out are used again and again, in by the sending goroutine and out by the receiving one.
 	in  valueentity.ValueEntityStreamIn
 	out valueentity.ValueEntityStreamOut
-}
-
-func openValue(ctx context.Context, conn *grpc.ClientConn) (wire, error) {
-	stream, err := valueentity.NewValueEntityClient(conn).Handle(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return &valueWire{stream: stream}, nil
 }
 
 func (w *valueWire) load(s *session, loaded entities.Loaded, _ func()) error {
@@ -38,7 +26,7 @@ func (w *valueWire) load(s *session, loaded entities.Loaded, _ func()) error {
 		EntityId:    s.key.ID,
 		State:       state,
 	}}
-	if err := w.stream.SendMsg(&w.in); err != nil {
+	if err := w.SendMsg(&w.in); err != nil {
 		return streamError{err}
 	}
 	return nil
@@ -48,15 +36,20 @@ func (w *valueWire) sendCommand(c *cloudstate.Command) error {
 	if m, ok := w.in.GetMessage().(*valueentity.ValueEntityStreamIn_Command); !ok || m.Command != c {
 		w.in.Message = &valueentity.ValueEntityStreamIn_Command{Command: c}
 	}
-	return w.stream.SendMsg(&w.in)
+	return w.SendMsg(&w.in)
 }
 
 func (w *valueWire) recv(a *answer) error {
-	if err := w.stream.RecvMsg(&w.out); err != nil {
+	if err := w.RecvMsg(&w.out); err != nil {
 		return err
 	}
-	defer w.out.Reset() // what it says is in the answer; a waiting session need not hold it
-	switch m := w.out.GetMessage().(type) {
+	readValue(&w.out, a)
+	w.out.Reset() // what it says is in the answer; a waiting session need not hold it
+	return nil
+}
+
+func readValue(out *valueentity.ValueEntityStreamOut, a *answer) {
+	switch m := out.GetMessage().(type) {
 	case *valueentity.ValueEntityStreamOut_Reply:
 		a.kind = replyAnswer
 		a.commandID = m.Reply.GetCommandId()
@@ -74,7 +67,4 @@ func (w *valueWire) recv(a *answer) error {
 		a.commandID = m.Failure.GetCommandId()
 		a.failure = m.Failure.GetDescription()
 	}
-	return nil
 }
-
-func (w *valueWire) closeSend() error { return w.stream.CloseSend() }

@@ -14,6 +14,8 @@ import (
 	"google.golang.org/grpc/keepalive"
 
 	peerv1 "github.com/millrace-io/millrace/proto/gen/millrace/peer/v1"
+
+	"github.com/millrace-io/millrace/internal/multiplex"
 )
 
 var errDialTimeout = errors.New("no link within the time that an attempt has")
@@ -50,7 +52,7 @@ func (p *peer) dial() (*link, error) {
 		grpc.WithInitialConnWindowSize(connectionWindow),
 		// Its timeout is also how long the kernel waits for bytes to be acknowledged.
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingAfter, Timeout: lineTimeout, PermitWithoutStream: true}),
-		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(codec{}), grpc.MaxCallSendMsgSize(math.MaxInt32), grpc.MaxCallRecvMsgSize(o.MaxFrameBytes+messageBytes)),
+		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(multiplex.Codec{}), grpc.MaxCallSendMsgSize(math.MaxInt32), grpc.MaxCallRecvMsgSize(o.MaxFrameBytes+multiplex.MessageBytes)),
 	)
 	if err != nil {
 		return nil, fmt.Errorf("worker at %s: %w", p.address, err)

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/internal/multiplex"
 	"github.com/millrace-io/millrace/internal/mutation"
 	peerv1 "github.com/millrace-io/millrace/proto/gen/millrace/peer/v1"
 )
@@ -36,13 +37,13 @@ type link struct {
 	// welcome is what the other side said of itself, with limits that are the lower ones of both.
 	welcome *peerv1.Welcome
 	// in and known belong to the reader.
-	in    incoming
+	in    multiplex.Incoming
 	known names
-	// wake gives the writer its turn. Whoever signals has set lane.writing.
+	// wake gives the writer its turn. Whoever signals has set lane.Writing.
 	wake chan struct{}
 
 	mu    sync.Mutex // guards what follows
-	lane  lane
+	lane  multiplex.Lane
 	calls map[uint64]*call
 	// last is the id of the newest call.
 	last uint64
@@ -77,7 +78,7 @@ func (c *call) free() {
 
 // greet opens a link on a fresh stream.
 func (l *link) greet(hello *peerv1.Hello, o *ClientOptions) error {
-	l.in.consume = l.consume
+	l.in.Consume = l.consume
 	if err := l.stream.SendMsg(&peerv1.LinkRequest{Hello: hello}); err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}
@@ -149,7 +150,7 @@ func (l *link) enqueue(c *call, cmd *entities.Command, hops int, timeout time.Du
 	case len(l.calls) >= int(l.welcome.GetMaxInFlight()):
 		return 0, false, overloaded(l.address, fmt.Sprintf("%d commands without an answer", len(l.calls)))
 	}
-	message, number := l.lane.tail()
+	message, number := l.lane.Tail()
 	start := len(*message)
 	*message = appendCall(*message, fieldCalls, l.last+1, cmd, hops, timeout)
 	size := len(*message) - start
@@ -172,10 +173,10 @@ func (l *link) enqueue(c *call, cmd *entities.Command, hops int, timeout time.Du
 
 // turn says whether the caller is to write now. If nobody is and the caller must not, the writer is woken.
 func (l *link) turn() bool {
-	if l.lane.writing {
+	if l.lane.Writing {
 		return false
 	}
-	l.lane.writing = true
+	l.lane.Writing = true
 	if l.unanswered <= inlineBytes {
 		return true
 	}
@@ -190,7 +191,7 @@ func (l *link) leave(ctx context.Context, id uint64, c *call) *entities.Error {
 		l.mu.Unlock()
 		return nil
 	}
-	if message := l.lane.waiting(c.number); message != nil {
+	if message := l.lane.Waiting(c.number); message != nil {
 		(*message)[c.start] = tagWithdrawn
 		l.remove(id, c)
 		l.mu.Unlock()
@@ -198,7 +199,7 @@ func (l *link) leave(ctx context.Context, id uint64, c *call) *entities.Error {
 		return ended(ctx, entities.NotApplied, "before the command was sent: nothing was applied")
 	}
 	c.abandoned = true
-	message, _ := l.lane.tail()
+	message, _ := l.lane.Tail()
 	before := len(*message)
 	*message = appendCancel(*message, id)
 	grown := len(*message) - before + frameOverhead
@@ -222,8 +223,8 @@ func (l *link) remove(id uint64, c *call) {
 
 // settle lets the writer end this side of a retired link when its last command is answered. The lock is held.
 func (l *link) settle() {
-	if l.retired && len(l.calls) == 0 && !l.lane.writing && l.broken == nil {
-		l.lane.writing = true
+	if l.retired && len(l.calls) == 0 && !l.lane.Writing && l.broken == nil {
+		l.lane.Writing = true
 		l.wake <- struct{}{}
 	}
 }
@@ -238,18 +239,18 @@ func (l *link) write() {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.lane.messages) > 0 {
+	if !l.lane.Empty() {
 		l.wake <- struct{}{}
 		return
 	}
-	l.lane.writing = false
+	l.lane.Writing = false
 	l.settle()
 }
 
 // send gives the transport the first message. Once it fails, nobody writes any more: the reader learns why and ends the link.
 func (l *link) send() bool {
 	l.mu.Lock()
-	message := l.lane.take()
+	message := l.lane.Take()
 	l.mu.Unlock()
 	if message == nil {
 		return true
@@ -276,12 +277,12 @@ func (l *link) writeOn() {
 				return
 			}
 			l.mu.Lock()
-			if len(l.lane.messages) > 0 {
+			if !l.lane.Empty() {
 				l.mu.Unlock()
 				continue
 			}
 			over := l.retired && len(l.calls) == 0
-			l.lane.writing = over
+			l.lane.Writing = over
 			l.mu.Unlock()
 			if over {
 				if err := l.stream.CloseSend(); err != nil {
@@ -317,7 +318,7 @@ func (l *link) read() error {
 	orderly := l.retired && errors.Is(err, io.EOF)
 	for id, c := range l.calls {
 		failure := lost(l.address, err)
-		if l.lane.waiting(c.number) != nil || mutation.On(mutation.Sent) {
+		if l.lane.Waiting(c.number) != nil || mutation.On(mutation.Sent) {
 			failure = unreachable(l.address, err, 0)
 		}
 		l.remove(id, c)

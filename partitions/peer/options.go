@@ -27,8 +27,6 @@ const (
 )
 
 const (
-	// messageBytes is where a message is full: a frame that comes later begins the next one.
-	messageBytes = 128 << 10
 	// overloadRetry is when to come again after a limit was reached.
 	overloadRetry = 100 * time.Millisecond
 

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/internal/multiplex"
 	peerv1 "github.com/millrace-io/millrace/proto/gen/millrace/peer/v1"
 )
 
@@ -24,13 +25,13 @@ type served struct {
 	cancelAll context.CancelFunc
 	hello     *peerv1.Hello
 	// in and known belong to the reader.
-	in    incoming
+	in    multiplex.Incoming
 	known names
 	// running are the commands under way; the reader waits for them when the link ends.
 	running sync.WaitGroup
 
 	mu   sync.Mutex // guards what follows
-	lane lane
+	lane multiplex.Lane
 	// calls has, for each command under way, what ends its context.
 	calls map[uint64]running
 	// bytes is the size of the frames of calls.
@@ -49,8 +50,8 @@ func (s *Server) Link(stream grpc.BidiStreamingServer[peerv1.LinkRequest, peerv1
 	ctx, cancel := context.WithCancel(stream.Context())
 	l := &served{server: s, stream: stream, ctx: ctx, cancelAll: cancel, known: names{}, calls: map[uint64]running{}}
 	defer cancel()
-	l.in.consume = l.consume
-	l.lane.writing = true // the welcome comes first
+	l.in.Consume = l.consume
+	l.lane.Writing = true // the welcome comes first
 	if err := stream.RecvMsg(&l.in); err != nil {
 		return err
 	}
@@ -138,7 +139,7 @@ func (l *served) called(b []byte) error {
 	}
 	l.running.Add(1)
 	l.server.stats.inFlight.Add(1)
-	l.server.runners.run(c)
+	l.server.runners.Run(c)
 	return nil
 }
 
@@ -175,8 +176,8 @@ func (l *served) answer(id uint64, reply *entities.Reply, failure *entities.Erro
 	l.bytes -= r.size
 	l.server.stats.inFlight.Add(-1)
 	l.append(id, reply, failure)
-	write := !l.lane.writing && !l.broken
-	l.lane.writing = l.lane.writing || write
+	write := !l.lane.Writing && !l.broken
+	l.lane.Writing = l.lane.Writing || write
 	l.mu.Unlock()
 	r.cancel()
 	if write {
@@ -189,7 +190,7 @@ func (l *served) append(id uint64, reply *entities.Reply, failure *entities.Erro
 	if l.broken {
 		return
 	}
-	message, _ := l.lane.tail()
+	message, _ := l.lane.Tail()
 	start := len(*message)
 	*message = appendAnswer(*message, fieldAnswers, id, reply, failure)
 	size, limit := len(*message)-start, l.server.options.MaxFrameBytes
@@ -206,8 +207,8 @@ func (l *served) write() {
 		// Whoever is about to answer gets the chance: a message costs more than what is in it.
 		runtime.Gosched()
 		l.mu.Lock()
-		message := l.lane.take()
-		l.lane.writing = message != nil
+		message := l.lane.Take()
+		l.lane.Writing = message != nil
 		l.mu.Unlock()
 		if message == nil {
 			return
@@ -226,7 +227,7 @@ func (l *served) hangUp() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.broken = true
-	l.lane.messages = nil
+	l.lane.Drop()
 }
 
 // goodbye tells the other side that this process is stopping. It ends the link when its commands are answered.
@@ -236,10 +237,10 @@ func (l *served) goodbye() {
 		l.mu.Unlock()
 		return
 	}
-	message, _ := l.lane.tail()
+	message, _ := l.lane.Tail()
 	*message = appendBool(*message, fieldGoodbye, true)
-	write := !l.lane.writing
-	l.lane.writing = true
+	write := !l.lane.Writing
+	l.lane.Writing = true
 	l.mu.Unlock()
 	if write {
 		l.write()

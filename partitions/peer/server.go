@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 
 	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/internal/multiplex"
 	"github.com/millrace-io/millrace/proto/gen/cloudstate"
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 	peerv1 "github.com/millrace-io/millrace/proto/gen/millrace/peer/v1"
@@ -44,7 +45,7 @@ type Server struct {
 	options ServerOptions
 	stats   counters
 	grpc    *grpc.Server
-	runners runners
+	runners multiplex.Runners
 	// stopping is closed when Shutdown begins.
 	stopping chan struct{}
 
@@ -61,11 +62,11 @@ func NewServer(w Worker, o ServerOptions) *Server {
 	}
 	o.setDefaults()
 	s := &Server{worker: w, options: o, stopping: make(chan struct{}), links: map[*served]struct{}{}}
-	s.runners.most = o.IdleRunners
+	s.runners.Most = o.IdleRunners
 	s.grpc = grpc.NewServer(
 		grpc.Creds(o.Credentials),
-		grpc.ForceServerCodecV2(codec{}),
-		grpc.MaxRecvMsgSize(o.MaxFrameBytes+messageBytes),
+		grpc.ForceServerCodecV2(multiplex.Codec{}),
+		grpc.MaxRecvMsgSize(o.MaxFrameBytes+multiplex.MessageBytes),
 		grpc.MaxSendMsgSize(math.MaxInt32),
 		grpc.MaxConcurrentStreams(uint32(o.MaxLinks+o.MaxInFlight)), //nolint:gosec // small positive numbers
 		grpc.InitialWindowSize(streamWindow),
@@ -123,7 +124,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	orderly.Go(s.grpc.GracefulStop)
 	gone := context.AfterFunc(ctx, s.grpc.Stop)
 	orderly.Wait()
-	s.runners.close()
+	s.runners.Close()
 	if !gone() {
 		return context.Cause(ctx)
 	}

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/internal/multiplex"
 	peerv1 "github.com/millrace-io/millrace/proto/gen/millrace/peer/v1"
 )
 
@@ -44,7 +45,7 @@ func (c *Client) DispatchStream(ctx context.Context, address string, s *entities
 	if err != nil {
 		return callFailed(ctx, address, entities.NotApplied, err)
 	}
-	first := buffers.Get(0)
+	first := multiplex.NewMessage()
 	b, at := begin(*first, streamOpening)
 	b = appendCall(b, openingCall, 0, s.Command, 0, 0)
 	b = appendBool(b, openingClientStreams, s.ClientStreams)
@@ -61,7 +62,7 @@ func (c *Client) DispatchStream(ctx context.Context, address string, s *entities
 	known := names{}
 	for {
 		reply := &entities.Reply{}
-		in := incoming{consume: func(b []byte) error { return parseReply(b, known, reply) }}
+		in := multiplex.Incoming{Consume: func(b []byte) error { return parseReply(b, known, reply) }}
 		err := stream.RecvMsg(&in)
 		if errors.Is(err, io.EOF) {
 			return nil
@@ -100,7 +101,7 @@ func passOn(ctx context.Context, cancel context.CancelCauseFunc, s *entities.Str
 			cancel(callerError{err})
 			return
 		}
-		message := buffers.Get(0)
+		message := multiplex.NewMessage()
 		b, at := begin(*message, streamMessage)
 		b = appendString(b, messageTypeURL, payload.TypeURL)
 		b = appendBytes(b, messagePayload, payload.Value)
@@ -159,7 +160,7 @@ func (o *opening) parse(b []byte) error {
 func (s *Server) Stream(stream grpc.BidiStreamingServer[peerv1.StreamRequest, peerv1.StreamResponse]) error {
 	s.stats.commands.Add(1)
 	var o opening
-	if err := stream.RecvMsg(&incoming{consume: o.parse}); err != nil {
+	if err := stream.RecvMsg(&multiplex.Incoming{Consume: o.parse}); err != nil {
 		return err
 	}
 	cmd, err := s.worker.Resolve(o.call.target)
@@ -169,7 +170,7 @@ func (s *Server) Stream(stream grpc.BidiStreamingServer[peerv1.StreamRequest, pe
 	o.call.complete(cmd)
 	call := &entities.Stream{Command: cmd, ClientStreams: o.clientStreams, ServerStreams: o.serverStreams}
 	call.Send = func(reply *entities.Reply) error {
-		message := buffers.Get(0)
+		message := multiplex.NewMessage()
 		*message = appendAnswer(*message, streamReply, 0, reply, nil)
 		if size := len(*message); size > s.options.MaxFrameBytes {
 			return entities.Errorf(entities.TooLarge, entities.Unknown, "a reply of %d bytes cannot be sent: the limit between workers is %d", size, s.options.MaxFrameBytes)
@@ -203,11 +204,11 @@ func (s *Server) readAhead(stream grpc.ServerStream) func(context.Context) (enti
 	messages := make(chan next)
 	done := stream.Context().Done()
 	// It ends when the call does, because that ends RecvMsg too; Shutdown waits for it.
-	s.runners.all.Go(func() {
+	s.runners.Go(func() {
 		known := names{}
 		for {
 			var n next
-			n.err = stream.RecvMsg(&incoming{consume: func(b []byte) (err error) {
+			n.err = stream.RecvMsg(&multiplex.Incoming{Consume: func(b []byte) (err error) {
 				n.payload, err = parseMessage(b, known)
 				return err
 			}})

@@ -36,6 +36,8 @@ const (
 	MillraceExtension_MILLRACE_COMMAND_CONTEXT MillraceExtension = 1
 	// Failure.grpc_code may be set by the function.
 	MillraceExtension_MILLRACE_FAILURE_CODE MillraceExtension = 2
+	// The function serves millrace.session.v1.SessionService: all entities on one stream.
+	MillraceExtension_MILLRACE_SHARED_STREAM MillraceExtension = 3
 )
 
 // Enum value maps for MillraceExtension.
@@ -44,11 +46,13 @@ var (
 		0: "MILLRACE_EXTENSION_UNSPECIFIED",
 		1: "MILLRACE_COMMAND_CONTEXT",
 		2: "MILLRACE_FAILURE_CODE",
+		3: "MILLRACE_SHARED_STREAM",
 	}
 	MillraceExtension_value = map[string]int32{
 		"MILLRACE_EXTENSION_UNSPECIFIED": 0,
 		"MILLRACE_COMMAND_CONTEXT":       1,
 		"MILLRACE_FAILURE_CODE":          2,
+		"MILLRACE_SHARED_STREAM":         3,
 	}
 )
 
@@ -1483,11 +1487,12 @@ const file_cloudstate_entity_proto_rawDesc = "" +
 	"\tprincipal\x18\x02 \x01(\tR\tprincipal\x12&\n" +
 	"\x0ftime_unix_nanos\x18\x03 \x01(\x03R\rtimeUnixNanos\x120\n" +
 	"\bmetadata\x18\x04 \x01(\v2\x14.cloudstate.MetadataR\bmetadata\x12\x16\n" +
-	"\x06timers\x18\x05 \x01(\bR\x06timers*p\n" +
+	"\x06timers\x18\x05 \x01(\bR\x06timers*\x8c\x01\n" +
 	"\x11MillraceExtension\x12\"\n" +
 	"\x1eMILLRACE_EXTENSION_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18MILLRACE_COMMAND_CONTEXT\x10\x01\x12\x19\n" +
-	"\x15MILLRACE_FAILURE_CODE\x10\x022\x92\x01\n" +
+	"\x15MILLRACE_FAILURE_CODE\x10\x02\x12\x1a\n" +
+	"\x16MILLRACE_SHARED_STREAM\x10\x032\x92\x01\n" +
 	"\x0fEntityDiscovery\x129\n" +
 	"\bdiscover\x12\x15.cloudstate.ProxyInfo\x1a\x16.cloudstate.EntitySpec\x12D\n" +
 	"\vreportError\x12\x1d.cloudstate.UserFunctionError\x1a\x16.google.protobuf.EmptyBY\n" +

@@ -1,0 +1,320 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+	"sync"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/millrace-io/millrace/internal/multiplex"
+	sessionv1 "github.com/millrace-io/millrace/proto/gen/millrace/session/v1"
+)
+
+// inlineBytes is up to where whoever has a frame writes for itself. grpc-go lets a stream buffer 64 KiB before SendMsg waits for
+// the other side, and what was answered is no longer buffered: below the half of that nobody hangs in a write, where no timeout
+// could reach it. Above, the link's writer does it.
+const inlineBytes = 32 << 10
+
+// framesField is the field of frames in LinkRequest.
+const framesField = 2
+
+// errLinkWire is an error of the function's side of a link.
+var errLinkWire = errors.New("the function broke the rules of the shared stream")
+
+// link carries the sessions of a function that shares one stream among all of them.
+type link struct {
+	remote *Remote
+	stream grpc.ClientStream
+	cancel context.CancelCauseFunc
+	// longest is the longest frame that the function takes.
+	longest int
+	// wake gives the writer its turn. Whoever signals has set lane.Writing.
+	wake chan struct{}
+
+	mu   sync.Mutex // guards what follows, and the places' own
+	lane multiplex.Lane
+	// places are the sessions that the function has not ended.
+	places map[uint64]*place
+	last   uint64
+	// unanswered is the size of the frames of all places to which the function has not said anything.
+	unanswered int
+	// broken is why the link ended.
+	broken error
+}
+
+// sharedLink returns the link, and opens one if there is none.
+func (r *Remote) sharedLink(ctx context.Context) (*link, error) {
+	select {
+	case r.linking <- struct{}{}:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	defer func() { <-r.linking }()
+	if r.link != nil && r.link.alive() {
+		return r.link, nil
+	}
+	l, err := r.openLink(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r.link = l
+	return l, nil
+}
+
+func (r *Remote) openLink(ctx context.Context) (*link, error) {
+	lifetime, cancel := context.WithCancelCause(r.lifetime)
+	opening, stop := context.WithTimeoutCause(ctx, r.options.HandleTimeout, errTookTooLong)
+	defer stop()
+	late := context.AfterFunc(opening, func() { cancel(context.Cause(opening)) })
+	stream, err := sessionv1.NewSessionServiceClient(r.conn).Link(lifetime,
+		grpc.ForceCodecV2(multiplex.Codec{}), grpc.MaxCallRecvMsgSize(r.options.MaxMessageBytes+multiplex.MessageBytes))
+	if err != nil {
+		cancel(err)
+		return nil, err
+	}
+	l := &link{remote: r, stream: stream, cancel: cancel, wake: make(chan struct{}, 1), places: map[uint64]*place{}}
+	if err := l.greet(); err != nil {
+		cancel(err)
+		return nil, err
+	}
+	if !late() {
+		return nil, context.Cause(lifetime)
+	}
+	// Both end with the link, which ends with the Remote at the latest; its Close waits for them.
+	if !r.start(l.read) || !r.start(l.writeOn) {
+		cancel(errRemoteClosed)
+		return nil, errRemoteClosed
+	}
+	return l, nil
+}
+
+func (l *link) greet() error {
+	hello := &sessionv1.LinkRequest{Hello: &sessionv1.Hello{MaxFrameBytes: uint32(l.remote.options.MaxMessageBytes)}} //nolint:gosec // positive
+	if err := l.stream.SendMsg(hello); err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	var first sessionv1.LinkResponse
+	if err := l.stream.RecvMsg(&first); err != nil {
+		return err
+	}
+	l.longest = int(first.GetWelcome().GetMaxFrameBytes())
+	if l.longest == 0 {
+		return fmt.Errorf("%w: it did not begin with a welcome", errLinkWire)
+	}
+	return nil
+}
+
+func (l *link) alive() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.broken == nil
+}
+
+// join adds a place. The function hears of it with its first frame.
+func (l *link) join(p *place) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	p.live = l.broken == nil
+	return l.broken
+}
+
+// send puts a frame into the lane and sees to it that it is written.
+func (l *link) send(p *place, frame *sessionv1.Request) error {
+	l.mu.Lock()
+	switch {
+	case l.broken != nil:
+		l.mu.Unlock()
+		return l.broken
+	case !p.live:
+		l.mu.Unlock()
+		return io.EOF // whoever ended it says why
+	}
+	if p.id == 0 { // the function counts on it that a session with a higher number is a newer one
+		l.last++
+		p.id = l.last
+		l.places[p.id] = p
+	}
+	write, err := l.enqueue(p, frame)
+	l.mu.Unlock()
+	if write {
+		l.write()
+	}
+	return err
+}
+
+// enqueue appends a frame. write: it is the caller's turn to write. The lock is held.
+func (l *link) enqueue(p *place, frame *sessionv1.Request) (write bool, err error) {
+	frame.Session = p.id
+	size := proto.Size(frame)
+	if size > l.longest {
+		return false, status.Errorf(codes.ResourceExhausted, "a message of %d bytes: the function takes %d", size, l.longest)
+	}
+	message, _ := l.lane.Tail()
+	b := protowire.AppendTag(*message, framesField, protowire.BytesType)
+	b = protowire.AppendVarint(b, uint64(size)) //nolint:gosec // positive
+	if b, err = (proto.MarshalOptions{UseCachedSize: true}).MarshalAppend(b, frame); err != nil {
+		return false, err
+	}
+	*message = b
+	p.unanswered += size
+	l.unanswered += size
+	write = l.unanswered <= inlineBytes
+	switch {
+	case l.lane.Writing:
+		return false, nil
+	case !write:
+		l.wake <- struct{}{}
+	}
+	l.lane.Writing = true
+	return write, nil
+}
+
+// write sends one message. The caller has the turn; if more is waiting, the writer gets it next, so that nobody writes for
+// others while its own answer is there.
+func (l *link) write() {
+	// Whoever is about to send something gets the chance: a message costs more than what is in it.
+	runtime.Gosched()
+	if !l.flush() {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lane.Writing = !l.lane.Empty()
+	if l.lane.Writing {
+		l.wake <- struct{}{}
+	}
+}
+
+// flush gives the transport the first message. Once it fails, nobody writes any more: the reader learns why.
+func (l *link) flush() bool {
+	l.mu.Lock()
+	message := l.lane.Take()
+	l.mu.Unlock()
+	if message == nil {
+		return true
+	}
+	if err := l.stream.SendMsg(message); err != nil {
+		l.cancel(err)
+		return false
+	}
+	return true
+}
+
+// writeOn is the link's writer: it writes when others must not, or do not get to it. It ends with the link.
+func (l *link) writeOn() {
+	for {
+		select {
+		case <-l.wake:
+		case <-l.stream.Context().Done():
+			return
+		}
+		for writing := true; writing; {
+			runtime.Gosched()
+			if !l.flush() {
+				return
+			}
+			l.mu.Lock()
+			writing = !l.lane.Empty()
+			l.lane.Writing = writing
+			l.mu.Unlock()
+		}
+	}
+}
+
+// read gives the places what the function says, until the link ends.
+func (l *link) read() {
+	var err error
+	in := multiplex.Incoming{Consume: l.consume}
+	for err == nil {
+		err = l.stream.RecvMsg(&in)
+	}
+	if cause := context.Cause(l.stream.Context()); cause != nil && !errors.Is(cause, context.Canceled) && !errors.Is(cause, io.EOF) {
+		err = cause
+	}
+	if errors.Is(err, io.EOF) {
+		err = status.Error(codes.Unavailable, "the function ended the stream that its sessions share")
+	}
+	l.cancel(err)
+	l.mu.Lock()
+	l.broken = err
+	left := l.places
+	l.places = nil
+	l.mu.Unlock()
+	for _, p := range left {
+		p.over(err)
+	}
+}
+
+// consume reads one message of the function's.
+func (l *link) consume(b []byte) error {
+	for len(b) > 0 {
+		number, kind, n := protowire.ConsumeTag(b)
+		if n < 0 {
+			return fmt.Errorf("%w: %w", errLinkWire, protowire.ParseError(n))
+		}
+		b = b[n:]
+		if number != framesField || kind != protowire.BytesType {
+			if n = protowire.ConsumeFieldValue(number, kind, b); n < 0 {
+				return fmt.Errorf("%w: %w", errLinkWire, protowire.ParseError(n))
+			}
+			b = b[n:]
+			continue
+		}
+		encoded, n := protowire.ConsumeBytes(b)
+		if n < 0 {
+			return fmt.Errorf("%w: %w", errLinkWire, protowire.ParseError(n))
+		}
+		b = b[n:]
+		var frame sessionv1.Response
+		if err := proto.Unmarshal(encoded, &frame); err != nil {
+			return fmt.Errorf("%w: %w", errLinkWire, err)
+		}
+		if err := l.heard(&frame, len(encoded)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *link) heard(frame *sessionv1.Response, size int) error {
+	end := frame.GetEnd()
+	l.mu.Lock()
+	p := l.places[frame.GetSession()]
+	if p == nil {
+		l.mu.Unlock()
+		return fmt.Errorf("%w: a frame of session %d, which is not open", errLinkWire, frame.GetSession())
+	}
+	l.unanswered -= p.unanswered
+	p.unanswered = 0
+	if end != nil {
+		delete(l.places, p.id)
+	}
+	live := p.live
+	l.mu.Unlock()
+	switch {
+	case !live:
+	case end != nil:
+		p.over(endOf(end))
+	case size > l.remote.options.MaxMessageBytes:
+		p.cut(status.Errorf(codes.ResourceExhausted, "the function sent a message of %d bytes, the limit is %d", size, l.remote.options.MaxMessageBytes))
+	default:
+		p.heard(frame)
+	}
+	return nil
+}
+
+// endOf is the error by which a stream of its own would have ended.
+func endOf(end *sessionv1.End) error {
+	if code := codes.Code(end.GetCode()); code != codes.OK {
+		return status.Error(code, end.GetMessage())
+	}
+	return io.EOF
+}

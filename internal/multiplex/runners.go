@@ -1,0 +1,71 @@
+package multiplex
+
+import "sync"
+
+// Task is something to run.
+type Task interface{ Run() }
+
+// Runners are goroutines that run tasks. The last ones to have become idle are used first: their stacks have grown to
+// what a command needs, and are still in the processor's caches.
+type Runners struct {
+	// Most is how many may be idle.
+	Most int
+
+	all sync.WaitGroup
+
+	mu     sync.Mutex // guards what follows
+	idle   []chan Task
+	closed bool
+}
+
+// Run has a task run on a goroutine that is idle, or on a new one.
+func (r *Runners) Run(t Task) {
+	r.mu.Lock()
+	if n := len(r.idle); n > 0 {
+		next := r.idle[n-1]
+		r.idle = r.idle[:n-1]
+		r.mu.Unlock()
+		next <- t
+		return
+	}
+	r.mu.Unlock()
+	// It ends when there are enough idle ones, and with Close, which waits for it.
+	r.all.Go(func() { r.work(t) })
+}
+
+// Go runs a function for which Close waits.
+func (r *Runners) Go(f func()) { r.all.Go(f) }
+
+func (r *Runners) work(t Task) {
+	next := make(chan Task, 1)
+	for t != nil {
+		t.Run()
+		if !r.rest(next) {
+			return
+		}
+		t = <-next
+	}
+}
+
+// rest puts a goroutine among the idle ones; false when it is to end.
+func (r *Runners) rest(next chan Task) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed || len(r.idle) >= r.Most {
+		return false
+	}
+	r.idle = append(r.idle, next)
+	return true
+}
+
+// Close ends the idle goroutines and waits for all. No task may come any more.
+func (r *Runners) Close() {
+	r.mu.Lock()
+	r.closed = true
+	for _, next := range r.idle {
+		close(next)
+	}
+	r.idle = nil
+	r.mu.Unlock()
+	r.all.Wait()
+}

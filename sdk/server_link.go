@@ -1,0 +1,314 @@
+package sdk
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"sync"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/millrace-io/millrace/internal/multiplex"
+	"github.com/millrace-io/millrace/proto/gen/cloudstate/eventsourced"
+	"github.com/millrace-io/millrace/proto/gen/cloudstate/valueentity"
+	sessionv1 "github.com/millrace-io/millrace/proto/gen/millrace/session/v1"
+)
+
+const (
+	// maxFrameBytes is the longest frame that a link takes: a message has other frames besides.
+	maxFrameBytes = maxMessageBytes - multiplex.MessageBytes
+	// idleRunners is how many goroutines of a link wait for the next command instead of ending.
+	idleRunners = 256
+)
+
+// linkServer carries sessions of all entities on one stream, for proxies that know of it.
+type linkServer struct {
+	sessionv1.UnimplementedSessionServiceServer
+	server *Server
+}
+
+// Link serves one link, until the proxy ends it or the server closes.
+func (s linkServer) Link(stream sessionv1.SessionService_LinkServer) error {
+	if !s.server.enter() {
+		return errClosing
+	}
+	ctx, cancel := context.WithCancel(stream.Context())
+	l := &link{
+		server: s.server, stream: stream, ctx: ctx, places: map[uint64]*place{},
+		writing: true, runners: multiplex.Runners{Most: idleRunners},
+	}
+	done := make(chan error, 1)
+	go func() { // ends when the stream does; Close waits for it
+		defer s.server.streams.Done()
+		done <- l.read()
+	}()
+	var err error
+	select {
+	case err = <-done:
+		cancel() // nobody hears the answers
+	case <-s.server.closing:
+		err = errClosing
+	}
+	l.close()
+	cancel()
+	return err
+}
+
+// link is the function's side of a stream that many sessions share.
+type link struct {
+	server  *Server
+	stream  grpc.ServerStream
+	ctx     context.Context //nolint:containedctx // the link's own lifetime
+	runners multiplex.Runners
+	// longest is the longest frame that the proxy takes.
+	longest int
+
+	mu     sync.Mutex // guards what follows, and the places' own
+	places map[uint64]*place
+	// waiting are frames on their way out, and their sizes; writing: somebody is at it.
+	waiting []*sessionv1.Response
+	sizes   []int
+	writing bool
+	// last is the newest session: a frame of an older one that is not there came after its end.
+	last uint64
+	// closing: sessions end as soon as their current message is worked on. broken: nobody reads answers any more.
+	closing, broken bool
+	// handling counts the places on runners.
+	handling sync.WaitGroup
+}
+
+// place is one session on a link.
+type place struct {
+	link   *link
+	id     uint64
+	ctx    context.Context //nolint:containedctx // the session's own lifetime
+	cancel context.CancelFunc
+	step   func(*sessionv1.Request) (over bool, err error)
+
+	// The link's lock guards these. running: a runner has the place.
+	inbox              []*sessionv1.Request
+	running, cancelled bool
+}
+
+// read takes what the proxy says until the stream ends.
+func (l *link) read() error {
+	var first sessionv1.LinkRequest
+	if err := l.stream.RecvMsg(&first); err != nil {
+		return endOf(err)
+	}
+	if l.longest = int(first.GetHello().GetMaxFrameBytes()); l.longest == 0 {
+		return status.Error(codes.InvalidArgument, "a link begins with a hello that has a max_frame_bytes")
+	}
+	if err := l.stream.SendMsg(&sessionv1.LinkResponse{Welcome: &sessionv1.Welcome{MaxFrameBytes: maxFrameBytes}}); err != nil {
+		return err
+	}
+	l.write()
+	for {
+		var message sessionv1.LinkRequest
+		if err := l.stream.RecvMsg(&message); err != nil {
+			return endOf(err)
+		}
+		for _, frame := range message.GetFrames() {
+			l.heard(frame)
+		}
+	}
+}
+
+// heard gives a frame to its session. It does not wait for it.
+func (l *link) heard(frame *sessionv1.Request) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	p := l.places[frame.GetSession()]
+	switch {
+	case p == nil && frame.GetSession() <= l.last:
+		return // it has ended, and the proxy did not know yet
+	case p == nil:
+		p = l.begin(frame)
+	}
+	if frame.GetCancel() {
+		p.cancelled = true
+		p.cancel()
+	}
+	p.inbox = append(p.inbox, frame)
+	if !p.running {
+		p.running = true
+		l.handling.Add(1)
+		l.runners.Run(p)
+	}
+}
+
+// begin makes a session of the kind of its first frame. The lock is held.
+func (l *link) begin(frame *sessionv1.Request) *place {
+	p := &place{link: l, id: frame.GetSession()}
+	p.ctx, p.cancel = context.WithCancel(l.ctx)
+	switch frame.GetMessage().(type) {
+	case *sessionv1.Request_Value:
+		session := &valueSession{server: l.server, line: valueLine{p}}
+		p.step = func(in *sessionv1.Request) (bool, error) { return session.step(in.GetValue()) }
+	case *sessionv1.Request_EventSourced:
+		session := &eventSourcedSession{server: l.server, line: eventSourcedLine{p}}
+		p.step = func(in *sessionv1.Request) (bool, error) { return session.step(in.GetEventSourced()) }
+	default:
+		p.step = func(*sessionv1.Request) (bool, error) {
+			return true, status.Error(codes.InvalidArgument, "a session begins with a message of a kind of entity that this function knows")
+		}
+	}
+	l.last = p.id
+	l.places[p.id] = p
+	return p
+}
+
+// Run works on what was sent in the session, in order. It is called on a runner.
+func (p *place) Run() {
+	defer p.link.handling.Done()
+	for frame := p.next(); frame != nil; frame = p.next() {
+		if over, err := p.handle(frame); over || err != nil {
+			p.end(err)
+			return
+		}
+	}
+}
+
+// next takes the next frame; nil when there is none, and the runner does not have the place any more.
+func (p *place) next() *sessionv1.Request {
+	l := p.link
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case p.cancelled, l.closing:
+		return &sessionv1.Request{Message: &sessionv1.Request_Cancel{Cancel: true}}
+	case len(p.inbox) == 0:
+		p.inbox, p.running = nil, false // an idle session need not hold them
+		return nil
+	}
+	frame := p.inbox[0]
+	p.inbox = p.inbox[1:]
+	return frame
+}
+
+func (p *place) handle(frame *sessionv1.Request) (over bool, err error) {
+	switch frame.GetMessage().(type) {
+	case *sessionv1.Request_Checkpoint:
+		return false, p.send(&sessionv1.Response{Message: &sessionv1.Response_Taken{Taken: true}})
+	case *sessionv1.Request_Close:
+		return true, nil
+	case *sessionv1.Request_Cancel:
+		return true, errClosing
+	default:
+		return p.step(frame)
+	}
+}
+
+// end says how the session ended, and forgets it.
+func (p *place) end(err error) {
+	p.cancel()
+	l := p.link
+	l.mu.Lock()
+	delete(l.places, p.id)
+	l.mu.Unlock()
+	end := &sessionv1.End{}
+	if err != nil {
+		said := status.Convert(err)
+		end.Code, end.Message = uint32(said.Code()), said.Message()
+	}
+	_ = p.send(&sessionv1.Response{Message: &sessionv1.Response_End{End: end}}) // if the link is broken, the proxy knows
+}
+
+var errLinkBroken = errors.New("the stream that this session shares with others has ended")
+
+// send sends one frame. Whoever finds nobody writing writes what is there.
+func (p *place) send(frame *sessionv1.Response) error {
+	frame.Session = p.id
+	l := p.link
+	size := proto.Size(frame)
+	if size > l.longest {
+		return status.Errorf(codes.ResourceExhausted, "the answer has %d bytes, and the proxy takes %d", size, l.longest)
+	}
+	l.mu.Lock()
+	if l.broken {
+		l.mu.Unlock()
+		return errLinkBroken
+	}
+	l.waiting = append(l.waiting, frame)
+	l.sizes = append(l.sizes, size)
+	write := !l.writing
+	l.writing = true
+	l.mu.Unlock()
+	if write {
+		l.write()
+	}
+	return nil
+}
+
+// write sends what waits until nothing does.
+func (l *link) write() {
+	for {
+		// Whoever is about to answer gets the chance: a message costs more than what is in it.
+		runtime.Gosched()
+		frames := l.take()
+		if len(frames) == 0 {
+			return
+		}
+		if err := l.stream.SendMsg(&sessionv1.LinkResponse{Frames: frames}); err != nil {
+			l.mu.Lock()
+			l.broken, l.waiting, l.sizes = true, nil, nil
+			l.mu.Unlock()
+			return // the reader sees the end of the stream too
+		}
+	}
+}
+
+// take removes the frames of the next message. When there are none, the caller does not write any more.
+func (l *link) take() []*sessionv1.Response {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := 0
+	for size := 0; n < len(l.waiting) && size < multiplex.MessageBytes; n++ {
+		size += l.sizes[n]
+	}
+	frames := l.waiting[:n:n]
+	l.waiting, l.sizes = l.waiting[n:], l.sizes[n:]
+	if len(l.waiting) == 0 {
+		l.waiting, l.sizes = nil, l.sizes[:0]
+	}
+	l.writing = n > 0
+	return frames
+}
+
+// close ends all sessions as soon as the message that each works on is answered, and waits for that.
+func (l *link) close() {
+	l.mu.Lock()
+	l.closing = true
+	for _, p := range l.places {
+		if !p.running {
+			p.running = true
+			l.handling.Add(1)
+			l.runners.Run(p)
+		}
+	}
+	l.mu.Unlock()
+	l.handling.Wait()
+	l.runners.Close()
+}
+
+// valueLine and eventSourcedLine are places in the words of their kinds.
+type (
+	valueLine        struct{ *place }
+	eventSourcedLine struct{ *place }
+)
+
+func (p valueLine) Context() context.Context        { return p.ctx }
+func (p eventSourcedLine) Context() context.Context { return p.ctx }
+
+// Send sends one message of the session.
+func (p valueLine) Send(m *valueentity.ValueEntityStreamOut) error {
+	return p.send(&sessionv1.Response{Message: &sessionv1.Response_Value{Value: m}})
+}
+
+// Send sends one message of the session.
+func (p eventSourcedLine) Send(m *eventsourced.EventSourcedStreamOut) error {
+	return p.send(&sessionv1.Response{Message: &sessionv1.Response_EventSourced{EventSourced: m}})
+}
