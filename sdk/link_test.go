@@ -7,7 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"go.uber.org/goleak"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -17,23 +16,7 @@ import (
 )
 
 // shared: proxies of these tests have their sessions on links. All tests run once without and once with them.
-var shared bool //nolint:gochecknoglobals // what both runs differ in
-
-// twice runs the tests in both ways.
-type twice struct{ tests goleak.TestingM }
-
-// Run implements goleak.TestingM.
-func (m twice) Run() int {
-	if code := m.tests.Run(); code != 0 {
-		return code
-	}
-	shared = true
-	code := m.tests.Run()
-	if code != 0 {
-		fmt.Println("that was with sessions on a shared stream")
-	}
-	return code
-}
+var shared bool
 
 // proxyLink is a proxy's end of a link.
 type proxyLink struct {

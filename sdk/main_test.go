@@ -4,11 +4,14 @@ import (
 	"log/slog"
 	"testing"
 
-	"go.uber.org/goleak"
+	"github.com/millrace-io/millrace/internal/leaktest"
 )
 
 func TestMain(m *testing.M) {
 	// Crashes that tests provoke are logged with their stacks; tests look at results instead.
 	slog.SetDefault(slog.New(slog.DiscardHandler))
-	goleak.VerifyTestMain(twice{m})
+	leaktest.Main(leaktest.Twice(m, func() string {
+		shared = true
+		return "with sessions on a shared stream"
+	}))
 }

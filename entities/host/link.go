@@ -255,36 +255,20 @@ func (l *link) read() {
 
 // consume reads one message of the function's.
 func (l *link) consume(b []byte) error {
-	for len(b) > 0 {
-		number, kind, n := protowire.ConsumeTag(b)
-		if n < 0 {
-			return fmt.Errorf("%w: %w", errLinkWire, protowire.ParseError(n))
-		}
-		b = b[n:]
-		if number != framesField || kind != protowire.BytesType {
-			if n = protowire.ConsumeFieldValue(number, kind, b); n < 0 {
-				return fmt.Errorf("%w: %w", errLinkWire, protowire.ParseError(n))
-			}
-			b = b[n:]
-			continue
-		}
-		encoded, n := protowire.ConsumeBytes(b)
-		if n < 0 {
-			return fmt.Errorf("%w: %w", errLinkWire, protowire.ParseError(n))
-		}
-		b = b[n:]
-		var frame sessionv1.Response
-		if err := proto.Unmarshal(encoded, &frame); err != nil {
-			return fmt.Errorf("%w: %w", errLinkWire, err)
-		}
-		if err := l.heard(&frame, len(encoded)); err != nil {
+	var message sessionv1.LinkResponse
+	if err := proto.Unmarshal(b, &message); err != nil {
+		return fmt.Errorf("%w: %w", errLinkWire, err)
+	}
+	for _, frame := range message.GetFrames() {
+		if err := l.heard(frame, len(b) > l.remote.options.MaxMessageBytes); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (l *link) heard(frame *sessionv1.Response, size int) error {
+// heard gives a frame to its session. long: the message was longer than a frame may be.
+func (l *link) heard(frame *sessionv1.Response, long bool) error {
 	end := frame.GetEnd()
 	l.mu.Lock()
 	p := l.places[frame.GetSession()]
@@ -303,8 +287,8 @@ func (l *link) heard(frame *sessionv1.Response, size int) error {
 	case !live:
 	case end != nil:
 		p.over(endOf(end))
-	case size > l.remote.options.MaxMessageBytes:
-		p.cut(status.Errorf(codes.ResourceExhausted, "the function sent a message of %d bytes, the limit is %d", size, l.remote.options.MaxMessageBytes))
+	case long && proto.Size(frame) > l.remote.options.MaxMessageBytes:
+		p.cut(status.Errorf(codes.ResourceExhausted, "the function sent a message of %d bytes, the limit is %d", proto.Size(frame), l.remote.options.MaxMessageBytes))
 	default:
 		p.heard(frame)
 	}

@@ -42,6 +42,8 @@ type RemoteOptions struct {
 	Policy discovery.Policy
 	// Discovery says how its answer is judged.
 	Discovery discovery.Options
+	// StreamEach gives each entity a stream of its own, also where the function could have all of them on one.
+	StreamEach bool
 	// DialOptions are added to those of the channel. They must not add statistics handlers or interceptors that keep messages:
 	// a session sends the same ones again and again.
 	DialOptions []grpc.DialOption
@@ -60,7 +62,8 @@ type Remote struct {
 	end      context.CancelCauseFunc
 	reports  chan string
 	// warned has the methods about whose replies the function was warned.
-	warned sync.Map
+	warned     sync.Map
+	streamEach bool
 	// linking has room for the one who looks for the link, and opens it if need be.
 	linking chan struct{}
 	link    *link
@@ -93,6 +96,8 @@ func Connect(ctx context.Context, address string, options RemoteOptions) (*Remot
 		catalog: catalog,
 		reports: make(chan string, maxReports),
 		linking: make(chan struct{}, 1),
+
+		streamEach: options.StreamEach,
 	}
 	r.lifetime, r.end = context.WithCancelCause(context.WithoutCancel(ctx))
 	// Ends with the lifetime; Close waits for it.

@@ -143,7 +143,7 @@ func (r *Remote) Open(ctx context.Context, service *discovery.Service, key entit
 		began:   time.Now(),
 	}
 	join := s.openStream
-	if r.announced(cloudstate.MillraceExtension_MILLRACE_SHARED_STREAM) {
+	if !r.streamEach && r.announced(cloudstate.MillraceExtension_MILLRACE_SHARED_STREAM) {
 		join = s.joinLink
 	}
 	if err := join(ctx); err != nil {

@@ -26,6 +26,7 @@ import (
 	_ "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 	_ "github.com/millrace-io/millrace/proto/gen/millrace/peer/v1"
 	_ "github.com/millrace-io/millrace/proto/gen/millrace/record/v1"
+	_ "github.com/millrace-io/millrace/proto/gen/millrace/session/v1"
 )
 
 // protoFolders are the roots of proto imports, as in buf.yaml.

@@ -39,7 +39,7 @@ var libraries = map[string]library{
 	"github.com/cespare/xxhash/v2":          {is: "the hash that tells a repeated command from another under its id", in: []string{"partitions"}},
 	"google.golang.org/grpc": {
 		is:    "gRPC",
-		in:    []string{"proto/gen/...", "gateway", "entities/discovery", "entities/host", "partitions/peer", "internal/node", "internal/cli", "sdk/...", "examples/...", "tests/..."},
+		in:    []string{"proto/gen/...", "gateway", "entities/discovery", "entities/host", "partitions/peer", "internal/multiplex", "internal/node", "internal/cli", "sdk/...", "examples/...", "tests/..."},
 		tests: []string{everywhere},
 	},
 	"google.golang.org/grpc/codes": {
@@ -50,7 +50,7 @@ var libraries = map[string]library{
 	"golang.org/x/sys":           {is: "CPU time and disk traffic of a process, for the benchmarks", in: []string{"tests/..."}},
 	"golang.org/x/net":           {is: "HTTP/2 frames: the gateway looks at a connection before it gives it away", in: []string{"gateway", "tests/..."}},
 	"google.golang.org/genproto": {is: "Google's annotations and error details", in: []string{"gateway", "entities/discovery", "internal/node", "examples/...", "tests/..."}},
-	"google.golang.org/protobuf": {is: "protobuf", in: []string{"proto/gen/...", "entities/discovery", "entities/host", "entities/record", "partitions", "partitions/peer", "gateway", "internal/node", "internal/cli", "sdk/...", "examples/...", "tests/..."}, tests: []string{everywhere}},
+	"google.golang.org/protobuf": {is: "protobuf", in: []string{"proto/gen/...", "entities/discovery", "entities/host", "entities/record", "partitions", "partitions/peer", "internal/multiplex", "gateway", "internal/node", "internal/cli", "sdk/...", "examples/...", "tests/..."}, tests: []string{everywhere}},
 	"github.com/bufbuild/protocompile": {
 		is: "proto files at run time", in: []string{"tests/..."}, tests: []string{"entities/...", "gateway", "internal/layering"},
 	},

@@ -36,6 +36,9 @@ var rooms = map[string]room{
 		"proto/gen/cloudstate":        "a worker passes on what its function said that it serves",
 		"proto/gen/millrace/admin/v1": "a worker shows the status page of another",
 	}},
+	"proto/gen/millrace/session/v1": {is: "sessions of a function on one stream", may: edges{
+		"proto/gen/cloudstate/...": "what is said in a session is Cloudstate's",
+	}},
 	"entities":                  {is: "the vocabulary: key, command, event, outcome, error, token"},
 	"internal/backoff":          {is: "pauses between retries", tool: true},
 	"internal/failpoint":        {is: "named moments at which tests crash the process", tool: true},
@@ -46,6 +49,7 @@ var rooms = map[string]room{
 	"internal/leaktest":         {is: "tests end with the goroutines they began with", tool: true},
 	"internal/lifecycle":        {is: "group of named tasks with one cause of their end", tool: true, tools: true},
 	"internal/observe":          {is: "keys of log lines, registration of metrics", tool: true, tools: true},
+	"internal/multiplex":        {is: "many conversations on one gRPC stream: frames, messages, runners", tool: true},
 	"internal/layering":         {is: "the test that reads this table", tests: generatedCode},
 	"broker-adapter":            {floor: 1, is: "the port to the log"},
 	"broker-adapter/brokertest": {floor: 2, is: "the suite that every log passes", tools: true, may: edges{"broker-adapter": "what it tests"}},
@@ -90,6 +94,8 @@ var rooms = map[string]room{
 		"entities":                 "it turns commands into outcomes",
 		"entities/discovery":       "what the function serves",
 		"proto/gen/cloudstate/...": "the conversations are Cloudstate's",
+
+		"proto/gen/millrace/session/v1": "all of them on one stream",
 	}},
 
 	// Floor 3: engines. None imports another.
@@ -182,8 +188,11 @@ var rooms = map[string]room{
 
 	// Beside the house: it is compiled into functions that run elsewhere.
 	"sdk": {floor: 1, is: "what a user writes a function with", may: edges{
+		"internal/multiplex":       "sessions that share a stream need goroutines to run on",
 		"internal/schedule":        "what is wrong with a timer is found where it is set",
 		"proto/gen/cloudstate/...": "a remote function speaks Cloudstate",
+
+		"proto/gen/millrace/session/v1": "all of its sessions on one stream",
 	}, tests: edges{
 		"examples/...":           "services to try it on",
 		"sdk/internal/script/v1": "services whose handlers do as the request says",

@@ -33,6 +33,7 @@ type Config struct {
 	ContractCheck  Duration `name:"contract-check" default:"1m" help:"how often the journal's topic settings are looked at again"`
 	Function       string   `name:"function" default:"127.0.0.1:8080" help:"address of the user function"`
 	ProtocolCheck  bool     `name:"protocol-check" default:"true" help:"refuse a function that does not report Cloudstate protocol 0.2; some SDKs report none"`
+	SharedStream   bool     `name:"shared-stream" default:"true" help:"carry the sessions of all entities on one stream where the function can; false: a Cloudstate stream for each entity"`
 	Reflection     bool     `name:"reflection" default:"true" help:"serve gRPC server reflection"`
 	MaxRequest     Bytes    `name:"max-request" default:"4MiB" help:"largest request and reply"`
 	MaxKey         Bytes    `name:"max-key" default:"1KiB" help:"longest entity id"`

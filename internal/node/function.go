@@ -137,7 +137,8 @@ func (n *Node) runFunction(ctx context.Context) error {
 		return n.attach(f)
 	}
 	err := n.meetRemote(ctx, host.RemoteOptions{
-		Options: options, Info: discovery.NewProxyInfo("millrace", n.options.Version), Discovery: judge,
+		Options: options, StreamEach: !n.config.SharedStream,
+		Info: discovery.NewProxyInfo("millrace", n.options.Version), Discovery: judge,
 		Policy: discovery.Policy{OnRetry: func(attempt int, err error, _ time.Duration) {
 			err = unreachable(err)
 			n.troubles.note(taskFunction, err)

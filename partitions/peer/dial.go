@@ -13,9 +13,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
 
-	peerv1 "github.com/millrace-io/millrace/proto/gen/millrace/peer/v1"
-
 	"github.com/millrace-io/millrace/internal/multiplex"
+	peerv1 "github.com/millrace-io/millrace/proto/gen/millrace/peer/v1"
 )
 
 var errDialTimeout = errors.New("no link within the time that an attempt has")

@@ -60,7 +60,7 @@ var (
 	asBinary = host{"as a binary", func(t *testing.T, function string, settings map[string]string) string {
 		o := harness.Options{Command: "run", Ephemeral: true, Args: []string{"--function", function}}
 		for name, value := range settings {
-			o.Args = append(o.Args, "--"+name, value)
+			o.Args = append(o.Args, "--"+name+"="+value)
 		}
 		return harness.Start(t, o).Public()
 	}}
@@ -92,7 +92,9 @@ type subject struct {
 func newSubject(t *testing.T, f function, h host, settings map[string]string) *subject {
 	t.Helper()
 	s := &subject{function: f, trace: intercept(t, serveFunction(t, f))}
-	s.public = h.run(t, s.trace.Addr(), settings)
+	all := map[string]string{"shared-stream": "false"} // the interceptor tells entities apart by their streams
+	maps.Copy(all, settings)
+	s.public = h.run(t, s.trace.Addr(), all)
 	s.connect(t)
 	discover := s.next(t, cloudstate.EntityDiscovery_Discover_FullMethodName)
 	s.info, _ = discover.message(t, &discover.In).(*cloudstate.ProxyInfo)
