@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/millrace-io/millrace/internal/mutation"
 	"github.com/millrace-io/millrace/tests/e2e/harness"
@@ -21,6 +22,7 @@ const (
 	operationsVariable = "MILLRACE_FIRE_OPERATIONS"
 	clientsVariable    = "MILLRACE_FIRE_CLIENTS"
 	kindsVariable      = "MILLRACE_FIRE_KINDS"
+	secondsVariable    = "MILLRACE_FIRE_SECONDS"
 	verboseVariable    = "MILLRACE_FIRE_VERBOSE"
 
 	defaultClients = 16
@@ -34,7 +36,7 @@ func TestFire(t *testing.T) {
 	var all []*totals
 	on := func(engine string, worlds func(*testing.T, *run, uint64)) {
 		t.Run(engine, func(t *testing.T) {
-			if engine == "kafka" {
+			if engine != "embedded" {
 				kafkaserver.Require(t)
 			}
 			figures := newTotals(engine)
@@ -55,6 +57,10 @@ func TestFire(t *testing.T) {
 		t.Helper()
 		r.kafka(t, newWorld(t, r, "k", seed))
 	})
+	on("cluster", func(t *testing.T, r *run, seed uint64) {
+		t.Helper()
+		r.cluster(t, newWorld(t, r, "c", seed))
+	})
 	t.Log(sum(all))
 }
 
@@ -62,7 +68,9 @@ func TestFire(t *testing.T) {
 type run struct {
 	*totals
 	clients, faults, operations int
-	worlds                      int
+	// lasts is how long clients work at least, on the cluster.
+	lasts  time.Duration
+	worlds int
 }
 
 func newRun(t *testing.T, all *totals) *run {
@@ -70,6 +78,7 @@ func newRun(t *testing.T, all *totals) *run {
 	return &run{
 		totals: all, clients: harness.Number(t, clientsVariable, defaultClients),
 		faults: harness.Number(t, faultsVariable, 1), operations: harness.Number(t, operationsVariable, 1),
+		lasts: time.Duration(harness.Number(t, secondsVariable, 1)) * time.Second,
 	}
 }
 
@@ -119,6 +128,6 @@ func (w *world) launch(o harness.Options) {
 	w.t.Helper()
 	p := harness.Start(w.t, o)
 	w.workers = append(w.workers, p)
-	w.conns = append(w.conns, p.Dial(w.t))
-	w.admin = p.DialAdmin(w.t)
+	w.doors = append(w.doors, door{conn: p.Dial(w.t)})
+	w.admins = append(w.admins, p.DialAdmin(w.t))
 }

@@ -166,6 +166,11 @@ func (w *world) revive() {
 			w.restart(p)
 		}
 	}
+	for _, p := range w.gateways {
+		if ended(p) {
+			w.t.Fatalf("a gateway ended that nobody has killed:\n%s", lastLines(p.Output(w.t)))
+		}
+	}
 }
 
 // pause is SIGSTOP, for longer than callers wait, and SIGCONT.

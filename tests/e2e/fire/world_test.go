@@ -50,10 +50,17 @@ type world struct {
 	disks    *disks
 	function *harness.Remote
 	workers  []*harness.Process
-	conns    []*grpc.ClientConn
-	admin    *grpc.ClientConn
-	pool     *pool
-	began    time.Time
+	gateways []*harness.Process
+	// fourth is a worker that comes and goes, nil before the first time.
+	fourth      *harness.Process
+	fourthAdmin *grpc.ClientConn
+	// doors are where clients call, admins the admin ports of workers.
+	doors  []door
+	admins []*grpc.ClientConn
+	pool   *pool
+	began  time.Time
+	// relaxed: clients ask for earlier states as well.
+	relaxed bool
 	// gate is held by whoever calls, and taken by faults during which nobody may.
 	gate sync.RWMutex
 
@@ -70,7 +77,8 @@ type world struct {
 // start lets clients and checkers work.
 func (w *world) start(clients, entities int) {
 	w.stop, w.buried, w.began = make(chan struct{}), map[string]remains{}, time.Now()
-	w.pool = newPool(entities, w.name)
+	w.pool = newPool(entities, w.name, w.relaxed)
+	w.calls.begin()
 	for range checkers {
 		w.checking.Go(func() { // ends when end closes the channel; waited for there
 			for e := range w.pool.over {
@@ -104,6 +112,7 @@ func (w *world) halt() {
 	w.stopOnce.Do(func() {
 		close(w.stop)
 		w.clients.Wait()
+		w.calls.end()
 		for _, e := range w.pool.rest() {
 			if len(e.history) > 0 {
 				w.pool.over <- e
@@ -158,6 +167,7 @@ func (w *world) bury(e *entity) {
 	for _, v := range found {
 		w.broken(v)
 	}
+	w.calls.looked(e.history)
 	w.checked.Add(int64(len(e.history)))
 	if len(found) == 0 {
 		w.mu.Lock()
@@ -178,12 +188,18 @@ func (w *world) broken(v violation) {
 	}
 }
 
-// awaitAnswers waits until so many calls more are answered.
+// awaitAnswers waits until so many calls more are answered, and starts workers again that end meanwhile.
 func (w *world) awaitAnswers(n int64) {
+	w.t.Helper()
+	w.awaitMore(n, w.revive)
+}
+
+// awaitMore waits until so many calls more are answered.
+func (w *world) awaitMore(n int64, meanwhile func()) {
 	w.t.Helper()
 	goal := w.answers.Load() + n
 	harness.AwaitWithin(w.t, healing, fmt.Sprintf("%d more answers (%s)", n, w.name), func() bool {
-		w.revive()
+		meanwhile()
 		return w.answers.Load() >= goal
 	})
 }
@@ -202,11 +218,11 @@ func (w *world) quietly(f func()) {
 	f()
 }
 
-// status asks a worker about itself; nil when it does not answer.
+// status asks the first worker about itself; nil when it does not answer.
 func (w *world) status() *adminv1.StatusResponse {
 	ctx, cancel := context.WithTimeout(w.ctx, callTimeout)
 	defer cancel()
-	s, err := adminv1.NewAdminServiceClient(w.admin).Status(ctx, &adminv1.StatusRequest{})
+	s, err := adminv1.NewAdminServiceClient(w.admins[0]).Status(ctx, &adminv1.StatusRequest{})
 	if err != nil {
 		return nil
 	}
