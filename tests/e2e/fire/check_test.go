@@ -156,6 +156,7 @@ func (d *diagnosis) look(c *command) {
 	if c.showed.phantom != "" {
 		d.name(phantom, "%v", c)
 	}
+	named := len(d.found)
 	for slot := range slots {
 		if c.showed.set.has(slot) {
 			d.mustNotShow(c, slot)
@@ -163,7 +164,7 @@ func (d *diagnosis) look(c *command) {
 			d.mustNotMiss(c, slot)
 		}
 	}
-	if c.freshness != newest {
+	if c.freshness != newest && len(d.found) == named {
 		d.mustHaveBeen(c)
 	}
 }
