@@ -2,6 +2,7 @@ package fire
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -28,6 +29,8 @@ type calls struct {
 	// last is when the last answer came, seconds how many went by until then, silent those of them without any.
 	last, seconds, silent int64
 	silence               time.Duration
+	// failed counts calls that were not answered, by what they were told.
+	failed map[string]int
 	// relaxed counts reads that were answered, ages those with a bound.
 	relaxed [eventual + 1]int
 	ages    map[time.Duration][]time.Duration
@@ -50,8 +53,12 @@ func (c *calls) switchTo(on bool) {
 	c.on, c.last = on, 0
 }
 
-// note counts a call.
-func (c *calls) note(gateway bool, from, to int64, answered bool) {
+func newCalls() *calls {
+	return &calls{failed: map[string]int{}, ages: map[time.Duration][]time.Duration{}}
+}
+
+// note counts a call; failed is what it was told, "" for an answer.
+func (c *calls) note(gateway bool, from, to int64, failed string) {
 	if c == nil {
 		return
 	}
@@ -65,7 +72,8 @@ func (c *calls) note(gateway bool, from, to int64, answered bool) {
 		return
 	}
 	c.all[way]++
-	if !answered {
+	if failed != "" {
+		c.failed[failed]++
 		return
 	}
 	c.answered[way]++
@@ -108,6 +116,10 @@ func (c *calls) String() string {
 	var text strings.Builder
 	fmt.Fprintf(&text, "; of %d calls by way of gateways %.2f %% answered, of %d to workers %.2f %%, %d of %d seconds with an answer, longest time without one %v, took p50 %v, p99 %v",
 		c.all[1], share(1), c.all[0], share(0), c.seconds-c.silent, c.seconds, c.silence.Round(time.Millisecond), c.quantile(0.5), c.quantile(0.99))
+	text.WriteString(", not answered:")
+	for _, kind := range slices.Sorted(maps.Keys(c.failed)) {
+		fmt.Fprintf(&text, " %s %d", kind, c.failed[kind])
+	}
 	fmt.Fprintf(&text, "; reads at_least %d, eventual %d, bounded %d, by followers %d", c.relaxed[atLeast], c.relaxed[eventual], c.relaxed[bounded], c.followed.Load())
 	for _, bound := range bounds {
 		if old := slices.Sorted(slices.Values(c.ages[bound])); len(old) > 0 {

@@ -115,15 +115,15 @@ func TestAgesAreMeasured(t *testing.T) {
 
 // TestCallsAreCounted: shares by door, seconds without an answer, the longest time without one.
 func TestCallsAreCounted(t *testing.T) {
-	c := &calls{}
+	c := newCalls()
 	second := int64(time.Second)
-	c.note(true, 0, second/2, true) // nobody is at work yet
+	c.note(true, 0, second/2, "") // nobody is at work yet
 	c.begin()
-	c.note(true, second/2, second/2+1, true)
-	c.note(true, 0, second, false)
-	c.note(false, 0, 4*second, true)
+	c.note(true, second/2, second/2+1, "")
+	c.note(true, 0, second, "Unavailable")
+	c.note(false, 0, 4*second, "")
 	c.end()
-	c.note(true, 0, 9*second, true)
+	c.note(true, 0, 9*second, "")
 	for what, pair := range map[string][2]int64{
 		"calls of gateways": {int64(c.all[1]), 2}, "answered": {int64(c.answered[1]), 1}, "calls of workers": {int64(c.answered[0]), 1},
 		"seconds": {c.seconds, 4}, "silent seconds": {c.silent, 3}, "longest time": {int64(c.silence), 4*second - second/2 - 1},

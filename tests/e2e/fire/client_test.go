@@ -102,7 +102,12 @@ func (w *world) call(e *entity, cmd *command, rng *rand.Rand) fate {
 	d := w.door(rng)
 	from := w.now()
 	saw, err := e.call(ctx, d.conn, e.id, cmd, grpc.WaitForReady(true), grpc.Header(&header), grpc.Trailer(&trailer))
-	w.calls.note(d.gateway, from, w.now(), err == nil || slices.Equal(trailer.Get("millrace-outcome"), []string{"refused"}))
+	outcome, code := strings.Join(trailer.Get("millrace-outcome"), ""), status.Code(err)
+	failed := ""
+	if err != nil && outcome != "refused" {
+		failed = strings.TrimSpace(code.String() + " " + outcome)
+	}
+	w.calls.note(d.gateway, from, w.now(), failed)
 	if err == nil {
 		cmd.showed = saw
 		cmd.token = strings.Join(header.Get("millrace-token"), "")
@@ -111,10 +116,6 @@ func (w *world) call(e *entity, cmd *command, rng *rand.Rand) fate {
 	}
 	if w.ctx.Err() != nil {
 		return unknown // the test is over
-	}
-	outcome, code := "", status.Code(err)
-	if said := trailer.Get("millrace-outcome"); len(said) > 0 {
-		outcome = said[0]
 	}
 	w.note(code, outcome, err)
 	switch {

@@ -82,10 +82,8 @@ func (w *world) joinAndLeave() bool {
 		w.fourth.Respawn(w.t)
 	}
 	harness.AwaitWithin(w.t, healing, "the fourth worker to own something", func() bool {
-		ctx, cancel := context.WithTimeout(w.ctx, callTimeout)
-		defer cancel()
-		s, err := adminv1.NewAdminServiceClient(w.fourthAdmin).Status(ctx, &adminv1.StatusRequest{})
-		return err == nil && slices.ContainsFunc(s.GetPartitions(), func(p *adminv1.PartitionStatus) bool { return p.GetState() == "active" })
+		s := w.status(w.fourthAdmin, callTimeout)
+		return slices.ContainsFunc(s.GetPartitions(), func(p *adminv1.PartitionStatus) bool { return p.GetState() == "active" })
 	})
 	w.goOn()
 	if w.rng.IntN(2) == 0 {

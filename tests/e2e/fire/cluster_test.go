@@ -1,13 +1,9 @@
 package fire
 
 import (
-	"bufio"
 	"context"
 	"fmt"
-	"net/http"
 	"slices"
-	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -25,6 +21,8 @@ const (
 	clusterSession = 2 * time.Second
 	// littlePatience is how long the second gateway waits for a partition on the move.
 	littlePatience = 500 * time.Millisecond
+	// clusterOperations bounds a world; so many processes and brokers take long to start.
+	clusterOperations = 10 * worldOperations
 	// ciFaults is how many faults happen when nobody asks for more.
 	ciFaults = 5
 	// scrapeEvery is how often workers are asked what they have answered as followers, scrapeTimeout bounds it.
@@ -37,7 +35,7 @@ const (
 func (r *run) cluster(t *testing.T, w *world) {
 	t.Helper()
 	if r.calls == nil {
-		r.calls = &calls{ages: map[time.Duration][]time.Duration{}}
+		r.calls = newCalls()
 	}
 	w.relaxed = true
 	started := time.Now()
@@ -68,11 +66,10 @@ func (r *run) cluster(t *testing.T, w *world) {
 	w.start(r.clients, 2*r.clients)
 	w.clients.Go(w.watchFollowers)
 	faults := slices.Concat(processFaults(), storeFaults(), clusterFaults())
-	enough := r.enough()
 	if r.faults < len(faults) && r.lasts <= time.Second {
 		faults = w.some(faults, max(r.faults, ciFaults))
 	}
-	w.burn(faults, func() bool { return enough() && time.Since(w.began) >= r.lasts })
+	w.burn(faults, r.enough(clusterOperations))
 	w.end()
 	w.readLog()
 	if r.calls.followed.Load() == 0 {
@@ -119,12 +116,16 @@ func (w *world) awaitShares() {
 func (w *world) watchFollowers() {
 	again := time.NewTicker(scrapeEvery)
 	defer again.Stop()
-	before := make([]int64, len(w.workers))
+	before := make([]int64, len(w.admins))
 	for {
-		for i, p := range w.workers {
-			n, err := w.followerReads(p.Admin())
-			if err != nil {
+		for i, admin := range w.admins {
+			s := w.status(admin, scrapeTimeout)
+			if s == nil {
 				continue // it is not there at the moment
+			}
+			n := int64(0)
+			for _, p := range s.GetPartitions() {
+				n += int64(p.GetFollowerReads())
 			}
 			if n < before[i] {
 				before[i] = 0 // another start of it
@@ -138,32 +139,4 @@ func (w *world) watchFollowers() {
 			return
 		}
 	}
-}
-
-// followerReads reads from a worker's metrics how many reads it has answered for partitions of others.
-func (w *world) followerReads(admin string) (int64, error) {
-	ctx, cancel := context.WithTimeout(w.ctx, scrapeTimeout)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+admin+"/metrics", nil)
-	if err != nil {
-		return 0, err
-	}
-	req.Close = true
-	res, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return 0, err
-	}
-	defer res.Body.Close()
-	sum := 0.0
-	lines := bufio.NewScanner(res.Body)
-	for lines.Scan() {
-		if name, value, _ := strings.Cut(lines.Text(), " "); strings.HasPrefix(name, "millrace_partitions_follower_reads_total") {
-			n, err := strconv.ParseFloat(value, 64)
-			if err != nil {
-				return 0, err
-			}
-			sum += n
-		}
-	}
-	return int64(sum), lines.Err()
 }

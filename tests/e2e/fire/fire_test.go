@@ -68,9 +68,9 @@ func TestFire(t *testing.T) {
 type run struct {
 	*totals
 	clients, faults, operations int
-	// lasts is how long clients work at least, on the cluster.
-	lasts  time.Duration
-	worlds int
+	// lasts is how long clients work at least, worked how long they have.
+	lasts, worked time.Duration
+	worlds        int
 }
 
 func newRun(t *testing.T, all *totals) *run {
@@ -78,25 +78,29 @@ func newRun(t *testing.T, all *totals) *run {
 	return &run{
 		totals: all, clients: harness.Number(t, clientsVariable, defaultClients),
 		faults: harness.Number(t, faultsVariable, 1), operations: harness.Number(t, operationsVariable, 1),
-		lasts: time.Duration(harness.Number(t, secondsVariable, 1)) * time.Second,
+		lasts: time.Duration(harness.Number(t, secondsVariable, 0)) * time.Second,
 	}
 }
 
 // next says whether another world is needed.
 func (r *run) next() bool {
 	r.worlds++
-	return r.worlds == 1 || r.countFaults() < r.faults || int(r.checked.Load()) < r.operations
+	return r.worlds == 1 || !r.done()
+}
+
+func (r *run) done() bool {
+	return r.countFaults() >= r.faults && int(r.checked.Load()) >= r.operations && r.worked >= r.lasts
 }
 
 // worldOperations bounds one world, so that its log can be read and copied in seconds.
 const worldOperations = 100_000
 
-// enough says whether a world has had its share.
-func (r *run) enough() func() bool {
-	before := r.checked.Load()
+// enough says whether a world that begins now has had its share, of most operations if nobody asks for fewer.
+func (r *run) enough(most int64) func() bool {
+	before, worked, began := r.checked.Load(), r.worked, time.Now()
 	return func() bool {
-		n := r.checked.Load()
-		return n-before >= worldOperations || r.countFaults() >= r.faults && int(n) >= r.operations
+		r.worked = worked + time.Since(began)
+		return r.checked.Load()-before >= most || r.done()
 	}
 }
 
@@ -105,7 +109,7 @@ func (r *run) embedded(t *testing.T, w *world) {
 	t.Helper()
 	w.launch(harness.Options{Program: program, Tags: w.tags, Args: []string{"--partitions", fmt.Sprint(partitions)}, Env: w.env})
 	w.start(r.clients, 2*r.clients)
-	w.burn(slices.Concat(processFaults(), storeFaults(), logFaults()), r.enough())
+	w.burn(slices.Concat(processFaults(), storeFaults(), logFaults()), r.enough(worldOperations))
 	w.end()
 	w.readEmbedded(filepath.Join(w.workers[0].Data(), "log"))
 }

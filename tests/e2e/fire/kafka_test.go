@@ -79,7 +79,7 @@ func (r *run) kafka(t *testing.T, w *world) {
 	}})
 	w.kafka.client.AddConsumePartitions(map[string]map[int32]kgo.Offset{topic: fromStart()})
 	w.start(r.clients, 2*r.clients)
-	w.burn(slices.Concat(processFaults(), storeFaults(), networkFaults(), brokerFaults(), writerFaults()), r.enough())
+	w.burn(slices.Concat(processFaults(), storeFaults(), networkFaults(), brokerFaults(), writerFaults()), r.enough(worldOperations))
 	w.end()
 	w.readLog()
 	if w.only.MatchString(recreated) && !t.Failed() {
@@ -199,7 +199,7 @@ func (w *world) changeSettings() bool {
 	w.kafka.alter(w.t, "retention.ms", "3600000000")
 	said := ""
 	harness.AwaitWithin(w.t, healing, "the worker to name the setting and give its partitions up", func() bool {
-		s := w.status()
+		s := w.status(w.admins[0], callTimeout)
 		said = s.GetNotReadyReason()
 		for _, p := range s.GetPartitions() {
 			if p.GetState() == "active" {
@@ -275,7 +275,7 @@ func (w *world) mustNotServe(when string) {
 	w.t.Helper()
 	reason := ""
 	harness.AwaitWithin(w.t, healing, "every partition to halt "+when, func() bool {
-		s := w.status()
+		s := w.status(w.admins[0], callTimeout)
 		reason = fmt.Sprint(s.GetNotReadyReason(), s.GetPartitions())
 		for _, p := range s.GetPartitions() {
 			if p.GetState() != "halted" || !strings.Contains(p.GetLastError(), "topic id") {

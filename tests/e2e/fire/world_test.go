@@ -197,11 +197,28 @@ func (w *world) awaitAnswers(n int64) {
 // awaitMore waits until so many calls more are answered.
 func (w *world) awaitMore(n int64, meanwhile func()) {
 	w.t.Helper()
-	goal := w.answers.Load() + n
+	goal, slow := w.answers.Load()+n, time.Now().Add(healing/3)
 	harness.AwaitWithin(w.t, healing, fmt.Sprintf("%d more answers (%s)", n, w.name), func() bool {
 		meanwhile()
+		if now := time.Now(); now.After(slow) {
+			slow = now.Add(healing / 3)
+			w.tellOwners()
+		}
 		return w.answers.Load() >= goal
 	})
+}
+
+// tellOwners says what each worker has, when answers do not come.
+func (w *world) tellOwners() {
+	for i, admin := range w.admins {
+		s := w.status(admin, callTimeout)
+		text := s.GetNotReadyReason()
+		for _, p := range s.GetPartitions() {
+			text += fmt.Sprintf("; partition %d %s, epoch %d, followed %v, next %d, waiting %d %s",
+				p.GetPartition(), p.GetState(), p.GetEpoch(), p.GetFollowed(), p.GetNextOffset(), p.GetWaitingCommands(), p.GetLastError())
+		}
+		w.t.Logf("%s: answers do not come: worker %d: %s", w.name, i+1, text)
+	}
 }
 
 // debugf says what happens, with MILLRACE_FIRE_VERBOSE=1.
@@ -218,11 +235,11 @@ func (w *world) quietly(f func()) {
 	f()
 }
 
-// status asks the first worker about itself; nil when it does not answer.
-func (w *world) status() *adminv1.StatusResponse {
-	ctx, cancel := context.WithTimeout(w.ctx, callTimeout)
+// status asks a worker about itself; nil when it does not answer.
+func (w *world) status(admin *grpc.ClientConn, within time.Duration) *adminv1.StatusResponse {
+	ctx, cancel := context.WithTimeout(w.ctx, within)
 	defer cancel()
-	s, err := adminv1.NewAdminServiceClient(w.admins[0]).Status(ctx, &adminv1.StatusRequest{})
+	s, err := adminv1.NewAdminServiceClient(admin).Status(ctx, &adminv1.StatusRequest{})
 	if err != nil {
 		return nil
 	}
