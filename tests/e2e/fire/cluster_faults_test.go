@@ -27,10 +27,10 @@ func clusterFaults() []fault {
 	}
 }
 
-// goOn waits until those who are left have answered some calls.
-func (w *world) goOn() {
+// goOn waits until those who are left have answered some calls. Not many: every caller soon waits for the slowest partition.
+func (w *world) goOn(without ...*harness.Process) {
 	w.t.Helper()
-	w.awaitMore(int64(least+w.rng.IntN(most-least)), func() {})
+	w.awaitMore(int64(least+w.rng.IntN(least)), func() { w.revive(without...) })
 }
 
 // awaitMembers waits until the group has so many workers.
@@ -44,7 +44,7 @@ func (w *world) away() bool {
 	p := w.worker()
 	p.Kill(w.t)
 	w.awaitMembers(len(w.workers)-1, "the group to put the dead worker out")
-	w.goOn()
+	w.goOn(p)
 	w.restart(p)
 	return true
 }
@@ -53,7 +53,7 @@ func (w *world) away() bool {
 func (w *world) leave() bool {
 	p := w.worker()
 	code := p.Stop(w.t)
-	w.goOn()
+	w.goOn(p)
 	w.restart(p)
 	return code == 0
 }
@@ -99,7 +99,7 @@ func (w *world) killGateway() bool {
 	w.revive()
 	p := w.gateways[w.rng.IntN(len(w.gateways))]
 	p.Kill(w.t)
-	w.goOn()
+	w.goOn(p)
 	p.Restart(w.t)
 	return true
 }
@@ -113,7 +113,7 @@ func (w *world) killBrokerAndWorker() bool {
 	}, func(s *kafkaserver.Server) {
 		s.MustRestart(w.t)
 		w.restart(p)
-	})
+	}, p)
 }
 
 // pauseOneBroker is SIGSTOP of a broker: for a moment, or until the others have put it out.
@@ -149,7 +149,7 @@ func (w *world) end9(s *kafkaserver.Server) {
 }
 
 // withoutBroker takes a broker away until the others have taken over what it led, and gives it back.
-func (w *world) withoutBroker(take, giveBack func(*kafkaserver.Server)) bool {
+func (w *world) withoutBroker(take, giveBack func(*kafkaserver.Server), without ...*harness.Process) bool {
 	w.t.Helper()
 	k := w.kafka
 	s := k.broker(w)
@@ -166,7 +166,7 @@ func (w *world) withoutBroker(take, giveBack func(*kafkaserver.Server)) bool {
 	if coordinates {
 		w.outcome("coordinator moved")
 	}
-	w.goOn()
+	w.goOn(without...)
 	giveBack(s)
 	return true
 }

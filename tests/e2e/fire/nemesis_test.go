@@ -157,17 +157,17 @@ func (w *world) mustHaveMetDamage(p *harness.Process) {
 	w.outcome("store damage ended the worker")
 }
 
-// revive starts workers again that have ended by themselves.
-func (w *world) revive() {
+// revive starts workers again that have ended by themselves; without are those that are to be away.
+func (w *world) revive(without ...*harness.Process) {
 	w.t.Helper()
 	for _, p := range w.workers {
-		if ended(p) {
+		if ended(p) && !slices.Contains(without, p) {
 			w.mustHaveMetDamage(p)
 			w.restart(p)
 		}
 	}
 	for _, p := range w.gateways {
-		if ended(p) {
+		if ended(p) && !slices.Contains(without, p) {
 			w.t.Fatalf("a gateway ended that nobody has killed:\n%s", lastLines(p.Output(w.t)))
 		}
 	}
