@@ -20,6 +20,8 @@ const (
 	mostUnknown  = 8
 	// counterSlots is what fits into a counter: two bits tell how often each of its commands took effect.
 	counterSlots = 31
+	// hot is how many entities get half of the commands, where looks may be answered with earlier states.
+	hot = 4
 	// shutAfter is when a cart may be closed for good.
 	shutAfter = 120
 )
@@ -139,7 +141,8 @@ type pool struct {
 	made int
 	// prefix makes ids unique.
 	prefix string
-	// relaxed: every second look may be answered with an earlier state, and there are more of them.
+	// relaxed: every second look may be answered with an earlier state, there are more of them, and half of all commands are for a few
+	// entities, so that there is mostly something new to be missed.
 	relaxed bool
 	// over gets each entity that nobody works on any more.
 	over chan *entity
@@ -167,6 +170,9 @@ func (p *pool) begin(rng *rand.Rand, id string) (*entity, *command) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	i := rng.IntN(len(p.live))
+	if p.relaxed && rng.IntN(2) == 0 {
+		i = rng.IntN(min(hot, len(p.live)))
+	}
 	e := p.live[i]
 	c := &command{kind: e.choose(rng, p.relaxed), id: id}
 	switch c.kind {
