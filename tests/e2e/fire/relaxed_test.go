@@ -24,7 +24,7 @@ const (
 )
 
 // bounds are those that bounded looks promise.
-var bounds = []time.Duration{20 * time.Millisecond, 100 * time.Millisecond, 500 * time.Millisecond, 2 * time.Second} //nolint:gochecknoglobals // a constant
+var bounds = []time.Duration{20 * time.Millisecond, 100 * time.Millisecond, 500 * time.Millisecond, 2 * time.Second}
 
 // relax chooses which state a look asks for; history is what the entity was asked before.
 func (c *command) relax(rng *rand.Rand, history []*command) {
