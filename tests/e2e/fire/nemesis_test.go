@@ -26,25 +26,24 @@ const (
 	least, most = 50, 400
 )
 
-// burn lets every fault happen, in an order that the seed decides, again and again until enough have happened and enough was
-// asked.
+// burn lets every fault happen, in an order that the seed decides, and then again until enough have happened and enough was asked.
 func (w *world) burn(faults []fault, enough func() bool) {
 	w.t.Helper()
 	faults = slices.DeleteFunc(faults, func(f fault) bool { return !w.only.MatchString(f.name) })
 	if len(faults) == 0 {
 		return
 	}
-	for {
-		order := w.rng.Perm(len(faults))
-		for _, i := range order {
+	for n := 0; n < len(faults) || !enough(); {
+		for _, i := range w.rng.Perm(len(faults)) {
+			if n >= len(faults) && enough() {
+				break
+			}
 			w.awaitAnswers(int64(least + w.rng.IntN(w.most-least)))
 			w.let(faults[i])
 			if w.t.Failed() {
 				return // what follows would only repeat it
 			}
-		}
-		if enough() {
-			break
+			n++
 		}
 	}
 	w.awaitAnswers(most)
