@@ -31,7 +31,7 @@ type calls struct {
 	silence               time.Duration
 	// failed counts calls that were not answered, by what they were told.
 	failed map[string]int
-	// relaxed counts reads that were answered, ages those with a bound.
+	// relaxed counts reads that were answered, ages those with a bound and, by 0, eventual ones.
 	relaxed [eventual + 1]int
 	ages    map[time.Duration][]time.Duration
 	// followed are reads that workers say they have answered for partitions of others; those of their last moments are missing.
@@ -121,10 +121,13 @@ func (c *calls) String() string {
 		fmt.Fprintf(&text, " %s %d", kind, c.failed[kind])
 	}
 	fmt.Fprintf(&text, "; reads at_least %d, eventual %d, bounded %d, by followers %d", c.relaxed[atLeast], c.relaxed[eventual], c.relaxed[bounded], c.followed.Load())
-	for _, bound := range bounds {
-		if old := slices.Sorted(slices.Values(c.ages[bound])); len(old) > 0 {
-			fmt.Fprintf(&text, ", promised %v: oldest %v, p99 %v", bound, old[len(old)-1].Round(takenStep), old[len(old)*99/100].Round(takenStep))
+	for _, bound := range slices.Sorted(maps.Keys(c.ages)) {
+		promised := "eventual"
+		if bound > 0 {
+			promised = fmt.Sprintf("promised %v", bound)
 		}
+		old := slices.Sorted(slices.Values(c.ages[bound]))
+		fmt.Fprintf(&text, ", %s: oldest %v, p99 %v", promised, old[len(old)-1].Round(takenStep), old[len(old)*99/100].Round(takenStep))
 	}
 	return text.String()
 }

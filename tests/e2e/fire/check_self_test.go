@@ -107,8 +107,9 @@ func TestAgesAreMeasured(t *testing.T) {
 	write := &command{kind: give, slot: 0, fate: done, called: 10, returned: 20, showed: contents{set: set{1}}}
 	fresh := &command{kind: look, freshness: bounded, bound: 100, fate: done, called: 50, returned: 60, showed: contents{set: set{1}}}
 	old := &command{kind: look, freshness: bounded, bound: 100, fate: done, called: 50, returned: 60}
+	anything := &command{kind: look, freshness: eventual, fate: done, called: 50, returned: 60}
 	early := &command{kind: look, freshness: bounded, bound: 100, fate: done, called: 15, returned: 60}
-	if got := ages([]*command{write, fresh, old, early}); !slices.Equal(got, []age{{100, 0}, {100, 30}, {100, 0}}) {
+	if got := ages([]*command{write, fresh, old, anything, early}); !slices.Equal(got, []age{{100, 0}, {100, 30}, {0, 30}, {100, 0}}) {
 		t.Errorf("the ages are %v", got)
 	}
 }

@@ -134,16 +134,16 @@ func (d *diagnosis) mustHaveBeen(c *command) {
 	}
 }
 
-// age is how old the answer of a bounded look was at least, when it was asked for: since when something was acknowledged that it
-// does not show.
+// age is how old the answer of a bounded or eventual look was at least, when it was asked for: since when something was acknowledged
+// that it does not show. Eventual looks have no bound.
 type age struct{ bound, measured time.Duration }
 
-// ages are those of a history's bounded looks.
+// ages are those of a history's bounded and eventual looks.
 func ages(history []*command) []age {
 	d := diagnose("", history)
 	var all []age
 	for _, c := range history {
-		if c.freshness == bounded && c.fate == done {
+		if (c.freshness == bounded || c.freshness == eventual) && c.fate == done {
 			_, to := d.window(c)
 			all = append(all, age{c.bound, time.Duration(max(0, c.called-to))})
 		}
