@@ -18,8 +18,10 @@ type fault struct {
 }
 
 const (
-	// failpointWithin is how long a worker may live until it comes to the moment at which it is to die.
+	// failpointWithin is how long a worker may live until it comes to the moment at which it is to die, failpointMost how often it may
+	// pass it before. One of several has less to do, on slower brokers.
 	failpointWithin = 60 * time.Second
+	failpointMost   = 300
 	// pauseFor is how long a worker is stopped; longer than a call may take.
 	pauseFor = callTimeout + time.Second
 	// least and most are the answers between two faults; how many is up to the seed. When many operations are asked for, most grows.
@@ -104,9 +106,9 @@ func (w *world) stopInOrder() bool {
 func (w *world) killAt(point string) bool {
 	p := w.worker()
 	p.Kill(w.t)
-	p.Arm(fmt.Sprintf("%s=%s:%d", failpoint.Variable, point, 1+w.rng.IntN(300)))
+	p.Arm(fmt.Sprintf("%s=%s:%d", failpoint.Variable, point, 1+w.rng.IntN(failpointMost/len(w.workers)/len(w.workers))))
 	p.Respawn(w.t)
-	code := p.AwaitExitWithin(w.t, failpointWithin)
+	code := p.AwaitExitWithin(w.t, time.Duration(len(w.workers))*failpointWithin)
 	p.Arm()
 	w.restart(p)
 	return code == -1 // a signal
