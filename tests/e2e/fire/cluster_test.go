@@ -19,6 +19,9 @@ const (
 	members = 3
 	// clusterSession is longer than that of one worker: six processes and three brokers start on the same processors.
 	clusterSession = 2 * time.Second
+	// brokerSession, in milliseconds, is how long brokers may be silent before the others put them out: longer than elsewhere in tests,
+	// for the same reason.
+	brokerSession = "3000"
 	// littlePatience is how long the second gateway waits for a partition on the move.
 	littlePatience = 500 * time.Millisecond
 	// clusterOperations bounds a world; so many processes and brokers take long to start.
@@ -39,7 +42,7 @@ func (r *run) cluster(t *testing.T, w *world) {
 	}
 	w.relaxed = true
 	started := time.Now()
-	w.kafka = &kafka{log: newJournal(), servers: kafkaserver.StartCluster(t, brokers).Servers}
+	w.kafka = &kafka{log: newJournal(), servers: kafkaserver.StartCluster(t, brokers, map[string]string{"broker.session.timeout.ms": brokerSession}).Servers}
 	w.kafka.client = newKafkaClient(t, w.kafka.addresses())
 	for i := range members {
 		w.workers = append(w.workers, w.member(fmt.Sprintf("w%d", i+1)))
