@@ -261,6 +261,21 @@ func TestMetadataOutage(t *testing.T) {
 	}
 }
 
+// TestSettingsOfANewTopic asks a broker that hears of a topic later than the one that has described it.
+func TestSettingsOfANewTopic(t *testing.T) {
+	cluster := fake(t, 1)
+	l := openFake(t, cluster)
+	p := newTestTopic(t, l, 1)
+	const late = 10
+	fault := cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.DescribeConfigs}, Err: kerr.UnknownTopicOrPartition, Count: late})
+	if _, err := l.Describe(deadline(t), p.Topic); err != nil {
+		t.Error(err)
+	}
+	if fault.Hits() != late {
+		t.Errorf("questions that failed: %d", fault.Hits())
+	}
+}
+
 // TestReaderEnds shows how a reader ends when the log is not what it was: each error says so, and stays.
 func TestReaderEnds(t *testing.T) {
 	for name, c := range map[string]struct {

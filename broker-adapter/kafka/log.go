@@ -57,6 +57,7 @@ func Open(o Options) (*Log, error) {
 	if err := o.validate(); err != nil {
 		return nil, err
 	}
+	o.hung = newHung()
 	l := &Log{
 		opts:        o,
 		buffer:      newBuffer(o.BufferRecords, o.BufferBytes),

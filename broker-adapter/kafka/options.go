@@ -103,6 +103,9 @@ type Options struct {
 	BufferRecords, BufferBytes int
 	// FetchBytes bounds what a Reader fetches at a time; it holds up to two of these. 0: 4 MiB.
 	FetchBytes int
+
+	// hung is that of the Log.
+	hung *hung
 }
 
 func (o Options) withDefaults() Options {
@@ -190,6 +193,7 @@ func (o Options) clientOptions(extra ...kgo.Opt) []kgo.Opt {
 		kgo.ConnIdleTimeout(connIdle),
 		kgo.MetadataMinAge(metadataMinAge),
 		kgo.DisableClientMetrics(),
+		kgo.WithHooks(o.hung),
 	}
 	if o.TLS != nil {
 		opts = append(opts, kgo.DialTLSConfig(o.TLS.Clone()))

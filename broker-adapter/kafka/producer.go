@@ -21,7 +21,7 @@ type producer struct {
 func (p *producer) close() { p.once.Do(p.client.Close) }
 
 func (l *Log) newProducer() (*producer, error) {
-	client, err := kgo.NewClient(l.opts.producerOptions(l.topics.batchBytes)...)
+	client, err := kgo.NewClient(l.fresh().producerOptions(l.topics.batchBytes)...)
 	if err != nil {
 		return nil, fmt.Errorf("kafka producer: %w", err)
 	}

@@ -91,7 +91,7 @@ func (r *reader) start(ctx context.Context) error {
 
 // reopen replaces the client by one that stands at next.
 func (r *reader) reopen() error {
-	client, err := kgo.NewClient(r.log.opts.readerOptions(r.part.Topic, r.part.ID, r.next)...)
+	client, err := kgo.NewClient(r.log.fresh().readerOptions(r.part.Topic, r.part.ID, r.next)...)
 	if err != nil {
 		return r.final(err)
 	}

@@ -20,6 +20,8 @@ const (
 	// unknownTries is how often a missing topic is looked up, unknownPause apart: brokers hear of a new topic one by one.
 	unknownTries = 3
 	unknownPause = 50 * time.Millisecond
+	// settingsTries is how often the settings of a topic are asked for that one broker has just described and another does not know yet.
+	settingsTries = 100
 
 	earliest = -2
 	latest   = -1
@@ -95,8 +97,18 @@ func onlyTopic(resp *kmsg.MetadataResponse, topic string) (*kmsg.MetadataRespons
 	return t, nil
 }
 
-// configs asks for the settings of a topic, by name.
+// configs asks for the settings of a topic that metadata has found, by name. The broker that is asked may hear of the topic later than
+// the one that has described it.
 func (l *Log) configs(ctx context.Context, topic string) (map[string]setting, error) {
+	for try := 1; ; try++ {
+		found, err := l.configsOnce(ctx, topic)
+		if !errors.Is(err, kerr.UnknownTopicOrPartition) || try >= settingsTries || !pause(ctx, unknownPause) {
+			return found, err
+		}
+	}
+}
+
+func (l *Log) configsOnce(ctx context.Context, topic string) (map[string]setting, error) {
 	req := kmsg.NewPtrDescribeConfigsRequest()
 	r := kmsg.NewDescribeConfigsRequestResource()
 	r.ResourceType, r.ResourceName = kmsg.ConfigResourceTypeTopic, topic

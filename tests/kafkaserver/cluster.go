@@ -64,9 +64,9 @@ func (in *installation) launch(ctx context.Context, o Options, javaFlags ...stri
 		if err := s.configure(servers, o.Settings); err != nil {
 			return nil, fmt.Errorf("settings of broker %d: %w", s.node, err)
 		}
-		if err := s.format(ctx); err != nil {
-			return nil, err
-		}
+	}
+	if err := each(servers, func(s *Server) error { return s.format(ctx) }); err != nil {
+		return nil, err
 	}
 	for _, s := range servers {
 		if err := s.spawn(); err != nil {
@@ -142,17 +142,17 @@ func (c *Cluster) Addrs() []string {
 func (c *Cluster) String() string { return strings.Join(c.Addrs(), ",") }
 
 // Stop ends all brokers in order.
-func (c *Cluster) Stop() error { return c.each((*Server).Stop) }
+func (c *Cluster) Stop() error { return each(c.Servers, (*Server).Stop) }
 
 // Kill ends all brokers at once. Data directories stay.
-func (c *Cluster) Kill() error { return c.each((*Server).Kill) }
+func (c *Cluster) Kill() error { return each(c.Servers, (*Server).Kill) }
 
-// each runs an operation on all brokers at a time: a quorum ends faster than its members one by one.
-func (c *Cluster) each(do func(*Server) error) error {
-	errs := make([]error, len(c.Servers))
+// each runs an operation on all brokers at a time: a quorum ends faster than its members one by one, and a Java start has pauses.
+func each(servers []*Server, do func(*Server) error) error {
+	errs := make([]error, len(servers))
 	var all sync.WaitGroup
-	for i, s := range c.Servers {
-		all.Go(func() { errs[i] = do(s) }) // bounded by stopTimeout; waited for below
+	for i, s := range servers {
+		all.Go(func() { errs[i] = do(s) }) // bounded by stopTimeout or the context of a start; waited for below
 	}
 	all.Wait()
 	return errors.Join(errs...)

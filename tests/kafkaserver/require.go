@@ -3,6 +3,7 @@ package kafkaserver
 import (
 	"context"
 	"errors"
+	"maps"
 	"os"
 	"testing"
 )
@@ -28,10 +29,14 @@ func Start(t testing.TB, o Options) *Server {
 	return start(t, o).Servers[0]
 }
 
-// StartCluster starts n brokers for the length of a test.
-func StartCluster(t testing.TB, n int) *Cluster {
+// StartCluster starts n brokers for the length of a test. Settings are explained at Options.
+func StartCluster(t testing.TB, n int, settings ...map[string]string) *Cluster {
 	t.Helper()
-	return start(t, Options{Brokers: n})
+	o := Options{Brokers: n, Settings: map[string]string{}}
+	for _, s := range settings {
+		maps.Copy(o.Settings, s)
+	}
+	return start(t, o)
 }
 
 func start(t testing.TB, o Options) *Cluster {

@@ -3,6 +3,7 @@ package fire
 import (
 	"slices"
 	"testing"
+	"time"
 )
 
 // TestCheckerNamesBrokenPromises shows the checker a broken promise of every kind, and histories that are as they should be: a
@@ -41,6 +42,13 @@ func TestCheckerNamesBrokenPromises(t *testing.T) {
 		}
 		return all
 	}
+	// of makes a look one that may be of an earlier state.
+	of := func(f freshness, bound time.Duration, after *command, all ...int) *command {
+		c := saw(all...)
+		c.freshness, c.bound, c.after = f, bound, after
+		return c
+	}
+	first, second := gave(0, 0), gave(1, 0, 1) // for tokens; histories begin with them
 	double := contents{set: set{1}, twice: " item 0 twice"}
 	shutWith := func(k kind) *command { return in(k, 0, done, contents{set: set{1}, closed: true}) }
 	for name, tc := range map[string]struct {
@@ -70,6 +78,18 @@ func TestCheckerNamesBrokenPromises(t *testing.T) {
 		"both first":                         {overlapping(gave(0, 0), gave(1, 1)), disorder},
 		"given after the end":                {[]*command{gave(0, 0), shutWith(shut), gave(1, 0, 1)}, disorder},
 		"refused without a reason":           {[]*command{gave(0, 0), in(give, 1, refused, contents{}), last(0)}, disorder},
+		"an earlier state":                   {[]*command{gave(0, 0), gave(1, 0, 1), of(eventual, 0, nil), of(eventual, 0, nil, 0), last(0, 1)}, ""},
+		"a state that never was":             {[]*command{gave(0, 0), gave(1, 0, 1), of(eventual, 0, nil, 1), last(0, 1)}, disorder},
+		"a state that nobody makes":          {[]*command{gave(0, 0), of(eventual, 0, nil, 0, 7), last(0)}, phantom},
+		"a state that was never committed":   {[]*command{gave(0, 0), in(give, 1, never, contents{}), of(eventual, 0, nil, 0, 1), last(0)}, falseNever},
+		"states out of any order":            {[]*command{lost(give, 0), lost(give, 1), of(eventual, 0, nil, 0), of(eventual, 0, nil, 1), last(0, 1)}, disorder},
+		"within the bound":                   {[]*command{gave(0, 0), gave(1, 0, 1), of(bounded, 2, nil, 0), last(0, 1)}, ""},
+		"beyond the bound":                   {[]*command{gave(0, 0), gave(1, 0, 1), of(bounded, 2, nil), last(0, 1)}, beyond},
+		"taken out longer ago":               {[]*command{gave(0, 0), in(take, 0, done, shows()), saw(), of(bounded, 2, nil, 0), last()}, beyond},
+		"since its token":                    {[]*command{first, second, gave(2, 0, 1, 2), of(atLeast, 0, second, 0, 1), last(0, 1, 2)}, ""},
+		"newer than its token":               {[]*command{first, second, of(atLeast, 0, first, 0, 1), last(0, 1)}, ""},
+		"before its token":                   {[]*command{first, second, of(atLeast, 0, second, 0), last(0, 1)}, before},
+		"before its token, by a look":        {[]*command{first, second, of(atLeast, 0, of(atLeast, 0, second, 0, 1), 0), last(0, 1)}, before},
 		"not applied, and gone in the order": {[]*command{gave(0, 0), in(take, 0, never, contents{}), saw(), last()}, stale},
 	} {
 		found := check(name, tc.history)
@@ -78,6 +98,40 @@ func TestCheckerNamesBrokenPromises(t *testing.T) {
 			t.Errorf("%s: found %v", name, found)
 		case tc.want != "" && !slices.ContainsFunc(found, func(v violation) bool { return v.promise == tc.want }):
 			t.Errorf("%s: found %v, want %q", name, found, tc.want)
+		}
+	}
+}
+
+// TestAgesAreMeasured: how old an answer was at least is told from what it lacks.
+func TestAgesAreMeasured(t *testing.T) {
+	write := &command{kind: give, slot: 0, fate: done, called: 10, returned: 20, showed: contents{set: set{1}}}
+	fresh := &command{kind: look, freshness: bounded, bound: 100, fate: done, called: 50, returned: 60, showed: contents{set: set{1}}}
+	old := &command{kind: look, freshness: bounded, bound: 100, fate: done, called: 50, returned: 60}
+	anything := &command{kind: look, freshness: eventual, fate: done, called: 50, returned: 60}
+	early := &command{kind: look, freshness: bounded, bound: 100, fate: done, called: 15, returned: 60}
+	if got := ages([]*command{write, fresh, old, anything, early}); !slices.Equal(got, []age{{100, 0}, {100, 30}, {0, 30}, {100, 0}}) {
+		t.Errorf("the ages are %v", got)
+	}
+}
+
+// TestCallsAreCounted: shares by door, seconds without an answer, the longest time without one.
+func TestCallsAreCounted(t *testing.T) {
+	c := newCalls()
+	second := int64(time.Second)
+	c.note(true, 0, second/2, "") // nobody is at work yet
+	c.begin()
+	c.note(true, second/2, second/2+1, "")
+	c.note(true, 0, second, "Unavailable")
+	c.note(false, 0, 4*second, "")
+	c.end()
+	c.note(true, 0, 9*second, "")
+	for what, pair := range map[string][2]int64{
+		"calls of gateways": {int64(c.all[1]), 2}, "answered": {int64(c.answered[1]), 1}, "calls of workers": {int64(c.answered[0]), 1},
+		"seconds": {c.seconds, 4}, "silent seconds": {c.silent, 3}, "longest time": {int64(c.silence), 4*second - second/2 - 1},
+		"p50": {int64(c.quantile(0.5)), int64(callTimeout + 2*takenStep)},
+	} {
+		if pair[0] != pair[1] {
+			t.Errorf("%s: %d, want %d", what, pair[0], pair[1])
 		}
 	}
 }

@@ -14,6 +14,8 @@ const (
 	twice      = "applied twice"       // V2
 	phantom    = "out of nowhere"      // V2
 	stale      = "stale answer"        // V3
+	beyond     = "beyond its bound"    // a bounded read
+	before     = "before its token"    // a read of at least some state
 	disorder   = "order of answers"    // V3
 	notOwner   = "not by the owner"    // V8
 	falseNever = "false not applied"   // V10
@@ -78,7 +80,7 @@ const patience = 20 * time.Second
 // check says which promises one entity's history breaks. What can be named is named; everything else is left to the search
 // for an order.
 func check(entity string, history []*command) []violation {
-	d := diagnosis{entity: entity, history: history}
+	d := diagnose(entity, history)
 	d.run()
 	if len(d.found) > 0 {
 		return d.found
@@ -92,7 +94,11 @@ func check(entity string, history []*command) []violation {
 		if c.fate == unknown {
 			returned = math.MaxInt64
 		}
-		ops = append(ops, porcupine.Operation{ClientId: i, Input: c, Call: c.called, Return: returned})
+		called := c.called
+		if c.freshness != newest {
+			called, returned = d.window(c) // it may be of an earlier state
+		}
+		ops = append(ops, porcupine.Operation{ClientId: i, Input: c, Call: called, Return: returned})
 	}
 	switch porcupine.CheckOperationsTimeout(model, ops, patience) {
 	case porcupine.Ok:
@@ -111,19 +117,27 @@ type diagnosis struct {
 	gave    [slots]*command
 	// takes are the commands that may have taken something out.
 	takes [slots][]*command
+	shuts []*command
 	found []violation
 }
 
-func (d *diagnosis) run() {
-	for _, c := range d.history {
+func diagnose(entity string, history []*command) *diagnosis {
+	d := &diagnosis{entity: entity, history: history}
+	for _, c := range history {
 		switch c.kind {
 		case give:
 			d.gave[c.slot] = c
 		case take:
 			d.takes[c.slot] = append(d.takes[c.slot], c)
-		case shut, look:
+		case shut:
+			d.shuts = append(d.shuts, c)
+		case look:
 		}
 	}
+	return d
+}
+
+func (d *diagnosis) run() {
 	for _, c := range d.history {
 		if c.fate == done {
 			d.look(c)
@@ -142,12 +156,16 @@ func (d *diagnosis) look(c *command) {
 	if c.showed.phantom != "" {
 		d.name(phantom, "%v", c)
 	}
+	named := len(d.found)
 	for slot := range slots {
 		if c.showed.set.has(slot) {
 			d.mustNotShow(c, slot)
 		} else {
 			d.mustNotMiss(c, slot)
 		}
+	}
+	if c.freshness != newest && len(d.found) == named {
+		d.mustHaveBeen(c)
 	}
 }
 
@@ -161,7 +179,7 @@ func (d *diagnosis) mustNotShow(c *command, slot int) {
 		d.name(falseNever, "%v, and then %v", g, c)
 	default:
 		for _, t := range d.takes[slot] {
-			if t.fate == done && t.returned < c.called {
+			if t.fate == done && t.returned < c.since() {
 				d.absent(c, t)
 			}
 		}
@@ -171,25 +189,32 @@ func (d *diagnosis) mustNotShow(c *command, slot int) {
 // mustNotMiss: what was given before is shown, unless it may have been taken out.
 func (d *diagnosis) mustNotMiss(c *command, slot int) {
 	g := d.gave[slot]
-	if g == nil || g.fate != done || g.returned >= c.called {
-		return
-	}
-	for _, t := range d.takes[slot] {
-		if t != c && t.happened() && t.called < c.returned {
-			return
-		}
-	}
-	if c.kind == take && c.slot == slot && c.fate == done {
+	if g == nil || g.fate != done || g.returned >= c.since() || d.mayBeTaken(c, slot) {
 		return
 	}
 	d.absent(c, g)
 }
 
+// mayBeTaken says whether something may be missing from what c saw because somebody has taken it out, or c itself.
+func (d *diagnosis) mayBeTaken(c *command, slot int) bool {
+	for _, t := range d.takes[slot] {
+		if t != c && t.happened() && t.called < c.returned {
+			return true
+		}
+	}
+	return c.kind == take && c.slot == slot && c.fate == done
+}
+
 // absent: the effect of an acknowledged command is missing from what c saw.
 func (d *diagnosis) absent(c, acknowledged *command) {
 	promise := stale
-	if c.last {
+	switch {
+	case c.last:
 		promise = lostWrite
+	case c.freshness == atLeast:
+		promise = before
+	case c.freshness == bounded:
+		promise = beyond
 	}
 	d.name(promise, "%v, and then %v", acknowledged, c)
 }

@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 )
@@ -92,22 +94,28 @@ func (c *client) send(e *entity, cmd *command) {
 func (w *world) call(e *entity, cmd *command, rng *rand.Rand) fate {
 	ctx, cancel := context.WithTimeout(w.ctx, callTimeout)
 	defer cancel()
+	ctx = metadata.AppendToOutgoingContext(ctx, cmd.headers()...)
 	if cmd.id != "" {
 		ctx = metadata.AppendToOutgoingContext(ctx, "millrace-command-id", cmd.id)
 	}
-	var trailer metadata.MD
-	saw, err := e.call(ctx, w.conns[rng.IntN(len(w.conns))], e.id, cmd, grpc.WaitForReady(true), grpc.Trailer(&trailer))
+	var header, trailer metadata.MD
+	d := w.door(rng)
+	from := w.now()
+	saw, err := e.call(ctx, d.conn, e.id, cmd, grpc.WaitForReady(true), grpc.Header(&header), grpc.Trailer(&trailer))
+	outcome, code := strings.Join(trailer.Get("millrace-outcome"), ""), status.Code(err)
+	failed := ""
+	if err != nil && outcome != "refused" {
+		failed = strings.TrimSpace(code.String() + " " + outcome)
+	}
+	w.calls.note(d.gateway, from, w.now(), failed)
 	if err == nil {
 		cmd.showed = saw
+		cmd.token = strings.Join(header.Get("millrace-token"), "")
 		w.answers.Add(1)
 		return done
 	}
 	if w.ctx.Err() != nil {
 		return unknown // the test is over
-	}
-	outcome, code := "", status.Code(err)
-	if said := trailer.Get("millrace-outcome"); len(said) > 0 {
-		outcome = said[0]
 	}
 	w.note(code, outcome, err)
 	switch {
@@ -123,4 +131,27 @@ func (w *world) call(e *entity, cmd *command, rng *rand.Rand) fate {
 	default:
 		return unknown
 	}
+}
+
+// door is a way to the entities.
+type door struct {
+	conn *grpc.ClientConn
+	// gateway: it is one's, not a worker's.
+	gateway bool
+}
+
+// door picks one at random, if there is a choice one whose process can be reached, as a client does that balances its load.
+func (w *world) door(rng *rand.Rand) door {
+	first := rng.IntN(len(w.doors))
+	for i := range w.doors {
+		d := w.doors[(first+i)%len(w.doors)]
+		switch d.conn.GetState() {
+		case connectivity.Ready:
+			return d
+		case connectivity.Idle:
+			d.conn.Connect()
+		default:
+		}
+	}
+	return w.doors[first]
 }

@@ -1,8 +1,8 @@
 // Package fire tests millrace as whole processes while everything around them fails.
 //
 // A world is a worker with everything around it: clients that make one call after the other, a nemesis that lets faults happen, and
-// checkers. There are worlds on the embedded log, on disks that are full now and then, with a function in a process of its own, and
-// on Apache Kafka, to which the worker comes through a proxy.
+// checkers. There are worlds on the embedded log, on disks that are full now and then, with a function in a process of its own,
+// on Apache Kafka, to which the worker comes through a proxy, and of several workers and gateways on several brokers.
 //
 // Every command of an entity gives it something that no other command gives, takes that away, shuts it, or looks; so every answer
 // shows which commands took effect, and how often. Calls and answers are put in order by one monotonic clock; what got no answer
@@ -11,10 +11,16 @@
 // a world every entity is held against that once more, and the log itself is read with the reader rule: each acknowledged command
 // is in it once, written by the owner.
 //
+// Where there are several workers, clients also ask for states that need not be the newest. Such a look is put into the order as one
+// that was asked for earlier: a bounded one as much earlier as it allows, one with a token when what the token is of was asked for,
+// an eventual one at the beginning. How old the answers were at least, by when something that they lack was acknowledged, is told
+// beside what was promised.
+//
 // A fault counts when an effect of it was seen, not when it was tried. Decisions follow a seed, which each run prints; the timing of
 // processes does not. What a run is asked for:
 //
 //	MILLRACE_FIRE_FAULTS=270 MILLRACE_FIRE_OPERATIONS=500000  how much of each there must be, for each engine
+//	MILLRACE_FIRE_SECONDS=600       how long clients are to be at work, for each engine
 //	MILLRACE_FIRE_CLIENTS=16        clients at a time
 //	MILLRACE_FIRE_SEED=1            the decisions of an earlier run
 //	MILLRACE_FIRE_KINDS='store|log' only faults whose names match

@@ -235,7 +235,7 @@ func (w *world) judgeDamagedLog(p *harness.Process) {
 
 // logTrouble is what the status of the worker says of a log that cannot be read.
 func (w *world) logTrouble() string {
-	s := w.status()
+	s := w.status(w.admins[0], callTimeout)
 	for _, p := range s.GetPartitions() {
 		if p.GetState() != "active" && strings.Contains(p.GetLastError(), "damaged") {
 			return p.GetLastError()

@@ -20,6 +20,8 @@ const (
 	mostUnknown  = 8
 	// counterSlots is what fits into a counter: two bits tell how often each of its commands took effect.
 	counterSlots = 31
+	// hot is how many entities get half of the commands, where looks may be answered with earlier states.
+	hot = 4
 	// shutAfter is when a cart may be closed for good.
 	shutAfter = 120
 )
@@ -139,12 +141,15 @@ type pool struct {
 	made int
 	// prefix makes ids unique.
 	prefix string
+	// relaxed: every second look may be answered with an earlier state, there are more of them, and half of all commands are for a few
+	// entities, so that there is mostly something new to be missed.
+	relaxed bool
 	// over gets each entity that nobody works on any more.
 	over chan *entity
 }
 
-func newPool(size int, prefix string) *pool {
-	p := &pool{prefix: prefix, over: make(chan *entity, size)}
+func newPool(size int, prefix string, relaxed bool) *pool {
+	p := &pool{prefix: prefix, relaxed: relaxed, over: make(chan *entity, size)}
 	for range size {
 		p.live = append(p.live, p.make())
 	}
@@ -165,8 +170,11 @@ func (p *pool) begin(rng *rand.Rand, id string) (*entity, *command) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	i := rng.IntN(len(p.live))
+	if p.relaxed && rng.IntN(2) == 0 {
+		i = rng.IntN(min(hot, len(p.live)))
+	}
 	e := p.live[i]
-	c := &command{kind: e.choose(rng), id: id}
+	c := &command{kind: e.choose(rng, p.relaxed), id: id}
 	switch c.kind {
 	case give:
 		c.slot = e.given
@@ -176,6 +184,9 @@ func (p *pool) begin(rng *rand.Rand, id string) (*entity, *command) {
 	case shut:
 	case look:
 		c.id = ""
+		if p.relaxed && rng.IntN(2) == 0 {
+			c.relax(rng, e.history)
+		}
 	}
 	e.history = append(e.history, c)
 	e.inside++
@@ -213,10 +224,14 @@ func (p *pool) beginLook(e *entity) *command {
 }
 
 // choose picks what to ask.
-func (e *entity) choose(rng *rand.Rand) kind {
+func (e *entity) choose(rng *rand.Rand, relaxed bool) kind {
 	const percent = 100
+	looks := 30
+	if relaxed {
+		looks = 50
+	}
 	switch n := rng.IntN(percent); {
-	case n < 30:
+	case n < looks:
 		return look
 	case e.kind() == "counter" || n < 80:
 		return give

@@ -26,6 +26,8 @@ type totals struct {
 	violations   map[string]int
 	saw          map[string]error
 	outcomes     map[string]int
+	// calls is nil but on the cluster.
+	calls *calls
 }
 
 func newTotals(engine string) *totals {
@@ -63,7 +65,7 @@ func (f *totals) line() string {
 	for _, name := range slices.Sorted(maps.Keys(f.violations)) {
 		text += fmt.Sprintf(", %s %d", name, f.violations[name])
 	}
-	return fmt.Sprintf("%s; %.0f s", text, time.Since(f.started).Seconds())
+	return fmt.Sprintf("%s%s; %.0f s", text, f.calls, time.Since(f.started).Seconds())
 }
 
 // sum is the closing line of a run.

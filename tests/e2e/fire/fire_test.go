@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/millrace-io/millrace/internal/mutation"
 	"github.com/millrace-io/millrace/tests/e2e/harness"
@@ -21,6 +22,7 @@ const (
 	operationsVariable = "MILLRACE_FIRE_OPERATIONS"
 	clientsVariable    = "MILLRACE_FIRE_CLIENTS"
 	kindsVariable      = "MILLRACE_FIRE_KINDS"
+	secondsVariable    = "MILLRACE_FIRE_SECONDS"
 	verboseVariable    = "MILLRACE_FIRE_VERBOSE"
 
 	defaultClients = 16
@@ -34,7 +36,7 @@ func TestFire(t *testing.T) {
 	var all []*totals
 	on := func(engine string, worlds func(*testing.T, *run, uint64)) {
 		t.Run(engine, func(t *testing.T) {
-			if engine == "kafka" {
+			if engine != "embedded" {
 				kafkaserver.Require(t)
 			}
 			figures := newTotals(engine)
@@ -55,6 +57,10 @@ func TestFire(t *testing.T) {
 		t.Helper()
 		r.kafka(t, newWorld(t, r, "k", seed))
 	})
+	on("cluster", func(t *testing.T, r *run, seed uint64) {
+		t.Helper()
+		r.cluster(t, newWorld(t, r, "c", seed))
+	})
 	t.Log(sum(all))
 }
 
@@ -62,7 +68,9 @@ func TestFire(t *testing.T) {
 type run struct {
 	*totals
 	clients, faults, operations int
-	worlds                      int
+	// lasts is how long clients work at least, worked how long they have.
+	lasts, worked time.Duration
+	worlds        int
 }
 
 func newRun(t *testing.T, all *totals) *run {
@@ -70,24 +78,29 @@ func newRun(t *testing.T, all *totals) *run {
 	return &run{
 		totals: all, clients: harness.Number(t, clientsVariable, defaultClients),
 		faults: harness.Number(t, faultsVariable, 1), operations: harness.Number(t, operationsVariable, 1),
+		lasts: time.Duration(harness.Number(t, secondsVariable, 0)) * time.Second,
 	}
 }
 
 // next says whether another world is needed.
 func (r *run) next() bool {
 	r.worlds++
-	return r.worlds == 1 || r.countFaults() < r.faults || int(r.checked.Load()) < r.operations
+	return r.worlds == 1 || !r.done()
+}
+
+func (r *run) done() bool {
+	return r.countFaults() >= r.faults && int(r.checked.Load()) >= r.operations && r.worked >= r.lasts
 }
 
 // worldOperations bounds one world, so that its log can be read and copied in seconds.
 const worldOperations = 100_000
 
-// enough says whether a world has had its share.
-func (r *run) enough() func() bool {
-	before := r.checked.Load()
+// enough says whether a world that begins now has had its share, of most operations if nobody asks for fewer.
+func (r *run) enough(most int64) func() bool {
+	before, worked, began := r.checked.Load(), r.worked, time.Now()
 	return func() bool {
-		n := r.checked.Load()
-		return n-before >= worldOperations || r.countFaults() >= r.faults && int(n) >= r.operations
+		r.worked = worked + time.Since(began)
+		return r.checked.Load()-before >= most || r.done()
 	}
 }
 
@@ -96,7 +109,7 @@ func (r *run) embedded(t *testing.T, w *world) {
 	t.Helper()
 	w.launch(harness.Options{Program: program, Tags: w.tags, Args: []string{"--partitions", fmt.Sprint(partitions)}, Env: w.env})
 	w.start(r.clients, 2*r.clients)
-	w.burn(slices.Concat(processFaults(), storeFaults(), logFaults()), r.enough())
+	w.burn(slices.Concat(processFaults(), storeFaults(), logFaults()), r.enough(worldOperations))
 	w.end()
 	w.readEmbedded(filepath.Join(w.workers[0].Data(), "log"))
 }
@@ -119,6 +132,6 @@ func (w *world) launch(o harness.Options) {
 	w.t.Helper()
 	p := harness.Start(w.t, o)
 	w.workers = append(w.workers, p)
-	w.conns = append(w.conns, p.Dial(w.t))
-	w.admin = p.DialAdmin(w.t)
+	w.doors = append(w.doors, door{conn: p.Dial(w.t)})
+	w.admins = append(w.admins, p.DialAdmin(w.t))
 }

@@ -3,6 +3,7 @@ package fire
 import (
 	"fmt"
 	"strings"
+	"time"
 )
 
 // slots is how many things one entity can be given at most. Each is given by one command, so that whoever looks at the entity
@@ -78,19 +79,25 @@ type command struct {
 	slot int
 	// id is its command id, empty for none.
 	id string
+	// freshness is which state a look asks for: with after, one not older than an answer's; with bound, not older than that.
+	freshness freshness
+	after     *command
+	bound     time.Duration
 	// called and returned are nanoseconds of one monotonic clock.
 	called, returned int64
 	fate             fate
 	// showed is what the answer of a command that is done showed; missing: it was refused because there is nothing to take.
 	showed  contents
 	missing bool
+	// token is what the answer said of the state that it is of.
+	token string
 	// last marks the look after which nobody asks the entity for anything.
 	last bool
 }
 
 // String tells a command as a failure shows it.
 func (c *command) String() string {
-	text := fmt.Sprintf("[%d..%d us] %s", c.called/1000, c.returned/1000, c.kind)
+	text := fmt.Sprintf("[%d..%d us] %s%s", c.called/1000, c.returned/1000, c.kind, c.asked())
 	if c.kind == give || c.kind == take {
 		text += fmt.Sprintf(" %d", c.slot)
 	}

@@ -18,17 +18,18 @@ import (
 
 const (
 	topic      = "millrace.journal"
+	group      = "millrace"
 	partitions = 4
 	// session is how long the group waits for a silent worker in these tests, contract how often a worker looks at its topic.
 	session  = time.Second
 	contract = 300 * time.Millisecond
 )
 
-// kafka is a broker to which workers come through a proxy; the test itself comes straight.
+// kafka is a broker to which workers come through a proxy, or a cluster of brokers without one; the test itself comes straight.
 type kafka struct {
-	server *kafkaserver.Server
-	proxy  *proxy
-	client *kgo.Client
+	servers []*kafkaserver.Server
+	proxy   *proxy
+	client  *kgo.Client
 	// log is what the test has read of the journal so far.
 	log *journal
 }
@@ -40,18 +41,32 @@ func startKafka(t *testing.T) *kafka {
 	behind := harness.FreeAddress(t)
 	k := &kafka{log: newJournal()}
 	k.proxy = startProxy(t, behind)
-	k.server = kafkaserver.Start(t, kafkaserver.Options{Listeners: []kafkaserver.Listener{
+	k.servers = []*kafkaserver.Server{kafkaserver.Start(t, kafkaserver.Options{Listeners: []kafkaserver.Listener{
 		{Name: "PROXIED", Address: behind, Advertised: k.proxy.address()},
-	}})
-	client, err := kgo.NewClient(kgo.SeedBrokers(k.server.Addr()), kgo.RecordPartitioner(kgo.ManualPartitioner()),
+	}})}
+	k.client = newKafkaClient(t, k.addresses())
+	return k
+}
+
+// addresses are where the brokers are.
+func (k *kafka) addresses() string {
+	var all []string
+	for _, s := range k.servers {
+		all = append(all, s.Addr())
+	}
+	return strings.Join(all, ",")
+}
+
+func newKafkaClient(t *testing.T, addresses string) *kgo.Client {
+	t.Helper()
+	client, err := kgo.NewClient(kgo.SeedBrokers(strings.Split(addresses, ",")...), kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.ProducerBatchCompression(kgo.NoCompression()), kgo.ProducerLinger(0), kgo.DisableClientMetrics(),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchMaxWait(100*time.Millisecond), kgo.MetadataMinAge(100*time.Millisecond))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(client.Close)
-	k.client = client
-	return k
+	return client
 }
 
 // kafka is a worker with its function in it, on Apache Kafka.
@@ -64,7 +79,7 @@ func (r *run) kafka(t *testing.T, w *world) {
 	}})
 	w.kafka.client.AddConsumePartitions(map[string]map[int32]kgo.Offset{topic: fromStart()})
 	w.start(r.clients, 2*r.clients)
-	w.burn(slices.Concat(processFaults(), storeFaults(), networkFaults(), brokerFaults(), writerFaults()), r.enough())
+	w.burn(slices.Concat(processFaults(), storeFaults(), networkFaults(), brokerFaults(), writerFaults()), r.enough(worldOperations))
 	w.end()
 	w.readLog()
 	if w.only.MatchString(recreated) && !t.Failed() {
@@ -135,39 +150,44 @@ func brokerFaults() []fault {
 }
 
 func (w *world) killBroker() bool {
-	if err := w.kafka.server.Kill(); err != nil {
-		w.t.Fatal(err)
+	w.revive()
+	if len(w.kafka.servers) > 1 {
+		return w.withoutBroker(w.end9, func(s *kafkaserver.Server) { s.MustRestart(w.t) })
 	}
-	w.kafka.server.MustRestart(w.t)
+	s := w.kafka.servers[0]
+	w.end9(s)
+	s.MustRestart(w.t)
 	return true
 }
 
 func (w *world) pauseBroker() bool {
 	answers := w.answers.Load()
-	if err := w.kafka.server.Pause(); err != nil {
-		w.t.Fatal(err)
-	}
+	w.freeze(w.kafka.servers[0])
 	w.wait(time.Duration(500+w.rng.IntN(2000)) * time.Millisecond)
 	stood := w.answers.Load()-answers < 100*defaultClients
-	if err := w.kafka.server.Resume(); err != nil {
-		w.t.Fatal(err)
-	}
+	w.thaw(w.kafka.servers[0])
 	return stood
 }
 
-// pauseBeyondSession stops the worker until the group has put it out.
+// pauseBeyondSession stops a worker until the group has put it out.
 func (w *world) pauseBeyondSession() bool {
-	return w.paused(func() {
-		harness.AwaitWithin(w.t, healing, "the group to put the worker out", func() bool { return w.kafka.members(w.t) == 0 })
+	stood := w.paused(func() {
+		w.awaitMembers(len(w.workers)-1, "the group to put the worker out")
+		if len(w.workers) > 1 {
+			w.goOn()
+		}
 	})
+	return stood || len(w.workers) > 1 // the others answer
 }
 
 // members is how many workers are in the app's group.
 func (k *kafka) members(t *testing.T) int {
 	t.Helper()
 	req := kmsg.NewPtrDescribeGroupsRequest()
-	req.Groups = []string{strings.TrimSuffix(topic, ".journal")}
-	resp, err := req.RequestWith(t.Context(), k.client)
+	req.Groups = []string{group}
+	ctx, cancel := context.WithTimeout(t.Context(), layoutTimeout)
+	defer cancel()
+	resp, err := req.RequestWith(ctx, k.client)
 	if err != nil || len(resp.Groups) != 1 || resp.Groups[0].ErrorCode != 0 {
 		return -1
 	}
@@ -179,7 +199,7 @@ func (w *world) changeSettings() bool {
 	w.kafka.alter(w.t, "retention.ms", "3600000000")
 	said := ""
 	harness.AwaitWithin(w.t, healing, "the worker to name the setting and give its partitions up", func() bool {
-		s := w.status()
+		s := w.status(w.admins[0], callTimeout)
 		said = s.GetNotReadyReason()
 		for _, p := range s.GetPartitions() {
 			if p.GetState() == "active" {
@@ -255,7 +275,7 @@ func (w *world) mustNotServe(when string) {
 	w.t.Helper()
 	reason := ""
 	harness.AwaitWithin(w.t, healing, "every partition to halt "+when, func() bool {
-		s := w.status()
+		s := w.status(w.admins[0], callTimeout)
 		reason = fmt.Sprint(s.GetNotReadyReason(), s.GetPartitions())
 		for _, p := range s.GetPartitions() {
 			if p.GetState() != "halted" || !strings.Contains(p.GetLastError(), "topic id") {
@@ -274,7 +294,9 @@ func (w *world) mustNotServe(when string) {
 // readLog reads the journal to its end and holds it against what every client knows.
 func (w *world) readLog() {
 	w.t.Helper()
-	w.workers[0].Stop(w.t)
+	for _, p := range w.workers {
+		p.Stop(w.t)
+	}
 	w.kafka.follow(w.t)
 	w.judgeLog(w.kafka.log)
 }

@@ -18,33 +18,34 @@ type fault struct {
 }
 
 const (
-	// failpointWithin is how long a worker may live until it comes to the moment at which it is to die.
+	// failpointWithin is how long a worker may live until it comes to the moment at which it is to die, failpointMost how often it may
+	// pass it before. One of several has less to do, on slower brokers.
 	failpointWithin = 60 * time.Second
+	failpointMost   = 300
 	// pauseFor is how long a worker is stopped; longer than a call may take.
 	pauseFor = callTimeout + time.Second
 	// least and most are the answers between two faults; how many is up to the seed. When many operations are asked for, most grows.
 	least, most = 50, 400
 )
 
-// burn lets every fault happen, in an order that the seed decides, again and again until enough have happened and enough was
-// asked.
+// burn lets every fault happen, in an order that the seed decides, and then again until enough have happened and enough was asked.
 func (w *world) burn(faults []fault, enough func() bool) {
 	w.t.Helper()
 	faults = slices.DeleteFunc(faults, func(f fault) bool { return !w.only.MatchString(f.name) })
 	if len(faults) == 0 {
 		return
 	}
-	for {
-		order := w.rng.Perm(len(faults))
-		for _, i := range order {
+	for n := 0; n < len(faults) || !enough(); {
+		for _, i := range w.rng.Perm(len(faults)) {
+			if n >= len(faults) && enough() {
+				break
+			}
 			w.awaitAnswers(int64(least + w.rng.IntN(w.most-least)))
 			w.let(faults[i])
 			if w.t.Failed() {
 				return // what follows would only repeat it
 			}
-		}
-		if enough() {
-			break
+			n++
 		}
 	}
 	w.awaitAnswers(most)
@@ -105,9 +106,9 @@ func (w *world) stopInOrder() bool {
 func (w *world) killAt(point string) bool {
 	p := w.worker()
 	p.Kill(w.t)
-	p.Arm(fmt.Sprintf("%s=%s:%d", failpoint.Variable, point, 1+w.rng.IntN(300)))
+	p.Arm(fmt.Sprintf("%s=%s:%d", failpoint.Variable, point, 1+w.rng.IntN(failpointMost/len(w.workers)/len(w.workers))))
 	p.Respawn(w.t)
-	code := p.AwaitExitWithin(w.t, failpointWithin)
+	code := p.AwaitExitWithin(w.t, time.Duration(len(w.workers))*failpointWithin)
 	p.Arm()
 	w.restart(p)
 	return code == -1 // a signal
@@ -157,13 +158,18 @@ func (w *world) mustHaveMetDamage(p *harness.Process) {
 	w.outcome("store damage ended the worker")
 }
 
-// revive starts workers again that have ended by themselves.
-func (w *world) revive() {
+// revive starts workers again that have ended by themselves; without are those that are to be away.
+func (w *world) revive(without ...*harness.Process) {
 	w.t.Helper()
 	for _, p := range w.workers {
-		if ended(p) {
+		if ended(p) && !slices.Contains(without, p) {
 			w.mustHaveMetDamage(p)
 			w.restart(p)
+		}
+	}
+	for _, p := range w.gateways {
+		if ended(p) && !slices.Contains(without, p) {
+			w.t.Fatalf("a gateway ended that nobody has killed:\n%s", lastLines(p.Output(w.t)))
 		}
 	}
 }

@@ -50,10 +50,17 @@ type world struct {
 	disks    *disks
 	function *harness.Remote
 	workers  []*harness.Process
-	conns    []*grpc.ClientConn
-	admin    *grpc.ClientConn
-	pool     *pool
-	began    time.Time
+	gateways []*harness.Process
+	// fourth is a worker that comes and goes, nil before the first time.
+	fourth      *harness.Process
+	fourthAdmin *grpc.ClientConn
+	// doors are where clients call, admins the admin ports of workers.
+	doors  []door
+	admins []*grpc.ClientConn
+	pool   *pool
+	began  time.Time
+	// relaxed: clients ask for earlier states as well.
+	relaxed bool
 	// gate is held by whoever calls, and taken by faults during which nobody may.
 	gate sync.RWMutex
 
@@ -70,7 +77,8 @@ type world struct {
 // start lets clients and checkers work.
 func (w *world) start(clients, entities int) {
 	w.stop, w.buried, w.began = make(chan struct{}), map[string]remains{}, time.Now()
-	w.pool = newPool(entities, w.name)
+	w.pool = newPool(entities, w.name, w.relaxed)
+	w.calls.begin()
 	for range checkers {
 		w.checking.Go(func() { // ends when end closes the channel; waited for there
 			for e := range w.pool.over {
@@ -104,6 +112,7 @@ func (w *world) halt() {
 	w.stopOnce.Do(func() {
 		close(w.stop)
 		w.clients.Wait()
+		w.calls.end()
 		for _, e := range w.pool.rest() {
 			if len(e.history) > 0 {
 				w.pool.over <- e
@@ -158,6 +167,7 @@ func (w *world) bury(e *entity) {
 	for _, v := range found {
 		w.broken(v)
 	}
+	w.calls.looked(e.history)
 	w.checked.Add(int64(len(e.history)))
 	if len(found) == 0 {
 		w.mu.Lock()
@@ -178,14 +188,41 @@ func (w *world) broken(v violation) {
 	}
 }
 
-// awaitAnswers waits until so many calls more are answered.
+// awaitAnswers waits until so many calls more are answered, and starts workers again that end meanwhile.
 func (w *world) awaitAnswers(n int64) {
 	w.t.Helper()
-	goal := w.answers.Load() + n
-	harness.AwaitWithin(w.t, healing, fmt.Sprintf("%d more answers (%s)", n, w.name), func() bool {
-		w.revive()
+	w.awaitMore(n, func() { w.revive() })
+}
+
+// awaitMore waits until so many calls more are answered.
+func (w *world) awaitMore(n int64, meanwhile func()) {
+	w.t.Helper()
+	goal, slow := w.answers.Load()+n, time.Now().Add(healing/3)
+	patience := healing
+	if len(w.workers) > 1 {
+		patience *= 2 // three brokers and six processes share the processors of one machine
+	}
+	harness.AwaitWithin(w.t, patience, fmt.Sprintf("%d more answers (%s)", n, w.name), func() bool {
+		meanwhile()
+		if now := time.Now(); now.After(slow) {
+			slow = now.Add(healing / 3)
+			w.tellOwners()
+		}
 		return w.answers.Load() >= goal
 	})
+}
+
+// tellOwners says what each worker has, when answers do not come.
+func (w *world) tellOwners() {
+	for i, admin := range w.admins {
+		s := w.status(admin, callTimeout)
+		text := s.GetNotReadyReason()
+		for _, p := range s.GetPartitions() {
+			text += fmt.Sprintf("; partition %d %s, epoch %d, followed %v, next %d, waiting %d %s",
+				p.GetPartition(), p.GetState(), p.GetEpoch(), p.GetFollowed(), p.GetNextOffset(), p.GetWaitingCommands(), p.GetLastError())
+		}
+		w.t.Logf("%s: answers do not come: worker %d: %s", w.name, i+1, text)
+	}
 }
 
 // debugf says what happens, with MILLRACE_FIRE_VERBOSE=1.
@@ -203,10 +240,10 @@ func (w *world) quietly(f func()) {
 }
 
 // status asks a worker about itself; nil when it does not answer.
-func (w *world) status() *adminv1.StatusResponse {
-	ctx, cancel := context.WithTimeout(w.ctx, callTimeout)
+func (w *world) status(admin *grpc.ClientConn, within time.Duration) *adminv1.StatusResponse {
+	ctx, cancel := context.WithTimeout(w.ctx, within)
 	defer cancel()
-	s, err := adminv1.NewAdminServiceClient(w.admin).Status(ctx, &adminv1.StatusRequest{})
+	s, err := adminv1.NewAdminServiceClient(admin).Status(ctx, &adminv1.StatusRequest{})
 	if err != nil {
 		return nil
 	}

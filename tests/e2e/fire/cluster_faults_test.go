@@ -1,0 +1,237 @@
+package fire
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
+	"github.com/millrace-io/millrace/tests/e2e/harness"
+	"github.com/millrace-io/millrace/tests/kafkaserver"
+)
+
+// clusterFaults are what can happen to one of several workers, gateways and brokers; the others go on meanwhile.
+func clusterFaults() []fault {
+	return []fault{
+		{"killed for a while", (*world).away},
+		{"paused beyond session", (*world).pauseBeyondSession},
+		{"stopped for a while", (*world).leave},
+		{"drained", (*world).drain},
+		{"fourth worker", (*world).joinAndLeave},
+		{"gateway killed", (*world).killGateway},
+		{"broker killed", (*world).killBroker},
+		{"broker paused", (*world).pauseOneBroker},
+		{"broker and worker killed", (*world).killBrokerAndWorker},
+	}
+}
+
+// goOn waits until those who are left have answered some calls. Not many: every caller soon waits for the slowest partition.
+func (w *world) goOn(without ...*harness.Process) {
+	w.t.Helper()
+	w.awaitMore(int64(least+w.rng.IntN(least)), func() { w.revive(without...) })
+}
+
+// awaitMembers waits until the group has so many workers, or fewer: one may have ended by itself.
+func (w *world) awaitMembers(n int, what string) {
+	w.t.Helper()
+	harness.AwaitWithin(w.t, healing, what, func() bool {
+		has := w.kafka.members(w.t)
+		return has >= 0 && has <= n
+	})
+}
+
+// away is kill -9, until others have taken over.
+func (w *world) away() bool {
+	p := w.worker()
+	p.Kill(w.t)
+	w.awaitMembers(len(w.workers)-1, "the group to put the dead worker out")
+	w.goOn(p)
+	w.restart(p)
+	return true
+}
+
+// leave is an end in order, until others have taken over.
+func (w *world) leave() bool {
+	p := w.worker()
+	code := p.Stop(w.t)
+	w.goOn(p)
+	w.restart(p)
+	return code == 0
+}
+
+// drain takes everything away from a worker, which goes on serving by way of the others, and then ends.
+func (w *world) drain() bool {
+	p := w.worker()
+	ctx, cancel := context.WithTimeout(w.ctx, healing)
+	defer cancel()
+	if _, err := adminv1.NewAdminServiceClient(w.admins[slices.Index(w.workers, p)]).Drain(ctx, &adminv1.DrainRequest{}); err != nil {
+		w.t.Fatalf("drain %s: %v", p, err)
+	}
+	w.goOn()
+	code := p.Stop(w.t)
+	w.restart(p)
+	return code == 0
+}
+
+// joinAndLeave adds a worker for as long as it takes it to own something, and then ends it in one way or the other.
+func (w *world) joinAndLeave() bool {
+	w.revive()
+	if w.fourth == nil {
+		w.fourth = w.member("w4")
+		w.fourthAdmin = w.fourth.DialAdmin(w.t)
+	} else {
+		w.fourth.Respawn(w.t)
+	}
+	harness.AwaitWithin(w.t, healing, "the fourth worker to own something", func() bool {
+		s := w.status(w.fourthAdmin, callTimeout)
+		return slices.ContainsFunc(s.GetPartitions(), func(p *adminv1.PartitionStatus) bool { return p.GetState() == "active" })
+	})
+	w.goOn()
+	if w.rng.IntN(2) == 0 {
+		w.fourth.Kill(w.t)
+		w.awaitMembers(len(w.workers), "the group to put the fourth worker out")
+		w.outcome("fourth worker killed")
+		return true
+	}
+	return w.fourth.Stop(w.t) == 0
+}
+
+func (w *world) killGateway() bool {
+	w.revive()
+	p := w.gateways[w.rng.IntN(len(w.gateways))]
+	p.Kill(w.t)
+	w.goOn(p)
+	p.Restart(w.t)
+	return true
+}
+
+// killBrokerAndWorker is kill -9 of both at the same moment.
+func (w *world) killBrokerAndWorker() bool {
+	p := w.worker()
+	return w.withoutBroker(func(s *kafkaserver.Server) {
+		p.Kill(w.t)
+		w.end9(s)
+	}, func(s *kafkaserver.Server) {
+		s.MustRestart(w.t)
+		w.restart(p)
+	}, p)
+}
+
+// pauseOneBroker is SIGSTOP of a broker: for a moment, or until the others have put it out.
+func (w *world) pauseOneBroker() bool {
+	if w.rng.IntN(3) == 0 {
+		w.revive()
+		s := w.kafka.broker(w)
+		w.freeze(s)
+		w.wait(time.Duration(200+w.rng.IntN(800)) * time.Millisecond)
+		w.thaw(s)
+		return true
+	}
+	w.revive()
+	return w.withoutBroker(w.freeze, w.thaw)
+}
+
+func (w *world) freeze(s *kafkaserver.Server) {
+	if err := s.Pause(); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) thaw(s *kafkaserver.Server) {
+	if err := s.Resume(); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) end9(s *kafkaserver.Server) {
+	if err := s.Kill(); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// withoutBroker takes a broker away until the others have taken over what it led, and gives it back.
+func (w *world) withoutBroker(take, giveBack func(*kafkaserver.Server), without ...*harness.Process) bool {
+	w.t.Helper()
+	k := w.kafka
+	s := k.broker(w)
+	id := int32(s.Node())
+	led, coordinates := k.layout(w.ctx).leads[id], k.coordinator(w.ctx) == id
+	take(s)
+	harness.AwaitWithin(w.t, healing, "the other brokers to take over", func() bool {
+		l := k.layout(w.ctx)
+		return l.all > 0 && l.leads[id] == 0 && l.has[id] == 0 && (!coordinates || k.coordinator(w.ctx) != id)
+	})
+	if led > 0 {
+		w.outcome("leaders moved")
+	}
+	if coordinates {
+		w.outcome("coordinator moved")
+	}
+	w.goOn(without...)
+	giveBack(s)
+	return true
+}
+
+// layout is which broker leads how many partitions, of all topics, and which has how many of them in sync.
+type layout struct {
+	all        int
+	leads, has map[int32]int
+}
+
+const layoutTimeout = time.Second
+
+func (k *kafka) layout(ctx context.Context) layout {
+	l := layout{leads: map[int32]int{}, has: map[int32]int{}}
+	ctx, cancel := context.WithTimeout(ctx, layoutTimeout) // it may ask a broker that is stopped
+	defer cancel()
+	resp, err := kmsg.NewPtrMetadataRequest().RequestWith(ctx, k.client)
+	if err != nil {
+		return l
+	}
+	for _, t := range resp.Topics {
+		for _, p := range t.Partitions {
+			l.all++
+			l.leads[p.Leader]++
+			for _, id := range p.ISR {
+				l.has[id]++
+			}
+		}
+	}
+	return l
+}
+
+// coordinator is the broker that looks after the workers' group, -1 when that is not known.
+func (k *kafka) coordinator(ctx context.Context) int32 {
+	ctx, cancel := context.WithTimeout(ctx, layoutTimeout)
+	defer cancel()
+	req := kmsg.NewPtrFindCoordinatorRequest()
+	req.CoordinatorKey, req.CoordinatorKeys = group, []string{group}
+	resp, err := req.RequestWith(ctx, k.client)
+	if err != nil || len(resp.Coordinators) != 1 || resp.Coordinators[0].ErrorCode != 0 {
+		return -1
+	}
+	return resp.Coordinators[0].NodeID
+}
+
+// broker picks the one to which something happens next, when each has everything: the coordinator of the group, or any.
+func (k *kafka) broker(w *world) *kafkaserver.Server {
+	w.t.Helper()
+	if len(k.servers) == 1 {
+		return k.servers[0]
+	}
+	harness.AwaitWithin(w.t, healing, "every broker to have everything in sync", func() bool {
+		l := k.layout(w.ctx)
+		for _, s := range k.servers {
+			if l.all == 0 || l.has[int32(s.Node())] != l.all {
+				return false
+			}
+		}
+		return true
+	})
+	if id := k.coordinator(w.ctx); id > 0 && w.rng.IntN(2) == 0 {
+		return k.servers[id-1]
+	}
+	return k.servers[w.rng.IntN(len(k.servers))]
+}
