@@ -19,7 +19,7 @@ func (g *group) check() error {
 			if other := owners[p]; other >= 0 {
 				return fmt.Errorf("generation %d: %s and %s own partition %d", g.generation, g.members[other].Name, m.Name, p)
 			}
-			owners[p] = int32(i) //nolint:gosec // a number of workers
+			owners[p] = int32(i)
 		}
 		if g.table.Members[i] != m.Member {
 			return fmt.Errorf("generation %d: the table has %v in the place of %v", g.generation, g.table.Members[i], m.Member)

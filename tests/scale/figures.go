@@ -153,5 +153,5 @@ func held[T any](n int, produce func() T) uint64 {
 	if after < before {
 		return 0
 	}
-	return (after - before) / uint64(n)
+	return (after - before) / uint64(n) //nolint:gosec // a few
 }

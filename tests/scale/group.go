@@ -96,7 +96,7 @@ func newGroup(o options, partitions int) *group {
 }
 
 // start lets a worker join with the next balancing: a new one, or one that comes back with its store.
-func (g *group) start(name string, stored map[int32]bool) *member {
+func (g *group) start(name string, stored map[int32]bool) {
 	m := &member{
 		Member: broker.Member{Name: name, Address: name + ".workers.example:9002", Incarnation: g.random.Uint64()},
 		id:     fmt.Sprintf("%s-%08x-%04x-%04x-%04x-%012x", name, g.random.Uint32(), g.random.Uint32()>>16, g.random.Uint32()>>16, g.random.Uint32()>>16, g.random.Uint64()>>16),
@@ -118,7 +118,6 @@ func (g *group) start(name string, stored map[int32]bool) *member {
 		return 1
 	})
 	g.members = slices.Insert(g.members, at, m)
-	return m
 }
 
 // end takes a member out.
@@ -298,7 +297,7 @@ func (g *group) follow() {
 	}
 	for p, standbys := range g.table.Standbys {
 		for _, s := range standbys {
-			wanted[s] = append(wanted[s], int32(p)) //nolint:gosec // a number of partitions
+			wanted[s] = append(wanted[s], int32(p))
 		}
 	}
 	wantedBy := make([]int, g.partitions) // the last member that wants the partition, plus one

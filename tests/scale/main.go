@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -63,7 +64,7 @@ func parse(args []string, to io.Writer) (o options, asJSON bool, err error) {
 		o.Partitions, err = numbers("-partitions", *partitions, 1)
 	}
 	if err == nil && (o.Standbys < 0 || o.Restarts < 0 || o.Heartbeat <= 0 || o.Session <= 0 || o.CatchUp <= 0 || o.Network <= 0 || o.Claims <= 0) {
-		err = fmt.Errorf("-standbys and -restarts may not be negative, all other numbers must be positive")
+		err = errors.New("-standbys and -restarts may not be negative, all other numbers must be positive")
 	}
 	if err != nil {
 		fmt.Fprintln(to, "scale:", err)

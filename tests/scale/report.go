@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"strconv"
 	"text/tabwriter"
 	"time"
 )
@@ -34,7 +35,7 @@ func tables(out io.Writer, o options, all []figures) error {
 	}
 	heading("at rest: workers × partitions")
 	row("table", size(func(f *figures) int { return f.Rest.Table }))
-	row("table in every assignment", func(f *figures) string { return fmt.Sprint(f.Rest.Wire.Everywhere) })
+	row("table in every assignment", func(f *figures) string { return strconv.FormatBool(f.Rest.Wire.Everywhere) })
 	row("the group's record", size(func(f *figures) int { return f.Rest.Wire.Record }))
 	row("of what Kafka takes", func(f *figures) string {
 		return fmt.Sprintf("%.0f %%", 100*float64(f.Rest.Wire.Record)/float64(f.Rest.RecordLimit))

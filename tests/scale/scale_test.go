@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"io"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -108,7 +109,7 @@ func TestChecksNotice(t *testing.T) {
 	}
 	a, b := g.members[0], g.members[1]
 	kept := a.owned
-	a.owned = append(kept[:len(kept):len(kept)], b.owned[0])
+	a.owned = append(slices.Clip(kept), b.owned[0])
 	if err := g.check(); err == nil || !strings.Contains(err.Error(), "own partition") {
 		t.Errorf("two owners: %v", err)
 	}
