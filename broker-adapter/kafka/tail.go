@@ -9,6 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	broker "github.com/millrace-io/millrace/broker-adapter"
+	"github.com/millrace-io/millrace/internal/mutation"
 )
 
 const (
@@ -59,7 +60,7 @@ func newTail(l *Log) *tail {
 func (t *tail) join(p broker.Partition, next int64, epoch int32) *inbox {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.closed || t.inboxes[p] != nil || next < t.fed[p] || !t.begin() {
+	if t.closed || t.inboxes[p] != nil || next < t.fed[p] && !mutation.On(mutation.Tail) || !t.begin() {
 		return nil
 	}
 	in := &inbox{tail: t, part: p, news: make(chan struct{}, 1)}
