@@ -19,6 +19,8 @@ type options struct {
 	Seed                uint64
 	// Restarts is how many workers a rolling restart is played with.
 	Restarts int
+	// Most is the largest journal that is tried to find how many partitions fit.
+	Most int
 	// Heartbeat is the members', Session the time after which a silent one is taken out.
 	Heartbeat, Session time.Duration
 	// CatchUp is how many partitions a second a worker that begins to follow reads to the end.
@@ -50,6 +52,7 @@ func parse(args []string, to io.Writer) (o options, asJSON bool, err error) {
 	flags.IntVar(&o.Standbys, "standbys", 1, "workers beside the owner that follow each partition")
 	flags.Uint64Var(&o.Seed, "seed", 1, "decides when members hear of a balancing, who dies, and which keys are called")
 	flags.IntVar(&o.Restarts, "restarts", 3, "workers of a rolling restart")
+	flags.IntVar(&o.Most, "most", 1<<16, "largest journal that is tried to find how many partitions fit, at most 65536")
 	flags.DurationVar(&o.Heartbeat, "heartbeat", 250*time.Millisecond, "pause between signs of life of a member")
 	flags.DurationVar(&o.Session, "session", 6*time.Second, "silence after which a member is taken out")
 	flags.Float64Var(&o.CatchUp, "catch-up", 500, "partitions that a worker which begins to follow reads in a second")
@@ -63,8 +66,8 @@ func parse(args []string, to io.Writer) (o options, asJSON bool, err error) {
 	if o.Workers, err = numbers("-workers", *workers, 2); err == nil {
 		o.Partitions, err = numbers("-partitions", *partitions, 1)
 	}
-	if err == nil && (o.Standbys < 0 || o.Restarts < 0 || o.Heartbeat <= 0 || o.Session <= 0 || o.CatchUp <= 0 || o.Network <= 0 || o.Claims <= 0) {
-		err = errors.New("-standbys and -restarts may not be negative, all other numbers must be positive")
+	if err == nil && (o.Standbys < 0 || o.Restarts < 0 || o.Most < 0 || o.Most > 1<<16 || o.Heartbeat <= 0 || o.Session <= 0 || o.CatchUp <= 0 || o.Network <= 0 || o.Claims <= 0) {
+		err = errors.New("-standbys and -restarts may not be negative, -most lies between 0 and 65536, all other numbers must be positive")
 	}
 	if err != nil {
 		fmt.Fprintln(to, "scale:", err)

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"math"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -164,7 +163,7 @@ const headers = 4 + 2 + 2 + 4 + 2 + len("millrace") + 1 + 4 + 4 + 1
 func fitsUpTo(o options, workers int) (int, error) {
 	fits := 0
 	for step := 1 << 16; step >= 1024; step /= 2 {
-		if fits+step > math.MaxUint16+1 {
+		if fits+step > o.Most {
 			continue
 		}
 		g := newGroup(o, fits+step)
