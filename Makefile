@@ -55,7 +55,7 @@ clean: ## remove what building and running leave behind; data in .millrace too
 
 ## Deeper tests
 
-.PHONY: test-checked prove soak teeth stress conformance fuzz golden bench bench-compare
+.PHONY: test-checked prove soak teeth stress conformance fuzz golden bench bench-compare scale
 test-checked: ## everything with the assertions of internal/invariant switched on
 	go test -tags checked -timeout $(TIMEOUT) ./...
 
@@ -83,8 +83,11 @@ fuzz: ## every fuzz target for FUZZTIME=30s
 golden: ## rewrite the transcripts under testdata/; read the diff before you commit it
 	go test $$(go list -f '{{.ImportPath}} {{.TestImports}} {{.XTestImports}}' ./... | awk '/datadriven/ {print $$1}') -rewrite
 
-bench: ## measure against a bare gRPC echo in the same run
+bench: ## measure against a bare gRPC echo in the same run; forwarded commands and three workers against one on Kafka
 	go run ./tests/bench
+
+scale: ## play groups of 10, 100 and 1 000 workers on paper: what breaks first? About two minutes
+	go run ./tests/scale
 
 bench-compare: ## Go benchmarks of PKG=./materializer here and at BASE=main, compared
 	@base=$$(mktemp -d); trap 'git worktree remove --force "$$base/tree"; rm -rf "$$base"' EXIT; \

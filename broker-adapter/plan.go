@@ -61,6 +61,7 @@ func Plan(members []Candidate, partitions, standbys int, generation int32) *Tabl
 	p.hearClaims()
 	p.share()
 	p.adopt()
+	p.share() // as Due will see it: who is made to follow a partition now asks for it later
 	p.balance()
 	p.follow(t)
 	return t

@@ -121,6 +121,28 @@ func (m *model) settle(t rapid.TB) int {
 	}
 }
 
+// comeToRest balances only when somebody asks for it, with images that become warm, until nobody does. That must do for even shares:
+// nothing else makes a group balance.
+func (m *model) comeToRest(t rapid.TB) {
+	for n := 0; ; n++ {
+		m.warm()
+		if !m.restless() {
+			break
+		}
+		if n == enough {
+			t.Fatalf("the group does not come to rest: %+v", m.table)
+		}
+		m.check(t, m.plan())
+	}
+	least, most := m.partitions, 0
+	for _, w := range m.members {
+		least, most = min(least, len(w.owned)), max(most, len(w.owned))
+	}
+	if most-least > 1 {
+		t.Fatalf("nobody asks for a balancing, and shares are from %d to %d: %+v", least, most, m.table)
+	}
+}
+
 // check holds a table against the rules that hold in every balancing, and obeys it.
 func (m *model) check(t rapid.TB, table *broker.Table) {
 	before := m.owners()
@@ -228,6 +250,7 @@ func TestPlanInAnyGroup(t *testing.T) {
 		for range rapid.IntRange(0, 12).Draw(t, "steps") {
 			m.step(t)
 		}
+		m.comeToRest(t)
 		for rounds := 1; !m.rests(); rounds++ {
 			if rounds > 8 {
 				t.Fatalf("the group goes on and on: %+v", m.table)
@@ -298,6 +321,21 @@ func sameFollowers(a, b *broker.Table) bool {
 	return slices.EqualFunc(a.Standbys, b.Standbys, func(x, y []int32) bool {
 		return slices.Equal(slices.Sorted(slices.Values(x)), slices.Sorted(slices.Values(y)))
 	})
+}
+
+// TestPlanIsAskedFor: a worker that is made to follow a partition, to get it later, asks for it when it is warm, whatever has changed
+// its place among equals since.
+func TestPlanIsAskedFor(t *testing.T) {
+	m := &model{partitions: 32}
+	for range 9 {
+		m.join()
+	}
+	m.check(t, m.plan())
+	for range 2 {
+		m.join()
+		m.check(t, m.plan())
+	}
+	m.comeToRest(t)
 }
 
 // TestPlanIsDeterministic: the order in which candidates come does not matter.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
@@ -189,44 +190,47 @@ func TestFetchCodes(t *testing.T) {
 		{code: kerr.TopicAuthorizationFailed, fails: true},
 		{code: kerr.UnknownServerError, fails: true},
 	} {
-		t.Run(c.code.Message, func(t *testing.T) {
-			t.Parallel()
-			cluster := fake(t, 1)
-			l := openFake(t, cluster)
-			p := newTestTopic(t, l, 1)
-			for i := range 3 {
-				mustAppend(t, l, p, text("%d", i))
-			}
-			r := newReader(t, l, p, 0)
-			if got := values(t, r, 3); !slices.Equal(got, []string{"0", "1", "2"}) {
-				t.Fatalf("read %q", got)
-			}
-			fault := cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Topic: p.Topic, Err: c.code, Count: 2})
-			mustAppend(t, l, p, text("3"))
-			failures := 0
-			for {
-				batch, err := r.Next(deadline(t))
-				if err == nil {
-					if len(batch.Records) != 1 || batch.Records[0].Offset != 3 || batch.Next != 4 || batch.End != 4 {
-						t.Errorf("read %+v", batch)
+		for name, shareAfter := range map[string]time.Duration{"": defaultShareAfter, " in the tail": 0} {
+			t.Run(c.code.Message+name, func(t *testing.T) {
+				t.Parallel()
+				cluster := fake(t, 1)
+				l := openFake(t, cluster)
+				l.shareAfter = shareAfter
+				p := newTestTopic(t, l, 1)
+				for i := range 3 {
+					mustAppend(t, l, p, text("%d", i))
+				}
+				r := newReader(t, l, p, 0)
+				if got := values(t, r, 3); !slices.Equal(got, []string{"0", "1", "2"}) {
+					t.Fatalf("read %q", got)
+				}
+				fault := cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Topic: p.Topic, Err: c.code, Count: 2})
+				mustAppend(t, l, p, text("3"))
+				failures := 0
+				for {
+					batch, err := r.Next(deadline(t))
+					if err == nil {
+						if len(batch.Records) != 1 || batch.Records[0].Offset != 3 || batch.Next != 4 || batch.End != 4 {
+							t.Errorf("read %+v", batch)
+						}
+						break
 					}
-					break
+					if failures++; !c.fails || !errors.Is(err, c.code) || failures > 2 {
+						t.Fatalf("next: %v", err)
+					}
 				}
-				if failures++; !c.fails || !errors.Is(err, c.code) || failures > 2 {
-					t.Fatalf("next: %v", err)
+				if c.fails && failures == 0 {
+					t.Error("nobody was told")
 				}
-			}
-			if c.fails && failures == 0 {
-				t.Error("nobody was told")
-			}
-			if fault.Hits() == 0 {
-				t.Error("the fault was not met")
-			}
-			s := l.Stats()
-			if errors.Is(c.code, kerr.OffsetOutOfRange) && s.StaleLeaders == 0 {
-				t.Errorf("nobody counted a former leader: %+v", s)
-			}
-		})
+				if fault.Hits() == 0 {
+					t.Error("the fault was not met")
+				}
+				s := l.Stats()
+				if errors.Is(c.code, kerr.OffsetOutOfRange) && s.StaleLeaders == 0 {
+					t.Errorf("nobody counted a former leader: %+v", s)
+				}
+			})
+		}
 	}
 }
 

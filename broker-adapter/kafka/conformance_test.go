@@ -12,12 +12,13 @@ import (
 // longSession is one that no test waits for.
 const longSession = 5 * time.Minute
 
-func conformance(addrs []string) brokertest.Options {
+func conformance(addrs []string, shareAfter time.Duration) brokertest.Options {
 	open := func(t *testing.T) broker.Log {
 		l, err := Open(Options{Brokers: addrs, SessionTimeout: longSession})
 		if err != nil {
 			t.Fatal(err)
 		}
+		l.shareAfter = shareAfter
 		return l
 	}
 	again := func(t *testing.T, _ broker.Log) broker.Log { return open(t) }
@@ -39,11 +40,18 @@ func kill(t *testing.T, log broker.Log) {
 }
 
 // TestConformance holds the adapter against the port on a real broker.
-func TestConformance(t *testing.T) { brokertest.Run(t, conformance(brokers(t))) }
+func TestConformance(t *testing.T) { brokertest.Run(t, conformance(brokers(t), defaultShareAfter)) }
+
+// TestConformanceInTheTail does so with readers that share a client as soon as they can.
+func TestConformanceInTheTail(t *testing.T) { brokertest.Run(t, conformance(brokers(t), 0)) }
 
 // TestConformanceOnFake does so on the in-process fake, to show that the fake is good for the tests beside this one.
 func TestConformanceOnFake(t *testing.T) {
-	o := conformance(fake(t, 3).ListenAddrs())
-	o.RestartBalances = true // it compares all join data, not only the protocol's name
-	brokertest.Run(t, o)
+	for name, shareAfter := range map[string]time.Duration{"own clients": defaultShareAfter, "in the tail": 0} {
+		t.Run(name, func(t *testing.T) {
+			o := conformance(fake(t, 3).ListenAddrs(), shareAfter)
+			o.RestartBalances = true // it compares all join data, not only the protocol's name
+			brokertest.Run(t, o)
+		})
+	}
 }

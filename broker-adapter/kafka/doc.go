@@ -21,10 +21,13 @@
 //
 // # Reading
 //
-// Every Reader has a small client of its own. Adding a partition to a shared warm client takes about 11 ms (it updates its
-// metadata at most every 10 ms), a cold client 4 to 6 ms; and with one client each a slow reader holds up nobody, needs no
-// goroutine to hand records over, and buffers at most one fetch ahead. The price is a connection or two per reader. A
-// reader never moves by itself: when the broker says that the position is out of range, the leader is looked up at all
+// A Reader begins with a small client of its own: a cold client has its first records after 4 to 6 ms, a shared warm one has to
+// learn of the partition first. Whoever has come to the end, and has been reading for a second, waits in the tail (tail.go)
+// instead: one client for all, with one connection to each broker and one fetch at a time on it, however many partitions a worker
+// follows. What waits there for one reader is bounded; whoever is slower reads on with a client of its own, so it holds up
+// nobody. So does whoever met an error: all trouble is looked into in one way. The tail takes only readers that stand where its
+// client has nothing older to hand out, so no record is missed or met twice; and each new client checks the leader epoch of the
+// last record that was read. A reader never moves by itself: when the broker says that the position is out of range, the leader is looked up at all
 // brokers (the highest leader epoch wins) and asked, because a former leader that was paused says so with nothing lost.
 //
 // # Membership
@@ -44,14 +47,15 @@
 //
 // # Goroutines
 //
-// The Log owns those of its clients, one per request to a broker, one per topic that is being looked up, one that delivers
+// The Log owns those of its clients, one that hands out what the tail's client reads, one per request to a broker, one per topic that is being looked up, one that delivers
 // results of appends that were refused without being sent, and one that closes a stopped producer. Close ends and waits
 // for all of them, and for running Assignments calls. Results and assignment events are called on goroutines of the clients: results of one
 // partition one at a time, those of several partitions possibly at once. A Reader starts none that outlive its Close.
 //
 // # Locks
 //
-// partition.mu comes before Log.mu, Log.mu before topics.mu. No lock is held while a callback runs or a request is under way.
+// partition.mu comes before Log.mu, Log.mu before topics.mu; reader.mu before tail.mu, tail.mu before Log.mu. The tail's
+// client is told of partitions under tail.mu, and calls nobody back. No lock is held while a callback runs or a request is under way.
 //
 // # Errors
 //

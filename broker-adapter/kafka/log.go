@@ -37,6 +37,9 @@ type Log struct {
 	partitions map[broker.Partition]*partition
 	current    *producer
 	readers    map[*reader]struct{}
+	// tail is where readers wait that have come to the end; shareAfter is defaultShareAfter, but for tests.
+	tail       *tail
+	shareAfter time.Duration
 	// memberships run now; members holds what was last heard of each group.
 	memberships map[*membership]struct{}
 	members     map[string]memberIDs
@@ -66,7 +69,9 @@ func Open(o Options) (*Log, error) {
 		memberships: map[*membership]struct{}{},
 		members:     map[string]memberIDs{},
 		budget:      tablesBudget,
+		shareAfter:  defaultShareAfter,
 	}
+	l.tail = newTail(l)
 	l.topics = newTopics(l)
 	l.ctx, l.stop = context.WithCancel(context.Background())
 	var err error
@@ -159,6 +164,7 @@ func (l *Log) Close() error {
 	for r := range readers {
 		r.interrupt()
 	}
+	l.tail.close()
 	l.open.Wait()
 	l.tasks.Wait()
 	l.admin.Close() // after the tasks: memberships leave through it

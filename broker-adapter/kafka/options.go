@@ -221,15 +221,30 @@ func (o Options) producerOptions(batchBytes func(topic string) int32) []kgo.Opt 
 	)
 }
 
-// readerOptions never let the client move a position by itself, and hand out every error.
-func (o Options) readerOptions(topic string, partition int32, from int64) []kgo.Opt {
-	return o.clientOptions(
-		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {partition: kgo.NewOffset().At(from)}}),
-		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
-		kgo.KeepRetryableFetchErrors(),
-		kgo.DisableFetchSessions(), // of no use for one partition, and brokers keep few of them
-		kgo.FetchMaxWait(fetchMaxWait),
-		kgo.FetchMaxBytes(int32(o.FetchBytes)),          //nolint:gosec // validated
+// readerOptions are those of a reader's own client.
+func (o Options) readerOptions(topic string, partition int32, from kgo.Offset) []kgo.Opt {
+	return o.fetchOptions(
+		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {partition: from}}),
+		kgo.DisableFetchSessions(),                      // of no use for one partition, and brokers keep few of them
 		kgo.FetchMaxPartitionBytes(int32(o.FetchBytes)), //nolint:gosec // validated
 	)
+}
+
+// tailOptions are those of the client that waits for many readers. It has a fetch session with each broker: a fetch names only the
+// partitions that have changed.
+func (o Options) tailOptions() []kgo.Opt {
+	return o.fetchOptions(
+		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{}),
+		kgo.FetchMaxPartitionBytes(int32(min(o.FetchBytes, inboxBytes))), //nolint:gosec // validated
+	)
+}
+
+// fetchOptions never let the client move a position by itself, and hand out every error.
+func (o Options) fetchOptions(extra ...kgo.Opt) []kgo.Opt {
+	return o.clientOptions(slices.Concat(extra, []kgo.Opt{
+		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
+		kgo.KeepRetryableFetchErrors(),
+		kgo.FetchMaxWait(fetchMaxWait),
+		kgo.FetchMaxBytes(int32(o.FetchBytes)), //nolint:gosec // validated
+	})...)
 }

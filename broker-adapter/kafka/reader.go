@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -12,16 +13,26 @@ import (
 	broker "github.com/millrace-io/millrace/broker-adapter"
 )
 
-// reader reads one partition with a client of its own. All fields but client belong to the goroutine that calls Next.
+// defaultShareAfter is how long a reader keeps a client of its own at least. Whoever reads up to a claim is done before.
+const defaultShareAfter = time.Second
+
+// reader reads one partition: with a client of its own while there is something to catch up with, and with those of other partitions
+// in the tail when it has come to the end. Trouble of any kind is looked into with a client of its own. All fields but those under mu
+// belong to the goroutine that calls Next.
 type reader struct {
 	log  *Log
 	part broker.Partition
 	what string
 	// topicID is the topic's at the first Next.
 	topicID [16]byte
-	// next is the offset to read next; read says that records below it were seen by this reader.
-	next int64
-	read bool
+	// next is the offset to read next, epoch that of the leader who wrote the record before it, -1 for none; read says that records
+	// below next were seen by this reader.
+	next  int64
+	epoch int32
+	read  bool
+	// atEnd: when it last read there was no more. since is when its own client was made, or could not be given up.
+	atEnd bool
+	since time.Time
 	// err, once set, is final.
 	err error
 	// records and headers are lent to the caller until the next Next.
@@ -31,14 +42,15 @@ type reader struct {
 	attempt int
 
 	mu sync.Mutex
-	// client is nil until the first Next. interrupted is set by Close of the Log.
+	// client is nil until the first Next, and while there is an inbox. interrupted is set by Close of the Log.
 	client      *kgo.Client
+	inbox       *inbox
 	interrupted bool
 }
 
 // Read opens a reader. It talks to no broker: what is wrong with the position or the topic is the first Next's to say.
 func (l *Log) Read(p broker.Partition, from int64) (broker.Reader, error) {
-	r := &reader{log: l, part: p, next: from, what: fmt.Sprintf("read %s/%d", p.Topic, p.ID)}
+	r := &reader{log: l, part: p, next: from, epoch: -1, what: fmt.Sprintf("read %s/%d", p.Topic, p.ID)}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
@@ -50,7 +62,7 @@ func (l *Log) Read(p broker.Partition, from int64) (broker.Reader, error) {
 
 // Next returns what one fetch brought. Errors of the fetch are looked at before its records.
 func (r *reader) Next(ctx context.Context) (broker.Batch, error) {
-	if r.err == nil && r.client == nil {
+	if r.err == nil && r.client == nil && r.inbox == nil {
 		if err := r.start(ctx); err != nil {
 			return broker.Batch{}, err
 		}
@@ -59,7 +71,10 @@ func (r *reader) Next(ctx context.Context) (broker.Batch, error) {
 		if err := ctx.Err(); err != nil {
 			return broker.Batch{}, fmt.Errorf("%s: %w", r.what, err)
 		}
-		found, err := collect(r.client.PollFetches(ctx))
+		found, err := r.poll(ctx)
+		if r.err != nil {
+			break
+		}
 		if err != nil && (len(found.records) == 0 || !transient(err)) {
 			if err := r.handle(ctx, err); err != nil {
 				return broker.Batch{}, err
@@ -72,6 +87,47 @@ func (r *reader) Next(ctx context.Context) (broker.Batch, error) {
 		}
 	}
 	return broker.Batch{}, r.err
+}
+
+// poll waits for what comes next, alone or in the tail.
+func (r *reader) poll(ctx context.Context) (fetched, error) {
+	if r.inbox == nil && r.atEnd && time.Since(r.since) >= r.log.shareAfter {
+		r.share()
+	}
+	if r.inbox != nil {
+		found, err := r.inbox.take(ctx)
+		if !errors.Is(err, errLeft) {
+			return found, err
+		}
+		if err := r.reopen(); err != nil {
+			return fetched{}, err
+		}
+	}
+	quiet, cancel := context.WithTimeout(ctx, max(r.log.shareAfter, time.Millisecond))
+	defer cancel()
+	found, err := collect(r.client.PollFetches(quiet))
+	if found.count == 0 && errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		r.atEnd = true // nothing came
+		return fetched{}, nil
+	}
+	return found, err
+}
+
+// share gives the reader's own client up for a place in the tail, if there is one.
+func (r *reader) share() {
+	in := r.log.tail.join(r.part, r.next, r.epoch)
+	if in == nil {
+		r.since = time.Now()
+		return
+	}
+	r.mu.Lock()
+	old := r.client
+	r.client, r.inbox = nil, in
+	if r.interrupted {
+		in.close()
+	}
+	r.mu.Unlock()
+	old.Close()
 }
 
 // start checks the position and the topic, and makes the client.
@@ -91,16 +147,21 @@ func (r *reader) start(ctx context.Context) error {
 
 // reopen replaces the client by one that stands at next.
 func (r *reader) reopen() error {
-	client, err := kgo.NewClient(r.log.fresh().readerOptions(r.part.Topic, r.part.ID, r.next)...)
+	from := kgo.NewOffset().At(r.next).WithEpoch(r.epoch)
+	client, err := kgo.NewClient(r.log.fresh().readerOptions(r.part.Topic, r.part.ID, from)...)
 	if err != nil {
 		return r.final(err)
 	}
 	r.mu.Lock()
-	old, interrupted := r.client, r.interrupted
+	old, in, interrupted := r.client, r.inbox, r.interrupted
 	if !interrupted {
-		r.client = client
+		r.client, r.inbox = client, nil
+		r.since, r.atEnd = time.Now(), false
 	}
 	r.mu.Unlock()
+	if in != nil {
+		in.close()
+	}
 	if interrupted {
 		old = client
 	}
@@ -231,14 +292,14 @@ func (r *reader) batch(found fetched) (broker.Batch, error) {
 			if k.Offset < r.next {
 				return broker.Batch{}, r.final(fmt.Errorf("%w: offset %d came after %d", broker.ErrRegressed, k.Offset, r.next-1))
 			}
-			r.next = k.Offset + 1
+			r.next, r.epoch = k.Offset+1, k.LeaderEpoch
 			bytes += len(k.Key) + len(k.Value)
 			r.records = append(r.records, broker.Record{
 				Key: k.Key, Value: k.Value, Headers: r.convertHeaders(k.Headers), Offset: k.Offset, Time: k.Timestamp,
 			})
 		}
 	}
-	r.read = true
+	r.read, r.atEnd = true, r.next >= found.end
 	r.log.counters.recordsRead.Add(int64(found.count))
 	r.log.counters.bytesRead.Add(int64(bytes))
 	return broker.Batch{Records: r.records, Next: r.next, End: max(found.end, r.next)}, nil // a former leader may answer with the past
@@ -259,10 +320,13 @@ func (r *reader) convertHeaders(headers []kgo.RecordHeader) []broker.Header {
 func (r *reader) interrupt() {
 	r.mu.Lock()
 	r.interrupted = true
-	client := r.client
+	client, in := r.client, r.inbox
 	r.mu.Unlock()
 	if client != nil {
 		client.Close()
+	}
+	if in != nil {
+		in.close()
 	}
 }
 

@@ -32,7 +32,7 @@ const (
 	tableVersion  = 2
 	tablesBudget  = 512 << 10
 	maxWorkers    = math.MaxUint16 - 1
-	maxPartitions = 1 << 16
+	maxPartitions = 1 << 17
 )
 
 var errTable = errors.New("table of the group is damaged")

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	broker "github.com/millrace-io/millrace/broker-adapter"
@@ -139,7 +138,7 @@ func TestLargeGroupFits(t *testing.T) {
 			table := &broker.Table{}
 			for range 2 { // once to have something to say
 				for i := range members {
-					members[i].ProtocolMetadata = joinDataOf(t, table, *members[i].InstanceID)
+					members[i].ProtocolMetadata = joinDataOf(table, *members[i].InstanceID)
 				}
 				plan = balanceAs(t, members, int32(c.partitions))
 				n := noticeOf(t, plan[0])
@@ -167,50 +166,39 @@ func exampleOf(table *broker.Table) notice {
 	return n
 }
 
-func joinDataOf(t *testing.T, table *broker.Table, name string) []byte {
-	t.Helper()
-	b := &balancer{m: broker.Membership{Topic: "shop.journal", Address: "10.111.111.111:7000", Incarnation: 1 << 63, Images: func() map[int32]int64 {
+func joinDataOf(table *broker.Table, name string) []byte {
+	_, metadata := Rehearse(broker.Membership{Topic: "shop.journal", Address: "10.111.111.111:7000", Incarnation: 1 << 63, Images: func() map[int32]int64 {
 		lags := map[int32]int64{}
 		for _, p := range slices.Concat(table.Owned(name), table.Followed(name)) {
 			lags[p] = 0
 		}
 		return lags
-	}}}
-	return b.JoinGroupMetadata([]string{"shop.journal"}, map[string][]int32{"shop.journal": table.Owned(name)}, table.Generation)
+	}}).Protocol(table.Owned(name), table.Generation)
+	return metadata
 }
 
 // balanceAs plays the leader.
 func balanceAs(t *testing.T, members []kmsg.JoinGroupResponseMember, partitions int32) []kmsg.SyncGroupRequestGroupAssignment {
 	t.Helper()
-	b := &balancer{m: broker.Membership{Topic: "shop.journal", Standbys: 1}, budget: tablesBudget}
-	of, topics, err := b.MemberBalancer(members)
-	if err != nil || len(topics) != 1 {
-		t.Fatalf("topics %v, %v", topics, err)
-	}
-	sure, ok := of.(kgo.GroupMemberBalancerOrError)
-	if !ok {
-		t.Fatalf("a balancer that cannot fail: %T", of)
-	}
-	into, err := sure.BalanceOrError(map[string]int32{"shop.journal": partitions})
+	plan, err := Rehearse(broker.Membership{Topic: "shop.journal", Standbys: 1}).Lead(members, partitions, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return into.IntoSyncAssignment()
+	return plan
 }
 
 func noticeOf(t *testing.T, plan kmsg.SyncGroupRequestGroupAssignment) notice {
 	t.Helper()
-	var got notice
-	b := &balancer{publish: func(n notice) { got = n }}
-	if _, err := b.ParseSyncAssignment(plan.MemberAssignment); err != nil {
+	r := Rehearse(broker.Membership{})
+	if _, _, err := r.Take(plan.MemberAssignment); err != nil {
 		t.Fatal(err)
 	}
-	return got
+	return r.got
 }
 
 // TestBalanceRefuses: a group that cannot be balanced keeps what it has, instead of being told to own nothing.
 func TestBalanceRefuses(t *testing.T) {
-	b := &balancer{m: broker.Membership{Topic: "shop.journal"}}
+	leader := Rehearse(broker.Membership{Topic: "shop.journal"})
 	name := "w"
 	foreign := kmsg.NewConsumerMemberMetadata()
 	foreign.Topics = []string{"shop.journal"}
@@ -218,15 +206,12 @@ func TestBalanceRefuses(t *testing.T) {
 		metadata   []byte
 		partitions int32
 	}{
-		"an unknown topic":      {joinDataOf(t, &broker.Table{}, "w"), 0},
-		"too many partitions":   {joinDataOf(t, &broker.Table{}, "w"), maxPartitions + 1},
+		"an unknown topic":      {joinDataOf(&broker.Table{}, "w"), 0},
+		"too many partitions":   {joinDataOf(&broker.Table{}, "w"), maxPartitions + 1},
 		"a member without data": {foreign.AppendTo(nil), 4},
 	} {
-		of, _, err := b.MemberBalancer([]kmsg.JoinGroupResponseMember{{InstanceID: &name, MemberID: "w-1", ProtocolMetadata: c.metadata}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := of.(kgo.GroupMemberBalancerOrError).BalanceOrError(map[string]int32{"shop.journal": c.partitions}); err == nil {
+		members := []kmsg.JoinGroupResponseMember{{InstanceID: &name, MemberID: "w-1", ProtocolMetadata: c.metadata}}
+		if _, err := leader.Lead(members, c.partitions, 1); err == nil {
 			t.Errorf("%s: balanced", what)
 		}
 	}

@@ -44,6 +44,8 @@ const (
 	Fresh = "fresh"
 	// Sent: of a command that was given to a connection, nobody says that it was not applied.
 	Sent = "sent"
+	// Tail: a reader shares a client only where that has nothing left from behind the reader's position.
+	Tail = "tail"
 )
 
 // What is no safety line: the log protocol could as well be without it, and its model must be as sound.
@@ -56,5 +58,5 @@ const (
 
 // Lines are all of them, and what is no safety line.
 func Lines() []string {
-	return []string{Contiguity, ReadBack, Regress, Reader, Ordinal, Nonce, Barrier, Gap, Durable, Repeat, Delivered, Watermark, Settle, Stale, Reuse, Doubt, Fresh, Sent, GapScan, StrictClaim}
+	return []string{Contiguity, ReadBack, Regress, Reader, Ordinal, Nonce, Barrier, Gap, Durable, Repeat, Delivered, Watermark, Settle, Stale, Reuse, Doubt, Fresh, Sent, Tail, GapScan, StrictClaim}
 }

@@ -23,8 +23,11 @@ type round struct {
 
 func (r *round) rate() float64 { return float64(r.ops) / r.elapsed.Seconds() }
 
+// cpu is what a thousand calls cost, in seconds of all servers together.
+func (r *round) cpu() float64 { return r.usage.cpu.Seconds() * 1000 / float64(r.ops) }
+
 // drive runs a closed loop: clients callers, each with one call under way, for a warm-up and then for the time that counts.
-func drive(ctx context.Context, clients int, warm, length time.Duration, server *process, do call) (round, error) {
+func drive(ctx context.Context, clients int, warm, length time.Duration, servers []*process, do call) (round, error) {
 	var (
 		counting, stopped atomic.Bool
 		failed            atomic.Pointer[error]
@@ -46,13 +49,13 @@ func drive(ctx context.Context, clients int, warm, length time.Duration, server 
 		})
 	}
 	time.Sleep(warm)
-	before := server.usage()
+	before := used(servers)
 	began := time.Now()
 	counting.Store(true)
 	time.Sleep(length)
 	counting.Store(false)
 	elapsed := time.Since(began)
-	used := server.usage().since(before)
+	usage := used(servers).since(before)
 	stopped.Store(true)
 	wait.Wait()
 	if err := failed.Load(); err != nil {
@@ -64,5 +67,5 @@ func drive(ctx context.Context, clients int, warm, length time.Duration, server 
 	}
 	slices.Sort(all)
 	at := func(q float64) time.Duration { return all[min(int(q*float64(len(all))), len(all)-1)] }
-	return round{ops: len(all), elapsed: elapsed, p50: at(0.5), p99: at(0.99), p999: at(0.999), usage: used}, nil
+	return round{ops: len(all), elapsed: elapsed, p50: at(0.5), p99: at(0.99), p999: at(0.999), usage: usage}, nil
 }

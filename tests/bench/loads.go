@@ -107,9 +107,14 @@ func (b *bench) startMillrace(ctx context.Context, name string, args ...string) 
 	if len(args) == 0 {
 		args = []string{"dev"}
 	}
+	return b.startWorker(ctx, name, b.millrace, args...)
+}
+
+// startWorker starts a program with a worker in it, with ports and a data directory of its own.
+func (b *bench) startWorker(ctx context.Context, name, program string, args ...string) (*process, error) {
 	public, admin := freePort(), freePort()
 	args = append(args, "--listen", public, "--admin", admin, "--peer", "127.0.0.1:0", "--data", filepath.Join(b.dir, name), "--log-level", "warn")
-	p, err := start(ctx, b.dir, public, answers("http://"+admin+"/readyz"), b.millrace, args...)
+	p, err := start(ctx, b.dir, public, answers("http://"+admin+"/readyz"), program, args...)
 	if p != nil {
 		p.admin = admin
 	}

@@ -43,8 +43,8 @@ func main() {
 	flag.DurationVar(&o.warm, "warm", time.Second, "warm-up of a round")
 	flag.DurationVar(&o.length, "length", 3*time.Second, "length of a round")
 	flag.StringVar(&o.only, "only", "", "only loads whose name contains one of these words, comma separated")
-	flag.StringVar(&o.parts, "parts", "load,size", "parts to run: load; size (flatness, memory and rebuild with a million entities)")
-	flag.StringVar(&o.brokers, "brokers", "", "also measure on Kafka at these brokers")
+	flag.StringVar(&o.parts, "parts", "load,size,cluster", "parts to run: load; size (flatness, memory and rebuild with a million entities); cluster (three workers against one, forwarded against local)")
+	flag.StringVar(&o.brokers, "brokers", "", "also measure on Kafka at these brokers; without them only part cluster does, on one that it starts (Java 17)")
 	flag.StringVar(&o.json, "json", "", "also write the figures to this file, as JSON")
 	flag.StringVar(&o.dir, "dir", "", "directory for data; a temporary one by default: it decides which disk is measured")
 	flag.IntVar(&o.keys, "keys", 10_000, "entities of the loads")
@@ -82,7 +82,7 @@ func run(ctx context.Context, o options) error {
 	for _, part := range []struct {
 		name string
 		run  func(context.Context) error
-	}{{"load", b.load}, {"size", b.size}} {
+	}{{"load", b.load}, {"size", b.size}, {"cluster", b.cluster}} {
 		if slices.Contains(parts, part.name) {
 			if err := part.run(ctx); err != nil {
 				return fmt.Errorf("%s: %w", part.name, err)
@@ -130,7 +130,7 @@ func (b *bench) load(ctx context.Context) error {
 				if l.most > 0 && clients > l.most {
 					continue
 				}
-				result, err := drive(ctx, clients, b.warm, b.length, l.server, l.do)
+				result, err := drive(ctx, clients, b.warm, b.length, []*process{l.server}, l.do)
 				if err != nil {
 					return fmt.Errorf("%s with %d callers: %w", l.name, clients, err)
 				}
@@ -143,7 +143,7 @@ func (b *bench) load(ctx context.Context) error {
 				b.figures.add(l.name, clients, rounds)
 			}
 		}
-		b.figures.table(clients)
+		b.figures.table(clients, func(f *figure) bool { return measured[f.Name] != nil })
 	}
 	return nil
 }

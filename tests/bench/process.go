@@ -35,6 +35,15 @@ func (u usage) since(before usage) usage {
 	return usage{cpu: u.cpu - before.cpu, written: u.written - before.written, rss: u.rss}
 }
 
+// used adds up what several processes use.
+func used(all []*process) (sum usage) {
+	for _, p := range all {
+		u := p.usage()
+		sum.cpu, sum.written, sum.rss = sum.cpu+u.cpu, sum.written+u.written, sum.rss+u.rss
+	}
+	return sum
+}
+
 // start runs a program until stop; ready is asked until it says yes.
 func start(ctx context.Context, dir, address string, ready func() bool, program string, args ...string) (*process, error) {
 	log, err := os.CreateTemp(dir, "server-*.log")

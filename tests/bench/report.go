@@ -30,12 +30,25 @@ type figure struct {
 	Written float64 `json:"bytes_written_per_call"`
 }
 
+// comparison is how much more one way of calling costs than another, by turns.
+type comparison struct {
+	Name    string  `json:"name"`
+	Clients int     `json:"clients"`
+	Turns   int     `json:"turns"`
+	CPU     float64 `json:"cpu"`
+	P50     float64 `json:"p50"`
+	P99     float64 `json:"p99"`
+	Rate    float64 `json:"ops_per_second"`
+}
+
 // figures is everything that a run found.
 type figures struct {
 	Machine string             `json:"machine"`
 	Began   time.Time          `json:"began"`
 	Loads   []figure           `json:"loads"`
 	Single  map[string]float64 `json:"single"`
+	// Quotients are those of part cluster.
+	Quotients []comparison `json:"quotients,omitempty"`
 }
 
 func median[T cmp.Ordered](rounds []round, of func(*round) T) T {
@@ -56,7 +69,7 @@ func (f *figures) add(name string, clients int, rounds []round) {
 		P50:     micros(func(r *round) time.Duration { return r.p50 }),
 		P99:     micros(func(r *round) time.Duration { return r.p99 }),
 		P999:    micros(func(r *round) time.Duration { return r.p999 }),
-		CPU:     median(rounds, func(r *round) float64 { return r.usage.cpu.Seconds() * 1000 / float64(r.ops) }),
+		CPU:     median(rounds, (*round).cpu),
 		Written: median(rounds, func(r *round) float64 { return float64(r.usage.written) / float64(r.ops) }),
 	})
 }
@@ -71,13 +84,13 @@ func (f *figures) ratio(clients int, rounds []round) float64 {
 	return 1
 }
 
-// table prints the loads with one number of callers.
-func (f *figures) table(clients int) {
+// table prints the loads of a part with one number of callers.
+func (f *figures) table(clients int, mine func(*figure) bool) {
 	fmt.Printf("\n%d callers\n", clients)
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, "load\tcalls/s\tof echo\tp50 µs\tp99 µs\tp99.9 µs\tCPU s per 1000\tbytes written per call\t")
-	for _, l := range f.Loads {
-		if l.Clients == clients {
+	for i := range f.Loads {
+		if l := &f.Loads[i]; l.Clients == clients && mine(l) {
 			fmt.Fprintf(w, "%s\t%.0f\t%.2f\t%.0f\t%.0f\t%.0f\t%.4f\t%.0f\t\n", l.Name, l.Rate, l.Ratio, l.P50, l.P99, l.P999, l.CPU, l.Written)
 		}
 	}

@@ -1,0 +1,226 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"text/tabwriter"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/millrace-io/millrace/entities"
+	counterv1 "github.com/millrace-io/millrace/examples/counter/counter/v1"
+	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
+	"github.com/millrace-io/millrace/tests/kafkaserver"
+)
+
+// clusterPartitions is what the journals of this part have: a number that three workers can share almost evenly.
+const clusterPartitions = 64
+
+// app is one app on Kafka with all its workers.
+type app struct {
+	workers []*process
+	// callers have, for each worker, the connections that the loads share.
+	callers [][]counterv1.CounterServiceClient
+	// owners holds, for each partition, the index of its owner; standbys is how many all have together.
+	owners   []int
+	standbys int
+}
+
+// way is how calls choose a worker, in one of the apps.
+type way struct {
+	name string
+	app  *app
+	// choose picks the worker for an entity that owner owns.
+	choose func(owner, workers int) int
+}
+
+// quotient compares two ways, turn by turn.
+type quotient struct{ name, over, under string }
+
+// cluster measures what a command costs that comes to the wrong worker, and what three workers cost where one would do. All ways
+// are measured in short turns, and compared turn by turn: what the machine does meanwhile meets all of them.
+func (b *bench) cluster(ctx context.Context) error {
+	brokers := b.brokers
+	if brokers == "" {
+		c, err := kafkaserver.Launch(ctx, kafkaserver.Options{Dir: filepath.Join(b.dir, "kafka")})
+		if err != nil {
+			return fmt.Errorf("start a Kafka broker (or name some with -brokers): %w", err)
+		}
+		defer c.Kill() //nolint:errcheck // nobody needs its data any more
+		brokers = c.String()
+	}
+	one, three, alone := &app{}, &app{}, &app{}
+	defer func() {
+		for _, p := range slices.Concat(one.workers, three.workers, alone.workers) {
+			p.stop()
+		}
+	}()
+	for _, a := range []struct {
+		app      *app
+		name     string
+		workers  int
+		standbys int
+	}{{one, "one", 1, 1}, {three, "three", 3, 1}, {alone, "alone", 3, 0}} {
+		if err := b.startApp(ctx, a.app, a.name, brokers, a.workers, a.standbys); err != nil {
+			return err
+		}
+	}
+	owner := func(owner, _ int) int { return owner }
+	other := func(owner, workers int) int { return (owner + 1 + rand.IntN(workers-1)) % workers } //nolint:gosec // a load
+	anybody := func(_, workers int) int { return rand.IntN(workers) }                             //nolint:gosec // a load
+	ways := []way{
+		{"one worker", one, owner},
+		{"three, to the owner", three, owner},
+		{"three, to another", three, other},
+		{"three, to any", three, anybody},
+		{"three without standbys, to the owner", alone, owner},
+		{"three without standbys, to another", alone, other},
+	}
+	ways = slices.DeleteFunc(ways, func(w way) bool { return !b.wanted(w.name) })
+	quotients := []quotient{
+		{"forwarded over local", "three, to another", "three, to the owner"},
+		{"forwarded over local, no standbys", "three without standbys, to another", "three without standbys, to the owner"},
+		{"three over one, to any", "three, to any", "one worker"},
+		{"three over one, to the owner", "three, to the owner", "one worker"},
+		{"three over one, to the owner, no standbys", "three without standbys, to the owner", "one worker"},
+	}
+	b.idle(map[string]*app{"one worker": one, "three": three, "three without standbys": alone})
+	for _, clients := range b.clients {
+		if err := b.turns(ctx, clients, ways, quotients); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// turns measures all ways with a number of callers, and the quotients.
+func (b *bench) turns(ctx context.Context, clients int, ways []way, quotients []quotient) error {
+	measured := map[string][]round{}
+	for turn := range b.rounds {
+		for i := range ways {
+			w := &ways[(i+turn)%len(ways)] // nobody is always the first
+			r, err := drive(ctx, clients, b.warm, b.length, w.app.workers, b.calls(w))
+			if err != nil {
+				return fmt.Errorf("%s with %d callers: %w", w.name, clients, err)
+			}
+			measured[w.name] = append(measured[w.name], r)
+			progressf("callers %d, turn %d, %s: %.0f/s", clients, turn+1, w.name, r.rate())
+		}
+	}
+	for _, w := range ways {
+		b.figures.add(w.name, clients, measured[w.name])
+	}
+	b.figures.table(clients, func(f *figure) bool { return measured[f.Name] != nil })
+	out := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(out, "quotients, medians of turns\tCPU\tp50\tp99\tcalls/s\t")
+	for _, q := range quotients {
+		over, under := measured[q.over], measured[q.under]
+		if over == nil || under == nil {
+			continue // not wanted
+		}
+		c := comparison{
+			Name: q.name, Clients: clients, Turns: len(over),
+			CPU:  middle(over, under, (*round).cpu),
+			P50:  middle(over, under, func(r *round) float64 { return r.p50.Seconds() }),
+			P99:  middle(over, under, func(r *round) float64 { return r.p99.Seconds() }),
+			Rate: middle(over, under, (*round).rate),
+		}
+		b.figures.Quotients = append(b.figures.Quotients, c)
+		fmt.Fprintf(out, "%s\t%.2f\t%.2f\t%.2f\t%.2f\t\n", c.Name, c.CPU, c.P50, c.P99, c.Rate)
+	}
+	return out.Flush()
+}
+
+// middle is the median of the quotients of each turn.
+func middle(over, under []round, of func(*round) float64) float64 {
+	all := make([]float64, len(over))
+	for i := range over {
+		all[i] = of(&over[i]) / of(&under[i])
+	}
+	slices.Sort(all)
+	return all[len(all)/2]
+}
+
+// idle says what workers use that nobody calls.
+func (b *bench) idle(apps map[string]*app) {
+	const length = 5 * time.Second
+	before := map[string]usage{}
+	for name, a := range apps {
+		before[name] = used(a.workers)
+	}
+	time.Sleep(length)
+	for name, a := range apps {
+		b.figures.single("idle, "+name, "CPU s/s", used(a.workers).since(before[name]).cpu.Seconds()/length.Seconds())
+	}
+}
+
+// startApp starts the workers of an app, and returns when shares are even and everything has the standbys that it is to have. Some
+// may have more, until the group balances next: how many there are is printed.
+func (b *bench) startApp(ctx context.Context, a *app, name, brokers string, workers, standbys int) error {
+	journal := fmt.Sprintf("bench%d%s", time.Now().Unix(), name)
+	for i := range workers {
+		worker := name + strconv.Itoa(i)
+		p, err := b.startWorker(ctx, worker, b.counter, "run", "--brokers", brokers, "--app", journal, "--worker", worker,
+			"--partitions", strconv.Itoa(clusterPartitions), "--standbys", strconv.Itoa(standbys), "--debug-endpoints")
+		if err != nil {
+			return err
+		}
+		a.workers = append(a.workers, p)
+		a.callers = append(a.callers, dialAll(p.address))
+	}
+	conn, err := grpc.NewClient("passthrough:///"+a.workers[0].admin, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithNoProxy())
+	if err != nil {
+		return err
+	}
+	defer conn.Close() //nolint:errcheck // only asked
+	admin := adminv1.NewAdminServiceClient(conn)
+	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(200 * time.Millisecond) {
+		page, err := admin.Cluster(ctx, &adminv1.ClusterRequest{})
+		if err == nil && a.know(page, name, min(standbys, workers-1)) {
+			b.figures.single("standbys of app "+name, "", float64(a.standbys)/clusterPartitions)
+			return nil
+		}
+		if time.Now().After(deadline) || ctx.Err() != nil {
+			return errors.Join(fmt.Errorf("app %s: its %d partitions are not shared evenly by %d workers: %v", journal, clusterPartitions, workers, page), err)
+		}
+	}
+}
+
+// know learns who owns what, and says whether all is as it should be.
+func (a *app) know(page *adminv1.ClusterResponse, name string, standbys int) bool {
+	if len(page.GetPartitions()) != clusterPartitions {
+		return false
+	}
+	a.owners = make([]int, clusterPartitions)
+	a.standbys = 0
+	share := make([]int, len(a.workers))
+	for _, p := range page.GetPartitions() {
+		i, err := strconv.Atoi(p.GetOwner()[min(len(name), len(p.GetOwner())):])
+		if err != nil || i >= len(a.workers) || len(p.GetStandbys()) < standbys {
+			return false
+		}
+		a.owners[p.GetPartition()] = i
+		share[i]++
+		a.standbys += len(p.GetStandbys())
+	}
+	return slices.Max(share)-slices.Min(share) <= 1
+}
+
+// calls increments counters of an app by a way.
+func (b *bench) calls(w *way) call {
+	id := spread(b.keys)
+	return func(ctx context.Context, client, n int) error {
+		counter := id(client, n)
+		worker := w.choose(w.app.owners[entities.Partition(counter, clusterPartitions)], len(w.app.workers))
+		_, err := w.app.callers[worker][client%connections].Increment(ctx, &counterv1.IncrementRequest{CounterId: counter, By: 1})
+		return err
+	}
+}

@@ -1,0 +1,184 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	broker "github.com/millrace-io/millrace/broker-adapter"
+	"github.com/millrace-io/millrace/broker-adapter/kafka"
+)
+
+const (
+	// recordLimit is message.max.bytes of a broker that is told nothing, less the frame of a batch with one record.
+	recordLimit = 1_048_588 - 100
+	// deathNoticed is how long a peer takes to see a dead process, and to take it out of the group.
+	deathNoticed = 50 * time.Millisecond
+	// pause is how long a process takes from its end to its next join.
+	pause = 5 * time.Second
+	// pingAfter is when a silent link between workers is asked for a sign of life, as in package peer.
+	pingAfter = 10 * time.Second
+)
+
+// play lets a group live and returns what that took.
+func play(o options, workers, partitions int) (*figures, error) {
+	g := newGroup(o, partitions)
+	f := &figures{Workers: workers, Partitions: partitions}
+	for i := range workers {
+		g.start(fmt.Sprintf("worker-%04d", i), nil)
+	}
+	for _, act := range []struct {
+		name string
+		do   func() error
+	}{
+		{"start", g.begin},
+		{"join", func() error { g.start("worker-new", nil); return g.balance() }},
+		{"death", g.die},
+		{"rolling restart", g.roll},
+		{"full restart", g.again},
+		{"leave", func() error { g.end(g.anybody()); return g.balance() }},
+	} {
+		before, began := g.table, g.now
+		g.step = &step{Name: act.name}
+		err := act.do()
+		if err == nil {
+			err = g.settle()
+		}
+		if err == nil {
+			err = g.routeWith(before)
+		}
+		if err == nil && act.name == "start" {
+			err = g.measureRest(f)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", act.name, err)
+		}
+		g.step.Took = g.now - began
+		f.Steps = append(f.Steps, *g.step)
+	}
+	f.Measured.costs(&g.cost)
+	return f, nil
+}
+
+// begin is a group whose log is empty: nobody has anything to read.
+func (g *group) begin() error {
+	if err := g.balance(); err != nil {
+		return err
+	}
+	for _, m := range g.members {
+		for p := range m.lags {
+			m.lags[p], m.stored[p] = 0, true
+		}
+		m.cold, m.news = nil, true
+	}
+	g.step.Cold, g.step.Rebuilt, g.step.Unserved = 0, 0, 0 // it was not there before either
+	return nil
+}
+
+func (g *group) anybody() *member { return g.members[g.random.IntN(len(g.members))] }
+
+// die is a kill -9 that peers notice.
+func (g *group) die() error {
+	g.end(g.anybody())
+	g.step.noticed = deathNoticed
+	g.pass(deathNoticed)
+	return g.balance()
+}
+
+// roll ends one worker after the other in order, and lets each come back before the next one goes.
+func (g *group) roll() error {
+	for range min(g.options.Restarts, len(g.members)) {
+		m := g.members[0]
+		if i := g.restarted; i < len(g.members) {
+			m = g.members[i]
+		}
+		g.restarted++
+		g.end(m)
+		if err := g.balanceAndSettle(); err != nil {
+			return err
+		}
+		g.pass(pause)
+		g.start(m.Name, m.stored)
+		if err := g.balanceAndSettle(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (g *group) balanceAndSettle() error {
+	if err := g.balance(); err != nil {
+		return err
+	}
+	return g.settle()
+}
+
+// again ends everybody in order, and starts all anew with their stores.
+func (g *group) again() error {
+	before := g.members
+	g.members = nil
+	g.pass(pause)
+	for _, m := range before {
+		g.start(m.Name, m.stored)
+	}
+	return g.balance()
+}
+
+// measureRest plays one more balancing, which changes nothing, and says what a group at rest costs.
+func (g *group) measureRest(f *figures) error {
+	kept := *g.step
+	if err := g.balanceAndSettle(); err != nil {
+		return err
+	}
+	*g.step = kept
+	if err := f.Measured.router(g, &f.Router); err != nil {
+		return err
+	}
+	f.Measured.TableMemory = held(8, func() *broker.Table { return kafka.LookUp(&g.page.Groups[0]) })
+	n, followers := float64(len(g.members)), 0
+	for _, s := range g.table.Standbys {
+		followers += len(s)
+	}
+	beat := kmsg.NewPtrHeartbeatRequest()
+	beat.Version, beat.Group, beat.MemberID, beat.InstanceID = 4, groupName, g.members[0].id, &g.members[0].Name
+	answer := kmsg.NewPtrHeartbeatResponse()
+	answer.Version = 4
+	beats := n / g.options.Heartbeat.Seconds()
+	f.Rest = rest{
+		Table: g.wire.Table, Wire: g.wire, RecordLimit: recordLimit,
+		Heartbeats: beats, HeartbeatBytes: beats * float64(len(beat.AppendTo(nil))+len(answer.AppendTo(nil))+headers),
+		WatcherBytes: float64(g.wire.Page),
+		ReadFactor:   float64(followers) / float64(g.partitions), Followed: float64(followers) / n,
+		Links: len(g.members) * (len(g.members) - 1), LinksEach: 2 * (len(g.members) - 1),
+		Pings: n * (n - 1) / pingAfter.Seconds(),
+	}
+	return nil
+}
+
+// headers are those of a request and its answer: length, key, version, number, client.
+const headers = 4 + 2 + 2 + 4 + 2 + len("millrace") + 1 + 4 + 4 + 1
+
+// fitsUpTo finds the most partitions with which the record of a group at rest stays below Kafka's limit, to within 1024.
+func fitsUpTo(o options, workers int) (int, error) {
+	fits := 0
+	for step := 1 << 16; step >= 1024; step /= 2 {
+		if fits+step > o.Most {
+			continue
+		}
+		g := newGroup(o, fits+step)
+		for i := range workers {
+			g.start(fmt.Sprintf("worker-%04d", i), nil)
+		}
+		if err := g.begin(); err != nil {
+			return 0, err
+		}
+		if _, err := g.exchange(); err != nil {
+			return 0, err
+		}
+		if g.wire.Record <= recordLimit {
+			fits += step
+		}
+	}
+	return fits, nil
+}
