@@ -11,7 +11,7 @@ func (p *planner) follow(t *Table) {
 	for part := range p.each() {
 		owner := p.owner[part]
 		if p.moves[part] {
-			owner = nobody // it must be released first
+			owner = p.target[part]
 		}
 		t.Owners[part] = owner
 		t.Standbys[part] = p.followers(part, owner, regular[part])

@@ -54,6 +54,8 @@ type Manager struct {
 	contract error
 	replaced bool
 	hinted   map[int32]bool
+	// handedOver are partitions that the present table gives to this worker, and whose former owner is there to release them.
+	handedOver map[int32]bool
 	// draining is closed when the membership is to end before the manager does, drained when it has.
 	draining, drained chan struct{}
 	drainOnce         sync.Once
@@ -80,7 +82,7 @@ func NewManager(o Options) *Manager {
 		set(&o.Limits.Inflight, 4)
 	}
 	o.Limits = o.Limits.WithDefaults()
-	m := &Manager{options: o, hinted: map[int32]bool{}, draining: make(chan struct{}), drained: make(chan struct{})}
+	m := &Manager{options: o, hinted: map[int32]bool{}, handedOver: map[int32]bool{}, draining: make(chan struct{}), drained: make(chan struct{})}
 	rebuilds := make(chan struct{}, o.Rebuilds)
 	for id := range o.Topic.Partitions {
 		p := &Partition{
@@ -138,13 +140,9 @@ func (m *Manager) Run(ctx context.Context) error {
 	var err error
 	select {
 	case <-ctx.Done():
-		m.release(m.all(), nil)()
-		leave(context.Cause(ctx))
-		err = <-left
+		err = m.leave(func() { leave(context.Cause(ctx)) }, left)
 	case <-m.draining:
-		m.release(m.all(), nil)()
-		leave(errDrained)
-		if err = <-left; err == nil {
+		if err = m.leave(func() { leave(errDrained) }, left); err == nil {
 			close(m.drained)
 			err = m.watch(ctx)
 		}
@@ -156,6 +154,18 @@ func (m *Manager) Run(ctx context.Context) error {
 	}
 	stopLoops()
 	running.Wait()
+	return err
+}
+
+// leave ends the membership. Where there may be others they are told before the partitions are released, so that each of these has an
+// heir who waits for that.
+func (m *Manager) leave(end func(), left <-chan error) error {
+	if m.options.Group == nil {
+		m.release(m.all(), nil)()
+	}
+	end()
+	err := <-left
+	m.release(m.all(), nil)()
 	return err
 }
 
@@ -190,6 +200,7 @@ func (m *Manager) watch(ctx context.Context) error {
 // assign passes the log's hints on to the partitions. While the topic is not as it should be, nothing is taken.
 func (m *Manager) assign(e broker.AssignmentEvent) {
 	if e.Table != nil {
+		m.inherit(e.Table)
 		m.options.Routes.Set(e.Table)
 		m.follow(e.Table)
 		m.warmed()
@@ -198,7 +209,7 @@ func (m *Manager) assign(e broker.AssignmentEvent) {
 	for _, id := range e.Assigned {
 		m.hinted[id] = true
 		if m.contract == nil {
-			m.partitions[id].post(input{kind: inAssigned})
+			m.partitions[id].post(input{kind: inAssigned, handedOver: m.handedOver[id]})
 		}
 	}
 	for _, id := range e.Lost {
@@ -213,6 +224,19 @@ func (m *Manager) assign(e broker.AssignmentEvent) {
 	released()
 	if e.Done != nil {
 		e.Done()
+	}
+}
+
+// inherit notes which partitions this worker gets from a live one.
+func (m *Manager) inherit(t *broker.Table) {
+	before := m.options.Routes.Table()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	clear(m.handedOver)
+	for _, id := range t.Owned(m.options.Worker) {
+		if t.HandsOver(before, id) {
+			m.handedOver[id] = true
+		}
 	}
 }
 
@@ -232,7 +256,7 @@ func (m *Manager) follow(t *broker.Table) {
 // warmed is called when an image has come close to the end of the log, or the table has changed: the group may have to move a
 // partition here.
 func (m *Manager) warmed() {
-	if m.options.Group != nil && m.options.Routes.Table().Due(m.options.Membership) {
+	if m.options.Group != nil && !m.Draining() && m.options.Routes.Table().Due(m.options.Membership) {
 		m.options.Group.Rebalance()
 	}
 }

@@ -117,6 +117,20 @@ func (p *probe) again(partitions []int32, since time.Time) ([]time.Duration, boo
 	return waits, true
 }
 
+// awaitAll waits until every counter has answered a call that was made after now.
+func (p *probe) awaitAll() {
+	p.t.Helper()
+	all := make([]int32, clusterPartitions)
+	for i := range all {
+		all[i] = int32(i)
+	}
+	now := time.Now()
+	harness.Await(p.t, "every key to answer", func() bool {
+		_, answered := p.again(all, now)
+		return answered || p.t.Failed()
+	})
+}
+
 // owned are the partitions of a worker, as its gateway knows them.
 func (c *cluster) owned(worker *harness.Process) []int32 {
 	c.t.Helper()
@@ -190,9 +204,11 @@ func TestHandOverIsQuick(t *testing.T) {
 			c.drain(w)
 		}
 		w.Stop(t)
+		p.awaitAll()
 		gone = append(gone, p.longest())
 		w.Restart(t)
 		c.settled()
+		p.awaitAll()
 		back = append(back, p.longest())
 		t.Logf("move %d, %s: away %v, back %v", i+1, c.name(w), gone[i], back[i])
 		if t.Failed() {
