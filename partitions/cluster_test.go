@@ -238,6 +238,51 @@ func TestCallersWaitForTheNextOwner(t *testing.T) {
 	c.until("a follows now", func() bool { s := c.a.p.Status(); return s.Followed && s.Lag == 0 && s.Next == 8 })
 }
 
+// TestAnHeirClaimsWhenItReadsTheRelease: the table names the heir before the owner has let go. Callers wait for it, nothing is void, and
+// no claim comes before the release.
+func TestAnHeirClaimsWhenItReadsTheRelease(t *testing.T) {
+	c := newCluster(t, Limits{MovePatience: time.Minute, DrainTimeout: time.Minute})
+	c.owned(c.a, 0, 1)
+	c.want(c.b, command("x", "add 1"), "1")
+	c.until("b follows", func() bool { s := c.b.p.Status(); return s.Followed && s.Next == 2 && s.Lag == 0 })
+	c.tell(1, 0)
+	c.assign(c.b)
+	c.b.await(CatchingUp)
+	answer := make(chan error, 1)
+	go func() { // received below
+		_, err := c.b.router.Dispatch(t.Context(), command("x", "add 2"))
+		answer <- err
+	}()
+	c.a.silent(nil)
+	if k := c.a.kinds(); k[record.Claim] != 1 || len(answer) != 0 {
+		t.Fatalf("the heir did not wait: the log holds %v", k)
+	}
+	c.revoke(c.a)
+	c.until("the heir answers", func() bool { return len(answer) > 0 })
+	if err := <-answer; err != nil {
+		t.Error(err)
+	}
+	if k := c.a.kinds(); k[record.Claim] != 2 || k[record.Release] != 1 || k[record.Event] != 2 {
+		t.Errorf("the log holds %v", k)
+	}
+}
+
+// TestAnHeirDoesNotWaitForEver: an owner that does not release is passed over when its time for that is up.
+func TestAnHeirDoesNotWaitForEver(t *testing.T) {
+	c := newCluster(t, Limits{MovePatience: time.Minute, DrainTimeout: time.Second})
+	c.owned(c.a, 0, 1)
+	c.want(c.b, command("x", "add 1"), "1")
+	c.until("b follows", func() bool { s := c.b.p.Status(); return s.Followed && s.Next == 2 && s.Lag == 0 })
+	from := c.b.clock.Now()
+	c.tell(1, 0)
+	c.assign(c.b)
+	c.until("the heir owns it", func() bool { return c.b.p.Status().State == Active })
+	if took := c.b.clock.Now().Sub(from); took < time.Second {
+		t.Errorf("the heir claimed after %v, and the owner had a second", took)
+	}
+	c.want(c.b, command("x", "add 2"), "1 2")
+}
+
 // TestPatienceEnds: when nobody comes to own a partition, callers are told so, and how many may wait is bounded.
 func TestPatienceEnds(t *testing.T) {
 	c := newCluster(t, Limits{Waiting: 2, MovePatience: time.Second})
