@@ -19,7 +19,7 @@ type cluster struct {
 }
 
 // clusterSession is short, so that a worker that is stopped loses its partitions while a test waits.
-const clusterSession = "2s"
+const clusterSession = 2 * time.Second
 
 // clusterPartitions is what a journal has that a worker makes.
 const clusterPartitions = 16
@@ -28,14 +28,22 @@ func startCluster(t *testing.T) *cluster {
 	t.Helper()
 	kafka := kafkaserver.Start(t, kafkaserver.Options{})
 	c := &cluster{t: t}
-	for i := range 3 {
-		c.workers = append(c.workers, harness.Start(t, harness.Options{Program: harness.Counter, Command: "run", Args: []string{
-			"--brokers", kafka.Addr(), "--worker", fmt.Sprintf("w%d", i), "--peer", harness.FreeAddress(t), "--session-timeout", clusterSession,
-		}}))
+	for range 3 {
+		c.add(kafka.Addr(), harness.Options{})
 	}
 	c.gateway = harness.Start(t, harness.Options{Command: "gateway", Args: []string{"--brokers", kafka.Addr()}})
 	c.settled()
 	return c
+}
+
+// add starts one more worker, with what the options say beyond that.
+func (c *cluster) add(brokers string, o harness.Options) *harness.Process {
+	c.t.Helper()
+	o.Program, o.Command = harness.Counter, "run"
+	o.Args = append(o.Args, "--brokers", brokers, "--worker", fmt.Sprintf("w%d", len(c.workers)), "--session-timeout", clusterSession.String())
+	w := harness.Start(c.t, o)
+	c.workers = append(c.workers, w)
+	return w
 }
 
 // settled waits until every worker has its share, and every partition is followed by one that is close behind.

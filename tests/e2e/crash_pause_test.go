@@ -117,6 +117,20 @@ func (p *probe) again(partitions []int32, since time.Time) ([]time.Duration, boo
 	return waits, true
 }
 
+// awaitAgain waits until the counters of some partitions have answered a call that was made after a moment, and returns how long each
+// took from there.
+func (p *probe) awaitAgain(partitions []int32, since time.Time) (waits []time.Duration) {
+	p.t.Helper()
+	harness.Await(p.t, "keys to answer", func() (all bool) {
+		waits, all = p.again(partitions, since)
+		return all || p.t.Failed()
+	})
+	if p.t.Failed() {
+		p.t.FailNow() // a caller was refused
+	}
+	return waits
+}
+
 // awaitAll waits until every counter has answered a call that was made after now.
 func (p *probe) awaitAll() {
 	p.t.Helper()
@@ -124,11 +138,7 @@ func (p *probe) awaitAll() {
 	for i := range all {
 		all[i] = int32(i)
 	}
-	now := time.Now()
-	harness.Await(p.t, "every key to answer", func() bool {
-		_, answered := p.again(all, now)
-		return answered || p.t.Failed()
-	})
+	p.awaitAgain(all, time.Now())
 }
 
 // owned are the partitions of a worker, as its gateway knows them.
@@ -172,14 +182,7 @@ func TestFailOverIsQuick(t *testing.T) {
 		p.longest()
 		died := time.Now()
 		w.Kill(t)
-		var now []time.Duration
-		harness.Await(t, "the keys of the dead worker to answer", func() (all bool) {
-			now, all = p.again(owned, died)
-			return all || t.Failed()
-		})
-		if t.Failed() {
-			return
-		}
+		now := p.awaitAgain(owned, died)
 		waits, worst = append(waits, now...), append(worst, slices.Max(now))
 		t.Logf("kill %d of %s, which owned %d partitions: %v", i+1, c.name(w), len(owned), now)
 		w.Restart(t)
@@ -218,4 +221,32 @@ func TestHandOverIsQuick(t *testing.T) {
 	p.stop()
 	t.Logf("cluster: %d workers stopped in order, every second one drained before, under load, %d calls, none failed; the longest call of each time %s; while partitions went back %s",
 		rounds, p.total, quantiles(gone), quantiles(back))
+}
+
+// TestFrozenWorkerIsPassedOver stops an owner with SIGSTOP: its sockets live on. Callers by way of the gateway have their answers a second
+// after its session at the latest, and none fails.
+func TestFrozenWorkerIsPassedOver(t *testing.T) {
+	c := startCluster(t)
+	c.passedOver("a frozen worker", c.workers[0], func() { c.workers[0].Freeze(t) }, func() { c.workers[0].Thaw(t) })
+}
+
+// passedOver silences a worker and looks how long after that the keys of its partitions answer again: its session, and less than a second.
+// Then the worker comes back.
+func (c *cluster) passedOver(what string, w *harness.Process, silence, wake func()) {
+	c.t.Helper()
+	p := c.probe()
+	p.awaitAll()
+	owned := c.owned(w)
+	p.longest()
+	since := time.Now()
+	silence()
+	waits := p.awaitAgain(owned, since)
+	if last := slices.Max(waits); last > clusterSession+time.Second {
+		c.t.Errorf("the last key answered again after %v, with a session of %v", last, clusterSession)
+	}
+	wake()
+	c.settled()
+	p.stop()
+	c.t.Logf("cluster: %s, with %d partitions, whose keys answered again after %s, with a session of %v; %d calls, none failed",
+		what, len(owned), quantiles(waits), clusterSession, p.total)
 }
