@@ -23,7 +23,7 @@ const (
 	handOverTimeout = 2 * time.Second
 	// leaveTimeout bounds the end of a membership, beyond the release of its partitions, when brokers do not answer.
 	leaveTimeout = 5 * time.Second
-	// rebalancePause lies between two balancings that workers wish for: a hand-over takes about two heartbeats, and all workers
+	// rebalancePause lies between two balancings that workers wish for: one takes about a heartbeat, and all workers
 	// join in each balancing, so a group has about one a second at most however many of them wish.
 	rebalancePause = time.Second
 )

@@ -19,7 +19,7 @@ const (
 	// watchQuiet is how often a group at rest is looked at. Asking costs the coordinator one small request; a router that has an
 	// old table is told so by the worker that it asks, so this bounds only how long it goes the long way.
 	watchQuiet = time.Second
-	// watchBusy is how often while it changes: a hand-over takes about two heartbeats, of 250 ms by default.
+	// watchBusy is how often while it changes: a balancing takes about a heartbeat, of 250 ms by default.
 	watchBusy = 250 * time.Millisecond
 	// watchLeast is between two looks in any case.
 	watchLeast = 50 * time.Millisecond

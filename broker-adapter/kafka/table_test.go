@@ -17,9 +17,9 @@ import (
 func exampleNotice() notice {
 	return notice{generation: 5, ids: []string{"a-1", "b-2"}, table: &broker.Table{
 		Generation: 5, Leaving: 1,
-		Members:    []broker.Member{{Name: "a", Address: "10.0.0.1:7", Incarnation: 1}, {Name: "b", Address: "10.0.0.2:7", Incarnation: 1 << 60}},
-		Owners:     []int32{0, 1, -1, 1},
-		Standbys:   [][]int32{{1}, {0}, {0, 1}, nil},
+		Members:  []broker.Member{{Name: "a", Address: "10.0.0.1:7", Incarnation: 1}, {Name: "b", Address: "10.0.0.2:7", Incarnation: 1 << 60}},
+		Owners:   []int32{0, 1, -1, 1},
+		Standbys: [][]int32{{1}, {0}, {0, 1}, nil},
 	}}
 }
 
