@@ -22,12 +22,16 @@ func testAssignments(f *fixture) {
 	w.end()
 }
 
-// even waits until workers own and follow equal shares, as they and all their tables say.
+// even waits until workers own and follow equal shares, as they and all their tables say, and no balancing is to come: another one
+// follows on each that moves something.
 func (f *fixture) even(partitions, standbys int, workers ...*worker) {
 	f.Helper()
 	f.until("equal shares", func() bool {
 		for _, w := range workers {
 			table := w.lastTable()
+			if heard := w.heard(); len(heard) > 1 && handsOver(heard[len(heard)-2], table) > 0 {
+				return false
+			}
 			if n := len(w.partitions()); n < partitions/len(workers) || n > (partitions+len(workers)-1)/len(workers) {
 				return false
 			}
@@ -40,6 +44,17 @@ func (f *fixture) even(partitions, standbys int, workers ...*worker) {
 		}
 		return true
 	})
+}
+
+// handsOver is how many partitions go from one live worker to another.
+func handsOver(before, now *broker.Table) int {
+	n := 0
+	for p := range now.Owners {
+		if now.HandsOver(before, int32(p)) {
+			n++
+		}
+	}
+	return n
 }
 
 // testNewcomersFollowFirst: a second worker, cold, gets nothing of what the first one owns until it is warm; then it gets its
@@ -62,14 +77,8 @@ func testNewcomersFollowFirst(f *fixture) {
 		f.even(partitions, standbys, a, b)
 		heard := b.heard()
 		for i, table := range heard[1:] {
-			moving := 0
-			for p := range table.Owners {
-				if table.HandsOver(heard[i], int32(p)) {
-					moving++
-				}
-			}
-			if moving > broker.MaxMoves(partitions) {
-				f.Errorf("%d partitions move at once", moving)
+			if n := handsOver(heard[i], table); n > broker.MaxMoves(partitions) {
+				f.Errorf("%d partitions move at once", n)
 			}
 		}
 		b.end()
