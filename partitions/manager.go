@@ -164,10 +164,20 @@ func (m *Manager) leave(end func(), left <-chan error) error {
 		m.release(m.all(), nil)()
 	}
 	end()
-	err := <-left
-	m.release(m.all(), nil)()
-	return err
+	late, stop := m.options.Clock.After(leavePatience)
+	defer stop()
+	select {
+	case err := <-left:
+		m.release(m.all(), nil)()
+		return err
+	case <-late: // the brokers do not answer
+		m.release(m.all(), nil)()
+		return <-left
+	}
 }
+
+// leavePatience is how long the end of a membership may take before partitions are released without a word of the group.
+const leavePatience = 5 * time.Second
 
 var errDrained = errors.New("the worker was drained")
 

@@ -99,7 +99,7 @@ func (m *machine) cable(state string) {
 func freePort(t *testing.T, host string) string {
 	t.Helper()
 	l := harness.Listen(t, net.JoinHostPort(host, "0"))
-	defer l.Close() //nolint:errcheck // only asked for its number
+	defer l.Close()
 	return l.Addr().String()
 }
 
