@@ -59,8 +59,8 @@ func Plan(members []Candidate, partitions, standbys int, generation int32) *Tabl
 	if t.Leaving == len(members) {
 		t.Leaving = 0 // to whom should they hand over?
 	}
-	members = members[:len(members)-t.Leaving]
-	p := &planner{members: members, partitions: partitions, standbys: max(0, min(standbys, len(members)-1))}
+	members, leaving := members[:len(members)-t.Leaving], members[len(members)-t.Leaving:]
+	p := &planner{members: members, leaving: leaving, partitions: partitions, standbys: max(0, min(standbys, len(members)-1))}
 	if len(p.members) == 0 {
 		fill(t.Owners, nobody)
 		return t
@@ -95,8 +95,8 @@ func fill(s []int32, v int32) {
 }
 
 type planner struct {
-	// members are those that stay.
-	members              []Candidate
+	// members are those that stay, leaving those that do not.
+	members, leaving     []Candidate
 	partitions, standbys int
 
 	// images holds those of partition p from first[p] to first[p+1], the closest to the end of the log first.
@@ -107,6 +107,8 @@ type planner struct {
 	owner, target []int32
 	// adopted says that the partition had no owner before this balancing, moves that it goes from its owner to its target now.
 	adopted, moves []bool
+	// left says that an owner which is leaving has it.
+	left []bool
 	// load is how many partitions each worker is to have, quota its share.
 	load, quota []int
 }
@@ -164,6 +166,14 @@ func (p *planner) hearClaims() {
 			}
 			if before := p.owner[part]; before < 0 || p.members[before].Generation < p.members[m].Generation {
 				p.owner[part] = int32(m)
+			}
+		}
+	}
+	p.left = make([]bool, p.partitions)
+	for i := range p.leaving {
+		for _, part := range p.leaving[i].Owned {
+			if part >= 0 && int(part) < p.partitions {
+				p.left[part] = p.owner[part] < 0
 			}
 		}
 	}

@@ -147,6 +147,10 @@ func (m *model) check(t rapid.TB, table *broker.Table) {
 				t.Fatalf("partition %d goes from %s to %s, which is not warm for it", p, was.Name, table.Members[owner].Name)
 			}
 		}
+		waits := was != nil && table.Members[owner].Name != was.Name
+		if waits != slices.Contains(table.HandedOver, part) {
+			t.Fatalf("partition %d goes from %v to %s; handed over are %v", p, was, table.Members[owner].Name, table.HandedOver)
+		}
 		m.checkFollowers(t, table, part)
 	}
 	if moved > broker.MaxMoves(m.partitions) || moved > 0 && adopted > 0 {

@@ -13,6 +13,9 @@ func (p *planner) follow(t *Table) {
 		if p.moves[part] {
 			owner = p.target[part]
 		}
+		if p.moves[part] || p.left[part] {
+			t.HandedOver = append(t.HandedOver, part)
+		}
 		t.Owners[part] = owner
 		t.Standbys[part] = p.followers(part, owner, regular[part])
 	}

@@ -18,9 +18,10 @@ type Table struct {
 	// own and follow nothing.
 	Members []Member
 	Leaving int
-	// Owners holds, for each partition, an index into Members, or -1 for nobody. An owner may still be waiting for the release of
-	// the one before it.
+	// Owners holds, for each partition, an index into Members, or -1 for nobody.
 	Owners []int32
+	// HandedOver are the partitions, in order, that this balancing takes from a live owner, who will release them.
+	HandedOver []int32
 	// Standbys holds, for each partition, the indexes of those that follow it.
 	Standbys [][]int32
 }
@@ -39,17 +40,6 @@ func (t *Table) Staying() []Member {
 		return nil
 	}
 	return t.Members[:len(t.Members)-t.Leaving]
-}
-
-// HandsOver says whether the owner of a partition in an earlier table is a worker of this one that has to release it to another.
-func (t *Table) HandsOver(before *Table, partition int32) bool {
-	was, owned := before.Owner(partition)
-	if !owned {
-		return false
-	}
-	now, member := t.Member(was.Name)
-	owner, _ := t.Owner(partition)
-	return member && now == was && owner.Name != was.Name
 }
 
 // Member returns a worker by its name; ok is false when it has no place in the table.

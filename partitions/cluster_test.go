@@ -112,9 +112,18 @@ func (c *cluster) until(what string, holds func() bool) {
 }
 
 // tell gives both workers a table, in which owner (0: a, 1: b) owns the partition and the others follow it.
-func (c *cluster) tell(owner int32, follow ...int32) {
+func (c *cluster) tell(owner int32, follow ...int32) { c.tellTable(c.table(owner, follow...)) }
+
+// handOver does so with one in which the owner waits for a release.
+func (c *cluster) handOver(owner int32, follow ...int32) {
+	t := c.table(owner, follow...)
+	t.HandedOver = []int32{0}
+	c.tellTable(t)
+}
+
+func (c *cluster) tellTable(t *broker.Table) {
 	for _, f := range []*fixture{c.a, c.b} {
-		f.world.Assign(f.m.options.Worker, f.m.options.Worker, broker.AssignmentEvent{Table: c.table(owner, follow...)})
+		f.world.Assign(f.m.options.Worker, f.m.options.Worker, broker.AssignmentEvent{Table: t})
 	}
 }
 
@@ -245,7 +254,7 @@ func TestAnHeirClaimsWhenItReadsTheRelease(t *testing.T) {
 	c.owned(c.a, 0, 1)
 	c.want(c.b, command("x", "add 1"), "1")
 	c.until("b follows", func() bool { s := c.b.p.Status(); return s.Followed && s.Next == 2 && s.Lag == 0 })
-	c.tell(1, 0)
+	c.handOver(1, 0)
 	c.assign(c.b)
 	c.b.await(CatchingUp)
 	answer := make(chan error, 1)
@@ -274,7 +283,7 @@ func TestAnHeirDoesNotWaitForEver(t *testing.T) {
 	c.want(c.b, command("x", "add 1"), "1")
 	c.until("b follows", func() bool { s := c.b.p.Status(); return s.Followed && s.Next == 2 && s.Lag == 0 })
 	from := c.b.clock.Now()
-	c.tell(1, 0)
+	c.handOver(1, 0)
 	c.assign(c.b)
 	c.until("the heir owns it", func() bool { return c.b.p.Status().State == Active })
 	if took := c.b.clock.Now().Sub(from); took < time.Second {

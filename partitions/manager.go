@@ -54,7 +54,7 @@ type Manager struct {
 	contract error
 	replaced bool
 	hinted   map[int32]bool
-	// handedOver are partitions that the present table gives to this worker, and whose former owner is there to release them.
+	// handedOver are the partitions that live owners are to release by the present table.
 	handedOver map[int32]bool
 	// draining is closed when the membership is to end before the manager does, drained when it has.
 	draining, drained chan struct{}
@@ -237,16 +237,13 @@ func (m *Manager) assign(e broker.AssignmentEvent) {
 	}
 }
 
-// inherit notes which partitions this worker gets from a live one.
+// inherit notes which partitions live owners are to release.
 func (m *Manager) inherit(t *broker.Table) {
-	before := m.options.Routes.Table()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	clear(m.handedOver)
-	for _, id := range t.Owned(m.options.Worker) {
-		if t.HandsOver(before, id) {
-			m.handedOver[id] = true
-		}
+	for _, id := range t.HandedOver {
+		m.handedOver[id] = true
 	}
 }
 

@@ -27,6 +27,7 @@ type notice struct {
 //	version (1 byte) · generation (4 bytes) · members (uvarint), each name, address, incarnation (8 bytes), id in the group
 //	· how many of them, the last ones, are leaving (uvarint)
 //	· partitions (uvarint), each owner plus one (2 bytes) · for each its standbys: how many (uvarint), each 2 bytes
+//	· handed over (uvarint), each partition less the one before (uvarint)
 //
 // Numbers of more than one byte are big endian. Without a table it ends behind the generation.
 const (
@@ -59,6 +60,12 @@ func (n notice) encode() []byte {
 			b = binary.BigEndian.AppendUint16(b, uint16(s)) //nolint:gosec // at most maxWorkers
 		}
 	}
+	b = binary.AppendUvarint(b, uint64(len(n.table.HandedOver)))
+	before := int32(0)
+	for _, p := range n.table.HandedOver {
+		b = binary.AppendUvarint(b, uint64(p-before)) //nolint:gosec // in order
+		before = p
+	}
 	return b
 }
 
@@ -89,6 +96,13 @@ func decodeNotice(b []byte) (notice, error) {
 			standbys = append(standbys, d.worker(workers))
 		}
 		t.Standbys = append(t.Standbys, standbys)
+	}
+	partition := uint64(0)
+	for range d.count(maxPartitions) {
+		if partition += d.uvarint(); partition >= uint64(len(t.Owners)) {
+			return notice{}, errTable
+		}
+		t.HandedOver = append(t.HandedOver, int32(partition)) //nolint:gosec // looked at
 	}
 	if d.err != nil {
 		return notice{}, d.err

@@ -17,16 +17,17 @@ import (
 func exampleNotice() notice {
 	return notice{generation: 5, ids: []string{"a-1", "b-2"}, table: &broker.Table{
 		Generation: 5, Leaving: 1,
-		Members:  []broker.Member{{Name: "a", Address: "10.0.0.1:7", Incarnation: 1}, {Name: "b", Address: "10.0.0.2:7", Incarnation: 1 << 60}},
-		Owners:   []int32{0, 1, -1, 1},
-		Standbys: [][]int32{{1}, {0}, {0, 1}, nil},
+		Members:    []broker.Member{{Name: "a", Address: "10.0.0.1:7", Incarnation: 1}, {Name: "b", Address: "10.0.0.2:7", Incarnation: 1 << 60}},
+		Owners:     []int32{0, 1, -1, 1},
+		Standbys:   [][]int32{{1}, {0}, {0, 1}, nil},
+		HandedOver: []int32{1, 3},
 	}}
 }
 
 // TestNoticeBytes holds the encoded form: workers of two releases share a group while they are being replaced.
 func TestNoticeBytes(t *testing.T) {
 	const golden = "03" + "00000005" + "02" + "0161" + "0a31302e302e302e313a37" + "0000000000000001" + "03612d31" +
-		"0162" + "0a31302e302e302e323a37" + "1000000000000000" + "03622d32" + "01" + "04" + "0001000200000002" + "010001" + "010000" + "0200000001" + "00"
+		"0162" + "0a31302e302e302e323a37" + "1000000000000000" + "03622d32" + "01" + "04" + "0001000200000002" + "010001" + "010000" + "0200000001" + "00" + "020102"
 	if got := hex.EncodeToString(exampleNotice().encode()); got != golden {
 		t.Errorf("encoded %s, want %s", got, golden)
 	}
@@ -68,7 +69,7 @@ func FuzzDecodeNotice(f *testing.F) {
 		f.Add(whole[:n])
 	}
 	f.Add(whole)
-	f.Add([]byte{3, 0, 0, 0, 1, 0, 0, 1, 0, 9})
+	f.Add([]byte{3, 0, 0, 0, 1, 0, 0, 1, 0, 9, 0})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		n, err := decodeNotice(b)
 		if err != nil {
