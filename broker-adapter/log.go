@@ -138,7 +138,8 @@ type AssignmentEvent struct {
 	// Table is who owns and follows what as of the balancing that led to this event; nil: as before. An event may bring nothing
 	// else. It comes before what it assigns.
 	Table *Table
-	// Assigned partitions are to be taken, Revoked ones to be released in order, Lost ones are owned by someone else already.
+	// Assigned partitions are to be taken, Revoked ones to be released in order, Lost ones are owned by someone else already. What
+	// is assigned may still have to be released by its owner in the table before.
 	Assigned, Revoked, Lost []int32
 	// Done must be called when Revoked partitions have been released; it may be nil.
 	Done func()
@@ -179,7 +180,8 @@ type Log interface {
 	// CreateCommand returns shell commands by which an operator creates the topic instead.
 	CreateCommand(spec TopicSpec) string
 	// Assignments joins the group and calls on for every event, one at a time, until ctx ends; then it leaves in order and
-	// returns nil. It returns an error when the membership ended otherwise.
+	// returns nil. A log may find heirs for this worker's partitions among the others first, and ask for the release of these while
+	// it does. It returns an error when the membership ended otherwise.
 	Assignments(ctx context.Context, m Membership, on func(AssignmentEvent)) error
 	// SingleProcess is true when a lock guarantees that no other process can write: then answers that wrote nothing need no
 	// barrier.

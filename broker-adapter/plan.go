@@ -17,6 +17,8 @@ type Candidate struct {
 	Generation int32
 	// Images are those of the partitions that it owns or follows.
 	Images []Image
+	// Leaving: it is on its way out, and hands over what it owns.
+	Leaving bool
 }
 
 // Image says how far a worker's image of a partition is behind the end of the log, in records.
@@ -25,34 +27,40 @@ type Image struct {
 	Lag       int64
 }
 
-// MaxMoves is how many partitions one balancing takes from live owners: a sixteenth. Their callers wait for about a heartbeat,
-// those of all others notice nothing. The next balancing follows at once, so a large move takes sixteen short pauses, each for
-// other callers.
+// MaxMoves is how many partitions one balancing takes from live owners that stay: a sixteenth. Their callers wait until the log has
+// a release and a claim, those of all others notice nothing. The next balancing follows at once, so a large move takes sixteen short
+// pauses, each for other callers.
 func MaxMoves(partitions int) int { return max(1, partitions/16) }
 
 // Plan balances a group. It is pure, and each worker that computes it from the same candidates gets the same table. Its rules,
 // the first ones weigh more:
 //
-//   - A partition without a live owner is given away at once: to the worker whose image is closest to the end of the log, within
-//     its share; else to one with a warm image beyond its share; else to whoever has most room.
+//   - A partition without a live owner, or with one that is leaving, is given away at once: to the worker whose image is closest to
+//     the end of the log, within its share; else to one with a warm image beyond its share; else to whoever has most room.
 //   - An owner keeps its partitions, unless it has more than its share.
-//   - A partition with a live owner moves only to a worker that is warm for it, and at most MaxMoves do. It first has no owner, so
-//     that the old one can release it; the next balancing finds it without one.
+//   - A partition with a live owner moves only to a worker that is warm for it, and at most MaxMoves do; none while others are given
+//     away, because a worker that releases something takes nothing meanwhile. It goes from one to the other in one balancing: the new
+//     owner reads in the log when the old one has released it.
+//   - Who is leaving owns and follows nothing, unless all are.
 //   - A worker that is to get a partition, and is not warm, follows it beside the others. When it is warm, Due says so.
 //   - Every partition is followed by the given number of others, spread evenly; who has an image stays. Those with the best
 //     images stay beside them until enough of the others are as good.
 //
 // Once everything is warm, and Due is false for all, shares differ by at most one. It takes time O(P log W).
 func Plan(members []Candidate, partitions, standbys int, generation int32) *Table {
-	p := &planner{
-		members:    slices.SortedStableFunc(slices.Values(members), func(a, b Candidate) int { return cmp.Compare(a.Name, b.Name) }),
-		partitions: partitions,
-		standbys:   max(0, min(standbys, len(members)-1)),
-	}
+	members = slices.SortedStableFunc(slices.Values(members), Candidate.Compare)
 	t := &Table{Generation: generation, Owners: make([]int32, partitions), Standbys: make([][]int32, partitions)}
-	for i := range p.members {
-		t.Members = append(t.Members, p.members[i].Member)
+	for i := range members {
+		t.Members = append(t.Members, members[i].Member)
+		if members[i].Leaving {
+			t.Leaving++
+		}
 	}
+	if t.Leaving == len(members) {
+		t.Leaving = 0 // to whom should they hand over?
+	}
+	members, leaving := members[:len(members)-t.Leaving], members[len(members)-t.Leaving:]
+	p := &planner{members: members, leaving: leaving, partitions: partitions, standbys: max(0, min(standbys, len(members)-1))}
 	if len(p.members) == 0 {
 		fill(t.Owners, nobody)
 		return t
@@ -67,6 +75,18 @@ func Plan(members []Candidate, partitions, standbys int, generation int32) *Tabl
 	return t
 }
 
+// Compare puts workers in the order of a table: those that stay by name, then those that leave.
+func (c Candidate) Compare(other Candidate) int {
+	switch {
+	case c.Leaving == other.Leaving:
+		return cmp.Compare(c.Name, other.Name)
+	case c.Leaving:
+		return 1
+	default:
+		return -1
+	}
+}
+
 const nobody = -1
 
 func fill(s []int32, v int32) {
@@ -76,7 +96,8 @@ func fill(s []int32, v int32) {
 }
 
 type planner struct {
-	members              []Candidate
+	// members are those that stay, leaving those that do not.
+	members, leaving     []Candidate
 	partitions, standbys int
 
 	// images holds those of partition p from first[p] to first[p+1], the closest to the end of the log first.
@@ -85,8 +106,10 @@ type planner struct {
 
 	// owner is who has a partition until the next balancing, target who is to have it.
 	owner, target []int32
-	// adopted says that the partition had no owner before this balancing, moves that the owner is to release it now.
+	// adopted says that the partition had no owner before this balancing, moves that it goes from its owner to its target now.
 	adopted, moves []bool
+	// left says that an owner which is leaving has it.
+	left []bool
 	// load is how many partitions each worker is to have, quota its share.
 	load, quota []int
 }
@@ -144,6 +167,14 @@ func (p *planner) hearClaims() {
 			}
 			if before := p.owner[part]; before < 0 || p.members[before].Generation < p.members[m].Generation {
 				p.owner[part] = int32(m)
+			}
+		}
+	}
+	p.left = make([]bool, p.partitions)
+	for i := range p.leaving {
+		for _, part := range p.leaving[i].Owned {
+			if part >= 0 && int(part) < p.partitions {
+				p.left[part] = p.owner[part] < 0
 			}
 		}
 	}
@@ -242,6 +273,9 @@ func (p *planner) roomiest() func(int32) int32 {
 // balance takes partitions from those above their share: now, where another one with room is warm; else that one is to follow.
 func (p *planner) balance() {
 	left := MaxMoves(p.partitions)
+	if slices.Contains(p.adopted, true) {
+		left = 0
+	}
 	for part := range p.surplus() {
 		if m := p.closest(part, holder.warm); m >= 0 {
 			if p.adopted[part] { // nobody has to release it

@@ -2,13 +2,14 @@ package broker_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
 	broker "github.com/millrace-io/millrace/broker-adapter"
 )
 
-// rule is one balancing, written down: a worker is "name: owned / partition=lag ...".
+// rule is one balancing, written down: a worker is "name: owned / partition=lag ...", with a "-" before its name if it is leaving.
 type rule struct {
 	name     string
 	workers  []string
@@ -17,7 +18,7 @@ type rule struct {
 }
 
 // TestPlanRules shows each rule of Plan on the smallest group that needs it. Partitions are as many as the wanted table has; it
-// reads "owner(followers)" for each, "-" for nobody.
+// reads "owner(followers)" for each, "-" for nobody, with a "!" behind an owner who waits for a release.
 func TestPlanRules(t *testing.T) {
 	for _, r := range []rule{
 		{"a first worker gets everything", []string{"a:"}, 1, "a() a() a() a()"},
@@ -36,14 +37,15 @@ func TestPlanRules(t *testing.T) {
 			"a(b) a(b) a() a()",
 		},
 		{"a cold newcomer follows first", []string{"a: 0 1 / 0=0 1=0", "b:"}, 0, "a(b) a()"},
-		{"a partition moves when the newcomer is warm", []string{"a: 0 1 / 0=0 1=0", "b: / 0=1023"}, 0, "-(b) a()"},
+		{"a partition moves when the newcomer is warm", []string{"a: 0 1 / 0=0 1=0", "b: / 0=1023"}, 0, "b!() a()"},
 		{"not before", []string{"a: 0 1 / 0=0 1=0", "b: / 0=1024"}, 0, "a(b) a()"},
-		{"then it is without owner, and the newcomer takes it", []string{"a: 1 / 1=0 0=0", "b: / 0=3"}, 0, "b() a()"},
+		{"and its old owner follows it until others are as good", []string{"a: 0 1 / 0=0 1=0", "b: / 0=3"}, 1, "b!(a) a(b)"},
+		{"while others are given away nothing moves", []string{"a: 0 1 2 / 0=0 1=0 2=0", "b: / 0=0"}, 0, "a(b) a() a() b()"},
 		{
 			"at most a sixteenth moves",
 			[]string{"a: 0 1 2 3 / 0=0 1=0 2=0 3=0", "b: / 0=0 1=0 2=0 3=0"},
 			0,
-			"-(b) a(b) a() a()",
+			"b!() a(b) a() a()",
 		},
 		{"a standby stays where an image is", []string{"a: 0 / 0=0", "b: 1 / 1=0", "c: / 0=4"}, 1, "a(c) b(a)"},
 		{"as long as it is better than others", []string{"a: 0 / 0=0", "b: 1 / 1=0", "c: / 0=4 1=8000"}, 1, "a(c) b(a,c)"},
@@ -55,7 +57,13 @@ func TestPlanRules(t *testing.T) {
 		},
 		{"a claim of an earlier balancing does not count", []string{"a@4: 0", "b@5: 0", "c@5:"}, 0, "b()"},
 		{"and takes nothing from the owner, for whom another one warms up", []string{"a@5: 0 1", "b@4: 0", "c@5:"}, 0, "a(b) a()"},
-		{"two claims: both must release before another gets it", []string{"a@5: 0 1 / 0=0 1=0", "b@4: 0 / 0=0 1=0", "c@5: / 0=0"}, 0, "-(b) a()"},
+		{"or moves on from there", []string{"a@5: 0 1 / 0=0 1=0", "b@4: 0 / 0=0 1=0", "c@5: / 0=0"}, 0, "b!() a()"},
+		{"who is leaving hands everything to those who are warm", []string{"-a: 0 1 2", "b: 3 / 0=0 2=0", "c: / 1=0"}, 0, "b!(c) c!() b!() b()"},
+		{"within their shares where that can be", []string{"-a: 0 1 2", "b: 3 / 0=0 1=0 2=0", "c: / 1=0 2=0"}, 0, "b!() c!() c!() b()"},
+		{"else to anybody", []string{"-a: 0 1", "b:", "c:"}, 1, "b!(c) c!(b)"},
+		{"it follows nothing", []string{"-a: 0 / 1=0", "b: 1 / 0=0"}, 1, "b!() b()"},
+		{"what it does not own any more it need not release", []string{"-a@4: 0", "b@5: 0", "c: 1"}, 0, "b() c()"},
+		{"when all are leaving, nobody is", []string{"-a: 0", "-b: 1"}, 1, "a(b) b(a)"},
 	} {
 		t.Run(r.name, func(t *testing.T) {
 			var members []broker.Candidate
@@ -74,7 +82,8 @@ func parseWorker(t *testing.T, text string) broker.Candidate {
 	t.Helper()
 	who, rest, _ := strings.Cut(text, ":")
 	name, generation, _ := strings.Cut(who, "@")
-	c := broker.Candidate{Member: broker.Member{Name: name}, Generation: 5}
+	name, leaving := strings.CutPrefix(name, "-")
+	c := broker.Candidate{Member: broker.Member{Name: name}, Generation: 5, Leaving: leaving}
 	if generation != "" {
 		scan(t, generation, "%d", &c.Generation)
 	}
@@ -110,6 +119,9 @@ func show(table *broker.Table) string {
 		for _, f := range table.Standbys[p] {
 			followers = append(followers, table.Members[f].Name)
 		}
+		if slices.Contains(table.HandedOver, int32(p)) {
+			name += "!"
+		}
 		all = append(all, name+"("+strings.Join(followers, ",")+")")
 	}
 	return strings.Join(all, " ")
@@ -123,8 +135,8 @@ func TestDue(t *testing.T) {
 		Owners:   []int32{0, 0, 0, 1, 1},
 		Standbys: make([][]int32, 5),
 	}
-	moving := *table
-	moving.Owners = []int32{0, 0, -1, 1, 1}
+	moving, leaving := *table, *table
+	moving.Owners, leaving.Leaving = []int32{0, 0, -1, 1, 1}, 1
 	for _, c := range []struct {
 		table  *broker.Table
 		worker string
@@ -139,6 +151,8 @@ func TestDue(t *testing.T) {
 		{table, "b", map[int32]int64{0: 0}, false},
 		{table, "d", map[int32]int64{0: 0}, false},
 		{&moving, "c", map[int32]int64{0: 0}, false},
+		{&leaving, "c", map[int32]int64{0: 0}, false},
+		{&leaving, "b", map[int32]int64{0: 0}, false}, // three and two are even among two
 		{nil, "c", map[int32]int64{0: 0}, false},
 	} {
 		m := broker.Membership{Worker: c.worker, Images: func() map[int32]int64 { return c.images }}

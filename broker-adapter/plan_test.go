@@ -26,6 +26,8 @@ type model struct {
 	generation           int32
 	members              []*worker
 	table                *broker.Table
+	// moved: the table has taken partitions from live owners, who join again when they have released them.
+	moved bool
 	// joined counts names, so that each is new.
 	joined int
 }
@@ -36,6 +38,7 @@ type worker struct {
 
 	owned      []int32
 	generation int32
+	leaving    bool
 	lags       map[int32]int64
 }
 
@@ -50,7 +53,7 @@ func (m *model) join() *worker {
 func (m *model) leave(i int) { m.members = slices.Delete(m.members, i, i+1) }
 
 func (w *worker) candidate() broker.Candidate {
-	c := broker.Candidate{Member: w.Member, Owned: w.owned, Generation: w.generation}
+	c := broker.Candidate{Member: w.Member, Owned: w.owned, Generation: w.generation, Leaving: w.leaving}
 	for p, lag := range w.lags {
 		c.Images = append(c.Images, broker.Image{Partition: p, Lag: lag})
 	}
@@ -104,7 +107,7 @@ func (w *worker) membership() broker.Membership {
 
 // restless tells whether a balancing follows by itself: something is on its way, or a worker asks for it.
 func (m *model) restless() bool {
-	return slices.Contains(m.table.Owners, -1) ||
+	return m.moved ||
 		slices.ContainsFunc(m.members, func(w *worker) bool { return m.table.Due(w.membership()) })
 }
 
@@ -146,31 +149,43 @@ func (m *model) comeToRest(t rapid.TB) {
 // check holds a table against the rules that hold in every balancing, and obeys it.
 func (m *model) check(t rapid.TB, table *broker.Table) {
 	before := m.owners()
-	quota, most := m.partitions/len(m.members), (m.partitions+len(m.members)-1)/len(m.members)
-	moved := 0
+	staying := len(table.Staying())
+	quota, most := m.partitions/staying, (m.partitions+staying-1)/staying
+	moved, adopted := 0, 0
 	for p, owner := range table.Owners {
 		part := int32(p)
 		was := before[part]
 		switch {
-		case was == nil && owner < 0:
-			t.Fatalf("partition %d has no owner, and gets none", p)
-		case was != nil && owner < 0:
+		case owner < 0 || int(owner) >= staying:
+			t.Fatalf("partition %d is given to %d of %d workers that stay", p, owner, staying)
+		case was == nil || was.leaving && table.Leaving > 0:
+			adopted++
+		case table.Members[owner].Name != was.Name:
 			moved++
 			if has := m.claims(table, was); has <= quota {
 				t.Fatalf("partition %d is taken from %s, which has %d of a share of %d", p, was.Name, has, quota)
 			}
-			if !m.anyWarm(table.Standbys[p], table, was, part) {
-				t.Fatalf("partition %d is taken from %s, and nobody is warm for it", p, was.Name)
+			if lag, has := m.named(table.Members[owner].Name).lags[part]; !has || lag > broker.Warm {
+				t.Fatalf("partition %d goes from %s to %s, which is not warm for it", p, was.Name, table.Members[owner].Name)
 			}
-		case was != nil && table.Members[owner].Name != was.Name:
-			t.Fatalf("partition %d goes from %s to %s without a release", p, was.Name, table.Members[owner].Name)
+		}
+		waits := was != nil && table.Members[owner].Name != was.Name
+		if waits != slices.Contains(table.HandedOver, part) {
+			t.Fatalf("partition %d goes from %v to %s; handed over are %v", p, was, table.Members[owner].Name, table.HandedOver)
 		}
 		m.checkFollowers(t, table, part)
 	}
-	if moved > broker.MaxMoves(m.partitions) {
-		t.Fatalf("%d of %d partitions move at once", moved, m.partitions)
+	if moved > broker.MaxMoves(m.partitions) || moved > 0 && adopted > 0 {
+		t.Fatalf("%d of %d partitions move at once, beside %d that are given away", moved, m.partitions, adopted)
 	}
+	m.moved = moved > 0
 	for _, w := range m.members {
+		if w.leaving && table.Leaving > 0 {
+			if len(table.Owned(w.Name))+len(table.Followed(w.Name)) > 0 {
+				t.Fatalf("%s is leaving, and is to own %v and follow %v", w.Name, table.Owned(w.Name), table.Followed(w.Name))
+			}
+			continue
+		}
 		if kept := len(table.Owned(w.Name)); kept < min(len(w.owned), quota) {
 			t.Fatalf("%s had %d partitions, is left with %d, and its share is %d to %d", w.Name, len(w.owned), kept, quota, most)
 		}
@@ -193,14 +208,6 @@ func (m *model) owners() map[int32]*worker {
 	return owners
 }
 
-func (m *model) anyWarm(among []int32, table *broker.Table, but *worker, p int32) bool {
-	return slices.ContainsFunc(among, func(i int32) bool {
-		w := m.named(table.Members[i].Name)
-		lag, has := w.lags[p]
-		return w != but && has && lag <= broker.Warm
-	})
-}
-
 func (m *model) named(name string) *worker {
 	return m.members[slices.IndexFunc(m.members, func(w *worker) bool { return w.Name == name })]
 }
@@ -214,12 +221,12 @@ func (m *model) checkFollowers(t rapid.TB, table *broker.Table, p int32) {
 	if sorted := slices.Sorted(slices.Values(followers)); len(slices.Compact(sorted)) != len(followers) {
 		t.Fatalf("partition %d is followed twice by one worker: %v", p, followers)
 	}
-	standbys := min(m.standbys, len(m.members)-1)
+	standbys := min(m.standbys, len(table.Staying())-1)
 	if len(followers) < standbys || len(followers) > 2*standbys+1 {
 		t.Fatalf("partition %d has %d followers, %d standbys are wanted", p, len(followers), standbys)
 	}
 	had, keeps := 0, 0
-	for i, member := range table.Members {
+	for i, member := range table.Staying() {
 		if lag, has := m.named(member.Name).lags[p]; has && lag <= broker.Warm {
 			had++
 			if table.Owners[p] == int32(i) || slices.Contains(followers, int32(i)) {
@@ -263,12 +270,20 @@ func TestPlanInAnyGroup(t *testing.T) {
 }
 
 func (m *model) step(t *rapid.T) {
-	switch rapid.SampledFrom([]string{"join", "leave", "warm", "fall behind", "balance"}).Draw(t, "step") {
+	switch rapid.SampledFrom([]string{"join", "leave", "leave in order", "warm", "fall behind", "balance"}).Draw(t, "step") {
 	case "join":
 		m.join()
 	case "leave":
 		if len(m.members) > 1 {
 			m.leave(rapid.IntRange(0, len(m.members)-1).Draw(t, "who"))
+		}
+	case "leave in order":
+		i := rapid.IntRange(0, len(m.members)-1).Draw(t, "who")
+		m.members[i].leaving = true
+		m.check(t, m.plan())
+		m.members[i].leaving = false
+		if len(m.members) > 1 {
+			m.leave(i)
 		}
 	case "warm":
 		w := rapid.SampledFrom(m.members).Draw(t, "who")
@@ -359,7 +374,7 @@ func TestPlanAnyInput(t *testing.T) {
 		for i := range rapid.IntRange(0, 5).Draw(t, "workers") {
 			c := broker.Candidate{
 				Member: broker.Member{Name: fmt.Sprint(i)}, Owned: rapid.SliceOf(rapid.Int32Range(-2, 25)).Draw(t, "owned"),
-				Generation: rapid.Int32Range(-1, 3).Draw(t, "generation"),
+				Generation: rapid.Int32Range(-1, 3).Draw(t, "generation"), Leaving: rapid.Bool().Draw(t, "leaving"),
 			}
 			for _, p := range rapid.SliceOf(rapid.Int32Range(-2, 25)).Draw(t, "images") {
 				c.Images = append(c.Images, broker.Image{Partition: p, Lag: rapid.Int64Range(-1, 5000).Draw(t, "lag")})
@@ -377,11 +392,7 @@ func TestPlanAnyInput(t *testing.T) {
 				}
 				continue
 			}
-			claimed := false
-			for i := range members {
-				claimed = claimed || slices.Contains(members[i].Owned, int32(p)) && int32(i) != owner
-			}
-			if owner < 0 && !claimed || int(owner) >= len(members) {
+			if owner < 0 || int(owner) >= len(table.Staying()) {
 				t.Fatalf("partition %d is owned by %d", p, owner)
 			}
 		}

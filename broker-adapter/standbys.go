@@ -11,7 +11,10 @@ func (p *planner) follow(t *Table) {
 	for part := range p.each() {
 		owner := p.owner[part]
 		if p.moves[part] {
-			owner = nobody // it must be released first
+			owner = p.target[part]
+		}
+		if p.moves[part] || p.left[part] {
+			t.HandedOver = append(t.HandedOver, part)
 		}
 		t.Owners[part] = owner
 		t.Standbys[part] = p.followers(part, owner, regular[part])

@@ -14,10 +14,14 @@ type Member struct {
 type Table struct {
 	// Generation rises with each balancing of the group; it begins anew when the group does.
 	Generation int32
-	// Members are all workers of the group, by name.
+	// Members are all workers of the group: those that stay, by name, then those that are on their way out, Leaving of them, which
+	// own and follow nothing.
 	Members []Member
-	// Owners holds, for each partition, an index into Members, or -1 for nobody: then the partition is on its way.
+	Leaving int
+	// Owners holds, for each partition, an index into Members, or -1 for nobody.
 	Owners []int32
+	// HandedOver are the partitions, in order, that this balancing takes from a live owner, who will release them.
+	HandedOver []int32
 	// Standbys holds, for each partition, the indexes of those that follow it.
 	Standbys [][]int32
 }
@@ -28,6 +32,14 @@ func (t *Table) Owner(partition int32) (m Member, ok bool) {
 		return Member{}, false
 	}
 	return t.Members[t.Owners[partition]], true
+}
+
+// Staying are the workers that are not on their way out.
+func (t *Table) Staying() []Member {
+	if t == nil {
+		return nil
+	}
+	return t.Members[:len(t.Members)-t.Leaving]
 }
 
 // Member returns a worker by its name; ok is false when it has no place in the table.
@@ -80,10 +92,10 @@ func (t *Table) index(name string) int32 {
 // that ask only when it is true come to an end.
 func (t *Table) Due(m Membership) bool {
 	me := t.index(m.Worker)
-	if me < 0 || m.Images == nil {
+	if me < 0 || int(me) >= len(t.Staying()) || m.Images == nil {
 		return false
 	}
-	p := &planner{partitions: len(t.Owners), members: make([]Candidate, len(t.Members)), load: make([]int, len(t.Members))}
+	p := &planner{partitions: len(t.Owners), members: make([]Candidate, len(t.Staying())), load: make([]int, len(t.Staying()))}
 	for _, owner := range t.Owners {
 		if owner < 0 {
 			return false // the balancing that gives it an owner is under way

@@ -32,6 +32,8 @@ type Fold struct {
 	// key and value are scratch space.
 	key, value []byte
 	counts     FoldCounts
+	// released is the last owner that this fold saw release the partition.
+	released record.Owner
 	// each is told of every record that takes effect, before its rows are written. Nil: nobody is.
 	each func(*Entry)
 }
@@ -61,6 +63,10 @@ func (f *Fold) Meta() Meta { return f.meta }
 
 // Owner returns the owner by the reader rule after the last record.
 func (f *Fold) Owner() record.Owner { return f.rule.Current }
+
+// Released says whether nobody owns the partition after the last record: nobody ever did, or this fold has seen its owner's release.
+// One that began behind that does not know of it.
+func (f *Fold) Released() bool { return f.rule.Current == f.released }
 
 // Counts returns what the fold met.
 func (f *Fold) Counts() FoldCounts { return f.counts }
@@ -109,7 +115,11 @@ func (f *Fold) Step(rows Rows, e *Entry) (record.Verdict, error) {
 		if c := e.Envelope.Claim; c != nil {
 			f.meta.Floor = max(f.meta.Floor, int64(c.Floor)) //nolint:gosec // offsets are positive
 		}
-	case record.Control, record.Foreign:
+	case record.Control:
+		if e.Envelope.Kind == record.Release {
+			f.released = f.rule.Current
+		}
+	case record.Foreign:
 	}
 	if verdict != record.Void {
 		f.meta.LogTime = max(f.meta.LogTime, e.Envelope.LogTime)

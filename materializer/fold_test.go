@@ -323,3 +323,27 @@ func TestClaimsSetTheLogsClock(t *testing.T) {
 		t.Error("log time went back")
 	}
 }
+
+// TestReleased: a partition has no owner before the first claim, and after a release by its owner.
+func TestReleased(t *testing.T) {
+	w := newWriter(t)
+	released := func() bool {
+		_, fold := w.fold(func(ctx context.Context, f *materializer.Follower, end int64) error { return f.CatchUp(ctx, end, nil) })
+		return fold.Released()
+	}
+	for _, step := range []struct {
+		what string
+		do   func()
+		want bool
+	}{
+		{"an empty log", func() {}, true},
+		{"a claim", w.claim, false},
+		{"a release by somebody else", func() { w.put("", "", record.Envelope{Kind: record.Release, Epoch: 9, Nonce: 9, Ordinal: 1}) }, false},
+		{"a release by the owner", func() { w.put("", "", record.Envelope{Kind: record.Release}) }, true},
+		{"the next claim", w.claim, false},
+	} {
+		if step.do(); released() != step.want {
+			t.Errorf("after %s the partition counts as released: %v", step.what, !step.want)
+		}
+	}
+}

@@ -13,14 +13,15 @@ import (
 	"github.com/millrace-io/millrace/materializer"
 )
 
-// Assigned says that this worker should own the partition.
-func (c *core) Assigned() {
+// Assigned says that this worker should own the partition. handedOver: its present owner is about to release it. To claim before that
+// is safe, and would cost the owner's last commands.
+func (c *core) Assigned(handedOver bool) {
 	if c.assigned {
 		return
 	}
 	c.assigned, c.withheld = true, ""
 	if c.state == Standby {
-		c.catchUp()
+		c.catchUp(handedOver)
 	}
 }
 
@@ -62,9 +63,9 @@ func (c *core) Asked(call *Call) {
 	}
 }
 
-func (c *core) catchUp() {
+func (c *core) catchUp(handedOver bool) {
 	c.state = CatchingUp
-	c.emit(effect{kind: doCatchUp})
+	c.emit(effect{kind: doCatchUp, handedOver: handedOver})
 }
 
 // CaughtUp says that the log was folded up to next, that cur owns the partition there, and offers a random nonce.

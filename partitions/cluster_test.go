@@ -112,9 +112,18 @@ func (c *cluster) until(what string, holds func() bool) {
 }
 
 // tell gives both workers a table, in which owner (0: a, 1: b) owns the partition and the others follow it.
-func (c *cluster) tell(owner int32, follow ...int32) {
+func (c *cluster) tell(owner int32, follow ...int32) { c.tellTable(c.table(owner, follow...)) }
+
+// handOver does so with one in which the owner waits for a release.
+func (c *cluster) handOver(owner int32, follow ...int32) {
+	t := c.table(owner, follow...)
+	t.HandedOver = []int32{0}
+	c.tellTable(t)
+}
+
+func (c *cluster) tellTable(t *broker.Table) {
 	for _, f := range []*fixture{c.a, c.b} {
-		f.world.Assign(f.m.options.Worker, f.m.options.Worker, broker.AssignmentEvent{Table: c.table(owner, follow...)})
+		f.world.Assign(f.m.options.Worker, f.m.options.Worker, broker.AssignmentEvent{Table: t})
 	}
 }
 
@@ -236,6 +245,51 @@ func TestCallersWaitForTheNextOwner(t *testing.T) {
 		t.Errorf("the log holds %v", k)
 	}
 	c.until("a follows now", func() bool { s := c.a.p.Status(); return s.Followed && s.Lag == 0 && s.Next == 8 })
+}
+
+// TestAnHeirClaimsWhenItReadsTheRelease: the table names the heir before the owner has let go. Callers wait for it, nothing is void, and
+// no claim comes before the release.
+func TestAnHeirClaimsWhenItReadsTheRelease(t *testing.T) {
+	c := newCluster(t, Limits{MovePatience: time.Minute, DrainTimeout: time.Minute})
+	c.owned(c.a, 0, 1)
+	c.want(c.b, command("x", "add 1"), "1")
+	c.until("b follows", func() bool { s := c.b.p.Status(); return s.Followed && s.Next == 2 && s.Lag == 0 })
+	c.handOver(1, 0)
+	c.assign(c.b)
+	c.b.await(CatchingUp)
+	answer := make(chan error, 1)
+	go func() { // received below
+		_, err := c.b.router.Dispatch(t.Context(), command("x", "add 2"))
+		answer <- err
+	}()
+	c.a.silent(nil)
+	if k := c.a.kinds(); k[record.Claim] != 1 || len(answer) != 0 {
+		t.Fatalf("the heir did not wait: the log holds %v", k)
+	}
+	c.revoke(c.a)
+	c.until("the heir answers", func() bool { return len(answer) > 0 })
+	if err := <-answer; err != nil {
+		t.Error(err)
+	}
+	if k := c.a.kinds(); k[record.Claim] != 2 || k[record.Release] != 1 || k[record.Event] != 2 {
+		t.Errorf("the log holds %v", k)
+	}
+}
+
+// TestAnHeirDoesNotWaitForEver: an owner that does not release is passed over when its time for that is up.
+func TestAnHeirDoesNotWaitForEver(t *testing.T) {
+	c := newCluster(t, Limits{MovePatience: time.Minute, DrainTimeout: time.Second})
+	c.owned(c.a, 0, 1)
+	c.want(c.b, command("x", "add 1"), "1")
+	c.until("b follows", func() bool { s := c.b.p.Status(); return s.Followed && s.Next == 2 && s.Lag == 0 })
+	from := c.b.clock.Now()
+	c.handOver(1, 0)
+	c.assign(c.b)
+	c.until("the heir owns it", func() bool { return c.b.p.Status().State == Active })
+	if took := c.b.clock.Now().Sub(from); took < time.Second {
+		t.Errorf("the heir claimed after %v, and the owner had a second", took)
+	}
+	c.want(c.b, command("x", "add 2"), "1 2")
 }
 
 // TestPatienceEnds: when nobody comes to own a partition, callers are told so, and how many may wait is bounded.

@@ -20,7 +20,7 @@ import (
 func activeCore(t *testing.T, single bool) *core {
 	t.Helper()
 	c := newCore(0, "w", Limits{}.WithDefaults(), single)
-	c.Assigned()
+	c.Assigned(false)
 	c.CaughtUp(record.Owner{}, 0, 7)
 	c.ClaimAcked(c.incarnation, broker.AppendResult{})
 	c.ReadBack(c.incarnation, record.Owner{Epoch: 1, Nonce: 7}, 1)
@@ -63,7 +63,7 @@ func TestARevocationIsAnsweredOnce(t *testing.T) {
 	c.Flush()
 	c.Revoked()
 	c.Revoked()
-	c.Assigned()
+	c.Assigned(false)
 	late := &Call{cmd: &entities.Command{Key: entities.Key{Type: "t", ID: "a"}, Type: &entities.EntityType{}}}
 	c.Submitted(late)
 	if !late.finished || late.err.Reason != entities.Moved {
@@ -89,7 +89,7 @@ func TestAClaimBeforeWhatWasReadHalts(t *testing.T) {
 		want State
 	}{{-1, CatchingUp}, {4, Halted}, {5, Claiming}, {7, Claiming}} {
 		core := newCore(0, "w", Limits{}.WithDefaults(), false)
-		core.Assigned()
+		core.Assigned(false)
 		core.CaughtUp(record.Owner{}, 5, 7)
 		core.ClaimAcked(core.incarnation, broker.AppendResult{Base: c.base, Last: c.base})
 		if core.state != c.want || core.asks(doReadBack) != (c.want == Claiming) {
@@ -104,7 +104,7 @@ func TestAClaimBeforeWhatWasReadHalts(t *testing.T) {
 // TestAnOldEndIsNotLostDataAtOnce: a leader that was paused shows what it had. Found by simulation.
 func TestAnOldEndIsNotLostDataAtOnce(t *testing.T) {
 	c := newCore(0, "w", Limits{}.WithDefaults(), false)
-	c.Assigned()
+	c.Assigned(false)
 	gone := errors.Join(errors.New("the log ends at 8"), broker.ErrRegressed)
 	c.Failed(c.incarnation, gone)
 	if c.state != CatchingUp || !c.asks(doWait) {
@@ -116,7 +116,7 @@ func TestAnOldEndIsNotLostDataAtOnce(t *testing.T) {
 		t.Errorf("the core is %s after %s; want it halted", c.state, c.limits.AckTimeout)
 	}
 	c = newCore(0, "w", Limits{}.WithDefaults(), false)
-	c.Assigned()
+	c.Assigned(false)
 	c.Failed(c.incarnation, topicReplaced("a", "b"))
 	if c.state != Halted {
 		t.Errorf("the core is %s when the topic is another one; want it halted", c.state)

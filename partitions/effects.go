@@ -13,7 +13,7 @@ import (
 type effectKind uint8
 
 const (
-	// doCatchUp: read the log to its end and fold it. Comes back as CaughtUp or Failed.
+	// doCatchUp: read the log to its end, or handedOver to the release of its owner, and fold it. Comes back as CaughtUp or Failed.
 	doCatchUp effectKind = iota
 	// doClaim: append batch, which holds the claim. Comes back as ClaimAcked.
 	doClaim
@@ -81,6 +81,8 @@ type effect struct {
 	offset  int64
 	attempt int
 	gap     []GapRecord
+	// handedOver: the owner is about to release the partition.
+	handedOver bool
 
 	delivery *delivery
 	alarm    *alarm

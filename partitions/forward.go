@@ -68,14 +68,14 @@ func (f *Forwarder) DispatchStream(ctx context.Context, s *entities.Stream) erro
 
 // anywhere lets do try one worker after the other, until it has reached one.
 func (f *Forwarder) anywhere(do func(address string) error) error {
-	table := f.carrier.routes.Table()
-	if table == nil || len(table.Members) == 0 {
+	workers := f.carrier.routes.Table().Staying()
+	if len(workers) == 0 {
 		return entities.Errorf(entities.Unavailable, entities.NotApplied, "no worker of the app is known: start one with `millrace run`, or look at `millrace cluster status`")
 	}
-	first := int(f.carrier.random() % uint64(len(table.Members))) //nolint:gosec // a small number
+	first := int(f.carrier.random() % uint64(len(workers))) //nolint:gosec // a small number
 	var err error
-	for i := range table.Members {
-		err = do(table.Members[(first+i)%len(table.Members)].Address)
+	for i := range workers {
+		err = do(workers[(first+i)%len(workers)].Address)
 		if e, failed := errors.AsType[*entities.Error](err); !failed || e.Reason != entities.Moved {
 			return err
 		}

@@ -144,7 +144,7 @@ func TestWhatHalts(t *testing.T) {
 func TestAHaltedPartitionStaysHalted(t *testing.T) {
 	c := activeCore(t, true)
 	c.Halt(broker.ErrRegressed)
-	for name, happen := range map[string]func(){"lost": c.Lost, "assigned": c.Assigned, "revoked": c.Revoked, "ticked": c.Ticked, "ended": c.Ended} {
+	for name, happen := range map[string]func(){"lost": c.Lost, "assigned": func() { c.Assigned(false) }, "revoked": c.Revoked, "ticked": c.Ticked, "ended": c.Ended} {
 		if happen(); c.state != Halted {
 			t.Errorf("%s: it is %s", name, c.state)
 		}

@@ -67,6 +67,7 @@ type input struct {
 	resolution  *resolution
 	quiet       func(atOnce bool)
 	followed    bool
+	handedOver  bool
 	repair      *repair
 	survey      survey
 	page        []materializer.Entry

@@ -54,6 +54,8 @@ type Manager struct {
 	contract error
 	replaced bool
 	hinted   map[int32]bool
+	// handedOver are the partitions that live owners are to release by the present table.
+	handedOver map[int32]bool
 	// draining is closed when the membership is to end before the manager does, drained when it has.
 	draining, drained chan struct{}
 	drainOnce         sync.Once
@@ -80,7 +82,7 @@ func NewManager(o Options) *Manager {
 		set(&o.Limits.Inflight, 4)
 	}
 	o.Limits = o.Limits.WithDefaults()
-	m := &Manager{options: o, hinted: map[int32]bool{}, draining: make(chan struct{}), drained: make(chan struct{})}
+	m := &Manager{options: o, hinted: map[int32]bool{}, handedOver: map[int32]bool{}, draining: make(chan struct{}), drained: make(chan struct{})}
 	rebuilds := make(chan struct{}, o.Rebuilds)
 	for id := range o.Topic.Partitions {
 		p := &Partition{
@@ -138,13 +140,9 @@ func (m *Manager) Run(ctx context.Context) error {
 	var err error
 	select {
 	case <-ctx.Done():
-		m.release(m.all(), nil)()
-		leave(context.Cause(ctx))
-		err = <-left
+		err = m.leave(func() { leave(context.Cause(ctx)) }, left)
 	case <-m.draining:
-		m.release(m.all(), nil)()
-		leave(errDrained)
-		if err = <-left; err == nil {
+		if err = m.leave(func() { leave(errDrained) }, left); err == nil {
 			close(m.drained)
 			err = m.watch(ctx)
 		}
@@ -158,6 +156,28 @@ func (m *Manager) Run(ctx context.Context) error {
 	running.Wait()
 	return err
 }
+
+// leave ends the membership. Where there may be others they are told before the partitions are released, so that each of these has an
+// heir who waits for that.
+func (m *Manager) leave(end func(), left <-chan error) error {
+	if m.options.Group == nil {
+		m.release(m.all(), nil)()
+	}
+	end()
+	late, stop := m.options.Clock.After(leavePatience)
+	defer stop()
+	select {
+	case err := <-left:
+		m.release(m.all(), nil)()
+		return err
+	case <-late: // the brokers do not answer
+		m.release(m.all(), nil)()
+		return <-left
+	}
+}
+
+// leavePatience is how long the end of a membership may take before partitions are released without a word of the group.
+const leavePatience = 5 * time.Second
 
 var errDrained = errors.New("the worker was drained")
 
@@ -190,6 +210,7 @@ func (m *Manager) watch(ctx context.Context) error {
 // assign passes the log's hints on to the partitions. While the topic is not as it should be, nothing is taken.
 func (m *Manager) assign(e broker.AssignmentEvent) {
 	if e.Table != nil {
+		m.inherit(e.Table)
 		m.options.Routes.Set(e.Table)
 		m.follow(e.Table)
 		m.warmed()
@@ -198,7 +219,7 @@ func (m *Manager) assign(e broker.AssignmentEvent) {
 	for _, id := range e.Assigned {
 		m.hinted[id] = true
 		if m.contract == nil {
-			m.partitions[id].post(input{kind: inAssigned})
+			m.partitions[id].post(input{kind: inAssigned, handedOver: m.handedOver[id]})
 		}
 	}
 	for _, id := range e.Lost {
@@ -213,6 +234,16 @@ func (m *Manager) assign(e broker.AssignmentEvent) {
 	released()
 	if e.Done != nil {
 		e.Done()
+	}
+}
+
+// inherit notes which partitions live owners are to release.
+func (m *Manager) inherit(t *broker.Table) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	clear(m.handedOver)
+	for _, id := range t.HandedOver {
+		m.handedOver[id] = true
 	}
 }
 
@@ -232,7 +263,7 @@ func (m *Manager) follow(t *broker.Table) {
 // warmed is called when an image has come close to the end of the log, or the table has changed: the group may have to move a
 // partition here.
 func (m *Manager) warmed() {
-	if m.options.Group != nil && m.options.Routes.Table().Due(m.options.Membership) {
+	if m.options.Group != nil && !m.Draining() && m.options.Routes.Table().Due(m.options.Membership) {
 		m.options.Group.Rebalance()
 	}
 }

@@ -241,7 +241,7 @@ func (x *world) step(a action) *world {
 		w.leaving = true
 		c.Revoked()
 	case actAssign:
-		c.Assigned()
+		c.Assigned(false)
 	case actLose:
 		n.spent.takeaways++
 		c.Lost()
@@ -286,7 +286,7 @@ func (x *world) crash(w *worker) {
 	w.fold = w.store
 	w.leaving = false
 	w.start(x.s)
-	w.core.Assigned()
+	w.core.Assigned(false)
 }
 
 // taking is the log's turn with the oldest request of a worker.

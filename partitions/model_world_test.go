@@ -136,7 +136,7 @@ func newWorld(s *scenario) *world {
 	for i := range s.workers {
 		w := newWorker(s, i)
 		x.workers = append(x.workers, w)
-		w.core.Assigned()
+		w.core.Assigned(false)
 		x.perform(w)
 	}
 	return x

@@ -133,7 +133,7 @@ func (p *Partition) take(in *input) {
 	switch in.kind {
 	case inTick: // the loop's own
 	case inAssigned:
-		c.Assigned()
+		c.Assigned(in.handedOver)
 	case inRevoked:
 		p.released = append(p.released, in.released)
 		if in.fail != nil {
@@ -252,7 +252,7 @@ func (p *Partition) do(ctx context.Context, e effect) {
 		p.stopReading()
 		reading, stop := context.WithCancel(ctx)
 		p.stopReading = stop
-		p.background(func() { p.catchUp(reading, e.incarnation) })
+		p.background(func() { p.catchUp(reading, e) })
 	case doClaim:
 		p.append(e.batch, inClaimAcked)
 	case doReadBack:

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"sync"
 
 	"github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/entities/record"
@@ -22,16 +23,61 @@ type recovery struct {
 
 func (r *recovery) close() { _ = r.reader.Close() }
 
-// catchUp reads the log from where the store stands to its end.
-func (p *Partition) catchUp(ctx context.Context, incarnation uint64) {
+// catchUp reads the log from where the store stands to its end, or to where its owner has released the partition.
+func (p *Partition) catchUp(ctx context.Context, e effect) {
 	p.oneReader <- struct{}{}
 	defer func() { <-p.oneReader }()
-	end, err := p.recover(ctx)
+	next, err := p.caughtUp(ctx, e.handedOver)
 	if err != nil {
-		p.post(input{kind: inFailed, incarnation: incarnation, fail: err})
+		p.post(input{kind: inFailed, incarnation: e.incarnation, fail: err})
 		return
 	}
-	p.post(input{kind: inCaughtUp, incarnation: incarnation, owner: p.reading.fold.Owner(), next: end})
+	p.post(input{kind: inCaughtUp, incarnation: e.incarnation, owner: p.reading.fold.Owner(), next: next})
+}
+
+// caughtUp returns the offset behind what is folded. A warm image need not ask how far the log is: what is missing comes when the
+// claim is read back.
+func (p *Partition) caughtUp(ctx context.Context, handedOver bool) (int64, error) {
+	r := p.reading
+	if r == nil || !r.following || r.follower.End()-r.follower.Position() > broker.Warm {
+		if next, err := p.recover(ctx); err != nil || !handedOver {
+			return next, err
+		}
+	}
+	if handedOver {
+		if err := p.awaitRelease(ctx); err != nil {
+			return 0, err
+		}
+	}
+	p.reading.following = false
+	return p.reading.follower.Position(), nil
+}
+
+// awaitRelease follows the log until the partition's owner has released it, or should have done so long ago: it may have died in
+// between, or have had nothing to release.
+func (p *Partition) awaitRelease(ctx context.Context) error {
+	waiting, giveUp := context.WithCancel(ctx)
+	over, stop := p.clock.After(p.limits.DrainTimeout)
+	var timer sync.WaitGroup
+	timer.Go(func() { // ends with waiting
+		select {
+		case <-over:
+			giveUp()
+		case <-waiting.Done():
+			stop()
+		}
+	})
+	defer timer.Wait()
+	defer giveUp()
+	for !p.reading.fold.Released() {
+		if intact, err := p.reading.follower.Follow(waiting); err != nil {
+			if intact && ctx.Err() == nil {
+				return nil
+			}
+			return err
+		}
+	}
+	return nil
 }
 
 // recover folds up to the end of the log as it is now: from where the partition was followed to, else from what the store holds.
@@ -88,13 +134,15 @@ func (p *Partition) stored(end int64) (materializer.Meta, error) {
 	}
 }
 
-// follow folds up to an offset; in bulk only as many partitions at a time as there is room for.
+// follow folds up to an offset; what is far behind only as many partitions at a time as there is room for.
 func (p *Partition) follow(ctx context.Context, until int64) error {
-	select {
-	case p.rebuilds <- struct{}{}:
-		defer func() { <-p.rebuilds }()
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	if until-p.reading.follower.Position() > broker.Warm {
+		select {
+		case p.rebuilds <- struct{}{}:
+			defer func() { <-p.rebuilds }()
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
 	}
 	return p.reading.follower.CatchUp(ctx, until, p.hooks.Progress)
 }

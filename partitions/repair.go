@@ -172,7 +172,7 @@ func (c *core) StartedOver(err error) {
 	c.state, c.lastFence = Standby, ""
 	c.emit(effect{kind: doRepaired, repair: r})
 	if c.assigned {
-		c.catchUp()
+		c.catchUp(false)
 	}
 }
 

@@ -411,7 +411,7 @@ func TestPassing(t *testing.T) {
 	own := func(next int64) {
 		t.Helper()
 		c.effects = nil
-		c.Assigned()
+		c.Assigned(false)
 		c.CaughtUp(record.Owner{Epoch: c.owner.Epoch}, next, 5)
 		c.ReadBack(c.incarnation, c.owner, next+1)
 	}

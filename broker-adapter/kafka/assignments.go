@@ -18,9 +18,12 @@ import (
 const (
 	// drainTimeout is how long revoked partitions may take to be released. Safety does not depend on it.
 	drainTimeout = 10 * time.Second
+	// handOverTimeout is how long a worker that leaves waits for the balancing that names its successors. It takes a heartbeat of the
+	// others; without it they wait for the partitions instead.
+	handOverTimeout = 2 * time.Second
 	// leaveTimeout bounds the end of a membership, beyond the release of its partitions, when brokers do not answer.
 	leaveTimeout = 5 * time.Second
-	// rebalancePause lies between two balancings that workers wish for: a hand-over takes about two heartbeats, and all workers
+	// rebalancePause lies between two balancings that workers wish for: one takes about a heartbeat, and all workers
 	// join in each balancing, so a group has about one a second at most however many of them wish.
 	rebalancePause = time.Second
 )
@@ -63,7 +66,7 @@ func (l *Log) Assignments(ctx context.Context, m broker.Membership, on func(brok
 	s := &membership{
 		log: l, m: m, on: on, wishes: make(chan time.Duration, 1), ended: make(chan error, 1), ready: make(chan struct{}),
 	}
-	s.balancer = &balancer{m: m, budget: l.budget, start: time.Now(), publish: s.publish}
+	s.balancer = &balancer{m: m, budget: l.budget, start: time.Now(), publish: s.publish, heard: make(chan struct{})}
 	clientCtx, abandon := context.WithCancel(context.Background()) // outlives ctx: leaving in order needs it
 	defer abandon()
 	client, err := kgo.NewClient(append(s.options(), kgo.WithContext(clientCtx))...)
@@ -93,6 +96,9 @@ func (l *Log) groupTopic(ctx context.Context, topic string) error {
 // serve passes wishes on until the membership ends, and leaves.
 func (s *membership) serve(ctx context.Context, what string, abandon func()) error {
 	err := s.untilEnd(ctx, what)
+	if err == nil {
+		err = s.handOver(what)
+	}
 	id, _ := s.client.GroupMetadata()
 	giveUp := time.AfterFunc(drainTimeout+leaveTimeout, abandon)
 	s.client.Close() // hands back what is assigned, through revoked
@@ -127,6 +133,27 @@ func (s *membership) untilEnd(ctx context.Context, what string) error {
 			}
 		}
 	}
+}
+
+// handOver has the group give this worker's partitions to others while it still serves them. It returns when they are being handed
+// back, or when that is no use.
+func (s *membership) handOver(what string) error {
+	if s.log.known(s.m.Group) < 2 {
+		return nil // there is nobody
+	}
+	s.balancer.leaving.Store(true)
+	s.rebalance()
+	patience := time.NewTimer(handOverTimeout)
+	defer patience.Stop()
+	select {
+	case <-s.balancer.heard:
+	case <-patience.C:
+	case <-s.log.ctx.Done():
+		return closedError(what)
+	case cause := <-s.ended:
+		return fmt.Errorf("%s: %w", what, cause)
+	}
+	return nil
 }
 
 // rebalance makes this worker join again, with changed join data: nothing else makes a group balance.

@@ -1,10 +1,10 @@
 package kafka
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -15,13 +15,13 @@ import (
 )
 
 // protocolName sets our groups apart: a consumer with another balancer cannot join one by mistake.
-const protocolName = "millrace-2"
+const protocolName = "millrace-3"
 
 // consumerVersion is that of the consumer protocol whose fields we fill: with the generation of the partitions owned.
 const consumerVersion = 3
 
-// balancer is what broker.Plan has decided, in the cooperative protocol: a partition that moves is left out of one assignment,
-// its owner releases it and joins again, and the next one gives it away.
+// balancer is what broker.Plan has decided, in the cooperative protocol. Other than that protocol has it, a partition that moves is
+// given to its next owner in the same balancing that takes it from the last one: who may write is decided in the log.
 type balancer struct {
 	m broker.Membership
 	// budget is what all copies of the table may take together.
@@ -30,6 +30,11 @@ type balancer struct {
 	wishes atomic.Uint64
 	joined atomic.Int64
 	start  time.Time
+	// leaving: this worker hands over what it owns. asked: it said so when it joined last; heard is closed when that has led to a
+	// table.
+	leaving, asked atomic.Bool
+	heard          chan struct{}
+	hearOnce       sync.Once
 	// publish gets every notice that comes with an assignment. It must not block.
 	publish func(notice)
 }
@@ -61,7 +66,8 @@ func (b *balancer) JoinGroupMetadata(topics []string, current map[string][]int32
 		o.Topic, o.Partitions = b.m.Topic, owned
 		meta.OwnedPartitions = append(meta.OwnedPartitions, o)
 	}
-	j := joinData{address: b.m.Address, incarnation: b.m.Incarnation, wishes: b.wishes.Load()}
+	b.asked.Store(b.leaving.Load())
+	j := joinData{address: b.m.Address, incarnation: b.m.Incarnation, leaving: b.asked.Load(), wishes: b.wishes.Load()}
 	if b.m.Images != nil {
 		j.images = imagesOf(b.m.Images())
 	}
@@ -80,6 +86,9 @@ func (b *balancer) ParseSyncAssignment(assignment []byte) (map[string][]int32, e
 		return nil, err
 	}
 	b.publish(n)
+	if b.asked.Load() {
+		b.hearOnce.Do(func() { close(b.heard) })
+	}
 	assigned := make(map[string][]int32, len(a.Topics))
 	for _, t := range a.Topics {
 		assigned[t.Topic] = t.Partitions
@@ -124,7 +133,7 @@ func (b *balancer) Balance(of *kgo.ConsumerBalancer, topics map[string]int32) kg
 	return b.assignments(notice{generation: table.Generation, table: table, ids: ids})
 }
 
-// candidates are the members by name, the order of a table.
+// candidates are the members in the order of a table.
 func (b *balancer) candidates(of *kgo.ConsumerBalancer) ([]joined, error) {
 	var members []joined
 	var errs []error
@@ -136,7 +145,7 @@ func (b *balancer) candidates(of *kgo.ConsumerBalancer) ([]joined, error) {
 		}
 		c := joined{id: m.MemberID, Candidate: broker.Candidate{
 			Member:     broker.Member{Name: name, Address: j.address, Incarnation: j.incarnation},
-			Generation: meta.Generation, Images: j.images,
+			Generation: meta.Generation, Images: j.images, Leaving: j.leaving,
 		}}
 		for _, o := range meta.OwnedPartitions {
 			if o.Topic == b.m.Topic {
@@ -145,7 +154,7 @@ func (b *balancer) candidates(of *kgo.ConsumerBalancer) ([]joined, error) {
 		}
 		members = append(members, c)
 	})
-	slices.SortStableFunc(members, func(a, b joined) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortStableFunc(members, func(a, b joined) int { return a.Compare(b.Candidate) })
 	return members, errors.Join(errs...)
 }
 

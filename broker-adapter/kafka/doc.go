@@ -35,14 +35,17 @@
 // A static member of a classic consumer group on the journal, in the cooperative protocol, with a balancer of our own: each
 // member's join data carry its address, its incarnation and how far its images are (joindata.go); the leader lets broker.Plan
 // decide (balancer.go); each assignment carries the table (table.go says how large a group may be). A partition that moves is
-// left out of one balancing, released, and given away in the next, which the release itself brings about; so a move of many
-// partitions goes on by itself, broker.MaxMoves at a time. What it waits for are images that become warm: then a worker for which
-// Table.Due is true asks for a balancing (Rebalance), at most once a second. The group client never fetches.
+// given to its next owner in the balancing that takes it from the last one (ADR 14). Who has released something joins again, so a move
+// of many partitions goes on by itself, broker.MaxMoves at a time. What it waits for are images that become warm: then a worker for
+// which Table.Due is true asks for a balancing (Rebalance), at most once a second. The group client never fetches.
+//
+// A membership that ends in order asks for one more balancing first, as one that is leaving: it releases its partitions when it hears
+// to whom they go, and leaves the group then.
 //
 // A worker that is killed and comes back within its session has its partitions back without a balancing. The table that it gets
 // names its former process; it puts itself into its place, and asks for a balancing so that all others hear of it.
 //
-// Evict names the member by the id that the last table told for that incarnation, so it needs no look at the group, which could
+// Evict has the members of this process join at once: with their heartbeats they would hear of it later. It names the member by the id that the last table told for that incarnation, so it needs no look at the group, which could
 // not tell who is who while it balances; and a process that has come back is not touched.
 //
 // # Goroutines

@@ -19,7 +19,7 @@ const (
 	// watchQuiet is how often a group at rest is looked at. Asking costs the coordinator one small request; a router that has an
 	// old table is told so by the worker that it asks, so this bounds only how long it goes the long way.
 	watchQuiet = time.Second
-	// watchBusy is how often while it changes: a hand-over takes about two heartbeats, of 250 ms by default.
+	// watchBusy is how often while it changes: a balancing takes about a heartbeat, of 250 ms by default.
 	watchBusy = 250 * time.Millisecond
 	// watchLeast is between two looks in any case.
 	watchLeast = 50 * time.Millisecond
@@ -125,6 +125,24 @@ func (l *Log) remember(group string, n notice) {
 	l.members[group] = ids
 }
 
+// known is how many members a group had by its last table.
+func (l *Log) known(group string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.members[group])
+}
+
+// hurry lets this process's members of a group join at once, unless they have since a moment: they know that it balances.
+func (l *Log) hurry(group string, since time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for s := range l.memberships {
+		if s.m.Group == group && s.balancer.joinedAt() < since.Sub(s.balancer.start) {
+			s.client.ForceRebalance()
+		}
+	}
+}
+
 // memberID finds the id with which a process has joined: as told by the last table, else by the group itself.
 func (l *Log) memberID(ctx context.Context, group string, m broker.Member) (string, error) {
 	l.mu.Lock()
@@ -153,10 +171,13 @@ var errBalancing = errors.New("the group is being balanced and does not tell whi
 
 // Evict takes a worker out of its group by a request that names the very join of that process, so that another one with the same
 // name is left alone. It needs READ on the group. An error leaves open whether it happened; trying again is harmless.
+//
+// The group then waits for all its members, who hear of that with their next heartbeat. Those of this process join at once.
 func (l *Log) Evict(ctx context.Context, group string, dead broker.Member) (bool, error) {
 	what := fmt.Sprintf("evict worker %s (incarnation %x) from group %s", dead.Name, dead.Incarnation, group)
 	ctx, cancel := l.within(ctx)
 	defer cancel()
+	began := time.Now()
 	id, err := l.memberID(ctx, group, dead)
 	if err != nil {
 		return false, l.requestError(what, err)
@@ -171,8 +192,12 @@ func (l *Log) Evict(ctx context.Context, group string, dead broker.Member) (bool
 	switch {
 	case err == nil:
 		l.counters.evictions.Add(1)
+		l.hurry(group, began)
 		return true, nil
-	case errors.Is(err, kerr.FencedInstanceID), errors.Is(err, kerr.UnknownMemberID), errors.Is(err, kerr.GroupIDNotFound):
+	case errors.Is(err, kerr.UnknownMemberID): // another one was quicker
+		l.hurry(group, began)
+		return false, nil
+	case errors.Is(err, kerr.FencedInstanceID), errors.Is(err, kerr.GroupIDNotFound):
 		return false, nil
 	}
 	return false, l.requestError(what, err)

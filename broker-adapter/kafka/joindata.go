@@ -14,25 +14,31 @@ import (
 // joinData are what a worker says of itself when it joins, beside what every Kafka consumer says (the topic and the partitions
 // that it owns).
 //
-//	version (1 byte) · address · incarnation (8 bytes) · wishes (uvarint)
+//	version (1 byte) · address · incarnation (8 bytes) · leaving (1 byte: 0 or 1) · wishes (uvarint)
 //	· images (uvarint), each partition less the one before (uvarint) and magnitude of its lag (1 byte)
 //
 // So an image takes two bytes, three where they are far apart.
 type joinData struct {
 	address     string
 	incarnation uint64
+	// leaving: it hands over what it owns.
+	leaving bool
 	// wishes counts the balancings that this worker asked for: a group balances only if join data have changed.
 	wishes uint64
 	images []broker.Image
 }
 
-const joinVersion = 1
+const joinVersion = 2
 
 var errJoinData = errors.New("join data are not those of a millrace worker")
 
 func (j joinData) encode() []byte {
 	b := appendText([]byte{joinVersion}, j.address)
 	b = binary.BigEndian.AppendUint64(b, j.incarnation)
+	b = append(b, 0)
+	if j.leaving {
+		b[len(b)-1] = 1
+	}
 	b = binary.AppendUvarint(b, j.wishes)
 	b = binary.AppendUvarint(b, uint64(len(j.images)))
 	before := int32(0)
@@ -49,7 +55,7 @@ func decodeJoinData(b []byte) (joinData, error) {
 	if v := d.byte(); d.err == nil && v != joinVersion {
 		return joinData{}, fmt.Errorf("join data have version %d, this release reads %d", v, joinVersion)
 	}
-	j := joinData{address: d.text(), incarnation: d.uint64(), wishes: d.uvarint()}
+	j := joinData{address: d.text(), incarnation: d.uint64(), leaving: d.byte() != 0, wishes: d.uvarint()}
 	partition := uint64(0)
 	for range d.count(maxPartitions) {
 		partition += d.uvarint()

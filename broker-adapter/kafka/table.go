@@ -25,11 +25,13 @@ type notice struct {
 // 420 kB (TestLargeGroupFits); with 16 384 partitions 170 and 650 kB.
 //
 //	version (1 byte) · generation (4 bytes) · members (uvarint), each name, address, incarnation (8 bytes), id in the group
+//	· how many of them, the last ones, are leaving (uvarint)
 //	· partitions (uvarint), each owner plus one (2 bytes) · for each its standbys: how many (uvarint), each 2 bytes
+//	· handed over (uvarint), each partition less the one before (uvarint)
 //
 // Numbers of more than one byte are big endian. Without a table it ends behind the generation.
 const (
-	tableVersion  = 2
+	tableVersion  = 3
 	tablesBudget  = 512 << 10
 	maxWorkers    = math.MaxUint16 - 1
 	maxPartitions = 1 << 17
@@ -47,6 +49,7 @@ func (n notice) encode() []byte {
 		b = binary.BigEndian.AppendUint64(appendText(appendText(b, m.Name), m.Address), m.Incarnation)
 		b = appendText(b, n.ids[i])
 	}
+	b = binary.AppendUvarint(b, uint64(n.table.Leaving)) //nolint:gosec // a number of members
 	b = binary.AppendUvarint(b, uint64(len(n.table.Owners)))
 	for _, owner := range n.table.Owners {
 		b = binary.BigEndian.AppendUint16(b, uint16(owner+1)) //nolint:gosec // at most maxWorkers
@@ -56,6 +59,12 @@ func (n notice) encode() []byte {
 		for _, s := range standbys {
 			b = binary.BigEndian.AppendUint16(b, uint16(s)) //nolint:gosec // at most maxWorkers
 		}
+	}
+	b = binary.AppendUvarint(b, uint64(len(n.table.HandedOver)))
+	before := int32(0)
+	for _, p := range n.table.HandedOver {
+		b = binary.AppendUvarint(b, uint64(p-before)) //nolint:gosec // in order
+		before = p
 	}
 	return b
 }
@@ -75,6 +84,9 @@ func decodeNotice(b []byte) (notice, error) {
 		n.ids = append(n.ids, d.text())
 	}
 	workers := len(t.Members)
+	if t.Leaving = int(d.uvarint()); t.Leaving < 0 || t.Leaving > workers { //nolint:gosec // looked at
+		return notice{}, errTable
+	}
 	for range d.count(maxPartitions) {
 		t.Owners = append(t.Owners, d.worker(workers+1)-1)
 	}
@@ -84,6 +96,13 @@ func decodeNotice(b []byte) (notice, error) {
 			standbys = append(standbys, d.worker(workers))
 		}
 		t.Standbys = append(t.Standbys, standbys)
+	}
+	partition := uint64(0)
+	for range d.count(maxPartitions) {
+		if partition += d.uvarint(); partition >= uint64(len(t.Owners)) {
+			return notice{}, errTable
+		}
+		t.HandedOver = append(t.HandedOver, int32(partition)) //nolint:gosec // looked at
 	}
 	if d.err != nil {
 		return notice{}, d.err

@@ -15,17 +15,18 @@ import (
 
 func exampleNotice() notice {
 	return notice{generation: 5, ids: []string{"a-1", "b-2"}, table: &broker.Table{
-		Generation: 5,
+		Generation: 5, Leaving: 1,
 		Members:    []broker.Member{{Name: "a", Address: "10.0.0.1:7", Incarnation: 1}, {Name: "b", Address: "10.0.0.2:7", Incarnation: 1 << 60}},
 		Owners:     []int32{0, 1, -1, 1},
 		Standbys:   [][]int32{{1}, {0}, {0, 1}, nil},
+		HandedOver: []int32{1, 3},
 	}}
 }
 
 // TestNoticeBytes holds the encoded form: workers of two releases share a group while they are being replaced.
 func TestNoticeBytes(t *testing.T) {
-	const golden = "02" + "00000005" + "02" + "0161" + "0a31302e302e302e313a37" + "0000000000000001" + "03612d31" +
-		"0162" + "0a31302e302e302e323a37" + "1000000000000000" + "03622d32" + "04" + "0001000200000002" + "010001" + "010000" + "0200000001" + "00"
+	const golden = "03" + "00000005" + "02" + "0161" + "0a31302e302e302e313a37" + "0000000000000001" + "03612d31" +
+		"0162" + "0a31302e302e302e323a37" + "1000000000000000" + "03622d32" + "01" + "04" + "0001000200000002" + "010001" + "010000" + "0200000001" + "00" + "020102"
 	if got := hex.EncodeToString(exampleNotice().encode()); got != golden {
 		t.Errorf("encoded %s, want %s", got, golden)
 	}
@@ -37,26 +38,26 @@ func TestNoticeBytes(t *testing.T) {
 	if n, err := decodeNotice(short.encode()); err != nil || n.table != nil || n.generation != 5 {
 		t.Errorf("a notice without table: %+v, %v", n, err)
 	}
-	if _, err := decodeNotice([]byte{1}); err == nil {
+	if _, err := decodeNotice([]byte{2}); err == nil {
 		t.Error("a table of another version was read")
 	}
 }
 
 // TestJoinDataBytes holds those of a worker that joins.
 func TestJoinDataBytes(t *testing.T) {
-	j := joinData{address: "a:7", incarnation: 2, wishes: 3, images: imagesOf(map[int32]int64{4: 0, 300: broker.Warm, 5: broker.Warm + 1, -1: 0})}
-	const golden = "01" + "03613a37" + "0000000000000002" + "03" + "03" + "0400" + "010b" + "a7020a"
+	j := joinData{address: "a:7", incarnation: 2, leaving: true, wishes: 3, images: imagesOf(map[int32]int64{4: 0, 300: broker.Warm, 5: broker.Warm + 1, -1: 0})}
+	const golden = "02" + "03613a37" + "0000000000000002" + "01" + "03" + "03" + "0400" + "010b" + "a7020a"
 	if got := hex.EncodeToString(j.encode()); got != golden {
 		t.Errorf("encoded %s, want %s", got, golden)
 	}
 	back, err := decodeJoinData(j.encode())
-	if err != nil || back.address != j.address || back.incarnation != j.incarnation || back.wishes != j.wishes {
+	if err != nil || back.address != j.address || back.incarnation != j.incarnation || back.leaving != j.leaving || back.wishes != j.wishes {
 		t.Errorf("decoded %+v, %v", back, err)
 	}
 	if want := []broker.Image{{Partition: 4}, {Partition: 5, Lag: 2047}, {Partition: 300, Lag: broker.Warm}}; !slices.Equal(back.images, want) {
 		t.Errorf("images %v, want %v: a warm one stays warm, and the others cold", back.images, want)
 	}
-	if _, err := decodeJoinData([]byte{2}); err == nil {
+	if _, err := decodeJoinData([]byte{1}); err == nil {
 		t.Error("join data of another version were read")
 	}
 }
@@ -67,7 +68,7 @@ func FuzzDecodeNotice(f *testing.F) {
 		f.Add(whole[:n])
 	}
 	f.Add(whole)
-	f.Add([]byte{2, 0, 0, 0, 1, 0, 1, 0, 9})
+	f.Add([]byte{3, 0, 0, 0, 1, 0, 0, 1, 0, 9, 0})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		n, err := decodeNotice(b)
 		if err != nil {

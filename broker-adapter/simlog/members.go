@@ -253,7 +253,7 @@ func without(a, b []int32) []int32 {
 	return slices.DeleteFunc(slices.Clone(a), func(p int32) bool { return slices.Contains(b, p) })
 }
 
-// released returns what a member calls when it has released partitions: then the next balancing gives them away.
+// released returns what a member calls when it has released partitions: then more may move in the next balancing.
 func (w *World) released(g *group, m *member) func() {
 	return func() {
 		w.mu.Lock()

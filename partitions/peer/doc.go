@@ -17,7 +17,8 @@
 //
 // A process is dead when its link ended without a good-bye and its address then refuses a connection: its socket is gone. One
 // that is stopped or slow still has its socket, so it is never called dead, and its link lasts for 15 s without a sign of
-// life. A line that was cut is noticed in about 5 s, by the kernels, whatever the process does.
+// life. A line that was cut is noticed in about 5 s, by the kernels, whatever the process does. When the group has given such a
+// worker up, and Watch does not name it any more, commands of entities that are on their way to it are given up after a moment.
 //
 // # Goroutines
 //

@@ -64,7 +64,8 @@ func (p *peer) watch(w Peer) bool {
 	return true
 }
 
-// retire ends the connection when what is under way on it is answered, or after a time.
+// retire ends the connection when what is under way on it is answered, or after a time. Commands of entities are given up sooner:
+// somebody else owns their partitions now, and knows of those that took effect.
 func (p *peer) retire() {
 	p.mu.Lock()
 	p.retired = true
@@ -75,8 +76,9 @@ func (p *peer) retire() {
 		return
 	}
 	l.retire(false) // the keeper ends with it
+	disowned := time.AfterFunc(p.client.options.DisownTimeout, l.disown)
 	late := time.AfterFunc(p.client.options.RetireTimeout, func() { p.cancel(errUnwanted) })
-	context.AfterFunc(p.ctx, func() { late.Stop() })
+	context.AfterFunc(p.ctx, func() { disowned.Stop(); late.Stop() })
 }
 
 // ready returns the open link. It waits for an attempt that is under way, and not for one that is to come.
@@ -108,14 +110,13 @@ func (p *peer) keep() {
 	defer p.cancel(errUnwanted)
 	options := &p.client.options
 	for failures := 1; ; failures++ {
+		lasted := false
 		p.attempt()
 		l, err := p.dial()
 		if err == nil {
 			opened := options.Clock.Now()
 			err = p.hold(l)
-			if options.Clock.Now().Sub(opened) > options.Backoff.Max {
-				failures = 1
-			}
+			lasted = options.Clock.Now().Sub(opened) > options.Backoff.Max
 		} else if p.ctx.Err() == nil {
 			p.client.stats.dialFailures.Add(1)
 			p.mourn(err)
@@ -124,10 +125,24 @@ func (p *peer) keep() {
 			return
 		}
 		options.Hooks.Lost(p.name(), p.address, err)
+		if lasted {
+			failures = 1
+			if p.orphaned() {
+				failures = 0
+				continue // at once: that shows whether the process is dead
+			}
+		}
 		if !p.pause(failures, err) {
 			return
 		}
 	}
+}
+
+// orphaned says whether a watched connection ended without a good-bye.
+func (p *peer) orphaned() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.watched && !p.goodbye
 }
 
 // hold uses an open link until it ends, and says why it did.

@@ -64,6 +64,8 @@ type call struct {
 	number uint64
 	start  int
 	size   int
+	// owned: it is a command of an entity, which another worker may own by now.
+	owned bool
 	// abandoned: nobody waits for the answer.
 	abandoned bool
 }
@@ -163,7 +165,7 @@ func (l *link) enqueue(c *call, cmd *entities.Command, hops int, timeout time.Du
 		return 0, false, overloaded(l.address, fmt.Sprintf("%d bytes of commands without an answer", l.unanswered))
 	}
 	l.last++
-	c.number, c.start, c.size = number, start, size+frameOverhead
+	c.number, c.start, c.size, c.owned = number, start, size+frameOverhead, cmd.Type != nil
 	l.calls[l.last] = c
 	l.unanswered += c.size
 	l.stats.commands.Add(1)
@@ -302,6 +304,25 @@ func (l *link) retire(goodbye bool) {
 	l.retired = true
 	l.goodbye = l.goodbye || goodbye
 	l.settle()
+}
+
+// disown gives up the commands of entities that have no answer yet: the worker may be frozen, or cut off. What it still answers
+// interests nobody.
+func (l *link) disown() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for id, c := range l.calls {
+		switch message := l.lane.Waiting(c.number); {
+		case !c.owned || c.abandoned:
+		case message != nil:
+			(*message)[c.start] = tagWithdrawn
+			l.remove(id, c)
+			c.answer(nil, unreachable(l.address, errUnwanted, 0))
+		default:
+			l.calls[id] = &call{number: c.number, start: c.start, size: c.size, abandoned: true} // c is its caller's again
+			c.answer(nil, lost(l.address, errUnwanted))
+		}
+	}
 }
 
 // read takes answers until the link ends, and says why it did; nil after a good-bye of either side.

@@ -24,6 +24,7 @@ const (
 	DefaultIdleRunners   = 256
 	DefaultDialTimeout   = 2 * time.Second
 	DefaultRetireTimeout = 5 * time.Second
+	DefaultDisownTimeout = 250 * time.Millisecond
 )
 
 const (
@@ -88,8 +89,9 @@ type ClientOptions struct {
 	// DialTimeout bounds one attempt to open a link, Backoff is the pause between attempts.
 	DialTimeout time.Duration
 	Backoff     backoff.Policy
-	// RetireTimeout is how long commands on a connection that is no longer wanted may go on.
-	RetireTimeout time.Duration
+	// RetireTimeout is how long calls on a connection that is no longer wanted may go on, DisownTimeout how long commands of entities
+	// may: they can be sent again to whoever owns them.
+	RetireTimeout, DisownTimeout time.Duration
 }
 
 func (o *ClientOptions) setDefaults() {
@@ -99,6 +101,7 @@ func (o *ClientOptions) setDefaults() {
 	orDefault(&o.MaxPeers, DefaultMaxPeers)
 	orDefault(&o.DialTimeout, DefaultDialTimeout)
 	orDefault(&o.RetireTimeout, DefaultRetireTimeout)
+	orDefault(&o.DisownTimeout, DefaultDisownTimeout)
 	if o.Backoff == (backoff.Policy{}) {
 		o.Backoff = backoff.Policy{First: 20 * time.Millisecond, Max: time.Second, Jitter: 0.3}
 	}

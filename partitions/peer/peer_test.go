@@ -385,7 +385,7 @@ func TestWatchKeepsOneConnectionToEach(t *testing.T) {
 	w, began, release := blocking()
 	s1, one := server(t, w, peer.ServerOptions{})
 	s2, two := server(t, &worker{}, peer.ServerOptions{Identity: peer.Identity{App: "shop", Generation: 1, Worker: "c", Incarnation: 33}})
-	c := client(t, peer.ClientOptions{})
+	c := client(t, peer.ClientOptions{DisownTimeout: patience})
 	first, second := peer.Peer{Name: "b", Address: one, Incarnation: 22}, peer.Peer{Name: "c", Address: two, Incarnation: 33}
 	done := start(t, c, one, 1) // before it is watched
 	receive(t, began, "the command to begin")
@@ -408,6 +408,38 @@ func TestWatchKeepsOneConnectionToEach(t *testing.T) {
 	eventually(t, "no link", func() bool { return s2.Stats().Links == 0 && c.Stats().Links == 0 })
 	if _, err := c.Dispatch(t.Context(), two, command("42"), 0); err != nil {
 		t.Errorf("to a worker that is not watched: %v", err)
+	}
+}
+
+// TestCommandsOfAFrozenWorkerAreGivenUp: a worker that does not answer is no member any more. Whoever owns its entities now is asked
+// again, and knows what took effect; an action has nobody to be asked, and goes on. The late answers harm nobody.
+func TestCommandsOfAFrozenWorkerAreGivenUp(t *testing.T) {
+	w, began, release := blocking()
+	_, frozen := server(t, w, peer.ServerOptions{})
+	c := client(t, peer.ClientOptions{DisownTimeout: time.Millisecond, RetireTimeout: patience})
+	c.Watch(map[string]peer.Peer{"b": {Name: "b", Address: frozen, Incarnation: 22}})
+	commands := start(t, c, frozen, 3)
+	action := make(chan error, 1)
+	go func() { // received below
+		cmd := command("42")
+		cmd.Type = nil
+		_, err := c.Dispatch(t.Context(), frozen, cmd, 0)
+		action <- err
+	}()
+	for range 4 {
+		receive(t, began, "the commands to begin")
+	}
+	c.Watch(nil)
+	for range 3 {
+		expect(t, receive(t, commands, "a command to be given up"), entities.LostOutcome, entities.Unknown)
+	}
+	close(release)
+	if err := receive(t, action, "the action to end"); err != nil {
+		t.Error(err)
+	}
+	eventually(t, "the link to end in order", func() bool { return c.Stats().Links == 0 })
+	if n := c.Stats().LinksLost; n != 0 {
+		t.Errorf("%d links lost, want none", n)
 	}
 }
 

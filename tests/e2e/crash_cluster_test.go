@@ -3,14 +3,9 @@ package e2e_test
 import (
 	"context"
 	"fmt"
-	"slices"
-	"sync"
 	"testing"
 	"time"
 
-	"google.golang.org/grpc"
-
-	counterv1 "github.com/millrace-io/millrace/examples/counter/counter/v1"
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 	"github.com/millrace-io/millrace/tests/e2e/harness"
 	"github.com/millrace-io/millrace/tests/kafkaserver"
@@ -24,20 +19,31 @@ type cluster struct {
 }
 
 // clusterSession is short, so that a worker that is stopped loses its partitions while a test waits.
-const clusterSession = "2s"
+const clusterSession = 2 * time.Second
+
+// clusterPartitions is what a journal has that a worker makes.
+const clusterPartitions = 16
 
 func startCluster(t *testing.T) *cluster {
 	t.Helper()
 	kafka := kafkaserver.Start(t, kafkaserver.Options{})
 	c := &cluster{t: t}
-	for i := range 3 {
-		c.workers = append(c.workers, harness.Start(t, harness.Options{Program: harness.Counter, Command: "run", Args: []string{
-			"--brokers", kafka.Addr(), "--worker", fmt.Sprintf("w%d", i), "--peer", harness.FreeAddress(t), "--session-timeout", clusterSession,
-		}}))
+	for range 3 {
+		c.add(kafka.Addr(), harness.Options{})
 	}
 	c.gateway = harness.Start(t, harness.Options{Command: "gateway", Args: []string{"--brokers", kafka.Addr()}})
 	c.settled()
 	return c
+}
+
+// add starts one more worker, with what the options say beyond that.
+func (c *cluster) add(brokers string, o harness.Options) *harness.Process {
+	c.t.Helper()
+	o.Program, o.Command = harness.Counter, "run"
+	o.Args = append(o.Args, "--brokers", brokers, "--worker", fmt.Sprintf("w%d", len(c.workers)), "--session-timeout", clusterSession.String())
+	w := harness.Start(c.t, o)
+	c.workers = append(c.workers, w)
+	return w
 }
 
 // settled waits until every worker has its share, and every partition is followed by one that is close behind.
@@ -115,72 +121,12 @@ func (c *cluster) drain(w *harness.Process) {
 // and how long the slowest one took is printed.
 func TestRollingRestartFailsNoCall(t *testing.T) {
 	c := startCluster(t)
-	pauses := c.probe(func() {
-		for _, w := range c.workers {
-			w.Stop(t)
-			w.Restart(t)
-			c.settled()
-		}
-	})
-	t.Logf("cluster: rolling restart of %d workers, %d calls, none failed; slowest call %v, p99.9 %v", len(c.workers), len(pauses),
-		pauses[len(pauses)-1].Round(time.Millisecond), pauses[len(pauses)*999/1000].Round(time.Millisecond))
-}
-
-// TestFailOverIsQuick kills an owner and tells how long its callers waited. A call that fails is sent again under its id.
-func TestFailOverIsQuick(t *testing.T) {
-	c := startCluster(t)
-	var longest []time.Duration
-	n := harness.Number(t, roundsVariable, 2)
-	for i := range n {
-		w := c.workers[i%len(c.workers)]
-		pauses := c.probe(func() {
-			w.Kill(t)
-			w.Restart(t)
-			c.settled()
-		})
-		longest = append(longest, pauses[len(pauses)-1])
+	p := c.probe()
+	for _, w := range c.workers {
+		w.Stop(t)
+		w.Restart(t)
+		c.settled()
 	}
-	slices.Sort(longest)
-	t.Logf("cluster: %d owners killed -9; no call failed, the slowest one of each kill: median %v, worst %v", n,
-		longest[len(longest)/2].Round(time.Millisecond), longest[len(longest)-1].Round(time.Millisecond))
-}
-
-// probe calls counters of all partitions, one after the other from each of a few callers, while something happens, and returns how
-// long the calls took, shortest first. None may fail, and each counter must count every call once.
-func (c *cluster) probe(while func()) []time.Duration {
-	c.t.Helper()
-	const probers = 16
-	client := counterv1.NewCounterServiceClient(c.gateway.Dial(c.t))
-	stop := make(chan struct{})
-	var (
-		running sync.WaitGroup
-		mu      sync.Mutex
-		took    []time.Duration
-	)
-	for i := range probers {
-		running.Go(func() { // ends with stop
-			id := fmt.Sprintf("probe-%p-%d", stop, i)
-			for want := int64(1); ; want++ {
-				select {
-				case <-stop:
-					return
-				default:
-				}
-				from := time.Now()
-				res, err := client.Increment(c.t.Context(), &counterv1.IncrementRequest{CounterId: id}, grpc.WaitForReady(true))
-				mu.Lock()
-				took = append(took, time.Since(from))
-				mu.Unlock()
-				if err != nil || res.GetValue() != want {
-					c.t.Errorf("call %d of %s: %d, %v", want, id, res.GetValue(), err)
-					return
-				}
-			}
-		})
-	}
-	while()
-	close(stop)
-	running.Wait()
-	slices.Sort(took)
-	return took
+	p.stop()
+	t.Logf("cluster: rolling restart of %d workers, %d calls, none failed; slowest call %v", len(c.workers), p.total, p.longest().Round(time.Millisecond))
 }

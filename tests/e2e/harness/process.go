@@ -31,6 +31,8 @@ type Options struct {
 	Env []string
 	// Dir is the working directory; empty: a new, empty one.
 	Dir string
+	// Host is the address of the machine that the wrapper puts it on; empty: 127.0.0.1.
+	Host string
 	// Wrapper is a command that the process is started by, as in unshare; it must end in an exec.
 	Wrapper []string
 }
@@ -58,9 +60,9 @@ func Launch(t testing.TB, o Options) *Process {
 	o = o.withDefaults(t)
 	p := &Process{
 		child: child{binary: Build(t, o.Program, o.Tags), dir: o.Dir, env: o.Env, log: filepath.Join(t.TempDir(), "output")},
-		data:  o.Data, given: o.Env, public: FreeAddress(t), admin: FreeAddress(t),
+		data:  o.Data, given: o.Env, public: o.freeAddress(t), admin: o.freeAddress(t),
 	}
-	p.args = []string{o.Command, "--listen", p.public, "--admin", p.admin, "--peer", FreeAddress(t)}
+	p.args = []string{o.Command, "--listen", p.public, "--admin", p.admin, "--peer", o.freeAddress(t)}
 	if o.Ephemeral {
 		p.args = append(p.args, "--ephemeral")
 	} else {
@@ -77,6 +79,17 @@ func Launch(t testing.TB, o Options) *Process {
 	p.spawn(t)
 	p.endWithTest(t)
 	return p
+}
+
+// freeAddress is one that is free on this machine, which is good enough for another one.
+func (o Options) freeAddress(t testing.TB) string {
+	t.Helper()
+	address := FreeAddress(t)
+	if o.Host == "" {
+		return address
+	}
+	_, port, _ := net.SplitHostPort(address)
+	return net.JoinHostPort(o.Host, port)
 }
 
 func (o Options) withDefaults(t testing.TB) Options {
