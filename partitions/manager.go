@@ -54,6 +54,8 @@ type Manager struct {
 	contract error
 	replaced bool
 	hinted   map[int32]bool
+	// staleness is what was measured of relaxed reads.
+	staleness staleness
 	// draining is closed when the membership is to end before the manager does, drained when it has.
 	draining, drained chan struct{}
 	drainOnce         sync.Once
@@ -89,7 +91,7 @@ func NewManager(o Options) *Manager {
 			log: o.Log, store: o.Store, functions: o.Functions, limits: o.Limits, hooks: o.Hooks, clock: o.Clock, random: o.Random,
 			rebuilds: rebuilds, stopReading: func() {}, oneReader: make(chan struct{}, 1),
 			core:   newCore(id, o.Worker, o.Limits, o.Log.SingleProcess()),
-			warmed: m.warmed,
+			warmed: m.warmed, staleness: &m.staleness,
 		}
 		p.status.Store(&published{Status: Status{Partition: id}})
 		m.partitions = append(m.partitions, p)
@@ -113,6 +115,9 @@ func (m *Manager) Partition(id string) *Partition {
 
 // Partitions returns all partitions, in order.
 func (m *Manager) Partitions() []*Partition { return m.partitions }
+
+// Staleness lists how old the states were that relaxed reads were answered of on this worker.
+func (m *Manager) Staleness() []Staleness { return m.staleness.report(m.options.Clock.Now()) }
 
 // Contract returns why the topic's settings were found wrong at the last look, nil when they were right.
 func (m *Manager) Contract() error {
