@@ -223,4 +223,27 @@ func TestFollowersServeReads(t *testing.T) {
 	if reads == 0 {
 		t.Error("no follower has answered a read")
 	}
+	client := counterv1.NewCounterServiceClient(dial(t, a.workers[0].PublicAddress()))
+	eventually(t, "both to show what they promised and measured", func() bool {
+		for i := range 8 {
+			ctx := metadata.AppendToOutgoingContext(t.Context(), "millrace-max-staleness", "30s")
+			if _, err := client.Get(ctx, &counterv1.GetRequest{CounterId: fmt.Sprint("c", i)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		byFollower := stalenessOf(t, a.workers[0], "bounded", "follower")
+		return stalenessOf(t, a.workers[0], "at_least", "follower") != nil && byFollower.GetRecentAnswers() > 0 &&
+			byFollower.GetPromisedSeconds() == 30 && byFollower.GetMaxSeconds() <= 30 && byFollower.GetP99Seconds() <= byFollower.GetMaxSeconds()
+	})
+}
+
+// stalenessOf finds what was measured in a worker's status; nil for nothing.
+func stalenessOf(t *testing.T, n *Node, consistency, by string) *adminv1.StalenessStatus {
+	t.Helper()
+	for _, s := range n.Status(t.Context()).GetStaleness() {
+		if s.GetEntityType() == "counter" && s.GetConsistency() == consistency && s.GetBy() == by {
+			return s
+		}
+	}
+	return nil
 }
