@@ -34,6 +34,7 @@ const (
 	headerTraceParent    = "traceparent"
 	headerToken          = "millrace-token"
 	headerOutcome        = "millrace-outcome"
+	headerOwner          = "millrace-owner"
 )
 
 // maxCommandIDBytes bounds a caller's command id; it is stored with the command.

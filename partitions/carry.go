@@ -100,6 +100,9 @@ func (c *carrier) carry(ctx context.Context, cmd *entities.Command, hops int, he
 			cmd = c.named(cmd)
 			c.stats.forwarded.Add(1)
 			reply, err = c.peers.Dispatch(ctx, owner.Address, cmd, hops)
+			if err == nil {
+				reply.Owner = owner.Public
+			}
 		}
 		e, failed := errors.AsType[*entities.Error](err)
 		if !failed {

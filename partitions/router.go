@@ -193,6 +193,9 @@ func (r *Router) forward(ctx context.Context, d *decision, hops int) (*entities.
 		return nil, err
 	}
 	reply, err := r.follow(ctx, *d.outcome.Forward, source, hops)
+	if reply != nil {
+		reply.Owner = "" // that is the target's, which the caller did not call
+	}
 	if d.partition == nil || source == nil {
 		return reply, err
 	}

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -15,6 +16,7 @@ import (
 
 	broker "github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/broker-adapter/simlog"
+	"github.com/millrace-io/millrace/entities"
 	counterv1 "github.com/millrace-io/millrace/examples/counter/counter/v1"
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
@@ -88,11 +90,28 @@ func TestWorkersShareAnApp(t *testing.T) {
 			}
 		}
 	}
+	for _, id := range []string{"c0", "c1", "c2", "c3", "c4"} { // whoever was told the owner is told nothing there
+		told := map[string]int{}
+		for _, n := range a.workers {
+			var header metadata.MD
+			if _, err := counterv1.NewCounterServiceClient(dial(t, n.PublicAddress())).Get(t.Context(), &counterv1.GetRequest{CounterId: id}, grpc.Header(&header)); err != nil {
+				t.Fatal(err)
+			}
+			owner := strings.Join(header.Get("millrace-owner"), ",")
+			told[owner]++
+			if owned := n.routes.Table().Owned(n.identity.Worker); slices.Contains(owned, entities.Partition(id, 4)) != (owner == "") {
+				t.Errorf("%s owns %v, and tells %q as the owner of %s", n.identity.Worker, owned, owner, id)
+			}
+		}
+		if len(told) != 2 || told[""] != 1 {
+			t.Errorf("callers of %s were told %v, want two of them the same owner", id, told)
+		}
+	}
 	forwarded := uint64(0)
 	for _, n := range a.workers {
 		forwarded += n.router.Counts().Forwarded
 	}
-	if forwarded != 24 {
+	if forwarded != 24+10 {
 		t.Errorf("%d commands were forwarded, want two of three", forwarded)
 	}
 }
@@ -121,6 +140,14 @@ func TestGatewayServesByWayOfWorkers(t *testing.T) {
 		if v, err := a.increment(s.GetPublicAddress(), "x"); err != nil || v != want {
 			t.Fatalf("%d, %v; want %d", v, err, want)
 		}
+	}
+	var header metadata.MD
+	if _, err := counterv1.NewCounterServiceClient(dial(t, s.GetPublicAddress())).Get(t.Context(), &counterv1.GetRequest{CounterId: "x"}, grpc.Header(&header)); err != nil {
+		t.Fatal(err)
+	}
+	owner, _ := g.routes.Table().Owner(entities.Partition("x", 4))
+	if told := header.Get("millrace-owner"); len(told) != 1 || told[0] != owner.Public || owner.Public == "" {
+		t.Errorf("the gateway tells the owner %q, it is %q", told, owner.Public)
 	}
 	if len(s.GetServices()) != 1 || s.GetCluster().GetMembers() != 2 || s.GetWorker() != "" {
 		t.Errorf("status %v", s)
@@ -246,4 +273,20 @@ func stalenessOf(t *testing.T, n *Node, consistency, by string) *adminv1.Stalene
 		}
 	}
 	return nil
+}
+
+// TestAdvertisedPublic: callers are told an address that may lead somewhere, or none.
+func TestAdvertisedPublic(t *testing.T) {
+	for _, c := range []struct{ configured, listening, peers, want string }{
+		{"", "127.0.0.1:9000", "127.0.0.1:9002", "127.0.0.1:9000"},
+		{"", "127.0.0.1:9000", "localhost:9002", "127.0.0.1:9000"},
+		{"", "127.0.0.1:9000", "worker-1.example:9002", ""},
+		{"", "[::]:9000", "worker-1.example:9002", ""},
+		{"", "10.0.0.1:9000", "worker-1.example:9002", "10.0.0.1:9000"},
+		{"api.example:443", "[::]:9000", "worker-1.example:9002", "api.example:443"},
+	} {
+		if got := advertisedPublic(c.configured, c.listening, c.peers); got != c.want {
+			t.Errorf("listening at %s, peers at %s: %q, want %q", c.listening, c.peers, got, c.want)
+		}
+	}
 }

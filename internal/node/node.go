@@ -177,7 +177,7 @@ func listen(ctx context.Context, setting, address string) (net.Listener, error) 
 func (n *Node) membership() broker.Membership {
 	m := broker.Membership{Group: n.config.App, Worker: n.identity.Worker, Address: n.public.Addr().String(), Topic: n.journal()}
 	if n.cluster != nil {
-		m.Address, m.Incarnation, m.Standbys = n.cluster.address, n.cluster.incarnation, n.config.Standbys
+		m.Address, m.Public, m.Incarnation, m.Standbys = n.cluster.address, n.cluster.public, n.cluster.incarnation, n.config.Standbys
 		m.Images = func() map[int32]int64 { return n.manager.Images() }
 	}
 	return m

@@ -1121,7 +1121,9 @@ type Member struct {
 	// Its status page, absent when it could not be asked.
 	Status *StatusResponse `protobuf:"bytes,3,opt,name=status,proto3" json:"status,omitempty"`
 	// Why it could not be asked.
-	Error         string `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
+	Error string `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
+	// Where callers reach it, as answers tell them; empty: they are not told.
+	PublicAddress string `protobuf:"bytes,5,opt,name=public_address,json=publicAddress,proto3" json:"public_address,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1180,6 +1182,13 @@ func (x *Member) GetStatus() *StatusResponse {
 func (x *Member) GetError() string {
 	if x != nil {
 		return x.Error
+	}
+	return ""
+}
+
+func (x *Member) GetPublicAddress() string {
+	if x != nil {
+		return x.PublicAddress
 	}
 	return ""
 }
@@ -3320,12 +3329,13 @@ const file_millrace_admin_v1_admin_proto_rawDesc = "" +
 	"\amembers\x18\x03 \x03(\v2\x19.millrace.admin.v1.MemberR\amembers\x12<\n" +
 	"\n" +
 	"partitions\x18\x04 \x03(\v2\x1c.millrace.admin.v1.PlacementR\n" +
-	"partitions\"\x87\x01\n" +
+	"partitions\"\xae\x01\n" +
 	"\x06Member\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x129\n" +
 	"\x06status\x18\x03 \x01(\v2!.millrace.admin.v1.StatusResponseR\x06status\x12\x14\n" +
-	"\x05error\x18\x04 \x01(\tR\x05error\"[\n" +
+	"\x05error\x18\x04 \x01(\tR\x05error\x12%\n" +
+	"\x0epublic_address\x18\x05 \x01(\tR\rpublicAddress\"[\n" +
 	"\tPlacement\x12\x1c\n" +
 	"\tpartition\x18\x01 \x01(\x05R\tpartition\x12\x14\n" +
 	"\x05owner\x18\x02 \x01(\tR\x05owner\x12\x1a\n" +
