@@ -13,6 +13,7 @@ import (
 	"github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/internal/clock"
+	"github.com/millrace-io/millrace/internal/tracing"
 	"github.com/millrace-io/millrace/materializer"
 )
 
@@ -31,6 +32,8 @@ type Options struct {
 	Group broker.Group
 	// Routes is kept up to date with the tables of the group. Nil: the manager makes its own.
 	Routes *Routes
+	// Tracer begins the spans of commands; nil: there are none.
+	Tracer *tracing.Tracer
 	// Clock defaults to the machine's.
 	Clock clock.Clock
 	// Random names ownerships and spreads pauses; nil means Go's generator. It may be called from many goroutines.
@@ -91,7 +94,7 @@ func NewManager(o Options) *Manager {
 			log: o.Log, store: o.Store, functions: o.Functions, limits: o.Limits, hooks: o.Hooks, clock: o.Clock, random: o.Random,
 			rebuilds: rebuilds, stopReading: func() {}, oneReader: make(chan struct{}, 1),
 			core:   newCore(id, o.Worker, o.Limits, o.Log.SingleProcess()),
-			warmed: m.warmed, staleness: &m.staleness,
+			warmed: m.warmed, staleness: &m.staleness, tracer: o.Tracer,
 		}
 		p.status.Store(&published{Status: Status{Partition: id}})
 		m.partitions = append(m.partitions, p)

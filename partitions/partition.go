@@ -14,6 +14,7 @@ import (
 	"github.com/millrace-io/millrace/internal/backoff"
 	"github.com/millrace-io/millrace/internal/clock"
 	"github.com/millrace-io/millrace/internal/failpoint"
+	"github.com/millrace-io/millrace/internal/tracing"
 	"github.com/millrace-io/millrace/materializer"
 )
 
@@ -82,6 +83,7 @@ type Partition struct {
 	sounding atomic.Bool
 	// staleness is the worker's.
 	staleness *staleness
+	tracer    *tracing.Tracer
 	// toFollow: the group wants this worker to follow the partition.
 	toFollow atomic.Bool
 	// warmed is called when a followed partition's image has come close to the end of the log.

@@ -152,6 +152,6 @@ func (p *Partition) look(ctx context.Context, cmd *entities.Command) (*entities.
 		return nil, 0, err
 	}
 	defer p.closeSession(session)
-	outcome, err := session.Handle(ctx, entities.Invocation{Command: cmd, Time: time.Unix(0, meta.LogTime)})
+	outcome, err := p.handle(ctx, session, cmd, time.Unix(0, meta.LogTime))
 	return outcome, meta.Next, err
 }

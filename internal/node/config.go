@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/millrace-io/millrace/internal/tracing"
 )
 
 // Config is every setting of a worker. Each field is a flag, an environment variable (MILLRACE_ and the name in capitals)
@@ -50,9 +52,29 @@ type Config struct {
 	CallTimeout     Duration `name:"call-timeout" default:"0s" help:"cap on the time of a unary call, and the deadline of one that has none; 0: neither"`
 	DrainTimeout    Duration `name:"drain-timeout" default:"10s" help:"how long calls may finish after a stop was asked for"`
 	DebugEndpoints  bool     `name:"debug-endpoints" default:"false" help:"serve Go's profiles at /debug/pprof/ of the admin port"`
+	TraceEndpoint   string   `name:"trace-endpoint" default:"" help:"where spans of calls go, over OTLP/gRPC: host:port, http://host:port or https://host:port; none: there are no spans. OTEL_EXPORTER_OTLP_ENDPOINT is read too"`
+	TraceSample     Share    `name:"trace-sample" default:"1" help:"share of calls that are traced, 0 to 1; calls that come with a traceparent are traced as that says"`
 	GCPercent       int      `name:"gc-percent" default:"400" help:"how far the Go heap may grow between collections, in percent of what lives; the live heap is small, GOGC wins"`
 	LogLevel        string   `name:"log-level" default:"info" help:"debug, info, warn or error"`
 	LogFormat       string   `name:"log-format" default:"auto" help:"text, json, or auto: text on a terminal"`
+}
+
+// Share is a part of a whole, 0 to 1.
+type Share float64
+
+// UnmarshalText reads 0.05.
+func (s *Share) UnmarshalText(b []byte) error {
+	v, err := strconv.ParseFloat(string(b), 64)
+	if err != nil || !(v >= 0 && v <= 1) { // also refuses what is not a number
+		return fmt.Errorf("%q is not a share: write a number between 0 and 1, as in 0.05", b)
+	}
+	*s = Share(v)
+	return nil
+}
+
+// MarshalText prints 0.05.
+func (s Share) MarshalText() ([]byte, error) {
+	return strconv.AppendFloat(nil, float64(s), 'g', -1, 64), nil
 }
 
 // Duration is a time.Duration that reads and prints as 1m30s.
@@ -147,6 +169,10 @@ func (c *Config) problems() []problem {
 			host, _, err := net.SplitHostPort(a.value)
 			wrong(err != nil || host == "", a.where, "%q is not host:port as others reach it", a.value)
 		}
+	}
+	if c.TraceEndpoint != "" {
+		trouble := tracing.Problem(c.TraceEndpoint)
+		wrong(trouble != "", "trace-endpoint", "%s", trouble)
 	}
 	wrong(c.Standbys < 0 || c.Standbys > maxStandbys, "standbys", "%d is not between 0 and %d", c.Standbys, maxStandbys)
 	wrong(time.Duration(c.MovePatience) > maxMovePatience, "move-patience", "is above %v", maxMovePatience)
