@@ -179,7 +179,7 @@ func (s *Server) dispatch(ctx context.Context, m *discovery.Method, payload []by
 
 // trace begins the span of a call, nil when it is not traced. Whatever the command causes is below it.
 func (s *Server) trace(ctx context.Context, m *discovery.Method, cmd *entities.Command) (context.Context, *tracing.Span) {
-	ctx, span := s.opts.Tracer.Enter(ctx, m.FullName, cmd.TraceParent)
+	ctx, span := s.opts.Tracer.Enter(ctx, strings.TrimPrefix(m.FullName, "/"), cmd.TraceParent)
 	if span != nil {
 		cmd.TraceParent = span.Parent()
 		if cmd.Type != nil {

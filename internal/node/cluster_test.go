@@ -27,6 +27,8 @@ type app struct {
 	world   *simlog.World
 	workers []*Node
 	logs    []broker.Log
+	// endpoint takes spans; empty: there are none but of calls that ask for it.
+	endpoint string
 }
 
 func newApp(t *testing.T, workers int) *app {
@@ -43,6 +45,7 @@ func (a *app) config() *Config {
 	c := testConfig(a.t)
 	c.Partitions = 4
 	c.Ephemeral = true
+	c.TraceEndpoint, c.TraceSample = a.endpoint, 0
 	return c
 }
 
@@ -116,25 +119,31 @@ func TestWorkersShareAnApp(t *testing.T) {
 	}
 }
 
-// TestGatewayServesByWayOfWorkers: it learns what is served from them, and owns nothing.
-func TestGatewayServesByWayOfWorkers(t *testing.T) {
-	a := newApp(t, 2)
-	c := a.config()
-	g, err := StartGateway(context.WithoutCancel(t.Context()), Options{Config: c, Log: a.world.Client("gateway")})
+// startGateway starts a gateway that ends with the test.
+func startGateway(t *testing.T, a *app) *Gateway {
+	t.Helper()
+	g, err := StartGateway(context.WithoutCancel(t.Context()), Options{Config: a.config(), Log: a.world.Client("gateway")})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() {
+	t.Cleanup(func() {
 		g.Stop()
 		if err := g.Wait(); err != nil {
 			t.Error(err)
 		}
-	}()
+	})
 	select {
 	case <-g.Ready():
 	case <-time.After(patience):
 		t.Fatalf("not ready: %v", g.NotReady())
 	}
+	return g
+}
+
+// TestGatewayServesByWayOfWorkers: it learns what is served from them, and owns nothing.
+func TestGatewayServesByWayOfWorkers(t *testing.T) {
+	a := newApp(t, 2)
+	g := startGateway(t, a)
 	s := g.Status(t.Context())
 	for want := int64(1); want < 9; want++ {
 		if v, err := a.increment(s.GetPublicAddress(), "x"); err != nil || v != want {
