@@ -299,3 +299,31 @@ func TestAdvertisedPublic(t *testing.T) {
 		}
 	}
 }
+
+// TestEntitiesElsewhere: a worker that has no image of an entity's partition names the one to ask, and that one answers.
+func TestEntitiesElsewhere(t *testing.T) {
+	a := newApp(t, 3) // one owns, one follows
+	if _, err := a.increment(a.workers[0].PublicAddress(), "x"); err != nil {
+		t.Fatal(err)
+	}
+	request := &adminv1.GetEntityRequest{Type: "counter", Id: "x"}
+	var owner *Node
+	for _, n := range a.workers {
+		if slices.Contains(n.routes.Table().Owned(n.identity.Worker), entities.Partition("x", 4)) {
+			owner = n
+		}
+	}
+	eventually(t, "one of three to have no image", func() bool {
+		for _, n := range a.workers {
+			_, err := adminv1.NewAdminServiceClient(dial(t, n.AdminAddress())).GetEntity(t.Context(), request)
+			if status.Code(err) == codes.FailedPrecondition && strings.Contains(err.Error(), "worker "+owner.identity.Worker+", with --admin "+owner.AdminAddress()) {
+				return true
+			}
+		}
+		return false
+	})
+	got, err := adminv1.NewAdminServiceClient(dial(t, owner.AdminAddress())).GetEntity(t.Context(), request)
+	if err != nil || !got.GetExists() {
+		t.Errorf("the owner: %v, %v", got, err)
+	}
+}
