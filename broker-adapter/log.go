@@ -122,6 +122,8 @@ type Membership struct {
 	Group   string
 	Worker  string
 	Address string
+	// Public is where callers reach this worker, told to all members; "" keeps it to itself.
+	Public string
 	// Incarnation is a random number that sets this process apart from earlier ones of the same worker.
 	Incarnation uint64
 	// Topic is the one whose partitions are assigned.

@@ -7,6 +7,8 @@ type Member struct {
 	// Name is the worker's, Address where peers reach it; Incarnation names its process.
 	Name, Address string
 	Incarnation   uint64
+	// Public is where callers reach it; "" when it does not say so.
+	Public string
 }
 
 // Table says which worker owns each partition of a group's topic and which ones follow it, as of one balancing of the group. It

@@ -100,6 +100,9 @@ type Reply struct {
 	Token string
 	// NoPayload marks an answer without a message: the function said nothing to the caller.
 	NoPayload bool
+	// Owner is where callers reach the worker that owns the entity, when the command was sent on to it; else, and when it is not known,
+	// empty.
+	Owner string
 }
 
 // Source is the address of the record that a command follows from: the id under which it takes effect once.

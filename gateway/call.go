@@ -12,6 +12,7 @@ import (
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/discovery"
 	"github.com/millrace-io/millrace/internal/observe"
+	"github.com/millrace-io/millrace/internal/tracing"
 )
 
 // Dispatcher runs commands. Its errors are *entities.Error, or those of the context; anything else is shown as an internal
@@ -34,6 +35,7 @@ const (
 	headerTraceParent    = "traceparent"
 	headerToken          = "millrace-token"
 	headerOutcome        = "millrace-outcome"
+	headerOwner          = "millrace-owner"
 )
 
 // maxCommandIDBytes bounds a caller's command id; it is stored with the command.
@@ -151,10 +153,14 @@ func (s *Server) serve(ctx context.Context, m *discovery.Method, payload []byte,
 	return reply, failure
 }
 
-func (s *Server) dispatch(ctx context.Context, m *discovery.Method, payload []byte, env *envelope) (*entities.Reply, *entities.Error) {
+func (s *Server) dispatch(ctx context.Context, m *discovery.Method, payload []byte, env *envelope) (_ *entities.Reply, failure *entities.Error) {
 	cmd, problem := readCommand(s.opts.App, m, payload, env)
 	if problem != nil {
 		return nil, problem
+	}
+	ctx, span := s.trace(ctx, m, cmd)
+	if span != nil {
+		defer func() { endSpan(span, failure) }()
 	}
 	if s.opts.UnaryTimeout > 0 {
 		var cancel context.CancelFunc
@@ -169,6 +175,27 @@ func (s *Server) dispatch(ctx context.Context, m *discovery.Method, payload []by
 		return nil, problem
 	}
 	return reply, nil
+}
+
+// trace begins the span of a call, nil when it is not traced. Whatever the command causes is below it.
+func (s *Server) trace(ctx context.Context, m *discovery.Method, cmd *entities.Command) (context.Context, *tracing.Span) {
+	ctx, span := s.opts.Tracer.Enter(ctx, strings.TrimPrefix(m.FullName, "/"), cmd.TraceParent)
+	if span != nil {
+		cmd.TraceParent = span.Parent()
+		if cmd.Type != nil {
+			span.Set("millrace.entity_type", cmd.Key.Type)
+		}
+	}
+	return ctx, span
+}
+
+func endSpan(span *tracing.Span, failure *entities.Error) {
+	if failure != nil {
+		span.Set("millrace.outcome", failure.Outcome.String())
+		span.End(failure)
+		return
+	}
+	span.End(nil)
 }
 
 // checkReply bounds a reply. What it answers took effect, but nothing here can prove that to the caller.
@@ -198,10 +225,14 @@ func (s *Server) serveStream(ctx context.Context, m *discovery.Method, env *enve
 	return failure
 }
 
-func (s *Server) dispatchStream(ctx context.Context, m *discovery.Method, env *envelope, caller streamIO) *entities.Error {
+func (s *Server) dispatchStream(ctx context.Context, m *discovery.Method, env *envelope, caller streamIO) (failure *entities.Error) {
 	cmd, problem := readCommand(s.opts.App, m, caller.first, env)
 	if problem != nil {
 		return problem
+	}
+	ctx, span := s.trace(ctx, m, cmd)
+	if span != nil {
+		defer func() { endSpan(span, failure) }()
 	}
 	stream := &entities.Stream{
 		Command:       cmd,

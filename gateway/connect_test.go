@@ -79,7 +79,7 @@ func TestTranscodedCalls(t *testing.T) {
 	fake := &dispatcher{}
 	w := newWorld(t, fake, nil)
 	reply := w.reply("Cart", `{"cartId":"42","totalCents":"7"}`)
-	reply.Token = "tok"
+	reply.Token, reply.Owner = "tok", "b.example:9000"
 	w.always(reply)
 	eachFlavour(t, func(t *testing.T, h2 bool, opts []connect.ClientOption) {
 		request := connect.NewRequest(w.message("AddItemRequest", `{"cartId":"42","quantity":"2","text":"t"}`))
@@ -88,7 +88,7 @@ func TestTranscodedCalls(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if text := asJSON(t, got.Msg); text != `{"cartId":"42","totalCents":"7"}` || got.Header().Get("Millrace-Token") != "tok" {
+		if text := asJSON(t, got.Msg); text != `{"cartId":"42","totalCents":"7"}` || got.Header().Get("Millrace-Token") != "tok" || got.Header().Get("Millrace-Owner") != "b.example:9000" {
 			t.Errorf("%s %v", text, got.Header())
 		}
 		cmd := fake.last()

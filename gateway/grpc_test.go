@@ -32,12 +32,32 @@ func compact(t testing.TB, b []byte) string {
 	return out.String()
 }
 
+// A caller is told the owner only when the call was sent on to it, by a worker that says something printable.
+func TestOwnerIsToldAfterAForward(t *testing.T) {
+	w := newWorld(t, &dispatcher{}, nil)
+	for _, owner := range []string{"", "b\r\nforged: 1"} {
+		reply := w.reply("Cart", `{}`)
+		reply.Owner, reply.Metadata = owner, entities.Metadata{{Key: "millrace-owner", Text: "forged"}}
+		w.always(reply)
+		var header metadata.MD
+		if err := w.dial().Invoke(t.Context(), "/shop.v1.CartService/Plain", w.message("CartRequest", `{"cartId":"1"}`), dynamicpb.NewMessage(w.messageType("Cart")), grpc.Header(&header)); err != nil {
+			t.Fatal(err)
+		}
+		if v := header.Get("millrace-owner"); v != nil {
+			t.Errorf("with %q the caller is told %q", owner, v)
+		}
+		if v, told := w.http("POST", "/shop.v1.CartService/Plain", `{"cartId":"1"}`).header["Millrace-Owner"]; told {
+			t.Errorf("with %q the caller is told %q over HTTP", owner, v)
+		}
+	}
+}
+
 // A native call's bytes arrive as they were sent, with what its headers say; the reply's bytes, headers and token come back.
 func TestNativeCallCarriesBytesHeadersAndToken(t *testing.T) {
 	fake := &dispatcher{}
 	w := newWorld(t, fake, nil)
 	reply := w.reply("Cart", `{"cartId":"42","totalCents":"7"}`)
-	reply.Token = "tok"
+	reply.Token, reply.Owner = "tok", "b.example:9000"
 	reply.Metadata = entities.Metadata{
 		{Key: "x-shop", Text: "a"},
 		{Key: "X-Shop", Text: "b"},
@@ -64,6 +84,9 @@ func TestNativeCallCarriesBytesHeadersAndToken(t *testing.T) {
 	}
 	if v := header.Get("millrace-token"); len(v) != 1 || v[0] != "tok" {
 		t.Errorf("token %q", v)
+	}
+	if v := header.Get("millrace-owner"); len(v) != 1 || v[0] != "b.example:9000" {
+		t.Errorf("owner %q", v)
 	}
 	if v := strings.Join(header.Get("x-shop"), ","); v != "a,b" {
 		t.Errorf("x-shop %q", v)

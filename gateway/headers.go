@@ -152,6 +152,9 @@ func isPrintable(value string) bool {
 	return true
 }
 
+// tellsOwner says whether a caller is told where to go next time. What another worker says of itself may be anything.
+func tellsOwner(reply *entities.Reply) bool { return reply.Owner != "" && isPrintable(reply.Owner) }
+
 // grpcReplyHeaders are the response headers of a call's first reply; nil when there are none.
 func grpcReplyHeaders(reply *entities.Reply, token string) metadata.MD {
 	var md metadata.MD
@@ -174,6 +177,9 @@ func grpcReplyHeaders(reply *entities.Reply, token string) metadata.MD {
 	if token != "" {
 		add(headerToken, token)
 	}
+	if tellsOwner(reply) {
+		add(headerOwner, reply.Owner)
+	}
 	return md
 }
 
@@ -184,5 +190,8 @@ func setReplyHeaders(header http.Header, reply *entities.Reply) {
 	}
 	if reply.Token != "" {
 		header.Set(headerToken, reply.Token)
+	}
+	if tellsOwner(reply) {
+		header.Set(headerOwner, reply.Owner)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/millrace-io/millrace/internal/clock"
+	"github.com/millrace-io/millrace/internal/tracing"
 )
 
 // Defaults of Options.
@@ -34,6 +35,8 @@ type Options struct {
 	App string
 	// Log gets what cannot be told to a caller: connections that broke the protocol, faults of the inner servers. Nil: nothing.
 	Log *slog.Logger
+	// Tracer begins the spans of calls; nil: there are none.
+	Tracer *tracing.Tracer
 	// Clock is the wall clock unless a test turns another.
 	Clock clock.Clock
 

@@ -239,11 +239,11 @@ func TestPlainHeaders(t *testing.T) {
 	fake := &dispatcher{}
 	w := newWorld(t, fake, nil)
 	reply := w.reply("Cart", `{}`)
-	reply.Token, reply.Metadata = "tok", entities.Metadata{{Key: "x-shop", Text: "a"}, {Key: "content-length", Text: "9999"}}
+	reply.Token, reply.Owner, reply.Metadata = "tok", "b.example:9000", entities.Metadata{{Key: "x-shop", Text: "a"}, {Key: "content-length", Text: "9999"}}
 	w.always(reply)
 	for _, path := range []string{"/v1/carts/1/items", "/shop.v1.CartService/AddItem"} {
 		got := w.http("POST", path, `{"cartId":"1"}`, jsonType, jsonValue, "Idempotency-Key", `"k"`, "Millrace-Consistency", "local")
-		if got.status != 200 || got.header.Get("Millrace-Token") != "tok" || got.header.Get("X-Shop") != "a" {
+		if got.status != 200 || got.header.Get("Millrace-Token") != "tok" || got.header.Get("Millrace-Owner") != "b.example:9000" || got.header.Get("X-Shop") != "a" {
 			t.Errorf("%s: %d %v %s", path, got.status, got.header, got.body)
 		}
 		if cmd := fake.last(); cmd.ID != "k" || cmd.Consistency != entities.Local {

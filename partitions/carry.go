@@ -8,10 +8,12 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/internal/backoff"
 	"github.com/millrace-io/millrace/internal/clock"
 	"github.com/millrace-io/millrace/internal/mutation"
+	"github.com/millrace-io/millrace/internal/tracing"
 )
 
 // Peers carries calls to other workers. Errors are *entities.Error: the other worker's own, or Moved where it is known that
@@ -46,6 +48,7 @@ type carrier struct {
 	prefix string
 	ids    atomic.Uint64
 	stats  carrierStats
+	tracer *tracing.Tracer
 }
 
 type carrierStats struct{ forwarded, again atomic.Uint64 }
@@ -60,13 +63,13 @@ func (s *carrierStats) counts() CarrierCounts {
 	return CarrierCounts{Forwarded: s.forwarded.Load(), Retried: s.again.Load()}
 }
 
-func newCarrier(worker string, partitions int32, routes *Routes, peers Peers, limits Limits, c clock.Clock, random func() uint64) *carrier {
+func newCarrier(worker string, partitions int32, routes *Routes, peers Peers, limits Limits, c clock.Clock, random func() uint64, tracer *tracing.Tracer) *carrier {
 	if random == nil {
 		random = rand.Uint64
 	}
 	return &carrier{
 		worker: worker, routes: routes, peers: peers, slots: make([]atomic.Int64, partitions), limit: int64(limits.Waiting),
-		patience: limits.MovePatience, clock: c, random: random, prefix: entities.RoutedPrefix + strconv.FormatUint(random(), 36) + "-",
+		patience: limits.MovePatience, clock: c, random: random, tracer: tracer, prefix: entities.RoutedPrefix + strconv.FormatUint(random(), 36) + "-",
 	}
 }
 
@@ -99,7 +102,9 @@ func (c *carrier) carry(ctx context.Context, cmd *entities.Command, hops int, he
 			}
 			cmd = c.named(cmd)
 			c.stats.forwarded.Add(1)
-			reply, err = c.peers.Dispatch(ctx, owner.Address, cmd, hops)
+			if reply, err = c.send(ctx, owner, cmd, hops); err == nil {
+				reply.Owner = owner.Public
+			}
 		}
 		e, failed := errors.AsType[*entities.Error](err)
 		if !failed {
@@ -120,6 +125,28 @@ func (c *carrier) carry(ctx context.Context, cmd *entities.Command, hops int, he
 		}
 		c.stats.again.Add(1)
 	}
+}
+
+// send runs a command on another worker, once.
+func (c *carrier) send(ctx context.Context, to broker.Member, cmd *entities.Command, hops int) (*entities.Reply, error) {
+	ctx, span := c.tracer.Begin(ctx, tracing.Client, "forward", cmd.TraceParent)
+	if span == nil {
+		return c.peers.Dispatch(ctx, to.Address, cmd, hops)
+	}
+	span.Set("millrace.to_worker", to.Name)
+	reply, err := c.peers.Dispatch(ctx, to.Address, below(span, cmd), hops)
+	span.End(err)
+	return reply, err
+}
+
+// below is a command as what a span causes.
+func below(span *tracing.Span, cmd *entities.Command) *entities.Command {
+	if span == nil {
+		return cmd
+	}
+	traced := *cmd
+	traced.TraceParent = span.Parent()
+	return &traced
 }
 
 // named gives a command that leaves this worker an id, so that it can be sent again when its answer is lost.

@@ -129,7 +129,7 @@ func (c *cluster) tellTable(t *broker.Table) {
 
 func (c *cluster) table(owner int32, follow ...int32) *broker.Table {
 	return &broker.Table{
-		Members: []broker.Member{{Name: "a", Address: "at-a"}, {Name: "b", Address: "at-b"}},
+		Members: []broker.Member{{Name: "a", Address: "at-a", Public: "public-a"}, {Name: "b", Address: "at-b", Public: "public-b"}},
 		Owners:  []int32{owner}, Standbys: [][]int32{follow},
 	}
 }
@@ -175,6 +175,26 @@ func TestCommandsReachTheirOwner(t *testing.T) {
 	c.want(c.b, withID(command("x", "add 3"), "mine"), "1 2 3")
 	if len(c.net.sent) != 2 || !entities.IsRouted(c.net.sent[0]) || c.net.sent[1] != "mine" {
 		t.Errorf("forwarded under the ids %q, want one that the router gave and the caller's own", c.net.sent)
+	}
+}
+
+// TestOwnerIsTold: to whoever came by way of another worker, and it is the owner of the entity that was called.
+func TestOwnerIsTold(t *testing.T) {
+	c := newCluster(t, Limits{MovePatience: time.Minute})
+	c.owned(c.b, 1)
+	for _, step := range []struct {
+		to   *fixture
+		text string
+		want string
+	}{{c.a, "add 1", "public-b"}, {c.b, "add 2", ""}, {c.a, "forwardadd y", "public-b"}, {c.b, "forwardadd y", ""}} {
+		reply, err := step.to.router.Dispatch(t.Context(), command("x", step.text))
+		if err != nil || reply.Owner != step.want {
+			t.Errorf("%s on %s: told %v, %v; want %q", step.text, step.to.m.options.Worker, reply, err, step.want)
+		}
+	}
+	action := &decision{outcome: &entities.Outcome{Forward: &entities.Target{Method: "y", Payload: entities.Payload{Value: []byte("read")}}}}
+	if reply, err := c.a.router.conclude(t.Context(), action, 0); err != nil || reply.Owner != "" {
+		t.Errorf("an action of a forwarded to b: told %v, %v, and the caller has called no entity of b", reply, err)
 	}
 }
 

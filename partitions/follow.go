@@ -12,7 +12,7 @@ import (
 type image struct {
 	// next is the offset behind what is folded, end that of the log as last heard.
 	next, end int64
-	// at is when next was end the last time.
+	// at is when next was end the last time, as far as was heard by then.
 	at time.Time
 }
 
@@ -62,6 +62,7 @@ func (p *Partition) followLog(ctx context.Context) {
 
 // followOn reads the log into the store for as long as that works. What it has read is in the store when ctx ends.
 func (p *Partition) followOn(ctx context.Context, progressed func()) error {
+	at := p.clock.Now() // recover reads up to the end as it is from here on
 	end, err := p.recover(ctx)
 	if err != nil {
 		return err
@@ -70,8 +71,9 @@ func (p *Partition) followOn(ctx context.Context, progressed func()) error {
 	for warm := false; ; {
 		now := &image{next: r.follower.Position(), end: max(end, r.follower.End())}
 		if now.next >= now.end {
-			now.at = p.clock.Now()
+			at = p.clock.Now()
 		}
+		now.at = at
 		p.setImage(now)
 		if !warm && now.end-now.next <= broker.Warm {
 			warm = true

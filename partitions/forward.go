@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 
+	"github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/internal/clock"
+	"github.com/millrace-io/millrace/internal/tracing"
 )
 
 // Forwarder sends every call to a worker: commands to the owner of their partition, actions to any. It is what a gateway without
@@ -14,9 +16,9 @@ type Forwarder struct {
 	carrier *carrier
 }
 
-// NewForwarder returns a forwarder for a journal with that many partitions. random may be nil.
-func NewForwarder(partitions int32, routes *Routes, peers Peers, limits Limits, c clock.Clock, random func() uint64) *Forwarder {
-	return &Forwarder{carrier: newCarrier("", partitions, routes, peers, limits.WithDefaults(), c, random)}
+// NewForwarder returns a forwarder for a journal with that many partitions. random and tracer may be nil.
+func NewForwarder(partitions int32, routes *Routes, peers Peers, limits Limits, c clock.Clock, random func() uint64, tracer *tracing.Tracer) *Forwarder {
+	return &Forwarder{carrier: newCarrier("", partitions, routes, peers, limits.WithDefaults(), c, random, tracer)}
 }
 
 // Counts say how commands reached their owners.
@@ -36,8 +38,8 @@ func (f *Forwarder) Dispatch(ctx context.Context, cmd *entities.Command) (*entit
 		return f.carrier.carry(ctx, cmd, 0, nil)
 	}
 	var reply *entities.Reply
-	err := f.anywhere(func(address string) (err error) {
-		reply, err = f.carrier.peers.Dispatch(ctx, address, cmd, 0)
+	err := f.anywhere(func(worker broker.Member) (err error) {
+		reply, err = f.carrier.send(ctx, worker, cmd, 0)
 		return err
 	})
 	return reply, err
@@ -53,7 +55,7 @@ func (f *Forwarder) nearby(ctx context.Context, cmd *entities.Command) (*entitie
 	have := table.Standbys[partition]
 	i := int(f.carrier.random() % uint64(len(have)+1)) //nolint:gosec // a small number
 	if i < len(have) {
-		return f.carrier.peers.Dispatch(ctx, table.Members[have[i]].Address, cmd, 0)
+		return f.carrier.send(ctx, table.Members[have[i]], cmd, 0)
 	}
 	return nil, errMoved(partition, "it is its owner's turn")
 }
@@ -63,11 +65,11 @@ func (f *Forwarder) DispatchStream(ctx context.Context, s *entities.Stream) erro
 	if err := supported(s.Command); err != nil {
 		return err
 	}
-	return f.anywhere(func(address string) error { return f.carrier.peers.DispatchStream(ctx, address, s) })
+	return f.anywhere(func(worker broker.Member) error { return f.carrier.peers.DispatchStream(ctx, worker.Address, s) })
 }
 
 // anywhere lets do try one worker after the other, until it has reached one.
-func (f *Forwarder) anywhere(do func(address string) error) error {
+func (f *Forwarder) anywhere(do func(worker broker.Member) error) error {
 	workers := f.carrier.routes.Table().Staying()
 	if len(workers) == 0 {
 		return entities.Errorf(entities.Unavailable, entities.NotApplied, "no worker of the app is known: start one with `millrace run`, or look at `millrace cluster status`")
@@ -75,7 +77,7 @@ func (f *Forwarder) anywhere(do func(address string) error) error {
 	first := int(f.carrier.random() % uint64(len(workers))) //nolint:gosec // a small number
 	var err error
 	for i := range workers {
-		err = do(workers[(first+i)%len(workers)].Address)
+		err = do(workers[(first+i)%len(workers)])
 		if e, failed := errors.AsType[*entities.Error](err); !failed || e.Reason != entities.Moved {
 			return err
 		}

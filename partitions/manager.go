@@ -13,6 +13,7 @@ import (
 	"github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/internal/clock"
+	"github.com/millrace-io/millrace/internal/tracing"
 	"github.com/millrace-io/millrace/materializer"
 )
 
@@ -31,6 +32,8 @@ type Options struct {
 	Group broker.Group
 	// Routes is kept up to date with the tables of the group. Nil: the manager makes its own.
 	Routes *Routes
+	// Tracer begins the spans of commands; nil: there are none.
+	Tracer *tracing.Tracer
 	// Clock defaults to the machine's.
 	Clock clock.Clock
 	// Random names ownerships and spreads pauses; nil means Go's generator. It may be called from many goroutines.
@@ -56,6 +59,8 @@ type Manager struct {
 	hinted   map[int32]bool
 	// handedOver are the partitions that live owners are to release by the present table.
 	handedOver map[int32]bool
+	// staleness is what was measured of relaxed reads.
+	staleness staleness
 	// draining is closed when the membership is to end before the manager does, drained when it has.
 	draining, drained chan struct{}
 	drainOnce         sync.Once
@@ -91,7 +96,7 @@ func NewManager(o Options) *Manager {
 			log: o.Log, store: o.Store, functions: o.Functions, limits: o.Limits, hooks: o.Hooks, clock: o.Clock, random: o.Random,
 			rebuilds: rebuilds, stopReading: func() {}, oneReader: make(chan struct{}, 1),
 			core:   newCore(id, o.Worker, o.Limits, o.Log.SingleProcess()),
-			warmed: m.warmed,
+			warmed: m.warmed, staleness: &m.staleness, tracer: o.Tracer,
 		}
 		p.status.Store(&published{Status: Status{Partition: id}})
 		m.partitions = append(m.partitions, p)
@@ -115,6 +120,9 @@ func (m *Manager) Partition(id string) *Partition {
 
 // Partitions returns all partitions, in order.
 func (m *Manager) Partitions() []*Partition { return m.partitions }
+
+// Staleness lists how old the states were that relaxed reads were answered of on this worker.
+func (m *Manager) Staleness() []Staleness { return m.staleness.report(m.options.Clock.Now()) }
 
 // Contract returns why the topic's settings were found wrong at the last look, nil when they were right.
 func (m *Manager) Contract() error {

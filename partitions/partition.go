@@ -14,6 +14,7 @@ import (
 	"github.com/millrace-io/millrace/internal/backoff"
 	"github.com/millrace-io/millrace/internal/clock"
 	"github.com/millrace-io/millrace/internal/failpoint"
+	"github.com/millrace-io/millrace/internal/tracing"
 	"github.com/millrace-io/millrace/materializer"
 )
 
@@ -77,6 +78,12 @@ type Partition struct {
 	// probe is the owner's last word on how far it is; probing: it is being asked.
 	probe   atomic.Pointer[probe]
 	probing atomic.Bool
+	// sound is the log's last word on its end; sounding: it is being asked.
+	sound    atomic.Pointer[sound]
+	sounding atomic.Bool
+	// staleness is the worker's.
+	staleness *staleness
+	tracer    *tracing.Tracer
 	// toFollow: the group wants this worker to follow the partition.
 	toFollow atomic.Bool
 	// warmed is called when a followed partition's image has come close to the end of the log.
@@ -233,7 +240,7 @@ func (p *Partition) lookup(call *Call) bool {
 	case err != nil:
 		call.finished = true
 		call.err = entities.Errorf(entities.Unavailable, entities.NotApplied, "look up whether %s did this before: %w: nothing was applied", call.cmd.Key, err)
-		p.answer(call)
+		p.answer(call, never)
 	case known:
 		call.stored = &stored
 	}
@@ -285,7 +292,7 @@ func (p *Partition) do(ctx context.Context, e effect) {
 		p.append(e.batch, inAcked)
 	case doCommit, doSkip: // settle has done it
 	case doAnswer:
-		p.answer(e.call)
+		p.answer(e.call, p.core.confirmed)
 	case doReadGap:
 		from := p.core.next
 		p.alarm("records of others stand where own ones were expected")
@@ -349,7 +356,8 @@ func (p *Partition) turn(e effect) {
 	w.wake <- struct{}{}
 }
 
-func (p *Partition) answer(call *Call) {
+// answer wakes the caller. confirmed is when what the answer waited for was sent to the log.
+func (p *Partition) answer(call *Call, confirmed time.Duration) {
 	if call.err != nil {
 		p.stats.failed.Add(1)
 	}
@@ -363,6 +371,7 @@ func (p *Partition) answer(call *Call) {
 			return
 		}
 		if call.wait.phase.CompareAndSwap(phase, phaseAnswered) {
+			p.measure(call, confirmed)
 			call.wait.wake <- struct{}{}
 			return
 		}
@@ -424,7 +433,7 @@ func (p *Partition) release(b *batch, err error) {
 	}
 	p.stats.records.Add(uint64(len(b.entries)))
 	for _, call := range b.calls {
-		p.answer(call)
+		p.answer(call, b.sentAt)
 	}
 	p.core.Recycle(b)
 }
@@ -432,7 +441,7 @@ func (p *Partition) release(b *batch, err error) {
 func (p *Partition) unsettled(b *batch, why string) {
 	for _, call := range b.calls {
 		call.outcome, call.err = nil, errLost(p.id, why)
-		p.answer(call)
+		p.answer(call, never)
 	}
 }
 

@@ -35,6 +35,11 @@ func (r *Router) read(ctx context.Context, p *Partition, cmd *entities.Command) 
 	if p.image.Load() == nil || !r.suffices(ctx, p, cmd) {
 		return nil, false, nil
 	}
+	image := p.image.Load()
+	if image == nil {
+		return nil, false, nil // it was given up meanwhile
+	}
+	age := r.age(p, image, cmd.Consistency)
 	if p.waiting.Add(1) > int64(p.limits.Waiting) {
 		p.waiting.Add(-1)
 		return nil, true, errPartitionBusy(p.id, p.limits.Waiting)
@@ -48,6 +53,7 @@ func (r *Router) read(ctx context.Context, p *Partition, cmd *entities.Command) 
 		return nil, false, nil
 	}
 	p.stats.reads[cmd.Consistency].Add(1)
+	p.staleness.answered(p.clock.Now(), cmd, ByFollower, age)
 	reply, err := r.conclude(ctx, &decision{outcome: outcome}, 0)
 	if err != nil {
 		return nil, true, err
@@ -107,17 +113,27 @@ func (r *Router) isFresh(p *Partition, bound time.Duration) bool {
 // ask asks the owner of a partition how far it is, unless somebody does already.
 func (r *Router) ask(p *Partition) {
 	owner, owned := r.carrier.routes.Table().Owner(p.id)
-	if !owned || r.carrier.peers == nil || !p.probing.CompareAndSwap(false, true) {
+	if !owned || r.carrier.peers == nil {
 		return
 	}
-	r.async.Go(func() { // bounded by probeTimeout, Drain waits for it
-		defer p.probing.Store(false)
-		ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
-		defer cancel()
+	r.inquire(&p.probing, func(ctx context.Context) {
 		asked := p.clock.Now()
 		if next, err := r.carrier.peers.Position(ctx, owner.Address, p.id); err == nil {
 			p.probe.Store(&probe{asked: asked, next: next})
 		}
+	})
+}
+
+// inquire asks for something in the background, unless it is being asked for already.
+func (r *Router) inquire(asking *atomic.Bool, ask func(context.Context)) {
+	if !asking.CompareAndSwap(false, true) {
+		return
+	}
+	r.async.Go(func() { // bounded by probeTimeout, Drain waits for it
+		defer asking.Store(false)
+		ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
+		defer cancel()
+		ask(ctx)
 	})
 }
 
@@ -136,6 +152,6 @@ func (p *Partition) look(ctx context.Context, cmd *entities.Command) (*entities.
 		return nil, 0, err
 	}
 	defer p.closeSession(session)
-	outcome, err := session.Handle(ctx, entities.Invocation{Command: cmd, Time: time.Unix(0, meta.LogTime)})
+	outcome, err := p.handle(ctx, session, cmd, time.Unix(0, meta.LogTime))
 	return outcome, meta.Next, err
 }

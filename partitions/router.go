@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/internal/tracing"
 )
 
 const (
@@ -38,7 +39,7 @@ func NewRouter(m *Manager, peers Peers, onEffectError func(entities.Target, erro
 	o := &m.options
 	r := &Router{
 		manager: m, functions: o.Functions, app: o.App,
-		carrier: newCarrier(o.Worker, o.Topic.Partitions, o.Routes, peers, o.Limits, o.Clock, o.Random),
+		carrier: newCarrier(o.Worker, o.Topic.Partitions, o.Routes, peers, o.Limits, o.Clock, o.Random, o.Tracer),
 		slots:   make(chan struct{}, maxAsync), onEffectError: onEffectError,
 	}
 	for _, p := range m.partitions {
@@ -114,7 +115,9 @@ func (r *Router) dispatch(ctx context.Context, cmd *entities.Command, hops int) 
 
 // act runs a unary action, and carries out what it asks for.
 func (r *Router) act(ctx context.Context, cmd *entities.Command, hops int) (*entities.Reply, error) {
-	outcome, err := r.functions.Act(ctx, entities.Invocation{Command: cmd, Time: r.manager.options.Clock.Now()})
+	run, span := r.carrier.tracer.Begin(ctx, tracing.Client, "function", cmd.TraceParent)
+	outcome, err := r.functions.Act(run, entities.Invocation{Command: below(span, cmd), Time: r.manager.options.Clock.Now()})
+	span.End(err)
 	if err != nil {
 		return nil, entities.AsError(err)
 	}
@@ -193,6 +196,9 @@ func (r *Router) forward(ctx context.Context, d *decision, hops int) (*entities.
 		return nil, err
 	}
 	reply, err := r.follow(ctx, *d.outcome.Forward, source, hops)
+	if reply != nil {
+		reply.Owner = "" // that is the target's, which the caller did not call
+	}
 	if d.partition == nil || source == nil {
 		return reply, err
 	}
@@ -303,6 +309,8 @@ func (r *Router) DispatchStream(ctx context.Context, s *entities.Stream) error {
 		return err
 	}
 	s.Time = r.manager.options.Clock.Now()
+	ctx, span := r.carrier.tracer.Begin(ctx, tracing.Client, "function", s.TraceParent)
+	s.Command = below(span, s.Command)
 	err := r.functions.ActStream(ctx, s, func(ctx context.Context, outcome *entities.Outcome) error {
 		reply, err := r.conclude(ctx, &decision{outcome: outcome}, 0)
 		if err != nil {
@@ -313,6 +321,7 @@ func (r *Router) DispatchStream(ctx context.Context, s *entities.Stream) error {
 		}
 		return s.Send(reply)
 	})
+	span.End(err)
 	if err != nil {
 		return entities.AsError(err)
 	}

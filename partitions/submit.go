@@ -9,6 +9,7 @@ import (
 	"github.com/cespare/xxhash/v2"
 
 	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/internal/tracing"
 	"github.com/millrace-io/millrace/materializer"
 )
 
@@ -54,6 +55,22 @@ var errSuperseded = errors.New("the timer was cancelled or set anew")
 // Submit runs a command on its entity and returns what was decided, after it is durable. The function runs on the calling
 // goroutine. When ctx ends before the function's turn, nothing is applied; when it ends later, the outcome is unknown.
 func (p *Partition) Submit(ctx context.Context, cmd *entities.Command) (Committed, error) {
+	ctx, span := p.tracer.Begin(ctx, tracing.Internal, "partition", cmd.TraceParent)
+	if span == nil {
+		return p.await(ctx, cmd)
+	}
+	span.SetInt("millrace.partition", int64(p.id))
+	done, err := p.await(ctx, below(span, cmd))
+	span.End(err)
+	return done, err
+}
+
+// await is Submit below its span: a part of it for the time in the queue, for the function, and for the log.
+func (p *Partition) await(ctx context.Context, cmd *entities.Command) (_ Committed, err error) {
+	_, part := p.tracer.Begin(ctx, tracing.Internal, "queue", cmd.TraceParent)
+	if part != nil {
+		defer func() { part.End(err) }()
+	}
 	if p.waiting.Add(1) > int64(p.limits.Waiting) {
 		p.waiting.Add(-1)
 		return Committed{}, errPartitionBusy(p.id, p.limits.Waiting)
@@ -74,7 +91,9 @@ func (p *Partition) Submit(ctx context.Context, cmd *entities.Command) (Committe
 			if call.wait.phase.Load() == phaseAnswered {
 				return call.committed()
 			}
+			part.End(nil)
 			p.invoke(ctx, call)
+			_, part = p.tracer.Begin(ctx, tracing.Internal, "log", cmd.TraceParent)
 			done = ctx.Done()
 		case <-done:
 			if err := p.leave(ctx, call); err != nil {
@@ -140,7 +159,7 @@ func (p *Partition) invoke(ctx context.Context, call *Call) {
 		return
 	}
 	if in.err == nil {
-		outcome, err := session.Handle(ctx, entities.Invocation{Command: call.cmd, Time: time.Unix(0, call.wait.at)})
+		outcome, err := p.handle(ctx, session, call.cmd, time.Unix(0, call.wait.at))
 		in.outcome = outcome
 		if err != nil {
 			in.err = entities.AsError(err)
@@ -150,6 +169,14 @@ func (p *Partition) invoke(ctx context.Context, call *Call) {
 	if !p.submit(in) {
 		p.abandoned(call, session)
 	}
+}
+
+// handle lets the function decide.
+func (p *Partition) handle(ctx context.Context, session entities.Session, cmd *entities.Command, at time.Time) (*entities.Outcome, error) {
+	ctx, span := p.tracer.Begin(ctx, tracing.Client, "function", cmd.TraceParent)
+	outcome, err := session.Handle(ctx, entities.Invocation{Command: below(span, cmd), Time: at})
+	span.End(err)
+	return outcome, err
 }
 
 // abandoned ends a call whose loop is gone.

@@ -62,7 +62,7 @@ func groupOf(f *fixture, log broker.Log) broker.Group {
 // join starts a worker; the end of the test ends it.
 func (f *fixture) join(log broker.Log, m broker.Membership, name string, incarnation uint64, cold bool) *worker {
 	f.Helper()
-	m.Worker, m.Address, m.Incarnation = name, name+":7000", incarnation
+	m.Worker, m.Address, m.Public, m.Incarnation = name, name+":7000", name+":9000", incarnation
 	ctx, leave := context.WithCancel(context.WithoutCancel(f.Context())) // the end of the test is an orderly one
 	w := &worker{f: f, log: log, Membership: m, leave: leave, ended: make(chan error, 1), owned: map[int32]bool{}, cold: cold}
 	w.Images = w.images
@@ -157,7 +157,7 @@ func (w *worker) take(e broker.AssignmentEvent) *broker.Table {
 		if w.table != nil && e.Table.Generation <= w.table.Generation {
 			w.f.Errorf("worker %s: table %d comes after table %d", w.Worker, e.Table.Generation, w.table.Generation)
 		}
-		if me, ok := e.Table.Member(w.Worker); !ok || me.Address != w.Address || me.Incarnation != w.Incarnation {
+		if me, ok := e.Table.Member(w.Worker); !ok || me.Address != w.Address || me.Public != w.Public || me.Incarnation != w.Incarnation {
 			w.f.Errorf("worker %s: the table has %+v in its place", w.Worker, me)
 		}
 		w.table, w.tables = e.Table, append(w.tables, e.Table)

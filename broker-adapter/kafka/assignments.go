@@ -208,12 +208,16 @@ func (s *membership) announce(ctx context.Context, may bool) {
 // corrected puts this process into the place of an earlier one of the same worker, which the group has taken back without a
 // balancing, and notes that all others must hear of it.
 func (s *membership) corrected(t *broker.Table) *broker.Table {
-	self := broker.Member{Name: s.m.Worker, Address: s.m.Address, Incarnation: s.m.Incarnation}
+	self := broker.Member{Name: s.m.Worker, Address: s.m.Address, Incarnation: s.m.Incarnation, Public: s.m.Public}
 	i := slices.IndexFunc(t.Members, func(m broker.Member) bool { return m.Name == self.Name })
 	if i < 0 || t.Members[i] == self {
 		return t
 	}
-	s.stale.Store(true)
+	told := t.Members[i]
+	told.Public = self.Public // a leader of an earlier release does not tell it, however often it is asked
+	if told != self {
+		s.stale.Store(true)
+	}
 	own := *t
 	own.Members = slices.Clone(t.Members)
 	own.Members[i] = self

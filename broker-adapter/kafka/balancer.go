@@ -67,7 +67,7 @@ func (b *balancer) JoinGroupMetadata(topics []string, current map[string][]int32
 		meta.OwnedPartitions = append(meta.OwnedPartitions, o)
 	}
 	b.asked.Store(b.leaving.Load())
-	j := joinData{address: b.m.Address, incarnation: b.m.Incarnation, leaving: b.asked.Load(), wishes: b.wishes.Load()}
+	j := joinData{address: b.m.Address, public: b.m.Public, incarnation: b.m.Incarnation, leaving: b.asked.Load(), wishes: b.wishes.Load()}
 	if b.m.Images != nil {
 		j.images = imagesOf(b.m.Images())
 	}
@@ -144,7 +144,7 @@ func (b *balancer) candidates(of *kgo.ConsumerBalancer) ([]joined, error) {
 			errs = append(errs, fmt.Errorf("member %s of group %s: %w", name, b.m.Group, err))
 		}
 		c := joined{id: m.MemberID, Candidate: broker.Candidate{
-			Member:     broker.Member{Name: name, Address: j.address, Incarnation: j.incarnation},
+			Member:     broker.Member{Name: name, Address: j.address, Incarnation: j.incarnation, Public: j.public},
 			Generation: meta.Generation, Images: j.images, Leaving: j.leaving,
 		}}
 		for _, o := range meta.OwnedPartitions {

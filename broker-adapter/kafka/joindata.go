@@ -16,8 +16,10 @@ import (
 //
 //	version (1 byte) · address · incarnation (8 bytes) · leaving (1 byte: 0 or 1) · wishes (uvarint)
 //	· images (uvarint), each partition less the one before (uvarint) and magnitude of its lag (1 byte)
+//	· public address, left out when there is none
 //
-// So an image takes two bytes, three where they are far apart.
+// So an image takes two bytes, three where they are far apart. Readers skip what stands behind what they know: that is how the public
+// address came in.
 type joinData struct {
 	address     string
 	incarnation uint64
@@ -26,6 +28,7 @@ type joinData struct {
 	// wishes counts the balancings that this worker asked for: a group balances only if join data have changed.
 	wishes uint64
 	images []broker.Image
+	public string
 }
 
 const joinVersion = 2
@@ -47,6 +50,9 @@ func (j joinData) encode() []byte {
 		b = append(b, magnitude(i.Lag))
 		before = i.Partition
 	}
+	if j.public != "" {
+		b = appendText(b, j.public)
+	}
 	return b
 }
 
@@ -63,6 +69,9 @@ func decodeJoinData(b []byte) (joinData, error) {
 			return joinData{}, errJoinData
 		}
 		j.images = append(j.images, broker.Image{Partition: int32(partition), Lag: lagOf(d.byte())})
+	}
+	if len(d.rest) > 0 {
+		j.public = d.text()
 	}
 	if d.err != nil {
 		return joinData{}, errJoinData

@@ -83,7 +83,7 @@ func membersOf(g *kmsg.DescribeGroupsResponseGroup) described {
 		meta := kmsg.NewConsumerMemberMetadata()
 		if meta.ReadFrom(m.ProtocolMetadata) == nil { // empty while the group is being balanced
 			if j, err := decodeJoinData(meta.UserData); err == nil {
-				member.Address, member.Incarnation = j.address, j.incarnation
+				member.Address, member.Incarnation, member.Public = j.address, j.incarnation, j.public
 			}
 		}
 		d.members, d.ids = append(d.members, member), append(d.ids, m.MemberID)

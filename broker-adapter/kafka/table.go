@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	broker "github.com/millrace-io/millrace/broker-adapter"
 )
@@ -20,16 +21,18 @@ type notice struct {
 
 // All that the group remembers is one record of a topic of Kafka's own, and must stay below its limit of 1 MB: each member's
 // join data and assignment, with about 150 bytes of Kafka's around them. So a table goes to every worker while all copies together
-// take tablesBudget at most, which is about 70 workers with 256 partitions and one standby; in larger groups one worker gets
-// it, and the others look it up there. With 1 000 workers, 4 096 partitions and one standby the table takes 110 kB and the record
-// 420 kB (TestLargeGroupFits); with 16 384 partitions 170 and 650 kB.
+// take tablesBudget at most, which is about 65 workers with 256 partitions and one standby; in larger groups one worker gets
+// it, and the others look it up there. With 1 000 workers, 4 096 partitions and one standby the table takes 130 kB and the record
+// 450 kB (TestLargeGroupFits); with 16 384 partitions 190 and 690 kB.
 //
 //	version (1 byte) · generation (4 bytes) · members (uvarint), each name, address, incarnation (8 bytes), id in the group
 //	· how many of them, the last ones, are leaving (uvarint)
 //	· partitions (uvarint), each owner plus one (2 bytes) · for each its standbys: how many (uvarint), each 2 bytes
 //	· handed over (uvarint), each partition less the one before (uvarint)
+//	· for each member its public address; left out when there is none at all
 //
-// Numbers of more than one byte are big endian. Without a table it ends behind the generation.
+// Numbers of more than one byte are big endian. Without a table it ends behind the generation. Readers skip what stands behind what
+// they know: that is how the public addresses came in.
 const (
 	tableVersion  = 3
 	tablesBudget  = 512 << 10
@@ -65,6 +68,11 @@ func (n notice) encode() []byte {
 	for _, p := range n.table.HandedOver {
 		b = binary.AppendUvarint(b, uint64(p-before)) //nolint:gosec // in order
 		before = p
+	}
+	if slices.ContainsFunc(n.table.Members, func(m broker.Member) bool { return m.Public != "" }) {
+		for _, m := range n.table.Members {
+			b = appendText(b, m.Public)
+		}
 	}
 	return b
 }
@@ -103,6 +111,11 @@ func decodeNotice(b []byte) (notice, error) {
 			return notice{}, errTable
 		}
 		t.HandedOver = append(t.HandedOver, int32(partition)) //nolint:gosec // looked at
+	}
+	if len(d.rest) > 0 {
+		for i := range t.Members {
+			t.Members[i].Public = d.text()
+		}
 	}
 	if d.err != nil {
 		return notice{}, d.err

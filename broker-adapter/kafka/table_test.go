@@ -34,6 +34,14 @@ func TestNoticeBytes(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(n, exampleNotice()) {
 		t.Errorf("decoded %+v, %v", n, err)
 	}
+	told := exampleNotice()
+	told.table.Members[1].Public = "b:9"
+	if got := hex.EncodeToString(told.encode()); got != golden+"00"+"03623a39" {
+		t.Errorf("with a public address encoded %s, want it behind everything else", got)
+	}
+	if n, err := decodeNotice(told.encode()); err != nil || !reflect.DeepEqual(n, told) {
+		t.Errorf("with a public address decoded %+v, %v", n, err)
+	}
 	short := notice{generation: 5}
 	if n, err := decodeNotice(short.encode()); err != nil || n.table != nil || n.generation != 5 {
 		t.Errorf("a notice without table: %+v, %v", n, err)
@@ -57,6 +65,13 @@ func TestJoinDataBytes(t *testing.T) {
 	if want := []broker.Image{{Partition: 4}, {Partition: 5, Lag: 2047}, {Partition: 300, Lag: broker.Warm}}; !slices.Equal(back.images, want) {
 		t.Errorf("images %v, want %v: a warm one stays warm, and the others cold", back.images, want)
 	}
+	j.public = "a:9"
+	if got := hex.EncodeToString(j.encode()); got != golden+"03613a39" {
+		t.Errorf("with a public address encoded %s, want it behind everything else", got)
+	}
+	if back, err := decodeJoinData(j.encode()); err != nil || back.public != "a:9" || len(back.images) != 3 {
+		t.Errorf("with a public address decoded %+v, %v", back, err)
+	}
 	if _, err := decodeJoinData([]byte{1}); err == nil {
 		t.Error("join data of another version were read")
 	}
@@ -68,6 +83,7 @@ func FuzzDecodeNotice(f *testing.F) {
 		f.Add(whole[:n])
 	}
 	f.Add(whole)
+	f.Add(append(exampleNotice().encode(), "\x00\x03b:9"...))
 	f.Add([]byte{3, 0, 0, 0, 1, 0, 0, 1, 0, 9, 0})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		n, err := decodeNotice(b)
@@ -168,7 +184,7 @@ func exampleOf(table *broker.Table) notice {
 }
 
 func joinDataOf(table *broker.Table, name string) []byte {
-	_, metadata := Rehearse(broker.Membership{Topic: "shop.journal", Address: "10.111.111.111:7000", Incarnation: 1 << 63, Images: func() map[int32]int64 {
+	_, metadata := Rehearse(broker.Membership{Topic: "shop.journal", Address: "10.111.111.111:7000", Public: "10.111.111.111:9000", Incarnation: 1 << 63, Images: func() map[int32]int64 {
 		lags := map[int32]int64{}
 		for _, p := range slices.Concat(table.Owned(name), table.Followed(name)) {
 			lags[p] = 0

@@ -218,7 +218,7 @@ func (w *World) handOut(g *group, images [][]broker.Image) {
 	candidates := make([]broker.Candidate, len(g.members))
 	for i, m := range g.members {
 		candidates[i] = broker.Candidate{
-			Member: broker.Member{Name: m.Worker, Address: m.Address, Incarnation: m.Incarnation},
+			Member: broker.Member{Name: m.Worker, Address: m.Address, Incarnation: m.Incarnation, Public: m.Public},
 			Owned:  m.claims, Generation: m.generation, Images: images[i],
 		}
 	}

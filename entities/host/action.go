@@ -41,7 +41,7 @@ func (r *Remote) act(ctx context.Context, m *discovery.Method, inv entities.Invo
 		ServiceName: inv.Service,
 		Name:        inv.Method,
 		Payload:     anyOf(inv.Payload),
-		Metadata:    metadataToWire(inv.Metadata),
+		Metadata:    metadataToWire(traced(inv.Metadata, inv.TraceParent)),
 	})
 	if err != nil {
 		return nil, r.actionFault(call, m, err)
@@ -88,7 +88,7 @@ func (r *Remote) openAction(ctx context.Context, m *discovery.Method, s *entitie
 	if err != nil {
 		return nil, err
 	}
-	first := &action.ActionCommand{ServiceName: s.Service, Name: s.Method, Metadata: metadataToWire(s.Metadata)}
+	first := &action.ActionCommand{ServiceName: s.Service, Name: s.Method, Metadata: metadataToWire(traced(s.Metadata, s.TraceParent))}
 	if !m.ClientStreams {
 		first.Payload = anyOf(s.Payload)
 	}

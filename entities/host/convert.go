@@ -46,6 +46,23 @@ func metadataToWire(md entities.Metadata) *cloudstate.Metadata {
 	return &cloudstate.Metadata{Entries: entries}
 }
 
+// traceParent is the key of the W3C trace context in metadata.
+const traceParent = "traceparent"
+
+// traced is metadata with the trace context of the present call in the place of the caller's.
+func traced(md entities.Metadata, parent string) entities.Metadata {
+	if parent == "" {
+		return md
+	}
+	all := make(entities.Metadata, 0, len(md)+1)
+	for _, e := range md {
+		if e.Key != traceParent {
+			all = append(all, e)
+		}
+	}
+	return append(all, entities.MetadataEntry{Key: traceParent, Text: parent})
+}
+
 // asText makes any string one that protobuf carries.
 func asText(s string) string { return strings.ToValidUTF8(s, "\ufffd") }
 

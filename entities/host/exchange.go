@@ -74,13 +74,15 @@ func (s *session) begin() (int64, *entities.Error) {
 	return s.lastID, nil
 }
 
-// fill writes the command into the message that is sent. Entities get no metadata: the protocol's tests compare whole messages.
+// fill writes the command into the message that is sent. Entities get no metadata but the trace context of a call that has one: the
+// protocol's tests compare whole messages.
 func (s *session) fill(id int64, inv entities.Invocation) {
 	s.payload.TypeUrl, s.payload.Value = inv.Payload.TypeURL, inv.Payload.Value
 	s.command.EntityId = s.key.ID
 	s.command.Id = id
 	s.command.Name = inv.Method
 	s.command.Payload = &s.payload
+	s.command.Metadata = metadataToWire(traced(nil, inv.TraceParent))
 	if s.remote.announced(cloudstate.MillraceExtension_MILLRACE_COMMAND_CONTEXT) {
 		s.command.Context = contextOf(inv)
 	}
@@ -88,7 +90,7 @@ func (s *session) fill(id int64, inv entities.Invocation) {
 
 // contextOf is what a function of ours learns about a command beyond the protocol.
 func contextOf(inv entities.Invocation) *cloudstate.CommandContext {
-	c := &cloudstate.CommandContext{CommandId: asText(inv.ID), Principal: asText(inv.Principal), Metadata: metadataToWire(inv.Metadata), Timers: true}
+	c := &cloudstate.CommandContext{CommandId: asText(inv.ID), Principal: asText(inv.Principal), Metadata: metadataToWire(traced(inv.Metadata, inv.TraceParent)), Timers: true}
 	if !inv.Time.IsZero() {
 		c.TimeUnixNanos = inv.Time.UnixNano()
 	}

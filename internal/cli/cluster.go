@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -183,7 +184,7 @@ func printCluster(w io.Writer, c *adminv1.ClusterResponse) error {
 		if !s.GetReady() {
 			state = "NOT READY: " + s.GetNotReadyReason()
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\t%s\t%s\n", m.GetName(), m.GetAddress(), s.GetPublicAddress(), state, owns(c, m.GetName()),
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\t%s\t%s\n", m.GetName(), m.GetAddress(), cmp.Or(m.GetPublicAddress(), s.GetPublicAddress()), state, owns(c, m.GetName()),
 			follows, lag, waiting, s.GetCluster().GetForwardedCommands(), ago(s.GetStarted()), last)
 	}
 	return t.Flush()

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -63,7 +65,41 @@ func printStatus(w io.Writer, s *adminv1.StatusResponse) error {
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	return errors.Join(printTasks(w, s.GetTasks()), printPartitions(w, s.GetPartitions()))
+	return errors.Join(printTasks(w, s.GetTasks()), printPartitions(w, s.GetPartitions()), printStaleness(w, s.GetStaleness()))
+}
+
+// printStaleness shows what was promised and measured of answers of older states.
+func printStaleness(w io.Writer, all []*adminv1.StalenessStatus) error {
+	if len(all) == 0 {
+		return nil
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "\nENTITY TYPE\tREADS\tBY\tANSWERS\tPROMISED\tRECENT\tP99\tMAX")
+	for _, s := range all {
+		promise := s.GetPromise()
+		if s.PromisedSeconds != nil {
+			promise = "at most " + age(s.GetPromisedSeconds())
+		}
+		row := fmt.Sprintf("%s\t%s\t%s\t%d\t%s", s.GetEntityType(), cmp.Or(s.GetConsistency(), "-"), cmp.Or(s.GetBy(), "-"), s.GetAnswers(), promise)
+		if s.GetRecentAnswers() > 0 {
+			row += fmt.Sprintf("\t%d\t%s\t%s", s.GetRecentAnswers(), age(s.GetP99Seconds()), age(s.GetMaxSeconds()))
+		}
+		fmt.Fprintln(t, row)
+	}
+	return t.Flush()
+}
+
+// age is a time of milliseconds to hours for people.
+func age(seconds float64) string {
+	d := time.Duration(seconds * float64(time.Second))
+	switch {
+	case d >= time.Minute:
+		return d.Round(time.Second).String()
+	case d >= time.Second:
+		return d.Round(10 * time.Millisecond).String()
+	default:
+		return d.Round(10 * time.Microsecond).String()
+	}
 }
 
 // kind is what a service hosts: an action, or entities of a kind and a type.

@@ -30,6 +30,8 @@ var libraries = map[string]library{
 	},
 	"github.com/cockroachdb/errors/oserror": {is: "how Pebble's file system says that a file is missing", in: []string{"broker-adapter/embedded"}},
 	"github.com/prometheus/client_golang":   {is: "metrics", in: []string{"internal/observe", "internal/node"}},
+	"go.opentelemetry.io/otel":              {is: "spans, and their export", in: []string{"internal/tracing"}},
+	"go.opentelemetry.io/proto/otlp":        {is: "an endpoint for spans, to look at them", tests: []string{"internal/tracing", "internal/node"}},
 	"github.com/goccy/go-yaml":              {is: "YAML with line numbers", in: []string{"internal/node"}},
 	"github.com/spf13/cobra":                {is: "the command tree", in: []string{"internal/cli"}},
 	"github.com/spf13/pflag":                {is: "cobra's flags", in: []string{"internal/cli"}},

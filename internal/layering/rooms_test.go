@@ -50,6 +50,7 @@ var rooms = map[string]room{
 	"internal/lifecycle":        {is: "group of named tasks with one cause of their end", tool: true, tools: true},
 	"internal/observe":          {is: "keys of log lines, registration of metrics", tool: true, tools: true},
 	"internal/multiplex":        {is: "many conversations on one gRPC stream: frames, messages, runners", tool: true},
+	"internal/tracing":          {is: "spans of commands, and where they go", tool: true},
 	"internal/layering":         {is: "the test that reads this table", tests: generatedCode},
 	"broker-adapter":            {floor: 1, is: "the port to the log"},
 	"broker-adapter/brokertest": {floor: 2, is: "the suite that every log passes", tools: true, may: edges{"broker-adapter": "what it tests"}},

@@ -32,8 +32,9 @@ const (
 // cluster is a worker's side towards the other workers of its app.
 type cluster struct {
 	group broker.Group
-	// address is where peers reach this worker, incarnation the name of this process.
+	// address is where peers reach this worker, public where callers do, "" when nobody is told; incarnation names this process.
 	address     string
+	public      string
 	incarnation uint64
 	listener    net.Listener
 	client      *peer.Client
@@ -62,10 +63,26 @@ func (n *Node) openCluster(ctx context.Context) error {
 			return fmt.Errorf("the port for other workers is open on all addresses (%s): say with --advertise under which host:port they reach it", c.address)
 		}
 	}
+	c.public = advertisedPublic(n.config.AdvertisePublic, n.PublicAddress(), c.address)
 	identity := peer.Identity{App: n.config.App, Generation: generation, Worker: n.identity.Worker, Incarnation: c.incarnation}
 	c.client = peer.NewClient(peer.ClientOptions{Identity: identity, Clock: n.clock, Hooks: n.peerHooks(), MaxFrameBytes: n.config.frameBytes()})
 	c.server = peer.NewServer(&peerWorker{node: n}, peer.ServerOptions{Identity: identity, MaxFrameBytes: n.config.frameBytes()})
 	return nil
+}
+
+// advertisedPublic is the public address that callers of other workers are told. One that leads to no machine, or to everybody's own
+// while the workers are on several, would be worse than none.
+func advertisedPublic(configured, listening, peers string) string {
+	if configured != "" {
+		return configured
+	}
+	host, _, _ := net.SplitHostPort(listening)
+	peerHost, _, _ := net.SplitHostPort(peers)
+	ip, peerIP := net.ParseIP(host), net.ParseIP(peerHost)
+	if ip.IsUnspecified() || ip.IsLoopback() && !peerIP.IsLoopback() && peerHost != "localhost" {
+		return ""
+	}
+	return listening
 }
 
 // frameBytes has room for the largest request and what goes with it.

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -15,6 +16,7 @@ import (
 
 	broker "github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/broker-adapter/simlog"
+	"github.com/millrace-io/millrace/entities"
 	counterv1 "github.com/millrace-io/millrace/examples/counter/counter/v1"
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
@@ -25,6 +27,8 @@ type app struct {
 	world   *simlog.World
 	workers []*Node
 	logs    []broker.Log
+	// endpoint takes spans; empty: there are none but of calls that ask for it.
+	endpoint string
 }
 
 func newApp(t *testing.T, workers int) *app {
@@ -41,6 +45,7 @@ func (a *app) config() *Config {
 	c := testConfig(a.t)
 	c.Partitions = 4
 	c.Ephemeral = true
+	c.TraceEndpoint, c.TraceSample = a.endpoint, 0
 	return c
 }
 
@@ -88,39 +93,70 @@ func TestWorkersShareAnApp(t *testing.T) {
 			}
 		}
 	}
+	for _, id := range []string{"c0", "c1", "c2", "c3", "c4"} { // whoever was told the owner is told nothing there
+		told := map[string]int{}
+		for _, n := range a.workers {
+			var header metadata.MD
+			if _, err := counterv1.NewCounterServiceClient(dial(t, n.PublicAddress())).Get(t.Context(), &counterv1.GetRequest{CounterId: id}, grpc.Header(&header)); err != nil {
+				t.Fatal(err)
+			}
+			owner := strings.Join(header.Get("millrace-owner"), ",")
+			told[owner]++
+			if owned := n.routes.Table().Owned(n.identity.Worker); slices.Contains(owned, entities.Partition(id, 4)) != (owner == "") {
+				t.Errorf("%s owns %v, and tells %q as the owner of %s", n.identity.Worker, owned, owner, id)
+			}
+		}
+		if len(told) != 2 || told[""] != 1 {
+			t.Errorf("callers of %s were told %v, want two of them the same owner", id, told)
+		}
+	}
 	forwarded := uint64(0)
 	for _, n := range a.workers {
 		forwarded += n.router.Counts().Forwarded
 	}
-	if forwarded != 24 {
+	if forwarded != 24+10 {
 		t.Errorf("%d commands were forwarded, want two of three", forwarded)
 	}
 }
 
-// TestGatewayServesByWayOfWorkers: it learns what is served from them, and owns nothing.
-func TestGatewayServesByWayOfWorkers(t *testing.T) {
-	a := newApp(t, 2)
-	c := a.config()
-	g, err := StartGateway(context.WithoutCancel(t.Context()), Options{Config: c, Log: a.world.Client("gateway")})
+// startGateway starts a gateway that ends with the test.
+func startGateway(t *testing.T, a *app) *Gateway {
+	t.Helper()
+	g, err := StartGateway(context.WithoutCancel(t.Context()), Options{Config: a.config(), Log: a.world.Client("gateway")})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() {
+	t.Cleanup(func() {
 		g.Stop()
 		if err := g.Wait(); err != nil {
 			t.Error(err)
 		}
-	}()
+	})
 	select {
 	case <-g.Ready():
 	case <-time.After(patience):
 		t.Fatalf("not ready: %v", g.NotReady())
 	}
+	return g
+}
+
+// TestGatewayServesByWayOfWorkers: it learns what is served from them, and owns nothing.
+func TestGatewayServesByWayOfWorkers(t *testing.T) {
+	a := newApp(t, 2)
+	g := startGateway(t, a)
 	s := g.Status(t.Context())
 	for want := int64(1); want < 9; want++ {
 		if v, err := a.increment(s.GetPublicAddress(), "x"); err != nil || v != want {
 			t.Fatalf("%d, %v; want %d", v, err, want)
 		}
+	}
+	var header metadata.MD
+	if _, err := counterv1.NewCounterServiceClient(dial(t, s.GetPublicAddress())).Get(t.Context(), &counterv1.GetRequest{CounterId: "x"}, grpc.Header(&header)); err != nil {
+		t.Fatal(err)
+	}
+	owner, _ := g.routes.Table().Owner(entities.Partition("x", 4))
+	if told := header.Get("millrace-owner"); len(told) != 1 || told[0] != owner.Public || owner.Public == "" {
+		t.Errorf("the gateway tells the owner %q, it is %q", told, owner.Public)
 	}
 	if len(s.GetServices()) != 1 || s.GetCluster().GetMembers() != 2 || s.GetWorker() != "" {
 		t.Errorf("status %v", s)
@@ -222,5 +258,72 @@ func TestFollowersServeReads(t *testing.T) {
 	}
 	if reads == 0 {
 		t.Error("no follower has answered a read")
+	}
+	client := counterv1.NewCounterServiceClient(dial(t, a.workers[0].PublicAddress()))
+	eventually(t, "both to show what they promised and measured", func() bool {
+		for i := range 8 {
+			ctx := metadata.AppendToOutgoingContext(t.Context(), "millrace-max-staleness", "30s")
+			if _, err := client.Get(ctx, &counterv1.GetRequest{CounterId: fmt.Sprint("c", i)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		byFollower := stalenessOf(t, a.workers[0], "bounded", "follower")
+		return stalenessOf(t, a.workers[0], "at_least", "follower") != nil && byFollower.GetRecentAnswers() > 0 &&
+			byFollower.GetPromisedSeconds() == 30 && byFollower.GetMaxSeconds() <= 30 && byFollower.GetP99Seconds() <= byFollower.GetMaxSeconds()
+	})
+}
+
+// stalenessOf finds what was measured in a worker's status; nil for nothing.
+func stalenessOf(t *testing.T, n *Node, consistency, by string) *adminv1.StalenessStatus {
+	t.Helper()
+	for _, s := range n.Status(t.Context()).GetStaleness() {
+		if s.GetEntityType() == "counter" && s.GetConsistency() == consistency && s.GetBy() == by {
+			return s
+		}
+	}
+	return nil
+}
+
+// TestAdvertisedPublic: callers are told an address that may lead somewhere, or none.
+func TestAdvertisedPublic(t *testing.T) {
+	for _, c := range []struct{ configured, listening, peers, want string }{
+		{"", "127.0.0.1:9000", "127.0.0.1:9002", "127.0.0.1:9000"},
+		{"", "127.0.0.1:9000", "localhost:9002", "127.0.0.1:9000"},
+		{"", "127.0.0.1:9000", "worker-1.example:9002", ""},
+		{"", "[::]:9000", "worker-1.example:9002", ""},
+		{"", "10.0.0.1:9000", "worker-1.example:9002", "10.0.0.1:9000"},
+		{"api.example:443", "[::]:9000", "worker-1.example:9002", "api.example:443"},
+	} {
+		if got := advertisedPublic(c.configured, c.listening, c.peers); got != c.want {
+			t.Errorf("listening at %s, peers at %s: %q, want %q", c.listening, c.peers, got, c.want)
+		}
+	}
+}
+
+// TestEntitiesElsewhere: a worker that has no image of an entity's partition names the one to ask, and that one answers.
+func TestEntitiesElsewhere(t *testing.T) {
+	a := newApp(t, 3) // one owns, one follows
+	if _, err := a.increment(a.workers[0].PublicAddress(), "x"); err != nil {
+		t.Fatal(err)
+	}
+	request := &adminv1.GetEntityRequest{Type: "counter", Id: "x"}
+	var owner *Node
+	for _, n := range a.workers {
+		if slices.Contains(n.routes.Table().Owned(n.identity.Worker), entities.Partition("x", 4)) {
+			owner = n
+		}
+	}
+	eventually(t, "one of three to have no image", func() bool {
+		for _, n := range a.workers {
+			_, err := adminv1.NewAdminServiceClient(dial(t, n.AdminAddress())).GetEntity(t.Context(), request)
+			if status.Code(err) == codes.FailedPrecondition && strings.Contains(err.Error(), "worker "+owner.identity.Worker+", with --admin "+owner.AdminAddress()) {
+				return true
+			}
+		}
+		return false
+	})
+	got, err := adminv1.NewAdminServiceClient(dial(t, owner.AdminAddress())).GetEntity(t.Context(), request)
+	if err != nil || !got.GetExists() {
+		t.Errorf("the owner: %v, %v", got, err)
 	}
 }

@@ -10,49 +10,72 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/millrace-io/millrace/internal/tracing"
 )
 
 // Config is every setting of a worker. Each field is a flag, an environment variable (MILLRACE_ and the name in capitals)
 // and a key of the configuration file, all under the name in its tag.
 type Config struct {
-	Listen         string   `name:"listen" default:"127.0.0.1:9000" help:"address of the public port: gRPC, gRPC-Web, Connect, HTTP/JSON"`
-	Admin          string   `name:"admin" default:"127.0.0.1:9001" help:"address of the admin port: status, metrics, and what the command line asks"`
-	Data           string   `name:"data" default:".millrace" help:"data directory: log/ (the data, on the embedded log) and store/ (a cache)"`
-	Ephemeral      bool     `name:"ephemeral" default:"false" help:"keep everything in memory; it ends with the process"`
-	App            string   `name:"app" default:"millrace" help:"name of the app: the prefix of its topics"`
-	Partitions     int      `name:"partitions" default:"16" help:"partitions of a journal that is created: a power of two up to 4096"`
-	Worker         string   `name:"worker" default:"" help:"name of this worker; by default one is made and kept in the data directory"`
-	Brokers        []string `name:"brokers" default:"" help:"Kafka or Redpanda brokers, host:port; none: the embedded log"`
-	Peer           string   `name:"peer" default:"127.0.0.1:9002" help:"address of the port for other workers of the app; only with brokers"`
-	Advertise      string   `name:"advertise" default:"" help:"host:port under which other workers reach the peer port; by default its address"`
-	Standbys       int      `name:"standbys" default:"1" help:"how many workers beside its owner follow each partition, to take over at once and to answer reads"`
-	MovePatience   Duration `name:"move-patience" default:"15s" help:"how long a command waits for a partition that is on the move between workers"`
-	CreateTopics   bool     `name:"create-topics" default:"true" help:"create missing topics; otherwise print the commands that do and stop"`
-	Replication    int      `name:"replication" default:"0" help:"replication factor of topics that are created; 0: 3, or as many as there are brokers"`
-	SessionTimeout Duration `name:"session-timeout" default:"6s" help:"how long the brokers wait for a silent worker before its partitions move; brokers bound it by group.min.session.timeout.ms"`
-	ContractCheck  Duration `name:"contract-check" default:"1m" help:"how often the journal's topic settings are looked at again"`
-	Function       string   `name:"function" default:"127.0.0.1:8080" help:"address of the user function"`
-	ProtocolCheck  bool     `name:"protocol-check" default:"true" help:"refuse a function that does not report Cloudstate protocol 0.2; some SDKs report none"`
-	SharedStream   bool     `name:"shared-stream" default:"true" help:"carry the sessions of all entities on one stream where the function can; false: a Cloudstate stream for each entity"`
-	Reflection     bool     `name:"reflection" default:"true" help:"serve gRPC server reflection"`
-	MaxRequest     Bytes    `name:"max-request" default:"4MiB" help:"largest request and reply"`
-	MaxKey         Bytes    `name:"max-key" default:"1KiB" help:"longest entity id"`
-	MaxCommit      Bytes    `name:"max-commit" default:"900KiB" help:"largest sum of what one command stores; keep it below the topic's max.message.bytes"`
-	MaxRecords     int      `name:"max-commit-records" default:"1000" help:"largest number of records that one command stores"`
-	WaitingEntity  int      `name:"max-waiting-entity" default:"128" help:"commands that may wait for one entity"`
-	Waiting        int      `name:"max-waiting" default:"4096" help:"commands that may wait in one partition"`
-	ActiveMemory   Bytes    `name:"active-memory" default:"256MiB" help:"memory of active entities before the least recently used leave"`
-	BlockCache     Bytes    `name:"block-cache" default:"64MiB" help:"block cache of the store, and of the embedded log"`
-	PassivateAfter Duration `name:"passivate-after" default:"30s" help:"idle time after which an entity leaves memory, unless its type says otherwise"`
-	DedupWindow    Duration `name:"dedup-window" default:"24h" help:"how long a command id is remembered"`
-	FunctionWait   Duration `name:"function-wait" default:"10s" help:"how long a command waits for a function that is not there"`
-	FunctionTime   Duration `name:"function-timeout" default:"30s" help:"how long a function may take for one command"`
-	CallTimeout    Duration `name:"call-timeout" default:"0s" help:"cap on the time of a unary call, and the deadline of one that has none; 0: neither"`
-	DrainTimeout   Duration `name:"drain-timeout" default:"10s" help:"how long calls may finish after a stop was asked for"`
-	DebugEndpoints bool     `name:"debug-endpoints" default:"false" help:"serve Go's profiles at /debug/pprof/ of the admin port"`
-	GCPercent      int      `name:"gc-percent" default:"400" help:"how far the Go heap may grow between collections, in percent of what lives; the live heap is small, GOGC wins"`
-	LogLevel       string   `name:"log-level" default:"info" help:"debug, info, warn or error"`
-	LogFormat      string   `name:"log-format" default:"auto" help:"text, json, or auto: text on a terminal"`
+	Listen          string   `name:"listen" default:"127.0.0.1:9000" help:"address of the public port: gRPC, gRPC-Web, Connect, HTTP/JSON"`
+	Admin           string   `name:"admin" default:"127.0.0.1:9001" help:"address of the admin port: status, metrics, and what the command line asks"`
+	Data            string   `name:"data" default:".millrace" help:"data directory: log/ (the data, on the embedded log) and store/ (a cache)"`
+	Ephemeral       bool     `name:"ephemeral" default:"false" help:"keep everything in memory; it ends with the process"`
+	App             string   `name:"app" default:"millrace" help:"name of the app: the prefix of its topics"`
+	Partitions      int      `name:"partitions" default:"16" help:"partitions of a journal that is created: a power of two up to 4096"`
+	Worker          string   `name:"worker" default:"" help:"name of this worker; by default one is made and kept in the data directory"`
+	Brokers         []string `name:"brokers" default:"" help:"Kafka or Redpanda brokers, host:port; none: the embedded log"`
+	Peer            string   `name:"peer" default:"127.0.0.1:9002" help:"address of the port for other workers of the app; only with brokers"`
+	Advertise       string   `name:"advertise" default:"" help:"host:port under which other workers reach the peer port; by default its address"`
+	AdvertisePublic string   `name:"advertise-public" default:"" help:"host:port under which callers reach the public port, as answers of other workers tell them; by default its address, unless only this machine reaches that"`
+	Standbys        int      `name:"standbys" default:"1" help:"how many workers beside its owner follow each partition, to take over at once and to answer reads"`
+	MovePatience    Duration `name:"move-patience" default:"15s" help:"how long a command waits for a partition that is on the move between workers"`
+	CreateTopics    bool     `name:"create-topics" default:"true" help:"create missing topics; otherwise print the commands that do and stop"`
+	Replication     int      `name:"replication" default:"0" help:"replication factor of topics that are created; 0: 3, or as many as there are brokers"`
+	SessionTimeout  Duration `name:"session-timeout" default:"6s" help:"how long the brokers wait for a silent worker before its partitions move; brokers bound it by group.min.session.timeout.ms"`
+	ContractCheck   Duration `name:"contract-check" default:"1m" help:"how often the journal's topic settings are looked at again"`
+	Function        string   `name:"function" default:"127.0.0.1:8080" help:"address of the user function"`
+	ProtocolCheck   bool     `name:"protocol-check" default:"true" help:"refuse a function that does not report Cloudstate protocol 0.2; some SDKs report none"`
+	SharedStream    bool     `name:"shared-stream" default:"true" help:"carry the sessions of all entities on one stream where the function can; false: a Cloudstate stream for each entity"`
+	Reflection      bool     `name:"reflection" default:"true" help:"serve gRPC server reflection"`
+	MaxRequest      Bytes    `name:"max-request" default:"4MiB" help:"largest request and reply"`
+	MaxKey          Bytes    `name:"max-key" default:"1KiB" help:"longest entity id"`
+	MaxCommit       Bytes    `name:"max-commit" default:"900KiB" help:"largest sum of what one command stores; keep it below the topic's max.message.bytes"`
+	MaxRecords      int      `name:"max-commit-records" default:"1000" help:"largest number of records that one command stores"`
+	WaitingEntity   int      `name:"max-waiting-entity" default:"128" help:"commands that may wait for one entity"`
+	Waiting         int      `name:"max-waiting" default:"4096" help:"commands that may wait in one partition"`
+	ActiveMemory    Bytes    `name:"active-memory" default:"256MiB" help:"memory of active entities before the least recently used leave"`
+	BlockCache      Bytes    `name:"block-cache" default:"64MiB" help:"block cache of the store, and of the embedded log"`
+	PassivateAfter  Duration `name:"passivate-after" default:"30s" help:"idle time after which an entity leaves memory, unless its type says otherwise"`
+	DedupWindow     Duration `name:"dedup-window" default:"24h" help:"how long a command id is remembered"`
+	FunctionWait    Duration `name:"function-wait" default:"10s" help:"how long a command waits for a function that is not there"`
+	FunctionTime    Duration `name:"function-timeout" default:"30s" help:"how long a function may take for one command"`
+	CallTimeout     Duration `name:"call-timeout" default:"0s" help:"cap on the time of a unary call, and the deadline of one that has none; 0: neither"`
+	DrainTimeout    Duration `name:"drain-timeout" default:"10s" help:"how long calls may finish after a stop was asked for"`
+	DebugEndpoints  bool     `name:"debug-endpoints" default:"false" help:"serve Go's profiles at /debug/pprof/ of the admin port"`
+	TraceEndpoint   string   `name:"trace-endpoint" default:"" help:"where spans of calls go, over OTLP/gRPC: host:port, http://host:port or https://host:port; none: there are no spans. OTEL_EXPORTER_OTLP_ENDPOINT is read too"`
+	TraceSample     Share    `name:"trace-sample" default:"1" help:"share of calls that are traced, 0 to 1; calls that come with a traceparent are traced as that says"`
+	GCPercent       int      `name:"gc-percent" default:"400" help:"how far the Go heap may grow between collections, in percent of what lives; the live heap is small, GOGC wins"`
+	LogLevel        string   `name:"log-level" default:"info" help:"debug, info, warn or error"`
+	LogFormat       string   `name:"log-format" default:"auto" help:"text, json, or auto: text on a terminal"`
+}
+
+// Share is a part of a whole, 0 to 1.
+type Share float64
+
+// UnmarshalText reads 0.05.
+func (s *Share) UnmarshalText(b []byte) error {
+	v, err := strconv.ParseFloat(string(b), 64)
+	if err != nil || !(v >= 0 && v <= 1) { // also refuses what is not a number
+		return fmt.Errorf("%q is not a share: write a number between 0 and 1, as in 0.05", b)
+	}
+	*s = Share(v)
+	return nil
+}
+
+// MarshalText prints 0.05.
+func (s Share) MarshalText() ([]byte, error) {
+	return strconv.AppendFloat(nil, float64(s), 'g', -1, 64), nil
 }
 
 // Duration is a time.Duration that reads and prints as 1m30s.
@@ -142,9 +165,15 @@ func (c *Config) problems() []problem {
 		_, _, err := net.SplitHostPort(a.value)
 		wrong(err != nil, a.where, "%q is not host:port: %v", a.value, err)
 	}
-	if c.Advertise != "" {
-		host, _, err := net.SplitHostPort(c.Advertise)
-		wrong(err != nil || host == "", "advertise", "%q is not host:port as others reach it", c.Advertise)
+	for _, a := range []sourced{{c.Advertise, "advertise"}, {c.AdvertisePublic, "advertise-public"}} {
+		if a.value != "" {
+			host, _, err := net.SplitHostPort(a.value)
+			wrong(err != nil || host == "", a.where, "%q is not host:port as others reach it", a.value)
+		}
+	}
+	if c.TraceEndpoint != "" {
+		trouble := tracing.Problem(c.TraceEndpoint)
+		wrong(trouble != "", "trace-endpoint", "%s", trouble)
 	}
 	wrong(c.Standbys < 0 || c.Standbys > maxStandbys, "standbys", "%d is not between 0 and %d", c.Standbys, maxStandbys)
 	wrong(time.Duration(c.MovePatience) > maxMovePatience, "move-patience", "is above %v", maxMovePatience)

@@ -25,6 +25,7 @@ import (
 	"github.com/millrace-io/millrace/internal/clock"
 	"github.com/millrace-io/millrace/internal/lifecycle"
 	"github.com/millrace-io/millrace/internal/observe"
+	"github.com/millrace-io/millrace/internal/tracing"
 	"github.com/millrace-io/millrace/partitions"
 	"github.com/millrace-io/millrace/partitions/peer"
 	"github.com/millrace-io/millrace/proto/gen/cloudstate"
@@ -49,6 +50,7 @@ type Gateway struct {
 	server    *gateway.Server
 	public    net.Listener
 	admin     *adminServer
+	tracer    *tracing.Tracer
 	tasks     *lifecycle.Group
 	sources   []observe.Source
 	troubles  troubles
@@ -119,8 +121,12 @@ func (g *Gateway) open(ctx context.Context) (err error) {
 			g.logger.Info("no connection to a worker", observe.Worker, name, observe.Address, address, observe.Error, err)
 		},
 	}})
-	g.forwarder = partitions.NewForwarder(g.topic.Partitions, g.routes, g.client, partitions.Limits{Waiting: c.Waiting, MovePatience: time.Duration(c.MovePatience)}, g.clock, nil)
-	g.server = gateway.New(c.gatewayOptions(g.forwarder, g.logger))
+	if g.tracer, err = c.newTracer("", g.version, g.logger); err != nil {
+		return err
+	}
+	limits := partitions.Limits{Waiting: c.Waiting, MovePatience: time.Duration(c.MovePatience)}
+	g.forwarder = partitions.NewForwarder(g.topic.Partitions, g.routes, g.client, limits, g.clock, nil, g.tracer)
+	g.server = gateway.New(c.gatewayOptions(g.forwarder, g.tracer, g.logger))
 	return nil
 }
 
@@ -282,6 +288,7 @@ func (g *Gateway) close() error {
 		if g.client != nil {
 			_ = g.client.Close() // never fails
 		}
+		g.tracer.CloseInTime()
 		if g.log != nil {
 			g.closeErr = g.log.Close()
 		}
@@ -326,7 +333,7 @@ func (g *Gateway) Try(program string) []string {
 
 func (g *Gateway) collected() []observe.Source {
 	routes := measured(routeMetrics(), func(take func(*adminv1.ClusterStatus, ...string)) { take(g.clusterStatus()) })
-	return append([]observe.Source{g.server.Metrics(), peer.Metrics(g.client, nil), routes}, g.sources...)
+	return append([]observe.Source{g.server.Metrics(), peer.Metrics(g.client, nil), traceMetrics(g.tracer), routes}, g.sources...)
 }
 
 // gatewayAdmin answers the command line on behalf of a gateway: what is about the whole app, and about itself.

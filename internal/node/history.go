@@ -24,6 +24,9 @@ func (a *adminService) History(r *adminv1.HistoryRequest, out adminv1.AdminServi
 		return err
 	}
 	view, partition := a.view(key.ID)
+	if err := a.node.elsewhere(out.Context(), key, partition); err != nil {
+		return err
+	}
 	reader := newPointReader(a.node.log, broker.Partition{Topic: a.node.topic.Name, ID: partition})
 	defer reader.close()
 	sent, limit := int64(0), unlessZero(r.GetLimit())

@@ -12,8 +12,10 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/materializer"
+	"github.com/millrace-io/millrace/partitions/peer"
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
 
@@ -48,9 +50,12 @@ func (a *adminService) view(id string) (materializer.Partition, int32) {
 }
 
 // GetEntity shows what the store holds of an entity.
-func (a *adminService) GetEntity(_ context.Context, r *adminv1.GetEntityRequest) (*adminv1.GetEntityResponse, error) {
+func (a *adminService) GetEntity(ctx context.Context, r *adminv1.GetEntityRequest) (*adminv1.GetEntityResponse, error) {
 	key, err := a.entity(r.GetType(), r.GetId())
 	if err != nil {
+		return nil, err
+	}
+	if err := a.node.elsewhere(ctx, key, entities.Partition(key.ID, int(a.node.topic.Partitions))); err != nil {
 		return nil, err
 	}
 	snapshot := a.node.store.Snapshot()
@@ -173,4 +178,31 @@ func (r resolver) FindExtensionByName(n protoreflect.FullName) (protoreflect.Ext
 
 func (r resolver) FindExtensionByNumber(m protoreflect.FullName, n protoreflect.FieldNumber) (protoreflect.ExtensionType, error) {
 	return r.types.FindExtensionByNumber(m, n)
+}
+
+// elsewhere says whom to ask about an entity of a partition of which this worker keeps no image, nil when it has one. What the
+// store still holds of such a partition may be of long ago.
+func (n *Node) elsewhere(ctx context.Context, key entities.Key, partition int32) error {
+	if n.cluster == nil {
+		return nil
+	}
+	owner, owned := n.routes.Table().Owner(partition)
+	if owned && owner.Name == n.identity.Worker || n.manager.Partitions()[partition].Status().Followed {
+		return nil
+	}
+	return askOwner(ctx, n.cluster.client, key, partition, owner, owned)
+}
+
+// askOwner is the answer of a process that has no image of an entity's partition.
+func askOwner(ctx context.Context, client *peer.Client, key entities.Key, partition int32, owner broker.Member, owned bool) error {
+	if !owned {
+		return status.Errorf(codes.Unavailable, "%s is in partition %d, which nobody owns at the moment: try again, or look at `millrace partitions`", key, partition)
+	}
+	where := "at its admin address"
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	if page, err := client.Status(ctx, owner.Address); err == nil {
+		where = "with --admin " + page.GetAdminAddress()
+	}
+	return status.Errorf(codes.FailedPrecondition, "%s is in partition %d, of which this process has no image: ask its owner, worker %s, %s", key, partition, owner.Name, where)
 }

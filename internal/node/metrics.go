@@ -15,7 +15,7 @@ import (
 
 // collected are the metrics of all floors.
 func (n *Node) collected() []observe.Source {
-	all := []observe.Source{n.gateway.Metrics(), n.taskMetrics(), n.partitionMetrics(), n.hostMetrics(), n.rebuilds.metrics()}
+	all := []observe.Source{n.gateway.Metrics(), n.taskMetrics(), n.partitionMetrics(), n.hostMetrics(), n.stalenessMetrics(), traceMetrics(n.tracer), n.rebuilds.metrics()}
 	if n.cluster != nil {
 		all = append(all, peer.Metrics(n.cluster.client, n.cluster.server), n.clusterMetrics())
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/millrace-io/millrace/internal/clock"
 	"github.com/millrace-io/millrace/internal/lifecycle"
 	"github.com/millrace-io/millrace/internal/observe"
+	"github.com/millrace-io/millrace/internal/tracing"
 	"github.com/millrace-io/millrace/materializer"
 	"github.com/millrace-io/millrace/partitions"
 )
@@ -71,6 +72,7 @@ type Node struct {
 	cluster *cluster
 	public  net.Listener
 	admin   *adminServer
+	tracer  *tracing.Tracer
 	group   *lifecycle.Group
 	// sources are what is measured, loops what runs below the tasks and may be ill.
 	sources []observe.Source
@@ -141,15 +143,18 @@ func (n *Node) open(ctx context.Context) (err error) {
 	if err := n.openCluster(ctx); err != nil {
 		return err
 	}
+	if n.tracer, err = n.config.newTracer(n.identity.Worker, n.options.Version, n.logger); err != nil {
+		return err
+	}
 	n.manager = partitions.NewManager(partitions.Options{
 		App: n.config.App, Worker: n.identity.Worker, Topic: n.topic, Membership: n.membership(), Group: n.cluster.groupOrNil(), Routes: n.routes,
-		Log: n.log, Store: n.store, Functions: n.host, Limits: n.limits(), Hooks: n.partitionHooks(), Clock: n.clock,
+		Log: n.log, Store: n.store, Functions: n.host, Limits: n.limits(), Hooks: n.partitionHooks(), Tracer: n.tracer, Clock: n.clock,
 		ContractEvery: time.Duration(n.config.ContractCheck),
 	})
 	n.router = partitions.NewRouter(n.manager, n.cluster.peersOrNil(), func(t entities.Target, err error) {
 		n.logger.Warn("side effect was not carried out", observe.Command, t.Service+"/"+t.Method, observe.Error, err)
 	})
-	n.gateway = gateway.New(n.config.gatewayOptions(n.router, n.logger))
+	n.gateway = gateway.New(n.config.gatewayOptions(n.router, n.tracer, n.logger))
 	return nil
 }
 
@@ -177,7 +182,7 @@ func listen(ctx context.Context, setting, address string) (net.Listener, error) 
 func (n *Node) membership() broker.Membership {
 	m := broker.Membership{Group: n.config.App, Worker: n.identity.Worker, Address: n.public.Addr().String(), Topic: n.journal()}
 	if n.cluster != nil {
-		m.Address, m.Incarnation, m.Standbys = n.cluster.address, n.cluster.incarnation, n.config.Standbys
+		m.Address, m.Public, m.Incarnation, m.Standbys = n.cluster.address, n.cluster.public, n.cluster.incarnation, n.config.Standbys
 		m.Images = func() map[int32]int64 { return n.manager.Images() }
 	}
 	return m
@@ -217,9 +222,9 @@ func (n *Node) partitionChanged(partition int32, from, to partitions.State, why 
 	n.checkReady()
 }
 
-func (c *Config) gatewayOptions(dispatcher gateway.Dispatcher, logger *slog.Logger) gateway.Options {
+func (c *Config) gatewayOptions(dispatcher gateway.Dispatcher, tracer *tracing.Tracer, logger *slog.Logger) gateway.Options {
 	return gateway.Options{
-		Dispatcher: dispatcher, App: c.App, Log: logger, MaxRequestBytes: int(c.MaxRequest), MaxReplyBytes: int(c.MaxRequest),
+		Dispatcher: dispatcher, App: c.App, Log: logger, Tracer: tracer, MaxRequestBytes: int(c.MaxRequest), MaxReplyBytes: int(c.MaxRequest),
 		UnaryTimeout: time.Duration(c.CallTimeout), DiscoveryWait: time.Duration(c.FunctionWait), NoReflection: !c.Reflection,
 	}
 }
@@ -275,6 +280,7 @@ func (n *Node) close() error {
 			errs = append(errs, remote.Close())
 		}
 		n.cluster.close()
+		n.tracer.CloseInTime()
 		if n.store != nil {
 			errs = append(errs, n.store.Close())
 		}

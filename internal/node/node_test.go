@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	"github.com/millrace-io/millrace/broker-adapter"
@@ -61,6 +62,15 @@ func increment(t *testing.T, n *Node, id string) int64 {
 		t.Fatalf("increment %s: %v", id, err)
 	}
 	return got.GetValue()
+}
+
+// read reads a counter with headers.
+func read(t *testing.T, n *Node, id string, headers ...string) {
+	t.Helper()
+	ctx := metadata.AppendToOutgoingContext(t.Context(), headers...)
+	if _, err := counterv1.NewCounterServiceClient(dial(t, n.PublicAddress())).Get(ctx, &counterv1.GetRequest{CounterId: id}); err != nil {
+		t.Fatalf("read %s with %v: %v", id, headers, err)
+	}
 }
 
 // taskOf finds a task, or a loop below the tasks, in the status.
@@ -148,6 +158,9 @@ func TestProfilesAreServedOnRequest(t *testing.T) {
 func TestMetricsShowEveryLoop(t *testing.T) {
 	n := started(t, Options{Local: local(t, "counter")})
 	increment(t, n, "a")
+	for _, header := range [][]string{{"millrace-consistency", "eventual"}, {"millrace-max-staleness", "500ms"}} {
+		read(t, n, "a", header...)
+	}
 	code, body := page(t, n, "/metrics")
 	if code != http.StatusOK {
 		t.Fatalf("%d: %s", code, body)
@@ -160,7 +173,10 @@ func TestMetricsShowEveryLoop(t *testing.T) {
 	}
 	wanted := []string{
 		"millrace_node_ready_state 1", `millrace_node_loop_healthy{loop="log"} 1`, `millrace_node_loop_healthy{loop="store"} 1`,
-		"millrace_host_commands_total 1", "millrace_host_open_sessions 1", "millrace_log_commits_total", "millrace_pebblestore_compactions_total",
+		"millrace_host_commands_total 3", "millrace_host_open_sessions 1", "millrace_log_commits_total", "millrace_pebblestore_compactions_total",
+		`millrace_partitions_staleness_seconds_count{by="owner",consistency="eventual",type="counter"} 1`,
+		`millrace_partitions_largest_staleness_seconds{by="owner",consistency="bounded",type="counter"} 0`,
+		`millrace_partitions_promised_staleness_seconds{by="owner",consistency="bounded",type="counter"} 0.5`,
 		"millrace_gateway_", "millrace_materializer_remaining_records", "go_goroutines",
 	}
 	for _, task := range n.group.Status() {

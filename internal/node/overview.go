@@ -63,7 +63,7 @@ func overview(ctx context.Context, app string, t *broker.Table, client *peer.Cli
 	var asked sync.WaitGroup
 	slots := make(chan struct{}, askAtOnce)
 	for i, m := range t.Members {
-		member := &adminv1.Member{Name: m.Name, Address: m.Address}
+		member := &adminv1.Member{Name: m.Name, Address: m.Address, PublicAddress: m.Public}
 		res.Members[i] = member
 		if m.Name == self {
 			member.Status = own

@@ -162,7 +162,7 @@ func (from *Sources) value(s *Setting, file map[string]sourced) sourced {
 	return v
 }
 
-// environment looks at the setting's own variable, and at those that Cloudstate's proxy has for the same thing.
+// environment looks at the setting's own variable, and at those that Cloudstate's proxy and OpenTelemetry have for the same thing.
 func (from *Sources) environment(s *Setting, present string) (sourced, bool) {
 	env := from.Env
 	if env == nil {
@@ -184,6 +184,12 @@ func (from *Sources) environment(s *Setting, present string) (sourced, bool) {
 		}
 		if hasHost || hasPort {
 			return sourced{net.JoinHostPort(host, port), "environment USER_FUNCTION_HOST, USER_FUNCTION_PORT"}, true
+		}
+	case "trace-endpoint":
+		for _, name := range []string{"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"} {
+			if v, ok := env(name); ok && v != "" {
+				return sourced{v, "environment " + name}, true
+			}
 		}
 	case "listen":
 		if p, ok := env("HTTP_PORT"); ok {

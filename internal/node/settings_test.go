@@ -173,6 +173,9 @@ func TestWrongConfigurationIsExplained(t *testing.T) {
 		{name: "name", env: "MILLRACE_APP=My-App", want: []string{`environment MILLRACE_APP: setting app: "My-App" is not a name`}},
 		{name: "worker", flags: map[string]string{"worker": "a b"}, want: []string{`setting worker: "a b" is not a name`}},
 		{name: "address", flags: map[string]string{"listen": "9000"}, want: []string{`flag --listen: setting listen: "9000" is not host:port`}},
+		{name: "advertised", flags: map[string]string{"advertise": ":1", "advertise-public": "worker"}, want: []string{
+			`flag --advertise: setting advertise: ":1" is not host:port`, `flag --advertise-public: setting advertise-public: "worker" is not host:port`,
+		}},
 		{name: "broker", flags: map[string]string{"brokers": "a:1,b"}, want: []string{`setting brokers: "b" is not host:port`}},
 		{name: "ephemeral on Kafka", flags: map[string]string{"brokers": "a:1", "ephemeral": "true"}, want: []string{"setting ephemeral: has no meaning with brokers"}},
 		{name: "no data", flags: map[string]string{"data": ""}, want: []string{"setting data: is empty: name a directory, or set ephemeral"}},

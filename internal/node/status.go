@@ -24,7 +24,7 @@ func (n *Node) Status(ctx context.Context) *adminv1.StatusResponse {
 		Log: n.Engine(), Durability: n.Durability(), DataDirectory: n.config.Data,
 		PublicAddress: n.PublicAddress(), AdminAddress: n.AdminAddress(), Ready: true,
 		Services: n.serviceStatus(), Partitions: n.partitionStatus(ctx), Tasks: n.taskStatus(),
-		Cluster: n.clusterStatus(),
+		Cluster: n.clusterStatus(), Staleness: n.stalenessStatus(),
 	}
 	if n.config.Ephemeral {
 		s.DataDirectory = ""

@@ -1121,7 +1121,9 @@ type Member struct {
 	// Its status page, absent when it could not be asked.
 	Status *StatusResponse `protobuf:"bytes,3,opt,name=status,proto3" json:"status,omitempty"`
 	// Why it could not be asked.
-	Error         string `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
+	Error string `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
+	// Where callers reach it, as answers tell them; empty: they are not told.
+	PublicAddress string `protobuf:"bytes,5,opt,name=public_address,json=publicAddress,proto3" json:"public_address,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1180,6 +1182,13 @@ func (x *Member) GetStatus() *StatusResponse {
 func (x *Member) GetError() string {
 	if x != nil {
 		return x.Error
+	}
+	return ""
+}
+
+func (x *Member) GetPublicAddress() string {
+	if x != nil {
+		return x.PublicAddress
 	}
 	return ""
 }
@@ -1676,7 +1685,10 @@ type StatusResponse struct {
 	// Why it is not ready.
 	NotReadyReason string `protobuf:"bytes,14,opt,name=not_ready_reason,json=notReadyReason,proto3" json:"not_ready_reason,omitempty"`
 	// Absent where there are no other workers.
-	Cluster       *ClusterStatus `protobuf:"bytes,15,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	Cluster *ClusterStatus `protobuf:"bytes,15,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	// What was promised and what was measured of answers of older states, given by this worker. An entity type of which it has given
+	// none has one entry without a consistency.
+	Staleness     []*StalenessStatus `protobuf:"bytes,16,rep,name=staleness,proto3" json:"staleness,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1816,6 +1828,136 @@ func (x *StatusResponse) GetCluster() *ClusterStatus {
 	return nil
 }
 
+func (x *StatusResponse) GetStaleness() []*StalenessStatus {
+	if x != nil {
+		return x.Staleness
+	}
+	return nil
+}
+
+// StalenessStatus is about the answers of an entity type to reads with one relaxed consistency, by owner or by follower.
+type StalenessStatus struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	EntityType string                 `protobuf:"bytes,1,opt,name=entity_type,json=entityType,proto3" json:"entity_type,omitempty"`
+	// eventual, bounded or at_least.
+	Consistency string `protobuf:"bytes,2,opt,name=consistency,proto3" json:"consistency,omitempty"`
+	// Who answered: owner or follower.
+	By string `protobuf:"bytes,3,opt,name=by,proto3" json:"by,omitempty"`
+	// What is promised, in words, and in seconds where it is a time: the largest bound that recent reads asked for.
+	Promise         string   `protobuf:"bytes,4,opt,name=promise,proto3" json:"promise,omitempty"`
+	PromisedSeconds *float64 `protobuf:"fixed64,5,opt,name=promised_seconds,json=promisedSeconds,proto3,oneof" json:"promised_seconds,omitempty"`
+	// Answers since the process began, and recent ones: of the last window_seconds at least, of twice as long at most.
+	Answers       uint64  `protobuf:"varint,6,opt,name=answers,proto3" json:"answers,omitempty"`
+	RecentAnswers uint64  `protobuf:"varint,7,opt,name=recent_answers,json=recentAnswers,proto3" json:"recent_answers,omitempty"`
+	WindowSeconds float64 `protobuf:"fixed64,8,opt,name=window_seconds,json=windowSeconds,proto3" json:"window_seconds,omitempty"`
+	// Of the recent answers: how long before each the newest moment was of which it was known that the state had everything that was
+	// committed by then. An answer may have been fresher than that; the quantile is at most a quarter too high.
+	P99Seconds    float64 `protobuf:"fixed64,9,opt,name=p99_seconds,json=p99Seconds,proto3" json:"p99_seconds,omitempty"`
+	MaxSeconds    float64 `protobuf:"fixed64,10,opt,name=max_seconds,json=maxSeconds,proto3" json:"max_seconds,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StalenessStatus) Reset() {
+	*x = StalenessStatus{}
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StalenessStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StalenessStatus) ProtoMessage() {}
+
+func (x *StalenessStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StalenessStatus.ProtoReflect.Descriptor instead.
+func (*StalenessStatus) Descriptor() ([]byte, []int) {
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *StalenessStatus) GetEntityType() string {
+	if x != nil {
+		return x.EntityType
+	}
+	return ""
+}
+
+func (x *StalenessStatus) GetConsistency() string {
+	if x != nil {
+		return x.Consistency
+	}
+	return ""
+}
+
+func (x *StalenessStatus) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+func (x *StalenessStatus) GetPromise() string {
+	if x != nil {
+		return x.Promise
+	}
+	return ""
+}
+
+func (x *StalenessStatus) GetPromisedSeconds() float64 {
+	if x != nil && x.PromisedSeconds != nil {
+		return *x.PromisedSeconds
+	}
+	return 0
+}
+
+func (x *StalenessStatus) GetAnswers() uint64 {
+	if x != nil {
+		return x.Answers
+	}
+	return 0
+}
+
+func (x *StalenessStatus) GetRecentAnswers() uint64 {
+	if x != nil {
+		return x.RecentAnswers
+	}
+	return 0
+}
+
+func (x *StalenessStatus) GetWindowSeconds() float64 {
+	if x != nil {
+		return x.WindowSeconds
+	}
+	return 0
+}
+
+func (x *StalenessStatus) GetP99Seconds() float64 {
+	if x != nil {
+		return x.P99Seconds
+	}
+	return 0
+}
+
+func (x *StalenessStatus) GetMaxSeconds() float64 {
+	if x != nil {
+		return x.MaxSeconds
+	}
+	return 0
+}
+
 // ClusterStatus is what a process has to do with the workers of its app.
 type ClusterStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1837,7 +1979,7 @@ type ClusterStatus struct {
 
 func (x *ClusterStatus) Reset() {
 	*x = ClusterStatus{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[24]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1849,7 +1991,7 @@ func (x *ClusterStatus) String() string {
 func (*ClusterStatus) ProtoMessage() {}
 
 func (x *ClusterStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[24]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1862,7 +2004,7 @@ func (x *ClusterStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterStatus.ProtoReflect.Descriptor instead.
 func (*ClusterStatus) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{24}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ClusterStatus) GetPeerAddress() string {
@@ -1937,7 +2079,7 @@ type PeerStatus struct {
 
 func (x *PeerStatus) Reset() {
 	*x = PeerStatus{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[25]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1949,7 +2091,7 @@ func (x *PeerStatus) String() string {
 func (*PeerStatus) ProtoMessage() {}
 
 func (x *PeerStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[25]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1962,7 +2104,7 @@ func (x *PeerStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerStatus.ProtoReflect.Descriptor instead.
 func (*PeerStatus) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{25}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *PeerStatus) GetName() string {
@@ -2028,7 +2170,7 @@ type ServiceStatus struct {
 
 func (x *ServiceStatus) Reset() {
 	*x = ServiceStatus{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[26]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2040,7 +2182,7 @@ func (x *ServiceStatus) String() string {
 func (*ServiceStatus) ProtoMessage() {}
 
 func (x *ServiceStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[26]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2053,7 +2195,7 @@ func (x *ServiceStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceStatus.ProtoReflect.Descriptor instead.
 func (*ServiceStatus) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{26}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ServiceStatus) GetName() string {
@@ -2126,7 +2268,7 @@ type PartitionStatus struct {
 
 func (x *PartitionStatus) Reset() {
 	*x = PartitionStatus{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[27]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2138,7 +2280,7 @@ func (x *PartitionStatus) String() string {
 func (*PartitionStatus) ProtoMessage() {}
 
 func (x *PartitionStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[27]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2151,7 +2293,7 @@ func (x *PartitionStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PartitionStatus.ProtoReflect.Descriptor instead.
 func (*PartitionStatus) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{27}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *PartitionStatus) GetPartition() int32 {
@@ -2321,7 +2463,7 @@ type TaskStatus struct {
 
 func (x *TaskStatus) Reset() {
 	*x = TaskStatus{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[28]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2333,7 +2475,7 @@ func (x *TaskStatus) String() string {
 func (*TaskStatus) ProtoMessage() {}
 
 func (x *TaskStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[28]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2346,7 +2488,7 @@ func (x *TaskStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskStatus.ProtoReflect.Descriptor instead.
 func (*TaskStatus) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{28}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *TaskStatus) GetName() string {
@@ -2387,7 +2529,7 @@ type GetEntityRequest struct {
 
 func (x *GetEntityRequest) Reset() {
 	*x = GetEntityRequest{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[29]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2399,7 +2541,7 @@ func (x *GetEntityRequest) String() string {
 func (*GetEntityRequest) ProtoMessage() {}
 
 func (x *GetEntityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[29]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2412,7 +2554,7 @@ func (x *GetEntityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetEntityRequest.ProtoReflect.Descriptor instead.
 func (*GetEntityRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{29}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *GetEntityRequest) GetType() string {
@@ -2452,7 +2594,7 @@ type GetEntityResponse struct {
 
 func (x *GetEntityResponse) Reset() {
 	*x = GetEntityResponse{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[30]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2464,7 +2606,7 @@ func (x *GetEntityResponse) String() string {
 func (*GetEntityResponse) ProtoMessage() {}
 
 func (x *GetEntityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[30]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2477,7 +2619,7 @@ func (x *GetEntityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetEntityResponse.ProtoReflect.Descriptor instead.
 func (*GetEntityResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{30}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *GetEntityResponse) GetType() string {
@@ -2569,7 +2711,7 @@ type Content struct {
 
 func (x *Content) Reset() {
 	*x = Content{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[31]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2581,7 +2723,7 @@ func (x *Content) String() string {
 func (*Content) ProtoMessage() {}
 
 func (x *Content) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[31]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2594,7 +2736,7 @@ func (x *Content) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Content.ProtoReflect.Descriptor instead.
 func (*Content) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{31}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Content) GetTypeUrl() string {
@@ -2630,7 +2772,7 @@ type HistoryRequest struct {
 
 func (x *HistoryRequest) Reset() {
 	*x = HistoryRequest{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[32]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2642,7 +2784,7 @@ func (x *HistoryRequest) String() string {
 func (*HistoryRequest) ProtoMessage() {}
 
 func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[32]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2655,7 +2797,7 @@ func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryRequest.ProtoReflect.Descriptor instead.
 func (*HistoryRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{32}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *HistoryRequest) GetType() string {
@@ -2697,7 +2839,7 @@ type HistoryResponse struct {
 
 func (x *HistoryResponse) Reset() {
 	*x = HistoryResponse{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[33]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2709,7 +2851,7 @@ func (x *HistoryResponse) String() string {
 func (*HistoryResponse) ProtoMessage() {}
 
 func (x *HistoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[33]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2722,7 +2864,7 @@ func (x *HistoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryResponse.ProtoReflect.Descriptor instead.
 func (*HistoryResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{33}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *HistoryResponse) GetPartition() int32 {
@@ -2801,7 +2943,7 @@ type TailRequest struct {
 
 func (x *TailRequest) Reset() {
 	*x = TailRequest{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[34]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2813,7 +2955,7 @@ func (x *TailRequest) String() string {
 func (*TailRequest) ProtoMessage() {}
 
 func (x *TailRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[34]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2826,7 +2968,7 @@ func (x *TailRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TailRequest.ProtoReflect.Descriptor instead.
 func (*TailRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{34}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *TailRequest) GetEntity() string {
@@ -2893,7 +3035,7 @@ type TailResponse struct {
 
 func (x *TailResponse) Reset() {
 	*x = TailResponse{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[35]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2905,7 +3047,7 @@ func (x *TailResponse) String() string {
 func (*TailResponse) ProtoMessage() {}
 
 func (x *TailResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[35]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2918,7 +3060,7 @@ func (x *TailResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TailResponse.ProtoReflect.Descriptor instead.
 func (*TailResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{35}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *TailResponse) GetPartition() int32 {
@@ -3013,7 +3155,7 @@ type DescriptorsRequest struct {
 
 func (x *DescriptorsRequest) Reset() {
 	*x = DescriptorsRequest{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[36]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3025,7 +3167,7 @@ func (x *DescriptorsRequest) String() string {
 func (*DescriptorsRequest) ProtoMessage() {}
 
 func (x *DescriptorsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[36]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3038,7 +3180,7 @@ func (x *DescriptorsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescriptorsRequest.ProtoReflect.Descriptor instead.
 func (*DescriptorsRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{36}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{37}
 }
 
 type DescriptorsResponse struct {
@@ -3050,7 +3192,7 @@ type DescriptorsResponse struct {
 
 func (x *DescriptorsResponse) Reset() {
 	*x = DescriptorsResponse{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[37]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3062,7 +3204,7 @@ func (x *DescriptorsResponse) String() string {
 func (*DescriptorsResponse) ProtoMessage() {}
 
 func (x *DescriptorsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[37]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3075,7 +3217,7 @@ func (x *DescriptorsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescriptorsResponse.ProtoReflect.Descriptor instead.
 func (*DescriptorsResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{37}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *DescriptorsResponse) GetFileDescriptorSet() []byte {
@@ -3187,12 +3329,13 @@ const file_millrace_admin_v1_admin_proto_rawDesc = "" +
 	"\amembers\x18\x03 \x03(\v2\x19.millrace.admin.v1.MemberR\amembers\x12<\n" +
 	"\n" +
 	"partitions\x18\x04 \x03(\v2\x1c.millrace.admin.v1.PlacementR\n" +
-	"partitions\"\x87\x01\n" +
+	"partitions\"\xae\x01\n" +
 	"\x06Member\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x129\n" +
 	"\x06status\x18\x03 \x01(\v2!.millrace.admin.v1.StatusResponseR\x06status\x12\x14\n" +
-	"\x05error\x18\x04 \x01(\tR\x05error\"[\n" +
+	"\x05error\x18\x04 \x01(\tR\x05error\x12%\n" +
+	"\x0epublic_address\x18\x05 \x01(\tR\rpublicAddress\"[\n" +
 	"\tPlacement\x12\x1c\n" +
 	"\tpartition\x18\x01 \x01(\x05R\tpartition\x12\x14\n" +
 	"\x05owner\x18\x02 \x01(\tR\x05owner\x12\x1a\n" +
@@ -3218,7 +3361,7 @@ const file_millrace_admin_v1_admin_proto_rawDesc = "" +
 	"\x06offset\x18\x02 \x01(\x03R\x06offset\x12\x12\n" +
 	"\x04drop\x18\x03 \x01(\bR\x04drop\"\x17\n" +
 	"\x15ResolveParkedResponse\"\x0f\n" +
-	"\rStatusRequest\"\xe2\x04\n" +
+	"\rStatusRequest\"\xa4\x05\n" +
 	"\x0eStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x10\n" +
 	"\x03app\x18\x02 \x01(\tR\x03app\x12\x16\n" +
@@ -3239,7 +3382,24 @@ const file_millrace_admin_v1_admin_proto_rawDesc = "" +
 	"\x05tasks\x18\f \x03(\v2\x1d.millrace.admin.v1.TaskStatusR\x05tasks\x12\x14\n" +
 	"\x05ready\x18\r \x01(\bR\x05ready\x12(\n" +
 	"\x10not_ready_reason\x18\x0e \x01(\tR\x0enotReadyReason\x12:\n" +
-	"\acluster\x18\x0f \x01(\v2 .millrace.admin.v1.ClusterStatusR\acluster\"\xc0\x02\n" +
+	"\acluster\x18\x0f \x01(\v2 .millrace.admin.v1.ClusterStatusR\acluster\x12@\n" +
+	"\tstaleness\x18\x10 \x03(\v2\".millrace.admin.v1.StalenessStatusR\tstaleness\"\xed\x02\n" +
+	"\x0fStalenessStatus\x12\x1f\n" +
+	"\ventity_type\x18\x01 \x01(\tR\n" +
+	"entityType\x12 \n" +
+	"\vconsistency\x18\x02 \x01(\tR\vconsistency\x12\x0e\n" +
+	"\x02by\x18\x03 \x01(\tR\x02by\x12\x18\n" +
+	"\apromise\x18\x04 \x01(\tR\apromise\x12.\n" +
+	"\x10promised_seconds\x18\x05 \x01(\x01H\x00R\x0fpromisedSeconds\x88\x01\x01\x12\x18\n" +
+	"\aanswers\x18\x06 \x01(\x04R\aanswers\x12%\n" +
+	"\x0erecent_answers\x18\a \x01(\x04R\rrecentAnswers\x12%\n" +
+	"\x0ewindow_seconds\x18\b \x01(\x01R\rwindowSeconds\x12\x1f\n" +
+	"\vp99_seconds\x18\t \x01(\x01R\n" +
+	"p99Seconds\x12\x1f\n" +
+	"\vmax_seconds\x18\n" +
+	" \x01(\x01R\n" +
+	"maxSecondsB\x13\n" +
+	"\x11_promised_seconds\"\xc0\x02\n" +
 	"\rClusterStatus\x12!\n" +
 	"\fpeer_address\x18\x01 \x01(\tR\vpeerAddress\x12\x1e\n" +
 	"\n" +
@@ -3402,7 +3562,7 @@ func file_millrace_admin_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_millrace_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_millrace_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
+var file_millrace_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
 var file_millrace_admin_v1_admin_proto_goTypes = []any{
 	(RepairChoice)(0),             // 0: millrace.admin.v1.RepairChoice
 	(*ListHaltedRequest)(nil),     // 1: millrace.admin.v1.ListHaltedRequest
@@ -3429,21 +3589,22 @@ var file_millrace_admin_v1_admin_proto_goTypes = []any{
 	(*ResolveParkedResponse)(nil), // 22: millrace.admin.v1.ResolveParkedResponse
 	(*StatusRequest)(nil),         // 23: millrace.admin.v1.StatusRequest
 	(*StatusResponse)(nil),        // 24: millrace.admin.v1.StatusResponse
-	(*ClusterStatus)(nil),         // 25: millrace.admin.v1.ClusterStatus
-	(*PeerStatus)(nil),            // 26: millrace.admin.v1.PeerStatus
-	(*ServiceStatus)(nil),         // 27: millrace.admin.v1.ServiceStatus
-	(*PartitionStatus)(nil),       // 28: millrace.admin.v1.PartitionStatus
-	(*TaskStatus)(nil),            // 29: millrace.admin.v1.TaskStatus
-	(*GetEntityRequest)(nil),      // 30: millrace.admin.v1.GetEntityRequest
-	(*GetEntityResponse)(nil),     // 31: millrace.admin.v1.GetEntityResponse
-	(*Content)(nil),               // 32: millrace.admin.v1.Content
-	(*HistoryRequest)(nil),        // 33: millrace.admin.v1.HistoryRequest
-	(*HistoryResponse)(nil),       // 34: millrace.admin.v1.HistoryResponse
-	(*TailRequest)(nil),           // 35: millrace.admin.v1.TailRequest
-	(*TailResponse)(nil),          // 36: millrace.admin.v1.TailResponse
-	(*DescriptorsRequest)(nil),    // 37: millrace.admin.v1.DescriptorsRequest
-	(*DescriptorsResponse)(nil),   // 38: millrace.admin.v1.DescriptorsResponse
-	(*timestamppb.Timestamp)(nil), // 39: google.protobuf.Timestamp
+	(*StalenessStatus)(nil),       // 25: millrace.admin.v1.StalenessStatus
+	(*ClusterStatus)(nil),         // 26: millrace.admin.v1.ClusterStatus
+	(*PeerStatus)(nil),            // 27: millrace.admin.v1.PeerStatus
+	(*ServiceStatus)(nil),         // 28: millrace.admin.v1.ServiceStatus
+	(*PartitionStatus)(nil),       // 29: millrace.admin.v1.PartitionStatus
+	(*TaskStatus)(nil),            // 30: millrace.admin.v1.TaskStatus
+	(*GetEntityRequest)(nil),      // 31: millrace.admin.v1.GetEntityRequest
+	(*GetEntityResponse)(nil),     // 32: millrace.admin.v1.GetEntityResponse
+	(*Content)(nil),               // 33: millrace.admin.v1.Content
+	(*HistoryRequest)(nil),        // 34: millrace.admin.v1.HistoryRequest
+	(*HistoryResponse)(nil),       // 35: millrace.admin.v1.HistoryResponse
+	(*TailRequest)(nil),           // 36: millrace.admin.v1.TailRequest
+	(*TailResponse)(nil),          // 37: millrace.admin.v1.TailResponse
+	(*DescriptorsRequest)(nil),    // 38: millrace.admin.v1.DescriptorsRequest
+	(*DescriptorsResponse)(nil),   // 39: millrace.admin.v1.DescriptorsResponse
+	(*timestamppb.Timestamp)(nil), // 40: google.protobuf.Timestamp
 }
 var file_millrace_admin_v1_admin_proto_depIdxs = []int32{
 	3,  // 0: millrace.admin.v1.ListHaltedResponse.partitions:type_name -> millrace.admin.v1.HaltedPartition
@@ -3457,52 +3618,53 @@ var file_millrace_admin_v1_admin_proto_depIdxs = []int32{
 	15, // 8: millrace.admin.v1.ClusterResponse.partitions:type_name -> millrace.admin.v1.Placement
 	24, // 9: millrace.admin.v1.Member.status:type_name -> millrace.admin.v1.StatusResponse
 	20, // 10: millrace.admin.v1.ListParkedResponse.effects:type_name -> millrace.admin.v1.ParkedEffect
-	32, // 11: millrace.admin.v1.ParkedEffect.payload:type_name -> millrace.admin.v1.Content
-	39, // 12: millrace.admin.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
-	27, // 13: millrace.admin.v1.StatusResponse.services:type_name -> millrace.admin.v1.ServiceStatus
-	28, // 14: millrace.admin.v1.StatusResponse.partitions:type_name -> millrace.admin.v1.PartitionStatus
-	29, // 15: millrace.admin.v1.StatusResponse.tasks:type_name -> millrace.admin.v1.TaskStatus
-	25, // 16: millrace.admin.v1.StatusResponse.cluster:type_name -> millrace.admin.v1.ClusterStatus
-	26, // 17: millrace.admin.v1.ClusterStatus.peers:type_name -> millrace.admin.v1.PeerStatus
-	39, // 18: millrace.admin.v1.PeerStatus.since:type_name -> google.protobuf.Timestamp
-	39, // 19: millrace.admin.v1.PeerStatus.last_error_time:type_name -> google.protobuf.Timestamp
-	39, // 20: millrace.admin.v1.PartitionStatus.last_error_time:type_name -> google.protobuf.Timestamp
-	39, // 21: millrace.admin.v1.TaskStatus.last_error_time:type_name -> google.protobuf.Timestamp
-	32, // 22: millrace.admin.v1.GetEntityResponse.state:type_name -> millrace.admin.v1.Content
-	34, // 23: millrace.admin.v1.GetEntityResponse.events:type_name -> millrace.admin.v1.HistoryResponse
-	39, // 24: millrace.admin.v1.HistoryResponse.time:type_name -> google.protobuf.Timestamp
-	32, // 25: millrace.admin.v1.HistoryResponse.content:type_name -> millrace.admin.v1.Content
-	39, // 26: millrace.admin.v1.TailResponse.time:type_name -> google.protobuf.Timestamp
-	32, // 27: millrace.admin.v1.TailResponse.content:type_name -> millrace.admin.v1.Content
-	23, // 28: millrace.admin.v1.AdminService.Status:input_type -> millrace.admin.v1.StatusRequest
-	30, // 29: millrace.admin.v1.AdminService.GetEntity:input_type -> millrace.admin.v1.GetEntityRequest
-	33, // 30: millrace.admin.v1.AdminService.History:input_type -> millrace.admin.v1.HistoryRequest
-	35, // 31: millrace.admin.v1.AdminService.Tail:input_type -> millrace.admin.v1.TailRequest
-	37, // 32: millrace.admin.v1.AdminService.Descriptors:input_type -> millrace.admin.v1.DescriptorsRequest
-	18, // 33: millrace.admin.v1.AdminService.ListParked:input_type -> millrace.admin.v1.ListParkedRequest
-	21, // 34: millrace.admin.v1.AdminService.ResolveParked:input_type -> millrace.admin.v1.ResolveParkedRequest
-	12, // 35: millrace.admin.v1.AdminService.Cluster:input_type -> millrace.admin.v1.ClusterRequest
-	16, // 36: millrace.admin.v1.AdminService.Drain:input_type -> millrace.admin.v1.DrainRequest
-	1,  // 37: millrace.admin.v1.AdminService.ListHalted:input_type -> millrace.admin.v1.ListHaltedRequest
-	5,  // 38: millrace.admin.v1.AdminService.Repair:input_type -> millrace.admin.v1.RepairRequest
-	7,  // 39: millrace.admin.v1.AdminService.Verify:input_type -> millrace.admin.v1.VerifyRequest
-	24, // 40: millrace.admin.v1.AdminService.Status:output_type -> millrace.admin.v1.StatusResponse
-	31, // 41: millrace.admin.v1.AdminService.GetEntity:output_type -> millrace.admin.v1.GetEntityResponse
-	34, // 42: millrace.admin.v1.AdminService.History:output_type -> millrace.admin.v1.HistoryResponse
-	36, // 43: millrace.admin.v1.AdminService.Tail:output_type -> millrace.admin.v1.TailResponse
-	38, // 44: millrace.admin.v1.AdminService.Descriptors:output_type -> millrace.admin.v1.DescriptorsResponse
-	19, // 45: millrace.admin.v1.AdminService.ListParked:output_type -> millrace.admin.v1.ListParkedResponse
-	22, // 46: millrace.admin.v1.AdminService.ResolveParked:output_type -> millrace.admin.v1.ResolveParkedResponse
-	13, // 47: millrace.admin.v1.AdminService.Cluster:output_type -> millrace.admin.v1.ClusterResponse
-	17, // 48: millrace.admin.v1.AdminService.Drain:output_type -> millrace.admin.v1.DrainResponse
-	2,  // 49: millrace.admin.v1.AdminService.ListHalted:output_type -> millrace.admin.v1.ListHaltedResponse
-	6,  // 50: millrace.admin.v1.AdminService.Repair:output_type -> millrace.admin.v1.RepairResponse
-	8,  // 51: millrace.admin.v1.AdminService.Verify:output_type -> millrace.admin.v1.VerifyResponse
-	40, // [40:52] is the sub-list for method output_type
-	28, // [28:40] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	33, // 11: millrace.admin.v1.ParkedEffect.payload:type_name -> millrace.admin.v1.Content
+	40, // 12: millrace.admin.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
+	28, // 13: millrace.admin.v1.StatusResponse.services:type_name -> millrace.admin.v1.ServiceStatus
+	29, // 14: millrace.admin.v1.StatusResponse.partitions:type_name -> millrace.admin.v1.PartitionStatus
+	30, // 15: millrace.admin.v1.StatusResponse.tasks:type_name -> millrace.admin.v1.TaskStatus
+	26, // 16: millrace.admin.v1.StatusResponse.cluster:type_name -> millrace.admin.v1.ClusterStatus
+	25, // 17: millrace.admin.v1.StatusResponse.staleness:type_name -> millrace.admin.v1.StalenessStatus
+	27, // 18: millrace.admin.v1.ClusterStatus.peers:type_name -> millrace.admin.v1.PeerStatus
+	40, // 19: millrace.admin.v1.PeerStatus.since:type_name -> google.protobuf.Timestamp
+	40, // 20: millrace.admin.v1.PeerStatus.last_error_time:type_name -> google.protobuf.Timestamp
+	40, // 21: millrace.admin.v1.PartitionStatus.last_error_time:type_name -> google.protobuf.Timestamp
+	40, // 22: millrace.admin.v1.TaskStatus.last_error_time:type_name -> google.protobuf.Timestamp
+	33, // 23: millrace.admin.v1.GetEntityResponse.state:type_name -> millrace.admin.v1.Content
+	35, // 24: millrace.admin.v1.GetEntityResponse.events:type_name -> millrace.admin.v1.HistoryResponse
+	40, // 25: millrace.admin.v1.HistoryResponse.time:type_name -> google.protobuf.Timestamp
+	33, // 26: millrace.admin.v1.HistoryResponse.content:type_name -> millrace.admin.v1.Content
+	40, // 27: millrace.admin.v1.TailResponse.time:type_name -> google.protobuf.Timestamp
+	33, // 28: millrace.admin.v1.TailResponse.content:type_name -> millrace.admin.v1.Content
+	23, // 29: millrace.admin.v1.AdminService.Status:input_type -> millrace.admin.v1.StatusRequest
+	31, // 30: millrace.admin.v1.AdminService.GetEntity:input_type -> millrace.admin.v1.GetEntityRequest
+	34, // 31: millrace.admin.v1.AdminService.History:input_type -> millrace.admin.v1.HistoryRequest
+	36, // 32: millrace.admin.v1.AdminService.Tail:input_type -> millrace.admin.v1.TailRequest
+	38, // 33: millrace.admin.v1.AdminService.Descriptors:input_type -> millrace.admin.v1.DescriptorsRequest
+	18, // 34: millrace.admin.v1.AdminService.ListParked:input_type -> millrace.admin.v1.ListParkedRequest
+	21, // 35: millrace.admin.v1.AdminService.ResolveParked:input_type -> millrace.admin.v1.ResolveParkedRequest
+	12, // 36: millrace.admin.v1.AdminService.Cluster:input_type -> millrace.admin.v1.ClusterRequest
+	16, // 37: millrace.admin.v1.AdminService.Drain:input_type -> millrace.admin.v1.DrainRequest
+	1,  // 38: millrace.admin.v1.AdminService.ListHalted:input_type -> millrace.admin.v1.ListHaltedRequest
+	5,  // 39: millrace.admin.v1.AdminService.Repair:input_type -> millrace.admin.v1.RepairRequest
+	7,  // 40: millrace.admin.v1.AdminService.Verify:input_type -> millrace.admin.v1.VerifyRequest
+	24, // 41: millrace.admin.v1.AdminService.Status:output_type -> millrace.admin.v1.StatusResponse
+	32, // 42: millrace.admin.v1.AdminService.GetEntity:output_type -> millrace.admin.v1.GetEntityResponse
+	35, // 43: millrace.admin.v1.AdminService.History:output_type -> millrace.admin.v1.HistoryResponse
+	37, // 44: millrace.admin.v1.AdminService.Tail:output_type -> millrace.admin.v1.TailResponse
+	39, // 45: millrace.admin.v1.AdminService.Descriptors:output_type -> millrace.admin.v1.DescriptorsResponse
+	19, // 46: millrace.admin.v1.AdminService.ListParked:output_type -> millrace.admin.v1.ListParkedResponse
+	22, // 47: millrace.admin.v1.AdminService.ResolveParked:output_type -> millrace.admin.v1.ResolveParkedResponse
+	13, // 48: millrace.admin.v1.AdminService.Cluster:output_type -> millrace.admin.v1.ClusterResponse
+	17, // 49: millrace.admin.v1.AdminService.Drain:output_type -> millrace.admin.v1.DrainResponse
+	2,  // 50: millrace.admin.v1.AdminService.ListHalted:output_type -> millrace.admin.v1.ListHaltedResponse
+	6,  // 51: millrace.admin.v1.AdminService.Repair:output_type -> millrace.admin.v1.RepairResponse
+	8,  // 52: millrace.admin.v1.AdminService.Verify:output_type -> millrace.admin.v1.VerifyResponse
+	41, // [41:53] is the sub-list for method output_type
+	29, // [29:41] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_millrace_admin_v1_admin_proto_init() }
@@ -3516,14 +3678,15 @@ func file_millrace_admin_v1_admin_proto_init() {
 		(*VerifyResponse_Finding)(nil),
 		(*VerifyResponse_Summary)(nil),
 	}
-	file_millrace_admin_v1_admin_proto_msgTypes[34].OneofWrappers = []any{}
+	file_millrace_admin_v1_admin_proto_msgTypes[24].OneofWrappers = []any{}
+	file_millrace_admin_v1_admin_proto_msgTypes[35].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_millrace_admin_v1_admin_proto_rawDesc), len(file_millrace_admin_v1_admin_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   38,
+			NumMessages:   39,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1,0 +1,191 @@
+package partitions
+
+import (
+	"cmp"
+	"context"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/internal/observe"
+)
+
+// This file measures how old the states were that relaxed reads were answered of.
+//
+// What is measured is an upper bound, for each answer that this worker gave: the age of the newest moment of which this worker knows
+// that the state had everything that was committed by then. What it knows, it knows from
+//
+//   - the owner of a followed partition, who said how far it was, confirmed by the log, when the image was there (bounded reads ask);
+//   - the log: its end as heard with the records that were read, or as asked for, when the image was there;
+//   - for an owner: the log's acknowledgement of the last append that was sent, or the read-back of the claim. With a log in this
+//     process nobody else can write, and the age is 0.
+//
+// So an answer may have been fresher than its figure, and in a partition in which nothing is written it mostly was. A follower is
+// measured when it opens its image, an owner when the answer leaves its loop: what a follower's function and the network take is not
+// in it. Neither is what a broker does not know that goes on giving answers after others took its place; of the three, only the
+// owners' confirmation rules that out. Strong answers are not measured: they are of the newest state by construction.
+
+// Server says who answered a relaxed read.
+type Server uint8
+
+// The two that may.
+const (
+	ByOwner Server = iota
+	ByFollower
+)
+
+// String returns the name as shown in status and metrics.
+func (s Server) String() string { return [...]string{"owner", "follower"}[s] }
+
+const relaxedKinds = int(entities.AtLeast-entities.Eventual) + 1
+
+// Staleness is what was measured of the answers of one entity type, with one consistency, by one of the two that may answer.
+type Staleness struct {
+	EntityType  string
+	Consistency entities.Consistency
+	By          Server
+	// Ages are those of all answers since the process began, Recent those of the last one to two observe.RecentWindow, with the
+	// largest of them.
+	Ages, Recent observe.Snapshot
+	Largest      time.Duration
+	// Promised is the largest bound that recent answers were asked to keep; 0 where the consistency promises no time.
+	Promised time.Duration
+}
+
+// staleness measures. It is shared by the partitions of a worker. Safe for concurrent use.
+type staleness struct {
+	// types has what was measured, by entity type. The map is replaced, never changed; it has no more types than functions declared.
+	types atomic.Pointer[map[string]*measured]
+	mu    sync.Mutex // for those who replace it
+}
+
+// measured is one type's: by who answered, and by consistency from Eventual on.
+type measured [ByFollower + 1][relaxedKinds]struct {
+	ages   observe.Recent
+	bounds observe.Recent
+}
+
+// answered notes an answer to a relaxed command. It does not allocate once the type is known.
+func (s *staleness) answered(now time.Time, cmd *entities.Command, by Server, age time.Duration) {
+	m := &s.of(cmd.Key.Type)[by][cmd.Consistency-entities.Eventual]
+	m.ages.Observe(now, age)
+	if cmd.Consistency == entities.Bounded {
+		m.bounds.Observe(now, cmd.Bound)
+	}
+}
+
+func (s *staleness) of(typ string) *measured {
+	if m := s.types.Load(); m != nil {
+		if known := (*m)[typ]; known != nil {
+			return known
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	types := map[string]*measured{}
+	if m := s.types.Load(); m != nil {
+		if known := (*m)[typ]; known != nil {
+			return known
+		}
+		types = maps.Clone(*m)
+	}
+	types[typ] = new(measured)
+	s.types.Store(&types)
+	return types[typ]
+}
+
+// report lists what was measured, by type, consistency and who answered; what never happened is left out.
+func (s *staleness) report(now time.Time) []Staleness {
+	types := s.types.Load()
+	if types == nil {
+		return nil
+	}
+	var all []Staleness
+	for _, typ := range slices.Sorted(maps.Keys(*types)) {
+		for by := range (*types)[typ] {
+			for i := range (*types)[typ][by] {
+				m := &(*types)[typ][by][i]
+				one := Staleness{EntityType: typ, Consistency: entities.Eventual + entities.Consistency(i), By: Server(by), Ages: m.ages.Snapshot()}
+				if one.Ages.Count == 0 {
+					continue
+				}
+				one.Recent, one.Largest = m.ages.Lately(now)
+				_, one.Promised = m.bounds.Lately(now)
+				all = append(all, one)
+			}
+		}
+	}
+	slices.SortStableFunc(all, func(a, b Staleness) int {
+		return cmp.Or(cmp.Compare(a.EntityType, b.EntityType), cmp.Compare(a.Consistency, b.Consistency))
+	})
+	return all
+}
+
+// measure notes an answer of the owner's to a relaxed command that wrote nothing. confirmed is when what it waited for was sent to the
+// log; what it did not wait for may have changed the entity since.
+func (p *Partition) measure(call *Call, confirmed time.Duration) {
+	if !call.cmd.Consistency.Relaxed() || call.outcome == nil || call.outcome.Wrote() || call.stored != nil {
+		return
+	}
+	age, now := time.Duration(0), p.core.now.Mono
+	if !p.core.single {
+		age = now - max(confirmed, p.logAt.Sub(p.began))
+	}
+	p.staleness.answered(p.began.Add(now), call.cmd, ByOwner, age)
+}
+
+// sound is what the log said that its end is.
+type sound struct {
+	// asked is when: everything that was committed by then lies before next.
+	asked time.Time
+	next  int64
+	// before is the last moment of which the image had everything when this was asked.
+	before time.Time
+}
+
+// soundEvery is how often the log is asked for its end at most, so that an image in which nothing happens does not seem to age.
+const soundEvery = time.Second
+
+// age returns how long ago an image had everything that was committed, as far as is known, and sees to it that more is known next
+// time, unless the owner is asked anyway.
+func (r *Router) age(p *Partition, i *image, c entities.Consistency) time.Duration {
+	now := p.clock.Now()
+	newest := i.at
+	if owner := p.probe.Load(); owner != nil && i.next >= owner.next {
+		newest = latest(newest, owner.asked)
+	}
+	end := p.sound.Load()
+	reached := end == nil || i.next >= end.next
+	if end != nil {
+		newest = latest(newest, end.before)
+		if reached {
+			newest = latest(newest, end.asked)
+		}
+	}
+	age := now.Sub(newest)
+	if c != entities.Bounded && age > soundEvery && (reached || now.Sub(end.asked) > probeTimeout) {
+		r.listen(p, newest)
+	}
+	return max(age, 0)
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
+}
+
+// listen asks the log for its end, unless somebody does already. An answer that the image has not reached is not replaced by a
+// newer one until it has, or for long: else an image that is always behind would never have been complete.
+func (r *Router) listen(p *Partition, before time.Time) {
+	r.inquire(&p.sounding, func(ctx context.Context) {
+		asked := p.clock.Now()
+		if next, err := p.log.End(ctx, p.journal); err == nil {
+			p.sound.Store(&sound{asked: asked, next: next, before: before})
+		}
+	})
+}
