@@ -158,8 +158,8 @@ func (t *Tracer) Begin(ctx context.Context, kind Kind, name, parent string) (con
 	if t == nil || !Sampled(parent) {
 		return ctx, nil
 	}
-	inner, span := t.tracer.Start(remote(ctx, parent), name, trace.WithSpanKind(kind))
-	return inner, &Span{span}
+	inner, span := t.tracer.Start(remote(ctx, parent), name, trace.WithSpanKind(kind)) //nolint:spancheck // whoever begins it ends it
+	return inner, &Span{span}                                                          //nolint:spancheck // the same
 }
 
 // Span is a piece of work. Nil is one of a call that is not traced.
