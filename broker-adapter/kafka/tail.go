@@ -74,8 +74,12 @@ func (t *tail) begin() bool {
 	if t.client != nil {
 		return true
 	}
+	if !t.log.enter(&t.log.tasks) {
+		return false
+	}
 	client, err := kgo.NewClient(t.log.opts.tailOptions()...)
-	if err != nil || !t.log.enter(&t.log.tasks) {
+	if err != nil {
+		t.log.tasks.Done()
 		return false
 	}
 	t.client = client
