@@ -61,8 +61,8 @@ func wantIDs(t *testing.T, what string, got []int32, want ...int32) {
 	}
 }
 
-// TestPartitionsMoveInOrder lets a second worker, which is warm, join and leave: what moves is revoked first, and assigned when
-// that is done, one partition at a time.
+// TestPartitionsMoveInOrder lets a second worker, which is warm, join and leave: what moves goes to it in the balancing that takes it
+// from the first, one partition at a time.
 func TestPartitionsMoveInOrder(t *testing.T) {
 	world := simlog.New(simlog.Options{})
 	first := world.Client("first")
@@ -72,10 +72,16 @@ func TestPartitionsMoveInOrder(t *testing.T) {
 	m1 := startMember(t, first, "w1")
 	wantIDs(t, "alone", m1.next().Assigned, 0, 1, 2, 3)
 	m2 := startMember(t, world.Client("second"), "w2", 1, 3)
-	if e := <-m2.events; e.Table == nil {
-		t.Fatalf("a newcomer heard %+v before a table", e)
-	}
 	for _, p := range []int32{1, 3} {
+		table := (<-m2.events).Table
+		if table == nil {
+			t.Fatal("told something before the table")
+		}
+		if owner, _ := table.Owner(p); owner.Name != "w2" {
+			t.Errorf("partition %d goes to %q", p, owner.Name)
+		}
+		wantIDs(t, "handed over", table.HandedOver, p)
+		wantIDs(t, "moved", (<-m2.events).Assigned, p)
 		revoked := m1.next()
 		wantIDs(t, "revoked", revoked.Revoked, p)
 		select {
@@ -84,11 +90,9 @@ func TestPartitionsMoveInOrder(t *testing.T) {
 		default:
 		}
 		revoked.Done()
-		table := <-m2.events
-		if owner, _ := table.Table.Owner(p); owner.Name != "w2" {
-			t.Errorf("partition %d goes to %q", p, owner.Name)
-		}
-		wantIDs(t, "moved", (<-m2.events).Assigned, p)
+	}
+	if e := <-m2.events; e.Table == nil || len(e.Table.HandedOver) != 0 {
+		t.Errorf("told %+v after everything has moved", e)
 	}
 	m2.leave()
 	if err := <-m2.ended; err != nil {

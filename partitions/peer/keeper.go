@@ -89,9 +89,12 @@ func (p *peer) ready(ctx context.Context) (*link, *entities.Error) {
 		}
 		p.mu.Lock()
 		p.asked = true
-		state, changed, cause, pause := p.state, p.changed, p.last, p.next.Sub(p.client.options.Clock.Now())
+		l, state, changed, cause, pause := p.open.Load(), p.state, p.changed, p.last, p.next.Sub(p.client.options.Clock.Now())
 		p.mu.Unlock()
-		if state == Waiting {
+		switch {
+		case l != nil: // it was opened just now: changed is about its end
+			return l, nil
+		case state == Waiting:
 			return nil, unreachable(p.address, cause, max(pause, time.Millisecond))
 		}
 		select {
