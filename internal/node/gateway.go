@@ -98,6 +98,30 @@ func StartGateway(ctx context.Context, o Options) (*Gateway, error) {
 	return g, nil
 }
 
+const (
+	// journalPatience is how long a gateway waits for the journal: the first worker creates it, perhaps at this moment, and brokers
+	// hear of it one after the other.
+	journalPatience = 5 * time.Second
+	journalPause    = 100 * time.Millisecond
+)
+
+// find describes the journal, and waits for it if need be.
+func (g *Gateway) find(ctx context.Context, journal string) (broker.TopicInfo, error) {
+	for until := g.clock.Now().Add(journalPatience); ; {
+		info, err := g.log.Describe(ctx, journal)
+		if !errors.Is(err, broker.ErrUnknownTopic) || !g.clock.Now().Before(until) {
+			return info, err
+		}
+		again, stop := g.clock.After(journalPause)
+		select {
+		case <-again:
+		case <-ctx.Done():
+			stop()
+			return info, context.Cause(ctx)
+		}
+	}
+}
+
 // open builds the gateway from the ground up.
 func (g *Gateway) open(ctx context.Context) (err error) {
 	c := g.config
@@ -112,7 +136,7 @@ func (g *Gateway) open(ctx context.Context) (err error) {
 		return err
 	}
 	journal := c.App + ".journal"
-	if g.topic, err = g.log.Describe(ctx, journal); err != nil {
+	if g.topic, err = g.find(ctx, journal); err != nil {
 		return fmt.Errorf("look for topic %s: %w; a gateway serves the workers of an app: start one first, with `millrace run`", journal, err)
 	}
 	identity := peer.Identity{App: c.App, Generation: generation, Incarnation: rand.Uint64()} //nolint:gosec // a name, not a secret
