@@ -267,6 +267,22 @@ func TestCallersWaitForTheNextOwner(t *testing.T) {
 	c.until("a follows now", func() bool { s := c.a.p.Status(); return s.Followed && s.Lag == 0 && s.Next == 8 })
 }
 
+// TestStoredImagesAreNamed: a worker that starts says what is in its store, so that the group gives it what it need not read anew.
+func TestStoredImagesAreNamed(t *testing.T) {
+	f := start(t, setup{world: alone})
+	f.await(Active)
+	f.want(f.submit(command("x", "add 1")), "1")
+	if images := f.m.Images(); len(images) != 1 || images[0] != 0 {
+		t.Errorf("an owner has images %v", images)
+	}
+	if err := f.stop(); err != nil {
+		t.Fatal(err)
+	}
+	if images := NewManager(f.m.options).Images(); len(images) != 1 || images[0] != storedLag {
+		t.Errorf("it has images %v", images)
+	}
+}
+
 // TestAnHeirClaimsWhenItReadsTheRelease: the table names the heir before the owner has let go. Callers wait for it, nothing is void, and
 // no claim comes before the release.
 func TestAnHeirClaimsWhenItReadsTheRelease(t *testing.T) {

@@ -95,8 +95,9 @@ func NewManager(o Options) *Manager {
 			journal: broker.Partition{Topic: o.Topic.Name, ID: id}, topicID: o.Topic.ID,
 			log: o.Log, store: o.Store, functions: o.Functions, limits: o.Limits, hooks: o.Hooks, clock: o.Clock, random: o.Random,
 			rebuilds: rebuilds, stopReading: func() {}, oneReader: make(chan struct{}, 1),
-			core:   newCore(id, o.Worker, o.Limits, o.Log.SingleProcess()),
-			warmed: m.warmed, staleness: &m.staleness, tracer: o.Tracer,
+			core:     newCore(id, o.Worker, o.Limits, o.Log.SingleProcess()),
+			hadImage: isStored(o.Store, uint16(id)),
+			warmed:   m.warmed, staleness: &m.staleness, tracer: o.Tracer,
 		}
 		p.status.Store(&published{Status: Status{Partition: id}})
 		m.partitions = append(m.partitions, p)
@@ -111,6 +112,12 @@ func NewManager(o Options) *Manager {
 		l.partitions = append(l.partitions, p)
 	}
 	return m
+}
+
+// isStored says whether a store has an image of a partition. One that cannot be read is found out about where it matters.
+func isStored(store materializer.Store, id uint16) bool {
+	meta, ok, err := materializer.Partition{Rows: store, Address: materializer.Address{Generation: 1, Partition: id}}.Meta()
+	return err == nil && ok && meta.Next > 0
 }
 
 // Partition returns the partition of an entity id.
@@ -276,8 +283,12 @@ func (m *Manager) warmed() {
 	}
 }
 
+// storedLag stands for the lag of an image that lies in the store and is not followed: nobody has asked yet how far the log is. It is
+// far from warm, and better than none.
+const storedLag = 1 << 32
+
 // Images says how many records each image on this worker is behind the log: those of owned and of followed partitions, of which
-// some may not be read yet.
+// some may not be read yet, and those that were in the store when the worker started.
 func (m *Manager) Images() map[int32]int64 {
 	images := map[int32]int64{}
 	for _, p := range m.partitions {
@@ -287,6 +298,8 @@ func (m *Manager) Images() map[int32]int64 {
 			images[p.id] = max(i.end-i.next, 0)
 		case state == Active || state == Suspect || state == Draining:
 			images[p.id] = 0
+		case p.hadImage:
+			images[p.id] = storedLag
 		case p.toFollow.Load():
 			images[p.id] = math.MaxInt64
 		}

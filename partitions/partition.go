@@ -84,6 +84,8 @@ type Partition struct {
 	// staleness is the worker's.
 	staleness *staleness
 	tracer    *tracing.Tracer
+	// hadImage: the store had an image of the partition when the worker started.
+	hadImage bool
 	// toFollow: the group wants this worker to follow the partition.
 	toFollow atomic.Bool
 	// warmed is called when a followed partition's image has come close to the end of the log.

@@ -105,10 +105,8 @@ func (g *group) start(name string, stored map[int32]bool) {
 	if m.stored == nil {
 		m.stored = map[int32]bool{}
 	}
-	if g.options.Remember {
-		for p := range m.stored {
-			m.lags[p] = known
-		}
+	for p := range m.stored {
+		m.lags[p] = known
 	}
 	m.voice = kafka.Rehearse(m.membership(g.options.Standbys))
 	at, _ := slices.BinarySearchFunc(g.members, name, func(m *member, name string) int {

@@ -29,8 +29,6 @@ type options struct {
 	Network float64
 	// Claims is how many claims a second the brokers take from the whole group.
 	Claims float64
-	// Remember lets workers that come back say what is in their stores. They do not say it today: the flag shows what it would save.
-	Remember bool
 }
 
 func main() {
@@ -58,7 +56,6 @@ func parse(args []string, to io.Writer) (o options, asJSON bool, err error) {
 	flags.Float64Var(&o.CatchUp, "catch-up", 500, "partitions that a worker which begins to follow reads in a second")
 	flags.Float64Var(&o.Network, "network", 125e6, "bytes a second that the coordinator can send")
 	flags.Float64Var(&o.Claims, "claims", 10_000, "claims a second that the brokers take")
-	flags.BoolVar(&o.Remember, "remember", false, "play workers that say at their start what is in their stores, which they do not do yet")
 	flags.BoolVar(&asJSON, "json", false, "print JSON")
 	if err := flags.Parse(args); err != nil {
 		return o, asJSON, err
