@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"google.golang.org/grpc"
+
 	"github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/internal/observe"
@@ -66,7 +68,9 @@ func (n *Node) openCluster(ctx context.Context) error {
 	c.public = advertisedPublic(n.config.AdvertisePublic, n.PublicAddress(), c.address)
 	identity := peer.Identity{App: n.config.App, Generation: generation, Worker: n.identity.Worker, Incarnation: c.incarnation}
 	c.client = peer.NewClient(peer.ClientOptions{Identity: identity, Clock: n.clock, Hooks: n.peerHooks(), MaxFrameBytes: n.config.frameBytes()})
-	c.server = peer.NewServer(&peerWorker{node: n}, peer.ServerOptions{Identity: identity, MaxFrameBytes: n.config.frameBytes()})
+	c.server = peer.NewServer(&peerWorker{node: n}, peer.ServerOptions{Identity: identity, MaxFrameBytes: n.config.frameBytes(), Register: func(r grpc.ServiceRegistrar) {
+		adminv1.RegisterAdminServiceServer(r, &neighbours{admin: &adminService{node: n}})
+	}})
 	return nil
 }
 

@@ -2,7 +2,9 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -162,8 +164,8 @@ func TestGatewayServesByWayOfWorkers(t *testing.T) {
 		t.Errorf("status %v", s)
 	}
 	admin := adminv1.NewAdminServiceClient(dial(t, s.GetAdminAddress()))
-	if _, err := admin.GetEntity(t.Context(), &adminv1.GetEntityRequest{Type: "counter", Id: "x"}); status.Code(err) != codes.Unimplemented || !strings.Contains(err.Error(), "ask a worker") {
-		t.Errorf("an entity of a gateway: %v", err)
+	if _, err := admin.ListParked(t.Context(), &adminv1.ListParkedRequest{}); status.Code(err) != codes.Unimplemented || !strings.Contains(err.Error(), "ask a worker") {
+		t.Errorf("what is parked at a gateway: %v", err)
 	}
 	seen, err := admin.Cluster(t.Context(), &adminv1.ClusterRequest{})
 	if err != nil || len(seen.GetMembers()) != 2 || len(seen.GetPartitions()) != 4 {
@@ -300,30 +302,36 @@ func TestAdvertisedPublic(t *testing.T) {
 	}
 }
 
-// TestEntitiesElsewhere: a worker that has no image of an entity's partition names the one to ask, and that one answers.
+// TestEntitiesElsewhere: whoever is asked about an entity answers: the worker that owns it, one that follows it, one that has no image
+// of it, and a gateway.
 func TestEntitiesElsewhere(t *testing.T) {
 	a := newApp(t, 3) // one owns, one follows
 	if _, err := a.increment(a.workers[0].PublicAddress(), "x"); err != nil {
 		t.Fatal(err)
 	}
-	request := &adminv1.GetEntityRequest{Type: "counter", Id: "x"}
-	var owner *Node
+	asked := []string{startGateway(t, a).admin.listener.Addr().String()}
 	for _, n := range a.workers {
-		if slices.Contains(n.routes.Table().Owned(n.identity.Worker), entities.Partition("x", 4)) {
-			owner = n
-		}
+		asked = append(asked, n.AdminAddress())
 	}
-	eventually(t, "one of three to have no image", func() bool {
-		for _, n := range a.workers {
-			_, err := adminv1.NewAdminServiceClient(dial(t, n.AdminAddress())).GetEntity(t.Context(), request)
-			if status.Code(err) == codes.FailedPrecondition && strings.Contains(err.Error(), "worker "+owner.identity.Worker+", with --admin "+owner.AdminAddress()) {
-				return true
-			}
+	for _, address := range asked {
+		admin := adminv1.NewAdminServiceClient(dial(t, address))
+		eventually(t, "an answer of "+address, func() bool { // a follower may be behind for a moment
+			got, err := admin.GetEntity(t.Context(), &adminv1.GetEntityRequest{Type: "counter", Id: "x"})
+			return err == nil && got.GetExists()
+		})
+		records, err := admin.History(t.Context(), &adminv1.HistoryRequest{Type: "counter", Id: "x"})
+		if err != nil {
+			t.Fatal(err)
 		}
-		return false
-	})
-	got, err := adminv1.NewAdminServiceClient(dial(t, owner.AdminAddress())).GetEntity(t.Context(), request)
-	if err != nil || !got.GetExists() {
-		t.Errorf("the owner: %v, %v", got, err)
+		n := 0
+		for _, err = records.Recv(); err == nil; _, err = records.Recv() {
+			n++
+		}
+		if !errors.Is(err, io.EOF) || n != 1 {
+			t.Errorf("%s: a history of %d records, %v", address, n, err)
+		}
+		if _, err := admin.GetEntity(t.Context(), &adminv1.GetEntityRequest{Type: "counter", Id: "nobody"}); status.Code(err) != codes.NotFound {
+			t.Errorf("%s: an entity without records: %v", address, err)
+		}
 	}
 }

@@ -19,6 +19,7 @@ import (
 
 	"github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/broker-adapter/kafka"
+	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/discovery"
 	"github.com/millrace-io/millrace/gateway"
 	"github.com/millrace-io/millrace/internal/backoff"
@@ -390,6 +391,29 @@ func (a *gatewayAdmin) Cluster(ctx context.Context, _ *adminv1.ClusterRequest) (
 	return overview(ctx, g.config.App, g.routes.Table(), g.client, "", nil), nil
 }
 
+// GetEntity shows what the owner of an entity holds of it.
+func (a *gatewayAdmin) GetEntity(ctx context.Context, r *adminv1.GetEntityRequest) (*adminv1.GetEntityResponse, error) {
+	owner, err := a.owner(ctx, r.GetType(), r.GetId())
+	if err != nil {
+		return nil, err
+	}
+	return owner.GetEntity(ctx, r)
+}
+
+// History streams an entity's records, as its owner reads them.
+func (a *gatewayAdmin) History(r *adminv1.HistoryRequest, out adminv1.AdminService_HistoryServer) error {
+	owner, err := a.owner(out.Context(), r.GetType(), r.GetId())
+	if err != nil {
+		return err
+	}
+	return relayHistory(owner, r, out)
+}
+
+func (a *gatewayAdmin) owner(ctx context.Context, typ, id string) (adminv1.AdminServiceClient, error) {
+	g := a.gateway
+	return ownerOf(ctx, g.client, g.routes.Table(), entities.Key{Type: typ, ID: id}, entities.Partition(id, int(g.topic.Partitions)))
+}
+
 // Drain has a worker hand its partitions over.
 func (a *gatewayAdmin) Drain(ctx context.Context, r *adminv1.DrainRequest) (*adminv1.DrainResponse, error) {
 	if r.GetWorker() == "" {
@@ -410,7 +434,7 @@ func workersOnlyStream(service any, stream grpc.ServerStream, _ *grpc.StreamServ
 
 func askWorker(err error) error {
 	if status.Code(err) == codes.Unimplemented {
-		return status.Error(codes.Unimplemented, "a gateway has no entities, no log and no store: ask a worker, with --admin and its admin address; `millrace cluster status` lists them")
+		return status.Error(codes.Unimplemented, "a gateway has no log and no store: ask a worker, with --admin and its admin address; `millrace cluster status` lists them")
 	}
 	return err
 }

@@ -17,21 +17,30 @@ import (
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
 
-// History streams an entity's records from the log, oldest first. The store knows where they are.
+// History streams an entity's records from the log, oldest first. The store of a worker that has the entity knows where they are: this
+// one's, or the owner's.
 func (a *adminService) History(r *adminv1.HistoryRequest, out adminv1.AdminService_HistoryServer) error {
 	key, err := a.entity(r.GetType(), r.GetId())
 	if err != nil {
 		return err
 	}
-	view, partition := a.view(key.ID)
-	if err := a.node.elsewhere(out.Context(), key, partition); err != nil {
-		return err
+	if partition := a.partition(key); !a.node.hasImage(partition) {
+		owner, err := ownerOf(out.Context(), a.node.cluster.client, a.node.routes.Table(), key, partition)
+		if err != nil {
+			return err
+		}
+		return relayHistory(owner, r, out)
 	}
+	return a.history(key, r.GetLimit(), out)
+}
+
+func (a *adminService) history(key entities.Key, most int64, out adminv1.AdminService_HistoryServer) error {
+	view, partition := a.view(key.ID)
 	reader := newPointReader(a.node.log, broker.Partition{Topic: a.node.topic.Name, ID: partition})
 	defer reader.close()
-	sent, limit := int64(0), unlessZero(r.GetLimit())
+	sent, limit := int64(0), unlessZero(most)
 	var failure error
-	err = view.History(key, func(offset int64) bool {
+	err := view.History(key, func(offset int64) bool {
 		failure = a.sendRecord(out, reader, partition, offset)
 		sent++
 		return failure == nil && sent < limit

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
+	"io"
 	"strings"
 
 	"google.golang.org/grpc/codes"
@@ -49,15 +51,23 @@ func (a *adminService) view(id string) (materializer.Partition, int32) {
 	return materializer.Partition{Rows: a.node.store, Address: materializer.Address{Generation: 1, Partition: uint16(partition)}}, partition //nolint:gosec // at most 4096
 }
 
-// GetEntity shows what the store holds of an entity.
+// GetEntity shows what the store of a worker that has the entity holds of it: this one, or its owner.
 func (a *adminService) GetEntity(ctx context.Context, r *adminv1.GetEntityRequest) (*adminv1.GetEntityResponse, error) {
 	key, err := a.entity(r.GetType(), r.GetId())
 	if err != nil {
 		return nil, err
 	}
-	if err := a.node.elsewhere(ctx, key, entities.Partition(key.ID, int(a.node.topic.Partitions))); err != nil {
-		return nil, err
+	if partition := a.partition(key); !a.node.hasImage(partition) {
+		owner, err := ownerOf(ctx, a.node.cluster.client, a.node.routes.Table(), key, partition)
+		if err != nil {
+			return nil, err
+		}
+		return owner.GetEntity(ctx, r)
 	}
+	return a.getEntity(key)
+}
+
+func (a *adminService) getEntity(key entities.Key) (*adminv1.GetEntityResponse, error) {
 	snapshot := a.node.store.Snapshot()
 	defer snapshot.Close() //nolint:errcheck // only read
 	view, partition := a.view(key.ID)
@@ -180,29 +190,78 @@ func (r resolver) FindExtensionByNumber(m protoreflect.FullName, n protoreflect.
 	return r.types.FindExtensionByNumber(m, n)
 }
 
-// elsewhere says whom to ask about an entity of a partition of which this worker keeps no image, nil when it has one. What the
-// store still holds of such a partition may be of long ago.
-func (n *Node) elsewhere(ctx context.Context, key entities.Key, partition int32) error {
-	if n.cluster == nil {
-		return nil
-	}
-	owner, owned := n.routes.Table().Owner(partition)
-	if owned && owner.Name == n.identity.Worker || n.manager.Partitions()[partition].Status().Followed {
-		return nil
-	}
-	return askOwner(ctx, n.cluster.client, key, partition, owner, owned)
+// partition is that of an entity.
+func (a *adminService) partition(key entities.Key) int32 {
+	return entities.Partition(key.ID, int(a.node.topic.Partitions))
 }
 
-// askOwner is the answer of a process that has no image of an entity's partition.
-func askOwner(ctx context.Context, client *peer.Client, key entities.Key, partition int32, owner broker.Member, owned bool) error {
+// hasImage says whether this worker owns or follows a partition. What the store holds of another may be of long ago.
+func (n *Node) hasImage(partition int32) bool {
+	if n.cluster == nil {
+		return true
+	}
+	owner, owned := n.routes.Table().Owner(partition)
+	return owned && owner.Name == n.identity.Worker || n.manager.Partitions()[partition].Status().Followed
+}
+
+// ownerOf returns the pages of the worker that owns an entity.
+func ownerOf(ctx context.Context, client *peer.Client, table *broker.Table, key entities.Key, partition int32) (adminv1.AdminServiceClient, error) {
+	owner, owned := table.Owner(partition)
 	if !owned {
-		return status.Errorf(codes.Unavailable, "%s is in partition %d, which nobody owns at the moment: try again, or look at `millrace partitions`", key, partition)
+		return nil, status.Errorf(codes.Unavailable, "%s is in partition %d, which nobody owns at the moment: try again, or look at `millrace partitions`", key, partition)
 	}
-	where := "at its admin address"
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
-	defer cancel()
-	if page, err := client.Status(ctx, owner.Address); err == nil {
-		where = "with --admin " + page.GetAdminAddress()
+	conn, err := client.Conn(ctx, owner.Address)
+	if err != nil {
+		return nil, status.Errorf(codes.Unavailable, "%s is in partition %d, whose owner, worker %s at %s, cannot be asked: %s", key, partition, owner.Name, owner.Address, err)
 	}
-	return status.Errorf(codes.FailedPrecondition, "%s is in partition %d, of which this process has no image: ask its owner, worker %s, %s", key, partition, owner.Name, where)
+	return adminv1.NewAdminServiceClient(conn), nil
+}
+
+// relayHistory passes on what a worker says of an entity.
+func relayHistory(owner adminv1.AdminServiceClient, r *adminv1.HistoryRequest, out adminv1.AdminService_HistoryServer) error {
+	ctx, stop := context.WithCancel(out.Context())
+	defer stop()
+	in, err := owner.History(ctx, r)
+	for err == nil {
+		var record *adminv1.HistoryResponse
+		if record, err = in.Recv(); err == nil {
+			err = out.Send(record)
+		}
+	}
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}
+
+// neighbours is what other processes of the app may ask about this worker's entities. It does not ask further.
+type neighbours struct {
+	adminv1.UnimplementedAdminServiceServer
+	admin *adminService
+}
+
+// GetEntity shows what the store holds of an entity.
+func (s *neighbours) GetEntity(_ context.Context, r *adminv1.GetEntityRequest) (*adminv1.GetEntityResponse, error) {
+	key, err := s.entity(r.GetType(), r.GetId())
+	if err != nil {
+		return nil, err
+	}
+	return s.admin.getEntity(key)
+}
+
+// History streams an entity's records from the log, oldest first.
+func (s *neighbours) History(r *adminv1.HistoryRequest, out adminv1.AdminService_HistoryServer) error {
+	key, err := s.entity(r.GetType(), r.GetId())
+	if err != nil {
+		return err
+	}
+	return s.admin.history(key, r.GetLimit(), out)
+}
+
+func (s *neighbours) entity(typ, id string) (entities.Key, error) {
+	key, err := s.admin.entity(typ, id)
+	if partition := s.admin.partition(key); err == nil && !s.admin.node.hasImage(partition) {
+		err = status.Errorf(codes.Unavailable, "%s is in partition %d, which has just moved: try again", key, partition)
+	}
+	return key, err
 }

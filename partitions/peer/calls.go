@@ -27,6 +27,16 @@ func (c *Client) ask(ctx context.Context, address string, outcome entities.Outco
 	return callFailed(ctx, address, outcome, err)
 }
 
+// Conn returns the connection to the worker at an address, for what that one has registered beside the peer protocol. The error is an
+// *entities.Error.
+func (c *Client) Conn(ctx context.Context, address string) (grpc.ClientConnInterface, error) {
+	l, problem := c.link(ctx, address)
+	if problem != nil {
+		return nil, problem
+	}
+	return l.conn, nil
+}
+
 // callFailed tells the ends of a gRPC call apart: the other side's word, the caller's context, the transport.
 func callFailed(ctx context.Context, address string, outcome entities.OutcomeClass, err error) *entities.Error {
 	if e, ok := errors.AsType[*entities.Error](err); ok {

@@ -3,6 +3,7 @@ package peer
 import (
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 
@@ -134,6 +135,8 @@ type ServerOptions struct {
 	MaxLinks int
 	// IdleRunners is how many goroutines wait for commands, instead of being made for each.
 	IdleRunners int
+	// Register adds what else other processes of the app may ask this worker; see Client.Conn. Nil: nothing.
+	Register func(grpc.ServiceRegistrar)
 }
 
 func (o *ServerOptions) setDefaults() {

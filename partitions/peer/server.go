@@ -77,6 +77,9 @@ func NewServer(w Worker, o ServerOptions) *Server {
 		grpc.WaitForHandlers(true),
 	)
 	peerv1.RegisterPeerServiceServer(s.grpc, s)
+	if o.Register != nil {
+		o.Register(s.grpc)
+	}
 	return s
 }
 
