@@ -49,6 +49,9 @@ type Options struct {
 	// Clock is the time of entities and of the node's own loops; nil: the machine's. What has to do with the network goes by
 	// the machine's in any case.
 	Clock clock.Clock
+	// AckTimeout is how long by Clock the log may be silent before a partition is given up; 0: as usual. Where a test turns Clock, the
+	// log cannot keep up with it.
+	AckTimeout time.Duration
 }
 
 // Node is a running process. Start makes it; Wait returns when it has ended.
@@ -193,7 +196,7 @@ func (n *Node) limits() partitions.Limits {
 	return partitions.Limits{
 		WaitingPerEntity: c.WaitingEntity, Waiting: c.Waiting, CommitBytes: int(c.MaxCommit), CommitRecords: c.MaxRecords,
 		PassivateAfter: time.Duration(c.PassivateAfter), ActiveBytes: max(int(c.ActiveMemory)/int(n.topic.Partitions), 1),
-		DedupWindow: time.Duration(c.DedupWindow), MovePatience: time.Duration(c.MovePatience),
+		DedupWindow: time.Duration(c.DedupWindow), MovePatience: time.Duration(c.MovePatience), AckTimeout: n.options.AckTimeout,
 	}
 }
 

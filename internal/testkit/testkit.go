@@ -26,6 +26,8 @@ const (
 	anyPort = "127.0.0.1:0"
 	// partitions is small: each has a goroutine, and a test has few entities.
 	partitions = 4
+	// ackTimeout is longer than any test turns the clock: what is on its way to the log while it is turned is not lost.
+	ackTimeout = 100 * 365 * 24 * time.Hour
 )
 
 // start is when the clock of a worker begins: a test sees the same times whenever it runs.
@@ -50,7 +52,7 @@ func Start(t T, services ...*sdk.Service) *Worker {
 	config.Listen, config.Admin, config.Ephemeral, config.Partitions = anyPort, anyPort, true, partitions
 	world := simlog.New(simlog.Options{SingleProcess: true, Clock: clk})
 	n, err := node.Start(context.WithoutCancel(t.Context()), node.Options{
-		Config: config, Local: function, Log: world.Client("worker"), Clock: clk,
+		Config: config, Local: function, Log: world.Client("worker"), Clock: clk, AckTimeout: ackTimeout,
 	})
 	if err != nil {
 		t.Fatalf("start a worker: %v", err)
