@@ -86,6 +86,7 @@ func taskOf(t *testing.T, n *Node, name string) *adminv1.TaskStatus {
 
 func TestStatusShowsEverything(t *testing.T) {
 	n := started(t, Options{Local: local(t, "cart pricing"), Version: "1.2.3"})
+	eventually(t, "the function's task to end: it is attached a moment before", func() bool { return taskOf(t, n, "function").GetState() == "done" })
 	s := n.Status(t.Context())
 	if s.GetVersion() != "1.2.3" || s.GetApp() != "millrace" || !s.GetReady() || s.GetLog() != "embedded" ||
 		s.GetDataDirectory() != n.config.Data || s.GetDurability() == "" || s.GetStarted().AsTime().IsZero() {
