@@ -132,6 +132,8 @@ type fakeFunction struct {
 	spec    *cloudstate.EntitySpec
 	streams chan *fakeStream
 	actions fakeActions
+	// mute: it takes links and does not welcome them.
+	mute bool
 
 	mu   sync.Mutex
 	told []string

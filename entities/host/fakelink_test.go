@@ -5,12 +5,17 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"testing"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/entities/host"
+	"github.com/millrace-io/millrace/proto/gen/cloudstate"
 	"github.com/millrace-io/millrace/proto/gen/cloudstate/eventsourced"
 	"github.com/millrace-io/millrace/proto/gen/cloudstate/valueentity"
 	sessionv1 "github.com/millrace-io/millrace/proto/gen/millrace/session/v1"
@@ -28,6 +33,10 @@ const linkLimit = 1 << 20
 func (f fakeLinks) Link(stream grpc.BidiStreamingServer[sessionv1.LinkRequest, sessionv1.LinkResponse]) error {
 	if _, err := stream.Recv(); err != nil {
 		return err
+	}
+	if f.mute {
+		<-stream.Context().Done()
+		return stream.Context().Err()
 	}
 	l := &fakeLink{stream: stream}
 	if err := l.send(&sessionv1.LinkResponse{Welcome: &sessionv1.Welcome{MaxFrameBytes: linkLimit}}); err != nil {
@@ -130,4 +139,16 @@ func (l *fakeLink) session(ctx context.Context, id uint64, inbox <-chan *session
 			}
 		},
 	}}
+}
+
+// A caller that leaves while the shared stream is opened is told that it left, not that the function is away.
+func TestCallerLeavesWhileTheLinkOpens(t *testing.T) {
+	f := newFake(newSpec(t, cloudstate.MillraceExtension_MILLRACE_SHARED_STREAM))
+	f.mute = true
+	address, _ := serve(t, f, "127.0.0.1:0")
+	h, _ := connect(t, address, host.Options{})
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	_, err := h.Open(ctx, "t.Carts", cartKey, nothingStored)
+	wantError(t, err, entities.Deadline, entities.NotApplied, "")
 }

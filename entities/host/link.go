@@ -85,8 +85,10 @@ func (r *Remote) openLink(ctx context.Context) (*link, error) {
 		cancel(err)
 		return nil, err
 	}
-	if !late() {
-		return nil, context.Cause(lifetime)
+	if !late() { // and perhaps not cancelled yet
+		err := context.Cause(opening)
+		cancel(err)
+		return nil, err
 	}
 	// Both end with the link, which ends with the Remote at the latest; its Close waits for them.
 	if !r.start(l.read) || !r.start(l.writeOn) {

@@ -147,6 +147,9 @@ func (r *Remote) Open(ctx context.Context, service *discovery.Service, key entit
 		join = s.joinLink
 	}
 	if err := join(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil, callerGone(ctx)
+		}
 		return nil, r.unreachable(entities.NotApplied, err)
 	}
 	s.watch = time.AfterFunc(r.options.HandleTimeout, s.tooSlow)
