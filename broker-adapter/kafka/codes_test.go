@@ -204,13 +204,17 @@ func TestFetchCodes(t *testing.T) {
 				if got := values(t, r, 3); !slices.Equal(got, []string{"0", "1", "2"}) {
 					t.Fatalf("read %q", got)
 				}
+				mustAppend(t, l, p, text("3")) // whoever has read it is in the tail, if that is wanted
+				if got := values(t, r, 1); got[0] != "3" {
+					t.Fatalf("read %q", got)
+				}
 				fault := cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Topic: p.Topic, Err: c.code, Count: 2})
-				mustAppend(t, l, p, text("3"))
+				mustAppend(t, l, p, text("4"))
 				failures := 0
 				for {
 					batch, err := r.Next(deadline(t))
 					if err == nil {
-						if len(batch.Records) != 1 || batch.Records[0].Offset != 3 || batch.Next != 4 || batch.End != 4 {
+						if len(batch.Records) != 1 || batch.Records[0].Offset != 4 || batch.Next != 5 || batch.End != 5 {
 							t.Errorf("read %+v", batch)
 						}
 						break
@@ -225,10 +229,14 @@ func TestFetchCodes(t *testing.T) {
 				if fault.Hits() == 0 {
 					t.Error("the fault was not met")
 				}
-				s := l.Stats()
-				if errors.Is(c.code, kerr.OffsetOutOfRange) && s.StaleLeaders == 0 {
-					t.Errorf("nobody counted a former leader: %+v", s)
+				for more := range 10 { // records that were fetched before the fault come before it
+					if !errors.Is(c.code, kerr.OffsetOutOfRange) || l.Stats().StaleLeaders > 0 {
+						return
+					}
+					mustAppend(t, l, p, text("%d", more))
+					values(t, r, 1)
 				}
+				t.Errorf("nobody counted a former leader: %+v", l.Stats())
 			})
 		}
 	}
