@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"runtime"
 	"sync"
 
 	"google.golang.org/grpc"
@@ -17,11 +16,6 @@ import (
 	"github.com/millrace-io/millrace/internal/multiplex"
 	sessionv1 "github.com/millrace-io/millrace/proto/gen/millrace/session/v1"
 )
-
-// inlineBytes is up to where whoever has a frame writes for itself. grpc-go lets a stream buffer 64 KiB before SendMsg waits for
-// the other side, and what was answered is no longer buffered: below the half of that nobody hangs in a write, where no timeout
-// could reach it. Above, the link's writer does it.
-const inlineBytes = 32 << 10
 
 // framesField is the field of frames in LinkRequest.
 const framesField = 2
@@ -36,11 +30,9 @@ type link struct {
 	cancel context.CancelCauseFunc
 	// longest is the longest frame that the function takes.
 	longest int
-	// wake gives the writer its turn. Whoever signals has set lane.Writing.
-	wake chan struct{}
 
-	mu   sync.Mutex // guards what follows, and the places' own
-	lane multiplex.Lane
+	mu     sync.Mutex // guards what follows, and the places' own
+	writer multiplex.Writer
 	// places are the sessions that the function has not ended.
 	places map[uint64]*place
 	last   uint64
@@ -80,7 +72,8 @@ func (r *Remote) openLink(ctx context.Context) (*link, error) {
 		cancel(err)
 		return nil, err
 	}
-	l := &link{remote: r, stream: stream, cancel: cancel, wake: make(chan struct{}, 1), places: map[uint64]*place{}}
+	l := &link{remote: r, stream: stream, cancel: cancel, places: map[uint64]*place{}}
+	l.writer = multiplex.NewWriter(&l.mu, l.transmit, nil)
 	if err := l.greet(); err != nil {
 		cancel(err)
 		return nil, err
@@ -91,7 +84,7 @@ func (r *Remote) openLink(ctx context.Context) (*link, error) {
 		return nil, err
 	}
 	// Both end with the link, which ends with the Remote at the latest; its Close waits for them.
-	if !r.start(l.read) || !r.start(l.writeOn) {
+	if !r.start(l.read) || !r.start(func() { l.writer.Run(stream.Context()) }) {
 		cancel(errRemoteClosed)
 		return nil, errRemoteClosed
 	}
@@ -147,7 +140,7 @@ func (l *link) send(p *place, frame *sessionv1.Request) error {
 	write, err := l.enqueue(p, frame)
 	l.mu.Unlock()
 	if write {
-		l.write()
+		l.writer.Write()
 	}
 	return err
 }
@@ -159,7 +152,7 @@ func (l *link) enqueue(p *place, frame *sessionv1.Request) (write bool, err erro
 	if size > l.longest {
 		return false, status.Errorf(codes.ResourceExhausted, "a message of %d bytes: the function takes %d", size, l.longest)
 	}
-	message, _ := l.lane.Tail()
+	message, _ := l.writer.Tail()
 	b := protowire.AppendTag(*message, framesField, protowire.BytesType)
 	b = protowire.AppendVarint(b, uint64(size)) //nolint:gosec // positive
 	if b, err = (proto.MarshalOptions{UseCachedSize: true}).MarshalAppend(b, frame); err != nil {
@@ -168,67 +161,16 @@ func (l *link) enqueue(p *place, frame *sessionv1.Request) (write bool, err erro
 	*message = b
 	p.unanswered += size
 	l.unanswered += size
-	write = l.unanswered <= inlineBytes
-	switch {
-	case l.lane.Writing:
-		return false, nil
-	case !write:
-		l.wake <- struct{}{}
-	}
-	l.lane.Writing = true
-	return write, nil
+	return l.writer.Turn(l.unanswered), nil
 }
 
-// write sends one message. The caller has the turn; if more is waiting, the writer gets it next, so that nobody writes for
-// others while its own answer is there.
-func (l *link) write() {
-	// Whoever is about to send something gets the chance: a message costs more than what is in it.
-	runtime.Gosched()
-	if !l.flush() {
-		return
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.lane.Writing = !l.lane.Empty()
-	if l.lane.Writing {
-		l.wake <- struct{}{}
-	}
-}
-
-// flush gives the transport the first message. Once it fails, nobody writes any more: the reader learns why.
-func (l *link) flush() bool {
-	l.mu.Lock()
-	message := l.lane.Take()
-	l.mu.Unlock()
-	if message == nil {
-		return true
-	}
-	if err := l.stream.SendMsg(message); err != nil {
+// transmit gives the transport a message. When that fails, the reader learns why.
+func (l *link) transmit(message *[]byte) error {
+	err := l.stream.SendMsg(message)
+	if err != nil {
 		l.cancel(err)
-		return false
 	}
-	return true
-}
-
-// writeOn is the link's writer: it writes when others must not, or do not get to it. It ends with the link.
-func (l *link) writeOn() {
-	for {
-		select {
-		case <-l.wake:
-		case <-l.stream.Context().Done():
-			return
-		}
-		for writing := true; writing; {
-			runtime.Gosched()
-			if !l.flush() {
-				return
-			}
-			l.mu.Lock()
-			writing = !l.lane.Empty()
-			l.lane.Writing = writing
-			l.mu.Unlock()
-		}
-	}
+	return err
 }
 
 // read gives the places what the function says, until the link ends.

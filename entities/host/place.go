@@ -124,7 +124,7 @@ func (p *place) cut(cause error) {
 	}
 	l.mu.Unlock()
 	if write {
-		l.write()
+		l.writer.Write()
 	}
 	p.session.finish(p.session.terminated(cause))
 	close(p.session.done)

@@ -73,8 +73,9 @@ func (p *peer) greet(conn *grpc.ClientConn) (*link, error) {
 	late := time.AfterFunc(o.DialTimeout, func() { cancel(errDialTimeout) })
 	l := &link{
 		address: p.address, stats: &p.client.stats, conn: conn, cancel: cancel,
-		known: names{}, wake: make(chan struct{}, 1), calls: map[uint64]*call{},
+		known: names{}, calls: map[uint64]*call{},
 	}
+	l.writer = multiplex.NewWriter(&l.mu, l.transmit, l.over)
 	stream, err := peerv1.NewPeerServiceClient(conn).Link(ctx)
 	if err == nil {
 		l.stream = stream

@@ -152,7 +152,7 @@ func (p *peer) orphaned() bool {
 func (p *peer) hold(l *link) error {
 	stats := &p.client.stats
 	var writer sync.WaitGroup
-	writer.Go(l.writeOn) // ends with the link; waited for below
+	writer.Go(l.write) // ends with the link; waited for below
 	stats.links.Add(1)
 	p.opened(l)
 	err := l.read()

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"runtime"
 	"sync"
 	"time"
 
@@ -18,11 +17,6 @@ import (
 	"github.com/millrace-io/millrace/internal/mutation"
 	peerv1 "github.com/millrace-io/millrace/proto/gen/millrace/peer/v1"
 )
-
-// inlineBytes is up to where a caller writes for itself. grpc-go lets a stream buffer 64 KiB before SendMsg waits for the
-// other side, and what was answered is no longer buffered: below the half of that a caller never hangs in a write, where its
-// own deadline could not reach it. Above, the link's writer does it.
-const inlineBytes = 32 << 10
 
 // frameOverhead is what gRPC adds to a message, counted for each frame.
 const frameOverhead = 16
@@ -39,12 +33,10 @@ type link struct {
 	// in and known belong to the reader.
 	in    multiplex.Incoming
 	known names
-	// wake gives the writer its turn. Whoever signals has set lane.Writing.
-	wake chan struct{}
 
-	mu    sync.Mutex // guards what follows
-	lane  multiplex.Lane
-	calls map[uint64]*call
+	mu     sync.Mutex // guards what follows
+	writer multiplex.Writer
+	calls  map[uint64]*call
 	// last is the id of the newest call.
 	last uint64
 	// unanswered is the size of the frames of calls.
@@ -125,7 +117,7 @@ func (l *link) dispatch(ctx context.Context, cmd *entities.Command, hops int) (*
 		return nil, problem
 	}
 	if write {
-		l.write()
+		l.writer.Write()
 	}
 	select {
 	case <-c.done:
@@ -152,7 +144,7 @@ func (l *link) enqueue(c *call, cmd *entities.Command, hops int, timeout time.Du
 	case len(l.calls) >= int(l.welcome.GetMaxInFlight()):
 		return 0, false, overloaded(l.address, fmt.Sprintf("%d commands without an answer", len(l.calls)))
 	}
-	message, number := l.lane.Tail()
+	message, number := l.writer.Tail()
 	start := len(*message)
 	*message = appendCall(*message, fieldCalls, l.last+1, cmd, hops, timeout)
 	size := len(*message) - start
@@ -170,20 +162,7 @@ func (l *link) enqueue(c *call, cmd *entities.Command, hops int, timeout time.Du
 	l.unanswered += c.size
 	l.stats.commands.Add(1)
 	l.stats.inFlight.Add(1)
-	return l.last, l.turn(), nil
-}
-
-// turn says whether the caller is to write now. If nobody is and the caller must not, the writer is woken.
-func (l *link) turn() bool {
-	if l.lane.Writing {
-		return false
-	}
-	l.lane.Writing = true
-	if l.unanswered <= inlineBytes {
-		return true
-	}
-	l.wake <- struct{}{}
-	return false
+	return l.last, l.writer.Turn(l.unanswered), nil
 }
 
 // leave gives a command up; nil when its answer is there.
@@ -193,7 +172,7 @@ func (l *link) leave(ctx context.Context, id uint64, c *call) *entities.Error {
 		l.mu.Unlock()
 		return nil
 	}
-	if message := l.lane.Waiting(c.number); message != nil {
+	if message := l.writer.Waiting(c.number); message != nil {
 		(*message)[c.start] = tagWithdrawn
 		l.remove(id, c)
 		l.mu.Unlock()
@@ -201,16 +180,16 @@ func (l *link) leave(ctx context.Context, id uint64, c *call) *entities.Error {
 		return ended(ctx, entities.NotApplied, "before the command was sent: nothing was applied")
 	}
 	c.abandoned = true
-	message, _ := l.lane.Tail()
+	message, _ := l.writer.Tail()
 	before := len(*message)
 	*message = appendCancel(*message, id)
 	grown := len(*message) - before + frameOverhead
 	c.size += grown
 	l.unanswered += grown
-	write := l.turn()
+	write := l.writer.Turn(l.unanswered)
 	l.mu.Unlock()
 	if write {
-		l.write()
+		l.writer.Write()
 	}
 	return ended(ctx, entities.Unknown, fmt.Sprintf("before the worker at %s answered: it is not known whether the command took effect, send it again under the same command id", l.address))
 }
@@ -220,80 +199,29 @@ func (l *link) remove(id uint64, c *call) {
 	delete(l.calls, id)
 	l.unanswered -= c.size
 	l.stats.inFlight.Add(-1)
-	l.settle()
+	l.writer.Settle()
 }
 
-// settle lets the writer end this side of a retired link when its last command is answered. The lock is held.
-func (l *link) settle() {
-	if l.retired && len(l.calls) == 0 && !l.lane.Writing && l.broken == nil {
-		l.lane.Writing = true
-		l.wake <- struct{}{}
-	}
-}
+// over: the link is retired, and its last command is answered. The lock is held.
+func (l *link) over() bool { return l.retired && len(l.calls) == 0 && l.broken == nil }
 
-// write sends one message. The caller has the turn; if more is waiting, the writer gets it next, so that nobody writes for
-// others while its own answer is there.
-func (l *link) write() {
-	// Whoever is about to send something gets the chance: a message costs more than what is in it.
-	runtime.Gosched()
-	if !l.send() {
-		return
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if !l.lane.Empty() {
-		l.wake <- struct{}{}
-		return
-	}
-	l.lane.Writing = false
-	l.settle()
-}
-
-// send gives the transport the first message. Once it fails, nobody writes any more: the reader learns why and ends the link.
-func (l *link) send() bool {
-	l.mu.Lock()
-	message := l.lane.Take()
-	l.mu.Unlock()
-	if message == nil {
-		return true
-	}
+// transmit gives the transport a message. When that fails, the reader learns why and ends the link.
+func (l *link) transmit(message *[]byte) error {
 	l.stats.bytesSent.Add(uint64(len(*message)))
-	if err := l.stream.SendMsg(message); err != nil {
+	err := l.stream.SendMsg(message)
+	if err != nil {
 		l.cancel(err)
-		return false
 	}
-	return true
+	return err
 }
 
-// writeOn is the link's writer: it writes when callers must not, or do not get to it. It ends with the link.
-func (l *link) writeOn() {
-	for {
-		select {
-		case <-l.wake:
-		case <-l.stream.Context().Done():
-			return
-		}
-		for {
-			runtime.Gosched()
-			if !l.send() {
-				return
-			}
-			l.mu.Lock()
-			if !l.lane.Empty() {
-				l.mu.Unlock()
-				continue
-			}
-			over := l.retired && len(l.calls) == 0
-			l.lane.Writing = over
-			l.mu.Unlock()
-			if over {
-				if err := l.stream.CloseSend(); err != nil {
-					l.cancel(err)
-				}
-				return
-			}
-			break
-		}
+// write is the link's writer, until the link ends. It ends this side of a retired link.
+func (l *link) write() {
+	if !l.writer.Run(l.stream.Context()) {
+		return
+	}
+	if err := l.stream.CloseSend(); err != nil {
+		l.cancel(err)
 	}
 }
 
@@ -303,7 +231,7 @@ func (l *link) retire(goodbye bool) {
 	defer l.mu.Unlock()
 	l.retired = true
 	l.goodbye = l.goodbye || goodbye
-	l.settle()
+	l.writer.Settle()
 }
 
 // disown gives up the commands of entities that have no answer yet: the worker may be frozen, or cut off. What it still answers
@@ -312,7 +240,7 @@ func (l *link) disown() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for id, c := range l.calls {
-		switch message := l.lane.Waiting(c.number); {
+		switch message := l.writer.Waiting(c.number); {
 		case !c.owned || c.abandoned:
 		case message != nil:
 			(*message)[c.start] = tagWithdrawn
@@ -339,7 +267,7 @@ func (l *link) read() error {
 	orderly := l.retired && errors.Is(err, io.EOF)
 	for id, c := range l.calls {
 		failure := lost(l.address, err)
-		if l.lane.Waiting(c.number) != nil || mutation.On(mutation.Sent) {
+		if l.writer.Waiting(c.number) != nil || mutation.On(mutation.Sent) {
 			failure = unreachable(l.address, err, 0)
 		}
 		l.remove(id, c)
