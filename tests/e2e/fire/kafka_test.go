@@ -235,7 +235,11 @@ const recreated = "topic recreated"
 
 // recreateTopic deletes the journal and creates it again: the worker must serve nothing any more, now and when it is started
 // again, and say why.
+//
+// It is the store that knows which topic it was. One with a damage that nobody has met yet would be lost right when it is to remember,
+// so it begins with a sound one.
 func (w *world) recreateTopic() bool {
+	w.loseStore()
 	k := w.kafka
 	del := kmsg.NewPtrDeleteTopicsRequest()
 	del.TopicNames, del.TimeoutMillis = []string{topic}, 10_000
