@@ -19,7 +19,7 @@ func (c *core) Assigned(handedOver bool) {
 	if c.assigned {
 		return
 	}
-	c.assigned, c.withheld = true, ""
+	c.assigned, c.withheld, c.goneSince = true, "", 0
 	if c.state == Standby {
 		c.catchUp(handedOver)
 	}
@@ -77,7 +77,7 @@ func (c *core) CaughtUp(cur record.Owner, next int64, nonce uint64) {
 		c.standBy()
 		return
 	}
-	c.state, c.next = Claiming, next
+	c.state, c.next, c.goneSince = Claiming, next, 0 // the log has what the store has
 	c.owner = record.Owner{Epoch: cur.Epoch + 1, Nonce: nonce}
 	claim := record.Envelope{
 		Kind: record.Claim, Epoch: c.owner.Epoch, Nonce: c.owner.Nonce,
@@ -132,7 +132,7 @@ const never = time.Duration(math.MinInt64 / 2)
 
 func (c *core) activate(next int64) {
 	c.next, c.ordinal, c.attempts = next, 0, 0
-	c.goneSince, c.confirmed = 0, never
+	c.confirmed = never
 	if next < c.floor && !mutation.On(mutation.Reuse) {
 		c.pass()
 		return

@@ -115,6 +115,29 @@ func TestAnOldEndIsNotLostDataAtOnce(t *testing.T) {
 	if c.state != Halted {
 		t.Errorf("the core is %s after %s; want it halted", c.state, c.limits.AckTimeout)
 	}
+	for name, between := range map[string]func(*core){
+		"the log showed everything": func(c *core) {
+			c.CaughtUp(record.Owner{}, 9, 1)
+			c.Failed(c.incarnation, errNoOffset)
+			c.Waited(c.incarnation)
+		},
+		"the partition was another worker's": func(c *core) {
+			c.Revoked()
+			c.Waited(c.incarnation)
+			c.Assigned(false)
+		},
+	} {
+		c = newCore(0, "w", Limits{}.WithDefaults(), false)
+		c.Assigned(false)
+		c.Failed(c.incarnation, gone)
+		c.Waited(c.incarnation)
+		between(c)
+		c.now.Mono += c.limits.AckTimeout + time.Second
+		c.Failed(c.incarnation, gone)
+		if c.state != CatchingUp {
+			t.Errorf("the core is %s at an old end after %s; want it to ask again", c.state, name)
+		}
+	}
 	c = newCore(0, "w", Limits{}.WithDefaults(), false)
 	c.Assigned(false)
 	c.Failed(c.incarnation, topicReplaced("a", "b"))
