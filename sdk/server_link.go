@@ -5,6 +5,7 @@ import (
 	"errors"
 	"runtime"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -20,6 +21,8 @@ import (
 const (
 	// maxFrameBytes is the longest frame that a link takes: a message has other frames besides.
 	maxFrameBytes = maxMessageBytes - multiplex.MessageBytes
+	// holdFor is how long the first of several answers may wait for the others, so that they leave together.
+	holdFor = 200 * time.Microsecond
 	// idleRunners is how many goroutines of a link wait for the next command instead of ending.
 	idleRunners = 256
 )
@@ -87,6 +90,9 @@ type place struct {
 	ctx    context.Context //nolint:containedctx // the session's own lifetime
 	cancel context.CancelFunc
 	step   func(*sessionv1.Request) (over bool, err error)
+	// more: another frame waits behind the one that is handled. since is when an answer could have left last. They are the runner's.
+	more  bool
+	since time.Time
 
 	// The link's lock guards these. running: a runner has the place.
 	inbox              []*sessionv1.Request
@@ -164,12 +170,14 @@ func (l *link) begin(frame *sessionv1.Request) *place {
 // Run works on what was sent in the session, in order. It is called on a runner.
 func (p *place) Run() {
 	defer p.link.handling.Done()
+	p.since = time.Now()
 	for frame := p.next(); frame != nil; frame = p.next() {
 		if over, err := p.handle(frame); over || err != nil {
 			p.end(err)
 			return
 		}
 	}
+	p.link.push()
 }
 
 // next takes the next frame; nil when there is none, and the runner does not have the place any more.
@@ -186,6 +194,7 @@ func (p *place) next() *sessionv1.Request {
 	}
 	frame := p.inbox[0]
 	p.inbox = p.inbox[1:]
+	p.more = len(p.inbox) > 0
 	return frame
 }
 
@@ -205,6 +214,7 @@ func (p *place) handle(frame *sessionv1.Request) (over bool, err error) {
 // end says how the session ended, and forgets it.
 func (p *place) end(err error) {
 	p.cancel()
+	p.more = false
 	l := p.link
 	l.mu.Lock()
 	delete(l.places, p.id)
@@ -219,7 +229,7 @@ func (p *place) end(err error) {
 
 var errLinkBroken = errors.New("the stream that this session shares with others has ended")
 
-// send sends one frame. Whoever finds nobody writing writes what is there.
+// send sends one frame. Whoever finds nobody writing writes what is there, unless there is soon to be more.
 func (p *place) send(frame *sessionv1.Response) error {
 	frame.Session = p.id
 	l := p.link
@@ -234,13 +244,33 @@ func (p *place) send(frame *sessionv1.Response) error {
 	}
 	l.waiting = append(l.waiting, frame)
 	l.sizes = append(l.sizes, size)
-	write := !l.writing
-	l.writing = true
+	write := !l.writing && !p.holds()
+	l.writing = l.writing || write
 	l.mu.Unlock()
 	if write {
 		l.write()
 	}
 	return nil
+}
+
+// holds says whether an answer is left for the next one to take along.
+func (p *place) holds() bool {
+	if p.more && time.Since(p.since) < holdFor {
+		return true
+	}
+	p.since = time.Now()
+	return false
+}
+
+// push writes what was held, if nobody does.
+func (l *link) push() {
+	l.mu.Lock()
+	write := !l.writing && len(l.waiting) > 0
+	l.writing = l.writing || write
+	l.mu.Unlock()
+	if write {
+		l.write()
+	}
 }
 
 // write sends what waits until nothing does.
