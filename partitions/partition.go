@@ -14,6 +14,7 @@ import (
 	"github.com/millrace-io/millrace/internal/backoff"
 	"github.com/millrace-io/millrace/internal/clock"
 	"github.com/millrace-io/millrace/internal/failpoint"
+	"github.com/millrace-io/millrace/internal/mutation"
 	"github.com/millrace-io/millrace/internal/tracing"
 	"github.com/millrace-io/millrace/materializer"
 )
@@ -392,7 +393,7 @@ func (p *Partition) behind(e effect, room int) []entities.Invocation {
 	invs := make([]entities.Invocation, 1, min(room, 1+len(waiting)))
 	invs[0] = entities.Invocation{Command: e.call.cmd, Time: at}
 	for _, call := range waiting[:cap(invs)-1] {
-		if call.cmd.Timer != nil || p.traced(call) || !call.wait.run() {
+		if call.cmd.Timer != nil || p.traced(call) || !(mutation.On(mutation.Announced) || call.wait.run()) {
 			break
 		}
 		invs = append(invs, entities.Invocation{Command: call.cmd, Time: at})

@@ -21,7 +21,7 @@ import (
 const (
 	// maxFrameBytes is the longest frame that a link takes: a message has other frames besides.
 	maxFrameBytes = maxMessageBytes - multiplex.MessageBytes
-	// holdFor is how long the first of several answers may wait for the others, so that they leave together.
+	// holdFor is how long an answer may wait for those behind it, so that they leave together.
 	holdFor = 200 * time.Microsecond
 	// idleRunners is how many goroutines of a link wait for the next command instead of ending.
 	idleRunners = 256
@@ -90,13 +90,12 @@ type place struct {
 	ctx    context.Context //nolint:containedctx // the session's own lifetime
 	cancel context.CancelFunc
 	step   func(*sessionv1.Request) (over bool, err error)
-	// more: another frame waits behind the one that is handled. since is when an answer could have left last. They are the runner's.
-	more  bool
-	since time.Time
-
 	// The link's lock guards these. running: a runner has the place.
 	inbox              []*sessionv1.Request
 	running, cancelled bool
+	// more: another frame waits behind the one that is handled. held: an answer waits for the next one; late ends that.
+	more, held bool
+	late       *time.Timer
 }
 
 // read takes what the proxy says until the stream ends.
@@ -170,14 +169,13 @@ func (l *link) begin(frame *sessionv1.Request) *place {
 // Run works on what was sent in the session, in order. It is called on a runner.
 func (p *place) Run() {
 	defer p.link.handling.Done()
-	p.since = time.Now()
 	for frame := p.next(); frame != nil; frame = p.next() {
 		if over, err := p.handle(frame); over || err != nil {
 			p.end(err)
 			return
 		}
 	}
-	p.link.push()
+	p.letGo()
 }
 
 // next takes the next frame; nil when there is none, and the runner does not have the place any more.
@@ -214,9 +212,9 @@ func (p *place) handle(frame *sessionv1.Request) (over bool, err error) {
 // end says how the session ended, and forgets it.
 func (p *place) end(err error) {
 	p.cancel()
-	p.more = false
 	l := p.link
 	l.mu.Lock()
+	p.more = false
 	delete(l.places, p.id)
 	l.mu.Unlock()
 	end := &sessionv1.End{}
@@ -253,18 +251,41 @@ func (p *place) send(frame *sessionv1.Response) error {
 	return nil
 }
 
-// holds says whether an answer is left for the next one to take along.
+// holds says whether an answer is left for the next one to take along; if that takes long, it leaves alone. The lock is held.
 func (p *place) holds() bool {
-	if p.more && time.Since(p.since) < holdFor {
+	switch {
+	case !p.more:
+		p.unhold()
+		return false
+	case p.held:
 		return true
 	}
-	p.since = time.Now()
-	return false
+	p.held = true
+	p.link.handling.Add(1) // until late has run, or was stopped
+	if p.late == nil {
+		p.late = time.AfterFunc(holdFor, func() {
+			defer p.link.handling.Done()
+			p.letGo()
+		})
+	} else {
+		p.late.Reset(holdFor)
+	}
+	return true
 }
 
-// push writes what was held, if nobody does.
-func (l *link) push() {
+// unhold ends the wait of an answer. The lock is held.
+func (p *place) unhold() {
+	if p.held && p.late.Stop() {
+		p.link.handling.Done()
+	}
+	p.held = false
+}
+
+// letGo writes what was held, if nobody does.
+func (p *place) letGo() {
+	l := p.link
 	l.mu.Lock()
+	p.unhold()
 	write := !l.writing && len(l.waiting) > 0
 	l.writing = l.writing || write
 	l.mu.Unlock()

@@ -39,6 +39,11 @@ func (s *session) handle(ctx context.Context, m *discovery.Method, inv entities.
 	}
 	sent := s.sent[0]
 	s.sent = slices.Delete(s.sent, 0, 1)
+	if sent.command != inv.Command { // the function's memory has what will never be decided
+		fault := entities.Errorf(entities.Internal, entities.NotApplied, "%s: the function was sent %s, and the engine asks about %s", s.key, sent.command.Method, inv.Method)
+		s.finish(fault)
+		return nil, fault
+	}
 	a, fault := s.await(ctx)
 	if fault != nil {
 		return nil, fault
@@ -76,8 +81,11 @@ func (s *session) occupy() *entities.Error {
 	return nil
 }
 
-// sentCommand is a command on its way; at is the time that it was told.
-type sentCommand struct{ at time.Time }
+// sentCommand is a command on its way, and the time that it was told.
+type sentCommand struct {
+	command *entities.Command
+	at      time.Time
+}
 
 // send sends the function a command.
 func (s *session) send(inv entities.Invocation) error {
@@ -89,7 +97,7 @@ func (s *session) send(inv entities.Invocation) error {
 		s.unbegin(id)
 		return err
 	}
-	s.sent = append(s.sent, sentCommand{at: inv.Time})
+	s.sent = append(s.sent, sentCommand{command: inv.Command, at: inv.Time})
 	return nil
 }
 
