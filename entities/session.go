@@ -36,6 +36,19 @@ type Session interface {
 	Size() int
 }
 
+// Ahead is a Session that takes commands before their turn, so that a command's way to the function and back is not added to that of
+// the one before. The engine announces commands in the order in which it calls Handle for them, and leaves none out as long as it
+// uses the session. None of these methods overlaps with another, or with Handle and Close.
+type Ahead interface {
+	Session
+	// Room is how many commands Announce takes now, the next one included. Less than two: there is no point in announcing.
+	Room() int
+	// Announce sends commands to the function. Those that it does not take, for whatever reason, are sent by Handle.
+	Announce(invs []Invocation)
+	// Ready says that the next command was announced and that the function has decided: Handle does not wait.
+	Ready() bool
+}
+
 // EntityType is what the engine has to know of one stateful service.
 type EntityType struct {
 	Service string

@@ -31,6 +31,9 @@ type words struct {
 	// down is what Open says; of the entity downFor only, if that is set.
 	down    error
 	downFor string
+	// ahead: sessions take commands before their turn, and tell the test what is wrong; announced is how many each time.
+	ahead     *testing.T
+	announced []int
 }
 
 type wordsSession struct {
@@ -65,6 +68,9 @@ func (w *words) Open(ctx context.Context, _ string, key entities.Key, load entit
 			s.state += string(e.Payload.Value) + " "
 			return nil
 		})
+	}
+	if w.ahead != nil {
+		return &aheadSession{wordsSession: s, t: w.ahead}, err
 	}
 	return s, err
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/millrace-io/millrace/internal/backoff"
 	"github.com/millrace-io/millrace/internal/clock"
 	"github.com/millrace-io/millrace/internal/failpoint"
+	"github.com/millrace-io/millrace/internal/mutation"
 	"github.com/millrace-io/millrace/internal/tracing"
 	"github.com/millrace-io/millrace/materializer"
 )
@@ -279,7 +280,7 @@ func (p *Partition) do(ctx context.Context, e effect) {
 	case doWait:
 		p.pause(ctx, e)
 	case doInvoke:
-		p.turn(e)
+		p.turn(ctx, e)
 	case doOpen:
 		p.reopen(e)
 	case doClose:
@@ -338,7 +339,7 @@ func (p *Partition) do(ctx context.Context, e effect) {
 func (p *Partition) background(f func()) { p.tasks.Go(f) }
 
 // turn tells a caller to run the function, unless it left.
-func (p *Partition) turn(e effect) {
+func (p *Partition) turn(ctx context.Context, e effect) {
 	if e.call.cmd.Timer != nil {
 		switch stale, err := p.stale(e.call); {
 		case err != nil:
@@ -350,12 +351,61 @@ func (p *Partition) turn(e effect) {
 		}
 	}
 	w := &e.call.wait
-	w.session, w.at = e.session, p.core.now.Log
-	if !w.phase.CompareAndSwap(phaseQueued, phaseRunning) {
+	w.session, w.at, w.behind = e.session, p.core.now.Log, nil
+	if !w.run() {
 		p.core.Withdrawn(e.call)
 		return
 	}
+	if ahead, ok := e.session.(entities.Ahead); ok && !ended(ahead) {
+		if ahead.Ready() {
+			p.ready(ctx, e.call)
+			return
+		}
+		w.behind = p.behind(e, ahead.Room())
+	}
 	w.wake <- struct{}{}
+}
+
+// run gives a call its turn, unless its caller has left.
+func (m *meeting) run() bool {
+	return m.phase.CompareAndSwap(phaseQueued, phaseRunning) || m.phase.Load() == phaseRunning
+}
+
+// ready takes the decision about a command that was announced, and spares its caller's goroutine a way.
+func (p *Partition) ready(ctx context.Context, call *Call) {
+	outcome, err := p.handle(ctx, call.wait.session, call.cmd, time.Unix(0, call.wait.at))
+	call.wait.phase.Store(phaseDecided)
+	var failure *entities.Error
+	if err != nil {
+		failure = entities.AsError(err)
+	}
+	p.core.Decided(call, nil, outcome, failure)
+}
+
+// behind returns what the function may have at a time: the command whose turn it is, and those that wait behind it. Their callers
+// cannot leave any more. Timers have something to be looked at when it is their turn, and calls that are traced a time of their own.
+func (p *Partition) behind(e effect, room int) []entities.Invocation {
+	waiting := e.entity.queue
+	if room < 2 || len(waiting) == 0 || p.traced(e.call) {
+		return nil
+	}
+	at := time.Unix(0, p.core.now.Log)
+	invs := make([]entities.Invocation, 1, min(room, 1+len(waiting)))
+	invs[0] = entities.Invocation{Command: e.call.cmd, Time: at}
+	for _, call := range waiting[:cap(invs)-1] {
+		if call.cmd.Timer != nil || p.traced(call) || !(mutation.On(mutation.Announced) || call.wait.run()) {
+			break
+		}
+		invs = append(invs, entities.Invocation{Command: call.cmd, Time: at})
+	}
+	if len(invs) == 1 {
+		return nil
+	}
+	return invs
+}
+
+func (p *Partition) traced(call *Call) bool {
+	return p.tracer != nil && tracing.Sampled(call.cmd.TraceParent)
 }
 
 // answer wakes the caller. confirmed is when what the answer waited for was sent to the log.

@@ -17,7 +17,7 @@ import (
 const (
 	// phaseQueued: the function has not seen it; the caller may leave.
 	phaseQueued = iota
-	// phaseRunning: it is the caller's turn to run the function.
+	// phaseRunning: it is the caller's turn to run the function, or the function has been sent the command ahead of its turn.
 	phaseRunning
 	// phaseDecided: the function has decided; the answer waits for the log.
 	phaseDecided
@@ -34,6 +34,8 @@ type meeting struct {
 	wake    chan struct{}
 	session entities.Session
 	at      int64
+	// behind are the commands to announce to the session, the call's own one first.
+	behind []entities.Invocation
 }
 
 // Committed is a command's outcome once everything that it depends on is in the log.
@@ -157,6 +159,10 @@ func (p *Partition) invoke(ctx context.Context, call *Call) {
 		call.wait.phase.Store(phaseQueued)
 		p.submit(in)
 		return
+	}
+	if call.wait.behind != nil {
+		session.(entities.Ahead).Announce(call.wait.behind) //nolint:errcheck,forcetypeassert // that is who they are for
+		call.wait.behind = nil
 	}
 	if in.err == nil {
 		outcome, err := p.handle(ctx, session, call.cmd, time.Unix(0, call.wait.at))

@@ -13,6 +13,8 @@ import (
 	"github.com/millrace-io/millrace/proto/gen/cloudstate/eventsourced"
 	"github.com/millrace-io/millrace/proto/gen/cloudstate/valueentity"
 	sessionv1 "github.com/millrace-io/millrace/proto/gen/millrace/session/v1"
+	"github.com/millrace-io/millrace/sdk"
+	scriptv1 "github.com/millrace-io/millrace/sdk/internal/script/v1"
 )
 
 // shared: proxies of these tests have their sessions on links. All tests run once without and once with them.
@@ -151,6 +153,43 @@ func TestSessionsShareALink(t *testing.T) {
 	l.journal(1).send(journalCommand(t, 2))
 	l.cell(2).send(cellCommand(t, 3)).
 		expect(cellReply(&valueentity.ValueEntityReply{CommandId: 3, ClientAction: replyAction(t, "C")}))
+}
+
+// row sends commands in one message.
+func (l *proxyLink) row(id uint64, first, last int64) {
+	l.t.Helper()
+	var frames []*sessionv1.Request
+	for n := first; n <= last; n++ {
+		frames = append(frames, &sessionv1.Request{Session: id, Message: &sessionv1.Request_Value{Value: cellCommand(l.t, n)}})
+	}
+	if err := l.send(frames...); err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+// Commands that come in a row are answered one after the other, and the answers need not wait for one that takes long.
+func TestCommandsInARow(t *testing.T) {
+	const slowly, last = 4, 20
+	running, finish := make(chan struct{}), make(chan struct{})
+	n := 0
+	l := start(t, sdk.Value("cell", sdk.HandleValue(cellRun,
+		func(*sdk.ValueCommand[*scriptv1.Stored], *scriptv1.RunRequest) (*scriptv1.RunResponse, error) {
+			if n++; n == slowly {
+				close(running)
+				<-finish
+			}
+			return response(fmt.Sprint(n)), nil
+		}))).link(t, longestFrame)
+	cell := l.cell(1).send(cellInit(nil))
+	l.row(1, 1, last)
+	<-running
+	for id := int64(1); id <= last; id++ {
+		if id == slowly {
+			close(finish)
+		}
+		cell.expect(cellReply(&valueentity.ValueEntityReply{CommandId: id, ClientAction: replyAction(t, fmt.Sprint(id))}))
+	}
+	cell.passivate()
 }
 
 // A checkpoint is answered after what came before it.

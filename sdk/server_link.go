@@ -5,6 +5,7 @@ import (
 	"errors"
 	"runtime"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -20,6 +21,8 @@ import (
 const (
 	// maxFrameBytes is the longest frame that a link takes: a message has other frames besides.
 	maxFrameBytes = maxMessageBytes - multiplex.MessageBytes
+	// holdFor is how long an answer may wait for those behind it, so that they leave together.
+	holdFor = 200 * time.Microsecond
 	// idleRunners is how many goroutines of a link wait for the next command instead of ending.
 	idleRunners = 256
 )
@@ -87,10 +90,12 @@ type place struct {
 	ctx    context.Context //nolint:containedctx // the session's own lifetime
 	cancel context.CancelFunc
 	step   func(*sessionv1.Request) (over bool, err error)
-
 	// The link's lock guards these. running: a runner has the place.
 	inbox              []*sessionv1.Request
 	running, cancelled bool
+	// more: another frame waits behind the one that is handled. held: an answer waits for the next one; late ends that.
+	more, held bool
+	late       *time.Timer
 }
 
 // read takes what the proxy says until the stream ends.
@@ -170,6 +175,7 @@ func (p *place) Run() {
 			return
 		}
 	}
+	p.letGo()
 }
 
 // next takes the next frame; nil when there is none, and the runner does not have the place any more.
@@ -186,6 +192,7 @@ func (p *place) next() *sessionv1.Request {
 	}
 	frame := p.inbox[0]
 	p.inbox = p.inbox[1:]
+	p.more = len(p.inbox) > 0
 	return frame
 }
 
@@ -207,6 +214,7 @@ func (p *place) end(err error) {
 	p.cancel()
 	l := p.link
 	l.mu.Lock()
+	p.more = false
 	delete(l.places, p.id)
 	l.mu.Unlock()
 	end := &sessionv1.End{}
@@ -219,7 +227,7 @@ func (p *place) end(err error) {
 
 var errLinkBroken = errors.New("the stream that this session shares with others has ended")
 
-// send sends one frame. Whoever finds nobody writing writes what is there.
+// send sends one frame. Whoever finds nobody writing writes what is there, unless there is soon to be more.
 func (p *place) send(frame *sessionv1.Response) error {
 	frame.Session = p.id
 	l := p.link
@@ -234,13 +242,56 @@ func (p *place) send(frame *sessionv1.Response) error {
 	}
 	l.waiting = append(l.waiting, frame)
 	l.sizes = append(l.sizes, size)
-	write := !l.writing
-	l.writing = true
+	write := !l.writing && !p.holds()
+	l.writing = l.writing || write
 	l.mu.Unlock()
 	if write {
 		l.write()
 	}
 	return nil
+}
+
+// holds says whether an answer is left for the next one to take along; if that takes long, it leaves alone. The lock is held.
+func (p *place) holds() bool {
+	switch {
+	case !p.more:
+		p.unhold()
+		return false
+	case p.held:
+		return true
+	}
+	p.held = true
+	p.link.handling.Add(1) // until late has run, or was stopped
+	if p.late == nil {
+		p.late = time.AfterFunc(holdFor, func() {
+			defer p.link.handling.Done()
+			p.letGo()
+		})
+	} else {
+		p.late.Reset(holdFor)
+	}
+	return true
+}
+
+// unhold ends the wait of an answer. The lock is held.
+func (p *place) unhold() {
+	if p.held && p.late.Stop() {
+		p.link.handling.Done()
+	}
+	p.held = false
+}
+
+// letGo writes what was held, if nobody does.
+func (p *place) letGo() {
+	l := p.link
+	l.mu.Lock()
+	p.unhold()
+	write := !l.writing && len(l.waiting) > 0
+	l.writing = l.writing || write
+	l.mu.Unlock()
+	if write {
+		l.write()
+	}
 }
 
 // write sends what waits until nothing does.

@@ -3,6 +3,7 @@ package host
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/millrace-io/millrace/entities"
@@ -10,7 +11,8 @@ import (
 	"github.com/millrace-io/millrace/proto/gen/cloudstate"
 )
 
-// This file is one command's way through a session: begin, fill, send, await, outcome, settle.
+// This file is one command's way through a session: send (begin, fill), await, outcome, settle. ahead.go has commands whose way begins
+// before their turn.
 
 // Handle lets the function decide about one command.
 func (s *session) Handle(ctx context.Context, inv entities.Invocation) (*entities.Outcome, error) {
@@ -25,22 +27,28 @@ func (s *session) Handle(ctx context.Context, inv entities.Invocation) (*entitie
 }
 
 func (s *session) handle(ctx context.Context, m *discovery.Method, inv entities.Invocation) (*entities.Outcome, error) {
-	id, fault := s.begin()
-	if fault != nil {
-		return nil, fault
-	}
-	s.fill(id, inv)
 	s.watch.Reset(s.remote.options.HandleTimeout)
 	defer s.watch.Stop()
-	if err := s.wire.sendCommand(&s.command); err != nil {
-		return nil, s.abandon(err)
+	if fault := s.occupy(); fault != nil {
+		return nil, fault
 	}
-	s.payload.Value = nil // an idle session need not hold it
+	if len(s.sent) == 0 {
+		if err := s.send(inv); err != nil {
+			return nil, s.abandon(err)
+		}
+	}
+	sent := s.sent[0]
+	s.sent = slices.Delete(s.sent, 0, 1)
+	if sent.command != inv.Command { // the function's memory has what will never be decided
+		fault := entities.Errorf(entities.Internal, entities.NotApplied, "%s: the function was sent %s, and the engine asks about %s", s.key, sent.command.Method, inv.Method)
+		s.finish(fault)
+		return nil, fault
+	}
 	a, fault := s.await(ctx)
 	if fault != nil {
 		return nil, fault
 	}
-	out, err := s.outcome(m, inv.Time, &a)
+	out, err := s.outcome(m, sent.at, &a)
 	if err != nil {
 		fault := functionFailed(fmt.Sprintf("%s: %s: %s", s.texts.reply, m.FullName, err), nil)
 		s.finish(fault)
@@ -61,17 +69,57 @@ func (s *session) settle() {
 	}
 }
 
-// begin numbers the next command.
-func (s *session) begin() (int64, *entities.Error) {
+// occupy begins what settle ends. Only a command that was sent before has business with a session that has ended: its answer may have
+// come first.
+func (s *session) occupy() *entities.Error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.fault != nil {
-		return 0, functionFailed(s.texts.terminated, s.fault)
+	if s.fault != nil && len(s.sent) == 0 {
+		return functionFailed(s.texts.terminated, s.fault)
 	}
+	s.busy = true
+	return nil
+}
+
+// sentCommand is a command on its way, and the time that it was told.
+type sentCommand struct {
+	command *entities.Command
+	at      time.Time
+}
+
+// send sends the function a command.
+func (s *session) send(inv entities.Invocation) error {
+	id := s.begin()
+	s.fill(id, inv)
+	err := s.wire.sendCommand(&s.command)
+	s.payload.Value = nil // an idle session need not hold it
+	if err != nil {
+		s.unbegin(id)
+		return err
+	}
+	s.sent = append(s.sent, sentCommand{command: inv.Command, at: inv.Time})
+	return nil
+}
+
+// begin numbers the next command.
+func (s *session) begin() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.lastID++
-	s.running, s.busy = s.lastID, true
-	s.began = time.Now()
-	return s.lastID, nil
+	if s.running == idle {
+		s.running, s.began = s.lastID, time.Now()
+	}
+	return s.lastID
+}
+
+// unbegin takes the number of a command back that was not sent.
+func (s *session) unbegin(id int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lastID--
+	if s.running == id {
+		s.running = idle
+	}
 }
 
 // fill writes the command into the message that is sent. Entities get no metadata but the trace context of a call that has one: the
@@ -99,6 +147,11 @@ func contextOf(inv entities.Invocation) *cloudstate.CommandContext {
 
 // await returns the answer to the running command, or why there will be none.
 func (s *session) await(ctx context.Context) (answer, *entities.Error) {
+	select {
+	case a := <-s.answers: // also when ctx has ended
+		return a, nil
+	default:
+	}
 	select {
 	case a := <-s.answers:
 		return a, nil

@@ -121,8 +121,8 @@ func (l *link) join(p *place) error {
 	return l.broken
 }
 
-// send puts a frame into the lane and sees to it that it is written.
-func (l *link) send(p *place, frame *sessionv1.Request) error {
+// send puts a frame into the lane and sees to it that it is written, or leaves that to push.
+func (l *link) send(p *place, frame *sessionv1.Request, hold bool) error {
 	l.mu.Lock()
 	switch {
 	case l.broken != nil:
@@ -137,7 +137,8 @@ func (l *link) send(p *place, frame *sessionv1.Request) error {
 		p.id = l.last
 		l.places[p.id] = p
 	}
-	write, err := l.enqueue(p, frame)
+	err := l.enqueue(p, frame)
+	write := err == nil && !hold && l.writer.Turn(l.unanswered)
 	l.mu.Unlock()
 	if write {
 		l.writer.Write()
@@ -145,23 +146,33 @@ func (l *link) send(p *place, frame *sessionv1.Request) error {
 	return err
 }
 
-// enqueue appends a frame. write: it is the caller's turn to write. The lock is held.
-func (l *link) enqueue(p *place, frame *sessionv1.Request) (write bool, err error) {
+// push writes what send was told to hold.
+func (l *link) push() {
+	l.mu.Lock()
+	write := l.broken == nil && !l.writer.Empty() && l.writer.Turn(l.unanswered)
+	l.mu.Unlock()
+	if write {
+		l.writer.Write()
+	}
+}
+
+// enqueue appends a frame. The lock is held.
+func (l *link) enqueue(p *place, frame *sessionv1.Request) (err error) {
 	frame.Session = p.id
 	size := proto.Size(frame)
 	if size > l.longest {
-		return false, status.Errorf(codes.ResourceExhausted, "a message of %d bytes: the function takes %d", size, l.longest)
+		return status.Errorf(codes.ResourceExhausted, "a message of %d bytes: the function takes %d", size, l.longest)
 	}
 	message, _ := l.writer.Tail()
 	b := protowire.AppendTag(*message, framesField, protowire.BytesType)
 	b = protowire.AppendVarint(b, uint64(size)) //nolint:gosec // positive
 	if b, err = (proto.MarshalOptions{UseCachedSize: true}).MarshalAppend(b, frame); err != nil {
-		return false, err
+		return err
 	}
 	*message = b
 	p.unanswered += size
 	l.unanswered += size
-	return l.writer.Turn(l.unanswered), nil
+	return nil
 }
 
 // transmit gives the transport a message. When that fails, the reader learns why.

@@ -25,6 +25,8 @@ type place struct {
 	eventSourced sessionv1.Request_EventSourced
 	value        sessionv1.Request_Value
 	replayed     int
+	// hold: what is sent waits for the link's push.
+	hold bool
 
 	// The link's lock guards these. id is 0 until the function is to hear of the session; live: it has not ended.
 	id         uint64
@@ -49,7 +51,7 @@ func (p *place) SendMsg(message any) error {
 	default:
 		return fmt.Errorf("send %T: it is no message of a session", m)
 	}
-	return p.link.send(p, &p.frame)
+	return p.link.send(p, &p.frame, p.hold)
 }
 
 // checkpoint waits, before another event is sent, until the function has taken in enough of those before.
@@ -58,7 +60,7 @@ func (p *place) checkpoint(size int) error {
 		return nil
 	}
 	p.replayed = size
-	if err := p.link.send(p, &sessionv1.Request{Message: &sessionv1.Request_Checkpoint{Checkpoint: true}}); err != nil {
+	if err := p.link.send(p, &sessionv1.Request{Message: &sessionv1.Request_Checkpoint{Checkpoint: true}}, false); err != nil {
 		return err
 	}
 	select {
@@ -74,7 +76,7 @@ func (p *place) RecvMsg(any) error { return errors.New("a link gives its session
 
 // CloseSend says that no more commands come.
 func (p *place) CloseSend() error {
-	return p.link.send(p, &sessionv1.Request{Message: &sessionv1.Request_Close{Close: true}})
+	return p.link.send(p, &sessionv1.Request{Message: &sessionv1.Request_Close{Close: true}}, false)
 }
 
 // heard takes a frame of the function's. It is called by the link's reader.
@@ -120,7 +122,8 @@ func (p *place) cut(cause error) {
 	p.live = false
 	write := false
 	if l.broken == nil && p.id != 0 {
-		write, _ = l.enqueue(p, &sessionv1.Request{Message: &sessionv1.Request_Cancel{Cancel: true}}) // it can be encoded
+		_ = l.enqueue(p, &sessionv1.Request{Message: &sessionv1.Request_Cancel{Cancel: true}}) // it can be encoded
+		write = l.writer.Turn(l.unanswered)
 	}
 	l.mu.Unlock()
 	if write {

@@ -95,29 +95,37 @@ type session struct {
 	// watch fires when the function has taken too long.
 	watch *time.Timer
 
+	// place is the session's on a link, nil when it has a stream of its own.
+	place *place
+
 	// command is sent again and again with new contents.
 	command cloudstate.Command
 	payload anypb.Any
+	// sent are the commands that the function was sent and Handle has not answered yet, oldest first.
+	sent []sentCommand
 
-	// answers has the answer to the running command; done is closed when the receiving goroutine is gone.
+	// answers has those to sent commands, in their order; done is closed when the receiving goroutine is gone.
 	answers chan answer
 	done    chan struct{}
 	ended   chan struct{}
 	bytes   atomic.Int64
 	// overhead is what the session costs beside the entity's state.
 	overhead int
+	// pace is what the function takes for a command, in nanoseconds, as of late.
+	pace atomic.Int64
 
 	mu sync.Mutex
-	// running is the id of the command that waits for its answer, or idle, or loading. began is when it, or the last message of
-	// the replay, was sent.
+	// running is the id of the oldest command that waits for its answer, or idle, or loading; lastID is that of the newest. began is
+	// when the running one, or the last message of the replay, was sent, or had its turn.
 	running int64
 	began   time.Time
 	lastID  int64
 	// busy is set while the session is loading or inside Handle: then the engine learns of an end by an error, else by Ended.
 	busy    bool
 	closing bool
-	// fault is why the session has ended, nil while it lives.
+	// fault is why the session has ended, nil while it lives. told: Ended is closed.
 	fault *entities.Error
+	told  bool
 }
 
 // Open begins the session of one entity: the stream, Init, and for event-sourced entities all events after the snapshot. It
@@ -135,7 +143,7 @@ func (r *Remote) Open(ctx context.Context, service *discovery.Service, key entit
 		service: service,
 		key:     key,
 		texts:   textsOf(service.Kind),
-		answers: make(chan answer, 1),
+		answers: make(chan answer, maxAhead),
 		done:    make(chan struct{}),
 		ended:   make(chan struct{}),
 		running: loading,
@@ -192,6 +200,7 @@ func (s *session) joinLink(ctx context.Context) error {
 		return err
 	}
 	p := &place{link: l, session: s, taken: make(chan struct{}, 1)}
+	s.place = p
 	s.wire, s.cancel, s.overhead = newWire(s.service.Kind, p), p.cut, placeBytes
 	return l.join(p)
 }
@@ -274,7 +283,11 @@ func (s *session) accept(a answer) *entities.Error {
 	case a.commandID != s.running:
 		return functionFailed(s.texts.reply, fmt.Errorf("the function answered command %d while %d was running", a.commandID, s.running))
 	}
-	s.running = idle
+	s.running++
+	if s.running > s.lastID {
+		s.running = idle
+	}
+	s.keepPace()
 	s.answers <- a // has room: one command, one answer
 	return nil
 }
@@ -334,6 +347,13 @@ func (s *session) finish(fault *entities.Error) {
 
 // endedByFunction tells the engine, which is not waiting for an answer.
 func (s *session) endedByFunction() {
+	s.mu.Lock()
+	told := s.told
+	s.told = true
+	s.mu.Unlock()
+	if told {
+		return
+	}
 	s.remote.stats.sessionsEnded.Add(1)
 	close(s.ended)
 }

@@ -46,6 +46,8 @@ const (
 	Sent = "sent"
 	// Tail: a reader shares a client only where that has nothing left from behind the reader's position.
 	Tail = "tail"
+	// Announced: whose command a function was sent ahead of its turn does not leave before that.
+	Announced = "announced"
 )
 
 // What is no safety line: the log protocol could as well be without it, and its model must be as sound.
@@ -58,5 +60,5 @@ const (
 
 // Lines are all of them, and what is no safety line.
 func Lines() []string {
-	return []string{Contiguity, ReadBack, Regress, Reader, Ordinal, Nonce, Barrier, Gap, Durable, Repeat, Delivered, Watermark, Settle, Stale, Reuse, Doubt, Fresh, Sent, Tail, GapScan, StrictClaim}
+	return []string{Contiguity, ReadBack, Regress, Reader, Ordinal, Nonce, Barrier, Gap, Durable, Repeat, Delivered, Watermark, Settle, Stale, Reuse, Doubt, Fresh, Sent, Tail, Announced, GapScan, StrictClaim}
 }

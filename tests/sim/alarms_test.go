@@ -52,6 +52,10 @@ func (a *alarms) Handle(_ context.Context, inv entities.Invocation) (*entities.O
 		return refusal("no"), nil
 	case decide:
 	}
+	return a.decide(text), nil
+}
+
+func (a *alarms) decide(text string) *entities.Outcome {
 	words := strings.Fields(text)
 	out := &entities.Outcome{StateAction: entities.StateUpdated}
 	switch words[0] {
@@ -74,11 +78,11 @@ func (a *alarms) Handle(_ context.Context, inv entities.Invocation) (*entities.O
 		}
 		delete(a.waits, words[1])
 	default:
-		return &entities.Outcome{Reply: a.reply()}, nil
+		return &entities.Outcome{Reply: a.reply()}
 	}
 	out.State = entities.Payload{TypeURL: "sim/alarms", Value: []byte(a.String())}
 	out.Reply = a.reply()
-	return out, nil
+	return out
 }
 
 func (a *alarms) reply() *entities.Reply {

@@ -49,6 +49,9 @@ type functions struct {
 	waiting []*gated
 	// open lets everything through.
 	open bool
+	// ahead: sessions take commands before their turn. early is how many were decided by then.
+	ahead bool
+	early int
 }
 
 func (f *functions) arrive(g *gated) verdict {
@@ -94,10 +97,19 @@ func (h hosted) Open(ctx context.Context, _ string, key entities.Key, load entit
 	if loaded.Value != nil {
 		stored = string(loaded.Value.Value)
 	}
+	session, err := openImage(h, key, stored)
+	if err != nil || !h.ahead {
+		return session, err
+	}
+	return &ahead{imagined: session, functions: h.functions}, nil
+}
+
+func openImage(h hosted, key entities.Key, stored string) (imagined, error) {
 	if key.ID[0] == 't' {
 		return openAlarms(h, key, stored), nil
 	}
 	c := &cell{function: h, key: key}
+	var err error
 	if stored != "" {
 		c.value, err = strconv.Atoi(stored)
 	}
@@ -137,6 +149,10 @@ func (c *cell) Handle(_ context.Context, inv entities.Invocation) (*entities.Out
 		return refusal("no"), nil
 	case decide:
 	}
+	return c.decide(text), nil
+}
+
+func (c *cell) decide(text string) *entities.Outcome {
 	words := strings.Fields(text)
 	number := func(i int) int {
 		n, err := strconv.Atoi(words[i])
@@ -147,18 +163,18 @@ func (c *cell) Handle(_ context.Context, inv entities.Invocation) (*entities.Out
 	}
 	switch words[0] {
 	case "add":
-		return c.update(c.value + number(1)), nil
+		return c.update(c.value + number(1))
 	case "send":
 		out := c.update(c.value + number(1))
 		out.Effects = []entities.SideEffect{{Target: entities.Target{Service: service, Method: words[2], Payload: entities.Payload{Value: []byte("add " + words[1])}}}}
-		return out, nil
+		return out
 	case "cas":
 		if c.value != number(1) {
-			return refusal("it is " + strconv.Itoa(c.value)), nil
+			return refusal("it is " + strconv.Itoa(c.value))
 		}
-		return c.update(number(2)), nil
+		return c.update(number(2))
 	default:
-		return &entities.Outcome{Reply: c.reply()}, nil
+		return &entities.Outcome{Reply: c.reply()}
 	}
 }
 

@@ -26,6 +26,7 @@ const (
 	workers    = 2
 	steps      = 260
 	maxClients = 5
+	maxCrowd   = 12
 	maxOps     = 70
 	// seedsPerCollection is how many seeds run between two garbage collections.
 	seedsPerCollection = 8
@@ -95,7 +96,7 @@ func (w *world) wrong(format string, args ...any) {
 // simulate runs one seed inside a bubble of virtual time.
 func simulate(t *testing.T, seed uint64) *world {
 	t.Helper()
-	w := &world{seed: seed, functions: &functions{}, clock: newVirtual(), faults: map[string]int{}}
+	w := &world{seed: seed, functions: &functions{ahead: seed%aheadOf == aheadSeed}, clock: newVirtual(), faults: map[string]int{}}
 	w.rng = rand.New(rand.NewPCG(seed, 1))
 	synctest.Test(t, func(t *testing.T) {
 		w.ctx = context.WithoutCancel(t.Context())
@@ -203,15 +204,21 @@ func (w *world) step(t *testing.T) {
 // Entities that clients know: cells that are set and compared, cells that send what they get to a cell b, and alarms.
 var (
 	keys = []string{"a0", "a1", "a2", "s0", "s1", "t0", "t1"}
-	all  = append(slices.Clone(keys), "b0", "b1")
+	// crowded are those of seeds in which they are to wait for one another.
+	crowded = []string{"a0", "s0", "t0"}
+	all     = append(slices.Clone(keys), "b0", "b1")
 )
 
 // send lets a client ask for something.
 func (w *world) send(*testing.T) {
-	if w.open >= maxClients || len(w.history) >= maxOps {
+	known, clients := keys, maxClients
+	if w.functions.ahead {
+		known, clients = crowded, maxCrowd // there is something ahead only where commands wait
+	}
+	if w.open >= clients || len(w.history) >= maxOps {
 		return
 	}
-	key := keys[w.rng.IntN(len(keys))]
+	key := known[w.rng.IntN(len(known))]
 	text := "get"
 	switch n := w.rng.IntN(10); {
 	case key[0] == 't' && n < 6:

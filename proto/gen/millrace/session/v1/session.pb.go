@@ -227,7 +227,8 @@ func (x *Welcome) GetMaxFrameBytes() uint32 {
 // Request is what the worker says in one session.
 type Request struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Names the session on its link; never used again. A session begins with its first frame, and is of the kind of that.
+	// Names the session on its link; never used again. A session begins with its first frame, and is of the kind of that. Commands may
+	// come before earlier ones are answered; the function handles and answers them in their order.
 	Session uint64 `protobuf:"varint,1,opt,name=session,proto3" json:"session,omitempty"`
 	// Types that are valid to be assigned to Message:
 	//
