@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -16,7 +17,7 @@ import (
 // TestHungBrokersAreAskedLast: who does not answer in time is left out for a while, until it answers, and unless all hang.
 func TestHungBrokersAreAskedLast(t *testing.T) {
 	now := time.Now()
-	h := newHung()
+	h := newHung(Options{})
 	h.now = func() time.Time { return now }
 	brokers := []string{"a:1", "b:2"}
 	others := func(want ...string) {
@@ -40,6 +41,72 @@ func TestHungBrokersAreAskedLast(t *testing.T) {
 	others("b:2")
 	now = now.Add(hungFor)
 	others("a:1", "b:2")
+}
+
+// TestABrokerThatHangsIsLeftAlone: what one request has found is true for all connections to that broker, and for a while for new ones.
+func TestABrokerThatHangsIsLeftAlone(t *testing.T) {
+	now := time.Now()
+	h := newHung(Options{RequestTimeout: time.Second})
+	h.now = func() time.Time { return now }
+	hangs, lives := newListener(t), newListener(t)
+	silent := func() { h.OnBrokerRead(metaOf(t, hangs), 0, 0, 0, 0, os.ErrDeadlineExceeded) }
+	dial := func(l net.Listener) net.Conn {
+		t.Helper()
+		c, err := h.dial(t.Context(), "tcp", l.Addr().String())
+		if err != nil {
+			t.Fatalf("dial: %v", err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		return c
+	}
+	refused := func() {
+		t.Helper()
+		c, err := h.dial(t.Context(), "tcp", hangs.Addr().String())
+		op, dialed := errors.AsType[*net.OpError](err)
+		if !errors.Is(err, errHung) || !dialed || op.Op != "dial" { // clients give up a coordinator for a dial error
+			t.Fatalf("dial to a broker that hangs: %v, %v", c, err)
+		}
+	}
+	first := dial(hangs)
+	silent()
+	if _, err := first.Read(make([]byte, 1)); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("a connection to a broker that hangs was not cut: %v", err)
+	}
+	dial(hangs) // there is no other one
+	other := dial(lives)
+	refused()
+	now = now.Add(leaveAlone.First)
+	dial(hangs)
+	silent()
+	now = now.Add(leaveAlone.First)
+	refused() // longer, the second time
+	now = now.Add(leaveAlone.First)
+	dial(hangs)
+	silent()
+	h.OnBrokerRead(metaOf(t, hangs), 0, 0, 0, 0, nil)
+	dial(hangs) // it has answered
+	if _, err := other.Write([]byte{1}); err != nil {
+		t.Errorf("the connection to the other broker: %v", err)
+	}
+}
+
+func newListener(t *testing.T) net.Listener {
+	t.Helper()
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	return l
+}
+
+func metaOf(t *testing.T, l net.Listener) kgo.BrokerMetadata {
+	t.Helper()
+	addr, ok := l.Addr().(*net.TCPAddr)
+	if !ok {
+		t.Fatalf("%v is no TCP address", l.Addr())
+	}
+	return kgo.BrokerMetadata{Host: addr.IP.String(), Port: int32(addr.Port)}
 }
 
 // TestNewReadersDoNotAskABrokerThatHangs: one that takes connections and never answers is asked until that is known, and then no more.

@@ -60,7 +60,7 @@ func Open(o Options) (*Log, error) {
 	if err := o.validate(); err != nil {
 		return nil, err
 	}
-	o.hung = newHung()
+	o.hung = newHung(o)
 	l := &Log{
 		opts:        o,
 		buffer:      newBuffer(o.BufferRecords, o.BufferBytes),

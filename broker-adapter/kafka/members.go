@@ -50,6 +50,7 @@ func (l *Log) describeGroup(ctx context.Context, group string) (described, error
 	req.Groups = []string{group}
 	resp, err := request(ctx, l, l.admin, req.RequestWith)
 	if err != nil {
+		l.admin.ForceMetadataRefresh() // which is what makes the client doubt that a coordinator that it cannot reach is one
 		return described{}, err
 	}
 	if len(resp.Groups) != 1 {

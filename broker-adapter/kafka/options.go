@@ -91,7 +91,8 @@ type Options struct {
 
 	// OpenTimeout is how long Open waits for a broker. 0: 10 s.
 	OpenTimeout time.Duration
-	// RequestTimeout bounds one try of one request; an append on a connection that hangs is sent again after it. 0: 10 s.
+	// RequestTimeout bounds one try of one request; an append on a connection that hangs is sent again after it. A broker that is silent
+	// for half of it, or 3 s, beyond what a request grants it, counts as hung. 0: 10 s.
 	RequestTimeout time.Duration
 	// SessionTimeout is how long a worker may be silent before its partitions move. 0: 6 s.
 	SessionTimeout time.Duration
@@ -187,16 +188,13 @@ func (o Options) clientOptions(extra ...kgo.Opt) []kgo.Opt {
 		kgo.SeedBrokers(o.Brokers...),
 		kgo.ClientID(o.ClientID),
 		kgo.RetryBackoffFn(retry.Pause),
-		kgo.RequestRetries(math.MaxInt32),                // bounded by time and by contexts, not by count
-		kgo.RequestTimeoutOverhead(o.RequestTimeout / 2), // beyond what the request itself grants the broker
-		kgo.DialTimeout(o.RequestTimeout / 2),
+		kgo.RequestRetries(math.MaxInt32), // bounded by time and by contexts, not by count
+		kgo.RequestTimeoutOverhead(o.silence()),
+		kgo.Dialer(o.hung.dial),
 		kgo.ConnIdleTimeout(connIdle),
 		kgo.MetadataMinAge(metadataMinAge),
 		kgo.DisableClientMetrics(),
 		kgo.WithHooks(o.hung),
-	}
-	if o.TLS != nil {
-		opts = append(opts, kgo.DialTLSConfig(o.TLS.Clone()))
 	}
 	if m, err := o.mechanism(); err == nil && m != nil { // validate has reported the error
 		opts = append(opts, kgo.SASL(m))
@@ -214,7 +212,7 @@ func (o Options) producerOptions(batchBytes func(topic string) int32) []kgo.Opt 
 		kgo.RecordRetries(math.MaxInt),
 		kgo.UnknownTopicRetries(unknownTopicRetries),
 		kgo.StopProducerOnDataLossDetected(),
-		kgo.ProduceRequestTimeout(o.RequestTimeout/2), // with the overhead: a hung connection is cut after RequestTimeout
+		kgo.ProduceRequestTimeout(o.RequestTimeout/2), // beyond it the broker may be silent a little, see hung
 		kgo.ProducerBatchMaxBytesFn(batchBytes),
 		kgo.ProducerBatchCompression(kgo.NoCompression()), // commits are small; compressing them costs time under load
 		kgo.MaxBufferedRecords(o.BufferRecords+produceSlack),

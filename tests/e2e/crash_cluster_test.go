@@ -26,12 +26,16 @@ const clusterPartitions = 16
 
 func startCluster(t *testing.T) *cluster {
 	t.Helper()
-	kafka := kafkaserver.Start(t, kafkaserver.Options{})
+	return startClusterOn(t, kafkaserver.Start(t, kafkaserver.Options{}).Addr())
+}
+
+func startClusterOn(t *testing.T, brokers string) *cluster {
+	t.Helper()
 	c := &cluster{t: t}
 	for range 3 {
-		c.add(kafka.Addr(), harness.Options{})
+		c.add(brokers, harness.Options{})
 	}
-	c.gateway = harness.Start(t, harness.Options{Command: "gateway", Args: []string{"--brokers", kafka.Addr()}})
+	c.gateway = harness.Start(t, harness.Options{Command: "gateway", Args: []string{"--brokers", brokers}})
 	c.settled()
 	return c
 }

@@ -1,13 +1,16 @@
 package e2e_test
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
 
 	"github.com/millrace-io/millrace/entities"
 	counterv1 "github.com/millrace-io/millrace/examples/counter/counter/v1"
@@ -34,7 +37,11 @@ type timed struct{ from, to time.Time }
 // probe is one caller for each partition, who calls the same counter again and again by way of the gateway. No call may fail, and
 // each counter must count every call once.
 type probe struct {
-	t       *testing.T
+	t *testing.T
+	// patient callers give a call so long, and send it again under its id until it is answered; 0: no call may fail.
+	patient time.Duration
+	// tries counts calls that were sent again.
+	tries   atomic.Int64
 	stopped chan struct{}
 	callers sync.WaitGroup
 
@@ -44,8 +51,10 @@ type probe struct {
 	total int
 }
 
-func (c *cluster) probe() *probe {
-	p := &probe{t: c.t, stopped: make(chan struct{})}
+func (c *cluster) probe() *probe { return c.patientProbe(0) }
+
+func (c *cluster) patientProbe(patient time.Duration) *probe {
+	p := &probe{t: c.t, patient: patient, stopped: make(chan struct{})}
 	client := counterv1.NewCounterServiceClient(c.gateway.Dial(c.t))
 	keys := keysByPartition(clusterPartitions)
 	p.calls = make([][]timed, len(keys))
@@ -64,7 +73,7 @@ func (p *probe) call(client counterv1.CounterServiceClient, partition int, key s
 		default:
 		}
 		call := timed{from: time.Now()}
-		res, err := client.Increment(p.t.Context(), &counterv1.IncrementRequest{CounterId: key}, grpc.WaitForReady(true))
+		res, err := p.increment(client, key, want)
 		call.to = time.Now()
 		if err != nil || res.GetValue() != want {
 			p.t.Errorf("call %d of %s, after %v: %d, %v", want, key, call.to.Sub(call.from), res.GetValue(), err)
@@ -74,6 +83,23 @@ func (p *probe) call(client counterv1.CounterServiceClient, partition int, key s
 		p.calls[partition] = append(p.calls[partition], call)
 		p.total++
 		p.mu.Unlock()
+	}
+}
+
+func (p *probe) increment(client counterv1.CounterServiceClient, key string, number int64) (*counterv1.Counter, error) {
+	request := &counterv1.IncrementRequest{CounterId: key}
+	if p.patient == 0 {
+		return client.Increment(p.t.Context(), request, grpc.WaitForReady(true))
+	}
+	ctx := metadata.AppendToOutgoingContext(p.t.Context(), "millrace-command-id", fmt.Sprintf("%s-%d", key, number))
+	for {
+		try, cancel := context.WithTimeout(ctx, p.patient)
+		res, err := client.Increment(try, request, grpc.WaitForReady(true))
+		cancel()
+		if err == nil || ctx.Err() != nil {
+			return res, err
+		}
+		p.tries.Add(1)
 	}
 }
 
@@ -121,7 +147,7 @@ func (p *probe) again(partitions []int32, since time.Time) ([]time.Duration, boo
 // took from there.
 func (p *probe) awaitAgain(partitions []int32, since time.Time) (waits []time.Duration) {
 	p.t.Helper()
-	harness.Await(p.t, "keys to answer", func() (all bool) {
+	harness.AwaitWithin(p.t, time.Minute, "keys to answer", func() (all bool) {
 		waits, all = p.again(partitions, since)
 		return all || p.t.Failed()
 	})
@@ -134,11 +160,15 @@ func (p *probe) awaitAgain(partitions []int32, since time.Time) (waits []time.Du
 // awaitAll waits until every counter has answered a call that was made after now.
 func (p *probe) awaitAll() {
 	p.t.Helper()
+	p.awaitAgain(everyPartition(), time.Now())
+}
+
+func everyPartition() []int32 {
 	all := make([]int32, clusterPartitions)
 	for i := range all {
 		all[i] = int32(i)
 	}
-	p.awaitAgain(all, time.Now())
+	return all
 }
 
 // owned are the partitions of a worker, as its gateway knows them.
