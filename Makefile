@@ -16,6 +16,10 @@ COUNT ?= 100
 FUZZTIME ?= 30s
 PART ?= all
 DURATION ?= 1h
+SOAK_sim := -run TestSimulation ./tests/sim
+SOAK_all := $(SOAK_sim)
+SOAK_cluster := -run TestFire/cluster ./tests/e2e/fire
+SOAK_processes := -run 'TestFire/(embedded|kafka)' ./tests/e2e/fire
 BASE ?= main
 
 # A package gets this long before its goroutines are printed and it fails.
@@ -62,8 +66,8 @@ test-checked: ## everything with the assertions of internal/invariant switched o
 prove: ## what docs/reliability.md promises, shown: PART=model|sim|processes|cluster|effects|timers|teeth, SIZE=ci|full
 	@.ci/prove $(PART)
 
-soak: ## simulation, seed after seed, for DURATION=8h, with a line of progress every ten seconds
-	@MILLRACE_SIM_DURATION=$(DURATION) go test -count 1 -timeout 0 -v -run TestSimulation ./tests/sim
+soak: ## for DURATION=8h, with a line of progress every ten seconds: the simulation, seed after seed, or PART=cluster|processes under fire, fault after fault
+	@MILLRACE_SIM_DURATION=$(DURATION) MILLRACE_FIRE_DURATION=$(DURATION) go test -count 1 -timeout 0 -v $(or $(SOAK_$(PART)),$(error make soak: PART is $(PART); give sim, cluster or processes))
 
 teeth: ## break the safety lines on purpose, one by one, and show the test that notices
 	@.ci/teeth

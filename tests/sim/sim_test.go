@@ -72,11 +72,7 @@ func TestSimulation(t *testing.T) {
 	from, count := harness.Number[uint64](t, fromVariable, 1), harness.Number[uint64](t, seedsVariable, defaultSeeds)
 	began, shown := time.Now(), time.Now()
 	until := began
-	if text := os.Getenv(durationVariable); text != "" {
-		duration, err := time.ParseDuration(text)
-		if err != nil {
-			t.Fatalf("%s is %q: %v", durationVariable, text, err)
-		}
+	if duration := harness.Duration(t, durationVariable); duration > 0 {
 		until, count, from = began.Add(duration), 1<<62, uint64(began.UnixNano())
 	}
 	known := regressions(t)

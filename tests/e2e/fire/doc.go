@@ -20,7 +20,7 @@
 // processes does not. What a run is asked for:
 //
 //	MILLRACE_FIRE_FAULTS=270 MILLRACE_FIRE_OPERATIONS=500000  how much of each there must be, for each engine
-//	MILLRACE_FIRE_SECONDS=600       how long clients are to be at work, for each engine
+//	MILLRACE_FIRE_DURATION=10m      how long clients are to be at work, for each engine
 //	MILLRACE_FIRE_CLIENTS=16        clients at a time
 //	MILLRACE_FIRE_SEED=1            the decisions of an earlier run
 //	MILLRACE_FIRE_KINDS='store|log' only faults whose names match

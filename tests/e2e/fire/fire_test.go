@@ -22,7 +22,7 @@ const (
 	operationsVariable = "MILLRACE_FIRE_OPERATIONS"
 	clientsVariable    = "MILLRACE_FIRE_CLIENTS"
 	kindsVariable      = "MILLRACE_FIRE_KINDS"
-	secondsVariable    = "MILLRACE_FIRE_SECONDS"
+	durationVariable   = "MILLRACE_FIRE_DURATION"
 	verboseVariable    = "MILLRACE_FIRE_VERBOSE"
 
 	defaultClients = 16
@@ -78,7 +78,7 @@ func newRun(t *testing.T, all *totals) *run {
 	return &run{
 		totals: all, clients: harness.Number(t, clientsVariable, defaultClients),
 		faults: harness.Number(t, faultsVariable, 1), operations: harness.Number(t, operationsVariable, 1),
-		lasts: time.Duration(harness.Number(t, secondsVariable, 0)) * time.Second,
+		lasts: harness.Duration(t, durationVariable),
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"os"
 	"strconv"
 	"testing"
+	"time"
 )
 
 // Number reads a number, 1 or more, from an environment variable; without one it is otherwise.
@@ -18,4 +19,18 @@ func Number[N int | uint64](t testing.TB, variable string, otherwise N) N {
 		t.Fatalf("%s is %q: give a number, 1 or more", variable, text)
 	}
 	return N(n)
+}
+
+// Duration reads a duration, more than 0, from an environment variable; without one it is 0.
+func Duration(t testing.TB, variable string) time.Duration {
+	t.Helper()
+	text := os.Getenv(variable)
+	if text == "" {
+		return 0
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil || d <= 0 {
+		t.Fatalf("%s is %q: give a duration, as in 90s or 8h", variable, text)
+	}
+	return d
 }
