@@ -63,13 +63,13 @@ var _ kgo.HookBrokerRead = (*hung)(nil)
 
 func newHung(o Options) *hung {
 	return &hung{
-		dialer: net.Dialer{Timeout: o.silence()}, tls: o.TLS, now: time.Now,
+		dialer: net.Dialer{Timeout: o.grace()}, tls: o.TLS, now: time.Now,
 		silent: map[string]silence{}, open: map[string]map[*conn]struct{}{},
 	}
 }
 
-// silence is how long a broker may be silent beyond what a request grants it.
-func (o Options) silence() time.Duration { return min(o.RequestTimeout/2, maxSilence) }
+// grace is how long a broker may be silent beyond what a request grants it.
+func (o Options) grace() time.Duration { return min(o.RequestTimeout/2, maxSilence) }
 
 // OnBrokerRead is called by a client for every answer, and when there was none.
 func (h *hung) OnBrokerRead(meta kgo.BrokerMetadata, _ int16, _ int, _, _ time.Duration, err error) {

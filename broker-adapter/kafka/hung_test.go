@@ -1,9 +1,13 @@
 package kafka
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"slices"
 	"sync"
@@ -87,6 +91,26 @@ func TestABrokerThatHangsIsLeftAlone(t *testing.T) {
 	dial(hangs) // it has answered
 	if _, err := other.Write([]byte{1}); err != nil {
 		t.Errorf("the connection to the other broker: %v", err)
+	}
+}
+
+// TestDialerChecksCertificates: with TLS, a broker is one whose certificate says so.
+func TestDialerChecksCertificates(t *testing.T) {
+	server := httptest.NewTLSServer(http.NotFoundHandler())
+	t.Cleanup(server.Close)
+	address := server.Listener.Addr().String()
+	trusted := x509.NewCertPool()
+	trusted.AddCert(server.Certificate())
+	c, err := newHung(Options{RequestTimeout: time.Minute, TLS: &tls.Config{RootCAs: trusted}}).dial(t.Context(), "tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+	h := newHung(Options{RequestTimeout: time.Minute, TLS: &tls.Config{RootCAs: x509.NewCertPool()}})
+	if _, err := h.dial(t.Context(), "tcp", address); err == nil || len(h.open[address]) != 0 {
+		t.Errorf("a certificate of nobody that is trusted: %v, %d connections stay open", err, len(h.open[address]))
 	}
 }
 

@@ -189,7 +189,7 @@ func (o Options) clientOptions(extra ...kgo.Opt) []kgo.Opt {
 		kgo.ClientID(o.ClientID),
 		kgo.RetryBackoffFn(retry.Pause),
 		kgo.RequestRetries(math.MaxInt32), // bounded by time and by contexts, not by count
-		kgo.RequestTimeoutOverhead(o.silence()),
+		kgo.RequestTimeoutOverhead(o.grace()),
 		kgo.Dialer(o.hung.dial),
 		kgo.ConnIdleTimeout(connIdle),
 		kgo.MetadataMinAge(metadataMinAge),
