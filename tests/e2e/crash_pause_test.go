@@ -147,7 +147,11 @@ func (p *probe) again(partitions []int32, since time.Time) ([]time.Duration, boo
 // took from there.
 func (p *probe) awaitAgain(partitions []int32, since time.Time) (waits []time.Duration) {
 	p.t.Helper()
-	harness.AwaitWithin(p.t, time.Minute, "keys to answer", func() (all bool) {
+	patience := harness.Patience
+	if p.patient > 0 {
+		patience = time.Minute // it is the brokers that are in trouble, who take their time
+	}
+	harness.AwaitWithin(p.t, patience, "keys to answer", func() (all bool) {
 		waits, all = p.again(partitions, since)
 		return all || p.t.Failed()
 	})
