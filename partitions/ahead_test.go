@@ -57,6 +57,18 @@ func (s *aheadSession) Handle(ctx context.Context, inv entities.Invocation) (*en
 	return outcome, err
 }
 
+// startAhead returns a worker whose function takes commands ahead, and holds the first one of entity a until its gate opens.
+func startAhead(t *testing.T) (f *fixture, first <-chan answer) {
+	t.Helper()
+	w := newWords()
+	w.ahead = t
+	f = start(t, setup{world: alone, words: w})
+	f.await(Active)
+	first = f.later(command("a", "wait 1"))
+	<-w.entered
+	return f, first
+}
+
 // queue has commands of one entity wait behind one another, in order.
 func (f *fixture) queue(texts ...string) []<-chan answer {
 	f.t.Helper()
@@ -88,14 +100,9 @@ func TestCommandsAheadOfTheirTurn(t *testing.T) {
 		"a timer is set and changed": {[]string{"timer x 1h read", "cancel x", "add 2"}, []string{"set", "cancelled", "1 2"}, "1 2"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWords()
-			w.ahead = t
-			f := start(t, setup{world: alone, words: w})
-			f.await(Active)
-			first := f.later(command("a", "wait 1"))
-			<-w.entered
+			f, first := startAhead(t)
 			waiting := f.queue(c.waiting...)
-			close(w.gate)
+			close(f.words.gate)
 			f.want(f.receive(first), "1")
 			for i, ch := range waiting {
 				a := f.receive(ch)
@@ -108,7 +115,7 @@ func TestCommandsAheadOfTheirTurn(t *testing.T) {
 				}
 			}
 			f.want(f.submit(command("a", "read")), c.after)
-			if len(w.announced) == 0 {
+			if len(f.words.announced) == 0 {
 				t.Error("nothing was announced")
 			}
 			again := start(t, setup{on: f.world, clock: f.clock, name: "again"})
@@ -120,12 +127,8 @@ func TestCommandsAheadOfTheirTurn(t *testing.T) {
 
 // TestAnnouncedCallersStay: a caller whose command the function has been sent hears what came of it, however late.
 func TestAnnouncedCallersStay(t *testing.T) {
-	w := newWords()
-	w.ahead = t
-	f := start(t, setup{world: alone, words: w})
-	f.await(Active)
-	first := f.later(command("a", "wait 1"))
-	<-w.entered
+	f, first := startAhead(t)
+	w := f.words
 	second := f.queue("wait 2")[0]
 	ctx, cancel := context.WithCancel(t.Context())
 	left := make(chan error, 1)

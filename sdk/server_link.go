@@ -90,6 +90,7 @@ type place struct {
 	ctx    context.Context //nolint:containedctx // the session's own lifetime
 	cancel context.CancelFunc
 	step   func(*sessionv1.Request) (over bool, err error)
+
 	// The link's lock guards these. running: a runner has the place.
 	inbox              []*sessionv1.Request
 	running, cancelled bool

@@ -48,7 +48,7 @@ func (s *session) handle(ctx context.Context, m *discovery.Method, inv entities.
 	if fault != nil {
 		return nil, fault
 	}
-	out, err := s.outcome(m, sent.at, &a)
+	out, err := s.outcome(m, sent.at, a)
 	if err != nil {
 		fault := functionFailed(fmt.Sprintf("%s: %s: %s", s.texts.reply, m.FullName, err), nil)
 		s.finish(fault)
@@ -146,7 +146,7 @@ func contextOf(inv entities.Invocation) *cloudstate.CommandContext {
 }
 
 // await returns the answer to the running command, or why there will be none.
-func (s *session) await(ctx context.Context) (answer, *entities.Error) {
+func (s *session) await(ctx context.Context) (*answer, *entities.Error) {
 	select {
 	case a := <-s.answers: // also when ctx has ended
 		return a, nil
@@ -160,12 +160,12 @@ func (s *session) await(ctx context.Context) (answer, *entities.Error) {
 		case a := <-s.answers: // it came just before the end
 			return a, nil
 		default:
-			return answer{}, s.reason()
+			return nil, s.reason()
 		}
 	case <-ctx.Done():
 		fault := functionFailed("the command was cancelled while the function handled it", context.Cause(ctx))
 		s.finish(fault)
-		return answer{}, fault
+		return nil, fault
 	}
 }
 

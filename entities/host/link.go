@@ -121,8 +121,8 @@ func (l *link) join(p *place) error {
 	return l.broken
 }
 
-// send puts a frame into the lane and sees to it that it is written, or leaves that to push.
-func (l *link) send(p *place, frame *sessionv1.Request, hold bool) error {
+// send puts a frame into the lane and sees to it that it is written; a place that holds leaves that to push.
+func (l *link) send(p *place, frame *sessionv1.Request) error {
 	l.mu.Lock()
 	switch {
 	case l.broken != nil:
@@ -138,7 +138,7 @@ func (l *link) send(p *place, frame *sessionv1.Request, hold bool) error {
 		l.places[p.id] = p
 	}
 	err := l.enqueue(p, frame)
-	write := err == nil && !hold && l.writer.Turn(l.unanswered)
+	write := err == nil && !p.hold && l.writer.Turn(l.unanswered)
 	l.mu.Unlock()
 	if write {
 		l.writer.Write()

@@ -51,7 +51,7 @@ func (p *place) SendMsg(message any) error {
 	default:
 		return fmt.Errorf("send %T: it is no message of a session", m)
 	}
-	return p.link.send(p, &p.frame, p.hold)
+	return p.link.send(p, &p.frame)
 }
 
 // checkpoint waits, before another event is sent, until the function has taken in enough of those before.
@@ -60,7 +60,7 @@ func (p *place) checkpoint(size int) error {
 		return nil
 	}
 	p.replayed = size
-	if err := p.link.send(p, &sessionv1.Request{Message: &sessionv1.Request_Checkpoint{Checkpoint: true}}, false); err != nil {
+	if err := p.link.send(p, &sessionv1.Request{Message: &sessionv1.Request_Checkpoint{Checkpoint: true}}); err != nil {
 		return err
 	}
 	select {
@@ -76,17 +76,17 @@ func (p *place) RecvMsg(any) error { return errors.New("a link gives its session
 
 // CloseSend says that no more commands come.
 func (p *place) CloseSend() error {
-	return p.link.send(p, &sessionv1.Request{Message: &sessionv1.Request_Close{Close: true}}, false)
+	return p.link.send(p, &sessionv1.Request{Message: &sessionv1.Request_Close{Close: true}})
 }
 
 // heard takes a frame of the function's. It is called by the link's reader.
 func (p *place) heard(frame *sessionv1.Response) {
-	var a answer
+	a := &answer{}
 	switch m := frame.GetMessage().(type) {
 	case *sessionv1.Response_Value:
-		readValue(m.Value, &a)
+		readValue(m.Value, a)
 	case *sessionv1.Response_EventSourced:
-		readEventSourced(m.EventSourced, &a)
+		readEventSourced(m.EventSourced, a)
 	case *sessionv1.Response_Taken:
 		select {
 		case p.taken <- struct{}{}:

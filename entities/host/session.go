@@ -104,11 +104,13 @@ type session struct {
 	// sent are the commands that the function was sent and Handle has not answered yet, oldest first.
 	sent []sentCommand
 
-	// answers has those to sent commands, in their order; done is closed when the receiving goroutine is gone.
-	answers chan answer
+	// answers has those to sent commands, in their order: pointers, since few sessions ever have several. done is closed when the receiving goroutine is gone.
+	answers chan *answer
 	done    chan struct{}
 	ended   chan struct{}
-	bytes   atomic.Int64
+	// told closes ended.
+	told  sync.Once
+	bytes atomic.Int64
 	// overhead is what the session costs beside the entity's state.
 	overhead int
 	// pace is what the function takes for a command, in nanoseconds, as of late.
@@ -123,9 +125,8 @@ type session struct {
 	// busy is set while the session is loading or inside Handle: then the engine learns of an end by an error, else by Ended.
 	busy    bool
 	closing bool
-	// fault is why the session has ended, nil while it lives. told: Ended is closed.
+	// fault is why the session has ended, nil while it lives.
 	fault *entities.Error
-	told  bool
 }
 
 // Open begins the session of one entity: the stream, Init, and for event-sourced entities all events after the snapshot. It
@@ -143,7 +144,7 @@ func (r *Remote) Open(ctx context.Context, service *discovery.Service, key entit
 		service: service,
 		key:     key,
 		texts:   textsOf(service.Kind),
-		answers: make(chan answer, maxAhead),
+		answers: make(chan *answer, maxAhead),
 		done:    make(chan struct{}),
 		ended:   make(chan struct{}),
 		running: loading,
@@ -255,8 +256,8 @@ func (s *session) progress() {
 func (s *session) receive() {
 	defer close(s.done)
 	for {
-		var a answer
-		if err := s.wire.recv(&a); err != nil {
+		a := &answer{}
+		if err := s.wire.recv(a); err != nil {
 			s.finish(s.terminated(err))
 			return
 		}
@@ -268,7 +269,7 @@ func (s *session) receive() {
 }
 
 // accept hands an answer to the command that it belongs to, or says why it belongs to none.
-func (s *session) accept(a answer) *entities.Error {
+func (s *session) accept(a *answer) *entities.Error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -347,15 +348,10 @@ func (s *session) finish(fault *entities.Error) {
 
 // endedByFunction tells the engine, which is not waiting for an answer.
 func (s *session) endedByFunction() {
-	s.mu.Lock()
-	told := s.told
-	s.told = true
-	s.mu.Unlock()
-	if told {
-		return
-	}
-	s.remote.stats.sessionsEnded.Add(1)
-	close(s.ended)
+	s.told.Do(func() {
+		s.remote.stats.sessionsEnded.Add(1)
+		close(s.ended)
+	})
 }
 
 // reason is why the session has ended.
