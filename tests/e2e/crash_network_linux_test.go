@@ -104,7 +104,7 @@ func freePort(t *testing.T, host string) string {
 }
 
 // TestMachineThatVanishes pulls the cable of a worker's machine: no peer sees a socket close. Callers by way of the gateway have their
-// answers a second after the session at the latest, and none fails. When the cable is back, so is the worker.
+// answers soon after its session at the latest, and none fails. When the cable is back, so is the worker.
 func TestMachineThatVanishes(t *testing.T) {
 	m := connectMachine(t)
 	door := freePort(t, m.here)

@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"context"
 	"fmt"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -257,15 +258,23 @@ func TestHandOverIsQuick(t *testing.T) {
 		rounds, p.total, quantiles(gone), quantiles(back))
 }
 
-// TestFrozenWorkerIsPassedOver stops an owner with SIGSTOP: its sockets live on. Callers by way of the gateway have their answers a second
-// after its session at the latest, and none fails.
+// TestFrozenWorkerIsPassedOver stops an owner with SIGSTOP: its sockets live on. Callers by way of the gateway have their answers soon after
+// its session at the latest, and none fails.
 func TestFrozenWorkerIsPassedOver(t *testing.T) {
 	c := startCluster(t)
 	c.passedOver("a frozen worker", c.workers[0], func() { c.workers[0].Freeze(t) }, func() { c.workers[0].Thaw(t) })
 }
 
-// passedOver silences a worker and looks how long after that the keys of its partitions answer again: its session, and less than a second.
-// Then the worker comes back.
+// afterSession is how much longer than its session a silent worker may be missed. The second that is promised is measured by
+// make prove, on a machine of its own; among other tests it is told only from connections that time out, which take 10 s and more.
+func afterSession() time.Duration {
+	if os.Getenv(roundsVariable) != "" {
+		return time.Second
+	}
+	return 5 * time.Second
+}
+
+// passedOver silences a worker and looks how long after that the keys of its partitions answer again. Then the worker comes back.
 func (c *cluster) passedOver(what string, w *harness.Process, silence, wake func()) {
 	c.t.Helper()
 	p := c.probe()
@@ -275,8 +284,8 @@ func (c *cluster) passedOver(what string, w *harness.Process, silence, wake func
 	since := time.Now()
 	silence()
 	waits := p.awaitAgain(owned, since)
-	if last := slices.Max(waits); last > clusterSession+time.Second {
-		c.t.Errorf("the last key answered again after %v, with a session of %v", last, clusterSession)
+	if last := slices.Max(waits); last > clusterSession+afterSession() {
+		c.t.Errorf("the last key answered again after %v, with a session of %v; %v more are allowed", last, clusterSession, afterSession())
 	}
 	wake()
 	c.settled()
