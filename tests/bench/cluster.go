@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -23,6 +24,10 @@ import (
 
 // clusterPartitions is what the journals of this part have: a number that three workers can share almost evenly.
 const clusterPartitions = 64
+
+// paceShare is at what share of the slowest way's calls a second all ways are compared once more. A process that gets more calls does
+// more of them with each wake-up and each message, so that only ways with as many calls a second cost what they cost by themselves.
+const paceShare = 0.6
 
 // app is one app on Kafka with all its workers.
 type app struct {
@@ -46,7 +51,8 @@ type way struct {
 type quotient struct{ name, over, under string }
 
 // cluster measures what a command costs that comes to the wrong worker, and what three workers cost where one would do. All ways
-// are measured in short turns, and compared turn by turn: what the machine does meanwhile meets all of them.
+// are measured in short turns, and compared turn by turn: what the machine does meanwhile meets all of them. First callers call as fast
+// as they can, then at one rate.
 func (b *bench) cluster(ctx context.Context) error {
 	brokers := b.brokers
 	if brokers == "" {
@@ -94,40 +100,55 @@ func (b *bench) cluster(ctx context.Context) error {
 	}
 	b.idle(map[string]*app{"one worker": one, "three": three, "three without standbys": alone})
 	for _, clients := range b.clients {
-		if err := b.turns(ctx, clients, ways, quotients); err != nil {
+		slowest, err := b.turns(ctx, clients, 0, ways, quotients)
+		if err != nil {
+			return err
+		}
+		if _, err := b.turns(ctx, clients, paceShare*slowest, ways, quotients); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// turns measures all ways with a number of callers, and the quotients.
-func (b *bench) turns(ctx context.Context, clients int, ways []way, quotients []quotient) error {
+// turns measures all ways with a number of callers, and the quotients; with a rate, calls begin at that many a second. It returns the
+// calls a second of the slowest way.
+func (b *bench) turns(ctx context.Context, clients int, rate float64, ways []way, quotients []quotient) (float64, error) {
+	var at string
+	if rate > 0 {
+		at = fmt.Sprintf(" at %.0f/s", rate)
+	}
 	measured := map[string][]round{}
 	for turn := range b.rounds {
 		for i := range ways {
 			w := &ways[(i+turn)%len(ways)] // nobody is always the first
-			r, err := drive(ctx, clients, b.warm, b.length, w.app.workers, b.calls(w))
-			if err != nil {
-				return fmt.Errorf("%s with %d callers: %w", w.name, clients, err)
+			var p *pace
+			if rate > 0 {
+				p = newPace(rate)
 			}
-			measured[w.name] = append(measured[w.name], r)
-			progressf("callers %d, turn %d, %s: %.0f/s", clients, turn+1, w.name, r.rate())
+			r, err := drive(ctx, clients, p, b.warm, b.length, w.app.workers, b.calls(w))
+			if err != nil {
+				return 0, fmt.Errorf("%s%s with %d callers: %w", w.name, at, clients, err)
+			}
+			measured[w.name+at] = append(measured[w.name+at], r)
+			progressf("callers %d, turn %d, %s%s: %.0f/s", clients, turn+1, w.name, at, r.rate())
 		}
 	}
+	slowest := math.Inf(1)
 	for _, w := range ways {
-		b.figures.add(w.name, clients, measured[w.name])
+		b.figures.add(w.name+at, clients, measured[w.name+at])
+		slowest = min(slowest, median(measured[w.name+at], (*round).rate))
 	}
 	b.figures.table(clients, func(f *figure) bool { return measured[f.Name] != nil })
 	out := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(out, "quotients, medians of turns\tCPU\tp50\tp99\tcalls/s\t")
 	for _, q := range quotients {
-		over, under := measured[q.over], measured[q.under]
+		over, under := measured[q.over+at], measured[q.under+at]
 		if over == nil || under == nil {
 			continue // not wanted
 		}
 		c := comparison{
-			Name: q.name, Clients: clients, Turns: len(over),
+			Name: q.name + at, Clients: clients, Turns: len(over),
 			CPU:  middle(over, under, (*round).cpu),
 			P50:  middle(over, under, func(r *round) float64 { return r.p50.Seconds() }),
 			P99:  middle(over, under, func(r *round) float64 { return r.p99.Seconds() }),
@@ -136,7 +157,7 @@ func (b *bench) turns(ctx context.Context, clients int, ways []way, quotients []
 		b.figures.Quotients = append(b.figures.Quotients, c)
 		fmt.Fprintf(out, "%s\t%.2f\t%.2f\t%.2f\t%.2f\t\n", c.Name, c.CPU, c.P50, c.P99, c.Rate)
 	}
-	return out.Flush()
+	return slowest, out.Flush()
 }
 
 // middle is the median of the quotients of each turn.

@@ -26,8 +26,37 @@ func (r *round) rate() float64 { return float64(r.ops) / r.elapsed.Seconds() }
 // cpu is what a thousand calls cost, in seconds of all servers together.
 func (r *round) cpu() float64 { return r.usage.cpu.Seconds() * 1000 / float64(r.ops) }
 
-// drive runs a closed loop: clients callers, each with one call under way, for a warm-up and then for the time that counts.
-func drive(ctx context.Context, clients int, warm, length time.Duration, servers []*process, do call) (round, error) {
+// pace hands out the moments at which the calls of all callers begin.
+type pace struct {
+	every time.Duration
+	mu    sync.Mutex
+	next  time.Time
+}
+
+func newPace(callsPerSecond float64) *pace {
+	return &pace{every: time.Duration(float64(time.Second) / callsPerSecond)}
+}
+
+// wait returns when it is time for one more call. Calls that nobody was free to make are made up for, as far as those of a tenth of a
+// second; without a pace it is always time.
+func (p *pace) wait() {
+	if p == nil {
+		return
+	}
+	p.mu.Lock()
+	now := time.Now()
+	if late := now.Add(-time.Second / 10); p.next.Before(late) {
+		p.next = late
+	}
+	at := p.next
+	p.next = at.Add(p.every)
+	p.mu.Unlock()
+	time.Sleep(at.Sub(now))
+}
+
+// drive lets clients callers, each with one call under way, call at a pace, or as fast as they can, for a warm-up and then for the
+// time that counts.
+func drive(ctx context.Context, clients int, pace *pace, warm, length time.Duration, servers []*process, do call) (round, error) {
 	var (
 		counting, stopped atomic.Bool
 		failed            atomic.Pointer[error]
@@ -37,6 +66,7 @@ func drive(ctx context.Context, clients int, warm, length time.Duration, servers
 	for c := range clients {
 		wait.Go(func() { // ends with stopped; waited for below
 			for n := 0; !stopped.Load(); n++ {
+				pace.wait()
 				began := time.Now()
 				if err := do(ctx, c, n); err != nil {
 					failed.CompareAndSwap(nil, &err)

@@ -130,7 +130,7 @@ func (b *bench) load(ctx context.Context) error {
 				if l.most > 0 && clients > l.most {
 					continue
 				}
-				result, err := drive(ctx, clients, b.warm, b.length, []*process{l.server}, l.do)
+				result, err := drive(ctx, clients, nil, b.warm, b.length, []*process{l.server}, l.do)
 				if err != nil {
 					return fmt.Errorf("%s with %d callers: %w", l.name, clients, err)
 				}

@@ -61,13 +61,13 @@ func (b *bench) flat(ctx context.Context, server *process, first, last int) (flo
 	fill := increments(server.address, func(int, int) string { return "c" + strconv.FormatInt(next.Add(1)%int64(last), 10) })
 	progressf("making entities %d to %d", first, last)
 	for next.Load() < int64(last) {
-		if _, err := drive(ctx, fillClients, 0, time.Second, []*process{server}, fill); err != nil {
+		if _, err := drive(ctx, fillClients, nil, 0, time.Second, []*process{server}, fill); err != nil {
 			return 0, err
 		}
 	}
 	var rounds []round
 	for range b.rounds {
-		r, err := drive(ctx, sizeClients, b.warm, b.length, []*process{server}, increments(server.address, spread(last)))
+		r, err := drive(ctx, sizeClients, nil, b.warm, b.length, []*process{server}, increments(server.address, spread(last)))
 		if err != nil {
 			return 0, err
 		}
