@@ -171,6 +171,9 @@ type Log interface {
 	Append(p Partition, records []Record, done func(AppendResult))
 	// Read opens a reader at an offset. An offset beyond the end or before the start makes the first Next return ErrOutOfRange.
 	Read(p Partition, from int64) (Reader, error)
+	// Hurry has readers get records as soon as the log has them, until the returned function is called, once. At other times a log
+	// may let records wait a moment for a reader that has come to the end, so that more come with them.
+	Hurry() (end func())
 	// Start returns the offset of the oldest record that the log still has; that of the next one if it has none.
 	Start(ctx context.Context, p Partition) (int64, error)
 	// End returns the offset that the next record will get, as last heard from the leader.

@@ -78,8 +78,12 @@ func (r *Router) suffices(ctx context.Context, p *Partition, cmd *entities.Comma
 
 // reaches waits for the image to be folded up to next.
 func (p *Partition) reaches(ctx context.Context, next int64) bool {
+	if i := p.image.Load(); i != nil && i.next >= next {
+		return true
+	}
 	over, stop := p.clock.After(readPatience)
 	defer stop()
+	defer p.log.Hurry()()
 	for {
 		moved := p.moved()
 		if i := p.image.Load(); i == nil || i.next >= next {

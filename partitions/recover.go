@@ -27,6 +27,7 @@ func (r *recovery) close() { _ = r.reader.Close() }
 func (p *Partition) catchUp(ctx context.Context, e effect) {
 	p.oneReader <- struct{}{}
 	defer func() { <-p.oneReader }()
+	defer p.log.Hurry()()
 	next, err := p.caughtUp(ctx, e.handedOver)
 	if err != nil {
 		p.post(input{kind: inFailed, incarnation: e.incarnation, fail: err})
@@ -151,6 +152,7 @@ func (p *Partition) follow(ctx context.Context, until int64) error {
 func (p *Partition) readBack(ctx context.Context, incarnation uint64, offset int64) {
 	p.oneReader <- struct{}{}
 	defer func() { <-p.oneReader }()
+	defer p.log.Hurry()()
 	if p.reading == nil {
 		return // a later catch-up took its place
 	}

@@ -78,6 +78,21 @@ func testReadPositions(f *fixture) {
 	}
 }
 
+// testHurry: a reader gets everything while two others are in a hurry, while one is, and when nobody is.
+func testHurry(f *fixture) {
+	p := f.partition()
+	r := f.reader(p, 0)
+	first, second := f.log.Hurry(), f.log.Hurry()
+	f.append(p, text("two"))
+	f.take(r, 0, 1)
+	first()
+	f.append(p, text("one"))
+	f.take(r, 1, 1)
+	second()
+	f.append(p, text("nobody"))
+	f.take(r, 2, 1)
+}
+
 // testReadWaits lets Next run into the end of its context, on an empty and on a filled partition; the reader stays usable.
 func testReadWaits(f *fixture) {
 	p := f.partition()

@@ -68,6 +68,7 @@ func Run(t *testing.T, o Options) {
 		{"Record/RoundTrip", testRoundTrip, true},
 		{"Record/AppendTime", testAppendTime, true},
 		{"Read/FromStartMiddleAndEnd", testReadPositions, true},
+		{"Read/InAHurry", testHurry, true},
 		{"Read/WaitsAtTheEnd", testReadWaits, true},
 		{"Read/WakesOnAppend", testReadWakes, true},
 		{"Read/OutOfRange", testReadOutOfRange, true},

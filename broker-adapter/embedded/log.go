@@ -215,6 +215,9 @@ func (l *Log) Assignments(ctx context.Context, m broker.Membership, on func(brok
 	}
 }
 
+// Hurry changes nothing: records never wait for their readers.
+func (l *Log) Hurry() (end func()) { return func() {} }
+
 // SingleProcess is true: the directory lock admits one process.
 func (l *Log) SingleProcess() bool { return true }
 

@@ -37,9 +37,10 @@ type Log struct {
 	partitions map[broker.Partition]*partition
 	current    *producer
 	readers    map[*reader]struct{}
-	// tail is where readers wait that have come to the end; shareAfter is defaultShareAfter, but for tests.
+	// tail is where readers wait that have come to the end; shareAfter and rest are defaultShareAfter and defaultRest, but for tests.
 	tail       *tail
 	shareAfter time.Duration
+	rest       time.Duration
 	// memberships run now; members holds what was last heard of each group.
 	memberships map[*membership]struct{}
 	members     map[string]memberIDs
@@ -70,6 +71,7 @@ func Open(o Options) (*Log, error) {
 		members:     map[string]memberIDs{},
 		budget:      tablesBudget,
 		shareAfter:  defaultShareAfter,
+		rest:        defaultRest,
 	}
 	l.tail = newTail(l)
 	l.topics = newTopics(l)
@@ -124,6 +126,9 @@ func pause(ctx context.Context, d time.Duration) bool {
 		return true
 	}
 }
+
+// Hurry keeps the tail from resting.
+func (l *Log) Hurry() (end func()) { return l.tail.hurry() }
 
 // SingleProcess is false: any client of the cluster may write.
 func (l *Log) SingleProcess() bool { return false }

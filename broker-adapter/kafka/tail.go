@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -17,6 +18,9 @@ const (
 	// client of its own.
 	inboxBytes   = 1 << 20
 	inboxesBytes = 64 << 20
+	// defaultRest is the pause after something was handed out. What came meanwhile comes with one fetch from each broker, for which a
+	// fetch costs much more than its records do.
+	defaultRest = 20 * time.Millisecond
 )
 
 // errLeft tells a reader that it has to read on by itself.
@@ -37,6 +41,9 @@ type tail struct {
 	// bytes is the size of what is in all inboxes.
 	bytes  int
 	closed bool
+	// hurries counts those who cannot wait for the tail to have rested. woken has room for one sign that there is one more.
+	hurries int
+	woken   chan struct{}
 }
 
 // inbox holds what the tail has for one reader.
@@ -53,7 +60,7 @@ type inbox struct {
 }
 
 func newTail(l *Log) *tail {
-	return &tail{log: l, inboxes: map[broker.Partition]*inbox{}, fed: map[broker.Partition]int64{}}
+	return &tail{log: l, inboxes: map[broker.Partition]*inbox{}, fed: map[broker.Partition]int64{}, woken: make(chan struct{}, 1)}
 }
 
 // join lets a reader wait here that stands at an offset, behind a record of an epoch. Nil: it has to go on alone.
@@ -99,10 +106,48 @@ func (t *tail) run(client *kgo.Client) {
 		}
 		if quiet++; t.deliver(fetches) {
 			quiet = 0
+			t.rest()
 		}
 		if quiet > 0 { // errors that the client mends by itself
 			pause(t.log.ctx, retry.Pause(quiet))
 		}
+	}
+}
+
+// rest returns when it is time for the next fetch: somebody is in a hurry, or more may have come.
+func (t *tail) rest() {
+	over := time.NewTimer(t.log.rest)
+	defer over.Stop()
+	for !t.hurried() {
+		select {
+		case <-t.woken:
+		case <-over.C:
+			return
+		case <-t.log.ctx.Done():
+			return
+		}
+	}
+}
+
+func (t *tail) hurried() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.hurries > 0
+}
+
+// hurry wakes the tail and keeps it awake until end is called.
+func (t *tail) hurry() (end func()) {
+	t.mu.Lock()
+	t.hurries++
+	t.mu.Unlock()
+	select {
+	case t.woken <- struct{}{}:
+	default: // it has been told
+	}
+	return func() {
+		t.mu.Lock()
+		t.hurries--
+		t.mu.Unlock()
 	}
 }
 

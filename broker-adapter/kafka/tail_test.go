@@ -207,6 +207,44 @@ func TestTailTakesNobodyTwice(t *testing.T) {
 	}
 }
 
+// TestTailRests: what comes while the tail rests waits, unless somebody is in a hurry.
+func TestTailRests(t *testing.T) {
+	l := openFake(t, fake(t, 1))
+	l.shareAfter, l.rest = 0, time.Hour
+	p := newTestTopic(t, l, 1)
+	end := l.Hurry()
+	mustAppend(t, l, p, text("caught up"))
+	r := newReader(t, l, p, 0)
+	values(t, r, 1)
+	c, done := reading(t, r)
+	defer done()
+	inTail(t, l, 1)
+	end()
+	put := func(value string) { mustAppend(t, l, p, text("%s", value)) }
+	comes := func(want string) {
+		t.Helper()
+		if got := wait(t, "record", c); got != want {
+			t.Fatalf("got %q, want %q", got, want)
+		}
+	}
+	put("first after a while")
+	comes("first after a while")
+	put("while it rests")
+	select {
+	case got := <-c:
+		t.Fatalf("%q came at once", got)
+	case <-time.After(50 * time.Millisecond): // longer than a fetch takes
+	}
+	end = l.Hurry()
+	comes("while it rests")
+	put("in a hurry")
+	comes("in a hurry")
+	end()
+	put("in an hour")
+	defer l.Hurry()()
+	comes("in an hour")
+}
+
 // TestTailTellsTrouble: what the client does not mend is the reader's to look into.
 func TestTailTellsTrouble(t *testing.T) {
 	cluster := fake(t, 1)

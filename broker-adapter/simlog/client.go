@@ -189,6 +189,9 @@ func (c *Client) CreateCommand(spec broker.TopicSpec) string {
 	return fmt.Sprintf("# the simulated log creates topic %s by itself", spec.Name)
 }
 
+// Hurry changes nothing: records never wait for their readers.
+func (c *Client) Hurry() (end func()) { return func() {} }
+
 // SingleProcess is what Options says.
 func (c *Client) SingleProcess() bool { return c.world.opts.SingleProcess }
 
