@@ -24,7 +24,8 @@
 // A Reader begins with a small client of its own: a cold client has its first records after 4 to 6 ms, a shared warm one has to
 // learn of the partition first. Whoever has come to the end, and has been reading for a second, waits in the tail (tail.go)
 // instead: one client for all, with one connection to each broker and one fetch at a time on it, however many partitions a worker
-// follows. What waits there for one reader is bounded; whoever is slower reads on with a client of its own, so it holds up
+// follows. It rests a little after each fetch that brought something, unless somebody is in a hurry (Log.Hurry): an owner that takes
+// over, a read that waits. What waits there for one reader is bounded; whoever is slower reads on with a client of its own, so it holds up
 // nobody. So does whoever met an error: all trouble is looked into in one way. The tail takes only readers that stand where its
 // client has nothing older to hand out, so no record is missed or met twice; and each new client checks the leader epoch of the
 // last record that was read. A reader never moves by itself: when the broker says that the position is out of range, the leader is looked up at all
