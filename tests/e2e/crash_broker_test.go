@@ -2,23 +2,35 @@ package e2e_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/millrace-io/millrace/tests/e2e/harness"
 	"github.com/millrace-io/millrace/tests/kafkaserver"
 )
 
 // TestBrokerThatHangs freezes brokers out of three, one at a time, as a hung disk would: the kernel still takes connections. It tells
-// how long after that each counter was answered again. Every call has an id and is sent until it is answered: each counts once.
+// how long after that each counter was answered again. Every call has an id and is sent until it is answered: each counts once. The
+// next one is frozen when all have everything again: with fewer than two in sync a broker refuses what is appended.
 func TestBrokerThatHangs(t *testing.T) {
 	brokers := kafkaserver.StartCluster(t, 3)
 	c := startClusterOn(t, brokers.String())
+	client, err := kgo.NewClient(kgo.SeedBrokers(strings.Split(brokers.String(), ",")...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
 	p := c.patientProbe(time.Second)
 	p.awaitAll()
 	var waits, worst []time.Duration
 	rounds := harness.Number(t, roundsVariable, 1)
 	for i := range rounds {
+		harness.AwaitWithin(t, time.Minute, "every broker to have everything in sync", func() bool {
+			return kafkaserver.AskLayout(t.Context(), client).AllInSync(brokers.Servers)
+		})
 		s := brokers.Servers[i%len(brokers.Servers)]
 		frozen := time.Now()
 		if err := s.Pause(); err != nil {

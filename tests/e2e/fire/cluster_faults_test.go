@@ -157,11 +157,11 @@ func (w *world) withoutBroker(take, giveBack func(*kafkaserver.Server), without 
 	k := w.kafka
 	s := k.broker(w)
 	id := int32(s.Node())
-	led, coordinates := k.layout(w.ctx).leads[id], k.coordinator(w.ctx) == id
+	led, coordinates := kafkaserver.AskLayout(w.ctx, k.client).Leads[id], k.coordinator(w.ctx) == id
 	take(s)
 	harness.AwaitWithin(w.t, healing, "the other brokers to take over", func() bool {
-		l := k.layout(w.ctx)
-		return l.all > 0 && l.leads[id] == 0 && l.has[id] == 0 && (!coordinates || k.coordinator(w.ctx) != id)
+		l := kafkaserver.AskLayout(w.ctx, k.client)
+		return l.Partitions > 0 && l.Leads[id] == 0 && l.InSync[id] == 0 && (!coordinates || k.coordinator(w.ctx) != id)
 	})
 	if led > 0 {
 		w.outcome("leaders moved")
@@ -174,37 +174,12 @@ func (w *world) withoutBroker(take, giveBack func(*kafkaserver.Server), without 
 	return true
 }
 
-// layout is which broker leads how many partitions, of all topics, and which has how many of them in sync.
-type layout struct {
-	all        int
-	leads, has map[int32]int
-}
-
-const layoutTimeout = time.Second
-
-func (k *kafka) layout(ctx context.Context) layout {
-	l := layout{leads: map[int32]int{}, has: map[int32]int{}}
-	ctx, cancel := context.WithTimeout(ctx, layoutTimeout) // it may ask a broker that is stopped
-	defer cancel()
-	resp, err := kmsg.NewPtrMetadataRequest().RequestWith(ctx, k.client)
-	if err != nil {
-		return l
-	}
-	for _, t := range resp.Topics {
-		for _, p := range t.Partitions {
-			l.all++
-			l.leads[p.Leader]++
-			for _, id := range p.ISR {
-				l.has[id]++
-			}
-		}
-	}
-	return l
-}
+// askTimeout bounds a question: it may be put to a broker that is stopped.
+const askTimeout = time.Second
 
 // coordinator is the broker that looks after the workers' group, -1 when that is not known.
 func (k *kafka) coordinator(ctx context.Context) int32 {
-	ctx, cancel := context.WithTimeout(ctx, layoutTimeout)
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	req := kmsg.NewPtrFindCoordinatorRequest()
 	req.CoordinatorKey, req.CoordinatorKeys = group, []string{group}
@@ -222,13 +197,7 @@ func (k *kafka) broker(w *world) *kafkaserver.Server {
 		return k.servers[0]
 	}
 	harness.AwaitWithin(w.t, healing, "every broker to have everything in sync", func() bool {
-		l := k.layout(w.ctx)
-		for _, s := range k.servers {
-			if l.all == 0 || l.has[int32(s.Node())] != l.all {
-				return false
-			}
-		}
-		return true
+		return kafkaserver.AskLayout(w.ctx, k.client).AllInSync(k.servers)
 	})
 	if id := k.coordinator(w.ctx); id > 0 && w.rng.IntN(2) == 0 {
 		return k.servers[id-1]

@@ -185,7 +185,7 @@ func (k *kafka) members(t *testing.T) int {
 	t.Helper()
 	req := kmsg.NewPtrDescribeGroupsRequest()
 	req.Groups = []string{group}
-	ctx, cancel := context.WithTimeout(t.Context(), layoutTimeout)
+	ctx, cancel := context.WithTimeout(t.Context(), askTimeout)
 	defer cancel()
 	resp, err := req.RequestWith(ctx, k.client)
 	if err != nil || len(resp.Groups) != 1 || resp.Groups[0].ErrorCode != 0 {
