@@ -213,7 +213,8 @@ var rooms = map[string]room{
 	}, tests: edges{"sdk/sdktest": "each service is a test"}},
 
 	// Suites that cross the whole house. They run cmd as a process and import none of it.
-	"tests/kafkaserver":     {floor: 1, is: "a real Apache Kafka for tests"},
+	"tests/freeport":        {is: "ports for servers of tests"},
+	"tests/kafkaserver":     {floor: 1, is: "a real Apache Kafka for tests", may: edges{"tests/freeport": "ports of brokers"}},
 	"tests/kafkaserver/cmd": {floor: 2, is: "the same for make kafka", may: edges{"tests/kafkaserver": "all of it"}},
 	"tests/...":             {floor: 9, is: "suites that cross the whole house", tools: true, may: anythingButCommands, tests: anythingButCommands},
 }

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/millrace-io/millrace/tests/freeport"
 )
 
 // process is a server under measurement.
@@ -119,12 +121,11 @@ func readField(path, name string) int64 {
 
 // freePort returns an address on which nobody listens now.
 func freePort() string {
-	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // does not wait
+	address, err := freeport.On("127.0.0.1")
 	if err != nil {
 		panic(err)
 	}
-	defer l.Close() //nolint:errcheck // only asked for its number
-	return l.Addr().String()
+	return address
 }
 
 // answers asks an HTTP page whether it is well.

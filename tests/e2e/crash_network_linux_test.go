@@ -3,7 +3,6 @@ package e2e_test
 import (
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"strconv"
@@ -95,23 +94,15 @@ func (m *machine) cable(state string) {
 	}
 }
 
-// freePort returns an address on a host of this machine on which nobody listens.
-func freePort(t *testing.T, host string) string {
-	t.Helper()
-	l := harness.Listen(t, net.JoinHostPort(host, "0"))
-	defer l.Close()
-	return l.Addr().String()
-}
-
 // TestMachineThatVanishes pulls the cable of a worker's machine: no peer sees a socket close. Callers by way of the gateway have their
 // answers soon after its session at the latest, and none fails. When the cable is back, so is the worker.
 func TestMachineThatVanishes(t *testing.T) {
 	m := connectMachine(t)
-	door := freePort(t, m.here)
+	door := harness.FreeAddressOn(t, m.here)
 	kafka := kafkaserver.Start(t, kafkaserver.Options{Listeners: []kafkaserver.Listener{{Name: "OUTSIDE", Address: door, Advertised: door}}})
 	c := &cluster{t: t}
 	for range 2 {
-		c.add(kafka.Addr(), harness.Options{Args: []string{"--peer", freePort(t, m.here)}})
+		c.add(kafka.Addr(), harness.Options{Args: []string{"--peer", harness.FreeAddressOn(t, m.here)}})
 	}
 	there := c.add(door, harness.Options{Host: m.there, Wrapper: strings.Fields(m.inside("--"))})
 	c.gateway = harness.Start(t, harness.Options{Command: "gateway", Args: []string{"--brokers", kafka.Addr()}})

@@ -7,8 +7,11 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
+
+	"github.com/millrace-io/millrace/tests/freeport"
 )
 
 // DefaultPort is Kafka's usual port, which the command uses.
@@ -113,18 +116,19 @@ func (in *installation) servers(o Options, javaFlags []string) ([]*Server, error
 
 // freePorts returns n ports that nobody listened on a moment ago.
 func freePorts(n int) ([]int, error) {
-	var ports []int
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // returns at once
+	ports := make([]int, n)
+	for i := range ports {
+		address, err := freeport.On("127.0.0.1")
 		if err != nil {
-			return nil, fmt.Errorf("find a free port: %w", err)
+			return nil, err
 		}
-		defer func() { _ = l.Close() }() // only when all are found, so that each is another one
-		addr, ok := l.Addr().(*net.TCPAddr)
-		if !ok {
-			return nil, fmt.Errorf("find a free port: unexpected address %v", l.Addr())
+		_, port, err := net.SplitHostPort(address)
+		if err != nil {
+			return nil, err
 		}
-		ports = append(ports, addr.Port)
+		if ports[i], err = strconv.Atoi(port); err != nil {
+			return nil, err
+		}
 	}
 	return ports, nil
 }

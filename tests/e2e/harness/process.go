@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"google.golang.org/grpc"
+
+	"github.com/millrace-io/millrace/tests/freeport"
 )
 
 // Options say what is started. The zero value is `millrace dev` with a data directory of its own.
@@ -204,11 +206,15 @@ func listens(address string) func(context.Context) error {
 // FreeAddress returns an address on the loopback interface on which nobody listens.
 func FreeAddress(t testing.TB) string {
 	t.Helper()
-	var config net.ListenConfig
-	l, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	return FreeAddressOn(t, "127.0.0.1")
+}
+
+// FreeAddressOn returns one of another host of this machine.
+func FreeAddressOn(t testing.TB, host string) string {
+	t.Helper()
+	address, err := freeport.On(host)
 	if err != nil {
-		t.Fatalf("find a free port: %v", err)
+		t.Fatal(err)
 	}
-	defer l.Close() //nolint:errcheck // only asked for its number
-	return l.Addr().String()
+	return address
 }
