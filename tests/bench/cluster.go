@@ -122,11 +122,7 @@ func (b *bench) turns(ctx context.Context, clients int, rate float64, ways []way
 	for turn := range b.rounds {
 		for i := range ways {
 			w := &ways[(i+turn)%len(ways)] // nobody is always the first
-			var p *pace
-			if rate > 0 {
-				p = newPace(rate)
-			}
-			r, err := drive(ctx, clients, p, b.warm, b.length, w.app.workers, b.calls(w))
+			r, err := drive(ctx, clients, newPace(rate), b.warm, b.length, w.app.workers, b.calls(w))
 			if err != nil {
 				return 0, fmt.Errorf("%s%s with %d callers: %w", w.name, at, clients, err)
 			}

@@ -33,7 +33,11 @@ type pace struct {
 	next  time.Time
 }
 
+// newPace returns a pace, or none for 0.
 func newPace(callsPerSecond float64) *pace {
+	if callsPerSecond == 0 {
+		return nil
+	}
 	return &pace{every: time.Duration(float64(time.Second) / callsPerSecond)}
 }
 

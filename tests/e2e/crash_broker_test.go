@@ -2,7 +2,6 @@ package e2e_test
 
 import (
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -18,7 +17,7 @@ import (
 func TestBrokerThatHangs(t *testing.T) {
 	brokers := kafkaserver.StartCluster(t, 3)
 	c := startClusterOn(t, brokers.String())
-	client, err := kgo.NewClient(kgo.SeedBrokers(strings.Split(brokers.String(), ",")...))
+	client, err := kgo.NewClient(kgo.SeedBrokers(brokers.Addrs()...))
 	if err != nil {
 		t.Fatal(err)
 	}
