@@ -235,6 +235,8 @@ type setup struct {
 	words *words
 	// parts is the number of partitions; 0: one.
 	parts int32
+	// log is put before the simulated log; nil: nothing is.
+	log func(broker.Log) broker.Log
 }
 
 var journal = broker.Partition{Topic: topic, ID: 0}
@@ -266,9 +268,13 @@ func start(t *testing.T, s setup) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
+	var between broker.Log = log
+	if s.log != nil {
+		between = s.log(log)
+	}
 	f.m = NewManager(Options{
 		App: "app", Worker: s.name, Topic: info, Membership: broker.Membership{Group: s.name, Worker: s.name, Topic: topic},
-		Log: log, Store: f.store, Functions: f.words, Limits: s.limits, Clock: f.clock, Group: s.group,
+		Log: between, Store: f.store, Functions: f.words, Limits: s.limits, Clock: f.clock, Group: s.group,
 		Hooks: Hooks{StateChanged: func(p int32, _, to State, _ string) {
 			if p == 0 {
 				f.seen <- to
