@@ -16,6 +16,8 @@ const (
 	tableBytes = 16 << 20
 	// memTables bounds how many memtables wait to be flushed before writers wait for the disk.
 	memTables = 4
+	// usualMemTables are one that takes writes and one that is being flushed.
+	usualMemTables = 2
 	// retainedBatchBytes is what the committer's batch keeps between commits.
 	retainedBatchBytes = 2 * maxGroupBytes
 )
@@ -67,7 +69,7 @@ func databaseOptions(o Options, disk *blackoutFS, lock *pebble.Lock, stats *stat
 		FS:                          disk,
 		Lock:                        lock,
 		FormatMajorVersion:          databaseFormat,
-		CacheSize:                   o.CacheBytes,
+		CacheSize:                   o.CacheBytes + usualMemTables*int64(o.MemTableBytes), // Pebble takes memtables out of it
 		MemTableSize:                uint64(o.MemTableBytes), //nolint:gosec // validated
 		MemTableStopWritesThreshold: memTables,
 		Logger:                      pebbleLogger{dir: o.Dir},

@@ -21,6 +21,7 @@ const (
 	bloomBitsPerKey       = 10 // one false positive in a hundred, for look-ups of rows that are not there
 	l0CompactionThreshold = 4
 	stopWritesMemTables   = 4 // flushes may fall this far behind before commits wait
+	usualMemTables        = 2 // one that takes commits, one that is being flushed
 	minCompactions        = 1
 	maxCompactions        = 2
 
@@ -34,7 +35,7 @@ type Options struct {
 	Dir string
 	// FS is where Dir lies; nil is the operating system's. vfs.NewMem() gives a worker without a disk.
 	FS vfs.FS
-	// CacheBytes bounds the cache of blocks read; 0 is 64 MiB. On a server 1 to 2 GiB pay off.
+	// CacheBytes is the size of the cache of blocks read; 0 is 64 MiB. On a server 1 to 2 GiB pay off.
 	CacheBytes int64
 	// MemTableBytes is how much is collected in memory before Pebble flushes it; up to four such tables are held. 0 is
 	// 64 MiB.
@@ -81,13 +82,19 @@ func (o Options) validated() (Options, error) {
 	return o, errors.Join(wrong...)
 }
 
+// cacheSize is what Pebble has to be told: it takes the memory of memtables out of its cache, and without room for them a cache as
+// large as a memtable holds nothing.
+func (o Options) cacheSize() int64 {
+	return o.CacheBytes + usualMemTables*int64(o.MemTableBytes) //nolint:gosec // fits into memory
+}
+
 // pebble returns the settings for Pebble.
 func (o Options) pebble(s *Store) *pebble.Options {
 	p := &pebble.Options{
 		FS:                          restingFS{o.FS, &s.health, s.closing},
 		DisableWAL:                  true,
 		FormatMajorVersion:          formatVersion,
-		CacheSize:                   o.CacheBytes,
+		CacheSize:                   o.cacheSize(),
 		MemTableSize:                o.MemTableBytes,
 		MemTableStopWritesThreshold: stopWritesMemTables,
 		L0CompactionThreshold:       l0CompactionThreshold,

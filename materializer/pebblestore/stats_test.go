@@ -45,6 +45,28 @@ func TestStatsCountWhatHappened(t *testing.T) {
 	}
 }
 
+// Memtables must not take all the room of the cache: they may be larger than it is.
+func TestCacheBesideMemTables(t *testing.T) {
+	o := small(vfs.NewMem())
+	o.CacheBytes, o.MemTableBytes = 1<<20, 1<<20
+	store := open(t, o)
+	for range 4 { // Pebble begins with a small memtable and makes each one twice as large
+		fill(t, store)
+	}
+	for range 2 {
+		key, _ := row(0)
+		if _, err := store.Get(key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s := store.Stats(); s.CacheBytes == 0 || s.CacheHits == 0 {
+		t.Errorf("the cache holds %d bytes and answered %d times, with memtables of %d bytes", s.CacheBytes, s.CacheHits, s.MemTableBytes)
+	}
+	if err := store.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestEveryMetricIsEmitted(t *testing.T) {
 	store := open(t, small(vfs.NewMem()))
 	fill(t, store)
