@@ -361,7 +361,7 @@ func (c *core) adopt(e *entity, opening *Opening) {
 func (c *core) weigh(e *entity) {
 	size := 0
 	if e.session != nil {
-		size = e.session.Size()
+		size = entityOverhead + e.session.Size()
 	}
 	c.active += size - e.size
 	e.size = size

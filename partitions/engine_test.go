@@ -85,7 +85,7 @@ func TestIdleEntitiesLeaveMemory(t *testing.T) {
 		}
 	})
 	t.Run("memory", func(t *testing.T) {
-		f := start(t, setup{world: alone, limits: Limits{ActiveBytes: 250, PassivateAfter: 10_000 * time.Hour}}) // only memory is short
+		f := start(t, setup{world: alone, limits: Limits{ActiveBytes: 2 * (entityOverhead + wordsBytes), PassivateAfter: 10_000 * time.Hour}}) // only memory is short
 		f.await(Active)
 		for _, id := range []string{"a", "b", "c", "d"} {
 			f.want(f.submit(command(id, "add x")), "x")

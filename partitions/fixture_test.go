@@ -36,6 +36,9 @@ type words struct {
 	announced []int
 }
 
+// wordsBytes is the size of a session of words.
+const wordsBytes = 100
+
 type wordsSession struct {
 	words *words
 	state string
@@ -184,7 +187,7 @@ func (s *wordsSession) Close(context.Context) {
 }
 
 func (s *wordsSession) Ended() <-chan struct{} { return s.ended }
-func (s *wordsSession) Size() int              { return 100 }
+func (s *wordsSession) Size() int              { return wordsBytes }
 
 func reply(text string) *entities.Reply {
 	return &entities.Reply{Payload: entities.Payload{TypeURL: "t/reply", Value: []byte(strings.TrimSpace(text))}}

@@ -59,6 +59,8 @@ const (
 	expireEvery = time.Minute
 	// routedWindow is how long a command id is remembered that a router gave: longer than any router tries.
 	routedWindow = 2 * time.Minute
+	// entityOverhead is what the core holds of an active entity in memory, roughly.
+	entityOverhead = 256
 	// recordOverhead is what a record costs in the log beyond key and value, roughly.
 	recordOverhead = 96
 )

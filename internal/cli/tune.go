@@ -12,11 +12,19 @@ import (
 // keeps its processor for a while, and on two cores that is half of them (docs/performance.md has the figures).
 const waitingThreads = 2
 
-// tune sets the Go runtime for a worker, unless the environment says otherwise. What lives on the heap is small, since
-// caches and memtables lie outside of it, so that collecting rarely costs little memory.
+// heapRoom is how large the Go heap may be beyond twice what active entities may take, before garbage is collected more often than
+// GCPercent asks for.
+const heapRoom = 512 << 20
+
+// tune sets the Go runtime for a worker, unless the environment says otherwise. What lives on the heap is small as long as few
+// entities are active, since caches and memtables lie outside of it: then collecting rarely costs little memory. Many active
+// entities would make it cost much.
 func tune(c *node.Config) {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(c.GCPercent)
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(2*int64(c.ActiveMemory) + heapRoom)
 	}
 	if os.Getenv("GOMAXPROCS") == "" {
 		runtime.SetDefaultGOMAXPROCS() // tuning twice is tuning once

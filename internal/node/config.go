@@ -55,7 +55,7 @@ type Config struct {
 	DebugEndpoints  bool     `name:"debug-endpoints" default:"false" help:"serve Go's profiles at /debug/pprof/ of the admin port"`
 	TraceEndpoint   string   `name:"trace-endpoint" default:"" help:"where spans of calls go, over OTLP/gRPC: host:port, http://host:port or https://host:port; none: there are no spans. OTEL_EXPORTER_OTLP_ENDPOINT is read too"`
 	TraceSample     Share    `name:"trace-sample" default:"1" help:"share of calls that are traced, 0 to 1; calls that come with a traceparent are traced as that says"`
-	GCPercent       int      `name:"gc-percent" default:"400" help:"how far the Go heap may grow between collections, in percent of what lives; the live heap is small, GOGC wins"`
+	GCPercent       int      `name:"gc-percent" default:"400" help:"how far the Go heap may grow between collections, in percent of what lives; GOGC wins. Beyond twice active-memory and 512 MiB it is collected more often, GOMEMLIMIT wins"`
 	LogLevel        string   `name:"log-level" default:"info" help:"debug, info, warn or error"`
 	LogFormat       string   `name:"log-format" default:"auto" help:"text, json, or auto: text on a terminal"`
 }
