@@ -75,8 +75,9 @@ type valueHandler[S proto.Message] func(*ValueCommand[S]) (*Payload, error)
 type valueEntity[S proto.Message] struct {
 	*cell[S]
 	id string
-	// value is nil when there is none.
-	value *Payload
+	// value counts only if there is one.
+	value  Payload
+	exists bool
 }
 
 func (e *valueEntity[S]) Load(snapshot *Payload, _ uint64, value *Payload) error {
@@ -93,7 +94,7 @@ func (e *valueEntity[S]) Load(snapshot *Payload, _ uint64, value *Payload) error
 	if _, err := e.codec.decode(value.Value); err != nil {
 		return fmt.Errorf("load %s: %w", e.service.key(e.id), err)
 	}
-	e.value = value
+	e.value, e.exists = *value, true
 	return nil
 }
 
@@ -113,9 +114,9 @@ func (e *valueEntity[S]) Handle(ctx context.Context, inv Invocation) (Decision, 
 	}
 	switch decision.StateAction {
 	case StateUpdated:
-		e.value = &decision.State
+		e.value, e.exists = decision.State, true
 	case StateDeleted:
-		e.value = nil
+		e.value, e.exists = Payload{}, false
 	case StateKept:
 	}
 	return decision, nil
@@ -123,7 +124,7 @@ func (e *valueEntity[S]) Handle(ctx context.Context, inv Invocation) (Decision, 
 
 // decide runs the handler on a copy of the value and encodes what it left.
 func (e *valueEntity[S]) decide(handle valueHandler[S], cmd *ValueCommand[S]) (Decision, error) {
-	if e.value != nil {
+	if e.exists {
 		var err error
 		if cmd.state, err = e.codec.decode(e.value.Value); err != nil {
 			return Decision{}, err
@@ -148,11 +149,17 @@ func (e *valueEntity[S]) run(handle valueHandler[S], cmd *ValueCommand[S]) (repl
 	return handle(cmd)
 }
 
-func (e *valueEntity[S]) Snapshot() (*Payload, error) { return e.value, nil }
+func (e *valueEntity[S]) Snapshot() (*Payload, error) {
+	if !e.exists {
+		return nil, nil
+	}
+	value := e.value
+	return &value, nil
+}
 
 func (e *valueEntity[S]) Image() any {
 	var state S
-	if e.value != nil {
+	if e.exists {
 		// What is held was decoded or encoded here before; it cannot fail now.
 		state, _ = e.codec.decode(e.value.Value)
 	}
@@ -160,8 +167,5 @@ func (e *valueEntity[S]) Image() any {
 }
 
 func (e *valueEntity[S]) Size() int {
-	if e.value == nil {
-		return entityOverhead
-	}
 	return entityOverhead + len(e.value.Value)
 }
