@@ -132,7 +132,7 @@ func (b *bench) turns(ctx context.Context, clients int, rate float64, ways []way
 	}
 	slowest := math.Inf(1)
 	for _, w := range ways {
-		b.figures.add(w.name+at, clients, measured[w.name+at])
+		b.figures.add(w.name+at, clients, measured[w.name+at], nil)
 		slowest = min(slowest, median(measured[w.name+at], (*round).rate))
 	}
 	b.figures.table(clients, func(f *figure) bool { return measured[f.Name] != nil })
@@ -154,16 +154,6 @@ func (b *bench) turns(ctx context.Context, clients int, rate float64, ways []way
 		fmt.Fprintf(out, "%s\t%.2f\t%.2f\t%.2f\t%.2f\t\n", c.Name, c.CPU, c.P50, c.P99, c.Rate)
 	}
 	return slowest, out.Flush()
-}
-
-// middle is the median of the quotients of each turn.
-func middle(over, under []round, of func(*round) float64) float64 {
-	all := make([]float64, len(over))
-	for i := range over {
-		all[i] = of(&over[i]) / of(&under[i])
-	}
-	slices.Sort(all)
-	return all[len(all)/2]
 }
 
 // idle says what workers use that nobody calls.

@@ -140,7 +140,7 @@ func (b *bench) load(ctx context.Context) error {
 		}
 		for _, l := range loads {
 			if rounds := measured[l.name]; len(rounds) > 0 {
-				b.figures.add(l.name, clients, rounds)
+				b.figures.add(l.name, clients, rounds, measured["echo"])
 			}
 		}
 		b.figures.table(clients, func(f *figure) bool { return measured[f.Name] != nil })

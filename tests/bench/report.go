@@ -20,8 +20,8 @@ type figure struct {
 	Clients int     `json:"clients"`
 	Rounds  int     `json:"rounds"`
 	Rate    float64 `json:"ops_per_second"`
-	// Ratio is Rate over that of the bare echo with as many callers.
-	Ratio float64 `json:"ratio_to_echo"`
+	// Ratio is the median of the quotients with the bare echo's rate of the same turn, with as many callers; 0 without an echo.
+	Ratio float64 `json:"ratio_to_echo,omitempty"`
 	P50   float64 `json:"p50_us"`
 	P99   float64 `json:"p99_us"`
 	P999  float64 `json:"p999_us"`
@@ -60,12 +60,17 @@ func median[T cmp.Ordered](rounds []round, of func(*round) T) T {
 	return values[len(values)/2]
 }
 
-func (f *figures) add(name string, clients int, rounds []round) {
+// add takes the rounds of a load, and those of the echo in the same turns if there are any.
+func (f *figures) add(name string, clients int, rounds, echo []round) {
 	micros := func(of func(*round) time.Duration) float64 { return float64(median(rounds, of).Nanoseconds()) / 1e3 }
+	var ratio float64
+	if len(echo) > 0 {
+		ratio = middle(rounds, echo, (*round).rate)
+	}
 	f.Loads = append(f.Loads, figure{
 		Name: name, Clients: clients, Rounds: len(rounds),
 		Rate:    median(rounds, (*round).rate),
-		Ratio:   f.ratio(clients, rounds),
+		Ratio:   ratio,
 		P50:     micros(func(r *round) time.Duration { return r.p50 }),
 		P99:     micros(func(r *round) time.Duration { return r.p99 }),
 		P999:    micros(func(r *round) time.Duration { return r.p999 }),
@@ -74,14 +79,14 @@ func (f *figures) add(name string, clients int, rounds []round) {
 	})
 }
 
-// ratio compares with the echo of as many callers, which is measured first.
-func (f *figures) ratio(clients int, rounds []round) float64 {
-	for _, l := range f.Loads {
-		if l.Name == "echo" && l.Clients == clients {
-			return median(rounds, (*round).rate) / l.Rate
-		}
+// middle is the median of the quotients of each turn.
+func middle(over, under []round, of func(*round) float64) float64 {
+	all := make([]float64, len(over))
+	for i := range over {
+		all[i] = of(&over[i]) / of(&under[i])
 	}
-	return 1
+	slices.Sort(all)
+	return all[len(all)/2]
 }
 
 // table prints the loads of a part with one number of callers.
@@ -91,7 +96,11 @@ func (f *figures) table(clients int, mine func(*figure) bool) {
 	fmt.Fprintln(w, "load\tcalls/s\tof echo\tp50 µs\tp99 µs\tp99.9 µs\tCPU s per 1000\tbytes written per call\t")
 	for i := range f.Loads {
 		if l := &f.Loads[i]; l.Clients == clients && mine(l) {
-			fmt.Fprintf(w, "%s\t%.0f\t%.2f\t%.0f\t%.0f\t%.0f\t%.4f\t%.0f\t\n", l.Name, l.Rate, l.Ratio, l.P50, l.P99, l.P999, l.CPU, l.Written)
+			ofEcho := "-"
+			if l.Ratio > 0 {
+				ofEcho = fmt.Sprintf("%.2f", l.Ratio)
+			}
+			fmt.Fprintf(w, "%s\t%.0f\t%s\t%.0f\t%.0f\t%.0f\t%.4f\t%.0f\t\n", l.Name, l.Rate, ofEcho, l.P50, l.P99, l.P999, l.CPU, l.Written)
 		}
 	}
 	_ = w.Flush()

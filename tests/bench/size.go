@@ -27,25 +27,12 @@ func (b *bench) size(ctx context.Context) error {
 	nothing := settled(empty)
 	empty.stop()
 
-	server, err := b.startMillrace(ctx, "size")
-	if err != nil {
+	if err := b.flat(ctx); err != nil {
 		return err
 	}
-	few, err := b.flat(ctx, server, 0, fewEntities)
-	if err != nil {
-		return err
-	}
-	many, err := b.flat(ctx, server, fewEntities, manyEntities)
-	if err != nil {
-		return err
-	}
-	server.stop()
-	b.figures.single("throughput at 10^4 entities", "calls/s", few)
-	b.figures.single("throughput at 10^6 entities", "calls/s", many)
-	b.figures.single("flatness, 10^6 over 10^4", "", many/few)
-
 	began := time.Now()
-	if server, err = b.startMillrace(ctx, "size"); err != nil {
+	server, err := b.startMillrace(ctx, "many")
+	if err != nil {
 		return err
 	}
 	warm := time.Since(began)
@@ -54,36 +41,68 @@ func (b *bench) size(ctx context.Context) error {
 	return b.rebuild(ctx, warm)
 }
 
-// flat makes the entities from first to last and measures increments evenly spread over all of them.
-func (b *bench) flat(ctx context.Context, server *process, first, last int) (float64, error) {
-	var next atomic.Int64
-	next.Store(int64(first))
-	fill := increments(server.address, func(int, int) string { return "c" + strconv.FormatInt(next.Add(1)%int64(last), 10) })
-	progressf("making entities %d to %d", first, last)
-	for next.Load() < int64(last) {
-		if _, err := drive(ctx, fillClients, nil, 0, time.Second, []*process{server}, fill); err != nil {
-			return 0, err
-		}
+// flat measures increments evenly spread over all entities of two workers, one with few and one with many, in turns: processors are not
+// as quick at all times.
+func (b *bench) flat(ctx context.Context) error {
+	few, err := b.filled(ctx, "few", fewEntities)
+	if err != nil {
+		return err
 	}
-	var rounds []round
+	defer few.stop()
+	many, err := b.filled(ctx, "many", manyEntities)
+	if err != nil {
+		return err
+	}
+	defer many.stop()
+	measure := func(server *process, entities int) (round, error) {
+		r, err := drive(ctx, sizeClients, nil, b.warm, b.length, []*process{server}, increments(server.address, spread(entities)))
+		progressf("%d entities: %.0f/s", entities, r.rate())
+		return r, err
+	}
+	var overFew, overMany []round
 	for range b.rounds {
-		r, err := drive(ctx, sizeClients, nil, b.warm, b.length, []*process{server}, increments(server.address, spread(last)))
+		r, err := measure(few, fewEntities)
 		if err != nil {
-			return 0, err
+			return err
 		}
-		rounds = append(rounds, r)
-		progressf("%d entities: %.0f/s", last, r.rate())
+		overFew = append(overFew, r)
+		if r, err = measure(many, manyEntities); err != nil {
+			return err
+		}
+		overMany = append(overMany, r)
 	}
-	return median(rounds, (*round).rate), nil
+	b.figures.single("throughput at 10^4 entities", "calls/s", median(overFew, (*round).rate))
+	b.figures.single("throughput at 10^6 entities", "calls/s", median(overMany, (*round).rate))
+	b.figures.single("flatness, 10^6 over 10^4", "", middle(overMany, overFew, (*round).rate))
+	b.figures.single("memory of a worker with 10^6 entities that are called in turn", "MiB", float64(many.usage().rss)/(1<<20))
+	return nil
+}
+
+// filled starts a worker and makes its entities.
+func (b *bench) filled(ctx context.Context, name string, entities int) (*process, error) {
+	server, err := b.startMillrace(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	progressf("making %d entities", entities)
+	var next atomic.Int64
+	fill := increments(server.address, func(int, int) string { return "c" + strconv.FormatInt(next.Add(1)%int64(entities), 10) })
+	for next.Load() < int64(entities) {
+		if _, err := drive(ctx, fillClients, nil, 0, time.Second, []*process{server}, fill); err != nil {
+			server.stop()
+			return nil, err
+		}
+	}
+	return server, nil
 }
 
 // rebuild deletes the store and measures how long the worker takes to have it back, beyond what a start takes anyway.
 func (b *bench) rebuild(ctx context.Context, warm time.Duration) error {
-	if err := os.RemoveAll(filepath.Join(b.dir, "size", "store")); err != nil {
+	if err := os.RemoveAll(filepath.Join(b.dir, "many", "store")); err != nil {
 		return err
 	}
 	began := time.Now()
-	server, err := b.startMillrace(ctx, "size")
+	server, err := b.startMillrace(ctx, "many")
 	if err != nil {
 		return err
 	}
