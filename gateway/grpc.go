@@ -138,7 +138,7 @@ func (s *Server) serveGRPCUnary(m *discovery.Method, stream grpc.ServerStream) e
 		return writeGRPCError(stream, failure)
 	}
 	if md := grpcReplyHeaders(reply, reply.Token); md != nil {
-		if err := stream.SendHeader(md); err != nil {
+		if err := stream.SetHeader(md); err != nil {
 			return err
 		}
 	}
