@@ -24,11 +24,11 @@ func (a *adminService) History(r *adminv1.HistoryRequest, out adminv1.AdminServi
 	if err != nil {
 		return err
 	}
-	if partition := a.partition(key); !a.node.hasImage(partition) {
-		owner, err := ownerOf(out.Context(), a.node.cluster.client, a.node.routes.Table(), key, partition)
-		if err != nil {
-			return err
-		}
+	owner, err := a.elsewhere(out.Context(), key)
+	if err != nil {
+		return err
+	}
+	if owner != nil {
 		return relayHistory(owner, r, out)
 	}
 	return a.history(key, r.GetLimit(), out)

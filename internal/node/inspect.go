@@ -57,14 +57,23 @@ func (a *adminService) GetEntity(ctx context.Context, r *adminv1.GetEntityReques
 	if err != nil {
 		return nil, err
 	}
-	if partition := a.partition(key); !a.node.hasImage(partition) {
-		owner, err := ownerOf(ctx, a.node.cluster.client, a.node.routes.Table(), key, partition)
-		if err != nil {
-			return nil, err
-		}
+	owner, err := a.elsewhere(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	if owner != nil {
 		return owner.GetEntity(ctx, r)
 	}
 	return a.getEntity(key)
+}
+
+// elsewhere returns the owner of an entity of which this worker has no image; nil: it has one.
+func (a *adminService) elsewhere(ctx context.Context, key entities.Key) (adminv1.AdminServiceClient, error) {
+	partition := a.partition(key)
+	if a.node.hasImage(partition) {
+		return nil, nil //nolint:nilnil // nobody else is needed
+	}
+	return ownerOf(ctx, a.node.cluster.client, a.node.routes.Table(), key, partition)
 }
 
 func (a *adminService) getEntity(key entities.Key) (*adminv1.GetEntityResponse, error) {

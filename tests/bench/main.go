@@ -39,9 +39,9 @@ func main() {
 	}
 	var o options
 	clients := flag.String("clients", "1,16,64,256", "numbers of closed-loop callers")
-	flag.IntVar(&o.rounds, "rounds", 3, "rounds of each load; the median counts")
-	flag.DurationVar(&o.warm, "warm", time.Second, "warm-up of a round")
-	flag.DurationVar(&o.length, "length", 3*time.Second, "length of a round")
+	flag.IntVar(&o.rounds, "rounds", 9, "rounds of each load, in turns; medians count")
+	flag.DurationVar(&o.warm, "warm", 300*time.Millisecond, "warm-up of a round")
+	flag.DurationVar(&o.length, "length", time.Second, "length of a round")
 	flag.StringVar(&o.only, "only", "", "only loads whose name contains one of these words, comma separated")
 	flag.StringVar(&o.parts, "parts", "load,size,cluster", "parts to run: load; size (flatness, memory and rebuild with a million entities); cluster (three workers against one, forwarded against local)")
 	flag.StringVar(&o.brokers, "brokers", "", "also measure on Kafka at these brokers; without them only part cluster does, on one that it starts (Java 17)")

@@ -28,6 +28,12 @@ var given = struct {
 
 // On returns an address of a host of this machine on which nobody listens, each time another one.
 func On(host string) (string, error) {
+	port, err := Port(host)
+	return net.JoinHostPort(host, strconv.Itoa(port)), err
+}
+
+// Port is On without the host.
+func Port(host string) (int, error) {
 	given.Lock()
 	defer given.Unlock()
 	for range attempts {
@@ -35,16 +41,15 @@ func On(host string) (string, error) {
 		if given.ports[port] {
 			continue
 		}
-		address := net.JoinHostPort(host, strconv.Itoa(port))
-		l, err := net.Listen("tcp", address) //nolint:noctx // returns at once
+		l, err := net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(port))) //nolint:noctx // returns at once
 		if errors.Is(err, syscall.EADDRINUSE) {
 			continue
 		}
 		if err != nil {
-			return "", fmt.Errorf("find a free port: %w", err)
+			return 0, fmt.Errorf("find a free port: %w", err)
 		}
 		given.ports[port] = true
-		return address, l.Close()
+		return port, l.Close()
 	}
-	return "", fmt.Errorf("find a free port on %s: %d were taken", host, attempts)
+	return 0, fmt.Errorf("find a free port on %s: %d were taken", host, attempts)
 }

@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 
@@ -91,13 +89,14 @@ func (in *installation) servers(o Options, javaFlags []string) ([]*Server, error
 		return nil, errors.New("kafkaserver.Options.Dir is empty: name a directory for the brokers' data")
 	}
 	n := max(1, o.Brokers)
-	ports, err := freePorts(2 * n)
-	if err != nil {
-		return nil, err
-	}
-	if o.Port != 0 {
-		for i := range ports {
-			ports[i] = o.Port + i
+	ports := make([]int, 2*n)
+	for i := range ports {
+		if ports[i] = o.Port + i; o.Port != 0 {
+			continue
+		}
+		var err error
+		if ports[i], err = freeport.Port("127.0.0.1"); err != nil {
+			return nil, err
 		}
 	}
 	servers := make([]*Server, n)
@@ -112,25 +111,6 @@ func (in *installation) servers(o Options, javaFlags []string) ([]*Server, error
 		}
 	}
 	return servers, nil
-}
-
-// freePorts returns n ports that nobody listened on a moment ago.
-func freePorts(n int) ([]int, error) {
-	ports := make([]int, n)
-	for i := range ports {
-		address, err := freeport.On("127.0.0.1")
-		if err != nil {
-			return nil, err
-		}
-		_, port, err := net.SplitHostPort(address)
-		if err != nil {
-			return nil, err
-		}
-		if ports[i], err = strconv.Atoi(port); err != nil {
-			return nil, err
-		}
-	}
-	return ports, nil
 }
 
 // Addrs are the addresses of all brokers.
