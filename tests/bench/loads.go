@@ -80,6 +80,12 @@ func (b *bench) loads(ctx context.Context) (loads []load, stop func(), err error
 
 	if b.brokers != "" {
 		app := fmt.Sprintf("bench%d", time.Now().Unix())
+		hosted, err := keep(b.startWorker(ctx, "kafka-inside", b.counter, "run", "--brokers", b.brokers, "--app", app+"inside"))
+		if err != nil {
+			return nil, stop, err
+		}
+		add(hosted, "Kafka, in process", increments(hosted.address, spread(b.keys)))
+		add(hosted, "Kafka, in process, hot key", increments(hosted.address, func(int, int) string { return "hot" }))
 		kafka, err := keep(b.startMillrace(ctx, "kafka", "run", "--brokers", b.brokers, "--app", app, "--function", function))
 		if err != nil {
 			return nil, stop, err
