@@ -1,0 +1,46 @@
+package cli
+
+import (
+	"runtime"
+	"runtime/debug"
+	"testing"
+
+	"github.com/millrace-io/millrace/internal/node"
+)
+
+// TestTune: the runtime is set as the settings ask for, and not where the environment has set it already.
+func TestTune(t *testing.T) {
+	limit, percent, processors := debug.SetMemoryLimit(-1), debug.SetGCPercent(100), runtime.GOMAXPROCS(0)
+	t.Cleanup(func() {
+		debug.SetMemoryLimit(limit)
+		debug.SetGCPercent(percent)
+		runtime.GOMAXPROCS(processors)
+	})
+	c := &node.Config{GCPercent: 250, ActiveMemory: 100 << 20}
+	for name, of := range map[string]struct {
+		environment    bool
+		limit, percent int64
+	}{
+		"by the settings":    {false, 200<<20 + heapRoom, 250},
+		"by the environment": {true, limit, 100},
+	} {
+		t.Run(name, func(t *testing.T) {
+			debug.SetMemoryLimit(limit)
+			debug.SetGCPercent(100)
+			for _, variable := range []string{"GOGC", "GOMEMLIMIT", "GOMAXPROCS"} {
+				value := ""
+				if of.environment {
+					value = "as it was"
+				}
+				t.Setenv(variable, value)
+			}
+			tune(c)
+			if got := debug.SetMemoryLimit(-1); got != of.limit {
+				t.Errorf("the heap's soft limit is %d bytes, want %d", got, of.limit)
+			}
+			if got := debug.SetGCPercent(100); int64(got) != of.percent {
+				t.Errorf("garbage is collected at %d %%, want %d", got, of.percent)
+			}
+		})
+	}
+}
