@@ -264,7 +264,9 @@ func (c *core) settle() {
 		case r.Base > c.next:
 			c.state = Suspect
 			c.emit(effect{kind: doReadGap, offset: r.Base})
-		case r.Base < 0 || r.Base == c.next:
+		case r.Base == c.next:
+			c.fence("the log holds something between the records of an append", false)
+		case r.Base < 0:
 			c.fence(errNoOffset.Error(), false)
 		default:
 			c.Halt(errWentBack(c.partition, r.Base, c.next))

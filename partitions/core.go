@@ -487,7 +487,7 @@ func (c *core) passivate(e *entity) {
 }
 
 // fence ends the ownership. What was sent has an unknown outcome, unless a higher claim stands before it in the log, or the
-// log said that it wrote nothing.
+// log said that it wrote nothing. A command that has no records in it was not applied in any case.
 func (c *core) fence(why string, claimed bool) {
 	if c.state == Repairing {
 		c.repairFailed(errors.New(why))
@@ -498,7 +498,13 @@ func (c *core) fence(why string, claimed bool) {
 		if claimed || (b.acked && notWritten(b.result.Err)) {
 			err = errMoved(c.partition, why)
 		}
-		c.refuseAll(b.calls, err)
+		for _, call := range b.calls {
+			if !call.wrote {
+				c.refuse(call, errMoved(c.partition, why))
+				continue
+			}
+			c.refuse(call, err)
+		}
 	}
 	c.refuseAll(c.open.calls, errMoved(c.partition, why))
 	c.forgetEffects()
