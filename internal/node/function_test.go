@@ -235,6 +235,24 @@ func TestCommandThatDoesNotExist(t *testing.T) {
 	mustContain(t, "the error", err.Error(), "start the user function", "no-such-program-anywhere", "check the command")
 }
 
+func TestCommandWhoseAddressIsTaken(t *testing.T) {
+	c := testConfig(t)
+	other, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	c.Function = other.Addr().String()
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err = Start(t.Context(), Options{Config: c, Command: []string{program}}); err == nil {
+		t.Fatal("the node started")
+	}
+	mustContain(t, "the error", err.Error(), "start the user function", c.Function, "choose another address with --function")
+}
+
 func TestPausesOfTheSupervisorAreBounded(t *testing.T) {
 	for attempt := 1; attempt < 1000; attempt++ {
 		if p := restartPause.Pause(attempt); p <= 0 || p > restartPause.Max+restartPause.Max/2 {

@@ -121,7 +121,7 @@ func Start(ctx context.Context, o Options) (*Node, error) {
 
 // open builds the house from the ground up.
 func (n *Node) open(ctx context.Context) (err error) {
-	if err := checkCommand(n.options.Command); err != nil {
+	if err := checkCommand(ctx, n.options.Command, n.config.Function); err != nil {
 		return err
 	}
 	if n.identity, err = openDirectory(n.config, n.options.PartitionsGiven); err != nil {
@@ -161,15 +161,22 @@ func (n *Node) open(ctx context.Context) (err error) {
 	return nil
 }
 
-// checkCommand looks for the program that is to be supervised, before anything is opened for it.
-func checkCommand(command []string) error {
+// checkCommand looks for the program that is to be supervised, before anything is opened for it. Where it is to serve nobody may do
+// so already: the node would not notice that it talks to another program, one that was left from an earlier run for example.
+func checkCommand(ctx context.Context, command []string, address string) error {
 	if len(command) == 0 {
 		return nil
 	}
 	if _, err := exec.LookPath(command[0]); err != nil {
 		return fmt.Errorf("start the user function: %w: check the command", err)
 	}
-	return nil
+	dialer := net.Dialer{Timeout: time.Second}
+	conn, err := dialer.DialContext(ctx, "tcp", address)
+	if err != nil {
+		return nil //nolint:nilerr // as it should be
+	}
+	_ = conn.Close()
+	return fmt.Errorf("start the user function: a program listens on %s, where it is to serve: end that one, or choose another address with --function and tell the command", address)
 }
 
 // listen opens a port, or says which setting to change.
