@@ -13,6 +13,9 @@ const (
 	bulkThreshold = 20_000
 	// bulkBytes is the size of the overlay that a bulk rebuild fills before it writes it out.
 	bulkBytes = 96 << 20
+	// recordBytes is what the rows of a record take in an overlay, roughly: many partitions are rebuilt at a time, and few need one of
+	// full size.
+	recordBytes = 128
 	// commitRecords is how many records one batch of an ordinary catch-up holds.
 	commitRecords = 2_000
 )
@@ -117,7 +120,7 @@ func (f *Follower) batched(ctx context.Context, until int64, tell func()) error 
 }
 
 func (f *Follower) bulk(ctx context.Context, until int64, size int, tell func()) error {
-	rows := newOverlay(size)
+	rows := newOverlay(int(min(int64(size), (until-f.position)*recordBytes)))
 	nothingBelow := f.position == 0
 	for f.position < until {
 		for full := false; !full && f.position < until; full = rows.size() >= size {
