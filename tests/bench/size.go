@@ -56,7 +56,9 @@ func (b *bench) flat(ctx context.Context) error {
 	defer many.stop()
 	measure := func(server *process, entities int) (round, error) {
 		r, err := drive(ctx, sizeClients, nil, b.warm, b.length, []*process{server}, increments(server.address, spread(entities)))
-		progressf("%d entities: %.0f/s", entities, r.rate())
+		if err == nil {
+			progressf("%d entities: %.0f/s", entities, r.rate())
+		}
 		return r, err
 	}
 	var overFew, overMany []round
