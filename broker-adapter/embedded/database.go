@@ -70,7 +70,7 @@ func databaseOptions(o Options, disk *blackoutFS, lock *pebble.Lock, stats *stat
 		Lock:                        lock,
 		FormatMajorVersion:          databaseFormat,
 		CacheSize:                   o.CacheBytes + usualMemTables*int64(o.MemTableBytes), // Pebble takes memtables out of it
-		MemTableSize:                uint64(o.MemTableBytes), //nolint:gosec // validated
+		MemTableSize:                uint64(o.MemTableBytes),                              //nolint:gosec // validated
 		MemTableStopWritesThreshold: memTables,
 		Logger:                      pebbleLogger{dir: o.Dir},
 		EventListener: &pebble.EventListener{
