@@ -61,7 +61,7 @@ func (a *adminService) sendRecord(out adminv1.AdminService_HistoryServer, reader
 		return status.Error(codes.Internal, err.Error())
 	}
 	return out.Send(&adminv1.HistoryResponse{
-		Partition: partition, Offset: offset, Kind: kindName(env.Kind), Sequence: env.Sequence, Time: timestamppb.New(time.Unix(0, env.LogTime)),
+		Partition: partition, Offset: &offset, Kind: kindName(env.Kind), Sequence: env.Sequence, Time: timestamppb.New(time.Unix(0, env.LogTime)),
 		Content: a.content(entities.Payload{TypeURL: env.TypeURL, Value: rec.Value}), CommandId: env.CommandID, Principal: env.Principal,
 	})
 }

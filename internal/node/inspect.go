@@ -123,7 +123,7 @@ func (a *adminService) fill(res *adminv1.GetEntityResponse, loaded entities.Load
 	}
 	return loaded.Events(func(e entities.Event) error {
 		payload := entities.Payload{TypeURL: e.Payload.TypeURL, Value: append([]byte(nil), e.Payload.Value...)}
-		res.Events = append(res.Events, &adminv1.HistoryResponse{Kind: "event", Sequence: e.Sequence, Partition: res.GetPartition(), Offset: -1, Content: a.content(payload)})
+		res.Events = append(res.Events, &adminv1.HistoryResponse{Kind: "event", Sequence: e.Sequence, Partition: res.GetPartition(), Content: a.content(payload)})
 		return nil
 	})
 }

@@ -2825,8 +2825,8 @@ func (x *HistoryRequest) GetLimit() int64 {
 type HistoryResponse struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Partition int32                  `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
-	// -1 where it is not looked up: in GetEntity.
-	Offset        int64                  `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`
+	// Absent in GetEntity, which does not look it up.
+	Offset        *int64                 `protobuf:"varint,2,opt,name=offset,proto3,oneof" json:"offset,omitempty"`
 	Kind          string                 `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
 	Sequence      uint64                 `protobuf:"varint,4,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	Time          *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=time,proto3" json:"time,omitempty"`
@@ -2875,8 +2875,8 @@ func (x *HistoryResponse) GetPartition() int32 {
 }
 
 func (x *HistoryResponse) GetOffset() int64 {
-	if x != nil {
-		return x.Offset
+	if x != nil && x.Offset != nil {
+		return *x.Offset
 	}
 	return 0
 }
@@ -3489,17 +3489,18 @@ const file_millrace_admin_v1_admin_proto_rawDesc = "" +
 	"\x0eHistoryRequest\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x14\n" +
-	"\x05limit\x18\x03 \x01(\x03R\x05limit\"\x9a\x02\n" +
+	"\x05limit\x18\x03 \x01(\x03R\x05limit\"\xaa\x02\n" +
 	"\x0fHistoryResponse\x12\x1c\n" +
-	"\tpartition\x18\x01 \x01(\x05R\tpartition\x12\x16\n" +
-	"\x06offset\x18\x02 \x01(\x03R\x06offset\x12\x12\n" +
+	"\tpartition\x18\x01 \x01(\x05R\tpartition\x12\x1b\n" +
+	"\x06offset\x18\x02 \x01(\x03H\x00R\x06offset\x88\x01\x01\x12\x12\n" +
 	"\x04kind\x18\x03 \x01(\tR\x04kind\x12\x1a\n" +
 	"\bsequence\x18\x04 \x01(\x04R\bsequence\x12.\n" +
 	"\x04time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x124\n" +
 	"\acontent\x18\x06 \x01(\v2\x1a.millrace.admin.v1.ContentR\acontent\x12\x1d\n" +
 	"\n" +
 	"command_id\x18\a \x01(\tR\tcommandId\x12\x1c\n" +
-	"\tprincipal\x18\b \x01(\tR\tprincipal\"\xb3\x01\n" +
+	"\tprincipal\x18\b \x01(\tR\tprincipalB\t\n" +
+	"\a_offset\"\xb3\x01\n" +
 	"\vTailRequest\x12\x16\n" +
 	"\x06entity\x18\x01 \x01(\tR\x06entity\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12\x19\n" +
@@ -3679,6 +3680,7 @@ func file_millrace_admin_v1_admin_proto_init() {
 		(*VerifyResponse_Summary)(nil),
 	}
 	file_millrace_admin_v1_admin_proto_msgTypes[24].OneofWrappers = []any{}
+	file_millrace_admin_v1_admin_proto_msgTypes[34].OneofWrappers = []any{}
 	file_millrace_admin_v1_admin_proto_msgTypes[35].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
