@@ -499,11 +499,11 @@ func (c *core) fence(why string, claimed bool) {
 			err = errMoved(c.partition, why)
 		}
 		for _, call := range b.calls {
-			if !call.wrote {
+			if call.wrote {
+				c.refuse(call, err)
+			} else {
 				c.refuse(call, errMoved(c.partition, why))
-				continue
 			}
-			c.refuse(call, err)
 		}
 	}
 	c.refuseAll(c.open.calls, errMoved(c.partition, why))
