@@ -56,6 +56,11 @@ func median[T cmp.Ordered](rounds []round, of func(*round) T) T {
 	for i := range rounds {
 		values[i] = of(&rounds[i])
 	}
+	return halfway(values)
+}
+
+// halfway sorts values and returns the one in the middle.
+func halfway[T cmp.Ordered](values []T) T {
 	slices.Sort(values)
 	return values[len(values)/2]
 }
@@ -85,8 +90,7 @@ func middle(over, under []round, of func(*round) float64) float64 {
 	for i := range over {
 		all[i] = of(&over[i]) / of(&under[i])
 	}
-	slices.Sort(all)
-	return all[len(all)/2]
+	return halfway(all)
 }
 
 // table prints the loads of a part with one number of callers.

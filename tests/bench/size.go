@@ -54,24 +54,20 @@ func (b *bench) flat(ctx context.Context) error {
 		return err
 	}
 	defer many.stop()
-	measure := func(server *process, entities int) (round, error) {
-		r, err := drive(ctx, sizeClients, nil, b.warm, b.length, []*process{server}, increments(server.address, spread(entities)))
-		if err == nil {
-			progressf("%d entities: %.0f/s", entities, r.rate())
-		}
-		return r, err
-	}
 	var overFew, overMany []round
 	for range b.rounds {
-		r, err := measure(few, fewEntities)
-		if err != nil {
-			return err
+		for _, load := range []struct {
+			server   *process
+			entities int
+			rounds   *[]round
+		}{{few, fewEntities, &overFew}, {many, manyEntities, &overMany}} {
+			r, err := drive(ctx, sizeClients, nil, b.warm, b.length, []*process{load.server}, increments(load.server.address, spread(load.entities)))
+			if err != nil {
+				return err
+			}
+			*load.rounds = append(*load.rounds, r)
+			progressf("%d entities: %.0f/s", load.entities, r.rate())
 		}
-		overFew = append(overFew, r)
-		if r, err = measure(many, manyEntities); err != nil {
-			return err
-		}
-		overMany = append(overMany, r)
 	}
 	b.figures.single("throughput at 10^4 entities", "calls/s", median(overFew, (*round).rate))
 	b.figures.single("throughput at 10^6 entities", "calls/s", median(overMany, (*round).rate))
