@@ -150,3 +150,28 @@ func TestCreateIsChecked(t *testing.T) {
 		}
 	}
 }
+
+// TestCacheBesideMemTables: Pebble takes the memory of memtables out of its cache, and must leave blocks their room all the same.
+func TestCacheBesideMemTables(t *testing.T) {
+	l := mustOpen(t, Options{Dir: "/log", FS: vfs.NewMem(), CacheBytes: minMemTableBytes, MemTableBytes: minMemTableBytes})
+	db := l.current.Load()
+	key := recordKey(1, 0, 0)
+	for range 4 { // Pebble begins with a small memtable and makes each one twice as large
+		if err := db.Set(key, []byte("value"), nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := db.Flush(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, closer, err := db.Get(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := closer.Close(); err != nil {
+		t.Error(err)
+	}
+	if size := db.Metrics().BlockCache.Size; size == 0 {
+		t.Error("the cache holds nothing of what was read")
+	}
+}
