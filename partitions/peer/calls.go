@@ -14,27 +14,53 @@ import (
 
 // This file is everything that is asked rarely: one gRPC call each, on the connection of the link.
 
+// conn is the connection of a link for single calls: they are under way on it as commands are, so that a link that nobody wants any
+// more stays until they have ended.
+type conn struct{ link *link }
+
+// Invoke implements grpc.ClientConnInterface.
+func (c conn) Invoke(ctx context.Context, method string, in, out any, opts ...grpc.CallOption) error {
+	if err := c.link.begin(); err != nil {
+		return err
+	}
+	defer c.link.end()
+	return c.link.conn.Invoke(ctx, method, in, out, opts...)
+}
+
+// NewStream implements grpc.ClientConnInterface.
+func (c conn) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	if err := c.link.begin(); err != nil {
+		return nil, err
+	}
+	stream, err := c.link.conn.NewStream(ctx, desc, method, opts...)
+	if err != nil {
+		c.link.end()
+		return nil, err
+	}
+	context.AfterFunc(stream.Context(), c.link.end) // grpc-go ends it with the stream
+	return stream, nil
+}
+
 // ask makes a call and puts its failure into our words. outcome is that of a call that the transport ended.
 func (c *Client) ask(ctx context.Context, address string, outcome entities.OutcomeClass, call func(peerv1.PeerServiceClient) error) error {
-	l, problem := c.link(ctx, address)
-	if problem != nil {
-		return problem
+	on, err := c.Conn(ctx, address)
+	if err != nil {
+		return err
 	}
-	err := call(peerv1.NewPeerServiceClient(l.conn))
-	if err == nil {
-		return nil
+	if err := call(peerv1.NewPeerServiceClient(on)); err != nil {
+		return callFailed(ctx, address, outcome, err)
 	}
-	return callFailed(ctx, address, outcome, err)
+	return nil
 }
 
 // Conn returns the connection to the worker at an address, for what that one has registered beside the peer protocol. The error is an
-// *entities.Error.
+// *entities.Error; so is that of a call which finds that nobody wants the connection any more: it was not made.
 func (c *Client) Conn(ctx context.Context, address string) (grpc.ClientConnInterface, error) {
 	l, problem := c.link(ctx, address)
 	if problem != nil {
 		return nil, problem
 	}
-	return l.conn, nil
+	return conn{l}, nil
 }
 
 // callFailed tells the ends of a gRPC call apart: the other side's word, the caller's context, the transport.
@@ -116,24 +142,22 @@ func (s *Server) Drain(ctx context.Context, _ *peerv1.DrainRequest) (*peerv1.Dra
 func (c *Client) Spec(ctx context.Context, address, known string, on func(spec *cloudstate.EntitySpec, version string) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	var refused error
-	err := c.ask(ctx, address, entities.NotApplied, func(p peerv1.PeerServiceClient) error {
-		stream, err := p.Spec(ctx, &peerv1.SpecRequest{Known: known})
-		for err == nil {
-			var answer *peerv1.SpecResponse
-			if answer, err = stream.Recv(); err != nil {
-				break
-			}
-			if refused = on(answer.GetSpec(), answer.GetVersion()); refused != nil {
-				return refused
-			}
-		}
-		return err
-	})
-	if refused != nil {
-		return refused
+	l, problem := c.link(ctx, address)
+	if problem != nil {
+		return problem
 	}
-	return err
+	// On the connection itself: nobody keeps one that is not wanted any more for this.
+	stream, err := peerv1.NewPeerServiceClient(l.conn).Spec(ctx, &peerv1.SpecRequest{Known: known})
+	for err == nil {
+		var answer *peerv1.SpecResponse
+		if answer, err = stream.Recv(); err != nil {
+			break
+		}
+		if refused := on(answer.GetSpec(), answer.GetVersion()); refused != nil {
+			return refused
+		}
+	}
+	return callFailed(ctx, address, entities.NotApplied, err)
 }
 
 // Spec answers another worker for as long as it wants to know. It is called by grpc-go.

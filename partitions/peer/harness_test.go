@@ -40,6 +40,7 @@ type worker struct {
 	dispatch func(ctx context.Context, cmd *entities.Command, hops int) (*entities.Reply, error)
 	stream   func(ctx context.Context, s *entities.Stream) error
 	resolve  func(t entities.Target) (*entities.Command, error)
+	drain    func(ctx context.Context) error
 
 	mu      sync.Mutex
 	spec    *cloudstate.EntitySpec
@@ -117,7 +118,10 @@ func (w *worker) Status(context.Context) (*adminv1.StatusResponse, error) {
 	return &adminv1.StatusResponse{Worker: "b", Ready: true}, nil
 }
 
-func (w *worker) Drain(context.Context) error {
+func (w *worker) Drain(ctx context.Context) error {
+	if w.drain != nil {
+		return w.drain(ctx)
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.drained++

@@ -41,6 +41,8 @@ type link struct {
 	last uint64
 	// unanswered is the size of the frames of calls.
 	unanswered int
+	// asked is how many single calls are under way on the connection, beside the stream.
+	asked int
 	// retired: no new commands. goodbye: because the other side said so.
 	retired, goodbye bool
 	// broken is why the link ended.
@@ -202,8 +204,29 @@ func (l *link) remove(id uint64, c *call) {
 	l.writer.Settle()
 }
 
-// over: the link is retired, and its last command is answered. The lock is held.
-func (l *link) over() bool { return l.retired && len(l.calls) == 0 && l.broken == nil }
+// begin counts a single call that is about to be made on the connection; end takes it back. The error says that it must not be made.
+func (l *link) begin() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.broken != nil:
+		return unreachable(l.address, l.broken, 0)
+	case l.retired:
+		return unreachable(l.address, errUnwanted, overloadRetry)
+	}
+	l.asked++
+	return nil
+}
+
+func (l *link) end() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.asked--
+	l.writer.Settle()
+}
+
+// over: the link is retired, its last command is answered, and its last call has ended. The lock is held.
+func (l *link) over() bool { return l.retired && len(l.calls) == 0 && l.asked == 0 && l.broken == nil }
 
 // transmit gives the transport a message. When that fails, the reader learns why and ends the link.
 func (l *link) transmit(message *[]byte) error {

@@ -443,6 +443,48 @@ func TestCommandsOfAFrozenWorkerAreGivenUp(t *testing.T) {
 	}
 }
 
+// TestCallsKeepTheConnection: whoever asks a worker something, or has a streamed call with it, is answered on a connection that
+// nobody wants any more; then it ends.
+func TestCallsKeepTheConnection(t *testing.T) {
+	began, release := make(chan struct{}, 2), make(chan struct{})
+	wait := func() {
+		began <- struct{}{}
+		<-release
+	}
+	w := &worker{
+		drain:  func(context.Context) error { wait(); return nil },
+		stream: func(context.Context, *entities.Stream) error { wait(); return nil },
+	}
+	_, address := server(t, w, peer.ServerOptions{})
+	c := client(t, peer.ClientOptions{RetireTimeout: patience})
+	c.Watch(map[string]peer.Peer{"b": {Name: "b", Address: address, Incarnation: 22}})
+	ended := make(chan error, 2)
+	go func() { ended <- c.Drain(t.Context(), address) }() // received below
+	go func() {                                            // received below
+		ended <- c.DispatchStream(t.Context(), address, &entities.Stream{Command: action("Watch"), ServerStreams: true})
+	}()
+	for range 2 {
+		receive(t, began, "the calls to begin")
+	}
+	c.Watch(nil)
+	for range 100 { // time in which it would have ended
+		if _, err := c.Dispatch(t.Context(), address, command("42"), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.Watch(nil)
+	close(release)
+	for range 2 {
+		if err := receive(t, ended, "the calls to end"); err != nil {
+			t.Error(err)
+		}
+	}
+	eventually(t, "the link to end in order", func() bool { return c.Stats().Links == 0 })
+	if n := c.Stats().LinksLost; n != 0 {
+		t.Errorf("%d links lost, want none", n)
+	}
+}
+
 func TestQuestions(t *testing.T) {
 	w := &worker{}
 	s, address := server(t, w, peer.ServerOptions{})

@@ -33,15 +33,15 @@ const (
 // not called any more by then. The error is an *entities.Error: s.Recv's or s.Send's, the other worker's as it gave it, or one
 // as from Dispatch.
 func (c *Client) DispatchStream(ctx context.Context, address string, s *entities.Stream) error {
-	l, problem := c.link(ctx, address)
-	if problem != nil {
-		return problem
+	on, err := c.Conn(ctx, address)
+	if err != nil {
+		return err
 	}
 	call, cancel := context.WithCancelCause(ctx)
 	var sending sync.WaitGroup
 	defer sending.Wait()
 	defer cancel(errCallOver) // whatever is left of it
-	stream, err := peerv1.NewPeerServiceClient(l.conn).Stream(call)
+	stream, err := peerv1.NewPeerServiceClient(on).Stream(call)
 	if err != nil {
 		return callFailed(ctx, address, entities.NotApplied, err)
 	}
