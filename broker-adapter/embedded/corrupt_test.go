@@ -110,8 +110,9 @@ func TestDamageInTheFirstWALIsNoTornTail(t *testing.T) {
 	live := vfs.NewCrashableMem()
 	log := mustOpen(t, Options{Dir: "/log", FS: live})
 	createTestTopic(t, log)
-	for range 20 {
-		if r := appendWait(log, 0, strings.Repeat("v", 8<<10)); r.Err != nil {
+	const appends, size = 20, 8 << 10
+	for range appends {
+		if r := appendWait(log, 0, strings.Repeat("v", size)); r.Err != nil {
 			t.Fatal(r.Err)
 		}
 	}
@@ -127,7 +128,7 @@ func TestDamageInTheFirstWALIsNoTornTail(t *testing.T) {
 			wal = data
 		}
 	}
-	wal[len(wal)/2] ^= 1
+	wal[appends/2*size] ^= 1
 	opened, err := Open(Options{Dir: "/log", FS: mem})
 	if err == nil {
 		_ = opened.Close()

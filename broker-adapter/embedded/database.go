@@ -30,7 +30,11 @@ type database struct {
 
 // openDatabase opens the directory of a log whose lock is held and reads where its partitions end.
 func openDatabase(o Options, lock *pebble.Lock, topics *topicTable, stats *stats) (*database, error) {
-	d := &database{fs: newBlackoutFS(o.FS, o.Dir)}
+	disk := o.FS
+	if !o.Ephemeral {
+		disk = aheadFS{disk}
+	}
+	d := &database{fs: newBlackoutFS(disk, o.Dir)}
 	db, err := openFiles(o, d.fs, lock, stats)
 	if err != nil {
 		return nil, directoryError("open log in", o.Dir, firstError(d.fs.failure(), err))

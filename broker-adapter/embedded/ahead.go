@@ -1,0 +1,62 @@
+package embedded
+
+import (
+	"errors"
+	"path"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// aheadBytes is how much of a WAL is filled with zeros at a time, before records are written over them.
+const aheadBytes = 1 << 20
+
+// zeros is what a WAL is filled with. Nobody writes to it.
+var zeros [aheadBytes]byte
+
+// aheadFS fills a WAL with zeros ahead of what is written to it. The sync of a record then changes no metadata of the file, neither
+// its size nor its extents, and a journaling file system has nothing else to write: it takes two thirds of the time. Pebble has the
+// same in mind when it uses old WALs again, and its reader takes zeros behind the last record for the end.
+type aheadFS struct{ vfs.FS }
+
+func (a aheadFS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
+	f, err := a.FS.Create(name, category)
+	if err != nil || path.Ext(name) != ".log" {
+		return f, err
+	}
+	return &aheadFile{File: f}, nil
+}
+
+// ReuseForWrite takes an old file, whose bytes are written over before it grows.
+func (a aheadFS) ReuseForWrite(oldname, newname string, category vfs.DiskWriteCategory) (vfs.File, error) {
+	f, err := a.FS.ReuseForWrite(oldname, newname, category)
+	if err != nil || path.Ext(newname) != ".log" {
+		return f, err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return &aheadFile{File: f, filled: info.Size()}, nil
+}
+
+// Unwrap returns the file system below.
+func (a aheadFS) Unwrap() vfs.FS { return a.FS }
+
+// aheadFile is a WAL. It is written by one goroutine at a time, from its beginning to its end.
+type aheadFile struct {
+	vfs.File
+	// next is where the next record goes, filled the end of the file.
+	next, filled int64
+}
+
+// Write writes the next records.
+func (f *aheadFile) Write(p []byte) (int, error) {
+	if end := f.next + int64(len(p)); end > f.filled {
+		from := max(f.filled, f.next)
+		n, _ := f.File.WriteAt(zeros[:], from) // what is wrong with the disk, the write will tell
+		f.filled = from + int64(n)
+	}
+	n, err := f.File.Write(p)
+	f.next += int64(n)
+	return n, err
+}
