@@ -40,7 +40,7 @@ func TestRemoteFunctionMayComeLate(t *testing.T) {
 	c := testConfig(t)
 	c.Function = freeAddress(t)
 	n := launch(t, Options{Config: c})
-	<-n.Waiting()
+	receive(t, "the node to wait for its function", n.Waiting())
 	serveRemote(t, c.Function, services("counter")...)
 	awaitReady(t, n)
 	if got := increment(t, n, "a"); got != 1 {
@@ -127,7 +127,7 @@ func TestRejectedFunctionIsTold(t *testing.T) {
 	c := testConfig(t)
 	c.Function = l.Addr().String()
 	n := launch(t, Options{Config: c})
-	mustContain(t, "the report", <-function.told, "it speaks Cloudstate protocol 0.0", "it declares no services")
+	mustContain(t, "the report", receive(t, "the report", function.told), "it speaks Cloudstate protocol 0.0", "it declares no services")
 	eventually(t, "the trouble in the status", func() bool {
 		return strings.Contains(taskOf(t, n, taskFunction).GetLastError(), "it declares no services")
 	})

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"runtime/pprof"
 	"strings"
 	"syscall"
 	"testing"
@@ -109,18 +110,40 @@ func awaitReady(t *testing.T, n *Node) {
 	}
 }
 
-// end stops a node in order. It may have ended already.
+// end stops a node in order. It may have ended already. One that does not end says where it stands.
 func end(t *testing.T, n *Node) {
 	t.Helper()
 	n.Stop()
-	if err := n.Wait(); err != nil {
-		t.Errorf("end of the node: %v", err)
+	ended := make(chan error, 1)
+	go func() { ended <- n.Wait() }() // ends with the node; received below
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Errorf("end of the node: %v", err)
+		}
+	case <-time.After(endPatience):
+		_ = pprof.Lookup("goroutine").WriteTo(os.Stderr, 1)
+		t.Fatalf("the node has not ended %v after its stop", endPatience)
+	}
+}
+
+// receive waits for what must come.
+func receive[T any](t *testing.T, what string, from <-chan T) T {
+	t.Helper()
+	select {
+	case v := <-from:
+		return v
+	case <-time.After(patience):
+		t.Fatalf("waited %v for: %s", patience, what)
+		panic("unreachable")
 	}
 }
 
 const (
 	// patience is how long anything may take on a busy machine.
 	patience = 30 * time.Second
+	// endPatience is how long a node may take to end: longer than it waits for calls.
+	endPatience = 2 * time.Minute
 	// again lies between two looks at a condition that nothing announces.
 	again = 5 * time.Millisecond
 )

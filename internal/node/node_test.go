@@ -50,14 +50,18 @@ func page(t *testing.T, n *Node, path string) (code int, body string) {
 func addItem(t *testing.T, n *Node, cart, item string) {
 	t.Helper()
 	client := shopv1.NewCartServiceClient(dial(t, n.PublicAddress()))
-	if _, err := client.AddItem(t.Context(), &shopv1.AddItemRequest{CartId: cart, ItemId: item, Quantity: 1}); err != nil {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if _, err := client.AddItem(ctx, &shopv1.AddItemRequest{CartId: cart, ItemId: item, Quantity: 1}); err != nil {
 		t.Fatalf("add %s to cart %s: %v", item, cart, err)
 	}
 }
 
 func increment(t *testing.T, n *Node, id string) int64 {
 	t.Helper()
-	got, err := counterv1.NewCounterServiceClient(dial(t, n.PublicAddress())).Increment(t.Context(), &counterv1.IncrementRequest{CounterId: id})
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	got, err := counterv1.NewCounterServiceClient(dial(t, n.PublicAddress())).Increment(ctx, &counterv1.IncrementRequest{CounterId: id})
 	if err != nil {
 		t.Fatalf("increment %s: %v", id, err)
 	}
@@ -317,7 +321,7 @@ func TestStopLetsCallsEnd(t *testing.T) {
 		_, err := counterv1.NewCounterServiceClient(dial(t, n.PublicAddress())).Increment(t.Context(), &counterv1.IncrementRequest{CounterId: "a"})
 		answered <- err
 	}()
-	<-gate.entered
+	receive(t, "the call to reach the function", gate.entered)
 	n.Stop()
 	<-n.Done()
 	close(gate.open)
@@ -340,7 +344,7 @@ func TestStopDoesNotWaitForEver(t *testing.T) {
 		_, err := counterv1.NewCounterServiceClient(dial(t, n.PublicAddress())).Increment(t.Context(), &counterv1.IncrementRequest{CounterId: "a"})
 		answered <- err
 	}()
-	<-gate.entered
+	receive(t, "the call to reach the function", gate.entered)
 	n.Stop()
 	if err := <-answered; err == nil {
 		t.Error("the call succeeded, though its function never answered")
