@@ -10,6 +10,9 @@ import (
 // aheadBytes is how much of a WAL is filled with zeros at a time, before records are written over them.
 const aheadBytes = 256 << 10
 
+// pageBytes is the usual size of a page of the kernel's; aheadBytes is a multiple of it.
+const pageBytes = 4 << 10
+
 // aheadFS fills a WAL with zeros ahead of what is written to it. The sync of a record then changes no metadata of the file, neither
 // its size nor its extents, and a journaling file system has nothing else to write: it takes two thirds of the time. Pebble has the
 // same in mind when it uses old WALs again, and its reader takes zeros behind the last record for the end.
@@ -50,11 +53,22 @@ type aheadFile struct {
 // Write writes the next records.
 func (f *aheadFile) Write(p []byte) (int, error) {
 	if end := f.next + int64(len(p)); end > f.filled {
-		from := max(f.filled, f.next)
-		n, _ := f.File.WriteAt(make([]byte, aheadBytes), from) // what is wrong with the disk, the write will tell
-		f.filled = from + int64(n)
+		f.fill(max(f.filled, f.next))
 	}
 	n, err := f.File.Write(p)
 	f.next += int64(n)
 	return n, err
+}
+
+// fill writes zeros from an offset on, as far as the disk takes them: what is wrong with it, the next write will tell. It does so by
+// the page, since the kernel counts all of what was written at once as written again with each record (write_bytes).
+func (f *aheadFile) fill(from int64) {
+	page := make([]byte, pageBytes)
+	for f.filled = from; f.filled < from+aheadBytes; {
+		n, err := f.File.WriteAt(page, f.filled)
+		f.filled += int64(n)
+		if err != nil {
+			return
+		}
+	}
 }
