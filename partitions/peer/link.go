@@ -138,12 +138,10 @@ func (l *link) dispatch(ctx context.Context, cmd *entities.Command, hops int) (*
 func (l *link) enqueue(c *call, cmd *entities.Command, hops int, timeout time.Duration) (id uint64, write bool, problem *entities.Error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	switch {
-	case l.broken != nil:
-		return 0, false, unreachable(l.address, l.broken, 0)
-	case l.retired:
-		return 0, false, unreachable(l.address, errUnwanted, overloadRetry)
-	case len(l.calls) >= int(l.welcome.GetMaxInFlight()):
+	if problem := l.unusable(); problem != nil {
+		return 0, false, problem
+	}
+	if len(l.calls) >= int(l.welcome.GetMaxInFlight()) {
 		return 0, false, overloaded(l.address, fmt.Sprintf("%d commands without an answer", len(l.calls)))
 	}
 	message, number := l.writer.Tail()
@@ -165,6 +163,18 @@ func (l *link) enqueue(c *call, cmd *entities.Command, hops int, timeout time.Du
 	l.stats.commands.Add(1)
 	l.stats.inFlight.Add(1)
 	return l.last, l.writer.Turn(l.unanswered), nil
+}
+
+// unusable says why nothing new may begin on the link; nil: it may. The lock is held.
+func (l *link) unusable() *entities.Error {
+	switch {
+	case l.broken != nil:
+		return unreachable(l.address, l.broken, 0)
+	case l.retired:
+		return unreachable(l.address, errUnwanted, overloadRetry)
+	default:
+		return nil
+	}
 }
 
 // leave gives a command up; nil when its answer is there.
@@ -208,11 +218,8 @@ func (l *link) remove(id uint64, c *call) {
 func (l *link) begin() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	switch {
-	case l.broken != nil:
-		return unreachable(l.address, l.broken, 0)
-	case l.retired:
-		return unreachable(l.address, errUnwanted, overloadRetry)
+	if problem := l.unusable(); problem != nil {
+		return problem
 	}
 	l.asked++
 	return nil
