@@ -86,7 +86,7 @@ func TestAheadFile(t *testing.T) {
 }
 
 // holds checks that a file begins with content and has nothing but zeros behind it.
-func holds(t *testing.T, disk vfs.FS, name string, content []byte, size int) {
+func holds(t *testing.T, disk *vfs.MemFS, name string, content []byte, size int) {
 	t.Helper()
 	got := readFile(t, disk, name)
 	if len(got) != size || !bytes.HasPrefix(got, content) || len(bytes.TrimLeft(got[len(content):], "\x00")) != 0 {
@@ -94,20 +94,12 @@ func holds(t *testing.T, disk vfs.FS, name string, content []byte, size int) {
 	}
 }
 
-func readFile(t *testing.T, disk vfs.FS, name string) []byte {
+// readFile returns a copy of what a file holds.
+func readFile(t *testing.T, disk *vfs.MemFS, name string) []byte {
 	t.Helper()
-	f, err := disk.Open(name)
+	data, err := disk.UnsafeGetFileDataBuffer(name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		t.Fatal(err)
-	}
-	b := make([]byte, info.Size())
-	if _, err := f.ReadAt(b, 0); err != nil {
-		t.Fatal(err)
-	}
-	return b
+	return bytes.Clone(data)
 }

@@ -325,7 +325,7 @@ func TestStopLetsCallsEnd(t *testing.T) {
 	n.Stop()
 	<-n.Done()
 	close(gate.open)
-	if err := <-answered; err != nil {
+	if err := receive(t, "the call to end", answered); err != nil {
 		t.Errorf("the call ended with %v, want its answer", err)
 	}
 	if err := n.Wait(); err != nil {
@@ -346,7 +346,7 @@ func TestStopDoesNotWaitForEver(t *testing.T) {
 	}()
 	receive(t, "the call to reach the function", gate.entered)
 	n.Stop()
-	if err := <-answered; err == nil {
+	if err := receive(t, "the call to end", answered); err == nil {
 		t.Error("the call succeeded, though its function never answered")
 	}
 	close(gate.open) // a function in this process cannot be cut off
