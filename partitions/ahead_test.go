@@ -3,6 +3,7 @@ package partitions
 import (
 	"context"
 	"testing"
+	"testing/synctest"
 
 	"github.com/millrace-io/millrace/entities"
 )
@@ -127,29 +128,31 @@ func TestCommandsAheadOfTheirTurn(t *testing.T) {
 
 // TestAnnouncedCallersStay: a caller whose command the function has been sent hears what came of it, however late.
 func TestAnnouncedCallersStay(t *testing.T) {
-	f, first := startAhead(t)
-	w := f.words
-	second := f.queue("wait 2")[0]
-	ctx, cancel := context.WithCancel(t.Context())
-	left := make(chan error, 1)
-	go func() { // received below
-		_, err := f.p.Submit(ctx, command("a", "add 3"))
-		left <- err
-	}()
-	for f.p.Status().Waiting < 3 {
+	synctest.Test(t, func(t *testing.T) {
+		f, first := startAhead(t)
+		w := f.words
+		second := f.queue("wait 2")[0]
+		ctx, cancel := context.WithCancel(t.Context())
+		left := make(chan error, 1)
+		go func() { // received below
+			_, err := f.p.Submit(ctx, command("a", "add 3"))
+			left <- err
+		}()
+		for f.p.Status().Waiting < 3 {
+			f.submit(command("b", "read"))
+		}
 		f.submit(command("b", "read"))
-	}
-	f.submit(command("b", "read"))
-	third := f.queue("add 4")[0]
-	w.gate <- struct{}{}
-	<-w.entered // the second is with the function, and what waited behind it
-	f.want(f.receive(first), "1")
-	cancel()
-	f.silent(second)
-	close(w.gate)
-	if err := <-left; err != nil {
-		t.Errorf("the caller was told %v", err)
-	}
-	f.want(f.receive(second), "1 2")
-	f.want(f.receive(third), "1 2 3 4")
+		third := f.queue("add 4")[0]
+		w.gate <- struct{}{}
+		<-w.entered // the second is with the function, and what waited behind it
+		f.want(f.receive(first), "1")
+		cancel()
+		f.silent(second)
+		close(w.gate)
+		if err := <-left; err != nil {
+			t.Errorf("the caller was told %v", err)
+		}
+		f.want(f.receive(second), "1 2")
+		f.want(f.receive(third), "1 2 3 4")
+	})
 }

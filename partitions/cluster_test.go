@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/millrace-io/millrace/broker-adapter"
@@ -97,9 +98,14 @@ func newCluster(t *testing.T, limits Limits) *cluster {
 
 const nobodyOwns = -1
 
-// until turns the clock until something holds, no faster than time goes: nobody's patience ends because the machine is slow.
+// until turns the clock until something holds, no faster than things happen: outside a synctest bubble, no faster than time goes.
+// So nobody's patience ends because the machine is slow.
 func (c *cluster) until(what string, holds func() bool) {
 	c.t.Helper()
+	if c.a.bubble {
+		c.a.until(what, holds) // b has the same clock
+		return
+	}
 	began := time.Now()
 	for last := began; !holds(); runtime.Gosched() {
 		now := time.Now()
@@ -224,47 +230,49 @@ func TestLostAnswerIsAskedForAgain(t *testing.T) {
 // TestCallersWaitForTheNextOwner: while a partition is handed over nobody is refused, and the image of the one that followed
 // goes on where it stands.
 func TestCallersWaitForTheNextOwner(t *testing.T) {
-	c := newCluster(t, Limits{MovePatience: time.Minute})
-	c.owned(c.a, 0, 1)
-	c.want(c.b, command("x", "add 1"), "1")
-	c.until("b follows", func() bool {
-		s := c.b.p.Status()
-		return s.Followed && s.Next == 2 && s.Lag == 0
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, Limits{MovePatience: time.Minute})
+		c.owned(c.a, 0, 1)
+		c.want(c.b, command("x", "add 1"), "1")
+		c.until("b follows", func() bool {
+			s := c.b.p.Status()
+			return s.Followed && s.Next == 2 && s.Lag == 0
+		})
+		if images := c.b.m.Images(); len(images) != 1 || images[0] != 0 {
+			t.Errorf("b has images %v", images)
+		}
+		c.tell(nobodyOwns)
+		c.revoke(c.a)
+		var answers []chan error
+		for i, f := range []*fixture{c.a, c.b, c.a, c.b} {
+			ch := make(chan error, 1)
+			answers = append(answers, ch)
+			go func() { // received below
+				_, err := f.router.Dispatch(t.Context(), command("x", fmt.Sprint("add w", i)))
+				ch <- err
+			}()
+		}
+		synctest.Wait()
+		for _, ch := range answers {
+			select {
+			case err := <-ch:
+				t.Fatalf("answered while nobody owned the partition: %v", err)
+			default:
+			}
+		}
+		c.tell(1, 0)
+		c.assign(c.b)
+		for _, ch := range answers {
+			c.until("the next owner answers", func() bool { return len(ch) > 0 })
+			if err := <-ch; err != nil {
+				t.Errorf("a caller was refused: %v", err)
+			}
+		}
+		if k := c.a.kinds(); k[record.Claim] != 2 || k[record.Release] != 1 || k[record.Event] != 5 {
+			t.Errorf("the log holds %v", k)
+		}
+		c.until("a follows now", func() bool { s := c.a.p.Status(); return s.Followed && s.Lag == 0 && s.Next == 8 })
 	})
-	if images := c.b.m.Images(); len(images) != 1 || images[0] != 0 {
-		t.Errorf("b has images %v", images)
-	}
-	c.tell(nobodyOwns)
-	c.revoke(c.a)
-	var answers []chan error
-	for i, f := range []*fixture{c.a, c.b, c.a, c.b} {
-		ch := make(chan error, 1)
-		answers = append(answers, ch)
-		go func() { // received below
-			_, err := f.router.Dispatch(t.Context(), command("x", fmt.Sprint("add w", i)))
-			ch <- err
-		}()
-	}
-	c.a.silent(nil)
-	for _, ch := range answers {
-		select {
-		case err := <-ch:
-			t.Fatalf("answered while nobody owned the partition: %v", err)
-		default:
-		}
-	}
-	c.tell(1, 0)
-	c.assign(c.b)
-	for _, ch := range answers {
-		c.until("the next owner answers", func() bool { return len(ch) > 0 })
-		if err := <-ch; err != nil {
-			t.Errorf("a caller was refused: %v", err)
-		}
-	}
-	if k := c.a.kinds(); k[record.Claim] != 2 || k[record.Release] != 1 || k[record.Event] != 5 {
-		t.Errorf("the log holds %v", k)
-	}
-	c.until("a follows now", func() bool { s := c.a.p.Status(); return s.Followed && s.Lag == 0 && s.Next == 8 })
 }
 
 // TestStoredImagesAreNamed: a worker that starts says what is in its store, so that the group gives it what it need not read anew.
@@ -286,46 +294,50 @@ func TestStoredImagesAreNamed(t *testing.T) {
 // TestAnHeirClaimsWhenItReadsTheRelease: the table names the heir before the owner has let go. Callers wait for it, nothing is void, and
 // no claim comes before the release.
 func TestAnHeirClaimsWhenItReadsTheRelease(t *testing.T) {
-	c := newCluster(t, Limits{MovePatience: time.Minute, DrainTimeout: time.Minute})
-	c.owned(c.a, 0, 1)
-	c.want(c.b, command("x", "add 1"), "1")
-	c.until("b follows", func() bool { s := c.b.p.Status(); return s.Followed && s.Next == 2 && s.Lag == 0 })
-	c.handOver(1, 0)
-	c.assign(c.b)
-	c.b.await(CatchingUp)
-	answer := make(chan error, 1)
-	go func() { // received below
-		_, err := c.b.router.Dispatch(t.Context(), command("x", "add 2"))
-		answer <- err
-	}()
-	c.a.silent(nil)
-	if k := c.a.kinds(); k[record.Claim] != 1 || len(answer) != 0 {
-		t.Fatalf("the heir did not wait: the log holds %v", k)
-	}
-	c.revoke(c.a)
-	c.until("the heir answers", func() bool { return len(answer) > 0 })
-	if err := <-answer; err != nil {
-		t.Error(err)
-	}
-	if k := c.a.kinds(); k[record.Claim] != 2 || k[record.Release] != 1 || k[record.Event] != 2 {
-		t.Errorf("the log holds %v", k)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, Limits{MovePatience: time.Minute, DrainTimeout: time.Minute})
+		c.owned(c.a, 0, 1)
+		c.want(c.b, command("x", "add 1"), "1")
+		c.until("b follows", func() bool { s := c.b.p.Status(); return s.Followed && s.Next == 2 && s.Lag == 0 })
+		c.handOver(1, 0)
+		c.assign(c.b)
+		c.b.await(CatchingUp)
+		answer := make(chan error, 1)
+		go func() { // received below
+			_, err := c.b.router.Dispatch(t.Context(), command("x", "add 2"))
+			answer <- err
+		}()
+		synctest.Wait()
+		if k := c.a.kinds(); k[record.Claim] != 1 || len(answer) != 0 {
+			t.Fatalf("the heir did not wait: the log holds %v", k)
+		}
+		c.revoke(c.a)
+		c.until("the heir answers", func() bool { return len(answer) > 0 })
+		if err := <-answer; err != nil {
+			t.Error(err)
+		}
+		if k := c.a.kinds(); k[record.Claim] != 2 || k[record.Release] != 1 || k[record.Event] != 2 {
+			t.Errorf("the log holds %v", k)
+		}
+	})
 }
 
 // TestAnHeirDoesNotWaitForEver: an owner that does not release is passed over when its time for that is up.
 func TestAnHeirDoesNotWaitForEver(t *testing.T) {
-	c := newCluster(t, Limits{MovePatience: time.Minute, DrainTimeout: time.Second})
-	c.owned(c.a, 0, 1)
-	c.want(c.b, command("x", "add 1"), "1")
-	c.until("b follows", func() bool { s := c.b.p.Status(); return s.Followed && s.Next == 2 && s.Lag == 0 })
-	from := c.b.clock.Now()
-	c.handOver(1, 0)
-	c.assign(c.b)
-	c.until("the heir owns it", func() bool { return c.b.p.Status().State == Active })
-	if took := c.b.clock.Now().Sub(from); took < time.Second {
-		t.Errorf("the heir claimed after %v, and the owner had a second", took)
-	}
-	c.want(c.b, command("x", "add 2"), "1 2")
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, Limits{MovePatience: time.Minute, DrainTimeout: time.Second})
+		c.owned(c.a, 0, 1)
+		c.want(c.b, command("x", "add 1"), "1")
+		c.until("b follows", func() bool { s := c.b.p.Status(); return s.Followed && s.Next == 2 && s.Lag == 0 })
+		from := c.b.clock.Now()
+		c.handOver(1, 0)
+		c.assign(c.b)
+		c.until("the heir owns it", func() bool { return c.b.p.Status().State == Active })
+		if took := c.b.clock.Now().Sub(from); took < time.Second {
+			t.Errorf("the heir claimed after %v, and the owner had a second", took)
+		}
+		c.want(c.b, command("x", "add 2"), "1 2")
+	})
 }
 
 // TestPatienceEnds: when nobody comes to own a partition, callers are told so, and how many may wait is bounded.

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/millrace-io/millrace/broker-adapter"
@@ -223,6 +224,8 @@ type fixture struct {
 	stop   func() error
 	// seen gets the states that the partition goes through.
 	seen chan State
+	// bubble: the test runs in a synctest bubble.
+	bubble bool
 }
 
 type setup struct {
@@ -246,7 +249,7 @@ var journal = broker.Partition{Topic: topic, ID: 0}
 
 func start(t *testing.T, s setup) *fixture {
 	t.Helper()
-	f := &fixture{t: t, clock: clock.NewManual(time.Unix(1_700_000_000, 0)), store: s.store, words: newWords(), seen: make(chan State, 1024), world: s.on}
+	f := &fixture{t: t, clock: clock.NewManual(time.Unix(1_700_000_000, 0)), store: s.store, words: newWords(), seen: make(chan State, 1024), world: s.on, bubble: inBubble()}
 	if s.clock != nil {
 		f.clock = s.clock
 	}
@@ -348,12 +351,39 @@ func (f *fixture) await(want State) {
 // until turns the clock until something holds.
 func (f *fixture) until(what string, holds func() bool) {
 	f.t.Helper()
-	for deadline := time.Now().Add(time.Minute); !holds(); f.clock.Advance(tick) {
-		if time.Now().After(deadline) {
-			f.t.Fatalf("%s: not within a minute; status %+v", what, f.p.Status())
+	deadline := time.Now().Add(time.Minute)
+	for n := 0; !holds(); n++ {
+		if time.Now().After(deadline) || f.bubble && n > bubbleTicks { // in a bubble no time goes by meanwhile
+			f.t.Fatalf("%s: it does not come to this; status %+v", what, f.p.Status())
 		}
+		f.clock.Advance(tick)
+		f.pause()
+	}
+}
+
+// bubbleTicks is how many ticks a test in a bubble waits for something: some hours.
+const bubbleTicks = 100_000
+
+// pause lets the others run between two looks: in a synctest bubble until all of them wait.
+func (f *fixture) pause() {
+	if f.bubble {
+		synctest.Wait()
+	} else {
 		runtime.Gosched()
 	}
+}
+
+// inBubble says whether the caller runs in a synctest bubble.
+func inBubble() (is bool) {
+	defer func() { is = recover() == nil }()
+	synctest.Wait()
+	return true
+}
+
+// pass turns the clock on and lets everything happen that comes of it.
+func (f *fixture) pass(d time.Duration) {
+	f.clock.Advance(d)
+	synctest.Wait()
 }
 
 // kinds counts the records of the journal by kind.
@@ -433,17 +463,15 @@ func (f *fixture) receive(ch <-chan answer) answer {
 	}
 }
 
-// silent checks that there is no answer although everything that can happen has happened: a command of another entity went
-// all the way to the log.
+// silent checks that there is no answer although everything that can happen has happened: all goroutines of the test's synctest
+// bubble wait for something that only the test can bring.
 func (f *fixture) silent(ch <-chan answer) {
 	f.t.Helper()
-	for range 1000 { // an answer that is on its way gets its chance to arrive
-		select {
-		case a := <-ch:
-			f.t.Fatalf("answered too early: %q, %v", a.text, a.err)
-		default:
-			runtime.Gosched()
-		}
+	synctest.Wait()
+	select {
+	case a := <-ch:
+		f.t.Fatalf("answered too early: %q, %v", a.text, a.err)
+	default:
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/millrace-io/millrace/broker-adapter"
@@ -19,38 +20,42 @@ var errLog = errors.New("the log said no")
 // TestContiguity: an owner whose append lands behind another's claim must not answer for it. The claim stands where the
 // owner expected its own record; only the offset of the acknowledgement can tell.
 func TestContiguity(t *testing.T) {
-	f := start(t, setup{world: simlog.Options{Manual: true}})
-	f.activate()
-	caller := f.later(command("a", "add x"))
-	op := f.op(1)
-	f.world.Inject(journal, foreignClaim(9))
-	f.world.Deliver(op.ID)
-	f.wantError(f.receive(caller), entities.Moved, entities.NotApplied)
-	f.await(CatchingUp)
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, setup{world: simlog.Options{Manual: true}})
+		f.activate()
+		caller := f.later(command("a", "add x"))
+		op := f.op(1)
+		f.world.Inject(journal, foreignClaim(9))
+		f.world.Deliver(op.ID)
+		f.wantError(f.receive(caller), entities.Moved, entities.NotApplied)
+		f.await(CatchingUp)
+	})
 }
 
 // TestReadBack: a claim that is acknowledged is not yet an ownership: a higher one may stand before it.
 func TestReadBack(t *testing.T) {
-	f := start(t, setup{world: simlog.Options{Manual: true}})
-	f.await(Claiming)
-	claim := f.op(1)
-	f.world.Inject(journal, foreignClaim(9))
-	caller := f.later(command("a", "read"))
-	f.world.Deliver(claim.ID)
-	f.await(CatchingUp)
-	f.silent(caller)
-	f.clock.Advance(10 * time.Second)
-	second := f.op(1)
-	var env record.Envelope
-	var parser record.Parser
-	if err := parser.Parse(second.Records[0].Header(record.HeaderKey), &env); err != nil || env.Kind != record.Claim || env.Epoch != 10 {
-		t.Fatalf("the next append is %+v, %v; want a claim of epoch 10", env, err)
-	}
-	f.world.Deliver(second.ID)
-	f.await(Active)
-	barrier := f.op(1)
-	f.world.Deliver(barrier.ID)
-	f.want(f.receive(caller), "")
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, setup{world: simlog.Options{Manual: true}})
+		f.await(Claiming)
+		claim := f.op(1)
+		f.world.Inject(journal, foreignClaim(9))
+		caller := f.later(command("a", "read"))
+		f.world.Deliver(claim.ID)
+		f.await(CatchingUp)
+		f.silent(caller)
+		f.clock.Advance(10 * time.Second)
+		second := f.op(1)
+		var env record.Envelope
+		var parser record.Parser
+		if err := parser.Parse(second.Records[0].Header(record.HeaderKey), &env); err != nil || env.Kind != record.Claim || env.Epoch != 10 {
+			t.Fatalf("the next append is %+v, %v; want a claim of epoch 10", env, err)
+		}
+		f.world.Deliver(second.ID)
+		f.await(Active)
+		barrier := f.op(1)
+		f.world.Deliver(barrier.ID)
+		f.want(f.receive(caller), "")
+	})
 }
 
 // TestGap: what may stand in a gap, and what ends the ownership (log protocol, 4, rule 2).
@@ -95,54 +100,60 @@ func TestGap(t *testing.T) {
 
 // TestAnswersWaitForTheLog: nothing leaves before its records, and those decided before it, are acknowledged.
 func TestAnswersWaitForTheLog(t *testing.T) {
-	f := start(t, setup{world: simlog.Options{Manual: true, SingleProcess: true}})
-	open := sync.OnceFunc(func() { close(f.words.gate) })
-	t.Cleanup(open) // a test that fails here must not leave its function waiting
-	f.activate()
-	first := f.later(command("a", "add x"))
-	op := f.op(1)
-	read := f.later(command("a", "read")) // sees x, which is not durable yet
-	second := f.later(command("b", "wait y"))
-	<-f.words.entered // the loop has gone past the read
-	f.silent(first)
-	f.silent(read)
-	f.world.Deliver(op.ID)
-	f.want(f.receive(first), "x")
-	f.want(f.receive(read), "x")
-	open()
-	f.world.Deliver(f.op(1).ID)
-	f.want(f.receive(second), "y")
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, setup{world: simlog.Options{Manual: true, SingleProcess: true}})
+		open := sync.OnceFunc(func() { close(f.words.gate) })
+		t.Cleanup(open) // a test that fails here must not leave its function waiting
+		f.activate()
+		first := f.later(command("a", "add x"))
+		op := f.op(1)
+		read := f.later(command("a", "read")) // sees x, which is not durable yet
+		second := f.later(command("b", "wait y"))
+		<-f.words.entered // the loop has gone past the read
+		f.silent(first)
+		f.silent(read)
+		f.world.Deliver(op.ID)
+		f.want(f.receive(first), "x")
+		f.want(f.receive(read), "x")
+		open()
+		f.world.Deliver(f.op(1).ID)
+		f.want(f.receive(second), "y")
+	})
 }
 
 // TestReadsWaitForABarrier: where others may write, an answer that wrote nothing waits for an append that was sent after it.
 func TestReadsWaitForABarrier(t *testing.T) {
-	f := start(t, setup{world: simlog.Options{Manual: true}})
-	f.activate()
-	read := f.later(command("a", "read"))
-	barrier := f.op(1)
-	var env record.Envelope
-	var parser record.Parser
-	if err := parser.Parse(barrier.Records[0].Header(record.HeaderKey), &env); err != nil || env.Kind != record.Barrier {
-		t.Fatalf("appended %+v, %v; want a barrier", env, err)
-	}
-	f.silent(read)
-	f.world.Deliver(barrier.ID)
-	f.want(f.receive(read), "")
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, setup{world: simlog.Options{Manual: true}})
+		f.activate()
+		read := f.later(command("a", "read"))
+		barrier := f.op(1)
+		var env record.Envelope
+		var parser record.Parser
+		if err := parser.Parse(barrier.Records[0].Header(record.HeaderKey), &env); err != nil || env.Kind != record.Barrier {
+			t.Fatalf("appended %+v, %v; want a barrier", env, err)
+		}
+		f.silent(read)
+		f.world.Deliver(barrier.ID)
+		f.want(f.receive(read), "")
 
-	local := command("a", "read")
-	local.Consistency = entities.Local
-	f.want(f.submit(local), "")
+		local := command("a", "read")
+		local.Consistency = entities.Local
+		f.want(f.submit(local), "")
+	})
 }
 
 // TestAFencedReadIsNotAnswered: a paused former owner must not give stale answers.
 func TestAFencedReadIsNotAnswered(t *testing.T) {
-	f := start(t, setup{world: simlog.Options{Manual: true}})
-	f.activate()
-	read := f.later(command("a", "read"))
-	op := f.op(1)
-	f.world.Inject(journal, foreignClaim(5))
-	f.world.Deliver(op.ID)
-	f.wantError(f.receive(read), entities.Moved, entities.NotApplied)
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, setup{world: simlog.Options{Manual: true}})
+		f.activate()
+		read := f.later(command("a", "read"))
+		op := f.op(1)
+		f.world.Inject(journal, foreignClaim(5))
+		f.world.Deliver(op.ID)
+		f.wantError(f.receive(read), entities.Moved, entities.NotApplied)
+	})
 }
 
 // TestOutcomesOfAFailedAppend: a log that cannot say leaves the outcome unknown; one that says "not written" does not. What
