@@ -74,14 +74,9 @@ func startAhead(t *testing.T) (f *fixture, first <-chan answer) {
 func (f *fixture) queue(texts ...string) []<-chan answer {
 	f.t.Helper()
 	var all []<-chan answer
-	waiting := f.p.Status().Waiting
 	for _, text := range texts {
 		all = append(all, f.later(command("a", text)))
-		waiting++
-		for f.p.Status().Waiting < waiting {
-			f.submit(command("b", "read"))
-		}
-		f.submit(command("b", "read")) // the loop has taken it
+		synctest.Wait() // the loop has taken it
 	}
 	return all
 }
@@ -100,7 +95,7 @@ func TestCommandsAheadOfTheirTurn(t *testing.T) {
 		"more wait than are sent":    {[]string{"add 2", "add 3", "add 4", "add 5", "add 6", "add 7", "add 8", "add 9", "add 10"}, nil, "1 2 3 4 5 6 7 8 9 10"},
 		"a timer is set and changed": {[]string{"timer x 1h read", "cancel x", "add 2"}, []string{"set", "cancelled", "1 2"}, "1 2"},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(name, bubbled(func(t *testing.T) {
 			f, first := startAhead(t)
 			waiting := f.queue(c.waiting...)
 			close(f.words.gate)
@@ -122,7 +117,7 @@ func TestCommandsAheadOfTheirTurn(t *testing.T) {
 			again := start(t, setup{on: f.world, clock: f.clock, name: "again"})
 			again.await(Active)
 			again.want(again.submit(command("a", "read")), c.after)
-		})
+		}))
 	}
 }
 
@@ -138,10 +133,7 @@ func TestAnnouncedCallersStay(t *testing.T) {
 			_, err := f.p.Submit(ctx, command("a", "add 3"))
 			left <- err
 		}()
-		for f.p.Status().Waiting < 3 {
-			f.submit(command("b", "read"))
-		}
-		f.submit(command("b", "read"))
+		synctest.Wait() // the loop has taken it
 		third := f.queue("add 4")[0]
 		w.gate <- struct{}{}
 		<-w.entered // the second is with the function, and what waited behind it

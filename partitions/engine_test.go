@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/millrace-io/millrace/broker-adapter/simlog"
@@ -74,7 +74,7 @@ func TestAnEntityComesBack(t *testing.T) {
 
 // TestIdleEntitiesLeaveMemory: after the idle time, and when memory is short the least recently used first.
 func TestIdleEntitiesLeaveMemory(t *testing.T) {
-	t.Run("idle", func(t *testing.T) {
+	t.Run("idle", bubbled(func(t *testing.T) {
 		f := start(t, setup{world: alone})
 		f.await(Active)
 		f.want(f.submit(command("a", "add x")), "x")
@@ -83,8 +83,8 @@ func TestIdleEntitiesLeaveMemory(t *testing.T) {
 		if opened, _ := f.words.count(); opened != 2 {
 			t.Errorf("opened %d times, want 2", opened)
 		}
-	})
-	t.Run("memory", func(t *testing.T) {
+	}))
+	t.Run("memory", bubbled(func(t *testing.T) {
 		f := start(t, setup{world: alone, limits: Limits{ActiveBytes: 2 * (entityOverhead + wordsBytes), PassivateAfter: 10_000 * time.Hour}}) // only memory is short
 		f.await(Active)
 		for _, id := range []string{"a", "b", "c", "d"} {
@@ -99,18 +99,19 @@ func TestIdleEntitiesLeaveMemory(t *testing.T) {
 		if opened, _ := f.words.count(); opened != 5 {
 			t.Errorf("a was not opened again: it was used first")
 		}
-	})
+	}))
 }
 
 // advanceUntil turns the clock until something is so.
 func (f *fixture) advanceUntil(so func() bool, step time.Duration) {
 	f.t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !so(); {
-		if time.Now().After(deadline) {
+	deadline := time.Now().Add(10 * time.Second)
+	for n := 0; !so(); n++ {
+		if time.Now().After(deadline) || f.bubble && n > bubbleTicks {
 			f.t.Fatal("it did not become so")
 		}
 		f.clock.Advance(step)
-		runtime.Gosched()
+		f.pause()
 	}
 }
 
@@ -146,18 +147,18 @@ func TestCommandIDs(t *testing.T) {
 
 // TestARepeatWaitsForTheFirst: while the first command with an id runs, a repeat waits and gets its answer.
 func TestARepeatWaitsForTheFirst(t *testing.T) {
-	f := start(t, setup{world: alone})
-	f.await(Active)
-	first := f.later(withID(command("a", "wait x"), "id"))
-	<-f.words.entered
-	second := f.later(withID(command("a", "wait x"), "id"))
-	for f.p.Status().Waiting < 2 {
-		f.submit(command("b", "read"))
-	}
-	close(f.words.gate)
-	f.want(f.receive(first), "x")
-	f.want(f.receive(second), "x")
-	f.want(f.submit(command("a", "read")), "x")
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, setup{world: alone})
+		f.await(Active)
+		first := f.later(withID(command("a", "wait x"), "id"))
+		<-f.words.entered
+		second := f.later(withID(command("a", "wait x"), "id"))
+		synctest.Wait() // it is known
+		close(f.words.gate)
+		f.want(f.receive(first), "x")
+		f.want(f.receive(second), "x")
+		f.want(f.submit(command("a", "read")), "x")
+	})
 }
 
 // TestARefusalWithAnIDIsAskedAgain: commands that wrote nothing leave no row.
@@ -212,37 +213,36 @@ func TestAFunctionThatCannotBeReached(t *testing.T) {
 
 // TestQueuesAreBounded: beyond the limits a command is refused with a hint, and nothing of it is applied.
 func TestQueuesAreBounded(t *testing.T) {
-	f := start(t, setup{world: alone, limits: Limits{WaitingPerEntity: 2, Waiting: 5}})
-	f.await(Active)
-	first := f.later(command("a", "wait x"))
-	<-f.words.entered
-	var queued []<-chan answer
-	for range 2 {
-		queued = append(queued, f.later(command("a", "add y")))
-	}
-	for f.p.Status().Waiting < 3 {
-		f.submit(command("b", "read"))
-	}
-	f.submit(command("b", "read")) // the loop has taken all three
-	a := f.submit(command("a", "add z"))
-	f.wantError(a, entities.Overloaded, entities.NotApplied)
-	if e, _ := errors.AsType[*entities.Error](a.err); e.RetryAfter == 0 {
-		t.Error("no hint when to come again")
-	}
-	var others []<-chan answer
-	for i := range 2 {
-		others = append(others, f.later(command(fmt.Sprint("w", i), "wait x")))
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, setup{world: alone, limits: Limits{WaitingPerEntity: 2, Waiting: 5}})
+		f.await(Active)
+		first := f.later(command("a", "wait x"))
 		<-f.words.entered
-	}
-	f.wantError(f.submit(command("c", "read")), entities.Overloaded, entities.NotApplied)
-	close(f.words.gate)
-	f.want(f.receive(first), "x")
-	for _, q := range append(queued, others...) {
-		if a := f.receive(q); a.err != nil {
-			t.Error(a.err)
+		var queued []<-chan answer
+		for range 2 {
+			queued = append(queued, f.later(command("a", "add y")))
 		}
-	}
-	f.want(f.submit(command("a", "read")), "x y y")
+		synctest.Wait() // the loop has taken all three
+		a := f.submit(command("a", "add z"))
+		f.wantError(a, entities.Overloaded, entities.NotApplied)
+		if e, _ := errors.AsType[*entities.Error](a.err); e.RetryAfter == 0 {
+			t.Error("no hint when to come again")
+		}
+		var others []<-chan answer
+		for i := range 2 {
+			others = append(others, f.later(command(fmt.Sprint("w", i), "wait x")))
+			<-f.words.entered
+		}
+		f.wantError(f.submit(command("c", "read")), entities.Overloaded, entities.NotApplied)
+		close(f.words.gate)
+		f.want(f.receive(first), "x")
+		for _, q := range append(queued, others...) {
+			if a := f.receive(q); a.err != nil {
+				t.Error(a.err)
+			}
+		}
+		f.want(f.submit(command("a", "read")), "x y y")
+	})
 }
 
 // TestACommitAboveTheLimitFailsAlone: nothing of it is stored, what the function remembers of it is forgotten, and nobody
@@ -260,37 +260,37 @@ func TestACommitAboveTheLimitFailsAlone(t *testing.T) {
 
 // TestCallersMayLeave: before their turn nothing is applied; later the outcome is unknown, and the command goes on.
 func TestCallersMayLeave(t *testing.T) {
-	f := start(t, setup{world: simlog.Options{Manual: true, SingleProcess: true}})
-	f.activate()
-	first := f.later(command("a", "wait x"))
-	<-f.words.entered
-	ctx, cancel := context.WithCancel(t.Context())
-	left := make(chan error, 1)
-	go func() {
-		_, err := f.p.Submit(ctx, command("a", "add never"))
-		left <- err
-	}()
-	for f.p.Status().Waiting < 2 {
-		f.submit(withLocal(command("b", "read")))
-	}
-	cancel()
-	f.wantError(answer{err: <-left}, entities.Cancelled, entities.NotApplied)
-	close(f.words.gate)
-	op := f.op(1)
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, setup{world: simlog.Options{Manual: true, SingleProcess: true}})
+		f.activate()
+		first := f.later(command("a", "wait x"))
+		<-f.words.entered
+		ctx, cancel := context.WithCancel(t.Context())
+		left := make(chan error, 1)
+		go func() {
+			_, err := f.p.Submit(ctx, command("a", "add never"))
+			left <- err
+		}()
+		synctest.Wait() // it waits for its turn
+		cancel()
+		f.wantError(answer{err: <-left}, entities.Cancelled, entities.NotApplied)
+		close(f.words.gate)
+		op := f.op(1)
 
-	ctx, cancel = context.WithCancel(t.Context())
-	go func() {
-		_, err := f.p.Submit(ctx, command("c", "wait z"))
-		left <- err
-	}()
-	<-f.words.entered
-	cancel()
-	f.wantError(answer{err: <-left}, entities.Cancelled, entities.Unknown)
-	f.world.Deliver(op.ID)
-	f.want(f.receive(first), "x")
-	f.world.Deliver(f.op(1).ID)
-	f.want(f.submit(command("a", "read")), "x")
-	f.want(f.submit(command("c", "read")), "z")
+		ctx, cancel = context.WithCancel(t.Context())
+		go func() {
+			_, err := f.p.Submit(ctx, command("c", "wait z"))
+			left <- err
+		}()
+		<-f.words.entered
+		cancel()
+		f.wantError(answer{err: <-left}, entities.Cancelled, entities.Unknown)
+		f.world.Deliver(op.ID)
+		f.want(f.receive(first), "x")
+		f.world.Deliver(f.op(1).ID)
+		f.want(f.submit(command("a", "read")), "x")
+		f.want(f.submit(command("c", "read")), "z")
+	})
 }
 
 func withLocal(cmd *entities.Command) *entities.Command {

@@ -373,6 +373,14 @@ func (f *fixture) pause() {
 	}
 }
 
+// bubbled runs a subtest in a synctest bubble.
+func bubbled(run func(*testing.T)) func(*testing.T) {
+	return func(t *testing.T) {
+		t.Helper()
+		synctest.Test(t, run)
+	}
+}
+
 // inBubble says whether the caller runs in a synctest bubble.
 func inBubble() (is bool) {
 	defer func() { is = recover() == nil }()

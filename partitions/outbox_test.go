@@ -4,6 +4,7 @@ import (
 	"errors"
 	"slices"
 	"testing"
+	"testing/synctest"
 
 	"github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/entities"
@@ -26,42 +27,47 @@ func (f *fixture) open() int {
 func (f *fixture) settled() {
 	f.t.Helper()
 	f.until("the outbox is empty", func() bool { return f.open() == 0 })
+	f.pause() // and whatever comes of it has come
 }
 
 // TestEffectTakesEffectOnce: an effect that nobody waits for reaches its target, and is settled.
 func TestEffectTakesEffectOnce(t *testing.T) {
-	f := start(t, setup{world: alone})
-	f.await(Active)
-	f.want(f.submit(command("a", "later b add x")), "later")
-	f.settled()
-	f.want(f.submit(command("b", "read")), "x")
-	if kinds := f.kinds(); kinds[record.Effect] != 1 || kinds[record.Settled] != 1 || kinds[record.Event] != 2 {
-		t.Errorf("the journal holds %v; want one effect, one settled record and two events", kinds)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, setup{world: alone})
+		f.await(Active)
+		f.want(f.submit(command("a", "later b add x")), "later")
+		f.settled()
+		f.want(f.submit(command("b", "read")), "x")
+		if kinds := f.kinds(); kinds[record.Effect] != 1 || kinds[record.Settled] != 1 || kinds[record.Event] != 2 {
+			t.Errorf("the journal holds %v; want one effect, one settled record and two events", kinds)
+		}
+	})
 }
 
 // TestEffectSurvivesWorker: an effect whose target cannot be reached is sent by the next worker, who has nothing but the log.
 func TestEffectSurvivesWorker(t *testing.T) {
-	first := start(t, setup{world: alone})
-	first.await(Active)
-	first.want(first.submit(command("a", "later b add x")), "later")
-	first.settled()
-	first.words.mu.Lock()
-	first.words.downFor = "c"
-	first.words.down = entities.Errorf(entities.Unavailable, entities.NotApplied, "down")
-	first.words.mu.Unlock()
-	first.want(first.submit(command("a", "later c add y")), "later later")
-	if err := first.stop(); err != nil {
-		t.Fatal(err)
-	}
-	if first.open() != 1 {
-		t.Fatalf("%d effects are open; want that on c", first.open())
-	}
-	next := start(t, setup{world: alone, on: first.world, store: memstore.New(), name: "w2"})
-	next.await(Active)
-	next.settled()
-	next.want(next.submit(command("b", "read")), "x")
-	next.want(next.submit(command("c", "read")), "y")
+	synctest.Test(t, func(t *testing.T) {
+		first := start(t, setup{world: alone})
+		first.await(Active)
+		first.want(first.submit(command("a", "later b add x")), "later")
+		first.settled()
+		first.words.mu.Lock()
+		first.words.downFor = "c"
+		first.words.down = entities.Errorf(entities.Unavailable, entities.NotApplied, "down")
+		first.words.mu.Unlock()
+		first.want(first.submit(command("a", "later c add y")), "later later")
+		if err := first.stop(); err != nil {
+			t.Fatal(err)
+		}
+		if first.open() != 1 {
+			t.Fatalf("%d effects are open; want that on c", first.open())
+		}
+		next := start(t, setup{world: alone, on: first.world, store: memstore.New(), name: "w2"})
+		next.await(Active)
+		next.settled()
+		next.want(next.submit(command("b", "read")), "x")
+		next.want(next.submit(command("c", "read")), "y")
+	})
 }
 
 // TestEffectIsDeduplicated: the target knows an effect by its address, as long as its source has not settled it, and after.
@@ -144,62 +150,69 @@ func TestEffectsStayInOrder(t *testing.T) {
 
 // TestConcurrentCopiesOfAnEffect: copies that arrive while the first one runs wait for it.
 func TestConcurrentCopiesOfAnEffect(t *testing.T) {
-	f := start(t, setup{world: alone})
-	f.await(Active)
-	source := entities.Source{Generation: 1, Partition: 7, Offset: 10}
-	target := entities.Target{Method: "b", Payload: entities.Payload{Value: []byte("wait x")}}
-	errs := make(chan error, 3)
-	for range 3 {
-		go func() { errs <- f.router.send(t.Context(), source, target) }() // received below
-	}
-	<-f.words.entered
-	close(f.words.gate)
-	for range 3 {
-		if err := <-errs; err != nil {
-			t.Error(err)
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, setup{world: alone})
+		f.await(Active)
+		source := entities.Source{Generation: 1, Partition: 7, Offset: 10}
+		target := entities.Target{Method: "b", Payload: entities.Payload{Value: []byte("wait x")}}
+		errs := make(chan error, 3)
+		for range 3 {
+			go func() { errs <- f.router.send(t.Context(), source, target) }() // received below
 		}
-	}
-	f.want(f.submit(command("b", "read")), "x")
+		<-f.words.entered
+		synctest.Wait() // the copies have arrived
+		close(f.words.gate)
+		for range 3 {
+			if err := <-errs; err != nil {
+				t.Error(err)
+			}
+		}
+		f.want(f.submit(command("b", "read")), "x")
+	})
 }
 
 // TestRefusedEffectIsDone: a refusal is an answer.
 func TestRefusedEffectIsDone(t *testing.T) {
-	f := start(t, setup{world: alone})
-	f.await(Active)
-	f.want(f.submit(command("a", "later b refuse no")), "later")
-	f.settled()
-	if s := f.p.Status(); s.Parked != 0 {
-		t.Errorf("%d effects are parked; want none", s.Parked)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, setup{world: alone})
+		f.await(Active)
+		f.want(f.submit(command("a", "later b refuse no")), "later")
+		f.settled()
+		if s := f.p.Status(); s.Parked != 0 {
+			t.Errorf("%d effects are parked; want none", s.Parked)
+		}
+	})
 }
 
 // TestParked: what can never be delivered, and what the function fails on again and again, waits for an operator and survives
 // the worker; it can be sent again or dropped.
 func TestParked(t *testing.T) {
-	f := start(t, setup{world: alone})
-	f.await(Active)
-	f.want(f.submit(command("a", "later nowhere add x")), "later")
-	f.want(f.submit(command("a", "later b crash")), "later later")
-	f.until("both are parked", func() bool { return f.p.Status().Parked == 2 })
-	parked := f.parked(2)
-	if parked[0].Parked != "there is no nowhere" || parked[1].Attempts != maxFailures {
-		t.Errorf("parked: %+v", parked)
-	}
-	if err := f.stop(); err != nil {
-		t.Fatal(err)
-	}
-	next := start(t, setup{world: alone, on: f.world, store: memstore.New(), name: "w2"})
-	next.await(Active)
-	parked = next.parked(2)
-	for i, drop := range []bool{true, false} {
-		if err := next.m.Resolve(t.Context(), 0, parked[i].Offset, drop); err != nil {
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, setup{world: alone})
+		f.await(Active)
+		f.want(f.submit(command("a", "later nowhere add x")), "later")
+		f.want(f.submit(command("a", "later b crash")), "later later")
+		f.until("both are parked", func() bool { return f.p.Status().Parked == 2 })
+		parked := f.parked(2)
+		if parked[0].Parked != "there is no nowhere" || parked[1].Attempts != maxFailures {
+			t.Errorf("parked: %+v", parked)
+		}
+		if err := f.stop(); err != nil {
 			t.Fatal(err)
 		}
-	}
-	next.until("the one that was sent again is parked once more", func() bool { return next.p.Status().Parked == 1 && next.open() == 1 })
-	if err := next.m.Resolve(t.Context(), 0, parked[0].Offset, true); !errors.Is(err, ErrNotParked) {
-		t.Errorf("dropping it twice: %v; want ErrNotParked", err)
-	}
+		next := start(t, setup{world: alone, on: f.world, store: memstore.New(), name: "w2"})
+		next.await(Active)
+		parked = next.parked(2)
+		for i, drop := range []bool{true, false} {
+			if err := next.m.Resolve(t.Context(), 0, parked[i].Offset, drop); err != nil {
+				t.Fatal(err)
+			}
+		}
+		next.until("the one that was sent again is parked once more", func() bool { return next.p.Status().Parked == 1 && next.open() == 1 })
+		if err := next.m.Resolve(t.Context(), 0, parked[0].Offset, true); !errors.Is(err, ErrNotParked) {
+			t.Errorf("dropping it twice: %v; want ErrNotParked", err)
+		}
+	})
 }
 
 func (f *fixture) parked(want int) []Parked {
@@ -218,51 +231,57 @@ func (f *fixture) parked(want int) []Parked {
 // TestSynchronousEffectsInARing: a waits for b, which waits for a: nothing blocks, since a command is decided and committed
 // before its effects are sent.
 func TestSynchronousEffectsInARing(t *testing.T) {
-	f := start(t, setup{world: alone})
-	f.await(Active)
-	if _, err := f.router.Dispatch(t.Context(), command("a", "ring b a")); err != nil {
-		t.Fatal(err)
-	}
-	f.want(f.submit(command("a", "read")), "ring by-effect")
-	f.want(f.submit(command("b", "read")), "ring")
-	f.settled()
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, setup{world: alone})
+		f.await(Active)
+		if _, err := f.router.Dispatch(t.Context(), command("a", "ring b a")); err != nil {
+			t.Fatal(err)
+		}
+		f.want(f.submit(command("a", "read")), "ring by-effect")
+		f.want(f.submit(command("b", "read")), "ring")
+		f.settled()
+	})
 }
 
 // TestForwardIsRepeated: a command with an id that wrote something and was forwarded gets the target's first answer again.
 func TestForwardIsRepeated(t *testing.T) {
-	f := start(t, setup{world: alone})
-	f.await(Active)
-	var answers []string
-	for range 2 {
-		reply, err := f.router.Dispatch(t.Context(), withID(command("a", "forwardadd b"), "id"))
-		if err != nil {
-			t.Fatal(err)
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, setup{world: alone})
+		f.await(Active)
+		var answers []string
+		for range 2 {
+			reply, err := f.router.Dispatch(t.Context(), withID(command("a", "forwardadd b"), "id"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			answers = append(answers, string(reply.Payload.Value))
 		}
-		answers = append(answers, string(reply.Payload.Value))
-	}
-	if !slices.Equal(answers, []string{"x", "x"}) {
-		t.Errorf("answers %q; want the target's twice", answers)
-	}
-	f.want(f.submit(command("b", "read")), "x")
-	f.settled()
+		if !slices.Equal(answers, []string{"x", "x"}) {
+			t.Errorf("answers %q; want the target's twice", answers)
+		}
+		f.want(f.submit(command("b", "read")), "x")
+		f.settled()
+	})
 }
 
 // TestOutboxBeyondMemory: more open effects than are kept in memory are all delivered.
 func TestOutboxBeyondMemory(t *testing.T) {
-	f := start(t, setup{world: alone, limits: Limits{WaitingPerEntity: 1 << 14, Waiting: 1 << 14}})
-	f.await(Active)
-	const effects = outboxWindow + 1000
-	answers := make([]<-chan answer, effects)
-	for i := range answers {
-		answers[i] = f.later(command("a", "quiet b add x"))
-	}
-	for _, a := range answers {
-		if got := f.receive(a); got.err != nil {
-			t.Fatal(got.err)
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, setup{world: alone, limits: Limits{WaitingPerEntity: 1 << 14, Waiting: 1 << 14}})
+		f.await(Active)
+		const effects = outboxWindow + 1000
+		answers := make([]<-chan answer, effects)
+		for i := range answers {
+			answers[i] = f.later(command("a", "quiet b add x"))
 		}
-	}
-	f.settled()
-	if events := f.kinds()[record.Event]; events != effects {
-		t.Errorf("%d events; want %d", events, effects)
-	}
+		for _, a := range answers {
+			if got := f.receive(a); got.err != nil {
+				t.Fatal(got.err)
+			}
+		}
+		f.settled()
+		if events := f.kinds()[record.Event]; events != effects {
+			t.Errorf("%d events; want %d", events, effects)
+		}
+	})
 }

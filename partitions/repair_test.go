@@ -242,6 +242,10 @@ func (f *fixture) works() {
 		slices.Sort(words)
 		return slices.Equal(words, []string{"later", "rung"})
 	})
+	f.pass(time.Hour)
+	if got := strings.Fields(f.submit(command("t", "read")).text); len(got) != 2 {
+		f.t.Errorf("the timers have said %q; one of them was cancelled, and none fires twice", got)
+	}
 }
 
 // TestRepairAppendsTheImage: what the store has beyond the log is written into it again; nothing acknowledged is lost, and effects
@@ -263,7 +267,7 @@ func TestRepairAppendsTheImage(t *testing.T) {
 			return f
 		},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(name, bubbled(func(t *testing.T) {
 			f := start(t, setup{world: alone})
 			f.await(Active)
 			kept := f.busy()
@@ -283,7 +287,7 @@ func TestRepairAppendsTheImage(t *testing.T) {
 			}
 			f.same(image)
 			f.works()
-		})
+		}))
 	}
 }
 
