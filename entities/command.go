@@ -159,6 +159,11 @@ type Target struct {
 type SideEffect struct {
 	Target
 	Synchronous bool
+	// OnRefused is the bare name of a method of the asking entity's service. When the target refuses, that entity gets the
+	// command, exactly once, with a millrace.effect.v1.Refused. Empty: the refusal is kept for an operator.
+	OnRefused string
+	// IgnoreRefusal says that a refusal does not matter: nothing is kept of it. Not together with OnRefused.
+	IgnoreRefusal bool
 }
 
 // Snapshot is the state of an event-sourced entity after the event with this sequence.

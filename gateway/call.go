@@ -54,6 +54,10 @@ type envelope struct {
 
 // readCommand is the first step of every call with one message: what it says, as a command.
 func readCommand(app string, m *discovery.Method, payload []byte, env *envelope) (*entities.Command, *entities.Error) {
+	if m.LearnsRefusals() {
+		return nil, entities.Errorf(entities.NotSupported, entities.NotApplied,
+			"%s learns of effects that were refused: only the engine calls it, nothing was applied", m.FullName)
+	}
 	cmd, err := m.Command(payload, env.metadata)
 	if err != nil {
 		return nil, asError(err)

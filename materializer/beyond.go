@@ -124,6 +124,8 @@ func rowName(key []byte) string {
 		return "position"
 	case rowOutbox, rowParked:
 		return fmt.Sprintf("effect of offset %d", tailOffset(key))
+	case rowRefused:
+		return fmt.Sprintf("refusal of offset %d", tailOffset(key))
 	case rowDelivered:
 		return fmt.Sprintf("effect of partition %d", binary.BigEndian.Uint16(key[addressSize+3:]))
 	default:

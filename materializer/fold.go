@@ -173,6 +173,8 @@ func (f *Fold) write(rows Rows, e *Entry) error {
 		err = f.effect(rows, e)
 	case record.TimerSet, record.TimerCancelled, record.TimerFired:
 		err = f.timer(rows, f.key, e)
+	case record.Refused:
+		err = f.refused(rows, f.key, e)
 	case record.Answered:
 	default:
 		err = f.state(rows, f.key, e)

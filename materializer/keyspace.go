@@ -7,7 +7,7 @@ import (
 
 // FoldVersion is the version of the fold and of the key space together. A store that was folded by another version is
 // rebuilt.
-const FoldVersion = 3
+const FoldVersion = 4
 
 // The row kinds: the byte after generation and partition. docs/keyspace.md has their meaning and a test compares. A
 // retired one stays reserved.
@@ -24,6 +24,9 @@ const (
 	rowOutbox = 'o'
 	// rowParked: why an effect waits for an operator, by the same offset. Since version 2.
 	rowParked = 'k'
+	// rowRefused: effects that their targets refused, by the offset of the refused record, until an operator has looked at them
+	// or newer ones take their place. Since version 4.
+	rowRefused = 'u'
 	// rowDelivered: answers to effects of other partitions, by the effect's address; and how far each of those partitions has
 	// settled. Since version 2.
 	rowDelivered = 'q'

@@ -179,10 +179,7 @@ func (f *Fold) settled(rows Rows, e *Entry) error {
 		return fmt.Errorf("%w: offset %d: %w", ErrUnfoldable, e.Offset, err)
 	}
 	for _, offset := range s.GetDone() {
-		if err := rows.Delete(appendOffset(f.address, rowOutbox, int64(offset))); err != nil { //nolint:gosec // offsets are positive
-			return err
-		}
-		if err := rows.Delete(appendOffset(f.address, rowParked, int64(offset))); err != nil { //nolint:gosec // offsets are positive
+		if err := f.done(rows, int64(offset)); err != nil { //nolint:gosec // offsets are positive
 			return err
 		}
 	}
@@ -194,6 +191,11 @@ func (f *Fold) settled(rows Rows, e *Entry) error {
 	}
 	for _, offset := range s.GetReplayed() {
 		if err := rows.Delete(appendOffset(f.address, rowParked, int64(offset))); err != nil { //nolint:gosec // offsets are positive
+			return err
+		}
+	}
+	for _, offset := range s.GetRefused() {
+		if err := rows.Delete(appendOffset(f.address, rowRefused, int64(offset))); err != nil { //nolint:gosec // offsets are positive
 			return err
 		}
 	}

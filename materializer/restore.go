@@ -82,6 +82,8 @@ func (r *Restoration) Next() ([]Entry, error) {
 		{r.base, rowParked, r.baseParked},
 		{r.image, rowOutbox, r.imageEffect},
 		{r.image, rowParked, r.imageParked},
+		{r.base, rowRefused, r.baseRefused},
+		{r.image, rowRefused, r.imageRefused},
 		{r.image, rowDelivered, r.imageDelivered},
 	}
 	for ; r.step < len(steps) && !r.full; r.step++ {

@@ -22,8 +22,10 @@ type story struct {
 	// sequence and snapshot are by entity, open the effects that are not settled.
 	sequence, snapshot map[string]uint64
 	open               []uint64
-	timers             map[string]map[string]timerOf
-	settled            uint64
+	// refused are the offsets of refusals that are kept.
+	refused []uint64
+	timers  map[string]map[string]timerOf
+	settled uint64
 }
 
 type timerOf struct{ due, offset int64 }
@@ -125,7 +127,18 @@ func (s *story) timer(key string, first int64, parts *[]part) {
 func (s *story) settle() {
 	i := s.random.IntN(len(s.open))
 	said := &recordv1.Settled{}
-	switch s.random.IntN(4) {
+	switch s.random.IntN(6) {
+	case 4: // its target refuses it
+		s.refused = append(s.refused, uint64(s.end()))
+		s.put("counter/1", "do it", record.Envelope{
+			Kind: record.Refused, LogTime: s.now, TypeURL: "t/c", Target: []byte{0x0a, 1, 'S'}, Answer: []byte{0x20, 9}, Refuses: s.open[i],
+		})
+		s.open = append(s.open[:i], s.open[i+1:]...)
+		return
+	case 5: // an operator drops a refusal
+		if len(s.refused) > 0 {
+			said.Refused, s.refused = s.refused[:1], s.refused[1:]
+		}
 	case 0:
 		said.Parked = []*recordv1.Parked{{Offset: s.open[i], Error: "no", Attempts: 3}}
 	case 1:
@@ -233,7 +246,10 @@ func TestRestoration(t *testing.T) {
 func (s *story) reload(store materializer.Store) {
 	s.t.Helper()
 	view := materializer.Partition{Rows: store, Address: address}
-	s.open = nil
+	s.open, s.refused = nil, nil
+	if err := view.RefusalOffsets(func(offset int64) { s.refused = append(s.refused, uint64(offset)) }); err != nil {
+		s.t.Fatal(err)
+	}
 	if err := view.Outbox(0, func(e materializer.Effect) bool {
 		s.open = append(s.open, uint64(e.Offset))
 		return true

@@ -30,12 +30,7 @@ func encodeAnswer(call *Call) []byte {
 		a.TypeUrl, a.Payload = out.Reply.Payload.TypeURL, out.Reply.Payload.Value
 		a.Metadata = toMetadata(out.Reply.Metadata)
 	}
-	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(a)
-	if err != nil {
-		// Only text that is not UTF-8 can do this, and discovery and hosts let none through.
-		panic(fmt.Sprintf("encode answer of %s: %v", call.cmd.Key, err))
-	}
-	return b
+	return mustMarshal("answer", a)
 }
 
 // codeUnknown is gRPC's UNKNOWN: what the protocol says for a failure without a code.
@@ -66,25 +61,42 @@ func decodeAnswer(b []byte) (*entities.Outcome, error) {
 	}
 }
 
-// encodeTarget returns what the record of an effect or a timer says about where its payload goes.
-func encodeTarget(t entities.Target, synchronous, forward bool) []byte {
-	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(&recordv1.Target{
-		Service: t.Service, Method: t.Method, Synchronous: synchronous, Forward: forward, Metadata: toMetadata(t.Metadata),
-	})
-	if err != nil {
-		panic("encode target: " + err.Error()) // as in encodeAnswer
-	}
-	return b
+// encodeTarget returns what the record of a timer says about where its payload goes.
+func encodeTarget(t entities.Target) []byte {
+	return mustMarshal("target", &recordv1.Target{Service: t.Service, Method: t.Method, Metadata: toMetadata(t.Metadata)})
 }
 
-// decodeTarget is the way back.
-func decodeTarget(b []byte, payload entities.Payload) (t entities.Target, synchronous bool, err error) {
+// encodeEffect returns what the record of an effect, or of a forward, says about it. onRefused is the method of the asking
+// entity that learns of a refusal, as service/method.
+func encodeEffect(e *entities.SideEffect, onRefused string, forward bool) []byte {
+	return mustMarshal("target", &recordv1.Target{
+		Service: e.Service, Method: e.Method, Synchronous: e.Synchronous, Forward: forward, Metadata: toMetadata(e.Metadata),
+		OnRefused: onRefused, IgnoreRefusal: e.IgnoreRefusal,
+	})
+}
+
+// decodeEffect is the way back.
+func decodeEffect(b []byte, payload entities.Payload) (*delivery, error) {
 	var target recordv1.Target
 	if err := proto.Unmarshal(b, &target); err != nil {
-		return entities.Target{}, false, fmt.Errorf("stored target: %w", err)
+		return nil, fmt.Errorf("stored target: %w", err)
 	}
-	t = entities.Target{Service: target.GetService(), Method: target.GetMethod(), Payload: payload, Metadata: fromMetadata(target.GetMetadata())}
-	return t, target.GetSynchronous(), nil
+	return &delivery{
+		effect: entities.SideEffect{
+			Target:      entities.Target{Service: target.GetService(), Method: target.GetMethod(), Payload: payload, Metadata: fromMetadata(target.GetMetadata())},
+			Synchronous: target.GetSynchronous(), IgnoreRefusal: target.GetIgnoreRefusal(),
+		},
+		onRefused: target.GetOnRefused(), forward: target.GetForward(),
+	}, nil
+}
+
+// decodeTarget is the way back from encodeTarget.
+func decodeTarget(b []byte, payload entities.Payload) (entities.Target, error) {
+	d, err := decodeEffect(b, payload)
+	if err != nil {
+		return entities.Target{}, err
+	}
+	return d.effect.Target, nil
 }
 
 func toMetadata(md entities.Metadata) []*recordv1.MetadataEntry {

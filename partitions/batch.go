@@ -152,10 +152,11 @@ func (g *group) records(out *entities.Outcome) *entities.Error {
 	}
 	for i := range out.Effects {
 		effect := &out.Effects[i]
-		g.add(record.Effect, 0, effect.Payload).Target = encodeTarget(effect.Target, effect.Synchronous, false)
+		g.add(record.Effect, 0, effect.Payload).Target = encodeEffect(effect, onRefused(g.call.cmd, effect), false)
 	}
 	if out.Forward != nil {
-		g.add(record.Effect, 0, out.Forward.Payload).Target = encodeTarget(*out.Forward, true, true)
+		forward := entities.SideEffect{Target: *out.Forward, Synchronous: true}
+		g.add(record.Effect, 0, out.Forward.Payload).Target = encodeEffect(&forward, "", true)
 	}
 	return nil
 }
@@ -302,8 +303,9 @@ func (c *core) commit(b *batch) {
 		b.timers[i].due.Offset = b.entries[b.timers[i].entry].Offset
 		c.setTimer(b.timers[i].due)
 	}
-	for _, s := range b.settles {
-		c.settled(s)
+	for i := range b.settles {
+		c.refusalsCommitted(b, &b.settles[i])
+		c.settled(b.settles[i])
 	}
 	c.pump()
 	if len(b.timers) > 0 {
@@ -316,10 +318,12 @@ func (c *core) keepEffects(b *batch, call *Call) {
 	first := call.firstEffect
 	call.firstEffect = b.entries[first].Offset
 	for i := range call.effects {
-		d := &delivery{offset: call.firstEffect + int64(i)}
+		d := &delivery{offset: call.firstEffect + int64(i), from: call.cmd.Key}
 		if i < len(call.outcome.Effects) {
 			d.effect = call.outcome.Effects[i]
+			d.onRefused = onRefused(call.cmd, &d.effect)
 		} else {
+			d.forward = true
 			d.effect = entities.SideEffect{Target: *call.outcome.Forward, Synchronous: true}
 		}
 		if d.effect.Synchronous {
@@ -328,6 +332,14 @@ func (c *core) keepEffects(b *batch, call *Call) {
 		c.keep(d)
 	}
 	call.watermark = c.watermark()
+}
+
+// onRefused is the method that learns of a refusal of an effect, as service/method; empty for none.
+func onRefused(cmd *entities.Command, e *entities.SideEffect) string {
+	if e.OnRefused == "" {
+		return ""
+	}
+	return cmd.Service + "/" + e.OnRefused
 }
 
 // GapRead takes the records that stand where the core expected its own. Rule 2: no-ops are passed over, anything else ends

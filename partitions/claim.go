@@ -144,6 +144,7 @@ func (c *core) activate(next int64) {
 func (c *core) serve() {
 	c.state = Active
 	c.loadOutbox()
+	c.emit(effect{kind: doLoadRefusals})
 	c.emit(effect{kind: doLoadTimers, attempt: timerWindow, alarm: &alarm{}})
 	waiting := c.waiting
 	c.waiting = nil

@@ -459,6 +459,7 @@ func (c *core) Ticked() {
 func (c *core) Settling() bool {
 	if c.state == Active {
 		c.fire()
+		c.settleNow = len(c.outbox.refusals) > 0
 	}
 	return c.quiet()
 }
@@ -466,7 +467,7 @@ func (c *core) Settling() bool {
 // quiet says whether nothing is on its way to the log or to a target. What waits for its time, or for an operator, does not
 // count.
 func (c *core) quiet() bool {
-	return len(c.sent) == 0 && c.open.empty() && c.outbox.sending == 0 && len(c.outbox.ready) == 0 && c.timers.firing == 0
+	return len(c.sent) == 0 && c.open.empty() && c.outbox.sending == 0 && len(c.outbox.ready)+len(c.outbox.refusals) == 0 && c.timers.firing == 0
 }
 
 func (c *core) leastRecent() *entity {

@@ -3,6 +3,7 @@ package partitions
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/internal/failpoint"
@@ -76,6 +77,34 @@ func (p *Partition) loadOutbox(from int64) {
 	p.core.OutboxLoaded(loaded, len(loaded) == outboxWindow)
 }
 
+// loadRefusals reads which refusals are kept, on the loop as well.
+func (p *Partition) loadRefusals() {
+	var offsets []int64
+	view := materializer.Partition{Rows: p.store, Address: p.address}
+	if err := view.RefusalOffsets(func(offset int64) { offsets = append(offsets, offset) }); err != nil {
+		p.failed(err)
+		p.core.ApplyFailed(err)
+		return
+	}
+	p.core.RefusalsLoaded(offsets)
+}
+
+// resolveRefusal looks the refusal up that an operator speaks of, before the core hears of it.
+func (p *Partition) resolveRefusal(r *resolution) {
+	view := materializer.Partition{Rows: p.store, Address: p.address}
+	kept, found, err := view.Refusal(r.offset)
+	if err == nil && found {
+		r.again, err = decodeEffect(kept.Target, kept.Payload)
+	}
+	if err != nil {
+		p.failed(err)
+	} else if found {
+		r.again.from.Type, r.again.from.ID, _ = strings.Cut(kept.From, "/")
+		r.again.effect.Synchronous, r.again.forward = false, false
+	}
+	p.core.ResolveRefusal(r)
+}
+
 // loadTimers reads the next timers, on the loop as well.
 func (p *Partition) loadTimers(after materializer.Due, limit int) {
 	var loaded []materializer.Due
@@ -118,7 +147,7 @@ func (p *Partition) runTimer(ctx context.Context, a *alarm) error {
 	case !known || timer.Offset != a.Offset:
 		return errSuperseded
 	}
-	target, _, err := decodeTarget(timer.Target, timer.Payload)
+	target, err := decodeTarget(timer.Target, timer.Payload)
 	if err != nil {
 		return err
 	}

@@ -62,6 +62,10 @@ const (
 	// doStartOver: forget the partition's rows. Comes back as StartedOver. doResume: keep them, and go on. Comes back as Resumed.
 	doStartOver
 	doResume
+	// doLoadRefusals: read which refusals are kept. Comes back as RefusalsLoaded. doDropRefusals: attempt of them were given up,
+	// because there were too many.
+	doLoadRefusals
+	doDropRefusals
 	// doRepaired: tell the operator of repair what came of it.
 	doRepaired
 	// doReleased: tell the manager that the partition is released.

@@ -11,6 +11,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/broker-adapter/simlog"
 	"github.com/millrace-io/millrace/entities"
@@ -18,6 +20,7 @@ import (
 	"github.com/millrace-io/millrace/internal/clock"
 	"github.com/millrace-io/millrace/materializer"
 	"github.com/millrace-io/millrace/materializer/memstore"
+	effectv1 "github.com/millrace-io/millrace/proto/gen/millrace/effect/v1"
 )
 
 // words is an event-sourced function for tests: its state is the words that it was told, in order. Its commands are texts:
@@ -91,6 +94,13 @@ func (w *words) Resolve(t entities.Target) (*entities.Command, error) {
 	if t.Method == "nowhere" {
 		return nil, entities.Errorf(entities.UnknownMethod, entities.NotApplied, "there is no %s", t.Method)
 	}
+	if t.Payload.TypeURL == refusedType {
+		m := &effectv1.Refused{}
+		if err := proto.Unmarshal(t.Payload.Value, m); err != nil {
+			return nil, err
+		}
+		return command(m.GetEntityId(), fmt.Sprintf("add %s/%s-said-%d-%s-to-%s", m.GetService(), m.GetMethod(), m.GetCode(), m.GetMessage(), m.GetPayload().GetValue())), nil
+	}
 	return command(t.Method, string(t.Payload.Value)), nil
 }
 
@@ -141,6 +151,14 @@ func (s *wordsSession) Handle(_ context.Context, inv entities.Invocation) (*enti
 		id, text, _ := strings.Cut(rest, " ")
 		out := emit("later")
 		out.Effects = []entities.SideEffect{{Target: entities.Target{Method: id, Payload: entities.Payload{Value: []byte(text)}}}}
+		return out, nil
+	case "ask", "dare": // like later; of a refusal the entity is told, or is not interested
+		id, text, _ := strings.Cut(rest, " ")
+		out := emit(verb)
+		out.Effects = []entities.SideEffect{{Target: entities.Target{Method: id, Payload: entities.Payload{Value: []byte(text)}}}}
+		if out.Effects[0].IgnoreRefusal = verb == "dare"; verb == "ask" {
+			out.Effects[0].OnRefused = "Refused"
+		}
 		return out, nil
 	case "quiet": // like later, with an answer that does not grow
 		id, text, _ := strings.Cut(rest, " ")

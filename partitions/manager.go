@@ -418,7 +418,7 @@ func (m *Manager) Parked(limit int) ([]Parked, error) {
 		view := materializer.Partition{Rows: m.options.Store, Address: p.address}
 		var failed error
 		err := view.Parked(func(e materializer.Effect) bool {
-			target, _, err := decodeTarget(e.Target, e.Payload)
+			target, err := decodeTarget(e.Target, e.Payload)
 			failed = err
 			found = append(found, Parked{Partition: p.id, Effect: e, Service: target.Service, Method: target.Method})
 			return failed == nil && len(found) < limit
@@ -438,18 +438,28 @@ var ErrNotParked = errors.New("no such effect is parked on this worker")
 
 // Resolve sends a parked effect again, or drops it, and returns when the log has that.
 func (m *Manager) Resolve(ctx context.Context, partition int32, offset int64, drop bool) error {
+	return m.resolve(ctx, partition, &resolution{offset: offset, drop: drop})
+}
+
+// ResolveRefusal sends the message of a refused effect once more, as a new effect, or drops the refusal, and returns when the log
+// has that. offset is that of the refused record.
+func (m *Manager) ResolveRefusal(ctx context.Context, partition int32, offset int64, drop bool) error {
+	return m.resolve(ctx, partition, &resolution{offset: offset, drop: drop, refusal: true})
+}
+
+func (m *Manager) resolve(ctx context.Context, partition int32, r *resolution) error {
 	if partition < 0 || int(partition) >= len(m.partitions) {
 		return fmt.Errorf("partition %d: %w", partition, ErrNotParked)
 	}
 	found := make(chan bool, 1)
-	r := &resolution{offset: offset, drop: drop, done: func(ok bool) { found <- ok }}
+	r.done = func(ok bool) { found <- ok }
 	if !m.partitions[partition].post(input{kind: inResolved, resolution: r}) {
 		return errMoved(partition, "the worker is stopping")
 	}
 	select {
 	case ok := <-found:
 		if !ok {
-			return fmt.Errorf("partition %d, offset %d: %w", partition, offset, ErrNotParked)
+			return fmt.Errorf("partition %d, offset %d: %w", partition, r.offset, ErrNotParked)
 		}
 		return nil
 	case <-ctx.Done():

@@ -1,8 +1,12 @@
 package partitions
 
 import (
+	"cmp"
+	"slices"
 	"strings"
 	"time"
+
+	"google.golang.org/protobuf/proto"
 
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/record"
@@ -33,7 +37,12 @@ var resend = backoff.Policy{First: 100 * time.Millisecond, Max: 30 * time.Second
 type delivery struct {
 	offset int64
 	effect entities.SideEffect
-	state  deliveryState
+	// from is the entity that asked for it; onRefused is its method that learns of a refusal, as service/method, empty for none.
+	from      entities.Key
+	onRefused string
+	// forward: its answer is that of the command that asked.
+	forward bool
+	state   deliveryState
 	// attempts were made, failures of them were the function's own fault.
 	attempts, failures int
 	// due is when a waiting one is tried again.
@@ -74,6 +83,9 @@ type outbox struct {
 	said *recordv1.Settled
 	// resolved is what operators asked for.
 	resolved []*resolution
+	// refusals are what no record says yet; kept are the offsets of refused records that the store has, oldest first.
+	refusals []refusal
+	kept     []int64
 	// known is, by source partition, below which offset effects are done.
 	known map[source]int64
 }
@@ -84,6 +96,9 @@ type source struct{ generation, partition uint16 }
 type resolution struct {
 	offset int64
 	drop   bool
+	// refusal: it is about a refusal that is kept. again is its effect, to be sent once more.
+	refusal bool
+	again   *delivery
 	done   func(found bool)
 }
 
@@ -111,7 +126,13 @@ func (c *core) keep(d *delivery) {
 		o.more = true // the store has it
 		return
 	}
-	o.entries = append(o.entries, d)
+	if n := len(o.entries); n > 0 && o.entries[n-1].offset > d.offset {
+		// The core's own effects are committed in the order of the log, and get here after those of the commands of their batch.
+		at, _ := slices.BinarySearchFunc(o.entries, d.offset, func(e *delivery, offset int64) int { return cmp.Compare(e.offset, offset) })
+		o.entries = slices.Insert(o.entries, at, d)
+	} else {
+		o.entries = append(o.entries, d)
+	}
 	o.byOffset[d.offset] = d
 	switch d.state {
 	case deliveryParked:
@@ -172,6 +193,7 @@ func (c *core) Delivered(offset int64, err *entities.Error) {
 	if d == nil {
 		return
 	}
+	held := d.state == deliveryHeld
 	switch d.state {
 	case deliverySending:
 		o.sending--
@@ -183,7 +205,9 @@ func (c *core) Delivered(offset int64, err *entities.Error) {
 		return
 	}
 	switch {
-	case err == nil || err.Reason == entities.FunctionRefused:
+	case err != nil && err.Reason == entities.FunctionRefused:
+		c.refused(d, err, held)
+	case err == nil:
 		d.state = deliveryAnswered
 		o.said.Done = append(o.said.Done, uint64(offset)) //nolint:gosec // offsets are positive
 		if mutation.On(mutation.Settle) {
@@ -275,25 +299,32 @@ func (c *core) retryEffects() {
 
 // unsaid is the number of things that the next settled record has to say.
 func (o *outbox) unsaid() int {
-	return len(o.said.GetDone()) + len(o.said.GetParked()) + len(o.said.GetReplayed())
+	return len(o.said.GetDone()) + len(o.said.GetParked()) + len(o.said.GetReplayed()) + len(o.said.GetRefused()) + len(o.refusals)
 }
 
 // settleEffects writes what became of effects into the open batch.
 func (c *core) settleEffects() {
 	o := &c.outbox
-	value := record.EncodeSettled(o.said)
-	entry := c.control(record.Settled)
-	entry.Value = value
-	c.open.settles = append(c.open.settles, settles{done: o.said.Done, replayed: o.said.Replayed, resolved: o.resolved})
-	c.open.entries = append(c.open.entries, entry)
-	c.open.bytes += len(value) + recordOverhead
-	o.said, o.resolved = &recordv1.Settled{}, nil
+	s := settles{done: o.said.Done, replayed: o.said.Replayed, resolved: o.resolved}
+	if proto.Size(o.said) > 0 {
+		entry := c.control(record.Settled)
+		entry.Value = record.EncodeSettled(o.said)
+		c.put(entry)
+	}
+	for _, r := range o.refusals {
+		c.writeRefusal(&s, r)
+	}
+	c.open.settles = append(c.open.settles, s)
+	o.said, o.resolved, o.refusals = &recordv1.Settled{}, nil, nil
 }
 
 // settles is what a settled record of a batch says, for when it is committed.
 type settles struct {
 	done, replayed []uint64
 	resolved       []*resolution
+	// kept are places of refused records, told the commands that tell entities of refusals.
+	kept []int
+	told []followUp
 }
 
 // settled takes entries out of the outbox whose settled record is committed.
@@ -370,11 +401,12 @@ func (c *core) cause(s *entities.Source) *record.Cause {
 
 // deliveryOf makes an outbox entry from a row of the store.
 func deliveryOf(e materializer.Effect) (*delivery, error) {
-	target, synchronous, err := decodeTarget(e.Target, e.Payload)
+	d, err := decodeEffect(e.Target, e.Payload)
 	if err != nil {
 		return nil, err
 	}
-	d := &delivery{offset: e.Offset, effect: entities.SideEffect{Target: target, Synchronous: synchronous}}
+	d.offset = e.Offset
+	d.from.Type, d.from.ID, _ = strings.Cut(e.From, "/")
 	if e.Parked != "" {
 		d.state = deliveryParked
 	}

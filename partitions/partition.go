@@ -194,12 +194,19 @@ func (p *Partition) take(in *input) {
 		c.GapRead(in.incarnation, in.gap, in.fail)
 	case inDelivered:
 		p.attempted("effect of offset %d: %s", in.offset, in.err)
+		if in.err != nil && in.err.Reason == entities.FunctionRefused {
+			p.stats.refused.Add(1)
+		}
 		c.Delivered(in.offset, in.err)
 	case inFired:
 		p.attempted("timer of offset %d: %s", in.alarm.Offset, in.err)
 		c.Fired(in.incarnation, in.alarm, in.superseded, in.err)
 	case inResolved:
-		c.Resolve(in.resolution)
+		if in.resolution.refusal {
+			p.resolveRefusal(in.resolution)
+		} else {
+			c.Resolve(in.resolution)
+		}
 	case inPosition:
 		c.Asked(in.call)
 	case inRepair:
@@ -304,6 +311,11 @@ func (p *Partition) do(ctx context.Context, e effect) {
 		p.deliver(ctx, e.delivery, e.offset)
 	case doLoadOutbox:
 		p.loadOutbox(e.offset)
+	case doLoadRefusals:
+		p.loadRefusals()
+	case doDropRefusals:
+		p.stats.refusalsDropped.Add(uint64(e.attempt)) //nolint:gosec // positive
+		p.alarm(fmt.Sprintf("more than %d refused effects are kept: the %d oldest were dropped; look at `millrace parked`, use sdk.OnRefused or sdk.IgnoreRefusal", maxRefusals, e.attempt))
 	case doLoadTimers:
 		p.loadTimers(e.alarm.Due, e.attempt)
 	case doFire:

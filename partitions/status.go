@@ -27,6 +27,8 @@ type Status struct {
 	Fold        materializer.FoldCounts
 	// Effects are open ones in memory, Parked those of them that wait for an operator; MoreEffects: the store has others.
 	Effects, Parked int
+	// Refusals are refused effects that are kept for an operator.
+	Refusals int
 	MoreEffects     bool
 	// Timers are those in memory; Overdue is how late the next one is. MoreTimers: the store has others.
 	Timers     int
@@ -41,7 +43,7 @@ type Status struct {
 
 // stats count what a partition did since the process began.
 type stats struct {
-	commands, failed, batches, records, activated, passivated, expired, alarms, delivered, fired atomic.Uint64
+	commands, failed, batches, records, activated, passivated, expired, alarms, delivered, fired, refused, refusalsDropped atomic.Uint64
 	reads                                                                                        readStats
 }
 
@@ -50,6 +52,8 @@ type Counts struct {
 	Commands, Failed, Batches, Records, Activated, Passivated, Expired, Alarms uint64
 	// Delivered counts attempts to deliver effects, Fired attempts to run timers.
 	Delivered, Fired uint64
+	// Refused counts refusals of effects by their targets, RefusalsDropped those that were kept and had to make room.
+	Refused, RefusalsDropped uint64
 	// Reads were answered from the image of a followed partition, by consistency.
 	Reads [entities.AtLeast + 1]uint64
 }
@@ -68,6 +72,7 @@ func (s *stats) counts() Counts {
 		Commands: s.commands.Load(), Failed: s.failed.Load(), Batches: s.batches.Load(), Records: s.records.Load(),
 		Activated: s.activated.Load(), Passivated: s.passivated.Load(), Expired: s.expired.Load(), Alarms: s.alarms.Load(),
 		Delivered: s.delivered.Load(), Fired: s.fired.Load(),
+		Refused: s.refused.Load(), RefusalsDropped: s.refusalsDropped.Load(),
 	}
 	for i := range s.reads {
 		c.Reads[i] = s.reads[i].Load()
@@ -103,6 +108,7 @@ func (p *Partition) publish() {
 		Partition: p.id, State: c.state, Epoch: c.owner.Epoch, Next: c.next, InFlight: len(c.sent),
 		Entities: len(c.entities), ActiveBytes: c.active, LastError: p.lastError, LastFailed: p.lastFailed, Halted: c.halted, Floor: c.floor,
 	}}
+	s.Refusals = len(c.outbox.kept)
 	s.Effects, s.Parked, s.MoreEffects = len(c.outbox.byOffset), c.outbox.parked, c.outbox.more || c.outbox.loading
 	s.Timers, s.MoreTimers, s.Overdue = len(c.timers.next), c.timers.more, c.timers.overdue(c.now.Log)
 	if p.fold != nil {

@@ -297,6 +297,9 @@ func (s *scene) show(t *testing.T, e *effect) {
 	case doLoadOutbox:
 		s.sayf("load open effects from the store")
 		s.await(e, "outbox")
+	case doLoadRefusals:
+		s.sayf("load refusals from the store")
+		s.core.RefusalsLoaded(nil)
 	case doLoadTimers:
 		s.sayf("load timers from the store")
 		s.await(e, "timers")

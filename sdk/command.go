@@ -46,7 +46,8 @@ func (c *call) Logger() *slog.Logger {
 }
 
 // Effect sends a command to a method of the same function when this command has succeeded and is durable, exactly once at
-// the target. Effects are sent in order. A refused command of an entity has none; those of a refused action are sent.
+// the target. Effects are sent in order. A refused command of an entity has none; those of a refused action are sent. When the
+// target refuses, the refusal is kept for an operator, unless [OnRefused] or [IgnoreRefusal] says otherwise.
 func (c *call) Effect(method string, in proto.Message, options ...EffectOption) {
 	c.mustRun("Effect")
 	target, err := newTarget(method, in)
@@ -56,6 +57,9 @@ func (c *call) Effect(method string, in proto.Message, options ...EffectOption) 
 	effect := Effect{Target: target}
 	for _, option := range options {
 		option(&effect)
+	}
+	if err := c.service.checkRefusal(&effect); err != nil {
+		panic(fmt.Errorf("cmd.Effect to %s: %w", method, err))
 	}
 	c.effects = append(c.effects, effect)
 }

@@ -6,6 +6,8 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
+
+	effectv1 "github.com/millrace-io/millrace/proto/gen/millrace/effect/v1"
 )
 
 // Refusal is a decision against a command: nothing is written, and the caller gets code and message.
@@ -53,6 +55,42 @@ type EffectOption func(*Effect)
 
 // Synchronous makes the caller wait for the effect: the answer leaves when the effect's own command was answered.
 func Synchronous() EffectOption { return func(e *Effect) { e.Synchronous = true } }
+
+// OnRefused names a method of this entity's own service, by its generated constant. When the target refuses the effect, this
+// entity gets that command, exactly once, with a [effectv1.Refused] that holds the message, the code and the text of the refusal:
+// the place to give the money back. Only the engine can call such a method. Without this option a refusal is kept for an
+// operator, who sees it in `millrace parked`.
+func OnRefused(method string) EffectOption { return func(e *Effect) { e.OnRefused = method } }
+
+// IgnoreRefusal says that it does not matter if the target refuses: nothing is kept of it.
+func IgnoreRefusal() EffectOption { return func(e *Effect) { e.IgnoreRefusal = true } }
+
+// checkRefusal resolves what an effect says about refusals: its OnRefused is a full method name until here.
+func (s *Service) checkRefusal(e *Effect) error {
+	switch {
+	case s.kind == KindAction && e.OnRefused != "":
+		return errors.New("sdk.OnRefused: an action keeps nothing, so it cannot learn of a refusal later: use sdk.Synchronous, or send the effect from an entity")
+	case e.OnRefused != "" && e.IgnoreRefusal:
+		return errors.New("sdk.OnRefused and sdk.IgnoreRefusal exclude each other: leave one out")
+	case e.OnRefused == "":
+		return nil
+	}
+	m, err := findMethod(e.OnRefused)
+	if err != nil {
+		return fmt.Errorf("sdk.OnRefused: %w", err)
+	}
+	if owner := string(m.Parent().FullName()); owner != s.name() {
+		return fmt.Errorf("sdk.OnRefused: %s is not a method of %s: the entity that asks learns of the refusal", e.OnRefused, s.name())
+	}
+	if in := m.Input().FullName(); in != refusedName {
+		return fmt.Errorf("sdk.OnRefused: %s takes a %s: declare it to take a %s", e.OnRefused, in, refusedName)
+	}
+	e.OnRefused = string(m.Name())
+	return nil
+}
+
+// refusedName is the message of methods that learn of refusals.
+var refusedName = (*effectv1.Refused)(nil).ProtoReflect().Descriptor().FullName() //nolint:gochecknoglobals // a constant
 
 // newTarget encodes a command for another method, after comparing the message with what the method takes.
 func newTarget(method string, in proto.Message) (Target, error) {

@@ -71,6 +71,10 @@ func (t *Target) FullMethod() string { return "/" + t.Service + "/" + t.Method }
 type Effect struct {
 	Target
 	Synchronous bool
+	// OnRefused is the bare name of the method of the asking service that learns of a refusal; empty: the refusal is kept for an
+	// operator. IgnoreRefusal says that nothing is kept of it. Only entities have effects with either.
+	OnRefused     string
+	IgnoreRefusal bool
 }
 
 // StateAction is what a command did to a value.

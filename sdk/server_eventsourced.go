@@ -89,10 +89,14 @@ func (s *eventSourcedSession) command(ctx context.Context, command *cloudstate.C
 	if err != nil {
 		return err
 	}
+	effects, err := s.service.toEffects(command, decision.Effects)
+	if err != nil {
+		return err
+	}
 	reply := &eventsourced.EventSourcedReply{
 		CommandId:    command.GetId(),
 		ClientAction: toClientAction(command.GetId(), &decision),
-		SideEffects:  toEffects(decision.Effects),
+		SideEffects:  effects,
 		Snapshot:     toAnyOrNil(decision.Snapshot),
 	}
 	if reply.MillraceTimers, err = s.service.toTimers(command, decision.Timers); err != nil {

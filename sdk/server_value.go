@@ -83,11 +83,15 @@ func (s *valueSession) command(ctx context.Context, command *cloudstate.Command)
 	if err != nil {
 		return err
 	}
+	effects, err := s.service.toEffects(command, decision.Effects)
+	if err != nil {
+		return err
+	}
 	return s.line.Send(&valueentity.ValueEntityStreamOut{Message: &valueentity.ValueEntityStreamOut_Reply{
 		Reply: &valueentity.ValueEntityReply{
 			CommandId:    command.GetId(),
 			ClientAction: toClientAction(command.GetId(), &decision),
-			SideEffects:  toEffects(decision.Effects),
+			SideEffects:  effects,
 			StateAction:  toStateAction(&decision),
 
 			MillraceTimers: timers,

@@ -1,6 +1,7 @@
 package sdk
 
 import (
+	"fmt"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -73,6 +74,27 @@ func toEffects(effects []Effect) []*cloudstate.SideEffect {
 		}
 	}
 	return sent
+}
+
+// toEffects encodes the effects of a command. A proxy that keeps no refusals would not tell the entity of one; there a command
+// that wants to be told crashes.
+func (s *Service) toEffects(command *cloudstate.Command, effects []Effect) ([]*cloudstate.SideEffect, error) {
+	sent := toEffects(effects)
+	if !command.GetContext().GetRefusals() {
+		for i := range effects {
+			if effects[i].OnRefused != "" {
+				return nil, &CrashError{
+					Service: s.name(), Method: command.GetName(), Entity: s.key(command.GetEntityId()),
+					Cause: fmt.Errorf("effect on %s: this proxy tells no entity of a refusal: nothing was applied; run the function beside a millrace worker", effects[i].FullMethod()),
+				}
+			}
+		}
+		return sent, nil
+	}
+	for i := range effects {
+		sent[i].MillraceOnRefused, sent[i].MillraceIgnoreRefusal = effects[i].OnRefused, effects[i].IgnoreRefusal
+	}
+	return sent, nil
 }
 
 func toReply(p Payload) *cloudstate.Reply { return &cloudstate.Reply{Payload: toAny(p)} }

@@ -82,6 +82,13 @@ type Method struct {
 // IsUnary says whether the method has one message in each direction.
 func (m *Method) IsUnary() bool { return !m.ClientStreams && !m.ServerStreams }
 
+// RefusedMessage is the full name of the message by which an entity learns that an effect of its own was refused.
+const RefusedMessage = "millrace.effect.v1.Refused"
+
+// LearnsRefusals says whether the method takes a RefusedMessage. Only the engine may call it: a caller who could would make an
+// entity undo what was not refused.
+func (m *Method) LearnsRefusals() bool { return m.Input.FullName() == RefusedMessage }
+
 // NewCatalog reads a function's answer to discovery. Its only error is a *RejectedError.
 func NewCatalog(spec *cloudstate.EntitySpec, opts Options) (*Catalog, error) {
 	if opts.MaxKeyBytes == 0 {

@@ -123,6 +123,7 @@ func effectsOf(effects []*cloudstate.SideEffect) []entities.SideEffect {
 				Metadata: metadataOf(e.GetMetadata()),
 			},
 			Synchronous: e.GetSynchronous(),
+			OnRefused:   e.GetMillraceOnRefused(), IgnoreRefusal: e.GetMillraceIgnoreRefusal(),
 		}
 	}
 	return out

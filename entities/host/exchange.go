@@ -138,7 +138,7 @@ func (s *session) fill(id int64, inv entities.Invocation) {
 
 // contextOf is what a function of ours learns about a command beyond the protocol.
 func contextOf(inv entities.Invocation) *cloudstate.CommandContext {
-	c := &cloudstate.CommandContext{CommandId: asText(inv.ID), Principal: asText(inv.Principal), Metadata: metadataToWire(traced(inv.Metadata, inv.TraceParent)), Timers: true}
+	c := &cloudstate.CommandContext{CommandId: asText(inv.ID), Principal: asText(inv.Principal), Metadata: metadataToWire(traced(inv.Metadata, inv.TraceParent)), Timers: true, Refusals: true}
 	if !inv.Time.IsZero() {
 		c.TimeUnixNanos = inv.Time.UnixNano()
 	}
@@ -194,6 +194,9 @@ func (s *session) outcome(m *discovery.Method, now time.Time, a *answer) (*entit
 		out.State = payloadOf(a.state)
 	}
 	if err := checkOutcome(out, s.remote.options.MaxEvents); err != nil {
+		return nil, err
+	}
+	if err := checkEffects(out, s.service); err != nil {
 		return nil, err
 	}
 	s.remote.warnOfReply(m, out.Reply)

@@ -67,6 +67,9 @@ func (s *localSession) handle(ctx context.Context, inv entities.Invocation) (*en
 		crash = checkOutcome(out, s.host.options.MaxEvents)
 	}
 	if crash == nil {
+		crash = checkEffects(out, s.service)
+	}
+	if crash == nil {
 		crash = checkTimers(out, s.service, s.key, inv.Time)
 	}
 	if crash == nil {

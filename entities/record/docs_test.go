@@ -54,7 +54,7 @@ func TestWrittenKindsAreDocumented(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	known := map[Kind]bool{Event: true, State: true, Delete: true, Snapshot: true, Effect: true, Settled: true, TimerSet: true, TimerCancelled: true, TimerFired: true, Claim: true, Barrier: true, Release: true, Answered: true}
+	known := map[Kind]bool{Event: true, State: true, Delete: true, Snapshot: true, Effect: true, Settled: true, TimerSet: true, TimerCancelled: true, TimerFired: true, Claim: true, Barrier: true, Release: true, Answered: true, Refused: true}
 	for number, name := range recordv1.Kind_name {
 		if number == 0 {
 			continue

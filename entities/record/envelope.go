@@ -37,6 +37,7 @@ const (
 	Release = recordv1.Kind_KIND_RELEASE
 
 	Answered = recordv1.Kind_KIND_ANSWERED
+	Refused  = recordv1.Kind_KIND_REFUSED
 )
 
 // Errors of Parse. A record that cannot be parsed is foreign: rule R4.
@@ -79,6 +80,8 @@ type Envelope struct {
 	Target, Timer []byte
 	// Restores is the offset at which the log had the record for which this one stands, since a repair; 0: it stands for itself.
 	Restores uint64
+	// Refuses is, of a refused record, the offset of the effect; Answer then has code and text of the refusal.
+	Refuses uint64
 }
 
 // Address returns the offset by which a record at offset is known: to the targets of its effects, and to those who repeat its
@@ -135,6 +138,7 @@ const (
 	fieldTarget           = 28
 	fieldTimer            = 29
 	fieldRestores         = 30
+	fieldRefuses          = 31
 )
 
 // Append appends the encoded envelope to buf, version byte first, and returns the extended buffer.
@@ -166,7 +170,8 @@ func (e *Envelope) Append(buf []byte) []byte {
 	}
 	buf = appendMessage(buf, fieldTarget, e.Target)
 	buf = appendMessage(buf, fieldTimer, e.Timer)
-	return appendUint(buf, fieldRestores, e.Restores)
+	buf = appendUint(buf, fieldRestores, e.Restores)
+	return appendUint(buf, fieldRefuses, e.Refuses)
 }
 
 func (c *Cause) append(buf []byte) []byte {
@@ -277,6 +282,8 @@ func (p *Parser) Parse(header []byte, e *Envelope) error {
 			e.Timer = b
 		case fieldRestores:
 			e.Restores = n
+		case fieldRefuses:
+			e.Refuses = n
 		}
 	})
 	if err != nil {

@@ -124,7 +124,9 @@ func fromDecision(d *sdk.Decision) *entities.Outcome {
 	}
 	for i := range d.Effects {
 		e := &d.Effects[i]
-		out.Effects = append(out.Effects, entities.SideEffect{Target: target(&e.Target), Synchronous: e.Synchronous})
+		out.Effects = append(out.Effects, entities.SideEffect{
+			Target: target(&e.Target), Synchronous: e.Synchronous, OnRefused: e.OnRefused, IgnoreRefusal: e.IgnoreRefusal,
+		})
 	}
 	for i := range d.Timers {
 		t := &d.Timers[i]

@@ -24,6 +24,7 @@ import (
 	_ "github.com/millrace-io/millrace/proto/gen/cloudstate/eventsourced"
 	_ "github.com/millrace-io/millrace/proto/gen/cloudstate/valueentity"
 	_ "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
+	_ "github.com/millrace-io/millrace/proto/gen/millrace/effect/v1"
 	_ "github.com/millrace-io/millrace/proto/gen/millrace/peer/v1"
 	_ "github.com/millrace-io/millrace/proto/gen/millrace/record/v1"
 	_ "github.com/millrace-io/millrace/proto/gen/millrace/session/v1"

@@ -32,6 +32,9 @@ var rooms = map[string]room{
 		"proto/gen/cloudstate": "commands, replies and failures are shared by all kinds",
 	}},
 	"proto/gen/millrace/...": {is: "our own messages: record, admin"},
+	"proto/gen/millrace/effect/v1": {is: "what an entity is told of a refused effect", may: edges{
+		"proto/gen/cloudstate": "the option that marks an entity key",
+	}},
 	"proto/gen/millrace/peer/v1": {is: "what workers say to each other", may: edges{
 		"proto/gen/cloudstate":        "a worker passes on what its function said that it serves",
 		"proto/gen/millrace/admin/v1": "a worker shows the status page of another",
@@ -105,6 +108,7 @@ var rooms = map[string]room{
 		"entities":                     "commands in, outcomes out",
 		"entities/record":              "it writes envelopes",
 		"materializer":                 "it applies what is committed",
+		"proto/gen/millrace/effect/v1": "how an entity is told that its effect was refused",
 		"proto/gen/millrace/record/v1": "the answer that is stored with a command's records",
 	}, tests: edges{
 		"broker-adapter/simlog": "a log that fails as the script says",
@@ -193,16 +197,21 @@ var rooms = map[string]room{
 		"internal/schedule":        "what is wrong with a timer is found where it is set",
 		"proto/gen/cloudstate/...": "a remote function speaks Cloudstate",
 
+		"proto/gen/millrace/effect/v1":  "how an entity learns that its effect was refused",
 		"proto/gen/millrace/session/v1": "all of its sessions on one stream",
 	}, tests: edges{
 		"examples/...":           "services to try it on",
 		"sdk/internal/script/v1": "services whose handlers do as the request says",
 	}},
-	"sdk/internal/script/v1": {is: "messages of the sdk's own tests", may: edges{"proto/gen/cloudstate": "the option that marks an entity key"}},
+	"sdk/internal/script/v1": {is: "messages of the sdk's own tests", may: edges{
+		"proto/gen/cloudstate":         "the option that marks an entity key",
+		"proto/gen/millrace/effect/v1": "an entity that learns of a refusal",
+	}},
 	"sdk/sdktest": {floor: 7, is: "given events, when a command, then events and a reply; or a whole worker", may: edges{
 		"internal/testkit": "the worker",
 		"sdk":              "what it tests",
 	}, tests: edges{
+		"proto/gen/millrace/effect/v1": "an entity that learns of a refusal",
 		"sdk/internal/script/v1": "services whose handlers do as the request says",
 	}},
 	"examples/...": {floor: 8, is: "services to run, to copy and to test with", may: edges{

@@ -34,6 +34,8 @@ const (
 	Watermark = "watermark"
 	// Settle: an effect leaves the outbox only when a committed record says so.
 	Settle = "settle"
+	// Refused: what the target of an effect refuses leaves a trace.
+	Refused = "refused"
 	// Stale: a timer fires only as it was last set.
 	Stale = "stale"
 	// Reuse: after a loss no offset is used again with another content (ADR 12).
@@ -60,5 +62,5 @@ const (
 
 // Lines are all of them, and what is no safety line.
 func Lines() []string {
-	return []string{Contiguity, ReadBack, Regress, Reader, Ordinal, Nonce, Barrier, Gap, Durable, Repeat, Delivered, Watermark, Settle, Stale, Reuse, Doubt, Fresh, Sent, Tail, Announced, GapScan, StrictClaim}
+	return []string{Contiguity, ReadBack, Regress, Reader, Ordinal, Nonce, Barrier, Gap, Durable, Repeat, Delivered, Watermark, Settle, Refused, Stale, Reuse, Doubt, Fresh, Sent, Tail, Announced, GapScan, StrictClaim}
 }

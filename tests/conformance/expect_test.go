@@ -163,7 +163,7 @@ func (s *subject) checkContext(t *testing.T, c *cloudstate.Command) {
 		t.Errorf("command %d has no time, and the function announced that it knows it: %v", c.GetId(), c)
 		return
 	}
-	equal(t, "context", got, &cloudstate.CommandContext{TimeUnixNanos: got.GetTimeUnixNanos(), Timers: true})
+	equal(t, "context", got, &cloudstate.CommandContext{TimeUnixNanos: got.GetTimeUnixNanos(), Timers: true, Refusals: true})
 	c.Context = nil
 }
 

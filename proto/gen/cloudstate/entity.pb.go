@@ -449,10 +449,16 @@ type SideEffect struct {
 	CommandName string                 `protobuf:"bytes,2,opt,name=command_name,json=commandName,proto3" json:"command_name,omitempty"`
 	Payload     *anypb.Any             `protobuf:"bytes,3,opt,name=payload,proto3" json:"payload,omitempty"`
 	// Whether the caller's answer waits for this effect.
-	Synchronous   bool      `protobuf:"varint,4,opt,name=synchronous,proto3" json:"synchronous,omitempty"`
-	Metadata      *Metadata `protobuf:"bytes,5,opt,name=metadata,proto3" json:"metadata,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Synchronous bool      `protobuf:"varint,4,opt,name=synchronous,proto3" json:"synchronous,omitempty"`
+	Metadata    *Metadata `protobuf:"bytes,5,opt,name=metadata,proto3" json:"metadata,omitempty"`
+	// What happens when the target refuses. Only in answer to a command whose context says that the proxy keeps refusals; an effect
+	// of an action has neither. The bare name of a method of the entity's own service that takes a millrace.effect.v1.Refused: the
+	// entity gets that command, exactly once.
+	MillraceOnRefused string `protobuf:"bytes,1000,opt,name=millrace_on_refused,json=millraceOnRefused,proto3" json:"millrace_on_refused,omitempty"`
+	// The refusal does not matter: nothing is kept of it.
+	MillraceIgnoreRefusal bool `protobuf:"varint,1001,opt,name=millrace_ignore_refusal,json=millraceIgnoreRefusal,proto3" json:"millrace_ignore_refusal,omitempty"`
+	unknownFields         protoimpl.UnknownFields
+	sizeCache             protoimpl.SizeCache
 }
 
 func (x *SideEffect) Reset() {
@@ -518,6 +524,20 @@ func (x *SideEffect) GetMetadata() *Metadata {
 		return x.Metadata
 	}
 	return nil
+}
+
+func (x *SideEffect) GetMillraceOnRefused() string {
+	if x != nil {
+		return x.MillraceOnRefused
+	}
+	return ""
+}
+
+func (x *SideEffect) GetMillraceIgnoreRefusal() bool {
+	if x != nil {
+		return x.MillraceIgnoreRefusal
+	}
+	return false
 }
 
 // Command is a call on one entity.
@@ -1317,7 +1337,9 @@ type CommandContext struct {
 	// The caller's metadata.
 	Metadata *Metadata `protobuf:"bytes,4,opt,name=metadata,proto3" json:"metadata,omitempty"`
 	// The proxy keeps timers: the reply may have millrace_timers.
-	Timers        bool `protobuf:"varint,5,opt,name=timers,proto3" json:"timers,omitempty"`
+	Timers bool `protobuf:"varint,5,opt,name=timers,proto3" json:"timers,omitempty"`
+	// The proxy keeps refusals of effects: an effect may say what happens when its target refuses.
+	Refusals      bool `protobuf:"varint,6,opt,name=refusals,proto3" json:"refusals,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1387,6 +1409,13 @@ func (x *CommandContext) GetTimers() bool {
 	return false
 }
 
+func (x *CommandContext) GetRefusals() bool {
+	if x != nil {
+		return x.Refusals
+	}
+	return false
+}
+
 var File_cloudstate_entity_proto protoreflect.FileDescriptor
 
 const file_cloudstate_entity_proto_rawDesc = "" +
@@ -1413,14 +1442,16 @@ const file_cloudstate_entity_proto_rawDesc = "" +
 	"\x05reply\x18\x01 \x01(\v2\x11.cloudstate.ReplyH\x00R\x05reply\x12/\n" +
 	"\aforward\x18\x02 \x01(\v2\x13.cloudstate.ForwardH\x00R\aforward\x12/\n" +
 	"\afailure\x18\x03 \x01(\v2\x13.cloudstate.FailureH\x00R\afailureB\b\n" +
-	"\x06action\"\xd6\x01\n" +
+	"\x06action\"\xc0\x02\n" +
 	"\n" +
 	"SideEffect\x12!\n" +
 	"\fservice_name\x18\x01 \x01(\tR\vserviceName\x12!\n" +
 	"\fcommand_name\x18\x02 \x01(\tR\vcommandName\x12.\n" +
 	"\apayload\x18\x03 \x01(\v2\x14.google.protobuf.AnyR\apayload\x12 \n" +
 	"\vsynchronous\x18\x04 \x01(\bR\vsynchronous\x120\n" +
-	"\bmetadata\x18\x05 \x01(\v2\x14.cloudstate.MetadataR\bmetadata\"\xff\x01\n" +
+	"\bmetadata\x18\x05 \x01(\v2\x14.cloudstate.MetadataR\bmetadata\x12/\n" +
+	"\x13millrace_on_refused\x18\xe8\a \x01(\tR\x11millraceOnRefused\x127\n" +
+	"\x17millrace_ignore_refusal\x18\xe9\a \x01(\bR\x15millraceIgnoreRefusal\"\xff\x01\n" +
 	"\aCommand\x12\x1b\n" +
 	"\tentity_id\x18\x01 \x01(\tR\bentityId\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\x03R\x02id\x12\x12\n" +
@@ -1480,14 +1511,15 @@ const file_cloudstate_entity_proto_rawDesc = "" +
 	"afterNanos\x12\x1a\n" +
 	"\bschedule\x18\x04 \x01(\tR\bschedule\x12!\n" +
 	"\fcommand_name\x18\x05 \x01(\tR\vcommandName\x12.\n" +
-	"\apayload\x18\x06 \x01(\v2\x14.google.protobuf.AnyR\apayload\"\xbf\x01\n" +
+	"\apayload\x18\x06 \x01(\v2\x14.google.protobuf.AnyR\apayload\"\xdb\x01\n" +
 	"\x0eCommandContext\x12\x1d\n" +
 	"\n" +
 	"command_id\x18\x01 \x01(\tR\tcommandId\x12\x1c\n" +
 	"\tprincipal\x18\x02 \x01(\tR\tprincipal\x12&\n" +
 	"\x0ftime_unix_nanos\x18\x03 \x01(\x03R\rtimeUnixNanos\x120\n" +
 	"\bmetadata\x18\x04 \x01(\v2\x14.cloudstate.MetadataR\bmetadata\x12\x16\n" +
-	"\x06timers\x18\x05 \x01(\bR\x06timers*\x8c\x01\n" +
+	"\x06timers\x18\x05 \x01(\bR\x06timers\x12\x1a\n" +
+	"\brefusals\x18\x06 \x01(\bR\brefusals*\x8c\x01\n" +
 	"\x11MillraceExtension\x12\"\n" +
 	"\x1eMILLRACE_EXTENSION_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18MILLRACE_COMMAND_CONTEXT\x10\x01\x12\x19\n" +

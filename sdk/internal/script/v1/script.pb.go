@@ -10,6 +10,7 @@ package scriptv1
 
 import (
 	_ "github.com/millrace-io/millrace/proto/gen/cloudstate"
+	v1 "github.com/millrace-io/millrace/proto/gen/millrace/effect/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	reflect "reflect"
@@ -166,6 +167,76 @@ func (x *RunResponse) GetText() string {
 	return ""
 }
 
+type AskRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// The entity of JournalService that gets the effect, and what that does.
+	Other string  `protobuf:"bytes,2,opt,name=other,proto3" json:"other,omitempty"`
+	Steps []*Step `protobuf:"bytes,3,rep,name=steps,proto3" json:"steps,omitempty"`
+	// What the effect says of a refusal: nothing, "ignore", or the full name of a method.
+	Refusal       string `protobuf:"bytes,4,opt,name=refusal,proto3" json:"refusal,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AskRequest) Reset() {
+	*x = AskRequest{}
+	mi := &file_script_v1_script_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AskRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AskRequest) ProtoMessage() {}
+
+func (x *AskRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_script_v1_script_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AskRequest.ProtoReflect.Descriptor instead.
+func (*AskRequest) Descriptor() ([]byte, []int) {
+	return file_script_v1_script_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *AskRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *AskRequest) GetOther() string {
+	if x != nil {
+		return x.Other
+	}
+	return ""
+}
+
+func (x *AskRequest) GetSteps() []*Step {
+	if x != nil {
+		return x.Steps
+	}
+	return nil
+}
+
+func (x *AskRequest) GetRefusal() string {
+	if x != nil {
+		return x.Refusal
+	}
+	return ""
+}
+
 type ReadRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -175,7 +246,7 @@ type ReadRequest struct {
 
 func (x *ReadRequest) Reset() {
 	*x = ReadRequest{}
-	mi := &file_script_v1_script_proto_msgTypes[2]
+	mi := &file_script_v1_script_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -187,7 +258,7 @@ func (x *ReadRequest) String() string {
 func (*ReadRequest) ProtoMessage() {}
 
 func (x *ReadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_script_v1_script_proto_msgTypes[2]
+	mi := &file_script_v1_script_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -200,7 +271,7 @@ func (x *ReadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadRequest.ProtoReflect.Descriptor instead.
 func (*ReadRequest) Descriptor() ([]byte, []int) {
-	return file_script_v1_script_proto_rawDescGZIP(), []int{2}
+	return file_script_v1_script_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ReadRequest) GetId() string {
@@ -224,7 +295,7 @@ type ReadResponse struct {
 
 func (x *ReadResponse) Reset() {
 	*x = ReadResponse{}
-	mi := &file_script_v1_script_proto_msgTypes[3]
+	mi := &file_script_v1_script_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -236,7 +307,7 @@ func (x *ReadResponse) String() string {
 func (*ReadResponse) ProtoMessage() {}
 
 func (x *ReadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_script_v1_script_proto_msgTypes[3]
+	mi := &file_script_v1_script_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -249,7 +320,7 @@ func (x *ReadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadResponse.ProtoReflect.Descriptor instead.
 func (*ReadResponse) Descriptor() ([]byte, []int) {
-	return file_script_v1_script_proto_rawDescGZIP(), []int{3}
+	return file_script_v1_script_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ReadResponse) GetText() string {
@@ -307,7 +378,7 @@ type CompositeRequest struct {
 
 func (x *CompositeRequest) Reset() {
 	*x = CompositeRequest{}
-	mi := &file_script_v1_script_proto_msgTypes[4]
+	mi := &file_script_v1_script_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -319,7 +390,7 @@ func (x *CompositeRequest) String() string {
 func (*CompositeRequest) ProtoMessage() {}
 
 func (x *CompositeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_script_v1_script_proto_msgTypes[4]
+	mi := &file_script_v1_script_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -332,7 +403,7 @@ func (x *CompositeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompositeRequest.ProtoReflect.Descriptor instead.
 func (*CompositeRequest) Descriptor() ([]byte, []int) {
-	return file_script_v1_script_proto_rawDescGZIP(), []int{4}
+	return file_script_v1_script_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *CompositeRequest) GetName() string {
@@ -379,7 +450,7 @@ type FlowRequest struct {
 
 func (x *FlowRequest) Reset() {
 	*x = FlowRequest{}
-	mi := &file_script_v1_script_proto_msgTypes[5]
+	mi := &file_script_v1_script_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -391,7 +462,7 @@ func (x *FlowRequest) String() string {
 func (*FlowRequest) ProtoMessage() {}
 
 func (x *FlowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_script_v1_script_proto_msgTypes[5]
+	mi := &file_script_v1_script_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -404,7 +475,7 @@ func (x *FlowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlowRequest.ProtoReflect.Descriptor instead.
 func (*FlowRequest) Descriptor() ([]byte, []int) {
-	return file_script_v1_script_proto_rawDescGZIP(), []int{5}
+	return file_script_v1_script_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *FlowRequest) GetGroups() []*Group {
@@ -424,7 +495,7 @@ type Group struct {
 
 func (x *Group) Reset() {
 	*x = Group{}
-	mi := &file_script_v1_script_proto_msgTypes[6]
+	mi := &file_script_v1_script_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -436,7 +507,7 @@ func (x *Group) String() string {
 func (*Group) ProtoMessage() {}
 
 func (x *Group) ProtoReflect() protoreflect.Message {
-	mi := &file_script_v1_script_proto_msgTypes[6]
+	mi := &file_script_v1_script_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -449,7 +520,7 @@ func (x *Group) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Group.ProtoReflect.Descriptor instead.
 func (*Group) Descriptor() ([]byte, []int) {
-	return file_script_v1_script_proto_rawDescGZIP(), []int{6}
+	return file_script_v1_script_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Group) GetSteps() []*Step {
@@ -481,7 +552,7 @@ type Step struct {
 
 func (x *Step) Reset() {
 	*x = Step{}
-	mi := &file_script_v1_script_proto_msgTypes[7]
+	mi := &file_script_v1_script_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -493,7 +564,7 @@ func (x *Step) String() string {
 func (*Step) ProtoMessage() {}
 
 func (x *Step) ProtoReflect() protoreflect.Message {
-	mi := &file_script_v1_script_proto_msgTypes[7]
+	mi := &file_script_v1_script_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -506,7 +577,7 @@ func (x *Step) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Step.ProtoReflect.Descriptor instead.
 func (*Step) Descriptor() ([]byte, []int) {
-	return file_script_v1_script_proto_rawDescGZIP(), []int{7}
+	return file_script_v1_script_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Step) GetStep() isStep_Step {
@@ -696,7 +767,7 @@ type Appended struct {
 
 func (x *Appended) Reset() {
 	*x = Appended{}
-	mi := &file_script_v1_script_proto_msgTypes[8]
+	mi := &file_script_v1_script_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -708,7 +779,7 @@ func (x *Appended) String() string {
 func (*Appended) ProtoMessage() {}
 
 func (x *Appended) ProtoReflect() protoreflect.Message {
-	mi := &file_script_v1_script_proto_msgTypes[8]
+	mi := &file_script_v1_script_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -721,7 +792,7 @@ func (x *Appended) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Appended.ProtoReflect.Descriptor instead.
 func (*Appended) Descriptor() ([]byte, []int) {
-	return file_script_v1_script_proto_rawDescGZIP(), []int{8}
+	return file_script_v1_script_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Appended) GetText() string {
@@ -740,7 +811,7 @@ type Stored struct {
 
 func (x *Stored) Reset() {
 	*x = Stored{}
-	mi := &file_script_v1_script_proto_msgTypes[9]
+	mi := &file_script_v1_script_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -752,7 +823,7 @@ func (x *Stored) String() string {
 func (*Stored) ProtoMessage() {}
 
 func (x *Stored) ProtoReflect() protoreflect.Message {
-	mi := &file_script_v1_script_proto_msgTypes[9]
+	mi := &file_script_v1_script_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -765,7 +836,7 @@ func (x *Stored) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stored.ProtoReflect.Descriptor instead.
 func (*Stored) Descriptor() ([]byte, []int) {
-	return file_script_v1_script_proto_rawDescGZIP(), []int{9}
+	return file_script_v1_script_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Stored) GetText() string {
@@ -784,7 +855,7 @@ type Forgotten struct {
 
 func (x *Forgotten) Reset() {
 	*x = Forgotten{}
-	mi := &file_script_v1_script_proto_msgTypes[10]
+	mi := &file_script_v1_script_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -796,7 +867,7 @@ func (x *Forgotten) String() string {
 func (*Forgotten) ProtoMessage() {}
 
 func (x *Forgotten) ProtoReflect() protoreflect.Message {
-	mi := &file_script_v1_script_proto_msgTypes[10]
+	mi := &file_script_v1_script_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -809,20 +880,26 @@ func (x *Forgotten) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Forgotten.ProtoReflect.Descriptor instead.
 func (*Forgotten) Descriptor() ([]byte, []int) {
-	return file_script_v1_script_proto_rawDescGZIP(), []int{10}
+	return file_script_v1_script_proto_rawDescGZIP(), []int{11}
 }
 
 var File_script_v1_script_proto protoreflect.FileDescriptor
 
 const file_script_v1_script_proto_rawDesc = "" +
 	"\n" +
-	"\x16script/v1/script.proto\x12\tscript.v1\x1a\x1bcloudstate/entity_key.proto\"H\n" +
+	"\x16script/v1/script.proto\x12\tscript.v1\x1a\x1bcloudstate/entity_key.proto\x1a millrace/effect/v1/refused.proto\"H\n" +
 	"\n" +
 	"RunRequest\x12\x13\n" +
 	"\x02id\x18\x01 \x01(\tB\x03\xc0C\x01R\x02id\x12%\n" +
 	"\x05steps\x18\x02 \x03(\v2\x0f.script.v1.StepR\x05steps\"!\n" +
 	"\vRunResponse\x12\x12\n" +
-	"\x04text\x18\x01 \x01(\tR\x04text\"\"\n" +
+	"\x04text\x18\x01 \x01(\tR\x04text\"x\n" +
+	"\n" +
+	"AskRequest\x12\x13\n" +
+	"\x02id\x18\x01 \x01(\tB\x03\xc0C\x01R\x02id\x12\x14\n" +
+	"\x05other\x18\x02 \x01(\tR\x05other\x12%\n" +
+	"\x05steps\x18\x03 \x03(\v2\x0f.script.v1.StepR\x05steps\x12\x18\n" +
+	"\arefusal\x18\x04 \x01(\tR\arefusal\"\"\n" +
 	"\vReadRequest\x12\x13\n" +
 	"\x02id\x18\x01 \x01(\tB\x03\xc0C\x01R\x02id\"\xba\x01\n" +
 	"\fReadResponse\x12\x12\n" +
@@ -876,7 +953,11 @@ const file_script_v1_script_proto_rawDesc = "" +
 	"\x05Unary\x12\x16.script.v1.FlowRequest\x1a\x16.script.v1.RunResponse\x126\n" +
 	"\x02In\x12\x16.script.v1.FlowRequest\x1a\x16.script.v1.RunResponse(\x01\x127\n" +
 	"\x03Out\x12\x16.script.v1.FlowRequest\x1a\x16.script.v1.RunResponse0\x01\x12:\n" +
-	"\x04Both\x12\x16.script.v1.FlowRequest\x1a\x16.script.v1.RunResponse(\x010\x012G\n" +
+	"\x04Both\x12\x16.script.v1.FlowRequest\x1a\x16.script.v1.RunResponse(\x010\x012\x82\x01\n" +
+	"\n" +
+	"AskService\x124\n" +
+	"\x03Ask\x12\x15.script.v1.AskRequest\x1a\x16.script.v1.RunResponse\x12>\n" +
+	"\aRefused\x12\x1b.millrace.effect.v1.Refused\x1a\x16.script.v1.RunResponse2G\n" +
 	"\x0eKeylessService\x125\n" +
 	"\x03Run\x12\x16.script.v1.FlowRequest\x1a\x16.script.v1.RunResponse2I\n" +
 	"\x0fStreamedService\x126\n" +
@@ -895,51 +976,58 @@ func file_script_v1_script_proto_rawDescGZIP() []byte {
 }
 
 var file_script_v1_script_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_script_v1_script_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_script_v1_script_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_script_v1_script_proto_goTypes = []any{
 	(Color)(0),               // 0: script.v1.Color
 	(*RunRequest)(nil),       // 1: script.v1.RunRequest
 	(*RunResponse)(nil),      // 2: script.v1.RunResponse
-	(*ReadRequest)(nil),      // 3: script.v1.ReadRequest
-	(*ReadResponse)(nil),     // 4: script.v1.ReadResponse
-	(*CompositeRequest)(nil), // 5: script.v1.CompositeRequest
-	(*FlowRequest)(nil),      // 6: script.v1.FlowRequest
-	(*Group)(nil),            // 7: script.v1.Group
-	(*Step)(nil),             // 8: script.v1.Step
-	(*Appended)(nil),         // 9: script.v1.Appended
-	(*Stored)(nil),           // 10: script.v1.Stored
-	(*Forgotten)(nil),        // 11: script.v1.Forgotten
+	(*AskRequest)(nil),       // 3: script.v1.AskRequest
+	(*ReadRequest)(nil),      // 4: script.v1.ReadRequest
+	(*ReadResponse)(nil),     // 5: script.v1.ReadResponse
+	(*CompositeRequest)(nil), // 6: script.v1.CompositeRequest
+	(*FlowRequest)(nil),      // 7: script.v1.FlowRequest
+	(*Group)(nil),            // 8: script.v1.Group
+	(*Step)(nil),             // 9: script.v1.Step
+	(*Appended)(nil),         // 10: script.v1.Appended
+	(*Stored)(nil),           // 11: script.v1.Stored
+	(*Forgotten)(nil),        // 12: script.v1.Forgotten
+	(*v1.Refused)(nil),       // 13: millrace.effect.v1.Refused
 }
 var file_script_v1_script_proto_depIdxs = []int32{
-	8,  // 0: script.v1.RunRequest.steps:type_name -> script.v1.Step
-	0,  // 1: script.v1.CompositeRequest.color:type_name -> script.v1.Color
-	7,  // 2: script.v1.FlowRequest.groups:type_name -> script.v1.Group
-	8,  // 3: script.v1.Group.steps:type_name -> script.v1.Step
-	1,  // 4: script.v1.JournalService.Run:input_type -> script.v1.RunRequest
-	3,  // 5: script.v1.JournalService.Read:input_type -> script.v1.ReadRequest
-	1,  // 6: script.v1.CellService.Run:input_type -> script.v1.RunRequest
-	5,  // 7: script.v1.CompositeService.Run:input_type -> script.v1.CompositeRequest
-	6,  // 8: script.v1.FlowService.Unary:input_type -> script.v1.FlowRequest
-	6,  // 9: script.v1.FlowService.In:input_type -> script.v1.FlowRequest
-	6,  // 10: script.v1.FlowService.Out:input_type -> script.v1.FlowRequest
-	6,  // 11: script.v1.FlowService.Both:input_type -> script.v1.FlowRequest
-	6,  // 12: script.v1.KeylessService.Run:input_type -> script.v1.FlowRequest
-	1,  // 13: script.v1.StreamedService.Run:input_type -> script.v1.RunRequest
-	2,  // 14: script.v1.JournalService.Run:output_type -> script.v1.RunResponse
-	4,  // 15: script.v1.JournalService.Read:output_type -> script.v1.ReadResponse
-	2,  // 16: script.v1.CellService.Run:output_type -> script.v1.RunResponse
-	2,  // 17: script.v1.CompositeService.Run:output_type -> script.v1.RunResponse
-	2,  // 18: script.v1.FlowService.Unary:output_type -> script.v1.RunResponse
-	2,  // 19: script.v1.FlowService.In:output_type -> script.v1.RunResponse
-	2,  // 20: script.v1.FlowService.Out:output_type -> script.v1.RunResponse
-	2,  // 21: script.v1.FlowService.Both:output_type -> script.v1.RunResponse
-	2,  // 22: script.v1.KeylessService.Run:output_type -> script.v1.RunResponse
-	2,  // 23: script.v1.StreamedService.Run:output_type -> script.v1.RunResponse
-	14, // [14:24] is the sub-list for method output_type
-	4,  // [4:14] is the sub-list for method input_type
-	4,  // [4:4] is the sub-list for extension type_name
-	4,  // [4:4] is the sub-list for extension extendee
-	0,  // [0:4] is the sub-list for field type_name
+	9,  // 0: script.v1.RunRequest.steps:type_name -> script.v1.Step
+	9,  // 1: script.v1.AskRequest.steps:type_name -> script.v1.Step
+	0,  // 2: script.v1.CompositeRequest.color:type_name -> script.v1.Color
+	8,  // 3: script.v1.FlowRequest.groups:type_name -> script.v1.Group
+	9,  // 4: script.v1.Group.steps:type_name -> script.v1.Step
+	1,  // 5: script.v1.JournalService.Run:input_type -> script.v1.RunRequest
+	4,  // 6: script.v1.JournalService.Read:input_type -> script.v1.ReadRequest
+	1,  // 7: script.v1.CellService.Run:input_type -> script.v1.RunRequest
+	6,  // 8: script.v1.CompositeService.Run:input_type -> script.v1.CompositeRequest
+	7,  // 9: script.v1.FlowService.Unary:input_type -> script.v1.FlowRequest
+	7,  // 10: script.v1.FlowService.In:input_type -> script.v1.FlowRequest
+	7,  // 11: script.v1.FlowService.Out:input_type -> script.v1.FlowRequest
+	7,  // 12: script.v1.FlowService.Both:input_type -> script.v1.FlowRequest
+	3,  // 13: script.v1.AskService.Ask:input_type -> script.v1.AskRequest
+	13, // 14: script.v1.AskService.Refused:input_type -> millrace.effect.v1.Refused
+	7,  // 15: script.v1.KeylessService.Run:input_type -> script.v1.FlowRequest
+	1,  // 16: script.v1.StreamedService.Run:input_type -> script.v1.RunRequest
+	2,  // 17: script.v1.JournalService.Run:output_type -> script.v1.RunResponse
+	5,  // 18: script.v1.JournalService.Read:output_type -> script.v1.ReadResponse
+	2,  // 19: script.v1.CellService.Run:output_type -> script.v1.RunResponse
+	2,  // 20: script.v1.CompositeService.Run:output_type -> script.v1.RunResponse
+	2,  // 21: script.v1.FlowService.Unary:output_type -> script.v1.RunResponse
+	2,  // 22: script.v1.FlowService.In:output_type -> script.v1.RunResponse
+	2,  // 23: script.v1.FlowService.Out:output_type -> script.v1.RunResponse
+	2,  // 24: script.v1.FlowService.Both:output_type -> script.v1.RunResponse
+	2,  // 25: script.v1.AskService.Ask:output_type -> script.v1.RunResponse
+	2,  // 26: script.v1.AskService.Refused:output_type -> script.v1.RunResponse
+	2,  // 27: script.v1.KeylessService.Run:output_type -> script.v1.RunResponse
+	2,  // 28: script.v1.StreamedService.Run:output_type -> script.v1.RunResponse
+	17, // [17:29] is the sub-list for method output_type
+	5,  // [5:17] is the sub-list for method input_type
+	5,  // [5:5] is the sub-list for extension type_name
+	5,  // [5:5] is the sub-list for extension extendee
+	0,  // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_script_v1_script_proto_init() }
@@ -947,7 +1035,7 @@ func file_script_v1_script_proto_init() {
 	if File_script_v1_script_proto != nil {
 		return
 	}
-	file_script_v1_script_proto_msgTypes[7].OneofWrappers = []any{
+	file_script_v1_script_proto_msgTypes[8].OneofWrappers = []any{
 		(*Step_Emit)(nil),
 		(*Step_Update)(nil),
 		(*Step_Delete)(nil),
@@ -966,9 +1054,9 @@ func file_script_v1_script_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_script_v1_script_proto_rawDesc), len(file_script_v1_script_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   11,
+			NumMessages:   12,
 			NumExtensions: 0,
-			NumServices:   6,
+			NumServices:   7,
 		},
 		GoTypes:           file_script_v1_script_proto_goTypes,
 		DependencyIndexes: file_script_v1_script_proto_depIdxs,

@@ -10,6 +10,7 @@ package scriptv1
 
 import (
 	context "context"
+	v1 "github.com/millrace-io/millrace/proto/gen/millrace/effect/v1"
 	grpc "google.golang.org/grpc"
 	codes "google.golang.org/grpc/codes"
 	status "google.golang.org/grpc/status"
@@ -584,6 +585,150 @@ var FlowService_ServiceDesc = grpc.ServiceDesc{
 			ClientStreams: true,
 		},
 	},
+	Metadata: "script/v1/script.proto",
+}
+
+const (
+	AskService_Ask_FullMethodName     = "/script.v1.AskService/Ask"
+	AskService_Refused_FullMethodName = "/script.v1.AskService/Refused"
+)
+
+// AskServiceClient is the client API for AskService service.
+//
+// For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
+//
+// AskService is hosted as a value entity that learns what came of its effects.
+type AskServiceClient interface {
+	Ask(ctx context.Context, in *AskRequest, opts ...grpc.CallOption) (*RunResponse, error)
+	Refused(ctx context.Context, in *v1.Refused, opts ...grpc.CallOption) (*RunResponse, error)
+}
+
+type askServiceClient struct {
+	cc grpc.ClientConnInterface
+}
+
+func NewAskServiceClient(cc grpc.ClientConnInterface) AskServiceClient {
+	return &askServiceClient{cc}
+}
+
+func (c *askServiceClient) Ask(ctx context.Context, in *AskRequest, opts ...grpc.CallOption) (*RunResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RunResponse)
+	err := c.cc.Invoke(ctx, AskService_Ask_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *askServiceClient) Refused(ctx context.Context, in *v1.Refused, opts ...grpc.CallOption) (*RunResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RunResponse)
+	err := c.cc.Invoke(ctx, AskService_Refused_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// AskServiceServer is the server API for AskService service.
+// All implementations must embed UnimplementedAskServiceServer
+// for forward compatibility.
+//
+// AskService is hosted as a value entity that learns what came of its effects.
+type AskServiceServer interface {
+	Ask(context.Context, *AskRequest) (*RunResponse, error)
+	Refused(context.Context, *v1.Refused) (*RunResponse, error)
+	mustEmbedUnimplementedAskServiceServer()
+}
+
+// UnimplementedAskServiceServer must be embedded to have
+// forward compatible implementations.
+//
+// NOTE: this should be embedded by value instead of pointer to avoid a nil
+// pointer dereference when methods are called.
+type UnimplementedAskServiceServer struct{}
+
+func (UnimplementedAskServiceServer) Ask(context.Context, *AskRequest) (*RunResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Ask not implemented")
+}
+func (UnimplementedAskServiceServer) Refused(context.Context, *v1.Refused) (*RunResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Refused not implemented")
+}
+func (UnimplementedAskServiceServer) mustEmbedUnimplementedAskServiceServer() {}
+func (UnimplementedAskServiceServer) testEmbeddedByValue()                    {}
+
+// UnsafeAskServiceServer may be embedded to opt out of forward compatibility for this service.
+// Use of this interface is not recommended, as added methods to AskServiceServer will
+// result in compilation errors.
+type UnsafeAskServiceServer interface {
+	mustEmbedUnimplementedAskServiceServer()
+}
+
+func RegisterAskServiceServer(s grpc.ServiceRegistrar, srv AskServiceServer) {
+	// If the following call panics, it indicates UnimplementedAskServiceServer was
+	// embedded by pointer and is nil.  This will cause panics if an
+	// unimplemented method is ever invoked, so we test this at initialization
+	// time to prevent it from happening at runtime later due to I/O.
+	if t, ok := srv.(interface{ testEmbeddedByValue() }); ok {
+		t.testEmbeddedByValue()
+	}
+	s.RegisterService(&AskService_ServiceDesc, srv)
+}
+
+func _AskService_Ask_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AskRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AskServiceServer).Ask(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AskService_Ask_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AskServiceServer).Ask(ctx, req.(*AskRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AskService_Refused_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(v1.Refused)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AskServiceServer).Refused(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AskService_Refused_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AskServiceServer).Refused(ctx, req.(*v1.Refused))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+// AskService_ServiceDesc is the grpc.ServiceDesc for AskService service.
+// It's only intended for direct use with grpc.RegisterService,
+// and not to be introspected or modified (even as a copy)
+var AskService_ServiceDesc = grpc.ServiceDesc{
+	ServiceName: "script.v1.AskService",
+	HandlerType: (*AskServiceServer)(nil),
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "Ask",
+			Handler:    _AskService_Ask_Handler,
+		},
+		{
+			MethodName: "Refused",
+			Handler:    _AskService_Refused_Handler,
+		},
+	},
+	Streams:  []grpc.StreamDesc{},
 	Metadata: "script/v1/script.proto",
 }
 

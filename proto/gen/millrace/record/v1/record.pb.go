@@ -56,6 +56,8 @@ const (
 	Kind_KIND_SAGA    Kind = 15
 	// That a command took effect, and what its caller was told, of one whose records the log has lost: written by a repair.
 	Kind_KIND_ANSWERED Kind = 16
+	// An effect's target refused it. Settles the effect. Key: the entity that asked for it. Value: the message that was refused.
+	Kind_KIND_REFUSED Kind = 17
 )
 
 // Enum value maps for Kind.
@@ -78,6 +80,7 @@ var (
 		14: "KIND_ABSORB",
 		15: "KIND_SAGA",
 		16: "KIND_ANSWERED",
+		17: "KIND_REFUSED",
 	}
 	Kind_value = map[string]int32{
 		"KIND_UNSPECIFIED":     0,
@@ -97,6 +100,7 @@ var (
 		"KIND_ABSORB":          14,
 		"KIND_SAGA":            15,
 		"KIND_ANSWERED":        16,
+		"KIND_REFUSED":         17,
 	}
 )
 
@@ -164,7 +168,9 @@ type Envelope struct {
 	Target        *Target  `protobuf:"bytes,28,opt,name=target,proto3" json:"target,omitempty"`
 	Timer         *Timer   `protobuf:"bytes,29,opt,name=timer,proto3" json:"timer,omitempty"`
 	// Written by a repair: the offset at which the log had the record for which this one stands, and by which it is still known. 0: none.
-	Restores      uint64 `protobuf:"varint,30,opt,name=restores,proto3" json:"restores,omitempty"`
+	Restores uint64 `protobuf:"varint,30,opt,name=restores,proto3" json:"restores,omitempty"`
+	// Of a refused record: the offset of the effect. Its answer has code and text of the refusal.
+	Refuses       uint64 `protobuf:"varint,31,opt,name=refuses,proto3" json:"refuses,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -374,6 +380,13 @@ func (x *Envelope) GetRestores() uint64 {
 	return 0
 }
 
+func (x *Envelope) GetRefuses() uint64 {
+	if x != nil {
+		return x.Refuses
+	}
+	return 0
+}
+
 // Cause is the record or the command that this one follows from.
 type Cause struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
@@ -550,7 +563,11 @@ type Target struct {
 	Synchronous bool                   `protobuf:"varint,3,opt,name=synchronous,proto3" json:"synchronous,omitempty"`
 	Metadata    []*MetadataEntry       `protobuf:"bytes,4,rep,name=metadata,proto3" json:"metadata,omitempty"`
 	// The caller's answer is this target's answer.
-	Forward       bool `protobuf:"varint,5,opt,name=forward,proto3" json:"forward,omitempty"`
+	Forward bool `protobuf:"varint,5,opt,name=forward,proto3" json:"forward,omitempty"`
+	// The bare name of the method of the asking entity's service that learns of a refusal; empty: the refusal is kept for an operator.
+	OnRefused string `protobuf:"bytes,6,opt,name=on_refused,json=onRefused,proto3" json:"on_refused,omitempty"`
+	// A refusal does not matter: nothing is kept of it.
+	IgnoreRefusal bool `protobuf:"varint,7,opt,name=ignore_refusal,json=ignoreRefusal,proto3" json:"ignore_refusal,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -616,6 +633,20 @@ func (x *Target) GetMetadata() []*MetadataEntry {
 func (x *Target) GetForward() bool {
 	if x != nil {
 		return x.Forward
+	}
+	return false
+}
+
+func (x *Target) GetOnRefused() string {
+	if x != nil {
+		return x.OnRefused
+	}
+	return ""
+}
+
+func (x *Target) GetIgnoreRefusal() bool {
+	if x != nil {
+		return x.IgnoreRefusal
 	}
 	return false
 }
@@ -700,7 +731,9 @@ type Settled struct {
 	// Entries that cannot be delivered and wait for an operator.
 	Parked []*Parked `protobuf:"bytes,2,rep,name=parked,proto3" json:"parked,omitempty"`
 	// Parked entries that are to be sent again.
-	Replayed      []uint64 `protobuf:"varint,3,rep,packed,name=replayed,proto3" json:"replayed,omitempty"`
+	Replayed []uint64 `protobuf:"varint,3,rep,packed,name=replayed,proto3" json:"replayed,omitempty"`
+	// Offsets of refused records that need not be kept any more.
+	Refused       []uint64 `protobuf:"varint,5,rep,packed,name=refused,proto3" json:"refused,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -752,6 +785,13 @@ func (x *Settled) GetParked() []*Parked {
 func (x *Settled) GetReplayed() []uint64 {
 	if x != nil {
 		return x.Replayed
+	}
+	return nil
+}
+
+func (x *Settled) GetRefused() []uint64 {
+	if x != nil {
+		return x.Refused
 	}
 	return nil
 }
@@ -1016,7 +1056,7 @@ var File_millrace_record_v1_record_proto protoreflect.FileDescriptor
 
 const file_millrace_record_v1_record_proto_rawDesc = "" +
 	"\n" +
-	"\x1fmillrace/record/v1/record.proto\x12\x12millrace.record.v1\"\xd2\x06\n" +
+	"\x1fmillrace/record/v1/record.proto\x12\x12millrace.record.v1\"\xec\x06\n" +
 	"\bEnvelope\x12,\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x18.millrace.record.v1.KindR\x04kind\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x14\n" +
@@ -1044,7 +1084,8 @@ const file_millrace_record_v1_record_proto_rawDesc = "" +
 	"\x05claim\x18\x1b \x01(\v2\x19.millrace.record.v1.ClaimR\x05claim\x122\n" +
 	"\x06target\x18\x1c \x01(\v2\x1a.millrace.record.v1.TargetR\x06target\x12/\n" +
 	"\x05timer\x18\x1d \x01(\v2\x19.millrace.record.v1.TimerR\x05timer\x12\x1a\n" +
-	"\brestores\x18\x1e \x01(\x04R\brestores\"\xac\x01\n" +
+	"\brestores\x18\x1e \x01(\x04R\brestores\x12\x18\n" +
+	"\arefuses\x18\x1f \x01(\x04R\arefuses\"\xac\x01\n" +
 	"\x05Cause\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\rR\n" +
@@ -1060,23 +1101,27 @@ const file_millrace_record_v1_record_proto_rawDesc = "" +
 	"\aread_to\x18\x02 \x01(\x04R\x06readTo\x12%\n" +
 	"\x0eprevious_epoch\x18\x03 \x01(\x04R\rpreviousEpoch\x12%\n" +
 	"\x0eprevious_nonce\x18\x04 \x01(\x06R\rpreviousNonce\x12\x14\n" +
-	"\x05floor\x18\x05 \x01(\x04R\x05floor\"\xb5\x01\n" +
+	"\x05floor\x18\x05 \x01(\x04R\x05floor\"\xfb\x01\n" +
 	"\x06Target\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x16\n" +
 	"\x06method\x18\x02 \x01(\tR\x06method\x12 \n" +
 	"\vsynchronous\x18\x03 \x01(\bR\vsynchronous\x12=\n" +
 	"\bmetadata\x18\x04 \x03(\v2!.millrace.record.v1.MetadataEntryR\bmetadata\x12\x18\n" +
-	"\aforward\x18\x05 \x01(\bR\aforward\"h\n" +
+	"\aforward\x18\x05 \x01(\bR\aforward\x12\x1d\n" +
+	"\n" +
+	"on_refused\x18\x06 \x01(\tR\tonRefused\x12%\n" +
+	"\x0eignore_refusal\x18\a \x01(\bR\rignoreRefusal\"h\n" +
 	"\x05Timer\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03due\x18\x02 \x01(\x10R\x03due\x12\x1a\n" +
 	"\bschedule\x18\x03 \x01(\tR\bschedule\x12\x1d\n" +
 	"\n" +
-	"set_offset\x18\x04 \x01(\x04R\tsetOffset\"m\n" +
+	"set_offset\x18\x04 \x01(\x04R\tsetOffset\"\x87\x01\n" +
 	"\aSettled\x12\x12\n" +
 	"\x04done\x18\x01 \x03(\x04R\x04done\x122\n" +
 	"\x06parked\x18\x02 \x03(\v2\x1a.millrace.record.v1.ParkedR\x06parked\x12\x1a\n" +
-	"\breplayed\x18\x03 \x03(\x04R\breplayed\"R\n" +
+	"\breplayed\x18\x03 \x03(\x04R\breplayed\x12\x18\n" +
+	"\arefused\x18\x05 \x03(\x04R\arefused\"R\n" +
 	"\x06Parked\x12\x16\n" +
 	"\x06offset\x18\x01 \x01(\x04R\x06offset\x12\x14\n" +
 	"\x05error\x18\x02 \x01(\tR\x05error\x12\x1a\n" +
@@ -1094,7 +1139,7 @@ const file_millrace_record_v1_record_proto_rawDesc = "" +
 	"\amessage\x18\x05 \x01(\tR\amessage\x124\n" +
 	"\aforward\x18\x06 \x01(\v2\x1a.millrace.record.v1.TargetR\aforward\x12'\n" +
 	"\x0fforward_payload\x18\a \x01(\fR\x0eforwardPayload\x12(\n" +
-	"\x10forward_type_url\x18\b \x01(\tR\x0eforwardTypeUrl*\xbd\x02\n" +
+	"\x10forward_type_url\x18\b \x01(\tR\x0eforwardTypeUrl*\xcf\x02\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +
@@ -1116,7 +1161,8 @@ const file_millrace_record_v1_record_proto_rawDesc = "" +
 	"\fKIND_RELEASE\x10\r\x12\x0f\n" +
 	"\vKIND_ABSORB\x10\x0e\x12\r\n" +
 	"\tKIND_SAGA\x10\x0f\x12\x11\n" +
-	"\rKIND_ANSWERED\x10\x10BGZEgithub.com/millrace-io/millrace/proto/gen/millrace/record/v1;recordv1b\x06proto3"
+	"\rKIND_ANSWERED\x10\x10\x12\x10\n" +
+	"\fKIND_REFUSED\x10\x11BGZEgithub.com/millrace-io/millrace/proto/gen/millrace/record/v1;recordv1b\x06proto3"
 
 var (
 	file_millrace_record_v1_record_proto_rawDescOnce sync.Once

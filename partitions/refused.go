@@ -1,0 +1,175 @@
+package partitions
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/entities/record"
+	"github.com/millrace-io/millrace/internal/mutation"
+	"github.com/millrace-io/millrace/materializer"
+	effectv1 "github.com/millrace-io/millrace/proto/gen/millrace/effect/v1"
+	recordv1 "github.com/millrace-io/millrace/proto/gen/millrace/record/v1"
+)
+
+// This file is the part of the core that deals with effects that their targets refuse: the entity that asked is told, or the
+// refusal is kept for an operator, or it was said not to matter. Pure, like core.go.
+
+const (
+	// maxRefusals is how many refusals a partition keeps for an operator; newer ones take the places of the oldest.
+	maxRefusals = 1000
+	// maxRefusalText bounds the text of a refusal in a record, in bytes.
+	maxRefusalText = 1024
+)
+
+// refusal is what a target said about an effect, until a record says so.
+type refusal struct {
+	delivery *delivery
+	err      *entities.Error
+}
+
+// refused takes a target's refusal. A forward whose caller waits is refused to the caller, who was answered by now.
+func (c *core) refused(d *delivery, err *entities.Error, answered bool) {
+	d.state = deliveryAnswered
+	if d.effect.IgnoreRefusal || (d.forward && answered) || mutation.On(mutation.Refused) {
+		c.outbox.said.Done = append(c.outbox.said.Done, uint64(d.offset)) //nolint:gosec // offsets are positive
+		return
+	}
+	c.outbox.refusals = append(c.outbox.refusals, refusal{d, err})
+	if d.onRefused != "" {
+		c.settleNow = true // the entity is to know
+	}
+}
+
+// writeRefusal writes a refusal into the open batch: as a command to the entity that asked, in one group with the end of the
+// effect, so that it is sent exactly once; or as a record for an operator.
+func (c *core) writeRefusal(s *settles, r refusal) {
+	d := r.delivery
+	code, text := refusalText(r.err)
+	s.done = append(s.done, uint64(d.offset)) //nolint:gosec // offsets are positive
+	if d.onRefused == "" {
+		e := c.control(record.Refused)
+		e.Key, e.Value = []byte(d.from.String()), d.effect.Payload.Value
+		e.Envelope.TypeURL, e.Envelope.Refuses = d.effect.Payload.TypeURL, uint64(d.offset) //nolint:gosec // offsets are positive
+		e.Envelope.Target = encodeEffect(&d.effect, "", d.forward)
+		e.Envelope.Answer = mustMarshal("refusal", &recordv1.Answer{Code: code, Message: text})
+		s.kept = append(s.kept, len(c.open.entries))
+		c.put(e)
+		return
+	}
+	told := entities.SideEffect{Target: refusedCommand(d, code, text)}
+	s.told = append(s.told, followUp{entry: len(c.open.entries), delivery: &delivery{effect: told, from: d.from}})
+	c.putEffectAndSettle(d.from, &told, &recordv1.Settled{Done: []uint64{uint64(d.offset)}}) //nolint:gosec // offsets are positive
+}
+
+// putEffectAndSettle writes an effect, and what it puts an end to, as one group.
+func (c *core) putEffectAndSettle(from entities.Key, effect *entities.SideEffect, s *recordv1.Settled) {
+	e := c.control(record.Effect)
+	e.Key, e.Value = []byte(from.String()), effect.Payload.Value
+	e.Envelope.TypeURL, e.Envelope.Target, e.Envelope.Count = effect.Payload.TypeURL, encodeEffect(effect, "", false), 2
+	c.put(e)
+	e = c.control(record.Settled)
+	e.Value, e.Envelope.Index, e.Envelope.Count = record.EncodeSettled(s), 1, 2
+	c.put(e)
+}
+
+// put adds a record that belongs to no command to the open batch.
+func (c *core) put(e materializer.Entry) {
+	c.open.entries = append(c.open.entries, e)
+	c.open.bytes += len(e.Key) + len(e.Value) + len(e.Envelope.Target) + len(e.Envelope.Answer) + recordOverhead
+}
+
+// refusalText is code and text of a refusal as they are kept.
+func refusalText(err *entities.Error) (code int32, text string) {
+	code = int32(err.Code) //nolint:gosec // gRPC codes are small
+	if code == 0 {
+		code = int32(codes.Unknown)
+	}
+	return code, strings.ToValidUTF8(err.Message[:min(len(err.Message), maxRefusalText)], "\uFFFD")
+}
+
+// refusedCommand is the command that tells an entity of the refusal of its effect.
+func refusedCommand(d *delivery, code int32, text string) entities.Target {
+	service, method, _ := strings.Cut(d.onRefused, "/")
+	m := &effectv1.Refused{
+		EntityId: d.from.ID, Service: d.effect.Service, Method: d.effect.Method, Code: code, Message: text,
+		Payload: &anypb.Any{TypeUrl: d.effect.Payload.TypeURL, Value: d.effect.Payload.Value},
+	}
+	return entities.Target{Service: service, Method: method, Payload: entities.Payload{TypeURL: refusedType, Value: mustMarshal("refused", m)}}
+}
+
+// refusedType is the type URL of a effectv1.Refused.
+const refusedType = "type.googleapis.com/millrace.effect.v1.Refused"
+
+// mustMarshal panics where only text that is not UTF-8 can fail; what reaches records was checked for that.
+func mustMarshal(what string, m proto.Message) []byte {
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+	if err != nil {
+		panic(fmt.Sprintf("encode %s: %v", what, err))
+	}
+	return b
+}
+
+// followUp is an effect that the core itself asks for: entry is its record's place in the batch.
+type followUp struct {
+	entry    int
+	delivery *delivery
+}
+
+// RefusalsLoaded takes the offsets of the refusals that the store keeps, oldest first.
+func (c *core) RefusalsLoaded(offsets []int64) {
+	c.outbox.kept = offsets
+	c.limitRefusals()
+}
+
+// limitRefusals lets the oldest refusals go that are too many.
+func (c *core) limitRefusals() {
+	o := &c.outbox
+	if n := len(o.kept) - maxRefusals; n > 0 {
+		for _, offset := range o.kept[:n] {
+			o.said.Refused = append(o.said.Refused, uint64(offset)) //nolint:gosec // offsets are positive
+		}
+		o.kept = append([]int64(nil), o.kept[n:]...)
+		c.emit(effect{kind: doDropRefusals, attempt: n})
+	}
+}
+
+// refusalsCommitted takes what a committed batch says about refusals.
+func (c *core) refusalsCommitted(b *batch, s *settles) {
+	o := &c.outbox
+	for _, i := range s.kept {
+		o.kept = append(o.kept, b.entries[i].Offset)
+	}
+	for i := range s.told {
+		d := s.told[i].delivery
+		d.offset = b.entries[s.told[i].entry].Offset
+		c.keep(d)
+	}
+	c.limitRefusals()
+}
+
+// ResolveRefusal takes an operator's word about a refusal: it is forgotten, or its message is sent once more, as a new effect.
+func (c *core) ResolveRefusal(r *resolution) {
+	o := &c.outbox
+	at, found := slices.BinarySearch(o.kept, r.offset)
+	if c.state != Active || !found || r.again == nil {
+		r.done(false)
+		return
+	}
+	o.kept = slices.Delete(o.kept, at, at+1)
+	if r.drop {
+		o.said.Refused = append(o.said.Refused, uint64(r.offset)) //nolint:gosec // offsets are positive
+		o.resolved = append(o.resolved, r)
+	} else {
+		s := settles{resolved: []*resolution{r}}
+		s.told = append(s.told, followUp{entry: len(c.open.entries), delivery: r.again})
+		c.putEffectAndSettle(r.again.from, &r.again.effect, &recordv1.Settled{Refused: []uint64{uint64(r.offset)}}) //nolint:gosec // offsets are positive
+		c.open.settles = append(c.open.settles, s)
+	}
+	c.settleNow = true
+}

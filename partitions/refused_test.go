@@ -1,0 +1,162 @@
+package partitions
+
+import (
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/millrace-io/millrace/broker-adapter"
+	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/entities/record"
+	"github.com/millrace-io/millrace/materializer"
+	"github.com/millrace-io/millrace/materializer/memstore"
+	recordv1 "github.com/millrace-io/millrace/proto/gen/millrace/record/v1"
+)
+
+// refusals are what the store keeps.
+func (f *fixture) refusals() []materializer.Refusal {
+	f.t.Helper()
+	var kept []materializer.Refusal
+	view := materializer.Partition{Rows: f.store, Address: f.p.address}
+	if err := view.Refusals(0, func(r materializer.Refusal) bool { kept = append(kept, r); return true }); err != nil {
+		f.t.Fatal(err)
+	}
+	return kept
+}
+
+// TestRefusedEffectIsKept: what a target refused is settled, and kept with code, text and message, also by a worker that has
+// nothing but the log.
+func TestRefusedEffectIsKept(t *testing.T) {
+	first := start(t, setup{world: alone})
+	first.await(Active)
+	first.want(first.submit(command("a", "later b refuse too little")), "later")
+	first.settled()
+	check := func(f *fixture) {
+		t.Helper()
+		kept := f.refusals()
+		if len(kept) != 1 {
+			t.Fatalf("%d refusals are kept, want 1", len(kept))
+		}
+		var answer recordv1.Answer
+		if err := proto.Unmarshal(kept[0].Answer, &answer); err != nil {
+			t.Fatal(err)
+		}
+		if kept[0].From != "words/a" || string(kept[0].Payload.Value) != "refuse too little" || answer.GetCode() != 2 || answer.GetMessage() != "too little" {
+			t.Errorf("kept %+v with answer %v", kept[0], &answer)
+		}
+		f.until("the status counts it", func() bool { return f.p.Status().Refusals == 1 })
+	}
+	check(first)
+	if kinds := first.kinds(); kinds[record.Refused] != 1 {
+		t.Errorf("the journal holds %v; want one refused record", kinds)
+	}
+	if err := first.stop(); err != nil {
+		t.Fatal(err)
+	}
+	next := start(t, setup{world: alone, on: first.world, store: memstore.New(), name: "w2"})
+	next.await(Active)
+	next.want(next.submit(command("a", "read")), "later")
+	check(next)
+}
+
+// TestRefusedEffectIsTold: the entity that asked gets a command with the refusal, once, and nothing is kept.
+func TestRefusedEffectIsTold(t *testing.T) {
+	f := start(t, setup{world: alone})
+	f.await(Active)
+	f.want(f.submit(command("a", "ask b refuse never")), "ask")
+	f.settled()
+	f.want(f.submit(command("a", "read")), "ask /b-said-2-never-to-refuse never")
+	if kept := f.refusals(); len(kept) != 0 {
+		t.Errorf("kept %+v, want nothing", kept)
+	}
+	if kinds := f.kinds(); kinds[record.Effect] != 2 || kinds[record.Refused] != 0 {
+		t.Errorf("the journal holds %v; want two effects and no refused record", kinds)
+	}
+}
+
+// TestRefusalThatDoesNotMatter leaves nothing behind.
+func TestRefusalThatDoesNotMatter(t *testing.T) {
+	f := start(t, setup{world: alone})
+	f.await(Active)
+	f.want(f.submit(command("a", "dare b refuse never")), "dare")
+	f.settled()
+	f.want(f.submit(command("a", "read")), "dare")
+	if kept := f.refusals(); len(kept) != 0 {
+		t.Errorf("kept %+v, want nothing", kept)
+	}
+}
+
+// TestRefusalAndItsCommandAreOneGroup: that an effect is done, and that its entity is to be told of the refusal, is in the log
+// together or not at all: else a refusal could be lost, or told twice.
+func TestRefusalAndItsCommandAreOneGroup(t *testing.T) {
+	c := activeCore(t, true)
+	c.keep(&delivery{offset: 1, from: entities.Key{Type: "words", ID: "a"}, onRefused: "test.Words/Refused"})
+	c.pump()
+	c.next = 2
+	c.Delivered(1, &entities.Error{Reason: entities.FunctionRefused, Outcome: entities.Refused, Message: "no"})
+	c.Ticked()
+	c.Flush()
+	if len(c.sent) != 1 {
+		t.Fatal("nothing was written about the refusal")
+	}
+	entries := c.sent[0].entries
+	if len(entries) != 2 {
+		t.Fatalf("%d records, want an effect and a settled record", len(entries))
+	}
+	for i, kind := range []record.Kind{record.Effect, record.Settled} {
+		if env := entries[i].Envelope; env.Kind != kind || env.Index != uint32(i) || env.Count != 2 {
+			t.Errorf("record %d is %s, %d of %d; want %s, %d of 2", i, env.Kind, env.Index, env.Count, kind, i)
+		}
+	}
+	c.Acked(c.sent[0], broker.AppendResult{Base: 2, Last: 3})
+	if d := c.outbox.byOffset[2]; d == nil || d.effect.Method != "Refused" {
+		t.Fatalf("the outbox has %+v at the offset of the command that tells of the refusal", d)
+	}
+	if w := c.watermark(); w != 2 {
+		t.Errorf("the watermark is %d, want 2: the effect is done, and what tells of it is not", w)
+	}
+}
+
+// TestRefusalsAreBounded: the oldest make room, and the log says so.
+func TestRefusalsAreBounded(t *testing.T) {
+	c := activeCore(t, true)
+	offsets := make([]int64, maxRefusals+3)
+	for i := range offsets {
+		offsets[i] = int64(i + 10)
+	}
+	c.RefusalsLoaded(offsets)
+	if got := c.outbox.said.GetRefused(); len(got) != 3 || got[0] != 10 || got[2] != 12 {
+		t.Errorf("the log will say that %v are dropped, want the oldest three", got)
+	}
+	if len(c.outbox.kept) != maxRefusals || c.outbox.kept[0] != 13 {
+		t.Errorf("%d are kept, the first is %d", len(c.outbox.kept), c.outbox.kept[0])
+	}
+}
+
+// TestRefusalIsResolved: an operator drops one, and has another one sent again, once.
+func TestRefusalIsResolved(t *testing.T) {
+	f := start(t, setup{world: alone})
+	f.await(Active)
+	f.want(f.submit(command("a", "later b refuse one")), "later")
+	f.settled()
+	f.want(f.submit(command("a", "later c refuse two")), "later later")
+	f.settled()
+	kept := f.refusals()
+	if len(kept) != 2 {
+		t.Fatalf("%d refusals are kept, want 2", len(kept))
+	}
+	if err := f.router.manager.ResolveRefusal(t.Context(), 0, kept[0].Offset, true); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.router.manager.ResolveRefusal(t.Context(), 0, kept[1].Offset, false); err != nil {
+		t.Fatal(err)
+	}
+	f.settled() // it was refused again
+	f.until("one new refusal is kept", func() bool {
+		now := f.refusals()
+		return len(now) == 1 && now[0].Offset > kept[1].Offset && string(now[0].Payload.Value) == "refuse two"
+	})
+	if err := f.router.manager.ResolveRefusal(t.Context(), 0, kept[0].Offset, true); err == nil {
+		t.Error("a refusal was dropped twice")
+	}
+}
