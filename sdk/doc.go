@@ -40,6 +40,16 @@
 //   - cmd.After(d, name, method, message): a command for this entity, later. cmd.Every does so by a schedule, cmd.Cancel takes
 //     a timer away. Entities have timers, actions have none.
 //
+// The target of an effect may refuse it. What happens then is for the effect to say:
+//
+//   - nothing said: the refusal is kept, with message, code and text, in the history of the entity that asked, and an operator
+//     sees it in `millrace parked`. A partition keeps the newest 1 000.
+//   - [OnRefused]: this entity gets a command with the refusal, exactly once, and undoes what it did.
+//   - [IgnoreRefusal]: it does not matter, and nothing is kept.
+//
+// A target that crashes or cannot be reached has refused nothing: the effect is sent again. The caller of a command with a
+// [Synchronous] effect is answered as usual when the effect is refused. A refused forward is the caller's own refusal.
+//
 // All of these are stored with what the command decides, or not at all. A timer's command is like any other; its caller is
 // nobody, so that ID and Principal are empty. Outside of a millrace worker (a Cloudstate proxy of another make) effects and
 // forwards work as that proxy does them, and a command that sets a timer crashes: nobody would keep the timer.
