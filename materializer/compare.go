@@ -83,7 +83,7 @@ func index(key []byte) bool {
 func (c *comparison) extra(key []byte) string {
 	kind := key[addressSize]
 	switch {
-	case kind == rowHalted, c.restored && (index(key) || kind == rowTimer || kind == rowExpiry): // of the last two, some stand for what was set anew since
+	case kind == rowHalted, c.restored && (index(key) || kind == rowTimer || isExpiry(kind)): // of the last two, some stand for what was set anew since
 		return ""
 	default:
 		return "is in the store and not in the log"
@@ -95,7 +95,7 @@ func (c *comparison) extra(key []byte) string {
 func (c *comparison) missing(key []byte) string {
 	swept := false
 	switch key[addressSize] {
-	case rowExpiry, rowTimer, rowDelivered:
+	case rowExpiry, rowRouted, rowTimer, rowDelivered:
 		swept = true
 	case rowEntity:
 		kind := key[entityPrefix(key)]

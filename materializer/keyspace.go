@@ -118,6 +118,9 @@ func appendDedup(prefix []byte, principal, commandID string) []byte {
 	return append(prefix, commandID...)
 }
 
+// isExpiry says whether rows of a kind hold the keys of dedup rows that expire.
+func isExpiry(kind byte) bool { return kind == rowExpiry || kind == rowRouted }
+
 // appendExpiry puts a dedup row's key behind its log time; kind is rowExpiry or rowRouted.
 func appendExpiry(buf []byte, a Address, kind byte, logTime int64, dedupKey []byte) []byte {
 	buf = append(a.append(buf), kind)

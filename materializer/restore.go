@@ -140,7 +140,7 @@ func in(p Partition, key []byte) ([]byte, error) { return p.Rows.Get(moved(p.Add
 // moved is the key of the same row under another address.
 func moved(a Address, key []byte) []byte {
 	k := append(a.append(make([]byte, 0, len(key))), key[addressSize:]...)
-	if k[addressSize] == rowExpiry {
+	if isExpiry(k[addressSize]) {
 		copy(k[expiryHeader:], a.append(nil))
 	}
 	return k

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/record"
 	"github.com/millrace-io/millrace/materializer"
 	"github.com/millrace-io/millrace/materializer/memstore"
@@ -81,7 +82,11 @@ func (s *story) command() {
 	switch s.random.IntN(3) {
 	case 0:
 		s.ids++
-		last.CommandID, last.Principal, last.PayloadHash, last.Answer = fmt.Sprint("id-", s.ids%20), "alice", s.random.Uint64(), fmt.Append(nil, "answer ", s.ids)
+		id := fmt.Sprint("id-", s.ids%20)
+		if s.ids%3 == 0 {
+			id = entities.RoutedPrefix + id // as a router gives them
+		}
+		last.CommandID, last.Principal, last.PayloadHash, last.Answer = id, "alice", s.random.Uint64(), fmt.Append(nil, "answer ", s.ids)
 	case 1:
 		s.ids++
 		s.settled = max(s.settled, uint64(s.random.IntN(s.ids)))
