@@ -9,11 +9,11 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"testing/iotest"
 	"time"
 
@@ -174,38 +174,38 @@ func (o *once) Read([]byte) (int, error) {
 // A body is read as far as there is room, further when a message was taken, and no more after its end, even by a reader
 // that waits.
 func TestInflowHoldsBack(t *testing.T) {
-	flow := &inflow{
-		body: io.NopCloser(endless{}), control: http.NewResponseController(httptest.NewRecorder()),
-		room: 10, changed: make(chan struct{}, 1),
-	}
-	var read atomic.Int64
-	ended := make(chan error)
-	go func() { // Close ends it
-		for {
-			n, err := flow.Read(make([]byte, 7))
-			read.Add(int64(n))
-			if err != nil {
-				ended <- err
-				return
+	synctest.Test(t, func(t *testing.T) {
+		flow := &inflow{
+			body: io.NopCloser(io.LimitReader(endless{}, 1000)), control: http.NewResponseController(httptest.NewRecorder()),
+			room: 10, changed: make(chan struct{}, 1),
+		}
+		var read atomic.Int64
+		ended := make(chan error, 1)
+		go func() { // Close ends it
+			for {
+				n, err := flow.Read(make([]byte, 7))
+				read.Add(int64(n))
+				if err != nil {
+					ended <- err
+					return
+				}
+			}
+		}()
+		reach := func(want int64) {
+			t.Helper()
+			synctest.Wait() // it waits for room
+			if n := read.Load(); n != want {
+				t.Fatalf("read %d, want %d", n, want)
 			}
 		}
-	}()
-	reach := func(want int64) {
-		t.Helper()
-		for deadline := time.Now().Add(20 * time.Second); read.Load() != want; {
-			if time.Now().After(deadline) {
-				t.Fatalf("read %d, want %d", read.Load(), want)
-			}
-			runtime.Gosched()
+		reach(10)
+		flow.give(5)
+		reach(15)
+		_ = flow.Close()
+		if err := <-ended; !errors.Is(err, http.ErrBodyReadAfterClose) || read.Load() != 15 {
+			t.Errorf("%v after %d", err, read.Load())
 		}
-	}
-	reach(10)
-	flow.give(5)
-	reach(15)
-	_ = flow.Close()
-	if err := <-ended; !errors.Is(err, http.ErrBodyReadAfterClose) || read.Load() != 15 {
-		t.Errorf("%v after %d", err, read.Load())
-	}
+	})
 }
 
 // endless has always more.

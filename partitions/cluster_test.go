@@ -342,27 +342,29 @@ func TestAnHeirDoesNotWaitForEver(t *testing.T) {
 
 // TestPatienceEnds: when nobody comes to own a partition, callers are told so, and how many may wait is bounded.
 func TestPatienceEnds(t *testing.T) {
-	c := newCluster(t, Limits{Waiting: 2, MovePatience: time.Second})
-	c.tell(nobodyOwns)
-	c.until("the table arrives", func() bool { return c.a.m.options.Routes.Table() != nil })
-	answers := make(chan error, 3)
-	for range 3 {
-		go func() { // received below
-			_, err := c.a.router.Dispatch(t.Context(), command("x", "add 1"))
-			answers <- err
-		}()
-	}
-	check := func() {
-		t.Helper()
-		e, ok := errors.AsType[*entities.Error](<-answers)
-		if !ok || e.Reason != entities.Moved || e.Outcome != entities.NotApplied {
-			t.Errorf("%v, want that nothing was applied", e)
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, Limits{Waiting: 2, MovePatience: time.Second})
+		c.tell(nobodyOwns)
+		c.until("the table arrives", func() bool { return c.a.m.options.Routes.Table() != nil })
+		answers := make(chan error, 3)
+		for range 3 {
+			go func() { // received below
+				_, err := c.a.router.Dispatch(t.Context(), command("x", "add 1"))
+				answers <- err
+			}()
 		}
-	}
-	check() // there is room for two
-	c.a.until("patience ends", func() bool { return len(answers) == 2 })
-	check()
-	check()
+		check := func() {
+			t.Helper()
+			e, ok := errors.AsType[*entities.Error](<-answers)
+			if !ok || e.Reason != entities.Moved || e.Outcome != entities.NotApplied {
+				t.Errorf("%v, want that nothing was applied", e)
+			}
+		}
+		check() // there is room for two
+		c.a.until("patience ends", func() bool { return len(answers) == 2 })
+		check()
+		check()
+	})
 }
 
 // TestDoubtStays: after an attempt with an unknown outcome, only an owner's own decision says that nothing was applied.
@@ -406,72 +408,78 @@ func relaxed(c entities.Consistency, bound time.Duration, after ...entities.Posi
 
 // TestFollowersAnswerReads: from the image, without a word to the owner, when it is fresh enough.
 func TestFollowersAnswerReads(t *testing.T) {
-	c := newCluster(t, Limits{MovePatience: time.Minute})
-	c.owned(c.a, 0, 1)
-	c.want(c.a, command("x", "add 1"), "1")
-	c.until("b follows", func() bool { s := c.b.p.Status(); return s.Followed && s.Next == 2 })
-	local := func() [entities.AtLeast + 1]uint64 { return c.b.p.Counts().Reads }
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, Limits{MovePatience: time.Minute})
+		c.owned(c.a, 0, 1)
+		c.want(c.a, command("x", "add 1"), "1")
+		c.until("b follows", func() bool { s := c.b.p.Status(); return s.Followed && s.Next == 2 })
+		local := func() [entities.AtLeast + 1]uint64 { return c.b.p.Counts().Reads }
 
-	c.want(c.b, relaxed(entities.Eventual, 0), "1")
-	reply, err := c.a.router.Dispatch(t.Context(), command("x", "add 2"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	token, err := entities.DecodeToken("app", reply.Token)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.want(c.b, relaxed(entities.AtLeast, 0, token.Positions...), "1 2")
-	if n := local(); n[entities.Eventual] != 1 || n[entities.AtLeast] != 1 || len(c.net.sent) != 0 {
-		t.Errorf("b answered %v itself and sent %q", n, c.net.sent)
-	}
+		c.want(c.b, relaxed(entities.Eventual, 0), "1")
+		reply, err := c.a.router.Dispatch(t.Context(), command("x", "add 2"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		token, err := entities.DecodeToken("app", reply.Token)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.want(c.b, relaxed(entities.AtLeast, 0, token.Positions...), "1 2")
+		if n := local(); n[entities.Eventual] != 1 || n[entities.AtLeast] != 1 || len(c.net.sent) != 0 {
+			t.Errorf("b answered %v itself and sent %q", n, c.net.sent)
+		}
 
-	// Nothing is known of how fresh the image is: the owner answers, and is asked how far it is for the next time.
-	c.want(c.b, relaxed(entities.Bounded, time.Minute), "1 2")
-	c.until("the owner has said how far it is, and b is there", func() bool {
-		probe, image := c.b.p.probe.Load(), c.b.p.image.Load()
-		return probe != nil && image != nil && image.next >= probe.next
+		// Nothing is known of how fresh the image is: the owner answers, and is asked how far it is for the next time.
+		c.want(c.b, relaxed(entities.Bounded, time.Minute), "1 2")
+		c.until("the owner has said how far it is, and b is there", func() bool {
+			probe, image := c.b.p.probe.Load(), c.b.p.image.Load()
+			return probe != nil && image != nil && image.next >= probe.next
+		})
+		c.want(c.b, relaxed(entities.Bounded, time.Minute), "1 2")
+		if n := local(); n[entities.Bounded] != 1 || len(c.net.sent) != 1 {
+			t.Errorf("b answered %v itself and sent %q, want one of each", n, c.net.sent)
+		}
+		c.b.clock.Advance(2 * time.Minute)
+		c.want(c.b, relaxed(entities.Bounded, time.Minute), "1 2")
+		if n := local(); n[entities.Bounded] != 1 || len(c.net.sent) != 2 {
+			t.Errorf("an image of two minutes ago passed for one of the last minute: %v, %q", n, c.net.sent)
+		}
+		c.until("the second question is answered", func() bool { return !c.b.p.probing.Load() })
 	})
-	c.want(c.b, relaxed(entities.Bounded, time.Minute), "1 2")
-	if n := local(); n[entities.Bounded] != 1 || len(c.net.sent) != 1 {
-		t.Errorf("b answered %v itself and sent %q, want one of each", n, c.net.sent)
-	}
-	c.b.clock.Advance(2 * time.Minute)
-	c.want(c.b, relaxed(entities.Bounded, time.Minute), "1 2")
-	if n := local(); n[entities.Bounded] != 1 || len(c.net.sent) != 2 {
-		t.Errorf("an image of two minutes ago passed for one of the last minute: %v, %q", n, c.net.sent)
-	}
-	c.until("the second question is answered", func() bool { return !c.b.p.probing.Load() })
 }
 
 // TestFollowersDoNotWrite: a command that wants to write goes to the owner, whatever it says of its answer.
 func TestFollowersDoNotWrite(t *testing.T) {
-	c := newCluster(t, Limits{MovePatience: time.Minute})
-	c.owned(c.a, 0, 1)
-	c.until("b follows", func() bool { s := c.b.p.Status(); return s.Followed && s.Next == 1 })
-	cmd := command("x", "add 1")
-	cmd.Consistency = entities.Eventual
-	c.want(c.b, cmd, "1")
-	c.want(c.a, command("x", "read"), "1")
-	c.until("b has it too", func() bool { return c.b.p.Status().Next >= 2 })
-	c.want(c.b, relaxed(entities.Eventual, 0), "1")
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, Limits{MovePatience: time.Minute})
+		c.owned(c.a, 0, 1)
+		c.until("b follows", func() bool { s := c.b.p.Status(); return s.Followed && s.Next == 1 })
+		cmd := command("x", "add 1")
+		cmd.Consistency = entities.Eventual
+		c.want(c.b, cmd, "1")
+		c.want(c.a, command("x", "read"), "1")
+		c.until("b has it too", func() bool { return c.b.p.Status().Next >= 2 })
+		c.want(c.b, relaxed(entities.Eventual, 0), "1")
+	})
 }
 
 // TestImageThatIsBehind: a token that the image does not reach in time is the owner's business.
 func TestImageThatIsBehind(t *testing.T) {
-	c := newCluster(t, Limits{MovePatience: time.Minute})
-	c.owned(c.a, 0, 1)
-	c.want(c.a, command("x", "add 1"), "1")
-	c.until("b follows", func() bool { return c.b.p.Status().Followed })
-	got := make(chan error, 1)
-	go func() { // received below
-		_, err := c.b.router.Dispatch(t.Context(), relaxed(entities.AtLeast, 0, entities.Position{Partition: 0, Next: 1000}))
-		got <- err
-	}()
-	c.b.until("b has waited long enough", func() bool { return len(got) > 0 })
-	if err := <-got; err != nil || len(c.net.sent) != 1 {
-		t.Errorf("%v, sent %q; want the owner's answer", err, c.net.sent)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, Limits{MovePatience: time.Minute})
+		c.owned(c.a, 0, 1)
+		c.want(c.a, command("x", "add 1"), "1")
+		c.until("b follows", func() bool { return c.b.p.Status().Followed })
+		got := make(chan error, 1)
+		go func() { // received below
+			_, err := c.b.router.Dispatch(t.Context(), relaxed(entities.AtLeast, 0, entities.Position{Partition: 0, Next: 1000}))
+			got <- err
+		}()
+		c.b.until("b has waited long enough", func() bool { return len(got) > 0 })
+		if err := <-got; err != nil || len(c.net.sent) != 1 {
+			t.Errorf("%v, sent %q; want the owner's answer", err, c.net.sent)
+		}
+	})
 }
 
 // TestOwnersOfRelaxedReads: an owner confirms what a relaxed read asks for, and no more: a barrier is a record.

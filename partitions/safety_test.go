@@ -2,7 +2,6 @@ package partitions
 
 import (
 	"errors"
-	"runtime"
 	"strconv"
 	"sync"
 	"testing"
@@ -210,26 +209,26 @@ func TestALateArrivalOfALostAppendCounts(t *testing.T) {
 // TestACommandIsLookedUpWhenTheLogWasRead: a command that is sent again under its id while the partition catches up is found
 // in what is read meanwhile.
 func TestACommandIsLookedUpWhenTheLogWasRead(t *testing.T) {
-	f := start(t, setup{world: simlog.Options{Manual: true, SingleProcess: true}})
-	f.activate()
-	caller := f.later(withID(command("a", "add late"), "id"))
-	op := f.op(1)
-	f.world.Apply(op.ID)
-	f.world.Fail(op.ID, errLog)
-	f.wantError(f.receive(caller), entities.LostOutcome, entities.Unknown)
-	f.await(CatchingUp)
-	again := f.later(withID(command("a", "add late"), "id"))
-	for f.p.stats.commands.Load() < 2 {
-		runtime.Gosched() // until the loop has it
-	}
-	f.clock.Advance(time.Second)
-	f.world.Deliver(f.op(1).ID)
-	a := f.receive(again)
-	f.want(a, "late")
-	if !a.done.Repeated {
-		t.Error("the command ran a second time")
-	}
-	f.want(f.submit(command("a", "read")), "late")
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, setup{world: simlog.Options{Manual: true, SingleProcess: true}})
+		f.activate()
+		caller := f.later(withID(command("a", "add late"), "id"))
+		op := f.op(1)
+		f.world.Apply(op.ID)
+		f.world.Fail(op.ID, errLog)
+		f.wantError(f.receive(caller), entities.LostOutcome, entities.Unknown)
+		f.await(CatchingUp)
+		again := f.later(withID(command("a", "add late"), "id"))
+		synctest.Wait() // the loop has it
+		f.clock.Advance(time.Second)
+		f.world.Deliver(f.op(1).ID)
+		a := f.receive(again)
+		f.want(a, "late")
+		if !a.done.Repeated {
+			t.Error("the command ran a second time")
+		}
+		f.want(f.submit(command("a", "read")), "late")
+	})
 }
 
 // TestACommandIsLookedUpBehindItsCommit: a command that is sent again under its id at the moment in which the log

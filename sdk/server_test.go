@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -264,25 +265,27 @@ func TestCloseEndsIdleStreams(t *testing.T) {
 // Close lets the running command be answered first.
 func TestCloseWaitsForTheRunningCommand(t *testing.T) {
 	running, finish := make(chan struct{}), make(chan struct{})
+	var finished atomic.Bool
 	slow := sdk.Value("cell", sdk.HandleValue(cellRun,
 		func(*sdk.ValueCommand[*scriptv1.Stored], *scriptv1.RunRequest) (*scriptv1.RunResponse, error) {
 			close(running)
 			<-finish
+			finished.Store(true)
 			return response("done"), nil
 		}))
 	f := start(t, slow)
 	conversation := f.cell(t).send(cellInit(nil)).send(cellCommand(t, 1))
 	<-running
-	closed := make(chan struct{})
-	go func() { f.server.Close(); close(closed) }()
-	select {
-	case <-closed:
-		t.Error("Close returned while a command was running")
-	default:
+	closed := make(chan bool, 1)
+	go func() { f.server.Close(); closed <- finished.Load() }()
+	if _, err := f.cell(t).stream.Recv(); status.Code(err) != codes.Unavailable { // Close has begun
+		t.Errorf("new stream: want UNAVAILABLE, got %v", err)
 	}
 	close(finish)
 	conversation.expect(cellReply(&valueentity.ValueEntityReply{CommandId: 1, ClientAction: replyAction(t, "done")}))
-	<-closed
+	if !<-closed {
+		t.Error("Close returned while a command was running")
+	}
 }
 
 // A proxy that goes away ends the stream; goleak sees that nothing is left.

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 
 	broker "github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/broker-adapter/simlog"
@@ -64,41 +65,44 @@ func wantIDs(t *testing.T, what string, got []int32, want ...int32) {
 // TestPartitionsMoveInOrder lets a second worker, which is warm, join and leave: what moves goes to it in the balancing that takes it
 // from the first, one partition at a time.
 func TestPartitionsMoveInOrder(t *testing.T) {
-	world := simlog.New(simlog.Options{})
-	first := world.Client("first")
-	if err := first.Create(t.Context(), broker.TopicSpec{Name: part.Topic, Partitions: 4}); err != nil {
-		t.Fatal(err)
-	}
-	m1 := startMember(t, first, "w1")
-	wantIDs(t, "alone", m1.next().Assigned, 0, 1, 2, 3)
-	m2 := startMember(t, world.Client("second"), "w2", 1, 3)
-	for _, p := range []int32{1, 3} {
-		table := (<-m2.events).Table
-		if table == nil {
-			t.Fatal("told something before the table")
+	synctest.Test(t, func(t *testing.T) {
+		world := simlog.New(simlog.Options{})
+		first := world.Client("first")
+		if err := first.Create(t.Context(), broker.TopicSpec{Name: part.Topic, Partitions: 4}); err != nil {
+			t.Fatal(err)
 		}
-		if owner, _ := table.Owner(p); owner.Name != "w2" {
-			t.Errorf("partition %d goes to %q", p, owner.Name)
+		m1 := startMember(t, first, "w1")
+		wantIDs(t, "alone", m1.next().Assigned, 0, 1, 2, 3)
+		m2 := startMember(t, world.Client("second"), "w2", 1, 3)
+		for _, p := range []int32{1, 3} {
+			table := (<-m2.events).Table
+			if table == nil {
+				t.Fatal("told something before the table")
+			}
+			if owner, _ := table.Owner(p); owner.Name != "w2" {
+				t.Errorf("partition %d goes to %q", p, owner.Name)
+			}
+			wantIDs(t, "handed over", table.HandedOver, p)
+			wantIDs(t, "moved", (<-m2.events).Assigned, p)
+			revoked := m1.next()
+			wantIDs(t, "revoked", revoked.Revoked, p)
+			synctest.Wait()
+			select {
+			case e := <-m2.events:
+				t.Errorf("told before the revocation was done: %+v", e)
+			default:
+			}
+			revoked.Done()
 		}
-		wantIDs(t, "handed over", table.HandedOver, p)
-		wantIDs(t, "moved", (<-m2.events).Assigned, p)
-		revoked := m1.next()
-		wantIDs(t, "revoked", revoked.Revoked, p)
-		select {
-		case e := <-m2.events:
-			t.Errorf("told before the revocation was done: %+v", e)
-		default:
+		if e := <-m2.events; e.Table == nil || len(e.Table.HandedOver) != 0 {
+			t.Errorf("told %+v after everything has moved", e)
 		}
-		revoked.Done()
-	}
-	if e := <-m2.events; e.Table == nil || len(e.Table.HandedOver) != 0 {
-		t.Errorf("told %+v after everything has moved", e)
-	}
-	m2.leave()
-	if err := <-m2.ended; err != nil {
-		t.Error(err)
-	}
-	wantIDs(t, "back", m1.next().Assigned, 1, 3)
+		m2.leave()
+		if err := <-m2.ended; err != nil {
+			t.Error(err)
+		}
+		wantIDs(t, "back", m1.next().Assigned, 1, 3)
+	})
 }
 
 // TestWorkerIsReplaced: a second process of the same name takes the place of the first, which hears of it.
