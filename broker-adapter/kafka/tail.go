@@ -44,6 +44,8 @@ type tail struct {
 	// hurries counts those who cannot wait for the tail to have rested. woken has room for one sign that there is one more.
 	hurries int
 	woken   chan struct{}
+	// resting: nothing is taken from the client until the rest is over.
+	resting bool
 }
 
 // inbox holds what the tail has for one reader.
@@ -118,7 +120,9 @@ func (t *tail) run(client *kgo.Client) {
 func (t *tail) rest() {
 	over := time.NewTimer(t.log.rest)
 	defer over.Stop()
+	defer t.setResting(false)
 	for !t.hurried() {
+		t.setResting(true)
 		select {
 		case <-t.woken:
 		case <-over.C:
@@ -127,6 +131,12 @@ func (t *tail) rest() {
 			return
 		}
 	}
+}
+
+func (t *tail) setResting(is bool) {
+	t.mu.Lock()
+	t.resting = is
+	t.mu.Unlock()
 }
 
 func (t *tail) hurried() bool {

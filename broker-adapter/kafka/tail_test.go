@@ -229,11 +229,16 @@ func TestTailRests(t *testing.T) {
 	}
 	put("first after a while")
 	comes("first after a while")
+	resting := func() bool {
+		l.tail.mu.Lock()
+		defer l.tail.mu.Unlock()
+		return l.tail.resting
+	}
+	until(t, "it rests", resting)
 	put("while it rests")
-	select {
-	case got := <-c:
-		t.Fatalf("%q came at once", got)
-	case <-time.After(50 * time.Millisecond): // longer than a fetch takes
+	until(t, "the client has it", func() bool { return l.tail.client.BufferedFetchRecords() == 1 })
+	if !resting() || len(c) > 0 {
+		t.Fatal("what came while it rests was handed out")
 	}
 	end = l.Hurry()
 	comes("while it rests")

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -22,16 +21,26 @@ import (
 	"github.com/millrace-io/millrace/tests/e2e/harness"
 )
 
-// quietTime is how long a case is watched for calls that nobody asked for, after it ended.
-const quietTime = 10 * time.Millisecond
-
-// quiet fails the test if millrace made a call that the case did not look at, and forgets about it.
+// quiet fails the test if millrace has made a call that the case did not look at, and forgets about it. One that comes later is
+// found at the end, when millrace has stopped.
 func (s *subject) quiet(t *testing.T) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), quietTime)
-	defer cancel()
-	for call := s.trace.Any(ctx); call != nil; call = s.trace.Any(ctx) {
+	s.watched = true
+	now, cancel := context.WithCancel(t.Context())
+	cancel()
+	for call := s.trace.Any(now); call != nil; call = s.trace.Any(now) {
 		t.Errorf("an unexpected call of %s", call.Method)
+	}
+}
+
+// ended looks, when millrace and the interceptor have ended and nothing can come any more, for what came after quiet and silent.
+func (s *subject) ended(t *testing.T) {
+	t.Helper()
+	if s.watched {
+		s.quiet(t)
+	}
+	for _, x := range s.silenced {
+		x.nothingMore(t)
 	}
 }
 
@@ -122,16 +131,22 @@ func (x *exchange) end(t *testing.T, flow *interceptor.Flow) error {
 	return cause
 }
 
-// silent fails the test if more was said than it looked at.
+// silent fails the test if more was said than it looked at. What millrace says later must be looked at before the end.
 func (x *exchange) silent(t *testing.T) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), quietTime)
-	defer cancel()
-	if message, err := x.In.Next(ctx); err == nil {
-		t.Errorf("%s: millrace said more than was expected: %v", x.Method, message)
-	}
-	if n := x.Out.Waiting(); n != 0 {
-		t.Errorf("%s: %d messages of the function were not looked at", x.Method, n)
+	x.subject.silenced = append(x.subject.silenced, x)
+	x.nothingMore(t)
+}
+
+// nothingMore looks at what is there now; an end may be.
+func (x *exchange) nothingMore(t *testing.T) {
+	t.Helper()
+	for who, flow := range map[string]*interceptor.Flow{"millrace": &x.In, "the function": &x.Out} {
+		for flow.Waiting() > 0 {
+			if message, err := flow.Next(context.WithoutCancel(t.Context())); err == nil {
+				t.Errorf("%s: %s said more than was expected: %v", x.Method, who, message)
+			}
+		}
 	}
 }
 

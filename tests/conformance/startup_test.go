@@ -32,9 +32,9 @@ func TestDiscoveryIsRetriedWhileThePortIsClosedAndComesOnce(t *testing.T) {
 		err := n.NotReady()
 		return err != nil && strings.Contains(err.Error(), "refused")
 	})
-	trace := interceptAt(t, serveFunction(t, f), address)
+	s := &subject{function: f}
+	s.intercept(t, address)
 	opened := time.Now()
-	s := &subject{function: f, trace: trace}
 	s.next(t, cloudstate.EntityDiscovery_Discover_FullMethodName)
 	if took := time.Since(opened); took > discoveredWithin {
 		t.Errorf("discovery came %v after the port was opened, want at most %v", took, discoveredWithin)
@@ -176,10 +176,11 @@ func TestQueuedCommandsKeepTheirOrderOverARestart(t *testing.T) {
 		byhand.RegisterDiscovery(s)
 		eventsourced.RegisterEventSourcedServer(s, held)
 	}}
-	trace := intercept(t, serveFunction(t, f))
-	n := startNode(t, trace.Addr(), nil)
+	s := &subject{function: f}
+	s.intercept(t, "127.0.0.1:0")
+	n := startNode(t, s.trace.Addr(), nil)
 	harness.AwaitReady(t, n)
-	s := &subject{function: f, trace: trace, public: n.Status(t.Context()).GetPublicAddress()}
+	s.public = n.Status(t.Context()).GetPublicAddress()
 	s.connect(t)
 	s.next(t, cloudstate.EntityDiscovery_Discover_FullMethodName)
 

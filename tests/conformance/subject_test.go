@@ -85,13 +85,17 @@ type subject struct {
 	info *cloudstate.ProxyInfo
 	spec *cloudstate.EntitySpec
 	last int
+	// watched: no call may be left at the end; silenced are the exchanges in which millrace says nothing more.
+	watched  bool
+	silenced []*exchange
 }
 
 // newSubject wires everything as Cloudstate's own tests do: the function first, then the interceptor, then the proxy. It
 // ends with the test.
 func newSubject(t *testing.T, f function, h host, settings map[string]string) *subject {
 	t.Helper()
-	s := &subject{function: f, trace: intercept(t, serveFunction(t, f))}
+	s := &subject{function: f}
+	s.intercept(t, "127.0.0.1:0")
 	all := map[string]string{"shared-stream": "false"} // the interceptor tells entities apart by their streams
 	maps.Copy(all, settings)
 	s.public = h.run(t, s.trace.Addr(), all)
@@ -124,23 +128,19 @@ func serveFunction(t *testing.T, f function) string {
 	return harness.ServeFunction(t, func(s *grpc.Server) { f.register(t, s) }).Address()
 }
 
-// intercept puts an interceptor before the function at an address, until the test ends.
-func intercept(t *testing.T, function string) *interceptor.Interceptor {
+// intercept serves the function and puts an interceptor before it, at an address, until the test ends.
+func (s *subject) intercept(t *testing.T, address string) {
 	t.Helper()
-	return interceptAt(t, function, "127.0.0.1:0")
-}
-
-func interceptAt(t *testing.T, function, address string) *interceptor.Interceptor {
-	t.Helper()
-	i, err := interceptor.New(function)
+	i, err := interceptor.New(serveFunction(t, s.function))
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.trace = i
 	i.Serve(harness.Listen(t, address))
 	t.Cleanup(func() {
 		if err := i.Close(); err != nil {
 			t.Errorf("close the interceptor: %v", err)
 		}
+		s.ended(t)
 	})
-	return i
 }
