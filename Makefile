@@ -69,7 +69,7 @@ prove: ## what docs/reliability.md promises, shown: PART=model|sim|processes|clu
 soak: ## for DURATION=8h, with a line of progress every ten seconds: the simulation, seed after seed, or PART=cluster|processes under fire, fault after fault
 	@MILLRACE_SIM_DURATION=$(DURATION) MILLRACE_FIRE_DURATION=$(DURATION) go test -count 1 -timeout 0 -v $(or $(SOAK_$(PART)),$(error make soak: PART is $(PART); give sim, cluster or processes))
 
-teeth: ## break the safety lines on purpose, one by one, and show the test that notices
+teeth: ## mutation tests: take the safety lines out one by one; the test of each must fail 50 of 50 times
 	@.ci/teeth
 
 stress: ## one test many times: PKG=./partitions RUN=TestContiguity COUNT=100
