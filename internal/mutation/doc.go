@@ -62,5 +62,29 @@ const (
 
 // Lines are all of them, and what is no safety line.
 func Lines() []string {
-	return []string{Contiguity, ReadBack, Regress, Reader, Ordinal, Nonce, Barrier, Gap, Durable, Repeat, Delivered, Watermark, Settle, Refused, Stale, Reuse, Doubt, Fresh, Sent, Tail, Announced, GapScan, StrictClaim}
+	return []string{
+		Contiguity,
+		ReadBack,
+		Regress,
+		Reader,
+		Ordinal,
+		Nonce,
+		Barrier,
+		Gap,
+		Durable,
+		Repeat,
+		Delivered,
+		Watermark,
+		Settle,
+		Refused,
+		Stale,
+		Reuse,
+		Doubt,
+		Fresh,
+		Sent,
+		Tail,
+		Announced,
+		GapScan,
+		StrictClaim,
+	}
 }
