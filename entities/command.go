@@ -198,7 +198,8 @@ type Outcome struct {
 	StateAction StateAction
 	State       Payload
 
-	// At most one of Reply, Forward and Failure is set; none means that the caller gets no message.
+	// At most one of Reply, Forward and Failure is set; none means that the caller gets no message. Beside a Failure an entity's outcome
+	// has nothing but Restart, an action's nothing but Effects.
 	Reply   *Reply
 	Forward *Target
 	Failure *Error

@@ -166,6 +166,7 @@ func (r *Remote) actionOutcome(m *discovery.Method, response *action.ActionRespo
 	case *action.ActionResponse_Failure:
 		out.Failure = refusalOf(a.Failure, r.announced(cloudstate.MillraceExtension_MILLRACE_FAILURE_CODE))
 	}
+	keepEffects(out)
 	return out
 }
 

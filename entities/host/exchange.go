@@ -173,13 +173,7 @@ func (s *session) await(ctx context.Context) (*answer, *entities.Error) {
 func (s *session) outcome(m *discovery.Method, now time.Time, a *answer) (*entities.Outcome, error) {
 	out := &entities.Outcome{StateAction: a.stateAction, Effects: effectsOf(a.effects), Timers: s.timersOf(a.timers)}
 	setAction(out, a.action, s.remote.announced(cloudstate.MillraceExtension_MILLRACE_FAILURE_CODE))
-	if err := s.checkTimers(out, now); err != nil {
-		return nil, err
-	}
-	if s.service.Kind == entities.EventSourced && a.action.GetFailure().GetRestart() {
-		out.Restart = true
-		return out, nil
-	}
+	out.Restart = s.service.Kind == entities.EventSourced && a.action.GetFailure().GetRestart()
 	if len(a.events) > 0 {
 		out.Events = make([]entities.Payload, len(a.events))
 		for i, e := range a.events {
@@ -192,6 +186,12 @@ func (s *session) outcome(m *discovery.Method, now time.Time, a *answer) (*entit
 	}
 	if a.stateAction == entities.StateUpdated {
 		out.State = payloadOf(a.state)
+	}
+	if dropBesideRefusal(out) {
+		s.remote.warnOfRefusal(m)
+	}
+	if err := s.checkTimers(out, now); err != nil {
+		return nil, err
 	}
 	if err := checkOutcome(out, s.remote.options.MaxEvents); err != nil {
 		return nil, err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"sync"
 
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/discovery"
@@ -51,6 +52,8 @@ type InProcess struct {
 	options Options
 	catalog *discovery.Catalog
 	stats   counters
+	// refusedBeside has the methods whose refusals carried what is dropped, and were reported.
+	refusedBeside sync.Map
 }
 
 // NewInProcess hosts a function of this process. The error is a *discovery.RejectedError.
@@ -72,6 +75,13 @@ func (p *InProcess) Stats() Stats { return p.stats.read() }
 func (p *InProcess) Report(message string) {
 	p.stats.warnings.Add(1)
 	p.options.Hooks.OnWarning(message)
+}
+
+// warnOfRefusal reports that a refusal carried what is dropped, once for each method.
+func (p *InProcess) warnOfRefusal(m *discovery.Method) {
+	if _, before := p.refusedBeside.LoadOrStore(m, true); !before {
+		p.Report(refusedBeside(m))
+	}
 }
 
 // Open begins the session of one entity: a fresh one, with its stored state and events applied.
@@ -104,6 +114,9 @@ func (p *InProcess) Act(ctx context.Context, m *discovery.Method, inv entities.I
 		return err
 	})
 	err = actionCrash(m, err)
+	if err == nil {
+		keepEffects(out)
+	}
 	p.stats.decided(out, err)
 	if err != nil {
 		return nil, err
@@ -116,6 +129,7 @@ func (p *InProcess) ActStream(ctx context.Context, m *discovery.Method, s *entit
 	p.stats.actions.Add(1)
 	var ended error
 	deliver := func(ctx context.Context, out *entities.Outcome) error {
+		keepEffects(out)
 		p.stats.decided(out, nil)
 		if ended = on(ctx, out); ended == nil && out.Failure != nil {
 			ended = out.Failure

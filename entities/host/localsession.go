@@ -63,6 +63,9 @@ func (s *localSession) handle(ctx context.Context, inv entities.Invocation) (*en
 	if crash == nil && out == nil {
 		crash = errors.New("the function returned no outcome")
 	}
+	if crash == nil && dropBesideRefusal(out) {
+		s.host.warnOfRefusal(s.service.Method(inv.Method))
+	}
 	if crash == nil {
 		crash = checkOutcome(out, s.host.options.MaxEvents)
 	}

@@ -62,8 +62,10 @@ type Remote struct {
 	end      context.CancelCauseFunc
 	reports  chan string
 	// warned has the methods about whose replies the function was warned.
-	warned     sync.Map
-	streamEach bool
+	warned sync.Map
+	// refusedBeside has the methods whose refusals carried what is dropped, and were reported.
+	refusedBeside sync.Map
+	streamEach    bool
 	// linking has room for the one who looks for the link, and opens it if need be.
 	linking chan struct{}
 	link    *link
@@ -189,6 +191,13 @@ func (r *Remote) warnOfReply(m *discovery.Method, reply *entities.Reply) {
 		return
 	}
 	r.Report(fmt.Sprintf("Warning: %s replied with %q, and its declared output is %s", m.FullName, reply.Payload.TypeURL, m.OutputType))
+}
+
+// warnOfRefusal reports that a refusal carried what is dropped, once for each method.
+func (r *Remote) warnOfRefusal(m *discovery.Method) {
+	if _, before := r.refusedBeside.LoadOrStore(m, true); !before {
+		r.Report(refusedBeside(m))
+	}
 }
 
 // announced says whether the function understands an optional part of the protocol.

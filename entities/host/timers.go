@@ -35,8 +35,6 @@ func checkTimers(out *entities.Outcome, service *discovery.Service, key entities
 	switch {
 	case len(out.Timers) == 0:
 		return nil
-	case out.Failure != nil:
-		return errors.New("it refuses the command and sets timers: a refused command changes nothing")
 	case len(out.Timers) > schedule.MaxChanges:
 		return fmt.Errorf("too many changes of timers: %d, and the limit is %d for one command", len(out.Timers), schedule.MaxChanges)
 	}

@@ -50,6 +50,8 @@ const (
 	Tail = "tail"
 	// Announced: whose command a function was sent ahead of its turn does not leave before that.
 	Announced = "announced"
+	// Refusal: what stands beside a refusal is neither stored nor sent.
+	Refusal = "refusal"
 )
 
 // What is no safety line: the log protocol could as well be without it, and its model must be as sound.
@@ -87,4 +89,5 @@ func Lines() []string {
 		GapScan,
 		StrictClaim,
 	}
+	return []string{Contiguity, ReadBack, Regress, Reader, Ordinal, Nonce, Barrier, Gap, Durable, Repeat, Delivered, Watermark, Settle, Stale, Reuse, Doubt, Fresh, Sent, Tail, Announced, Refusal, GapScan, StrictClaim}
 }
