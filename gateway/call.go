@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -41,12 +42,13 @@ const (
 // maxCommandIDBytes bounds a caller's command id; it is stored with the command.
 const maxCommandIDBytes = 256
 
-// envelope is what a call says beside its message, read from its headers by the door that it came in by.
+// envelope is what a call says beside its message, read from its headers by the door that it came in by. The values of a header are
+// nil when it was not sent; sent empty, it is one empty value.
 type envelope struct {
-	commandID, idempotencyKey string
-	consistency               string
+	commandID, idempotencyKey []string
+	consistency               []string
 	// minToken and maxStaleness are what at_least and bounded ask for.
-	minToken, maxStaleness string
+	minToken, maxStaleness []string
 	traceParent            string
 	// metadata is filled in for actions only: entities never see it.
 	metadata entities.Metadata
@@ -78,12 +80,26 @@ func readCommand(app string, m *discovery.Method, payload []byte, env *envelope)
 
 // freshness says which state the caller wants to be answered of. A token alone means at_least, a staleness alone bounded.
 func (env *envelope) freshness(app string, cmd *entities.Command) *entities.Error {
-	consistency := env.consistency
+	if env.consistency == nil && env.minToken == nil && env.maxStaleness == nil {
+		return nil
+	}
+	consistency, problem := single(headerConsistency, env.consistency)
+	if problem != nil {
+		return problem
+	}
+	minToken, problem := single(headerMinToken, env.minToken)
+	if problem != nil {
+		return problem
+	}
+	maxStaleness, problem := single(headerMaxStaleness, env.maxStaleness)
+	if problem != nil {
+		return problem
+	}
 	switch {
 	case consistency != "":
-	case env.minToken != "":
+	case minToken != "":
 		consistency = entities.AtLeast.String()
-	case env.maxStaleness != "":
+	case maxStaleness != "":
 		consistency = entities.Bounded.String()
 	default:
 		return nil
@@ -95,15 +111,15 @@ func (env *envelope) freshness(app string, cmd *entities.Command) *entities.Erro
 	case entities.Eventual.String():
 		cmd.Consistency = entities.Eventual
 	case entities.AtLeast.String():
-		token, err := entities.DecodeToken(app, env.minToken)
+		token, err := entities.DecodeToken(app, minToken)
 		if err != nil {
 			return invalid("%s: %v: send the %s of an earlier answer of this app", headerMinToken, err, headerToken)
 		}
 		cmd.Consistency, cmd.After = entities.AtLeast, token.Positions
 	case entities.Bounded.String():
-		bound, err := time.ParseDuration(env.maxStaleness)
+		bound, err := time.ParseDuration(maxStaleness)
 		if err != nil || bound <= 0 {
-			return invalid("%s is %q: say how old an answer may be, as in 500ms", headerMaxStaleness, env.maxStaleness)
+			return invalid("%s is %q: say how old an answer may be, as in 500ms", headerMaxStaleness, maxStaleness)
 		}
 		cmd.Consistency, cmd.Bound = entities.Bounded, bound
 	default:
@@ -113,22 +129,70 @@ func (env *envelope) freshness(app string, cmd *entities.Command) *entities.Erro
 	return nil
 }
 
-// id settles on one command id. Idempotency-Key may be quoted, as its draft standard has it.
+// single returns the value of a header; "" when it was not sent. Sent twice, it must say the same.
+func single(name string, values []string) (string, *entities.Error) {
+	if len(values) == 0 {
+		return "", nil
+	}
+	for _, v := range values[1:] {
+		if v != values[0] {
+			return "", invalid("%s is there twice, with different values: send it once", name)
+		}
+	}
+	return values[0], nil
+}
+
+// id settles on one command id; "" when the caller gave none. A header that is there and cannot name a command is refused: its caller
+// would take a command that is not repeatable for one that is.
 func (env *envelope) id() (string, *entities.Error) {
-	id, key := env.commandID, env.idempotencyKey
-	if len(key) >= 2 && key[0] == '"' && key[len(key)-1] == '"' {
-		key = key[1 : len(key)-1]
+	if env.commandID == nil && env.idempotencyKey == nil {
+		return "", nil
 	}
-	if id == "" {
-		id = key
+	id, problem := commandID(headerCommandID, env.commandID)
+	if problem != nil {
+		return "", problem
 	}
-	if key != "" && key != id {
+	key, problem := commandID(headerIdempotencyKey, unquoted(env.idempotencyKey))
+	switch {
+	case problem != nil:
+		return "", problem
+	case id == "":
+		return key, nil
+	case key != "" && key != id:
 		return "", invalid("%s and %s name two different commands: send one of them", headerCommandID, headerIdempotencyKey)
+	default:
+		return id, nil
 	}
-	if len(id) > maxCommandIDBytes {
-		return "", invalid("the command id has %d bytes, and %d are allowed: use a UUID", len(id), maxCommandIDBytes)
+}
+
+// commandID returns the id that a header gives; "" when it was not sent.
+func commandID(name string, values []string) (string, *entities.Error) {
+	id, problem := single(name, values)
+	switch {
+	case problem != nil:
+		return "", problem
+	case len(values) > 0 && id == "":
+		return "", invalid("%s is empty: send an id of its own for each command, such as a UUID, or leave the header out", name)
+	case len(id) > maxCommandIDBytes:
+		return "", invalid("%s has %d bytes, and %d are allowed: use a UUID", name, len(id), maxCommandIDBytes)
+	default:
+		return id, nil
 	}
-	return id, nil
+}
+
+// unquoted takes the quotes away that the draft standard of Idempotency-Key has. The values are the request's own and stay as they are.
+func unquoted(values []string) []string {
+	isQuoted := func(v string) bool { return len(v) >= 2 && v[0] == '"' && v[len(v)-1] == '"' }
+	if !slices.ContainsFunc(values, isQuoted) {
+		return values
+	}
+	bare := slices.Clone(values)
+	for i, v := range bare {
+		if isQuoted(v) {
+			bare[i] = v[1 : len(v)-1]
+		}
+	}
+	return bare
 }
 
 // isTraceParent checks the form of a W3C trace context, because it is stored. A bad one is dropped, as the standard says.

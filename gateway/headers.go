@@ -51,11 +51,11 @@ func isHop(name string) bool {
 // grpcEnvelope reads the headers of a gRPC call. It looks up what it needs and copies everything for actions only.
 func grpcEnvelope(ctx context.Context, m *discovery.Method) envelope {
 	env := envelope{
-		commandID:      firstValue(ctx, headerCommandID),
-		idempotencyKey: firstValue(ctx, headerIdempotencyKey),
-		consistency:    firstValue(ctx, headerConsistency),
-		minToken:       firstValue(ctx, headerMinToken),
-		maxStaleness:   firstValue(ctx, headerMaxStaleness),
+		commandID:      metadata.ValueFromIncomingContext(ctx, headerCommandID),
+		idempotencyKey: metadata.ValueFromIncomingContext(ctx, headerIdempotencyKey),
+		consistency:    metadata.ValueFromIncomingContext(ctx, headerConsistency),
+		minToken:       metadata.ValueFromIncomingContext(ctx, headerMinToken),
+		maxStaleness:   metadata.ValueFromIncomingContext(ctx, headerMaxStaleness),
 		traceParent:    firstValue(ctx, headerTraceParent),
 	}
 	if m.Service.Kind == entities.Action {
@@ -82,11 +82,11 @@ func firstValue(ctx context.Context, name string) string {
 // httpEnvelope reads the headers of a plain HTTP request.
 func httpEnvelope(header http.Header, m *discovery.Method) envelope {
 	env := envelope{
-		commandID:      header.Get(headerCommandID),
-		idempotencyKey: header.Get(headerIdempotencyKey),
-		consistency:    header.Get(headerConsistency),
-		minToken:       header.Get(headerMinToken),
-		maxStaleness:   header.Get(headerMaxStaleness),
+		commandID:      header.Values(headerCommandID),
+		idempotencyKey: header.Values(headerIdempotencyKey),
+		consistency:    header.Values(headerConsistency),
+		minToken:       header.Values(headerMinToken),
+		maxStaleness:   header.Values(headerMaxStaleness),
 		traceParent:    header.Get(headerTraceParent),
 	}
 	if m.Service.Kind == entities.Action {

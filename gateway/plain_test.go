@@ -31,6 +31,12 @@ func (w *world) http(method, path, body string, headers ...string) answer {
 	return got
 }
 
+// httpWith posts JSON with more headers, some perhaps more than once.
+func (w *world) httpWith(path, body string, headers []string) answer {
+	w.t.Helper()
+	return w.http("POST", path, body, append([]string{jsonType, jsonValue}, headers...)...)
+}
+
 func (w *world) tryHTTP(method, path, body string, headers ...string) (answer, error) {
 	w.t.Helper()
 	var reader io.Reader = http.NoBody
@@ -42,7 +48,7 @@ func (w *world) tryHTTP(method, path, body string, headers ...string) (answer, e
 		w.t.Fatal(err)
 	}
 	for i := 0; i < len(headers); i += 2 {
-		r.Header.Set(headers[i], headers[i+1])
+		r.Header.Add(headers[i], headers[i+1])
 	}
 	transport := &http.Transport{DisableKeepAlives: true, DisableCompression: true}
 	resp, err := transport.RoundTrip(r)

@@ -44,6 +44,9 @@ answer on standard error. A method whose input streams takes any number of docum
 				}
 				data = string(content)
 			}
+			if cmd.Flags().Changed("id") && id == "" {
+				return usagef("--id is empty: give an id of its own for each command, such as a UUID, or leave it out")
+			}
 			md := metadata.MD{}
 			for _, h := range headers {
 				name, value, found := strings.Cut(h, ":")
@@ -56,7 +59,7 @@ answer on standard error. A method whose input streams takes any number of docum
 				"millrace-command-id": id, "millrace-consistency": consistency, "millrace-min-token": atLeast, "millrace-max-staleness": maxStaleness,
 			} {
 				if value != "" {
-					md.Set(name, value)
+					md.Append(name, value) // beside one from -H, which must say the same
 				}
 			}
 			return admin(cmd, timeout(cmd), func(ctx context.Context, a adminv1.AdminServiceClient) error {
