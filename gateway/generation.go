@@ -107,10 +107,12 @@ func (s *Server) leave(g *generation) {
 
 // cut ends what is left of a generation that leaves, and waits until its handlers have returned.
 func (g *generation) cut() {
-	g.native.Stop()
+	var stopping sync.WaitGroup
+	stopping.Go(g.native.Stop)
 	if g.inner != nil {
-		g.inner.Stop()
+		stopping.Go(g.inner.Stop)
 	}
+	stopping.Wait()
 	<-g.drained
 }
 

@@ -24,6 +24,12 @@ import (
 // ErrClosed is what Serve returns after Shutdown.
 var ErrClosed = errors.New("the gateway is shut down")
 
+// ErrHanging is what Shutdown returns when calls did not end although they were cut.
+var ErrHanging = errors.New("calls do not end although they were cut off: their function hangs, and looks at no context")
+
+// hangingAfter is how long Shutdown waits for the calls that it has cut. Calls that look at their context end at once.
+const hangingAfter = time.Second
+
 // Server is the gateway. See the package comment for what it does with a connection.
 type Server struct {
 	opts   Options
@@ -295,9 +301,10 @@ func (s *Server) isClosing() bool {
 	}
 }
 
-// Shutdown stops accepting, asks clients to go, and lets running calls finish until ctx ends; then it cuts them. When it
-// returns, no goroutine of the Server is left. The error is the cause of ctx if calls were cut. It may be called more than
-// once; every call waits for the end.
+// Shutdown stops accepting, asks clients to go, and lets running calls finish until ctx ends; then it cuts them: their connections
+// are closed and their contexts end. The error is the cause of ctx if calls were cut, and ErrHanging as well if some have not ended a
+// second later; otherwise no goroutine of the Server is left when it returns. It may be called more than once; every call waits for the
+// end.
 func (s *Server) Shutdown(ctx context.Context) error {
 	var err error
 	s.shutdown.Do(func() {
@@ -325,20 +332,41 @@ func (s *Server) stop(ctx context.Context) error {
 		}
 	}
 
-	close(s.halted)
-	_ = s.web.Close()
-	for _, g := range leaving {
-		g.cut()
+	if !s.cut(leaving) {
+		return errors.Join(ErrHanging, context.Cause(ctx))
 	}
-	s.mu.Lock()
-	s.halt = true
-	s.mu.Unlock()
-	s.requests.Wait()
-	s.background.Wait()
 	if cut {
 		return context.Cause(ctx)
 	}
 	return nil
+}
+
+// cut ends what is left, and says whether everything has ended. What has not ends with its function, or with the process.
+func (s *Server) cut(leaving []*generation) bool {
+	close(s.halted)
+	_ = s.web.Close()
+	s.mu.Lock()
+	s.halt = true
+	s.mu.Unlock()
+	ended := make(chan struct{})
+	go func() { // ends with the calls that are cut
+		defer close(ended)
+		var cutting sync.WaitGroup
+		for _, g := range leaving {
+			cutting.Go(g.cut)
+		}
+		cutting.Wait()
+		s.requests.Wait()
+		s.background.Wait()
+	}()
+	patience := time.NewTimer(hangingAfter)
+	defer patience.Stop()
+	select {
+	case <-ended:
+		return true
+	case <-patience.C:
+		return false
+	}
 }
 
 // close refuses everything new, and returns the generations that are left.

@@ -16,7 +16,7 @@ import (
 // deliver sends an effect to its target, on a goroutine of its own.
 func (p *Partition) deliver(ctx context.Context, d *delivery, settled int64) {
 	source, target := p.source(d.offset, settled), d.effect.Target
-	p.background(func() {
+	p.calling(func() {
 		ctx, cancel := context.WithTimeout(ctx, effectTimeout)
 		defer cancel()
 		failpoint.Hit(failpoint.BeforeEffect)
@@ -124,7 +124,7 @@ func (p *Partition) loadTimers(after materializer.Due, limit int) {
 // fire runs the command of a due timer, on a goroutine of its own.
 func (p *Partition) fire(ctx context.Context, e effect) {
 	a := e.alarm
-	p.background(func() {
+	p.calling(func() {
 		ctx, cancel := context.WithTimeout(ctx, effectTimeout)
 		defer cancel()
 		failpoint.Hit(failpoint.BeforeTimer)

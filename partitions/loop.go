@@ -154,6 +154,7 @@ func (l *loop) end(ctx context.Context) {
 		p.core.Ended()
 	}
 	l.perform(ctx)
+	l.awaitCalls()
 	for _, p := range l.partitions {
 		p.tasks.Wait()
 	}
@@ -189,6 +190,25 @@ func (l *loop) end(ctx context.Context) {
 	}
 	if l.rows != nil {
 		_ = l.rows.Close()
+	}
+}
+
+// awaitCalls waits for what the function is doing for the partitions, at most as long as an orderly release may take: a function that
+// hangs does not keep its worker. What it decides later is refused, because the mailbox is closed by then; its goroutine ends with the
+// process.
+func (l *loop) awaitCalls() {
+	ended := make(chan struct{})
+	go func() { // ends with the calls, or with the process
+		defer close(ended)
+		for _, p := range l.partitions {
+			p.calls.Wait()
+		}
+	}()
+	late, stop := l.clock.After(l.partitions[0].limits.DrainTimeout)
+	defer stop()
+	select {
+	case <-ended:
+	case <-late:
 	}
 }
 

@@ -97,8 +97,10 @@ type Partition struct {
 	oneReader   chan struct{}
 	stopReading context.CancelFunc
 	loop        *loop
-	// tasks are the goroutines that the loop started; it waits for them.
-	tasks    sync.WaitGroup
+	// tasks are the goroutines that the loop started; it waits for them. calls are those of them in which the function runs; it waits for
+	// them as long as an orderly release may take.
+	tasks, calls sync.WaitGroup
+
 	released []func()
 	// awaited want to know when nothing is under way any more.
 	awaited []func(atOnce bool)
@@ -350,6 +352,9 @@ func (p *Partition) do(ctx context.Context, e effect) {
 // background starts a goroutine that the loop waits for at its end.
 func (p *Partition) background(f func()) { p.tasks.Go(f) }
 
+// calling starts a goroutine in which the function runs, which may hang.
+func (p *Partition) calling(f func()) { p.calls.Go(f) }
+
 // turn tells a caller to run the function, unless it left.
 func (p *Partition) turn(ctx context.Context, e effect) {
 	if e.call.cmd.Timer != nil {
@@ -520,7 +525,7 @@ func (p *Partition) skip(gap []GapRecord) {
 
 func (p *Partition) reopen(e effect) {
 	ent, service := e.entity, e.entity.typ.Service
-	p.background(func() {
+	p.calling(func() {
 		if e.session != nil {
 			p.closeSession(e.session)
 		}

@@ -149,7 +149,12 @@ func (n *Node) servePeers(ctx context.Context) error {
 	<-n.settled
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), peerStopTimeout)
 	defer cancel()
-	if err := n.cluster.server.Shutdown(bounded); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+	err := n.cluster.server.Shutdown(bounded)
+	switch {
+	case errors.Is(err, peer.ErrHanging):
+		n.logger.Warn("commands of other workers were cut off", observe.Cause, err)
+		return nil
+	case err != nil && !errors.Is(err, context.DeadlineExceeded):
 		return err
 	}
 	return <-ended

@@ -51,7 +51,7 @@ type Config struct {
 	FunctionWait    Duration `name:"function-wait" default:"10s" help:"how long a command waits for a function that is not there"`
 	FunctionTime    Duration `name:"function-timeout" default:"30s" help:"how long a function may take for one command"`
 	CallTimeout     Duration `name:"call-timeout" default:"0s" help:"cap on the time of a unary call, and the deadline of one that has none; 0: neither"`
-	DrainTimeout    Duration `name:"drain-timeout" default:"10s" help:"how long calls may finish after a stop was asked for"`
+	DrainTimeout    Duration `name:"drain-timeout" default:"10s" help:"how long calls may finish after a stop was asked for; those that hang then are cut off, and the process ends within 10s more"`
 	DebugEndpoints  bool     `name:"debug-endpoints" default:"false" help:"serve Go's profiles at /debug/pprof/ of the admin port"`
 	TraceEndpoint   string   `name:"trace-endpoint" default:"" help:"where spans of calls go, over OTLP/gRPC: host:port, http://host:port or https://host:port; none: there are no spans. OTEL_EXPORTER_OTLP_ENDPOINT is read too"`
 	TraceSample     Share    `name:"trace-sample" default:"1" help:"share of calls that are traced, 0 to 1; calls that come with a traceparent are traced as that says"`

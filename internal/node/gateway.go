@@ -254,12 +254,7 @@ func (g *Gateway) shutdown(ctx context.Context) error {
 	defer close(g.quiet)
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Duration(g.config.DrainTimeout))
 	defer cancel()
-	err := g.server.Shutdown(bounded)
-	if errors.Is(err, context.DeadlineExceeded) {
-		g.logger.Warn("calls were cut off", observe.Cause, "they did not end within drain-timeout")
-		return nil
-	}
-	return err
+	return cutOff(g.logger, g.server.Shutdown(bounded))
 }
 
 // NotReady returns why the gateway does not serve, nil when it does.

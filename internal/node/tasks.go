@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"time"
 
 	"github.com/millrace-io/millrace/gateway"
@@ -73,14 +74,15 @@ func (n *Node) runPartitions(ctx context.Context) error {
 }
 
 // shutdown waits for the stop and then ends the traffic: first the callers, then the effects that they began. Effects that
-// take longer than drain-timeout meet partitions that are gone, and end with that.
+// take longer than drain-timeout meet partitions that are gone, and end with that; those whose function hangs are left to the end of the
+// process.
 func (n *Node) shutdown(ctx context.Context) error {
 	<-ctx.Done()
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Duration(n.config.DrainTimeout))
 	defer cancel()
 	err := n.gateway.Shutdown(bounded)
 	drained := make(chan struct{})
-	go func() { // bounded by the time that an effect may take; waited for below
+	go func() { // ends with the last effect, or with the process; waited for below
 		defer close(drained)
 		n.router.Drain()
 	}()
@@ -89,12 +91,30 @@ func (n *Node) shutdown(ctx context.Context) error {
 	case <-bounded.Done():
 	}
 	close(n.quiet)
-	<-drained
-	if errors.Is(err, context.DeadlineExceeded) {
-		n.logger.Warn("calls were cut off", observe.Cause, "they did not end within drain-timeout")
-		return nil
+	<-n.settled
+	select {
+	case <-drained:
+	case <-time.After(lateEffects):
+		n.logger.Warn("effects do not end", observe.Cause, "their function hangs: they are left to the end of the process, and are sent again by the next owner")
 	}
-	return err
+	return cutOff(n.logger, err)
+}
+
+// lateEffects is how long effects may take to notice that the partitions are gone.
+const lateEffects = time.Second
+
+// cutOff reports calls that did not end in time; any other error is one.
+func cutOff(logger *slog.Logger, err error) error {
+	switch {
+	case errors.Is(err, gateway.ErrHanging):
+		logger.Warn("calls were cut off", observe.Cause, err)
+		return nil
+	case errors.Is(err, context.DeadlineExceeded):
+		logger.Warn("calls were cut off", observe.Cause, "they did not end within drain-timeout")
+		return nil
+	default:
+		return err
+	}
 }
 
 // flushStore makes the store durable now and then, if anything was written to it, so that a killed process need not read the

@@ -6,6 +6,7 @@ import (
 	"math"
 	"net"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
@@ -106,8 +107,15 @@ func (p probing) Accept() (net.Conn, error) {
 	return c, err
 }
 
+// ErrHanging is what Shutdown returns when commands did not end although they were cut.
+var ErrHanging = errors.New("commands do not end although they were cut off: their function hangs, and looks at no context")
+
+// hangingAfter is how long Shutdown waits for the commands that it has cut. Those that look at their context end at once.
+const hangingAfter = time.Second
+
 // Shutdown says good-bye on every link, so that its end is not taken for the death of this process, answers what is under
-// way and returns. When ctx ends before, it cuts what is left and returns ctx's error.
+// way and returns. When ctx ends before, it cuts what is left and returns ctx's error, and ErrHanging as well if some of it has not
+// ended a second later.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	if !s.stopped {
@@ -126,12 +134,28 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	// Both are waited for below; Stop ends them when ctx does.
 	orderly.Go(s.grpc.GracefulStop)
 	gone := context.AfterFunc(ctx, s.grpc.Stop)
-	orderly.Wait()
-	s.runners.Close()
-	if !gone() {
-		return context.Cause(ctx)
+	ended := make(chan struct{})
+	go func() { // ends with the commands that are cut; one whose function hangs ends with the process
+		defer close(ended)
+		orderly.Wait()
+		s.runners.Close()
+	}()
+	select {
+	case <-ended:
+		if !gone() {
+			return context.Cause(ctx)
+		}
+		return nil
+	case <-ctx.Done():
 	}
-	return nil
+	patience := time.NewTimer(hangingAfter)
+	defer patience.Stop()
+	select {
+	case <-ended:
+		return context.Cause(ctx)
+	case <-patience.C:
+		return errors.Join(ErrHanging, context.Cause(ctx))
+	}
 }
 
 // enter admits a link.
