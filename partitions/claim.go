@@ -294,6 +294,22 @@ func (c *core) Lost() {
 	}
 }
 
+// ClockJumped says that the machine's clock went on without this process: the machine was suspended, or its clock was set. The ownership
+// ends, for another worker may have the partition by now, and the log's time is not known any more. The next claim asks the log for both.
+// It returns false where nothing of the partition depends on that.
+func (c *core) ClockJumped(by time.Duration) bool {
+	why := fmt.Errorf("the machine's clock jumped by %v, as after a suspension: owner and time are asked of the log anew", by.Round(time.Millisecond))
+	switch c.state {
+	case Active, Suspect, Draining, Passing:
+		c.fence(why.Error(), false)
+	case Claiming:
+		c.Failed(c.incarnation, why)
+	default:
+		return false
+	}
+	return true
+}
+
 // Ended says that the worker stops. Whoever waits is answered, in whatever state the partition is.
 func (c *core) Ended() {
 	c.assigned = false

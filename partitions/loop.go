@@ -60,7 +60,7 @@ func crash() {
 func (l *loop) run(ctx context.Context) {
 	l.ctx = ctx
 	for _, p := range l.partitions {
-		p.began = p.clock.Now()
+		p.began, p.jumped = p.clock.Now(), clock.JumpsOf(p.clock).Forward
 		p.expired = p.began
 	}
 	l.drive(borrowedTurns)

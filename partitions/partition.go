@@ -114,9 +114,11 @@ type Partition struct {
 	status  atomic.Pointer[published]
 	stats   stats
 	// began is when Now.Mono was 0; logBase and logAt are the log time of the claim and when it was read back.
-	began      time.Time
-	logBase    int64
-	logAt      time.Time
+	began   time.Time
+	logBase int64
+	logAt   time.Time
+	// jumped is how far the machine's clock had jumped at the last look.
+	jumped     time.Duration
 	expired    time.Time
 	lastError  string
 	lastFailed time.Time
@@ -137,6 +139,18 @@ func (p *Partition) submit(in input) bool {
 func (p *Partition) advance() {
 	now := p.clock.Now()
 	p.core.now = Now{Mono: now.Sub(p.began), Log: p.logBase + int64(now.Sub(p.logAt))}
+	if jumped := clock.JumpsOf(p.clock).Forward; jumped != p.jumped && !mutation.On(mutation.Suspend) {
+		p.suspended(jumped - p.jumped)
+		p.jumped = jumped
+	}
+}
+
+// suspended notes that the machine's clock went on by itself: what was known of the log and its time is as old as that.
+func (p *Partition) suspended(by time.Duration) {
+	p.probe.Store(nil)
+	if p.core.ClockJumped(by) {
+		p.alarm(p.core.lastFence)
+	}
 }
 
 // take gives one input to the core.

@@ -1,4 +1,3 @@
-// Package clock is time as a value that is passed in, so that tests can turn it by hand. It starts no goroutine.
 package clock
 
 import (
@@ -13,11 +12,22 @@ type Clock interface {
 	After(d time.Duration) (<-chan time.Time, func())
 }
 
-// Wall is the machine's clock.
+// Wall is the machine's clock. It goes on over a suspension of the machine, during which the monotonic clock of most systems stands
+// still: durations between two readings contain it.
 type Wall struct{}
 
 // Now returns the present time with its monotonic reading.
-func (Wall) Now() time.Time { return time.Now() }
+func (Wall) Now() time.Time {
+	now := time.Now()
+	mono := now.Sub(begin)
+	if ahead := drift.look(now.UnixNano(), mono); ahead > 0 {
+		return begin.Add(mono + ahead)
+	}
+	return now
+}
+
+// Jumps returns what was seen by the last Now.
+func (Wall) Jumps() Jumps { return drift.jumps() }
 
 // After waits on the machine's clock.
 func (Wall) After(d time.Duration) (<-chan time.Time, func()) {
@@ -25,11 +35,24 @@ func (Wall) After(d time.Duration) (<-chan time.Time, func()) {
 	return t.C, func() { t.Stop() }
 }
 
+// Jumps are the sums of the steps of more than a second that the wall clock took beside the monotonic one since the process began:
+// Forward when the machine was suspended, or when its clock was set; Back only when it was set.
+type Jumps struct{ Forward, Back time.Duration }
+
+// JumpsOf returns what a clock has seen; nothing for one that does not look.
+func JumpsOf(c Clock) Jumps {
+	if j, ok := c.(interface{ Jumps() Jumps }); ok {
+		return j.Jumps()
+	}
+	return Jumps{}
+}
+
 // Manual is a clock that stands still until it is advanced. Its methods may be called from many goroutines.
 type Manual struct {
 	mu      sync.Mutex
 	now     time.Time
 	waiting map[chan time.Time]time.Time
+	jumped  Jumps
 }
 
 // NewManual returns a manual clock that shows start.
@@ -79,4 +102,22 @@ func (m *Manual) Waiting() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return len(m.waiting)
+}
+
+// Suspend lets d pass as a machine does that is suspended: the time is later, and nobody has waited.
+func (m *Manual) Suspend(d time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.now = m.now.Add(d)
+	m.jumped.Forward += d
+	for ch, due := range m.waiting {
+		m.waiting[ch] = due.Add(d)
+	}
+}
+
+// Jumps returns the suspensions.
+func (m *Manual) Jumps() Jumps {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.jumped
 }

@@ -52,6 +52,8 @@ const (
 	Announced = "announced"
 	// Refusal: what stands beside a refusal is neither stored nor sent.
 	Refusal = "refusal"
+	// Suspend: when the machine's clock has jumped, the log is asked for owner and time anew.
+	Suspend = "suspend"
 )
 
 // What is no safety line: the log protocol could as well be without it, and its model must be as sound.
@@ -90,4 +92,5 @@ func Lines() []string {
 		StrictClaim,
 	}
 	return []string{Contiguity, ReadBack, Regress, Reader, Ordinal, Nonce, Barrier, Gap, Durable, Repeat, Delivered, Watermark, Settle, Stale, Reuse, Doubt, Fresh, Sent, Tail, Announced, Refusal, GapScan, StrictClaim}
+	return []string{Contiguity, ReadBack, Regress, Reader, Ordinal, Nonce, Barrier, Gap, Durable, Repeat, Delivered, Watermark, Settle, Stale, Reuse, Doubt, Fresh, Sent, Tail, Announced, Refusal, Suspend, GapScan, StrictClaim}
 }

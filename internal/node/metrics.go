@@ -6,6 +6,7 @@ import (
 
 	"github.com/millrace-io/millrace/broker-adapter/embedded"
 	"github.com/millrace-io/millrace/entities/host"
+	"github.com/millrace-io/millrace/internal/clock"
 	"github.com/millrace-io/millrace/internal/lifecycle"
 	"github.com/millrace-io/millrace/internal/observe"
 	"github.com/millrace-io/millrace/partitions"
@@ -15,7 +16,7 @@ import (
 
 // collected are the metrics of all floors.
 func (n *Node) collected() []observe.Source {
-	all := []observe.Source{n.gateway.Metrics(), n.taskMetrics(), n.partitionMetrics(), n.hostMetrics(), n.stalenessMetrics(), traceMetrics(n.tracer), n.rebuilds.metrics()}
+	all := []observe.Source{n.gateway.Metrics(), n.taskMetrics(), n.partitionMetrics(), n.hostMetrics(), n.stalenessMetrics(), traceMetrics(n.tracer), n.rebuilds.metrics(), clockMetrics(n.clock)}
 	if n.cluster != nil {
 		all = append(all, peer.Metrics(n.cluster.client, n.cluster.server), n.clusterMetrics())
 	}
@@ -65,6 +66,22 @@ func (n *Node) taskMetrics() observe.Source {
 			for _, l := range n.loops {
 				emit.Value(healthy, yes(l.illness() == nil), l.name)
 			}
+		},
+	}
+}
+
+// clockMetrics show what the machine's clock did.
+func clockMetrics(c clock.Clock) observe.Source {
+	const jumps = "millrace_clock_jumps_seconds_total"
+	return observe.Source{
+		Metrics: []observe.Metric{{
+			Name: jumps, Kind: observe.Counter, Labels: []string{"direction"},
+			Help: "Steps of more than a second that the wall clock took beside the monotonic one: the machine was suspended, or its clock was set.",
+		}},
+		Collect: func(emit observe.Emitter) {
+			seen := clock.JumpsOf(c)
+			emit.Value(jumps, seen.Forward.Seconds(), "forward")
+			emit.Value(jumps, seen.Back.Seconds(), "back")
 		},
 	}
 }
