@@ -14,6 +14,7 @@
 //     engine defines it (Describe says how), and that readers see them.
 //   - Results of one partition arrive in the order of the Append calls. A result with an error leaves the outcome unknown
 //     unless errors.Is(err, ErrNotWritten), ErrTooLarge or ErrUnknownTopic: then nothing was written.
+//   - All logs count an append alike (Size), and take what Describe says of a topic (MaxAppendBytes, MaxAppendRecords).
 //   - A reader sees nothing that was not acknowledged to some producer, in offset order, each offset once.
 //   - Callbacks run on goroutines of the implementation. They must not block, and must not call back into Close.
 //

@@ -12,6 +12,9 @@ var (
 	ErrClosed = errors.New("log is closed")
 	// ErrTooLarge: the records are above the topic's limit. Nothing was written.
 	ErrTooLarge = errors.New("records exceed the topic's size limit")
+	// ErrLimitLowered: the log refused records that are within the limit that Describe told last. Describe tells the new
+	// one. The outcome is unknown.
+	ErrLimitLowered = errors.New("the topic takes less than before")
 	// ErrUnknownTopic: no such topic or partition.
 	ErrUnknownTopic = errors.New("unknown topic or partition")
 	// ErrOutOfRange: the position lies before the first or beyond the last record, after the present leader was asked.
@@ -91,7 +94,7 @@ type TopicSpec struct {
 	Partitions int32
 	// Compacted topics keep the newest record of each key; all others keep everything for ever.
 	Compacted bool
-	// MaxRecordBytes bounds one Append.
+	// MaxRecordBytes bounds one Append, as Size counts it.
 	MaxRecordBytes int
 }
 
@@ -101,6 +104,9 @@ type TopicInfo struct {
 	Partitions int32
 	// ID changes when the topic is deleted and created again.
 	ID string
+	// MaxAppendBytes is what one Append may have, as Size counts it, MaxAppendRecords how many records; 0: there is no bound.
+	// Anything above fails with ErrTooLarge.
+	MaxAppendBytes, MaxAppendRecords int
 	// Durability says in a sentence what an acknowledgement promises, as shown in banner and status.
 	Durability string
 	// Violations lists settings that break the contract of millrace, each with its remedy. Empty: none.
@@ -180,7 +186,8 @@ type Log interface {
 	End(ctx context.Context, p Partition) (int64, error)
 	// Describe returns what the log says about a topic, contract violations included; ErrUnknownTopic when it is missing.
 	Describe(ctx context.Context, topic string) (TopicInfo, error)
-	// Create creates a topic with the contract's settings. An existing one is not an error and is left alone.
+	// Create creates a topic with the contract's settings. An existing one is not an error. It is left alone; only the
+	// embedded log, whose topics have no other administrator, raises the limit of one whose MaxRecordBytes is below the spec's.
 	Create(ctx context.Context, spec TopicSpec) error
 	// CreateCommand returns shell commands by which an operator creates the topic instead.
 	CreateCommand(spec TopicSpec) string

@@ -144,6 +144,40 @@ func testTooLarge(f *fixture) {
 	}
 }
 
+// testAtTheLimit: an append of exactly the limit that Describe tells, as broker.Size counts it, is taken, in one record or in many
+// small ones; one byte more is refused, and costs nothing else.
+func testAtTheLimit(f *fixture) {
+	p := broker.Partition{Topic: f.topicWithLimit(1, smallLimit)}
+	limit := f.describe(p.Topic).MaxAppendBytes
+	if limit != smallLimit {
+		f.Fatalf("a topic with a limit of %d says %d", smallLimit, limit)
+	}
+	small := broker.Record{Key: []byte("k"), Value: []byte("v"), Headers: []broker.Header{{Key: "mr", Value: []byte("envelope")}}}
+	var many []broker.Record
+	for next := append(many, small); broker.Size(next) <= limit; next = append(next, small) {
+		many = next
+	}
+	offset := int64(0)
+	for name, records := range map[string][]broker.Record{"one record": {small}, "many records": many} {
+		last := &records[len(records)-1]
+		value := last.Value
+		last.Value = append(noise(limit-broker.Size(records)), value...)
+		before := f.append(p, text("before"))
+		if r := f.append(p, records...); r.Base != before.Last+1 || r.Last-r.Base+1 != int64(len(records)) {
+			f.Errorf("%s of exactly the limit got offsets %d to %d, behind %d", name, r.Base, r.Last, before.Last)
+		}
+		last.Value = append(last.Value, 'x')
+		results := []<-chan broker.AppendResult{start(f.log, p, text("a")), start(f.log, p, records...), start(f.log, p, text("b"))}
+		a, above, b := f.wait(results[0]), f.wait(results[1]), f.wait(results[2])
+		f.wantError(name+" one byte above the limit", above.Err, broker.ErrTooLarge)
+		if a.Err != nil || b.Err != nil || b.Base != a.Last+1 {
+			f.Errorf("appends around one that is refused: %+v and %+v", a, b)
+		}
+		offset = b.Last + 1
+	}
+	f.read(p, 0, int(offset))
+}
+
 func testJustBelowLimit(f *fixture) {
 	p := f.partition()
 	value := noise(900 << 10) // the largest commit of millrace, under a limit of 1 MiB

@@ -62,6 +62,7 @@ func Run(t *testing.T, o Options) {
 		{"Append/ResultComesFromAnotherGoroutine", testResultIsAsynchronous, true},
 		{"Append/BuffersAreFreeAfterTheResult", testBuffersAreLent, true},
 		{"Append/TooLarge", testTooLarge, true},
+		{"Append/AtTheLimit", testAtTheLimit, true},
 		{"Append/JustBelowTheLimit", testJustBelowLimit, true},
 		{"Append/UnknownTopic", testAppendUnknownTopic, true},
 		{"Append/TwoClientsInterleave", testTwoClients, o.Join != nil},

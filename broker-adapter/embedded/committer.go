@@ -177,26 +177,43 @@ func (l *Log) commit() error {
 	return nil
 }
 
-// createTopic stores a topic unless it exists.
+// createTopic stores a topic. Of one that exists it raises the limit, where that is below what is asked for.
 func (l *Log) createTopic(spec broker.TopicSpec) error {
-	if l.topics.get(spec.Name) != nil {
+	known := l.topics.get(spec.Name)
+	if known == nil {
+		row := newTopicRow(spec, l.topics.nextNumber())
+		if err := l.writeTopic("create", row); err != nil {
+			return err
+		}
+		l.topics.add(newTopic(row))
 		return nil
 	}
-	if l.failure != nil {
-		return fmt.Errorf("create topic %s: %w", spec.Name, l.failure)
+	if int64(spec.MaxRecordBytes) <= known.limit.Load() {
+		return nil
 	}
-	row := newTopicRow(spec, l.topics.nextNumber())
+	row := known.topicRow
+	row.MaxRecordBytes = spec.MaxRecordBytes
+	if err := l.writeTopic("raise the limit of", row); err != nil {
+		return err
+	}
+	known.limit.Store(int64(row.MaxRecordBytes))
+	return nil
+}
+
+func (l *Log) writeTopic(doing string, row topicRow) error {
+	if l.failure != nil {
+		return fmt.Errorf("%s topic %s: %w", doing, row.Name, l.failure)
+	}
 	value, err := json.Marshal(row)
 	if err != nil {
-		return fmt.Errorf("create topic %s: %w", spec.Name, err)
+		return fmt.Errorf("%s topic %s: %w", doing, row.Name, err)
 	}
 	l.openBatch()
-	_ = l.batch.Set(topicKey(spec.Name), value, nil) // into memory: cannot go wrong
+	_ = l.batch.Set(topicKey(row.Name), value, nil) // into memory: cannot go wrong
 	if err := l.commit(); err != nil {
 		l.fail(err)
-		return fmt.Errorf("create topic %s in %s: %w: %w", spec.Name, l.opts.Dir, ErrOutcomeUnknown, err)
+		return fmt.Errorf("%s topic %s in %s: %w: %w", doing, row.Name, l.opts.Dir, ErrOutcomeUnknown, err)
 	}
-	l.topics.add(newTopic(row))
 	return nil
 }
 

@@ -90,16 +90,16 @@ func Open(o Options) (*Log, error) {
 // Append hands records to the committer; done gets the result from the committer's goroutine, or, when the log is closed
 // already, from this one. It blocks only while the queue is full.
 func (l *Log) Append(p broker.Partition, records []broker.Record, done func(broker.AppendResult)) {
-	r := request{records: records, done: done, bytes: recordsBytes(records)}
+	r := request{records: records, done: done, bytes: broker.Size(records)}
 	part, err := l.topics.partition(p)
 	switch {
 	case err != nil:
 		r.result.Err = fmt.Errorf("append: %w", err)
 	case len(records) == 0:
 		r.result.Err = fmt.Errorf("append to topic %s, partition %d: no records given", p.Topic, p.ID)
-	case r.bytes > part.topic.MaxRecordBytes:
+	case int64(r.bytes) > part.topic.limit.Load():
 		r.result.Err = fmt.Errorf("append of %d bytes to topic %s, partition %d, which takes %d: %w",
-			r.bytes, p.Topic, p.ID, part.topic.MaxRecordBytes, broker.ErrTooLarge)
+			r.bytes, p.Topic, p.ID, part.topic.limit.Load(), broker.ErrTooLarge)
 	}
 	if r.result.Err != nil {
 		r.records, r.bytes = nil, 0 // it only waits for its turn
@@ -108,18 +108,6 @@ func (l *Log) Append(p broker.Partition, records []broker.Record, done func(brok
 	if !l.queue.put(r) {
 		done(broker.AppendResult{Err: fmt.Errorf("append to log in %s: %w", l.opts.Dir, broker.ErrClosed)})
 	}
-}
-
-// recordsBytes is the size that the limit of a topic is held against: keys, values and headers.
-func recordsBytes(records []broker.Record) int {
-	n := 0
-	for i := range records {
-		n += len(records[i].Key) + len(records[i].Value)
-		for _, h := range records[i].Headers {
-			n += len(h.Key) + len(h.Value)
-		}
-	}
-	return n
 }
 
 // Start is always 0: nothing is removed from the front.
@@ -158,10 +146,12 @@ func (l *Log) Describe(_ context.Context, topic string) (broker.TopicInfo, error
 	if l.opts.Ephemeral {
 		durability = "kept in memory only: everything ends with this process"
 	}
-	return broker.TopicInfo{Name: t.Name, Partitions: t.Partitions, ID: t.ID, Durability: durability}, nil
+	return broker.TopicInfo{
+		Name: t.Name, Partitions: t.Partitions, ID: t.ID, MaxAppendBytes: int(t.limit.Load()), Durability: durability,
+	}, nil
 }
 
-// Create stores a topic. When the disk fails meanwhile, the outcome is unknown; creating it again is harmless.
+// Create stores a topic, or raises the limit of one that is stored. When the disk fails meanwhile, the outcome is unknown; creating it again is harmless.
 func (l *Log) Create(ctx context.Context, spec broker.TopicSpec) error {
 	if spec.Name == "" || spec.Partitions < 1 || spec.MaxRecordBytes < 0 {
 		return fmt.Errorf("create topic %q: a name, at least one partition and no negative size are needed, got %d partitions and %d bytes",

@@ -175,3 +175,30 @@ func TestCacheBesideMemTables(t *testing.T) {
 		t.Error("the cache holds nothing of what was read")
 	}
 }
+
+// TestCreateRaisesTheLimit of a topic that exists, for good, and lowers none.
+func TestCreateRaisesTheLimit(t *testing.T) {
+	mem := vfs.NewMem()
+	spec := broker.TopicSpec{Name: "app.journal", Partitions: 1, MaxRecordBytes: 1 << 20}
+	p := broker.Partition{Topic: spec.Name}
+	large := []broker.Record{{Value: make([]byte, 2<<20)}}
+	for i, limit := range []int{1 << 20, 3 << 20, 1 << 20} {
+		l := mustOpen(t, Options{Dir: "/log", FS: mem})
+		spec.MaxRecordBytes = limit
+		if err := l.Create(t.Context(), spec); err != nil {
+			t.Fatal(err)
+		}
+		info, err := l.Describe(t.Context(), spec.Name)
+		if want := max(limit, min(i, 1)*3<<20); err != nil || info.MaxAppendBytes != want {
+			t.Fatalf("start %d, asked for %d: the topic takes %d, %v; want %d", i, limit, info.MaxAppendBytes, err, want)
+		}
+		result := make(chan broker.AppendResult, 1)
+		l.Append(p, large, func(r broker.AppendResult) { result <- r })
+		if r := <-result; errors.Is(r.Err, broker.ErrTooLarge) != (i == 0) || (i > 0 && r.Base != int64(i-1)) {
+			t.Errorf("start %d: an append of 2 MiB ends with %+v", i, r)
+		}
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

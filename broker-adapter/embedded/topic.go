@@ -36,7 +36,10 @@ func newTopicRow(spec broker.TopicSpec, number uint32) topicRow {
 
 // topic is a topic in memory. It lives as long as the log, through every reopening.
 type topic struct {
+	// topicRow is as the topic was found or created; only limit changes later.
 	topicRow
+	// limit is MaxRecordBytes as it is now. The committer raises it.
+	limit      atomic.Int64
 	partitions []*partition
 }
 
@@ -53,6 +56,7 @@ type partition struct {
 
 func newTopic(row topicRow) *topic {
 	t := &topic{topicRow: row, partitions: make([]*partition, row.Partitions)}
+	t.limit.Store(int64(row.MaxRecordBytes))
 	for id := range row.Partitions {
 		t.partitions[id] = &partition{topic: t, id: id}
 	}

@@ -30,7 +30,7 @@ type pending struct {
 
 // Append hands records to the producer. It blocks only while the buffer is full. Callbacks must not wait for an Append.
 func (l *Log) Append(p broker.Partition, records []broker.Record, done func(broker.AppendResult)) {
-	a := &pending{records: toKafka(p, records), size: encodedSize(records), done: done, unanswered: len(records)}
+	a := &pending{records: toKafka(p, records), size: broker.Size(records), done: done, unanswered: len(records)}
 	if !l.enter(&l.open) {
 		// The result comes from another goroutine, as always; it ends with the callback, which nobody waits for any more.
 		go done(broker.AppendResult{Err: closedError(fmt.Sprintf("append to %s/%d", p.Topic, p.ID))})
@@ -42,24 +42,6 @@ func (l *Log) Append(p broker.Partition, records []broker.Record, done func(brok
 	l.counters.appendsOpen.Add(1)
 	l.counters.bytesOpen.Add(int64(a.size))
 	l.partition(p).add(a)
-}
-
-// encodedSize is an upper bound of the bytes that records take in a batch.
-func encodedSize(records []broker.Record) int {
-	const (
-		batchOverhead  = 61
-		recordOverhead = 5 + 1 + 10 + 5 + 5 + 5 + 5 // length, attributes, time, offset, lengths of key, value and headers
-		headerOverhead = 5 + 5
-	)
-	size := batchOverhead
-	for i := range records {
-		r := &records[i]
-		size += recordOverhead + len(r.Key) + len(r.Value)
-		for j := range r.Headers {
-			size += headerOverhead + len(r.Headers[j].Key) + len(r.Headers[j].Value)
-		}
-	}
-	return size
 }
 
 func toKafka(p broker.Partition, records []broker.Record) []kgo.Record {

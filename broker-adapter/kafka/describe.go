@@ -25,15 +25,17 @@ func (l *Log) Describe(ctx context.Context, name string) (broker.TopicInfo, erro
 	if err != nil {
 		return broker.TopicInfo{}, l.requestError(what, err)
 	}
-	t := newTopic(meta.TopicID, len(meta.Partitions), settings)
+	t := newTopic(l.opts, meta.TopicID, len(meta.Partitions), settings)
 	l.topics.learn(name, t) // limits and partitions may have changed since the first look
 	in := newInspection(l.opts, meta, int(l.brokers.Load()), settings)
 	return broker.TopicInfo{
-		Name:       name,
-		Partitions: t.partitions,
-		ID:         idText(t.id),
-		Durability: in.durability(),
-		Violations: in.run(),
+		Name:             name,
+		Partitions:       t.partitions,
+		ID:               idText(t.id),
+		MaxAppendBytes:   t.maxBytes,
+		MaxAppendRecords: l.opts.BufferRecords,
+		Durability:       in.durability(),
+		Violations:       in.run(),
 	}, nil
 }
 

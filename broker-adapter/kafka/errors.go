@@ -66,7 +66,7 @@ func appendError(p broker.Partition, err error, closed bool) error {
 	case errors.Is(err, kgo.ErrClientClosed):
 		err = errors.New("the producer was stopped because the log contradicted it on another append")
 	case errors.Is(err, kerr.MessageTooLarge):
-		err = fmt.Errorf("%w; was max.message.bytes of the topic lowered?", err)
+		err = fmt.Errorf("%w (max.message.bytes): %w", broker.ErrLimitLowered, err)
 	case errors.Is(err, kerr.TopicAuthorizationFailed):
 		err = fmt.Errorf("%w; this user needs WRITE on the topic", err)
 	}

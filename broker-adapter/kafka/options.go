@@ -82,8 +82,8 @@ type Options struct {
 	ReplicationFactor int
 	// MinInsync is how many replicas must have a record before it is acknowledged. 0: two, or one with a single replica.
 	MinInsync int
-	// MaxRecordBytes is the largest append that topics must take, as held against max.message.bytes by Describe; Create
-	// uses it where the topic's own is not given. 0: 1 MiB.
+	// MaxRecordBytes is the largest append, as broker.Size counts. Topics must take it, as held against max.message.bytes by
+	// Describe, and none is given more than it; Create uses it where the topic's own is not given. 0: 1 MiB.
 	MaxRecordBytes int
 	// Compacted tells which topics are compacted by design, so that Describe knows the policy to ask for.
 	// Nil: <app>.cells and its later generations <app>.cells.g2, ...

@@ -101,7 +101,7 @@ func (p *partition) refusal(a *pending, t *topic) error {
 	case len(a.records) > p.log.opts.BufferRecords:
 		return fmt.Errorf("%w: %d records, the buffer takes %d", broker.ErrTooLarge, len(a.records), p.log.opts.BufferRecords)
 	case a.size > t.maxBytes:
-		return fmt.Errorf("%w: %d records take %d bytes, topic %s takes %d (max.message.bytes)",
+		return fmt.Errorf("%w: %d records take %d bytes, topic %s takes %d (max.message.bytes, or the largest commit if that is less)",
 			broker.ErrTooLarge, len(a.records), a.size, p.id.Topic, t.maxBytes)
 	}
 	if p.producer == nil {

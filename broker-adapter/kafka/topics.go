@@ -14,7 +14,8 @@ import (
 type topic struct {
 	id         [16]byte
 	partitions int32
-	// maxBytes is max.message.bytes.
+	// maxBytes bounds one append: max.message.bytes, but not more than Options.MaxRecordBytes. Who lowers a setting that is above
+	// what the contract asks for must not get batches refused that the client has made by the old one.
 	maxBytes int
 }
 
@@ -49,7 +50,7 @@ func (ts *topics) cached(name string) *topic {
 
 // batchBytes is the size limit of a topic's batches for the producer client.
 func (ts *topics) batchBytes(name string) int32 {
-	limit := defaultMaxRecordBytes
+	limit := ts.log.opts.MaxRecordBytes
 	if t := ts.cached(name); t != nil {
 		limit = t.maxBytes
 	}
@@ -132,15 +133,15 @@ func (ts *topics) ask(ctx context.Context, name string) (*topic, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newTopic(meta.TopicID, len(meta.Partitions), configs), nil
+	return newTopic(ts.log.opts, meta.TopicID, len(meta.Partitions), configs), nil
 }
 
-func newTopic(id [16]byte, partitions int, configs map[string]setting) *topic {
+func newTopic(o Options, id [16]byte, partitions int, configs map[string]setting) *topic {
 	limit, err := strconv.Atoi(configs[maxMessageBytes].value)
 	if err != nil {
 		limit = maxBatchBytes // the broker has the last word
 	}
-	return &topic{id: id, partitions: int32(partitions), maxBytes: min(limit, maxBatchBytes)} //nolint:gosec // a number of partitions
+	return &topic{id: id, partitions: int32(partitions), maxBytes: min(limit, o.MaxRecordBytes)} //nolint:gosec // a number of partitions
 }
 
 // learn replaces what is known by a newer look.

@@ -165,7 +165,7 @@ func (c *Client) Describe(_ context.Context, topic string) (broker.TopicInfo, er
 		return broker.TopicInfo{}, fmt.Errorf("describe topic %s: %w", topic, broker.ErrUnknownTopic)
 	}
 	return broker.TopicInfo{
-		Name: topic, Partitions: t.spec.Partitions, ID: t.id,
+		Name: topic, Partitions: t.spec.Partitions, ID: t.id, MaxAppendBytes: t.spec.MaxRecordBytes,
 		Durability: "simulated in memory", Violations: slices.Clone(t.violations),
 	}, nil
 }

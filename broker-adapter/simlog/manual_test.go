@@ -31,7 +31,7 @@ type desk struct {
 func newDesk(t *testing.T) *desk {
 	world := simlog.New(simlog.Options{Manual: true, Clock: clock.NewManual(time.Unix(1000, 0))})
 	d := &desk{T: t, world: world, a: world.Client("a"), b: world.Client("b")}
-	if err := d.a.Create(t.Context(), broker.TopicSpec{Name: part.Topic, Partitions: 2, MaxRecordBytes: 100}); err != nil {
+	if err := d.a.Create(t.Context(), broker.TopicSpec{Name: part.Topic, Partitions: 2, MaxRecordBytes: 200}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _, _ = d.a.Close(), d.b.Close() })
@@ -132,7 +132,7 @@ func TestDuplicateAndReorder(t *testing.T) {
 func TestRefusedWaitsForItsTurn(t *testing.T) {
 	d := newDesk(t)
 	d.send(d.a, "1")
-	d.send(d.a, strings.Repeat("x", 101))
+	d.send(d.a, strings.Repeat("x", 201))
 	d.world.DeliverAll()
 	d.want("1", "1 at 0-0", "x too large")
 }

@@ -53,9 +53,9 @@ func (w *World) admit(c *Client, p broker.Partition, records []broker.Record, do
 		o.refused = fmt.Errorf("append: %w", err)
 	case len(records) == 0:
 		o.refused = fmt.Errorf("append to topic %s, partition %d: no records given", p.Topic, p.ID)
-	case t.spec.MaxRecordBytes > 0 && recordsBytes(records) > t.spec.MaxRecordBytes:
+	case t.spec.MaxRecordBytes > 0 && broker.Size(records) > t.spec.MaxRecordBytes:
 		o.refused = fmt.Errorf("append of %d bytes to topic %s, partition %d, which takes %d: %w",
-			recordsBytes(records), p.Topic, p.ID, t.spec.MaxRecordBytes, broker.ErrTooLarge)
+			broker.Size(records), p.Topic, p.ID, t.spec.MaxRecordBytes, broker.ErrTooLarge)
 	}
 	return o
 }

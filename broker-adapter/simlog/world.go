@@ -169,6 +169,14 @@ func (w *World) Violate(topic string, violations ...broker.Violation) {
 	t.violations = violations
 }
 
+// Limit changes what one append to a topic may have, as an operator does on a cluster.
+func (w *World) Limit(topic string, bytes int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.topics[topic].spec.MaxRecordBytes = bytes
+	w.wake()
+}
+
 // Records returns copies of all records of a partition.
 func (w *World) Records(p broker.Partition) []broker.Record {
 	w.mu.Lock()
@@ -190,15 +198,4 @@ func cloneRecord(r *broker.Record) broker.Record {
 		c.Headers[i].Value = slices.Clone(c.Headers[i].Value)
 	}
 	return c
-}
-
-func recordsBytes(records []broker.Record) int {
-	n := 0
-	for i := range records {
-		n += len(records[i].Key) + len(records[i].Value)
-		for _, h := range records[i].Headers {
-			n += len(h.Key) + len(h.Value)
-		}
-	}
-	return n
 }
