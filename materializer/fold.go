@@ -17,6 +17,11 @@ type Entry struct {
 	Envelope record.Envelope
 }
 
+// Size is what the entry counts in an append, as broker.Size counts it.
+func (e *Entry) Size() int {
+	return broker.RecordOverhead + len(e.Key) + len(e.Value) + broker.HeaderOverhead + len(record.HeaderKey) + e.Envelope.EncodedSize()
+}
+
 // Fold is the one way from records to rows, for one partition: catch-up, standby, gap scan, bulk rebuild and the owner's
 // own acknowledged records all go through Step. It belongs to one goroutine at a time.
 //

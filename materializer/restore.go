@@ -36,7 +36,8 @@ type Restored struct {
 type Restoration struct {
 	image, base Partition
 	meta        Meta
-	// records and bytes bound a page; 0: no bound, and nothing but counts is kept.
+	// records and bytes bound a page, as broker.Size counts without what is once for an append; 0 records: no bound, and nothing
+	// but counts is kept.
 	records, bytes int
 	step           int
 	from           []byte
@@ -50,7 +51,8 @@ type Restoration struct {
 	changed []byte
 }
 
-// NewRestoration returns a restoration whose pages have at most so many records and, unless a single one is larger, bytes.
+// NewRestoration returns a restoration whose pages have at most so many records and, unless a single one is larger, bytes, as
+// Entry.Size counts them.
 func NewRestoration(image, base Partition, records, bytes int) (*Restoration, error) {
 	meta, known, err := image.Meta()
 	switch {
@@ -71,6 +73,7 @@ func (r *Restoration) Counts() Restored { return r.counts }
 // ErrCorrupt say that the image cannot be restored.
 func (r *Restoration) Next() ([]Entry, error) {
 	r.page, r.size, r.full = nil, 0, false
+	r.settle()
 	steps := []struct {
 		of   Partition
 		row  byte
@@ -102,34 +105,41 @@ func (r *Restoration) Next() ([]Entry, error) {
 		if err = errors.Join(err, failed); err != nil {
 			return nil, err
 		}
-		r.settle()
 		if r.full {
 			break
 		}
 		r.from = nil
+		r.settle() // what finds no room comes first on the next page
 	}
 	return r.page, nil
 }
 
-// put adds a record to the page.
-func (r *Restoration) put(key, value []byte, env record.Envelope) {
+// ownerBytes is what epoch, nonce and ordinal, which are set later, take at most.
+const ownerBytes = 11 + 9 + 11
+
+// put adds a record to the page. It returns false when there is no room: then the page is full, and the row that the record is of is
+// looked at once more for the next one.
+func (r *Restoration) put(key, value []byte, env record.Envelope) bool {
 	if env.LogTime == 0 {
 		env.LogTime = r.meta.LogTime
 	}
-	r.counts.Records++
-	if r.records == 0 {
-		return
+	if r.records > 0 {
+		e := Entry{Key: key, Value: value, Envelope: env}
+		size := e.Size() + ownerBytes
+		if r.full = len(r.page) > 0 && (r.full || r.size+size > r.bytes); r.full {
+			return false
+		}
+		r.page = append(r.page, e.clone())
+		r.size += size
+		r.full = len(r.page) >= r.records
 	}
-	e := Entry{Key: key, Value: value, Envelope: env}
-	r.page = append(r.page, e.clone())
-	r.size += len(key) + len(value) + len(env.Answer) + len(env.Target)
-	r.full = len(r.page) >= r.records || r.size >= r.bytes
+	r.counts.Records++
+	return true
 }
 
-// settle writes that effects are done, for as many as were found.
+// settle writes that effects are done, for as many as were found. Without room for it they stay for the next page.
 func (r *Restoration) settle() {
-	if len(r.done) > 0 {
-		r.put(nil, record.EncodeSettled(&recordv1.Settled{Done: r.done}), record.Envelope{Kind: record.Settled})
+	if len(r.done) > 0 && r.put(nil, record.EncodeSettled(&recordv1.Settled{Done: r.done}), record.Envelope{Kind: record.Settled}) {
 		r.done = nil
 	}
 }
@@ -161,10 +171,11 @@ func (r *Restoration) baseEntity(key, _ []byte) error {
 	if key[cut] == entityHead {
 		return fmt.Errorf("%w: it does not know %s, which the log has", ErrNotAhead, entity)
 	}
-	r.counts.Timers++
-	r.put([]byte(entity.String()), nil, record.Envelope{
+	if r.put([]byte(entity.String()), nil, record.Envelope{
 		Kind: record.TimerCancelled, Timer: record.EncodeTimer(&recordv1.Timer{Name: string(key[cut+1:])}),
-	})
+	}) {
+		r.counts.Timers++
+	}
 	return nil
 }
 
@@ -223,8 +234,9 @@ func (r *Restoration) head(entity entities.Key, key, value, base []byte) error {
 		}
 		env.Kind, env.TypeURL, state = record.State, payload.TypeURL, payload.Value
 	}
-	r.counts.Values++
-	r.put([]byte(entity.String()), state, env)
+	if r.put([]byte(entity.String()), state, env) {
+		r.counts.Values++
+	}
 	return nil
 }
 
@@ -261,10 +273,12 @@ func (r *Restoration) events(entity entities.Key, prefix []byte, head, before *H
 	case imageSnapshot < baseSnapshot, imageSnapshot > baseSnapshot && imageSnapshot <= before.Sequence:
 		return fmt.Errorf("%w: of %s the log has %d events and a snapshot of %d, the store has one of %d", ErrNotAhead, entity, before.Sequence, baseSnapshot, imageSnapshot)
 	case imageSnapshot > baseSnapshot:
-		r.counts.Behind += int64(imageSnapshot - before.Sequence) //nolint:gosec // checked above
-		r.put([]byte(entity.String()), snapshot.Value, record.Envelope{
+		if !r.put([]byte(entity.String()), snapshot.Value, record.Envelope{
 			Kind: record.Snapshot, Sequence: imageSnapshot, PreviousSnapshot: baseSnapshot, TypeURL: snapshot.TypeURL, Restores: restores,
-		})
+		}) {
+			return nil
+		}
+		r.counts.Behind += int64(imageSnapshot - before.Sequence) //nolint:gosec // checked above
 		next = imageSnapshot
 	case next > imageSnapshot:
 		if err := r.same(entity, prefix, next); err != nil {
@@ -275,8 +289,9 @@ func (r *Restoration) events(entity entities.Key, prefix []byte, head, before *H
 		return nil
 	}
 	err = r.image.events(entity, prefix, next, head.Sequence, func(e entities.Event) error {
-		r.counts.Events++
-		r.put([]byte(entity.String()), e.Payload.Value, record.Envelope{Kind: record.Event, Sequence: e.Sequence, TypeURL: e.Payload.TypeURL, Restores: restores})
+		if r.put([]byte(entity.String()), e.Payload.Value, record.Envelope{Kind: record.Event, Sequence: e.Sequence, TypeURL: e.Payload.TypeURL, Restores: restores}) {
+			r.counts.Events++
+		}
 		if r.full {
 			return errFull
 		}
@@ -318,11 +333,12 @@ func (r *Restoration) timer(entity entities.Key, name string) error {
 	if err != nil {
 		return err
 	}
-	r.counts.Timers++
-	r.put([]byte(entity.String()), t.Payload.Value, record.Envelope{
+	if r.put([]byte(entity.String()), t.Payload.Value, record.Envelope{
 		Kind: record.TimerSet, TypeURL: t.Payload.TypeURL, Target: t.Target, Restores: uint64(t.Offset), //nolint:gosec // offsets are positive
 		Timer: record.EncodeTimer(&recordv1.Timer{Name: name, Due: t.Due, Schedule: t.Schedule}),
-	})
+	}) {
+		r.counts.Timers++
+	}
 	return nil
 }
 
@@ -334,8 +350,9 @@ func (r *Restoration) answer(key, row []byte, env record.Envelope) error {
 	}
 	env.Kind, env.LogTime = record.Answered, stored.LogTime
 	env.PayloadHash, env.Answer, env.Restores = stored.PayloadHash, stored.Answer, uint64(stored.Offset) //nolint:gosec // offsets are positive
-	r.counts.Answers++
-	r.put(key, nil, env)
+	if r.put(key, nil, env) {
+		r.counts.Answers++
+	}
 	return nil
 }
 
@@ -346,10 +363,13 @@ func (r *Restoration) baseEffect(key, _ []byte) error {
 		return err
 	}
 	const most = 1024
-	r.counts.Effects++
-	if r.done = append(r.done, uint64(tailOffset(key))); len(r.done) >= most { //nolint:gosec // offsets are positive
-		r.settle()
+	if len(r.done) == most {
+		if r.settle(); r.full {
+			return nil
+		}
 	}
+	r.counts.Effects++
+	r.done = append(r.done, uint64(tailOffset(key))) //nolint:gosec // offsets are positive
 	return nil
 }
 
@@ -378,10 +398,11 @@ func (r *Restoration) imageEffect(key, value []byte) error {
 	if base != nil {
 		return fmt.Errorf("%w: the effect of offset %d is another one in the log", ErrNotAhead, e.Offset)
 	}
-	r.counts.Effects++
-	r.put([]byte(e.From), e.Payload.Value, record.Envelope{
+	if r.put([]byte(e.From), e.Payload.Value, record.Envelope{
 		Kind: record.Effect, Target: e.Target, TypeURL: e.Payload.TypeURL, Restores: uint64(e.Offset), //nolint:gosec // offsets are positive
-	})
+	}) {
+		r.counts.Effects++
+	}
 	return nil
 }
 

@@ -3,6 +3,7 @@ package materializer_test
 import (
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"testing"
 
@@ -181,8 +182,9 @@ func (s *story) repair(store materializer.Store, floor int64, cut int) (counts m
 	s.ordinal = 0
 	s.put("", "", record.Envelope{Kind: record.Claim, Epoch: s.epoch, Nonce: 7, Claim: &record.ClaimInfo{Floor: uint64(floor)}})
 	beside := s.foldInto(store, address.ForRepair())
+	most, bytes := 1+s.random.IntN(20), 200+s.random.IntN(2000)
 	pages, err := materializer.NewRestoration(
-		materializer.Partition{Rows: store, Address: address}, materializer.Partition{Rows: store, Address: address.ForRepair()}, 1+s.random.IntN(20), 1<<20)
+		materializer.Partition{Rows: store, Address: address}, materializer.Partition{Rows: store, Address: address.ForRepair()}, most, bytes)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -194,9 +196,16 @@ func (s *story) repair(store materializer.Store, floor int64, cut int) (counts m
 		if len(page) == 0 {
 			return pages.Counts(), true
 		}
+		size := 0
 		for i := range page {
 			e := &page[i]
+			sent := *e
+			sent.Envelope.Epoch, sent.Envelope.Nonce, sent.Envelope.Ordinal = math.MaxUint64, 1, math.MaxUint64
+			size += sent.Size()
 			s.put(string(e.Key), string(e.Value), e.Envelope)
+		}
+		if len(page) > most || len(page) > 1 && size > bytes {
+			s.t.Fatalf("a page has %d records in %d bytes; want at most %d in %d", len(page), size, most, bytes)
 		}
 		if err := beside.CatchUp(s.t.Context(), s.end(), nil); err != nil {
 			s.t.Fatal(err)

@@ -174,6 +174,54 @@ func (e *Envelope) Append(buf []byte) []byte {
 	return appendUint(buf, fieldRefuses, e.Refuses)
 }
 
+// EncodedSize returns the number of bytes that Append appends.
+func (e *Envelope) EncodedSize() int {
+	n := 1 + sizeUint(fieldKind, uint64(e.Kind)) + sizeUint(fieldEpoch, e.Epoch) + sizeFixed(fieldNonce, e.Nonce) + //nolint:gosec // as in Append
+		sizeFixed(fieldLogTime, uint64(e.LogTime)) + sizeUint(fieldIndex, uint64(e.Index)) + sizeUint(fieldCount, uint64(e.Count)) + //nolint:gosec // as in Append
+		sizeUint(fieldSequence, e.Sequence) + sizeBytes(fieldTypeURL, len(e.TypeURL)) + sizeUint(fieldPreviousSnapshot, e.PreviousSnapshot) +
+		sizeUint(fieldOrdinal, e.Ordinal) + sizeBytes(fieldCommandID, len(e.CommandID)) + sizeBytes(fieldPrincipal, len(e.Principal)) +
+		sizeFixed(fieldPayloadHash, e.PayloadHash) + sizeBytes(fieldAnswer, len(e.Answer)) +
+		sizeBytes(fieldCorrelationID, len(e.CorrelationID)) + sizeBytes(fieldTraceParent, len(e.TraceParent)) +
+		sizeBytes(fieldTarget, len(e.Target)) + sizeBytes(fieldTimer, len(e.Timer)) + sizeUint(fieldRestores, e.Restores)
+	if e.Cause != nil {
+		n += protowire.SizeTag(fieldCause) + protowire.SizeBytes(e.Cause.size())
+	}
+	if e.Claim != nil {
+		n += protowire.SizeTag(fieldClaim) + protowire.SizeBytes(e.Claim.size())
+	}
+	return n
+}
+
+func (c *Cause) size() int {
+	return sizeUint(1, uint64(c.Generation)) + sizeUint(2, uint64(c.Partition)) + sizeUint(3, c.Offset) + sizeUint(4, uint64(c.Index)) +
+		sizeBytes(5, len(c.CommandID)) + sizeUint(6, c.Settled)
+}
+
+func (c *ClaimInfo) size() int {
+	return sizeBytes(1, len(c.Worker)) + sizeUint(2, c.ReadTo) + sizeUint(3, c.PreviousEpoch) + sizeFixed(4, c.PreviousNonce) + sizeUint(5, c.Floor)
+}
+
+func sizeUint(num protowire.Number, v uint64) int {
+	if v == 0 {
+		return 0
+	}
+	return protowire.SizeTag(num) + protowire.SizeVarint(v)
+}
+
+func sizeFixed(num protowire.Number, v uint64) int {
+	if v == 0 {
+		return 0
+	}
+	return protowire.SizeTag(num) + protowire.SizeFixed64()
+}
+
+func sizeBytes(num protowire.Number, n int) int {
+	if n == 0 {
+		return 0
+	}
+	return protowire.SizeTag(num) + protowire.SizeBytes(n)
+}
+
 func (c *Cause) append(buf []byte) []byte {
 	buf = appendUint(buf, 1, uint64(c.Generation))
 	buf = appendUint(buf, 2, uint64(c.Partition))

@@ -28,6 +28,37 @@ func full() Envelope {
 	}
 }
 
+// TestEncodedSize: the core counts with it what the log will be given, so no field may be left out.
+func TestEncodedSize(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		e := Envelope{
+			Kind: Kind(rapid.Int32Range(1, 40).Draw(t, "kind")), Epoch: rapid.Uint64().Draw(t, "epoch"), Nonce: rapid.Uint64().Draw(t, "nonce"),
+			LogTime: rapid.Int64().Draw(t, "time"), Index: rapid.Uint32().Draw(t, "index"), Count: rapid.Uint32().Draw(t, "count"),
+			Sequence: rapid.Uint64().Draw(t, "sequence"), TypeURL: rapid.String().Draw(t, "type"), PreviousSnapshot: rapid.Uint64().Draw(t, "snapshot"),
+			Ordinal: rapid.Uint64().Draw(t, "ordinal"), CommandID: rapid.String().Draw(t, "id"), Principal: rapid.String().Draw(t, "principal"),
+			PayloadHash: rapid.Uint64().Draw(t, "hash"), Answer: rapid.SliceOfN(rapid.Byte(), 0, 300).Draw(t, "answer"),
+			CorrelationID: rapid.String().Draw(t, "correlation"), TraceParent: rapid.String().Draw(t, "trace"),
+			Target: rapid.SliceOf(rapid.Byte()).Draw(t, "target"), Timer: rapid.SliceOf(rapid.Byte()).Draw(t, "timer"), Restores: rapid.Uint64().Draw(t, "restores"),
+		}
+		if rapid.Bool().Draw(t, "has cause") {
+			e.Cause = &Cause{
+				Generation: rapid.Uint32().Draw(t, "generation"), Partition: rapid.Uint32().Draw(t, "partition"), Offset: rapid.Uint64().Draw(t, "offset"),
+				Index: rapid.Uint32().Draw(t, "cause index"), CommandID: rapid.String().Draw(t, "cause id"), Settled: rapid.Uint64().Draw(t, "settled"),
+			}
+		}
+		if rapid.Bool().Draw(t, "has claim") {
+			e.Claim = &ClaimInfo{Worker: rapid.String().Draw(t, "worker"), ReadTo: rapid.Uint64().Draw(t, "read to"), PreviousEpoch: rapid.Uint64().Draw(t, "previous epoch")}
+		}
+		if got, want := e.EncodedSize(), len(e.Append(nil)); got != want {
+			t.Fatalf("%d bytes are counted and %d written of %+v", got, want, e)
+		}
+	})
+	e := full()
+	if got, want := e.EncodedSize(), len(e.Append(nil)); got != want {
+		t.Errorf("%d bytes are counted and %d written of an envelope with every field", got, want)
+	}
+}
+
 var update = flag.Bool("update", false, "write golden files that are missing")
 
 // TestGoldenBytes: what an older version wrote is read for ever. Files are added, never rewritten; each name begins with the
