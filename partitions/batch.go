@@ -17,7 +17,8 @@ func (c *core) unwritten(call *Call) {
 		c.answer(call)
 		return
 	}
-	if mutation.On(mutation.Barrier) && len(c.open.entries) == 0 && len(c.sent) == 0 {
+	last := c.lastClosed()
+	if mutation.On(mutation.Barrier) && len(c.open.entries) == 0 && last == nil {
 		c.answer(call)
 		return
 	}
@@ -25,11 +26,23 @@ func (c *core) unwritten(call *Call) {
 		c.open.calls = append(c.open.calls, call)
 		return
 	}
-	if last := len(c.sent) - 1; last >= 0 {
-		c.sent[last].calls = append(c.sent[last].calls, call)
+	if last != nil {
+		last.calls = append(last.calls, call)
 		return
 	}
 	c.answer(call)
+}
+
+// lastClosed is the last batch that gets no more records: one that waits to be sent, else the last that was sent; nil: there is none.
+func (c *core) lastClosed() *batch {
+	switch {
+	case len(c.full) > 0:
+		return c.full[len(c.full)-1]
+	case len(c.sent) > 0:
+		return c.sent[len(c.sent)-1]
+	default:
+		return nil
+	}
 }
 
 // mustConfirm says whether the log has to confirm the ownership before an answer that wrote nothing may leave.
@@ -64,21 +77,19 @@ func (c *core) answer(call *Call) {
 }
 
 // write puts the records of a decided command into the open batch, as one group: that its timer has fired, what changed,
-// timers, effects, and last the forward, where a repeat finds it.
+// timers, effects, and last the forward, where a repeat finds it. A command that is too large changes nothing.
 func (c *core) write(e *entity, call *Call) *entities.Error {
 	out := call.outcome
 	start, timers, ordinal, sequence := len(c.open.entries), len(c.open.timers), c.ordinal, e.sequence
 	g := group{core: c, entity: e, call: call, cause: c.cause(call.cmd.Source)}
 	err := g.records(out)
 	entries := c.open.entries[start:]
-	size := len(entries) * (len(e.keyBytes) + recordOverhead)
-	for i := range entries {
-		size += len(entries[i].Value) + len(entries[i].Envelope.Target)
-	}
-	answer := encodeAnswer(call)
-	size += len(answer)
-	if err == nil && (size > c.limits.CommitBytes || len(entries) > c.limits.CommitRecords) {
-		err = errCommitTooLarge(e.key, size, len(entries), &c.limits)
+	size := 0
+	if err == nil {
+		size = complete(entries, call)
+		if size > c.limits.CommitBytes || len(entries) > c.limits.CommitRecords {
+			err = errCommitTooLarge(e.key, size, len(entries), &c.limits)
+		}
 	}
 	if err != nil {
 		clear(entries)
@@ -87,22 +98,13 @@ func (c *core) write(e *entity, call *Call) *entities.Error {
 		c.unchangeTimers(call)
 		return err
 	}
-	if len(entries) > 1 {
-		for i := range entries {
-			entries[i].Envelope.Index, entries[i].Envelope.Count = uint32(i), uint32(len(entries)) //nolint:gosec // bounded by CommitRecords
-		}
-	}
-	if call.named() {
-		last := &entries[len(entries)-1].Envelope
-		last.Answer, last.PayloadHash = answer, call.hash
-	}
+	c.added(start, timers, size)
 	call.wrote = true
 	call.effects = len(out.Effects)
 	if out.Forward != nil {
 		call.effects++
 	}
 	call.firstEffect = int64(len(c.open.entries) - call.effects)
-	c.open.bytes += size
 	c.open.calls = append(c.open.calls, call)
 	if mutation.On(mutation.Durable) {
 		c.emit(effect{kind: doAnswer, call: call})
@@ -110,6 +112,43 @@ func (c *core) write(e *entity, call *Call) *entities.Error {
 	e.uncommitted++
 	c.weigh(e)
 	return nil
+}
+
+// complete makes a group of the records of a command, and returns what they count in an append.
+func complete(entries []materializer.Entry, call *Call) int {
+	if call.named() {
+		last := &entries[len(entries)-1].Envelope
+		last.Answer, last.PayloadHash = encodeAnswer(call), call.hash
+	}
+	size := 0
+	for i := range entries {
+		if len(entries) > 1 {
+			entries[i].Envelope.Index, entries[i].Envelope.Count = uint32(i), uint32(len(entries)) //nolint:gosec // bounded by CommitRecords
+		}
+		size += entries[i].Size()
+	}
+	return size
+}
+
+// added counts what was put into the open batch, from entry start and timer timers on. Where the log would not take that in one
+// append with what was there before, the open batch is closed without it and another one begins with it: the records of a command
+// stay together, and the order is as before. The answers that the closed batch holds need nothing that comes later.
+func (c *core) added(start, timers, size int) {
+	b := c.open
+	fits := broker.AppendOverhead+b.bytes+size <= c.limits.AppendBytes && len(b.entries) <= c.limits.AppendRecords
+	if fits || start == 0 || mutation.On(mutation.Cut) {
+		b.bytes += size
+		return
+	}
+	next := c.newBatch()
+	next.entries, next.bytes = append(next.entries, b.entries[start:]...), size
+	for _, t := range b.timers[timers:] {
+		t.entry -= start
+		next.timers = append(next.timers, t)
+	}
+	clear(b.entries[start:])
+	b.entries, b.timers = b.entries[:start], b.timers[:timers]
+	c.full, c.open = append(c.full, b), next
 }
 
 // group adds the records of one command to the open batch.
@@ -182,7 +221,8 @@ func (c *core) unchangeTimers(call *Call) {
 	call.timers = nil
 }
 
-// Flush sends the open batch if it may go: at once when nothing is on its way, otherwise when it is full enough.
+// Flush sends what may go: batches that are closed as soon as there is room, then the open one, at once when nothing is on its
+// way, otherwise when it is full enough.
 func (c *core) Flush() {
 	if c.state != Active && c.state != Draining {
 		return
@@ -191,6 +231,15 @@ func (c *core) Flush() {
 		c.settleEffects()
 	}
 	c.settleNow = false
+	for len(c.full) > 0 && len(c.sent) < c.limits.Inflight {
+		b := c.full[0]
+		c.full[0] = nil
+		c.full = c.full[1:]
+		c.send(b)
+	}
+	if len(c.full) > 0 {
+		return
+	}
 	if c.open.empty() {
 		c.drained()
 		return
@@ -203,6 +252,10 @@ func (c *core) Flush() {
 		b.entries = append(b.entries, c.control(record.Barrier))
 	}
 	c.open = c.newBatch()
+	c.send(b)
+}
+
+func (c *core) send(b *batch) {
 	b.sentAt, b.incarnation = c.now.Mono, c.incarnation
 	c.sent = append(c.sent, b)
 	c.emit(effect{kind: doAppend, batch: b})

@@ -264,7 +264,7 @@ func (c *core) drain() {
 
 // drained ends an orderly release when nothing is undecided or uncommitted any more.
 func (c *core) drained() {
-	if c.state != Draining || len(c.sent) > 0 || !c.open.empty() {
+	if c.state != Draining || len(c.sent) > 0 || len(c.full) > 0 || !c.open.empty() {
 		return
 	}
 	for e := c.all.first; e != nil; e = e.next {

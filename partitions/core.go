@@ -85,7 +85,10 @@ type core struct {
 	// settleNow: what became of effects has waited long enough to be written on its own.
 	settleNow bool
 
+	// Batches pass through these in order: open takes what is decided, full holds those to which nothing fits any more and for
+	// which there is no room on the way to the log, sent are on their way. What waits is bounded by Limits.Waiting.
 	open  *batch
+	full  []*batch
 	sent  []*batch
 	spare []*batch
 
@@ -467,7 +470,7 @@ func (c *core) Settling() bool {
 // quiet says whether nothing is on its way to the log or to a target. What waits for its time, or for an operator, does not
 // count.
 func (c *core) quiet() bool {
-	return len(c.sent) == 0 && c.open.empty() && c.outbox.sending == 0 && len(c.outbox.ready)+len(c.outbox.refusals) == 0 && c.timers.firing == 0
+	return len(c.sent) == 0 && len(c.full) == 0 && c.open.empty() && c.outbox.sending == 0 && len(c.outbox.ready)+len(c.outbox.refusals) == 0 && c.timers.firing == 0
 }
 
 func (c *core) leastRecent() *entity {
@@ -507,10 +510,13 @@ func (c *core) fence(why string, claimed bool) {
 			}
 		}
 	}
+	for _, b := range c.full {
+		c.refuseAll(b.calls, errMoved(c.partition, why))
+	}
 	c.refuseAll(c.open.calls, errMoved(c.partition, why))
 	c.forgetEffects()
 	c.timers = newTimers()
-	c.sent, c.open = nil, &batch{}
+	c.sent, c.full, c.open = nil, nil, &batch{}
 	for e := c.all.first; e != nil; e = e.next {
 		c.refuseAll(e.queue, errMoved(c.partition, why))
 		if e.session != nil && e.running == nil {

@@ -158,7 +158,8 @@ func (c *Call) commandID() commandID {
 type batch struct {
 	incarnation uint64
 	entries     []materializer.Entry
-	bytes       int
+	// bytes is what the entries count in an append; only of batches that collect what is decided.
+	bytes int
 	// calls are answered when the batch is committed, in order. Those that wrote nothing have no entries in it.
 	calls []*Call
 	// settles are what its settled records say, timers are those that it sets.

@@ -41,7 +41,7 @@ func errHalted(partition int32, why error) *entities.Error {
 
 func errCommitTooLarge(key entities.Key, bytes, records int, l *Limits) *entities.Error {
 	return entities.Errorf(entities.TooLarge, entities.NotApplied,
-		"the command on %s would store %d bytes in %d records, the limit is %d bytes in %d records: nothing was applied", key, bytes, records, l.CommitBytes, l.CommitRecords)
+		"the command on %s would store %d bytes in %d records, the limit is %d bytes in %d records (max-commit, max-commit-records): nothing was applied, store less with one command", key, bytes, records, l.CommitBytes, l.CommitRecords)
 }
 
 func errSchedule(key entities.Key, err error) *entities.Error {

@@ -57,6 +57,8 @@ type Manager struct {
 	contract error
 	replaced bool
 	hinted   map[int32]bool
+	// refused has room for one wish that the topic is looked at now: an append was refused because of its size.
+	refused chan struct{}
 	// handedOver are the partitions that live owners are to release by the present table.
 	handedOver map[int32]bool
 	// staleness is what was measured of relaxed reads.
@@ -86,8 +88,8 @@ func NewManager(o Options) *Manager {
 		set(&o.Limits.FillBytes, 1)
 		set(&o.Limits.Inflight, 4)
 	}
-	o.Limits = o.Limits.WithDefaults()
-	m := &Manager{options: o, hinted: map[int32]bool{}, handedOver: map[int32]bool{}, draining: make(chan struct{}), drained: make(chan struct{})}
+	o.Limits = o.Limits.WithDefaults().within(o.Topic)
+	m := &Manager{options: o, hinted: map[int32]bool{}, handedOver: map[int32]bool{}, refused: make(chan struct{}, 1), draining: make(chan struct{}), drained: make(chan struct{})}
 	rebuilds := make(chan struct{}, o.Rebuilds)
 	for id := range o.Topic.Partitions {
 		p := &Partition{
@@ -97,7 +99,7 @@ func NewManager(o Options) *Manager {
 			rebuilds: rebuilds, stopReading: func() {}, oneReader: make(chan struct{}, 1),
 			core:     newCore(id, o.Worker, o.Limits, o.Log.SingleProcess()),
 			hadImage: isStored(o.Store, uint16(id)),
-			warmed:   m.warmed, staleness: &m.staleness, tracer: o.Tracer,
+			warmed:   m.warmed, refused: m.refused, staleness: &m.staleness, tracer: o.Tracer,
 		}
 		p.status.Store(&published{Status: Status{Partition: id}})
 		m.partitions = append(m.partitions, p)
@@ -341,7 +343,8 @@ func (m *Manager) all() []int32 {
 	return ids
 }
 
-// watchContract looks at the topic's settings now and then.
+// watchContract looks at the topic's settings now and then, and when the log has refused an append because of its size: the
+// partition would claim and be refused again and again.
 func (m *Manager) watchContract(ctx context.Context) {
 	for {
 		again, stop := m.options.Clock.After(m.options.ContractEvery)
@@ -350,6 +353,8 @@ func (m *Manager) watchContract(ctx context.Context) {
 			stop()
 			return
 		case <-again:
+		case <-m.refused:
+			stop()
 		}
 		info, err := m.options.Log.Describe(ctx, m.options.Topic.Name)
 		if err != nil {
@@ -368,6 +373,9 @@ func (m *Manager) judge(info broker.TopicInfo) {
 		return
 	}
 	was, now := m.contract, CheckContract(info)
+	if limit := m.options.Limits.AppendBytes; now == nil && info.MaxAppendBytes > 0 && info.MaxAppendBytes < limit {
+		now = fmt.Errorf("topic %s takes %d bytes at a time and took %d when this worker started: raise it again, or start the worker anew", info.Name, info.MaxAppendBytes, limit)
+	}
 	released := func() {}
 	switch {
 	case info.ID != m.options.Topic.ID:

@@ -38,6 +38,10 @@ func cloneCore(c *core) *core {
 	}
 	n.waiting = to.list(c.waiting)
 	n.open = to.batch(c.open)
+	n.full = nil
+	for _, b := range c.full {
+		n.full = append(n.full, to.batch(b))
+	}
 	n.sent = make([]*batch, len(c.sent))
 	for i, b := range c.sent {
 		n.sent[i] = to.batch(b)
@@ -137,6 +141,10 @@ func (e *encoder) core(c *core) {
 	}
 	e.calls(c, c.waiting)
 	e.batch(c, c.open)
+	e.count(len(c.full))
+	for _, b := range c.full {
+		e.batch(c, b)
+	}
 	e.count(len(c.sent))
 	for _, b := range c.sent {
 		e.batch(c, b)

@@ -1,13 +1,20 @@
 package partitions
 
-import "time"
+import (
+	"time"
+
+	"github.com/millrace-io/millrace/broker-adapter"
+)
 
 // Limits bound what one partition holds. The zero value of a field means its default.
 type Limits struct {
 	// WaitingPerEntity and Waiting bound the commands that wait for one entity and for the partition.
 	WaitingPerEntity, Waiting int
-	// CommitBytes and CommitRecords bound what one command may store.
+	// CommitBytes and CommitRecords bound what one command may store; bytes are counted as broker.Size counts records.
 	CommitBytes, CommitRecords int
+	// AppendBytes and AppendRecords bound one append, which holds the records of many commands. The manager lowers them, and with
+	// them those of a command, to what the topic takes.
+	AppendBytes, AppendRecords int
 	// Inflight is how many batches may be on their way to the log; FillBytes how large a batch must be to go out while
 	// another one is.
 	Inflight, FillBytes int
@@ -33,6 +40,8 @@ func (l Limits) WithDefaults() Limits {
 	set(&l.Waiting, 4096)
 	set(&l.CommitBytes, 900<<10)
 	set(&l.CommitRecords, 1000)
+	set(&l.AppendBytes, max(1<<20, l.CommitBytes+broker.AppendOverhead))
+	set(&l.AppendRecords, max(8192, l.CommitRecords))
 	set(&l.Inflight, 5)
 	set(&l.FillBytes, 16<<10)
 	set(&l.PassivateAfter, 30*time.Second)
@@ -42,6 +51,18 @@ func (l Limits) WithDefaults() Limits {
 	set(&l.CloseTimeout, 10*time.Second)
 	set(&l.DedupWindow, 24*time.Hour)
 	set(&l.MovePatience, 15*time.Second)
+	return l
+}
+
+// within returns the limits, lowered to what a topic takes: a command that fits must never be one that the log refuses.
+func (l Limits) within(topic broker.TopicInfo) Limits {
+	if topic.MaxAppendBytes > 0 {
+		l.AppendBytes = min(l.AppendBytes, topic.MaxAppendBytes)
+	}
+	if topic.MaxAppendRecords > 0 {
+		l.AppendRecords = min(l.AppendRecords, topic.MaxAppendRecords)
+	}
+	l.CommitBytes, l.CommitRecords = min(l.CommitBytes, l.AppendBytes-broker.AppendOverhead), min(l.CommitRecords, l.AppendRecords)
 	return l
 }
 
@@ -61,6 +82,4 @@ const (
 	routedWindow = 2 * time.Minute
 	// entityOverhead is what the core holds of an active entity in memory, roughly.
 	entityOverhead = 256
-	// recordOverhead is what a record costs in the log beyond key and value, roughly.
-	recordOverhead = 96
 )

@@ -99,7 +99,7 @@ type resolution struct {
 	// refusal: it is about a refusal that is kept. again is its effect, to be sent once more.
 	refusal bool
 	again   *delivery
-	done   func(found bool)
+	done    func(found bool)
 }
 
 func newOutbox() outbox {
@@ -302,20 +302,53 @@ func (o *outbox) unsaid() int {
 	return len(o.said.GetDone()) + len(o.said.GetParked()) + len(o.said.GetReplayed()) + len(o.said.GetRefused()) + len(o.refusals)
 }
 
-// settleEffects writes what became of effects into the open batch.
+// settleEffects writes what became of effects into the open batch, in as many records as it takes.
 func (c *core) settleEffects() {
 	o := &c.outbox
-	s := settles{done: o.said.Done, replayed: o.said.Replayed, resolved: o.resolved}
-	if proto.Size(o.said) > 0 {
+	for proto.Size(o.said) > 0 {
+		said := nextSettled(o.said)
 		entry := c.control(record.Settled)
-		entry.Value = record.EncodeSettled(o.said)
+		entry.Value = record.EncodeSettled(said)
 		c.put(entry)
+		c.open.settles = append(c.open.settles, settles{done: said.Done, replayed: said.Replayed})
 	}
 	for _, r := range o.refusals {
-		c.writeRefusal(&s, r)
+		c.writeRefusal(r)
 	}
-	c.open.settles = append(c.open.settles, s)
-	o.said, o.resolved, o.refusals = &recordv1.Settled{}, nil, nil
+	if len(o.resolved) > 0 { // all that they wait for is before it, or in the same batch
+		c.open.settles = append(c.open.settles, settles{resolved: o.resolved})
+	}
+	o.resolved, o.refusals = nil, nil
+}
+
+// A settled record says so much at most. With the longest texts that is below 100 KiB, for which any topic has room.
+const (
+	settledOffsets = 1024
+	settledTexts   = 32
+)
+
+// nextSettled takes out of s what one record says: that effects are parked before what became of those since.
+func nextSettled(s *recordv1.Settled) *recordv1.Settled {
+	next := &recordv1.Settled{}
+	if next.Parked, s.Parked = head(s.Parked, settledTexts); len(s.Parked) > 0 {
+		return next
+	}
+	if next.Replayed, s.Replayed = head(s.Replayed, settledOffsets); len(s.Replayed) > 0 {
+		return next
+	}
+	if next.Refused, s.Refused = head(s.Refused, settledOffsets); len(s.Refused) > 0 {
+		return next
+	}
+	next.Done, s.Done = head(s.Done, settledOffsets)
+	return next
+}
+
+// head splits off the first n of a list. The rest shares no room with them; an empty one is nil.
+func head[T any](list []T, n int) (first, rest []T) {
+	if len(list) <= n {
+		return list, nil
+	}
+	return list[:n:n], list[n:]
 }
 
 // settles is what a settled record of a batch says, for when it is committed.
@@ -358,6 +391,9 @@ func (c *core) settled(s settles) {
 // forgetEffects empties the outbox at the end of an ownership; the store has what is open.
 func (c *core) forgetEffects() {
 	for _, b := range c.sent {
+		b.unresolved()
+	}
+	for _, b := range c.full {
 		b.unresolved()
 	}
 	c.open.unresolved()

@@ -2,6 +2,7 @@ package partitions
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -91,6 +92,8 @@ type Partition struct {
 	toFollow atomic.Bool
 	// warmed is called when a followed partition's image has come close to the end of the log.
 	warmed func()
+	// refused is the manager's: it looks at the topic's settings.
+	refused chan<- struct{}
 	// restoring is a repair's.
 	restoring *restoration
 	// oneReader has room for the one background goroutine that has reading; stopReading ends the present one.
@@ -468,6 +471,12 @@ func (p *Partition) append(b *batch, reply inputKind) {
 	incarnation := b.incarnation
 	failpoint.Hit(failpoint.BeforeSend)
 	p.log.Append(p.journal, b.records, func(r broker.AppendResult) {
+		if errors.Is(r.Err, broker.ErrTooLarge) || errors.Is(r.Err, broker.ErrLimitLowered) {
+			select {
+			case p.refused <- struct{}{}:
+			default: // it is about to look
+			}
+		}
 		p.post(input{kind: reply, incarnation: incarnation, batch: b, result: r})
 	})
 	failpoint.Hit(failpoint.AfterSend)

@@ -48,40 +48,46 @@ func (c *core) refused(d *delivery, err *entities.Error, answered bool) {
 
 // writeRefusal writes a refusal into the open batch: as a command to the entity that asked, in one group with the end of the
 // effect, so that it is sent exactly once; or as a record for an operator.
-func (c *core) writeRefusal(s *settles, r refusal) {
+func (c *core) writeRefusal(r refusal) {
 	d := r.delivery
 	code, text := refusalText(r.err)
-	s.done = append(s.done, uint64(d.offset)) //nolint:gosec // offsets are positive
+	s := settles{done: []uint64{uint64(d.offset)}} //nolint:gosec // offsets are positive
 	if d.onRefused == "" {
 		e := c.control(record.Refused)
 		e.Key, e.Value = []byte(d.from.String()), d.effect.Payload.Value
 		e.Envelope.TypeURL, e.Envelope.Refuses = d.effect.Payload.TypeURL, uint64(d.offset) //nolint:gosec // offsets are positive
 		e.Envelope.Target = encodeEffect(&d.effect, "", d.forward)
 		e.Envelope.Answer = mustMarshal("refusal", &recordv1.Answer{Code: code, Message: text})
-		s.kept = append(s.kept, len(c.open.entries))
 		c.put(e)
+		s.kept = append(s.kept, len(c.open.entries)-1)
+		c.open.settles = append(c.open.settles, s)
 		return
 	}
 	told := entities.SideEffect{Target: refusedCommand(d, code, text)}
-	s.told = append(s.told, followUp{entry: len(c.open.entries), delivery: &delivery{effect: told, from: d.from}})
-	c.putEffectAndSettle(d.from, &told, &recordv1.Settled{Done: []uint64{uint64(d.offset)}}) //nolint:gosec // offsets are positive
+	at := c.putEffectAndSettle(d.from, &told, &recordv1.Settled{Done: s.done})
+	s.told = append(s.told, followUp{entry: at, delivery: &delivery{effect: told, from: d.from}})
+	c.open.settles = append(c.open.settles, s)
 }
 
-// putEffectAndSettle writes an effect, and what it puts an end to, as one group.
-func (c *core) putEffectAndSettle(from entities.Key, effect *entities.SideEffect, s *recordv1.Settled) {
+// putEffectAndSettle writes an effect, and what it puts an end to, as one group, and returns the effect's place in the open batch.
+func (c *core) putEffectAndSettle(from entities.Key, effect *entities.SideEffect, s *recordv1.Settled) int {
 	e := c.control(record.Effect)
 	e.Key, e.Value = []byte(from.String()), effect.Payload.Value
 	e.Envelope.TypeURL, e.Envelope.Target, e.Envelope.Count = effect.Payload.TypeURL, encodeEffect(effect, "", false), 2
-	c.put(e)
-	e = c.control(record.Settled)
-	e.Value, e.Envelope.Index, e.Envelope.Count = record.EncodeSettled(s), 1, 2
-	c.put(e)
+	end := c.control(record.Settled)
+	end.Value, end.Envelope.Index, end.Envelope.Count = record.EncodeSettled(s), 1, 2
+	c.put(e, end)
+	return len(c.open.entries) - 2
 }
 
-// put adds a record that belongs to no command to the open batch.
-func (c *core) put(e materializer.Entry) {
-	c.open.entries = append(c.open.entries, e)
-	c.open.bytes += len(e.Key) + len(e.Value) + len(e.Envelope.Target) + len(e.Envelope.Answer) + recordOverhead
+// put adds one record that belongs to no command, or a group of them, to the open batch. It may begin another batch.
+func (c *core) put(entries ...materializer.Entry) {
+	start, size := len(c.open.entries), 0
+	for i := range entries {
+		size += entries[i].Size()
+	}
+	c.open.entries = append(c.open.entries, entries...)
+	c.added(start, len(c.open.timers), size)
 }
 
 // refusalText is code and text of a refusal as they are kept.
@@ -167,8 +173,8 @@ func (c *core) ResolveRefusal(r *resolution) {
 		o.resolved = append(o.resolved, r)
 	} else {
 		s := settles{resolved: []*resolution{r}}
-		s.told = append(s.told, followUp{entry: len(c.open.entries), delivery: r.again})
-		c.putEffectAndSettle(r.again.from, &r.again.effect, &recordv1.Settled{Refused: []uint64{uint64(r.offset)}}) //nolint:gosec // offsets are positive
+		at := c.putEffectAndSettle(r.again.from, &r.again.effect, &recordv1.Settled{Refused: []uint64{uint64(r.offset)}}) //nolint:gosec // offsets are positive
+		s.told = append(s.told, followUp{entry: at, delivery: r.again})
 		c.open.settles = append(c.open.settles, s)
 	}
 	c.settleNow = true

@@ -52,8 +52,8 @@ type survey struct {
 	restored materializer.Restored
 }
 
-// passBatch is how many offsets one append uses up.
-const passBatch = 2048
+// passBatch is how many offsets one append uses up. So many barriers take less than 100 KiB, for which any topic has room.
+const passBatch = 1024
 
 // ErrNotHalted: there is nothing to repair.
 var ErrNotHalted = errors.New("the partition is not halted")

@@ -250,7 +250,7 @@ func (s *scene) state() string {
 	for _, part := range []struct {
 		what string
 		n    int
-	}{{"batches under way", len(c.sent)}, {"calls in the open batch", len(c.open.calls)}, {"calls wait for the claim", len(c.waiting)}} {
+	}{{"batches under way", len(c.sent)}, {"full batches wait", len(c.full)}, {"calls in the open batch", len(c.open.calls)}, {"calls wait for the claim", len(c.waiting)}} {
 		if part.n > 0 {
 			line += fmt.Sprintf(", %s: %d", part.what, part.n)
 		}

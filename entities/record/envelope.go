@@ -182,7 +182,7 @@ func (e *Envelope) EncodedSize() int {
 		sizeUint(fieldOrdinal, e.Ordinal) + sizeBytes(fieldCommandID, len(e.CommandID)) + sizeBytes(fieldPrincipal, len(e.Principal)) +
 		sizeFixed(fieldPayloadHash, e.PayloadHash) + sizeBytes(fieldAnswer, len(e.Answer)) +
 		sizeBytes(fieldCorrelationID, len(e.CorrelationID)) + sizeBytes(fieldTraceParent, len(e.TraceParent)) +
-		sizeBytes(fieldTarget, len(e.Target)) + sizeBytes(fieldTimer, len(e.Timer)) + sizeUint(fieldRestores, e.Restores)
+		sizeBytes(fieldTarget, len(e.Target)) + sizeBytes(fieldTimer, len(e.Timer)) + sizeUint(fieldRestores, e.Restores) + sizeUint(fieldRefuses, e.Refuses)
 	if e.Cause != nil {
 		n += protowire.SizeTag(fieldCause) + protowire.SizeBytes(e.Cause.size())
 	}

@@ -38,7 +38,7 @@ func TestEncodedSize(t *testing.T) {
 			Ordinal: rapid.Uint64().Draw(t, "ordinal"), CommandID: rapid.String().Draw(t, "id"), Principal: rapid.String().Draw(t, "principal"),
 			PayloadHash: rapid.Uint64().Draw(t, "hash"), Answer: rapid.SliceOfN(rapid.Byte(), 0, 300).Draw(t, "answer"),
 			CorrelationID: rapid.String().Draw(t, "correlation"), TraceParent: rapid.String().Draw(t, "trace"),
-			Target: rapid.SliceOf(rapid.Byte()).Draw(t, "target"), Timer: rapid.SliceOf(rapid.Byte()).Draw(t, "timer"), Restores: rapid.Uint64().Draw(t, "restores"),
+			Target: rapid.SliceOf(rapid.Byte()).Draw(t, "target"), Timer: rapid.SliceOf(rapid.Byte()).Draw(t, "timer"), Restores: rapid.Uint64().Draw(t, "restores"), Refuses: rapid.Uint64().Draw(t, "refuses"),
 		}
 		if rapid.Bool().Draw(t, "has cause") {
 			e.Cause = &Cause{

@@ -48,6 +48,8 @@ const (
 	Sent = "sent"
 	// Tail: a reader shares a client only where that has nothing left from behind the reader's position.
 	Tail = "tail"
+	// Cut: a batch is cut at what the log takes in one append.
+	Cut = "cut"
 	// Announced: whose command a function was sent ahead of its turn does not leave before that.
 	Announced = "announced"
 	// Refusal: what stands beside a refusal is neither stored nor sent.
@@ -93,4 +95,7 @@ func Lines() []string {
 		GapScan,
 		StrictClaim,
 	}
+	return []string{Contiguity, ReadBack, Regress, Reader, Ordinal, Nonce, Barrier, Gap, Durable, Repeat, Delivered, Watermark, Settle, Stale, Reuse, Doubt, Fresh, Sent, Tail, Announced, Refusal, GapScan, StrictClaim}
+	return []string{Contiguity, ReadBack, Regress, Reader, Ordinal, Nonce, Barrier, Gap, Durable, Repeat, Delivered, Watermark, Settle, Stale, Reuse, Doubt, Fresh, Sent, Tail, Announced, Refusal, Suspend, GapScan, StrictClaim}
+	return []string{Contiguity, ReadBack, Regress, Reader, Ordinal, Nonce, Barrier, Gap, Durable, Repeat, Delivered, Watermark, Settle, Stale, Reuse, Doubt, Fresh, Sent, Tail, Cut, Announced, GapScan, StrictClaim}
 }
