@@ -40,7 +40,7 @@ type Config struct {
 	Reflection      bool     `name:"reflection" default:"true" help:"serve gRPC server reflection"`
 	MaxRequest      Bytes    `name:"max-request" default:"4MiB" help:"largest request and reply"`
 	MaxKey          Bytes    `name:"max-key" default:"1KiB" help:"longest entity id"`
-	MaxCommit       Bytes    `name:"max-commit" default:"900KiB" help:"largest sum of what one command stores; keep it below the topic's max.message.bytes"`
+	MaxCommit       Bytes    `name:"max-commit" default:"900KiB" help:"largest sum of what one command stores, with 50 to 200 bytes beside each record; the topic must take 124 KiB more (max.message.bytes)"`
 	MaxRecords      int      `name:"max-commit-records" default:"1000" help:"largest number of records that one command stores"`
 	WaitingEntity   int      `name:"max-waiting-entity" default:"128" help:"commands that may wait for one entity"`
 	Waiting         int      `name:"max-waiting" default:"4096" help:"commands that may wait in one partition"`

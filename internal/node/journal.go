@@ -9,7 +9,8 @@ import (
 	"github.com/millrace-io/millrace/partitions"
 )
 
-// commitOverhead is room for the envelopes of a commit at its limit.
+// commitOverhead is what a topic must take beyond the largest commit: room for what the engine writes for itself, and for small
+// commands beside a large one.
 const commitOverhead = 124 << 10
 
 // MissingTopicError says that a topic is not there and that the node was told not to create it.
@@ -40,6 +41,12 @@ func (n *Node) openJournal(ctx context.Context) (broker.TopicInfo, error) {
 		}
 		if err := n.log.Create(ctx, spec); err != nil {
 			return info, fmt.Errorf("create topic %s: %w", spec.Name, err)
+		}
+		info, err = n.log.Describe(ctx, spec.Name)
+	}
+	if err == nil && n.log.SingleProcess() && info.MaxAppendBytes < spec.MaxRecordBytes { // it was created under a lower max-commit
+		if err := n.log.Create(ctx, spec); err != nil {
+			return info, err
 		}
 		info, err = n.log.Describe(ctx, spec.Name)
 	}

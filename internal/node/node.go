@@ -202,6 +202,7 @@ func (n *Node) limits() partitions.Limits {
 	c := n.config
 	return partitions.Limits{
 		WaitingPerEntity: c.WaitingEntity, Waiting: c.Waiting, CommitBytes: int(c.MaxCommit), CommitRecords: c.MaxRecords,
+		AppendBytes:    int(c.MaxCommit) + commitOverhead,
 		PassivateAfter: time.Duration(c.PassivateAfter), ActiveBytes: max(int(c.ActiveMemory)/int(n.topic.Partitions), 1),
 		DedupWindow: time.Duration(c.DedupWindow), MovePatience: time.Duration(c.MovePatience), AckTimeout: n.options.AckTimeout,
 	}
