@@ -28,8 +28,8 @@ type Status struct {
 	// Effects are open ones in memory, Parked those of them that wait for an operator; MoreEffects: the store has others.
 	Effects, Parked int
 	// Refusals are refused effects that are kept for an operator.
-	Refusals int
-	MoreEffects     bool
+	Refusals    int
+	MoreEffects bool
 	// Timers are those in memory; Overdue is how late the next one is. MoreTimers: the store has others.
 	Timers     int
 	MoreTimers bool
@@ -44,7 +44,7 @@ type Status struct {
 // stats count what a partition did since the process began.
 type stats struct {
 	commands, failed, batches, records, activated, passivated, expired, alarms, delivered, fired, refused, refusalsDropped atomic.Uint64
-	reads                                                                                        readStats
+	reads                                                                                                                  readStats
 }
 
 // Counts are the totals of one partition since the process began.

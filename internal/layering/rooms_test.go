@@ -212,7 +212,7 @@ var rooms = map[string]room{
 		"sdk":              "what it tests",
 	}, tests: edges{
 		"proto/gen/millrace/effect/v1": "an entity that learns of a refusal",
-		"sdk/internal/script/v1": "services whose handlers do as the request says",
+		"sdk/internal/script/v1":       "services whose handlers do as the request says",
 	}},
 	"examples/...": {floor: 8, is: "services to run, to copy and to test with", may: edges{
 		root:                   "a main function hosts the service",

@@ -89,13 +89,11 @@ func Lines() []string {
 		Fresh,
 		Sent,
 		Tail,
+		Cut,
 		Announced,
 		Refusal,
 		Suspend,
 		GapScan,
 		StrictClaim,
 	}
-	return []string{Contiguity, ReadBack, Regress, Reader, Ordinal, Nonce, Barrier, Gap, Durable, Repeat, Delivered, Watermark, Settle, Stale, Reuse, Doubt, Fresh, Sent, Tail, Announced, Refusal, GapScan, StrictClaim}
-	return []string{Contiguity, ReadBack, Regress, Reader, Ordinal, Nonce, Barrier, Gap, Durable, Repeat, Delivered, Watermark, Settle, Stale, Reuse, Doubt, Fresh, Sent, Tail, Announced, Refusal, Suspend, GapScan, StrictClaim}
-	return []string{Contiguity, ReadBack, Regress, Reader, Ordinal, Nonce, Barrier, Gap, Durable, Repeat, Delivered, Watermark, Settle, Stale, Reuse, Doubt, Fresh, Sent, Tail, Cut, Announced, GapScan, StrictClaim}
 }

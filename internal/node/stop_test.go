@@ -174,7 +174,9 @@ func TestAStopEndsWhenARemoteFunctionHangs(t *testing.T) {
 				return nil, nil
 			}),
 		sdk.HandleValue(counterv1.CounterService_Get_FullMethodName,
-			func(*sdk.ValueCommand[*counterv1.State], *counterv1.GetRequest) (*counterv1.Counter, error) { return nil, nil }),
+			func(*sdk.ValueCommand[*counterv1.State], *counterv1.GetRequest) (*counterv1.Counter, error) {
+				return nil, nil
+			}),
 	))
 	n := started(t, Options{Config: c})
 	t.Cleanup(func() { close(open) })
