@@ -310,6 +310,55 @@ func TestShutdownCuts(t *testing.T) {
 	wg.Wait()
 }
 
+// Handlers that look at no context do not keep Shutdown, which says so.
+func TestShutdownLeavesWhatHangs(t *testing.T) {
+	inside, open := make(chan struct{}, 2), make(chan struct{})
+	fake := &dispatcher{unary: func(context.Context, *entities.Command) (*entities.Reply, error) {
+		inside <- struct{}{}
+		<-open
+		return nil, errors.New("too late")
+	}}
+	w := newWorld(t, fake, nil)
+	cc := w.dial()
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = w.plainCall(t.Context(), cc, plainPath) })
+	wg.Go(func() { _, _ = w.tryHTTP("POST", plainPath, `{"cartId":"1"}`, jsonType, jsonValue) })
+	for range 2 {
+		<-inside
+	}
+	why := errors.New("time is over")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(why)
+	if err := w.server.Shutdown(ctx); !errors.Is(err, gateway.ErrHanging) || !errors.Is(err, why) {
+		t.Errorf("%v", err)
+	}
+	wg.Wait() // both callers were cut off, though their handlers have not ended
+	close(open)
+}
+
+// What grpc.health.v1 says follows SetReady, for the server and for its services, those of a later catalog too.
+func TestSetReady(t *testing.T) {
+	w := newWorld(t, &dispatcher{}, nil)
+	health := healthpb.NewHealthClient(w.dial())
+	want := func(status healthpb.HealthCheckResponse_ServingStatus) {
+		t.Helper()
+		for _, service := range []string{"", "shop.v1.CartService"} {
+			if got, err := health.Check(t.Context(), &healthpb.HealthCheckRequest{Service: service}); err != nil || got.GetStatus() != status {
+				t.Errorf("%q: %v, %v, want %v", service, got.GetStatus(), err, status)
+			}
+		}
+	}
+	want(healthpb.HealthCheckResponse_SERVING)
+	w.server.SetReady(false)
+	want(healthpb.HealthCheckResponse_NOT_SERVING)
+	if err := w.server.SetCatalog(newCatalog(t, shopFile)); err != nil {
+		t.Fatal(err)
+	}
+	want(healthpb.HealthCheckResponse_NOT_SERVING)
+	w.server.SetReady(true)
+	want(healthpb.HealthCheckResponse_SERVING)
+}
+
 // A server that never served, and one that is served after its end, are in order too.
 func TestShutdownBeforeServe(t *testing.T) {
 	s := gateway.New(gateway.Options{Dispatcher: &dispatcher{}})

@@ -44,7 +44,7 @@ type watchStream struct {
 // Context returns the shorter life.
 func (w *watchStream) Context() context.Context { return w.ctx }
 
-// announce makes the health of a new catalog's services known. before is nil for the first catalog.
+// announce makes the health of a catalog's services known. before is the one that it replaces, nil for none. The caller holds mu.
 func (s *Server) announce(before, after *discovery.Catalog) {
 	if before != nil {
 		for _, service := range before.Services() {
@@ -53,8 +53,12 @@ func (s *Server) announce(before, after *discovery.Catalog) {
 			}
 		}
 	}
-	for _, service := range after.Services() {
-		s.health.SetServingStatus(service.Name, healthpb.HealthCheckResponse_SERVING)
+	now := healthpb.HealthCheckResponse_SERVING
+	if s.unready {
+		now = healthpb.HealthCheckResponse_NOT_SERVING
 	}
-	s.health.SetServingStatus("", healthpb.HealthCheckResponse_SERVING)
+	for _, service := range after.Services() {
+		s.health.SetServingStatus(service.Name, now)
+	}
+	s.health.SetServingStatus("", now)
 }

@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"net"
@@ -58,7 +59,9 @@ type Server struct {
 
 	mu     sync.Mutex // guards what follows; held for moments only
 	closed bool       // nothing new may start
-	halt   bool       // no request of web may start any more
+	// unready: callers should go elsewhere, as SetReady said.
+	unready bool
+	halt    bool // no request of web may start any more
 	// generations are all that were not cut.
 	generations map[*generation]struct{}
 	listeners   map[net.Listener]struct{}
@@ -118,6 +121,20 @@ func (s *Server) SetCatalog(catalog *discovery.Catalog) error {
 		g.discard()
 	}
 	return nil
+}
+
+// SetReady says whether callers should be sent here: grpc.health.v1 answers SERVING for the server and each of its services, or
+// NOT_SERVING. Calls are served in either case. A new Server is ready as soon as it has a catalog. After Shutdown it does nothing.
+func (s *Server) SetReady(ready bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.unready == !ready {
+		return
+	}
+	s.unready = !ready
+	if g := s.current.Load(); g != nil {
+		s.announce(nil, g.catalog)
+	}
 }
 
 // publish puts a generation in place of another. The caller holds the server open.
@@ -333,7 +350,7 @@ func (s *Server) stop(ctx context.Context) error {
 	}
 
 	if !s.cut(leaving) {
-		return errors.Join(ErrHanging, context.Cause(ctx))
+		return fmt.Errorf("%w (%w)", ErrHanging, context.Cause(ctx))
 	}
 	if cut {
 		return context.Cause(ctx)

@@ -128,6 +128,24 @@ func (r *Remote) Catalog() *discovery.Catalog { return r.catalog }
 // Address returns where the function is.
 func (r *Remote) Address() string { return r.address }
 
+// Follow tells on whether the function can be reached, at once and after each change, until ctx or the Remote ends. It keeps the channel
+// connected, so that the end of a function shows although no call is made.
+func (r *Remote) Follow(ctx context.Context, on func(reachable bool)) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(r.lifetime, cancel)()
+	for {
+		state := r.conn.GetState()
+		on(state == connectivity.Ready)
+		if state == connectivity.Idle {
+			r.conn.Connect()
+		}
+		if !r.conn.WaitForStateChange(ctx, state) {
+			return
+		}
+	}
+}
+
 // Stats returns what happened so far.
 func (r *Remote) Stats() Stats { return r.stats.read() }
 

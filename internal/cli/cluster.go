@@ -1,9 +1,11 @@
 package cli
 
 import (
+	"bufio"
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -108,24 +110,96 @@ func partitionsCommand() *cobra.Command {
 
 // drainCommand has a worker give its partitions away.
 func drainCommand() *cobra.Command {
+	var yes, last bool
 	cmd := &cobra.Command{
 		Use: "drain [WORKER]", Short: "Have a worker hand its partitions to the others, before it is stopped",
 		Long: `Have a worker hand its partitions to the others, in order: what is under way is finished, callers wait a moment and are
 refused nothing. The worker goes on serving by way of the others and owns nothing until it is started again. Without a name
-it is the worker at --admin. A worker that gets SIGTERM does the same by itself.`,
+it is the worker at --admin. It is named and asked about first; where nobody can be asked, --yes says so. The last worker of an app is
+drained with --last only. A worker that gets SIGTERM does the same by itself.`,
 		Args:    atMost(1, "at most one worker"),
-		Example: "  millrace drain w-1f3a9c02",
+		Example: "  millrace drain w-1f3a9c02\n  millrace drain w-1f3a9c02 --yes",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			r := &adminv1.DrainRequest{Worker: strings.Join(args, "")}
+			r := &adminv1.DrainRequest{Worker: strings.Join(args, ""), Last: last}
+			var plan string
+			err := admin(cmd, timeout(cmd), func(ctx context.Context, a adminv1.AdminServiceClient) (err error) {
+				plan, err = planDrain(ctx, a, r)
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			if !yes && plan != "" {
+				if err := confirm(cmd, plan); err != nil {
+					return err
+				}
+			}
 			return admin(cmd, timeout(cmd), func(ctx context.Context, a adminv1.AdminServiceClient) error {
-				_, err := a.Drain(ctx, r)
+				if _, err := a.Drain(ctx, r); err != nil {
+					return err
+				}
+				_, err := fmt.Fprintf(cmd.ErrOrStderr(), "%s is drained: owns nothing, sends commands on to others; stop it, or start it again to take partitions\n", r.GetWorker())
 				return err
 			})
 		},
 	}
 	addClient(cmd)
+	cmd.Flags().BoolVar(&yes, "yes", false, "do it without asking")
+	cmd.Flags().BoolVar(&last, "last", false, "also when it is the last worker of the app: no worker owns its partitions then, and calls fail")
 	return cmd
 }
+
+// planDrain names the worker in the request, if that does not, and returns what draining it means; "" where there is nothing to ask.
+func planDrain(ctx context.Context, a adminv1.AdminServiceClient, r *adminv1.DrainRequest) (string, error) {
+	c, err := a.Cluster(ctx, &adminv1.ClusterRequest{})
+	if err != nil {
+		return "", err
+	}
+	if r.GetWorker() == "" {
+		page, err := a.Status(ctx, &adminv1.StatusRequest{})
+		if err != nil {
+			return "", err
+		}
+		if r.Worker = page.GetWorker(); r.GetWorker() == "" {
+			return "", usagef("a gateway owns nothing: name the worker that is to hand its partitions over")
+		}
+	}
+	var heirs []string
+	for _, m := range c.GetMembers() {
+		if m.GetName() != r.GetWorker() {
+			heirs = append(heirs, m.GetName())
+		}
+	}
+	to := "to " + strings.Join(heirs, ", ")
+	switch {
+	case len(heirs) == 0 && !r.GetLast():
+		return "", nil // the worker refuses it, and says why
+	case len(heirs) == 0:
+		to = "to no worker, for it is the last one"
+	}
+	return fmt.Sprintf("drain worker %s of app %s: %d of %d partitions go %s", r.GetWorker(), c.GetApp(), owns(c, r.GetWorker()), len(c.GetPartitions()), to), nil
+}
+
+// confirm asks whether to do what is planned. Where nobody can be asked, that is not done.
+func confirm(cmd *cobra.Command, plan string) error {
+	if !isTerminal(cmd.OutOrStdout()) {
+		return usagef("this would %s: say --yes to do it", plan)
+	}
+	fmt.Fprintf(cmd.OutOrStdout(), "%s\nit takes none until it is started again; do it? [y/N] ", plan)
+	answer, err := bufio.NewReader(io.LimitReader(cmd.InOrStdin(), maxAnswer)).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	switch strings.ToLower(strings.TrimSpace(answer)) {
+	case "y", "yes":
+		return nil
+	default:
+		return errors.New("nothing was done")
+	}
+}
+
+// maxAnswer bounds what is read for a yes or a no.
+const maxAnswer = 64
 
 func withCluster(cmd *cobra.Command, use func(*adminv1.ClusterResponse) error) error {
 	return admin(cmd, timeout(cmd), func(ctx context.Context, a adminv1.AdminServiceClient) error {
@@ -147,8 +221,11 @@ func describeCluster(c *adminv1.ClusterStatus) string {
 	if n := c.GetEvictedWorkers(); n > 0 {
 		text += fmt.Sprintf(", %d dead workers evicted", n)
 	}
-	if c.GetDraining() {
-		text += ", DRAINED"
+	switch {
+	case c.GetDrained():
+		text += ", DRAINED: owns nothing, sends commands on to others"
+	case c.GetDraining():
+		text += ", DRAINING: its partitions go to others"
 	}
 	return text
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -205,19 +206,49 @@ func (n *Node) evict(ctx context.Context, dead broker.Member) {
 	}
 }
 
-// Drain hands all partitions to other workers, in order, and returns when that is done. The node goes on serving by way of them.
-func (n *Node) Drain(ctx context.Context) error {
+// Drain hands all partitions to other workers, in order, and returns when that is done. The node goes on serving by way of them. Where
+// there is no other worker, it is refused unless last is set: no worker would own the partitions.
+func (n *Node) Drain(ctx context.Context, last bool) error {
 	if n.cluster == nil {
 		return errors.New("there are no other workers: the log belongs to this process alone")
 	}
-	n.logger.Info("draining: the partitions go to other workers")
+	if !n.manager.Draining() {
+		if err := mayDrain(n.config.App, n.routes.Table(), n.identity.Worker, last); err != nil {
+			return err
+		}
+		n.logger.Info("draining: the partitions go to other workers")
+	}
 	n.manager.Drain()
+	n.checkReady()
 	select {
 	case <-n.manager.Drained():
+		n.logger.Info(drained)
+		n.checkReady()
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+}
+
+// drained is what status, readyz and log say of a worker that was drained.
+const drained = "drained: owns nothing, sends commands on to others; stop it, or start it again to take partitions"
+
+// isDrained says whether everything was handed over.
+func (n *Node) isDrained() bool {
+	select {
+	case <-n.manager.Drained():
+		return true
+	default:
+		return false
+	}
+}
+
+// mayDrain refuses to drain the last worker of an app, unless that is meant.
+func mayDrain(app string, t *broker.Table, worker string, last bool) error {
+	if last || t != nil && slices.ContainsFunc(t.Members, func(m broker.Member) bool { return m.Name != worker }) {
+		return nil
+	}
+	return fmt.Errorf("%s is the last worker of app %s: no worker would own its partitions, and calls would fail; start another worker first, or drain it all the same with --last", worker, app)
 }
 
 // peerWorker is this node as other workers see it.
@@ -258,4 +289,4 @@ func (w *peerWorker) Status(ctx context.Context) (*adminv1.StatusResponse, error
 }
 
 // Drain hands all partitions to others.
-func (w *peerWorker) Drain(ctx context.Context) error { return w.node.Drain(ctx) }
+func (w *peerWorker) Drain(ctx context.Context, last bool) error { return w.node.Drain(ctx, last) }

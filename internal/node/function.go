@@ -26,9 +26,16 @@ type readiness struct {
 	// remote is the function behind the protocol, nil while there is none. It belongs to the function task, and when that has
 	// ended to close.
 	remote *host.Remote
+	// following are the goroutines that look whether remote functions can be reached; they end with the stop.
+	following sync.WaitGroup
+
+	// poked gets a signal when it should be looked at once more whether the process is ready.
+	poked chan struct{}
 
 	mu       sync.Mutex
 	function hosted
+	// gone: the remote function cannot be reached at present.
+	gone bool
 	// changed is closed when there is another function.
 	changed chan struct{}
 }
@@ -40,7 +47,26 @@ type hosted interface {
 }
 
 func newReadiness() readiness {
-	return readiness{ready: make(chan struct{}), waiting: make(chan struct{}), restarted: make(chan struct{}, 1), changed: make(chan struct{})}
+	return readiness{ready: make(chan struct{}), waiting: make(chan struct{}), restarted: make(chan struct{}, 1), changed: make(chan struct{}), poked: make(chan struct{}, 1)}
+}
+
+// isGone says whether there is a remote function, and it cannot be reached.
+func (r *readiness) isGone() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.gone
+}
+
+// reached notes whether a remote function can be reached. It returns false when that is no news, or is about another one than the
+// present.
+func (r *readiness) reached(f hosted, reachable bool) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.function != f || r.gone == !reachable {
+		return false
+	}
+	r.gone = !reachable
+	return true
 }
 
 // present returns the function that serves, nil while there is none.
@@ -73,6 +99,9 @@ func (n *Node) NotReady() error {
 		}
 		return fmt.Errorf("waiting for the user function at %s", n.config.Function)
 	}
+	if n.readiness.isGone() {
+		return fmt.Errorf("the user function at %s cannot be reached: callers wait for it, as long as function-wait says; start it, or check its address and log", n.config.Function)
+	}
 	for _, l := range n.loops {
 		if err := l.illness(); err != nil {
 			return fmt.Errorf("the %s cannot be written: %w", l.name, err)
@@ -83,8 +112,11 @@ func (n *Node) NotReady() error {
 
 // notOwned returns why not every partition that this worker should have is owned, nil when all are.
 func (n *Node) notOwned() error {
-	if n.manager.Draining() {
-		return errors.New("it was drained: other workers own the partitions")
+	switch {
+	case n.isDrained():
+		return errors.New(drained)
+	case n.manager.Draining():
+		return errors.New("draining: its partitions go to other workers")
 	}
 	if err := n.manager.Contract(); err != nil { // why they are not
 		return err
@@ -95,6 +127,9 @@ func (n *Node) notOwned() error {
 	}
 	for _, p := range owned {
 		if s := p.Status(); s.State != partitions.Active && s.State != partitions.Suspect {
+			if s.Halted != nil {
+				return fmt.Errorf("partition %d is halted: %w; see `millrace repair`", s.Partition, s.Halted)
+			}
 			return fmt.Errorf("partition %d is %s", s.Partition, s.State)
 		}
 	}
@@ -103,6 +138,7 @@ func (n *Node) notOwned() error {
 
 // checkReady is called whenever something that Ready waits for has changed.
 func (n *Node) checkReady() {
+	poke(n.readiness.poked)
 	switch {
 	case n.notOwned() != nil:
 	case n.host.Catalog() != nil:
@@ -148,6 +184,7 @@ func (n *Node) runFunction(ctx context.Context) error {
 	if err != nil || n.readiness.remote == nil {
 		return err
 	}
+	n.readiness.following.Wait()
 	<-n.settled // the sessions have ended in order; now a function that is stopped need not wait for its connection
 	return n.readiness.remote.Close()
 }
@@ -168,7 +205,7 @@ func (n *Node) attach(f hosted) error {
 	}
 	n.host.Replace(f)
 	n.readiness.mu.Lock()
-	n.readiness.function = f
+	n.readiness.function, n.readiness.gone = f, false
 	close(n.readiness.changed)
 	n.readiness.changed = make(chan struct{})
 	n.readiness.mu.Unlock()
@@ -189,7 +226,7 @@ func (n *Node) meetRemote(ctx context.Context, options host.RemoteOptions) error
 			}
 			return nil
 		case err == nil:
-			err = n.replace(met)
+			err = n.replace(ctx, met)
 		case !isRejected:
 			return err
 		}
@@ -207,7 +244,7 @@ func (n *Node) meetRemote(ctx context.Context, options host.RemoteOptions) error
 }
 
 // replace puts a function that was just met in the place of the one before, which keeps its place if both serve the same.
-func (n *Node) replace(met *host.Remote) error {
+func (n *Node) replace(ctx context.Context, met *host.Remote) error {
 	before := n.readiness.remote
 	if before != nil && before.Catalog().Version() == met.Catalog().Version() {
 		n.troubles.note(taskFunction, nil)
@@ -217,6 +254,13 @@ func (n *Node) replace(met *host.Remote) error {
 		return errors.Join(err, met.Close())
 	}
 	n.readiness.remote = met
+	n.readiness.following.Go(func() { // ends with ctx, or with met; the function task waits for it
+		met.Follow(ctx, func(reachable bool) {
+			if n.readiness.reached(met, reachable) {
+				n.checkReady()
+			}
+		})
+	})
 	if before != nil {
 		return before.Close()
 	}

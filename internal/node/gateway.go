@@ -59,6 +59,8 @@ type Gateway struct {
 	catalog   atomic.Pointer[discovery.Catalog]
 	ready     chan struct{}
 	readyOnce sync.Once
+	// poked gets a signal when it should be looked at once more whether the gateway is ready.
+	poked chan struct{}
 	// quiet is closed when no caller is served any more.
 	quiet     chan struct{}
 	closeOnce sync.Once
@@ -85,7 +87,7 @@ func StartGateway(ctx context.Context, o Options) (*Gateway, error) {
 	}
 	g := &Gateway{
 		config: o.Config, version: o.Version, clock: o.Clock, started: o.Clock.Now(), logger: o.Logger, log: o.Log,
-		routes: partitions.NewRoutes(), troubles: troubles{clock: o.Clock}, ready: make(chan struct{}), quiet: make(chan struct{}),
+		routes: partitions.NewRoutes(), troubles: troubles{clock: o.Clock}, ready: make(chan struct{}), poked: make(chan struct{}, 1), quiet: make(chan struct{}),
 	}
 	if err := g.open(ctx); err != nil {
 		return nil, errors.Join(err, g.close())
@@ -95,6 +97,7 @@ func StartGateway(ctx context.Context, o Options) (*Gateway, error) {
 	g.tasks.Start(taskRoutes, g.watchRoutes)
 	g.tasks.Start(taskCatalog, g.watchCatalog)
 	g.tasks.Start(taskGateway, g.serve)
+	g.tasks.Start(taskHealth, func(ctx context.Context) error { return tellReady(ctx, g.server, g.poked, g.NotReady, g.logger) })
 	g.tasks.Start(taskAdmin, g.admin.serve)
 	return g, nil
 }
@@ -152,6 +155,7 @@ func (g *Gateway) open(ctx context.Context) (err error) {
 	limits := partitions.Limits{Waiting: c.Waiting, MovePatience: time.Duration(c.MovePatience)}
 	g.forwarder = partitions.NewForwarder(g.topic.Partitions, g.routes, g.client, limits, g.clock, nil, g.tracer)
 	g.server = gateway.New(c.gatewayOptions(g.forwarder, g.tracer, g.logger))
+	g.server.SetReady(false)
 	return nil
 }
 
@@ -277,6 +281,7 @@ func (g *Gateway) NotReady() error {
 }
 
 func (g *Gateway) checkReady() {
+	poke(g.poked)
 	if table := g.routes.Table(); table != nil && len(table.Members) > 0 && g.catalog.Load() != nil {
 		g.readyOnce.Do(func() { close(g.ready) })
 	}
@@ -414,7 +419,7 @@ func (a *gatewayAdmin) Drain(ctx context.Context, r *adminv1.DrainRequest) (*adm
 	if r.GetWorker() == "" {
 		return nil, status.Error(codes.InvalidArgument, "a gateway owns nothing: name the worker that is to hand its partitions over")
 	}
-	return &adminv1.DrainResponse{}, drainOther(ctx, a.gateway.routes.Table(), a.gateway.client, r.GetWorker())
+	return &adminv1.DrainResponse{}, drainOther(ctx, a.gateway.config.App, a.gateway.routes.Table(), a.gateway.client, r)
 }
 
 // workersOnly says of what a gateway cannot answer who can.

@@ -101,22 +101,25 @@ type Node struct {
 // Start opens everything and starts the tasks. When it returns an error, nothing is left open. When ctx ends, so does the
 // node, in order.
 func Start(ctx context.Context, o Options) (*Node, error) {
+	n := newNode(o)
+	if err := n.open(ctx); err != nil {
+		return nil, errors.Join(err, n.close())
+	}
+	n.run(ctx)
+	return n, nil
+}
+
+func newNode(o Options) *Node {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	if o.Clock == nil {
 		o.Clock = clock.Wall{}
 	}
-	n := &Node{
+	return &Node{
 		options: o, config: o.Config, clock: o.Clock, logger: o.Logger, started: o.Clock.Now(), log: o.Log,
 		routes: partitions.NewRoutes(), readiness: newReadiness(), troubles: troubles{clock: o.Clock}, spoiled: make(chan error, 1), quiet: make(chan struct{}), settled: make(chan struct{}),
 	}
-	if err := n.open(ctx); err != nil {
-		return nil, errors.Join(err, n.close())
-	}
-	n.group = lifecycle.New(ctx, n.clock)
-	n.run()
-	return n, nil
 }
 
 // open builds the house from the ground up.
@@ -158,6 +161,7 @@ func (n *Node) open(ctx context.Context) (err error) {
 		n.logger.Warn("side effect was not carried out", observe.Command, t.Service+"/"+t.Method, observe.Error, err)
 	})
 	n.gateway = gateway.New(n.config.gatewayOptions(n.router, n.tracer, n.logger))
+	n.gateway.SetReady(false)
 	return nil
 }
 

@@ -106,7 +106,7 @@ func TestStatusShowsEverything(t *testing.T) {
 	if want := []string{"pricing.v1.PricingService (action , in process)", "shop.v1.CartService (event sourced cart, in process)"}; !slices.Equal(services, want) {
 		t.Errorf("services %q, want %q", services, want)
 	}
-	if want := []string{"shutdown running", "flush running", "partitions running", "function done", "gateway running", "admin running", "log running", "store running"}; !slices.Equal(tasks, want) {
+	if want := []string{"shutdown running", "flush running", "partitions running", "function done", "gateway running", "health running", "admin running", "log running", "store running"}; !slices.Equal(tasks, want) {
 		t.Errorf("tasks %q, want %q", tasks, want)
 	}
 	for _, p := range s.GetPartitions() {

@@ -30,6 +30,7 @@ func (n *Node) clusterStatus() *adminv1.ClusterStatus {
 		return nil
 	}
 	s := routing(n.routes.Table(), n.router.Counts(), n.cluster.client)
+	s.Drained = n.isDrained()
 	s.PeerAddress, s.Draining, s.EvictedWorkers = n.cluster.address, n.manager.Draining(), n.cluster.evicted.Load()
 	return s
 }
@@ -99,12 +100,16 @@ func overview(ctx context.Context, app string, t *broker.Table, client *peer.Cli
 }
 
 // drainOther has another worker drained.
-func drainOther(ctx context.Context, t *broker.Table, client *peer.Client, worker string) error {
+func drainOther(ctx context.Context, app string, t *broker.Table, client *peer.Client, r *adminv1.DrainRequest) error {
+	worker := r.GetWorker()
 	m, known := t.Member(worker)
 	if !known {
 		return status.Errorf(codes.NotFound, "no worker %q is a member of the app; `millrace cluster status` lists them", worker)
 	}
-	if err := client.Drain(ctx, m.Address); err != nil {
+	if err := mayDrain(app, t, worker, r.GetLast()); err != nil {
+		return status.Error(codes.FailedPrecondition, err.Error())
+	}
+	if err := client.Drain(ctx, m.Address, r.GetLast()); err != nil {
 		return status.Errorf(codes.Unavailable, "drain worker %s at %s: %v", worker, m.Address, err)
 	}
 	return nil
@@ -126,9 +131,9 @@ func (a *adminService) Drain(ctx context.Context, r *adminv1.DrainRequest) (*adm
 		if n.cluster == nil {
 			return nil, status.Error(codes.FailedPrecondition, "there are no other workers: the log belongs to this process alone")
 		}
-		return &adminv1.DrainResponse{}, drainOther(ctx, n.routes.Table(), n.cluster.client, worker)
+		return &adminv1.DrainResponse{}, drainOther(ctx, n.config.App, n.routes.Table(), n.cluster.client, r)
 	}
-	if err := n.Drain(ctx); err != nil {
+	if err := n.Drain(ctx, r.GetLast()); err != nil {
 		return nil, status.Error(codes.FailedPrecondition, err.Error())
 	}
 	return &adminv1.DrainResponse{}, nil

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -18,6 +19,21 @@ import (
 
 var errFull = errors.New("no space left on device")
 
+// startedWith starts a node with a loop of the test in the place of the real ones, and waits until it owns its partitions.
+func startedWith(t *testing.T, l func(*Node) loop) *Node {
+	t.Helper()
+	n := newNode(Options{Config: testConfig(t), Local: local(t, "counter")})
+	ctx := context.WithoutCancel(t.Context())
+	if err := n.open(ctx); err != nil {
+		t.Fatal(errors.Join(err, n.close()))
+	}
+	n.loops = []loop{l(n)}
+	n.run(ctx)
+	t.Cleanup(func() { end(t, n) })
+	awaitReady(t, n)
+	return n
+}
+
 // A log or a store that cannot be written makes the node unready, and status and metrics show it. The test's own loop takes
 // the place of the real one before anybody asks.
 func TestFullDiskIsShown(t *testing.T) {
@@ -33,8 +49,7 @@ func TestFullDiskIsShown(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			n := started(t, Options{Local: local(t, "counter")})
-			n.loops = []loop{ill(n)}
+			n := startedWith(t, ill)
 			if err := n.NotReady(); !errors.Is(err, errFull) || !strings.Contains(err.Error(), "the "+name+" cannot be written") {
 				t.Errorf("not ready because: %v", err)
 			}
@@ -53,10 +68,11 @@ func TestFullDiskIsShown(t *testing.T) {
 // What is over stays in the status with its time, and bothers nobody.
 func TestWhatWentWrongBeforeIsRemembered(t *testing.T) {
 	at := time.Unix(1700000000, 0)
-	n := started(t, Options{Local: local(t, "counter")})
-	n.loops = []loop{logLoop(func() embedded.Stats {
-		return embedded.Stats{State: embedded.StateReady, LastError: errFull, LastErrorTime: at}
-	})}
+	n := startedWith(t, func(*Node) loop {
+		return logLoop(func() embedded.Stats {
+			return embedded.Stats{State: embedded.StateReady, LastError: errFull, LastErrorTime: at}
+		})
+	})
 	task := taskOf(t, n, "log")
 	if task.GetState() != "running" || task.GetLastError() != errFull.Error() || !task.GetLastErrorTime().AsTime().Equal(at) || n.NotReady() != nil {
 		t.Errorf("the status shows %v, ready: %v", task, n.NotReady())

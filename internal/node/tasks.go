@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/millrace-io/millrace/gateway"
+	"github.com/millrace-io/millrace/internal/lifecycle"
 	"github.com/millrace-io/millrace/internal/observe"
 )
 
@@ -19,6 +20,7 @@ const (
 	taskSupervisor = "supervisor"
 	taskGateway    = "gateway"
 	taskAdmin      = "admin"
+	taskHealth     = "health"
 	taskPeers      = "peers"
 	taskMembers    = "members"
 )
@@ -27,7 +29,8 @@ const (
 const flushEvery = 30 * time.Second
 
 // run starts the tasks, from the ground up; Stop ends them from the top.
-func (n *Node) run() {
+func (n *Node) run(ctx context.Context) {
+	n.group = lifecycle.New(ctx, n.clock)
 	n.group.Start(taskShutdown, n.shutdown)
 	if n.written != nil {
 		n.group.Start(taskFlush, n.flushStore)
@@ -44,6 +47,7 @@ func (n *Node) run() {
 		n.group.Start(taskSupervisor, n.supervise)
 	}
 	n.group.Start(taskGateway, n.serveGateway)
+	n.group.Start(taskHealth, n.watchHealth)
 	n.group.Start(taskAdmin, n.admin.serve)
 }
 

@@ -120,17 +120,18 @@ func (s *Server) Status(ctx context.Context, _ *peerv1.StatusRequest) (*peerv1.S
 	return &peerv1.StatusResponse{Status: page}, nil
 }
 
-// Drain has the worker at an address give its partitions away, and waits for that. The error is an *entities.Error.
-func (c *Client) Drain(ctx context.Context, address string) error {
+// Drain has the worker at an address give its partitions away, and waits for that. last: also when no other worker would take them. The
+// error is an *entities.Error.
+func (c *Client) Drain(ctx context.Context, address string, last bool) error {
 	return c.ask(ctx, address, entities.Unknown, func(p peerv1.PeerServiceClient) error {
-		_, err := p.Drain(ctx, &peerv1.DrainRequest{})
+		_, err := p.Drain(ctx, &peerv1.DrainRequest{Last: last})
 		return err
 	})
 }
 
 // Drain answers another worker. It is called by grpc-go.
-func (s *Server) Drain(ctx context.Context, _ *peerv1.DrainRequest) (*peerv1.DrainResponse, error) {
-	if err := s.worker.Drain(ctx); err != nil {
+func (s *Server) Drain(ctx context.Context, r *peerv1.DrainRequest) (*peerv1.DrainResponse, error) {
+	if err := s.worker.Drain(ctx, r.GetLast()); err != nil {
 		return nil, statusOf(asError(err))
 	}
 	return &peerv1.DrainResponse{}, nil

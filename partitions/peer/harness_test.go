@@ -118,7 +118,7 @@ func (w *worker) Status(context.Context) (*adminv1.StatusResponse, error) {
 	return &adminv1.StatusResponse{Worker: "b", Ready: true}, nil
 }
 
-func (w *worker) Drain(ctx context.Context) error {
+func (w *worker) Drain(ctx context.Context, _ bool) error {
 	if w.drain != nil {
 		return w.drain(ctx)
 	}

@@ -459,8 +459,8 @@ func TestCallsKeepTheConnection(t *testing.T) {
 	c := client(t, peer.ClientOptions{RetireTimeout: patience})
 	c.Watch(map[string]peer.Peer{"b": {Name: "b", Address: address, Incarnation: 22}})
 	ended := make(chan error, 2)
-	go func() { ended <- c.Drain(t.Context(), address) }() // received below
-	go func() {                                            // received below
+	go func() { ended <- c.Drain(t.Context(), address, false) }() // received below
+	go func() {                                                   // received below
 		ended <- c.DispatchStream(t.Context(), address, &entities.Stream{Command: action("Watch"), ServerStreams: true})
 	}()
 	for range 2 {
@@ -497,7 +497,7 @@ func TestQuestions(t *testing.T) {
 	if page, err := c.Status(t.Context(), address); err != nil || page.GetWorker() != "b" {
 		t.Errorf("Status: %v, %v", page, err)
 	}
-	if err := c.Drain(t.Context(), address); err != nil || w.drained != 1 {
+	if err := c.Drain(t.Context(), address, false); err != nil || w.drained != 1 {
 		t.Errorf("Drain: %v, %d times", err, w.drained)
 	}
 

@@ -3,6 +3,7 @@ package peer
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"net"
 	"sync"
@@ -34,8 +35,8 @@ type Worker interface {
 	Spec() (spec *cloudstate.EntitySpec, version string, changed <-chan struct{})
 	// Status returns the status page.
 	Status(ctx context.Context) (*adminv1.StatusResponse, error)
-	// Drain gives the partitions away and returns when that is done.
-	Drain(ctx context.Context) error
+	// Drain gives the partitions away and returns when that is done. last: also when no other worker would take them.
+	Drain(ctx context.Context, last bool) error
 }
 
 // Server runs the commands of other processes on a Worker.
@@ -154,7 +155,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	case <-ended:
 		return context.Cause(ctx)
 	case <-patience.C:
-		return errors.Join(ErrHanging, context.Cause(ctx))
+		return fmt.Errorf("%w (%w)", ErrHanging, context.Cause(ctx))
 	}
 }
 

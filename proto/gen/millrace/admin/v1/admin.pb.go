@@ -1259,7 +1259,9 @@ func (x *Placement) GetStandbys() []string {
 type DrainRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The worker's name; empty: the one that is asked.
-	Worker        string `protobuf:"bytes,1,opt,name=worker,proto3" json:"worker,omitempty"`
+	Worker string `protobuf:"bytes,1,opt,name=worker,proto3" json:"worker,omitempty"`
+	// Also when there is no other worker that would take the partitions.
+	Last          bool `protobuf:"varint,2,opt,name=last,proto3" json:"last,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1299,6 +1301,13 @@ func (x *DrainRequest) GetWorker() string {
 		return x.Worker
 	}
 	return ""
+}
+
+func (x *DrainRequest) GetLast() bool {
+	if x != nil {
+		return x.Last
+	}
+	return false
 }
 
 type DrainResponse struct {
@@ -1973,8 +1982,10 @@ type ClusterStatus struct {
 	// Dead workers that this process took out of the group.
 	EvictedWorkers uint64        `protobuf:"varint,7,opt,name=evicted_workers,json=evictedWorkers,proto3" json:"evicted_workers,omitempty"`
 	Peers          []*PeerStatus `protobuf:"bytes,8,rep,name=peers,proto3" json:"peers,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// It has handed them over: it owns nothing, and sends commands on to others.
+	Drained       bool `protobuf:"varint,9,opt,name=drained,proto3" json:"drained,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ClusterStatus) Reset() {
@@ -2061,6 +2072,13 @@ func (x *ClusterStatus) GetPeers() []*PeerStatus {
 		return x.Peers
 	}
 	return nil
+}
+
+func (x *ClusterStatus) GetDrained() bool {
+	if x != nil {
+		return x.Drained
+	}
+	return false
 }
 
 // PeerStatus is the connection to one worker.
@@ -3339,9 +3357,10 @@ const file_millrace_admin_v1_admin_proto_rawDesc = "" +
 	"\tPlacement\x12\x1c\n" +
 	"\tpartition\x18\x01 \x01(\x05R\tpartition\x12\x14\n" +
 	"\x05owner\x18\x02 \x01(\tR\x05owner\x12\x1a\n" +
-	"\bstandbys\x18\x03 \x03(\tR\bstandbys\"&\n" +
+	"\bstandbys\x18\x03 \x03(\tR\bstandbys\":\n" +
 	"\fDrainRequest\x12\x16\n" +
-	"\x06worker\x18\x01 \x01(\tR\x06worker\"\x0f\n" +
+	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x12\n" +
+	"\x04last\x18\x02 \x01(\bR\x04last\"\x0f\n" +
 	"\rDrainResponse\")\n" +
 	"\x11ListParkedRequest\x12\x14\n" +
 	"\x05limit\x18\x01 \x01(\x05R\x05limit\"O\n" +
@@ -3399,7 +3418,7 @@ const file_millrace_admin_v1_admin_proto_rawDesc = "" +
 	"\vmax_seconds\x18\n" +
 	" \x01(\x01R\n" +
 	"maxSecondsB\x13\n" +
-	"\x11_promised_seconds\"\xc0\x02\n" +
+	"\x11_promised_seconds\"\xda\x02\n" +
 	"\rClusterStatus\x12!\n" +
 	"\fpeer_address\x18\x01 \x01(\tR\vpeerAddress\x12\x1e\n" +
 	"\n" +
@@ -3410,7 +3429,8 @@ const file_millrace_admin_v1_admin_proto_rawDesc = "" +
 	"\x12forwarded_commands\x18\x05 \x01(\x04R\x11forwardedCommands\x12)\n" +
 	"\x10retried_commands\x18\x06 \x01(\x04R\x0fretriedCommands\x12'\n" +
 	"\x0fevicted_workers\x18\a \x01(\x04R\x0eevictedWorkers\x123\n" +
-	"\x05peers\x18\b \x03(\v2\x1d.millrace.admin.v1.PeerStatusR\x05peers\"\x82\x02\n" +
+	"\x05peers\x18\b \x03(\v2\x1d.millrace.admin.v1.PeerStatusR\x05peers\x12\x18\n" +
+	"\adrained\x18\t \x01(\bR\adrained\"\x82\x02\n" +
 	"\n" +
 	"PeerStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +

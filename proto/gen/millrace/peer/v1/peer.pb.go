@@ -1455,7 +1455,9 @@ func (x *StatusResponse) GetStatus() *v1.StatusResponse {
 }
 
 type DrainRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Also when there is no other worker that would take the partitions.
+	Last          bool `protobuf:"varint,1,opt,name=last,proto3" json:"last,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1488,6 +1490,13 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
 	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *DrainRequest) GetLast() bool {
+	if x != nil {
+		return x.Last
+	}
+	return false
 }
 
 type DrainResponse struct {
@@ -1639,8 +1648,9 @@ const file_millrace_peer_v1_peer_proto_rawDesc = "" +
 	"\x04spec\x18\x02 \x01(\v2\x16.cloudstate.EntitySpecR\x04spec\"\x0f\n" +
 	"\rStatusRequest\"K\n" +
 	"\x0eStatusResponse\x129\n" +
-	"\x06status\x18\x01 \x01(\v2!.millrace.admin.v1.StatusResponseR\x06status\"\x0e\n" +
-	"\fDrainRequest\"\x0f\n" +
+	"\x06status\x18\x01 \x01(\v2!.millrace.admin.v1.StatusResponseR\x06status\"\"\n" +
+	"\fDrainRequest\x12\x12\n" +
+	"\x04last\x18\x01 \x01(\bR\x04last\"\x0f\n" +
 	"\rDrainResponse2\xdc\x03\n" +
 	"\vPeerService\x12I\n" +
 	"\x04Link\x12\x1d.millrace.peer.v1.LinkRequest\x1a\x1e.millrace.peer.v1.LinkResponse(\x010\x01\x12O\n" +

@@ -1,0 +1,56 @@
+package node
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/millrace-io/millrace/gateway"
+	"github.com/millrace-io/millrace/internal/observe"
+)
+
+// lookEvery is how often it is looked whether a process is ready, beside the changes that tell.
+const lookEvery = time.Second
+
+// poke makes a channel with room for one signal have it.
+func poke(signal chan<- struct{}) {
+	select {
+	case signal <- struct{}{}:
+	default:
+	}
+}
+
+// tellReady keeps what grpc.health.v1 says on the public port in step with /readyz, until ctx ends. The log has each change after the
+// process was ready for the first time.
+func tellReady(ctx context.Context, server *gateway.Server, poked <-chan struct{}, notReady func() error, logger *slog.Logger) error {
+	looks := time.NewTicker(lookEvery)
+	defer looks.Stop()
+	begun, ready := false, false
+	for {
+		why := notReady()
+		if ctx.Err() != nil {
+			return nil
+		}
+		now := why == nil
+		server.SetReady(now)
+		switch {
+		case now == ready || !begun:
+		case now:
+			logger.Info("ready")
+		default:
+			logger.Warn("not ready", observe.Cause, why)
+		}
+		begun, ready = begun || now, now
+		select {
+		case <-looks.C:
+		case <-poked:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// watchHealth tells callers whether this worker is ready.
+func (n *Node) watchHealth(ctx context.Context) error {
+	return tellReady(ctx, n.gateway, n.readiness.poked, n.NotReady, n.logger)
+}
