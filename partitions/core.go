@@ -3,6 +3,7 @@ package partitions
 import (
 	"cmp"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/millrace-io/millrace/entities"
@@ -150,6 +151,7 @@ func (c *core) repeated(call *Call) bool {
 		if first.hash != call.hash {
 			c.refuse(call, errIDReused(call.cmd.ID, call.cmd.Key))
 		} else {
+			call.first = first
 			first.followers = append(first.followers, call)
 		}
 		return true
@@ -266,26 +268,83 @@ func (c *core) forget(e *entity) {
 	delete(c.entities, e.key)
 }
 
-// Withdrawn takes back a call whose caller went away before the function saw it.
+// Withdrawn takes back a call whose caller left before the function saw it. The first of those that wait for the same command
+// gets its place.
 func (c *core) Withdrawn(call *Call) {
-	if call.finished {
+	e := call.entity
+	switch {
+	case call.finished:
+		// A turn that cannot be taken goes to the next one.
+		if e != nil && e.running == call && !mutation.On(mutation.Promote) {
+			c.vacate(call, nil)
+		}
+		return
+	case call.first != nil:
+		call.finished = true
+		if !mutation.On(mutation.Promote) {
+			call.first.followers = without(call.first.followers, call)
+		}
 		return
 	}
 	call.finished = true
 	c.waiting = without(c.waiting, call)
 	c.drop(call)
-	for _, f := range call.followers {
-		c.admit(f) // the first of them takes the place
+	heir := c.promote(call)
+	if e != nil {
+		c.vacate(call, heir)
 	}
+}
+
+// promote gives the command of a call that will not run to the first of its followers; nil: there is none, or it is too late.
+func (c *core) promote(call *Call) *Call {
+	followers := call.followers
+	call.followers = nil
+	if len(followers) == 0 {
+		return nil
+	}
+	if call.incarnation != c.incarnation || (c.state != Active && c.state != Suspect) {
+		c.refuseAll(followers, errMoved(c.partition, cmp.Or(c.lastFence, "it is being released")))
+		return nil
+	}
+	heir := followers[0]
+	heir.first, heir.entity, heir.followers = nil, call.entity, followers[1:]
+	for _, f := range heir.followers {
+		f.first = heir
+	}
+	c.ids[heir.commandID()] = heir
+	return heir
+}
+
+// vacate gives the place of a call in its entity's queue, or its turn, to heir; nil: to the one behind it.
+func (c *core) vacate(call, heir *Call) {
 	e := call.entity
-	if e == nil || c.entities[e.key] != e {
-		return
-	}
-	e.queue = without(e.queue, call)
-	if e.running == call {
+	running := e.running == call
+	if running {
 		e.running = nil
 	}
+	if call.incarnation != c.incarnation {
+		if running {
+			c.leaveSession(e)
+		}
+		return
+	}
+	switch {
+	case heir == nil:
+		e.queue = without(e.queue, call)
+	case running:
+		e.queue = append([]*Call{heir}, e.queue...)
+	default:
+		e.queue[slices.Index(e.queue, call)] = heir
+	}
 	c.advance(e)
+}
+
+// leaveSession closes the session of an entity whose ownership ended while a call had its turn: fence left it to that call.
+func (c *core) leaveSession(e *entity) {
+	if e.session != nil {
+		c.emit(effect{kind: doClose, session: e.session})
+		e.session = nil
+	}
 }
 
 func without(calls []*Call, call *Call) []*Call {
@@ -310,11 +369,9 @@ func (c *core) Decided(call *Call, opening *Opening, outcome *entities.Outcome, 
 	if call.incarnation != c.incarnation {
 		if opening != nil {
 			c.emit(effect{kind: doClose, session: opening.Session})
-		} else if e.session != nil {
-			c.emit(effect{kind: doClose, session: e.session})
 		}
-		e.session = nil
-		c.refuse(call, errMoved(c.partition, "its owner was fenced"))
+		c.leaveSession(e)
+		c.refuse(call, errFenced(c.partition))
 		return
 	}
 	if opening != nil {
@@ -412,9 +469,12 @@ func (c *core) Opened(e *entity, incarnation uint64, opening *Opening, err *enti
 // SessionEnded says that the function ended an idle session.
 func (c *core) SessionEnded(call *Call) {
 	e := call.entity
-	if call.incarnation != c.incarnation || e.running != call {
+	if call.incarnation != c.incarnation {
+		c.leaveSession(e)
+		c.refuse(call, errFenced(c.partition))
 		return
 	}
+	invariant.Check(e.running == call, "%s: the session of a call ended that is not running", e.key)
 	c.emit(effect{kind: doClose, session: e.session})
 	c.detach(e)
 	e.running = nil
@@ -519,6 +579,7 @@ func (c *core) fence(why string, claimed bool) {
 	c.sent, c.full, c.open = nil, nil, &batch{}
 	for e := c.all.first; e != nil; e = e.next {
 		c.refuseAll(e.queue, errMoved(c.partition, why))
+		e.queue = nil
 		if e.session != nil && e.running == nil {
 			c.emit(effect{kind: doClose, session: e.session})
 		}
@@ -559,7 +620,7 @@ func (c *core) release(call *Call) {
 	call.finished = true
 	c.drop(call)
 	for _, f := range call.followers {
-		f.outcome, f.err, f.next, f.finished = call.outcome, call.err, call.next, true
+		f.outcome, f.err, f.next, f.finished, f.first = call.outcome, call.err, call.next, true, nil
 		f.effects, f.firstEffect, f.watermark = call.effects, call.firstEffect, call.watermark
 		c.emit(effect{kind: doAnswer, call: f})
 	}

@@ -116,8 +116,10 @@ type Call struct {
 	outcome     *entities.Outcome
 	err         *entities.Error
 	// next is the offset behind the call's records, or behind everything it depends on.
-	next      int64
+	next int64
+	// followers wait for the same command; first is the call that this one follows.
 	followers []*Call
+	first     *Call
 	finished  bool
 	// wrote: it has records in its batch. effects of them, from entry firstEffect on and then from that offset on, are effects
 	// and the forward; watermark is below which offset the partition's effects were done when it was committed.

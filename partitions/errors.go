@@ -30,6 +30,8 @@ func errMoved(partition int32, why string) *entities.Error {
 	return entities.Errorf(entities.Moved, entities.NotApplied, "partition %d is changing hands (%s): nothing was applied, try again", partition, why)
 }
 
+func errFenced(partition int32) *entities.Error { return errMoved(partition, "its owner was fenced") }
+
 func errLost(partition int32, why string) *entities.Error {
 	return entities.Errorf(entities.LostOutcome, entities.Unknown,
 		"partition %d: %s, so it is not known whether the command took effect: send it again under the same command id", partition, why)

@@ -82,7 +82,7 @@ func (to *cloner) call(c *Call) *Call {
 	}
 	to.calls = append(to.calls, [2]*Call{c, n})
 	n.entity = to.entity(c.entity)
-	n.followers = to.list(c.followers)
+	n.followers, n.first = to.list(c.followers), to.call(c.first)
 	return n
 }
 

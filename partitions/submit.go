@@ -67,6 +67,15 @@ func (p *Partition) Submit(ctx context.Context, cmd *entities.Command) (Committe
 	return done, err
 }
 
+func newCall(cmd *entities.Command) *Call {
+	call := &Call{cmd: cmd}
+	call.wait.wake = make(chan struct{}, 2)
+	if cmd.ID != "" {
+		call.hash = commandHash(cmd)
+	}
+	return call
+}
+
 // await is Submit below its span: a part of it for the time in the queue, for the function, and for the log.
 func (p *Partition) await(ctx context.Context, cmd *entities.Command) (_ Committed, err error) {
 	_, part := p.tracer.Begin(ctx, tracing.Internal, "queue", cmd.TraceParent)
@@ -78,11 +87,7 @@ func (p *Partition) await(ctx context.Context, cmd *entities.Command) (_ Committ
 		return Committed{}, errPartitionBusy(p.id, p.limits.Waiting)
 	}
 	defer p.waiting.Add(-1)
-	call := &Call{cmd: cmd}
-	call.wait.wake = make(chan struct{}, 2)
-	if cmd.ID != "" {
-		call.hash = commandHash(cmd)
-	}
+	call := newCall(cmd)
 	if !p.submit(input{kind: inSubmitted, call: call}) {
 		return Committed{}, errMoved(p.id, "the worker is stopping")
 	}
@@ -157,7 +162,9 @@ func (p *Partition) invoke(ctx context.Context, call *Call) {
 	case ended(session):
 		in.kind = inSessionEnded
 		call.wait.phase.Store(phaseQueued)
-		p.submit(in)
+		if !p.submit(in) {
+			p.abandoned(call, session)
+		}
 		return
 	}
 	if call.wait.behind != nil {

@@ -138,11 +138,9 @@ func (c *core) unsettled(call *Call) bool {
 
 // Superseded ends the call of a timer that was cancelled or set anew by something that is committed.
 func (c *core) Superseded(call *Call) {
-	e := call.entity
 	call.superseded = true
-	e.running = nil
 	c.finish(call)
-	c.advance(e)
+	c.vacate(call, nil)
 }
 
 // overdue is how long the oldest timer in memory is late.

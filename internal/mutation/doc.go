@@ -56,6 +56,12 @@ const (
 	Refusal = "refusal"
 	// Suspend: when the machine's clock has jumped, the log is asked for owner and time anew.
 	Suspend = "suspend"
+	// Promote: a caller that left does not get the turn of the call that it followed.
+	Promote = "promote"
+	// Verdict: "not applied" is said of a command, not of one attempt at it.
+	Verdict = "verdict"
+	// Patience: what waits for a partition without an active owner is answered in time.
+	Patience = "patience"
 )
 
 // What is no safety line: the log protocol could as well be without it, and its model must be as sound.
@@ -96,4 +102,5 @@ func Lines() []string {
 		GapScan,
 		StrictClaim,
 	}
+	return []string{Contiguity, ReadBack, Regress, Reader, Ordinal, Nonce, Barrier, Gap, Durable, Repeat, Delivered, Watermark, Settle, Stale, Reuse, Doubt, Fresh, Sent, Tail, Announced, Promote, Verdict, Patience, GapScan, StrictClaim}
 }

@@ -1,0 +1,414 @@
+package partitions
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/millrace-io/millrace/broker-adapter"
+	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/entities/record"
+	"github.com/millrace-io/millrace/materializer"
+)
+
+// TestCallersMayLeaveAtAnyMoment drives the real core with callers that send, send again under the same id, and leave, while functions
+// refuse, crash and end their sessions, the log fails, and the partition comes and goes. In the end every call has one answer, and every
+// entity answers a fresh command.
+func TestCallersMayLeaveAtAnyMoment(t *testing.T) {
+	for seed := uint64(1); seed <= 3000 && !t.Failed(); seed++ {
+		newCrowd(t, seed).run()
+	}
+}
+
+// TestTheTurnOfAFollowerThatLeft is the shortest story of that kind: two calls under one id wait, the second leaves, then the first.
+func TestTheTurnOfAFollowerThatLeft(t *testing.T) {
+	c := newCrowd(t, 0)
+	c.recover()
+	slow := c.submit("a", "")
+	first, again := c.submit("a", "x"), c.submit("a", "x")
+	c.turn()
+	for _, call := range []*attendee{again, first} {
+		c.leave(call)
+		c.turn()
+	}
+	c.decide(slow, 1)
+	c.turn()
+	c.ack(nil)
+	c.turn()
+	c.end()
+}
+
+// attendee is a caller, and what happened to its call.
+type attendee struct {
+	*Call
+	number int
+	// turn is set while the function has the command.
+	turn    *effect
+	answers int
+	left    bool
+}
+
+// crowd is a core, the callers of its partition, and a log and functions that do what a seed says.
+type crowd struct {
+	t     *testing.T
+	seed  uint64
+	rng   *rand.Rand
+	core  *core
+	calls []*attendee
+	byKey map[*Call]*attendee
+	// script is what has happened.
+	script []string
+	// asked are effects whose answer is still to come.
+	asked []effect
+	log   []*batch
+	// stored are the ids that are committed, sessions those that are open.
+	stored   map[commandID]materializer.Stored
+	sessions map[entities.Session]bool
+	offset   int64
+	epoch    uint64
+}
+
+func newCrowd(t *testing.T, seed uint64) *crowd {
+	limits := Limits{WaitingPerEntity: 4}.WithDefaults()
+	c := &crowd{
+		t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 7)), core: newCore(0, "w", limits, true), byKey: map[*Call]*attendee{},
+		stored: map[commandID]materializer.Stored{}, sessions: map[entities.Session]bool{},
+	}
+	c.core.Assigned(false)
+	c.turn()
+	return c
+}
+
+func (c *crowd) note(format string, args ...any) {
+	c.script = append(c.script, fmt.Sprintf(format, args...))
+}
+
+func (c *crowd) wrong(format string, args ...any) {
+	c.t.Helper()
+	if !c.t.Failed() {
+		c.t.Errorf("seed %d: %s\n%s", c.seed, fmt.Sprintf(format, args...), strings.Join(c.script, "\n"))
+	}
+}
+
+func (c *crowd) run() {
+	c.recover()
+	for range 150 {
+		c.step()
+		if c.rng.IntN(3) > 0 { // several inputs may be one turn of the loop
+			c.turn()
+		}
+	}
+	c.end()
+}
+
+// step is one thing that happens.
+func (c *crowd) step() {
+	some := func(of func(*attendee) bool) *attendee {
+		var able []*attendee
+		for _, a := range c.calls {
+			if of(a) {
+				able = append(able, a)
+			}
+		}
+		if len(able) == 0 {
+			return nil
+		}
+		return able[c.rng.IntN(len(able))]
+	}
+	switch n := c.rng.IntN(34); {
+	case n < 10:
+		id := ""
+		if c.rng.IntN(4) > 0 {
+			id = fmt.Sprint(len(c.calls) / 6 * 2) // several calls share one
+		}
+		c.submit([]string{"a", "b"}[c.rng.IntN(2)], id)
+	case n < 15:
+		if a := some(func(a *attendee) bool { return !a.left && a.answers == 0 }); a != nil {
+			c.leave(a)
+		}
+	case n < 21:
+		if a := some(func(a *attendee) bool { return a.turn != nil }); a != nil {
+			c.decide(a, c.rng.IntN(8))
+		}
+	case n < 25:
+		c.ack(nil)
+	case n == 25:
+		c.ack([]error{errors.New("timed out"), broker.ErrNotWritten}[c.rng.IntN(2)])
+	case n == 26:
+		c.note("revoked or assigned")
+		if c.core.assigned {
+			c.core.Revoked()
+		} else {
+			c.core.Assigned(false)
+		}
+	case n == 27:
+		if c.rng.IntN(2) == 0 {
+			c.note("lost")
+			c.core.Lost()
+		}
+	case n == 28:
+		c.core.now.Mono += time.Duration(c.rng.IntN(3000)) * time.Millisecond
+		c.core.Ticked()
+	default:
+		c.reply(c.rng.IntN(4) == 0)
+	}
+}
+
+func (c *crowd) submit(id, command string) *attendee {
+	cmd := withID(textCommand(id), command)
+	a := &attendee{Call: newCall(cmd), number: len(c.calls)}
+	c.calls = append(c.calls, a)
+	c.byKey[a.Call] = a
+	c.note("call %d to %s, id %q", a.number, id, command)
+	c.turn() // as the loop does before it asks the store
+	if stored, known := c.stored[a.commandID()]; known && a.named() {
+		a.stored = &stored
+	}
+	c.core.Submitted(a.Call)
+	return a
+}
+
+func textCommand(id string) *entities.Command { return command(id, "do") }
+
+func (c *crowd) leave(a *attendee) {
+	queued, gone := leavePhases(a.Call)
+	if !gone {
+		return
+	}
+	a.left = true
+	c.note("call %d leaves, queued %v", a.number, queued)
+	if queued {
+		c.core.Withdrawn(a.Call)
+	}
+}
+
+// leavePhases is what Partition.leave does.
+func leavePhases(call *Call) (queued, gone bool) {
+	if call.wait.phase.CompareAndSwap(phaseQueued, phaseLeft) {
+		return true, true
+	}
+	return false, call.wait.phase.CompareAndSwap(phaseDecided, phaseLeft)
+}
+
+// decide is what the function says.
+func (c *crowd) decide(a *attendee, verdict int) {
+	e, session := *a.turn, a.turn.session
+	a.turn = nil
+	var opening *Opening
+	if session == nil {
+		session = &stagedSession{number: len(c.sessions), size: 1}
+		c.sessions[session] = true
+		opening = &Opening{Session: session}
+	} else if verdict == 0 {
+		c.note("session of call %d has ended", a.number)
+		a.wait.phase.Store(phaseQueued)
+		c.core.SessionEnded(e.call)
+		return
+	}
+	a.wait.phase.Store(phaseDecided)
+	c.note("call %d is decided: %d", a.number, verdict)
+	out := &entities.Outcome{Reply: reply("done")}
+	switch verdict {
+	case 0, 1, 2, 3:
+		out.Events = make([]entities.Payload, 1)
+	case 4:
+		out = &entities.Outcome{Restart: true, Reply: reply("done")}
+	case 5:
+		c.core.Decided(e.call, opening, nil, entities.Errorf(entities.FunctionFailed, entities.NotApplied, "crashed"))
+		return
+	case 6:
+		out.Events = []entities.Payload{{Value: make([]byte, 1<<20)}} // more than a command may store
+	default:
+	}
+	c.core.Decided(e.call, opening, out, nil)
+}
+
+// ack answers the oldest append.
+func (c *crowd) ack(err error) {
+	if len(c.log) == 0 {
+		return
+	}
+	b := c.log[0]
+	c.log = c.log[1:]
+	c.note("the log answers: %v", err)
+	if err != nil || b.incarnation != c.core.incarnation { // what an owner sent that was fenced meanwhile has not arrived
+		c.core.Acked(b, broker.AppendResult{Base: -1, Last: -1, Err: err})
+		return
+	}
+	base := c.offset
+	c.offset += int64(len(b.entries))
+	c.core.Acked(b, broker.AppendResult{Base: base, Last: c.offset - 1})
+}
+
+// reply answers something that the core has asked for.
+func (c *crowd) reply(fails bool) {
+	if len(c.asked) == 0 {
+		return
+	}
+	i := c.rng.IntN(len(c.asked))
+	e := c.asked[i]
+	c.asked = slices.Delete(c.asked, i, i+1)
+	owner := record.Owner{Epoch: c.epoch, Nonce: c.epoch}
+	switch e.kind {
+	case doCatchUp:
+		if fails {
+			c.core.Failed(e.incarnation, errors.New("the log cannot be read"))
+			return
+		}
+		c.core.CaughtUp(owner, c.offset, c.epoch+1)
+	case doClaim:
+		if fails || e.incarnation != c.core.incarnation {
+			c.core.ClaimAcked(e.incarnation, broker.AppendResult{Err: errors.New("refused")})
+			return
+		}
+		c.epoch++
+		c.offset++
+		c.core.ClaimAcked(e.incarnation, broker.AppendResult{Base: c.offset - 1, Last: c.offset - 1})
+	case doReadBack:
+		for _, call := range c.core.waiting { // as the loop does
+			if stored, known := c.stored[call.commandID()]; known && call.named() {
+				call.stored = &stored
+			}
+		}
+		c.core.ReadBack(e.incarnation, owner, c.offset)
+	case doWait:
+		c.core.Waited(e.incarnation)
+	case doOpen:
+		opening := &Opening{Session: &stagedSession{number: len(c.sessions), size: 1}}
+		c.sessions[opening.Session] = true
+		c.core.Opened(e.entity, e.incarnation, opening, nil)
+	case doPassivate:
+		c.core.Passivated(e.entity, e.incarnation)
+	default:
+		c.t.Fatalf("effect %d has no answer", e.kind)
+	}
+}
+
+// turn does what the core asks for, as the loop does.
+func (c *crowd) turn() {
+	c.core.Flush()
+	for i := 0; i < len(c.core.effects); i++ {
+		e := c.core.effects[i]
+		switch e.kind {
+		case doCatchUp, doClaim, doReadBack, doWait, doOpen, doPassivate:
+			delete(c.sessions, e.session)
+			c.asked = append(c.asked, e)
+		case doInvoke:
+			if !e.call.wait.run() {
+				c.core.Withdrawn(e.call)
+				break
+			}
+			c.byKey[e.call].turn = &e
+		case doClose:
+			delete(c.sessions, e.session)
+		case doAppend:
+			if e.batch.incarnation != nobody {
+				c.log = append(c.log, e.batch)
+			} else {
+				c.offset++
+			}
+		case doCommit:
+			c.commit(e.batch)
+		case doAnswer:
+			c.answer(e.call)
+		case doLoadOutbox:
+			c.core.OutboxLoaded(nil, false)
+		case doLoadTimers:
+			c.core.TimersLoaded(nil, false)
+		case doReleased:
+		default:
+			c.t.Fatalf("effect %d is not expected", e.kind)
+		}
+	}
+	c.core.effects = c.core.effects[:0]
+}
+
+func (c *crowd) commit(b *batch) {
+	for i := range b.entries {
+		if env := &b.entries[i].Envelope; env.CommandID != "" {
+			id := commandID{key: keyOf(b.entries[i].Key), id: env.CommandID}
+			if _, twice := c.stored[id]; twice {
+				c.wrong("id %q of %s is stored twice", id.id, id.key)
+			}
+			c.stored[id] = materializer.Stored{PayloadHash: env.PayloadHash, Offset: b.entries[i].Offset, LogTime: env.LogTime, Answer: env.Answer}
+		}
+	}
+	for _, call := range b.calls {
+		c.answer(call)
+	}
+}
+
+// answer is what Partition.answer does.
+func (c *crowd) answer(call *Call) {
+	a := c.byKey[call]
+	if a.left {
+		return
+	}
+	a.answers++
+	if a.answers > 1 {
+		c.wrong("call %d is answered %d times", a.number, a.answers)
+	}
+	a.wait.phase.Store(phaseAnswered)
+}
+
+// recover lets everything go well until nothing is left to do.
+func (c *crowd) recover() {
+	for range 1000 {
+		c.turn()
+		if !c.core.assigned {
+			c.core.Assigned(false)
+			c.turn()
+		}
+		before := len(c.asked) + len(c.log)
+		c.reply(false)
+		c.ack(nil)
+		for _, a := range c.calls {
+			if a.turn != nil {
+				c.decide(a, 7)
+				before++
+			}
+		}
+		c.turn()
+		if before == 0 && c.core.state == Active {
+			return
+		}
+	}
+	c.wrong("the partition is %s, and does not come to rest", c.core.state)
+}
+
+// end checks that nobody was forgotten.
+func (c *crowd) end() {
+	c.t.Helper()
+	c.recover()
+	for _, a := range c.calls {
+		if !a.left && a.answers == 0 {
+			c.wrong("call %d has no answer", a.number)
+		}
+	}
+	for _, key := range []string{"a", "b"} {
+		fresh := c.submit(key, "")
+		c.recover()
+		if fresh.answers != 1 || fresh.err != nil {
+			c.wrong("a fresh command on %s has %d answers, error %v", key, fresh.answers, fresh.err)
+		}
+	}
+	core, open := c.core, 0
+	for e := core.all.first; e != nil; e = e.next {
+		if !e.quiet() {
+			c.wrong("%s is not quiet", e.key)
+		}
+		if e.session != nil {
+			open++
+		}
+	}
+	if len(core.ids) > 0 || len(core.waiting) > 0 {
+		c.wrong("%d ids and %d waiting calls are left", len(core.ids), len(core.waiting))
+	}
+	if len(c.sessions) != open {
+		c.wrong("%d sessions are open, and the core knows %d", len(c.sessions), open)
+	}
+}
