@@ -3,6 +3,7 @@ package entities
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -10,11 +11,12 @@ import (
 type OutcomeClass uint8
 
 const (
-	// NotApplied: nothing was stored; the same command may be sent again.
+	// NotApplied: the attempt stored nothing, and will not. A caller hears it only where that holds for his command, too: see
+	// Error.ForCommand.
 	NotApplied OutcomeClass = iota
 	// Refused: the function said no. Nothing was stored, and sending it again asks the same question again.
 	Refused
-	// Unknown: nobody can say whether the command took effect. Send it again under the same command id.
+	// Unknown: it is not known whether the command took effect. Send it again under the same command id.
 	Unknown
 )
 
@@ -74,6 +76,9 @@ type Error struct {
 	// Message is for the caller: what failed, with which input, and what to do next.
 	Message string
 	Outcome OutcomeClass
+	// Checked: the owner of the entity says so, and it knows of no other attempt under the command's id that took effect or still can.
+	// NotApplied then holds for the command, and not only for this attempt.
+	Checked bool
 	// RetryAfter is a hint; 0 for none.
 	RetryAfter time.Duration
 	// Cause is for logs, never for callers.
@@ -85,6 +90,57 @@ func (e *Error) Error() string { return e.Message }
 
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Cause }
+
+// basis is what an outcome NotApplied rests on, for a command that has an id and may have been sent before.
+type basis uint8
+
+const (
+	// byOwner: it speaks of one attempt, unless the error is Checked. An earlier attempt may have taken effect or still be under way.
+	byOwner basis = iota
+	// byNature: what was sent is no command of this app. No attempt at it can take effect.
+	byNature
+	// never: the reason comes with another outcome.
+	never
+)
+
+// notApplied is the one table of who says NotApplied, and what it rests on. For a command without an id there are no other attempts, and
+// NotApplied is what its caller hears.
+//
+//nolint:gochecknoglobals // a constant table
+var notApplied = map[Reason]struct {
+	basis basis
+	why   string
+}{
+	FunctionRefused: {never, "the outcome is Refused"},
+	FunctionFailed:  {byOwner, "the function ran for a command that the owner had checked; that of a forward's target ran for another command"},
+	InvalidCommand:  {byNature, "a message without a key, or one that is not of the method's type, is no command"},
+	UnknownMethod:   {byNature, "no service of the app has the method"},
+	NotSupported:    {byNature, "this version runs no such method"},
+	TooLarge:        {byOwner, "the owner measures what a command would store; a link between workers, what may be sent over it today"},
+	Overloaded:      {byOwner, "an entity's queue is behind the check; the limits of a partition, a follower and a link are before it"},
+	Unavailable:     {byOwner, "a function that cannot be reached or an image that cannot be loaded is behind the check; discovery, shutdown and the look-up of the id itself are before it"},
+	Moved:           {byOwner, "a worker that does not own the partition, or not any more, does not know what its owner did"},
+	LostOutcome:     {never, "the outcome is Unknown"},
+	IDReused:        {byOwner, "the owner found the id with another payload"},
+	Cancelled:       {byOwner, "the caller left while the command waited for its turn, which is behind the check, or before the owner had it"},
+	Deadline:        {byOwner, "as Cancelled"},
+	Halted:          {byOwner, "a halted partition looks nothing up"},
+	Internal:        {byOwner, "a mistake may be anywhere"},
+}
+
+// ForCommand returns the error as the caller of the command with this id may hear it. Inside of the engine errors speak of one attempt,
+// which decides whether another one is made; to a caller, NotApplied means that the command took effect by no attempt under its id, and
+// will not. Where only this attempt is known, the outcome is Unknown.
+func (e *Error) ForCommand(id string) *Error {
+	if id == "" || e.Outcome != NotApplied || e.Checked || notApplied[e.Reason].basis == byNature {
+		return e
+	}
+	told := *e
+	told.Outcome = Unknown
+	told.Message = strings.ReplaceAll(e.Message, "nothing was applied", "this attempt applied nothing") +
+		fmt.Sprintf("; it is not known whether an earlier attempt under the command id %q took effect: send it again under the same id", id)
+	return &told
+}
 
 // Errorf returns an Error of a reason with a formatted message. A %w verb sets the cause.
 func Errorf(reason Reason, outcome OutcomeClass, format string, args ...any) *Error {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/dynamicpb"
 
@@ -21,8 +23,8 @@ import (
 	"github.com/millrace-io/millrace/internal/clock"
 )
 
-func (w *world) plainCall(ctx context.Context, cc *grpc.ClientConn, path string) error {
-	return cc.Invoke(ctx, path, w.message("CartRequest", `{"cartId":"1"}`), dynamicpb.NewMessage(w.messageType("Cart")))
+func (w *world) plainCall(ctx context.Context, cc *grpc.ClientConn, path string, opts ...grpc.CallOption) error {
+	return cc.Invoke(ctx, path, w.message("CartRequest", `{"cartId":"1"}`), dynamicpb.NewMessage(w.messageType("Cart")), opts...)
 }
 
 const plainPath = "/shop.v1.CartService/Plain"
@@ -80,8 +82,20 @@ func TestWaitForDiscoveryIsBounded(t *testing.T) {
 	if err := w.plainCall(t.Context(), cc, plainPath); status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "too many") {
 		t.Errorf("second: %v", err)
 	}
-	if got := w.http("POST", plainPath, `{}`, jsonType, jsonValue); got.status != 503 || !strings.Contains(got.body, "function not discovered yet") {
-		t.Errorf("plain: %v", got)
+	for header, outcome := range map[string]string{"": "not_applied", "Millrace-Command-Id": "unknown", "Idempotency-Key": "unknown"} {
+		headers := []string{jsonType, jsonValue}
+		if header != "" {
+			headers = append(headers, header, "X") // what became of an earlier attempt under this id is not known here
+		}
+		got := w.http("POST", plainPath, `{}`, headers...)
+		if got.status != 503 || !strings.Contains(got.body, "function not discovered yet") || got.header.Get("millrace-outcome") != outcome {
+			t.Errorf("plain, with %q: %v", header, got)
+		}
+	}
+	var trailer metadata.MD
+	withID := metadata.AppendToOutgoingContext(t.Context(), "millrace-command-id", "X")
+	if err := w.plainCall(withID, cc, plainPath, grpc.Trailer(&trailer)); err == nil || !slices.Equal(trailer.Get("millrace-outcome"), []string{"unknown"}) {
+		t.Errorf("with an id: %v, %v", err, trailer)
 	}
 	manual.Advance(gateway.DefaultDiscoveryWait)
 	if err := <-first; status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "function not discovered yet") {

@@ -82,7 +82,7 @@ func (s *Server) serveUnknown(_ any, stream grpc.ServerStream) error {
 	path, _ := grpc.MethodFromServerStream(stream)
 	g, problem := s.await(stream.Context())
 	if problem != nil {
-		return writeGRPCError(stream, problem)
+		return writeGRPCError(stream, problem.ForCommand(grpcCommandID(stream.Context())))
 	}
 	m := g.catalog.Method(path)
 	if m == nil {
@@ -100,7 +100,7 @@ func (s *Server) serveKnown(g *generation, m *discovery.Method, stream grpc.Serv
 			return writeGRPCError(stream, unknownMethod(m.FullName))
 		}
 		if successor.ClientStreams != m.ClientStreams || successor.ServerStreams != m.ServerStreams {
-			return writeGRPCError(stream, unavailable("the method streams otherwise than before: call again, on a new connection"))
+			return writeGRPCError(stream, unavailable("the method streams otherwise than before: call again, on a new connection").ForCommand(grpcCommandID(stream.Context())))
 		}
 		m = successor
 	}
@@ -116,7 +116,7 @@ func (s *Server) serveGRPC(m *discovery.Method, stream grpc.ServerStream) error 
 	if subtype == subtypeJSON {
 		g, problem := s.await(stream.Context())
 		if problem != nil {
-			return writeGRPCError(stream, problem)
+			return writeGRPCError(stream, problem.ForCommand(grpcCommandID(stream.Context())))
 		}
 		stream = &jsonStream{ServerStream: stream, method: m, codec: g.json}
 	}

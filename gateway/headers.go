@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"iter"
@@ -97,6 +98,15 @@ func httpEnvelope(header http.Header, m *discovery.Method) envelope {
 		env.metadata = asMetadata(lower)
 	}
 	return env
+}
+
+// grpcCommandID and httpCommandID are the id of a call that ends before its headers are read.
+func grpcCommandID(ctx context.Context) string {
+	return cmp.Or(firstValue(ctx, headerCommandID), firstValue(ctx, headerIdempotencyKey))
+}
+
+func httpCommandID(header http.Header) string {
+	return cmp.Or(header.Get(headerCommandID), header.Get(headerIdempotencyKey))
 }
 
 // asMetadata turns headers into the metadata of an action, sorted by name because their order is lost. All values are text,

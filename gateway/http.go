@@ -31,13 +31,13 @@ const (
 // serveHTTP is where every request that came to net/http goes in, and gets its protocol.
 func (s *Server) serveHTTP(w http.ResponseWriter, r *http.Request) {
 	if !s.beginRequest() {
-		writePlainError(w, unavailable("this gateway is shutting down: call another one"))
+		writePlainError(w, unavailable("this gateway is shutting down: call another one").ForCommand(httpCommandID(r.Header)))
 		return
 	}
 	defer s.requests.Done()
 	g, problem := s.await(r.Context())
 	if problem != nil {
-		writePlainError(w, problem)
+		writePlainError(w, problem.ForCommand(httpCommandID(r.Header)))
 		return
 	}
 	contentType := r.Header.Get("Content-Type")

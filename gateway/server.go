@@ -162,7 +162,8 @@ func (s *Server) whileOpen(f func()) bool {
 	return true
 }
 
-// await returns the newest generation with a catalog. Before the first it waits, for so long, and with so many others.
+// await returns the newest generation with a catalog. Before the first it waits, for so long, and with so many others. Its error is
+// about a call that never ran: see entities.Error.ForCommand.
 func (s *Server) await(ctx context.Context) (*generation, *entities.Error) {
 	if g := s.current.Load(); g != nil {
 		return g, nil

@@ -50,6 +50,8 @@ type attendee struct {
 	turn    *effect
 	answers int
 	left    bool
+	// denied is how many calls there were when its caller was told that the command was not applied.
+	denied int
 }
 
 // crowd is a core, the callers of its partition, and a log and functions that do what a seed says.
@@ -159,12 +161,12 @@ func (c *crowd) step() {
 }
 
 func (c *crowd) submit(id, command string) *attendee {
+	c.turn() // as the loop does before it asks the store
 	cmd := withID(textCommand(id), command)
 	a := &attendee{Call: newCall(cmd), number: len(c.calls)}
 	c.calls = append(c.calls, a)
 	c.byKey[a.Call] = a
 	c.note("call %d to %s, id %q", a.number, id, command)
-	c.turn() // as the loop does before it asks the store
 	if stored, known := c.stored[a.commandID()]; known && a.named() {
 		a.stored = &stored
 	}
@@ -175,23 +177,31 @@ func (c *crowd) submit(id, command string) *attendee {
 func textCommand(id string) *entities.Command { return command(id, "do") }
 
 func (c *crowd) leave(a *attendee) {
-	queued, gone := leavePhases(a.Call)
-	if !gone {
+	phase, left := a.wait.leave()
+	if !left {
 		return
 	}
 	a.left = true
-	c.note("call %d leaves, queued %v", a.number, queued)
-	if queued {
+	c.note("call %d leaves in phase %d", a.number, phase)
+	if phase == phaseQueued {
+		c.deny(a)
+	}
+	if phase != phaseDecided {
 		c.core.Withdrawn(a.Call)
 	}
 }
 
-// leavePhases is what Partition.leave does.
-func leavePhases(call *Call) (queued, gone bool) {
-	if call.wait.phase.CompareAndSwap(phaseQueued, phaseLeft) {
-		return true, true
+// deny notes that a caller is told that its command was not applied. That is a lie when it was, or is later, by an attempt that there was
+// before.
+func (c *crowd) deny(a *attendee) {
+	if !a.named() {
+		return
 	}
-	return false, call.wait.phase.CompareAndSwap(phaseDecided, phaseLeft)
+	c.note("call %d was not applied, its caller is told", a.number)
+	a.denied = len(c.calls)
+	if _, known := c.stored[a.commandID()]; known {
+		c.wrong("call %d was not applied, and its id is in the store", a.number)
+	}
 }
 
 // decide is what the function says.
@@ -205,7 +215,7 @@ func (c *crowd) decide(a *attendee, verdict int) {
 		opening = &Opening{Session: session}
 	} else if verdict == 0 {
 		c.note("session of call %d has ended", a.number)
-		a.wait.phase.Store(phaseQueued)
+		a.wait.phase.Store(phaseUnchecked)
 		c.core.SessionEnded(e.call)
 		return
 	}
@@ -235,6 +245,14 @@ func (c *crowd) ack(err error) {
 	b := c.log[0]
 	c.log = c.log[1:]
 	c.note("the log answers: %v", err)
+	if err != nil && !errors.Is(err, broker.ErrNotWritten) && b.incarnation == c.core.incarnation && c.rng.IntN(2) == 0 {
+		c.note("it has them all the same")
+		for i := range b.entries {
+			b.entries[i].Offset = c.offset
+			c.offset++
+		}
+		c.store(b)
+	}
 	if err != nil || b.incarnation != c.core.incarnation { // what an owner sent that was fenced meanwhile has not arrived
 		c.core.Acked(b, broker.AppendResult{Base: -1, Last: -1, Err: err})
 		return
@@ -328,6 +346,14 @@ func (c *crowd) turn() {
 }
 
 func (c *crowd) commit(b *batch) {
+	c.store(b)
+	for _, call := range b.calls {
+		c.answer(call)
+	}
+}
+
+// store is what the log has for good.
+func (c *crowd) store(b *batch) {
 	for i := range b.entries {
 		if env := &b.entries[i].Envelope; env.CommandID != "" {
 			id := commandID{key: keyOf(b.entries[i].Key), id: env.CommandID}
@@ -338,7 +364,11 @@ func (c *crowd) commit(b *batch) {
 		}
 	}
 	for _, call := range b.calls {
-		c.answer(call)
+		for _, a := range c.calls {
+			if a.named() && call.wrote && a.commandID() == call.commandID() && a.denied > c.byKey[call].number {
+				c.wrong("call %d was not applied, and call %d applies it", a.number, c.byKey[call].number)
+			}
+		}
 	}
 }
 
@@ -353,6 +383,9 @@ func (c *crowd) answer(call *Call) {
 		c.wrong("call %d is answered %d times", a.number, a.answers)
 	}
 	a.wait.phase.Store(phaseAnswered)
+	if _, err := call.committed(); err != nil && entities.AsError(err).Checked {
+		c.deny(a)
+	}
 }
 
 // recover lets everything go well until nothing is left to do.

@@ -159,23 +159,21 @@ func (c *carrier) named(cmd *entities.Command) *entities.Command {
 	return &named
 }
 
-// honest returns what a caller may be told after several attempts: an error that leaves open whether the command took effect
-// stays, unless a later attempt was decided by an owner, who knows what there was before.
+// honest returns what is known after several attempts: an error that leaves open whether the command took effect stays, unless a later
+// attempt was checked by an owner, who knows what there was before.
 func honest(doubt error, last *entities.Error) error {
-	if doubt != nil && last.Outcome == entities.NotApplied && undecided(last.Reason) && !mutation.On(mutation.Doubt) {
+	if doubt != nil && last.Outcome == entities.NotApplied && !last.Checked && !mutation.On(mutation.Doubt) {
 		return doubt
 	}
 	return last
 }
 
-// undecided says whether an error of this kind can come from somebody who does not know what the log holds of a command.
-func undecided(r entities.Reason) bool {
-	switch r {
-	case entities.Moved, entities.Unavailable, entities.Overloaded, entities.Cancelled, entities.Deadline, entities.Halted, entities.Internal:
-		return true
-	default:
-		return false
+// told is an error as the caller of a command hears it. Within the engine errors speak of attempts.
+func told(cmd *entities.Command, err error) error {
+	if err == nil || mutation.On(mutation.Verdict) {
+		return err
 	}
+	return entities.AsError(err).ForCommand(cmd.ID)
 }
 
 // again says whether a command may be tried once more. What has taken effect under its id is not applied again: for an id of a

@@ -367,7 +367,7 @@ func TestPatienceEnds(t *testing.T) {
 	})
 }
 
-// TestDoubtStays: after an attempt with an unknown outcome, only an owner's own decision says that nothing was applied.
+// TestDoubtStays: after an attempt with an unknown outcome, only an owner that has looked for it says that nothing was applied.
 func TestDoubtStays(t *testing.T) {
 	doubt := errLost(0, "the connection broke")
 	for _, last := range []*entities.Error{errMoved(0, "x"), errPartitionBusy(0, 1), errHalted(0, errors.New("x"))} {
@@ -378,7 +378,9 @@ func TestDoubtStays(t *testing.T) {
 			t.Errorf("%q became %v", last, err)
 		}
 	}
-	for _, last := range []*entities.Error{errIDReused("i", entities.Key{}), {Reason: entities.FunctionRefused, Outcome: entities.Refused}} {
+	checked := errIDReused("i", entities.Key{})
+	checked.Checked = true
+	for _, last := range []*entities.Error{checked, {Reason: entities.FunctionRefused, Outcome: entities.Refused}} {
 		if err := honest(doubt, last); err != error(last) { //nolint:errorlint // the very one
 			t.Errorf("the owner's %q became %v", last, err)
 		}

@@ -130,8 +130,11 @@ func (c *core) Submitted(call *Call) {
 // admit gives a call its place: with the answer that it had before, behind the same command, or with its entity.
 func (c *core) admit(call *Call) {
 	call.incarnation = c.incarnation
-	if call.named() && c.repeated(call) {
-		return
+	if call.named() {
+		if c.repeated(call) {
+			return
+		}
+		call.check()
 	}
 	e := c.entity(call)
 	if len(e.queue) >= c.limits.WaitingPerEntity {
@@ -149,8 +152,10 @@ func (c *core) admit(call *Call) {
 func (c *core) repeated(call *Call) bool {
 	if first, inflight := c.ids[call.commandID()]; inflight {
 		if first.hash != call.hash {
+			call.check()
 			c.refuse(call, errIDReused(call.cmd.ID, call.cmd.Key))
 		} else {
+			first.accompany()
 			call.first = first
 			first.followers = append(first.followers, call)
 		}
@@ -164,6 +169,7 @@ func (c *core) repeated(call *Call) bool {
 		return false
 	}
 	if call.stored.PayloadHash != call.hash {
+		call.check()
 		c.refuse(call, errIDReused(call.cmd.ID, call.cmd.Key))
 	} else {
 		call.next = call.stored.Offset + 1
@@ -312,6 +318,9 @@ func (c *core) promote(call *Call) *Call {
 		f.first = heir
 	}
 	c.ids[heir.commandID()] = heir
+	if heir.checked = true; len(heir.followers) == 0 {
+		heir.check()
+	}
 	return heir
 }
 
@@ -479,6 +488,9 @@ func (c *core) SessionEnded(call *Call) {
 	c.detach(e)
 	e.running = nil
 	e.queue = append([]*Call{call}, e.queue...)
+	if len(call.followers) == 0 {
+		call.check()
+	}
 	c.advance(e)
 }
 
@@ -621,7 +633,7 @@ func (c *core) release(call *Call) {
 	c.drop(call)
 	for _, f := range call.followers {
 		f.outcome, f.err, f.next, f.finished, f.first = call.outcome, call.err, call.next, true, nil
-		f.effects, f.firstEffect, f.watermark = call.effects, call.firstEffect, call.watermark
+		f.effects, f.firstEffect, f.watermark, f.checked = call.effects, call.firstEffect, call.watermark, call.checked
 		c.emit(effect{kind: doAnswer, call: f})
 	}
 	call.followers = nil

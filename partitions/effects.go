@@ -121,6 +121,9 @@ type Call struct {
 	followers []*Call
 	first     *Call
 	finished  bool
+	// checked: an owner has looked for other attempts at the command, in its store and among what is under way, and found none; or it
+	// follows one of which that is so.
+	checked bool
 	// wrote: it has records in its batch. effects of them, from entry firstEffect on and then from that offset on, are effects
 	// and the forward; watermark is below which offset the partition's effects were done when it was committed.
 	wrote       bool
@@ -132,7 +135,7 @@ type Call struct {
 	// superseded: the timer that it stands for does not count any more.
 	superseded bool
 
-	// wait is how the loop and the caller's goroutine meet (loop.go); the core never looks at it.
+	// wait is how the loop and the caller's goroutine meet (submit.go); the core never looks at it.
 	wait meeting
 }
 

@@ -147,6 +147,9 @@ func (s *wordsSession) Handle(_ context.Context, inv entities.Invocation) (*enti
 		out := emit("forwarding")
 		out.Reply, out.Forward = nil, &entities.Target{Method: rest, Payload: entities.Payload{Value: []byte("read")}}
 		return out, nil
+	case "bare": // bare b x: a forward of x to b, and nothing else
+		id, text, _ := strings.Cut(rest, " ")
+		return &entities.Outcome{Forward: &entities.Target{Method: id, Payload: entities.Payload{Value: []byte(text)}}}, nil
 	case "later": // later b x: an effect on b that nobody waits for
 		id, text, _ := strings.Cut(rest, " ")
 		out := emit("later")

@@ -24,8 +24,14 @@ func NewForwarder(partitions int32, routes *Routes, peers Peers, limits Limits, 
 // Counts say how commands reached their owners.
 func (f *Forwarder) Counts() CarrierCounts { return f.carrier.stats.counts() }
 
-// Dispatch runs one command on a worker and returns its answer. Errors are *entities.Error.
+// Dispatch runs one command on a worker and returns its answer. Errors are *entities.Error; their outcome is that of the command, whatever
+// attempts at it there were before under its id.
 func (f *Forwarder) Dispatch(ctx context.Context, cmd *entities.Command) (*entities.Reply, error) {
+	reply, err := f.dispatch(ctx, cmd)
+	return reply, told(cmd, err)
+}
+
+func (f *Forwarder) dispatch(ctx context.Context, cmd *entities.Command) (*entities.Reply, error) {
 	if err := supported(cmd); err != nil {
 		return nil, err
 	}

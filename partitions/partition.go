@@ -400,11 +400,6 @@ func (p *Partition) turn(ctx context.Context, e effect) {
 	w.wake <- struct{}{}
 }
 
-// run gives a call its turn, unless its caller has left.
-func (m *meeting) run() bool {
-	return m.phase.CompareAndSwap(phaseQueued, phaseRunning) || m.phase.Load() == phaseRunning
-}
-
 // ready takes the decision about a command that was announced, and spares its caller's goroutine a way.
 func (p *Partition) ready(ctx context.Context, call *Call) {
 	outcome, err := p.handle(ctx, call.wait.session, call.cmd, time.Unix(0, call.wait.at))

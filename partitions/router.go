@@ -64,13 +64,15 @@ func (r *Router) send(ctx context.Context, source entities.Source, t entities.Ta
 // Drain waits for the asynchronous effects that are under way.
 func (r *Router) Drain() { r.async.Wait() }
 
-// Dispatch runs one command and returns the caller's answer. Errors are *entities.Error.
+// Dispatch runs one command and returns the caller's answer. Errors are *entities.Error; their outcome is that of the command, whatever
+// attempts at it there were before under its id.
 func (r *Router) Dispatch(ctx context.Context, cmd *entities.Command) (*entities.Reply, error) {
-	return r.dispatch(ctx, cmd, 0)
+	reply, err := r.dispatch(ctx, cmd, 0)
+	return reply, told(cmd, err)
 }
 
 // DispatchHere runs a command that another worker has sent because this one owns its partition. It is not sent on from here;
-// what it causes may be. hops is how long the chain of commands is that it comes from.
+// what it causes may be. hops is how long the chain of commands is that it comes from. Errors speak of this attempt.
 func (r *Router) DispatchHere(ctx context.Context, cmd *entities.Command, hops int) (*entities.Reply, error) {
 	if cmd.Type == nil {
 		return r.act(ctx, cmd, hops)
@@ -186,7 +188,13 @@ func (r *Router) follow(ctx context.Context, t entities.Target, source *entities
 		return nil, entities.AsError(err)
 	}
 	cmd.Source = source
-	return r.dispatch(ctx, cmd, hops+1)
+	reply, err := r.dispatch(ctx, cmd, hops+1)
+	if e := asError(err); e != nil && e.Checked { // that is about the target's command, and not about the one that asks for it
+		unchecked := *e
+		unchecked.Checked = false
+		return nil, &unchecked
+	}
+	return reply, err
 }
 
 // forward runs the target of a forward, whose answer is the caller's.

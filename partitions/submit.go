@@ -15,8 +15,11 @@ import (
 
 // The phases of a call, for the caller's goroutine and the loop to agree on.
 const (
-	// phaseQueued: the function has not seen it; the caller may leave.
+	// phaseQueued: the function has not seen it; the caller may leave. No other attempt at the command is known.
 	phaseQueued = iota
+	// phaseUnchecked is phaseQueued of a command with a name, while another attempt may have taken effect or still can: no owner has
+	// looked for one yet, or there is one.
+	phaseUnchecked
 	// phaseRunning: it is the caller's turn to run the function, or the function has been sent the command ahead of its turn.
 	phaseRunning
 	// phaseDecided: the function has decided; the answer waits for the log.
@@ -55,7 +58,8 @@ type Committed struct {
 var errSuperseded = errors.New("the timer was cancelled or set anew")
 
 // Submit runs a command on its entity and returns what was decided, after it is durable. The function runs on the calling
-// goroutine. When ctx ends before the function's turn, nothing is applied; when it ends later, the outcome is unknown.
+// goroutine. When ctx ends before the function's turn, nothing is applied; when it ends later, the outcome is unknown. Errors are
+// *entities.Error, and speak of this attempt.
 func (p *Partition) Submit(ctx context.Context, cmd *entities.Command) (Committed, error) {
 	ctx, span := p.tracer.Begin(ctx, tracing.Internal, "partition", cmd.TraceParent)
 	if span == nil {
@@ -70,6 +74,9 @@ func (p *Partition) Submit(ctx context.Context, cmd *entities.Command) (Committe
 func newCall(cmd *entities.Command) *Call {
 	call := &Call{cmd: cmd}
 	call.wait.wake = make(chan struct{}, 2)
+	if call.named() {
+		call.wait.phase.Store(phaseUnchecked)
+	}
 	if cmd.ID != "" {
 		call.hash = commandHash(cmd)
 	}
@@ -136,16 +143,47 @@ func (p *Partition) leave(ctx context.Context, call *Call) error {
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		reason = entities.Deadline
 	}
-	if call.wait.phase.CompareAndSwap(phaseQueued, phaseLeft) {
-		p.post(input{kind: inWithdrawn, call: call})
-		return entities.Errorf(reason, entities.NotApplied, "the call ended before %s had its turn: nothing was applied", call.cmd.Key)
-	}
-	if call.wait.phase.CompareAndSwap(phaseDecided, phaseLeft) {
+	phase, left := call.wait.leave()
+	switch {
+	case !left:
+		return nil
+	case phase == phaseDecided:
 		return entities.Errorf(reason, entities.Unknown,
 			"the call ended while the log had not answered: it is not known whether the command on %s took effect; send it again under the same command id", call.cmd.Key)
+	default:
+		p.post(input{kind: inWithdrawn, call: call})
+		err := entities.Errorf(reason, entities.NotApplied, "the call ended before %s had its turn: nothing was applied", call.cmd.Key)
+		err.Checked = phase == phaseQueued && call.named()
+		return err
 	}
-	return nil
 }
+
+// leave ends a call on behalf of its caller, and says in which phase. It is not possible while the function has the command.
+func (m *meeting) leave() (phase int32, left bool) {
+	for {
+		phase = m.phase.Load()
+		if phase != phaseQueued && phase != phaseUnchecked && phase != phaseDecided {
+			return phase, false
+		}
+		if m.phase.CompareAndSwap(phase, phaseLeft) {
+			return phase, true
+		}
+	}
+}
+
+// run gives a call its turn, unless its caller has left.
+func (m *meeting) run() bool {
+	return m.phase.CompareAndSwap(phaseQueued, phaseRunning) || m.phase.CompareAndSwap(phaseUnchecked, phaseRunning) || m.phase.Load() == phaseRunning
+}
+
+// check notes that the owner has looked for other attempts at a call's command, and has found none.
+func (c *Call) check() {
+	c.checked = true
+	c.wait.phase.CompareAndSwap(phaseUnchecked, phaseQueued)
+}
+
+// accompany notes that there is another attempt at a call's command.
+func (c *Call) accompany() { c.wait.phase.CompareAndSwap(phaseQueued, phaseUnchecked) }
 
 // invoke lets the function decide, on the caller's goroutine. The caller's cancellation does not reach the function: half a
 // decision would cost the entity its session, and with it everyone else's place.
@@ -161,7 +199,7 @@ func (p *Partition) invoke(ctx context.Context, call *Call) {
 		}
 	case ended(session):
 		in.kind = inSessionEnded
-		call.wait.phase.Store(phaseQueued)
+		call.wait.phase.Store(phaseUnchecked) // the loop knows better
 		if !p.submit(in) {
 			p.abandoned(call, session)
 		}
@@ -199,7 +237,7 @@ func (p *Partition) abandoned(call *Call, session entities.Session) {
 		defer cancel()
 		session.Close(ctx)
 	}
-	call.err = errMoved(p.id, "the worker is stopping")
+	call.outcome, call.err = nil, errMoved(p.id, "the worker is stopping")
 	call.wait.phase.Store(phaseAnswered)
 	call.wait.wake <- struct{}{}
 }
@@ -235,6 +273,10 @@ func (p *Partition) openSession(ctx context.Context, service string, key entitie
 
 func (c *Call) committed() (Committed, error) {
 	switch {
+	case c.err != nil && c.checked && c.err.Outcome == entities.NotApplied && c.err.Reason != entities.Moved: // the next owner knows
+		err := *c.err // others share it
+		err.Checked = true
+		return Committed{}, &err
 	case c.err != nil:
 		return Committed{}, c.err
 	case c.superseded:

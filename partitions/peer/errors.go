@@ -82,6 +82,7 @@ func statusOf(e *entities.Error) error {
 	text := strings.ToValidUTF8(e.Message, "\uFFFD") // what the caller sent may be quoted in it
 	st, err := status.New(codes.Aborted, text).WithDetails(&peerv1.Failure{
 		Reason: uint32(e.Reason), Code: e.Code, Message: text, Outcome: uint32(e.Outcome), RetryAfterNanos: uint64(max(0, e.RetryAfter)),
+		Checked: e.Checked,
 	})
 	if err != nil {
 		return status.Error(codes.Aborted, text)
@@ -93,7 +94,7 @@ func statusOf(e *entities.Error) error {
 func failureOf(err error) *entities.Error {
 	for _, detail := range status.Convert(err).Details() {
 		if f, ok := detail.(*peerv1.Failure); ok {
-			e := &entities.Error{Code: f.GetCode(), Message: f.GetMessage(), RetryAfter: time.Duration(f.GetRetryAfterNanos())} //nolint:gosec // as it was sent
+			e := &entities.Error{Code: f.GetCode(), Message: f.GetMessage(), RetryAfter: time.Duration(f.GetRetryAfterNanos()), Checked: f.GetChecked()} //nolint:gosec // as it was sent
 			setReason(e, uint64(f.GetReason()), uint64(f.GetOutcome()))
 			return e
 		}

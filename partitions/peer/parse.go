@@ -248,6 +248,8 @@ func parseFailure(b []byte) (*entities.Error, error) {
 			outcome = f.n
 		case failureRetryAfter:
 			e.RetryAfter = time.Duration(min(f.n, math.MaxInt64))
+		case failureChecked:
+			e.Checked = f.n != 0
 		}
 	}
 	setReason(e, reason, outcome)

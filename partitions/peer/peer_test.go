@@ -95,7 +95,7 @@ func TestErrorsComeBackAsTheyAre(t *testing.T) {
 	c := client(t, peer.ClientOptions{})
 	for reason := entities.FunctionRefused; reason <= entities.Internal; reason++ {
 		for outcome := entities.NotApplied; outcome <= entities.Unknown; outcome++ {
-			want := &entities.Error{Reason: reason, Outcome: outcome, Code: uint32(reason), Message: fmt.Sprintf("no %d\xff", reason), RetryAfter: 3 * time.Nanosecond}
+			want := &entities.Error{Reason: reason, Outcome: outcome, Code: uint32(reason), Message: fmt.Sprintf("no %d\xff", reason), RetryAfter: 3 * time.Nanosecond, Checked: reason%2 == 0}
 			said = want
 			_, err := c.Dispatch(t.Context(), address, command("42"), 0)
 			if got, _ := errors.AsType[*entities.Error](err); got == nil || *got != *want {

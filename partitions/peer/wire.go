@@ -66,6 +66,7 @@ const (
 	failureMessage    = 3
 	failureOutcome    = 4
 	failureRetryAfter = 5
+	failureChecked    = 6
 
 	entryKey    = 1
 	entryText   = 2
@@ -196,6 +197,7 @@ func appendAnswer(b []byte, field protowire.Number, id uint64, reply *entities.R
 		b = appendString(b, failureMessage, failure.Message)
 		b = appendUint(b, failureOutcome, uint64(failure.Outcome))
 		b = appendUint(b, failureRetryAfter, uint64(max(0, failure.RetryAfter)))
+		b = appendBool(b, failureChecked, failure.Checked)
 		return end(end(b, inner), at)
 	}
 	b = appendString(b, answerTypeURL, reply.Payload.TypeURL)

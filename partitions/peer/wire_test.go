@@ -106,9 +106,11 @@ func TestAnswersAreProtobuf(t *testing.T) {
 			failure = &entities.Error{
 				Reason: entities.Reason(rapid.Uint8Range(0, uint8(entities.Internal)).Draw(t, "reason")), Code: rapid.Uint32().Draw(t, "code"), Message: text(t, "message"),
 				Outcome: entities.OutcomeClass(rapid.Uint8Range(0, 2).Draw(t, "outcome")), RetryAfter: time.Duration(rapid.Int64Min(0).Draw(t, "retry")),
+				Checked: rapid.Bool().Draw(t, "checked"),
 			}
 			want = &peerv1.Answer{Id: want.GetId(), Failure: &peerv1.Failure{
 				Reason: uint32(failure.Reason), Code: failure.Code, Message: failure.Message, Outcome: uint32(failure.Outcome), RetryAfterNanos: uint64(failure.RetryAfter),
+				Checked: failure.Checked,
 			}}
 			reply = &entities.Reply{}
 		}

@@ -814,8 +814,10 @@ type Failure struct {
 	// 0 not applied, 1 refused, 2 unknown.
 	Outcome         uint32 `protobuf:"varint,4,opt,name=outcome,proto3" json:"outcome,omitempty"`
 	RetryAfterNanos uint64 `protobuf:"varint,5,opt,name=retry_after_nanos,json=retryAfterNanos,proto3" json:"retry_after_nanos,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Not applied is true of the command, and not only of this attempt at it.
+	Checked       bool `protobuf:"varint,6,opt,name=checked,proto3" json:"checked,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Failure) Reset() {
@@ -881,6 +883,13 @@ func (x *Failure) GetRetryAfterNanos() uint64 {
 		return x.RetryAfterNanos
 	}
 	return 0
+}
+
+func (x *Failure) GetChecked() bool {
+	if x != nil {
+		return x.Checked
+	}
+	return false
 }
 
 // MetadataEntry is one key with a text or a binary value.
@@ -1613,13 +1622,14 @@ const file_millrace_peer_v1_peer_proto_rawDesc = "" +
 	"\x05token\x18\x05 \x01(\tR\x05token\x12\x1d\n" +
 	"\n" +
 	"no_payload\x18\x06 \x01(\bR\tnoPayload\x123\n" +
-	"\afailure\x18\a \x01(\v2\x19.millrace.peer.v1.FailureR\afailure\"\x95\x01\n" +
+	"\afailure\x18\a \x01(\v2\x19.millrace.peer.v1.FailureR\afailure\"\xaf\x01\n" +
 	"\aFailure\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\rR\x06reason\x12\x12\n" +
 	"\x04code\x18\x02 \x01(\rR\x04code\x12\x18\n" +
 	"\amessage\x18\x03 \x01(\tR\amessage\x12\x18\n" +
 	"\aoutcome\x18\x04 \x01(\rR\aoutcome\x12*\n" +
-	"\x11retry_after_nanos\x18\x05 \x01(\x04R\x0fretryAfterNanos\"Z\n" +
+	"\x11retry_after_nanos\x18\x05 \x01(\x04R\x0fretryAfterNanos\x12\x18\n" +
+	"\achecked\x18\x06 \x01(\bR\achecked\"Z\n" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x04text\x18\x02 \x01(\tH\x00R\x04text\x12\x18\n" +
