@@ -121,10 +121,25 @@ func (c *core) Submitted(call *Call) {
 		return
 	}
 	if c.state != Active && c.state != Suspect {
+		call.came = c.now.Mono
 		c.waiting = append(c.waiting, call)
 		return
 	}
 	c.admit(call)
+}
+
+// dismiss answers the calls that have waited for the partition to become active for as long as a caller is to wait.
+func (c *core) dismiss() {
+	n := 0
+	for n < len(c.waiting) && c.now.Mono-c.waiting[n].came >= c.limits.MovePatience && !mutation.On(mutation.Patience) {
+		n++
+	}
+	if n == 0 {
+		return
+	}
+	late := c.waiting[:n]
+	c.waiting = c.waiting[n:]
+	c.refuseAll(late, errNotActive(c.partition, c.state, c.limits.MovePatience, c.lastFence))
 }
 
 // admit gives a call its place: with the answer that it had before, behind the same command, or with its entity.
@@ -503,7 +518,7 @@ func (c *core) Passivated(e *entity, incarnation uint64) {
 	c.advance(e)
 }
 
-// Ticked looks at the clock: passivation, memory budget, silence of the log, an overdue release.
+// Ticked looks at the clock: passivation, memory budget, silence of the log, an overdue release, callers who have waited long enough.
 func (c *core) Ticked() {
 	for _, l := range c.idle {
 		for l.first != nil && c.now.Mono-l.first.lastUsed >= l.after {
@@ -517,6 +532,7 @@ func (c *core) Ticked() {
 		}
 		c.passivate(oldest)
 	}
+	c.dismiss()
 	if c.state == Active {
 		c.retryEffects()
 		c.fire()

@@ -113,8 +113,10 @@ type Call struct {
 
 	entity      *entity
 	incarnation uint64
-	outcome     *entities.Outcome
-	err         *entities.Error
+	// came is when it began to wait for the partition to become active.
+	came    time.Duration
+	outcome *entities.Outcome
+	err     *entities.Error
 	// next is the offset behind the call's records, or behind everything it depends on.
 	next int64
 	// followers wait for the same command; first is the call that this one follows.

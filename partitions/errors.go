@@ -10,7 +10,10 @@ import (
 	"github.com/millrace-io/millrace/materializer"
 )
 
-const overloadRetry = 100 * time.Millisecond
+const (
+	overloadRetry  = 100 * time.Millisecond
+	notActiveRetry = time.Second
+)
 
 func errEntityBusy(key entities.Key, limit int) *entities.Error {
 	return overloaded("%d commands already wait for %s", limit, key)
@@ -31,6 +34,18 @@ func errMoved(partition int32, why string) *entities.Error {
 }
 
 func errFenced(partition int32) *entities.Error { return errMoved(partition, "its owner was fenced") }
+
+// errNotActive: the partition is to be owned here, and has not been for as long as a caller waits. It is not Moved: no other worker is
+// to have it, and a router need not look for one.
+func errNotActive(partition int32, state State, after time.Duration, why string) *entities.Error {
+	if why == "" {
+		why = "no error so far"
+	}
+	e := entities.Errorf(entities.Unavailable, entities.NotApplied,
+		"partition %d has no active owner, and had none for %s: its worker is %s (%s): nothing was applied, try again later", partition, after, state, why)
+	e.RetryAfter = notActiveRetry
+	return e
+}
 
 func errLost(partition int32, why string) *entities.Error {
 	return entities.Errorf(entities.LostOutcome, entities.Unknown,

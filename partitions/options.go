@@ -30,7 +30,7 @@ type Limits struct {
 	CloseTimeout time.Duration
 	// DedupWindow is how long a command id is remembered, by log time.
 	DedupWindow time.Duration
-	// MovePatience is how long a command waits for a partition that is on the move.
+	// MovePatience is how long a command waits for a partition to have an active owner: for one to be named, and for that one to be ready.
 	MovePatience time.Duration
 }
 

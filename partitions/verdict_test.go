@@ -3,9 +3,9 @@ package partitions
 import (
 	"context"
 	"errors"
-	"runtime"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/broker-adapter/simlog"
@@ -14,88 +14,71 @@ import (
 	"github.com/millrace-io/millrace/materializer/memstore"
 )
 
-// taken waits until the loop has so many commands.
-func (f *fixture) taken(n uint64) {
-	f.t.Helper()
-	for f.p.stats.commands.Load() < n {
-		runtime.Gosched()
-	}
-}
-
 // repeated is the command of which TestNotAppliedIsAboutTheCommand makes two attempts.
 func repeated() *entities.Command { return withID(command("a", "wait x"), "X") }
 
-// attempts are the places that the first attempt can have reached when the second one fails; each returns how many commands the loop has
-// taken.
-var attempts = map[string]func(f *fixture) uint64{
-	"is running": func(f *fixture) uint64 {
+// attempts are the places that the first attempt can have reached when the second one fails.
+var attempts = map[string]func(f *fixture){
+	"is running": func(f *fixture) {
 		f.later(repeated())
 		<-f.words.entered
-		return 1
 	},
-	"waits for its turn": func(f *fixture) uint64 {
+	"waits for its turn": func(f *fixture) {
 		f.later(command("a", "wait first"))
 		<-f.words.entered
 		f.later(repeated())
-		f.taken(2)
-		return 2
 	},
-	"is decided": func(f *fixture) uint64 {
+	"is decided": func(f *fixture) {
 		f.later(command("b", "add x"))
 		f.op(1) // what is decided now waits for the answer to this append
 		f.later(repeated())
 		<-f.words.entered
 		f.words.gate <- struct{}{}
-		f.later(withLocal(command("a", "read")))
-		f.until("the command is decided", func() bool { return f.p.stats.failed.Load()+f.p.stats.commands.Load() >= 3 })
-		return 3
 	},
-	"is in the log": func(f *fixture) uint64 {
+	"is in the log": func(f *fixture) {
 		f.later(repeated())
 		<-f.words.entered
 		f.words.gate <- struct{}{}
 		f.world.Apply(f.op(1).ID)
-		return 1
 	},
-	"is acknowledged": func(f *fixture) uint64 {
+	"is acknowledged": func(f *fixture) {
 		first := f.later(repeated())
 		<-f.words.entered
 		f.words.gate <- struct{}{}
 		f.world.Deliver(f.op(1).ID)
 		f.want(f.receive(first), "x")
-		return 1
 	},
 }
 
 // failures are what can end the second attempt before its turn. Each gets what cancels its caller's context.
-var failures = map[string]func(f *fixture, store *unreadable, dispatch func() <-chan error, taken uint64, leave func()) error{
-	"its caller leaves": func(f *fixture, _ *unreadable, dispatch func() <-chan error, taken uint64, leave func()) error {
+var failures = map[string]func(f *fixture, store *unreadable, dispatch func() <-chan error, leave func()) error{
+	"its caller leaves": func(f *fixture, _ *unreadable, dispatch func() <-chan error, leave func()) error {
 		answer := dispatch()
-		f.taken(taken + 1)
+		synctest.Wait() // the loop has it
 		leave()
 		return <-answer
 	},
-	"the partition is full": func(f *fixture, _ *unreadable, dispatch func() <-chan error, _ uint64, _ func()) error {
+	"the partition is full": func(f *fixture, _ *unreadable, dispatch func() <-chan error, _ func()) error {
 		f.p.waiting.Add(int64(f.p.limits.Waiting))
 		defer f.p.waiting.Add(-int64(f.p.limits.Waiting))
 		return <-dispatch()
 	},
-	"the partition is lost": func(f *fixture, _ *unreadable, dispatch func() <-chan error, _ uint64, _ func()) error {
+	"the partition is lost": func(f *fixture, _ *unreadable, dispatch func() <-chan error, _ func()) error {
 		f.p.post(input{kind: inLost})
 		answer := dispatch()
 		f.until("patience ends", func() bool { return len(answer) > 0 })
 		return <-answer
 	},
-	"the partition halts": func(f *fixture, _ *unreadable, dispatch func() <-chan error, _ uint64, _ func()) error {
+	"the partition halts": func(f *fixture, _ *unreadable, dispatch func() <-chan error, _ func()) error {
 		f.p.post(input{kind: inReplaced, fail: errTopicReplaced})
 		return <-dispatch()
 	},
-	"its id cannot be looked up": func(_ *fixture, store *unreadable, dispatch func() <-chan error, _ uint64, _ func()) error {
+	"its id cannot be looked up": func(_ *fixture, store *unreadable, dispatch func() <-chan error, _ func()) error {
 		store.broken.Store(true)
 		defer store.broken.Store(false)
 		return <-dispatch()
 	},
-	"the worker stops": func(f *fixture, _ *unreadable, dispatch func() <-chan error, _ uint64, _ func()) error {
+	"the worker stops": func(f *fixture, _ *unreadable, dispatch func() <-chan error, _ func()) error {
 		close(f.words.gate)
 		f.settle()
 		answer := dispatch()
@@ -109,7 +92,7 @@ var failures = map[string]func(f *fixture, store *unreadable, dispatch func() <-
 func TestNotAppliedIsAboutTheCommand(t *testing.T) {
 	for where, reach := range attempts {
 		for how, fail := range failures {
-			t.Run("first "+where+", then "+how, func(t *testing.T) {
+			t.Run("first "+where+", then "+how, bubbled(func(t *testing.T) {
 				store := &unreadable{Store: memstore.New()}
 				f := start(t, setup{world: simlog.Options{Manual: true}, store: store})
 				open := true
@@ -119,7 +102,8 @@ func TestNotAppliedIsAboutTheCommand(t *testing.T) {
 					}
 				})
 				f.activate()
-				taken := reach(f)
+				reach(f)
+				synctest.Wait() // it is there
 				ctx, leave := context.WithCancel(t.Context())
 				defer leave()
 				dispatch := func() <-chan error {
@@ -131,7 +115,7 @@ func TestNotAppliedIsAboutTheCommand(t *testing.T) {
 					return answer
 				}
 				open = how != "the worker stops"
-				err := fail(f, store, dispatch, taken, leave)
+				err := fail(f, store, dispatch, leave)
 				if err == nil {
 					if where != "is acknowledged" {
 						t.Error("the repeat succeeded")
@@ -142,7 +126,7 @@ func TestNotAppliedIsAboutTheCommand(t *testing.T) {
 				if e.Outcome != entities.Unknown || strings.Contains(e.Message, "nothing was applied") || !strings.Contains(e.Message, "same") {
 					t.Errorf("the repeat is told %s: %s", e.Outcome, e.Message)
 				}
-			})
+			}))
 		}
 	}
 }
@@ -150,59 +134,62 @@ func TestNotAppliedIsAboutTheCommand(t *testing.T) {
 // TestWhatAnOwnerHasChecked: an owner that has looked for other attempts under an id, and found none, says for certain that its command was
 // not applied.
 func TestWhatAnOwnerHasChecked(t *testing.T) {
-	w := newWords()
-	f := start(t, setup{world: alone, words: w, limits: Limits{WaitingPerEntity: 1}})
-	f.await(Active)
-	first := f.later(command("a", "wait 1"))
-	<-w.entered
-	ctx, leave := context.WithCancel(t.Context())
-	queued := make(chan error, 1)
-	go func() { // received below
-		_, err := f.router.Dispatch(ctx, withID(command("a", "add 2"), "queued"))
-		queued <- err
-	}()
-	f.taken(2)
-	want := func(err error, reason entities.Reason) {
-		t.Helper()
-		f.wantError(answer{err: err}, reason, entities.NotApplied)
-	}
-	dispatch := func(cmd *entities.Command) error {
-		_, err := f.router.Dispatch(t.Context(), cmd)
-		return err
-	}
-	want(dispatch(withID(command("a", "add 3"), "one too many")), entities.Overloaded)
-	want(dispatch(withID(command("a", "add other"), "queued")), entities.IDReused)
-	leave()
-	want(<-queued, entities.Cancelled)
-	close(w.gate)
-	f.want(f.receive(first), "1")
-	want(dispatch(withID(command("a", "crash"), "crash")), entities.FunctionFailed)
-	want(dispatch(withID(command("a", "big 2000000"), "big")), entities.TooLarge)
-	w.down = entities.Errorf(entities.Unavailable, entities.NotApplied, "down")
-	want(dispatch(withID(command("b", "add x"), "down")), entities.Unavailable)
+	synctest.Test(t, func(t *testing.T) {
+		w := newWords()
+		f := start(t, setup{world: alone, words: w, limits: Limits{WaitingPerEntity: 1}})
+		f.await(Active)
+		first := f.later(command("a", "wait 1"))
+		<-w.entered
+		ctx, leave := context.WithCancel(t.Context())
+		queued := make(chan error, 1)
+		go func() { // received below
+			_, err := f.router.Dispatch(ctx, withID(command("a", "add 2"), "queued"))
+			queued <- err
+		}()
+		synctest.Wait() // the loop has it
+		want := func(err error, reason entities.Reason) {
+			t.Helper()
+			f.wantError(answer{err: err}, reason, entities.NotApplied)
+		}
+		dispatch := func(cmd *entities.Command) error {
+			_, err := f.router.Dispatch(t.Context(), cmd)
+			return err
+		}
+		want(dispatch(withID(command("a", "add 3"), "one too many")), entities.Overloaded)
+		want(dispatch(withID(command("a", "add other"), "queued")), entities.IDReused)
+		leave()
+		want(<-queued, entities.Cancelled)
+		close(w.gate)
+		f.want(f.receive(first), "1")
+		want(dispatch(withID(command("a", "crash"), "crash")), entities.FunctionFailed)
+		want(dispatch(withID(command("a", "big 2000000"), "big")), entities.TooLarge)
+		w.down = entities.Errorf(entities.Unavailable, entities.NotApplied, "down")
+		want(dispatch(withID(command("b", "add x"), "down")), entities.Unavailable)
+	})
 }
 
 // TestALeaverWithCompanyIsNotCertain: the one that waits for the same command may get its turn.
 func TestALeaverWithCompanyIsNotCertain(t *testing.T) {
-	f := start(t, setup{world: alone})
-	f.await(Active)
-	first := f.later(command("a", "wait 1"))
-	<-f.words.entered
-	ctx, leave := context.WithCancel(t.Context())
-	left := make(chan error, 1)
-	go func() { // received below
-		_, err := f.router.Dispatch(ctx, withID(command("a", "add 2"), "X"))
-		left <- err
-	}()
-	f.taken(2)
-	stays := f.later(withID(command("a", "add 2"), "X"))
-	f.taken(3)
-	f.want(f.submit(command("b", "read")), "") // the loop has done that turn
-	leave()
-	f.wantError(answer{err: <-left}, entities.Cancelled, entities.Unknown)
-	close(f.words.gate)
-	f.want(f.receive(first), "1")
-	f.want(f.receive(stays), "1 2")
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, setup{world: alone})
+		f.await(Active)
+		first := f.later(command("a", "wait 1"))
+		<-f.words.entered
+		ctx, leave := context.WithCancel(t.Context())
+		left := make(chan error, 1)
+		go func() { // received below
+			_, err := f.router.Dispatch(ctx, withID(command("a", "add 2"), "X"))
+			left <- err
+		}()
+		synctest.Wait() // the loop has it
+		stays := f.later(withID(command("a", "add 2"), "X"))
+		synctest.Wait() // the loop has it
+		leave()
+		f.wantError(answer{err: <-left}, entities.Cancelled, entities.Unknown)
+		close(f.words.gate)
+		f.want(f.receive(first), "1")
+		f.want(f.receive(stays), "1 2")
+	})
 }
 
 // saying is a network whose other end says one thing.

@@ -29,7 +29,7 @@ type Config struct {
 	Advertise       string   `name:"advertise" default:"" help:"host:port under which other workers reach the peer port; by default its address"`
 	AdvertisePublic string   `name:"advertise-public" default:"" help:"host:port under which callers reach the public port, as answers of other workers tell them; by default its address, unless only this machine reaches that"`
 	Standbys        int      `name:"standbys" default:"1" help:"how many workers beside its owner follow each partition, to take over at once and to answer reads"`
-	MovePatience    Duration `name:"move-patience" default:"15s" help:"how long a command waits for a partition that is on the move between workers"`
+	MovePatience    Duration `name:"move-patience" default:"15s" help:"how long a command waits for a partition to have an owner that is ready"`
 	CreateTopics    bool     `name:"create-topics" default:"true" help:"create missing topics; otherwise print the commands that do and stop"`
 	Replication     int      `name:"replication" default:"0" help:"replication factor of topics that are created; 0: 3, or as many as there are brokers"`
 	SessionTimeout  Duration `name:"session-timeout" default:"6s" help:"how long the brokers wait for a silent worker before its partitions move; brokers bound it by group.min.session.timeout.ms"`
