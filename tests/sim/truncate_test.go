@@ -42,7 +42,7 @@ func (w *world) truncate(t *testing.T) {
 	asked := len(w.history)
 	w.askAll()
 	halted := func() bool { return w.state(lost) == partitions.Halted }
-	w.settle(t, "the partition halts and everybody is answered", func() bool { return halted() && w.open == 0 })
+	w.settle(t, "the partition halts and everybody is answered", func() bool { return halted() && len(w.waiting) == 0 })
 	for _, o := range w.history[asked:] {
 		switch there := entities.Partition(o.key, parts) == lost; {
 		case there && o.result.class == done:
@@ -161,7 +161,7 @@ func (w *world) sendMore(t *testing.T) {
 			synctest.Wait()
 		}
 	}
-	w.settle(t, "what was sent after the repair has arrived", func() bool { return w.open == 0 && w.openEffects() == 0 })
+	w.settle(t, "what was sent after the repair has arrived", func() bool { return len(w.waiting) == 0 && w.openEffects() == 0 })
 	for n, before := range had {
 		if now := number("b" + n); now != before+4 {
 			w.wrong("after the repair s%s has sent 4 more, and b%s went from %d to %d", n, n, before, now)

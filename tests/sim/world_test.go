@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -70,7 +71,8 @@ type world struct {
 	mu sync.Mutex
 	// finished are operations with an answer that the scheduler has not taken in yet.
 	finished []*attempt
-	open     int
+	// waiting are the attempts whose clients wait for an answer.
+	waiting []*attempt
 	script   []string
 	broken   []error
 }
@@ -78,9 +80,15 @@ type world struct {
 // attempt is one sending of an operation.
 type attempt struct {
 	operation *operation
+	number    int
 	worker    *worker
-	reply     *entities.Reply
-	err       error
+	// leave ends it on behalf of its client, which may still hear what is known then; gone: it is not heard any more.
+	leave context.CancelFunc
+	gone  bool
+	// alone: no other attempt at the operation was under way at the same time.
+	alone bool
+	reply *entities.Reply
+	err   error
 }
 
 func (w *world) note(format string, args ...any) {
@@ -172,6 +180,8 @@ func (w *world) step(t *testing.T) {
 		do     func(*testing.T)
 	}{
 		{22, w.send},
+		{3, w.leave},
+		{3, w.hedge},
 		{24, w.answerFunction},
 		{34, w.deliver},
 		{5, w.applyOnly},
@@ -215,7 +225,7 @@ func (w *world) send(*testing.T) {
 	if w.functions.ahead {
 		known, clients = crowded, maxCrowd // there is something ahead only where commands wait
 	}
-	if w.open >= clients || len(w.history) >= maxOps {
+	if len(w.waiting) >= clients || len(w.history) >= maxOps {
 		return
 	}
 	key := known[w.rng.IntN(len(known))]
@@ -262,13 +272,19 @@ func (w *world) attempt(o *operation) {
 	}
 	life := able[w.rng.IntN(len(able))]
 	o.attempts++
-	w.open++
 	w.note("%s to %s, attempt %d", o, life.name, o.attempts)
 	cmd := command(o.key, o.text)
 	cmd.ID = o.id
-	a := &attempt{operation: o, worker: life}
+	a := &attempt{operation: o, number: o.attempts, worker: life, alone: true}
+	for _, other := range w.waiting {
+		if other.operation == o {
+			other.alone, a.alone = false, false
+		}
+	}
+	w.waiting = append(w.waiting, a)
+	ctx, cancel := context.WithTimeout(w.ctx, time.Minute)
+	a.leave = cancel
 	go func() { // ends when the worker answers, at the latest when it ends
-		ctx, cancel := context.WithTimeout(w.ctx, time.Minute)
 		defer cancel()
 		a.reply, a.err = life.router.Dispatch(ctx, cmd)
 		w.mu.Lock()
@@ -283,19 +299,83 @@ func (w *world) takeIn(*testing.T) {
 	finished := w.finished
 	w.finished = nil
 	w.mu.Unlock()
-	slices.SortFunc(finished, func(a, b *attempt) int { return a.operation.number - b.operation.number })
+	slices.SortFunc(finished, func(a, b *attempt) int {
+		return cmp.Or(cmp.Compare(a.operation.number, b.operation.number), cmp.Compare(a.number, b.number))
+	})
 	for _, a := range finished {
-		w.open--
-		o := a.operation
-		r := w.judge(a)
-		w.note("%s answered by %s: %d %q %v", o, a.worker.name, r.class, r.text, a.err)
-		if o.result = merge(o, r); o.result.class == unknown && o.id != "" && o.attempts < 4 && !w.quiet {
-			w.attempt(o) // again, under the same id
-			synctest.Wait()
+		if a.gone {
 			continue
 		}
+		r := w.judge(a)
+		w.note("%s answered by %s: %d %q %v", a.operation, a.worker.name, r.class, r.text, a.err)
+		w.conclude(a, r)
+	}
+}
+
+// conclude is the end of an attempt, as its client sees it.
+func (w *world) conclude(a *attempt, r result) {
+	o := a.operation
+	w.waiting = slices.DeleteFunc(w.waiting, func(other *attempt) bool { return other == a })
+	open := slices.ContainsFunc(w.waiting, func(other *attempt) bool { return other.operation == o })
+	if o.result.class == done {
+		if r.class == done && r.text != o.result.text && o.text != "get" {
+			w.wrong("%s is answered %q and %q", o, o.result.text, r.text)
+		}
+		return
+	}
+	o.result = merge(a, r)
+	switch {
+	case o.result.class == done:
+		o.returned = w.next()
+	case open: // it is not over
+	case o.result.class == unknown && o.id != "" && o.attempts < 4 && !w.quiet:
+		w.attempt(o) // again, under the same id
+		synctest.Wait()
+	default:
 		o.returned = w.next()
 	}
+}
+
+// leave lets a client stop waiting. Some hear what is known by then, as of a deadline that they sent along; of others the connection is
+// gone, and they may send the command again at once, or never.
+func (w *world) leave(t *testing.T) {
+	if len(w.waiting) == 0 {
+		return
+	}
+	a := w.waiting[w.rng.IntN(len(w.waiting))]
+	a.leave()
+	synctest.Wait()
+	if w.rng.IntN(2) == 0 {
+		w.fault("caller's deadline")
+		w.note("the deadline of %s, attempt %d, passes", a.operation, a.number)
+		return
+	}
+	w.takeIn(t) // nothing else is to be taken for an answer that nobody hears
+	if !slices.Contains(w.waiting, a) {
+		return
+	}
+	a.gone = true
+	w.fault("caller left")
+	w.note("the client of %s, attempt %d, leaves", a.operation, a.number)
+	if w.rng.IntN(3) == 0 {
+		a.operation.attempts += 4 // for good
+	}
+	w.conclude(a, result{class: unknown})
+}
+
+// hedge lets a client send a command once more without waiting for the first answer.
+func (w *world) hedge(*testing.T) {
+	var able []*operation
+	for _, a := range w.waiting {
+		if o := a.operation; o.id != "" && o.attempts < 4 && !slices.Contains(able, o) {
+			able = append(able, o)
+		}
+	}
+	if len(able) == 0 {
+		return
+	}
+	w.fault("caller hedged")
+	w.attempt(able[w.rng.IntN(len(able))])
 }
 
 // judge is what an answer says. One of a worker that died is none: the client's connection broke.
@@ -319,12 +399,15 @@ func (w *world) judge(a *attempt) result {
 	}
 }
 
-// merge is what is known after another attempt: what one attempt left open, a later failure does not settle.
-func merge(o *operation, r result) result {
-	if o.attempts > 1 && (r.class == never || r.class == refused) {
-		return result{class: unknown} // the one before may have taken effect, or may yet
+// merge is what is known after another attempt. That nothing was applied is about the command, and so about the attempts before as well,
+// but not about one that is under way at the same time; a refusal is about what the function saw then.
+func merge(a *attempt, r result) result {
+	switch {
+	case r.class == never && !a.alone, r.class == refused && a.operation.attempts > 1:
+		return result{class: unknown}
+	default:
+		return r
 	}
-	return r
 }
 
 func (w *world) answerFunction(*testing.T) {
@@ -373,7 +456,7 @@ func (w *world) heal(t *testing.T) {
 	for p := range int32(parts) {
 		w.assign(0, p)
 	}
-	w.settle(t, "what was asked before is answered", func() bool { return w.open == 0 })
+	w.settle(t, "what was asked before is answered", func() bool { return len(w.waiting) == 0 })
 	w.readAll(t) // what was on its way when the faults ended may still cost an ownership
 	w.readAll(t) // each works again, and says where it stands
 	for _, o := range w.history[len(w.history)-len(all):] {
@@ -397,7 +480,7 @@ func (w *world) heal(t *testing.T) {
 func (w *world) readAll(t *testing.T) {
 	t.Helper()
 	w.askAll()
-	w.settle(t, "reads after the faults are answered", func() bool { return w.open == 0 })
+	w.settle(t, "reads after the faults are answered", func() bool { return len(w.waiting) == 0 })
 }
 
 // askAll reads every entity, one after the other.
@@ -429,7 +512,7 @@ func (w *world) settle(t *testing.T, what string, holds func() bool) {
 		}
 		w.clock.pass(50 * time.Millisecond)
 	}
-	w.wrong("%s: not within a minute: %d operations are open", what, w.open)
+	w.wrong("%s: not within a minute: %d attempts are open", what, len(w.waiting))
 	for _, p := range w.workers[0].m.Partitions() {
 		w.note("status %+v", p.Status())
 	}
