@@ -77,7 +77,7 @@ type crowd struct {
 func newCrowd(t *testing.T, seed uint64) *crowd {
 	limits := Limits{WaitingPerEntity: 4}.WithDefaults()
 	c := &crowd{
-		t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 7)), core: newCore(0, "w", limits, true), byKey: map[*Call]*attendee{},
+		t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 7)), core: newCore(0, "w", limits, seed%2 == 0), byKey: map[*Call]*attendee{},
 		stored: map[commandID]materializer.Stored{}, sessions: map[entities.Session]bool{},
 	}
 	c.core.Assigned(false)
@@ -183,7 +183,7 @@ func (c *crowd) leave(a *attendee) {
 	}
 	a.left = true
 	c.note("call %d leaves in phase %d", a.number, phase)
-	if phase == phaseQueued {
+	if phase == phaseQueued && c.core.single {
 		c.deny(a)
 	}
 	if phase != phaseDecided {

@@ -151,13 +151,13 @@ func (c *core) admit(call *Call) {
 		}
 		call.check()
 	}
+	if call.named() {
+		c.ids[call.commandID()] = call
+	}
 	e := c.entity(call)
 	if len(e.queue) >= c.limits.WaitingPerEntity {
 		c.refuse(call, errEntityBusy(e.key, c.limits.WaitingPerEntity))
 		return
-	}
-	if call.named() {
-		c.ids[call.commandID()] = call
 	}
 	e.queue = append(e.queue, call)
 	c.advance(e)
@@ -608,6 +608,10 @@ func (c *core) fence(why string, claimed bool) {
 	for e := c.all.first; e != nil; e = e.next {
 		c.refuseAll(e.queue, errMoved(c.partition, why))
 		e.queue = nil
+		if e.running != nil { // its function is at it; those that wait for the same command need not wait for that, and the loop may end
+			c.refuseAll(e.running.followers, errMoved(c.partition, why))
+			e.running.followers = nil
+		}
 		if e.session != nil && e.running == nil {
 			c.emit(effect{kind: doClose, session: e.session})
 		}
@@ -632,10 +636,21 @@ func (c *core) refuseAll(calls []*Call, err *entities.Error) {
 
 // refuse answers a call, and those that wait for the same command, with an error.
 func (c *core) refuse(call *Call, err *entities.Error) {
-	if !call.finished {
-		call.outcome, call.err = nil, err
-		c.finish(call)
+	if call.finished {
+		return
 	}
+	call.outcome, call.err = nil, err
+	if c.mustConfirmError(call) && call.decide() {
+		c.open.calls = append(c.open.calls, call)
+		return
+	}
+	c.finish(call)
+}
+
+// mustConfirmError says whether the log has to confirm the ownership before an error may leave: it tells a caller that no attempt under
+// the command's id took effect, which a former owner that does not know of the next one must not say.
+func (c *core) mustConfirmError(call *Call) bool {
+	return !c.single && call.verified() && call.cmd.ID != "" && call.incarnation == c.incarnation && (c.state == Active || c.state == Suspect || c.state == Draining)
 }
 
 func (c *core) finish(call *Call) {

@@ -153,7 +153,7 @@ func (p *Partition) leave(ctx context.Context, call *Call) error {
 	default:
 		p.post(input{kind: inWithdrawn, call: call})
 		err := entities.Errorf(reason, entities.NotApplied, "the call ended before %s had its turn: nothing was applied", call.cmd.Key)
-		err.Checked = phase == phaseQueued && call.named()
+		err.Checked = phase == phaseQueued && call.named() && p.core.single // elsewhere there may be another owner, of which this one hears from the log
 		return err
 	}
 }
@@ -180,6 +180,22 @@ func (m *meeting) run() bool {
 func (c *Call) check() {
 	c.checked = true
 	c.wait.phase.CompareAndSwap(phaseUnchecked, phaseQueued)
+}
+
+// verified says whether the call's error is true of the command, and not only of this attempt at it. A worker that the partition has left
+// does not know what its next owner did.
+func (c *Call) verified() bool {
+	return c.checked && c.err.Outcome == entities.NotApplied && c.err.Reason != entities.Moved
+}
+
+// decide notes that all that is left to do about a call is to answer it. It returns false when the caller has left.
+func (c *Call) decide() bool {
+	for {
+		phase := c.wait.phase.Load()
+		if phase == phaseLeft || c.wait.phase.CompareAndSwap(phase, phaseDecided) {
+			return phase != phaseLeft
+		}
+	}
 }
 
 // accompany notes that there is another attempt at a call's command.
@@ -273,7 +289,7 @@ func (p *Partition) openSession(ctx context.Context, service string, key entitie
 
 func (c *Call) committed() (Committed, error) {
 	switch {
-	case c.err != nil && c.checked && c.err.Outcome == entities.NotApplied && c.err.Reason != entities.Moved: // the next owner knows
+	case c.err != nil && c.verified():
 		err := *c.err // others share it
 		err.Checked = true
 		return Committed{}, &err
