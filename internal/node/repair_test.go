@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"google.golang.org/grpc/codes"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 
 	counterv1 "github.com/millrace-io/millrace/examples/counter/counter/v1"
@@ -133,6 +134,8 @@ func TestRepairOfAnOlderLog(t *testing.T) {
 			if _, body := page(t, n, "/status"); !strings.Contains(body, "log went backwards") {
 				t.Errorf("the status page does not say why: %s", body)
 			}
+			health := watchHealth(t, n)
+			health.becomes(healthpb.HealthCheckResponse_NOT_SERVING, "is halted: ")
 			_, err := counterv1.NewCounterServiceClient(dial(t, n.PublicAddress())).Increment(t.Context(), &counterv1.IncrementRequest{CounterId: "a-x"})
 			if err == nil {
 				t.Error("a halted partition takes commands")
@@ -142,6 +145,7 @@ func TestRepairOfAnOlderLog(t *testing.T) {
 					t.Errorf("after the repair: %v; want to be active behind offset %d", last, p.GetPosition())
 				}
 			}
+			health.becomes(healthpb.HealthCheckResponse_SERVING, "ready")
 			awaitReady(t, n)
 			for range 2 {
 				for _, name := range mirrored {
