@@ -99,8 +99,10 @@ func Lines() []string {
 		Announced,
 		Refusal,
 		Suspend,
+		Promote,
+		Verdict,
+		Patience,
 		GapScan,
 		StrictClaim,
 	}
-	return []string{Contiguity, ReadBack, Regress, Reader, Ordinal, Nonce, Barrier, Gap, Durable, Repeat, Delivered, Watermark, Settle, Stale, Reuse, Doubt, Fresh, Sent, Tail, Announced, Promote, Verdict, Patience, GapScan, StrictClaim}
 }
