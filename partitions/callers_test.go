@@ -337,6 +337,8 @@ func (c *crowd) turn() {
 			c.core.OutboxLoaded(nil, false)
 		case doLoadTimers:
 			c.core.TimersLoaded(nil, false)
+		case doLoadRefusals:
+			c.core.RefusalsLoaded(nil)
 		case doReleased:
 		default:
 			c.t.Fatalf("effect %d is not expected", e.kind)

@@ -13,6 +13,7 @@ import (
 func TestASuspendedOwnerAsksTheLog(t *testing.T) {
 	for name, s := range map[string]setup{"shared log": {}, "log of this process": {world: alone}} {
 		t.Run(name, func(t *testing.T) {
+			s.limits.MovePatience = time.Hour // the clock is turned faster than the partition is claimed
 			f := start(t, s)
 			f.await(Active)
 			f.want(f.submit(command("a", "timer t 1h add late")), "set")
