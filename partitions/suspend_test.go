@@ -12,8 +12,7 @@ import (
 // log's time, and what came due meanwhile fires.
 func TestASuspendedOwnerAsksTheLog(t *testing.T) {
 	for name, s := range map[string]setup{"shared log": {}, "log of this process": {world: alone}} {
-		t.Run(name, func(t *testing.T) {
-			s.limits.MovePatience = time.Hour // the clock is turned faster than the partition is claimed
+		t.Run(name, bubbled(func(t *testing.T) {
 			f := start(t, s)
 			f.await(Active)
 			f.want(f.submit(command("a", "timer t 1h add late")), "set")
@@ -40,7 +39,7 @@ func TestASuspendedOwnerAsksTheLog(t *testing.T) {
 			if at, begin := f.p.fold.Meta().LogTime, f.world.Records(journal)[0].Time.UnixNano(); time.Duration(at-begin) < 2*time.Hour {
 				t.Errorf("log time is %v after the first claim, want the suspension in it", time.Duration(at-begin))
 			}
-		})
+		}))
 	}
 }
 
@@ -66,7 +65,7 @@ func TestASuspendedFollowerAsksTheOwner(t *testing.T) {
 		_, err := c.b.router.Dispatch(t.Context(), relaxed(entities.Bounded, time.Minute))
 		got <- err
 	}()
-	c.b.until("the owner has claimed again, and answered", func() bool { return len(got) > 0 })
+	c.until("the owner has claimed again, and answered", func() bool { return len(got) > 0 })
 	if err := <-got; err != nil || len(c.net.sent) != sent+1 {
 		t.Errorf("%v, sent %q; want the owner's answer", err, c.net.sent)
 	}
