@@ -145,7 +145,7 @@ func (c *core) serve() {
 	c.state = Active
 	c.loadOutbox()
 	c.emit(effect{kind: doLoadRefusals})
-	c.emit(effect{kind: doLoadTimers, attempt: timerWindow, alarm: &alarm{}})
+	c.loadTimers()
 	waiting := c.waiting
 	c.waiting = nil
 	for _, call := range waiting {

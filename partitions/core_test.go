@@ -28,6 +28,7 @@ func activeCore(t *testing.T, single bool) *core {
 		t.Fatalf("the core is %s", c.state)
 	}
 	c.OutboxLoaded(nil, false)
+	c.TimersLoaded(nil, false)
 	c.effects = nil
 	return c
 }

@@ -36,14 +36,16 @@ type timers struct {
 	// known are the offsets of all that are in memory, firing ones included.
 	known  map[int64]struct{}
 	firing int
-	// more: the store has further ones, all of them due after horizon.
-	more    bool
-	horizon int64
-	// floor is the last entry of the index that was read: what the store has before it and is not known is gone.
+	// more: the store has others, all of them behind floor in its index. What is due after floor is left to the store.
+	more  bool
 	floor materializer.Due
+	// loading: the timers behind floor are being read. overflowed: memory was emptied meanwhile, so
+	// that floor is another one.
+	loading, overflowed bool
 }
 
-func newTimers() timers { return timers{known: map[int64]struct{}{}} }
+// newTimers returns timers of which none is read yet.
+func newTimers() timers { return timers{known: map[int64]struct{}{}, more: true} }
 
 // alarmHeap is a heap.Interface.
 //
@@ -67,7 +69,7 @@ func (h *alarmHeap) Pop() any {
 // setTimer takes a committed timer into memory, unless others come first.
 func (c *core) setTimer(d materializer.Due) {
 	t := &c.timers
-	if _, known := t.known[d.Offset]; known || (t.more && d.At > t.horizon) {
+	if _, known := t.known[d.Offset]; known || (t.more && d.At > t.floor.At) {
 		return
 	}
 	if len(t.next) >= 2*timerWindow {
@@ -75,7 +77,7 @@ func (c *core) setTimer(d materializer.Due) {
 		for _, a := range t.next {
 			delete(t.known, a.Offset)
 		}
-		t.next, t.more, t.horizon, t.floor = nil, true, 0, materializer.Due{}
+		t.next, t.more, t.floor, t.overflowed = nil, true, materializer.Due{}, true
 		return
 	}
 	a := &alarm{Due: d, wake: d.At}
@@ -83,17 +85,27 @@ func (c *core) setTimer(d materializer.Due) {
 	heap.Push(&t.next, a)
 }
 
-// TimersLoaded takes the next timers from the store; more says that there are others behind them.
+// TimersLoaded takes the timers behind floor from the store, in order; more says that there are others behind them.
 func (c *core) TimersLoaded(due []materializer.Due, more bool) {
-	c.timers.more = false
-	for _, d := range due {
-		c.setTimer(d)
+	t := &c.timers
+	t.loading = false
+	if !t.overflowed || mutation.On(mutation.Horizon) {
+		t.more = false
+		for _, d := range due {
+			c.setTimer(d)
+		}
+		if more && (!t.overflowed || mutation.On(mutation.Horizon)) {
+			t.more, t.floor = true, due[len(due)-1]
+		}
 	}
-	if more {
-		c.timers.floor = due[len(due)-1]
-		c.timers.more, c.timers.horizon = true, c.timers.floor.At
-	}
+	t.overflowed = false
 	c.fire()
+}
+
+// loadTimers asks the store for the timers behind floor.
+func (c *core) loadTimers() {
+	c.timers.loading, c.timers.overflowed = true, false
+	c.emit(effect{kind: doLoadTimers, attempt: timerWindow, alarm: &alarm{Due: c.timers.floor}})
 }
 
 // fire lets those timers go off whose time has come, and asks the store for more when few are left.
@@ -105,9 +117,8 @@ func (c *core) fire() {
 		t.firing++
 		c.emit(effect{kind: doFire, alarm: a})
 	}
-	if t.more && len(t.next) < timerWindow/2 {
-		t.more = false
-		c.emit(effect{kind: doLoadTimers, attempt: timerWindow, alarm: &alarm{Due: t.floor}})
+	if t.more && !t.loading && len(t.next) < timerWindow/2 {
+		c.loadTimers()
 	}
 }
 

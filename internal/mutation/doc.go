@@ -62,6 +62,8 @@ const (
 	Verdict = "verdict"
 	// Patience: what waits for a partition without an active owner is answered in time.
 	Patience = "patience"
+	// Horizon: timers that were dropped from memory during a load are read again.
+	Horizon = "horizon"
 )
 
 // What is no safety line: the log protocol could as well be without it, and its model must be as sound.
@@ -105,4 +107,7 @@ func Lines() []string {
 		GapScan,
 		StrictClaim,
 	}
+	return []string{Contiguity, ReadBack, Regress, Reader, Ordinal, Nonce, Barrier, Gap, Durable, Repeat, Delivered, Watermark, Settle, Stale, Reuse, Doubt, Fresh, Sent, Tail, Announced, Refusal, GapScan, StrictClaim}
+	return []string{Contiguity, ReadBack, Regress, Reader, Ordinal, Nonce, Barrier, Gap, Durable, Repeat, Delivered, Watermark, Settle, Stale, Reuse, Doubt, Fresh, Sent, Tail, Announced, Refusal, Suspend, GapScan, StrictClaim}
+	return []string{Contiguity, ReadBack, Regress, Reader, Ordinal, Nonce, Barrier, Gap, Durable, Repeat, Delivered, Watermark, Settle, Refused, Stale, Reuse, Doubt, Fresh, Sent, Tail, Announced, Horizon, GapScan, StrictClaim}
 }
