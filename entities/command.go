@@ -111,15 +111,26 @@ type Source struct {
 	Offset                int64
 	// Index tells commands apart that follow from the same record; 0 for the first.
 	Index uint32
-	// Settled is not part of the address: everything that the source partition asked for below this offset is done.
+	// Settled and Open are not part of the address: they are what the source partition says of its progress.
 	Settled int64
+	Open    []int64
 }
 
-// Is says whether both are the same address.
-func (s Source) Is(t Source) bool {
-	s.Settled, t.Settled = 0, 0
-	return s == t
+// SourceID is the address alone, which can be compared.
+type SourceID struct {
+	Generation, Partition uint16
+	Offset                int64
+	Index                 uint32
 }
+
+// ID returns the address.
+func (s Source) ID() SourceID { return SourceID{s.Generation, s.Partition, s.Offset, s.Index} }
+
+// Is says whether both are the same address.
+func (s Source) Is(t Source) bool { return s.ID() == t.ID() }
+
+// Progress returns what the source partition says of its progress.
+func (s Source) Progress() Progress { return Progress{Through: s.Settled, Open: s.Open} }
 
 // TimerFiring is a timer whose time has come.
 type TimerFiring struct {
@@ -130,6 +141,8 @@ type TimerFiring struct {
 	Schedule string
 	// Target is the command as it was set.
 	Target Target
+	// Failures is how often the function has failed on it before, under the present owner.
+	Failures int
 }
 
 // TimerChange sets or cancels a timer of the entity whose command asks for it.

@@ -1,7 +1,9 @@
 package materializer
 
 import (
+	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 
 	"github.com/millrace-io/millrace/entities"
@@ -17,61 +19,131 @@ type Effect struct {
 	// Target is an encoded millrace.record.v1.Target.
 	Target  []byte
 	Payload entities.Payload
-	// Parked says why it waits for an operator; empty when it does not. Attempts is how often it was tried until then.
+	// IsParked: it waits for an operator. Parked says why, and Attempts how often it was tried until then.
+	IsParked bool
 	Parked   string
 	Attempts uint32
+	// Timer is set when it is the command of a parked timer: its name, and Due when it was due, in
+	// nanoseconds by the log's clock.
+	Timer string
+	Due   int64
 }
 
-// Outbox yields the partition's open effects from an offset on, in the order of their records, until yield returns false.
+// Outbox yields the partition's open effects from an offset on, in the order of their records, until
+// yield returns false.
 func (p Partition) Outbox(from int64, yield func(Effect) bool) error {
 	upper := append(p.Address.append(nil), rowOutbox+1)
 	var failed error
 	err := p.Rows.Scan(appendOffset(p.Address, rowOutbox, from), upper, func(key, value []byte) bool {
 		var e Effect
-		if e, failed = p.effect(key, value); failed != nil {
+		if e, failed = outboxRow(key, value); failed == nil {
+			failed = p.parked(&e)
+		}
+		return failed == nil && yield(e)
+	})
+	return errors.Join(err, failed)
+}
+
+// Open returns the offsets of the first open effects from an offset on, parked ones included, at most
+// limit of them.
+func (p Partition) Open(from int64, limit int) (open []int64, err error) {
+	upper := append(p.Address.append(nil), rowOutbox+1)
+	err = p.Rows.Scan(appendOffset(p.Address, rowOutbox, from), upper, func(key, _ []byte) bool {
+		open = append(open, tailOffset(key))
+		return len(open) < limit
+	})
+	return open, err
+}
+
+// Unparked returns the first open effects from an offset on that do not wait for an operator. It looks
+// at no more than limit effects, and stops where they take more than size bytes. next is where to go
+// on; more is false when there are no others behind it.
+func (p Partition) Unparked(from int64, limit, size int) (found []Effect, next int64, more bool, err error) {
+	next = from
+	parked, err := p.parkedFrom(from, limit)
+	if err != nil {
+		return nil, from, true, err
+	}
+	var failed error
+	seen := 0
+	upper := append(p.Address.append(nil), rowOutbox+1)
+	err = p.Rows.Scan(appendOffset(p.Address, rowOutbox, from), upper, func(key, value []byte) bool {
+		if more = seen == limit || size < 0; more {
 			return false
 		}
-		return yield(e)
-	})
-	if err == nil {
-		err = failed
-	}
-	return err
-}
-
-// Parked yields those that wait for an operator.
-func (p Partition) Parked(yield func(Effect) bool) error {
-	lower, upper := append(p.Address.append(nil), rowParked), append(p.Address.append(nil), rowParked+1)
-	var failed error
-	err := p.Rows.Scan(lower, upper, func(key, _ []byte) bool {
-		row := append(append(p.Address.append(nil), rowOutbox), key[len(key)-8:]...)
-		var (
-			value []byte
-			e     Effect
-		)
-		if value, failed = p.Rows.Get(row); failed == nil && value != nil {
-			e, failed = p.effect(row, value)
+		seen++
+		offset := tailOffset(key)
+		next = offset + 1
+		for len(parked) > 0 && parked[0] < offset {
+			parked = parked[1:]
 		}
-		return failed == nil && (value == nil || yield(e))
+		if len(parked) > 0 && parked[0] == offset {
+			return true
+		}
+		var e Effect
+		if e, failed = outboxRow(key, value); failed != nil {
+			return false
+		}
+		found, size = append(found, e), size-len(key)-len(value)
+		return true
 	})
-	if err == nil {
-		err = failed
-	}
-	return err
+	return found, next, more, errors.Join(err, failed)
 }
 
-// effect takes a row of the outbox apart.
-func (p Partition) effect(key, value []byte) (Effect, error) {
-	e := Effect{Offset: int64(binary.BigEndian.Uint64(key[len(key)-8:]))} //nolint:gosec // offsets are positive
+// parkedFrom returns the offsets of the first parked effects from an offset on.
+func (p Partition) parkedFrom(from int64, limit int) (parked []int64, err error) {
+	upper := append(p.Address.append(nil), rowParked+1)
+	err = p.Rows.Scan(appendOffset(p.Address, rowParked, from), upper, func(key, _ []byte) bool {
+		parked = append(parked, tailOffset(key))
+		return len(parked) < limit
+	})
+	return parked, err
+}
+
+// CountParked returns how many effects wait for an operator.
+func (p Partition) CountParked() (n int, err error) {
+	lower, upper := append(p.Address.append(nil), rowParked), append(p.Address.append(nil), rowParked+1)
+	err = p.Rows.Scan(lower, upper, func(_, _ []byte) bool { n++; return true })
+	return n, err
+}
+
+// Parked yields those from an offset on that wait for an operator.
+func (p Partition) Parked(from int64, yield func(Effect) bool) error {
+	upper := append(p.Address.append(nil), rowParked+1)
+	var failed error
+	err := p.Rows.Scan(appendOffset(p.Address, rowParked, from), upper, func(key, _ []byte) bool {
+		var (
+			e     Effect
+			found bool
+		)
+		e, found, failed = p.ParkedEffect(tailOffset(key))
+		return failed == nil && (!found || yield(e))
+	})
+	return errors.Join(err, failed)
+}
+
+// ParkedEffect returns one effect that waits for an operator; ok is false when there is none.
+func (p Partition) ParkedEffect(offset int64) (e Effect, ok bool, err error) {
+	key := appendOffset(p.Address, rowOutbox, offset)
+	value, err := p.Rows.Get(key)
+	if err != nil || value == nil {
+		return Effect{}, false, err
+	}
+	if e, err = outboxRow(key, value); err == nil {
+		err = p.parked(&e)
+	}
+	return e, err == nil && e.IsParked, err
+}
+
+// outboxRow takes a row of the outbox apart.
+func outboxRow(key, value []byte) (Effect, error) {
+	e := Effect{Offset: tailOffset(key)}
 	d := decoder{rest: value}
 	e.From = string(d.bytes(d.uvarint()))
 	e.Target = append(e.Target, d.bytes(d.uvarint())...)
 	e.Payload.TypeURL = string(d.bytes(d.uvarint()))
 	e.Payload.Value = append(e.Payload.Value, d.rest...)
-	if err := d.error("outbox row"); err != nil {
-		return Effect{}, err
-	}
-	return e, p.parked(&e)
+	return e, d.error("outbox row")
 }
 
 func (p Partition) parked(e *Effect) error {
@@ -81,64 +153,126 @@ func (p Partition) parked(e *Effect) error {
 	}
 	d := decoder{rest: b}
 	e.Attempts = uint32(d.uvarint()) //nolint:gosec // written from one
-	e.Parked = string(d.rest)
+	e.Timer, e.Due = string(d.bytes(d.uvarint())), d.varint()
+	e.Parked, e.IsParked = string(d.rest), true
 	return d.error("parked row")
 }
 
-// Delivered returns what is remembered of an effect of another partition that took effect here, and below which offset that
-// partition is known to be done with its effects.
-func (p Partition) Delivered(s entities.Source) (stored Stored, ok bool, settled int64, err error) {
+// Delivered returns what is remembered of an effect of another partition that took effect here, and
+// which effects that partition is known to be done with.
+func (p Partition) Delivered(s entities.Source) (stored Stored, ok bool, known entities.Progress, err error) {
 	b, err := p.Rows.Get(appendSource(nil, p.Address, s.Generation, s.Partition))
 	if err != nil {
-		return Stored{}, false, 0, err
+		return Stored{}, false, entities.Progress{}, err
 	}
 	if b != nil {
-		d := decoder{rest: b}
-		settled = int64(d.uvarint()) //nolint:gosec // offsets are positive
-		if err := d.error("settled row"); err != nil {
-			return Stored{}, false, 0, err
+		if known, err = parseProgress(b); err != nil {
+			return Stored{}, false, entities.Progress{}, err
 		}
 	}
 	b, err = p.Rows.Get(appendDelivered(nil, p.Address, s))
 	if err != nil || b == nil {
-		return Stored{}, false, settled, err
+		return Stored{}, false, known, err
 	}
 	stored, err = parseStored(b)
-	return stored, err == nil, settled, err
+	return stored, err == nil, known, err
 }
 
-// Forget removes what is remembered of effects that their partitions have settled, at most limit of them, and returns how
-// many. It only frees space: nothing that is settled is sent again.
-func Forget(store Store, a Address, limit int) (int, error) {
+// appendProgress encodes the progress of a source.
+func appendProgress(buf []byte, through uint64, open []uint64) []byte {
+	buf = binary.AppendUvarint(buf, through)
+	for _, offset := range open {
+		buf = binary.AppendUvarint(buf, offset)
+	}
+	return buf
+}
+
+func parseProgress(b []byte) (entities.Progress, error) {
+	d := decoder{rest: b}
+	p := entities.Progress{Through: int64(d.uvarint())} //nolint:gosec // offsets are positive
+	for len(d.rest) > 0 {
+		p.Open = append(p.Open, int64(d.uvarint())) //nolint:gosec // offsets are positive
+	}
+	return p, d.error("progress row")
+}
+
+// Forget removes what is remembered of effects that their partitions are done with. It begins behind
+// the row from, nil for the first one, and returns the row at which to go on, nil at the end; n is how
+// many rows it removed. It looks at limit rows or a few more. It only frees space: nothing that is
+// done is sent again.
+func Forget(store Store, a Address, from []byte, limit int) (next []byte, n int, err error) {
 	batch := store.NewBatch()
 	defer batch.Close() //nolint:errcheck // nothing to lose
+	kind := append(a.append(nil), rowDelivered)
+	upper := append(a.append(nil), rowDelivered+1)
+	for next = append(kind, from...); next != nil && limit > 0; { //nolint:gocritic // a key behind the prefix
+		var removed, seen int
+		next, removed, seen, err = forgetSource(store, batch, next, upper, limit)
+		if err != nil {
+			return nil, 0, err
+		}
+		n, limit = n+removed, limit-seen
+	}
+	if n > 0 {
+		err = batch.Commit()
+	}
+	return bytes.TrimPrefix(next, kind), n, err
+}
+
+// forgetSource does the part of Forget that is about one source, from the row lower on.
+func forgetSource(rows Reader, batch Rows, lower, upper []byte, limit int) (next []byte, removed, seen int, err error) {
 	var (
-		settled uint64
-		source  []byte
-		failed  error
-		n       int
+		source []byte
+		known  entities.Progress
+		failed error
 	)
-	lower, upper := append(a.append(nil), rowDelivered), append(a.append(nil), rowDelivered+1)
-	err := store.Scan(lower, upper, func(key, value []byte) bool {
+	if len(lower) > sourceHeader { // go on in the middle of a source
+		source = bytes.Clone(lower[:sourceHeader])
+		b, err := rows.Get(source)
+		if err != nil {
+			return nil, 0, 0, err
+		}
+		if known, err = parseProgress(b); b != nil && err != nil {
+			return nil, 0, 0, err
+		}
+	}
+	err = rows.Scan(lower, upper, func(key, value []byte) bool {
+		switch {
+		case source == nil && len(key) == sourceHeader:
+			source = bytes.Clone(key)
+			known, failed = parseProgress(value)
+		case source == nil: // of a source that has said nothing yet
+			source = bytes.Clone(key[:sourceHeader])
+		case !bytes.HasPrefix(key, source) || seen == limit:
+			next = bytes.Clone(key)
+			return false
+		}
+		seen++
 		if len(key) == sourceHeader {
-			d := decoder{rest: value}
-			source, settled = append(source[:0], key...), d.uvarint()
-			failed = d.error("settled row")
 			return failed == nil
 		}
-		if string(key[:sourceHeader]) == string(source) && binary.BigEndian.Uint64(key[sourceHeader:]) < settled {
-			failed = batch.Delete(key)
-			n++
+		offset := int64(binary.BigEndian.Uint64(key[sourceHeader:])) //nolint:gosec // offsets are positive
+		if offset >= known.Through {
+			next = nextSource(source)
+			return false
 		}
-		return failed == nil && n < limit
+		if known.Done(offset) {
+			failed = batch.Delete(key)
+			removed++
+		}
+		return failed == nil
 	})
-	if err == nil {
-		err = failed
+	if next != nil && bytes.Compare(next, upper) >= 0 {
+		next = nil
 	}
-	if err != nil || n == 0 {
-		return 0, err
-	}
-	return n, batch.Commit()
+	return next, removed, seen, errors.Join(err, failed)
+}
+
+// nextSource is the first key behind all rows of a source.
+func nextSource(source []byte) []byte {
+	next := bytes.Clone(source)
+	binary.BigEndian.PutUint32(next[len(next)-4:], binary.BigEndian.Uint32(next[len(next)-4:])+1)
+	return next
 }
 
 // sourceHeader is the length of a delivered row's key up to and including the source partition.
@@ -184,7 +318,9 @@ func (f *Fold) settled(rows Rows, e *Entry) error {
 		}
 	}
 	for _, p := range s.GetParked() {
-		f.value = append(binary.AppendUvarint(f.value[:0], uint64(p.GetAttempts())), p.GetError()...)
+		f.value = binary.AppendUvarint(f.value[:0], uint64(p.GetAttempts()))
+		f.value = binary.AppendVarint(appendBytes(f.value, p.GetTimer().GetName()), p.GetTimer().GetDue())
+		f.value = append(f.value, p.GetError()...)
 		if err := rows.Put(appendOffset(f.address, rowParked, int64(p.GetOffset())), f.value); err != nil { //nolint:gosec // offsets are positive
 			return err
 		}
@@ -213,7 +349,7 @@ func (f *Fold) delivered(rows Rows, e *Entry, stored *Stored) error {
 	if c.Settled == 0 {
 		return nil
 	}
-	f.value = binary.AppendUvarint(f.value[:0], c.Settled)
+	f.value = appendProgress(f.value[:0], c.Settled, c.Open)
 	return rows.Put(appendSource(nil, f.address, s.Generation, s.Partition), f.value)
 }
 
@@ -221,6 +357,6 @@ func (f *Fold) delivered(rows Rows, e *Entry, stored *Stored) error {
 func Source(c *record.Cause) entities.Source {
 	return entities.Source{
 		Generation: uint16(c.Generation), Partition: uint16(c.Partition), //nolint:gosec // at most 4096 partitions, few generations
-		Offset: int64(c.Offset), Index: c.Index, Settled: int64(c.Settled), //nolint:gosec // offsets are positive
+		Offset: int64(c.Offset), Index: c.Index, //nolint:gosec // offsets are positive
 	}
 }

@@ -391,7 +391,7 @@ func (r *Restoration) imageEffect(key, value []byte) error {
 	if err != nil || (base != nil && bytes.Equal(base, value)) {
 		return err
 	}
-	e, err := r.image.effect(key, value)
+	e, err := outboxRow(key, value)
 	if err != nil {
 		return err
 	}
@@ -416,6 +416,9 @@ func (r *Restoration) imageParked(key, value []byte) error {
 		return err
 	}
 	parked := &recordv1.Parked{Offset: uint64(e.Offset), Error: e.Parked, Attempts: e.Attempts} //nolint:gosec // offsets are positive
+	if e.Timer != "" {
+		parked.Timer = &recordv1.ParkedTimer{Name: e.Timer, Due: e.Due}
+	}
 	r.put(nil, record.EncodeSettled(&recordv1.Settled{Parked: []*recordv1.Parked{parked}}), record.Envelope{Kind: record.Settled})
 	return nil
 }
@@ -434,12 +437,21 @@ func (r *Restoration) imageDelivered(key, value []byte) error {
 		cause.Offset, cause.Index = binary.BigEndian.Uint64(key[sourceHeader:]), binary.BigEndian.Uint32(key[sourceHeader+8:])
 		return r.answer(nil, value, record.Envelope{Cause: cause})
 	}
-	d := decoder{rest: value}
-	if cause.Settled = d.uvarint(); cause.Settled == 0 {
-		return d.error("settled row")
+	known, err := parseProgress(value)
+	if err != nil || known.Through == 0 {
+		return err
 	}
-	// It comes with an answer, so with one below it: that is forgotten the next time.
-	cause.Offset, cause.Index = cause.Settled-1, math.MaxUint32
+	cause.Settled = uint64(known.Through) //nolint:gosec // offsets are positive
+	for _, offset := range known.Open {
+		cause.Open = append(cause.Open, uint64(offset)) //nolint:gosec // offsets are positive
+	}
+	// It comes with an answer, so with one that is done: that is forgotten the next time. Offset 0 is
+	// a claim's, so there is one.
+	done := known.Through - 1
+	for !known.Done(done) {
+		done--
+	}
+	cause.Offset, cause.Index = uint64(done), math.MaxUint32 //nolint:gosec // offsets are positive
 	r.put(nil, nil, record.Envelope{Kind: record.Answered, Cause: cause})
-	return d.error("settled row")
+	return nil
 }

@@ -146,7 +146,7 @@ func (s *story) settle() {
 			said.Refused, s.refused = s.refused[:1], s.refused[1:]
 		}
 	case 0:
-		said.Parked = []*recordv1.Parked{{Offset: s.open[i], Error: "no", Attempts: 3}}
+		said.Parked = []*recordv1.Parked{{Offset: s.open[i], Error: "no", Attempts: 3, Timer: &recordv1.ParkedTimer{Name: "t", Due: 7}}}
 	case 1:
 		said.Replayed = []uint64{s.open[i]}
 	default:

@@ -86,6 +86,7 @@ func (c *core) write(e *entity, call *Call) *entities.Error {
 	entries := c.open.entries[start:]
 	size := 0
 	if err == nil {
+		g.tellProgress(entries)
 		size = complete(entries, call)
 		if size > c.limits.CommitBytes || len(entries) > c.limits.CommitRecords {
 			err = errCommitTooLarge(e.key, size, len(entries), &c.limits)
@@ -209,6 +210,19 @@ func (g *group) add(kind record.Kind, sequence uint64, p entities.Payload) *reco
 		CommandID: g.call.cmd.ID, Principal: g.call.cmd.Principal, TraceParent: g.call.cmd.TraceParent,
 	}})
 	return &c.open.entries[len(c.open.entries)-1].Envelope
+}
+
+// tellProgress leaves the exceptions of the source's progress to the last of a group's records, which
+// is where they are read.
+func (g *group) tellProgress(entries []materializer.Entry) {
+	if g.cause == nil || len(g.cause.Open) == 0 {
+		return
+	}
+	brief := *g.cause
+	brief.Open = nil
+	for i := range entries[:max(len(entries)-1, 0)] {
+		entries[i].Envelope.Cause = &brief
+	}
 }
 
 // unchangeTimers forgets the changes of a call that are committed, or will never be.
@@ -337,10 +351,8 @@ func (c *core) commit(b *batch) {
 	}
 	c.next, c.confirmed = b.result.Last+1, b.sentAt
 	c.emit(effect{kind: doCommit, batch: b})
+	c.keepEffects(b)
 	for _, call := range b.calls {
-		if call.effects > 0 {
-			c.keepEffects(b, call)
-		}
 		call.next = c.next
 		c.release(call)
 		if call.wrote {
@@ -366,25 +378,46 @@ func (c *core) commit(b *batch) {
 	}
 }
 
-// keepEffects takes the effects of a committed call into the outbox. Those that its caller waits for, the caller sends.
-func (c *core) keepEffects(b *batch, call *Call) {
-	first := call.firstEffect
-	call.firstEffect = b.entries[first].Offset
-	for i := range call.effects {
-		d := &delivery{offset: call.firstEffect + int64(i), from: call.cmd.Key}
-		if i < len(call.outcome.Effects) {
-			d.effect = call.outcome.Effects[i]
-			d.onRefused = onRefused(call.cmd, &d.effect)
-		} else {
-			d.forward = true
-			d.effect = entities.SideEffect{Target: *call.outcome.Forward, Synchronous: true}
+// keepEffects takes the effects of a committed batch into the outbox, those of commands and the core's own. Those that a
+// caller waits for, the caller sends; what their targets are told of progress is known when all of the batch are in the outbox.
+func (c *core) keepEffects(b *batch) {
+	for _, call := range b.calls {
+		if call.effects == 0 {
+			continue
 		}
-		if d.effect.Synchronous {
-			d.state = deliveryHeld
+		call.firstEffect = b.entries[call.firstEffect].Offset
+		for i := range call.effects {
+			d := &delivery{offset: call.firstEffect + int64(i), from: call.cmd.Key}
+			if i < len(call.outcome.Effects) {
+				d.effect = call.outcome.Effects[i]
+				d.onRefused = onRefused(call.cmd, &d.effect)
+			} else {
+				d.forward = true
+				d.effect = entities.SideEffect{Target: *call.outcome.Forward, Synchronous: true}
+			}
+			if d.effect.Synchronous {
+				d.state = deliveryHeld
+			}
+			if call.gaveUp != nil {
+				d.state = deliveryParked
+			}
+			c.keep(d)
+			if call.gaveUp != nil {
+				c.parkTimer(d, call)
+			}
 		}
-		c.keep(d)
 	}
-	call.watermark = c.watermark()
+	for i := range b.settles {
+		for _, told := range b.settles[i].told {
+			told.delivery.offset = b.entries[told.entry].Offset
+			c.keep(told.delivery)
+		}
+	}
+	for _, call := range b.calls {
+		if call.effects > 0 {
+			call.progress = c.progress()
+		}
+	}
 }
 
 // onRefused is the method that learns of a refusal of an effect, as service/method; empty for none.

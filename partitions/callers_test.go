@@ -334,7 +334,9 @@ func (c *crowd) turn() {
 		case doAnswer:
 			c.answer(e.call)
 		case doLoadOutbox:
-			c.core.OutboxLoaded(nil, false)
+			c.core.OutboxLoaded(nil, 0, false)
+		case doLoadOpen:
+			c.core.OpenLoaded(nil, false)
 		case doLoadTimers:
 			c.core.TimersLoaded(nil, false)
 		case doLoadRefusals:

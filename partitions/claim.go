@@ -144,6 +144,7 @@ func (c *core) activate(next int64) {
 func (c *core) serve() {
 	c.state = Active
 	c.loadOutbox()
+	c.loadOpen()
 	c.emit(effect{kind: doLoadRefusals})
 	c.loadTimers()
 	waiting := c.waiting

@@ -83,6 +83,8 @@ type core struct {
 
 	outbox outbox
 	timers timers
+	// laneOf says which targets of effects hold each other up when one of them fails.
+	laneOf func(*entities.Target) laneName
 	// settleNow: what became of effects has waited long enough to be written on its own.
 	settleNow bool
 
@@ -101,6 +103,7 @@ func newCore(partition int32, worker string, limits Limits, single bool) *core {
 		partition: partition, worker: worker, limits: limits, single: single,
 		entities: map[entities.Key]*entity{}, ids: map[commandID]*Call{}, open: &batch{},
 		outbox: newOutbox(), timers: newTimers(),
+		laneOf: func(t *entities.Target) laneName { return laneName{service: t.Service, partition: -1} },
 	}
 }
 
@@ -468,7 +471,9 @@ func (c *core) lose(e *entity, call *Call, err *entities.Error) {
 	}
 	rest := e.queue
 	e.queue = nil
-	c.refuse(call, err)
+	if !c.giveUp(e, call, err) {
+		c.refuse(call, err)
+	}
 	for _, call := range rest {
 		c.refuse(call, queued)
 	}
@@ -558,7 +563,8 @@ func (c *core) Settling() bool {
 // quiet says whether nothing is on its way to the log or to a target. What waits for its time, or for an operator, does not
 // count.
 func (c *core) quiet() bool {
-	return len(c.sent) == 0 && len(c.full) == 0 && c.open.empty() && c.outbox.sending == 0 && len(c.outbox.ready)+len(c.outbox.refusals) == 0 && c.timers.firing == 0
+	o := &c.outbox
+	return len(c.sent)+len(c.full) == 0 && c.open.empty() && o.sending == 0 && len(o.turns)+len(o.refusals) == 0 && c.timers.firing == 0 && !(c.state == Active && o.more)
 }
 
 func (c *core) leastRecent() *entity {
@@ -664,7 +670,7 @@ func (c *core) release(call *Call) {
 	c.drop(call)
 	for _, f := range call.followers {
 		f.outcome, f.err, f.next, f.finished, f.first = call.outcome, call.err, call.next, true, nil
-		f.effects, f.firstEffect, f.watermark, f.checked = call.effects, call.firstEffect, call.watermark, call.checked
+		f.effects, f.firstEffect, f.progress, f.checked = call.effects, call.firstEffect, call.progress, call.checked
 		c.emit(effect{kind: doAnswer, call: f})
 	}
 	call.followers = nil

@@ -27,7 +27,8 @@ func activeCore(t *testing.T, single bool) *core {
 	if c.state != Active {
 		t.Fatalf("the core is %s", c.state)
 	}
-	c.OutboxLoaded(nil, false)
+	c.OpenLoaded(nil, false)
+	c.OutboxLoaded(nil, 0, false)
 	c.TimersLoaded(nil, false)
 	c.effects = nil
 	return c

@@ -121,8 +121,8 @@ func TestACutKeepsWhatBelongsToTheRecords(t *testing.T) {
 		decide(c, fmt.Sprint("e", i), out)
 	}
 	all := drainBatches(t, c)
-	if len(all) != 15 || len(c.timers.known) != 5 || len(c.outbox.entries) != 5 {
-		t.Fatalf("%d records, %d timers, %d effects; want 15, 5 and 5", len(all), len(c.timers.known), len(c.outbox.entries))
+	if len(all) != 15 || len(c.timers.known) != 5 || len(c.outbox.byOffset) != 5 {
+		t.Fatalf("%d records, %d timers, %d effects; want 15, 5 and 5", len(all), len(c.timers.known), len(c.outbox.byOffset))
 	}
 	for i := range all {
 		offset := int64(1 + i)
@@ -151,7 +151,8 @@ func TestWhatBecameOfManyEffectsIsCut(t *testing.T) {
 	}
 	resolved := 0
 	for i := 0; i < n; i += 4 {
-		c.Resolve(&resolution{offset: int64(i) * 1_000_000_000, drop: i%8 == 0, done: func(found bool) {
+		offset := int64(i) * 1_000_000_000
+		c.Resolve(&resolution{offset: offset, effects: []*delivery{{offset: offset}}, drop: i%8 == 0, done: func(found bool) {
 			if !found || len(c.sent) == 0 && len(c.full) > 0 {
 				t.Error("an operator is told before the log has it, or that it was not parked")
 			}

@@ -14,8 +14,8 @@ import (
 // This file is what the loop does for the outbox and for timers.
 
 // deliver sends an effect to its target, on a goroutine of its own.
-func (p *Partition) deliver(ctx context.Context, d *delivery, settled int64) {
-	source, target := p.source(d.offset, settled), d.effect.Target
+func (p *Partition) deliver(ctx context.Context, d *delivery, progress entities.Progress) {
+	source, target := p.source(d.offset, progress), d.effect.Target
 	p.calling(func() {
 		ctx, cancel := context.WithTimeout(ctx, effectTimeout)
 		defer cancel()
@@ -40,8 +40,19 @@ func asError(err error) *entities.Error {
 }
 
 // source is the address of one of the partition's records.
-func (p *Partition) source(offset, settled int64) entities.Source {
-	return entities.Source{Generation: p.address.Generation, Partition: p.address.Partition, Offset: offset, Settled: settled}
+func (p *Partition) source(offset int64, progress entities.Progress) entities.Source {
+	return entities.Source{
+		Generation: p.address.Generation, Partition: p.address.Partition, Offset: offset, Settled: progress.Through, Open: progress.Open,
+	}
+}
+
+// laneOf returns the lane of an effect's target. One that cannot be resolved has a lane as well: sending it tells why.
+func (p *Partition) laneOf(t *entities.Target) laneName {
+	cmd, err := p.functions.Resolve(*t)
+	if err != nil || cmd.Type == nil {
+		return laneName{service: t.Service, partition: -1}
+	}
+	return laneName{service: t.Service, partition: entities.Partition(cmd.Key.ID, p.partitions)}
 }
 
 // unheld hands the effects of a caller who left over to the outbox.
@@ -51,30 +62,78 @@ func (p *Partition) unheld(call *Call) {
 	}
 }
 
-// loadOutbox reads open effects. It runs on the loop, so that nothing is committed between the reading and its end.
-func (p *Partition) loadOutbox(from int64) {
-	var (
-		loaded []*delivery
-		failed error
-	)
+// loadOutbox reads open effects that are not parked, and gives them to loaded. It runs on the loop, so
+// that nothing is committed between the reading and its end.
+func (p *Partition) loadOutbox(e *effect, loaded func(effects []*delivery, next int64, more bool)) {
 	view := materializer.Partition{Rows: p.store, Address: p.address}
-	err := view.Outbox(from, func(e materializer.Effect) bool {
+	found, next, more, err := view.Unparked(e.offset, e.attempt, pageBytes)
+	effects := make([]*delivery, 0, len(found))
+	for i := 0; i < len(found) && err == nil; i++ {
 		var d *delivery
-		if d, failed = deliveryOf(e); failed != nil {
-			return false
-		}
-		loaded = append(loaded, d)
-		return len(loaded) < outboxWindow
-	})
-	if err == nil {
-		err = failed
+		d, err = deliveryOf(found[i])
+		effects = append(effects, d)
 	}
 	if err != nil {
 		p.failed(err)
 		p.core.ApplyFailed(err)
 		return
 	}
-	p.core.OutboxLoaded(loaded, len(loaded) == outboxWindow)
+	loaded(effects, next, more)
+}
+
+// loadOpen reads the offsets of open effects, and, the first time in an ownership, how many are parked.
+func (p *Partition) loadOpen(e *effect) {
+	view := materializer.Partition{Rows: p.store, Address: p.address}
+	open, err := view.Open(e.offset, e.attempt)
+	if err == nil && e.offset == 0 {
+		var parked int
+		parked, err = view.CountParked()
+		p.core.ParkedCounted(parked)
+	}
+	if err != nil {
+		p.failed(err)
+		p.core.ApplyFailed(err)
+		return
+	}
+	p.core.OpenLoaded(open, len(open) == e.attempt)
+}
+
+// resolve finds what an operator's word is about, and gives it to the core.
+func (p *Partition) resolve(r *resolution) {
+	view := materializer.Partition{Rows: p.store, Address: p.address}
+	if r.filter == nil {
+		e, ok, err := view.ParkedEffect(r.offset)
+		if r.err = err; err == nil && ok {
+			r.take(e)
+		}
+	} else {
+		r.err = errors.Join(view.Parked(r.offset, func(e materializer.Effect) bool {
+			r.seen++
+			r.next = e.Offset + 1
+			if r.filter.matches(&e) {
+				r.take(e)
+			}
+			r.more = r.seen == resolveRows
+			return !r.more && r.err == nil
+		}), r.err)
+	}
+	if r.err != nil || (r.filter == nil && len(r.effects) == 0) {
+		r.done(false)
+		return
+	}
+	p.core.Resolve(r)
+}
+
+// resolveRows is how many parked effects one step of a resolution looks at.
+const resolveRows = 512
+
+func (r *resolution) take(e materializer.Effect) {
+	d, err := deliveryOf(e)
+	if err != nil {
+		r.err = err
+		return
+	}
+	r.effects = append(r.effects, d)
 }
 
 // loadRefusals reads which refusals are kept, on the loop as well.
@@ -158,7 +217,7 @@ func (p *Partition) runTimer(ctx context.Context, a *alarm) error {
 	if cmd.Key != a.Key {
 		return entities.Errorf(entities.InvalidCommand, entities.NotApplied, "timer %q of %s is a command to %s", a.Name, a.Key, cmd.Key)
 	}
-	cmd.Timer = &entities.TimerFiring{Name: a.Name, Due: a.At, Offset: a.Offset, Schedule: timer.Schedule, Target: target}
+	cmd.Timer = &entities.TimerFiring{Name: a.Name, Due: a.At, Offset: a.Offset, Schedule: timer.Schedule, Target: target, Failures: a.failures}
 	return p.run(ctx, cmd)
 }
 

@@ -40,10 +40,13 @@ const (
 	doReadGap
 	// doSkip: fold gap, records that are no-ops.
 	doSkip
-	// doSend: send delivery, with offset as the settled watermark. Comes back as Delivered.
+	// doSend: send delivery, and tell the target of progress. Comes back as Delivered.
 	doSend
-	// doLoadOutbox: read open effects from offset on. Comes back as OutboxLoaded.
+	// doLoadOutbox: look at attempt open effects from offset on. Comes back as OutboxLoaded; doSweepOutbox as OutboxSwept.
 	doLoadOutbox
+	doSweepOutbox
+	// doLoadOpen: read attempt offsets of open effects from offset on. Comes back as OpenLoaded.
+	doLoadOpen
 	// doLoadTimers: read at most attempt timers behind alarm. Comes back as TimersLoaded.
 	doLoadTimers
 	// doFire: run the command of alarm. Comes back as Fired.
@@ -89,6 +92,7 @@ type effect struct {
 	handedOver bool
 
 	delivery *delivery
+	progress entities.Progress
 	alarm    *alarm
 	repair   *repair
 }
@@ -106,10 +110,10 @@ type Call struct {
 	cmd *entities.Command
 	// hash is of method and payload; only where the command has an id.
 	hash uint64
-	// stored is what the dedup table says about the command's id, or about its source; nil for nothing. settled is below
-	// which offset its source is known to be done.
+	// stored is what the dedup table says about the command's id, or about its source; nil for nothing. settled is which effects its
+	// source is known to be done with.
 	stored  *materializer.Stored
-	settled int64
+	settled entities.Progress
 
 	entity      *entity
 	incarnation uint64
@@ -127,11 +131,13 @@ type Call struct {
 	// follows one of which that is so.
 	checked bool
 	// wrote: it has records in its batch. effects of them, from entry firstEffect on and then from that offset on, are effects
-	// and the forward; watermark is below which offset the partition's effects were done when it was committed.
+	// and the forward; progress is which effects of the partition were done when it was committed.
 	wrote       bool
 	effects     int
 	firstEffect int64
-	watermark   int64
+	progress    entities.Progress
+	// gaveUp is why the function's failure on a timer was the last one: its only effect is the timer's command, to be parked.
+	gaveUp *entities.Error
 	// timers are the names of those that it changed.
 	timers []string
 	// superseded: the timer that it stands for does not count any more.
@@ -146,7 +152,7 @@ type commandID struct {
 	key       entities.Key
 	principal string
 	id        string
-	source    entities.Source
+	source    entities.SourceID
 }
 
 // named says whether the command takes effect at most once under some name.
@@ -154,9 +160,7 @@ func (c *Call) named() bool { return c.cmd.ID != "" || c.cmd.Source != nil }
 
 func (c *Call) commandID() commandID {
 	if c.cmd.Source != nil {
-		id := commandID{source: *c.cmd.Source}
-		id.source.Settled = 0
-		return id
+		return commandID{source: c.cmd.Source.ID()}
 	}
 	return commandID{key: c.cmd.Key, principal: c.cmd.Principal, id: c.cmd.ID}
 }

@@ -108,6 +108,7 @@ func (l *loop) ticked() {
 		l.touch(p)
 		p.core.Ticked()
 		p.expire()
+		p.forget()
 	}
 }
 
@@ -120,7 +121,7 @@ func (l *loop) turn(ctx context.Context, inputs []input) {
 			continue
 		}
 		l.touch(in.partition)
-		if in.kind == inSubmitted && in.call.named() {
+		if in.kind == inResolved || (in.kind == inSubmitted && in.call.named()) {
 			l.perform(ctx) // what was just committed may be this very command: the store must have that before it is asked
 		}
 		in.partition.take(in)

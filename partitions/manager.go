@@ -101,6 +101,7 @@ func NewManager(o Options) *Manager {
 			hadImage: isStored(o.Store, uint16(id)),
 			warmed:   m.warmed, refused: m.refused, staleness: &m.staleness, tracer: o.Tracer,
 		}
+		p.partitions, p.core.laneOf = int(o.Topic.Partitions), p.laneOf
 		p.status.Store(&published{Status: Status{Partition: id}})
 		m.partitions = append(m.partitions, p)
 	}
@@ -407,72 +408,6 @@ func CheckContract(info broker.TopicInfo) error {
 		errs = append(errs, fmt.Errorf("topic %s: %s is %s, wanted %s: %s", info.Name, v.Setting, v.Found, v.Wanted, v.Remedy))
 	}
 	return errors.Join(errs...)
-}
-
-// Parked is an effect that could not be delivered and waits for an operator.
-type Parked struct {
-	Partition int32
-	materializer.Effect
-	Service, Method string
-}
-
-// Parked returns the effects that wait for an operator on this worker, at most limit of them.
-func (m *Manager) Parked(limit int) ([]Parked, error) {
-	var found []Parked
-	for _, p := range m.partitions {
-		if p.Status().State != Active {
-			continue
-		}
-		view := materializer.Partition{Rows: m.options.Store, Address: p.address}
-		var failed error
-		err := view.Parked(func(e materializer.Effect) bool {
-			target, err := decodeTarget(e.Target, e.Payload)
-			failed = err
-			found = append(found, Parked{Partition: p.id, Effect: e, Service: target.Service, Method: target.Method})
-			return failed == nil && len(found) < limit
-		})
-		if err = errors.Join(err, failed); err != nil {
-			return nil, fmt.Errorf("partition %d: %w", p.id, err)
-		}
-		if len(found) >= limit {
-			break
-		}
-	}
-	return found, nil
-}
-
-// ErrNotParked: there is no such effect, or it does not wait for an operator, or its partition is not owned here now.
-var ErrNotParked = errors.New("no such effect is parked on this worker")
-
-// Resolve sends a parked effect again, or drops it, and returns when the log has that.
-func (m *Manager) Resolve(ctx context.Context, partition int32, offset int64, drop bool) error {
-	return m.resolve(ctx, partition, &resolution{offset: offset, drop: drop})
-}
-
-// ResolveRefusal sends the message of a refused effect once more, as a new effect, or drops the refusal, and returns when the log
-// has that. offset is that of the refused record.
-func (m *Manager) ResolveRefusal(ctx context.Context, partition int32, offset int64, drop bool) error {
-	return m.resolve(ctx, partition, &resolution{offset: offset, drop: drop, refusal: true})
-}
-
-func (m *Manager) resolve(ctx context.Context, partition int32, r *resolution) error {
-	if partition < 0 || int(partition) >= len(m.partitions) {
-		return fmt.Errorf("partition %d: %w", partition, ErrNotParked)
-	}
-	found := make(chan bool, 1)
-	r.done = func(ok bool) { found <- ok }
-	if !m.partitions[partition].post(input{kind: inResolved, resolution: r}) {
-		return errMoved(partition, "the worker is stopping")
-	}
-	select {
-	case ok := <-found:
-		if !ok {
-			return fmt.Errorf("partition %d, offset %d: %w", partition, r.offset, ErrNotParked)
-		}
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }
 
 // Settle returns when nothing is on its way any more: effects that are due are delivered, and theirs too, and due timers have

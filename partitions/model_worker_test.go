@@ -201,13 +201,15 @@ func (x *world) do(w *worker, e effect) {
 	case doReleased:
 		x.released(w)
 	case doLoadOutbox:
-		c.OutboxLoaded(nil, false)
+		c.OutboxLoaded(nil, 0, false)
+	case doLoadOpen:
+		c.OpenLoaded(nil, false)
 	case doLoadRefusals:
 		c.RefusalsLoaded(nil)
 	case doLoadTimers:
 		c.TimersLoaded(nil, false)
 	case doHalt: // a modelled operator leaves the store alone
-	case doOpen, doSend, doDropRefusals, doFire, doSweep, doSurvey, doRestore, doStartOver, doResume, doRepaired, doFollow, doRest:
+	case doOpen, doSend, doSweepOutbox, doDropRefusals, doFire, doSweep, doSurvey, doRestore, doStartOver, doResume, doRepaired, doFollow, doRest:
 		x.blame("%s asks for what nobody has asked it for: effect %d", w.name, e.kind)
 	case doCommit, doSkip: // apply has done it
 	}

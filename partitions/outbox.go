@@ -1,7 +1,7 @@
 package partitions
 
 import (
-	"cmp"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -20,20 +20,31 @@ import (
 // until its target has answered, and settled by another record. Pure, like core.go.
 
 const (
-	// outboxWindow is how many open effects of a partition are in memory; the store has all of them.
+	// outboxWindow is how many open effects of a partition are in memory at most; the store has all of them.
 	outboxWindow = 4096
-	// maxSending is how many effects of a partition are under way at a time.
+	// maxSending is how many effects of a partition are under way at a time, maxPerLane those of one lane.
 	maxSending = 64
+	maxPerLane = 48
+	// maxWaiting is how many effects stay in memory whose target fails.
+	maxWaiting = 1024
 	// settleBatch is how many answers of targets are waited for before a record says so ahead of the next tick.
 	settleBatch = 512
 	// maxFailures is how often the target's function may fail on an effect before it is parked.
 	maxFailures = 10
+	// maxLowest is how many offsets of open effects are in memory to tell targets of the progress.
+	maxLowest = 1024
+	// pageRows and pageBytes bound one read of the outbox, sweepRows the reads for what has left memory: 4 096 a second.
+	pageRows  = 4096
+	pageBytes = 8 << 20
+	sweepRows = 410
+	// everything is behind all offsets.
+	everything = math.MaxInt64
 )
 
 // resend is the pause between attempts to deliver an effect, or to run a timer's command.
 var resend = backoff.Policy{First: 100 * time.Millisecond, Max: 30 * time.Second, Jitter: 0.5} //nolint:gochecknoglobals // a constant
 
-// delivery is an effect on its way.
+// delivery is an effect in memory.
 type delivery struct {
 	offset int64
 	effect entities.SideEffect
@@ -43,6 +54,10 @@ type delivery struct {
 	// forward: its answer is that of the command that asked.
 	forward bool
 	state   deliveryState
+	// lane is where it is sent; nil as long as its caller sends it.
+	lane *lane
+	// probe: it was sent to see whether its lane's target works again.
+	probe bool
 	// attempts were made, failures of them were the function's own fault.
 	attempts, failures int
 	// due is when a waiting one is tried again.
@@ -52,137 +67,376 @@ type delivery struct {
 type deliveryState uint8
 
 const (
-	// deliveryReady: to be sent as soon as there is room.
+	// deliveryReady: to be sent as soon as its lane has room.
 	deliveryReady deliveryState = iota
 	// deliveryHeld: the caller of the command that asked for it sends it, and waits for the answer.
 	deliveryHeld
 	// deliverySending: the target's answer is awaited.
 	deliverySending
-	// deliveryWaiting: it did not get through, and is tried again.
+	// deliveryWaiting: the target did not take this one now, and gets it again later.
 	deliveryWaiting
-	// deliveryParked: it waits for an operator.
+	// deliveryParked: it waits for an operator, and leaves memory when a committed record says so.
 	deliveryParked
-	// deliveryAnswered: it is done, and no record says so yet.
+	// deliveryAnswered: it is done, and no committed record says so yet.
 	deliveryAnswered
-	// deliverySettled: a committed record says that it is done.
-	deliverySettled
 )
 
-// outbox holds the open effects of a partition, oldest first.
+// laneName is a target as far as effects hold each other up: a partition of a service, or an action.
+type laneName struct {
+	service string
+	// partition is that of the journal; -1 for actions, and for targets that are not known.
+	partition int32
+}
+
+// lane has the effects in memory for one target. It is closed after a failure: then one effect at a
+// time is sent, after a pause, until the target has answered.
+type lane struct {
+	name  laneName
+	ready []*delivery
+	// sending are under way; members are all in memory that have this lane.
+	sending, members int
+	// failed counts the failures in a row; 0: the lane is open. A closed one sends again when due.
+	failed int
+	due    time.Duration
+	// queued: it is among the turns.
+	queued bool
+}
+
+// outbox holds open effects of a partition.
 type outbox struct {
-	entries  []*delivery
 	byOffset map[int64]*delivery
-	ready    []*delivery
-	sending  int
-	waiting  int
-	parked   int
-	// more: the store has further ones behind the last entry. loading: they are being read; what is committed meanwhile is
-	// read with them, so that entries stay in order.
+	// lanes are those with members; turns those of them that may send, in the order in which they do, and closed those that failed.
+	lanes  map[laneName]*lane
+	turns  []*lane
+	closed []*lane
+	// later are those that wait, each for its own time.
+	later   []*delivery
+	sending int
+	// stuck counts those in closed lanes that are ready.
+	stuck int
+	// more: the store has effects from offset frontier on that are not in memory. loading: they are being read; what is committed
+	// meanwhile is read with them.
 	more, loading bool
+	frontier      int64
+	// left: effects before the frontier have left memory. They are looked for again from offset swept on. taken: some were found for
+	// which there was room, skipped: others. idle: there was room for none, and nothing has changed since.
+	left, taken, skipped, idle bool
+	swept                      int64
+	// lowest are the offsets of all open effects below bound, in order. reading: those behind bound are being read.
+	lowest  []int64
+	bound   int64
+	reading bool
+	// exceptions is what targets were last told.
+	exceptions []int64
+	// parked counts the effects in the store that wait for an operator.
+	parked int
 	// said is what the next settled record says.
 	said *recordv1.Settled
-	// resolved is what operators asked for.
-	resolved []*resolution
+	// resolved is what operators asked for, resolving the offsets that it is about, until they are committed.
+	resolved  []*resolution
+	resolving map[int64]struct{}
 	// refusals are what no record says yet; kept are the offsets of refused records that the store has, oldest first.
 	refusals []refusal
 	kept     []int64
-	// known is, by source partition, below which offset effects are done.
-	known map[source]int64
+	// known is, by source partition, which effects are done.
+	known map[source]entities.Progress
 }
 
 type source struct{ generation, partition uint16 }
 
-// resolution is an operator's word about a parked effect.
+// resolution is an operator's word about parked effects.
 type resolution struct {
+	// offset is the effect; with a filter, where to begin.
 	offset int64
+	filter *ParkedFilter
 	drop   bool
 	// refusal: it is about a refusal that is kept. again is its effect, to be sent once more.
 	refusal bool
 	again   *delivery
-	done    func(found bool)
+	// effects are those that it is about; next is where to go on, if there are more.
+	effects []*delivery
+	next    int64
+	more    bool
+	seen    int
+	err     error
+	// done is called when the log has it, or will not have it.
+	done func(ok bool)
 }
 
 func newOutbox() outbox {
-	return outbox{byOffset: map[int64]*delivery{}, said: &recordv1.Settled{}, known: map[source]int64{}}
+	return outbox{
+		byOffset: map[int64]*delivery{}, lanes: map[laneName]*lane{}, said: &recordv1.Settled{}, more: true,
+		resolving: map[int64]struct{}{}, known: map[source]entities.Progress{},
+	}
 }
 
-// watermark is an offset below which every effect of the partition is done.
-func (c *core) watermark() int64 {
+// progress is what targets are told: which effects of the partition are done. Parked ones, and those
+// for targets that fail, are exceptions, so that they do not hold it up.
+func (c *core) progress() entities.Progress {
 	o := &c.outbox
-	switch {
-	case len(o.entries) > 0:
-		return o.entries[0].offset
-	case o.more || o.loading:
-		return 0 // older ones than any in memory may be open
-	default:
-		return c.next
+	p := entities.Progress{Through: o.bound}
+	if o.bound == everything {
+		p.Through = c.next
 	}
+	open := 0
+	for ; open < len(o.lowest); open++ {
+		if open == entities.MaxOpen || !o.delayed(o.lowest[open]) {
+			p.Through = o.lowest[open]
+			break
+		}
+	}
+	if mutation.On(mutation.Exceptions) {
+		return p
+	}
+	if open > 0 {
+		if !slices.Equal(o.exceptions, o.lowest[:open]) {
+			o.exceptions = slices.Clone(o.lowest[:open])
+		}
+		p.Open = o.exceptions
+	}
+	return p
+}
+
+// delayed says whether an open effect may stay open for long.
+func (o *outbox) delayed(offset int64) bool {
+	d := o.byOffset[offset]
+	if d == nil {
+		return true
+	}
+	return d.state == deliveryWaiting || d.state == deliveryParked || (d.lane != nil && d.lane.failed > 0 && d.state != deliveryAnswered)
 }
 
 // keep takes a committed effect into the outbox.
 func (c *core) keep(d *delivery) {
 	o := &c.outbox
-	if o.more || o.loading || len(o.entries) >= outboxWindow {
-		o.more = true // the store has it
+	o.opened(d.offset)
+	switch {
+	case o.more: // it is read with the others
+		o.frontier = min(o.frontier, d.offset)
+	case len(o.byOffset) >= outboxWindow:
+		o.more, o.frontier = true, d.offset
+	default:
+		c.take(d)
+	}
+}
+
+// opened notes the offset of an effect that is open from now on. Those of one batch come in any order.
+func (o *outbox) opened(offset int64) {
+	n := len(o.lowest)
+	switch {
+	case offset >= o.bound: // it is read with the others
+	case n > 0 && o.lowest[n-1] > offset:
+		at, _ := slices.BinarySearch(o.lowest, offset)
+		o.lowest = slices.Insert(o.lowest, at, offset)
+	case n >= maxLowest:
+		o.bound = offset
+	default:
+		o.lowest = append(o.lowest, offset)
+	}
+}
+
+// take takes an effect into memory.
+func (c *core) take(d *delivery) {
+	o := &c.outbox
+	if _, known := o.byOffset[d.offset]; known {
 		return
 	}
-	if n := len(o.entries); n > 0 && o.entries[n-1].offset > d.offset {
-		// The core's own effects are committed in the order of the log, and get here after those of the commands of their batch.
-		at, _ := slices.BinarySearchFunc(o.entries, d.offset, func(e *delivery, offset int64) int { return cmp.Compare(e.offset, offset) })
-		o.entries = slices.Insert(o.entries, at, d)
-	} else {
-		o.entries = append(o.entries, d)
-	}
 	o.byOffset[d.offset] = d
-	switch d.state {
-	case deliveryParked:
-		o.parked++
-	case deliveryReady:
-		o.ready = append(o.ready, d)
-	default:
+	if d.state == deliveryReady {
+		c.enqueue(d)
 	}
 }
 
-// OutboxLoaded takes open effects from the store, in order; more says that there are others behind them.
-func (c *core) OutboxLoaded(effects []*delivery, more bool) {
+// enqueue puts an effect into its lane. Where that is closed and enough effects wait, it leaves memory.
+func (c *core) enqueue(d *delivery) {
 	o := &c.outbox
-	o.more, o.loading = false, false
-	for _, d := range effects {
-		c.keep(d)
+	if d.lane == nil {
+		name := c.laneOf(&d.effect.Target)
+		l := o.lanes[name]
+		if l == nil {
+			l = &lane{name: name}
+			o.lanes[name] = l
+		}
+		d.lane = l
+		l.members++
 	}
-	o.more = o.more || more
-	c.pump()
+	l := d.lane
+	d.state = deliveryReady
+	l.ready = append(l.ready, d)
+	if l.failed > 0 {
+		o.stuck++
+		c.evict(l)
+	}
+	c.turn(l)
 }
 
-// pump sends what may be sent, and asks the store for more when there is room.
+// evict takes effects of a closed lane out of memory while too many wait. One stays, to be sent as a probe.
+func (c *core) evict(l *lane) {
+	o := &c.outbox
+	for o.stuck+len(o.later) > maxWaiting && len(l.ready) > 1 {
+		d := l.ready[len(l.ready)-1]
+		l.ready[len(l.ready)-1] = nil
+		l.ready = l.ready[:len(l.ready)-1]
+		o.stuck--
+		o.left = true
+		o.remove(d)
+	}
+}
+
+// remove takes an effect out of memory.
+func (o *outbox) remove(d *delivery) {
+	delete(o.byOffset, d.offset)
+	l := d.lane
+	if l == nil {
+		return
+	}
+	if l.members--; l.members == 0 {
+		if l.failed > 0 {
+			o.closed = slices.DeleteFunc(o.closed, func(other *lane) bool { return other == l })
+		}
+		delete(o.lanes, l.name)
+	}
+}
+
+// turn gives a lane its turn to send, if it may.
+func (c *core) turn(l *lane) {
+	if !l.queued && c.maySend(l) {
+		l.queued = true
+		c.outbox.turns = append(c.outbox.turns, l)
+	}
+}
+
+func (c *core) maySend(l *lane) bool {
+	switch {
+	case len(l.ready) == 0:
+		return false
+	case mutation.On(mutation.Lane):
+		return true
+	case l.failed > 0:
+		return l.sending == 0 && l.due <= c.now.Mono
+	default:
+		return l.sending < maxPerLane
+	}
+}
+
+// pump sends what may be sent, a lane after the other.
 func (c *core) pump() {
 	o := &c.outbox
-	for len(o.ready) > 0 && o.sending < maxSending {
-		d := o.ready[0]
-		o.ready[0] = nil
-		o.ready = o.ready[1:]
-		if d.state != deliveryReady {
-			continue // the caller who was thought gone has delivered it
+	for len(o.turns) > 0 && o.sending < maxSending {
+		l := o.turns[0]
+		o.turns[0] = nil
+		o.turns = o.turns[1:]
+		l.queued = false
+		if !c.maySend(l) {
+			continue
+		}
+		d := l.ready[0]
+		l.ready[0] = nil
+		l.ready = l.ready[1:]
+		if d.probe = l.failed > 0; d.probe {
+			o.stuck--
 		}
 		d.state = deliverySending
 		d.attempts++
+		l.sending++
 		o.sending++
-		c.emit(effect{kind: doSend, delivery: d, offset: c.watermark()})
-	}
-	if o.more && !o.loading && len(o.entries) < outboxWindow/2 {
-		c.loadOutbox()
+		c.emit(effect{kind: doSend, delivery: d, progress: c.progress()})
+		c.turn(l)
 	}
 }
 
-// loadOutbox asks for the open effects behind those in memory.
-func (c *core) loadOutbox() {
+// refill asks the store for effects when there is room, and for the offsets of open ones.
+func (c *core) refill() {
 	o := &c.outbox
-	from := int64(0)
-	if n := len(o.entries); n > 0 {
-		from = o.entries[n-1].offset + 1
+	if o.more && !o.loading && len(o.byOffset) < outboxWindow/2 {
+		c.loadOutbox()
 	}
-	o.loading = true
-	c.emit(effect{kind: doLoadOutbox, offset: from})
+	if o.bound != everything && !o.reading && len(o.lowest) <= 2*entities.MaxOpen {
+		c.loadOpen()
+	}
+}
+
+// loadOutbox asks for the open effects from the frontier on.
+func (c *core) loadOutbox() {
+	c.outbox.loading = true
+	c.emit(effect{kind: doLoadOutbox, offset: c.outbox.frontier, attempt: pageRows})
+}
+
+// loadOpen asks for the offsets of open effects behind those that are known.
+func (c *core) loadOpen() {
+	c.outbox.reading = true
+	c.emit(effect{kind: doLoadOpen, offset: c.outbox.bound, attempt: maxLowest})
+}
+
+// OutboxLoaded takes open effects from the store, in order, that are not parked; next is the offset
+// behind the last one that was looked at, more says that there are others behind it.
+func (c *core) OutboxLoaded(effects []*delivery, next int64, more bool) {
+	o := &c.outbox
+	o.more, o.loading, o.frontier = more, false, next
+	for _, d := range effects {
+		c.take(d)
+	}
+	c.pump()
+}
+
+// OpenLoaded takes the offsets of open effects from the store, in order, parked ones included.
+func (c *core) OpenLoaded(open []int64, more bool) {
+	o := &c.outbox
+	o.reading = false
+	o.lowest = append(o.lowest, open...)
+	o.bound = everything
+	if more {
+		o.bound = open[len(open)-1] + 1
+	}
+}
+
+// ParkedCounted says how many effects are parked, at the beginning of an ownership.
+func (c *core) ParkedCounted(n int) { c.outbox.parked = n }
+
+// sweep looks for effects that have left memory, a few at a time.
+func (c *core) sweep() {
+	o := &c.outbox
+	if o.stuck+len(o.later) < maxWaiting/2 {
+		o.idle = false
+	}
+	if o.left && !o.idle && !o.loading && len(o.byOffset) < outboxWindow {
+		o.loading = true
+		c.emit(effect{kind: doSweepOutbox, offset: o.swept, attempt: sweepRows})
+	}
+}
+
+// OutboxSwept takes what the store has of effects before the frontier, as OutboxLoaded does.
+func (c *core) OutboxSwept(effects []*delivery, next int64, more bool) {
+	o := &c.outbox
+	o.loading = false
+	for _, d := range effects {
+		if o.more && d.offset >= o.frontier {
+			more = false
+			break
+		}
+		c.admitSwept(d)
+	}
+	o.swept = next
+	if !more || (o.more && next >= o.frontier) {
+		o.left, o.idle = o.skipped, o.skipped && !o.taken
+		o.taken, o.skipped, o.swept = false, false, 0
+	}
+	c.pump()
+}
+
+// admitSwept takes an effect into memory again, if there is room for it.
+func (c *core) admitSwept(d *delivery) {
+	o := &c.outbox
+	if _, known := o.byOffset[d.offset]; known {
+		return
+	}
+	l := o.lanes[c.laneOf(&d.effect.Target)]
+	if len(o.byOffset) >= outboxWindow || (l != nil && l.failed > 0 && o.stuck+len(o.later) >= maxWaiting) {
+		o.skipped = true
+		return
+	}
+	o.taken = true
+	c.take(d)
 }
 
 // Delivered takes the answer of an effect's target; err is nil when it took effect. What a target said of a record holds
@@ -197,29 +451,95 @@ func (c *core) Delivered(offset int64, err *entities.Error) {
 	switch d.state {
 	case deliverySending:
 		o.sending--
+		d.lane.sending--
 	case deliveryWaiting:
-		o.waiting--
-	case deliveryHeld, deliveryReady:
+		o.later = slices.DeleteFunc(o.later, func(other *delivery) bool { return other == d })
+	case deliveryReady:
+		o.unqueue(d)
 		d.attempts++
-	case deliveryParked, deliveryAnswered, deliverySettled:
+	case deliveryHeld:
+		d.attempts++
+	case deliveryParked, deliveryAnswered:
 		return
 	}
 	switch {
 	case err != nil && err.Reason == entities.FunctionRefused:
+		c.reached(d.lane)
 		c.refused(d, err, held)
 	case err == nil:
+		c.reached(d.lane)
 		d.state = deliveryAnswered
 		o.said.Done = append(o.said.Done, uint64(offset)) //nolint:gosec // offsets are positive
 		if mutation.On(mutation.Settle) {
 			c.settled(settles{done: []uint64{uint64(offset)}}) //nolint:gosec // offsets are positive
 		}
 	case hopeless(err) || failedOften(d, err):
+		c.reached(d.lane)
 		c.park(d, err)
+	case d.lane == nil || ownFault(err):
+		c.reached(d.lane)
+		c.wait(d)
 	default:
-		d.state, d.due = deliveryWaiting, c.now.Mono+resend.PauseBy(d.attempts, spread(offset))
-		o.waiting++
+		c.unreached(d)
+		c.enqueue(d)
 	}
 	c.pump()
+}
+
+// unqueue takes an effect out of the queue of its lane.
+func (o *outbox) unqueue(d *delivery) {
+	l := d.lane
+	l.ready = slices.DeleteFunc(l.ready, func(other *delivery) bool { return other == d })
+	if l.failed > 0 {
+		o.stuck--
+	}
+}
+
+// wait has an effect tried again after a pause of its own. Where too many wait, it leaves memory.
+func (c *core) wait(d *delivery) {
+	o := &c.outbox
+	if o.stuck+len(o.later) >= maxWaiting {
+		o.left, o.idle = true, false
+		o.remove(d)
+		return
+	}
+	d.state, d.due = deliveryWaiting, c.now.Mono+resend.PauseBy(d.attempts, spread(d.offset))
+	o.later = append(o.later, d)
+}
+
+// reached opens a lane whose target has answered.
+func (c *core) reached(l *lane) {
+	if l == nil {
+		return
+	}
+	if l.failed > 0 {
+		o := &c.outbox
+		l.failed, o.idle = 0, false
+		o.stuck -= len(l.ready)
+		o.closed = slices.DeleteFunc(o.closed, func(other *lane) bool { return other == l })
+	}
+	c.turn(l)
+}
+
+// unreached closes the lane of an effect whose target did not answer. What was sent with it and fails
+// as well is the same failure.
+func (c *core) unreached(d *delivery) {
+	o, l := &c.outbox, d.lane
+	if l.failed > 0 && !d.probe {
+		return
+	}
+	if l.failed == 0 {
+		o.closed = append(o.closed, l)
+		o.stuck += len(l.ready)
+		c.evict(l)
+	}
+	l.failed++
+	l.due = c.now.Mono + resend.PauseBy(l.failed, spread(d.offset))
+}
+
+// ownFault says whether a failure is about one effect, and says nothing about others for its target.
+func ownFault(err *entities.Error) bool {
+	return err.Reason == entities.FunctionFailed || err.Reason == entities.Overloaded
 }
 
 // spread makes something like a random number of an offset.
@@ -244,7 +564,6 @@ func hopeless(err *entities.Error) bool {
 
 func (c *core) park(d *delivery, err *entities.Error) {
 	d.state = deliveryParked
-	c.outbox.parked++
 	const maxText = 1024
 	text := strings.ToValidUTF8(err.Message[:min(len(err.Message), maxText)], "\uFFFD")
 	c.outbox.said.Parked = append(c.outbox.said.Parked, &recordv1.Parked{
@@ -258,43 +577,58 @@ func (c *core) Unheld(offset int64) {
 	if d == nil || d.state != deliveryHeld {
 		return
 	}
-	d.state = deliveryReady
-	c.outbox.ready = append(c.outbox.ready, d)
+	c.enqueue(d)
 	c.pump()
 }
 
-// Resolve takes an operator's word about a parked effect: to be sent again, or dropped.
+// Resolve takes an operator's word about parked effects: to be sent again, or dropped. Those that
+// another one is about already are left to that.
 func (c *core) Resolve(r *resolution) {
-	d := c.outbox.byOffset[r.offset]
-	if c.state != Active || d == nil || d.state != deliveryParked {
+	o := &c.outbox
+	if c.state != Active {
+		r.effects = nil
 		r.done(false)
 		return
 	}
-	if r.drop {
-		d.state = deliveryAnswered
-		c.outbox.parked--
-		c.outbox.said.Done = append(c.outbox.said.Done, uint64(r.offset)) //nolint:gosec // offsets are positive
-	} else {
-		c.outbox.said.Replayed = append(c.outbox.said.Replayed, uint64(r.offset)) //nolint:gosec // offsets are positive
+	r.effects = slices.DeleteFunc(r.effects, func(d *delivery) bool {
+		_, known := o.resolving[d.offset]
+		return known
+	})
+	if len(r.effects) == 0 {
+		r.done(true)
+		return
 	}
-	c.outbox.resolved = append(c.outbox.resolved, r)
+	for _, d := range r.effects {
+		o.resolving[d.offset] = struct{}{}
+		if r.drop {
+			o.said.Done = append(o.said.Done, uint64(d.offset)) //nolint:gosec // offsets are positive
+		} else {
+			o.said.Replayed = append(o.said.Replayed, uint64(d.offset)) //nolint:gosec // offsets are positive
+		}
+	}
+	o.resolved = append(o.resolved, r)
 	c.settleNow = true
 }
 
-// retryEffects makes those ready whose pause is over.
+// retryEffects makes those ready whose pause is over, and lets closed lanes try.
 func (c *core) retryEffects() {
 	o := &c.outbox
-	if o.waiting == 0 {
-		return
-	}
-	for _, d := range o.entries {
-		if d.state == deliveryWaiting && d.due <= c.now.Mono {
-			d.state = deliveryReady
-			o.waiting--
-			o.ready = append(o.ready, d)
+	later := o.later
+	o.later = o.later[:0]
+	for _, d := range later {
+		if d.due <= c.now.Mono {
+			c.enqueue(d)
+		} else {
+			o.later = append(o.later, d)
 		}
 	}
+	clear(later[len(o.later):])
+	for _, l := range o.closed {
+		c.turn(l)
+	}
 	c.pump()
+	c.refill()
+	c.sweep()
 }
 
 // unsaid is the number of things that the next settled record has to say.
@@ -310,7 +644,7 @@ func (c *core) settleEffects() {
 		entry := c.control(record.Settled)
 		entry.Value = record.EncodeSettled(said)
 		c.put(entry)
-		c.open.settles = append(c.open.settles, settles{done: said.Done, replayed: said.Replayed})
+		c.open.settles = append(c.open.settles, settles{done: said.Done, parked: said.Parked})
 	}
 	for _, r := range o.refusals {
 		c.writeRefusal(r)
@@ -351,41 +685,67 @@ func head[T any](list []T, n int) (first, rest []T) {
 	return list[:n:n], list[n:]
 }
 
-// settles is what a settled record of a batch says, for when it is committed.
+// settles is what the settled records of a batch say, for when it is committed.
 type settles struct {
-	done, replayed []uint64
-	resolved       []*resolution
+	done     []uint64
+	parked   []*recordv1.Parked
+	resolved []*resolution
 	// kept are places of refused records, told the commands that tell entities of refusals.
 	kept []int
 	told []followUp
 }
 
-// settled takes entries out of the outbox whose settled record is committed.
+// settled takes effects out of the outbox whose settled record is committed.
 func (c *core) settled(s settles) {
 	o := &c.outbox
 	for _, offset := range s.done {
 		if d := o.byOffset[int64(offset)]; d != nil { //nolint:gosec // offsets are positive
-			d.state = deliverySettled
-			delete(o.byOffset, d.offset)
+			o.remove(d)
 		}
 	}
-	for _, offset := range s.replayed {
-		if d := o.byOffset[int64(offset)]; d != nil && d.state == deliveryParked { //nolint:gosec // offsets are positive
-			d.state, d.attempts, d.failures = deliveryReady, 0, 0
-			o.parked--
-			o.ready = append(o.ready, d)
+	o.close(s.done)
+	for _, p := range s.parked {
+		o.parked++
+		if mutation.On(mutation.ParkedPlace) {
+			continue
+		}
+		if d := o.byOffset[int64(p.GetOffset())]; d != nil { //nolint:gosec // offsets are positive
+			o.remove(d)
 		}
 	}
-	first := 0
-	for first < len(o.entries) && o.entries[first].state == deliverySettled {
-		o.entries[first] = nil
-		first++
-	}
-	o.entries = o.entries[first:]
 	for _, r := range s.resolved {
+		o.parked -= len(r.effects)
+		for _, d := range r.effects {
+			delete(o.resolving, d.offset)
+			if !r.drop {
+				c.replay(d)
+			}
+		}
 		r.done(true)
 	}
 	c.pump()
+	c.refill()
+}
+
+// replay takes an effect into memory again that was parked, if there is room.
+func (c *core) replay(d *delivery) {
+	o := &c.outbox
+	if len(o.byOffset) < outboxWindow {
+		c.take(d)
+	} else if !o.more || d.offset < o.frontier {
+		o.left, o.idle = true, false
+	}
+}
+
+// close takes the offsets of effects that are done off the lowest ones.
+func (o *outbox) close(done []uint64) {
+	slices.Sort(done)
+	o.lowest = slices.DeleteFunc(o.lowest, func(offset int64) bool {
+		for len(done) > 0 && int64(done[0]) < offset { //nolint:gosec // offsets are positive
+			done = done[1:]
+		}
+		return len(done) > 0 && int64(done[0]) == offset //nolint:gosec // offsets are positive
+	})
 }
 
 // forgetEffects empties the outbox at the end of an ownership; the store has what is open.
@@ -412,10 +772,11 @@ func (b *batch) unresolved() {
 }
 
 // doneAtSource says whether an effect of another partition is known to be done there, so that this is a late copy of it.
-func (c *core) doneAtSource(s *entities.Source, stored int64) bool {
+func (c *core) doneAtSource(s *entities.Source, stored entities.Progress) bool {
 	key := source{s.Generation, s.Partition}
-	c.outbox.known[key] = max(c.outbox.known[key], stored)
-	return s.Offset < c.outbox.known[key]
+	known := c.outbox.known[key].Latest(stored)
+	c.outbox.known[key] = known
+	return known.Done(s.Offset)
 }
 
 // cause is what the records of a command say about the effect that it follows from. What they say of the source's progress
@@ -425,14 +786,18 @@ func (c *core) cause(s *entities.Source) *record.Cause {
 		return nil
 	}
 	key := source{s.Generation, s.Partition}
-	known := max(c.outbox.known[key], s.Settled)
+	known := c.outbox.known[key].Latest(s.Progress())
 	if mutation.On(mutation.Watermark) {
-		known = s.Settled
+		known = s.Progress()
 	}
 	c.outbox.known[key] = known
-	return &record.Cause{
-		Generation: uint32(s.Generation), Partition: uint32(s.Partition), Offset: uint64(s.Offset), Index: s.Index, Settled: uint64(known), //nolint:gosec // offsets are positive
+	cause := &record.Cause{
+		Generation: uint32(s.Generation), Partition: uint32(s.Partition), Offset: uint64(s.Offset), Index: s.Index, Settled: uint64(known.Through), //nolint:gosec // offsets are positive
 	}
+	for _, offset := range known.Open {
+		cause.Open = append(cause.Open, uint64(offset)) //nolint:gosec // offsets are positive
+	}
+	return cause
 }
 
 // deliveryOf makes an outbox entry from a row of the store.
@@ -443,8 +808,5 @@ func deliveryOf(e materializer.Effect) (*delivery, error) {
 	}
 	d.offset = e.Offset
 	d.from.Type, d.from.ID, _ = strings.Cut(e.From, "/")
-	if e.Parked != "" {
-		d.state = deliveryParked
-	}
 	return d, nil
 }

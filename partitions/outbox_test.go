@@ -96,7 +96,7 @@ func TestEffectIsDeduplicated(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	n, err := materializer.Forget(f.store, f.p.address, 100)
+	_, n, err := materializer.Forget(f.store, f.p.address, nil, 100)
 	if err != nil || n != 2 {
 		t.Fatalf("forgot %d rows, %v; want the two below offset 15", n, err)
 	}
@@ -114,7 +114,7 @@ func TestSettledMeansCommitted(t *testing.T) {
 	c.pump()
 	c.next = 2
 	c.Delivered(1, nil)
-	if w := c.watermark(); w != 1 {
+	if w := c.progress().Through; w != 1 {
 		t.Fatalf("the target has answered, and the watermark is %d; want 1 until the log says so", w)
 	}
 	c.Ticked()
@@ -123,28 +123,29 @@ func TestSettledMeansCommitted(t *testing.T) {
 		t.Fatal("no settled record was sent")
 	}
 	c.Acked(c.sent[0], broker.AppendResult{Base: 2, Last: 2})
-	if w := c.watermark(); w != 3 {
+	if w := c.progress().Through; w != 3 {
 		t.Errorf("the log has the settled record, and the watermark is %d; want 3", w)
 	}
 }
 
 // TestEffectsStayInOrder: what is committed while older effects are read from the store must not come before them, or the
-// watermark would pass what is open.
+// progress would pass what is open.
 func TestEffectsStayInOrder(t *testing.T) {
 	c := activeCore(t, true)
 	c.next = 10
-	c.outbox.more = true
-	c.pump()
-	if !c.asks(doLoadOutbox) {
+	c.outbox.more, c.outbox.bound = true, 0
+	c.refill()
+	if !c.asks(doLoadOutbox) || !c.asks(doLoadOpen) {
 		t.Fatal("the store is not asked for more")
 	}
 	c.keep(&delivery{offset: 9})
-	if w := c.watermark(); w != 0 {
-		t.Errorf("the watermark is %d while older effects are unknown; want 0", w)
+	if p := c.progress(); p.Through != 0 {
+		t.Errorf("the progress is %+v while older effects are unknown; want 0", p)
 	}
-	c.OutboxLoaded([]*delivery{{offset: 5}, {offset: 9}}, false)
-	if w := c.watermark(); w != 5 || len(c.outbox.entries) != 2 {
-		t.Errorf("the watermark is %d with %d effects; want 5 with 2", w, len(c.outbox.entries))
+	c.OpenLoaded([]int64{5, 9}, false)
+	c.OutboxLoaded([]*delivery{{offset: 5}, {offset: 9}}, 10, false)
+	if p := c.progress(); p.Through != 5 || len(c.outbox.byOffset) != 2 {
+		t.Errorf("the progress is %+v with %d effects; want 5 with 2", p, len(c.outbox.byOffset))
 	}
 }
 
@@ -220,7 +221,7 @@ func (f *fixture) parked(want int) []Parked {
 	var parked []Parked
 	f.until("parked effects are listed", func() bool {
 		var err error
-		if parked, err = f.m.Parked(100); err != nil {
+		if parked, _, _, err = f.m.Parked(ParkedPlace{}, ParkedFilter{}, 100); err != nil {
 			f.t.Fatal(err)
 		}
 		return len(parked) == want

@@ -52,17 +52,19 @@ func (h *Hooks) watchFailed(err error) {
 
 // Partition is one partition of the journal on this worker: core and fold, driven by a loop that it shares with others.
 type Partition struct {
-	id        int32
-	address   materializer.Address
-	journal   broker.Partition
-	topicID   string
-	log       broker.Log
-	store     materializer.Store
-	functions Functions
-	limits    Limits
-	hooks     Hooks
-	clock     clock.Clock
-	random    func() uint64
+	id int32
+	// partitions is how many the journal has.
+	partitions int
+	address    materializer.Address
+	journal    broker.Partition
+	topicID    string
+	log        broker.Log
+	store      materializer.Store
+	functions  Functions
+	limits     Limits
+	hooks      Hooks
+	clock      clock.Clock
+	random     func() uint64
 	// send takes an effect to its target, run a timer's command to its entity: the router's.
 	send func(ctx context.Context, source entities.Source, t entities.Target) error
 	run  func(ctx context.Context, cmd *entities.Command) error
@@ -121,8 +123,11 @@ type Partition struct {
 	logBase int64
 	logAt   time.Time
 	// jumped is how far the machine's clock had jumped at the last look.
-	jumped     time.Duration
-	expired    time.Time
+	jumped  time.Duration
+	expired time.Time
+	// forgetting: rows of effects of other partitions are being removed, from the row forgotten on.
+	forgetting bool
+	forgotten  []byte
 	lastError  string
 	lastFailed time.Time
 }
@@ -224,7 +229,7 @@ func (p *Partition) take(in *input) {
 		if in.resolution.refusal {
 			p.resolveRefusal(in.resolution)
 		} else {
-			c.Resolve(in.resolution)
+			p.resolve(in.resolution)
 		}
 	case inPosition:
 		c.Asked(in.call)
@@ -327,9 +332,13 @@ func (p *Partition) do(ctx context.Context, e effect) {
 		p.alarm("records of others stand where own ones were expected")
 		p.background(func() { p.readGap(ctx, e.incarnation, from, e.offset) })
 	case doSend:
-		p.deliver(ctx, e.delivery, e.offset)
+		p.deliver(ctx, e.delivery, e.progress)
 	case doLoadOutbox:
-		p.loadOutbox(e.offset)
+		p.loadOutbox(&e, p.core.OutboxLoaded)
+	case doSweepOutbox:
+		p.loadOutbox(&e, p.core.OutboxSwept)
+	case doLoadOpen:
+		p.loadOpen(&e)
 	case doLoadRefusals:
 		p.loadRefusals()
 	case doDropRefusals:
@@ -588,9 +597,21 @@ func (p *Partition) expire() {
 		p.failed(err)
 	}
 	p.stats.expired.Add(uint64(n)) //nolint:gosec // a count
-	if _, err := materializer.Forget(p.store, p.address, most); err != nil {
+	p.forgetting = true
+}
+
+// forget frees the space of what is remembered of effects that their partitions are done with: a few
+// rows at a time, until it has been through all of them.
+func (p *Partition) forget() {
+	if p.core.state != Active || !p.forgetting {
+		return
+	}
+	const most = 1024
+	next, _, err := materializer.Forget(p.store, p.address, p.forgotten, most)
+	if err != nil {
 		p.failed(err)
 	}
+	p.forgotten, p.forgetting = next, next != nil
 }
 
 // attempted remembers why an effect or a timer did not get through.

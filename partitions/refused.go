@@ -145,16 +145,11 @@ func (c *core) limitRefusals() {
 	}
 }
 
-// refusalsCommitted takes what a committed batch says about refusals.
+// refusalsCommitted takes what a committed batch says about refusals. The commands that tell of them are in the outbox already.
 func (c *core) refusalsCommitted(b *batch, s *settles) {
 	o := &c.outbox
 	for _, i := range s.kept {
 		o.kept = append(o.kept, b.entries[i].Offset)
-	}
-	for i := range s.told {
-		d := s.told[i].delivery
-		d.offset = b.entries[s.told[i].entry].Offset
-		c.keep(d)
 	}
 	c.limitRefusals()
 }

@@ -112,8 +112,8 @@ func TestRefusalAndItsCommandAreOneGroup(t *testing.T) {
 	if d := c.outbox.byOffset[2]; d == nil || d.effect.Method != "Refused" {
 		t.Fatalf("the outbox has %+v at the offset of the command that tells of the refusal", d)
 	}
-	if w := c.watermark(); w != 2 {
-		t.Errorf("the watermark is %d, want 2: the effect is done, and what tells of it is not", w)
+	if w := c.progress().Through; w != 2 {
+		t.Errorf("the progress is %d, want 2: the effect is done, and what tells of it is not", w)
 	}
 }
 

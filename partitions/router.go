@@ -226,7 +226,7 @@ func (r *Router) forward(ctx context.Context, d *decision, hops int) (*entities.
 func (d *decision) child(offset int64, n int) (*entities.Source, error) {
 	switch {
 	case d.partition != nil && offset >= 0:
-		s := d.partition.source(offset, d.done.Settled)
+		s := d.partition.source(offset, d.done.Progress)
 		return &s, nil
 	case d.source == nil:
 		return nil, nil //nolint:nilnil // no address

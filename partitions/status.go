@@ -25,7 +25,8 @@ type Status struct {
 	Entities    int
 	ActiveBytes int
 	Fold        materializer.FoldCounts
-	// Effects are open ones in memory, Parked those of them that wait for an operator; MoreEffects: the store has others.
+	// Effects are open ones in memory; MoreEffects: the store has others that are to be sent. Parked ones wait for an operator, and are
+	// in the store only.
 	Effects, Parked int
 	// Refusals are refused effects that are kept for an operator.
 	Refusals    int
@@ -109,8 +110,8 @@ func (p *Partition) publish() {
 		Entities: len(c.entities), ActiveBytes: c.active, LastError: p.lastError, LastFailed: p.lastFailed, Halted: c.halted, Floor: c.floor,
 	}}
 	s.Refusals = len(c.outbox.kept)
-	s.Effects, s.Parked, s.MoreEffects = len(c.outbox.byOffset), c.outbox.parked, c.outbox.more || c.outbox.loading
-	s.Timers, s.MoreTimers, s.Overdue = len(c.timers.next), c.timers.more, c.timers.overdue(c.now.Log)
+	s.Effects, s.Parked, s.MoreEffects = len(c.outbox.byOffset), c.outbox.parked, c.outbox.more || c.outbox.left
+	s.Timers, s.MoreTimers, s.Overdue = c.timers.loaded(), c.timers.more, c.timers.overdue(c.now.Log)
 	if p.fold != nil {
 		s.Fold = p.fold.Counts()
 	}

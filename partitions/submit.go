@@ -50,8 +50,8 @@ type Committed struct {
 	Next int64
 	// FirstEffect is the offset of the record of the first effect, Forward that of the forward's; -1 where there is none.
 	FirstEffect, Forward int64
-	// Settled is the offset below which the partition's effects were done.
-	Settled int64
+	// Progress says which of the partition's effects were done.
+	Progress entities.Progress
 }
 
 // errSuperseded ends the command of a timer that was cancelled or set anew.
@@ -298,7 +298,7 @@ func (c *Call) committed() (Committed, error) {
 	case c.superseded:
 		return Committed{}, errSuperseded
 	}
-	done := Committed{Outcome: c.outcome, Next: c.next, FirstEffect: -1, Forward: -1, Settled: c.watermark}
+	done := Committed{Outcome: c.outcome, Next: c.next, FirstEffect: -1, Forward: -1, Progress: c.progress}
 	if c.stored != nil {
 		outcome, err := decodeAnswer(c.stored.Answer)
 		if err != nil {

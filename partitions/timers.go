@@ -18,16 +18,19 @@ import (
 const (
 	// timerWindow is how many of the next timers of a partition are in memory; the store has all of them.
 	timerWindow = 4096
-	// maxFiring is how many timers of a partition may be firing at a time.
-	maxFiring = 64
+	// maxFiring is how many timers of a partition may be firing at a time, maxFiringPerType those of one
+	// entity type.
+	maxFiring        = 64
+	maxFiringPerType = 48
 )
 
 // alarm is a timer that is in memory.
 type alarm struct {
 	materializer.Due
 	// wake is when to try, by the log's clock: the due time, or later after a failure.
-	wake     int64
-	attempts int
+	wake int64
+	// attempts were made; on failures of them the function failed.
+	attempts, failures int
 }
 
 // timers are the next timers of a partition.
@@ -36,6 +39,9 @@ type timers struct {
 	// known are the offsets of all that are in memory, firing ones included.
 	known  map[int64]struct{}
 	firing int
+	// types are those with timers that are firing or held back; held counts the latter.
+	types []*timerType
+	held  int
 	// more: the store has others, all of them behind floor in its index. What is due after floor is left to the store.
 	more  bool
 	floor materializer.Due
@@ -44,8 +50,33 @@ type timers struct {
 	loading, overflowed bool
 }
 
+// timerType has the timers of one entity type that are firing, and those that are due and held back
+// because enough are.
+type timerType struct {
+	name   string
+	firing int
+	held   []*alarm
+}
+
 // newTimers returns timers of which none is read yet.
-func newTimers() timers { return timers{known: map[int64]struct{}{}, more: true} }
+func newTimers() timers {
+	return timers{known: map[int64]struct{}{}, more: true}
+}
+
+// of returns the type of a timer. There are few.
+func (t *timers) of(a *alarm) *timerType {
+	for _, of := range t.types {
+		if of.name == a.Key.Type {
+			return of
+		}
+	}
+	of := &timerType{name: a.Key.Type}
+	t.types = append(t.types, of)
+	return of
+}
+
+// loaded is how many timers are in memory and not firing.
+func (t *timers) loaded() int { return len(t.next) + t.held }
 
 // alarmHeap is a heap.Interface.
 //
@@ -72,7 +103,7 @@ func (c *core) setTimer(d materializer.Due) {
 	if _, known := t.known[d.Offset]; known || (t.more && d.At > t.floor.At) {
 		return
 	}
-	if len(t.next) >= 2*timerWindow {
+	if t.loaded() >= 2*timerWindow {
 		// The farthest ones are better off in the store. It is read again from the nearest one on.
 		for _, a := range t.next {
 			delete(t.known, a.Offset)
@@ -113,13 +144,41 @@ func (c *core) fire() {
 	t := &c.timers
 	for t.firing < maxFiring && len(t.next) > 0 && t.next[0].wake <= c.now.Log {
 		a := heap.Pop(&t.next).(*alarm) //nolint:errcheck,forcetypeassert // only alarms
-		a.attempts++
-		t.firing++
-		c.emit(effect{kind: doFire, alarm: a})
+		of := t.of(a)
+		if of.firing >= maxFiringPerType && !mutation.On(mutation.Lane) {
+			of.held = append(of.held, a)
+			t.held++
+			continue
+		}
+		c.start(a, of)
 	}
-	if t.more && !t.loading && len(t.next) < timerWindow/2 {
+	if t.more && !t.loading && t.loaded() < timerWindow/2 {
 		c.loadTimers()
 	}
+}
+
+// start lets a timer go off.
+func (c *core) start(a *alarm, of *timerType) {
+	a.attempts++
+	of.firing++
+	c.timers.firing++
+	c.emit(effect{kind: doFire, alarm: a})
+}
+
+// ended makes room for the next timer of a type, one that is held back first.
+func (c *core) ended(a *alarm) {
+	t := &c.timers
+	of := t.of(a)
+	t.firing--
+	of.firing--
+	if len(of.held) == 0 {
+		return
+	}
+	next := of.held[0]
+	of.held[0] = nil
+	of.held = of.held[1:]
+	t.held--
+	c.start(next, of)
 }
 
 // Fired says how a timer's command ended. superseded: the timer was cancelled or set anew; its entry in the index is stale.
@@ -127,7 +186,7 @@ func (c *core) Fired(incarnation uint64, a *alarm, superseded bool, err *entitie
 	if incarnation != c.incarnation {
 		return
 	}
-	c.timers.firing--
+	c.ended(a)
 	switch {
 	case superseded:
 		delete(c.timers.known, a.Offset)
@@ -135,10 +194,38 @@ func (c *core) Fired(incarnation uint64, a *alarm, superseded bool, err *entitie
 	case err == nil || err.Reason == entities.FunctionRefused:
 		delete(c.timers.known, a.Offset)
 	default:
+		if err.Reason == entities.FunctionFailed {
+			a.failures++
+		}
 		a.wake = c.now.Log + int64(resend.PauseBy(a.attempts, spread(a.Offset)))
 		heap.Push(&c.timers.next, a)
 	}
 	c.fire()
+}
+
+// giveUp ends a timer on whose command the function fails again and again, while it is that command's
+// turn. The occurrence becomes an effect of the entity on itself, which is parked, and a recurring
+// timer is set for its next time. It returns false where the timer is to be tried again.
+func (c *core) giveUp(e *entity, call *Call, err *entities.Error) bool {
+	timer := call.cmd.Timer
+	if timer == nil || err.Reason != entities.FunctionFailed || timer.Failures+1 < maxFailures {
+		return false
+	}
+	call.outcome, call.gaveUp = &entities.Outcome{Effects: []entities.SideEffect{{Target: timer.Target}}}, err
+	if c.write(e, call) != nil {
+		call.outcome, call.gaveUp = nil, nil
+		return false
+	}
+	return true
+}
+
+// parkTimer parks the effect that stands for a timer's command, once it is committed. Until the log
+// says that it is parked, another owner sends it as any effect.
+func (c *core) parkTimer(d *delivery, call *Call) {
+	d.attempts = call.cmd.Timer.Failures + 1
+	c.park(d, call.gaveUp)
+	parked := c.outbox.said.GetParked()
+	parked[len(parked)-1].Timer = &recordv1.ParkedTimer{Name: call.cmd.Timer.Name, Due: call.cmd.Timer.Due}
 }
 
 // unsettled says whether the timer that a call stands for was changed by a command that is decided and not committed. It is
@@ -156,10 +243,16 @@ func (c *core) Superseded(call *Call) {
 
 // overdue is how long the oldest timer in memory is late.
 func (t *timers) overdue(now int64) time.Duration {
-	if len(t.next) == 0 || t.next[0].At >= now {
-		return 0
+	oldest := now
+	if len(t.next) > 0 {
+		oldest = min(oldest, t.next[0].At)
 	}
-	return time.Duration(now - t.next[0].At)
+	for _, of := range t.types {
+		if len(of.held) > 0 {
+			oldest = min(oldest, of.held[0].At)
+		}
+	}
+	return time.Duration(now - oldest)
 }
 
 // fired is the record that says that a timer's command took effect.

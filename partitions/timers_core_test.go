@@ -211,3 +211,33 @@ func TestEveryTimerFiresOnce(t *testing.T) {
 		})
 	}
 }
+
+// TestSlowTimersLeavePlaces: timers of one entity type, however long they take, leave places for others.
+func TestSlowTimersLeavePlaces(t *testing.T) {
+	x := newTimerIndex(t)
+	of := func(entityType string) {
+		due := x.store(fmt.Sprint("n", x.offset), x.c.now.Log)
+		due.Key.Type = entityType
+		x.rows[due.Offset] = due
+		x.c.setTimer(due)
+	}
+	for range 3 * maxFiring {
+		of("slow")
+	}
+	x.c.fire()
+	x.perform()
+	if len(x.firing) != maxFiringPerType {
+		t.Fatalf("%d timers of one type are firing; want %d", len(x.firing), maxFiringPerType)
+	}
+	for range 100 {
+		of("good")
+		x.c.fire()
+		x.perform()
+		if len(x.firing) != maxFiringPerType+1 {
+			t.Fatal("a timer waits behind those of another type")
+		}
+		x.answer(maxFiringPerType, nil)
+		x.perform()
+	}
+	x.finish(t, 3*maxFiring+100)
+}

@@ -131,11 +131,16 @@ func (s *scene) take(l *line) {
 		c.Passivated(e.entity, e.incarnation)
 	case "outbox-loaded":
 		s.answered(l, "outbox")
-		var open []*delivery
+		var (
+			effects []*delivery
+			open    []int64
+		)
 		if key := l.text("to", ""); key != "" {
-			open = append(open, &delivery{offset: l.number("offset", 0), effect: entities.SideEffect{Target: entities.Target{Method: key}}})
+			open = append(open, l.number("offset", 0))
+			effects = append(effects, &delivery{offset: open[0], effect: entities.SideEffect{Target: entities.Target{Method: key}}})
 		}
-		c.OutboxLoaded(open, false)
+		c.OpenLoaded(open, false)
+		c.OutboxLoaded(effects, c.next, false)
 	case "delivered":
 		s.deliver(l)
 	case "ticked":
@@ -292,7 +297,7 @@ func (s *scene) show(t *testing.T, e *effect) {
 	case doSkip:
 		s.sayf("skip %d records that change nothing", len(e.gap))
 	case doSend:
-		s.sayf("send the effect of offset %d to %s; effects below %d are done", e.delivery.offset, e.delivery.effect.Target.Method, e.offset)
+		s.sayf("send the effect of offset %d to %s; effects below %d are done%s", e.delivery.offset, e.delivery.effect.Target.Method, e.progress.Through, except(e.progress.Open))
 		s.await(e, "delivery of %d", e.delivery.offset)
 	case doLoadOutbox:
 		s.sayf("load open effects from the store")
@@ -300,6 +305,7 @@ func (s *scene) show(t *testing.T, e *effect) {
 	case doLoadRefusals:
 		s.sayf("load refusals from the store")
 		s.core.RefusalsLoaded(nil)
+	case doLoadOpen: // together with the effects
 	case doLoadTimers:
 		s.sayf("load timers from the store")
 		s.await(e, "timers")
@@ -352,7 +358,7 @@ func (s *scene) commit(b *batch) {
 		}
 		id := commandID{key: key, principal: env.Principal, id: env.CommandID}
 		if cause := env.Cause; cause != nil {
-			id = commandID{source: entities.Source{Generation: uint16(cause.Generation), Partition: uint16(cause.Partition), Offset: int64(cause.Offset)}}
+			id = commandID{source: entities.SourceID{Generation: uint16(cause.Generation), Partition: uint16(cause.Partition), Offset: int64(cause.Offset)}}
 		}
 		s.stored[id] = materializer.Stored{PayloadHash: env.PayloadHash, Offset: b.entries[i].Offset, LogTime: env.LogTime, Answer: env.Answer}
 	}
@@ -371,6 +377,13 @@ func (s *scene) answer(call *Call) {
 	default:
 		s.sayf("answer call %d: done, on what the log has below %d", n, call.next)
 	}
+}
+
+func except(open []int64) string {
+	if len(open) == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" but for %v", open)
 }
 
 func (s *scene) called(call *Call) int { return slices.Index(s.calls, call) + 1 }

@@ -50,6 +50,11 @@
 // A target that crashes or cannot be reached has refused nothing: the effect is sent again. The caller of a command with a
 // [Synchronous] effect is answered as usual when the effect is refused. A refused forward is the caller's own refusal.
 //
+// A function that fails ten times on an effect, or on the command of a timer, is not asked again: the effect, or the timer's
+// command, is parked, and an operator sends it again or drops it (`millrace parked`). Of a recurring timer only this occurrence
+// is parked; the schedule goes on. A parked command runs when it is sent again, even if the entity has set or cancelled the
+// timer since; its caller is then an effect, not the timer.
+//
 // All of these are stored with what the command decides, or not at all. A timer's command is like any other; its caller is
 // nobody, so that ID and Principal are empty. Outside of a millrace worker (a Cloudstate proxy of another make) effects and
 // forwards work as that proxy does them, and a command that sets a timer crashes: nobody would keep the timer.

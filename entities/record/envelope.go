@@ -99,8 +99,10 @@ type Cause struct {
 	Offset                uint64
 	Index                 uint32
 	CommandID             string
-	// Settled is the offset below which every entry of the cause's outbox is done.
+	// Settled is the offset below which every entry of the cause's outbox is done, except those in
+	// Open, which are in ascending order.
 	Settled uint64
+	Open    []uint64
 }
 
 // ClaimInfo is the content of a claim.
@@ -194,7 +196,15 @@ func (e *Envelope) EncodedSize() int {
 
 func (c *Cause) size() int {
 	return sizeUint(1, uint64(c.Generation)) + sizeUint(2, uint64(c.Partition)) + sizeUint(3, c.Offset) + sizeUint(4, uint64(c.Index)) +
-		sizeBytes(5, len(c.CommandID)) + sizeUint(6, c.Settled)
+		sizeBytes(5, len(c.CommandID)) + sizeUint(6, c.Settled) + sizeBytes(8, c.sizeOpen())
+}
+
+func (c *Cause) sizeOpen() int {
+	size := 0
+	for _, offset := range c.Open {
+		size += protowire.SizeVarint(offset)
+	}
+	return size
 }
 
 func (c *ClaimInfo) size() int {
@@ -228,7 +238,15 @@ func (c *Cause) append(buf []byte) []byte {
 	buf = appendUint(buf, 3, c.Offset)
 	buf = appendUint(buf, 4, uint64(c.Index))
 	buf = appendText(buf, 5, c.CommandID)
-	return appendUint(buf, 6, c.Settled)
+	buf = appendUint(buf, 6, c.Settled)
+	if len(c.Open) == 0 {
+		return buf
+	}
+	buf = protowire.AppendVarint(protowire.AppendTag(buf, 8, protowire.BytesType), uint64(c.sizeOpen())) //nolint:gosec // a length
+	for _, offset := range c.Open {
+		buf = protowire.AppendVarint(buf, offset)
+	}
+	return buf
 }
 
 func (c *ClaimInfo) append(buf []byte) []byte {
@@ -358,7 +376,7 @@ func (p *Parser) intern(b []byte) string {
 }
 
 func parseCause(b []byte) *Cause {
-	c := &Cause{}
+	c, whole := &Cause{}, true
 	if eachField(b, func(num protowire.Number, n uint64, b []byte) {
 		switch num {
 		case 1:
@@ -373,11 +391,25 @@ func parseCause(b []byte) *Cause {
 			c.CommandID = string(b)
 		case 6:
 			c.Settled = n
+		case 8:
+			c.Open, whole = appendVarints(c.Open, b)
 		}
-	}) != nil {
+	}) != nil || !whole {
 		return nil
 	}
 	return c
+}
+
+// appendVarints appends the numbers of a packed field; whole is false where the bytes are none.
+func appendVarints(to []uint64, packed []byte) (_ []uint64, whole bool) {
+	for len(packed) > 0 {
+		v, n := protowire.ConsumeVarint(packed)
+		if n < 0 {
+			return nil, false
+		}
+		to, packed = append(to, v), packed[n:]
+	}
+	return to, true
 }
 
 func parseClaim(b []byte) *ClaimInfo {

@@ -2,11 +2,13 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -18,58 +20,138 @@ func parked() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "parked", Short: "List effects that wait for you, send them again, or drop them", Args: exactly(0, "no arguments"),
 		Long: `List the effects that could not be delivered: their target does not exist, or its function fails on them again and
-again. Nothing is dropped by itself. PARTITION:OFFSET names an effect.`,
-		Example: "  millrace parked\n  millrace parked replay 3:1207\n  millrace parked drop 3:1207",
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return admin(cmd, timeout(cmd), func(ctx context.Context, a adminv1.AdminServiceClient) error {
-				res, err := a.ListParked(ctx, &adminv1.ListParkedRequest{})
-				if err != nil {
-					return err
-				}
-				w := cmd.OutOrStdout()
-				if !isTerminal(w) {
-					return printLine(w, res)
-				}
-				return printParked(w, res.GetEffects())
-			})
-		},
+again. A timer whose command fails like that becomes such an effect of its entity on itself. Nothing is dropped by itself, and
+what is parked holds up nothing else. PARTITION:OFFSET names an effect.`,
+		Example: "  millrace parked\n  millrace parked --service shop.v1.Wallet\n  millrace parked replay 3:1207\n  millrace parked drop --service shop.v1.Wallet --all",
+	}
+	filter := addParkedFilter(cmd)
+	limit := cmd.Flags().Int("limit", 0, "show at most this many; 0: all")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		return admin(cmd, timeout(cmd), func(ctx context.Context, a adminv1.AdminServiceClient) error {
+			return listParked(ctx, cmd.OutOrStdout(), a, filter, *limit)
+		})
 	}
 	addClient(cmd)
-	cmd.AddCommand(resolve("replay", "Send a parked effect again", false), resolve("drop", "Drop a parked effect for good", true))
+	cmd.AddCommand(resolve("replay", "Send parked effects again", "sent again", false), resolve("drop", "Drop parked effects for good", "dropped", true))
 	return cmd
 }
 
-func printParked(w io.Writer, effects []*adminv1.ParkedEffect) error {
-	if len(effects) == 0 {
+// addParkedFilter adds the flags that choose parked effects.
+func addParkedFilter(cmd *cobra.Command) *adminv1.ParkedFilter {
+	f := &adminv1.ParkedFilter{}
+	cmd.Flags().StringVar(&f.Service, "service", "", "only effects on this service, by its full name")
+	cmd.Flags().StringVar(&f.Method, "method", "", "only effects on methods of this name")
+	cmd.Flags().StringVar(&f.Error, "error", "", "only effects whose error contains this text")
+	return f
+}
+
+// listParked shows parked effects, a page after the other.
+func listParked(ctx context.Context, w io.Writer, a adminv1.AdminServiceClient, filter *adminv1.ParkedFilter, limit int) error {
+	const page = 1000
+	var (
+		shown int
+		total int64
+	)
+	for token := ""; ; {
+		r := &adminv1.ListParkedRequest{PageToken: token, Filter: filter, Limit: page}
+		if limit > 0 {
+			r.Limit = int32(min(page, limit-shown))
+		}
+		res, err := a.ListParked(ctx, r)
+		if err != nil {
+			return err
+		}
+		total, token = res.GetTotal(), res.GetNextPageToken()
+		if !isTerminal(w) {
+			err = printLine(w, res)
+		} else if len(res.GetEffects()) > 0 {
+			err = printParked(w, res.GetEffects())
+		}
+		if shown += len(res.GetEffects()); err != nil || token == "" || shown == limit {
+			break
+		}
+	}
+	if !isTerminal(w) {
+		return nil
+	}
+	if total == 0 {
 		_, err := fmt.Fprintln(w, "no effect is parked")
 		return err
 	}
+	_, err := fmt.Fprintf(w, "%d of %d parked effects\n", shown, total)
+	return err
+}
+
+func printParked(w io.Writer, effects []*adminv1.ParkedEffect) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "EFFECT\tFROM\tTO\tPAYLOAD\tATTEMPTS\tERROR")
 	for _, e := range effects {
-		fmt.Fprintf(t, "%d:%d\t%s\t%s/%s\t%s\t%d\t%s\n", e.GetPartition(), e.GetOffset(), e.GetFrom(), e.GetService(), e.GetMethod(), show(e.GetPayload()), e.GetAttempts(), e.GetError())
+		fmt.Fprintf(t, "%d:%d\t%s\t%s/%s\t%s\t%d\t%s\n", e.GetPartition(), e.GetOffset(), e.GetFrom(), e.GetService(), e.GetMethod(), show(e.GetPayload()), e.GetAttempts(), parkedError(e))
 	}
 	return t.Flush()
 }
 
-func resolve(use, short string, drop bool) *cobra.Command {
+// parkedError says why an effect is parked, and of which timer it is the command.
+func parkedError(e *adminv1.ParkedEffect) string {
+	if e.GetTimer() == "" {
+		return e.GetError()
+	}
+	return fmt.Sprintf("timer %q, due %s: %s", e.GetTimer(), e.GetTimerDue().AsTime().Format(time.RFC3339), e.GetError())
+}
+
+func resolve(use, short, done string, drop bool) *cobra.Command {
 	cmd := &cobra.Command{
-		Use: use + " PARTITION:OFFSET", Short: short, Args: exactly(1, "an effect, as in 3:1207"),
-		Example: "  millrace parked " + use + " 3:1207",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			r, err := effectArg(args[0])
-			if err != nil {
-				return err
+		Use: use + " [PARTITION:OFFSET]", Short: short,
+		Long: short + `: the one that PARTITION:OFFSET names, or with --all those that the other flags choose. It may be
+repeated: what is resolved already is left alone.`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 1 {
+				return usagef("one effect at a time, as in 3:1207, or --all")
 			}
-			r.Drop = drop
-			return admin(cmd, timeout(cmd), func(ctx context.Context, a adminv1.AdminServiceClient) error {
-				_, err := a.ResolveParked(ctx, r)
-				return err
-			})
+			return nil
 		},
+		Example: "  millrace parked " + use + " 3:1207\n  millrace parked " + use + " --service shop.v1.Wallet --all",
+	}
+	filter := addParkedFilter(cmd)
+	all := cmd.Flags().Bool("all", false, "all parked effects that --service, --method and --error choose")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		filtered := filter.GetService()+filter.GetMethod()+filter.GetError() != ""
+		switch {
+		case len(args) == 1 && (*all || filtered):
+			return usagef("name an effect, or choose some with --all: not both")
+		case len(args) == 0 && !*all:
+			return usagef("name an effect, as in 3:1207, or say --all, with --service, --method or --error for a part of them")
+		case *all:
+			return admin(cmd, timeout(cmd), func(ctx context.Context, a adminv1.AdminServiceClient) error {
+				return resolveAll(ctx, cmd.OutOrStdout(), a, filter, drop, done)
+			})
+		}
+		r, err := effectArg(args[0])
+		if err != nil {
+			return err
+		}
+		r.Drop = drop
+		return admin(cmd, timeout(cmd), func(ctx context.Context, a adminv1.AdminServiceClient) error {
+			_, err := a.ResolveParked(ctx, r)
+			return err
+		})
 	}
 	addClient(cmd)
 	return cmd
+}
+
+// resolveAll resolves what a filter chooses, a page after the other, and says how many that were, also
+// when it is cut off.
+func resolveAll(ctx context.Context, w io.Writer, a adminv1.AdminServiceClient, filter *adminv1.ParkedFilter, drop bool, done string) error {
+	n := int64(0)
+	for token := ""; ; {
+		res, err := a.ResolveParked(ctx, &adminv1.ResolveParkedRequest{Filter: filter, Drop: drop, PageToken: token})
+		n += res.GetResolved()
+		if token = res.GetNextPageToken(); err != nil || token == "" {
+			_, failed := fmt.Fprintf(w, "%s: %d\n", done, n)
+			return errors.Join(err, failed)
+		}
+	}
 }
 
 // effectArg reads partition:offset.

@@ -52,6 +52,14 @@ const (
 	Cut = "cut"
 	// Announced: whose command a function was sent ahead of its turn does not leave before that.
 	Announced = "announced"
+	// Horizon: timers that were dropped from memory during a load are read again.
+	Horizon = "horizon"
+	// Exceptions: a source tells its targets which effects below its progress are open.
+	Exceptions = "exceptions"
+	// Lane: a target that fails or is slow holds up only what is for it.
+	Lane = "lane"
+	// ParkedPlace: an effect that waits for an operator leaves memory.
+	ParkedPlace = "parkedplace"
 	// Refusal: what stands beside a refusal is neither stored nor sent.
 	Refusal = "refusal"
 	// Suspend: when the machine's clock has jumped, the log is asked for owner and time anew.
@@ -62,8 +70,6 @@ const (
 	Verdict = "verdict"
 	// Patience: what waits for a partition without an active owner is answered in time.
 	Patience = "patience"
-	// Horizon: timers that were dropped from memory during a load are read again.
-	Horizon = "horizon"
 )
 
 // What is no safety line: the log protocol could as well be without it, and its model must be as sound.
@@ -99,6 +105,10 @@ func Lines() []string {
 		Tail,
 		Cut,
 		Announced,
+		Horizon,
+		Exceptions,
+		Lane,
+		ParkedPlace,
 		Refusal,
 		Suspend,
 		Promote,
@@ -107,7 +117,4 @@ func Lines() []string {
 		GapScan,
 		StrictClaim,
 	}
-	return []string{Contiguity, ReadBack, Regress, Reader, Ordinal, Nonce, Barrier, Gap, Durable, Repeat, Delivered, Watermark, Settle, Stale, Reuse, Doubt, Fresh, Sent, Tail, Announced, Refusal, GapScan, StrictClaim}
-	return []string{Contiguity, ReadBack, Regress, Reader, Ordinal, Nonce, Barrier, Gap, Durable, Repeat, Delivered, Watermark, Settle, Stale, Reuse, Doubt, Fresh, Sent, Tail, Announced, Refusal, Suspend, GapScan, StrictClaim}
-	return []string{Contiguity, ReadBack, Regress, Reader, Ordinal, Nonce, Barrier, Gap, Durable, Repeat, Delivered, Watermark, Settle, Refused, Stale, Reuse, Doubt, Fresh, Sent, Tail, Announced, Horizon, GapScan, StrictClaim}
 }

@@ -151,7 +151,7 @@ func (n *Node) partitionMetrics() observe.Source {
 		gauge("millrace_partitions_followed", "1 while another worker owns the partition and this one keeps its image fresh.", func(p f) float64 { return yes(p.Status.Followed) }, label),
 		gauge("millrace_partitions_image_lag_records", "How far the image of a followed partition is behind the log.", func(p f) int64 { return p.Status.Lag }, label),
 		gauge("millrace_partitions_open_effects", "Effects in memory that are not settled, parked ones included.", func(p f) int { return p.Status.Effects }, label),
-		gauge("millrace_partitions_parked_effects", "Effects in memory that wait for an operator.", func(p f) int { return p.Status.Parked }, label),
+		gauge("millrace_partitions_parked_effects", "Effects that wait for an operator.", func(p f) int { return p.Status.Parked }, label),
 		gauge("millrace_partitions_timers", "Timers in memory; the store may have more.", func(p f) int { return p.Status.Timers }, label),
 		gauge("millrace_partitions_overdue_timer_seconds", "How late the next timer is.", func(p f) float64 { return p.Status.Overdue.Seconds() }, label),
 		gauge("millrace_partitions_state_code", "0 standby, 1 catching up, 2 claiming, 3 active, 4 suspect, 5 draining, 6 halted, 7 passing offsets that were lost, 8 repairing.", func(p f) partitions.State { return p.Status.State }, label),

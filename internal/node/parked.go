@@ -3,15 +3,18 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/millrace-io/millrace/partitions"
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
 
-// maxParked bounds one list of parked effects.
+// maxParked bounds one page of parked effects.
 const maxParked = 1000
 
 // ListParked lists the effects that wait for an operator.
@@ -20,30 +23,74 @@ func (a *adminService) ListParked(_ context.Context, r *adminv1.ListParkedReques
 	if limit <= 0 || limit > maxParked {
 		limit = maxParked
 	}
-	found, err := a.node.manager.Parked(limit)
+	from, err := parkedPlace(r.GetPageToken())
+	if err != nil {
+		return nil, err
+	}
+	found, next, more, err := a.node.manager.Parked(from, parkedFilter(r.GetFilter()), limit)
 	if err != nil {
 		return nil, status.Error(codes.Internal, err.Error())
 	}
-	res := &adminv1.ListParkedResponse{}
+	res := &adminv1.ListParkedResponse{NextPageToken: pageToken(next, more), Total: int64(a.node.manager.CountParked())}
 	for i := range found {
 		p := &found[i]
-		res.Effects = append(res.Effects, &adminv1.ParkedEffect{
+		effect := &adminv1.ParkedEffect{
 			Partition: p.Partition, Offset: p.Offset, From: p.From, Service: p.Service, Method: p.Method,
-			Payload: a.content(p.Payload), Attempts: p.Attempts, Error: p.Effect.Parked,
-		})
+			Payload: a.content(p.Payload), Attempts: p.Attempts, Error: p.Effect.Parked, Timer: p.Timer,
+		}
+		if p.Timer != "" {
+			effect.TimerDue = timestamppb.New(time.Unix(0, p.Due))
+		}
+		res.Effects = append(res.Effects, effect)
 	}
 	return res, nil
 }
 
-// ResolveParked has a parked effect sent again, or drops it.
+// ResolveParked has parked effects sent again, or drops them.
 func (a *adminService) ResolveParked(ctx context.Context, r *adminv1.ResolveParkedRequest) (*adminv1.ResolveParkedResponse, error) {
-	err := a.node.manager.Resolve(ctx, r.GetPartition(), r.GetOffset(), r.GetDrop())
+	res, err := a.resolveParked(ctx, r)
 	switch {
 	case errors.Is(err, partitions.ErrNotParked):
 		return nil, status.Error(codes.NotFound, err.Error())
+	case status.Code(err) == codes.InvalidArgument:
+		return nil, err
 	case err != nil:
 		return nil, status.Error(codes.Unavailable, err.Error())
 	default:
-		return &adminv1.ResolveParkedResponse{}, nil
+		return res, nil
 	}
+}
+
+func (a *adminService) resolveParked(ctx context.Context, r *adminv1.ResolveParkedRequest) (*adminv1.ResolveParkedResponse, error) {
+	if r.GetFilter() == nil {
+		return &adminv1.ResolveParkedResponse{Resolved: 1}, a.node.manager.Resolve(ctx, r.GetPartition(), r.GetOffset(), r.GetDrop())
+	}
+	from, err := parkedPlace(r.GetPageToken())
+	if err != nil {
+		return nil, err
+	}
+	n, next, more, err := a.node.manager.ResolveSome(ctx, from, parkedFilter(r.GetFilter()), r.GetDrop())
+	return &adminv1.ResolveParkedResponse{Resolved: int64(n), NextPageToken: pageToken(next, more)}, err
+}
+
+func parkedFilter(f *adminv1.ParkedFilter) partitions.ParkedFilter {
+	return partitions.ParkedFilter{Service: f.GetService(), Method: f.GetMethod(), Error: f.GetError()}
+}
+
+// pageToken is where a page ends, as clients get it.
+func pageToken(next partitions.ParkedPlace, more bool) string {
+	if !more {
+		return ""
+	}
+	return fmt.Sprintf("%d:%d", next.Partition, next.Offset)
+}
+
+func parkedPlace(token string) (p partitions.ParkedPlace, err error) {
+	if token == "" {
+		return p, nil
+	}
+	if _, err := fmt.Sscanf(token, "%d:%d", &p.Partition, &p.Offset); err != nil || p.Partition < 0 || p.Offset < 0 {
+		return p, status.Errorf(codes.InvalidArgument, "page token %q is none that this worker has given: begin without one", token)
+	}
+	return p, nil
 }

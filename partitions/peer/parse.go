@@ -183,9 +183,26 @@ func parseSource(b []byte) (*entities.Source, error) {
 			s.Index = uint32(f.n)
 		case sourceSettled:
 			s.Settled = int64(f.n) //nolint:gosec // as protobuf reads an int64
+		case sourceOpen:
+			if err := parseOpen(s, f.s); err != nil {
+				return nil, err
+			}
 		}
 	}
 	return s, f.err
+}
+
+// parseOpen reads the exceptions of a source's progress.
+func parseOpen(s *entities.Source, packed []byte) error {
+	for len(packed) > 0 {
+		v, n := protowire.ConsumeVarint(packed)
+		last := len(s.Open) - 1
+		if n < 0 || len(s.Open) == entities.MaxOpen || (last >= 0 && int64(v) <= s.Open[last]) { //nolint:gosec // as protobuf reads an int64
+			return fmt.Errorf("%w: open effects of a source", errWire)
+		}
+		s.Open, packed = append(s.Open, int64(v)), packed[n:] //nolint:gosec // as protobuf reads an int64
+	}
+	return nil
 }
 
 func parseEntry(b []byte, known names) (entities.MetadataEntry, error) {

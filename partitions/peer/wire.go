@@ -52,6 +52,7 @@ const (
 	sourceOffset     = 3
 	sourceIndex      = 4
 	sourceSettled    = 5
+	sourceOpen       = 7
 
 	answerID        = 1
 	answerTypeURL   = 2
@@ -151,6 +152,14 @@ func appendCall(b []byte, field protowire.Number, id uint64, cmd *entities.Comma
 		b = appendUint(b, sourceOffset, uint64(s.Offset)) //nolint:gosec // as protobuf writes an int64
 		b = appendUint(b, sourceIndex, uint64(s.Index))
 		b = appendUint(b, sourceSettled, uint64(s.Settled)) //nolint:gosec // as protobuf writes an int64
+		if len(s.Open) > 0 {
+			var packed int
+			b, packed = begin(b, sourceOpen)
+			for _, offset := range s.Open {
+				b = protowire.AppendVarint(b, uint64(offset)) //nolint:gosec // as protobuf writes an int64
+			}
+			b = end(b, packed)
+		}
 		b = end(b, inner)
 	}
 	b = appendUint(b, callHops, uint64(hops))       //nolint:gosec // counted from 0

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"pgregory.net/rapid"
 
@@ -73,6 +74,10 @@ func TestCallsAreProtobuf(t *testing.T) {
 			}
 			s := cmd.Source
 			want.Source = &peerv1.Source{Generation: uint32(s.Generation), Partition: uint32(s.Partition), Offset: s.Offset, Index: s.Index, Settled: s.Settled}
+			for offset := int64(0); len(s.Open) < entities.MaxOpen && rapid.IntRange(0, 8).Draw(t, "another open one") > 0; {
+				offset += rapid.Int64Range(1, 1<<40).Draw(t, "to the next open one")
+				s.Open, want.Source.Open = append(s.Open, offset), append(want.Source.Open, offset)
+			}
 		}
 		got := appendCall([]byte{}, fieldCalls, want.GetId(), cmd, int(want.GetHops()), time.Duration(want.GetTimeoutNanos()))
 		compare(t, got, &peerv1.LinkRequest{Calls: []*peerv1.Call{want}})
@@ -139,6 +144,31 @@ func compare(t *rapid.T, got []byte, want proto.Message) {
 	}
 	if string(got) != string(encoded) {
 		t.Fatalf("bytes\n%x, protobuf writes\n%x", got, encoded)
+	}
+}
+
+// TestOpenEffectsAreChecked: exceptions that are too many, or in no order, could make a target forget
+// what is sent again.
+func TestOpenEffectsAreChecked(t *testing.T) {
+	many := make([]int64, entities.MaxOpen+1)
+	for i := range many {
+		many[i] = int64(i + 1)
+	}
+	for name, test := range map[string]struct {
+		open []int64
+		ok   bool
+	}{
+		"none": {nil, true}, "some": {[]int64{1, 5, 9}, true}, "as many as may be": {many[:entities.MaxOpen], true},
+		"too many": {many, false}, "twice the same": {[]int64{4, 4}, false}, "in no order": {[]int64{4, 3}, false},
+	} {
+		s := &entities.Source{}
+		var packed []byte
+		for _, offset := range test.open {
+			packed = protowire.AppendVarint(packed, uint64(offset))
+		}
+		if err := parseOpen(s, packed); (err == nil) != test.ok {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

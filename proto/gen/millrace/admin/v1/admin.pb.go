@@ -1348,8 +1348,12 @@ func (*DrainResponse) Descriptor() ([]byte, []int) {
 
 type ListParkedRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// 0: 1000.
-	Limit         int32 `protobuf:"varint,1,opt,name=limit,proto3" json:"limit,omitempty"`
+	// The size of a page; 0: 1000, which is the largest.
+	Limit int32 `protobuf:"varint,1,opt,name=limit,proto3" json:"limit,omitempty"`
+	// next_page_token of the page before; empty: the first page.
+	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Absent: all.
+	Filter        *ParkedFilter `protobuf:"bytes,3,opt,name=filter,proto3" json:"filter,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1391,9 +1395,27 @@ func (x *ListParkedRequest) GetLimit() int32 {
 	return 0
 }
 
+func (x *ListParkedRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+func (x *ListParkedRequest) GetFilter() *ParkedFilter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
 type ListParkedResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Effects       []*ParkedEffect        `protobuf:"bytes,1,rep,name=effects,proto3" json:"effects,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Effects []*ParkedEffect        `protobuf:"bytes,1,rep,name=effects,proto3" json:"effects,omitempty"`
+	// Empty: this is the last page.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	// How many effects wait for an operator on this worker, whatever the filter.
+	Total         int64 `protobuf:"varint,3,opt,name=total,proto3" json:"total,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1435,6 +1457,83 @@ func (x *ListParkedResponse) GetEffects() []*ParkedEffect {
 	return nil
 }
 
+func (x *ListParkedResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+func (x *ListParkedResponse) GetTotal() int64 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+// ParkedFilter chooses parked effects. What is empty does not count.
+type ParkedFilter struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The target's service, by its full name, and the bare name of the method.
+	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	Method  string `protobuf:"bytes,2,opt,name=method,proto3" json:"method,omitempty"`
+	// A part of what the last attempt said.
+	Error         string `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ParkedFilter) Reset() {
+	*x = ParkedFilter{}
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ParkedFilter) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ParkedFilter) ProtoMessage() {}
+
+func (x *ParkedFilter) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ParkedFilter.ProtoReflect.Descriptor instead.
+func (*ParkedFilter) Descriptor() ([]byte, []int) {
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *ParkedFilter) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *ParkedFilter) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+func (x *ParkedFilter) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
 // ParkedEffect is an effect that waits for an operator.
 type ParkedEffect struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1448,14 +1547,17 @@ type ParkedEffect struct {
 	Payload  *Content `protobuf:"bytes,6,opt,name=payload,proto3" json:"payload,omitempty"`
 	Attempts uint32   `protobuf:"varint,7,opt,name=attempts,proto3" json:"attempts,omitempty"`
 	// What the last attempt said.
-	Error         string `protobuf:"bytes,8,opt,name=error,proto3" json:"error,omitempty"`
+	Error string `protobuf:"bytes,8,opt,name=error,proto3" json:"error,omitempty"`
+	// Set when it is the command of a timer of that entity: the timer's name, and when it was due.
+	Timer         string                 `protobuf:"bytes,9,opt,name=timer,proto3" json:"timer,omitempty"`
+	TimerDue      *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=timer_due,json=timerDue,proto3" json:"timer_due,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ParkedEffect) Reset() {
 	*x = ParkedEffect{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[19]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1467,7 +1569,7 @@ func (x *ParkedEffect) String() string {
 func (*ParkedEffect) ProtoMessage() {}
 
 func (x *ParkedEffect) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[19]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1480,7 +1582,7 @@ func (x *ParkedEffect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ParkedEffect.ProtoReflect.Descriptor instead.
 func (*ParkedEffect) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{19}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ParkedEffect) GetPartition() int32 {
@@ -1539,19 +1641,37 @@ func (x *ParkedEffect) GetError() string {
 	return ""
 }
 
+func (x *ParkedEffect) GetTimer() string {
+	if x != nil {
+		return x.Timer
+	}
+	return ""
+}
+
+func (x *ParkedEffect) GetTimerDue() *timestamppb.Timestamp {
+	if x != nil {
+		return x.TimerDue
+	}
+	return nil
+}
+
 type ResolveParkedRequest struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Partition int32                  `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
 	Offset    int64                  `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`
 	// Drop it; otherwise it is sent again.
-	Drop          bool `protobuf:"varint,3,opt,name=drop,proto3" json:"drop,omitempty"`
+	Drop bool `protobuf:"varint,3,opt,name=drop,proto3" json:"drop,omitempty"`
+	// Those that it chooses, instead of the one of partition and offset; an empty filter chooses all.
+	Filter *ParkedFilter `protobuf:"bytes,4,opt,name=filter,proto3" json:"filter,omitempty"`
+	// With a filter: next_page_token of the response before; empty: begin at the first.
+	PageToken     string `protobuf:"bytes,5,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ResolveParkedRequest) Reset() {
 	*x = ResolveParkedRequest{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[20]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1563,7 +1683,7 @@ func (x *ResolveParkedRequest) String() string {
 func (*ResolveParkedRequest) ProtoMessage() {}
 
 func (x *ResolveParkedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[20]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1576,7 +1696,7 @@ func (x *ResolveParkedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveParkedRequest.ProtoReflect.Descriptor instead.
 func (*ResolveParkedRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{20}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ResolveParkedRequest) GetPartition() int32 {
@@ -1600,15 +1720,33 @@ func (x *ResolveParkedRequest) GetDrop() bool {
 	return false
 }
 
+func (x *ResolveParkedRequest) GetFilter() *ParkedFilter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+func (x *ResolveParkedRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
 type ResolveParkedResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many were sent again, or dropped.
+	Resolved int64 `protobuf:"varint,1,opt,name=resolved,proto3" json:"resolved,omitempty"`
+	// Not empty: there are others to look at. What is resolved already is not resolved again.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ResolveParkedResponse) Reset() {
 	*x = ResolveParkedResponse{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[21]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1620,7 +1758,7 @@ func (x *ResolveParkedResponse) String() string {
 func (*ResolveParkedResponse) ProtoMessage() {}
 
 func (x *ResolveParkedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[21]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1633,7 +1771,21 @@ func (x *ResolveParkedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveParkedResponse.ProtoReflect.Descriptor instead.
 func (*ResolveParkedResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{21}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *ResolveParkedResponse) GetResolved() int64 {
+	if x != nil {
+		return x.Resolved
+	}
+	return 0
+}
+
+func (x *ResolveParkedResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
 }
 
 type StatusRequest struct {
@@ -1644,7 +1796,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[22]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1656,7 +1808,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[22]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1669,7 +1821,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{22}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{23}
 }
 
 // StatusResponse is the whole /status page.
@@ -1704,7 +1856,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[23]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1716,7 +1868,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[23]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1729,7 +1881,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{23}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *StatusResponse) GetVersion() string {
@@ -1869,7 +2021,7 @@ type StalenessStatus struct {
 
 func (x *StalenessStatus) Reset() {
 	*x = StalenessStatus{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[24]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1881,7 +2033,7 @@ func (x *StalenessStatus) String() string {
 func (*StalenessStatus) ProtoMessage() {}
 
 func (x *StalenessStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[24]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1894,7 +2046,7 @@ func (x *StalenessStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StalenessStatus.ProtoReflect.Descriptor instead.
 func (*StalenessStatus) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{24}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *StalenessStatus) GetEntityType() string {
@@ -1990,7 +2142,7 @@ type ClusterStatus struct {
 
 func (x *ClusterStatus) Reset() {
 	*x = ClusterStatus{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[25]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2002,7 +2154,7 @@ func (x *ClusterStatus) String() string {
 func (*ClusterStatus) ProtoMessage() {}
 
 func (x *ClusterStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[25]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2015,7 +2167,7 @@ func (x *ClusterStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterStatus.ProtoReflect.Descriptor instead.
 func (*ClusterStatus) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{25}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ClusterStatus) GetPeerAddress() string {
@@ -2097,7 +2249,7 @@ type PeerStatus struct {
 
 func (x *PeerStatus) Reset() {
 	*x = PeerStatus{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[26]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2109,7 +2261,7 @@ func (x *PeerStatus) String() string {
 func (*PeerStatus) ProtoMessage() {}
 
 func (x *PeerStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[26]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2122,7 +2274,7 @@ func (x *PeerStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerStatus.ProtoReflect.Descriptor instead.
 func (*PeerStatus) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{26}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *PeerStatus) GetName() string {
@@ -2188,7 +2340,7 @@ type ServiceStatus struct {
 
 func (x *ServiceStatus) Reset() {
 	*x = ServiceStatus{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[27]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2200,7 +2352,7 @@ func (x *ServiceStatus) String() string {
 func (*ServiceStatus) ProtoMessage() {}
 
 func (x *ServiceStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[27]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2213,7 +2365,7 @@ func (x *ServiceStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceStatus.ProtoReflect.Descriptor instead.
 func (*ServiceStatus) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{27}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ServiceStatus) GetName() string {
@@ -2286,7 +2438,7 @@ type PartitionStatus struct {
 
 func (x *PartitionStatus) Reset() {
 	*x = PartitionStatus{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[28]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2298,7 +2450,7 @@ func (x *PartitionStatus) String() string {
 func (*PartitionStatus) ProtoMessage() {}
 
 func (x *PartitionStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[28]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2311,7 +2463,7 @@ func (x *PartitionStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PartitionStatus.ProtoReflect.Descriptor instead.
 func (*PartitionStatus) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{28}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *PartitionStatus) GetPartition() int32 {
@@ -2481,7 +2633,7 @@ type TaskStatus struct {
 
 func (x *TaskStatus) Reset() {
 	*x = TaskStatus{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[29]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2493,7 +2645,7 @@ func (x *TaskStatus) String() string {
 func (*TaskStatus) ProtoMessage() {}
 
 func (x *TaskStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[29]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2506,7 +2658,7 @@ func (x *TaskStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskStatus.ProtoReflect.Descriptor instead.
 func (*TaskStatus) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{29}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *TaskStatus) GetName() string {
@@ -2547,7 +2699,7 @@ type GetEntityRequest struct {
 
 func (x *GetEntityRequest) Reset() {
 	*x = GetEntityRequest{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[30]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2559,7 +2711,7 @@ func (x *GetEntityRequest) String() string {
 func (*GetEntityRequest) ProtoMessage() {}
 
 func (x *GetEntityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[30]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2572,7 +2724,7 @@ func (x *GetEntityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetEntityRequest.ProtoReflect.Descriptor instead.
 func (*GetEntityRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{30}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *GetEntityRequest) GetType() string {
@@ -2612,7 +2764,7 @@ type GetEntityResponse struct {
 
 func (x *GetEntityResponse) Reset() {
 	*x = GetEntityResponse{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[31]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2624,7 +2776,7 @@ func (x *GetEntityResponse) String() string {
 func (*GetEntityResponse) ProtoMessage() {}
 
 func (x *GetEntityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[31]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2637,7 +2789,7 @@ func (x *GetEntityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetEntityResponse.ProtoReflect.Descriptor instead.
 func (*GetEntityResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{31}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *GetEntityResponse) GetType() string {
@@ -2729,7 +2881,7 @@ type Content struct {
 
 func (x *Content) Reset() {
 	*x = Content{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[32]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2741,7 +2893,7 @@ func (x *Content) String() string {
 func (*Content) ProtoMessage() {}
 
 func (x *Content) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[32]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2754,7 +2906,7 @@ func (x *Content) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Content.ProtoReflect.Descriptor instead.
 func (*Content) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{32}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Content) GetTypeUrl() string {
@@ -2790,7 +2942,7 @@ type HistoryRequest struct {
 
 func (x *HistoryRequest) Reset() {
 	*x = HistoryRequest{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[33]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2802,7 +2954,7 @@ func (x *HistoryRequest) String() string {
 func (*HistoryRequest) ProtoMessage() {}
 
 func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[33]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2815,7 +2967,7 @@ func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryRequest.ProtoReflect.Descriptor instead.
 func (*HistoryRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{33}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *HistoryRequest) GetType() string {
@@ -2857,7 +3009,7 @@ type HistoryResponse struct {
 
 func (x *HistoryResponse) Reset() {
 	*x = HistoryResponse{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[34]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2869,7 +3021,7 @@ func (x *HistoryResponse) String() string {
 func (*HistoryResponse) ProtoMessage() {}
 
 func (x *HistoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[34]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2882,7 +3034,7 @@ func (x *HistoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryResponse.ProtoReflect.Descriptor instead.
 func (*HistoryResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{34}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *HistoryResponse) GetPartition() int32 {
@@ -2961,7 +3113,7 @@ type TailRequest struct {
 
 func (x *TailRequest) Reset() {
 	*x = TailRequest{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[35]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2973,7 +3125,7 @@ func (x *TailRequest) String() string {
 func (*TailRequest) ProtoMessage() {}
 
 func (x *TailRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[35]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2986,7 +3138,7 @@ func (x *TailRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TailRequest.ProtoReflect.Descriptor instead.
 func (*TailRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{35}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *TailRequest) GetEntity() string {
@@ -3053,7 +3205,7 @@ type TailResponse struct {
 
 func (x *TailResponse) Reset() {
 	*x = TailResponse{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[36]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3065,7 +3217,7 @@ func (x *TailResponse) String() string {
 func (*TailResponse) ProtoMessage() {}
 
 func (x *TailResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[36]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3078,7 +3230,7 @@ func (x *TailResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TailResponse.ProtoReflect.Descriptor instead.
 func (*TailResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{36}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *TailResponse) GetPartition() int32 {
@@ -3173,7 +3325,7 @@ type DescriptorsRequest struct {
 
 func (x *DescriptorsRequest) Reset() {
 	*x = DescriptorsRequest{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[37]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3185,7 +3337,7 @@ func (x *DescriptorsRequest) String() string {
 func (*DescriptorsRequest) ProtoMessage() {}
 
 func (x *DescriptorsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[37]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3198,7 +3350,7 @@ func (x *DescriptorsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescriptorsRequest.ProtoReflect.Descriptor instead.
 func (*DescriptorsRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{37}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{38}
 }
 
 type DescriptorsResponse struct {
@@ -3210,7 +3362,7 @@ type DescriptorsResponse struct {
 
 func (x *DescriptorsResponse) Reset() {
 	*x = DescriptorsResponse{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[38]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3222,7 +3374,7 @@ func (x *DescriptorsResponse) String() string {
 func (*DescriptorsResponse) ProtoMessage() {}
 
 func (x *DescriptorsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[38]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3235,7 +3387,7 @@ func (x *DescriptorsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescriptorsResponse.ProtoReflect.Descriptor instead.
 func (*DescriptorsResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{38}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *DescriptorsResponse) GetFileDescriptorSet() []byte {
@@ -3361,11 +3513,20 @@ const file_millrace_admin_v1_admin_proto_rawDesc = "" +
 	"\fDrainRequest\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x12\n" +
 	"\x04last\x18\x02 \x01(\bR\x04last\"\x0f\n" +
-	"\rDrainResponse\")\n" +
+	"\rDrainResponse\"\x81\x01\n" +
 	"\x11ListParkedRequest\x12\x14\n" +
-	"\x05limit\x18\x01 \x01(\x05R\x05limit\"O\n" +
+	"\x05limit\x18\x01 \x01(\x05R\x05limit\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\x127\n" +
+	"\x06filter\x18\x03 \x01(\v2\x1f.millrace.admin.v1.ParkedFilterR\x06filter\"\x8d\x01\n" +
 	"\x12ListParkedResponse\x129\n" +
-	"\aeffects\x18\x01 \x03(\v2\x1f.millrace.admin.v1.ParkedEffectR\aeffects\"\xf2\x01\n" +
+	"\aeffects\x18\x01 \x03(\v2\x1f.millrace.admin.v1.ParkedEffectR\aeffects\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x14\n" +
+	"\x05total\x18\x03 \x01(\x03R\x05total\"V\n" +
+	"\fParkedFilter\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12\x16\n" +
+	"\x06method\x18\x02 \x01(\tR\x06method\x12\x14\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\"\xc1\x02\n" +
 	"\fParkedEffect\x12\x1c\n" +
 	"\tpartition\x18\x01 \x01(\x05R\tpartition\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x03R\x06offset\x12\x12\n" +
@@ -3374,12 +3535,20 @@ const file_millrace_admin_v1_admin_proto_rawDesc = "" +
 	"\x06method\x18\x05 \x01(\tR\x06method\x124\n" +
 	"\apayload\x18\x06 \x01(\v2\x1a.millrace.admin.v1.ContentR\apayload\x12\x1a\n" +
 	"\battempts\x18\a \x01(\rR\battempts\x12\x14\n" +
-	"\x05error\x18\b \x01(\tR\x05error\"`\n" +
+	"\x05error\x18\b \x01(\tR\x05error\x12\x14\n" +
+	"\x05timer\x18\t \x01(\tR\x05timer\x127\n" +
+	"\ttimer_due\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\btimerDue\"\xb8\x01\n" +
 	"\x14ResolveParkedRequest\x12\x1c\n" +
 	"\tpartition\x18\x01 \x01(\x05R\tpartition\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x03R\x06offset\x12\x12\n" +
-	"\x04drop\x18\x03 \x01(\bR\x04drop\"\x17\n" +
-	"\x15ResolveParkedResponse\"\x0f\n" +
+	"\x04drop\x18\x03 \x01(\bR\x04drop\x127\n" +
+	"\x06filter\x18\x04 \x01(\v2\x1f.millrace.admin.v1.ParkedFilterR\x06filter\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x05 \x01(\tR\tpageToken\"[\n" +
+	"\x15ResolveParkedResponse\x12\x1a\n" +
+	"\bresolved\x18\x01 \x01(\x03R\bresolved\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x0f\n" +
 	"\rStatusRequest\"\xa4\x05\n" +
 	"\x0eStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x10\n" +
@@ -3583,7 +3752,7 @@ func file_millrace_admin_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_millrace_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_millrace_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
+var file_millrace_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
 var file_millrace_admin_v1_admin_proto_goTypes = []any{
 	(RepairChoice)(0),             // 0: millrace.admin.v1.RepairChoice
 	(*ListHaltedRequest)(nil),     // 1: millrace.admin.v1.ListHaltedRequest
@@ -3605,27 +3774,28 @@ var file_millrace_admin_v1_admin_proto_goTypes = []any{
 	(*DrainResponse)(nil),         // 17: millrace.admin.v1.DrainResponse
 	(*ListParkedRequest)(nil),     // 18: millrace.admin.v1.ListParkedRequest
 	(*ListParkedResponse)(nil),    // 19: millrace.admin.v1.ListParkedResponse
-	(*ParkedEffect)(nil),          // 20: millrace.admin.v1.ParkedEffect
-	(*ResolveParkedRequest)(nil),  // 21: millrace.admin.v1.ResolveParkedRequest
-	(*ResolveParkedResponse)(nil), // 22: millrace.admin.v1.ResolveParkedResponse
-	(*StatusRequest)(nil),         // 23: millrace.admin.v1.StatusRequest
-	(*StatusResponse)(nil),        // 24: millrace.admin.v1.StatusResponse
-	(*StalenessStatus)(nil),       // 25: millrace.admin.v1.StalenessStatus
-	(*ClusterStatus)(nil),         // 26: millrace.admin.v1.ClusterStatus
-	(*PeerStatus)(nil),            // 27: millrace.admin.v1.PeerStatus
-	(*ServiceStatus)(nil),         // 28: millrace.admin.v1.ServiceStatus
-	(*PartitionStatus)(nil),       // 29: millrace.admin.v1.PartitionStatus
-	(*TaskStatus)(nil),            // 30: millrace.admin.v1.TaskStatus
-	(*GetEntityRequest)(nil),      // 31: millrace.admin.v1.GetEntityRequest
-	(*GetEntityResponse)(nil),     // 32: millrace.admin.v1.GetEntityResponse
-	(*Content)(nil),               // 33: millrace.admin.v1.Content
-	(*HistoryRequest)(nil),        // 34: millrace.admin.v1.HistoryRequest
-	(*HistoryResponse)(nil),       // 35: millrace.admin.v1.HistoryResponse
-	(*TailRequest)(nil),           // 36: millrace.admin.v1.TailRequest
-	(*TailResponse)(nil),          // 37: millrace.admin.v1.TailResponse
-	(*DescriptorsRequest)(nil),    // 38: millrace.admin.v1.DescriptorsRequest
-	(*DescriptorsResponse)(nil),   // 39: millrace.admin.v1.DescriptorsResponse
-	(*timestamppb.Timestamp)(nil), // 40: google.protobuf.Timestamp
+	(*ParkedFilter)(nil),          // 20: millrace.admin.v1.ParkedFilter
+	(*ParkedEffect)(nil),          // 21: millrace.admin.v1.ParkedEffect
+	(*ResolveParkedRequest)(nil),  // 22: millrace.admin.v1.ResolveParkedRequest
+	(*ResolveParkedResponse)(nil), // 23: millrace.admin.v1.ResolveParkedResponse
+	(*StatusRequest)(nil),         // 24: millrace.admin.v1.StatusRequest
+	(*StatusResponse)(nil),        // 25: millrace.admin.v1.StatusResponse
+	(*StalenessStatus)(nil),       // 26: millrace.admin.v1.StalenessStatus
+	(*ClusterStatus)(nil),         // 27: millrace.admin.v1.ClusterStatus
+	(*PeerStatus)(nil),            // 28: millrace.admin.v1.PeerStatus
+	(*ServiceStatus)(nil),         // 29: millrace.admin.v1.ServiceStatus
+	(*PartitionStatus)(nil),       // 30: millrace.admin.v1.PartitionStatus
+	(*TaskStatus)(nil),            // 31: millrace.admin.v1.TaskStatus
+	(*GetEntityRequest)(nil),      // 32: millrace.admin.v1.GetEntityRequest
+	(*GetEntityResponse)(nil),     // 33: millrace.admin.v1.GetEntityResponse
+	(*Content)(nil),               // 34: millrace.admin.v1.Content
+	(*HistoryRequest)(nil),        // 35: millrace.admin.v1.HistoryRequest
+	(*HistoryResponse)(nil),       // 36: millrace.admin.v1.HistoryResponse
+	(*TailRequest)(nil),           // 37: millrace.admin.v1.TailRequest
+	(*TailResponse)(nil),          // 38: millrace.admin.v1.TailResponse
+	(*DescriptorsRequest)(nil),    // 39: millrace.admin.v1.DescriptorsRequest
+	(*DescriptorsResponse)(nil),   // 40: millrace.admin.v1.DescriptorsResponse
+	(*timestamppb.Timestamp)(nil), // 41: google.protobuf.Timestamp
 }
 var file_millrace_admin_v1_admin_proto_depIdxs = []int32{
 	3,  // 0: millrace.admin.v1.ListHaltedResponse.partitions:type_name -> millrace.admin.v1.HaltedPartition
@@ -3637,55 +3807,58 @@ var file_millrace_admin_v1_admin_proto_depIdxs = []int32{
 	11, // 6: millrace.admin.v1.VerifyResponse.summary:type_name -> millrace.admin.v1.VerifySummary
 	14, // 7: millrace.admin.v1.ClusterResponse.members:type_name -> millrace.admin.v1.Member
 	15, // 8: millrace.admin.v1.ClusterResponse.partitions:type_name -> millrace.admin.v1.Placement
-	24, // 9: millrace.admin.v1.Member.status:type_name -> millrace.admin.v1.StatusResponse
-	20, // 10: millrace.admin.v1.ListParkedResponse.effects:type_name -> millrace.admin.v1.ParkedEffect
-	33, // 11: millrace.admin.v1.ParkedEffect.payload:type_name -> millrace.admin.v1.Content
-	40, // 12: millrace.admin.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
-	28, // 13: millrace.admin.v1.StatusResponse.services:type_name -> millrace.admin.v1.ServiceStatus
-	29, // 14: millrace.admin.v1.StatusResponse.partitions:type_name -> millrace.admin.v1.PartitionStatus
-	30, // 15: millrace.admin.v1.StatusResponse.tasks:type_name -> millrace.admin.v1.TaskStatus
-	26, // 16: millrace.admin.v1.StatusResponse.cluster:type_name -> millrace.admin.v1.ClusterStatus
-	25, // 17: millrace.admin.v1.StatusResponse.staleness:type_name -> millrace.admin.v1.StalenessStatus
-	27, // 18: millrace.admin.v1.ClusterStatus.peers:type_name -> millrace.admin.v1.PeerStatus
-	40, // 19: millrace.admin.v1.PeerStatus.since:type_name -> google.protobuf.Timestamp
-	40, // 20: millrace.admin.v1.PeerStatus.last_error_time:type_name -> google.protobuf.Timestamp
-	40, // 21: millrace.admin.v1.PartitionStatus.last_error_time:type_name -> google.protobuf.Timestamp
-	40, // 22: millrace.admin.v1.TaskStatus.last_error_time:type_name -> google.protobuf.Timestamp
-	33, // 23: millrace.admin.v1.GetEntityResponse.state:type_name -> millrace.admin.v1.Content
-	35, // 24: millrace.admin.v1.GetEntityResponse.events:type_name -> millrace.admin.v1.HistoryResponse
-	40, // 25: millrace.admin.v1.HistoryResponse.time:type_name -> google.protobuf.Timestamp
-	33, // 26: millrace.admin.v1.HistoryResponse.content:type_name -> millrace.admin.v1.Content
-	40, // 27: millrace.admin.v1.TailResponse.time:type_name -> google.protobuf.Timestamp
-	33, // 28: millrace.admin.v1.TailResponse.content:type_name -> millrace.admin.v1.Content
-	23, // 29: millrace.admin.v1.AdminService.Status:input_type -> millrace.admin.v1.StatusRequest
-	31, // 30: millrace.admin.v1.AdminService.GetEntity:input_type -> millrace.admin.v1.GetEntityRequest
-	34, // 31: millrace.admin.v1.AdminService.History:input_type -> millrace.admin.v1.HistoryRequest
-	36, // 32: millrace.admin.v1.AdminService.Tail:input_type -> millrace.admin.v1.TailRequest
-	38, // 33: millrace.admin.v1.AdminService.Descriptors:input_type -> millrace.admin.v1.DescriptorsRequest
-	18, // 34: millrace.admin.v1.AdminService.ListParked:input_type -> millrace.admin.v1.ListParkedRequest
-	21, // 35: millrace.admin.v1.AdminService.ResolveParked:input_type -> millrace.admin.v1.ResolveParkedRequest
-	12, // 36: millrace.admin.v1.AdminService.Cluster:input_type -> millrace.admin.v1.ClusterRequest
-	16, // 37: millrace.admin.v1.AdminService.Drain:input_type -> millrace.admin.v1.DrainRequest
-	1,  // 38: millrace.admin.v1.AdminService.ListHalted:input_type -> millrace.admin.v1.ListHaltedRequest
-	5,  // 39: millrace.admin.v1.AdminService.Repair:input_type -> millrace.admin.v1.RepairRequest
-	7,  // 40: millrace.admin.v1.AdminService.Verify:input_type -> millrace.admin.v1.VerifyRequest
-	24, // 41: millrace.admin.v1.AdminService.Status:output_type -> millrace.admin.v1.StatusResponse
-	32, // 42: millrace.admin.v1.AdminService.GetEntity:output_type -> millrace.admin.v1.GetEntityResponse
-	35, // 43: millrace.admin.v1.AdminService.History:output_type -> millrace.admin.v1.HistoryResponse
-	37, // 44: millrace.admin.v1.AdminService.Tail:output_type -> millrace.admin.v1.TailResponse
-	39, // 45: millrace.admin.v1.AdminService.Descriptors:output_type -> millrace.admin.v1.DescriptorsResponse
-	19, // 46: millrace.admin.v1.AdminService.ListParked:output_type -> millrace.admin.v1.ListParkedResponse
-	22, // 47: millrace.admin.v1.AdminService.ResolveParked:output_type -> millrace.admin.v1.ResolveParkedResponse
-	13, // 48: millrace.admin.v1.AdminService.Cluster:output_type -> millrace.admin.v1.ClusterResponse
-	17, // 49: millrace.admin.v1.AdminService.Drain:output_type -> millrace.admin.v1.DrainResponse
-	2,  // 50: millrace.admin.v1.AdminService.ListHalted:output_type -> millrace.admin.v1.ListHaltedResponse
-	6,  // 51: millrace.admin.v1.AdminService.Repair:output_type -> millrace.admin.v1.RepairResponse
-	8,  // 52: millrace.admin.v1.AdminService.Verify:output_type -> millrace.admin.v1.VerifyResponse
-	41, // [41:53] is the sub-list for method output_type
-	29, // [29:41] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	25, // 9: millrace.admin.v1.Member.status:type_name -> millrace.admin.v1.StatusResponse
+	20, // 10: millrace.admin.v1.ListParkedRequest.filter:type_name -> millrace.admin.v1.ParkedFilter
+	21, // 11: millrace.admin.v1.ListParkedResponse.effects:type_name -> millrace.admin.v1.ParkedEffect
+	34, // 12: millrace.admin.v1.ParkedEffect.payload:type_name -> millrace.admin.v1.Content
+	41, // 13: millrace.admin.v1.ParkedEffect.timer_due:type_name -> google.protobuf.Timestamp
+	20, // 14: millrace.admin.v1.ResolveParkedRequest.filter:type_name -> millrace.admin.v1.ParkedFilter
+	41, // 15: millrace.admin.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
+	29, // 16: millrace.admin.v1.StatusResponse.services:type_name -> millrace.admin.v1.ServiceStatus
+	30, // 17: millrace.admin.v1.StatusResponse.partitions:type_name -> millrace.admin.v1.PartitionStatus
+	31, // 18: millrace.admin.v1.StatusResponse.tasks:type_name -> millrace.admin.v1.TaskStatus
+	27, // 19: millrace.admin.v1.StatusResponse.cluster:type_name -> millrace.admin.v1.ClusterStatus
+	26, // 20: millrace.admin.v1.StatusResponse.staleness:type_name -> millrace.admin.v1.StalenessStatus
+	28, // 21: millrace.admin.v1.ClusterStatus.peers:type_name -> millrace.admin.v1.PeerStatus
+	41, // 22: millrace.admin.v1.PeerStatus.since:type_name -> google.protobuf.Timestamp
+	41, // 23: millrace.admin.v1.PeerStatus.last_error_time:type_name -> google.protobuf.Timestamp
+	41, // 24: millrace.admin.v1.PartitionStatus.last_error_time:type_name -> google.protobuf.Timestamp
+	41, // 25: millrace.admin.v1.TaskStatus.last_error_time:type_name -> google.protobuf.Timestamp
+	34, // 26: millrace.admin.v1.GetEntityResponse.state:type_name -> millrace.admin.v1.Content
+	36, // 27: millrace.admin.v1.GetEntityResponse.events:type_name -> millrace.admin.v1.HistoryResponse
+	41, // 28: millrace.admin.v1.HistoryResponse.time:type_name -> google.protobuf.Timestamp
+	34, // 29: millrace.admin.v1.HistoryResponse.content:type_name -> millrace.admin.v1.Content
+	41, // 30: millrace.admin.v1.TailResponse.time:type_name -> google.protobuf.Timestamp
+	34, // 31: millrace.admin.v1.TailResponse.content:type_name -> millrace.admin.v1.Content
+	24, // 32: millrace.admin.v1.AdminService.Status:input_type -> millrace.admin.v1.StatusRequest
+	32, // 33: millrace.admin.v1.AdminService.GetEntity:input_type -> millrace.admin.v1.GetEntityRequest
+	35, // 34: millrace.admin.v1.AdminService.History:input_type -> millrace.admin.v1.HistoryRequest
+	37, // 35: millrace.admin.v1.AdminService.Tail:input_type -> millrace.admin.v1.TailRequest
+	39, // 36: millrace.admin.v1.AdminService.Descriptors:input_type -> millrace.admin.v1.DescriptorsRequest
+	18, // 37: millrace.admin.v1.AdminService.ListParked:input_type -> millrace.admin.v1.ListParkedRequest
+	22, // 38: millrace.admin.v1.AdminService.ResolveParked:input_type -> millrace.admin.v1.ResolveParkedRequest
+	12, // 39: millrace.admin.v1.AdminService.Cluster:input_type -> millrace.admin.v1.ClusterRequest
+	16, // 40: millrace.admin.v1.AdminService.Drain:input_type -> millrace.admin.v1.DrainRequest
+	1,  // 41: millrace.admin.v1.AdminService.ListHalted:input_type -> millrace.admin.v1.ListHaltedRequest
+	5,  // 42: millrace.admin.v1.AdminService.Repair:input_type -> millrace.admin.v1.RepairRequest
+	7,  // 43: millrace.admin.v1.AdminService.Verify:input_type -> millrace.admin.v1.VerifyRequest
+	25, // 44: millrace.admin.v1.AdminService.Status:output_type -> millrace.admin.v1.StatusResponse
+	33, // 45: millrace.admin.v1.AdminService.GetEntity:output_type -> millrace.admin.v1.GetEntityResponse
+	36, // 46: millrace.admin.v1.AdminService.History:output_type -> millrace.admin.v1.HistoryResponse
+	38, // 47: millrace.admin.v1.AdminService.Tail:output_type -> millrace.admin.v1.TailResponse
+	40, // 48: millrace.admin.v1.AdminService.Descriptors:output_type -> millrace.admin.v1.DescriptorsResponse
+	19, // 49: millrace.admin.v1.AdminService.ListParked:output_type -> millrace.admin.v1.ListParkedResponse
+	23, // 50: millrace.admin.v1.AdminService.ResolveParked:output_type -> millrace.admin.v1.ResolveParkedResponse
+	13, // 51: millrace.admin.v1.AdminService.Cluster:output_type -> millrace.admin.v1.ClusterResponse
+	17, // 52: millrace.admin.v1.AdminService.Drain:output_type -> millrace.admin.v1.DrainResponse
+	2,  // 53: millrace.admin.v1.AdminService.ListHalted:output_type -> millrace.admin.v1.ListHaltedResponse
+	6,  // 54: millrace.admin.v1.AdminService.Repair:output_type -> millrace.admin.v1.RepairResponse
+	8,  // 55: millrace.admin.v1.AdminService.Verify:output_type -> millrace.admin.v1.VerifyResponse
+	44, // [44:56] is the sub-list for method output_type
+	32, // [32:44] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_millrace_admin_v1_admin_proto_init() }
@@ -3699,16 +3872,16 @@ func file_millrace_admin_v1_admin_proto_init() {
 		(*VerifyResponse_Finding)(nil),
 		(*VerifyResponse_Summary)(nil),
 	}
-	file_millrace_admin_v1_admin_proto_msgTypes[24].OneofWrappers = []any{}
-	file_millrace_admin_v1_admin_proto_msgTypes[34].OneofWrappers = []any{}
+	file_millrace_admin_v1_admin_proto_msgTypes[25].OneofWrappers = []any{}
 	file_millrace_admin_v1_admin_proto_msgTypes[35].OneofWrappers = []any{}
+	file_millrace_admin_v1_admin_proto_msgTypes[36].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_millrace_admin_v1_admin_proto_rawDesc), len(file_millrace_admin_v1_admin_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   39,
+			NumMessages:   40,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

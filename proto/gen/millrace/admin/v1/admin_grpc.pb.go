@@ -50,9 +50,10 @@ type AdminServiceClient interface {
 	Tail(ctx context.Context, in *TailRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[TailResponse], error)
 	// Descriptors returns the served services as a google.protobuf.FileDescriptorSet.
 	Descriptors(ctx context.Context, in *DescriptorsRequest, opts ...grpc.CallOption) (*DescriptorsResponse, error)
-	// ListParked lists the effects that could not be delivered and wait for an operator.
+	// ListParked lists the effects that could not be delivered and wait for an operator, a page at a time.
 	ListParked(ctx context.Context, in *ListParkedRequest, opts ...grpc.CallOption) (*ListParkedResponse, error)
-	// ResolveParked has a parked effect sent again, or drops it. It returns when the log has that.
+	// ResolveParked has parked effects sent again, or drops them: one, or a page of those that a filter chooses. It returns when the log
+	// has that.
 	ResolveParked(ctx context.Context, in *ResolveParkedRequest, opts ...grpc.CallOption) (*ResolveParkedResponse, error)
 	// Cluster collects the status pages of all workers of the app, and who owns and follows which partition.
 	Cluster(ctx context.Context, in *ClusterRequest, opts ...grpc.CallOption) (*ClusterResponse, error)
@@ -245,9 +246,10 @@ type AdminServiceServer interface {
 	Tail(*TailRequest, grpc.ServerStreamingServer[TailResponse]) error
 	// Descriptors returns the served services as a google.protobuf.FileDescriptorSet.
 	Descriptors(context.Context, *DescriptorsRequest) (*DescriptorsResponse, error)
-	// ListParked lists the effects that could not be delivered and wait for an operator.
+	// ListParked lists the effects that could not be delivered and wait for an operator, a page at a time.
 	ListParked(context.Context, *ListParkedRequest) (*ListParkedResponse, error)
-	// ResolveParked has a parked effect sent again, or drops it. It returns when the log has that.
+	// ResolveParked has parked effects sent again, or drops them: one, or a page of those that a filter chooses. It returns when the log
+	// has that.
 	ResolveParked(context.Context, *ResolveParkedRequest) (*ResolveParkedResponse, error)
 	// Cluster collects the status pages of all workers of the app, and who owns and follows which partition.
 	Cluster(context.Context, *ClusterRequest) (*ClusterResponse, error)

@@ -635,12 +635,14 @@ func (x *Cancel) GetId() uint64 {
 
 // Source is the record of the journal because of which a command is sent.
 type Source struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Generation    uint32                 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`
-	Partition     uint32                 `protobuf:"varint,2,opt,name=partition,proto3" json:"partition,omitempty"`
-	Offset        int64                  `protobuf:"varint,3,opt,name=offset,proto3" json:"offset,omitempty"`
-	Index         uint32                 `protobuf:"varint,4,opt,name=index,proto3" json:"index,omitempty"`
-	Settled       int64                  `protobuf:"varint,5,opt,name=settled,proto3" json:"settled,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Generation uint32                 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`
+	Partition  uint32                 `protobuf:"varint,2,opt,name=partition,proto3" json:"partition,omitempty"`
+	Offset     int64                  `protobuf:"varint,3,opt,name=offset,proto3" json:"offset,omitempty"`
+	Index      uint32                 `protobuf:"varint,4,opt,name=index,proto3" json:"index,omitempty"`
+	// Every effect of the partition below this offset is done, except those in open, which are in ascending order.
+	Settled       int64   `protobuf:"varint,5,opt,name=settled,proto3" json:"settled,omitempty"`
+	Open          []int64 `protobuf:"varint,7,rep,packed,name=open,proto3" json:"open,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -708,6 +710,13 @@ func (x *Source) GetSettled() int64 {
 		return x.Settled
 	}
 	return 0
+}
+
+func (x *Source) GetOpen() []int64 {
+	if x != nil {
+		return x.Open
+	}
+	return nil
 }
 
 // Answer is a reply, or a failure.
@@ -1605,7 +1614,7 @@ const file_millrace_peer_v1_peer_proto_rawDesc = "" +
 	"\tpartition\x18\x01 \x01(\rR\tpartition\x12\x12\n" +
 	"\x04next\x18\x02 \x01(\x03R\x04next\"\x18\n" +
 	"\x06Cancel\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\x04R\x02id\"\x8e\x01\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\"\xa2\x01\n" +
 	"\x06Source\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\rR\n" +
@@ -1613,7 +1622,8 @@ const file_millrace_peer_v1_peer_proto_rawDesc = "" +
 	"\tpartition\x18\x02 \x01(\rR\tpartition\x12\x16\n" +
 	"\x06offset\x18\x03 \x01(\x03R\x06offset\x12\x14\n" +
 	"\x05index\x18\x04 \x01(\rR\x05index\x12\x18\n" +
-	"\asettled\x18\x05 \x01(\x03R\asettled\"\xf4\x01\n" +
+	"\asettled\x18\x05 \x01(\x03R\asettled\x12\x12\n" +
+	"\x04open\x18\a \x03(\x03R\x04open\"\xf4\x01\n" +
 	"\x06Answer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x19\n" +
 	"\btype_url\x18\x02 \x01(\tR\atypeUrl\x12\x18\n" +

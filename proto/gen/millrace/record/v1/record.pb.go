@@ -396,8 +396,10 @@ type Cause struct {
 	// Of several commands that follow from one record; 0 for the first.
 	Index     uint32 `protobuf:"varint,4,opt,name=index,proto3" json:"index,omitempty"`
 	CommandId string `protobuf:"bytes,5,opt,name=command_id,json=commandId,proto3" json:"command_id,omitempty"`
-	// Every entry of the cause's outbox below this offset is done: nothing below is ever sent again.
-	Settled       uint64 `protobuf:"varint,6,opt,name=settled,proto3" json:"settled,omitempty"`
+	// Every entry of the cause's outbox below this offset is done, except those in open: nothing that is done is ever sent again.
+	Settled uint64 `protobuf:"varint,6,opt,name=settled,proto3" json:"settled,omitempty"`
+	// Offsets below settled whose entries are still open, in ascending order, at most 64.
+	Open          []uint64 `protobuf:"varint,8,rep,packed,name=open,proto3" json:"open,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -472,6 +474,13 @@ func (x *Cause) GetSettled() uint64 {
 		return x.Settled
 	}
 	return 0
+}
+
+func (x *Cause) GetOpen() []uint64 {
+	if x != nil {
+		return x.Open
+	}
+	return nil
 }
 
 // Claim is the content of a claim record.
@@ -801,8 +810,10 @@ type Parked struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Offset uint64                 `protobuf:"varint,1,opt,name=offset,proto3" json:"offset,omitempty"`
 	// What the last attempt said.
-	Error         string `protobuf:"bytes,2,opt,name=error,proto3" json:"error,omitempty"`
-	Attempts      uint32 `protobuf:"varint,3,opt,name=attempts,proto3" json:"attempts,omitempty"`
+	Error    string `protobuf:"bytes,2,opt,name=error,proto3" json:"error,omitempty"`
+	Attempts uint32 `protobuf:"varint,3,opt,name=attempts,proto3" json:"attempts,omitempty"`
+	// Set when the entry is the command of a timer on which the function failed again and again.
+	Timer         *ParkedTimer `protobuf:"bytes,4,opt,name=timer,proto3" json:"timer,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -858,6 +869,67 @@ func (x *Parked) GetAttempts() uint32 {
 	return 0
 }
 
+func (x *Parked) GetTimer() *ParkedTimer {
+	if x != nil {
+		return x.Timer
+	}
+	return nil
+}
+
+// ParkedTimer is the timer whose command is parked.
+type ParkedTimer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// When it was due: nanoseconds since the Unix epoch, by the log's own clock.
+	Due           int64 `protobuf:"fixed64,2,opt,name=due,proto3" json:"due,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ParkedTimer) Reset() {
+	*x = ParkedTimer{}
+	mi := &file_millrace_record_v1_record_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ParkedTimer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ParkedTimer) ProtoMessage() {}
+
+func (x *ParkedTimer) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_record_v1_record_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ParkedTimer.ProtoReflect.Descriptor instead.
+func (*ParkedTimer) Descriptor() ([]byte, []int) {
+	return file_millrace_record_v1_record_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ParkedTimer) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ParkedTimer) GetDue() int64 {
+	if x != nil {
+		return x.Due
+	}
+	return 0
+}
+
 // MetadataEntry is one key with a text or a binary value.
 type MetadataEntry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -873,7 +945,7 @@ type MetadataEntry struct {
 
 func (x *MetadataEntry) Reset() {
 	*x = MetadataEntry{}
-	mi := &file_millrace_record_v1_record_proto_msgTypes[7]
+	mi := &file_millrace_record_v1_record_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -885,7 +957,7 @@ func (x *MetadataEntry) String() string {
 func (*MetadataEntry) ProtoMessage() {}
 
 func (x *MetadataEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_record_v1_record_proto_msgTypes[7]
+	mi := &file_millrace_record_v1_record_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -898,7 +970,7 @@ func (x *MetadataEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetadataEntry.ProtoReflect.Descriptor instead.
 func (*MetadataEntry) Descriptor() ([]byte, []int) {
-	return file_millrace_record_v1_record_proto_rawDescGZIP(), []int{7}
+	return file_millrace_record_v1_record_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *MetadataEntry) GetKey() string {
@@ -968,7 +1040,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_millrace_record_v1_record_proto_msgTypes[8]
+	mi := &file_millrace_record_v1_record_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -980,7 +1052,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_record_v1_record_proto_msgTypes[8]
+	mi := &file_millrace_record_v1_record_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -993,7 +1065,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_millrace_record_v1_record_proto_rawDescGZIP(), []int{8}
+	return file_millrace_record_v1_record_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Answer) GetTypeUrl() string {
@@ -1085,7 +1157,7 @@ const file_millrace_record_v1_record_proto_rawDesc = "" +
 	"\x06target\x18\x1c \x01(\v2\x1a.millrace.record.v1.TargetR\x06target\x12/\n" +
 	"\x05timer\x18\x1d \x01(\v2\x19.millrace.record.v1.TimerR\x05timer\x12\x1a\n" +
 	"\brestores\x18\x1e \x01(\x04R\brestores\x12\x18\n" +
-	"\arefuses\x18\x1f \x01(\x04R\arefuses\"\xac\x01\n" +
+	"\arefuses\x18\x1f \x01(\x04R\arefuses\"\xc0\x01\n" +
 	"\x05Cause\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\rR\n" +
@@ -1095,7 +1167,8 @@ const file_millrace_record_v1_record_proto_rawDesc = "" +
 	"\x05index\x18\x04 \x01(\rR\x05index\x12\x1d\n" +
 	"\n" +
 	"command_id\x18\x05 \x01(\tR\tcommandId\x12\x18\n" +
-	"\asettled\x18\x06 \x01(\x04R\asettled\"\x9c\x01\n" +
+	"\asettled\x18\x06 \x01(\x04R\asettled\x12\x12\n" +
+	"\x04open\x18\b \x03(\x04R\x04open\"\x9c\x01\n" +
 	"\x05Claim\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x17\n" +
 	"\aread_to\x18\x02 \x01(\x04R\x06readTo\x12%\n" +
@@ -1121,11 +1194,15 @@ const file_millrace_record_v1_record_proto_rawDesc = "" +
 	"\x04done\x18\x01 \x03(\x04R\x04done\x122\n" +
 	"\x06parked\x18\x02 \x03(\v2\x1a.millrace.record.v1.ParkedR\x06parked\x12\x1a\n" +
 	"\breplayed\x18\x03 \x03(\x04R\breplayed\x12\x18\n" +
-	"\arefused\x18\x05 \x03(\x04R\arefused\"R\n" +
+	"\arefused\x18\x05 \x03(\x04R\arefused\"\x89\x01\n" +
 	"\x06Parked\x12\x16\n" +
 	"\x06offset\x18\x01 \x01(\x04R\x06offset\x12\x14\n" +
 	"\x05error\x18\x02 \x01(\tR\x05error\x12\x1a\n" +
-	"\battempts\x18\x03 \x01(\rR\battempts\"Z\n" +
+	"\battempts\x18\x03 \x01(\rR\battempts\x125\n" +
+	"\x05timer\x18\x04 \x01(\v2\x1f.millrace.record.v1.ParkedTimerR\x05timer\"3\n" +
+	"\vParkedTimer\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
+	"\x03due\x18\x02 \x01(\x10R\x03due\"Z\n" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x04text\x18\x02 \x01(\tH\x00R\x04text\x12\x18\n" +
@@ -1177,7 +1254,7 @@ func file_millrace_record_v1_record_proto_rawDescGZIP() []byte {
 }
 
 var file_millrace_record_v1_record_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_millrace_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_millrace_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_millrace_record_v1_record_proto_goTypes = []any{
 	(Kind)(0),             // 0: millrace.record.v1.Kind
 	(*Envelope)(nil),      // 1: millrace.record.v1.Envelope
@@ -1187,24 +1264,26 @@ var file_millrace_record_v1_record_proto_goTypes = []any{
 	(*Timer)(nil),         // 5: millrace.record.v1.Timer
 	(*Settled)(nil),       // 6: millrace.record.v1.Settled
 	(*Parked)(nil),        // 7: millrace.record.v1.Parked
-	(*MetadataEntry)(nil), // 8: millrace.record.v1.MetadataEntry
-	(*Answer)(nil),        // 9: millrace.record.v1.Answer
+	(*ParkedTimer)(nil),   // 8: millrace.record.v1.ParkedTimer
+	(*MetadataEntry)(nil), // 9: millrace.record.v1.MetadataEntry
+	(*Answer)(nil),        // 10: millrace.record.v1.Answer
 }
 var file_millrace_record_v1_record_proto_depIdxs = []int32{
-	0, // 0: millrace.record.v1.Envelope.kind:type_name -> millrace.record.v1.Kind
-	2, // 1: millrace.record.v1.Envelope.cause:type_name -> millrace.record.v1.Cause
-	3, // 2: millrace.record.v1.Envelope.claim:type_name -> millrace.record.v1.Claim
-	4, // 3: millrace.record.v1.Envelope.target:type_name -> millrace.record.v1.Target
-	5, // 4: millrace.record.v1.Envelope.timer:type_name -> millrace.record.v1.Timer
-	8, // 5: millrace.record.v1.Target.metadata:type_name -> millrace.record.v1.MetadataEntry
-	7, // 6: millrace.record.v1.Settled.parked:type_name -> millrace.record.v1.Parked
-	8, // 7: millrace.record.v1.Answer.metadata:type_name -> millrace.record.v1.MetadataEntry
-	4, // 8: millrace.record.v1.Answer.forward:type_name -> millrace.record.v1.Target
-	9, // [9:9] is the sub-list for method output_type
-	9, // [9:9] is the sub-list for method input_type
-	9, // [9:9] is the sub-list for extension type_name
-	9, // [9:9] is the sub-list for extension extendee
-	0, // [0:9] is the sub-list for field type_name
+	0,  // 0: millrace.record.v1.Envelope.kind:type_name -> millrace.record.v1.Kind
+	2,  // 1: millrace.record.v1.Envelope.cause:type_name -> millrace.record.v1.Cause
+	3,  // 2: millrace.record.v1.Envelope.claim:type_name -> millrace.record.v1.Claim
+	4,  // 3: millrace.record.v1.Envelope.target:type_name -> millrace.record.v1.Target
+	5,  // 4: millrace.record.v1.Envelope.timer:type_name -> millrace.record.v1.Timer
+	9,  // 5: millrace.record.v1.Target.metadata:type_name -> millrace.record.v1.MetadataEntry
+	7,  // 6: millrace.record.v1.Settled.parked:type_name -> millrace.record.v1.Parked
+	8,  // 7: millrace.record.v1.Parked.timer:type_name -> millrace.record.v1.ParkedTimer
+	9,  // 8: millrace.record.v1.Answer.metadata:type_name -> millrace.record.v1.MetadataEntry
+	4,  // 9: millrace.record.v1.Answer.forward:type_name -> millrace.record.v1.Target
+	10, // [10:10] is the sub-list for method output_type
+	10, // [10:10] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_millrace_record_v1_record_proto_init() }
@@ -1212,7 +1291,7 @@ func file_millrace_record_v1_record_proto_init() {
 	if File_millrace_record_v1_record_proto != nil {
 		return
 	}
-	file_millrace_record_v1_record_proto_msgTypes[7].OneofWrappers = []any{
+	file_millrace_record_v1_record_proto_msgTypes[8].OneofWrappers = []any{
 		(*MetadataEntry_Text)(nil),
 		(*MetadataEntry_Binary)(nil),
 	}
@@ -1222,7 +1301,7 @@ func file_millrace_record_v1_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_millrace_record_v1_record_proto_rawDesc), len(file_millrace_record_v1_record_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   9,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,163 @@
+package partitions
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/millrace-io/millrace/materializer"
+)
+
+// This file is what an operator sees of effects that could not be delivered, and does about them.
+
+// Parked is an effect that could not be delivered and waits for an operator.
+type Parked struct {
+	Partition int32
+	materializer.Effect
+	Service, Method string
+}
+
+// ParkedFilter chooses parked effects. What is empty does not count.
+type ParkedFilter struct {
+	// Service is the full name of the target's service, Method the bare name of its method.
+	Service, Method string
+	// Error is a part of what the last attempt said.
+	Error string
+}
+
+// matches says whether the filter chooses an effect to this target. An effect whose target cannot be
+// read is chosen by its error only.
+func (f *ParkedFilter) matches(e *materializer.Effect) bool {
+	if f.Service != "" || f.Method != "" {
+		target, err := decodeTarget(e.Target, e.Payload)
+		if err != nil || (f.Service != "" && f.Service != target.Service) || (f.Method != "" && f.Method != target.Method) {
+			return false
+		}
+	}
+	return strings.Contains(e.Parked, f.Error)
+}
+
+// ParkedPlace is a place among the parked effects of a worker, in the order in which they are listed.
+// The zero value is the first.
+type ParkedPlace struct {
+	Partition int32
+	Offset    int64
+}
+
+// CountParked returns how many effects wait for an operator on this worker.
+func (m *Manager) CountParked() int {
+	n := 0
+	for _, p := range m.partitions {
+		if s := p.Status(); s.State == Active {
+			n += s.Parked
+		}
+	}
+	return n
+}
+
+// Parked returns effects that wait for an operator on this worker, from a place on, at most limit of
+// them. next is the place to go on at; more is false when there are no others.
+func (m *Manager) Parked(from ParkedPlace, filter ParkedFilter, limit int) (found []Parked, next ParkedPlace, more bool, err error) {
+	for ; int(from.Partition) < len(m.partitions); from = (ParkedPlace{Partition: from.Partition + 1}) {
+		p := m.partitions[from.Partition]
+		if p.Status().State != Active {
+			continue
+		}
+		view := materializer.Partition{Rows: m.options.Store, Address: p.address}
+		var failed error
+		err := view.Parked(from.Offset, func(e materializer.Effect) bool {
+			if !filter.matches(&e) {
+				return true
+			}
+			if more = len(found) == limit; more {
+				next = ParkedPlace{Partition: p.id, Offset: e.Offset}
+				return false
+			}
+			target, err := decodeTarget(e.Target, e.Payload)
+			failed = err
+			found = append(found, Parked{Partition: p.id, Effect: e, Service: target.Service, Method: target.Method})
+			return failed == nil
+		})
+		if err = errors.Join(err, failed); err != nil {
+			return nil, next, false, fmt.Errorf("partition %d: %w", p.id, err)
+		}
+		if more {
+			break
+		}
+	}
+	return found, next, more, nil
+}
+
+// ErrNotParked: there is no such effect, or it does not wait for an operator, or its partition is not owned here now.
+var ErrNotParked = errors.New("no such effect is parked on this worker")
+
+// Resolve sends a parked effect again, or drops it, and returns when the log has that.
+func (m *Manager) Resolve(ctx context.Context, partition int32, offset int64, drop bool) error {
+	if partition < 0 || int(partition) >= len(m.partitions) {
+		return fmt.Errorf("partition %d: %w", partition, ErrNotParked)
+	}
+	r := &resolution{offset: offset, drop: drop}
+	ok, err := m.resolve(ctx, partition, r)
+	if err == nil && !ok {
+		return fmt.Errorf("partition %d, offset %d: %w", partition, offset, ErrNotParked)
+	}
+	return err
+}
+
+// ResolveRefusal sends the message of a refused effect once more, as a new effect, or drops the refusal, and returns when the log
+// has that. offset is that of the refused record.
+func (m *Manager) ResolveRefusal(ctx context.Context, partition int32, offset int64, drop bool) error {
+	if partition < 0 || int(partition) >= len(m.partitions) {
+		return fmt.Errorf("partition %d: %w", partition, ErrNotParked)
+	}
+	ok, err := m.resolve(ctx, partition, &resolution{offset: offset, drop: drop, refusal: true})
+	if err == nil && !ok {
+		return fmt.Errorf("partition %d, offset %d: %w", partition, offset, ErrNotParked)
+	}
+	return err
+}
+
+// ResolveSome sends parked effects again, or drops them, that a filter chooses: those among the first
+// few hundred from a place on. It returns how many when the log has that, and where to go on; more is
+// false when there are no others. What is resolved already is not resolved again, so that it may be
+// called again after an error.
+func (m *Manager) ResolveSome(ctx context.Context, from ParkedPlace, filter ParkedFilter, drop bool) (n int, next ParkedPlace, more bool, err error) {
+	for ; int(from.Partition) < len(m.partitions); from = (ParkedPlace{Partition: from.Partition + 1}) {
+		if from.Partition < 0 || m.partitions[from.Partition].Status().State != Active {
+			continue
+		}
+		r := &resolution{offset: from.Offset, filter: &filter, drop: drop}
+		ok, err := m.resolve(ctx, from.Partition, r)
+		switch {
+		case err != nil:
+			return 0, from, true, err
+		case !ok:
+			return 0, from, true, errMoved(from.Partition, "its owner has changed: list what is parked, and try again")
+		case r.more:
+			return len(r.effects), ParkedPlace{Partition: from.Partition, Offset: r.next}, true, nil
+		case len(r.effects) > 0:
+			next := ParkedPlace{Partition: from.Partition + 1}
+			return len(r.effects), next, int(next.Partition) < len(m.partitions), nil
+		}
+	}
+	return 0, from, false, nil
+}
+
+// resolve gives an operator's word to a partition, and waits until the log has it.
+func (m *Manager) resolve(ctx context.Context, partition int32, r *resolution) (ok bool, err error) {
+	done := make(chan bool, 1)
+	r.done = func(ok bool) { done <- ok }
+	if !m.partitions[partition].post(input{kind: inResolved, resolution: r}) {
+		return false, errMoved(partition, "the worker is stopping")
+	}
+	select {
+	case ok := <-done:
+		if r.err != nil {
+			return false, fmt.Errorf("partition %d: read what is parked: %w", partition, r.err)
+		}
+		return ok, nil
+	case <-ctx.Done():
+		return false, context.Cause(ctx)
+	}
+}

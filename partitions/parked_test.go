@@ -1,0 +1,120 @@
+package partitions
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+
+	"github.com/millrace-io/millrace/entities/record"
+	"github.com/millrace-io/millrace/materializer/memstore"
+)
+
+// TestParkedInPagesAndInBulk: parked effects are listed in pages and counted, and resolved by filter, in
+// steps, each once. Others go on meanwhile.
+func TestParkedInPagesAndInBulk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, setup{world: alone})
+		f.await(Active)
+		const bad = 2*resolveRows + 76
+		for i := range bad {
+			f.want(f.submit(command("a", fmt.Sprint("quiet nowhere number-", i%2))), "ok")
+		}
+		f.until("all are parked", func() bool { return f.m.CountParked() == bad })
+		f.want(f.submit(command("a", "quiet b add x")), "ok")
+		f.until("others are delivered", func() bool { return f.open() == bad })
+
+		filter := ParkedFilter{Method: "nowhere", Error: "there is no"}
+		seen := map[int64]bool{}
+		for place, more := (ParkedPlace{}), true; more; {
+			found, next, again, err := f.m.Parked(place, filter, 100)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := range found {
+				seen[found[i].Offset] = true
+			}
+			place, more = next, again
+		}
+		if len(seen) != bad {
+			t.Errorf("%d are listed; want %d", len(seen), bad)
+		}
+		for _, nothing := range []ParkedFilter{{Method: "elsewhere"}, {Service: "s"}, {Error: "another"}} {
+			if found, _, _, err := f.m.Parked(ParkedPlace{}, nothing, 100); err != nil || len(found) > 0 {
+				t.Errorf("%+v lists %d, %v", nothing, len(found), err)
+			}
+			if n := f.resolveAll(nothing, true); n != 0 {
+				t.Errorf("%+v drops %d", nothing, n)
+			}
+		}
+		if n := f.resolveAll(filter, false); n != bad {
+			t.Errorf("%d are sent again; want %d", n, bad)
+		}
+		f.until("they are parked once more", func() bool { return f.m.CountParked() == bad })
+		if n := f.resolveAll(filter, true); n != bad {
+			t.Errorf("%d are dropped; want %d", n, bad)
+		}
+		f.settled()
+		f.until("none is parked", func() bool { return f.m.CountParked() == 0 })
+		if n := f.resolveAll(filter, true); n != 0 {
+			t.Errorf("%d are dropped a second time", n)
+		}
+		if n := f.kinds()[record.Event]; n != 1 {
+			t.Errorf("%d events; want that of the one good effect", n)
+		}
+	})
+}
+
+func (f *fixture) resolveAll(filter ParkedFilter, drop bool) (resolved int) {
+	f.t.Helper()
+	for place, more := (ParkedPlace{}), true; more; {
+		n, next, again, err := f.m.ResolveSome(f.t.Context(), place, filter, drop)
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		resolved, place, more = resolved+n, next, again
+	}
+	return resolved
+}
+
+// TestATimerThatFailsIsParked: after ten failures its command is a parked effect with the timer's name,
+// also for the next owner; it can be sent again, and dropped. A recurring timer goes on.
+func TestATimerThatFailsIsParked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, setup{world: alone})
+		f.await(Active)
+		f.want(f.submit(command("a", "timer t 1s crash")), "set")
+		f.until("it is parked", func() bool { return f.m.CountParked() == 1 })
+		if n := f.p.Counts().Fired; n != maxFailures {
+			t.Errorf("it was tried %d times; want %d", n, maxFailures)
+		}
+		if kinds := f.kinds(); kinds[record.TimerFired] != 1 || f.p.Status().Timers != 0 {
+			t.Errorf("%d fired records, %d timers; want one and none", kinds[record.TimerFired], f.p.Status().Timers)
+		}
+		f.want(f.submit(command("a", "read")), "")
+		if err := f.stop(); err != nil {
+			t.Fatal(err)
+		}
+
+		next := start(t, setup{world: alone, on: f.world, store: memstore.New(), name: "w2"})
+		next.await(Active)
+		parked := next.parked(1)[0]
+		if parked.Timer != "t" || parked.Due == 0 || parked.From != "words/a" || parked.Attempts != maxFailures || parked.Parked == "" {
+			t.Errorf("parked: %+v", parked)
+		}
+		if err := next.m.Resolve(t.Context(), 0, parked.Offset, false); err != nil {
+			t.Fatal(err)
+		}
+		next.until("it is parked once more", func() bool { return next.m.CountParked() == 1 && next.p.Counts().Delivered >= maxFailures })
+		if err := next.m.Resolve(t.Context(), 0, parked.Offset, true); err != nil {
+			t.Fatal(err)
+		}
+		next.settled()
+
+		next.want(next.submit(command("b", "every e crash")), "set")
+		next.until("two occurrences are parked", func() bool { return next.m.CountParked() == 2 })
+		if next.p.Status().Timers != 1 {
+			t.Errorf("%d timers; want the next occurrence", next.p.Status().Timers)
+		}
+		next.want(next.submit(command("b", "cancel e")), "cancelled")
+	})
+}
