@@ -266,11 +266,20 @@ func endSpan(span *tracing.Span, failure *entities.Error) {
 	span.End(nil)
 }
 
-// checkReply bounds a reply. What it answers took effect, but nothing here can prove that to the caller.
+// metadataOverhead is what an entry of metadata counts beside its text: what it takes between two workers, and more.
+const metadataOverhead = 32
+
+// checkReply bounds a reply with its metadata, so that it is as large here as from another worker. What it answers took effect, but
+// nothing here can prove that to the caller.
 func (s *Server) checkReply(m *discovery.Method, reply *entities.Reply) *entities.Error {
-	if size := len(reply.Payload.Value); size > s.opts.MaxReplyBytes {
+	size := len(reply.Payload.Value)
+	for i := range reply.Metadata {
+		e := &reply.Metadata[i]
+		size += len(e.Key) + len(e.Text) + len(e.Binary) + metadataOverhead
+	}
+	if size > s.opts.MaxReplyBytes {
 		return entities.Errorf(entities.TooLarge, entities.Unknown,
-			"%s: the reply has %d bytes, and %d are allowed: answer with less, or page", m.FullName, size, s.opts.MaxReplyBytes)
+			"%s: the reply has %d bytes with its metadata, and %d are allowed: answer with less, or page", m.FullName, size, s.opts.MaxReplyBytes)
 	}
 	return nil
 }

@@ -284,12 +284,17 @@ func TestNativeNoPayload(t *testing.T) {
 // A reply above the limit is not sent, whatever the door.
 func TestLargeReply(t *testing.T) {
 	w := newWorld(t, &dispatcher{}, func(o *gateway.Options) { o.MaxReplyBytes = 100 })
-	w.always(w.reply("Cart", `{"cartId":"`+strings.Repeat("x", 200)+`"}`))
-	var trailer metadata.MD
-	err := w.dial().Invoke(t.Context(), "/shop.v1.CartService/Plain", w.message("CartRequest", `{"cartId":"1"}`),
-		dynamicpb.NewMessage(w.messageType("Cart")), grpc.Trailer(&trailer))
-	if status.Code(err) != codes.ResourceExhausted || trailer.Get("millrace-outcome")[0] != "unknown" {
-		t.Errorf("%v %v", err, trailer)
+	long := w.reply("Cart", `{"cartId":"`+strings.Repeat("x", 200)+`"}`)
+	decorated := w.reply("Cart", `{"cartId":"1"}`)
+	decorated.Metadata = entities.Metadata{{Key: "note", Text: strings.Repeat("x", 100)}}
+	for _, reply := range []*entities.Reply{long, decorated} {
+		w.always(reply)
+		var trailer metadata.MD
+		err := w.dial().Invoke(t.Context(), "/shop.v1.CartService/Plain", w.message("CartRequest", `{"cartId":"1"}`),
+			dynamicpb.NewMessage(w.messageType("Cart")), grpc.Trailer(&trailer))
+		if status.Code(err) != codes.ResourceExhausted || trailer.Get("millrace-outcome")[0] != "unknown" {
+			t.Errorf("%v %v", err, trailer)
+		}
 	}
 }
 

@@ -90,9 +90,9 @@ func advertisedPublic(configured, listening, peers string) string {
 	return listening
 }
 
-// frameBytes has room for the largest request and what goes with it.
+// frameBytes has room for the largest request, or for what the largest commit can send to another entity, and what goes with it.
 func (c *Config) frameBytes() int {
-	return max(int(c.MaxRequest)+frameOverhead, peer.DefaultMaxFrameBytes)
+	return max(int(c.MaxRequest)+frameOverhead, int(c.MaxCommit)+frameOverhead, peer.DefaultMaxFrameBytes)
 }
 
 const frameOverhead = 128 << 10

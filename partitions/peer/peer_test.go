@@ -227,6 +227,11 @@ func TestSizeLimits(t *testing.T) {
 	}
 	_, err = c.Dispatch(t.Context(), address, command("42"), 0)
 	expect(t, err, entities.TooLarge, entities.Unknown)
+	w.dispatch = func(context.Context, *entities.Command, int) (*entities.Reply, error) {
+		return nil, entities.Errorf(entities.FunctionRefused, entities.Refused, "%s", strings.Repeat("é", 1000))
+	}
+	_, err = c.Dispatch(t.Context(), address, command("42"), 0)
+	expect(t, err, entities.FunctionRefused, entities.Refused)
 	if n := c.Stats().LinksLost; n != 0 {
 		t.Errorf("%d links lost over sizes, want none", n)
 	}

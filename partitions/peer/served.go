@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"strings"
 	"sync"
 
 	"google.golang.org/grpc"
@@ -185,7 +186,8 @@ func (l *served) answer(id uint64, reply *entities.Reply, failure *entities.Erro
 	}
 }
 
-// append puts an answer into the lane. One that is too large is replaced by an error. The lock is held.
+// append puts an answer into the lane. A reply that is too large is replaced by an error; an error stays what it is, and its text is
+// cut. The lock is held.
 func (l *served) append(id uint64, reply *entities.Reply, failure *entities.Error) {
 	if l.broken {
 		return
@@ -198,6 +200,10 @@ func (l *served) append(id uint64, reply *entities.Reply, failure *entities.Erro
 		return
 	}
 	e := entities.Errorf(entities.TooLarge, entities.Unknown, "the command ran, and its answer of %d bytes cannot be sent: the limit between workers is %d", size, limit)
+	if failure != nil {
+		*e = *failure
+		e.Message = strings.ToValidUTF8(e.Message[:min(len(e.Message), limit/2)], "\uFFFD") // the rest of an error is small
+	}
 	*message = appendAnswer((*message)[:start], fieldAnswers, id, nil, e)
 }
 
