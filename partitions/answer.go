@@ -6,6 +6,8 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/entities/record"
+	"github.com/millrace-io/millrace/materializer"
 	recordv1 "github.com/millrace-io/millrace/proto/gen/millrace/record/v1"
 )
 
@@ -15,26 +17,42 @@ func encodeAnswer(call *Call) []byte {
 	if !call.named() {
 		return nil
 	}
-	out := call.outcome
+	return answerOf(call.outcome)
+}
+
+// answerOf encodes what the caller of a command is told.
+func answerOf(out *entities.Outcome) []byte {
 	a := &recordv1.Answer{}
 	switch {
+	case out.Failure != nil && out.Failure.Outcome == entities.NotApplied:
+		a.Retracted, a.Message = true, out.Failure.Message
+	case out.Failure != nil && out.Failure.Reason == entities.TooLarge:
+		a.Unkept, a.Message = true, out.Failure.Message
 	case out.Failure != nil:
-		a.Code, a.Message = int32(out.Failure.Code), out.Failure.Message //nolint:gosec // gRPC codes are small
+		a.Code, a.Message, a.Partly = int32(out.Failure.Code), out.Failure.Message, out.Failure.Outcome == entities.Unknown //nolint:gosec // gRPC codes are small
 		if a.Code == 0 {
-			a.Code = int32(codeUnknown)
+			a.Code = noCode
 		}
 	case out.Forward != nil:
 		a.Forward = &recordv1.Target{Service: out.Forward.Service, Method: out.Forward.Method, Metadata: toMetadata(out.Forward.Metadata), Forward: true}
 		a.ForwardTypeUrl, a.ForwardPayload = out.Forward.Payload.TypeURL, out.Forward.Payload.Value
-	case out.Reply != nil && !out.Reply.NoPayload:
-		a.TypeUrl, a.Payload = out.Reply.Payload.TypeURL, out.Reply.Payload.Value
-		a.Metadata = toMetadata(out.Reply.Metadata)
+	case out.Reply != nil:
+		a.Token = out.Reply.Token
+		if !out.Reply.NoPayload {
+			a.TypeUrl, a.Payload = out.Reply.Payload.TypeURL, out.Reply.Payload.Value
+			a.Metadata = toMetadata(out.Reply.Metadata)
+		}
 	}
 	return mustMarshal("answer", a)
 }
 
-// codeUnknown is gRPC's UNKNOWN: what the protocol says for a failure without a code.
-const codeUnknown = 2
+// noCode stands for a failure without a code. Code 0 is an answer that is no failure.
+const noCode = -1
+
+// unkept is the outcome of a command that took effect, whose answer has too many bytes to be kept.
+func unkept(entity string, size, limit int) *entities.Outcome {
+	return &entities.Outcome{Failure: errAnswerTooLarge(entity, size, limit)}
+}
 
 // decodeAnswer is the way back: the outcome as it was told the first time. Effects are not repeated.
 func decodeAnswer(b []byte) (*entities.Outcome, error) {
@@ -43,22 +61,43 @@ func decodeAnswer(b []byte) (*entities.Outcome, error) {
 		return nil, fmt.Errorf("stored answer: %w", err)
 	}
 	switch {
+	case a.GetRetracted():
+		return &entities.Outcome{Failure: &entities.Error{Reason: entities.Unavailable, Outcome: entities.NotApplied, Message: a.GetMessage()}}, nil
+	case a.GetUnkept():
+		return &entities.Outcome{Failure: &entities.Error{Reason: entities.TooLarge, Outcome: entities.Unknown, Message: a.GetMessage()}}, nil
 	case a.GetCode() != 0:
-		return &entities.Outcome{Failure: &entities.Error{
-			Reason: entities.FunctionRefused, Outcome: entities.Refused, Message: a.GetMessage(), Code: uint32(a.GetCode()), //nolint:gosec // gRPC codes are small
-		}}, nil
+		e := &entities.Error{
+			Reason: entities.FunctionRefused, Outcome: entities.Refused, Message: a.GetMessage(), Code: uint32(max(0, a.GetCode())),
+		}
+		if a.GetPartly() {
+			e.Outcome = entities.Unknown
+		}
+		return &entities.Outcome{Failure: e}, nil
 	case a.GetForward() != nil:
 		return &entities.Outcome{Forward: &entities.Target{
 			Service: a.GetForward().GetService(), Method: a.GetForward().GetMethod(), Metadata: fromMetadata(a.GetForward().GetMetadata()),
 			Payload: entities.Payload{TypeURL: a.GetForwardTypeUrl(), Value: a.GetForwardPayload()},
 		}}, nil
-	case a.GetTypeUrl() == "":
+	case a.GetTypeUrl() == "" && a.GetToken() == "":
 		return &entities.Outcome{}, nil
 	default:
 		return &entities.Outcome{Reply: &entities.Reply{
 			Payload: entities.Payload{TypeURL: a.GetTypeUrl(), Value: a.GetPayload()}, Metadata: fromMetadata(a.GetMetadata()),
+			Token: a.GetToken(), NoPayload: a.GetTypeUrl() == "",
 		}}, nil
 	}
+}
+
+// forwards says whether a stored answer leaves the answer to another command.
+func forwards(answer []byte) bool {
+	a := &recordv1.Answer{}
+	return proto.Unmarshal(answer, a) == nil && a.GetForward() != nil
+}
+
+// retracted says whether a stored answer leaves its id free.
+func retracted(answer []byte) bool {
+	a := &recordv1.Answer{}
+	return proto.Unmarshal(answer, a) == nil && a.GetRetracted()
 }
 
 // encodeTarget returns what the record of a timer says about where its payload goes.
@@ -75,7 +114,51 @@ func encodeEffect(e *entities.SideEffect, onRefused string, forward bool) []byte
 	})
 }
 
-// decodeEffect is the way back.
+// encodeForward is encodeEffect for a forward. by is the command that it was made by; nil: that one is known by no name.
+func encodeForward(t *entities.Target, by *asker) []byte {
+	target := &recordv1.Target{Service: t.Service, Method: t.Method, Synchronous: true, Forward: true, Metadata: toMetadata(t.Metadata)}
+	if by != nil {
+		target.Asker = &recordv1.Asker{CommandId: by.commandID, Principal: by.principal, PayloadHash: by.hash}
+		if s := by.source; s != nil {
+			target.Asker.Cause = &recordv1.Cause{
+				Generation: uint32(s.Generation), Partition: uint32(s.Partition), Offset: uint64(s.Offset), Index: s.Index, //nolint:gosec // offsets are positive
+			}
+		}
+	}
+	return mustMarshal("target", target)
+}
+
+// asker names the command that made a forward, so that what the target answers is kept with its id, or with its source.
+type asker struct {
+	// entity is the command's, as type/id.
+	entity               []byte
+	commandID, principal string
+	hash                 uint64
+	source               *entities.Source
+}
+
+// askerOf is the asker of a call's forward; nil where the command is known by no name.
+func askerOf(entity []byte, call *Call) *asker {
+	if !call.named() {
+		return nil
+	}
+	return &asker{entity: entity, commandID: call.cmd.ID, principal: call.cmd.Principal, hash: call.hash, source: call.cmd.Source}
+}
+
+// decodeAsker is the way back, but for the entity; nil: there is none.
+func decodeAsker(a *recordv1.Asker) *asker {
+	if a == nil {
+		return nil
+	}
+	by := &asker{commandID: a.GetCommandId(), principal: a.GetPrincipal(), hash: a.GetPayloadHash()}
+	if c := a.GetCause(); c != nil {
+		s := materializer.Source(&record.Cause{Generation: c.GetGeneration(), Partition: c.GetPartition(), Offset: c.GetOffset(), Index: c.GetIndex()})
+		by.source = &s
+	}
+	return by
+}
+
+// decodeEffect is the way back from encodeEffect and encodeForward.
 func decodeEffect(b []byte, payload entities.Payload) (*delivery, error) {
 	var target recordv1.Target
 	if err := proto.Unmarshal(b, &target); err != nil {
@@ -86,7 +169,7 @@ func decodeEffect(b []byte, payload entities.Payload) (*delivery, error) {
 			Target:      entities.Target{Service: target.GetService(), Method: target.GetMethod(), Payload: payload, Metadata: fromMetadata(target.GetMetadata())},
 			Synchronous: target.GetSynchronous(), IgnoreRefusal: target.GetIgnoreRefusal(),
 		},
-		onRefused: target.GetOnRefused(), forward: target.GetForward(),
+		onRefused: target.GetOnRefused(), forward: target.GetForward(), asker: decodeAsker(target.GetAsker()),
 	}, nil
 }
 

@@ -78,16 +78,27 @@ func (c *core) answer(call *Call) {
 
 // write puts the records of a decided command into the open batch, as one group: that its timer has fired, what changed,
 // timers, effects, and last the forward, where a repeat finds it. A command that is too large changes nothing.
+//
+// A caller who gave an id asked for the answer to be kept: it counts like a record. Under another name it is kept if there is room.
 func (c *core) write(e *entity, call *Call) *entities.Error {
 	out := call.outcome
+	if c.outsized(call) {
+		out = &entities.Outcome{}
+	}
 	start, timers, ordinal, sequence := len(c.open.entries), len(c.open.timers), c.ordinal, e.sequence
-	g := group{core: c, entity: e, call: call, cause: c.cause(call.cmd.Source)}
+	g := group{core: c, entity: e, call: call, cause: c.cause(call.cmd.Source), start: start}
 	err := g.records(out)
 	entries := c.open.entries[start:]
 	size := 0
 	if err == nil {
 		g.tellProgress(entries)
 		size = complete(entries, call)
+		if size > c.limits.CommitBytes && call.named() && !call.hasOwnID() {
+			last := &entries[len(entries)-1]
+			size -= last.Size()
+			last.Envelope.Answer = answerOf(unkept(e.key.String(), len(last.Envelope.Answer), c.limits.CommitBytes))
+			size += last.Size()
+		}
 		if size > c.limits.CommitBytes || len(entries) > c.limits.CommitRecords {
 			err = errCommitTooLarge(e.key, size, len(entries), &c.limits)
 		}
@@ -101,7 +112,7 @@ func (c *core) write(e *entity, call *Call) *entities.Error {
 	}
 	c.added(start, timers, size)
 	call.wrote = true
-	call.effects = len(out.Effects)
+	call.effects = len(out.Effects) // of what was recorded
 	if out.Forward != nil {
 		call.effects++
 	}
@@ -113,6 +124,23 @@ func (c *core) write(e *entity, call *Call) *entities.Error {
 	e.uncommitted++
 	c.weigh(e)
 	return nil
+}
+
+// remembers says whether a command that stored nothing leaves a record all the same. What followed from another record is asked for
+// again until that is settled: a refusal must not become an acceptance. And what was forwarded under an id must not be forwarded twice.
+func (c *Call) remembers() bool {
+	return c.cmd.Source != nil || (c.cmd.ID != "" && c.outcome.Forward != nil)
+}
+
+// hasOwnID says whether the caller gave the command an id.
+func (c *Call) hasOwnID() bool { return c.cmd.ID != "" && !entities.IsRouted(c.cmd.ID) }
+
+// outsized says whether a command with an id that a router gave stored nothing and forwarded more than a commit takes. Without the
+// id it would leave no record: now it leaves one that says that it must not run again.
+func (c *core) outsized(call *Call) bool {
+	const room = 4096 // for keys and names
+	out := call.outcome
+	return out.Forward != nil && !out.Wrote() && entities.IsRouted(call.cmd.ID) && len(out.Forward.Payload.Value)+room > c.limits.CommitBytes
 }
 
 // complete makes a group of the records of a command, and returns what they count in an append.
@@ -152,12 +180,13 @@ func (c *core) added(start, timers, size int) {
 	c.full, c.open = append(c.full, b), next
 }
 
-// group adds the records of one command to the open batch.
+// group adds the records of one command to the open batch, from entry start on.
 type group struct {
 	core   *core
 	entity *entity
 	call   *Call
 	cause  *record.Cause
+	start  int
 }
 
 func (g *group) records(out *entities.Outcome) *entities.Error {
@@ -194,9 +223,11 @@ func (g *group) records(out *entities.Outcome) *entities.Error {
 		effect := &out.Effects[i]
 		g.add(record.Effect, 0, effect.Payload).Target = encodeEffect(effect, onRefused(g.call.cmd, effect), false)
 	}
-	if out.Forward != nil {
-		forward := entities.SideEffect{Target: *out.Forward, Synchronous: true}
-		g.add(record.Effect, 0, out.Forward.Payload).Target = encodeEffect(&forward, "", true)
+	switch {
+	case out.Forward != nil:
+		g.add(record.Effect, 0, out.Forward.Payload).Target = encodeForward(out.Forward, askerOf(g.entity.keyBytes, g.call))
+	case len(g.core.open.entries) == g.start:
+		g.add(record.Answered, 0, entities.Payload{})
 	}
 	return nil
 }
@@ -394,6 +425,7 @@ func (c *core) keepEffects(b *batch) {
 			} else {
 				d.forward = true
 				d.effect = entities.SideEffect{Target: *call.outcome.Forward, Synchronous: true}
+				d.asker = askerOf(call.entity.keyBytes, call)
 			}
 			if d.effect.Synchronous {
 				d.state = deliveryHeld

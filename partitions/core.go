@@ -83,6 +83,8 @@ type core struct {
 
 	outbox outbox
 	timers timers
+	// concluding are the forwards, by the offsets of their records, whose answers are on their way to the log.
+	concluding map[int64]*conclusion
 	// laneOf says which targets of effects hold each other up when one of them fails.
 	laneOf func(*entities.Target) laneName
 	// settleNow: what became of effects has waited long enough to be written on its own.
@@ -102,7 +104,7 @@ func newCore(partition int32, worker string, limits Limits, single bool) *core {
 	return &core{
 		partition: partition, worker: worker, limits: limits, single: single,
 		entities: map[entities.Key]*entity{}, ids: map[commandID]*Call{}, open: &batch{},
-		outbox: newOutbox(), timers: newTimers(),
+		outbox: newOutbox(), timers: newTimers(), concluding: map[int64]*conclusion{},
 		laneOf: func(t *entities.Target) laneName { return laneName{service: t.Service, partition: -1} },
 	}
 }
@@ -178,6 +180,9 @@ func (c *core) repeated(call *Call) bool {
 			first.followers = append(first.followers, call)
 		}
 		return true
+	}
+	if call.stored != nil && retracted(call.stored.Answer) {
+		call.stored = nil
 	}
 	if s := call.cmd.Source; s != nil {
 		return !mutation.On(mutation.Delivered) && c.delivered(call, s)
@@ -414,15 +419,15 @@ func (c *core) Decided(call *Call, opening *Opening, outcome *entities.Outcome, 
 	case outcome.Restart:
 		e.ending, e.reopen = e.session, true
 		c.detach(e)
-		if call.cmd.Timer == nil {
+		if call.cmd.Timer == nil && call.cmd.Source == nil {
 			c.unwritten(call)
 			break
 		}
-		call.outcome = &entities.Outcome{Reply: outcome.Reply, Failure: outcome.Failure} // all that is left is that it has fired
+		call.outcome = &entities.Outcome{Reply: outcome.Reply, Failure: outcome.Failure} // all that is left is that it has run
 		if err := c.write(e, call); err != nil {
 			c.refuse(call, err)
 		}
-	case outcome.Wrote() || call.cmd.Timer != nil:
+	case outcome.Wrote() || call.cmd.Timer != nil || call.remembers():
 		if tooLarge := c.write(e, call); tooLarge != nil {
 			// The function's memory is ahead of what is stored.
 			c.emit(effect{kind: doClose, session: e.session})
@@ -609,6 +614,7 @@ func (c *core) fence(why string, claimed bool) {
 	}
 	c.refuseAll(c.open.calls, errMoved(c.partition, why))
 	c.forgetEffects()
+	clear(c.concluding)
 	c.timers = newTimers()
 	c.sent, c.full, c.open = nil, nil, &batch{}
 	for e := c.all.first; e != nil; e = e.next {

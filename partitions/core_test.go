@@ -222,7 +222,7 @@ func TestAParkedEffectSaysWhy(t *testing.T) {
 		c := activeCore(t, true)
 		c.keep(&delivery{offset: 1})
 		c.pump()
-		c.Delivered(1, entities.Errorf(entities.InvalidCommand, entities.NotApplied, "%s", message))
+		c.Delivered(1, nil, entities.Errorf(entities.InvalidCommand, entities.NotApplied, "%s", message))
 		c.settleNow = true
 		c.Flush()
 		var said recordv1.Settled

@@ -144,9 +144,9 @@ func TestWhatBecameOfManyEffectsIsCut(t *testing.T) {
 	for i := range n {
 		offset := int64(i) * 1_000_000_000
 		if i%2 == 0 {
-			c.Delivered(offset, entities.Errorf(entities.InvalidCommand, entities.NotApplied, "%s", strings.Repeat("\xffx", 512)))
+			c.Delivered(offset, nil, entities.Errorf(entities.InvalidCommand, entities.NotApplied, "%s", strings.Repeat("\xffx", 512)))
 		} else {
-			c.Delivered(offset, nil)
+			c.Delivered(offset, nil, nil)
 		}
 	}
 	resolved := 0

@@ -20,16 +20,37 @@ func (p *Partition) deliver(ctx context.Context, d *delivery, progress entities.
 		ctx, cancel := context.WithTimeout(ctx, effectTimeout)
 		defer cancel()
 		failpoint.Hit(failpoint.BeforeEffect)
-		err := p.send(ctx, source, target)
+		reply, err := p.send(ctx, source, target)
 		failpoint.Hit(failpoint.AfterEffect)
 		p.stats.delivered.Add(1)
-		p.post(input{kind: inDelivered, offset: source.Offset, err: asError(err)})
+		p.post(input{kind: inDelivered, offset: source.Offset, reply: reply, err: asError(err)})
 	})
 }
 
 // Delivered tells the outbox what came of an effect that the caller sent itself, because it waits for the answer.
-func (p *Partition) Delivered(source entities.Source, err error) {
-	p.post(input{kind: inDelivered, offset: source.Offset, err: asError(err)})
+func (p *Partition) Delivered(source entities.Source, reply *entities.Reply, err error) {
+	p.post(input{kind: inDelivered, offset: source.Offset, reply: reply, err: asError(err)})
+}
+
+// Conclude keeps what the forward of a command was answered with the command's id, or with its source, and returns what its caller
+// is told once that is in the log: outcome, or what is kept already. forward is the offset of the forward's record. A nil outcome asks
+// for what is kept: the result has none where nothing is.
+func (p *Partition) Conclude(ctx context.Context, cmd *entities.Command, forward int64, outcome *entities.Outcome) (Committed, error) {
+	call := newCall(cmd)
+	call.forward, call.outcome = forward, outcome
+	call.wait.phase.Store(phaseDecided)
+	if !p.submit(input{kind: inConcluded, call: call}) {
+		return Committed{}, errMoved(p.id, "the worker is stopping")
+	}
+	select {
+	case <-call.wait.wake:
+	case <-ctx.Done():
+		if err := p.leave(ctx, call); err != nil {
+			return Committed{}, err
+		}
+		<-call.wait.wake // the loop was quicker
+	}
+	return call.committed()
 }
 
 func asError(err error) *entities.Error {

@@ -140,6 +140,9 @@ type Call struct {
 	gaveUp *entities.Error
 	// timers are the names of those that it changed.
 	timers []string
+	// forward is, of a call that only brings what a forward was answered, the offset of the forward's record; else 0, where a claim
+	// stands.
+	forward int64
 	// superseded: the timer that it stands for does not count any more.
 	superseded bool
 

@@ -61,6 +61,23 @@ func errCommitTooLarge(key entities.Key, bytes, records int, l *Limits) *entitie
 		"the command on %s would store %d bytes in %d records, the limit is %d bytes in %d records (max-commit, max-commit-records): nothing was applied, store less with one command", key, bytes, records, l.CommitBytes, l.CommitRecords)
 }
 
+// errAnswerTooLarge: the command took effect, and sending it again will not bring its answer.
+func errAnswerTooLarge(entity string, size, limit int) *entities.Error {
+	return entities.Errorf(entities.TooLarge, entities.Unknown,
+		"the command on %s took effect, and its answer of %d bytes is not kept: the limit is %d; do not send it again, read the entity instead, and let the function answer with less, or page", entity, size, limit)
+}
+
+// errUnconcluded marks an error of errNotKept.
+var errUnconcluded = errors.New("the answer of a forward is not in the log")
+
+// errNotKept: the command took effect, and so did its forward. Sent again under its id, it gets the answer.
+func errNotKept(key entities.Key, why error) *entities.Error {
+	return &entities.Error{
+		Reason: entities.LostOutcome, Outcome: entities.Unknown, Cause: errUnconcluded,
+		Message: fmt.Sprintf("the command on %s took effect, and what its forward was answered could not be kept (%s): send it again under the same command id", key, why),
+	}
+}
+
 func errSchedule(key entities.Key, err error) *entities.Error {
 	return entities.Errorf(entities.FunctionFailed, entities.NotApplied, "the command on %s sets a timer that cannot be: %w: nothing was applied", key, err)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"runtime"
 	"strings"
 	"sync"
@@ -35,6 +36,8 @@ type words struct {
 	// down is what Open says; of the entity downFor only, if that is set.
 	down    error
 	downFor string
+	// act runs actions: those of the service test.Acts. Nil: there are none.
+	act func(inv entities.Invocation) (*entities.Outcome, error)
 	// ahead: sessions take commands before their turn, and tell the test what is wrong; announced is how many each time.
 	ahead     *testing.T
 	announced []int
@@ -82,17 +85,44 @@ func (w *words) Open(ctx context.Context, _ string, key entities.Key, load entit
 	return s, err
 }
 
-func (w *words) Act(context.Context, entities.Invocation) (*entities.Outcome, error) {
-	return nil, errors.New("words has no actions")
+func (w *words) Act(_ context.Context, inv entities.Invocation) (*entities.Outcome, error) {
+	if w.act == nil {
+		return nil, errors.New("words has no actions")
+	}
+	return w.act(inv)
 }
 
-func (w *words) ActStream(context.Context, *entities.Stream, func(context.Context, *entities.Outcome) error) error {
-	return errors.New("words has no actions")
+// ActStream lets act answer each message of the caller.
+func (w *words) ActStream(ctx context.Context, s *entities.Stream, on func(context.Context, *entities.Outcome) error) error {
+	if w.act == nil {
+		return errors.New("words has no actions")
+	}
+	for {
+		payload, err := s.Recv(ctx)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		cmd := *s.Command
+		cmd.Payload = payload
+		outcome, err := w.act(entities.Invocation{Command: &cmd, Time: s.Time})
+		if err == nil {
+			err = on(ctx, outcome)
+		}
+		if err != nil {
+			return err
+		}
+	}
 }
 
 func (w *words) Resolve(t entities.Target) (*entities.Command, error) {
-	if t.Method == "nowhere" {
+	switch {
+	case t.Method == "nowhere":
 		return nil, entities.Errorf(entities.UnknownMethod, entities.NotApplied, "there is no %s", t.Method)
+	case t.Service == actionService:
+		return acting(string(t.Payload.Value)), nil
 	}
 	if t.Payload.TypeURL == refusedType {
 		m := &effectv1.Refused{}
@@ -129,9 +159,7 @@ func (s *wordsSession) Handle(_ context.Context, inv entities.Invocation) (*enti
 		out.Reply = reply(s.state)
 		return out, nil
 	case "big":
-		var n int
-		_, _ = fmt.Sscan(rest, &n)
-		return emit(strings.Repeat("x", n)), nil
+		return emit(strings.Repeat("x", number(rest))), nil
 	case "wait":
 		s.words.entered <- inv.Key.ID
 		<-s.words.gate
@@ -143,6 +171,33 @@ func (s *wordsSession) Handle(_ context.Context, inv entities.Invocation) (*enti
 	case "restart":
 		s.state += "forgotten "
 		return &entities.Outcome{Restart: true, Failure: &entities.Error{Reason: entities.FunctionRefused, Outcome: entities.Refused, Message: rest}}, nil
+	case "send": // send b x: "x" is b's command, whose answer is the caller's
+		return s.forward(emit("sent"), rest), nil
+	case "pass": // like send, and nothing is stored beside
+		return s.forward(&entities.Outcome{}, rest), nil
+	case "fat": // fat n: emits a word, and answers n bytes
+		out := emit("fat")
+		out.Reply = reply(strings.Repeat("x", number(rest)))
+		return out, nil
+	case "act": // like send, to an action
+		out := emit("sent")
+		out.Reply, out.Forward = nil, &entities.Target{Service: actionService, Method: "Do", Payload: entities.Payload{Value: []byte(rest)}}
+		return out, nil
+	case "atleast": // atleast n x: like add x, refused while there are fewer than n words
+		n, word, _ := strings.Cut(rest, " ")
+		if len(strings.Fields(s.state)) < number(n) {
+			return &entities.Outcome{Failure: &entities.Error{Reason: entities.FunctionRefused, Outcome: entities.Refused, Message: "too few"}}, nil
+		}
+		return emit(word), nil
+	case "both": // both c b x: a synchronous effect on c, then a forward of x to b
+		id, rest, _ := strings.Cut(rest, " ")
+		out := emit("both")
+		out.Effects = []entities.SideEffect{{Synchronous: true, Target: toWords(id, "add by-effect")}}
+		return s.forward(out, rest), nil
+	case "length": // of what follows
+		return &entities.Outcome{Reply: reply(fmt.Sprint(len(rest)))}, nil
+	case "answer": // n bytes, and nothing is stored
+		return &entities.Outcome{Reply: reply(strings.Repeat("x", number(rest)))}, nil
 	case "forward":
 		out := emit("forwarding")
 		out.Reply, out.Forward = nil, &entities.Target{Method: rest, Payload: entities.Payload{Value: []byte("read")}}
@@ -197,6 +252,23 @@ func (s *wordsSession) Handle(_ context.Context, inv entities.Invocation) (*enti
 	}
 }
 
+func number(text string) (n int) {
+	_, _ = fmt.Sscan(text, &n)
+	return n
+}
+
+func (s *wordsSession) forward(out *entities.Outcome, rest string) *entities.Outcome {
+	id, text, _ := strings.Cut(rest, " ")
+	t := toWords(id, text)
+	out.Reply, out.Forward = nil, &t
+	return out
+}
+
+// toWords is a target: a command of words.
+func toWords(id, text string) entities.Target {
+	return entities.Target{Method: id, Payload: entities.Payload{Value: []byte(text)}}
+}
+
 func (s *wordsSession) timer(inv entities.Invocation, t entities.TimerChange, text string) *entities.Outcome {
 	t.Target = entities.Target{Service: "test.Words", Method: inv.Key.ID, Payload: entities.Payload{Value: []byte(text)}}
 	return &entities.Outcome{Timers: []entities.TimerChange{t}, Reply: reply("set")}
@@ -222,6 +294,14 @@ func command(id, text string) *entities.Command {
 		Service: "test.Words", Method: "Do", Type: wordsType, Key: entities.Key{Type: "words", ID: id},
 		Payload: entities.Payload{TypeURL: "t/command", Value: []byte(text)},
 	}
+}
+
+// actionService is what words' actions belong to.
+const actionService = "test.Acts"
+
+// acting makes a call of an action.
+func acting(text string) *entities.Command {
+	return &entities.Command{Service: actionService, Method: "Do", Payload: entities.Payload{TypeURL: "t/command", Value: []byte(text)}}
 }
 
 func withID(cmd *entities.Command, id string) *entities.Command {

@@ -84,7 +84,7 @@ func (f *Forwarder) anywhere(do func(worker broker.Member) error) error {
 	var err error
 	for i := range workers {
 		err = do(workers[(first+i)%len(workers)])
-		if e, failed := errors.AsType[*entities.Error](err); !failed || e.Reason != entities.Moved {
+		if e, failed := errors.AsType[*entities.Error](err); !failed || e.Reason != entities.Moved || e.Outcome != entities.NotApplied {
 			return err
 		}
 	}

@@ -121,7 +121,7 @@ func (l *loop) turn(ctx context.Context, inputs []input) {
 			continue
 		}
 		l.touch(in.partition)
-		if in.kind == inResolved || (in.kind == inSubmitted && in.call.named()) {
+		if in.kind == inResolved || in.kind == inConcluded || (in.kind == inSubmitted && in.call.named()) {
 			l.perform(ctx) // what was just committed may be this very command: the store must have that before it is asked
 		}
 		in.partition.take(in)
@@ -162,7 +162,7 @@ func (l *loop) end(ctx context.Context) {
 	for _, in := range l.mail.close() {
 		p := in.partition
 		switch in.kind {
-		case inSubmitted, inPosition:
+		case inSubmitted, inPosition, inConcluded:
 			p.core.refuse(in.call, errMoved(p.id, "the worker is stopping"))
 		case inDecided, inSessionEnded, inOpened:
 			p.take(&in)

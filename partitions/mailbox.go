@@ -31,6 +31,8 @@ const (
 	inAcked
 	inGapRead
 	inDelivered
+	inConcluded
+	inUnheld
 	inFired
 	inResolved
 	inQuiet
@@ -62,6 +64,7 @@ type input struct {
 	fold        *materializer.Fold
 	released    func()
 	offset      int64
+	reply       *entities.Reply
 	alarm       *alarm
 	superseded  bool
 	resolution  *resolution

@@ -51,8 +51,9 @@ type delivery struct {
 	// from is the entity that asked for it; onRefused is its method that learns of a refusal, as service/method, empty for none.
 	from      entities.Key
 	onRefused string
-	// forward: its answer is that of the command that asked.
+	// forward: its answer is that of the command that asked. asker is that command, if it is known by a name.
 	forward bool
+	asker   *asker
 	state   deliveryState
 	// lane is where it is sent; nil as long as its caller sends it.
 	lane *lane
@@ -439,34 +440,31 @@ func (c *core) admitSwept(d *delivery) {
 	c.take(d)
 }
 
-// Delivered takes the answer of an effect's target; err is nil when it took effect. What a target said of a record holds
+// Delivered takes the answer of an effect's target: a reply when it took effect, else err. What a target said of a record holds
 // whoever owns the partition by now.
-func (c *core) Delivered(offset int64, err *entities.Error) {
+func (c *core) Delivered(offset int64, reply *entities.Reply, err *entities.Error) {
 	o := &c.outbox
 	d := o.byOffset[offset]
-	if d == nil {
+	if d == nil || d.state == deliveryParked {
 		return
 	}
 	held := d.state == deliveryHeld
-	switch d.state {
-	case deliverySending:
-		o.sending--
-		d.lane.sending--
-	case deliveryWaiting:
-		o.later = slices.DeleteFunc(o.later, func(other *delivery) bool { return other == d })
-	case deliveryReady:
-		o.unqueue(d)
-		d.attempts++
-	case deliveryHeld:
-		d.attempts++
-	case deliveryParked, deliveryAnswered:
+	if !c.attempted(d) {
 		return
 	}
+	refused := err != nil && err.Reason == entities.FunctionRefused
 	switch {
-	case err != nil && err.Reason == entities.FunctionRefused:
+	case definite(err) && d.asker != nil:
+		c.reached(d.lane)
+		d.state = deliveryAnswered
+		c.conclude(d.offset, d.asker, &entities.Outcome{Reply: reply, Failure: err})
+		if refused && !held {
+			c.refused(d, err, held)
+		}
+	case refused:
 		c.reached(d.lane)
 		c.refused(d, err, held)
-	case err == nil:
+	case definite(err):
 		c.reached(d.lane)
 		d.state = deliveryAnswered
 		o.said.Done = append(o.said.Done, uint64(offset)) //nolint:gosec // offsets are positive
@@ -484,6 +482,32 @@ func (c *core) Delivered(offset int64, err *entities.Error) {
 		c.enqueue(d)
 	}
 	c.pump()
+}
+
+// attempted counts an attempt to deliver an effect as ended, and says whether the effect is still open.
+func (c *core) attempted(d *delivery) bool {
+	o := &c.outbox
+	switch d.state {
+	case deliverySending:
+		o.sending--
+		d.lane.sending--
+	case deliveryWaiting:
+		o.later = slices.DeleteFunc(o.later, func(other *delivery) bool { return other == d })
+	case deliveryReady:
+		o.unqueue(d)
+		d.attempts++
+	case deliveryHeld:
+		d.attempts++
+	case deliveryParked, deliveryAnswered:
+		return false
+	}
+	return true
+}
+
+// definite says whether a target has answered for good: it took effect, or its function refused. Also where it took effect and its
+// answer is too large to get here.
+func definite(err *entities.Error) bool {
+	return err == nil || err.Reason == entities.FunctionRefused || (err.Reason == entities.TooLarge && err.Outcome == entities.Unknown)
 }
 
 // unqueue takes an effect out of the queue of its lane.
@@ -699,6 +723,7 @@ type settles struct {
 func (c *core) settled(s settles) {
 	o := &c.outbox
 	for _, offset := range s.done {
+		delete(c.concluding, int64(offset))           //nolint:gosec // offsets are positive
 		if d := o.byOffset[int64(offset)]; d != nil { //nolint:gosec // offsets are positive
 			o.remove(d)
 		}
@@ -808,5 +833,8 @@ func deliveryOf(e materializer.Effect) (*delivery, error) {
 	}
 	d.offset = e.Offset
 	d.from.Type, d.from.ID, _ = strings.Cut(e.From, "/")
+	if d.asker != nil {
+		d.asker.entity = []byte(e.From)
+	}
 	return d, nil
 }

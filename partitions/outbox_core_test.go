@@ -152,7 +152,7 @@ func (s *sourcePartition) answer(i int, err *entities.Error) {
 	s.t.Helper()
 	offset := s.sent[i].delivery.offset
 	s.sent = slices.Delete(s.sent, i, i+1)
-	s.c.Delivered(offset, err)
+	s.c.Delivered(offset, nil, err)
 	s.perform()
 }
 

@@ -84,7 +84,7 @@ func TestEffectIsDeduplicated(t *testing.T) {
 	}
 	other := source
 	other.Index = 1
-	if err := f.router.send(t.Context(), other, target); err != nil {
+	if _, err := f.router.send(t.Context(), other, target); err != nil {
 		t.Fatal(err)
 	}
 	f.want(f.submit(command("b", "read")), "x x")
@@ -92,7 +92,7 @@ func TestEffectIsDeduplicated(t *testing.T) {
 	// The source settles both; what was remembered may go, and a late copy still does nothing.
 	for _, s := range []entities.Source{{Offset: 20, Settled: 15}, {Offset: 21, Settled: 8}} { // what arrives late does not turn progress back
 		s.Generation, s.Partition = 1, 7
-		if err := f.router.send(t.Context(), s, target); err != nil {
+		if _, err := f.router.send(t.Context(), s, target); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -100,7 +100,7 @@ func TestEffectIsDeduplicated(t *testing.T) {
 	if err != nil || n != 2 {
 		t.Fatalf("forgot %d rows, %v; want the two below offset 15", n, err)
 	}
-	if err := f.router.send(t.Context(), source, target); err != nil {
+	if _, err := f.router.send(t.Context(), source, target); err != nil {
 		t.Fatal(err)
 	}
 	f.want(f.submit(command("b", "read")), "x x x x")
@@ -113,7 +113,7 @@ func TestSettledMeansCommitted(t *testing.T) {
 	c.keep(&delivery{offset: 1})
 	c.pump()
 	c.next = 2
-	c.Delivered(1, nil)
+	c.Delivered(1, nil, nil)
 	if w := c.progress().Through; w != 1 {
 		t.Fatalf("the target has answered, and the watermark is %d; want 1 until the log says so", w)
 	}
@@ -158,7 +158,10 @@ func TestConcurrentCopiesOfAnEffect(t *testing.T) {
 		target := entities.Target{Method: "b", Payload: entities.Payload{Value: []byte("wait x")}}
 		errs := make(chan error, 3)
 		for range 3 {
-			go func() { errs <- f.router.send(t.Context(), source, target) }() // received below
+			go func() { // received below
+				_, err := f.router.send(t.Context(), source, target)
+				errs <- err
+			}()
 		}
 		<-f.words.entered
 		synctest.Wait() // the copies have arrived

@@ -66,7 +66,7 @@ type Partition struct {
 	clock      clock.Clock
 	random     func() uint64
 	// send takes an effect to its target, run a timer's command to its entity: the router's.
-	send func(ctx context.Context, source entities.Source, t entities.Target) error
+	send func(ctx context.Context, source entities.Source, t entities.Target) (*entities.Reply, error)
 	run  func(ctx context.Context, cmd *entities.Command) error
 	// rebuilds bounds how many partitions are read in bulk at a time.
 	rebuilds chan struct{}
@@ -221,7 +221,15 @@ func (p *Partition) take(in *input) {
 		if in.err != nil && in.err.Reason == entities.FunctionRefused {
 			p.stats.refused.Add(1)
 		}
-		c.Delivered(in.offset, in.err)
+		c.Delivered(in.offset, in.reply, in.err)
+	case inUnheld:
+		for offset := in.offset; offset < in.next; offset++ {
+			c.Unheld(offset)
+		}
+	case inConcluded:
+		if p.lookup(in.call) {
+			c.Concluded(in.call)
+		}
 	case inFired:
 		p.attempted("timer of offset %d: %s", in.alarm.Offset, in.err)
 		c.Fired(in.incarnation, in.alarm, in.superseded, in.err)

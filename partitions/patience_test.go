@@ -149,8 +149,8 @@ func TestAPositionIsNotWaitedForForEver(t *testing.T) {
 		}()
 		f.op(1)
 		f.until("it is answered", func() bool { return len(answer) == 1 })
-		f.wantError(answerOf(<-answer), entities.Moved, entities.NotApplied)
+		f.wantError(answersOf(<-answer), entities.Moved, entities.NotApplied)
 	})
 }
 
-func answerOf(err error) answer { return answer{err: err} }
+func answersOf(err error) answer { return answer{err: err} }

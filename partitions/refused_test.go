@@ -93,7 +93,7 @@ func TestRefusalAndItsCommandAreOneGroup(t *testing.T) {
 	c.keep(&delivery{offset: 1, from: entities.Key{Type: "words", ID: "a"}, onRefused: "test.Words/Refused"})
 	c.pump()
 	c.next = 2
-	c.Delivered(1, &entities.Error{Reason: entities.FunctionRefused, Outcome: entities.Refused, Message: "no"})
+	c.Delivered(1, nil, &entities.Error{Reason: entities.FunctionRefused, Outcome: entities.Refused, Message: "no"})
 	c.Ticked()
 	c.Flush()
 	if len(c.sent) != 1 {

@@ -2,11 +2,13 @@ package partitions
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
 
 	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/internal/mutation"
 	"github.com/millrace-io/millrace/internal/tracing"
 )
 
@@ -26,6 +28,8 @@ type Router struct {
 	functions Functions
 	app       string
 	carrier   *carrier
+	// flights are the forwards and effects on their way to their targets.
+	flights flights
 	// async are the goroutines of asynchronous effects; Drain waits for them.
 	async sync.WaitGroup
 	slots chan struct{}
@@ -56,9 +60,8 @@ func NewRouter(m *Manager, peers Peers, onEffectError func(entities.Target, erro
 func (r *Router) Counts() CarrierCounts { return r.carrier.stats.counts() }
 
 // send takes an effect out of an outbox to its target.
-func (r *Router) send(ctx context.Context, source entities.Source, t entities.Target) error {
-	_, err := r.follow(ctx, t, &source, 0)
-	return err
+func (r *Router) send(ctx context.Context, source entities.Source, t entities.Target) (*entities.Reply, error) {
+	return r.flights.share(ctx, source, func() (*entities.Reply, error) { return r.follow(ctx, t, &source, 0) })
 }
 
 // Drain waits for the asynchronous effects that are under way.
@@ -74,11 +77,11 @@ func (r *Router) Dispatch(ctx context.Context, cmd *entities.Command) (*entities
 // DispatchHere runs a command that another worker has sent because this one owns its partition. It is not sent on from here;
 // what it causes may be. hops is how long the chain of commands is that it comes from. Errors speak of this attempt.
 func (r *Router) DispatchHere(ctx context.Context, cmd *entities.Command, hops int) (*entities.Reply, error) {
-	if cmd.Type == nil {
-		return r.act(ctx, cmd, hops)
-	}
 	if err := supported(cmd); err != nil {
 		return nil, err
+	}
+	if cmd.Type == nil {
+		return r.act(ctx, cmd, hops)
 	}
 	partition := r.manager.Partition(cmd.Key.ID)
 	if cmd.Consistency.Relaxed() {
@@ -99,11 +102,11 @@ func (r *Router) Position(ctx context.Context, partition int32) (int64, error) {
 }
 
 func (r *Router) dispatch(ctx context.Context, cmd *entities.Command, hops int) (*entities.Reply, error) {
-	if cmd.Type == nil {
-		return r.act(ctx, cmd, hops)
-	}
 	if err := supported(cmd); err != nil {
 		return nil, err
+	}
+	if cmd.Type == nil {
+		return r.act(ctx, cmd, hops)
 	}
 	if cmd.Consistency.Relaxed() {
 		if reply, served, err := r.read(ctx, r.manager.Partition(cmd.Key.ID), cmd); served {
@@ -120,10 +123,29 @@ func (r *Router) act(ctx context.Context, cmd *entities.Command, hops int) (*ent
 	run, span := r.carrier.tracer.Begin(ctx, tracing.Client, "function", cmd.TraceParent)
 	outcome, err := r.functions.Act(run, entities.Invocation{Command: below(span, cmd), Time: r.manager.options.Clock.Now()})
 	span.End(err)
-	if err != nil {
-		return nil, entities.AsError(err)
+	d := &decision{outcome: outcome, source: cmd.Source}
+	var reply *entities.Reply
+	if err == nil {
+		reply, err = r.conclude(ctx, d, hops)
 	}
-	return r.conclude(ctx, &decision{outcome: outcome, source: cmd.Source}, hops)
+	if err != nil {
+		return nil, actionFailed(err, d.caused)
+	}
+	return reply, nil
+}
+
+// actionFailed is what the caller of an action is told; caused: something that the action asked for took effect, or may have.
+// Nobody looks for another worker because of what an action met on its way.
+func actionFailed(err error, caused bool) *entities.Error {
+	e := *entities.AsError(err)
+	if e.Reason == entities.Moved {
+		e.Reason = entities.Unavailable
+	}
+	if caused && e.Outcome != entities.Unknown && !mutation.On(mutation.Caused) {
+		e.Outcome, e.Cause = entities.Unknown, err
+		e.Message = "the action took effect in part: " + e.Message
+	}
+	return &e
 }
 
 // here runs a command on its partition on this worker, and carries out what it asks for. decided: the command has its outcome,
@@ -133,9 +155,9 @@ func (r *Router) here(ctx context.Context, partition *Partition, cmd *entities.C
 	if err != nil {
 		return nil, false, err
 	}
-	reply, err := r.conclude(ctx, &decision{outcome: done.Outcome, partition: partition, done: done}, hops)
+	reply, err := r.conclude(ctx, &decision{cmd: cmd, outcome: done.Outcome, partition: partition, done: done}, hops)
 	if err != nil {
-		return nil, true, err
+		return nil, !errors.Is(err, errUnconcluded), err
 	}
 	if reply.Token == "" {
 		reply.Token = r.token(partition, done.Next)
@@ -152,16 +174,20 @@ func (r *Router) token(p *Partition, next int64) string {
 // decision is what a command led to, and where that stands.
 type decision struct {
 	outcome *entities.Outcome
-	// partition and done are set when the decision is in the log, with its effects and its forward.
+	// cmd, partition and done are set when the decision is in the log, with its effects and its forward.
+	cmd       *entities.Command
 	partition *Partition
 	done      Committed
 	// source is set for an action that was called because of a record: what it asks for takes effect once, too.
 	source *entities.Source
+	// caused: something that an action asked for took effect, or may have.
+	caused bool
 }
 
 // conclude carries out what an outcome asks for beyond its own records: effects in order, then the forward or the reply.
 func (r *Router) conclude(ctx context.Context, d *decision, hops int) (*entities.Reply, error) {
 	if err := r.effects(ctx, d, hops); err != nil {
+		d.handOver()
 		return nil, err
 	}
 	switch {
@@ -175,6 +201,18 @@ func (r *Router) conclude(ctx context.Context, d *decision, hops int) (*entities
 	default:
 		return &entities.Reply{NoPayload: true}, nil
 	}
+}
+
+// handOver leaves what the caller does not come to send to the outbox.
+func (d *decision) handOver() {
+	if d.partition == nil || d.done.FirstEffect < 0 {
+		return
+	}
+	end := d.done.Forward
+	if d.outcome.Forward != nil {
+		end++
+	}
+	d.partition.post(input{kind: inUnheld, offset: d.done.FirstEffect, next: end})
 }
 
 // follow runs the target of a forward or an effect. source is the record that asks for it, nil for none.
@@ -203,22 +241,83 @@ func (r *Router) forward(ctx context.Context, d *decision, hops int) (*entities.
 	if err != nil {
 		return nil, err
 	}
+	if d.partition != nil && source != nil {
+		return r.flights.share(ctx, *source, func() (*entities.Reply, error) { return r.bring(ctx, d, source, hops) })
+	}
 	reply, err := r.follow(ctx, *d.outcome.Forward, source, hops)
+	d.caused = d.caused || mayHaveTaken(asError(err))
+	return forTheAsker(reply), err
+}
+
+// forTheAsker is the reply of a target as the caller of the command that forwarded gets it: he did not call the target's owner.
+func forTheAsker(reply *entities.Reply) *entities.Reply {
 	if reply != nil {
-		reply.Owner = "" // that is the target's, which the caller did not call
+		reply.Owner = ""
 	}
-	if d.partition == nil || source == nil {
-		return reply, err
-	}
-	d.partition.Delivered(*source, err)
-	if e := asError(err); e != nil && e.Outcome == entities.NotApplied {
-		// The target did nothing yet, but what stands beside the forward is in the log, and the outbox will deliver it.
-		return nil, &entities.Error{
-			Reason: e.Reason, Outcome: entities.Unknown, RetryAfter: e.RetryAfter, Cause: err,
-			Message: fmt.Sprintf("the command took effect, its forward to %s/%s did not yet: %s", d.outcome.Forward.Service, d.outcome.Forward.Method, e.Message),
+	return reply
+}
+
+// bring brings a recorded forward to its target, and has the answer kept where the command is known by a name.
+func (r *Router) bring(ctx context.Context, d *decision, source *entities.Source, hops int) (*entities.Reply, error) {
+	if d.done.Repeated { // the attempt before may have ended since the command was looked up
+		if done, err := d.partition.Conclude(ctx, d.cmd, source.Offset, nil); err != nil || done.Outcome != nil {
+			return d.kept(&done, err)
 		}
 	}
+	reply, err := r.follow(ctx, *d.outcome.Forward, source, hops)
+	reply = forTheAsker(reply)
+	e := asError(err)
+	named := d.cmd.ID != "" || d.cmd.Source != nil
+	if named && (definite(e) || d.retractable(e)) {
+		return r.keep(ctx, d, source.Offset, &entities.Outcome{Reply: reply, Failure: e})
+	}
+	d.partition.Delivered(*source, reply, err)
+	if e != nil && e.Outcome == entities.NotApplied {
+		return nil, d.notYet(e)
+	}
 	return reply, err
+}
+
+// retractable says whether a command may be taken back because of what its forward was answered: it stored nothing but the forward,
+// and the target did not apply that. The outbox has the last word: it may have tried, too.
+func (d *decision) retractable(e *entities.Error) bool {
+	return e.Outcome == entities.NotApplied && !d.done.Repeated && !d.outcome.Wrote()
+}
+
+// notYet is what the caller is told when the target did nothing yet: the forward is in the log, and the outbox will deliver it.
+func (d *decision) notYet(e *entities.Error) error {
+	return &entities.Error{
+		Reason: e.Reason, Outcome: entities.Unknown, RetryAfter: e.RetryAfter, Cause: e,
+		Message: fmt.Sprintf("the command took effect, its forward to %s/%s did not yet: %s", d.outcome.Forward.Service, d.outcome.Forward.Method, e.Message),
+	}
+}
+
+// keep has the partition keep what a forward was answered, and returns what the caller is told.
+func (r *Router) keep(ctx context.Context, d *decision, forward int64, outcome *entities.Outcome) (*entities.Reply, error) {
+	done, err := d.partition.Conclude(ctx, d.cmd, forward, outcome)
+	if err != nil && outcome.Failure != nil && outcome.Failure.Outcome == entities.NotApplied {
+		return nil, d.notYet(outcome.Failure)
+	}
+	return d.kept(&done, err)
+}
+
+// kept is what the caller is told of what is kept.
+func (d *decision) kept(done *Committed, err error) (*entities.Reply, error) {
+	switch {
+	case err != nil:
+		return nil, errNotKept(d.cmd.Key, err)
+	case done.Outcome.Failure != nil && done.Outcome.Failure.Outcome == entities.NotApplied:
+		// The command was taken back: the log says that its id is free, so this is true of the command and not only of this attempt.
+		failure := *done.Outcome.Failure
+		failure.Checked = true
+		return nil, &failure
+	case done.Outcome.Failure != nil:
+		return nil, done.Outcome.Failure
+	case done.Outcome.Reply == nil:
+		return &entities.Reply{NoPayload: true}, nil
+	default:
+		return done.Outcome.Reply, nil
+	}
 }
 
 // child is the address of the nth thing that a decision asks for: that of its record, or one that is made of the action's
@@ -231,7 +330,7 @@ func (d *decision) child(offset int64, n int) (*entities.Source, error) {
 	case d.source == nil:
 		return nil, nil //nolint:nilnil // no address
 	case n >= maxChildren-1 || d.source.Index > (1<<32-1)/maxChildren-1:
-		return nil, entities.Errorf(entities.InvalidCommand, entities.Unknown,
+		return nil, entities.Errorf(entities.InvalidCommand, entities.NotApplied,
 			"an action that was called by an effect asks for more than %d effects, or is too deep in a chain of such actions", maxChildren-1)
 	default:
 		s := *d.source
@@ -257,33 +356,43 @@ func (r *Router) effects(ctx context.Context, d *decision, hops int) error {
 		}
 		source, err := d.child(d.done.FirstEffect+int64(i), i)
 		if err == nil && source == nil && !e.Synchronous {
-			err = r.later(ctx, e.Target, hops)
-			if err != nil {
+			if err := r.later(ctx, e.Target, hops); err != nil {
 				return err
 			}
+			d.caused = true
 			continue
 		}
 		if err == nil {
 			_, err = r.follow(ctx, e.Target, source, hops)
 		}
 		if d.partition != nil {
-			d.partition.Delivered(*source, err)
+			d.partition.Delivered(*source, nil, err)
 		}
-		if err := sideEffectFailed(e, err); err != nil {
+		d.caused = d.caused || mayHaveTaken(asError(err))
+		if err := d.sideEffectFailed(e, err); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// sideEffectFailed is what a caller is told whose command took effect and whose side effect did not.
-func sideEffectFailed(e *entities.SideEffect, err error) error {
+// mayHaveTaken says whether a command with this answer took effect, or may have.
+func mayHaveTaken(e *entities.Error) bool { return e == nil || e.Outcome == entities.Unknown }
+
+// sideEffectFailed is what a caller is told whose side effect did not take effect. A command of an entity itself did.
+func (d *decision) sideEffectFailed(e *entities.SideEffect, err error) error {
 	if err == nil {
 		return nil
 	}
 	failure := entities.AsError(err)
 	if failure.Reason == entities.FunctionRefused {
 		return nil
+	}
+	if d.partition == nil {
+		return &entities.Error{
+			Reason: failure.Reason, Outcome: failure.Outcome, RetryAfter: failure.RetryAfter, Cause: err,
+			Message: fmt.Sprintf("the side effect of an action on %s/%s failed: %s", e.Service, e.Method, failure.Message),
+		}
 	}
 	return &entities.Error{
 		Reason: failure.Reason, Outcome: entities.Unknown, RetryAfter: failure.RetryAfter, Cause: err,
@@ -296,7 +405,8 @@ func (r *Router) later(ctx context.Context, t entities.Target, hops int) error {
 	select {
 	case r.slots <- struct{}{}:
 	case <-ctx.Done():
-		return entities.Errorf(entities.Deadline, entities.Unknown, "the command took effect, and %d side effects wait before its own on %s/%s", maxAsync, t.Service, t.Method)
+		return entities.Errorf(entities.Deadline, entities.NotApplied,
+			"the call ended while %d side effects of actions waited before its own on %s/%s: that one was not sent", maxAsync, t.Service, t.Method)
 	}
 	ctx = context.WithoutCancel(ctx)
 	r.async.Go(func() { // bounded by effectTimeout, Drain waits for it
@@ -319,8 +429,11 @@ func (r *Router) DispatchStream(ctx context.Context, s *entities.Stream) error {
 	s.Time = r.manager.options.Clock.Now()
 	ctx, span := r.carrier.tracer.Begin(ctx, tracing.Client, "function", s.TraceParent)
 	s.Command = below(span, s.Command)
+	caused := false
 	err := r.functions.ActStream(ctx, s, func(ctx context.Context, outcome *entities.Outcome) error {
-		reply, err := r.conclude(ctx, &decision{outcome: outcome}, 0)
+		d := &decision{outcome: outcome, caused: caused}
+		reply, err := r.conclude(ctx, d, 0)
+		caused = d.caused
 		if err != nil {
 			return err
 		}
@@ -331,13 +444,18 @@ func (r *Router) DispatchStream(ctx context.Context, s *entities.Stream) error {
 	})
 	span.End(err)
 	if err != nil {
-		return entities.AsError(err)
+		return actionFailed(err, caused)
 	}
 	return nil
 }
 
-// supported refuses the one kind that this version announces and does not serve.
+// supported refuses the one kind that this version announces and does not serve, and an id on an action.
 func supported(cmd *entities.Command) error {
+	if cmd.Type == nil && cmd.ID != "" {
+		return entities.Errorf(entities.InvalidCommand, entities.NotApplied,
+			"%s/%s is an action and came with command id %q: an action keeps nothing, so an id cannot make it happen once; leave the id out, or call the entity with it: nothing was applied",
+			cmd.Service, cmd.Method, cmd.ID)
+	}
 	if cmd.Type != nil && cmd.Type.Kind == entities.Replicated {
 		return entities.Errorf(entities.NotSupported, entities.NotApplied, "%s: replicated entities are not supported yet by this version", cmd.Service)
 	}

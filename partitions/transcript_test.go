@@ -202,10 +202,10 @@ func (s *scene) deliver(l *line) {
 	offset := l.number("offset", 0)
 	s.answered(l, "delivery of %d", offset)
 	if message := l.text("error", ""); message != "" {
-		s.core.Delivered(offset, entities.Errorf(entities.Unavailable, entities.NotApplied, "%s", message))
+		s.core.Delivered(offset, nil, entities.Errorf(entities.Unavailable, entities.NotApplied, "%s", message))
 		return
 	}
-	s.core.Delivered(offset, nil)
+	s.core.Delivered(offset, nil, nil)
 }
 
 // await remembers that the core waits for an answer.

@@ -80,7 +80,7 @@ answer on standard error. A method whose input streams takes any number of docum
 	}
 	addClient(cmd)
 	cmd.Flags().StringVarP(&data, "data", "d", "{}", "request as JSON; - reads standard input")
-	cmd.Flags().StringVar(&id, "id", "", "command id: the same one again gets the same answer, and nothing happens twice")
+	cmd.Flags().StringVar(&id, "id", "", "command id, of an entity's command: the same one again gets the same answer, and nothing happens twice; what stored nothing (a read, a refusal) runs again")
 	cmd.Flags().StringVar(&consistency, "consistency", "", "of an answer that writes nothing: strong (default), eventual, bounded, at_least, local")
 	cmd.Flags().StringVar(&atLeast, "at-least", "", "token of an earlier answer that this one must include")
 	cmd.Flags().StringVar(&maxStaleness, "max-staleness", "", "how old an answer may be, as in 500ms")

@@ -30,6 +30,10 @@ const (
 	Repeat = "repeat"
 	// Delivered: an effect that took effect gets the stored answer.
 	Delivered = "delivered"
+	// Kept: what a forward was answered takes the place of the forward in the row of the command's id.
+	Kept = "kept"
+	// Caused: an error of an action that has caused something says so.
+	Caused = "caused"
 	// Watermark: what is known of a source's progress never goes back.
 	Watermark = "watermark"
 	// Settle: an effect leaves the outbox only when a committed record says so.
@@ -94,6 +98,8 @@ func Lines() []string {
 		Durable,
 		Repeat,
 		Delivered,
+		Kept,
+		Caused,
 		Watermark,
 		Settle,
 		Refused,

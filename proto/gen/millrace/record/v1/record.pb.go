@@ -54,7 +54,8 @@ const (
 	Kind_KIND_RELEASE Kind = 13
 	Kind_KIND_ABSORB  Kind = 14
 	Kind_KIND_SAGA    Kind = 15
-	// That a command took effect, and what its caller was told, of one whose records the log has lost: written by a repair.
+	// What the caller of a command is told, where no other record can say it: the command was forwarded, and this is what the target
+	// answered; it followed from another record (cause) and stored nothing; or a repair stands in for records that the log has lost.
 	Kind_KIND_ANSWERED Kind = 16
 	// An effect's target refused it. Settles the effect. Key: the entity that asked for it. Value: the message that was refused.
 	Kind_KIND_REFUSED Kind = 17
@@ -577,6 +578,8 @@ type Target struct {
 	OnRefused string `protobuf:"bytes,6,opt,name=on_refused,json=onRefused,proto3" json:"on_refused,omitempty"`
 	// A refusal does not matter: nothing is kept of it.
 	IgnoreRefusal bool `protobuf:"varint,7,opt,name=ignore_refusal,json=ignoreRefusal,proto3" json:"ignore_refusal,omitempty"`
+	// Of a forward: the command whose answer it brings, if that one is known by an id or a cause.
+	Asker         *Asker `protobuf:"bytes,8,opt,name=asker,proto3" json:"asker,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -660,6 +663,83 @@ func (x *Target) GetIgnoreRefusal() bool {
 	return false
 }
 
+func (x *Target) GetAsker() *Asker {
+	if x != nil {
+		return x.Asker
+	}
+	return nil
+}
+
+// Asker names a command of the entity whose record it is in.
+type Asker struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	CommandId   string                 `protobuf:"bytes,1,opt,name=command_id,json=commandId,proto3" json:"command_id,omitempty"`
+	Principal   string                 `protobuf:"bytes,2,opt,name=principal,proto3" json:"principal,omitempty"`
+	PayloadHash uint64                 `protobuf:"fixed64,3,opt,name=payload_hash,json=payloadHash,proto3" json:"payload_hash,omitempty"`
+	// Instead of an id: the record that the command followed from.
+	Cause         *Cause `protobuf:"bytes,4,opt,name=cause,proto3" json:"cause,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Asker) Reset() {
+	*x = Asker{}
+	mi := &file_millrace_record_v1_record_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Asker) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Asker) ProtoMessage() {}
+
+func (x *Asker) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_record_v1_record_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Asker.ProtoReflect.Descriptor instead.
+func (*Asker) Descriptor() ([]byte, []int) {
+	return file_millrace_record_v1_record_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Asker) GetCommandId() string {
+	if x != nil {
+		return x.CommandId
+	}
+	return ""
+}
+
+func (x *Asker) GetPrincipal() string {
+	if x != nil {
+		return x.Principal
+	}
+	return ""
+}
+
+func (x *Asker) GetPayloadHash() uint64 {
+	if x != nil {
+		return x.PayloadHash
+	}
+	return 0
+}
+
+func (x *Asker) GetCause() *Cause {
+	if x != nil {
+		return x.Cause
+	}
+	return nil
+}
+
 // Timer is the content of a record about a timer. A timer is named within its entity.
 type Timer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -676,7 +756,7 @@ type Timer struct {
 
 func (x *Timer) Reset() {
 	*x = Timer{}
-	mi := &file_millrace_record_v1_record_proto_msgTypes[4]
+	mi := &file_millrace_record_v1_record_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -688,7 +768,7 @@ func (x *Timer) String() string {
 func (*Timer) ProtoMessage() {}
 
 func (x *Timer) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_record_v1_record_proto_msgTypes[4]
+	mi := &file_millrace_record_v1_record_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -701,7 +781,7 @@ func (x *Timer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Timer.ProtoReflect.Descriptor instead.
 func (*Timer) Descriptor() ([]byte, []int) {
-	return file_millrace_record_v1_record_proto_rawDescGZIP(), []int{4}
+	return file_millrace_record_v1_record_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Timer) GetName() string {
@@ -749,7 +829,7 @@ type Settled struct {
 
 func (x *Settled) Reset() {
 	*x = Settled{}
-	mi := &file_millrace_record_v1_record_proto_msgTypes[5]
+	mi := &file_millrace_record_v1_record_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -761,7 +841,7 @@ func (x *Settled) String() string {
 func (*Settled) ProtoMessage() {}
 
 func (x *Settled) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_record_v1_record_proto_msgTypes[5]
+	mi := &file_millrace_record_v1_record_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -774,7 +854,7 @@ func (x *Settled) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settled.ProtoReflect.Descriptor instead.
 func (*Settled) Descriptor() ([]byte, []int) {
-	return file_millrace_record_v1_record_proto_rawDescGZIP(), []int{5}
+	return file_millrace_record_v1_record_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Settled) GetDone() []uint64 {
@@ -820,7 +900,7 @@ type Parked struct {
 
 func (x *Parked) Reset() {
 	*x = Parked{}
-	mi := &file_millrace_record_v1_record_proto_msgTypes[6]
+	mi := &file_millrace_record_v1_record_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -832,7 +912,7 @@ func (x *Parked) String() string {
 func (*Parked) ProtoMessage() {}
 
 func (x *Parked) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_record_v1_record_proto_msgTypes[6]
+	mi := &file_millrace_record_v1_record_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -845,7 +925,7 @@ func (x *Parked) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Parked.ProtoReflect.Descriptor instead.
 func (*Parked) Descriptor() ([]byte, []int) {
-	return file_millrace_record_v1_record_proto_rawDescGZIP(), []int{6}
+	return file_millrace_record_v1_record_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Parked) GetOffset() uint64 {
@@ -888,7 +968,7 @@ type ParkedTimer struct {
 
 func (x *ParkedTimer) Reset() {
 	*x = ParkedTimer{}
-	mi := &file_millrace_record_v1_record_proto_msgTypes[7]
+	mi := &file_millrace_record_v1_record_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -900,7 +980,7 @@ func (x *ParkedTimer) String() string {
 func (*ParkedTimer) ProtoMessage() {}
 
 func (x *ParkedTimer) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_record_v1_record_proto_msgTypes[7]
+	mi := &file_millrace_record_v1_record_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -913,7 +993,7 @@ func (x *ParkedTimer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ParkedTimer.ProtoReflect.Descriptor instead.
 func (*ParkedTimer) Descriptor() ([]byte, []int) {
-	return file_millrace_record_v1_record_proto_rawDescGZIP(), []int{7}
+	return file_millrace_record_v1_record_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ParkedTimer) GetName() string {
@@ -945,7 +1025,7 @@ type MetadataEntry struct {
 
 func (x *MetadataEntry) Reset() {
 	*x = MetadataEntry{}
-	mi := &file_millrace_record_v1_record_proto_msgTypes[8]
+	mi := &file_millrace_record_v1_record_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -957,7 +1037,7 @@ func (x *MetadataEntry) String() string {
 func (*MetadataEntry) ProtoMessage() {}
 
 func (x *MetadataEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_record_v1_record_proto_msgTypes[8]
+	mi := &file_millrace_record_v1_record_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -970,7 +1050,7 @@ func (x *MetadataEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetadataEntry.ProtoReflect.Descriptor instead.
 func (*MetadataEntry) Descriptor() ([]byte, []int) {
-	return file_millrace_record_v1_record_proto_rawDescGZIP(), []int{8}
+	return file_millrace_record_v1_record_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *MetadataEntry) GetKey() string {
@@ -1027,20 +1107,28 @@ type Answer struct {
 	TypeUrl  string                 `protobuf:"bytes,1,opt,name=type_url,json=typeUrl,proto3" json:"type_url,omitempty"`
 	Payload  []byte                 `protobuf:"bytes,2,opt,name=payload,proto3" json:"payload,omitempty"`
 	Metadata []*MetadataEntry       `protobuf:"bytes,3,rep,name=metadata,proto3" json:"metadata,omitempty"`
-	// Set when the answer was a refusal that was stored together with records.
+	// Set when the answer was a refusal: its gRPC code, -1 where the function gave none.
 	Code    int32  `protobuf:"varint,4,opt,name=code,proto3" json:"code,omitempty"`
 	Message string `protobuf:"bytes,5,opt,name=message,proto3" json:"message,omitempty"`
 	// Set when the answer was left to another command.
 	Forward        *Target `protobuf:"bytes,6,opt,name=forward,proto3" json:"forward,omitempty"`
 	ForwardPayload []byte  `protobuf:"bytes,7,opt,name=forward_payload,json=forwardPayload,proto3" json:"forward_payload,omitempty"`
 	ForwardTypeUrl string  `protobuf:"bytes,8,opt,name=forward_type_url,json=forwardTypeUrl,proto3" json:"forward_type_url,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// The command took effect, and its answer is not kept; message says why.
+	Unkept bool `protobuf:"varint,9,opt,name=unkept,proto3" json:"unkept,omitempty"`
+	// Where in the log the answer stands, if that is another entity's place.
+	Token string `protobuf:"bytes,10,opt,name=token,proto3" json:"token,omitempty"`
+	// Of a refusal: what refused, an action, had caused something before.
+	Partly bool `protobuf:"varint,11,opt,name=partly,proto3" json:"partly,omitempty"`
+	// The command left nothing: all that it stored was a forward, which was not applied and is not sent again. Its id is free.
+	Retracted     bool `protobuf:"varint,12,opt,name=retracted,proto3" json:"retracted,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_millrace_record_v1_record_proto_msgTypes[9]
+	mi := &file_millrace_record_v1_record_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1052,7 +1140,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_record_v1_record_proto_msgTypes[9]
+	mi := &file_millrace_record_v1_record_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1065,7 +1153,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_millrace_record_v1_record_proto_rawDescGZIP(), []int{9}
+	return file_millrace_record_v1_record_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Answer) GetTypeUrl() string {
@@ -1124,6 +1212,34 @@ func (x *Answer) GetForwardTypeUrl() string {
 	return ""
 }
 
+func (x *Answer) GetUnkept() bool {
+	if x != nil {
+		return x.Unkept
+	}
+	return false
+}
+
+func (x *Answer) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *Answer) GetPartly() bool {
+	if x != nil {
+		return x.Partly
+	}
+	return false
+}
+
+func (x *Answer) GetRetracted() bool {
+	if x != nil {
+		return x.Retracted
+	}
+	return false
+}
+
 var File_millrace_record_v1_record_proto protoreflect.FileDescriptor
 
 const file_millrace_record_v1_record_proto_rawDesc = "" +
@@ -1174,7 +1290,7 @@ const file_millrace_record_v1_record_proto_rawDesc = "" +
 	"\aread_to\x18\x02 \x01(\x04R\x06readTo\x12%\n" +
 	"\x0eprevious_epoch\x18\x03 \x01(\x04R\rpreviousEpoch\x12%\n" +
 	"\x0eprevious_nonce\x18\x04 \x01(\x06R\rpreviousNonce\x12\x14\n" +
-	"\x05floor\x18\x05 \x01(\x04R\x05floor\"\xfb\x01\n" +
+	"\x05floor\x18\x05 \x01(\x04R\x05floor\"\xac\x02\n" +
 	"\x06Target\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x16\n" +
 	"\x06method\x18\x02 \x01(\tR\x06method\x12 \n" +
@@ -1183,7 +1299,14 @@ const file_millrace_record_v1_record_proto_rawDesc = "" +
 	"\aforward\x18\x05 \x01(\bR\aforward\x12\x1d\n" +
 	"\n" +
 	"on_refused\x18\x06 \x01(\tR\tonRefused\x12%\n" +
-	"\x0eignore_refusal\x18\a \x01(\bR\rignoreRefusal\"h\n" +
+	"\x0eignore_refusal\x18\a \x01(\bR\rignoreRefusal\x12/\n" +
+	"\x05asker\x18\b \x01(\v2\x19.millrace.record.v1.AskerR\x05asker\"\x98\x01\n" +
+	"\x05Asker\x12\x1d\n" +
+	"\n" +
+	"command_id\x18\x01 \x01(\tR\tcommandId\x12\x1c\n" +
+	"\tprincipal\x18\x02 \x01(\tR\tprincipal\x12!\n" +
+	"\fpayload_hash\x18\x03 \x01(\x06R\vpayloadHash\x12/\n" +
+	"\x05cause\x18\x04 \x01(\v2\x19.millrace.record.v1.CauseR\x05cause\"h\n" +
 	"\x05Timer\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03due\x18\x02 \x01(\x10R\x03due\x12\x1a\n" +
@@ -1207,7 +1330,7 @@ const file_millrace_record_v1_record_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x04text\x18\x02 \x01(\tH\x00R\x04text\x12\x18\n" +
 	"\x06binary\x18\x03 \x01(\fH\x00R\x06binaryB\a\n" +
-	"\x05value\"\xb3\x02\n" +
+	"\x05value\"\x97\x03\n" +
 	"\x06Answer\x12\x19\n" +
 	"\btype_url\x18\x01 \x01(\tR\atypeUrl\x12\x18\n" +
 	"\apayload\x18\x02 \x01(\fR\apayload\x12=\n" +
@@ -1216,7 +1339,12 @@ const file_millrace_record_v1_record_proto_rawDesc = "" +
 	"\amessage\x18\x05 \x01(\tR\amessage\x124\n" +
 	"\aforward\x18\x06 \x01(\v2\x1a.millrace.record.v1.TargetR\aforward\x12'\n" +
 	"\x0fforward_payload\x18\a \x01(\fR\x0eforwardPayload\x12(\n" +
-	"\x10forward_type_url\x18\b \x01(\tR\x0eforwardTypeUrl*\xcf\x02\n" +
+	"\x10forward_type_url\x18\b \x01(\tR\x0eforwardTypeUrl\x12\x16\n" +
+	"\x06unkept\x18\t \x01(\bR\x06unkept\x12\x14\n" +
+	"\x05token\x18\n" +
+	" \x01(\tR\x05token\x12\x16\n" +
+	"\x06partly\x18\v \x01(\bR\x06partly\x12\x1c\n" +
+	"\tretracted\x18\f \x01(\bR\tretracted*\xcf\x02\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +
@@ -1254,36 +1382,39 @@ func file_millrace_record_v1_record_proto_rawDescGZIP() []byte {
 }
 
 var file_millrace_record_v1_record_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_millrace_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_millrace_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_millrace_record_v1_record_proto_goTypes = []any{
 	(Kind)(0),             // 0: millrace.record.v1.Kind
 	(*Envelope)(nil),      // 1: millrace.record.v1.Envelope
 	(*Cause)(nil),         // 2: millrace.record.v1.Cause
 	(*Claim)(nil),         // 3: millrace.record.v1.Claim
 	(*Target)(nil),        // 4: millrace.record.v1.Target
-	(*Timer)(nil),         // 5: millrace.record.v1.Timer
-	(*Settled)(nil),       // 6: millrace.record.v1.Settled
-	(*Parked)(nil),        // 7: millrace.record.v1.Parked
-	(*ParkedTimer)(nil),   // 8: millrace.record.v1.ParkedTimer
-	(*MetadataEntry)(nil), // 9: millrace.record.v1.MetadataEntry
-	(*Answer)(nil),        // 10: millrace.record.v1.Answer
+	(*Asker)(nil),         // 5: millrace.record.v1.Asker
+	(*Timer)(nil),         // 6: millrace.record.v1.Timer
+	(*Settled)(nil),       // 7: millrace.record.v1.Settled
+	(*Parked)(nil),        // 8: millrace.record.v1.Parked
+	(*ParkedTimer)(nil),   // 9: millrace.record.v1.ParkedTimer
+	(*MetadataEntry)(nil), // 10: millrace.record.v1.MetadataEntry
+	(*Answer)(nil),        // 11: millrace.record.v1.Answer
 }
 var file_millrace_record_v1_record_proto_depIdxs = []int32{
 	0,  // 0: millrace.record.v1.Envelope.kind:type_name -> millrace.record.v1.Kind
 	2,  // 1: millrace.record.v1.Envelope.cause:type_name -> millrace.record.v1.Cause
 	3,  // 2: millrace.record.v1.Envelope.claim:type_name -> millrace.record.v1.Claim
 	4,  // 3: millrace.record.v1.Envelope.target:type_name -> millrace.record.v1.Target
-	5,  // 4: millrace.record.v1.Envelope.timer:type_name -> millrace.record.v1.Timer
-	9,  // 5: millrace.record.v1.Target.metadata:type_name -> millrace.record.v1.MetadataEntry
-	7,  // 6: millrace.record.v1.Settled.parked:type_name -> millrace.record.v1.Parked
-	8,  // 7: millrace.record.v1.Parked.timer:type_name -> millrace.record.v1.ParkedTimer
-	9,  // 8: millrace.record.v1.Answer.metadata:type_name -> millrace.record.v1.MetadataEntry
-	4,  // 9: millrace.record.v1.Answer.forward:type_name -> millrace.record.v1.Target
-	10, // [10:10] is the sub-list for method output_type
-	10, // [10:10] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	6,  // 4: millrace.record.v1.Envelope.timer:type_name -> millrace.record.v1.Timer
+	10, // 5: millrace.record.v1.Target.metadata:type_name -> millrace.record.v1.MetadataEntry
+	5,  // 6: millrace.record.v1.Target.asker:type_name -> millrace.record.v1.Asker
+	2,  // 7: millrace.record.v1.Asker.cause:type_name -> millrace.record.v1.Cause
+	8,  // 8: millrace.record.v1.Settled.parked:type_name -> millrace.record.v1.Parked
+	9,  // 9: millrace.record.v1.Parked.timer:type_name -> millrace.record.v1.ParkedTimer
+	10, // 10: millrace.record.v1.Answer.metadata:type_name -> millrace.record.v1.MetadataEntry
+	4,  // 11: millrace.record.v1.Answer.forward:type_name -> millrace.record.v1.Target
+	12, // [12:12] is the sub-list for method output_type
+	12, // [12:12] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_millrace_record_v1_record_proto_init() }
@@ -1291,7 +1422,7 @@ func file_millrace_record_v1_record_proto_init() {
 	if File_millrace_record_v1_record_proto != nil {
 		return
 	}
-	file_millrace_record_v1_record_proto_msgTypes[8].OneofWrappers = []any{
+	file_millrace_record_v1_record_proto_msgTypes[9].OneofWrappers = []any{
 		(*MetadataEntry_Text)(nil),
 		(*MetadataEntry_Binary)(nil),
 	}
@@ -1301,7 +1432,7 @@ func file_millrace_record_v1_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_millrace_record_v1_record_proto_rawDesc), len(file_millrace_record_v1_record_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   10,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

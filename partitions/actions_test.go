@@ -1,0 +1,208 @@
+package partitions
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+
+	"github.com/millrace-io/millrace/broker-adapter"
+	"github.com/millrace-io/millrace/entities"
+)
+
+// acts makes an action of texts: commands of words, separated by semicolons. Those that begin with "effect" or "async" are side effects,
+// the last one may be a forward, "refuse" or "crash".
+func acts(inv entities.Invocation) (*entities.Outcome, error) {
+	out := &entities.Outcome{Reply: reply("done")}
+	for part := range strings.SplitSeq(string(inv.Payload.Value), "; ") {
+		verb, rest, _ := strings.Cut(part, " ")
+		id, text, _ := strings.Cut(rest, " ")
+		target := toWords(id, text)
+		switch verb {
+		case "effect", "async":
+			out.Effects = append(out.Effects, entities.SideEffect{Target: target, Synchronous: verb == "effect"})
+		case "forward":
+			out.Reply, out.Forward = nil, &target
+		case "refuse":
+			out.Reply, out.Failure = nil, &entities.Error{Reason: entities.FunctionRefused, Outcome: entities.Refused, Message: rest, Code: 9}
+		case "crash":
+			return nil, &entities.Error{Reason: entities.FunctionFailed, Outcome: entities.NotApplied, Message: "Unexpected action failure"}
+		}
+	}
+	return out, nil
+}
+
+// startActing starts a worker whose entity c cannot be reached.
+func startActing(t *testing.T) *fixture {
+	t.Helper()
+	f := start(t, setup{world: alone})
+	f.words.act = acts
+	f.await(Active)
+	f.words.down, f.words.downFor = entities.Errorf(entities.Unavailable, entities.NotApplied, "c is down"), "c"
+	return f
+}
+
+// TestActionsTellWhatTheyCaused: an error of an action says that nothing was applied only where that is so of everything that the
+// action asked for.
+func TestActionsTellWhatTheyCaused(t *testing.T) {
+	const partly = "unknown: the action took effect in part: "
+	for _, c := range []struct{ text, want, a string }{
+		{"effect a add 1; forward b read", "", "1"},
+		{"effect a add 1; forward b crash", partly, "1"},
+		{"effect a add 1; forward b refuse no", partly, "1"},
+		{"effect a add 1; forward c add x", partly, "1"},
+		{"effect a add 1; forward nowhere add x", partly, "1"},
+		{"effect a add 1; refuse no", partly, "1"},
+		{"effect a add 1; effect c add x", partly, "1"},
+		{"async a add 1; forward b crash", partly, "1"},
+		{"async a add 1; forward b refuse no", partly, "1"},
+
+		{"forward b crash", "not_applied: ", ""},
+		{"forward b refuse no", "refused: ", ""},
+		{"forward c add x", "not_applied: ", ""},
+		{"forward nowhere add x", "not_applied: ", ""},
+		{"effect c add x", "not_applied: ", ""},
+		{"effect c add x; effect a add 1", "not_applied: ", ""},
+		{"effect a refuse no; forward b crash", "not_applied: ", ""},
+		{"refuse no", "refused: ", ""},
+		{"crash", "not_applied: ", ""},
+	} {
+		f := startActing(t)
+		if got := f.ask(acting(c.text)); !strings.HasPrefix(got, c.want) {
+			t.Errorf("%s: %q; want %q", c.text, got, c.want)
+		}
+		f.router.Drain()
+		if got := f.ask(command("a", "read")); got != c.a {
+			t.Errorf("%s: a has %q; want %q", c.text, got, c.a)
+		}
+	}
+}
+
+// stream calls a streamed action with these messages, and returns the replies and how it ended.
+func (f *fixture) stream(texts ...string) (replies []string, err error) {
+	f.t.Helper()
+	s := &entities.Stream{Command: acting(""), ClientStreams: true, ServerStreams: true}
+	s.Recv = func(context.Context) (entities.Payload, error) {
+		if len(texts) == 0 {
+			return entities.Payload{}, io.EOF
+		}
+		text := texts[0]
+		texts = texts[1:]
+		return entities.Payload{Value: []byte(text)}, nil
+	}
+	s.Send = func(r *entities.Reply) error {
+		replies = append(replies, answerText(r, nil))
+		if answerText(r, nil) == "too long" {
+			return entities.Errorf(entities.TooLarge, entities.NotApplied, "the reply is too long")
+		}
+		return nil
+	}
+	err = f.router.DispatchStream(f.t.Context(), s)
+	return replies, err
+}
+
+// TestStreamedActionsTellWhatTheyCaused: of a whole call, too.
+func TestStreamedActionsTellWhatTheyCaused(t *testing.T) {
+	for _, c := range []struct {
+		texts []string
+		want  string
+	}{
+		{[]string{"forward a add 1", "forward b crash"}, "unknown"},
+		{[]string{"forward a add 1", "forward b refuse no"}, "unknown"},
+		{[]string{"forward a add 1", "crash"}, "unknown"},
+		{[]string{"effect a add 1", "forward c add x"}, "unknown"},
+		{[]string{"async a add 1", "refuse no"}, "unknown"},
+		{[]string{"forward a add too long"}, "unknown"},
+		{[]string{"forward b crash"}, "not_applied"},
+		{[]string{"refuse no"}, "refused"},
+		{[]string{"crash"}, "not_applied"},
+		{[]string{"effect c add 1"}, "not_applied"},
+	} {
+		f := startActing(t)
+		_, err := f.stream(c.texts...)
+		e, failed := errors.AsType[*entities.Error](err)
+		if !failed || e.Outcome.String() != c.want {
+			t.Errorf("%q: %v; want %s", c.texts, err, c.want)
+		}
+		f.router.Drain()
+	}
+}
+
+// TestActionsTakeNoIDs: an action keeps nothing, so that an id cannot make it happen once. It is refused before the function runs,
+// whichever way it comes.
+func TestActionsTakeNoIDs(t *testing.T) {
+	f := startActing(t)
+	ran := 0
+	f.words.act = func(inv entities.Invocation) (*entities.Outcome, error) {
+		ran++
+		return acts(inv)
+	}
+	named := func() *entities.Command { return withID(acting("effect a add 1"), "id") }
+	stream := func() *entities.Stream { return &entities.Stream{Command: named()} }
+	net := &network{workers: map[string]*Router{"at-w": f.router}}
+	gateway := NewForwarder(1, tableOf("at-w"), net, Limits{}, f.clock, nil, nil)
+	for way, call := range map[string]func() error{
+		"here":                   func() error { _, err := f.router.Dispatch(t.Context(), named()); return err },
+		"from another worker":    func() error { _, err := f.router.DispatchHere(t.Context(), named(), 0); return err },
+		"by a gateway":           func() error { _, err := gateway.Dispatch(t.Context(), named()); return err },
+		"a stream":               func() error { return f.router.DispatchStream(t.Context(), stream()) },
+		"a stream, by a gateway": func() error { return gateway.DispatchStream(t.Context(), stream()) },
+		"as the target of a record": func() error {
+			cmd := named()
+			cmd.Source = &entities.Source{Offset: 7}
+			_, err := f.router.dispatch(t.Context(), cmd, 1)
+			return err
+		},
+	} {
+		e, failed := errors.AsType[*entities.Error](call())
+		if !failed || e.Reason != entities.InvalidCommand || e.Outcome != entities.NotApplied || !strings.Contains(e.Message, "id") {
+			t.Errorf("%s: %v; want it refused, with the reason", way, e)
+		}
+	}
+	if ran != 0 || len(net.sent) != 0 {
+		t.Errorf("the action ran %d times, and went out %d times", ran, len(net.sent))
+	}
+}
+
+// tableOf is a table of one worker, who owns the only partition.
+func tableOf(address string) *Routes {
+	routes := NewRoutes()
+	routes.Set(&broker.Table{Members: []broker.Member{{Name: "w", Address: address}}, Owners: []int32{0}, Standbys: [][]int32{nil}})
+	return routes
+}
+
+// unlucky is a worker whose action says that the partition of what it asked for has moved.
+type unlucky struct {
+	network
+	outcome entities.OutcomeClass
+	calls   int
+}
+
+func (u *unlucky) Dispatch(context.Context, string, *entities.Command, int) (*entities.Reply, error) {
+	u.calls++
+	return nil, entities.Errorf(entities.Moved, u.outcome, "it moved")
+}
+
+// TestAGatewayRunsAnActionOnce: what an action met on its way is no reason to run it again on the next worker.
+func TestAGatewayRunsAnActionOnce(t *testing.T) {
+	f := startActing(t)
+	f.words.act = func(entities.Invocation) (*entities.Outcome, error) { return nil, errMoved(0, "for a test") }
+	_, err := f.router.DispatchHere(t.Context(), acting(""), 0)
+	if e := asError(err); e == nil || e.Reason == entities.Moved {
+		t.Errorf("an action whose forward met a partition that moves says %v: to a gateway that means that the action did not arrive", e)
+	}
+	for outcome, want := range map[entities.OutcomeClass]int{entities.NotApplied: 2, entities.Unknown: 1} {
+		routes := NewRoutes()
+		table := &broker.Table{Owners: []int32{0}, Standbys: [][]int32{nil}}
+		for i := range 2 {
+			table.Members = append(table.Members, broker.Member{Name: fmt.Sprint("w", i), Address: fmt.Sprint("at-w", i)})
+		}
+		routes.Set(table)
+		u := &unlucky{outcome: outcome}
+		if _, err := NewForwarder(1, routes, u, Limits{}, f.clock, nil, nil).Dispatch(t.Context(), acting("x")); err == nil || u.calls != want {
+			t.Errorf("%s: %d calls, %v; want %d", outcome, u.calls, err, want)
+		}
+	}
+}

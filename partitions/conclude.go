@@ -1,0 +1,86 @@
+package partitions
+
+import (
+	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/entities/record"
+	"github.com/millrace-io/millrace/internal/mutation"
+	recordv1 "github.com/millrace-io/millrace/proto/gen/millrace/record/v1"
+)
+
+// This file is the part of the core that keeps what forwards were answered: pure, like core.go.
+//
+// The records of a command that is forwarded say where to. What the target answered comes later, and is a group of its own: that
+// the forward is done, and the answer, which takes the place of the first one in the row of the command's id. The two are one
+// group, so that a forward is open as long as its answer is not kept. Its caller is answered when the group is committed: whoever
+// sends the command again gets the same, from whatever worker.
+
+// conclusion is what a forward was answered, in a batch that is not committed yet.
+type conclusion struct {
+	batch   *batch
+	outcome *entities.Outcome
+}
+
+// Concluded takes what the target of a forward answered (call.outcome) from the caller who waited for it. He is told what is kept:
+// that, or what the log has already.
+func (c *core) Concluded(call *Call) {
+	if c.state != Active && c.state != Suspect && c.state != Draining {
+		c.refuse(call, errMoved(c.partition, "it is not owned here any more"))
+		return
+	}
+	d, x := c.outbox.byOffset[call.forward], c.concluding[call.forward]
+	switch {
+	case x != nil:
+	case d == nil && call.stored != nil && !forwards(call.stored.Answer):
+		call.next = call.stored.Offset + 1
+		c.emit(effect{kind: doAnswer, call: call})
+		return
+	case call.outcome == nil: // the question whether there is an answer
+		call.stored = nil
+		c.emit(effect{kind: doAnswer, call: call})
+		return
+	case call.outcome.Failure != nil && call.outcome.Failure.Outcome == entities.NotApplied && (d == nil || d.state != deliveryHeld || d.attempts > 0):
+		// Another attempt may have taken effect: the forward stays, and the outbox delivers it.
+		c.refuse(call, call.outcome.Failure)
+		c.Unheld(call.forward)
+		return
+	default:
+		if d != nil && c.attempted(d) {
+			c.reached(d.lane)
+			d.state = deliveryAnswered
+		}
+		x = c.conclude(call.forward, askerOf([]byte(call.cmd.Key.String()), call), call.outcome)
+		c.pump()
+	}
+	call.outcome, call.stored = x.outcome, nil
+	x.batch.calls = append(x.batch.calls, call)
+}
+
+// conclude writes what a forward was answered. A caller who gave an id is told what is kept, even where that is only why it is not.
+func (c *core) conclude(offset int64, by *asker, outcome *entities.Outcome) *conclusion {
+	done := []uint64{uint64(offset)} //nolint:gosec // offsets are positive
+	settled, answered := c.control(record.Settled), c.control(record.Answered)
+	settled.Value = record.EncodeSettled(&recordv1.Settled{Done: done})
+	settled.Envelope.Count, answered.Envelope.Index, answered.Envelope.Count = 2, 1, 2
+	answered.Key = by.entity
+	env := &answered.Envelope
+	env.CommandID, env.Principal, env.PayloadHash, env.Cause = by.commandID, by.principal, by.hash, c.cause(by.source)
+	env.Answer = answerOf(outcome)
+	if limit := c.limits.CommitBytes; settled.Size()+answered.Size() > limit {
+		instead := unkept(string(by.entity), len(env.Answer), limit)
+		env.Answer = answerOf(instead)
+		if by.commandID != "" && !entities.IsRouted(by.commandID) {
+			outcome = instead
+		}
+	}
+	if mutation.On(mutation.Kept) {
+		c.ordinal--
+		settled.Envelope.Count = 1
+		c.put(settled)
+	} else {
+		c.put(settled, answered)
+	}
+	c.open.settles = append(c.open.settles, settles{done: done})
+	x := &conclusion{batch: c.open, outcome: outcome}
+	c.concluding[offset] = x
+	return x
+}

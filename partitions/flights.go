@@ -1,0 +1,77 @@
+package partitions
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"github.com/millrace-io/millrace/entities"
+)
+
+// flights lets one attempt at a time bring a forward to its target: who comes meanwhile, with the same command sent again, gets what
+// the first one gets. Entities know a forward again by its address; an action does not, and could answer two attempts differently.
+type flights struct {
+	mu    sync.Mutex
+	under map[entities.SourceID]*flight
+}
+
+type flight struct {
+	done  chan struct{}
+	reply *entities.Reply
+	err   error
+	// given up: the caller who led it left, so that its error says nothing to the others.
+	givenUp bool
+}
+
+// share runs attempt, or waits for the one that is under way for the same record.
+func (f *flights) share(ctx context.Context, source entities.Source, attempt func() (*entities.Reply, error)) (*entities.Reply, error) {
+	id := source.ID()
+	for {
+		f.mu.Lock()
+		led := f.under[id]
+		if led == nil {
+			return f.lead(ctx, id, attempt)
+		}
+		f.mu.Unlock()
+		select {
+		case <-led.done:
+		case <-ctx.Done():
+			reason := entities.Cancelled
+			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+				reason = entities.Deadline
+			}
+			return nil, entities.Errorf(reason, entities.Unknown, "the call ended while its forward was under way: %w: send it again under the same command id", context.Cause(ctx))
+		}
+		switch {
+		case led.givenUp:
+		case led.reply == nil:
+			return nil, led.err
+		default:
+			reply := *led.reply
+			return &reply, led.err
+		}
+	}
+}
+
+// lead runs attempt for all who come meanwhile. The lock is held, and released.
+func (f *flights) lead(ctx context.Context, id entities.SourceID, attempt func() (*entities.Reply, error)) (*entities.Reply, error) {
+	led := &flight{done: make(chan struct{}), givenUp: true}
+	if f.under == nil {
+		f.under = map[entities.SourceID]*flight{}
+	}
+	f.under[id] = led
+	f.mu.Unlock()
+	defer func() {
+		f.mu.Lock()
+		delete(f.under, id)
+		f.mu.Unlock()
+		close(led.done)
+	}()
+	reply, err := attempt()
+	led.err, led.givenUp = err, err != nil && ctx.Err() != nil
+	if reply != nil {
+		shared := *reply
+		led.reply = &shared
+	}
+	return reply, err
+}
