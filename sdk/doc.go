@@ -55,7 +55,11 @@
 // is parked; the schedule goes on. A parked command runs when it is sent again, even if the entity has set or cancelled the
 // timer since; its caller is then an effect, not the timer.
 //
-// All of these are stored with what the command decides, or not at all. A timer's command is like any other; its caller is
+// What an action causes is sent at once, and kept nowhere: when something of it took effect and something else then fails, the
+// caller is told that the action took effect in part (unknown). A command id on an action is refused: an id makes a command of
+// an entity happen once, and an action keeps nothing by which it could be known again.
+//
+// What an entity's command causes is stored with what it decides, or not at all. A timer's command is like any other; its caller is
 // nobody, so that ID and Principal are empty. Outside of a millrace worker (a Cloudstate proxy of another make) effects and
 // forwards work as that proxy does them, and a command that sets a timer crashes: nobody would keep the timer.
 //
