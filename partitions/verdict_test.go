@@ -232,17 +232,6 @@ func TestGatewaysSayOnlyWhatTheyKnow(t *testing.T) {
 	}
 }
 
-// TestTheTargetsWordIsNotTheCommands: of a bare forward nothing is kept, so that what became of an earlier one is not known.
-func TestTheTargetsWordIsNotTheCommands(t *testing.T) {
-	f := start(t, setup{world: alone})
-	f.await(Active)
-	cmd := withID(command("a", "bare b crash"), "X")
-	_, err := f.router.Dispatch(t.Context(), cmd)
-	f.wantError(answer{err: err}, entities.FunctionFailed, entities.Unknown)
-	_, err = f.router.Dispatch(t.Context(), command("a", "bare b crash"))
-	f.wantError(answer{err: err}, entities.FunctionFailed, entities.NotApplied)
-}
-
 // TestAFormerOwnerDeniesNothing: where others may write, that a command with an id was not applied is said when the log has confirmed that
 // there is no other owner; a caller that does not wait for that does not know it.
 func TestAFormerOwnerDeniesNothing(t *testing.T) {
