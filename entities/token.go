@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"math"
 	"slices"
 )
 
@@ -73,9 +74,17 @@ func DecodeToken(app, s string) (Token, error) {
 		rest = rest[n:]
 		return v
 	}
-	t.Generation = uint32(next()) //nolint:gosec // as written
+	generation := next()
+	if err == nil && generation != Generation {
+		return Token{}, fmt.Errorf("%w: it is of generation %d of the journal, which is in generation %d", ErrToken, generation, Generation)
+	}
+	t.Generation = Generation
 	for len(rest) > 0 && err == nil {
-		t.Positions = append(t.Positions, Position{Partition: int32(next()), Next: int64(next())}) //nolint:gosec // as written
+		partition, offset := next(), next()
+		if err == nil && (partition >= Slots || offset > math.MaxInt64) {
+			err = fmt.Errorf("%w: %q names offset %d of partition %d, which no journal has", ErrToken, s, offset, partition)
+		}
+		t.Positions = append(t.Positions, Position{Partition: int32(partition), Next: int64(offset)}) //nolint:gosec // looked at
 	}
 	return t, err
 }

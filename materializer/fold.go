@@ -7,6 +7,7 @@ import (
 	"github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/record"
+	"github.com/millrace-io/millrace/internal/mutation"
 )
 
 // Entry is one record of a journal with its envelope decoded.
@@ -39,6 +40,8 @@ type Fold struct {
 	counts     FoldCounts
 	// released is the last owner that this fold saw release the partition.
 	released record.Owner
+	// attested is the last owner whose claim had the layout of this fold: its records lie where they belong.
+	attested record.Owner
 	// each is told of every record that takes effect, before its rows are written. Nil: nobody is.
 	each func(*Entry)
 }
@@ -61,6 +64,16 @@ func NewFold(a Address, topicID string, meta Meta) *Fold {
 	f := &Fold{address: a, meta: meta}
 	f.rule = record.Rule{Current: meta.Owner, Ordinal: meta.Ordinal}
 	return f
+}
+
+// Expect says by which layout the journal must have been written. Without it, it is that of the store, else of the first claim that
+// has one. The error says that the store was folded by another one.
+func (f *Fold) Expect(l entities.Layout) error {
+	if f.meta.Layout != (entities.Layout{}) {
+		return l.Differs(f.meta.Layout, "the store of "+f.address.String())
+	}
+	f.meta.Layout = l
+	return nil
 }
 
 // Meta returns what the rows written so far vouch for. Next never points inside an open group.
@@ -119,6 +132,7 @@ func (f *Fold) Step(rows Rows, e *Entry) (record.Verdict, error) {
 	case record.Claimed:
 		if c := e.Envelope.Claim; c != nil {
 			f.meta.Floor = max(f.meta.Floor, int64(c.Floor)) //nolint:gosec // offsets are positive
+			err = f.attest(e.Offset, c)
 		}
 	case record.Control:
 		if e.Envelope.Kind == record.Release {
@@ -131,6 +145,34 @@ func (f *Fold) Step(rows Rows, e *Entry) (record.Verdict, error) {
 	}
 	f.passed(e.Offset)
 	return verdict, err
+}
+
+// attest compares the layout of a claim that counts with that of this fold.
+func (f *Fold) attest(offset int64, c *record.ClaimInfo) error {
+	if c.Layout == (entities.Layout{}) {
+		return nil // of an older version: its records are looked at one by one
+	}
+	if f.meta.Layout == (entities.Layout{}) {
+		f.meta.Layout = c.Layout
+	}
+	if err := f.meta.Layout.Differs(c.Layout, fmt.Sprintf("the claim of worker %q at offset %d", c.Worker, offset)); err != nil && !mutation.On(mutation.Layout) {
+		return fmt.Errorf("%w: %w", ErrUnfoldable, err)
+	}
+	f.attested = f.rule.Current
+	return nil
+}
+
+// misplaced returns an error for a record that belongs to another partition. Owners whose claim has the layout know where to write.
+func (f *Fold) misplaced(id []byte, e *Entry) error {
+	l := &f.meta.Layout
+	if f.rule.Current == f.attested || l.Partitions == 0 {
+		return nil
+	}
+	if belongs := entities.Partition(string(id), int(l.Partitions)); belongs != int32(f.address.Partition) {
+		return fmt.Errorf("%w: offset %d: %w: %q belongs to partition %d of %d and is in %s: the journal was written with another number of partitions; "+
+			"start with --partitions and that number", ErrUnfoldable, e.Offset, entities.ErrLayout, e.Key, belongs, l.Partitions, f.address)
+	}
+	return nil
 }
 
 // passed moves Next behind an offset, unless a group is open.
@@ -170,6 +212,9 @@ func (f *Fold) write(rows Rows, e *Entry) error {
 	typ, id, found := bytes.Cut(e.Key, []byte{'/'})
 	if !found {
 		return fmt.Errorf("%w: offset %d: key %q of a %s record names no entity", ErrUnfoldable, e.Offset, e.Key, e.Envelope.Kind)
+	}
+	if err := f.misplaced(id, e); err != nil {
+		return err
 	}
 	f.key = appendEntity(f.key[:0], f.address, typ, id)
 	var err error

@@ -24,7 +24,12 @@ type Meta struct {
 	// Floor is what the last repair said: offsets below it were used before the log lost them, so that no owner may serve before
 	// the log has reached it. 0: the log has lost nothing.
 	Floor int64
+	// Layout is the one by which the rows were folded; zero where nobody said.
+	Layout entities.Layout
 }
+
+// layoutSince is the fold version whose meta rows have a layout.
+const layoutSince = 4
 
 // floorSince is the fold version whose meta rows have a floor. What an older one says of its topic is still read.
 const floorSince = 3
@@ -37,6 +42,7 @@ func (m *Meta) append(buf []byte) []byte {
 	buf = binary.AppendUvarint(buf, m.Ordinal)
 	buf = binary.AppendVarint(buf, m.LogTime)
 	buf = binary.AppendVarint(buf, m.Floor)
+	buf = appendLayout(buf, m.Layout)
 	return append(buf, m.TopicID...)
 }
 
@@ -50,8 +56,30 @@ func parseMeta(b []byte) (Meta, error) {
 	if m.FoldVersion >= floorSince {
 		m.Floor = d.varint()
 	}
+	if m.FoldVersion >= layoutSince {
+		m.Layout = parseLayout(&d)
+	}
 	m.TopicID = string(d.rest)
 	return m, d.error("meta row")
+}
+
+func appendLayout(buf []byte, l entities.Layout) []byte {
+	buf = binary.AppendUvarint(buf, uint64(l.Generation))
+	buf = binary.AppendVarint(buf, int64(l.Partitions))
+	buf = binary.AppendVarint(buf, int64(l.Slots))
+	for _, text := range []string{l.Hash, l.App} {
+		buf = append(binary.AppendUvarint(buf, uint64(len(text))), text...)
+	}
+	return buf
+}
+
+func parseLayout(d *decoder) (l entities.Layout) {
+	l.Generation = uint16(d.uvarint()) //nolint:gosec // as written
+	l.Partitions = int32(d.varint())   //nolint:gosec // as written
+	l.Slots = int32(d.varint())        //nolint:gosec // as written
+	l.Hash = string(d.bytes(d.uvarint()))
+	l.App = string(d.bytes(d.uvarint()))
+	return l
 }
 
 // Head is the first row of an entity.

@@ -3,9 +3,11 @@ package record
 import (
 	"errors"
 	"fmt"
+	"math"
 
 	"google.golang.org/protobuf/encoding/protowire"
 
+	"github.com/millrace-io/millrace/entities"
 	recordv1 "github.com/millrace-io/millrace/proto/gen/millrace/record/v1"
 )
 
@@ -112,6 +114,8 @@ type ClaimInfo struct {
 	PreviousEpoch, PreviousNonce uint64
 	// Floor is set by a repair: offsets below it were used before the log lost them.
 	Floor uint64
+	// Layout is that of the claimant; zero in claims of older versions.
+	Layout entities.Layout
 }
 
 // Size returns the number of records in the envelope's group.
@@ -208,7 +212,11 @@ func (c *Cause) sizeOpen() int {
 }
 
 func (c *ClaimInfo) size() int {
-	return sizeBytes(1, len(c.Worker)) + sizeUint(2, c.ReadTo) + sizeUint(3, c.PreviousEpoch) + sizeFixed(4, c.PreviousNonce) + sizeUint(5, c.Floor)
+	size := sizeBytes(1, len(c.Worker)) + sizeUint(2, c.ReadTo) + sizeUint(3, c.PreviousEpoch) + sizeFixed(4, c.PreviousNonce) + sizeUint(5, c.Floor)
+	if c.Layout != (entities.Layout{}) {
+		size += sizeBytes(6, len(AppendLayout(nil, c.Layout)))
+	}
+	return size
 }
 
 func sizeUint(num protowire.Number, v uint64) int {
@@ -254,7 +262,43 @@ func (c *ClaimInfo) append(buf []byte) []byte {
 	buf = appendUint(buf, 2, c.ReadTo)
 	buf = appendUint(buf, 3, c.PreviousEpoch)
 	buf = appendFixed(buf, 4, c.PreviousNonce)
-	return appendUint(buf, 5, c.Floor)
+	buf = appendUint(buf, 5, c.Floor)
+	if c.Layout == (entities.Layout{}) {
+		return buf
+	}
+	return appendMessage(buf, 6, AppendLayout(nil, c.Layout))
+}
+
+// AppendLayout appends an encoded millrace.record.v1.Layout.
+func AppendLayout(buf []byte, l entities.Layout) []byte {
+	buf = appendText(buf, 1, l.App)
+	buf = appendUint(buf, 2, uint64(l.Generation))
+	buf = appendUint(buf, 3, uint64(max(l.Partitions, 0)))
+	buf = appendUint(buf, 4, uint64(max(l.Slots, 0)))
+	return appendText(buf, 5, l.Hash)
+}
+
+// ParseLayout decodes what AppendLayout encodes. Numbers that a Layout has no room for become its largest; what is no layout becomes
+// one that nothing has.
+func ParseLayout(b []byte) entities.Layout {
+	var l entities.Layout
+	if eachField(b, func(num protowire.Number, n uint64, b []byte) {
+		switch num {
+		case 1:
+			l.App = string(b)
+		case 2:
+			l.Generation = uint16(min(n, math.MaxUint16))
+		case 3:
+			l.Partitions = int32(min(n, math.MaxInt32))
+		case 4:
+			l.Slots = int32(min(n, math.MaxInt32))
+		case 5:
+			l.Hash = string(b)
+		}
+	}) != nil {
+		return entities.Layout{Partitions: math.MaxInt32}
+	}
+	return l
 }
 
 func appendUint(buf []byte, num protowire.Number, v uint64) []byte {
@@ -426,6 +470,8 @@ func parseClaim(b []byte) *ClaimInfo {
 			c.PreviousNonce = n
 		case 5:
 			c.Floor = n
+		case 6:
+			c.Layout = ParseLayout(b)
 		}
 	}) != nil {
 		return nil

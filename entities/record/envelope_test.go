@@ -11,9 +11,11 @@ import (
 	"strings"
 	"testing"
 
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"pgregory.net/rapid"
 
+	"github.com/millrace-io/millrace/entities"
 	recordv1 "github.com/millrace-io/millrace/proto/gen/millrace/record/v1"
 )
 
@@ -75,7 +77,11 @@ func TestGoldenBytes(t *testing.T) {
 		},
 		"1-timer-set": {Kind: TimerSet, Epoch: 2, Nonce: 3, LogTime: 4, Ordinal: 6, Timer: []byte{0x0a, 1, 't'}, Target: []byte{0x12, 1, 'M'}},
 		"1-repair":    {Kind: Claim, Epoch: 3, Nonce: 5, Claim: &ClaimInfo{Worker: "w-1", ReadTo: 51, PreviousEpoch: 1, PreviousNonce: 7, Floor: 100}},
-		"1-answered":  {Kind: Answered, Epoch: 3, Nonce: 5, LogTime: 4, Ordinal: 1, CommandID: "order-17", PayloadHash: 9, Answer: []byte{1}, Restores: 77},
+		"1-claim-layout": {Kind: Claim, Epoch: 2, Nonce: 0xabcdef, Claim: &ClaimInfo{
+			Worker: "w-1", ReadTo: 10, PreviousEpoch: 1, PreviousNonce: 7, Layout: entities.LayoutOf("shop", 16),
+		}},
+		"1-declaration": {Kind: Claim, Nonce: 0xabcdef, Claim: &ClaimInfo{Worker: "w-1", Layout: entities.LayoutOf("shop", 16)}},
+		"1-answered":    {Kind: Answered, Epoch: 3, Nonce: 5, LogTime: 4, Ordinal: 1, CommandID: "order-17", PayloadHash: 9, Answer: []byte{1}, Restores: 77},
 		"1-exceptions": {
 			Kind: Event, Epoch: 2, Nonce: 3, LogTime: 4, Ordinal: 7, Sequence: 1, TypeURL: "type.googleapis.com/shop.v1.Reserved",
 			Cause: &Cause{Generation: 1, Partition: 2, Offset: 900, Settled: 800, Open: []uint64{3, 300, 799}},
@@ -139,6 +145,8 @@ func TestCodecAgreesWithProtobuf(t *testing.T) {
 		}
 	}
 	check(t, full())
+	claim := Envelope{Kind: Claim, Epoch: 1, Nonce: 2, Claim: &ClaimInfo{Worker: "w", Layout: entities.LayoutOf("shop", 4096)}}
+	check(t, claim)
 	rapid.Check(t, func(t *rapid.T) {
 		e := Envelope{
 			Kind: rapid.SampledFrom([]Kind{Event, State, Delete, Snapshot, Barrier, Release}).Draw(t, "kind"), Epoch: rapid.Uint64().Draw(t, "epoch"),
@@ -167,6 +175,21 @@ func TestForeignRecordsAreTold(t *testing.T) {
 	} {
 		if err := p.Parse(test.header, &e); !errors.Is(err, test.want) {
 			t.Errorf("%s: %v, want %v", name, err, test.want)
+		}
+	}
+}
+
+// TestLayoutsThatCannotBe: what another program writes into a claim is never taken for the layout of this one, nor for none.
+func TestLayoutsThatCannotBe(t *testing.T) {
+	mine := entities.LayoutOf("shop", 4)
+	for name, encoded := range map[string][]byte{
+		"cut":                       AppendLayout(nil, mine)[:3],
+		"no message":                {0xff},
+		"partitions beyond 32 bits": protowire.AppendVarint(protowire.AppendTag(AppendLayout(nil, mine), 3, protowire.VarintType), 1<<32+4),
+		"generation beyond 16 bits": protowire.AppendVarint(protowire.AppendTag(AppendLayout(nil, mine), 2, protowire.VarintType), 1<<16+1),
+	} {
+		if got := ParseLayout(encoded); got == mine || (got == (entities.Layout{}) && len(encoded) > 0) {
+			t.Errorf("%s: read as %s", name, got)
 		}
 	}
 }

@@ -61,6 +61,7 @@ var rooms = map[string]room{
 	// Floor 1: contracts.
 	"entities/record": {floor: 1, is: "the durable form of what happened, and the reader rule", tools: true, may: edges{
 		"proto/gen/millrace/record/v1": "kinds are the numbers of the proto file",
+		"entities":                     "a claim carries the layout of its writer",
 	}},
 	"entities/discovery": {floor: 1, is: "handshake with a function; catalog of what it serves", tools: true, may: edges{
 		"entities":             "the catalog makes commands",

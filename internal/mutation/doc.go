@@ -54,6 +54,8 @@ const (
 	Tail = "tail"
 	// Cut: a batch is cut at what the log takes in one append.
 	Cut = "cut"
+	// Layout: a log that was written by another layout is not folded, and a table of another layout is not used (ADR 18).
+	Layout = "layout"
 	// Announced: whose command a function was sent ahead of its turn does not leave before that.
 	Announced = "announced"
 	// Horizon: timers that were dropped from memory during a load are read again.
@@ -110,6 +112,7 @@ func Lines() []string {
 		Sent,
 		Tail,
 		Cut,
+		Layout,
 		Announced,
 		Horizon,
 		Exceptions,

@@ -495,7 +495,9 @@ type Claim struct {
 	PreviousNonce uint64 `protobuf:"fixed64,4,opt,name=previous_nonce,json=previousNonce,proto3" json:"previous_nonce,omitempty"`
 	// Written by a repair: offsets below this one were used before the log lost them. Nothing but barriers, and what the repair
 	// itself restores, may be put there again.
-	Floor         uint64 `protobuf:"varint,5,opt,name=floor,proto3" json:"floor,omitempty"`
+	Floor uint64 `protobuf:"varint,5,opt,name=floor,proto3" json:"floor,omitempty"`
+	// By which the claimant finds entities. Claims of older versions have none.
+	Layout        *Layout `protobuf:"bytes,6,opt,name=layout,proto3" json:"layout,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -565,6 +567,92 @@ func (x *Claim) GetFloor() uint64 {
 	return 0
 }
 
+func (x *Claim) GetLayout() *Layout {
+	if x != nil {
+		return x.Layout
+	}
+	return nil
+}
+
+// Layout says where in a journal the records of an entity are: in partition (slot of the entity id) * partitions / slots. A reader with
+// another one would look for entities where they are not.
+type Layout struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	App        string                 `protobuf:"bytes,1,opt,name=app,proto3" json:"app,omitempty"`
+	Generation uint32                 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
+	Partitions uint32                 `protobuf:"varint,3,opt,name=partitions,proto3" json:"partitions,omitempty"`
+	Slots      uint32                 `protobuf:"varint,4,opt,name=slots,proto3" json:"slots,omitempty"`
+	// The function from an entity id to its slot: murmur2.
+	Hash          string `protobuf:"bytes,5,opt,name=hash,proto3" json:"hash,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Layout) Reset() {
+	*x = Layout{}
+	mi := &file_millrace_record_v1_record_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Layout) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Layout) ProtoMessage() {}
+
+func (x *Layout) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_record_v1_record_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Layout.ProtoReflect.Descriptor instead.
+func (*Layout) Descriptor() ([]byte, []int) {
+	return file_millrace_record_v1_record_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Layout) GetApp() string {
+	if x != nil {
+		return x.App
+	}
+	return ""
+}
+
+func (x *Layout) GetGeneration() uint32 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *Layout) GetPartitions() uint32 {
+	if x != nil {
+		return x.Partitions
+	}
+	return 0
+}
+
+func (x *Layout) GetSlots() uint32 {
+	if x != nil {
+		return x.Slots
+	}
+	return 0
+}
+
+func (x *Layout) GetHash() string {
+	if x != nil {
+		return x.Hash
+	}
+	return ""
+}
+
 // Target is where an effect goes.
 type Target struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
@@ -586,7 +674,7 @@ type Target struct {
 
 func (x *Target) Reset() {
 	*x = Target{}
-	mi := &file_millrace_record_v1_record_proto_msgTypes[3]
+	mi := &file_millrace_record_v1_record_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -598,7 +686,7 @@ func (x *Target) String() string {
 func (*Target) ProtoMessage() {}
 
 func (x *Target) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_record_v1_record_proto_msgTypes[3]
+	mi := &file_millrace_record_v1_record_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -611,7 +699,7 @@ func (x *Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Target.ProtoReflect.Descriptor instead.
 func (*Target) Descriptor() ([]byte, []int) {
-	return file_millrace_record_v1_record_proto_rawDescGZIP(), []int{3}
+	return file_millrace_record_v1_record_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Target) GetService() string {
@@ -684,7 +772,7 @@ type Asker struct {
 
 func (x *Asker) Reset() {
 	*x = Asker{}
-	mi := &file_millrace_record_v1_record_proto_msgTypes[4]
+	mi := &file_millrace_record_v1_record_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -696,7 +784,7 @@ func (x *Asker) String() string {
 func (*Asker) ProtoMessage() {}
 
 func (x *Asker) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_record_v1_record_proto_msgTypes[4]
+	mi := &file_millrace_record_v1_record_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -709,7 +797,7 @@ func (x *Asker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Asker.ProtoReflect.Descriptor instead.
 func (*Asker) Descriptor() ([]byte, []int) {
-	return file_millrace_record_v1_record_proto_rawDescGZIP(), []int{4}
+	return file_millrace_record_v1_record_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Asker) GetCommandId() string {
@@ -756,7 +844,7 @@ type Timer struct {
 
 func (x *Timer) Reset() {
 	*x = Timer{}
-	mi := &file_millrace_record_v1_record_proto_msgTypes[5]
+	mi := &file_millrace_record_v1_record_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -768,7 +856,7 @@ func (x *Timer) String() string {
 func (*Timer) ProtoMessage() {}
 
 func (x *Timer) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_record_v1_record_proto_msgTypes[5]
+	mi := &file_millrace_record_v1_record_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -781,7 +869,7 @@ func (x *Timer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Timer.ProtoReflect.Descriptor instead.
 func (*Timer) Descriptor() ([]byte, []int) {
-	return file_millrace_record_v1_record_proto_rawDescGZIP(), []int{5}
+	return file_millrace_record_v1_record_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Timer) GetName() string {
@@ -829,7 +917,7 @@ type Settled struct {
 
 func (x *Settled) Reset() {
 	*x = Settled{}
-	mi := &file_millrace_record_v1_record_proto_msgTypes[6]
+	mi := &file_millrace_record_v1_record_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -841,7 +929,7 @@ func (x *Settled) String() string {
 func (*Settled) ProtoMessage() {}
 
 func (x *Settled) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_record_v1_record_proto_msgTypes[6]
+	mi := &file_millrace_record_v1_record_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -854,7 +942,7 @@ func (x *Settled) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settled.ProtoReflect.Descriptor instead.
 func (*Settled) Descriptor() ([]byte, []int) {
-	return file_millrace_record_v1_record_proto_rawDescGZIP(), []int{6}
+	return file_millrace_record_v1_record_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Settled) GetDone() []uint64 {
@@ -900,7 +988,7 @@ type Parked struct {
 
 func (x *Parked) Reset() {
 	*x = Parked{}
-	mi := &file_millrace_record_v1_record_proto_msgTypes[7]
+	mi := &file_millrace_record_v1_record_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -912,7 +1000,7 @@ func (x *Parked) String() string {
 func (*Parked) ProtoMessage() {}
 
 func (x *Parked) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_record_v1_record_proto_msgTypes[7]
+	mi := &file_millrace_record_v1_record_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -925,7 +1013,7 @@ func (x *Parked) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Parked.ProtoReflect.Descriptor instead.
 func (*Parked) Descriptor() ([]byte, []int) {
-	return file_millrace_record_v1_record_proto_rawDescGZIP(), []int{7}
+	return file_millrace_record_v1_record_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Parked) GetOffset() uint64 {
@@ -968,7 +1056,7 @@ type ParkedTimer struct {
 
 func (x *ParkedTimer) Reset() {
 	*x = ParkedTimer{}
-	mi := &file_millrace_record_v1_record_proto_msgTypes[8]
+	mi := &file_millrace_record_v1_record_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -980,7 +1068,7 @@ func (x *ParkedTimer) String() string {
 func (*ParkedTimer) ProtoMessage() {}
 
 func (x *ParkedTimer) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_record_v1_record_proto_msgTypes[8]
+	mi := &file_millrace_record_v1_record_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -993,7 +1081,7 @@ func (x *ParkedTimer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ParkedTimer.ProtoReflect.Descriptor instead.
 func (*ParkedTimer) Descriptor() ([]byte, []int) {
-	return file_millrace_record_v1_record_proto_rawDescGZIP(), []int{8}
+	return file_millrace_record_v1_record_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ParkedTimer) GetName() string {
@@ -1025,7 +1113,7 @@ type MetadataEntry struct {
 
 func (x *MetadataEntry) Reset() {
 	*x = MetadataEntry{}
-	mi := &file_millrace_record_v1_record_proto_msgTypes[9]
+	mi := &file_millrace_record_v1_record_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1037,7 +1125,7 @@ func (x *MetadataEntry) String() string {
 func (*MetadataEntry) ProtoMessage() {}
 
 func (x *MetadataEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_record_v1_record_proto_msgTypes[9]
+	mi := &file_millrace_record_v1_record_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1050,7 +1138,7 @@ func (x *MetadataEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetadataEntry.ProtoReflect.Descriptor instead.
 func (*MetadataEntry) Descriptor() ([]byte, []int) {
-	return file_millrace_record_v1_record_proto_rawDescGZIP(), []int{9}
+	return file_millrace_record_v1_record_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *MetadataEntry) GetKey() string {
@@ -1128,7 +1216,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_millrace_record_v1_record_proto_msgTypes[10]
+	mi := &file_millrace_record_v1_record_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1140,7 +1228,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_record_v1_record_proto_msgTypes[10]
+	mi := &file_millrace_record_v1_record_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1153,7 +1241,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_millrace_record_v1_record_proto_rawDescGZIP(), []int{10}
+	return file_millrace_record_v1_record_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Answer) GetTypeUrl() string {
@@ -1284,13 +1372,24 @@ const file_millrace_record_v1_record_proto_rawDesc = "" +
 	"\n" +
 	"command_id\x18\x05 \x01(\tR\tcommandId\x12\x18\n" +
 	"\asettled\x18\x06 \x01(\x04R\asettled\x12\x12\n" +
-	"\x04open\x18\b \x03(\x04R\x04open\"\x9c\x01\n" +
+	"\x04open\x18\b \x03(\x04R\x04open\"\xd0\x01\n" +
 	"\x05Claim\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x17\n" +
 	"\aread_to\x18\x02 \x01(\x04R\x06readTo\x12%\n" +
 	"\x0eprevious_epoch\x18\x03 \x01(\x04R\rpreviousEpoch\x12%\n" +
 	"\x0eprevious_nonce\x18\x04 \x01(\x06R\rpreviousNonce\x12\x14\n" +
-	"\x05floor\x18\x05 \x01(\x04R\x05floor\"\xac\x02\n" +
+	"\x05floor\x18\x05 \x01(\x04R\x05floor\x122\n" +
+	"\x06layout\x18\x06 \x01(\v2\x1a.millrace.record.v1.LayoutR\x06layout\"\x84\x01\n" +
+	"\x06Layout\x12\x10\n" +
+	"\x03app\x18\x01 \x01(\tR\x03app\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x02 \x01(\rR\n" +
+	"generation\x12\x1e\n" +
+	"\n" +
+	"partitions\x18\x03 \x01(\rR\n" +
+	"partitions\x12\x14\n" +
+	"\x05slots\x18\x04 \x01(\rR\x05slots\x12\x12\n" +
+	"\x04hash\x18\x05 \x01(\tR\x04hash\"\xac\x02\n" +
 	"\x06Target\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x16\n" +
 	"\x06method\x18\x02 \x01(\tR\x06method\x12 \n" +
@@ -1382,39 +1481,41 @@ func file_millrace_record_v1_record_proto_rawDescGZIP() []byte {
 }
 
 var file_millrace_record_v1_record_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_millrace_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_millrace_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_millrace_record_v1_record_proto_goTypes = []any{
 	(Kind)(0),             // 0: millrace.record.v1.Kind
 	(*Envelope)(nil),      // 1: millrace.record.v1.Envelope
 	(*Cause)(nil),         // 2: millrace.record.v1.Cause
 	(*Claim)(nil),         // 3: millrace.record.v1.Claim
-	(*Target)(nil),        // 4: millrace.record.v1.Target
-	(*Asker)(nil),         // 5: millrace.record.v1.Asker
-	(*Timer)(nil),         // 6: millrace.record.v1.Timer
-	(*Settled)(nil),       // 7: millrace.record.v1.Settled
-	(*Parked)(nil),        // 8: millrace.record.v1.Parked
-	(*ParkedTimer)(nil),   // 9: millrace.record.v1.ParkedTimer
-	(*MetadataEntry)(nil), // 10: millrace.record.v1.MetadataEntry
-	(*Answer)(nil),        // 11: millrace.record.v1.Answer
+	(*Layout)(nil),        // 4: millrace.record.v1.Layout
+	(*Target)(nil),        // 5: millrace.record.v1.Target
+	(*Asker)(nil),         // 6: millrace.record.v1.Asker
+	(*Timer)(nil),         // 7: millrace.record.v1.Timer
+	(*Settled)(nil),       // 8: millrace.record.v1.Settled
+	(*Parked)(nil),        // 9: millrace.record.v1.Parked
+	(*ParkedTimer)(nil),   // 10: millrace.record.v1.ParkedTimer
+	(*MetadataEntry)(nil), // 11: millrace.record.v1.MetadataEntry
+	(*Answer)(nil),        // 12: millrace.record.v1.Answer
 }
 var file_millrace_record_v1_record_proto_depIdxs = []int32{
 	0,  // 0: millrace.record.v1.Envelope.kind:type_name -> millrace.record.v1.Kind
 	2,  // 1: millrace.record.v1.Envelope.cause:type_name -> millrace.record.v1.Cause
 	3,  // 2: millrace.record.v1.Envelope.claim:type_name -> millrace.record.v1.Claim
-	4,  // 3: millrace.record.v1.Envelope.target:type_name -> millrace.record.v1.Target
-	6,  // 4: millrace.record.v1.Envelope.timer:type_name -> millrace.record.v1.Timer
-	10, // 5: millrace.record.v1.Target.metadata:type_name -> millrace.record.v1.MetadataEntry
-	5,  // 6: millrace.record.v1.Target.asker:type_name -> millrace.record.v1.Asker
-	2,  // 7: millrace.record.v1.Asker.cause:type_name -> millrace.record.v1.Cause
-	8,  // 8: millrace.record.v1.Settled.parked:type_name -> millrace.record.v1.Parked
-	9,  // 9: millrace.record.v1.Parked.timer:type_name -> millrace.record.v1.ParkedTimer
-	10, // 10: millrace.record.v1.Answer.metadata:type_name -> millrace.record.v1.MetadataEntry
-	4,  // 11: millrace.record.v1.Answer.forward:type_name -> millrace.record.v1.Target
-	12, // [12:12] is the sub-list for method output_type
-	12, // [12:12] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	5,  // 3: millrace.record.v1.Envelope.target:type_name -> millrace.record.v1.Target
+	7,  // 4: millrace.record.v1.Envelope.timer:type_name -> millrace.record.v1.Timer
+	4,  // 5: millrace.record.v1.Claim.layout:type_name -> millrace.record.v1.Layout
+	11, // 6: millrace.record.v1.Target.metadata:type_name -> millrace.record.v1.MetadataEntry
+	6,  // 7: millrace.record.v1.Target.asker:type_name -> millrace.record.v1.Asker
+	2,  // 8: millrace.record.v1.Asker.cause:type_name -> millrace.record.v1.Cause
+	9,  // 9: millrace.record.v1.Settled.parked:type_name -> millrace.record.v1.Parked
+	10, // 10: millrace.record.v1.Parked.timer:type_name -> millrace.record.v1.ParkedTimer
+	11, // 11: millrace.record.v1.Answer.metadata:type_name -> millrace.record.v1.MetadataEntry
+	5,  // 12: millrace.record.v1.Answer.forward:type_name -> millrace.record.v1.Target
+	13, // [13:13] is the sub-list for method output_type
+	13, // [13:13] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_millrace_record_v1_record_proto_init() }
@@ -1422,7 +1523,7 @@ func file_millrace_record_v1_record_proto_init() {
 	if File_millrace_record_v1_record_proto != nil {
 		return
 	}
-	file_millrace_record_v1_record_proto_msgTypes[9].OneofWrappers = []any{
+	file_millrace_record_v1_record_proto_msgTypes[10].OneofWrappers = []any{
 		(*MetadataEntry_Text)(nil),
 		(*MetadataEntry_Binary)(nil),
 	}
@@ -1432,7 +1533,7 @@ func file_millrace_record_v1_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_millrace_record_v1_record_proto_rawDesc), len(file_millrace_record_v1_record_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   11,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

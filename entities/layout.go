@@ -1,0 +1,62 @@
+package entities
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Layout is everything that says where in a journal an entity's records are. The records of a journal were written by one layout, and
+// mean nothing by another: so it stands in every claim and in every store, and whatever differs is refused.
+type Layout struct {
+	App        string
+	Generation uint16
+	// Partitions is how many partitions hold the data: a power of two up to Slots. The topic may have more; those hold nothing.
+	Partitions int32
+	Slots      int32
+	// Hash names the function from an entity id to its slot.
+	Hash string
+}
+
+// Generation is that of the journals that this version writes.
+const Generation = 1
+
+// slotHash is the hash of Slot.
+const slotHash = "murmur2"
+
+// ErrLayout: something was written, or is routed, by another layout than this process uses.
+var ErrLayout = errors.New("the layout differs")
+
+// LayoutOf returns the layout by which this version writes the journal of an app with that many partitions.
+func LayoutOf(app string, partitions int32) Layout {
+	return Layout{App: app, Generation: Generation, Partitions: partitions, Slots: Slots, Hash: slotHash}
+}
+
+// Check returns an error if entities cannot be spread over that many partitions.
+func (l Layout) Check() error {
+	if l.Partitions < 1 || l.Partitions > Slots || l.Partitions&(l.Partitions-1) != 0 {
+		return fmt.Errorf("%d partitions: a journal needs a power of two, up to %d", l.Partitions, Slots)
+	}
+	return nil
+}
+
+// Has says whether there is a partition of that number.
+func (l Layout) Has(partition int32) bool { return partition >= 0 && partition < l.Partitions }
+
+// String returns the layout as shown to people.
+func (l Layout) String() string {
+	return fmt.Sprintf("app %q, generation %d, %d partitions, %d slots, hash %q", l.App, l.Generation, l.Partitions, l.Slots, l.Hash)
+}
+
+// Differs compares the layout of this process with another one; what says whose that is. The error names both, and the remedy.
+func (l Layout) Differs(other Layout, what string) error {
+	if l == other {
+		return nil
+	}
+	alike := other
+	alike.Partitions = l.Partitions
+	if l == alike {
+		return fmt.Errorf("%w: %s is of %d partitions, this process uses %d: nothing is lost, but entities would be looked for where they are not; "+
+			"if %d is right, start this process with --partitions %d", ErrLayout, what, other.Partitions, l.Partitions, other.Partitions, other.Partitions)
+	}
+	return fmt.Errorf("%w: %s is of %s; this process uses %s: start it with the settings and the version of what it belongs to", ErrLayout, what, other, l)
+}
