@@ -134,6 +134,8 @@ type Membership struct {
 	Incarnation uint64
 	// Topic is the one whose partitions are assigned.
 	Topic string
+	// Partitions is how many of them are, the first ones; 0: all. A topic may have more than hold data.
+	Partitions int32
 	// Standbys is how many workers beside the owner should follow each partition.
 	Standbys int
 	// Images says, for each partition that this worker owns or follows, how far its image is behind the end of the log, in

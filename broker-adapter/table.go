@@ -1,6 +1,10 @@
 package broker
 
-import "slices"
+import (
+	"errors"
+	"fmt"
+	"slices"
+)
 
 // Member is a worker of a group.
 type Member struct {
@@ -26,6 +30,40 @@ type Table struct {
 	HandedOver []int32
 	// Standbys holds, for each partition, the indexes of those that follow it.
 	Standbys [][]int32
+}
+
+// ErrTable: a table names partitions or workers that it does not have.
+var ErrTable = errors.New("the routing table contradicts itself")
+
+// Check returns an error if a table names partitions or workers that it does not have. Tables come from other processes: they are
+// checked before anything in them is used. What a table is the table of, its user compares.
+func (t *Table) Check() error {
+	workers, partitions := int32(len(t.Members)), int32(len(t.Owners)) //nolint:gosec // small numbers
+	beyond := func(what string, i, n int32) error { return fmt.Errorf("%w: %s is %d of %d", ErrTable, what, i, n) }
+	if t.Leaving < 0 || t.Leaving > len(t.Members) {
+		return beyond("the number of those that leave", int32(t.Leaving), workers) //nolint:gosec // shown only
+	}
+	if n := len(t.Standbys); n != 0 && n != len(t.Owners) {
+		return beyond("the number of partitions with standbys", int32(n), partitions) //nolint:gosec // shown only
+	}
+	for _, owner := range t.Owners {
+		if owner < nobody || owner >= workers {
+			return beyond("an owner", owner, workers)
+		}
+	}
+	for _, standbys := range t.Standbys {
+		for _, s := range standbys {
+			if s < 0 || s >= workers {
+				return beyond("a standby", s, workers)
+			}
+		}
+	}
+	for _, p := range t.HandedOver {
+		if p < 0 || p >= partitions {
+			return beyond("a partition that is handed over", p, partitions)
+		}
+	}
+	return nil
 }
 
 // Owner returns the worker that owns a partition; ok is false when nobody does at the moment.

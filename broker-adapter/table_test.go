@@ -36,3 +36,29 @@ func TestTable(t *testing.T) {
 		t.Error("no table names an owner")
 	}
 }
+
+// TestTablesAreChecked: a table from another process that names what it does not have is told, and nothing in it is used as an index.
+func TestTablesAreChecked(t *testing.T) {
+	members := []broker.Member{{Name: "a"}, {Name: "b"}}
+	for name, test := range map[string]struct {
+		table broker.Table
+		right bool
+	}{
+		"empty":                     {broker.Table{}, true},
+		"whole":                     {broker.Table{Members: members, Leaving: 1, Owners: []int32{0, -1, 1}, Standbys: [][]int32{{1}, nil, {0}}, HandedOver: []int32{2}}, true},
+		"nobody follows":            {broker.Table{Members: members, Owners: []int32{0, 1}}, true},
+		"an owner beyond":           {broker.Table{Members: members, Owners: []int32{2}}, false},
+		"an owner below":            {broker.Table{Members: members, Owners: []int32{-2}}, false},
+		"an owner without members":  {broker.Table{Owners: []int32{0}}, false},
+		"a standby beyond":          {broker.Table{Members: members, Owners: []int32{0}, Standbys: [][]int32{{2}}}, false},
+		"a standby below":           {broker.Table{Members: members, Owners: []int32{0}, Standbys: [][]int32{{-1}}}, false},
+		"standbys of more":          {broker.Table{Members: members, Owners: []int32{0}, Standbys: make([][]int32, 2)}, false},
+		"handed over beyond":        {broker.Table{Members: members, Owners: []int32{0}, HandedOver: []int32{1}}, false},
+		"more leave than there are": {broker.Table{Members: members, Leaving: 3, Owners: []int32{0}}, false},
+		"fewer than none leave":     {broker.Table{Members: members, Leaving: -1, Owners: []int32{0}}, false},
+	} {
+		if err := test.table.Check(); (err == nil) != test.right {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

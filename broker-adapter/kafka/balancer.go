@@ -115,8 +115,8 @@ type joined struct {
 // Balance is called on the group's leader.
 func (b *balancer) Balance(of *kgo.ConsumerBalancer, topics map[string]int32) kgo.IntoSyncAssignment {
 	members, err := b.candidates(of)
-	if partitions := topics[b.m.Topic]; err == nil && (partitions < 1 || partitions > maxPartitions) {
-		err = fmt.Errorf("topic %s has %d partitions as far as this client knows; between 1 and %d can be balanced", b.m.Topic, partitions, maxPartitions)
+	if partitions := topics[b.m.Topic]; err == nil && (partitions < 1 || partitions > maxPartitions || partitions < b.m.Partitions) {
+		err = fmt.Errorf("topic %s has %d partitions as far as this client knows; between %d and %d can be balanced", b.m.Topic, partitions, max(b.m.Partitions, 1), maxPartitions)
 	}
 	if err == nil && len(members) > maxWorkers {
 		err = fmt.Errorf("group %s has %d members; %d can be balanced", b.m.Group, len(members), maxWorkers)
@@ -129,8 +129,16 @@ func (b *balancer) Balance(of *kgo.ConsumerBalancer, topics map[string]int32) kg
 	for i, m := range members {
 		candidates[i], ids[i] = m.Candidate, m.id
 	}
-	table := broker.Plan(candidates, int(topics[b.m.Topic]), b.m.Standbys, of.Info().Generation)
+	table := broker.Plan(candidates, b.partitions(topics), b.m.Standbys, of.Info().Generation)
 	return b.assignments(notice{generation: table.Generation, table: table, ids: ids})
+}
+
+// partitions is how many are balanced: those that hold data, else all.
+func (b *balancer) partitions(topics map[string]int32) int {
+	if b.m.Partitions > 0 {
+		return int(b.m.Partitions)
+	}
+	return int(topics[b.m.Topic])
 }
 
 // candidates are the members in the order of a table.

@@ -233,3 +233,20 @@ func TestBalanceRefuses(t *testing.T) {
 		}
 	}
 }
+
+// TestOnlyPartitionsWithDataAreBalanced: a topic may have more partitions than hold data, never fewer.
+func TestOnlyPartitionsWithDataAreBalanced(t *testing.T) {
+	leader := Rehearse(broker.Membership{Topic: "shop.journal", Partitions: 4})
+	name := "w"
+	members := []kmsg.JoinGroupResponseMember{{InstanceID: &name, MemberID: "w-1", ProtocolMetadata: joinDataOf(&broker.Table{}, "w")}}
+	plan, err := leader.Lead(members, 8, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if table := noticeOf(t, plan[0]).table; len(table.Owners) != 4 {
+		t.Errorf("%d partitions were balanced", len(table.Owners))
+	}
+	if _, err := leader.Lead(members, 2, 1); err == nil {
+		t.Error("balanced although the topic has fewer partitions than hold data")
+	}
+}

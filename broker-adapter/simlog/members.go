@@ -224,7 +224,11 @@ func (w *World) handOut(g *group, images [][]broker.Image) {
 	}
 	w.generation++
 	first := g.members[0]
-	g.table = broker.Plan(candidates, int(w.topics[first.Topic].spec.Partitions), first.Standbys, w.generation)
+	partitions := int(w.topics[first.Topic].spec.Partitions)
+	if first.Partitions > 0 {
+		partitions = int(first.Partitions)
+	}
+	g.table = broker.Plan(candidates, partitions, first.Standbys, w.generation)
 	for _, m := range g.members {
 		if !m.dead {
 			w.tellMember(g, m)

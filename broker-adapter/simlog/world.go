@@ -158,6 +158,18 @@ func (w *World) Recreate(topic string) {
 	w.create(t.spec)
 }
 
+// Grow adds empty partitions to a topic, as kafka-topics.sh --alter does.
+func (w *World) Grow(topic string, partitions int32) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	t := w.topics[topic]
+	for int32(len(t.partitions)) < partitions { //nolint:gosec // a number of partitions
+		t.partitions = append(t.partitions, &partitionLog{})
+	}
+	t.spec.Partitions = partitions
+	w.wake()
+}
+
 // Violate makes Describe report these violations of the topic; none to take them back.
 func (w *World) Violate(topic string, violations ...broker.Violation) {
 	w.mu.Lock()
