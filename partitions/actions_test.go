@@ -142,7 +142,7 @@ func TestActionsTakeNoIDs(t *testing.T) {
 	named := func() *entities.Command { return withID(acting("effect a add 1"), "id") }
 	stream := func() *entities.Stream { return &entities.Stream{Command: named()} }
 	net := &network{workers: map[string]*Router{"at-w": f.router}}
-	gateway := NewForwarder(1, tableOf("at-w"), net, Limits{}, f.clock, nil, nil)
+	gateway := NewForwarder(f.m.options.Layout, tableOf("at-w"), net, Limits{}, f.clock, nil, nil)
 	for way, call := range map[string]func() error{
 		"here":                   func() error { _, err := f.router.Dispatch(t.Context(), named()); return err },
 		"from another worker":    func() error { _, err := f.router.DispatchHere(t.Context(), named(), 0); return err },
@@ -201,7 +201,7 @@ func TestAGatewayRunsAnActionOnce(t *testing.T) {
 		}
 		routes.Set(table)
 		u := &unlucky{outcome: outcome}
-		if _, err := NewForwarder(1, routes, u, Limits{}, f.clock, nil, nil).Dispatch(t.Context(), acting("x")); err == nil || u.calls != want {
+		if _, err := NewForwarder(entities.LayoutOf("app", 1), routes, u, Limits{}, f.clock, nil, nil).Dispatch(t.Context(), acting("x")); err == nil || u.calls != want {
 			t.Errorf("%s: %d calls, %v; want %d", outcome, u.calls, err, want)
 		}
 	}

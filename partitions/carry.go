@@ -35,6 +35,7 @@ var movePause = backoff.Policy{First: 10 * time.Millisecond, Max: 500 * time.Mil
 type carrier struct {
 	// worker is this process in the table, "" for a gateway.
 	worker string
+	layout entities.Layout
 	routes *Routes
 	// peers is nil where there are no other workers.
 	peers Peers
@@ -63,14 +64,29 @@ func (s *carrierStats) counts() CarrierCounts {
 	return CarrierCounts{Forwarded: s.forwarded.Load(), Retried: s.again.Load()}
 }
 
-func newCarrier(worker string, partitions int32, routes *Routes, peers Peers, limits Limits, c clock.Clock, random func() uint64, tracer *tracing.Tracer) *carrier {
+func newCarrier(worker string, layout entities.Layout, routes *Routes, peers Peers, limits Limits, c clock.Clock, random func() uint64, tracer *tracing.Tracer) *carrier {
 	if random == nil {
 		random = rand.Uint64
 	}
+	routes.Expect(layout)
 	return &carrier{
-		worker: worker, routes: routes, peers: peers, slots: make([]atomic.Int64, partitions), limit: int64(limits.Waiting),
+		worker: worker, layout: layout, routes: routes, peers: peers, slots: make([]atomic.Int64, layout.Partitions), limit: int64(limits.Waiting),
 		patience: limits.MovePatience, clock: c, random: random, tracer: tracer, prefix: entities.RoutedPrefix + strconv.FormatUint(random(), 36) + "-",
 	}
+}
+
+// accepts refuses a command that this version does not serve, or whose token names places which the journal does not have.
+func (c *carrier) accepts(cmd *entities.Command) error {
+	if err := supported(cmd); err != nil {
+		return err
+	}
+	for _, p := range cmd.After {
+		if !c.layout.Has(p.Partition) || p.Next < 0 {
+			return entities.Errorf(entities.InvalidCommand, entities.NotApplied,
+				"the token names offset %d of partition %d, and the journal has %d partitions: send the token of an earlier answer of this app", p.Next, p.Partition, c.layout.Partitions)
+		}
+	}
+	return nil
 }
 
 // hereFunc runs a command on this worker. decided: the error is not about the command itself, which has its outcome.
@@ -95,7 +111,7 @@ func (c *carrier) carry(ctx context.Context, cmd *entities.Command, hops int, he
 		case here != nil && (c.peers == nil || owner.Name == c.worker || cmd.Timer != nil):
 			reply, decided, err = here(partition, cmd)
 		case !owned:
-			err = errMoved(partition, "nobody owns it at the moment")
+			err = errMoved(partition, c.routes.unowned())
 		default:
 			if began.IsZero() {
 				began = c.clock.Now()

@@ -40,7 +40,9 @@ func (s State) String() string { return stateNames[s] }
 type core struct {
 	partition int32
 	worker    string
-	limits    Limits
+	// layout stands in every claim.
+	layout entities.Layout
+	limits Limits
 	// single: a lock keeps other writers out, so that answers that wrote nothing need no barrier.
 	single bool
 

@@ -73,7 +73,7 @@ func (p *Partition) laneOf(t *entities.Target) laneName {
 	if err != nil || cmd.Type == nil {
 		return laneName{service: t.Service, partition: -1}
 	}
-	return laneName{service: t.Service, partition: entities.Partition(cmd.Key.ID, p.partitions)}
+	return laneName{service: t.Service, partition: entities.Partition(cmd.Key.ID, int(p.layout.Partitions))}
 }
 
 // unheld hands the effects of a caller who left over to the outbox.

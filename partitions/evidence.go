@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/record"
 	"github.com/millrace-io/millrace/materializer"
 )
@@ -93,6 +94,9 @@ func (e *Evidence) askLog(ctx context.Context, p *Partition) string {
 func (e *Evidence) refuse(cause error, known bool, meta *materializer.Meta) {
 	replaced := known && e.StoreTopic != e.LogTopic
 	switch {
+	case errors.Is(cause, entities.ErrLayout):
+		why := "nothing is lost: the log, or the store, was written by another layout; start the worker as the cause says, then retry"
+		e.Refused[AcceptLoss], e.Refused[AppendImage] = why, why
 	case errors.Is(cause, materializer.ErrUnfoldable):
 		why := "nothing is lost: the log has a record that this version cannot fold; run the version that wrote it, or a newer one, then retry"
 		e.Refused[AcceptLoss], e.Refused[AppendImage] = why, why

@@ -16,9 +16,9 @@ type Forwarder struct {
 	carrier *carrier
 }
 
-// NewForwarder returns a forwarder for a journal with that many partitions. random and tracer may be nil.
-func NewForwarder(partitions int32, routes *Routes, peers Peers, limits Limits, c clock.Clock, random func() uint64, tracer *tracing.Tracer) *Forwarder {
-	return &Forwarder{carrier: newCarrier("", partitions, routes, peers, limits.WithDefaults(), c, random, tracer)}
+// NewForwarder returns a forwarder for a journal of that layout. random and tracer may be nil.
+func NewForwarder(layout entities.Layout, routes *Routes, peers Peers, limits Limits, c clock.Clock, random func() uint64, tracer *tracing.Tracer) *Forwarder {
+	return &Forwarder{carrier: newCarrier("", layout, routes, peers, limits.WithDefaults(), c, random, tracer)}
 }
 
 // Counts say how commands reached their owners.
@@ -32,7 +32,7 @@ func (f *Forwarder) Dispatch(ctx context.Context, cmd *entities.Command) (*entit
 }
 
 func (f *Forwarder) dispatch(ctx context.Context, cmd *entities.Command) (*entities.Reply, error) {
-	if err := supported(cmd); err != nil {
+	if err := f.carrier.accepts(cmd); err != nil {
 		return nil, err
 	}
 	if cmd.Type != nil {

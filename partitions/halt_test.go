@@ -99,6 +99,12 @@ func TestWhatHalts(t *testing.T) {
 			f.world.Recreate(topic)
 			return f.restart()
 		}, errTopicReplaced},
+		"a claim of another layout": {false, func(f *fixture) *fixture {
+			f.world.Inject(journal, broker.Record{Headers: header(record.Envelope{
+				Kind: record.Claim, Epoch: 9, Nonce: 99, Claim: &record.ClaimInfo{Worker: "other", Layout: entities.LayoutOf("app", 4)},
+			})})
+			return f.restart()
+		}, materializer.ErrUnfoldable},
 		"a record that cannot be folded": {false, func(f *fixture) *fixture {
 			f.world.Inject(journal, foreignClaim(9), unfoldable(record.Envelope{Epoch: 9, Nonce: 99}))
 			return f.restart()

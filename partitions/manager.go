@@ -19,15 +19,19 @@ import (
 
 // Options are what a Manager is made of.
 type Options struct {
-	App        string
-	Worker     string
-	Topic      broker.TopicInfo
-	Membership broker.Membership
-	Log        broker.Log
-	Store      materializer.Store
-	Functions  Functions
-	Limits     Limits
-	Hooks      Hooks
+	App    string
+	Worker string
+	Topic  broker.TopicInfo
+	// Layout is that of the journal, which the caller has checked; zero: that of App with as many partitions as the topic has.
+	Layout entities.Layout
+	// MorePartitions: the topic may have more than the layout, which hold nothing.
+	MorePartitions bool
+	Membership     broker.Membership
+	Log            broker.Log
+	Store          materializer.Store
+	Functions      Functions
+	Limits         Limits
+	Hooks          Hooks
 	// Group is what the log knows of other workers; nil where there are none.
 	Group broker.Group
 	// Routes is kept up to date with the tables of the group. Nil: the manager makes its own.
@@ -59,6 +63,10 @@ type Manager struct {
 	hinted   map[int32]bool
 	// refused has room for one wish that the topic is looked at now: an append was refused because of its size.
 	refused chan struct{}
+	// described is how many partitions the topic had at the last look.
+	described int32
+	// misfit is why the newest table, or an assignment, is not one of this journal's layout.
+	misfit error
 	// handedOver are the partitions that live owners are to release by the present table.
 	handedOver map[int32]bool
 	// staleness is what was measured of relaxed reads.
@@ -89,19 +97,23 @@ func NewManager(o Options) *Manager {
 		set(&o.Limits.Inflight, 4)
 	}
 	o.Limits = o.Limits.WithDefaults().within(o.Topic)
-	m := &Manager{options: o, hinted: map[int32]bool{}, handedOver: map[int32]bool{}, refused: make(chan struct{}, 1), draining: make(chan struct{}), drained: make(chan struct{})}
+	if o.Layout == (entities.Layout{}) {
+		o.Layout = entities.LayoutOf(o.App, o.Topic.Partitions)
+	}
+	o.Routes.Expect(o.Layout)
+	m := &Manager{options: o, described: o.Topic.Partitions, hinted: map[int32]bool{}, handedOver: map[int32]bool{}, refused: make(chan struct{}, 1), draining: make(chan struct{}), drained: make(chan struct{})}
 	rebuilds := make(chan struct{}, o.Rebuilds)
-	for id := range o.Topic.Partitions {
+	for id := range o.Layout.Partitions {
 		p := &Partition{
-			id: id, address: materializer.Address{Generation: 1, Partition: uint16(id)}, // at most 4096
-			journal: broker.Partition{Topic: o.Topic.Name, ID: id}, topicID: o.Topic.ID,
+			id: id, address: materializer.Address{Generation: o.Layout.Generation, Partition: uint16(id)}, // at most 4096
+			journal: broker.Partition{Topic: o.Topic.Name, ID: id}, topicID: o.Topic.ID, layout: o.Layout,
 			log: o.Log, store: o.Store, functions: o.Functions, limits: o.Limits, hooks: o.Hooks, clock: o.Clock, random: o.Random,
 			rebuilds: rebuilds, stopReading: func() {}, oneReader: make(chan struct{}, 1),
-			core:     newCore(id, o.Worker, o.Limits, o.Log.SingleProcess()),
-			hadImage: isStored(o.Store, uint16(id)),
-			warmed:   m.warmed, refused: m.refused, staleness: &m.staleness, tracer: o.Tracer,
+			core:   newCore(id, o.Worker, o.Limits, o.Log.SingleProcess()),
+			warmed: m.warmed, refused: m.refused, staleness: &m.staleness, tracer: o.Tracer,
 		}
-		p.partitions, p.core.laneOf = int(o.Topic.Partitions), p.laneOf
+		p.core.layout, p.hadImage = o.Layout, isStored(o.Store, p.address)
+		p.core.laneOf = p.laneOf
 		p.status.Store(&published{Status: Status{Partition: id}})
 		m.partitions = append(m.partitions, p)
 	}
@@ -118,8 +130,8 @@ func NewManager(o Options) *Manager {
 }
 
 // isStored says whether a store has an image of a partition. One that cannot be read is found out about where it matters.
-func isStored(store materializer.Store, id uint16) bool {
-	meta, ok, err := materializer.Partition{Rows: store, Address: materializer.Address{Generation: 1, Partition: id}}.Meta()
+func isStored(store materializer.Store, a materializer.Address) bool {
+	meta, ok, err := materializer.Partition{Rows: store, Address: a}.Meta()
 	return err == nil && ok && meta.Next > 0
 }
 
@@ -134,11 +146,26 @@ func (m *Manager) Partitions() []*Partition { return m.partitions }
 // Staleness lists how old the states were that relaxed reads were answered of on this worker.
 func (m *Manager) Staleness() []Staleness { return m.staleness.report(m.options.Clock.Now()) }
 
-// Contract returns why the topic's settings were found wrong at the last look, nil when they were right.
+// Contract returns why the partitions are given up: the topic's settings, or its number of partitions, were found wrong at the last
+// look, or the routing table is not one of this journal. Nil when all is right.
 func (m *Manager) Contract() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.contract
+	return m.wrong()
+}
+
+// TopicPartitions returns how many partitions the topic had at the last look.
+func (m *Manager) TopicPartitions() int32 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.described
+}
+
+func (m *Manager) wrong() error {
+	if m.contract != nil {
+		return m.contract
+	}
+	return m.misfit
 }
 
 // Run owns partitions as the log assigns them, until ctx ends; then it releases them in order. It returns an error when
@@ -228,15 +255,18 @@ func (m *Manager) watch(ctx context.Context) error {
 // assign passes the log's hints on to the partitions. While the topic is not as it should be, nothing is taken.
 func (m *Manager) assign(e broker.AssignmentEvent) {
 	if e.Table != nil {
-		m.inherit(e.Table)
 		m.options.Routes.Set(e.Table)
-		m.follow(e.Table)
+		if m.options.Routes.Err() == nil {
+			m.inherit(e.Table)
+			m.follow(e.Table)
+		}
 		m.warmed()
 	}
+	givenUp := m.refit(&e)
 	m.mu.Lock()
 	for _, id := range e.Assigned {
 		m.hinted[id] = true
-		if m.contract == nil {
+		if m.wrong() == nil {
 			m.partitions[id].post(input{kind: inAssigned, handedOver: m.handedOver[id]})
 		}
 	}
@@ -249,6 +279,7 @@ func (m *Manager) assign(e broker.AssignmentEvent) {
 	}
 	released := m.release(e.Revoked, nil)
 	m.mu.Unlock()
+	givenUp()
 	released()
 	if e.Done != nil {
 		e.Done()
@@ -365,7 +396,8 @@ func (m *Manager) watchContract(ctx context.Context) {
 	}
 }
 
-// judge gives the partitions up while the topic's settings are wrong, and takes those again that are assigned when they are right.
+// judge gives the partitions up while the topic's settings, or its number of partitions, are wrong, and takes those again that are
+// assigned when they are right.
 // Another topic under the name of this one is a halt: what was acknowledged is not in it.
 func (m *Manager) judge(info broker.TopicInfo) {
 	m.mu.Lock()
@@ -373,7 +405,8 @@ func (m *Manager) judge(info broker.TopicInfo) {
 		m.mu.Unlock()
 		return
 	}
-	was, now := m.contract, CheckContract(info)
+	m.described = info.Partitions
+	was, now := m.wrong(), errors.Join(CheckContract(info), CheckPartitions(m.options.Layout, info, m.options.MorePartitions))
 	if limit := m.options.Limits.AppendBytes; now == nil && info.MaxAppendBytes > 0 && info.MaxAppendBytes < limit {
 		now = fmt.Errorf("topic %s takes %d bytes at a time and took %d when this worker started: raise it again, or start the worker anew", info.Name, info.MaxAppendBytes, limit)
 	}
@@ -386,16 +419,21 @@ func (m *Manager) judge(info broker.TopicInfo) {
 		}
 	case was == nil && now != nil:
 		released = m.release(m.all(), now)
-	case was != nil && now == nil:
-		for id := range m.partitions {
-			if m.hinted[int32(id)] {
-				m.partitions[id].post(input{kind: inAssigned})
-			}
-		}
+	case m.contract != nil && now == nil && m.misfit == nil:
+		m.takeAgain()
 	}
 	m.contract = now
 	m.mu.Unlock()
 	released()
+}
+
+// takeAgain takes the partitions that are assigned. The lock is held.
+func (m *Manager) takeAgain() {
+	for id := range m.partitions {
+		if m.hinted[int32(id)] {
+			m.partitions[id].post(input{kind: inAssigned})
+		}
+	}
 }
 
 // CheckContract returns an error that names every setting of a topic that breaks the contract, with its remedy.

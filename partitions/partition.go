@@ -52,19 +52,18 @@ func (h *Hooks) watchFailed(err error) {
 
 // Partition is one partition of the journal on this worker: core and fold, driven by a loop that it shares with others.
 type Partition struct {
-	id int32
-	// partitions is how many the journal has.
-	partitions int
-	address    materializer.Address
-	journal    broker.Partition
-	topicID    string
-	log        broker.Log
-	store      materializer.Store
-	functions  Functions
-	limits     Limits
-	hooks      Hooks
-	clock      clock.Clock
-	random     func() uint64
+	id        int32
+	address   materializer.Address
+	journal   broker.Partition
+	topicID   string
+	layout    entities.Layout
+	log       broker.Log
+	store     materializer.Store
+	functions Functions
+	limits    Limits
+	hooks     Hooks
+	clock     clock.Clock
+	random    func() uint64
 	// send takes an effect to its target, run a timer's command to its entity: the router's.
 	send func(ctx context.Context, source entities.Source, t entities.Target) (*entities.Reply, error)
 	run  func(ctx context.Context, cmd *entities.Command) error

@@ -3,6 +3,7 @@ package partitions
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 
@@ -104,6 +105,9 @@ func (p *Partition) recover(ctx context.Context) (int64, error) {
 		return 0, fmt.Errorf("read %s from offset %d: %w", p.address, meta.Next, err)
 	}
 	fold := materializer.NewFold(p.address, p.topicID, meta)
+	if err := fold.Expect(p.layout); err != nil {
+		return 0, errors.Join(err, reader.Close())
+	}
 	p.reading = &recovery{reader: reader, fold: fold, follower: materializer.NewFollower(reader, p.store, fold)}
 	return end, p.follow(ctx, end)
 }

@@ -2,6 +2,7 @@ package partitions
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -125,6 +126,9 @@ func (p *Partition) openRestoration(choice Choice, meta *materializer.Meta, s *s
 		from = materializer.Meta{FoldVersion: materializer.FoldVersion, TopicID: p.topicID, Next: s.start}
 	}
 	r := &restoration{reader: reader, fold: materializer.NewFold(address, p.topicID, from), position: s.start}
+	if err := r.fold.Expect(p.layout); err != nil {
+		return errors.Join(err, reader.Close())
+	}
 	p.restoring = r
 	if !image {
 		return nil

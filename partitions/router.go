@@ -43,7 +43,7 @@ func NewRouter(m *Manager, peers Peers, onEffectError func(entities.Target, erro
 	o := &m.options
 	r := &Router{
 		manager: m, functions: o.Functions, app: o.App,
-		carrier: newCarrier(o.Worker, o.Topic.Partitions, o.Routes, peers, o.Limits, o.Clock, o.Random, o.Tracer),
+		carrier: newCarrier(o.Worker, o.Layout, o.Routes, peers, o.Limits, o.Clock, o.Random, o.Tracer),
 		slots:   make(chan struct{}, maxAsync), onEffectError: onEffectError,
 	}
 	for _, p := range m.partitions {
@@ -77,7 +77,12 @@ func (r *Router) Dispatch(ctx context.Context, cmd *entities.Command) (*entities
 // DispatchHere runs a command that another worker has sent because this one owns its partition. It is not sent on from here;
 // what it causes may be. hops is how long the chain of commands is that it comes from. Errors speak of this attempt.
 func (r *Router) DispatchHere(ctx context.Context, cmd *entities.Command, hops int) (*entities.Reply, error) {
-	if err := supported(cmd); err != nil {
+	layout := &r.carrier.layout
+	if s := cmd.Source; s != nil && (s.Generation != layout.Generation || !layout.Has(int32(s.Partition))) {
+		return nil, entities.Errorf(entities.InvalidCommand, entities.NotApplied,
+			"the effect comes from partition %d of generation %d, and the journal is of %s", s.Partition, s.Generation, layout)
+	}
+	if err := r.carrier.accepts(cmd); err != nil {
 		return nil, err
 	}
 	if cmd.Type == nil {
@@ -102,7 +107,7 @@ func (r *Router) Position(ctx context.Context, partition int32) (int64, error) {
 }
 
 func (r *Router) dispatch(ctx context.Context, cmd *entities.Command, hops int) (*entities.Reply, error) {
-	if err := supported(cmd); err != nil {
+	if err := r.carrier.accepts(cmd); err != nil {
 		return nil, err
 	}
 	if cmd.Type == nil {
@@ -167,7 +172,7 @@ func (r *Router) here(ctx context.Context, partition *Partition, cmd *entities.C
 
 // token says where in the log an answer stands.
 func (r *Router) token(p *Partition, next int64) string {
-	t := entities.Token{App: r.app, Generation: 1, Positions: []entities.Position{{Partition: p.id, Next: next}}}
+	t := entities.Token{App: r.app, Generation: uint32(r.carrier.layout.Generation), Positions: []entities.Position{{Partition: p.id, Next: next}}}
 	return t.Encode()
 }
 

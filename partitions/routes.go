@@ -5,6 +5,8 @@ import (
 	"sync/atomic"
 
 	"github.com/millrace-io/millrace/broker-adapter"
+	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/internal/mutation"
 )
 
 // Routes is what a process knows of who owns which partition. It is a hint, as old as the last balancing of the group that was
@@ -15,11 +17,14 @@ type Routes struct {
 	present atomic.Pointer[heard]
 	// onDoubt asks for a newer table.
 	onDoubt func()
+	// layout is that of the journal whose partitions a table names; zero: it is not known.
+	layout entities.Layout
 }
 
-// heard is a table, nil before the first, and what is closed when there is another one.
+// heard is a table, nil before the first and after one that does not fit; why it does not; and what is closed when there is another one.
 type heard struct {
 	table   *broker.Table
+	misfit  error
 	changed chan struct{}
 }
 
@@ -40,12 +45,43 @@ func (r *Routes) doubt() {
 	}
 }
 
-// Set replaces the table and wakes those who wait for another one.
+// Expect says by which layout commands are routed. It is set before anything is.
+func (r *Routes) Expect(l entities.Layout) { r.layout = l }
+
+// Set replaces the table and wakes those who wait for another one. A table that does not fit is not used: then none is known, and Err
+// says why.
 func (r *Routes) Set(t *broker.Table) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	before := r.present.Swap(&heard{table: t, changed: make(chan struct{})})
-	close(before.changed)
+	now := &heard{table: t, misfit: r.misfit(t), changed: make(chan struct{})}
+	if now.misfit != nil {
+		now.table = nil
+	}
+	close(r.present.Swap(now).changed)
+}
+
+// misfit returns why a table cannot be used.
+func (r *Routes) misfit(t *broker.Table) error {
+	if mutation.On(mutation.Layout) {
+		return nil
+	}
+	if n := len(t.Owners); n != int(r.layout.Partitions) && r.layout.Partitions > 0 && len(t.Members) > 0 {
+		other := r.layout
+		other.Partitions = int32(n) //nolint:gosec // a number of partitions
+		return r.layout.Differs(other, "the workers' routing table")
+	}
+	return t.Check()
+}
+
+// Err returns why the newest table is not used, nil when it is.
+func (r *Routes) Err() error { return r.present.Load().misfit }
+
+// unowned says why a partition has no owner as far as is known.
+func (r *Routes) unowned() string {
+	if err := r.Err(); err != nil {
+		return err.Error()
+	}
+	return "no worker owns it at the moment"
 }
 
 // Table returns the present table, nil before the first.

@@ -222,7 +222,7 @@ func TestGatewaysSayOnlyWhatTheyKnow(t *testing.T) {
 	} {
 		routes := NewRoutes()
 		routes.Set(&broker.Table{Members: []broker.Member{{Name: "w", Address: "at-w"}}, Owners: []int32{0}})
-		f := NewForwarder(1, routes, &saying{err: c.err}, Limits{}, clock.Wall{}, nil, nil)
+		f := NewForwarder(entities.LayoutOf("app", 1), routes, &saying{err: c.err}, Limits{}, clock.Wall{}, nil, nil)
 		for id, want := range map[string]entities.OutcomeClass{"X": c.named, "": c.none} {
 			_, err := f.Dispatch(t.Context(), withID(command("a", "add x"), id))
 			if e := entities.AsError(err); e.Outcome != want {

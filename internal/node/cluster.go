@@ -28,8 +28,6 @@ const (
 	deadQueue = 64
 	// peerStopTimeout bounds the good-bye to other workers.
 	peerStopTimeout = 2 * time.Second
-	// generation is that of the journal.
-	generation = 1
 )
 
 // cluster is a worker's side towards the other workers of its app.
@@ -67,7 +65,7 @@ func (n *Node) openCluster(ctx context.Context) error {
 		}
 	}
 	c.public = advertisedPublic(n.config.AdvertisePublic, n.PublicAddress(), c.address)
-	identity := peer.Identity{App: n.config.App, Generation: generation, Worker: n.identity.Worker, Incarnation: c.incarnation}
+	identity := peer.Identity{Layout: n.layout, Worker: n.identity.Worker, Incarnation: c.incarnation}
 	c.client = peer.NewClient(peer.ClientOptions{Identity: identity, Clock: n.clock, Hooks: n.peerHooks(), MaxFrameBytes: n.config.frameBytes()})
 	c.server = peer.NewServer(&peerWorker{node: n}, peer.ServerOptions{Identity: identity, MaxFrameBytes: n.config.frameBytes(), Register: func(r grpc.ServiceRegistrar) {
 		adminv1.RegisterAdminServiceServer(r, &neighbours{admin: &adminService{node: n}})

@@ -22,7 +22,7 @@ type Config struct {
 	Data            string   `name:"data" default:".millrace" help:"data directory: log/ (the data, on the embedded log) and store/ (a cache)"`
 	Ephemeral       bool     `name:"ephemeral" default:"false" help:"keep everything in memory; it ends with the process"`
 	App             string   `name:"app" default:"millrace" help:"name of the app: the prefix of its topics"`
-	Partitions      int      `name:"partitions" default:"16" help:"partitions of a journal that is created: a power of two up to 4096"`
+	Partitions      int      `name:"partitions" default:"16" help:"partitions of a journal that is created, or that the data is of: a power of two up to 4096; a topic may have more, which are left alone"`
 	Worker          string   `name:"worker" default:"" help:"name of this worker; by default one is made and kept in the data directory"`
 	Brokers         []string `name:"brokers" default:"" help:"Kafka or Redpanda brokers, host:port; none: the embedded log"`
 	Peer            string   `name:"peer" default:"127.0.0.1:9002" help:"address of the port for other workers of the app; only with brokers"`

@@ -45,6 +45,7 @@ type Gateway struct {
 	log       broker.Log
 	group     broker.Group
 	topic     broker.TopicInfo
+	layout    entities.Layout
 	routes    *partitions.Routes
 	client    *peer.Client
 	forwarder *partitions.Forwarder
@@ -76,7 +77,7 @@ const (
 // catalogPause is the pause after a worker did not say what it serves.
 var catalogPause = backoff.Policy{First: 50 * time.Millisecond, Max: 2 * time.Second, Jitter: 0.3} //nolint:gochecknoglobals // a constant
 
-// StartGateway opens everything and starts the tasks. Of the options, Config, Version, Logger, Log and Clock count. When it
+// StartGateway opens everything and starts the tasks. Of the options, Config, PartitionsGiven, Version, Logger, Log and Clock count. When it
 // returns an error, nothing is left open. When ctx ends, so does the gateway, in order.
 func StartGateway(ctx context.Context, o Options) (*Gateway, error) {
 	if o.Logger == nil {
@@ -89,7 +90,7 @@ func StartGateway(ctx context.Context, o Options) (*Gateway, error) {
 		config: o.Config, version: o.Version, clock: o.Clock, started: o.Clock.Now(), logger: o.Logger, log: o.Log,
 		routes: partitions.NewRoutes(), troubles: troubles{clock: o.Clock}, ready: make(chan struct{}), poked: make(chan struct{}, 1), quiet: make(chan struct{}),
 	}
-	if err := g.open(ctx); err != nil {
+	if err := g.open(ctx, o); err != nil {
 		return nil, errors.Join(err, g.close())
 	}
 	g.tasks = lifecycle.New(ctx, g.clock)
@@ -127,7 +128,7 @@ func (g *Gateway) find(ctx context.Context, journal string) (broker.TopicInfo, e
 }
 
 // open builds the gateway from the ground up.
-func (g *Gateway) open(ctx context.Context) (err error) {
+func (g *Gateway) open(ctx context.Context, o Options) (err error) {
 	c := g.config
 	if g.public, err = listen(ctx, "listen", c.Listen); err != nil {
 		return err
@@ -143,7 +144,17 @@ func (g *Gateway) open(ctx context.Context) (err error) {
 	if g.topic, err = g.find(ctx, journal); err != nil {
 		return fmt.Errorf("look for topic %s: %w; a gateway serves the workers of an app: start one first, with `millrace run`", journal, err)
 	}
-	identity := peer.Identity{App: c.App, Generation: generation, Incarnation: rand.Uint64()} //nolint:gosec // a name, not a secret
+	g.layout = entities.LayoutOf(c.App, g.topic.Partitions)
+	if o.PartitionsGiven {
+		g.layout.Partitions = int32(c.Partitions) //nolint:gosec // at most 4096
+	}
+	if err := g.layout.Check(); err != nil {
+		return fmt.Errorf("topic %s has %w; name the number that its data is of with --partitions", journal, err)
+	}
+	if err := partitions.CheckPartitions(g.layout, g.topic, o.PartitionsGiven); err != nil {
+		return err
+	}
+	identity := peer.Identity{Layout: g.layout, Incarnation: rand.Uint64()} //nolint:gosec // a name, not a secret
 	g.client = peer.NewClient(peer.ClientOptions{Identity: identity, Clock: g.clock, MaxFrameBytes: c.frameBytes(), Hooks: peer.Hooks{
 		Lost: func(name, address string, err error) {
 			g.logger.Info("no connection to a worker", observe.Worker, name, observe.Address, address, observe.Error, err)
@@ -153,7 +164,7 @@ func (g *Gateway) open(ctx context.Context) (err error) {
 		return err
 	}
 	limits := partitions.Limits{Waiting: c.Waiting, MovePatience: time.Duration(c.MovePatience)}
-	g.forwarder = partitions.NewForwarder(g.topic.Partitions, g.routes, g.client, limits, g.clock, nil, g.tracer)
+	g.forwarder = partitions.NewForwarder(g.layout, g.routes, g.client, limits, g.clock, nil, g.tracer)
 	g.server = gateway.New(c.gatewayOptions(g.forwarder, g.tracer, g.logger))
 	g.server.SetReady(false)
 	return nil
@@ -185,7 +196,7 @@ func (g *Gateway) watchRoutes(ctx context.Context) error {
 	return g.group.Watch(ctx, g.config.App, g.topic.Name, func(t *broker.Table) {
 		g.troubles.note(taskRoutes, nil)
 		g.routes.Set(t)
-		g.client.Watch(others(t, ""))
+		g.client.Watch(others(g.routes.Table(), ""))
 		g.checkReady()
 	}, func(err error) {
 		g.troubles.note(taskRoutes, err)
@@ -268,6 +279,9 @@ func (g *Gateway) NotReady() error {
 		return errStopping
 	default:
 	}
+	if err := g.routes.Err(); err != nil {
+		return err
+	}
 	if table := g.routes.Table(); table == nil || len(table.Members) == 0 {
 		return errNoWorkers
 	}
@@ -333,6 +347,7 @@ func (g *Gateway) Status(context.Context) *adminv1.StatusResponse {
 		Version: g.version, App: g.config.App, Started: timestamppb.New(g.started), Log: engine(g.config), Durability: g.topic.Durability,
 		PublicAddress: g.public.Addr().String(), AdminAddress: g.admin.listener.Addr().String(), Ready: true,
 		Services: serviceList(g.catalog.Load(), "by the workers"), Tasks: tasks(g.tasks, &g.troubles), Cluster: g.clusterStatus(),
+		PartitionsOfData: g.layout.Partitions, PartitionsOfTopic: g.topic.Partitions,
 	}
 	if err := g.NotReady(); err != nil {
 		s.Ready, s.NotReadyReason = false, err.Error()
@@ -411,7 +426,7 @@ func (a *gatewayAdmin) History(r *adminv1.HistoryRequest, out adminv1.AdminServi
 
 func (a *gatewayAdmin) owner(ctx context.Context, typ, id string) (adminv1.AdminServiceClient, error) {
 	g := a.gateway
-	return ownerOf(ctx, g.client, g.routes.Table(), entities.Key{Type: typ, ID: id}, entities.Partition(id, int(g.topic.Partitions)))
+	return ownerOf(ctx, g.client, g.routes.Table(), entities.Key{Type: typ, ID: id}, entities.Partition(id, int(g.layout.Partitions)))
 }
 
 // Drain has a worker hand its partitions over.

@@ -47,8 +47,9 @@ func (a *adminService) Descriptors(context.Context, *adminv1.DescriptorsRequest)
 
 // view returns the rows of an entity's partition.
 func (a *adminService) view(id string) (materializer.Partition, int32) {
-	partition := entities.Partition(id, int(a.node.topic.Partitions))
-	return materializer.Partition{Rows: a.node.store, Address: materializer.Address{Generation: 1, Partition: uint16(partition)}}, partition //nolint:gosec // at most 4096
+	layout := a.node.layout
+	partition := entities.Partition(id, int(layout.Partitions))
+	return materializer.Partition{Rows: a.node.store, Address: materializer.Address{Generation: layout.Generation, Partition: uint16(partition)}}, partition //nolint:gosec // at most 4096
 }
 
 // GetEntity shows what the store of a worker that has the entity holds of it: this one, or its owner.
@@ -201,7 +202,7 @@ func (r resolver) FindExtensionByNumber(m protoreflect.FullName, n protoreflect.
 
 // partition is that of an entity.
 func (a *adminService) partition(key entities.Key) int32 {
-	return entities.Partition(key.ID, int(a.node.topic.Partitions))
+	return entities.Partition(key.ID, int(a.node.layout.Partitions))
 }
 
 // hasImage says whether this worker owns or follows a partition. What the store holds of another may be of long ago.

@@ -4,8 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 
 	"github.com/millrace-io/millrace/broker-adapter"
+	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/internal/observe"
+	"github.com/millrace-io/millrace/materializer"
 	"github.com/millrace-io/millrace/partitions"
 )
 
@@ -53,11 +57,52 @@ func (n *Node) openJournal(ctx context.Context) (broker.TopicInfo, error) {
 	if err != nil {
 		return info, fmt.Errorf("describe topic %s: %w", spec.Name, err)
 	}
-	if n.options.PartitionsGiven && info.Partitions != spec.Partitions {
-		return info, fmt.Errorf("topic %s has %d partitions, not %d: leave --partitions out", spec.Name, info.Partitions, spec.Partitions)
-	}
-	if info.Partitions&(info.Partitions-1) != 0 {
-		return info, fmt.Errorf("topic %s has %d partitions: a journal needs a power of two", spec.Name, info.Partitions)
-	}
 	return info, partitions.CheckContract(info)
+}
+
+// settleLayout finds out by which layout entities are looked for: with as many partitions as was asked for, else as the topic has; and
+// holds it against what stands in store and log.
+func (n *Node) settleLayout(ctx context.Context) error {
+	n.layout = entities.LayoutOf(n.config.App, n.topic.Partitions)
+	if n.options.PartitionsGiven {
+		n.layout.Partitions = int32(n.config.Partitions) //nolint:gosec // at most 4096
+	}
+	if n.log.SingleProcess() && n.layout.Partitions != n.topic.Partitions { // that topic has as many as it was made with
+		return fmt.Errorf("topic %s has %d partitions, not %d: leave --partitions out", n.topic.Name, n.topic.Partitions, n.layout.Partitions)
+	}
+	stored, err := n.storedLayout()
+	if err != nil {
+		return err
+	}
+	s := partitions.Settlement{
+		Log: n.log, Topic: n.topic, Layout: n.layout, Given: n.options.PartitionsGiven, Stored: stored, Worker: n.identity.Worker,
+		Nonce: rand.Uint64(), //nolint:gosec // a name, not a secret
+	}
+	if err := s.Settle(ctx); err != nil {
+		return err
+	}
+	if n.topic.Partitions > n.layout.Partitions {
+		n.logger.Warn("the topic has more partitions than hold data; those that were added are left alone",
+			observe.Topic, n.topic.Name, "partitions", n.layout.Partitions, "of", n.topic.Partitions)
+	}
+	return nil
+}
+
+// storedLayout compares the layout with that of the store; stored is false when the store has nothing of this topic.
+func (n *Node) storedLayout() (stored bool, err error) {
+	for p := range min(n.topic.Partitions, entities.Slots) {
+		address := materializer.Address{Generation: n.layout.Generation, Partition: uint16(p)}
+		meta, known, err := materializer.Partition{Rows: n.store, Address: address}.Meta()
+		switch {
+		case err != nil:
+			return false, fmt.Errorf("read the store in %s: %w", n.config.Data, err)
+		case !known || meta.TopicID != n.topic.ID || meta.Layout == (entities.Layout{}):
+			continue
+		}
+		if err := n.layout.Differs(meta.Layout, "the store in "+n.config.Data); err != nil {
+			return false, err
+		}
+		stored = true
+	}
+	return stored, nil
 }

@@ -16,7 +16,7 @@ import (
 
 // collected are the metrics of all floors.
 func (n *Node) collected() []observe.Source {
-	all := []observe.Source{n.gateway.Metrics(), n.taskMetrics(), n.partitionMetrics(), n.hostMetrics(), n.stalenessMetrics(), traceMetrics(n.tracer), n.rebuilds.metrics(), clockMetrics(n.clock)}
+	all := []observe.Source{n.gateway.Metrics(), n.taskMetrics(), n.partitionMetrics(), n.journalMetrics(), n.hostMetrics(), n.stalenessMetrics(), traceMetrics(n.tracer), n.rebuilds.metrics(), clockMetrics(n.clock)}
 	if n.cluster != nil {
 		all = append(all, peer.Metrics(n.cluster.client, n.cluster.server), n.clusterMetrics())
 	}
@@ -103,7 +103,7 @@ func counter[S any, N int64 | uint64](name, help string, value func(S) N, labels
 	return column[S]{observe.Metric{Name: name, Help: help, Kind: observe.Counter, Labels: labels}, func(s S) float64 { return float64(value(s)) }}
 }
 
-func gauge[S any, N int | int64 | uint64 | float64 | partitions.State](name, help string, value func(S) N, labels ...string) column[S] {
+func gauge[S any, N int | int32 | int64 | uint64 | float64 | partitions.State](name, help string, value func(S) N, labels ...string) column[S] {
 	return column[S]{observe.Metric{Name: name, Help: help, Kind: observe.Gauge, Labels: labels}, func(s S) float64 { return float64(value(s)) }}
 }
 
@@ -168,6 +168,17 @@ func (n *Node) partitionMetrics() observe.Source {
 			take(f{status, p.Counts()}, strconv.Itoa(int(status.Partition)))
 		}
 	})
+}
+
+// journalMetrics are how the journal is laid out.
+func (n *Node) journalMetrics() observe.Source {
+	columns := []column[*partitions.Manager]{
+		gauge("millrace_journal_partitions", "Partitions that the journal's data is of.", func(*partitions.Manager) int32 { return n.layout.Partitions }),
+		gauge("millrace_journal_topic_partitions", "Partitions of the journal's topic at the last look.", (*partitions.Manager).TopicPartitions),
+		gauge("millrace_journal_given_up", "1 while all partitions are given up because the topic, or the routing table, is not as it must be.",
+			func(m *partitions.Manager) float64 { return yes(m.Contract() != nil) }),
+	}
+	return measured(columns, func(take func(*partitions.Manager, ...string)) { take(n.manager) })
 }
 
 // hostMetrics are what is counted about the present function. They begin anew when another one takes its place.

@@ -31,7 +31,7 @@ type (
 // Options are what a node is started with. Only Config is required.
 type Options struct {
 	Config *Config
-	// PartitionsGiven says that the number of partitions was asked for: then it must be that of the journal.
+	// PartitionsGiven says that the number of partitions was asked for: then it must be that of the data, and the topic may have more.
 	PartitionsGiven bool
 	// Local is a function in this process. Nil: the one at Config.Function.
 	Local Local
@@ -65,6 +65,7 @@ type Node struct {
 
 	log     broker.Log
 	topic   broker.TopicInfo
+	layout  entities.Layout
 	store   materializer.Store
 	host    *host.Host
 	routes  *partitions.Routes
@@ -145,6 +146,9 @@ func (n *Node) open(ctx context.Context) (err error) {
 	if n.store, err = n.openStore(); err != nil {
 		return err
 	}
+	if err := n.settleLayout(ctx); err != nil {
+		return err
+	}
 	n.host = host.New(time.Duration(n.config.FunctionWait))
 	if err := n.openCluster(ctx); err != nil {
 		return err
@@ -153,7 +157,8 @@ func (n *Node) open(ctx context.Context) (err error) {
 		return err
 	}
 	n.manager = partitions.NewManager(partitions.Options{
-		App: n.config.App, Worker: n.identity.Worker, Topic: n.topic, Membership: n.membership(), Group: n.cluster.groupOrNil(), Routes: n.routes,
+		App: n.config.App, Worker: n.identity.Worker, Topic: n.topic, Layout: n.layout, MorePartitions: n.options.PartitionsGiven,
+		Membership: n.membership(), Group: n.cluster.groupOrNil(), Routes: n.routes,
 		Log: n.log, Store: n.store, Functions: n.host, Limits: n.limits(), Hooks: n.partitionHooks(), Tracer: n.tracer, Clock: n.clock,
 		ContractEvery: time.Duration(n.config.ContractCheck),
 	})
@@ -194,7 +199,7 @@ func listen(ctx context.Context, setting, address string) (net.Listener, error) 
 }
 
 func (n *Node) membership() broker.Membership {
-	m := broker.Membership{Group: n.config.App, Worker: n.identity.Worker, Address: n.public.Addr().String(), Topic: n.journal()}
+	m := broker.Membership{Group: n.config.App, Worker: n.identity.Worker, Address: n.public.Addr().String(), Topic: n.journal(), Partitions: n.layout.Partitions}
 	if n.cluster != nil {
 		m.Address, m.Public, m.Incarnation, m.Standbys = n.cluster.address, n.cluster.public, n.cluster.incarnation, n.config.Standbys
 		m.Images = func() map[int32]int64 { return n.manager.Images() }
@@ -207,7 +212,7 @@ func (n *Node) limits() partitions.Limits {
 	return partitions.Limits{
 		WaitingPerEntity: c.WaitingEntity, Waiting: c.Waiting, CommitBytes: int(c.MaxCommit), CommitRecords: c.MaxRecords,
 		AppendBytes:    int(c.MaxCommit) + commitOverhead,
-		PassivateAfter: time.Duration(c.PassivateAfter), ActiveBytes: max(int(c.ActiveMemory)/int(n.topic.Partitions), 1),
+		PassivateAfter: time.Duration(c.PassivateAfter), ActiveBytes: max(int(c.ActiveMemory)/int(n.layout.Partitions), 1),
 		DedupWindow: time.Duration(c.DedupWindow), MovePatience: time.Duration(c.MovePatience), AckTimeout: n.options.AckTimeout,
 	}
 }

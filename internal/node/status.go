@@ -25,6 +25,7 @@ func (n *Node) Status(ctx context.Context) *adminv1.StatusResponse {
 		PublicAddress: n.PublicAddress(), AdminAddress: n.AdminAddress(), Ready: true,
 		Services: n.serviceStatus(), Partitions: n.partitionStatus(ctx), Tasks: n.taskStatus(),
 		Cluster: n.clusterStatus(), Staleness: n.stalenessStatus(),
+		PartitionsOfData: n.layout.Partitions, PartitionsOfTopic: n.manager.TopicPartitions(),
 	}
 	if n.config.Ephemeral {
 		s.DataDirectory = ""

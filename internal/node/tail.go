@@ -31,7 +31,7 @@ func (a *adminService) Tail(r *adminv1.TailRequest, out adminv1.AdminService_Tai
 		if err != nil {
 			return status.Error(codes.InvalidArgument, err.Error())
 		}
-		first = entities.Partition(key.ID, int(a.node.topic.Partitions))
+		first = entities.Partition(key.ID, int(a.node.layout.Partitions))
 		last = first
 	}
 	if r.GetFollow() {
@@ -178,6 +178,9 @@ func (t *tail) describe(rule *record.Rule, parser *record.Parser, partition int3
 	}
 	if env.Claim != nil {
 		res.Note = fmt.Sprintf("claimed by %s, which had read up to offset %d", env.Claim.Worker, env.Claim.ReadTo)
+		if env.Epoch == 0 {
+			res.Note = fmt.Sprintf("no claim: worker %s declares the layout of the journal: %s", env.Claim.Worker, env.Claim.Layout)
+		}
 	}
 	if env.TypeURL != "" {
 		res.Content = t.service.content(entities.Payload{TypeURL: env.TypeURL, Value: append([]byte(nil), r.Value...)})

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/millrace-io/millrace/broker-adapter"
+	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/internal/clock"
 	"github.com/millrace-io/millrace/materializer"
 	"github.com/millrace-io/millrace/materializer/pebblestore"
@@ -62,7 +63,7 @@ func (n *Node) verifyPartition(ctx context.Context, p int32, store bool, send fu
 	shown, told := 0, time.Now()
 	v := materializer.Verification{
 		Log: n.log, Partition: broker.Partition{Topic: n.topic.Name, ID: p}, TopicID: n.topic.ID,
-		Address: materializer.Address{Generation: 1, Partition: uint16(p)}, //nolint:gosec // at most 4096
+		Address: materializer.Address{Generation: entities.Generation, Partition: uint16(p)}, //nolint:gosec // at most 4096
 		Progress: func(next, end int64) {
 			if time.Since(told) > repairTold && sent == nil {
 				told = time.Now()

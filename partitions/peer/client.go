@@ -28,7 +28,7 @@ type Client struct {
 
 // NewClient returns a client without a connection. It panics when the identity has no app.
 func NewClient(o ClientOptions) *Client {
-	if o.Identity.App == "" {
+	if o.Identity.Layout.App == "" {
 		panic("peer: ClientOptions.Identity has no app: say whose journal it is")
 	}
 	o.setDefaults()

@@ -83,7 +83,7 @@ func (p *peer) greet(conn *grpc.ClientConn) (*link, error) {
 		who := p.who
 		p.mu.Unlock()
 		err = l.greet(&peerv1.Hello{
-			Protocol: Protocol, App: o.Identity.App, Generation: uint32(o.Identity.Generation), Worker: o.Identity.Worker,
+			Protocol: Protocol, Layout: layoutOf(o.Identity.Layout), Worker: o.Identity.Worker,
 			Incarnation: o.Identity.Incarnation, ToWorker: who.Name, ToIncarnation: who.Incarnation,
 		}, o)
 	}

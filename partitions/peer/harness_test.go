@@ -31,8 +31,8 @@ func TestMain(m *testing.M) {
 const patience = 20 * time.Second
 
 var (
-	callerID = peer.Identity{App: "shop", Generation: 1, Worker: "a", Incarnation: 11}
-	serverID = peer.Identity{App: "shop", Generation: 1, Worker: "b", Incarnation: 22}
+	callerID = peer.Identity{Layout: entities.LayoutOf("shop", 4), Worker: "a", Incarnation: 11}
+	serverID = peer.Identity{Layout: entities.LayoutOf("shop", 4), Worker: "b", Incarnation: 22}
 )
 
 // worker is a Worker whose methods a test may replace. It echoes payloads.

@@ -88,10 +88,10 @@ func (l *link) greet(hello *peerv1.Hello, o *ClientOptions) error {
 	switch {
 	case w == nil:
 		return fmt.Errorf("%w: it does not begin with a welcome", errWire)
-	case w.GetProtocol() != hello.GetProtocol(), w.GetApp() != hello.GetApp(), w.GetGeneration() != hello.GetGeneration(),
+	case w.GetProtocol() != hello.GetProtocol(), !proto.Equal(w.GetLayout(), hello.GetLayout()),
 		hello.GetToWorker() != "" && w.GetWorker() != hello.GetToWorker(),
 		hello.GetToIncarnation() != 0 && w.GetIncarnation() != hello.GetToIncarnation():
-		return fmt.Errorf("%w: %s answered", errRefused, describe(w.GetProtocol(), w.GetApp(), w.GetGeneration(), w.GetWorker(), w.GetIncarnation()))
+		return fmt.Errorf("%w: %s answered", errRefused, describe(w.GetProtocol(), w.GetLayout(), w.GetWorker(), w.GetIncarnation()))
 	}
 	w.MaxInFlight = min(w.GetMaxInFlight(), uint32(min(o.MaxInFlight, math.MaxInt32)))       //nolint:gosec // bounded
 	w.MaxInFlightBytes = min(w.GetMaxInFlightBytes(), uint64(o.MaxInFlightBytes))            //nolint:gosec // positive
@@ -369,6 +369,11 @@ func (c *call) answer(reply *entities.Reply, failure *entities.Error) {
 }
 
 // describe names a process for an error.
-func describe(protocol uint32, app string, generation uint32, worker string, incarnation uint64) string {
-	return fmt.Sprintf("worker %q, incarnation %x, of app %q, generation %d, which speaks version %d", worker, incarnation, app, generation, protocol)
+func describe(protocol uint32, l *peerv1.Layout, worker string, incarnation uint64) string {
+	return fmt.Sprintf("worker %q, incarnation %x, of app %q, generation %d, %d partitions, %d slots, hash %q, which speaks version %d",
+		worker, incarnation, l.GetApp(), l.GetGeneration(), l.GetPartitions(), l.GetSlots(), l.GetHash(), protocol)
+}
+
+func layoutOf(l entities.Layout) *peerv1.Layout {
+	return &peerv1.Layout{App: l.App, Generation: uint32(l.Generation), Partitions: uint32(l.Partitions), Slots: uint32(l.Slots), Hash: l.Hash} //nolint:gosec // positive
 }

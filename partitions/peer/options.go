@@ -7,6 +7,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/internal/backoff"
 	"github.com/millrace-io/millrace/internal/clock"
 )
@@ -48,9 +49,8 @@ const (
 
 // Identity is who a process is to its peers.
 type Identity struct {
-	// App and Generation name the journal.
-	App        string
-	Generation uint16
+	// Layout is that of the journal: both sides must have the same, or they would not mean the same by a partition.
+	Layout entities.Layout
 	// Worker is the process's name, empty for one that owns no partitions; Incarnation names the process itself.
 	Worker      string
 	Incarnation uint64

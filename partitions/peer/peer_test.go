@@ -318,8 +318,9 @@ func TestHelloToSomebodyElseIsRefused(t *testing.T) {
 		watch peer.Peer
 		names string
 	}{
-		"other app":         {me: peer.Identity{App: "books", Generation: 1}, watch: peer.Peer{Name: "b"}, names: `app "books"`},
-		"other generation":  {me: peer.Identity{App: "shop", Generation: 2}, watch: peer.Peer{Name: "b"}, names: "generation 2"},
+		"other app":         {me: peer.Identity{Layout: entities.LayoutOf("books", 4)}, watch: peer.Peer{Name: "b"}, names: `app "books"`},
+		"other partitions":  {me: peer.Identity{Layout: entities.LayoutOf("shop", 8)}, watch: peer.Peer{Name: "b"}, names: "8 partitions"},
+		"other generation":  {me: peer.Identity{Layout: entities.Layout{App: "shop", Generation: 2, Partitions: 4, Slots: entities.Slots, Hash: "murmur2"}}, watch: peer.Peer{Name: "b"}, names: "generation 2"},
 		"other incarnation": {me: callerID, watch: peer.Peer{Name: "b", Incarnation: 0x99}, names: "incarnation 99"},
 		"other worker":      {me: callerID, watch: peer.Peer{Name: "z"}, names: `worker "z"`},
 	} {
@@ -389,7 +390,7 @@ func TestShutdownCutsWhatTakesTooLong(t *testing.T) {
 func TestWatchKeepsOneConnectionToEach(t *testing.T) {
 	w, began, release := blocking()
 	s1, one := server(t, w, peer.ServerOptions{})
-	s2, two := server(t, &worker{}, peer.ServerOptions{Identity: peer.Identity{App: "shop", Generation: 1, Worker: "c", Incarnation: 33}})
+	s2, two := server(t, &worker{}, peer.ServerOptions{Identity: peer.Identity{Layout: entities.LayoutOf("shop", 4), Worker: "c", Incarnation: 33}})
 	c := client(t, peer.ClientOptions{DisownTimeout: patience})
 	first, second := peer.Peer{Name: "b", Address: one, Incarnation: 22}, peer.Peer{Name: "c", Address: two, Incarnation: 33}
 	done := start(t, c, one, 1) // before it is watched

@@ -86,7 +86,7 @@ func (s *Server) Link(stream grpc.BidiStreamingServer[peerv1.LinkRequest, peerv1
 func (l *served) welcome() error {
 	o := &l.server.options
 	return l.stream.SendMsg(&peerv1.LinkResponse{Welcome: &peerv1.Welcome{
-		Protocol: Protocol, App: o.Identity.App, Generation: uint32(o.Identity.Generation), Worker: o.Identity.Worker, Incarnation: o.Identity.Incarnation,
+		Protocol: Protocol, Layout: layoutOf(o.Identity.Layout), Worker: o.Identity.Worker, Incarnation: o.Identity.Incarnation,
 		MaxInFlight: uint32(o.MaxInFlight), MaxInFlightBytes: uint64(o.MaxInFlightBytes), MaxFrameBytes: uint32(o.MaxFrameBytes), //nolint:gosec // positive
 	}})
 }

@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/internal/multiplex"
@@ -59,7 +60,7 @@ type Server struct {
 
 // NewServer returns a server that does not listen yet. It panics when the identity has no app.
 func NewServer(w Worker, o ServerOptions) *Server {
-	if o.Identity.App == "" {
+	if o.Identity.Layout.App == "" {
 		panic("peer: ServerOptions.Identity has no app: say whose journal it is")
 	}
 	o.setDefaults()
@@ -185,13 +186,13 @@ func (s *Server) exit(l *served) {
 func (s *Server) check(h *peerv1.Hello) *entities.Error {
 	me := s.options.Identity
 	switch {
-	case h.GetProtocol() == Protocol && h.GetApp() == me.App && h.GetGeneration() == uint32(me.Generation) &&
+	case h.GetProtocol() == Protocol && proto.Equal(h.GetLayout(), layoutOf(me.Layout)) &&
 		(h.GetToWorker() == "" || h.GetToWorker() == me.Worker) && (h.GetToIncarnation() == 0 || h.GetToIncarnation() == me.Incarnation):
 		return nil
 	default:
-		return entities.Errorf(entities.Unavailable, entities.NotApplied, "this is %s; the link is from %s, for worker %q, incarnation %x",
-			describe(Protocol, me.App, uint32(me.Generation), me.Worker, me.Incarnation),
-			describe(h.GetProtocol(), h.GetApp(), h.GetGeneration(), h.GetWorker(), h.GetIncarnation()),
+		return entities.Errorf(entities.Unavailable, entities.NotApplied, "this is %s; the link is from %s, for worker %q, incarnation %x; both must have the same --app and --partitions",
+			describe(Protocol, layoutOf(me.Layout), me.Worker, me.Incarnation),
+			describe(h.GetProtocol(), h.GetLayout(), h.GetWorker(), h.GetIncarnation()),
 			h.GetToWorker(), h.GetToIncarnation())
 	}
 }

@@ -31,7 +31,7 @@ func (s *strange) Link(stream grpc.BidiStreamingServer[peerv1.LinkRequest, peerv
 
 func welcome() *peerv1.LinkResponse {
 	return &peerv1.LinkResponse{Welcome: &peerv1.Welcome{
-		Protocol: peer.Protocol, App: "shop", Generation: 1, Worker: "b", Incarnation: 22, MaxInFlight: 10, MaxInFlightBytes: 1 << 20, MaxFrameBytes: 1 << 20,
+		Protocol: peer.Protocol, Layout: &peerv1.Layout{App: "shop", Generation: 1, Partitions: 4, Slots: 4096, Hash: "murmur2"}, Worker: "b", Incarnation: 22, MaxInFlight: 10, MaxInFlightBytes: 1 << 20, MaxFrameBytes: 1 << 20,
 	}}
 }
 
@@ -57,8 +57,8 @@ func TestStrangeServers(t *testing.T) {
 		why    string
 	}{
 		"no welcome":          {opening: []*peerv1.LinkResponse{{Goodbye: true}}, reason: entities.Moved, why: "does not begin with a welcome"},
-		"a limit of 0":        {opening: []*peerv1.LinkResponse{{Welcome: &peerv1.Welcome{Protocol: peer.Protocol, App: "shop", Generation: 1, Worker: "b", Incarnation: 22}}}, reason: entities.Moved, why: "limit of 0"},
-		"another process":     {opening: []*peerv1.LinkResponse{{Welcome: &peerv1.Welcome{Protocol: peer.Protocol, App: "books"}}}, reason: entities.Moved, why: `app "books"`},
+		"a limit of 0":        {opening: []*peerv1.LinkResponse{{Welcome: &peerv1.Welcome{Protocol: peer.Protocol, Layout: &peerv1.Layout{App: "shop", Generation: 1, Partitions: 4, Slots: 4096, Hash: "murmur2"}, Worker: "b", Incarnation: 22}}}, reason: entities.Moved, why: "limit of 0"},
+		"another process":     {opening: []*peerv1.LinkResponse{{Welcome: &peerv1.Welcome{Protocol: peer.Protocol, Layout: &peerv1.Layout{App: "books"}}}}, reason: entities.Moved, why: `app "books"`},
 		"a second welcome":    {opening: []*peerv1.LinkResponse{welcome()}, answer: welcome(), reason: entities.LostOutcome, why: "second welcome"},
 		"an answer to nobody": {opening: []*peerv1.LinkResponse{welcome()}, answer: &peerv1.LinkResponse{Answers: []*peerv1.Answer{{Id: 77}}}, reason: entities.LostOutcome, why: "call 77"},
 		"an answer without id": {
@@ -101,7 +101,7 @@ func TestStrangeServers(t *testing.T) {
 }
 
 func TestStrangeClients(t *testing.T) {
-	hello := &peerv1.Hello{Protocol: peer.Protocol, App: "shop", Generation: 1}
+	hello := &peerv1.Hello{Protocol: peer.Protocol, Layout: &peerv1.Layout{App: "shop", Generation: 1, Partitions: 4, Slots: 4096, Hash: "murmur2"}}
 	call := &peerv1.Call{Id: 1, Service: "shop.v1.CartService", Method: "AddItem", EntityType: "cart", EntityId: "42"}
 	w, _, _ := blocking()
 	s, address := server(t, w, peer.ServerOptions{MaxInFlight: 2})

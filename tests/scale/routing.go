@@ -61,8 +61,8 @@ func (g *group) workers() *workers {
 
 // forwarder is a gateway of the group, with a clock that stands still: it must come to an owner without waiting.
 func (g *group) forwarder(routes *partitions.Routes, w *workers) *partitions.Forwarder {
-	random := rand.New(rand.NewPCG(g.options.Seed, 2)).Uint64                                                                          //nolint:gosec // a simulation
-	return partitions.NewForwarder(int32(g.partitions), routes, w, partitions.Limits{}, clock.NewManual(time.Unix(0, 0)), random, nil) //nolint:gosec // a number of partitions
+	random := rand.New(rand.NewPCG(g.options.Seed, 2)).Uint64                                                                                                     //nolint:gosec // a simulation
+	return partitions.NewForwarder(entities.LayoutOf("shop", int32(g.partitions)), routes, w, partitions.Limits{}, clock.NewManual(time.Unix(0, 0)), random, nil) //nolint:gosec // a number of partitions
 }
 
 func command(r *rand.Rand) *entities.Command {

@@ -1849,9 +1849,13 @@ type StatusResponse struct {
 	Cluster *ClusterStatus `protobuf:"bytes,15,opt,name=cluster,proto3" json:"cluster,omitempty"`
 	// What was promised and what was measured of answers of older states, given by this worker. An entity type of which it has given
 	// none has one entry without a consistency.
-	Staleness     []*StalenessStatus `protobuf:"bytes,16,rep,name=staleness,proto3" json:"staleness,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Staleness []*StalenessStatus `protobuf:"bytes,16,rep,name=staleness,proto3" json:"staleness,omitempty"`
+	// How many partitions the journal's data is of, and how many its topic had at the last look. Where they differ, and the process was not
+	// told so, nothing is owned.
+	PartitionsOfData  int32 `protobuf:"varint,30,opt,name=partitions_of_data,json=partitionsOfData,proto3" json:"partitions_of_data,omitempty"`
+	PartitionsOfTopic int32 `protobuf:"varint,31,opt,name=partitions_of_topic,json=partitionsOfTopic,proto3" json:"partitions_of_topic,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *StatusResponse) Reset() {
@@ -1994,6 +1998,20 @@ func (x *StatusResponse) GetStaleness() []*StalenessStatus {
 		return x.Staleness
 	}
 	return nil
+}
+
+func (x *StatusResponse) GetPartitionsOfData() int32 {
+	if x != nil {
+		return x.PartitionsOfData
+	}
+	return 0
+}
+
+func (x *StatusResponse) GetPartitionsOfTopic() int32 {
+	if x != nil {
+		return x.PartitionsOfTopic
+	}
+	return 0
 }
 
 // StalenessStatus is about the answers of an entity type to reads with one relaxed consistency, by owner or by follower.
@@ -3549,7 +3567,7 @@ const file_millrace_admin_v1_admin_proto_rawDesc = "" +
 	"\x15ResolveParkedResponse\x12\x1a\n" +
 	"\bresolved\x18\x01 \x01(\x03R\bresolved\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x0f\n" +
-	"\rStatusRequest\"\xa4\x05\n" +
+	"\rStatusRequest\"\x82\x06\n" +
 	"\x0eStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x10\n" +
 	"\x03app\x18\x02 \x01(\tR\x03app\x12\x16\n" +
@@ -3571,7 +3589,9 @@ const file_millrace_admin_v1_admin_proto_rawDesc = "" +
 	"\x05ready\x18\r \x01(\bR\x05ready\x12(\n" +
 	"\x10not_ready_reason\x18\x0e \x01(\tR\x0enotReadyReason\x12:\n" +
 	"\acluster\x18\x0f \x01(\v2 .millrace.admin.v1.ClusterStatusR\acluster\x12@\n" +
-	"\tstaleness\x18\x10 \x03(\v2\".millrace.admin.v1.StalenessStatusR\tstaleness\"\xed\x02\n" +
+	"\tstaleness\x18\x10 \x03(\v2\".millrace.admin.v1.StalenessStatusR\tstaleness\x12,\n" +
+	"\x12partitions_of_data\x18\x1e \x01(\x05R\x10partitionsOfData\x12.\n" +
+	"\x13partitions_of_topic\x18\x1f \x01(\x05R\x11partitionsOfTopic\"\xed\x02\n" +
 	"\x0fStalenessStatus\x12\x1f\n" +
 	"\ventity_type\x18\x01 \x01(\tR\n" +
 	"entityType\x12 \n" +

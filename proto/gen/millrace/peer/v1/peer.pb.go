@@ -162,13 +162,12 @@ func (x *LinkResponse) GetGoodbye() bool {
 type Hello struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	Protocol    uint32                 `protobuf:"varint,1,opt,name=protocol,proto3" json:"protocol,omitempty"`
-	App         string                 `protobuf:"bytes,2,opt,name=app,proto3" json:"app,omitempty"`
-	Generation  uint32                 `protobuf:"varint,3,opt,name=generation,proto3" json:"generation,omitempty"`
 	Worker      string                 `protobuf:"bytes,4,opt,name=worker,proto3" json:"worker,omitempty"`
 	Incarnation uint64                 `protobuf:"varint,5,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
 	// Empty and 0: whoever answers.
-	ToWorker      string `protobuf:"bytes,6,opt,name=to_worker,json=toWorker,proto3" json:"to_worker,omitempty"`
-	ToIncarnation uint64 `protobuf:"varint,7,opt,name=to_incarnation,json=toIncarnation,proto3" json:"to_incarnation,omitempty"`
+	ToWorker      string  `protobuf:"bytes,6,opt,name=to_worker,json=toWorker,proto3" json:"to_worker,omitempty"`
+	ToIncarnation uint64  `protobuf:"varint,7,opt,name=to_incarnation,json=toIncarnation,proto3" json:"to_incarnation,omitempty"`
+	Layout        *Layout `protobuf:"bytes,10,opt,name=layout,proto3" json:"layout,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -210,20 +209,6 @@ func (x *Hello) GetProtocol() uint32 {
 	return 0
 }
 
-func (x *Hello) GetApp() string {
-	if x != nil {
-		return x.App
-	}
-	return ""
-}
-
-func (x *Hello) GetGeneration() uint32 {
-	if x != nil {
-		return x.Generation
-	}
-	return 0
-}
-
 func (x *Hello) GetWorker() string {
 	if x != nil {
 		return x.Worker
@@ -252,26 +237,109 @@ func (x *Hello) GetToIncarnation() uint64 {
 	return 0
 }
 
+func (x *Hello) GetLayout() *Layout {
+	if x != nil {
+		return x.Layout
+	}
+	return nil
+}
+
+// Layout says where in the journal an entity is. Both sides of a link must have the same.
+type Layout struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	App           string                 `protobuf:"bytes,1,opt,name=app,proto3" json:"app,omitempty"`
+	Generation    uint32                 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
+	Partitions    uint32                 `protobuf:"varint,3,opt,name=partitions,proto3" json:"partitions,omitempty"`
+	Slots         uint32                 `protobuf:"varint,4,opt,name=slots,proto3" json:"slots,omitempty"`
+	Hash          string                 `protobuf:"bytes,5,opt,name=hash,proto3" json:"hash,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Layout) Reset() {
+	*x = Layout{}
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Layout) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Layout) ProtoMessage() {}
+
+func (x *Layout) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Layout.ProtoReflect.Descriptor instead.
+func (*Layout) Descriptor() ([]byte, []int) {
+	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Layout) GetApp() string {
+	if x != nil {
+		return x.App
+	}
+	return ""
+}
+
+func (x *Layout) GetGeneration() uint32 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *Layout) GetPartitions() uint32 {
+	if x != nil {
+		return x.Partitions
+	}
+	return 0
+}
+
+func (x *Layout) GetSlots() uint32 {
+	if x != nil {
+		return x.Slots
+	}
+	return 0
+}
+
+func (x *Layout) GetHash() string {
+	if x != nil {
+		return x.Hash
+	}
+	return ""
+}
+
 // Welcome accepts a link: who answers, and what it takes at once.
 type Welcome struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	Protocol    uint32                 `protobuf:"varint,1,opt,name=protocol,proto3" json:"protocol,omitempty"`
-	App         string                 `protobuf:"bytes,2,opt,name=app,proto3" json:"app,omitempty"`
-	Generation  uint32                 `protobuf:"varint,3,opt,name=generation,proto3" json:"generation,omitempty"`
 	Worker      string                 `protobuf:"bytes,4,opt,name=worker,proto3" json:"worker,omitempty"`
 	Incarnation uint64                 `protobuf:"varint,5,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
 	// Calls without an answer, and the bytes of their frames.
 	MaxInFlight      uint32 `protobuf:"varint,6,opt,name=max_in_flight,json=maxInFlight,proto3" json:"max_in_flight,omitempty"`
 	MaxInFlightBytes uint64 `protobuf:"varint,7,opt,name=max_in_flight_bytes,json=maxInFlightBytes,proto3" json:"max_in_flight_bytes,omitempty"`
 	// The longest frame.
-	MaxFrameBytes uint32 `protobuf:"varint,8,opt,name=max_frame_bytes,json=maxFrameBytes,proto3" json:"max_frame_bytes,omitempty"`
+	MaxFrameBytes uint32  `protobuf:"varint,8,opt,name=max_frame_bytes,json=maxFrameBytes,proto3" json:"max_frame_bytes,omitempty"`
+	Layout        *Layout `protobuf:"bytes,10,opt,name=layout,proto3" json:"layout,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[3]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -283,7 +351,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[3]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -296,26 +364,12 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{3}
+	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Welcome) GetProtocol() uint32 {
 	if x != nil {
 		return x.Protocol
-	}
-	return 0
-}
-
-func (x *Welcome) GetApp() string {
-	if x != nil {
-		return x.App
-	}
-	return ""
-}
-
-func (x *Welcome) GetGeneration() uint32 {
-	if x != nil {
-		return x.Generation
 	}
 	return 0
 }
@@ -355,6 +409,13 @@ func (x *Welcome) GetMaxFrameBytes() uint32 {
 	return 0
 }
 
+func (x *Welcome) GetLayout() *Layout {
+	if x != nil {
+		return x.Layout
+	}
+	return nil
+}
+
 // Call is a command.
 type Call struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -388,7 +449,7 @@ type Call struct {
 
 func (x *Call) Reset() {
 	*x = Call{}
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[4]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -400,7 +461,7 @@ func (x *Call) String() string {
 func (*Call) ProtoMessage() {}
 
 func (x *Call) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[4]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -413,7 +474,7 @@ func (x *Call) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Call.ProtoReflect.Descriptor instead.
 func (*Call) Descriptor() ([]byte, []int) {
-	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{4}
+	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Call) GetId() uint64 {
@@ -546,7 +607,7 @@ type Position struct {
 
 func (x *Position) Reset() {
 	*x = Position{}
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[5]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -558,7 +619,7 @@ func (x *Position) String() string {
 func (*Position) ProtoMessage() {}
 
 func (x *Position) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[5]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -571,7 +632,7 @@ func (x *Position) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Position.ProtoReflect.Descriptor instead.
 func (*Position) Descriptor() ([]byte, []int) {
-	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{5}
+	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Position) GetPartition() uint32 {
@@ -598,7 +659,7 @@ type Cancel struct {
 
 func (x *Cancel) Reset() {
 	*x = Cancel{}
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[6]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -610,7 +671,7 @@ func (x *Cancel) String() string {
 func (*Cancel) ProtoMessage() {}
 
 func (x *Cancel) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[6]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -623,7 +684,7 @@ func (x *Cancel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cancel.ProtoReflect.Descriptor instead.
 func (*Cancel) Descriptor() ([]byte, []int) {
-	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{6}
+	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Cancel) GetId() uint64 {
@@ -649,7 +710,7 @@ type Source struct {
 
 func (x *Source) Reset() {
 	*x = Source{}
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[7]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -661,7 +722,7 @@ func (x *Source) String() string {
 func (*Source) ProtoMessage() {}
 
 func (x *Source) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[7]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -674,7 +735,7 @@ func (x *Source) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Source.ProtoReflect.Descriptor instead.
 func (*Source) Descriptor() ([]byte, []int) {
-	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{7}
+	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Source) GetGeneration() uint32 {
@@ -735,7 +796,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[8]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -747,7 +808,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[8]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -760,7 +821,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{8}
+	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Answer) GetId() uint64 {
@@ -831,7 +892,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[9]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -843,7 +904,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[9]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -856,7 +917,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{9}
+	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Failure) GetReason() uint32 {
@@ -916,7 +977,7 @@ type MetadataEntry struct {
 
 func (x *MetadataEntry) Reset() {
 	*x = MetadataEntry{}
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[10]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -928,7 +989,7 @@ func (x *MetadataEntry) String() string {
 func (*MetadataEntry) ProtoMessage() {}
 
 func (x *MetadataEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[10]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -941,7 +1002,7 @@ func (x *MetadataEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetadataEntry.ProtoReflect.Descriptor instead.
 func (*MetadataEntry) Descriptor() ([]byte, []int) {
-	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{10}
+	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *MetadataEntry) GetKey() string {
@@ -1003,7 +1064,7 @@ type StreamRequest struct {
 
 func (x *StreamRequest) Reset() {
 	*x = StreamRequest{}
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[11]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1015,7 +1076,7 @@ func (x *StreamRequest) String() string {
 func (*StreamRequest) ProtoMessage() {}
 
 func (x *StreamRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[11]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1028,7 +1089,7 @@ func (x *StreamRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamRequest.ProtoReflect.Descriptor instead.
 func (*StreamRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{11}
+	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *StreamRequest) GetOpening() *Opening {
@@ -1057,7 +1118,7 @@ type Opening struct {
 
 func (x *Opening) Reset() {
 	*x = Opening{}
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[12]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1069,7 +1130,7 @@ func (x *Opening) String() string {
 func (*Opening) ProtoMessage() {}
 
 func (x *Opening) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[12]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1082,7 +1143,7 @@ func (x *Opening) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Opening.ProtoReflect.Descriptor instead.
 func (*Opening) Descriptor() ([]byte, []int) {
-	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{12}
+	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Opening) GetCall() *Call {
@@ -1117,7 +1178,7 @@ type Message struct {
 
 func (x *Message) Reset() {
 	*x = Message{}
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[13]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1129,7 +1190,7 @@ func (x *Message) String() string {
 func (*Message) ProtoMessage() {}
 
 func (x *Message) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[13]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1142,7 +1203,7 @@ func (x *Message) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Message.ProtoReflect.Descriptor instead.
 func (*Message) Descriptor() ([]byte, []int) {
-	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{13}
+	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Message) GetTypeUrl() string {
@@ -1169,7 +1230,7 @@ type StreamResponse struct {
 
 func (x *StreamResponse) Reset() {
 	*x = StreamResponse{}
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[14]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1181,7 +1242,7 @@ func (x *StreamResponse) String() string {
 func (*StreamResponse) ProtoMessage() {}
 
 func (x *StreamResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[14]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1194,7 +1255,7 @@ func (x *StreamResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamResponse.ProtoReflect.Descriptor instead.
 func (*StreamResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{14}
+	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *StreamResponse) GetReply() *Answer {
@@ -1213,7 +1274,7 @@ type PositionRequest struct {
 
 func (x *PositionRequest) Reset() {
 	*x = PositionRequest{}
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[15]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1225,7 +1286,7 @@ func (x *PositionRequest) String() string {
 func (*PositionRequest) ProtoMessage() {}
 
 func (x *PositionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[15]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1238,7 +1299,7 @@ func (x *PositionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PositionRequest.ProtoReflect.Descriptor instead.
 func (*PositionRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{15}
+	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *PositionRequest) GetPartition() int32 {
@@ -1258,7 +1319,7 @@ type PositionResponse struct {
 
 func (x *PositionResponse) Reset() {
 	*x = PositionResponse{}
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[16]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1270,7 +1331,7 @@ func (x *PositionResponse) String() string {
 func (*PositionResponse) ProtoMessage() {}
 
 func (x *PositionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[16]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1283,7 +1344,7 @@ func (x *PositionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PositionResponse.ProtoReflect.Descriptor instead.
 func (*PositionResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{16}
+	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *PositionResponse) GetNext() int64 {
@@ -1303,7 +1364,7 @@ type SpecRequest struct {
 
 func (x *SpecRequest) Reset() {
 	*x = SpecRequest{}
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[17]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1315,7 +1376,7 @@ func (x *SpecRequest) String() string {
 func (*SpecRequest) ProtoMessage() {}
 
 func (x *SpecRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[17]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1328,7 +1389,7 @@ func (x *SpecRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SpecRequest.ProtoReflect.Descriptor instead.
 func (*SpecRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{17}
+	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SpecRequest) GetKnown() string {
@@ -1349,7 +1410,7 @@ type SpecResponse struct {
 
 func (x *SpecResponse) Reset() {
 	*x = SpecResponse{}
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[18]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1361,7 +1422,7 @@ func (x *SpecResponse) String() string {
 func (*SpecResponse) ProtoMessage() {}
 
 func (x *SpecResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[18]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1374,7 +1435,7 @@ func (x *SpecResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SpecResponse.ProtoReflect.Descriptor instead.
 func (*SpecResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{18}
+	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SpecResponse) GetVersion() string {
@@ -1399,7 +1460,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[19]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1411,7 +1472,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[19]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1424,7 +1485,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{19}
+	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{20}
 }
 
 // StatusResponse is the status page of one worker.
@@ -1437,7 +1498,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[20]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1449,7 +1510,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[20]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1462,7 +1523,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{20}
+	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *StatusResponse) GetStatus() *v1.StatusResponse {
@@ -1482,7 +1543,7 @@ type DrainRequest struct {
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[21]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1494,7 +1555,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[21]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1507,7 +1568,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{21}
+	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *DrainRequest) GetLast() bool {
@@ -1525,7 +1586,7 @@ type DrainResponse struct {
 
 func (x *DrainResponse) Reset() {
 	*x = DrainResponse{}
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[22]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1537,7 +1598,7 @@ func (x *DrainResponse) String() string {
 func (*DrainResponse) ProtoMessage() {}
 
 func (x *DrainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_peer_v1_peer_proto_msgTypes[22]
+	mi := &file_millrace_peer_v1_peer_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1550,7 +1611,7 @@ func (x *DrainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainResponse.ProtoReflect.Descriptor instead.
 func (*DrainResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{22}
+	return file_millrace_peer_v1_peer_proto_rawDescGZIP(), []int{23}
 }
 
 var File_millrace_peer_v1_peer_proto protoreflect.FileDescriptor
@@ -1566,28 +1627,34 @@ const file_millrace_peer_v1_peer_proto_rawDesc = "" +
 	"\fLinkResponse\x123\n" +
 	"\awelcome\x18\x01 \x01(\v2\x19.millrace.peer.v1.WelcomeR\awelcome\x122\n" +
 	"\aanswers\x18\x02 \x03(\v2\x18.millrace.peer.v1.AnswerR\aanswers\x12\x18\n" +
-	"\agoodbye\x18\x03 \x01(\bR\agoodbye\"\xd3\x01\n" +
+	"\agoodbye\x18\x03 \x01(\bR\agoodbye\"\xdf\x01\n" +
 	"\x05Hello\x12\x1a\n" +
-	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12\x10\n" +
-	"\x03app\x18\x02 \x01(\tR\x03app\x12\x1e\n" +
-	"\n" +
-	"generation\x18\x03 \x01(\rR\n" +
-	"generation\x12\x16\n" +
+	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12\x16\n" +
 	"\x06worker\x18\x04 \x01(\tR\x06worker\x12 \n" +
 	"\vincarnation\x18\x05 \x01(\x04R\vincarnation\x12\x1b\n" +
 	"\tto_worker\x18\x06 \x01(\tR\btoWorker\x12%\n" +
-	"\x0eto_incarnation\x18\a \x01(\x04R\rtoIncarnation\"\x8c\x02\n" +
-	"\aWelcome\x12\x1a\n" +
-	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12\x10\n" +
-	"\x03app\x18\x02 \x01(\tR\x03app\x12\x1e\n" +
+	"\x0eto_incarnation\x18\a \x01(\x04R\rtoIncarnation\x120\n" +
+	"\x06layout\x18\n" +
+	" \x01(\v2\x18.millrace.peer.v1.LayoutR\x06layoutJ\x04\b\x02\x10\x03J\x04\b\x03\x10\x04\"\x84\x01\n" +
+	"\x06Layout\x12\x10\n" +
+	"\x03app\x18\x01 \x01(\tR\x03app\x12\x1e\n" +
 	"\n" +
-	"generation\x18\x03 \x01(\rR\n" +
-	"generation\x12\x16\n" +
+	"generation\x18\x02 \x01(\rR\n" +
+	"generation\x12\x1e\n" +
+	"\n" +
+	"partitions\x18\x03 \x01(\rR\n" +
+	"partitions\x12\x14\n" +
+	"\x05slots\x18\x04 \x01(\rR\x05slots\x12\x12\n" +
+	"\x04hash\x18\x05 \x01(\tR\x04hash\"\x98\x02\n" +
+	"\aWelcome\x12\x1a\n" +
+	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12\x16\n" +
 	"\x06worker\x18\x04 \x01(\tR\x06worker\x12 \n" +
 	"\vincarnation\x18\x05 \x01(\x04R\vincarnation\x12\"\n" +
 	"\rmax_in_flight\x18\x06 \x01(\rR\vmaxInFlight\x12-\n" +
 	"\x13max_in_flight_bytes\x18\a \x01(\x04R\x10maxInFlightBytes\x12&\n" +
-	"\x0fmax_frame_bytes\x18\b \x01(\rR\rmaxFrameBytes\"\xb8\x04\n" +
+	"\x0fmax_frame_bytes\x18\b \x01(\rR\rmaxFrameBytes\x120\n" +
+	"\x06layout\x18\n" +
+	" \x01(\v2\x18.millrace.peer.v1.LayoutR\x06layoutJ\x04\b\x02\x10\x03J\x04\b\x03\x10\x04\"\xb8\x04\n" +
 	"\x04Call\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x18\n" +
 	"\aservice\x18\x02 \x01(\tR\aservice\x12\x16\n" +
@@ -1692,68 +1759,71 @@ func file_millrace_peer_v1_peer_proto_rawDescGZIP() []byte {
 	return file_millrace_peer_v1_peer_proto_rawDescData
 }
 
-var file_millrace_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_millrace_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_millrace_peer_v1_peer_proto_goTypes = []any{
 	(*LinkRequest)(nil),           // 0: millrace.peer.v1.LinkRequest
 	(*LinkResponse)(nil),          // 1: millrace.peer.v1.LinkResponse
 	(*Hello)(nil),                 // 2: millrace.peer.v1.Hello
-	(*Welcome)(nil),               // 3: millrace.peer.v1.Welcome
-	(*Call)(nil),                  // 4: millrace.peer.v1.Call
-	(*Position)(nil),              // 5: millrace.peer.v1.Position
-	(*Cancel)(nil),                // 6: millrace.peer.v1.Cancel
-	(*Source)(nil),                // 7: millrace.peer.v1.Source
-	(*Answer)(nil),                // 8: millrace.peer.v1.Answer
-	(*Failure)(nil),               // 9: millrace.peer.v1.Failure
-	(*MetadataEntry)(nil),         // 10: millrace.peer.v1.MetadataEntry
-	(*StreamRequest)(nil),         // 11: millrace.peer.v1.StreamRequest
-	(*Opening)(nil),               // 12: millrace.peer.v1.Opening
-	(*Message)(nil),               // 13: millrace.peer.v1.Message
-	(*StreamResponse)(nil),        // 14: millrace.peer.v1.StreamResponse
-	(*PositionRequest)(nil),       // 15: millrace.peer.v1.PositionRequest
-	(*PositionResponse)(nil),      // 16: millrace.peer.v1.PositionResponse
-	(*SpecRequest)(nil),           // 17: millrace.peer.v1.SpecRequest
-	(*SpecResponse)(nil),          // 18: millrace.peer.v1.SpecResponse
-	(*StatusRequest)(nil),         // 19: millrace.peer.v1.StatusRequest
-	(*StatusResponse)(nil),        // 20: millrace.peer.v1.StatusResponse
-	(*DrainRequest)(nil),          // 21: millrace.peer.v1.DrainRequest
-	(*DrainResponse)(nil),         // 22: millrace.peer.v1.DrainResponse
-	(*cloudstate.EntitySpec)(nil), // 23: cloudstate.EntitySpec
-	(*v1.StatusResponse)(nil),     // 24: millrace.admin.v1.StatusResponse
+	(*Layout)(nil),                // 3: millrace.peer.v1.Layout
+	(*Welcome)(nil),               // 4: millrace.peer.v1.Welcome
+	(*Call)(nil),                  // 5: millrace.peer.v1.Call
+	(*Position)(nil),              // 6: millrace.peer.v1.Position
+	(*Cancel)(nil),                // 7: millrace.peer.v1.Cancel
+	(*Source)(nil),                // 8: millrace.peer.v1.Source
+	(*Answer)(nil),                // 9: millrace.peer.v1.Answer
+	(*Failure)(nil),               // 10: millrace.peer.v1.Failure
+	(*MetadataEntry)(nil),         // 11: millrace.peer.v1.MetadataEntry
+	(*StreamRequest)(nil),         // 12: millrace.peer.v1.StreamRequest
+	(*Opening)(nil),               // 13: millrace.peer.v1.Opening
+	(*Message)(nil),               // 14: millrace.peer.v1.Message
+	(*StreamResponse)(nil),        // 15: millrace.peer.v1.StreamResponse
+	(*PositionRequest)(nil),       // 16: millrace.peer.v1.PositionRequest
+	(*PositionResponse)(nil),      // 17: millrace.peer.v1.PositionResponse
+	(*SpecRequest)(nil),           // 18: millrace.peer.v1.SpecRequest
+	(*SpecResponse)(nil),          // 19: millrace.peer.v1.SpecResponse
+	(*StatusRequest)(nil),         // 20: millrace.peer.v1.StatusRequest
+	(*StatusResponse)(nil),        // 21: millrace.peer.v1.StatusResponse
+	(*DrainRequest)(nil),          // 22: millrace.peer.v1.DrainRequest
+	(*DrainResponse)(nil),         // 23: millrace.peer.v1.DrainResponse
+	(*cloudstate.EntitySpec)(nil), // 24: cloudstate.EntitySpec
+	(*v1.StatusResponse)(nil),     // 25: millrace.admin.v1.StatusResponse
 }
 var file_millrace_peer_v1_peer_proto_depIdxs = []int32{
 	2,  // 0: millrace.peer.v1.LinkRequest.hello:type_name -> millrace.peer.v1.Hello
-	4,  // 1: millrace.peer.v1.LinkRequest.calls:type_name -> millrace.peer.v1.Call
-	6,  // 2: millrace.peer.v1.LinkRequest.cancels:type_name -> millrace.peer.v1.Cancel
-	3,  // 3: millrace.peer.v1.LinkResponse.welcome:type_name -> millrace.peer.v1.Welcome
-	8,  // 4: millrace.peer.v1.LinkResponse.answers:type_name -> millrace.peer.v1.Answer
-	10, // 5: millrace.peer.v1.Call.metadata:type_name -> millrace.peer.v1.MetadataEntry
-	7,  // 6: millrace.peer.v1.Call.source:type_name -> millrace.peer.v1.Source
-	5,  // 7: millrace.peer.v1.Call.after:type_name -> millrace.peer.v1.Position
-	10, // 8: millrace.peer.v1.Answer.metadata:type_name -> millrace.peer.v1.MetadataEntry
-	9,  // 9: millrace.peer.v1.Answer.failure:type_name -> millrace.peer.v1.Failure
-	12, // 10: millrace.peer.v1.StreamRequest.opening:type_name -> millrace.peer.v1.Opening
-	13, // 11: millrace.peer.v1.StreamRequest.message:type_name -> millrace.peer.v1.Message
-	4,  // 12: millrace.peer.v1.Opening.call:type_name -> millrace.peer.v1.Call
-	8,  // 13: millrace.peer.v1.StreamResponse.reply:type_name -> millrace.peer.v1.Answer
-	23, // 14: millrace.peer.v1.SpecResponse.spec:type_name -> cloudstate.EntitySpec
-	24, // 15: millrace.peer.v1.StatusResponse.status:type_name -> millrace.admin.v1.StatusResponse
-	0,  // 16: millrace.peer.v1.PeerService.Link:input_type -> millrace.peer.v1.LinkRequest
-	11, // 17: millrace.peer.v1.PeerService.Stream:input_type -> millrace.peer.v1.StreamRequest
-	15, // 18: millrace.peer.v1.PeerService.Position:input_type -> millrace.peer.v1.PositionRequest
-	17, // 19: millrace.peer.v1.PeerService.Spec:input_type -> millrace.peer.v1.SpecRequest
-	19, // 20: millrace.peer.v1.PeerService.Status:input_type -> millrace.peer.v1.StatusRequest
-	21, // 21: millrace.peer.v1.PeerService.Drain:input_type -> millrace.peer.v1.DrainRequest
-	1,  // 22: millrace.peer.v1.PeerService.Link:output_type -> millrace.peer.v1.LinkResponse
-	14, // 23: millrace.peer.v1.PeerService.Stream:output_type -> millrace.peer.v1.StreamResponse
-	16, // 24: millrace.peer.v1.PeerService.Position:output_type -> millrace.peer.v1.PositionResponse
-	18, // 25: millrace.peer.v1.PeerService.Spec:output_type -> millrace.peer.v1.SpecResponse
-	20, // 26: millrace.peer.v1.PeerService.Status:output_type -> millrace.peer.v1.StatusResponse
-	22, // 27: millrace.peer.v1.PeerService.Drain:output_type -> millrace.peer.v1.DrainResponse
-	22, // [22:28] is the sub-list for method output_type
-	16, // [16:22] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	5,  // 1: millrace.peer.v1.LinkRequest.calls:type_name -> millrace.peer.v1.Call
+	7,  // 2: millrace.peer.v1.LinkRequest.cancels:type_name -> millrace.peer.v1.Cancel
+	4,  // 3: millrace.peer.v1.LinkResponse.welcome:type_name -> millrace.peer.v1.Welcome
+	9,  // 4: millrace.peer.v1.LinkResponse.answers:type_name -> millrace.peer.v1.Answer
+	3,  // 5: millrace.peer.v1.Hello.layout:type_name -> millrace.peer.v1.Layout
+	3,  // 6: millrace.peer.v1.Welcome.layout:type_name -> millrace.peer.v1.Layout
+	11, // 7: millrace.peer.v1.Call.metadata:type_name -> millrace.peer.v1.MetadataEntry
+	8,  // 8: millrace.peer.v1.Call.source:type_name -> millrace.peer.v1.Source
+	6,  // 9: millrace.peer.v1.Call.after:type_name -> millrace.peer.v1.Position
+	11, // 10: millrace.peer.v1.Answer.metadata:type_name -> millrace.peer.v1.MetadataEntry
+	10, // 11: millrace.peer.v1.Answer.failure:type_name -> millrace.peer.v1.Failure
+	13, // 12: millrace.peer.v1.StreamRequest.opening:type_name -> millrace.peer.v1.Opening
+	14, // 13: millrace.peer.v1.StreamRequest.message:type_name -> millrace.peer.v1.Message
+	5,  // 14: millrace.peer.v1.Opening.call:type_name -> millrace.peer.v1.Call
+	9,  // 15: millrace.peer.v1.StreamResponse.reply:type_name -> millrace.peer.v1.Answer
+	24, // 16: millrace.peer.v1.SpecResponse.spec:type_name -> cloudstate.EntitySpec
+	25, // 17: millrace.peer.v1.StatusResponse.status:type_name -> millrace.admin.v1.StatusResponse
+	0,  // 18: millrace.peer.v1.PeerService.Link:input_type -> millrace.peer.v1.LinkRequest
+	12, // 19: millrace.peer.v1.PeerService.Stream:input_type -> millrace.peer.v1.StreamRequest
+	16, // 20: millrace.peer.v1.PeerService.Position:input_type -> millrace.peer.v1.PositionRequest
+	18, // 21: millrace.peer.v1.PeerService.Spec:input_type -> millrace.peer.v1.SpecRequest
+	20, // 22: millrace.peer.v1.PeerService.Status:input_type -> millrace.peer.v1.StatusRequest
+	22, // 23: millrace.peer.v1.PeerService.Drain:input_type -> millrace.peer.v1.DrainRequest
+	1,  // 24: millrace.peer.v1.PeerService.Link:output_type -> millrace.peer.v1.LinkResponse
+	15, // 25: millrace.peer.v1.PeerService.Stream:output_type -> millrace.peer.v1.StreamResponse
+	17, // 26: millrace.peer.v1.PeerService.Position:output_type -> millrace.peer.v1.PositionResponse
+	19, // 27: millrace.peer.v1.PeerService.Spec:output_type -> millrace.peer.v1.SpecResponse
+	21, // 28: millrace.peer.v1.PeerService.Status:output_type -> millrace.peer.v1.StatusResponse
+	23, // 29: millrace.peer.v1.PeerService.Drain:output_type -> millrace.peer.v1.DrainResponse
+	24, // [24:30] is the sub-list for method output_type
+	18, // [18:24] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_millrace_peer_v1_peer_proto_init() }
@@ -1761,7 +1831,7 @@ func file_millrace_peer_v1_peer_proto_init() {
 	if File_millrace_peer_v1_peer_proto != nil {
 		return
 	}
-	file_millrace_peer_v1_peer_proto_msgTypes[10].OneofWrappers = []any{
+	file_millrace_peer_v1_peer_proto_msgTypes[11].OneofWrappers = []any{
 		(*MetadataEntry_Text)(nil),
 		(*MetadataEntry_Binary)(nil),
 	}
@@ -1771,7 +1841,7 @@ func file_millrace_peer_v1_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_millrace_peer_v1_peer_proto_rawDesc), len(file_millrace_peer_v1_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   23,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
