@@ -38,6 +38,12 @@ type Fold struct {
 	// key and value are scratch space.
 	key, value []byte
 	counts     FoldCounts
+	// next is the offset that the next record must have.
+	next int64
+	// lost counts losses that were passed over: those before accepted, or all of them, of which met is told.
+	lost     uint64
+	accepted int64
+	met      func(*Loss)
 	// released is the last owner that this fold saw release the partition.
 	released record.Owner
 	// attested is the last owner whose claim had the layout of this fold: its records lie where they belong.
@@ -54,6 +60,8 @@ type FoldCounts struct {
 	Stale, Foreign uint64
 	// DroppedGroups were incomplete when another group began under the same owner: an alarm.
 	DroppedGroups uint64
+	// Jumped are claims that were void because their epoch was absurdly high: an alarm.
+	Jumped uint64
 }
 
 // NewFold returns a fold that goes on where meta says. A zero meta is an empty partition of the given topic.
@@ -61,7 +69,7 @@ func NewFold(a Address, topicID string, meta Meta) *Fold {
 	if meta == (Meta{}) {
 		meta = Meta{FoldVersion: FoldVersion, TopicID: topicID}
 	}
-	f := &Fold{address: a, meta: meta}
+	f := &Fold{address: a, meta: meta, next: meta.Next, lost: meta.Lost}
 	f.rule = record.Rule{Current: meta.Owner, Ordinal: meta.Ordinal}
 	return f
 }
@@ -89,12 +97,16 @@ func (f *Fold) Released() bool { return f.rule.Current == f.released }
 // Counts returns what the fold met.
 func (f *Fold) Counts() FoldCounts { return f.counts }
 
-// Record folds a record as it was read from the log. The record is not kept.
+// Record folds a record as it was read from the log. The record is not kept. A *Loss (ErrLost) says that the log has lost records
+// before this one; then, and after ErrUnfoldable, the fold is of no use.
 func (f *Fold) Record(rows Rows, r *broker.Record) (record.Verdict, error) {
 	f.entry.Offset, f.entry.Key, f.entry.Value = r.Offset, r.Key, r.Value
 	if err := f.parser.Parse(r.Header(record.HeaderKey), &f.entry.Envelope); err != nil {
 		f.counts.Records++
 		f.counts.Foreign++
+		if err := f.at(r.Offset); err != nil {
+			return record.Foreign, err
+		}
 		f.passed(r.Offset)
 		return f.rule.Foreign(), nil //nolint:nilerr // a foreign record is passed over, no failure
 	}
@@ -105,9 +117,14 @@ func (f *Fold) Record(rows Rows, r *broker.Record) (record.Verdict, error) {
 	return f.Step(rows, &f.entry)
 }
 
-// Step folds one decoded record and writes the rows of the group that it completes. The entry is not kept.
+// Step folds one decoded record and writes the rows of the group that it completes. The entry is not kept. Errors are those of
+// Record.
 func (f *Fold) Step(rows Rows, e *Entry) (record.Verdict, error) {
 	f.counts.Records++
+	if err := f.at(e.Offset); err != nil {
+		return record.Void, err
+	}
+	before := f.rule.Current
 	verdict, dropped := f.rule.Step(&e.Envelope)
 	if dropped {
 		f.group = f.group[:0]
@@ -119,6 +136,9 @@ func (f *Fold) Step(rows Rows, e *Entry) (record.Verdict, error) {
 	switch verdict {
 	case record.Void:
 		f.counts.Stale++
+		if e.Envelope.Kind == record.Claim && before.Jumps(e.Envelope.Epoch) {
+			f.counts.Jumped++
+		}
 	case record.Pending:
 		f.group = append(f.group, e.clone())
 	case record.Complete:
@@ -130,6 +150,9 @@ func (f *Fold) Step(rows Rows, e *Entry) (record.Verdict, error) {
 		f.group = f.group[:0]
 		err = f.write(rows, e)
 	case record.Claimed:
+		if err = f.follows(e, before); err != nil {
+			return verdict, err
+		}
 		if c := e.Envelope.Claim; c != nil {
 			f.meta.Floor = max(f.meta.Floor, int64(c.Floor)) //nolint:gosec // offsets are positive
 			err = f.attest(e.Offset, c)
@@ -178,7 +201,7 @@ func (f *Fold) misplaced(id []byte, e *Entry) error {
 // passed moves Next behind an offset, unless a group is open.
 func (f *Fold) passed(offset int64) {
 	if !f.rule.Open() {
-		f.meta.Next, f.meta.Owner, f.meta.Ordinal = offset+1, f.rule.Current, f.rule.Ordinal
+		f.meta.Next, f.meta.Owner, f.meta.Ordinal, f.meta.Lost = offset+1, f.rule.Current, f.rule.Ordinal, f.lost
 	}
 }
 

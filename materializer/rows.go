@@ -24,15 +24,19 @@ type Meta struct {
 	// Floor is what the last repair said: offsets below it were used before the log lost them, so that no owner may serve before
 	// the log has reached it. 0: the log has lost nothing.
 	Floor int64
-	// Layout is the one by which the rows were folded; zero where nobody said.
+	// Layout is the one by which the rows were folded; zero where it is not known.
 	Layout entities.Layout
+	// Lost counts the losses of the log before Next that repairs have accepted; 0: the log had no holes.
+	Lost uint64
 }
 
-// layoutSince is the fold version whose meta rows have a layout.
-const layoutSince = 4
-
-// floorSince is the fold version whose meta rows have a floor. What an older one says of its topic is still read.
-const floorSince = 3
+// The fold versions since which meta rows have a floor, a layout, and accepted losses. What an older one says of its topic is still
+// read.
+const (
+	floorSince  = 3
+	layoutSince = 4
+	lostSince   = 4
+)
 
 func (m *Meta) append(buf []byte) []byte {
 	buf = binary.AppendUvarint(buf, m.FoldVersion)
@@ -43,6 +47,7 @@ func (m *Meta) append(buf []byte) []byte {
 	buf = binary.AppendVarint(buf, m.LogTime)
 	buf = binary.AppendVarint(buf, m.Floor)
 	buf = appendLayout(buf, m.Layout)
+	buf = binary.AppendUvarint(buf, m.Lost)
 	return append(buf, m.TopicID...)
 }
 
@@ -58,6 +63,9 @@ func parseMeta(b []byte) (Meta, error) {
 	}
 	if m.FoldVersion >= layoutSince {
 		m.Layout = parseLayout(&d)
+	}
+	if m.FoldVersion >= lostSince {
+		m.Lost = d.uvarint()
 	}
 	m.TopicID = string(d.rest)
 	return m, d.error("meta row")

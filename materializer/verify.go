@@ -27,6 +27,8 @@ type Verified struct {
 	Void, Foreign, Cut uint64
 	// Entities of events; Jumps are places where a repair had to leave events out that were only in a snapshot.
 	Entities, Jumps uint64
+	// Accepted are losses of the log that a later repair has accepted: they are no findings.
+	Accepted uint64
 	// Compared says up to which offset the store was compared; -1: it was not.
 	Compared int64
 	Findings uint64
@@ -52,8 +54,14 @@ type Verification struct {
 	sequences map[uint64]uint64
 	times     int64
 	repairing bool
-	failed    error
+	// losses are those that no repair has accepted yet, the first of unaccepted.
+	losses     []*Loss
+	unaccepted uint64
+	failed     error
 }
+
+// mostLosses bounds how many losses are told one by one.
+const mostLosses = 1000
 
 // Run reads to the end of the log as it is now. An error says that something could not be read; findings are in the result.
 func (v *Verification) Run(ctx context.Context) (Verified, error) {
@@ -82,11 +90,13 @@ func (v *Verification) Run(ctx context.Context) (Verified, error) {
 	}
 	fold := NewFold(v.Address.ForVerify(), v.TopicID, meta)
 	fold.each = v.record
+	fold.PassOver(v.loses)
 	if start < end {
 		if err := v.walk(ctx, fold, beside, end); err != nil {
 			return v.result, err
 		}
 	}
+	v.tellLosses()
 	v.result.Entities = uint64(len(v.sequences))
 	if v.failed == nil && beside != nil {
 		v.failed = beside.compare(v)
@@ -120,9 +130,6 @@ func (v *Verification) walk(ctx context.Context, fold *Fold, beside *beside, end
 
 // step looks at one record.
 func (v *Verification) step(fold *Fold, beside *beside, r *broker.Record) error {
-	if r.Offset != v.result.Next {
-		v.found(r.Offset, fmt.Sprintf("the log has no record at offset %d", v.result.Next))
-	}
 	v.result.Next = r.Offset + 1
 	before, dropped := fold.rule.Current, fold.counts.DroppedGroups
 	open := fold.rule.Open()
@@ -136,10 +143,17 @@ func (v *Verification) step(fold *Fold, beside *beside, r *broker.Record) error 
 	switch verdict {
 	case record.Void:
 		v.result.Void++
+		if env.Kind == record.Claim && before.Jumps(env.Epoch) {
+			v.found(r.Offset, fmt.Sprintf("a claim of epoch %d is void, the owner's is %d: no worker makes such a claim, see who may write to the topic", env.Epoch, before.Epoch))
+		}
 	case record.Foreign:
 		v.result.Foreign++
 	case record.Claimed:
-		v.claim(r.Offset, env, before)
+		v.claim(r.Offset, env)
+		if fold.accepts() {
+			v.result.Accepted += v.unaccepted
+			v.losses, v.unaccepted = nil, 0
+		}
 		if open {
 			v.result.Cut++
 		}
@@ -157,8 +171,25 @@ func (v *Verification) step(fold *Fold, beside *beside, r *broker.Record) error 
 	return beside.passed(fold)
 }
 
-// claim looks at a valid claim: it must follow on the ownership that the log has before it.
-func (v *Verification) claim(offset int64, env *record.Envelope, before record.Owner) {
+// loses takes a loss of the log. It is a finding unless a repair, further on, has accepted it.
+func (v *Verification) loses(l *Loss) {
+	if v.unaccepted++; len(v.losses) < mostLosses {
+		v.losses = append(v.losses, l)
+	}
+}
+
+func (v *Verification) tellLosses() {
+	for _, l := range v.losses {
+		v.found(l.Offset, l.What)
+	}
+	if more := v.unaccepted - uint64(len(v.losses)); more > 0 {
+		v.found(v.losses[len(v.losses)-1].Offset, fmt.Sprintf("and behind it there are %d more", more))
+	}
+	v.losses, v.unaccepted = nil, 0
+}
+
+// claim looks at a valid claim. What it says of the log before it, the fold has looked at.
+func (v *Verification) claim(offset int64, env *record.Envelope) {
 	v.result.Claims++
 	v.times, v.repairing = 0, false
 	c := env.Claim
@@ -166,17 +197,12 @@ func (v *Verification) claim(offset int64, env *record.Envelope, before record.O
 		v.found(offset, "a claim does not say what it follows")
 		return
 	}
-	if v.repairing = c.Floor > 0; v.repairing {
+	if v.repairing = c.Floor > 0 || c.Lost > 0; v.repairing {
 		v.result.Repairs++
+		return
 	}
-	if c.PreviousEpoch != before.Epoch || c.PreviousNonce != before.Nonce {
-		if v.result.Start == 0 || before != (record.Owner{}) {
-			v.found(offset, fmt.Sprintf("a claim follows owner %d (%016x), and the log has owner %d (%016x) before it: what was between is lost",
-				c.PreviousEpoch, c.PreviousNonce, before.Epoch, before.Nonce))
-		}
-	}
-	if int64(c.ReadTo) > offset { //nolint:gosec // offsets are positive
-		v.found(offset, fmt.Sprintf("a claim says that the log was read up to offset %d", c.ReadTo))
+	if env.Epoch != c.PreviousEpoch+1 {
+		v.found(offset, fmt.Sprintf("a claim of epoch %d follows owner %d: no worker makes such a claim, see who may write to the topic", env.Epoch, c.PreviousEpoch))
 	}
 }
 
@@ -317,7 +343,7 @@ func (b *beside) close() {
 	_ = b.snapshot.Close()
 }
 
-// discard takes rows that nobody wants.
+// discard takes rows that are not kept.
 type discard struct{}
 
 func (discard) Put(_, _ []byte) error { return nil }

@@ -69,10 +69,10 @@ func TestVerification(t *testing.T) {
 		"a lost ownership": {func(w *writer) {
 			w.epoch++ // its claim is not in the log
 			w.follow()
-		}, []string{"1 a claim follows owner 2"}},
+		}, []string{"1 the claim at offset 1 follows owner 2"}},
 		"a claim of the future": {func(w *writer) {
 			w.put("", "", record.Envelope{Kind: record.Claim, Epoch: 2, Nonce: 7, Claim: &record.ClaimInfo{PreviousEpoch: 1, PreviousNonce: 7, ReadTo: 50}})
-		}, []string{"1 a claim says that the log was read up to offset 50"}},
+		}, []string{"1 the claim at offset 1 says that the log was read up to offset 50"}},
 		"a group that its owner left": {func(w *writer) {
 			event(w, 1, record.Envelope{Epoch: 1, Nonce: 7, Ordinal: 1, Count: 2})
 			event(w, 1, record.Envelope{Epoch: 1, Nonce: 7, Ordinal: 2})

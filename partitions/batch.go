@@ -470,8 +470,14 @@ func (c *core) GapRead(incarnation uint64, gap []GapRecord, err error) {
 		c.fence("records of others could not be read: "+err.Error(), false)
 		return
 	}
+	next := c.next
 	for i := range gap {
 		env := &gap[i].Envelope
+		if offset := gap[i].Record.Offset; offset != next {
+			c.Halt(materializer.Hole(next, offset))
+			return
+		}
+		next++
 		switch {
 		case gap[i].Foreign:
 		case env.Kind == record.Claim && c.owner.YieldsTo(env.Epoch):
@@ -481,6 +487,10 @@ func (c *core) GapRead(incarnation uint64, gap []GapRecord, err error) {
 			c.fence("the log holds an own record twice or out of order", false)
 			return
 		}
+	}
+	if base := c.sent[0].result.Base; next != base {
+		c.Halt(materializer.Hole(next, base))
+		return
 	}
 	c.emit(effect{kind: doSkip, gap: gap})
 	c.next = c.sent[0].result.Base

@@ -77,6 +77,10 @@ func (c *core) CaughtUp(cur record.Owner, next int64, nonce uint64) {
 		c.standBy()
 		return
 	}
+	if cur.Epoch == math.MaxUint64 {
+		c.Halt(fmt.Errorf("%w: partition %d: owner %016x has the last one", errEpochsUsed, c.partition, cur.Nonce))
+		return
+	}
 	c.state, c.next, c.goneSince = Claiming, next, 0 // the log has what the store has
 	c.owner = record.Owner{Epoch: cur.Epoch + 1, Nonce: nonce}
 	claim := record.Envelope{
@@ -125,6 +129,8 @@ func (c *core) ReadBack(incarnation uint64, cur record.Owner, next int64) {
 var (
 	errClaimLost = errors.New("another worker claimed the partition first")
 	errNoOffset  = errors.New("the log did not say where it put an append")
+	// errEpochsUsed: no claim can be above the owner's. Workers count up by one, so somebody else has written claims.
+	errEpochsUsed = errors.New("the partition cannot be claimed, its epochs are used up: see who may write to the topic, and restore it from before that")
 )
 
 // never is before every moment of Now.Mono.
@@ -171,6 +177,14 @@ func (c *core) Failed(incarnation uint64, err error) {
 	c.owner = record.Owner{}
 	c.lastFence = err.Error()
 	c.stepDown()
+}
+
+// FollowFailed says that the log could not be followed. That is tried again, unless the log has lost records, or the partition
+// halted in an earlier life of this worker.
+func (c *core) FollowFailed(err error) {
+	if c.state == Standby && (errors.Is(err, materializer.ErrLost) || errors.Is(err, errHaltedBefore)) {
+		c.Halt(err)
+	}
 }
 
 // mayPass says whether an error that looks like lost data may be that of an old leader of the log, which was paused and
@@ -322,11 +336,14 @@ func (c *core) Ended() {
 // Halt stops the partition until an operator looks at it: going on would hide that acknowledged data is gone.
 func (c *core) Halt(why error) {
 	c.halted = why
-	assigned := c.assigned
-	c.assigned = false
+	assigned, followed, waiting := c.assigned, c.followed, c.takeWaiting()
+	c.assigned, c.followed = false, false // so that nothing is read again
 	c.fence(why.Error(), false)
-	c.assigned, c.state = assigned, Halted
-	c.refuseAll(c.takeWaiting(), errHalted(c.partition, why))
+	c.assigned, c.followed, c.state = assigned, followed, Halted
+	if followed {
+		c.emit(effect{kind: doRest})
+	}
+	c.refuseAll(waiting, errHalted(c.partition, why))
 	if !errors.Is(why, errHaltedBefore) {
 		c.emit(effect{kind: doHalt, offset: c.next})
 	}

@@ -52,7 +52,7 @@ func TestAReleaseGoesOnThroughAGap(t *testing.T) {
 	if c.state != Suspect {
 		t.Fatalf("the core is %s; want it to read the gap", c.state)
 	}
-	c.GapRead(c.incarnation, []GapRecord{{Foreign: true}, {Foreign: true}}, nil)
+	c.GapRead(c.incarnation, []GapRecord{{Record: broker.Record{Offset: 1}, Foreign: true}, {Record: broker.Record{Offset: 2}, Foreign: true}}, nil)
 	if c.state != Standby || !c.asks(doReleased) {
 		t.Errorf("the core is %s; want it released", c.state)
 	}

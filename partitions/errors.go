@@ -101,7 +101,7 @@ func errTerminated(kind entities.Kind) *entities.Error {
 // haltCause says whether an error means that data is gone or unreadable, so that going on would hide it.
 func haltCause(err error) bool {
 	return errors.Is(err, broker.ErrOutOfRange) || errors.Is(err, broker.ErrRegressed) || errors.Is(err, errTopicReplaced) || errors.Is(err, errHaltedBefore) ||
-		errors.Is(err, materializer.ErrUnfoldable) || errors.Is(err, entities.ErrLayout)
+		errors.Is(err, materializer.ErrUnfoldable) || errors.Is(err, materializer.ErrLost) || errors.Is(err, entities.ErrLayout)
 }
 
 // errTopicReplaced: somebody deleted the journal and created it again.

@@ -100,6 +100,8 @@ func (e *Evidence) refuse(cause error, known bool, meta *materializer.Meta) {
 	case errors.Is(cause, materializer.ErrUnfoldable):
 		why := "nothing is lost: the log has a record that this version cannot fold; run the version that wrote it, or a newer one, then retry"
 		e.Refused[AcceptLoss], e.Refused[AppendImage] = why, why
+	case errors.Is(cause, materializer.ErrLost):
+		e.Refused[AppendImage] = imageBesideHoles
 	case e.Start > 0:
 		e.Refused[AppendImage] = fmt.Sprintf("the log has lost its beginning, up to offset %d: what the store has cannot be compared with it", e.Start)
 	case !known:

@@ -2,10 +2,12 @@ package partitions
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/internal/backoff"
+	"github.com/millrace-io/millrace/materializer"
 )
 
 // image is how far a worker has folded a partition that another one owns.
@@ -81,6 +83,10 @@ func (p *Partition) followOn(ctx context.Context, progressed func()) error {
 		}
 		progressed()
 		r.following, err = r.follower.Follow(ctx)
+		if errors.Is(err, materializer.ErrLost) {
+			end, err = p.recover(ctx) // a repair may have accepted it
+			r = p.reading
+		}
 		if err != nil {
 			return err
 		}

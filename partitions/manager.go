@@ -131,8 +131,10 @@ func NewManager(o Options) *Manager {
 
 // isStored says whether a store has an image of a partition. One that cannot be read is found out about where it matters.
 func isStored(store materializer.Store, a materializer.Address) bool {
-	meta, ok, err := materializer.Partition{Rows: store, Address: a}.Meta()
-	return err == nil && ok && meta.Next > 0
+	view := materializer.Partition{Rows: store, Address: a}
+	meta, ok, err := view.Meta()
+	_, halted, failed := view.Halted()
+	return err == nil && failed == nil && ok && !halted && meta.Next > 0
 }
 
 // Partition returns the partition of an entity id.
@@ -328,6 +330,7 @@ func (m *Manager) Images() map[int32]int64 {
 	for _, p := range m.partitions {
 		state := p.status.Load().State
 		switch i := p.image.Load(); {
+		case state == Halted || state == Repairing: // what it has is no image of the log
 		case i != nil:
 			images[p.id] = max(i.end-i.next, 0)
 		case state == Active || state == Suspect || state == Draining:

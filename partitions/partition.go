@@ -178,6 +178,7 @@ func (p *Partition) take(in *input) {
 		c.Followed(in.followed)
 	case inFollowFailed:
 		p.failed(in.fail)
+		c.FollowFailed(in.fail)
 	case inLost:
 		c.Lost()
 	case inReplaced:
@@ -193,6 +194,7 @@ func (p *Partition) take(in *input) {
 		c.ClaimAcked(in.incarnation, in.result)
 	case inReadBack:
 		p.fold, c.floor = in.fold, in.fold.Meta().Floor
+		p.jumps(0)
 		p.setLogTime()
 		p.lookupWaiting()
 		c.ReadBack(in.incarnation, in.owner, in.next)
@@ -548,8 +550,16 @@ func (p *Partition) unsettled(b *batch, why string) {
 	}
 }
 
+// jumps raises an alarm when the fold has met claims of absurd epochs; before is how many were known.
+func (p *Partition) jumps(before uint64) {
+	if n := p.fold.Counts().Jumped - before; n > 0 {
+		p.alarm(fmt.Sprintf("%d claims with absurdly high epochs were void: no worker makes such claims, see who may write to the topic", n))
+	}
+}
+
 // skip folds records that change nothing, so that the store's position passes them.
 func (p *Partition) skip(gap []GapRecord) {
+	defer p.jumps(p.fold.Counts().Jumped)
 	for i := range gap {
 		if _, err := p.fold.Record(nil, &gap[i].Record); err != nil {
 			p.failed(err)

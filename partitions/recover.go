@@ -72,10 +72,15 @@ func (p *Partition) awaitRelease(ctx context.Context) error {
 	defer timer.Wait()
 	defer giveUp()
 	for !p.reading.fold.Released() {
-		if intact, err := p.reading.follower.Follow(waiting); err != nil {
-			if intact && ctx.Err() == nil {
-				return nil
-			}
+		intact, err := p.reading.follower.Follow(waiting)
+		switch {
+		case err == nil:
+		case intact && ctx.Err() == nil:
+			return nil
+		case errors.Is(err, materializer.ErrLost):
+			_, err = p.recover(ctx)
+			return err
+		default:
 			return err
 		}
 	}
@@ -83,19 +88,62 @@ func (p *Partition) awaitRelease(ctx context.Context) error {
 }
 
 // recover folds up to the end of the log as it is now: from where the partition was followed to, else from what the store holds.
+// Where the log has lost records it goes on only if a repair has accepted that.
 func (p *Partition) recover(ctx context.Context) (int64, error) {
 	end, err := p.log.End(ctx, p.journal)
 	if err != nil {
 		return 0, fmt.Errorf("ask for the end of %s: %w", p.address, err)
 	}
+	if r := p.reading; r != nil && r.following && r.follower.Position() <= end {
+		r.following = false
+		err = p.follow(ctx, end)
+	} else {
+		err = p.read(ctx, end, 0)
+	}
+	if !errors.Is(err, materializer.ErrLost) {
+		return end, err
+	}
+	switch accepted, failed := p.accepted(ctx, end); {
+	case failed != nil:
+		return end, failed
+	case accepted == 0:
+		return end, err
+	default:
+		return end, p.read(ctx, end, accepted)
+	}
+}
+
+// read folds from what the store holds up to an offset. What the log has lost before accepted is passed over.
+func (p *Partition) read(ctx context.Context, until, accepted int64) error {
 	if p.reading != nil {
-		if p.reading.following && p.reading.follower.Position() <= end {
-			p.reading.following = false
-			return end, p.follow(ctx, end)
-		}
 		p.reading.close()
 		p.reading = nil
 	}
+	meta, err := p.stored(until)
+	if err != nil {
+		return err
+	}
+	reader, err := p.log.Read(p.journal, meta.Next)
+	if err != nil {
+		return fmt.Errorf("read %s from offset %d: %w", p.address, meta.Next, err)
+	}
+	fold, err := p.newFold(p.address, meta)
+	if err != nil {
+		return errors.Join(err, reader.Close())
+	}
+	fold.Accept(accepted)
+	p.reading = &recovery{reader: reader, fold: fold, follower: materializer.NewFollower(reader, p.store, fold)}
+	return p.follow(ctx, until)
+}
+
+// newFold returns a fold of the partition's log under an address of the store. It expects the journal's layout.
+func (p *Partition) newFold(a materializer.Address, meta materializer.Meta) (*materializer.Fold, error) {
+	fold := materializer.NewFold(a, p.topicID, meta)
+	return fold, fold.Expect(p.layout)
+}
+
+// accepted returns below which offset a repair has accepted what the log has lost behind the store's position; 0: nowhere.
+func (p *Partition) accepted(ctx context.Context, end int64) (int64, error) {
 	meta, err := p.stored(end)
 	if err != nil {
 		return 0, err
@@ -104,12 +152,13 @@ func (p *Partition) recover(ctx context.Context) (int64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("read %s from offset %d: %w", p.address, meta.Next, err)
 	}
-	fold := materializer.NewFold(p.address, p.topicID, meta)
-	if err := fold.Expect(p.layout); err != nil {
-		return 0, errors.Join(err, reader.Close())
+	defer reader.Close() //nolint:errcheck // only read
+	fold, err := p.newFold(p.address, meta)
+	if err != nil {
+		return 0, err
 	}
-	p.reading = &recovery{reader: reader, fold: fold, follower: materializer.NewFollower(reader, p.store, fold)}
-	return end, p.follow(ctx, end)
+	found, err := materializer.Inspect(ctx, reader, fold, end, nil)
+	return found.Accepted, err
 }
 
 // stored returns what the store vouches for, of a log that ends at end, and makes it forget what another fold left.

@@ -3,6 +3,7 @@ package partitions
 import (
 	"errors"
 	"fmt"
+	"math"
 
 	"github.com/millrace-io/millrace/entities/record"
 	"github.com/millrace-io/millrace/materializer"
@@ -48,6 +49,8 @@ type survey struct {
 	// epoch is the highest one that log or store know; floor is the offset behind the last one that was ever known to be used.
 	epoch uint64
 	floor int64
+	// lost is how many losses the log shows.
+	lost uint64
 	// restored is what is to be written again.
 	restored materializer.Restored
 }
@@ -97,12 +100,15 @@ func (c *core) Surveyed(incarnation uint64, s survey, nonce uint64, err error) {
 	case c.repair.choice == Retry:
 		c.emit(effect{kind: doResume, repair: c.repair})
 		return
+	case s.epoch == math.MaxUint64:
+		c.repairFailed(errEpochsUsed)
+		return
 	}
 	c.owner, c.ordinal, c.next = record.Owner{Epoch: s.epoch + 1, Nonce: nonce}, 0, s.end
 	c.sendRepair([]materializer.Entry{{Envelope: record.Envelope{
 		Kind: record.Claim, Epoch: c.owner.Epoch, Nonce: c.owner.Nonce,
 		Claim: &record.ClaimInfo{
-			Worker: c.worker, ReadTo: uint64(s.end), PreviousEpoch: s.owner.Epoch, PreviousNonce: s.owner.Nonce, Floor: uint64(s.floor), //nolint:gosec // offsets are positive
+			Worker: c.worker, ReadTo: uint64(s.end), PreviousEpoch: s.owner.Epoch, PreviousNonce: s.owner.Nonce, Floor: uint64(s.floor), Lost: s.lost, //nolint:gosec // offsets are positive
 			Layout: c.layout,
 		},
 	}}})
@@ -174,6 +180,8 @@ func (c *core) StartedOver(err error) {
 	c.emit(effect{kind: doRepaired, repair: r})
 	if c.assigned {
 		c.catchUp(false)
+	} else {
+		c.standBy()
 	}
 }
 

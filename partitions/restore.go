@@ -88,18 +88,25 @@ func (p *Partition) survey(ctx context.Context, choice Choice) (s survey, err er
 	s.owner = p.restoring.fold.Owner()
 	s.epoch = max(s.owner.Epoch, meta.Owner.Epoch)
 	s.floor = max(meta.Next, halt.Position, meta.Floor, now.Floor)
+	s.lost = now.Lost
 	switch choice {
 	case Retry:
-		if now.Owner != meta.Owner || now.Ordinal != meta.Ordinal || now.Next != meta.Next {
-			return s, fmt.Errorf("the log is not what the store was folded from: before offset %d it has owner %d with %d records, the store has owner %d with %d",
-				meta.Next, now.Owner.Epoch, now.Ordinal, meta.Owner.Epoch, meta.Ordinal)
+		if now.Owner != meta.Owner || now.Ordinal != meta.Ordinal || now.Next != meta.Next || now.Lost != meta.Lost {
+			return s, fmt.Errorf("the log is not what the store was folded from: before offset %d it has owner %d with %d records and %d losses, the store has owner %d with %d and %d",
+				meta.Next, now.Owner.Epoch, now.Ordinal, now.Lost, meta.Owner.Epoch, meta.Ordinal, meta.Lost)
 		}
 	case AppendImage, Preview:
+		if now.Lost > meta.Lost {
+			return s, errors.New(imageBesideHoles)
+		}
 		s.restored, err = p.whatIsMissing()
 	case AcceptLoss:
 	}
 	return s, err
 }
+
+// imageBesideHoles is why an image is not written again where records are lost in the middle of a log.
+const imageBesideHoles = "the log has lost records before others that it still has: what the store has cannot be put in between"
 
 // openRestoration begins to read, where the log begins.
 func (p *Partition) openRestoration(choice Choice, meta *materializer.Meta, s *survey) error {
@@ -129,6 +136,7 @@ func (p *Partition) openRestoration(choice Choice, meta *materializer.Meta, s *s
 	if err := r.fold.Expect(p.layout); err != nil {
 		return errors.Join(err, reader.Close())
 	}
+	r.fold.PassOver(nil) // what is lost is counted, and written into the claim of the repair
 	p.restoring = r
 	if !image {
 		return nil

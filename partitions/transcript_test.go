@@ -125,6 +125,9 @@ func (s *scene) take(l *line) {
 		if err == nil && int64(len(gap)) != e.offset-c.next {
 			l.fatalf("the gap has %d records", e.offset-c.next)
 		}
+		for i := range gap {
+			gap[i].Record.Offset = c.next + int64(i)
+		}
 		c.GapRead(e.incarnation, gap, err)
 	case "passivated":
 		e := s.answered(l, "passivation of %s", l.text("key", ""))

@@ -16,7 +16,7 @@
 //	Discard(id)      the request is gone; with Fail before it: an append that never was written
 //
 // So a lost acknowledgement is Apply, then Fail; a reordering is two Applies the other way round; a delay is doing something
-// else first. Truncate, Trim, Inject, Recreate, Stale and Violate change the log itself, in both modes. Crash makes a client
+// else first. Truncate, Trim, Remove, Change, Inject, Recreate, Stale and Violate change the log itself, in both modes. Crash makes a client
 // vanish without a word.
 //
 // The World is also the coordinator of groups, by the same plan as the real one (broker.Plan). A client that has crashed stays a

@@ -78,10 +78,12 @@ func (r *reader) look(ctx context.Context) (broker.Batch, <-chan struct{}, error
 		return broker.Batch{}, nil, fmt.Errorf("%w: the log reaches from %d to %d", broker.ErrOutOfRange, part.start, part.end())
 	}
 	end := r.client.shownEnd(r.partition, part)
-	last := min(end, r.next+maxBatch)
-	batch := broker.Batch{Next: max(last, r.next), End: end}
-	for offset := r.next; offset < last; offset++ {
-		batch.Records = append(batch.Records, cloneRecord(&part.records[offset-part.start]))
+	batch := broker.Batch{Next: r.next, End: end}
+	for offset := r.next; offset < end && len(batch.Records) < maxBatch; offset++ {
+		if !part.gone[offset] {
+			batch.Records = append(batch.Records, cloneRecord(&part.records[offset-part.start]))
+			batch.Next = offset + 1
+		}
 	}
 	return batch, w.changed, nil
 }

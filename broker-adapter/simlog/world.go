@@ -2,6 +2,7 @@ package simlog
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 
@@ -49,6 +50,8 @@ type topicLog struct {
 type partitionLog struct {
 	start   int64
 	records []broker.Record
+	// gone are offsets whose records were removed.
+	gone map[int64]bool
 }
 
 func (p *partitionLog) end() int64 { return p.start + int64(len(p.records)) }
@@ -130,6 +133,7 @@ func (w *World) Truncate(p broker.Partition, end int64) {
 		panic(fmt.Sprintf("simlog: truncate %v to %d: it reaches from %d to %d", p, end, part.start, part.end()))
 	}
 	part.records = part.records[:end-part.start]
+	maps.DeleteFunc(part.gone, func(offset int64, _ bool) bool { return offset >= end })
 	w.wake()
 }
 
@@ -143,6 +147,33 @@ func (w *World) Trim(p broker.Partition, start int64) {
 	}
 	part.records = slices.Clone(part.records[start-part.start:])
 	part.start = start
+	w.wake()
+}
+
+// Remove takes the records from one offset up to another out of the log, as compaction or a damaged segment would: no other record
+// gets their offsets.
+func (w *World) Remove(p broker.Partition, from, until int64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	part := w.mustPartition(p)
+	if from < part.start || until > part.end() {
+		panic(fmt.Sprintf("simlog: remove %d to %d of %v: it reaches from %d to %d", from, until, p, part.start, part.end()))
+	}
+	if part.gone == nil {
+		part.gone = map[int64]bool{}
+	}
+	for offset := from; offset < until; offset++ {
+		part.gone[offset] = true
+	}
+	w.wake()
+}
+
+// Change changes the record at an offset, as damage that no checksum covers would.
+func (w *World) Change(p broker.Partition, offset int64, change func(*broker.Record)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	part := w.mustPartition(p)
+	change(&part.records[offset-part.start])
 	w.wake()
 }
 
@@ -194,9 +225,11 @@ func (w *World) Records(p broker.Partition) []broker.Record {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	part := w.mustPartition(p)
-	all := make([]broker.Record, len(part.records))
-	for i := range all {
-		all[i] = cloneRecord(&part.records[i])
+	all := make([]broker.Record, 0, len(part.records))
+	for i := range part.records {
+		if !part.gone[part.start+int64(i)] {
+			all = append(all, cloneRecord(&part.records[i]))
+		}
 	}
 	return all
 }

@@ -116,6 +116,8 @@ type ClaimInfo struct {
 	Floor uint64
 	// Layout is that of the claimant; zero in claims of older versions.
 	Layout entities.Layout
+	// Lost is set by a repair: how many records the log proves to have lost before the claim. An operator has accepted that.
+	Lost uint64
 }
 
 // Size returns the number of records in the envelope's group.
@@ -212,7 +214,7 @@ func (c *Cause) sizeOpen() int {
 }
 
 func (c *ClaimInfo) size() int {
-	size := sizeBytes(1, len(c.Worker)) + sizeUint(2, c.ReadTo) + sizeUint(3, c.PreviousEpoch) + sizeFixed(4, c.PreviousNonce) + sizeUint(5, c.Floor)
+	size := sizeBytes(1, len(c.Worker)) + sizeUint(2, c.ReadTo) + sizeUint(3, c.PreviousEpoch) + sizeFixed(4, c.PreviousNonce) + sizeUint(5, c.Floor) + sizeUint(7, c.Lost)
 	if c.Layout != (entities.Layout{}) {
 		size += sizeBytes(6, len(AppendLayout(nil, c.Layout)))
 	}
@@ -263,10 +265,10 @@ func (c *ClaimInfo) append(buf []byte) []byte {
 	buf = appendUint(buf, 3, c.PreviousEpoch)
 	buf = appendFixed(buf, 4, c.PreviousNonce)
 	buf = appendUint(buf, 5, c.Floor)
-	if c.Layout == (entities.Layout{}) {
-		return buf
+	if c.Layout != (entities.Layout{}) {
+		buf = appendMessage(buf, 6, AppendLayout(nil, c.Layout))
 	}
-	return appendMessage(buf, 6, AppendLayout(nil, c.Layout))
+	return appendUint(buf, 7, c.Lost)
 }
 
 // AppendLayout appends an encoded millrace.record.v1.Layout.
@@ -472,6 +474,8 @@ func parseClaim(b []byte) *ClaimInfo {
 			c.Floor = n
 		case 6:
 			c.Layout = ParseLayout(b)
+		case 7:
+			c.Lost = n
 		}
 	}) != nil {
 		return nil

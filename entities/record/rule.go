@@ -1,6 +1,8 @@
 package record
 
 import (
+	"fmt"
+
 	"github.com/millrace-io/millrace/internal/mutation"
 )
 
@@ -9,9 +11,44 @@ type Owner struct {
 	Epoch, Nonce uint64
 }
 
+// EpochStep is how far above the owner's epoch a claim may be and count (R1). Claims count up by one, those of a repair by the
+// claims that the log has lost; one that is further above was not made by a worker, and would use the epochs up (ADR 19).
+const EpochStep = 1 << 32
+
 // YieldsTo says whether a claim of this epoch ends the ownership (R1).
 func (o Owner) YieldsTo(epoch uint64) bool {
+	if o.Jumps(epoch) && !mutation.On(mutation.Epoch) {
+		return false
+	}
 	return epoch > o.Epoch || (mutation.On(mutation.StrictClaim) && epoch == o.Epoch)
+}
+
+// Jumps says whether a claim of this epoch is void because it is too far above the owner's.
+func (o Owner) Jumps(epoch uint64) bool { return epoch > o.Epoch && epoch-o.Epoch > EpochStep }
+
+// Broken says how a claim that counts, at this offset, proves that the log has lost records before it; o is the owner by the log
+// before it. "" means that the claim proves nothing.
+//
+// A claimant names the owner that it folded when it had read up to ReadTo. Claims of others may come between that and its own. Those
+// have higher epochs than the owner that it names: so the owner before the claim is that one, or a later one. An earlier one, or
+// another one of the same epoch, means that the claim which the claimant had read is gone. And no claim can be at an offset that
+// its claimant had read already.
+//
+// A log that has lost its beginning, which an operator accepted, has no owner before its first claim.
+func (o Owner) Broken(c *ClaimInfo, offset int64) string {
+	switch {
+	case c == nil || mutation.On(mutation.Previous):
+		return ""
+	case c.ReadTo > uint64(offset): //nolint:gosec // offsets are positive
+		return fmt.Sprintf("the claim at offset %d says that the log was read up to offset %d", offset, c.ReadTo)
+	case o == (Owner{}) && offset > 0:
+		return ""
+	case c.PreviousEpoch > o.Epoch, c.PreviousEpoch == o.Epoch && c.PreviousNonce != o.Nonce:
+		return fmt.Sprintf("the claim at offset %d follows owner %d (%016x), and the log has owner %d (%016x) before it: what was between is lost",
+			offset, c.PreviousEpoch, c.PreviousNonce, o.Epoch, o.Nonce)
+	default:
+		return ""
+	}
 }
 
 // Verdict is what the reader rule says about one record.

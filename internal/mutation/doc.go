@@ -56,6 +56,12 @@ const (
 	Cut = "cut"
 	// Layout: a log that was written by another layout is not folded, and a table of another layout is not used (ADR 18).
 	Layout = "layout"
+	// Hole: an offset without a record ends the fold.
+	Hole = "hole"
+	// Previous: a claim that follows on an owner that the log does not have ends the fold.
+	Previous = "previous"
+	// Epoch: a claim that jumps far above the owner's epoch is void.
+	Epoch = "epoch"
 	// Announced: whose command a function was sent ahead of its turn does not leave before that.
 	Announced = "announced"
 	// Horizon: timers that were dropped from memory during a load are read again.
@@ -113,6 +119,9 @@ func Lines() []string {
 		Tail,
 		Cut,
 		Layout,
+		Hole,
+		Previous,
+		Epoch,
 		Announced,
 		Horizon,
 		Exceptions,

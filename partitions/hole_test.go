@@ -1,0 +1,222 @@
+package partitions
+
+import (
+	"errors"
+	"math"
+	"strings"
+	"testing"
+
+	"github.com/millrace-io/millrace/broker-adapter"
+	"github.com/millrace-io/millrace/broker-adapter/simlog"
+	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/entities/record"
+	"github.com/millrace-io/millrace/materializer"
+	"github.com/millrace-io/millrace/materializer/memstore"
+)
+
+// damaged is a log of three ownerships: a claim and x of a, a release; a claim and y of b, a release; a claim and z of c. After
+// damage it is not whole. The store is the one of the worker that wrote it, which is not running.
+func damaged(t *testing.T, damage func(*simlog.World)) *fixture {
+	t.Helper()
+	f := start(t, setup{world: alone})
+	for _, step := range [][2]string{{"a", "add x"}, {"b", "add y"}, {"c", "add z"}} {
+		f.await(Active)
+		f.want(f.submit(command(step[0], step[1])), strings.TrimPrefix(step[1], "add "))
+		f = f.restart()
+	}
+	f.await(Active)
+	if err := f.stop(); err != nil {
+		t.Fatal(err)
+	}
+	damage(f.world)
+	return f
+}
+
+// fresh is another worker on the same log, without a store.
+func (f *fixture) fresh() *fixture {
+	f.t.Helper()
+	f.store = memstore.New()
+	return f.restart()
+}
+
+func garbled(r *broker.Record) { r.Headers[0].Value = []byte{0} }
+
+// damages of the log of damaged, and what is said of them.
+var damages = map[string]struct {
+	damage func(*simlog.World)
+	says   string
+}{
+	"a record is gone": {func(w *simlog.World) { w.Remove(journal, 4, 5) }, "it has no record at offset 4, the next one is at offset 5"},
+	"the first records are gone, and the log says that it begins at 0": {
+		func(w *simlog.World) { w.Remove(journal, 0, 3) }, "it has no records at offsets 0 to 2, the next one is at offset 3",
+	},
+	"a claim cannot be read": {
+		func(w *simlog.World) { w.Change(journal, 3, garbled) }, "the claim at offset 6 follows owner 2",
+	},
+}
+
+// TestAHoleHaltsAFreshWorker: a log that has lost records in its middle is not taken for a whole one. The worker says what is
+// missing and where, answers nobody, and a restart changes nothing about it.
+func TestAHoleHaltsAFreshWorker(t *testing.T) {
+	for name, test := range damages {
+		t.Run(name, func(t *testing.T) {
+			f := damaged(t, test.damage).fresh()
+			f.halts()
+			f.wantError(f.submit(command("a", "add w")), entities.Halted, entities.NotApplied)
+			why := f.p.Status().Halted
+			if !errors.Is(why, materializer.ErrLost) || !strings.Contains(why.Error(), test.says) || !strings.Contains(why.Error(), "millrace repair") {
+				t.Errorf("halted because of %v; want %q", why, test.says)
+			}
+			all, err := f.m.Halted(t.Context())
+			if err != nil || len(all) != 1 || !strings.Contains(all[0].Cause, test.says) || all[0].Refused[AppendImage] == "" || all[0].Refused[AcceptLoss] != "" {
+				t.Errorf("evidence %+v, %v", all, err)
+			}
+			again := f.restart()
+			again.halts()
+			if images := again.m.Images(); len(images) != 0 {
+				t.Errorf("a halted partition counts as an image: %v", images)
+			}
+		})
+	}
+}
+
+// TestAHoleThatWasAcceptedIsPassedOver by every worker from then on, without an operator: the claim of the repair says how much was
+// lost before it. A further loss halts all the same.
+func TestAHoleThatWasAcceptedIsPassedOver(t *testing.T) {
+	for name, test := range damages {
+		t.Run(name, func(t *testing.T) {
+			f := damaged(t, test.damage)
+			whole := f.image()
+			f = f.fresh()
+			f.halts()
+			if _, err := f.m.Repair(t.Context(), 0, AppendImage); err == nil {
+				t.Error("an image is written again into a log with holes")
+			}
+			f.mend(AcceptLoss)
+			f.want(f.submit(command("c", "read")), "z")
+			f.want(f.submit(command("a", "add w")), map[bool]string{true: "x w", false: "w"}[!strings.Contains(name, "first")])
+			f = f.restart() // the rest of the store
+			f.await(Active)
+			f = f.fresh()
+			f.await(Active)
+			f.want(f.submit(command("c", "read")), "z")
+
+			f.store = whole // it knows what the others have agreed to forget
+			f = f.restart()
+			f.halts()
+			if why := f.p.Status().Halted.Error(); !strings.Contains(why, "it has records that the log has not") {
+				t.Errorf("halted because of %v", why)
+			}
+			f.world.Remove(journal, 7, 8)
+			f = f.fresh()
+			f.halts()
+			if why := f.p.Status().Halted.Error(); !strings.Contains(why, "offset 7") && !strings.Contains(why, test.says) {
+				t.Errorf("halted because of %v", why)
+			}
+		})
+	}
+}
+
+// TestAStandbyHaltsAtAHole: it says so, and its image is offered to nobody. After a repair it follows again.
+func TestAStandbyHaltsAtAHole(t *testing.T) {
+	c := newCluster(t, Limits{})
+	c.owned(c.a, 0)
+	c.want(c.a, command("x", "add 1"), "1")
+	c.want(c.a, command("x", "add 2"), "1 2")
+	c.a.world.Remove(journal, 1, 2)
+	c.tell(0, 1)
+	c.until("b halts", func() bool { return c.b.p.Status().State == Halted })
+	s := c.b.p.Status()
+	if !errors.Is(s.Halted, materializer.ErrLost) || s.Followed || s.LastError != s.Halted.Error() {
+		t.Errorf("status %+v; want halted because of a loss", s)
+	}
+	if images := c.b.m.Images(); len(images) != 0 {
+		t.Errorf("b offers images %v", images)
+	}
+	c.want(c.b, command("x", "add 3"), "1 2 3") // the owner's store is whole
+
+	c.tell(nobodyOwns, 1)
+	c.revoke(c.a)
+	if _, err := c.b.m.Repair(t.Context(), 0, AcceptLoss); err != nil {
+		t.Fatal(err)
+	}
+	c.until("b follows", func() bool { s := c.b.p.Status(); return s.Followed && s.Lag == 0 })
+}
+
+// TestAHoleThatAStandbyMeetsLive: records that are gone before a follower has read them, and a claim whose predecessor is.
+func TestAHoleThatAStandbyMeetsLive(t *testing.T) {
+	c := newCluster(t, Limits{})
+	c.owned(c.a, 0, 1)
+	c.want(c.a, command("x", "add 1"), "1")
+	c.until("b follows", func() bool { s := c.b.p.Status(); return s.Followed && s.Next == 2 && s.Lag == 0 })
+	claim := record.Envelope{Kind: record.Claim, Epoch: 8, Nonce: 5, Claim: &record.ClaimInfo{Worker: "c", PreviousEpoch: 7, PreviousNonce: 3}}
+	c.a.world.Inject(journal, broker.Record{Headers: header(claim)})
+	c.until("b halts", func() bool { return c.b.p.Status().State == Halted })
+	if why := c.b.p.Status().Halted.Error(); !strings.Contains(why, "the claim at offset 2 follows owner 7") {
+		t.Errorf("halted because of %v", why)
+	}
+}
+
+// TestAHoleInAGapHalts: an owner that finds records of others before its own looks whether all offsets in between have one.
+func TestAHoleInAGapHalts(t *testing.T) {
+	foreign := func(offset int64) GapRecord {
+		return GapRecord{Record: broker.Record{Offset: offset}, Foreign: true}
+	}
+	for name, test := range map[string]struct {
+		gap  []GapRecord
+		want State
+		says string
+	}{
+		"whole":          {[]GapRecord{foreign(1), foreign(2)}, Active, ""},
+		"nothing":        {nil, Halted, "no records at offsets 1 to 2"},
+		"the first":      {[]GapRecord{foreign(2)}, Halted, "no record at offset 1"},
+		"the last":       {[]GapRecord{foreign(1)}, Halted, "no record at offset 2"},
+		"behind a claim": {[]GapRecord{{Record: broker.Record{Offset: 1}, Envelope: record.Envelope{Kind: record.Claim, Epoch: 2}}}, CatchingUp, "claimed"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := activeCore(t, false)
+			c.open.calls = append(c.open.calls, &Call{cmd: &entities.Command{}, outcome: &entities.Outcome{}})
+			c.Flush()
+			c.Acked(c.sent[0], broker.AppendResult{Base: 3, Last: 3})
+			c.GapRead(c.incarnation, test.gap, nil)
+			if c.state != test.want || !strings.Contains(c.lastFence, test.says) {
+				t.Errorf("it is %s (%s); want %s (%s)", c.state, c.lastFence, test.want, test.says)
+			}
+		})
+	}
+}
+
+// TestAnAbsurdEpochDoesNotBlockAPartition: a claim far above the owner's epoch is void for everybody, and seen.
+func TestAnAbsurdEpochDoesNotBlockAPartition(t *testing.T) {
+	f := start(t, setup{world: alone})
+	f.await(Active)
+	f.want(f.submit(command("a", "add x")), "x")
+	f.world.Inject(journal, foreignClaim(math.MaxUint64), foreignClaim(2+record.EpochStep))
+	f = f.restart()
+	f.await(Active)
+	f.want(f.submit(command("a", "add y")), "x y")
+	if s := f.p.Status(); s.Epoch != 2 || s.Fold.Jumped != 2 || !strings.Contains(s.LastError, "epoch") || f.p.Counts().Alarms == 0 {
+		t.Errorf("status %+v; want epoch 2, and an alarm about two claims", s)
+	}
+	f.world.Inject(journal, foreignClaim(math.MaxUint64))
+	f.want(f.submit(command("a", "add z")), "x y z")
+	f.until("that is seen while it is owned", func() bool { return f.p.Status().Fold.Jumped == 3 })
+}
+
+// TestUsedUpEpochsHalt: where no claim can be above the owner's, callers are told instead of waiting for ever.
+func TestUsedUpEpochsHalt(t *testing.T) {
+	c := newCore(0, "w", Limits{}.WithDefaults(), true)
+	c.Assigned(false)
+	waiting := &Call{cmd: &entities.Command{}}
+	c.Submitted(waiting)
+	c.CaughtUp(record.Owner{Epoch: math.MaxUint64, Nonce: 1}, 9, 7)
+	if c.state != Halted || waiting.err == nil || waiting.err.Reason != entities.Halted {
+		t.Fatalf("it is %s, and a caller is told %v", c.state, waiting.err)
+	}
+	r := &repair{choice: AcceptLoss, done: func(*repair) {}}
+	c.Repair(r)
+	c.Surveyed(c.incarnation, survey{epoch: math.MaxUint64}, 8, nil)
+	if c.state != Halted || !errors.Is(r.err, errEpochsUsed) {
+		t.Errorf("a repair ends with %v", r.err)
+	}
+}
