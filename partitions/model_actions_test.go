@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/millrace-io/millrace/broker-adapter"
+	"github.com/millrace-io/millrace/materializer"
 )
 
 // kind is what an action does. Small, because every state remembers the one that led to it.
@@ -267,8 +268,25 @@ func (x *world) catchUp(w *worker) {
 	}
 	w.fold = w.store
 	w.fold.read(x.log, end)
+	if x.lost(w) {
+		return
+	}
 	w.saved()
 	c.CaughtUp(w.fold.rule.Current, end, w.nonce()+1)
+}
+
+// lost says whether the log has lost records by what it has, and halts the worker that has folded it. Nobody may find that of a log
+// that has lost nothing.
+func (x *world) lost(w *worker) bool {
+	if w.fold.lost == "" {
+		return false
+	}
+	if x.spent.cuts == 0 {
+		x.blame("%s finds a loss, and nothing is lost: %s", w.name, w.fold.lost)
+	}
+	w.fold = w.store
+	w.core.Failed(w.core.incarnation, fmt.Errorf("%w", materializer.ErrLost))
+	return true
 }
 
 func (x *world) submit(w *worker, call *Call) {

@@ -34,6 +34,9 @@ type content struct {
 	try, value   uint8
 	hasData      bool
 	answer       string
+	// what a claim says of the log before it.
+	readTo                       uint64
+	previousEpoch, previousNonce uint64
 }
 
 // logged is a record as it stands in the modelled log and in requests to it. Never changed.
@@ -51,6 +54,9 @@ func (r records) of(e *materializer.Entry) *logged {
 	c := content{
 		kind: env.Kind, epoch: env.Epoch, nonce: env.Nonce, index: env.Index, count: env.Count,
 		sequence: env.Sequence, ordinal: env.Ordinal, answer: string(env.Answer),
+	}
+	if env.Claim != nil {
+		c.readTo, c.previousEpoch, c.previousNonce = env.Claim.ReadTo, env.Claim.PreviousEpoch, env.Claim.PreviousNonce
 	}
 	if len(e.Value) == 2 {
 		c.try, c.value, c.hasData = e.Value[0], e.Value[1], true
@@ -87,15 +93,21 @@ type folded struct {
 	ids    [maxOps]dedup
 	// releasedBy is the owner that last said that it was done.
 	releasedBy record.Owner
+	// lost is the first proof that the log has lost records.
+	lost string
 	// fault is the first thing in the log that no reader should ever find.
 	fault string
 }
 
 // step folds one record by the real reader rule.
 func (f *folded) step(l *logged, offset int64) record.Verdict {
+	before := f.rule.Current
 	verdict, dropped := f.rule.Step(&l.env)
 	if dropped {
 		f.open = 0
+	}
+	if verdict == record.Claimed && f.lost == "" {
+		f.lost = before.Broken(l.env.Claim, offset)
 	}
 	if verdict != record.Void && verdict != record.Claimed && l.owner() == f.releasedBy {
 		f.blame("a record of an owner counts behind its release")

@@ -41,7 +41,7 @@ import (
 // does not count, now or later; what counts was computed on the state before it, its events are without a gap, its group
 // is whole, and its id counts once; nothing of an owner counts behind its release. Nobody is answered twice, no session
 // is used after it was closed, a revoked partition says once that it is released, and no core waits for something that will
-// never come. When the log has lost its tail: nobody who has folded what is lost gives an answer that was written later.
+// never come. What claims say of the log before them proves a loss only where there was one. When the log has lost its tail: nobody who has folded what is lost gives an answer that was written later.
 //
 // # What is not
 //

@@ -232,6 +232,9 @@ func (x *world) readBack(w *worker, claim int64) {
 		return
 	}
 	w.fold.read(x.log, claim+1)
+	if x.lost(w) {
+		return
+	}
 	w.saved()
 	for _, call := range c.waiting {
 		x.lookup(w, call)

@@ -218,6 +218,9 @@ func (x *world) check() string {
 	if x.valid.fault != "" {
 		return x.valid.fault
 	}
+	if x.valid.lost != "" {
+		return "a loss is found, and nothing is lost: " + x.valid.lost
+	}
 	for op := range x.s.ops {
 		for k := range x.s.tries {
 			t := tryOf(op, k)
