@@ -48,7 +48,7 @@ func StartOver(store Store, a Address, topicID string, start int64) error {
 	if err := store.DropRange(lower, upper); err != nil || start == 0 {
 		return err
 	}
-	meta := Meta{FoldVersion: FoldVersion, TopicID: topicID, Next: start}
+	meta := MetaFrom(topicID, start)
 	batch := store.NewBatch()
 	defer batch.Close() //nolint:errcheck // the log has it
 	return errors.Join(batch.Put(a.metaKey(), meta.append(nil)), batch.Commit(), store.Flush())

@@ -56,7 +56,7 @@ func Hole(expected, found int64) *Loss {
 
 // follows checks that a claim that counts follows on the owner that the log has before it.
 func (f *Fold) follows(e *Entry, before record.Owner) error {
-	if what := before.Broken(e.Envelope.Claim, e.Offset); what != "" {
+	if what := before.Broken(e.Envelope.Claim, e.Offset, f.meta.Start); what != "" {
 		if err := f.loses(&Loss{Offset: e.Offset, What: what}); err != nil {
 			return err
 		}
@@ -96,6 +96,9 @@ func (f *Fold) PassOver(met func(*Loss)) {
 		f.met = func(*Loss) {}
 	}
 }
+
+// Lost counts the losses that were passed over.
+func (f *Fold) Lost() uint64 { return f.lost }
 
 // Inspected is what an inspection found.
 type Inspected struct {

@@ -28,10 +28,17 @@ type Meta struct {
 	Layout entities.Layout
 	// Lost counts the losses of the log before Next that repairs have accepted; 0: the log had no holes.
 	Lost uint64
+	// Start is the offset at which the fold began: 0, unless a repair has accepted that the log has lost its beginning.
+	Start int64
 }
 
-// The fold versions since which meta rows have a floor, a layout, and accepted losses. What an older one says of its topic is still
-// read.
+// MetaFrom is where a fold begins that does not have what was below an offset.
+func MetaFrom(topicID string, start int64) Meta {
+	return Meta{FoldVersion: FoldVersion, TopicID: topicID, Next: start, Start: start}
+}
+
+// The fold versions since which meta rows have a floor, a layout, and accepted losses with the start. What an older one says of its
+// topic is still read.
 const (
 	floorSince  = 3
 	layoutSince = 4
@@ -48,6 +55,7 @@ func (m *Meta) append(buf []byte) []byte {
 	buf = binary.AppendVarint(buf, m.Floor)
 	buf = appendLayout(buf, m.Layout)
 	buf = binary.AppendUvarint(buf, m.Lost)
+	buf = binary.AppendVarint(buf, m.Start)
 	return append(buf, m.TopicID...)
 }
 
@@ -66,6 +74,7 @@ func parseMeta(b []byte) (Meta, error) {
 	}
 	if m.FoldVersion >= lostSince {
 		m.Lost = d.uvarint()
+		m.Start = d.varint()
 	}
 	m.TopicID = string(d.rest)
 	return m, d.error("meta row")

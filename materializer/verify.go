@@ -86,7 +86,7 @@ func (v *Verification) Run(ctx context.Context) (Verified, error) {
 	defer beside.close()
 	meta := Meta{}
 	if start > 0 {
-		meta = Meta{FoldVersion: FoldVersion, TopicID: v.TopicID, Next: start}
+		meta = MetaFrom(v.TopicID, start)
 	}
 	fold := NewFold(v.Address.ForVerify(), v.TopicID, meta)
 	fold.each = v.record

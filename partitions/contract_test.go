@@ -61,3 +61,60 @@ func TestAnotherTopicHalts(t *testing.T) {
 		t.Errorf("the caller is told %v", a.err)
 	}
 }
+
+// TestWhatHappenedMeanwhileIsLookedAt: after the topic's settings were wrong, a partition is taken again only as far as its log is
+// whole behind the store's position, and what the log has lost before that is shown: the store has it, and no other worker can.
+func TestWhatHappenedMeanwhileIsLookedAt(t *testing.T) {
+	for name, test := range map[string]struct {
+		lose func(*fixture)
+		want State
+		says string
+	}{
+		"nothing is lost":                     {func(*fixture) {}, Active, ""},
+		"records that the store has are lost": {func(f *fixture) { f.world.Remove(journal, 1, 3) }, Active, "it has no records at offsets 1 to 2"},
+		"a claim that the store has is changed": {func(f *fixture) {
+			f.world.Change(journal, 0, func(r *broker.Record) { r.Headers = foreignClaim(1).Headers })
+		}, Active, "follows owner 1"},
+		"the beginning is lost": {func(f *fixture) { f.world.Trim(journal, 2) }, Active, "it begins at offset 2"},
+		"records that the store has not are lost": {func(f *fixture) {
+			at := f.world.Inject(journal, foreignClaim(9), foreignClaim(10))
+			f.world.Remove(journal, at, at+1)
+		}, Halted, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := start(t, setup{world: alone})
+			f.await(Active)
+			f.want(f.submit(command("a", "add x")), "x")
+			f = f.restart()
+			f.await(Active)
+			f.want(f.submit(command("b", "add y")), "y")
+			right := f.m.options.Topic
+			wrong := right
+			wrong.Violations = []broker.Violation{{Setting: "cleanup.policy"}}
+			f.m.judge(wrong)
+			f.await(Standby)
+			test.lose(f)
+			f.m.judge(right)
+			f.await(test.want)
+			if test.want == Halted {
+				return
+			}
+			f.want(f.submit(command("a", "read")), "x")
+			f.want(f.submit(command("b", "add z")), "y z")
+			f.until("the log was looked through", func() bool {
+				return f.p.Status().Inspection.Over
+			})
+			damage := f.p.Status().Inspection.Damage
+			if test.says == "" {
+				if damage != nil {
+					t.Errorf("damage is found: %v", damage)
+				}
+				return
+			}
+			if damage == nil || !strings.Contains(damage.Error(), test.says) {
+				t.Errorf("damage %v; want %q", damage, test.says)
+			}
+			f.until("an alarm is raised", func() bool { return f.p.Counts().Alarms == 1 && f.p.Status().LastError == damage.Error() })
+		})
+	}
+}

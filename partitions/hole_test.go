@@ -14,20 +14,44 @@ import (
 	"github.com/millrace-io/millrace/materializer/memstore"
 )
 
-// damaged is a log of three ownerships: a claim and x of a, a release; a claim and y of b, a release; a claim and z of c. After
-// damage it is not whole. The store is the one of the worker that wrote it, which is not running.
+// damaged is a log of three ownerships: a claim, x of a and a release; a claim, y of b and a release; a claim, z of c and a release.
+// After damage it is not whole. The fixture's store is the fold of the log before that; its worker does not run.
 func damaged(t *testing.T, damage func(*simlog.World)) *fixture {
 	t.Helper()
 	f := start(t, setup{world: alone})
-	for _, step := range [][2]string{{"a", "add x"}, {"b", "add y"}, {"c", "add z"}} {
-		f.await(Active)
-		f.want(f.submit(command(step[0], step[1])), strings.TrimPrefix(step[1], "add "))
-		f = f.restart()
-	}
 	f.await(Active)
 	if err := f.stop(); err != nil {
 		t.Fatal(err)
 	}
+	f.world.Truncate(journal, 0) // what the worker has written depends on when it was stopped
+	var records []broker.Record
+	put := func(key, value string, env record.Envelope) {
+		r := broker.Record{Key: []byte(key), Value: []byte(value), Headers: header(env), Offset: int64(len(records)), Time: f.clock.Now()}
+		f.world.Inject(journal, r)
+		records = append(records, r)
+	}
+	for i, word := range []string{"x", "y", "z"} {
+		o := record.Envelope{Epoch: uint64(i) + 1, Nonce: 7}
+		claim, event, release := o, o, o
+		claim.Kind, claim.Claim = record.Claim, &record.ClaimInfo{Worker: "w", ReadTo: uint64(len(records)), PreviousEpoch: uint64(i), PreviousNonce: map[bool]uint64{true: 7}[i > 0]}
+		event.Kind, event.Ordinal, event.Sequence, event.TypeURL = record.Event, 1, 1, "t/word"
+		release.Kind, release.Ordinal = record.Release, 2
+		put("", "", claim)
+		put("words/"+string(rune('a'+i)), word, event)
+		put("", "", release)
+	}
+	store := memstore.New()
+	batch := store.NewBatch()
+	fold := materializer.NewFold(f.p.address, f.p.topicID, materializer.Meta{})
+	for i := range records {
+		if _, err := fold.Record(batch, &records[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(fold.WriteMeta(batch), batch.Commit()); err != nil {
+		t.Fatal(err)
+	}
+	f.store = store
 	damage(f.world)
 	return f
 }

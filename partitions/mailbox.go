@@ -16,6 +16,7 @@ const (
 	inRevoked
 	inFollowed
 	inLost
+	inDamaged
 	inReplaced
 	inCaughtUp
 	inFailed

@@ -69,6 +69,8 @@ type Manager struct {
 	misfit error
 	// handedOver are the partitions that live owners are to release by the present table.
 	handedOver map[int32]bool
+	// suspected has room for one wish that the logs are looked through.
+	suspected chan struct{}
 	// staleness is what was measured of relaxed reads.
 	staleness staleness
 	// draining is closed when the membership is to end before the manager does, drained when it has.
@@ -101,7 +103,10 @@ func NewManager(o Options) *Manager {
 		o.Layout = entities.LayoutOf(o.App, o.Topic.Partitions)
 	}
 	o.Routes.Expect(o.Layout)
-	m := &Manager{options: o, described: o.Topic.Partitions, hinted: map[int32]bool{}, handedOver: map[int32]bool{}, refused: make(chan struct{}, 1), draining: make(chan struct{}), drained: make(chan struct{})}
+	m := &Manager{
+		options: o, described: o.Topic.Partitions, hinted: map[int32]bool{}, handedOver: map[int32]bool{},
+		refused: make(chan struct{}, 1), suspected: make(chan struct{}, 1), draining: make(chan struct{}), drained: make(chan struct{}),
+	}
 	rebuilds := make(chan struct{}, o.Rebuilds)
 	for id := range o.Layout.Partitions {
 		p := &Partition{
@@ -183,6 +188,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	left := make(chan error, 1)
 	running.Go(func() { left <- m.options.Log.Assignments(member, m.options.Membership, m.assign) }) // ends with member
 	running.Go(func() { m.watchContract(member) })                                                   // ends with member
+	running.Go(func() { m.inspectLogs(member) })                                                     // ends with member
 
 	var err error
 	select {
@@ -401,6 +407,8 @@ func (m *Manager) watchContract(ctx context.Context) {
 
 // judge gives the partitions up while the topic's settings, or its number of partitions, are wrong, and takes those again that are
 // assigned when they are right.
+// What the log may have lost meanwhile is looked at: behind the store's position by the catch-up, which halts at a loss before
+// anything is served; before it by an inspection, beside the serving, since the store has what was there.
 // Another topic under the name of this one is a halt: what was acknowledged is not in it.
 func (m *Manager) judge(info broker.TopicInfo) {
 	m.mu.Lock()
@@ -422,8 +430,11 @@ func (m *Manager) judge(info broker.TopicInfo) {
 		}
 	case was == nil && now != nil:
 		released = m.release(m.all(), now)
-	case m.contract != nil && now == nil && m.misfit == nil:
-		m.takeAgain()
+	case m.contract != nil && now == nil:
+		m.suspectLog()
+		if m.misfit == nil {
+			m.takeAgain()
+		}
 	}
 	m.contract = now
 	m.mu.Unlock()

@@ -107,7 +107,7 @@ func (f *folded) step(l *logged, offset int64) record.Verdict {
 		f.open = 0
 	}
 	if verdict == record.Claimed && f.lost == "" {
-		f.lost = before.Broken(l.env.Claim, offset)
+		f.lost = before.Broken(l.env.Claim, offset, 0)
 	}
 	if verdict != record.Void && verdict != record.Claimed && l.owner() == f.releasedBy {
 		f.blame("a record of an owner counts behind its release")

@@ -78,6 +78,8 @@ type Partition struct {
 	// imageMoved is closed when image has changed, if anybody waits for that.
 	imageMu    sync.Mutex
 	imageMoved chan struct{}
+	// inspection is the last look through the log below the store's position; nil: there was none.
+	inspection atomic.Pointer[Inspection]
 	// probe is the owner's last word on how far it is; probing: it is being asked.
 	probe   atomic.Pointer[probe]
 	probing atomic.Bool
@@ -179,6 +181,8 @@ func (p *Partition) take(in *input) {
 	case inFollowFailed:
 		p.failed(in.fail)
 		c.FollowFailed(in.fail)
+	case inDamaged:
+		p.alarm(in.fail.Error())
 	case inLost:
 		c.Lost()
 	case inReplaced:

@@ -88,7 +88,7 @@ func (p *Partition) survey(ctx context.Context, choice Choice) (s survey, err er
 	s.owner = p.restoring.fold.Owner()
 	s.epoch = max(s.owner.Epoch, meta.Owner.Epoch)
 	s.floor = max(meta.Next, halt.Position, meta.Floor, now.Floor)
-	s.lost = now.Lost
+	s.lost = p.restoring.fold.Lost()
 	switch choice {
 	case Retry:
 		if now.Owner != meta.Owner || now.Ordinal != meta.Ordinal || now.Next != meta.Next || now.Lost != meta.Lost {
@@ -130,7 +130,7 @@ func (p *Partition) openRestoration(choice Choice, meta *materializer.Meta, s *s
 	}
 	from := materializer.Meta{}
 	if s.start > 0 {
-		from = materializer.Meta{FoldVersion: materializer.FoldVersion, TopicID: p.topicID, Next: s.start}
+		from = materializer.MetaFrom(p.topicID, s.start)
 	}
 	r := &restoration{reader: reader, fold: materializer.NewFold(address, p.topicID, from), position: s.start}
 	if err := r.fold.Expect(p.layout); err != nil {
@@ -250,6 +250,7 @@ func (p *Partition) startOver(r *repair) {
 	if err == nil {
 		err = materializer.StartOver(p.store, p.address, p.topicID, r.survey.start)
 	}
+	p.inspection.Store(nil)
 	p.core.StartedOver(err)
 }
 

@@ -40,6 +40,8 @@ type Status struct {
 	Floor      int64
 	LastError  string
 	LastFailed time.Time
+	// Inspection is the last look through the log that the store was folded from, after the topic's settings were wrong.
+	Inspection Inspection
 }
 
 // stats count what a partition did since the process began.
@@ -85,6 +87,9 @@ func (s *stats) counts() Counts {
 func (p *Partition) Status() Status {
 	s := p.status.Load().Status
 	s.Waiting = p.waiting.Load()
+	if i := p.inspection.Load(); i != nil {
+		s.Inspection = *i
+	}
 	if i := p.image.Load(); i != nil {
 		s.Followed, s.Next, s.Lag = true, i.next, max(i.end-i.next, 0)
 	}

@@ -86,7 +86,8 @@ func TestGoldenBytes(t *testing.T) {
 			Kind: Event, Epoch: 2, Nonce: 3, LogTime: 4, Ordinal: 7, Sequence: 1, TypeURL: "type.googleapis.com/shop.v1.Reserved",
 			Cause: &Cause{Generation: 1, Partition: 2, Offset: 900, Settled: 800, Open: []uint64{3, 300, 799}},
 		},
-		"1-refused": {Kind: Refused, Epoch: 3, Nonce: 5, LogTime: 4, Ordinal: 2, TypeURL: "type.googleapis.com/shop.v1.Reserve", Answer: []byte{0x20, 9}, Target: []byte{0x12, 1, 'M'}, Refuses: 70},
+		"1-refused":  {Kind: Refused, Epoch: 3, Nonce: 5, LogTime: 4, Ordinal: 2, TypeURL: "type.googleapis.com/shop.v1.Reserve", Answer: []byte{0x20, 9}, Target: []byte{0x12, 1, 'M'}, Refuses: 70},
+		"1-accepted": {Kind: Claim, Epoch: 3, Nonce: 5, Claim: &ClaimInfo{Worker: "w-1", ReadTo: 51, PreviousEpoch: 1, PreviousNonce: 7, Floor: 51, Lost: 12}},
 	}
 	for name, want := range golden {
 		path := filepath.Join("testdata", name+".hex")

@@ -27,23 +27,24 @@ func (o Owner) YieldsTo(epoch uint64) bool {
 func (o Owner) Jumps(epoch uint64) bool { return epoch > o.Epoch && epoch-o.Epoch > EpochStep }
 
 // Broken says how a claim that counts, at this offset, proves that the log has lost records before it; o is the owner by the log
-// before it. "" means that the claim proves nothing.
+// before it, and start is where reading began. "" means that the claim proves nothing.
 //
 // A claimant names the owner that it folded when it had read up to ReadTo. Claims of others may come between that and its own. Those
 // have higher epochs than the owner that it names: so the owner before the claim is that one, or a later one. An earlier one, or
-// another one of the same epoch, means that the claim which the claimant had read is gone. And no claim can be at an offset that
+// another one of the same epoch (of two claims of one epoch only the first counts), means that the claim which the claimant had read
+// is gone. And no claim can be at an offset that
 // its claimant had read already.
 //
-// A log that has lost its beginning, which an operator accepted, has no owner before its first claim.
-func (o Owner) Broken(c *ClaimInfo, offset int64) string {
+// A log that is read from the middle, because an operator accepted that it has lost its beginning, has no owner before its first claim.
+func (o Owner) Broken(c *ClaimInfo, offset, start int64) string {
 	switch {
 	case c == nil || mutation.On(mutation.Previous):
 		return ""
 	case c.ReadTo > uint64(offset): //nolint:gosec // offsets are positive
 		return fmt.Sprintf("the claim at offset %d says that the log was read up to offset %d", offset, c.ReadTo)
-	case o == (Owner{}) && offset > 0:
+	case o == (Owner{}) && start > 0:
 		return ""
-	case c.PreviousEpoch > o.Epoch, c.PreviousEpoch == o.Epoch && c.PreviousNonce != o.Nonce:
+	case c.PreviousEpoch > o.Epoch, c.PreviousEpoch == o.Epoch && c.PreviousNonce != o.Nonce && !mutation.On(mutation.StrictClaim):
 		return fmt.Sprintf("the claim at offset %d follows owner %d (%016x), and the log has owner %d (%016x) before it: what was between is lost",
 			offset, c.PreviousEpoch, c.PreviousNonce, o.Epoch, o.Nonce)
 	default:

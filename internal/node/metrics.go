@@ -161,6 +161,8 @@ func (n *Node) partitionMetrics() observe.Source {
 		gauge("millrace_partitions_active_bytes", "Estimated memory of active entities.", func(p f) int { return p.Status.ActiveBytes }, label),
 		gauge("millrace_partitions_stale_records", "Records that were void by the reader rule, since the partition was taken.", func(p f) uint64 { return p.Status.Fold.Stale }, label),
 		gauge("millrace_partitions_foreign_records", "Records without a readable envelope, since the partition was taken.", func(p f) uint64 { return p.Status.Fold.Foreign }, label),
+		gauge("millrace_partitions_jumped_claims", "Claims that were void because of absurd epochs, since the partition was taken.", func(p f) uint64 { return p.Status.Fold.Jumped }, label),
+		gauge("millrace_partitions_log_damaged", "1 when the log has lost records that the store of this worker has: no other worker can rebuild the partition.", func(p f) float64 { return yes(p.Status.Inspection.Damage != nil) }, label),
 	}
 	return measured(columns, func(take func(f, ...string)) {
 		for _, p := range n.manager.Partitions() {

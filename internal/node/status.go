@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -114,6 +115,15 @@ func (n *Node) partitionStatus(ctx context.Context) []*adminv1.PartitionStatus {
 			Parked: int64(s.Parked), OpenEffects: int64(s.Effects), MoreEffects: s.MoreEffects,
 			Timers: int64(s.Timers), MoreTimers: s.MoreTimers, OverdueSeconds: s.Overdue.Seconds(),
 			Followed: s.Followed, FollowerReads: p.Counts().FollowerReads(),
+		}
+		switch i := s.Inspection; {
+		case i.Damage != nil:
+			status.LastError = i.Damage.Error()
+		case s.LastError != "":
+		case i.Failed != nil:
+			status.LastError = "the log could not be looked through for losses: " + i.Failed.Error()
+		case i.Until > 0 && !i.Over:
+			status.LastError = fmt.Sprintf("the settings of the topic were wrong: its log is being looked through for losses, at offset %d of %d", i.Next, i.Until)
 		}
 		if !s.LastFailed.IsZero() {
 			status.LastErrorTime = timestamppb.New(s.LastFailed)
