@@ -55,15 +55,14 @@ func (w *world) truncate(t *testing.T) {
 		w.wrong("partition %d halts because of %q", lost, why)
 	}
 	if halted() {
-		w.repair(t, lost, end)
+		w.repair(t, lost, end, []partitions.Choice{partitions.AcceptLoss, partitions.AppendImage}[w.rng.IntN(2)])
 	}
 }
 
 // repair lets an operator choose, and looks at what comes of it: nothing that the log still has is lost, with the image nothing that
 // was acknowledged, and what is sent afterwards arrives once.
-func (w *world) repair(t *testing.T, lost int32, end int) {
+func (w *world) repair(t *testing.T, lost int32, end int, choice partitions.Choice) {
 	t.Helper()
-	choice := []partitions.Choice{partitions.AcceptLoss, partitions.AppendImage}[w.rng.IntN(2)]
 	w.fault("repaired by " + choice.String())
 	w.note("an operator repairs partition %d by %s", lost, choice)
 	before := map[string]string{}
@@ -174,6 +173,9 @@ func (w *world) fold(t *testing.T, p int32) *memstore.Store {
 	t.Helper()
 	store := memstore.New()
 	fold := materializer.NewFold(materializer.Address{Generation: 1, Partition: uint16(p)}, topicID(w), materializer.Meta{})
+	if w.holed[p] {
+		fold.PassOver(nil)
+	}
 	batch := store.NewBatch()
 	records := w.log.Records(broker.Partition{Topic: topic, ID: p})
 	for i := range records {

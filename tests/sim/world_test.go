@@ -65,6 +65,8 @@ type world struct {
 	quiet     bool
 	// forgotten are partitions whose loss was accepted.
 	forgotten [parts]bool
+	// holed are partitions that have lost a record in the middle.
+	holed [parts]bool
 	// ctx outlives every worker.
 	ctx context.Context
 
@@ -469,8 +471,11 @@ func (w *world) heal(t *testing.T) {
 	w.compareStore(t)
 	w.compareEffects()
 	w.compareAlarms()
-	if w.rng.IntN(4) == 0 {
+	switch w.rng.IntN(4) {
+	case 0:
 		w.truncate(t)
+	case 1:
+		w.pierce(t)
 	}
 	for _, life := range w.workers {
 		w.bury(life)
