@@ -43,7 +43,7 @@ type Fold struct {
 	// lost counts losses that were passed over: those before accepted, or all of them, of which met is told.
 	lost     uint64
 	accepted int64
-	met      func(*Loss)
+	met      func(*LostError)
 	// released is the last owner that this fold saw release the partition.
 	released record.Owner
 	// attested is the last owner whose claim had the layout of this fold: its records lie where they belong.
@@ -97,7 +97,7 @@ func (f *Fold) Released() bool { return f.rule.Current == f.released }
 // Counts returns what the fold met.
 func (f *Fold) Counts() FoldCounts { return f.counts }
 
-// Record folds a record as it was read from the log. The record is not kept. A *Loss (ErrLost) says that the log has lost records
+// Record folds a record as it was read from the log. The record is not kept. A *LostError (ErrLost) says that the log has lost records
 // before this one; then, and after ErrUnfoldable, the fold is of no use.
 func (f *Fold) Record(rows Rows, r *broker.Record) (record.Verdict, error) {
 	f.entry.Offset, f.entry.Key, f.entry.Value = r.Offset, r.Key, r.Value
@@ -108,7 +108,7 @@ func (f *Fold) Record(rows Rows, r *broker.Record) (record.Verdict, error) {
 			return record.Foreign, err
 		}
 		f.passed(r.Offset)
-		return f.rule.Foreign(), nil //nolint:nilerr // a foreign record is passed over, no failure
+		return f.rule.Foreign(), nil
 	}
 	if f.entry.Envelope.Kind == record.Claim {
 		// A claim cannot know the log's clock; every later record of its owner counts from its append time.

@@ -13,9 +13,9 @@ import (
 // ErrLost: the log proves by what it has that it has lost records. Folding on would take a part of it for the whole.
 var ErrLost = errors.New("the log has lost records")
 
-// Loss is a place of a log that proves that records before it are lost. A journal is never compacted and has no transactions, so
+// LostError is a place of a log that proves that records before it are lost. A journal is never compacted and has no transactions, so
 // each offset has a record; and a claim names the ownership that it follows.
-type Loss struct {
+type LostError struct {
 	// Offset is that of the record that proves it.
 	Offset int64
 	// Missing is how many offsets before it have no record; 0: the record is a claim whose predecessor is gone.
@@ -25,12 +25,12 @@ type Loss struct {
 }
 
 // Error returns what is lost and what to do.
-func (l *Loss) Error() string {
+func (l *LostError) Error() string {
 	return fmt.Sprintf("%v: %s; see `millrace repair`, and `millrace log verify` for the whole log", ErrLost, l.What)
 }
 
 // Unwrap returns ErrLost.
-func (l *Loss) Unwrap() error { return ErrLost }
+func (l *LostError) Unwrap() error { return ErrLost }
 
 // at checks that the record of an offset follows on the one before it.
 func (f *Fold) at(offset int64) error {
@@ -43,38 +43,38 @@ func (f *Fold) at(offset int64) error {
 }
 
 // Hole is the loss that a log shows whose next record should have one offset and has another.
-func Hole(expected, found int64) *Loss {
+func Hole(expected, found int64) *LostError {
 	switch {
 	case found < expected:
-		return &Loss{Offset: found, Missing: 1, What: fmt.Sprintf("offset %d came behind offset %d", found, expected-1)}
+		return &LostError{Offset: found, Missing: 1, What: fmt.Sprintf("offset %d came behind offset %d", found, expected-1)}
 	case found == expected+1:
-		return &Loss{Offset: found, Missing: 1, What: fmt.Sprintf("it has no record at offset %d, the next one is at offset %d", expected, found)}
+		return &LostError{Offset: found, Missing: 1, What: fmt.Sprintf("it has no record at offset %d, the next one is at offset %d", expected, found)}
 	default:
-		return &Loss{Offset: found, Missing: found - expected, What: fmt.Sprintf("it has no records at offsets %d to %d, the next one is at offset %d", expected, found-1, found)}
+		return &LostError{Offset: found, Missing: found - expected, What: fmt.Sprintf("it has no records at offsets %d to %d, the next one is at offset %d", expected, found-1, found)}
 	}
 }
 
 // follows checks that a claim that counts follows on the owner that the log has before it.
 func (f *Fold) follows(e *Entry, before record.Owner) error {
 	if what := before.Broken(e.Envelope.Claim, e.Offset, f.meta.Start); what != "" {
-		if err := f.loses(&Loss{Offset: e.Offset, What: what}); err != nil {
+		if err := f.loses(&LostError{Offset: e.Offset, What: what}); err != nil {
 			return err
 		}
 	}
 	if c := e.Envelope.Claim; c != nil && c.Lost > f.lost {
-		return f.refuses(&Loss{Offset: e.Offset, What: fmt.Sprintf(
+		return f.refuses(&LostError{Offset: e.Offset, What: fmt.Sprintf(
 			"the repair at offset %d accepted %d losses, and what was folded before it has %d of them: it has records that the log has not", e.Offset, c.Lost, f.lost)})
 	}
 	return nil
 }
 
 // loses ends the fold with a loss, unless it is passed over; then it counts.
-func (f *Fold) loses(l *Loss) error {
-	f.lost += uint64(max(l.Missing, 1)) //nolint:gosec // a count
+func (f *Fold) loses(l *LostError) error {
+	f.lost += uint64(max(l.Missing, 1))
 	return f.refuses(l)
 }
 
-func (f *Fold) refuses(l *Loss) error {
+func (f *Fold) refuses(l *LostError) error {
 	switch {
 	case f.met != nil:
 		f.met(l)
@@ -90,10 +90,10 @@ func (f *Fold) refuses(l *Loss) error {
 func (f *Fold) Accept(below int64) { f.accepted = below }
 
 // PassOver passes over everything that is lost, and counts it (Meta.Lost). met is told of each loss; it may be nil.
-func (f *Fold) PassOver(met func(*Loss)) {
+func (f *Fold) PassOver(met func(*LostError)) {
 	f.met = met
 	if met == nil {
-		f.met = func(*Loss) {}
+		f.met = func(*LostError) {}
 	}
 }
 
@@ -103,7 +103,7 @@ func (f *Fold) Lost() uint64 { return f.lost }
 // Inspected is what an inspection found.
 type Inspected struct {
 	// Loss is the first loss that no repair has accepted; nil: there is none.
-	Loss *Loss
+	Loss *LostError
 	// Accepted is the offset behind the last claim of a repair that accepts all losses before it; 0: there is none.
 	Accepted int64
 }
@@ -112,7 +112,7 @@ type Inspected struct {
 // fold.Meta().Next. Afterwards neither is of use. progress is told of the position; it may be nil.
 func Inspect(ctx context.Context, reader broker.Reader, fold *Fold, until int64, progress func(next int64)) (Inspected, error) {
 	var found Inspected
-	fold.PassOver(func(l *Loss) {
+	fold.PassOver(func(l *LostError) {
 		if found.Loss == nil {
 			found.Loss = l
 		}

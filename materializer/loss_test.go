@@ -18,7 +18,7 @@ import (
 // verdict is what one way to fold a log says of it: the first loss, or the rows.
 type verdict struct {
 	way  string
-	loss *materializer.Loss
+	loss *materializer.LostError
 	rows []string
 }
 
@@ -48,7 +48,7 @@ func (w *writer) verdicts(accepted int64) (all []verdict) {
 	w.t.Helper()
 	judge := func(way string, store materializer.Store, err error) {
 		v := verdict{way: way}
-		if loss, ok := errors.AsType[*materializer.Loss](err); ok {
+		if loss, ok := errors.AsType[*materializer.LostError](err); ok {
 			v.loss = loss
 		} else if err != nil {
 			w.t.Fatalf("%s: %v", way, err)
@@ -97,7 +97,7 @@ func (w *writer) inspect() materializer.Inspected {
 }
 
 // agree checks that all ways to read the log say the same of it, verification and inspection too, and returns the loss.
-func (w *writer) agree() *materializer.Loss {
+func (w *writer) agree() *materializer.LostError {
 	w.t.Helper()
 	all := w.verdicts(0)
 	first := all[0]

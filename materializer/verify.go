@@ -55,7 +55,7 @@ type Verification struct {
 	times     int64
 	repairing bool
 	// losses are those that no repair has accepted yet, the first of unaccepted.
-	losses     []*Loss
+	losses     []*LostError
 	unaccepted uint64
 	failed     error
 }
@@ -172,7 +172,7 @@ func (v *Verification) step(fold *Fold, beside *beside, r *broker.Record) error 
 }
 
 // loses takes a loss of the log. It is a finding unless a repair, further on, has accepted it.
-func (v *Verification) loses(l *Loss) {
+func (v *Verification) loses(l *LostError) {
 	if v.unaccepted++; len(v.losses) < mostLosses {
 		v.losses = append(v.losses, l)
 	}

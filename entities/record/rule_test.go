@@ -49,8 +49,12 @@ func TestReaderRule(t *testing.T) {
 			{claim(1, 7), Claimed, false}, {claim(2, 8), Claimed, false}, {claim(2, 9), Void, false}, {claim(1, 7), Void, false},
 		},
 		"R1 a claim too far above the owner's epoch is void": {
-			{claim(1<<32+1, 6), Void, false}, {claim(1, 7), Claimed, false}, {claim(1<<64-1, 8), Void, false}, {claim(1<<32+2, 8), Void, false},
-			{claim(1<<32+1, 8), Claimed, false}, {claim(1<<32+2, 9), Claimed, false},
+			{claim(1<<32+1, 6), Void, false},
+			{claim(1, 7), Claimed, false},
+			{claim(1<<64-1, 8), Void, false},
+			{claim(1<<32+2, 8), Void, false},
+			{claim(1<<32+1, 8), Claimed, false},
+			{claim(1<<32+2, 9), Claimed, false},
 		},
 		"R2 records of others are void": {
 			{event(0, 0, 0, 0), Void, false},
