@@ -35,7 +35,7 @@ func (w *world) pierce(t *testing.T) {
 	asked := len(w.history)
 	w.askAll()
 	halted := func() bool { return w.state(lost) == partitions.Halted }
-	w.settle(t, "the partition halts and everybody is answered", func() bool { return halted() && w.open == 0 })
+	w.settle(t, "the partition halts and everybody is answered", func() bool { return halted() && len(w.waiting) == 0 })
 	for _, o := range w.history[asked:] {
 		switch there := entities.Partition(o.key, parts) == lost; {
 		case there && o.result.class == done:
