@@ -41,9 +41,7 @@ func (c *core) refused(d *delivery, err *entities.Error, answered bool) {
 		return
 	}
 	c.outbox.refusals = append(c.outbox.refusals, refusal{d, err})
-	if d.onRefused != "" {
-		c.settleNow = true // the entity is to know
-	}
+	c.settleNow = true // the entity is to know, or the operator
 }
 
 // writeRefusal writes a refusal into the open batch: as a command to the entity that asked, in one group with the end of the
