@@ -138,9 +138,21 @@ type Membership struct {
 	Partitions int32
 	// Standbys is how many workers beside the owner should follow each partition.
 	Standbys int
+	// Serves says what this worker serves, told to all members; a few hundred bytes at most. It is asked when the group balances, by a goroutine of
+	// the log, and must not block. Nil: it says nothing.
+	Serves func() string
 	// Images says, for each partition that this worker owns or follows, how far its image is behind the end of the log, in
 	// records. It is asked when the group balances, by a goroutine of the log, and must not block. Nil: no images.
 	Images func() map[int32]int64
+}
+
+// Member is this worker as a table has it.
+func (m Membership) Member() Member {
+	member := Member{Name: m.Worker, Address: m.Address, Incarnation: m.Incarnation, Public: m.Public}
+	if m.Serves != nil {
+		member.Serves = m.Serves()
+	}
+	return member
 }
 
 // AssignmentEvent is a hint about who should own partitions. Safety never depends on it.

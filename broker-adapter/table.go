@@ -13,6 +13,10 @@ type Member struct {
 	Incarnation   uint64
 	// Public is where callers reach it; "" when it does not say so.
 	Public string
+	// Serves is what the worker said of its services when it joined last, as it encoded it; "" when it said nothing.
+	Serves string
+	// New: the balancing of the table is the first that it takes part in.
+	New bool
 }
 
 // Table says which worker owns each partition of a group's topic and which ones follow it, as of one balancing of the group. It
@@ -88,6 +92,20 @@ func (t *Table) Member(name string) (m Member, ok bool) {
 		return t.Members[i], true
 	}
 	return Member{}, false
+}
+
+// Versions is how many different answers the workers give to the question what they serve: more than one during a rolling upgrade.
+func (t *Table) Versions() int {
+	if t == nil {
+		return 0
+	}
+	seen := map[string]bool{}
+	for _, m := range t.Members {
+		if m.Serves != "" {
+			seen[m.Serves] = true
+		}
+	}
+	return len(seen)
 }
 
 // Owned returns the partitions that a worker owns, in order.

@@ -131,6 +131,15 @@ func unknownMethod(path string) *entities.Error {
 		"no method %s is served here: list the methods with server reflection, or look for a typing mistake", path)
 }
 
+// unknown is the answer for a method that is not served here. While the workers of the app serve different things another one may
+// serve it.
+func (s *Server) unknown(e *entities.Error) *entities.Error {
+	if s.opts.Mixed == nil || !s.opts.Mixed() {
+		return e
+	}
+	return unavailable(e.Message + ". The workers of the app serve different versions at the moment: if it is new, send it again, or to a worker that has it (`millrace cluster status`)")
+}
+
 func unavailable(message string) *entities.Error {
 	return &entities.Error{
 		Reason: entities.Unavailable, Outcome: entities.NotApplied, Message: message, RetryAfter: time.Second,

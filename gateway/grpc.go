@@ -86,7 +86,7 @@ func (s *Server) serveUnknown(_ any, stream grpc.ServerStream) error {
 	}
 	m := g.catalog.Method(path)
 	if m == nil {
-		return writeGRPCError(stream, unknownMethod(path))
+		return writeGRPCError(stream, s.unknown(unknownMethod(path)))
 	}
 	return s.serveGRPC(m, stream)
 }
@@ -97,7 +97,7 @@ func (s *Server) serveKnown(g *generation, m *discovery.Method, stream grpc.Serv
 	if now := s.current.Load(); now != g {
 		successor := now.catalog.Method(m.FullName)
 		if successor == nil {
-			return writeGRPCError(stream, unknownMethod(m.FullName))
+			return writeGRPCError(stream, s.unknown(unknownMethod(m.FullName)))
 		}
 		if successor.ClientStreams != m.ClientStreams || successor.ServerStreams != m.ServerStreams {
 			return writeGRPCError(stream, unavailable("the method streams otherwise than before: call again, on a new connection").ForCommand(grpcCommandID(stream.Context())))

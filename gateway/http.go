@@ -107,7 +107,7 @@ func (s *Server) newTranscoder(g *generation, types *typeResolver) (*vanguard.Tr
 		vanguard.WithCompression(vanguard.CompressionGzip,
 			func() connect.Compressor { return gzip.NewWriter(io.Discard) },
 			func() connect.Decompressor { return &boundedGzip{limit: limit} }),
-		vanguard.WithUnknownHandler(http.HandlerFunc(writeNotFound)),
+		vanguard.WithUnknownHandler(http.HandlerFunc(s.writeNotFound)),
 	)
 }
 
@@ -140,8 +140,8 @@ func (b *boundedGzip) Read(p []byte) (int, error) {
 }
 
 // writeNotFound answers for a path at which there is nothing.
-func writeNotFound(w http.ResponseWriter, r *http.Request) {
-	writePlainError(w, notFound(r.Method, r.URL.Path))
+func (s *Server) writeNotFound(w http.ResponseWriter, r *http.Request) {
+	writePlainError(w, s.unknown(notFound(r.Method, r.URL.Path)))
 }
 
 func notFound(method, path string) *entities.Error {

@@ -37,6 +37,9 @@ type Options struct {
 	Log *slog.Logger
 	// Tracer begins the spans of calls; nil: there are none.
 	Tracer *tracing.Tracer
+	// Mixed says whether the workers of the app serve different things at the moment, as during a rolling upgrade: then a method that is
+	// not known here may be known elsewhere, and a caller is told to come again. Nil: they never do.
+	Mixed func() bool
 	// Clock is the wall clock unless a test turns another.
 	Clock clock.Clock
 

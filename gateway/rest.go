@@ -268,7 +268,7 @@ func (c *plainCall) failTranscoding(r *http.Request, w *ruleWriter) {
 	method, path := r.Method, r.URL.Path
 	switch w.status {
 	case http.StatusNotFound:
-		c.fail(notFound(method, path), 0)
+		c.fail(c.server.unknown(notFound(method, path)), 0)
 	case http.StatusMethodNotAllowed:
 		c.fail(wrongMethod(method, path, c.w.Header().Get("Allow")), w.status)
 	case http.StatusUnsupportedMediaType:

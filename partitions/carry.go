@@ -130,7 +130,7 @@ func (c *carrier) carry(ctx context.Context, cmd *entities.Command, hops int, he
 			doubt = err
 		}
 		if decided || !c.again(cmd, e, began) || ctx.Err() != nil {
-			return nil, honest(doubt, e)
+			return nil, mixed(table, honest(doubt, e))
 		}
 		if until.IsZero() {
 			until = c.clock.Now().Add(c.patience)

@@ -85,7 +85,7 @@ func (c *core) CaughtUp(cur record.Owner, next int64, nonce uint64) {
 	c.owner = record.Owner{Epoch: cur.Epoch + 1, Nonce: nonce}
 	claim := record.Envelope{
 		Kind: record.Claim, Epoch: c.owner.Epoch, Nonce: c.owner.Nonce,
-		Claim: &record.ClaimInfo{Worker: c.worker, ReadTo: uint64(next), PreviousEpoch: cur.Epoch, PreviousNonce: cur.Nonce, Layout: c.layout}, //nolint:gosec // offsets are positive
+		Claim: &record.ClaimInfo{Worker: c.worker, ReadTo: uint64(next), PreviousEpoch: cur.Epoch, PreviousNonce: cur.Nonce, Layout: c.layout, Types: c.types}, //nolint:gosec // offsets are positive
 	}
 	b := c.newBatch()
 	b.incarnation = c.incarnation

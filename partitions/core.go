@@ -40,8 +40,9 @@ func (s State) String() string { return stateNames[s] }
 type core struct {
 	partition int32
 	worker    string
-	// layout stands in every claim.
+	// layout stands in every claim, and so do types: the entity types that this worker serves.
 	layout entities.Layout
+	types  []string
 	limits Limits
 	// single: a lock keeps other writers out, so that answers that wrote nothing need no barrier.
 	single bool

@@ -76,17 +76,20 @@ func (f *Forwarder) DispatchStream(ctx context.Context, s *entities.Stream) erro
 
 // anywhere lets do try one worker after the other, until it has reached one.
 func (f *Forwarder) anywhere(do func(worker broker.Member) error) error {
-	workers := f.carrier.routes.Table().Staying()
+	table := f.carrier.routes.Table()
+	workers := table.Staying()
 	if len(workers) == 0 {
 		return entities.Errorf(entities.Unavailable, entities.NotApplied, "no worker of the app is known: start one with `millrace run`, or look at `millrace cluster status`")
 	}
 	first := int(f.carrier.random() % uint64(len(workers))) //nolint:gosec // a small number
+	upgrading := table.Versions() > 1
 	var err error
 	for i := range workers {
 		err = do(workers[(first+i)%len(workers)])
-		if e, failed := errors.AsType[*entities.Error](err); !failed || e.Reason != entities.Moved || e.Outcome != entities.NotApplied {
+		e, failed := errors.AsType[*entities.Error](err)
+		if !failed || e.Outcome != entities.NotApplied || e.Reason != entities.Moved && !(upgrading && e.Reason == entities.UnknownMethod) {
 			return err
 		}
 	}
-	return err
+	return mixed(table, err)
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/internal/clock"
+	"github.com/millrace-io/millrace/internal/mutation"
 	"github.com/millrace-io/millrace/internal/tracing"
 	"github.com/millrace-io/millrace/materializer"
 )
@@ -30,8 +31,13 @@ type Options struct {
 	Log            broker.Log
 	Store          materializer.Store
 	Functions      Functions
-	Limits         Limits
-	Hooks          Hooks
+	// Types lists the entity types that the function serves now, for claims. Nil: they say nothing.
+	Types func() []string
+	// Admit says why this worker is not one of the app whose workers a table lists; nil when it is. It is asked about each table before
+	// the worker takes anything that comes with it, and must not block. Nil: every table is right.
+	Admit  func(*broker.Table) error
+	Limits Limits
+	Hooks  Hooks
 	// Group is what the log knows of other workers; nil where there are none.
 	Group broker.Group
 	// Routes is kept up to date with the tables of the group. Nil: the manager makes its own.
@@ -73,6 +79,9 @@ type Manager struct {
 	suspected chan struct{}
 	// staleness is what was measured of relaxed reads.
 	staleness staleness
+	// barred has room for the reason why this worker has to leave its group, isBarred says that there is one.
+	barred   chan error
+	isBarred bool
 	// draining is closed when the membership is to end before the manager does, drained when it has.
 	draining, drained chan struct{}
 	drainOnce         sync.Once
@@ -89,6 +98,10 @@ func NewManager(o Options) *Manager {
 	if o.Routes == nil {
 		o.Routes = NewRoutes()
 	}
+	if o.Types == nil {
+		o.Types = func() []string { return nil }
+	}
+	o.Functions = whileMixed{o.Functions, o.Routes}
 	set(&o.Rebuilds, 2)
 	set(&o.ContractEvery, time.Minute)
 	set(&o.Loops, runtime.NumCPU())
@@ -104,15 +117,15 @@ func NewManager(o Options) *Manager {
 	}
 	o.Routes.Expect(o.Layout)
 	m := &Manager{
-		options: o, described: o.Topic.Partitions, hinted: map[int32]bool{}, handedOver: map[int32]bool{},
-		refused: make(chan struct{}, 1), suspected: make(chan struct{}, 1), draining: make(chan struct{}), drained: make(chan struct{}),
+		options: o, described: o.Topic.Partitions, hinted: map[int32]bool{}, handedOver: map[int32]bool{}, refused: make(chan struct{}, 1),
+		suspected: make(chan struct{}, 1), barred: make(chan error, 1), draining: make(chan struct{}), drained: make(chan struct{}),
 	}
 	rebuilds := make(chan struct{}, o.Rebuilds)
 	for id := range o.Layout.Partitions {
 		p := &Partition{
 			id: id, address: materializer.Address{Generation: o.Layout.Generation, Partition: uint16(id)}, // at most 4096
 			journal: broker.Partition{Topic: o.Topic.Name, ID: id}, topicID: o.Topic.ID, layout: o.Layout,
-			log: o.Log, store: o.Store, functions: o.Functions, limits: o.Limits, hooks: o.Hooks, clock: o.Clock, random: o.Random,
+			log: o.Log, store: o.Store, functions: o.Functions, types: o.Types, limits: o.Limits, hooks: o.Hooks, clock: o.Clock, random: o.Random,
 			rebuilds: rebuilds, stopReading: func() {}, oneReader: make(chan struct{}, 1),
 			core:   newCore(id, o.Worker, o.Limits, o.Log.SingleProcess()),
 			warmed: m.warmed, refused: m.refused, staleness: &m.staleness, tracer: o.Tracer,
@@ -199,6 +212,8 @@ func (m *Manager) Run(ctx context.Context) error {
 			close(m.drained)
 			err = m.watch(ctx)
 		}
+	case why := <-m.barred:
+		err = errors.Join(why, m.leave(func() { leave(why) }, left))
 	case err = <-left:
 		leave(err)
 		if err == nil {
@@ -262,6 +277,12 @@ func (m *Manager) watch(ctx context.Context) error {
 
 // assign passes the log's hints on to the partitions. While the topic is not as it should be, nothing is taken.
 func (m *Manager) assign(e broker.AssignmentEvent) {
+	if m.bar(e.Table) {
+		if e.Done != nil {
+			e.Done()
+		}
+		return
+	}
 	if e.Table != nil {
 		m.options.Routes.Set(e.Table)
 		if m.options.Routes.Err() == nil {
@@ -292,6 +313,18 @@ func (m *Manager) assign(e broker.AssignmentEvent) {
 	if e.Done != nil {
 		e.Done()
 	}
+}
+
+// bar says whether this worker has no place in its group: then it takes nothing, and leaves.
+func (m *Manager) bar(t *broker.Table) bool {
+	if m.isBarred || t == nil || m.options.Admit == nil || mutation.On(mutation.Services) {
+		return m.isBarred
+	}
+	if err := m.options.Admit(t); err != nil {
+		m.isBarred = true
+		m.barred <- err
+	}
+	return m.isBarred
 }
 
 // inherit notes which partitions live owners are to release.

@@ -60,10 +60,12 @@ type Partition struct {
 	log       broker.Log
 	store     materializer.Store
 	functions Functions
-	limits    Limits
-	hooks     Hooks
-	clock     clock.Clock
-	random    func() uint64
+	// types lists the entity types that the function serves.
+	types  func() []string
+	limits Limits
+	hooks  Hooks
+	clock  clock.Clock
+	random func() uint64
 	// send takes an effect to its target, run a timer's command to its entity: the router's.
 	send func(ctx context.Context, source entities.Source, t entities.Target) (*entities.Reply, error)
 	run  func(ctx context.Context, cmd *entities.Command) error
@@ -188,6 +190,7 @@ func (p *Partition) take(in *input) {
 	case inReplaced:
 		c.Halt(in.fail)
 	case inCaughtUp:
+		c.types = p.types()
 		c.CaughtUp(in.owner, in.next, p.random()|1) // 0 is nobody
 	case inFailed:
 		p.failed(in.fail)

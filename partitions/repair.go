@@ -109,7 +109,7 @@ func (c *core) Surveyed(incarnation uint64, s survey, nonce uint64, err error) {
 		Kind: record.Claim, Epoch: c.owner.Epoch, Nonce: c.owner.Nonce,
 		Claim: &record.ClaimInfo{
 			Worker: c.worker, ReadTo: uint64(s.end), PreviousEpoch: s.owner.Epoch, PreviousNonce: s.owner.Nonce, Floor: uint64(s.floor), Lost: s.lost, //nolint:gosec // offsets are positive
-			Layout: c.layout,
+			Layout: c.layout, Types: c.types,
 		},
 	}}})
 }

@@ -192,7 +192,7 @@ func (l *Log) Assignments(ctx context.Context, m broker.Membership, on func(brok
 	}
 	on(broker.AssignmentEvent{Table: &broker.Table{
 		Generation: 1,
-		Members:    []broker.Member{{Name: m.Worker, Address: m.Address, Incarnation: m.Incarnation, Public: m.Public}},
+		Members:    []broker.Member{m.Member()},
 		Owners:     make([]int32, t.Partitions),
 		Standbys:   make([][]int32, t.Partitions),
 	}})

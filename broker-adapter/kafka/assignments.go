@@ -208,12 +208,16 @@ func (s *membership) announce(ctx context.Context, may bool) {
 // corrected puts this process into the place of an earlier one of the same worker, which the group has taken back without a
 // balancing, and notes that all others must hear of it.
 func (s *membership) corrected(t *broker.Table) *broker.Table {
-	self := broker.Member{Name: s.m.Worker, Address: s.m.Address, Incarnation: s.m.Incarnation, Public: s.m.Public}
+	self := s.m.Member()
 	i := slices.IndexFunc(t.Members, func(m broker.Member) bool { return m.Name == self.Name })
-	if i < 0 || t.Members[i] == self {
+	if i < 0 {
 		return t
 	}
 	told := t.Members[i]
+	self.New = told.New
+	if told == self {
+		return t
+	}
 	told.Public = self.Public // a leader of an earlier release does not tell it, however often it is asked
 	if told != self {
 		s.stale.Store(true)

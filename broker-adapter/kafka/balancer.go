@@ -68,6 +68,9 @@ func (b *balancer) JoinGroupMetadata(topics []string, current map[string][]int32
 	}
 	b.asked.Store(b.leaving.Load())
 	j := joinData{address: b.m.Address, public: b.m.Public, incarnation: b.m.Incarnation, leaving: b.asked.Load(), wishes: b.wishes.Load()}
+	if b.m.Serves != nil {
+		j.serves = b.m.Serves()
+	}
 	if b.m.Images != nil {
 		j.images = imagesOf(b.m.Images())
 	}
@@ -152,7 +155,7 @@ func (b *balancer) candidates(of *kgo.ConsumerBalancer) ([]joined, error) {
 			errs = append(errs, fmt.Errorf("member %s of group %s: %w", name, b.m.Group, err))
 		}
 		c := joined{id: m.MemberID, Candidate: broker.Candidate{
-			Member:     broker.Member{Name: name, Address: j.address, Incarnation: j.incarnation, Public: j.public},
+			Member:     broker.Member{Name: name, Address: j.address, Incarnation: j.incarnation, Public: j.public, Serves: j.serves, New: meta.Generation < 0},
 			Generation: meta.Generation, Images: j.images, Leaving: j.leaving,
 		}}
 		for _, o := range meta.OwnedPartitions {

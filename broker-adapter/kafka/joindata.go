@@ -16,10 +16,10 @@ import (
 //
 //	version (1 byte) · address · incarnation (8 bytes) · leaving (1 byte: 0 or 1) · wishes (uvarint)
 //	· images (uvarint), each partition less the one before (uvarint) and magnitude of its lag (1 byte)
-//	· public address, left out when there is none
+//	· public address · what the worker serves; both left out, or the second, when there is nothing
 //
 // So an image takes two bytes, three where they are far apart. Readers skip what stands behind what they know: that is how the public
-// address came in.
+// address came in, and what is served.
 type joinData struct {
 	address     string
 	incarnation uint64
@@ -29,6 +29,8 @@ type joinData struct {
 	wishes uint64
 	images []broker.Image
 	public string
+	// serves is opaque here.
+	serves string
 }
 
 const joinVersion = 2
@@ -50,8 +52,11 @@ func (j joinData) encode() []byte {
 		b = append(b, magnitude(i.Lag))
 		before = i.Partition
 	}
-	if j.public != "" {
+	if j.public != "" || j.serves != "" {
 		b = appendText(b, j.public)
+	}
+	if j.serves != "" {
+		b = appendText(b, j.serves)
 	}
 	return b
 }
@@ -72,6 +77,9 @@ func decodeJoinData(b []byte) (joinData, error) {
 	}
 	if len(d.rest) > 0 {
 		j.public = d.text()
+	}
+	if len(d.rest) > 0 {
+		j.serves = d.text()
 	}
 	if d.err != nil {
 		return joinData{}, errJoinData

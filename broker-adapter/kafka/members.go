@@ -84,7 +84,7 @@ func membersOf(g *kmsg.DescribeGroupsResponseGroup) described {
 		meta := kmsg.NewConsumerMemberMetadata()
 		if meta.ReadFrom(m.ProtocolMetadata) == nil { // empty while the group is being balanced
 			if j, err := decodeJoinData(meta.UserData); err == nil {
-				member.Address, member.Incarnation, member.Public = j.address, j.incarnation, j.public
+				member.Address, member.Incarnation, member.Public, member.Serves = j.address, j.incarnation, j.public, j.serves
 			}
 		}
 		d.members, d.ids = append(d.members, member), append(d.ids, m.MemberID)

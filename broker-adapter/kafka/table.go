@@ -29,10 +29,13 @@ type notice struct {
 //	· how many of them, the last ones, are leaving (uvarint)
 //	· partitions (uvarint), each owner plus one (2 bytes) · for each its standbys: how many (uvarint), each 2 bytes
 //	· handed over (uvarint), each partition less the one before (uvarint)
-//	· for each member its public address; left out when there is none at all
+//	· for each member its public address
+//	· what workers serve: how many different answers (uvarint), each · for each member twice the number of its answer, counted from 1,
+//	  0 for none, plus one if it is new (uvarint)
 //
-// Numbers of more than one byte are big endian. Without a table it ends behind the generation. Readers skip what stands behind what
-// they know: that is how the public addresses came in.
+// Numbers of more than one byte are big endian. Without a table it ends behind the generation. Of the last two lines the second is left
+// out when no member says what it serves, both when none has a public address either. Readers skip what stands behind what they know:
+// that is how these came in.
 const (
 	tableVersion  = 3
 	tablesBudget  = 512 << 10
@@ -69,12 +72,63 @@ func (n notice) encode() []byte {
 		b = binary.AppendUvarint(b, uint64(p-before)) //nolint:gosec // in order
 		before = p
 	}
-	if slices.ContainsFunc(n.table.Members, func(m broker.Member) bool { return m.Public != "" }) {
+	answers := answersOf(n.table.Members)
+	if len(answers) > 0 || slices.ContainsFunc(n.table.Members, func(m broker.Member) bool { return m.Public != "" }) {
 		for _, m := range n.table.Members {
 			b = appendText(b, m.Public)
 		}
 	}
+	if len(answers) > 0 {
+		b = appendAnswers(b, answers, n.table.Members)
+	}
 	return b
+}
+
+// answersOf are the different answers of workers to the question what they serve, in the order in which they come. There are as many
+// as versions of the program run: one, or two during a rolling upgrade.
+func answersOf(members []broker.Member) []string {
+	var answers []string
+	seen := map[string]bool{"": true}
+	for _, m := range members {
+		if !seen[m.Serves] {
+			seen[m.Serves] = true
+			answers = append(answers, m.Serves)
+		}
+	}
+	return answers
+}
+
+func appendAnswers(b []byte, answers []string, members []broker.Member) []byte {
+	place := make(map[string]uint64, len(answers))
+	b = binary.AppendUvarint(b, uint64(len(answers)))
+	for i, a := range answers {
+		b = appendText(b, a)
+		place[a] = uint64(i) + 1 //nolint:gosec // a number of members
+	}
+	for _, m := range members {
+		n := 2 * place[m.Serves]
+		if m.New {
+			n++
+		}
+		b = binary.AppendUvarint(b, n)
+	}
+	return b
+}
+
+// answers reads what appendAnswers wrote into the members.
+func (d *decoder) answers(members []broker.Member) {
+	answers := []string{""}
+	for range d.count(uint64(len(members))) {
+		answers = append(answers, d.text())
+	}
+	for i := range members {
+		n := d.uvarint()
+		if n/2 >= uint64(len(answers)) {
+			d.err = errTable
+			return
+		}
+		members[i].Serves, members[i].New = answers[n/2], n%2 == 1
+	}
 }
 
 func decodeNotice(b []byte) (notice, error) {
@@ -116,6 +170,9 @@ func decodeNotice(b []byte) (notice, error) {
 		for i := range t.Members {
 			t.Members[i].Public = d.text()
 		}
+	}
+	if len(d.rest) > 0 {
+		d.answers(t.Members)
 	}
 	if d.err != nil {
 		return notice{}, d.err

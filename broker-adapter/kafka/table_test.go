@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -42,6 +43,18 @@ func TestNoticeBytes(t *testing.T) {
 	if n, err := decodeNotice(told.encode()); err != nil || !reflect.DeepEqual(n, told) {
 		t.Errorf("with a public address decoded %+v, %v", n, err)
 	}
+	told.table.Members[0].Serves, told.table.Members[1].Serves, told.table.Members[1].New = "s1", "s1", true
+	const served = "01" + "027331" + "02" + "03" // one answer, both gave it, the second is new
+	if got := hex.EncodeToString(told.encode()); got != golden+"00"+"03623a39"+served {
+		t.Errorf("with what is served encoded %s, want it behind everything else", got)
+	}
+	if n, err := decodeNotice(told.encode()); err != nil || !reflect.DeepEqual(n, told) {
+		t.Errorf("with what is served decoded %+v, %v", n, err)
+	}
+	told.table.Members[0].Public, told.table.Members[1].Public, told.table.Members[0].Serves = "", "", ""
+	if n, err := decodeNotice(told.encode()); err != nil || !reflect.DeepEqual(n, told) {
+		t.Errorf("with what one serves, and no public address, decoded %+v, %v", n, err)
+	}
 	short := notice{generation: 5}
 	if n, err := decodeNotice(short.encode()); err != nil || n.table != nil || n.generation != 5 {
 		t.Errorf("a notice without table: %+v, %v", n, err)
@@ -71,6 +84,14 @@ func TestJoinDataBytes(t *testing.T) {
 	}
 	if back, err := decodeJoinData(j.encode()); err != nil || back.public != "a:9" || len(back.images) != 3 {
 		t.Errorf("with a public address decoded %+v, %v", back, err)
+	}
+	j.serves = "s1"
+	if got := hex.EncodeToString(j.encode()); got != golden+"03613a39"+"027331" {
+		t.Errorf("with what is served encoded %s, want it behind everything else", got)
+	}
+	j.public = ""
+	if back, err := decodeJoinData(j.encode()); err != nil || back.public != "" || back.serves != "s1" {
+		t.Errorf("with what is served decoded %+v, %v", back, err)
 	}
 	if _, err := decodeJoinData([]byte{1}); err == nil {
 		t.Error("join data of another version were read")
@@ -184,7 +205,7 @@ func exampleOf(table *broker.Table) notice {
 }
 
 func joinDataOf(table *broker.Table, name string) []byte {
-	_, metadata := Rehearse(broker.Membership{Topic: "shop.journal", Address: "10.111.111.111:7000", Public: "10.111.111.111:9000", Incarnation: 1 << 63, Images: func() map[int32]int64 {
+	_, metadata := Rehearse(broker.Membership{Topic: "shop.journal", Address: "10.111.111.111:7000", Public: "10.111.111.111:9000", Incarnation: 1 << 63, Serves: func() string { return strings.Repeat("s", 256) }, Images: func() map[int32]int64 {
 		lags := map[int32]int64{}
 		for _, p := range slices.Concat(table.Owned(name), table.Followed(name)) {
 			lags[p] = 0

@@ -36,6 +36,8 @@ type member struct {
 	generation int32
 	// revoking: it is to release partitions, and has not done so.
 	revoking bool
+	// fresh: it has not been in a table yet.
+	fresh bool
 	// dead: its process is gone, and the group does not know.
 	dead bool
 }
@@ -87,7 +89,7 @@ func (c *Client) join(m broker.Membership) (*member, error) {
 		g = &group{}
 		w.groups[m.Group] = g
 	}
-	me := &member{Membership: m, generation: -1}
+	me := &member{Membership: m, generation: -1, fresh: true}
 	if earlier := g.find(m.Worker); earlier != nil {
 		me.claims, me.generation = earlier.claims, earlier.generation
 		earlier.events, earlier.claims = []broker.AssignmentEvent{{Err: fmt.Errorf("worker %s of group %s: %w", m.Worker, m.Group, errReplaced)}}, nil
@@ -182,15 +184,15 @@ func (w *World) balance(g *group, me *member) {
 		g.due, g.balancing = false, true
 		members := slices.Clone(g.members)
 		w.mu.Unlock()
-		images := make([][]broker.Image, len(members))
+		said, images := make([]broker.Member, len(members)), make([][]broker.Image, len(members))
 		for i, m := range members {
-			images[i] = m.images()
+			said[i], images[i] = m.Member(), m.images()
 		}
 		w.mu.Lock()
 		g.balancing = false
 		w.wake()
 		if !g.due { // nobody came or went meanwhile
-			w.handOut(g, images)
+			w.handOut(g, said, images)
 		}
 	}
 }
@@ -214,13 +216,13 @@ func (m *member) images() []broker.Image {
 }
 
 // handOut makes a table and tells everybody. The lock is held.
-func (w *World) handOut(g *group, images [][]broker.Image) {
+func (w *World) handOut(g *group, said []broker.Member, images [][]broker.Image) {
 	candidates := make([]broker.Candidate, len(g.members))
 	for i, m := range g.members {
-		candidates[i] = broker.Candidate{
-			Member: broker.Member{Name: m.Worker, Address: m.Address, Incarnation: m.Incarnation, Public: m.Public},
-			Owned:  m.claims, Generation: m.generation, Images: images[i],
-		}
+		c := broker.Candidate{Member: said[i], Owned: m.claims, Generation: m.generation, Images: images[i]}
+		c.New = m.fresh
+		m.fresh = false
+		candidates[i] = c
 	}
 	w.generation++
 	first := g.members[0]

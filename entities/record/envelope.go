@@ -118,7 +118,12 @@ type ClaimInfo struct {
 	Layout entities.Layout
 	// Lost is set by a repair: how many records the log proves to have lost before the claim. An operator has accepted that.
 	Lost uint64
+	// Types are the entity types that the claimant serves.
+	Types []string
 }
+
+// fieldClaimTypes is ClaimInfo.Types in millrace.record.v1.Claim.
+const fieldClaimTypes = 8
 
 // Size returns the number of records in the envelope's group.
 func (e *Envelope) Size() uint32 { return max(e.Count, 1) }
@@ -218,6 +223,9 @@ func (c *ClaimInfo) size() int {
 	if c.Layout != (entities.Layout{}) {
 		size += sizeBytes(6, len(AppendLayout(nil, c.Layout)))
 	}
+	for _, t := range c.Types {
+		size += sizeBytes(fieldClaimTypes, len(t))
+	}
 	return size
 }
 
@@ -268,7 +276,11 @@ func (c *ClaimInfo) append(buf []byte) []byte {
 	if c.Layout != (entities.Layout{}) {
 		buf = appendMessage(buf, 6, AppendLayout(nil, c.Layout))
 	}
-	return appendUint(buf, 7, c.Lost)
+	buf = appendUint(buf, 7, c.Lost)
+	for _, t := range c.Types {
+		buf = appendText(buf, fieldClaimTypes, t)
+	}
+	return buf
 }
 
 // AppendLayout appends an encoded millrace.record.v1.Layout.
@@ -476,6 +488,8 @@ func parseClaim(b []byte) *ClaimInfo {
 			c.Layout = ParseLayout(b)
 		case 7:
 			c.Lost = n
+		case fieldClaimTypes:
+			c.Types = append(c.Types, string(b))
 		}
 	}) != nil {
 		return nil

@@ -49,7 +49,7 @@ func TestEncodedSize(t *testing.T) {
 			}
 		}
 		if rapid.Bool().Draw(t, "has claim") {
-			e.Claim = &ClaimInfo{Worker: rapid.String().Draw(t, "worker"), ReadTo: rapid.Uint64().Draw(t, "read to"), PreviousEpoch: rapid.Uint64().Draw(t, "previous epoch")}
+			e.Claim = &ClaimInfo{Worker: rapid.String().Draw(t, "worker"), ReadTo: rapid.Uint64().Draw(t, "read to"), PreviousEpoch: rapid.Uint64().Draw(t, "previous epoch"), Types: rapid.SliceOf(rapid.String()).Draw(t, "types")}
 		}
 		if got, want := e.EncodedSize(), len(e.Append(nil)); got != want {
 			t.Fatalf("%d bytes are counted and %d written of %+v", got, want, e)
@@ -81,6 +81,7 @@ func TestGoldenBytes(t *testing.T) {
 			Worker: "w-1", ReadTo: 10, PreviousEpoch: 1, PreviousNonce: 7, Layout: entities.LayoutOf("shop", 16),
 		}},
 		"1-declaration": {Kind: Claim, Nonce: 0xabcdef, Claim: &ClaimInfo{Worker: "w-1", Layout: entities.LayoutOf("shop", 16)}},
+		"1-served":      {Kind: Claim, Epoch: 3, Nonce: 5, Claim: &ClaimInfo{Worker: "w-1", ReadTo: 51, PreviousEpoch: 1, PreviousNonce: 7, Types: []string{"cart", "order"}}},
 		"1-answered":    {Kind: Answered, Epoch: 3, Nonce: 5, LogTime: 4, Ordinal: 1, CommandID: "order-17", PayloadHash: 9, Answer: []byte{1}, Restores: 77},
 		"1-exceptions": {
 			Kind: Event, Epoch: 2, Nonce: 3, LogTime: 4, Ordinal: 7, Sequence: 1, TypeURL: "type.googleapis.com/shop.v1.Reserved",

@@ -60,7 +60,7 @@ func clientConfig(cmd *cobra.Command) (*node.Config, error) {
 		given["admin"], _ = cmd.Flags().GetString("admin")
 	}
 	file, _ := cmd.Flags().GetString("config")
-	c, _, err := load(given, file)
+	c, _, err := Program{App: node.DefaultApp}.load(given, file) // whose app it is, the process at that address knows
 	return c, err
 }
 

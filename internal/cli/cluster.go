@@ -237,13 +237,15 @@ func printCluster(w io.Writer, c *adminv1.ClusterResponse) error {
 			moving++
 		}
 	}
-	fmt.Fprintf(w, "app %s: %d workers, %d partitions, %d on the move\n\n", c.GetApp(), len(c.GetMembers()), len(c.GetPartitions()), moving)
+	fmt.Fprintf(w, "app %s: %d workers, %d partitions, %d on the move\n", c.GetApp(), len(c.GetMembers()), len(c.GetPartitions()), moving)
+	printVersions(w, c)
+	fmt.Fprintln(w)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "WORKER\tPEERS\tPUBLIC\tSTATE\tOWNS\tFOLLOWS\tLAG\tWAITING\tFORWARDED\tUP\tLAST ERROR")
+	fmt.Fprintln(t, "WORKER\tPEERS\tPUBLIC\tSERVES\tSTATE\tOWNS\tFOLLOWS\tLAG\tWAITING\tFORWARDED\tUP\tLAST ERROR")
 	for _, m := range c.GetMembers() {
 		s := m.GetStatus()
 		if s == nil {
-			fmt.Fprintf(t, "%s\t%s\t\tNOT REACHED\t%d\t\t\t\t\t\t%s\n", m.GetName(), m.GetAddress(), owns(c, m.GetName()), m.GetError())
+			fmt.Fprintf(t, "%s\t%s\t\t%s\tNOT REACHED\t%d\t\t\t\t\t\t%s\n", m.GetName(), m.GetAddress(), servesOf(m), owns(c, m.GetName()), m.GetError())
 			continue
 		}
 		var follows, lag, waiting int64
@@ -261,10 +263,31 @@ func printCluster(w io.Writer, c *adminv1.ClusterResponse) error {
 		if !s.GetReady() {
 			state = "NOT READY: " + s.GetNotReadyReason()
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\t%s\t%s\n", m.GetName(), m.GetAddress(), cmp.Or(m.GetPublicAddress(), s.GetPublicAddress()), state, owns(c, m.GetName()),
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\t%s\t%s\n", m.GetName(), m.GetAddress(), cmp.Or(m.GetPublicAddress(), s.GetPublicAddress()), servesOf(m), state, owns(c, m.GetName()),
 			follows, lag, waiting, s.GetCluster().GetForwardedCommands(), ago(s.GetStarted()), last)
 	}
 	return t.Flush()
+}
+
+// printVersions says what the workers do not serve alike.
+func printVersions(w io.Writer, c *adminv1.ClusterResponse) {
+	if c.GetVersions() < 2 {
+		return
+	}
+	fmt.Fprintf(w, "rolling upgrade: the workers serve %d versions\n", c.GetVersions())
+	for _, p := range c.GetPartlyServed() {
+		what := p.GetService()
+		if p.GetMethod() != "" {
+			what += "/" + p.GetMethod()
+		}
+		fmt.Fprintf(w, "  %d of %d workers serve %s; not %s\n", p.GetWorkers(), p.GetOfWorkers(), what, strings.Join(p.GetMissing(), ", "))
+	}
+}
+
+// servesOf is the hash of what a worker serves, as short as it is told apart.
+func servesOf(m *adminv1.Member) string {
+	const enough = 8
+	return cmp.Or(m.GetServes()[:min(len(m.GetServes()), enough)], "-")
 }
 
 func owns(c *adminv1.ClusterResponse, worker string) int {

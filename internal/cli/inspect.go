@@ -119,13 +119,13 @@ func drain[T any](recv func() (T, error), take func(T) error) error {
 }
 
 // logGroup holds the commands about the journal.
-func logGroup() *cobra.Command {
+func (p Program) logGroup() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "log", Short: "Look at the journal",
 		Args: exactly(0, "a command about the journal, as in `log tail`"),
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(tail(), verify())
+	cmd.AddCommand(tail(), p.verify())
 	return cmd
 }
 

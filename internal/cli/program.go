@@ -26,6 +26,8 @@ type Program struct {
 	Examples node.Local
 	// Default is the command that runs when none is named; empty: the help.
 	Default string
+	// App is the name of the app, unless a setting says another; empty: the program has none.
+	App string
 	// Name is what the help calls the program; empty: the name under which it was started.
 	Name string
 
@@ -106,8 +108,8 @@ func (p Program) root() *cobra.Command {
 		Version:       Version(),
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(p.dev(), p.run(), p.gateway(), call(), get(), history(), logGroup(), parked(), repairCommand(), statusCommand(), clusterGroup(),
-		partitionsCommand(), drainCommand(), config(), version())
+	root.AddCommand(p.dev(), p.run(), p.gateway(), call(), get(), history(), p.logGroup(), parked(), repairCommand(), statusCommand(), clusterGroup(),
+		partitionsCommand(), drainCommand(), p.config(), version())
 	return root
 }
 

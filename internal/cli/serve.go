@@ -48,9 +48,9 @@ func (p Program) run() *cobra.Command {
 		Short: "Run a worker beside a user function",
 		Long: `Run a worker beside the user function at --function (or USER_FUNCTION_HOST and USER_FUNCTION_PORT).
 
-With --brokers the log is Kafka or Redpanda; without, it is the embedded one in --data. Ports are on loopback and in
+With --brokers the log is Kafka or Redpanda, and --app must say whose it is; without, it is the embedded one in --data. Ports are on loopback and in
 plaintext unless told otherwise. With --create-topics=false it prints the commands that create missing topics, and stops.`,
-		Example: "  millrace run --brokers 127.0.0.1:9092\n  millrace run --data /var/lib/millrace --function 127.0.0.1:8080",
+		Example: "  millrace run --app shop --brokers 127.0.0.1:9092\n  millrace run --data /var/lib/millrace --function 127.0.0.1:8080",
 		Args:    exactly(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return p.serve(cmd, node.Options{Local: p.Local}, startWorker)
@@ -67,7 +67,7 @@ func (p Program) gateway() *cobra.Command {
 		Short: "Run a gateway: it serves callers by way of the workers of an app",
 		Long: `Run a gateway: it serves callers by way of the workers of an app, hosts no function, keeps no data and owns nothing, so
 that there may be any number of them. It learns from the brokers who owns what, and from the workers what they serve.`,
-		Example: "  millrace gateway --brokers 127.0.0.1:9092 --listen 0.0.0.0:9000",
+		Example: "  millrace gateway --app shop --brokers 127.0.0.1:9092 --listen 0.0.0.0:9000",
 		Args:    exactly(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return p.serve(cmd, node.Options{}, func(ctx context.Context, o node.Options) (process, error) { return started(node.StartGateway(ctx, o)) })
@@ -106,7 +106,7 @@ var errInsisted = errors.New("ended at once: calls were cut off; what was answer
 
 // serve runs a process until the process is asked to stop, and then until it has ended in order, or the user insists.
 func (p Program) serve(cmd *cobra.Command, o node.Options, start func(context.Context, node.Options) (process, error)) error {
-	c, origin, err := loadSettings(cmd)
+	c, origin, err := p.loadSettings(cmd)
 	if err != nil {
 		return err
 	}

@@ -25,14 +25,14 @@ func addSettings(flags *pflag.FlagSet) {
 }
 
 // loadSettings reads the settings from flags, environment and file. The origin says where each comes from.
-func loadSettings(cmd *cobra.Command) (*node.Config, node.Origin, error) {
+func (p Program) loadSettings(cmd *cobra.Command) (*node.Config, node.Origin, error) {
 	given := map[string]string{}
 	cmd.Flags().Visit(func(f *pflag.Flag) { given[f.Name] = f.Value.String() })
-	return load(given, given["config"])
+	return p.load(given, given["config"])
 }
 
-func load(flags map[string]string, file string) (*node.Config, node.Origin, error) {
-	c, origin, err := node.Load(node.Sources{Flags: flags, Env: os.LookupEnv, File: file})
+func (p Program) load(flags map[string]string, file string) (*node.Config, node.Origin, error) {
+	c, origin, err := node.Load(node.Sources{Flags: flags, Env: os.LookupEnv, File: file, App: p.App})
 	if err != nil {
 		return nil, nil, usageError{err}
 	}
@@ -40,12 +40,12 @@ func load(flags map[string]string, file string) (*node.Config, node.Origin, erro
 }
 
 // config prints the settings that would apply, and where each comes from.
-func config() *cobra.Command {
+func (p Program) config() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "config", Short: "Print every setting, its value and where it comes from", Args: exactly(0, "no arguments"),
 		Long: "Print every setting as it would apply to dev and run here. The values, in a file, are a valid configuration.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, origin, err := loadSettings(cmd)
+			c, origin, err := p.loadSettings(cmd)
 			if err != nil {
 				return err
 			}

@@ -14,7 +14,7 @@ import (
 )
 
 // verify reads the journal and says what must not be in it.
-func verify() *cobra.Command {
+func (p Program) verify() *cobra.Command {
 	r := &adminv1.VerifyRequest{}
 	var partition int32
 	cmd := &cobra.Command{
@@ -32,7 +32,7 @@ each event-sourced entity of a partition. The exit code is 6 when something was 
 			}
 			s := &verification{out: cmd.OutOrStdout(), screen: cmd.ErrOrStderr()}
 			if cmd.Flags().Changed("data") || cmd.Flags().Changed("brokers") {
-				c, err := offlineConfig(cmd)
+				c, err := p.offlineConfig(cmd)
 				if err != nil {
 					return err
 				}
@@ -61,7 +61,7 @@ each event-sourced entity of a partition. The exit code is 6 when something was 
 }
 
 // offlineConfig is the configuration here, with what was given about the log.
-func offlineConfig(cmd *cobra.Command) (*node.Config, error) {
+func (p Program) offlineConfig(cmd *cobra.Command) (*node.Config, error) {
 	given := map[string]string{}
 	for _, name := range []string{"data", "brokers", "app"} {
 		if cmd.Flags().Changed(name) {
@@ -69,10 +69,10 @@ func offlineConfig(cmd *cobra.Command) (*node.Config, error) {
 		}
 	}
 	file, _ := cmd.Flags().GetString("config")
-	c, _, err := load(given, file)
-	if err == nil && cmd.Flags().Changed("data") && !cmd.Flags().Changed("brokers") {
-		c.Brokers = nil // the directory's own log is meant
+	if _, named := given["brokers"]; !named {
+		given["brokers"] = "" // the directory's own log is meant
 	}
+	c, _, err := p.load(given, file)
 	return c, err
 }
 

@@ -74,6 +74,8 @@ const (
 	ParkedPlace = "parkedplace"
 	// Refusal: what stands beside a refusal is neither stored nor sent.
 	Refusal = "refusal"
+	// Services: a worker whose services do not belong to the app takes nothing.
+	Services = "services"
 	// Suspend: when the machine's clock has jumped, the log is asked for owner and time anew.
 	Suspend = "suspend"
 	// Promote: a caller that left does not get the turn of the call that it followed.
@@ -128,6 +130,7 @@ func Lines() []string {
 		Lane,
 		ParkedPlace,
 		Refusal,
+		Services,
 		Suspend,
 		Promote,
 		Verdict,

@@ -21,7 +21,7 @@ type Config struct {
 	Admin           string   `name:"admin" default:"127.0.0.1:9001" help:"address of the admin port: status, metrics, and what the command line asks"`
 	Data            string   `name:"data" default:".millrace" help:"data directory: log/ (the data, on the embedded log) and store/ (a cache)"`
 	Ephemeral       bool     `name:"ephemeral" default:"false" help:"keep everything in memory; it ends with the process"`
-	App             string   `name:"app" default:"millrace" help:"name of the app: the prefix of its topics"`
+	App             string   `name:"app" default:"" help:"name of the app: the prefix of its topics, and what its workers find each other by. Required with brokers; by default millrace on the embedded log"`
 	Partitions      int      `name:"partitions" default:"16" help:"partitions of a journal that is created, or that the data is of: a power of two up to 4096; a topic may have more, which are left alone"`
 	Worker          string   `name:"worker" default:"" help:"name of this worker; by default one is made and kept in the data directory"`
 	Brokers         []string `name:"brokers" default:"" help:"Kafka or Redpanda brokers, host:port; none: the embedded log"`
@@ -30,6 +30,7 @@ type Config struct {
 	AdvertisePublic string   `name:"advertise-public" default:"" help:"host:port under which callers reach the public port, as answers of other workers tell them; by default its address, unless only this machine reaches that"`
 	Standbys        int      `name:"standbys" default:"1" help:"how many workers beside its owner follow each partition, to take over at once and to answer reads"`
 	MovePatience    Duration `name:"move-patience" default:"15s" help:"how long a command waits for a partition to have an owner that is ready"`
+	ServicesChanged bool     `name:"services-changed" default:"false" help:"start on a journal although its last workers served other entity types altogether, as after the only service was renamed: entities of the old types stay in the log, and no worker answers for them"`
 	CreateTopics    bool     `name:"create-topics" default:"true" help:"create missing topics; otherwise print the commands that do and stop"`
 	Replication     int      `name:"replication" default:"0" help:"replication factor of topics that are created; 0: 3, or as many as there are brokers"`
 	SessionTimeout  Duration `name:"session-timeout" default:"6s" help:"how long the brokers wait for a silent worker before its partitions move; brokers bound it by group.min.session.timeout.ms"`
@@ -152,7 +153,9 @@ func (c *Config) problems() []problem {
 		}
 	}
 	const aName = "is not a name: use small letters, digits, '.', '_' and '-', at most 100"
-	wrong(!validName.MatchString(c.App), "app", "%q %s", c.App, aName)
+	wrong(c.App == "" && len(c.Brokers) > 0, "app", "is not given: with brokers every app needs a name of its own, because all workers with one name share "+
+		"its entities; name it after the service, as in --app shop (or MILLRACE_APP, app: in the configuration file, millrace.App in the program)")
+	wrong(!validName.MatchString(c.App) && (c.App != "" || len(c.Brokers) == 0), "app", "%q %s", c.App, aName)
 	wrong(c.Worker != "" && !validName.MatchString(c.Worker), "worker", "%q %s", c.Worker, aName)
 	wrong(c.Partitions < 1 || c.Partitions > maxPartitions || c.Partitions&(c.Partitions-1) != 0,
 		"partitions", "%d is not a power of two between 1 and %d", c.Partitions, maxPartitions)

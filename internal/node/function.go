@@ -140,6 +140,8 @@ func (n *Node) notOwned() error {
 func (n *Node) checkReady() {
 	poke(n.readiness.poked)
 	switch {
+	case n.cluster != nil && n.options.Local == nil && n.host.Catalog() == nil: // it joins when it knows what it serves
+		n.readiness.waitingOnce.Do(func() { close(n.readiness.waiting) })
 	case n.notOwned() != nil:
 	case n.host.Catalog() != nil:
 		n.readiness.readyOnce.Do(func() { close(n.readiness.ready) })
@@ -250,8 +252,16 @@ func (n *Node) replace(ctx context.Context, met *host.Remote) error {
 		n.troubles.note(taskFunction, nil)
 		return met.Close()
 	}
+	if before != nil {
+		if err := n.stillBelongs(met.Catalog()); err != nil {
+			return errors.Join(err, met.Close())
+		}
+	}
 	if err := n.attach(met); err != nil {
 		return errors.Join(err, met.Close())
+	}
+	if before != nil && n.cluster != nil {
+		n.cluster.group.Rebalance() // the others hear what this worker serves with its join data
 	}
 	n.readiness.remote = met
 	n.readiness.following.Go(func() { // ends with ctx, or with met; the function task waits for it

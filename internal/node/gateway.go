@@ -165,7 +165,7 @@ func (g *Gateway) open(ctx context.Context, o Options) (err error) {
 	}
 	limits := partitions.Limits{Waiting: c.Waiting, MovePatience: time.Duration(c.MovePatience)}
 	g.forwarder = partitions.NewForwarder(g.layout, g.routes, g.client, limits, g.clock, nil, g.tracer)
-	g.server = gateway.New(c.gatewayOptions(g.forwarder, g.tracer, g.logger))
+	g.server = gateway.New(c.gatewayOptions(g.forwarder, g.routes, g.tracer, g.logger))
 	g.server.SetReady(false)
 	return nil
 }

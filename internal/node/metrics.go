@@ -37,6 +37,7 @@ func routeMetrics() []column[*adminv1.ClusterStatus] {
 	type f = *adminv1.ClusterStatus
 	return []column[f]{
 		gauge("millrace_cluster_members", "Workers of the app.", func(s f) int { return int(s.GetMembers()) }),
+		gauge("millrace_cluster_versions", "Different versions of their services that the workers serve; above 1 during a rolling upgrade.", func(s f) int { return int(s.GetVersions()) }),
 		counter("millrace_cluster_forwarded_commands_total", "Commands sent to the worker that owns their partition.", f.GetForwardedCommands),
 		counter("millrace_cluster_retried_commands_total", "Attempts that followed on one that had not reached the owner.", f.GetRetriedCommands),
 	}

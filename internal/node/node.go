@@ -160,12 +160,12 @@ func (n *Node) open(ctx context.Context) (err error) {
 		App: n.config.App, Worker: n.identity.Worker, Topic: n.topic, Layout: n.layout, MorePartitions: n.options.PartitionsGiven,
 		Membership: n.membership(), Group: n.cluster.groupOrNil(), Routes: n.routes,
 		Log: n.log, Store: n.store, Functions: n.host, Limits: n.limits(), Hooks: n.partitionHooks(), Tracer: n.tracer, Clock: n.clock,
-		ContractEvery: time.Duration(n.config.ContractCheck),
+		ContractEvery: time.Duration(n.config.ContractCheck), Types: n.entityTypes, Admit: n.admission().judge,
 	})
 	n.router = partitions.NewRouter(n.manager, n.cluster.peersOrNil(), func(t entities.Target, err error) {
 		n.logger.Warn("side effect was not carried out", observe.Command, t.Service+"/"+t.Method, observe.Error, err)
 	})
-	n.gateway = gateway.New(n.config.gatewayOptions(n.router, n.tracer, n.logger))
+	n.gateway = gateway.New(n.config.gatewayOptions(n.router, n.routes, n.tracer, n.logger))
 	n.gateway.SetReady(false)
 	return nil
 }
@@ -203,6 +203,7 @@ func (n *Node) membership() broker.Membership {
 	if n.cluster != nil {
 		m.Address, m.Public, m.Incarnation, m.Standbys = n.cluster.address, n.cluster.public, n.cluster.incarnation, n.config.Standbys
 		m.Images = func() map[int32]int64 { return n.manager.Images() }
+		m.Serves = n.serves
 	}
 	return m
 }
@@ -242,9 +243,10 @@ func (n *Node) partitionChanged(partition int32, from, to partitions.State, why 
 	n.checkReady()
 }
 
-func (c *Config) gatewayOptions(dispatcher gateway.Dispatcher, tracer *tracing.Tracer, logger *slog.Logger) gateway.Options {
+func (c *Config) gatewayOptions(dispatcher gateway.Dispatcher, routes *partitions.Routes, tracer *tracing.Tracer, logger *slog.Logger) gateway.Options {
 	return gateway.Options{
 		Dispatcher: dispatcher, App: c.App, Log: logger, Tracer: tracer, MaxRequestBytes: int(c.MaxRequest), MaxReplyBytes: int(c.MaxRequest),
+		Mixed:        func() bool { return routes.Table().Versions() > 1 },
 		UnaryTimeout: time.Duration(c.CallTimeout), DiscoveryWait: time.Duration(c.FunctionWait), NoReflection: !c.Reflection,
 	}
 }

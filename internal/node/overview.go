@@ -1,7 +1,9 @@
 package node
 
 import (
+	"cmp"
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -10,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/millrace-io/millrace/broker-adapter"
+	"github.com/millrace-io/millrace/entities/discovery"
 	"github.com/millrace-io/millrace/partitions"
 	"github.com/millrace-io/millrace/partitions/peer"
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
@@ -39,7 +42,7 @@ func (n *Node) clusterStatus() *adminv1.ClusterStatus {
 func routing(t *broker.Table, c partitions.CarrierCounts, client *peer.Client) *adminv1.ClusterStatus {
 	s := &adminv1.ClusterStatus{ForwardedCommands: c.Forwarded, RetriedCommands: c.Retried}
 	if t != nil {
-		s.Generation, s.Members = t.Generation, int32(len(t.Members)) //nolint:gosec // a number of workers
+		s.Generation, s.Members, s.Versions = t.Generation, int32(len(t.Members)), int32(t.Versions()) //nolint:gosec // a number of workers
 	}
 	for _, p := range client.Peers() {
 		status := &adminv1.PeerStatus{
@@ -64,7 +67,7 @@ func overview(ctx context.Context, app string, t *broker.Table, client *peer.Cli
 	var asked sync.WaitGroup
 	slots := make(chan struct{}, askAtOnce)
 	for i, m := range t.Members {
-		member := &adminv1.Member{Name: m.Name, Address: m.Address, PublicAddress: m.Public}
+		member := &adminv1.Member{Name: m.Name, Address: m.Address, PublicAddress: m.Public, Serves: discovery.OffersDigest(m.Serves)}
 		res.Members[i] = member
 		if m.Name == self {
 			member.Status = own
@@ -84,6 +87,7 @@ func overview(ctx context.Context, app string, t *broker.Table, client *peer.Cli
 		})
 	}
 	asked.Wait()
+	res.Versions, res.PartlyServed = int32(t.Versions()), partlyServed(res.GetMembers()) //nolint:gosec // a number of workers
 	for id := range t.Owners {
 		p := &adminv1.Placement{Partition: int32(id)}
 		if owner, owned := t.Owner(p.GetPartition()); owned {
@@ -97,6 +101,49 @@ func overview(ctx context.Context, app string, t *broker.Table, client *peer.Cli
 		res.Partitions = append(res.Partitions, p)
 	}
 	return res
+}
+
+// partlyServed lists what some workers serve and others do not, of those whose pages are known.
+func partlyServed(members []*adminv1.Member) []*adminv1.PartlyServed {
+	type named struct{ service, method string }
+	have := map[named]map[string]bool{}
+	note := func(what named, worker string) {
+		if have[what] == nil {
+			have[what] = map[string]bool{}
+		}
+		have[what][worker] = true
+	}
+	var asked []string
+	for _, m := range members {
+		services := m.GetStatus().GetServices()
+		if len(services) == 0 {
+			continue
+		}
+		asked = append(asked, m.GetName())
+		for _, s := range services {
+			note(named{s.GetName(), ""}, m.GetName())
+			for _, method := range s.GetMethods() {
+				note(named{s.GetName(), method}, m.GetName())
+			}
+		}
+	}
+	var partly []*adminv1.PartlyServed
+	for what, workers := range have {
+		if len(workers) == len(asked) || what.method != "" && len(workers) == len(have[named{what.service, ""}]) {
+			continue // all serve it, or all that have the service
+		}
+		p := &adminv1.PartlyServed{Service: what.service, Method: what.method, Workers: int32(len(workers)), OfWorkers: int32(len(asked))} //nolint:gosec // numbers of workers
+		for _, worker := range asked {
+			if !workers[worker] {
+				p.Missing = append(p.Missing, worker)
+			}
+		}
+		partly = append(partly, p)
+	}
+	slices.SortFunc(partly, func(a, b *adminv1.PartlyServed) int {
+		return cmp.Or(cmp.Compare(a.GetService(), b.GetService()), cmp.Compare(a.GetMethod(), b.GetMethod()))
+	})
+	return partly
 }
 
 // drainOther has another worker drained.

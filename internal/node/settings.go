@@ -95,7 +95,13 @@ type Sources struct {
 	Env func(string) (string, bool)
 	// File is the path of the configuration file; empty: DefaultFile if it exists.
 	File string
+	// App is the name of the app that the program gives itself; empty: none. Every other source wins over it.
+	App string
 }
+
+// DefaultApp is the name of an app on the embedded log that has no other. With brokers there is no default: two services that both had
+// it would be one app, and each would answer for a part of the other's entities.
+const DefaultApp = "millrace"
 
 // DefaultFile is read when it is there and no other file is named.
 const DefaultFile = "millrace.yaml"
@@ -119,6 +125,7 @@ func Load(from Sources) (*Config, Origin, error) {
 		}
 		delete(file, s.Name)
 	}
+	c.nameApp()
 	for _, name := range slices.Sorted(maps.Keys(file)) {
 		errs = append(errs, fmt.Errorf("%s: unknown key %q%s", file[name].where, name, suggestion(name)))
 	}
@@ -141,7 +148,15 @@ func Defaults() *Config {
 			panic("default of setting " + s.Name + ": " + err.Error())
 		}
 	}
+	c.nameApp()
 	return c
+}
+
+// nameApp gives an app on the embedded log its name where there is no other.
+func (c *Config) nameApp() {
+	if c.App == "" && len(c.Brokers) == 0 {
+		c.App = DefaultApp
+	}
 }
 
 // sourced is a value and where it came from.
@@ -150,6 +165,9 @@ type sourced struct{ value, where string }
 // value returns what a setting is given by its strongest source.
 func (from *Sources) value(s *Setting, file map[string]sourced) sourced {
 	v := sourced{s.Default, "default"}
+	if s.Name == "app" && from.App != "" {
+		v = sourced{from.App, "program"}
+	}
 	if f, ok := file[s.Name]; ok {
 		v = f
 	}

@@ -118,6 +118,7 @@ func TestVariablesOfCloudstate(t *testing.T) {
 
 func TestConfigurationFileHasAllForms(t *testing.T) {
 	c, _, err := Load(Sources{File: configFile(t, `# a comment
+app: shop
 brokers:
   - a:1
   - b:2
@@ -133,7 +134,7 @@ worker:
 	if got := fmt.Sprint(c.Brokers, c.Ephemeral, c.Partitions, int64(c.MaxRequest), time.Duration(c.PassivateAfter), c.Worker == ""); got != "[a:1 b:2] false 32 1048576 1m30s true" {
 		t.Errorf("read %s", got)
 	}
-	if c, _, err := Load(Sources{File: configFile(t, "brokers: [a:1, 'b:2']")}); err != nil || len(c.Brokers) != 2 {
+	if c, _, err := Load(Sources{File: configFile(t, "app: shop\nbrokers: [a:1, 'b:2']")}); err != nil || len(c.Brokers) != 2 {
 		t.Errorf("brokers in a line: %v, %v", c, err)
 	}
 }

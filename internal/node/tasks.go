@@ -63,6 +63,12 @@ func (n *Node) serveGateway(ctx context.Context) error {
 // runPartitions owns partitions until the gateway has let its last call go.
 func (n *Node) runPartitions(ctx context.Context) error {
 	defer close(n.settled)
+	if admitted, err := n.admit(ctx); !admitted {
+		if err == nil { // asked to stop before
+			<-n.quiet
+		}
+		return err
+	}
 	own, release := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer release(nil)
 	ended := make(chan error, 1)

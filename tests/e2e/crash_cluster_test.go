@@ -35,7 +35,7 @@ func startClusterOn(t *testing.T, brokers string) *cluster {
 	for range 3 {
 		c.add(brokers, harness.Options{})
 	}
-	c.gateway = harness.Start(t, harness.Options{Command: "gateway", Args: []string{"--brokers", brokers}})
+	c.gateway = harness.Start(t, harness.Options{Command: "gateway", Args: []string{"--app", "counters", "--brokers", brokers}})
 	c.settled()
 	return c
 }
@@ -44,7 +44,7 @@ func startClusterOn(t *testing.T, brokers string) *cluster {
 func (c *cluster) add(brokers string, o harness.Options) *harness.Process {
 	c.t.Helper()
 	o.Program, o.Command = harness.Counter, "run"
-	o.Args = append(o.Args, "--brokers", brokers, "--worker", fmt.Sprintf("w%d", len(c.workers)), "--session-timeout", clusterSession.String())
+	o.Args = append(o.Args, "--app", "counters", "--brokers", brokers, "--worker", fmt.Sprintf("w%d", len(c.workers)), "--session-timeout", clusterSession.String())
 	w := harness.Start(c.t, o)
 	c.workers = append(c.workers, w)
 	return w

@@ -28,7 +28,7 @@ var kafkaCodes = []codes.Code{codes.Unavailable, codes.Aborted}
 func TestCrashOfTheBrokerLosesNothing(t *testing.T) {
 	broker := kafkaserver.Start(t, kafkaserver.Options{})
 	f := harness.StartRemote(t, harness.ShoppingCart)
-	p := harness.Start(t, harness.Options{Command: "run", Args: []string{"--brokers", broker.Addr(), "--function", f.Address()}})
+	p := harness.Start(t, harness.Options{Command: "run", Args: []string{"--app", "shop", "--brokers", broker.Addr(), "--function", f.Address()}})
 	l := newLoad(t, loadOptions{conn: p.Dial(t), carts: true, mayFail: kafkaCodes})
 	l.start()
 	n := harness.Number(t, roundsVariable, defaultKafkaRounds)
@@ -61,7 +61,7 @@ func TestCrashOfTheBrokerLosesNothing(t *testing.T) {
 // send their command again under its id: every command has happened once.
 func TestCrashOfTheWorkerOnKafkaRepeatsNothing(t *testing.T) {
 	broker := kafkaserver.Start(t, kafkaserver.Options{})
-	p := harness.Start(t, harness.Options{Program: harness.Counter, Command: "run", Args: []string{"--brokers", broker.Addr()}})
+	p := harness.Start(t, harness.Options{Program: harness.Counter, Command: "run", Args: []string{"--app", "shop", "--brokers", broker.Addr()}})
 	l := newLoad(t, loadOptions{conn: p.Dial(t), counters: true, ids: true, mayFail: kafkaCodes})
 	l.start()
 	n := harness.Number(t, roundsVariable, defaultKafkaRounds)
@@ -94,7 +94,7 @@ func checkTopic(t *testing.T, address string, l *load) int {
 		}
 	}
 	events := len(wanted)
-	client, err := kgo.NewClient(kgo.SeedBrokers(address), kgo.ConsumeTopics("millrace.journal"), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+	client, err := kgo.NewClient(kgo.SeedBrokers(address), kgo.ConsumeTopics("shop.journal"), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
 	if err != nil {
 		t.Fatal(err)
 	}

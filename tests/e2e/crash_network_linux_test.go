@@ -105,7 +105,7 @@ func TestMachineThatVanishes(t *testing.T) {
 		c.add(kafka.Addr(), harness.Options{Args: []string{"--peer", harness.FreeAddressOn(t, m.here)}})
 	}
 	there := c.add(door, harness.Options{Host: m.there, Wrapper: strings.Fields(m.inside("--"))})
-	c.gateway = harness.Start(t, harness.Options{Command: "gateway", Args: []string{"--brokers", kafka.Addr()}})
+	c.gateway = harness.Start(t, harness.Options{Command: "gateway", Args: []string{"--app", "counters", "--brokers", kafka.Addr()}})
 	c.settled()
 	c.passedOver("a machine that vanished", there, func() { m.cable("down") }, func() { m.cable("up") })
 }

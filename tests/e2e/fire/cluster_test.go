@@ -48,7 +48,7 @@ func (r *run) cluster(t *testing.T, w *world) {
 		w.workers = append(w.workers, w.member(fmt.Sprintf("w%d", i+1)))
 	}
 	for i := range 2 {
-		o := harness.Options{Tags: w.tags, Command: "gateway", Env: w.env, Args: []string{"--brokers", w.kafka.addresses()}}
+		o := harness.Options{Tags: w.tags, Command: "gateway", Env: w.env, Args: []string{"--app", group, "--brokers", w.kafka.addresses()}}
 		if i == 1 {
 			o.Args = append(o.Args, "--move-patience", littlePatience.String())
 		}
@@ -84,7 +84,7 @@ func (r *run) cluster(t *testing.T, w *world) {
 func (w *world) member(name string) *harness.Process {
 	w.t.Helper()
 	return harness.Launch(w.t, harness.Options{Program: program, Tags: w.tags, Command: "run", Env: w.env, Args: []string{
-		"--brokers", w.kafka.addresses(), "--partitions", fmt.Sprint(partitions), "--worker", name,
+		"--app", group, "--brokers", w.kafka.addresses(), "--partitions", fmt.Sprint(partitions), "--worker", name,
 		"--session-timeout", clusterSession.String(), "--contract-check", contract.String(),
 	}})
 }

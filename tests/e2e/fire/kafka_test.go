@@ -74,7 +74,7 @@ func (r *run) kafka(t *testing.T, w *world) {
 	t.Helper()
 	w.kafka = startKafka(t)
 	w.launch(harness.Options{Program: program, Tags: w.tags, Command: "run", Env: w.env, Args: []string{
-		"--brokers", w.kafka.proxy.address(), "--partitions", fmt.Sprint(partitions),
+		"--app", group, "--brokers", w.kafka.proxy.address(), "--partitions", fmt.Sprint(partitions),
 		"--session-timeout", session.String(), "--contract-check", contract.String(),
 	}})
 	w.kafka.client.AddConsumePartitions(map[string]map[int32]kgo.Offset{topic: fromStart()})

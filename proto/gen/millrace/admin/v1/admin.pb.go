@@ -1047,9 +1047,13 @@ type ClusterResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	App   string                 `protobuf:"bytes,1,opt,name=app,proto3" json:"app,omitempty"`
 	// Counts the balancings of the group.
-	Generation    int32        `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
-	Members       []*Member    `protobuf:"bytes,3,rep,name=members,proto3" json:"members,omitempty"`
-	Partitions    []*Placement `protobuf:"bytes,4,rep,name=partitions,proto3" json:"partitions,omitempty"`
+	Generation int32        `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
+	Members    []*Member    `protobuf:"bytes,3,rep,name=members,proto3" json:"members,omitempty"`
+	Partitions []*Placement `protobuf:"bytes,4,rep,name=partitions,proto3" json:"partitions,omitempty"`
+	// How many different versions of their services the workers serve: more than one during a rolling upgrade.
+	Versions int32 `protobuf:"varint,5,opt,name=versions,proto3" json:"versions,omitempty"`
+	// What some of the workers serve and others do not; only of workers that could be asked.
+	PartlyServed  []*PartlyServed `protobuf:"bytes,6,rep,name=partly_served,json=partlyServed,proto3" json:"partly_served,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1112,6 +1116,100 @@ func (x *ClusterResponse) GetPartitions() []*Placement {
 	return nil
 }
 
+func (x *ClusterResponse) GetVersions() int32 {
+	if x != nil {
+		return x.Versions
+	}
+	return 0
+}
+
+func (x *ClusterResponse) GetPartlyServed() []*PartlyServed {
+	if x != nil {
+		return x.PartlyServed
+	}
+	return nil
+}
+
+// PartlyServed is a service, or a method of one that all have, which not all workers serve.
+type PartlyServed struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Service string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	// Empty: the whole service.
+	Method string `protobuf:"bytes,2,opt,name=method,proto3" json:"method,omitempty"`
+	// How many workers serve it, of how many that were asked.
+	Workers   int32 `protobuf:"varint,3,opt,name=workers,proto3" json:"workers,omitempty"`
+	OfWorkers int32 `protobuf:"varint,4,opt,name=of_workers,json=ofWorkers,proto3" json:"of_workers,omitempty"`
+	// Those that do not.
+	Missing       []string `protobuf:"bytes,5,rep,name=missing,proto3" json:"missing,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PartlyServed) Reset() {
+	*x = PartlyServed{}
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PartlyServed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PartlyServed) ProtoMessage() {}
+
+func (x *PartlyServed) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PartlyServed.ProtoReflect.Descriptor instead.
+func (*PartlyServed) Descriptor() ([]byte, []int) {
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *PartlyServed) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *PartlyServed) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+func (x *PartlyServed) GetWorkers() int32 {
+	if x != nil {
+		return x.Workers
+	}
+	return 0
+}
+
+func (x *PartlyServed) GetOfWorkers() int32 {
+	if x != nil {
+		return x.OfWorkers
+	}
+	return 0
+}
+
+func (x *PartlyServed) GetMissing() []string {
+	if x != nil {
+		return x.Missing
+	}
+	return nil
+}
+
 // Member is a worker of the app.
 type Member struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1124,13 +1222,15 @@ type Member struct {
 	Error string `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
 	// Where callers reach it, as answers tell them; empty: they are not told.
 	PublicAddress string `protobuf:"bytes,5,opt,name=public_address,json=publicAddress,proto3" json:"public_address,omitempty"`
+	// A hash of what it serves, as it told the others when it joined: workers with the same serve the same.
+	Serves        string `protobuf:"bytes,6,opt,name=serves,proto3" json:"serves,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[13]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1142,7 +1242,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[13]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1155,7 +1255,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{13}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Member) GetName() string {
@@ -1193,6 +1293,13 @@ func (x *Member) GetPublicAddress() string {
 	return ""
 }
 
+func (x *Member) GetServes() string {
+	if x != nil {
+		return x.Serves
+	}
+	return ""
+}
+
 // Placement is who has a partition.
 type Placement struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
@@ -1207,7 +1314,7 @@ type Placement struct {
 
 func (x *Placement) Reset() {
 	*x = Placement{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[14]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1219,7 +1326,7 @@ func (x *Placement) String() string {
 func (*Placement) ProtoMessage() {}
 
 func (x *Placement) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[14]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1232,7 +1339,7 @@ func (x *Placement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Placement.ProtoReflect.Descriptor instead.
 func (*Placement) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{14}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Placement) GetPartition() int32 {
@@ -1268,7 +1375,7 @@ type DrainRequest struct {
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[15]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1280,7 +1387,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[15]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1293,7 +1400,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{15}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *DrainRequest) GetWorker() string {
@@ -1318,7 +1425,7 @@ type DrainResponse struct {
 
 func (x *DrainResponse) Reset() {
 	*x = DrainResponse{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[16]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1330,7 +1437,7 @@ func (x *DrainResponse) String() string {
 func (*DrainResponse) ProtoMessage() {}
 
 func (x *DrainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[16]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1343,7 +1450,7 @@ func (x *DrainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainResponse.ProtoReflect.Descriptor instead.
 func (*DrainResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{16}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{17}
 }
 
 type ListParkedRequest struct {
@@ -1360,7 +1467,7 @@ type ListParkedRequest struct {
 
 func (x *ListParkedRequest) Reset() {
 	*x = ListParkedRequest{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[17]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1372,7 +1479,7 @@ func (x *ListParkedRequest) String() string {
 func (*ListParkedRequest) ProtoMessage() {}
 
 func (x *ListParkedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[17]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1385,7 +1492,7 @@ func (x *ListParkedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListParkedRequest.ProtoReflect.Descriptor instead.
 func (*ListParkedRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{17}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListParkedRequest) GetLimit() int32 {
@@ -1422,7 +1529,7 @@ type ListParkedResponse struct {
 
 func (x *ListParkedResponse) Reset() {
 	*x = ListParkedResponse{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[18]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1434,7 +1541,7 @@ func (x *ListParkedResponse) String() string {
 func (*ListParkedResponse) ProtoMessage() {}
 
 func (x *ListParkedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[18]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1447,7 +1554,7 @@ func (x *ListParkedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListParkedResponse.ProtoReflect.Descriptor instead.
 func (*ListParkedResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{18}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListParkedResponse) GetEffects() []*ParkedEffect {
@@ -1485,7 +1592,7 @@ type ParkedFilter struct {
 
 func (x *ParkedFilter) Reset() {
 	*x = ParkedFilter{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[19]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1497,7 +1604,7 @@ func (x *ParkedFilter) String() string {
 func (*ParkedFilter) ProtoMessage() {}
 
 func (x *ParkedFilter) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[19]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1510,7 +1617,7 @@ func (x *ParkedFilter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ParkedFilter.ProtoReflect.Descriptor instead.
 func (*ParkedFilter) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{19}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ParkedFilter) GetService() string {
@@ -1557,7 +1664,7 @@ type ParkedEffect struct {
 
 func (x *ParkedEffect) Reset() {
 	*x = ParkedEffect{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[20]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1569,7 +1676,7 @@ func (x *ParkedEffect) String() string {
 func (*ParkedEffect) ProtoMessage() {}
 
 func (x *ParkedEffect) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[20]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1582,7 +1689,7 @@ func (x *ParkedEffect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ParkedEffect.ProtoReflect.Descriptor instead.
 func (*ParkedEffect) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{20}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ParkedEffect) GetPartition() int32 {
@@ -1671,7 +1778,7 @@ type ResolveParkedRequest struct {
 
 func (x *ResolveParkedRequest) Reset() {
 	*x = ResolveParkedRequest{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[21]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1683,7 +1790,7 @@ func (x *ResolveParkedRequest) String() string {
 func (*ResolveParkedRequest) ProtoMessage() {}
 
 func (x *ResolveParkedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[21]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1696,7 +1803,7 @@ func (x *ResolveParkedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveParkedRequest.ProtoReflect.Descriptor instead.
 func (*ResolveParkedRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{21}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ResolveParkedRequest) GetPartition() int32 {
@@ -1746,7 +1853,7 @@ type ResolveParkedResponse struct {
 
 func (x *ResolveParkedResponse) Reset() {
 	*x = ResolveParkedResponse{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[22]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1758,7 +1865,7 @@ func (x *ResolveParkedResponse) String() string {
 func (*ResolveParkedResponse) ProtoMessage() {}
 
 func (x *ResolveParkedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[22]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1771,7 +1878,7 @@ func (x *ResolveParkedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveParkedResponse.ProtoReflect.Descriptor instead.
 func (*ResolveParkedResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{22}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ResolveParkedResponse) GetResolved() int64 {
@@ -1796,7 +1903,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[23]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1808,7 +1915,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[23]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1821,7 +1928,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{23}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{24}
 }
 
 // StatusResponse is the whole /status page.
@@ -1860,7 +1967,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[24]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1872,7 +1979,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[24]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1885,7 +1992,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{24}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *StatusResponse) GetVersion() string {
@@ -2039,7 +2146,7 @@ type StalenessStatus struct {
 
 func (x *StalenessStatus) Reset() {
 	*x = StalenessStatus{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[25]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2051,7 +2158,7 @@ func (x *StalenessStatus) String() string {
 func (*StalenessStatus) ProtoMessage() {}
 
 func (x *StalenessStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[25]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2064,7 +2171,7 @@ func (x *StalenessStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StalenessStatus.ProtoReflect.Descriptor instead.
 func (*StalenessStatus) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{25}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *StalenessStatus) GetEntityType() string {
@@ -2153,14 +2260,16 @@ type ClusterStatus struct {
 	EvictedWorkers uint64        `protobuf:"varint,7,opt,name=evicted_workers,json=evictedWorkers,proto3" json:"evicted_workers,omitempty"`
 	Peers          []*PeerStatus `protobuf:"bytes,8,rep,name=peers,proto3" json:"peers,omitempty"`
 	// It has handed them over: it owns nothing, and sends commands on to others.
-	Drained       bool `protobuf:"varint,9,opt,name=drained,proto3" json:"drained,omitempty"`
+	Drained bool `protobuf:"varint,9,opt,name=drained,proto3" json:"drained,omitempty"`
+	// How many different versions of their services the workers serve, as far as they have said so.
+	Versions      int32 `protobuf:"varint,10,opt,name=versions,proto3" json:"versions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ClusterStatus) Reset() {
 	*x = ClusterStatus{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[26]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2172,7 +2281,7 @@ func (x *ClusterStatus) String() string {
 func (*ClusterStatus) ProtoMessage() {}
 
 func (x *ClusterStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[26]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2185,7 +2294,7 @@ func (x *ClusterStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterStatus.ProtoReflect.Descriptor instead.
 func (*ClusterStatus) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{26}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ClusterStatus) GetPeerAddress() string {
@@ -2251,6 +2360,13 @@ func (x *ClusterStatus) GetDrained() bool {
 	return false
 }
 
+func (x *ClusterStatus) GetVersions() int32 {
+	if x != nil {
+		return x.Versions
+	}
+	return 0
+}
+
 // PeerStatus is the connection to one worker.
 type PeerStatus struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2267,7 +2383,7 @@ type PeerStatus struct {
 
 func (x *PeerStatus) Reset() {
 	*x = PeerStatus{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[27]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2279,7 +2395,7 @@ func (x *PeerStatus) String() string {
 func (*PeerStatus) ProtoMessage() {}
 
 func (x *PeerStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[27]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2292,7 +2408,7 @@ func (x *PeerStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerStatus.ProtoReflect.Descriptor instead.
 func (*PeerStatus) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{27}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *PeerStatus) GetName() string {
@@ -2346,19 +2462,21 @@ func (x *PeerStatus) GetLastErrorTime() *timestamppb.Timestamp {
 
 // ServiceStatus is one served service.
 type ServiceStatus struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Kind          string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
-	EntityType    string                 `protobuf:"bytes,3,opt,name=entity_type,json=entityType,proto3" json:"entity_type,omitempty"`
-	Hosting       string                 `protobuf:"bytes,4,opt,name=hosting,proto3" json:"hosting,omitempty"`
-	Methods       []string               `protobuf:"bytes,5,rep,name=methods,proto3" json:"methods,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Name       string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Kind       string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	EntityType string                 `protobuf:"bytes,3,opt,name=entity_type,json=entityType,proto3" json:"entity_type,omitempty"`
+	Hosting    string                 `protobuf:"bytes,4,opt,name=hosting,proto3" json:"hosting,omitempty"`
+	Methods    []string               `protobuf:"bytes,5,rep,name=methods,proto3" json:"methods,omitempty"`
+	// That of the methods and all messages that they reach.
+	Hash          string `protobuf:"bytes,6,opt,name=hash,proto3" json:"hash,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ServiceStatus) Reset() {
 	*x = ServiceStatus{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[28]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2370,7 +2488,7 @@ func (x *ServiceStatus) String() string {
 func (*ServiceStatus) ProtoMessage() {}
 
 func (x *ServiceStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[28]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2383,7 +2501,7 @@ func (x *ServiceStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceStatus.ProtoReflect.Descriptor instead.
 func (*ServiceStatus) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{28}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ServiceStatus) GetName() string {
@@ -2421,6 +2539,13 @@ func (x *ServiceStatus) GetMethods() []string {
 	return nil
 }
 
+func (x *ServiceStatus) GetHash() string {
+	if x != nil {
+		return x.Hash
+	}
+	return ""
+}
+
 // PartitionStatus is one partition of the journal.
 type PartitionStatus struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
@@ -2456,7 +2581,7 @@ type PartitionStatus struct {
 
 func (x *PartitionStatus) Reset() {
 	*x = PartitionStatus{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[29]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2468,7 +2593,7 @@ func (x *PartitionStatus) String() string {
 func (*PartitionStatus) ProtoMessage() {}
 
 func (x *PartitionStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[29]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2481,7 +2606,7 @@ func (x *PartitionStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PartitionStatus.ProtoReflect.Descriptor instead.
 func (*PartitionStatus) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{29}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *PartitionStatus) GetPartition() int32 {
@@ -2651,7 +2776,7 @@ type TaskStatus struct {
 
 func (x *TaskStatus) Reset() {
 	*x = TaskStatus{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[30]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2663,7 +2788,7 @@ func (x *TaskStatus) String() string {
 func (*TaskStatus) ProtoMessage() {}
 
 func (x *TaskStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[30]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2676,7 +2801,7 @@ func (x *TaskStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskStatus.ProtoReflect.Descriptor instead.
 func (*TaskStatus) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{30}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *TaskStatus) GetName() string {
@@ -2717,7 +2842,7 @@ type GetEntityRequest struct {
 
 func (x *GetEntityRequest) Reset() {
 	*x = GetEntityRequest{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[31]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2729,7 +2854,7 @@ func (x *GetEntityRequest) String() string {
 func (*GetEntityRequest) ProtoMessage() {}
 
 func (x *GetEntityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[31]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2742,7 +2867,7 @@ func (x *GetEntityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetEntityRequest.ProtoReflect.Descriptor instead.
 func (*GetEntityRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{31}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *GetEntityRequest) GetType() string {
@@ -2782,7 +2907,7 @@ type GetEntityResponse struct {
 
 func (x *GetEntityResponse) Reset() {
 	*x = GetEntityResponse{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[32]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2794,7 +2919,7 @@ func (x *GetEntityResponse) String() string {
 func (*GetEntityResponse) ProtoMessage() {}
 
 func (x *GetEntityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[32]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2807,7 +2932,7 @@ func (x *GetEntityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetEntityResponse.ProtoReflect.Descriptor instead.
 func (*GetEntityResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{32}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *GetEntityResponse) GetType() string {
@@ -2899,7 +3024,7 @@ type Content struct {
 
 func (x *Content) Reset() {
 	*x = Content{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[33]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2911,7 +3036,7 @@ func (x *Content) String() string {
 func (*Content) ProtoMessage() {}
 
 func (x *Content) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[33]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2924,7 +3049,7 @@ func (x *Content) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Content.ProtoReflect.Descriptor instead.
 func (*Content) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{33}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Content) GetTypeUrl() string {
@@ -2960,7 +3085,7 @@ type HistoryRequest struct {
 
 func (x *HistoryRequest) Reset() {
 	*x = HistoryRequest{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[34]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2972,7 +3097,7 @@ func (x *HistoryRequest) String() string {
 func (*HistoryRequest) ProtoMessage() {}
 
 func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[34]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2985,7 +3110,7 @@ func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryRequest.ProtoReflect.Descriptor instead.
 func (*HistoryRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{34}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *HistoryRequest) GetType() string {
@@ -3027,7 +3152,7 @@ type HistoryResponse struct {
 
 func (x *HistoryResponse) Reset() {
 	*x = HistoryResponse{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[35]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3039,7 +3164,7 @@ func (x *HistoryResponse) String() string {
 func (*HistoryResponse) ProtoMessage() {}
 
 func (x *HistoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[35]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3052,7 +3177,7 @@ func (x *HistoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryResponse.ProtoReflect.Descriptor instead.
 func (*HistoryResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{35}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *HistoryResponse) GetPartition() int32 {
@@ -3131,7 +3256,7 @@ type TailRequest struct {
 
 func (x *TailRequest) Reset() {
 	*x = TailRequest{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[36]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3143,7 +3268,7 @@ func (x *TailRequest) String() string {
 func (*TailRequest) ProtoMessage() {}
 
 func (x *TailRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[36]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3156,7 +3281,7 @@ func (x *TailRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TailRequest.ProtoReflect.Descriptor instead.
 func (*TailRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{36}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *TailRequest) GetEntity() string {
@@ -3223,7 +3348,7 @@ type TailResponse struct {
 
 func (x *TailResponse) Reset() {
 	*x = TailResponse{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[37]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3235,7 +3360,7 @@ func (x *TailResponse) String() string {
 func (*TailResponse) ProtoMessage() {}
 
 func (x *TailResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[37]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3248,7 +3373,7 @@ func (x *TailResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TailResponse.ProtoReflect.Descriptor instead.
 func (*TailResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{37}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *TailResponse) GetPartition() int32 {
@@ -3343,7 +3468,7 @@ type DescriptorsRequest struct {
 
 func (x *DescriptorsRequest) Reset() {
 	*x = DescriptorsRequest{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[38]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3355,7 +3480,7 @@ func (x *DescriptorsRequest) String() string {
 func (*DescriptorsRequest) ProtoMessage() {}
 
 func (x *DescriptorsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[38]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3368,7 +3493,7 @@ func (x *DescriptorsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescriptorsRequest.ProtoReflect.Descriptor instead.
 func (*DescriptorsRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{38}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{39}
 }
 
 type DescriptorsResponse struct {
@@ -3380,7 +3505,7 @@ type DescriptorsResponse struct {
 
 func (x *DescriptorsResponse) Reset() {
 	*x = DescriptorsResponse{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[39]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3392,7 +3517,7 @@ func (x *DescriptorsResponse) String() string {
 func (*DescriptorsResponse) ProtoMessage() {}
 
 func (x *DescriptorsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[39]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3405,7 +3530,7 @@ func (x *DescriptorsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescriptorsResponse.ProtoReflect.Descriptor instead.
 func (*DescriptorsResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{39}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *DescriptorsResponse) GetFileDescriptorSet() []byte {
@@ -3508,7 +3633,7 @@ const file_millrace_admin_v1_admin_proto_rawDesc = "" +
 	"\n" +
 	"unreadable\x18\x0e \x01(\tR\n" +
 	"unreadable\"\x10\n" +
-	"\x0eClusterRequest\"\xb6\x01\n" +
+	"\x0eClusterRequest\"\x98\x02\n" +
 	"\x0fClusterResponse\x12\x10\n" +
 	"\x03app\x18\x01 \x01(\tR\x03app\x12\x1e\n" +
 	"\n" +
@@ -3517,13 +3642,23 @@ const file_millrace_admin_v1_admin_proto_rawDesc = "" +
 	"\amembers\x18\x03 \x03(\v2\x19.millrace.admin.v1.MemberR\amembers\x12<\n" +
 	"\n" +
 	"partitions\x18\x04 \x03(\v2\x1c.millrace.admin.v1.PlacementR\n" +
-	"partitions\"\xae\x01\n" +
+	"partitions\x12\x1a\n" +
+	"\bversions\x18\x05 \x01(\x05R\bversions\x12D\n" +
+	"\rpartly_served\x18\x06 \x03(\v2\x1f.millrace.admin.v1.PartlyServedR\fpartlyServed\"\x93\x01\n" +
+	"\fPartlyServed\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12\x16\n" +
+	"\x06method\x18\x02 \x01(\tR\x06method\x12\x18\n" +
+	"\aworkers\x18\x03 \x01(\x05R\aworkers\x12\x1d\n" +
+	"\n" +
+	"of_workers\x18\x04 \x01(\x05R\tofWorkers\x12\x18\n" +
+	"\amissing\x18\x05 \x03(\tR\amissing\"\xc6\x01\n" +
 	"\x06Member\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x129\n" +
 	"\x06status\x18\x03 \x01(\v2!.millrace.admin.v1.StatusResponseR\x06status\x12\x14\n" +
 	"\x05error\x18\x04 \x01(\tR\x05error\x12%\n" +
-	"\x0epublic_address\x18\x05 \x01(\tR\rpublicAddress\"[\n" +
+	"\x0epublic_address\x18\x05 \x01(\tR\rpublicAddress\x12\x16\n" +
+	"\x06serves\x18\x06 \x01(\tR\x06serves\"[\n" +
 	"\tPlacement\x12\x1c\n" +
 	"\tpartition\x18\x01 \x01(\x05R\tpartition\x12\x14\n" +
 	"\x05owner\x18\x02 \x01(\tR\x05owner\x12\x1a\n" +
@@ -3607,7 +3742,7 @@ const file_millrace_admin_v1_admin_proto_rawDesc = "" +
 	"\vmax_seconds\x18\n" +
 	" \x01(\x01R\n" +
 	"maxSecondsB\x13\n" +
-	"\x11_promised_seconds\"\xda\x02\n" +
+	"\x11_promised_seconds\"\xf6\x02\n" +
 	"\rClusterStatus\x12!\n" +
 	"\fpeer_address\x18\x01 \x01(\tR\vpeerAddress\x12\x1e\n" +
 	"\n" +
@@ -3619,7 +3754,9 @@ const file_millrace_admin_v1_admin_proto_rawDesc = "" +
 	"\x10retried_commands\x18\x06 \x01(\x04R\x0fretriedCommands\x12'\n" +
 	"\x0fevicted_workers\x18\a \x01(\x04R\x0eevictedWorkers\x123\n" +
 	"\x05peers\x18\b \x03(\v2\x1d.millrace.admin.v1.PeerStatusR\x05peers\x12\x18\n" +
-	"\adrained\x18\t \x01(\bR\adrained\"\x82\x02\n" +
+	"\adrained\x18\t \x01(\bR\adrained\x12\x1a\n" +
+	"\bversions\x18\n" +
+	" \x01(\x05R\bversions\"\x82\x02\n" +
 	"\n" +
 	"PeerStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
@@ -3629,14 +3766,15 @@ const file_millrace_admin_v1_admin_proto_rawDesc = "" +
 	"\tin_flight\x18\x05 \x01(\x03R\binFlight\x12\x1d\n" +
 	"\n" +
 	"last_error\x18\x06 \x01(\tR\tlastError\x12B\n" +
-	"\x0flast_error_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\rlastErrorTime\"\x8c\x01\n" +
+	"\x0flast_error_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\rlastErrorTime\"\xa0\x01\n" +
 	"\rServiceStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x1f\n" +
 	"\ventity_type\x18\x03 \x01(\tR\n" +
 	"entityType\x12\x18\n" +
 	"\ahosting\x18\x04 \x01(\tR\ahosting\x12\x18\n" +
-	"\amethods\x18\x05 \x03(\tR\amethods\"\x91\x06\n" +
+	"\amethods\x18\x05 \x03(\tR\amethods\x12\x12\n" +
+	"\x04hash\x18\x06 \x01(\tR\x04hash\"\x91\x06\n" +
 	"\x0fPartitionStatus\x12\x1c\n" +
 	"\tpartition\x18\x01 \x01(\x05R\tpartition\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x14\n" +
@@ -3772,7 +3910,7 @@ func file_millrace_admin_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_millrace_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_millrace_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
+var file_millrace_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
 var file_millrace_admin_v1_admin_proto_goTypes = []any{
 	(RepairChoice)(0),             // 0: millrace.admin.v1.RepairChoice
 	(*ListHaltedRequest)(nil),     // 1: millrace.admin.v1.ListHaltedRequest
@@ -3788,34 +3926,35 @@ var file_millrace_admin_v1_admin_proto_goTypes = []any{
 	(*VerifySummary)(nil),         // 11: millrace.admin.v1.VerifySummary
 	(*ClusterRequest)(nil),        // 12: millrace.admin.v1.ClusterRequest
 	(*ClusterResponse)(nil),       // 13: millrace.admin.v1.ClusterResponse
-	(*Member)(nil),                // 14: millrace.admin.v1.Member
-	(*Placement)(nil),             // 15: millrace.admin.v1.Placement
-	(*DrainRequest)(nil),          // 16: millrace.admin.v1.DrainRequest
-	(*DrainResponse)(nil),         // 17: millrace.admin.v1.DrainResponse
-	(*ListParkedRequest)(nil),     // 18: millrace.admin.v1.ListParkedRequest
-	(*ListParkedResponse)(nil),    // 19: millrace.admin.v1.ListParkedResponse
-	(*ParkedFilter)(nil),          // 20: millrace.admin.v1.ParkedFilter
-	(*ParkedEffect)(nil),          // 21: millrace.admin.v1.ParkedEffect
-	(*ResolveParkedRequest)(nil),  // 22: millrace.admin.v1.ResolveParkedRequest
-	(*ResolveParkedResponse)(nil), // 23: millrace.admin.v1.ResolveParkedResponse
-	(*StatusRequest)(nil),         // 24: millrace.admin.v1.StatusRequest
-	(*StatusResponse)(nil),        // 25: millrace.admin.v1.StatusResponse
-	(*StalenessStatus)(nil),       // 26: millrace.admin.v1.StalenessStatus
-	(*ClusterStatus)(nil),         // 27: millrace.admin.v1.ClusterStatus
-	(*PeerStatus)(nil),            // 28: millrace.admin.v1.PeerStatus
-	(*ServiceStatus)(nil),         // 29: millrace.admin.v1.ServiceStatus
-	(*PartitionStatus)(nil),       // 30: millrace.admin.v1.PartitionStatus
-	(*TaskStatus)(nil),            // 31: millrace.admin.v1.TaskStatus
-	(*GetEntityRequest)(nil),      // 32: millrace.admin.v1.GetEntityRequest
-	(*GetEntityResponse)(nil),     // 33: millrace.admin.v1.GetEntityResponse
-	(*Content)(nil),               // 34: millrace.admin.v1.Content
-	(*HistoryRequest)(nil),        // 35: millrace.admin.v1.HistoryRequest
-	(*HistoryResponse)(nil),       // 36: millrace.admin.v1.HistoryResponse
-	(*TailRequest)(nil),           // 37: millrace.admin.v1.TailRequest
-	(*TailResponse)(nil),          // 38: millrace.admin.v1.TailResponse
-	(*DescriptorsRequest)(nil),    // 39: millrace.admin.v1.DescriptorsRequest
-	(*DescriptorsResponse)(nil),   // 40: millrace.admin.v1.DescriptorsResponse
-	(*timestamppb.Timestamp)(nil), // 41: google.protobuf.Timestamp
+	(*PartlyServed)(nil),          // 14: millrace.admin.v1.PartlyServed
+	(*Member)(nil),                // 15: millrace.admin.v1.Member
+	(*Placement)(nil),             // 16: millrace.admin.v1.Placement
+	(*DrainRequest)(nil),          // 17: millrace.admin.v1.DrainRequest
+	(*DrainResponse)(nil),         // 18: millrace.admin.v1.DrainResponse
+	(*ListParkedRequest)(nil),     // 19: millrace.admin.v1.ListParkedRequest
+	(*ListParkedResponse)(nil),    // 20: millrace.admin.v1.ListParkedResponse
+	(*ParkedFilter)(nil),          // 21: millrace.admin.v1.ParkedFilter
+	(*ParkedEffect)(nil),          // 22: millrace.admin.v1.ParkedEffect
+	(*ResolveParkedRequest)(nil),  // 23: millrace.admin.v1.ResolveParkedRequest
+	(*ResolveParkedResponse)(nil), // 24: millrace.admin.v1.ResolveParkedResponse
+	(*StatusRequest)(nil),         // 25: millrace.admin.v1.StatusRequest
+	(*StatusResponse)(nil),        // 26: millrace.admin.v1.StatusResponse
+	(*StalenessStatus)(nil),       // 27: millrace.admin.v1.StalenessStatus
+	(*ClusterStatus)(nil),         // 28: millrace.admin.v1.ClusterStatus
+	(*PeerStatus)(nil),            // 29: millrace.admin.v1.PeerStatus
+	(*ServiceStatus)(nil),         // 30: millrace.admin.v1.ServiceStatus
+	(*PartitionStatus)(nil),       // 31: millrace.admin.v1.PartitionStatus
+	(*TaskStatus)(nil),            // 32: millrace.admin.v1.TaskStatus
+	(*GetEntityRequest)(nil),      // 33: millrace.admin.v1.GetEntityRequest
+	(*GetEntityResponse)(nil),     // 34: millrace.admin.v1.GetEntityResponse
+	(*Content)(nil),               // 35: millrace.admin.v1.Content
+	(*HistoryRequest)(nil),        // 36: millrace.admin.v1.HistoryRequest
+	(*HistoryResponse)(nil),       // 37: millrace.admin.v1.HistoryResponse
+	(*TailRequest)(nil),           // 38: millrace.admin.v1.TailRequest
+	(*TailResponse)(nil),          // 39: millrace.admin.v1.TailResponse
+	(*DescriptorsRequest)(nil),    // 40: millrace.admin.v1.DescriptorsRequest
+	(*DescriptorsResponse)(nil),   // 41: millrace.admin.v1.DescriptorsResponse
+	(*timestamppb.Timestamp)(nil), // 42: google.protobuf.Timestamp
 }
 var file_millrace_admin_v1_admin_proto_depIdxs = []int32{
 	3,  // 0: millrace.admin.v1.ListHaltedResponse.partitions:type_name -> millrace.admin.v1.HaltedPartition
@@ -3825,60 +3964,61 @@ var file_millrace_admin_v1_admin_proto_depIdxs = []int32{
 	9,  // 4: millrace.admin.v1.VerifyResponse.progress:type_name -> millrace.admin.v1.VerifyProgress
 	10, // 5: millrace.admin.v1.VerifyResponse.finding:type_name -> millrace.admin.v1.VerifyFinding
 	11, // 6: millrace.admin.v1.VerifyResponse.summary:type_name -> millrace.admin.v1.VerifySummary
-	14, // 7: millrace.admin.v1.ClusterResponse.members:type_name -> millrace.admin.v1.Member
-	15, // 8: millrace.admin.v1.ClusterResponse.partitions:type_name -> millrace.admin.v1.Placement
-	25, // 9: millrace.admin.v1.Member.status:type_name -> millrace.admin.v1.StatusResponse
-	20, // 10: millrace.admin.v1.ListParkedRequest.filter:type_name -> millrace.admin.v1.ParkedFilter
-	21, // 11: millrace.admin.v1.ListParkedResponse.effects:type_name -> millrace.admin.v1.ParkedEffect
-	34, // 12: millrace.admin.v1.ParkedEffect.payload:type_name -> millrace.admin.v1.Content
-	41, // 13: millrace.admin.v1.ParkedEffect.timer_due:type_name -> google.protobuf.Timestamp
-	20, // 14: millrace.admin.v1.ResolveParkedRequest.filter:type_name -> millrace.admin.v1.ParkedFilter
-	41, // 15: millrace.admin.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
-	29, // 16: millrace.admin.v1.StatusResponse.services:type_name -> millrace.admin.v1.ServiceStatus
-	30, // 17: millrace.admin.v1.StatusResponse.partitions:type_name -> millrace.admin.v1.PartitionStatus
-	31, // 18: millrace.admin.v1.StatusResponse.tasks:type_name -> millrace.admin.v1.TaskStatus
-	27, // 19: millrace.admin.v1.StatusResponse.cluster:type_name -> millrace.admin.v1.ClusterStatus
-	26, // 20: millrace.admin.v1.StatusResponse.staleness:type_name -> millrace.admin.v1.StalenessStatus
-	28, // 21: millrace.admin.v1.ClusterStatus.peers:type_name -> millrace.admin.v1.PeerStatus
-	41, // 22: millrace.admin.v1.PeerStatus.since:type_name -> google.protobuf.Timestamp
-	41, // 23: millrace.admin.v1.PeerStatus.last_error_time:type_name -> google.protobuf.Timestamp
-	41, // 24: millrace.admin.v1.PartitionStatus.last_error_time:type_name -> google.protobuf.Timestamp
-	41, // 25: millrace.admin.v1.TaskStatus.last_error_time:type_name -> google.protobuf.Timestamp
-	34, // 26: millrace.admin.v1.GetEntityResponse.state:type_name -> millrace.admin.v1.Content
-	36, // 27: millrace.admin.v1.GetEntityResponse.events:type_name -> millrace.admin.v1.HistoryResponse
-	41, // 28: millrace.admin.v1.HistoryResponse.time:type_name -> google.protobuf.Timestamp
-	34, // 29: millrace.admin.v1.HistoryResponse.content:type_name -> millrace.admin.v1.Content
-	41, // 30: millrace.admin.v1.TailResponse.time:type_name -> google.protobuf.Timestamp
-	34, // 31: millrace.admin.v1.TailResponse.content:type_name -> millrace.admin.v1.Content
-	24, // 32: millrace.admin.v1.AdminService.Status:input_type -> millrace.admin.v1.StatusRequest
-	32, // 33: millrace.admin.v1.AdminService.GetEntity:input_type -> millrace.admin.v1.GetEntityRequest
-	35, // 34: millrace.admin.v1.AdminService.History:input_type -> millrace.admin.v1.HistoryRequest
-	37, // 35: millrace.admin.v1.AdminService.Tail:input_type -> millrace.admin.v1.TailRequest
-	39, // 36: millrace.admin.v1.AdminService.Descriptors:input_type -> millrace.admin.v1.DescriptorsRequest
-	18, // 37: millrace.admin.v1.AdminService.ListParked:input_type -> millrace.admin.v1.ListParkedRequest
-	22, // 38: millrace.admin.v1.AdminService.ResolveParked:input_type -> millrace.admin.v1.ResolveParkedRequest
-	12, // 39: millrace.admin.v1.AdminService.Cluster:input_type -> millrace.admin.v1.ClusterRequest
-	16, // 40: millrace.admin.v1.AdminService.Drain:input_type -> millrace.admin.v1.DrainRequest
-	1,  // 41: millrace.admin.v1.AdminService.ListHalted:input_type -> millrace.admin.v1.ListHaltedRequest
-	5,  // 42: millrace.admin.v1.AdminService.Repair:input_type -> millrace.admin.v1.RepairRequest
-	7,  // 43: millrace.admin.v1.AdminService.Verify:input_type -> millrace.admin.v1.VerifyRequest
-	25, // 44: millrace.admin.v1.AdminService.Status:output_type -> millrace.admin.v1.StatusResponse
-	33, // 45: millrace.admin.v1.AdminService.GetEntity:output_type -> millrace.admin.v1.GetEntityResponse
-	36, // 46: millrace.admin.v1.AdminService.History:output_type -> millrace.admin.v1.HistoryResponse
-	38, // 47: millrace.admin.v1.AdminService.Tail:output_type -> millrace.admin.v1.TailResponse
-	40, // 48: millrace.admin.v1.AdminService.Descriptors:output_type -> millrace.admin.v1.DescriptorsResponse
-	19, // 49: millrace.admin.v1.AdminService.ListParked:output_type -> millrace.admin.v1.ListParkedResponse
-	23, // 50: millrace.admin.v1.AdminService.ResolveParked:output_type -> millrace.admin.v1.ResolveParkedResponse
-	13, // 51: millrace.admin.v1.AdminService.Cluster:output_type -> millrace.admin.v1.ClusterResponse
-	17, // 52: millrace.admin.v1.AdminService.Drain:output_type -> millrace.admin.v1.DrainResponse
-	2,  // 53: millrace.admin.v1.AdminService.ListHalted:output_type -> millrace.admin.v1.ListHaltedResponse
-	6,  // 54: millrace.admin.v1.AdminService.Repair:output_type -> millrace.admin.v1.RepairResponse
-	8,  // 55: millrace.admin.v1.AdminService.Verify:output_type -> millrace.admin.v1.VerifyResponse
-	44, // [44:56] is the sub-list for method output_type
-	32, // [32:44] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	15, // 7: millrace.admin.v1.ClusterResponse.members:type_name -> millrace.admin.v1.Member
+	16, // 8: millrace.admin.v1.ClusterResponse.partitions:type_name -> millrace.admin.v1.Placement
+	14, // 9: millrace.admin.v1.ClusterResponse.partly_served:type_name -> millrace.admin.v1.PartlyServed
+	26, // 10: millrace.admin.v1.Member.status:type_name -> millrace.admin.v1.StatusResponse
+	21, // 11: millrace.admin.v1.ListParkedRequest.filter:type_name -> millrace.admin.v1.ParkedFilter
+	22, // 12: millrace.admin.v1.ListParkedResponse.effects:type_name -> millrace.admin.v1.ParkedEffect
+	35, // 13: millrace.admin.v1.ParkedEffect.payload:type_name -> millrace.admin.v1.Content
+	42, // 14: millrace.admin.v1.ParkedEffect.timer_due:type_name -> google.protobuf.Timestamp
+	21, // 15: millrace.admin.v1.ResolveParkedRequest.filter:type_name -> millrace.admin.v1.ParkedFilter
+	42, // 16: millrace.admin.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
+	30, // 17: millrace.admin.v1.StatusResponse.services:type_name -> millrace.admin.v1.ServiceStatus
+	31, // 18: millrace.admin.v1.StatusResponse.partitions:type_name -> millrace.admin.v1.PartitionStatus
+	32, // 19: millrace.admin.v1.StatusResponse.tasks:type_name -> millrace.admin.v1.TaskStatus
+	28, // 20: millrace.admin.v1.StatusResponse.cluster:type_name -> millrace.admin.v1.ClusterStatus
+	27, // 21: millrace.admin.v1.StatusResponse.staleness:type_name -> millrace.admin.v1.StalenessStatus
+	29, // 22: millrace.admin.v1.ClusterStatus.peers:type_name -> millrace.admin.v1.PeerStatus
+	42, // 23: millrace.admin.v1.PeerStatus.since:type_name -> google.protobuf.Timestamp
+	42, // 24: millrace.admin.v1.PeerStatus.last_error_time:type_name -> google.protobuf.Timestamp
+	42, // 25: millrace.admin.v1.PartitionStatus.last_error_time:type_name -> google.protobuf.Timestamp
+	42, // 26: millrace.admin.v1.TaskStatus.last_error_time:type_name -> google.protobuf.Timestamp
+	35, // 27: millrace.admin.v1.GetEntityResponse.state:type_name -> millrace.admin.v1.Content
+	37, // 28: millrace.admin.v1.GetEntityResponse.events:type_name -> millrace.admin.v1.HistoryResponse
+	42, // 29: millrace.admin.v1.HistoryResponse.time:type_name -> google.protobuf.Timestamp
+	35, // 30: millrace.admin.v1.HistoryResponse.content:type_name -> millrace.admin.v1.Content
+	42, // 31: millrace.admin.v1.TailResponse.time:type_name -> google.protobuf.Timestamp
+	35, // 32: millrace.admin.v1.TailResponse.content:type_name -> millrace.admin.v1.Content
+	25, // 33: millrace.admin.v1.AdminService.Status:input_type -> millrace.admin.v1.StatusRequest
+	33, // 34: millrace.admin.v1.AdminService.GetEntity:input_type -> millrace.admin.v1.GetEntityRequest
+	36, // 35: millrace.admin.v1.AdminService.History:input_type -> millrace.admin.v1.HistoryRequest
+	38, // 36: millrace.admin.v1.AdminService.Tail:input_type -> millrace.admin.v1.TailRequest
+	40, // 37: millrace.admin.v1.AdminService.Descriptors:input_type -> millrace.admin.v1.DescriptorsRequest
+	19, // 38: millrace.admin.v1.AdminService.ListParked:input_type -> millrace.admin.v1.ListParkedRequest
+	23, // 39: millrace.admin.v1.AdminService.ResolveParked:input_type -> millrace.admin.v1.ResolveParkedRequest
+	12, // 40: millrace.admin.v1.AdminService.Cluster:input_type -> millrace.admin.v1.ClusterRequest
+	17, // 41: millrace.admin.v1.AdminService.Drain:input_type -> millrace.admin.v1.DrainRequest
+	1,  // 42: millrace.admin.v1.AdminService.ListHalted:input_type -> millrace.admin.v1.ListHaltedRequest
+	5,  // 43: millrace.admin.v1.AdminService.Repair:input_type -> millrace.admin.v1.RepairRequest
+	7,  // 44: millrace.admin.v1.AdminService.Verify:input_type -> millrace.admin.v1.VerifyRequest
+	26, // 45: millrace.admin.v1.AdminService.Status:output_type -> millrace.admin.v1.StatusResponse
+	34, // 46: millrace.admin.v1.AdminService.GetEntity:output_type -> millrace.admin.v1.GetEntityResponse
+	37, // 47: millrace.admin.v1.AdminService.History:output_type -> millrace.admin.v1.HistoryResponse
+	39, // 48: millrace.admin.v1.AdminService.Tail:output_type -> millrace.admin.v1.TailResponse
+	41, // 49: millrace.admin.v1.AdminService.Descriptors:output_type -> millrace.admin.v1.DescriptorsResponse
+	20, // 50: millrace.admin.v1.AdminService.ListParked:output_type -> millrace.admin.v1.ListParkedResponse
+	24, // 51: millrace.admin.v1.AdminService.ResolveParked:output_type -> millrace.admin.v1.ResolveParkedResponse
+	13, // 52: millrace.admin.v1.AdminService.Cluster:output_type -> millrace.admin.v1.ClusterResponse
+	18, // 53: millrace.admin.v1.AdminService.Drain:output_type -> millrace.admin.v1.DrainResponse
+	2,  // 54: millrace.admin.v1.AdminService.ListHalted:output_type -> millrace.admin.v1.ListHaltedResponse
+	6,  // 55: millrace.admin.v1.AdminService.Repair:output_type -> millrace.admin.v1.RepairResponse
+	8,  // 56: millrace.admin.v1.AdminService.Verify:output_type -> millrace.admin.v1.VerifyResponse
+	45, // [45:57] is the sub-list for method output_type
+	33, // [33:45] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_millrace_admin_v1_admin_proto_init() }
@@ -3892,16 +4032,16 @@ func file_millrace_admin_v1_admin_proto_init() {
 		(*VerifyResponse_Finding)(nil),
 		(*VerifyResponse_Summary)(nil),
 	}
-	file_millrace_admin_v1_admin_proto_msgTypes[25].OneofWrappers = []any{}
-	file_millrace_admin_v1_admin_proto_msgTypes[35].OneofWrappers = []any{}
+	file_millrace_admin_v1_admin_proto_msgTypes[26].OneofWrappers = []any{}
 	file_millrace_admin_v1_admin_proto_msgTypes[36].OneofWrappers = []any{}
+	file_millrace_admin_v1_admin_proto_msgTypes[37].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_millrace_admin_v1_admin_proto_rawDesc), len(file_millrace_admin_v1_admin_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   40,
+			NumMessages:   41,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

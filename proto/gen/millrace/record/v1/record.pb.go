@@ -500,7 +500,9 @@ type Claim struct {
 	Layout *Layout `protobuf:"bytes,6,opt,name=layout,proto3" json:"layout,omitempty"`
 	// Written by a repair: how many losses the log shows before the claim, offsets without a record and claims whose predecessor is
 	// gone. An operator has accepted them; readers that find as many, or fewer, pass over them.
-	Lost          uint64 `protobuf:"varint,7,opt,name=lost,proto3" json:"lost,omitempty"`
+	Lost uint64 `protobuf:"varint,7,opt,name=lost,proto3" json:"lost,omitempty"`
+	// The entity types that the claimant serves, in order.
+	Types         []string `protobuf:"bytes,8,rep,name=types,proto3" json:"types,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -582,6 +584,13 @@ func (x *Claim) GetLost() uint64 {
 		return x.Lost
 	}
 	return 0
+}
+
+func (x *Claim) GetTypes() []string {
+	if x != nil {
+		return x.Types
+	}
+	return nil
 }
 
 // Layout says where in a journal the records of an entity are: in partition (slot of the entity id) * partitions / slots. A reader with
@@ -1382,7 +1391,7 @@ const file_millrace_record_v1_record_proto_rawDesc = "" +
 	"\n" +
 	"command_id\x18\x05 \x01(\tR\tcommandId\x12\x18\n" +
 	"\asettled\x18\x06 \x01(\x04R\asettled\x12\x12\n" +
-	"\x04open\x18\b \x03(\x04R\x04open\"\xe4\x01\n" +
+	"\x04open\x18\b \x03(\x04R\x04open\"\xfa\x01\n" +
 	"\x05Claim\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x17\n" +
 	"\aread_to\x18\x02 \x01(\x04R\x06readTo\x12%\n" +
@@ -1390,7 +1399,8 @@ const file_millrace_record_v1_record_proto_rawDesc = "" +
 	"\x0eprevious_nonce\x18\x04 \x01(\x06R\rpreviousNonce\x12\x14\n" +
 	"\x05floor\x18\x05 \x01(\x04R\x05floor\x122\n" +
 	"\x06layout\x18\x06 \x01(\v2\x1a.millrace.record.v1.LayoutR\x06layout\x12\x12\n" +
-	"\x04lost\x18\a \x01(\x04R\x04lost\"\x84\x01\n" +
+	"\x04lost\x18\a \x01(\x04R\x04lost\x12\x14\n" +
+	"\x05types\x18\b \x03(\tR\x05types\"\x84\x01\n" +
 	"\x06Layout\x12\x10\n" +
 	"\x03app\x18\x01 \x01(\tR\x03app\x12\x1e\n" +
 	"\n" +
