@@ -24,6 +24,12 @@ const lookPause = 10 * time.Millisecond
 // any it is ephemeral and on free ports. It ends with the test.
 func StartNode(t testing.TB, settings map[string]string) *node.Node {
 	t.Helper()
+	return StartHosting(t, nil, settings)
+}
+
+// StartHosting is StartNode with a function in process; nil: the one at the setting function.
+func StartHosting(t testing.TB, f node.Local, settings map[string]string) *node.Node {
+	t.Helper()
 	flags := map[string]string{"listen": "127.0.0.1:0", "admin": "127.0.0.1:0", "ephemeral": "true"}
 	maps.Copy(flags, settings)
 	noEnvironment := func(string) (string, bool) { return "", false }
@@ -32,7 +38,7 @@ func StartNode(t testing.TB, settings map[string]string) *node.Node {
 		t.Fatal(err)
 	}
 	logger := slog.New(slog.NewTextHandler(testLog{t}, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	n, err := node.Start(context.WithoutCancel(t.Context()), node.Options{Config: config, Version: "test", Logger: logger})
+	n, err := node.Start(context.WithoutCancel(t.Context()), node.Options{Config: config, Local: f, Version: "test", Logger: logger})
 	if err != nil {
 		t.Fatal(err)
 	}
