@@ -26,7 +26,7 @@ func TestUnknownMethodsMayComeLater(t *testing.T) {
 		}
 	}
 	refused := entities.Errorf(entities.FunctionRefused, entities.Refused, "no")
-	if got := mixed(mixedTable, refused); got != error(refused) || mixed(mixedTable, nil) != nil {
+	if got := mixed(mixedTable, refused); !errors.Is(got, refused) || mixed(mixedTable, nil) != nil {
 		t.Errorf("another error became %v", got)
 	}
 	routes := NewRoutes()
@@ -49,7 +49,7 @@ func (f unknowing) Resolve(entities.Target) (*entities.Command, error) { return 
 // TestBarredWorkerClaimsNothing: a worker that its first table shows to be none of the app leaves, and the log has no claim of it.
 func TestBarredWorkerClaimsNothing(t *testing.T) {
 	log := simlog.New(simlog.Options{}).Client("w")
-	defer log.Close() //nolint:errcheck // in memory
+	defer log.Close()
 	if err := log.Create(t.Context(), broker.TopicSpec{Name: topic, Partitions: 1, MaxRecordBytes: 1 << 20}); err != nil {
 		t.Fatal(err)
 	}

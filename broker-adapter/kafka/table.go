@@ -103,7 +103,7 @@ func appendAnswers(b []byte, answers []string, members []broker.Member) []byte {
 	b = binary.AppendUvarint(b, uint64(len(answers)))
 	for i, a := range answers {
 		b = appendText(b, a)
-		place[a] = uint64(i) + 1 //nolint:gosec // a number of members
+		place[a] = uint64(i) + 1
 	}
 	for _, m := range members {
 		n := 2 * place[m.Serves]

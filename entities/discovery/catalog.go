@@ -55,6 +55,8 @@ type Service struct {
 	Descriptor protoreflect.ServiceDescriptor
 	// Methods are in the order of their declaration.
 	Methods []*Method
+	// Hash is that of Offer.
+	Hash uint64
 
 	byName map[string]*Method
 }
@@ -128,6 +130,9 @@ func NewCatalog(spec *cloudstate.EntitySpec, opts Options) (*Catalog, error) {
 	checkConsumers(c.services, &wrong)
 	if err := wrong.err(); err != nil {
 		return nil, err
+	}
+	for _, s := range c.services {
+		s.Hash = s.sum()
 	}
 	return c, nil
 }

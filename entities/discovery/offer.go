@@ -36,7 +36,7 @@ func (o Offer) String() string {
 func (c *Catalog) Offers() []Offer {
 	offers := make([]Offer, 0, len(c.services))
 	for _, s := range c.services {
-		o := Offer{Name: s.Name, Kind: s.Kind, Hash: s.Hash()}
+		o := Offer{Name: s.Name, Kind: s.Kind, Hash: s.Hash}
 		if s.Kind != entities.Action {
 			o.Type = s.EntityType.Name
 		}
@@ -45,8 +45,8 @@ func (c *Catalog) Offers() []Offer {
 	return offers
 }
 
-// Hash is that of Offer.Hash.
-func (s *Service) Hash() uint64 {
+// sum is a hash of a canonical text of the service.
+func (s *Service) sum() uint64 {
 	var lines []string
 	for _, m := range s.Methods {
 		lines = append(lines, fmt.Sprintf("method %s %s %t %s %t", m.Name, m.Input.FullName(), m.ClientStreams, m.Output.FullName(), m.ServerStreams))
@@ -70,7 +70,7 @@ func (s *Service) Hash() uint64 {
 	return binary.BigEndian.Uint64(sum[:])
 }
 
-// reached returns the messages and enums that the service's methods are made of, by name.
+// reached returns the messages and enums that the service's methods are made of.
 func (s *Service) reached() (map[protoreflect.FullName]protoreflect.MessageDescriptor, map[protoreflect.FullName]protoreflect.EnumDescriptor) {
 	messages, enums := map[protoreflect.FullName]protoreflect.MessageDescriptor{}, map[protoreflect.FullName]protoreflect.EnumDescriptor{}
 	var open []protoreflect.MessageDescriptor
@@ -309,7 +309,7 @@ func DecodeOffers(encoded string) ([]Offer, error) {
 
 func takeName(b []byte) (name string, rest []byte, ok bool) {
 	n, used := binary.Uvarint(b)
-	if used <= 0 || n > uint64(len(b)-used) {
+	if used <= 0 || n > uint64(len(b)-used) { //nolint:gosec // used is at most the length
 		return "", nil, false
 	}
 	return string(b[used : used+int(n)]), b[used+int(n):], true //nolint:gosec // looked at

@@ -89,7 +89,7 @@ func (n *Node) admit(ctx context.Context) (bool, error) {
 	}()
 	defer func() {
 		stop()
-		<-ended
+		<-ended //nolint:errcheck // it was told to end
 	}()
 	for attempt := 1; ; attempt++ {
 		table, changed := seen.Look()

@@ -123,6 +123,9 @@ func (n *Node) notOwned() error {
 	}
 	owned, known := n.manager.Owned()
 	if !known {
+		if err := n.troubles.of(taskPartitions).err; err != nil {
+			return fmt.Errorf("it is not a member of its group yet: %w", err)
+		}
 		return errors.New("it is not a member of its group yet")
 	}
 	for _, p := range owned {

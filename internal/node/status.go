@@ -52,7 +52,7 @@ func serviceList(catalog *discovery.Catalog, hosting string) []*adminv1.ServiceS
 	}
 	all := make([]*adminv1.ServiceStatus, 0, len(catalog.Services()))
 	for _, service := range catalog.Services() {
-		status := &adminv1.ServiceStatus{Name: service.Name, Kind: service.Kind.String(), Hosting: hosting, Hash: fmt.Sprintf("%016x", service.Hash())}
+		status := &adminv1.ServiceStatus{Name: service.Name, Kind: service.Kind.String(), Hosting: hosting, Hash: fmt.Sprintf("%016x", service.Hash)}
 		if service.Kind != entities.Action {
 			status.EntityType = service.EntityType.Name
 		}
