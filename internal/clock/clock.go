@@ -3,6 +3,8 @@ package clock
 import (
 	"sync"
 	"time"
+
+	"github.com/millrace-io/millrace/internal/failpoint"
 )
 
 // Clock tells the time and wakes those who wait for it.
@@ -20,7 +22,7 @@ type Wall struct{}
 func (Wall) Now() time.Time {
 	now := time.Now()
 	mono := now.Sub(begin)
-	if ahead := drift.look(now.UnixNano(), mono); ahead > 0 {
+	if ahead := drift.look(now.UnixNano()+int64(failpoint.Shift()), mono); ahead > 0 {
 		return begin.Add(mono + ahead)
 	}
 	return now

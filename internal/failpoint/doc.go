@@ -1,11 +1,16 @@
 // Package failpoint names the moments at which a crash is most interesting, so that tests can have one there. In a normal
 // build Hit does nothing and costs nothing. In a build with tag failpoints the process kills itself, as kill -9 would, when
-// the point that the environment variable MILLRACE_FAILPOINT names is hit for the nth time: "after-send:17". It starts no
-// goroutine.
+// the point that the environment variable MILLRACE_FAILPOINT names is hit for the nth time: "after-send:17", and each SIGUSR1 sets
+// the wall clock of the process on by Step, each SIGUSR2 back. It starts no goroutine.
 package failpoint
+
+import "time"
 
 // Variable is the environment variable that arms one point, as name:n with n from 1.
 const Variable = "MILLRACE_FAILPOINT"
+
+// Step is by how much a signal sets the wall clock.
+const Step = 10 * time.Second
 
 // The points, in the order in which a command meets them.
 const (

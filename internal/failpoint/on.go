@@ -5,11 +5,13 @@ package failpoint
 import (
 	"fmt"
 	"os"
+	"os/signal"
 	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
+	"time"
 )
 
 //nolint:gochecknoglobals // armed once, by the environment
@@ -17,6 +19,32 @@ var (
 	armed, at = arm()
 	hits      atomic.Int64
 )
+
+// signals are those that have come and that no Shift has counted yet, shift is what those before have made.
+var (
+	signals = listen()
+	shift   atomic.Int64
+)
+
+func listen() <-chan os.Signal {
+	c := make(chan os.Signal, 16)
+	signal.Notify(c, syscall.SIGUSR1, syscall.SIGUSR2)
+	return c
+}
+
+// Shift is how far the wall clock of the process was set away from the machine's.
+func Shift() time.Duration {
+	select {
+	case s := <-signals:
+		if s == syscall.SIGUSR1 {
+			shift.Add(int64(Step))
+		} else {
+			shift.Add(-int64(Step))
+		}
+	default:
+	}
+	return time.Duration(shift.Load())
+}
 
 func arm() (name string, at int64) {
 	spec := os.Getenv(Variable)
