@@ -159,3 +159,17 @@ func TestRemainsAreHeldAgainstLaterLooks(t *testing.T) {
 		}
 	}
 }
+
+// TestScriptsAreRead: what a script shows says how often each of its commands took effect.
+func TestScriptsAreRead(t *testing.T) {
+	for numbers, want := range map[string]contents{
+		"":      {},
+		"0 3":   {set: set{}.with(0).with(3)},
+		"3 0 3": {set: set{}.with(0).with(3), twice: " item 3 2 times"},
+		"0 999": {set: set{}.with(0), phantom: ` 1 of item "999"`},
+	} {
+		if got := scripted(numbers); got.twice != want.twice || got.phantom != want.phantom || got.phantom == "" && got.set != want.set {
+			t.Errorf("%q shows %+v, want %+v", numbers, got, want)
+		}
+	}
+}

@@ -19,6 +19,9 @@ const (
 	disorder   = "order of answers"    // V3
 	notOwner   = "not by the owner"    // V8
 	falseNever = "false not applied"   // V10
+	otherBytes = "other answer"        // a repeat is answered with what the first attempt got
+	heldUp     = "held up"             // what others do keeps nobody waiting without bounds
+	silent     = "halted in silence"   // a partition that is not served says what was lost
 	tooLong    = "too long to check"   // a fault of the test's size
 	unexpected = "unexpected answer"   // an error that no caller should see
 	unhealed   = "not served again"    // V9

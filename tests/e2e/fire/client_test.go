@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -31,12 +32,30 @@ var troubles = []codes.Code{
 	codes.Unknown,           // the function died over the command, as Cloudstate has it
 }
 
+// Habits of callers, chosen by name as faults are.
+const (
+	hedging   = "callers hedge"
+	leaving   = "callers leave"
+	repeating = "callers repeat"
+	// mostKept is how many acknowledged commands a client remembers, to send one of them again now and then.
+	mostKept = 32
+	// shortest is what a caller waits at most who leaves early.
+	shortest = 40 * time.Millisecond
+)
+
 // client makes one call after the other.
 type client struct {
 	world *world
 	name  string
 	rng   *rand.Rand
 	sent  int
+	kept  []kept
+}
+
+// kept is an acknowledged command.
+type kept struct {
+	entity  *entity
+	command command
 }
 
 func newClient(w *world, i int) *client {
@@ -50,6 +69,9 @@ func (c *client) run() {
 		c.step()
 		c.world.gate.RUnlock()
 	}
+	c.world.mu.Lock()
+	defer c.world.mu.Unlock()
+	c.world.kept = append(c.world.kept, c.kept...)
 }
 
 // step makes one command. Two of three have an id.
@@ -64,6 +86,27 @@ func (c *client) step() {
 	c.send(e, &result)
 	c.world.count(&result)
 	c.world.pool.end(e, cmd, result)
+	if result.id != "" && result.fate == done {
+		c.kept = append(c.kept, kept{e, result})
+		c.kept = c.kept[max(0, len(c.kept)-mostKept):]
+	}
+	if len(c.kept) > 0 && c.rng.IntN(16) == 0 && c.world.chosen(repeating) {
+		c.world.repeat(c.kept[c.rng.IntN(len(c.kept))], c.rng)
+	}
+}
+
+// repeat sends an acknowledged command again: it gets the answer that it got before, or one that does not deny it.
+func (w *world) repeat(k kept, rng *rand.Rand) {
+	again := k.command
+	switch f := w.call(k.entity, &again, rng); {
+	case f == never || f == refused:
+		w.broken(violation{falseNever, k.entity.name(), fmt.Sprintf("%v, and sent again: %v", &k.command, f)})
+	case f == done && again.showed != k.command.showed:
+		w.broken(violation{otherBytes, k.entity.name(), fmt.Sprintf("%v, and sent again it showed %v", &k.command, again.showed)})
+	case f == done:
+		w.outcome("acknowledged commands sent again")
+	default:
+	}
 }
 
 // send makes the calls of one command, and notes what came of it. A command with an id is mostly sent again until something
@@ -72,10 +115,10 @@ func (c *client) send(e *entity, cmd *command) {
 	w := c.world
 	cmd.called = w.now()
 	defer func() { cmd.returned = w.now() }()
-	denied := true // every attempt was said to be not applied
+	denied := true // every attempt was said to be not applied, or the last one where that speaks of all
 	for began := cmd.called; ; {
-		f := w.call(e, cmd, c.rng)
-		denied = denied && f == never
+		f := c.attempt(e, cmd)
+		denied = f == never && (denied || w.strict())
 		switch {
 		case f == done || f == refused:
 			cmd.fate = f
@@ -90,9 +133,59 @@ func (c *client) send(e *entity, cmd *command) {
 	}
 }
 
+// strict: not_applied speaks of all attempts that have ended. With one door no earlier attempt can be on its way still.
+func (w *world) strict() bool { return len(w.doors) == 1 && w.chosen(leaving) }
+
+// attempt sends a command once, or twice at the same time, or leaves early. Only those with an id do that.
+func (c *client) attempt(e *entity, cmd *command) fate {
+	const one = 8
+	switch w := c.world; {
+	case cmd.id == "":
+		return w.call(e, cmd, c.rng)
+	case c.rng.IntN(one) == 0 && w.chosen(hedging):
+		return c.hedge(e, cmd)
+	case c.rng.IntN(one) == 0 && w.chosen(leaving):
+		return w.callWithin(e, cmd, c.rng, time.Duration(1+c.rng.Int64N(int64(shortest))))
+	default:
+		return w.call(e, cmd, c.rng)
+	}
+}
+
+// hedge sends a command twice at the same time, under one id: both get the same answer, or one gets it. What one attempt is told does
+// not speak of the other one.
+func (c *client) hedge(e *entity, cmd *command) fate {
+	w := c.world
+	copies, fates := [2]command{*cmd, *cmd}, [2]fate{}
+	var both sync.WaitGroup
+	for i := range copies {
+		rng := rand.New(rand.NewPCG(c.rng.Uint64(), 0))
+		both.Go(func() { fates[i] = w.call(e, &copies[i], rng) }) // bounded by callTimeout
+	}
+	both.Wait()
+	w.outcome("calls hedged")
+	if fates[0] != done {
+		copies[0], copies[1], fates[0], fates[1] = copies[1], copies[0], fates[1], fates[0]
+	}
+	switch {
+	case fates[0] == done && fates[1] == done && copies[0].showed != copies[1].showed:
+		w.broken(violation{otherBytes, e.name(), fmt.Sprintf("%s %d id %s twice at once showed %v and %v", cmd.kind, cmd.slot, cmd.id, copies[0].showed, copies[1].showed)})
+		return unknown
+	case fates[0] == done, fates[0] == fates[1]:
+		*cmd = copies[0]
+		return fates[0]
+	default:
+		return unknown
+	}
+}
+
 // call makes one call and says what its answer means.
 func (w *world) call(e *entity, cmd *command, rng *rand.Rand) fate {
-	ctx, cancel := context.WithTimeout(w.ctx, callTimeout)
+	return w.callWithin(e, cmd, rng, callTimeout)
+}
+
+// callWithin is call with less time.
+func (w *world) callWithin(e *entity, cmd *command, rng *rand.Rand, within time.Duration) fate {
+	ctx, cancel := context.WithTimeout(w.ctx, within)
 	defer cancel()
 	ctx = metadata.AppendToOutgoingContext(ctx, cmd.headers()...)
 	if cmd.id != "" {

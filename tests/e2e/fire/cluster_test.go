@@ -68,7 +68,7 @@ func (r *run) cluster(t *testing.T, w *world) {
 	w.kafka.client.AddConsumePartitions(map[string]map[int32]kgo.Offset{topic: fromStart()})
 	w.start(r.clients, 2*r.clients)
 	w.clients.Go(w.watchFollowers)
-	faults := slices.Concat(processFaults(), storeFaults(), clusterFaults())
+	faults := slices.Concat(processFaults(), storeFaults(), clusterFaults(), callerFaults(), w.kafka.operatorFaults())
 	if r.faults < len(faults) && r.lasts <= time.Second {
 		faults = w.some(faults, max(r.faults, ciFaults))
 	}
@@ -78,6 +78,7 @@ func (r *run) cluster(t *testing.T, w *world) {
 	if r.calls.followed.Load() == 0 {
 		t.Error("no follower has answered a read")
 	}
+	w.finish()
 }
 
 // member starts a worker of the cluster and does not wait for it.
@@ -91,7 +92,7 @@ func (w *world) member(name string) *harness.Process {
 
 // some chooses n of the faults.
 func (w *world) some(faults []fault, n int) []fault {
-	faults = slices.DeleteFunc(faults, func(f fault) bool { return !w.only.MatchString(f.name) })
+	faults = slices.DeleteFunc(faults, func(f fault) bool { return !w.chosen(f.name) })
 	w.rng.Shuffle(len(faults), func(i, j int) { faults[i], faults[j] = faults[j], faults[i] })
 	return faults[:min(n, len(faults))]
 }

@@ -11,6 +11,12 @@
 // a world every entity is held against that once more, and the log itself is read with the reader rule: each acknowledged command
 // is in it once, written by the owner.
 //
+// What callers do to each other is a fault as well: two calls with one id that both leave, values near every limit, effects that cannot be
+// delivered. So is what an operator does: settings of the journal's topic, members and the group removed, clocks set, a worker started
+// with other settings. What cannot be undone ends a world on Kafka: the journal deleted and created again, its records deleted,
+// partitions added, compaction that takes records. There a partition that is not served is right if it names what was lost, and
+// what is served must be whole.
+//
 // Where there are several workers, clients also ask for states that need not be the newest. Such a look is put into the order as one
 // that was asked for earlier: a bounded one as much earlier as it allows, one with a token when what the token is of was asked for,
 // an eventual one at the beginning. How old the answers were at least, by when something that they lack was acknowledged, is told

@@ -20,6 +20,8 @@ const (
 	mostUnknown  = 8
 	// counterSlots is what fits into a counter: two bits tell how often each of its commands took effect.
 	counterSlots = 31
+	// mostSleep bounds how many milliseconds a script takes over a command.
+	mostSleep = 30
 	// hot is how many entities get half of the commands, where looks may be answered with earlier states.
 	hot = 4
 	// shutAfter is when a cart may be closed for good.
@@ -117,6 +119,16 @@ func counted(value int64) contents {
 	return saw
 }
 
+// thingOf finds a kind of entities by its name.
+func thingOf(kind string) thing {
+	for _, t := range []thing{carts{}, counters{}, scripts{}} {
+		if t.kind() == kind {
+			return t
+		}
+	}
+	panic("there are no entities of kind " + kind)
+}
+
 // entity is one entity, and everything that was asked of it.
 type entity struct {
 	thing
@@ -159,8 +171,11 @@ func newPool(size int, prefix string, relaxed bool) *pool {
 func (p *pool) make() *entity {
 	p.made++
 	e := &entity{thing: carts{}, id: fmt.Sprintf("%s-%d", p.prefix, p.made)}
-	if p.made%3 == 0 {
+	switch p.made % 6 {
+	case 0, 3:
 		e.thing = counters{}
+	case 4:
+		e.thing = scripts{}
 	}
 	return e
 }
@@ -179,6 +194,9 @@ func (p *pool) begin(rng *rand.Rand, id string) (*entity, *command) {
 	case give:
 		c.slot = e.given
 		e.given++
+		if e.kind() == "script" && rng.IntN(8) == 0 {
+			c.sleep = rng.IntN(mostSleep)
+		}
 	case take:
 		c.slot = rng.IntN(max(e.given, 1))
 	case shut:
@@ -233,7 +251,7 @@ func (e *entity) choose(rng *rand.Rand, relaxed bool) kind {
 	switch n := rng.IntN(percent); {
 	case n < looks:
 		return look
-	case e.kind() == "counter" || n < 80:
+	case e.kind() != "cart" || n < 80:
 		return give
 	case n == 80 && len(e.history) > shutAfter:
 		return shut

@@ -77,6 +77,8 @@ type command struct {
 	kind kind
 	// slot is what is given or taken.
 	slot int
+	// sleep is how many milliseconds a script takes over it.
+	sleep int
 	// id is its command id, empty for none.
 	id string
 	// freshness is which state a look asks for: with after, one not older than an answer's; with bound, not older than that.

@@ -12,6 +12,7 @@ import (
 	"github.com/millrace-io/millrace/entities/record"
 	counterv1 "github.com/millrace-io/millrace/examples/counter/counter/v1"
 	shopv1 "github.com/millrace-io/millrace/examples/shoppingcart/shop/v1"
+	"github.com/millrace-io/millrace/tests/conformance/proto/vemodel"
 )
 
 // journal is a log as somebody reads it who knows the reader rule and what the two services write.
@@ -113,11 +114,9 @@ func (j *journal) apply(e *entry) {
 			j.name(phantom, e.key, "event %d: %v", e.env.Sequence, err)
 		}
 	case record.State:
-		var state counterv1.State
-		if err := proto.Unmarshal(e.value, &state); err != nil {
+		if err := t.store(e.key, e.value); err != nil {
 			j.name(phantom, e.key, "state: %v", err)
 		}
-		t.state, t.contents = e.value, counted(state.GetValue())
 	default:
 	}
 	if e.env.CommandID != "" && e.env.Index+1 == e.env.Size() {
@@ -126,6 +125,25 @@ func (j *journal) apply(e *entry) {
 		}
 		j.ids[e.key+" "+e.env.CommandID] = true
 	}
+}
+
+// store takes the value of an entity that is replaced as a whole.
+func (t *told) store(key string, value []byte) error {
+	if strings.HasPrefix(key, "script/") {
+		var state vemodel.Persisted
+		if err := proto.Unmarshal(value, &state); err != nil {
+			return err
+		}
+		numbers, _, _ := strings.Cut(state.GetValue(), "|")
+		t.contents = scripted(numbers)
+		return nil
+	}
+	var state counterv1.State
+	if err := proto.Unmarshal(value, &state); err != nil {
+		return err
+	}
+	t.state, t.contents = value, counted(state.GetValue())
+	return nil
 }
 
 // event does to a cart what an event says.

@@ -79,13 +79,10 @@ func (r *run) kafka(t *testing.T, w *world) {
 	}})
 	w.kafka.client.AddConsumePartitions(map[string]map[int32]kgo.Offset{topic: fromStart()})
 	w.start(r.clients, 2*r.clients)
-	w.burn(slices.Concat(processFaults(), storeFaults(), networkFaults(), brokerFaults(), writerFaults()), r.enough(worldOperations))
+	w.burn(slices.Concat(processFaults(), storeFaults(), networkFaults(), brokerFaults(), writerFaults(), callerFaults(), w.kafka.operatorFaults()), r.enough(worldOperations))
 	w.end()
 	w.readLog()
-	if w.only.MatchString(recreated) && !t.Failed() {
-		w.restart(w.workers[0])
-		w.let(fault{recreated, (*world).recreateTopic})
-	}
+	w.finish()
 }
 
 func fromStart() map[int32]kgo.Offset {
@@ -145,7 +142,6 @@ func brokerFaults() []fault {
 		{"broker killed", (*world).killBroker},
 		{"broker paused", (*world).pauseBroker},
 		{"paused beyond session", (*world).pauseBeyondSession},
-		{"settings changed", (*world).changeSettings},
 	}
 }
 
@@ -194,28 +190,6 @@ func (k *kafka) members(t *testing.T) int {
 	return len(resp.Groups[0].Members)
 }
 
-// changeSettings breaks the topic contract, and mends it when the worker has said so and given everything up.
-func (w *world) changeSettings() bool {
-	w.kafka.alter(w.t, "retention.ms", "3600000000")
-	said := ""
-	harness.AwaitWithin(w.t, healing, "the worker to name the setting and give its partitions up", func() bool {
-		s := w.status(w.admins[0], callTimeout)
-		said = s.GetNotReadyReason()
-		for _, p := range s.GetPartitions() {
-			if p.GetState() == "active" {
-				return false
-			}
-		}
-		return strings.Contains(said, "retention.ms")
-	})
-	if !strings.Contains(said, "kafka-configs.sh") {
-		w.t.Errorf("the broken contract is named without a remedy: %s", said)
-	}
-	w.kafka.alter(w.t, "retention.ms", "-1")
-	harness.AwaitWithin(w.t, healing, "the worker to take its partitions again", func() bool { return w.workers[0].Ready(w.t) })
-	return true
-}
-
 func (k *kafka) alter(t *testing.T, name, value string) {
 	t.Helper()
 	req := kmsg.NewPtrIncrementalAlterConfigsRequest()
@@ -229,70 +203,6 @@ func (k *kafka) alter(t *testing.T, name, value string) {
 	if err != nil || len(resp.Resources) != 1 || resp.Resources[0].ErrorCode != 0 {
 		t.Fatalf("set %s=%s: %v %v", name, value, err, resp)
 	}
-}
-
-const recreated = "topic recreated"
-
-// recreateTopic deletes the journal and creates it again: the worker must serve nothing any more, now and when it is started
-// again, and say why.
-//
-// It is the store that knows which topic it was. One with a damage that nobody has met yet would be lost right when it is to remember,
-// so it begins with a sound one.
-func (w *world) recreateTopic() bool {
-	w.loseStore()
-	k := w.kafka
-	del := kmsg.NewPtrDeleteTopicsRequest()
-	del.TopicNames, del.TimeoutMillis = []string{topic}, 10_000
-	dt := kmsg.NewDeleteTopicsRequestTopic()
-	dt.Topic = kmsg.StringPtr(topic)
-	del.Topics = append(del.Topics, dt)
-	if resp, err := del.RequestWith(w.ctx, k.client); err != nil || resp.Topics[0].ErrorCode != 0 {
-		w.t.Fatalf("delete the topic: %v %v", err, resp)
-	}
-	create := kmsg.NewPtrCreateTopicsRequest()
-	ct := kmsg.NewCreateTopicsRequestTopic()
-	ct.Topic, ct.NumPartitions, ct.ReplicationFactor = topic, partitions, 1
-	for name, value := range map[string]string{
-		"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1", "message.timestamp.type": "LogAppendTime",
-		"unclean.leader.election.enable": "false", "max.message.bytes": "2097152",
-	} {
-		c := kmsg.NewCreateTopicsRequestTopicConfig()
-		c.Name, c.Value = name, kmsg.StringPtr(value)
-		ct.Configs = append(ct.Configs, c)
-	}
-	create.Topics = append(create.Topics, ct)
-	harness.AwaitWithin(w.t, healing, "the topic to be created again", func() bool {
-		resp, err := create.RequestWith(w.ctx, k.client)
-		return err == nil && resp.Topics[0].ErrorCode == 0
-	})
-	w.mustNotServe("after the topic was recreated")
-	p := w.workers[0]
-	p.Kill(w.t)
-	p.Respawn(w.t)
-	w.mustNotServe("started again after the topic was recreated")
-	p.Kill(w.t)
-	return true
-}
-
-// mustNotServe waits until every partition has halted and says why, and tries a call all the same.
-func (w *world) mustNotServe(when string) {
-	w.t.Helper()
-	reason := ""
-	harness.AwaitWithin(w.t, healing, "every partition to halt "+when, func() bool {
-		s := w.status(w.admins[0], callTimeout)
-		reason = fmt.Sprint(s.GetNotReadyReason(), s.GetPartitions())
-		for _, p := range s.GetPartitions() {
-			if p.GetState() != "halted" || !strings.Contains(p.GetLastError(), "topic id") {
-				return false
-			}
-		}
-		return len(s.GetPartitions()) == partitions
-	})
-	c := &command{kind: look}
-	if f := w.call(&entity{thing: carts{}, id: w.name + "-1"}, c, w.rng); f == done {
-		w.broken(violation{served, "cart/" + w.name + "-1", when + ": " + c.String()})
-	}
-	w.debugf("%s: %s", when, reason)
 }
 
 // readLog reads the journal to its end and holds it against what every client knows.

@@ -1,7 +1,10 @@
 package fire
 
 import (
+	"context"
 	"fmt"
+	"io"
+	"net/http"
 	"slices"
 	"strings"
 	"syscall"
@@ -31,11 +34,8 @@ const (
 // burn lets every fault happen, in an order that the seed decides, and then again until enough have happened and enough was asked.
 func (w *world) burn(faults []fault, enough func() bool) {
 	w.t.Helper()
-	faults = slices.DeleteFunc(faults, func(f fault) bool { return !w.only.MatchString(f.name) })
-	if len(faults) == 0 {
-		return
-	}
-	for n := 0; n < len(faults) || !enough(); {
+	faults = slices.DeleteFunc(faults, func(f fault) bool { return !w.chosen(f.name) })
+	for n := 0; len(faults) > 0 && (n < len(faults) || !enough()); {
 		for _, i := range w.rng.Perm(len(faults)) {
 			if n >= len(faults) && enough() {
 				break
@@ -73,6 +73,10 @@ func processFaults() []fault {
 		{"kill in start", (*world).killInStart},
 		{"stop in order", (*world).stopInOrder},
 	}
+	for name, signal := range map[string]syscall.Signal{"clock set on": syscall.SIGUSR1, "clock set back": syscall.SIGUSR2} {
+		faults = append(faults, fault{name, func(w *world) bool { return w.setClock(signal) }})
+	}
+	slices.SortFunc(faults, func(a, b fault) int { return strings.Compare(a.name, b.name) }) // an order that a seed decides on
 	for _, point := range []string{failpoint.BeforeSend, failpoint.AfterSend, failpoint.AfterAck, failpoint.AfterApply} {
 		faults = append(faults, fault{"kill " + point, func(w *world) bool { return w.killAt(point) }})
 	}
@@ -112,6 +116,44 @@ func (w *world) killAt(point string) bool {
 	p.Arm()
 	w.restart(p)
 	return code == -1 // a signal
+}
+
+// setClock sets the wall clock of a worker on or back, by so much that it notices, and waits until it has.
+func (w *world) setClock(signal syscall.Signal) bool {
+	p := w.worker()
+	direction := map[syscall.Signal]string{syscall.SIGUSR1: "forward", syscall.SIGUSR2: "back"}[signal]
+	before := w.clockJumps(p, direction)
+	if err := syscall.Kill(p.PID(), signal); err != nil {
+		w.t.Fatal(err)
+	}
+	harness.AwaitWithin(w.t, healing, "the worker to notice that its clock was set "+direction, func() bool {
+		return ended(p) || w.clockJumps(p, direction) != before
+	})
+	w.awaitAllReady("to go on when a clock was set")
+	return true
+}
+
+// clockJumps is what a worker shows of its clock.
+func (w *world) clockJumps(p *harness.Process, direction string) string {
+	ctx, cancel := context.WithTimeout(w.ctx, callTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.Admin()+"/metrics", nil)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	req.Close = true
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return ""
+	}
+	defer res.Body.Close()
+	all, _ := io.ReadAll(res.Body)
+	for line := range strings.Lines(string(all)) {
+		if strings.HasPrefix(line, "millrace_clock_jumps_seconds_total") && strings.Contains(line, direction) {
+			return line
+		}
+	}
+	return ""
 }
 
 // restart starts a worker that has ended and waits until it serves. One that meets damage in its store ends once more, by itself.
@@ -162,7 +204,7 @@ func (w *world) mustHaveMetDamage(p *harness.Process) {
 func (w *world) revive(without ...*harness.Process) {
 	w.t.Helper()
 	for _, p := range w.workers {
-		if ended(p) && !slices.Contains(without, p) {
+		if ended(p) && !slices.Contains(without, p) && !slices.Contains(w.refused, p) {
 			w.mustHaveMetDamage(p)
 			w.restart(p)
 		}

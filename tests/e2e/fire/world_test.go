@@ -51,6 +51,8 @@ type world struct {
 	function *harness.Remote
 	workers  []*harness.Process
 	gateways []*harness.Process
+	// refused are workers that have ended with a good reason, and are left alone.
+	refused []*harness.Process
 	// fourth is a worker that comes and goes, nil before the first time.
 	fourth      *harness.Process
 	fourthAdmin *grpc.ClientConn
@@ -58,7 +60,10 @@ type world struct {
 	doors  []door
 	admins []*grpc.ClientConn
 	pool   *pool
-	began  time.Time
+	// scenes counts the entities of scenes; parked and dead are those that have sent what cannot be delivered.
+	scenes       int
+	parked, dead string
+	began        time.Time
 	// relaxed: clients ask for earlier states as well.
 	relaxed bool
 	// gate is held by whoever calls, and taken by faults during which nobody may.
@@ -70,6 +75,8 @@ type world struct {
 	checking sync.WaitGroup
 
 	mu sync.Mutex
+	// kept are some acknowledged commands of every client, when they have ended.
+	kept []kept
 	// buried are the entities that are over.
 	buried map[string]remains
 }
@@ -169,10 +176,15 @@ func (w *world) bury(e *entity) {
 	}
 	w.calls.looked(e.history)
 	w.checked.Add(int64(len(e.history)))
-	if len(found) == 0 {
-		w.mu.Lock()
-		w.buried[e.name()] = bury(e.history)
-		w.mu.Unlock()
+	if len(found) > 0 {
+		return
+	}
+	left := bury(e.history)
+	w.mu.Lock()
+	w.buried[e.name()] = left
+	w.mu.Unlock()
+	if e.kind() == "script" {
+		w.awaitMirror(e, left)
 	}
 }
 
@@ -259,16 +271,18 @@ func (w *world) end() {
 
 // compare holds every entity that is over against what is known of it.
 func (w *world) compare() {
-	rng := rand.New(rand.NewPCG(w.seed, 0))
 	w.mu.Lock()
 	buried := maps.Clone(w.buried)
 	w.mu.Unlock()
+	w.compareThese(buried)
+}
+
+// compareThese holds some entities against what is known of them.
+func (w *world) compareThese(buried map[string]remains) {
+	rng := rand.New(rand.NewPCG(w.seed, 0))
 	for name, r := range buried {
 		kind, id, _ := strings.Cut(name, "/")
-		e := &entity{thing: carts{}, id: id}
-		if kind == "counter" {
-			e.thing = counters{}
-		}
+		e := &entity{thing: thingOf(kind), id: id}
 		c := &command{kind: look}
 		for deadline := w.now() + int64(healing); w.call(e, c, rng) != done; {
 			w.revive()

@@ -44,8 +44,8 @@ type Process struct {
 	child
 	data          string
 	public, admin string
-	// given are the environment variables of the options.
-	given []string
+	// given are the environment variables of the options, and flags all that it was first started with.
+	given, flags []string
 }
 
 // Start starts a process and waits until it is ready. It ends with the test.
@@ -78,6 +78,7 @@ func Launch(t testing.TB, o Options) *Process {
 		p.args = append(append(slices.Clone(o.Wrapper[1:]), p.binary), p.args...)
 		p.binary = o.Wrapper[0]
 	}
+	p.flags = p.args
 	p.spawn(t)
 	p.endWithTest(t)
 	return p
@@ -169,6 +170,9 @@ func (p *Process) askReady(ctx context.Context) error {
 
 // Arm replaces the further environment variables from the next start on.
 func (p *Process) Arm(env ...string) { p.env = append(slices.Clone(p.given), env...) }
+
+// Adjust adds flags to those that the process was first started with, from the next start on. Without any, it is as it was.
+func (p *Process) Adjust(flags ...string) { p.args = append(slices.Clone(p.flags), flags...) }
 
 // Restart starts a process that has ended again, on its ports and its data, and waits until it is ready.
 func (p *Process) Restart(t testing.TB) {

@@ -1,5 +1,5 @@
-// Command worker is what the tests of package fire set on fire: a counter, a value entity, and a shopping cart, an
-// event-sourced one, in one program.
+// Command worker is what the tests of package fire set on fire: a counter, a value entity, a shopping cart, an
+// event-sourced one, and an entity that does what it is told, in one program.
 //
 //	worker dev                       # a whole worker with both services in it
 //	worker -remote 127.0.0.1:8080    # the services alone, as a function beside a worker
@@ -20,12 +20,12 @@ import (
 
 func main() {
 	if len(os.Args) != 3 || os.Args[1] != "-remote" {
-		millrace.Main(counter.Service, cart.Service)
+		millrace.Main(counter.Service, cart.Service, script)
 		return
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := sdk.Serve(ctx, os.Args[2], counter.Service, cart.Service); err != nil {
+	if err := sdk.Serve(ctx, os.Args[2], counter.Service, cart.Service, script); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1) //nolint:gocritic // the signal handler ends with the process
 	}
