@@ -262,7 +262,7 @@ func (w *world) addPartitions() bool {
 		w.t.Fatalf("add partitions to the journal: %v %v", err, resp)
 	}
 	p := harness.Launch(w.t, harness.Options{Program: program, Tags: w.tags, Command: "run", Env: w.env, Args: []string{
-		"--brokers", w.kafka.door(), "--worker", "stranger", "--session-timeout", clusterSession.String(), "--contract-check", contract.String(),
+		"--app", group, "--brokers", w.kafka.door(), "--worker", "stranger", "--session-timeout", clusterSession.String(), "--contract-check", contract.String(),
 	}})
 	w.workers = append(w.workers, p)
 	w.doors = append(w.doors, door{conn: p.Dial(w.t)})

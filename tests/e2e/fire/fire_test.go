@@ -116,10 +116,7 @@ func (r *run) embedded(t *testing.T, w *world) {
 
 // waiting are kinds of faults and habits that find what is not fixed yet, and what each waits for: they happen only where
 // MILLRACE_FIRE_KINDS is set and names them.
-var waiting = map[string]string{
-	"log compacted":     "a hole in the log halts whoever folds it",
-	"forwards repeated": "an answer is kept where its id is",
-}
+var waiting = map[string]string{}
 
 // chosen says whether a kind of fault is to happen, or a habit to be had.
 func (w *world) chosen(name string) bool {

@@ -119,6 +119,9 @@ func (j *journal) apply(e *entry) {
 		}
 	default:
 	}
+	if e.env.Kind == record.Answered { // what a forward was answered, kept with the id of the command that forwarded
+		return
+	}
 	if e.env.CommandID != "" && e.env.Index+1 == e.env.Size() {
 		if j.ids[e.key+" "+e.env.CommandID] {
 			j.name(twice, e.key, "command %s has two outcomes in the log", e.env.CommandID)
