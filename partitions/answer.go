@@ -173,6 +173,15 @@ func decodeEffect(b []byte, payload entities.Payload) (*delivery, error) {
 	}, nil
 }
 
+// TargetOf returns service and method of an encoded target; both are empty where it cannot be read.
+func TargetOf(b []byte) (service, method string) {
+	t, err := decodeTarget(b, entities.Payload{})
+	if err != nil {
+		return "", ""
+	}
+	return t.Service, t.Method
+}
+
 // decodeTarget is the way back from encodeTarget.
 func decodeTarget(b []byte, payload entities.Payload) (entities.Target, error) {
 	d, err := decodeEffect(b, payload)

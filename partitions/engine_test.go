@@ -293,11 +293,6 @@ func TestCallersMayLeave(t *testing.T) {
 	})
 }
 
-func withLocal(cmd *entities.Command) *entities.Command {
-	cmd.Consistency = entities.Local
-	return cmd
-}
-
 // TestAReleaseIsInOrder: what is decided is committed, a release record follows, and the next owner begins with the next
 // epoch.
 func TestAReleaseIsInOrder(t *testing.T) {

@@ -26,6 +26,13 @@ var misfits = map[string]*broker.Table{
 
 var member = []broker.Member{{Name: "w"}}
 
+// assigned gives a manager an assignment, and returns what it panicked with, nil for nothing.
+func assigned(m *Manager, e broker.AssignmentEvent) (panicked any) {
+	defer func() { panicked = recover() }()
+	m.assign(e)
+	return nil
+}
+
 // TestTablesThatDoNotFit: a routing table that is not one of this journal's layout is not used. The partitions are given up, callers
 // and the status hear why, nothing panics; with a table that fits they are taken again.
 func TestTablesThatDoNotFit(t *testing.T) {
@@ -34,7 +41,9 @@ func TestTablesThatDoNotFit(t *testing.T) {
 			t.Parallel()
 			f := start(t, setup{world: alone, parts: 2})
 			f.await(Active)
-			f.m.assign(broker.AssignmentEvent{Table: table, Assigned: []int32{0}})
+			if panicked := assigned(f.m, broker.AssignmentEvent{Table: table, Assigned: []int32{0}}); panicked != nil {
+				t.Fatalf("the table is used: %v", panicked)
+			}
 			if err := f.m.Contract(); err == nil {
 				t.Fatal("the table is used")
 			}

@@ -6,7 +6,11 @@ import (
 	"fmt"
 	"strings"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+
 	"github.com/millrace-io/millrace/materializer"
+	recordv1 "github.com/millrace-io/millrace/proto/gen/millrace/record/v1"
 )
 
 // This file is what an operator sees of effects that could not be delivered, and does about them.
@@ -45,6 +49,17 @@ type ParkedPlace struct {
 	Offset    int64
 }
 
+// CountRefused returns how many refused effects are kept for an operator on this worker.
+func (m *Manager) CountRefused() int {
+	n := 0
+	for _, p := range m.partitions {
+		if s := p.Status(); s.State == Active {
+			n += s.Refusals
+		}
+	}
+	return n
+}
+
 // CountParked returns how many effects wait for an operator on this worker.
 func (m *Manager) CountParked() int {
 	n := 0
@@ -59,6 +74,30 @@ func (m *Manager) CountParked() int {
 // Parked returns effects that wait for an operator on this worker, from a place on, at most limit of
 // them. next is the place to go on at; more is false when there are no others.
 func (m *Manager) Parked(from ParkedPlace, filter ParkedFilter, limit int) (found []Parked, next ParkedPlace, more bool, err error) {
+	return m.list(from, filter, limit, materializer.Partition.Parked)
+}
+
+// Refused returns effects that their targets refused and that are kept on this worker, as Parked does. Their offsets are those of
+// the refused records, Parked says code and text of the refusal.
+func (m *Manager) Refused(from ParkedPlace, filter ParkedFilter, limit int) (found []Parked, next ParkedPlace, more bool, err error) {
+	return m.list(from, filter, limit, func(view materializer.Partition, from int64, yield func(materializer.Effect) bool) error {
+		return view.Refusals(from, func(r materializer.Refusal) bool {
+			return yield(materializer.Effect{Offset: r.Offset, From: r.From, Target: r.Target, Payload: r.Payload, Parked: Refusal(r.Answer)})
+		})
+	})
+}
+
+// Refusal says in words what the answer of a refused record says: code and text.
+func Refusal(answer []byte) string {
+	var a recordv1.Answer
+	if err := proto.Unmarshal(answer, &a); err != nil {
+		return "refused"
+	}
+	return fmt.Sprintf("refused with %s: %s", codes.Code(a.GetCode()), a.GetMessage()) //nolint:gosec // a gRPC code
+}
+
+// list reads effects of all partitions that are owned, from a place on.
+func (m *Manager) list(from ParkedPlace, filter ParkedFilter, limit int, read func(materializer.Partition, int64, func(materializer.Effect) bool) error) (found []Parked, next ParkedPlace, more bool, err error) {
 	for ; int(from.Partition) < len(m.partitions); from = (ParkedPlace{Partition: from.Partition + 1}) {
 		p := m.partitions[from.Partition]
 		if p.Status().State != Active {
@@ -66,7 +105,7 @@ func (m *Manager) Parked(from ParkedPlace, filter ParkedFilter, limit int) (foun
 		}
 		view := materializer.Partition{Rows: m.options.Store, Address: p.address}
 		var failed error
-		err := view.Parked(from.Offset, func(e materializer.Effect) bool {
+		err := read(view, from.Offset, func(e materializer.Effect) bool {
 			if !filter.matches(&e) {
 				return true
 			}

@@ -359,7 +359,7 @@ func (p *Partition) do(ctx context.Context, e effect) {
 		p.loadRefusals()
 	case doDropRefusals:
 		p.stats.refusalsDropped.Add(uint64(e.attempt)) //nolint:gosec // positive
-		p.alarm(fmt.Sprintf("more than %d refused effects are kept: the %d oldest were dropped; look at `millrace parked`, use sdk.OnRefused or sdk.IgnoreRefusal", maxRefusals, e.attempt))
+		p.alarm(fmt.Sprintf("more than %d refused effects are kept: the %d oldest were dropped; look at `millrace parked --refused`, use sdk.OnRefused or sdk.IgnoreRefusal", maxRefusals, e.attempt))
 	case doLoadTimers:
 		p.loadTimers(e.alarm.Due, e.attempt)
 	case doFire:

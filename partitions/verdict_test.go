@@ -52,7 +52,7 @@ var attempts = map[string]func(f *fixture){
 
 // failures are what can end the second attempt before its turn. Each gets what cancels its caller's context.
 var failures = map[string]func(f *fixture, store *unreadable, dispatch func() <-chan error, leave func()) error{
-	"its caller leaves": func(f *fixture, _ *unreadable, dispatch func() <-chan error, leave func()) error {
+	"its caller leaves": func(_ *fixture, _ *unreadable, dispatch func() <-chan error, leave func()) error {
 		answer := dispatch()
 		synctest.Wait() // the loop has it
 		leave()

@@ -59,7 +59,7 @@ func Synchronous() EffectOption { return func(e *Effect) { e.Synchronous = true 
 // OnRefused names a method of this entity's own service, by its generated constant. When the target refuses the effect, this
 // entity gets that command, exactly once, with a [effectv1.Refused] that holds the message, the code and the text of the refusal:
 // the place to give the money back. Only the engine can call such a method. Without this option a refusal is kept for an
-// operator, who sees it in `millrace parked`.
+// operator, who sees it in `millrace parked --refused`.
 func OnRefused(method string) EffectOption { return func(e *Effect) { e.OnRefused = method } }
 
 // IgnoreRefusal says that it does not matter if the target refuses: nothing is kept of it.

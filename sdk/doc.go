@@ -43,7 +43,7 @@
 // The target of an effect may refuse it. What happens then is for the effect to say:
 //
 //   - nothing said: the refusal is kept, with message, code and text, in the history of the entity that asked, and an operator
-//     sees it in `millrace parked`. A partition keeps the newest 1 000.
+//     sees it in `millrace parked --refused`. A partition keeps the newest 1 000.
 //   - [OnRefused]: this entity gets a command with the refusal, exactly once, and undoes what it did.
 //   - [IgnoreRefusal]: it does not matter, and nothing is kept.
 //

@@ -90,7 +90,7 @@ func history() *cobra.Command {
 				t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 				fmt.Fprintln(t, "SEQ\tOFFSET\tTIME\tKIND\tCONTENT\tCOMMAND ID")
 				err = drain(stream.Recv, func(r *adminv1.HistoryResponse) error {
-					_, err := fmt.Fprintf(t, "%d\t%d:%d\t%s\t%s\t%s\t%s\n", r.GetSequence(), r.GetPartition(), r.GetOffset(), when(r.GetTime()), r.GetKind(), show(r.GetContent()), r.GetCommandId())
+					_, err := fmt.Fprintf(t, "%d\t%d:%d\t%s\t%s\t%s\t%s\n", r.GetSequence(), r.GetPartition(), r.GetOffset(), when(r.GetTime()), r.GetKind(), show(r.GetContent())+note(r.GetNote()), r.GetCommandId())
 					return err
 				})
 				return errors.Join(err, t.Flush())
@@ -100,6 +100,14 @@ func history() *cobra.Command {
 	addClient(cmd)
 	cmd.Flags().Int64Var(&limit, "limit", 0, "at most so many records; 0: all")
 	return cmd
+}
+
+// note sets what is said beside a record apart from its content.
+func note(text string) string {
+	if text == "" {
+		return ""
+	}
+	return "  " + text
 }
 
 // drain takes everything that a stream sends.

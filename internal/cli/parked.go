@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
@@ -21,14 +23,18 @@ func parked() *cobra.Command {
 		Use: "parked", Short: "List effects that wait for you, send them again, or drop them", Args: exactly(0, "no arguments"),
 		Long: `List the effects that could not be delivered: their target does not exist, or its function fails on them again and
 again. A timer whose command fails like that becomes such an effect of its entity on itself. Nothing is dropped by itself, and
-what is parked holds up nothing else. PARTITION:OFFSET names an effect.`,
-		Example: "  millrace parked\n  millrace parked --service shop.v1.Wallet\n  millrace parked replay 3:1207\n  millrace parked drop --service shop.v1.Wallet --all",
+what is parked holds up nothing else. PARTITION:OFFSET names an effect.
+
+With --refused, list the effects that their targets refused, and that did not say what is to happen then: the newest 1000 of each
+partition are kept. To replay one sends its message as a new effect.`,
+		Example: "  millrace parked\n  millrace parked --refused\n  millrace parked --service shop.v1.Wallet\n  millrace parked replay 3:1207\n  millrace parked drop --service shop.v1.Wallet --all",
 	}
 	filter := addParkedFilter(cmd)
 	limit := cmd.Flags().Int("limit", 0, "show at most this many; 0: all")
+	refused := addRefused(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		return admin(cmd, timeout(cmd), func(ctx context.Context, a adminv1.AdminServiceClient) error {
-			return listParked(ctx, cmd.OutOrStdout(), a, filter, *limit)
+			return listParked(ctx, cmd.OutOrStdout(), a, filter, *limit, *refused)
 		})
 	}
 	addClient(cmd)
@@ -45,15 +51,20 @@ func addParkedFilter(cmd *cobra.Command) *adminv1.ParkedFilter {
 	return f
 }
 
-// listParked shows parked effects, a page after the other.
-func listParked(ctx context.Context, w io.Writer, a adminv1.AdminServiceClient, filter *adminv1.ParkedFilter, limit int) error {
+// addRefused adds the flag that stands for refused effects.
+func addRefused(cmd *cobra.Command) *bool {
+	return cmd.Flags().Bool("refused", false, "the effects that their targets refused, instead of those that could not be delivered")
+}
+
+// listParked shows parked effects, or refused ones, a page after the other.
+func listParked(ctx context.Context, w io.Writer, a adminv1.AdminServiceClient, filter *adminv1.ParkedFilter, limit int, refused bool) error {
 	const page = 1000
 	var (
-		shown int
-		total int64
+		shown       int
+		total, kept int64
 	)
 	for token := ""; ; {
-		r := &adminv1.ListParkedRequest{PageToken: token, Filter: filter, Limit: page}
+		r := &adminv1.ListParkedRequest{PageToken: token, Filter: filter, Limit: page, Refused: refused}
 		if limit > 0 {
 			r.Limit = int32(min(page, limit-shown))
 		}
@@ -61,7 +72,7 @@ func listParked(ctx context.Context, w io.Writer, a adminv1.AdminServiceClient, 
 		if err != nil {
 			return err
 		}
-		total, token = res.GetTotal(), res.GetNextPageToken()
+		total, kept, token = res.GetTotal(), res.GetRefused(), res.GetNextPageToken()
 		if !isTerminal(w) {
 			err = printLine(w, res)
 		} else if len(res.GetEffects()) > 0 {
@@ -74,11 +85,17 @@ func listParked(ctx context.Context, w io.Writer, a adminv1.AdminServiceClient, 
 	if !isTerminal(w) {
 		return nil
 	}
+	what, hint := "parked", ""
+	if refused {
+		what = "refused"
+	} else if kept > 0 {
+		hint = fmt.Sprintf("%d effects were refused by their targets: millrace parked --refused\n", kept)
+	}
 	if total == 0 {
-		_, err := fmt.Fprintln(w, "no effect is parked")
+		_, err := fmt.Fprintf(w, "no effect is %s\n%s", what, hint)
 		return err
 	}
-	_, err := fmt.Fprintf(w, "%d of %d parked effects\n", shown, total)
+	_, err := fmt.Fprintf(w, "%d of %d %s effects\n%s", shown, total, what, hint)
 	return err
 }
 
@@ -103,7 +120,7 @@ func resolve(use, short, done string, drop bool) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: use + " [PARTITION:OFFSET]", Short: short,
 		Long: short + `: the one that PARTITION:OFFSET names, or with --all those that the other flags choose. It may be
-repeated: what is resolved already is left alone.`,
+repeated: what is resolved already is left alone. With --refused it is about effects that their targets refused.`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 1 {
 				return usagef("one effect at a time, as in 3:1207, or --all")
@@ -113,6 +130,7 @@ repeated: what is resolved already is left alone.`,
 		Example: "  millrace parked " + use + " 3:1207\n  millrace parked " + use + " --service shop.v1.Wallet --all",
 	}
 	filter := addParkedFilter(cmd)
+	refused := addRefused(cmd)
 	all := cmd.Flags().Bool("all", false, "all parked effects that --service, --method and --error choose")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		filtered := filter.GetService()+filter.GetMethod()+filter.GetError() != ""
@@ -123,6 +141,9 @@ repeated: what is resolved already is left alone.`,
 			return usagef("name an effect, as in 3:1207, or say --all, with --service, --method or --error for a part of them")
 		case *all:
 			return admin(cmd, timeout(cmd), func(ctx context.Context, a adminv1.AdminServiceClient) error {
+				if *refused {
+					return resolveRefused(ctx, cmd.OutOrStdout(), a, filter, drop, done)
+				}
 				return resolveAll(ctx, cmd.OutOrStdout(), a, filter, drop, done)
 			})
 		}
@@ -130,7 +151,7 @@ repeated: what is resolved already is left alone.`,
 		if err != nil {
 			return err
 		}
-		r.Drop = drop
+		r.Drop, r.Refused = drop, *refused
 		return admin(cmd, timeout(cmd), func(ctx context.Context, a adminv1.AdminServiceClient) error {
 			_, err := a.ResolveParked(ctx, r)
 			return err
@@ -152,6 +173,36 @@ func resolveAll(ctx context.Context, w io.Writer, a adminv1.AdminServiceClient, 
 			return errors.Join(err, failed)
 		}
 	}
+}
+
+// resolveRefused resolves the refused effects that a filter chooses, as they are listed at the beginning: one that is sent again may
+// be refused again, and is then another one.
+func resolveRefused(ctx context.Context, w io.Writer, a adminv1.AdminServiceClient, filter *adminv1.ParkedFilter, drop bool, done string) error {
+	var chosen []*adminv1.ParkedEffect
+	for token := ""; ; {
+		res, err := a.ListParked(ctx, &adminv1.ListParkedRequest{Refused: true, Filter: filter, PageToken: token})
+		if err != nil {
+			return err
+		}
+		chosen = append(chosen, res.GetEffects()...)
+		if token = res.GetNextPageToken(); token == "" {
+			break
+		}
+	}
+	n := 0
+	for _, e := range chosen {
+		_, err := a.ResolveParked(ctx, &adminv1.ResolveParkedRequest{Partition: e.GetPartition(), Offset: e.GetOffset(), Drop: drop, Refused: true})
+		if status.Code(err) == codes.NotFound {
+			continue // resolved meanwhile
+		}
+		if err != nil {
+			_, failed := fmt.Fprintf(w, "%s: %d of %d\n", done, n, len(chosen))
+			return errors.Join(err, failed)
+		}
+		n++
+	}
+	_, err := fmt.Fprintf(w, "%s: %d\n", done, n)
+	return err
 }
 
 // effectArg reads partition:offset.

@@ -14,6 +14,7 @@ import (
 	"github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/record"
+	"github.com/millrace-io/millrace/partitions"
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
 
@@ -60,10 +61,20 @@ func (a *adminService) sendRecord(out adminv1.AdminService_HistoryServer, reader
 	if err != nil {
 		return status.Error(codes.Internal, err.Error())
 	}
+	note := ""
+	if env.Kind == record.Refused {
+		note = refusalNote(env)
+	}
 	return out.Send(&adminv1.HistoryResponse{
-		Partition: partition, Offset: &offset, Kind: kindName(env.Kind), Sequence: env.Sequence, Time: timestamppb.New(time.Unix(0, env.LogTime)),
+		Note: note, Partition: partition, Offset: &offset, Kind: kindName(env.Kind), Sequence: env.Sequence, Time: timestamppb.New(time.Unix(0, env.LogTime)),
 		Content: a.content(entities.Payload{TypeURL: env.TypeURL, Value: rec.Value}), CommandId: env.CommandID, Principal: env.Principal,
 	})
+}
+
+// refusalNote says who refused an effect, and what was said.
+func refusalNote(env *record.Envelope) string {
+	service, method := partitions.TargetOf(env.Target)
+	return fmt.Sprintf("%s/%s %s (effect of offset %d)", service, method, partitions.Refusal(env.Answer), env.Refuses)
 }
 
 // unlessZero is a limit of which 0 means none.

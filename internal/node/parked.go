@@ -17,7 +17,7 @@ import (
 // maxParked bounds one page of parked effects.
 const maxParked = 1000
 
-// ListParked lists the effects that wait for an operator.
+// ListParked lists the effects that wait for an operator: those that could not be delivered, or those that their targets refused.
 func (a *adminService) ListParked(_ context.Context, r *adminv1.ListParkedRequest) (*adminv1.ListParkedResponse, error) {
 	limit := int(r.GetLimit())
 	if limit <= 0 || limit > maxParked {
@@ -27,11 +27,16 @@ func (a *adminService) ListParked(_ context.Context, r *adminv1.ListParkedReques
 	if err != nil {
 		return nil, err
 	}
-	found, next, more, err := a.node.manager.Parked(from, parkedFilter(r.GetFilter()), limit)
+	m := a.node.manager
+	read, total := m.Parked, m.CountParked
+	if r.GetRefused() {
+		read, total = m.Refused, m.CountRefused
+	}
+	found, next, more, err := read(from, parkedFilter(r.GetFilter()), limit)
 	if err != nil {
 		return nil, status.Error(codes.Internal, err.Error())
 	}
-	res := &adminv1.ListParkedResponse{NextPageToken: pageToken(next, more), Total: int64(a.node.manager.CountParked())}
+	res := &adminv1.ListParkedResponse{NextPageToken: pageToken(next, more), Total: int64(total()), Refused: int64(m.CountRefused())}
 	for i := range found {
 		p := &found[i]
 		effect := &adminv1.ParkedEffect{
@@ -62,7 +67,12 @@ func (a *adminService) ResolveParked(ctx context.Context, r *adminv1.ResolvePark
 }
 
 func (a *adminService) resolveParked(ctx context.Context, r *adminv1.ResolveParkedRequest) (*adminv1.ResolveParkedResponse, error) {
-	if r.GetFilter() == nil {
+	switch {
+	case r.GetRefused() && r.GetFilter() != nil:
+		return nil, status.Error(codes.InvalidArgument, "refused effects are resolved one by one: leave the filter out, and name one by partition and offset")
+	case r.GetRefused():
+		return &adminv1.ResolveParkedResponse{Resolved: 1}, a.node.manager.ResolveRefusal(ctx, r.GetPartition(), r.GetOffset(), r.GetDrop())
+	case r.GetFilter() == nil:
 		return &adminv1.ResolveParkedResponse{Resolved: 1}, a.node.manager.Resolve(ctx, r.GetPartition(), r.GetOffset(), r.GetDrop())
 	}
 	from, err := parkedPlace(r.GetPageToken())

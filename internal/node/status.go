@@ -112,7 +112,7 @@ func (n *Node) partitionStatus(ctx context.Context) []*adminv1.PartitionStatus {
 			Partition: s.Partition, State: s.State.String(), Epoch: s.Epoch, NextOffset: s.Next, EndOffset: s.Next,
 			ActiveEntities: int64(s.Entities), WaitingCommands: s.Waiting, BatchesInFlight: int64(s.InFlight),
 			StaleRecords: s.Fold.Stale, ForeignRecords: s.Fold.Foreign, LastError: s.LastError,
-			Parked: int64(s.Parked), OpenEffects: int64(s.Effects), MoreEffects: s.MoreEffects,
+			Parked: int64(s.Parked), Refused: int64(s.Refusals), OpenEffects: int64(s.Effects), MoreEffects: s.MoreEffects,
 			Timers: int64(s.Timers), MoreTimers: s.MoreTimers, OverdueSeconds: s.Overdue.Seconds(),
 			Followed: s.Followed, FollowerReads: p.Counts().FollowerReads(),
 		}

@@ -182,6 +182,9 @@ func (t *tail) describe(rule *record.Rule, parser *record.Parser, partition int3
 			res.Note = fmt.Sprintf("no claim: worker %s declares the layout of the journal: %s", env.Claim.Worker, env.Claim.Layout)
 		}
 	}
+	if env.Kind == record.Refused {
+		res.Note = refusalNote(&env)
+	}
 	if env.TypeURL != "" {
 		res.Content = t.service.content(entities.Payload{TypeURL: env.TypeURL, Value: append([]byte(nil), r.Value...)})
 	}

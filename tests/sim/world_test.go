@@ -75,8 +75,8 @@ type world struct {
 	finished []*attempt
 	// waiting are the attempts whose clients wait for an answer.
 	waiting []*attempt
-	script   []string
-	broken   []error
+	script  []string
+	broken  []error
 }
 
 // attempt is one sending of an operation.

@@ -1460,7 +1460,9 @@ type ListParkedRequest struct {
 	// next_page_token of the page before; empty: the first page.
 	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	// Absent: all.
-	Filter        *ParkedFilter `protobuf:"bytes,3,opt,name=filter,proto3" json:"filter,omitempty"`
+	Filter *ParkedFilter `protobuf:"bytes,3,opt,name=filter,proto3" json:"filter,omitempty"`
+	// The effects that their targets refused, instead of those that could not be delivered.
+	Refused       bool `protobuf:"varint,4,opt,name=refused,proto3" json:"refused,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1516,13 +1518,22 @@ func (x *ListParkedRequest) GetFilter() *ParkedFilter {
 	return nil
 }
 
+func (x *ListParkedRequest) GetRefused() bool {
+	if x != nil {
+		return x.Refused
+	}
+	return false
+}
+
 type ListParkedResponse struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Effects []*ParkedEffect        `protobuf:"bytes,1,rep,name=effects,proto3" json:"effects,omitempty"`
 	// Empty: this is the last page.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
-	// How many effects wait for an operator on this worker, whatever the filter.
-	Total         int64 `protobuf:"varint,3,opt,name=total,proto3" json:"total,omitempty"`
+	// How many effects are parked on this worker, or are refused and kept if the request is for those, whatever the filter.
+	Total int64 `protobuf:"varint,3,opt,name=total,proto3" json:"total,omitempty"`
+	// How many refused effects are kept on this worker.
+	Refused       int64 `protobuf:"varint,4,opt,name=refused,proto3" json:"refused,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1574,6 +1585,13 @@ func (x *ListParkedResponse) GetNextPageToken() string {
 func (x *ListParkedResponse) GetTotal() int64 {
 	if x != nil {
 		return x.Total
+	}
+	return 0
+}
+
+func (x *ListParkedResponse) GetRefused() int64 {
+	if x != nil {
+		return x.Refused
 	}
 	return 0
 }
@@ -1771,7 +1789,9 @@ type ResolveParkedRequest struct {
 	// Those that it chooses, instead of the one of partition and offset; an empty filter chooses all.
 	Filter *ParkedFilter `protobuf:"bytes,4,opt,name=filter,proto3" json:"filter,omitempty"`
 	// With a filter: next_page_token of the response before; empty: begin at the first.
-	PageToken     string `protobuf:"bytes,5,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	PageToken string `protobuf:"bytes,5,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// It is the refused effect that partition and offset name; not with a filter. Its message is sent as a new effect.
+	Refused       bool `protobuf:"varint,6,opt,name=refused,proto3" json:"refused,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1839,6 +1859,13 @@ func (x *ResolveParkedRequest) GetPageToken() string {
 		return x.PageToken
 	}
 	return ""
+}
+
+func (x *ResolveParkedRequest) GetRefused() bool {
+	if x != nil {
+		return x.Refused
+	}
+	return false
 }
 
 type ResolveParkedResponse struct {
@@ -2575,6 +2602,8 @@ type PartitionStatus struct {
 	Followed bool `protobuf:"varint,21,opt,name=followed,proto3" json:"followed,omitempty"`
 	// Reads answered from that image.
 	FollowerReads uint64 `protobuf:"varint,22,opt,name=follower_reads,json=followerReads,proto3" json:"follower_reads,omitempty"`
+	// Effects that their targets refused, kept for an operator.
+	Refused       int64 `protobuf:"varint,23,opt,name=refused,proto3" json:"refused,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2759,6 +2788,13 @@ func (x *PartitionStatus) GetFollowed() bool {
 func (x *PartitionStatus) GetFollowerReads() uint64 {
 	if x != nil {
 		return x.FollowerReads
+	}
+	return 0
+}
+
+func (x *PartitionStatus) GetRefused() int64 {
+	if x != nil {
+		return x.Refused
 	}
 	return 0
 }
@@ -3139,13 +3175,15 @@ type HistoryResponse struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Partition int32                  `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
 	// Absent in GetEntity, which does not look it up.
-	Offset        *int64                 `protobuf:"varint,2,opt,name=offset,proto3,oneof" json:"offset,omitempty"`
-	Kind          string                 `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
-	Sequence      uint64                 `protobuf:"varint,4,opt,name=sequence,proto3" json:"sequence,omitempty"`
-	Time          *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=time,proto3" json:"time,omitempty"`
-	Content       *Content               `protobuf:"bytes,6,opt,name=content,proto3" json:"content,omitempty"`
-	CommandId     string                 `protobuf:"bytes,7,opt,name=command_id,json=commandId,proto3" json:"command_id,omitempty"`
-	Principal     string                 `protobuf:"bytes,8,opt,name=principal,proto3" json:"principal,omitempty"`
+	Offset    *int64                 `protobuf:"varint,2,opt,name=offset,proto3,oneof" json:"offset,omitempty"`
+	Kind      string                 `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
+	Sequence  uint64                 `protobuf:"varint,4,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	Time      *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=time,proto3" json:"time,omitempty"`
+	Content   *Content               `protobuf:"bytes,6,opt,name=content,proto3" json:"content,omitempty"`
+	CommandId string                 `protobuf:"bytes,7,opt,name=command_id,json=commandId,proto3" json:"command_id,omitempty"`
+	Principal string                 `protobuf:"bytes,8,opt,name=principal,proto3" json:"principal,omitempty"`
+	// Of a refused effect: who refused, and what was said.
+	Note          string `protobuf:"bytes,9,opt,name=note,proto3" json:"note,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3232,6 +3270,13 @@ func (x *HistoryResponse) GetCommandId() string {
 func (x *HistoryResponse) GetPrincipal() string {
 	if x != nil {
 		return x.Principal
+	}
+	return ""
+}
+
+func (x *HistoryResponse) GetNote() string {
+	if x != nil {
+		return x.Note
 	}
 	return ""
 }
@@ -3666,16 +3711,18 @@ const file_millrace_admin_v1_admin_proto_rawDesc = "" +
 	"\fDrainRequest\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x12\n" +
 	"\x04last\x18\x02 \x01(\bR\x04last\"\x0f\n" +
-	"\rDrainResponse\"\x81\x01\n" +
+	"\rDrainResponse\"\x9b\x01\n" +
 	"\x11ListParkedRequest\x12\x14\n" +
 	"\x05limit\x18\x01 \x01(\x05R\x05limit\x12\x1d\n" +
 	"\n" +
 	"page_token\x18\x02 \x01(\tR\tpageToken\x127\n" +
-	"\x06filter\x18\x03 \x01(\v2\x1f.millrace.admin.v1.ParkedFilterR\x06filter\"\x8d\x01\n" +
+	"\x06filter\x18\x03 \x01(\v2\x1f.millrace.admin.v1.ParkedFilterR\x06filter\x12\x18\n" +
+	"\arefused\x18\x04 \x01(\bR\arefused\"\xa7\x01\n" +
 	"\x12ListParkedResponse\x129\n" +
 	"\aeffects\x18\x01 \x03(\v2\x1f.millrace.admin.v1.ParkedEffectR\aeffects\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x14\n" +
-	"\x05total\x18\x03 \x01(\x03R\x05total\"V\n" +
+	"\x05total\x18\x03 \x01(\x03R\x05total\x12\x18\n" +
+	"\arefused\x18\x04 \x01(\x03R\arefused\"V\n" +
 	"\fParkedFilter\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x16\n" +
 	"\x06method\x18\x02 \x01(\tR\x06method\x12\x14\n" +
@@ -3691,14 +3738,15 @@ const file_millrace_admin_v1_admin_proto_rawDesc = "" +
 	"\x05error\x18\b \x01(\tR\x05error\x12\x14\n" +
 	"\x05timer\x18\t \x01(\tR\x05timer\x127\n" +
 	"\ttimer_due\x18\n" +
-	" \x01(\v2\x1a.google.protobuf.TimestampR\btimerDue\"\xb8\x01\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\btimerDue\"\xd2\x01\n" +
 	"\x14ResolveParkedRequest\x12\x1c\n" +
 	"\tpartition\x18\x01 \x01(\x05R\tpartition\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x03R\x06offset\x12\x12\n" +
 	"\x04drop\x18\x03 \x01(\bR\x04drop\x127\n" +
 	"\x06filter\x18\x04 \x01(\v2\x1f.millrace.admin.v1.ParkedFilterR\x06filter\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x05 \x01(\tR\tpageToken\"[\n" +
+	"page_token\x18\x05 \x01(\tR\tpageToken\x12\x18\n" +
+	"\arefused\x18\x06 \x01(\bR\arefused\"[\n" +
 	"\x15ResolveParkedResponse\x12\x1a\n" +
 	"\bresolved\x18\x01 \x01(\x03R\bresolved\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x0f\n" +
@@ -3774,7 +3822,7 @@ const file_millrace_admin_v1_admin_proto_rawDesc = "" +
 	"entityType\x12\x18\n" +
 	"\ahosting\x18\x04 \x01(\tR\ahosting\x12\x18\n" +
 	"\amethods\x18\x05 \x03(\tR\amethods\x12\x12\n" +
-	"\x04hash\x18\x06 \x01(\tR\x04hash\"\x91\x06\n" +
+	"\x04hash\x18\x06 \x01(\tR\x04hash\"\xab\x06\n" +
 	"\x0fPartitionStatus\x12\x1c\n" +
 	"\tpartition\x18\x01 \x01(\x05R\tpartition\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x14\n" +
@@ -3804,7 +3852,8 @@ const file_millrace_admin_v1_admin_proto_rawDesc = "" +
 	"moreTimers\x12'\n" +
 	"\x0foverdue_seconds\x18\x14 \x01(\x01R\x0eoverdueSeconds\x12\x1a\n" +
 	"\bfollowed\x18\x15 \x01(\bR\bfollowed\x12%\n" +
-	"\x0efollower_reads\x18\x16 \x01(\x04R\rfollowerReads\"\x99\x01\n" +
+	"\x0efollower_reads\x18\x16 \x01(\x04R\rfollowerReads\x12\x18\n" +
+	"\arefused\x18\x17 \x01(\x03R\arefused\"\x99\x01\n" +
 	"\n" +
 	"TaskStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
@@ -3836,7 +3885,7 @@ const file_millrace_admin_v1_admin_proto_rawDesc = "" +
 	"\x0eHistoryRequest\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x14\n" +
-	"\x05limit\x18\x03 \x01(\x03R\x05limit\"\xaa\x02\n" +
+	"\x05limit\x18\x03 \x01(\x03R\x05limit\"\xbe\x02\n" +
 	"\x0fHistoryResponse\x12\x1c\n" +
 	"\tpartition\x18\x01 \x01(\x05R\tpartition\x12\x1b\n" +
 	"\x06offset\x18\x02 \x01(\x03H\x00R\x06offset\x88\x01\x01\x12\x12\n" +
@@ -3846,7 +3895,8 @@ const file_millrace_admin_v1_admin_proto_rawDesc = "" +
 	"\acontent\x18\x06 \x01(\v2\x1a.millrace.admin.v1.ContentR\acontent\x12\x1d\n" +
 	"\n" +
 	"command_id\x18\a \x01(\tR\tcommandId\x12\x1c\n" +
-	"\tprincipal\x18\b \x01(\tR\tprincipalB\t\n" +
+	"\tprincipal\x18\b \x01(\tR\tprincipal\x12\x12\n" +
+	"\x04note\x18\t \x01(\tR\x04noteB\t\n" +
 	"\a_offset\"\xb3\x01\n" +
 	"\vTailRequest\x12\x16\n" +
 	"\x06entity\x18\x01 \x01(\tR\x06entity\x12\x12\n" +
