@@ -1,0 +1,149 @@
+package partitions
+
+import (
+	"slices"
+	"time"
+
+	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/internal/mutation"
+)
+
+// This file is the part of the outbox that keeps targets apart: those that are slow or fail hold up only what is for them. Pure, like
+// core.go.
+
+// laneName is a target as far as effects hold each other up: a partition of a service, or an action.
+type laneName struct {
+	service string
+	// partition is that of the journal; -1 for actions, and for targets that are not known.
+	partition int32
+}
+
+// lane has the effects in memory for one target. It is closed after a failure: then one effect at a
+// time is sent, after a pause, until the target has answered.
+type lane struct {
+	name  laneName
+	ready []*delivery
+	// sending are under way; members are all in memory that have this lane.
+	sending, members int
+	// failed counts the failures in a row; 0: the lane is open. A closed one sends again when due.
+	failed int
+	due    time.Duration
+	// queued: it is among the turns.
+	queued bool
+}
+
+// enqueue puts an effect into its lane. Where that is closed and enough effects wait, it leaves memory.
+func (c *core) enqueue(d *delivery) {
+	o := &c.outbox
+	if d.lane == nil {
+		name := c.laneOf(&d.effect.Target)
+		l := o.lanes[name]
+		if l == nil {
+			l = &lane{name: name}
+			o.lanes[name] = l
+		}
+		d.lane = l
+		l.members++
+	}
+	l := d.lane
+	d.state = deliveryReady
+	l.ready = append(l.ready, d)
+	if l.failed > 0 {
+		o.stuck++
+		c.evict(l)
+	}
+	c.turn(l)
+}
+
+// evict takes effects of a closed lane out of memory while too many wait. One stays, to be sent as a probe.
+func (c *core) evict(l *lane) {
+	o := &c.outbox
+	for o.stuck+len(o.later) > maxWaiting && len(l.ready) > 1 {
+		d := l.ready[len(l.ready)-1]
+		l.ready[len(l.ready)-1] = nil
+		l.ready = l.ready[:len(l.ready)-1]
+		o.stuck--
+		o.left = true
+		o.remove(d)
+	}
+}
+
+// remove takes an effect out of memory.
+func (o *outbox) remove(d *delivery) {
+	delete(o.byOffset, d.offset)
+	l := d.lane
+	if l == nil {
+		return
+	}
+	if l.members--; l.members == 0 {
+		if l.failed > 0 {
+			o.closed = slices.DeleteFunc(o.closed, func(other *lane) bool { return other == l })
+		}
+		delete(o.lanes, l.name)
+	}
+}
+
+// turn gives a lane its turn to send, if it may.
+func (c *core) turn(l *lane) {
+	if !l.queued && c.maySend(l) {
+		l.queued = true
+		c.outbox.turns = append(c.outbox.turns, l)
+	}
+}
+
+func (c *core) maySend(l *lane) bool {
+	switch {
+	case len(l.ready) == 0:
+		return false
+	case mutation.On(mutation.Lane):
+		return true
+	case l.failed > 0:
+		return l.sending == 0 && l.due <= c.now.Mono
+	default:
+		return l.sending < maxPerLane
+	}
+}
+
+// unqueue takes an effect out of the queue of its lane.
+func (o *outbox) unqueue(d *delivery) {
+	l := d.lane
+	l.ready = slices.DeleteFunc(l.ready, func(other *delivery) bool { return other == d })
+	if l.failed > 0 {
+		o.stuck--
+	}
+}
+
+// reached opens a lane whose target has answered.
+func (c *core) reached(l *lane) {
+	if l == nil {
+		return
+	}
+	if l.failed > 0 {
+		o := &c.outbox
+		l.failed, o.idle = 0, false
+		o.stuck -= len(l.ready)
+		o.closed = slices.DeleteFunc(o.closed, func(other *lane) bool { return other == l })
+	}
+	c.turn(l)
+}
+
+// unreached closes the lane of an effect whose target did not answer. What was sent with it and fails
+// as well is the same failure.
+func (c *core) unreached(d *delivery) {
+	o, l := &c.outbox, d.lane
+	if l.failed > 0 && !d.probe {
+		return
+	}
+	if l.failed == 0 {
+		o.closed = append(o.closed, l)
+		o.stuck += len(l.ready)
+		c.evict(l)
+	}
+	l.failed++
+	l.due = c.now.Mono + resend.PauseBy(l.failed, spread(d.offset))
+}
+
+// ownFault says whether a failure is about one effect, and says nothing about others for its target.
+func ownFault(err *entities.Error) bool {
+	return err.Reason == entities.FunctionFailed || err.Reason == entities.Overloaded
+}
