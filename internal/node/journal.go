@@ -95,7 +95,7 @@ func (n *Node) storedLayout() (stored bool, err error) {
 		meta, known, err := materializer.Partition{Rows: n.store, Address: address}.Meta()
 		switch {
 		case err != nil:
-			return false, fmt.Errorf("read the store in %s: %w", n.config.Data, err)
+			return false, n.endStore(fmt.Errorf("read the store in %s: %w", n.config.Data, err))
 		case !known || meta.TopicID != n.topic.ID || meta.Layout == (entities.Layout{}):
 			continue
 		}

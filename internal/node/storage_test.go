@@ -124,3 +124,27 @@ func TestStoreThatHasFailedEndsTheNode(t *testing.T) {
 		t.Errorf("nothing is damaged, and the mark is there: %v", err)
 	}
 }
+
+// unreadable is a store whose rows are damaged.
+type unreadable struct{ materializer.Store }
+
+func (unreadable) Get([]byte) ([]byte, error) {
+	return nil, fmt.Errorf("get: %w", materializer.ErrCorrupt)
+}
+
+// TestDamageThatTheStartMeets: a start that reads a damaged row, before anything is served, leaves word for the next one, which
+// rebuilds the store.
+func TestDamageThatTheStartMeets(t *testing.T) {
+	n := newNode(Options{Config: testConfig(t)})
+	n.topic.Partitions, n.store = 1, unreadable{}
+	if err := os.MkdirAll(n.config.Data, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	_, err := n.storedLayout()
+	if err == nil || !strings.Contains(err.Error(), "start again, and it is rebuilt from the log") {
+		t.Errorf("the start ends with %v; want what to do", err)
+	}
+	if _, err := os.Stat(n.spoiledMark()); err != nil {
+		t.Errorf("the next start does not know of the damage: %v", err)
+	}
+}
