@@ -273,9 +273,14 @@ func (c *core) Delivered(offset int64, reply *entities.Reply, err *entities.Erro
 		c.reached(d.lane)
 		d.state = deliveryAnswered
 		c.conclude(d.offset, d.asker, &entities.Outcome{Reply: reply, Failure: err})
-		if refused && !held {
+		if refused && !held && err.Outcome == entities.Refused {
 			c.refused(d, err, held)
 		}
+	case refused && err.Outcome == entities.Unknown && !d.forward && !d.effect.IgnoreRefusal:
+		// It took effect in part: the entity must not undo what it asked for, and a new effect would do that part twice. The target
+		// knows this one again, however often an operator sends it.
+		c.reached(d.lane)
+		c.park(d, err)
 	case refused:
 		c.reached(d.lane)
 		c.refused(d, err, held)

@@ -160,3 +160,29 @@ func TestRefusalIsResolved(t *testing.T) {
 		t.Error("a refusal was dropped twice")
 	}
 }
+
+// TestAnEffectThatTookEffectInPartIsNotRefused: its target stored something and forwarded, and the forward was refused. The entity that
+// asked is not told of a refusal, which would make it undo what took effect; an operator sees the effect, and however often it is sent
+// again, the target does its part once.
+func TestAnEffectThatTookEffectInPartIsNotRefused(t *testing.T) {
+	f := start(t, setup{world: alone})
+	f.await(Active)
+	f.want(f.submit(command("a", "ask b send c refuse no")), "ask")
+	f.until("the effect is parked", func() bool { return f.p.Status().Parked == 1 })
+	f.want(f.submit(command("a", "read")), "ask")
+	took := f.submit(command("b", "read")).text
+	if took == "" {
+		t.Fatal("the target stored nothing: the test shows nothing")
+	}
+	if kept := f.refusals(); len(kept) != 0 {
+		t.Errorf("kept as refused: %+v", kept)
+	}
+	if n, _, _, err := f.router.manager.ResolveSome(t.Context(), ParkedPlace{}, ParkedFilter{}, false); err != nil || n != 1 {
+		t.Fatalf("sent %d again, %v", n, err)
+	}
+	f.until("it is parked again", func() bool {
+		parked, _, _, err := f.router.manager.Parked(ParkedPlace{}, ParkedFilter{}, 10)
+		return err == nil && len(parked) == 1 && f.p.Status().Parked == 1
+	})
+	f.want(f.submit(command("b", "read")), took)
+}

@@ -271,7 +271,10 @@ func (r *Router) bring(ctx context.Context, d *decision, source *entities.Source
 	}
 	reply, err := r.follow(ctx, *d.outcome.Forward, source, hops)
 	reply = forTheAsker(reply)
-	e := asError(err)
+	e := d.partly(asError(err))
+	if e != nil {
+		err = e
+	}
 	named := d.cmd.ID != "" || d.cmd.Source != nil
 	if named && (definite(e) || d.retractable(e)) {
 		return r.keep(ctx, d, source.Offset, &entities.Outcome{Reply: reply, Failure: e})
@@ -281,6 +284,18 @@ func (r *Router) bring(ctx context.Context, d *decision, source *entities.Source
 		return nil, d.notYet(e)
 	}
 	return reply, err
+}
+
+// partly is a target's refusal as it is true of an effect that forwarded: where that stored something beside its forward, it took
+// effect in part, and the entity that asked for it must not take it for refused. To a caller a refused forward is his refusal, whatever
+// is stored beside it: package sdk says so.
+func (d *decision) partly(e *entities.Error) *entities.Error {
+	if e == nil || e.Outcome != entities.Refused || d.cmd.Source == nil || !d.outcome.Wrote() {
+		return e
+	}
+	told := *e
+	told.Outcome = entities.Unknown
+	return &told
 }
 
 // retractable says whether a command may be taken back because of what its forward was answered: it stored nothing but the forward,

@@ -66,16 +66,17 @@ func newClient(w *world, i int) *client {
 func (c *client) run() {
 	for !c.world.stopping() {
 		c.world.gate.RLock()
-		c.step()
+		over := c.step()
 		c.world.gate.RUnlock()
+		c.world.pool.hand(over) // not within the gate: the checkers pass it too, and would wait for this client
 	}
 	c.world.mu.Lock()
 	defer c.world.mu.Unlock()
 	c.world.kept = append(c.world.kept, c.kept...)
 }
 
-// step makes one command. Two of three have an id.
-func (c *client) step() {
+// step makes one command. Two of three have an id. It returns the entity if that is over.
+func (c *client) step() (over *entity) {
 	c.sent++
 	id := ""
 	if c.rng.IntN(3) > 0 {
@@ -85,7 +86,7 @@ func (c *client) step() {
 	result := *cmd
 	c.send(e, &result)
 	c.world.count(&result)
-	c.world.pool.end(e, cmd, result)
+	over = c.world.pool.end(e, cmd, result)
 	if result.id != "" && result.fate == done {
 		c.kept = append(c.kept, kept{e, result})
 		c.kept = c.kept[max(0, len(c.kept)-mostKept):]
@@ -93,6 +94,7 @@ func (c *client) step() {
 	if len(c.kept) > 0 && c.rng.IntN(16) == 0 && c.world.chosen(repeating) {
 		c.world.repeat(c.kept[c.rng.IntN(len(c.kept))], c.rng)
 	}
+	return over
 }
 
 // repeat sends an acknowledged command again: it gets the answer that it got before, or one that does not deny it.

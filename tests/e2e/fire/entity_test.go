@@ -260,19 +260,26 @@ func (e *entity) choose(rng *rand.Rand, relaxed bool) kind {
 	}
 }
 
-// end takes note of how a command ended. An entity that is done with goes to the checkers.
-func (p *pool) end(e *entity, c *command, result command) {
+// hand gives an entity that is done with to the checkers, and waits until one takes it; nil is none.
+func (p *pool) hand(over *entity) {
+	if over != nil {
+		p.over <- over
+	}
+}
+
+// end takes note of how a command ended, and returns the entity if it is done with.
+func (p *pool) end(e *entity, c *command, result command) (over *entity) {
 	p.mu.Lock()
 	*c = result
 	if c.fate == unknown && c.changes() {
 		e.unknown++
 	}
 	e.inside--
-	over := e.full && e.inside == 0
-	p.mu.Unlock()
-	if over {
-		p.over <- e
+	if e.full && e.inside == 0 {
+		over = e
 	}
+	p.mu.Unlock()
+	return over
 }
 
 // rest returns what is left when no client works any more.

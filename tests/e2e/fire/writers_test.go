@@ -167,13 +167,13 @@ func (w *world) secondOwner(during func(func())) bool {
 				seen.called = w.now()
 				seen.fate = w.call(e, &seen, rand.New(rand.NewPCG(w.seed, uint64(i))))
 				seen.returned = w.now()
-				w.pool.end(e, at, seen)
+				w.pool.hand(w.pool.end(e, at, seen))
 			})
 		}
 		w.wait(100 * time.Millisecond) // so that they are on their way when the worker goes on
 	})
 	looks.Wait()
-	w.pool.end(e, c, result)
+	w.pool.hand(w.pool.end(e, c, result))
 	return result.fate == done
 }
 
