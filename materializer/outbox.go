@@ -296,12 +296,9 @@ func appendDelivered(buf []byte, a Address, s entities.Source) []byte {
 
 // effect writes the outbox row of an effect.
 func (f *Fold) effect(rows Rows, e *Entry) error {
-	v := binary.AppendUvarint(f.value[:0], uint64(len(e.Key)))
-	v = append(v, e.Key...)
-	v = binary.AppendUvarint(v, uint64(len(e.Envelope.Target)))
-	v = append(v, e.Envelope.Target...)
-	v = binary.AppendUvarint(v, uint64(len(e.Envelope.TypeURL)))
-	v = append(v, e.Envelope.TypeURL...)
+	v := appendBytes(f.value[:0], e.Key)
+	v = appendBytes(v, e.Envelope.Target)
+	v = appendBytes(v, e.Envelope.TypeURL)
 	f.value = append(v, e.Value...)
 	return rows.Put(appendOffset(f.address, rowOutbox, e.Envelope.Address(e.Offset)), f.value)
 }

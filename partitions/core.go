@@ -563,7 +563,6 @@ func (c *core) Ticked() {
 func (c *core) Settling() bool {
 	if c.state == Active {
 		c.fire()
-		c.settleNow = len(c.outbox.refusals) > 0
 	}
 	return c.quiet()
 }

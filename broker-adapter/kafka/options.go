@@ -242,7 +242,7 @@ func (o Options) fetchOptions(extra ...kgo.Opt) []kgo.Opt {
 	return o.clientOptions(slices.Concat(extra, []kgo.Opt{
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
 		kgo.KeepRetryableFetchErrors(),
-		kgo.KeepControlRecords(), // somebody else's transaction must not look like records that the log has lost
+		kgo.KeepControlRecords(), // the markers of a foreign transaction must not look like lost records
 		kgo.FetchMaxWait(fetchMaxWait),
 		kgo.FetchMaxBytes(int32(o.FetchBytes)), //nolint:gosec // validated
 	})...)
