@@ -13,12 +13,12 @@ import (
 // heard of. Safe for concurrent use.
 type Routes struct {
 	// mu is for those who change it.
-	mu      sync.Mutex
+	mu sync.Mutex
+	// layout is that of the journal whose partitions a table names; zero: it is not known. Under mu.
+	layout  entities.Layout
 	present atomic.Pointer[heard]
 	// onDoubt asks for a newer table.
 	onDoubt func()
-	// layout is that of the journal whose partitions a table names; zero: it is not known.
-	layout entities.Layout
 }
 
 // heard is a table, nil before the first and after one that does not fit; why it does not; and what is closed when there is another one.
@@ -45,8 +45,12 @@ func (r *Routes) doubt() {
 	}
 }
 
-// Expect says by which layout commands are routed. It is set before anything is.
-func (r *Routes) Expect(l entities.Layout) { r.layout = l }
+// Expect says by which layout commands are routed: that of the tables from now on.
+func (r *Routes) Expect(l entities.Layout) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.layout = l
+}
 
 // Set replaces the table and wakes those who wait for another one. A table that does not fit is not used: then none is known, and Err
 // says why.
@@ -60,7 +64,7 @@ func (r *Routes) Set(t *broker.Table) {
 	close(r.present.Swap(now).changed)
 }
 
-// misfit returns why a table cannot be used.
+// misfit returns why a table cannot be used. mu is held.
 func (r *Routes) misfit(t *broker.Table) error {
 	if mutation.On(mutation.Layout) {
 		return nil
