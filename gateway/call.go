@@ -221,6 +221,16 @@ func (s *Server) serve(ctx context.Context, m *discovery.Method, payload []byte,
 	return reply, failure
 }
 
+// dispatcher returns what runs the commands of a method's service.
+func (s *Server) dispatcher(m *discovery.Method) Dispatcher {
+	if s.opts.DispatcherOf != nil {
+		if d := s.opts.DispatcherOf(m.Service.Name); d != nil {
+			return d
+		}
+	}
+	return s.opts.Dispatcher
+}
+
 func (s *Server) dispatch(ctx context.Context, m *discovery.Method, payload []byte, env *envelope) (_ *entities.Reply, failure *entities.Error) {
 	cmd, problem := readCommand(s.opts.App, m, payload, env)
 	if problem != nil {
@@ -235,7 +245,7 @@ func (s *Server) dispatch(ctx context.Context, m *discovery.Method, payload []by
 		ctx, cancel = context.WithTimeout(ctx, s.opts.UnaryTimeout)
 		defer cancel()
 	}
-	reply, err := s.opts.Dispatcher.Dispatch(ctx, cmd)
+	reply, err := s.dispatcher(m).Dispatch(ctx, cmd)
 	if err != nil {
 		return nil, asError(err)
 	}
@@ -328,7 +338,7 @@ func (s *Server) dispatchStream(ctx context.Context, m *discovery.Method, env *e
 	if m.ClientStreams {
 		stream.Recv = func(ctx context.Context) (entities.Payload, error) { return receive(ctx, m, caller.recv) }
 	}
-	if err := s.opts.Dispatcher.DispatchStream(ctx, stream); err != nil {
+	if err := s.dispatcher(m).DispatchStream(ctx, stream); err != nil {
 		return asError(err)
 	}
 	return nil

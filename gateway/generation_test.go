@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -19,6 +20,7 @@ import (
 	"google.golang.org/protobuf/types/dynamicpb"
 
 	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/entities/discovery"
 	"github.com/millrace-io/millrace/gateway"
 	"github.com/millrace-io/millrace/internal/clock"
 )
@@ -183,6 +185,38 @@ func TestBadCatalogs(t *testing.T) {
 	}
 	if err := w.plainCall(t.Context(), w.dial(), plainPath); err != nil {
 		t.Error(err)
+	}
+}
+
+// The runtime's own services are not served at the port, and a service may have a dispatcher of its own.
+func TestServicesOfTheRuntime(t *testing.T) {
+	queries := &dispatcher{unary: func(context.Context, *entities.Command) (*entities.Reply, error) {
+		return nil, entities.Errorf(entities.FunctionRefused, entities.Refused, "asked the other one")
+	}}
+	var own atomic.Bool
+	w := newWorld(t, &dispatcher{}, func(o *gateway.Options) {
+		o.DispatcherOf = func(service string) gateway.Dispatcher {
+			if own.Load() && service == cartService {
+				return queries
+			}
+			return nil
+		}
+	})
+	w.always(w.reply("Cart", `{"cartId":"1"}`))
+	cc := w.dial()
+	if err := w.plainCall(t.Context(), cc, plainPath); err != nil {
+		t.Error(err)
+	}
+	own.Store(true)
+	if err := w.plainCall(t.Context(), cc, plainPath); err == nil || !strings.Contains(err.Error(), "asked the other one") {
+		t.Errorf("the service's own dispatcher: %v", err)
+	}
+	runtime := catalogOf(t, strings.ReplaceAll(shopFile, "shop.v1", "millrace.v1"), discovery.Options{Runtime: true})
+	if err := w.server.SetCatalog(runtime); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.plainCall(t.Context(), w.dial(), "/millrace.v1.CartService/Checkout"); status.Code(err) != codes.Unimplemented {
+		t.Errorf("a service of the runtime: %v", err)
 	}
 }
 

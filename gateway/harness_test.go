@@ -87,6 +87,11 @@ service { name: "StreamService"
 
 func newCatalog(t testing.TB, file string) *discovery.Catalog {
 	t.Helper()
+	return catalogOf(t, file, discovery.Options{})
+}
+
+func catalogOf(t testing.TB, file string, options discovery.Options) *discovery.Catalog {
+	t.Helper()
 	fd := &descriptorpb.FileDescriptorProto{}
 	if err := prototext.Unmarshal([]byte(file), fd); err != nil {
 		t.Fatal(err)
@@ -109,7 +114,7 @@ func newCatalog(t testing.TB, file string) *discovery.Catalog {
 			ServiceName: fd.GetPackage() + "." + service.GetName(), PersistenceId: service.GetName(),
 		})
 	}
-	catalog, err := discovery.NewCatalog(spec, discovery.Options{})
+	catalog, err := discovery.NewCatalog(spec, options)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -31,6 +31,9 @@ const (
 type Options struct {
 	// Dispatcher runs the commands.
 	Dispatcher Dispatcher
+	// DispatcherOf returns what runs the commands of one service instead; nil: Dispatcher does. It is asked for each call, and must
+	// not block. Nil: Dispatcher runs all.
+	DispatcherOf func(service string) Dispatcher
 	// App is the app whose tokens are honoured.
 	App string
 	// Log gets what cannot be told to a caller: connections that broke the protocol, faults of the inner servers. Nil: nothing.

@@ -108,11 +108,11 @@ func (s *Server) newWeb() *http.Server {
 
 // SetCatalog makes the gateway serve a catalog: the first one, or a changed one in place of the one before. New connections
 // and new calls see the new one; running calls end as they began. The error says what in the catalog cannot be served, and
-// then nothing has changed. After Shutdown it does nothing.
+// then nothing has changed. The runtime's own services are not served. After Shutdown it does nothing.
 func (s *Server) SetCatalog(catalog *discovery.Catalog) error {
 	s.replace.Lock()
 	defer s.replace.Unlock()
-	g, err := s.newGeneration(catalog)
+	g, err := s.newGeneration(catalog.Public())
 	if err != nil {
 		return err
 	}

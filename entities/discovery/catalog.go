@@ -28,10 +28,14 @@ type Options struct {
 	SkipVersionCheck bool
 	// MaxKeyBytes is the longest entity id in bytes; 0 means DefaultMaxKeyBytes.
 	MaxKeyBytes int
+	// Runtime admits names that belong to the runtime (see IsReserved): for its own functions, and for what another worker, which
+	// has refused them from its user's function, says that it serves.
+	Runtime bool
 }
 
-// Catalog is everything that one user function serves.
+// Catalog is everything that one function serves, or several (Compose).
 type Catalog struct {
+	options    Options
 	spec       *cloudstate.EntitySpec
 	version    string
 	info       *cloudstate.ServiceInfo
@@ -60,6 +64,9 @@ type Service struct {
 
 	byName map[string]*Method
 }
+
+// IsInternal says whether the service is the runtime's own, which only the runtime calls.
+func (s *Service) IsInternal() bool { return IsReserved(s.Name) }
 
 // Method returns the method with a bare name, nil when the service has none such.
 func (s *Service) Method(name string) *Method { return s.byName[name] }
@@ -98,9 +105,6 @@ func NewCatalog(spec *cloudstate.EntitySpec, opts Options) (*Catalog, error) {
 	}
 	var wrong problems
 	checkVersion(spec.GetServiceInfo(), opts, &wrong)
-	if len(spec.GetEntities()) == 0 {
-		wrong.addf("it declares no services: register at least one entity or action before the function starts to serve")
-	}
 	set, files, err := parseDescriptors(spec.GetProto())
 	if err != nil {
 		wrong.addf("%s", err)
@@ -108,6 +112,7 @@ func NewCatalog(spec *cloudstate.EntitySpec, opts Options) (*Catalog, error) {
 	}
 
 	c := &Catalog{
+		options:    opts,
 		spec:       spec,
 		version:    versionOf(spec),
 		info:       spec.GetServiceInfo(),
@@ -155,6 +160,10 @@ func (c *Catalog) add(e *cloudstate.Entity, opts Options, shapes shapes, wrong *
 			name, e.GetEntityType(), eventSourcedProtocol, valueProtocol, replicatedProtocol, actionProtocol)
 		return
 	}
+	if !opts.Runtime && IsReserved(name) {
+		wrong.addf("service %s has a name that belongs to the runtime: take a package that is not millrace or below it, and does not begin with an underscore", name)
+		return
+	}
 	if c.byName[name] != nil {
 		wrong.addf("service %s is declared twice: declare it once", name)
 		return
@@ -197,6 +206,9 @@ func (c *Catalog) claimType(s *Service, wrong *problems) {
 	name := s.EntityType.Name
 	if strings.Contains(name, "/") {
 		wrong.addf("service %s has the persistence id %q: take the slash out, it separates type and id in an entity's key", s.Name, name)
+	}
+	if !c.options.Runtime && strings.HasPrefix(name, "_") {
+		wrong.addf("service %s has the persistence id %q: take another one, those that begin with an underscore belong to the runtime", s.Name, name)
 	}
 	if other := c.byType[name]; other != nil {
 		wrong.addf("services %s and %s have the same persistence id %q and would share their state: give each its own", other.Name, s.Name, name)

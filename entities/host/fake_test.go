@@ -276,7 +276,7 @@ func connect(t testing.TB, address string, options host.Options) (*host.Host, *h
 		}
 	})
 	h := host.New(options.ReadyTimeout)
-	h.Replace(remote)
+	set(t, h, remote)
 	return h, remote
 }
 

@@ -4,22 +4,39 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/discovery"
 )
 
-// Host stands before one user function, which may come late and may be replaced. Its methods may be called from many
-// goroutines.
+// User is the owner of the user's function. The runtime's own functions have other owners.
+const User = "user"
+
+// Host stands before the user's function, which may come late and may be replaced, and before functions of the runtime itself.
+// The service that a command names says which of them it is for. Its methods may be called from many goroutines.
 type Host struct {
 	readyTimeout time.Duration
 
-	mu       sync.RWMutex
-	function Function
-	// attached is closed when the first function comes.
+	// setting is held by the one that changes the functions.
+	setting sync.Mutex
+	present atomic.Pointer[functions]
+	// attached is closed when the user's function comes for the first time.
 	attached chan struct{}
+}
+
+// functions are those of one moment. It never changes.
+type functions struct {
+	// owners are in the order in which they came, but for the user, who is the first; of holds their functions.
+	owners []string
+	of     map[string]Function
+	// catalog is that of all of them; nil while the user's is missing.
+	catalog   *discovery.Catalog
+	byService map[string]Function
 }
 
 // New returns a host without a function. readyTimeout is how long calls wait for one; 0 means DefaultReadyTimeout.
@@ -27,50 +44,92 @@ func New(readyTimeout time.Duration) *Host {
 	if readyTimeout == 0 {
 		readyTimeout = DefaultReadyTimeout
 	}
-	return &Host{readyTimeout: readyTimeout, attached: make(chan struct{})}
+	h := &Host{readyTimeout: readyTimeout, attached: make(chan struct{})}
+	h.present.Store(&functions{})
+	return h
 }
 
-// Replace puts a function, which must not be nil, in the place of the one before, which it returns; nil the first time. New calls go to the new
-// function at once. Open sessions stay with the old one until they are closed, or until whoever called Replace closes it.
-func (h *Host) Replace(f Function) (old Function) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	old, h.function = h.function, f
-	if old == nil {
+// Set puts a function, which must not be nil, in the place of the one that the owner had before, which it returns; nil the first
+// time. New calls go to the new function at once. Open sessions stay with the old one until they are closed, or until the caller
+// closes it. accept gets the catalog of all functions, as soon as the user's is among them, before any call sees it; nil: all are
+// accepted. The error is that of accept, or says which services contradict one another, and then nothing has changed.
+func (h *Host) Set(owner string, f Function, accept func(*discovery.Catalog) error) (old Function, err error) {
+	h.setting.Lock()
+	defer h.setting.Unlock()
+	before := h.present.Load()
+	now := before.with(owner, f)
+	if now.of[User] != nil {
+		if now.catalog, err = now.compose(); err != nil {
+			return nil, err
+		}
+		if accept != nil {
+			if err := accept(now.catalog); err != nil {
+				return nil, err
+			}
+		}
+	}
+	h.present.Store(now)
+	if owner == User && before.of[User] == nil {
 		close(h.attached)
 	}
-	return old
+	return before.of[owner], nil
 }
 
-// Catalog returns what the present function serves; nil while there is none.
-func (h *Host) Catalog() *discovery.Catalog {
-	if f := h.present(); f != nil {
-		return f.Catalog()
+// with returns the functions with another one of owner, without their catalog.
+func (fs *functions) with(owner string, f Function) *functions {
+	now := &functions{owners: fs.owners, of: maps.Clone(fs.of), byService: map[string]Function{}}
+	if now.of == nil {
+		now.of = map[string]Function{}
 	}
-	return nil
+	if now.of[owner] == nil {
+		now.owners = append(slices.Clone(fs.owners), owner)
+		if owner == User {
+			now.owners = slices.Insert(slices.Clone(fs.owners), 0, owner)
+		}
+	}
+	now.of[owner] = f
+	for _, o := range now.owners {
+		for _, s := range now.of[o].Catalog().Services() {
+			if now.byService[s.Name] == nil {
+				now.byService[s.Name] = now.of[o]
+			}
+		}
+	}
+	return now
 }
 
-func (h *Host) present() Function {
-	h.mu.RLock()
-	defer h.mu.RUnlock()
-	return h.function
+func (fs *functions) compose() (*discovery.Catalog, error) {
+	parts := make([]*discovery.Catalog, 0, len(fs.owners))
+	for _, o := range fs.owners {
+		parts = append(parts, fs.of[o].Catalog())
+	}
+	return discovery.Compose(parts...)
 }
 
-// await returns the present function. While there is none yet it waits, bounded.
-func (h *Host) await(ctx context.Context) (Function, error) {
-	if f := h.present(); f != nil {
+// Catalog returns what all functions serve; nil while the user's is missing.
+func (h *Host) Catalog() *discovery.Catalog { return h.present.Load().catalog }
+
+// find returns the function that serves a service. While the user's function is missing it waits for that, bounded.
+func (h *Host) find(ctx context.Context, service string) (Function, error) {
+	fs := h.present.Load()
+	if f := fs.byService[service]; f != nil {
 		return f, nil
 	}
-	timer := time.NewTimer(h.readyTimeout)
-	defer timer.Stop()
-	select {
-	case <-h.attached:
-		return h.present(), nil
-	case <-ctx.Done():
-		return nil, callerGone(ctx)
-	case <-timer.C:
-		return nil, errNoFunction(fmt.Sprintf("; waited %v", h.readyTimeout))
+	if fs.of[User] == nil {
+		timer := time.NewTimer(h.readyTimeout)
+		defer timer.Stop()
+		select {
+		case <-h.attached:
+		case <-ctx.Done():
+			return nil, callerGone(ctx)
+		case <-timer.C:
+			return nil, errNoFunction(fmt.Sprintf("; waited %v", h.readyTimeout))
+		}
+		if f := h.present.Load().byService[service]; f != nil {
+			return f, nil
+		}
 	}
+	return nil, unknownService(service)
 }
 
 func errNoFunction(detail string) *entities.Error {
@@ -90,14 +149,11 @@ func callerGone(ctx context.Context) *entities.Error {
 
 // Open begins the session of one entity; it calls load exactly once, unless the function cannot be reached.
 func (h *Host) Open(ctx context.Context, service string, key entities.Key, load entities.Loader) (entities.Session, error) {
-	f, err := h.await(ctx)
+	f, err := h.find(ctx, service)
 	if err != nil {
 		return nil, err
 	}
 	s := f.Catalog().Service(service)
-	if s == nil {
-		return nil, unknownService(service)
-	}
 	switch s.Kind {
 	case entities.EventSourced, entities.Value:
 		return f.Open(ctx, s, key, load)
@@ -110,7 +166,7 @@ func (h *Host) Open(ctx context.Context, service string, key entities.Key, load 
 
 // Act runs a unary action.
 func (h *Host) Act(ctx context.Context, inv entities.Invocation) (*entities.Outcome, error) {
-	f, err := h.await(ctx)
+	f, err := h.find(ctx, inv.Command.Service)
 	if err != nil {
 		return nil, err
 	}
@@ -127,7 +183,7 @@ func (h *Host) Act(ctx context.Context, inv entities.Invocation) (*entities.Outc
 // ActStream runs a streamed action; on gets every outcome in order, one at a time, and its error ends the call. So does an
 // outcome with a failure, whose error is returned when on returned none.
 func (h *Host) ActStream(ctx context.Context, s *entities.Stream, on OutcomeFunc) error {
-	f, err := h.await(ctx)
+	f, err := h.find(ctx, s.Command.Service)
 	if err != nil {
 		return err
 	}
@@ -144,9 +200,6 @@ func (h *Host) ActStream(ctx context.Context, s *entities.Stream, on OutcomeFunc
 // actionMethod looks the method of an action up.
 func actionMethod(f Function, cmd *entities.Command) (*discovery.Method, error) {
 	s := f.Catalog().Service(cmd.Service)
-	if s == nil {
-		return nil, unknownService(cmd.Service)
-	}
 	m := s.Method(cmd.Method)
 	if m == nil {
 		return nil, unknownMethod(s, cmd.Method)
@@ -158,24 +211,25 @@ func actionMethod(f Function, cmd *entities.Command) (*discovery.Method, error) 
 }
 
 // Resolve turns the target of a forward or an effect into a command. It does not wait: targets come from a function, so there
-// is one. What is wrong with a target is reported to the function.
+// is one. What is wrong with a target is reported to the user's function.
 func (h *Host) Resolve(t entities.Target) (*entities.Command, error) {
-	f := h.present()
-	if f == nil {
+	fs := h.present.Load()
+	if len(fs.owners) == 0 {
 		return nil, errNoFunction("")
 	}
-	cmd, err := resolve(f.Catalog(), t)
-	if err != nil {
+	cmd, err := fs.resolve(t)
+	if f := fs.of[User]; err != nil && f != nil {
 		f.Report(fmt.Sprintf("A forward or effect to %s/%s cannot be sent: %s", t.Service, t.Method, err))
 	}
 	return cmd, err
 }
 
-func resolve(c *discovery.Catalog, t entities.Target) (*entities.Command, error) {
-	s := c.Service(t.Service)
-	if s == nil {
+func (fs *functions) resolve(t entities.Target) (*entities.Command, error) {
+	f := fs.byService[t.Service]
+	if f == nil {
 		return nil, unknownService(t.Service)
 	}
+	s := f.Catalog().Service(t.Service)
 	m := s.Method(t.Method)
 	if m == nil {
 		return nil, unknownMethod(s, t.Method)

@@ -2,12 +2,19 @@ package host_test
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/descriptorpb"
 
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/discovery"
 	"github.com/millrace-io/millrace/entities/host"
+	"github.com/millrace-io/millrace/proto/gen/cloudstate"
 )
 
 // functions is what the engine wants of a host.
@@ -91,8 +98,8 @@ func TestReplace(t *testing.T) {
 		opened <- err
 	}()
 	first := newInProcess(t, &localFunction{spec: newSpec(t)}, host.Hooks{})
-	if old := h.Replace(first); old != nil {
-		t.Errorf("there was %v before the first function", old)
+	if old, err := h.Set(host.User, first, nil); old != nil || err != nil {
+		t.Errorf("there was %v before the first function, error %v", old, err)
 	}
 	if err := take(t, "the session", opened); err != nil {
 		t.Fatal(err)
@@ -107,8 +114,8 @@ func TestReplace(t *testing.T) {
 	spec := newSpec(t)
 	spec.Entities = spec.Entities[1:]
 	second := newInProcess(t, &localFunction{spec: spec}, host.Hooks{})
-	if old := h.Replace(second); old != first {
-		t.Errorf("Replace returned %v", old)
+	if old, err := h.Set(host.User, second, nil); old != first || err != nil {
+		t.Errorf("Set returned %v, error %v", old, err)
 	}
 	if _, err := session.Handle(t.Context(), invocation("t.Carts", "Add", cartKey, "x")); err != nil {
 		t.Errorf("an open session: %v", err)
@@ -124,4 +131,106 @@ func newInProcess(t *testing.T, local host.Local, hooks host.Hooks) *host.InProc
 		t.Fatal(err)
 	}
 	return p
+}
+
+func set(t testing.TB, h *host.Host, f host.Function) {
+	t.Helper()
+	if _, err := h.Set(host.User, f, nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// own is a function of the runtime with one action.
+type own struct {
+	host.Local
+	service string
+}
+
+// Spec declares the service, in a file of its own.
+func (o *own) Spec() *cloudstate.EntitySpec {
+	name := protoreflect.FullName(o.service)
+	file := &descriptorpb.FileDescriptorProto{
+		Name: proto.String(o.service + ".proto"), Package: proto.String(string(name.Parent())), Syntax: proto.String("proto3"),
+		Dependency: []string{"google/protobuf/empty.proto"},
+		Service: []*descriptorpb.ServiceDescriptorProto{{Name: proto.String(string(name.Name())), Method: []*descriptorpb.MethodDescriptorProto{
+			{Name: proto.String("Do"), InputType: proto.String(".google.protobuf.Empty"), OutputType: proto.String(".google.protobuf.Empty")},
+		}}},
+	}
+	set, err := proto.Marshal(&descriptorpb.FileDescriptorSet{File: []*descriptorpb.FileDescriptorProto{file}})
+	if err != nil {
+		panic(err)
+	}
+	return &cloudstate.EntitySpec{
+		Proto: set, ServiceInfo: &cloudstate.ServiceInfo{ProtocolMinorVersion: 2},
+		Entities: []*cloudstate.Entity{{EntityType: discovery.ProtocolService(entities.Action), ServiceName: o.service}},
+	}
+}
+
+func (o *own) Act(context.Context, entities.Invocation) (*entities.Outcome, error) {
+	return &entities.Outcome{Reply: &entities.Reply{Payload: textPayload(o.service)}}, nil
+}
+
+// A service's name says which function a command is for.
+func TestSeveralFunctions(t *testing.T) {
+	h := host.New(time.Hour)
+	add := func(owner, service string) error {
+		f, err := host.NewInProcess(&own{service: service}, host.Options{}, discovery.Options{Runtime: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = h.Set(owner, f, nil)
+		return err
+	}
+	act := func(service string) string {
+		out, err := h.Act(t.Context(), invocation(service, "Do", entities.Key{}, ""))
+		if err != nil {
+			return err.Error()
+		}
+		return valueText(out.Reply.Payload.Value)
+	}
+	if err := add("sagas", "millrace.sagas.Runs"); err != nil {
+		t.Fatal(err)
+	}
+	if got := act("millrace.sagas.Runs"); got != "millrace.sagas.Runs" {
+		t.Errorf("before the user's function came, the runtime's answered %q", got)
+	}
+	if h.Catalog() != nil {
+		t.Error("there is a catalog before the user's function is there")
+	}
+	var accepted *discovery.Catalog
+	user := newInProcess(t, &localFunction{spec: newSpec(t)}, host.Hooks{})
+	if _, err := h.Set(host.User, user, func(c *discovery.Catalog) error { accepted = c; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if c := h.Catalog(); c != accepted || c.Service("t.Carts") == nil || c.Service("millrace.sagas.Runs") == nil {
+		t.Errorf("the catalog has %d services", len(c.Services()))
+	}
+	if public := h.Catalog().Public(); public.Service("millrace.sagas.Runs") != nil || public.Method("/millrace.sagas.Runs/Do") != nil || public.Service("t.Carts") == nil {
+		t.Error("the public catalog is not that of the user's services")
+	}
+	if err := add("queries", "shop.Queries"); err != nil {
+		t.Fatal(err)
+	}
+	if got := act("shop.Queries") + " " + act("millrace.sagas.Runs"); got != "shop.Queries millrace.sagas.Runs" {
+		t.Errorf("the functions answered %q", got)
+	}
+	if cmd, err := h.Resolve(entities.Target{Service: "shop.Queries", Method: "Do", Payload: entities.Payload{TypeURL: "type.googleapis.com/google.protobuf.Empty"}}); err != nil || cmd.Service != "shop.Queries" {
+		t.Errorf("an effect on the runtime's service became %v, error %v", cmd, err)
+	}
+	before := h.Catalog()
+	if err := add("more", "t.Carts"); err == nil || !strings.Contains(err.Error(), "t.Carts is served by two functions") || h.Catalog() != before {
+		t.Errorf("two functions serve t.Carts: error %v", err)
+	}
+	refusal := errors.New("no")
+	if _, err := h.Set(host.User, user, func(*discovery.Catalog) error { return refusal }); !errors.Is(err, refusal) || h.Catalog() != before {
+		t.Errorf("a catalog that was refused: error %v", err)
+	}
+}
+
+// Names of the runtime are refused from a user's function.
+func TestReservedNames(t *testing.T) {
+	_, err := host.NewInProcess(&own{service: "millrace.sagas.Runs"}, host.Options{}, discovery.Options{})
+	if err == nil || !strings.Contains(err.Error(), "belongs to the runtime") {
+		t.Errorf("error %v", err)
+	}
 }

@@ -112,7 +112,7 @@ func localHost(t *testing.T) (*host.Host, *host.InProcess, *[]string) {
 		faults = append(faults, fmt.Sprintf("%s: %s: %v", key, err, err.Cause))
 	}})
 	h := host.New(0)
-	h.Replace(p)
+	set(t, h, p)
 	return h, p, &faults
 }
 
@@ -270,7 +270,7 @@ func TestLocalStreams(t *testing.T) {
 
 func TestLocalRejection(t *testing.T) {
 	spec := newSpec(t)
-	spec.Entities = nil
+	spec.Entities[0].EntityType = "teapot"
 	_, err := host.NewInProcess(&localFunction{spec: spec}, host.Options{}, discovery.Options{})
 	if _, ok := errors.AsType[*discovery.RejectedError](err); !ok {
 		t.Errorf("got %v", err)

@@ -40,7 +40,7 @@ func inVirtualTime(t *testing.T, test func(t *testing.T, f *fakeFunction, h *hos
 			t.Fatal(err)
 		}
 		h := host.New(0)
-		h.Replace(remote)
+		set(t, h, remote)
 		test(t, f, h)
 		if err := remote.Close(); err != nil {
 			t.Error(err)

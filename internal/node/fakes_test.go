@@ -23,12 +23,15 @@ type flushable struct {
 // Flush does what the test says.
 func (f flushable) Flush() error { return f.flush() }
 
-// specOnly is a function that serves nothing.
+// specOnly is a function that cannot be served.
 type specOnly struct{ host.Local }
 
-// Spec declares no services.
+// Spec declares a service that is not in its descriptors.
 func (specOnly) Spec() *cloudstate.EntitySpec {
-	return &cloudstate.EntitySpec{ServiceInfo: &cloudstate.ServiceInfo{ProtocolMinorVersion: 2}}
+	return &cloudstate.EntitySpec{
+		ServiceInfo: &cloudstate.ServiceInfo{ProtocolMinorVersion: 2},
+		Entities:    []*cloudstate.Entity{{EntityType: "cloudstate.action.ActionProtocol", ServiceName: "t.Missing"}},
+	}
 }
 
 // gate is a counter whose commands wait until the test opens it.

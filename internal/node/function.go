@@ -34,6 +34,8 @@ type readiness struct {
 
 	mu       sync.Mutex
 	function hosted
+	// catalog is what it and the runtime's functions serve.
+	catalog *discovery.Catalog
 	// gone: the remote function cannot be reached at present.
 	gone bool
 	// changed is closed when there is another function.
@@ -76,14 +78,11 @@ func (r *readiness) present() hosted {
 	return r.function
 }
 
-// look returns what the present function serves, nil while there is none, and what is closed when there is another one.
+// look returns what is served, nil while there is no function, and what is closed when there is another one.
 func (r *readiness) look() (*discovery.Catalog, <-chan struct{}) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.function == nil {
-		return nil, r.changed
-	}
-	return r.function.Catalog(), r.changed
+	return r.catalog, r.changed
 }
 
 var errStopping = errors.New("stopping")
@@ -205,12 +204,14 @@ func unreachable(err error) error {
 
 // attach lets traffic reach a function. The error says what of it cannot be served; then nothing has changed.
 func (n *Node) attach(f hosted) error {
-	if err := n.gateway.SetCatalog(f.Catalog()); err != nil {
+	if _, err := n.host.Set(host.User, f, n.gateway.SetCatalog); err != nil {
 		return err
 	}
-	n.host.Replace(f)
+	if len(f.Catalog().Services()) == 0 {
+		n.logger.Warn("the user function declares no services: no command can reach it; register entities and actions before it starts to serve")
+	}
 	n.readiness.mu.Lock()
-	n.readiness.function, n.readiness.gone = f, false
+	n.readiness.function, n.readiness.catalog, n.readiness.gone = f, n.host.Catalog(), false
 	close(n.readiness.changed)
 	n.readiness.changed = make(chan struct{})
 	n.readiness.mu.Unlock()

@@ -127,11 +127,11 @@ func TestRejectedFunctionIsTold(t *testing.T) {
 	c := testConfig(t)
 	c.Function = l.Addr().String()
 	n := launch(t, Options{Config: c})
-	mustContain(t, "the report", receive(t, "the report", function.told), "it speaks Cloudstate protocol 0.0", "it declares no services")
+	mustContain(t, "the report", receive(t, "the report", function.told), "it speaks Cloudstate protocol 0.0")
 	eventually(t, "the trouble in the status", func() bool {
-		return strings.Contains(taskOf(t, n, taskFunction).GetLastError(), "it declares no services")
+		return strings.Contains(taskOf(t, n, taskFunction).GetLastError(), "it speaks Cloudstate protocol 0.0")
 	})
-	mustContain(t, "the reason why it is not ready", n.NotReady().Error(), "waiting for the user function at "+c.Function, "it declares no services")
+	mustContain(t, "the reason why it is not ready", n.NotReady().Error(), "waiting for the user function at "+c.Function, "it speaks Cloudstate protocol 0.0")
 }
 
 // supervised starts a node that runs this test binary as its function. The file says what it serves.

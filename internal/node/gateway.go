@@ -241,7 +241,7 @@ func (g *Gateway) known() string {
 
 // adopt serves what a worker's function serves.
 func (g *Gateway) adopt(spec *cloudstate.EntitySpec) error {
-	catalog, err := discovery.NewCatalog(spec, discovery.Options{SkipVersionCheck: true, MaxKeyBytes: int(g.config.MaxKey)}) // its worker has checked it
+	catalog, err := discovery.NewCatalog(spec, discovery.Options{SkipVersionCheck: true, Runtime: true, MaxKeyBytes: int(g.config.MaxKey)}) // its worker has checked it
 	if err != nil {
 		return err
 	}

@@ -296,7 +296,7 @@ func TestTakenPortNamesItsSetting(t *testing.T) {
 
 func TestServicesThatCannotBeServedEndTheNode(t *testing.T) {
 	n := launchFailing(t, Options{Local: specOnly{}})
-	if err := n.Wait(); err == nil || !strings.Contains(err.Error(), "task function") || !strings.Contains(err.Error(), "it declares no services") {
+	if err := n.Wait(); err == nil || !strings.Contains(err.Error(), "task function") || !strings.Contains(err.Error(), "service t.Missing is not in the descriptors") {
 		t.Errorf("the node ended with %v", err)
 	}
 }
