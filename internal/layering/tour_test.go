@@ -33,7 +33,7 @@ func TestTourNamesWhatExists(t *testing.T) {
 		t.Fatalf("found %d steps in docs/tour.md: has its table another form?", len(steps))
 	}
 	for _, step := range steps {
-		for _, name := range strings.Split(step[2], ", ") {
+		for name := range strings.SplitSeq(step[2], ", ") {
 			check(step[1], name)
 		}
 	}
