@@ -13,8 +13,8 @@ import (
 
 	"github.com/millrace-io/millrace/examples/counter/counter"
 	counterv1 "github.com/millrace-io/millrace/examples/counter/counter/v1"
-	"github.com/millrace-io/millrace/internal/inprocess"
-	"github.com/millrace-io/millrace/internal/node"
+	"github.com/millrace-io/millrace/internal/app/inprocess"
+	"github.com/millrace-io/millrace/internal/app/node"
 	"github.com/millrace-io/millrace/sdk"
 )
 

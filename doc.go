@@ -13,7 +13,7 @@
 // entities.Command of it. Package partitions finds the partition of the entity, lets the function decide (package
 // entities/host), appends what it decided to the log (broker-adapter: Kafka, or one embedded in this process), folds it into
 // the store (package materializer) when the log has it, and only then lets the answer out. Everything in memory and in the
-// store can be rebuilt from the log. Package internal/node puts these together; internal/cli is the command line.
+// store can be rebuilt from the log. Package internal/app/node puts these together; internal/app/cli is the command line.
 //
 // # Errors and goroutines
 //

@@ -4,8 +4,8 @@ import (
 	"fmt"
 	"os"
 
-	"github.com/millrace-io/millrace/internal/cli"
-	"github.com/millrace-io/millrace/internal/inprocess"
+	"github.com/millrace-io/millrace/internal/app/cli"
+	"github.com/millrace-io/millrace/internal/app/inprocess"
 	"github.com/millrace-io/millrace/sdk"
 )
 

@@ -133,7 +133,7 @@ var rooms = map[string]room{
 	}},
 
 	// Floor 5: assembly.
-	"internal/node": {floor: 5, is: "configuration, construction in floor order, named tasks, the order of the end", tools: true, may: edges{
+	"internal/app/node": {floor: 5, is: "configuration, construction in floor order, named tasks, the order of the end", tools: true, may: edges{
 		"broker-adapter":              "it opens the log",
 		"broker-adapter/embedded":     "one of the logs",
 		"broker-adapter/kafka":        "one of the logs",
@@ -150,14 +150,14 @@ var rooms = map[string]room{
 		"proto/gen/cloudstate":        "a gateway learns what is served from a worker",
 		"proto/gen/millrace/admin/v1": "the admin service",
 	}, tests: edges{
-		"examples/...":          "services to host",
-		"broker-adapter/simlog": "a log that is not the only process's, and in which records are put that do not count",
-		"internal/inprocess":    "services in process",
-		"proto/gen/cloudstate":  "a function that answers discovery with nonsense",
-		"sdk":                   "services behind the protocol",
+		"examples/...":           "services to host",
+		"broker-adapter/simlog":  "a log that is not the only process's, and in which records are put that do not count",
+		"internal/app/inprocess": "services in process",
+		"proto/gen/cloudstate":   "a function that answers discovery with nonsense",
+		"sdk":                    "services behind the protocol",
 	}},
 
-	"internal/inprocess": {floor: 3, is: "the one adapter by which services of the sdk run in the worker's own process", may: edges{
+	"internal/app/inprocess": {floor: 3, is: "the one adapter by which services of the sdk run in the worker's own process", may: edges{
 		"entities":             "it translates between its words and those of the sdk",
 		"entities/host":        "what a function in process must do",
 		"proto/gen/cloudstate": "a function in process says what it serves in the words of discovery",
@@ -165,29 +165,29 @@ var rooms = map[string]room{
 	}, tests: edges{
 		"examples/...": "messages, and services to run",
 	}},
-	"internal/testkit": {floor: 6, is: "a whole worker in a test's process, with log and store in memory", tools: true, may: edges{
-		"broker-adapter/simlog": "the log in memory",
-		"internal/inprocess":    "it hosts services of the sdk",
-		"internal/node":         "the worker",
-		"sdk":                   "the services that it hosts",
+	"internal/app/testkit": {floor: 6, is: "a whole worker in a test's process, with log and store in memory", tools: true, may: edges{
+		"broker-adapter/simlog":  "the log in memory",
+		"internal/app/inprocess": "it hosts services of the sdk",
+		"internal/app/node":      "the worker",
+		"sdk":                    "the services that it hosts",
 	}},
 
 	// Roof.
-	"internal/cli": {floor: 6, is: "the command tree", tools: true, may: edges{
-		"internal/node":               "dev and run start one",
+	"internal/app/cli": {floor: 6, is: "the command tree", tools: true, may: edges{
+		"internal/app/node":           "dev and run start one",
 		"proto/gen/millrace/admin/v1": "all other commands ask one",
 	}, tests: edges{
-		"examples/...":       "services to serve",
-		"internal/inprocess": "they are served in process",
-		"sdk":                "services that do not end, and one behind the protocol",
+		"examples/...":           "services to serve",
+		"internal/app/inprocess": "they are served in process",
+		"sdk":                    "services that do not end, and one behind the protocol",
 	}},
 	root: {floor: 7, is: "what a user imports to run functions inside the worker", may: edges{
-		"internal/cli":       "the program",
-		"internal/inprocess": "services become a function",
-		"sdk":                "the services that it runs",
+		"internal/app/cli":       "the program",
+		"internal/app/inprocess": "services become a function",
+		"sdk":                    "the services that it runs",
 	}, tests: edges{
-		"examples/...":  "a service to run",
-		"internal/node": "a whole node to run it in",
+		"examples/...":      "a service to run",
+		"internal/app/node": "a whole node to run it in",
 	}},
 	"cmd/millrace": {floor: 9, is: "the program", may: edges{
 		root:           "all of it",
@@ -211,8 +211,8 @@ var rooms = map[string]room{
 		"proto/gen/millrace/effect/v1": "an entity that learns of a refusal",
 	}},
 	"sdk/sdktest": {floor: 7, is: "given events, when a command, then events and a reply; or a whole worker", may: edges{
-		"internal/testkit": "the worker",
-		"sdk":              "what it tests",
+		"internal/app/testkit": "the worker",
+		"sdk":                  "what it tests",
 	}, tests: edges{
 		"proto/gen/millrace/effect/v1": "an entity that learns of a refusal",
 		"sdk/internal/script/v1":       "services whose handlers do as the request says",

@@ -1,7 +1,7 @@
 // Package observe holds the words and measures by which millrace is watched: the keys of log attributes, a latency
 // histogram, and the form in which a package offers its metrics.
 //
-// An engine counts with atomics and Histograms and offers them as a Source; it knows no metrics library. internal/node
+// An engine counts with atomics and Histograms and offers them as a Source; it knows no metrics library. internal/app/node
 // turns Sources into one Prometheus collector with Collector. Metric names, their help and their labels stand in one file
 // per package, metrics.go, and follow millrace_<package>_<noun>_<unit>.
 //

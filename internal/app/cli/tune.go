@@ -5,7 +5,7 @@ import (
 	"runtime"
 	"runtime/debug"
 
-	"github.com/millrace-io/millrace/internal/node"
+	"github.com/millrace-io/millrace/internal/app/node"
 )
 
 // waitingThreads is how many threads may wait for the disk without holding up the others: a goroutine that syncs the log

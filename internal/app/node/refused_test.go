@@ -8,7 +8,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	counterv1 "github.com/millrace-io/millrace/examples/counter/counter/v1"
-	"github.com/millrace-io/millrace/internal/inprocess"
+	"github.com/millrace-io/millrace/internal/app/inprocess"
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 	"github.com/millrace-io/millrace/sdk"
 )

@@ -15,7 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/millrace-io/millrace/internal/node"
+	"github.com/millrace-io/millrace/internal/app/node"
 )
 
 // Program is what a binary is made of.

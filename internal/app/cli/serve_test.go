@@ -19,7 +19,7 @@ import (
 
 	"github.com/millrace-io/millrace/examples/counter/counter"
 	counterv1 "github.com/millrace-io/millrace/examples/counter/counter/v1"
-	"github.com/millrace-io/millrace/internal/node"
+	"github.com/millrace-io/millrace/internal/app/node"
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 	"github.com/millrace-io/millrace/sdk"
 )

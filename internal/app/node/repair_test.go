@@ -13,7 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	counterv1 "github.com/millrace-io/millrace/examples/counter/counter/v1"
-	"github.com/millrace-io/millrace/internal/inprocess"
+	"github.com/millrace-io/millrace/internal/app/inprocess"
 	"github.com/millrace-io/millrace/materializer"
 	"github.com/millrace-io/millrace/materializer/pebblestore"
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"

@@ -5,9 +5,9 @@ import (
 	"time"
 
 	"github.com/millrace-io/millrace/broker-adapter/simlog"
+	"github.com/millrace-io/millrace/internal/app/inprocess"
+	"github.com/millrace-io/millrace/internal/app/node"
 	"github.com/millrace-io/millrace/internal/clock"
-	"github.com/millrace-io/millrace/internal/inprocess"
-	"github.com/millrace-io/millrace/internal/node"
 	"github.com/millrace-io/millrace/sdk"
 )
 

@@ -8,7 +8,7 @@ import (
 
 	"github.com/schollz/progressbar/v3"
 
-	"github.com/millrace-io/millrace/internal/node"
+	"github.com/millrace-io/millrace/internal/app/node"
 )
 
 // progress shows how far a rebuild is: a bar on a terminal, a line every few seconds elsewhere. Short catch-ups are silent.

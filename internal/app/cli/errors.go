@@ -10,7 +10,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/millrace-io/millrace/internal/node"
+	"github.com/millrace-io/millrace/internal/app/node"
 )
 
 // Exit codes. They are stable: scripts count on them.

@@ -14,9 +14,9 @@ import (
 	"github.com/millrace-io/millrace/examples/counter/counter"
 	"github.com/millrace-io/millrace/examples/pricing/pricing"
 	"github.com/millrace-io/millrace/examples/shoppingcart/cart"
-	"github.com/millrace-io/millrace/internal/inprocess"
+	"github.com/millrace-io/millrace/internal/app/inprocess"
+	"github.com/millrace-io/millrace/internal/app/node"
 	"github.com/millrace-io/millrace/internal/leaktest"
-	"github.com/millrace-io/millrace/internal/node"
 	"github.com/millrace-io/millrace/sdk"
 )
 

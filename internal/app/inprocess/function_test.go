@@ -20,7 +20,7 @@ import (
 	pricingv1 "github.com/millrace-io/millrace/examples/pricing/pricing/v1"
 	"github.com/millrace-io/millrace/examples/shoppingcart/cart"
 	shopv1 "github.com/millrace-io/millrace/examples/shoppingcart/shop/v1"
-	"github.com/millrace-io/millrace/internal/inprocess"
+	"github.com/millrace-io/millrace/internal/app/inprocess"
 	"github.com/millrace-io/millrace/internal/leaktest"
 	"github.com/millrace-io/millrace/sdk"
 )

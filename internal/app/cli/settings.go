@@ -8,7 +8,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/millrace-io/millrace/internal/node"
+	"github.com/millrace-io/millrace/internal/app/node"
 )
 
 // addSettings makes every setting a flag.
