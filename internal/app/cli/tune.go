@@ -9,7 +9,7 @@ import (
 )
 
 // waitingThreads is how many threads may wait for the disk without holding up the others: a goroutine that syncs the log
-// keeps its processor for a while, and on two cores that is half of them (docs/performance.md has the figures).
+// keeps its processor for a while, and on two cores that is half of them (docs/performance-diary.md has the figures).
 const waitingThreads = 2
 
 // heapRoom is how large the Go heap may be beyond twice what active entities may take, before garbage is collected more often than
