@@ -18,6 +18,9 @@ const (
 	Refused
 	// Unknown: it is not known whether the command took effect. Send it again under the same command id.
 	Unknown
+	// Applied: the command took effect, and the error is its answer: what it forwarded was refused, or
+	// its reply is too large to be kept. Sent again under the same command id, it gets the same error.
+	Applied
 )
 
 // String returns the class as callers see it in millrace-outcome.
@@ -27,6 +30,8 @@ func (c OutcomeClass) String() string {
 		return "not_applied"
 	case Refused:
 		return "refused"
+	case Applied:
+		return "applied"
 	default:
 		return "unknown"
 	}
@@ -111,7 +116,7 @@ var notApplied = map[Reason]struct {
 	basis basis
 	why   string
 }{
-	FunctionRefused: {never, "the outcome is Refused"},
+	FunctionRefused: {never, "the outcome is Refused, or Applied where a command stored something and its forward was refused"},
 	FunctionFailed:  {byOwner, "the function ran for a command that the owner had checked; that of a forward's target ran for another command"},
 	InvalidCommand:  {byNature, "a message without a key, or one that is not of the method's type, is no command"},
 	UnknownMethod:   {byNature, "no service of the app has the method"},

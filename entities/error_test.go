@@ -29,7 +29,7 @@ func TestNotAppliedTable(t *testing.T) {
 			}
 		}
 	}
-	for _, outcome := range []OutcomeClass{Refused, Unknown} {
+	for _, outcome := range []OutcomeClass{Refused, Unknown, Applied} {
 		if e := Errorf(Unavailable, outcome, "x"); e.ForCommand("X") != e {
 			t.Errorf("the outcome %s became another one", outcome)
 		}

@@ -61,5 +61,5 @@
 // # Errors
 //
 // What a caller is told is decided in errors.go alone. The trailer or header millrace-outcome says what is known of a
-// command that did not succeed: refused, not_applied or unknown. Errors that Serve returns are those of its listener.
+// command that did not succeed: refused, not_applied, applied or unknown. Errors that Serve returns are those of its listener.
 package gateway

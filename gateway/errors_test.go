@@ -64,7 +64,7 @@ func TestErrorTable(t *testing.T) {
 		{entities.Internal + 100, 0, codes.Internal, 500, false},
 	} {
 		for outcome, outcomeText := range map[entities.OutcomeClass]string{
-			entities.NotApplied: "not_applied", entities.Refused: "refused", entities.Unknown: "unknown",
+			entities.NotApplied: "not_applied", entities.Refused: "refused", entities.Unknown: "unknown", entities.Applied: "applied",
 		} {
 			failure := &entities.Error{Reason: tc.reason, Code: uint32(tc.chosen), Outcome: outcome, Message: "why & <what>", RetryAfter: 1500 * time.Millisecond}
 			fake.unary = func(context.Context, *entities.Command) (*entities.Reply, error) { return nil, failure }

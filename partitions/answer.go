@@ -27,15 +27,19 @@ func answerOf(out *entities.Outcome) []byte {
 	case out.Failure != nil && out.Failure.Outcome == entities.NotApplied:
 		a.Retracted, a.Message = true, out.Failure.Message
 	case out.Failure != nil && out.Failure.Reason == entities.TooLarge:
-		a.Unkept, a.Message = true, out.Failure.Message
+		a.Unkept, a.Message, a.Applied = true, out.Failure.Message, out.Failure.Outcome == entities.Applied
 	case out.Failure != nil:
-		a.Code, a.Message, a.Partly = int32(out.Failure.Code), out.Failure.Message, out.Failure.Outcome == entities.Unknown //nolint:gosec // gRPC codes are small
+		a.Code, a.Message = int32(out.Failure.Code), out.Failure.Message //nolint:gosec // gRPC codes are small
+		a.Partly, a.Applied = out.Failure.Outcome == entities.Unknown, out.Failure.Outcome == entities.Applied
 		if a.Code == 0 {
 			a.Code = noCode
 		}
 	case out.Forward != nil:
 		a.Forward = &recordv1.Target{Service: out.Forward.Service, Method: out.Forward.Method, Metadata: toMetadata(out.Forward.Metadata), Forward: true}
 		a.ForwardTypeUrl, a.ForwardPayload = out.Forward.Payload.TypeURL, out.Forward.Payload.Value
+		if out.Wrote() {
+			a.Forward.Asker = &recordv1.Asker{Wrote: true}
+		}
 	case out.Reply != nil:
 		a.Token = out.Reply.Token
 		if !out.Reply.NoPayload {
@@ -55,36 +59,48 @@ func unkept(entity string, size, limit int) *entities.Outcome {
 }
 
 // decodeAnswer is the way back: the outcome as it was told the first time. Effects are not repeated.
-func decodeAnswer(b []byte) (*entities.Outcome, error) {
+// wrote: the answer was left to a forward, and the command stored something beside that.
+func decodeAnswer(b []byte) (out *entities.Outcome, wrote bool, err error) {
 	a := &recordv1.Answer{}
 	if err := proto.Unmarshal(b, a); err != nil {
-		return nil, fmt.Errorf("stored answer: %w", err)
+		return nil, false, fmt.Errorf("stored answer: %w", err)
 	}
+	return outcomeOf(a), a.GetForward().GetAsker().GetWrote(), nil
+}
+
+func outcomeOf(a *recordv1.Answer) *entities.Outcome {
 	switch {
 	case a.GetRetracted():
-		return &entities.Outcome{Failure: &entities.Error{Reason: entities.Unavailable, Outcome: entities.NotApplied, Message: a.GetMessage()}}, nil
+		return &entities.Outcome{Failure: &entities.Error{Reason: entities.Unavailable, Outcome: entities.NotApplied, Message: a.GetMessage()}}
 	case a.GetUnkept():
-		return &entities.Outcome{Failure: &entities.Error{Reason: entities.TooLarge, Outcome: entities.Unknown, Message: a.GetMessage()}}, nil
+		e := &entities.Error{Reason: entities.TooLarge, Outcome: entities.Unknown, Message: a.GetMessage()}
+		if a.GetApplied() {
+			e.Outcome = entities.Applied
+		}
+		return &entities.Outcome{Failure: e}
 	case a.GetCode() != 0:
 		e := &entities.Error{
 			Reason: entities.FunctionRefused, Outcome: entities.Refused, Message: a.GetMessage(), Code: uint32(max(0, a.GetCode())),
 		}
-		if a.GetPartly() {
+		switch {
+		case a.GetApplied():
+			e.Outcome = entities.Applied
+		case a.GetPartly():
 			e.Outcome = entities.Unknown
 		}
-		return &entities.Outcome{Failure: e}, nil
+		return &entities.Outcome{Failure: e}
 	case a.GetForward() != nil:
 		return &entities.Outcome{Forward: &entities.Target{
 			Service: a.GetForward().GetService(), Method: a.GetForward().GetMethod(), Metadata: fromMetadata(a.GetForward().GetMetadata()),
 			Payload: entities.Payload{TypeURL: a.GetForwardTypeUrl(), Value: a.GetForwardPayload()},
-		}}, nil
+		}}
 	case a.GetTypeUrl() == "" && a.GetToken() == "":
-		return &entities.Outcome{}, nil
+		return &entities.Outcome{}
 	default:
 		return &entities.Outcome{Reply: &entities.Reply{
 			Payload: entities.Payload{TypeURL: a.GetTypeUrl(), Value: a.GetPayload()}, Metadata: fromMetadata(a.GetMetadata()),
 			Token: a.GetToken(), NoPayload: a.GetTypeUrl() == "",
-		}}, nil
+		}}
 	}
 }
 
@@ -118,7 +134,7 @@ func encodeEffect(e *entities.SideEffect, onRefused string, forward bool) []byte
 func encodeForward(t *entities.Target, by *asker) []byte {
 	target := &recordv1.Target{Service: t.Service, Method: t.Method, Synchronous: true, Forward: true, Metadata: toMetadata(t.Metadata)}
 	if by != nil {
-		target.Asker = &recordv1.Asker{CommandId: by.commandID, Principal: by.principal, PayloadHash: by.hash}
+		target.Asker = &recordv1.Asker{CommandId: by.commandID, Principal: by.principal, PayloadHash: by.hash, Wrote: by.wrote}
 		if s := by.source; s != nil {
 			target.Asker.Cause = &recordv1.Cause{
 				Generation: uint32(s.Generation), Partition: uint32(s.Partition), Offset: uint64(s.Offset), Index: s.Index, //nolint:gosec // offsets are positive
@@ -135,6 +151,8 @@ type asker struct {
 	commandID, principal string
 	hash                 uint64
 	source               *entities.Source
+	// wrote: it stored something beside its forward.
+	wrote bool
 }
 
 // askerOf is the asker of a call's forward; nil where the command is known by no name.
@@ -142,7 +160,7 @@ func askerOf(entity []byte, call *Call) *asker {
 	if !call.named() {
 		return nil
 	}
-	return &asker{entity: entity, commandID: call.cmd.ID, principal: call.cmd.Principal, hash: call.hash, source: call.cmd.Source}
+	return &asker{entity: entity, commandID: call.cmd.ID, principal: call.cmd.Principal, hash: call.hash, source: call.cmd.Source, wrote: call.outcome.Wrote()}
 }
 
 // decodeAsker is the way back, but for the entity; nil: there is none.
@@ -150,7 +168,7 @@ func decodeAsker(a *recordv1.Asker) *asker {
 	if a == nil {
 		return nil
 	}
-	by := &asker{commandID: a.GetCommandId(), principal: a.GetPrincipal(), hash: a.GetPayloadHash()}
+	by := &asker{commandID: a.GetCommandId(), principal: a.GetPrincipal(), hash: a.GetPayloadHash(), wrote: a.GetWrote()}
 	if c := a.GetCause(); c != nil {
 		s := materializer.Source(&record.Cause{Generation: c.GetGeneration(), Partition: c.GetPartition(), Offset: c.GetOffset(), Index: c.GetIndex()})
 		by.source = &s

@@ -55,6 +55,18 @@ func (c *core) Concluded(call *Call) {
 	x.batch.calls = append(x.batch.calls, call)
 }
 
+// forCaller is a target's error as the caller of the command that forwarded is told it. wrote: that
+// command stored something beside its forward. Then it took effect, and is not refused, whatever the
+// target says.
+func forCaller(wrote bool, e *entities.Error) *entities.Error {
+	if !wrote || e == nil || !definite(e) || e.Outcome == entities.Applied || mutation.On(mutation.Applied) {
+		return e
+	}
+	told := *e
+	told.Outcome = entities.Applied
+	return &told
+}
+
 // conclude writes what a forward was answered. A caller who gave an id is told what is kept, even where that is only why it is not.
 func (c *core) conclude(offset int64, by *asker, outcome *entities.Outcome) *conclusion {
 	done := []uint64{uint64(offset)} //nolint:gosec // offsets are positive

@@ -63,7 +63,7 @@ func errCommitTooLarge(key entities.Key, bytes, records int, l *Limits) *entitie
 
 // errAnswerTooLarge: the command took effect, and sending it again will not bring its answer.
 func errAnswerTooLarge(entity string, size, limit int) *entities.Error {
-	return entities.Errorf(entities.TooLarge, entities.Unknown,
+	return entities.Errorf(entities.TooLarge, entities.Applied,
 		"the command on %s took effect, and its answer of %d bytes is not kept: the limit is %d; do not send it again, read the entity instead, and let the function answer with less, or page", entity, size, limit)
 }
 

@@ -175,6 +175,15 @@ func (s *wordsSession) Handle(_ context.Context, inv entities.Invocation) (*enti
 		return s.forward(emit("sent"), rest), nil
 	case "pass": // like send, and nothing is stored beside
 		return s.forward(&entities.Outcome{}, rest), nil
+	case "beside": // beside effect b x: like pass, and an effect or a timer is stored beside the forward
+		kind, rest, _ := strings.Cut(rest, " ")
+		out := &entities.Outcome{}
+		if kind == "effect" {
+			out.Effects = []entities.SideEffect{{Target: toWords("beside", "add by-effect")}}
+		} else {
+			out.Timers = []entities.TimerChange{{Name: "beside", After: time.Hour, Target: toWords(inv.Key.ID, "read")}}
+		}
+		return s.forward(out, rest), nil
 	case "fat": // fat n: emits a word, and answers n bytes
 		out := emit("fat")
 		out.Reply = reply(strings.Repeat("x", number(rest)))

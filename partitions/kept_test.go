@@ -49,11 +49,16 @@ func (f *fixture) forgotten() {
 var forwarding = []struct{ name, text, first string }{
 	{"the target wrote", "send b add y", "x y"},
 	{"the target only read", "send b read", "x"},
-	{"the target refused", "send b refuse no money", "refused: no money"},
+	{"the target refused", "send b refuse no money", "applied: no money"},
 	{"bare, the target wrote", "pass b add y", "x y"},
 	{"bare, the target only read", "pass b read", "x"},
 	{"bare, the target refused", "pass b refuse no money", "refused: no money"},
+	{"an effect beside, the target refused", "beside effect b refuse no money", "applied: no money"},
+	{"a timer beside, the target refused", "beside timer b refuse no money", "applied: no money"},
 	{"the target forwards", "send c send b add y", "x y"},
+	{"the target forwards to one that refused", "send c send b refuse no money", "applied: no money"},
+	{"bare, the target forwards to one that refused", "pass c send b refuse no money", "applied: no money"},
+	{"bare, the target is bare and forwards to one that refused", "pass c pass b refuse no money", "refused: no money"},
 	{"bare, the target forwards", "pass c pass b read", "x"},
 }
 

@@ -272,11 +272,11 @@ func (c *core) Delivered(offset int64, reply *entities.Reply, err *entities.Erro
 	case definite(err) && d.asker != nil:
 		c.reached(d.lane)
 		d.state = deliveryAnswered
-		c.conclude(d.offset, d.asker, &entities.Outcome{Reply: reply, Failure: err})
+		c.conclude(d.offset, d.asker, &entities.Outcome{Reply: reply, Failure: forCaller(d.asker.wrote, err)})
 		if refused && !held && err.Outcome == entities.Refused {
 			c.refused(d, err, held)
 		}
-	case refused && err.Outcome == entities.Unknown && !d.forward && !d.effect.IgnoreRefusal:
+	case refused && err.Outcome != entities.Refused && !d.forward && !d.effect.IgnoreRefusal:
 		// It took effect in part: the entity must not undo what it asked for, and a new effect would do that part twice. The target
 		// knows this one again, however often an operator sends it.
 		c.reached(d.lane)
@@ -327,7 +327,7 @@ func (c *core) attempted(d *delivery) bool {
 // definite says whether a target has answered for good: it took effect, or its function refused. Also where it took effect and its
 // answer is too large to get here.
 func definite(err *entities.Error) bool {
-	return err == nil || err.Reason == entities.FunctionRefused || (err.Reason == entities.TooLarge && err.Outcome == entities.Unknown)
+	return err == nil || err.Reason == entities.FunctionRefused || (err.Reason == entities.TooLarge && err.Outcome != entities.NotApplied)
 }
 
 // wait has an effect tried again after a pause of its own. Where too many wait, it leaves memory.

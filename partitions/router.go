@@ -146,7 +146,7 @@ func actionFailed(err error, caused bool) *entities.Error {
 	if e.Reason == entities.Moved {
 		e.Reason = entities.Unavailable
 	}
-	if caused && e.Outcome != entities.Unknown && !mutation.On(mutation.Caused) {
+	if caused && (e.Outcome == entities.NotApplied || e.Outcome == entities.Refused) && !mutation.On(mutation.Caused) {
 		e.Outcome, e.Cause = entities.Unknown, err
 		e.Message = "the action took effect in part: " + e.Message
 	}
@@ -271,7 +271,7 @@ func (r *Router) bring(ctx context.Context, d *decision, source *entities.Source
 	}
 	reply, err := r.follow(ctx, *d.outcome.Forward, source, hops)
 	reply = forTheAsker(reply)
-	e := d.partly(asError(err))
+	e := forCaller(d.outcome.Wrote() || d.done.Wrote, asError(err))
 	if e != nil {
 		err = e
 	}
@@ -284,18 +284,6 @@ func (r *Router) bring(ctx context.Context, d *decision, source *entities.Source
 		return nil, d.notYet(e)
 	}
 	return reply, err
-}
-
-// partly is a target's refusal as it is true of an effect that forwarded: where that stored something beside its forward, it took
-// effect in part, and the entity that asked for it must not take it for refused. To a caller a refused forward is his refusal, whatever
-// is stored beside it: package sdk says so.
-func (d *decision) partly(e *entities.Error) *entities.Error {
-	if e == nil || e.Outcome != entities.Refused || d.cmd.Source == nil || !d.outcome.Wrote() {
-		return e
-	}
-	told := *e
-	told.Outcome = entities.Unknown
-	return &told
 }
 
 // retractable says whether a command may be taken back because of what its forward was answered: it stored nothing but the forward,
@@ -397,7 +385,9 @@ func (r *Router) effects(ctx context.Context, d *decision, hops int) error {
 }
 
 // mayHaveTaken says whether a command with this answer took effect, or may have.
-func mayHaveTaken(e *entities.Error) bool { return e == nil || e.Outcome == entities.Unknown }
+func mayHaveTaken(e *entities.Error) bool {
+	return e == nil || e.Outcome == entities.Unknown || e.Outcome == entities.Applied
+}
 
 // sideEffectFailed is what a caller is told whose side effect did not take effect. A command of an entity itself did.
 func (d *decision) sideEffectFailed(e *entities.SideEffect, err error) error {

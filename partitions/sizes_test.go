@@ -14,7 +14,7 @@ func size(text string) string {
 	if len(text) < 100 {
 		return text
 	}
-	for _, outcome := range []string{"not_applied: ", "unknown: "} {
+	for _, outcome := range []string{"not_applied: ", "applied: "} {
 		if strings.HasPrefix(text, outcome) {
 			return outcome
 		}
@@ -34,9 +34,9 @@ func TestSizesDoNotDependOnTheDoor(t *testing.T) {
 		{"a reply alone, under an id", fmt.Sprint("answer ", large), "id", "1200000 bytes"},
 		{"records", fmt.Sprint("big ", large), "", "not_applied: "},
 		{"a forward that is answered at length", fmt.Sprint("send b answer ", large), "", "1200000 bytes"},
-		{"a forward that is answered at length, under an id", fmt.Sprint("send b answer ", large), "id", "unknown: "},
+		{"a forward that is answered at length, under an id", fmt.Sprint("send b answer ", large), "id", "applied: "},
 		{"a bare forward that is answered at length", fmt.Sprint("pass b fat ", large), "", "1200000 bytes"},
-		{"a bare forward that is answered at length, under an id", fmt.Sprint("pass b fat ", large), "id", "unknown: "},
+		{"a bare forward that is answered at length, under an id", fmt.Sprint("pass b fat ", large), "id", "applied: "},
 		{"a bare forward of much", "pass b length " + payload, "", "1200000"},
 		{"a bare forward of much, under an id", "pass b length " + payload, "id", "not_applied: "},
 		{"a forward of much", "send b length " + payload, "", "not_applied: "},
@@ -73,7 +73,7 @@ func TestLargeAnswersThatAreLost(t *testing.T) {
 		got := make(chan string, 1)
 		go func() { got <- answerText(c.a.router.Dispatch(t.Context(), command("a", text))) }() // received below
 		c.until("the command is sent again", func() bool { return len(got) > 0 })
-		if answer := <-got; !strings.HasPrefix(answer, "unknown: ") || !strings.Contains(answer, "took effect") {
+		if answer := <-got; !strings.HasPrefix(answer, "applied: ") || !strings.Contains(answer, "took effect") {
 			t.Errorf("%s: %q", text, size(answer))
 		}
 		words := strings.Fields(c.b.ask(command("a", "read")) + " " + c.b.ask(command("b", "read")))

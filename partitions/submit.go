@@ -46,6 +46,8 @@ type Committed struct {
 	Outcome *entities.Outcome
 	// Repeated: the command took effect earlier, under the same id. Its effects are not sent again.
 	Repeated bool
+	// Wrote: a repeated command stored something beside its forward, whose answer is not kept yet.
+	Wrote bool
 	// Next is the offset in the partition behind everything that the outcome depends on.
 	Next int64
 	// FirstEffect is the offset of the record of the first effect, Forward that of the forward's; -1 where there is none.
@@ -300,11 +302,11 @@ func (c *Call) committed() (Committed, error) {
 	}
 	done := Committed{Outcome: c.outcome, Next: c.next, FirstEffect: -1, Forward: -1, Progress: c.progress}
 	if c.stored != nil {
-		outcome, err := decodeAnswer(c.stored.Answer)
+		outcome, wrote, err := decodeAnswer(c.stored.Answer)
 		if err != nil {
 			return Committed{}, entities.Errorf(entities.Internal, entities.Unknown, "%s: %w", c.cmd.Key, err)
 		}
-		done.Outcome, done.Repeated, done.Forward = outcome, true, c.stored.Offset
+		done.Outcome, done.Wrote, done.Repeated, done.Forward = outcome, wrote, true, c.stored.Offset
 		return done, nil
 	}
 	if c.effects > 0 {

@@ -29,7 +29,7 @@
 //   - A message and no error: the command is accepted. The caller gets the message when everything is durable. A nil
 //     message says nothing to the caller.
 //   - [Refuse]: a decision. Nothing is written, no effect is sent, the caller gets code and message.
-//   - [Forward]: the answer of another method is the caller's answer. What was emitted is kept.
+//   - [Forward]: the answer of another method is the caller's answer. What was emitted is kept, also where that method refuses.
 //   - Any other error, and a panic: a crash. Nothing is written, the caller learns that and no more, the log gets error and
 //     stack, and the image of the entity is built anew from what is stored.
 //
@@ -48,7 +48,9 @@
 //   - [IgnoreRefusal]: it does not matter, and nothing is kept.
 //
 // A target that crashes or cannot be reached has refused nothing: the effect is sent again. The caller of a command with a
-// [Synchronous] effect is answered as usual when the effect is refused. A refused forward is the caller's own refusal.
+// [Synchronous] effect is answered as usual when the effect is refused. A refused forward is refused to the caller, with the
+// target's code and message. What the command itself stored (events, a value, effects, timers) is kept all the same: then the
+// caller reads the outcome applied, and not refused. To store nothing in that case, store nothing beside the forward.
 //
 // A function that fails ten times on an effect, or on the command of a timer, is not asked again: the effect, or the timer's
 // command, is parked, and an operator sends it again or drops it (`millrace parked`). Of a recurring timer only this occurrence

@@ -82,6 +82,8 @@ const (
 	Promote = "promote"
 	// Verdict: "not applied" is said of a command, not of one attempt at it.
 	Verdict = "verdict"
+	// Applied: a command that stored something is not told as refused because its forward was.
+	Applied = "applied"
 	// Patience: what waits for a partition without an active owner is answered in time.
 	Patience = "patience"
 )
@@ -134,6 +136,7 @@ func Lines() []string {
 		Suspend,
 		Promote,
 		Verdict,
+		Applied,
 		Patience,
 		GapScan,
 		StrictClaim,

@@ -279,7 +279,7 @@ func setReason(e *entities.Error, reason, outcome uint64) {
 	if reason <= uint64(entities.Internal) {
 		e.Reason = entities.Reason(reason)
 	}
-	if outcome <= uint64(entities.Unknown) {
+	if outcome <= uint64(entities.Applied) {
 		e.Outcome = entities.OutcomeClass(outcome)
 	}
 }

@@ -110,7 +110,7 @@ func TestAnswersAreProtobuf(t *testing.T) {
 		if rapid.Bool().Draw(t, "failed") {
 			failure = &entities.Error{
 				Reason: entities.Reason(rapid.Uint8Range(0, uint8(entities.Internal)).Draw(t, "reason")), Code: rapid.Uint32().Draw(t, "code"), Message: text(t, "message"),
-				Outcome: entities.OutcomeClass(rapid.Uint8Range(0, 2).Draw(t, "outcome")), RetryAfter: time.Duration(rapid.Int64Min(0).Draw(t, "retry")),
+				Outcome: entities.OutcomeClass(rapid.Uint8Range(0, 3).Draw(t, "outcome")), RetryAfter: time.Duration(rapid.Int64Min(0).Draw(t, "retry")),
 				Checked: rapid.Bool().Draw(t, "checked"),
 			}
 			want = &peerv1.Answer{Id: want.GetId(), Failure: &peerv1.Failure{

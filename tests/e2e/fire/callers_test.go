@@ -72,7 +72,7 @@ func (w *world) try(ctx context.Context, k task, id string, rng *rand.Rand) atte
 	return attempt{saw, err, strings.Join(trailer.Get("millrace-outcome"), "")}
 }
 
-// insist sends a task again and again until it is answered or refused, within soon; a worker that ends by itself is started again.
+// insist sends a task again and again until it is answered, or its function or that of its forward refuses, within soon; a worker that ends by itself is started again.
 func (w *world) insist(k task, id string) attempt {
 	w.t.Helper()
 	var a attempt
@@ -81,7 +81,7 @@ func (w *world) insist(k task, id string) attempt {
 		ctx, cancel := context.WithTimeout(w.ctx, callTimeout)
 		a = w.try(ctx, k, id, w.rng)
 		cancel()
-		if a.err == nil || a.outcome == "refused" {
+		if a.err == nil || a.outcome == "refused" || a.outcome == "applied" {
 			break
 		}
 	}
@@ -204,7 +204,7 @@ func (w *world) repeatForwards() bool {
 	accepted := task{id: from, slot: 1, gives: true, forward: to}
 	denied := task{id: from, slot: 2, gives: true, forward: "no-" + to}
 	first, second := w.insist(accepted, from+"-x"), w.insist(denied, from+"-y")
-	if first.err != nil || second.outcome != "refused" {
+	if first.err != nil || second.outcome != "applied" { // it stored its slot, and its forward was refused
 		return false
 	}
 	for n := range 3 {

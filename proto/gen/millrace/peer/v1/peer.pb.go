@@ -881,7 +881,7 @@ type Failure struct {
 	// The gRPC code that the function chose.
 	Code    uint32 `protobuf:"varint,2,opt,name=code,proto3" json:"code,omitempty"`
 	Message string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
-	// 0 not applied, 1 refused, 2 unknown.
+	// 0 not applied, 1 refused, 2 unknown, 3 applied.
 	Outcome         uint32 `protobuf:"varint,4,opt,name=outcome,proto3" json:"outcome,omitempty"`
 	RetryAfterNanos uint64 `protobuf:"varint,5,opt,name=retry_after_nanos,json=retryAfterNanos,proto3" json:"retry_after_nanos,omitempty"`
 	// Not applied is true of the command, and not only of this attempt at it.

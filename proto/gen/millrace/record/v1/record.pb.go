@@ -784,7 +784,9 @@ type Asker struct {
 	Principal   string                 `protobuf:"bytes,2,opt,name=principal,proto3" json:"principal,omitempty"`
 	PayloadHash uint64                 `protobuf:"fixed64,3,opt,name=payload_hash,json=payloadHash,proto3" json:"payload_hash,omitempty"`
 	// Instead of an id: the record that the command followed from.
-	Cause         *Cause `protobuf:"bytes,4,opt,name=cause,proto3" json:"cause,omitempty"`
+	Cause *Cause `protobuf:"bytes,4,opt,name=cause,proto3" json:"cause,omitempty"`
+	// The command stored something beside the forward: it took effect, whatever the forward is answered.
+	Wrote         bool `protobuf:"varint,5,opt,name=wrote,proto3" json:"wrote,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -845,6 +847,13 @@ func (x *Asker) GetCause() *Cause {
 		return x.Cause
 	}
 	return nil
+}
+
+func (x *Asker) GetWrote() bool {
+	if x != nil {
+		return x.Wrote
+	}
+	return false
 }
 
 // Timer is the content of a record about a timer. A timer is named within its entity.
@@ -1228,7 +1237,9 @@ type Answer struct {
 	// Of a refusal: what refused, an action, had caused something before.
 	Partly bool `protobuf:"varint,11,opt,name=partly,proto3" json:"partly,omitempty"`
 	// The command left nothing: all that it stored was a forward, which was not applied and is not sent again. Its id is free.
-	Retracted     bool `protobuf:"varint,12,opt,name=retracted,proto3" json:"retracted,omitempty"`
+	Retracted bool `protobuf:"varint,12,opt,name=retracted,proto3" json:"retracted,omitempty"`
+	// Of a refusal, and of an answer that is not kept: the command took effect, and its caller is told so.
+	Applied       bool `protobuf:"varint,13,opt,name=applied,proto3" json:"applied,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1347,6 +1358,13 @@ func (x *Answer) GetRetracted() bool {
 	return false
 }
 
+func (x *Answer) GetApplied() bool {
+	if x != nil {
+		return x.Applied
+	}
+	return false
+}
+
 var File_millrace_record_v1_record_proto protoreflect.FileDescriptor
 
 const file_millrace_record_v1_record_proto_rawDesc = "" +
@@ -1420,13 +1438,14 @@ const file_millrace_record_v1_record_proto_rawDesc = "" +
 	"\n" +
 	"on_refused\x18\x06 \x01(\tR\tonRefused\x12%\n" +
 	"\x0eignore_refusal\x18\a \x01(\bR\rignoreRefusal\x12/\n" +
-	"\x05asker\x18\b \x01(\v2\x19.millrace.record.v1.AskerR\x05asker\"\x98\x01\n" +
+	"\x05asker\x18\b \x01(\v2\x19.millrace.record.v1.AskerR\x05asker\"\xae\x01\n" +
 	"\x05Asker\x12\x1d\n" +
 	"\n" +
 	"command_id\x18\x01 \x01(\tR\tcommandId\x12\x1c\n" +
 	"\tprincipal\x18\x02 \x01(\tR\tprincipal\x12!\n" +
 	"\fpayload_hash\x18\x03 \x01(\x06R\vpayloadHash\x12/\n" +
-	"\x05cause\x18\x04 \x01(\v2\x19.millrace.record.v1.CauseR\x05cause\"h\n" +
+	"\x05cause\x18\x04 \x01(\v2\x19.millrace.record.v1.CauseR\x05cause\x12\x14\n" +
+	"\x05wrote\x18\x05 \x01(\bR\x05wrote\"h\n" +
 	"\x05Timer\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03due\x18\x02 \x01(\x10R\x03due\x12\x1a\n" +
@@ -1450,7 +1469,7 @@ const file_millrace_record_v1_record_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x04text\x18\x02 \x01(\tH\x00R\x04text\x12\x18\n" +
 	"\x06binary\x18\x03 \x01(\fH\x00R\x06binaryB\a\n" +
-	"\x05value\"\x97\x03\n" +
+	"\x05value\"\xb1\x03\n" +
 	"\x06Answer\x12\x19\n" +
 	"\btype_url\x18\x01 \x01(\tR\atypeUrl\x12\x18\n" +
 	"\apayload\x18\x02 \x01(\fR\apayload\x12=\n" +
@@ -1464,7 +1483,8 @@ const file_millrace_record_v1_record_proto_rawDesc = "" +
 	"\x05token\x18\n" +
 	" \x01(\tR\x05token\x12\x16\n" +
 	"\x06partly\x18\v \x01(\bR\x06partly\x12\x1c\n" +
-	"\tretracted\x18\f \x01(\bR\tretracted*\xcf\x02\n" +
+	"\tretracted\x18\f \x01(\bR\tretracted\x12\x18\n" +
+	"\aapplied\x18\r \x01(\bR\aapplied*\xcf\x02\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +

@@ -1,0 +1,83 @@
+package partitions
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/materializer/memstore"
+)
+
+// TestARefusedForwardDoesNotDenyTheCommand: a command that stored something and whose forward was
+// refused took effect. Its caller gets code and text of the refusal, and the outcome says so, at every
+// door, with and without an id, the first time and again.
+func TestARefusedForwardDoesNotDenyTheCommand(t *testing.T) {
+	for _, id := range []string{"", "id"} {
+		c := newCluster(t, Limits{MovePatience: time.Minute})
+		c.owned(c.b, 1)
+		c.b.words.act = acts
+		gateway := NewForwarder(c.a.m.options.Layout, c.a.m.options.Routes, c.net, Limits{MovePatience: time.Minute}, c.a.clock, nil, nil)
+		for door, dispatch := range map[string]func(*entities.Command) error{
+			"owner":   func(cmd *entities.Command) error { _, err := c.b.router.Dispatch(t.Context(), cmd); return err },
+			"worker":  func(cmd *entities.Command) error { _, err := c.a.router.Dispatch(t.Context(), cmd); return err },
+			"gateway": func(cmd *entities.Command) error { _, err := gateway.Dispatch(t.Context(), cmd); return err },
+		} {
+			for _, when := range []string{"first", "again"} {
+				key := "by-" + door
+				if id == "" {
+					key += "-" + when
+				}
+				err := dispatch(withID(command(key, "act refuse no money"), id))
+				e, failed := errors.AsType[*entities.Error](err)
+				if !failed || e.Reason != entities.FunctionRefused || e.Outcome.String() != "applied" || e.Code != 9 || e.Message != "no money" {
+					t.Errorf("id %q, %s, %s: %+v; want that it was applied, and the refusal's code and text", id, door, when, err)
+				}
+				if got := c.b.ask(command(key, "read")); got != "sent" {
+					t.Errorf("id %q, %s, %s: the entity has %q; want that it took effect once", id, door, when, got)
+				}
+			}
+		}
+	}
+}
+
+// TestOutboxKeepsTheRefusal: the target is down when the caller sends the forward, and refuses it when
+// the outbox delivers it, from this worker or the next. The caller who sends the command again under
+// its id is told the refusal, and that the command itself took effect.
+func TestOutboxKeepsTheRefusal(t *testing.T) {
+	for text, want := range map[string]string{
+		"send c refuse no": "applied: no", "beside effect c refuse no": "applied: no", "beside timer c refuse no": "applied: no",
+		"send c send b refuse no": "applied: no", "pass b both c d refuse no": "applied: no",
+	} {
+		for _, failOver := range []bool{false, true} {
+			f := start(t, setup{world: alone})
+			f.await(Active)
+			f.words.mu.Lock()
+			f.words.down, f.words.downFor = entities.Errorf(entities.Unavailable, entities.NotApplied, "down"), "c"
+			f.words.mu.Unlock()
+			if got := f.ask(withID(command("a", text), "id")); !strings.HasPrefix(got, "unknown: ") {
+				t.Fatalf("%s: the target is down, and the caller is told %q", text, got)
+			}
+			next := f
+			if failOver {
+				if err := f.stop(); err != nil {
+					t.Fatal(err)
+				}
+				next = start(t, setup{world: alone, on: f.world, store: memstore.New(), name: "w2"})
+				next.await(Active)
+			} else {
+				f.words.mu.Lock()
+				f.words.down = nil
+				f.words.mu.Unlock()
+			}
+			next.settled()
+			for range 2 {
+				if got := next.ask(withID(command("a", text), "id")); got != want {
+					t.Errorf("%s, fail-over %v: %q; want %q", text, failOver, got, want)
+				}
+				next.forgotten()
+			}
+		}
+	}
+}
