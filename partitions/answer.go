@@ -7,6 +7,7 @@ import (
 
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/record"
+	"github.com/millrace-io/millrace/internal/mutation"
 	"github.com/millrace-io/millrace/materializer"
 	recordv1 "github.com/millrace-io/millrace/proto/gen/millrace/record/v1"
 )
@@ -53,8 +54,14 @@ func answerOf(out *entities.Outcome) []byte {
 // noCode stands for a failure without a code. Code 0 is an answer that is no failure.
 const noCode = -1
 
-// unkept is the outcome of a command that took effect, whose answer has too many bytes to be kept.
-func unkept(entity string, size, limit int) *entities.Outcome {
+// unkept is what is kept instead of an outcome whose answer has too many bytes: a refusal with the
+// beginning of its text, else that the command took effect.
+func unkept(out *entities.Outcome, entity string, size, limit int) *entities.Outcome {
+	if e := out.Failure; e != nil && e.Reason == entities.FunctionRefused && !mutation.On(mutation.Shortened) {
+		short := *e
+		short.Message = shortened(e.Message)
+		return &entities.Outcome{Failure: &short}
+	}
 	return &entities.Outcome{Failure: errAnswerTooLarge(entity, size, limit)}
 }
 

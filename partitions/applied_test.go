@@ -81,3 +81,46 @@ func TestOutboxKeepsTheRefusal(t *testing.T) {
 		}
 	}
 }
+
+// TestALongRefusalIsKeptInPart: a refusal whose text does not fit into a commit stays a refusal, with
+// its code and the beginning of its text, also where it is sent again.
+func TestALongRefusalIsKeptInPart(t *testing.T) {
+	for text, outcome := range map[string]entities.OutcomeClass{
+		"pass b deny 1200000": entities.Refused, "send b deny 1200000": entities.Applied,
+		"pass c pass b deny 1200000": entities.Refused, "pass b deny 2000": entities.Refused,
+	} {
+		f := start(t, setup{world: alone})
+		f.await(Active)
+		want := ""
+		for range 3 {
+			_, err := f.router.Dispatch(t.Context(), withID(command("a", text), "id"))
+			e, failed := errors.AsType[*entities.Error](err)
+			if !failed || e.Reason != entities.FunctionRefused || e.Outcome != outcome || e.Code != 9 {
+				t.Fatalf("%s: %.200s; want %s, and the code of the refusal", text, answerText(nil, err), outcome)
+			}
+			if want == "" {
+				want = e.Message
+			}
+			if e.Message != want || !strings.HasPrefix(e.Message, strings.Repeat("é", maxRefusalText/2)) || strings.ContainsRune(e.Message, 0xFFFD) {
+				t.Errorf("%s: %d bytes of text, first %d", text, len(e.Message), len(want))
+			}
+			f.forgotten()
+		}
+	}
+}
+
+// TestALongRefusalOfAnEffectIsKnownAgain: the same for what an effect's target remembers. An effect
+// that was refused must not be taken for one that took effect when it is sent again.
+func TestALongRefusalOfAnEffectIsKnownAgain(t *testing.T) {
+	f := start(t, setup{world: alone})
+	f.await(Active)
+	for range 2 {
+		cmd := command("b", "deny 1200000")
+		cmd.Source = &entities.Source{Generation: f.p.address.Generation, Partition: 0, Offset: 100}
+		_, err := f.router.Dispatch(t.Context(), cmd)
+		e, failed := errors.AsType[*entities.Error](err)
+		if !failed || e.Reason != entities.FunctionRefused || e.Outcome != entities.Refused || e.Code != 9 {
+			t.Errorf("%.200s; want the refusal", answerText(nil, err))
+		}
+	}
+}

@@ -96,7 +96,7 @@ func (c *core) write(e *entity, call *Call) *entities.Error {
 		if size > c.limits.CommitBytes && call.named() && !call.hasOwnID() {
 			last := &entries[len(entries)-1]
 			size -= last.Size()
-			last.Envelope.Answer = answerOf(unkept(e.key.String(), len(last.Envelope.Answer), c.limits.CommitBytes))
+			last.Envelope.Answer = answerOf(unkept(call.outcome, e.key.String(), len(last.Envelope.Answer), c.limits.CommitBytes))
 			size += last.Size()
 		}
 		if size > c.limits.CommitBytes || len(entries) > c.limits.CommitRecords {

@@ -168,6 +168,8 @@ func (s *wordsSession) Handle(_ context.Context, inv entities.Invocation) (*enti
 		return &entities.Outcome{Reply: reply(s.state)}, nil
 	case "refuse":
 		return &entities.Outcome{Failure: &entities.Error{Reason: entities.FunctionRefused, Outcome: entities.Refused, Message: rest}}, nil
+	case "deny": // deny n: refuses with a text of n bytes
+		return &entities.Outcome{Failure: &entities.Error{Reason: entities.FunctionRefused, Outcome: entities.Refused, Message: strings.Repeat("é", number(rest)/2), Code: 9}}, nil
 	case "restart":
 		s.state += "forgotten "
 		return &entities.Outcome{Restart: true, Failure: &entities.Error{Reason: entities.FunctionRefused, Outcome: entities.Refused, Message: rest}}, nil

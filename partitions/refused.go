@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
@@ -94,7 +95,18 @@ func refusalText(err *entities.Error) (code int32, text string) {
 	if code == 0 {
 		code = int32(codes.Unknown)
 	}
-	return code, strings.ToValidUTF8(err.Message[:min(len(err.Message), maxRefusalText)], "\uFFFD")
+	return code, shortened(err.Message)
+}
+
+// shortened is as much of a refusal's text as a record takes.
+func shortened(text string) string {
+	if n := maxRefusalText; len(text) > n {
+		for n > 0 && !utf8.RuneStart(text[n]) {
+			n--
+		}
+		text = text[:n]
+	}
+	return strings.ToValidUTF8(text, "\uFFFD")
 }
 
 // refusedCommand is the command that tells an entity of the refusal of its effect.

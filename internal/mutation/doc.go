@@ -84,6 +84,8 @@ const (
 	Verdict = "verdict"
 	// Applied: a command that stored something is not told as refused because its forward was.
 	Applied = "applied"
+	// Shortened: a refusal with a long text is kept as a refusal.
+	Shortened = "shortened"
 	// Patience: what waits for a partition without an active owner is answered in time.
 	Patience = "patience"
 )
@@ -137,6 +139,7 @@ func Lines() []string {
 		Promote,
 		Verdict,
 		Applied,
+		Shortened,
 		Patience,
 		GapScan,
 		StrictClaim,
