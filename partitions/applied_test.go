@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/millrace-io/millrace/entities"
@@ -80,6 +81,39 @@ func TestOutboxKeepsTheRefusal(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestARepeatThatMeetsTheOutbox: the caller sends the command again while the outbox has its forward on
+// the way. What it is told is what is kept: the outcome is that of the command, and it is in the log.
+func TestARepeatThatMeetsTheOutbox(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, setup{world: alone})
+		ran := 0
+		f.words.act = func(entities.Invocation) (*entities.Outcome, error) {
+			if ran++; ran == 1 {
+				return nil, entities.Errorf(entities.Unavailable, entities.NotApplied, "down")
+			}
+			f.words.entered <- "act"
+			<-f.words.gate
+			return &entities.Outcome{Failure: entities.Errorf(entities.FunctionRefused, entities.Refused, "no %d", ran)}, nil
+		}
+		f.await(Active)
+		if got := f.ask(withID(command("a", "act x"), "id")); !strings.HasPrefix(got, "unknown: ") {
+			t.Fatalf("the target is down, and the caller is told %q", got)
+		}
+		f.until("the outbox sends the forward", func() bool { return len(f.words.entered) > 0 })
+		again := make(chan string, 1)
+		go func() { again <- f.ask(withID(command("a", "act x"), "id")) }() // received below
+		synctest.Wait()                                                     // it waits for the outbox's attempt
+		close(f.words.gate)
+		first := <-again
+		if open := f.open(); first != "applied: no 2" || open != 0 {
+			t.Errorf("%q, and %d effects are open; want that the command was applied, and its answer kept", first, open)
+		}
+		if got := f.ask(withID(command("a", "act x"), "id")); got != first || ran != 2 {
+			t.Errorf("first %q, then %q; the action ran %d times", first, got, ran)
+		}
+	})
 }
 
 // TestALongRefusalIsKeptInPart: a refusal whose text does not fit into a commit stays a refusal, with

@@ -247,7 +247,15 @@ func (r *Router) forward(ctx context.Context, d *decision, hops int) (*entities.
 		return nil, err
 	}
 	if d.partition != nil && source != nil {
-		return r.flights.share(ctx, *source, func() (*entities.Reply, error) { return r.bring(ctx, d, source, hops) })
+		led := false
+		reply, err := r.flights.share(ctx, *source, func() (*entities.Reply, error) {
+			led = true
+			return r.bring(ctx, d, source, hops)
+		})
+		if led {
+			return reply, err
+		}
+		return r.joined(ctx, d, source.Offset, reply, err)
 	}
 	reply, err := r.follow(ctx, *d.outcome.Forward, source, hops)
 	d.caused = d.caused || mayHaveTaken(asError(err))
@@ -271,12 +279,11 @@ func (r *Router) bring(ctx context.Context, d *decision, source *entities.Source
 	}
 	reply, err := r.follow(ctx, *d.outcome.Forward, source, hops)
 	reply = forTheAsker(reply)
-	e := forCaller(d.outcome.Wrote() || d.done.Wrote, asError(err))
+	e := d.forCaller(err)
 	if e != nil {
 		err = e
 	}
-	named := d.cmd.ID != "" || d.cmd.Source != nil
-	if named && (definite(e) || d.retractable(e)) {
+	if d.named() && (definite(e) || d.retractable(e)) {
 		return r.keep(ctx, d, source.Offset, &entities.Outcome{Reply: reply, Failure: e})
 	}
 	d.partition.Delivered(*source, reply, err)
@@ -284,6 +291,30 @@ func (r *Router) bring(ctx context.Context, d *decision, source *entities.Source
 		return nil, d.notYet(e)
 	}
 	return reply, err
+}
+
+// joined is what the caller is told who has waited for an attempt of another at its forward. That may
+// have been the outbox's, which says what the target said: what counts for the caller is kept first.
+func (r *Router) joined(ctx context.Context, d *decision, forward int64, reply *entities.Reply, err error) (*entities.Reply, error) {
+	e := d.forCaller(err)
+	switch {
+	case d.named() && definite(e):
+		return r.keep(ctx, d, forward, &entities.Outcome{Reply: forTheAsker(reply), Failure: e})
+	case e == nil:
+		return reply, nil
+	case e.Outcome == entities.NotApplied && !e.Checked:
+		return nil, d.notYet(e)
+	default:
+		return nil, e
+	}
+}
+
+// named says whether what the command is told is kept: it has an id, or another record asks for it.
+func (d *decision) named() bool { return d.cmd.ID != "" || d.cmd.Source != nil }
+
+// forCaller is what the command's caller is told of a target's error.
+func (d *decision) forCaller(err error) *entities.Error {
+	return forCaller(d.outcome.Wrote() || d.done.Wrote, asError(err))
 }
 
 // retractable says whether a command may be taken back because of what its forward was answered: it stored nothing but the forward,
