@@ -1,6 +1,8 @@
 package partitions
 
 import (
+	"slices"
+
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/record"
 	"github.com/millrace-io/millrace/internal/mutation"
@@ -18,6 +20,8 @@ import (
 type conclusion struct {
 	batch   *batch
 	outcome *entities.Outcome
+	// parked: the forward counts as parked until then.
+	parked bool
 }
 
 // Concluded takes what the target of a forward answered (call.outcome) from the caller who waited for it. He is told what is kept:
@@ -48,11 +52,31 @@ func (c *core) Concluded(call *Call) {
 			c.reached(d.lane)
 			d.state = deliveryAnswered
 		}
+		parked := c.unpark(d, call)
 		x = c.conclude(call.forward, askerOf([]byte(call.cmd.Key.String()), call), call.outcome)
+		x.parked = parked
 		c.pump()
 	}
 	call.outcome, call.stored = x.outcome, nil
 	x.batch.calls = append(x.batch.calls, call)
+}
+
+// unpark says whether a forward that ends counts as parked. What no record says of it yet, none will
+// say, and what an operator asked for comes too late. d is nil where the forward is not in memory.
+func (c *core) unpark(d *delivery, call *Call) bool {
+	o := &c.outbox
+	delete(o.resolving, call.forward)
+	switch {
+	case d == nil:
+		return call.parked
+	case d.state != deliveryParked:
+		return false
+	}
+	n := len(o.said.Parked)
+	o.said.Parked = slices.DeleteFunc(o.said.Parked, func(p *recordv1.Parked) bool {
+		return p.GetOffset() == uint64(call.forward) //nolint:gosec // offsets are positive
+	})
+	return len(o.said.Parked) == n
 }
 
 // forCaller is a target's error as the caller of the command that forwarded is told it. wrote: that

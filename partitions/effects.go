@@ -69,6 +69,8 @@ const (
 	// because there were too many.
 	doLoadRefusals
 	doDropRefusals
+	// doResolved: tell the operator that the log has what was asked for about effects or refusals.
+	doResolved
 	// doRepaired: tell the operator of repair what came of it.
 	doRepaired
 	// doReleased: tell the manager that the partition is released.
@@ -95,6 +97,8 @@ type effect struct {
 	progress entities.Progress
 	alarm    *alarm
 	repair   *repair
+
+	resolution *resolution
 }
 
 // GapRecord is a record that stands where the owner expected its own.
@@ -143,6 +147,8 @@ type Call struct {
 	// forward is, of a call that only brings what a forward was answered, the offset of the forward's record; else 0, where a claim
 	// stands.
 	forward int64
+	// parked: the store says that this forward waits for an operator.
+	parked bool
 	// superseded: the timer that it stands for does not count any more.
 	superseded bool
 

@@ -143,7 +143,7 @@ func (c *core) keep(d *delivery) {
 // take takes an effect into memory.
 func (c *core) take(d *delivery) {
 	o := &c.outbox
-	if _, known := o.byOffset[d.offset]; known {
+	if _, known := o.byOffset[d.offset]; known || c.concluding[d.offset] != nil {
 		return
 	}
 	o.byOffset[d.offset] = d

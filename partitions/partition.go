@@ -235,7 +235,7 @@ func (p *Partition) take(in *input) {
 			c.Unheld(offset)
 		}
 	case inConcluded:
-		if p.lookup(in.call) {
+		if p.lookup(in.call) && p.lookupForward(in.call) {
 			c.Concluded(in.call)
 		}
 	case inFired:
@@ -293,6 +293,22 @@ func (p *Partition) lookup(call *Call) bool {
 		p.answer(call, never)
 	case known:
 		call.stored = &stored
+	}
+	return err == nil
+}
+
+// lookupForward asks the store whether a forward that ends, and is not in memory, is parked. It returns
+// false when the call was answered with an error.
+func (p *Partition) lookupForward(call *Call) bool {
+	if call.outcome == nil || p.core.outbox.byOffset[call.forward] != nil {
+		return true
+	}
+	var err error
+	_, call.parked, err = materializer.Partition{Rows: p.store, Address: p.address}.ParkedEffect(call.forward)
+	if err != nil {
+		call.finished = true
+		call.err = entities.Errorf(entities.Unavailable, entities.NotApplied, "look up the forward of %s: %w", call.cmd.Key, err)
+		p.answer(call, never)
 	}
 	return err == nil
 }
@@ -378,8 +394,11 @@ func (p *Partition) do(ctx context.Context, e effect) {
 		p.startOver(e.repair)
 	case doResume:
 		p.resume()
+	case doResolved:
+		p.show() // the operator looks at the totals next
+		e.resolution.done(true)
 	case doRepaired:
-		p.publish() // whoever is told looks at the status next
+		p.show() // the operator looks at the status next
 		e.repair.done(e.repair)
 	case doReleased:
 		for _, done := range p.released {

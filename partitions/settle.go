@@ -28,12 +28,12 @@ type resolution struct {
 	more    bool
 	seen    int
 	err     error
-	// done is called when the log has it, or will not have it.
+	// done is called when the log has it and the status shows it, or when the log will not have it.
 	done func(ok bool)
 }
 
 // Resolve takes an operator's word about parked effects: to be sent again, or dropped. Those that
-// another one is about already are left to that.
+// another one is about already, or that end now, are left to that.
 func (c *core) Resolve(r *resolution) {
 	o := &c.outbox
 	if c.state != Active {
@@ -43,7 +43,7 @@ func (c *core) Resolve(r *resolution) {
 	}
 	r.effects = slices.DeleteFunc(r.effects, func(d *delivery) bool {
 		_, known := o.resolving[d.offset]
-		return known
+		return known || c.concluding[d.offset] != nil
 	})
 	if len(r.effects) == 0 {
 		r.done(true)
@@ -129,6 +129,9 @@ type settles struct {
 func (c *core) settled(s settles) {
 	o := &c.outbox
 	for _, offset := range s.done {
+		if x := c.concluding[int64(offset)]; x != nil && x.parked { //nolint:gosec // offsets are positive
+			o.parked--
+		}
 		delete(c.concluding, int64(offset))           //nolint:gosec // offsets are positive
 		if d := o.byOffset[int64(offset)]; d != nil { //nolint:gosec // offsets are positive
 			o.remove(d)
@@ -145,14 +148,17 @@ func (c *core) settled(s settles) {
 		}
 	}
 	for _, r := range s.resolved {
-		o.parked -= len(r.effects)
 		for _, d := range r.effects {
+			if _, open := o.resolving[d.offset]; !open {
+				continue // the command was sent again meanwhile, and its forward has ended
+			}
 			delete(o.resolving, d.offset)
+			o.parked--
 			if !r.drop {
 				c.replay(d)
 			}
 		}
-		r.done(true)
+		c.emit(effect{kind: doResolved, resolution: r})
 	}
 	c.pump()
 	c.refill()

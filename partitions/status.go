@@ -104,13 +104,19 @@ func (p *Partition) publish() {
 	was := p.status.Load()
 	now := p.clock.Now()
 	c := p.core
-	if c.state == Halted && was.State != Halted {
-		p.failed(c.halted)
-	}
 	if was.State == c.state && now.Sub(was.published) < tick && was.LastError == p.lastError {
 		return
 	}
-	s := &published{published: now, Status: Status{
+	p.show()
+}
+
+// show makes the present status visible.
+func (p *Partition) show() {
+	was, c := p.status.Load(), p.core
+	if c.state == Halted && was.State != Halted {
+		p.failed(c.halted)
+	}
+	s := &published{published: p.clock.Now(), Status: Status{
 		Partition: p.id, State: c.state, Epoch: c.owner.Epoch, Next: c.next, InFlight: len(c.sent),
 		Entities: len(c.entities), ActiveBytes: c.active, LastError: p.lastError, LastFailed: p.lastFailed, Halted: c.halted, Floor: c.floor,
 	}}
