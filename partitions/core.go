@@ -571,7 +571,7 @@ func (c *core) Settling() bool {
 // count.
 func (c *core) quiet() bool {
 	o := &c.outbox
-	return len(c.sent)+len(c.full) == 0 && c.open.empty() && o.sending == 0 && len(o.turns)+len(o.refusals) == 0 && c.timers.firing == 0 && !(c.state == Active && o.more)
+	return len(c.sent)+len(c.full) == 0 && c.open.empty() && len(o.underWay) == 0 && len(o.turns)+len(o.refusals) == 0 && c.timers.firing == 0 && !(c.state == Active && o.more)
 }
 
 func (c *core) leastRecent() *entity {

@@ -19,9 +19,12 @@ import (
 const (
 	// outboxWindow is how many open effects of a partition are in memory at most; the store has all of them.
 	outboxWindow = 4096
-	// maxSending is how many effects of a partition are under way at a time, maxPerLane those of one lane.
+	// maxSending is how many effects of a partition are under way at a time, maxPerLane those of one lane. One whose target has not
+	// answered for slowAfter is slow: it no longer counts among the former, as long as no more than maxSlow are slow.
 	maxSending = 64
 	maxPerLane = 48
+	maxSlow    = 960
+	slowAfter  = time.Second
 	// maxWaiting is how many effects stay in memory whose target fails.
 	maxWaiting = 1024
 	// settleBatch is how many answers of targets are waited for before a record says so ahead of the next tick.
@@ -60,6 +63,10 @@ type delivery struct {
 	attempts, failures int
 	// due is when a waiting one is tried again.
 	due time.Duration
+	// sentAt is when it was sent last, and slow that this was long ago, while it is under way; index is its place there.
+	sentAt time.Duration
+	slow   bool
+	index  int
 }
 
 type deliveryState uint8
@@ -87,8 +94,10 @@ type outbox struct {
 	turns  []*lane
 	closed []*lane
 	// later are those that wait, each for its own time.
-	later   []*delivery
-	sending int
+	later []*delivery
+	// underWay are those whose targets have not answered, in no order that matters; slow is how many of them are slow.
+	underWay []*delivery
+	slow     int
 	// stuck counts those in closed lanes that are ready.
 	stuck int
 	// more: the store has effects from offset frontier on that are not in memory. loading: they are being read; what is committed
@@ -155,7 +164,7 @@ func (c *core) take(d *delivery) {
 // pump sends what may be sent, a lane after the other.
 func (c *core) pump() {
 	o := &c.outbox
-	for len(o.turns) > 0 && o.sending < maxSending {
+	for len(o.turns) > 0 && len(o.underWay)-o.slow < maxSending {
 		l := o.turns[0]
 		o.turns[0] = nil
 		o.turns = o.turns[1:]
@@ -172,9 +181,38 @@ func (c *core) pump() {
 		d.state = deliverySending
 		d.attempts++
 		l.sending++
-		o.sending++
+		o.depart(d, c.now.Mono)
 		c.emit(effect{kind: doSend, delivery: d, progress: c.progress()})
 		c.turn(l)
+	}
+}
+
+// depart counts an effect as under way.
+func (o *outbox) depart(d *delivery, now time.Duration) {
+	d.sentAt, d.index = now, len(o.underWay)
+	o.underWay = append(o.underWay, d)
+}
+
+// arrive counts it as under way no more.
+func (o *outbox) arrive(d *delivery) {
+	last := len(o.underWay) - 1
+	moved := o.underWay[last]
+	o.underWay[d.index], moved.index = moved, d.index
+	o.underWay[last] = nil
+	o.underWay = o.underWay[:last]
+	if d.slow {
+		d.slow = false
+		o.slow--
+	}
+}
+
+// noteSlow gives the places of effects whose targets do not answer to those of other targets.
+func (o *outbox) noteSlow(now time.Duration) {
+	for _, d := range o.underWay {
+		if !d.slow && now-d.sentAt >= slowAfter && o.slow < maxSlow && !mutation.On(mutation.Slow) {
+			d.slow = true
+			o.slow++
+		}
 	}
 }
 
@@ -309,7 +347,7 @@ func (c *core) attempted(d *delivery) bool {
 	o := &c.outbox
 	switch d.state {
 	case deliverySending:
-		o.sending--
+		o.arrive(d)
 		d.lane.sending--
 	case deliveryWaiting:
 		o.later = slices.DeleteFunc(o.later, func(other *delivery) bool { return other == d })
@@ -384,6 +422,7 @@ func (c *core) Unheld(offset int64) {
 // retryEffects makes those ready whose pause is over, and lets closed lanes try.
 func (c *core) retryEffects() {
 	o := &c.outbox
+	o.noteSlow(c.now.Mono)
 	later := o.later
 	o.later = o.later[:0]
 	for _, d := range later {

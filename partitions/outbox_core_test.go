@@ -263,6 +263,51 @@ func TestASlowTargetLeavesPlaces(t *testing.T) {
 	}
 }
 
+// TestHangingTargetsGiveTheirPlacesBack: after a second without an answer, effects hold places of their lane only, so that more dead
+// targets than there are places for leave as many as there were to others. All of it is bounded.
+func TestHangingTargetsGiveTheirPlacesBack(t *testing.T) {
+	s := newSource(t)
+	const dead = 10
+	for i := range dead {
+		for range maxPerLane {
+			s.commit(fmt.Sprint("dead", i))
+		}
+	}
+	for range dead * int(slowAfter/tick) {
+		s.tick(tick)
+	}
+	if n := len(s.c.outbox.underWay); n != dead*maxPerLane {
+		t.Fatalf("%d effects are under way to dead targets; want %d", n, dead*maxPerLane)
+	}
+	s.tick(slowAfter)
+	for range maxPerLane {
+		s.commit("good")
+	}
+	if n := s.answerAll("good", nil); n != maxPerLane {
+		t.Fatalf("%d effects were sent to the good target; want %d", n, maxPerLane)
+	}
+	for i := range 100 {
+		for range maxPerLane {
+			s.commit(fmt.Sprint("more", i))
+		}
+		s.tick(slowAfter)
+	}
+	if n := len(s.c.outbox.underWay); n != maxSlow+maxSending || s.c.outbox.slow != maxSlow {
+		t.Fatalf("%d effects are under way, %d of them slow; want %d and %d", n, s.c.outbox.slow, maxSlow+maxSending, maxSlow)
+	}
+	for len(s.sent) > 0 {
+		for i := range dead {
+			s.answerAll(fmt.Sprint("dead", i), nil)
+		}
+		for i := range 100 {
+			s.answerAll(fmt.Sprint("more", i), nil)
+		}
+	}
+	if o := &s.c.outbox; len(o.underWay) != 0 || o.slow != 0 {
+		t.Errorf("%d effects are under way, %d slow, after all were answered", len(o.underWay), o.slow)
+	}
+}
+
 // TestAClosedLaneSendsProbes: one at a time, with growing pauses; one answer opens it.
 func TestAClosedLaneSendsProbes(t *testing.T) {
 	s := newSource(t)

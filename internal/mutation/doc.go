@@ -70,6 +70,8 @@ const (
 	Exceptions = "exceptions"
 	// Lane: a target that fails or is slow holds up only what is for it.
 	Lane = "lane"
+	// Slow: an effect whose target does not answer holds a place of its lane only.
+	Slow = "slow"
 	// ParkedPlace: an effect that waits for an operator leaves memory.
 	ParkedPlace = "parkedplace"
 	// Refusal: what stands beside a refusal is neither stored nor sent.
@@ -132,6 +134,7 @@ func Lines() []string {
 		Horizon,
 		Exceptions,
 		Lane,
+		Slow,
 		ParkedPlace,
 		Refusal,
 		Services,
