@@ -83,7 +83,7 @@ func index(key []byte) bool {
 func (c *comparison) extra(key []byte) string {
 	kind := key[addressSize]
 	switch {
-	case kind == rowHalted, c.restored && (index(key) || kind == rowTimer || isExpiry(kind)): // of the last two, some stand for what was set anew since
+	case kind == rowHalted, kind == rowSuspected, c.restored && (index(key) || kind == rowTimer || isExpiry(kind)): // of the last two, some stand for what was set anew since
 		return ""
 	default:
 		return "is in the store and not in the log"

@@ -41,7 +41,7 @@ func TestKeySpaceDocument(t *testing.T) {
 // TestKeyBytesDiffer holds the kinds of rows apart, those that are reserved for later included.
 func TestKeyBytesDiffer(t *testing.T) {
 	for _, bytes := range [][]byte{
-		{rowMeta, rowEntity, rowExpiry, rowRouted, rowOutbox, rowParked, rowRefused, rowDelivered, rowTimer, rowHalted, rowSaga, rowProjection, rowCell},
+		{rowMeta, rowEntity, rowExpiry, rowRouted, rowOutbox, rowParked, rowRefused, rowDelivered, rowTimer, rowHalted, rowSuspected, rowSaga, rowProjection, rowCell},
 		{entityHead, entityState, entityTail, entityIndex, entityDedup, entityTimer},
 	} {
 		seen := map[byte]bool{}

@@ -34,11 +34,37 @@ func MarkHalted(store Store, a Address, h Halt) error {
 	return errors.Join(batch.Put(a.haltedKey(), append(binary.AppendVarint(nil, h.Position), h.Why...)), batch.Commit(), store.Flush())
 }
 
-// Resume removes the mark, durably: the log is again what was folded.
+// Resume removes the marks of a halted partition and of a suspected log, durably: the log is again what was folded.
 func Resume(store Store, a Address) error {
 	batch := store.NewBatch()
 	defer batch.Close() //nolint:errcheck // nothing to lose
-	return errors.Join(batch.Delete(a.haltedKey()), batch.Commit(), store.Flush())
+	return errors.Join(batch.Delete(a.haltedKey()), batch.Delete(a.suspectedKey()), batch.Commit(), store.Flush())
+}
+
+// Suspected returns the mark of a partition whose log below the store's position is to be looked through for losses; ok is false when
+// it has none. damage is what an earlier look has found; empty: nothing yet.
+func (p Partition) Suspected() (damage string, ok bool, err error) {
+	b, err := p.Rows.Get(p.Address.suspectedKey())
+	return string(b), b != nil, err
+}
+
+// MarkSuspected sets the mark of some partitions, durably.
+func MarkSuspected(store Store, damage string, of ...Address) error {
+	batch := store.NewBatch()
+	defer batch.Close() //nolint:errcheck // nothing to lose
+	for _, a := range of {
+		if err := batch.Put(a.suspectedKey(), []byte(damage)); err != nil {
+			return err
+		}
+	}
+	return errors.Join(batch.Commit(), store.Flush())
+}
+
+// ClearSuspected removes the mark, durably: the log was looked through and has everything.
+func ClearSuspected(store Store, a Address) error {
+	batch := store.NewBatch()
+	defer batch.Close() //nolint:errcheck // nothing to lose
+	return errors.Join(batch.Delete(a.suspectedKey()), batch.Commit(), store.Flush())
 }
 
 // StartOver forgets everything of the partition, the mark too, so that it is folded anew: from start on, which is 0 unless the
@@ -55,3 +81,5 @@ func StartOver(store Store, a Address, topicID string, start int64) error {
 }
 
 func (a Address) haltedKey() []byte { return append(a.append(nil), rowHalted) }
+
+func (a Address) suspectedKey() []byte { return append(a.append(nil), rowSuspected) }

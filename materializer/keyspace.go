@@ -36,6 +36,9 @@ const (
 	// rowHalted: one row, why the partition halted; no fold writes it, and nothing is read from the log while it is there. Since
 	// version 3.
 	rowHalted = 'h'
+	// rowSuspected: one row while the log below the store's position has to be looked through for losses, or has lost something there;
+	// no fold writes it. Since version 4.
+	rowSuspected = 'd'
 	// rowSaga, rowProjection, rowCell: reserved.
 	rowSaga       = 's'
 	rowProjection = 'p'

@@ -2,8 +2,10 @@ package partitions
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
+	"github.com/millrace-io/millrace/internal/mutation"
 	"github.com/millrace-io/millrace/materializer"
 )
 
@@ -21,26 +23,54 @@ type Inspection struct {
 	Failed error
 }
 
-// suspectLog asks for an inspection. It does not wait.
-func (m *Manager) suspectLog() {
+// suspectLogs marks the logs of all partitions of which the store has something: they are to be looked through, by this worker or the
+// next one on this store, when the topic is as it must be again.
+func (m *Manager) suspectLogs() {
+	var marked []materializer.Address
+	for _, p := range m.partitions {
+		if _, known, err := p.view().Suspected(); err != nil || !known { // a mark may have what was found
+			marked = append(marked, p.address)
+		}
+		p.suspected.Store(true)
+	}
+	if err := materializer.MarkSuspected(m.options.Store, "", marked...); err != nil {
+		m.partitions[0].post(input{kind: inAlarm, fail: fmt.Errorf("that the logs are to be looked through for losses could not be written down, so that a restart forgets it: %w", err)})
+	}
+}
+
+// readSuspicion takes up what an earlier worker on this store suspected or found, and returns whether it did.
+func (p *Partition) readSuspicion() bool {
+	damage, known, err := p.view().Suspected()
+	if err != nil || !known || mutation.On(mutation.Suspicion) { // a store that cannot be read is found out about where it matters
+		return false
+	}
+	p.suspected.Store(true)
+	if damage != "" {
+		p.inspection.Store(&Inspection{Damage: errors.New(damage)})
+	}
+	return true
+}
+
+// inspectSuspected asks for a look through the logs that are suspected. It does not wait.
+func (m *Manager) inspectSuspected() {
 	select {
-	case m.suspected <- struct{}{}:
+	case m.toInspect <- struct{}{}:
 	default: // it is asked for already
 	}
 }
 
-// inspectLogs reads the logs of all partitions that the store has, one after the other, whenever they are suspected, until ctx ends.
+// inspectLogs reads the logs that are suspected, one after the other, whenever that is asked for, until ctx ends.
 // Partitions are owned and followed meanwhile: what they fold themselves, they look at themselves.
 func (m *Manager) inspectLogs(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-m.suspected:
+		case <-m.toInspect:
 		}
 		failed := false
 		for _, p := range m.partitions {
-			failed = p.inspect(ctx) != nil || failed
+			failed = p.suspected.Load() && p.inspect(ctx) != nil || failed
 		}
 		if !failed {
 			continue
@@ -51,7 +81,7 @@ func (m *Manager) inspectLogs(ctx context.Context) {
 			stop()
 			return
 		case <-again:
-			m.suspectLog()
+			m.inspectSuspected()
 		}
 	}
 }
@@ -64,19 +94,63 @@ func (p *Partition) inspect(ctx context.Context) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+	repairs := p.repairs.Load()
+	p.suspected.Store(false)
 	meta, known, err := p.view().Meta()
-	if err != nil || !known || meta.Next == 0 || meta.TopicID != p.topicID {
+	var damage error
+	if err == nil && known && meta.Next > 0 && meta.TopicID == p.topicID {
+		p.looksAt(0, meta.Next, nil)
+		damage, err = p.losses(ctx, &meta)
+	}
+	if err != nil {
+		p.suspected.Store(true)
+		p.looksAt(0, meta.Next, err)
 		return err
 	}
-	p.inspection.Store(&Inspection{Until: meta.Next})
-	damage, err := p.losses(ctx, &meta)
-	i := *p.inspection.Load()
-	i.Damage, i.Failed, i.Over = damage, err, err == nil
-	p.inspection.Store(&i)
-	if i.Damage != nil {
-		p.post(input{kind: inDamaged, fail: i.Damage})
+	p.post(input{kind: inInspected, fail: damage, incarnation: repairs})
+	return nil
+}
+
+// looksAt shows how far a look is. What an earlier one has found stays until this one is over.
+func (p *Partition) looksAt(next, until int64, failed error) {
+	i := Inspection{Next: next, Until: until, Failed: failed}
+	if was := p.inspection.Load(); was != nil {
+		i.Damage = was.Damage
 	}
-	return i.Failed
+	p.inspection.Store(&i)
+}
+
+// inspected takes what a look has found, nil: nothing, and writes it down, so that a restart does not forget it. repairs is how many
+// there were when it began.
+func (p *Partition) inspected(repairs uint64, damage error) {
+	if repairs != p.repairs.Load() {
+		p.inspection.Store(nil)
+		return
+	}
+	i := Inspection{Damage: damage, Over: true}
+	if was := p.inspection.Load(); was != nil {
+		i.Next, i.Until = was.Next, was.Until
+	}
+	var err error
+	if damage == nil {
+		err = materializer.ClearSuspected(p.store, p.address)
+	} else {
+		p.alarm(damage.Error())
+		err = materializer.MarkSuspected(p.store, damage.Error(), p.address)
+	}
+	if err != nil {
+		p.alarm("what a look through the log has found could not be written down: " + err.Error())
+	}
+	p.inspection.Store(&i)
+}
+
+// trustLog forgets what was found in a log that a repair has looked at since.
+func (p *Partition) trustLog(err error) {
+	if err == nil {
+		p.repairs.Add(1)
+		p.suspected.Store(false)
+		p.inspection.Store(nil)
+	}
 }
 
 // losses returns what the log has lost that a store was folded from; err says that it could not be read.
@@ -98,7 +172,7 @@ func (p *Partition) losses(ctx context.Context, meta *materializer.Meta) (damage
 	}
 	defer reader.Close() //nolint:errcheck // only read
 	fold := materializer.NewFold(p.address, p.topicID, materializer.MetaFrom(p.topicID, meta.Start))
-	found, err := materializer.Inspect(ctx, reader, fold, end, func(at int64) { p.inspection.Store(&Inspection{Next: at, Until: end}) })
+	found, err := materializer.Inspect(ctx, reader, fold, end, func(at int64) { p.looksAt(at, end, nil) })
 	if found.Loss != nil {
 		return errDamaged(meta.Next, found.Loss), nil
 	}

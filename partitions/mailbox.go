@@ -16,7 +16,8 @@ const (
 	inRevoked
 	inFollowed
 	inLost
-	inDamaged
+	inAlarm
+	inInspected
 	inReplaced
 	inCaughtUp
 	inFailed

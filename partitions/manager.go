@@ -75,8 +75,8 @@ type Manager struct {
 	misfit error
 	// handedOver are the partitions that live owners are to release by the present table.
 	handedOver map[int32]bool
-	// suspected has room for one wish that the logs are looked through.
-	suspected chan struct{}
+	// toInspect has room for one wish that the suspected logs are looked through.
+	toInspect chan struct{}
 	// staleness is what was measured of relaxed reads.
 	staleness staleness
 	// barred has room for the reason why this worker has to leave its group, isBarred says that there is one.
@@ -118,7 +118,7 @@ func NewManager(o Options) *Manager {
 	o.Routes.Expect(o.Layout)
 	m := &Manager{
 		options: o, described: o.Topic.Partitions, hinted: map[int32]bool{}, handedOver: map[int32]bool{}, refused: make(chan struct{}, 1),
-		suspected: make(chan struct{}, 1), barred: make(chan error, 1), draining: make(chan struct{}), drained: make(chan struct{}),
+		toInspect: make(chan struct{}, 1), barred: make(chan error, 1), draining: make(chan struct{}), drained: make(chan struct{}),
 	}
 	rebuilds := make(chan struct{}, o.Rebuilds)
 	for id := range o.Layout.Partitions {
@@ -131,6 +131,9 @@ func NewManager(o Options) *Manager {
 			warmed: m.warmed, refused: m.refused, staleness: &m.staleness, tracer: o.Tracer,
 		}
 		p.core.layout, p.hadImage = o.Layout, isStored(o.Store, p.address)
+		if p.readSuspicion() {
+			m.inspectSuspected()
+		}
 		p.core.laneOf = p.laneOf
 		p.status.Store(&published{Status: Status{Partition: id}})
 		m.partitions = append(m.partitions, p)
@@ -464,13 +467,17 @@ func (m *Manager) judge(info broker.TopicInfo) {
 	case was == nil && now != nil:
 		released = m.release(m.all(), now)
 	case m.contract != nil && now == nil:
-		m.suspectLog()
+		m.inspectSuspected()
 		if m.misfit == nil {
 			m.takeAgain()
 		}
 	}
+	suspect := m.contract == nil && now != nil && !m.replaced
 	m.contract = now
 	m.mu.Unlock()
+	if suspect {
+		m.suspectLogs()
+	}
 	released()
 }
 

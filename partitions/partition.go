@@ -80,8 +80,11 @@ type Partition struct {
 	// imageMoved is closed when image has changed, if anybody waits for that.
 	imageMu    sync.Mutex
 	imageMoved chan struct{}
-	// inspection is the last look through the log below the store's position; nil: there was none.
+	// inspection is the last look through the log below the store's position; nil: there was none. suspected: one is wanted. repairs
+	// counts those that have made what an earlier look found out of date.
 	inspection atomic.Pointer[Inspection]
+	suspected  atomic.Bool
+	repairs    atomic.Uint64
 	// probe is the owner's last word on how far it is; probing: it is being asked.
 	probe   atomic.Pointer[probe]
 	probing atomic.Bool
@@ -183,8 +186,10 @@ func (p *Partition) take(in *input) {
 	case inFollowFailed:
 		p.failed(in.fail)
 		c.FollowFailed(in.fail)
-	case inDamaged:
+	case inAlarm:
 		p.alarm(in.fail.Error())
+	case inInspected:
+		p.inspected(in.incarnation, in.fail)
 	case inLost:
 		c.Lost()
 	case inReplaced:

@@ -250,14 +250,16 @@ func (p *Partition) startOver(r *repair) {
 	if err == nil {
 		err = materializer.StartOver(p.store, p.address, p.topicID, r.survey.start)
 	}
-	p.inspection.Store(nil)
+	p.trustLog(err)
 	p.core.StartedOver(err)
 }
 
 // resume takes the mark off a partition whose log is what its store was folded from.
 func (p *Partition) resume() {
 	p.closeRestoration()
-	p.core.StartedOver(materializer.Resume(p.store, p.address))
+	err := materializer.Resume(p.store, p.address)
+	p.trustLog(err)
+	p.core.StartedOver(err)
 }
 
 // halt marks the store of a partition that has halted, so that a restart does not forget it.

@@ -58,6 +58,8 @@ const (
 	Layout = "layout"
 	// Hole: an offset without a record ends the fold.
 	Hole = "hole"
+	// Suspicion: what was suspected of a log, or found in it, outlives a restart.
+	Suspicion = "suspicion"
 	// Previous: a claim that follows on an owner that the log does not have ends the fold.
 	Previous = "previous"
 	// Epoch: a claim that jumps far above the owner's epoch is void.
@@ -128,6 +130,7 @@ func Lines() []string {
 		Cut,
 		Layout,
 		Hole,
+		Suspicion,
 		Previous,
 		Epoch,
 		Announced,

@@ -1,0 +1,139 @@
+package partitions
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/millrace-io/millrace/broker-adapter"
+	"github.com/millrace-io/millrace/materializer"
+)
+
+// wronged is a worker whose topic has had wrong settings, during which something may have happened to the log.
+func wronged(t *testing.T, happen func(*fixture)) *fixture {
+	t.Helper()
+	f := start(t, setup{world: alone})
+	f.await(Active)
+	f.want(f.submit(command("a", "add x")), "x")
+	f = f.restart()
+	f.await(Active)
+	f.breakContract()
+	f.await(Standby)
+	happen(f)
+	return f
+}
+
+func (f *fixture) breakContract() {
+	wrong := f.m.options.Topic
+	wrong.Violations = []broker.Violation{{Setting: "cleanup.policy"}}
+	f.m.judge(wrong)
+}
+
+func (f *fixture) inspected() Inspection {
+	f.t.Helper()
+	f.until("the log was looked through", func() bool { return f.p.Status().Inspection.Over })
+	return f.p.Status().Inspection
+}
+
+// mark is the store's mark of a suspected log, when the worker has stopped.
+func (f *fixture) mark() (why string, ok bool) {
+	f.t.Helper()
+	if err := f.stop(); err != nil {
+		f.t.Fatal(err)
+	}
+	why, ok, err := f.p.view().Suspected()
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return why, ok
+}
+
+// TestDamageOutlivesARestart: what a look through the log has found is in the status of the next worker on this store before that
+// has looked itself, and it looks again.
+func TestDamageOutlivesARestart(t *testing.T) {
+	f := wronged(t, func(f *fixture) { f.world.Remove(journal, 1, 2) })
+	f.m.judge(f.m.options.Topic)
+	found := f.inspected().Damage
+	if found == nil {
+		t.Fatal("no damage is found")
+	}
+	if why, ok := f.mark(); !ok || why != found.Error() {
+		t.Errorf("the store says %q, %v; want %v", why, ok, found)
+	}
+	again := f.restart()
+	if damage := again.p.Status().Inspection.Damage; damage == nil || damage.Error() != found.Error() {
+		t.Errorf("after a restart the damage is %v; want %v", damage, found)
+	}
+	again.await(Active)
+	again.want(again.submit(command("a", "read")), "x")
+	if damage := again.inspected().Damage; damage == nil || !strings.Contains(damage.Error(), "offset 1") {
+		t.Errorf("it has looked again and found %v", damage)
+	}
+}
+
+// TestALookThatWasCutOffIsDoneByTheNextWorker: a restart between the wrong settings and the end of the look forgets neither.
+func TestALookThatWasCutOffIsDoneByTheNextWorker(t *testing.T) {
+	f := wronged(t, func(f *fixture) { f.world.Remove(journal, 1, 2) })
+	if why, ok := f.mark(); !ok || why != "" {
+		t.Errorf("the store says %q, %v; want a mark without damage", why, ok)
+	}
+	f = f.restart()
+	if damage := f.inspected().Damage; damage == nil {
+		t.Error("no damage is found")
+	}
+}
+
+// TestACleanLookTakesTheMarkOff: also that of damage which is restored.
+func TestACleanLookTakesTheMarkOff(t *testing.T) {
+	f := wronged(t, func(*fixture) {})
+	f.m.judge(f.m.options.Topic)
+	if damage := f.inspected().Damage; damage != nil {
+		t.Fatalf("damage %v", damage)
+	}
+	if why, ok := f.mark(); ok {
+		t.Errorf("the mark is still there: %q", why)
+	}
+	if err := materializer.MarkSuspected(f.store, "was damaged", f.p.address); err != nil {
+		t.Fatal(err)
+	}
+	f = f.restart()
+	if damage := f.inspected().Damage; damage != nil {
+		t.Errorf("damage %v", damage)
+	}
+	if why, ok := f.mark(); ok {
+		t.Errorf("the mark is still there: %q", why)
+	}
+	f = f.restart()
+	f.await(Active)
+	if i := f.p.Status().Inspection; i != (Inspection{}) {
+		t.Errorf("a log without a mark is looked through: %+v", i)
+	}
+}
+
+// TestARepairTakesTheMarkOff, whichever it is: of an image that is dropped, and of a log that was compared with the store.
+func TestARepairTakesTheMarkOff(t *testing.T) {
+	for _, choice := range []Choice{Retry, AcceptLoss} {
+		t.Run(choice.String(), func(t *testing.T) {
+			f := wronged(t, func(*fixture) {})
+			if err := f.stop(); err != nil {
+				t.Fatal(err)
+			}
+			if err := errors.Join(
+				materializer.MarkSuspected(f.store, "was damaged", f.p.address),
+				materializer.MarkHalted(f.store, f.p.address, materializer.Halt{Why: "for this test"}),
+			); err != nil {
+				t.Fatal(err)
+			}
+			f = f.restart()
+			f.halts()
+			f.inspected() // otherwise the look takes the mark off
+			if err := materializer.MarkSuspected(f.store, "was damaged", f.p.address); err != nil {
+				t.Fatal(err)
+			}
+			f.mend(choice)
+			if why, ok := f.mark(); ok {
+				t.Errorf("the mark is still there: %q", why)
+			}
+		})
+	}
+}
