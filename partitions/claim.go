@@ -182,7 +182,7 @@ func (c *core) Failed(incarnation uint64, err error) {
 // FollowFailed says that the log could not be followed. That is tried again, unless the log has lost records, or the partition
 // halted in an earlier life of this worker.
 func (c *core) FollowFailed(err error) {
-	if c.state == Standby && (errors.Is(err, materializer.ErrLost) || errors.Is(err, errHaltedBefore)) {
+	if c.state == Standby && (errors.Is(err, materializer.ErrLost) || errors.Is(err, errHaltedBefore) || errors.Is(err, errOnlyCopy)) {
 		c.Halt(err)
 	}
 }

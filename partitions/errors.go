@@ -101,7 +101,7 @@ func errTerminated(kind entities.Kind) *entities.Error {
 // haltCause says whether an error means that data is gone or unreadable, so that going on would hide it.
 func haltCause(err error) bool {
 	return errors.Is(err, broker.ErrOutOfRange) || errors.Is(err, broker.ErrRegressed) || errors.Is(err, errTopicReplaced) || errors.Is(err, errHaltedBefore) ||
-		errors.Is(err, materializer.ErrUnfoldable) || errors.Is(err, materializer.ErrLost) || errors.Is(err, entities.ErrLayout)
+		errors.Is(err, materializer.ErrUnfoldable) || errors.Is(err, materializer.ErrLost) || errors.Is(err, entities.ErrLayout) || errors.Is(err, errOnlyCopy)
 }
 
 // errTopicReplaced: somebody deleted the journal and created it again.
@@ -109,6 +109,9 @@ var errTopicReplaced = errors.New("the journal is not the one that the store was
 
 // errHaltedBefore: the store says that the partition halted, and nobody has repaired it since.
 var errHaltedBefore = errors.New("halted before this start")
+
+// errOnlyCopy: the store has another format and would be folded anew, and the log has lost a part of what it was folded from.
+var errOnlyCopy = errors.New("the store may be the only copy of what the log has lost")
 
 func topicReplaced(stored, found string) error {
 	return fmt.Errorf("%w: it was topic id %s, now it is %s", errTopicReplaced, stored, found)

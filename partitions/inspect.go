@@ -99,8 +99,7 @@ func (p *Partition) inspect(ctx context.Context) error {
 	meta, known, err := p.view().Meta()
 	var damage error
 	if err == nil && known && meta.Next > 0 && meta.TopicID == p.topicID {
-		p.looksAt(0, meta.Next, nil)
-		damage, err = p.losses(ctx, &meta)
+		damage, err = p.lookThrough(ctx, &meta)
 	}
 	if err != nil {
 		p.suspected.Store(true)
@@ -109,6 +108,18 @@ func (p *Partition) inspect(ctx context.Context) error {
 	}
 	p.post(input{kind: inInspected, fail: damage, incarnation: repairs})
 	return nil
+}
+
+func (p *Partition) lookThrough(ctx context.Context, meta *materializer.Meta) (damage, err error) {
+	p.looksAt(0, meta.Next, nil)
+	end, err := p.log.End(ctx, p.journal)
+	if err != nil {
+		return nil, fmt.Errorf("ask for the end of %s: %w", p.address, err)
+	}
+	if damage, err = p.losses(ctx, meta, end, func(at int64) { p.looksAt(at, end, nil) }); damage != nil {
+		damage = errDamaged(meta.Next, damage)
+	}
+	return damage, err
 }
 
 // looksAt shows how far a look is. What an earlier one has found stays until this one is over.
@@ -153,18 +164,15 @@ func (p *Partition) trustLog(err error) {
 	}
 }
 
-// losses returns what the log has lost that a store was folded from; err says that it could not be read.
-func (p *Partition) losses(ctx context.Context, meta *materializer.Meta) (damage, err error) {
+// losses returns what the log, up to end, has lost that a store was folded from; err says that it could not be read. progress is told of
+// the position; it may be nil.
+func (p *Partition) losses(ctx context.Context, meta *materializer.Meta, end int64, progress func(next int64)) (damage, err error) {
 	start, err := p.log.Start(ctx, p.journal)
 	if err != nil {
 		return nil, fmt.Errorf("ask for the start of %s: %w", p.address, err)
 	}
 	if start > meta.Start {
-		return errDamaged(meta.Next, fmt.Errorf("%w: it begins at offset %d", materializer.ErrLost, start)), nil
-	}
-	end, err := p.log.End(ctx, p.journal)
-	if err != nil {
-		return nil, fmt.Errorf("ask for the end of %s: %w", p.address, err)
+		return fmt.Errorf("%w: it begins at offset %d", materializer.ErrLost, start), nil
 	}
 	reader, err := p.log.Read(p.journal, meta.Start)
 	if err != nil {
@@ -172,9 +180,9 @@ func (p *Partition) losses(ctx context.Context, meta *materializer.Meta) (damage
 	}
 	defer reader.Close() //nolint:errcheck // only read
 	fold := materializer.NewFold(p.address, p.topicID, materializer.MetaFrom(p.topicID, meta.Start))
-	found, err := materializer.Inspect(ctx, reader, fold, end, func(at int64) { p.looksAt(at, end, nil) })
+	found, err := materializer.Inspect(ctx, reader, fold, end, progress)
 	if found.Loss != nil {
-		return errDamaged(meta.Next, found.Loss), nil
+		return found.Loss, nil
 	}
 	return nil, err
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/entities/record"
+	"github.com/millrace-io/millrace/internal/mutation"
 	"github.com/millrace-io/millrace/materializer"
 )
 
@@ -100,7 +101,7 @@ func (p *Partition) recover(ctx context.Context) (int64, error) {
 	} else {
 		err = p.read(ctx, end, 0)
 	}
-	if !errors.Is(err, materializer.ErrLost) {
+	if !errors.Is(err, materializer.ErrLost) || errors.Is(err, errOnlyCopy) {
 		return end, err
 	}
 	switch accepted, failed := p.accepted(ctx, end); {
@@ -119,7 +120,7 @@ func (p *Partition) read(ctx context.Context, until, accepted int64) error {
 		p.reading.close()
 		p.reading = nil
 	}
-	meta, err := p.stored(until)
+	meta, err := p.stored(ctx, until)
 	if err != nil {
 		return err
 	}
@@ -144,7 +145,7 @@ func (p *Partition) newFold(a materializer.Address, meta materializer.Meta) (*ma
 
 // accepted returns below which offset a repair has accepted what the log has lost behind the store's position; 0: nowhere.
 func (p *Partition) accepted(ctx context.Context, end int64) (int64, error) {
-	meta, err := p.stored(end)
+	meta, err := p.stored(ctx, end)
 	if err != nil {
 		return 0, err
 	}
@@ -161,8 +162,9 @@ func (p *Partition) accepted(ctx context.Context, end int64) (int64, error) {
 	return found.Accepted, err
 }
 
-// stored returns what the store vouches for, of a log that ends at end, and makes it forget what another fold left.
-func (p *Partition) stored(end int64) (materializer.Meta, error) {
+// stored returns what the store vouches for, of a log that ends at end. What another version of the fold left is dropped, once the log
+// is known to have everything that it was folded from.
+func (p *Partition) stored(ctx context.Context, end int64) (materializer.Meta, error) {
 	meta, known, err := p.view().Meta()
 	if err != nil {
 		return materializer.Meta{}, fmt.Errorf("read the store of %s: %w", p.address, err)
@@ -181,11 +183,38 @@ func (p *Partition) stored(end int64) (materializer.Meta, error) {
 	case meta.Next > end:
 		return materializer.Meta{}, fmt.Errorf("%w: the store has folded %s up to offset %d, the log ends at %d", broker.ErrRegressed, p.address, meta.Next, end)
 	case meta.FoldVersion != materializer.FoldVersion:
+		if err := p.replaceable(ctx, &meta, end); err != nil {
+			return materializer.Meta{}, err
+		}
 		lower, upper := p.address.Range()
 		return materializer.Meta{}, p.store.DropRange(lower, upper)
 	default:
 		return meta, nil
 	}
+}
+
+// replaceable returns an error unless the log, up to end, has everything that the store was folded from: otherwise the store may be the
+// only copy of what is missing.
+func (p *Partition) replaceable(ctx context.Context, meta *materializer.Meta, end int64) error {
+	select {
+	case p.rebuilds <- struct{}{}:
+		defer func() { <-p.rebuilds }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	damage, err := p.losses(ctx, meta, end, nil)
+	switch {
+	case err != nil:
+		return fmt.Errorf("the store of %s has format %d, this program has format %d, and whether the log can replace it is not known: %w",
+			p.address, meta.FoldVersion, materializer.FoldVersion, err)
+	case damage != nil && !mutation.On(mutation.OnlyCopy):
+		return fmt.Errorf("%w: the store of %s has format %d, this program has format %d and would fold the log anew, and %w. Nothing was dropped. "+
+			"Run the version of millrace whose stores have format %d: it serves from this store where the log is lost only below the store's position, "+
+			"and has `millrace repair --append-image` for a lost end. Or restore the log and use `millrace repair --retry`. "+
+			"`millrace repair --accept-loss` drops the store, with all that the log does not have",
+			errOnlyCopy, p.address, meta.FoldVersion, materializer.FoldVersion, damage, meta.FoldVersion)
+	}
+	return nil
 }
 
 // follow folds up to an offset; what is far behind only as many partitions at a time as there is room for.

@@ -60,6 +60,8 @@ const (
 	Hole = "hole"
 	// Suspicion: what was suspected of a log, or found in it, outlives a restart.
 	Suspicion = "suspicion"
+	// OnlyCopy: an image of another format is kept while the log cannot replace it.
+	OnlyCopy = "onlycopy"
 	// Previous: a claim that follows on an owner that the log does not have ends the fold.
 	Previous = "previous"
 	// Epoch: a claim that jumps far above the owner's epoch is void.
@@ -131,6 +133,7 @@ func Lines() []string {
 		Layout,
 		Hole,
 		Suspicion,
+		OnlyCopy,
 		Previous,
 		Epoch,
 		Announced,
