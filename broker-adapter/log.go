@@ -72,7 +72,7 @@ type AppendResult struct {
 // Batch is a run of records as read.
 type Batch struct {
 	Records []Record
-	// Next is where reading goes on: beyond the last record, also where compaction left a gap.
+	// Next is where reading goes on: beyond the last record. Offsets between the two have no record, and never will.
 	Next int64
 	// End is the end of the log as last heard: the offset that the next record will get. An isolated former leader may
 	// answer with the past.
@@ -81,7 +81,8 @@ type Batch struct {
 
 // Reader reads one partition in order. It belongs to one goroutine.
 type Reader interface {
-	// Next waits for the next records, until ctx ends. It returns at least one record, or an error. Records below the end
+	// Next waits for the next records, until ctx ends. It returns at least one record, or an error, or a batch without records whose
+	// Next is beyond the offset that was asked for: the log has given these offsets away, and has nothing there. Records below the end
 	// of the log are returned without waiting for more.
 	Next(ctx context.Context) (Batch, error)
 	// Close releases the reader. Next must not be running.

@@ -42,6 +42,20 @@ func (f *Fold) at(offset int64) error {
 	return f.loses(Hole(expected, offset))
 }
 
+// UpTo says that the log has nothing more below an offset: it checks that every offset has had a record.
+func (f *Fold) UpTo(next int64) error {
+	expected := f.next
+	if next <= expected || mutation.On(mutation.Hole) {
+		return nil
+	}
+	f.next = next
+	what := fmt.Sprintf("it has no records at offsets %d to %d, and goes on at offset %d", expected, next-1, next)
+	if next == expected+1 {
+		what = fmt.Sprintf("it has no record at offset %d, and goes on at offset %d", expected, next)
+	}
+	return f.loses(&LostError{Offset: next, Missing: next - expected, What: what})
+}
+
 // Hole is the loss that a log shows whose next record should have one offset and has another.
 func Hole(expected, found int64) *LostError {
 	switch {
@@ -136,6 +150,7 @@ func Inspect(ctx context.Context, reader broker.Reader, fold *Fold, until int64,
 				found = Inspected{Accepted: r.Offset + 1}
 			}
 		}
+		_ = fold.UpTo(min(batch.Next, max(until, fold.next))) // losses are told to met
 		if position = batch.Next; progress != nil {
 			progress(min(position, until))
 		}

@@ -93,6 +93,9 @@ func (f *Follower) next(ctx context.Context, rows Rows) (int, error) {
 			return 0, fmt.Errorf("fold %s: %w", f.fold.address, err)
 		}
 	}
+	if err := f.fold.UpTo(batch.Next); err != nil {
+		return 0, fmt.Errorf("fold %s: %w", f.fold.address, err)
+	}
 	f.position, f.end = batch.Next, batch.End
 	return len(batch.Records), nil
 }

@@ -120,6 +120,7 @@ func (v *Verification) walk(ctx context.Context, fold *Fold, beside *beside, end
 				return err
 			}
 		}
+		_ = fold.UpTo(batch.Next) // losses are told to v.loses
 		v.result.Next = batch.Next
 		if v.Progress != nil {
 			v.Progress(v.result.Next, end)

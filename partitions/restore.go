@@ -106,7 +106,7 @@ func (p *Partition) survey(ctx context.Context, choice Choice) (s survey, err er
 }
 
 // imageBesideHoles is why an image is not written again where records are lost in the middle of a log.
-const imageBesideHoles = "the log has lost records before others that it still has: what the store has cannot be put in between"
+const imageBesideHoles = "the log has offsets without records, or records of another layout, where the store has others: what the store has cannot be put in between"
 
 // openRestoration begins to read, where the log begins.
 func (p *Partition) openRestoration(choice Choice, meta *materializer.Meta, s *survey) error {
@@ -187,6 +187,14 @@ func (p *Partition) foldBeside(ctx context.Context, until int64) error {
 			if _, err := r.fold.Record(nowhere{}, &batch.Records[i]); err != nil {
 				return fmt.Errorf("fold %s: %w", p.address, err)
 			}
+		}
+		if until >= batch.Next || !r.exact {
+			err = r.fold.UpTo(batch.Next)
+		} else {
+			err = r.fold.UpTo(until)
+		}
+		if err != nil {
+			return fmt.Errorf("fold %s: %w", p.address, err)
 		}
 		r.position = batch.Next
 	}

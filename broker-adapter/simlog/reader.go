@@ -45,7 +45,7 @@ func (r *reader) Next(ctx context.Context) (broker.Batch, error) {
 		if err != nil {
 			return broker.Batch{}, fmt.Errorf("read topic %s, partition %d, offset %d: %w", r.partition.Topic, r.partition.ID, r.next, err)
 		}
-		if len(batch.Records) > 0 {
+		if batch.Next > r.next {
 			r.next, r.lent = batch.Next, batch.Records
 			return batch, nil
 		}
@@ -82,8 +82,8 @@ func (r *reader) look(ctx context.Context) (broker.Batch, <-chan struct{}, error
 	for offset := r.next; offset < end && len(batch.Records) < maxBatch; offset++ {
 		if !part.gone[offset] {
 			batch.Records = append(batch.Records, cloneRecord(&part.records[offset-part.start]))
-			batch.Next = offset + 1
 		}
+		batch.Next = offset + 1
 	}
 	return batch, w.changed, nil
 }
