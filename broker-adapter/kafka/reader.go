@@ -71,6 +71,7 @@ func (r *reader) Next(ctx context.Context) (broker.Batch, error) {
 		if err := ctx.Err(); err != nil {
 			return broker.Batch{}, fmt.Errorf("%s: %w", r.what, err)
 		}
+		wasAtEnd := r.atEnd
 		found, err := r.poll(ctx)
 		if r.err != nil {
 			break
@@ -84,6 +85,9 @@ func (r *reader) Next(ctx context.Context) (broker.Batch, error) {
 		r.attempt = 0
 		if len(found.records) > 0 {
 			return r.batch(found)
+		}
+		if batch, passed := r.passHole(ctx, wasAtEnd); passed {
+			return batch, nil
 		}
 	}
 	return broker.Batch{}, r.err
