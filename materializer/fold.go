@@ -48,6 +48,11 @@ type Fold struct {
 	released record.Owner
 	// attested is the last owner whose claim had the layout of this fold: its records lie where they belong.
 	attested record.Owner
+	// stranger is the last owner whose claim has another layout, as strange says; nothing of it is folded. vouched: rows were folded by the
+	// layout of this fold, or a claim has it, so that the stranger is the exception.
+	stranger record.Owner
+	strange  error
+	vouched  bool
 	// each is told of every record that takes effect, before its rows are written. Nil: nobody is.
 	each func(*Entry)
 }
@@ -71,6 +76,7 @@ func NewFold(a Address, topicID string, meta Meta) *Fold {
 	}
 	f := &Fold{address: a, meta: meta, next: meta.Next, lost: meta.Lost}
 	f.rule = record.Rule{Current: meta.Owner, Ordinal: meta.Ordinal}
+	f.vouched = meta.Layout != (entities.Layout{}) && meta.Next > 0
 	return f
 }
 
@@ -142,6 +148,10 @@ func (f *Fold) Step(rows Rows, e *Entry) (record.Verdict, error) {
 	case record.Pending:
 		f.group = append(f.group, e.clone())
 	case record.Complete:
+		if f.estranged() {
+			err = f.skip(e)
+			break
+		}
 		for i := range f.group {
 			if err = f.write(rows, &f.group[i]); err != nil {
 				return verdict, err
@@ -179,10 +189,27 @@ func (f *Fold) attest(offset int64, c *record.ClaimInfo) error {
 		f.meta.Layout = c.Layout
 	}
 	if err := f.meta.Layout.Differs(c.Layout, fmt.Sprintf("the claim of worker %q at offset %d", c.Worker, offset)); err != nil && !mutation.On(mutation.Layout) {
-		return fmt.Errorf("%w: %w", ErrUnfoldable, err)
+		f.stranger, f.strange = f.rule.Current, err
+		return f.loses(&LostError{Offset: offset, What: "the claim counts, and what its owner writes must not", Layout: err})
 	}
-	f.attested = f.rule.Current
+	f.attested, f.vouched = f.rule.Current, true
 	return nil
+}
+
+// estranged says whether the present owner's claim has another layout: what it writes is of another journal.
+func (f *Fold) estranged() bool {
+	return f.strange != nil && f.rule.Current == f.stranger && !mutation.On(mutation.Stranger)
+}
+
+// skip takes a group of an owner of another layout. It is a loss that a repair may accept; but where the log has no claim of the layout of
+// this fold, it is this fold that is wrong about it.
+func (f *Fold) skip(e *Entry) error {
+	n := int64(len(f.group)) + 1
+	f.group = f.group[:0]
+	if !f.vouched {
+		return fmt.Errorf("%w: %w: no claim before offset %d has the layout of this worker", ErrUnfoldable, f.strange, e.Offset)
+	}
+	return f.loses(&LostError{Offset: e.Offset, Missing: n, What: fmt.Sprintf("the record at offset %d is of an owner of another layout", e.Offset), Layout: f.strange})
 }
 
 // misplaced returns an error for a record that belongs to another partition. Owners whose claim has the layout know where to write.
@@ -200,7 +227,7 @@ func (f *Fold) misplaced(id []byte, e *Entry) error {
 
 // passed moves Next behind an offset, unless a group is open.
 func (f *Fold) passed(offset int64) {
-	if !f.rule.Open() {
+	if !f.rule.Open() && !f.estranged() { // who goes on from Next must meet the claim of another layout again
 		f.meta.Next, f.meta.Owner, f.meta.Ordinal, f.meta.Lost = offset+1, f.rule.Current, f.rule.Ordinal, f.lost
 	}
 }

@@ -14,7 +14,8 @@ import (
 var ErrLost = errors.New("the log has lost records")
 
 // LostError is a place of a log that proves that records before it are lost. A journal is never compacted and has no transactions, so
-// each offset has a record; and a claim names the ownership that it follows.
+// each offset has a record; and a claim names the ownership that it follows. Or it is a record that must not be folded, because the claim
+// of its owner has another layout, or that claim (Layout).
 type LostError struct {
 	// Offset is that of the record that proves it.
 	Offset int64
@@ -22,15 +23,25 @@ type LostError struct {
 	Missing int64
 	// What was expected and what was found.
 	What string
+	// Layout says how the layouts differ; nil: this is not about layouts.
+	Layout error
 }
 
 // Error returns what is lost and what to do.
 func (l *LostError) Error() string {
+	if l.Layout != nil {
+		return fmt.Sprintf("%v: %v: %s; if no worker of that layout has written it on purpose, see `millrace repair`", ErrUnfoldable, l.Layout, l.What)
+	}
 	return fmt.Sprintf("%v: %s; see `millrace repair`, and `millrace log verify` for the whole log", ErrLost, l.What)
 }
 
-// Unwrap returns ErrLost.
-func (l *LostError) Unwrap() error { return ErrLost }
+// Unwrap returns ErrLost, and with a layout ErrUnfoldable and how it differs.
+func (l *LostError) Unwrap() []error {
+	if l.Layout != nil {
+		return []error{ErrLost, ErrUnfoldable, l.Layout}
+	}
+	return []error{ErrLost}
+}
 
 // at checks that the record of an offset follows on the one before it.
 func (f *Fold) at(offset int64) error {

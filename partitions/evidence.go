@@ -94,6 +94,9 @@ func (e *Evidence) askLog(ctx context.Context, p *Partition) string {
 func (e *Evidence) refuse(cause error, known bool, meta *materializer.Meta) {
 	replaced := known && e.StoreTopic != e.LogTopic
 	switch {
+	case errors.Is(cause, materializer.ErrLost) && errors.Is(cause, entities.ErrLayout):
+		e.Refused[AppendImage] = "nothing of this store is missing in the log; a claim of another layout stands in it, which only accept-loss passes over: " +
+			"with the claim, it passes over whatever its owner has written, and nothing else"
 	case errors.Is(cause, entities.ErrLayout):
 		why := "nothing is lost: the log, or the store, was written by another layout; start the worker as the cause says, then retry"
 		e.Refused[AcceptLoss], e.Refused[AppendImage] = why, why

@@ -96,7 +96,7 @@ func (p *Partition) survey(ctx context.Context, choice Choice) (s survey, err er
 				meta.Next, now.Owner.Epoch, now.Ordinal, now.Lost, meta.Owner.Epoch, meta.Ordinal, meta.Lost)
 		}
 	case AppendImage, Preview:
-		if now.Lost > meta.Lost {
+		if s.lost > meta.Lost {
 			return s, errors.New(imageBesideHoles)
 		}
 		s.restored, err = p.whatIsMissing()

@@ -62,6 +62,8 @@ const (
 	Suspicion = "suspicion"
 	// OnlyCopy: an image of another format is kept while the log cannot replace it.
 	OnlyCopy = "onlycopy"
+	// Stranger: what an owner of another layout has written is not folded, also where a repair has accepted its claim.
+	Stranger = "stranger"
 	// Previous: a claim that follows on an owner that the log does not have ends the fold.
 	Previous = "previous"
 	// Epoch: a claim that jumps far above the owner's epoch is void.
@@ -134,6 +136,7 @@ func Lines() []string {
 		Hole,
 		Suspicion,
 		OnlyCopy,
+		Stranger,
 		Previous,
 		Epoch,
 		Announced,

@@ -1,0 +1,97 @@
+package partitions
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/millrace-io/millrace/broker-adapter"
+	"github.com/millrace-io/millrace/broker-adapter/simlog"
+	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/entities/record"
+	"github.com/millrace-io/millrace/materializer"
+)
+
+// strange is a claim with a legal epoch and another layout behind an owner, and an event of its owner.
+func strange(before record.Owner) []broker.Record {
+	o := record.Envelope{Epoch: before.Epoch + 1, Nonce: 99}
+	claim, event := o, o
+	claim.Kind, claim.Claim = record.Claim, &record.ClaimInfo{Worker: "other", PreviousEpoch: before.Epoch, PreviousNonce: before.Nonce, Layout: entities.LayoutOf("app", 4)}
+	event.Kind, event.Ordinal, event.Sequence, event.TypeURL = record.Event, 1, 1, "t/word"
+	return []broker.Record{{Headers: header(claim)}, {Key: []byte("words/d"), Value: []byte("stray"), Headers: header(event)}}
+}
+
+// owner is that of the store, when the worker has stopped.
+func (f *fixture) owner() record.Owner {
+	f.t.Helper()
+	meta, _, err := f.p.view().Meta()
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return meta.Owner
+}
+
+// vouched is the log of damaged, with a claim and an event of this layout behind it, and the store of that.
+func vouched(t *testing.T) *fixture {
+	t.Helper()
+	f := damaged(t, func(*simlog.World) {}).restart()
+	f.await(Active)
+	f.want(f.submit(command("a", "add w")), "x w")
+	if err := f.stop(); err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// TestAClaimOfAnotherLayoutIsPassedOver after a repair by accept-loss, by this worker and by one without a store, and with it what its
+// owner wrote. Nothing else is lost. Before that it halts, and says so.
+func TestAClaimOfAnotherLayoutIsPassedOver(t *testing.T) {
+	f := vouched(t)
+	f.world.Inject(journal, strange(f.owner())...)
+	for _, begin := range []func(*fixture) *fixture{(*fixture).restart, (*fixture).fresh} {
+		f = begin(f)
+		f.halts()
+		why := f.p.Status().Halted
+		if !errors.Is(why, materializer.ErrUnfoldable) || !errors.Is(why, entities.ErrLayout) || !strings.Contains(why.Error(), "millrace repair") {
+			t.Errorf("halted because of %v", why)
+		}
+		all, err := f.m.Halted(t.Context())
+		if err != nil || len(all) != 1 || all[0].Refused[AcceptLoss] != "" || !strings.Contains(all[0].Refused[AppendImage], "only accept-loss") {
+			t.Errorf("evidence %+v, %v", all, err)
+		}
+		if _, err := f.m.Repair(t.Context(), 0, AppendImage); err == nil {
+			t.Error("an image is written again behind a claim of another layout")
+		}
+	}
+	f.mend(AcceptLoss)
+	for range 2 {
+		f.want(f.submit(command("a", "read")), "x w")
+		f.want(f.submit(command("b", "read")), "y")
+		f.want(f.submit(command("c", "read")), "z")
+		f.want(f.submit(command("d", "read")), "")
+		f = f.fresh()
+		f.await(Active)
+	}
+	if err := f.stop(); err != nil {
+		t.Fatal(err)
+	}
+	f.world.Inject(journal, strange(f.owner())...) // accepted was one, and not all that will come
+	f = f.fresh()
+	f.halts()
+}
+
+// TestALogOfAnotherLayoutIsNotPassedOver: where no claim has this worker's layout, the worker is wrong and not the log. The repair fails and
+// leaves everything as it was.
+func TestALogOfAnotherLayoutIsNotPassedOver(t *testing.T) {
+	f := damaged(t, func(w *simlog.World) { w.Truncate(journal, 0) })
+	f.world.Inject(journal, strange(record.Owner{})...)
+	f = f.fresh()
+	f.halts()
+	end := f.end()
+	if _, err := f.m.Repair(t.Context(), 0, AcceptLoss); !errors.Is(err, entities.ErrLayout) {
+		t.Errorf("the repair ends with %v; want that the layouts differ", err)
+	}
+	if f.end() != end || f.p.Status().State != Halted {
+		t.Errorf("the log ends at %d and ended at %d; the partition is %s", f.end(), end, f.p.Status().State)
+	}
+}
