@@ -190,7 +190,7 @@ func (f *Fold) attest(offset int64, c *record.ClaimInfo) error {
 	}
 	if err := f.meta.Layout.Differs(c.Layout, fmt.Sprintf("the claim of worker %q at offset %d", c.Worker, offset)); err != nil && !mutation.On(mutation.Layout) {
 		f.stranger, f.strange = f.rule.Current, err
-		return f.loses(&LostError{Offset: offset, What: "the claim counts, and what its owner writes must not", Layout: err})
+		return f.loses(&LostError{Offset: offset, What: err.Error() + ": the claim counts, and nothing that its owner writes may", Layout: err})
 	}
 	f.attested, f.vouched = f.rule.Current, true
 	return nil
@@ -209,7 +209,7 @@ func (f *Fold) skip(e *Entry) error {
 	if !f.vouched {
 		return fmt.Errorf("%w: %w: no claim before offset %d has the layout of this worker", ErrUnfoldable, f.strange, e.Offset)
 	}
-	return f.loses(&LostError{Offset: e.Offset, Missing: n, What: fmt.Sprintf("the record at offset %d is of an owner of another layout", e.Offset), Layout: f.strange})
+	return f.loses(&LostError{Offset: e.Offset, Missing: n, What: fmt.Sprintf("the record at offset %d is of an owner of another layout: %v", e.Offset, f.strange), Layout: f.strange})
 }
 
 // misplaced returns an error for a record that belongs to another partition. Owners whose claim has the layout know where to write.

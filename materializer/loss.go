@@ -30,7 +30,7 @@ type LostError struct {
 // Error returns what is lost and what to do.
 func (l *LostError) Error() string {
 	if l.Layout != nil {
-		return fmt.Sprintf("%v: %v: %s; if no worker of that layout has written it on purpose, see `millrace repair`", ErrUnfoldable, l.Layout, l.What)
+		return fmt.Sprintf("%v: %s; if no worker of that layout has written it on purpose, see `millrace repair`", ErrUnfoldable, l.What)
 	}
 	return fmt.Sprintf("%v: %s; see `millrace repair`, and `millrace log verify` for the whole log", ErrLost, l.What)
 }

@@ -6,6 +6,7 @@ import (
 	"hash/maphash"
 
 	"github.com/millrace-io/millrace/broker-adapter"
+	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/record"
 )
 
@@ -31,6 +32,8 @@ type Verified struct {
 	Accepted uint64
 	// Compared says up to which offset the store was compared; -1: it was not.
 	Compared int64
+	// Layout is that of the log; zero: no claim says it.
+	Layout   entities.Layout
 	Findings uint64
 }
 
@@ -41,6 +44,8 @@ type Verification struct {
 	Partition broker.Partition
 	Address   Address
 	TopicID   string
+	// Layout is the one that the log must have; zero: that of the first claim that has one.
+	Layout entities.Layout
 	// Store is compared with the log, at the store's own position; nil: it is not.
 	Store Store
 	// Progress is told how far it is, now and then, Found of every finding; its error ends the verification.
@@ -89,6 +94,9 @@ func (v *Verification) Run(ctx context.Context) (Verified, error) {
 		meta = MetaFrom(v.TopicID, start)
 	}
 	fold := NewFold(v.Address.ForVerify(), v.TopicID, meta)
+	if err := fold.Expect(v.Layout); err != nil { // never: the fold begins without one
+		return v.result, err
+	}
 	fold.each = v.record
 	fold.PassOver(v.loses)
 	if start < end {
@@ -97,6 +105,7 @@ func (v *Verification) Run(ctx context.Context) (Verified, error) {
 		}
 	}
 	v.tellLosses()
+	v.result.Layout = fold.Meta().Layout
 	v.result.Entities = uint64(len(v.sequences))
 	if v.failed == nil && beside != nil {
 		v.failed = beside.compare(v)

@@ -194,6 +194,44 @@ func TestJournalsOfAnotherLayout(t *testing.T) {
 	}
 }
 
+// TestVerifyComparesLayouts: those of the partitions of one journal, whichever is looked at first.
+func TestVerifyComparesLayouts(t *testing.T) {
+	mine, other := claimOf(entities.LayoutOf("millrace", 2)), claimOf(entities.LayoutOf("millrace", 4))
+	for name, test := range map[string]struct {
+		records map[int32][]broker.Record
+		want    uint64
+	}{
+		"the same":            {map[int32][]broker.Record{0: mine, 1: mine}, 0},
+		"one says nothing":    {map[int32][]broker.Record{1: mine}, 0},
+		"one has another one": {map[int32][]broker.Record{0: mine, 1: other}, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			log := journalOf(t, 2, test.records).Client("v")
+			defer log.Close() //nolint:errcheck // only read
+			info, err := log.Describe(t.Context(), "millrace.journal")
+			if err != nil {
+				t.Fatal(err)
+			}
+			var said []*adminv1.VerifyResponse
+			n := &Node{log: log, topic: info}
+			if err := n.verify(t.Context(), &adminv1.VerifyRequest{}, func(r *adminv1.VerifyResponse) error {
+				said = append(said, r)
+				return nil
+			}); err != nil {
+				t.Fatal(err)
+			}
+			found, text := uint64(0), ""
+			for _, r := range said {
+				found += r.GetSummary().GetFindings()
+				text += r.GetFinding().GetWhat()
+			}
+			if found != test.want || found > 0 && !strings.Contains(text, "4 partitions") {
+				t.Errorf("%d findings: %s; want %d about 4 partitions", found, text, test.want)
+			}
+		})
+	}
+}
+
 // TestStoreOfAnotherLayout: a store that was folded from the same topic by another layout ends the start, whatever the log says.
 func TestStoreOfAnotherLayout(t *testing.T) {
 	world := simlog.New(simlog.Options{})

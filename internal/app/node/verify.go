@@ -50,19 +50,20 @@ func (n *Node) verify(ctx context.Context, r *adminv1.VerifyRequest, send func(*
 	}
 	n.verifying.Lock() // what is folded beside the store has one place
 	defer n.verifying.Unlock()
+	var layout entities.Layout // of the first partition that has one: the others must have the same
 	for p := first; p <= last; p++ {
-		if err := n.verifyPartition(ctx, p, r.GetStore(), send); err != nil {
+		if err := n.verifyPartition(ctx, p, r.GetStore(), &layout, send); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (n *Node) verifyPartition(ctx context.Context, p int32, store bool, send func(*adminv1.VerifyResponse) error) error {
+func (n *Node) verifyPartition(ctx context.Context, p int32, store bool, layout *entities.Layout, send func(*adminv1.VerifyResponse) error) error {
 	var sent error
 	shown, told := 0, time.Now()
 	v := materializer.Verification{
-		Log: n.log, Partition: broker.Partition{Topic: n.topic.Name, ID: p}, TopicID: n.topic.ID,
+		Log: n.log, Partition: broker.Partition{Topic: n.topic.Name, ID: p}, TopicID: n.topic.ID, Layout: *layout,
 		Address: materializer.Address{Generation: entities.Generation, Partition: uint16(p)}, //nolint:gosec // at most 4096
 		Progress: func(next, end int64) {
 			if time.Since(told) > repairTold && sent == nil {
@@ -87,6 +88,7 @@ func (n *Node) verifyPartition(ctx context.Context, p int32, store bool, send fu
 	case sent != nil:
 		return sent
 	}
+	*layout = found.Layout
 	s := &adminv1.VerifySummary{
 		StartOffset: found.Start, NextOffset: found.Next, Claims: found.Claims, Repairs: found.Repairs, Records: found.Records, Events: found.Events,
 		VoidRecords: found.Void, ForeignRecords: found.Foreign, CutGroups: found.Cut, Entities: found.Entities, Jumps: found.Jumps,
