@@ -207,7 +207,7 @@ func TestVerifyComparesLayouts(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			log := journalOf(t, 2, test.records).Client("v")
-			defer log.Close() //nolint:errcheck // only read
+			defer log.Close()
 			info, err := log.Describe(t.Context(), "millrace.journal")
 			if err != nil {
 				t.Fatal(err)
