@@ -1,8 +1,13 @@
 package partitions
 
 import (
+	"context"
+	"errors"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/entities"
@@ -116,5 +121,89 @@ func TestWhatHappenedMeanwhileIsLookedAt(t *testing.T) {
 			}
 			f.until("an alarm is raised", func() bool { return f.p.Counts().Alarms == 1 && f.p.Status().LastError == damage.Error() })
 		})
+	}
+}
+
+// refusingLog fails appends as long as refusal is set, and counts how often the topic is described.
+type refusingLog struct {
+	broker.Log
+	mu        sync.Mutex
+	refusal   error
+	failed    int
+	described int
+}
+
+func (l *refusingLog) Append(p broker.Partition, records []broker.Record, done func(broker.AppendResult)) {
+	l.mu.Lock()
+	refusal := l.refusal
+	if refusal != nil {
+		l.failed++
+	}
+	l.mu.Unlock()
+	if refusal == nil {
+		l.Log.Append(p, records, done)
+		return
+	}
+	go done(broker.AppendResult{Base: -1, Last: -1, Err: refusal}) // the log never answers on the goroutine of the caller
+}
+
+func (l *refusingLog) Describe(ctx context.Context, name string) (broker.TopicInfo, error) {
+	l.mu.Lock()
+	l.described++
+	l.mu.Unlock()
+	return l.Log.Describe(ctx, name)
+}
+
+func (l *refusingLog) refuse(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.refusal = err
+}
+
+func (l *refusingLog) counts() (failed, described int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.failed, l.described
+}
+
+// TestAFailedAppendHasTheTopicLookedAt at once, whatever the log says of it: settings that are wrong are why, and the partition is
+// given up with their names and does not claim again and again. However many appends fail, the topic is looked at once a second at
+// most.
+func TestAFailedAppendHasTheTopicLookedAt(t *testing.T) {
+	for _, why := range []error{broker.ErrTooLarge, broker.ErrLimitLowered, errors.New("INVALID_RECORD: a compacted topic takes no record without a key")} {
+		t.Run(why.Error(), bubbled(func(t *testing.T) {
+			log := &refusingLog{}
+			f := start(t, setup{world: alone, log: func(l broker.Log) broker.Log {
+				log.Log = l
+				return log
+			}})
+			f.await(Active)
+			f.world.Violate(topic, broker.Violation{Setting: "cleanup.policy", Found: "compact", Wanted: "delete", Remedy: "set it"})
+			log.refuse(why)
+			if a := f.submit(command("a", "add x")); a.err == nil {
+				t.Error("a command is answered that the log did not take")
+			}
+			synctest.Wait() // and no time goes by
+			if err := f.m.Contract(); err == nil || !strings.Contains(err.Error(), "cleanup.policy is compact") {
+				t.Errorf("after a failed append the contract says %v", err)
+			}
+			if s := f.p.Status().State; s != Standby {
+				t.Errorf("the partition is %s while its topic refuses what it writes", s)
+			}
+
+			f.world.Violate(topic)
+			f.until("it claims again, and again", func() bool { failed, _ := log.counts(); return failed > 3 })
+			begun, before := log.counts()
+			const seconds = 600
+			for range 10 * seconds {
+				f.pass(time.Second / 10)
+			}
+			failed, described := log.counts()
+			if failed == begun || described-before > seconds+1 {
+				t.Errorf("%d appends failed, and the topic was looked at %d times in %d s", failed-begun, described-before, seconds)
+			}
+			log.refuse(nil)
+			f.until("it is active again", func() bool { return f.p.Status().State == Active })
+		}))
 	}
 }

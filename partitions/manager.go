@@ -67,7 +67,7 @@ type Manager struct {
 	contract error
 	replaced bool
 	hinted   map[int32]bool
-	// refused has room for one wish that the topic is looked at now: an append was refused because of its size.
+	// refused has room for one wish that the topic is looked at now: the log has failed an append.
 	refused chan struct{}
 	// described is how many partitions the topic had at the last look.
 	described int32
@@ -420,11 +420,16 @@ func (m *Manager) all() []int32 {
 	return ids
 }
 
-// watchContract looks at the topic's settings now and then, and when the log has refused an append because of its size: the
-// partition would claim and be refused again and again.
+// lookPause is how long the topic's settings are left alone after a look at them.
+const lookPause = time.Second
+
+// watchContract looks at the topic's settings now and then, and as soon as the log has failed an append: settings that are wrong may
+// be why, and then the partition would claim and be refused again and again. It looks once in lookPause at most, however many
+// appends fail.
 func (m *Manager) watchContract(ctx context.Context) {
+	pause := min(lookPause, m.options.ContractEvery)
 	for {
-		again, stop := m.options.Clock.After(m.options.ContractEvery)
+		again, stop := m.options.Clock.After(m.options.ContractEvery - pause)
 		select {
 		case <-ctx.Done():
 			stop()
@@ -433,11 +438,16 @@ func (m *Manager) watchContract(ctx context.Context) {
 		case <-m.refused:
 			stop()
 		}
-		info, err := m.options.Log.Describe(ctx, m.options.Topic.Name)
-		if err != nil {
-			continue // not reachable now: the partitions' own watchdogs tell
+		if info, err := m.options.Log.Describe(ctx, m.options.Topic.Name); err == nil { // else it is not reachable now: the partitions' own watchdogs tell
+			m.judge(info)
 		}
-		m.judge(info)
+		rested, stop := m.options.Clock.After(pause)
+		select {
+		case <-ctx.Done():
+			stop()
+			return
+		case <-rested:
+		}
 	}
 }
 

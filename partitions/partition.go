@@ -2,7 +2,6 @@ package partitions
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -515,7 +514,7 @@ func (p *Partition) append(b *batch, reply inputKind) {
 	incarnation := b.incarnation
 	failpoint.Hit(failpoint.BeforeSend)
 	p.log.Append(p.journal, b.records, func(r broker.AppendResult) {
-		if errors.Is(r.Err, broker.ErrTooLarge) || errors.Is(r.Err, broker.ErrLimitLowered) {
+		if r.Err != nil && !mutation.On(mutation.Look) {
 			select {
 			case p.refused <- struct{}{}:
 			default: // it is about to look

@@ -40,6 +40,8 @@ const (
 	Settle = "settle"
 	// Refused: what the target of an effect refuses leaves a trace.
 	Refused = "refused"
+	// Look: the topic's settings are looked at as soon as the log fails an append.
+	Look = "look"
 	// Stale: a timer fires only as it was last set.
 	Stale = "stale"
 	// Reuse: after a loss no offset is used again with another content (ADR 12).
@@ -125,6 +127,7 @@ func Lines() []string {
 		Watermark,
 		Settle,
 		Refused,
+		Look,
 		Stale,
 		Reuse,
 		Doubt,
