@@ -143,6 +143,9 @@ type TimerFiring struct {
 	Target Target
 	// Failures is how often the function has failed on it before, under the present owner.
 	Failures int
+	// Err is why the command cannot be run, however often it is tried: the function has no such method any more, or it is a command to
+	// another entity by now. Nil: it is run.
+	Err *Error
 }
 
 // TimerChange sets or cancels a timer of the entity whose command asks for it.

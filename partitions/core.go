@@ -226,6 +226,8 @@ func (c *core) entity(call *Call) *entity {
 		e = &entity{key: call.cmd.Key, keyBytes: []byte(call.cmd.Key.String()), typ: call.cmd.Type}
 		c.entities[e.key] = e
 		c.all.add(e)
+	} else if e.typ.Service == "" { // it was known by a command that cannot be run
+		e.typ = call.cmd.Type
 	}
 	call.entity = e
 	return e
@@ -435,7 +437,9 @@ func (c *core) Decided(call *Call, opening *Opening, outcome *entities.Outcome, 
 			// The function's memory is ahead of what is stored.
 			c.emit(effect{kind: doClose, session: e.session})
 			c.detach(e)
-			c.refuse(call, tooLarge)
+			if !c.giveUp(e, call, tooLarge) {
+				c.refuse(call, tooLarge)
+			}
 		}
 	default:
 		c.unwritten(call)

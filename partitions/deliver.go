@@ -232,14 +232,30 @@ func (p *Partition) runTimer(ctx context.Context, a *alarm) error {
 		return err
 	}
 	cmd, err := p.functions.Resolve(target)
-	if err != nil {
+	if err == nil && cmd.Key != a.Key {
+		err = entities.Errorf(entities.InvalidCommand, entities.NotApplied, "timer %q of %s is a command to %s", a.Name, a.Key, cmd.Key)
+	}
+	firing := &entities.TimerFiring{Name: a.Name, Due: a.At, Offset: a.Offset, Schedule: timer.Schedule, Target: target, Failures: a.failures}
+	switch failure := asError(err); {
+	case failure == nil:
+		cmd.Timer = firing
+		return p.run(ctx, cmd)
+	case hopeless(failure):
+		firing.Err = failure
+		_, err = p.Submit(ctx, unrunnable(a.Key, firing))
 		return err
+	default:
+		return failure
 	}
-	if cmd.Key != a.Key {
-		return entities.Errorf(entities.InvalidCommand, entities.NotApplied, "timer %q of %s is a command to %s", a.Name, a.Key, cmd.Key)
+}
+
+// unrunnable is the command of a timer that cannot be run. It is given up when it is its turn at its entity, of whose type no more is
+// known than its name.
+func unrunnable(key entities.Key, firing *entities.TimerFiring) *entities.Command {
+	return &entities.Command{
+		Service: firing.Target.Service, Method: firing.Target.Method, Payload: firing.Target.Payload,
+		Type: &entities.EntityType{Name: key.Type}, Key: key, Timer: firing,
 	}
-	cmd.Timer = &entities.TimerFiring{Name: a.Name, Due: a.At, Offset: a.Offset, Schedule: timer.Schedule, Target: target, Failures: a.failures}
-	return p.run(ctx, cmd)
 }
 
 // stale says whether the timer that a call stands for was cancelled or set anew by something that is committed.

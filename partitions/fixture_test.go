@@ -38,6 +38,8 @@ type words struct {
 	downFor string
 	// act runs actions: those of the service test.Acts. Nil: there are none.
 	act func(inv entities.Invocation) (*entities.Outcome, error)
+	// resolve is what Resolve says; it returns nil, nil for what it leaves to words. Nil: it leaves everything.
+	resolve func(t entities.Target) (*entities.Command, error)
 	// ahead: sessions take commands before their turn, and tell the test what is wrong; announced is how many each time.
 	ahead     *testing.T
 	announced []int
@@ -118,6 +120,14 @@ func (w *words) ActStream(ctx context.Context, s *entities.Stream, on func(conte
 }
 
 func (w *words) Resolve(t entities.Target) (*entities.Command, error) {
+	w.mu.Lock()
+	resolve := w.resolve
+	w.mu.Unlock()
+	if resolve != nil {
+		if cmd, err := resolve(t); cmd != nil || err != nil {
+			return cmd, err
+		}
+	}
 	switch {
 	case t.Method == "nowhere":
 		return nil, entities.Errorf(entities.UnknownMethod, entities.NotApplied, "there is no %s", t.Method)
@@ -132,6 +142,13 @@ func (w *words) Resolve(t entities.Target) (*entities.Command, error) {
 		return command(m.GetEntityId(), fmt.Sprintf("add %s/%s-said-%d-%s-to-%s", m.GetService(), m.GetMethod(), m.GetCode(), m.GetMessage(), m.GetPayload().GetValue())), nil
 	}
 	return command(t.Method, string(t.Payload.Value)), nil
+}
+
+// resolves sets what Resolve says.
+func (w *words) resolves(resolve func(t entities.Target) (*entities.Command, error)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.resolve = resolve
 }
 
 func (w *words) count() (opened, closed int) {

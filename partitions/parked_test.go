@@ -1,10 +1,13 @@
 package partitions
 
 import (
+	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 
+	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/record"
 	"github.com/millrace-io/millrace/materializer/memstore"
 )
@@ -116,5 +119,105 @@ func TestATimerThatFailsIsParked(t *testing.T) {
 			t.Errorf("%d timers; want the next occurrence", next.p.Status().Timers)
 		}
 		next.want(next.submit(command("b", "cancel e")), "cancelled")
+	})
+}
+
+// withoutMethods resolves nothing: the function was deployed anew without them.
+func withoutMethods(t entities.Target) (*entities.Command, error) {
+	return nil, entities.Errorf(entities.UnknownMethod, entities.NotApplied, "service %s has no method %s", t.Service, t.Method)
+}
+
+// TestATimerThatCannotRunIsParked at its first attempt, when another one would end in the same way: with its reason, also for the next
+// owner. The entity's session does not notice. When the cause is gone it can be sent again, and takes effect once.
+func TestATimerThatCannotRunIsParked(t *testing.T) {
+	for name, test := range map[string]struct {
+		resolve func(t entities.Target) (*entities.Command, error)
+		text    string
+		says    string
+		// opened is how many sessions of the entity there were.
+		opened int
+	}{
+		"the method is gone": {withoutMethods, "add x", "has no method a", 1},
+		"it is a command to another entity by now": {func(entities.Target) (*entities.Command, error) {
+			return command("other", "add x"), nil
+		}, "add x", `timer "t" of words/a is a command to words/other`, 1},
+		"it stores too much": {nil, "big 2000000", "would store", 2},
+	} {
+		t.Run(name, bubbled(func(t *testing.T) {
+			f := start(t, setup{world: alone})
+			f.await(Active)
+			f.want(f.submit(command("a", "timer t 1s "+test.text)), "set")
+			f.words.resolves(test.resolve)
+			f.until("it has fired", func() bool { return f.p.Counts().Fired > 0 })
+			f.pause()
+			if kinds := f.kinds(); kinds[record.TimerFired] != 1 || kinds[record.Event] != 0 || f.p.Status().Timers != 0 {
+				t.Fatalf("records %v, %d timers; want one that says that the timer has fired, and no timer", kinds, f.p.Status().Timers)
+			}
+			f.until("it is parked", func() bool { return f.m.CountParked() == 1 })
+			f.want(f.submit(command("a", "read")), "")
+			if opened, _ := f.words.count(); opened != test.opened {
+				t.Errorf("%d sessions were opened; want %d", opened, test.opened)
+			}
+			if err := f.stop(); err != nil {
+				t.Fatal(err)
+			}
+
+			next := start(t, setup{world: alone, on: f.world, store: memstore.New(), name: "w2"})
+			next.await(Active)
+			parked := next.parked(1)[0]
+			if parked.Timer != "t" || parked.Due == 0 || parked.From != "words/a" || parked.Attempts != 1 || !strings.Contains(parked.Parked, test.says) {
+				t.Errorf("parked: %+v", parked)
+			}
+			if test.resolve == nil {
+				return
+			}
+			for range 2 { // the second time there is none
+				err := next.m.Resolve(t.Context(), 0, parked.Offset, false)
+				if err != nil && !errors.Is(err, ErrNotParked) {
+					t.Fatal(err)
+				}
+				next.until("it is delivered", func() bool { return next.open() == 0 })
+			}
+			next.want(next.submit(command("a", "read")), "x")
+		}))
+	}
+}
+
+// TestARecurringTimerThatCannotRunGoesOn: each of its times is parked, and it works again when its method is back.
+func TestARecurringTimerThatCannotRunGoesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, setup{world: alone})
+		f.await(Active)
+		f.words.resolves(withoutMethods)
+		f.want(f.submit(command("a", "every e add x")), "set")
+		f.until("two of its times are parked", func() bool { return f.m.CountParked() == 2 })
+		f.words.resolves(nil)
+		f.fired(3)
+		f.want(f.submit(command("a", "read")), "x")
+		f.want(f.submit(command("a", "cancel e")), "cancelled")
+	})
+}
+
+// TestATimerThatCannotRunIsCancelledAtTheLastMoment: it waits for its turn as any other, behind the command that cancels it. Nothing is
+// parked then.
+func TestATimerThatCannotRunIsCancelledAtTheLastMoment(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, setup{world: alone})
+		f.await(Active)
+		f.want(f.submit(command("a", "timer t 10s add late")), "set")
+		f.words.resolves(withoutMethods)
+		busy := f.later(command("a", "wait z"))
+		<-f.words.entered
+		cancelled := f.later(command("a", "cancel t"))
+		f.until("the cancellation waits", func() bool { return f.p.Status().Waiting == 2 })
+		f.until("the timer waits behind it", func() bool { return f.p.Status().Waiting == 3 })
+		close(f.words.gate)
+		f.want(f.receive(busy), "z")
+		f.want(f.receive(cancelled), "cancelled")
+		f.until("the timer is gone", func() bool { s := f.p.Status(); return s.Timers == 0 && s.Waiting == 0 })
+		f.pause()
+		if kinds := f.kinds(); kinds[record.TimerFired] != 0 || kinds[record.Effect] != 0 || f.m.CountParked() != 0 {
+			t.Errorf("records %v, %d parked; want neither a firing nor an effect", kinds, f.m.CountParked())
+		}
 	})
 }

@@ -438,6 +438,11 @@ func (p *Partition) turn(ctx context.Context, e effect) {
 		p.core.Withdrawn(e.call)
 		return
 	}
+	if timer := e.call.cmd.Timer; timer != nil && timer.Err != nil {
+		w.phase.Store(phaseDecided)
+		p.core.CannotRun(e.call)
+		return
+	}
 	if ahead, ok := e.session.(entities.Ahead); ok && !ended(ahead) {
 		if ahead.Ready() {
 			p.ready(ctx, e.call)

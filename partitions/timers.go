@@ -203,12 +203,13 @@ func (c *core) Fired(incarnation uint64, a *alarm, superseded bool, err *entitie
 	c.fire()
 }
 
-// giveUp ends a timer on whose command the function fails again and again, while it is that command's
-// turn. The occurrence becomes an effect of the entity on itself, which is parked, and a recurring
-// timer is set for its next time. It returns false where the timer is to be tried again.
+// giveUp ends a timer on whose command the function fails again and again, or whose command can never be
+// run or stored, while it is that command's turn. The occurrence becomes an effect of the entity on itself,
+// which is parked, and a recurring timer is set for its next time. It returns false where the timer is to be
+// tried again.
 func (c *core) giveUp(e *entity, call *Call, err *entities.Error) bool {
 	timer := call.cmd.Timer
-	if timer == nil || err.Reason != entities.FunctionFailed || timer.Failures+1 < maxFailures {
+	if timer == nil || !lastAttempt(timer, err) {
 		return false
 	}
 	call.outcome, call.gaveUp = &entities.Outcome{Effects: []entities.SideEffect{{Target: timer.Target}}}, err
@@ -217,6 +218,26 @@ func (c *core) giveUp(e *entity, call *Call, err *entities.Error) bool {
 		return false
 	}
 	return true
+}
+
+// lastAttempt says whether another attempt at a timer's command is in vain: those that the function failed on were enough, or any
+// other would end as this one did.
+func lastAttempt(timer *entities.TimerFiring, err *entities.Error) bool {
+	if err.Reason == entities.FunctionFailed {
+		return timer.Failures+1 >= maxFailures
+	}
+	return hopeless(err) && !mutation.On(mutation.Hopeless)
+}
+
+// CannotRun ends the turn of a timer's command that cannot be run: see entities.TimerFiring. The function has not seen it, so that the
+// entity's session goes on.
+func (c *core) CannotRun(call *Call) {
+	e := call.entity
+	e.running = nil
+	if err := call.cmd.Timer.Err; !c.giveUp(e, call, err) {
+		c.refuse(call, err)
+	}
+	c.advance(e)
 }
 
 // parkTimer parks the effect that stands for a timer's command, once it is committed. Until the log

@@ -42,6 +42,8 @@ const (
 	Refused = "refused"
 	// Look: the topic's settings are looked at as soon as the log fails an append.
 	Look = "look"
+	// Hopeless: a timer whose command can never be run is parked.
+	Hopeless = "hopeless"
 	// Stale: a timer fires only as it was last set.
 	Stale = "stale"
 	// Reuse: after a loss no offset is used again with another content (ADR 12).
@@ -128,6 +130,7 @@ func Lines() []string {
 		Settle,
 		Refused,
 		Look,
+		Hopeless,
 		Stale,
 		Reuse,
 		Doubt,
