@@ -263,6 +263,9 @@ func printCluster(w io.Writer, c *adminv1.ClusterResponse) error {
 		if !s.GetReady() {
 			state = "NOT READY: " + s.GetNotReadyReason()
 		}
+		if n := len(s.GetWarnings()); n > 0 {
+			state += fmt.Sprintf(", warnings: %d", n)
+		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\t%s\t%s\n", m.GetName(), m.GetAddress(), cmp.Or(m.GetPublicAddress(), s.GetPublicAddress()), servesOf(m), state, owns(c, m.GetName()),
 			follows, lag, waiting, s.GetCluster().GetForwardedCommands(), ago(s.GetStarted()), last)
 	}

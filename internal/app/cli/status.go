@@ -46,6 +46,9 @@ func printStatus(w io.Writer, s *adminv1.StatusResponse) error {
 		ready = "NOT READY: " + s.GetNotReadyReason()
 	}
 	fmt.Fprintf(t, "state\t%s\n", ready)
+	for _, warning := range s.GetWarnings() {
+		fmt.Fprintf(t, "WARNING\t%s\n", warning)
+	}
 	what := "gateway"
 	if s.GetWorker() != "" {
 		what = "worker " + s.GetWorker()

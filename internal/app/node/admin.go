@@ -32,6 +32,8 @@ type subject interface {
 	Status(ctx context.Context) *adminv1.StatusResponse
 	// NotReady returns why it does not serve, nil when it does.
 	NotReady() error
+	// Warnings returns what an operator should look at although it does not keep the process from serving, a sentence each.
+	Warnings() []string
 	// collected is what is measured.
 	collected() []observe.Source
 }
@@ -154,10 +156,16 @@ func (a *adminServer) status(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(append(page.Bytes(), '\n'))
 }
 
-func (a *adminServer) readyz(w http.ResponseWriter, r *http.Request) {
+// readyz says by its code whether the process serves, by its first line why not, and by the others what is to be looked at.
+func (a *adminServer) readyz(w http.ResponseWriter, _ *http.Request) {
+	code, lines := http.StatusOK, []string{"ready"}
 	if err := a.subject.NotReady(); err != nil {
-		http.Error(w, err.Error(), http.StatusServiceUnavailable)
-		return
+		code, lines[0] = http.StatusServiceUnavailable, err.Error()
 	}
-	say("ready")(w, r)
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.WriteHeader(code)
+	for _, warning := range a.subject.Warnings() {
+		lines = append(lines, "warning: "+warning)
+	}
+	_, _ = io.WriteString(w, strings.Join(lines, "\n")+"\n")
 }

@@ -272,6 +272,9 @@ func (g *Gateway) shutdown(ctx context.Context) error {
 	return cutOff(g.logger, g.server.Shutdown(bounded))
 }
 
+// Warnings returns nothing: a gateway has no partitions.
+func (g *Gateway) Warnings() []string { return nil }
+
 // NotReady returns why the gateway does not serve, nil when it does.
 func (g *Gateway) NotReady() error {
 	select {

@@ -156,6 +156,7 @@ func (n *Node) partitionMetrics() observe.Source {
 		gauge("millrace_partitions_timers", "Timers in memory; the store may have more.", func(p f) int { return p.Status.Timers }, label),
 		gauge("millrace_partitions_overdue_timer_seconds", "How late the next timer is.", func(p f) float64 { return p.Status.Overdue.Seconds() }, label),
 		gauge("millrace_partitions_state_code", "0 standby, 1 catching up, 2 claiming, 3 active, 4 suspect, 5 draining, 6 halted, 7 passing offsets that were lost, 8 repairing.", func(p f) partitions.State { return p.Status.State }, label),
+		gauge("millrace_partitions_halted", "1 while the partition is halted on this worker, whether it owns it or would be its standby.", func(p f) float64 { return yes(p.Status.State == partitions.Halted) }, label),
 		gauge("millrace_partitions_next_offset", "Offset behind the last committed record.", func(p f) int64 { return p.Status.Next }, label),
 		gauge("millrace_partitions_waiting_commands", "Commands submitted and not answered.", func(p f) int64 { return p.Status.Waiting }, label),
 		gauge("millrace_partitions_active_entities", "Entities in memory.", func(p f) int { return p.Status.Entities }, label),

@@ -34,6 +34,7 @@ func (n *Node) Status(ctx context.Context) *adminv1.StatusResponse {
 	if err := n.NotReady(); err != nil {
 		s.Ready, s.NotReadyReason = false, err.Error()
 	}
+	s.Warnings = n.Warnings()
 	return s
 }
 

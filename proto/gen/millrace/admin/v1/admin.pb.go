@@ -1988,8 +1988,11 @@ type StatusResponse struct {
 	// told so, nothing is owned.
 	PartitionsOfData  int32 `protobuf:"varint,30,opt,name=partitions_of_data,json=partitionsOfData,proto3" json:"partitions_of_data,omitempty"`
 	PartitionsOfTopic int32 `protobuf:"varint,31,opt,name=partitions_of_topic,json=partitionsOfTopic,proto3" json:"partitions_of_topic,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// What an operator should look at although it does not keep the process from serving: partitions that have halted on this worker and
+	// that it does not own, so that it cannot take them over; logs that have lost what this worker's store has. One sentence each.
+	Warnings      []string `protobuf:"bytes,32,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StatusResponse) Reset() {
@@ -2146,6 +2149,13 @@ func (x *StatusResponse) GetPartitionsOfTopic() int32 {
 		return x.PartitionsOfTopic
 	}
 	return 0
+}
+
+func (x *StatusResponse) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
 }
 
 // StalenessStatus is about the answers of an entity type to reads with one relaxed consistency, by owner or by follower.
@@ -3750,7 +3760,7 @@ const file_millrace_admin_v1_admin_proto_rawDesc = "" +
 	"\x15ResolveParkedResponse\x12\x1a\n" +
 	"\bresolved\x18\x01 \x01(\x03R\bresolved\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x0f\n" +
-	"\rStatusRequest\"\x82\x06\n" +
+	"\rStatusRequest\"\x9e\x06\n" +
 	"\x0eStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x10\n" +
 	"\x03app\x18\x02 \x01(\tR\x03app\x12\x16\n" +
@@ -3774,7 +3784,8 @@ const file_millrace_admin_v1_admin_proto_rawDesc = "" +
 	"\acluster\x18\x0f \x01(\v2 .millrace.admin.v1.ClusterStatusR\acluster\x12@\n" +
 	"\tstaleness\x18\x10 \x03(\v2\".millrace.admin.v1.StalenessStatusR\tstaleness\x12,\n" +
 	"\x12partitions_of_data\x18\x1e \x01(\x05R\x10partitionsOfData\x12.\n" +
-	"\x13partitions_of_topic\x18\x1f \x01(\x05R\x11partitionsOfTopic\"\xed\x02\n" +
+	"\x13partitions_of_topic\x18\x1f \x01(\x05R\x11partitionsOfTopic\x12\x1a\n" +
+	"\bwarnings\x18  \x03(\tR\bwarnings\"\xed\x02\n" +
 	"\x0fStalenessStatus\x12\x1f\n" +
 	"\ventity_type\x18\x01 \x01(\tR\n" +
 	"entityType\x12 \n" +
