@@ -552,7 +552,7 @@ func (c *core) Ticked() {
 	c.dismiss()
 	if c.state == Active {
 		c.retryEffects()
-		c.fire()
+		c.fireAgain()
 		c.settleNow = true
 	}
 	if len(c.sent) > 0 && c.now.Mono-c.sent[0].sentAt > c.limits.AckTimeout {
@@ -575,7 +575,8 @@ func (c *core) Settling() bool {
 // count.
 func (c *core) quiet() bool {
 	o := &c.outbox
-	return len(c.sent)+len(c.full) == 0 && c.open.empty() && len(o.underWay) == 0 && len(o.turns)+len(o.refusals) == 0 && c.timers.firing == 0 && !(c.state == Active && o.more)
+	return len(c.sent)+len(c.full) == 0 && c.open.empty() && len(o.underWay) == 0 && len(o.turns)+len(o.refusals) == 0 &&
+		c.timers.firing == 0 && !(c.state == Active && (o.more || c.timers.pending()))
 }
 
 func (c *core) leastRecent() *entity {

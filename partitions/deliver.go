@@ -185,8 +185,8 @@ func (p *Partition) resolveRefusal(r *resolution) {
 	p.core.ResolveRefusal(r)
 }
 
-// loadTimers reads the next timers, on the loop as well.
-func (p *Partition) loadTimers(after materializer.Due, limit int) {
+// loadTimers reads the next timers behind a place in the index, on the loop as well.
+func (p *Partition) loadTimers(after materializer.Due, limit int, take func(due []materializer.Due, more bool)) {
 	var loaded []materializer.Due
 	view := materializer.Partition{Rows: p.store, Address: p.address}
 	err := view.Due(after.At, after.Offset, func(d materializer.Due) bool {
@@ -198,7 +198,7 @@ func (p *Partition) loadTimers(after materializer.Due, limit int) {
 		p.core.ApplyFailed(err)
 		return
 	}
-	p.core.TimersLoaded(loaded, len(loaded) == limit)
+	take(loaded, len(loaded) == limit)
 }
 
 // fire runs the command of a due timer, on a goroutine of its own.

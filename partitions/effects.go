@@ -49,6 +49,8 @@ const (
 	doLoadOpen
 	// doLoadTimers: read at most attempt timers behind alarm. Comes back as TimersLoaded.
 	doLoadTimers
+	// doSearchTimers: read at most attempt timers behind alarm, whose entity type is searched for. Comes back as TimersFound.
+	doSearchTimers
 	// doFire: run the command of alarm. Comes back as Fired.
 	doFire
 	// doSweep: remove alarm's entry from the index.

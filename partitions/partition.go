@@ -381,7 +381,9 @@ func (p *Partition) do(ctx context.Context, e effect) {
 		p.stats.refusalsDropped.Add(uint64(e.attempt)) //nolint:gosec // positive
 		p.alarm(fmt.Sprintf("more than %d refused effects are kept: the %d oldest were dropped; look at `millrace parked --refused`, use sdk.OnRefused or sdk.IgnoreRefusal", maxRefusals, e.attempt))
 	case doLoadTimers:
-		p.loadTimers(e.alarm.Due, e.attempt)
+		p.loadTimers(e.alarm.Due, e.attempt, p.core.TimersLoaded)
+	case doSearchTimers:
+		p.loadTimers(e.alarm.Due, e.attempt, func(due []materializer.Due, more bool) { p.core.TimersFound(e.alarm.Key.Type, due, more) })
 	case doFire:
 		p.fire(ctx, e)
 	case doSweep:

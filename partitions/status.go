@@ -122,7 +122,7 @@ func (p *Partition) show() {
 	}}
 	s.Refusals = len(c.outbox.kept)
 	s.Effects, s.Parked, s.MoreEffects = len(c.outbox.byOffset), c.outbox.parked, c.outbox.more || c.outbox.left
-	s.Timers, s.MoreTimers, s.Overdue = c.timers.loaded(), c.timers.more, c.timers.overdue(c.now.Log)
+	s.Timers, s.MoreTimers, s.Overdue = c.timers.loaded(), c.timers.more || c.timers.left(), c.timers.overdue(c.now.Log)
 	if p.fold != nil {
 		s.Fold = p.fold.Counts()
 	}

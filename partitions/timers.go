@@ -2,6 +2,7 @@ package partitions
 
 import (
 	"container/heap"
+	"slices"
 	"time"
 
 	"github.com/millrace-io/millrace/entities"
@@ -22,6 +23,10 @@ const (
 	// entity type.
 	maxFiring        = 64
 	maxFiringPerType = 48
+	// maxWaitingPerType is how many due timers of one entity type wait in memory, held back or to be tried again, before others that
+	// come due are left to the store. searchRows is how many entries of the index one search for those looks at.
+	maxWaitingPerType = 512
+	searchRows        = 2 * maxWaitingPerType
 )
 
 // alarm is a timer that is in memory.
@@ -39,40 +44,87 @@ type timers struct {
 	// known are the offsets of all that are in memory, firing ones included.
 	known  map[int64]struct{}
 	firing int
-	// types are those with timers that are firing or held back; held counts the latter.
-	types []*timerType
-	held  int
+	// types are those of which timers have come due; held counts those that are held back, retrying those in next that were tried
+	// before.
+	types          []*timerType
+	held, retrying int
 	// more: the store has others, all of them behind floor in its index. What is due after floor is left to the store.
 	more  bool
 	floor materializer.Due
+	// resting: timers have left memory since the last tick, so that the store is not read on before the next one.
+	resting bool
 	// loading: the timers behind floor are being read. overflowed: memory was emptied meanwhile, so
 	// that floor is another one.
 	loading, overflowed bool
 }
 
 // timerType has the timers of one entity type that are firing, and those that are due and held back
-// because enough are.
+// because enough are. Where too many wait, those that come due leave memory, so that timers of other types
+// find room in it.
 type timerType struct {
 	name   string
 	firing int
 	held   []*alarm
+	// retrying are those in the heap that were tried before. They do not leave memory, which would forget how often.
+	retrying int
+	// left: due ones have left memory. All of them lie at or behind from in the index, and none behind floor.
+	left bool
+	from materializer.Due
+	// searching: the index is being looked through for them. idle: the last search has found none in what it looked at, and goes on
+	// with the next tick.
+	searching, idle bool
 }
+
+func (of *timerType) waiting() int { return len(of.held) + of.retrying }
+
+// mayReturn says whether timers have left memory and there is room for them again.
+func (of *timerType) mayReturn() bool {
+	return of.left && !of.searching && of.waiting() < maxWaitingPerType/2
+}
+
+// leave notes that a timer is left to the store, or where others are to be searched for.
+func (of *timerType) leave(d materializer.Due) {
+	if !of.left || before(d, of.from) {
+		of.left, of.from = true, d
+	}
+}
+
+// before says whether a lies before b in the index.
+func before(a, b materializer.Due) bool { return a.At < b.At || (a.At == b.At && a.Offset < b.Offset) }
 
 // newTimers returns timers of which none is read yet.
 func newTimers() timers {
 	return timers{known: map[int64]struct{}{}, more: true}
 }
 
-// of returns the type of a timer. There are few.
-func (t *timers) of(a *alarm) *timerType {
+// of returns the entity type of a name. There are few.
+func (t *timers) of(name string) *timerType {
 	for _, of := range t.types {
-		if of.name == a.Key.Type {
+		if of.name == name {
 			return of
 		}
 	}
-	of := &timerType{name: a.Key.Type}
+	of := &timerType{name: name}
 	t.types = append(t.types, of)
 	return of
+}
+
+// fresh is how many timers are in memory of which no attempt was made and that are not held back.
+func (t *timers) fresh() int { return len(t.next) - t.retrying }
+
+// left says whether due timers have left memory.
+func (t *timers) left() bool {
+	return slices.ContainsFunc(t.types, func(of *timerType) bool { return of.left })
+}
+
+// pending says whether due timers may be in the store that are read soon: with the next tick at the latest.
+func (t *timers) pending() bool {
+	for _, of := range t.types {
+		if of.mayReturn() {
+			return true
+		}
+	}
+	return t.more && t.resting
 }
 
 // loaded is how many timers are in memory and not firing.
@@ -103,12 +155,16 @@ func (c *core) setTimer(d materializer.Due) {
 	if _, known := t.known[d.Offset]; known || (t.more && d.At > t.floor.At) {
 		return
 	}
-	if t.loaded() >= 2*timerWindow {
+	if t.fresh() >= 2*timerWindow {
 		// The farthest ones are better off in the store. It is read again from the nearest one on.
 		for _, a := range t.next {
 			delete(t.known, a.Offset)
 		}
 		t.next, t.more, t.floor, t.overflowed = nil, true, materializer.Due{}, true
+		t.retrying = 0
+		for _, of := range t.types {
+			of.retrying = 0
+		}
 		return
 	}
 	a := &alarm{Due: d, wake: d.At}
@@ -139,20 +195,100 @@ func (c *core) loadTimers() {
 	c.emit(effect{kind: doLoadTimers, attempt: timerWindow, alarm: &alarm{Due: c.timers.floor}})
 }
 
+// searchTimers asks the store for the timers of a type that have left memory.
+func (c *core) searchTimers(of *timerType) {
+	from := of.from
+	from.Offset-- // the store is asked for what is behind a place
+	from.Key.Type = of.name
+	of.left, of.searching = false, true
+	c.emit(effect{kind: doSearchTimers, attempt: searchRows, alarm: &alarm{Due: from}})
+}
+
+// TimersFound takes what the index has from where timers of a type have left memory, in order, those of other types included; more says
+// that there are others behind them.
+func (c *core) TimersFound(name string, due []materializer.Due, more bool) {
+	t := &c.timers
+	of := t.of(name)
+	of.searching = false
+	found := false
+	for _, d := range due {
+		if d.At > c.now.Log || (t.more && before(t.floor, d)) { // it is in memory, or read with the others
+			more = false
+			break
+		}
+		if _, known := t.known[d.Offset]; known || d.Key.Type != name {
+			continue
+		}
+		if of.waiting() >= maxWaitingPerType {
+			of.leave(d)
+			more = false
+			break
+		}
+		found = true
+		t.known[d.Offset] = struct{}{}
+		of.held = append(of.held, &alarm{Due: d, wake: d.At})
+		t.held++
+	}
+	if more {
+		behind := due[len(due)-1]
+		behind.Offset++
+		of.leave(behind)
+	}
+	of.idle = of.left && !found
+	c.fire()
+}
+
+// fireAgain is fire once a tick: what has rested since the last one goes on.
+func (c *core) fireAgain() {
+	t := &c.timers
+	t.resting = false
+	for _, of := range t.types {
+		of.idle = false
+	}
+	c.fire()
+}
+
 // fire lets those timers go off whose time has come, and asks the store for more when few are left.
 func (c *core) fire() {
 	t := &c.timers
+	for _, of := range t.types {
+		for len(of.held) > 0 && t.firing < maxFiring && of.firing < maxFiringPerType {
+			a := of.held[0]
+			of.held[0] = nil
+			of.held = of.held[1:]
+			t.held--
+			c.start(a, of)
+		}
+	}
 	for t.firing < maxFiring && len(t.next) > 0 && t.next[0].wake <= c.now.Log {
 		a := heap.Pop(&t.next).(*alarm) //nolint:errcheck,forcetypeassert // only alarms
-		of := t.of(a)
-		if of.firing >= maxFiringPerType && !mutation.On(mutation.Lane) {
+		of := t.of(a.Key.Type)
+		if a.attempts > 0 {
+			t.retrying--
+			of.retrying--
+		}
+		switch {
+		case of.firing < maxFiringPerType || mutation.On(mutation.Lane):
+			c.start(a, of)
+		case a.attempts == 0 && of.waiting() >= maxWaitingPerType && !mutation.On(mutation.Crowd):
+			delete(t.known, a.Offset)
+			of.leave(a.Due)
+			t.resting = true
+		default:
 			of.held = append(of.held, a)
 			t.held++
-			continue
 		}
-		c.start(a, of)
 	}
-	if t.more && !t.loading && t.loaded() < timerWindow/2 {
+	for _, of := range t.types {
+		if of.mayReturn() && !of.idle {
+			c.searchTimers(of)
+		}
+	}
+	room := t.fresh()
+	if mutation.On(mutation.Crowd) {
+		room = t.loaded()
+	}
+	if t.more && !t.loading && !t.resting && room < timerWindow/2 {
 		c.loadTimers()
 	}
 }
@@ -165,40 +301,29 @@ func (c *core) start(a *alarm, of *timerType) {
 	c.emit(effect{kind: doFire, alarm: a})
 }
 
-// ended makes room for the next timer of a type, one that is held back first.
-func (c *core) ended(a *alarm) {
-	t := &c.timers
-	of := t.of(a)
-	t.firing--
-	of.firing--
-	if len(of.held) == 0 {
-		return
-	}
-	next := of.held[0]
-	of.held[0] = nil
-	of.held = of.held[1:]
-	t.held--
-	c.start(next, of)
-}
-
 // Fired says how a timer's command ended. superseded: the timer was cancelled or set anew; its entry in the index is stale.
 func (c *core) Fired(incarnation uint64, a *alarm, superseded bool, err *entities.Error) {
 	if incarnation != c.incarnation {
 		return
 	}
-	c.ended(a)
+	t := &c.timers
+	of := t.of(a.Key.Type)
+	t.firing--
+	of.firing--
 	switch {
 	case superseded:
-		delete(c.timers.known, a.Offset)
+		delete(t.known, a.Offset)
 		c.emit(effect{kind: doSweep, alarm: a})
 	case err == nil || err.Reason == entities.FunctionRefused:
-		delete(c.timers.known, a.Offset)
+		delete(t.known, a.Offset)
 	default:
 		if err.Reason == entities.FunctionFailed {
 			a.failures++
 		}
 		a.wake = c.now.Log + int64(resend.PauseBy(a.attempts, spread(a.Offset)))
-		heap.Push(&c.timers.next, a)
+		heap.Push(&t.next, a)
+		t.retrying++
+		of.retrying++
 	}
 	c.fire()
 }
@@ -271,6 +396,9 @@ func (t *timers) overdue(now int64) time.Duration {
 	for _, of := range t.types {
 		if len(of.held) > 0 {
 			oldest = min(oldest, of.held[0].At)
+		}
+		if of.left {
+			oldest = min(oldest, of.from.At)
 		}
 	}
 	return time.Duration(now - oldest)

@@ -17,10 +17,12 @@ import (
 type timerIndex struct {
 	c *core
 	// rows has the index by offset; set has, by name, the offset that counts.
-	rows   map[int64]materializer.Due
-	set    map[string]int64
-	offset int64
-	firing []*alarm
+	rows map[int64]materializer.Due
+	set  map[string]int64
+	// order has the rows in their order, and removed ones; added are others, in any order.
+	order, added []materializer.Due
+	offset       int64
+	firing       []*alarm
 	// fired counts successful firings by offset.
 	fired map[int64]int
 }
@@ -40,8 +42,21 @@ func compareDue(a, b materializer.Due) int {
 func (x *timerIndex) store(name string, at int64) materializer.Due {
 	x.offset++
 	due := materializer.Due{At: at, Offset: x.offset, Key: entities.Key{Type: "t", ID: name}, Name: name}
-	x.rows[due.Offset] = due
+	x.put(due)
 	x.set[name] = due.Offset
+	return due
+}
+
+func (x *timerIndex) put(due materializer.Due) {
+	x.rows[due.Offset] = due
+	x.added = append(x.added, due)
+}
+
+// storeOf adds a timer of an entity type to the index.
+func (x *timerIndex) storeOf(entityType string, at int64) materializer.Due {
+	due := x.store(fmt.Sprint("n", x.offset), at)
+	due.Key.Type = entityType
+	x.put(due)
 	return due
 }
 
@@ -50,14 +65,22 @@ func (x *timerIndex) commit(name string, at int64) { x.c.setTimer(x.store(name, 
 
 // after returns the first timers behind one, in order.
 func (x *timerIndex) after(due materializer.Due, limit int) []materializer.Due {
+	if len(x.added) > 0 {
+		x.order = slices.DeleteFunc(append(x.order, x.added...), func(d materializer.Due) bool { return x.rows[d.Offset] != d })
+		slices.SortFunc(x.order, compareDue)
+		x.added = x.added[:0]
+	}
 	var later []materializer.Due
-	for _, d := range x.rows {
-		if compareDue(d, due) > 0 {
+	at, _ := slices.BinarySearchFunc(x.order, due, compareDue)
+	for _, d := range x.order[at:] {
+		if len(later) == limit {
+			break
+		}
+		if _, is := x.rows[d.Offset]; is && compareDue(d, due) > 0 {
 			later = append(later, d)
 		}
 	}
-	slices.SortFunc(later, compareDue)
-	return slices.Clone(later[:min(limit, len(later))])
+	return later
 }
 
 // perform ends the turn.
@@ -67,6 +90,9 @@ func (x *timerIndex) perform() {
 		case doLoadTimers:
 			due := x.after(e.alarm.Due, e.attempt)
 			x.c.TimersLoaded(due, len(due) == e.attempt)
+		case doSearchTimers:
+			due := x.after(e.alarm.Due, e.attempt)
+			x.c.TimersFound(e.alarm.Key.Type, due, len(due) == e.attempt)
 		case doFire:
 			x.firing = append(x.firing, e.alarm)
 		case doSweep:
@@ -103,7 +129,7 @@ func (x *timerIndex) finish(t *testing.T, want int) {
 	}
 	for quiet := 0; quiet < 2; quiet++ {
 		x.c.now.Log += int64(time.Minute)
-		x.c.fire()
+		x.c.fireAgain()
 		x.perform()
 		for ; len(x.firing) > 0; quiet = 0 {
 			x.answer(0, nil)
@@ -126,9 +152,9 @@ func TestTimersSetDuringALoad(t *testing.T) {
 	for _, n := range []int{2_112, 2_113, 4_096, 6_207, 6_208, 6_209, 9_000} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			x := newTimerIndex(t)
-			const stored = 20_000
+			const stored, types = 20_000, 64 // so many that none has enough to leave memory
 			for i := range stored {
-				x.store(fmt.Sprint("s", i), x.c.now.Log+int64(i)*int64(time.Millisecond))
+				x.storeOf(fmt.Sprint("s", i%types), x.c.now.Log+int64(i)*int64(time.Millisecond))
 			}
 			x.c.loadTimers()
 			x.perform()
@@ -140,7 +166,7 @@ func TestTimersSetDuringALoad(t *testing.T) {
 				x.answer(0, nil)
 			}
 			for i := range n {
-				x.commit(fmt.Sprint("c", i), x.c.now.Log+int64(i))
+				x.c.setTimer(x.storeOf(fmt.Sprint("c", i%types), x.c.now.Log+int64(i)))
 			}
 			x.c.fire()
 			x.perform()
@@ -215,12 +241,7 @@ func TestEveryTimerFiresOnce(t *testing.T) {
 // TestSlowTimersLeavePlaces: timers of one entity type, however long they take, leave places for others.
 func TestSlowTimersLeavePlaces(t *testing.T) {
 	x := newTimerIndex(t)
-	of := func(entityType string) {
-		due := x.store(fmt.Sprint("n", x.offset), x.c.now.Log)
-		due.Key.Type = entityType
-		x.rows[due.Offset] = due
-		x.c.setTimer(due)
-	}
+	of := func(entityType string) { x.c.setTimer(x.storeOf(entityType, x.c.now.Log)) }
 	for range 3 * maxFiring {
 		of("slow")
 	}
@@ -240,4 +261,91 @@ func TestSlowTimersLeavePlaces(t *testing.T) {
 		x.perform()
 	}
 	x.finish(t, 3*maxFiring+100)
+}
+
+// TestACrowdOfTimersHoldsUpNoOther: however many timers of one entity type are due, and whether their commands take long or fail, those
+// of another type that are due after them are read from the store and fire. Memory stays bounded, and the crowd fires in the end.
+func TestACrowdOfTimersHoldsUpNoOther(t *testing.T) {
+	for name, fails := range map[string]bool{"slow": false, "failing": true} {
+		t.Run(name, func(t *testing.T) {
+			x := newTimerIndex(t)
+			const crowd, few = 5 * timerWindow, 10
+			for range crowd {
+				x.storeOf("crowd", x.c.now.Log)
+			}
+			x.c.now.Log++
+			for range few {
+				x.storeOf("other", x.c.now.Log)
+			}
+			x.c.loadTimers()
+			x.perform()
+			others := func() (n int) {
+				for _, a := range x.firing {
+					if a.Key.Type == "other" {
+						n++
+					}
+				}
+				return n
+			}
+			for range 2 * crowd / timerWindow { // ticks
+				if fails {
+					for len(x.firing) > others() {
+						i := slices.IndexFunc(x.firing, func(a *alarm) bool { return a.Key.Type == "crowd" })
+						x.answer(i, entities.Errorf(entities.Unavailable, entities.NotApplied, "down"))
+					}
+				}
+				x.c.fireAgain()
+				x.perform()
+				if n := len(x.c.timers.known); n > 3*timerWindow {
+					t.Fatalf("%d timers are in memory", n)
+				}
+			}
+			if n := others(); n != few {
+				t.Errorf("%d of %d timers fire that are due behind a crowd of another type", n, few)
+			}
+			x.finish(t, crowd+few)
+		})
+	}
+}
+
+// TestTimersLeaveAndReturn: timers of several types, in whatever order they come due, leave memory, fail and are set anew, fire once.
+func TestTimersLeaveAndReturn(t *testing.T) {
+	for seed := range uint64(8) {
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			rnd := rand.New(rand.NewPCG(seed, 11))
+			x := newTimerIndex(t)
+			for range 12_000 {
+				x.storeOf(fmt.Sprint("t", rnd.IntN(1+rnd.IntN(4))), x.c.now.Log+rnd.Int64N(int64(time.Second)))
+			}
+			x.c.loadTimers()
+			x.perform()
+			for range 300 {
+				switch rnd.IntN(4) {
+				case 0:
+					for range rnd.IntN(200) {
+						due := x.storeOf(fmt.Sprint("t", rnd.IntN(5)), x.c.now.Log-rnd.Int64N(int64(time.Second)))
+						x.c.setTimer(due)
+					}
+					x.c.fire()
+				case 1:
+					x.c.now.Log += rnd.Int64N(int64(time.Second))
+					x.c.fireAgain()
+				default:
+					for range min(len(x.firing), rnd.IntN(65)) {
+						i := rnd.IntN(len(x.firing))
+						var err *entities.Error
+						if x.firing[i].Key.Type != "t1" && rnd.IntN(3) == 0 {
+							err = entities.Errorf(entities.Unavailable, entities.NotApplied, "down")
+						}
+						if x.firing[i].Key.Type == "t0" && rnd.IntN(4) > 0 {
+							continue // it takes long
+						}
+						x.answer(i, err)
+					}
+				}
+				x.perform()
+			}
+			x.finish(t, int(x.offset))
+		})
+	}
 }

@@ -76,6 +76,8 @@ const (
 	Announced = "announced"
 	// Horizon: timers that were dropped from memory during a load are read again.
 	Horizon = "horizon"
+	// Crowd: due timers of one entity type leave room in memory for those of others.
+	Crowd = "crowd"
 	// Exceptions: a source tells its targets which effects below its progress are open.
 	Exceptions = "exceptions"
 	// Lane: a target that fails or is slow holds up only what is for it.
@@ -147,6 +149,7 @@ func Lines() []string {
 		Epoch,
 		Announced,
 		Horizon,
+		Crowd,
 		Exceptions,
 		Lane,
 		Slow,
