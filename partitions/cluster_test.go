@@ -206,25 +206,27 @@ func TestOwnerIsTold(t *testing.T) {
 
 // TestLostAnswerIsAskedForAgain: a forwarded command whose answer is lost is sent again under its id, and has happened once.
 func TestLostAnswerIsAskedForAgain(t *testing.T) {
-	c := newCluster(t, Limits{MovePatience: time.Minute})
-	c.owned(c.b, 1)
-	c.net.lose, c.net.refuse = 1, 1
-	got := make(chan error, 1)
-	go func() { // received below
-		reply, err := c.a.router.Dispatch(t.Context(), command("x", "add 1"))
-		if err == nil && string(reply.Payload.Value) != "1" {
-			err = fmt.Errorf("answer %q", reply.Payload.Value)
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, Limits{MovePatience: time.Minute})
+		c.owned(c.b, 1)
+		c.net.lose, c.net.refuse = 1, 1
+		got := make(chan error, 1)
+		go func() { // received below
+			reply, err := c.a.router.Dispatch(t.Context(), command("x", "add 1"))
+			if err == nil && string(reply.Payload.Value) != "1" {
+				err = fmt.Errorf("answer %q", reply.Payload.Value)
+			}
+			got <- err
+		}()
+		c.until("the command is sent again", func() bool { return len(got) > 0 })
+		if err := <-got; err != nil {
+			t.Fatal(err)
 		}
-		got <- err
-	}()
-	c.until("the command is sent again", func() bool { return len(got) > 0 })
-	if err := <-got; err != nil {
-		t.Fatal(err)
-	}
-	c.want(c.b, command("x", "read"), "1")
-	if n := c.a.router.Counts(); n.Forwarded != 3 || n.Retried < 2 { // one more if the table came late
-		t.Errorf("%+v, want three attempts", n)
-	}
+		c.want(c.b, command("x", "read"), "1")
+		if n := c.a.router.Counts(); n.Forwarded != 3 || n.Retried < 2 { // one more if the table came late
+			t.Errorf("%+v, want three attempts", n)
+		}
+	})
 }
 
 // TestCallersWaitForTheNextOwner: while a partition is handed over nobody is refused, and the image of the one that followed

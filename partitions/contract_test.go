@@ -86,7 +86,7 @@ func TestWhatHappenedMeanwhileIsLookedAt(t *testing.T) {
 			f.world.Remove(journal, at, at+1)
 		}, Halted, ""},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(name, bubbled(func(t *testing.T) {
 			f := start(t, setup{world: alone})
 			f.await(Active)
 			f.want(f.submit(command("a", "add x")), "x")
@@ -120,7 +120,7 @@ func TestWhatHappenedMeanwhileIsLookedAt(t *testing.T) {
 				t.Errorf("damage %v; want %q", damage, test.says)
 			}
 			f.until("an alarm is raised", func() bool { return f.p.Counts().Alarms == 1 && f.p.Status().LastError == damage.Error() })
-		})
+		}))
 	}
 }
 

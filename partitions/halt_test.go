@@ -110,7 +110,7 @@ func TestWhatHalts(t *testing.T) {
 			return f.restart()
 		}, materializer.ErrUnfoldable},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(name, bubbled(func(t *testing.T) {
 			f := start(t, setup{world: simlog.Options{Manual: test.manual, SingleProcess: true}})
 			if test.manual {
 				f.world.Deliver(f.op(1).ID)
@@ -142,7 +142,7 @@ func TestWhatHalts(t *testing.T) {
 			if why := again.p.Status().Halted; !errors.Is(why, errHaltedBefore) || !strings.Contains(why.Error(), s.Halted.Error()) {
 				t.Errorf("after a restart it is halted because of %v; want the cause of before: %v", why, s.Halted)
 			}
-		})
+		}))
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"math"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/broker-adapter/simlog"
@@ -155,42 +156,46 @@ func TestAHoleThatWasAcceptedIsPassedOver(t *testing.T) {
 
 // TestAStandbyHaltsAtAHole: it says so, and its image is offered to nobody. After a repair it follows again.
 func TestAStandbyHaltsAtAHole(t *testing.T) {
-	c := newCluster(t, Limits{})
-	c.owned(c.a, 0)
-	c.want(c.a, command("x", "add 1"), "1")
-	c.want(c.a, command("x", "add 2"), "1 2")
-	c.a.world.Remove(journal, 1, 2)
-	c.tell(0, 1)
-	c.until("b halts", func() bool { return c.b.p.Status().State == Halted })
-	s := c.b.p.Status()
-	if !errors.Is(s.Halted, materializer.ErrLost) || s.Followed || s.LastError != s.Halted.Error() {
-		t.Errorf("status %+v; want halted because of a loss", s)
-	}
-	if images := c.b.m.Images(); len(images) != 0 {
-		t.Errorf("b offers images %v", images)
-	}
-	c.want(c.b, command("x", "add 3"), "1 2 3") // the owner's store is whole
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, Limits{})
+		c.owned(c.a, 0)
+		c.want(c.a, command("x", "add 1"), "1")
+		c.want(c.a, command("x", "add 2"), "1 2")
+		c.a.world.Remove(journal, 1, 2)
+		c.tell(0, 1)
+		c.until("b halts", func() bool { return c.b.p.Status().State == Halted })
+		s := c.b.p.Status()
+		if !errors.Is(s.Halted, materializer.ErrLost) || s.Followed || s.LastError != s.Halted.Error() {
+			t.Errorf("status %+v; want halted because of a loss", s)
+		}
+		if images := c.b.m.Images(); len(images) != 0 {
+			t.Errorf("b offers images %v", images)
+		}
+		c.want(c.b, command("x", "add 3"), "1 2 3") // the owner's store is whole
 
-	c.tell(nobodyOwns, 1)
-	c.revoke(c.a)
-	if _, err := c.b.m.Repair(t.Context(), 0, AcceptLoss); err != nil {
-		t.Fatal(err)
-	}
-	c.until("b follows", func() bool { s := c.b.p.Status(); return s.Followed && s.Lag == 0 })
+		c.tell(nobodyOwns, 1)
+		c.revoke(c.a)
+		if _, err := c.b.m.Repair(t.Context(), 0, AcceptLoss); err != nil {
+			t.Fatal(err)
+		}
+		c.until("b follows", func() bool { s := c.b.p.Status(); return s.Followed && s.Lag == 0 })
+	})
 }
 
 // TestAHoleThatAStandbyMeetsLive: records that are gone before a follower has read them, and a claim whose predecessor is.
 func TestAHoleThatAStandbyMeetsLive(t *testing.T) {
-	c := newCluster(t, Limits{})
-	c.owned(c.a, 0, 1)
-	c.want(c.a, command("x", "add 1"), "1")
-	c.until("b follows", func() bool { s := c.b.p.Status(); return s.Followed && s.Next == 2 && s.Lag == 0 })
-	claim := record.Envelope{Kind: record.Claim, Epoch: 8, Nonce: 5, Claim: &record.ClaimInfo{Worker: "c", PreviousEpoch: 7, PreviousNonce: 3}}
-	c.a.world.Inject(journal, broker.Record{Headers: header(claim)})
-	c.until("b halts", func() bool { return c.b.p.Status().State == Halted })
-	if why := c.b.p.Status().Halted.Error(); !strings.Contains(why, "the claim at offset 2 follows owner 7") {
-		t.Errorf("halted because of %v", why)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, Limits{})
+		c.owned(c.a, 0, 1)
+		c.want(c.a, command("x", "add 1"), "1")
+		c.until("b follows", func() bool { s := c.b.p.Status(); return s.Followed && s.Next == 2 && s.Lag == 0 })
+		claim := record.Envelope{Kind: record.Claim, Epoch: 8, Nonce: 5, Claim: &record.ClaimInfo{Worker: "c", PreviousEpoch: 7, PreviousNonce: 3}}
+		c.a.world.Inject(journal, broker.Record{Headers: header(claim)})
+		c.until("b halts", func() bool { return c.b.p.Status().State == Halted })
+		if why := c.b.p.Status().Halted.Error(); !strings.Contains(why, "the claim at offset 2 follows owner 7") {
+			t.Errorf("halted because of %v", why)
+		}
+	})
 }
 
 // TestAHoleInAGapHalts: an owner that finds records of others before its own looks whether all offsets in between have one.
@@ -224,19 +229,21 @@ func TestAHoleInAGapHalts(t *testing.T) {
 
 // TestAnAbsurdEpochDoesNotBlockAPartition: a claim far above the owner's epoch is void for everybody, and seen.
 func TestAnAbsurdEpochDoesNotBlockAPartition(t *testing.T) {
-	f := start(t, setup{world: alone})
-	f.await(Active)
-	f.want(f.submit(command("a", "add x")), "x")
-	f.world.Inject(journal, foreignClaim(math.MaxUint64), foreignClaim(2+record.EpochStep))
-	f = f.restart()
-	f.await(Active)
-	f.want(f.submit(command("a", "add y")), "x y")
-	if s := f.p.Status(); s.Epoch != 2 || s.Fold.Jumped != 2 || !strings.Contains(s.LastError, "epoch") || f.p.Counts().Alarms == 0 {
-		t.Errorf("status %+v; want epoch 2, and an alarm about two claims", s)
-	}
-	f.world.Inject(journal, foreignClaim(math.MaxUint64))
-	f.want(f.submit(command("a", "add z")), "x y z")
-	f.until("that is seen while it is owned", func() bool { return f.p.Status().Fold.Jumped == 3 })
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, setup{world: alone})
+		f.await(Active)
+		f.want(f.submit(command("a", "add x")), "x")
+		f.world.Inject(journal, foreignClaim(math.MaxUint64), foreignClaim(2+record.EpochStep))
+		f = f.restart()
+		f.await(Active)
+		f.want(f.submit(command("a", "add y")), "x y")
+		if s := f.p.Status(); s.Epoch != 2 || s.Fold.Jumped != 2 || !strings.Contains(s.LastError, "epoch") || f.p.Counts().Alarms == 0 {
+			t.Errorf("status %+v; want epoch 2, and an alarm about two claims", s)
+		}
+		f.world.Inject(journal, foreignClaim(math.MaxUint64))
+		f.want(f.submit(command("a", "add z")), "x y z")
+		f.until("that is seen while it is owned", func() bool { return f.p.Status().Fold.Jumped == 3 })
+	})
 }
 
 // TestUsedUpEpochsHalt: where no claim can be above the owner's, callers are told instead of waiting for ever.

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/millrace-io/millrace/entities"
@@ -320,49 +321,53 @@ func TestReadsAndRefusalsRunAgain(t *testing.T) {
 // TestConclusionsAreTriedAgain: the owner is fenced between the target's answer and the moment when that is kept. Another worker,
 // which the command came by, sends it again, and the caller gets the answer.
 func TestConclusionsAreTriedAgain(t *testing.T) {
-	c := newCluster(t, Limits{MovePatience: time.Minute})
-	c.owned(c.b, 1)
-	var ran atomic.Int32
-	c.b.words.act = func(entities.Invocation) (*entities.Outcome, error) {
-		n := ran.Add(1)
-		if n == 1 {
-			c.b.world.Inject(journal, foreignClaim(9))
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, Limits{MovePatience: time.Minute})
+		c.owned(c.b, 1)
+		var ran atomic.Int32
+		c.b.words.act = func(entities.Invocation) (*entities.Outcome, error) {
+			n := ran.Add(1)
+			if n == 1 {
+				c.b.world.Inject(journal, foreignClaim(9))
+			}
+			return &entities.Outcome{Reply: reply(fmt.Sprint("run ", n))}, nil
 		}
-		return &entities.Outcome{Reply: reply(fmt.Sprint("run ", n))}, nil
-	}
-	got := make(chan string, 1)
-	go func() { got <- answerText(c.a.router.Dispatch(t.Context(), withID(command("a", "act x"), "id"))) }() // received below
-	c.until("the caller is answered", func() bool { return len(got) > 0 })
-	answer := <-got
-	if !strings.HasPrefix(answer, "run ") || answer == "run 1" {
-		t.Errorf("%q; want what a later run answered: nothing was kept of the first", answer)
-	}
-	c.until("the forward is settled", func() bool { return c.b.open() == 0 })
-	if again := answerText(c.b.router.Dispatch(t.Context(), withID(command("a", "act x"), "id"))); again != answer {
-		t.Errorf("first %q, then %q", answer, again)
-	}
+		got := make(chan string, 1)
+		go func() { got <- answerText(c.a.router.Dispatch(t.Context(), withID(command("a", "act x"), "id"))) }() // received below
+		c.until("the caller is answered", func() bool { return len(got) > 0 })
+		answer := <-got
+		if !strings.HasPrefix(answer, "run ") || answer == "run 1" {
+			t.Errorf("%q; want what a later run answered: nothing was kept of the first", answer)
+		}
+		c.until("the forward is settled", func() bool { return c.b.open() == 0 })
+		if again := answerText(c.b.router.Dispatch(t.Context(), withID(command("a", "act x"), "id"))); again != answer {
+			t.Errorf("first %q, then %q", answer, again)
+		}
+	})
 }
 
 // TestWhatFollowsAFailedEffectIsDelivered: a synchronous effect fails, and its caller is told so. What was to follow it is sent by the
 // outbox, and a repeat gets the answer.
 func TestWhatFollowsAFailedEffectIsDelivered(t *testing.T) {
-	f := start(t, setup{world: alone})
-	f.await(Active)
-	f.words.mu.Lock()
-	f.words.down, f.words.downFor = entities.Errorf(entities.Unavailable, entities.NotApplied, "down"), "c"
-	f.words.mu.Unlock()
-	if got := f.ask(withID(command("a", "both c b add y"), "id")); !strings.HasPrefix(got, "unknown: ") {
-		t.Fatalf("%q; want that the effect did not take effect yet", got)
-	}
-	f.until("the forward is delivered", func() bool { return f.open() == 1 })
-	f.words.mu.Lock()
-	f.words.down = nil
-	f.words.mu.Unlock()
-	f.settled()
-	if got := f.ask(withID(command("a", "both c b add y"), "id")); got != "y" {
-		t.Errorf("%q; want what the forward was answered", got)
-	}
-	if got := f.ask(command("b", "read")) + ", " + f.ask(command("c", "read")); got != "y, by-effect" {
-		t.Errorf("the targets have %q", got)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, setup{world: alone})
+		f.await(Active)
+		f.words.mu.Lock()
+		f.words.down, f.words.downFor = entities.Errorf(entities.Unavailable, entities.NotApplied, "down"), "c"
+		f.words.mu.Unlock()
+		if got := f.ask(withID(command("a", "both c b add y"), "id")); !strings.HasPrefix(got, "unknown: ") {
+			t.Fatalf("%q; want that the effect did not take effect yet", got)
+		}
+		f.until("the forward is delivered", func() bool { return f.open() == 1 })
+		f.words.mu.Lock()
+		f.words.down = nil
+		f.words.mu.Unlock()
+		f.settled()
+		if got := f.ask(withID(command("a", "both c b add y"), "id")); got != "y" {
+			t.Errorf("%q; want what the forward was answered", got)
+		}
+		if got := f.ask(command("b", "read")) + ", " + f.ask(command("c", "read")); got != "y, by-effect" {
+			t.Errorf("the targets have %q", got)
+		}
+	})
 }

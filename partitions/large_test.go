@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"github.com/millrace-io/millrace/broker-adapter/simlog"
 	"github.com/millrace-io/millrace/entities"
@@ -61,21 +62,23 @@ func TestLargeEffectsTogether(t *testing.T) {
 // refused makes the worker look at the topic: it gives the partition up and says why, instead of claiming it again and again, and
 // takes it when the topic is right.
 func TestALimitThatIsLoweredFencesOnce(t *testing.T) {
-	f := start(t, setup{world: alone})
-	f.await(Active)
-	f.want(f.submit(command("a", "add x")), "x")
-	f.world.Limit(topic, 100<<10)
-	f.wantError(f.submit(command("a", fmt.Sprint("big ", 200<<10))), entities.Moved, entities.NotApplied)
-	f.await(Standby)
-	a := f.submit(command("a", "add y"))
-	f.wantError(a, entities.Moved, entities.NotApplied)
-	if !strings.Contains(a.err.Error(), "takes 102400 bytes at a time") {
-		t.Errorf("the caller is told %v", a.err)
-	}
-	if n := f.kinds()[record.Claim]; n > 2 {
-		t.Errorf("the partition was claimed %d times", n)
-	}
-	f.world.Limit(topic, 1<<20)
-	f.until("the partition is taken again", func() bool { return f.p.Status().State == Active })
-	f.want(f.submit(command("a", "read")), "x")
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, setup{world: alone})
+		f.await(Active)
+		f.want(f.submit(command("a", "add x")), "x")
+		f.world.Limit(topic, 100<<10)
+		f.wantError(f.submit(command("a", fmt.Sprint("big ", 200<<10))), entities.Moved, entities.NotApplied)
+		f.await(Standby)
+		a := f.submit(command("a", "add y"))
+		f.wantError(a, entities.Moved, entities.NotApplied)
+		if !strings.Contains(a.err.Error(), "takes 102400 bytes at a time") {
+			t.Errorf("the caller is told %v", a.err)
+		}
+		if n := f.kinds()[record.Claim]; n > 2 {
+			t.Errorf("the partition was claimed %d times", n)
+		}
+		f.world.Limit(topic, 1<<20)
+		f.until("the partition is taken again", func() bool { return f.p.Status().State == Active })
+		f.want(f.submit(command("a", "read")), "x")
+	})
 }

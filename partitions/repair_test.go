@@ -3,10 +3,10 @@ package partitions
 import (
 	"errors"
 	"fmt"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/millrace-io/millrace/broker-adapter"
@@ -132,27 +132,29 @@ func elsewhere(p int32) string {
 // TestOffsetsAreNotUsedAgain: a target knows effects by source partition and offset. After a loss that was accepted, an effect at
 // an offset that was used before would be taken for the lost one, and be lost itself.
 func TestOffsetsAreNotUsedAgain(t *testing.T) {
-	f := start(t, setup{world: alone, parts: 2})
-	source, target := elsewhere(0), elsewhere(1)
-	f.until("all is owned", func() bool { return f.owned() })
-	f.flood(source, "quiet "+target+" add lost%d")
-	f.settled()
-	f.world.Truncate(journal, 1)
-	if err := f.stop(); err != nil {
-		t.Fatal(err)
-	}
-	f = start(t, setup{world: alone, on: f.world, store: f.store, parts: 2})
-	f.halts()
-	f.mend(AcceptLoss)
-	f.until("all is owned", func() bool { return f.owned() })
-	f.flood(source, "quiet "+target+" add new%d")
-	f.settled()
-	got := strings.Fields(f.dispatch(target, "read"))
-	for i := range flooded {
-		if !slices.Contains(got, fmt.Sprint("new", i)) {
-			t.Errorf("the target has got %q; effect %d that was sent after the repair is missing", got, i)
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, setup{world: alone, parts: 2})
+		source, target := elsewhere(0), elsewhere(1)
+		f.until("all is owned", func() bool { return f.owned() })
+		f.flood(source, "quiet "+target+" add lost%d")
+		f.settled()
+		f.world.Truncate(journal, 1)
+		if err := f.stop(); err != nil {
+			t.Fatal(err)
 		}
-	}
+		f = start(t, setup{world: alone, on: f.world, store: f.store, parts: 2})
+		f.halts()
+		f.mend(AcceptLoss)
+		f.until("all is owned", func() bool { return f.owned() })
+		f.flood(source, "quiet "+target+" add new%d")
+		f.settled()
+		got := strings.Fields(f.dispatch(target, "read"))
+		for i := range flooded {
+			if !slices.Contains(got, fmt.Sprint("new", i)) {
+				t.Errorf("the target has got %q; effect %d that was sent after the repair is missing", got, i)
+			}
+		}
+	})
 }
 
 // flooded is how many commands come at once: so many that their records stand side by side, whatever comes between.
@@ -295,7 +297,7 @@ func TestRepairAppendsTheImage(t *testing.T) {
 func TestRepairIsTakenUpAgain(t *testing.T) {
 	for name, choice := range map[string]Choice{"accept-loss": AcceptLoss, "append-image": AppendImage} {
 		for appends := range 3 { // of the repair that are written before its worker is gone: claims, the image, barriers
-			t.Run(fmt.Sprint(name, " after ", appends), func(t *testing.T) {
+			t.Run(fmt.Sprint(name, " after ", appends), bubbled(func(t *testing.T) {
 				f := start(t, setup{world: simlog.Options{Manual: true, SingleProcess: true}})
 				f.activate()
 				for i := range 8 {
@@ -314,10 +316,11 @@ func TestRepairIsTakenUpAgain(t *testing.T) {
 				f.halts()
 				image := f.image()
 				ended := make(chan error, 2)
-				go func() { // received below
-					_, err := f.m.Repair(t.Context(), 0, choice)
+				repair := func(m *Manager) {
+					_, err := m.Repair(t.Context(), 0, choice)
 					ended <- err
-				}()
+				}
+				go repair(f.m) // received below
 				for range appends {
 					f.world.Deliver(f.op(1).ID)
 				}
@@ -326,16 +329,14 @@ func TestRepairIsTakenUpAgain(t *testing.T) {
 				f = again()
 				f.until("it halts, or claims", func() bool { s := f.p.Status().State; return s == Halted || s == Claiming })
 				if f.p.Status().State == Halted {
-					go func() { // received below
-						_, err := f.m.Repair(t.Context(), 0, choice)
-						ended <- err
-					}()
+					go repair(f.m) // received below
 				} else {
 					ended <- nil
 				}
-				for deadline := time.Now().Add(time.Minute); len(ended) < 2 && time.Now().Before(deadline); runtime.Gosched() {
-					f.world.DeliverAll() // the clock stands still: to the watchdog the log is quick
-				}
+				f.until("both repairs end", func() bool {
+					f.world.DeliverAll()
+					return len(ended) == 2
+				})
 				<-ended
 				if err := <-ended; err != nil {
 					t.Fatal(err)
@@ -355,7 +356,7 @@ func TestRepairIsTakenUpAgain(t *testing.T) {
 				}
 				f.want(f.submit(command("e7", "read")), want)
 				f.want(f.submit(command("e0", "read")), "x")
-			})
+			}))
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/millrace-io/millrace/entities"
@@ -66,21 +67,23 @@ func TestSizesDoNotDependOnTheDoor(t *testing.T) {
 // TestLargeAnswersThatAreLost: an answer that was too large to be kept is lost between two workers. The command is not run again, and
 // its caller is told what is known.
 func TestLargeAnswersThatAreLost(t *testing.T) {
-	for text, want := range map[string]int{"fat 1200000": 1, "pass b fat 1200000": 1, "send b fat 1200000": 2} {
-		c := newCluster(t, Limits{MovePatience: time.Minute})
-		c.owned(c.b, 1)
-		c.net.lose = 1
-		got := make(chan string, 1)
-		go func() { got <- answerText(c.a.router.Dispatch(t.Context(), command("a", text))) }() // received below
-		c.until("the command is sent again", func() bool { return len(got) > 0 })
-		if answer := <-got; !strings.HasPrefix(answer, "applied: ") || !strings.Contains(answer, "took effect") {
-			t.Errorf("%s: %q", text, size(answer))
+	synctest.Test(t, func(t *testing.T) {
+		for text, want := range map[string]int{"fat 1200000": 1, "pass b fat 1200000": 1, "send b fat 1200000": 2} {
+			c := newCluster(t, Limits{MovePatience: time.Minute})
+			c.owned(c.b, 1)
+			c.net.lose = 1
+			got := make(chan string, 1)
+			go func() { got <- answerText(c.a.router.Dispatch(t.Context(), command("a", text))) }() // received below
+			c.until("the command is sent again", func() bool { return len(got) > 0 })
+			if answer := <-got; !strings.HasPrefix(answer, "applied: ") || !strings.Contains(answer, "took effect") {
+				t.Errorf("%s: %q", text, size(answer))
+			}
+			words := strings.Fields(c.b.ask(command("a", "read")) + " " + c.b.ask(command("b", "read")))
+			if len(words) != want {
+				t.Errorf("%s: the entities have %q; want %d words", text, words, want)
+			}
 		}
-		words := strings.Fields(c.b.ask(command("a", "read")) + " " + c.b.ask(command("b", "read")))
-		if len(words) != want {
-			t.Errorf("%s: the entities have %q; want %d words", text, words, want)
-		}
-	}
+	})
 }
 
 // TestLargeAnswersOfEffects: an effect whose target answers at length has taken effect, and is not sent again.

@@ -2,6 +2,7 @@ package partitions
 
 import (
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/millrace-io/millrace/broker-adapter/simlog"
@@ -22,37 +23,39 @@ func measuredOf(f *fixture, c entities.Consistency, by Server) Staleness {
 // TestStalenessOfFollowers: what is measured of bounded reads keeps their bound, and an image in which nothing happens does not
 // seem to age for longer than it takes to ask the log.
 func TestStalenessOfFollowers(t *testing.T) {
-	c := newCluster(t, Limits{MovePatience: time.Minute})
-	c.owned(c.a, 0, 1)
-	c.want(c.a, command("x", "add 1"), "1")
-	c.until("b follows", func() bool { s := c.b.p.Status(); return s.Followed && s.Next == 2 })
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, Limits{MovePatience: time.Minute})
+		c.owned(c.a, 0, 1)
+		c.want(c.a, command("x", "add 1"), "1")
+		c.until("b follows", func() bool { s := c.b.p.Status(); return s.Followed && s.Next == 2 })
 
-	c.want(c.b, relaxed(entities.Bounded, time.Minute), "1") // the owner's, who is asked for the next time
-	c.until("the owner has said how far it is, and b is there", func() bool {
-		probe, image := c.b.p.probe.Load(), c.b.p.image.Load()
-		return probe != nil && image != nil && image.next >= probe.next
-	})
-	for range 5 {
-		c.b.clock.Advance(7 * time.Second)
-		c.want(c.b, relaxed(entities.Bounded, time.Minute), "1")
-	}
-	s := measuredOf(c.b, entities.Bounded, ByFollower)
-	if s.EntityType != "words" || s.Ages.Count == 0 || s.Promised != time.Minute || s.Largest > s.Promised || s.Largest < 7*time.Second {
-		t.Errorf("measured %v to %v of %d answers of %q, promised %v", s.Recent.Quantile(0), s.Largest, s.Ages.Count, s.EntityType, s.Promised)
-	}
+		c.want(c.b, relaxed(entities.Bounded, time.Minute), "1") // the owner's, who is asked for the next time
+		c.until("the owner has said how far it is, and b is there", func() bool {
+			probe, image := c.b.p.probe.Load(), c.b.p.image.Load()
+			return probe != nil && image != nil && image.next >= probe.next
+		})
+		for range 5 {
+			c.b.clock.Advance(7 * time.Second)
+			c.want(c.b, relaxed(entities.Bounded, time.Minute), "1")
+		}
+		s := measuredOf(c.b, entities.Bounded, ByFollower)
+		if s.EntityType != "words" || s.Ages.Count == 0 || s.Promised != time.Minute || s.Largest > s.Promised || s.Largest < 7*time.Second {
+			t.Errorf("measured %v to %v of %d answers of %q, promised %v", s.Recent.Quantile(0), s.Largest, s.Ages.Count, s.EntityType, s.Promised)
+		}
 
-	c.until("nobody asks", func() bool { return !c.b.p.probing.Load() })
-	c.b.clock.Advance(time.Hour)
-	c.want(c.b, relaxed(entities.Eventual, 0), "1")
-	if s := measuredOf(c.b, entities.Eventual, ByFollower); s.Largest < time.Hour || s.Promised != 0 {
-		t.Errorf("nobody has heard of the log for an hour, measured %v, promised %v", s.Largest, s.Promised)
-	}
-	c.until("the log has said where it ends", func() bool { return c.b.p.sound.Load() != nil })
-	c.b.clock.Advance(time.Hour) // what was measured before is forgotten
-	c.until("the log is asked again", func() bool {
+		c.until("nobody asks", func() bool { return !c.b.p.probing.Load() })
+		c.b.clock.Advance(time.Hour)
 		c.want(c.b, relaxed(entities.Eventual, 0), "1")
-		s := measuredOf(c.b, entities.Eventual, ByFollower)
-		return s.Recent.Quantile(0) < time.Minute
+		if s := measuredOf(c.b, entities.Eventual, ByFollower); s.Largest < time.Hour || s.Promised != 0 {
+			t.Errorf("nobody has heard of the log for an hour, measured %v, promised %v", s.Largest, s.Promised)
+		}
+		c.until("the log has said where it ends", func() bool { return c.b.p.sound.Load() != nil })
+		c.b.clock.Advance(time.Hour) // what was measured before is forgotten
+		c.until("the log is asked again", func() bool {
+			c.want(c.b, relaxed(entities.Eventual, 0), "1")
+			s := measuredOf(c.b, entities.Eventual, ByFollower)
+			return s.Recent.Quantile(0) < time.Minute
+		})
 	})
 }
 

@@ -2,6 +2,7 @@ package partitions
 
 import (
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/millrace-io/millrace/entities"
@@ -45,28 +46,30 @@ func TestASuspendedOwnerAsksTheLog(t *testing.T) {
 
 // TestASuspendedFollowerAsksTheOwner: what a follower knew of the owner before a suspension answers nothing after it.
 func TestASuspendedFollowerAsksTheOwner(t *testing.T) {
-	c := newCluster(t, Limits{MovePatience: time.Minute})
-	c.owned(c.a, 0, 1)
-	c.want(c.a, command("x", "add 1"), "1")
-	c.until("b follows", func() bool { s := c.b.p.Status(); return s.Followed && s.Next == 2 })
-	c.want(c.b, relaxed(entities.Bounded, time.Minute), "1")
-	c.until("the owner has said how far it is, and b is there", func() bool {
-		probe, image := c.b.p.probe.Load(), c.b.p.image.Load()
-		return probe != nil && image != nil && image.next >= probe.next && !c.b.p.probing.Load()
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, Limits{MovePatience: time.Minute})
+		c.owned(c.a, 0, 1)
+		c.want(c.a, command("x", "add 1"), "1")
+		c.until("b follows", func() bool { s := c.b.p.Status(); return s.Followed && s.Next == 2 })
+		c.want(c.b, relaxed(entities.Bounded, time.Minute), "1")
+		c.until("the owner has said how far it is, and b is there", func() bool {
+			probe, image := c.b.p.probe.Load(), c.b.p.image.Load()
+			return probe != nil && image != nil && image.next >= probe.next && !c.b.p.probing.Load()
+		})
+		sent := len(c.net.sent)
+		c.want(c.b, relaxed(entities.Bounded, time.Minute), "1")
+		if len(c.net.sent) != sent {
+			t.Fatalf("b sent %q; want its own answer", c.net.sent)
+		}
+		c.b.clock.Suspend(2 * time.Minute)
+		got := make(chan error, 1)
+		go func() { // received below
+			_, err := c.b.router.Dispatch(t.Context(), relaxed(entities.Bounded, time.Minute))
+			got <- err
+		}()
+		c.until("the owner has claimed again, and answered", func() bool { return len(got) > 0 })
+		if err := <-got; err != nil || len(c.net.sent) != sent+1 {
+			t.Errorf("%v, sent %q; want the owner's answer", err, c.net.sent)
+		}
 	})
-	sent := len(c.net.sent)
-	c.want(c.b, relaxed(entities.Bounded, time.Minute), "1")
-	if len(c.net.sent) != sent {
-		t.Fatalf("b sent %q; want its own answer", c.net.sent)
-	}
-	c.b.clock.Suspend(2 * time.Minute)
-	got := make(chan error, 1)
-	go func() { // received below
-		_, err := c.b.router.Dispatch(t.Context(), relaxed(entities.Bounded, time.Minute))
-		got <- err
-	}()
-	c.until("the owner has claimed again, and answered", func() bool { return len(got) > 0 })
-	if err := <-got; err != nil || len(c.net.sent) != sent+1 {
-		t.Errorf("%v, sent %q; want the owner's answer", err, c.net.sent)
-	}
 }
