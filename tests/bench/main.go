@@ -27,6 +27,7 @@ type options struct {
 	json    string
 	dir     string
 	keys    int
+	hold    time.Duration
 }
 
 func main() {
@@ -43,11 +44,12 @@ func main() {
 	flag.DurationVar(&o.warm, "warm", 300*time.Millisecond, "warm-up of a round")
 	flag.DurationVar(&o.length, "length", time.Second, "length of a round")
 	flag.StringVar(&o.only, "only", "", "only loads whose name contains one of these words, comma separated")
-	flag.StringVar(&o.parts, "parts", "load,size,cluster", "parts to run: load; size (flatness, memory and rebuild with a million entities); cluster (three workers against one, forwarded against local)")
+	flag.StringVar(&o.parts, "parts", "load,size,cluster", "parts to run: load; size (flatness, memory and rebuild with a million entities); cluster (three workers against one, forwarded against local); parked (effects beside 4 096 parked ones and a dead target)")
 	flag.StringVar(&o.brokers, "brokers", "", "also measure on Kafka at these brokers; without them only part cluster does, on one that it starts (Java 17)")
 	flag.StringVar(&o.json, "json", "", "also write the figures to this file, as JSON")
 	flag.StringVar(&o.dir, "dir", "", "directory for data; a temporary one by default: it decides which disk is measured")
 	flag.IntVar(&o.keys, "keys", 10_000, "entities of the loads")
+	flag.DurationVar(&o.hold, "hold", 10*time.Minute, "how long part parked measures beside parked effects and a dead target")
 	flag.Parse()
 	for word := range strings.SplitSeq(*clients, ",") {
 		n, err := strconv.Atoi(word)
@@ -82,7 +84,7 @@ func run(ctx context.Context, o options) error {
 	for _, part := range []struct {
 		name string
 		run  func(context.Context) error
-	}{{"load", b.load}, {"size", b.size}, {"cluster", b.cluster}} {
+	}{{"load", b.load}, {"size", b.size}, {"cluster", b.cluster}, {"parked", b.parked}} {
 		if slices.Contains(parts, part.name) {
 			if err := part.run(ctx); err != nil {
 				return fmt.Errorf("%s: %w", part.name, err)
@@ -105,10 +107,17 @@ type bench struct {
 func (b *bench) build(ctx context.Context) error {
 	b.millrace, b.counter = filepath.Join(b.dir, "millrace"), filepath.Join(b.dir, "counter")
 	for out, pkg := range map[string]string{b.millrace: "cmd/millrace", b.counter: "examples/counter"} {
-		cmd := exec.CommandContext(ctx, "go", "build", "-o", out, "github.com/millrace-io/millrace/"+pkg)
-		if text, err := cmd.CombinedOutput(); err != nil {
-			return errors.Join(err, errors.New(string(text)))
+		if err := build(ctx, out, pkg); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+func build(ctx context.Context, out, pkg string) error {
+	cmd := exec.CommandContext(ctx, "go", "build", "-o", out, "github.com/millrace-io/millrace/"+pkg) //nolint:gosec // the project's own
+	if text, err := cmd.CombinedOutput(); err != nil {
+		return errors.Join(err, errors.New(string(text)))
 	}
 	return nil
 }

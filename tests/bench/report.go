@@ -110,11 +110,15 @@ func (f *figures) table(clients int, mine func(*figure) bool) {
 	_ = w.Flush()
 }
 
-func (f *figures) single(name, unit string, value float64) {
+func (f *figures) record(name string, value float64) {
 	if f.Single == nil {
 		f.Single = map[string]float64{}
 	}
 	f.Single[name] = value
+}
+
+func (f *figures) single(name, unit string, value float64) {
+	f.record(name, value)
 	fmt.Printf("%s: %.4g %s\n", name, value, unit)
 }
 
