@@ -115,7 +115,7 @@ func (b *bench) build(ctx context.Context) error {
 }
 
 func build(ctx context.Context, out, pkg string) error {
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", out, "github.com/millrace-io/millrace/"+pkg) //nolint:gosec // the project's own
+	cmd := exec.CommandContext(ctx, "go", "build", "-o", out, "github.com/millrace-io/millrace/"+pkg)
 	if text, err := cmd.CombinedOutput(); err != nil {
 		return errors.Join(err, errors.New(string(text)))
 	}
