@@ -145,10 +145,10 @@ func (b *bench) turns(ctx context.Context, clients int, rate float64, ways []way
 		}
 		c := comparison{
 			Name: q.name + at, Clients: clients, Turns: len(over),
-			CPU:  middle(over, under, (*round).cpu),
-			P50:  middle(over, under, func(r *round) float64 { return r.p50.Seconds() }),
-			P99:  middle(over, under, func(r *round) float64 { return r.p99.Seconds() }),
-			Rate: middle(over, under, (*round).rate),
+			CPU:  medianQuotient(over, under, (*round).cpu),
+			P50:  medianQuotient(over, under, func(r *round) float64 { return r.p50.Seconds() }),
+			P99:  medianQuotient(over, under, func(r *round) float64 { return r.p99.Seconds() }),
+			Rate: medianQuotient(over, under, (*round).rate),
 		}
 		b.figures.Quotients = append(b.figures.Quotients, c)
 		fmt.Fprintf(out, "%s\t%.2f\t%.2f\t%.2f\t%.2f\t\n", c.Name, c.CPU, c.P50, c.P99, c.Rate)

@@ -28,6 +28,7 @@ type options struct {
 	dir     string
 	keys    int
 	hold    time.Duration
+	against string
 }
 
 func main() {
@@ -50,6 +51,7 @@ func main() {
 	flag.StringVar(&o.dir, "dir", "", "directory for data; a temporary one by default: it decides which disk is measured")
 	flag.IntVar(&o.keys, "keys", 10_000, "entities of the loads")
 	flag.DurationVar(&o.hold, "hold", 10*time.Minute, "how long part parked measures beside parked effects and a dead target")
+	flag.StringVar(&o.against, "against", "", "another checkout: part load measures its programs in turns with those of this one, and prints quotients; with -rounds 40 -length 400ms they are known to a few percent")
 	flag.Parse()
 	for word := range strings.SplitSeq(*clients, ",") {
 		n, err := strconv.Atoi(word)
@@ -76,7 +78,7 @@ func run(ctx context.Context, o options) error {
 	}
 	defer os.RemoveAll(dir) //nolint:errcheck // temporary
 	b := &bench{options: o, dir: dir}
-	if err := b.build(ctx); err != nil {
+	if err := b.build(ctx, "."); err != nil {
 		return err
 	}
 	b.describe()
@@ -84,7 +86,7 @@ func run(ctx context.Context, o options) error {
 	for _, part := range []struct {
 		name string
 		run  func(context.Context) error
-	}{{"load", b.load}, {"size", b.size}, {"cluster", b.cluster}, {"parked", b.parked}} {
+	}{{"load", b.loadOrCompare}, {"size", b.size}, {"cluster", b.cluster}, {"parked", b.parked}} {
 		if slices.Contains(parts, part.name) {
 			if err := part.run(ctx); err != nil {
 				return fmt.Errorf("%s: %w", part.name, err)
@@ -104,18 +106,20 @@ type bench struct {
 }
 
 // build compiles the programs that are measured.
-func (b *bench) build(ctx context.Context) error {
+func (b *bench) build(ctx context.Context, checkout string) error {
 	b.millrace, b.counter = filepath.Join(b.dir, "millrace"), filepath.Join(b.dir, "counter")
 	for out, pkg := range map[string]string{b.millrace: "cmd/millrace", b.counter: "examples/counter"} {
-		if err := build(ctx, out, pkg); err != nil {
+		if err := build(ctx, checkout, out, pkg); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func build(ctx context.Context, out, pkg string) error {
+// build compiles a package of a checkout.
+func build(ctx context.Context, checkout, out, pkg string) error {
 	cmd := exec.CommandContext(ctx, "go", "build", "-o", out, "github.com/millrace-io/millrace/"+pkg)
+	cmd.Dir = checkout
 	if text, err := cmd.CombinedOutput(); err != nil {
 		return errors.Join(err, errors.New(string(text)))
 	}

@@ -46,7 +46,7 @@ type relay struct {
 // anyway is seen in the other one.
 func (b *bench) parked(ctx context.Context) error {
 	program := filepath.Join(b.dir, "relay")
-	if err := build(ctx, program, "tests/bench/relay"); err != nil {
+	if err := build(ctx, ".", program, "tests/bench/relay"); err != nil {
 		return err
 	}
 	free, laden := &relay{}, &relay{}
@@ -254,10 +254,10 @@ func (b *bench) parkedFigures(length time.Duration, free, laden *relay) {
 			return fmt.Sprintf("%d, %d, %d", rss[0]/mib, rss[len(rss)-1]/mib, slices.Max(rss)/mib)
 		}
 		fmt.Fprintf(out, "| %s, %d turns\t| %.0f\t| %.0f\t| %.2f, %.2f, %.2f\t| %s\t| %s\t| %.2f\t|\n", part.name, len(over),
-			halfway(slices.Clone(under)), halfway(slices.Clone(over)), halfway(quotients), all, lowest,
+			medianOf(slices.Clone(under)), medianOf(slices.Clone(over)), medianOf(quotients), all, lowest,
 			memory(free.rss[part.from:part.to]), memory(laden.rss[part.from:part.to]), all/baseline)
-		b.figures.record("effects/s without, "+part.name, halfway(slices.Clone(under)))
-		b.figures.record("effects/s with, "+part.name, halfway(slices.Clone(over)))
+		b.figures.record("effects/s without, "+part.name, medianOf(slices.Clone(under)))
+		b.figures.record("effects/s with, "+part.name, medianOf(slices.Clone(over)))
 		b.figures.record("effects, quotient of all, "+part.name, all)
 		b.figures.record("effects, quotient of all over before, "+part.name, all/baseline)
 		b.figures.record("effects, lowest quotient, "+part.name, lowest)

@@ -56,11 +56,11 @@ func median[T cmp.Ordered](rounds []round, of func(*round) T) T {
 	for i := range rounds {
 		values[i] = of(&rounds[i])
 	}
-	return halfway(values)
+	return medianOf(values)
 }
 
-// halfway sorts values and returns the one in the middle.
-func halfway[T cmp.Ordered](values []T) T {
+// medianOf sorts values and returns the one in the middle.
+func medianOf[T cmp.Ordered](values []T) T {
 	slices.Sort(values)
 	return values[len(values)/2]
 }
@@ -70,7 +70,7 @@ func (f *figures) add(name string, clients int, rounds, echo []round) {
 	micros := func(of func(*round) time.Duration) float64 { return float64(median(rounds, of).Nanoseconds()) / 1e3 }
 	var ratio float64
 	if len(echo) > 0 {
-		ratio = middle(rounds, echo, (*round).rate)
+		ratio = medianQuotient(rounds, echo, (*round).rate)
 	}
 	f.Loads = append(f.Loads, figure{
 		Name: name, Clients: clients, Rounds: len(rounds),
@@ -84,13 +84,13 @@ func (f *figures) add(name string, clients int, rounds, echo []round) {
 	})
 }
 
-// middle is the median of the quotients of each turn.
-func middle(over, under []round, of func(*round) float64) float64 {
+// medianQuotient is the median of the quotients of each turn.
+func medianQuotient(over, under []round, of func(*round) float64) float64 {
 	all := make([]float64, len(over))
 	for i := range over {
 		all[i] = of(&over[i]) / of(&under[i])
 	}
-	return halfway(all)
+	return medianOf(all)
 }
 
 // table prints the loads of a part with one number of callers.

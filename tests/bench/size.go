@@ -71,7 +71,7 @@ func (b *bench) flat(ctx context.Context) error {
 	}
 	b.figures.single("throughput at 10^4 entities", "calls/s", median(overFew, (*round).rate))
 	b.figures.single("throughput at 10^6 entities", "calls/s", median(overMany, (*round).rate))
-	b.figures.single("flatness, 10^6 over 10^4", "", middle(overMany, overFew, (*round).rate))
+	b.figures.single("flatness, 10^6 over 10^4", "", medianQuotient(overMany, overFew, (*round).rate))
 	b.figures.single("memory of a worker with 10^6 entities that are called in turn", "MiB", float64(many.usage().rss)/(1<<20))
 	return nil
 }

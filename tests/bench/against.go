@@ -1,0 +1,73 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// loadOrCompare is load, or compare where there is another checkout.
+func (b *bench) loadOrCompare(ctx context.Context) error {
+	if b.against == "" {
+		return b.load(ctx)
+	}
+	return b.compare(ctx)
+}
+
+// compare measures every load with the programs of this checkout and of another one, in turns: which of the two is first changes with
+// each round. What counts are the quotients of a round, because machines drift.
+func (b *bench) compare(ctx context.Context) error {
+	other := &bench{options: b.options, dir: filepath.Join(b.dir, "against")}
+	if err := os.Mkdir(other.dir, 0o700); err != nil {
+		return err
+	}
+	if err := other.build(ctx, b.against); err != nil {
+		return err
+	}
+	loads, stop, err := b.loads(ctx)
+	defer stop()
+	if err != nil {
+		return err
+	}
+	theirs, stopTheirs, err := other.loads(ctx)
+	defer stopTheirs()
+	if err != nil {
+		return err
+	}
+	fmt.Printf("quotients of this checkout over %s, medians of %d turns of %v\n%8s %24s %8s %8s %8s %8s\n",
+		b.against, b.rounds, b.length, "callers", "load", "calls", "CPU", "p50", "p99")
+	for _, clients := range b.clients {
+		for i := range loads {
+			if loads[i].most > 0 && clients > loads[i].most {
+				continue
+			}
+			over, under, err := b.inTurns(ctx, clients, &loads[i], &theirs[i])
+			if err != nil {
+				return fmt.Errorf("%s with %d callers: %w", loads[i].name, clients, err)
+			}
+			quotient := func(of func(*round) float64) float64 { return medianQuotient(over, under, of) }
+			fmt.Printf("%8d %24s %8.3f %8.3f %8.3f %8.3f\n", clients, loads[i].name, quotient((*round).rate), quotient((*round).cpu),
+				quotient(func(r *round) float64 { return r.p50.Seconds() }), quotient(func(r *round) float64 { return r.p99.Seconds() }))
+		}
+	}
+	return nil
+}
+
+// inTurns measures a load of ours and the same one of theirs.
+func (b *bench) inTurns(ctx context.Context, clients int, ours, theirs *load) (over, under []round, err error) {
+	for r := range b.rounds {
+		for i := range 2 {
+			of, to := ours, &over
+			if (r+i)%2 == 1 {
+				of, to = theirs, &under
+			}
+			result, err := drive(ctx, clients, nil, b.warm, b.length, []*process{of.server}, of.do)
+			if err != nil {
+				return nil, nil, err
+			}
+			*to = append(*to, result)
+		}
+	}
+	return over, under, nil
+}
