@@ -23,16 +23,20 @@ type laneName struct {
 type lane struct {
 	name  laneName
 	ready []*delivery
-	// sending are under way; members are all in memory that have this lane.
-	sending, members int
+	// sending are under way, slow of them without an answer for a while; members are all in memory that have this lane.
+	sending, slow, members int
+	// answered: an attempt has ended, in whatever way.
+	answered bool
 	// failed counts the failures in a row; 0: the lane is open. A closed one sends again when due.
 	failed int
 	due    time.Duration
+	// blocked: the lane is closed, or all that is under way is slow. Its ready ones are stuck.
+	blocked bool
 	// queued: it is among the turns.
 	queued bool
 }
 
-// enqueue puts an effect into its lane. Where that is closed and enough effects wait, it leaves memory.
+// enqueue puts an effect into its lane. Where that is blocked and enough effects wait, it leaves memory.
 func (c *core) enqueue(d *delivery) {
 	o := &c.outbox
 	if d.lane == nil {
@@ -48,14 +52,29 @@ func (c *core) enqueue(d *delivery) {
 	l := d.lane
 	d.state = deliveryReady
 	l.ready = append(l.ready, d)
-	if l.failed > 0 {
+	if l.blocked {
 		o.stuck++
 		c.evict(l)
 	}
 	c.turn(l)
 }
 
-// evict takes effects of a closed lane out of memory while too many wait. One stays, to be sent as a probe.
+// block notes whether a lane is blocked, after whatever may have changed that.
+func (o *outbox) block(l *lane) {
+	blocked := l.failed > 0 || (l.slow > 0 && l.slow == l.sending && !mutation.On(mutation.Stalled))
+	switch {
+	case blocked == l.blocked:
+		return
+	case blocked:
+		o.stuck += len(l.ready)
+	default:
+		o.stuck -= len(l.ready)
+		o.idle = false
+	}
+	l.blocked = blocked
+}
+
+// evict takes effects of a blocked lane out of memory while too many wait. One stays, to be sent as a probe.
 func (c *core) evict(l *lane) {
 	o := &c.outbox
 	for o.stuck+len(o.later) > maxWaiting && len(l.ready) > 1 {
@@ -100,7 +119,21 @@ func (c *core) maySend(l *lane) bool {
 	case l.failed > 0:
 		return l.sending == 0 && l.due <= c.now.Mono
 	default:
-		return l.sending < maxPerLane
+		return l.sending < c.outbox.places(l)
+	}
+}
+
+// places is how many effects of an open lane may be under way.
+func (o *outbox) places(l *lane) int {
+	switch {
+	case o.slow < maxSlow:
+		return maxPerLane
+	case l.slow > 0:
+		return 0
+	case !l.answered:
+		return 1
+	default:
+		return maxPerLane
 	}
 }
 
@@ -108,7 +141,7 @@ func (c *core) maySend(l *lane) bool {
 func (o *outbox) unqueue(d *delivery) {
 	l := d.lane
 	l.ready = slices.DeleteFunc(l.ready, func(other *delivery) bool { return other == d })
-	if l.failed > 0 {
+	if l.blocked {
 		o.stuck--
 	}
 }
@@ -120,8 +153,8 @@ func (c *core) reached(l *lane) {
 	}
 	if l.failed > 0 {
 		o := &c.outbox
-		l.failed, o.idle = 0, false
-		o.stuck -= len(l.ready)
+		l.failed = 0
+		o.block(l)
 		o.closed = slices.DeleteFunc(o.closed, func(other *lane) bool { return other == l })
 	}
 	c.turn(l)
@@ -136,10 +169,10 @@ func (c *core) unreached(d *delivery) {
 	}
 	if l.failed == 0 {
 		o.closed = append(o.closed, l)
-		o.stuck += len(l.ready)
-		c.evict(l)
 	}
 	l.failed++
+	o.block(l)
+	c.evict(l)
 	l.due = c.now.Mono + resend.PauseBy(l.failed, spread(d.offset))
 }
 

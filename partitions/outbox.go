@@ -20,7 +20,8 @@ const (
 	// outboxWindow is how many open effects of a partition are in memory at most; the store has all of them.
 	outboxWindow = 4096
 	// maxSending is how many effects of a partition are under way at a time, maxPerLane those of one lane. One whose target has not
-	// answered for slowAfter is slow: it no longer counts among the former, as long as no more than maxSlow are slow.
+	// answered for slowAfter is slow: it no longer counts among the former. From maxSlow on, lanes with slow ones send no more, and
+	// others one at a time until it is answered.
 	maxSending = 64
 	maxPerLane = 48
 	maxSlow    = 960
@@ -98,7 +99,7 @@ type outbox struct {
 	// underWay are those whose targets have not answered, in no order that matters; slow is how many of them are slow.
 	underWay []*delivery
 	slow     int
-	// stuck counts those in closed lanes that are ready.
+	// stuck counts those in blocked lanes that are ready.
 	stuck int
 	// more: the store has effects from offset frontier on that are not in memory. loading: they are being read; what is committed
 	// meanwhile is read with them.
@@ -175,12 +176,12 @@ func (c *core) pump() {
 		d := l.ready[0]
 		l.ready[0] = nil
 		l.ready = l.ready[1:]
-		if d.probe = l.failed > 0; d.probe {
+		if l.blocked {
 			o.stuck--
 		}
+		d.probe = l.failed > 0
 		d.state = deliverySending
 		d.attempts++
-		l.sending++
 		o.depart(d, c.now.Mono)
 		c.emit(effect{kind: doSend, delivery: d, progress: c.progress()})
 		c.turn(l)
@@ -191,6 +192,8 @@ func (c *core) pump() {
 func (o *outbox) depart(d *delivery, now time.Duration) {
 	d.sentAt, d.index = now, len(o.underWay)
 	o.underWay = append(o.underWay, d)
+	d.lane.sending++
+	o.block(d.lane)
 }
 
 // arrive counts it as under way no more.
@@ -200,18 +203,28 @@ func (o *outbox) arrive(d *delivery) {
 	o.underWay[d.index], moved.index = moved, d.index
 	o.underWay[last] = nil
 	o.underWay = o.underWay[:last]
+	l := d.lane
+	l.sending--
+	l.answered = true
 	if d.slow {
 		d.slow = false
 		o.slow--
+		l.slow--
 	}
+	o.block(l)
 }
 
 // noteSlow gives the places of effects whose targets do not answer to those of other targets.
-func (o *outbox) noteSlow(now time.Duration) {
+func (c *core) noteSlow() {
+	o := &c.outbox
 	for _, d := range o.underWay {
-		if !d.slow && now-d.sentAt >= slowAfter && o.slow < maxSlow && !mutation.On(mutation.Slow) {
+		if l := d.lane; !d.slow && c.now.Mono-d.sentAt >= slowAfter && !mutation.On(mutation.Slow) {
 			d.slow = true
 			o.slow++
+			l.slow++
+			if o.block(l); l.blocked {
+				c.evict(l)
+			}
 		}
 	}
 }
@@ -285,7 +298,7 @@ func (c *core) admitSwept(d *delivery) {
 		return
 	}
 	l := o.lanes[c.laneOf(&d.effect.Target)]
-	if len(o.byOffset) >= outboxWindow || (l != nil && l.failed > 0 && o.stuck+len(o.later) >= maxWaiting) {
+	if len(o.byOffset) >= outboxWindow || (l != nil && l.blocked && o.stuck+len(o.later) >= maxWaiting) {
 		o.skipped = true
 		return
 	}
@@ -348,7 +361,6 @@ func (c *core) attempted(d *delivery) bool {
 	switch d.state {
 	case deliverySending:
 		o.arrive(d)
-		d.lane.sending--
 	case deliveryWaiting:
 		o.later = slices.DeleteFunc(o.later, func(other *delivery) bool { return other == d })
 	case deliveryReady:
@@ -422,7 +434,7 @@ func (c *core) Unheld(offset int64) {
 // retryEffects makes those ready whose pause is over, and lets closed lanes try.
 func (c *core) retryEffects() {
 	o := &c.outbox
-	o.noteSlow(c.now.Mono)
+	c.noteSlow()
 	later := o.later
 	o.later = o.later[:0]
 	for _, d := range later {

@@ -84,6 +84,8 @@ const (
 	Lane = "lane"
 	// Slow: an effect whose target does not answer holds a place of its lane only.
 	Slow = "slow"
+	// Stalled: what waits behind attempts that do not end leaves memory.
+	Stalled = "stalled"
 	// ParkedPlace: an effect that waits for an operator leaves memory.
 	ParkedPlace = "parkedplace"
 	// Refusal: what stands beside a refusal is neither stored nor sent.
@@ -153,6 +155,7 @@ func Lines() []string {
 		Exceptions,
 		Lane,
 		Slow,
+		Stalled,
 		ParkedPlace,
 		Refusal,
 		Services,
