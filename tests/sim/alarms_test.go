@@ -49,7 +49,7 @@ func (a *alarms) Handle(_ context.Context, inv entities.Invocation) (*entities.O
 		a.wrong = append(a.wrong, "!crashed") // memory that must not be seen again
 		return nil, entities.Errorf(entities.FunctionFailed, entities.NotApplied, "crashed")
 	case refuse:
-		return refusal("no"), nil
+		return refusal(noText), nil
 	case decide:
 	}
 	return a.decide(text), nil

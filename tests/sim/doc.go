@@ -7,11 +7,11 @@
 //
 //	MILLRACE_SIM_SEED=17 go test ./tests/sim -run TestSimulation -v
 //
-// Checked are: linearizability of every entity, reads and refusals included, with unknown outcomes open-ended and definite
-// failures left out (V1, V3, V10); command ids at most once (V2); sequences and store against a fold from nothing (V4); effects
-// exactly once; timers exactly once, unless cancelled or set anew; and that everything works again once the faults have ended
-// (V9). In the end some logs lose what they acknowledged: the partition halts and answers nothing, before and after a restart
-// (V8). docs/reliability.md says more.
+// Checked are: linearizability of every entity, reads, refusals and the targets of forwards included, with unknown outcomes open-ended
+// and definite failures left out (V1, V3, V10); command ids at most once, and the same bytes for a command that is sent again, a
+// forward or its target's refusal included (V2); sequences and store against a fold from nothing (V4); effects exactly once; timers
+// exactly once, unless cancelled or set anew; and that everything works again once the faults have ended (V9). In the end some logs
+// lose what they acknowledged: the partition halts and answers nothing, before and after a restart (V8). docs/reliability.md says more.
 //
 // A store is one in memory that falls back, at a crash, to any moment before: a store on a disk may lose no more than that, and
 // Pebble's own goroutines would decide what happens next. Its crashes are tested where it is.

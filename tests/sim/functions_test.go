@@ -146,7 +146,7 @@ func (c *cell) Handle(_ context.Context, inv entities.Invocation) (*entities.Out
 		c.value = -1_000_000 // memory that must not be seen again
 		return nil, entities.Errorf(entities.FunctionFailed, entities.NotApplied, "crashed")
 	case refuse:
-		return refusal("no"), nil
+		return refusal(noText), nil
 	case decide:
 	}
 	return c.decide(text), nil
@@ -168,6 +168,13 @@ func (c *cell) decide(text string) *entities.Outcome {
 		out := c.update(c.value + number(1))
 		out.Effects = []entities.SideEffect{{Target: entities.Target{Service: service, Method: words[2], Payload: entities.Payload{Value: []byte("add " + words[1])}}}}
 		return out
+	case "pass": // pass n id: adds n here, and its answer is that of another cell that adds n
+		out := c.update(c.value + number(1))
+		return forward(out, words[2], "add "+words[1])
+	case "note": // note id command: stores what it is, and its answer is that of another cell's command
+		return forward(c.update(c.value), words[1], strings.Join(words[2:], " "))
+	case "bare": // bare id command: the same, and nothing is stored
+		return forward(&entities.Outcome{}, words[1], strings.Join(words[2:], " "))
 	case "cas":
 		if c.value != number(1) {
 			return refusal("it is " + strconv.Itoa(c.value))
@@ -176,6 +183,12 @@ func (c *cell) decide(text string) *entities.Outcome {
 	default:
 		return &entities.Outcome{Reply: c.reply()}
 	}
+}
+
+func forward(out *entities.Outcome, id, text string) *entities.Outcome {
+	out.Reply = nil
+	out.Forward = &entities.Target{Service: service, Method: id, Payload: entities.Payload{Value: []byte(text)}}
+	return out
 }
 
 func (c *cell) update(value int) *entities.Outcome {
@@ -188,6 +201,9 @@ func (c *cell) update(value int) *entities.Outcome {
 func (c *cell) reply() *entities.Reply {
 	return &entities.Reply{Payload: entities.Payload{TypeURL: "sim/reply", Value: []byte(strconv.Itoa(c.value))}}
 }
+
+// noText is what a function says that refuses without a reason.
+const noText = "no"
 
 func refusal(text string) *entities.Outcome {
 	return &entities.Outcome{Failure: &entities.Error{Reason: entities.FunctionRefused, Outcome: entities.Refused, Message: text}}

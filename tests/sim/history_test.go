@@ -37,10 +37,65 @@ const (
 	refused
 	// never: it did not happen, and will not.
 	never
+	// took: it happened, and its answer is that of another entity's command.
+	took
 )
 
 func (o *operation) String() string {
 	return fmt.Sprintf("#%d %s %q id %q", o.number, o.key, o.text, o.id)
+}
+
+// kept says whether the answer to a command is known for good. A refusal is only if it is that of a forward's target.
+func (o *operation) kept() bool {
+	if o.result.class == refused {
+		return o.forwards() && o.id != "" && o.result.text != noText
+	}
+	return o.result.class == done
+}
+
+// repeatable says whether a command gets the answer again that it had.
+func (o *operation) repeatable() bool { return o.id != "" && o.text != "get" && o.kept() }
+
+// forwards says whether the answer is that of another entity's command.
+func (o *operation) forwards() bool { _, _, ok := o.target(); return ok }
+
+// target is the command that a command is forwarded to.
+func (o *operation) target() (key, text string, ok bool) {
+	words := strings.Fields(o.text)
+	switch words[0] {
+	case "pass":
+		return words[2], "add " + words[1], true
+	case "note", "bare":
+		return words[1], strings.Join(words[2:], " "), true
+	default:
+		return "", "", false
+	}
+}
+
+// events are an operation as porcupine takes it: that of a forward is one of its own entity and one of its target.
+func (o *operation) events(end int64) []porcupine.Operation {
+	returned, r := o.returned, o.result
+	switch r.class {
+	case never:
+		return nil
+	case unknown:
+		returned = end
+	case done, refused, took:
+	}
+	own := porcupine.Operation{ClientId: o.number, Input: o, Call: o.called, Output: r, Return: returned}
+	key, text, ok := o.target()
+	if !ok {
+		return []porcupine.Operation{own}
+	}
+	there := own
+	there.Input = &operation{number: o.number, key: key, text: text, id: o.id}
+	if o.text[0] != 'p' { // it changes nothing here
+		return []porcupine.Operation{there}
+	}
+	if r.class == done {
+		own.Output = result{class: took}
+	}
+	return []porcupine.Operation{own, there}
 }
 
 // model is a number under commands.
@@ -66,11 +121,11 @@ var model = porcupine.Model{
 		value, o, r := state.(int), input.(*operation), output.(result)
 		next, answer, refuses := apply(value, o.text)
 		switch r.class {
-		case unknown:
+		case unknown, took:
 			return true, next
 		case refused:
 			// Functions may refuse anything; only a comparison says why.
-			return r.text == "no" || (refuses && r.text == answer), value
+			return r.text == noText || (refuses && r.text == answer), value
 		default:
 			return !refuses && r.text == answer, next
 		}
@@ -89,7 +144,7 @@ func apply(value int, text string) (next int, answer string, refuses bool) {
 		return n
 	}
 	switch words[0] {
-	case "add", "send":
+	case "add", "send", "pass":
 		next = value + number(1)
 		return next, strconv.Itoa(next), false
 	case "cas":
@@ -102,27 +157,25 @@ func apply(value int, text string) (next int, answer string, refuses bool) {
 	}
 }
 
-// linearizable checks a history. What never happened must not be in it.
-func linearizable(history []*operation, end int64) error {
+// linearizable checks a history, but for entities that change in other ways as well. What never happened must not be in it.
+func linearizable(history []*operation, end int64, leaveOut func(key string) bool) error {
 	var events []porcupine.Operation
 	for _, o := range history {
-		returned, r := o.returned, o.result
-		switch r.class {
-		case never:
-			continue
-		case unknown:
-			returned = end
-		case done, refused:
-		}
-		events = append(events, porcupine.Operation{ClientId: o.number, Input: o, Call: o.called, Output: r, Return: returned})
+		events = append(events, o.events(end)...)
 	}
 	const patience = 10 * time.Second
-	switch porcupine.CheckOperationsTimeout(model, events, patience) {
-	case porcupine.Ok:
-		return nil
-	case porcupine.Unknown:
-		return fmt.Errorf("the history of %d operations is too long to be checked in %v", len(events), patience)
-	default:
-		return fmt.Errorf("the answers are not those of any order of the commands")
+	for _, one := range model.Partition(events) {
+		key := one[0].Input.(*operation).key
+		if leaveOut(key) {
+			continue
+		}
+		switch porcupine.CheckOperationsTimeout(model, one, patience) {
+		case porcupine.Ok:
+		case porcupine.Unknown:
+			return fmt.Errorf("the history of %s, of %d operations, is too long to be checked in %v", key, len(one), patience)
+		default:
+			return fmt.Errorf("the answers of %s are not those of any order of its commands", key)
+		}
 	}
+	return nil
 }

@@ -2,7 +2,6 @@ package sim
 
 import (
 	"errors"
-	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -76,7 +75,7 @@ func (w *world) repair(t *testing.T, lost int32, end int, choice partitions.Choi
 	}
 	ended := make(chan error, 1)
 	if w.state(lost) == partitions.Halted {
-		go w.ask(lost, choice, ended) // ends with the repair; received below
+		go w.choose(lost, choice, ended) // ends with the repair; received below
 	} else {
 		ended <- nil // what was interrupted had only to be owned again
 	}
@@ -90,7 +89,7 @@ func (w *world) repair(t *testing.T, lost int32, end int, choice partitions.Choi
 		w.wrong("after its repair partition %d ends at %d, before it was %d: offsets are used again", lost, now, end)
 	}
 	for _, key := range all {
-		if entities.Partition(key, parts) != lost || key[0] == 'b' || key[0] == 't' { // those go on by themselves
+		if entities.Partition(key, parts) != lost || strings.ContainsRune("btge", rune(key[0])) { // those go on by themselves
 			continue
 		}
 		want := before[key]
@@ -109,7 +108,7 @@ func (w *world) repair(t *testing.T, lost int32, end int, choice partitions.Choi
 	w.sendMore(t)
 }
 
-func (w *world) ask(lost int32, choice partitions.Choice, ended chan<- error) {
+func (w *world) choose(lost int32, choice partitions.Choice, ended chan<- error) {
 	_, err := w.workers[0].m.Repair(w.ctx, lost, choice)
 	ended <- err
 }
@@ -118,7 +117,7 @@ func (w *world) ask(lost int32, choice partitions.Choice, ended chan<- error) {
 func (w *world) interrupt(t *testing.T, lost int32, choice partitions.Choice) {
 	t.Helper()
 	ended := make(chan error, 1)
-	go w.ask(lost, choice, ended) // ends with the worker; received below
+	go w.choose(lost, choice, ended) // ends with the worker; received below
 	synctest.Wait()
 	for range w.rng.IntN(4) {
 		if queues := w.queues(func(op simlog.Op) bool { return !op.Answered }); len(queues) > 0 {
@@ -145,14 +144,10 @@ func (w *world) interrupt(t *testing.T, lost int32, choice partitions.Choice) {
 func (w *world) sendMore(t *testing.T) {
 	t.Helper()
 	had := map[string]int{}
-	number := func(key string) int {
-		n, _ := strconv.Atoi(string(w.stored(key))) // nothing is 0
-		return n
-	}
 	for range 4 {
 		for _, n := range []string{"0", "1"} {
 			if _, known := had[n]; !known {
-				had[n] = number("b" + n)
+				had[n] = number(w.stored("b" + n))
 			}
 			o := &operation{number: len(w.history), key: "s" + n, text: "send 1 b" + n, called: w.next()}
 			w.history = append(w.history, o)
@@ -162,7 +157,7 @@ func (w *world) sendMore(t *testing.T) {
 	}
 	w.settle(t, "what was sent after the repair has arrived", func() bool { return len(w.waiting) == 0 && w.openEffects() == 0 })
 	for n, before := range had {
-		if now := number("b" + n); now != before+4 {
+		if now := number(w.stored("b" + n)); now != before+4 {
 			w.wrong("after the repair s%s has sent 4 more, and b%s went from %d to %d", n, n, before, now)
 		}
 	}
