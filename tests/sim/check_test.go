@@ -17,13 +17,18 @@ import (
 
 func (w *world) openEffects() int {
 	n := 0
-	for p := range parts {
-		view := materializer.Partition{Rows: w.workers[0].store, Address: materializer.Address{Generation: 1, Partition: uint16(p)}}
-		if err := view.Outbox(0, func(materializer.Effect) bool { n++; return true }); err != nil {
-			w.wrong("read the outbox: %v", err)
-		}
+	for p := range int32(parts) {
+		w.eachEffect(p, func(materializer.Effect) { n++ })
 	}
 	return n
+}
+
+// eachEffect yields the open effects of a partition, parked ones included.
+func (w *world) eachEffect(p int32, yield func(materializer.Effect)) {
+	view := materializer.Partition{Rows: w.workers[0].store, Address: materializer.Address{Generation: 1, Partition: uint16(p)}}
+	if err := view.Outbox(0, func(e materializer.Effect) bool { yield(e); return true }); err != nil {
+		w.wrong("read the outbox: %v", err)
+	}
 }
 
 func (w *world) openTimers() int {
@@ -89,9 +94,9 @@ func topicID(w *world) string {
 	return info.ID
 }
 
-// compareEffects: what a cell s has sent is what its cell b has got, and of a cell f its cell g.
+// compareEffects: what a cell s has sent is what its cell b has got, of a cell f its cell g, and of a cell p its cell d.
 func (w *world) compareEffects() {
-	for _, pair := range []string{"sb", "fg"} {
+	for _, pair := range []string{"sb", "fg", "pd"} {
 		for _, n := range []string{"0", "1"} {
 			from, to := pair[:1]+n, pair[1:]+n
 			if sent, got := number(w.stored(from)), number(w.stored(to)); sent != got {
@@ -120,7 +125,7 @@ func (w *world) stored(id string) []byte { return w.storedIn(w.workers[0].store,
 
 func (w *world) storedIn(rows materializer.Reader, id string) []byte {
 	view := materializer.Partition{Rows: rows, Address: materializer.Address{Generation: 1, Partition: uint16(entities.Partition(id, parts))}}
-	loaded, err := view.Load(entities.Key{Type: "cell", ID: id})
+	loaded, err := view.Load(command(id, "").Key)
 	if err != nil {
 		w.wrong("load %s: %v", id, err)
 	}
@@ -133,7 +138,7 @@ func (w *world) storedIn(rows materializer.Reader, id string) []byte {
 // check looks at the history.
 func (w *world) check() {
 	err := linearizable(w.history, w.moment+1, func(key string) bool {
-		return strings.ContainsRune("bt", rune(key[0])) || w.forgotten[entities.Partition(key, parts)] // those change by effects and timers, too
+		return strings.ContainsRune("btd", rune(key[0])) || w.forgotten[entities.Partition(key, parts)] // those change by effects and timers, too
 	})
 	if err != nil {
 		w.wrong("%w", err)

@@ -20,8 +20,12 @@ const service = "sim.Cells"
 var cellType = &entities.EntityType{Service: service, Name: "cell", Kind: entities.Value}
 
 func command(id, text string) *entities.Command {
+	of := cellType
+	if id[0] == 'd' {
+		of = remoteType
+	}
 	return &entities.Command{
-		Service: service, Method: id, Type: cellType, Key: entities.Key{Type: "cell", ID: id},
+		Service: of.Service, Method: id, Type: of, Key: entities.Key{Type: of.Name, ID: id},
 		Payload: entities.Payload{TypeURL: "sim/command", Value: []byte(text)},
 	}
 }
@@ -49,6 +53,8 @@ type functions struct {
 	waiting []*gated
 	// open lets everything through.
 	open bool
+	// trouble is that of the remote service's function.
+	trouble trouble
 	// ahead: sessions take commands before their turn. early is how many were decided by then.
 	ahead bool
 	early int
@@ -56,13 +62,28 @@ type functions struct {
 
 func (f *functions) arrive(g *gated) verdict {
 	f.mu.Lock()
-	if f.open {
+	if f.open && !f.holds(g) {
 		f.mu.Unlock()
 		return decide
 	}
 	f.waiting = append(f.waiting, g)
 	f.mu.Unlock()
 	return <-g.verdict
+}
+
+// holds says whether a call gets no answer for now. The lock is held.
+func (f *functions) holds(g *gated) bool { return f.trouble == slow && g.key[0] == 'd' }
+
+// remoteTrouble returns what the remote service's function does.
+func (f *functions) remoteTrouble() trouble {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.trouble
+}
+
+// answerable returns the waiting calls that may be answered now.
+func (f *functions) answerable() []*gated {
+	return slices.DeleteFunc(f.calls(), func(g *gated) bool { return g.key[0] == 'd' && f.remoteTrouble() == slow })
 }
 
 // calls returns the waiting calls in an order that does not depend on how goroutines were scheduled.
@@ -89,6 +110,9 @@ type hosted struct {
 }
 
 func (h hosted) Open(ctx context.Context, _ string, key entities.Key, load entities.Loader) (entities.Session, error) {
+	if key.Type == remoteType.Name && h.remoteTrouble() == down {
+		return nil, errDown
+	}
 	loaded, err := load(ctx)
 	if err != nil {
 		return nil, err
@@ -125,6 +149,9 @@ func (h hosted) ActStream(context.Context, *entities.Stream, func(context.Contex
 }
 
 func (h hosted) Resolve(t entities.Target) (*entities.Command, error) {
+	if t.Method == nowhere {
+		return nil, entities.Errorf(entities.UnknownMethod, entities.NotApplied, "there is no method %s", nowhere)
+	}
 	return command(t.Method, string(t.Payload.Value)), nil
 }
 
@@ -136,6 +163,16 @@ type cell struct {
 }
 
 func (c *cell) Handle(_ context.Context, inv entities.Invocation) (*entities.Outcome, error) {
+	if c.key.Type == remoteType.Name {
+		switch c.function.remoteTrouble() {
+		case down:
+			return nil, errDown
+		case fails:
+			c.value = -1_000_000 // memory that must not be seen again
+			return nil, entities.Errorf(entities.FunctionFailed, entities.NotApplied, "it fails on everything")
+		case works, slow:
+		}
+	}
 	text := string(inv.Payload.Value)
 	id := inv.ID
 	if inv.Source != nil {
@@ -167,6 +204,16 @@ func (c *cell) decide(text string) *entities.Outcome {
 	case "send":
 		out := c.update(c.value + number(1))
 		out.Effects = []entities.SideEffect{{Target: entities.Target{Service: service, Method: words[2], Payload: entities.Payload{Value: []byte("add " + words[1])}}}}
+		return out
+	case "post": // post n id times: adds n here, and, by effects, to another cell, so many times
+		out := c.update(c.value + number(1)*number(3))
+		for range number(3) {
+			target := entities.Target{Service: service, Method: words[2], Payload: entities.Payload{Value: []byte("add " + words[1])}}
+			if words[2] != nowhere {
+				target.Service = remote
+			}
+			out.Effects = append(out.Effects, entities.SideEffect{Target: target})
+		}
 		return out
 	case "pass": // pass n id: adds n here, and its answer is that of another cell that adds n
 		out := c.update(c.value + number(1))

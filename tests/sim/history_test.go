@@ -147,6 +147,9 @@ func apply(value int, text string) (next int, answer string, refuses bool) {
 	case "add", "send", "pass":
 		next = value + number(1)
 		return next, strconv.Itoa(next), false
+	case "post":
+		next = value + number(1)*number(3)
+		return next, strconv.Itoa(next), false
 	case "cas":
 		if value != number(1) {
 			return value, "it is " + strconv.Itoa(value), true

@@ -59,7 +59,7 @@ func (w *world) open(o *operation) bool {
 func (w *world) repeatAll(t *testing.T) {
 	t.Helper()
 	if w.rng.IntN(4) == 0 {
-		w.clock.pass(3 * time.Minute)
+		w.goOn(2 * time.Minute)
 	}
 	for _, o := range w.history {
 		if !o.repeatable() {

@@ -63,6 +63,8 @@ type world struct {
 	moment    int64
 	faults    map[string]int
 	quiet     bool
+	// troubled: there are cells p and d; flooded: and so many effects that are parked that memory has no room for them.
+	troubled, flooded bool
 	// forgotten are partitions whose loss was accepted.
 	forgotten [parts]bool
 	// holed are partitions that have lost a record in the middle.
@@ -108,6 +110,8 @@ func simulate(t *testing.T, seed uint64) *world {
 	t.Helper()
 	w := &world{seed: seed, functions: &functions{ahead: seed%aheadOf == aheadSeed}, clock: newVirtual(), faults: map[string]int{}}
 	w.rng = rand.New(rand.NewPCG(seed, 1))
+	w.troubled = seed%troubledOf == troubledSeed
+	w.flooded = w.troubled && seed/troubledOf%floodedOf == 1
 	synctest.Test(t, func(t *testing.T) {
 		w.ctx = context.WithoutCancel(t.Context())
 		w.log = simlog.New(simlog.Options{Manual: true, ManualAssignments: true, Clock: w.clock})
@@ -200,6 +204,7 @@ func (w *world) step(t *testing.T) {
 		{1, w.stale},
 		{6, w.pass},
 		{2, w.save},
+		{1, w.change},
 	}
 	total := 0
 	for _, c := range choices {
@@ -229,6 +234,9 @@ func (w *world) send(*testing.T) {
 	if w.functions.ahead {
 		known, clients = crowded, maxCrowd // there is something ahead only where commands wait
 	}
+	if w.troubled {
+		known = append(slices.Clone(known), troubled...)
+	}
 	if len(w.waiting) >= clients || len(w.history) >= maxOps {
 		return
 	}
@@ -254,6 +262,8 @@ func (w *world) ask(key string) string {
 		return fmt.Sprintf("send %d b%s", amount, key[1:])
 	case key[0] == 'f' && n < 8:
 		return w.askForward(key, n, amount)
+	case key[0] == 'p':
+		return w.askTroubled(key, n)
 	case key[0] == 's' || key[0] == 'f':
 		return "get"
 	case n < 5:
@@ -422,7 +432,7 @@ func merge(a *attempt, r result) result {
 }
 
 func (w *world) answerFunction(*testing.T) {
-	calls := slices.DeleteFunc(w.functions.calls(), func(g *gated) bool { return w.isFrozen(g.worker) })
+	calls := slices.DeleteFunc(w.functions.answerable(), func(g *gated) bool { return w.isFrozen(g.worker) })
 	if len(calls) == 0 {
 		return
 	}
@@ -475,6 +485,9 @@ func (w *world) heal(t *testing.T) {
 			w.wrong("after the faults have ended, %s is answered %+v", o, o.result)
 		}
 	}
+	if w.troubled {
+		w.endure(t)
+	}
 	w.settle(t, "effects are settled", func() bool { return w.openEffects() == 0 })
 	w.settle(t, "timers have fired", func() bool { return w.openTimers() == 0 })
 	w.repeatAll(t)
@@ -511,7 +524,7 @@ func (w *world) askAll() {
 // settle delivers everything until something holds; a minute of virtual time is enough for whatever works.
 func (w *world) settle(t *testing.T, what string, holds func() bool) {
 	for range 1200 {
-		for _, g := range w.functions.calls() {
+		for _, g := range w.functions.answerable() {
 			w.functions.release(g, decide)
 			synctest.Wait()
 		}
@@ -530,6 +543,14 @@ func (w *world) settle(t *testing.T, what string, holds func() bool) {
 	w.wrong("%s: not within a minute: %d attempts are open", what, len(w.waiting))
 	for _, p := range w.workers[0].m.Partitions() {
 		w.note("status %+v", p.Status())
+	}
+}
+
+// goOn lets time pass in which the log works.
+func (w *world) goOn(d time.Duration) {
+	for ; d > 0; d -= time.Second {
+		w.clock.pass(time.Second)
+		w.deliverAll()
 	}
 }
 
