@@ -94,9 +94,9 @@ func topicID(w *world) string {
 	return info.ID
 }
 
-// compareEffects: what a cell s has sent is what its cell b has got, of a cell f its cell g, and of a cell p its cell d.
+// compareEffects: what a cell s has sent is what its cell b has got, of a cell f its cell g, of a cell p its cell d, and of a cell l its cell m.
 func (w *world) compareEffects() {
-	for _, pair := range []string{"sb", "fg", "pd"} {
+	for _, pair := range []string{"sb", "fg", "pd", "lm"} {
 		for _, n := range []string{"0", "1"} {
 			from, to := pair[:1]+n, pair[1:]+n
 			if sent, got := number(w.stored(from)), number(w.stored(to)); sent != got {
@@ -108,7 +108,7 @@ func (w *world) compareEffects() {
 
 // number is a cell's state; nothing is 0.
 func number(state []byte) int {
-	n, _ := strconv.Atoi(string(state))
+	n, _ := strconv.Atoi(strings.TrimRight(string(state), "."))
 	return n
 }
 
@@ -138,7 +138,7 @@ func (w *world) storedIn(rows materializer.Reader, id string) []byte {
 // check looks at the history.
 func (w *world) check() {
 	err := linearizable(w.history, w.moment+1, func(key string) bool {
-		return strings.ContainsRune("btd", rune(key[0])) || w.forgotten[entities.Partition(key, parts)] // those change by effects and timers, too
+		return strings.ContainsRune("btdm", rune(key[0])) || w.forgotten[entities.Partition(key, parts)] // those change by effects and timers, too
 	})
 	if err != nil {
 		w.wrong("%w", err)

@@ -50,6 +50,7 @@ func (w *world) deliver(*testing.T) {
 		return
 	}
 	op := queue[0]
+	w.fits(&op)
 	w.note("log answers op %d of %s, partition %d", op.ID, op.Client, op.Partition.ID)
 	if op.Applied == 0 {
 		w.log.Apply(op.ID)

@@ -135,7 +135,7 @@ func openImage(h hosted, key entities.Key, stored string) (imagined, error) {
 	c := &cell{function: h, key: key}
 	var err error
 	if stored != "" {
-		c.value, err = strconv.Atoi(stored)
+		c.value, err = strconv.Atoi(strings.TrimRight(stored, "."))
 	}
 	return c, err
 }
@@ -213,6 +213,21 @@ func (c *cell) decide(text string) *entities.Outcome {
 				target.Service = remote
 			}
 			out.Effects = append(out.Effects, entities.SideEffect{Target: target})
+		}
+		return out
+	case "big": // big n size: adds n, to a state of that size
+		out := c.update(c.value + number(1))
+		out.State.Value = []byte(pad(string(out.State.Value), number(2)))
+		return out
+	case "wide": // wide n size: adds n, and answers at that length
+		out := c.update(c.value + number(1))
+		out.Reply.Payload.Value = []byte(pad(string(out.Reply.Payload.Value), number(2)))
+		return out
+	case "fan": // fan n id times size more: adds n here, and, by effects, to another cell whose state has that size, so many times
+		out := c.update(c.value + number(1)*number(3))
+		for range number(3) {
+			payload := fmt.Appendf(nil, "big %d %d %s", number(1), number(4), pad("", number(5)))
+			out.Effects = append(out.Effects, entities.SideEffect{Target: entities.Target{Service: service, Method: words[2], Payload: entities.Payload{Value: payload}}})
 		}
 		return out
 	case "pass": // pass n id: adds n here, and its answer is that of another cell that adds n

@@ -147,7 +147,13 @@ func apply(value int, text string) (next int, answer string, refuses bool) {
 	case "add", "send", "pass":
 		next = value + number(1)
 		return next, strconv.Itoa(next), false
-	case "post":
+	case "big":
+		next = value + number(1)
+		return next, strconv.Itoa(next), false
+	case "wide":
+		next = value + number(1)
+		return next, pad(strconv.Itoa(next), number(2)), false
+	case "post", "fan":
 		next = value + number(1)*number(3)
 		return next, strconv.Itoa(next), false
 	case "cas":

@@ -63,6 +63,9 @@ type world struct {
 	moment    int64
 	faults    map[string]int
 	quiet     bool
+	// limit is what the log takes in one append. large: there are cells l and m.
+	limit int
+	large bool
 	// troubled: there are cells p and d; flooded: and so many effects that are parked that memory has no room for them.
 	troubled, flooded bool
 	// forgotten are partitions whose loss was accepted.
@@ -110,6 +113,9 @@ func simulate(t *testing.T, seed uint64) *world {
 	t.Helper()
 	w := &world{seed: seed, functions: &functions{ahead: seed%aheadOf == aheadSeed}, clock: newVirtual(), faults: map[string]int{}}
 	w.rng = rand.New(rand.NewPCG(seed, 1))
+	if w.limit, w.large = appendBytes, seed%largeOf == largeSeed; w.large {
+		w.limit = narrowBytes
+	}
 	w.troubled = seed%troubledOf == troubledSeed
 	w.flooded = w.troubled && seed/troubledOf%floodedOf == 1
 	synctest.Test(t, func(t *testing.T) {
@@ -142,7 +148,7 @@ func (w *world) start(t *testing.T, i int, store *memstore.Store) {
 	w.lives++
 	name := fmt.Sprintf("w%d", i)
 	c := w.log.Client(name)
-	if err := c.Create(t.Context(), broker.TopicSpec{Name: topic, Partitions: parts, MaxRecordBytes: 1 << 20}); err != nil {
+	if err := c.Create(t.Context(), broker.TopicSpec{Name: topic, Partitions: parts, MaxRecordBytes: w.limit}); err != nil {
 		t.Fatal(err)
 	}
 	info, err := c.Describe(t.Context(), topic)
@@ -234,6 +240,9 @@ func (w *world) send(*testing.T) {
 	if w.functions.ahead {
 		known, clients = crowded, maxCrowd // there is something ahead only where commands wait
 	}
+	if w.large {
+		known, clients = append(slices.Clone(known), largeKeys...), maxCrowd
+	}
 	if w.troubled {
 		known = append(slices.Clone(known), troubled...)
 	}
@@ -262,6 +271,8 @@ func (w *world) ask(key string) string {
 		return fmt.Sprintf("send %d b%s", amount, key[1:])
 	case key[0] == 'f' && n < 8:
 		return w.askForward(key, n, amount)
+	case key[0] == 'l' || key[0] == 'h':
+		return w.askLarge(key, n, amount)
 	case key[0] == 'p':
 		return w.askTroubled(key, n)
 	case key[0] == 's' || key[0] == 'f':
@@ -331,6 +342,8 @@ func (w *world) takeIn(*testing.T) {
 		}
 		r := w.judge(a)
 		w.note("%s answered by %s: %d %q %v", a.operation, a.worker.name, r.class, r.text, a.err)
+		e, _ := errors.AsType[*entities.Error](a.err)
+		w.compareSize(a.operation, r, e != nil && e.Reason == entities.TooLarge)
 		w.conclude(a, r)
 	}
 }
@@ -488,6 +501,9 @@ func (w *world) heal(t *testing.T) {
 	if w.troubled {
 		w.endure(t)
 	}
+	if w.large {
+		w.strain(t)
+	}
 	w.settle(t, "effects are settled", func() bool { return w.openEffects() == 0 })
 	w.settle(t, "timers have fired", func() bool { return w.openTimers() == 0 })
 	w.repeatAll(t)
@@ -562,6 +578,7 @@ func (w *world) deliverAll() {
 			return
 		}
 		op := queues[0][0]
+		w.fits(&op)
 		if op.Applied == 0 {
 			w.log.Apply(op.ID)
 		}

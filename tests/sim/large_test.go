@@ -1,0 +1,109 @@
+package sim
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/millrace-io/millrace/broker-adapter"
+	"github.com/millrace-io/millrace/broker-adapter/simlog"
+)
+
+const (
+	// appendBytes is what the log takes in one append, in seeds that are not about that.
+	appendBytes = 1 << 20
+	// largeOf is one in how many seeds has cells h and l, whose commands are near the limit of the log, which is narrow there, and
+	// cells m, which get the effects of cells l.
+	largeOf, largeSeed = 24, 5
+	narrowBytes        = 120_000
+	// beside is the most that a command stores beside what its text asks for.
+	beside = 4000
+	// fanOut is how many effects a command has at most, each of which may store as much as the log takes.
+	fanOut = 12
+)
+
+var largeKeys = []string{"l0", "l1", "h0", "h1"}
+
+// askLarge returns a command for a cell h, with a large state or a large answer, or for a cell l, with many effects, the sum of which is
+// large, or what their targets store.
+func (w *world) askLarge(key string, n, amount int) string {
+	size := []int{narrowBytes / 3, narrowBytes * 3 / 4, narrowBytes - beside, narrowBytes - w.rng.IntN(beside), narrowBytes + w.rng.IntN(beside), 2 * narrowBytes}[w.rng.IntN(6)]
+	count := 2 + w.rng.IntN(fanOut-1)
+	switch {
+	case n == 9:
+		return "get"
+	case key[0] == 'h' && n < 6:
+		return fmt.Sprintf("big %d %d", amount, size)
+	case key[0] == 'h':
+		return fmt.Sprintf("wide %d %d", amount, size)
+	case n < 5:
+		return fmt.Sprintf("fan %d m%s %d %d %d", amount, key[1:], count, 0, max(size/count-200, 0))
+	default:
+		return fmt.Sprintf("fan %d m%s %d %d %d", amount, key[1:], count, min(size, narrowBytes-beside), 0)
+	}
+}
+
+// large is what an operation stores that its text says the size of: at least so many bytes, and at most so many.
+func (o *operation) large() (least, most int) {
+	words := strings.Fields(o.text)
+	number := func(i int) int {
+		n, err := strconv.Atoi(words[i])
+		if err != nil {
+			panic(err)
+		}
+		return n
+	}
+	switch words[0] {
+	case "big":
+		least = number(2)
+	case "wide":
+		if o.id != "" { // otherwise the answer is not stored
+			least = number(2)
+		}
+	case "fan":
+		return number(3) * number(5), number(3)*(number(5)+180) + beside/2
+	default:
+		return 0, 0
+	}
+	return least, least + beside
+}
+
+// compareSize: what fits is not too large, and what does not fit is.
+func (w *world) compareSize(o *operation, r result, tooLarge bool) {
+	least, most := o.large()
+	if tooLarge {
+		w.fault("command too large")
+	}
+	switch {
+	case tooLarge && most < w.limit:
+		w.wrong("%s is said to be too large: it stores %d bytes at most, and the log takes %d", o, most, w.limit)
+	case r.class == done && least > w.limit:
+		w.wrong("%s is done: it stores more than %d bytes, and the log takes %d", o, least, w.limit)
+	}
+}
+
+// fits looks that an append is no more than the log takes.
+func (w *world) fits(op *simlog.Op) {
+	if size := broker.Size(op.Records); w.large && size > w.limit {
+		w.wrong("op %d of %s, partition %d, has %d bytes, and the log takes %d", op.ID, op.Client, op.Partition.ID, size, w.limit)
+	}
+}
+
+// pad makes a text that long, unless it is.
+func pad(text string, size int) string { return text + strings.Repeat(".", max(size-len(text), 0)) }
+
+// strain sends commands with many effects, whose targets store as much as the log takes, when the faults have ended: all of them arrive.
+func (w *world) strain(t *testing.T) {
+	t.Helper()
+	for i := range 2 {
+		w.order(fmt.Sprint("l", i%2), fmt.Sprintf("fan 1 m%d %d %d 0", i%2, fanOut, narrowBytes-beside))
+		w.order(fmt.Sprint("h", i%2), fmt.Sprintf("big 1 %d", narrowBytes*3/4))
+	}
+	w.settle(t, "large commands are answered", func() bool { return len(w.waiting) == 0 })
+	for _, o := range w.history[len(w.history)-4:] {
+		if o.result.class != done {
+			w.wrong("after the faults have ended, %s is answered %+v", o, o.result)
+		}
+	}
+}
