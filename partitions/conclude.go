@@ -38,6 +38,9 @@ func (c *core) Concluded(call *Call) {
 		call.next = call.stored.Offset + 1
 		c.emit(effect{kind: doAnswer, call: call})
 		return
+	case call.outcome == nil && d == nil && call.stored == nil:
+		c.refuse(call, errTakenBack(call.cmd.Key))
+		return
 	case call.outcome == nil: // the question whether there is an answer
 		call.stored = nil
 		c.emit(effect{kind: doAnswer, call: call})

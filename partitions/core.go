@@ -681,7 +681,9 @@ func (c *core) finish(call *Call) {
 func (c *core) release(call *Call) {
 	call.finished = true
 	c.drop(call)
+	call.shared = call.shared || len(call.followers) > 0
 	for _, f := range call.followers {
+		f.shared = true
 		f.outcome, f.err, f.next, f.finished, f.first = call.outcome, call.err, call.next, true, nil
 		f.effects, f.firstEffect, f.progress, f.checked = call.effects, call.firstEffect, call.progress, call.checked
 		c.emit(effect{kind: doAnswer, call: f})

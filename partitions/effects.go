@@ -131,8 +131,10 @@ type Call struct {
 	next int64
 	// followers wait for the same command; first is the call that this one follows.
 	followers []*Call
-	first     *Call
-	finished  bool
+	// shared: the call has, or had, followers that get the same decision, or is one of them.
+	shared   bool
+	first    *Call
+	finished bool
 	// checked: an owner has looked for other attempts at the command, in its store and among what is under way, and found none; or it
 	// follows one of which that is so.
 	checked bool

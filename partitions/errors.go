@@ -61,6 +61,12 @@ func errCommitTooLarge(key entities.Key, bytes, records int, l *Limits) *entitie
 		"the command on %s would store %d bytes in %d records, the limit is %d bytes in %d records (max-commit, max-commit-records): nothing was applied, store less with one command", key, bytes, records, l.CommitBytes, l.CommitRecords)
 }
 
+// errTakenBack: the command was taken back while another attempt at it was to bring its forward to the target.
+func errTakenBack(key entities.Key) *entities.Error {
+	return entities.Errorf(entities.LostOutcome, entities.Unknown,
+		"the command on %s was taken back while it was sent again: send it once more under the same command id", key)
+}
+
 // errAnswerTooLarge: the command took effect, and sending it again will not bring its answer.
 func errAnswerTooLarge(entity string, size, limit int) *entities.Error {
 	return entities.Errorf(entities.TooLarge, entities.Applied,

@@ -23,14 +23,14 @@ type flight struct {
 	givenUp bool
 }
 
-// share runs attempt, or waits for the one that is under way for the same record.
-func (f *flights) share(ctx context.Context, source entities.Source, attempt func() (*entities.Reply, error)) (*entities.Reply, error) {
+// share runs attempt, or waits for the one that is under way for the same record. again: one was under way, and its caller left.
+func (f *flights) share(ctx context.Context, source entities.Source, attempt func(again bool) (*entities.Reply, error)) (*entities.Reply, error) {
 	id := source.ID()
-	for {
+	for again := false; ; again = true {
 		f.mu.Lock()
 		led := f.under[id]
 		if led == nil {
-			return f.lead(ctx, id, attempt)
+			return f.lead(ctx, id, func() (*entities.Reply, error) { return attempt(again) })
 		}
 		f.mu.Unlock()
 		select {

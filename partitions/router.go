@@ -61,7 +61,7 @@ func (r *Router) Counts() CarrierCounts { return r.carrier.stats.counts() }
 
 // send takes an effect out of an outbox to its target.
 func (r *Router) send(ctx context.Context, source entities.Source, t entities.Target) (*entities.Reply, error) {
-	return r.flights.share(ctx, source, func() (*entities.Reply, error) { return r.follow(ctx, t, &source, 0) })
+	return r.flights.share(ctx, source, func(bool) (*entities.Reply, error) { return r.follow(ctx, t, &source, 0) })
 }
 
 // Drain waits for the asynchronous effects that are under way.
@@ -248,8 +248,9 @@ func (r *Router) forward(ctx context.Context, d *decision, hops int) (*entities.
 	}
 	if d.partition != nil && source != nil {
 		led := false
-		reply, err := r.flights.share(ctx, *source, func() (*entities.Reply, error) {
+		reply, err := r.flights.share(ctx, *source, func(again bool) (*entities.Reply, error) {
 			led = true
+			d.done.Shared = d.done.Shared || again
 			return r.bring(ctx, d, source, hops)
 		})
 		if led {
@@ -272,7 +273,7 @@ func forTheAsker(reply *entities.Reply) *entities.Reply {
 
 // bring brings a recorded forward to its target, and has the answer kept where the command is known by a name.
 func (r *Router) bring(ctx context.Context, d *decision, source *entities.Source, hops int) (*entities.Reply, error) {
-	if d.done.Repeated { // the attempt before may have ended since the command was looked up
+	if d.done.Repeated || (d.named() && d.done.Shared) { // the attempt before may have ended since the command was looked up
 		if done, err := d.partition.Conclude(ctx, d.cmd, source.Offset, nil); err != nil || done.Outcome != nil {
 			return d.kept(&done, err)
 		}
@@ -318,9 +319,10 @@ func (d *decision) forCaller(err error) *entities.Error {
 }
 
 // retractable says whether a command may be taken back because of what its forward was answered: it stored nothing but the forward,
-// and the target did not apply that. The outbox has the last word: it may have tried, too.
+// and the target did not apply that. The outbox has the last word: it may have tried, too. Another attempt that has the same decision
+// would bring the forward to its target all the same.
 func (d *decision) retractable(e *entities.Error) bool {
-	return e.Outcome == entities.NotApplied && !d.done.Repeated && !d.outcome.Wrote()
+	return e.Outcome == entities.NotApplied && !d.done.Repeated && !d.done.Shared && !d.outcome.Wrote()
 }
 
 // notYet is what the caller is told when the target did nothing yet: the forward is in the log, and the outbox will deliver it.

@@ -48,6 +48,8 @@ type Committed struct {
 	Repeated bool
 	// Wrote: a repeated command stored something beside its forward, whose answer is not kept yet.
 	Wrote bool
+	// Shared: other attempts under the id, which came before it was committed, have this decision as well.
+	Shared bool
 	// Next is the offset in the partition behind everything that the outcome depends on.
 	Next int64
 	// FirstEffect is the offset of the record of the first effect, Forward that of the forward's; -1 where there is none.
@@ -300,7 +302,7 @@ func (c *Call) committed() (Committed, error) {
 	case c.superseded:
 		return Committed{}, errSuperseded
 	}
-	done := Committed{Outcome: c.outcome, Next: c.next, FirstEffect: -1, Forward: -1, Progress: c.progress}
+	done := Committed{Outcome: c.outcome, Next: c.next, FirstEffect: -1, Forward: -1, Progress: c.progress, Shared: c.shared}
 	if c.stored != nil {
 		outcome, wrote, err := decodeAnswer(c.stored.Answer)
 		if err != nil {
