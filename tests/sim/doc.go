@@ -12,7 +12,8 @@
 // forward or its target's refusal included (V2); sequences and store against a fold from nothing (V4); effects exactly once; timers
 // exactly once, unless cancelled or set anew; that effects for healthy targets arrive while others fail, are slow or are parked, more of
 // them than memory has room for, that nothing of those is lost either, and that targets forget what is done; that no append is
-// more than the log takes, that a command which fits is not too large, and one that does not fit fails alone; and that everything works again once the faults have ended (V9). In the end some logs
+// more than the log takes, that a command which fits is not too large, and one that does not fit fails alone; that reads at
+// standbys have what they ask for, and that a standby's image is the fold of the log; and that everything works again once the faults have ended (V9). In the end some logs
 // lose what they acknowledged: the partition halts and answers nothing, before and after a restart (V8). docs/reliability.md says more.
 //
 // A store is one in memory that falls back, at a crash, to any moment before: a store on a disk may lose no more than that, and

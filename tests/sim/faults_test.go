@@ -153,6 +153,9 @@ func (w *world) crash(t *testing.T) {
 // bury ends a life. The log hears nothing from it any more, and whatever it still says is not heard by anybody.
 func (w *world) bury(life *worker) {
 	life.dead = true
+	if w.links != nil {
+		w.links.set(life.name, nil)
+	}
 	life.client.Crash()
 	life.stop()
 	for alive := true; alive; {

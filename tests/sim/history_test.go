@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/anishathalye/porcupine"
+
+	"github.com/millrace-io/millrace/entities"
 )
 
 // operation is what a client asked for, and what it knows.
@@ -18,6 +20,14 @@ type operation struct {
 	called, returned int64
 	result           result
 	attempts         int
+	// consistency is what a read is content with: bound and after say what it asks for, least what it must have.
+	consistency entities.Consistency
+	bound       time.Duration
+	after       []entities.Position
+	least       int
+	// calledAt and returnedAt are when it was, token where in the log its answer stands.
+	calledAt, returnedAt time.Time
+	token                []entities.Position
 }
 
 // result is an answer.
@@ -74,6 +84,9 @@ func (o *operation) target() (key, text string, ok bool) {
 
 // events are an operation as porcupine takes it: that of a forward is one of its own entity and one of its target.
 func (o *operation) events(end int64) []porcupine.Operation {
+	if o.consistency.Relaxed() {
+		return nil
+	}
 	returned, r := o.returned, o.result
 	switch r.class {
 	case never:

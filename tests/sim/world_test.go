@@ -63,6 +63,11 @@ type world struct {
 	moment    int64
 	faults    map[string]int
 	quiet     bool
+	// links are those between workers; nil: there are none, and each has what it owns. owners are those that the routing table should
+	// name, generation is that of the last one made.
+	links      *links
+	owners     [parts]int32
+	generation int32
 	// limit is what the log takes in one append. large: there are cells l and m.
 	limit int
 	large bool
@@ -116,6 +121,9 @@ func simulate(t *testing.T, seed uint64) *world {
 	if w.limit, w.large = appendBytes, seed%largeOf == largeSeed; w.large {
 		w.limit = narrowBytes
 	}
+	if seed%clusteredOf == clusteredSeed {
+		w.links = &links{routers: map[string]*partitions.Router{}}
+	}
 	w.troubled = seed%troubledOf == troubledSeed
 	w.flooded = w.troubled && seed/troubledOf%floodedOf == 1
 	synctest.Test(t, func(t *testing.T) {
@@ -163,19 +171,30 @@ func (w *world) start(t *testing.T, i int, store *memstore.Store) {
 		Random: func() uint64 { return rand.NewPCG(w.seed^life<<32, uint64(w.clock.Now().UnixNano())).Uint64() },
 	})
 	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
-	born := &worker{name: name, client: c, m: m, router: partitions.NewRouter(m, nil, nil), store: store, saved: store.Clone(), stop: stop, ended: make(chan struct{})}
+	var peers partitions.Peers
+	if w.links != nil {
+		peers = w.links
+	}
+	born := &worker{name: name, client: c, m: m, router: partitions.NewRouter(m, peers, nil), store: store, saved: store.Clone(), stop: stop, ended: make(chan struct{})}
 	go func() { // ended by stop, in crash or heal
 		defer close(born.ended)
 		_ = m.Run(ctx)
 	}()
 	w.workers[i] = born
+	if w.links != nil {
+		w.links.set(name, born.router)
+	}
 	synctest.Wait()
 }
 
 func (w *world) assign(i int, p int32) {
 	w.workers[i].has[p] = true
 	w.note("assign partition %d to %s", p, w.workers[i].name)
-	w.tell(w.workers[i], broker.AssignmentEvent{Assigned: []int32{p}})
+	event := broker.AssignmentEvent{Assigned: []int32{p}}
+	if w.owners[p] = int32(i); w.links != nil && (w.quiet || w.rng.IntN(3) > 0) {
+		w.tell(w.workers[i], broker.AssignmentEvent{Table: w.table()})
+	}
+	w.tell(w.workers[i], event)
 }
 
 // tell gives an event to a worker, and waits for what it does: two workers that act at the same time would leave to chance
@@ -211,6 +230,9 @@ func (w *world) step(t *testing.T) {
 		{6, w.pass},
 		{2, w.save},
 		{1, w.change},
+		{1, w.breakLinks},
+		{3, w.spread},
+		{5, w.peek},
 	}
 	total := 0
 	for _, c := range choices {
@@ -296,18 +318,29 @@ func (w *world) attempt(o *operation) *attempt {
 	p := entities.Partition(o.key, parts)
 	var able []*worker
 	for _, life := range w.workers {
-		if !life.dead && (life.has[p] || (!w.quiet && w.rng.IntN(8) == 0)) {
+		if !life.dead && (life.has[p] || (!w.quiet && w.rng.IntN(w.strays()) == 0)) {
 			able = append(able, life)
 		}
 	}
 	if len(able) == 0 {
 		able = w.workers[:]
 	}
-	life := able[w.rng.IntN(len(able))]
+	return w.attemptAt(able[w.rng.IntN(len(able))], o)
+}
+
+// strays is one in how many attempts may go to a worker that should not have the partition.
+func (w *world) strays() int {
+	if w.links != nil {
+		return 2
+	}
+	return 8
+}
+
+func (w *world) attemptAt(life *worker, o *operation) *attempt {
 	o.attempts++
 	w.note("%s to %s, attempt %d", o, life.name, o.attempts)
 	cmd := command(o.key, o.text)
-	cmd.ID = o.id
+	cmd.ID, cmd.Consistency, cmd.Bound, cmd.After = o.id, o.consistency, o.bound, o.after
 	a := &attempt{operation: o, number: o.attempts, worker: life, alone: true}
 	for _, other := range w.waiting {
 		if other.operation == o {
@@ -343,6 +376,10 @@ func (w *world) takeIn(*testing.T) {
 		r := w.judge(a)
 		w.note("%s answered by %s: %d %q %v", a.operation, a.worker.name, r.class, r.text, a.err)
 		e, _ := errors.AsType[*entities.Error](a.err)
+		w.remember(a)
+		if o := a.operation; o.consistency.Relaxed() {
+			w.compareRead(o, r)
+		}
 		w.compareSize(a.operation, r, e != nil && e.Reason == entities.TooLarge)
 		w.conclude(a, r)
 	}
@@ -480,16 +517,14 @@ func (w *world) heal(t *testing.T) {
 	for _, life := range w.workers {
 		life.frozen = false
 		w.showAll(life)
-		for p := range int32(parts) {
-			if life != w.workers[0] {
-				w.tell(life, broker.AssignmentEvent{Lost: []int32{p}})
-				life.has[p] = false
-			}
+	}
+	if w.links != nil {
+		w.setLinks(linkWorks)
+		if w.rng.IntN(2) == 0 {
+			w.promote(t)
 		}
 	}
-	for p := range int32(parts) {
-		w.assign(0, p)
-	}
+	w.gather(0)
 	w.settle(t, "what was asked before is answered", func() bool { return len(w.waiting) == 0 })
 	w.readAll(t) // what was on its way when the faults ended may still cost an ownership
 	w.readAll(t) // each works again, and says where it stands
@@ -510,6 +545,10 @@ func (w *world) heal(t *testing.T) {
 	w.compareStore(t)
 	w.compareEffects()
 	w.compareAlarms()
+	if w.links != nil {
+		w.askStandby(t)
+		w.compareFollower(t)
+	}
 	switch w.rng.IntN(4) {
 	case 0:
 		w.truncate(t)

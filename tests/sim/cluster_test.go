@@ -1,0 +1,256 @@
+package sim
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/millrace-io/millrace/broker-adapter"
+	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/partitions"
+)
+
+// clusteredOf is one in how many seeds has workers that send commands to each other, by routing tables that may be old, and that follow
+// the partitions of one another.
+const clusteredOf, clusteredSeed = 4, 2
+
+// links carry commands between workers. Everything but the fields under mu is for the scheduler.
+type links struct {
+	mu      sync.Mutex
+	routers map[string]*partitions.Router
+	state   linkState
+}
+
+// linkState is what becomes of what is sent over a link.
+type linkState uint8
+
+const (
+	linkWorks linkState = iota
+	// linkDown: nothing arrives, and the sender knows.
+	linkDown
+	// linkLoses: everything arrives, and no answer comes back.
+	linkLoses
+)
+
+func (s linkState) String() string { return [...]string{"work", "are down", "lose answers"}[s] }
+
+// reach returns the router of the living worker at an address, and how the links are.
+func (l *links) reach(address string) (*partitions.Router, linkState) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.routers[address], l.state
+}
+
+func (l *links) set(address string, r *partitions.Router) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.routers[address] = r
+}
+
+var errLost = entities.Errorf(entities.LostOutcome, entities.Unknown, "the connection broke")
+
+func (l *links) Dispatch(ctx context.Context, address string, cmd *entities.Command, hops int) (*entities.Reply, error) {
+	to, state := l.reach(address)
+	if to == nil || state == linkDown {
+		return nil, entities.Errorf(entities.Moved, entities.NotApplied, "no connection to %s", address)
+	}
+	reply, err := to.DispatchHere(ctx, cmd, hops)
+	if now, state := l.reach(address); now != to || state == linkLoses {
+		return nil, errLost
+	}
+	return reply, err
+}
+
+func (l *links) DispatchStream(context.Context, string, *entities.Stream) error {
+	return errors.New("there are no streams")
+}
+
+func (l *links) Position(ctx context.Context, address string, partition int32) (int64, error) {
+	to, state := l.reach(address)
+	if to == nil || state != linkWorks {
+		return 0, errLost
+	}
+	return to.Position(ctx, partition)
+}
+
+// breakLinks changes what becomes of what workers send each other.
+func (w *world) breakLinks(*testing.T) {
+	if w.links == nil {
+		return
+	}
+	w.setLinks(linkState(w.rng.IntN(3)))
+}
+
+func (w *world) setLinks(s linkState) {
+	w.links.mu.Lock()
+	w.links.state = s
+	w.links.mu.Unlock()
+	w.note("links %s", s)
+	if s != linkWorks {
+		w.fault("links " + s.String())
+	}
+}
+
+// spread tells a worker the present routing table: others may have an older one, or none.
+func (w *world) spread(*testing.T) {
+	if w.links == nil {
+		return
+	}
+	life := w.workers[w.rng.IntN(workers)]
+	w.fault("table told to some")
+	w.note("%s is told the table: owners %v", life.name, w.owners)
+	w.tell(life, broker.AssignmentEvent{Table: w.table()})
+}
+
+// table is the routing table as it should be: every worker follows what another one owns.
+func (w *world) table() *broker.Table {
+	w.generation++
+	t := &broker.Table{Generation: w.generation}
+	for _, life := range w.workers {
+		t.Members = append(t.Members, broker.Member{Name: life.name, Address: life.name, Public: "public-" + life.name})
+	}
+	for _, owner := range w.owners {
+		t.Owners = append(t.Owners, owner)
+		t.Standbys = append(t.Standbys, []int32{1 - owner})
+	}
+	return t
+}
+
+// gather gives everything to one worker, which the others follow, where they follow.
+func (w *world) gather(i int) {
+	for _, life := range w.workers {
+		for p := range int32(parts) {
+			if life != w.workers[i] {
+				w.tell(life, broker.AssignmentEvent{Lost: []int32{p}})
+				life.has[p] = false
+			}
+		}
+	}
+	for p := range int32(parts) {
+		w.assign(i, p)
+	}
+	if w.links != nil {
+		for _, life := range w.workers {
+			w.tell(life, broker.AssignmentEvent{Table: w.table()})
+		}
+	}
+}
+
+// promote has the second worker own everything and the first one follow, looks that both answer, and makes the first one the owner.
+func (w *world) promote(t *testing.T) {
+	t.Helper()
+	w.gather(1)
+	w.settle(t, "what was asked before is answered by another owner", func() bool { return len(w.waiting) == 0 })
+	w.readAll(t)
+	if w.rng.IntN(2) == 0 {
+		w.fault("standby promoted after a crash")
+		w.note("%s dies", w.workers[1].name)
+		store := w.workers[1].store
+		w.bury(w.workers[1])
+		w.start(t, 1, store.Clone())
+		return
+	}
+	w.fault("standby promoted")
+	for p := range int32(parts) {
+		w.tell(w.workers[1], broker.AssignmentEvent{Revoked: []int32{p}})
+	}
+}
+
+// peek lets a client read an entity that only grows, of a state that need not be the newest, from any worker.
+func (w *world) peek(*testing.T) {
+	if w.links == nil || len(w.waiting) >= maxClients {
+		return
+	}
+	o := &operation{number: len(w.history), key: []string{"s0", "s1"}[w.rng.IntN(2)], text: "get", called: w.next(), calledAt: w.clock.Now()}
+	o.consistency = []entities.Consistency{entities.Eventual, entities.Bounded, entities.AtLeast}[w.rng.IntN(3)]
+	switch o.consistency {
+	case entities.Bounded:
+		o.bound = time.Duration(1+w.rng.IntN(5000)) * time.Millisecond
+		for _, other := range w.history {
+			if other.key == o.key && other.result.class == done && !other.returnedAt.After(o.calledAt.Add(-o.bound)) {
+				o.least = max(o.least, number([]byte(other.result.text)))
+			}
+		}
+	case entities.AtLeast:
+		for _, other := range w.history {
+			if other.key == o.key && other.result.class == done && len(other.token) > 0 && w.rng.IntN(3) == 0 {
+				o.least, o.after = number([]byte(other.result.text)), other.token
+			}
+		}
+	default:
+	}
+	w.history = append(w.history, o)
+	w.attempt(o)
+}
+
+// compareRead: a read of a state that need not be the newest has all that it asked for, and nothing that was not sent.
+func (w *world) compareRead(o *operation, r result) {
+	if r.class != done {
+		return
+	}
+	most := 0
+	for _, other := range w.history {
+		if other.key == o.key && other.result.class != never && other.text != "get" {
+			next, _, _ := apply(0, other.text)
+			most += next
+		}
+	}
+	if got := number([]byte(r.text)); got < o.least || got > most {
+		w.wrong("%s, consistency %d within %v, is answered %d: at least %d was there, and at most %d was sent", o, o.consistency, o.bound, got, o.least, most)
+	}
+}
+
+// remember keeps when an operation was answered, and where in the log its answer stands.
+func (w *world) remember(a *attempt) {
+	o := a.operation
+	if a.err != nil || !o.returnedAt.IsZero() {
+		return
+	}
+	o.returnedAt = w.clock.Now()
+	if token, err := entities.DecodeToken("app", a.reply.Token); err == nil {
+		o.token = token.Positions
+	}
+}
+
+// compareFollower: the image of the worker that follows is the fold of the log.
+func (w *world) compareFollower(t *testing.T) {
+	t.Helper()
+	there := func() bool {
+		for _, p := range w.workers[1].m.Partitions() {
+			s := p.Status()
+			if !s.Followed || s.Next < int64(len(w.log.Records(broker.Partition{Topic: topic, ID: s.Partition}))) {
+				return false
+			}
+		}
+		return true
+	}
+	w.settle(t, "the standby has followed", there)
+	if there() {
+		w.compareRows(t, w.workers[1].store)
+	}
+}
+
+// askStandby reads every entity by way of the worker that owns nothing.
+func (w *world) askStandby(t *testing.T) {
+	t.Helper()
+	from := len(w.history)
+	for _, key := range slices.Concat(all, []string{"s0", "s1"}) {
+		o := &operation{number: len(w.history), key: key, text: "get", called: w.next(), calledAt: w.clock.Now()}
+		if len(w.history) >= from+len(all) {
+			o.consistency = entities.Eventual
+		}
+		w.history = append(w.history, o)
+		w.attemptAt(w.workers[1], o)
+		synctest.Wait()
+	}
+	w.settle(t, "reads by way of a standby are answered", func() bool { return len(w.waiting) == 0 })
+	for _, o := range w.history[from:] {
+		if o.result.class != done {
+			w.wrong("after the faults have ended, %s is answered %+v by way of a standby", o, o.result)
+		}
+	}
+}
