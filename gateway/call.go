@@ -240,9 +240,9 @@ func (s *Server) dispatch(ctx context.Context, m *discovery.Method, payload []by
 	if span != nil {
 		defer func() { endSpan(span, failure) }()
 	}
-	if s.opts.UnaryTimeout > 0 {
+	if s.opts.CallTimeout > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, s.opts.UnaryTimeout)
+		ctx, cancel = context.WithTimeout(ctx, s.opts.CallTimeout)
 		defer cancel()
 	}
 	reply, err := s.dispatcher(m).Dispatch(ctx, cmd)
@@ -287,9 +287,9 @@ func (s *Server) checkReply(m *discovery.Method, reply *entities.Reply) *entitie
 		e := &reply.Metadata[i]
 		size += len(e.Key) + len(e.Text) + len(e.Binary) + metadataOverhead
 	}
-	if size > s.opts.MaxReplyBytes {
+	if size > s.opts.MaxRequest {
 		return entities.Errorf(entities.TooLarge, entities.Unknown,
-			"%s: the reply has %d bytes with its metadata, and %d are allowed: answer with less, or page", m.FullName, size, s.opts.MaxReplyBytes)
+			"%s: the reply has %d bytes with its metadata, and %d are allowed: answer with less, or page", m.FullName, size, s.opts.MaxRequest)
 	}
 	return nil
 }

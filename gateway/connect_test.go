@@ -204,7 +204,7 @@ func envelope(message string) string {
 // What is too large unpacked is refused, by every protocol.
 func TestTranscodedLimits(t *testing.T) {
 	fake := &dispatcher{}
-	w := newWorld(t, fake, func(o *gateway.Options) { o.MaxRequestBytes, o.MaxReplyBytes = 1<<10, 1<<10 })
+	w := newWorld(t, fake, func(o *gateway.Options) { o.MaxRequest = 1 << 10 })
 	eachFlavour(t, func(t *testing.T, h2 bool, opts []connect.ClientOption) {
 		for _, size := range []int{3 << 10, 1 << 20} {
 			request := connect.NewRequest(w.message("CartRequest", `{"cartId":"`+strings.Repeat("x", size)+`"}`))
@@ -293,7 +293,7 @@ func TestLongStreams(t *testing.T) {
 			taken += len(p.Value)
 		}
 	}}
-	w := newWorld(t, fake, func(o *gateway.Options) { o.MaxRequestBytes = 1 << 10 })
+	w := newWorld(t, fake, func(o *gateway.Options) { o.MaxRequest = 1 << 10 })
 	const count, size = 1000, 200
 	message := envelope(strings.Repeat("\x0a\x00", size/2))
 	got := w.http("POST", "/shop.v1.StreamService/In", strings.Repeat(message, count), jsonType, "application/connect+proto")

@@ -23,6 +23,7 @@ import (
 	"github.com/millrace-io/millrace/entities/discovery"
 	"github.com/millrace-io/millrace/gateway"
 	"github.com/millrace-io/millrace/internal/clock"
+	"github.com/millrace-io/millrace/internal/settings"
 )
 
 func (w *world) plainCall(ctx context.Context, cc *grpc.ClientConn, path string, opts ...grpc.CallOption) error {
@@ -76,7 +77,7 @@ func TestCallsWaitForDiscovery(t *testing.T) {
 // The wait is bounded in time and in count.
 func TestWaitForDiscoveryIsBounded(t *testing.T) {
 	manual := clock.NewManual(time.Unix(0, 0))
-	w := newEmptyWorld(t, &dispatcher{}, func(o *gateway.Options) { o.Clock, o.MaxWaiting = manual, 1 })
+	w := newEmptyWorld(t, &dispatcher{}, func(o *gateway.Options) { o.Clock, o.MaxEarly = manual, 1 })
 	cc := w.dial()
 	first := make(chan error, 1)
 	go func() { first <- w.plainCall(t.Context(), cc, plainPath) }() // the clock ends it
@@ -99,7 +100,7 @@ func TestWaitForDiscoveryIsBounded(t *testing.T) {
 	if err := w.plainCall(withID, cc, plainPath, grpc.Trailer(&trailer)); err == nil || !slices.Equal(trailer.Get("millrace-outcome"), []string{"unknown"}) {
 		t.Errorf("with an id: %v, %v", err, trailer)
 	}
-	manual.Advance(gateway.DefaultDiscoveryWait)
+	manual.Advance(functionWait)
 	if err := <-first; status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "function not discovered yet") {
 		t.Errorf("first: %v", err)
 	}
@@ -158,7 +159,7 @@ func TestRetiredCallsAreCut(t *testing.T) {
 	if err := w.server.SetCatalog(newCatalog(t, shopFile)); err != nil {
 		t.Fatal(err)
 	}
-	manual.Advance(gateway.DefaultRetireAfter)
+	manual.Advance(settings.Defaults[gateway.Options]().RetireAfter)
 	if err := <-running; status.Code(err) != codes.Unavailable {
 		t.Errorf("%v", err)
 	}

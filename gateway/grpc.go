@@ -34,8 +34,8 @@ func (s *Server) newGRPC(g *generation, more ...grpc.ServerOption) *grpc.Server 
 	o := s.opts
 	server := grpc.NewServer(append(more,
 		grpc.ForceServerCodecV2(rawCodec{}),
-		grpc.MaxRecvMsgSize(o.MaxRequestBytes),
-		grpc.MaxSendMsgSize(o.MaxReplyBytes),
+		grpc.MaxRecvMsgSize(o.MaxRequest),
+		grpc.MaxSendMsgSize(o.MaxRequest),
 		grpc.MaxConcurrentStreams(uint32(o.MaxStreams)), //nolint:gosec // a small positive number
 		grpc.StaticStreamWindowSize(streamWindowBytes),
 		grpc.StaticConnWindowSize(connectionWindowBytes),
@@ -55,7 +55,7 @@ func (s *Server) newGRPC(g *generation, more ...grpc.ServerOption) *grpc.Server 
 		}
 	}
 	s.registerHealth(server, g.life)
-	if !o.NoReflection {
+	if o.Reflection {
 		s.registerReflection(server)
 	}
 	return server

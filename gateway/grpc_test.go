@@ -215,7 +215,7 @@ func TestIdempotencyKeyIsACommandID(t *testing.T) {
 // What is no command of the method never reaches the dispatcher.
 func TestNativeRefusals(t *testing.T) {
 	fake := &dispatcher{}
-	w := newWorld(t, fake, func(o *gateway.Options) { o.MaxRequestBytes = 1 << 10 })
+	w := newWorld(t, fake, func(o *gateway.Options) { o.MaxRequest = 1 << 10 })
 	cc := w.dial()
 	reply := dynamicpb.NewMessage(w.messageType("Cart"))
 	for _, tc := range []struct {
@@ -283,7 +283,7 @@ func TestNativeNoPayload(t *testing.T) {
 
 // A reply above the limit is not sent, whatever the door.
 func TestLargeReply(t *testing.T) {
-	w := newWorld(t, &dispatcher{}, func(o *gateway.Options) { o.MaxReplyBytes = 100 })
+	w := newWorld(t, &dispatcher{}, func(o *gateway.Options) { o.MaxRequest = 100 })
 	long := w.reply("Cart", `{"cartId":"`+strings.Repeat("x", 200)+`"}`)
 	decorated := w.reply("Cart", `{"cartId":"1"}`)
 	decorated.Metadata = entities.Metadata{{Key: "note", Text: strings.Repeat("x", 100)}}
@@ -304,7 +304,7 @@ func TestDeadlines(t *testing.T) {
 		<-ctx.Done()
 		return nil, ctx.Err()
 	}}
-	w := newWorld(t, fake, func(o *gateway.Options) { o.UnaryTimeout = 20 * time.Millisecond })
+	w := newWorld(t, fake, func(o *gateway.Options) { o.CallTimeout = 20 * time.Millisecond })
 	var trailer metadata.MD
 	err := w.dial().Invoke(t.Context(), "/shop.v1.CartService/Plain", w.message("CartRequest", `{"cartId":"1"}`),
 		dynamicpb.NewMessage(w.messageType("Cart")), grpc.Trailer(&trailer))

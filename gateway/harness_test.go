@@ -21,6 +21,7 @@ import (
 	"github.com/millrace-io/millrace/entities/discovery"
 	"github.com/millrace-io/millrace/gateway"
 	"github.com/millrace-io/millrace/internal/leaktest"
+	"github.com/millrace-io/millrace/internal/settings"
 	"github.com/millrace-io/millrace/proto/gen/cloudstate"
 )
 
@@ -187,13 +188,17 @@ func newWorld(t testing.TB, fake *dispatcher, opts func(*gateway.Options)) *worl
 	return w
 }
 
-// testApp is the app of every test.
-const testApp = "test"
+const (
+	// testApp is the app of every test.
+	testApp = "test"
+	// functionWait is how long calls wait for a catalog.
+	functionWait = 10 * time.Second
+)
 
 // newEmptyWorld starts a gateway that has no catalog yet.
 func newEmptyWorld(t testing.TB, fake *dispatcher, opts func(*gateway.Options)) *world {
 	t.Helper()
-	o := gateway.Options{Dispatcher: fake, App: testApp}
+	o := gateway.Options{Settings: settings.Defaults[gateway.Settings](), Dispatcher: fake, App: testApp, FunctionWait: functionWait}
 	if opts != nil {
 		opts(&o)
 	}

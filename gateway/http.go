@@ -115,7 +115,7 @@ func (s *Server) newTranscoder(g *generation, types *typeResolver) (*vanguard.Tr
 // whose size the gRPC server behind it checks.
 func (o *Options) transcoderBytes() int {
 	const jsonGrowth, most = 4, 1 << 30
-	return min(jsonGrowth*max(o.MaxRequestBytes, o.MaxReplyBytes), most)
+	return min(jsonGrowth*o.MaxRequest, most)
 }
 
 // boundedGzip stops unpacking at a limit, which keeps a small request from becoming a large one.

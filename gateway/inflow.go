@@ -35,7 +35,7 @@ func (s *Server) bound(inner *grpc.Server) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		flow := &inflow{
 			body: r.Body, control: http.NewResponseController(w),
-			room: s.opts.MaxRequestBytes + 2*grpcEnvelopeBytes, changed: make(chan struct{}, 1),
+			room: s.opts.MaxRequest + 2*grpcEnvelopeBytes, changed: make(chan struct{}, 1),
 		}
 		r.Body = flow
 		inner.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), inflowKey{}, flow)))

@@ -5,30 +5,25 @@ import (
 	"time"
 
 	"github.com/millrace-io/millrace/internal/clock"
+	"github.com/millrace-io/millrace/internal/settings"
 	"github.com/millrace-io/millrace/internal/tracing"
 )
 
-// Defaults of Options.
-const (
-	DefaultMaxRequestBytes  = 4 << 20
-	DefaultMaxReplyBytes    = 4 << 20
-	DefaultMaxHeaderBytes   = 16 << 10
-	DefaultMaxStreams       = 250
-	DefaultMaxConnections   = 16384
-	DefaultSniffTimeout     = 10 * time.Second
-	DefaultMaxSniffBytes    = 64 << 10
-	DefaultDiscoveryWait    = 10 * time.Second
-	DefaultMaxWaiting       = 1024
-	DefaultRetireAfter      = time.Minute
-	DefaultBodyTimeout      = 30 * time.Second
-	DefaultKeepaliveTime    = time.Minute
-	DefaultKeepaliveTimeout = 20 * time.Second
-	DefaultMinPingInterval  = 10 * time.Second
-	DefaultIdleTimeout      = 2 * time.Minute
-)
+// Settings bound what callers may ask for.
+type Settings struct {
+	// MaxRequest bounds one message, uncompressed, in either direction. 0: its default.
+	MaxRequest int `name:"max-request" default:"4MiB" unit:"bytes" min:"1" help:"largest request and reply"`
+	// CallTimeout caps the time of a unary call, and is what one gets that comes without a
+	// deadline. 0: neither.
+	CallTimeout time.Duration `name:"call-timeout" default:"0s" help:"cap on the time of a unary call, and the deadline of one that has none; 0: neither"`
+	// Reflection serves gRPC server reflection.
+	Reflection bool `name:"reflection" default:"true" help:"serve gRPC server reflection"`
+}
 
-// Options configure a Server. Dispatcher is required; the zero value of every other field means its default.
+// Options configure a Server. Dispatcher is required; zero in one of the other fields means its
+// default.
 type Options struct {
+	Settings
 	// Dispatcher runs the commands.
 	Dispatcher Dispatcher
 	// DispatcherOf returns what runs the commands of one service instead; nil: Dispatcher does. It is asked for each call, and must
@@ -46,40 +41,36 @@ type Options struct {
 	// Clock is the wall clock unless a test turns another.
 	Clock clock.Clock
 
-	// MaxRequestBytes and MaxReplyBytes bound one message, uncompressed, in either direction.
-	MaxRequestBytes, MaxReplyBytes int
 	// MaxHeaderBytes bounds the headers of one request.
-	MaxHeaderBytes int
+	MaxHeaderBytes int `default:"16KiB" unit:"bytes"`
 	// MaxStreams bounds the calls that run at once on one HTTP/2 connection.
-	MaxStreams int
+	MaxStreams int `default:"250"`
 	// MaxConnections bounds the open connections; one above it is closed at once.
-	MaxConnections int
+	MaxConnections int `default:"16384"`
 
-	// UnaryTimeout caps the time of a unary call, and is what one gets that comes without a deadline. 0: neither.
-	UnaryTimeout time.Duration
 	// BodyTimeout is how long the body of a request with one message may take to arrive over net/http.
-	BodyTimeout time.Duration
+	BodyTimeout time.Duration `default:"30s"`
 	// SniffTimeout is how long a new connection may take to show its protocol, or the header of an HTTP/1.1 request to arrive.
-	SniffTimeout time.Duration
+	SniffTimeout time.Duration `default:"10s"`
 	// MaxSniffBytes bounds what a connection may send before its first HTTP/2 request is complete.
-	MaxSniffBytes int
+	MaxSniffBytes int `default:"64KiB" unit:"bytes"`
 
-	// DiscoveryWait is how long a call waits for the first catalog, MaxWaiting how many may.
-	DiscoveryWait time.Duration
-	MaxWaiting    int
+	// FunctionWait is how long a call waits for the first catalog, MaxEarly how many may.
+	// FunctionWait 0: none does.
+	FunctionWait time.Duration
+	MaxEarly     int `default:"1024"`
 	// RetireAfter is how long calls of a replaced catalog may go on before they are cut.
-	RetireAfter time.Duration
+	RetireAfter time.Duration `default:"1m"`
 
 	// KeepaliveTime is the silence after which a native gRPC connection is probed, KeepaliveTimeout how long it has to
 	// answer, MinPingInterval the least time between the pings of a client.
-	KeepaliveTime, KeepaliveTimeout, MinPingInterval time.Duration
+	KeepaliveTime    time.Duration `default:"1m"`
+	KeepaliveTimeout time.Duration `default:"20s"`
+	MinPingInterval  time.Duration `default:"10s"`
 	// MaxConnectionAge makes clients of native gRPC connect anew after a time, so that they spread over workers. 0: never.
 	MaxConnectionAge time.Duration
 	// IdleTimeout closes a connection of net/http on which nothing happens.
-	IdleTimeout time.Duration
-
-	// NoReflection leaves server reflection out.
-	NoReflection bool
+	IdleTimeout time.Duration `default:"2m"`
 }
 
 func (o *Options) setDefaults() {
@@ -92,26 +83,5 @@ func (o *Options) setDefaults() {
 	if o.Clock == nil {
 		o.Clock = clock.Wall{}
 	}
-	orDefault(&o.MaxRequestBytes, DefaultMaxRequestBytes)
-	orDefault(&o.MaxReplyBytes, DefaultMaxReplyBytes)
-	orDefault(&o.MaxHeaderBytes, DefaultMaxHeaderBytes)
-	orDefault(&o.MaxStreams, DefaultMaxStreams)
-	orDefault(&o.MaxConnections, DefaultMaxConnections)
-	orDefault(&o.BodyTimeout, DefaultBodyTimeout)
-	orDefault(&o.SniffTimeout, DefaultSniffTimeout)
-	orDefault(&o.MaxSniffBytes, DefaultMaxSniffBytes)
-	orDefault(&o.DiscoveryWait, DefaultDiscoveryWait)
-	orDefault(&o.MaxWaiting, DefaultMaxWaiting)
-	orDefault(&o.RetireAfter, DefaultRetireAfter)
-	orDefault(&o.KeepaliveTime, DefaultKeepaliveTime)
-	orDefault(&o.KeepaliveTimeout, DefaultKeepaliveTimeout)
-	orDefault(&o.MinPingInterval, DefaultMinPingInterval)
-	orDefault(&o.IdleTimeout, DefaultIdleTimeout)
-}
-
-// orDefault replaces what is not positive.
-func orDefault[T int | time.Duration](v *T, def T) {
-	if *v <= 0 {
-		*v = def
-	}
+	settings.Fill(o)
 }

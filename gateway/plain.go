@@ -136,7 +136,7 @@ func (c *plainCall) writeReply(m *discovery.Method, reply *entities.Reply) {
 // prepareBody bounds the request's body in size and time, and unpacks it. r is a copy of net/http's request, which must keep
 // its own body.
 func (c *plainCall) prepareBody(r *http.Request) (int, *entities.Error) {
-	limit := c.server.opts.MaxRequestBytes
+	limit := c.server.opts.MaxRequest
 	if r.ContentLength > int64(limit) {
 		return 0, tooLarge(limit)
 	}
@@ -162,7 +162,7 @@ func (c *plainCall) readBody(r *http.Request) ([]byte, bool) {
 	case err == nil:
 		return data, true
 	case errors.Is(err, errTooLarge):
-		c.fail(tooLarge(c.server.opts.MaxRequestBytes), 0)
+		c.fail(tooLarge(c.server.opts.MaxRequest), 0)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		c.fail(invalid("the request's body did not arrive within %s: send it faster, or in smaller requests", c.server.opts.BodyTimeout),
 			http.StatusRequestTimeout)

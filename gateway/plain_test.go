@@ -120,7 +120,7 @@ func TestPlainRequests(t *testing.T) {
 // What is no request of a method is refused with a message that says why, and never runs.
 func TestPlainRefusals(t *testing.T) {
 	fake := &dispatcher{}
-	w := newWorld(t, fake, func(o *gateway.Options) { o.MaxRequestBytes = 1 << 10 })
+	w := newWorld(t, fake, func(o *gateway.Options) { o.MaxRequest = 1 << 10 })
 	long := `{"cartId":"` + strings.Repeat("x", 2<<10) + `"}`
 	deep := strings.Repeat(`{"item":`, 100) + strings.Repeat(`}`, 100)
 	for _, tc := range []struct {
@@ -188,7 +188,7 @@ func gzipped(t testing.TB, text string) string {
 // Compressed requests are unpacked, to the same limit.
 func TestPlainGzip(t *testing.T) {
 	fake := &dispatcher{}
-	w := newWorld(t, fake, func(o *gateway.Options) { o.MaxRequestBytes = 1 << 10 })
+	w := newWorld(t, fake, func(o *gateway.Options) { o.MaxRequest = 1 << 10 })
 	w.always(w.reply("Cart", `{}`))
 	for _, path := range []string{"/v1/carts/1/items", "/shop.v1.CartService/AddItem"} {
 		small := gzipped(t, `{"cartId":"1"}`)
@@ -217,7 +217,7 @@ func TestPlainGzip(t *testing.T) {
 // A chunked body has no length to look at; it is stopped at the limit all the same.
 func TestPlainChunkedTooLarge(t *testing.T) {
 	fake := &dispatcher{}
-	w := newWorld(t, fake, func(o *gateway.Options) { o.MaxRequestBytes = 1 << 10 })
+	w := newWorld(t, fake, func(o *gateway.Options) { o.MaxRequest = 1 << 10 })
 	for _, path := range []string{"/v1/carts/1/items", "/shop.v1.CartService/AddItem"} {
 		body := io.MultiReader(strings.NewReader(`{"text":"`), strings.NewReader(strings.Repeat("x", 4<<10)), strings.NewReader(`"}`))
 		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+w.addr+path, body)

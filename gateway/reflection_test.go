@@ -138,7 +138,7 @@ func TestReflectionV1IsComplete(t *testing.T) {
 }
 
 func TestReflectionCanBeLeftOut(t *testing.T) {
-	w := newWorld(t, &dispatcher{}, func(o *gateway.Options) { o.NoReflection = true })
+	w := newWorld(t, &dispatcher{}, func(o *gateway.Options) { o.Reflection = false })
 	stream, err := reflectionpb.NewServerReflectionClient(w.dial()).ServerReflectionInfo(t.Context())
 	if err != nil {
 		t.Fatal(err)

@@ -292,7 +292,7 @@ func (c *plainCall) blame(method, path string, code codes.Code, message string) 
 		return entities.Errorf(entities.FunctionFailed, entities.Unknown, "%s %s: the function's reply cannot be printed: %s", method, path, message)
 	}
 	if code == codes.ResourceExhausted {
-		return tooLarge(c.server.opts.MaxRequestBytes)
+		return tooLarge(c.server.opts.MaxRequest)
 	}
 	return invalid("%s %s: %s", method, path, message)
 }

@@ -168,12 +168,12 @@ func (s *Server) await(ctx context.Context) (*generation, *entities.Error) {
 	if g := s.current.Load(); g != nil {
 		return g, nil
 	}
-	if s.stats.waiting.Add(1) > int64(s.opts.MaxWaiting) {
+	if s.stats.waiting.Add(1) > int64(s.opts.MaxEarly) {
 		s.stats.waiting.Add(-1)
 		return nil, unavailable("function not discovered yet, and too many calls wait for it: call again later")
 	}
 	defer s.stats.waiting.Add(-1)
-	over, cancel := s.opts.Clock.After(s.opts.DiscoveryWait)
+	over, cancel := s.opts.Clock.After(s.opts.FunctionWait)
 	defer cancel()
 	select {
 	case <-s.discovered:

@@ -352,7 +352,7 @@ func TestTooManyConnections(t *testing.T) {
 // What is left of a body that was refused is never taken for a request.
 func TestRestOfBodyIsNoRequest(t *testing.T) {
 	fake := &dispatcher{}
-	w := newWorld(t, fake, func(o *gateway.Options) { o.MaxRequestBytes, o.MaxReplyBytes = 1<<10, 1<<10 })
+	w := newWorld(t, fake, func(o *gateway.Options) { o.MaxRequest = 1 << 10 })
 	w.always(w.reply("Cart", `{"cartId":"1"}`))
 	var wg sync.WaitGroup
 	smuggled := strings.Repeat("POST "+plainPath+" HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 14\r\n\r\n{\"cartId\":\"1\"}", 10000)

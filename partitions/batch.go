@@ -93,13 +93,13 @@ func (c *core) write(e *entity, call *Call) *entities.Error {
 	if err == nil {
 		g.tellProgress(entries)
 		size = complete(entries, call)
-		if size > c.limits.CommitBytes && call.named() && !call.hasOwnID() {
+		if size > c.limits.MaxCommit && call.named() && !call.hasOwnID() {
 			last := &entries[len(entries)-1]
 			size -= last.Size()
-			last.Envelope.Answer = answerOf(unkept(call.outcome, e.key.String(), len(last.Envelope.Answer), c.limits.CommitBytes))
+			last.Envelope.Answer = answerOf(unkept(call.outcome, e.key.String(), len(last.Envelope.Answer), c.limits.MaxCommit))
 			size += last.Size()
 		}
-		if size > c.limits.CommitBytes || len(entries) > c.limits.CommitRecords {
+		if size > c.limits.MaxCommit || len(entries) > c.limits.MaxCommitRecords {
 			err = errCommitTooLarge(e.key, size, len(entries), &c.limits)
 		}
 	}
@@ -140,7 +140,7 @@ func (c *Call) hasOwnID() bool { return c.cmd.ID != "" && !entities.IsRouted(c.c
 func (c *core) outsized(call *Call) bool {
 	const room = 4096 // for keys and names
 	out := call.outcome
-	return out.Forward != nil && !out.Wrote() && entities.IsRouted(call.cmd.ID) && len(out.Forward.Payload.Value)+room > c.limits.CommitBytes
+	return out.Forward != nil && !out.Wrote() && entities.IsRouted(call.cmd.ID) && len(out.Forward.Payload.Value)+room > c.limits.MaxCommit
 }
 
 // complete makes a group of the records of a command, and returns what they count in an append.
@@ -152,7 +152,7 @@ func complete(entries []materializer.Entry, call *Call) int {
 	size := 0
 	for i := range entries {
 		if len(entries) > 1 {
-			entries[i].Envelope.Index, entries[i].Envelope.Count = uint32(i), uint32(len(entries)) //nolint:gosec // bounded by CommitRecords
+			entries[i].Envelope.Index, entries[i].Envelope.Count = uint32(i), uint32(len(entries)) //nolint:gosec // bounded by MaxCommitRecords
 		}
 		size += entries[i].Size()
 	}

@@ -75,7 +75,7 @@ type crowd struct {
 }
 
 func newCrowd(t *testing.T, seed uint64) *crowd {
-	limits := Limits{WaitingPerEntity: 4}.WithDefaults()
+	limits := Limits{MaxWaitingEntity: 4}.WithDefaults()
 	c := &crowd{
 		t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 7)), core: newCore(0, "w", limits, seed%2 == 0), byKey: map[*Call]*attendee{},
 		stored: map[commandID]materializer.Stored{}, sessions: map[entities.Session]bool{},

@@ -40,11 +40,10 @@ type carrier struct {
 	// peers is nil where there are no other workers.
 	peers Peers
 	// slots counts, for each partition, the commands that wait for its owner.
-	slots    []atomic.Int64
-	limit    int64
-	patience time.Duration
-	clock    clock.Clock
-	random   func() uint64
+	slots  []atomic.Int64
+	limits Limits
+	clock  clock.Clock
+	random func() uint64
 	// ids makes command ids that no other process makes: a random prefix and a count.
 	prefix string
 	ids    atomic.Uint64
@@ -70,8 +69,8 @@ func newCarrier(worker string, layout entities.Layout, routes *Routes, peers Pee
 	}
 	routes.Expect(layout)
 	return &carrier{
-		worker: worker, layout: layout, routes: routes, peers: peers, slots: make([]atomic.Int64, layout.Partitions), limit: int64(limits.Waiting),
-		patience: limits.MovePatience, clock: c, random: random, tracer: tracer, prefix: entities.RoutedPrefix + strconv.FormatUint(random(), 36) + "-",
+		worker: worker, layout: layout, routes: routes, peers: peers, slots: make([]atomic.Int64, layout.Partitions), limits: limits,
+		clock: c, random: random, tracer: tracer, prefix: entities.RoutedPrefix + strconv.FormatUint(random(), 36) + "-",
 	}
 }
 
@@ -133,7 +132,7 @@ func (c *carrier) carry(ctx context.Context, cmd *entities.Command, hops int, he
 			return nil, mixed(table, honest(doubt, e))
 		}
 		if until.IsZero() {
-			until = c.clock.Now().Add(c.patience)
+			until = c.clock.Now().Add(c.limits.MovePatience)
 		}
 		c.routes.doubt()
 		if !c.pause(ctx, changed, partition, attempt, until) {
@@ -208,7 +207,7 @@ func (c *carrier) again(cmd *entities.Command, e *entities.Error, began time.Tim
 // pause waits until there is another table, or for a moment. It returns false when that is no use.
 func (c *carrier) pause(ctx context.Context, changed <-chan struct{}, partition int32, attempt int, until time.Time) bool {
 	defer c.slots[partition].Add(-1)
-	if c.slots[partition].Add(1) > c.limit || !c.clock.Now().Before(until) {
+	if c.slots[partition].Add(1) > int64(c.limits.MaxWaiting) || !c.clock.Now().Before(until) {
 		return false
 	}
 	over, stop := c.clock.After(movePause.PauseBy(attempt, c.random()))

@@ -269,7 +269,7 @@ func (c *core) drain() {
 		return
 	}
 	c.state = Draining
-	c.drainBy = c.now.Mono + c.limits.DrainTimeout
+	c.drainBy = c.now.Mono + c.limits.ReleaseTimeout
 	for e := c.all.first; e != nil; e = e.next {
 		c.refuseAll(e.queue, errMoved(c.partition, "it is being released"))
 		e.queue = nil

@@ -297,7 +297,7 @@ func TestStoredImagesAreNamed(t *testing.T) {
 // no claim comes before the release.
 func TestAnHeirClaimsWhenItReadsTheRelease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCluster(t, Limits{MovePatience: time.Minute, DrainTimeout: time.Minute})
+		c := newCluster(t, Limits{MovePatience: time.Minute, ReleaseTimeout: time.Minute})
 		c.owned(c.a, 0, 1)
 		c.want(c.b, command("x", "add 1"), "1")
 		c.until("b follows", func() bool { s := c.b.p.Status(); return s.Followed && s.Next == 2 && s.Lag == 0 })
@@ -327,7 +327,7 @@ func TestAnHeirClaimsWhenItReadsTheRelease(t *testing.T) {
 // TestAnHeirDoesNotWaitForEver: an owner that does not release is passed over when its time for that is up.
 func TestAnHeirDoesNotWaitForEver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCluster(t, Limits{MovePatience: time.Minute, DrainTimeout: time.Second})
+		c := newCluster(t, Limits{MovePatience: time.Minute, ReleaseTimeout: time.Second})
 		c.owned(c.a, 0, 1)
 		c.want(c.b, command("x", "add 1"), "1")
 		c.until("b follows", func() bool { s := c.b.p.Status(); return s.Followed && s.Next == 2 && s.Lag == 0 })
@@ -345,7 +345,7 @@ func TestAnHeirDoesNotWaitForEver(t *testing.T) {
 // TestPatienceEnds: when nobody comes to own a partition, callers are told so, and how many may wait is bounded.
 func TestPatienceEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCluster(t, Limits{Waiting: 2, MovePatience: time.Second})
+		c := newCluster(t, Limits{MaxWaiting: 2, MovePatience: time.Second})
 		c.tell(nobodyOwns)
 		c.until("the table arrives", func() bool { return c.a.m.options.Routes.Table() != nil })
 		answers := make(chan error, 3)

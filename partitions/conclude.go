@@ -104,7 +104,7 @@ func (c *core) conclude(offset int64, by *asker, outcome *entities.Outcome) *con
 	env := &answered.Envelope
 	env.CommandID, env.Principal, env.PayloadHash, env.Cause = by.commandID, by.principal, by.hash, c.cause(by.source)
 	env.Answer = answerOf(outcome)
-	if limit := c.limits.CommitBytes; settled.Size()+answered.Size() > limit {
+	if limit := c.limits.MaxCommit; settled.Size()+answered.Size() > limit {
 		instead := unkept(outcome, string(by.entity), len(env.Answer), limit)
 		env.Answer = answerOf(instead)
 		if by.commandID != "" && !entities.IsRouted(by.commandID) {

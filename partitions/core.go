@@ -94,7 +94,7 @@ type core struct {
 	settleNow bool
 
 	// Batches pass through these in order: open takes what is decided, full holds those to which nothing fits any more and for
-	// which there is no room on the way to the log, sent are on their way. What waits is bounded by Limits.Waiting.
+	// which there is no room on the way to the log, sent are on their way. What waits is bounded by Limits.MaxWaiting.
 	open  *batch
 	full  []*batch
 	sent  []*batch
@@ -163,8 +163,8 @@ func (c *core) admit(call *Call) {
 		c.ids[call.commandID()] = call
 	}
 	e := c.entity(call)
-	if len(e.queue) >= c.limits.WaitingPerEntity {
-		c.refuse(call, errEntityBusy(e.key, c.limits.WaitingPerEntity))
+	if len(e.queue) >= c.limits.MaxWaitingEntity {
+		c.refuse(call, errEntityBusy(e.key, c.limits.MaxWaitingEntity))
 		return
 	}
 	e.queue = append(e.queue, call)

@@ -84,7 +84,7 @@ func TestBatchesAreCut(t *testing.T) {
 	for _, limit := range []struct{ bytes, records int }{{8 << 10, 8192}, {1 << 20, 7}} {
 		c := activeCore(t, false)
 		c.limits.AppendBytes, c.limits.AppendRecords, c.limits.Inflight = limit.bytes, limit.records, 2
-		c.limits.CommitBytes = limit.bytes - broker.AppendOverhead
+		c.limits.MaxCommit = limit.bytes - broker.AppendOverhead
 		var calls []*Call
 		for i := range 40 {
 			calls = append(calls, decide(c, fmt.Sprint("e", i), events(1+i%5, 500+i)))
@@ -237,7 +237,7 @@ func TestAReleaseSendsWhatWaits(t *testing.T) {
 // TestACommandCountsWhatTheLogCounts: timers, names and answers count for a command's limit as they do for the log's, and a
 // command that the topic would not take is refused by itself, however large the limit of a command is.
 func TestACommandCountsWhatTheLogCounts(t *testing.T) {
-	limits := Limits{CommitBytes: 3 << 20, CommitRecords: 100_000}.WithDefaults().within(broker.TopicInfo{MaxAppendBytes: 64 << 10, MaxAppendRecords: 300})
+	limits := Limits{MaxCommit: 3 << 20, MaxCommitRecords: 100_000}.WithDefaults().within(broker.TopicInfo{MaxAppendBytes: 64 << 10, MaxAppendRecords: 300})
 	timers := &entities.Outcome{Reply: reply("done")}
 	for i := range 100 {
 		timers.Timers = append(timers.Timers, entities.TimerChange{Name: fmt.Sprint(strings.Repeat("n", 600), i), After: time.Hour})

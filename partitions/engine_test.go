@@ -214,7 +214,7 @@ func TestAFunctionThatCannotBeReached(t *testing.T) {
 // TestQueuesAreBounded: beyond the limits a command is refused with a hint, and nothing of it is applied.
 func TestQueuesAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := start(t, setup{world: alone, limits: Limits{WaitingPerEntity: 2, Waiting: 5}})
+		f := start(t, setup{world: alone, limits: Limits{MaxWaitingEntity: 2, MaxWaiting: 5}})
 		f.await(Active)
 		first := f.later(command("a", "wait x"))
 		<-f.words.entered
@@ -248,7 +248,7 @@ func TestQueuesAreBounded(t *testing.T) {
 // TestACommitAboveTheLimitFailsAlone: nothing of it is stored, what the function remembers of it is forgotten, and nobody
 // is fenced.
 func TestACommitAboveTheLimitFailsAlone(t *testing.T) {
-	f := start(t, setup{world: alone, limits: Limits{CommitBytes: 1000}})
+	f := start(t, setup{world: alone, limits: Limits{MaxCommit: 1000}})
 	f.await(Active)
 	f.want(f.submit(command("a", "add x")), "x")
 	f.wantError(f.submit(command("a", "big 2000")), entities.TooLarge, entities.NotApplied)

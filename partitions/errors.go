@@ -58,7 +58,7 @@ func errHalted(partition int32, why error) *entities.Error {
 
 func errCommitTooLarge(key entities.Key, bytes, records int, l *Limits) *entities.Error {
 	return entities.Errorf(entities.TooLarge, entities.NotApplied,
-		"the command on %s would store %d bytes in %d records, the limit is %d bytes in %d records (max-commit, max-commit-records): nothing was applied, store less with one command", key, bytes, records, l.CommitBytes, l.CommitRecords)
+		"the command on %s would store %d bytes in %d records, the limit is %d bytes in %d records (max-commit, max-commit-records): nothing was applied, store less with one command", key, bytes, records, l.MaxCommit, l.MaxCommitRecords)
 }
 
 // errTakenBack: the command was taken back while another attempt at it was to bring its forward to the target.

@@ -75,7 +75,7 @@ func (m *Manager) inspectLogs(ctx context.Context) {
 		if !failed {
 			continue
 		}
-		again, stop := m.options.Clock.After(m.options.ContractEvery)
+		again, stop := m.options.Clock.After(m.options.Limits.ContractCheck)
 		select {
 		case <-ctx.Done():
 			stop()

@@ -205,7 +205,7 @@ func (l *loop) awaitCalls() {
 			p.calls.Wait()
 		}
 	}()
-	late, stop := l.clock.After(l.partitions[0].limits.DrainTimeout)
+	late, stop := l.clock.After(l.partitions[0].limits.ReleaseTimeout)
 	defer stop()
 	select {
 	case <-ended:

@@ -50,8 +50,6 @@ type Options struct {
 	Random func() uint64
 	// Rebuilds is how many partitions may be read in bulk at a time; 0 means 2.
 	Rebuilds int
-	// ContractEvery is how often the topic's settings are looked at again; 0 means a minute.
-	ContractEvery time.Duration
 	// Loops is how many goroutines drive the partitions; 0 means one for each processor.
 	Loops int
 }
@@ -103,7 +101,6 @@ func NewManager(o Options) *Manager {
 	}
 	o.Functions = whileMixed{o.Functions, o.Routes}
 	set(&o.Rebuilds, 2)
-	set(&o.ContractEvery, time.Minute)
 	set(&o.Loops, runtime.NumCPU())
 	if o.Log.SingleProcess() {
 		// A log in this process costs by sync, whatever is in it: a batch that waits for the one before would miss a sync. A
@@ -111,10 +108,10 @@ func NewManager(o Options) *Manager {
 		set(&o.Limits.FillBytes, 1)
 		set(&o.Limits.Inflight, 4)
 	}
-	o.Limits = o.Limits.WithDefaults().within(o.Topic)
 	if o.Layout == (entities.Layout{}) {
 		o.Layout = entities.LayoutOf(o.App, o.Topic.Partitions)
 	}
+	o.Limits = o.Limits.among(o.Layout.Partitions).within(o.Topic)
 	o.Routes.Expect(o.Layout)
 	m := &Manager{
 		options: o, described: o.Topic.Partitions, hinted: map[int32]bool{}, handedOver: map[int32]bool{}, refused: make(chan struct{}, 1),
@@ -427,9 +424,9 @@ const lookPause = time.Second
 // be why, and then the partition would claim and be refused again and again. It looks once in lookPause at most, however many
 // appends fail.
 func (m *Manager) watchContract(ctx context.Context) {
-	pause := min(lookPause, m.options.ContractEvery)
+	pause := min(lookPause, m.options.Limits.ContractCheck)
 	for {
-		again, stop := m.options.Clock.After(m.options.ContractEvery - pause)
+		again, stop := m.options.Clock.After(m.options.Limits.ContractCheck - pause)
 		select {
 		case <-ctx.Done():
 			stop()

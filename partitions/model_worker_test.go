@@ -80,7 +80,7 @@ func newWorker(s *scenario, i int) *worker {
 // start is what a process does first: with an empty memory, and assigned.
 func (w *worker) start(s *scenario) {
 	limits := Limits{
-		WaitingPerEntity: 8, Waiting: 8, CommitBytes: 1 << 20, CommitRecords: 8, AppendBytes: 2 << 20, AppendRecords: 8192, ActiveBytes: 1 << 20,
+		MaxWaitingEntity: 8, MaxWaiting: 8, MaxCommit: 1 << 20, MaxCommitRecords: 8, AppendBytes: 2 << 20, AppendRecords: 8192, ActiveBytes: 1 << 20,
 		Inflight: s.inflight, FillBytes: 1,
 	}
 	w.core = newCore(0, w.name, limits, false)

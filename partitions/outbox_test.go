@@ -271,7 +271,7 @@ func TestForwardIsRepeated(t *testing.T) {
 // TestOutboxBeyondMemory: more open effects than are kept in memory are all delivered.
 func TestOutboxBeyondMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := start(t, setup{world: alone, limits: Limits{WaitingPerEntity: 1 << 14, Waiting: 1 << 14}})
+		f := start(t, setup{world: alone, limits: Limits{MaxWaitingEntity: 1 << 14, MaxWaiting: 1 << 14}})
 		f.await(Active)
 		const effects = outboxWindow + 1000
 		answers := make([]<-chan answer, effects)

@@ -40,9 +40,9 @@ func (r *Router) read(ctx context.Context, p *Partition, cmd *entities.Command) 
 		return nil, false, nil // it was given up meanwhile
 	}
 	age := r.age(p, image, cmd.Consistency)
-	if p.waiting.Add(1) > int64(p.limits.Waiting) {
+	if p.waiting.Add(1) > int64(p.limits.MaxWaiting) {
 		p.waiting.Add(-1)
-		return nil, true, errPartitionBusy(p.id, p.limits.Waiting)
+		return nil, true, errPartitionBusy(p.id, p.limits.MaxWaiting)
 	}
 	defer p.waiting.Add(-1)
 	outcome, next, err := p.look(ctx, cmd)

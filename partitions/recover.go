@@ -60,7 +60,7 @@ func (p *Partition) caughtUp(ctx context.Context, handedOver bool) (int64, error
 // between, or have had nothing to release.
 func (p *Partition) awaitRelease(ctx context.Context) error {
 	waiting, giveUp := context.WithCancel(ctx)
-	over, stop := p.clock.After(p.limits.DrainTimeout)
+	over, stop := p.clock.After(p.limits.ReleaseTimeout)
 	var timer sync.WaitGroup
 	timer.Go(func() { // ends with waiting
 		select {

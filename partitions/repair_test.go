@@ -310,7 +310,7 @@ func TestRepairIsTakenUpAgain(t *testing.T) {
 				f.world.Truncate(journal, 4)
 				again := func() *fixture {
 					f.settle()
-					return start(t, setup{world: simlog.Options{Manual: true, SingleProcess: true}, on: f.world, store: f.store, limits: Limits{CommitRecords: 3}})
+					return start(t, setup{world: simlog.Options{Manual: true, SingleProcess: true}, on: f.world, store: f.store, limits: Limits{MaxCommitRecords: 3}})
 				}
 				f = again()
 				f.halts()

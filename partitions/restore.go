@@ -237,7 +237,7 @@ func (p *Partition) restore(ctx context.Context, r *repair, until int64) ([]mate
 	now := p.restoring
 	if now.pages == nil {
 		var err error
-		if now.pages, err = p.pages(p.limits.CommitRecords, p.limits.AppendBytes-broker.AppendOverhead); err != nil {
+		if now.pages, err = p.pages(p.limits.MaxCommitRecords, p.limits.AppendBytes-broker.AppendOverhead); err != nil {
 			return nil, materializer.Restored{}, err
 		}
 	}

@@ -93,9 +93,9 @@ func (p *Partition) await(ctx context.Context, cmd *entities.Command) (_ Committ
 	if part != nil {
 		defer func() { part.End(err) }()
 	}
-	if p.waiting.Add(1) > int64(p.limits.Waiting) {
+	if p.waiting.Add(1) > int64(p.limits.MaxWaiting) {
 		p.waiting.Add(-1)
-		return Committed{}, errPartitionBusy(p.id, p.limits.Waiting)
+		return Committed{}, errPartitionBusy(p.id, p.limits.MaxWaiting)
 	}
 	defer p.waiting.Add(-1)
 	call := newCall(cmd)
@@ -253,7 +253,7 @@ func (p *Partition) handle(ctx context.Context, session entities.Session, cmd *e
 // abandoned ends a call whose loop is gone.
 func (p *Partition) abandoned(call *Call, session entities.Session) {
 	if session != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), p.limits.DrainTimeout)
+		ctx, cancel := context.WithTimeout(context.Background(), p.limits.ReleaseTimeout)
 		defer cancel()
 		session.Close(ctx)
 	}

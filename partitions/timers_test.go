@@ -140,7 +140,7 @@ func TestTimerOfAFailingFunction(t *testing.T) {
 // TestTimersBeyondMemory: more timers than are kept in memory all fire.
 func TestTimersBeyondMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := start(t, setup{world: alone, limits: Limits{Waiting: 1 << 15}})
+		f := start(t, setup{world: alone, limits: Limits{MaxWaiting: 1 << 15}})
 		f.await(Active)
 		const n = 3 * timerWindow
 		answers := make([]<-chan answer, n)

@@ -59,8 +59,8 @@ var failures = map[string]func(f *fixture, store *unreadable, dispatch func() <-
 		return <-answer
 	},
 	"the partition is full": func(f *fixture, _ *unreadable, dispatch func() <-chan error, _ func()) error {
-		f.p.waiting.Add(int64(f.p.limits.Waiting))
-		defer f.p.waiting.Add(-int64(f.p.limits.Waiting))
+		f.p.waiting.Add(int64(f.p.limits.MaxWaiting))
+		defer f.p.waiting.Add(-int64(f.p.limits.MaxWaiting))
 		return <-dispatch()
 	},
 	"the partition is lost": func(f *fixture, _ *unreadable, dispatch func() <-chan error, _ func()) error {
@@ -136,7 +136,7 @@ func TestNotAppliedIsAboutTheCommand(t *testing.T) {
 func TestWhatAnOwnerHasChecked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWords()
-		f := start(t, setup{world: alone, words: w, limits: Limits{WaitingPerEntity: 1}})
+		f := start(t, setup{world: alone, words: w, limits: Limits{MaxWaitingEntity: 1}})
 		f.await(Active)
 		first := f.later(command("a", "wait 1"))
 		<-w.entered

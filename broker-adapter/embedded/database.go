@@ -73,7 +73,7 @@ func databaseOptions(o Options, disk *blackoutFS, lock *pebble.Lock, stats *stat
 		FS:                          disk,
 		Lock:                        lock,
 		FormatMajorVersion:          databaseFormat,
-		CacheSize:                   o.CacheBytes + usualMemTables*int64(o.MemTableBytes), // Pebble takes memtables out of it
+		CacheSize:                   int64(o.BlockCache + usualMemTables*o.MemTableBytes), // Pebble takes memtables out of it
 		MemTableSize:                uint64(o.MemTableBytes),                              //nolint:gosec // validated
 		MemTableStopWritesThreshold: memTables,
 		Logger:                      pebbleLogger{dir: o.Dir},

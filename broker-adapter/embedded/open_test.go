@@ -153,7 +153,7 @@ func TestCreateIsChecked(t *testing.T) {
 
 // TestCacheBesideMemTables: Pebble takes the memory of memtables out of its cache, and must leave blocks their room all the same.
 func TestCacheBesideMemTables(t *testing.T) {
-	l := mustOpen(t, Options{Dir: "/log", FS: vfs.NewMem(), CacheBytes: minMemTableBytes, MemTableBytes: minMemTableBytes})
+	l := mustOpen(t, Options{Dir: "/log", FS: vfs.NewMem(), BlockCache: minMemTableBytes, MemTableBytes: minMemTableBytes})
 	db := l.current.Load()
 	key := recordKey(1, 0, 0)
 	for range 4 { // Pebble begins with a small memtable and makes each one twice as large

@@ -14,7 +14,6 @@ import (
 
 // Defaults of Options, and bounds that are not options.
 const (
-	DefaultCacheBytes     = 64 << 20
 	DefaultMemTableBytes  = 32 << 20
 	DefaultQueueBytes     = 32 << 20
 	DefaultQueueAppends   = 16 << 10
@@ -36,8 +35,9 @@ type Options struct {
 	Ephemeral bool
 	// FS is the file system that holds Dir. Nil: the machine's.
 	FS vfs.FS
-	// CacheBytes is the size of the block cache, MemTableBytes that of one memtable (up to four may exist at a time).
-	CacheBytes    int64
+	// BlockCache is the size of the block cache in bytes. 0: what memtables leave.
+	BlockCache int
+	// MemTableBytes is the size of one memtable (up to four may exist at a time).
 	MemTableBytes int
 	// QueueBytes and QueueAppends bound what waits for the committer; an Append beyond them blocks.
 	QueueBytes   int
@@ -67,15 +67,14 @@ func (o Options) withDefaults() (Options, error) {
 		}
 		o.FS, o.Dir = vfs.Default, dir
 	}
-	setDefault(&o.CacheBytes, DefaultCacheBytes)
 	setDefault(&o.MemTableBytes, DefaultMemTableBytes)
 	setDefault(&o.QueueBytes, DefaultQueueBytes)
 	setDefault(&o.QueueAppends, DefaultQueueAppends)
 	if o.MemTableBytes < minMemTableBytes {
 		return o, fmt.Errorf("open log in %s: MemTableBytes is %d, at least %d are needed", o.Dir, o.MemTableBytes, minMemTableBytes)
 	}
-	if o.QueueBytes < 0 || o.QueueAppends < 0 || o.CacheBytes < 0 {
-		return o, fmt.Errorf("open log in %s: QueueBytes, QueueAppends and CacheBytes must not be negative", o.Dir)
+	if o.QueueBytes < 0 || o.QueueAppends < 0 || o.BlockCache < 0 {
+		return o, fmt.Errorf("open log in %s: QueueBytes, QueueAppends and BlockCache must not be negative", o.Dir)
 	}
 	if o.Retry == (backoff.Policy{}) {
 		o.Retry = backoff.Policy{First: 100 * time.Millisecond, Max: 5 * time.Second, Jitter: 0.2}

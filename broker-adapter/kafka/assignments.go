@@ -16,8 +16,8 @@ import (
 )
 
 const (
-	// drainTimeout is how long revoked partitions may take to be released. Safety does not depend on it.
-	drainTimeout = 10 * time.Second
+	// releaseTimeout is how long revoked partitions may take to be released. Safety does not depend on it.
+	releaseTimeout = 10 * time.Second
 	// handOverTimeout is how long a worker that leaves waits for the balancing that names its successors. It takes a heartbeat of the
 	// others; without it they wait for the partitions instead.
 	handOverTimeout = 2 * time.Second
@@ -100,7 +100,7 @@ func (s *membership) serve(ctx context.Context, what string, abandon func()) err
 		err = s.handOver(what)
 	}
 	id, _ := s.client.GroupMetadata()
-	giveUp := time.AfterFunc(drainTimeout+leaveTimeout, abandon)
+	giveUp := time.AfterFunc(releaseTimeout+leaveTimeout, abandon)
 	s.client.Close() // hands back what is assigned, through revoked
 	giveUp.Stop()
 	if err == nil || errors.Is(err, broker.ErrClosed) {
@@ -249,7 +249,7 @@ func (s *membership) revoked(ctx context.Context, _ *kgo.Client, revoked map[str
 	released := make(chan struct{})
 	var once sync.Once
 	s.on(broker.AssignmentEvent{Revoked: ids, Done: func() { once.Do(func() { close(released) }) }})
-	patience := time.NewTimer(drainTimeout)
+	patience := time.NewTimer(releaseTimeout)
 	defer patience.Stop()
 	select {
 	case <-released:

@@ -14,7 +14,7 @@ const longSession = 5 * time.Minute
 
 func conformance(addrs []string, shareAfter time.Duration) brokertest.Options {
 	open := func(t *testing.T) broker.Log {
-		l, err := Open(Options{Brokers: addrs, SessionTimeout: longSession})
+		l, err := Open(Options{Brokers: addrs, Settings: Settings{SessionTimeout: longSession}})
 		if err != nil {
 			t.Fatal(err)
 		}

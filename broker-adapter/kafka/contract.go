@@ -48,7 +48,7 @@ func contractSettings(compacted bool) []entry {
 
 // replicas returns the factors for a new topic on a cluster of so many brokers.
 func (o Options) replicas(brokers int) (factor, insync int) {
-	factor = cmp.Or(o.ReplicationFactor, min(wantedReplicas, max(1, brokers)))
+	factor = cmp.Or(o.Replication, min(wantedReplicas, max(1, brokers)))
 	return factor, cmp.Or(o.MinInsync, min(wantedMinInsync, factor))
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	broker "github.com/millrace-io/millrace/broker-adapter"
+	"github.com/millrace-io/millrace/internal/settings"
 )
 
 // testMember is one running membership.
@@ -165,7 +166,7 @@ func TestStaticMembership(t *testing.T) {
 	if err != nil || len(members) != 0 {
 		t.Errorf("members after a clean leave: %+v, %v", members, err)
 	}
-	if took := time.Since(began); took > defaultSessionTimeout/2 {
+	if took := time.Since(began); took > settings.Defaults[Settings]().SessionTimeout/2 {
 		t.Errorf("a clean leave took %v", took)
 	}
 	if s := second.Stats(); s.RecordsRead != 0 || s.Rebalances == 0 {

@@ -45,7 +45,7 @@ func TestOpenSilent(t *testing.T) {
 func TestOptions(t *testing.T) {
 	for want, o := range map[string]Options{
 		"no Kafka brokers":  {},
-		"MinInsync is 3":    {Brokers: []string{"b"}, ReplicationFactor: 2, MinInsync: 3},
+		"MinInsync is 3":    {Brokers: []string{"b"}, Settings: Settings{Replication: 2}, MinInsync: 3},
 		"FetchBytes is -1":  {Brokers: []string{"b"}, FetchBytes: -1},
 		"HeartbeatInterval": {Brokers: []string{"b"}, HeartbeatInterval: time.Minute},
 		`"kerberos"`:        {Brokers: []string{"b"}, SASL: &SASL{Mechanism: "kerberos"}},

@@ -16,6 +16,7 @@ import (
 	"github.com/twmb/franz-go/pkg/sasl/scram"
 
 	"github.com/millrace-io/millrace/internal/backoff"
+	"github.com/millrace-io/millrace/internal/settings"
 )
 
 // Defaults and fixed settings. The reasons stand beside each; the measurements behind them are in the project's notes on
@@ -24,10 +25,10 @@ const (
 	defaultClientID       = "millrace"
 	defaultOpenTimeout    = 10 * time.Second
 	defaultRequestTimeout = 10 * time.Second
-	// defaultSessionTimeout is the shortest that a broker with default settings takes.
-	defaultSessionTimeout = 6 * time.Second
-	// DefaultHeartbeat is the pause between signs of life; it decides how long a move of partitions takes: about half of it.
-	DefaultHeartbeat = 250 * time.Millisecond
+	// longestHeartbeat is the pause between signs of life in a session that is long enough for four
+	// of them; it decides how long a rebalance takes: about half of it.
+	longestHeartbeat     = 250 * time.Millisecond
+	heartbeatsPerSession = 4
 	// defaultMaxRecordBytes fits the largest commit of millrace (900 KiB) with its envelopes, and Kafka's own default.
 	defaultMaxRecordBytes = 1 << 20
 	defaultBufferRecords  = 32768
@@ -67,8 +68,19 @@ type SASL struct {
 	Password  string
 }
 
+// Settings of a worker. The zero value of a field means its default.
+type Settings struct {
+	// Replication is the replication factor of topics made by Create. 0: three, or the number of
+	// brokers if that is less.
+	Replication int `name:"replication" default:"0" min:"0" max:"32767" process:"worker" help:"replication factor of topics that are created; 0: 3, or as many as there are brokers"`
+	// SessionTimeout is how long a worker may be silent before its partitions move. The default is
+	// the shortest that a broker with default settings takes.
+	SessionTimeout time.Duration `name:"session-timeout" default:"6s" min:"1ns" process:"worker" help:"how long the brokers wait for a silent worker before its partitions move; brokers bound it by group.min.session.timeout.ms"`
+}
+
 // Options say which cluster to use, and how. The zero value of every field but Brokers is a sensible one.
 type Options struct {
+	Settings
 	// Brokers are addresses to begin with, host:port. Required.
 	Brokers []string
 	// ClientID shows up in the brokers' logs and quotas. "": millrace.
@@ -78,8 +90,6 @@ type Options struct {
 	// SASL turns on authentication. Nil: none.
 	SASL *SASL
 
-	// ReplicationFactor is that of topics made by Create. 0: three, or the number of brokers if that is less.
-	ReplicationFactor int
 	// MinInsync is how many replicas must have a record before it is acknowledged. 0: two, or one with a single replica.
 	MinInsync int
 	// MaxRecordBytes is the largest append, as broker.Size counts. Topics must take it, as held against max.message.bytes by
@@ -94,9 +104,8 @@ type Options struct {
 	// RequestTimeout bounds one try of one request; an append on a connection that hangs is sent again after it. A broker that is silent
 	// for half of it, or 3 s, beyond what a request grants it, counts as hung. 0: 10 s.
 	RequestTimeout time.Duration
-	// SessionTimeout is how long a worker may be silent before its partitions move. 0: 6 s.
-	SessionTimeout time.Duration
-	// HeartbeatInterval is the pause between signs of life. 0: 250 ms.
+	// HeartbeatInterval is the pause between signs of life. 0: 250 ms, or a quarter of
+	// SessionTimeout if that is less.
 	HeartbeatInterval time.Duration
 
 	// BufferRecords and BufferBytes bound what waits for an acknowledgement; Append blocks above either.
@@ -110,12 +119,12 @@ type Options struct {
 }
 
 func (o Options) withDefaults() Options {
+	settings.Fill(&o)
 	o.ClientID = cmp.Or(o.ClientID, defaultClientID)
 	o.MaxRecordBytes = cmp.Or(o.MaxRecordBytes, defaultMaxRecordBytes)
 	o.OpenTimeout = cmp.Or(o.OpenTimeout, defaultOpenTimeout)
 	o.RequestTimeout = cmp.Or(o.RequestTimeout, defaultRequestTimeout)
-	o.SessionTimeout = cmp.Or(o.SessionTimeout, defaultSessionTimeout)
-	o.HeartbeatInterval = cmp.Or(o.HeartbeatInterval, DefaultHeartbeat)
+	o.HeartbeatInterval = cmp.Or(o.HeartbeatInterval, min(longestHeartbeat, o.SessionTimeout/heartbeatsPerSession))
 	o.BufferRecords = cmp.Or(o.BufferRecords, defaultBufferRecords)
 	o.BufferBytes = cmp.Or(o.BufferBytes, defaultBufferBytes)
 	o.FetchBytes = cmp.Or(o.FetchBytes, defaultFetchBytes)
@@ -144,7 +153,7 @@ func (o Options) validate() error {
 		n     int
 		limit int
 	}{
-		{"ReplicationFactor", o.ReplicationFactor, math.MaxInt16},
+		{"Replication", o.Replication, math.MaxInt16},
 		{"MinInsync", o.MinInsync, math.MaxInt16},
 		{"MaxRecordBytes", o.MaxRecordBytes, maxBatchBytes},
 		{"BufferRecords", o.BufferRecords, math.MaxInt32},
@@ -155,9 +164,9 @@ func (o Options) validate() error {
 			return fmt.Errorf("kafka option %s is %d; it must lie between 0 and %d", c.name, c.n, c.limit)
 		}
 	}
-	if o.ReplicationFactor > 0 && o.MinInsync > o.ReplicationFactor {
-		return fmt.Errorf("kafka option MinInsync is %d, above ReplicationFactor %d: nothing could ever be acknowledged",
-			o.MinInsync, o.ReplicationFactor)
+	if o.Replication > 0 && o.MinInsync > o.Replication {
+		return fmt.Errorf("kafka option MinInsync is %d, above Replication %d: nothing could ever be acknowledged",
+			o.MinInsync, o.Replication)
 	}
 	if o.HeartbeatInterval >= o.SessionTimeout {
 		return fmt.Errorf("kafka option HeartbeatInterval is %v; it must be well below SessionTimeout, %v",

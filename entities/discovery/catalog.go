@@ -16,18 +16,21 @@ import (
 	"google.golang.org/protobuf/types/dynamicpb"
 
 	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/internal/settings"
 	"github.com/millrace-io/millrace/proto/gen/cloudstate"
 )
 
-// DefaultMaxKeyBytes is the longest entity id when Options do not say another.
-const DefaultMaxKeyBytes = 1024
+// Settings say what a function may serve. Zero means the default of MaxKey, not of ProtocolCheck.
+type Settings struct {
+	// ProtocolCheck refuses functions that announce another protocol version than 0.2, or none.
+	ProtocolCheck bool `name:"protocol-check" default:"true" process:"worker" help:"refuse a function that does not report Cloudstate protocol 0.2; some SDKs report none"`
+	// MaxKey is the longest entity id in bytes.
+	MaxKey int `name:"max-key" default:"1KiB" unit:"bytes" min:"1" help:"longest entity id"`
+}
 
-// Options say how a function's answer is judged. The zero value is the default.
+// Options say how a function's answer is judged.
 type Options struct {
-	// SkipVersionCheck admits functions that announce another protocol version than 0.2, or none.
-	SkipVersionCheck bool
-	// MaxKeyBytes is the longest entity id in bytes; 0 means DefaultMaxKeyBytes.
-	MaxKeyBytes int
+	Settings
 	// Runtime admits names that belong to the runtime (see IsReserved): for its own functions, and for what another worker, which
 	// has refused them from its user's function, says that it serves.
 	Runtime bool
@@ -100,9 +103,7 @@ func (m *Method) LearnsRefusals() bool { return m.Input.FullName() == RefusedMes
 
 // NewCatalog reads a function's answer to discovery. Its only error is a *RejectedError.
 func NewCatalog(spec *cloudstate.EntitySpec, opts Options) (*Catalog, error) {
-	if opts.MaxKeyBytes == 0 {
-		opts.MaxKeyBytes = DefaultMaxKeyBytes
-	}
+	settings.Fill(&opts)
 	var wrong problems
 	checkVersion(spec.GetServiceInfo(), opts, &wrong)
 	set, files, err := parseDescriptors(spec.GetProto())
@@ -144,7 +145,7 @@ func NewCatalog(spec *cloudstate.EntitySpec, opts Options) (*Catalog, error) {
 
 func checkVersion(info *cloudstate.ServiceInfo, opts Options, wrong *problems) {
 	major, minor := info.GetProtocolMajorVersion(), info.GetProtocolMinorVersion()
-	if opts.SkipVersionCheck || (major == ProtocolMajor && minor == ProtocolMinor) {
+	if !opts.ProtocolCheck || (major == ProtocolMajor && minor == ProtocolMinor) {
 		return
 	}
 	wrong.addf("it speaks Cloudstate protocol %d.%d, and this proxy speaks %d.%d: use a support library of that version, or turn the version check off",
@@ -238,7 +239,7 @@ func newMethod(s *Service, desc protoreflect.MethodDescriptor, opts Options, sha
 	checkEventing(m, wrong)
 	checkHTTP(m, wrong)
 	if s.Kind != entities.Action {
-		m.key = newKeyFields(m, opts.MaxKeyBytes, wrong)
+		m.key = newKeyFields(m, opts.MaxKey, wrong)
 	}
 	return m
 }

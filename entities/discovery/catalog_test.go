@@ -29,12 +29,12 @@ import (
 //	twice <path>         send the file once more, changed
 //	extension <number>   announce an optional part of the protocol
 //
-// Arguments: version=<major>.<minor>, skip-version-check.
+// Arguments: version=<major>.<minor>, no-protocol-check.
 func TestCatalog(t *testing.T) {
 	datadriven.Walk(t, "testdata/catalog", func(t *testing.T, path string) {
 		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
 			spec := readSpec(t, d)
-			catalog, err := discovery.NewCatalog(spec, discovery.Options{SkipVersionCheck: d.HasArg("skip-version-check")})
+			catalog, err := discovery.NewCatalog(spec, discovery.Options{Settings: discovery.Settings{ProtocolCheck: !d.HasArg("no-protocol-check")}})
 			if rejected, ok := errors.AsType[*discovery.RejectedError](err); ok {
 				return strings.Join(rejected.Problems, "\n") + "\n"
 			}
@@ -299,7 +299,7 @@ func FuzzNewCatalog(f *testing.F) {
 		spec := &cloudstate.EntitySpec{Proto: raw, Entities: []*cloudstate.Entity{
 			{EntityType: discovery.ProtocolService(entities.Value), ServiceName: service},
 		}}
-		c, err := discovery.NewCatalog(spec, discovery.Options{SkipVersionCheck: true})
+		c, err := discovery.NewCatalog(spec, discovery.Options{})
 		if err == nil {
 			for _, m := range c.Services()[0].Methods {
 				_, _ = m.Command(raw, nil)

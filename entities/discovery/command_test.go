@@ -80,7 +80,7 @@ func keysCatalog(t testing.TB) *discovery.Catalog {
 	c, err := discovery.NewCatalog(&cloudstate.EntitySpec{
 		Proto:    marshal(t, compile(t, map[string]string{"keys.proto": keysSource, "old.proto": oldSource})),
 		Entities: []*cloudstate.Entity{{EntityType: discovery.ProtocolService(entities.Value), ServiceName: "keys.Keys", PersistenceId: "k"}},
-	}, discovery.Options{SkipVersionCheck: true, MaxKeyBytes: 200})
+	}, discovery.Options{Settings: discovery.Settings{MaxKey: 200}})
 	if err != nil {
 		t.Fatal(err)
 	}

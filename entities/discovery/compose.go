@@ -53,7 +53,7 @@ func Compose(parts ...*Catalog) (*Catalog, error) {
 		return nil, &RejectedError{Problems: []string{err.Error()}}
 	}
 	options := parts[0].options
-	options.Runtime, options.SkipVersionCheck = true, true // each part was judged by its own
+	options.Runtime, options.ProtocolCheck = true, false // each part was judged by its own
 	return NewCatalog(whole, options)
 }
 

@@ -135,7 +135,7 @@ func TestRejectionIsReported(t *testing.T) {
 	spec.ServiceInfo.ProtocolMinorVersion = 1
 	spec.Entities[0].ServiceName = "shop.Shops"
 	f := &fakeDiscovery{spec: spec}
-	_, err := discovery.Handshake(t.Context(), serve(t, f), discovery.NewProxyInfo("p", ""), discovery.Policy{}, discovery.Options{})
+	_, err := discovery.Handshake(t.Context(), serve(t, f), discovery.NewProxyInfo("p", ""), discovery.Policy{}, discovery.Options{Settings: discovery.Settings{ProtocolCheck: true}})
 	rejected, ok := errors.AsType[*discovery.RejectedError](err)
 	if !ok || len(rejected.Problems) != 2 || !strings.Contains(err.Error(), "protocol 0.1") || !strings.Contains(err.Error(), "shop.Shops") {
 		t.Fatalf("got %v", err)

@@ -29,7 +29,7 @@ func shopCatalog(t *testing.T, replaced ...string) *discovery.Catalog {
 		Proto:    marshal(t, compile(t, map[string]string{"shop.proto": source})),
 		Entities: []*cloudstate.Entity{{EntityType: "cloudstate.eventsourced.EventSourced", ServiceName: "shop.v1.CartService", PersistenceId: "cart"}},
 	}
-	c, err := discovery.NewCatalog(spec, discovery.Options{SkipVersionCheck: true})
+	c, err := discovery.NewCatalog(spec, discovery.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

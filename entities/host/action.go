@@ -35,7 +35,7 @@ func (r *Remote) act(ctx context.Context, m *discovery.Method, inv entities.Invo
 	// Not a deadline: gRPC would tell it to the function, whose end could then come before ours and look like its own word.
 	call, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	late := time.AfterFunc(r.options.HandleTimeout, func() { cancel(errTookTooLong) })
+	late := time.AfterFunc(r.options.FunctionTimeout, func() { cancel(errTookTooLong) })
 	defer late.Stop()
 	response, err := action.NewActionProtocolClient(r.conn).HandleUnary(call, &action.ActionCommand{
 		ServiceName: inv.Service,
@@ -186,7 +186,7 @@ func (r *Remote) actionFault(ctx context.Context, m *discovery.Method, err error
 	switch {
 	case errors.Is(context.Cause(ctx), errTookTooLong):
 		return entities.Errorf(entities.FunctionFailed, entities.Unknown,
-			"%s: the function at %s did not answer within %v", m.FullName, r.address, r.options.HandleTimeout)
+			"%s: the function at %s did not answer within %v", m.FullName, r.address, r.options.FunctionTimeout)
 	case r.lifetime.Err() != nil:
 		return r.unreachable(entities.Unknown, errRemoteClosed)
 	case ctx.Err() != nil, passed(ctx) && status.Code(err) == codes.DeadlineExceeded:

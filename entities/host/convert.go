@@ -165,7 +165,7 @@ func checkStored(p entities.Payload) error {
 
 // checkOutcome says why an entity's outcome cannot be stored.
 func checkOutcome(out *entities.Outcome, maxEvents int) error {
-	if len(out.Events) > maxEvents {
+	if maxEvents > 0 && len(out.Events) > maxEvents {
 		return fmt.Errorf("too many events: %d, and the limit is %d for one command", len(out.Events), maxEvents)
 	}
 	for i, e := range out.Events {

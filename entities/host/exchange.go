@@ -27,7 +27,7 @@ func (s *session) Handle(ctx context.Context, inv entities.Invocation) (*entitie
 }
 
 func (s *session) handle(ctx context.Context, m *discovery.Method, inv entities.Invocation) (*entities.Outcome, error) {
-	s.watch.Reset(s.remote.options.HandleTimeout)
+	s.watch.Reset(s.remote.options.FunctionTimeout)
 	defer s.watch.Stop()
 	if fault := s.occupy(); fault != nil {
 		return nil, fault
@@ -193,7 +193,7 @@ func (s *session) outcome(m *discovery.Method, now time.Time, a *answer) (*entit
 	if err := s.checkTimers(out, now); err != nil {
 		return nil, err
 	}
-	if err := checkOutcome(out, s.remote.options.MaxEvents); err != nil {
+	if err := checkOutcome(out, s.remote.options.MaxCommitRecords); err != nil {
 		return nil, err
 	}
 	if err := checkEffects(out, s.service); err != nil {

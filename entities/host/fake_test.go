@@ -25,6 +25,7 @@ import (
 	"github.com/millrace-io/millrace/entities/discovery"
 	"github.com/millrace-io/millrace/entities/host"
 	"github.com/millrace-io/millrace/internal/backoff"
+	"github.com/millrace-io/millrace/internal/settings"
 	"github.com/millrace-io/millrace/proto/gen/cloudstate"
 	"github.com/millrace-io/millrace/proto/gen/cloudstate/action"
 	"github.com/millrace-io/millrace/proto/gen/cloudstate/eventsourced"
@@ -263,6 +264,7 @@ func serve(t testing.TB, f *fakeFunction, address string) (listening string, sto
 // connect puts a host before a function.
 func connect(t testing.TB, address string, options host.Options) (*host.Host, *host.Remote) {
 	t.Helper()
+	options.SharedStream = settings.Defaults[host.Settings]().SharedStream
 	remote, err := host.Connect(t.Context(), address, host.RemoteOptions{
 		Options: options,
 		Policy:  discovery.Policy{Backoff: backoff.Policy{First: time.Millisecond, Max: 10 * time.Millisecond}},
@@ -275,7 +277,7 @@ func connect(t testing.TB, address string, options host.Options) (*host.Host, *h
 			t.Error(err)
 		}
 	})
-	h := host.New(options.ReadyTimeout)
+	h := host.New(options.Settings)
 	set(t, h, remote)
 	return h, remote
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/discovery"
+	"github.com/millrace-io/millrace/internal/settings"
 )
 
 // User is the owner of the user's function. The runtime's own functions have other owners.
@@ -20,7 +21,7 @@ const User = "user"
 // Host stands before the user's function, which may come late and may be replaced, and before functions of the runtime itself.
 // The service that a command names says which of them it is for. Its methods may be called from many goroutines.
 type Host struct {
-	readyTimeout time.Duration
+	functionWait time.Duration
 
 	// setting is held by the one that changes the functions.
 	setting sync.Mutex
@@ -39,12 +40,10 @@ type functions struct {
 	byService map[string]Function
 }
 
-// New returns a host without a function. readyTimeout is how long calls wait for one; 0 means DefaultReadyTimeout.
-func New(readyTimeout time.Duration) *Host {
-	if readyTimeout == 0 {
-		readyTimeout = DefaultReadyTimeout
-	}
-	h := &Host{readyTimeout: readyTimeout, attached: make(chan struct{})}
+// New returns a host without a function. Of the settings FunctionWait counts.
+func New(s Settings) *Host {
+	settings.Fill(&s)
+	h := &Host{functionWait: s.FunctionWait, attached: make(chan struct{})}
 	h.present.Store(&functions{})
 	return h
 }
@@ -116,14 +115,14 @@ func (h *Host) find(ctx context.Context, service string) (Function, error) {
 		return f, nil
 	}
 	if fs.of[User] == nil {
-		timer := time.NewTimer(h.readyTimeout)
+		timer := time.NewTimer(h.functionWait)
 		defer timer.Stop()
 		select {
 		case <-h.attached:
 		case <-ctx.Done():
 			return nil, callerGone(ctx)
 		case <-timer.C:
-			return nil, errNoFunction(fmt.Sprintf("; waited %v", h.readyTimeout))
+			return nil, errNoFunction(fmt.Sprintf("; waited %v", h.functionWait))
 		}
 		if f := h.present.Load().byService[service]; f != nil {
 			return f, nil

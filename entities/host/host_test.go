@@ -90,7 +90,7 @@ func TestResolve(t *testing.T) {
 
 // A function that comes is found by those who wait, and one that is replaced keeps its sessions until it is closed.
 func TestReplace(t *testing.T) {
-	h := host.New(0)
+	h := host.New(host.Settings{})
 	opened := make(chan error, 1)
 	// Ends when the function has come.
 	go func() {
@@ -126,7 +126,7 @@ func TestReplace(t *testing.T) {
 
 func newInProcess(t *testing.T, local host.Local, hooks host.Hooks) *host.InProcess {
 	t.Helper()
-	p, err := host.NewInProcess(local, host.Options{MaxEvents: 3, Hooks: hooks}, discovery.Options{})
+	p, err := host.NewInProcess(local, host.Options{MaxCommitRecords: 3, Hooks: hooks}, discovery.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,7 +172,7 @@ func (o *own) Act(context.Context, entities.Invocation) (*entities.Outcome, erro
 
 // A service's name says which function a command is for.
 func TestSeveralFunctions(t *testing.T) {
-	h := host.New(time.Hour)
+	h := host.New(host.Settings{FunctionWait: time.Hour})
 	add := func(owner, service string) error {
 		f, err := host.NewInProcess(&own{service: service}, host.Options{}, discovery.Options{Runtime: true})
 		if err != nil {

@@ -63,7 +63,7 @@ func (r *Remote) sharedLink(ctx context.Context) (*link, error) {
 
 func (r *Remote) openLink(ctx context.Context) (*link, error) {
 	lifetime, cancel := context.WithCancelCause(r.lifetime)
-	opening, stop := context.WithTimeoutCause(ctx, r.options.HandleTimeout, errTookTooLong)
+	opening, stop := context.WithTimeoutCause(ctx, r.options.FunctionTimeout, errTookTooLong)
 	defer stop()
 	late := context.AfterFunc(opening, func() { cancel(context.Cause(opening)) })
 	stream, err := sessionv1.NewSessionServiceClient(r.conn).Link(lifetime,

@@ -111,7 +111,7 @@ func localHost(t *testing.T) (*host.Host, *host.InProcess, *[]string) {
 	p := newInProcess(t, &localFunction{spec: newSpec(t)}, host.Hooks{OnSessionFault: func(key entities.Key, err *entities.Error) {
 		faults = append(faults, fmt.Sprintf("%s: %s: %v", key, err, err.Cause))
 	}})
-	h := host.New(0)
+	h := host.New(host.Settings{})
 	set(t, h, p)
 	return h, p, &faults
 }

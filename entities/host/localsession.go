@@ -67,7 +67,7 @@ func (s *localSession) handle(ctx context.Context, inv entities.Invocation) (*en
 		s.host.warnOfRefusal(s.service.Method(inv.Method))
 	}
 	if crash == nil {
-		crash = checkOutcome(out, s.host.options.MaxEvents)
+		crash = checkOutcome(out, s.host.options.MaxCommitRecords)
 	}
 	if crash == nil {
 		crash = checkEffects(out, s.service)

@@ -1,42 +1,39 @@
 package host
 
-import "time"
+import (
+	"time"
 
-// Defaults of Options.
-const (
-	DefaultReadyTimeout    = 10 * time.Second
-	DefaultHandleTimeout   = 30 * time.Second
-	DefaultMaxMessageBytes = 12 << 20
-	DefaultMaxEvents       = 1000
+	"github.com/millrace-io/millrace/internal/settings"
 )
 
-// Options bound what functions may do. A zero field means its default.
-type Options struct {
-	// ReadyTimeout is how long a command waits for a function that is not there: one that restarts, or is not attached yet.
-	ReadyTimeout time.Duration
-	// HandleTimeout is how long a remote function may take for one command of an entity, for one unary action, and for taking
+// Settings say how long a function may keep callers waiting, and how it is spoken to. A time of
+// zero means its default.
+type Settings struct {
+	// FunctionWait is how long a command waits for a function that is not there: one that restarts,
+	// or is not attached yet.
+	FunctionWait time.Duration `name:"function-wait" default:"10s" min:"1ns" help:"how long a command waits for a function that is not there"`
+	// FunctionTimeout is how long a remote function may take for one command of an entity, for one
+	// unary action, and for taking
 	// in one message of a replay. After it the session is ended. An in-process function is not timed: nothing could stop it.
-	HandleTimeout time.Duration
-	// MaxMessageBytes is the largest message taken from a remote function.
-	MaxMessageBytes int
-	// MaxEvents is the largest number of events of one command.
-	MaxEvents int
-	Hooks     Hooks
+	FunctionTimeout time.Duration `name:"function-timeout" default:"30s" min:"1ns" process:"worker" help:"how long a function may take for one command"`
+	// SharedStream carries the sessions of all entities on one stream where the function can;
+	// otherwise each has its own.
+	SharedStream bool `name:"shared-stream" default:"true" process:"worker" help:"carry the sessions of all entities on one stream where the function can; false: a Cloudstate stream for each entity"`
+}
+
+// Options bound what functions may do.
+type Options struct {
+	Settings
+	// MaxMessageBytes is the largest message taken from a remote function. 0: its default.
+	MaxMessageBytes int `default:"12MiB" unit:"bytes"`
+	// MaxCommitRecords is the largest number of events of one command. 0: as many as the caller
+	// takes.
+	MaxCommitRecords int
+	Hooks            Hooks
 }
 
 func (o Options) withDefaults() Options {
-	if o.ReadyTimeout == 0 {
-		o.ReadyTimeout = DefaultReadyTimeout
-	}
-	if o.HandleTimeout == 0 {
-		o.HandleTimeout = DefaultHandleTimeout
-	}
-	if o.MaxMessageBytes == 0 {
-		o.MaxMessageBytes = DefaultMaxMessageBytes
-	}
-	if o.MaxEvents == 0 {
-		o.MaxEvents = DefaultMaxEvents
-	}
+	settings.Fill(&o)
 	o.Hooks = o.Hooks.withDefaults()
 	return o
 }

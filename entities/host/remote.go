@@ -42,8 +42,6 @@ type RemoteOptions struct {
 	Policy discovery.Policy
 	// Discovery says how its answer is judged.
 	Discovery discovery.Options
-	// StreamEach gives each entity a stream of its own, also where the function could have all of them on one.
-	StreamEach bool
 	// DialOptions are added to those of the channel. They must not add statistics handlers or interceptors that keep messages:
 	// a session sends the same ones again and again.
 	DialOptions []grpc.DialOption
@@ -65,7 +63,6 @@ type Remote struct {
 	warned sync.Map
 	// refusedBeside has the methods whose refusals carried what is dropped, and were reported.
 	refusedBeside sync.Map
-	streamEach    bool
 	// linking has room for the one who looks for the link, and opens it if need be.
 	linking chan struct{}
 	link    *link
@@ -98,8 +95,6 @@ func Connect(ctx context.Context, address string, options RemoteOptions) (*Remot
 		catalog: catalog,
 		reports: make(chan string, maxReports),
 		linking: make(chan struct{}, 1),
-
-		streamEach: options.StreamEach,
 	}
 	r.lifetime, r.end = context.WithCancelCause(context.WithoutCancel(ctx))
 	// Ends with the lifetime; Close waits for it.
@@ -226,7 +221,7 @@ func (r *Remote) awaitReady(ctx context.Context) error {
 	if r.conn.GetState() == connectivity.Ready {
 		return nil
 	}
-	bounded, cancel := context.WithTimeoutCause(ctx, r.options.ReadyTimeout, errNotReady)
+	bounded, cancel := context.WithTimeoutCause(ctx, r.options.FunctionWait, errNotReady)
 	defer cancel()
 	stop := context.AfterFunc(r.lifetime, cancel)
 	defer stop()

@@ -11,6 +11,7 @@ import (
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/discovery"
 	"github.com/millrace-io/millrace/entities/host"
+	"github.com/millrace-io/millrace/internal/settings"
 	"github.com/millrace-io/millrace/proto/gen/cloudstate"
 	"github.com/millrace-io/millrace/proto/gen/cloudstate/eventsourced"
 )
@@ -169,7 +170,7 @@ func TestOpenWaitsForARestart(t *testing.T) {
 func TestUnreachableFunction(t *testing.T) {
 	f := newFake(newSpec(t))
 	address, stop := serve(t, f, "127.0.0.1:0")
-	h, _ := connect(t, address, host.Options{ReadyTimeout: 30 * time.Millisecond})
+	h, _ := connect(t, address, host.Options{Settings: host.Settings{FunctionWait: 30 * time.Millisecond}})
 	stop()
 	for { // until the channel has noticed
 		s, err := h.Open(t.Context(), "t.Carts", cartKey, nothingStored)
@@ -285,7 +286,7 @@ func TestOpenEndsWithItsContext(t *testing.T) {
 func TestReplayToADeafFunctionEnds(t *testing.T) {
 	f := newFake(newSpec(t))
 	address, _ := serve(t, f, "127.0.0.1:0")
-	h, _ := connect(t, address, host.Options{HandleTimeout: 50 * time.Millisecond})
+	h, _ := connect(t, address, host.Options{Settings: host.Settings{FunctionTimeout: 50 * time.Millisecond}})
 	value := textValue(strings.Repeat("x", 10_000))
 	_, err := h.Open(t.Context(), "t.Carts", cartKey, func(context.Context) (entities.Loaded, error) {
 		return entities.Loaded{Events: func(yield func(entities.Event) error) error {
@@ -345,7 +346,7 @@ func TestConnectRefusesABadFunction(t *testing.T) {
 	spec.ServiceInfo.ProtocolMinorVersion = 7
 	f := newFake(spec)
 	address, _ := serve(t, f, "127.0.0.1:0")
-	_, err := host.Connect(t.Context(), address, host.RemoteOptions{})
+	_, err := host.Connect(t.Context(), address, host.RemoteOptions{Discovery: settings.Defaults[discovery.Options]()})
 	if _, ok := errors.AsType[*discovery.RejectedError](err); !ok || !strings.Contains(err.Error(), address) {
 		t.Errorf("got %v", err)
 	}

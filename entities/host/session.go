@@ -152,7 +152,7 @@ func (r *Remote) Open(ctx context.Context, service *discovery.Service, key entit
 		began:   time.Now(),
 	}
 	join := s.openStream
-	if !r.streamEach && r.announced(cloudstate.MillraceExtension_MILLRACE_SHARED_STREAM) {
+	if r.options.SharedStream && r.announced(cloudstate.MillraceExtension_MILLRACE_SHARED_STREAM) {
 		join = s.joinLink
 	}
 	if err := join(ctx); err != nil {
@@ -161,7 +161,7 @@ func (r *Remote) Open(ctx context.Context, service *discovery.Service, key entit
 		}
 		return nil, r.unreachable(entities.NotApplied, err)
 	}
-	s.watch = time.AfterFunc(r.options.HandleTimeout, s.tooSlow)
+	s.watch = time.AfterFunc(r.options.FunctionTimeout, s.tooSlow)
 	if err := s.load(ctx, loaded); err != nil {
 		return nil, err
 	}
@@ -249,7 +249,7 @@ func (s *session) progress() {
 	s.mu.Lock()
 	s.began = time.Now()
 	s.mu.Unlock()
-	s.watch.Reset(s.remote.options.HandleTimeout)
+	s.watch.Reset(s.remote.options.FunctionTimeout)
 }
 
 // receive is the goroutine that reads what the function says, also when nobody asked.
@@ -309,7 +309,7 @@ func (s *session) terminated(err error) *entities.Error {
 // tooSlow ends a session whose function did not answer in time. It runs on a timer's goroutine, which may be late: began tells
 // whether it means the present command.
 func (s *session) tooSlow() {
-	timeout := s.remote.options.HandleTimeout
+	timeout := s.remote.options.FunctionTimeout
 	s.mu.Lock()
 	late := s.running != idle && time.Since(s.began) >= timeout
 	s.mu.Unlock()

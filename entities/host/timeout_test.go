@@ -12,6 +12,7 @@ import (
 
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/host"
+	"github.com/millrace-io/millrace/internal/settings"
 	"github.com/millrace-io/millrace/proto/gen/cloudstate"
 	"github.com/millrace-io/millrace/proto/gen/cloudstate/action"
 	"github.com/millrace-io/millrace/proto/gen/cloudstate/eventsourced"
@@ -33,13 +34,13 @@ func inVirtualTime(t *testing.T, test func(t *testing.T, f *fakeFunction, h *hos
 		// Ends with the server's stop; the bubble waits for it.
 		go func() { _ = server.Serve(listener) }()
 		defer server.Stop()
-		remote, err := host.Connect(t.Context(), "passthrough:///function", host.RemoteOptions{DialOptions: []grpc.DialOption{
+		remote, err := host.Connect(t.Context(), "passthrough:///function", host.RemoteOptions{Options: settings.Defaults[host.Options](), DialOptions: []grpc.DialOption{
 			grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }),
 		}})
 		if err != nil {
 			t.Fatal(err)
 		}
-		h := host.New(0)
+		h := host.New(host.Settings{})
 		set(t, h, remote)
 		test(t, f, h)
 		if err := remote.Close(); err != nil {
@@ -65,7 +66,7 @@ func TestSlowFunctionEndsTheSession(t *testing.T) {
 		began := time.Now()
 		_, err = s.Handle(t.Context(), invocation("t.Carts", "Add", cartKey, "x"))
 		wantError(t, err, entities.FunctionFailed, entities.NotApplied, "did not answer within 30s")
-		if took := time.Since(began); took != host.DefaultHandleTimeout {
+		if took := time.Since(began); took != settings.Defaults[host.Settings]().FunctionTimeout {
 			t.Errorf("it took %v", took)
 		}
 		<-stream.ctx.Done()
@@ -88,11 +89,11 @@ func TestSlowAction(t *testing.T) {
 // Calls wait, bounded, for the first function.
 func TestCallsWaitForTheFirstFunction(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := host.New(0)
+		h := host.New(host.Settings{})
 		began := time.Now()
 		_, err := h.Open(t.Context(), "t.Carts", cartKey, nothingStored)
 		wantError(t, err, entities.Unavailable, entities.NotApplied, "no user function is connected yet; waited 10s")
-		if took := time.Since(began); took != host.DefaultReadyTimeout {
+		if took := time.Since(began); took != settings.Defaults[host.Settings]().FunctionWait {
 			t.Errorf("it took %v", took)
 		}
 		if _, err = h.Resolve(entities.Target{}); err == nil || h.Catalog() != nil {

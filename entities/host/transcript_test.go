@@ -117,7 +117,7 @@ func (c *conversation) start(d *datadriven.TestData) {
 	}
 	c.function = newFake(newSpec(c.t, extensions...))
 	address, stop := serve(c.t, c.function, "127.0.0.1:0")
-	c.host, c.remote = connect(c.t, address, host.Options{MaxEvents: 3, Hooks: host.Hooks{
+	c.host, c.remote = connect(c.t, address, host.Options{MaxCommitRecords: 3, Hooks: host.Hooks{
 		OnWarning: func(message string) { c.sayf("operator: %s", message) },
 		OnSessionFault: func(key entities.Key, err *entities.Error) {
 			c.sayf("operator: session of %s ended: %s%s", key, plainSpaces(err.Message), because(err.Cause))

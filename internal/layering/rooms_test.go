@@ -53,6 +53,7 @@ var rooms = map[string]room{
 	"internal/invariant":        {is: "assertions under a build tag", tool: true},
 	"internal/leaktest":         {is: "tests end with the goroutines they began with", tool: true},
 	"internal/lifecycle":        {is: "group of named tasks with one cause of their end", tool: true, tools: true},
+	"internal/settings":         {is: "fields of structs that a user can set: names, defaults, bounds, texts", tool: true},
 	"internal/observe":          {is: "keys of log lines, registration of metrics", tool: true, tools: true},
 	"internal/multiplex":        {is: "many conversations on one gRPC stream: frames, messages, runners", tool: true},
 	"internal/tracing":          {is: "spans of commands, and where they go", tool: true},

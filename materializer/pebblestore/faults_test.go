@@ -73,8 +73,8 @@ func TestSecondOpenIsRefused(t *testing.T) {
 }
 
 func TestOptionsAreChecked(t *testing.T) {
-	_, err := pebblestore.Open(pebblestore.Options{CacheBytes: -1, MemTableBytes: 1})
-	for _, want := range []string{"set Dir", "CacheBytes is -1", "MemTableBytes is 1"} {
+	_, err := pebblestore.Open(pebblestore.Options{BlockCache: -1, MemTableBytes: 1})
+	for _, want := range []string{"set Dir", "BlockCache is -1", "MemTableBytes is 1"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v lacks %q", err, want)
 		}

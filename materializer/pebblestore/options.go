@@ -11,7 +11,6 @@ import (
 
 // Defaults and fixed settings. The reasons for the numbers are measurements on two cores.
 const (
-	defaultCacheBytes       = 64 << 20
 	defaultMemTableBytes    = 64 << 20
 	defaultIngestTableBytes = 64 << 20
 
@@ -35,8 +34,8 @@ type Options struct {
 	Dir string
 	// FS is where Dir lies; nil is the operating system's. vfs.NewMem() gives a worker without a disk.
 	FS vfs.FS
-	// CacheBytes is the size of the cache of blocks read; 0 is 64 MiB. On a server 1 to 2 GiB pay off.
-	CacheBytes int64
+	// BlockCache is the size in bytes of the cache of blocks read. 0: what memtables leave. On a server 1 to 2 GiB pay off.
+	BlockCache int
 	// MemTableBytes is how much is collected in memory before Pebble flushes it; up to four such tables are held. 0 is
 	// 64 MiB.
 	MemTableBytes uint64
@@ -54,9 +53,6 @@ func (o Options) validated() (Options, error) {
 	if o.FS == nil {
 		o.FS = vfs.Default
 	}
-	if o.CacheBytes == 0 {
-		o.CacheBytes = defaultCacheBytes
-	}
 	if o.MemTableBytes == 0 {
 		o.MemTableBytes = defaultMemTableBytes
 	}
@@ -73,8 +69,8 @@ func (o Options) validated() (Options, error) {
 	if o.Dir == "" {
 		wrong = append(wrong, errors.New("store has no directory: set Dir"))
 	}
-	if o.CacheBytes < 0 {
-		wrong = append(wrong, fmt.Errorf("store %s: CacheBytes is %d: it must not be negative", o.Dir, o.CacheBytes))
+	if o.BlockCache < 0 {
+		wrong = append(wrong, fmt.Errorf("store %s: BlockCache is %d: it must not be negative", o.Dir, o.BlockCache))
 	}
 	if o.MemTableBytes < minMemTableBytes {
 		wrong = append(wrong, fmt.Errorf("store %s: MemTableBytes is %d: the least is %d", o.Dir, o.MemTableBytes, minMemTableBytes))
@@ -85,7 +81,7 @@ func (o Options) validated() (Options, error) {
 // cacheSize is what Pebble has to be told: it takes the memory of memtables out of its cache, and without room for them a cache as
 // large as a memtable holds nothing.
 func (o Options) cacheSize() int64 {
-	return o.CacheBytes + usualMemTables*int64(o.MemTableBytes) //nolint:gosec // fits into memory
+	return int64(o.BlockCache) + usualMemTables*int64(o.MemTableBytes) //nolint:gosec // fits into memory
 }
 
 // pebble returns the settings for Pebble.

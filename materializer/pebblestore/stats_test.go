@@ -48,7 +48,7 @@ func TestStatsCountWhatHappened(t *testing.T) {
 // Memtables must not take all the room of the cache: they may be larger than it is.
 func TestCacheBesideMemTables(t *testing.T) {
 	o := small(vfs.NewMem())
-	o.CacheBytes, o.MemTableBytes = 1<<20, 1<<20
+	o.BlockCache, o.MemTableBytes = 1<<20, 1<<20
 	store := open(t, o)
 	for range 4 { // Pebble begins with a small memtable and makes each one twice as large
 		fill(t, store)

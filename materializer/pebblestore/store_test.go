@@ -18,7 +18,7 @@ func TestMain(m *testing.M) { leaktest.Main(m) }
 
 // small makes Pebble flush, compact and split tables within a short test.
 func small(fs vfs.FS) pebblestore.Options {
-	return pebblestore.Options{Dir: "store", FS: fs, CacheBytes: 1 << 20, MemTableBytes: 64 << 10, IngestTableBytes: 64 << 10}
+	return pebblestore.Options{Dir: "store", FS: fs, BlockCache: 1 << 20, MemTableBytes: 64 << 10, IngestTableBytes: 64 << 10}
 }
 
 func open(t testing.TB, o pebblestore.Options) *pebblestore.Store {

@@ -37,7 +37,7 @@ and PORT and must serve there (--function).`,
 			return p.serve(cmd, node.Options{Local: local, Command: command}, startWorker)
 		},
 	}
-	addSettings(cmd.Flags())
+	addSettings(cmd.Flags(), node.Settings())
 	return cmd
 }
 
@@ -56,7 +56,7 @@ plaintext unless told otherwise. With --create-topics=false it prints the comman
 			return p.serve(cmd, node.Options{Local: p.Local}, startWorker)
 		},
 	}
-	addSettings(cmd.Flags())
+	addSettings(cmd.Flags(), node.Settings())
 	return cmd
 }
 
@@ -70,10 +70,10 @@ that there may be any number of them. It learns from the brokers who owns what, 
 		Example: "  millrace gateway --app shop --brokers 127.0.0.1:9092 --listen 0.0.0.0:9000",
 		Args:    exactly(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return p.serve(cmd, node.Options{}, func(ctx context.Context, o node.Options) (process, error) { return started(node.StartGateway(ctx, o)) })
+			return p.serve(cmd, node.Options{}, startGateway)
 		},
 	}
-	addSettings(cmd.Flags())
+	addSettings(cmd.Flags(), node.GatewaySettings())
 	return cmd
 }
 
@@ -98,7 +98,13 @@ func started[P process](p P, err error) (process, error) {
 }
 
 func startWorker(ctx context.Context, o node.Options) (process, error) {
+	tune(o.Config.GCPercent, 2*int64(o.Config.ActiveMemory)+heapRoom)
 	return started(node.Start(ctx, o))
+}
+
+func startGateway(ctx context.Context, o node.Options) (process, error) {
+	tune(o.Config.GCPercent, gatewayHeap)
+	return started(node.StartGateway(ctx, o))
 }
 
 // errInsisted is the end of a process that was not allowed to end in order.
@@ -110,7 +116,6 @@ func (p Program) serve(cmd *cobra.Command, o node.Options, start func(context.Co
 	if err != nil {
 		return err
 	}
-	tune(c)
 	o.Config, o.Version = c, Version()
 	o.PartitionsGiven = origin["partitions"] != "default"
 	o.Logger = slog.New(logHandler(cmd.ErrOrStderr(), c))

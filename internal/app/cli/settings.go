@@ -9,12 +9,13 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/millrace-io/millrace/internal/app/node"
+	"github.com/millrace-io/millrace/internal/settings"
 )
 
-// addSettings makes every setting a flag.
-func addSettings(flags *pflag.FlagSet) {
+// addSettings makes each of the settings a flag.
+func addSettings(flags *pflag.FlagSet, all []settings.Setting) {
 	flags.String("config", "", "configuration file; "+node.DefaultFile+" is read when it is there")
-	for _, s := range node.Settings() {
+	for _, s := range all {
 		usage := s.Help + " [" + s.Env() + "]"
 		if s.Bool {
 			flags.Bool(s.Name, s.Default == "true", usage)
@@ -65,6 +66,6 @@ func (p Program) config() *cobra.Command {
 			return w.Flush()
 		},
 	}
-	addSettings(cmd.Flags())
+	addSettings(cmd.Flags(), node.Settings())
 	return cmd
 }

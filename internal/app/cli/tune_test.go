@@ -4,8 +4,6 @@ import (
 	"runtime"
 	"runtime/debug"
 	"testing"
-
-	"github.com/millrace-io/millrace/internal/app/node"
 )
 
 // TestTune: the runtime is set as the settings ask for, and not where the environment has set it already.
@@ -16,12 +14,11 @@ func TestTune(t *testing.T) {
 		debug.SetGCPercent(percent)
 		runtime.GOMAXPROCS(processors)
 	})
-	c := &node.Config{GCPercent: 250, ActiveMemory: 100 << 20}
 	for name, of := range map[string]struct {
 		environment    bool
 		limit, percent int64
 	}{
-		"by the settings":    {false, 200<<20 + heapRoom, 250},
+		"by the settings":    {false, 200 << 20, 250},
 		"by the environment": {true, limit, 100},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -34,7 +31,7 @@ func TestTune(t *testing.T) {
 				}
 				t.Setenv(variable, value)
 			}
-			tune(c)
+			tune(250, 200<<20)
 			if got := debug.SetMemoryLimit(-1); got != of.limit {
 				t.Errorf("the heap's soft limit is %d bytes, want %d", got, of.limit)
 			}

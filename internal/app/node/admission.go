@@ -188,7 +188,7 @@ func (n *Node) catalogOf(ctx context.Context, m broker.Member) (*discovery.Catal
 	defer cancel()
 	var catalog *discovery.Catalog
 	err := n.cluster.client.Spec(ctx, m.Address, "", func(spec *cloudstate.EntitySpec, _ string) (err error) {
-		catalog, err = discovery.NewCatalog(spec, discovery.Options{SkipVersionCheck: true, Runtime: true, MaxKeyBytes: int(n.config.MaxKey)})
+		catalog, err = discovery.NewCatalog(spec, discovery.Options{Settings: discovery.Settings{MaxKey: n.config.MaxKey}, Runtime: true})
 		if err == nil {
 			err = errEnough
 		}

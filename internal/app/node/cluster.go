@@ -90,7 +90,7 @@ func advertisedPublic(configured, listening, peers string) string {
 
 // frameBytes has room for the largest request, or for what the largest commit can send to another entity, and what goes with it.
 func (c *Config) frameBytes() int {
-	return max(int(c.MaxRequest)+frameOverhead, int(c.MaxCommit)+frameOverhead, peer.DefaultMaxFrameBytes)
+	return max(c.MaxRequest+frameOverhead, c.MaxCommit+frameOverhead, peer.DefaultMaxFrameBytes)
 }
 
 const frameOverhead = 128 << 10

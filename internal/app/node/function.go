@@ -168,10 +168,10 @@ func (n *Node) checkReady() {
 	}
 }
 
-// hosting says how functions are hosted and judged.
-func (n *Node) hosting() (host.Options, discovery.Options) {
-	options := host.Options{
-		ReadyTimeout: time.Duration(n.config.FunctionWait), HandleTimeout: time.Duration(n.config.FunctionTime), MaxEvents: n.config.MaxRecords,
+// hosting says how functions are hosted.
+func (n *Node) hosting() host.Options {
+	return host.Options{
+		Settings: n.config.hostSettings, MaxCommitRecords: n.config.MaxCommitRecords,
 		Hooks: host.Hooks{
 			OnWarning: func(message string) { n.logger.Warn("user function", observe.Error, message) },
 			OnSessionFault: func(key entities.Key, err *entities.Error) {
@@ -179,22 +179,20 @@ func (n *Node) hosting() (host.Options, discovery.Options) {
 			},
 		},
 	}
-	return options, discovery.Options{SkipVersionCheck: !n.config.ProtocolCheck, MaxKeyBytes: int(n.config.MaxKey)}
 }
 
 // runFunction learns what the function serves, and again each time it comes back as another one.
 func (n *Node) runFunction(ctx context.Context) error {
-	options, judge := n.hosting()
+	options := n.hosting()
 	if n.options.Local != nil {
-		f, err := host.NewInProcess(n.options.Local, options, judge)
+		f, err := host.NewInProcess(n.options.Local, options, discovery.Options{Settings: n.config.discoverySettings})
 		if err != nil {
 			return err
 		}
 		return n.attach(f)
 	}
 	err := n.meetRemote(ctx, host.RemoteOptions{
-		Options: options, StreamEach: !n.config.SharedStream,
-		Info: discovery.NewProxyInfo("millrace", n.options.Version), Discovery: judge,
+		Options: options, Info: discovery.NewProxyInfo("millrace", n.options.Version), Discovery: discovery.Options{Settings: n.config.discoverySettings},
 		Policy: discovery.Policy{OnRetry: func(attempt int, err error, _ time.Duration) {
 			err = unreachable(err)
 			n.troubles.note(taskFunction, err)

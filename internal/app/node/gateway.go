@@ -163,7 +163,7 @@ func (g *Gateway) open(ctx context.Context, o Options) (err error) {
 	if g.tracer, err = c.newTracer("", g.version, g.logger); err != nil {
 		return err
 	}
-	limits := partitions.Limits{Waiting: c.Waiting, MovePatience: time.Duration(c.MovePatience)}
+	limits := partitions.Limits{MaxWaiting: c.MaxWaiting, MovePatience: c.MovePatience}
 	g.forwarder = partitions.NewForwarder(g.layout, g.routes, g.client, limits, g.clock, nil, g.tracer)
 	g.server = gateway.New(c.gatewayOptions(g.forwarder, g.routes, g.tracer, g.logger))
 	g.server.SetReady(false)
@@ -241,7 +241,7 @@ func (g *Gateway) known() string {
 
 // adopt serves what a worker's function serves.
 func (g *Gateway) adopt(spec *cloudstate.EntitySpec) error {
-	catalog, err := discovery.NewCatalog(spec, discovery.Options{SkipVersionCheck: true, Runtime: true, MaxKeyBytes: int(g.config.MaxKey)}) // its worker has checked it
+	catalog, err := discovery.NewCatalog(spec, discovery.Options{Settings: discovery.Settings{MaxKey: g.config.MaxKey}, Runtime: true}) // its worker has checked it
 	if err != nil {
 		return err
 	}
@@ -267,7 +267,7 @@ func (g *Gateway) serve(ctx context.Context) error {
 func (g *Gateway) shutdown(ctx context.Context) error {
 	<-ctx.Done()
 	defer close(g.quiet)
-	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Duration(g.config.DrainTimeout))
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), g.config.DrainTimeout)
 	defer cancel()
 	return cutOff(g.logger, g.server.Shutdown(bounded))
 }

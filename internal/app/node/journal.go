@@ -13,10 +13,6 @@ import (
 	"github.com/millrace-io/millrace/partitions"
 )
 
-// commitOverhead is what a topic must take beyond the largest commit: room for what the engine writes for itself, and for small
-// commands beside a large one.
-const commitOverhead = 124 << 10
-
 // MissingTopicError says that a topic is not there and that the node was told not to create it.
 type MissingTopicError struct {
 	Topic string
@@ -36,7 +32,7 @@ func (n *Node) journal() string { return n.config.App + ".journal" }
 func (n *Node) openJournal(ctx context.Context) (broker.TopicInfo, error) {
 	spec := broker.TopicSpec{
 		Name: n.journal(), Partitions: int32(n.identity.Partitions), //nolint:gosec // at most 4096
-		MaxRecordBytes: int(n.config.MaxCommit) + commitOverhead,
+		MaxRecordBytes: n.config.RecordBytes(),
 	}
 	info, err := n.log.Describe(ctx, spec.Name)
 	if errors.Is(err, broker.ErrUnknownTopic) {

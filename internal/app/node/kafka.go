@@ -1,22 +1,15 @@
 package node
 
 import (
-	"time"
-
 	"github.com/millrace-io/millrace/broker-adapter/kafka"
 	"github.com/millrace-io/millrace/internal/observe"
 )
 
-// heartbeatsPerSession is how many signs of life fall into a session at least.
-const heartbeatsPerSession = 4
-
 // openKafka connects to the brokers.
 func (n *Node) openKafka() (*kafka.Log, error) {
-	session := time.Duration(n.config.SessionTimeout)
 	return kafka.Open(kafka.Options{
-		Brokers: n.config.Brokers, ClientID: "millrace-" + n.identity.Worker,
-		ReplicationFactor: n.config.Replication, MaxRecordBytes: int(n.config.MaxCommit) + commitOverhead,
-		SessionTimeout: session, HeartbeatInterval: min(kafka.DefaultHeartbeat, session/heartbeatsPerSession),
+		Settings: n.config.kafkaSettings, Brokers: n.config.Brokers, ClientID: "millrace-" + n.identity.Worker,
+		MaxRecordBytes: n.config.RecordBytes(),
 	})
 }
 

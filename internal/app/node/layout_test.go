@@ -22,7 +22,7 @@ import (
 func (a *app) start(name string, given bool, partitions int) (*Node, error) {
 	c := a.config()
 	c.Worker, c.Partitions = name, partitions
-	c.ContractCheck, c.MovePatience = Duration(10*time.Millisecond), Duration(10*time.Millisecond)
+	c.ContractCheck, c.MovePatience = 10*time.Millisecond, 10*time.Millisecond
 	return Start(a.t.Context(), Options{Config: c, PartitionsGiven: given, Local: local(a.t, "counter"), Log: a.world.Client(name)})
 }
 
@@ -90,7 +90,7 @@ func TestPartitionsAreAdded(t *testing.T) {
 	}
 
 	c := a.config()
-	c.MovePatience = Duration(10 * time.Millisecond)
+	c.MovePatience = 10 * time.Millisecond
 	g, err := StartGateway(context.WithoutCancel(t.Context()), Options{Config: c, Log: a.world.Client("gateway")})
 	if err != nil {
 		t.Fatal(err)

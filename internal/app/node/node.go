@@ -49,9 +49,6 @@ type Options struct {
 	// Clock is the time of entities and of the node's own loops; nil: the machine's. What has to do with the network goes by
 	// the machine's in any case.
 	Clock clock.Clock
-	// AckTimeout is how long by Clock the log may be silent before a partition is given up; 0: as usual. Where a test turns Clock, the
-	// log cannot keep up with it.
-	AckTimeout time.Duration
 }
 
 // Node is a running process. Start makes it; Wait returns when it has ended.
@@ -149,7 +146,7 @@ func (n *Node) open(ctx context.Context) (err error) {
 	if err := n.settleLayout(ctx); err != nil {
 		return err
 	}
-	n.host = host.New(time.Duration(n.config.FunctionWait))
+	n.host = host.New(n.config.hostSettings)
 	if err := n.openCluster(ctx); err != nil {
 		return err
 	}
@@ -159,8 +156,8 @@ func (n *Node) open(ctx context.Context) (err error) {
 	n.manager = partitions.NewManager(partitions.Options{
 		App: n.config.App, Worker: n.identity.Worker, Topic: n.topic, Layout: n.layout, MorePartitions: n.options.PartitionsGiven,
 		Membership: n.membership(), Group: n.cluster.groupOrNil(), Routes: n.routes,
-		Log: n.log, Store: n.store, Functions: n.host, Limits: n.limits(), Hooks: n.partitionHooks(), Tracer: n.tracer, Clock: n.clock,
-		ContractEvery: time.Duration(n.config.ContractCheck), Types: n.entityTypes, Admit: n.admission().judge,
+		Log: n.log, Store: n.store, Functions: n.host, Limits: n.config.Limits, Hooks: n.partitionHooks(), Tracer: n.tracer, Clock: n.clock,
+		Types: n.entityTypes, Admit: n.admission().judge,
 	})
 	n.router = partitions.NewRouter(n.manager, n.cluster.peersOrNil(), func(t entities.Target, err error) {
 		n.logger.Warn("side effect was not carried out", observe.Command, t.Service+"/"+t.Method, observe.Error, err)
@@ -208,16 +205,6 @@ func (n *Node) membership() broker.Membership {
 	return m
 }
 
-func (n *Node) limits() partitions.Limits {
-	c := n.config
-	return partitions.Limits{
-		WaitingPerEntity: c.WaitingEntity, Waiting: c.Waiting, CommitBytes: int(c.MaxCommit), CommitRecords: c.MaxRecords,
-		AppendBytes:    int(c.MaxCommit) + commitOverhead,
-		PassivateAfter: time.Duration(c.PassivateAfter), ActiveBytes: max(int(c.ActiveMemory)/int(n.layout.Partitions), 1),
-		DedupWindow: time.Duration(c.DedupWindow), MovePatience: time.Duration(c.MovePatience), AckTimeout: n.options.AckTimeout,
-	}
-}
-
 func (n *Node) partitionHooks() partitions.Hooks {
 	return partitions.Hooks{
 		StateChanged: n.partitionChanged,
@@ -245,9 +232,8 @@ func (n *Node) partitionChanged(partition int32, from, to partitions.State, why 
 
 func (c *Config) gatewayOptions(dispatcher gateway.Dispatcher, routes *partitions.Routes, tracer *tracing.Tracer, logger *slog.Logger) gateway.Options {
 	return gateway.Options{
-		Dispatcher: dispatcher, App: c.App, Log: logger, Tracer: tracer, MaxRequestBytes: int(c.MaxRequest), MaxReplyBytes: int(c.MaxRequest),
-		Mixed:        func() bool { return routes.Table().Versions() > 1 },
-		UnaryTimeout: time.Duration(c.CallTimeout), DiscoveryWait: time.Duration(c.FunctionWait), NoReflection: !c.Reflection,
+		Settings: c.gatewaySettings, Dispatcher: dispatcher, App: c.App, Log: logger, Tracer: tracer, FunctionWait: c.FunctionWait,
+		Mixed: func() bool { return routes.Table().Versions() > 1 },
 	}
 }
 

@@ -337,7 +337,7 @@ func TestStopLetsCallsEnd(t *testing.T) {
 func TestStopDoesNotWaitForEver(t *testing.T) {
 	gate := newGate(t)
 	c := testConfig(t)
-	c.DrainTimeout = Duration(50 * time.Millisecond)
+	c.DrainTimeout = 50 * time.Millisecond
 	n := started(t, Options{Config: c, Local: gate})
 	answered := make(chan error, 1)
 	go func() { // ends with the call; received below

@@ -1,89 +1,23 @@
 package node
 
 import (
-	"encoding"
 	"errors"
 	"fmt"
 	"maps"
 	"net"
-	"reflect"
 	"slices"
-	"strconv"
 	"strings"
+
+	"github.com/millrace-io/millrace/internal/settings"
 )
 
-// Setting is one field of Config as flags, environment and file see it.
-type Setting struct {
-	Name, Default, Help string
-	// Bool settings need no value on the command line.
-	Bool  bool
-	index int
-}
-
 // Settings lists every setting, in the order of Config.
-func Settings() []Setting {
-	t := reflect.TypeFor[Config]()
-	settings := make([]Setting, 0, t.NumField())
-	for i := range t.NumField() {
-		f := t.Field(i)
-		settings = append(settings, Setting{
-			Name: f.Tag.Get("name"), Default: f.Tag.Get("default"), Help: f.Tag.Get("help"), Bool: f.Type.Kind() == reflect.Bool, index: i,
-		})
-	}
-	return settings
-}
+func Settings() []settings.Setting { return settings.Of[Config]() }
 
-// Env returns the environment variable of the setting.
-func (s *Setting) Env() string {
-	return "MILLRACE_" + strings.ToUpper(strings.ReplaceAll(s.Name, "-", "_"))
-}
-
-// Get returns the setting's value as text.
-func (s *Setting) Get(c *Config) string {
-	switch v := reflect.ValueOf(c).Elem().Field(s.index).Interface().(type) {
-	case encoding.TextMarshaler:
-		b, _ := v.MarshalText() // these never fail
-		return string(b)
-	case []string:
-		return strings.Join(v, ",")
-	default:
-		return fmt.Sprint(v)
-	}
-}
-
-// Set gives the setting a value.
-func (s *Setting) Set(c *Config, value string) error {
-	field := reflect.ValueOf(c).Elem().Field(s.index)
-	if u, ok := reflect.TypeAssert[encoding.TextUnmarshaler](field.Addr()); ok {
-		return u.UnmarshalText([]byte(value))
-	}
-	switch field.Kind() {
-	case reflect.String:
-		field.SetString(value)
-	case reflect.Bool:
-		v, err := strconv.ParseBool(value)
-		if err != nil {
-			return fmt.Errorf("%q is neither true nor false", value)
-		}
-		field.SetBool(v)
-	case reflect.Int:
-		v, err := strconv.Atoi(value)
-		if err != nil {
-			return fmt.Errorf("%q is not a whole number", value)
-		}
-		field.SetInt(int64(v))
-	case reflect.Slice:
-		var list []string
-		for item := range strings.SplitSeq(value, ",") {
-			if item = strings.TrimSpace(item); item != "" {
-				list = append(list, item)
-			}
-		}
-		field.Set(reflect.ValueOf(list))
-	default:
-		panic("setting " + s.Name + " has a type that no text can be read into")
-	}
-	return nil
+// GatewaySettings lists those that do something in a gateway. It reads the others too, as they
+// stand in a file that it shares with workers.
+func GatewaySettings() []settings.Setting {
+	return slices.DeleteFunc(Settings(), func(s settings.Setting) bool { return s.WorkerOnly })
 }
 
 // Sources are where settings come from. A flag wins over the environment, the environment over the file, the file over the
@@ -140,10 +74,10 @@ func Load(from Sources) (*Config, Origin, error) {
 	return c, origin, nil
 }
 
-// Defaults returns the settings that apply when nobody says anything.
+// Defaults returns the settings that apply unless others are given.
 func Defaults() *Config {
 	c := &Config{}
-	for _, s := range Settings() {
+	for _, s := range Settings() { // fields that are no settings stay zero: their packages choose them
 		if err := s.Set(c, s.Default); err != nil {
 			panic("default of setting " + s.Name + ": " + err.Error())
 		}
@@ -163,7 +97,7 @@ func (c *Config) nameApp() {
 type sourced struct{ value, where string }
 
 // value returns what a setting is given by its strongest source.
-func (from *Sources) value(s *Setting, file map[string]sourced) sourced {
+func (from *Sources) value(s *settings.Setting, file map[string]sourced) sourced {
 	v := sourced{s.Default, "default"}
 	if s.Name == "app" && from.App != "" {
 		v = sourced{from.App, "program"}
@@ -181,7 +115,7 @@ func (from *Sources) value(s *Setting, file map[string]sourced) sourced {
 }
 
 // environment looks at the setting's own variable, and at those that Cloudstate's proxy and OpenTelemetry have for the same thing.
-func (from *Sources) environment(s *Setting, present string) (sourced, bool) {
+func (from *Sources) environment(s *settings.Setting, present string) (sourced, bool) {
 	env := from.Env
 	if env == nil {
 		return sourced{}, false

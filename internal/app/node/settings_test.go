@@ -68,7 +68,7 @@ func TestEverySettingIsNamedAndExplained(t *testing.T) {
 func TestSettingsRoundTrip(t *testing.T) {
 	c := Defaults()
 	c.Brokers = []string{"a:1", "b:2"}
-	c.MaxCommit, c.PassivateAfter, c.Ephemeral = 123, Duration(90*time.Second), true
+	c.MaxCommit, c.PassivateAfter, c.Ephemeral = 123, 90*time.Second, true
 	back := &Config{}
 	for _, s := range Settings() {
 		if err := s.Set(back, s.Get(c)); err != nil {
@@ -131,7 +131,7 @@ worker:
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := fmt.Sprint(c.Brokers, c.Ephemeral, c.Partitions, int64(c.MaxRequest), time.Duration(c.PassivateAfter), c.Worker == ""); got != "[a:1 b:2] false 32 1048576 1m30s true" {
+	if got := fmt.Sprint(c.Brokers, c.Ephemeral, c.Partitions, c.MaxRequest, c.PassivateAfter, c.Worker == ""); got != "[a:1 b:2] false 32 1048576 1m30s true" {
 		t.Errorf("read %s", got)
 	}
 	if c, _, err := Load(Sources{File: configFile(t, "app: shop\nbrokers: [a:1, 'b:2']")}); err != nil || len(c.Brokers) != 2 {
@@ -201,20 +201,6 @@ func TestConfigurationFileMustBeReadable(t *testing.T) {
 	}
 	if _, _, err := Load(Sources{File: configFile(t, strings.Repeat("#", maxFileBytes+1))}); err == nil || !strings.Contains(err.Error(), "are no configuration of millrace") {
 		t.Errorf("a file that is too large: %v", err)
-	}
-}
-
-func TestSizes(t *testing.T) {
-	for text, want := range map[string]int64{"0": 0, "7": 7, "7B": 7, "1KiB": 1 << 10, "3 MiB": 3 << 20, "2GiB": 2 << 30} {
-		var n Bytes
-		if err := n.UnmarshalText([]byte(text)); err != nil || int64(n) != want {
-			t.Errorf("%s is %d, %v, want %d", text, n, err, want)
-		}
-	}
-	for n, want := range map[Bytes]string{0: "0B", 7: "7B", 1 << 10: "1KiB", 1025: "1025B", 900 << 10: "900KiB", 4 << 20: "4MiB", 1 << 30: "1GiB"} {
-		if text, err := n.MarshalText(); err != nil || string(text) != want {
-			t.Errorf("%d prints as %s, %v, want %s", int64(n), text, err, want)
-		}
 	}
 }
 

@@ -134,7 +134,7 @@ func TestAStopEndsWhateverTheFunctionDoes(t *testing.T) {
 			t.Parallel()
 			function := newHanging(t)
 			c := testConfig(t)
-			c.DrainTimeout = Duration(50 * time.Millisecond)
+			c.DrainTimeout = 50 * time.Millisecond
 			n := started(t, Options{Config: c, Local: function})
 			var calling sync.WaitGroup
 			calling.Go(func() { run(t, n) })
@@ -165,7 +165,7 @@ func stopped(t *testing.T, n *Node) {
 func TestAStopEndsWhenARemoteFunctionHangs(t *testing.T) {
 	entered, open := make(chan struct{}, 1), make(chan struct{})
 	c := testConfig(t)
-	c.Function, c.DrainTimeout, c.FunctionTime = freeAddress(t), Duration(50*time.Millisecond), Duration(time.Hour)
+	c.Function, c.DrainTimeout, c.FunctionTimeout = freeAddress(t), 50*time.Millisecond, time.Hour
 	serveRemote(t, c.Function, sdk.Value("counter",
 		sdk.HandleValue(counterv1.CounterService_Increment_FullMethodName,
 			func(*sdk.ValueCommand[*counterv1.State], *counterv1.IncrementRequest) (*counterv1.Counter, error) {
@@ -192,7 +192,7 @@ func TestAStopEndsWhenARemoteFunctionHangs(t *testing.T) {
 // A caller who keeps a stream open to a function that goes on with it is cut off, too.
 func TestAStopEndsAStreamThatIsKeptOpen(t *testing.T) {
 	c := testConfig(t)
-	c.DrainTimeout = Duration(50 * time.Millisecond)
+	c.DrainTimeout = 50 * time.Millisecond
 	n := started(t, Options{Config: c, Local: local(t, "pricing")})
 	stream, err := pricingv1.NewPricingServiceClient(dial(t, n.PublicAddress())).RunningTotal(t.Context())
 	if err == nil {
@@ -216,7 +216,7 @@ func TestAStopEndsWhenACommandOfAnotherWorkerHangs(t *testing.T) {
 	a := newApp(t, 1)
 	gate := newGate(t)
 	c := a.config()
-	c.Worker, c.DrainTimeout = "hangs", Duration(50*time.Millisecond)
+	c.Worker, c.DrainTimeout = "hangs", 50*time.Millisecond
 	n := launch(t, Options{Config: c, Local: gate, Log: a.world.Client(c.Worker)})
 	t.Cleanup(func() { close(gate.open) })
 	a.workers = append(a.workers, n)

@@ -45,7 +45,7 @@ func (n *Node) openLog() error {
 		return nil
 	}
 	log, err := embedded.Open(embedded.Options{
-		Dir: n.logDirectory(), Ephemeral: n.config.Ephemeral, CacheBytes: int64(n.config.BlockCache), Clock: n.clock,
+		Dir: n.logDirectory(), Ephemeral: n.config.Ephemeral, BlockCache: n.config.BlockCache, Clock: n.clock,
 	})
 	if err != nil {
 		return n.inUse(err)
@@ -88,7 +88,7 @@ func (n *Node) openStore() (materializer.Store, error) {
 	}
 	dir := n.storeDirectory()
 	options := pebblestore.Options{
-		Dir: dir, CacheBytes: int64(n.config.BlockCache),
+		Dir: dir, BlockCache: n.config.BlockCache,
 		OnFailure: func(err error) {
 			n.troubles.note(loopStore, err)
 			n.logger.Error("the store refuses writes", observe.Path, dir, observe.Error, err)

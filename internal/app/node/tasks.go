@@ -88,7 +88,7 @@ func (n *Node) runPartitions(ctx context.Context) error {
 // process.
 func (n *Node) shutdown(ctx context.Context) error {
 	<-ctx.Done()
-	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Duration(n.config.DrainTimeout))
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), n.config.DrainTimeout)
 	defer cancel()
 	err := n.gateway.Shutdown(bounded)
 	drained := make(chan struct{})

@@ -12,7 +12,7 @@ import (
 func (c *Config) newTracer(worker, version string, logger *slog.Logger) (*tracing.Tracer, error) {
 	var failing atomic.Bool
 	return tracing.New(tracing.Options{
-		Endpoint: c.TraceEndpoint, Sample: float64(c.TraceSample), App: c.App, Worker: worker, Version: version,
+		Endpoint: c.TraceEndpoint, Sample: c.TraceSample, App: c.App, Worker: worker, Version: version,
 		OnError: func(err error) {
 			switch was := failing.Swap(err != nil); {
 			case err != nil && !was:

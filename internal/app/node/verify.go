@@ -131,7 +131,7 @@ func (n *Node) openForReading(ctx context.Context, store bool) (err error) {
 	if !store {
 		return nil
 	}
-	opened, err := pebblestore.Open(pebblestore.Options{Dir: n.storeDirectory(), CacheBytes: int64(n.config.BlockCache)})
+	opened, err := pebblestore.Open(pebblestore.Options{Dir: n.storeDirectory(), BlockCache: n.config.BlockCache})
 	if err != nil {
 		return n.inUse(err)
 	}

@@ -49,10 +49,11 @@ func Start(t T, services ...*sdk.Service) *Worker {
 	}
 	clk := clock.NewManual(start)
 	config := node.Defaults()
+	config.AckTimeout = ackTimeout
 	config.Listen, config.Admin, config.Ephemeral, config.Partitions = anyPort, anyPort, true, partitions
 	world := simlog.New(simlog.Options{SingleProcess: true, Clock: clk})
 	n, err := node.Start(context.WithoutCancel(t.Context()), node.Options{
-		Config: config, Local: function, Log: world.Client("worker"), Clock: clk, AckTimeout: ackTimeout,
+		Config: config, Local: function, Log: world.Client("worker"), Clock: clk,
 	})
 	if err != nil {
 		t.Fatalf("start a worker: %v", err)

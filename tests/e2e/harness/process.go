@@ -64,11 +64,13 @@ func Launch(t testing.TB, o Options) *Process {
 		child: child{binary: Build(t, o.Program, o.Tags), dir: o.Dir, env: o.Env, log: filepath.Join(t.TempDir(), "output")},
 		data:  o.Data, given: o.Env, public: o.freeAddress(t), admin: o.freeAddress(t),
 	}
-	p.args = []string{o.Command, "--listen", p.public, "--admin", p.admin, "--peer", o.freeAddress(t)}
-	if o.Ephemeral {
-		p.args = append(p.args, "--ephemeral")
-	} else {
-		p.args = append(p.args, "--data", o.Data)
+	p.args = []string{o.Command, "--listen", p.public, "--admin", p.admin}
+	switch {
+	case o.Command == "gateway": // it has no data, and no port for workers
+	case o.Ephemeral:
+		p.args = append(p.args, "--peer", o.freeAddress(t), "--ephemeral")
+	default:
+		p.args = append(p.args, "--peer", o.freeAddress(t), "--data", o.Data)
 	}
 	p.args = append(p.args, o.Args...)
 	if len(o.Function) > 0 {
