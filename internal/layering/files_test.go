@@ -1,0 +1,116 @@
+package layering
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// maxFileBytes is the largest file that the repository takes.
+const maxFileBytes = 512 << 10
+
+// executableMarks are how programs begin: ELF, PE, and Mach-O for one machine and for several.
+var executableMarks = [][]byte{
+	[]byte("\x7fELF"), []byte("MZ"), []byte("\xfe\xed\xfa\xce"), []byte("\xfe\xed\xfa\xcf"), []byte("\xce\xfa\xed\xfe"),
+	[]byte("\xcf\xfa\xed\xfe"), []byte("\xca\xfe\xba\xbe"),
+}
+
+// TestNoBinaries refuses large files and programs among the files that git knows.
+func TestNoBinaries(t *testing.T) {
+	for _, fault := range checkFiles(t, filepath.Join("..", "..")) {
+		t.Error(fault)
+	}
+}
+
+func checkFiles(t *testing.T, repository string) []string {
+	t.Helper()
+	names := strings.FieldsFunc(git(t, repository, "ls-files", "-z"), func(r rune) bool { return r == 0 })
+	if len(names) == 0 {
+		t.Fatal("found no files")
+	}
+	var faults []string
+	for _, name := range names {
+		if fault := checkContent(t, filepath.Join(repository, name)); fault != "" {
+			faults = append(faults, name+" "+fault)
+		}
+	}
+	return faults
+}
+
+// git runs a command of git in a repository, whatever repository the environment names, as that of a
+// hook does.
+func git(t *testing.T, repository string, args ...string) string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "git", append([]string{"-C", repository}, args...)...)
+	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "GIT_") })
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("git %s: %v: %s", strings.Join(args, " "), err, &stderr)
+	}
+	return string(out)
+}
+
+func checkContent(t *testing.T, path string) (fault string) {
+	t.Helper()
+	info, err := os.Lstat(path)
+	if os.IsNotExist(err) || err == nil && !info.Mode().IsRegular() {
+		return "" // removed here and not yet in the index, or a link
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.Size() > maxFileBytes {
+		return fmt.Sprintf("has %d bytes, and %d are allowed: keep it elsewhere", info.Size(), maxFileBytes)
+	}
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if slices.ContainsFunc(executableMarks, func(mark []byte) bool { return bytes.HasPrefix(content, mark) }) {
+		return "is a compiled program: build it where it is needed"
+	}
+	if info.Mode()&0o111 != 0 && !bytes.HasPrefix(content, []byte("#!")) {
+		return "may be executed and is no script: take the permission away (chmod a-x)"
+	}
+	return ""
+}
+
+// TestNoBinariesShow puts into a repository what must not be there.
+func TestNoBinariesShow(t *testing.T) {
+	for name, test := range map[string]struct {
+		content string
+		mode    os.FileMode
+		want    string
+	}{
+		"text":           {"package x\n", 0o644, ""},
+		"empty":          {"", 0o644, ""},
+		"script":         {"#!/bin/sh\n", 0o755, ""},
+		"largest":        {strings.Repeat("x", maxFileBytes), 0o644, ""},
+		"too large":      {strings.Repeat("x", maxFileBytes+1), 0o644, "has 524289 bytes"},
+		"ELF":            {"\x7fELF\x02", 0o644, "is a compiled program"},
+		"Mach-O":         {"\xcf\xfa\xed\xfe", 0o644, "is a compiled program"},
+		"PE":             {"MZ\x90", 0o644, "is a compiled program"},
+		"executable Go":  {"package x\n", 0o755, "may be executed and is no script"},
+		"empty, mode +x": {"", 0o744, "may be executed and is no script"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			repository := t.TempDir()
+			git(t, repository, "init", "-q")
+			if err := os.WriteFile(filepath.Join(repository, "file"), []byte(test.content), test.mode); err != nil {
+				t.Fatal(err)
+			}
+			git(t, repository, "add", "file")
+			faults := checkFiles(t, repository)
+			if test.want == "" && len(faults) > 0 || test.want != "" && (len(faults) != 1 || !strings.HasPrefix(faults[0], "file "+test.want)) {
+				t.Errorf("faults %q, want %q", faults, test.want)
+			}
+		})
+	}
+}
