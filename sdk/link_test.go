@@ -228,6 +228,21 @@ func TestAnswersThatAreTooLong(t *testing.T) {
 		expect(cellReply(&valueentity.ValueEntityReply{CommandId: 1, ClientAction: replyAction(t, "")}))
 }
 
+// An answer that cannot be encoded costs its session, not the others.
+func TestAnswersThatAreNoText(t *testing.T) {
+	l := start(t, sdk.Value("cell", sdk.HandleValue(cellRun,
+		func(*sdk.ValueCommand[*scriptv1.Stored], *scriptv1.RunRequest) (*scriptv1.RunResponse, error) {
+			return nil, sdk.Refuse(codes.NotFound, "\xff")
+		}))).link(t, longestFrame)
+	l.cell(1).send(cellInit(nil))
+	l.cell(2).send(cellInit(nil)).send(cellCommand(t, 1))
+	l.want("why", func(r *sessionv1.Response) bool {
+		return strings.Contains(r.GetValue().GetFailure().GetDescription(), "UTF-8")
+	})
+	l.want("the end of session 2", ended(2, codes.OK))
+	l.cell(1).passivate()
+}
+
 // What breaks the rules of a link is told.
 func TestStrangeLinks(t *testing.T) {
 	f := startAll(t)

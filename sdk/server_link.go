@@ -3,7 +3,6 @@ package sdk
 import (
 	"context"
 	"errors"
-	"runtime"
 	"sync"
 	"time"
 
@@ -19,6 +18,8 @@ import (
 )
 
 const (
+	// framesField is the field of frames in LinkResponse.
+	framesField = 2
 	// maxFrameBytes is the longest frame that a link takes: a message has other frames besides.
 	maxFrameBytes = maxMessageBytes - multiplex.MessageBytes
 	// holdFor is how long an answer may wait for those behind it, so that they leave together.
@@ -38,47 +39,36 @@ func (s linkServer) Link(stream sessionv1.SessionService_LinkServer) error {
 	if !s.server.enter() {
 		return errClosing
 	}
-	ctx, cancel := context.WithCancel(stream.Context())
-	l := &link{
-		server: s.server, stream: stream, ctx: ctx, places: map[uint64]*place{},
-		writing: true, runners: multiplex.Runners{Most: idleRunners},
-	}
+	l := &link{server: s.server, runners: multiplex.Runners{Most: idleRunners}}
 	done := make(chan error, 1)
 	go func() { // ends when the stream does; Close waits for it
 		defer s.server.streams.Done()
-		done <- l.read()
+		done <- l.serve(stream)
 	}()
 	var err error
 	select {
 	case err = <-done:
-		cancel() // nobody hears the answers
+		l.Cancel(err) // the proxy does not wait for answers
 	case <-s.server.closing:
 		err = errClosing
 	}
 	l.close()
-	cancel()
 	return err
 }
 
 // link is the function's side of a stream that many sessions share.
 type link struct {
+	multiplex.Link
+
 	server  *Server
-	stream  grpc.ServerStream
-	ctx     context.Context //nolint:containedctx // the link's own lifetime
 	runners multiplex.Runners
 	// longest is the longest frame that the proxy takes.
 	longest int
 
-	mu     sync.Mutex // guards what follows, and the places' own
-	places map[uint64]*place
-	// waiting are frames on their way out, and their sizes; writing: somebody is at it.
-	waiting []*sessionv1.Response
-	sizes   []int
-	writing bool
-	// last is the newest session: a frame of an older one that is not there came after its end.
-	last uint64
-	// closing: sessions end as soon as their current message is worked on. broken: nobody reads answers any more.
-	closing, broken bool
+	// The link's lock guards what follows, and the places' own.
+	places multiplex.Places[*place]
+	// closing: sessions end as soon as their current message is worked on.
+	closing bool
 	// handling counts the places on runners.
 	handling sync.WaitGroup
 }
@@ -99,40 +89,48 @@ type place struct {
 	late       *time.Timer
 }
 
-// read takes what the proxy says until the stream ends.
-func (l *link) read() error {
+// serve takes what the proxy says until the stream ends.
+func (l *link) serve(stream grpc.ServerStream) error {
 	var first sessionv1.LinkRequest
-	if err := l.stream.RecvMsg(&first); err != nil {
+	if err := l.Accept(multiplex.PlainStream{ServerStream: stream}, &first); err != nil {
 		return endOf(err)
 	}
 	if l.longest = int(first.GetHello().GetMaxFrameBytes()); l.longest == 0 {
 		return status.Error(codes.InvalidArgument, "a link begins with a hello that has a max_frame_bytes")
 	}
-	if err := l.stream.SendMsg(&sessionv1.LinkResponse{Welcome: &sessionv1.Welcome{MaxFrameBytes: maxFrameBytes}}); err != nil {
+	if err := l.Welcome(&sessionv1.LinkResponse{Welcome: &sessionv1.Welcome{MaxFrameBytes: maxFrameBytes}}); err != nil {
 		return err
 	}
-	l.write()
-	for {
+	err := endOf(l.Read(func() error {
 		var message sessionv1.LinkRequest
-		if err := l.stream.RecvMsg(&message); err != nil {
-			return endOf(err)
+		if err := stream.RecvMsg(&message); err != nil {
+			return err
 		}
 		for _, frame := range message.GetFrames() {
 			l.heard(frame)
 		}
+		return nil
+	}))
+	if err != nil {
+		l.Break(err)
 	}
+	return err
 }
 
 // heard gives a frame to its session. It does not wait for it.
 func (l *link) heard(frame *sessionv1.Request) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	p := l.places[frame.GetSession()]
-	switch {
-	case p == nil && frame.GetSession() <= l.last:
-		return // it has ended, and the proxy did not know yet
-	case p == nil:
-		p = l.begin(frame)
+	l.Lock()
+	defer l.Unlock()
+	if l.closing { // close waits for what runs, and nothing else may begin
+		return
+	}
+	p := l.places.Open[frame.GetSession()]
+	if p == nil {
+		p = &place{link: l, id: frame.GetSession()}
+		if !l.places.Join(p.id, p) {
+			return // it has ended, and the proxy did not know yet
+		}
+		p.begin(frame)
 	}
 	if frame.GetCancel() {
 		p.cancelled = true
@@ -146,25 +144,21 @@ func (l *link) heard(frame *sessionv1.Request) {
 	}
 }
 
-// begin makes a session of the kind of its first frame. The lock is held.
-func (l *link) begin(frame *sessionv1.Request) *place {
-	p := &place{link: l, id: frame.GetSession()}
-	p.ctx, p.cancel = context.WithCancel(l.ctx)
+// begin makes a session of the kind of its first frame.
+func (p *place) begin(frame *sessionv1.Request) {
+	p.ctx, p.cancel = context.WithCancel(p.link.Context())
 	switch frame.GetMessage().(type) {
 	case *sessionv1.Request_Value:
-		session := &valueSession{server: l.server, line: valueLine{p}}
+		session := &valueSession{server: p.link.server, line: valueLine{p}}
 		p.step = func(in *sessionv1.Request) (bool, error) { return session.step(in.GetValue()) }
 	case *sessionv1.Request_EventSourced:
-		session := &eventSourcedSession{server: l.server, line: eventSourcedLine{p}}
+		session := &eventSourcedSession{server: p.link.server, line: eventSourcedLine{p}}
 		p.step = func(in *sessionv1.Request) (bool, error) { return session.step(in.GetEventSourced()) }
 	default:
 		p.step = func(*sessionv1.Request) (bool, error) {
 			return true, status.Error(codes.InvalidArgument, "a session begins with a message of a kind of entity that this function knows")
 		}
 	}
-	l.last = p.id
-	l.places[p.id] = p
-	return p
 }
 
 // Run works on what was sent in the session, in order. It is called on a runner.
@@ -182,8 +176,8 @@ func (p *place) Run() {
 // next takes the next frame; nil when there is none, and the runner does not have the place any more.
 func (p *place) next() *sessionv1.Request {
 	l := p.link
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	l.Lock()
+	defer l.Unlock()
 	switch {
 	case p.cancelled, l.closing:
 		return &sessionv1.Request{Message: &sessionv1.Request_Cancel{Cancel: true}}
@@ -214,10 +208,10 @@ func (p *place) handle(frame *sessionv1.Request) (over bool, err error) {
 func (p *place) end(err error) {
 	p.cancel()
 	l := p.link
-	l.mu.Lock()
+	l.Lock()
 	p.more = false
-	delete(l.places, p.id)
-	l.mu.Unlock()
+	delete(l.places.Open, p.id)
+	l.Unlock()
 	end := &sessionv1.End{}
 	if err != nil {
 		said := status.Convert(err)
@@ -228,7 +222,7 @@ func (p *place) end(err error) {
 
 var errLinkBroken = errors.New("the stream that this session shares with others has ended")
 
-// send sends one frame. Whoever finds nobody writing writes what is there, unless there is soon to be more.
+// send sends one frame, unless there is soon to be another one to go with it.
 func (p *place) send(frame *sessionv1.Response) error {
 	frame.Session = p.id
 	l := p.link
@@ -236,19 +230,16 @@ func (p *place) send(frame *sessionv1.Response) error {
 	if size > l.longest {
 		return status.Errorf(codes.ResourceExhausted, "the answer has %d bytes, and the proxy takes %d", size, l.longest)
 	}
-	l.mu.Lock()
-	if l.broken {
-		l.mu.Unlock()
+	l.Lock()
+	if l.Broken() != nil {
+		l.Unlock()
 		return errLinkBroken
 	}
-	l.waiting = append(l.waiting, frame)
-	l.sizes = append(l.sizes, size)
-	write := !l.writing && !p.holds()
-	l.writing = l.writing || write
-	l.mu.Unlock()
-	if write {
-		l.write()
+	if err := l.Append(framesField, frame, size); err != nil || (!l.Writing() && p.holds()) {
+		l.Unlock()
+		return err
 	}
+	l.UnlockAndWrite()
 	return nil
 }
 
@@ -282,66 +273,26 @@ func (p *place) unhold() {
 	p.held = false
 }
 
-// letGo writes what was held, if nobody does.
+// letGo writes what was held.
 func (p *place) letGo() {
 	l := p.link
-	l.mu.Lock()
+	l.Lock()
 	p.unhold()
-	write := !l.writing && len(l.waiting) > 0
-	l.writing = l.writing || write
-	l.mu.Unlock()
-	if write {
-		l.write()
-	}
-}
-
-// write sends what waits until nothing does.
-func (l *link) write() {
-	for {
-		// Whoever is about to answer gets the chance: a message costs more than what is in it.
-		runtime.Gosched()
-		frames := l.take()
-		if len(frames) == 0 {
-			return
-		}
-		if err := l.stream.SendMsg(&sessionv1.LinkResponse{Frames: frames}); err != nil {
-			l.mu.Lock()
-			l.broken, l.waiting, l.sizes = true, nil, nil
-			l.mu.Unlock()
-			return // the reader sees the end of the stream too
-		}
-	}
-}
-
-// take removes the frames of the next message. When there are none, the caller does not write any more.
-func (l *link) take() []*sessionv1.Response {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	n := 0
-	for size := 0; n < len(l.waiting) && size < multiplex.MessageBytes; n++ {
-		size += l.sizes[n]
-	}
-	frames := l.waiting[:n:n]
-	l.waiting, l.sizes = l.waiting[n:], l.sizes[n:]
-	if len(l.waiting) == 0 {
-		l.waiting, l.sizes = nil, l.sizes[:0]
-	}
-	l.writing = n > 0
-	return frames
+	l.UnlockAndWrite()
 }
 
 // close ends all sessions as soon as the message that each works on is answered, and waits for that.
 func (l *link) close() {
-	l.mu.Lock()
+	l.Lock()
 	l.closing = true
-	for _, p := range l.places {
+	for _, p := range l.places.Open {
 		if !p.running {
 			p.running = true
 			l.handling.Add(1)
 			l.runners.Run(p)
 		}
 	}
-	l.mu.Unlock()
+	l.Unlock()
 	l.handling.Wait()
 	l.runners.Close()
 }

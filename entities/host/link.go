@@ -5,12 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sync"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/millrace-io/millrace/internal/multiplex"
@@ -25,21 +23,13 @@ var errLinkWire = errors.New("the function broke the rules of the shared stream"
 
 // link carries the sessions of a function that shares one stream among all of them.
 type link struct {
+	multiplex.Link
+
 	remote *Remote
-	stream grpc.ClientStream
-	cancel context.CancelCauseFunc
 	// longest is the longest frame that the function takes.
 	longest int
-
-	mu     sync.Mutex // guards what follows, and the places' own
-	writer multiplex.Writer
-	// places are the sessions that the function has not ended.
-	places map[uint64]*place
-	last   uint64
-	// unanswered is the size of the frames of all places to which the function has not said anything.
-	unanswered int
-	// broken is why the link ended.
-	broken error
+	// places are the sessions that the function has not ended. The link's lock guards them, and their fields that say so.
+	places multiplex.Places[*place]
 }
 
 // sharedLink returns the link, and opens one if there is none.
@@ -62,150 +52,99 @@ func (r *Remote) sharedLink(ctx context.Context) (*link, error) {
 }
 
 func (r *Remote) openLink(ctx context.Context) (*link, error) {
-	lifetime, cancel := context.WithCancelCause(r.lifetime)
 	opening, stop := context.WithTimeoutCause(ctx, r.options.FunctionTimeout, errTookTooLong)
 	defer stop()
-	late := context.AfterFunc(opening, func() { cancel(context.Cause(opening)) })
-	stream, err := sessionv1.NewSessionServiceClient(r.conn).Link(lifetime,
-		grpc.ForceCodecV2(multiplex.Codec{}), grpc.MaxCallRecvMsgSize(r.options.MaxMessageBytes+multiplex.MessageBytes))
-	if err != nil {
-		cancel(err)
+	connect := func(ctx context.Context) (grpc.ClientStream, error) {
+		return sessionv1.NewSessionServiceClient(r.conn).Link(ctx,
+			grpc.ForceCodecV2(multiplex.Codec{}), grpc.MaxCallRecvMsgSize(r.options.MaxMessageBytes+multiplex.MessageBytes))
+	}
+	l, first := &link{remote: r}, &sessionv1.LinkResponse{}
+	hello := &sessionv1.LinkRequest{Hello: &sessionv1.Hello{MaxFrameBytes: uint32(r.options.MaxMessageBytes)}} //nolint:gosec // positive
+	if err := l.Open(r.lifetime, opening, connect, hello, first); err != nil {
 		return nil, err
 	}
-	l := &link{remote: r, stream: stream, cancel: cancel, places: map[uint64]*place{}}
-	l.writer = multiplex.NewWriter(&l.mu, l.transmit, nil)
-	if err := l.greet(); err != nil {
-		cancel(err)
-		return nil, err
-	}
-	if !late() { // and perhaps not cancelled yet
-		err := context.Cause(opening)
-		cancel(err)
+	if l.longest = int(first.GetWelcome().GetMaxFrameBytes()); l.longest == 0 {
+		err := fmt.Errorf("%w: it did not begin with a welcome", errLinkWire)
+		l.Cancel(err)
 		return nil, err
 	}
 	// Both end with the link, which ends with the Remote at the latest; its Close waits for them.
-	if !r.start(l.read) || !r.start(func() { l.writer.Run(stream.Context()) }) {
-		cancel(errRemoteClosed)
+	if !r.start(l.read) || !r.start(l.Run) {
+		l.Cancel(errRemoteClosed)
 		return nil, errRemoteClosed
 	}
 	return l, nil
 }
 
-func (l *link) greet() error {
-	hello := &sessionv1.LinkRequest{Hello: &sessionv1.Hello{MaxFrameBytes: uint32(l.remote.options.MaxMessageBytes)}} //nolint:gosec // positive
-	if err := l.stream.SendMsg(hello); err != nil && !errors.Is(err, io.EOF) {
-		return err
-	}
-	var first sessionv1.LinkResponse
-	if err := l.stream.RecvMsg(&first); err != nil {
-		return err
-	}
-	l.longest = int(first.GetWelcome().GetMaxFrameBytes())
-	if l.longest == 0 {
-		return fmt.Errorf("%w: it did not begin with a welcome", errLinkWire)
-	}
-	return nil
-}
-
 func (l *link) alive() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.broken == nil
+	l.Lock()
+	defer l.Unlock()
+	return l.Broken() == nil
 }
 
 // join adds a place. The function hears of it with its first frame.
 func (l *link) join(p *place) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	p.live = l.broken == nil
-	return l.broken
+	l.Lock()
+	defer l.Unlock()
+	p.live = l.Broken() == nil
+	return l.Broken()
 }
 
 // send puts a frame into the lane and sees to it that it is written; a place that holds leaves that to push.
 func (l *link) send(p *place, frame *sessionv1.Request) error {
-	l.mu.Lock()
+	l.Lock()
 	switch {
-	case l.broken != nil:
-		l.mu.Unlock()
-		return l.broken
+	case l.Broken() != nil:
+		defer l.Unlock()
+		return l.Broken()
 	case !p.live:
-		l.mu.Unlock()
-		return io.EOF // whoever ended it says why
+		l.Unlock()
+		return io.EOF // the session says why it ended
 	}
-	if p.id == 0 { // the function counts on it that a session with a higher number is a newer one
-		l.last++
-		p.id = l.last
-		l.places[p.id] = p
+	if p.id == 0 {
+		p.id = l.places.Begin(p)
 	}
-	err := l.enqueue(p, frame)
-	write := err == nil && !p.hold && l.writer.Turn(l.unanswered)
-	l.mu.Unlock()
-	if write {
-		l.writer.Write()
+	if err := l.enqueue(p, frame); err != nil || p.hold {
+		l.Unlock()
+		return err
 	}
-	return err
+	l.UnlockAndWrite()
+	return nil
 }
 
 // push writes what send was told to hold.
 func (l *link) push() {
-	l.mu.Lock()
-	write := l.broken == nil && !l.writer.Empty() && l.writer.Turn(l.unanswered)
-	l.mu.Unlock()
-	if write {
-		l.writer.Write()
-	}
+	l.Lock()
+	l.UnlockAndWrite()
 }
 
 // enqueue appends a frame. The lock is held.
-func (l *link) enqueue(p *place, frame *sessionv1.Request) (err error) {
+func (l *link) enqueue(p *place, frame *sessionv1.Request) error {
 	frame.Session = p.id
 	size := proto.Size(frame)
 	if size > l.longest {
 		return status.Errorf(codes.ResourceExhausted, "a message of %d bytes: the function takes %d", size, l.longest)
 	}
-	message, _ := l.writer.Tail()
-	b := protowire.AppendTag(*message, framesField, protowire.BytesType)
-	b = protowire.AppendVarint(b, uint64(size)) //nolint:gosec // positive
-	if b, err = (proto.MarshalOptions{UseCachedSize: true}).MarshalAppend(b, frame); err != nil {
+	if err := l.Append(framesField, frame, size); err != nil {
 		return err
 	}
-	*message = b
 	p.unanswered += size
-	l.unanswered += size
+	l.Unanswered += size
 	return nil
-}
-
-// transmit gives the transport a message. When that fails, the reader learns why.
-func (l *link) transmit(message *[]byte) error {
-	err := l.stream.SendMsg(message)
-	if err != nil {
-		l.cancel(err)
-	}
-	return err
 }
 
 // read gives the places what the function says, until the link ends.
 func (l *link) read() {
-	var err error
 	in := multiplex.Incoming{Consume: l.consume}
-	for err == nil {
-		err = l.stream.RecvMsg(&in)
-	}
-	if cause := context.Cause(l.stream.Context()); cause != nil && !errors.Is(cause, context.Canceled) && !errors.Is(cause, io.EOF) {
-		err = cause
-	}
+	err := l.Read(func() error { return l.Stream.RecvMsg(&in) })
 	if errors.Is(err, io.EOF) {
 		err = status.Error(codes.Unavailable, "the function ended the stream that its sessions share")
 	}
-	l.cancel(err)
-	l.mu.Lock()
-	l.broken = err
-	left := l.places
-	l.places = nil
-	l.mu.Unlock()
-	for _, p := range left {
+	l.Break(err)
+	for _, p := range l.places.Open { // of a broken link only this goroutine uses it
 		p.over(err)
 	}
+	l.places.Open = nil
 }
 
 // consume reads one message of the function's.
@@ -225,19 +164,19 @@ func (l *link) consume(b []byte) error {
 // heard gives a frame to its session. long: the message was longer than a frame may be.
 func (l *link) heard(frame *sessionv1.Response, long bool) error {
 	end := frame.GetEnd()
-	l.mu.Lock()
-	p := l.places[frame.GetSession()]
+	l.Lock()
+	p := l.places.Open[frame.GetSession()]
 	if p == nil {
-		l.mu.Unlock()
+		l.Unlock()
 		return fmt.Errorf("%w: a frame of session %d, which is not open", errLinkWire, frame.GetSession())
 	}
-	l.unanswered -= p.unanswered
+	l.Unanswered -= p.unanswered
 	p.unanswered = 0
 	if end != nil {
-		delete(l.places, p.id)
+		delete(l.places.Open, p.id)
 	}
 	live := p.live
-	l.mu.Unlock()
+	l.Unlock()
 	switch {
 	case !live:
 	case end != nil:

@@ -101,10 +101,10 @@ func (p *place) heard(frame *sessionv1.Response) {
 
 // over ends the session because its stream would have ended. It is called by the link's reader.
 func (p *place) over(err error) {
-	p.link.mu.Lock()
+	p.link.Lock()
 	live := p.live
 	p.live = false
-	p.link.mu.Unlock()
+	p.link.Unlock()
 	if live {
 		p.session.finish(p.session.terminated(err))
 		close(p.session.done)
@@ -114,21 +114,16 @@ func (p *place) over(err error) {
 // cut gives the place up: the function is told, and what it still says is dropped.
 func (p *place) cut(cause error) {
 	l := p.link
-	l.mu.Lock()
+	l.Lock()
 	if !p.live {
-		l.mu.Unlock()
+		l.Unlock()
 		return
 	}
 	p.live = false
-	write := false
-	if l.broken == nil && p.id != 0 {
+	if l.Broken() == nil && p.id != 0 {
 		_ = l.enqueue(p, &sessionv1.Request{Message: &sessionv1.Request_Cancel{Cancel: true}}) // it can be encoded
-		write = l.writer.Turn(l.unanswered)
 	}
-	l.mu.Unlock()
-	if write {
-		l.writer.Write()
-	}
+	l.UnlockAndWrite()
 	p.session.finish(p.session.terminated(cause))
 	close(p.session.done)
 }

@@ -55,7 +55,7 @@ var rooms = map[string]room{
 	"internal/lifecycle":        {is: "group of named tasks with one cause of their end", tool: true, tools: true},
 	"internal/settings":         {is: "fields of structs that a user can set: names, defaults, bounds, texts", tool: true},
 	"internal/observe":          {is: "keys of log lines, registration of metrics", tool: true, tools: true},
-	"internal/multiplex":        {is: "many conversations on one gRPC stream: frames, messages, runners", tool: true},
+	"internal/multiplex":        {is: "many conversations on one gRPC stream: the link of either side, its messages, runners", tool: true},
 	"internal/tracing":          {is: "spans of commands, and where they go", tool: true},
 	"internal/layering":         {is: "the test that reads this table", tests: generatedCode},
 	"broker-adapter":            {floor: 1, is: "the port to the log"},
@@ -197,7 +197,7 @@ var rooms = map[string]room{
 
 	// Beside the house: it is compiled into functions that run elsewhere.
 	"sdk": {floor: 1, is: "what a user writes a function with", may: edges{
-		"internal/multiplex":       "sessions that share a stream need goroutines to run on",
+		"internal/multiplex":       "sessions that share a stream are on a link, and run on its goroutines",
 		"internal/schedule":        "what is wrong with a timer is found where it is set",
 		"proto/gen/cloudstate/...": "a remote function speaks Cloudstate",
 

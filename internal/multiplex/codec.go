@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"sync"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/emptypb"
 )
 
 // MessageBytes is where a message is full: a frame that comes later begins the next one.
@@ -57,6 +59,24 @@ func unmarshal(b []byte, v any) error {
 	}
 }
 
+// PlainStream sends encoded messages (*[]byte, which it takes over) on a stream of a server whose
+// codec is gRPC's own: as the fields of a message that knows none of them, which that codec copies
+// as they are.
+type PlainStream struct{ grpc.ServerStream }
+
+// SendMsg sends a message.
+func (s PlainStream) SendMsg(v any) error {
+	encoded, is := v.(*[]byte)
+	if !is {
+		return s.ServerStream.SendMsg(v)
+	}
+	message := &emptypb.Empty{}
+	message.ProtoReflect().SetUnknown(*encoded)
+	err := s.ServerStream.SendMsg(message)
+	buffers.Put(encoded)
+	return err
+}
+
 // pool keeps buffers of messages. It implements mem.BufferPool.
 type pool struct{ free sync.Pool }
 
@@ -86,5 +106,5 @@ func (p *pool) Put(b *[]byte) {
 	}
 }
 
-// NewMessage returns an empty message to append to. Whoever sends it gives it away.
+// NewMessage returns an empty message to append to. It belongs to the stream once it is sent.
 func NewMessage() *[]byte { return buffers.Get(0) }

@@ -1,11 +1,8 @@
 package multiplex
 
-// Lane is the way out of a link: frames are appended to the last message, and messages leave from the front. Its owner's lock
-// guards it.
+// Lane has the messages that wait to be sent: frames are appended to the last one, and the first
+// one leaves. Its link's lock guards it.
 type Lane struct {
-	// Writing: somebody is at it. Only one may be. Lane itself does not look at it.
-	Writing bool
-
 	messages []*[]byte
 	// first is the number of messages[0]; those before were given to the transport.
 	first uint64
@@ -29,11 +26,11 @@ func (l *Lane) Waiting(number uint64) *[]byte {
 	return l.messages[number-l.first]
 }
 
-// Take removes the first message; nil when there is none.
-func (l *Lane) Take() *[]byte {
-	if len(l.messages) == 0 {
-		return nil
-	}
+// Empty says whether no message waits.
+func (l *Lane) Empty() bool { return len(l.messages) == 0 }
+
+// take removes the first message.
+func (l *Lane) take() *[]byte {
 	message := l.messages[0]
 	l.first++
 	n := copy(l.messages, l.messages[1:])
@@ -41,9 +38,3 @@ func (l *Lane) Take() *[]byte {
 	l.messages = l.messages[:n]
 	return message
 }
-
-// Empty says whether no message waits.
-func (l *Lane) Empty() bool { return len(l.messages) == 0 }
-
-// Drop forgets what waits.
-func (l *Lane) Drop() { l.messages = nil }

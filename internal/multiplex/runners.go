@@ -5,8 +5,8 @@ import "sync"
 // Task is something to run.
 type Task interface{ Run() }
 
-// Runners are goroutines that run tasks. The last ones to have become idle are used first: their stacks have grown to
-// what a command needs, and are still in the processor's caches.
+// Runners are goroutines that run tasks. The last ones to have become idle are used first: their
+// stacks have grown to what a command needs, and are still in the processor's caches.
 type Runners struct {
 	// Most is how many may be idle.
 	Most int

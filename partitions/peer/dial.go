@@ -8,7 +8,6 @@ import (
 	"net"
 	"sync/atomic"
 	"syscall"
-	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
@@ -69,30 +68,29 @@ func (p *peer) dial() (*link, error) {
 // greet opens a link on a new connection.
 func (p *peer) greet(conn *grpc.ClientConn) (*link, error) {
 	o := &p.client.options
-	ctx, cancel := context.WithCancelCause(p.ctx)
-	late := time.AfterFunc(o.DialTimeout, func() { cancel(errDialTimeout) })
-	l := &link{
-		address: p.address, stats: &p.client.stats, conn: conn, cancel: cancel,
-		known: names{}, calls: map[uint64]*call{},
+	opening, stop := context.WithTimeoutCause(p.ctx, o.DialTimeout, errDialTimeout)
+	defer stop()
+	p.mu.Lock()
+	who := p.who
+	p.mu.Unlock()
+	hello, first := &peerv1.Hello{
+		Protocol: Protocol, Layout: layoutOf(o.Identity.Layout), Worker: o.Identity.Worker,
+		Incarnation: o.Identity.Incarnation, ToWorker: who.Name, ToIncarnation: who.Incarnation,
+	}, &peerv1.LinkResponse{}
+	connect := func(ctx context.Context) (grpc.ClientStream, error) {
+		return peerv1.NewPeerServiceClient(conn).Link(ctx)
 	}
-	l.writer = multiplex.NewWriter(&l.mu, l.transmit, l.over)
-	stream, err := peerv1.NewPeerServiceClient(conn).Link(ctx)
-	if err == nil {
-		l.stream = stream
-		p.mu.Lock()
-		who := p.who
-		p.mu.Unlock()
-		err = l.greet(&peerv1.Hello{
-			Protocol: Protocol, Layout: layoutOf(o.Identity.Layout), Worker: o.Identity.Worker,
-			Incarnation: o.Identity.Incarnation, ToWorker: who.Name, ToIncarnation: who.Incarnation,
-		}, o)
+	l := &link{address: p.address, stats: &p.client.stats, conn: conn, known: names{}}
+	l.Sent, l.Over = &l.stats.bytesSent, l.over
+	if err := l.Open(p.ctx, opening, connect, &peerv1.LinkRequest{Hello: hello}, first); err != nil {
+		if refusal := failureOf(err); refusal != nil {
+			return nil, fmt.Errorf("%w: %s", errRefused, refusal.Message)
+		}
+		return nil, err
 	}
-	if err == nil && late.Stop() {
-		return l, nil
+	if err := l.admit(first.GetWelcome(), hello, o); err != nil {
+		l.Cancel(err)
+		return nil, err
 	}
-	if cause := context.Cause(ctx); cause != nil {
-		err = cause
-	}
-	cancel(err)
-	return nil, err
+	return l, nil
 }

@@ -152,12 +152,11 @@ func (p *peer) orphaned() bool {
 func (p *peer) hold(l *link) error {
 	stats := &p.client.stats
 	var writer sync.WaitGroup
-	writer.Go(l.write) // ends with the link; waited for below
+	writer.Go(l.Run) // ends with the link; waited for below
 	stats.links.Add(1)
 	p.opened(l)
 	err := l.read()
 	goodbye := p.closed(l)
-	l.cancel(err)
 	writer.Wait()
 	stats.links.Add(-1)
 	switch {
@@ -198,9 +197,9 @@ func (p *peer) opened(l *link) {
 
 // closed notes the end of a link, and says whether it came after a good-bye.
 func (p *peer) closed(l *link) bool {
-	l.mu.Lock()
+	l.Lock()
 	goodbye := l.goodbye
-	l.mu.Unlock()
+	l.Unlock()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.open.Store(nil)
@@ -266,12 +265,12 @@ func (p *peer) status() PeerStatus {
 	s := PeerStatus{Peer: p.who, State: p.state, Since: p.since, LastError: p.last, LastErrorTime: p.lastAt}
 	p.mu.Unlock()
 	if l := p.open.Load(); l != nil {
-		l.mu.Lock()
-		s.InFlight = len(l.calls)
+		l.Lock()
+		s.InFlight = len(l.calls.Open)
 		if l.goodbye {
 			s.State = Leaving
 		}
-		l.mu.Unlock()
+		l.Unlock()
 	}
 	return s
 }

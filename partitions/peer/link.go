@@ -23,30 +23,22 @@ const frameOverhead = 16
 
 // link is this side of an open link: commands out, answers in.
 type link struct {
+	multiplex.Link
+
 	address string
 	stats   *counters
 	conn    *grpc.ClientConn
-	stream  grpc.ClientStream
-	cancel  context.CancelCauseFunc
 	// welcome is what the other side said of itself, with limits that are the lower ones of both.
 	welcome *peerv1.Welcome
-	// in and known belong to the reader.
-	in    multiplex.Incoming
+	// known belongs to the reader.
 	known names
 
-	mu     sync.Mutex // guards what follows
-	writer multiplex.Writer
-	calls  map[uint64]*call
-	// last is the id of the newest call.
-	last uint64
-	// unanswered is the size of the frames of calls.
-	unanswered int
+	// The link's lock guards what follows.
+	calls multiplex.Places[*call]
 	// asked is how many single calls are under way on the connection, beside the stream.
 	asked int
 	// retired: no new commands. goodbye: because the other side said so.
 	retired, goodbye bool
-	// broken is why the link ended.
-	broken error
 }
 
 // call is a command on its way. It is reused once nobody else knows of it.
@@ -72,19 +64,8 @@ func (c *call) free() {
 	calls.Put(c)
 }
 
-// greet opens a link on a fresh stream.
-func (l *link) greet(hello *peerv1.Hello, o *ClientOptions) error {
-	l.in.Consume = l.consume
-	if err := l.stream.SendMsg(&peerv1.LinkRequest{Hello: hello}); err != nil && !errors.Is(err, io.EOF) {
-		return err
-	}
-	if err := l.stream.RecvMsg(&l.in); err != nil {
-		if refusal := failureOf(err); refusal != nil {
-			return fmt.Errorf("%w: %s", errRefused, refusal.Message)
-		}
-		return err
-	}
-	w := l.welcome
+// admit checks whether the other side is the one that was called, and settles the limits of the link.
+func (l *link) admit(w *peerv1.Welcome, hello *peerv1.Hello, o *ClientOptions) error {
 	switch {
 	case w == nil:
 		return fmt.Errorf("%w: it does not begin with a welcome", errWire)
@@ -99,6 +80,7 @@ func (l *link) greet(hello *peerv1.Hello, o *ClientOptions) error {
 	if w.GetMaxInFlight() == 0 || w.GetMaxFrameBytes() == 0 || w.GetMaxInFlightBytes() == 0 {
 		return fmt.Errorf("%w: a welcome with a limit of 0", errWire)
 	}
+	l.welcome = w
 	return nil
 }
 
@@ -113,14 +95,14 @@ func (l *link) dispatch(ctx context.Context, cmd *entities.Command, hops int) (*
 		return nil, ended(ctx, entities.NotApplied, "before the command was sent: nothing was applied")
 	}
 	c, _ := calls.Get().(*call)
-	id, write, problem := l.enqueue(c, cmd, hops, timeout)
+	l.Lock()
+	id, problem := l.enqueue(c, cmd, hops, timeout)
 	if problem != nil {
+		l.Unlock()
 		c.free()
 		return nil, problem
 	}
-	if write {
-		l.writer.Write()
-	}
+	l.UnlockAndWrite()
 	select {
 	case <-c.done:
 	case <-ctx.Done():
@@ -134,42 +116,38 @@ func (l *link) dispatch(ctx context.Context, cmd *entities.Command, hops int) (*
 	return reply, failure
 }
 
-// enqueue puts a command into the lane. write: it is the caller's turn to write.
-func (l *link) enqueue(c *call, cmd *entities.Command, hops int, timeout time.Duration) (id uint64, write bool, problem *entities.Error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+// enqueue puts a command into the lane. The lock is held.
+func (l *link) enqueue(c *call, cmd *entities.Command, hops int, timeout time.Duration) (id uint64, problem *entities.Error) {
 	if problem := l.unusable(); problem != nil {
-		return 0, false, problem
+		return 0, problem
 	}
-	if len(l.calls) >= int(l.welcome.GetMaxInFlight()) {
-		return 0, false, overloaded(l.address, fmt.Sprintf("%d commands without an answer", len(l.calls)))
+	if len(l.calls.Open) >= int(l.welcome.GetMaxInFlight()) {
+		return 0, overloaded(l.address, fmt.Sprintf("%d commands without an answer", len(l.calls.Open)))
 	}
-	message, number := l.writer.Tail()
+	message, number := l.Tail()
 	start := len(*message)
-	*message = appendCall(*message, fieldCalls, l.last+1, cmd, hops, timeout)
+	*message = appendCall(*message, fieldCalls, l.calls.Last+1, cmd, hops, timeout)
 	size := len(*message) - start
 	if size > int(l.welcome.GetMaxFrameBytes()) {
 		*message = (*message)[:start]
-		return 0, false, tooLarge(l.address, size, int(l.welcome.GetMaxFrameBytes()))
+		return 0, tooLarge(l.address, size, int(l.welcome.GetMaxFrameBytes()))
 	}
-	if l.unanswered > 0 && uint64(l.unanswered+size) > l.welcome.GetMaxInFlightBytes() { //nolint:gosec // positive
+	if l.Unanswered > 0 && uint64(l.Unanswered+size) > l.welcome.GetMaxInFlightBytes() { //nolint:gosec // positive
 		*message = (*message)[:start]
-		return 0, false, overloaded(l.address, fmt.Sprintf("%d bytes of commands without an answer", l.unanswered))
+		return 0, overloaded(l.address, fmt.Sprintf("%d bytes of commands without an answer", l.Unanswered))
 	}
-	l.last++
 	c.number, c.start, c.size, c.owned = number, start, size+frameOverhead, cmd.Type != nil
-	l.calls[l.last] = c
-	l.unanswered += c.size
+	l.Unanswered += c.size
 	l.stats.commands.Add(1)
 	l.stats.inFlight.Add(1)
-	return l.last, l.writer.Turn(l.unanswered), nil
+	return l.calls.Begin(c), nil
 }
 
 // unusable says why nothing new may begin on the link; nil: it may. The lock is held.
 func (l *link) unusable() *entities.Error {
 	switch {
-	case l.broken != nil:
-		return unreachable(l.address, l.broken, 0)
+	case l.Broken() != nil:
+		return unreachable(l.address, l.Broken(), 0)
 	case l.retired:
 		return unreachable(l.address, errUnwanted, overloadRetry)
 	default:
@@ -179,45 +157,41 @@ func (l *link) unusable() *entities.Error {
 
 // leave gives a command up; nil when its answer is there.
 func (l *link) leave(ctx context.Context, id uint64, c *call) *entities.Error {
-	l.mu.Lock()
-	if l.calls[id] != c {
-		l.mu.Unlock()
+	l.Lock()
+	if l.calls.Open[id] != c {
+		l.Unlock()
 		return nil
 	}
-	if message := l.writer.Waiting(c.number); message != nil {
+	if message := l.Waiting(c.number); message != nil {
 		(*message)[c.start] = tagWithdrawn
 		l.remove(id, c)
-		l.mu.Unlock()
+		l.Unlock()
 		c.free()
 		return ended(ctx, entities.NotApplied, "before the command was sent: nothing was applied")
 	}
 	c.abandoned = true
-	message, _ := l.writer.Tail()
+	message, _ := l.Tail()
 	before := len(*message)
 	*message = appendCancel(*message, id)
 	grown := len(*message) - before + frameOverhead
 	c.size += grown
-	l.unanswered += grown
-	write := l.writer.Turn(l.unanswered)
-	l.mu.Unlock()
-	if write {
-		l.writer.Write()
-	}
+	l.Unanswered += grown
+	l.UnlockAndWrite()
 	return ended(ctx, entities.Unknown, fmt.Sprintf("before the worker at %s answered: it is not known whether the command took effect, send it again under the same command id", l.address))
 }
 
 // remove forgets a call. The lock is held.
 func (l *link) remove(id uint64, c *call) {
-	delete(l.calls, id)
-	l.unanswered -= c.size
+	delete(l.calls.Open, id)
+	l.Unanswered -= c.size
 	l.stats.inFlight.Add(-1)
-	l.writer.Settle()
+	l.Settle()
 }
 
 // begin counts a single call that is about to be made on the connection; end takes it back. The error says that it must not be made.
 func (l *link) begin() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	l.Lock()
+	defer l.Unlock()
 	if problem := l.unusable(); problem != nil {
 		return problem
 	}
@@ -226,85 +200,59 @@ func (l *link) begin() error {
 }
 
 func (l *link) end() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	l.Lock()
+	defer l.Unlock()
 	l.asked--
-	l.writer.Settle()
+	l.Settle()
 }
 
 // over: the link is retired, its last command is answered, and its last call has ended. The lock is held.
-func (l *link) over() bool { return l.retired && len(l.calls) == 0 && l.asked == 0 && l.broken == nil }
-
-// transmit gives the transport a message. When that fails, the reader learns why and ends the link.
-func (l *link) transmit(message *[]byte) error {
-	l.stats.bytesSent.Add(uint64(len(*message)))
-	err := l.stream.SendMsg(message)
-	if err != nil {
-		l.cancel(err)
-	}
-	return err
-}
-
-// write is the link's writer, until the link ends. It ends this side of a retired link.
-func (l *link) write() {
-	if !l.writer.Run(l.stream.Context()) {
-		return
-	}
-	if err := l.stream.CloseSend(); err != nil {
-		l.cancel(err)
-	}
-}
+func (l *link) over() bool { return l.retired && len(l.calls.Open) == 0 && l.asked == 0 }
 
 // retire ends the link when what is under way is answered.
 func (l *link) retire(goodbye bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	l.Lock()
+	defer l.Unlock()
 	l.retired = true
 	l.goodbye = l.goodbye || goodbye
-	l.writer.Settle()
+	l.Settle()
 }
 
 // disown gives up the commands of entities that have no answer yet: the worker may be frozen, or cut off. What it still answers
 // interests nobody.
 func (l *link) disown() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for id, c := range l.calls {
-		switch message := l.writer.Waiting(c.number); {
+	l.Lock()
+	defer l.Unlock()
+	for id, c := range l.calls.Open {
+		switch message := l.Waiting(c.number); {
 		case !c.owned || c.abandoned:
 		case message != nil:
 			(*message)[c.start] = tagWithdrawn
 			l.remove(id, c)
 			c.answer(nil, unreachable(l.address, errUnwanted, 0))
 		default:
-			l.calls[id] = &call{number: c.number, start: c.start, size: c.size, abandoned: true} // c is its caller's again
+			l.calls.Open[id] = &call{number: c.number, start: c.start, size: c.size, abandoned: true} // c is its caller's again
 			c.answer(nil, lost(l.address, errUnwanted))
 		}
 	}
 }
 
-// read takes answers until the link ends, and says why it did; nil after a good-bye of either side.
+// read takes answers until the link ends, and says why it did; nil when it ended in order.
 func (l *link) read() error {
-	var err error
-	for err == nil {
-		err = l.stream.RecvMsg(&l.in)
-	}
-	if cause := context.Cause(l.stream.Context()); cause != nil && !errors.Is(cause, context.Canceled) && !errors.Is(cause, io.EOF) {
-		err = cause
-	}
-	l.mu.Lock()
-	l.broken = err
-	orderly := l.retired && errors.Is(err, io.EOF)
-	for id, c := range l.calls {
+	in := multiplex.Incoming{Consume: l.consume}
+	err := l.Read(func() error { return l.Stream.RecvMsg(&in) })
+	l.Break(err)
+	l.Lock()
+	defer l.Unlock()
+	for id, c := range l.calls.Open {
 		failure := lost(l.address, err)
-		if l.writer.Waiting(c.number) != nil || mutation.On(mutation.Sent) {
+		if l.Waiting(c.number) != nil || mutation.On(mutation.Sent) {
 			failure = unreachable(l.address, err, 0)
 		}
 		l.remove(id, c)
 		c.answer(nil, failure)
 	}
-	l.mu.Unlock()
-	if orderly {
+	if l.retired && errors.Is(err, io.EOF) {
 		return nil
 	}
 	return err
@@ -317,13 +265,7 @@ func (l *link) consume(b []byte) error {
 	for f.next() {
 		switch f.number {
 		case fieldWelcome:
-			if l.welcome != nil {
-				return fmt.Errorf("%w: a second welcome", errWire)
-			}
-			l.welcome = &peerv1.Welcome{}
-			if err := proto.Unmarshal(f.s, l.welcome); err != nil {
-				return fmt.Errorf("%w: %w", errWire, err)
-			}
+			return fmt.Errorf("%w: a second welcome", errWire)
 		case fieldAnswers:
 			if err := l.answered(f.s); err != nil {
 				return err
@@ -346,9 +288,9 @@ func (l *link) answered(b []byte) error {
 	if err != nil {
 		return err
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	c, known := l.calls[id]
+	l.Lock()
+	defer l.Unlock()
+	c, known := l.calls.Open[id]
 	if !known {
 		return fmt.Errorf("%w: an answer to call %d, which was not made", errWire, id)
 	}

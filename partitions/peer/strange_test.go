@@ -111,6 +111,7 @@ func TestStrangeClients(t *testing.T) {
 	}{
 		"no hello":          {[]*peerv1.LinkRequest{{Calls: []*peerv1.Call{call}}}, "one hello, before everything else"},
 		"nothing":           {[]*peerv1.LinkRequest{{}}, "does not begin with a hello"},
+		"a call beside it":  {[]*peerv1.LinkRequest{{Hello: hello, Calls: []*peerv1.Call{call}}}, "before everything else"},
 		"two hellos":        {[]*peerv1.LinkRequest{{Hello: hello}, {Hello: hello}}, "one hello"},
 		"a call twice":      {[]*peerv1.LinkRequest{{Hello: hello}, {Calls: []*peerv1.Call{call, call}}}, "call 1 came twice"},
 		"above the limit":   {[]*peerv1.LinkRequest{{Hello: hello}, {Calls: []*peerv1.Call{call, {Id: 2}, {Id: 3, Service: "x"}, {Id: 4}}}}, "above the limits"},

@@ -11,8 +11,9 @@ import (
 type task struct {
 	received
 
-	link *served
-	ctx  context.Context //nolint:containedctx // the command's own
+	link   *served
+	ctx    context.Context //nolint:containedctx // the command's own
+	cancel context.CancelFunc
 }
 
 //nolint:gochecknoglobals // memory without a meaning
@@ -23,6 +24,7 @@ func (t *task) Run() {
 	link, id := t.link, t.id
 	defer link.running.Done()
 	reply, err := t.dispatch()
+	t.cancel()
 	*t = task{}
 	tasks.Put(t)
 	var failure *entities.Error

@@ -1,0 +1,29 @@
+package multiplex
+
+// Places are the conversations that are open on a link, by number. Numbers rise and are not used
+// again, so that a frame that comes after the end of its conversation is told from the first one of
+// a new conversation. The link's lock guards them.
+type Places[C any] struct {
+	Open map[uint64]C
+	// Last is the number of the newest conversation.
+	Last uint64
+}
+
+// Begin gives a conversation of this side the next number.
+func (p *Places[C]) Begin(c C) uint64 {
+	p.Join(p.Last+1, c)
+	return p.Last
+}
+
+// Join adds a conversation that the other side has begun; false when its number was used before.
+func (p *Places[C]) Join(number uint64, c C) bool {
+	if number <= p.Last {
+		return false
+	}
+	if p.Open == nil {
+		p.Open = map[uint64]C{}
+	}
+	p.Last = number
+	p.Open[number] = c
+	return true
+}
