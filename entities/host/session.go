@@ -336,12 +336,12 @@ func (s *session) finish(fault *entities.Error) {
 		s.fault = fault
 	}
 	s.mu.Unlock()
-	s.cancel(fault)
-	if !first || orderly {
-		return
+	report := first && !orderly
+	if report { // before the engine can learn of it
+		s.remote.options.Hooks.OnSessionFault(s.key, fault)
 	}
-	s.remote.options.Hooks.OnSessionFault(s.key, fault)
-	if !busy {
+	s.cancel(fault)
+	if report && !busy {
 		s.endedByFunction()
 	}
 }
