@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/internal/fields"
 	recordv1 "github.com/millrace-io/millrace/proto/gen/millrace/record/v1"
 )
 
@@ -157,34 +158,34 @@ const (
 // Append appends the encoded envelope to buf, version byte first, and returns the extended buffer.
 func (e *Envelope) Append(buf []byte) []byte {
 	buf = append(buf, Version)
-	buf = appendUint(buf, fieldKind, uint64(e.Kind)) //nolint:gosec // kinds are small and positive
-	buf = appendUint(buf, fieldEpoch, e.Epoch)
-	buf = appendFixed(buf, fieldNonce, e.Nonce)
-	buf = appendFixed(buf, fieldLogTime, uint64(e.LogTime)) //nolint:gosec // sfixed64 keeps the bits
-	buf = appendUint(buf, fieldIndex, uint64(e.Index))
-	buf = appendUint(buf, fieldCount, uint64(e.Count))
-	buf = appendUint(buf, fieldSequence, e.Sequence)
-	buf = appendText(buf, fieldTypeURL, e.TypeURL)
-	buf = appendUint(buf, fieldPreviousSnapshot, e.PreviousSnapshot)
-	buf = appendUint(buf, fieldOrdinal, e.Ordinal)
-	buf = appendText(buf, fieldCommandID, e.CommandID)
-	buf = appendText(buf, fieldPrincipal, e.Principal)
-	buf = appendFixed(buf, fieldPayloadHash, e.PayloadHash)
-	buf = appendMessage(buf, fieldAnswer, e.Answer)
+	buf = fields.AppendUint(buf, fieldKind, uint64(e.Kind)) //nolint:gosec // kinds are small and positive
+	buf = fields.AppendUint(buf, fieldEpoch, e.Epoch)
+	buf = fields.AppendFixed(buf, fieldNonce, e.Nonce)
+	buf = fields.AppendFixed(buf, fieldLogTime, uint64(e.LogTime)) //nolint:gosec // sfixed64 keeps the bits
+	buf = fields.AppendUint(buf, fieldIndex, uint64(e.Index))
+	buf = fields.AppendUint(buf, fieldCount, uint64(e.Count))
+	buf = fields.AppendUint(buf, fieldSequence, e.Sequence)
+	buf = fields.AppendString(buf, fieldTypeURL, e.TypeURL)
+	buf = fields.AppendUint(buf, fieldPreviousSnapshot, e.PreviousSnapshot)
+	buf = fields.AppendUint(buf, fieldOrdinal, e.Ordinal)
+	buf = fields.AppendString(buf, fieldCommandID, e.CommandID)
+	buf = fields.AppendString(buf, fieldPrincipal, e.Principal)
+	buf = fields.AppendFixed(buf, fieldPayloadHash, e.PayloadHash)
+	buf = fields.AppendBytes(buf, fieldAnswer, e.Answer)
 	if e.Cause != nil {
 		buf = protowire.AppendTag(buf, fieldCause, protowire.BytesType)
 		buf = protowire.AppendBytes(buf, e.Cause.append(nil))
 	}
-	buf = appendText(buf, fieldCorrelationID, e.CorrelationID)
-	buf = appendText(buf, fieldTraceParent, e.TraceParent)
+	buf = fields.AppendString(buf, fieldCorrelationID, e.CorrelationID)
+	buf = fields.AppendString(buf, fieldTraceParent, e.TraceParent)
 	if e.Claim != nil {
 		buf = protowire.AppendTag(buf, fieldClaim, protowire.BytesType)
 		buf = protowire.AppendBytes(buf, e.Claim.append(nil))
 	}
-	buf = appendMessage(buf, fieldTarget, e.Target)
-	buf = appendMessage(buf, fieldTimer, e.Timer)
-	buf = appendUint(buf, fieldRestores, e.Restores)
-	return appendUint(buf, fieldRefuses, e.Refuses)
+	buf = fields.AppendBytes(buf, fieldTarget, e.Target)
+	buf = fields.AppendBytes(buf, fieldTimer, e.Timer)
+	buf = fields.AppendUint(buf, fieldRestores, e.Restores)
+	return fields.AppendUint(buf, fieldRefuses, e.Refuses)
 }
 
 // EncodedSize returns the number of bytes that Append appends.
@@ -251,12 +252,12 @@ func sizeBytes(num protowire.Number, n int) int {
 }
 
 func (c *Cause) append(buf []byte) []byte {
-	buf = appendUint(buf, 1, uint64(c.Generation))
-	buf = appendUint(buf, 2, uint64(c.Partition))
-	buf = appendUint(buf, 3, c.Offset)
-	buf = appendUint(buf, 4, uint64(c.Index))
-	buf = appendText(buf, 5, c.CommandID)
-	buf = appendUint(buf, 6, c.Settled)
+	buf = fields.AppendUint(buf, 1, uint64(c.Generation))
+	buf = fields.AppendUint(buf, 2, uint64(c.Partition))
+	buf = fields.AppendUint(buf, 3, c.Offset)
+	buf = fields.AppendUint(buf, 4, uint64(c.Index))
+	buf = fields.AppendString(buf, 5, c.CommandID)
+	buf = fields.AppendUint(buf, 6, c.Settled)
 	if len(c.Open) == 0 {
 		return buf
 	}
@@ -268,79 +269,53 @@ func (c *Cause) append(buf []byte) []byte {
 }
 
 func (c *ClaimInfo) append(buf []byte) []byte {
-	buf = appendText(buf, 1, c.Worker)
-	buf = appendUint(buf, 2, c.ReadTo)
-	buf = appendUint(buf, 3, c.PreviousEpoch)
-	buf = appendFixed(buf, 4, c.PreviousNonce)
-	buf = appendUint(buf, 5, c.Floor)
+	buf = fields.AppendString(buf, 1, c.Worker)
+	buf = fields.AppendUint(buf, 2, c.ReadTo)
+	buf = fields.AppendUint(buf, 3, c.PreviousEpoch)
+	buf = fields.AppendFixed(buf, 4, c.PreviousNonce)
+	buf = fields.AppendUint(buf, 5, c.Floor)
 	if c.Layout != (entities.Layout{}) {
-		buf = appendMessage(buf, 6, AppendLayout(nil, c.Layout))
+		buf = fields.AppendBytes(buf, 6, AppendLayout(nil, c.Layout))
 	}
-	buf = appendUint(buf, 7, c.Lost)
+	buf = fields.AppendUint(buf, 7, c.Lost)
 	for _, t := range c.Types {
-		buf = appendText(buf, fieldClaimTypes, t)
+		buf = fields.AppendString(buf, fieldClaimTypes, t)
 	}
 	return buf
 }
 
 // AppendLayout appends an encoded millrace.record.v1.Layout.
 func AppendLayout(buf []byte, l entities.Layout) []byte {
-	buf = appendText(buf, 1, l.App)
-	buf = appendUint(buf, 2, uint64(l.Generation))
-	buf = appendUint(buf, 3, uint64(max(l.Partitions, 0)))
-	buf = appendUint(buf, 4, uint64(max(l.Slots, 0)))
-	return appendText(buf, 5, l.Hash)
+	buf = fields.AppendString(buf, 1, l.App)
+	buf = fields.AppendUint(buf, 2, uint64(l.Generation))
+	buf = fields.AppendUint(buf, 3, uint64(max(l.Partitions, 0)))
+	buf = fields.AppendUint(buf, 4, uint64(max(l.Slots, 0)))
+	return fields.AppendString(buf, 5, l.Hash)
 }
 
 // ParseLayout decodes what AppendLayout encodes. Numbers that a Layout has no room for become its largest; what is no layout becomes
 // one that nothing has.
 func ParseLayout(b []byte) entities.Layout {
 	var l entities.Layout
-	if eachField(b, func(num protowire.Number, n uint64, b []byte) {
-		switch num {
+	f := fields.Of(b, ErrMalformed)
+	for f.Next() {
+		switch f.Number {
 		case 1:
-			l.App = string(b)
+			l.App = string(f.B)
 		case 2:
-			l.Generation = uint16(min(n, math.MaxUint16))
+			l.Generation = uint16(min(f.N, math.MaxUint16))
 		case 3:
-			l.Partitions = int32(min(n, math.MaxInt32))
+			l.Partitions = int32(min(f.N, math.MaxInt32))
 		case 4:
-			l.Slots = int32(min(n, math.MaxInt32))
+			l.Slots = int32(min(f.N, math.MaxInt32))
 		case 5:
-			l.Hash = string(b)
+			l.Hash = string(f.B)
 		}
-	}) != nil {
+	}
+	if f.Err != nil {
 		return entities.Layout{Partitions: math.MaxInt32}
 	}
 	return l
-}
-
-func appendUint(buf []byte, num protowire.Number, v uint64) []byte {
-	if v == 0 {
-		return buf
-	}
-	return protowire.AppendVarint(protowire.AppendTag(buf, num, protowire.VarintType), v)
-}
-
-func appendFixed(buf []byte, num protowire.Number, v uint64) []byte {
-	if v == 0 {
-		return buf
-	}
-	return protowire.AppendFixed64(protowire.AppendTag(buf, num, protowire.Fixed64Type), v)
-}
-
-func appendMessage(buf []byte, num protowire.Number, encoded []byte) []byte {
-	if len(encoded) == 0 {
-		return buf
-	}
-	return protowire.AppendBytes(protowire.AppendTag(buf, num, protowire.BytesType), encoded)
-}
-
-func appendText(buf []byte, num protowire.Number, s string) []byte {
-	if s == "" {
-		return buf
-	}
-	return protowire.AppendString(protowire.AppendTag(buf, num, protowire.BytesType), s)
 }
 
 // Parser decodes envelopes. It remembers type URLs, so that a rebuild of a million events does not allocate a million
@@ -362,56 +337,57 @@ func (p *Parser) Parse(header []byte, e *Envelope) error {
 	if header[0] != Version {
 		return fmt.Errorf("%w: %d", ErrVersion, header[0])
 	}
-	err := eachField(header[1:], func(num protowire.Number, n uint64, b []byte) {
-		switch num {
+	f := fields.Of(header[1:], ErrMalformed)
+	for f.Next() {
+		switch f.Number {
 		case fieldKind:
-			e.Kind = Kind(n) //nolint:gosec // an unknown kind stays unknown
+			e.Kind = Kind(f.N) //nolint:gosec // an unknown kind stays unknown
 		case fieldEpoch:
-			e.Epoch = n
+			e.Epoch = f.N
 		case fieldNonce:
-			e.Nonce = n
+			e.Nonce = f.N
 		case fieldLogTime:
-			e.LogTime = int64(n) //nolint:gosec // sfixed64 keeps the bits
+			e.LogTime = int64(f.N) //nolint:gosec // sfixed64 keeps the bits
 		case fieldIndex:
-			e.Index = uint32(n) //nolint:gosec // checked by the reader rule
+			e.Index = uint32(f.N) //nolint:gosec // checked by the reader rule
 		case fieldCount:
-			e.Count = uint32(n) //nolint:gosec // checked by the reader rule
+			e.Count = uint32(f.N) //nolint:gosec // checked by the reader rule
 		case fieldSequence:
-			e.Sequence = n
+			e.Sequence = f.N
 		case fieldTypeURL:
-			e.TypeURL = p.intern(b)
+			e.TypeURL = p.intern(f.B)
 		case fieldPreviousSnapshot:
-			e.PreviousSnapshot = n
+			e.PreviousSnapshot = f.N
 		case fieldOrdinal:
-			e.Ordinal = n
+			e.Ordinal = f.N
 		case fieldCommandID:
-			e.CommandID = string(b)
+			e.CommandID = string(f.B)
 		case fieldPrincipal:
-			e.Principal = string(b)
+			e.Principal = string(f.B)
 		case fieldPayloadHash:
-			e.PayloadHash = n
+			e.PayloadHash = f.N
 		case fieldAnswer:
-			e.Answer = b
+			e.Answer = f.B
 		case fieldCause:
-			e.Cause = parseCause(b)
+			e.Cause = parseCause(f.B)
 		case fieldCorrelationID:
-			e.CorrelationID = string(b)
+			e.CorrelationID = string(f.B)
 		case fieldTraceParent:
-			e.TraceParent = string(b)
+			e.TraceParent = string(f.B)
 		case fieldClaim:
-			e.Claim = parseClaim(b)
+			e.Claim = parseClaim(f.B)
 		case fieldTarget:
-			e.Target = b
+			e.Target = f.B
 		case fieldTimer:
-			e.Timer = b
+			e.Timer = f.B
 		case fieldRestores:
-			e.Restores = n
+			e.Restores = f.N
 		case fieldRefuses:
-			e.Refuses = n
+			e.Refuses = f.N
 		}
-	})
-	if err != nil {
-		return err
+	}
+	if f.Err != nil {
+		return f.Err
 	}
 	if e.Kind == recordv1.Kind_KIND_UNSPECIFIED || e.Index >= e.Size() {
 		return fmt.Errorf("%w: kind %d, index %d of %d", ErrMalformed, e.Kind, e.Index, e.Count)
@@ -435,24 +411,26 @@ func (p *Parser) intern(b []byte) string {
 
 func parseCause(b []byte) *Cause {
 	c, whole := &Cause{}, true
-	if eachField(b, func(num protowire.Number, n uint64, b []byte) {
-		switch num {
+	f := fields.Of(b, ErrMalformed)
+	for f.Next() {
+		switch f.Number {
 		case 1:
-			c.Generation = uint32(n) //nolint:gosec // diagnosis only
+			c.Generation = uint32(f.N) //nolint:gosec // diagnosis only
 		case 2:
-			c.Partition = uint32(n) //nolint:gosec // diagnosis only
+			c.Partition = uint32(f.N) //nolint:gosec // diagnosis only
 		case 3:
-			c.Offset = n
+			c.Offset = f.N
 		case 4:
-			c.Index = uint32(n) //nolint:gosec // diagnosis only
+			c.Index = uint32(f.N) //nolint:gosec // diagnosis only
 		case 5:
-			c.CommandID = string(b)
+			c.CommandID = string(f.B)
 		case 6:
-			c.Settled = n
+			c.Settled = f.N
 		case 8:
-			c.Open, whole = appendVarints(c.Open, b)
+			c.Open, whole = appendVarints(c.Open, f.B)
 		}
-	}) != nil || !whole {
+	}
+	if f.Err != nil || !whole {
 		return nil
 	}
 	return c
@@ -472,56 +450,29 @@ func appendVarints(to []uint64, packed []byte) (_ []uint64, whole bool) {
 
 func parseClaim(b []byte) *ClaimInfo {
 	c := &ClaimInfo{}
-	if eachField(b, func(num protowire.Number, n uint64, b []byte) {
-		switch num {
+	f := fields.Of(b, ErrMalformed)
+	for f.Next() {
+		switch f.Number {
 		case 1:
-			c.Worker = string(b)
+			c.Worker = string(f.B)
 		case 2:
-			c.ReadTo = n
+			c.ReadTo = f.N
 		case 3:
-			c.PreviousEpoch = n
+			c.PreviousEpoch = f.N
 		case 4:
-			c.PreviousNonce = n
+			c.PreviousNonce = f.N
 		case 5:
-			c.Floor = n
+			c.Floor = f.N
 		case 6:
-			c.Layout = ParseLayout(b)
+			c.Layout = ParseLayout(f.B)
 		case 7:
-			c.Lost = n
+			c.Lost = f.N
 		case fieldClaimTypes:
-			c.Types = append(c.Types, string(b))
+			c.Types = append(c.Types, string(f.B))
 		}
-	}) != nil {
+	}
+	if f.Err != nil {
 		return nil
 	}
 	return c
-}
-
-// eachField calls on for every field of an encoded message: n for numbers, b for bytes. Unknown fields reach on too.
-func eachField(msg []byte, on func(num protowire.Number, n uint64, b []byte)) error {
-	for len(msg) > 0 {
-		num, typ, size := protowire.ConsumeTag(msg)
-		if size < 0 {
-			return fmt.Errorf("%w: %w", ErrMalformed, protowire.ParseError(size))
-		}
-		msg = msg[size:]
-		var n uint64
-		var b []byte
-		switch typ {
-		case protowire.VarintType:
-			n, size = protowire.ConsumeVarint(msg)
-		case protowire.Fixed64Type:
-			n, size = protowire.ConsumeFixed64(msg)
-		case protowire.BytesType:
-			b, size = protowire.ConsumeBytes(msg)
-		default:
-			size = protowire.ConsumeFieldValue(num, typ, msg)
-		}
-		if size < 0 {
-			return fmt.Errorf("%w: field %d: %w", ErrMalformed, num, protowire.ParseError(size))
-		}
-		on(num, n, b)
-		msg = msg[size:]
-	}
-	return nil
 }

@@ -55,6 +55,7 @@ var rooms = map[string]room{
 	"internal/lifecycle":        {is: "group of named tasks with one cause of their end", tool: true, tools: true},
 	"internal/settings":         {is: "fields of structs that a user can set: names, defaults, bounds, texts", tool: true},
 	"internal/observe":          {is: "keys of log lines, registration of metrics", tool: true, tools: true},
+	"internal/fields":           {is: "protobuf messages, written and read field by field", tool: true},
 	"internal/multiplex":        {is: "many conversations on one gRPC stream: the link of either side, its messages, runners", tool: true},
 	"internal/tracing":          {is: "spans of commands, and where they go", tool: true},
 	"internal/layering":         {is: "the test that reads this table", tests: generatedCode},

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/internal/fields"
 	"github.com/millrace-io/millrace/internal/multiplex"
 	"github.com/millrace-io/millrace/internal/mutation"
 	peerv1 "github.com/millrace-io/millrace/proto/gen/millrace/peer/v1"
@@ -261,20 +262,20 @@ func (l *link) read() error {
 // consume reads one message of the other side's.
 func (l *link) consume(b []byte) error {
 	l.stats.bytesReceived.Add(uint64(len(b)))
-	f := fields{rest: b}
-	for f.next() {
-		switch f.number {
+	f := fields.Of(b, errWire)
+	for f.Next() {
+		switch f.Number {
 		case fieldWelcome:
 			return fmt.Errorf("%w: a second welcome", errWire)
 		case fieldAnswers:
-			if err := l.answered(f.s); err != nil {
+			if err := l.answered(f.B); err != nil {
 				return err
 			}
 		case fieldGoodbye:
 			l.retire(true)
 		}
 	}
-	return f.err
+	return f.Err
 }
 
 // answered gives an answer to whoever waits for it.

@@ -8,50 +8,10 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/internal/fields"
 )
 
 // This file reads what wire.go writes.
-
-// fields reads a message field by field: number is that of the present one, n its value if it is a number, s if it is not.
-type fields struct {
-	rest   []byte
-	number protowire.Number
-	n      uint64
-	s      []byte
-	err    error
-}
-
-// next goes on to the next field; false at the end and where the bytes are no message.
-func (f *fields) next() bool {
-	if len(f.rest) == 0 || f.err != nil {
-		return false
-	}
-	number, kind, size := protowire.ConsumeTag(f.rest)
-	if size < 0 {
-		return f.fail(size)
-	}
-	f.number, f.n, f.s = number, 0, nil
-	value := f.rest[size:]
-	switch kind {
-	case protowire.VarintType:
-		f.n, size = protowire.ConsumeVarint(value)
-	case protowire.BytesType:
-		f.s, size = protowire.ConsumeBytes(value)
-	default: // a field that this version does not know
-		f.number = 0
-		size = protowire.ConsumeFieldValue(number, kind, value)
-	}
-	if size < 0 {
-		return f.fail(size)
-	}
-	f.rest = value[size:]
-	return true
-}
-
-func (f *fields) fail(code int) bool {
-	f.err = fmt.Errorf("%w: %w", errWire, protowire.ParseError(code))
-	return false
-}
 
 // names keeps strings that come again and again, such as those of methods. It belongs to one reader.
 type names map[string]string
@@ -85,111 +45,111 @@ type received struct {
 // parse reads a Call. What it keeps it copies.
 func (r *received) parse(b []byte, known names) error {
 	*r = received{}
-	f := fields{rest: b}
-	for f.next() {
-		switch f.number {
+	f := fields.Of(b, errWire)
+	for f.Next() {
+		switch f.Number {
 		case callID:
-			r.id = f.n
+			r.id = f.N
 		case callService:
-			r.target.Service = known.of(f.s)
+			r.target.Service = known.of(f.B)
 		case callMethod:
-			r.target.Method = known.of(f.s)
+			r.target.Method = known.of(f.B)
 		case callEntityType:
-			r.key.Type = known.of(f.s)
+			r.key.Type = known.of(f.B)
 		case callEntityID:
-			r.key.ID = string(f.s)
+			r.key.ID = string(f.B)
 		case callTypeURL:
-			r.target.Payload.TypeURL = known.of(f.s)
+			r.target.Payload.TypeURL = known.of(f.B)
 		case callPayload:
-			r.target.Payload.Value = append([]byte(nil), f.s...)
+			r.target.Payload.Value = append([]byte(nil), f.B...)
 		case callMetadata:
-			entry, err := parseEntry(f.s, known)
+			entry, err := parseEntry(f.B, known)
 			if err != nil {
 				return err
 			}
 			r.target.Metadata = append(r.target.Metadata, entry)
 		case callCommandID:
-			r.command.ID = string(f.s)
+			r.command.ID = string(f.B)
 		case callPrincipal:
-			r.command.Principal = string(f.s)
+			r.command.Principal = string(f.B)
 		case callConsistency:
-			if f.n > uint64(entities.AtLeast) {
-				return fmt.Errorf("%w: consistency %d", errWire, f.n)
+			if f.N > uint64(entities.AtLeast) {
+				return fmt.Errorf("%w: consistency %d", errWire, f.N)
 			}
-			r.command.Consistency = entities.Consistency(f.n)
+			r.command.Consistency = entities.Consistency(f.N)
 		case callTraceParent:
-			r.command.TraceParent = string(f.s)
+			r.command.TraceParent = string(f.B)
 		case callSource:
-			source, err := parseSource(f.s)
+			source, err := parseSource(f.B)
 			if err != nil {
 				return err
 			}
 			r.command.Source = source
 		case callHops:
-			r.hops = int(min(f.n, math.MaxInt32))
+			r.hops = int(min(f.N, math.MaxInt32))
 		case callTimeout:
-			r.timeout = time.Duration(min(f.n, math.MaxInt64))
+			r.timeout = time.Duration(min(f.N, math.MaxInt64))
 		case callBound:
-			r.command.Bound = time.Duration(min(f.n, math.MaxInt64))
+			r.command.Bound = time.Duration(min(f.N, math.MaxInt64))
 		case callAfter:
-			position, err := parsePosition(f.s)
+			position, err := parsePosition(f.B)
 			if err != nil {
 				return err
 			}
 			r.command.After = append(r.command.After, position)
 		}
 	}
-	return f.err
+	return f.Err
 }
 
 func parsePosition(b []byte) (entities.Position, error) {
 	var p entities.Position
-	f := fields{rest: b}
-	for f.next() {
-		switch f.number {
+	f := fields.Of(b, errWire)
+	for f.Next() {
+		switch f.Number {
 		case positionPartition:
-			if f.n > math.MaxInt32 {
-				return p, fmt.Errorf("%w: partition %d", errWire, f.n)
+			if f.N > math.MaxInt32 {
+				return p, fmt.Errorf("%w: partition %d", errWire, f.N)
 			}
-			p.Partition = int32(f.n)
+			p.Partition = int32(f.N)
 		case positionNext:
-			p.Next = int64(f.n) //nolint:gosec // as protobuf reads an int64
+			p.Next = int64(f.N) //nolint:gosec // as protobuf reads an int64
 		}
 	}
-	return p, f.err
+	return p, f.Err
 }
 
 func parseSource(b []byte) (*entities.Source, error) {
 	s := &entities.Source{}
-	f := fields{rest: b}
-	for f.next() {
-		switch f.number {
+	f := fields.Of(b, errWire)
+	for f.Next() {
+		switch f.Number {
 		case sourceGeneration:
-			if f.n > math.MaxUint16 {
-				return nil, fmt.Errorf("%w: generation %d", errWire, f.n)
+			if f.N > math.MaxUint16 {
+				return nil, fmt.Errorf("%w: generation %d", errWire, f.N)
 			}
-			s.Generation = uint16(f.n)
+			s.Generation = uint16(f.N)
 		case sourcePartition:
-			if f.n > math.MaxUint16 {
-				return nil, fmt.Errorf("%w: partition %d", errWire, f.n)
+			if f.N > math.MaxUint16 {
+				return nil, fmt.Errorf("%w: partition %d", errWire, f.N)
 			}
-			s.Partition = uint16(f.n)
+			s.Partition = uint16(f.N)
 		case sourceOffset:
-			s.Offset = int64(f.n) //nolint:gosec // as protobuf reads an int64
+			s.Offset = int64(f.N) //nolint:gosec // as protobuf reads an int64
 		case sourceIndex:
-			if f.n > math.MaxUint32 {
-				return nil, fmt.Errorf("%w: index %d", errWire, f.n)
+			if f.N > math.MaxUint32 {
+				return nil, fmt.Errorf("%w: index %d", errWire, f.N)
 			}
-			s.Index = uint32(f.n)
+			s.Index = uint32(f.N)
 		case sourceSettled:
-			s.Settled = int64(f.n) //nolint:gosec // as protobuf reads an int64
+			s.Settled = int64(f.N) //nolint:gosec // as protobuf reads an int64
 		case sourceOpen:
-			if err := parseOpen(s, f.s); err != nil {
+			if err := parseOpen(s, f.B); err != nil {
 				return nil, err
 			}
 		}
 	}
-	return s, f.err
+	return s, f.Err
 }
 
 // parseOpen reads the exceptions of a source's progress.
@@ -207,70 +167,70 @@ func parseOpen(s *entities.Source, packed []byte) error {
 
 func parseEntry(b []byte, known names) (entities.MetadataEntry, error) {
 	var e entities.MetadataEntry
-	f := fields{rest: b}
-	for f.next() {
-		switch f.number {
+	f := fields.Of(b, errWire)
+	for f.Next() {
+		switch f.Number {
 		case entryKey:
-			e.Key = known.of(f.s)
+			e.Key = known.of(f.B)
 		case entryText:
-			e.Text, e.Binary, e.IsBinary = string(f.s), nil, false
+			e.Text, e.Binary, e.IsBinary = string(f.B), nil, false
 		case entryBinary:
-			e.Text, e.Binary, e.IsBinary = "", append([]byte(nil), f.s...), true
+			e.Text, e.Binary, e.IsBinary = "", append([]byte(nil), f.B...), true
 		}
 	}
-	return e, f.err
+	return e, f.Err
 }
 
 // parseAnswer reads an Answer. What it keeps it copies.
 func parseAnswer(b []byte, known names, reply *entities.Reply) (failure *entities.Error, err error) {
-	f := fields{rest: b}
-	for f.next() {
-		switch f.number {
+	f := fields.Of(b, errWire)
+	for f.Next() {
+		switch f.Number {
 		case answerTypeURL:
-			reply.Payload.TypeURL = known.of(f.s)
+			reply.Payload.TypeURL = known.of(f.B)
 		case answerPayload:
-			reply.Payload.Value = append([]byte(nil), f.s...)
+			reply.Payload.Value = append([]byte(nil), f.B...)
 		case answerMetadata:
-			entry, err := parseEntry(f.s, known)
+			entry, err := parseEntry(f.B, known)
 			if err != nil {
 				return nil, err
 			}
 			reply.Metadata = append(reply.Metadata, entry)
 		case answerToken:
-			reply.Token = string(f.s)
+			reply.Token = string(f.B)
 		case answerNoPayload:
-			reply.NoPayload = f.n != 0
+			reply.NoPayload = f.N != 0
 		case answerFailure:
-			if failure, err = parseFailure(f.s); err != nil {
+			if failure, err = parseFailure(f.B); err != nil {
 				return nil, err
 			}
 		}
 	}
-	return failure, f.err
+	return failure, f.Err
 }
 
 func parseFailure(b []byte) (*entities.Error, error) {
 	e := &entities.Error{}
 	var reason, outcome uint64
-	f := fields{rest: b}
-	for f.next() {
-		switch f.number {
+	f := fields.Of(b, errWire)
+	for f.Next() {
+		switch f.Number {
 		case failureReason:
-			reason = f.n
+			reason = f.N
 		case failureCode:
-			e.Code = uint32(min(f.n, math.MaxUint32))
+			e.Code = uint32(min(f.N, math.MaxUint32))
 		case failureMessage:
-			e.Message = string(f.s)
+			e.Message = string(f.B)
 		case failureOutcome:
-			outcome = f.n
+			outcome = f.N
 		case failureRetryAfter:
-			e.RetryAfter = time.Duration(min(f.n, math.MaxInt64))
+			e.RetryAfter = time.Duration(min(f.N, math.MaxInt64))
 		case failureChecked:
-			e.Checked = f.n != 0
+			e.Checked = f.N != 0
 		}
 	}
 	setReason(e, reason, outcome)
-	return e, f.err
+	return e, f.Err
 }
 
 // setReason takes what this version does not know for the worst that it can mean.
@@ -286,14 +246,14 @@ func setReason(e *entities.Error, reason, outcome uint64) {
 
 // idOf finds the id of a Call, a Cancel or an Answer, in all of which it is the first field.
 func idOf(b []byte) (uint64, error) {
-	f := fields{rest: b}
-	for f.next() {
-		if f.number == callID {
-			return f.n, nil
+	f := fields.Of(b, errWire)
+	for f.Next() {
+		if f.Number == callID {
+			return f.N, nil
 		}
 	}
-	if f.err != nil {
-		return 0, f.err
+	if f.Err != nil {
+		return 0, f.Err
 	}
 	return 0, fmt.Errorf("%w: a frame without an id", errWire)
 }

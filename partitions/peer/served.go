@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/internal/fields"
 	"github.com/millrace-io/millrace/internal/multiplex"
 	peerv1 "github.com/millrace-io/millrace/proto/gen/millrace/peer/v1"
 )
@@ -73,24 +74,24 @@ func (s *Server) Link(stream grpc.BidiStreamingServer[peerv1.LinkRequest, peerv1
 // consume reads one message of the caller's side.
 func (l *served) consume(b []byte) error {
 	l.server.stats.bytesReceived.Add(uint64(len(b)))
-	f := fields{rest: b}
-	for f.next() {
-		switch f.number {
+	f := fields.Of(b, errWire)
+	for f.Next() {
+		switch f.Number {
 		case fieldHello:
 			return fmt.Errorf("%w: a link has one hello, before everything else", errWire)
 		case fieldCalls:
-			if err := l.called(f.s); err != nil {
+			if err := l.called(f.B); err != nil {
 				return err
 			}
 		case fieldCancels:
-			id, err := idOf(f.s)
+			id, err := idOf(f.B)
 			if err != nil {
 				return err
 			}
 			l.abort(id)
 		}
 	}
-	return f.err
+	return f.Err
 }
 
 // called begins a command.
@@ -175,7 +176,7 @@ func (l *served) goodbye() {
 	l.Lock()
 	if l.Broken() == nil {
 		message, _ := l.Tail()
-		*message = appendBool(*message, fieldGoodbye, true)
+		*message = fields.AppendBool(*message, fieldGoodbye, true)
 	}
 	l.UnlockAndWrite()
 }

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/internal/fields"
 	"github.com/millrace-io/millrace/internal/multiplex"
 	peerv1 "github.com/millrace-io/millrace/proto/gen/millrace/peer/v1"
 )
@@ -46,11 +47,11 @@ func (c *Client) DispatchStream(ctx context.Context, address string, s *entities
 		return callFailed(ctx, address, entities.NotApplied, err)
 	}
 	first := multiplex.NewMessage()
-	b, at := begin(*first, streamOpening)
+	b, at := fields.Begin(*first, streamOpening)
 	b = appendCall(b, openingCall, 0, s.Command, 0, 0)
-	b = appendBool(b, openingClientStreams, s.ClientStreams)
-	b = appendBool(b, openingServerStreams, s.ServerStreams)
-	*first = end(b, at)
+	b = fields.AppendBool(b, openingClientStreams, s.ClientStreams)
+	b = fields.AppendBool(b, openingServerStreams, s.ServerStreams)
+	*first = fields.End(b, at)
 	if err := stream.SendMsg(first); err != nil && !errors.Is(err, io.EOF) {
 		return callFailed(ctx, address, entities.Unknown, err)
 	}
@@ -102,10 +103,10 @@ func passOn(ctx context.Context, cancel context.CancelCauseFunc, s *entities.Str
 			return
 		}
 		message := multiplex.NewMessage()
-		b, at := begin(*message, streamMessage)
-		b = appendString(b, messageTypeURL, payload.TypeURL)
-		b = appendBytes(b, messagePayload, payload.Value)
-		*message = end(b, at)
+		b, at := fields.Begin(*message, streamMessage)
+		b = fields.AppendString(b, messageTypeURL, payload.TypeURL)
+		b = fields.AppendBytes(b, messagePayload, payload.Value)
+		*message = fields.End(b, at)
 		if err := stream.SendMsg(message); err != nil {
 			return // the receiving side learns why
 		}
@@ -113,15 +114,15 @@ func passOn(ctx context.Context, cancel context.CancelCauseFunc, s *entities.Str
 }
 
 func parseReply(b []byte, known names, reply *entities.Reply) error {
-	f := fields{rest: b}
-	for f.next() {
-		if f.number == streamReply {
-			if failure, err := parseAnswer(f.s, known, reply); err != nil || failure != nil {
+	f := fields.Of(b, errWire)
+	for f.Next() {
+		if f.Number == streamReply {
+			if failure, err := parseAnswer(f.B, known, reply); err != nil || failure != nil {
 				return fmt.Errorf("%w: a failure among the replies of a stream: %w", errWire, err)
 			}
 		}
 	}
-	return f.err
+	return f.Err
 }
 
 // opening is the first message of a streamed call.
@@ -131,29 +132,29 @@ type opening struct {
 }
 
 func (o *opening) parse(b []byte) error {
-	f := fields{rest: b}
-	for f.next() {
-		if f.number != streamOpening {
+	f := fields.Of(b, errWire)
+	for f.Next() {
+		if f.Number != streamOpening {
 			return fmt.Errorf("%w: a streamed call does not begin with its opening", errWire)
 		}
-		inner := fields{rest: f.s}
-		for inner.next() {
-			switch inner.number {
+		inner := fields.Of(f.B, errWire)
+		for inner.Next() {
+			switch inner.Number {
 			case openingCall:
-				if err := o.call.parse(inner.s, names{}); err != nil {
+				if err := o.call.parse(inner.B, names{}); err != nil {
 					return err
 				}
 			case openingClientStreams:
-				o.clientStreams = inner.n != 0
+				o.clientStreams = inner.N != 0
 			case openingServerStreams:
-				o.serverStreams = inner.n != 0
+				o.serverStreams = inner.N != 0
 			}
 		}
-		if inner.err != nil {
-			return inner.err
+		if inner.Err != nil {
+			return inner.Err
 		}
 	}
-	return f.err
+	return f.Err
 }
 
 // Stream serves one streamed call. It is called by grpc-go.
@@ -244,23 +245,23 @@ func (s *Server) readAhead(stream grpc.ServerStream) func(context.Context) (enti
 
 func parseMessage(b []byte, known names) (entities.Payload, error) {
 	var p entities.Payload
-	f := fields{rest: b}
-	for f.next() {
-		if f.number != streamMessage {
+	f := fields.Of(b, errWire)
+	for f.Next() {
+		if f.Number != streamMessage {
 			return p, fmt.Errorf("%w: a second opening of a streamed call", errWire)
 		}
-		inner := fields{rest: f.s}
-		for inner.next() {
-			switch inner.number {
+		inner := fields.Of(f.B, errWire)
+		for inner.Next() {
+			switch inner.Number {
 			case messageTypeURL:
-				p.TypeURL = known.of(inner.s)
+				p.TypeURL = known.of(inner.B)
 			case messagePayload:
-				p.Value = append([]byte(nil), inner.s...)
+				p.Value = append([]byte(nil), inner.B...)
 			}
 		}
-		if inner.err != nil {
-			return p, inner.err
+		if inner.Err != nil {
+			return p, inner.Err
 		}
 	}
-	return p, f.err
+	return p, f.Err
 }

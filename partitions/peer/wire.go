@@ -7,10 +7,11 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/internal/fields"
 )
 
-// The frames of a link are the messages of peer.proto, written and read by hand: without a message object in between, and
-// so that a frame can be appended to the one before it. A test compares every byte with what protobuf itself writes.
+// The frames of a link are the messages of peer.proto, written and read by hand. A test compares every byte with what
+// protobuf itself writes.
 
 // The fields of LinkRequest and LinkResponse. Their tags are one byte.
 const (
@@ -79,140 +80,90 @@ const tagWithdrawn = byte(fieldWithdrawn<<3 | protowire.BytesType)
 
 var errWire = errors.New("not a message of the peer protocol")
 
-// begin opens a nested message with room for a length of two bytes, which most have. end closes it.
-func begin(b []byte, field protowire.Number) ([]byte, int) {
-	b = protowire.AppendTag(b, field, protowire.BytesType)
-	return append(b, 0, 0), len(b)
-}
-
-func end(b []byte, at int) []byte {
-	n := len(b) - at - 2
-	switch width := protowire.SizeVarint(uint64(n)); width { //nolint:gosec // a length
-	case 2:
-	case 1:
-		copy(b[at+1:], b[at+2:])
-		b = b[:len(b)-1]
-	default:
-		var room [8]byte // a length is an int
-		b = append(b, room[:width-2]...)
-		copy(b[at+width:], b[at+2:at+2+n])
-	}
-	protowire.AppendVarint(b[:at], uint64(n)) //nolint:gosec // a length
-	return b
-}
-
-func appendString(b []byte, field protowire.Number, s string) []byte {
-	if s == "" {
-		return b
-	}
-	return protowire.AppendString(protowire.AppendTag(b, field, protowire.BytesType), s)
-}
-
-func appendBytes(b []byte, field protowire.Number, v []byte) []byte {
-	if len(v) == 0 {
-		return b
-	}
-	return protowire.AppendBytes(protowire.AppendTag(b, field, protowire.BytesType), v)
-}
-
-func appendUint(b []byte, field protowire.Number, v uint64) []byte {
-	if v == 0 {
-		return b
-	}
-	return protowire.AppendVarint(protowire.AppendTag(b, field, protowire.VarintType), v)
-}
-
-func appendBool(b []byte, field protowire.Number, v bool) []byte {
-	if !v {
-		return b
-	}
-	return appendUint(b, field, 1)
-}
-
 // appendCall writes a command as a field of the message before it.
 func appendCall(b []byte, field protowire.Number, id uint64, cmd *entities.Command, hops int, timeout time.Duration) []byte {
-	b, at := begin(b, field)
-	b = appendUint(b, callID, id)
-	b = appendString(b, callService, cmd.Service)
-	b = appendString(b, callMethod, cmd.Method)
-	b = appendString(b, callEntityType, cmd.Key.Type)
-	b = appendString(b, callEntityID, cmd.Key.ID)
-	b = appendString(b, callTypeURL, cmd.Payload.TypeURL)
-	b = appendBytes(b, callPayload, cmd.Payload.Value)
+	b, at := fields.Begin(b, field)
+	b = fields.AppendUint(b, callID, id)
+	b = fields.AppendString(b, callService, cmd.Service)
+	b = fields.AppendString(b, callMethod, cmd.Method)
+	b = fields.AppendString(b, callEntityType, cmd.Key.Type)
+	b = fields.AppendString(b, callEntityID, cmd.Key.ID)
+	b = fields.AppendString(b, callTypeURL, cmd.Payload.TypeURL)
+	b = fields.AppendBytes(b, callPayload, cmd.Payload.Value)
 	b = appendMetadata(b, callMetadata, cmd.Metadata)
-	b = appendString(b, callCommandID, cmd.ID)
-	b = appendString(b, callPrincipal, cmd.Principal)
-	b = appendUint(b, callConsistency, uint64(cmd.Consistency))
-	b = appendString(b, callTraceParent, cmd.TraceParent)
+	b = fields.AppendString(b, callCommandID, cmd.ID)
+	b = fields.AppendString(b, callPrincipal, cmd.Principal)
+	b = fields.AppendUint(b, callConsistency, uint64(cmd.Consistency))
+	b = fields.AppendString(b, callTraceParent, cmd.TraceParent)
 	if s := cmd.Source; s != nil {
 		var inner int
-		b, inner = begin(b, callSource)
-		b = appendUint(b, sourceGeneration, uint64(s.Generation))
-		b = appendUint(b, sourcePartition, uint64(s.Partition))
-		b = appendUint(b, sourceOffset, uint64(s.Offset)) //nolint:gosec // as protobuf writes an int64
-		b = appendUint(b, sourceIndex, uint64(s.Index))
-		b = appendUint(b, sourceSettled, uint64(s.Settled)) //nolint:gosec // as protobuf writes an int64
+		b, inner = fields.Begin(b, callSource)
+		b = fields.AppendUint(b, sourceGeneration, uint64(s.Generation))
+		b = fields.AppendUint(b, sourcePartition, uint64(s.Partition))
+		b = fields.AppendUint(b, sourceOffset, uint64(s.Offset)) //nolint:gosec // as protobuf writes an int64
+		b = fields.AppendUint(b, sourceIndex, uint64(s.Index))
+		b = fields.AppendUint(b, sourceSettled, uint64(s.Settled)) //nolint:gosec // as protobuf writes an int64
 		if len(s.Open) > 0 {
 			var packed int
-			b, packed = begin(b, sourceOpen)
+			b, packed = fields.Begin(b, sourceOpen)
 			for _, offset := range s.Open {
 				b = protowire.AppendVarint(b, uint64(offset)) //nolint:gosec // as protobuf writes an int64
 			}
-			b = end(b, packed)
+			b = fields.End(b, packed)
 		}
-		b = end(b, inner)
+		b = fields.End(b, inner)
 	}
-	b = appendUint(b, callHops, uint64(hops))       //nolint:gosec // counted from 0
-	b = appendUint(b, callTimeout, uint64(timeout)) //nolint:gosec // not negative
-	b = appendUint(b, callBound, uint64(cmd.Bound)) //nolint:gosec // not negative
+	b = fields.AppendUint(b, callHops, uint64(hops))       //nolint:gosec // counted from 0
+	b = fields.AppendUint(b, callTimeout, uint64(timeout)) //nolint:gosec // not negative
+	b = fields.AppendUint(b, callBound, uint64(cmd.Bound)) //nolint:gosec // not negative
 	for _, p := range cmd.After {
 		var inner int
-		b, inner = begin(b, callAfter)
-		b = appendUint(b, positionPartition, uint64(p.Partition)) //nolint:gosec // not negative
-		b = appendUint(b, positionNext, uint64(p.Next))           //nolint:gosec // as protobuf writes an int64
-		b = end(b, inner)
+		b, inner = fields.Begin(b, callAfter)
+		b = fields.AppendUint(b, positionPartition, uint64(p.Partition)) //nolint:gosec // not negative
+		b = fields.AppendUint(b, positionNext, uint64(p.Next))           //nolint:gosec // as protobuf writes an int64
+		b = fields.End(b, inner)
 	}
-	return end(b, at)
+	return fields.End(b, at)
 }
 
 func appendMetadata(b []byte, field protowire.Number, md entities.Metadata) []byte {
 	for i := range md {
-		entry, at := begin(b, field)
-		entry = appendString(entry, entryKey, md[i].Key)
+		entry, at := fields.Begin(b, field)
+		entry = fields.AppendString(entry, entryKey, md[i].Key)
 		if md[i].IsBinary {
 			entry = protowire.AppendBytes(protowire.AppendTag(entry, entryBinary, protowire.BytesType), md[i].Binary)
 		} else {
 			entry = protowire.AppendString(protowire.AppendTag(entry, entryText, protowire.BytesType), md[i].Text)
 		}
-		b = end(entry, at)
+		b = fields.End(entry, at)
 	}
 	return b
 }
 
 func appendCancel(b []byte, id uint64) []byte {
-	b, at := begin(b, fieldCancels)
-	return end(appendUint(b, callID, id), at)
+	b, at := fields.Begin(b, fieldCancels)
+	return fields.End(fields.AppendUint(b, callID, id), at)
 }
 
 // appendAnswer writes a reply, or a failure where that is not nil.
 func appendAnswer(b []byte, field protowire.Number, id uint64, reply *entities.Reply, failure *entities.Error) []byte {
-	b, at := begin(b, field)
-	b = appendUint(b, answerID, id)
+	b, at := fields.Begin(b, field)
+	b = fields.AppendUint(b, answerID, id)
 	if failure != nil {
 		var inner int
-		b, inner = begin(b, answerFailure)
-		b = appendUint(b, failureReason, uint64(failure.Reason))
-		b = appendUint(b, failureCode, uint64(failure.Code))
-		b = appendString(b, failureMessage, failure.Message)
-		b = appendUint(b, failureOutcome, uint64(failure.Outcome))
-		b = appendUint(b, failureRetryAfter, uint64(max(0, failure.RetryAfter)))
-		b = appendBool(b, failureChecked, failure.Checked)
-		return end(end(b, inner), at)
+		b, inner = fields.Begin(b, answerFailure)
+		b = fields.AppendUint(b, failureReason, uint64(failure.Reason))
+		b = fields.AppendUint(b, failureCode, uint64(failure.Code))
+		b = fields.AppendString(b, failureMessage, failure.Message)
+		b = fields.AppendUint(b, failureOutcome, uint64(failure.Outcome))
+		b = fields.AppendUint(b, failureRetryAfter, uint64(max(0, failure.RetryAfter)))
+		b = fields.AppendBool(b, failureChecked, failure.Checked)
+		return fields.End(fields.End(b, inner), at)
 	}
-	b = appendString(b, answerTypeURL, reply.Payload.TypeURL)
-	b = appendBytes(b, answerPayload, reply.Payload.Value)
+	b = fields.AppendString(b, answerTypeURL, reply.Payload.TypeURL)
+	b = fields.AppendBytes(b, answerPayload, reply.Payload.Value)
 	b = appendMetadata(b, answerMetadata, reply.Metadata)
-	b = appendString(b, answerToken, reply.Token)
-	b = appendBool(b, answerNoPayload, reply.NoPayload)
-	return end(b, at)
+	b = fields.AppendString(b, answerToken, reply.Token)
+	b = fields.AppendBool(b, answerNoPayload, reply.NoPayload)
+	return fields.End(b, at)
 }

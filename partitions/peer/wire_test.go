@@ -13,6 +13,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/internal/fields"
 	peerv1 "github.com/millrace-io/millrace/proto/gen/millrace/peer/v1"
 )
 
@@ -82,12 +83,12 @@ func TestCallsAreProtobuf(t *testing.T) {
 		got := appendCall([]byte{}, fieldCalls, want.GetId(), cmd, int(want.GetHops()), time.Duration(want.GetTimeoutNanos()))
 		compare(t, got, &peerv1.LinkRequest{Calls: []*peerv1.Call{want}})
 
-		f := fields{rest: got}
+		f := fields.Of(got, errWire)
 		var back received
-		if !f.next() || f.number != fieldCalls {
-			t.Fatalf("no call: %v", f.err)
+		if !f.Next() || f.Number != fieldCalls {
+			t.Fatalf("no call: %v", f.Err)
 		}
-		if err := back.parse(f.s, names{}); err != nil {
+		if err := back.parse(f.B, names{}); err != nil {
 			t.Fatal(err)
 		}
 		again := &entities.Command{Service: back.target.Service, Method: back.target.Method, Key: back.key, Payload: back.target.Payload, Metadata: back.target.Metadata}
@@ -122,16 +123,16 @@ func TestAnswersAreProtobuf(t *testing.T) {
 		got := appendAnswer([]byte{}, fieldAnswers, want.GetId(), reply, failure)
 		compare(t, got, &peerv1.LinkResponse{Answers: []*peerv1.Answer{want}})
 
-		f := fields{rest: got}
-		if !f.next() || f.number != fieldAnswers {
-			t.Fatalf("no answer: %v", f.err)
+		f := fields.Of(got, errWire)
+		if !f.Next() || f.Number != fieldAnswers {
+			t.Fatalf("no answer: %v", f.Err)
 		}
 		back := &entities.Reply{}
-		said, err := parseAnswer(f.s, names{}, back)
+		said, err := parseAnswer(f.B, names{}, back)
 		if err != nil || (said == nil) != (failure == nil) || (said != nil && *said != *failure) || !reflect.DeepEqual(back, reply) {
 			t.Fatalf("read back %+v, %+v, %v, want %+v, %+v", back, said, err, reply, failure)
 		}
-		if id, err := idOf(f.s); id != want.GetId() || err != nil {
+		if id, err := idOf(f.B); id != want.GetId() || err != nil {
 			t.Fatalf("id %d, %v, want %d", id, err, want.GetId())
 		}
 	})
@@ -188,7 +189,7 @@ func TestGoldenFrames(t *testing.T) {
 		"cancel":  {appendCancel(nil, 300), "1a0308ac02"},
 		"reply":   {appendAnswer(nil, fieldAnswers, 1, &entities.Reply{Payload: cmd.Payload, Token: "t", NoPayload: true}, nil), "120d0801" + "120175" + "1a0101" + "2a0174" + "3001"},
 		"failure": {appendAnswer(nil, fieldAnswers, 1, nil, failure), "120f0801" + "3a0b08081002" + "1a0178" + "20022803"},
-		"goodbye": {appendBool(nil, fieldGoodbye, true), "1801"},
+		"goodbye": {fields.AppendBool(nil, fieldGoodbye, true), "1801"},
 	} {
 		if got := hex.EncodeToString(test.got); got != test.want {
 			t.Errorf("%s: %s, want %s", name, got, test.want)
@@ -220,27 +221,27 @@ func FuzzFrames(f *testing.F) {
 	f.Add([]byte{0x12, 0xff, 0xff})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		known := names{}
-		outer := fields{rest: b}
-		for outer.next() {
+		outer := fields.Of(b, errWire)
+		for outer.Next() {
 			var c received
-			if err := c.parse(outer.s, known); err == nil {
+			if err := c.parse(outer.B, known); err == nil {
 				cmd := &entities.Command{Service: c.target.Service, Method: c.target.Method, Key: c.key, Payload: c.target.Payload, Metadata: c.target.Metadata}
 				c.complete(cmd)
-				inner := fields{rest: appendCall(nil, fieldCalls, c.id, cmd, c.hops, c.timeout)}
-				inner.next()
+				inner := fields.Of(appendCall(nil, fieldCalls, c.id, cmd, c.hops, c.timeout), errWire)
+				inner.Next()
 				var again received
-				if err := again.parse(inner.s, known); err != nil || !reflect.DeepEqual(again, c) {
+				if err := again.parse(inner.B, known); err != nil || !reflect.DeepEqual(again, c) {
 					t.Errorf("wrote and read again %+v (%v), want %+v", again, err, c)
 				}
 			} else if !errors.Is(err, errWire) {
 				t.Errorf("%v is not an error of the wire", err)
 			}
-			if _, err := parseAnswer(outer.s, known, &entities.Reply{}); err != nil && !errors.Is(err, errWire) {
+			if _, err := parseAnswer(outer.B, known, &entities.Reply{}); err != nil && !errors.Is(err, errWire) {
 				t.Errorf("%v is not an error of the wire", err)
 			}
-			_, _ = idOf(outer.s)
-			_ = new(opening).parse(outer.s)
-			_, _ = parseMessage(outer.s, known)
+			_, _ = idOf(outer.B)
+			_ = new(opening).parse(outer.B)
+			_, _ = parseMessage(outer.B, known)
 		}
 	})
 }
