@@ -43,7 +43,7 @@ run: ## one process on a local port: embedded log, worker, gateway, the examples
 test: ## everything, race detector on; with Java 17 on a real Apache Kafka too
 	go test -race -timeout $(TIMEOUT) ./...
 
-test-short: ## what matters while typing: under a minute, no Kafka, no processes
+test-short: ## fast tests: under a minute, no Kafka, no processes
 	go test -short -timeout 2m $$(go list ./... | grep -v -e /tests/ -e /broker-adapter/kafka)
 
 lint: ## all linters, each named with its reason in .golangci.yml
@@ -90,7 +90,7 @@ golden: ## rewrite the transcripts under testdata/; read the diff before you com
 bench: ## measure against a bare gRPC echo in the same run; forwarded commands and three workers against one on Kafka
 	go run ./tests/bench
 
-scale: ## play groups of 10, 100 and 1 000 workers on paper: what breaks first? About two minutes
+scale: ## simulate groups of 10, 100 and 1,000 workers: what breaks first? About two minutes
 	go run ./tests/scale
 
 bench-compare: ## Go benchmarks of PKG=./materializer here and at BASE=main, compared
@@ -115,13 +115,13 @@ kafka-cluster: ## start three brokers at 127.0.0.1:9092, 9094 and 9096: replicat
 kafka-cluster-stop: ## stop them
 	@go run ./tests/kafkaserver/cmd -brokers 3 stop
 
-## Files that must fit one another
+## Generated files and consistency checks
 
 .PHONY: generate check-generated proto-check cli-reference fmt-check tidy-check vuln
 generate: ## generated Go from proto files
 	$(TOOL) buf generate
 
-check-generated: ## is generated code, and the command line reference, what its sources say?
+check-generated: ## check that generated code and docs/cli.md are up to date
 	@sums() { find . -name '*.pb.go' -o -path ./docs/cli.md | sort | xargs sha256sum; }; \
 	before=$$(sums); $(MAKE) generate cli-reference; \
 	diff <(echo "$$before") <(sums) || { echo "these files were behind their sources; they are current now: commit them" >&2; exit 1; }

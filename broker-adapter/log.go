@@ -207,7 +207,7 @@ type Log interface {
 	// CreateCommand returns shell commands by which an operator creates the topic instead.
 	CreateCommand(spec TopicSpec) string
 	// Assignments joins the group and calls on for every event, one at a time, until ctx ends; then it leaves in order and
-	// returns nil. A log may find heirs for this worker's partitions among the others first, and ask for the release of these while
+	// returns nil. A log may find successors for this worker's partitions among the others first, and ask for the release of these while
 	// it does. It returns an error when the membership ended otherwise.
 	Assignments(ctx context.Context, m Membership, on func(AssignmentEvent)) error
 	// SingleProcess is true when a lock guarantees that no other process can write: then answers that wrote nothing need no

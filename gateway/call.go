@@ -123,7 +123,7 @@ func (env *envelope) freshness(app string, cmd *entities.Command) *entities.Erro
 		}
 		cmd.Consistency, cmd.Bound = entities.Bounded, bound
 	default:
-		return invalid("%s is %q: say strong, local, eventual, bounded with %s, or at_least with %s, or leave it out",
+		return invalid("%s is %q: use one of strong, local, eventual, bounded with %s, or at_least with %s, or leave it out",
 			headerConsistency, consistency, headerMaxStaleness, headerMinToken)
 	}
 	return nil

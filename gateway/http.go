@@ -146,5 +146,5 @@ func (s *Server) writeNotFound(w http.ResponseWriter, r *http.Request) {
 
 func notFound(method, path string) *entities.Error {
 	return entities.Errorf(entities.UnknownMethod, entities.NotApplied,
-		"nothing is served at %s %s: call POST /<package.Service>/<Method>, or a path of the service's google.api.http rules", method, path)
+		"no route for %s %s: use POST /<package.Service>/<Method>, or a path declared with google.api.http", method, path)
 }

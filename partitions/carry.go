@@ -129,14 +129,14 @@ func (c *carrier) carry(ctx context.Context, cmd *entities.Command, hops int, he
 			doubt = err
 		}
 		if decided || !c.again(cmd, e, began) || ctx.Err() != nil {
-			return nil, mixed(table, honest(doubt, e))
+			return nil, mixed(table, resolveOutcome(doubt, e))
 		}
 		if until.IsZero() {
 			until = c.clock.Now().Add(c.limits.MovePatience)
 		}
 		c.routes.doubt()
 		if !c.pause(ctx, changed, partition, attempt, until) {
-			return nil, honest(doubt, e)
+			return nil, resolveOutcome(doubt, e)
 		}
 		c.stats.again.Add(1)
 	}
@@ -174,9 +174,9 @@ func (c *carrier) named(cmd *entities.Command) *entities.Command {
 	return &named
 }
 
-// honest returns what is known after several attempts: an error that leaves open whether the command took effect stays, unless a later
+// resolveOutcome returns what is known after several attempts: an error that leaves open whether the command took effect stays, unless a later
 // attempt was checked by an owner, who knows what there was before.
-func honest(doubt error, last *entities.Error) error {
+func resolveOutcome(doubt error, last *entities.Error) error {
 	if doubt != nil && last.Outcome == entities.NotApplied && !last.Checked && !mutation.On(mutation.Doubt) {
 		return doubt
 	}

@@ -305,7 +305,7 @@ func (c *core) Lost() {
 	}
 	c.assigned = false
 	if c.state != Halted && c.state != Repairing {
-		c.fence("the log took it away from this worker", false)
+		c.fence("another worker owns it by the latest rebalance", false)
 	}
 }
 

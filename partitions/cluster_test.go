@@ -293,9 +293,9 @@ func TestStoredImagesAreNamed(t *testing.T) {
 	}
 }
 
-// TestAnHeirClaimsWhenItReadsTheRelease: the table names the heir before the owner has let go. Callers wait for it, nothing is void, and
+// TestASuccessorClaimsWhenItReadsTheRelease: the table names the successor before the owner has let go. Callers wait for it, nothing is void, and
 // no claim comes before the release.
-func TestAnHeirClaimsWhenItReadsTheRelease(t *testing.T) {
+func TestASuccessorClaimsWhenItReadsTheRelease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, Limits{MovePatience: time.Minute, ReleaseTimeout: time.Minute})
 		c.owned(c.a, 0, 1)
@@ -311,10 +311,10 @@ func TestAnHeirClaimsWhenItReadsTheRelease(t *testing.T) {
 		}()
 		synctest.Wait()
 		if k := c.a.kinds(); k[record.Claim] != 1 || len(answer) != 0 {
-			t.Fatalf("the heir did not wait: the log holds %v", k)
+			t.Fatalf("the successor did not wait: the log holds %v", k)
 		}
 		c.revoke(c.a)
-		c.until("the heir answers", func() bool { return len(answer) > 0 })
+		c.until("the successor answers", func() bool { return len(answer) > 0 })
 		if err := <-answer; err != nil {
 			t.Error(err)
 		}
@@ -334,9 +334,9 @@ func TestAnHeirDoesNotWaitForEver(t *testing.T) {
 		from := c.b.clock.Now()
 		c.handOver(1, 0)
 		c.assign(c.b)
-		c.until("the heir owns it", func() bool { return c.b.p.Status().State == Active })
+		c.until("the successor owns it", func() bool { return c.b.p.Status().State == Active })
 		if took := c.b.clock.Now().Sub(from); took < time.Second {
-			t.Errorf("the heir claimed after %v, and the owner had a second", took)
+			t.Errorf("the successor claimed after %v, and the owner had a second", took)
 		}
 		c.want(c.b, command("x", "add 2"), "1 2")
 	})
@@ -373,17 +373,17 @@ func TestPatienceEnds(t *testing.T) {
 func TestDoubtStays(t *testing.T) {
 	doubt := errLost(0, "the connection broke")
 	for _, last := range []*entities.Error{errMoved(0, "x"), errPartitionBusy(0, 1), errHalted(0, errors.New("x"))} {
-		if err := honest(doubt, last); err != error(doubt) { //nolint:errorlint // the very one
+		if err := resolveOutcome(doubt, last); err != error(doubt) { //nolint:errorlint // the very one
 			t.Errorf("after an unknown outcome %q is told as it is", last)
 		}
-		if err := honest(nil, last); err != error(last) { //nolint:errorlint // the very one
+		if err := resolveOutcome(nil, last); err != error(last) { //nolint:errorlint // the very one
 			t.Errorf("%q became %v", last, err)
 		}
 	}
 	checked := errIDReused("i", entities.Key{})
 	checked.Checked = true
 	for _, last := range []*entities.Error{checked, {Reason: entities.FunctionRefused, Outcome: entities.Refused}} {
-		if err := honest(doubt, last); err != error(last) { //nolint:errorlint // the very one
+		if err := resolveOutcome(doubt, last); err != error(last) { //nolint:errorlint // the very one
 			t.Errorf("the owner's %q became %v", last, err)
 		}
 	}

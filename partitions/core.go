@@ -323,9 +323,9 @@ func (c *core) Withdrawn(call *Call) {
 	call.finished = true
 	c.waiting = without(c.waiting, call)
 	c.drop(call)
-	heir := c.promote(call)
+	successor := c.promote(call)
 	if e != nil {
-		c.vacate(call, heir)
+		c.vacate(call, successor)
 	}
 }
 
@@ -340,20 +340,20 @@ func (c *core) promote(call *Call) *Call {
 		c.refuseAll(followers, errMoved(c.partition, cmp.Or(c.lastFence, "it is being released")))
 		return nil
 	}
-	heir := followers[0]
-	heir.first, heir.entity, heir.followers = nil, call.entity, followers[1:]
-	for _, f := range heir.followers {
-		f.first = heir
+	successor := followers[0]
+	successor.first, successor.entity, successor.followers = nil, call.entity, followers[1:]
+	for _, f := range successor.followers {
+		f.first = successor
 	}
-	c.ids[heir.commandID()] = heir
-	if heir.checked = true; len(heir.followers) == 0 {
-		heir.check()
+	c.ids[successor.commandID()] = successor
+	if successor.checked = true; len(successor.followers) == 0 {
+		successor.check()
 	}
-	return heir
+	return successor
 }
 
-// vacate gives the place of a call in its entity's queue, or its turn, to heir; nil: to the one behind it.
-func (c *core) vacate(call, heir *Call) {
+// vacate gives the place of a call in its entity's queue, or its turn, to successor; nil: to the one behind it.
+func (c *core) vacate(call, successor *Call) {
 	e := call.entity
 	running := e.running == call
 	if running {
@@ -366,12 +366,12 @@ func (c *core) vacate(call, heir *Call) {
 		return
 	}
 	switch {
-	case heir == nil:
+	case successor == nil:
 		e.queue = without(e.queue, call)
 	case running:
-		e.queue = append([]*Call{heir}, e.queue...)
+		e.queue = append([]*Call{successor}, e.queue...)
 	default:
-		e.queue[slices.Index(e.queue, call)] = heir
+		e.queue[slices.Index(e.queue, call)] = successor
 	}
 	c.advance(e)
 }

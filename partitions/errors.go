@@ -30,7 +30,7 @@ func overloaded(format string, args ...any) *entities.Error {
 }
 
 func errMoved(partition int32, why string) *entities.Error {
-	return entities.Errorf(entities.Moved, entities.NotApplied, "partition %d is changing hands (%s): nothing was applied, try again", partition, why)
+	return entities.Errorf(entities.Moved, entities.NotApplied, "partition %d is unavailable (%s): nothing was applied, try again", partition, why)
 }
 
 func errFenced(partition int32) *entities.Error { return errMoved(partition, "its owner was fenced") }

@@ -226,7 +226,7 @@ func (m *Manager) Run(ctx context.Context) error {
 }
 
 // leave ends the membership. Where there may be others they are told before the partitions are released, so that each of these has an
-// heir who waits for that.
+// successor who waits for that.
 func (m *Manager) leave(end func(), left <-chan error) error {
 	if m.options.Group == nil {
 		m.release(m.all(), nil)()

@@ -30,7 +30,7 @@ type Limits struct {
 	PassivateAfter time.Duration `name:"passivate-after" default:"30s" min:"1ns" process:"worker" help:"idle time after which an entity leaves memory, unless its type says otherwise"`
 	// ActiveMemory is what active entities of all partitions may hold before the least recently
 	// used ones go, ActiveBytes the share of one partition. 0: an equal share.
-	ActiveMemory int `name:"active-memory" default:"256MiB" unit:"bytes" min:"1" process:"worker" help:"memory of active entities before the least recently used leave"`
+	ActiveMemory int `name:"active-memory" default:"256MiB" unit:"bytes" min:"1" process:"worker" help:"memory for active entities; the least recently used are passivated beyond it"`
 	ActiveBytes  int
 	// AckTimeout is how long the log may stay silent before the ownership is given up.
 	AckTimeout time.Duration `default:"30s"`

@@ -87,9 +87,9 @@ type Partition struct {
 	// probe is the owner's last word on how far it is; probing: it is being asked.
 	probe   atomic.Pointer[probe]
 	probing atomic.Bool
-	// sound is the log's last word on its end; sounding: it is being asked.
-	sound    atomic.Pointer[sound]
-	sounding atomic.Bool
+	// logEnd is what the log last said of its end; askingEnd: it is being asked.
+	logEnd    atomic.Pointer[logEnd]
+	askingEnd atomic.Bool
 	// staleness is the worker's.
 	staleness *staleness
 	tracer    *tracing.Tracer

@@ -137,8 +137,8 @@ func (p *Partition) measure(call *Call, confirmed time.Duration) {
 	p.staleness.answered(p.began.Add(now), call.cmd, ByOwner, age)
 }
 
-// sound is what the log said that its end is.
-type sound struct {
+// logEnd is what the log said that its end is.
+type logEnd struct {
 	// asked is when: everything that was committed by then lies before next.
 	asked time.Time
 	next  int64
@@ -146,8 +146,8 @@ type sound struct {
 	before time.Time
 }
 
-// soundEvery is how often the log is asked for its end at most, so that an image in which nothing happens does not seem to age.
-const soundEvery = time.Second
+// askEndEvery is how often the log is asked for its end at most, so that an image in which nothing happens does not seem to age.
+const askEndEvery = time.Second
 
 // age returns how long ago an image had everything that was committed, as far as is known, and sees to it that more is known next
 // time, unless the owner is asked anyway.
@@ -157,7 +157,7 @@ func (r *Router) age(p *Partition, i *image, c entities.Consistency) time.Durati
 	if owner := p.probe.Load(); owner != nil && i.next >= owner.next {
 		newest = latest(newest, owner.asked)
 	}
-	end := p.sound.Load()
+	end := p.logEnd.Load()
 	reached := end == nil || i.next >= end.next
 	if end != nil {
 		newest = latest(newest, end.before)
@@ -166,7 +166,7 @@ func (r *Router) age(p *Partition, i *image, c entities.Consistency) time.Durati
 		}
 	}
 	age := now.Sub(newest)
-	if c != entities.Bounded && age > soundEvery && (reached || now.Sub(end.asked) > probeTimeout) {
+	if c != entities.Bounded && age > askEndEvery && (reached || now.Sub(end.asked) > probeTimeout) {
 		r.listen(p, newest)
 	}
 	return max(age, 0)
@@ -182,10 +182,10 @@ func latest(a, b time.Time) time.Time {
 // listen asks the log for its end, unless somebody does already. An answer that the image has not reached is not replaced by a
 // newer one until it has, or for long: else an image that is always behind would never have been complete.
 func (r *Router) listen(p *Partition, before time.Time) {
-	r.inquire(&p.sounding, func(ctx context.Context) {
+	r.inquire(&p.askingEnd, func(ctx context.Context) {
 		asked := p.clock.Now()
 		if next, err := p.log.End(ctx, p.journal); err == nil {
-			p.sound.Store(&sound{asked: asked, next: next, before: before})
+			p.logEnd.Store(&logEnd{asked: asked, next: next, before: before})
 		}
 	})
 }

@@ -49,7 +49,7 @@ func TestStalenessOfFollowers(t *testing.T) {
 		if s := measuredOf(c.b, entities.Eventual, ByFollower); s.Largest < time.Hour || s.Promised != 0 {
 			t.Errorf("nobody has heard of the log for an hour, measured %v, promised %v", s.Largest, s.Promised)
 		}
-		c.until("the log has said where it ends", func() bool { return c.b.p.sound.Load() != nil })
+		c.until("the log has said where it ends", func() bool { return c.b.p.logEnd.Load() != nil })
 		c.b.clock.Advance(time.Hour) // what was measured before is forgotten
 		c.until("the log is asked again", func() bool {
 			c.want(c.b, relaxed(entities.Eventual, 0), "1")
@@ -72,19 +72,19 @@ func TestStalenessIsUnknownUntilProven(t *testing.T) {
 		what  string
 		image image
 		owner *probe
-		log   *sound
+		log   *logEnd
 		want  time.Duration
 	}{
 		{"the end as heard", image{next: 5, at: at(3)}, nil, nil, 7 * time.Second},
 		{"the owner, and the image is there", image{next: 5, at: at(3)}, &probe{asked: at(4), next: 5}, nil, 6 * time.Second},
 		{"the owner is further", image{next: 5, at: at(3)}, &probe{asked: at(4), next: 6}, nil, 7 * time.Second},
-		{"the log, and the image is there", image{next: 5, at: at(3)}, nil, &sound{asked: at(8), next: 5}, 2 * time.Second},
-		{"the log is further", image{next: 5, at: at(3)}, nil, &sound{asked: at(8), next: 6, before: at(6)}, 4 * time.Second},
-		{"the newest of all", image{next: 5, at: at(9)}, &probe{asked: at(4), next: 5}, &sound{asked: at(8), next: 6, before: at(6)}, time.Second},
+		{"the log, and the image is there", image{next: 5, at: at(3)}, nil, &logEnd{asked: at(8), next: 5}, 2 * time.Second},
+		{"the log is further", image{next: 5, at: at(3)}, nil, &logEnd{asked: at(8), next: 6, before: at(6)}, 4 * time.Second},
+		{"the newest of all", image{next: 5, at: at(9)}, &probe{asked: at(4), next: 5}, &logEnd{asked: at(8), next: 6, before: at(6)}, time.Second},
 	} {
 		p.probe.Store(step.owner)
-		p.sound.Store(step.log)
-		p.sounding.Store(true) // nobody is asked
+		p.logEnd.Store(step.log)
+		p.askingEnd.Store(true) // nobody is asked
 		if age := r.age(p, &step.image, entities.Eventual); age != step.want {
 			t.Errorf("%s: %v, want %v", step.what, age, step.want)
 		}

@@ -28,7 +28,7 @@ func (l *Log) commitLoop() {
 			l.commitWaiting()
 		case r := <-l.creates:
 			r.reply <- l.createTopic(r.spec)
-		case <-l.lightsOut():
+		case <-l.stopped():
 			l.fail(l.db.fs.failure())
 		case <-l.retry:
 			l.reopen()
@@ -39,8 +39,8 @@ func (l *Log) commitLoop() {
 	}
 }
 
-// lightsOut fires when the disk failed behind the back of the committer, in a flush or a compaction.
-func (l *Log) lightsOut() <-chan struct{} {
+// stopped fires when the disk failed behind the back of the committer, in a flush or a compaction.
+func (l *Log) stopped() <-chan struct{} {
 	if l.db == nil {
 		return nil
 	}
@@ -165,7 +165,7 @@ func (l *Log) commit() error {
 	if err := l.batch.SyncWait(); err != nil {
 		return err
 	}
-	// The sync counts only if the lights were on all the time: see blackoutFS.
+	// The sync counts only if nothing failed meanwhile: see failStopFS.
 	if err := l.db.fs.failure(); err != nil {
 		return err
 	}
@@ -227,7 +227,7 @@ func (l *Log) fail(cause error) {
 	l.stats.failures.Add(1)
 	l.stats.note(l.failure)
 	l.stats.enter(StateFailed)
-	_ = l.closeDatabase() // the lights are out: it says nothing new
+	_ = l.closeDatabase() // writing has stopped: it says nothing new
 	l.retryLater()
 }
 

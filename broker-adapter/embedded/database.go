@@ -25,7 +25,7 @@ const (
 // database is one opening of the directory. A log may go through several.
 type database struct {
 	*pebble.DB
-	fs *blackoutFS
+	fs *failStopFS
 }
 
 // openDatabase opens the directory of a log whose lock is held and reads where its partitions end.
@@ -34,7 +34,7 @@ func openDatabase(o Options, lock *pebble.Lock, topics *topicTable, stats *stats
 	if !o.Ephemeral {
 		disk = aheadFS{disk}
 	}
-	d := &database{fs: newBlackoutFS(disk, o.Dir)}
+	d := &database{fs: newFailStopFS(disk, o.Dir)}
 	db, err := openFiles(o, d.fs, lock, stats)
 	if err != nil {
 		return nil, directoryError("open log in", o.Dir, firstError(d.fs.failure(), err))
@@ -42,7 +42,7 @@ func openDatabase(o Options, lock *pebble.Lock, topics *topicTable, stats *stats
 	d.DB = db
 	err = topics.load(db)
 	if cause := d.fs.failure(); cause != nil {
-		err = cause // whatever was loaded may have come from the dark
+		err = cause // whatever was loaded may have been created after the stop
 	}
 	if err != nil {
 		_ = d.Close() // err says what matters
@@ -53,7 +53,7 @@ func openDatabase(o Options, lock *pebble.Lock, topics *topicTable, stats *stats
 
 // openFiles opens Pebble. A new database begins its first WAL before it takes up its format: damage in that one would pass for a
 // torn tail, and hide what was acknowledged. So a new database is closed and opened again before anything is written to it.
-func openFiles(o Options, disk *blackoutFS, lock *pebble.Lock, stats *stats) (*pebble.DB, error) {
+func openFiles(o Options, disk *failStopFS, lock *pebble.Lock, stats *stats) (*pebble.DB, error) {
 	was, err := pebble.Peek(o.Dir, disk)
 	if err != nil {
 		return nil, err
@@ -68,7 +68,7 @@ func openFiles(o Options, disk *blackoutFS, lock *pebble.Lock, stats *stats) (*p
 	return pebble.Open(o.Dir, databaseOptions(o, disk, lock, stats))
 }
 
-func databaseOptions(o Options, disk *blackoutFS, lock *pebble.Lock, stats *stats) *pebble.Options {
+func databaseOptions(o Options, disk *failStopFS, lock *pebble.Lock, stats *stats) *pebble.Options {
 	options := &pebble.Options{
 		FS:                          disk,
 		Lock:                        lock,
@@ -98,7 +98,7 @@ func (pebbleLogger) Infof(string, ...any)  {}
 func (pebbleLogger) Errorf(string, ...any) {}
 
 // Fatalf ends the process, as Pebble demands: it calls this where it cannot go on. Failing disks do not come here
-// (blackoutFS), so what does is a contradiction inside the database.
+// (failStopFS), so what does is a contradiction inside the database.
 func (l pebbleLogger) Fatalf(format string, args ...any) {
 	panic(fmt.Sprintf("log in %s: %s", l.dir, fmt.Sprintf(format, args...)))
 }

@@ -19,7 +19,7 @@
 //
 // # When the disk fails
 //
-// The first write, sync, create or rename that fails turns the lights out (blackout.go): from then on nothing reaches the
+// The first write, sync, create or rename that fails stops all writing (failstop.go): from then on nothing reaches the
 // disk any more, while Pebble believes that all is well and can be closed in peace. That is exactly a power cut at the
 // moment of the failure, the one accident that a database is made for. The committer never acknowledges after the lights
 // went out: the appends of that moment get an error with unknown outcome, later ones ErrFailed (not written), and the

@@ -138,7 +138,7 @@ func (r *reader) scan(end int64) (broker.Batch, error) {
 		return broker.Batch{Records: r.records, Next: r.next, End: r.partition.end.Load()}, nil
 	}
 	if db.fs.failure() != nil {
-		return broker.Batch{}, errAway // what was read may come from the dark
+		return broker.Batch{}, errAway // what was read may have been created after the stop
 	}
 	if len(r.records) > 0 {
 		// Everything before the bad record is good; the next call finds it again.

@@ -162,7 +162,7 @@ func (in *inspection) durability() string {
 	case in.factor == 1 && flushed:
 		return "one broker: acknowledged data is on its disk (flush.messages=1) and dies with that disk"
 	case in.factor == 1:
-		return "one broker: acknowledged data dies with its disk or a power cut"
+		return "single broker: acknowledged data is lost when its disk fails or power is lost"
 	case flushed:
 		return fmt.Sprintf("%d replicas: acknowledged data is on the disks of at least %d brokers (flush.messages=1)", in.factor, insync)
 	case insync == 1:

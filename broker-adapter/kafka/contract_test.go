@@ -95,7 +95,7 @@ func TestContractOfCompacted(t *testing.T) {
 func TestDurabilityOfOneBroker(t *testing.T) {
 	l := open(t, Options{Brokers: brokers(t)})
 	topic := newTestTopic(t, l, 1).Topic
-	if d := describe(t, l, topic).Durability; d != "one broker: acknowledged data dies with its disk or a power cut" {
+	if d := describe(t, l, topic).Durability; d != "single broker: acknowledged data is lost when its disk fails or power is lost" {
 		t.Errorf("durability: %q", d)
 	}
 	alter(t, l, topic, flushMessages, "1")

@@ -122,7 +122,7 @@ func (p *peer) keep() {
 			lasted = options.Clock.Now().Sub(opened) > options.Backoff.Max
 		} else if p.ctx.Err() == nil {
 			p.client.stats.dialFailures.Add(1)
-			p.mourn(err)
+			p.reportDead(err)
 		}
 		if p.ctx.Err() != nil || p.unwanted() {
 			return
@@ -208,9 +208,9 @@ func (p *peer) closed(l *link) bool {
 	return goodbye
 }
 
-// mourn tells the hook that the process is dead, if this attempt shows that: there was a link, it ended without a good-bye,
+// reportDead tells the hook that the process is dead, if this attempt shows that: there was a link, it ended without a good-bye,
 // and nobody listens at the address any more.
-func (p *peer) mourn(err error) {
+func (p *peer) reportDead(err error) {
 	p.mu.Lock()
 	who := p.who
 	news := p.watched && p.met && !p.goodbye && !p.dead && socketGone(err)

@@ -150,7 +150,7 @@ func (w *world) promote(t *testing.T) {
 		w.fault("standby promoted after a crash")
 		w.note("%s dies", w.workers[1].name)
 		store := w.workers[1].store
-		w.bury(w.workers[1])
+		w.endLife(w.workers[1])
 		w.start(t, 1, store.Clone())
 		return
 	}

@@ -141,7 +141,7 @@ func (w *world) crash(t *testing.T) {
 		w.fault("crash")
 	}
 	w.note("%s dies", old.name)
-	w.bury(old)
+	w.endLife(old)
 	w.start(t, i, store.Clone())
 	for p, has := range old.has {
 		if has && w.rng.IntN(3) > 0 {
@@ -150,8 +150,8 @@ func (w *world) crash(t *testing.T) {
 	}
 }
 
-// bury ends a life. The log hears nothing from it any more, and whatever it still says is not heard by anybody.
-func (w *world) bury(life *worker) {
+// endLife ends a life. The log hears nothing from it any more, and whatever it still says is not heard by anybody.
+func (w *world) endLife(life *worker) {
 	life.dead = true
 	if w.links != nil {
 		w.links.set(life.name, nil)

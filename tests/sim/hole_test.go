@@ -59,7 +59,7 @@ func (w *world) pierce(t *testing.T) {
 // begin replaces the first worker by one without a store, which owns everything.
 func (w *world) begin(t *testing.T) {
 	t.Helper()
-	w.bury(w.workers[0])
+	w.endLife(w.workers[0])
 	w.start(t, 0, memstore.New())
 	for id := range int32(parts) {
 		w.assign(0, id)

@@ -123,7 +123,7 @@ func (w *world) restart(t *testing.T) {
 	t.Helper()
 	old := w.workers[0]
 	w.note("%s dies", old.name)
-	w.bury(old)
+	w.endLife(old)
 	w.start(t, 0, old.store.Clone())
 	for id := range int32(parts) {
 		w.assign(0, id)

@@ -32,7 +32,7 @@ func (w *world) truncate(t *testing.T) {
 	if w.rng.IntN(2) == 0 {
 		old := w.workers[0]
 		w.note("%s dies", old.name)
-		w.bury(old)
+		w.endLife(old)
 		w.start(t, 0, old.store.Clone())
 		for id := range int32(parts) {
 			w.assign(0, id)
@@ -129,7 +129,7 @@ func (w *world) interrupt(t *testing.T, lost int32, choice partitions.Choice) {
 	old := w.workers[0]
 	w.fault("repair interrupted")
 	w.note("%s dies in a repair", old.name)
-	w.bury(old)
+	w.endLife(old)
 	<-ended
 	w.start(t, 0, old.store.Clone())
 	for id := range int32(parts) {

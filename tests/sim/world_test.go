@@ -556,7 +556,7 @@ func (w *world) heal(t *testing.T) {
 		w.pierce(t)
 	}
 	for _, life := range w.workers {
-		w.bury(life)
+		w.endLife(life)
 	}
 }
 

@@ -32,7 +32,7 @@ func call() *cobra.Command {
 		Use:   "call SERVICE/METHOD",
 		Short: "Call a method of the function, with JSON",
 		Long: `Call a method of the function with a JSON request and print its replies, one JSON document per line, and the token of the
-answer on standard error. A method whose input streams takes any number of documents one behind the other.`,
+answer on standard error. A method whose input streams takes any number of documents, one after the other.`,
 		Example: `  millrace call shop.v1.CartService/AddItem -d '{"cart_id":"42","item_id":"apple","quantity":2}'
   echo '{"cart_id":"42"}' | millrace call shop.v1.CartService/GetCart -d -`,
 		Args: exactly(1, "the method to call, as in shop.v1.CartService/AddItem"),
@@ -192,7 +192,7 @@ func readRequests(method protoreflect.MethodDescriptor, data string) ([]proto.Me
 		}
 		msg := dynamicpb.NewMessage(method.Input())
 		if err := protojson.Unmarshal(raw, msg); err != nil {
-			return nil, usagef("request is no %s: %s", method.Input().FullName(), plain(err))
+			return nil, usagef("invalid %s: %s", method.Input().FullName(), plain(err))
 		}
 		requests = append(requests, msg)
 	}

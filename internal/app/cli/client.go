@@ -21,8 +21,8 @@ const (
 
 // addClient gives a command the flags by which it finds a running process.
 func addClient(cmd *cobra.Command) {
-	cmd.Flags().String("admin", "", "admin address of the process (default: that of the configuration here)")
-	cmd.Flags().Duration("timeout", defaultTimeout, "how long to wait for an answer; 0: for ever")
+	cmd.Flags().String("admin", "", "admin address (default: from millrace.yaml or MILLRACE_ADMIN)")
+	cmd.Flags().Duration("timeout", defaultTimeout, "request timeout; 0: none")
 	cmd.Flags().String("config", "", "configuration file; "+node.DefaultFile+" is read when it is there")
 }
 

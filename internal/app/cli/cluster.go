@@ -112,7 +112,7 @@ func partitionsCommand() *cobra.Command {
 func drainCommand() *cobra.Command {
 	var yes, last bool
 	cmd := &cobra.Command{
-		Use: "drain [WORKER]", Short: "Have a worker hand its partitions to the others, before it is stopped",
+		Use: "drain [WORKER]", Short: "Move all partitions off a worker before maintenance",
 		Long: `Have a worker hand its partitions to the others, in order: what is under way is finished, callers wait a moment and are
 refused nothing. The worker goes on serving by way of the others and owns nothing until it is started again. Without a name
 it is the worker at --admin. It is named and asked about first; where nobody can be asked, --yes says so. The last worker of an app is
@@ -164,17 +164,17 @@ func planDrain(ctx context.Context, a adminv1.AdminServiceClient, r *adminv1.Dra
 			return "", usagef("a gateway owns nothing: name the worker that is to hand its partitions over")
 		}
 	}
-	var heirs []string
+	var others []string
 	for _, m := range c.GetMembers() {
 		if m.GetName() != r.GetWorker() {
-			heirs = append(heirs, m.GetName())
+			others = append(others, m.GetName())
 		}
 	}
-	to := "to " + strings.Join(heirs, ", ")
+	to := "to " + strings.Join(others, ", ")
 	switch {
-	case len(heirs) == 0 && !r.GetLast():
+	case len(others) == 0 && !r.GetLast():
 		return "", nil // the worker refuses it, and says why
-	case len(heirs) == 0:
+	case len(others) == 0:
 		to = "to no worker, for it is the last one"
 	}
 	return fmt.Sprintf("drain worker %s of app %s: %d of %d partitions go %s", r.GetWorker(), c.GetApp(), owns(c, r.GetWorker()), len(c.GetPartitions()), to), nil
@@ -237,7 +237,7 @@ func printCluster(w io.Writer, c *adminv1.ClusterResponse) error {
 			moving++
 		}
 	}
-	fmt.Fprintf(w, "app %s: %d workers, %d partitions, %d on the move\n", c.GetApp(), len(c.GetMembers()), len(c.GetPartitions()), moving)
+	fmt.Fprintf(w, "app %s: %d workers, %d partitions, %d being moved\n", c.GetApp(), len(c.GetMembers()), len(c.GetPartitions()), moving)
 	printVersions(w, c)
 	fmt.Fprintln(w)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
@@ -358,7 +358,7 @@ func printPlacements(w io.Writer, all []placement) error {
 	for _, p := range all {
 		owner, state := p.GetOwner(), p.owner.GetState()
 		if owner == "" {
-			owner, state = "-", "on the move"
+			owner, state = "-", "moving"
 		}
 		fmt.Fprintf(t, "%d\t%s\t%s\t%d\t%s\t%s\t%s\n", p.GetPartition(), owner, state, p.owner.GetEpoch(), strconv.FormatInt(p.owner.GetNextOffset(), 10),
 			strings.Join(p.standbys("%s (%d)"), ", "), lastError(p.owner.GetLastErrorTime(), p.owner.GetLastError()))

@@ -98,7 +98,7 @@ func history() *cobra.Command {
 		},
 	}
 	addClient(cmd)
-	cmd.Flags().Int64Var(&limit, "limit", 0, "at most so many records; 0: all")
+	cmd.Flags().Int64Var(&limit, "limit", 0, "maximum number of records; 0: unlimited")
 	return cmd
 }
 
@@ -180,7 +180,7 @@ owner) are marked stale.`,
 	cmd.Flags().Int32Var(&partition, "partition", 0, "only this partition")
 	cmd.Flags().BoolVar(&beginning, "from-start", false, "begin with the oldest record")
 	cmd.Flags().BoolVar(&noFollow, "no-follow", false, "stop at the end")
-	cmd.Flags().Int64Var(&r.Limit, "limit", 0, "at most so many records; 0: no limit")
+	cmd.Flags().Int64Var(&r.Limit, "limit", 0, "maximum number of records; 0: unlimited")
 	return cmd
 }
 

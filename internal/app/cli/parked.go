@@ -20,7 +20,7 @@ import (
 // parked lists effects that could not be delivered, and resolves them.
 func parked() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "parked", Short: "List effects that wait for you, send them again, or drop them", Args: exactly(0, "no arguments"),
+		Use: "parked", Short: "List, retry or discard undeliverable effects (dead letters)", Args: exactly(0, "no arguments"),
 		Long: `List the effects that could not be delivered: their target does not exist, or its function fails on them again and
 again. A timer whose command fails like that becomes such an effect of its entity on itself. Nothing is dropped by itself, and
 what is parked holds up nothing else. PARTITION:OFFSET names an effect.

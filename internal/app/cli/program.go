@@ -40,16 +40,16 @@ type Program struct {
 func Main(p Program) {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
-	ctx, insisted, release := heed(signals)
+	ctx, insisted, release := notifySignals(signals)
 	p.insisted = insisted
 	code := p.Run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 	release()
 	os.Exit(code)
 }
 
-// heed returns a context that ends with the first signal, a channel that is closed with the second, and a function that
+// notifySignals returns a context that ends with the first signal, a channel that is closed with the second, and a function that
 // gives both up.
-func heed(signals <-chan os.Signal) (context.Context, <-chan struct{}, func()) {
+func notifySignals(signals <-chan os.Signal) (context.Context, <-chan struct{}, func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	insisted, released, ended := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	await := func() bool {

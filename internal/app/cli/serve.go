@@ -108,7 +108,7 @@ func startGateway(ctx context.Context, o node.Options) (process, error) {
 }
 
 // errInsisted is the end of a process that was not allowed to end in order.
-var errInsisted = errors.New("ended at once: calls were cut off; what was answered is in the log")
+var errInsisted = errors.New("forced shutdown: in-flight calls were aborted; acknowledged writes are safe")
 
 // serve runs a process until the process is asked to stop, and then until it has ended in order, or the user insists.
 func (p Program) serve(cmd *cobra.Command, o node.Options, start func(context.Context, node.Options) (process, error)) error {
@@ -130,7 +130,7 @@ func (p Program) serve(cmd *cobra.Command, o node.Options, start func(context.Co
 	}
 	announce(cmd.Context(), cmd.OutOrStdout(), cmd.Name(), n, progress.end)
 	<-n.Done()
-	fmt.Fprintln(cmd.ErrOrStderr(), "stopping: waiting for calls to end; interrupt again to end at once")
+	fmt.Fprintln(cmd.ErrOrStderr(), "shutting down: waiting for in-flight calls; press Ctrl-C again to force")
 	ended := make(chan error, 1)
 	go func() { ended <- n.Wait() }() // ends with the node, or with the process when the user insists
 	select {

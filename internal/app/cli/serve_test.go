@@ -54,7 +54,7 @@ func TestBannerSaysWhatThereIs(t *testing.T) {
 	if code := s.stop(t); code != exitOK {
 		t.Errorf("exit code %d: %s", code, s.stderr)
 	}
-	mustContain(t, "standard error", s.stderr.String(), "stopping: waiting for calls to end; interrupt again to end at once\n")
+	mustContain(t, "standard error", s.stderr.String(), "shutting down: waiting for in-flight calls; press Ctrl-C again to force\n")
 }
 
 func TestBannerWarnsOfOpenPorts(t *testing.T) {
@@ -184,7 +184,7 @@ func TestInsistingEndsAtOnce(t *testing.T) {
 func TestSignalsAreHeeded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		signals := make(chan os.Signal, 2)
-		ctx, insisted, release := heed(signals)
+		ctx, insisted, release := notifySignals(signals)
 		defer release()
 		signals <- syscall.SIGTERM
 		<-ctx.Done()
@@ -200,7 +200,7 @@ func TestSignalsAreHeeded(t *testing.T) {
 }
 
 func TestSignalsNeedNotCome(t *testing.T) {
-	ctx, _, release := heed(make(chan os.Signal))
+	ctx, _, release := notifySignals(make(chan os.Signal))
 	release()
 	if ctx.Err() == nil {
 		t.Error("the context outlives its release")

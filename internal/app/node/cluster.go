@@ -208,7 +208,7 @@ func (n *Node) evict(ctx context.Context, dead broker.Member) {
 // there is no other worker, it is refused unless last is set: no worker would own the partitions.
 func (n *Node) Drain(ctx context.Context, last bool) error {
 	if n.cluster == nil {
-		return errors.New("there are no other workers: the log belongs to this process alone")
+		return errors.New("not available with the embedded log, which has a single process: start workers with --brokers to form a cluster")
 	}
 	if !n.manager.Draining() {
 		if err := mayDrain(n.config.App, n.routes.Table(), n.identity.Worker, last); err != nil {

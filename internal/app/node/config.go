@@ -39,7 +39,7 @@ type Config struct {
 	Peer            string   `name:"peer" default:"127.0.0.1:9002" process:"worker" help:"address of the port for other workers of the app; only with brokers"`
 	Advertise       string   `name:"advertise" default:"" process:"worker" help:"host:port under which other workers reach the peer port; by default its address"`
 	AdvertisePublic string   `name:"advertise-public" default:"" process:"worker" help:"host:port under which callers reach the public port, as answers of other workers tell them; by default its address, unless only this machine reaches that"`
-	Standbys        int      `name:"standbys" default:"1" min:"0" max:"16" process:"worker" help:"how many workers beside its owner follow each partition, to take over at once and to answer reads"`
+	Standbys        int      `name:"standbys" default:"1" min:"0" max:"16" process:"worker" help:"hot standbys of each partition, for fail-over and for reads"`
 	CreateTopics    bool     `name:"create-topics" default:"true" process:"worker" help:"create missing topics; otherwise print the commands that do and stop"`
 	ServicesChanged bool     `name:"services-changed" default:"false" process:"worker" help:"start on a journal although its last workers served other entity types altogether, as after the only service was renamed: entities of the old types stay in the log, and no worker answers for them"`
 	kafkaSettings

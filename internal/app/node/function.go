@@ -175,7 +175,7 @@ func (n *Node) hosting() host.Options {
 		Hooks: host.Hooks{
 			OnWarning: func(message string) { n.logger.Warn("user function", observe.Error, message) },
 			OnSessionFault: func(key entities.Key, err *entities.Error) {
-				n.logger.Warn("conversation with the user function broke", observe.Entity, key.String(), observe.Error, err.Message, observe.Cause, err.Cause)
+				n.logger.Warn("the session of an entity with the user function ended with an error", observe.Entity, key.String(), observe.Error, err.Message, observe.Cause, err.Cause)
 			},
 		},
 	}

@@ -113,9 +113,9 @@ func (a *adminService) fill(res *adminv1.GetEntityResponse, loaded entities.Load
 		res.State = a.content(*loaded.Value)
 		return nil
 	}
-	res.Note = "the function's last snapshot, and the events since: the engine does not know more of an event-sourced entity"
+	res.Note = "last snapshot plus later events"
 	if loaded.Snapshot == nil {
-		res.Note = "all events: the function has offered no snapshot yet"
+		res.Note = "all events (no snapshot yet)"
 	} else {
 		res.State, res.StateSequence = a.content(loaded.Snapshot.State), loaded.Snapshot.Sequence
 	}

@@ -166,7 +166,7 @@ func drainOther(ctx context.Context, app string, t *broker.Table, client *peer.C
 func (a *adminService) Cluster(ctx context.Context, _ *adminv1.ClusterRequest) (*adminv1.ClusterResponse, error) {
 	n := a.node
 	if n.cluster == nil {
-		return nil, status.Error(codes.FailedPrecondition, "there are no other workers: the log belongs to this process alone")
+		return nil, status.Error(codes.FailedPrecondition, "not available with the embedded log, which has a single process: start workers with --brokers to form a cluster")
 	}
 	return overview(ctx, n.config.App, n.routes.Table(), n.cluster.client, n.identity.Worker, n.Status(ctx)), nil
 }
@@ -176,7 +176,7 @@ func (a *adminService) Drain(ctx context.Context, r *adminv1.DrainRequest) (*adm
 	n := a.node
 	if worker := r.GetWorker(); worker != "" && worker != n.identity.Worker {
 		if n.cluster == nil {
-			return nil, status.Error(codes.FailedPrecondition, "there are no other workers: the log belongs to this process alone")
+			return nil, status.Error(codes.FailedPrecondition, "not available with the embedded log, which has a single process: start workers with --brokers to form a cluster")
 		}
 		return &adminv1.DrainResponse{}, drainOther(ctx, n.config.App, n.routes.Table(), n.cluster.client, r)
 	}

@@ -23,7 +23,7 @@ func (n *Node) stalenessStatus() []*adminv1.StalenessStatus {
 	if catalog := n.host.Catalog(); catalog != nil {
 		for _, t := range catalog.EntityTypes() {
 			if !slices.ContainsFunc(measured, func(s partitions.Staleness) bool { return s.EntityType == t.Name }) {
-				all = append(all, &adminv1.StalenessStatus{EntityType: t.Name, Promise: "no answer of an older state was given here"})
+				all = append(all, &adminv1.StalenessStatus{EntityType: t.Name, Promise: "no stale reads served"})
 			}
 		}
 	}

@@ -162,7 +162,7 @@ func (n *Node) storeLoop(stats func() pebblestore.Stats) loop {
 // Durability says in a sentence what is promised of data that was answered for.
 func (n *Node) Durability() string {
 	if n.config.Ephemeral {
-		return "none: everything is in memory and ends with this process"
+		return "in memory only: data is lost when this process exits"
 	}
 	return n.topic.Durability
 }

@@ -49,7 +49,7 @@ func asking(program, admin string) func(what string) string {
 
 // tryCall is a call of what a catalog serves, nil when there is none to paste.
 func tryCall(catalog *discovery.Catalog, public string) *sample {
-	s := slices.MinFunc(catalog.Services(), func(a, b *discovery.Service) int { return dullness(a) - dullness(b) })
+	s := slices.MinFunc(catalog.Services(), func(a, b *discovery.Service) int { return sampleRank(a) - sampleRank(b) })
 	i := slices.IndexFunc(s.Methods, (*discovery.Method).IsUnary)
 	if i < 0 {
 		return nil
@@ -58,9 +58,9 @@ func tryCall(catalog *discovery.Catalog, public string) *sample {
 	return &call
 }
 
-// dullness ranks services by how little a first call of them shows: events are the best to look at, and a POST with a path of
+// sampleRank ranks services by how little a first call of them shows: events are the best to look at, and a POST with a path of
 // its own the nicest to type.
-func dullness(s *discovery.Service) int {
+func sampleRank(s *discovery.Service) int {
 	rank := map[entities.Kind]int{entities.EventSourced: 0, entities.Value: 2, entities.Action: 4}
 	d, known := rank[s.Kind]
 	if !known || len(s.Methods) == 0 {

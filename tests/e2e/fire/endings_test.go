@@ -110,7 +110,7 @@ func (w *world) judgeLoss(e ending, when string) {
 		w.debugf("%s: partition %d: %s", what, id, named[id])
 	}
 	served := map[string]remains{}
-	for name, r := range w.buried {
+	for name, r := range w.finished {
 		_, id, _ := strings.Cut(name, "/")
 		if partition := entities.Partition(id, partitions); named[partition] == "" {
 			served[name] = r

@@ -186,9 +186,9 @@ func (j *journal) name(promise, entity, format string, args ...any) {
 
 // compare holds the log against what is known of every entity: what was acknowledged is there, under the ownership that counts,
 // and what was denied is not.
-func (j *journal) compare(buried map[string]remains) []violation {
+func (j *journal) compare(finished map[string]remains) []violation {
 	found := j.found
-	for name, r := range buried {
+	for name, r := range finished {
 		t := j.entities[name]
 		if t == nil {
 			t = &told{}

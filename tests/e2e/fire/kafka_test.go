@@ -217,7 +217,7 @@ func (w *world) readLog() {
 
 // judgeLog reports what the log says differently from what clients were told.
 func (w *world) judgeLog(j *journal) {
-	for _, v := range j.compare(w.buried) {
+	for _, v := range j.compare(w.finished) {
 		w.broken(v)
 	}
 	w.debugf("%s: the log has %d records, %d void, %d foreign", w.name, j.records, j.void, j.foreign)

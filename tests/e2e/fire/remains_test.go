@@ -11,8 +11,8 @@ type remains struct {
 	shut, mayShut bool
 }
 
-// bury returns what is left of a history that ends with a look.
-func bury(history []*command) remains {
+// summarize returns what is left of a history that ends with a look.
+func summarize(history []*command) remains {
 	last := history[len(history)-1]
 	r := remains{must: last.showed.set, may: last.showed.set, shut: last.showed.closed, mayShut: last.showed.closed}
 	for _, c := range history {

@@ -106,7 +106,7 @@ func (w *world) awaitMirror(e *entity, want remains) {
 		if seen == done {
 			if found = want.compare(mirror.name(), c.showed); len(found) == 0 {
 				w.mu.Lock()
-				w.buried[mirror.name()] = want
+				w.finished[mirror.name()] = want
 				w.mu.Unlock()
 				return
 			}

@@ -77,19 +77,19 @@ type world struct {
 	mu sync.Mutex
 	// kept are some acknowledged commands of every client, when they have ended.
 	kept []kept
-	// buried are the entities that are over.
-	buried map[string]remains
+	// finished are the entities that are over.
+	finished map[string]remains
 }
 
 // start lets clients and checkers work.
 func (w *world) start(clients, entities int) {
-	w.stop, w.buried, w.began = make(chan struct{}), map[string]remains{}, time.Now()
+	w.stop, w.finished, w.began = make(chan struct{}), map[string]remains{}, time.Now()
 	w.pool = newPool(entities, w.name, w.relaxed)
 	w.calls.begin()
 	for range checkers {
 		w.checking.Go(func() { // ends when end closes the channel; waited for there
 			for e := range w.pool.over {
-				w.bury(e)
+				w.finish(e)
 			}
 		})
 	}
@@ -151,8 +151,8 @@ func (w *world) count(c *command) {
 	}
 }
 
-// bury takes the last look at an entity, checks its history, and keeps what is left.
-func (w *world) bury(e *entity) {
+// finish takes the last look at an entity, checks its history, and keeps what is left.
+func (w *world) finish(e *entity) {
 	last := &command{kind: look, last: true}
 	rng := rand.New(rand.NewPCG(w.seed, uint64(len(e.history))))
 	for deadline := w.now() + int64(2*healing); last.fate != done; {
@@ -179,9 +179,9 @@ func (w *world) bury(e *entity) {
 	if len(found) > 0 {
 		return
 	}
-	left := bury(e.history)
+	left := summarize(e.history)
 	w.mu.Lock()
-	w.buried[e.name()] = left
+	w.finished[e.name()] = left
 	w.mu.Unlock()
 	if e.kind() == "script" {
 		w.awaitMirror(e, left)
@@ -272,15 +272,15 @@ func (w *world) end() {
 // compare holds every entity that is over against what is known of it.
 func (w *world) compare() {
 	w.mu.Lock()
-	buried := maps.Clone(w.buried)
+	finished := maps.Clone(w.finished)
 	w.mu.Unlock()
-	w.compareThese(buried)
+	w.compareThese(finished)
 }
 
 // compareThese holds some entities against what is known of them.
-func (w *world) compareThese(buried map[string]remains) {
+func (w *world) compareThese(finished map[string]remains) {
 	rng := rand.New(rand.NewPCG(w.seed, 0))
-	for name, r := range buried {
+	for name, r := range finished {
 		kind, id, _ := strings.Cut(name, "/")
 		e := &entity{thing: thingOf(kind), id: id}
 		c := &command{kind: look}
