@@ -177,7 +177,7 @@ func TestBadHeadersAreRefused(t *testing.T) {
 		headers []string
 		want    string
 	}{
-		{"unknown consistency", []string{"millrace-consistency", "soon"}, "say strong, local, eventual"},
+		{"unknown consistency", []string{"millrace-consistency", "soon"}, "use one of strong, local, eventual"},
 		{"no token", []string{"millrace-consistency", "at_least"}, "millrace-token of an earlier answer"},
 		{"another app's token", []string{"millrace-min-token", (&entities.Token{App: "other", Generation: 1}).Encode()}, "another app"},
 		{"no bound", []string{"millrace-consistency", "bounded"}, "millrace-max-staleness"},

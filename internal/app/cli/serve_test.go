@@ -169,12 +169,12 @@ func TestInsistingEndsAtOnce(t *testing.T) {
 	}()
 	<-entered
 	s.interrupt()
-	s.stderr.await(t, "interrupt again to end at once")
+	s.stderr.await(t, "press Ctrl-C again to force")
 	close(insisted)
 	if code := s.wait(t); code != exitError { // had it ended before, it would have ended well
 		t.Errorf("exit code %d, want %d", code, exitError)
 	}
-	mustContain(t, "standard error", s.stderr.String(), "ended at once: calls were cut off")
+	mustContain(t, "standard error", s.stderr.String(), "forced shutdown: in-flight calls were aborted")
 	close(open) // here the process lives on, and so the node ends in order after all
 	if r := <-call; r.code != exitOK {
 		t.Errorf("the call: %d, %s", r.code, r.stderr)

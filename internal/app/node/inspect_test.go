@@ -61,7 +61,7 @@ func TestEntityIsShownAsStored(t *testing.T) {
 	if e := got.GetEvents()[1]; e.GetSequence() != 2 || e.Offset != nil || e.GetContent().GetJson() != `{"item":{"itemId":"pear","quantity":1}}` {
 		t.Errorf("second event %v", e)
 	}
-	mustContain(t, "the note", got.GetNote(), "the function has offered no snapshot yet")
+	mustContain(t, "the note", got.GetNote(), "no snapshot yet")
 
 	got, err = ask.GetEntity(t.Context(), &adminv1.GetEntityRequest{Type: "counter", Id: "42"})
 	if err != nil {

@@ -123,7 +123,7 @@ func TestEphemeralNodeSaysThatItPromisesNothing(t *testing.T) {
 	c := testConfig(t)
 	c.Ephemeral = true
 	s := started(t, Options{Config: c, Local: local(t, "counter")}).Status(t.Context())
-	if s.GetDataDirectory() != "" || !strings.Contains(s.GetDurability(), "ends with this process") {
+	if s.GetDataDirectory() != "" || !strings.Contains(s.GetDurability(), "lost when this process exits") {
 		t.Errorf("data %q, promise %q", s.GetDataDirectory(), s.GetDurability())
 	}
 }

@@ -89,7 +89,7 @@ func (w *world) start(clients, entities int) {
 	for range checkers {
 		w.checking.Go(func() { // ends when end closes the channel; waited for there
 			for e := range w.pool.over {
-				w.finish(e)
+				w.conclude(e)
 			}
 		})
 	}
@@ -151,8 +151,8 @@ func (w *world) count(c *command) {
 	}
 }
 
-// finish takes the last look at an entity, checks its history, and keeps what is left.
-func (w *world) finish(e *entity) {
+// conclude takes the last look at an entity, checks its history, and keeps what is left.
+func (w *world) conclude(e *entity) {
 	last := &command{kind: look, last: true}
 	rng := rand.New(rand.NewPCG(w.seed, uint64(len(e.history))))
 	for deadline := w.now() + int64(2*healing); last.fate != done; {
