@@ -13,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	broker "github.com/millrace-io/millrace/broker-adapter"
+	"github.com/millrace-io/millrace/broker-adapter/kafka/balance"
 )
 
 const (
@@ -33,9 +34,9 @@ type membership struct {
 	log      *Log
 	m        broker.Membership
 	on       func(broker.AssignmentEvent)
-	balancer *balancer
+	balancer *balance.Balancer
 	// notice came with an assignment and was not passed on yet.
-	notice atomic.Pointer[notice]
+	notice atomic.Pointer[balance.Notice]
 	// stale is set when the table names another process for this worker than its own.
 	stale atomic.Bool
 	// wishes gets the time of a wish for a balancing.
@@ -66,7 +67,7 @@ func (l *Log) Assignments(ctx context.Context, m broker.Membership, on func(brok
 	s := &membership{
 		log: l, m: m, on: on, wishes: make(chan time.Duration, 1), ended: make(chan error, 1), ready: make(chan struct{}),
 	}
-	s.balancer = &balancer{m: m, budget: l.budget, start: time.Now(), publish: s.publish, heard: make(chan struct{})}
+	s.balancer = balance.New(m, l.budget, s.publish)
 	clientCtx, abandon := context.WithCancel(context.Background()) // outlives ctx: leaving in order needs it
 	defer abandon()
 	client, err := kgo.NewClient(append(s.options(), kgo.WithContext(clientCtx))...)
@@ -126,9 +127,9 @@ func (s *membership) untilEnd(ctx context.Context, what string) error {
 		case cause := <-s.ended:
 			return fmt.Errorf("%s: %w", what, cause)
 		case wish = <-s.wishes:
-			due.Reset(s.balancer.joinedAt() + rebalancePause - s.balancer.now())
+			due.Reset(s.balancer.JoinedAt() + rebalancePause - s.balancer.Now())
 		case <-due.C:
-			if s.balancer.joinedAt() < wish { // otherwise a balancing has met the wish
+			if s.balancer.JoinedAt() < wish { // otherwise a balancing has met the wish
 				s.rebalance()
 			}
 		}
@@ -141,12 +142,12 @@ func (s *membership) handOver(what string) error {
 	if s.log.known(s.m.Group) < 2 {
 		return nil // there is nobody
 	}
-	s.balancer.leaving.Store(true)
+	s.balancer.Leave()
 	s.rebalance()
 	patience := time.NewTimer(handOverTimeout)
 	defer patience.Stop()
 	select {
-	case <-s.balancer.heard:
+	case <-s.balancer.Heard():
 	case <-patience.C:
 	case <-s.log.ctx.Done():
 		return closedError(what)
@@ -158,7 +159,7 @@ func (s *membership) handOver(what string) error {
 
 // rebalance makes this worker join again, with changed join data: nothing else makes a group balance.
 func (s *membership) rebalance() {
-	s.balancer.wishes.Add(1)
+	s.balancer.Ask()
 	s.client.ForceRebalance()
 }
 
@@ -186,23 +187,23 @@ func fetchNothing(context.Context, map[string]map[int32]kgo.Offset) (map[string]
 }
 
 // publish takes what came with an assignment, before the client looks at it.
-func (s *membership) publish(n notice) { s.notice.Store(&n) }
+func (s *membership) publish(n balance.Notice) { s.notice.Store(&n) }
 
 // announce passes the table of the last balancing on, once. A table that is not part of the assignment is looked up when may is
 // true.
 func (s *membership) announce(ctx context.Context, may bool) {
 	n := s.notice.Load()
-	if n == nil || n.table == nil && !may {
+	if n == nil || n.Table == nil && !may {
 		return
 	}
 	s.notice.Store(nil)
-	if n.table == nil {
-		if n = s.log.lookUp(ctx, s.m.Group, n.generation); n == nil {
+	if n.Table == nil {
+		if n = s.log.lookUp(ctx, s.m.Group, n.Generation); n == nil {
 			return
 		}
 	}
 	s.log.remember(s.m.Group, *n)
-	s.on(broker.AssignmentEvent{Table: s.corrected(n.table)})
+	s.on(broker.AssignmentEvent{Table: s.corrected(n.Table)})
 }
 
 // corrected puts this process into the place of an earlier one of the same worker, which the group has taken back without a

@@ -33,7 +33,7 @@
 //
 // # Membership
 //
-// A static member of a classic consumer group on the journal, in the cooperative protocol, with a balancer of our own: each
+// A static member of a classic consumer group on the journal, in the cooperative protocol, with a balancer of our own (package balance): each
 // member's join data carry its address, its incarnation and how far its images are (joindata.go); the leader lets broker.Plan
 // decide (balancer.go); each assignment carries the table (table.go says how large a group may be). A partition that moves is
 // given to its next owner in the balancing that takes it from the last one (ADR 14). Who has released something joins again, so a move

@@ -11,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	broker "github.com/millrace-io/millrace/broker-adapter"
+	"github.com/millrace-io/millrace/broker-adapter/kafka/balance"
 )
 
 var _ broker.Group = (*Log)(nil)
@@ -49,15 +50,15 @@ func (l *Log) Watch(ctx context.Context, group, topic string, on func(*broker.Ta
 			return nil
 		case err != nil:
 			failed(requestError(what, err))
-		case g.notice != nil:
-			l.remember(group, *g.notice)
-			if now := g.notice.encode(); !bytes.Equal(now, last) {
+		case g.Notice != nil:
+			l.remember(group, *g.Notice)
+			if now := g.Notice.Encode(); !bytes.Equal(now, last) {
 				last, changed = now, time.Now()
-				on(g.notice.table)
+				on(g.Notice.Table)
 			}
 		}
 		next := watchQuiet
-		if err == nil && (!g.stable || time.Since(changed) < busyFor) {
+		if err == nil && (!g.Stable || time.Since(changed) < busyFor) {
 			next = watchBusy
 		}
 		l.awaitLook(ctx, next)
@@ -88,16 +89,16 @@ func (l *Log) Look() {
 
 // lookUp finds the table of a balancing that came without one. It returns nil when the group went on meanwhile, or cannot be
 // asked: then the next balancing brings a table.
-func (l *Log) lookUp(ctx context.Context, group string, generation int32) *notice {
+func (l *Log) lookUp(ctx context.Context, group string, generation int32) *balance.Notice {
 	ctx, cancel := context.WithTimeout(ctx, lookUpTimeout)
 	defer cancel()
 	for attempt := 1; ; attempt++ {
 		g, err := l.describeGroup(ctx, group)
 		if err == nil {
-			if g.notice == nil || g.notice.generation < generation {
+			if g.Notice == nil || g.Notice.Generation < generation {
 				return nil
 			}
-			return g.notice
+			return g.Notice
 		}
 		if !pause(ctx, retry.Pause(attempt)) {
 			return nil
@@ -115,10 +116,10 @@ func identity(m broker.Member) broker.Member {
 
 // remember keeps the ids of a group's members: a group that is being balanced does not tell who is who, and that is when two
 // workers have died at a time.
-func (l *Log) remember(group string, n notice) {
+func (l *Log) remember(group string, n balance.Notice) {
 	ids := memberIDs{}
-	for i, m := range n.table.Members {
-		ids[identity(m)] = n.ids[i]
+	for i, m := range n.Table.Members {
+		ids[identity(m)] = n.IDs[i]
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -137,7 +138,7 @@ func (l *Log) hurry(group string, since time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for s := range l.memberships {
-		if s.m.Group == group && s.balancer.joinedAt() < since.Sub(s.balancer.start) {
+		if s.m.Group == group && s.balancer.JoinedBefore(since) {
 			s.client.ForceRebalance()
 		}
 	}
@@ -155,13 +156,13 @@ func (l *Log) memberID(ctx context.Context, group string, m broker.Member) (stri
 	if err != nil {
 		return "", err
 	}
-	for i, found := range g.members {
+	for i, found := range g.Members {
 		switch {
 		case found.Name != m.Name:
-		case !g.stable:
+		case !g.Stable:
 			return "", errBalancing
 		case found.Incarnation == m.Incarnation:
-			return g.ids[i], nil
+			return g.IDs[i], nil
 		}
 	}
 	return "", nil
@@ -232,7 +233,7 @@ func (l *Log) Rebalance() {
 	defer l.mu.Unlock()
 	for s := range l.memberships {
 		select {
-		case s.wishes <- s.balancer.now():
+		case s.wishes <- s.balancer.Now():
 		default: // there is one already
 		}
 	}

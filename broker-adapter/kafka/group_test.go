@@ -15,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	broker "github.com/millrace-io/millrace/broker-adapter"
+	"github.com/millrace-io/millrace/broker-adapter/kafka/balance"
 	"github.com/millrace-io/millrace/internal/settings"
 )
 
@@ -177,7 +178,7 @@ func TestStaticMembership(t *testing.T) {
 // TestTwoWorkers lets a second worker join and leave: partitions move in order, and both know the whole table; also where it is
 // part of one assignment only, as in large groups.
 func TestTwoWorkers(t *testing.T) {
-	t.Run("table for each", func(t *testing.T) { testTwoWorkers(t, tablesBudget) })
+	t.Run("table for each", func(t *testing.T) { testTwoWorkers(t, balance.TablesBudget) })
 	t.Run("table looked up", func(t *testing.T) { testTwoWorkers(t, 0) })
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	broker "github.com/millrace-io/millrace/broker-adapter"
+	"github.com/millrace-io/millrace/broker-adapter/kafka/balance"
 )
 
 // Log is broker.Log on a Kafka cluster. All methods may be called from any goroutine.
@@ -44,7 +45,7 @@ type Log struct {
 	// memberships run now; members holds what was last heard of each group.
 	memberships map[*membership]struct{}
 	members     map[string]memberIDs
-	// budget is tablesBudget, but for tests.
+	// budget is balance.TablesBudget, but for tests.
 	budget int
 
 	// open counts appends without a delivered result, tasks goroutines of the Log and Assignments calls, requests those
@@ -69,7 +70,7 @@ func Open(o Options) (*Log, error) {
 		readers:     map[*reader]struct{}{},
 		memberships: map[*membership]struct{}{},
 		members:     map[string]memberIDs{},
-		budget:      tablesBudget,
+		budget:      balance.TablesBudget,
 		shareAfter:  defaultShareAfter,
 		rest:        defaultRest,
 	}

@@ -23,7 +23,7 @@ const everywhere = "..."
 // row here and a line in an ADR that says what it replaces. The longest name that fits an import counts.
 var libraries = map[string]library{
 	"github.com/twmb/franz-go": {
-		is: "the Kafka client", in: []string{"broker-adapter/kafka", "tests/kafkaserver", "tests/..."}, tests: []string{"broker-adapter/kafka"},
+		is: "the Kafka client", in: []string{"broker-adapter/kafka/...", "tests/..."},
 	},
 	"github.com/cockroachdb/pebble/v2": {
 		is: "the storage engine", in: []string{"broker-adapter/embedded", "materializer/pebblestore"},

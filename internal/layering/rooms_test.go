@@ -73,7 +73,11 @@ var rooms = map[string]room{
 	}},
 
 	// Floor 2: adapters and hosts.
-	"broker-adapter/kafka": {floor: 2, is: "the log on Kafka and Redpanda", tools: true, may: edges{"broker-adapter": "the port that it fills"}, tests: edges{
+	"broker-adapter/kafka/balance": {floor: 2, is: "how a Kafka group of workers decides who owns what, and tells it", may: edges{"broker-adapter": "memberships, plans and tables"}},
+	"broker-adapter/kafka": {floor: 2, is: "the log on Kafka and Redpanda", tools: true, may: edges{
+		"broker-adapter":               "the port that it fills",
+		"broker-adapter/kafka/balance": "the balancer of its groups",
+	}, tests: edges{
 		"broker-adapter/brokertest": "the suite",
 		"tests/kafkaserver":         "a real Kafka to pass it against",
 	}},

@@ -11,7 +11,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	broker "github.com/millrace-io/millrace/broker-adapter"
-	"github.com/millrace-io/millrace/broker-adapter/kafka"
 )
 
 const (
@@ -30,7 +29,7 @@ type member struct {
 	broker.Member
 	// id is its name in the group.
 	id    string
-	voice *kafka.Rehearsal
+	voice *rehearsal
 
 	owned      []int32
 	generation int32
@@ -108,7 +107,7 @@ func (g *group) start(name string, stored map[int32]bool) {
 	for p := range m.stored {
 		m.lags[p] = known
 	}
-	m.voice = kafka.Rehearse(m.membership(g.options.Standbys))
+	m.voice = rehearse(m.membership(g.options.Standbys))
 	at, _ := slices.BinarySearchFunc(g.members, name, func(m *member, name string) int {
 		if m.Name < name {
 			return -1
@@ -154,7 +153,7 @@ func (g *group) exchange() (given [][]int32, err error) {
 		req := kmsg.NewPtrJoinGroupRequest()
 		req.Version, req.Group, req.MemberID, req.InstanceID, req.ProtocolType = 9, groupName, m.id, &m.Name, "consumer"
 		p := kmsg.NewJoinGroupRequestProtocol()
-		p.Name, p.Metadata = m.voice.Protocol(m.owned, m.generation)
+		p.Name, p.Metadata = m.voice.protocol(m.owned, m.generation)
 		protocol = p.Name
 		req.Protocols = append(req.Protocols, p)
 		g.wire.Joins += len(req.AppendTo(nil))
@@ -165,7 +164,7 @@ func (g *group) exchange() (given [][]int32, err error) {
 	g.wire.Leader = len(answer.AppendTo(nil))
 	var plan []kmsg.SyncGroupRequestGroupAssignment
 	g.cost.plan.of(func() {
-		plan, err = g.members[0].voice.Lead(answer.Members, int32(g.partitions), g.generation) //nolint:gosec // a number of partitions
+		plan, err = g.members[0].voice.lead(answer.Members, int32(g.partitions), g.generation) //nolint:gosec // a number of partitions
 	})
 	if err != nil {
 		return nil, err
@@ -186,7 +185,7 @@ func (g *group) exchange() (given [][]int32, err error) {
 // give lets every member read what it was given. Those without a table look it up.
 func (g *group) give() (given [][]int32, err error) {
 	g.wire.Page = len(g.page.AppendTo(nil))
-	g.cost.decode.of(func() { g.table = kafka.LookUp(&g.page.Groups[0]) })
+	g.cost.decode.of(func() { g.table = lookUp(&g.page.Groups[0]) })
 	if g.table == nil {
 		return nil, errors.New("the table is in nobody's assignment")
 	}
@@ -195,7 +194,7 @@ func (g *group) give() (given [][]int32, err error) {
 		resp := kmsg.NewPtrSyncGroupResponse()
 		resp.Version, resp.MemberAssignment = 5, g.page.Groups[0].Members[i].MemberAssignment
 		g.wire.Syncs += len(resp.AppendTo(nil))
-		owned, table, err := m.voice.Take(resp.MemberAssignment)
+		owned, table, err := m.voice.take(resp.MemberAssignment)
 		switch {
 		case err != nil:
 			return nil, fmt.Errorf("%s: %w", m.Name, err)

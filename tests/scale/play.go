@@ -7,7 +7,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	broker "github.com/millrace-io/millrace/broker-adapter"
-	"github.com/millrace-io/millrace/broker-adapter/kafka"
 )
 
 const (
@@ -135,7 +134,7 @@ func (g *group) measureRest(f *figures) error {
 	if err := f.Measured.router(g, &f.Router); err != nil {
 		return err
 	}
-	f.Measured.TableMemory = held(8, func() *broker.Table { return kafka.LookUp(&g.page.Groups[0]) })
+	f.Measured.TableMemory = held(8, func() *broker.Table { return lookUp(&g.page.Groups[0]) })
 	n, followers := float64(len(g.members)), 0
 	for _, s := range g.table.Standbys {
 		followers += len(s)

@@ -1,4 +1,4 @@
-package kafka
+package balance
 
 import (
 	"bytes"
@@ -9,13 +9,14 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	broker "github.com/millrace-io/millrace/broker-adapter"
 )
 
-func exampleNotice() notice {
-	return notice{generation: 5, ids: []string{"a-1", "b-2"}, table: &broker.Table{
+func exampleNotice() Notice {
+	return Notice{Generation: 5, IDs: []string{"a-1", "b-2"}, Table: &broker.Table{
 		Generation: 5, Leaving: 1,
 		Members:    []broker.Member{{Name: "a", Address: "10.0.0.1:7", Incarnation: 1}, {Name: "b", Address: "10.0.0.2:7", Incarnation: 1 << 60}},
 		Owners:     []int32{0, 1, -1, 1},
@@ -28,38 +29,38 @@ func exampleNotice() notice {
 func TestNoticeBytes(t *testing.T) {
 	const golden = "03" + "00000005" + "02" + "0161" + "0a31302e302e302e313a37" + "0000000000000001" + "03612d31" +
 		"0162" + "0a31302e302e302e323a37" + "1000000000000000" + "03622d32" + "01" + "04" + "0001000200000002" + "010001" + "010000" + "0200000001" + "00" + "020102"
-	if got := hex.EncodeToString(exampleNotice().encode()); got != golden {
+	if got := hex.EncodeToString(exampleNotice().Encode()); got != golden {
 		t.Errorf("encoded %s, want %s", got, golden)
 	}
-	n, err := decodeNotice(exampleNotice().encode())
+	n, err := DecodeNotice(exampleNotice().Encode())
 	if err != nil || !reflect.DeepEqual(n, exampleNotice()) {
 		t.Errorf("decoded %+v, %v", n, err)
 	}
 	told := exampleNotice()
-	told.table.Members[1].Public = "b:9"
-	if got := hex.EncodeToString(told.encode()); got != golden+"00"+"03623a39" {
+	told.Table.Members[1].Public = "b:9"
+	if got := hex.EncodeToString(told.Encode()); got != golden+"00"+"03623a39" {
 		t.Errorf("with a public address encoded %s, want it behind everything else", got)
 	}
-	if n, err := decodeNotice(told.encode()); err != nil || !reflect.DeepEqual(n, told) {
+	if n, err := DecodeNotice(told.Encode()); err != nil || !reflect.DeepEqual(n, told) {
 		t.Errorf("with a public address decoded %+v, %v", n, err)
 	}
-	told.table.Members[0].Serves, told.table.Members[1].Serves, told.table.Members[1].New = "s1", "s1", true
+	told.Table.Members[0].Serves, told.Table.Members[1].Serves, told.Table.Members[1].New = "s1", "s1", true
 	const served = "01" + "027331" + "02" + "03" // one answer, both gave it, the second is new
-	if got := hex.EncodeToString(told.encode()); got != golden+"00"+"03623a39"+served {
+	if got := hex.EncodeToString(told.Encode()); got != golden+"00"+"03623a39"+served {
 		t.Errorf("with what is served encoded %s, want it behind everything else", got)
 	}
-	if n, err := decodeNotice(told.encode()); err != nil || !reflect.DeepEqual(n, told) {
+	if n, err := DecodeNotice(told.Encode()); err != nil || !reflect.DeepEqual(n, told) {
 		t.Errorf("with what is served decoded %+v, %v", n, err)
 	}
-	told.table.Members[0].Public, told.table.Members[1].Public, told.table.Members[0].Serves = "", "", ""
-	if n, err := decodeNotice(told.encode()); err != nil || !reflect.DeepEqual(n, told) {
+	told.Table.Members[0].Public, told.Table.Members[1].Public, told.Table.Members[0].Serves = "", "", ""
+	if n, err := DecodeNotice(told.Encode()); err != nil || !reflect.DeepEqual(n, told) {
 		t.Errorf("with what one serves, and no public address, decoded %+v, %v", n, err)
 	}
-	short := notice{generation: 5}
-	if n, err := decodeNotice(short.encode()); err != nil || n.table != nil || n.generation != 5 {
+	short := Notice{Generation: 5}
+	if n, err := DecodeNotice(short.Encode()); err != nil || n.Table != nil || n.Generation != 5 {
 		t.Errorf("a notice without table: %+v, %v", n, err)
 	}
-	if _, err := decodeNotice([]byte{2}); err == nil {
+	if _, err := DecodeNotice([]byte{2}); err == nil {
 		t.Error("a table of another version was read")
 	}
 }
@@ -99,28 +100,28 @@ func TestJoinDataBytes(t *testing.T) {
 }
 
 func FuzzDecodeNotice(f *testing.F) {
-	whole := exampleNotice().encode()
+	whole := exampleNotice().Encode()
 	for n := range whole {
 		f.Add(whole[:n])
 	}
 	f.Add(whole)
-	f.Add(append(exampleNotice().encode(), "\x00\x03b:9"...))
+	f.Add(append(exampleNotice().Encode(), "\x00\x03b:9"...))
 	f.Add([]byte{3, 0, 0, 0, 1, 0, 0, 1, 0, 9, 0})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		n, err := decodeNotice(b)
+		n, err := DecodeNotice(b)
 		if err != nil {
 			return
 		}
-		if n.table != nil {
-			for p := range n.table.Owners {
-				n.table.Owner(int32(p)) // must not panic
-				for _, s := range n.table.Standbys[p] {
-					_ = n.table.Members[s]
+		if n.Table != nil {
+			for p := range n.Table.Owners {
+				n.Table.Owner(int32(p)) // must not panic
+				for _, s := range n.Table.Standbys[p] {
+					_ = n.Table.Members[s]
 				}
 			}
 		}
-		again, err := decodeNotice(n.encode())
-		if err != nil || !bytes.Equal(again.encode(), n.encode()) {
+		again, err := DecodeNotice(n.Encode())
+		if err != nil || !bytes.Equal(again.Encode(), n.Encode()) {
 			t.Errorf("notice %+v does not survive encoding: %v", n, err)
 		}
 	})
@@ -178,17 +179,20 @@ func TestLargeGroupFits(t *testing.T) {
 				for i := range members {
 					members[i].ProtocolMetadata = joinDataOf(table, *members[i].InstanceID)
 				}
-				plan = balanceAs(t, members, int32(c.partitions))
+				var err error
+				if plan, err = lead(broker.Membership{Topic: "shop.journal", Standbys: 1}, members, int32(c.partitions)); err != nil {
+					t.Fatal(err)
+				}
 				n := noticeOf(t, plan[0])
-				if table = n.table; table == nil || len(table.Members) != c.workers || len(table.Owners) != c.partitions {
+				if table = n.Table; table == nil || len(table.Members) != c.workers || len(table.Owners) != c.partitions {
 					t.Fatalf("the first worker gets table %+v", table)
 				}
-				if last := noticeOf(t, plan[len(plan)-1]); (last.table != nil) != c.everywhere || last.generation != n.generation {
-					t.Errorf("the last worker gets table %v", last.table != nil)
+				if last := noticeOf(t, plan[len(plan)-1]); (last.Table != nil) != c.everywhere || last.Generation != n.Generation {
+					t.Errorf("the last worker gets table %v", last.Table != nil)
 				}
 			}
 			size := record(members, plan)
-			t.Logf("the record takes %d bytes, the table %d", size, len(exampleOf(table).encode()))
+			t.Logf("the record takes %d bytes, the table %d", size, len(exampleOf(table).Encode()))
 			if size > 1<<20 {
 				t.Errorf("the record takes %d bytes", size)
 			}
@@ -196,47 +200,55 @@ func TestLargeGroupFits(t *testing.T) {
 	}
 }
 
-func exampleOf(table *broker.Table) notice {
-	n := notice{table: table}
+func exampleOf(table *broker.Table) Notice {
+	n := Notice{Table: table}
 	for _, m := range table.Members {
-		n.ids = append(n.ids, m.Name+"-01234567-0123-0123-0123-0123456789ab")
+		n.IDs = append(n.IDs, m.Name+"-01234567-0123-0123-0123-0123456789ab")
 	}
 	return n
 }
 
 func joinDataOf(table *broker.Table, name string) []byte {
-	_, metadata := Rehearse(broker.Membership{Topic: "shop.journal", Address: "10.111.111.111:7000", Public: "10.111.111.111:9000", Incarnation: 1 << 63, Serves: func() string { return strings.Repeat("s", 256) }, Images: func() map[int32]int64 {
-		lags := map[int32]int64{}
-		for _, p := range slices.Concat(table.Owned(name), table.Followed(name)) {
-			lags[p] = 0
-		}
-		return lags
-	}}).Protocol(table.Owned(name), table.Generation)
-	return metadata
+	m := broker.Membership{
+		Topic: "shop.journal", Address: "10.111.111.111:7000", Public: "10.111.111.111:9000", Incarnation: 1 << 63,
+		Serves: func() string { return strings.Repeat("s", 256) },
+		Images: func() map[int32]int64 {
+			lags := map[int32]int64{}
+			for _, p := range slices.Concat(table.Owned(name), table.Followed(name)) {
+				lags[p] = 0
+			}
+			return lags
+		},
+	}
+	return New(m, TablesBudget, nil).JoinGroupMetadata([]string{m.Topic}, map[string][]int32{m.Topic: table.Owned(name)}, table.Generation)
 }
 
-// balanceAs plays the leader.
-func balanceAs(t *testing.T, members []kmsg.JoinGroupResponseMember, partitions int32) []kmsg.SyncGroupRequestGroupAssignment {
-	t.Helper()
-	plan, err := Rehearse(broker.Membership{Topic: "shop.journal", Standbys: 1}).Lead(members, partitions, 1)
+// lead balances a group as its leader does.
+func lead(m broker.Membership, members []kmsg.JoinGroupResponseMember, partitions int32) ([]kmsg.SyncGroupRequestGroupAssignment, error) {
+	of, err := kgo.NewConsumerBalancer(New(m, TablesBudget, nil), members)
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
-	return plan
+	of.SetBalanceInfo(kgo.BalanceInfo{Generation: 1})
+	plan, err := of.BalanceOrError(map[string]int32{m.Topic: partitions})
+	if err != nil {
+		return nil, err
+	}
+	return plan.IntoSyncAssignment(), nil
 }
 
-func noticeOf(t *testing.T, plan kmsg.SyncGroupRequestGroupAssignment) notice {
+func noticeOf(t *testing.T, plan kmsg.SyncGroupRequestGroupAssignment) Notice {
 	t.Helper()
-	r := Rehearse(broker.Membership{})
-	if _, _, err := r.Take(plan.MemberAssignment); err != nil {
+	var got Notice
+	if _, err := New(broker.Membership{}, TablesBudget, func(n Notice) { got = n }).ParseSyncAssignment(plan.MemberAssignment); err != nil {
 		t.Fatal(err)
 	}
-	return r.got
+	return got
 }
 
 // TestBalanceRefuses: a group that cannot be balanced keeps what it has, instead of being told to own nothing.
 func TestBalanceRefuses(t *testing.T) {
-	leader := Rehearse(broker.Membership{Topic: "shop.journal"})
+	leader := broker.Membership{Topic: "shop.journal"}
 	name := "w"
 	foreign := kmsg.NewConsumerMemberMetadata()
 	foreign.Topics = []string{"shop.journal"}
@@ -249,7 +261,7 @@ func TestBalanceRefuses(t *testing.T) {
 		"a member without data": {foreign.AppendTo(nil), 4},
 	} {
 		members := []kmsg.JoinGroupResponseMember{{InstanceID: &name, MemberID: "w-1", ProtocolMetadata: c.metadata}}
-		if _, err := leader.Lead(members, c.partitions, 1); err == nil {
+		if _, err := lead(leader, members, c.partitions); err == nil {
 			t.Errorf("%s: balanced", what)
 		}
 	}
@@ -257,17 +269,17 @@ func TestBalanceRefuses(t *testing.T) {
 
 // TestOnlyPartitionsWithDataAreBalanced: a topic may have more partitions than hold data, never fewer.
 func TestOnlyPartitionsWithDataAreBalanced(t *testing.T) {
-	leader := Rehearse(broker.Membership{Topic: "shop.journal", Partitions: 4})
+	leader := broker.Membership{Topic: "shop.journal", Partitions: 4}
 	name := "w"
 	members := []kmsg.JoinGroupResponseMember{{InstanceID: &name, MemberID: "w-1", ProtocolMetadata: joinDataOf(&broker.Table{}, "w")}}
-	plan, err := leader.Lead(members, 8, 1)
+	plan, err := lead(leader, members, 8)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if table := noticeOf(t, plan[0]).table; len(table.Owners) != 4 {
+	if table := noticeOf(t, plan[0]).Table; len(table.Owners) != 4 {
 		t.Errorf("%d partitions were balanced", len(table.Owners))
 	}
-	if _, err := leader.Lead(members, 2, 1); err == nil {
+	if _, err := lead(leader, members, 2); err == nil {
 		t.Error("balanced although the topic has fewer partitions than hold data")
 	}
 }

@@ -1,4 +1,4 @@
-package kafka
+package balance
 
 import (
 	"encoding/binary"
@@ -10,18 +10,18 @@ import (
 	broker "github.com/millrace-io/millrace/broker-adapter"
 )
 
-// notice is what comes beside a worker's assignment: the table as of a balancing, or only that balancing's number.
-type notice struct {
-	generation int32
-	// table is nil when the whole group's tables would not fit into one record; then it stands in one worker's assignment only.
-	table *broker.Table
-	// ids are the members' names in the group, in the order of table.Members. They name one join, as incarnations name a process.
-	ids []string
+// Notice is what comes beside a worker's assignment: the table as of a balancing, or only that balancing's number.
+type Notice struct {
+	Generation int32
+	// Table is nil when the whole group's tables would not fit into one record; then it stands in one worker's assignment only.
+	Table *broker.Table
+	// IDs are the members' names in the group, in the order of Table.Members. They name one join, as incarnations name a process.
+	IDs []string
 }
 
 // All that the group remembers is one record of a topic of Kafka's own, and must stay below its limit of 1 MB: each member's
 // join data and assignment, with about 150 bytes of Kafka's around them. So a table goes to every worker while all copies together
-// take tablesBudget at most, which is about 65 workers with 256 partitions and one standby; in larger groups one worker gets
+// take TablesBudget at most, which is about 65 workers with 256 partitions and one standby; in larger groups one worker gets
 // it, and the others look it up there. With 1 000 workers, 4 096 partitions and one standby the table takes 130 kB and the record
 // 450 kB (TestLargeGroupFits); with 16 384 partitions 190 and 690 kB.
 //
@@ -37,49 +37,51 @@ type notice struct {
 // out when no member says what it serves, both when none has a public address either. Readers skip what stands behind what they know:
 // that is how these came in.
 const (
-	tableVersion  = 3
-	tablesBudget  = 512 << 10
+	tableVersion = 3
+	// TablesBudget is what all copies of a table may take together, in bytes.
+	TablesBudget  = 512 << 10
 	maxWorkers    = math.MaxUint16 - 1
 	maxPartitions = 1 << 17
 )
 
 var errTable = errors.New("table of the group is damaged")
 
-func (n notice) encode() []byte {
-	b := binary.BigEndian.AppendUint32([]byte{tableVersion}, uint32(n.generation)) //nolint:gosec // its bits
-	if n.table == nil {
+// Encode returns the bytes of a notice.
+func (n Notice) Encode() []byte {
+	b := binary.BigEndian.AppendUint32([]byte{tableVersion}, uint32(n.Generation)) //nolint:gosec // its bits
+	if n.Table == nil {
 		return b
 	}
-	b = binary.AppendUvarint(b, uint64(len(n.table.Members)))
-	for i, m := range n.table.Members {
+	b = binary.AppendUvarint(b, uint64(len(n.Table.Members)))
+	for i, m := range n.Table.Members {
 		b = binary.BigEndian.AppendUint64(appendText(appendText(b, m.Name), m.Address), m.Incarnation)
-		b = appendText(b, n.ids[i])
+		b = appendText(b, n.IDs[i])
 	}
-	b = binary.AppendUvarint(b, uint64(n.table.Leaving)) //nolint:gosec // a number of members
-	b = binary.AppendUvarint(b, uint64(len(n.table.Owners)))
-	for _, owner := range n.table.Owners {
+	b = binary.AppendUvarint(b, uint64(n.Table.Leaving)) //nolint:gosec // a number of members
+	b = binary.AppendUvarint(b, uint64(len(n.Table.Owners)))
+	for _, owner := range n.Table.Owners {
 		b = binary.BigEndian.AppendUint16(b, uint16(owner+1)) //nolint:gosec // at most maxWorkers
 	}
-	for _, standbys := range n.table.Standbys {
+	for _, standbys := range n.Table.Standbys {
 		b = binary.AppendUvarint(b, uint64(len(standbys)))
 		for _, s := range standbys {
 			b = binary.BigEndian.AppendUint16(b, uint16(s)) //nolint:gosec // at most maxWorkers
 		}
 	}
-	b = binary.AppendUvarint(b, uint64(len(n.table.HandedOver)))
+	b = binary.AppendUvarint(b, uint64(len(n.Table.HandedOver)))
 	before := int32(0)
-	for _, p := range n.table.HandedOver {
+	for _, p := range n.Table.HandedOver {
 		b = binary.AppendUvarint(b, uint64(p-before)) //nolint:gosec // in order
 		before = p
 	}
-	answers := answersOf(n.table.Members)
-	if len(answers) > 0 || slices.ContainsFunc(n.table.Members, func(m broker.Member) bool { return m.Public != "" }) {
-		for _, m := range n.table.Members {
+	answers := answersOf(n.Table.Members)
+	if len(answers) > 0 || slices.ContainsFunc(n.Table.Members, func(m broker.Member) bool { return m.Public != "" }) {
+		for _, m := range n.Table.Members {
 			b = appendText(b, m.Public)
 		}
 	}
 	if len(answers) > 0 {
-		b = appendAnswers(b, answers, n.table.Members)
+		b = appendAnswers(b, answers, n.Table.Members)
 	}
 	return b
 }
@@ -131,23 +133,24 @@ func (d *decoder) answers(members []broker.Member) {
 	}
 }
 
-func decodeNotice(b []byte) (notice, error) {
+// DecodeNotice reads what Encode has written, in this release or one that it works with.
+func DecodeNotice(b []byte) (Notice, error) {
 	d := decoder{rest: b}
 	if v := d.byte(); d.err == nil && v != tableVersion {
-		return notice{}, fmt.Errorf("table of the group has version %d, this release reads %d", v, tableVersion)
+		return Notice{}, fmt.Errorf("table of the group has version %d, this release reads %d", v, tableVersion)
 	}
-	n := notice{generation: int32(d.uint32())} //nolint:gosec // its bits
+	n := Notice{Generation: int32(d.uint32())} //nolint:gosec // its bits
 	if d.err != nil || len(d.rest) == 0 {
 		return n, d.err
 	}
-	t := &broker.Table{Generation: n.generation}
+	t := &broker.Table{Generation: n.Generation}
 	for range d.count(maxWorkers) {
 		t.Members = append(t.Members, broker.Member{Name: d.text(), Address: d.text(), Incarnation: d.uint64()})
-		n.ids = append(n.ids, d.text())
+		n.IDs = append(n.IDs, d.text())
 	}
 	workers := len(t.Members)
 	if t.Leaving = int(d.uvarint()); t.Leaving < 0 || t.Leaving > workers { //nolint:gosec // looked at
-		return notice{}, errTable
+		return Notice{}, errTable
 	}
 	for range d.count(maxPartitions) {
 		t.Owners = append(t.Owners, d.worker(workers+1)-1)
@@ -162,7 +165,7 @@ func decodeNotice(b []byte) (notice, error) {
 	partition := uint64(0)
 	for range d.count(maxPartitions) {
 		if partition += d.uvarint(); partition >= uint64(len(t.Owners)) {
-			return notice{}, errTable
+			return Notice{}, errTable
 		}
 		t.HandedOver = append(t.HandedOver, int32(partition)) //nolint:gosec // looked at
 	}
@@ -175,9 +178,9 @@ func decodeNotice(b []byte) (notice, error) {
 		d.answers(t.Members)
 	}
 	if d.err != nil {
-		return notice{}, d.err
+		return Notice{}, d.err
 	}
-	n.table = t
+	n.Table = t
 	return n, nil
 }
 

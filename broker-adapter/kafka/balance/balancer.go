@@ -1,4 +1,4 @@
-package kafka
+package balance
 
 import (
 	"errors"
@@ -14,15 +14,17 @@ import (
 	broker "github.com/millrace-io/millrace/broker-adapter"
 )
 
-// protocolName sets our groups apart: a consumer with another balancer cannot join one by mistake.
-const protocolName = "millrace-3"
+// ProtocolName sets our groups apart: a consumer with another balancer cannot join one by mistake.
+const ProtocolName = "millrace-3"
 
 // consumerVersion is that of the consumer protocol whose fields we fill: with the generation of the partitions owned.
 const consumerVersion = 3
 
-// balancer is what broker.Plan has decided, in the cooperative protocol. Other than that protocol has it, a partition that moves is
-// given to its next owner in the same balancing that takes it from the last one: who may write is decided in the log.
-type balancer struct {
+// Balancer is what broker.Plan has decided, in the cooperative protocol. Other than that protocol has
+// it, a partition that moves is given to its next owner in the same balancing that takes it from the
+// last one: who may write is decided in the log. The group's client calls the methods that
+// kgo.GroupBalancer has, from one goroutine; the others may be called from any.
+type Balancer struct {
 	m broker.Membership
 	// budget is what all copies of the table may take together.
 	budget int
@@ -36,29 +38,48 @@ type balancer struct {
 	heard          chan struct{}
 	hearOnce       sync.Once
 	// publish gets every notice that comes with an assignment. It must not block.
-	publish func(notice)
+	publish func(Notice)
 }
+
+// New returns a balancer for a member that has not joined yet. All copies of a table may take budget
+// bytes. publish gets every notice that comes with an assignment; it must not block.
+func New(m broker.Membership, budget int, publish func(Notice)) *Balancer {
+	return &Balancer{m: m, budget: budget, start: time.Now(), publish: publish, heard: make(chan struct{})}
+}
+
+// Ask makes the next join data differ from the last ones: nothing else makes a group balance.
+func (b *Balancer) Ask() { b.wishes.Add(1) }
+
+// Leave has the next join data say that this worker hands over what it owns. Heard is closed when that
+// has led to a table.
+func (b *Balancer) Leave() { b.leaving.Store(true) }
+
+// Heard is closed when a balancing knew that this worker leaves.
+func (b *Balancer) Heard() <-chan struct{} { return b.heard }
+
+// JoinedBefore says whether this worker has not joined since a moment.
+func (b *Balancer) JoinedBefore(t time.Time) bool { return b.JoinedAt() < t.Sub(b.start) }
 
 var _ interface {
 	kgo.GroupBalancer
 	kgo.ConsumerBalancerBalance
-} = (*balancer)(nil)
+} = (*Balancer)(nil)
 
 // ProtocolName names the balancer in the group.
-func (b *balancer) ProtocolName() string { return protocolName }
+func (b *Balancer) ProtocolName() string { return ProtocolName }
 
 // IsCooperative is true: what stays is not interrupted.
-func (b *balancer) IsCooperative() bool { return true }
+func (b *Balancer) IsCooperative() bool { return true }
 
-// now is the time since the balancer was made.
-func (b *balancer) now() time.Duration { return time.Since(b.start) }
+// Now is the time since the balancer was made.
+func (b *Balancer) Now() time.Duration { return time.Since(b.start) }
 
-// joinedAt is when this worker joined last; before it did, when the balancer was made.
-func (b *balancer) joinedAt() time.Duration { return time.Duration(b.joined.Load()) }
+// JoinedAt is when this worker joined last; before it did, when the balancer was made.
+func (b *Balancer) JoinedAt() time.Duration { return time.Duration(b.joined.Load()) }
 
 // JoinGroupMetadata says what this worker owns, and how far its images are.
-func (b *balancer) JoinGroupMetadata(topics []string, current map[string][]int32, generation int32) []byte {
-	b.joined.Store(int64(b.now())) // before the images are looked at: what changes later is not in them
+func (b *Balancer) JoinGroupMetadata(topics []string, current map[string][]int32, generation int32) []byte {
+	b.joined.Store(int64(b.Now())) // before the images are looked at: what changes later is not in them
 	meta := kmsg.NewConsumerMemberMetadata()
 	meta.Version, meta.Topics, meta.Generation = consumerVersion, topics, generation
 	if owned := current[b.m.Topic]; len(owned) > 0 {
@@ -79,12 +100,12 @@ func (b *balancer) JoinGroupMetadata(topics []string, current map[string][]int32
 }
 
 // ParseSyncAssignment reads this member's assignment and what comes beside it.
-func (b *balancer) ParseSyncAssignment(assignment []byte) (map[string][]int32, error) {
+func (b *Balancer) ParseSyncAssignment(assignment []byte) (map[string][]int32, error) {
 	var a kmsg.ConsumerMemberAssignment
 	if err := a.ReadFrom(assignment); err != nil {
 		return nil, fmt.Errorf("assignment of partitions: %w", err)
 	}
-	n, err := decodeNotice(a.UserData)
+	n, err := DecodeNotice(a.UserData)
 	if err != nil {
 		return nil, err
 	}
@@ -100,7 +121,7 @@ func (b *balancer) ParseSyncAssignment(assignment []byte) (map[string][]int32, e
 }
 
 // MemberBalancer reads what the members say.
-func (b *balancer) MemberBalancer(members []kmsg.JoinGroupResponseMember) (kgo.GroupMemberBalancer, map[string]struct{}, error) {
+func (b *Balancer) MemberBalancer(members []kmsg.JoinGroupResponseMember) (kgo.GroupMemberBalancer, map[string]struct{}, error) {
 	consumers, err := kgo.NewConsumerBalancer(b, members)
 	if err != nil {
 		return nil, nil, fmt.Errorf("members of group %s: %w", b.m.Group, err)
@@ -116,7 +137,7 @@ type joined struct {
 }
 
 // Balance is called on the group's leader.
-func (b *balancer) Balance(of *kgo.ConsumerBalancer, topics map[string]int32) kgo.IntoSyncAssignment {
+func (b *Balancer) Balance(of *kgo.ConsumerBalancer, topics map[string]int32) kgo.IntoSyncAssignment {
 	members, err := b.candidates(of)
 	if partitions := topics[b.m.Topic]; err == nil && (partitions < 1 || partitions > maxPartitions || partitions < b.m.Partitions) {
 		err = fmt.Errorf("topic %s has %d partitions as far as this client knows; between %d and %d can be balanced", b.m.Topic, partitions, max(b.m.Partitions, 1), maxPartitions)
@@ -133,11 +154,11 @@ func (b *balancer) Balance(of *kgo.ConsumerBalancer, topics map[string]int32) kg
 		candidates[i], ids[i] = m.Candidate, m.id
 	}
 	table := broker.Plan(candidates, b.partitions(topics), b.m.Standbys, of.Info().Generation)
-	return b.assignments(notice{generation: table.Generation, table: table, ids: ids})
+	return b.assignments(Notice{Generation: table.Generation, Table: table, IDs: ids})
 }
 
 // partitions is how many are balanced: those that hold data, else all.
-func (b *balancer) partitions(topics map[string]int32) int {
+func (b *Balancer) partitions(topics map[string]int32) int {
 	if b.m.Partitions > 0 {
 		return int(b.m.Partitions)
 	}
@@ -145,7 +166,7 @@ func (b *balancer) partitions(topics map[string]int32) int {
 }
 
 // candidates are the members in the order of a table.
-func (b *balancer) candidates(of *kgo.ConsumerBalancer) ([]joined, error) {
+func (b *Balancer) candidates(of *kgo.ConsumerBalancer) ([]joined, error) {
 	var members []joined
 	var errs []error
 	of.EachMember(func(m *kmsg.JoinGroupResponseMember, meta *kmsg.ConsumerMemberMetadata) {
@@ -178,17 +199,17 @@ func memberName(instance *string, id string) string {
 }
 
 // assignments give each member its partitions, and the table: to all, or to the first where it would be too much.
-func (b *balancer) assignments(n notice) syncPlan {
-	owned := make([][]int32, len(n.ids))
-	for p, owner := range n.table.Owners {
+func (b *Balancer) assignments(n Notice) syncPlan {
+	owned := make([][]int32, len(n.IDs))
+	for p, owner := range n.Table.Owners {
 		if owner >= 0 {
 			owned[owner] = append(owned[owner], int32(p))
 		}
 	}
-	whole, short := n.encode(), notice{generation: n.generation}.encode()
-	everywhere := len(whole)*len(n.ids) <= b.budget
-	plan := make(syncPlan, len(n.ids))
-	for i, id := range n.ids {
+	whole, short := n.Encode(), Notice{Generation: n.Generation}.Encode()
+	everywhere := len(whole)*len(n.IDs) <= b.budget
+	plan := make(syncPlan, len(n.IDs))
+	for i, id := range n.IDs {
 		a := kmsg.NewConsumerMemberAssignment()
 		if len(owned[i]) > 0 {
 			t := kmsg.NewConsumerMemberAssignmentTopic()
