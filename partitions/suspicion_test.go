@@ -62,7 +62,7 @@ func TestDamageOutlivesARestart(t *testing.T) {
 	}
 	again := f.restart()
 	if damage := again.p.Status().Inspection.Damage; damage == nil || damage.Error() != found.Error() {
-		t.Errorf("after a restart the damage is %v; want %v", damage, found)
+		t.Fatalf("after a restart the damage is %v; want %v", damage, found)
 	}
 	again.await(Active)
 	again.want(again.submit(command("a", "read")), "x")
