@@ -28,7 +28,7 @@ var (
 
 // write appends records to a simulated log.
 type writer struct {
-	t     *testing.T
+	t     testing.TB
 	world *simlog.World
 	log   broker.Log
 	epoch uint64
@@ -36,7 +36,8 @@ type writer struct {
 	ordinal uint64
 }
 
-func newWriter(t *testing.T) *writer {
+func newWriter(t testing.TB) *writer {
+	t.Helper()
 	world := simlog.New(simlog.Options{})
 	w := &writer{t: t, world: world, log: world.Client("w")}
 	t.Cleanup(func() { _ = w.log.Close() })
@@ -95,7 +96,7 @@ func batched(ctx context.Context, f *materializer.Follower, until int64) error {
 	return f.CatchUp(ctx, until, nil)
 }
 
-func dump(t *testing.T, s materializer.Reader) (rows []string) {
+func dump(t testing.TB, s materializer.Reader) (rows []string) {
 	t.Helper()
 	lower, upper := address.Range()
 	if err := s.Scan(lower, upper, func(key, value []byte) bool {

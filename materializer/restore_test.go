@@ -32,7 +32,8 @@ type story struct {
 
 type timerOf struct{ due, offset int64 }
 
-func newStory(t *testing.T, seed uint64) *story {
+func newStory(t testing.TB, seed uint64) *story {
+	t.Helper()
 	return &story{
 		writer: newWriter(t), random: rand.New(rand.NewPCG(seed, 1)), now: 1_700_000_000_000_000_000,
 		sequence: map[string]uint64{}, snapshot: map[string]uint64{}, timers: map[string]map[string]timerOf{},
