@@ -2,7 +2,6 @@ package materializer
 
 import (
 	"encoding/binary"
-	"fmt"
 
 	"github.com/millrace-io/millrace/entities"
 )
@@ -24,70 +23,76 @@ func (b *Beyond) Empty() bool {
 
 // Beyond looks at every row of the partition.
 func (p Partition) Beyond(offset int64, examples int) (Beyond, error) {
-	var (
-		b      Beyond
-		failed error
-	)
+	c := count{offset: offset, examples: examples}
+	var failed error
 	lower, upper := p.Address.Range()
 	err := p.Rows.Scan(lower, upper, func(key, value []byte) bool {
-		failed = b.add(key, value, offset, examples)
+		if k, _ := kindOf(key); k != nil && k.beyond != nil {
+			failed = k.beyond(&c, key, value)
+		}
 		return failed == nil
 	})
 	if err == nil {
 		err = failed
 	}
-	return b, err
+	return c.Beyond, err
 }
 
-func (b *Beyond) add(key, value []byte, offset int64, examples int) error {
-	switch key[addressSize] {
-	case rowOutbox:
-		if tailOffset(key) >= offset {
-			b.Effects++
-		}
-	case rowDelivered:
-		if len(key) == sourceHeader {
-			return nil
-		}
-		return b.command(value, offset)
-	case rowEntity:
-		cut := entityPrefix(key)
-		switch key[cut] {
-		case entityIndex:
-			if tailOffset(key) >= offset {
-				b.Records++
-			}
-		case entityHead:
-			head, _, err := parseHead(value)
-			if err != nil || head.Offset < offset {
-				return err
-			}
-			if b.Entities++; len(b.Examples) < examples {
-				b.Examples = append(b.Examples, entityOf(key).String())
-			}
-		case entityDedup:
-			return b.command(value, offset)
-		case entityTimer:
-			d := decoder{rest: value}
-			if set := d.varint(); set >= offset {
-				b.Timers++
-			}
-			return d.error("timer of an entity")
-		}
+// count counts rows as their kinds say (rowKind.beyond).
+type count struct {
+	Beyond
+
+	offset   int64
+	examples int
+}
+
+func (c *count) index(key, _ []byte) error {
+	if tailOffset(key) >= c.offset {
+		c.Records++
 	}
 	return nil
 }
 
-func (b *Beyond) command(value []byte, offset int64) error {
+func (c *count) head(key, value []byte) error {
+	head, _, err := parseHead(value)
+	if err != nil || head.Offset < c.offset {
+		return err
+	}
+	if c.Entities++; len(c.Examples) < c.examples {
+		c.Examples = append(c.Examples, entityOf(key).String())
+	}
+	return nil
+}
+
+func (c *count) timer(_, value []byte) error {
+	d := decoder{rest: value}
+	if set := d.varint(); set >= c.offset {
+		c.Timers++
+	}
+	return d.error("timer of an entity")
+}
+
+func (c *count) effect(key, _ []byte) error {
+	if tailOffset(key) >= c.offset {
+		c.Effects++
+	}
+	return nil
+}
+
+func (c *count) delivered(key, value []byte) error {
+	if len(key) == sourceHeader {
+		return nil // how far the source has settled
+	}
+	return c.command(key, value)
+}
+
+func (c *count) command(_, value []byte) error {
 	stored, err := parseStored(value)
-	if err == nil && stored.Offset >= offset {
-		b.Commands++
+	if err == nil && stored.Offset >= c.offset {
+		c.Commands++
 	}
 	return err
 }
-
-// addressSize is the length of the address at the start of every key.
-const addressSize = 4
 
 // tailOffset is the offset at the end of a key.
 func tailOffset(key []byte) int64 {
@@ -100,35 +105,4 @@ func entityOf(key []byte) entities.Key {
 	typ := d.bytes(d.uvarint())
 	id := d.bytes(d.uvarint())
 	return entities.Key{Type: string(typ), ID: string(id)}
-}
-
-// rowName says what a row is, for people.
-func rowName(key []byte) string {
-	if len(key) <= addressSize {
-		return fmt.Sprintf("row %x", key)
-	}
-	switch kind := key[addressSize]; kind {
-	case rowEntity:
-		what := map[byte]string{
-			entityHead: "head", entityState: "snapshot", entityTail: "event", entityIndex: "index", entityDedup: "stored answer", entityTimer: "timer",
-		}[key[entityPrefix(key)]]
-		switch key[entityPrefix(key)] {
-		case entityTail, entityIndex:
-			return fmt.Sprintf("%s: %s %d", entityOf(key), what, tailOffset(key))
-		case entityTimer:
-			return fmt.Sprintf("%s: timer %q", entityOf(key), key[entityPrefix(key)+1:])
-		default:
-			return fmt.Sprintf("%s: %s", entityOf(key), what)
-		}
-	case rowMeta:
-		return "position"
-	case rowOutbox, rowParked:
-		return fmt.Sprintf("effect of offset %d", tailOffset(key))
-	case rowRefused:
-		return fmt.Sprintf("refusal of offset %d", tailOffset(key))
-	case rowDelivered:
-		return fmt.Sprintf("effect of partition %d", binary.BigEndian.Uint16(key[addressSize+3:]))
-	default:
-		return fmt.Sprintf("row %c %x", kind, key[addressSize+1:])
-	}
 }

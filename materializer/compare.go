@@ -31,7 +31,6 @@ func Compare(store, fold Partition, restored bool, on func(Difference) error) er
 	defer stopHave()
 	want, stopWant := next(fold)
 	defer stopWant()
-	c := comparison{restored: restored}
 	a, av, aok := have()
 	b, bv, bok := want()
 	for (aok || bok) && scanErr == nil {
@@ -44,20 +43,19 @@ func Compare(store, fold Partition, restored bool, on func(Difference) error) er
 		default:
 			order = bytes.Compare(moved(fold.Address, a), b)
 		}
-		what := ""
+		key, what := a, ""
+		if order > 0 {
+			key = b
+		}
 		switch {
 		case order < 0:
-			what = c.extra(a)
+			what = extra(key, restored)
 		case order > 0:
-			what = c.missing(b)
+			what = missing(key, restored)
 		case !bytes.Equal(av, bv):
-			what = c.unequal(a, av, bv)
+			what = unequal(key, av, bv, restored)
 		}
 		if what != "" {
-			key := a
-			if order > 0 {
-				key = b
-			}
 			if err := on(Difference{Row: rowName(key), What: what}); err != nil {
 				return err
 			}
@@ -72,51 +70,43 @@ func Compare(store, fold Partition, restored bool, on func(Difference) error) er
 	return scanErr
 }
 
-type comparison struct{ restored bool }
-
-// index says whether a key is that of a record's place in the log.
-func index(key []byte) bool {
-	return key[addressSize] == rowEntity && key[entityPrefix(key)] == entityIndex
+// moved is the key of the same row under another address.
+func moved(a Address, key []byte) []byte {
+	m := readdressed(a, key)
+	if k := partitionRows[key[addressSize]]; k != nil && k.embeds > 0 {
+		copy(m[k.embeds:], a.append(nil))
+	}
+	return m
 }
 
-// extra says what is wrong about a row that only the store has.
-func (c *comparison) extra(key []byte) string {
-	kind := key[addressSize]
-	switch {
-	case kind == rowHalted, kind == rowSuspected, c.restored && (index(key) || kind == rowTimer || isExpiry(kind)): // of the last two, some stand for what was set anew since
+// extra says what is wrong about a row that only the store has, "" if it may be there.
+func extra(key []byte, restored bool) string {
+	if k, _ := kindOf(key); k != nil && (k.local || restored && k.relocated) {
 		return ""
-	default:
-		return "is in the store and not in the log"
 	}
+	return "is in the store and not in the log"
 }
 
-// missing says what is wrong about a row that only the log has: nothing about answers that have expired, and about what became of
-// timers and effects that are done.
-func (c *comparison) missing(key []byte) string {
-	swept := false
-	switch key[addressSize] {
-	case rowExpiry, rowRouted, rowTimer, rowDelivered:
-		swept = true
-	case rowEntity:
-		kind := key[entityPrefix(key)]
-		swept = kind == entityDedup || (c.restored && kind == entityIndex)
-	}
-	if swept {
+// missing says what is wrong about a row that only the log has, "" if the store need not have it.
+func missing(key []byte, restored bool) string {
+	if k, _ := kindOf(key); k != nil && (k.swept || restored && k.relocated) {
 		return ""
 	}
 	return "is in the log and not in the store"
 }
 
-// unequal says what is wrong about two rows that differ.
-func (c *comparison) unequal(key, have, want []byte) string {
-	if key[addressSize] == rowMeta {
-		a, err := parseMeta(have)
-		b, err2 := parseMeta(want)
-		// The owner does not know the times of claims; all else must be the same.
-		a.LogTime, b.LogTime = 0, 0
-		if c.restored || (err == nil && err2 == nil && a == b) {
-			return ""
-		}
+// unequal says what is wrong about two rows that differ, "" if they mean the same.
+func unequal(key, have, want []byte, restored bool) string {
+	if k, _ := kindOf(key); k != nil && k.same != nil && k.same(have, want, restored) {
+		return ""
 	}
 	return "is another one in the log"
+}
+
+// sameMeta: an owner does not know the times of claims. All else must be the same, unless a repair has written records again.
+func sameMeta(have, want []byte, restored bool) bool {
+	a, err := parseMeta(have)
+	b, err2 := parseMeta(want)
+	a.LogTime, b.LogTime = 0, 0
+	return restored || (err == nil && err2 == nil && a == b)
 }

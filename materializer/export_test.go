@@ -6,3 +6,22 @@ import "context"
 func (f *Follower) Bulk(ctx context.Context, until int64, size int) error {
 	return f.bulk(ctx, until, size, func() {})
 }
+
+// KindOf returns the name of the kind of a row, and whether a worker removes such rows; "" for a key that the table does not have.
+func KindOf(key []byte) (name string, swept bool) {
+	k, rest := kindOf(key)
+	if k == nil || !k.key.valid(rest) {
+		return "", false
+	}
+	return k.name, k.swept
+}
+
+// FoldedKinds are the names of the kinds that a fold writes.
+func FoldedKinds() (names []string) {
+	for i := range rowKinds {
+		if k := &rowKinds[i]; k.since > 0 && !k.local && k.kind != rowEntity || k.entity {
+			names = append(names, k.name)
+		}
+	}
+	return names
+}

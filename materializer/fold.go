@@ -301,7 +301,7 @@ func (f *Fold) state(rows Rows, prefix []byte, e *Entry) error {
 	case record.Snapshot:
 		head.Kind = entities.EventSourced
 		f.value = appendContent(f.value[:0], env.Sequence, payload)
-		if err := rows.Put(append(prefix, entityState), f.value); err != nil {
+		if err := rows.Put(entityRow(prefix, entityState), f.value); err != nil {
 			return err
 		}
 		for seq := env.PreviousSnapshot + 1; seq <= env.Sequence; seq++ {
@@ -325,7 +325,7 @@ func (f *Fold) state(rows Rows, prefix []byte, e *Entry) error {
 	if env.Kind == record.State {
 		f.value = appendContent(f.value, 0, payload)
 	}
-	return rows.Put(append(prefix, entityHead), f.value)
+	return rows.Put(entityRow(prefix, entityHead), f.value)
 }
 
 // remember writes the dedup rows of a command, with its last record.

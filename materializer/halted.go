@@ -80,6 +80,6 @@ func StartOver(store Store, a Address, topicID string, start int64) error {
 	return errors.Join(batch.Put(a.metaKey(), meta.append(nil)), batch.Commit(), store.Flush())
 }
 
-func (a Address) haltedKey() []byte { return append(a.append(nil), rowHalted) }
+func (a Address) haltedKey() []byte { return a.row(nil, rowHalted) }
 
-func (a Address) suspectedKey() []byte { return append(a.append(nil), rowSuspected) }
+func (a Address) suspectedKey() []byte { return a.row(nil, rowSuspected) }

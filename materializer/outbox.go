@@ -32,7 +32,7 @@ type Effect struct {
 // Outbox yields the partition's open effects from an offset on, in the order of their records, until
 // yield returns false.
 func (p Partition) Outbox(from int64, yield func(Effect) bool) error {
-	upper := append(p.Address.append(nil), rowOutbox+1)
+	_, upper := p.Address.rows(rowOutbox)
 	var failed error
 	err := p.Rows.Scan(appendOffset(p.Address, rowOutbox, from), upper, func(key, value []byte) bool {
 		var e Effect
@@ -47,7 +47,7 @@ func (p Partition) Outbox(from int64, yield func(Effect) bool) error {
 // Open returns the offsets of the first open effects from an offset on, parked ones included, at most
 // limit of them.
 func (p Partition) Open(from int64, limit int) (open []int64, err error) {
-	upper := append(p.Address.append(nil), rowOutbox+1)
+	_, upper := p.Address.rows(rowOutbox)
 	err = p.Rows.Scan(appendOffset(p.Address, rowOutbox, from), upper, func(key, _ []byte) bool {
 		open = append(open, tailOffset(key))
 		return len(open) < limit
@@ -66,7 +66,7 @@ func (p Partition) Unparked(from int64, limit, size int) (found []Effect, next i
 	}
 	var failed error
 	seen := 0
-	upper := append(p.Address.append(nil), rowOutbox+1)
+	_, upper := p.Address.rows(rowOutbox)
 	err = p.Rows.Scan(appendOffset(p.Address, rowOutbox, from), upper, func(key, value []byte) bool {
 		if more = seen == limit || size < 0; more {
 			return false
@@ -92,7 +92,7 @@ func (p Partition) Unparked(from int64, limit, size int) (found []Effect, next i
 
 // parkedFrom returns the offsets of the first parked effects from an offset on.
 func (p Partition) parkedFrom(from int64, limit int) (parked []int64, err error) {
-	upper := append(p.Address.append(nil), rowParked+1)
+	_, upper := p.Address.rows(rowParked)
 	err = p.Rows.Scan(appendOffset(p.Address, rowParked, from), upper, func(key, _ []byte) bool {
 		parked = append(parked, tailOffset(key))
 		return len(parked) < limit
@@ -102,14 +102,14 @@ func (p Partition) parkedFrom(from int64, limit int) (parked []int64, err error)
 
 // CountParked returns how many effects wait for an operator.
 func (p Partition) CountParked() (n int, err error) {
-	lower, upper := append(p.Address.append(nil), rowParked), append(p.Address.append(nil), rowParked+1)
+	lower, upper := p.Address.rows(rowParked)
 	err = p.Rows.Scan(lower, upper, func(_, _ []byte) bool { n++; return true })
 	return n, err
 }
 
 // Parked yields those from an offset on that wait for an operator.
 func (p Partition) Parked(from int64, yield func(Effect) bool) error {
-	upper := append(p.Address.append(nil), rowParked+1)
+	_, upper := p.Address.rows(rowParked)
 	var failed error
 	err := p.Rows.Scan(appendOffset(p.Address, rowParked, from), upper, func(key, _ []byte) bool {
 		var (
@@ -203,8 +203,7 @@ func parseProgress(b []byte) (entities.Progress, error) {
 func Forget(store Store, a Address, from []byte, limit int) (next []byte, n int, err error) {
 	batch := store.NewBatch()
 	defer batch.Close() //nolint:errcheck // nothing to lose
-	kind := append(a.append(nil), rowDelivered)
-	upper := append(a.append(nil), rowDelivered+1)
+	kind, upper := a.rows(rowDelivered)
 	for next = append(kind, from...); next != nil && limit > 0; { //nolint:gocritic // a key behind the prefix
 		var removed, seen int
 		next, removed, seen, err = forgetSource(store, batch, next, upper, limit)
@@ -276,14 +275,14 @@ func nextSource(source []byte) []byte {
 }
 
 // sourceHeader is the length of a delivered row's key up to and including the source partition.
-const sourceHeader = 4 + 1 + 4
+const sourceHeader = addressSize + 1 + 4
 
 func appendOffset(a Address, row byte, offset int64) []byte {
-	return binary.BigEndian.AppendUint64(append(a.append(nil), row), uint64(offset)) //nolint:gosec // offsets are positive
+	return binary.BigEndian.AppendUint64(a.row(nil, row), uint64(offset)) //nolint:gosec // offsets are positive
 }
 
 func appendSource(buf []byte, a Address, generation, partition uint16) []byte {
-	buf = append(a.append(buf), rowDelivered)
+	buf = a.row(buf, rowDelivered)
 	buf = binary.BigEndian.AppendUint16(buf, generation)
 	return binary.BigEndian.AppendUint16(buf, partition)
 }

@@ -23,9 +23,12 @@ type overlayGroup struct {
 	prefix span
 	// first and last row of a chain through rows; 0 is none (row 0 is never used).
 	first, last int32
-	// single[i] is the row whose suffix is one byte long: head and state, which are written again and again.
-	single [2]int32
+	// single[i] is the newest row of the kind with slot i+1.
+	single [overlaySlots]int32
 }
+
+// overlaySlots is how many kinds of rows have a slot.
+const overlaySlots = 2
 
 type overlayRow struct {
 	suffix, value span
@@ -91,14 +94,10 @@ func singleSlot(suffix []byte) int {
 	if len(suffix) != 1 {
 		return -1
 	}
-	switch suffix[0] {
-	case entityHead:
-		return 0
-	case entityState:
-		return 1
-	default:
-		return -1
+	if k := entityRows[suffix[0]]; k != nil {
+		return k.slot - 1
 	}
+	return -1
 }
 
 func (o *overlay) group(prefix []byte) *overlayGroup {

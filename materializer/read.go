@@ -1,6 +1,7 @@
 package materializer
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -31,7 +32,7 @@ func (p Partition) Head(key entities.Key) (h Head, ok bool, err error) {
 }
 
 func (p Partition) head(key entities.Key) (h Head, content []byte, ok bool, err error) {
-	b, err := p.Rows.Get(append(appendEntity(nil, p.Address, key.Type, key.ID), entityHead))
+	b, err := p.Rows.Get(entityRow(appendEntity(nil, p.Address, key.Type, key.ID), entityHead))
 	if err != nil || b == nil {
 		return Head{}, nil, false, err
 	}
@@ -50,7 +51,7 @@ func (p Partition) Load(key entities.Key) (entities.Loaded, error) {
 	}
 	loaded := entities.Loaded{Sequence: head.Sequence}
 	prefix := appendEntity(nil, p.Address, key.Type, key.ID)
-	b, err := p.Rows.Get(append(prefix, entityState))
+	b, err := p.Rows.Get(entityRow(prefix, entityState))
 	if err != nil {
 		return entities.Loaded{}, err
 	}
@@ -122,11 +123,9 @@ func (p Partition) Stored(key entities.Key, principal, commandID string) (s Stor
 
 // History yields the offsets of an entity's records, oldest first.
 func (p Partition) History(key entities.Key, yield func(offset int64) bool) error {
-	prefix := append(appendEntity(nil, p.Address, key.Type, key.ID), entityIndex)
-	upper := append(append([]byte(nil), prefix[:len(prefix)-1]...), entityIndex+1)
-	return p.Rows.Scan(prefix, upper, func(row, _ []byte) bool {
-		return yield(int64(binary.BigEndian.Uint64(row[len(row)-8:]))) //nolint:gosec // offsets are positive
-	})
+	prefix := appendEntity(nil, p.Address, key.Type, key.ID)
+	lower, upper := entityRow(bytes.Clone(prefix), entityIndex), append(prefix, entityIndex+1)
+	return p.Rows.Scan(lower, upper, func(row, _ []byte) bool { return yield(tailOffset(row)) })
 }
 
 // Expire removes dedup rows whose log time is before the given one, and those of ids that a router gave from before routed, at
@@ -146,7 +145,7 @@ func Expire(store Store, a Address, before, routed int64, limit int) (int, error
 }
 
 func expire(store Store, batch Batch, a Address, kind byte, before int64, limit int) (int, error) {
-	lower := append(a.append(nil), kind)
+	lower := a.row(nil, kind)
 	upper := appendExpiry(nil, a, kind, before, nil)
 	var failed error
 	n := 0

@@ -52,7 +52,7 @@ func parseRefusal(key, value []byte) (Refusal, error) {
 
 // Refusals yields the refusals of the partition that are kept, from an offset on, oldest first, until yield returns false.
 func (p Partition) Refusals(from int64, yield func(Refusal) bool) error {
-	upper := append(p.Address.append(nil), rowRefused+1)
+	_, upper := p.Address.rows(rowRefused)
 	var failed error
 	err := p.Rows.Scan(appendOffset(p.Address, rowRefused, from), upper, func(key, value []byte) bool {
 		var r Refusal
@@ -69,7 +69,7 @@ func (p Partition) Refusals(from int64, yield func(Refusal) bool) error {
 
 // RefusalOffsets yields the offsets of all refusals that are kept, oldest first.
 func (p Partition) RefusalOffsets(yield func(offset int64)) error {
-	lower, upper := append(p.Address.append(nil), rowRefused), append(p.Address.append(nil), rowRefused+1)
+	lower, upper := p.Address.rows(rowRefused)
 	return p.Rows.Scan(lower, upper, func(key, _ []byte) bool {
 		yield(tailOffset(key))
 		return true
@@ -112,21 +112,16 @@ func (f *Fold) done(rows Rows, offset int64) error {
 	return rows.Delete(appendOffset(f.address, rowParked, offset))
 }
 
-// baseRefused finds refusals that the log has kept and the image knows to be dealt with.
-func (r *Restoration) baseRefused(key, _ []byte) error {
-	known, err := in(r.image, key)
-	if err != nil || known != nil {
-		return err
-	}
+// baseRefused finds refusals that the log has kept and the image knows to be dropped.
+func (r *Restoration) baseRefused(key []byte) error {
 	r.put(nil, record.EncodeSettled(&recordv1.Settled{Refused: []uint64{uint64(tailOffset(key))}}), record.Envelope{Kind: record.Settled}) //nolint:gosec // offsets are positive
 	return nil
 }
 
 // imageRefused restores a refusal that is kept.
-func (r *Restoration) imageRefused(key, value []byte) error {
-	base, err := in(r.base, key)
-	if err != nil || base != nil {
-		return err
+func (r *Restoration) imageRefused(key, value, base []byte) error {
+	if base != nil {
+		return nil
 	}
 	kept, err := parseRefusal(key, value)
 	if err != nil {

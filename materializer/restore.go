@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/record"
@@ -39,7 +40,7 @@ type Restoration struct {
 	// records and bytes bound a page, as broker.Size counts without what is once for an append; 0 records: no bound, and nothing
 	// but counts is kept.
 	records, bytes int
-	step           int
+	steps          []restoring
 	from           []byte
 
 	page []Entry
@@ -63,46 +64,40 @@ func NewRestoration(image, base Partition, records, bytes int) (*Restoration, er
 	case meta.FoldVersion != FoldVersion:
 		return nil, fmt.Errorf("%w: it was folded by version %d, this program folds by version %d: use the version of millrace that made it", ErrNotAhead, meta.FoldVersion, FoldVersion)
 	}
-	return &Restoration{image: image, base: base, meta: meta, records: records, bytes: bytes}, nil
+	return &Restoration{image: image, base: base, meta: meta, records: records, bytes: bytes, steps: restoringSteps()}, nil
 }
 
 // Counts is what was written until now.
 func (r *Restoration) Counts() Restored { return r.counts }
+
+// restoring is one way through the rows of a kind, and of those that lie among them: of the log's fold, or of the image.
+type restoring struct {
+	rows byte
+	base bool
+}
+
+// restoringSteps are what a restoration does, one after the other, by the table of kinds.
+func restoringSteps() (steps []restoring) {
+	add := func(needed bool, s restoring) {
+		if needed && !slices.Contains(steps, s) {
+			steps = append(steps, s)
+		}
+	}
+	for i := range rowKinds {
+		k := &rowKinds[i]
+		add(k.base != nil, restoring{k.within(), true})
+		add(k.image != nil, restoring{k.within(), false})
+	}
+	return steps
+}
 
 // Next returns the next page; an empty one at the end. Epoch, nonce and ordinals are the caller's to set. ErrNotAhead and
 // ErrCorrupt say that the image cannot be restored.
 func (r *Restoration) Next() ([]Entry, error) {
 	r.page, r.size, r.full = nil, 0, false
 	r.settle()
-	steps := []struct {
-		of   Partition
-		row  byte
-		each func(key, value []byte) error
-	}{
-		{r.base, rowEntity, r.baseEntity},
-		{r.image, rowEntity, r.imageEntity},
-		{r.base, rowOutbox, r.baseEffect},
-		{r.base, rowParked, r.baseParked},
-		{r.image, rowOutbox, r.imageEffect},
-		{r.image, rowParked, r.imageParked},
-		{r.base, rowRefused, r.baseRefused},
-		{r.image, rowRefused, r.imageRefused},
-		{r.image, rowDelivered, r.imageDelivered},
-	}
-	for ; r.step < len(steps) && !r.full; r.step++ {
-		s := steps[r.step]
-		lower, upper := append(s.of.Address.append(nil), s.row), append(s.of.Address.append(nil), s.row+1)
-		if r.from != nil {
-			lower = r.from
-		}
-		var failed error
-		err := s.of.Rows.Scan(lower, upper, func(key, value []byte) bool {
-			if failed = s.each(key, value); r.full {
-				r.from = bytes.Clone(key) // once more: the base has by then what of it is on this page
-			}
-			return failed == nil && !r.full
-		})
-		if err = errors.Join(err, failed); err != nil {
+	for ; len(r.steps) > 0 && !r.full; r.steps = r.steps[1:] {
+		if err := r.walk(r.steps[0]); err != nil {
 			return nil, err
 		}
 		if r.full {
@@ -112,6 +107,52 @@ func (r *Restoration) Next() ([]Entry, error) {
 		r.settle() // what finds no room comes first on the next page
 	}
 	return r.page, nil
+}
+
+// walk goes through the rows of a step, from where the page before ended.
+func (r *Restoration) walk(s restoring) error {
+	of, each := r.image, r.imageRow
+	if s.base {
+		of, each = r.base, r.baseRow
+	}
+	lower, upper := of.Address.rows(s.rows)
+	if r.from != nil {
+		lower = r.from
+	}
+	var failed error
+	err := of.Rows.Scan(lower, upper, func(key, value []byte) bool {
+		if k, _ := kindOf(key); k != nil {
+			failed = each(k, key, value)
+		}
+		if r.full {
+			r.from = bytes.Clone(key) // once more: the base has by then what of it is on this page
+		}
+		return failed == nil && !r.full
+	})
+	return errors.Join(err, failed)
+}
+
+// baseRow restores what became of a row that only the log's fold has.
+func (r *Restoration) baseRow(k *rowKind, key, _ []byte) error {
+	if k.base == nil {
+		return nil
+	}
+	if known, err := in(r.image, key); err != nil || known != nil {
+		return err
+	}
+	return k.base(r, key)
+}
+
+// imageRow restores a row of the image, unless the log's fold has the same.
+func (r *Restoration) imageRow(k *rowKind, key, value []byte) error {
+	if k.image == nil {
+		return nil
+	}
+	base, err := in(r.base, key)
+	if err != nil || (base != nil && bytes.Equal(base, value)) {
+		return err
+	}
+	return k.image(r, key, value, base)
 }
 
 // ownerBytes is what epoch, nonce and ordinal, which are set later, take at most.
@@ -145,66 +186,31 @@ func (r *Restoration) settle() {
 }
 
 // in returns the row of another fold that a row corresponds to.
-func in(p Partition, key []byte) ([]byte, error) { return p.Rows.Get(moved(p.Address, key)) }
+func in(p Partition, key []byte) ([]byte, error) { return p.Rows.Get(readdressed(p.Address, key)) }
 
-// moved is the key of the same row under another address.
-func moved(a Address, key []byte) []byte {
-	k := append(a.append(make([]byte, 0, len(key))), key[addressSize:]...)
-	if isExpiry(k[addressSize]) {
-		copy(k[expiryHeader:], a.append(nil))
-	}
-	return k
+// readdressed is a key behind another address.
+func readdressed(a Address, key []byte) []byte {
+	return append(a.append(make([]byte, 0, len(key))), key[addressSize:]...)
 }
 
-// baseEntity looks at a row of an entity in the log: the image must know the entity, and a timer that it does not know has fired
-// or was cancelled.
-func (r *Restoration) baseEntity(key, _ []byte) error {
-	cut := entityPrefix(key)
-	if kind := key[cut]; kind != entityHead && kind != entityTimer {
-		return nil
-	}
-	known, err := in(r.image, key)
-	if err != nil || known != nil {
-		return err
-	}
-	entity := entityOf(key)
-	if key[cut] == entityHead {
-		return fmt.Errorf("%w: it does not know %s, which the log has", ErrNotAhead, entity)
-	}
-	if r.put([]byte(entity.String()), nil, record.Envelope{
-		Kind: record.TimerCancelled, Timer: record.EncodeTimer(&recordv1.Timer{Name: string(key[cut+1:])}),
+// baseHead refuses an entity that only the log has.
+func (*Restoration) baseHead(key []byte) error {
+	return fmt.Errorf("%w: it does not know %s, which the log has", ErrNotAhead, entityOf(key))
+}
+
+// baseTimer cancels a timer that has fired or was cancelled.
+func (r *Restoration) baseTimer(key []byte) error {
+	if r.put([]byte(entityOf(key).String()), nil, record.Envelope{
+		Kind: record.TimerCancelled, Timer: record.EncodeTimer(&recordv1.Timer{Name: timerName(key)}),
 	}) {
 		r.counts.Timers++
 	}
 	return nil
 }
 
-// imageEntity restores what a row of an entity says and the log does not.
-func (r *Restoration) imageEntity(key, value []byte) error {
-	cut := entityPrefix(key)
-	kind := key[cut]
-	if kind != entityHead && kind != entityDedup && kind != entityTimer {
-		return nil
-	}
-	base, err := in(r.base, key)
-	if err != nil || (base != nil && bytes.Equal(base, value)) {
-		return err
-	}
+// imageHead restores the state of an entity.
+func (r *Restoration) imageHead(key, value, base []byte) error {
 	entity := entityOf(key)
-	switch kind {
-	case entityDedup:
-		d := decoder{rest: key[cut+1:]}
-		principal := string(d.bytes(d.uvarint()))
-		return r.answer([]byte(entity.String()), value, record.Envelope{Principal: principal, CommandID: string(d.rest)})
-	case entityTimer:
-		return r.timer(entity, string(key[cut+1:]))
-	default:
-		return r.head(entity, key, value, base)
-	}
-}
-
-// head restores the state of an entity.
-func (r *Restoration) head(entity entities.Key, key, value, base []byte) error {
 	head, content, err := parseHead(value)
 	if err != nil {
 		return err
@@ -328,7 +334,9 @@ func (r *Restoration) snapshot(p Partition, prefix []byte) (uint64, entities.Pay
 	return parseContent(b)
 }
 
-func (r *Restoration) timer(entity entities.Key, name string) error {
+// imageTimer restores a timer.
+func (r *Restoration) imageTimer(key, _, _ []byte) error {
+	entity, name := entityOf(key), timerName(key)
 	t, _, err := r.image.Timer(entity, name)
 	if err != nil {
 		return err
@@ -340,6 +348,14 @@ func (r *Restoration) timer(entity entities.Key, name string) error {
 		r.counts.Timers++
 	}
 	return nil
+}
+
+// imageDedup restores what is remembered of a command with an id.
+func (r *Restoration) imageDedup(key, value, _ []byte) error {
+	_, rest := kindOf(key)
+	d := decoder{rest: rest}
+	principal := string(d.bytes(d.uvarint()))
+	return r.answer([]byte(entityOf(key).String()), value, record.Envelope{Principal: principal, CommandID: string(d.rest)})
 }
 
 // answer restores what is remembered of a command.
@@ -356,12 +372,8 @@ func (r *Restoration) answer(key, row []byte, env record.Envelope) error {
 	return nil
 }
 
-// baseEffect finds effects that the log has open and the image knows to be settled.
-func (r *Restoration) baseEffect(key, _ []byte) error {
-	known, err := in(r.image, key)
-	if err != nil || known != nil {
-		return err
-	}
+// baseOutbox finds effects that the log has open and the image knows to be settled.
+func (r *Restoration) baseOutbox(key []byte) error {
 	const most = 1024
 	if len(r.done) == most {
 		if r.settle(); r.full {
@@ -374,11 +386,7 @@ func (r *Restoration) baseEffect(key, _ []byte) error {
 }
 
 // baseParked finds effects that the log has parked and the image has not.
-func (r *Restoration) baseParked(key, _ []byte) error {
-	known, err := in(r.image, key)
-	if err != nil || known != nil {
-		return err
-	}
+func (r *Restoration) baseParked(key []byte) error {
 	if open, err := r.image.Rows.Get(appendOffset(r.image.Address, rowOutbox, tailOffset(key))); err != nil || open == nil {
 		return err
 	}
@@ -386,11 +394,8 @@ func (r *Restoration) baseParked(key, _ []byte) error {
 	return nil
 }
 
-func (r *Restoration) imageEffect(key, value []byte) error {
-	base, err := in(r.base, key)
-	if err != nil || (base != nil && bytes.Equal(base, value)) {
-		return err
-	}
+// imageOutbox restores an open effect.
+func (r *Restoration) imageOutbox(key, value, base []byte) error {
 	e, err := outboxRow(key, value)
 	if err != nil {
 		return err
@@ -406,11 +411,8 @@ func (r *Restoration) imageEffect(key, value []byte) error {
 	return nil
 }
 
-func (r *Restoration) imageParked(key, value []byte) error {
-	base, err := in(r.base, key)
-	if err != nil || (base != nil && bytes.Equal(base, value)) {
-		return err
-	}
+// imageParked restores that an effect waits for an operator.
+func (r *Restoration) imageParked(key, _, _ []byte) error {
 	e := Effect{Offset: tailOffset(key)}
 	if err := r.image.parked(&e); err != nil {
 		return err
@@ -425,11 +427,7 @@ func (r *Restoration) imageParked(key, value []byte) error {
 
 // imageDelivered restores what is known of effects of other partitions: how far those have settled, and the answers that they
 // may still ask for.
-func (r *Restoration) imageDelivered(key, value []byte) error {
-	base, err := in(r.base, key)
-	if err != nil || (base != nil && bytes.Equal(base, value)) {
-		return err
-	}
+func (r *Restoration) imageDelivered(key, value, _ []byte) error {
 	cause := &record.Cause{
 		Generation: uint32(binary.BigEndian.Uint16(key[addressSize+1:])), Partition: uint32(binary.BigEndian.Uint16(key[addressSize+3:])),
 	}

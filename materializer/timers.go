@@ -33,7 +33,7 @@ type Timer struct {
 // Due yields the index of timers behind (at, offset), in the order in which they are due, until yield returns false.
 func (p Partition) Due(at, offset int64, yield func(Due) bool) error {
 	lower := dueKey(p.Address, at, offset+1)
-	upper := append(p.Address.append(nil), rowTimer+1)
+	_, upper := p.Address.rows(rowTimer)
 	var failed error
 	err := p.Rows.Scan(lower, upper, func(key, value []byte) bool {
 		due := Due{
@@ -82,14 +82,17 @@ func Sweep(store Store, a Address, d Due) error {
 }
 
 func dueKey(a Address, due, offset int64) []byte {
-	buf := append(a.append(nil), rowTimer)
+	buf := a.row(nil, rowTimer)
 	buf = binary.BigEndian.AppendUint64(buf, uint64(due))     //nolint:gosec // times are positive
 	return binary.BigEndian.AppendUint64(buf, uint64(offset)) //nolint:gosec // offsets are positive
 }
 
 func appendTimer(prefix []byte, name string) []byte {
-	return append(append(prefix, entityTimer), name...)
+	return append(entityRow(prefix, entityTimer), name...)
 }
+
+// timerName is the name in the key of an entity's timer.
+func timerName(key []byte) string { return string(key[entityPrefix(key)+1:]) }
 
 // timer folds a record about a timer.
 func (f *Fold) timer(rows Rows, prefix []byte, e *Entry) error {

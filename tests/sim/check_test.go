@@ -43,7 +43,7 @@ func (w *world) openTimers() int {
 	return n
 }
 
-// notCompared are kinds of rows (materializer, keyspace.go) that are not those of a fold from nothing: m has the times of claims,
+// notCompared are kinds of rows (materializer, rowkinds.go) that are not those of a fold from nothing: m has the times of claims,
 // which their owner does not know; of q and t, the owner sweeps what has gone stale.
 var notCompared = []byte("mqt")
 
