@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/entities/record"
 	"github.com/millrace-io/millrace/internal/mutation"
 )
@@ -44,27 +43,27 @@ func (l *LostError) Unwrap() []error {
 }
 
 // at checks that the record of an offset follows on the one before it.
-func (f *Fold) at(offset int64) error {
-	expected := f.next
-	f.next = offset + 1
+func (r *reading) at(offset int64) error {
+	expected := r.next
+	r.next = offset + 1
 	if offset == expected || mutation.On(mutation.Hole) {
 		return nil
 	}
-	return f.loses(Hole(expected, offset))
+	return r.loses(Hole(expected, offset))
 }
 
-// UpTo says that the log has nothing more below an offset: it checks that every offset has had a record.
-func (f *Fold) UpTo(next int64) error {
-	expected := f.next
+// upTo says that the log has nothing more below an offset: it checks that every offset has had a record.
+func (r *reading) upTo(next int64) error {
+	expected := r.next
 	if next <= expected || mutation.On(mutation.Hole) {
 		return nil
 	}
-	f.next = next
+	r.next = next
 	what := fmt.Sprintf("it has no records at offsets %d to %d, and goes on at offset %d", expected, next-1, next)
 	if next == expected+1 {
 		what = fmt.Sprintf("it has no record at offset %d, and goes on at offset %d", expected, next)
 	}
-	return f.loses(&LostError{Offset: next, Missing: next - expected, What: what})
+	return r.loses(&LostError{Offset: next, Missing: next - expected, What: what})
 }
 
 // Hole is the loss that a log shows whose next record should have one offset and has another.
@@ -80,31 +79,31 @@ func Hole(expected, found int64) *LostError {
 }
 
 // follows checks that a claim that counts follows on the owner that the log has before it.
-func (f *Fold) follows(e *Entry, before record.Owner) error {
-	if what := before.Broken(e.Envelope.Claim, e.Offset, f.meta.Start); what != "" {
-		if err := f.loses(&LostError{Offset: e.Offset, What: what}); err != nil {
+func (r *reading) follows(e *Entry, before record.Owner) error {
+	if what := before.Broken(e.Envelope.Claim, e.Offset, r.meta.Start); what != "" {
+		if err := r.loses(&LostError{Offset: e.Offset, What: what}); err != nil {
 			return err
 		}
 	}
-	if c := e.Envelope.Claim; c != nil && c.Lost > f.lost {
-		return f.refuses(&LostError{Offset: e.Offset, What: fmt.Sprintf(
-			"the repair at offset %d accepted %d losses, and what was folded before it has %d of them: it has records that the log has not", e.Offset, c.Lost, f.lost)})
+	if c := e.Envelope.Claim; c != nil && c.Lost > r.lost {
+		return r.refuses(&LostError{Offset: e.Offset, What: fmt.Sprintf(
+			"the repair at offset %d accepted %d losses, and what was folded before it has %d of them: it has records that the log has not", e.Offset, c.Lost, r.lost)})
 	}
 	return nil
 }
 
 // loses ends the fold with a loss, unless it is passed over; then it counts.
-func (f *Fold) loses(l *LostError) error {
-	f.lost += uint64(max(l.Missing, 1))
-	return f.refuses(l)
+func (r *reading) loses(l *LostError) error {
+	r.lost += uint64(max(l.Missing, 1))
+	return r.refuses(l)
 }
 
-func (f *Fold) refuses(l *LostError) error {
+func (r *reading) refuses(l *LostError) error {
 	switch {
-	case f.met != nil:
-		f.met(l)
+	case r.met != nil:
+		r.met(l)
 		return nil
-	case l.Offset < f.accepted:
+	case l.Offset < r.accepted:
 		return nil
 	default:
 		return l
@@ -112,18 +111,18 @@ func (f *Fold) refuses(l *LostError) error {
 }
 
 // Accept passes over what is lost before an offset: a repair has accepted it (Inspected.Accepted).
-func (f *Fold) Accept(below int64) { f.accepted = below }
+func (r *reading) Accept(below int64) { r.accepted = below }
 
 // PassOver passes over everything that is lost, and counts it (Meta.Lost). met is told of each loss; it may be nil.
-func (f *Fold) PassOver(met func(*LostError)) {
-	f.met = met
+func (r *reading) PassOver(met func(*LostError)) {
+	r.met = met
 	if met == nil {
-		f.met = func(*LostError) {}
+		r.met = func(*LostError) {}
 	}
 }
 
 // Lost counts the losses that were passed over.
-func (f *Fold) Lost() uint64 { return f.lost }
+func (r *reading) Lost() uint64 { return r.lost }
 
 // Inspected is what an inspection found.
 type Inspected struct {
@@ -133,45 +132,25 @@ type Inspected struct {
 	Accepted int64
 }
 
-// Inspect reads a log from where a fold stands up to an offset, and looks for losses only. The reader must stand at
-// fold.Meta().Next. Afterwards neither is of use. progress is told of the position; it may be nil.
-func Inspect(ctx context.Context, reader broker.Reader, fold *Fold, until int64, progress func(next int64)) (Inspected, error) {
+// Inspect reads up to an offset, and looks for losses only. Afterwards the journal is of no use. progress is told of the position;
+// it may be nil.
+func (j *Journal) Inspect(ctx context.Context, until int64, progress func(next int64)) (Inspected, error) {
 	var found Inspected
-	fold.PassOver(func(l *LostError) {
+	j.PassOver(func(l *LostError) {
 		if found.Loss == nil {
 			found.Loss = l
 		}
 	})
-	for position := fold.next; position < until; {
-		batch, err := reader.Next(ctx)
-		if err != nil {
-			return found, fmt.Errorf("read %s from offset %d: %w", fold.address, position, err)
+	for r, err := range j.Until(ctx, until) {
+		if r == nil {
+			return found, err
 		}
-		for i := range batch.Records {
-			r := &batch.Records[i]
-			if r.Offset >= until && fold.next >= until {
-				break
-			}
-			verdict, err := fold.Record(discard{}, r)
-			if err != nil {
-				fold.group = fold.group[:0] // whoever folds it into rows tells
-				continue
-			}
-			if verdict == record.Claimed && fold.accepts() {
-				found = Inspected{Accepted: r.Offset + 1}
-			}
+		if err == nil && r.Accepts { // another error is for those who fold the log
+			found = Inspected{Accepted: r.Offset + 1}
 		}
-		_ = fold.UpTo(min(batch.Next, max(until, fold.next))) // losses are told to met
-		if position = batch.Next; progress != nil {
-			progress(min(position, until))
+		if progress != nil && !j.Buffered() {
+			progress(min(j.position, until))
 		}
 	}
 	return found, nil
-}
-
-// accepts says whether the claim that was just folded is that of a repair that has met the same losses before it: as many. More
-// were lost since, or fewer were folded by one who knows what the log has lost.
-func (f *Fold) accepts() bool {
-	c := f.entry.Envelope.Claim
-	return c != nil && (c.Lost > 0 || c.Floor > 0) && c.Lost == f.lost
 }

@@ -89,7 +89,7 @@ func (w *writer) read() broker.Reader {
 
 func (w *writer) inspect() materializer.Inspected {
 	w.t.Helper()
-	found, err := materializer.Inspect(w.t.Context(), w.read(), materializer.NewFold(address, "topic", materializer.Meta{}), w.end(), nil)
+	found, err := materializer.NewJournal(w.read(), address, "topic", materializer.Meta{}).Inspect(w.t.Context(), w.end(), nil)
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -31,23 +31,21 @@ type Progress struct {
 
 // Follower reads one partition behind its fold and keeps the store up to date. It belongs to one goroutine at a time.
 type Follower struct {
-	reader   broker.Reader
-	store    Store
-	fold     *Fold
-	position int64
-	end      int64
+	journal *Journal
+	store   Store
+	fold    *Fold
 }
 
 // NewFollower returns a follower; the reader must stand at fold.Meta().Next.
 func NewFollower(reader broker.Reader, store Store, fold *Fold) *Follower {
-	return &Follower{reader: reader, store: store, fold: fold, position: fold.Meta().Next}
+	return &Follower{journal: fold.Journal(reader), store: store, fold: fold}
 }
 
 // Position is the offset of the first record that was not folded. It is ahead of the fold's Next while a group is open.
-func (f *Follower) Position() int64 { return f.position }
+func (f *Follower) Position() int64 { return f.journal.Position() }
 
 // End is the end of the log as last heard, 0 before anything was read.
-func (f *Follower) End() int64 { return f.end }
+func (f *Follower) End() int64 { return f.journal.End() }
 
 // Follow waits for the next records and folds them into the store. When ctx ended before there were any, nothing has happened
 // and following may go on: then intact is true. After any other error the follower is of no use.
@@ -61,7 +59,7 @@ func (f *Follower) Follow(ctx context.Context) (intact bool, err error) {
 		return false, err
 	}
 	if err := batch.Commit(); err != nil {
-		return false, fmt.Errorf("apply %s up to offset %d: %w", f.fold.address, f.position, err)
+		return false, fmt.Errorf("apply %s up to offset %d: %w", f.fold.address, f.Position(), err)
 	}
 	return true, nil
 }
@@ -70,9 +68,9 @@ func (f *Follower) Follow(ctx context.Context) (intact bool, err error) {
 // ingests sorted tables, otherwise it commits batches. Both ways are the same fold, and rows and position are always
 // committed together. report may be nil.
 func (f *Follower) CatchUp(ctx context.Context, until int64, report func(Progress)) error {
-	p := Progress{Address: f.fold.address, From: f.position, Until: until, Bulk: until-f.position >= bulkThreshold}
+	p := Progress{Address: f.fold.address, From: f.Position(), Until: until, Bulk: until-f.Position() >= bulkThreshold}
 	tell := func() {
-		if p.Next = min(f.position, until); report != nil {
+		if p.Next = min(f.Position(), until); report != nil {
 			report(p)
 		}
 	}
@@ -83,28 +81,28 @@ func (f *Follower) CatchUp(ctx context.Context, until int64, report func(Progres
 }
 
 // next reads once and folds what was read into rows.
-func (f *Follower) next(ctx context.Context, rows Rows) (int, error) {
-	batch, err := f.reader.Next(ctx)
-	if err != nil {
-		return 0, fmt.Errorf("read %s from offset %d: %w", f.fold.address, f.position, err)
-	}
-	for i := range batch.Records {
-		if _, err := f.fold.Record(rows, &batch.Records[i]); err != nil {
-			return 0, fmt.Errorf("fold %s: %w", f.fold.address, err)
+func (f *Follower) next(ctx context.Context, rows Rows) (n int, err error) {
+	for more := true; more; more = f.journal.Buffered() {
+		r, err := f.journal.Next(ctx)
+		if r == nil {
+			return n, err
 		}
+		if err == nil {
+			err = f.fold.Apply(rows, r)
+		}
+		if err != nil {
+			return n, fmt.Errorf("fold %s: %w", f.fold.address, err)
+		}
+		n++
 	}
-	if err := f.fold.UpTo(batch.Next); err != nil {
-		return 0, fmt.Errorf("fold %s: %w", f.fold.address, err)
-	}
-	f.position, f.end = batch.Next, batch.End
-	return len(batch.Records), nil
+	return n, nil
 }
 
 func (f *Follower) batched(ctx context.Context, until int64, tell func()) error {
 	batch := f.store.NewBatch()
 	defer batch.Close() //nolint:errcheck // what was not committed is read again
-	for f.position < until {
-		for n := 0; n < commitRecords && f.position < until; {
+	for f.Position() < until {
+		for n := 0; n < commitRecords && f.Position() < until; {
 			read, err := f.next(ctx, batch)
 			if err != nil {
 				return err
@@ -115,7 +113,7 @@ func (f *Follower) batched(ctx context.Context, until int64, tell func()) error 
 			return err
 		}
 		if err := batch.Commit(); err != nil {
-			return fmt.Errorf("apply %s up to offset %d: %w", f.fold.address, f.position, err)
+			return fmt.Errorf("apply %s up to offset %d: %w", f.fold.address, f.Position(), err)
 		}
 		tell()
 	}
@@ -123,10 +121,10 @@ func (f *Follower) batched(ctx context.Context, until int64, tell func()) error 
 }
 
 func (f *Follower) bulk(ctx context.Context, until int64, size int, tell func()) error {
-	rows := newOverlay(int(min(int64(size), (until-f.position)*recordBytes)))
-	nothingBelow := f.position == 0
-	for f.position < until {
-		for full := false; !full && f.position < until; full = rows.size() >= size {
+	rows := newOverlay(int(min(int64(size), (until-f.Position())*recordBytes)))
+	nothingBelow := f.Position() == 0
+	for f.Position() < until {
+		for full := false; !full && f.Position() < until; full = rows.size() >= size {
 			if _, err := f.next(ctx, rows); err != nil {
 				return err
 			}
@@ -136,7 +134,7 @@ func (f *Follower) bulk(ctx context.Context, until int64, size int, tell func())
 			return err
 		}
 		if err := f.store.Ingest(rows.sorted(nothingBelow)); err != nil {
-			return fmt.Errorf("ingest %s up to offset %d: %w", f.fold.address, f.position, err)
+			return fmt.Errorf("ingest %s up to offset %d: %w", f.fold.address, f.Position(), err)
 		}
 		nothingBelow = false
 		rows.reset()

@@ -170,7 +170,7 @@ func (r *Restoration) put(key, value []byte, env record.Envelope) bool {
 		if r.full = len(r.page) > 0 && (r.full || r.size+size > r.bytes); r.full {
 			return false
 		}
-		r.page = append(r.page, e.clone())
+		r.page = append(r.page, e.Clone())
 		r.size += size
 		r.full = len(r.page) >= r.records
 	}

@@ -16,6 +16,15 @@ type Rows interface {
 	Delete(key []byte) error
 }
 
+// Discard takes rows that are not kept.
+type Discard struct{}
+
+// Put forgets the row.
+func (Discard) Put(_, _ []byte) error { return nil }
+
+// Delete does nothing.
+func (Discard) Delete([]byte) error { return nil }
+
 // Reader reads rows as of one moment.
 type Reader interface {
 	// Get returns the row's value, or nil when there is no such row. The value is the caller's own.

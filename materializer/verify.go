@@ -97,7 +97,7 @@ func (v *Verification) Run(ctx context.Context) (Verified, error) {
 	if err := fold.Expect(v.Layout); err != nil { // never: the fold begins without one
 		return v.result, err
 	}
-	fold.each = v.record
+	fold.Observe(v.effective)
 	fold.PassOver(v.loses)
 	if start < end {
 		if err := v.walk(ctx, fold, beside, end); err != nil {
@@ -119,56 +119,55 @@ func (v *Verification) walk(ctx context.Context, fold *Fold, beside *beside, end
 		return err
 	}
 	defer reader.Close() //nolint:errcheck // only read
-	for v.result.Next < end && v.failed == nil {
-		batch, err := reader.Next(ctx)
-		if err != nil {
+	journal := fold.Journal(reader)
+	for r, err := range journal.Until(ctx, end) {
+		if r == nil {
 			return err
 		}
-		for i := range batch.Records {
-			if err := v.step(fold, beside, &batch.Records[i]); err != nil {
-				return err
-			}
+		if err := v.step(fold, beside, r, err); err != nil {
+			return err
 		}
-		_ = fold.UpTo(batch.Next) // losses are told to v.loses
-		v.result.Next = batch.Next
-		if v.Progress != nil {
+		v.result.Next = journal.Position()
+		if v.Progress != nil && !journal.Buffered() {
 			v.Progress(v.result.Next, end)
 		}
+		if v.failed != nil {
+			break
+		}
 	}
+	v.result.Next = journal.Position()
 	return beside.commit(fold)
 }
 
-// step looks at one record.
-func (v *Verification) step(fold *Fold, beside *beside, r *broker.Record) error {
-	v.result.Next = r.Offset + 1
-	before, dropped := fold.rule.Current, fold.counts.DroppedGroups
-	open := fold.rule.Open()
-	verdict, err := fold.Record(beside.rows(r.Offset), r)
-	if err != nil {
-		v.found(r.Offset, err.Error())
-		fold.group = fold.group[:0]
+// step looks at one record; failed is what its reading said.
+func (v *Verification) step(fold *Fold, beside *beside, r *Read, failed error) error {
+	if failed == nil {
+		failed = fold.Apply(beside.rows(r.Offset), r)
+	}
+	if failed != nil {
+		v.found(r.Offset, failed.Error())
 		return beside.abandon()
 	}
-	env := &fold.entry.Envelope
-	switch verdict {
+	env := &r.Envelope
+	switch r.Verdict {
 	case record.Void:
 		v.result.Void++
-		if env.Kind == record.Claim && before.Jumps(env.Epoch) {
-			v.found(r.Offset, fmt.Sprintf("a claim of epoch %d is void, the owner's is %d: no worker makes such a claim, see who may write to the topic", env.Epoch, before.Epoch))
+		if r.Jumps() {
+			v.found(r.Offset, fmt.Sprintf("a claim of epoch %d is void, the owner's is %d: no worker makes such a claim, see who may write to the topic", env.Epoch, r.Before.Epoch))
 		}
 	case record.Foreign:
 		v.result.Foreign++
 	case record.Claimed:
 		v.claim(r.Offset, env)
-		if fold.accepts() {
+		if r.Accepts {
 			v.result.Accepted += v.unaccepted
 			v.losses, v.unaccepted = nil, 0
 		}
-		if open {
+		if r.Dropped {
 			v.result.Cut++
 		}
 	case record.Control, record.Pending, record.Complete:
-		if fold.counts.DroppedGroups > dropped {
+		if r.Dropped {
 			v.found(r.Offset, "the group before this record is incomplete, and its owner went on")
 		}
 		if env.LogTime < v.times && env.Restores == 0 {
@@ -216,8 +215,8 @@ func (v *Verification) claim(offset int64, env *record.Envelope) {
 	}
 }
 
-// record looks at a record that takes effect: the events of each entity are numbered 1, 2, 3.
-func (v *Verification) record(e *Entry) {
+// effective looks at a record that takes effect: the events of each entity are numbered 1, 2, 3.
+func (v *Verification) effective(e *Entry) {
 	v.result.Records++
 	env := &e.Envelope
 	if env.Kind != record.Event && env.Kind != record.Snapshot {
@@ -298,7 +297,7 @@ func (v *Verification) openBeside(end int64) (*beside, error) {
 // rows are where the record at an offset is folded into.
 func (b *beside) rows(offset int64) Rows {
 	if b == nil || b.whole || offset >= b.meta.Next {
-		return discard{}
+		return Discard{}
 	}
 	b.records++
 	return b.batch
@@ -352,9 +351,3 @@ func (b *beside) close() {
 	_ = b.store.DropRange(lower, upper) // the next verification does it otherwise
 	_ = b.snapshot.Close()
 }
-
-// discard takes rows that are not kept.
-type discard struct{}
-
-func (discard) Put(_, _ []byte) error { return nil }
-func (discard) Delete([]byte) error   { return nil }

@@ -10,6 +10,7 @@ import (
 	"github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/record"
+	"github.com/millrace-io/millrace/materializer"
 )
 
 // This file finds out, before anything is owned, by which layout the data of a journal was written (ADR 18). What decides is the first
@@ -59,18 +60,17 @@ func (s *Settlement) Settle(ctx context.Context) error {
 
 // declared returns the first layout in the log of partition 0; ok is false if there is none up to its end, which is at least at until.
 func (s *Settlement) declared(ctx context.Context, until int64) (found entities.Layout, ok bool, err error) {
-	err = s.read(ctx, 0, until, func(_ *broker.Record, e *record.Envelope) bool {
-		if e != nil && e.Kind == record.Claim && e.Claim != nil && e.Claim.Layout != (entities.Layout{}) {
-			found, ok = e.Claim.Layout, true
+	err = s.read(ctx, 0, until, func(r *materializer.Read) bool {
+		if c := r.Envelope.Claim; r.Envelope.Kind == record.Claim && c != nil && c.Layout != (entities.Layout{}) {
+			found, ok = c.Layout, true
 		}
 		return !ok
 	})
 	return found, ok, err
 }
 
-// read hands the records of a partition to each, with a nil envelope those that have none, until that returns false, up to the end of the
-// log, which is at least at until.
-func (s *Settlement) read(ctx context.Context, partition int32, until int64, each func(*broker.Record, *record.Envelope) bool) error {
+// read hands the records of a partition to each until that returns false, up to the end of the log, which is at least at until.
+func (s *Settlement) read(ctx context.Context, partition int32, until int64, each func(*materializer.Read) bool) error {
 	from, end, err := s.bounds(ctx, partition)
 	if end = max(end, until); err != nil || from >= end {
 		return err
@@ -81,26 +81,15 @@ func (s *Settlement) read(ctx context.Context, partition int32, until int64, eac
 		return fmt.Errorf("read partition %d of topic %s: %w", partition, p.Topic, err)
 	}
 	defer reader.Close() //nolint:errcheck // only read
-	var (
-		parser record.Parser
-		env    record.Envelope
-	)
-	for from < end {
-		batch, err := reader.Next(ctx)
-		if err != nil {
-			return fmt.Errorf("read partition %d of topic %s from offset %d: %w", partition, p.Topic, from, err)
+
+	address := materializer.Address{Generation: s.Layout.Generation, Partition: uint16(partition)} //nolint:gosec // at most 4096
+	for r, err := range materializer.Browse(reader, address, from).Until(ctx, end) {
+		switch {
+		case r == nil:
+			return fmt.Errorf("topic %s: %w", p.Topic, err)
+		case !each(r):
+			return nil
 		}
-		for i := range batch.Records {
-			r := &batch.Records[i]
-			e := &env
-			if parser.Parse(r.Header(record.HeaderKey), e) != nil {
-				e = nil
-			}
-			if !each(r, e) {
-				return nil
-			}
-		}
-		from = batch.Next
 	}
 	return nil
 }
@@ -196,10 +185,11 @@ func (s *Settlement) written(ctx context.Context) ([]bool, error) {
 func (s *Settlement) checkAdded(ctx context.Context) error {
 	for p := s.Layout.Partitions; p < s.Topic.Partitions; p++ {
 		count, why := 0, ""
-		err := s.read(ctx, p, 0, func(r *broker.Record, e *record.Envelope) bool {
+		err := s.read(ctx, p, 0, func(r *materializer.Read) bool {
+			kind := r.Envelope.Kind
 			switch count++; {
-			case e != nil && e.Kind != record.Claim && e.Kind != record.Barrier && e.Kind != record.Release:
-				why = fmt.Sprintf("has a %s record at offset %d", e.Kind, r.Offset)
+			case r.Foreign == nil && kind != record.Claim && kind != record.Barrier && kind != record.Release:
+				why = fmt.Sprintf("has a %s record at offset %d", kind, r.Offset)
 			case count == maxAdded:
 				why = fmt.Sprintf("has more than %d records", maxAdded)
 			}

@@ -179,8 +179,8 @@ func (p *Partition) losses(ctx context.Context, meta *materializer.Meta, end int
 		return nil, fmt.Errorf("read %s from offset %d: %w", p.address, meta.Start, err)
 	}
 	defer reader.Close() //nolint:errcheck // only read
-	fold := materializer.NewFold(p.address, p.topicID, materializer.MetaFrom(p.topicID, meta.Start))
-	found, err := materializer.Inspect(ctx, reader, fold, end, progress)
+	journal := materializer.NewJournal(reader, p.address, p.topicID, materializer.MetaFrom(p.topicID, meta.Start))
+	found, err := journal.Inspect(ctx, end, progress)
 	if found.Loss != nil {
 		return found.Loss, nil
 	}

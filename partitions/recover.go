@@ -128,19 +128,13 @@ func (p *Partition) read(ctx context.Context, until, accepted int64) error {
 	if err != nil {
 		return fmt.Errorf("read %s from offset %d: %w", p.address, meta.Next, err)
 	}
-	fold, err := p.newFold(p.address, meta)
-	if err != nil {
+	fold := materializer.NewFold(p.address, p.topicID, meta)
+	if err := fold.Expect(p.layout); err != nil {
 		return errors.Join(err, reader.Close())
 	}
 	fold.Accept(accepted)
 	p.reading = &recovery{reader: reader, fold: fold, follower: materializer.NewFollower(reader, p.store, fold)}
 	return p.follow(ctx, until)
-}
-
-// newFold returns a fold of the partition's log under an address of the store. It expects the journal's layout.
-func (p *Partition) newFold(a materializer.Address, meta materializer.Meta) (*materializer.Fold, error) {
-	fold := materializer.NewFold(a, p.topicID, meta)
-	return fold, fold.Expect(p.layout)
 }
 
 // accepted returns below which offset a repair has accepted what the log has lost behind the store's position; 0: nowhere.
@@ -154,11 +148,11 @@ func (p *Partition) accepted(ctx context.Context, end int64) (int64, error) {
 		return 0, fmt.Errorf("read %s from offset %d: %w", p.address, meta.Next, err)
 	}
 	defer reader.Close() //nolint:errcheck // only read
-	fold, err := p.newFold(p.address, meta)
-	if err != nil {
+	journal := materializer.NewJournal(reader, p.address, p.topicID, meta)
+	if err := journal.Expect(p.layout); err != nil {
 		return 0, err
 	}
-	found, err := materializer.Inspect(ctx, reader, fold, end, nil)
+	found, err := journal.Inspect(ctx, end, nil)
 	return found.Accepted, err
 }
 
@@ -261,29 +255,19 @@ func (p *Partition) gap(ctx context.Context, from, until int64) ([]GapRecord, er
 		return nil, err
 	}
 	defer reader.Close() //nolint:errcheck // only read
-	var (
-		gap    []GapRecord
-		parser record.Parser
-	)
-	for from < until {
-		batch, err := reader.Next(ctx)
-		if err != nil {
+	var gap []GapRecord
+	for r, err := range materializer.Browse(reader, p.address, from).Until(ctx, until) {
+		if r == nil {
 			return nil, err
 		}
-		for i := range batch.Records {
-			r := &batch.Records[i]
-			if r.Offset >= until {
-				return gap, nil
-			}
-			header := bytes.Clone(r.Header(record.HeaderKey))
-			g := GapRecord{Record: broker.Record{
-				Key: bytes.Clone(r.Key), Value: bytes.Clone(r.Value), Offset: r.Offset, Time: r.Time,
-				Headers: []broker.Header{{Key: record.HeaderKey, Value: header}},
-			}}
-			g.Foreign = parser.Parse(header, &g.Envelope) != nil
-			gap = append(gap, g)
+		if r.Offset >= until {
+			break
 		}
-		from = batch.Next
+		e := r.Clone()
+		gap = append(gap, GapRecord{Envelope: e.Envelope, Foreign: r.Foreign != nil, Record: broker.Record{
+			Key: e.Key, Value: e.Value, Offset: e.Offset, Time: r.Record.Time,
+			Headers: []broker.Header{{Key: record.HeaderKey, Value: bytes.Clone(r.Record.Header(record.HeaderKey))}},
+		}})
 	}
 	return gap, nil
 }

@@ -15,24 +15,16 @@ import (
 // restoration is the log of a halted partition being folded beside its store: into rows of their own when the image is to be
 // written again, otherwise only to see who owns what. It belongs to one background goroutine at a time.
 type restoration struct {
-	reader   broker.Reader
-	fold     *materializer.Fold
-	position int64
-	// exact: nothing behind the offset up to which it is folded counts.
-	exact bool
-	// follower and pages are for an image only.
+	reader broker.Reader
+	fold   *materializer.Fold
+	// follower and pages are for an image, journal is for any other repair.
+	journal  *materializer.Journal
 	follower *materializer.Follower
 	pages    *materializer.Restoration
 }
 
 // restoreTimeout bounds the reading of what a repair has just appended.
 const restoreTimeout = time.Minute
-
-// nowhere takes rows that nobody wants.
-type nowhere struct{}
-
-func (nowhere) Put(_, _ []byte) error { return nil }
-func (nowhere) Delete([]byte) error   { return nil }
 
 func (p *Partition) view() materializer.Partition {
 	return materializer.Partition{Rows: p.store, Address: p.address}
@@ -79,7 +71,7 @@ func (p *Partition) survey(ctx context.Context, choice Choice) (s survey, err er
 	}
 	until := s.end
 	if choice == Retry {
-		until, p.restoring.exact = meta.Next, true
+		until = meta.Next
 	}
 	if err := p.foldBeside(ctx, until); err != nil {
 		return s, err
@@ -132,13 +124,14 @@ func (p *Partition) openRestoration(choice Choice, meta *materializer.Meta, s *s
 	if s.start > 0 {
 		from = materializer.MetaFrom(p.topicID, s.start)
 	}
-	r := &restoration{reader: reader, fold: materializer.NewFold(address, p.topicID, from), position: s.start}
+	r := &restoration{reader: reader, fold: materializer.NewFold(address, p.topicID, from)}
 	if err := r.fold.Expect(p.layout); err != nil {
 		return errors.Join(err, reader.Close())
 	}
 	r.fold.PassOver(nil) // what is lost is counted, and written into the claim of the repair
 	p.restoring = r
 	if !image {
+		r.journal = r.fold.Journal(reader)
 		return nil
 	}
 	if err := p.dropBeside(); err != nil {
@@ -175,28 +168,16 @@ func (p *Partition) foldBeside(ctx context.Context, until int64) error {
 	if r.follower != nil {
 		return r.follower.CatchUp(ctx, until, p.hooks.Progress)
 	}
-	for r.position < until {
-		batch, err := r.reader.Next(ctx)
-		if err != nil {
-			return fmt.Errorf("read %s from offset %d: %w", p.address, r.position, err)
+	for read, err := range r.journal.Until(ctx, until) {
+		if read == nil {
+			return err
 		}
-		for i := range batch.Records {
-			if r.exact && batch.Records[i].Offset >= until {
-				break
-			}
-			if _, err := r.fold.Record(nowhere{}, &batch.Records[i]); err != nil {
-				return fmt.Errorf("fold %s: %w", p.address, err)
-			}
-		}
-		if until >= batch.Next || !r.exact {
-			err = r.fold.UpTo(batch.Next)
-		} else {
-			err = r.fold.UpTo(until)
+		if err == nil {
+			err = r.fold.Apply(materializer.Discard{}, read)
 		}
 		if err != nil {
 			return fmt.Errorf("fold %s: %w", p.address, err)
 		}
-		r.position = batch.Next
 	}
 	return nil
 }

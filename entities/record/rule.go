@@ -88,8 +88,10 @@ type Rule struct {
 // Open says whether a group has begun and is not complete: then the records since its first one have no effect yet.
 func (r *Rule) Open() bool { return r.open > 0 }
 
-// Foreign judges a record that has no readable envelope.
-func (r *Rule) Foreign() Verdict { return Foreign }
+// Presumed returns the rule before a record of which nothing is known but that it is there: its writer is taken for the owner.
+func Presumed(e *Envelope) Rule {
+	return Rule{Current: Owner{e.Epoch, e.Nonce}, Ordinal: e.Ordinal - 1}
+}
 
 // Step judges the next record. dropped is true when an incomplete group was given up because of it: by a claim that is
 // normal (the former owner died in the middle of an append), otherwise it is an alarm.

@@ -8,9 +8,10 @@ import (
 	"strings"
 
 	"github.com/millrace-io/millrace/broker-adapter"
+	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/discovery"
-	"github.com/millrace-io/millrace/entities/record"
 	"github.com/millrace-io/millrace/internal/observe"
+	"github.com/millrace-io/millrace/materializer"
 	"github.com/millrace-io/millrace/partitions"
 	"github.com/millrace-io/millrace/proto/gen/cloudstate"
 )
@@ -289,31 +290,27 @@ func (n *Node) lastTypes(ctx context.Context, p broker.Partition) (map[string]bo
 	if err != nil || start >= end {
 		return nil, err
 	}
-	reader, err := n.log.Read(p, max(start, end-journalTail))
+	from := max(start, end-journalTail)
+	reader, err := n.log.Read(p, from)
 	if err != nil {
 		return nil, err
 	}
 	defer reader.Close() //nolint:errcheck // only read
+
+	address := materializer.Address{Generation: entities.Generation, Partition: uint16(p.ID)} //nolint:gosec // at most 4096
 	types := map[string]bool{}
-	var parser record.Parser
-	for next := int64(0); next < end; {
-		batch, err := reader.Next(ctx)
-		if err != nil {
+	for r, err := range materializer.Browse(reader, address, from).Until(ctx, end) {
+		if r == nil {
 			return nil, err
 		}
-		for i := range batch.Records {
-			r := &batch.Records[i]
-			if typ, _, isEntity := strings.Cut(string(r.Key), "/"); isEntity {
-				types[typ] = true
-			}
-			var env record.Envelope
-			if parser.Parse(r.Header(record.HeaderKey), &env) == nil && env.Claim != nil {
-				for _, t := range env.Claim.Types {
-					types[t] = true
-				}
+		if typ, _, isEntity := strings.Cut(string(r.Key), "/"); isEntity {
+			types[typ] = true
+		}
+		if c := r.Envelope.Claim; c != nil {
+			for _, t := range c.Types {
+				types[t] = true
 			}
 		}
-		next = batch.Next
 	}
 	return types, nil
 }

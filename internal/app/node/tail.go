@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 
 	"google.golang.org/grpc/codes"
@@ -13,6 +14,7 @@ import (
 	"github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/record"
+	"github.com/millrace-io/millrace/materializer"
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
 
@@ -70,26 +72,23 @@ func (t *tail) read(ctx context.Context, partition int32, emit func(*adminv1.Tai
 		return status.Error(codes.Unavailable, err.Error())
 	}
 	defer reader.Close() //nolint:errcheck // only read
-	var rule record.Rule
-	var parser record.Parser
-	for from < end || t.request.GetFollow() {
-		batch, err := reader.Next(ctx)
-		if ctx.Err() != nil {
+
+	address := materializer.Address{Generation: entities.Generation, Partition: uint16(partition)} //nolint:gosec // at most 4096
+	if t.request.GetFollow() {
+		end = math.MaxInt64
+	}
+	for r, err := range materializer.Browse(reader, address, from).Until(ctx, end) {
+		switch {
+		case r == nil && ctx.Err() != nil:
 			return nil
-		}
-		if err != nil {
+		case r == nil:
 			return status.Error(codes.Unavailable, err.Error())
 		}
-		for i := range batch.Records {
-			res := t.describe(&rule, &parser, partition, &batch.Records[i])
-			if !t.wanted(res) {
-				continue
-			}
+		if res := t.describe(partition, r); t.wanted(res) {
 			if err := emit(res); err != nil {
 				return err
 			}
 		}
-		from = batch.Next
 	}
 	return nil
 }
@@ -158,22 +157,17 @@ func (t *tail) wanted(res *adminv1.TailResponse) bool {
 	return r.GetType() == "" || strings.HasPrefix(res.GetEntity(), r.GetType()+"/")
 }
 
-// describe tells one record, and what the reader rule says about it. The rule is certain from offset 0 on; a tail that
-// begins at the end knows a record's owner only after the next claim.
-func (t *tail) describe(rule *record.Rule, parser *record.Parser, partition int32, r *broker.Record) *adminv1.TailResponse {
-	res := &adminv1.TailResponse{Partition: partition, Offset: r.Offset, Entity: string(r.Key), Time: timestamppb.New(r.Time)}
-	var env record.Envelope
-	if err := parser.Parse(r.Header(record.HeaderKey), &env); err != nil {
-		res.Kind, res.Note = "foreign", err.Error()
+// describe tells one record, and what the reader rule says about it.
+func (t *tail) describe(partition int32, r *materializer.Read) *adminv1.TailResponse {
+	res := &adminv1.TailResponse{Partition: partition, Offset: r.Offset, Entity: string(r.Key), Time: timestamppb.New(r.Record.Time)}
+	if r.Foreign != nil {
+		res.Kind, res.Note = "foreign", r.Foreign.Error()
 		return res
 	}
-	if rule.Current == (record.Owner{}) && env.Kind != record.Claim {
-		*rule = record.Rule{Current: record.Owner{Epoch: env.Epoch, Nonce: env.Nonce}, Ordinal: env.Ordinal - 1}
-	}
-	verdict, dropped := rule.Step(&env)
+	env := &r.Envelope
 	res.Kind, res.Epoch, res.Nonce, res.Sequence, res.CommandId = kindName(env.Kind), env.Epoch, fmt.Sprintf("%016x", env.Nonce), env.Sequence, env.CommandID
-	res.Stale = verdict == record.Void
-	if dropped {
+	res.Stale = r.Verdict == record.Void
+	if r.Dropped {
 		res.Note = "an incomplete group before this record was dropped"
 	}
 	if env.Claim != nil {
@@ -183,7 +177,7 @@ func (t *tail) describe(rule *record.Rule, parser *record.Parser, partition int3
 		}
 	}
 	if env.Kind == record.Refused {
-		res.Note = refusalNote(&env)
+		res.Note = refusalNote(env)
 	}
 	if env.TypeURL != "" {
 		res.Content = t.service.content(entities.Payload{TypeURL: env.TypeURL, Value: append([]byte(nil), r.Value...)})

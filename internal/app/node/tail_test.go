@@ -201,3 +201,24 @@ func TestTailMarksWhatDoesNotCount(t *testing.T) {
 		t.Errorf("the cart's history has %d records, want the one that counts", len(records))
 	}
 }
+
+// A record before the first claim of the log counts for no reader, and a tail from the beginning says so.
+func TestTailBeforeAnyClaim(t *testing.T) {
+	world := simlog.New(simlog.Options{})
+	c := testConfig(t)
+	c.Ephemeral, c.Partitions = true, 1
+	journal := broker.Partition{Topic: "millrace.journal"}
+	client := world.Client("before")
+	if err := client.Create(t.Context(), broker.TopicSpec{Name: journal.Topic, Partitions: 1}); err != nil {
+		t.Fatal(err)
+	}
+	if err := client.Close(); err != nil {
+		t.Fatal(err)
+	}
+	env := record.Envelope{Kind: record.Event, Epoch: 1, Nonce: 7, Ordinal: 1, Sequence: 1, TypeURL: "type.googleapis.com/shop.v1.CheckedOut"}
+	world.Inject(journal, broker.Record{Key: []byte("cart/42"), Headers: []broker.Header{{Key: record.HeaderKey, Value: env.Append(nil)}}})
+	n := started(t, Options{Config: c, Local: local(t, "cart"), Log: world.Client("now")})
+	if got := readTail(t, n, &adminv1.TailRequest{Limit: 1}); !slices.Equal(got, []string{"event cart/42 STALE"}) {
+		t.Errorf("%q, want an event that does not count", got)
+	}
+}
