@@ -1,8 +1,6 @@
 package materializer
 
 import (
-	"encoding/binary"
-
 	"github.com/millrace-io/millrace/entities"
 )
 
@@ -92,11 +90,6 @@ func (c *count) command(_, value []byte) error {
 		c.Commands++
 	}
 	return err
-}
-
-// tailOffset is the offset at the end of a key.
-func tailOffset(key []byte) int64 {
-	return int64(binary.BigEndian.Uint64(key[len(key)-8:])) //nolint:gosec // offsets are positive
 }
 
 // entityOf returns the entity of one of its rows.

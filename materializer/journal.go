@@ -325,7 +325,7 @@ func (r *reading) claimed(now *Read) error {
 	if c == nil {
 		return nil
 	}
-	r.meta.Floor = max(r.meta.Floor, int64(c.Floor)) //nolint:gosec // offsets are positive
+	r.meta.Floor = max(r.meta.Floor, record.Offset(c.Floor))
 	err := r.attest(now.Offset, c)
 	// A repair accepts as many losses as it counted. If more were met, they came later.
 	now.Accepts = (c.Lost > 0 || c.Floor > 0) && c.Lost == r.lost

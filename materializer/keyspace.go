@@ -47,6 +47,17 @@ func (a Address) Range() (lower, upper []byte) {
 
 func (a Address) metaKey() []byte { return a.row(nil, rowMeta) }
 
+// appendNumber appends an offset or a time to a key. Neither is negative, so that keys sort by it.
+func appendNumber(key []byte, n int64) []byte {
+	return binary.BigEndian.AppendUint64(key, uint64(n)) //nolint:gosec // not negative
+}
+
+// numberAt is the offset or time with which a part of a key begins.
+func numberAt(key []byte) int64 { return int64(binary.BigEndian.Uint64(key)) } //nolint:gosec // written by appendNumber
+
+// tailOffset is the offset at the end of a key.
+func tailOffset(key []byte) int64 { return numberAt(key[len(key)-8:]) }
+
 // appendEntity appends the common prefix of an entity's rows: type and id, each behind its length.
 func appendEntity[S ~string | ~[]byte](buf []byte, a Address, typ, id S) []byte {
 	buf = a.row(buf, rowEntity)
@@ -61,7 +72,7 @@ func appendTail(prefix []byte, sequence uint64) []byte {
 }
 
 func appendIndex(prefix []byte, offset int64) []byte {
-	return binary.BigEndian.AppendUint64(entityRow(prefix, entityIndex), uint64(offset)) //nolint:gosec // offsets are positive
+	return appendNumber(entityRow(prefix, entityIndex), offset)
 }
 
 func appendDedup(prefix []byte, principal, commandID string) []byte {
@@ -74,7 +85,7 @@ func appendDedup(prefix []byte, principal, commandID string) []byte {
 // appendExpiry puts a dedup row's key behind its log time; kind is rowExpiry or rowRouted.
 func appendExpiry(buf []byte, a Address, kind byte, logTime int64, dedupKey []byte) []byte {
 	buf = a.row(buf, kind)
-	buf = binary.BigEndian.AppendUint64(buf, uint64(logTime)) //nolint:gosec // log times are positive
+	buf = appendNumber(buf, logTime)
 	return append(buf, dedupKey...)
 }
 

@@ -189,9 +189,9 @@ func appendProgress(buf []byte, through uint64, open []uint64) []byte {
 
 func parseProgress(b []byte) (entities.Progress, error) {
 	d := decoder{rest: b}
-	p := entities.Progress{Through: int64(d.uvarint())} //nolint:gosec // offsets are positive
+	p := entities.Progress{Through: record.Offset(d.uvarint())}
 	for len(d.rest) > 0 {
-		p.Open = append(p.Open, int64(d.uvarint())) //nolint:gosec // offsets are positive
+		p.Open = append(p.Open, record.Offset(d.uvarint()))
 	}
 	return p, d.error("progress row")
 }
@@ -250,7 +250,7 @@ func forgetSource(rows Reader, batch Rows, lower, upper []byte, limit int) (next
 		if len(key) == sourceHeader {
 			return failed == nil
 		}
-		offset := int64(binary.BigEndian.Uint64(key[sourceHeader:])) //nolint:gosec // offsets are positive
+		offset := numberAt(key[sourceHeader:])
 		if offset >= known.Through {
 			next = nextSource(source)
 			return false
@@ -278,7 +278,7 @@ func nextSource(source []byte) []byte {
 const sourceHeader = addressSize + 1 + 4
 
 func appendOffset(a Address, row byte, offset int64) []byte {
-	return binary.BigEndian.AppendUint64(a.row(nil, row), uint64(offset)) //nolint:gosec // offsets are positive
+	return appendNumber(a.row(nil, row), offset)
 }
 
 func appendSource(buf []byte, a Address, generation, partition uint16) []byte {
@@ -289,7 +289,7 @@ func appendSource(buf []byte, a Address, generation, partition uint16) []byte {
 
 func appendDelivered(buf []byte, a Address, s entities.Source) []byte {
 	buf = appendSource(buf, a, s.Generation, s.Partition)
-	buf = binary.BigEndian.AppendUint64(buf, uint64(s.Offset)) //nolint:gosec // offsets are positive
+	buf = appendNumber(buf, s.Offset)
 	return binary.BigEndian.AppendUint32(buf, s.Index)
 }
 
@@ -309,7 +309,7 @@ func (f *Fold) settled(rows Rows, e *Entry) error {
 		return fmt.Errorf("%w: offset %d: %w", ErrUnfoldable, e.Offset, err)
 	}
 	for _, offset := range s.GetDone() {
-		if err := f.done(rows, int64(offset)); err != nil { //nolint:gosec // offsets are positive
+		if err := f.done(rows, record.Offset(offset)); err != nil {
 			return err
 		}
 	}
@@ -317,17 +317,17 @@ func (f *Fold) settled(rows Rows, e *Entry) error {
 		f.value = binary.AppendUvarint(f.value[:0], uint64(p.GetAttempts()))
 		f.value = binary.AppendVarint(appendBytes(f.value, p.GetTimer().GetName()), p.GetTimer().GetDue())
 		f.value = append(f.value, p.GetError()...)
-		if err := rows.Put(appendOffset(f.address, rowParked, int64(p.GetOffset())), f.value); err != nil { //nolint:gosec // offsets are positive
+		if err := rows.Put(appendOffset(f.address, rowParked, record.Offset(p.GetOffset())), f.value); err != nil {
 			return err
 		}
 	}
 	for _, offset := range s.GetReplayed() {
-		if err := rows.Delete(appendOffset(f.address, rowParked, int64(offset))); err != nil { //nolint:gosec // offsets are positive
+		if err := rows.Delete(appendOffset(f.address, rowParked, record.Offset(offset))); err != nil {
 			return err
 		}
 	}
 	for _, offset := range s.GetRefused() {
-		if err := rows.Delete(appendOffset(f.address, rowRefused, int64(offset))); err != nil { //nolint:gosec // offsets are positive
+		if err := rows.Delete(appendOffset(f.address, rowRefused, record.Offset(offset))); err != nil {
 			return err
 		}
 	}
@@ -353,6 +353,6 @@ func (f *Fold) delivered(rows Rows, e *Entry, stored *Stored) error {
 func Source(c *record.Cause) entities.Source {
 	return entities.Source{
 		Generation: uint16(c.Generation), Partition: uint16(c.Partition), //nolint:gosec // at most 4096 partitions, few generations
-		Offset: int64(c.Offset), Index: c.Index, //nolint:gosec // offsets are positive
+		Offset: record.Offset(c.Offset), Index: c.Index,
 	}
 }

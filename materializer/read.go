@@ -2,7 +2,6 @@ package materializer
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 
@@ -169,7 +168,7 @@ func expireOne(rows Reader, batch Rows, expiry []byte) error {
 		if err != nil {
 			return err
 		}
-		if uint64(stored.LogTime) == binary.BigEndian.Uint64(expiry[expiryHeader-8:]) { //nolint:gosec // log times are positive
+		if stored.LogTime == numberAt(expiry[expiryHeader-8:]) {
 			if err := batch.Delete(dedup); err != nil {
 				return err
 			}

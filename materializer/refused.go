@@ -89,7 +89,7 @@ func (p Partition) Refusal(offset int64) (r Refusal, ok bool, err error) {
 
 // refused settles an effect that its target refused, and keeps the refusal. The asking entity's history has it.
 func (f *Fold) refused(rows Rows, prefix []byte, e *Entry) error {
-	effect := int64(e.Envelope.Refuses) //nolint:gosec // offsets are positive
+	effect := record.Offset(e.Envelope.Refuses)
 	if err := f.done(rows, effect); err != nil {
 		return err
 	}
@@ -114,7 +114,7 @@ func (f *Fold) done(rows Rows, offset int64) error {
 
 // baseRefused finds refusals that the log has kept and the image knows to be dropped.
 func (r *Restoration) baseRefused(key []byte) error {
-	r.put(nil, record.EncodeSettled(&recordv1.Settled{Refused: []uint64{uint64(tailOffset(key))}}), record.Envelope{Kind: record.Settled}) //nolint:gosec // offsets are positive
+	r.put(nil, record.EncodeSettled(&recordv1.Settled{Refused: []uint64{record.Unsigned(tailOffset(key))}}), record.Envelope{Kind: record.Settled})
 	return nil
 }
 
@@ -129,7 +129,7 @@ func (r *Restoration) imageRefused(key, value, base []byte) error {
 	}
 	r.put([]byte(kept.From), kept.Payload.Value, record.Envelope{
 		Kind: record.Refused, LogTime: kept.LogTime, TypeURL: kept.Payload.TypeURL, Target: kept.Target, Answer: kept.Answer,
-		Refuses: uint64(kept.Effect), Restores: uint64(kept.Offset), //nolint:gosec // offsets are positive
+		Refuses: record.Unsigned(kept.Effect), Restores: record.Unsigned(kept.Offset),
 	})
 	return nil
 }

@@ -231,7 +231,7 @@ func (r *Restoration) imageHead(key, value, base []byte) error {
 	if head.Kind == entities.EventSourced {
 		return r.events(entity, key[:len(key)-1], &head, &before)
 	}
-	env := record.Envelope{Kind: record.Delete, Restores: uint64(head.Offset)} //nolint:gosec // offsets are positive
+	env := record.Envelope{Kind: record.Delete, Restores: record.Unsigned(head.Offset)}
 	var state []byte
 	if !head.Deleted {
 		_, payload, err := parseContent(content)
@@ -273,7 +273,7 @@ func (r *Restoration) events(entity entities.Key, prefix []byte, head, before *H
 	if err != nil {
 		return fmt.Errorf("%s: %w", entity, err)
 	}
-	restores := uint64(head.Offset) //nolint:gosec // offsets are positive
+	restores := record.Unsigned(head.Offset)
 	next := before.Sequence
 	switch {
 	case imageSnapshot < baseSnapshot, imageSnapshot > baseSnapshot && imageSnapshot <= before.Sequence:
@@ -342,7 +342,7 @@ func (r *Restoration) imageTimer(key, _, _ []byte) error {
 		return err
 	}
 	if r.put([]byte(entity.String()), t.Payload.Value, record.Envelope{
-		Kind: record.TimerSet, TypeURL: t.Payload.TypeURL, Target: t.Target, Restores: uint64(t.Offset), //nolint:gosec // offsets are positive
+		Kind: record.TimerSet, TypeURL: t.Payload.TypeURL, Target: t.Target, Restores: record.Unsigned(t.Offset),
 		Timer: record.EncodeTimer(&recordv1.Timer{Name: name, Due: t.Due, Schedule: t.Schedule}),
 	}) {
 		r.counts.Timers++
@@ -365,7 +365,7 @@ func (r *Restoration) answer(key, row []byte, env record.Envelope) error {
 		return err
 	}
 	env.Kind, env.LogTime = record.Answered, stored.LogTime
-	env.PayloadHash, env.Answer, env.Restores = stored.PayloadHash, stored.Answer, uint64(stored.Offset) //nolint:gosec // offsets are positive
+	env.PayloadHash, env.Answer, env.Restores = stored.PayloadHash, stored.Answer, record.Unsigned(stored.Offset)
 	if r.put(key, nil, env) {
 		r.counts.Answers++
 	}
@@ -381,7 +381,7 @@ func (r *Restoration) baseOutbox(key []byte) error {
 		}
 	}
 	r.counts.Effects++
-	r.done = append(r.done, uint64(tailOffset(key))) //nolint:gosec // offsets are positive
+	r.done = append(r.done, record.Unsigned(tailOffset(key)))
 	return nil
 }
 
@@ -390,7 +390,7 @@ func (r *Restoration) baseParked(key []byte) error {
 	if open, err := r.image.Rows.Get(appendOffset(r.image.Address, rowOutbox, tailOffset(key))); err != nil || open == nil {
 		return err
 	}
-	r.put(nil, record.EncodeSettled(&recordv1.Settled{Replayed: []uint64{uint64(tailOffset(key))}}), record.Envelope{Kind: record.Settled}) //nolint:gosec // offsets are positive
+	r.put(nil, record.EncodeSettled(&recordv1.Settled{Replayed: []uint64{record.Unsigned(tailOffset(key))}}), record.Envelope{Kind: record.Settled})
 	return nil
 }
 
@@ -404,7 +404,7 @@ func (r *Restoration) imageOutbox(key, value, base []byte) error {
 		return fmt.Errorf("%w: the effect of offset %d is another one in the log", ErrNotAhead, e.Offset)
 	}
 	if r.put([]byte(e.From), e.Payload.Value, record.Envelope{
-		Kind: record.Effect, Target: e.Target, TypeURL: e.Payload.TypeURL, Restores: uint64(e.Offset), //nolint:gosec // offsets are positive
+		Kind: record.Effect, Target: e.Target, TypeURL: e.Payload.TypeURL, Restores: record.Unsigned(e.Offset),
 	}) {
 		r.counts.Effects++
 	}
@@ -417,7 +417,7 @@ func (r *Restoration) imageParked(key, _, _ []byte) error {
 	if err := r.image.parked(&e); err != nil {
 		return err
 	}
-	parked := &recordv1.Parked{Offset: uint64(e.Offset), Error: e.Parked, Attempts: e.Attempts} //nolint:gosec // offsets are positive
+	parked := &recordv1.Parked{Offset: record.Unsigned(e.Offset), Error: e.Parked, Attempts: e.Attempts}
 	if e.Timer != "" {
 		parked.Timer = &recordv1.ParkedTimer{Name: e.Timer, Due: e.Due}
 	}
@@ -439,9 +439,9 @@ func (r *Restoration) imageDelivered(key, value, _ []byte) error {
 	if err != nil || known.Through == 0 {
 		return err
 	}
-	cause.Settled = uint64(known.Through) //nolint:gosec // offsets are positive
+	cause.Settled = record.Unsigned(known.Through)
 	for _, offset := range known.Open {
-		cause.Open = append(cause.Open, uint64(offset)) //nolint:gosec // offsets are positive
+		cause.Open = append(cause.Open, record.Unsigned(offset))
 	}
 	// It comes with an answer, so with one that is done: that is forgotten the next time. Offset 0 is
 	// a claim's, so there is one.
@@ -449,7 +449,7 @@ func (r *Restoration) imageDelivered(key, value, _ []byte) error {
 	for !known.Done(done) {
 		done--
 	}
-	cause.Offset, cause.Index = uint64(done), math.MaxUint32 //nolint:gosec // offsets are positive
+	cause.Offset, cause.Index = record.Unsigned(done), math.MaxUint32
 	r.put(nil, nil, record.Envelope{Kind: record.Answered, Cause: cause})
 	return nil
 }

@@ -207,7 +207,7 @@ func sized(n int) func([]byte) bool { return func(rest []byte) bool { return len
 func anything([]byte) bool          { return true }
 func silent([]byte) string          { return "" }
 
-func number(rest []byte) string { return strconv.FormatUint(binary.BigEndian.Uint64(rest), 10) }
+func number(rest []byte) string { return strconv.FormatInt(numberAt(rest), 10) }
 
 func keyNothing() keyCodec  { return keyCodec{sized(0), silent} }
 func keyAnything() keyCodec { return keyCodec{anything, silent} }

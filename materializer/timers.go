@@ -37,8 +37,8 @@ func (p Partition) Due(at, offset int64, yield func(Due) bool) error {
 	var failed error
 	err := p.Rows.Scan(lower, upper, func(key, value []byte) bool {
 		due := Due{
-			At:     int64(binary.BigEndian.Uint64(key[len(key)-16:])), //nolint:gosec // times are positive
-			Offset: int64(binary.BigEndian.Uint64(key[len(key)-8:])),  //nolint:gosec // offsets are positive
+			At:     numberAt(key[len(key)-16:]),
+			Offset: tailOffset(key),
 		}
 		d := decoder{rest: value}
 		typ, id, found := bytes.Cut(d.bytes(d.uvarint()), []byte{'/'})
@@ -82,9 +82,7 @@ func Sweep(store Store, a Address, d Due) error {
 }
 
 func dueKey(a Address, due, offset int64) []byte {
-	buf := a.row(nil, rowTimer)
-	buf = binary.BigEndian.AppendUint64(buf, uint64(due))     //nolint:gosec // times are positive
-	return binary.BigEndian.AppendUint64(buf, uint64(offset)) //nolint:gosec // offsets are positive
+	return appendNumber(appendNumber(a.row(nil, rowTimer), due), offset)
 }
 
 func appendTimer(prefix []byte, name string) []byte {
@@ -102,7 +100,7 @@ func (f *Fold) timer(rows Rows, prefix []byte, e *Entry) error {
 	}
 	row := appendTimer(prefix, t.GetName())
 	if e.Envelope.Kind == record.TimerFired {
-		if err := rows.Delete(dueKey(f.address, t.GetDue(), int64(t.GetSetOffset()))); err != nil { //nolint:gosec // offsets are positive
+		if err := rows.Delete(dueKey(f.address, t.GetDue(), record.Offset(t.GetSetOffset()))); err != nil {
 			return err
 		}
 	}

@@ -12,6 +12,12 @@ import (
 	recordv1 "github.com/millrace-io/millrace/proto/gen/millrace/record/v1"
 )
 
+// Offset is an offset that a record names. Records have them unsigned, the log signed; both are never negative.
+func Offset(n uint64) int64 { return int64(n) } //nolint:gosec // offsets are positive
+
+// Unsigned is an offset as a record names it.
+func Unsigned(offset int64) uint64 { return uint64(offset) } //nolint:gosec // offsets are positive
+
 // HeaderKey is the name of the one header that carries the envelope.
 const HeaderKey = "mr"
 
@@ -91,7 +97,7 @@ type Envelope struct {
 // command. Only what a repair wrote again has another one than its own.
 func (e *Envelope) Address(offset int64) int64 {
 	if e.Restores > 0 {
-		return int64(e.Restores) //nolint:gosec // offsets are positive
+		return Offset(e.Restores)
 	}
 	return offset
 }

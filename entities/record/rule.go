@@ -40,7 +40,7 @@ func (o Owner) Broken(c *ClaimInfo, offset, start int64) string {
 	switch {
 	case c == nil || mutation.On(mutation.Previous):
 		return ""
-	case c.ReadTo > uint64(offset): //nolint:gosec // offsets are positive
+	case c.ReadTo > Unsigned(offset):
 		return fmt.Sprintf("the claim at offset %d says that the log was read up to offset %d", offset, c.ReadTo)
 	case o == (Owner{}) && start > 0:
 		return ""
