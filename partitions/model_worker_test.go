@@ -209,7 +209,7 @@ func (x *world) do(w *worker, e effect) {
 	case doLoadTimers:
 		c.TimersLoaded(nil, false)
 	case doHalt: // a modelled operator leaves the store alone
-	case doOpen, doSend, doSweepOutbox, doDropRefusals, doFire, doSweep, doSurvey, doRestore, doStartOver, doResume, doRepaired, doResolved, doFollow, doRest:
+	case doOpen, doSend, doSweepOutbox, doSearchTimers, doDropRefusals, doFire, doSweep, doSurvey, doRestore, doStartOver, doResume, doRepaired, doResolved, doFollow, doRest:
 		x.blame("%s asks for what nobody has asked it for: effect %d", w.name, e.kind)
 	case doCommit, doSkip: // apply has done it
 	}

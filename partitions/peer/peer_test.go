@@ -76,7 +76,7 @@ func TestEveryFieldArrives(t *testing.T) {
 	if !reflect.DeepEqual(answer, reply) {
 		t.Errorf("reply %+v, want %+v", answer, reply)
 	}
-	if want := full(); !reflect.DeepEqual(got, want) {
+	if want := full(); !reflect.DeepEqual(got, want) { //nolint:govet // the error of a timer is not sent, and nil here
 		t.Errorf("command %+v, want %+v", got, want)
 	}
 	if hops != 5 || left > time.Minute || left < time.Minute-patience {

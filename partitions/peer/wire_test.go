@@ -93,7 +93,7 @@ func TestCallsAreProtobuf(t *testing.T) {
 		}
 		again := &entities.Command{Service: back.target.Service, Method: back.target.Method, Key: back.key, Payload: back.target.Payload, Metadata: back.target.Metadata}
 		back.complete(again)
-		if !reflect.DeepEqual(again, cmd) || back.id != want.GetId() || back.hops != int(want.GetHops()) || back.timeout != time.Duration(want.GetTimeoutNanos()) {
+		if !reflect.DeepEqual(again, cmd) || back.id != want.GetId() || back.hops != int(want.GetHops()) || back.timeout != time.Duration(want.GetTimeoutNanos()) { //nolint:govet // the error of a timer is not sent, and nil here
 			t.Fatalf("read back %+v (%+v), want %+v", again, back, cmd)
 		}
 	})
@@ -230,7 +230,7 @@ func FuzzFrames(f *testing.F) {
 				inner := fields.Of(appendCall(nil, fieldCalls, c.id, cmd, c.hops, c.timeout), errWire)
 				inner.Next()
 				var again received
-				if err := again.parse(inner.B, known); err != nil || !reflect.DeepEqual(again, c) {
+				if err := again.parse(inner.B, known); err != nil || !reflect.DeepEqual(again, c) { //nolint:govet // the error of a timer is not sent, and nil here
 					t.Errorf("wrote and read again %+v (%v), want %+v", again, err, c)
 				}
 			} else if !errors.Is(err, errWire) {
