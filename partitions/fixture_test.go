@@ -33,6 +33,8 @@ type words struct {
 	closed  int
 	entered chan string
 	gate    chan struct{}
+	// falters says of each command "falter" whether it fails.
+	falters chan bool
 	// down is what Open says; of the entity downFor only, if that is set.
 	down    error
 	downFor string
@@ -54,7 +56,7 @@ type wordsSession struct {
 	ended chan struct{}
 }
 
-func newWords() *words { return &words{entered: make(chan string, 16), gate: make(chan struct{})} }
+func newWords() *words { return &words{entered: make(chan string, 16), gate: make(chan struct{}), falters: make(chan bool)} }
 
 func (w *words) Open(ctx context.Context, _ string, key entities.Key, load entities.Loader) (entities.Session, error) {
 	w.mu.Lock()
@@ -177,6 +179,12 @@ func (s *wordsSession) Handle(_ context.Context, inv entities.Invocation) (*enti
 		return out, nil
 	case "big":
 		return emit(strings.Repeat("x", number(rest))), nil
+	case "falter": // falter x: holds until the test says whether it fails or emits x
+		s.words.entered <- inv.Key.ID
+		if <-s.words.falters {
+			return nil, entities.Errorf(entities.FunctionFailed, entities.NotApplied, "it failed")
+		}
+		return emit(rest), nil
 	case "wait":
 		s.words.entered <- inv.Key.ID
 		<-s.words.gate

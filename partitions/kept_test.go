@@ -190,6 +190,49 @@ func TestRepeatsShareAForward(t *testing.T) {
 	}
 }
 
+// TestWhoLeavesDoesNotTakeBack: two attempts have one decision, a forward and nothing else. The one that brings it to the target leaves, and
+// the target does not apply it. The other one brings it once more, and it is applied: neither may say that it was not.
+func TestWhoLeavesDoesNotTakeBack(t *testing.T) {
+	for round := range 8 {
+		synctest.Test(t, func(t *testing.T) {
+			f := start(t, setup{world: alone})
+			f.await(Active)
+			go f.ask(command("a", "wait h")) // ends with the gate
+			<-f.words.entered
+			answers := [2]chan string{make(chan string, 1), make(chan string, 1)}
+			var leave [2]context.CancelFunc
+			for i := range answers {
+				ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+				defer cancel()
+				leave[i] = cancel
+				go func() { answers[i] <- answerText(f.router.Dispatch(ctx, withID(command("a", "pass c falter y"), "id"))) }() // received below
+				synctest.Wait()
+			}
+			close(f.words.gate) // now the command has its turn, for both
+			<-f.words.entered
+			leave[round%2]()
+			synctest.Wait()
+			f.words.falters <- true
+			got := ""
+			f.until("the other one is answered", func() bool {
+				select {
+				case <-f.words.entered:
+					f.words.falters <- false
+				case got = <-answers[1-round%2]:
+				default:
+				}
+				return got != ""
+			})
+			close(f.words.falters) // whatever is tried from now on works
+			f.settled()
+			has := f.ask(command("c", "read"))
+			if strings.HasPrefix(got, "not_applied: ") && has != "" {
+				t.Errorf("round %d: %q, and the target has %q", round, got, has)
+			}
+		})
+	}
+}
+
 // TestAnswersOfActionsAreKept: an action keeps nothing itself, so the entity that forwarded to it does. What a repeat gets is the same
 // in every field, also of a refusal.
 func TestAnswersOfActionsAreKept(t *testing.T) {

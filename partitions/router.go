@@ -250,7 +250,7 @@ func (r *Router) forward(ctx context.Context, d *decision, hops int) (*entities.
 		led := false
 		reply, err := r.flights.share(ctx, *source, func(again bool) (*entities.Reply, error) {
 			led = true
-			d.done.Shared = d.done.Shared || again
+			d.done.Shared = (d.done.Shared || again) && !mutation.On(mutation.Shared)
 			return r.bring(ctx, d, source, hops)
 		})
 		if led {

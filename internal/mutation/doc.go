@@ -84,6 +84,8 @@ const (
 	Lane = "lane"
 	// Slow: an effect whose target does not answer holds a place of its lane only.
 	Slow = "slow"
+	// Shared: a command that several attempts have decided together is not taken back by one of them.
+	Shared = "shared"
 	// Stalled: what waits behind attempts that do not end leaves memory.
 	Stalled = "stalled"
 	// ParkedPlace: an effect that waits for an operator leaves memory.
@@ -155,6 +157,7 @@ func Lines() []string {
 		Exceptions,
 		Lane,
 		Slow,
+		Shared,
 		Stalled,
 		ParkedPlace,
 		Refusal,
