@@ -202,14 +202,13 @@ func (p *Partition) loadTimers(after materializer.Due, limit int, take func(due 
 }
 
 // fire runs the command of a due timer, on a goroutine of its own.
-func (p *Partition) fire(ctx context.Context, e effect) {
-	a := e.alarm
+func (p *Partition) fire(ctx context.Context, a *alarm, incarnation uint64) {
 	p.calling(func() {
 		ctx, cancel := context.WithTimeout(ctx, effectTimeout)
 		defer cancel()
 		failpoint.Hit(failpoint.BeforeTimer)
 		err := p.runTimer(ctx, a)
-		in := input{kind: inFired, incarnation: e.incarnation, alarm: a, superseded: errors.Is(err, errSuperseded)}
+		in := input{kind: inFired, incarnation: incarnation, alarm: a, superseded: errors.Is(err, errSuperseded)}
 		if !in.superseded {
 			p.stats.fired.Add(1)
 			in.err = asError(err)

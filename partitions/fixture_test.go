@@ -56,7 +56,9 @@ type wordsSession struct {
 	ended chan struct{}
 }
 
-func newWords() *words { return &words{entered: make(chan string, 16), gate: make(chan struct{}), falters: make(chan bool)} }
+func newWords() *words {
+	return &words{entered: make(chan string, 16), gate: make(chan struct{}), falters: make(chan bool)}
+}
 
 func (w *words) Open(ctx context.Context, _ string, key entities.Key, load entities.Loader) (entities.Session, error) {
 	w.mu.Lock()

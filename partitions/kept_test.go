@@ -205,7 +205,9 @@ func TestWhoLeavesDoesNotTakeBack(t *testing.T) {
 				ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 				defer cancel()
 				leave[i] = cancel
-				go func() { answers[i] <- answerText(f.router.Dispatch(ctx, withID(command("a", "pass c falter y"), "id"))) }() // received below
+				go func() {
+					answers[i] <- answerText(f.router.Dispatch(ctx, withID(command("a", "pass c falter y"), "id")))
+				}() // received below
 				synctest.Wait()
 			}
 			close(f.words.gate) // now the command has its turn, for both

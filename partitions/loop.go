@@ -223,7 +223,7 @@ func (l *loop) perform(ctx context.Context) {
 		for _, p := range l.touched {
 			for ; p.done < p.settled; p.done++ {
 				more = true
-				p.do(ctx, p.core.effects[p.done])
+				p.do(ctx, &p.core.effects[p.done])
 			}
 		}
 	}

@@ -323,20 +323,23 @@ func (p *Partition) lookupWaiting() {
 	p.core.waiting = slices.DeleteFunc(p.core.waiting, func(call *Call) bool { return !p.lookup(call) })
 }
 
-func (p *Partition) do(ctx context.Context, e effect) {
+// do performs an effect, which is lent for the call: what goes on in the background takes what it needs of it.
+func (p *Partition) do(ctx context.Context, e *effect) {
 	switch e.kind {
 	case doCatchUp:
 		p.stopReading()
 		reading, stop := context.WithCancel(ctx)
 		p.stopReading = stop
-		p.background(func() { p.catchUp(reading, e) })
+		task := *e
+		p.background(func() { p.catchUp(reading, task) })
 	case doClaim:
 		p.append(e.batch, inClaimAcked)
 	case doReadBack:
 		p.stopReading()
 		reading, stop := context.WithTimeout(ctx, p.limits.AckTimeout) // an old leader may show an old end for a while
 		p.stopReading = stop
-		p.background(func() { p.readBack(reading, e.incarnation, e.offset) })
+		incarnation, offset := e.incarnation, e.offset
+		p.background(func() { p.readBack(reading, incarnation, offset) })
 	case doFollow:
 		p.stopReading()
 		reading, stop := context.WithCancel(ctx)
@@ -345,18 +348,20 @@ func (p *Partition) do(ctx context.Context, e effect) {
 	case doRest:
 		p.stopReading()
 	case doWait:
-		p.pause(ctx, e)
+		p.pause(ctx, e.incarnation, e.attempt)
 	case doInvoke:
 		p.turn(ctx, e)
 	case doOpen:
-		p.reopen(e)
+		p.reopen(e.entity, e.session, e.incarnation)
 	case doClose:
-		p.background(func() { p.closeSession(e.session) })
+		session := e.session
+		p.background(func() { p.closeSession(session) })
 	case doPassivate:
 		p.stats.passivated.Add(1)
+		in, session := input{kind: inPassivated, entity: e.entity, incarnation: e.incarnation}, e.session
 		p.background(func() {
-			p.closeSession(e.session)
-			p.post(input{kind: inPassivated, entity: e.entity, incarnation: e.incarnation})
+			p.closeSession(session)
+			p.post(in)
 		})
 	case doAppend:
 		p.append(e.batch, inAcked)
@@ -364,17 +369,17 @@ func (p *Partition) do(ctx context.Context, e effect) {
 	case doAnswer:
 		p.answer(e.call, p.core.confirmed)
 	case doReadGap:
-		from := p.core.next
+		incarnation, from, until := e.incarnation, p.core.next, e.offset
 		p.alarm("records of others stand where own ones were expected")
-		p.background(func() { p.readGap(ctx, e.incarnation, from, e.offset) })
+		p.background(func() { p.readGap(ctx, incarnation, from, until) })
 	case doSend:
 		p.deliver(ctx, e.delivery, e.progress)
 	case doLoadOutbox:
-		p.loadOutbox(&e, p.core.OutboxLoaded)
+		p.loadOutbox(e, p.core.OutboxLoaded)
 	case doSweepOutbox:
-		p.loadOutbox(&e, p.core.OutboxSwept)
+		p.loadOutbox(e, p.core.OutboxSwept)
 	case doLoadOpen:
-		p.loadOpen(&e)
+		p.loadOpen(e)
 	case doLoadRefusals:
 		p.loadRefusals()
 	case doDropRefusals:
@@ -385,7 +390,7 @@ func (p *Partition) do(ctx context.Context, e effect) {
 	case doSearchTimers:
 		p.loadTimers(e.alarm.Due, e.attempt, func(due []materializer.Due, more bool) { p.core.TimersFound(e.alarm.Key.Type, due, more) })
 	case doFire:
-		p.fire(ctx, e)
+		p.fire(ctx, e.alarm, e.incarnation)
 	case doSweep:
 		if err := materializer.Sweep(p.store, p.address, e.alarm.Due); err != nil {
 			p.failed(err)
@@ -393,9 +398,11 @@ func (p *Partition) do(ctx context.Context, e effect) {
 	case doHalt:
 		p.halt(e.offset)
 	case doSurvey:
-		p.inBackground(ctx, func(ctx context.Context) { p.surveyed(ctx, e.incarnation, e.repair) })
+		task := *e
+		p.inBackground(ctx, func(ctx context.Context) { p.surveyed(ctx, task.incarnation, task.repair) })
 	case doRestore:
-		p.inBackground(ctx, func(ctx context.Context) { p.restored(ctx, e.incarnation, e.repair, e.offset) })
+		task := *e
+		p.inBackground(ctx, func(ctx context.Context) { p.restored(ctx, task.incarnation, task.repair, task.offset) })
 	case doStartOver:
 		p.startOver(e.repair)
 	case doResume:
@@ -423,7 +430,7 @@ func (p *Partition) background(f func()) { p.tasks.Go(f) }
 func (p *Partition) calling(f func()) { p.calls.Go(f) }
 
 // turn tells a caller to run the function, unless it left.
-func (p *Partition) turn(ctx context.Context, e effect) {
+func (p *Partition) turn(ctx context.Context, e *effect) {
 	if e.call.cmd.Timer != nil {
 		switch stale, err := p.stale(e.call); {
 		case err != nil:
@@ -468,7 +475,7 @@ func (p *Partition) ready(ctx context.Context, call *Call) {
 
 // behind returns what the function may have at a time: the command whose turn it is, and those that wait behind it. Their callers
 // cannot leave any more. Timers have something to be looked at when it is their turn, and calls that are traced a time of their own.
-func (p *Partition) behind(e effect, room int) []entities.Invocation {
+func (p *Partition) behind(e *effect, room int) []entities.Invocation {
 	waiting := e.entity.queue
 	if room < 2 || len(waiting) == 0 || p.traced(e.call) {
 		return nil
@@ -604,14 +611,15 @@ func (p *Partition) skip(gap []GapRecord) {
 	}
 }
 
-func (p *Partition) reopen(e effect) {
-	ent, service := e.entity, e.entity.typ.Service
+// reopen closes the session of an entity, nil: it has none, and opens another one.
+func (p *Partition) reopen(ent *entity, session entities.Session, incarnation uint64) {
+	service := ent.typ.Service
 	p.calling(func() {
-		if e.session != nil {
-			p.closeSession(e.session)
+		if session != nil {
+			p.closeSession(session)
 		}
 		opening, err := p.openSession(context.Background(), service, ent.key)
-		if !p.post(input{kind: inOpened, entity: ent, incarnation: e.incarnation, opening: opening, err: err}) && opening != nil {
+		if !p.post(input{kind: inOpened, entity: ent, incarnation: incarnation, opening: opening, err: err}) && opening != nil {
 			p.closeSession(opening.Session)
 		}
 	})
@@ -626,13 +634,14 @@ func (p *Partition) closeSession(s entities.Session) {
 // claimBackoff is the pause between attempts to own a partition.
 var claimBackoff = backoff.Policy{First: 50 * time.Millisecond, Max: 5 * time.Second, Jitter: 0.5} //nolint:gochecknoglobals // a constant
 
-func (p *Partition) pause(ctx context.Context, e effect) {
-	over, stop := p.clock.After(claimBackoff.PauseBy(e.attempt, p.random()))
+// pause waits before the next attempt to own the partition; attempt counts from 1.
+func (p *Partition) pause(ctx context.Context, incarnation uint64, attempt int) {
+	over, stop := p.clock.After(claimBackoff.PauseBy(attempt, p.random()))
 	p.background(func() {
 		defer stop()
 		select {
 		case <-over:
-			p.post(input{kind: inWaited, incarnation: e.incarnation})
+			p.post(input{kind: inWaited, incarnation: incarnation})
 		case <-ctx.Done():
 		}
 	})
