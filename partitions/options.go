@@ -39,7 +39,7 @@ type Limits struct {
 	// CloseTimeout is how long a function may take to end a session in order.
 	CloseTimeout time.Duration `default:"10s"`
 	// DedupWindow is how long a command id is remembered, by log time.
-	DedupWindow time.Duration `name:"dedup-window" default:"24h" min:"1ns" process:"worker" help:"how long a command id is remembered"`
+	DedupWindow time.Duration `name:"dedup-window" default:"24h" min:"2m" process:"worker" help:"how long a command id is remembered, at least 2m: as long as workers repeat what they forward"`
 	// MovePatience is how long a command waits for a partition to have an active owner: for one to
 	// be named, and for that one to be ready. It is below the time for which an owner remembers a
 	// command that was forwarded to it (routedWindow).

@@ -181,7 +181,7 @@ func TestWrongConfigurationIsExplained(t *testing.T) {
 		{name: "ephemeral on Kafka", flags: map[string]string{"brokers": "a:1", "ephemeral": "true"}, want: []string{"setting ephemeral: has no meaning with brokers"}},
 		{name: "no data", flags: map[string]string{"data": ""}, want: []string{"setting data: is empty: name a directory, or set ephemeral"}},
 		{name: "replication", flags: map[string]string{"replication": "-1"}, want: []string{"setting replication: -1 is not between 0 and 32767"}},
-		{name: "zero", flags: map[string]string{"max-waiting": "0", "dedup-window": "0s"}, want: []string{"setting max-waiting: must be above zero", "setting dedup-window: must be above zero"}},
+		{name: "zero", flags: map[string]string{"max-waiting": "0", "dedup-window": "0s"}, want: []string{"setting max-waiting: must be above zero", "setting dedup-window: 0s is below 2m"}},
 		{name: "log", flags: map[string]string{"log-level": "loud", "log-format": "xml"}, want: []string{`setting log-level: "loud" is none of`, `setting log-format: "xml" is none of`}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
