@@ -12,7 +12,7 @@ import (
 )
 
 // This file finds out why a reader gets nothing although the log goes on. A cleaner that compacts a log keeps its last batch, without
-// records: the client passes over that and tells nobody.
+// records: the client passes over it without a word.
 
 // hole asks the leader for what is at an offset. It returns the offset behind the batches that the leader has from there on if there is no
 // record in them, and the end of the log; the offset itself if there are records, or nothing at all: then the log may have come to its end,
@@ -58,7 +58,7 @@ func fetchAt(p broker.Partition, leader leadership, offset int64, bytes int) *km
 	return req
 }
 
-// passHole moves a reader that gets nothing behind offsets that have no record, if that is why. Whoever reads is told by a batch without
+// passHole moves a reader that gets nothing behind offsets that have no record, if that is why. The caller is told by a batch without
 // records. An error of the question is none of the reader, which goes on as before.
 func (r *reader) passHole(ctx context.Context, wasAtEnd bool) (broker.Batch, bool) {
 	if wasAtEnd || !r.atEnd { // only once for each time that nothing comes where more was to be expected
