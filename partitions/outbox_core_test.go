@@ -404,6 +404,25 @@ func TestProgressHasExceptions(t *testing.T) {
 	}
 }
 
+// TestAnEffectThatHangsIsAnException: an effect whose target does not answer does not hold up for the whole timeout what targets are
+// told.
+func TestAnEffectThatHangsIsAnException(t *testing.T) {
+	s := newSource(t)
+	s.commit("hangs")
+	hangs := s.sent[0].delivery.offset
+	s.tick(slowAfter)
+	for range 3 {
+		s.commit("good")
+		s.answerAll("good", nil)
+		s.tick(tick)
+	}
+	s.commit("good")
+	last := s.sent[len(s.sent)-1]
+	if p, want := last.progress, last.delivery.offset; p.Through < want-1 || !slices.Equal(p.Open, []int64{hangs}) {
+		t.Errorf("progress %+v; want one up to offset %d with %d as its exception", p, want, hangs)
+	}
+}
+
 // targetPartition takes effects of a source: the real rows, the real decision about copies.
 type targetPartition struct {
 	t       *testing.T

@@ -14,7 +14,7 @@ import (
 type source struct{ generation, partition uint16 }
 
 // progress is what targets are told: which effects of the partition are done. Parked ones, and those
-// for targets that fail, are exceptions, so that they do not hold it up.
+// for targets that fail or do not answer, are exceptions, so that they do not hold it up.
 func (c *core) progress() entities.Progress {
 	o := &c.outbox
 	p := entities.Progress{Through: o.bound}
@@ -46,7 +46,7 @@ func (o *outbox) delayed(offset int64) bool {
 	if d == nil {
 		return true
 	}
-	return d.state == deliveryWaiting || d.state == deliveryParked || (d.lane != nil && d.lane.failed > 0 && d.state != deliveryAnswered)
+	return d.slow || d.state == deliveryWaiting || d.state == deliveryParked || (d.lane != nil && d.lane.failed > 0 && d.state != deliveryAnswered)
 }
 
 // opened notes the offset of an effect that is open from now on. Those of one batch come in any order.
