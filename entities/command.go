@@ -85,9 +85,23 @@ type Command struct {
 	TraceParent string
 }
 
+// WithTraceParent returns the command as what a span causes: with its W3C trace context. Empty, there is no span, and it is the
+// command itself.
+func (c *Command) WithTraceParent(parent string) *Command {
+	if parent == "" {
+		return c
+	}
+	traced := *c
+	traced.TraceParent = parent
+	return &traced
+}
+
 // RoutedPrefix begins the command ids that routers give to commands without one, so that they can be sent again when an answer is
 // lost between two workers. No header can carry it, so that callers cannot.
 const RoutedPrefix = "\x01"
+
+// RoutedWindow is how long an owner remembers the id that a router gave to a command: twice as long as any router tries.
+const RoutedWindow = 2 * time.Minute
 
 // IsRouted says whether a router gave a command id.
 func IsRouted(id string) bool { return strings.HasPrefix(id, RoutedPrefix) }
@@ -230,6 +244,23 @@ type Outcome struct {
 // Wrote says whether the outcome has records: changed state, effects, timers. A forward has one only beside others.
 func (o *Outcome) Wrote() bool {
 	return !o.Restart && (len(o.Events) > 0 || o.StateAction != StateKept || len(o.Effects) > 0 || len(o.Timers) > 0)
+}
+
+// Committed is a command's outcome once everything that it depends on is in the log.
+type Committed struct {
+	Outcome *Outcome
+	// Repeated: the command took effect earlier, under the same id. Its effects are not sent again.
+	Repeated bool
+	// Wrote: a repeated command stored something beside its forward, whose answer is not kept yet.
+	Wrote bool
+	// Shared: other attempts under the id, which came before it was committed, have this decision as well.
+	Shared bool
+	// Next is the offset in the partition behind everything that the outcome depends on.
+	Next int64
+	// FirstEffect is the offset of the record of the first effect, Forward that of the forward's; -1 where there is none.
+	FirstEffect, Forward int64
+	// Progress says which of the partition's effects were done.
+	Progress Progress
 }
 
 // Invocation is a command as a user function gets it.

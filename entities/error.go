@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/millrace-io/millrace/internal/mutation"
 )
 
 // OutcomeClass says what is known of the effect of a command that did not succeed. It never lies.
@@ -147,14 +149,55 @@ func (e *Error) ForCommand(id string) *Error {
 	return &told
 }
 
+// Definite says whether the target of a command has answered for good: it took effect (nil), or its function refused. So it is
+// where the target took effect and its answer is too large to get here.
+func (e *Error) Definite() bool {
+	return e == nil || e.Reason == FunctionRefused || (e.Reason == TooLarge && e.Outcome != NotApplied)
+}
+
+// ForForwarder returns the error of a forward's target as the caller of the command that forwarded hears it. wrote: that command
+// stored something beside its forward. Then it took effect, and is not refused, whatever the target says.
+func (e *Error) ForForwarder(wrote bool) *Error {
+	if !wrote || e == nil || !e.Definite() || e.Outcome == Applied || mutation.On(mutation.Applied) {
+		return e
+	}
+	told := *e
+	told.Outcome = Applied
+	return &told
+}
+
+// overloadRetry is when to come again with a command for which there was no room.
+const overloadRetry = 100 * time.Millisecond
+
+// Overload returns the error of a command for which there is no room; the text says where.
+func Overload(format string, args ...any) *Error {
+	e := Errorf(Overloaded, NotApplied, format+": nothing was applied, try again later", args...)
+	e.RetryAfter = overloadRetry
+	return e
+}
+
+// PartitionMoved returns the error of a command whose partition has no owner here; why says what has become of it.
+func PartitionMoved(partition int32, why string) *Error {
+	return Errorf(Moved, NotApplied, "partition %d is unavailable (%s): nothing was applied, try again", partition, why)
+}
+
+// OutcomeLost returns the error of a command of which the log did not say whether it was stored; why says what was in the way.
+func OutcomeLost(partition int32, why string) *Error {
+	return Errorf(LostOutcome, Unknown,
+		"partition %d: %s, so it is not known whether the command took effect: send it again under the same command id", partition, why)
+}
+
 // Errorf returns an Error of a reason with a formatted message. A %w verb sets the cause.
 func Errorf(reason Reason, outcome OutcomeClass, format string, args ...any) *Error {
 	err := fmt.Errorf(format, args...)
 	return &Error{Reason: reason, Outcome: outcome, Message: err.Error(), Cause: errors.Unwrap(err)}
 }
 
-// AsError returns err as an *Error; one that is none becomes Internal with an unknown outcome.
+// AsError returns err as an *Error, nil for nil; one that is none becomes Internal with an unknown outcome.
 func AsError(err error) *Error {
+	if err == nil {
+		return nil
+	}
 	if e, ok := errors.AsType[*Error](err); ok {
 		return e
 	}

@@ -110,7 +110,7 @@ func (c *carrier) carry(ctx context.Context, cmd *entities.Command, hops int, he
 		case here != nil && (c.peers == nil || owner.Name == c.worker || cmd.Timer != nil):
 			reply, decided, err = here(partition, cmd)
 		case !owned:
-			err = errMoved(partition, c.routes.unowned())
+			err = entities.PartitionMoved(partition, c.routes.unowned())
 		default:
 			if began.IsZero() {
 				began = c.clock.Now()
@@ -149,19 +149,9 @@ func (c *carrier) send(ctx context.Context, to broker.Member, cmd *entities.Comm
 		return c.peers.Dispatch(ctx, to.Address, cmd, hops)
 	}
 	span.Set("millrace.to_worker", to.Name)
-	reply, err := c.peers.Dispatch(ctx, to.Address, below(span, cmd), hops)
+	reply, err := c.peers.Dispatch(ctx, to.Address, cmd.WithTraceParent(span.Parent()), hops)
 	span.End(err)
 	return reply, err
-}
-
-// below is a command as what a span causes.
-func below(span *tracing.Span, cmd *entities.Command) *entities.Command {
-	if span == nil {
-		return cmd
-	}
-	traced := *cmd
-	traced.TraceParent = span.Parent()
-	return &traced
 }
 
 // named gives a command that leaves this worker an id, so that it can be sent again when its answer is lost.
@@ -198,7 +188,7 @@ func (c *carrier) again(cmd *entities.Command, e *entities.Error, began time.Tim
 	case entities.Moved:
 		return e.Outcome == entities.NotApplied
 	case entities.LostOutcome:
-		return c.peers != nil && cmd.ID != "" && (!entities.IsRouted(cmd.ID) || c.clock.Now().Sub(began) < routedWindow/2)
+		return c.peers != nil && cmd.ID != "" && (!entities.IsRouted(cmd.ID) || c.clock.Now().Sub(began) < entities.RoutedWindow/2)
 	default:
 		return false
 	}

@@ -59,7 +59,7 @@ func (c *core) Asked(call *Call) {
 	case Halted:
 		c.refuse(call, errHalted(c.partition, c.halted))
 	default:
-		c.refuse(call, errMoved(c.partition, "it is not owned here"))
+		c.refuse(call, entities.PartitionMoved(c.partition, "it is not owned here"))
 	}
 }
 
@@ -208,7 +208,7 @@ func (c *core) stepDown() {
 	}
 	if !c.assigned {
 		c.standBy()
-		c.refuseAll(c.takeWaiting(), errMoved(c.partition, c.lastFence))
+		c.refuseAll(c.takeWaiting(), entities.PartitionMoved(c.partition, c.lastFence))
 		return
 	}
 	c.state = CatchingUp
@@ -255,7 +255,7 @@ func (c *core) Revoked() {
 		c.incarnation++
 		c.lastFence = "it was revoked"
 		c.standBy()
-		c.refuseAll(c.takeWaiting(), errMoved(c.partition, c.lastFence))
+		c.refuseAll(c.takeWaiting(), entities.PartitionMoved(c.partition, c.lastFence))
 		c.emit(effect{kind: doReleased})
 	case Draining:
 	}
@@ -271,7 +271,7 @@ func (c *core) drain() {
 	c.state = Draining
 	c.drainBy = c.now.Mono + c.limits.ReleaseTimeout
 	for e := c.all.first; e != nil; e = e.next {
-		c.refuseAll(e.queue, errMoved(c.partition, "it is being released"))
+		c.refuseAll(e.queue, entities.PartitionMoved(c.partition, "it is being released"))
 		e.queue = nil
 	}
 	c.drained()

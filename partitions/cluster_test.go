@@ -37,14 +37,14 @@ func (n *network) Dispatch(ctx context.Context, address string, cmd *entities.Co
 	}
 	n.mu.Unlock()
 	if refuse || to == nil {
-		return nil, errMoved(0, "no connection")
+		return nil, entities.PartitionMoved(0, "no connection")
 	}
 	reply, err := to.DispatchHere(ctx, cmd, hops)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.lose > 0 {
 		n.lose--
-		return nil, errLost(0, "the connection broke")
+		return nil, entities.OutcomeLost(0, "the connection broke")
 	}
 	return reply, err
 }
@@ -371,8 +371,8 @@ func TestPatienceEnds(t *testing.T) {
 
 // TestDoubtStays: after an attempt with an unknown outcome, only an owner that has looked for it says that nothing was applied.
 func TestDoubtStays(t *testing.T) {
-	doubt := errLost(0, "the connection broke")
-	for _, last := range []*entities.Error{errMoved(0, "x"), errPartitionBusy(0, 1), errHalted(0, errors.New("x"))} {
+	doubt := entities.OutcomeLost(0, "the connection broke")
+	for _, last := range []*entities.Error{entities.PartitionMoved(0, "x"), errPartitionBusy(0, 1), errHalted(0, errors.New("x"))} {
 		if err := resolveOutcome(doubt, last); err != error(doubt) { //nolint:errorlint // the very one
 			t.Errorf("after an unknown outcome %q is told as it is", last)
 		}

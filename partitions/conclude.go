@@ -28,7 +28,7 @@ type conclusion struct {
 // that, or what the log has already.
 func (c *core) Concluded(call *Call) {
 	if c.state != Active && c.state != Suspect && c.state != Draining {
-		c.refuse(call, errMoved(c.partition, "it is not owned here any more"))
+		c.refuse(call, entities.PartitionMoved(c.partition, "it is not owned here any more"))
 		return
 	}
 	d, x := c.outbox.byOffset[call.forward], c.concluding[call.forward]
@@ -80,18 +80,6 @@ func (c *core) unpark(d *delivery, call *Call) bool {
 		return p.GetOffset() == uint64(call.forward) //nolint:gosec // offsets are positive
 	})
 	return len(o.said.Parked) == n
-}
-
-// forCaller is a target's error as the caller of the command that forwarded is told it. wrote: that
-// command stored something beside its forward. Then it took effect, and is not refused, whatever the
-// target says.
-func forCaller(wrote bool, e *entities.Error) *entities.Error {
-	if !wrote || e == nil || !definite(e) || e.Outcome == entities.Applied || mutation.On(mutation.Applied) {
-		return e
-	}
-	told := *e
-	told.Outcome = entities.Applied
-	return &told
 }
 
 // conclude writes what a forward was answered. A caller who gave an id is told what is kept, even where that is only why it is not.

@@ -125,7 +125,7 @@ func (c *core) Submitted(call *Call) {
 		c.refuse(call, errHalted(c.partition, c.halted))
 		return
 	case !c.assigned || c.releasing:
-		c.refuse(call, errMoved(c.partition, cmp.Or(c.withheld, "it is not owned here")))
+		c.refuse(call, entities.PartitionMoved(c.partition, cmp.Or(c.withheld, "it is not owned here")))
 		return
 	}
 	if c.state != Active && c.state != Suspect {
@@ -337,7 +337,7 @@ func (c *core) promote(call *Call) *Call {
 		return nil
 	}
 	if call.incarnation != c.incarnation || (c.state != Active && c.state != Suspect) {
-		c.refuseAll(followers, errMoved(c.partition, cmp.Or(c.lastFence, "it is being released")))
+		c.refuseAll(followers, entities.PartitionMoved(c.partition, cmp.Or(c.lastFence, "it is being released")))
 		return nil
 	}
 	successor := followers[0]
@@ -604,31 +604,31 @@ func (c *core) fence(why string, claimed bool) {
 		return
 	}
 	for _, b := range c.sent {
-		err := errLost(c.partition, why)
+		err := entities.OutcomeLost(c.partition, why)
 		if claimed || (b.acked && notWritten(b.result.Err)) {
-			err = errMoved(c.partition, why)
+			err = entities.PartitionMoved(c.partition, why)
 		}
 		for _, call := range b.calls {
 			if call.wrote {
 				c.refuse(call, err)
 			} else {
-				c.refuse(call, errMoved(c.partition, why))
+				c.refuse(call, entities.PartitionMoved(c.partition, why))
 			}
 		}
 	}
 	for _, b := range c.full {
-		c.refuseAll(b.calls, errMoved(c.partition, why))
+		c.refuseAll(b.calls, entities.PartitionMoved(c.partition, why))
 	}
-	c.refuseAll(c.open.calls, errMoved(c.partition, why))
+	c.refuseAll(c.open.calls, entities.PartitionMoved(c.partition, why))
 	c.forgetEffects()
 	clear(c.concluding)
 	c.timers = newTimers()
 	c.sent, c.full, c.open = nil, nil, &batch{}
 	for e := c.all.first; e != nil; e = e.next {
-		c.refuseAll(e.queue, errMoved(c.partition, why))
+		c.refuseAll(e.queue, entities.PartitionMoved(c.partition, why))
 		e.queue = nil
 		if e.running != nil { // its function is at it; those that wait for the same command need not wait for that, and the loop may end
-			c.refuseAll(e.running.followers, errMoved(c.partition, why))
+			c.refuseAll(e.running.followers, entities.PartitionMoved(c.partition, why))
 			e.running.followers = nil
 		}
 		if e.session != nil && e.running == nil {

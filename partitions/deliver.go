@@ -23,41 +23,34 @@ func (p *Partition) deliver(ctx context.Context, d *delivery, progress entities.
 		reply, err := p.send(ctx, source, target)
 		failpoint.Hit(failpoint.AfterEffect)
 		p.stats.delivered.Add(1)
-		p.post(input{kind: inDelivered, offset: source.Offset, reply: reply, err: asError(err)})
+		p.post(input{kind: inDelivered, offset: source.Offset, reply: reply, err: entities.AsError(err)})
 	})
 }
 
 // Delivered tells the outbox what came of an effect that the caller sent itself, because it waits for the answer.
 func (p *Partition) Delivered(source entities.Source, reply *entities.Reply, err error) {
-	p.post(input{kind: inDelivered, offset: source.Offset, reply: reply, err: asError(err)})
+	p.post(input{kind: inDelivered, offset: source.Offset, reply: reply, err: entities.AsError(err)})
 }
 
 // Conclude keeps what the forward of a command was answered with the command's id, or with its source, and returns what its caller
 // is told once that is in the log: outcome, or what is kept already. forward is the offset of the forward's record. A nil outcome asks
 // for what is kept: the result has none where nothing is.
-func (p *Partition) Conclude(ctx context.Context, cmd *entities.Command, forward int64, outcome *entities.Outcome) (Committed, error) {
+func (p *Partition) Conclude(ctx context.Context, cmd *entities.Command, forward int64, outcome *entities.Outcome) (entities.Committed, error) {
 	call := newCall(cmd)
 	call.forward, call.outcome = forward, outcome
 	call.wait.phase.Store(phaseDecided)
 	if !p.submit(input{kind: inConcluded, call: call}) {
-		return Committed{}, errMoved(p.id, "the worker is stopping")
+		return entities.Committed{}, entities.PartitionMoved(p.id, "the worker is stopping")
 	}
 	select {
 	case <-call.wait.wake:
 	case <-ctx.Done():
 		if err := p.leave(ctx, call); err != nil {
-			return Committed{}, err
+			return entities.Committed{}, err
 		}
 		<-call.wait.wake // the loop was quicker
 	}
 	return call.committed()
-}
-
-func asError(err error) *entities.Error {
-	if err == nil {
-		return nil
-	}
-	return entities.AsError(err)
 }
 
 // source is the address of one of the partition's records.
@@ -211,7 +204,7 @@ func (p *Partition) fire(ctx context.Context, a *alarm, incarnation uint64) {
 		in := input{kind: inFired, incarnation: incarnation, alarm: a, superseded: errors.Is(err, errSuperseded)}
 		if !in.superseded {
 			p.stats.fired.Add(1)
-			in.err = asError(err)
+			in.err = entities.AsError(err)
 		}
 		p.post(in)
 	})
@@ -235,7 +228,7 @@ func (p *Partition) runTimer(ctx context.Context, a *alarm) error {
 		err = entities.Errorf(entities.InvalidCommand, entities.NotApplied, "timer %q of %s is a command to %s", a.Name, a.Key, cmd.Key)
 	}
 	firing := &entities.TimerFiring{Name: a.Name, Due: a.At, Offset: a.Offset, Schedule: timer.Schedule, Target: target, Failures: a.failures}
-	switch failure := asError(err); {
+	switch failure := entities.AsError(err); {
 	case failure == nil:
 		cmd.Timer = firing
 		return p.run(ctx, cmd)

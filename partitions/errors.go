@@ -10,30 +10,17 @@ import (
 	"github.com/millrace-io/millrace/materializer"
 )
 
-const (
-	overloadRetry  = 100 * time.Millisecond
-	notActiveRetry = time.Second
-)
+const notActiveRetry = time.Second
 
 func errEntityBusy(key entities.Key, limit int) *entities.Error {
-	return overloaded("%d commands already wait for %s", limit, key)
+	return entities.Overload("%d commands already wait for %s", limit, key)
 }
 
 func errPartitionBusy(partition int32, limit int) *entities.Error {
-	return overloaded("%d commands already wait in partition %d", limit, partition)
+	return entities.Overload("%d commands already wait in partition %d", limit, partition)
 }
 
-func overloaded(format string, args ...any) *entities.Error {
-	e := entities.Errorf(entities.Overloaded, entities.NotApplied, format+": nothing was applied, try again later", args...)
-	e.RetryAfter = overloadRetry
-	return e
-}
-
-func errMoved(partition int32, why string) *entities.Error {
-	return entities.Errorf(entities.Moved, entities.NotApplied, "partition %d is unavailable (%s): nothing was applied, try again", partition, why)
-}
-
-func errFenced(partition int32) *entities.Error { return errMoved(partition, "its owner was fenced") }
+func errFenced(partition int32) *entities.Error { return entities.PartitionMoved(partition, "its owner was fenced") }
 
 // errNotActive: the partition is to be owned here, and has not been for as long as a caller waits. It is not Moved: no other worker is
 // to have it, and a router need not look for one.
@@ -45,11 +32,6 @@ func errNotActive(partition int32, state State, after time.Duration, why string)
 		"partition %d has no active owner, and had none for %s: its worker is %s (%s): nothing was applied, try again later", partition, after, state, why)
 	e.RetryAfter = notActiveRetry
 	return e
-}
-
-func errLost(partition int32, why string) *entities.Error {
-	return entities.Errorf(entities.LostOutcome, entities.Unknown,
-		"partition %d: %s, so it is not known whether the command took effect: send it again under the same command id", partition, why)
 }
 
 func errHalted(partition int32, why error) *entities.Error {

@@ -127,7 +127,7 @@ func (m *Manager) Repair(ctx context.Context, partition int32, choice Choice) (m
 	ended := make(chan *repair, 1)
 	r := &repair{choice: choice, done: func(r *repair) { ended <- r }}
 	if !m.partitions[partition].post(input{kind: inRepair, repair: r}) {
-		return materializer.Restored{}, errMoved(partition, "the worker is stopping")
+		return materializer.Restored{}, entities.PartitionMoved(partition, "the worker is stopping")
 	}
 	select {
 	case r := <-ended:

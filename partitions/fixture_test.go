@@ -573,7 +573,7 @@ func (f *fixture) activate() {
 type answer struct {
 	text string
 	err  error
-	done Committed
+	done entities.Committed
 }
 
 func (f *fixture) submit(cmd *entities.Command) answer {

@@ -56,14 +56,14 @@ func (f *Forwarder) nearby(ctx context.Context, cmd *entities.Command) (*entitie
 	table := f.carrier.routes.Table()
 	partition := entities.Partition(cmd.Key.ID, len(f.carrier.slots))
 	if table == nil || int(partition) >= len(table.Standbys) {
-		return nil, errMoved(partition, "no follower is known")
+		return nil, entities.PartitionMoved(partition, "no follower is known")
 	}
 	have := table.Standbys[partition]
 	i := int(f.carrier.random() % uint64(len(have)+1)) //nolint:gosec // a small number
 	if i < len(have) {
 		return f.carrier.send(ctx, table.Members[have[i]], cmd, 0)
 	}
-	return nil, errMoved(partition, "its owner answers")
+	return nil, entities.PartitionMoved(partition, "its owner answers")
 }
 
 // DispatchStream runs a streamed call of an action on a worker.

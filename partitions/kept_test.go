@@ -250,7 +250,7 @@ func TestAnswersOfActionsAreKept(t *testing.T) {
 		var reply *entities.Reply
 		for i := range 3 {
 			got, err := f.router.Dispatch(t.Context(), withID(command("a", "act "+text), "id"))
-			e := asError(err)
+			e := entities.AsError(err)
 			switch {
 			case i == 0:
 				first, reply = e, got

@@ -6,6 +6,7 @@ import (
 	"math"
 	"runtime/debug"
 
+	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/record"
 	"github.com/millrace-io/millrace/internal/clock"
 	"github.com/millrace-io/millrace/internal/failpoint"
@@ -163,13 +164,13 @@ func (l *loop) end(ctx context.Context) {
 		p := in.partition
 		switch in.kind {
 		case inSubmitted, inPosition, inConcluded:
-			p.core.refuse(in.call, errMoved(p.id, "the worker is stopping"))
+			p.core.refuse(in.call, entities.PartitionMoved(p.id, "the worker is stopping"))
 		case inDecided, inSessionEnded, inOpened:
 			p.take(&in)
 		case inResolved:
 			in.resolution.done(false)
 		case inRepair:
-			in.repair.err = errMoved(p.id, "the worker is stopping")
+			in.repair.err = entities.PartitionMoved(p.id, "the worker is stopping")
 			in.repair.done(in.repair)
 		case inQuiet:
 			in.quiet(true)

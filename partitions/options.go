@@ -42,7 +42,7 @@ type Limits struct {
 	DedupWindow time.Duration `name:"dedup-window" default:"24h" min:"2m" process:"worker" help:"how long a command id is remembered, at least 2m: as long as workers repeat what they forward"`
 	// MovePatience is how long a command waits for a partition to have an active owner: for one to
 	// be named, and for that one to be ready. It is below the time for which an owner remembers a
-	// command that was forwarded to it (routedWindow).
+	// command that was forwarded to it (entities.RoutedWindow).
 	MovePatience time.Duration `name:"move-patience" default:"15s" min:"1ns" max:"1m" help:"how long a command waits for a partition to have an owner that is ready"`
 	// ContractCheck is how often the topic's settings are looked at again.
 	ContractCheck time.Duration `name:"contract-check" default:"1m" min:"1ns" process:"worker" help:"how often the journal's topic settings are looked at again"`
@@ -92,8 +92,6 @@ const (
 	tick = 100 * time.Millisecond
 	// expireEvery is how often dedup rows outside the window are removed.
 	expireEvery = time.Minute
-	// routedWindow is how long a command id is remembered that a router gave: longer than any router tries.
-	routedWindow = 2 * time.Minute
 	// entityOverhead is what the core holds of an active entity in memory, roughly.
 	entityOverhead = 256
 )

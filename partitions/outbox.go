@@ -320,10 +320,10 @@ func (c *core) Delivered(offset int64, reply *entities.Reply, err *entities.Erro
 	}
 	refused := err != nil && err.Reason == entities.FunctionRefused
 	switch {
-	case definite(err) && d.asker != nil:
+	case err.Definite() && d.asker != nil:
 		c.reached(d.lane)
 		d.state = deliveryAnswered
-		c.conclude(d.offset, d.asker, &entities.Outcome{Reply: reply, Failure: forCaller(d.asker.wrote, err)})
+		c.conclude(d.offset, d.asker, &entities.Outcome{Reply: reply, Failure: err.ForForwarder(d.asker.wrote)})
 		if refused && !held && err.Outcome == entities.Refused {
 			c.refused(d, err, held)
 		}
@@ -335,7 +335,7 @@ func (c *core) Delivered(offset int64, reply *entities.Reply, err *entities.Erro
 	case refused:
 		c.reached(d.lane)
 		c.refused(d, err, held)
-	case definite(err):
+	case err.Definite():
 		c.reached(d.lane)
 		d.state = deliveryAnswered
 		o.said.Done = append(o.said.Done, uint64(offset)) //nolint:gosec // offsets are positive
@@ -372,12 +372,6 @@ func (c *core) attempted(d *delivery) bool {
 		return false
 	}
 	return true
-}
-
-// definite says whether a target has answered for good: it took effect, or its function refused. Also where it took effect and its
-// answer is too large to get here.
-func definite(err *entities.Error) bool {
-	return err == nil || err.Reason == entities.FunctionRefused || (err.Reason == entities.TooLarge && err.Outcome != entities.NotApplied)
 }
 
 // wait has an effect tried again after a pause of its own. Where too many wait, it leaves memory.

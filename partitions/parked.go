@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/materializer"
 	recordv1 "github.com/millrace-io/millrace/proto/gen/millrace/record/v1"
 )
@@ -172,7 +173,7 @@ func (m *Manager) ResolveSome(ctx context.Context, from ParkedPlace, filter Park
 		case err != nil:
 			return 0, from, true, err
 		case !ok:
-			return 0, from, true, errMoved(from.Partition, "its owner has changed: list what is parked, and try again")
+			return 0, from, true, entities.PartitionMoved(from.Partition, "its owner has changed: list what is parked, and try again")
 		case r.more:
 			return len(r.effects), ParkedPlace{Partition: from.Partition, Offset: r.next}, true, nil
 		case len(r.effects) > 0:
@@ -188,7 +189,7 @@ func (m *Manager) resolve(ctx context.Context, partition int32, r *resolution) (
 	done := make(chan bool, 1)
 	r.done = func(ok bool) { done <- ok }
 	if !m.partitions[partition].post(input{kind: inResolved, resolution: r}) {
-		return false, errMoved(partition, "the worker is stopping")
+		return false, entities.PartitionMoved(partition, "the worker is stopping")
 	}
 	select {
 	case ok := <-done:

@@ -589,7 +589,7 @@ func (p *Partition) release(b *batch, err error) {
 
 func (p *Partition) unsettled(b *batch, why string) {
 	for _, call := range b.calls {
-		call.outcome, call.err = nil, errLost(p.id, why)
+		call.outcome, call.err = nil, entities.OutcomeLost(p.id, why)
 		p.answer(call, never)
 	}
 }
@@ -655,7 +655,7 @@ func (p *Partition) expire() {
 	}
 	p.expired = now
 	const most = 10_000
-	n, err := materializer.Expire(p.store, p.address, p.core.now.Log-int64(p.limits.DedupWindow), p.core.now.Log-int64(routedWindow), most)
+	n, err := materializer.Expire(p.store, p.address, p.core.now.Log-int64(p.limits.DedupWindow), p.core.now.Log-int64(entities.RoutedWindow), most)
 	if err != nil {
 		p.failed(err)
 	}

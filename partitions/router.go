@@ -126,7 +126,7 @@ func (r *Router) dispatch(ctx context.Context, cmd *entities.Command, hops int) 
 // act runs a unary action, and carries out what it asks for.
 func (r *Router) act(ctx context.Context, cmd *entities.Command, hops int) (*entities.Reply, error) {
 	run, span := r.carrier.tracer.Begin(ctx, tracing.Client, "function", cmd.TraceParent)
-	outcome, err := r.functions.Act(run, entities.Invocation{Command: below(span, cmd), Time: r.manager.options.Clock.Now()})
+	outcome, err := r.functions.Act(run, entities.Invocation{Command: cmd.WithTraceParent(span.Parent()), Time: r.manager.options.Clock.Now()})
 	span.End(err)
 	d := &decision{outcome: outcome, source: cmd.Source}
 	var reply *entities.Reply
@@ -182,7 +182,7 @@ type decision struct {
 	// cmd, partition and done are set when the decision is in the log, with its effects and its forward.
 	cmd       *entities.Command
 	partition *Partition
-	done      Committed
+	done      entities.Committed
 	// source is set for an action that was called because of a record: what it asks for takes effect once, too.
 	source *entities.Source
 	// caused: something that an action asked for took effect, or may have.
@@ -232,7 +232,7 @@ func (r *Router) follow(ctx context.Context, t entities.Target, source *entities
 	}
 	cmd.Source = source
 	reply, err := r.dispatch(ctx, cmd, hops+1)
-	if e := asError(err); e != nil && e.Checked { // that is about the target's command, and not about the one that asks for it
+	if e := entities.AsError(err); e != nil && e.Checked { // that is about the target's command, and not about the one that asks for it
 		unchecked := *e
 		unchecked.Checked = false
 		return nil, &unchecked
@@ -259,7 +259,7 @@ func (r *Router) forward(ctx context.Context, d *decision, hops int) (*entities.
 		return r.joined(ctx, d, source.Offset, reply, err)
 	}
 	reply, err := r.follow(ctx, *d.outcome.Forward, source, hops)
-	d.caused = d.caused || mayHaveTaken(asError(err))
+	d.caused = d.caused || mayHaveTaken(entities.AsError(err))
 	return forTheAsker(reply), err
 }
 
@@ -284,7 +284,7 @@ func (r *Router) bring(ctx context.Context, d *decision, source *entities.Source
 	if e != nil {
 		err = e
 	}
-	if d.named() && (definite(e) || d.retractable(e)) {
+	if d.named() && (e.Definite() || d.retractable(e)) {
 		return r.keep(ctx, d, source.Offset, &entities.Outcome{Reply: reply, Failure: e})
 	}
 	d.partition.Delivered(*source, reply, err)
@@ -299,7 +299,7 @@ func (r *Router) bring(ctx context.Context, d *decision, source *entities.Source
 func (r *Router) joined(ctx context.Context, d *decision, forward int64, reply *entities.Reply, err error) (*entities.Reply, error) {
 	e := d.forCaller(err)
 	switch {
-	case d.named() && definite(e):
+	case d.named() && e.Definite():
 		return r.keep(ctx, d, forward, &entities.Outcome{Reply: forTheAsker(reply), Failure: e})
 	case e == nil:
 		return reply, nil
@@ -315,7 +315,7 @@ func (d *decision) named() bool { return d.cmd.ID != "" || d.cmd.Source != nil }
 
 // forCaller is what the command's caller is told of a target's error.
 func (d *decision) forCaller(err error) *entities.Error {
-	return forCaller(d.outcome.Wrote() || d.done.Wrote, asError(err))
+	return entities.AsError(err).ForForwarder(d.outcome.Wrote() || d.done.Wrote)
 }
 
 // retractable says whether a command may be taken back because of what its forward was answered: it stored nothing but the forward,
@@ -343,7 +343,7 @@ func (r *Router) keep(ctx context.Context, d *decision, forward int64, outcome *
 }
 
 // kept is what the caller is told of what is kept.
-func (d *decision) kept(done *Committed, err error) (*entities.Reply, error) {
+func (d *decision) kept(done *entities.Committed, err error) (*entities.Reply, error) {
 	switch {
 	case err != nil:
 		return nil, errNotKept(d.cmd.Key, err)
@@ -409,7 +409,7 @@ func (r *Router) effects(ctx context.Context, d *decision, hops int) error {
 		if d.partition != nil {
 			d.partition.Delivered(*source, nil, err)
 		}
-		d.caused = d.caused || mayHaveTaken(asError(err))
+		d.caused = d.caused || mayHaveTaken(entities.AsError(err))
 		if err := d.sideEffectFailed(e, err); err != nil {
 			return err
 		}
@@ -471,7 +471,7 @@ func (r *Router) DispatchStream(ctx context.Context, s *entities.Stream) error {
 	}
 	s.Time = r.manager.options.Clock.Now()
 	ctx, span := r.carrier.tracer.Begin(ctx, tracing.Client, "function", s.TraceParent)
-	s.Command = below(span, s.Command)
+	s.Command = s.Command.WithTraceParent(span.Parent())
 	caused := false
 	err := r.functions.ActStream(ctx, s, func(ctx context.Context, outcome *entities.Outcome) error {
 		d := &decision{outcome: outcome, caused: caused}

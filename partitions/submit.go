@@ -41,36 +41,19 @@ type meeting struct {
 	behind []entities.Invocation
 }
 
-// Committed is a command's outcome once everything that it depends on is in the log.
-type Committed struct {
-	Outcome *entities.Outcome
-	// Repeated: the command took effect earlier, under the same id. Its effects are not sent again.
-	Repeated bool
-	// Wrote: a repeated command stored something beside its forward, whose answer is not kept yet.
-	Wrote bool
-	// Shared: other attempts under the id, which came before it was committed, have this decision as well.
-	Shared bool
-	// Next is the offset in the partition behind everything that the outcome depends on.
-	Next int64
-	// FirstEffect is the offset of the record of the first effect, Forward that of the forward's; -1 where there is none.
-	FirstEffect, Forward int64
-	// Progress says which of the partition's effects were done.
-	Progress entities.Progress
-}
-
 // errSuperseded ends the command of a timer that was cancelled or set anew.
 var errSuperseded = errors.New("the timer was cancelled or set anew")
 
 // Submit runs a command on its entity and returns what was decided, after it is durable. The function runs on the calling
 // goroutine. When ctx ends before the function's turn, nothing is applied; when it ends later, the outcome is unknown. Errors are
 // *entities.Error, and speak of this attempt.
-func (p *Partition) Submit(ctx context.Context, cmd *entities.Command) (Committed, error) {
+func (p *Partition) Submit(ctx context.Context, cmd *entities.Command) (entities.Committed, error) {
 	ctx, span := p.tracer.Begin(ctx, tracing.Internal, "partition", cmd.TraceParent)
 	if span == nil {
 		return p.await(ctx, cmd)
 	}
 	span.SetInt("millrace.partition", int64(p.id))
-	done, err := p.await(ctx, below(span, cmd))
+	done, err := p.await(ctx, cmd.WithTraceParent(span.Parent()))
 	span.End(err)
 	return done, err
 }
@@ -88,19 +71,19 @@ func newCall(cmd *entities.Command) *Call {
 }
 
 // await is Submit below its span: a part of it for the time in the queue, for the function, and for the log.
-func (p *Partition) await(ctx context.Context, cmd *entities.Command) (_ Committed, err error) {
+func (p *Partition) await(ctx context.Context, cmd *entities.Command) (_ entities.Committed, err error) {
 	_, part := p.tracer.Begin(ctx, tracing.Internal, "queue", cmd.TraceParent)
 	if part != nil {
 		defer func() { part.End(err) }()
 	}
 	if p.waiting.Add(1) > int64(p.limits.MaxWaiting) {
 		p.waiting.Add(-1)
-		return Committed{}, errPartitionBusy(p.id, p.limits.MaxWaiting)
+		return entities.Committed{}, errPartitionBusy(p.id, p.limits.MaxWaiting)
 	}
 	defer p.waiting.Add(-1)
 	call := newCall(cmd)
 	if !p.submit(input{kind: inSubmitted, call: call}) {
-		return Committed{}, errMoved(p.id, "the worker is stopping")
+		return entities.Committed{}, entities.PartitionMoved(p.id, "the worker is stopping")
 	}
 	done := ctx.Done()
 	for {
@@ -115,7 +98,7 @@ func (p *Partition) await(ctx context.Context, cmd *entities.Command) (_ Committ
 			done = ctx.Done()
 		case <-done:
 			if err := p.leave(ctx, call); err != nil {
-				return Committed{}, err
+				return entities.Committed{}, err
 			}
 			done = nil // the loop was quicker: wait for its signal
 		}
@@ -128,7 +111,7 @@ func (p *Partition) Position(ctx context.Context) (int64, error) {
 	call := &Call{cmd: &entities.Command{}}
 	call.wait.wake = make(chan struct{}, 1)
 	if !p.post(input{kind: inPosition, call: call}) {
-		return 0, errMoved(p.id, "the worker is stopping")
+		return 0, entities.PartitionMoved(p.id, "the worker is stopping")
 	}
 	select {
 	case <-call.wait.wake:
@@ -245,7 +228,7 @@ func (p *Partition) invoke(ctx context.Context, call *Call) {
 // handle lets the function decide.
 func (p *Partition) handle(ctx context.Context, session entities.Session, cmd *entities.Command, at time.Time) (*entities.Outcome, error) {
 	ctx, span := p.tracer.Begin(ctx, tracing.Client, "function", cmd.TraceParent)
-	outcome, err := session.Handle(ctx, entities.Invocation{Command: below(span, cmd), Time: at})
+	outcome, err := session.Handle(ctx, entities.Invocation{Command: cmd.WithTraceParent(span.Parent()), Time: at})
 	span.End(err)
 	return outcome, err
 }
@@ -257,7 +240,7 @@ func (p *Partition) abandoned(call *Call, session entities.Session) {
 		defer cancel()
 		session.Close(ctx)
 	}
-	call.outcome, call.err = nil, errMoved(p.id, "the worker is stopping")
+	call.outcome, call.err = nil, entities.PartitionMoved(p.id, "the worker is stopping")
 	call.wait.phase.Store(phaseAnswered)
 	call.wait.wake <- struct{}{}
 }
@@ -291,22 +274,22 @@ func (p *Partition) openSession(ctx context.Context, service string, key entitie
 	return opening, nil
 }
 
-func (c *Call) committed() (Committed, error) {
+func (c *Call) committed() (entities.Committed, error) {
 	switch {
 	case c.err != nil && c.verified():
 		err := *c.err // others share it
 		err.Checked = true
-		return Committed{}, &err
+		return entities.Committed{}, &err
 	case c.err != nil:
-		return Committed{}, c.err
+		return entities.Committed{}, c.err
 	case c.superseded:
-		return Committed{}, errSuperseded
+		return entities.Committed{}, errSuperseded
 	}
-	done := Committed{Outcome: c.outcome, Next: c.next, FirstEffect: -1, Forward: -1, Progress: c.progress, Shared: c.shared}
+	done := entities.Committed{Outcome: c.outcome, Next: c.next, FirstEffect: -1, Forward: -1, Progress: c.progress, Shared: c.shared}
 	if c.stored != nil {
 		outcome, wrote, err := decodeAnswer(c.stored.Answer)
 		if err != nil {
-			return Committed{}, entities.Errorf(entities.Internal, entities.Unknown, "%s: %w", c.cmd.Key, err)
+			return entities.Committed{}, entities.Errorf(entities.Internal, entities.Unknown, "%s: %w", c.cmd.Key, err)
 		}
 		done.Outcome, done.Wrote, done.Repeated, done.Forward = outcome, wrote, true, c.stored.Offset
 		return done, nil

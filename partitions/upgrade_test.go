@@ -15,13 +15,13 @@ var mixedTable = &broker.Table{Members: []broker.Member{{Name: "a", Serves: "1"}
 // TestUnknownMethodsMayComeLater: while workers serve different things, that one does not know a method is no last word.
 func TestUnknownMethodsMayComeLater(t *testing.T) {
 	unknown := entities.Errorf(entities.UnknownMethod, entities.NotApplied, "service s has no method M")
-	got := asError(mixed(mixedTable, unknown))
+	got := entities.AsError(mixed(mixedTable, unknown))
 	if got.Reason != entities.Unavailable || got.Outcome != entities.NotApplied || got.RetryAfter == 0 || hopeless(got) {
 		t.Errorf("during an upgrade: %+v, want that it is to be tried again", got)
 	}
 	same := &broker.Table{Members: []broker.Member{{Name: "a", Serves: "1"}, {Name: "b", Serves: "1"}, {Name: "c"}}}
 	for _, table := range []*broker.Table{nil, {}, same} {
-		if got := asError(mixed(table, unknown)); got != unknown || !hopeless(got) {
+		if got := entities.AsError(mixed(table, unknown)); got != unknown || !hopeless(got) {
 			t.Errorf("without an upgrade: %+v, want what the owner said", got)
 		}
 	}
@@ -32,7 +32,7 @@ func TestUnknownMethodsMayComeLater(t *testing.T) {
 	routes := NewRoutes()
 	routes.Set(mixedTable)
 	_, err := whileMixed{unknowing{err: unknown}, routes}.Resolve(entities.Target{})
-	if got := asError(err); got.Reason != entities.Unavailable {
+	if got := entities.AsError(err); got.Reason != entities.Unavailable {
 		t.Errorf("a target that is not known here: %v, want that it is to be tried again", err)
 	}
 }

@@ -42,7 +42,7 @@ var rooms = map[string]room{
 	"proto/gen/millrace/session/v1": {is: "sessions of a function on one stream", may: edges{
 		"proto/gen/cloudstate/...": "what is said in a session is Cloudstate's",
 	}},
-	"entities":           {is: "the vocabulary: key, command, event, outcome, error, token"},
+	"entities":           {is: "the vocabulary: key, command, event, outcome, error, token", tools: true},
 	"internal/backoff":   {is: "pauses between retries", tool: true},
 	"internal/failpoint": {is: "named moments at which tests crash the process", tool: true},
 	"internal/schedule":  {is: "the rules for timers: names, times, schedules of recurring ones", tool: true},
