@@ -337,7 +337,7 @@ func (f *Fold) settled(rows Rows, e *Entry) error {
 // delivered remembers, with the last record of its group, an effect of another partition that took effect here.
 func (f *Fold) delivered(rows Rows, e *Entry, stored *Stored) error {
 	c := e.Envelope.Cause
-	s := Source(c)
+	s := c.Source()
 	f.value = stored.append(f.value[:0])
 	if err := rows.Put(appendDelivered(nil, f.address, s), f.value); err != nil {
 		return err
@@ -347,12 +347,4 @@ func (f *Fold) delivered(rows Rows, e *Entry, stored *Stored) error {
 	}
 	f.value = appendProgress(f.value[:0], c.Settled, c.Open)
 	return rows.Put(appendSource(nil, f.address, s.Generation, s.Partition), f.value)
-}
-
-// Source returns the address of the effect that a record follows from.
-func Source(c *record.Cause) entities.Source {
-	return entities.Source{
-		Generation: uint16(c.Generation), Partition: uint16(c.Partition), //nolint:gosec // at most 4096 partitions, few generations
-		Offset: record.Offset(c.Offset), Index: c.Index,
-	}
 }

@@ -193,7 +193,9 @@ func (u *unlucky) Dispatch(context.Context, string, *entities.Command, int) (*en
 // TestAGatewayRunsAnActionOnce: what an action met on its way is no reason to run it again on the next worker.
 func TestAGatewayRunsAnActionOnce(t *testing.T) {
 	f := startActing(t)
-	f.words.act = func(entities.Invocation) (*entities.Outcome, error) { return nil, entities.PartitionMoved(0, "for a test") }
+	f.words.act = func(entities.Invocation) (*entities.Outcome, error) {
+		return nil, entities.PartitionMoved(0, "for a test")
+	}
 	_, err := f.router.DispatchHere(t.Context(), acting(""), 0)
 	if e := entities.AsError(err); e == nil || e.Reason == entities.Moved {
 		t.Errorf("an action whose forward met a partition that moves says %v: to a gateway that means that the action did not arrive", e)

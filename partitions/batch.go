@@ -96,7 +96,7 @@ func (c *core) write(e *entity, call *Call) *entities.Error {
 		if size > c.limits.MaxCommit && call.named() && !call.hasOwnID() {
 			last := &entries[len(entries)-1]
 			size -= last.Size()
-			last.Envelope.Answer = answerOf(unkept(call.outcome, e.key.String(), len(last.Envelope.Answer), c.limits.MaxCommit))
+			last.Envelope.Answer = record.EncodeAnswer(unkept(call.outcome, e.key.String(), len(last.Envelope.Answer), c.limits.MaxCommit))
 			size += last.Size()
 		}
 		if size > c.limits.MaxCommit || len(entries) > c.limits.MaxCommitRecords {
@@ -221,11 +221,11 @@ func (g *group) records(out *entities.Outcome) *entities.Error {
 	}
 	for i := range out.Effects {
 		effect := &out.Effects[i]
-		g.add(record.Effect, 0, effect.Payload).Target = encodeEffect(effect, onRefused(g.call.cmd, effect), false)
+		g.add(record.Effect, 0, effect.Payload).Target = record.EncodeEffect(effect, onRefused(g.call.cmd, effect), false)
 	}
 	switch {
 	case out.Forward != nil:
-		g.add(record.Effect, 0, out.Forward.Payload).Target = encodeForward(out.Forward, askerOf(g.entity.keyBytes, g.call))
+		g.add(record.Effect, 0, out.Forward.Payload).Target = record.EncodeForward(out.Forward, askerOf(g.entity.keyBytes, g.call))
 	case len(g.core.open.entries) == g.start:
 		g.add(record.Answered, 0, entities.Payload{})
 	}

@@ -34,7 +34,7 @@ func (c *core) Concluded(call *Call) {
 	d, x := c.outbox.byOffset[call.forward], c.concluding[call.forward]
 	switch {
 	case x != nil:
-	case d == nil && call.stored != nil && !forwards(call.stored.Answer):
+	case d == nil && call.stored != nil && !record.Forwards(call.stored.Answer):
 		call.next = call.stored.Offset + 1
 		c.emit(effect{kind: doAnswer, call: call})
 		return
@@ -83,19 +83,19 @@ func (c *core) unpark(d *delivery, call *Call) bool {
 }
 
 // conclude writes what a forward was answered. A caller who gave an id is told what is kept, even where that is only why it is not.
-func (c *core) conclude(offset int64, by *asker, outcome *entities.Outcome) *conclusion {
+func (c *core) conclude(offset int64, by *record.Asker, outcome *entities.Outcome) *conclusion {
 	done := []uint64{uint64(offset)} //nolint:gosec // offsets are positive
 	settled, answered := c.control(record.Settled), c.control(record.Answered)
 	settled.Value = record.EncodeSettled(&recordv1.Settled{Done: done})
 	settled.Envelope.Count, answered.Envelope.Index, answered.Envelope.Count = 2, 1, 2
-	answered.Key = by.entity
+	answered.Key = by.Entity
 	env := &answered.Envelope
-	env.CommandID, env.Principal, env.PayloadHash, env.Cause = by.commandID, by.principal, by.hash, c.cause(by.source)
-	env.Answer = answerOf(outcome)
+	env.CommandID, env.Principal, env.PayloadHash, env.Cause = by.CommandID, by.Principal, by.PayloadHash, c.cause(by.Source)
+	env.Answer = record.EncodeAnswer(outcome)
 	if limit := c.limits.MaxCommit; settled.Size()+answered.Size() > limit {
-		instead := unkept(outcome, string(by.entity), len(env.Answer), limit)
-		env.Answer = answerOf(instead)
-		if by.commandID != "" && !entities.IsRouted(by.commandID) {
+		instead := unkept(outcome, string(by.Entity), len(env.Answer), limit)
+		env.Answer = record.EncodeAnswer(instead)
+		if by.CommandID != "" && !entities.IsRouted(by.CommandID) {
 			outcome = instead
 		}
 	}

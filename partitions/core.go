@@ -184,7 +184,7 @@ func (c *core) repeated(call *Call) bool {
 		}
 		return true
 	}
-	if call.stored != nil && retracted(call.stored.Answer) {
+	if call.stored != nil && record.Retracted(call.stored.Answer) {
 		call.stored = nil
 	}
 	if s := call.cmd.Source; s != nil {

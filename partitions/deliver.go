@@ -3,9 +3,9 @@ package partitions
 import (
 	"context"
 	"errors"
-	"strings"
 
 	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/entities/record"
 	"github.com/millrace-io/millrace/internal/failpoint"
 	"github.com/millrace-io/millrace/internal/mutation"
 	"github.com/millrace-io/millrace/materializer"
@@ -167,12 +167,11 @@ func (p *Partition) resolveRefusal(r *resolution) {
 	view := materializer.Partition{Rows: p.store, Address: p.address}
 	kept, found, err := view.Refusal(r.offset)
 	if err == nil && found {
-		r.again, err = decodeEffect(kept.Target, kept.Payload)
+		r.again, err = deliveryOf(materializer.Effect{From: kept.From, Target: kept.Target, Payload: kept.Payload})
 	}
 	if err != nil {
 		p.failed(err)
 	} else if found {
-		r.again.from.Type, r.again.from.ID, _ = strings.Cut(kept.From, "/")
 		r.again.effect.Synchronous, r.again.forward = false, false
 	}
 	p.core.ResolveRefusal(r)
@@ -219,7 +218,7 @@ func (p *Partition) runTimer(ctx context.Context, a *alarm) error {
 	case !known || timer.Offset != a.Offset:
 		return errSuperseded
 	}
-	target, err := decodeTarget(timer.Target, timer.Payload)
+	target, err := record.DecodeTarget(timer.Target, timer.Payload)
 	if err != nil {
 		return err
 	}

@@ -20,7 +20,9 @@ func errPartitionBusy(partition int32, limit int) *entities.Error {
 	return entities.Overload("%d commands already wait in partition %d", limit, partition)
 }
 
-func errFenced(partition int32) *entities.Error { return entities.PartitionMoved(partition, "its owner was fenced") }
+func errFenced(partition int32) *entities.Error {
+	return entities.PartitionMoved(partition, "its owner was fenced")
+}
 
 // errNotActive: the partition is to be owned here, and has not been for as long as a caller waits. It is not Moved: no other worker is
 // to have it, and a router need not look for one.

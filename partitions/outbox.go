@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/entities/record"
 	"github.com/millrace-io/millrace/internal/backoff"
 	"github.com/millrace-io/millrace/internal/mutation"
 	"github.com/millrace-io/millrace/materializer"
@@ -54,7 +55,7 @@ type delivery struct {
 	onRefused string
 	// forward: its answer is that of the command that asked. asker is that command, if it is known by a name.
 	forward bool
-	asker   *asker
+	asker   *record.Asker
 	state   deliveryState
 	// lane is where it is sent; nil as long as its caller sends it.
 	lane *lane
@@ -323,7 +324,7 @@ func (c *core) Delivered(offset int64, reply *entities.Reply, err *entities.Erro
 	case err.Definite() && d.asker != nil:
 		c.reached(d.lane)
 		d.state = deliveryAnswered
-		c.conclude(d.offset, d.asker, &entities.Outcome{Reply: reply, Failure: err.ForForwarder(d.asker.wrote)})
+		c.conclude(d.offset, d.asker, &entities.Outcome{Reply: reply, Failure: err.ForForwarder(d.asker.Wrote)})
 		if refused && !held && err.Outcome == entities.Refused {
 			c.refused(d, err, held)
 		}
@@ -449,14 +450,14 @@ func (c *core) retryEffects() {
 
 // deliveryOf makes an outbox entry from a row of the store.
 func deliveryOf(e materializer.Effect) (*delivery, error) {
-	d, err := decodeEffect(e.Target, e.Payload)
+	r, err := record.DecodeEffect(e.Target, e.Payload)
 	if err != nil {
 		return nil, err
 	}
-	d.offset = e.Offset
+	d := &delivery{offset: e.Offset, effect: r.Effect, onRefused: r.OnRefused, forward: r.Forward, asker: r.Asker}
 	d.from.Type, d.from.ID, _ = strings.Cut(e.From, "/")
 	if d.asker != nil {
-		d.asker.entity = []byte(e.From)
+		d.asker.Entity = []byte(e.From)
 	}
 	return d, nil
 }

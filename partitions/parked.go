@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/entities/record"
 	"github.com/millrace-io/millrace/materializer"
 	recordv1 "github.com/millrace-io/millrace/proto/gen/millrace/record/v1"
 )
@@ -35,7 +36,7 @@ type ParkedFilter struct {
 // read is chosen by its error only.
 func (f *ParkedFilter) matches(e *materializer.Effect) bool {
 	if f.Service != "" || f.Method != "" {
-		target, err := decodeTarget(e.Target, e.Payload)
+		target, err := record.DecodeTarget(e.Target, e.Payload)
 		if err != nil || (f.Service != "" && f.Service != target.Service) || (f.Method != "" && f.Method != target.Method) {
 			return false
 		}
@@ -114,7 +115,7 @@ func (m *Manager) list(from ParkedPlace, filter ParkedFilter, limit int, read fu
 				next = ParkedPlace{Partition: p.id, Offset: e.Offset}
 				return false
 			}
-			target, err := decodeTarget(e.Target, e.Payload)
+			target, err := record.DecodeTarget(e.Target, e.Payload)
 			failed = err
 			found = append(found, Parked{Partition: p.id, Effect: e, Service: target.Service, Method: target.Method})
 			return failed == nil

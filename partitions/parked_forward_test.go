@@ -63,7 +63,7 @@ func TestAConcludedForwardIsNotParked(t *testing.T) {
 		c := activeCore(t, true)
 		from := entities.Key{Type: "words", ID: "a"}
 		target := func() *delivery {
-			return &delivery{offset: 1, from: from, forward: true, asker: &asker{entity: []byte("words/a"), commandID: "id"}}
+			return &delivery{offset: 1, from: from, forward: true, asker: &record.Asker{Entity: []byte("words/a"), CommandID: "id"}}
 		}
 		d := target()
 		d.state = deliveryHeld

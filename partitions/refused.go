@@ -55,7 +55,7 @@ func (c *core) writeRefusal(r refusal) {
 		e := c.control(record.Refused)
 		e.Key, e.Value = []byte(d.from.String()), d.effect.Payload.Value
 		e.Envelope.TypeURL, e.Envelope.Refuses = d.effect.Payload.TypeURL, uint64(d.offset) //nolint:gosec // offsets are positive
-		e.Envelope.Target = encodeEffect(&d.effect, "", d.forward)
+		e.Envelope.Target = record.EncodeEffect(&d.effect, "", d.forward)
 		e.Envelope.Answer = mustMarshal("refusal", &recordv1.Answer{Code: code, Message: text})
 		c.put(e)
 		s.kept = append(s.kept, len(c.open.entries)-1)
@@ -72,7 +72,7 @@ func (c *core) writeRefusal(r refusal) {
 func (c *core) putEffectAndSettle(from entities.Key, effect *entities.SideEffect, s *recordv1.Settled) int {
 	e := c.control(record.Effect)
 	e.Key, e.Value = []byte(from.String()), effect.Payload.Value
-	e.Envelope.TypeURL, e.Envelope.Target, e.Envelope.Count = effect.Payload.TypeURL, encodeEffect(effect, "", false), 2
+	e.Envelope.TypeURL, e.Envelope.Target, e.Envelope.Count = effect.Payload.TypeURL, record.EncodeEffect(effect, "", false), 2
 	end := c.control(record.Settled)
 	end.Value, end.Envelope.Index, end.Envelope.Count = record.EncodeSettled(s), 1, 2
 	c.put(e, end)

@@ -9,6 +9,7 @@ import (
 	"github.com/cespare/xxhash/v2"
 
 	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/entities/record"
 	"github.com/millrace-io/millrace/internal/tracing"
 	"github.com/millrace-io/millrace/materializer"
 )
@@ -287,7 +288,7 @@ func (c *Call) committed() (entities.Committed, error) {
 	}
 	done := entities.Committed{Outcome: c.outcome, Next: c.next, FirstEffect: -1, Forward: -1, Progress: c.progress, Shared: c.shared}
 	if c.stored != nil {
-		outcome, wrote, err := decodeAnswer(c.stored.Answer)
+		outcome, wrote, err := record.DecodeAnswer(c.stored.Answer)
 		if err != nil {
 			return entities.Committed{}, entities.Errorf(entities.Internal, entities.Unknown, "%s: %w", c.cmd.Key, err)
 		}

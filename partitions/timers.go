@@ -444,7 +444,7 @@ func (g *group) change(t *entities.TimerChange) error {
 func (g *group) set(name string, due int64, schedule string, target entities.Target) {
 	env := g.add(record.TimerSet, 0, target.Payload)
 	env.Timer = record.EncodeTimer(&recordv1.Timer{Name: name, Due: due, Schedule: schedule})
-	env.Target = encodeTarget(target)
+	env.Target = record.EncodeTarget(target)
 	g.touch(name)
 	g.core.open.timers = append(g.core.open.timers, pendingTimer{
 		entry: len(g.core.open.entries) - 1, due: materializer.Due{At: due, Key: g.entity.key, Name: name},

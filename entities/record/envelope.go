@@ -114,6 +114,14 @@ type Cause struct {
 	Open    []uint64
 }
 
+// Source returns the address of the effect that a record follows from.
+func (c *Cause) Source() entities.Source {
+	return entities.Source{
+		Generation: uint16(c.Generation), Partition: uint16(c.Partition), //nolint:gosec // at most 4096 partitions, few generations
+		Offset: Offset(c.Offset), Index: c.Index,
+	}
+}
+
 // ClaimInfo is the content of a claim.
 type ClaimInfo struct {
 	Worker                       string

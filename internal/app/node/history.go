@@ -73,7 +73,7 @@ func (a *adminService) sendRecord(out adminv1.AdminService_HistoryServer, reader
 
 // refusalNote says who refused an effect, and what was said.
 func refusalNote(env *record.Envelope) string {
-	service, method := partitions.TargetOf(env.Target)
+	service, method := record.TargetOf(env.Target)
 	return fmt.Sprintf("%s/%s %s (effect of offset %d)", service, method, partitions.Refusal(env.Answer), env.Refuses)
 }
 
