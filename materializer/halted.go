@@ -3,6 +3,10 @@ package materializer
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
+
+	"github.com/millrace-io/millrace/broker-adapter"
+	"github.com/millrace-io/millrace/entities"
 )
 
 // Halt is the mark of a halted partition. It stands beside the rows of the fold, so that a restart does not forget what only a
@@ -12,6 +16,32 @@ type Halt struct {
 	Position int64
 	// Why is the cause, for people.
 	Why string
+}
+
+// ErrTopicReplaced: the journal was deleted and created again.
+var ErrTopicReplaced = errors.New("the journal is not the one that the store was folded from")
+
+// ErrHaltedBefore: the store says that the partition halted, and it was not repaired since.
+var ErrHaltedBefore = errors.New("halted before this start")
+
+// ErrOnlyCopy: the store has another format and would be folded anew, and the log has lost a part of what it was folded from.
+var ErrOnlyCopy = errors.New("the store may be the only copy of what the log has lost")
+
+// TopicReplaced returns ErrTopicReplaced with the ids of both topics.
+func TopicReplaced(stored, found string) error {
+	return fmt.Errorf("%w: it was topic id %s, now it is %s", ErrTopicReplaced, stored, found)
+}
+
+// Halts says whether an error means that data is gone or unreadable, so that going on would hide it.
+func Halts(err error) bool {
+	for _, cause := range []error{
+		broker.ErrOutOfRange, broker.ErrRegressed, entities.ErrLayout, ErrUnfoldable, ErrLost, ErrTopicReplaced, ErrHaltedBefore, ErrOnlyCopy,
+	} {
+		if errors.Is(err, cause) {
+			return true
+		}
+	}
+	return false
 }
 
 // Halted returns the partition's mark; ok is false when it has none.

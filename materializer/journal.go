@@ -171,6 +171,14 @@ func (j *Journal) Until(ctx context.Context, until int64) iter.Seq2[*Read, error
 	}
 }
 
+// GapRecord is a record that stands where the owner expected its own.
+type GapRecord struct {
+	Record   broker.Record
+	Envelope record.Envelope
+	// Foreign records have no readable envelope.
+	Foreign bool
+}
+
 // reading is how far a partition was read and what the next record is judged by. Journal and Fold have it in common, so that an
 // owner judges its own records, which it does not read, in the same way.
 type reading struct {

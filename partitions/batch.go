@@ -462,7 +462,7 @@ func onRefused(cmd *entities.Command, e *entities.SideEffect) string {
 
 // GapRead takes the records that stand where the core expected its own. Rule 2: no-ops are passed over, anything else ends
 // the ownership.
-func (c *core) GapRead(incarnation uint64, gap []GapRecord, err error) {
+func (c *core) GapRead(incarnation uint64, gap []materializer.GapRecord, err error) {
 	if incarnation != c.incarnation || c.state != Suspect {
 		return
 	}

@@ -169,7 +169,7 @@ func (c *core) Failed(incarnation uint64, err error) {
 	if incarnation != c.incarnation || (c.state != CatchingUp && c.state != Claiming) {
 		return
 	}
-	if haltCause(err) && !c.mayPass(err) {
+	if materializer.Halts(err) && !c.mayPass(err) {
 		c.Halt(err)
 		return
 	}
@@ -182,7 +182,7 @@ func (c *core) Failed(incarnation uint64, err error) {
 // FollowFailed says that the log could not be followed. That is tried again, unless the log has lost records, or the partition
 // halted in an earlier life of this worker.
 func (c *core) FollowFailed(err error) {
-	if c.state == Standby && (errors.Is(err, materializer.ErrLost) || errors.Is(err, errHaltedBefore) || errors.Is(err, errOnlyCopy)) {
+	if c.state == Standby && (errors.Is(err, materializer.ErrLost) || errors.Is(err, materializer.ErrHaltedBefore) || errors.Is(err, materializer.ErrOnlyCopy)) {
 		c.Halt(err)
 	}
 }
@@ -344,7 +344,7 @@ func (c *core) Halt(why error) {
 		c.emit(effect{kind: doRest})
 	}
 	c.refuseAll(waiting, errHalted(c.partition, why))
-	if !errors.Is(why, errHaltedBefore) {
+	if !errors.Is(why, materializer.ErrHaltedBefore) {
 		c.emit(effect{kind: doHalt, offset: c.next})
 	}
 }

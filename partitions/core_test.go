@@ -52,7 +52,7 @@ func TestAReleaseGoesOnThroughAGap(t *testing.T) {
 	if c.state != Suspect {
 		t.Fatalf("the core is %s; want it to read the gap", c.state)
 	}
-	c.GapRead(c.incarnation, []GapRecord{{Record: broker.Record{Offset: 1}, Foreign: true}, {Record: broker.Record{Offset: 2}, Foreign: true}}, nil)
+	c.GapRead(c.incarnation, []materializer.GapRecord{{Record: broker.Record{Offset: 1}, Foreign: true}, {Record: broker.Record{Offset: 2}, Foreign: true}}, nil)
 	if c.state != Standby || !c.asks(doReleased) {
 		t.Errorf("the core is %s; want it released", c.state)
 	}
@@ -142,7 +142,7 @@ func TestAnOldEndIsNotLostDataAtOnce(t *testing.T) {
 	}
 	c = newCore(0, "w", Limits{}.WithDefaults(), false)
 	c.Assigned(false)
-	c.Failed(c.incarnation, topicReplaced("a", "b"))
+	c.Failed(c.incarnation, materializer.TopicReplaced("a", "b"))
 	if c.state != Halted {
 		t.Errorf("the core is %s when the topic is another one; want it halted", c.state)
 	}

@@ -124,7 +124,7 @@ func (p *Partition) resolve(r *resolution) {
 		r.err = errors.Join(view.Parked(r.offset, func(e materializer.Effect) bool {
 			r.seen++
 			r.next = e.Offset + 1
-			if r.filter.matches(&e) {
+			if r.filter.Matches(&e) {
 				r.take(e)
 			}
 			r.more = r.seen == resolveRows

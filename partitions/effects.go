@@ -5,7 +5,6 @@ import (
 
 	"github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/entities"
-	"github.com/millrace-io/millrace/entities/record"
 	"github.com/millrace-io/millrace/materializer"
 )
 
@@ -91,7 +90,7 @@ type effect struct {
 	batch   *batch
 	offset  int64
 	attempt int
-	gap     []GapRecord
+	gap     []materializer.GapRecord
 	// handedOver: the owner is about to release the partition.
 	handedOver bool
 
@@ -101,14 +100,6 @@ type effect struct {
 	repair   *repair
 
 	resolution *resolution
-}
-
-// GapRecord is a record that stands where the owner expected its own.
-type GapRecord struct {
-	Record   broker.Record
-	Envelope record.Envelope
-	// Foreign records have no readable envelope.
-	Foreign bool
 }
 
 // Call is one submitted command on its way through the core. Its fields belong to the loop until the answer is given.

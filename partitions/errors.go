@@ -5,9 +5,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/entities"
-	"github.com/millrace-io/millrace/materializer"
 )
 
 const notActiveRetry = time.Second
@@ -86,23 +84,4 @@ func errTerminated(kind entities.Kind) *entities.Error {
 		text = "Value entity terminated"
 	}
 	return &entities.Error{Reason: entities.FunctionFailed, Outcome: entities.NotApplied, Message: text}
-}
-
-// haltCause says whether an error means that data is gone or unreadable, so that going on would hide it.
-func haltCause(err error) bool {
-	return errors.Is(err, broker.ErrOutOfRange) || errors.Is(err, broker.ErrRegressed) || errors.Is(err, errTopicReplaced) || errors.Is(err, errHaltedBefore) ||
-		errors.Is(err, materializer.ErrUnfoldable) || errors.Is(err, materializer.ErrLost) || errors.Is(err, entities.ErrLayout) || errors.Is(err, errOnlyCopy)
-}
-
-// errTopicReplaced: somebody deleted the journal and created it again.
-var errTopicReplaced = errors.New("the journal is not the one that the store was folded from")
-
-// errHaltedBefore: the store says that the partition halted, and nobody has repaired it since.
-var errHaltedBefore = errors.New("halted before this start")
-
-// errOnlyCopy: the store has another format and would be folded anew, and the log has lost a part of what it was folded from.
-var errOnlyCopy = errors.New("the store may be the only copy of what the log has lost")
-
-func topicReplaced(stored, found string) error {
-	return fmt.Errorf("%w: it was topic id %s, now it is %s", errTopicReplaced, stored, found)
 }

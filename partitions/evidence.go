@@ -26,7 +26,7 @@ type Evidence struct {
 	// Beyond is what the store has of records that the log does not have.
 	Beyond materializer.Beyond
 	// Refused says, by choice, why it is not offered; those that are have no entry.
-	Refused map[Choice]string
+	Refused map[materializer.Choice]string
 }
 
 // examples is how many entities evidence names.
@@ -50,7 +50,7 @@ func (m *Manager) Halted(ctx context.Context) ([]Evidence, error) {
 }
 
 func (p *Partition) evidence(ctx context.Context, cause error) (Evidence, error) {
-	e := Evidence{Partition: p.id, LogTopic: p.topicID, Refused: map[Choice]string{}}
+	e := Evidence{Partition: p.id, LogTopic: p.topicID, Refused: map[materializer.Choice]string{}}
 	if cause != nil {
 		e.Cause = cause.Error()
 	}
@@ -95,32 +95,32 @@ func (e *Evidence) refuse(cause error, known bool, meta *materializer.Meta) {
 	replaced := known && e.StoreTopic != e.LogTopic
 	switch {
 	case errors.Is(cause, materializer.ErrLost) && errors.Is(cause, entities.ErrLayout):
-		e.Refused[AppendImage] = "nothing of this store is missing in the log; a claim of another layout stands in it, which only accept-loss passes over: " +
+		e.Refused[materializer.AppendImage] = "nothing of this store is missing in the log; a claim of another layout stands in it, which only accept-loss passes over: " +
 			"with the claim, it passes over whatever its owner has written, and nothing else"
 	case errors.Is(cause, entities.ErrLayout):
 		why := "nothing is lost: the log, or the store, was written by another layout; start the worker as the cause says, then retry"
-		e.Refused[AcceptLoss], e.Refused[AppendImage] = why, why
+		e.Refused[materializer.AcceptLoss], e.Refused[materializer.AppendImage] = why, why
 	case errors.Is(cause, materializer.ErrUnfoldable):
 		why := "nothing is lost: the log has a record that this version cannot fold; run the version that wrote it, or a newer one, then retry"
-		e.Refused[AcceptLoss], e.Refused[AppendImage] = why, why
+		e.Refused[materializer.AcceptLoss], e.Refused[materializer.AppendImage] = why, why
 	case errors.Is(cause, materializer.ErrLost):
-		e.Refused[AppendImage] = imageBesideHoles
+		e.Refused[materializer.AppendImage] = imageBesideHoles
 	case e.Start > 0:
-		e.Refused[AppendImage] = fmt.Sprintf("the log has lost its beginning, up to offset %d: what the store has cannot be compared with it", e.Start)
+		e.Refused[materializer.AppendImage] = fmt.Sprintf("the log has lost its beginning, up to offset %d: what the store has cannot be compared with it", e.Start)
 	case !known:
-		e.Refused[AppendImage] = "the store has nothing"
+		e.Refused[materializer.AppendImage] = "the store has nothing"
 	case meta.FoldVersion != materializer.FoldVersion:
-		e.Refused[AppendImage] = fmt.Sprintf("the store was folded by version %d, this program folds by version %d", meta.FoldVersion, materializer.FoldVersion)
+		e.Refused[materializer.AppendImage] = fmt.Sprintf("the store was folded by version %d, this program folds by version %d", meta.FoldVersion, materializer.FoldVersion)
 	}
 	if replaced {
-		e.Refused[Retry] = "the journal is another one; start the worker again when the old one is back"
+		e.Refused[materializer.Retry] = "the journal is another one; start the worker again when the old one is back"
 	}
 }
 
 // Repair mends a halted partition by choice, and returns when it is like any other, so that it is owned again next; restored
 // is what was written again, or with Preview would be. An error says why it is still halted; nothing that the log has is lost by it,
 // and the repair may be asked for again. It goes on when ctx ends.
-func (m *Manager) Repair(ctx context.Context, partition int32, choice Choice) (materializer.Restored, error) {
+func (m *Manager) Repair(ctx context.Context, partition int32, choice materializer.Choice) (materializer.Restored, error) {
 	if partition < 0 || int(partition) >= len(m.partitions) {
 		return materializer.Restored{}, fmt.Errorf("partition %d: %w: the journal has 0 to %d", partition, ErrNotHalted, len(m.partitions)-1)
 	}

@@ -98,7 +98,7 @@ func TestWhatHalts(t *testing.T) {
 			}
 			f.world.Recreate(topic)
 			return f.restart()
-		}, errTopicReplaced},
+		}, materializer.ErrTopicReplaced},
 		"a claim of another layout": {false, func(f *fixture) *fixture {
 			f.world.Inject(journal, broker.Record{Headers: header(record.Envelope{
 				Kind: record.Claim, Epoch: 9, Nonce: 99, Claim: &record.ClaimInfo{Worker: "other", Layout: entities.LayoutOf("app", 4)},
@@ -139,7 +139,7 @@ func TestWhatHalts(t *testing.T) {
 			}
 			again := f.restart()
 			again.until("it halts again", func() bool { return again.p.Status().State == Halted })
-			if why := again.p.Status().Halted; !errors.Is(why, errHaltedBefore) || !strings.Contains(why.Error(), s.Halted.Error()) {
+			if why := again.p.Status().Halted; !errors.Is(why, materializer.ErrHaltedBefore) || !strings.Contains(why.Error(), s.Halted.Error()) {
 				t.Errorf("after a restart it is halted because of %v; want the cause of before: %v", why, s.Halted)
 			}
 		}))

@@ -100,7 +100,7 @@ func TestAHoleHaltsAFreshWorker(t *testing.T) {
 				t.Errorf("halted because of %v; want %q", why, test.says)
 			}
 			all, err := f.m.Halted(t.Context())
-			if err != nil || len(all) != 1 || !strings.Contains(all[0].Cause, test.says) || all[0].Refused[AppendImage] == "" || all[0].Refused[AcceptLoss] != "" {
+			if err != nil || len(all) != 1 || !strings.Contains(all[0].Cause, test.says) || all[0].Refused[materializer.AppendImage] == "" || all[0].Refused[materializer.AcceptLoss] != "" {
 				t.Errorf("evidence %+v, %v", all, err)
 			}
 			again := f.restart()
@@ -121,10 +121,10 @@ func TestAHoleThatWasAcceptedIsPassedOver(t *testing.T) {
 			whole := f.image()
 			f = f.fresh()
 			f.halts()
-			if _, err := f.m.Repair(t.Context(), 0, AppendImage); err == nil {
+			if _, err := f.m.Repair(t.Context(), 0, materializer.AppendImage); err == nil {
 				t.Error("an image is written again into a log with holes")
 			}
-			f.mend(AcceptLoss)
+			f.mend(materializer.AcceptLoss)
 			further := int64(7)
 			z := map[bool]string{true: "", false: "z"}[strings.HasPrefix(name, "the last")]
 			f.want(f.submit(command("c", "read")), z)
@@ -175,7 +175,7 @@ func TestAStandbyHaltsAtAHole(t *testing.T) {
 
 		c.tell(nobodyOwns, 1)
 		c.revoke(c.a)
-		if _, err := c.b.m.Repair(t.Context(), 0, AcceptLoss); err != nil {
+		if _, err := c.b.m.Repair(t.Context(), 0, materializer.AcceptLoss); err != nil {
 			t.Fatal(err)
 		}
 		c.until("b follows", func() bool { s := c.b.p.Status(); return s.Followed && s.Lag == 0 })
@@ -200,19 +200,19 @@ func TestAHoleThatAStandbyMeetsLive(t *testing.T) {
 
 // TestAHoleInAGapHalts: an owner that finds records of others before its own looks whether all offsets in between have one.
 func TestAHoleInAGapHalts(t *testing.T) {
-	foreign := func(offset int64) GapRecord {
-		return GapRecord{Record: broker.Record{Offset: offset}, Foreign: true}
+	foreign := func(offset int64) materializer.GapRecord {
+		return materializer.GapRecord{Record: broker.Record{Offset: offset}, Foreign: true}
 	}
 	for name, test := range map[string]struct {
-		gap  []GapRecord
+		gap  []materializer.GapRecord
 		want State
 		says string
 	}{
-		"whole":          {[]GapRecord{foreign(1), foreign(2)}, Active, ""},
+		"whole":          {[]materializer.GapRecord{foreign(1), foreign(2)}, Active, ""},
 		"nothing":        {nil, Halted, "no records at offsets 1 to 2"},
-		"the first":      {[]GapRecord{foreign(2)}, Halted, "no record at offset 1"},
-		"the last":       {[]GapRecord{foreign(1)}, Halted, "no record at offset 2"},
-		"behind a claim": {[]GapRecord{{Record: broker.Record{Offset: 1}, Envelope: record.Envelope{Kind: record.Claim, Epoch: 2}}}, CatchingUp, "claimed"},
+		"the first":      {[]materializer.GapRecord{foreign(2)}, Halted, "no record at offset 1"},
+		"the last":       {[]materializer.GapRecord{foreign(1)}, Halted, "no record at offset 2"},
+		"behind a claim": {[]materializer.GapRecord{{Record: broker.Record{Offset: 1}, Envelope: record.Envelope{Kind: record.Claim, Epoch: 2}}}, CatchingUp, "claimed"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := activeCore(t, false)
@@ -256,9 +256,9 @@ func TestUsedUpEpochsHalt(t *testing.T) {
 	if c.state != Halted || waiting.err == nil || waiting.err.Reason != entities.Halted {
 		t.Fatalf("it is %s, and a caller is told %v", c.state, waiting.err)
 	}
-	r := &repair{choice: AcceptLoss, done: func(*repair) {}}
+	r := &repair{choice: materializer.AcceptLoss, done: func(*repair) {}}
 	c.Repair(r)
-	c.Surveyed(c.incarnation, survey{epoch: math.MaxUint64}, 8, nil)
+	c.Surveyed(c.incarnation, materializer.Survey{Epoch: math.MaxUint64}, 8, nil)
 	if c.state != Halted || !errors.Is(r.err, errEpochsUsed) {
 		t.Errorf("a repair ends with %v", r.err)
 	}

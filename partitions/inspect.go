@@ -116,7 +116,7 @@ func (p *Partition) lookThrough(ctx context.Context, meta *materializer.Meta) (d
 	if err != nil {
 		return nil, fmt.Errorf("ask for the end of %s: %w", p.address, err)
 	}
-	if damage, err = p.losses(ctx, meta, end, func(at int64) { p.looksAt(at, end, nil) }); damage != nil {
+	if damage, err = materializer.Losses(ctx, p.log, p.journal, p.address, meta, end, func(at int64) { p.looksAt(at, end, nil) }); damage != nil {
 		damage = errDamaged(meta.Next, damage)
 	}
 	return damage, err
@@ -162,29 +162,6 @@ func (p *Partition) trustLog(err error) {
 		p.suspected.Store(false)
 		p.inspection.Store(nil)
 	}
-}
-
-// losses returns what the log, up to end, has lost that a store was folded from; err says that it could not be read. progress is told of
-// the position; it may be nil.
-func (p *Partition) losses(ctx context.Context, meta *materializer.Meta, end int64, progress func(next int64)) (damage, err error) {
-	start, err := p.log.Start(ctx, p.journal)
-	if err != nil {
-		return nil, fmt.Errorf("ask for the start of %s: %w", p.address, err)
-	}
-	if start > meta.Start {
-		return fmt.Errorf("%w: it begins at offset %d", materializer.ErrLost, start), nil
-	}
-	reader, err := p.log.Read(p.journal, meta.Start)
-	if err != nil {
-		return nil, fmt.Errorf("read %s from offset %d: %w", p.address, meta.Start, err)
-	}
-	defer reader.Close() //nolint:errcheck // only read
-	journal := materializer.NewJournal(reader, p.address, p.topicID, materializer.MetaFrom(p.topicID, meta.Start))
-	found, err := journal.Inspect(ctx, end, progress)
-	if found.Loss != nil {
-		return found.Loss, nil
-	}
-	return nil, err
 }
 
 func errDamaged(next int64, loss error) error {

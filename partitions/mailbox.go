@@ -62,7 +62,7 @@ type input struct {
 	result      broker.AppendResult
 	owner       record.Owner
 	next        int64
-	gap         []GapRecord
+	gap         []materializer.GapRecord
 	fold        *materializer.Fold
 	released    func()
 	offset      int64
@@ -74,7 +74,7 @@ type input struct {
 	followed    bool
 	handedOver  bool
 	repair      *repair
-	survey      survey
+	survey      materializer.Survey
 	page        []materializer.Entry
 	restored    materializer.Restored
 }

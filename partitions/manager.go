@@ -467,7 +467,7 @@ func (m *Manager) judge(info broker.TopicInfo) {
 	released := func() {}
 	switch {
 	case info.ID != m.options.Topic.ID:
-		now, m.replaced = topicReplaced(m.options.Topic.ID, info.ID), true
+		now, m.replaced = materializer.TopicReplaced(m.options.Topic.ID, info.ID), true
 		for _, p := range m.partitions {
 			p.post(input{kind: inReplaced, fail: now})
 		}

@@ -374,14 +374,14 @@ func (x *world) receive(w *worker) {
 }
 
 // gap returns what stands in the log between two offsets.
-func (x *world) gap(from, until int64) ([]GapRecord, error) {
+func (x *world) gap(from, until int64) ([]materializer.GapRecord, error) {
 	if until > int64(len(x.log)) {
 		return nil, broker.ErrOutOfRange
 	}
-	var gap []GapRecord
+	var gap []materializer.GapRecord
 	for at := from; at < until; at++ {
 		l := x.log[at]
-		g := GapRecord{Record: broker.Record{Offset: at}, Envelope: l.env}
+		g := materializer.GapRecord{Record: broker.Record{Offset: at}, Envelope: l.env}
 		if l.hasData {
 			g.Record.Value = []byte{l.try, l.value}
 		}

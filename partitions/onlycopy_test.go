@@ -56,17 +56,17 @@ func TestAnImageThatTheLogCannotReplaceIsKept(t *testing.T) {
 			}
 			f.halts()
 			why := f.p.Status().Halted
-			if !errors.Is(why, errOnlyCopy) || !strings.Contains(why.Error(), test.says) || !strings.Contains(why.Error(), "format 5") {
+			if !errors.Is(why, materializer.ErrOnlyCopy) || !strings.Contains(why.Error(), test.says) || !strings.Contains(why.Error(), "format 5") {
 				t.Errorf("halted because of %v; want %q", why, test.says)
 			}
 			if after := f.rows(); !slices.Equal(before, after) {
 				t.Errorf("the rows were\n%s\nand are\n%s", strings.Join(before, "\n"), strings.Join(after, "\n"))
 			}
 			all, err := f.m.Halted(t.Context())
-			if err != nil || len(all) != 1 || all[0].Refused[AppendImage] == "" || all[0].Refused[AcceptLoss] != "" || all[0].Refused[Retry] != "" {
+			if err != nil || len(all) != 1 || all[0].Refused[materializer.AppendImage] == "" || all[0].Refused[materializer.AcceptLoss] != "" || all[0].Refused[materializer.Retry] != "" {
 				t.Errorf("evidence %+v, %v", all, err)
 			}
-			if _, err := f.m.Repair(t.Context(), 0, Retry); err == nil {
+			if _, err := f.m.Repair(t.Context(), 0, materializer.Retry); err == nil {
 				t.Error("a log that has lost records is taken for restored")
 			}
 			f = f.restart()
@@ -74,7 +74,7 @@ func TestAnImageThatTheLogCannotReplaceIsKept(t *testing.T) {
 			if after := f.rows(); !slices.Equal(before, after) {
 				t.Errorf("after a restart the rows are\n%s", strings.Join(after, "\n"))
 			}
-			f.mend(AcceptLoss)
+			f.mend(materializer.AcceptLoss)
 			f.want(f.submit(command("c", "add w")), map[bool]string{true: "w", false: "z w"}[strings.HasPrefix(name, "all")])
 		})
 	}
@@ -84,7 +84,7 @@ func TestAnImageThatTheLogCannotReplaceIsKept(t *testing.T) {
 func TestAStandbyKeepsAnImageThatTheLogCannotReplace(t *testing.T) {
 	c := newCore(0, "w", Limits{}.WithDefaults(), false)
 	c.Followed(true)
-	c.FollowFailed(errOnlyCopy)
+	c.FollowFailed(materializer.ErrOnlyCopy)
 	if c.state != Halted {
 		t.Errorf("it is %s", c.state)
 	}

@@ -224,7 +224,7 @@ func (f *fixture) parked(want int) []Parked {
 	var parked []Parked
 	f.until("parked effects are listed", func() bool {
 		var err error
-		if parked, _, _, err = f.m.Parked(ParkedPlace{}, ParkedFilter{}, 100); err != nil {
+		if parked, _, _, err = f.m.Parked(ParkedPlace{}, materializer.ParkedFilter{}, 100); err != nil {
 			f.t.Fatal(err)
 		}
 		return len(parked) == want

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
@@ -22,26 +21,6 @@ type Parked struct {
 	Partition int32
 	materializer.Effect
 	Service, Method string
-}
-
-// ParkedFilter chooses parked effects. What is empty does not count.
-type ParkedFilter struct {
-	// Service is the full name of the target's service, Method the bare name of its method.
-	Service, Method string
-	// Error is a part of what the last attempt said.
-	Error string
-}
-
-// matches says whether the filter chooses an effect to this target. An effect whose target cannot be
-// read is chosen by its error only.
-func (f *ParkedFilter) matches(e *materializer.Effect) bool {
-	if f.Service != "" || f.Method != "" {
-		target, err := record.DecodeTarget(e.Target, e.Payload)
-		if err != nil || (f.Service != "" && f.Service != target.Service) || (f.Method != "" && f.Method != target.Method) {
-			return false
-		}
-	}
-	return strings.Contains(e.Parked, f.Error)
 }
 
 // ParkedPlace is a place among the parked effects of a worker, in the order in which they are listed.
@@ -75,13 +54,13 @@ func (m *Manager) CountParked() int {
 
 // Parked returns effects that wait for an operator on this worker, from a place on, at most limit of
 // them. next is the place to go on at; more is false when there are no others.
-func (m *Manager) Parked(from ParkedPlace, filter ParkedFilter, limit int) (found []Parked, next ParkedPlace, more bool, err error) {
+func (m *Manager) Parked(from ParkedPlace, filter materializer.ParkedFilter, limit int) (found []Parked, next ParkedPlace, more bool, err error) {
 	return m.list(from, filter, limit, materializer.Partition.Parked)
 }
 
 // Refused returns effects that their targets refused and that are kept on this worker, as Parked does. Their offsets are those of
 // the refused records, Parked says code and text of the refusal.
-func (m *Manager) Refused(from ParkedPlace, filter ParkedFilter, limit int) (found []Parked, next ParkedPlace, more bool, err error) {
+func (m *Manager) Refused(from ParkedPlace, filter materializer.ParkedFilter, limit int) (found []Parked, next ParkedPlace, more bool, err error) {
 	return m.list(from, filter, limit, func(view materializer.Partition, from int64, yield func(materializer.Effect) bool) error {
 		return view.Refusals(from, func(r materializer.Refusal) bool {
 			return yield(materializer.Effect{Offset: r.Offset, From: r.From, Target: r.Target, Payload: r.Payload, Parked: Refusal(r.Answer)})
@@ -99,7 +78,7 @@ func Refusal(answer []byte) string {
 }
 
 // list reads effects of all partitions that are owned, from a place on.
-func (m *Manager) list(from ParkedPlace, filter ParkedFilter, limit int, read func(materializer.Partition, int64, func(materializer.Effect) bool) error) (found []Parked, next ParkedPlace, more bool, err error) {
+func (m *Manager) list(from ParkedPlace, filter materializer.ParkedFilter, limit int, read func(materializer.Partition, int64, func(materializer.Effect) bool) error) (found []Parked, next ParkedPlace, more bool, err error) {
 	for ; int(from.Partition) < len(m.partitions); from = (ParkedPlace{Partition: from.Partition + 1}) {
 		p := m.partitions[from.Partition]
 		if p.Status().State != Active {
@@ -108,7 +87,7 @@ func (m *Manager) list(from ParkedPlace, filter ParkedFilter, limit int, read fu
 		view := materializer.Partition{Rows: m.options.Store, Address: p.address}
 		var failed error
 		err := read(view, from.Offset, func(e materializer.Effect) bool {
-			if !filter.matches(&e) {
+			if !filter.Matches(&e) {
 				return true
 			}
 			if more = len(found) == limit; more {
@@ -163,7 +142,7 @@ func (m *Manager) ResolveRefusal(ctx context.Context, partition int32, offset in
 // few hundred from a place on. It returns how many when the log has that, and where to go on; more is
 // false when there are no others. What is resolved already is not resolved again, so that it may be
 // called again after an error.
-func (m *Manager) ResolveSome(ctx context.Context, from ParkedPlace, filter ParkedFilter, drop bool) (n int, next ParkedPlace, more bool, err error) {
+func (m *Manager) ResolveSome(ctx context.Context, from ParkedPlace, filter materializer.ParkedFilter, drop bool) (n int, next ParkedPlace, more bool, err error) {
 	for ; int(from.Partition) < len(m.partitions); from = (ParkedPlace{Partition: from.Partition + 1}) {
 		if from.Partition < 0 || m.partitions[from.Partition].Status().State != Active {
 			continue

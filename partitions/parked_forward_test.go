@@ -143,7 +143,7 @@ func TestTheTotalsOfAResolution(t *testing.T) {
 				t.Errorf("%d are dropped, and %d of %d are counted", i+1, n, parked)
 			}
 		}
-		if n := f.resolveAll(ParkedFilter{}, true); n != 1 || f.m.CountParked() != 0 {
+		if n := f.resolveAll(materializer.ParkedFilter{}, true); n != 1 || f.m.CountParked() != 0 {
 			t.Errorf("%d are dropped at last, and %d are counted", n, f.m.CountParked())
 		}
 		for i, e := range f.refusals() {

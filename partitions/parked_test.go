@@ -9,6 +9,7 @@ import (
 
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/record"
+	"github.com/millrace-io/millrace/materializer"
 	"github.com/millrace-io/millrace/materializer/memstore"
 )
 
@@ -26,7 +27,7 @@ func TestParkedInPagesAndInBulk(t *testing.T) {
 		f.want(f.submit(command("a", "quiet b add x")), "ok")
 		f.until("others are delivered", func() bool { return f.open() == bad })
 
-		filter := ParkedFilter{Method: "nowhere", Error: "there is no"}
+		filter := materializer.ParkedFilter{Method: "nowhere", Error: "there is no"}
 		seen := map[int64]bool{}
 		for place, more := (ParkedPlace{}), true; more; {
 			found, next, again, err := f.m.Parked(place, filter, 100)
@@ -41,7 +42,7 @@ func TestParkedInPagesAndInBulk(t *testing.T) {
 		if len(seen) != bad {
 			t.Errorf("%d are listed; want %d", len(seen), bad)
 		}
-		for _, nothing := range []ParkedFilter{{Method: "elsewhere"}, {Service: "s"}, {Error: "another"}} {
+		for _, nothing := range []materializer.ParkedFilter{{Method: "elsewhere"}, {Service: "s"}, {Error: "another"}} {
 			if found, _, _, err := f.m.Parked(ParkedPlace{}, nothing, 100); err != nil || len(found) > 0 {
 				t.Errorf("%+v lists %d, %v", nothing, len(found), err)
 			}
@@ -67,7 +68,7 @@ func TestParkedInPagesAndInBulk(t *testing.T) {
 	})
 }
 
-func (f *fixture) resolveAll(filter ParkedFilter, drop bool) (resolved int) {
+func (f *fixture) resolveAll(filter materializer.ParkedFilter, drop bool) (resolved int) {
 	f.t.Helper()
 	for place, more := (ParkedPlace{}), true; more; {
 		n, next, again, err := f.m.ResolveSome(f.t.Context(), place, filter, drop)

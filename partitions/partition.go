@@ -602,7 +602,7 @@ func (p *Partition) jumps(before uint64) {
 }
 
 // skip folds records that change nothing, so that the store's position passes them.
-func (p *Partition) skip(gap []GapRecord) {
+func (p *Partition) skip(gap []materializer.GapRecord) {
 	defer p.jumps(p.fold.Counts().Jumped)
 	for i := range gap {
 		if _, err := p.fold.Record(nil, &gap[i].Record); err != nil {

@@ -101,7 +101,7 @@ func (p *Partition) recover(ctx context.Context) (int64, error) {
 	} else {
 		err = p.read(ctx, end, 0)
 	}
-	if !errors.Is(err, materializer.ErrLost) || errors.Is(err, errOnlyCopy) {
+	if !errors.Is(err, materializer.ErrLost) || errors.Is(err, materializer.ErrOnlyCopy) {
 		return end, err
 	}
 	switch accepted, failed := p.accepted(ctx, end); {
@@ -169,11 +169,11 @@ func (p *Partition) stored(ctx context.Context, end int64) (materializer.Meta, e
 	}
 	switch {
 	case halted:
-		return materializer.Meta{}, fmt.Errorf("%w: %s", errHaltedBefore, halt.Why)
+		return materializer.Meta{}, fmt.Errorf("%w: %s", materializer.ErrHaltedBefore, halt.Why)
 	case !known:
 		return materializer.Meta{}, nil
 	case meta.TopicID != p.topicID:
-		return materializer.Meta{}, topicReplaced(meta.TopicID, p.topicID)
+		return materializer.Meta{}, materializer.TopicReplaced(meta.TopicID, p.topicID)
 	case meta.Next > end:
 		return materializer.Meta{}, fmt.Errorf("%w: the store has folded %s up to offset %d, the log ends at %d", broker.ErrRegressed, p.address, meta.Next, end)
 	case meta.FoldVersion != materializer.FoldVersion:
@@ -196,7 +196,7 @@ func (p *Partition) replaceable(ctx context.Context, meta *materializer.Meta, en
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	damage, err := p.losses(ctx, meta, end, nil)
+	damage, err := materializer.Losses(ctx, p.log, p.journal, p.address, meta, end, nil)
 	switch {
 	case err != nil:
 		return fmt.Errorf("the store of %s has format %d, this program has format %d, and whether the log can replace it is not known: %w",
@@ -206,7 +206,7 @@ func (p *Partition) replaceable(ctx context.Context, meta *materializer.Meta, en
 			"Run the version of millrace whose stores have format %d: it serves from this store where the log is lost only below the store's position, "+
 			"and has `millrace repair --append-image` for a lost end. Or restore the log and use `millrace repair --retry`. "+
 			"`millrace repair --accept-loss` drops the store, with all that the log does not have",
-			errOnlyCopy, p.address, meta.FoldVersion, materializer.FoldVersion, damage, meta.FoldVersion)
+			materializer.ErrOnlyCopy, p.address, meta.FoldVersion, materializer.FoldVersion, damage, meta.FoldVersion)
 	}
 	return nil
 }
@@ -249,13 +249,13 @@ func (p *Partition) readGap(ctx context.Context, incarnation uint64, from, until
 	p.post(input{kind: inGapRead, incarnation: incarnation, gap: gap, fail: err})
 }
 
-func (p *Partition) gap(ctx context.Context, from, until int64) ([]GapRecord, error) {
+func (p *Partition) gap(ctx context.Context, from, until int64) ([]materializer.GapRecord, error) {
 	reader, err := p.log.Read(p.journal, from)
 	if err != nil {
 		return nil, err
 	}
 	defer reader.Close() //nolint:errcheck // only read
-	var gap []GapRecord
+	var gap []materializer.GapRecord
 	for r, err := range materializer.Browse(reader, p.address, from).Until(ctx, until) {
 		if r == nil {
 			return nil, err
@@ -264,7 +264,7 @@ func (p *Partition) gap(ctx context.Context, from, until int64) ([]GapRecord, er
 			break
 		}
 		e := r.Clone()
-		gap = append(gap, GapRecord{Envelope: e.Envelope, Foreign: r.Foreign != nil, Record: broker.Record{
+		gap = append(gap, materializer.GapRecord{Envelope: e.Envelope, Foreign: r.Foreign != nil, Record: broker.Record{
 			Key: e.Key, Value: e.Value, Offset: e.Offset, Time: r.Record.Time,
 			Headers: []broker.Header{{Key: record.HeaderKey, Value: bytes.Clone(r.Record.Header(record.HeaderKey))}},
 		}})

@@ -183,11 +183,11 @@ func TestAnEffectThatTookEffectInPartIsNotRefused(t *testing.T) {
 		if kept := f.refusals(); len(kept) != 0 {
 			t.Errorf("kept as refused: %+v", kept)
 		}
-		if n, _, _, err := f.router.manager.ResolveSome(t.Context(), ParkedPlace{}, ParkedFilter{}, false); err != nil || n != 1 {
+		if n, _, _, err := f.router.manager.ResolveSome(t.Context(), ParkedPlace{}, materializer.ParkedFilter{}, false); err != nil || n != 1 {
 			t.Fatalf("sent %d again, %v", n, err)
 		}
 		f.until("it is parked again", func() bool {
-			parked, _, _, err := f.router.manager.Parked(ParkedPlace{}, ParkedFilter{}, 10)
+			parked, _, _, err := f.router.manager.Parked(ParkedPlace{}, materializer.ParkedFilter{}, 10)
 			return err == nil && len(parked) == 1 && f.p.Status().Parked == 1
 		})
 		f.want(f.submit(command("b", "read")), took)

@@ -12,47 +12,14 @@ import (
 // This file is the part of the core that mends a halted partition, as an operator chose, and then keeps what the log has lost from
 // being mistaken for what comes after it: pure, like core.go.
 
-// Choice is what an operator wants to be done about a halted partition.
-type Choice uint8
-
-const (
-	// Retry looks again: somebody has restored the log. Nothing is written unless the log is what the store was folded from.
-	Retry Choice = iota
-	// AcceptLoss takes the log as it is now for the truth, and forgets what the store had beyond it.
-	AcceptLoss
-	// AppendImage writes what the store has beyond the log into the log again.
-	AppendImage
-	// Preview counts what AppendImage would write.
-	Preview
-)
-
-var choiceNames = [...]string{"retry", "accept-loss", "append-image", "preview"} //nolint:gochecknoglobals // a constant table
-
-// String returns the choice as the command line has it.
-func (c Choice) String() string { return choiceNames[c] }
-
 // repair is one repair that an operator asked for.
 type repair struct {
-	choice Choice
-	survey survey
+	choice materializer.Choice
+	survey materializer.Survey
 	// restored is what was written again, err why the partition is halted still.
 	restored materializer.Restored
 	err      error
 	done     func(*repair)
-}
-
-// survey is what a repair finds before it changes anything.
-type survey struct {
-	// start and end are the bounds of the log; owner owns the partition by it.
-	start, end int64
-	owner      record.Owner
-	// epoch is the highest one that log or store know; floor is the offset behind the last one that was ever known to be used.
-	epoch uint64
-	floor int64
-	// lost is how many losses the log shows.
-	lost uint64
-	// restored is what is to be written again.
-	restored materializer.Restored
 }
 
 // passBatch is how many offsets one append uses up. So many barriers take less than 100 KiB, for which any topic has room.
@@ -84,7 +51,7 @@ func (c *core) repairFailed(why error) {
 
 // Surveyed takes what the repair has found, and a random nonce. Before anything is forgotten the log is told which offsets were
 // used: by a claim, so that every owner after this one knows it, whatever becomes of this worker.
-func (c *core) Surveyed(incarnation uint64, s survey, nonce uint64, err error) {
+func (c *core) Surveyed(incarnation uint64, s materializer.Survey, nonce uint64, err error) {
 	if incarnation != c.incarnation || c.state != Repairing {
 		return
 	}
@@ -93,22 +60,22 @@ func (c *core) Surveyed(incarnation uint64, s survey, nonce uint64, err error) {
 	case err != nil:
 		c.repairFailed(err)
 		return
-	case c.repair.choice == Preview:
-		c.repair.restored = s.restored
+	case c.repair.choice == materializer.Preview:
+		c.repair.restored = s.Restored
 		c.repairFailed(nil)
 		return
-	case c.repair.choice == Retry:
+	case c.repair.choice == materializer.Retry:
 		c.emit(effect{kind: doResume, repair: c.repair})
 		return
-	case s.epoch == math.MaxUint64:
+	case s.Epoch == math.MaxUint64:
 		c.repairFailed(errEpochsUsed)
 		return
 	}
-	c.owner, c.ordinal, c.next = record.Owner{Epoch: s.epoch + 1, Nonce: nonce}, 0, s.end
+	c.owner, c.ordinal, c.next = record.Owner{Epoch: s.Epoch + 1, Nonce: nonce}, 0, s.End
 	c.sendRepair([]materializer.Entry{{Envelope: record.Envelope{
 		Kind: record.Claim, Epoch: c.owner.Epoch, Nonce: c.owner.Nonce,
 		Claim: &record.ClaimInfo{
-			Worker: c.worker, ReadTo: uint64(s.end), PreviousEpoch: s.owner.Epoch, PreviousNonce: s.owner.Nonce, Floor: uint64(s.floor), Lost: s.lost, //nolint:gosec // offsets are positive
+			Worker: c.worker, ReadTo: uint64(s.End), PreviousEpoch: s.Owner.Epoch, PreviousNonce: s.Owner.Nonce, Floor: uint64(s.Floor), Lost: s.Lost, //nolint:gosec // offsets are positive
 			Layout: c.layout, Types: c.types,
 		},
 	}}})

@@ -37,7 +37,7 @@ func (f *fixture) halts() {
 func (f *fixture) end() int64 { return int64(len(f.world.Records(journal))) }
 
 // mend repairs the partition and waits until it is owned again.
-func (f *fixture) mend(choice Choice) materializer.Restored {
+func (f *fixture) mend(choice materializer.Choice) materializer.Restored {
 	f.t.Helper()
 	restored, err := f.m.Repair(f.t.Context(), 0, choice)
 	if err != nil {
@@ -105,7 +105,7 @@ func TestRepairAcceptsTheLoss(t *testing.T) {
 	if b := e.Beyond; b.Records != 2 || b.Entities != 2 || b.Commands != 1 || !slices.Equal(b.Examples, []string{"words/a", "words/b"}) {
 		t.Errorf("beyond the end: %+v", b)
 	}
-	f.mend(AcceptLoss)
+	f.mend(materializer.AcceptLoss)
 	if s := f.p.Status(); s.Next < former || s.Halted != nil {
 		t.Errorf("owned at offset %d, halted %v; want at least %d", s.Next, s.Halted, former)
 	}
@@ -115,7 +115,7 @@ func TestRepairAcceptsTheLoss(t *testing.T) {
 	next := f.restart() // the mark is gone
 	next.await(Active)
 	next.want(next.submit(command("a", "read")), "x w")
-	if _, err := next.m.Repair(t.Context(), 0, AcceptLoss); !errors.Is(err, ErrNotHalted) {
+	if _, err := next.m.Repair(t.Context(), 0, materializer.AcceptLoss); !errors.Is(err, ErrNotHalted) {
 		t.Errorf("repair of a partition that works: %v; want ErrNotHalted", err)
 	}
 }
@@ -144,7 +144,7 @@ func TestOffsetsAreNotUsedAgain(t *testing.T) {
 		}
 		f = start(t, setup{world: alone, on: f.world, store: f.store, parts: 2})
 		f.halts()
-		f.mend(AcceptLoss)
+		f.mend(materializer.AcceptLoss)
 		f.until("all is owned", func() bool { return f.owned() })
 		f.flood(source, "quiet "+target+" add new%d")
 		f.settled()
@@ -276,12 +276,12 @@ func TestRepairAppendsTheImage(t *testing.T) {
 			former := f.end()
 			f = lose(f, kept)
 			image := f.image()
-			would, err := f.m.Repair(t.Context(), 0, Preview)
+			would, err := f.m.Repair(t.Context(), 0, materializer.Preview)
 			if err != nil || f.p.Status().State != Halted && f.p.Status().State != Repairing {
 				t.Fatalf("preview: %+v, %v; now %s", would, err, f.p.Status().State)
 			}
 			f.halts()
-			if got := f.mend(AppendImage); got.Entities != would.Entities || got.Answers != would.Answers || got.Effects != would.Effects {
+			if got := f.mend(materializer.AppendImage); got.Entities != would.Entities || got.Answers != would.Answers || got.Effects != would.Effects {
 				t.Errorf("written again: %+v; the preview said %+v", got, would)
 			}
 			if f.end() < former {
@@ -295,7 +295,7 @@ func TestRepairAppendsTheImage(t *testing.T) {
 
 // TestRepairIsTakenUpAgain: whatever ends a repair in the middle, the next one finishes it.
 func TestRepairIsTakenUpAgain(t *testing.T) {
-	for name, choice := range map[string]Choice{"accept-loss": AcceptLoss, "append-image": AppendImage} {
+	for name, choice := range map[string]materializer.Choice{"accept-loss": materializer.AcceptLoss, "append-image": materializer.AppendImage} {
 		for appends := range 3 { // of the repair that are written before its worker is gone: claims, the image, barriers
 			t.Run(fmt.Sprint(name, " after ", appends), bubbled(func(t *testing.T) {
 				f := start(t, setup{world: simlog.Options{Manual: true, SingleProcess: true}})
@@ -349,7 +349,7 @@ func TestRepairIsTakenUpAgain(t *testing.T) {
 					t.Errorf("the log ends at %d and has ended at %d", f.end(), former)
 				}
 				want := "x"
-				if choice == AcceptLoss {
+				if choice == materializer.AcceptLoss {
 					want = ""
 				} else {
 					f.same(image)
@@ -369,17 +369,17 @@ func TestRetry(t *testing.T) {
 	f.want(f.submit(command("a", "add y")), "x y")
 	whole := f.world.Records(journal)
 	f = f.cut(2)
-	if _, err := f.m.Repair(t.Context(), 0, Retry); !errors.Is(err, broker.ErrRegressed) {
+	if _, err := f.m.Repair(t.Context(), 0, materializer.Retry); !errors.Is(err, broker.ErrRegressed) {
 		t.Errorf("the log is short, and a retry says %v; want ErrRegressed", err)
 	}
 	f.world.Inject(journal, foreignClaim(7), whole[1])
-	if _, err := f.m.Repair(t.Context(), 0, Retry); err == nil {
+	if _, err := f.m.Repair(t.Context(), 0, materializer.Retry); err == nil {
 		t.Error("the log holds something else, and a retry went on")
 	}
 	f.halts()
 	f.world.Truncate(journal, 2)
 	f.world.Inject(journal, whole[2:]...)
-	f.mend(Retry)
+	f.mend(materializer.Retry)
 	f.want(f.submit(command("a", "read")), "x y")
 }
 
@@ -397,14 +397,14 @@ func TestRepairFromWhatIsLeft(t *testing.T) {
 	f = f.restart()
 	f.halts()
 	all, err := f.m.Halted(t.Context())
-	if err != nil || len(all) != 1 || all[0].Start != 3 || all[0].Refused[AppendImage] == "" {
+	if err != nil || len(all) != 1 || all[0].Start != 3 || all[0].Refused[materializer.AppendImage] == "" {
 		t.Fatalf("evidence %+v, %v", all, err)
 	}
-	if _, err := f.m.Repair(t.Context(), 0, AppendImage); !errors.Is(err, broker.ErrOutOfRange) {
+	if _, err := f.m.Repair(t.Context(), 0, materializer.AppendImage); !errors.Is(err, broker.ErrOutOfRange) {
 		t.Errorf("append-image: %v; want ErrOutOfRange", err)
 	}
 	f.halts()
-	f.mend(AcceptLoss)
+	f.mend(materializer.AcceptLoss)
 	f.want(f.submit(command("b", "read")), "y")
 	f.want(f.submit(command("a", "read")), "")
 }

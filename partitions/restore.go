@@ -48,7 +48,7 @@ func (p *Partition) surveyed(ctx context.Context, incarnation uint64, r *repair)
 }
 
 // survey looks at store and log.
-func (p *Partition) survey(ctx context.Context, choice Choice) (s survey, err error) {
+func (p *Partition) survey(ctx context.Context, choice materializer.Choice) (s materializer.Survey, err error) {
 	meta, known, err := p.view().Meta()
 	if err != nil {
 		return s, fmt.Errorf("read the store of %s: %w", p.address, err)
@@ -57,42 +57,42 @@ func (p *Partition) survey(ctx context.Context, choice Choice) (s survey, err er
 	if err != nil {
 		return s, fmt.Errorf("read the store of %s: %w", p.address, err)
 	}
-	if s.start, err = p.log.Start(ctx, p.journal); err != nil {
+	if s.Start, err = p.log.Start(ctx, p.journal); err != nil {
 		return s, fmt.Errorf("ask for the start of %s: %w", p.address, err)
 	}
-	if s.end, err = p.log.End(ctx, p.journal); err != nil {
+	if s.End, err = p.log.End(ctx, p.journal); err != nil {
 		return s, fmt.Errorf("ask for the end of %s: %w", p.address, err)
 	}
-	if choice == Retry && !known {
+	if choice == materializer.Retry && !known {
 		return s, nil // there is nothing that the log could contradict
 	}
 	if err := p.openRestoration(choice, &meta, &s); err != nil {
 		return s, err
 	}
-	until := s.end
-	if choice == Retry {
+	until := s.End
+	if choice == materializer.Retry {
 		until = meta.Next
 	}
 	if err := p.foldBeside(ctx, until); err != nil {
 		return s, err
 	}
 	now := p.restoring.fold.Meta()
-	s.owner = p.restoring.fold.Owner()
-	s.epoch = max(s.owner.Epoch, meta.Owner.Epoch)
-	s.floor = max(meta.Next, halt.Position, meta.Floor, now.Floor)
-	s.lost = p.restoring.fold.Lost()
+	s.Owner = p.restoring.fold.Owner()
+	s.Epoch = max(s.Owner.Epoch, meta.Owner.Epoch)
+	s.Floor = max(meta.Next, halt.Position, meta.Floor, now.Floor)
+	s.Lost = p.restoring.fold.Lost()
 	switch choice {
-	case Retry:
+	case materializer.Retry:
 		if now.Owner != meta.Owner || now.Ordinal != meta.Ordinal || now.Next != meta.Next || now.Lost != meta.Lost {
 			return s, fmt.Errorf("the log is not what the store was folded from: before offset %d it has owner %d with %d records and %d losses, the store has owner %d with %d and %d",
 				meta.Next, now.Owner.Epoch, now.Ordinal, now.Lost, meta.Owner.Epoch, meta.Ordinal, meta.Lost)
 		}
-	case AppendImage, Preview:
-		if s.lost > meta.Lost {
+	case materializer.AppendImage, materializer.Preview:
+		if s.Lost > meta.Lost {
 			return s, errors.New(imageBesideHoles)
 		}
-		s.restored, err = p.whatIsMissing()
-	case AcceptLoss:
+		s.Restored, err = p.whatIsMissing()
+	case materializer.AcceptLoss:
 	}
 	return s, err
 }
@@ -101,28 +101,28 @@ func (p *Partition) survey(ctx context.Context, choice Choice) (s survey, err er
 const imageBesideHoles = "the log has offsets without records, or records of another layout, where the store has others: what the store has cannot be put in between"
 
 // openRestoration begins to read, where the log begins.
-func (p *Partition) openRestoration(choice Choice, meta *materializer.Meta, s *survey) error {
+func (p *Partition) openRestoration(choice materializer.Choice, meta *materializer.Meta, s *materializer.Survey) error {
 	p.closeRestoration()
-	image := choice == AppendImage || choice == Preview
+	image := choice == materializer.AppendImage || choice == materializer.Preview
 	switch {
-	case choice == Retry && meta.TopicID != p.topicID:
-		return topicReplaced(meta.TopicID, p.topicID)
-	case choice == Retry && meta.Next > s.end:
-		return fmt.Errorf("%w: the store has folded %s up to offset %d, the log ends at %d", broker.ErrRegressed, p.address, meta.Next, s.end)
-	case choice != AcceptLoss && s.start > 0:
-		return fmt.Errorf("%w: the log of %s begins at offset %d, so that what was before it cannot be compared", broker.ErrOutOfRange, p.address, s.start)
+	case choice == materializer.Retry && meta.TopicID != p.topicID:
+		return materializer.TopicReplaced(meta.TopicID, p.topicID)
+	case choice == materializer.Retry && meta.Next > s.End:
+		return fmt.Errorf("%w: the store has folded %s up to offset %d, the log ends at %d", broker.ErrRegressed, p.address, meta.Next, s.End)
+	case choice != materializer.AcceptLoss && s.Start > 0:
+		return fmt.Errorf("%w: the log of %s begins at offset %d, so that what was before it cannot be compared", broker.ErrOutOfRange, p.address, s.Start)
 	}
-	reader, err := p.log.Read(p.journal, s.start)
+	reader, err := p.log.Read(p.journal, s.Start)
 	if err != nil {
-		return fmt.Errorf("read %s from offset %d: %w", p.address, s.start, err)
+		return fmt.Errorf("read %s from offset %d: %w", p.address, s.Start, err)
 	}
 	address := p.address
 	if image {
 		address = p.address.ForRepair()
 	}
 	from := materializer.Meta{}
-	if s.start > 0 {
-		from = materializer.MetaFrom(p.topicID, s.start)
+	if s.Start > 0 {
+		from = materializer.MetaFrom(p.topicID, s.Start)
 	}
 	r := &restoration{reader: reader, fold: materializer.NewFold(address, p.topicID, from)}
 	if err := r.fold.Expect(p.layout); err != nil {
@@ -212,7 +212,7 @@ func (p *Partition) restore(ctx context.Context, r *repair, until int64) ([]mate
 	if err := p.foldBeside(ctx, until); err != nil {
 		return nil, materializer.Restored{}, fmt.Errorf("read back what the repair has written: %w", err)
 	}
-	if r.choice != AppendImage {
+	if r.choice != materializer.AppendImage {
 		return nil, materializer.Restored{}, nil
 	}
 	now := p.restoring
@@ -237,7 +237,7 @@ func (p *Partition) startOver(r *repair) {
 	p.closeRestoration()
 	err := p.dropBeside()
 	if err == nil {
-		err = materializer.StartOver(p.store, p.address, p.topicID, r.survey.start)
+		err = materializer.StartOver(p.store, p.address, p.topicID, r.survey.Start)
 	}
 	p.trustLog(err)
 	p.core.StartedOver(err)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/millrace-io/millrace/entities/record"
 	"github.com/millrace-io/millrace/internal/mutation"
+	"github.com/millrace-io/millrace/materializer"
 	recordv1 "github.com/millrace-io/millrace/proto/gen/millrace/record/v1"
 )
 
@@ -17,7 +18,7 @@ import (
 type resolution struct {
 	// offset is the effect; with a filter, where to begin.
 	offset int64
-	filter *ParkedFilter
+	filter *materializer.ParkedFilter
 	drop   bool
 	// refusal: it is about a refusal that is kept. again is its effect, to be sent once more.
 	refusal bool

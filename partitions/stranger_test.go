@@ -56,14 +56,14 @@ func TestAClaimOfAnotherLayoutIsPassedOver(t *testing.T) {
 			t.Errorf("halted because of %v", why)
 		}
 		all, err := f.m.Halted(t.Context())
-		if err != nil || len(all) != 1 || all[0].Refused[AcceptLoss] != "" || !strings.Contains(all[0].Refused[AppendImage], "only accept-loss") {
+		if err != nil || len(all) != 1 || all[0].Refused[materializer.AcceptLoss] != "" || !strings.Contains(all[0].Refused[materializer.AppendImage], "only accept-loss") {
 			t.Errorf("evidence %+v, %v", all, err)
 		}
-		if _, err := f.m.Repair(t.Context(), 0, AppendImage); err == nil {
+		if _, err := f.m.Repair(t.Context(), 0, materializer.AppendImage); err == nil {
 			t.Error("an image is written again behind a claim of another layout")
 		}
 	}
-	f.mend(AcceptLoss)
+	f.mend(materializer.AcceptLoss)
 	for range 2 {
 		f.want(f.submit(command("a", "read")), "x w")
 		f.want(f.submit(command("b", "read")), "y")
@@ -88,7 +88,7 @@ func TestALogOfAnotherLayoutIsNotPassedOver(t *testing.T) {
 	f = f.fresh()
 	f.halts()
 	end := f.end()
-	if _, err := f.m.Repair(t.Context(), 0, AcceptLoss); !errors.Is(err, entities.ErrLayout) {
+	if _, err := f.m.Repair(t.Context(), 0, materializer.AcceptLoss); !errors.Is(err, entities.ErrLayout) {
 		t.Errorf("the repair ends with %v; want that the layouts differ", err)
 	}
 	if f.end() != end || f.p.Status().State != Halted {

@@ -112,7 +112,7 @@ func TestACleanLookTakesTheMarkOff(t *testing.T) {
 
 // TestARepairTakesTheMarkOff, whichever it is: of an image that is dropped, and of a log that was compared with the store.
 func TestARepairTakesTheMarkOff(t *testing.T) {
-	for _, choice := range []Choice{Retry, AcceptLoss} {
+	for _, choice := range []materializer.Choice{materializer.Retry, materializer.AcceptLoss} {
 		t.Run(choice.String(), func(t *testing.T) {
 			f := wronged(t, func(*fixture) {})
 			if err := f.stop(); err != nil {

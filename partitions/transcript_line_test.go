@@ -11,6 +11,7 @@ import (
 
 	"github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/entities/record"
+	"github.com/millrace-io/millrace/materializer"
 	recordv1 "github.com/millrace-io/millrace/proto/gen/millrace/record/v1"
 )
 
@@ -98,19 +99,19 @@ func (l *line) result(records int) broker.AppendResult {
 }
 
 // gap has a record for each argument.
-func (l *line) gap() ([]GapRecord, error) {
+func (l *line) gap() ([]materializer.GapRecord, error) {
 	if message := l.text("error", ""); message != "" {
 		return nil, errors.New(message)
 	}
-	var gap []GapRecord
+	var gap []materializer.GapRecord
 	for _, arg := range l.all {
 		kind, known := recordv1.Kind_value["KIND_"+strings.ToUpper(arg.Key)]
 		switch {
 		case arg.Key == "foreign":
-			gap = append(gap, GapRecord{Foreign: true})
+			gap = append(gap, materializer.GapRecord{Foreign: true})
 		case known:
 			owner := l.owner(l.args[arg.Key])
-			gap = append(gap, GapRecord{Envelope: record.Envelope{Kind: record.Kind(kind), Epoch: owner.Epoch, Nonce: owner.Nonce}})
+			gap = append(gap, materializer.GapRecord{Envelope: record.Envelope{Kind: record.Kind(kind), Epoch: owner.Epoch, Nonce: owner.Nonce}})
 		default:
 			continue
 		}

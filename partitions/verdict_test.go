@@ -11,6 +11,7 @@ import (
 	"github.com/millrace-io/millrace/broker-adapter/simlog"
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/internal/clock"
+	"github.com/millrace-io/millrace/materializer"
 	"github.com/millrace-io/millrace/materializer/memstore"
 )
 
@@ -70,7 +71,7 @@ var failures = map[string]func(f *fixture, store *unreadable, dispatch func() <-
 		return <-answer
 	},
 	"the partition halts": func(f *fixture, _ *unreadable, dispatch func() <-chan error, _ func()) error {
-		f.p.post(input{kind: inReplaced, fail: errTopicReplaced})
+		f.p.post(input{kind: inReplaced, fail: materializer.ErrTopicReplaced})
 		return <-dispatch()
 	},
 	"its id cannot be looked up": func(_ *fixture, store *unreadable, dispatch func() <-chan error, _ func()) error {

@@ -50,7 +50,7 @@ func (w *world) pierce(t *testing.T) {
 	if !halted() {
 		return
 	}
-	w.repair(t, lost, end, partitions.AcceptLoss)
+	w.repair(t, lost, end, materializer.AcceptLoss)
 	w.begin(t)
 	w.settle(t, "another worker without a store owns it", func() bool { return w.state(lost) == partitions.Active })
 	w.compareStore(t)

@@ -154,8 +154,8 @@ func (w *world) operate(t *testing.T) {
 	t.Helper()
 	w.setTrouble(works)
 	for round := 0; w.openEffects() > 0 && round < 20; round++ {
-		w.resolve(t, partitions.ParkedFilter{Service: remote}, false)
-		w.resolve(t, partitions.ParkedFilter{Method: nowhere}, true)
+		w.resolve(t, materializer.ParkedFilter{Service: remote}, false)
+		w.resolve(t, materializer.ParkedFilter{Method: nowhere}, true)
 		w.goOn(5 * time.Second)
 	}
 	w.settle(t, "effects are settled after an operator has seen to them", func() bool { return w.openEffects() == 0 })
@@ -165,7 +165,7 @@ func (w *world) operate(t *testing.T) {
 }
 
 // resolve resolves the parked effects that a filter chooses.
-func (w *world) resolve(t *testing.T, filter partitions.ParkedFilter, drop bool) {
+func (w *world) resolve(t *testing.T, filter materializer.ParkedFilter, drop bool) {
 	t.Helper()
 	var from partitions.ParkedPlace
 	for more, again := true, 0; more && again < 100; again++ {

@@ -54,13 +54,13 @@ func (w *world) truncate(t *testing.T) {
 		w.wrong("partition %d halts because of %q", lost, why)
 	}
 	if halted() {
-		w.repair(t, lost, end, []partitions.Choice{partitions.AcceptLoss, partitions.AppendImage}[w.rng.IntN(2)])
+		w.repair(t, lost, end, []materializer.Choice{materializer.AcceptLoss, materializer.AppendImage}[w.rng.IntN(2)])
 	}
 }
 
 // repair lets an operator choose, and looks at what comes of it: nothing that the log still has is lost, with the image nothing that
 // was acknowledged, and what is sent afterwards arrives once.
-func (w *world) repair(t *testing.T, lost int32, end int, choice partitions.Choice) {
+func (w *world) repair(t *testing.T, lost int32, end int, choice materializer.Choice) {
 	t.Helper()
 	w.fault("repaired by " + choice.String())
 	w.note("an operator repairs partition %d by %s", lost, choice)
@@ -69,7 +69,7 @@ func (w *world) repair(t *testing.T, lost int32, end int, choice partitions.Choi
 		before[key] = string(w.stored(key))
 	}
 	kept := w.fold(t, lost)
-	w.forgotten[lost] = choice == partitions.AcceptLoss
+	w.forgotten[lost] = choice == materializer.AcceptLoss
 	if w.rng.IntN(3) == 0 {
 		w.interrupt(t, lost, choice)
 	}
@@ -94,7 +94,7 @@ func (w *world) repair(t *testing.T, lost int32, end int, choice partitions.Choi
 			continue
 		}
 		want := before[key]
-		if choice == partitions.AcceptLoss {
+		if choice == materializer.AcceptLoss {
 			want = string(w.storedIn(kept, key))
 		}
 		if got := string(w.stored(key)); got != want {
@@ -102,20 +102,20 @@ func (w *world) repair(t *testing.T, lost int32, end int, choice partitions.Choi
 		}
 	}
 	w.compareStore(t)
-	if choice == partitions.AppendImage {
+	if choice == materializer.AppendImage {
 		w.compareEffects()
 		w.compareAlarms()
 	}
 	w.sendMore(t)
 }
 
-func (w *world) choose(lost int32, choice partitions.Choice, ended chan<- error) {
+func (w *world) choose(lost int32, choice materializer.Choice, ended chan<- error) {
 	_, err := w.workers[0].m.Repair(w.ctx, lost, choice)
 	ended <- err
 }
 
 // interrupt begins a repair whose worker dies in the middle of it.
-func (w *world) interrupt(t *testing.T, lost int32, choice partitions.Choice) {
+func (w *world) interrupt(t *testing.T, lost int32, choice materializer.Choice) {
 	t.Helper()
 	ended := make(chan error, 1)
 	go w.choose(lost, choice, ended) // ends with the worker; received below

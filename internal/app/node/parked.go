@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/millrace-io/millrace/materializer"
 	"github.com/millrace-io/millrace/partitions"
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
@@ -83,8 +84,8 @@ func (a *adminService) resolveParked(ctx context.Context, r *adminv1.ResolvePark
 	return &adminv1.ResolveParkedResponse{Resolved: int64(n), NextPageToken: pageToken(next, more)}, err
 }
 
-func parkedFilter(f *adminv1.ParkedFilter) partitions.ParkedFilter {
-	return partitions.ParkedFilter{Service: f.GetService(), Method: f.GetMethod(), Error: f.GetError()}
+func parkedFilter(f *adminv1.ParkedFilter) materializer.ParkedFilter {
+	return materializer.ParkedFilter{Service: f.GetService(), Method: f.GetMethod(), Error: f.GetError()}
 }
 
 // pageToken is where a page ends, as clients get it.

@@ -18,18 +18,18 @@ import (
 const repairTold = 200 * time.Millisecond
 
 // offered are the choices in the order in which they are shown.
-var offered = []partitions.Choice{partitions.Retry, partitions.AcceptLoss, partitions.AppendImage} //nolint:gochecknoglobals // a constant
+var offered = []materializer.Choice{materializer.Retry, materializer.AcceptLoss, materializer.AppendImage} //nolint:gochecknoglobals // a constant
 
-func choiceOf(c adminv1.RepairChoice) (partitions.Choice, error) {
+func choiceOf(c adminv1.RepairChoice) (materializer.Choice, error) {
 	switch c {
 	case adminv1.RepairChoice_REPAIR_CHOICE_RETRY:
-		return partitions.Retry, nil
+		return materializer.Retry, nil
 	case adminv1.RepairChoice_REPAIR_CHOICE_ACCEPT_LOSS:
-		return partitions.AcceptLoss, nil
+		return materializer.AcceptLoss, nil
 	case adminv1.RepairChoice_REPAIR_CHOICE_APPEND_IMAGE:
-		return partitions.AppendImage, nil
+		return materializer.AppendImage, nil
 	case adminv1.RepairChoice_REPAIR_CHOICE_PREVIEW:
-		return partitions.Preview, nil
+		return materializer.Preview, nil
 	default:
 		return 0, status.Errorf(codes.InvalidArgument, "there is no choice %s", c)
 	}
@@ -84,7 +84,7 @@ func (a *adminService) Repair(r *adminv1.RepairRequest, out adminv1.AdminService
 			}
 		}
 	}
-	if choice != partitions.Preview {
+	if choice != materializer.Preview {
 		if err := a.awaitOwner(r.GetPartition(), out); err != nil {
 			return err
 		}
