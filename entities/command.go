@@ -96,6 +96,16 @@ func (c *Command) WithTraceParent(parent string) *Command {
 	return &traced
 }
 
+// AfterIn returns what an AtLeast answer must include at least of a partition: everything before this offset.
+func (c *Command) AfterIn(partition int32) int64 {
+	for _, p := range c.After {
+		if p.Partition == partition {
+			return p.Next
+		}
+	}
+	return 0
+}
+
 // RoutedPrefix begins the command ids that routers give to commands without one, so that they can be sent again when an answer is
 // lost between two workers. No header can carry it, so that callers cannot.
 const RoutedPrefix = "\x01"

@@ -1,12 +1,44 @@
 package partitions
 
 import (
+	"time"
+
 	"github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/record"
 	"github.com/millrace-io/millrace/internal/mutation"
 	"github.com/millrace-io/millrace/materializer"
 )
+
+// batch is a run of decided commands: their records, and the calls that are answered once those are committed.
+type batch struct {
+	incarnation uint64
+	entries     []materializer.Entry
+	// bytes is what the entries count in an append; only of batches that collect what is decided.
+	bytes int
+	// calls are answered when the batch is committed, in order. Those that wrote nothing have no entries in it.
+	calls []*Call
+	// settles are what its settled records say, timers are those that it sets.
+	settles []settles
+	timers  []pendingTimer
+	sentAt  time.Duration
+	acked   bool
+	result  broker.AppendResult
+
+	// records, headers and buf are the encoded form.
+	records []broker.Record
+	headers []broker.Header
+	buf     []byte
+}
+
+func (b *batch) empty() bool { return len(b.entries) == 0 && len(b.calls) == 0 }
+
+func (b *batch) reset() {
+	clear(b.entries)
+	clear(b.calls)
+	clear(b.records)
+	*b = batch{entries: b.entries[:0], calls: b.calls[:0], timers: b.timers[:0], records: b.records[:0], headers: b.headers[:0], buf: b.buf[:0]}
+}
 
 // This file is the part of the core that brings decisions to the log and back: pure, like core.go.
 
@@ -55,20 +87,10 @@ func (c *core) mustConfirm(call *Call) bool {
 	case call.cmd.Consistency == entities.Bounded:
 		return c.now.Mono-c.confirmed > call.cmd.Bound
 	case call.cmd.Consistency == entities.AtLeast:
-		return c.next < after(call.cmd, c.partition)
+		return c.next < call.cmd.AfterIn(c.partition)
 	default:
 		return true
 	}
-}
-
-// after is what an answer must include at least of a partition.
-func after(cmd *entities.Command, partition int32) int64 {
-	for _, p := range cmd.After {
-		if p.Partition == partition {
-			return p.Next
-		}
-	}
-	return 0
 }
 
 func (c *core) answer(call *Call) {
@@ -125,15 +147,6 @@ func (c *core) write(e *entity, call *Call) *entities.Error {
 	c.weigh(e)
 	return nil
 }
-
-// remembers says whether a command that stored nothing leaves a record all the same. What followed from another record is asked for
-// again until that is settled: a refusal must not become an acceptance. And what was forwarded under an id must not be forwarded twice.
-func (c *Call) remembers() bool {
-	return c.cmd.Source != nil || (c.cmd.ID != "" && c.outcome.Forward != nil)
-}
-
-// hasOwnID says whether the caller gave the command an id.
-func (c *Call) hasOwnID() bool { return c.cmd.ID != "" && !entities.IsRouted(c.cmd.ID) }
 
 // outsized says whether a command with an id that a router gave stored nothing and forwarded more than a commit takes. Without the
 // id it would leave no record: now it leaves one that says that it must not run again.
@@ -309,6 +322,25 @@ func (c *core) send(b *batch) {
 func (c *core) control(kind record.Kind) materializer.Entry {
 	c.ordinal++
 	return materializer.Entry{Envelope: record.Envelope{Kind: kind, Epoch: c.owner.Epoch, Nonce: c.owner.Nonce, Ordinal: c.ordinal, LogTime: c.now.Log}}
+}
+
+// encode returns the records of a batch as the log takes them. The envelopes stand one behind the other in one buffer.
+func (b *batch) encode() []broker.Record {
+	n := len(b.entries)
+	b.records = append(b.records[:0], make([]broker.Record, n)...)
+	b.headers = append(b.headers[:0], make([]broker.Header, n)...)
+	ends := make([]int, 0, 64)
+	for i := range b.entries {
+		b.buf = b.entries[i].Envelope.Append(b.buf)
+		ends = append(ends, len(b.buf))
+	}
+	start := 0
+	for i, end := range ends {
+		b.headers[i] = broker.Header{Key: record.HeaderKey, Value: b.buf[start:end:end]}
+		b.records[i] = broker.Record{Key: b.entries[i].Key, Value: b.entries[i].Value, Headers: b.headers[i : i+1 : i+1]}
+		start = end
+	}
+	return b.records
 }
 
 func (c *core) newBatch() *batch {

@@ -68,8 +68,10 @@ func (c *core) catchUp(handedOver bool) {
 	c.emit(effect{kind: doCatchUp, handedOver: handedOver})
 }
 
-// CaughtUp says that the log was folded up to next, that cur owns the partition there, and offers a random nonce.
-func (c *core) CaughtUp(cur record.Owner, next int64, nonce uint64) {
+// CaughtUp says that the log was folded up to next and that cur owns the partition there, and offers a random nonce. types are the entity
+// types that this worker serves.
+func (c *core) CaughtUp(cur record.Owner, next int64, nonce uint64, types []string) {
+	c.types = types
 	if c.state != CatchingUp {
 		return
 	}
@@ -114,8 +116,9 @@ func (c *core) ClaimAcked(incarnation uint64, result broker.AppendResult) {
 	}
 }
 
-// ReadBack says that the log was folded up to and including the claim, and who owns the partition there.
-func (c *core) ReadBack(incarnation uint64, cur record.Owner, next int64) {
+// ReadBack says that the log was folded up to and including the claim, and who owns the partition there. Below floor nothing may be put but
+// barriers.
+func (c *core) ReadBack(incarnation uint64, cur record.Owner, next, floor int64) {
 	if c.state != Claiming || incarnation != c.incarnation {
 		return
 	}
@@ -123,6 +126,7 @@ func (c *core) ReadBack(incarnation uint64, cur record.Owner, next int64) {
 		c.Failed(incarnation, errClaimLost)
 		return
 	}
+	c.floor = floor
 	c.activate(next)
 }
 
@@ -233,6 +237,9 @@ func (c *core) Waited(incarnation uint64) {
 	}
 	c.emit(effect{kind: doCatchUp})
 }
+
+// Withheld says why the partition is about to be revoked although the group gives it to this worker.
+func (c *core) Withheld(why error) { c.withheld = why.Error() }
 
 // Revoked says that the partition should be released in order.
 func (c *core) Revoked() {

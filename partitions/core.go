@@ -35,17 +35,21 @@ var stateNames = [...]string{"standby", "catching up", "claiming", "active", "su
 // String returns the state as shown in status.
 func (s State) String() string { return stateNames[s] }
 
+// Now is the time as the core gets it.
+type Now struct {
+	// Mono counts from some moment in this process.
+	Mono time.Duration
+	// Log is the log time in nanoseconds since the Unix epoch.
+	Log int64
+}
+
 // core is the owner's mind: a pure step function over one partition. Inputs are its methods, in the order in which a
 // partition meets them; each appends to effects, which the loop performs in order. Not safe for concurrent use.
 type core struct {
-	partition int32
-	worker    string
-	// layout stands in every claim, and so do types: the entity types that this worker serves.
-	layout entities.Layout
-	types  []string
-	limits Limits
-	// single: a lock keeps other writers out, so that answers that wrote nothing need no barrier.
-	single bool
+	coreConfig
+
+	// types are the entity types that this worker serves; they stand in every claim.
+	types []string
 
 	state    State
 	assigned bool
@@ -88,8 +92,6 @@ type core struct {
 	timers timers
 	// concluding are the forwards, by the offsets of their records, whose answers are on their way to the log.
 	concluding map[int64]*conclusion
-	// laneOf says which targets of effects hold each other up when one of them fails.
-	laneOf func(*entities.Target) laneName
 	// settleNow: what became of effects has waited long enough to be written on its own.
 	settleNow bool
 
@@ -103,13 +105,57 @@ type core struct {
 	effects []effect
 }
 
-func newCore(partition int32, worker string, limits Limits, single bool) *core {
-	return &core{
-		partition: partition, worker: worker, limits: limits, single: single,
-		entities: map[entities.Key]*entity{}, ids: map[commandID]*Call{}, open: &batch{},
-		outbox: newOutbox(), timers: newTimers(), concluding: map[int64]*conclusion{},
-		laneOf: func(t *entities.Target) laneName { return laneName{service: t.Service, partition: -1} },
+// coreConfig is what a core is made of.
+type coreConfig struct {
+	partition int32
+	// worker and layout stand in every claim.
+	worker string
+	layout entities.Layout
+	limits Limits
+	// single: a lock keeps other writers out, so that answers that wrote nothing need no barrier.
+	single bool
+	// laneOf says which targets of effects hold each other up when one of them fails. Nil: those of one service do.
+	laneOf func(*entities.Target) laneName
+}
+
+func newCore(o coreConfig) *core {
+	if o.laneOf == nil {
+		o.laneOf = func(t *entities.Target) laneName { return laneName{service: t.Service, partition: -1} }
 	}
+	return &core{
+		coreConfig: o, entities: map[entities.Key]*entity{}, ids: map[commandID]*Call{}, open: &batch{},
+		outbox: newOutbox(), timers: newTimers(), concluding: map[int64]*conclusion{},
+	}
+}
+
+// SetNow says what time it is. What follows happens then.
+func (c *core) SetNow(now Now) { c.now = now }
+
+// Now is the time as the core last got it.
+func (c *core) Now() Now { return c.now }
+
+// State is where the partition stands.
+func (c *core) State() State { return c.state }
+
+// Single says whether a lock keeps other writers out.
+func (c *core) Single() bool { return c.single }
+
+// Next is the offset behind the last committed record.
+func (c *core) Next() int64 { return c.next }
+
+// Confirmed is a moment at which the log knew no other owner: when the last acknowledged batch was sent.
+func (c *core) Confirmed() time.Duration { return c.confirmed }
+
+// LastFence says why the last ownership or attempt ended; empty: nothing went wrong.
+func (c *core) LastFence() string { return c.lastFence }
+
+// Effects are what the core asks for, in order. What is done about one may add others.
+func (c *core) Effects() []effect { return c.effects }
+
+// Performed says that all effects are.
+func (c *core) Performed() {
+	clear(c.effects)
+	c.effects = c.effects[:0]
 }
 
 // emit asks the loop for something. What comes back of it belongs to the ownership that asked, however late the loop gets to it.
@@ -178,7 +224,7 @@ func (c *core) repeated(call *Call) bool {
 			call.check()
 			c.refuse(call, errIDReused(call.cmd.ID, call.cmd.Key))
 		} else {
-			first.accompany()
+			first.caller.Accompanied()
 			call.first = first
 			first.followers = append(first.followers, call)
 		}
@@ -456,6 +502,9 @@ func (c *core) adopt(e *entity, opening *Opening) {
 	c.weigh(e)
 }
 
+// entityOverhead is what the core holds of an active entity in memory, roughly.
+const entityOverhead = 256
+
 // weigh counts an entity's memory anew.
 func (c *core) weigh(e *entity) {
 	size := 0
@@ -568,12 +617,12 @@ func (c *core) Settling() bool {
 	if c.state == Active {
 		c.fire()
 	}
-	return c.quiet()
+	return c.Quiet()
 }
 
-// quiet says whether nothing is on its way to the log or to a target. What waits for its time, or for an operator, does not
+// Quiet says whether nothing is on its way to the log or to a target. What waits for its time, or for an operator, does not
 // count.
-func (c *core) quiet() bool {
+func (c *core) Quiet() bool {
 	o := &c.outbox
 	return len(c.sent)+len(c.full) == 0 && c.open.empty() && len(o.underWay) == 0 && len(o.turns)+len(o.refusals) == 0 &&
 		c.timers.firing == 0 && !(c.state == Active && (o.more || c.timers.pending()))
@@ -653,13 +702,21 @@ func (c *core) refuseAll(calls []*Call, err *entities.Error) {
 	}
 }
 
+// Recheck asks about the calls that wait for the partition to become active once more. Those for which lookup returns false have an answer.
+func (c *core) Recheck(lookup func(*Call) bool) {
+	c.waiting = slices.DeleteFunc(c.waiting, func(call *Call) bool { return !lookup(call) })
+}
+
+// Refuse answers a call that the core has not seen.
+func (c *core) Refuse(call *Call, err *entities.Error) { c.refuse(call, err) }
+
 // refuse answers a call, and those that wait for the same command, with an error.
 func (c *core) refuse(call *Call, err *entities.Error) {
 	if call.finished {
 		return
 	}
 	call.outcome, call.err = nil, err
-	if c.mustConfirmError(call) && call.decide() {
+	if c.mustConfirmError(call) && call.caller.Decided() {
 		c.open.calls = append(c.open.calls, call)
 		return
 	}

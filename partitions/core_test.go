@@ -19,11 +19,11 @@ import (
 // activeCore is a core that owns its partition: the claim stands at offset 0.
 func activeCore(t *testing.T, single bool) *core {
 	t.Helper()
-	c := newCore(0, "w", Limits{}.WithDefaults(), single)
+	c := newCore(coreConfig{worker: "w", limits: Limits{}.WithDefaults(), single: single})
 	c.Assigned(false)
-	c.CaughtUp(record.Owner{}, 0, 7)
+	c.CaughtUp(record.Owner{}, 0, 7, nil)
 	c.ClaimAcked(c.incarnation, broker.AppendResult{})
-	c.ReadBack(c.incarnation, record.Owner{Epoch: 1, Nonce: 7}, 1)
+	c.ReadBack(c.incarnation, record.Owner{Epoch: 1, Nonce: 7}, 1, 0)
 	if c.state != Active {
 		t.Fatalf("the core is %s", c.state)
 	}
@@ -42,7 +42,7 @@ func (c *core) asks(kind effectKind) bool {
 // the partition became active again without being assigned, and whoever waited for the release waited for ever.
 func TestAReleaseGoesOnThroughAGap(t *testing.T) {
 	c := activeCore(t, false)
-	c.open.calls = append(c.open.calls, &Call{cmd: &entities.Command{}, outcome: &entities.Outcome{}}) // a read that waits for a barrier
+	c.open.calls = append(c.open.calls, &Call{caller: &seat{}, cmd: &entities.Command{}, outcome: &entities.Outcome{}}) // a read that waits for a barrier
 	c.Flush()
 	c.Revoked()
 	if c.state != Draining || c.asks(doReleased) {
@@ -61,12 +61,12 @@ func TestAReleaseGoesOnThroughAGap(t *testing.T) {
 // TestARevocationIsAnsweredOnce: a partition that is being released is revoked again, and then assigned. Found by the model.
 func TestARevocationIsAnsweredOnce(t *testing.T) {
 	c := activeCore(t, false)
-	c.open.calls = append(c.open.calls, &Call{cmd: &entities.Command{}, outcome: &entities.Outcome{}})
+	c.open.calls = append(c.open.calls, &Call{caller: &seat{}, cmd: &entities.Command{}, outcome: &entities.Outcome{}})
 	c.Flush()
 	c.Revoked()
 	c.Revoked()
 	c.Assigned(false)
-	late := &Call{cmd: &entities.Command{Key: entities.Key{Type: "t", ID: "a"}, Type: &entities.EntityType{}}}
+	late := &Call{caller: &seat{}, cmd: &entities.Command{Key: entities.Key{Type: "t", ID: "a"}, Type: &entities.EntityType{}}}
 	c.Submitted(late)
 	if !late.finished || late.err.Reason != entities.Moved {
 		t.Errorf("a command during a release gets %v; want it refused as moved", late.err)
@@ -90,9 +90,9 @@ func TestAClaimBeforeWhatWasReadHalts(t *testing.T) {
 		base int64
 		want State
 	}{{-1, CatchingUp}, {4, Halted}, {5, Claiming}, {7, Claiming}} {
-		core := newCore(0, "w", Limits{}.WithDefaults(), false)
+		core := newCore(coreConfig{worker: "w", limits: Limits{}.WithDefaults(), single: false})
 		core.Assigned(false)
-		core.CaughtUp(record.Owner{}, 5, 7)
+		core.CaughtUp(record.Owner{}, 5, 7, nil)
 		core.ClaimAcked(core.incarnation, broker.AppendResult{Base: c.base, Last: c.base})
 		if core.state != c.want || core.asks(doReadBack) != (c.want == Claiming) {
 			t.Errorf("read up to 5, a claim at %d: the core is %s; want %s", c.base, core.state, c.want)
@@ -105,7 +105,7 @@ func TestAClaimBeforeWhatWasReadHalts(t *testing.T) {
 
 // TestAnOldEndIsNotLostDataAtOnce: a leader that was paused shows what it had. Found by simulation.
 func TestAnOldEndIsNotLostDataAtOnce(t *testing.T) {
-	c := newCore(0, "w", Limits{}.WithDefaults(), false)
+	c := newCore(coreConfig{worker: "w", limits: Limits{}.WithDefaults(), single: false})
 	c.Assigned(false)
 	gone := errors.Join(errors.New("the log ends at 8"), broker.ErrRegressed)
 	c.Failed(c.incarnation, gone)
@@ -119,7 +119,7 @@ func TestAnOldEndIsNotLostDataAtOnce(t *testing.T) {
 	}
 	for name, between := range map[string]func(*core){
 		"the log showed everything": func(c *core) {
-			c.CaughtUp(record.Owner{}, 9, 1)
+			c.CaughtUp(record.Owner{}, 9, 1, nil)
 			c.Failed(c.incarnation, errNoOffset)
 			c.Waited(c.incarnation)
 		},
@@ -129,7 +129,7 @@ func TestAnOldEndIsNotLostDataAtOnce(t *testing.T) {
 			c.Assigned(false)
 		},
 	} {
-		c = newCore(0, "w", Limits{}.WithDefaults(), false)
+		c = newCore(coreConfig{worker: "w", limits: Limits{}.WithDefaults(), single: false})
 		c.Assigned(false)
 		c.Failed(c.incarnation, gone)
 		c.Waited(c.incarnation)
@@ -140,7 +140,7 @@ func TestAnOldEndIsNotLostDataAtOnce(t *testing.T) {
 			t.Errorf("the core is %s at an old end after %s; want it to ask again", c.state, name)
 		}
 	}
-	c = newCore(0, "w", Limits{}.WithDefaults(), false)
+	c = newCore(coreConfig{worker: "w", limits: Limits{}.WithDefaults(), single: false})
 	c.Assigned(false)
 	c.Failed(c.incarnation, materializer.TopicReplaced("a", "b"))
 	if c.state != Halted {
@@ -151,7 +151,7 @@ func TestAnOldEndIsNotLostDataAtOnce(t *testing.T) {
 // TestTheEndAnswersEveryone: a command that is decided while the worker stops is answered. Found by simulation.
 func TestTheEndAnswersEveryone(t *testing.T) {
 	c := activeCore(t, true)
-	call := &Call{cmd: command("a", "add x")}
+	call := &Call{caller: &seat{}, cmd: command("a", "add x")}
 	c.Submitted(call)
 	c.Revoked()
 	c.Ended()
@@ -203,7 +203,7 @@ func TestAnUncommittedChangeDoesNotEndATimer(t *testing.T) {
 		t.Fatalf("the timer is due, and the core asks for %v", c.effects)
 	}
 	fired := c.effects[0].alarm
-	firing := &Call{cmd: &entities.Command{Key: due.Key, Type: &entities.EntityType{}, Timer: &entities.TimerFiring{Name: "x", Offset: 1}}}
+	firing := &Call{caller: &seat{}, cmd: &entities.Command{Key: due.Key, Type: &entities.EntityType{}, Timer: &entities.TimerFiring{Name: "x", Offset: 1}}}
 	c.entity(firing).timers = map[string]int{"x": 1}
 	c.Submitted(firing)
 	if !firing.finished || firing.superseded || firing.err == nil {

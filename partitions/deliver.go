@@ -38,17 +38,17 @@ func (p *Partition) Delivered(source entities.Source, reply *entities.Reply, err
 func (p *Partition) Conclude(ctx context.Context, cmd *entities.Command, forward int64, outcome *entities.Outcome) (entities.Committed, error) {
 	call := newCall(cmd)
 	call.forward, call.outcome = forward, outcome
-	call.wait.phase.Store(phaseDecided)
+	meetingOf(call).set(phaseDecided)
 	if !p.submit(input{kind: inConcluded, call: call}) {
 		return entities.Committed{}, entities.PartitionMoved(p.id, "the worker is stopping")
 	}
 	select {
-	case <-call.wait.wake:
+	case <-meetingOf(call).wake:
 	case <-ctx.Done():
 		if err := p.leave(ctx, call); err != nil {
 			return entities.Committed{}, err
 		}
-		<-call.wait.wake // the loop was quicker
+		<-meetingOf(call).wake // the loop was quicker
 	}
 	return call.committed()
 }
@@ -112,8 +112,8 @@ func (p *Partition) loadOpen(e *effect) {
 	p.core.OpenLoaded(open, len(open) == e.attempt)
 }
 
-// resolve finds what an operator's word is about, and gives it to the core.
-func (p *Partition) resolve(r *resolution) {
+// resolve finds what an operator's instruction is about, and gives it to the core.
+func (p *Partition) resolve(r *instruction) {
 	view := materializer.Partition{Rows: p.store, Address: p.address}
 	if r.filter == nil {
 		e, ok, err := view.ParkedEffect(r.offset)
@@ -135,13 +135,13 @@ func (p *Partition) resolve(r *resolution) {
 		r.done(false)
 		return
 	}
-	p.core.Resolve(r)
+	p.core.Resolve(&r.resolution)
 }
 
 // resolveRows is how many parked effects one step of a resolution looks at.
 const resolveRows = 512
 
-func (r *resolution) take(e materializer.Effect) {
+func (r *instruction) take(e materializer.Effect) {
 	d, err := deliveryOf(e)
 	if err != nil {
 		r.err = err
@@ -162,19 +162,17 @@ func (p *Partition) loadRefusals() {
 	p.core.RefusalsLoaded(offsets)
 }
 
-// resolveRefusal looks the refusal up that an operator speaks of, before the core hears of it.
-func (p *Partition) resolveRefusal(r *resolution) {
+// resolveRefusal looks the refusal up that an operator's instruction is about, before the core hears of it.
+func (p *Partition) resolveRefusal(r *instruction) {
 	view := materializer.Partition{Rows: p.store, Address: p.address}
 	kept, found, err := view.Refusal(r.offset)
 	if err == nil && found {
-		r.again, err = deliveryOf(materializer.Effect{From: kept.From, Target: kept.Target, Payload: kept.Payload})
+		r.again, err = deliveryAgain(&kept)
 	}
 	if err != nil {
 		p.failed(err)
-	} else if found {
-		r.again.effect.Synchronous, r.again.forward = false, false
 	}
-	p.core.ResolveRefusal(r)
+	p.core.ResolveRefusal(&r.resolution)
 }
 
 // loadTimers reads the next timers behind a place in the index, on the loop as well.

@@ -1,9 +1,6 @@
 package partitions
 
 import (
-	"time"
-
-	"github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/materializer"
 )
@@ -100,109 +97,4 @@ type effect struct {
 	repair   *repair
 
 	resolution *resolution
-}
-
-// Call is one submitted command on its way through the core. Its fields belong to the loop until the answer is given.
-type Call struct {
-	cmd *entities.Command
-	// hash is of method and payload; only where the command has an id.
-	hash uint64
-	// stored is what the dedup table says about the command's id, or about its source; nil for nothing. settled is which effects its
-	// source is known to be done with.
-	stored  *materializer.Stored
-	settled entities.Progress
-
-	entity      *entity
-	incarnation uint64
-	// came is when it began to wait for the partition to become active.
-	came    time.Duration
-	outcome *entities.Outcome
-	err     *entities.Error
-	// next is the offset behind the call's records, or behind everything it depends on.
-	next int64
-	// followers wait for the same command; first is the call that this one follows.
-	followers []*Call
-	// shared: the call has, or had, followers that get the same decision, or is one of them.
-	shared   bool
-	first    *Call
-	finished bool
-	// checked: an owner has looked for other attempts at the command, in its store and among what is under way, and found none; or it
-	// follows one of which that is so.
-	checked bool
-	// wrote: it has records in its batch. effects of them, from entry firstEffect on and then from that offset on, are effects
-	// and the forward; progress is which effects of the partition were done when it was committed.
-	wrote       bool
-	effects     int
-	firstEffect int64
-	progress    entities.Progress
-	// gaveUp is why the function's failure on a timer was the last one: its only effect is the timer's command, to be parked.
-	gaveUp *entities.Error
-	// timers are the names of those that it changed.
-	timers []string
-	// forward is, of a call that only brings what a forward was answered, the offset of the forward's record; else 0, where a claim
-	// stands.
-	forward int64
-	// parked: the store says that this forward waits for an operator.
-	parked bool
-	// superseded: the timer that it stands for does not count any more.
-	superseded bool
-
-	// wait is how the loop and the caller's goroutine meet (submit.go); the core never looks at it.
-	wait meeting
-}
-
-// commandID names a command for deduplication.
-type commandID struct {
-	key       entities.Key
-	principal string
-	id        string
-	source    entities.SourceID
-}
-
-// named says whether the command takes effect at most once under some name.
-func (c *Call) named() bool { return c.cmd.ID != "" || c.cmd.Source != nil }
-
-func (c *Call) commandID() commandID {
-	if c.cmd.Source != nil {
-		return commandID{source: c.cmd.Source.ID()}
-	}
-	return commandID{key: c.cmd.Key, principal: c.cmd.Principal, id: c.cmd.ID}
-}
-
-// batch is a run of decided commands: their records, and the calls that are answered once those are committed.
-type batch struct {
-	incarnation uint64
-	entries     []materializer.Entry
-	// bytes is what the entries count in an append; only of batches that collect what is decided.
-	bytes int
-	// calls are answered when the batch is committed, in order. Those that wrote nothing have no entries in it.
-	calls []*Call
-	// settles are what its settled records say, timers are those that it sets.
-	settles []settles
-	timers  []pendingTimer
-	sentAt  time.Duration
-	acked   bool
-	result  broker.AppendResult
-
-	// records and buf are the encoded form, the loop's.
-	records []broker.Record
-	headers []broker.Header
-	buf     []byte
-}
-
-func (b *batch) empty() bool { return len(b.entries) == 0 && len(b.calls) == 0 }
-
-func (b *batch) reset() {
-	clear(b.entries)
-	clear(b.calls)
-	clear(b.records)
-	*b = batch{entries: b.entries[:0], calls: b.calls[:0], timers: b.timers[:0], records: b.records[:0], headers: b.headers[:0], buf: b.buf[:0]}
-}
-
-// Now is the time as the core gets it.
-type Now struct {
-	// Mono counts from some moment in this process.
-	Mono time.Duration
-	// Log is the log time in nanoseconds since the Unix epoch.
-	Log int64
 }

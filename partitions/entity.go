@@ -47,6 +47,9 @@ func (e *entity) quiet() bool {
 	return e.running == nil && len(e.queue) == 0 && e.uncommitted == 0 && !e.opening && !e.passivating && !e.reopen
 }
 
+// waiting are the calls that wait behind the one whose turn it is.
+func (e *entity) waiting() []*Call { return e.queue }
+
 // entityList is the list of all active entities, oldest first.
 type entityList struct{ first, last *entity }
 

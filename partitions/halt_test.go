@@ -145,14 +145,3 @@ func TestWhatHalts(t *testing.T) {
 		}))
 	}
 }
-
-// TestAHaltedPartitionStaysHalted: whatever becomes of its assignment, a halted partition waits for an operator.
-func TestAHaltedPartitionStaysHalted(t *testing.T) {
-	c := activeCore(t, true)
-	c.Halt(broker.ErrRegressed)
-	for name, happen := range map[string]func(){"lost": c.Lost, "assigned": func() { c.Assigned(false) }, "revoked": c.Revoked, "ticked": c.Ticked, "ended": c.Ended} {
-		if happen(); c.state != Halted {
-			t.Errorf("%s: it is %s", name, c.state)
-		}
-	}
-}

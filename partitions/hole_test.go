@@ -198,35 +198,6 @@ func TestAHoleThatAStandbyMeetsLive(t *testing.T) {
 	})
 }
 
-// TestAHoleInAGapHalts: an owner that finds records of others before its own looks whether all offsets in between have one.
-func TestAHoleInAGapHalts(t *testing.T) {
-	foreign := func(offset int64) materializer.GapRecord {
-		return materializer.GapRecord{Record: broker.Record{Offset: offset}, Foreign: true}
-	}
-	for name, test := range map[string]struct {
-		gap  []materializer.GapRecord
-		want State
-		says string
-	}{
-		"whole":          {[]materializer.GapRecord{foreign(1), foreign(2)}, Active, ""},
-		"nothing":        {nil, Halted, "no records at offsets 1 to 2"},
-		"the first":      {[]materializer.GapRecord{foreign(2)}, Halted, "no record at offset 1"},
-		"the last":       {[]materializer.GapRecord{foreign(1)}, Halted, "no record at offset 2"},
-		"behind a claim": {[]materializer.GapRecord{{Record: broker.Record{Offset: 1}, Envelope: record.Envelope{Kind: record.Claim, Epoch: 2}}}, CatchingUp, "claimed"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			c := activeCore(t, false)
-			c.open.calls = append(c.open.calls, &Call{cmd: &entities.Command{}, outcome: &entities.Outcome{}})
-			c.Flush()
-			c.Acked(c.sent[0], broker.AppendResult{Base: 3, Last: 3})
-			c.GapRead(c.incarnation, test.gap, nil)
-			if c.state != test.want || !strings.Contains(c.lastFence, test.says) {
-				t.Errorf("it is %s (%s); want %s (%s)", c.state, c.lastFence, test.want, test.says)
-			}
-		})
-	}
-}
-
 // TestAnAbsurdEpochDoesNotBlockAPartition: a claim far above the owner's epoch is void for everybody, and seen.
 func TestAnAbsurdEpochDoesNotBlockAPartition(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -244,22 +215,4 @@ func TestAnAbsurdEpochDoesNotBlockAPartition(t *testing.T) {
 		f.want(f.submit(command("a", "add z")), "x y z")
 		f.until("that is seen while it is owned", func() bool { return f.p.Status().Fold.Jumped == 3 })
 	})
-}
-
-// TestUsedUpEpochsHalt: where no claim can be above the owner's, callers are told instead of waiting for ever.
-func TestUsedUpEpochsHalt(t *testing.T) {
-	c := newCore(0, "w", Limits{}.WithDefaults(), true)
-	c.Assigned(false)
-	waiting := &Call{cmd: &entities.Command{}}
-	c.Submitted(waiting)
-	c.CaughtUp(record.Owner{Epoch: math.MaxUint64, Nonce: 1}, 9, 7)
-	if c.state != Halted || waiting.err == nil || waiting.err.Reason != entities.Halted {
-		t.Fatalf("it is %s, and a caller is told %v", c.state, waiting.err)
-	}
-	r := &repair{choice: materializer.AcceptLoss, done: func(*repair) {}}
-	c.Repair(r)
-	c.Surveyed(c.incarnation, materializer.Survey{Epoch: math.MaxUint64}, 8, nil)
-	if c.state != Halted || !errors.Is(r.err, errEpochsUsed) {
-		t.Errorf("a repair ends with %v", r.err)
-	}
 }

@@ -164,11 +164,11 @@ func (l *loop) end(ctx context.Context) {
 		p := in.partition
 		switch in.kind {
 		case inSubmitted, inPosition, inConcluded:
-			p.core.refuse(in.call, entities.PartitionMoved(p.id, "the worker is stopping"))
+			p.core.Refuse(in.call, entities.PartitionMoved(p.id, "the worker is stopping"))
 		case inDecided, inSessionEnded, inOpened:
 			p.take(&in)
 		case inResolved:
-			in.resolution.done(false)
+			in.instruction.done(false)
 		case inRepair:
 			in.repair.err = entities.PartitionMoved(p.id, "the worker is stopping")
 			in.repair.done(in.repair)
@@ -176,7 +176,7 @@ func (l *loop) end(ctx context.Context) {
 			in.quiet(true)
 		case inRevoked:
 			p.released = append(p.released, in.released)
-			p.core.emit(effect{kind: doReleased})
+			p.core.Revoked() // it has ended: this asks for nothing but the answer
 		default:
 		}
 	}
@@ -224,13 +224,12 @@ func (l *loop) perform(ctx context.Context) {
 		for _, p := range l.touched {
 			for ; p.done < p.settled; p.done++ {
 				more = true
-				p.do(ctx, &p.core.effects[p.done])
+				p.do(ctx, &p.core.Effects()[p.done])
 			}
 		}
 	}
 	for _, p := range l.touched {
-		clear(p.core.effects)
-		p.core.effects = p.core.effects[:0]
+		p.core.Performed()
 		p.settled, p.done = 0, 0
 	}
 }
@@ -241,7 +240,7 @@ func (l *loop) settle() {
 	committing := false
 	var err error
 	for _, p := range l.touched {
-		fresh := p.core.effects[p.settled:]
+		fresh := p.core.Effects()[p.settled:]
 		committed := false
 		for i := range fresh {
 			switch e := &fresh[i]; e.kind {

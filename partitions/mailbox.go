@@ -69,7 +69,7 @@ type input struct {
 	reply       *entities.Reply
 	alarm       *alarm
 	superseded  bool
-	resolution  *resolution
+	instruction *instruction
 	quiet       func(atOnce bool)
 	followed    bool
 	handedOver  bool

@@ -1,6 +1,7 @@
 package partitions
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -100,13 +101,13 @@ func NewManager(o Options) *Manager {
 		o.Types = func() []string { return nil }
 	}
 	o.Functions = whileMixed{o.Functions, o.Routes}
-	set(&o.Rebuilds, 2)
-	set(&o.Loops, runtime.NumCPU())
+	o.Rebuilds = cmp.Or(o.Rebuilds, 2)
+	o.Loops = cmp.Or(o.Loops, runtime.NumCPU())
 	if o.Log.SingleProcess() {
 		// A log in this process costs by sync, whatever is in it: a batch that waits for the one before would miss a sync. A
 		// partition that is hot all the same fills its batches, so that not every command is a sync of its own.
-		set(&o.Limits.FillBytes, 1)
-		set(&o.Limits.Inflight, 4)
+		o.Limits.FillBytes = cmp.Or(o.Limits.FillBytes, 1)
+		o.Limits.Inflight = cmp.Or(o.Limits.Inflight, 4)
 	}
 	if o.Layout == (entities.Layout{}) {
 		o.Layout = entities.LayoutOf(o.App, o.Topic.Partitions)
@@ -124,14 +125,15 @@ func NewManager(o Options) *Manager {
 			journal: broker.Partition{Topic: o.Topic.Name, ID: id}, topicID: o.Topic.ID, layout: o.Layout,
 			log: o.Log, store: o.Store, functions: o.Functions, types: o.Types, limits: o.Limits, hooks: o.Hooks, clock: o.Clock, random: o.Random,
 			rebuilds: rebuilds, stopReading: func() {}, oneReader: make(chan struct{}, 1),
-			core:   newCore(id, o.Worker, o.Limits, o.Log.SingleProcess()),
 			warmed: m.warmed, refused: m.refused, staleness: &m.staleness, tracer: o.Tracer,
 		}
-		p.core.layout, p.hadImage = o.Layout, isStored(o.Store, p.address)
+		p.core = newCore(coreConfig{
+			partition: id, worker: o.Worker, layout: o.Layout, limits: o.Limits, single: o.Log.SingleProcess(), laneOf: p.laneOf,
+		})
+		p.hadImage = isStored(o.Store, p.address)
 		if p.readSuspicion() {
 			m.inspectSuspected()
 		}
-		p.core.laneOf = p.laneOf
 		p.status.Store(&published{Status: Status{Partition: id}})
 		m.partitions = append(m.partitions, p)
 	}

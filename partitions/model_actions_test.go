@@ -222,10 +222,10 @@ func (x *world) step(a action) *world {
 		c.GapRead(c.incarnation, gap, err)
 	case actIncrement:
 		n.tries[a.arg] = call{fate: waiting}
-		n.submit(w, &Call{cmd: n.s.commands[a.arg], hash: 1 + uint64(try(a.arg).op())})
+		n.submit(w, &Call{caller: stays{}, cmd: n.s.commands[a.arg], hash: 1 + uint64(try(a.arg).op())})
 	case actRead:
 		n.reads[a.arg] = call{fate: waiting, floor: n.acknowledged()}
-		n.submit(w, &Call{cmd: n.s.readings[a.arg]})
+		n.submit(w, &Call{caller: stays{}, cmd: n.s.readings[a.arg]})
 	case actCrash:
 		n.spent.crashes++
 		n.crash(w)
@@ -272,7 +272,7 @@ func (x *world) catchUp(w *worker) {
 		return
 	}
 	w.saved()
-	c.CaughtUp(w.fold.rule.Current, end, w.nonce()+1)
+	c.CaughtUp(w.fold.rule.Current, end, w.nonce()+1, nil)
 }
 
 // lost says whether the log has lost records by what it has, and halts the worker that has folded it. Nobody may find that of a log
@@ -404,3 +404,10 @@ func (x *world) cut(n int) {
 		}
 	}
 }
+
+// stays is a caller that does not leave, and of which nothing else matters.
+type stays struct{}
+
+func (stays) Alone()        {}
+func (stays) Accompanied()  {}
+func (stays) Decided() bool { return true }

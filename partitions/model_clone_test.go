@@ -77,7 +77,7 @@ func (to *cloner) call(c *Call) *Call {
 		}
 	}
 	n := &Call{
-		cmd: c.cmd, hash: c.hash, stored: c.stored, incarnation: c.incarnation,
+		caller: c.caller, cmd: c.cmd, hash: c.hash, stored: c.stored, incarnation: c.incarnation,
 		outcome: c.outcome, err: c.err, next: c.next, finished: c.finished, wrote: c.wrote,
 	}
 	to.calls = append(to.calls, [2]*Call{c, n})

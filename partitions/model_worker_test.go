@@ -83,7 +83,7 @@ func (w *worker) start(s *scenario) {
 		MaxWaitingEntity: 8, MaxWaiting: 8, MaxCommit: 1 << 20, MaxCommitRecords: 8, AppendBytes: 2 << 20, AppendRecords: 8192, ActiveBytes: 1 << 20,
 		Inflight: s.inflight, FillBytes: 1,
 	}
-	w.core = newCore(0, w.name, limits, false)
+	w.core = newCore(coreConfig{worker: w.name, limits: limits})
 }
 
 func (w *worker) clone() *worker {
@@ -239,7 +239,7 @@ func (x *world) readBack(w *worker, claim int64) {
 	for _, call := range c.waiting {
 		x.lookup(w, call)
 	}
-	c.ReadBack(c.incarnation, w.fold.rule.Current, w.fold.next)
+	c.ReadBack(c.incarnation, w.fold.rule.Current, w.fold.next, 0)
 	if c.state == Active {
 		x.note("%s is active at offset %d with the counter at %d", w.name, w.fold.next, w.fold.count)
 	} else {

@@ -79,13 +79,3 @@ func TestAnImageThatTheLogCannotReplaceIsKept(t *testing.T) {
 		})
 	}
 }
-
-// TestAStandbyKeepsAnImageThatTheLogCannotReplace, and says so instead of trying again and again.
-func TestAStandbyKeepsAnImageThatTheLogCannotReplace(t *testing.T) {
-	c := newCore(0, "w", Limits{}.WithDefaults(), false)
-	c.Followed(true)
-	c.FollowFailed(materializer.ErrOnlyCopy)
-	if c.state != Halted {
-		t.Errorf("it is %s", c.state)
-	}
-}

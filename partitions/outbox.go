@@ -151,6 +151,9 @@ func (c *core) keep(d *delivery) {
 	}
 }
 
+// Holds says whether the effect of an offset is in memory.
+func (c *core) Holds(offset int64) bool { return c.outbox.byOffset[offset] != nil }
+
 // take takes an effect into memory.
 func (c *core) take(d *delivery) {
 	o := &c.outbox
@@ -459,5 +462,15 @@ func deliveryOf(e materializer.Effect) (*delivery, error) {
 	if d.asker != nil {
 		d.asker.Entity = []byte(e.From)
 	}
+	return d, nil
+}
+
+// deliveryAgain makes an outbox entry from a refusal that is kept, of an effect that is sent once more.
+func deliveryAgain(r *materializer.Refusal) (*delivery, error) {
+	d, err := deliveryOf(materializer.Effect{From: r.From, Target: r.Target, Payload: r.Payload})
+	if err != nil {
+		return nil, err
+	}
+	d.effect.Synchronous, d.forward = false, false
 	return d, nil
 }

@@ -50,7 +50,7 @@ func (s *sourcePartition) commit(services ...string) {
 	for i, service := range services {
 		e := effectTo(service)
 		b.entries = append(b.entries, materializer.Entry{Offset: base + int64(i)})
-		b.calls = append(b.calls, &Call{cmd: &entities.Command{}, effects: 1, firstEffect: int64(i), outcome: &entities.Outcome{Effects: []entities.SideEffect{e}}})
+		b.calls = append(b.calls, &Call{caller: &seat{}, cmd: &entities.Command{}, effects: 1, firstEffect: int64(i), outcome: &entities.Outcome{Effects: []entities.SideEffect{e}}})
 		s.rows[base+int64(i)] = e
 	}
 	s.c.next += int64(len(services))
@@ -621,5 +621,48 @@ func TestEffectsTakeEffectOnce(t *testing.T) {
 				t.Errorf("all is done, and the outbox has %d parked, %d stuck, %d in memory", s.c.outbox.parked, s.c.outbox.stuck, len(s.c.outbox.byOffset))
 			}
 		})
+	}
+}
+
+// TestSettledMeansCommitted: an effect counts as done, for its targets too, only when the log has that. Otherwise a target could
+// forget it, and a worker that does not know would send it again.
+func TestSettledMeansCommitted(t *testing.T) {
+	c := activeCore(t, true)
+	c.keep(&delivery{offset: 1})
+	c.pump()
+	c.next = 2
+	c.Delivered(1, nil, nil)
+	if w := c.progress().Through; w != 1 {
+		t.Fatalf("the target has answered, and the watermark is %d; want 1 until the log says so", w)
+	}
+	c.Ticked()
+	c.Flush()
+	if len(c.sent) != 1 {
+		t.Fatal("no settled record was sent")
+	}
+	c.Acked(c.sent[0], broker.AppendResult{Base: 2, Last: 2})
+	if w := c.progress().Through; w != 3 {
+		t.Errorf("the log has the settled record, and the watermark is %d; want 3", w)
+	}
+}
+
+// TestEffectsStayInOrder: what is committed while older effects are read from the store must not come before them, or the
+// progress would pass what is open.
+func TestEffectsStayInOrder(t *testing.T) {
+	c := activeCore(t, true)
+	c.next = 10
+	c.outbox.more, c.outbox.bound = true, 0
+	c.refill()
+	if !c.asks(doLoadOutbox) || !c.asks(doLoadOpen) {
+		t.Fatal("the store is not asked for more")
+	}
+	c.keep(&delivery{offset: 9})
+	if p := c.progress(); p.Through != 0 {
+		t.Errorf("the progress is %+v while older effects are unknown; want 0", p)
+	}
+	c.OpenLoaded([]int64{5, 9}, false)
+	c.OutboxLoaded([]*delivery{{offset: 5}, {offset: 9}}, 10, false)
+	if p := c.progress(); p.Through != 5 || len(c.outbox.byOffset) != 2 {
+		t.Errorf("the progress is %+v with %d effects; want 5 with 2", p, len(c.outbox.byOffset))
 	}
 }

@@ -109,6 +109,21 @@ func (m *Manager) list(from ParkedPlace, filter materializer.ParkedFilter, limit
 	return found, next, more, nil
 }
 
+// instruction is what an operator asks of a partition.
+type instruction struct {
+	resolution
+
+	// filter chooses parked effects from offset on; nil: it is about the one at offset.
+	filter *materializer.ParkedFilter
+	// refusal: it is about a refusal that is kept.
+	refusal bool
+	// next is where to go on, if there are more; seen is how many were looked at.
+	next int64
+	more bool
+	seen int
+	err  error
+}
+
 // ErrNotParked: there is no such effect, or it does not wait for an operator, or its partition is not owned here now.
 var ErrNotParked = errors.New("no such effect is parked on this worker")
 
@@ -117,7 +132,7 @@ func (m *Manager) Resolve(ctx context.Context, partition int32, offset int64, dr
 	if partition < 0 || int(partition) >= len(m.partitions) {
 		return fmt.Errorf("partition %d: %w", partition, ErrNotParked)
 	}
-	r := &resolution{offset: offset, drop: drop}
+	r := &instruction{resolution: resolution{offset: offset, drop: drop}}
 	ok, err := m.resolve(ctx, partition, r)
 	if err == nil && !ok {
 		return fmt.Errorf("partition %d, offset %d: %w", partition, offset, ErrNotParked)
@@ -131,7 +146,7 @@ func (m *Manager) ResolveRefusal(ctx context.Context, partition int32, offset in
 	if partition < 0 || int(partition) >= len(m.partitions) {
 		return fmt.Errorf("partition %d: %w", partition, ErrNotParked)
 	}
-	ok, err := m.resolve(ctx, partition, &resolution{offset: offset, drop: drop, refusal: true})
+	ok, err := m.resolve(ctx, partition, &instruction{resolution: resolution{offset: offset, drop: drop}, refusal: true})
 	if err == nil && !ok {
 		return fmt.Errorf("partition %d, offset %d: %w", partition, offset, ErrNotParked)
 	}
@@ -147,7 +162,7 @@ func (m *Manager) ResolveSome(ctx context.Context, from ParkedPlace, filter mate
 		if from.Partition < 0 || m.partitions[from.Partition].Status().State != Active {
 			continue
 		}
-		r := &resolution{offset: from.Offset, filter: &filter, drop: drop}
+		r := &instruction{resolution: resolution{offset: from.Offset, drop: drop}, filter: &filter}
 		ok, err := m.resolve(ctx, from.Partition, r)
 		switch {
 		case err != nil:
@@ -164,11 +179,11 @@ func (m *Manager) ResolveSome(ctx context.Context, from ParkedPlace, filter mate
 	return 0, from, false, nil
 }
 
-// resolve gives an operator's word to a partition, and waits until the log has it.
-func (m *Manager) resolve(ctx context.Context, partition int32, r *resolution) (ok bool, err error) {
+// resolve gives an operator's instruction to a partition, and waits until the log has it.
+func (m *Manager) resolve(ctx context.Context, partition int32, r *instruction) (ok bool, err error) {
 	done := make(chan bool, 1)
 	r.done = func(ok bool) { done <- ok }
-	if !m.partitions[partition].post(input{kind: inResolved, resolution: r}) {
+	if !m.partitions[partition].post(input{kind: inResolved, instruction: r}) {
 		return false, entities.PartitionMoved(partition, "the worker is stopping")
 	}
 	select {

@@ -3,14 +3,12 @@ package partitions
 import (
 	"context"
 	"fmt"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/entities"
-	"github.com/millrace-io/millrace/entities/record"
 	"github.com/millrace-io/millrace/internal/backoff"
 	"github.com/millrace-io/millrace/internal/clock"
 	"github.com/millrace-io/millrace/internal/failpoint"
@@ -151,7 +149,7 @@ func (p *Partition) submit(in input) bool {
 
 func (p *Partition) advance() {
 	now := p.clock.Now()
-	p.core.now = Now{Mono: now.Sub(p.began), Log: p.logBase + int64(now.Sub(p.logAt))}
+	p.core.SetNow(Now{Mono: now.Sub(p.began), Log: p.logBase + int64(now.Sub(p.logAt))})
 	if jumped := clock.JumpsOf(p.clock).Forward; jumped != p.jumped && !mutation.On(mutation.Suspend) {
 		p.suspended(jumped - p.jumped)
 		p.jumped = jumped
@@ -162,7 +160,7 @@ func (p *Partition) advance() {
 func (p *Partition) suspended(by time.Duration) {
 	p.probe.Store(nil)
 	if p.core.ClockJumped(by) {
-		p.alarm(p.core.lastFence)
+		p.alarm(p.core.LastFence())
 	}
 }
 
@@ -177,7 +175,7 @@ func (p *Partition) take(in *input) {
 		p.released = append(p.released, in.released)
 		if in.fail != nil {
 			p.failed(in.fail)
-			c.withheld = in.fail.Error()
+			c.Withheld(in.fail)
 		}
 		c.Revoked()
 	case inFollowed:
@@ -194,8 +192,7 @@ func (p *Partition) take(in *input) {
 	case inReplaced:
 		c.Halt(in.fail)
 	case inCaughtUp:
-		c.types = p.types()
-		c.CaughtUp(in.owner, in.next, p.random()|1) // 0 is nobody
+		c.CaughtUp(in.owner, in.next, p.random()|1, p.types()) // no owner has nonce 0
 	case inFailed:
 		p.failed(in.fail)
 		c.Failed(in.incarnation, in.fail)
@@ -204,11 +201,11 @@ func (p *Partition) take(in *input) {
 	case inClaimAcked:
 		c.ClaimAcked(in.incarnation, in.result)
 	case inReadBack:
-		p.fold, c.floor = in.fold, in.fold.Meta().Floor
+		p.fold = in.fold
 		p.jumps(0)
 		p.setLogTime()
 		p.lookupWaiting()
-		c.ReadBack(in.incarnation, in.owner, in.next)
+		c.ReadBack(in.incarnation, in.owner, in.next, in.fold.Meta().Floor)
 	case inSubmitted:
 		p.stats.commands.Add(1)
 		if p.lookup(in.call) {
@@ -246,10 +243,10 @@ func (p *Partition) take(in *input) {
 		p.attempted("timer of offset %d: %s", in.alarm.Offset, in.err)
 		c.Fired(in.incarnation, in.alarm, in.superseded, in.err)
 	case inResolved:
-		if in.resolution.refusal {
-			p.resolveRefusal(in.resolution)
+		if in.instruction.refusal {
+			p.resolveRefusal(in.instruction)
 		} else {
-			p.resolve(in.resolution)
+			p.resolve(in.instruction)
 		}
 	case inPosition:
 		c.Asked(in.call)
@@ -292,8 +289,7 @@ func (p *Partition) lookup(call *Call) bool {
 	}
 	switch {
 	case err != nil:
-		call.finished = true
-		call.err = entities.Errorf(entities.Unavailable, entities.NotApplied, "look up whether %s did this before: %w: nothing was applied", call.cmd.Key, err)
+		call.fail(entities.Errorf(entities.Unavailable, entities.NotApplied, "look up whether %s did this before: %w: nothing was applied", call.cmd.Key, err))
 		p.answer(call, never)
 	case known:
 		call.stored = &stored
@@ -304,14 +300,13 @@ func (p *Partition) lookup(call *Call) bool {
 // lookupForward asks the store whether a forward that ends, and is not in memory, is parked. It returns
 // false when the call was answered with an error.
 func (p *Partition) lookupForward(call *Call) bool {
-	if call.outcome == nil || p.core.outbox.byOffset[call.forward] != nil {
+	if call.outcome == nil || p.core.Holds(call.forward) {
 		return true
 	}
 	var err error
 	_, call.parked, err = materializer.Partition{Rows: p.store, Address: p.address}.ParkedEffect(call.forward)
 	if err != nil {
-		call.finished = true
-		call.err = entities.Errorf(entities.Unavailable, entities.NotApplied, "look up the forward of %s: %w", call.cmd.Key, err)
+		call.fail(entities.Errorf(entities.Unavailable, entities.NotApplied, "look up the forward of %s: %w", call.cmd.Key, err))
 		p.answer(call, never)
 	}
 	return err == nil
@@ -320,7 +315,7 @@ func (p *Partition) lookupForward(call *Call) bool {
 // lookupWaiting asks about the calls that came before the partition was active once more: only now the store has everything
 // that the log has, and a command that is sent again after a crash may be in what was read since.
 func (p *Partition) lookupWaiting() {
-	p.core.waiting = slices.DeleteFunc(p.core.waiting, func(call *Call) bool { return !p.lookup(call) })
+	p.core.Recheck(p.lookup)
 }
 
 // do performs an effect, which is lent for the call: what goes on in the background takes what it needs of it.
@@ -367,9 +362,9 @@ func (p *Partition) do(ctx context.Context, e *effect) {
 		p.append(e.batch, inAcked)
 	case doCommit, doSkip: // settle has done it
 	case doAnswer:
-		p.answer(e.call, p.core.confirmed)
+		p.answer(e.call, p.core.Confirmed())
 	case doReadGap:
-		incarnation, from, until := e.incarnation, p.core.next, e.offset
+		incarnation, from, until := e.incarnation, p.core.Next(), e.offset
 		p.alarm("records of others stand where own ones were expected")
 		p.background(func() { p.readGap(ctx, incarnation, from, until) })
 	case doSend:
@@ -384,7 +379,7 @@ func (p *Partition) do(ctx context.Context, e *effect) {
 		p.loadRefusals()
 	case doDropRefusals:
 		p.stats.refusalsDropped.Add(uint64(e.attempt)) //nolint:gosec // positive
-		p.alarm(fmt.Sprintf("more than %d refused effects are kept: the %d oldest were dropped; look at `millrace parked --refused`, use sdk.OnRefused or sdk.IgnoreRefusal", maxRefusals, e.attempt))
+		p.alarm(fmt.Sprintf("more than %d refused effects are kept: the %d oldest were dropped; look at `millrace parked --refused`, use sdk.OnRefused or sdk.IgnoreRefusal", MaxRefusals, e.attempt))
 	case doLoadTimers:
 		p.loadTimers(e.alarm.Due, e.attempt, p.core.TimersLoaded)
 	case doSearchTimers:
@@ -441,14 +436,14 @@ func (p *Partition) turn(ctx context.Context, e *effect) {
 			return
 		}
 	}
-	w := &e.call.wait
-	w.session, w.at, w.behind = e.session, p.core.now.Log, nil
+	w := meetingOf(e.call)
+	w.session, w.at, w.behind = e.session, p.core.Now().Log, nil
 	if !w.run() {
 		p.core.Withdrawn(e.call)
 		return
 	}
 	if timer := e.call.cmd.Timer; timer != nil && timer.Err != nil {
-		w.phase.Store(phaseDecided)
+		w.set(phaseDecided)
 		p.core.CannotRun(e.call)
 		return
 	}
@@ -464,8 +459,9 @@ func (p *Partition) turn(ctx context.Context, e *effect) {
 
 // ready takes the decision about a command that was announced, and spares its caller's goroutine a way.
 func (p *Partition) ready(ctx context.Context, call *Call) {
-	outcome, err := p.handle(ctx, call.wait.session, call.cmd, time.Unix(0, call.wait.at))
-	call.wait.phase.Store(phaseDecided)
+	wait := meetingOf(call)
+	outcome, err := p.handle(ctx, wait.session, call.cmd, time.Unix(0, wait.at))
+	wait.set(phaseDecided)
 	var failure *entities.Error
 	if err != nil {
 		failure = entities.AsError(err)
@@ -476,15 +472,15 @@ func (p *Partition) ready(ctx context.Context, call *Call) {
 // behind returns what the function may have at a time: the command whose turn it is, and those that wait behind it. Their callers
 // cannot leave any more. Timers have something to be looked at when it is their turn, and calls that are traced a time of their own.
 func (p *Partition) behind(e *effect, room int) []entities.Invocation {
-	waiting := e.entity.queue
+	waiting := e.entity.waiting()
 	if room < 2 || len(waiting) == 0 || p.traced(e.call) {
 		return nil
 	}
-	at := time.Unix(0, p.core.now.Log)
+	at := time.Unix(0, p.core.Now().Log)
 	invs := make([]entities.Invocation, 1, min(room, 1+len(waiting)))
 	invs[0] = entities.Invocation{Command: e.call.cmd, Time: at}
 	for _, call := range waiting[:cap(invs)-1] {
-		if call.cmd.Timer != nil || p.traced(call) || !(mutation.On(mutation.Announced) || call.wait.run()) {
+		if call.cmd.Timer != nil || p.traced(call) || !(mutation.On(mutation.Announced) || meetingOf(call).run()) {
 			break
 		}
 		invs = append(invs, entities.Invocation{Command: call.cmd, Time: at})
@@ -504,30 +500,23 @@ func (p *Partition) answer(call *Call, confirmed time.Duration) {
 	if call.err != nil {
 		p.stats.failed.Add(1)
 	}
-	for {
-		phase := call.wait.phase.Load()
-		switch phase {
-		case phaseLeft:
-			p.unheld(call)
-			return
-		case phaseAnswered:
-			return
-		}
-		if call.wait.phase.CompareAndSwap(phase, phaseAnswered) {
-			p.measure(call, confirmed)
-			call.wait.wake <- struct{}{}
-			return
-		}
+	switch wait := meetingOf(call); wait.step(phase.answered) {
+	case phaseLeft:
+		p.unheld(call)
+	case phaseAnswered:
+	default:
+		p.measure(call, confirmed)
+		wait.wake <- struct{}{}
 	}
 }
 
 // append encodes a batch and gives it to the log.
 func (p *Partition) append(b *batch, reply inputKind) {
-	b.encode()
+	records := b.encode()
 	p.stats.batches.Add(1)
 	incarnation := b.incarnation
 	failpoint.Hit(failpoint.BeforeSend)
-	p.log.Append(p.journal, b.records, func(r broker.AppendResult) {
+	p.log.Append(p.journal, records, func(r broker.AppendResult) {
 		if r.Err != nil && !mutation.On(mutation.Look) {
 			select {
 			case p.refused <- struct{}{}:
@@ -539,28 +528,10 @@ func (p *Partition) append(b *batch, reply inputKind) {
 	failpoint.Hit(failpoint.AfterSend)
 }
 
-// encode writes the envelopes one behind the other into one buffer.
-func (b *batch) encode() {
-	n := len(b.entries)
-	b.records = append(b.records[:0], make([]broker.Record, n)...)
-	b.headers = append(b.headers[:0], make([]broker.Header, n)...)
-	ends := make([]int, 0, 64)
-	for i := range b.entries {
-		b.buf = b.entries[i].Envelope.Append(b.buf)
-		ends = append(ends, len(b.buf))
-	}
-	start := 0
-	for i, end := range ends {
-		b.headers[i] = broker.Header{Key: record.HeaderKey, Value: b.buf[start:end:end]}
-		b.records[i] = broker.Record{Key: b.entries[i].Key, Value: b.entries[i].Value, Headers: b.headers[i : i+1 : i+1]}
-		start = end
-	}
-}
-
 // settle answers the calls of the batches among the fresh effects, after the store took them or, by err, did not.
 func (p *Partition) settle(err error) {
-	fresh := p.core.effects[p.settled:]
-	p.settled = len(p.core.effects)
+	fresh := p.core.Effects()[p.settled:]
+	p.settled = len(p.core.Effects())
 	failed := false
 	for i := range fresh {
 		if fresh[i].kind == doCommit {
@@ -589,7 +560,7 @@ func (p *Partition) release(b *batch, err error) {
 
 func (p *Partition) unsettled(b *batch, why string) {
 	for _, call := range b.calls {
-		call.outcome, call.err = nil, entities.OutcomeLost(p.id, why)
+		call.fail(entities.OutcomeLost(p.id, why))
 		p.answer(call, never)
 	}
 }
@@ -613,12 +584,12 @@ func (p *Partition) skip(gap []materializer.GapRecord) {
 
 // reopen closes the session of an entity, nil: it has none, and opens another one.
 func (p *Partition) reopen(ent *entity, session entities.Session, incarnation uint64) {
-	service := ent.typ.Service
+	service, key := ent.typ.Service, ent.key
 	p.calling(func() {
 		if session != nil {
 			p.closeSession(session)
 		}
-		opening, err := p.openSession(context.Background(), service, ent.key)
+		opening, err := p.openSession(context.Background(), service, key)
 		if !p.post(input{kind: inOpened, entity: ent, incarnation: incarnation, opening: opening, err: err}) && opening != nil {
 			p.closeSession(opening.Session)
 		}
@@ -650,12 +621,12 @@ func (p *Partition) pause(ctx context.Context, incarnation uint64, attempt int) 
 // expire frees the space of command ids outside the window, now and then.
 func (p *Partition) expire() {
 	now := p.clock.Now()
-	if p.core.state != Active || now.Sub(p.expired) < expireEvery {
+	if p.core.State() != Active || now.Sub(p.expired) < expireEvery {
 		return
 	}
 	p.expired = now
 	const most = 10_000
-	n, err := materializer.Expire(p.store, p.address, p.core.now.Log-int64(p.limits.DedupWindow), p.core.now.Log-int64(entities.RoutedWindow), most)
+	n, err := materializer.Expire(p.store, p.address, p.core.Now().Log-int64(p.limits.DedupWindow), p.core.Now().Log-int64(entities.RoutedWindow), most)
 	if err != nil {
 		p.failed(err)
 	}
@@ -666,7 +637,7 @@ func (p *Partition) expire() {
 // forget frees the space of what is remembered of effects that their partitions are done with: a few
 // rows at a time, until it has been through all of them.
 func (p *Partition) forget() {
-	if p.core.state != Active || !p.forgetting {
+	if p.core.State() != Active || !p.forgetting {
 		return
 	}
 	const most = 1024
@@ -698,7 +669,7 @@ func (p *Partition) alarm(what string) {
 
 // tellQuiet tells those who wait for it that nothing is under way.
 func (p *Partition) tellQuiet() {
-	if len(p.awaited) == 0 || !p.core.quiet() {
+	if len(p.awaited) == 0 || !p.core.Quiet() {
 		return
 	}
 	for _, tell := range p.awaited {

@@ -6,79 +6,9 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/broker-adapter/simlog"
 	"github.com/millrace-io/millrace/entities"
-	"github.com/millrace-io/millrace/entities/record"
 )
-
-// TestCallersDoNotWaitForAnOwnerForEver: in whatever state a partition stays that does not become active, a caller waits for as long as
-// the limits say, and is told why.
-func TestCallersDoNotWaitForAnOwnerForEver(t *testing.T) {
-	for name, c := range map[string]struct {
-		stay func(*core)
-		want []string
-	}{
-		"its log is being read": {func(*core) {}, []string{"catching up", "no error so far"}},
-		"its log cannot be read": {func(c *core) {
-			c.Failed(c.incarnation, errLog)
-		}, []string{"catching up", errLog.Error()}},
-		"its claim is not answered": {func(c *core) {
-			c.CaughtUp(record.Owner{}, 0, 7)
-		}, []string{"claiming"}},
-		"its claim is refused": {func(c *core) {
-			c.CaughtUp(record.Owner{}, 0, 7)
-			c.ClaimAcked(c.incarnation, broker.AppendResult{Err: errLog})
-			c.Waited(c.incarnation)
-			c.CaughtUp(record.Owner{}, 0, 8)
-		}, []string{"claiming", "append claim: " + errLog.Error()}},
-		"another worker claims it again and again": {func(c *core) {
-			c.CaughtUp(record.Owner{}, 0, 7)
-			c.ClaimAcked(c.incarnation, broker.AppendResult{})
-			c.ReadBack(c.incarnation, record.Owner{Epoch: 2, Nonce: 8}, 2)
-		}, []string{"catching up", errClaimLost.Error()}},
-		"it passes offsets": {func(c *core) {
-			c.floor = 100
-			c.CaughtUp(record.Owner{}, 0, 7)
-			c.ClaimAcked(c.incarnation, broker.AppendResult{})
-			c.ReadBack(c.incarnation, record.Owner{Epoch: 1, Nonce: 7}, 1)
-		}, []string{"passing"}},
-		"it was fenced": {func(c *core) {
-			c.CaughtUp(record.Owner{}, 0, 7)
-			c.ClaimAcked(c.incarnation, broker.AppendResult{})
-			c.ReadBack(c.incarnation, record.Owner{Epoch: 1, Nonce: 7}, 1)
-			c.fence("the log did not take an append", false)
-		}, []string{"catching up", "the log did not take an append"}},
-	} {
-		core := newCore(3, "w", Limits{}.WithDefaults(), false)
-		core.Assigned(false)
-		c.stay(core)
-		early := newCall(command("a", "read"))
-		core.Submitted(early)
-		core.now.Mono += core.limits.MovePatience - time.Second
-		late := newCall(command("a", "read"))
-		core.Submitted(late)
-		core.Ticked()
-		if early.finished {
-			t.Errorf("%s: the caller was sent away before his time", name)
-		}
-		core.now.Mono += time.Second
-		core.Ticked()
-		if !early.finished || late.finished || len(core.waiting) != 1 {
-			t.Errorf("%s: after %s the call has an answer: %v, one that waits for a second: %v", name, core.limits.MovePatience, early.finished, late.finished)
-			continue
-		}
-		e := early.err
-		if e.Reason != entities.Unavailable || e.Outcome != entities.NotApplied || e.Checked || e.RetryAfter == 0 {
-			t.Errorf("%s: the caller is told %+v", name, e)
-		}
-		for _, part := range append(c.want, "partition 3", "try again later") {
-			if !strings.Contains(e.Message, part) {
-				t.Errorf("%s: %q does not say %q", name, e.Message, part)
-			}
-		}
-	}
-}
 
 // TestALogThatTakesNothing: a log whose disk is full refuses each append, the claim as well. The first caller does not know what became
 // of his command; those who come later are told in time that there is no owner, and why; and all is well again when there is room.

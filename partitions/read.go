@@ -68,7 +68,7 @@ func (r *Router) suffices(ctx context.Context, p *Partition, cmd *entities.Comma
 	case entities.Eventual:
 		return true
 	case entities.AtLeast:
-		return p.reaches(ctx, after(cmd, p.id))
+		return p.reaches(ctx, cmd.AfterIn(p.id))
 	case entities.Bounded:
 		return r.isFresh(p, cmd.Bound)
 	default:

@@ -22,8 +22,8 @@ import (
 // refusal is kept for an operator, or it was said not to matter. Pure, like core.go.
 
 const (
-	// maxRefusals is how many refusals a partition keeps for an operator; newer ones take the places of the oldest.
-	maxRefusals = 1000
+	// MaxRefusals is how many refusals a partition keeps for an operator; newer ones take the places of the oldest.
+	MaxRefusals = 1000
 	// maxRefusalText bounds the text of a refusal in a record, in bytes.
 	maxRefusalText = 1024
 )
@@ -146,7 +146,7 @@ func (c *core) RefusalsLoaded(offsets []int64) {
 // limitRefusals lets the oldest refusals go that are too many.
 func (c *core) limitRefusals() {
 	o := &c.outbox
-	if n := len(o.kept) - maxRefusals; n > 0 {
+	if n := len(o.kept) - MaxRefusals; n > 0 {
 		for _, offset := range o.kept[:n] {
 			o.said.Refused = append(o.said.Refused, uint64(offset)) //nolint:gosec // offsets are positive
 		}

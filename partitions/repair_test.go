@@ -12,7 +12,6 @@ import (
 	"github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/broker-adapter/simlog"
 	"github.com/millrace-io/millrace/entities"
-	"github.com/millrace-io/millrace/entities/record"
 	"github.com/millrace-io/millrace/materializer"
 	"github.com/millrace-io/millrace/materializer/memstore"
 )
@@ -407,54 +406,4 @@ func TestRepairFromWhatIsLeft(t *testing.T) {
 	f.mend(materializer.AcceptLoss)
 	f.want(f.submit(command("b", "read")), "y")
 	f.want(f.submit(command("a", "read")), "")
-}
-
-// TestPassing: offsets that were lost are used up in bounded batches, through whatever happens meanwhile.
-func TestPassing(t *testing.T) {
-	c := newCore(0, "w", Limits{}.WithDefaults(), true)
-	c.floor = 10_000
-	own := func(next int64) {
-		t.Helper()
-		c.effects = nil
-		c.Assigned(false)
-		c.CaughtUp(record.Owner{Epoch: c.owner.Epoch}, next, 5)
-		c.ReadBack(c.incarnation, c.owner, next+1)
-	}
-	own(100)
-	if c.state != Passing || len(c.sent) != 1 || len(c.sent[0].entries) != passBatch {
-		t.Fatalf("%s with %d appends; want to be passing with one of %d barriers", c.state, len(c.sent), passBatch)
-	}
-	ack := func() {
-		b := c.sent[0]
-		c.Acked(b, broker.AppendResult{Base: c.next, Last: c.next + int64(len(b.entries)) - 1})
-	}
-	ack()
-	if c.next != 101+passBatch || c.state != Passing {
-		t.Fatalf("at %d, %s", c.next, c.state)
-	}
-	c.Acked(c.sent[0], broker.AppendResult{Base: c.next + 1, Last: c.next + 1})
-	if c.state != CatchingUp || len(c.sent) != 0 {
-		t.Fatalf("somebody else writes, and it is %s; want to claim again", c.state)
-	}
-	own(c.next + 5)
-	for c.state == Passing {
-		ack()
-	}
-	if c.state != Active || c.next != c.floor {
-		t.Errorf("%s at %d; want to be active at %d", c.state, c.next, c.floor)
-	}
-
-	c.state, c.floor = CatchingUp, 20_000
-	own(11_000)
-	c.Acked(c.sent[0], broker.AppendResult{Base: 10_999, Last: 10_999})
-	if c.state != Halted {
-		t.Errorf("the log has gone back once more, and it is %s", c.state)
-	}
-	c = newCore(0, "w", Limits{}.WithDefaults(), true)
-	c.floor = 100
-	own(1)
-	c.Revoked()
-	if c.state != Standby || !c.asks(doReleased) {
-		t.Errorf("revoked while passing, it is %s", c.state)
-	}
 }

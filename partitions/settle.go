@@ -7,28 +7,21 @@ import (
 
 	"github.com/millrace-io/millrace/entities/record"
 	"github.com/millrace-io/millrace/internal/mutation"
-	"github.com/millrace-io/millrace/materializer"
 	recordv1 "github.com/millrace-io/millrace/proto/gen/millrace/record/v1"
 )
 
 // This file is the part of the outbox that writes what became of effects, and takes those out whose record is committed. Pure, like
 // core.go.
 
-// resolution is an operator's word about parked effects.
+// resolution is what an operator wants to be done about parked effects, or about a refusal that is kept.
 type resolution struct {
-	// offset is the effect; with a filter, where to begin.
-	offset int64
-	filter *materializer.ParkedFilter
-	drop   bool
-	// refusal: it is about a refusal that is kept. again is its effect, to be sent once more.
-	refusal bool
-	again   *delivery
-	// effects are those that it is about; next is where to go on, if there are more.
+	// drop: they are given up; otherwise they are sent again.
+	drop bool
+	// effects are the parked ones that it is about.
 	effects []*delivery
-	next    int64
-	more    bool
-	seen    int
-	err     error
+	// offset is that of a refused record, again its effect, to be sent once more.
+	offset int64
+	again  *delivery
 	// done is called when the log has it and the status shows it, or when the log will not have it.
 	done func(ok bool)
 }

@@ -127,11 +127,11 @@ func (s *staleness) report(now time.Time) []Staleness {
 // measure notes an answer of the owner's to a relaxed command that wrote nothing. confirmed is when what it waited for was sent to the
 // log; what it did not wait for may have changed the entity since.
 func (p *Partition) measure(call *Call, confirmed time.Duration) {
-	if !call.cmd.Consistency.Relaxed() || call.outcome == nil || call.wrote || call.forward > 0 || call.stored != nil {
+	if !call.cmd.Consistency.Relaxed() || !call.fromMemory() {
 		return
 	}
-	age, now := time.Duration(0), p.core.now.Mono
-	if !p.core.single {
+	age, now := time.Duration(0), p.core.Now().Mono
+	if !p.core.Single() {
 		age = now - max(confirmed, p.logAt.Sub(p.began))
 	}
 	p.staleness.answered(p.began.Add(now), call.cmd, ByOwner, age)

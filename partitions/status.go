@@ -8,36 +8,17 @@ import (
 	"github.com/millrace-io/millrace/materializer"
 )
 
-// Status is what a partition says of itself.
+// Status is what a partition says of itself. Where it is followed, Next is the offset behind what is folded.
 type Status struct {
+	Report
+
 	Partition int32
-	State     State
-	Epoch     uint64
-	// Next is the offset behind the last committed record; where the partition is followed, behind what is folded.
-	Next int64
 	// Followed: another worker owns the partition and this one keeps its image fresh, Lag records behind the log's end.
 	Followed bool
 	Lag      int64
-	// Waiting commands are submitted and not answered, InFlight batches sent and not acknowledged.
-	Waiting  int64
-	InFlight int
-	// Entities are active ones, ActiveBytes their memory.
-	Entities    int
-	ActiveBytes int
-	Fold        materializer.FoldCounts
-	// Effects are open ones in memory; MoreEffects: the store has others that are to be sent. Parked ones wait for an operator, and are
-	// in the store only.
-	Effects, Parked int
-	// Refusals are refused effects that are kept for an operator.
-	Refusals    int
-	MoreEffects bool
-	// Timers are those in memory; Overdue is how late the next one is. MoreTimers: the store has others.
-	Timers     int
-	MoreTimers bool
-	Overdue    time.Duration
-	// Halted is why it is halted, nil when it is not. Floor is the offset that an owner must reach before it serves, since a repair.
-	Halted     error
-	Floor      int64
+	// Waiting commands are submitted and not answered.
+	Waiting    int64
+	Fold       materializer.FoldCounts
 	LastError  string
 	LastFailed time.Time
 	// Inspection is the last look through the log that the store was folded from, after the topic's settings were wrong.
@@ -102,9 +83,7 @@ func (p *Partition) Counts() Counts { return p.stats.counts() }
 // publish makes the present status visible, when a step was taken or a tick has passed since the last time.
 func (p *Partition) publish() {
 	was := p.status.Load()
-	now := p.clock.Now()
-	c := p.core
-	if was.State == c.state && now.Sub(was.published) < tick && was.LastError == p.lastError {
+	if now := p.clock.Now(); was.State == p.core.State() && now.Sub(was.published) < tick && was.LastError == p.lastError {
 		return
 	}
 	p.show()
@@ -112,27 +91,21 @@ func (p *Partition) publish() {
 
 // show makes the present status visible.
 func (p *Partition) show() {
-	was, c := p.status.Load(), p.core
-	if c.state == Halted && was.State != Halted {
-		p.failed(c.halted)
+	was, now := p.status.Load(), p.core.Report()
+	if now.State == Halted && was.State != Halted {
+		p.failed(now.Halted)
 	}
-	s := &published{published: p.clock.Now(), Status: Status{
-		Partition: p.id, State: c.state, Epoch: c.owner.Epoch, Next: c.next, InFlight: len(c.sent),
-		Entities: len(c.entities), ActiveBytes: c.active, LastError: p.lastError, LastFailed: p.lastFailed, Halted: c.halted, Floor: c.floor,
-	}}
-	s.Refusals = len(c.outbox.kept)
-	s.Effects, s.Parked, s.MoreEffects = len(c.outbox.byOffset), c.outbox.parked, c.outbox.more || c.outbox.left
-	s.Timers, s.MoreTimers, s.Overdue = c.timers.loaded(), c.timers.more || c.timers.left(), c.timers.overdue(c.now.Log)
+	s := &published{published: p.clock.Now(), Status: Status{Partition: p.id, Report: now, LastError: p.lastError, LastFailed: p.lastFailed}}
 	if p.fold != nil {
 		s.Fold = p.fold.Counts()
 	}
 	p.status.Store(s)
-	if was.State != c.state && p.hooks.StateChanged != nil {
+	if was.State != now.State && p.hooks.StateChanged != nil {
 		why := ""
-		if (c.state < was.State && c.state != Active) || c.state == Halted {
-			why = c.lastFence
+		if (now.State < was.State && now.State != Active) || now.State == Halted {
+			why = p.core.LastFence()
 		}
-		p.hooks.StateChanged(p.id, was.State, c.state, why)
+		p.hooks.StateChanged(p.id, was.State, now.State, why)
 	}
 }
 

@@ -6,29 +6,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/cespare/xxhash/v2"
-
 	"github.com/millrace-io/millrace/entities"
-	"github.com/millrace-io/millrace/entities/record"
 	"github.com/millrace-io/millrace/internal/tracing"
 	"github.com/millrace-io/millrace/materializer"
-)
-
-// The phases of a call, for the caller's goroutine and the loop to agree on.
-const (
-	// phaseQueued: the function has not seen it; the caller may leave. No other attempt at the command is known.
-	phaseQueued = iota
-	// phaseUnchecked is phaseQueued of a command with a name, while another attempt may have taken effect or still can: no owner has
-	// looked for one yet, or there is one.
-	phaseUnchecked
-	// phaseRunning: it is the caller's turn to run the function, or the function has been sent the command ahead of its turn.
-	phaseRunning
-	// phaseDecided: the function has decided; the answer waits for the log.
-	phaseDecided
-	// phaseAnswered: the answer is there.
-	phaseAnswered
-	// phaseLeft: the caller is gone.
-	phaseLeft
 )
 
 // meeting is where the caller's goroutine and the loop meet.
@@ -42,8 +22,33 @@ type meeting struct {
 	behind []entities.Invocation
 }
 
-// errSuperseded ends the command of a timer that was cancelled or set anew.
-var errSuperseded = errors.New("the timer was cancelled or set anew")
+// meetingOf returns where the caller of a call is met.
+func meetingOf(call *Call) *meeting { return call.caller.(*meeting) } //nolint:errcheck,forcetypeassert // newCall makes all calls
+
+// step takes the call's phase to the next one, and returns the one before.
+func (m *meeting) step(next func(phase) phase) (before phase) {
+	for {
+		before = phase(m.phase.Load())
+		if after := next(before); after == before || m.phase.CompareAndSwap(int32(before), int32(after)) {
+			return before
+		}
+	}
+}
+
+// set makes a phase the call's, on behalf of the only one who may change it now.
+func (m *meeting) set(p phase) { m.phase.Store(int32(p)) }
+
+// Alone implements Caller.
+func (m *meeting) Alone() { m.step(phase.alone) }
+
+// Accompanied implements Caller.
+func (m *meeting) Accompanied() { m.step(phase.accompanied) }
+
+// Decided implements Caller.
+func (m *meeting) Decided() bool { return m.step(phase.decided) != phaseLeft }
+
+// run gives a call its turn, unless its caller has left.
+func (m *meeting) run() bool { return m.step(phase.run).mayRun() }
 
 // Submit runs a command on its entity and returns what was decided, after it is durable. The function runs on the calling
 // goroutine. When ctx ends before the function's turn, nothing is applied; when it ends later, the outcome is unknown. Errors are
@@ -60,15 +65,16 @@ func (p *Partition) Submit(ctx context.Context, cmd *entities.Command) (entities
 }
 
 func newCall(cmd *entities.Command) *Call {
-	call := &Call{cmd: cmd}
-	call.wait.wake = make(chan struct{}, 2)
-	if call.named() {
-		call.wait.phase.Store(phaseUnchecked)
+	c := &struct {
+		Call
+		meeting
+	}{} // one allocation
+	c.wake = make(chan struct{}, 2)
+	c.Call.begin(cmd, &c.meeting)
+	if c.named() {
+		c.set(phaseUnchecked)
 	}
-	if cmd.ID != "" {
-		call.hash = commandHash(cmd)
-	}
-	return call
+	return &c.Call
 }
 
 // await is Submit below its span: a part of it for the time in the queue, for the function, and for the log.
@@ -86,11 +92,11 @@ func (p *Partition) await(ctx context.Context, cmd *entities.Command) (_ entitie
 	if !p.submit(input{kind: inSubmitted, call: call}) {
 		return entities.Committed{}, entities.PartitionMoved(p.id, "the worker is stopping")
 	}
-	done := ctx.Done()
+	wait, done := meetingOf(call), ctx.Done()
 	for {
 		select {
-		case <-call.wait.wake:
-			if call.wait.phase.Load() == phaseAnswered {
+		case <-wait.wake:
+			if phase(wait.phase.Load()) == phaseAnswered {
 				return call.committed()
 			}
 			part.End(nil)
@@ -109,13 +115,12 @@ func (p *Partition) await(ctx context.Context, cmd *entities.Command) (_ entitie
 // Position returns the offset behind everything that is committed, as of some moment after the call. It is as strong as a read:
 // a former owner that does not know it yet gives no answer.
 func (p *Partition) Position(ctx context.Context) (int64, error) {
-	call := &Call{cmd: &entities.Command{}}
-	call.wait.wake = make(chan struct{}, 1)
+	call := newCall(&entities.Command{})
 	if !p.post(input{kind: inPosition, call: call}) {
 		return 0, entities.PartitionMoved(p.id, "the worker is stopping")
 	}
 	select {
-	case <-call.wait.wake:
+	case <-meetingOf(call).wake:
 		if call.err != nil {
 			return 0, call.err
 		}
@@ -131,69 +136,27 @@ func (p *Partition) leave(ctx context.Context, call *Call) error {
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		reason = entities.Deadline
 	}
-	phase, left := call.wait.leave()
+	was := meetingOf(call).step(phase.leave)
 	switch {
-	case !left:
+	case !was.mayLeave():
 		return nil
-	case phase == phaseDecided:
+	case was == phaseDecided:
 		return entities.Errorf(reason, entities.Unknown,
 			"the call ended while the log had not answered: it is not known whether the command on %s took effect; send it again under the same command id", call.cmd.Key)
 	default:
 		p.post(input{kind: inWithdrawn, call: call})
 		err := entities.Errorf(reason, entities.NotApplied, "the call ended before %s had its turn: nothing was applied", call.cmd.Key)
-		err.Checked = phase == phaseQueued && call.named() && p.core.single // elsewhere there may be another owner, of which this one hears from the log
+		err.Checked = was == phaseQueued && call.named() && p.core.Single() // elsewhere there may be another owner, of which this one hears from the log
 		return err
 	}
 }
-
-// leave ends a call on behalf of its caller, and says in which phase. It is not possible while the function has the command.
-func (m *meeting) leave() (phase int32, left bool) {
-	for {
-		phase = m.phase.Load()
-		if phase != phaseQueued && phase != phaseUnchecked && phase != phaseDecided {
-			return phase, false
-		}
-		if m.phase.CompareAndSwap(phase, phaseLeft) {
-			return phase, true
-		}
-	}
-}
-
-// run gives a call its turn, unless its caller has left.
-func (m *meeting) run() bool {
-	return m.phase.CompareAndSwap(phaseQueued, phaseRunning) || m.phase.CompareAndSwap(phaseUnchecked, phaseRunning) || m.phase.Load() == phaseRunning
-}
-
-// check notes that the owner has looked for other attempts at a call's command, and has found none.
-func (c *Call) check() {
-	c.checked = true
-	c.wait.phase.CompareAndSwap(phaseUnchecked, phaseQueued)
-}
-
-// verified says whether the call's error is true of the command, and not only of this attempt at it. A worker that the partition has left
-// does not know what its next owner did.
-func (c *Call) verified() bool {
-	return c.checked && c.err.Outcome == entities.NotApplied && c.err.Reason != entities.Moved
-}
-
-// decide notes that all that is left to do about a call is to answer it. It returns false when the caller has left.
-func (c *Call) decide() bool {
-	for {
-		phase := c.wait.phase.Load()
-		if phase == phaseLeft || c.wait.phase.CompareAndSwap(phase, phaseDecided) {
-			return phase != phaseLeft
-		}
-	}
-}
-
-// accompany notes that there is another attempt at a call's command.
-func (c *Call) accompany() { c.wait.phase.CompareAndSwap(phaseQueued, phaseUnchecked) }
 
 // invoke lets the function decide, on the caller's goroutine. The caller's cancellation does not reach the function: half a
 // decision would cost the entity its session, and with it everyone else's place.
 func (p *Partition) invoke(ctx context.Context, call *Call) {
 	ctx = context.WithoutCancel(ctx)
-	session := call.wait.session
+	wait := meetingOf(call)
+	session := wait.session
 	in := input{kind: inDecided, call: call}
 	switch {
 	case session == nil:
@@ -203,24 +166,24 @@ func (p *Partition) invoke(ctx context.Context, call *Call) {
 		}
 	case ended(session):
 		in.kind = inSessionEnded
-		call.wait.phase.Store(phaseUnchecked) // the loop knows better
+		wait.set(phaseUnchecked) // the loop knows better
 		if !p.submit(in) {
 			p.abandoned(call, session)
 		}
 		return
 	}
-	if call.wait.behind != nil {
-		session.(entities.Ahead).Announce(call.wait.behind) //nolint:errcheck,forcetypeassert // that is who they are for
-		call.wait.behind = nil
+	if wait.behind != nil {
+		session.(entities.Ahead).Announce(wait.behind) //nolint:errcheck,forcetypeassert // that is who they are for
+		wait.behind = nil
 	}
 	if in.err == nil {
-		outcome, err := p.handle(ctx, session, call.cmd, time.Unix(0, call.wait.at))
+		outcome, err := p.handle(ctx, session, call.cmd, time.Unix(0, wait.at))
 		in.outcome = outcome
 		if err != nil {
 			in.err = entities.AsError(err)
 		}
 	}
-	call.wait.phase.Store(phaseDecided)
+	wait.set(phaseDecided)
 	if !p.submit(in) {
 		p.abandoned(call, session)
 	}
@@ -241,9 +204,10 @@ func (p *Partition) abandoned(call *Call, session entities.Session) {
 		defer cancel()
 		session.Close(ctx)
 	}
-	call.outcome, call.err = nil, entities.PartitionMoved(p.id, "the worker is stopping")
-	call.wait.phase.Store(phaseAnswered)
-	call.wait.wake <- struct{}{}
+	call.fail(entities.PartitionMoved(p.id, "the worker is stopping"))
+	wait := meetingOf(call)
+	wait.set(phaseAnswered)
+	wait.wake <- struct{}{}
 }
 
 func ended(s entities.Session) bool {
@@ -273,42 +237,4 @@ func (p *Partition) openSession(ctx context.Context, service string, key entitie
 	opening.Session = session
 	p.stats.activated.Add(1)
 	return opening, nil
-}
-
-func (c *Call) committed() (entities.Committed, error) {
-	switch {
-	case c.err != nil && c.verified():
-		err := *c.err // others share it
-		err.Checked = true
-		return entities.Committed{}, &err
-	case c.err != nil:
-		return entities.Committed{}, c.err
-	case c.superseded:
-		return entities.Committed{}, errSuperseded
-	}
-	done := entities.Committed{Outcome: c.outcome, Next: c.next, FirstEffect: -1, Forward: -1, Progress: c.progress, Shared: c.shared}
-	if c.stored != nil {
-		outcome, wrote, err := record.DecodeAnswer(c.stored.Answer)
-		if err != nil {
-			return entities.Committed{}, entities.Errorf(entities.Internal, entities.Unknown, "%s: %w", c.cmd.Key, err)
-		}
-		done.Outcome, done.Wrote, done.Repeated, done.Forward = outcome, wrote, true, c.stored.Offset
-		return done, nil
-	}
-	if c.effects > 0 {
-		done.FirstEffect = c.firstEffect
-		done.Forward = c.firstEffect + int64(len(c.outcome.Effects))
-	}
-	return done, nil
-}
-
-// commandHash tells a repeated command from another one under the same id.
-func commandHash(cmd *entities.Command) uint64 {
-	d := xxhash.New()
-	_, _ = d.WriteString(cmd.Service)
-	_, _ = d.WriteString("/")
-	_, _ = d.WriteString(cmd.Method)
-	_, _ = d.Write([]byte{0})
-	_, _ = d.Write(cmd.Payload.Value)
-	return d.Sum64()
 }

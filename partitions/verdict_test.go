@@ -232,28 +232,3 @@ func TestGatewaysSayOnlyWhatTheyKnow(t *testing.T) {
 		}
 	}
 }
-
-// TestAFormerOwnerDeniesNothing: where others may write, that a command with an id was not applied is said when the log has confirmed that
-// there is no other owner; a caller that does not wait for that does not know it.
-func TestAFormerOwnerDeniesNothing(t *testing.T) {
-	for name, fenced := range map[string]bool{"confirmed": false, "fenced": true} {
-		c := activeCore(t, false)
-		call := newCall(withID(command("a", "crash"), "X"))
-		c.Submitted(call)
-		call.wait.run()
-		c.Decided(call, &Opening{Session: &stagedSession{}}, nil, entities.Errorf(entities.FunctionFailed, entities.NotApplied, "crashed"))
-		c.Flush()
-		if call.finished || len(c.sent) != 1 {
-			t.Fatalf("%s: the caller was answered, or nothing was sent to the log", name)
-		}
-		if fenced {
-			c.fence("another worker has claimed it", true)
-		} else {
-			c.Acked(c.sent[0], broker.AppendResult{Base: 1, Last: 1})
-		}
-		_, err := call.committed()
-		if e := entities.AsError(err); !call.finished || e.Checked == fenced {
-			t.Errorf("%s: the caller is told %+v", name, e)
-		}
-	}
-}

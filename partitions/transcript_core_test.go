@@ -92,7 +92,7 @@ func (s *scene) take(l *line) {
 	c := s.core
 	switch l.name {
 	case "standby":
-		s.begin(newCore(0, "w", Limits{}.WithDefaults(), l.has("single")), l)
+		s.begin(newCore(coreConfig{worker: "w", limits: Limits{}.WithDefaults(), single: l.has("single")}), l)
 	case "active":
 		s.begin(activeCore(l.t, l.has("single")), l)
 	case "assigned":
@@ -103,11 +103,11 @@ func (s *scene) take(l *line) {
 		c.Lost()
 	case "caught-up":
 		s.answered(l, "catch-up")
-		c.CaughtUp(l.owner(l.text("owner", "0/0")), l.number("next", 0), uint64(l.number("nonce", 0)))
+		c.CaughtUp(l.owner(l.text("owner", "0/0")), l.number("next", 0), uint64(l.number("nonce", 0)), nil)
 	case "claim-acked":
 		c.ClaimAcked(s.answered(l, "claim").incarnation, l.result(1))
 	case "read-back":
-		c.ReadBack(s.answered(l, "read-back").incarnation, l.owner(l.text("owner", "0/0")), l.number("next", 0))
+		c.ReadBack(s.answered(l, "read-back").incarnation, l.owner(l.text("owner", "0/0")), l.number("next", 0), 0)
 	case "waited":
 		c.Waited(s.answered(l, "pause").incarnation)
 	case "submitted":
@@ -171,7 +171,7 @@ func (s *scene) submit(l *line) {
 			l.fatalf("no transcript shows %s", name)
 		}
 	}
-	call := &Call{cmd: cmd}
+	call := &Call{caller: &seat{}, cmd: cmd}
 	if cmd.ID != "" {
 		call.hash = commandHash(cmd)
 	}

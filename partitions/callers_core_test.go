@@ -45,6 +45,8 @@ func TestTheTurnOfAFollowerThatLeft(t *testing.T) {
 // attendee is a caller, and what happened to its call.
 type attendee struct {
 	*Call
+	*seat
+
 	number int
 	// turn is set while the function has the command.
 	turn    *effect
@@ -77,7 +79,7 @@ type crowd struct {
 func newCrowd(t *testing.T, seed uint64) *crowd {
 	limits := Limits{MaxWaitingEntity: 4}.WithDefaults()
 	c := &crowd{
-		t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 7)), core: newCore(0, "w", limits, seed%2 == 0), byKey: map[*Call]*attendee{},
+		t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 7)), core: newCore(coreConfig{worker: "w", limits: limits, single: seed%2 == 0}), byKey: map[*Call]*attendee{},
 		stored: map[commandID]materializer.Stored{}, sessions: map[entities.Session]bool{},
 	}
 	c.core.Assigned(false)
@@ -163,7 +165,8 @@ func (c *crowd) step() {
 func (c *crowd) submit(id, command string) *attendee {
 	c.turn() // as the loop does before it asks the store
 	cmd := withID(textCommand(id), command)
-	a := &attendee{Call: newCall(cmd), number: len(c.calls)}
+	call := seated(cmd)
+	a := &attendee{Call: call, seat: call.caller.(*seat), number: len(c.calls)}
 	c.calls = append(c.calls, a)
 	c.byKey[a.Call] = a
 	c.note("call %d to %s, id %q", a.number, id, command)
@@ -177,16 +180,16 @@ func (c *crowd) submit(id, command string) *attendee {
 func textCommand(id string) *entities.Command { return command(id, "do") }
 
 func (c *crowd) leave(a *attendee) {
-	phase, left := a.wait.leave()
-	if !left {
+	was := a.step(phase.leave)
+	if !was.mayLeave() {
 		return
 	}
 	a.left = true
-	c.note("call %d leaves in phase %d", a.number, phase)
-	if phase == phaseQueued && c.core.single {
+	c.note("call %d leaves in phase %d", a.number, was)
+	if was == phaseQueued && c.core.single {
 		c.deny(a)
 	}
-	if phase != phaseDecided {
+	if was != phaseDecided {
 		c.core.Withdrawn(a.Call)
 	}
 }
@@ -215,11 +218,11 @@ func (c *crowd) decide(a *attendee, verdict int) {
 		opening = &Opening{Session: session}
 	} else if verdict == 0 {
 		c.note("session of call %d has ended", a.number)
-		a.wait.phase.Store(phaseUnchecked)
+		a.at = phaseUnchecked
 		c.core.SessionEnded(e.call)
 		return
 	}
-	a.wait.phase.Store(phaseDecided)
+	a.at = phaseDecided
 	c.note("call %d is decided: %d", a.number, verdict)
 	out := &entities.Outcome{Reply: reply("done")}
 	switch verdict {
@@ -277,7 +280,7 @@ func (c *crowd) reply(fails bool) {
 			c.core.Failed(e.incarnation, errors.New("the log cannot be read"))
 			return
 		}
-		c.core.CaughtUp(owner, c.offset, c.epoch+1)
+		c.core.CaughtUp(owner, c.offset, c.epoch+1, nil)
 	case doClaim:
 		if fails || e.incarnation != c.core.incarnation {
 			c.core.ClaimAcked(e.incarnation, broker.AppendResult{Err: errors.New("refused")})
@@ -292,7 +295,7 @@ func (c *crowd) reply(fails bool) {
 				call.stored = &stored
 			}
 		}
-		c.core.ReadBack(e.incarnation, owner, c.offset)
+		c.core.ReadBack(e.incarnation, owner, c.offset, 0)
 	case doWait:
 		c.core.Waited(e.incarnation)
 	case doOpen:
@@ -316,7 +319,7 @@ func (c *crowd) turn() {
 			delete(c.sessions, e.session)
 			c.asked = append(c.asked, e)
 		case doInvoke:
-			if !e.call.wait.run() {
+			if !c.byKey[e.call].step(phase.run).mayRun() {
 				c.core.Withdrawn(e.call)
 				break
 			}
@@ -386,7 +389,7 @@ func (c *crowd) answer(call *Call) {
 	if a.answers > 1 {
 		c.wrong("call %d is answered %d times", a.number, a.answers)
 	}
-	a.wait.phase.Store(phaseAnswered)
+	a.at = phaseAnswered
 	if _, err := call.committed(); err != nil && entities.AsError(err).Checked {
 		c.deny(a)
 	}

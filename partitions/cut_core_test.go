@@ -17,7 +17,7 @@ import (
 func decide(c *core, id string, out *entities.Outcome) *Call {
 	cmd := command(id, "")
 	cmd.ID, cmd.Principal, cmd.TraceParent = "id-"+id, "alice", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-	call := &Call{cmd: cmd}
+	call := &Call{caller: &seat{}, cmd: cmd}
 	c.Submitted(call)
 	c.Decided(call, &Opening{}, out, nil)
 	return call
@@ -115,8 +115,8 @@ func TestBatchesAreCut(t *testing.T) {
 			c.Flush()
 			appends(t, c)
 		}
-		if !c.quiet() || c.ordinal != uint64(c.next)-1 {
-			t.Errorf("quiet: %v; %d records were decided, and the log has them below %d", c.quiet(), c.ordinal, c.next)
+		if !c.Quiet() || c.ordinal != uint64(c.next)-1 {
+			t.Errorf("quiet: %v; %d records were decided, and the log has them below %d", c.Quiet(), c.ordinal, c.next)
 		}
 	}
 }
