@@ -5,34 +5,6 @@ import (
 	"strings"
 )
 
-// Kind says how the state of an entity type comes about.
-type Kind uint8
-
-// The kinds of the Cloudstate protocol. Actions have no state and no key.
-const (
-	KindUnspecified Kind = iota
-	EventSourced
-	Value
-	Action
-	Replicated
-)
-
-// String returns the kind as shown to people.
-func (k Kind) String() string {
-	switch k {
-	case EventSourced:
-		return "event sourced"
-	case Value:
-		return "value"
-	case Action:
-		return "action"
-	case Replicated:
-		return "replicated"
-	default:
-		return fmt.Sprintf("kind %d", uint8(k))
-	}
-}
-
 // Key names one entity: its type (the persistence id) and its id within the type.
 type Key struct {
 	Type string

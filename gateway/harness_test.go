@@ -111,7 +111,7 @@ func catalogOf(t testing.TB, file string, options discovery.Options) *discovery.
 			kind = entities.Action
 		}
 		spec.Entities = append(spec.Entities, &cloudstate.Entity{
-			EntityType:  discovery.ProtocolService(kind),
+			EntityType:  kind.Spec().Protocol,
 			ServiceName: fd.GetPackage() + "." + service.GetName(), PersistenceId: service.GetName(),
 		})
 	}

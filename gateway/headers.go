@@ -59,7 +59,7 @@ func grpcEnvelope(ctx context.Context, m *discovery.Method) envelope {
 		maxStaleness:   metadata.ValueFromIncomingContext(ctx, headerMaxStaleness),
 		traceParent:    firstValue(ctx, headerTraceParent),
 	}
-	if m.Service.Kind == entities.Action {
+	if !m.Service.Kind.Spec().HasEntities {
 		md, _ := metadata.FromIncomingContext(ctx)
 		for name, values := range md { // FromIncomingContext made a copy
 			if strings.HasSuffix(name, binarySuffix) {
@@ -90,7 +90,7 @@ func httpEnvelope(header http.Header, m *discovery.Method) envelope {
 		maxStaleness:   header.Values(headerMaxStaleness),
 		traceParent:    header.Get(headerTraceParent),
 	}
-	if m.Service.Kind == entities.Action {
+	if !m.Service.Kind.Spec().HasEntities {
 		lower := make(map[string][]string, len(header))
 		for name, values := range header {
 			lower[strings.ToLower(name)] = values

@@ -79,9 +79,5 @@ func errIDReused(id string, key entities.Key) *entities.Error {
 }
 
 func errTerminated(kind entities.Kind) *entities.Error {
-	text := "Entity terminated"
-	if kind == entities.Value {
-		text = "Value entity terminated"
-	}
-	return &entities.Error{Reason: entities.FunctionFailed, Outcome: entities.NotApplied, Message: text}
+	return &entities.Error{Reason: entities.FunctionFailed, Outcome: entities.NotApplied, Message: kind.Spec().Terminated}
 }

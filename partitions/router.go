@@ -492,15 +492,15 @@ func (r *Router) DispatchStream(ctx context.Context, s *entities.Stream) error {
 	return nil
 }
 
-// supported refuses the one kind that this version announces and does not serve, and an id on an action.
+// supported refuses kinds that this version announces and does not serve, and an id on an action.
 func supported(cmd *entities.Command) error {
 	if cmd.Type == nil && cmd.ID != "" {
 		return entities.Errorf(entities.InvalidCommand, entities.NotApplied,
 			"%s/%s is an action and came with command id %q: an action keeps nothing, so an id cannot make it happen once; leave the id out, or call the entity with it: nothing was applied",
 			cmd.Service, cmd.Method, cmd.ID)
 	}
-	if cmd.Type != nil && cmd.Type.Kind == entities.Replicated {
-		return entities.Errorf(entities.NotSupported, entities.NotApplied, "%s: replicated entities are not supported yet by this version", cmd.Service)
+	if cmd.Type != nil && !cmd.Type.Kind.Spec().Served() {
+		return entities.Errorf(entities.NotSupported, entities.NotApplied, "%s: %s entities are not supported yet by this version", cmd.Service, cmd.Type.Kind)
 	}
 	return nil
 }

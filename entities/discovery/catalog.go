@@ -155,10 +155,10 @@ func checkVersion(info *cloudstate.ServiceInfo, opts Options, wrong *problems) {
 // add enters one declared service, or says what is wrong with it.
 func (c *Catalog) add(e *cloudstate.Entity, opts Options, shapes shapes, wrong *problems) {
 	name := e.GetServiceName()
-	kind := kindOf(e.GetEntityType())
+	kind := entities.KindOf(e.GetEntityType())
 	if kind == entities.KindUnspecified {
-		wrong.addf("service %s has the entity type %q, which is not supported: use one of %s, %s, %s or %s",
-			name, e.GetEntityType(), eventSourcedProtocol, valueProtocol, replicatedProtocol, actionProtocol)
+		wrong.addf("service %s has the entity type %q, which is not supported: use one of %s",
+			name, e.GetEntityType(), strings.Join(protocols(), ", "))
 		return
 	}
 	if !opts.Runtime && IsReserved(name) {
@@ -201,7 +201,7 @@ func (c *Catalog) add(e *cloudstate.Entity, opts Options, shapes shapes, wrong *
 
 // claimType makes a stateful service the only one under its entity type, because the type names its state in the log.
 func (c *Catalog) claimType(s *Service, wrong *problems) {
-	if s.Kind == entities.Action {
+	if !s.Kind.Spec().HasEntities {
 		return
 	}
 	name := s.EntityType.Name
@@ -238,23 +238,23 @@ func newMethod(s *Service, desc protoreflect.MethodDescriptor, opts Options, sha
 	checkStreaming(m, wrong)
 	checkEventing(m, wrong)
 	checkHTTP(m, wrong)
-	if s.Kind != entities.Action {
+	if s.Kind.Spec().HasEntities {
 		m.key = newKeyFields(m, opts.MaxKey, wrong)
 	}
 	return m
 }
 
 func checkStreaming(m *Method, wrong *problems) {
-	switch m.Service.Kind {
-	case entities.EventSourced, entities.Value:
+	switch kind := m.Service.Kind; kind.Spec().Streams {
+	case entities.UnaryOnly:
 		if !m.IsUnary() {
-			wrong.addf("method %s streams, and methods of %s entities cannot: make it unary, or move it to an action", m.FullName, m.Service.Kind)
+			wrong.addf("method %s streams, and methods of %s entities cannot: make it unary, or move it to an action", m.FullName, kind)
 		}
-	case entities.Replicated:
+	case entities.OutputStreams:
 		if m.ClientStreams {
-			wrong.addf("method %s streams its input, and methods of replicated entities can only stream their output: take the stream off its input", m.FullName)
+			wrong.addf("method %s streams its input, and methods of %s entities can only stream their output: take the stream off its input", m.FullName, kind)
 		}
-	default:
+	case entities.AllStreams:
 	}
 }
 
@@ -289,7 +289,7 @@ func (c *Catalog) EntityType(name string) *Service { return c.byType[name] }
 func (c *Catalog) EntityTypes() []entities.EntityType {
 	types := make([]entities.EntityType, 0, len(c.byType))
 	for _, s := range c.services {
-		if s.Kind != entities.Action {
+		if s.Kind.Spec().HasEntities {
 			types = append(types, s.EntityType)
 		}
 	}

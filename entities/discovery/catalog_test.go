@@ -128,7 +128,7 @@ func readEntity(t *testing.T, d *datadriven.TestData, words []string) *cloudstat
 	t.Helper()
 	e := &cloudstate.Entity{EntityType: words[0], ServiceName: words[1]}
 	if kind, ok := kinds[words[0]]; ok {
-		e.EntityType = discovery.ProtocolService(kind)
+		e.EntityType = kind.Spec().Protocol
 	}
 	for _, w := range words[2:] {
 		text, ok := strings.CutPrefix(w, "timeout=")
@@ -169,7 +169,7 @@ func cartSpec(t testing.TB) *cloudstate.EntitySpec {
 	return &cloudstate.EntitySpec{
 		Proto: marshal(t, compile(t, map[string]string{"cart.proto": cartSource})),
 		Entities: []*cloudstate.Entity{
-			{EntityType: discovery.ProtocolService(entities.EventSourced), ServiceName: "shop.Carts", PersistenceId: "cart"},
+			{EntityType: entities.EventSourced.Spec().Protocol, ServiceName: "shop.Carts", PersistenceId: "cart"},
 		},
 		ServiceInfo: &cloudstate.ServiceInfo{
 			ProtocolMinorVersion: 2,
@@ -297,7 +297,7 @@ func FuzzNewCatalog(f *testing.F) {
 	}}), "google.protobuf.FieldOptions")
 	f.Fuzz(func(_ *testing.T, raw []byte, service string) {
 		spec := &cloudstate.EntitySpec{Proto: raw, Entities: []*cloudstate.Entity{
-			{EntityType: discovery.ProtocolService(entities.Value), ServiceName: service},
+			{EntityType: entities.Value.Spec().Protocol, ServiceName: service},
 		}}
 		c, err := discovery.NewCatalog(spec, discovery.Options{})
 		if err == nil {

@@ -79,7 +79,7 @@ func keysCatalog(t testing.TB) *discovery.Catalog {
 	t.Helper()
 	c, err := discovery.NewCatalog(&cloudstate.EntitySpec{
 		Proto:    marshal(t, compile(t, map[string]string{"keys.proto": keysSource, "old.proto": oldSource})),
-		Entities: []*cloudstate.Entity{{EntityType: discovery.ProtocolService(entities.Value), ServiceName: "keys.Keys", PersistenceId: "k"}},
+		Entities: []*cloudstate.Entity{{EntityType: entities.Value.Spec().Protocol, ServiceName: "keys.Keys", PersistenceId: "k"}},
 	}, discovery.Options{Settings: discovery.Settings{MaxKey: 200}})
 	if err != nil {
 		t.Fatal(err)

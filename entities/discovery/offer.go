@@ -37,7 +37,7 @@ func (c *Catalog) Offers() []Offer {
 	offers := make([]Offer, 0, len(c.services))
 	for _, s := range c.services {
 		o := Offer{Name: s.Name, Kind: s.Kind, Hash: s.Hash}
-		if s.Kind != entities.Action {
+		if s.Kind.Spec().HasEntities {
 			o.Type = s.EntityType.Name
 		}
 		offers = append(offers, o)
@@ -299,7 +299,7 @@ func DecodeOffers(encoded string) ([]Offer, error) {
 			return nil, errOffers
 		}
 		o.Kind, o.Hash, b = entities.Kind(b[0]), binary.BigEndian.Uint64(b[1:]), b[9:]
-		if o.Type == "" && o.Kind != entities.Action {
+		if o.Type == "" && o.Kind.Spec().HasEntities {
 			o.Type = o.Name
 		}
 		offers = append(offers, o)

@@ -11,59 +11,31 @@ const (
 	ProtocolMinor = 2
 )
 
-// Full names of the protocol services by which functions declare the kind of an entity.
-const (
-	actionProtocol       = "cloudstate.action.ActionProtocol"
-	replicatedProtocol   = "cloudstate.crdt.Crdt"
-	eventSourcedProtocol = "cloudstate.eventsourced.EventSourced"
-	valueProtocol        = "cloudstate.valueentity.ValueEntity"
-)
-
-// anonymousPersistenceID is what one SDK declares for every entity whose user gave no name; it names nothing.
+// anonymousPersistenceID is what one SDK declares for every entity whose user gave no name; it names
+// nothing.
 const anonymousPersistenceID = "entity"
 
 // typeURLPrefix precedes the full name of a message in a google.protobuf.Any.
 const typeURLPrefix = "type.googleapis.com/"
 
-// NewProxyInfo returns what the proxy tells a function about itself: protocol 0.2 and the four kinds.
+// NewProxyInfo returns what the proxy tells a function about itself: protocol 0.2 and the kinds of
+// the table in package entities.
 func NewProxyInfo(name, version string) *cloudstate.ProxyInfo {
 	return &cloudstate.ProxyInfo{
 		ProtocolMajorVersion: ProtocolMajor,
 		ProtocolMinorVersion: ProtocolMinor,
 		ProxyName:            name,
 		ProxyVersion:         version,
-		SupportedEntityTypes: []string{actionProtocol, replicatedProtocol, eventSourcedProtocol, valueProtocol},
+		SupportedEntityTypes: protocols(),
 	}
 }
 
-// ProtocolService returns the full name of the protocol service for a kind, as it stands in EntitySpec; "" for none.
-func ProtocolService(kind entities.Kind) string {
-	switch kind {
-	case entities.Action:
-		return actionProtocol
-	case entities.Replicated:
-		return replicatedProtocol
-	case entities.EventSourced:
-		return eventSourcedProtocol
-	case entities.Value:
-		return valueProtocol
-	default:
-		return ""
+// protocols returns the names by which functions declare kinds, sorted.
+func protocols() []string {
+	kinds := entities.Kinds()
+	names := make([]string, len(kinds))
+	for i, k := range kinds {
+		names[i] = k.Spec().Protocol
 	}
-}
-
-// kindOf is the inverse of ProtocolService; KindUnspecified for a name that is none of the four.
-func kindOf(protocolService string) entities.Kind {
-	switch protocolService {
-	case actionProtocol:
-		return entities.Action
-	case replicatedProtocol:
-		return entities.Replicated
-	case eventSourcedProtocol:
-		return entities.EventSourced
-	case valueProtocol:
-		return entities.Value
-	default:
-		return entities.KindUnspecified
-	}
+	return names
 }

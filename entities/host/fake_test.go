@@ -76,10 +76,10 @@ func newSpec(t testing.TB, extensions ...cloudstate.MillraceExtension) *cloudsta
 	return &cloudstate.EntitySpec{
 		Proto: set,
 		Entities: []*cloudstate.Entity{
-			{EntityType: discovery.ProtocolService(entities.EventSourced), ServiceName: "t.Carts", PersistenceId: "cart"},
-			{EntityType: discovery.ProtocolService(entities.Value), ServiceName: "t.Prices", PersistenceId: "price"},
-			{EntityType: discovery.ProtocolService(entities.Replicated), ServiceName: "t.Rooms", PersistenceId: "room"},
-			{EntityType: discovery.ProtocolService(entities.Action), ServiceName: "t.Acts"},
+			{EntityType: entities.EventSourced.Spec().Protocol, ServiceName: "t.Carts", PersistenceId: "cart"},
+			{EntityType: entities.Value.Spec().Protocol, ServiceName: "t.Prices", PersistenceId: "price"},
+			{EntityType: entities.Replicated.Spec().Protocol, ServiceName: "t.Rooms", PersistenceId: "room"},
+			{EntityType: entities.Action.Spec().Protocol, ServiceName: "t.Acts"},
 		},
 		ServiceInfo: &cloudstate.ServiceInfo{ProtocolMinorVersion: 2, MillraceExtensions: extensions},
 	}

@@ -153,14 +153,13 @@ func (h *Host) Open(ctx context.Context, service string, key entities.Key, load 
 		return nil, err
 	}
 	s := f.Catalog().Service(service)
-	switch s.Kind {
-	case entities.EventSourced, entities.Value:
-		return f.Open(ctx, s, key, load)
-	case entities.Replicated:
-		return nil, entities.Errorf(entities.NotSupported, entities.NotApplied, "%s: replicated entities are not supported yet by this version", service)
-	default:
+	switch spec := s.Kind.Spec(); {
+	case !spec.HasEntities:
 		return nil, entities.Errorf(entities.Internal, entities.NotApplied, "%s: the service is of the kind %s and has no entities", service, s.Kind)
+	case !spec.Served():
+		return nil, entities.Errorf(entities.NotSupported, entities.NotApplied, "%s: %s entities are not supported yet by this version", service, s.Kind)
 	}
+	return f.Open(ctx, s, key, load)
 }
 
 // Act runs a unary action.
@@ -203,7 +202,7 @@ func actionMethod(f Function, cmd *entities.Command) (*discovery.Method, error) 
 	if m == nil {
 		return nil, unknownMethod(s, cmd.Method)
 	}
-	if s.Kind != entities.Action {
+	if s.Kind.Spec().HasEntities {
 		return nil, entities.Errorf(entities.Internal, entities.NotApplied, "%s: the service is of the kind %s and was called as an action", m.FullName, s.Kind)
 	}
 	return m, nil

@@ -162,7 +162,7 @@ func (o *own) Spec() *cloudstate.EntitySpec {
 	}
 	return &cloudstate.EntitySpec{
 		Proto: set, ServiceInfo: &cloudstate.ServiceInfo{ProtocolMinorVersion: 2},
-		Entities: []*cloudstate.Entity{{EntityType: discovery.ProtocolService(entities.Action), ServiceName: o.service}},
+		Entities: []*cloudstate.Entity{{EntityType: entities.Action.Spec().Protocol, ServiceName: o.service}},
 	}
 }
 

@@ -8,7 +8,6 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/millrace-io/millrace/broker-adapter"
-	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/discovery"
 	"github.com/millrace-io/millrace/internal/lifecycle"
 	"github.com/millrace-io/millrace/partitions"
@@ -54,7 +53,7 @@ func serviceList(catalog *discovery.Catalog, hosting string) []*adminv1.ServiceS
 	all := make([]*adminv1.ServiceStatus, 0, len(catalog.Services()))
 	for _, service := range catalog.Services() {
 		status := &adminv1.ServiceStatus{Name: service.Name, Kind: service.Kind.String(), Hosting: hosting, Hash: fmt.Sprintf("%016x", service.Hash)}
-		if service.Kind != entities.Action {
+		if service.Kind.Spec().HasEntities {
 			status.EntityType = service.EntityType.Name
 		}
 		for _, m := range service.Methods {

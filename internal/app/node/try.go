@@ -2,6 +2,7 @@ package node
 
 import (
 	"fmt"
+	"math"
 	"net/http"
 	"slices"
 	"strconv"
@@ -12,7 +13,6 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/dynamicpb"
 
-	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/discovery"
 )
 
@@ -61,15 +61,14 @@ func tryCall(catalog *discovery.Catalog, public string) *sample {
 // sampleRank ranks services by how little a first call of them shows: events are the best to look at, and a POST with a path of
 // its own the nicest to type.
 func sampleRank(s *discovery.Service) int {
-	rank := map[entities.Kind]int{entities.EventSourced: 0, entities.Value: 2, entities.Action: 4}
-	d, known := rank[s.Kind]
-	if !known || len(s.Methods) == 0 {
-		return 6
+	if !s.Kind.Spec().Served() || len(s.Methods) == 0 {
+		return math.MaxInt
 	}
+	rank := 2 * int(s.Kind) // events first, actions last
 	if rule := httpRule(s.Methods[0]); rule == nil || rule.GetPost() == "" {
-		d++
+		rank++
 	}
-	return d
+	return rank
 }
 
 // httpRule returns a method's google.api.http rule, nil when it has none.
