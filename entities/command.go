@@ -206,12 +206,6 @@ type SideEffect struct {
 	IgnoreRefusal bool
 }
 
-// Snapshot is the state of an event-sourced entity after the event with this sequence.
-type Snapshot struct {
-	Sequence uint64
-	State    Payload
-}
-
 // Event is a stored event of an entity. Sequences are 1, 2, 3, ... for each entity.
 type Event struct {
 	Sequence uint64

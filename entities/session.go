@@ -9,11 +9,11 @@ import (
 type Loaded struct {
 	// Sequence is that of the last stored event; 0 when there is none. Event-sourced entities only.
 	Sequence uint64
-	// Snapshot is the newest stored one, nil when there is none.
-	Snapshot *Snapshot
-	// Value is the state of a value entity, nil when it was never stored or is deleted.
-	Value *Payload
-	// Events calls yield for each event after Snapshot, in order, and stops at yield's first error, which it returns.
+	// State is the newest value or snapshot, nil when there is none: never stored, or deleted. StateSequence is that of the last
+	// event in a snapshot.
+	State         *Payload
+	StateSequence uint64
+	// Events calls yield for each event after State, in order, and stops at yield's first error, which it returns.
 	// Nil when there are none. Payloads are valid only during the call.
 	Events func(yield func(Event) error) error
 }

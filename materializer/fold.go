@@ -140,42 +140,21 @@ func (f *Fold) write(rows Rows, e *Entry) error {
 // state writes the rows of a record that changes what the entity is.
 func (f *Fold) state(rows Rows, prefix []byte, e *Entry) error {
 	env := &e.Envelope
-	head := Head{Offset: env.Address(e.Offset), Sequence: env.Sequence}
-	payload := entities.Payload{TypeURL: env.TypeURL, Value: e.Value}
-	switch env.Kind {
-	case record.Event:
-		f.counts.Events++
-		head.Kind = entities.EventSourced
-		f.value = appendContent(f.value[:0], env.Sequence, payload)
-		if err := rows.Put(appendTail(prefix, env.Sequence), f.value); err != nil {
-			return err
-		}
-	case record.Snapshot:
-		head.Kind = entities.EventSourced
-		f.value = appendContent(f.value[:0], env.Sequence, payload)
-		if err := rows.Put(entityRow(prefix, entityState), f.value); err != nil {
-			return err
-		}
-		for seq := env.PreviousSnapshot + 1; seq <= env.Sequence; seq++ {
-			if err := rows.Delete(appendTail(prefix, seq)); err != nil {
-				return err
-			}
-		}
-	case record.State:
-		f.counts.Events++
-		head.Kind = entities.Value
-	case record.Delete:
-		f.counts.Events++
-		head.Kind, head.Deleted = entities.Value, true
-	default:
+	kind, known := kindOfRecord(env.Kind)
+	if !known {
 		return fmt.Errorf("%w: offset %d: kind %s is not known to this version: use the version that wrote it, or a newer one", ErrUnfoldable, e.Offset, env.Kind)
+	}
+	deleted, content, err := entityKinds[kind].fold(f, rows, prefix, e)
+	if err != nil {
+		return err
 	}
 	if err := rows.Put(appendIndex(prefix, e.Offset), nil); err != nil {
 		return err
 	}
+	head := Head{Kind: kind, Sequence: env.Sequence, Offset: env.Address(e.Offset), Deleted: deleted}
 	f.value = head.append(f.value[:0])
-	if env.Kind == record.State {
-		f.value = appendContent(f.value, 0, payload)
+	if content {
+		f.value = appendContent(f.value, 0, entities.Payload{TypeURL: env.TypeURL, Value: e.Value})
 	}
 	return rows.Put(entityRow(prefix, entityHead), f.value)
 }

@@ -133,7 +133,7 @@ func TestFoldByExample(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if cart.Sequence != 3 || cart.Snapshot == nil || string(cart.Snapshot.State.Value) != "ab" || cart.Snapshot.Sequence != 2 {
+	if cart.Sequence != 3 || cart.State == nil || string(cart.State.Value) != "ab" || cart.StateSequence != 2 {
 		t.Errorf("cart %+v", cart)
 	}
 	var tail []string
@@ -143,10 +143,10 @@ func TestFoldByExample(t *testing.T) {
 	}); err != nil || !slices.Equal(tail, []string{"3c"}) {
 		t.Errorf("events %v, %v", tail, err)
 	}
-	if one, err := view.Load(entities.Key{Type: "counter", ID: "1"}); err != nil || one.Value == nil || string(one.Value.Value) != "5" {
+	if one, err := view.Load(entities.Key{Type: "counter", ID: "1"}); err != nil || one.State == nil || string(one.State.Value) != "5" {
 		t.Errorf("counter 1: %+v, %v", one, err)
 	}
-	if two, err := view.Load(entities.Key{Type: "counter", ID: "2"}); err != nil || two.Value != nil {
+	if two, err := view.Load(entities.Key{Type: "counter", ID: "2"}); err != nil || two.State != nil {
 		t.Errorf("counter 2: %+v, %v", two, err)
 	}
 	if nobody, err := view.Load(entities.Key{Type: "cart", ID: "2"}); err != nil || nobody.Sequence != 0 || nobody.Events != nil {

@@ -3,7 +3,6 @@ package materializer
 import (
 	"bytes"
 	"errors"
-	"fmt"
 
 	"github.com/millrace-io/millrace/entities"
 )
@@ -45,68 +44,11 @@ func (p Partition) Load(key entities.Key) (entities.Loaded, error) {
 	if err != nil || !known {
 		return entities.Loaded{}, err
 	}
-	if head.Kind == entities.Value {
-		return loadValue(key, head, content)
+	k := entityKinds[head.Kind]
+	if k == nil {
+		return entities.Loaded{}, errKind(key, head.Kind)
 	}
-	loaded := entities.Loaded{Sequence: head.Sequence}
-	prefix := appendEntity(nil, p.Address, key.Type, key.ID)
-	b, err := p.Rows.Get(entityRow(prefix, entityState))
-	if err != nil {
-		return entities.Loaded{}, err
-	}
-	var covered uint64
-	if b != nil {
-		sequence, payload, err := parseContent(b)
-		if err != nil {
-			return entities.Loaded{}, fmt.Errorf("%s: %w", key, err)
-		}
-		covered = sequence
-		loaded.Snapshot = &entities.Snapshot{Sequence: sequence, State: payload}
-	}
-	if head.Sequence > covered {
-		loaded.Events = func(yield func(entities.Event) error) error {
-			return p.events(key, prefix, covered, head.Sequence, yield)
-		}
-	}
-	return loaded, nil
-}
-
-func loadValue(key entities.Key, head Head, content []byte) (entities.Loaded, error) {
-	if head.Deleted {
-		return entities.Loaded{}, nil
-	}
-	_, payload, err := parseContent(content)
-	if err != nil {
-		return entities.Loaded{}, fmt.Errorf("%s: %w", key, err)
-	}
-	return entities.Loaded{Value: &payload}, nil
-}
-
-// events yields the tail rows after covered, and insists on every one of them up to last.
-func (p Partition) events(key entities.Key, prefix []byte, covered, last uint64, yield func(entities.Event) error) error {
-	want := covered + 1
-	lower, upper := appendTail(append([]byte(nil), prefix...), want), appendTail(append([]byte(nil), prefix...), last+1)
-	var stopped error
-	err := p.Rows.Scan(lower, upper, func(_, value []byte) bool {
-		sequence, payload, err := parseContent(value)
-		switch {
-		case err != nil:
-			stopped = fmt.Errorf("%s: event %d: %w", key, want, err)
-		case sequence != want:
-			stopped = fmt.Errorf("%s: %w: event %d is missing, found %d", key, ErrCorrupt, want, sequence)
-		default:
-			want++
-			stopped = yield(entities.Event{Sequence: sequence, Payload: payload})
-		}
-		return stopped == nil
-	})
-	if err == nil {
-		err = stopped
-	}
-	if err == nil && want != last+1 {
-		err = fmt.Errorf("%s: %w: event %d of %d is missing", key, ErrCorrupt, want, last)
-	}
-	return err
+	return k.load(p, key, appendEntity(nil, p.Address, key.Type, key.ID), &head, content)
 }
 
 // Stored returns what is remembered of a command id; ok is false when nothing is. Whether it is still within the window is

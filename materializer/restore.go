@@ -228,22 +228,11 @@ func (r *Restoration) imageHead(key, value, base []byte) error {
 		r.changed = bytes.Clone(key)
 		r.counts.Entities++
 	}
-	if head.Kind == entities.EventSourced {
-		return r.events(entity, key[:len(key)-1], &head, &before)
+	k := entityKinds[head.Kind]
+	if k == nil {
+		return errKind(entity, head.Kind)
 	}
-	env := record.Envelope{Kind: record.Delete, Restores: record.Unsigned(head.Offset)}
-	var state []byte
-	if !head.Deleted {
-		_, payload, err := parseContent(content)
-		if err != nil {
-			return fmt.Errorf("%s: %w", entity, err)
-		}
-		env.Kind, env.TypeURL, state = record.State, payload.TypeURL, payload.Value
-	}
-	if r.put([]byte(entity.String()), state, env) {
-		r.counts.Values++
-	}
-	return nil
+	return k.restore(r, entity, key[:len(key)-1], &head, &before, content)
 }
 
 // grown says whether what the image has of an entity may be what became of what the log has. Below the floor of an earlier repair
@@ -260,78 +249,6 @@ func (r *Restoration) grown(entity entities.Key, key []byte, image, base *Head) 
 	default:
 		return nil
 	}
-}
-
-// events restores the events of an entity that the log does not have: one by one, those before the snapshot by the snapshot.
-func (r *Restoration) events(entity entities.Key, prefix []byte, head, before *Head) error {
-	prefix = bytes.Clone(prefix)
-	imageSnapshot, snapshot, err := r.snapshot(r.image, prefix)
-	if err != nil {
-		return fmt.Errorf("%s: %w", entity, err)
-	}
-	baseSnapshot, _, err := r.snapshot(r.base, prefix)
-	if err != nil {
-		return fmt.Errorf("%s: %w", entity, err)
-	}
-	restores := record.Unsigned(head.Offset)
-	next := before.Sequence
-	switch {
-	case imageSnapshot < baseSnapshot, imageSnapshot > baseSnapshot && imageSnapshot <= before.Sequence:
-		return fmt.Errorf("%w: of %s the log has %d events and a snapshot of %d, the store has one of %d", ErrNotAhead, entity, before.Sequence, baseSnapshot, imageSnapshot)
-	case imageSnapshot > baseSnapshot:
-		if !r.put([]byte(entity.String()), snapshot.Value, record.Envelope{
-			Kind: record.Snapshot, Sequence: imageSnapshot, PreviousSnapshot: baseSnapshot, TypeURL: snapshot.TypeURL, Restores: restores,
-		}) {
-			return nil
-		}
-		r.counts.Behind += int64(imageSnapshot - before.Sequence) //nolint:gosec // checked above
-		next = imageSnapshot
-	case next > imageSnapshot:
-		if err := r.same(entity, prefix, next); err != nil {
-			return err
-		}
-	}
-	if r.full || next == head.Sequence {
-		return nil
-	}
-	err = r.image.events(entity, prefix, next, head.Sequence, func(e entities.Event) error {
-		if r.put([]byte(entity.String()), e.Payload.Value, record.Envelope{Kind: record.Event, Sequence: e.Sequence, TypeURL: e.Payload.TypeURL, Restores: restores}) {
-			r.counts.Events++
-		}
-		if r.full {
-			return errFull
-		}
-		return nil
-	})
-	if errors.Is(err, errFull) {
-		return nil
-	}
-	return err
-}
-
-// errFull ends the reading of an entity whose further events come with the next page.
-var errFull = errors.New("the page is full")
-
-// same says whether log and image have the same event.
-func (r *Restoration) same(entity entities.Key, prefix []byte, sequence uint64) error {
-	key := appendTail(bytes.Clone(prefix), sequence)
-	image, err := r.image.Rows.Get(key)
-	if err != nil {
-		return err
-	}
-	base, err := in(r.base, key)
-	if err == nil && !bytes.Equal(image, base) {
-		return fmt.Errorf("%w: event %d of %s is another one in the log", ErrNotAhead, sequence, entity)
-	}
-	return err
-}
-
-func (r *Restoration) snapshot(p Partition, prefix []byte) (uint64, entities.Payload, error) {
-	b, err := in(p, append(bytes.Clone(prefix), entityState))
-	if err != nil || b == nil {
-		return 0, entities.Payload{}, err
-	}
-	return parseContent(b)
 }
 
 // imageTimer restores a timer.

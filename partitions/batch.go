@@ -107,7 +107,7 @@ func (c *core) write(e *entity, call *Call) *entities.Error {
 	if c.outsized(call) {
 		out = &entities.Outcome{}
 	}
-	start, timers, ordinal, sequence := len(c.open.entries), len(c.open.timers), c.ordinal, e.sequence
+	start, timers, ordinal, position := len(c.open.entries), len(c.open.timers), c.ordinal, e.position
 	g := group{core: c, entity: e, call: call, cause: c.cause(call.cmd.Source), start: start}
 	err := g.records(out)
 	entries := c.open.entries[start:]
@@ -128,7 +128,7 @@ func (c *core) write(e *entity, call *Call) *entities.Error {
 	if err != nil {
 		clear(entries)
 		c.open.entries, c.open.timers = c.open.entries[:start], c.open.timers[:timers]
-		c.ordinal, e.sequence = ordinal, sequence
+		c.ordinal, e.position = ordinal, position
 		c.unchangeTimers(call)
 		return err
 	}
@@ -207,21 +207,14 @@ func (g *group) records(out *entities.Outcome) *entities.Error {
 	if timer != nil {
 		g.fired(timer)
 	}
-	for i := range out.Events {
-		e.sequence++
-		g.add(record.Event, e.sequence, out.Events[i])
+	changes := &g.core.changes
+	*changes, e.position = materializer.AppendChanges((*changes)[:0], e.typ.Kind, e.position, out)
+	for i := range *changes {
+		ch := &(*changes)[i]
+		env := g.add(ch.Kind, ch.Payload)
+		env.Sequence, env.PreviousSnapshot = ch.Sequence, ch.PreviousSnapshot
 	}
-	switch out.StateAction {
-	case entities.StateUpdated:
-		g.add(record.State, 0, out.State)
-	case entities.StateDeleted:
-		g.add(record.Delete, 0, entities.Payload{})
-	case entities.StateKept:
-	}
-	if out.Snapshot != nil && len(out.Events) > 0 {
-		g.add(record.Snapshot, e.sequence, *out.Snapshot).PreviousSnapshot = e.snapshot
-		e.snapshot = e.sequence
-	}
+	clear(*changes)
 	if timer != nil && timer.Schedule != "" {
 		if err := g.again(); err != nil {
 			return errSchedule(e.key, err)
@@ -234,23 +227,23 @@ func (g *group) records(out *entities.Outcome) *entities.Error {
 	}
 	for i := range out.Effects {
 		effect := &out.Effects[i]
-		g.add(record.Effect, 0, effect.Payload).Target = record.EncodeEffect(effect, onRefused(g.call.cmd, effect), false)
+		g.add(record.Effect, effect.Payload).Target = record.EncodeEffect(effect, onRefused(g.call.cmd, effect), false)
 	}
 	switch {
 	case out.Forward != nil:
-		g.add(record.Effect, 0, out.Forward.Payload).Target = record.EncodeForward(out.Forward, askerOf(g.entity.keyBytes, g.call))
+		g.add(record.Effect, out.Forward.Payload).Target = record.EncodeForward(out.Forward, askerOf(g.entity.keyBytes, g.call))
 	case len(g.core.open.entries) == g.start:
-		g.add(record.Answered, 0, entities.Payload{})
+		g.add(record.Answered, entities.Payload{})
 	}
 	return nil
 }
 
-func (g *group) add(kind record.Kind, sequence uint64, p entities.Payload) *record.Envelope {
+func (g *group) add(kind record.Kind, p entities.Payload) *record.Envelope {
 	c := g.core
 	c.ordinal++
 	c.open.entries = append(c.open.entries, materializer.Entry{Key: g.entity.keyBytes, Value: p.Value, Envelope: record.Envelope{
 		Kind: kind, Epoch: c.owner.Epoch, Nonce: c.owner.Nonce, Ordinal: c.ordinal, LogTime: c.now.Log,
-		Sequence: sequence, TypeURL: p.TypeURL, Cause: g.cause,
+		TypeURL: p.TypeURL, Cause: g.cause,
 		CommandID: g.call.cmd.ID, Principal: g.call.cmd.Principal, TraceParent: g.call.cmd.TraceParent,
 	}})
 	return &c.open.entries[len(c.open.entries)-1].Envelope

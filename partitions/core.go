@@ -10,6 +10,7 @@ import (
 	"github.com/millrace-io/millrace/entities/record"
 	"github.com/millrace-io/millrace/internal/invariant"
 	"github.com/millrace-io/millrace/internal/mutation"
+	"github.com/millrace-io/millrace/materializer"
 )
 
 // State is where a partition stands on its way to ownership and back.
@@ -101,6 +102,8 @@ type core struct {
 	full  []*batch
 	sent  []*batch
 	spare []*batch
+	// changes is scratch space.
+	changes []materializer.Change
 
 	effects []effect
 }
@@ -495,10 +498,7 @@ func (c *core) Decided(call *Call, opening *Opening, outcome *entities.Outcome, 
 
 func (c *core) adopt(e *entity, opening *Opening) {
 	e.session = opening.Session
-	e.sequence, e.snapshot = opening.Loaded.Sequence, 0
-	if opening.Loaded.Snapshot != nil {
-		e.snapshot = opening.Loaded.Snapshot.Sequence
-	}
+	e.position = materializer.PositionOf(&opening.Loaded)
 	c.weigh(e)
 }
 

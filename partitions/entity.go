@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/materializer"
 )
 
 // entity is what the core knows of one active entity. Its state is the session's and the store's.
@@ -16,8 +17,8 @@ type entity struct {
 	session entities.Session
 	// size is what the session was last counted with.
 	size int
-	// sequence and snapshot are those of the last decided event and snapshot.
-	sequence, snapshot uint64
+	// position is behind the last decided event and snapshot.
+	position materializer.Position
 
 	// running is the command that is not decided yet; at most one.
 	running *Call

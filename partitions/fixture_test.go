@@ -76,8 +76,8 @@ func (w *words) Open(ctx context.Context, _ string, key entities.Key, load entit
 		return nil, err
 	}
 	s := &wordsSession{words: w, ended: make(chan struct{})}
-	if loaded.Snapshot != nil {
-		s.state = string(loaded.Snapshot.State.Value)
+	if loaded.State != nil {
+		s.state = string(loaded.State.Value)
 	}
 	if loaded.Events != nil {
 		err = loaded.Events(func(e entities.Event) error {

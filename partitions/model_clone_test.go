@@ -154,7 +154,7 @@ func (e *encoder) core(c *core) {
 func (e *encoder) entity(c *core, ent *entity) {
 	h, _ := ent.session.(handle)
 	e.num(uint64(h))
-	e.num(ent.sequence)
+	e.num(ent.position.Sequence)
 	e.count(ent.uncommitted)
 	e.bit(ent.running != nil, ent.opening, ent.passivating, ent.reopen, ent.idle != nil)
 	e.calls(c, ent.queue)

@@ -406,7 +406,7 @@ func (t *timers) overdue(now int64) time.Duration {
 
 // fired is the record that says that a timer's command took effect.
 func (g *group) fired(f *entities.TimerFiring) {
-	g.add(record.TimerFired, 0, entities.Payload{}).Timer = record.EncodeTimer(&recordv1.Timer{
+	g.add(record.TimerFired, entities.Payload{}).Timer = record.EncodeTimer(&recordv1.Timer{
 		Name: f.Name, Due: f.Due, Schedule: f.Schedule, SetOffset: uint64(f.Offset), //nolint:gosec // offsets are positive
 	})
 	g.touch(f.Name)
@@ -426,7 +426,7 @@ func (g *group) again() error {
 // change writes what a command did to a timer of its entity.
 func (g *group) change(t *entities.TimerChange) error {
 	if t.Cancel {
-		g.add(record.TimerCancelled, 0, entities.Payload{}).Timer = record.EncodeTimer(&recordv1.Timer{Name: t.Name})
+		g.add(record.TimerCancelled, entities.Payload{}).Timer = record.EncodeTimer(&recordv1.Timer{Name: t.Name})
 		g.touch(t.Name)
 		return nil
 	}
@@ -442,7 +442,7 @@ func (g *group) change(t *entities.TimerChange) error {
 }
 
 func (g *group) set(name string, due int64, schedule string, target entities.Target) {
-	env := g.add(record.TimerSet, 0, target.Payload)
+	env := g.add(record.TimerSet, target.Payload)
 	env.Timer = record.EncodeTimer(&recordv1.Timer{Name: name, Due: due, Schedule: schedule})
 	env.Target = record.EncodeTarget(target)
 	g.touch(name)

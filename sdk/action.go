@@ -75,6 +75,46 @@ func Bidi[In, Out proto.Message](method string,
 		})
 }
 
+// ActionCommand is a call of an action.
+type ActionCommand struct{ call }
+
+// StreamCommand is a call of an action whose answer streams. Beside the messages that the handler sends, an element may be
+// a forward or a refusal. Effects go out with the next element, or with the end of the call.
+type StreamCommand struct {
+	ActionCommand
+	send func(Decision) error
+}
+
+// SendForward makes the answer of another method the next element. It returns an error when the message is not what
+// the method takes, or when the caller is gone.
+func (c *StreamCommand) SendForward(method string, in proto.Message) error {
+	target, err := newTarget(method, in)
+	if err != nil {
+		return fmt.Errorf("cmd.SendForward: %w", err)
+	}
+	return c.element(Decision{Forward: &target})
+}
+
+// SendRefusal makes a refusal, as made by [Refuse], the next element. A worker ends the call there; returning the refusal
+// from the handler says the same more simply.
+func (c *StreamCommand) SendRefusal(refusal error) error {
+	decision, err := conclude(nil, refusal)
+	if err != nil || decision.Refusal == nil {
+		return fmt.Errorf("cmd.SendRefusal: %w is not a refusal: make one with sdk.Refuse", refusal)
+	}
+	return c.element(decision)
+}
+
+// element sends a decision with the effects that wait for one.
+func (c *StreamCommand) element(decision Decision) error {
+	c.mustRun("Send")
+	decision.Effects = c.takeEffects()
+	if err := c.send(decision); err != nil {
+		return &lineError{err}
+	}
+	return nil
+}
+
 type actionDraft struct{ *draft }
 
 // receive returns the caller's next message, and io.EOF after the last one.

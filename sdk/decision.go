@@ -68,7 +68,7 @@ func IgnoreRefusal() EffectOption { return func(e *Effect) { e.IgnoreRefusal = t
 // checkRefusal resolves what an effect says about refusals: its OnRefused is a full method name until here.
 func (s *Service) checkRefusal(e *Effect) error {
 	switch {
-	case s.kind == KindAction && e.OnRefused != "":
+	case !s.kind.HasEntities() && e.OnRefused != "":
 		return errors.New("sdk.OnRefused: an action keeps nothing, so it cannot learn of a refusal later: use sdk.Synchronous, or send the effect from an entity")
 	case e.OnRefused != "" && e.IgnoreRefusal:
 		return errors.New("sdk.OnRefused and sdk.IgnoreRefusal exclude each other: leave one out")

@@ -38,6 +38,22 @@ func EventSourced[S any](persistenceID string, newState func(entityID string) *S
 	return service
 }
 
+// Command is a command of an event-sourced entity.
+type Command struct {
+	entityCall
+	emitter emitter
+}
+
+// emitter applies an event to the image that the command is for.
+type emitter interface{ emit(event proto.Message) }
+
+// Emit makes an event part of the decision and applies it at once: the next statement sees the changed state. The event is
+// encoded here; changing the message later changes nothing that is stored. The events of a command are stored together.
+func (c *Command) Emit(event proto.Message) {
+	c.mustRun("Emit")
+	c.emitter.emit(event)
+}
+
 // Handle gives the handler of a method, which is named by its generated constant. A handler reads the state, emits what
 // happened, and returns the answer:
 //

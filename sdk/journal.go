@@ -70,11 +70,8 @@ func (j *journal[S]) newEntity(id string) (_ Entity, err error) {
 
 var errStale = errors.New("the image is ahead of what is stored; it has to be rebuilt before the next command")
 
-func (e *journalEntity[S]) Load(snapshot *Payload, sequence uint64, value *Payload) (err error) {
+func (e *journalEntity[S]) Load(snapshot *Payload, sequence uint64) (err error) {
 	defer trap(&err)
-	if value != nil {
-		return fmt.Errorf("load %s: an event-sourced entity has no value", e.service.key(e.id))
-	}
 	e.sequence = sequence
 	if snapshot == nil {
 		return nil

@@ -185,7 +185,7 @@ func TestAnUndecodableRequestIsRefused(t *testing.T) {
 
 func TestLoadAndApplyRebuildTheImage(t *testing.T) {
 	entity := open(t, journalService())
-	if err := entity.Load(stored(t, "ABCDE"), 5, nil); err != nil {
+	if err := entity.Load(stored(t, "ABCDE"), 5); err != nil {
 		t.Fatal(err)
 	}
 	for i, event := range payloads(t, appended("F", "G")...) {
@@ -210,17 +210,15 @@ func TestReplayErrorsNameWhatIsWrong(t *testing.T) {
 		"unknown event":  {journalService(), func(e sdk.Entity) error { return e.Apply(1, payload(t, &scriptv1.Forgotten{})) }, "event 1 is a script.v1.Forgotten, which has no function: add sdk.On"},
 		"bad event":      {journalService(), func(e sdk.Entity) error { return e.Apply(1, sdk.Payload{TypeURL: event.TypeURL, Value: []byte{0xff}}) }, "event 1: decode script.v1.Appended"},
 		"panic":          {panicking, func(e sdk.Entity) error { return e.Apply(1, event) }, "panic: on"},
-		"wrong snapshot": {journalService(), func(e sdk.Entity) error { return e.Load(&event, 1, nil) }, "the stored snapshot is a script.v1.Appended, but sdk.SnapshotEvery restores a script.v1.Stored"},
+		"wrong snapshot": {journalService(), func(e sdk.Entity) error { return e.Load(&event, 1) }, "the stored snapshot is a script.v1.Appended, but sdk.SnapshotEvery restores a script.v1.Stored"},
 		"bad snapshot": {journalService(), func(e sdk.Entity) error {
-			return e.Load(&sdk.Payload{TypeURL: stored(t, "").TypeURL, Value: []byte{0xff}}, 1, nil)
+			return e.Load(&sdk.Payload{TypeURL: stored(t, "").TypeURL, Value: []byte{0xff}}, 1)
 		}, "snapshot at 1: decode script.v1.Stored"},
-		"no snapshots":      {noSnapshots, func(e sdk.Entity) error { return e.Load(stored(t, "A"), 1, nil) }, "the service has no sdk.SnapshotEvery to restore it: put it back"},
-		"a value":           {journalService(), func(e sdk.Entity) error { return e.Load(nil, 0, stored(t, "A")) }, "an event-sourced entity has no value"},
-		"snapshot of value": {cellService(), func(e sdk.Entity) error { return e.Load(stored(t, "A"), 1, nil) }, "a value entity has no snapshot"},
-		"event of value":    {cellService(), func(e sdk.Entity) error { return e.Apply(1, event) }, "replay cell/e1: event 1 for a value entity"},
-		"wrong value":       {cellService(), func(e sdk.Entity) error { return e.Load(nil, 0, &event) }, "the stored value is a script.v1.Appended, but the state of the service is a script.v1.Stored"},
+		"no snapshots":   {noSnapshots, func(e sdk.Entity) error { return e.Load(stored(t, "A"), 1) }, "the service has no sdk.SnapshotEvery to restore it: put it back"},
+		"event of value": {cellService(), func(e sdk.Entity) error { return e.Apply(1, event) }, "replay cell/e1: event 1 for a value entity"},
+		"wrong value":    {cellService(), func(e sdk.Entity) error { return e.Load(&event, 0) }, "the stored value is a script.v1.Appended, but the state of the service is a script.v1.Stored"},
 		"bad value": {cellService(), func(e sdk.Entity) error {
-			return e.Load(nil, 0, &sdk.Payload{TypeURL: stored(t, "").TypeURL, Value: []byte{0xff}})
+			return e.Load(&sdk.Payload{TypeURL: stored(t, "").TypeURL, Value: []byte{0xff}}, 0)
 		}, "load cell/e1: decode script.v1.Stored"},
 	} {
 		t.Run(name, func(t *testing.T) {

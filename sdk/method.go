@@ -18,20 +18,6 @@ func shapeOf(m protoreflect.MethodDescriptor) shape {
 	return shape{in: m.IsStreamingClient(), out: m.IsStreamingServer()}
 }
 
-// action returns the option that handles a method of this shape in an action.
-func (s shape) action() string {
-	switch s {
-	case shape{}:
-		return "sdk.Unary"
-	case shape{out: true}:
-		return "sdk.ServerStream"
-	case shape{in: true}:
-		return "sdk.ClientStream"
-	default:
-		return "sdk.Bidi"
-	}
-}
-
 // findMethod looks a full method name, /package.Service/Method, up among the services that are linked into the program.
 func findMethod(fullName string) (protoreflect.MethodDescriptor, error) {
 	service, method, found := strings.Cut(strings.TrimPrefix(fullName, "/"), "/")
@@ -108,9 +94,9 @@ type draft struct {
 func newDraft(kind Kind, persistenceID string) *draft {
 	d := &draft{Service: &Service{kind: kind, persistenceID: persistenceID}, handled: map[protoreflect.Name]bool{}}
 	switch {
-	case kind == KindAction:
+	case !kind.HasEntities():
 	case persistenceID == "":
-		d.problem(`the first argument of %s is empty: give the name under which the state is kept, for example "cart"`, kind.constructor())
+		d.problem(`the first argument of %s is empty: give the name under which the state is kept, for example "cart"`, kind.spec().constructor())
 	case strings.Contains(persistenceID, "/"):
 		d.problem("the persistence id %q contains a slash, which separates it from the entity id: choose a name without one", persistenceID)
 	}
@@ -135,7 +121,7 @@ func (d *draft) handles(option, fullName string, want shape, in, out messageInfo
 		d.descriptor = owner
 	}
 	if owner.FullName() != d.descriptor.FullName() {
-		d.problem("%s: the other handlers are of %s: give %s an %s of its own", at, d.descriptor.FullName(), owner.FullName(), d.kind.constructor())
+		d.problem("%s: the other handlers are of %s: give %s an %s of its own", at, d.descriptor.FullName(), owner.FullName(), d.kind.spec().constructor())
 		return ""
 	}
 	if d.handled[m.Name()] {
@@ -146,8 +132,8 @@ func (d *draft) handles(option, fullName string, want shape, in, out messageInfo
 	switch {
 	case isNil:
 		d.problem("%s: the handler is nil: give a function", at)
-	case d.kind == KindAction && shapeOf(m) != want:
-		d.problem("%s: the method streams otherwise: handle it with %s", at, shapeOf(m).action())
+	case shapeOf(m) != want && d.kind.spec().streams(shapeOf(m)):
+		d.problem("%s: the method streams otherwise: handle it with %s", at, d.kind.spec().option(shapeOf(m)))
 	case !in.known():
 		d.problem("%s: the handler takes %s, which is not a generated message: take *%s", at, in.goType, m.Input().Name())
 	case !out.known():
@@ -183,17 +169,14 @@ func (d *draft) finish() *Service {
 }
 
 func (d *draft) finishMethod(m protoreflect.MethodDescriptor) {
-	option := map[Kind]string{KindEventSourced: "sdk.Handle", KindValue: "sdk.HandleValue", KindAction: shapeOf(m).action()}[d.kind]
+	kind, streams := d.kind.spec(), shapeOf(m)
 	if !d.handled[m.Name()] {
-		d.problem("method %s has no handler: add %s(%s, …)", m.Name(), option, constantOf(m))
+		d.problem("method %s has no handler: add %s(%s, …)", m.Name(), kind.option(streams), constantOf(m))
 	}
-	if d.kind == KindAction {
-		return
-	}
-	if shapeOf(m) != (shape{}) {
+	if !kind.streams(streams) {
 		d.problem("method %s streams, which entities of this kind cannot: make it unary, or move it to a service for sdk.Action", m.Name())
 	}
-	if !hasEntityKey(m.Input()) {
+	if kind.hasEntities() && !hasEntityKey(m.Input()) {
 		d.problem("method %s: no field of %s says which entity is meant: mark one with [(cloudstate.entity_key) = true]", m.Name(), m.Input().FullName())
 	}
 }

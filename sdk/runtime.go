@@ -114,9 +114,9 @@ type Decision struct {
 // Snapshot and value that were loaded, and what a Decision holds, are shared between entity and runtime: neither changes
 // them. The payload of an event or of a command is only read during the call.
 type Entity interface {
-	// Load sets the stored state, before anything else: for an event-sourced entity a snapshot (nil: none) and the sequence of
-	// the last event in it, for a value entity the value (nil: none).
-	Load(snapshot *Payload, sequence uint64, value *Payload) error
+	// Load sets the stored state, before anything else: the value, or a snapshot and the sequence of the last event in it. Nil:
+	// there is none.
+	Load(state *Payload, sequence uint64) error
 	// Apply replays the next event after Load. Sequences have no gaps.
 	Apply(sequence uint64, event Payload) error
 	// Handle lets the entity decide about a command. The error is a *CrashError.

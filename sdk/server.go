@@ -14,9 +14,6 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/millrace-io/millrace/proto/gen/cloudstate"
-	"github.com/millrace-io/millrace/proto/gen/cloudstate/action"
-	"github.com/millrace-io/millrace/proto/gen/cloudstate/eventsourced"
-	"github.com/millrace-io/millrace/proto/gen/cloudstate/valueentity"
 	sessionv1 "github.com/millrace-io/millrace/proto/gen/millrace/session/v1"
 )
 
@@ -57,9 +54,11 @@ type line[Out any] interface {
 // Register adds the protocol's services to a gRPC server.
 func (s *Server) Register(registrar grpc.ServiceRegistrar) {
 	cloudstate.RegisterEntityDiscoveryServer(registrar, discoveryServer{server: s})
-	eventsourced.RegisterEventSourcedServer(registrar, eventSourcedServer{server: s})
-	valueentity.RegisterValueEntityServer(registrar, valueServer{server: s})
-	action.RegisterActionProtocolServer(registrar, actionServer{server: s})
+	for _, k := range kinds {
+		if k != nil {
+			k.register(registrar, s)
+		}
+	}
 	sessionv1.RegisterSessionServiceServer(registrar, linkServer{server: s})
 }
 

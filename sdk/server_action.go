@@ -5,21 +5,52 @@ import (
 	"errors"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/millrace-io/millrace/proto/gen/cloudstate/action"
+	actionproto "github.com/millrace-io/millrace/proto/gen/cloudstate/action"
+	sessionv1 "github.com/millrace-io/millrace/proto/gen/millrace/session/v1"
 )
+
+// action is the kind of services without state.
+type action struct{}
+
+func (action) name() string        { return "action" }
+func (action) constructor() string { return "sdk.Action" }
+func (action) streams(shape) bool  { return true }
+func (action) hasEntities() bool   { return false }
+func (action) hasEvents() bool     { return false }
+func (action) protocol() string    { return actionproto.ActionProtocol_ServiceDesc.ServiceName }
+
+func (action) option(s shape) string {
+	switch s {
+	case shape{}:
+		return "sdk.Unary"
+	case shape{out: true}:
+		return "sdk.ServerStream"
+	case shape{in: true}:
+		return "sdk.ClientStream"
+	default:
+		return "sdk.Bidi"
+	}
+}
+
+func (action) register(registrar grpc.ServiceRegistrar, server *Server) {
+	actionproto.RegisterActionProtocolServer(registrar, actionServer{server: server})
+}
+
+func (action) session(*place, *sessionv1.Request) step { return nil }
 
 // actionServer carries calls of actions, one gRPC call for each. Where the input streams, the first message names the
 // method and carries no payload, and the others carry a payload only.
 type actionServer struct {
-	action.UnimplementedActionProtocolServer
+	actionproto.UnimplementedActionProtocolServer
 	server *Server
 }
 
-func (s actionServer) HandleUnary(ctx context.Context, command *action.ActionCommand) (*action.ActionResponse, error) {
-	var response *action.ActionResponse
+func (s actionServer) HandleUnary(ctx context.Context, command *actionproto.ActionCommand) (*actionproto.ActionResponse, error) {
+	var response *actionproto.ActionResponse
 	err := s.call(ctx, command, nil, func(d Decision) error {
 		response = toActionResponse(&d)
 		return nil
@@ -27,7 +58,7 @@ func (s actionServer) HandleUnary(ctx context.Context, command *action.ActionCom
 	return response, err
 }
 
-func (s actionServer) HandleStreamedIn(stream action.ActionProtocol_HandleStreamedInServer) error {
+func (s actionServer) HandleStreamedIn(stream actionproto.ActionProtocol_HandleStreamedInServer) error {
 	first, err := stream.Recv()
 	if err != nil {
 		return endOf(err)
@@ -37,13 +68,13 @@ func (s actionServer) HandleStreamedIn(stream action.ActionProtocol_HandleStream
 	})
 }
 
-func (s actionServer) HandleStreamedOut(command *action.ActionCommand, stream action.ActionProtocol_HandleStreamedOutServer) error {
+func (s actionServer) HandleStreamedOut(command *actionproto.ActionCommand, stream actionproto.ActionProtocol_HandleStreamedOutServer) error {
 	return s.call(stream.Context(), command, nil, func(d Decision) error {
 		return stream.Send(toActionResponse(&d))
 	})
 }
 
-func (s actionServer) HandleStreamed(stream action.ActionProtocol_HandleStreamedServer) error {
+func (s actionServer) HandleStreamed(stream actionproto.ActionProtocol_HandleStreamedServer) error {
 	first, err := stream.Recv()
 	if err != nil {
 		return endOf(err)
@@ -54,7 +85,7 @@ func (s actionServer) HandleStreamed(stream action.ActionProtocol_HandleStreamed
 }
 
 // call runs a call of the service that the command names.
-func (s actionServer) call(ctx context.Context, command *action.ActionCommand, recv func() (Payload, error), send func(Decision) error) error {
+func (s actionServer) call(ctx context.Context, command *actionproto.ActionCommand, recv func() (Payload, error), send func(Decision) error) error {
 	service, err := s.server.service(command.GetServiceName(), KindAction)
 	if err != nil {
 		return status.Error(codes.Unimplemented, err.Error())
@@ -74,7 +105,7 @@ func (s actionServer) call(ctx context.Context, command *action.ActionCommand, r
 }
 
 // payloads receives what follows the first message.
-func payloads(recv func() (*action.ActionCommand, error)) func() (Payload, error) {
+func payloads(recv func() (*actionproto.ActionCommand, error)) func() (Payload, error) {
 	return func() (Payload, error) {
 		command, err := recv()
 		if err != nil {
@@ -84,15 +115,15 @@ func payloads(recv func() (*action.ActionCommand, error)) func() (Payload, error
 	}
 }
 
-func toActionResponse(d *Decision) *action.ActionResponse {
-	response := &action.ActionResponse{SideEffects: toEffects(d.Effects)}
+func toActionResponse(d *Decision) *actionproto.ActionResponse {
+	response := &actionproto.ActionResponse{SideEffects: toEffects(d.Effects)}
 	switch {
 	case d.Reply != nil:
-		response.Response = &action.ActionResponse_Reply{Reply: toReply(*d.Reply)}
+		response.Response = &actionproto.ActionResponse_Reply{Reply: toReply(*d.Reply)}
 	case d.Forward != nil:
-		response.Response = &action.ActionResponse_Forward{Forward: toForward(d.Forward)}
+		response.Response = &actionproto.ActionResponse_Forward{Forward: toForward(d.Forward)}
 	case d.Refusal != nil:
-		response.Response = &action.ActionResponse_Failure{Failure: toFailure(0, d.Refusal, false)}
+		response.Response = &actionproto.ActionResponse_Failure{Failure: toFailure(0, d.Refusal, false)}
 	}
 	return response
 }

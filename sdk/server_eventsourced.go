@@ -2,108 +2,98 @@ package sdk
 
 import (
 	"context"
-	"errors"
-	"fmt"
 
-	"github.com/millrace-io/millrace/proto/gen/cloudstate"
+	"google.golang.org/grpc"
+
 	"github.com/millrace-io/millrace/proto/gen/cloudstate/eventsourced"
+	sessionv1 "github.com/millrace-io/millrace/proto/gen/millrace/session/v1"
 )
 
-// eventSourcedServer carries event-sourced entities: Init, then events, then commands, one reply for each.
+// eventSourced is the kind of event-sourced entities.
+type eventSourced struct{}
+
+func (eventSourced) name() string         { return "event-sourced" }
+func (eventSourced) constructor() string  { return "sdk.EventSourced" }
+func (eventSourced) option(shape) string  { return "sdk.Handle" }
+func (eventSourced) streams(s shape) bool { return s == shape{} }
+func (eventSourced) hasEntities() bool    { return true }
+func (eventSourced) hasEvents() bool      { return true }
+func (eventSourced) protocol() string     { return eventsourced.EventSourced_ServiceDesc.ServiceName }
+
+func (eventSourced) register(registrar grpc.ServiceRegistrar, server *Server) {
+	eventsourced.RegisterEventSourcedServer(registrar, eventSourcedServer{server: server})
+}
+
+func (eventSourced) session(p *place, first *sessionv1.Request) step {
+	if first.GetEventSourced() == nil {
+		return nil
+	}
+	session := newEventSourcedSession(p.link.server, eventSourcedLine{p})
+	return func(in *sessionv1.Request) (bool, error) { return session.step(in.GetEventSourced()) }
+}
+
+// eventSourcedLine is a place on a link.
+type eventSourcedLine struct{ *place }
+
+func (p eventSourcedLine) Context() context.Context { return p.ctx }
+
+// Send sends one message of the session.
+func (p eventSourcedLine) Send(m *eventsourced.EventSourcedStreamOut) error {
+	return p.send(&sessionv1.Response{Message: &sessionv1.Response_EventSourced{EventSourced: m}})
+}
+
+// eventSourcedServer carries event-sourced entities: Init, then events, then commands, one reply for
+// each.
 type eventSourcedServer struct {
 	eventsourced.UnimplementedEventSourcedServer
 	server *Server
 }
 
 func (s eventSourcedServer) Handle(stream eventsourced.EventSourced_HandleServer) error {
-	session := &eventSourcedSession{server: s.server, line: stream}
-	return converse(s.server, stream.Recv, session.step)
+	return converse(s.server, stream.Recv, newEventSourcedSession(s.server, stream).step)
 }
 
 type eventSourcedSession struct {
-	server *Server
-	line   line[eventsourced.EventSourcedStreamOut]
-	// service and entity are set by init, and so is id.
-	service *Service
-	id      string
-	entity  Entity
+	entitySession
+
+	line line[eventsourced.EventSourcedStreamOut]
 }
 
-// step works on one message. A failure ends the stream: the proxy opens another one for the next command.
+func newEventSourcedSession(server *Server, line line[eventsourced.EventSourcedStreamOut]) *eventSourcedSession {
+	return &eventSourcedSession{entitySession: entitySession{server: server}, line: line}
+}
+
+// step works on one message. A failure ends the stream: the proxy opens another one for the next
+// command.
 func (s *eventSourcedSession) step(in *eventsourced.EventSourcedStreamIn) (over bool, err error) {
-	command := in.GetCommand()
 	switch message := in.GetMessage().(type) {
 	case *eventsourced.EventSourcedStreamIn_Init:
-		err = s.init(message.Init)
+		init := message.Init
+		err = s.init(KindEventSourced, init.GetServiceName(), init.GetEntityId(), init.GetSnapshot().GetSnapshot(), init.GetSnapshot().GetSnapshotSequence())
 	case *eventsourced.EventSourcedStreamIn_Event:
-		err = s.event(message.Event)
+		err = s.apply(message.Event.GetSequence(), message.Event.GetPayload())
 	case *eventsourced.EventSourcedStreamIn_Command:
-		err = s.command(s.line.Context(), command)
+		var d decided
+		if d, err = s.decide(s.line.Context(), message.Command); err == nil {
+			err = s.line.Send(toEventSourcedReply(message.Command.GetId(), &d))
+		}
 	default:
-		err = errors.New("a message of an unknown kind from the proxy")
+		err = errUnknownMessage
 	}
 	if err == nil {
 		return false, nil
 	}
-	logCrash(s.line.Context(), err)
 	return true, s.line.Send(&eventsourced.EventSourcedStreamOut{Message: &eventsourced.EventSourcedStreamOut_Failure{
-		Failure: &cloudstate.Failure{CommandId: command.GetId(), Description: err.Error()},
+		Failure: failure(s.line.Context(), in.GetCommand(), err),
 	}})
 }
 
-func (s *eventSourcedSession) init(init *eventsourced.EventSourcedInit) error {
-	if s.entity != nil {
-		return errors.New("init: a second one on the stream")
-	}
-	service, err := s.server.service(init.GetServiceName(), KindEventSourced)
-	if err != nil {
-		return fmt.Errorf("init %s: %w", init.GetEntityId(), err)
-	}
-	entity, err := service.NewEntity(init.GetEntityId())
-	if err != nil {
-		return fmt.Errorf("init: %w", err)
-	}
-	snapshot := init.GetSnapshot()
-	if err := entity.Load(fromAnyOrNil(snapshot.GetSnapshot()), uint64(snapshot.GetSnapshotSequence()), nil); err != nil { //nolint:gosec // sequences count from 1
-		return err
-	}
-	s.service, s.entity, s.id = service, entity, init.GetEntityId()
-	return nil
-}
-
-func (s *eventSourcedSession) event(event *eventsourced.EventSourcedEvent) error {
-	if s.entity == nil {
-		return fmt.Errorf("event %d came before init", event.GetSequence())
-	}
-	return s.entity.Apply(uint64(event.GetSequence()), fromAny(event.GetPayload())) //nolint:gosec // sequences count from 1
-}
-
-func (s *eventSourcedSession) command(ctx context.Context, command *cloudstate.Command) error {
-	if s.entity == nil {
-		return fmt.Errorf("command %s came before init", command.GetName())
-	}
-	if command.GetEntityId() != s.id {
-		return fmt.Errorf("command %s is for entity %q, the stream is that of %q", command.GetName(), command.GetEntityId(), s.id)
-	}
-	decision, err := s.entity.Handle(ctx, fromCommand(command))
-	if err != nil {
-		return err
-	}
-	effects, err := s.service.toEffects(command, decision.Effects)
-	if err != nil {
-		return err
-	}
+func toEventSourcedReply(id int64, d *decided) *eventsourced.EventSourcedStreamOut {
 	reply := &eventsourced.EventSourcedReply{
-		CommandId:    command.GetId(),
-		ClientAction: toClientAction(command.GetId(), &decision),
-		SideEffects:  effects,
-		Snapshot:     toAnyOrNil(decision.Snapshot),
+		CommandId: id, ClientAction: d.action, SideEffects: d.effects, MillraceTimers: d.timers, Snapshot: toAnyOrNil(d.Snapshot),
 	}
-	if reply.MillraceTimers, err = s.service.toTimers(command, decision.Timers); err != nil {
-		return err
-	}
-	for _, event := range decision.Events {
+	for _, event := range d.Events {
 		reply.Events = append(reply.Events, toAny(event))
 	}
-	return s.line.Send(&eventsourced.EventSourcedStreamOut{Message: &eventsourced.EventSourcedStreamOut_Reply{Reply: reply}})
+	return &eventsourced.EventSourcedStreamOut{Message: &eventsourced.EventSourcedStreamOut_Reply{Reply: reply}}
 }

@@ -12,8 +12,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/millrace-io/millrace/internal/multiplex"
-	"github.com/millrace-io/millrace/proto/gen/cloudstate/eventsourced"
-	"github.com/millrace-io/millrace/proto/gen/cloudstate/valueentity"
 	sessionv1 "github.com/millrace-io/millrace/proto/gen/millrace/session/v1"
 )
 
@@ -79,7 +77,7 @@ type place struct {
 	id     uint64
 	ctx    context.Context //nolint:containedctx // the session's own lifetime
 	cancel context.CancelFunc
-	step   func(*sessionv1.Request) (over bool, err error)
+	step   step
 
 	// The link's lock guards these. running: a runner has the place.
 	inbox              []*sessionv1.Request
@@ -147,17 +145,16 @@ func (l *link) heard(frame *sessionv1.Request) {
 // begin makes a session of the kind of its first frame.
 func (p *place) begin(frame *sessionv1.Request) {
 	p.ctx, p.cancel = context.WithCancel(p.link.Context())
-	switch frame.GetMessage().(type) {
-	case *sessionv1.Request_Value:
-		session := &valueSession{server: p.link.server, line: valueLine{p}}
-		p.step = func(in *sessionv1.Request) (bool, error) { return session.step(in.GetValue()) }
-	case *sessionv1.Request_EventSourced:
-		session := &eventSourcedSession{server: p.link.server, line: eventSourcedLine{p}}
-		p.step = func(in *sessionv1.Request) (bool, error) { return session.step(in.GetEventSourced()) }
-	default:
-		p.step = func(*sessionv1.Request) (bool, error) {
-			return true, status.Error(codes.InvalidArgument, "a session begins with a message of a kind of entity that this function knows")
+	for _, k := range kinds {
+		if k == nil {
+			continue
 		}
+		if p.step = k.session(p, frame); p.step != nil {
+			return
+		}
+	}
+	p.step = func(*sessionv1.Request) (bool, error) {
+		return true, status.Error(codes.InvalidArgument, "a session begins with a message of a kind of entity that this function knows")
 	}
 }
 
@@ -295,23 +292,4 @@ func (l *link) close() {
 	l.Unlock()
 	l.handling.Wait()
 	l.runners.Close()
-}
-
-// valueLine and eventSourcedLine are places in the words of their kinds.
-type (
-	valueLine        struct{ *place }
-	eventSourcedLine struct{ *place }
-)
-
-func (p valueLine) Context() context.Context        { return p.ctx }
-func (p eventSourcedLine) Context() context.Context { return p.ctx }
-
-// Send sends one message of the session.
-func (p valueLine) Send(m *valueentity.ValueEntityStreamOut) error {
-	return p.send(&sessionv1.Response{Message: &sessionv1.Response_Value{Value: m}})
-}
-
-// Send sends one message of the session.
-func (p eventSourcedLine) Send(m *eventsourced.EventSourcedStreamOut) error {
-	return p.send(&sessionv1.Response{Message: &sessionv1.Response_EventSourced{EventSourced: m}})
 }

@@ -2,12 +2,45 @@ package sdk
 
 import (
 	"context"
-	"errors"
-	"fmt"
 
-	"github.com/millrace-io/millrace/proto/gen/cloudstate"
+	"google.golang.org/grpc"
+
 	"github.com/millrace-io/millrace/proto/gen/cloudstate/valueentity"
+	sessionv1 "github.com/millrace-io/millrace/proto/gen/millrace/session/v1"
 )
+
+// value is the kind of value entities.
+type value struct{}
+
+func (value) name() string         { return "value" }
+func (value) constructor() string  { return "sdk.Value" }
+func (value) option(shape) string  { return "sdk.HandleValue" }
+func (value) streams(s shape) bool { return s == shape{} }
+func (value) hasEntities() bool    { return true }
+func (value) hasEvents() bool      { return false }
+func (value) protocol() string     { return valueentity.ValueEntity_ServiceDesc.ServiceName }
+
+func (value) register(registrar grpc.ServiceRegistrar, server *Server) {
+	valueentity.RegisterValueEntityServer(registrar, valueServer{server: server})
+}
+
+func (value) session(p *place, first *sessionv1.Request) step {
+	if first.GetValue() == nil {
+		return nil
+	}
+	session := newValueSession(p.link.server, valueLine{p})
+	return func(in *sessionv1.Request) (bool, error) { return session.step(in.GetValue()) }
+}
+
+// valueLine is a place on a link.
+type valueLine struct{ *place }
+
+func (p valueLine) Context() context.Context { return p.ctx }
+
+// Send sends one message of the session.
+func (p valueLine) Send(m *valueentity.ValueEntityStreamOut) error {
+	return p.send(&sessionv1.Response{Message: &sessionv1.Response_Value{Value: m}})
+}
 
 // valueServer carries value entities: Init with the value, then commands, one reply for each.
 type valueServer struct {
@@ -16,99 +49,52 @@ type valueServer struct {
 }
 
 func (s valueServer) Handle(stream valueentity.ValueEntity_HandleServer) error {
-	session := &valueSession{server: s.server, line: stream}
-	return converse(s.server, stream.Recv, session.step)
+	return converse(s.server, stream.Recv, newValueSession(s.server, stream).step)
 }
 
 type valueSession struct {
-	server *Server
-	line   line[valueentity.ValueEntityStreamOut]
-	// service and entity are set by init, and so is id.
-	service *Service
-	id      string
-	entity  Entity
+	entitySession
+
+	line line[valueentity.ValueEntityStreamOut]
 }
 
-// step works on one message. A failure ends the stream: the proxy opens another one for the next command.
+func newValueSession(server *Server, line line[valueentity.ValueEntityStreamOut]) *valueSession {
+	return &valueSession{entitySession: entitySession{server: server}, line: line}
+}
+
+// step works on one message. A failure ends the stream: the proxy opens another one for the next
+// command.
 func (s *valueSession) step(in *valueentity.ValueEntityStreamIn) (over bool, err error) {
-	command := in.GetCommand()
 	switch message := in.GetMessage().(type) {
 	case *valueentity.ValueEntityStreamIn_Init:
-		err = s.init(message.Init)
+		init := message.Init
+		err = s.init(KindValue, init.GetServiceName(), init.GetEntityId(), init.GetState().GetValue(), 0)
 	case *valueentity.ValueEntityStreamIn_Command:
-		err = s.command(s.line.Context(), command)
+		var d decided
+		if d, err = s.decide(s.line.Context(), message.Command); err == nil {
+			err = s.line.Send(toValueReply(message.Command.GetId(), &d))
+		}
 	default:
-		err = errors.New("a message of an unknown kind from the proxy")
+		err = errUnknownMessage
 	}
 	if err == nil {
 		return false, nil
 	}
-	logCrash(s.line.Context(), err)
 	return true, s.line.Send(&valueentity.ValueEntityStreamOut{Message: &valueentity.ValueEntityStreamOut_Failure{
-		Failure: &cloudstate.Failure{CommandId: command.GetId(), Description: err.Error()},
+		Failure: failure(s.line.Context(), in.GetCommand(), err),
 	}})
 }
 
-func (s *valueSession) init(init *valueentity.ValueEntityInit) error {
-	if s.entity != nil {
-		return errors.New("init: a second one on the stream")
-	}
-	service, err := s.server.service(init.GetServiceName(), KindValue)
-	if err != nil {
-		return fmt.Errorf("init %s: %w", init.GetEntityId(), err)
-	}
-	entity, err := service.NewEntity(init.GetEntityId())
-	if err != nil {
-		return fmt.Errorf("init: %w", err)
-	}
-	if err := entity.Load(nil, 0, fromAnyOrNil(init.GetState().GetValue())); err != nil {
-		return err
-	}
-	s.service, s.entity, s.id = service, entity, init.GetEntityId()
-	return nil
-}
-
-func (s *valueSession) command(ctx context.Context, command *cloudstate.Command) error {
-	if s.entity == nil {
-		return fmt.Errorf("command %s came before init", command.GetName())
-	}
-	if command.GetEntityId() != s.id {
-		return fmt.Errorf("command %s is for entity %q, the stream is that of %q", command.GetName(), command.GetEntityId(), s.id)
-	}
-	decision, err := s.entity.Handle(ctx, fromCommand(command))
-	if err != nil {
-		return err
-	}
-	timers, err := s.service.toTimers(command, decision.Timers)
-	if err != nil {
-		return err
-	}
-	effects, err := s.service.toEffects(command, decision.Effects)
-	if err != nil {
-		return err
-	}
-	return s.line.Send(&valueentity.ValueEntityStreamOut{Message: &valueentity.ValueEntityStreamOut_Reply{
-		Reply: &valueentity.ValueEntityReply{
-			CommandId:    command.GetId(),
-			ClientAction: toClientAction(command.GetId(), &decision),
-			SideEffects:  effects,
-			StateAction:  toStateAction(&decision),
-
-			MillraceTimers: timers,
-		},
-	}})
-}
-
-// toStateAction returns the change of the value; nil for none.
-func toStateAction(d *Decision) *valueentity.ValueEntityAction {
+func toValueReply(id int64, d *decided) *valueentity.ValueEntityStreamOut {
+	reply := &valueentity.ValueEntityReply{CommandId: id, ClientAction: d.action, SideEffects: d.effects, MillraceTimers: d.timers}
 	switch d.StateAction {
 	case StateUpdated:
-		return &valueentity.ValueEntityAction{Action: &valueentity.ValueEntityAction_Update{
+		reply.StateAction = &valueentity.ValueEntityAction{Action: &valueentity.ValueEntityAction_Update{
 			Update: &valueentity.ValueEntityUpdate{Value: toAny(d.State)},
 		}}
 	case StateDeleted:
-		return &valueentity.ValueEntityAction{Action: &valueentity.ValueEntityAction_Delete{Delete: &valueentity.ValueEntityDelete{}}}
-	default:
-		return nil
+		reply.StateAction = &valueentity.ValueEntityAction{Action: &valueentity.ValueEntityAction_Delete{Delete: &valueentity.ValueEntityDelete{}}}
+	case StateKept:
 	}
+	return &valueentity.ValueEntityStreamOut{Message: &valueentity.ValueEntityStreamOut_Reply{Reply: reply}}
 }

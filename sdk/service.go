@@ -9,40 +9,6 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// Kind says how the state of a service comes about.
-type Kind uint8
-
-// The kinds of services.
-const (
-	KindEventSourced Kind = iota + 1
-	KindValue
-	KindAction
-)
-
-// String returns the kind as shown to people.
-func (k Kind) String() string {
-	switch k {
-	case KindEventSourced:
-		return "event-sourced"
-	case KindValue:
-		return "value"
-	default:
-		return "action"
-	}
-}
-
-// constructor returns the function that makes services of the kind, as written by users.
-func (k Kind) constructor() string {
-	switch k {
-	case KindEventSourced:
-		return "sdk.EventSourced"
-	case KindValue:
-		return "sdk.Value"
-	default:
-		return "sdk.Action"
-	}
-}
-
 // Service is one service of a user function, ready to be run. It does not change after it was built and may be used from
 // many goroutines. [Check] says what is wrong with it.
 type Service struct {
@@ -72,7 +38,7 @@ func (s *Service) PassivateAfter(d time.Duration) *Service {
 	next.passivateAfter = d
 	next.problems = append([]error(nil), s.problems...)
 	switch {
-	case s.kind == KindAction:
+	case !s.kind.HasEntities():
 		next.problem("PassivateAfter(%v): actions have no state that could leave memory: remove the call", d)
 	case d < minPassivation:
 		next.problem("PassivateAfter(%v): must be at least %v", d, minPassivation)
@@ -92,7 +58,7 @@ func (s *Service) name() string {
 func (s *Service) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s service", s.kind)
-	if s.kind != KindAction {
+	if s.kind.HasEntities() {
 		fmt.Fprintf(&b, " %q", s.persistenceID)
 	}
 	if s.descriptor != nil {

@@ -12,9 +12,6 @@ import (
 	"google.golang.org/protobuf/types/descriptorpb"
 
 	"github.com/millrace-io/millrace/proto/gen/cloudstate"
-	"github.com/millrace-io/millrace/proto/gen/cloudstate/action"
-	"github.com/millrace-io/millrace/proto/gen/cloudstate/eventsourced"
-	"github.com/millrace-io/millrace/proto/gen/cloudstate/valueentity"
 )
 
 // The version of the Cloudstate protocol that is spoken, and the path of the module as build information has it.
@@ -48,7 +45,7 @@ func EntitySpec(services ...*Service) (*cloudstate.EntitySpec, error) {
 // entity declares the service.
 func (s *Service) entity() *cloudstate.Entity {
 	entity := &cloudstate.Entity{
-		EntityType:    s.kind.protocol(),
+		EntityType:    s.kind.spec().protocol(),
 		ServiceName:   s.name(),
 		PersistenceId: s.persistenceID,
 	}
@@ -60,18 +57,6 @@ func (s *Service) entity() *cloudstate.Entity {
 		}
 	}
 	return entity
-}
-
-// protocol returns the protocol service that hosts the kind.
-func (k Kind) protocol() string {
-	switch k {
-	case KindEventSourced:
-		return eventsourced.EventSourced_ServiceDesc.ServiceName
-	case KindValue:
-		return valueentity.ValueEntity_ServiceDesc.ServiceName
-	default:
-		return action.ActionProtocol_ServiceDesc.ServiceName
-	}
 }
 
 // serviceInfo describes this program.

@@ -2,6 +2,7 @@ package sdk
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"google.golang.org/protobuf/proto"
@@ -56,6 +57,34 @@ func HandleValue[S, In, Out proto.Message](method string, handle func(*ValueComm
 	}
 }
 
+// ValueCommand is a command of a value entity whose state is a message of type S.
+type ValueCommand[S proto.Message] struct {
+	entityCall
+	state  S
+	action StateAction
+}
+
+// State returns the value as this command sees it: what is stored, or what Update gave it. It is nil before the first
+// Update and after Delete; the generated getters of a nil message return defaults. The message is a copy for this command:
+// changing it has no effect without Update.
+func (c *ValueCommand[S]) State() S { return c.state }
+
+// Update replaces the value. It is encoded when the handler returns. The last Update or Delete of a command counts.
+func (c *ValueCommand[S]) Update(state S) {
+	c.mustRun("Update")
+	if isNil(state) {
+		panic(errors.New("cmd.Update(nil): use cmd.Delete to remove the value"))
+	}
+	c.state, c.action = state, StateUpdated
+}
+
+// Delete removes the value. The entity lives on without one, and a later Update sets it again.
+func (c *ValueCommand[S]) Delete() {
+	c.mustRun("Delete")
+	var none S
+	c.state, c.action = none, StateDeleted
+}
+
 // cell is a value service as its entities use it.
 type cell[S proto.Message] struct {
 	service  *Service
@@ -80,10 +109,7 @@ type valueEntity[S proto.Message] struct {
 	exists bool
 }
 
-func (e *valueEntity[S]) Load(snapshot *Payload, _ uint64, value *Payload) error {
-	if snapshot != nil {
-		return fmt.Errorf("load %s: a value entity has no snapshot", e.service.key(e.id))
-	}
+func (e *valueEntity[S]) Load(value *Payload, _ uint64) error {
 	if value == nil {
 		return nil
 	}

@@ -75,10 +75,10 @@ func TestAValueIsLoaded(t *testing.T) {
 	if !ok || image != nil {
 		t.Errorf("image without a value: %v", entity.Image())
 	}
-	if err := entity.Load(nil, 0, nil); err != nil {
+	if err := entity.Load(nil, 0); err != nil {
 		t.Fatal(err)
 	}
-	if err := entity.Load(nil, 0, stored(t, "A")); err != nil {
+	if err := entity.Load(stored(t, "A"), 0); err != nil {
 		t.Fatal(err)
 	}
 	if !proto.Equal(entity.Image().(*scriptv1.Stored), &scriptv1.Stored{Text: "A"}) {

@@ -162,26 +162,3 @@ func checkStored(p entities.Payload) error {
 	}
 	return nil
 }
-
-// checkOutcome says why an entity's outcome cannot be stored.
-func checkOutcome(out *entities.Outcome, maxEvents int) error {
-	if maxEvents > 0 && len(out.Events) > maxEvents {
-		return fmt.Errorf("too many events: %d, and the limit is %d for one command", len(out.Events), maxEvents)
-	}
-	for i, e := range out.Events {
-		if err := checkStored(e); err != nil {
-			return fmt.Errorf("event %d of %d %w", i+1, len(out.Events), err)
-		}
-	}
-	if out.Snapshot != nil {
-		if err := checkStored(*out.Snapshot); err != nil {
-			return fmt.Errorf("the snapshot %w", err)
-		}
-	}
-	if out.StateAction == entities.StateUpdated {
-		if err := checkStored(out.State); err != nil {
-			return fmt.Errorf("the new value %w", err)
-		}
-	}
-	return nil
-}

@@ -4,8 +4,8 @@
 // nothing is durable yet.
 //
 // Read it in this order: function.go (what a function is), host.go, remote.go, session.go (the life of one conversation),
-// exchange.go (one command in it), eventsourced.go and value.go (what differs by kind), link.go and place.go (sessions that share
-// one stream, where the function knows of that), action.go, local.go.
+// exchange.go (one command in it), kind.go (what differs by kind: eventsourced.go, value.go), link.go and place.go (sessions that
+// share one stream, where the function knows of that), action.go, local.go.
 //
 // Goroutines: each remote session on a stream of its own has one that receives; a link has one that receives for all its
 // sessions and one that sends when they must not; a Remote has one more that sends reports. Remote.Close stops all of them and

@@ -50,7 +50,7 @@ func (s *session) handle(ctx context.Context, m *discovery.Method, inv entities.
 	}
 	out, err := s.outcome(m, sent.at, a)
 	if err != nil {
-		fault := functionFailed(fmt.Sprintf("%s: %s: %s", s.texts.reply, m.FullName, err), nil)
+		fault := functionFailed(fmt.Sprintf("%s: %s: %s", s.kind.texts().reply, m.FullName, err), nil)
 		s.finish(fault)
 		return nil, fault
 	}
@@ -75,7 +75,7 @@ func (s *session) occupy() *entities.Error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.fault != nil && len(s.sent) == 0 {
-		return functionFailed(s.texts.terminated, s.fault)
+		return functionFailed(s.service.Kind.Spec().Terminated, s.fault)
 	}
 	s.busy = true
 	return nil
@@ -91,7 +91,8 @@ type sentCommand struct {
 func (s *session) send(inv entities.Invocation) error {
 	id := s.begin()
 	s.fill(id, inv)
-	err := s.wire.sendCommand(&s.command)
+	s.messages.command(&s.command)
+	err := s.channel.send(s.messages)
 	s.payload.Value = nil // an idle session need not hold it
 	if err != nil {
 		s.unbegin(id)
@@ -171,36 +172,23 @@ func (s *session) await(ctx context.Context) (*answer, *entities.Error) {
 
 // outcome puts an answer into the engine's words and checks it.
 func (s *session) outcome(m *discovery.Method, now time.Time, a *answer) (*entities.Outcome, error) {
-	out := &entities.Outcome{StateAction: a.stateAction, Effects: effectsOf(a.effects), Timers: s.timersOf(a.timers)}
+	out := &entities.Outcome{Effects: effectsOf(a.effects), Timers: s.timersOf(a.timers)}
 	setAction(out, a.action, s.remote.announced(cloudstate.MillraceExtension_MILLRACE_FAILURE_CODE))
-	out.Restart = s.service.Kind == entities.EventSourced && a.action.GetFailure().GetRestart()
-	if len(a.events) > 0 {
-		out.Events = make([]entities.Payload, len(a.events))
-		for i, e := range a.events {
-			out.Events[i] = payloadOf(e)
-		}
-		if a.snapshot != nil { // without events it means nothing
-			snapshot := payloadOf(a.snapshot)
-			out.Snapshot = &snapshot
-		}
-	}
-	if a.stateAction == entities.StateUpdated {
-		out.State = payloadOf(a.state)
-	}
+	s.kind.outcome(a, out)
 	if dropBesideRefusal(out) {
 		s.remote.warnOfRefusal(m)
 	}
 	if err := s.checkTimers(out, now); err != nil {
 		return nil, err
 	}
-	if err := checkOutcome(out, s.remote.options.MaxCommitRecords); err != nil {
+	if err := s.kind.check(out, s.remote.options.MaxCommitRecords); err != nil {
 		return nil, err
 	}
 	if err := checkEffects(out, s.service); err != nil {
 		return nil, err
 	}
 	s.remote.warnOfReply(m, out.Reply)
-	s.weigh(out)
+	s.bytes.Store(s.kind.weigh(s.bytes.Load(), out))
 	return out, nil
 }
 
@@ -211,18 +199,4 @@ func (s *session) checkTimers(out *entities.Outcome, now time.Time) error {
 		return errTimersUnannounced
 	}
 	return checkTimers(out, s.service, s.key, now)
-}
-
-// weigh keeps the estimate of the entity's size: the last whole state and what was added since.
-func (s *session) weigh(out *entities.Outcome) {
-	switch {
-	case out.Snapshot != nil:
-		s.bytes.Store(int64(len(out.Snapshot.Value)))
-	case out.StateAction != entities.StateKept:
-		s.bytes.Store(int64(len(out.State.Value)))
-	default:
-		for i := range out.Events {
-			s.bytes.Add(int64(len(out.Events[i].Value)))
-		}
-	}
 }

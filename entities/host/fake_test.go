@@ -135,6 +135,8 @@ type fakeFunction struct {
 	actions fakeActions
 	// mute: it takes links and does not welcome them.
 	mute bool
+	// also serves what no other test needs; it may be nil.
+	also func(grpc.ServiceRegistrar)
 
 	mu   sync.Mutex
 	told []string
@@ -250,6 +252,9 @@ func serve(t testing.TB, f *fakeFunction, address string) (listening string, sto
 	valueentity.RegisterValueEntityServer(server, fakeValue{fakeFunction: f})
 	action.RegisterActionProtocolServer(server, &f.actions)
 	sessionv1.RegisterSessionServiceServer(server, fakeLinks{fakeFunction: f})
+	if f.also != nil {
+		f.also(server)
+	}
 	var serving sync.WaitGroup
 	// Ends with the server's stop, which stop waits for.
 	serving.Go(func() { _ = server.Serve(listener) })

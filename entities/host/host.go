@@ -156,7 +156,7 @@ func (h *Host) Open(ctx context.Context, service string, key entities.Key, load 
 	switch spec := s.Kind.Spec(); {
 	case !spec.HasEntities:
 		return nil, entities.Errorf(entities.Internal, entities.NotApplied, "%s: the service is of the kind %s and has no entities", service, s.Kind)
-	case !spec.Served():
+	case kinds[s.Kind] == nil:
 		return nil, entities.Errorf(entities.NotSupported, entities.NotApplied, "%s: %s entities are not supported yet by this version", service, s.Kind)
 	}
 	return f.Open(ctx, s, key, load)

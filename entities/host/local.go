@@ -27,8 +27,8 @@ type Local interface {
 
 // LocalEntity is one live entity; calls never overlap. Any error is a crash: the entity is opened anew for the next command.
 type LocalEntity interface {
-	// Load sets the stored state: the snapshot of an event-sourced entity or the value of a value entity. Both may be nil.
-	Load(snapshot *entities.Snapshot, value *entities.Payload) error
+	// Load sets the stored state: a value, or a snapshot and the sequence of the last event in it. Nil: there is none.
+	Load(state *entities.Payload, sequence uint64) error
 	// Apply changes the state by a stored event. Its payload is valid only during the call.
 	Apply(entities.Event) error
 	// Handle decides about one command.
@@ -93,7 +93,7 @@ func (p *InProcess) Open(ctx context.Context, service *discovery.Service, key en
 	s := &localSession{host: p, service: service, key: key}
 	crash := guard(func() error { return s.open(loaded) })
 	if crash != nil {
-		fault := functionFailed(textsOf(service.Kind).failure, fmt.Errorf("open %s: %w", key, crash))
+		fault := functionFailed(kinds[service.Kind].texts().failure, fmt.Errorf("open %s: %w", key, crash))
 		p.options.Hooks.OnSessionFault(key, fault)
 		return nil, fault
 	}

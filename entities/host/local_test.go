@@ -60,12 +60,9 @@ func misbehave(word string) error {
 
 type localEntity struct{ words []string }
 
-func (e *localEntity) Load(snapshot *entities.Snapshot, value *entities.Payload) error {
-	switch {
-	case snapshot != nil:
-		e.words = append(e.words, valueText(snapshot.State.Value))
-	case value != nil:
-		e.words = append(e.words, valueText(value.Value))
+func (e *localEntity) Load(state *entities.Payload, _ uint64) error {
+	if state != nil {
+		e.words = append(e.words, valueText(state.Value))
 	}
 	return misbehave(e.words[len(e.words)-1])
 }
@@ -118,15 +115,15 @@ func localHost(t *testing.T) (*host.Host, *host.InProcess, *[]string) {
 
 func TestLocalSession(t *testing.T) {
 	h, p, faults := localHost(t)
-	state := textPayload("10")
+	state, five := textPayload("10"), textPayload("five")
 	for _, tc := range []struct {
 		service, method string
 		loaded          entities.Loaded
 		want            string
 	}{
 		{"t.Carts", "Add", entities.Loaded{}, "t.Carts/c1"},
-		{"t.Carts", "Add", entities.Loaded{Snapshot: &entities.Snapshot{Sequence: 5, State: textPayload("five")}, Events: history("a", "b")}, "t.Carts/c1 five 6a 7b"},
-		{"t.Prices", "Set", entities.Loaded{Value: &state}, "t.Prices/c1 10"},
+		{"t.Carts", "Add", entities.Loaded{State: &five, StateSequence: 5, Events: history("a", "b")}, "t.Carts/c1 five 6a 7b"},
+		{"t.Prices", "Set", entities.Loaded{State: &state}, "t.Prices/c1 10"},
 	} {
 		s, err := h.Open(t.Context(), tc.service, cartKey, func(context.Context) (entities.Loaded, error) { return tc.loaded, nil })
 		if err != nil {
@@ -196,7 +193,7 @@ func TestLocalOpenErrors(t *testing.T) {
 	for _, err := range []error{
 		open("panic", entities.Loaded{}),
 		open("error", entities.Loaded{}),
-		open("c1", entities.Loaded{Value: &state}),
+		open("c1", entities.Loaded{State: &state}),
 		open("c1", entities.Loaded{Events: history("a", "error")}),
 		open("c1", entities.Loaded{Events: history("a", "panic")}),
 	} {

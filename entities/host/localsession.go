@@ -26,7 +26,7 @@ func (s *localSession) open(loaded entities.Loaded) (crash error) {
 	if s.entity, crash = s.host.local.OpenEntity(s.service.Name, s.key.ID); crash != nil {
 		return crash
 	}
-	if crash = s.entity.Load(loaded.Snapshot, loaded.Value); crash != nil || loaded.Events == nil {
+	if crash = s.entity.Load(loaded.State, loaded.StateSequence); crash != nil || loaded.Events == nil {
 		return crash
 	}
 	err := loaded.Events(func(e entities.Event) error {
@@ -46,7 +46,7 @@ func (s *localSession) open(loaded entities.Loaded) (crash error) {
 // Handle lets the function decide about one command.
 func (s *localSession) Handle(ctx context.Context, inv entities.Invocation) (*entities.Outcome, error) {
 	if s.fault != nil {
-		return nil, functionFailed(textsOf(s.service.Kind).terminated, s.fault)
+		return nil, functionFailed(s.service.Kind.Spec().Terminated, s.fault)
 	}
 	s.host.stats.commands.Add(1)
 	out, err := s.handle(ctx, inv)
@@ -67,7 +67,7 @@ func (s *localSession) handle(ctx context.Context, inv entities.Invocation) (*en
 		s.host.warnOfRefusal(s.service.Method(inv.Method))
 	}
 	if crash == nil {
-		crash = checkOutcome(out, s.host.options.MaxCommitRecords)
+		crash = kinds[s.service.Kind].check(out, s.host.options.MaxCommitRecords)
 	}
 	if crash == nil {
 		crash = checkEffects(out, s.service)
@@ -78,7 +78,7 @@ func (s *localSession) handle(ctx context.Context, inv entities.Invocation) (*en
 	if crash == nil {
 		return out, nil
 	}
-	s.fault = functionFailed(textsOf(s.service.Kind).failure, fmt.Errorf("%s/%s on %s: %w", inv.Service, inv.Method, s.key, crash))
+	s.fault = functionFailed(kinds[s.service.Kind].texts().failure, fmt.Errorf("%s/%s on %s: %w", inv.Service, inv.Method, s.key, crash))
 	s.host.options.Hooks.OnSessionFault(s.key, s.fault)
 	return nil, s.fault
 }

@@ -1,13 +1,8 @@
 package host
 
 import (
-	"errors"
-	"fmt"
-
 	"google.golang.org/protobuf/proto"
 
-	"github.com/millrace-io/millrace/proto/gen/cloudstate/eventsourced"
-	"github.com/millrace-io/millrace/proto/gen/cloudstate/valueentity"
 	sessionv1 "github.com/millrace-io/millrace/proto/gen/millrace/session/v1"
 )
 
@@ -20,11 +15,11 @@ type place struct {
 	session *session
 	// taken gets a value when the function has taken in what came before a checkpoint.
 	taken chan struct{}
-	// frame is used again and again, and so is what is in it; replayed is what was sent since the last checkpoint.
-	frame        sessionv1.Request
-	eventSourced sessionv1.Request_EventSourced
-	value        sessionv1.Request_Value
-	replayed     int
+	// frame is used again and again, frames fills it in; replayed is what was sent since the last
+	// checkpoint.
+	frame    sessionv1.Request
+	frames   framed
+	replayed int
 	// hold: what is sent waits for the link's push.
 	hold bool
 
@@ -34,28 +29,15 @@ type place struct {
 	unanswered int
 }
 
-// SendMsg sends one message of the worker's side.
-func (p *place) SendMsg(message any) error {
-	switch m := message.(type) {
-	case *valueentity.ValueEntityStreamIn:
-		p.value.Value = m
-		p.frame.Message = &p.value
-	case *eventsourced.EventSourcedStreamIn:
-		p.eventSourced.EventSourced = m
-		p.frame.Message = &p.eventSourced
-		if e := m.GetEvent(); e != nil {
-			if err := p.checkpoint(proto.Size(e)); err != nil {
-				return err
-			}
-		}
-	default:
-		return fmt.Errorf("send %T: it is no message of a session", m)
-	}
+// send sends the next message of the session.
+func (p *place) send(messages) error {
+	p.frames.frame(&p.frame)
 	return p.link.send(p, &p.frame)
 }
 
-// checkpoint waits, before another event is sent, until the function has taken in enough of those before.
-func (p *place) checkpoint(size int) error {
+// room waits at a checkpoint now and then.
+func (p *place) room(message proto.Message) error {
+	size := proto.Size(message)
 	if p.replayed += size; p.replayed <= replayBytes {
 		return nil
 	}
@@ -71,9 +53,6 @@ func (p *place) checkpoint(size int) error {
 	}
 }
 
-// RecvMsg is not for places: the link's reader calls heard.
-func (p *place) RecvMsg(any) error { return errors.New("a link gives its sessions what it reads") }
-
 // CloseSend says that no more commands come.
 func (p *place) CloseSend() error {
 	return p.link.send(p, &sessionv1.Request{Message: &sessionv1.Request_Close{Close: true}})
@@ -81,19 +60,15 @@ func (p *place) CloseSend() error {
 
 // heard takes a frame of the function's. It is called by the link's reader.
 func (p *place) heard(frame *sessionv1.Response) {
-	a := &answer{}
-	switch m := frame.GetMessage().(type) {
-	case *sessionv1.Response_Value:
-		readValue(m.Value, a)
-	case *sessionv1.Response_EventSourced:
-		readEventSourced(m.EventSourced, a)
-	case *sessionv1.Response_Taken:
+	if _, taken := frame.GetMessage().(*sessionv1.Response_Taken); taken {
 		select {
 		case p.taken <- struct{}{}:
-		default: // nobody asked
+		default: // no replay waits for it
 		}
 		return
 	}
+	a := &answer{}
+	p.frames.unframe(frame, a)
 	if fault := p.session.accept(a); fault != nil {
 		p.session.finish(fault)
 	}

@@ -9,15 +9,15 @@ import (
 	"sync/atomic"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/discovery"
 	"github.com/millrace-io/millrace/proto/gen/cloudstate"
-	"github.com/millrace-io/millrace/proto/gen/cloudstate/eventsourced"
-	"github.com/millrace-io/millrace/proto/gen/cloudstate/valueentity"
 )
 
 // What an open session costs here, about and without the entity's state: on a stream of its own, and on a link.
@@ -34,28 +34,21 @@ const (
 
 // channel carries the messages of one session: a gRPC stream of its own, or a place on a link.
 type channel interface {
-	SendMsg(message any) error
-	// RecvMsg is for streams; a link gives its sessions what comes.
-	RecvMsg(message any) error
+	// send sends the next message.
+	send(messages) error
+	// room waits, before one of many messages is sent, until the function has taken in enough of those
+	// before.
+	room(message proto.Message) error
 	CloseSend() error
 }
 
-// wire is the conversation of one kind, in the words that all kinds share. One goroutine sends and one receives.
-type wire interface {
-	channel
-	// load sends what comes before the first command; progress is called after each message.
-	load(s *session, loaded entities.Loaded, progress func()) error
-	sendCommand(*cloudstate.Command) error
-	// recv fills in the next message of the function.
-	recv(*answer) error
-}
+// ownStream is the channel of a session with a stream of its own. It blocks while the function is
+// behind, so that a long history needs no buffer.
+type ownStream struct{ grpc.ClientStream }
 
-func newWire(kind entities.Kind, c channel) wire {
-	if kind == entities.Value {
-		return &valueWire{channel: c}
-	}
-	return &eventSourcedWire{channel: c}
-}
+func (o ownStream) send(m messages) error { return o.SendMsg(m.next()) }
+
+func (ownStream) room(proto.Message) error { return nil }
 
 // answer is a message of the function.
 type answer struct {
@@ -65,12 +58,27 @@ type answer struct {
 	failure string
 	action  *cloudstate.ClientAction
 	effects []*cloudstate.SideEffect
-	// events and snapshot are of event-sourced entities, stateAction and state of value entities.
-	events      []*anypb.Any
-	snapshot    *anypb.Any
-	stateAction entities.StateAction
-	state       *anypb.Any
-	timers      []*cloudstate.MillraceTimer
+	timers  []*cloudstate.MillraceTimer
+	// reply is the whole reply, in the type of its kind.
+	reply any
+}
+
+// anyReply is what the replies of all kinds have.
+type anyReply interface {
+	GetCommandId() int64
+	GetClientAction() *cloudstate.ClientAction
+	GetSideEffects() []*cloudstate.SideEffect
+}
+
+// replied makes a reply of an answer.
+func (a *answer) replied(reply anyReply, timers []*cloudstate.MillraceTimer) {
+	a.kind, a.commandID, a.reply = replyAnswer, reply.GetCommandId(), reply
+	a.action, a.effects, a.timers = reply.GetClientAction(), reply.GetSideEffects(), timers
+}
+
+// failed makes an answer say that the function gave up.
+func (a *answer) failed(f *cloudstate.Failure) {
+	a.kind, a.commandID, a.failure = failureAnswer, f.GetCommandId(), f.GetDescription()
 }
 
 type answerKind uint8
@@ -88,8 +96,10 @@ type session struct {
 	remote  *Remote
 	service *discovery.Service
 	key     entities.Key
-	texts   *texts
-	wire    wire
+	kind    kind
+	// messages are what it says and hears, channel is what carries them.
+	messages messages
+	channel  channel
 	// cancel cuts the stream, or gives the place on the link up.
 	cancel context.CancelCauseFunc
 	// watch fires when the function has taken too long.
@@ -143,7 +153,7 @@ func (r *Remote) Open(ctx context.Context, service *discovery.Service, key entit
 		remote:  r,
 		service: service,
 		key:     key,
-		texts:   textsOf(service.Kind),
+		kind:    kinds[service.Kind],
 		answers: make(chan *answer, maxAhead),
 		done:    make(chan struct{}),
 		ended:   make(chan struct{}),
@@ -151,11 +161,8 @@ func (r *Remote) Open(ctx context.Context, service *discovery.Service, key entit
 		busy:    true,
 		began:   time.Now(),
 	}
-	join := s.openStream
-	if r.options.SharedStream && r.announced(cloudstate.MillraceExtension_MILLRACE_SHARED_STREAM) {
-		join = s.joinLink
-	}
-	if err := join(ctx); err != nil {
+	s.messages = s.kind.messages()
+	if err := s.join(ctx); err != nil {
 		if ctx.Err() != nil {
 			return nil, callerGone(ctx)
 		}
@@ -171,39 +178,42 @@ func (r *Remote) Open(ctx context.Context, service *discovery.Service, key entit
 }
 
 // openStream gives the session a stream of its own.
-func (s *session) openStream(context.Context) error {
+func (s *session) openStream() error {
 	ctx, cancel := context.WithCancelCause(s.remote.lifetime)
-	stream, err := s.remote.openStream(ctx, s.service.Kind)
+	stream, err := s.kind.stream(ctx, s.remote.conn)
 	if err != nil {
 		cancel(err)
 		return err
 	}
-	s.wire, s.cancel, s.overhead = newWire(s.service.Kind, stream), cancel, streamBytes
+	s.channel, s.cancel, s.overhead = ownStream{stream}, cancel, streamBytes
 	// Ends with the stream, which ends with the session or with the Remote; both Closes wait for it.
-	if !s.remote.start(s.receive) {
+	if !s.remote.start(func() { s.receive(stream) }) {
 		cancel(errRemoteClosed)
 		return errRemoteClosed
 	}
 	return nil
 }
 
-func (r *Remote) openStream(ctx context.Context, kind entities.Kind) (channel, error) {
-	if kind == entities.Value {
-		return valueentity.NewValueEntityClient(r.conn).Handle(ctx)
-	}
-	return eventsourced.NewEventSourcedClient(r.conn).Handle(ctx)
-}
-
 // joinLink gives the session a place on the link that all share.
-func (s *session) joinLink(ctx context.Context) error {
+func (s *session) joinLink(ctx context.Context, frames framed) error {
 	l, err := s.remote.sharedLink(ctx)
 	if err != nil {
 		return err
 	}
-	p := &place{link: l, session: s, taken: make(chan struct{}, 1)}
+	p := &place{link: l, session: s, frames: frames, taken: make(chan struct{}, 1)}
 	s.place = p
-	s.wire, s.cancel, s.overhead = newWire(s.service.Kind, p), p.cut, placeBytes
+	s.channel, s.cancel, s.overhead = p, p.cut, placeBytes
 	return l.join(p)
+}
+
+// join gives the session a channel: a place on the link, if the function knows of that and the kind
+// has frames for it.
+func (s *session) join(ctx context.Context) error {
+	frames, ok := s.messages.(framed)
+	if ok && s.remote.options.SharedStream && s.remote.announced(cloudstate.MillraceExtension_MILLRACE_SHARED_STREAM) {
+		return s.joinLink(ctx, frames)
+	}
+	return s.openStream()
 }
 
 // load brings the function's memory to what is stored. If that cannot be done the session is over, and its goroutine gone.
@@ -212,7 +222,7 @@ func (s *session) load(ctx context.Context, loaded entities.Loaded) error {
 		s.beginClosing()
 		s.cancel(context.Cause(ctx))
 	})
-	err := s.wire.load(s, loaded, s.progress)
+	err := s.messages.load(s, loaded)
 	callerHere := watching()
 	s.watch.Stop()
 	if err == nil && callerHere && s.loaded() {
@@ -244,20 +254,37 @@ func (s *session) loaded() bool {
 	return true
 }
 
-// progress notes that the function has room for more.
-func (s *session) progress() {
-	s.mu.Lock()
-	s.began = time.Now()
-	s.mu.Unlock()
-	s.watch.Reset(s.remote.options.FunctionTimeout)
+// tell sends the next message about what is stored.
+func (s *session) tell() error {
+	if err := s.channel.send(s.messages); err != nil {
+		return streamError{err}
+	}
+	return nil
 }
 
-// receive is the goroutine that reads what the function says, also when nobody asked.
-func (s *session) receive() {
+// replay tells the function one of many stored changes, whose content has size bytes.
+func (s *session) replay(change proto.Message, size int) error {
+	if err := s.channel.room(change); err != nil {
+		return streamError{err}
+	}
+	if err := s.tell(); err != nil {
+		return err
+	}
+	s.bytes.Add(int64(size))
+	s.remote.stats.eventsReplayed.Add(1)
+	s.mu.Lock()
+	s.began = time.Now() // the function has room for more
+	s.mu.Unlock()
+	s.watch.Reset(s.remote.options.FunctionTimeout)
+	return nil
+}
+
+// receive is the goroutine that reads what the function says, also when no command waits.
+func (s *session) receive(stream grpc.ClientStream) {
 	defer close(s.done)
 	for {
 		a := &answer{}
-		if err := s.wire.recv(a); err != nil {
+		if err := s.messages.receive(stream, a); err != nil {
 			s.finish(s.terminated(err))
 			return
 		}
@@ -276,13 +303,13 @@ func (s *session) accept(a *answer) *entities.Error {
 	case s.closing:
 		return nil // said its piece too late
 	case a.kind == failureAnswer:
-		return functionFailed(s.texts.failure, fmt.Errorf("the function gave up at command %d: %s", a.commandID, a.failure))
+		return functionFailed(s.kind.texts().failure, fmt.Errorf("the function gave up at command %d: %s", a.commandID, a.failure))
 	case a.kind == emptyAnswer:
-		return functionFailed(s.texts.message, errors.New("the function sent a message that is neither reply nor failure"))
+		return functionFailed(s.kind.texts().message, errors.New("the function sent a message that is neither reply nor failure"))
 	case s.running <= idle:
-		return functionFailed(s.texts.reply, fmt.Errorf("the function answered command %d while none was running", a.commandID))
+		return functionFailed(s.kind.texts().reply, fmt.Errorf("the function answered command %d while none was running", a.commandID))
 	case a.commandID != s.running:
-		return functionFailed(s.texts.reply, fmt.Errorf("the function answered command %d while %d was running", a.commandID, s.running))
+		return functionFailed(s.kind.texts().reply, fmt.Errorf("the function answered command %d while %d was running", a.commandID, s.running))
 	}
 	s.running++
 	if s.running > s.lastID {
@@ -296,14 +323,14 @@ func (s *session) accept(a *answer) *entities.Error {
 // terminated is the fault of a stream that ended or broke.
 func (s *session) terminated(err error) *entities.Error {
 	if errors.Is(err, io.EOF) {
-		return functionFailed(s.texts.termination, errors.New("the function ended the stream"))
+		return functionFailed(s.kind.texts().termination, errors.New("the function ended the stream"))
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.running == loading && status.Code(err) == codes.Unavailable {
 		return s.remote.unreachable(entities.NotApplied, err)
 	}
-	return functionFailed(s.texts.termination, err)
+	return functionFailed(s.kind.texts().termination, err)
 }
 
 // tooSlow ends a session whose function did not answer in time. It runs on a timer's goroutine, which may be late: began tells
@@ -366,7 +393,7 @@ func (s *session) Close(ctx context.Context) {
 	s.watch.Stop()
 	if !s.beginClosing() {
 		// An error means that the stream is broken, which ends the wait as well.
-		_ = s.wire.CloseSend()
+		_ = s.channel.CloseSend()
 		select {
 		case <-s.done:
 		case <-ctx.Done():
@@ -399,3 +426,8 @@ func (s *session) Ended() <-chan struct{} { return s.ended }
 
 // Size estimates what the session holds: here, and the state in the function.
 func (s *session) Size() int { return s.overhead + int(s.bytes.Load()) }
+
+// functionFailed is the end of a session: nothing is stored, and the cause is for the log.
+func functionFailed(text string, cause error) *entities.Error {
+	return &entities.Error{Reason: entities.FunctionFailed, Outcome: entities.NotApplied, Message: text, Cause: cause}
+}

@@ -160,26 +160,23 @@ func readLoaded(t *testing.T, d *datadriven.TestData) (entities.Loaded, int) {
 	for _, arg := range d.CmdArgs[2:] {
 		switch arg.Key {
 		case "snapshot":
-			loaded.Snapshot = new(entities.Snapshot)
 			number, text, _ := strings.Cut(arg.Vals[0], ":")
-			if _, err := fmt.Sscan(number, &loaded.Snapshot.Sequence); err != nil {
+			if _, err := fmt.Sscan(number, &loaded.StateSequence); err != nil {
 				d.Fatalf(t, "%v", err)
 			}
-			loaded.Snapshot.State = textPayload(text)
+			snapshot := textPayload(text)
+			loaded.State = &snapshot
 		case "events":
 			events = strings.Split(arg.Vals[0], "+")
 			messages += len(events)
 		case "value":
 			value := textPayload(arg.Vals[0])
-			loaded.Value = &value
+			loaded.State = &value
 		}
 	}
 	if len(events) > 0 {
 		loaded.Events = func(yield func(entities.Event) error) error {
-			var next uint64 = 1
-			if loaded.Snapshot != nil {
-				next = loaded.Snapshot.Sequence + 1
-			}
+			next := loaded.StateSequence + 1
 			for i, e := range events {
 				if err := yield(entities.Event{Sequence: next + uint64(i), Payload: textPayload(e)}); err != nil {
 					return err

@@ -55,7 +55,7 @@ func New(t T, service *sdk.Service, id string) *Scenario {
 		t.Fatalf("the service cannot be run:\n%v", err)
 	}
 	s := &Scenario{t: t, service: service, spec: service.Spec(), id: id, now: firstTime}
-	if s.spec.Kind != sdk.KindAction {
+	if s.spec.Kind.HasEntities() {
 		s.entity = s.replay(nil, 0)
 	}
 	return s
@@ -64,20 +64,18 @@ func New(t T, service *sdk.Service, id string) *Scenario {
 // Given adds to the history: events of an event-sourced entity, or the stored value of a value entity.
 func (s *Scenario) Given(history ...proto.Message) *Scenario {
 	s.t.Helper()
-	switch s.spec.Kind {
-	case sdk.KindEventSourced:
-		for _, event := range history {
-			s.events = append(s.events, s.encode(event))
-		}
-	case sdk.KindValue:
-		for _, value := range history {
-			payload := s.encode(value)
-			s.value = &payload
-		}
-	default:
+	if !s.spec.Kind.HasEntities() {
 		s.t.Fatalf("Given: %s has no history", s.service)
 	}
-	s.entity = s.replay(nil, 0)
+	for _, message := range history {
+		payload := s.encode(message)
+		if s.spec.Kind.HasEvents() {
+			s.events = append(s.events, payload)
+		} else {
+			s.value = &payload
+		}
+	}
+	s.entity = s.replay(s.value, 0)
 	s.verify("Given", nil, len(s.events))
 	return s
 }
@@ -152,7 +150,7 @@ func (s *Scenario) handle(inv sdk.Invocation) {
 	s.mustNotCrash(err)
 	s.decisions = []sdk.Decision{decision}
 	if decision.Restart {
-		s.entity = s.replay(nil, 0)
+		s.entity = s.replay(s.value, 0)
 	}
 	s.events = append(s.events, decision.Events...)
 	switch decision.StateAction {
@@ -179,9 +177,9 @@ func (s *Scenario) mustNotCrash(err error) {
 // after the given number of events; nil when there is none.
 func (s *Scenario) verify(step string, before *sdk.Payload, sequence int) {
 	s.t.Helper()
-	s.mustEqual(step, "one that is replayed from all its events or its stored value", s.replay(nil, 0),
+	s.mustEqual(step, "one that is replayed from all its events or its stored value", s.replay(s.value, 0),
 		"a handler changed the state outside of sdk.On, or sdk.On depends on more than state and event")
-	if s.spec.Kind != sdk.KindEventSourced {
+	if !s.spec.Kind.HasEvents() {
 		return
 	}
 	if now := s.snapshot(s.entity); now != nil {
@@ -201,14 +199,14 @@ func (s *Scenario) mustEqual(step, kind string, rebuilt sdk.Entity, why string) 
 	}
 }
 
-// replay builds an entity from a snapshot after some of the events, or from nothing, and the events that follow.
-func (s *Scenario) replay(snapshot *sdk.Payload, sequence int) sdk.Entity {
+// replay builds an entity from a value, or a snapshot after some of the events, or from nothing, and the events that follow.
+func (s *Scenario) replay(state *sdk.Payload, sequence int) sdk.Entity {
 	s.t.Helper()
 	entity, err := s.service.NewEntity(s.id)
 	if err != nil {
 		s.t.Fatalf("%v", err)
 	}
-	if err := entity.Load(snapshot, uint64(sequence), s.value); err != nil { //nolint:gosec // a length
+	if err := entity.Load(state, uint64(sequence)); err != nil { //nolint:gosec // a length
 		s.t.Fatalf("%v", err)
 	}
 	for i, event := range s.events[sequence:] {

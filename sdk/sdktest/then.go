@@ -104,7 +104,7 @@ func (s *Scenario) ThenState(want proto.Message) *Scenario {
 	}
 	got := s.snapshot(s.entity)
 	switch {
-	case got == nil && s.spec.Kind == sdk.KindEventSourced:
+	case got == nil && s.spec.Kind.HasEvents():
 		s.t.Fatalf("ThenState: %s takes no snapshots: add sdk.SnapshotEvery, or look at replies and events", s.service)
 	case got == nil && want != nil:
 		s.t.Fatalf("ThenState: there is no value, want %s", show(want))

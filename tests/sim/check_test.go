@@ -144,10 +144,10 @@ func (w *world) storedIn(rows materializer.Reader, id string) []byte {
 	if err != nil {
 		w.wrong("load %s: %v", id, err)
 	}
-	if loaded.Value == nil {
+	if loaded.State == nil {
 		return nil
 	}
-	return loaded.Value.Value
+	return loaded.State.Value
 }
 
 // check looks at the history.

@@ -118,8 +118,8 @@ func (h hosted) Open(ctx context.Context, _ string, key entities.Key, load entit
 		return nil, err
 	}
 	stored := ""
-	if loaded.Value != nil {
-		stored = string(loaded.Value.Value)
+	if loaded.State != nil {
+		stored = string(loaded.State.Value)
 	}
 	session, err := openImage(h, key, stored)
 	if err != nil || !h.ahead {

@@ -76,13 +76,8 @@ func (f *function) call(ctx context.Context, inv entities.Invocation, recv func(
 type localEntity struct{ entity sdk.Entity }
 
 // Load sets the stored state.
-func (e localEntity) Load(snapshot *entities.Snapshot, value *entities.Payload) error {
-	var sequence uint64
-	var state *sdk.Payload
-	if snapshot != nil {
-		sequence, state = snapshot.Sequence, (*sdk.Payload)(&snapshot.State)
-	}
-	return e.entity.Load(state, sequence, (*sdk.Payload)(value))
+func (e localEntity) Load(state *entities.Payload, sequence uint64) error {
+	return e.entity.Load((*sdk.Payload)(state), sequence)
 }
 
 // Apply replays a stored event.

@@ -116,7 +116,7 @@ func open(t *testing.T, f host.Local, service string, value *entities.Payload) h
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := e.Load(nil, value); err != nil {
+	if err := e.Load(value, 0); err != nil {
 		t.Fatal(err)
 	}
 	return e
@@ -255,7 +255,7 @@ func TestEventSourcedEntity(t *testing.T) {
 		t.Fatal(err)
 	}
 	snapshot := payload(t, &shopv1.CartSnapshot{Items: []*shopv1.Item{{ItemId: "pear", Quantity: 1}}})
-	if err := again.Load(&entities.Snapshot{Sequence: 7, State: snapshot}, nil); err != nil {
+	if err := again.Load(&snapshot, 7); err != nil {
 		t.Fatal(err)
 	}
 	if err := again.Apply(entities.Event{Sequence: 8, Payload: out.Events[0]}); err != nil {

@@ -104,20 +104,9 @@ func (a *adminService) getEntity(key entities.Key) (*adminv1.GetEntityResponse, 
 
 // fill puts an entity's state into an answer, and says what it is.
 func (a *adminService) fill(res *adminv1.GetEntityResponse, loaded entities.Loaded, head materializer.Head) error {
-	if head.Kind == entities.Value {
-		res.Note = "the value as last stored"
-		if loaded.Value == nil {
-			res.Note = "the value was deleted"
-			return nil
-		}
-		res.State = a.content(*loaded.Value)
-		return nil
-	}
-	res.Note = "last snapshot plus later events"
-	if loaded.Snapshot == nil {
-		res.Note = "all events (no snapshot yet)"
-	} else {
-		res.State, res.StateSequence = a.content(loaded.Snapshot.State), loaded.Snapshot.Sequence
+	res.Note = head.Note(&loaded)
+	if loaded.State != nil {
+		res.State, res.StateSequence = a.content(*loaded.State), loaded.StateSequence
 	}
 	if loaded.Events == nil {
 		return nil
