@@ -3,11 +3,12 @@
 package partitions
 
 import (
-	"os"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/millrace-io/millrace/tests/kit"
 )
 
 // The model check of the log protocol: every interleaving of what can happen to one partition, at small bounds, breadth
@@ -118,7 +119,7 @@ func scenarios(size string) []*scenario {
 // MILLRACE_MODEL=full or big widens the bounds; .ci/model holds every variant to its verdict.
 // The race detector has nothing to see here, one goroutine, and would take ten times as long.
 func TestModel(t *testing.T) {
-	size := os.Getenv("MILLRACE_MODEL")
+	size := kit.Model.Text()
 	if !slices.Contains([]string{small, full, big}, size) {
 		t.Fatalf("MILLRACE_MODEL=%s: take full or big, or leave it out", size)
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	broker "github.com/millrace-io/millrace/broker-adapter"
+	"github.com/millrace-io/millrace/tests/kit"
 )
 
 // inTail waits until a number of readers wait in the tail.
@@ -58,12 +59,9 @@ func reading(t *testing.T, r broker.Reader) (values <-chan string, done func()) 
 }
 
 // TestReadersShareAClient lets many readers come to the end: they wait with one client, and each gets its own records.
-// MILLRACE_READERS sets their number; the test says what they cost.
+// The test says what they cost.
 func TestReadersShareAClient(t *testing.T) {
-	readers := 64
-	if n, err := strconv.Atoi(os.Getenv("MILLRACE_READERS")); err == nil {
-		readers = n
-	}
+	readers := kit.Readers.Number(t)
 	for name, shareAfter := range map[string]time.Duration{"own clients": time.Hour, "in the tail": 0} {
 		t.Run(name, func(t *testing.T) {
 			cluster := fake(t, 1)

@@ -19,6 +19,8 @@ type room struct {
 	tools bool
 	// tool: it is one of them.
 	tool bool
+	// testTool: tests of any package may import it, and nothing else without a line of its own.
+	testTool bool
 	// may: what the package imports. tests: what only its tests import; they may also import itself, what it may import,
 	// and all tools.
 	may, tests edges
@@ -51,7 +53,7 @@ var rooms = map[string]room{
 		"internal/failpoint": "test builds set the wall clock",
 	}},
 	"internal/invariant":        {is: "assertions under a build tag", tool: true},
-	"internal/leaktest":         {is: "tests end with the goroutines they began with", tool: true},
+	"internal/leaktest":         {is: "tests end with the goroutines they began with", testTool: true},
 	"internal/lifecycle":        {is: "group of named tasks with one cause of their end", tool: true, tools: true},
 	"internal/settings":         {is: "fields of structs that a user can set: names, defaults, bounds, texts", tool: true},
 	"internal/observe":          {is: "keys of log lines, registration of metrics", tool: true, tools: true},
@@ -231,8 +233,8 @@ var rooms = map[string]room{
 	}, tests: edges{"sdk/sdktest": "each service is a test"}},
 
 	// Suites that cross the whole house. They run cmd as a process and import none of it.
-	"tests/freeport":        {is: "ports for servers of tests"},
-	"tests/kafkaserver":     {floor: 1, is: "a real Apache Kafka for tests", may: edges{"tests/freeport": "ports of brokers"}},
+	"tests/kit":             {is: "processes, ports, waits and settings of tests", testTool: true},
+	"tests/kafkaserver":     {floor: 1, is: "a real Apache Kafka for tests", may: edges{"tests/kit": "brokers are processes"}},
 	"tests/kafkaserver/cmd": {floor: 2, is: "the same for make kafka", may: edges{"tests/kafkaserver": "all of it"}},
 	"tests/...":             {floor: 9, is: "suites that cross the whole house", tools: true, may: anythingButCommands, tests: anythingButCommands},
 }
@@ -310,7 +312,7 @@ func mayImport(table map[string]room, row, target string, test bool) (edge, why 
 		return "", "that package has no row in internal/layering/rooms_test.go"
 	}
 	from := table[row]
-	if table[to].tool && (from.tools || test) {
+	if table[to].tool && (from.tools || test) || table[to].testTool && test {
 		return "", ""
 	}
 	allowed, found := match(from.may, target)
@@ -347,6 +349,7 @@ func TestOwnImportsShow(t *testing.T) {
 	table := map[string]room{
 		"cellar": {floor: 0, is: "words"},
 		"tool":   {floor: 0, is: "a tool", tool: true},
+		"rig":    {floor: 0, is: "a tool of tests", testTool: true},
 		"kit":    {floor: 2, is: "a suite", may: edges{"hall": "what it tests"}},
 		"hall":   {floor: 1, is: "a contract", tools: true, may: edges{"cellar": "speaks its words"}, tests: edges{"kit": "the suite"}},
 		"engine": {floor: 2, is: "an engine", may: edges{"hall": "needs it"}},
@@ -354,6 +357,8 @@ func TestOwnImportsShow(t *testing.T) {
 	whole := map[string]string{
 		"cellar/doc.go":      "package cellar",
 		"tool/doc.go":        "package tool",
+		"rig/doc.go":         "package rig",
+		"cellar/own_test.go": importing("cellar", "rig"),
 		"kit/doc.go":         importing("kit", "hall"),
 		"hall/doc.go":        importing("hall", "cellar", "tool"),
 		"hall/hall_test.go":  importing("hall", "kit", "tool"),
@@ -367,6 +372,7 @@ func TestOwnImportsShow(t *testing.T) {
 		"upwards":           {"cellar/up.go", importing("cellar", "hall"), "cellar/up.go imports hall: the table does not know this edge"},
 		"sideways":          {"engine/kit.go", importing("engine", "kit"), "engine/kit.go imports kit: the table does not know this edge"},
 		"tool without room": {"cellar/tool.go", importing("cellar", "tool"), "cellar/tool.go imports tool: the table does not know this edge"},
+		"rig in product":    {"hall/rig.go", importing("hall", "rig"), "hall/rig.go imports rig: the table does not know this edge"},
 		"suite in product":  {"hall/kit.go", importing("hall", "kit"), "hall/kit.go imports kit: the table does not know this edge"},
 		"no row":            {"attic/doc.go", "package attic", "attic has no row"},
 		"into no row":       {"engine/attic.go", importing("engine", "attic"), "engine/attic.go imports attic: that package has no row"},

@@ -12,9 +12,7 @@ import (
 
 // skipsWithReason are the files that may leave tests out by another rule than -short. Each must fail where CI=true.
 var skipsWithReason = map[string]string{
-	"tests/kafkaserver/require.go":          "Java or Maven is missing; fails where CI=true",
-	"tests/e2e/disk_linux_test.go":          "the system allows no mount namespace; fails where CI=true",
-	"tests/e2e/crash_network_linux_test.go": "the system allows no network namespace; fails where CI=true",
+	"tests/kit/settings.go": "CannotRun: Java is missing, or the system allows no namespace; fails where CI=true",
 }
 
 // TestNoSilentSkips lets a test be left out by -short, and by the files above; never otherwise. So a green run with CI=true

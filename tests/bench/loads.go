@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	counterv1 "github.com/millrace-io/millrace/examples/counter/counter/v1"
+	"github.com/millrace-io/millrace/tests/kit"
 )
 
 // load is one kind of load on one server.
@@ -51,8 +52,11 @@ func (b *bench) loads(ctx context.Context) (loads []load, stop func(), err error
 			loads = append(loads, load{name: name, server: server, do: do})
 		}
 	}
-	address := freePort()
-	bare, err := keep(start(ctx, b.dir, address, listens(address), os.Args[0], "echo", address))
+	address, err := kit.Address()
+	if err != nil {
+		return nil, stop, err
+	}
+	bare, err := keep(start(ctx, b.dir, address, kit.Listens(address), os.Args[0], "echo", address))
 	if err != nil {
 		return nil, stop, err
 	}
@@ -67,8 +71,11 @@ func (b *bench) loads(ctx context.Context) (loads []load, stop func(), err error
 	add(inside, "in process, read", gets(inside.address, spread(b.keys)))
 	add(inside, "HTTP/JSON", posts(inside.address, spread(b.keys)))
 
-	function := freePort()
-	if _, err := keep(start(ctx, b.dir, function, listens(function), b.counter, "-remote", function)); err != nil {
+	function, err := kit.Address()
+	if err != nil {
+		return nil, stop, err
+	}
+	if _, err := keep(start(ctx, b.dir, function, kit.Listens(function), b.counter, "-remote", function)); err != nil {
 		return nil, stop, err
 	}
 	remote, err := keep(b.startMillrace(ctx, "remote", "run", "--function", function))
@@ -118,9 +125,16 @@ func (b *bench) startMillrace(ctx context.Context, name string, args ...string) 
 
 // startWorker starts a program with a worker in it, with ports and a data directory of its own.
 func (b *bench) startWorker(ctx context.Context, name, program string, args ...string) (*process, error) {
-	public, admin := freePort(), freePort()
+	public, err := kit.Address()
+	if err != nil {
+		return nil, err
+	}
+	admin, err := kit.Address()
+	if err != nil {
+		return nil, err
+	}
 	args = append(args, "--listen", public, "--admin", admin, "--peer", "127.0.0.1:0", "--data", filepath.Join(b.dir, name), "--log-level", "warn")
-	p, err := start(ctx, b.dir, public, answers("http://"+admin+"/readyz"), program, args...)
+	p, err := start(ctx, b.dir, public, kit.Answers("http://"+admin+"/readyz"), program, args...)
 	if p != nil {
 		p.admin = admin
 	}

@@ -2,17 +2,17 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/millrace-io/millrace/tests/kit"
 )
 
 // options say what is measured and for how long.
@@ -109,19 +109,9 @@ type bench struct {
 func (b *bench) build(ctx context.Context, checkout string) error {
 	b.millrace, b.counter = filepath.Join(b.dir, "millrace"), filepath.Join(b.dir, "counter")
 	for out, pkg := range map[string]string{b.millrace: "cmd/millrace", b.counter: "examples/counter"} {
-		if err := build(ctx, checkout, out, pkg); err != nil {
+		if err := kit.Build(ctx, checkout, out, pkg); err != nil {
 			return err
 		}
-	}
-	return nil
-}
-
-// build compiles a package of a checkout.
-func build(ctx context.Context, checkout, out, pkg string) error {
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", out, "github.com/millrace-io/millrace/"+pkg)
-	cmd.Dir = checkout
-	if text, err := cmd.CombinedOutput(); err != nil {
-		return errors.Join(err, errors.New(string(text)))
 	}
 	return nil
 }

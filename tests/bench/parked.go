@@ -13,6 +13,7 @@ import (
 	"time"
 
 	counterv1 "github.com/millrace-io/millrace/examples/counter/counter/v1"
+	"github.com/millrace-io/millrace/tests/kit"
 )
 
 const (
@@ -46,7 +47,7 @@ type relay struct {
 // anyway is seen in the other one.
 func (b *bench) parked(ctx context.Context) error {
 	program := filepath.Join(b.dir, "relay")
-	if err := build(ctx, ".", program, "tests/bench/relay"); err != nil {
+	if err := kit.Build(ctx, ".", program, "tests/bench/relay"); err != nil {
 		return err
 	}
 	free, laden := &relay{}, &relay{}

@@ -3,28 +3,31 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
-	"github.com/millrace-io/millrace/tests/freeport"
+	"github.com/millrace-io/millrace/tests/kit"
 )
 
 // process is a server under measurement.
 type process struct {
-	cmd     *exec.Cmd
+	kit.Process
+
 	address string
 	// admin is the admin port of a worker.
 	admin string
-	log   *os.File
 }
+
+const (
+	readyTimeout = 60 * time.Second
+	stopTimeout  = 20 * time.Second
+)
 
 // usage is what the operating system says of a process.
 type usage struct {
@@ -46,44 +49,23 @@ func used(all []*process) (sum usage) {
 	return sum
 }
 
-// start runs a program until stop; ready is asked until it says yes.
-func start(ctx context.Context, dir, address string, ready func() bool, program string, args ...string) (*process, error) {
+// start runs a program until stop, and waits until ready has no error.
+func start(ctx context.Context, dir, address string, ready func(context.Context) error, program string, args ...string) (*process, error) {
 	log, err := os.CreateTemp(dir, "server-*.log")
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(ctx, program, args...) //nolint:gosec // the benchmark's own programs
-	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
+	p := &process{address: address, Process: kit.Process{Command: kit.Command{Program: program, Args: args, Dir: dir, Log: log.Name()}}}
+	if err := errors.Join(log.Close(), p.Start()); err != nil {
 		return nil, err
 	}
-	p := &process{cmd: cmd, address: address, log: log}
-	for deadline := time.Now().Add(60 * time.Second); !ready(); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) || ctx.Err() != nil {
-			p.stop()
-			content, _ := os.ReadFile(log.Name())
-			return nil, fmt.Errorf("%s %s did not become ready:\n%s", program, strings.Join(args, " "), content)
-		}
+	if err := p.Await(ctx, readyTimeout, "ready", ready); err != nil {
+		return nil, errors.Join(err, p.Kill())
 	}
 	return p, nil
 }
 
-func (p *process) stop() {
-	_ = p.cmd.Process.Signal(syscall.SIGTERM)
-	ended := make(chan struct{})
-	go func() { // ends with the process
-		_ = p.cmd.Wait()
-		close(ended)
-	}()
-	select {
-	case <-ended:
-	case <-time.After(20 * time.Second):
-		_ = p.cmd.Process.Kill()
-		<-ended
-	}
-	_ = p.log.Close()
-}
+func (p *process) stop() { _ = p.Stop(stopTimeout) } // one that does not end in time is killed
 
 // clockTick is the unit of CPU times in /proc: 100 a second on every Linux that Go runs on.
 const clockTick = 10 * time.Millisecond
@@ -91,7 +73,7 @@ const clockTick = 10 * time.Millisecond
 // usage reads /proc; what cannot be read counts as nothing.
 func (p *process) usage() usage {
 	var u usage
-	base := "/proc/" + strconv.Itoa(p.cmd.Process.Pid)
+	base := "/proc/" + strconv.Itoa(p.PID())
 	if stat, err := os.ReadFile(base + "/stat"); err == nil {
 		fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
 		user, _ := strconv.ParseInt(fields[11], 10, 64)
@@ -117,40 +99,6 @@ func readField(path, name string) int64 {
 		}
 	}
 	return 0
-}
-
-// freePort returns an address on which nobody listens now.
-func freePort() string {
-	address, err := freeport.On("127.0.0.1")
-	if err != nil {
-		panic(err)
-	}
-	return address
-}
-
-// answers asks an HTTP page whether it is well.
-func answers(url string) func() bool {
-	client := http.Client{Timeout: time.Second}
-	return func() bool {
-		res, err := client.Get(url) //nolint:noctx // the client's timeout bounds it
-		if err != nil {
-			return false
-		}
-		_ = res.Body.Close()
-		return res.StatusCode == http.StatusOK
-	}
-}
-
-// listens asks whether somebody takes connections.
-func listens(address string) func() bool {
-	return func() bool {
-		conn, err := net.DialTimeout("tcp", address, time.Second) //nolint:noctx // bounded by its timeout
-		if err != nil {
-			return false
-		}
-		_ = conn.Close()
-		return true
-	}
 }
 
 // scrape adds up all samples of one metric.

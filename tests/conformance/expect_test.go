@@ -18,7 +18,7 @@ import (
 	"github.com/millrace-io/millrace/proto/gen/cloudstate/eventsourced"
 	"github.com/millrace-io/millrace/proto/gen/cloudstate/valueentity"
 	"github.com/millrace-io/millrace/tests/conformance/interceptor"
-	"github.com/millrace-io/millrace/tests/e2e/harness"
+	"github.com/millrace-io/millrace/tests/kit"
 )
 
 // quiet fails the test if millrace has made a call that the case did not look at, and forgets about it. One that comes later is
@@ -53,7 +53,7 @@ type exchange struct {
 // next waits for the next intercepted call of a method.
 func (s *subject) next(t *testing.T, method string) *exchange {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), harness.Patience)
+	ctx, cancel := context.WithTimeout(t.Context(), kit.Patience)
 	defer cancel()
 	call, err := s.trace.Next(ctx, method)
 	if err != nil {
@@ -65,7 +65,7 @@ func (s *subject) next(t *testing.T, method string) *exchange {
 // message waits for the next message of a direction.
 func (x *exchange) message(t *testing.T, flow *interceptor.Flow) proto.Message {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), harness.Patience)
+	ctx, cancel := context.WithTimeout(t.Context(), kit.Patience)
 	defer cancel()
 	message, err := flow.Next(ctx)
 	if err != nil {
@@ -122,7 +122,7 @@ func (x *exchange) isCut(t *testing.T) {
 
 func (x *exchange) end(t *testing.T, flow *interceptor.Flow) error {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), harness.Patience)
+	ctx, cancel := context.WithTimeout(t.Context(), kit.Patience)
 	defer cancel()
 	cause, err := flow.End(ctx)
 	if err != nil {

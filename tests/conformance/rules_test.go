@@ -20,7 +20,7 @@ import (
 	"github.com/millrace-io/millrace/tests/conformance/proto/crdtmodel"
 	"github.com/millrace-io/millrace/tests/conformance/proto/esmodel"
 	"github.com/millrace-io/millrace/tests/conformance/proto/vemodel"
-	"github.com/millrace-io/millrace/tests/e2e/harness"
+	"github.com/millrace-io/millrace/tests/kit"
 )
 
 // ruleCases are what must be true of a proxy, each shown by itself. That discovery is retried and happens once, that state
@@ -60,7 +60,7 @@ func onePort(t *testing.T, s *subject) {
 		t.Fatal(err)
 	}
 	post.Header.Set("Content-Type", "application/json")
-	if got := fetch(t, &http.Client{Transport: transport, Timeout: harness.Patience}, post); got != (page{http.StatusOK, "application/json", `{"message":""}`}) {
+	if got := fetch(t, &http.Client{Transport: transport, Timeout: kit.Patience}, post); got != (page{http.StatusOK, "application/json", `{"message":""}`}) {
 		t.Errorf("POST over HTTP/2 with prior knowledge: %+v", got)
 	}
 	s.actionTwo(t, "x")

@@ -17,6 +17,7 @@ import (
 	"github.com/millrace-io/millrace/tests/conformance/byhand"
 	"github.com/millrace-io/millrace/tests/conformance/proto/esmodel"
 	"github.com/millrace-io/millrace/tests/e2e/harness"
+	"github.com/millrace-io/millrace/tests/kit"
 )
 
 // discoveredWithin is how soon after the function's port opened discovery must have come, as in Cloudstate's own tests.
@@ -26,9 +27,9 @@ const discoveredWithin = 3 * time.Second
 // the port then.
 func TestDiscoveryIsRetriedWhileThePortIsClosedAndComesOnce(t *testing.T) {
 	f := functions()[0]
-	address := harness.FreeAddress(t)
+	address := kit.FreeAddress(t)
 	n := startNode(t, address, nil)
-	harness.Await(t, "an attempt that found nobody", func() bool {
+	kit.Await(t, "an attempt that found nobody", func() bool {
 		err := n.NotReady()
 		return err != nil && strings.Contains(err.Error(), "refused")
 	})
@@ -123,9 +124,9 @@ func TestPassivationWaitsForTheFunctionToEnd(t *testing.T) {
 	s := newSubject(t, slow.function(), inProcess, nil)
 	got, err := esmodel.NewEventSourcedConfiguredClient(s.conn).Call(t.Context(), &esmodel.Request{Id: "slow"})
 	answered(t, got, err, &esmodel.Response{})
-	harness.Receive(t, slow.halfClosed)
+	kit.Receive(t, "the end of the session", slow.halfClosed)
 	close(slow.release)
-	if err := harness.Receive(t, slow.ended); err != nil {
+	if err := kit.Receive(t, "the session to be over", slow.ended); err != nil {
 		t.Errorf("the stream was cut before the function ended it: %v", err)
 	}
 	x := s.next(t, eventsourced.EventSourced_Handle_FullMethodName)
@@ -194,15 +195,15 @@ func TestQueuedCommandsKeepTheirOrderOverARestart(t *testing.T) {
 		return ended
 	}
 	calls := []<-chan error{call("1")}
-	harness.Receive(t, held.arrived)
+	kit.Receive(t, "a command that is held", held.arrived)
 	for _, message := range []string{"2", "3"} {
 		calls = append(calls, call(message))
-		harness.Await(t, "the command to wait in its partition", func() bool { return waiting(t, n) == int64(len(calls)) })
+		kit.Await(t, "the command to wait in its partition", func() bool { return waiting(t, n) == int64(len(calls)) })
 	}
 	close(held.release)
-	refused(t, harness.Receive(t, calls[0]), "again")
+	refused(t, kit.Receive(t, "the first answer", calls[0]), "again")
 	for _, ended := range calls[1:] {
-		if err := harness.Receive(t, ended); err != nil {
+		if err := kit.Receive(t, "an answer", ended); err != nil {
 			t.Errorf("a command that waited: %v", err)
 		}
 	}

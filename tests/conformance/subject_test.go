@@ -15,6 +15,7 @@ import (
 	"github.com/millrace-io/millrace/tests/conformance/bysdk"
 	"github.com/millrace-io/millrace/tests/conformance/interceptor"
 	"github.com/millrace-io/millrace/tests/e2e/harness"
+	"github.com/millrace-io/millrace/tests/kit"
 )
 
 // function is a user function under the cases.
@@ -110,9 +111,9 @@ func newSubject(t *testing.T, f function, h host, settings map[string]string) *s
 // connect makes the two clients of the public port.
 func (s *subject) connect(t *testing.T) {
 	t.Helper()
-	s.conn = harness.Dial(t, s.public)
+	s.conn = kit.Dial(t, s.public)
 	transport := &http.Transport{}
-	s.web = &http.Client{Transport: transport, Timeout: harness.Patience}
+	s.web = &http.Client{Transport: transport, Timeout: kit.Patience}
 	t.Cleanup(transport.CloseIdleConnections)
 }
 
@@ -136,7 +137,7 @@ func (s *subject) intercept(t *testing.T, address string) {
 		t.Fatal(err)
 	}
 	s.trace = i
-	i.Serve(harness.Listen(t, address))
+	i.Serve(kit.Listen(t, address))
 	t.Cleanup(func() {
 		if err := i.Close(); err != nil {
 			t.Errorf("close the interceptor: %v", err)

@@ -17,6 +17,7 @@ import (
 	"github.com/millrace-io/millrace/examples/shoppingcart/cart"
 	shopv1 "github.com/millrace-io/millrace/examples/shoppingcart/shop/v1"
 	"github.com/millrace-io/millrace/tests/e2e/harness"
+	"github.com/millrace-io/millrace/tests/kit"
 )
 
 // startShop runs millrace in this process before the example services, and returns the address of its public port.
@@ -39,7 +40,7 @@ var (
 // TestMistakeInHTTPRequestIsNamed sends what no service can take over plain HTTP.
 func TestMistakeInHTTPRequestIsNamed(t *testing.T) {
 	address := startShop(t)
-	account := newAccount(harness.Dial(t, address))
+	account := newAccount(kit.Dial(t, address))
 	const json = "application/json"
 	for _, tc := range []struct {
 		name, method, path, contentType, body string
@@ -79,7 +80,7 @@ func TestMistakeInHTTPRequestIsNamed(t *testing.T) {
 // TestMistakeInGRPCCallIsNamed sends what no service can take over gRPC.
 func TestMistakeInGRPCCallIsNamed(t *testing.T) {
 	address := startShop(t)
-	conn := harness.Dial(t, address)
+	conn := kit.Dial(t, address)
 	account := newAccount(conn)
 	for _, tc := range []struct {
 		name, method string
@@ -114,7 +115,7 @@ func TestMistakeInGRPCCallIsNamed(t *testing.T) {
 
 // TestWrongContentTypeOfGRPCIsNamed calls with an encoding that gRPC allows and nobody here speaks.
 func TestWrongContentTypeOfGRPCIsNamed(t *testing.T) {
-	conn := harness.Dial(t, startShop(t))
+	conn := kit.Dial(t, startShop(t))
 	err := conn.Invoke(t.Context(), shopv1.CartService_GetCart_FullMethodName, &shopv1.GetCartRequest{CartId: "42"}, &shopv1.Cart{},
 		grpc.ForceCodecV2(avro{encoding.GetCodecV2("proto")}))
 	says(t, err, codes.InvalidArgument, "application/grpc+avro", "application/grpc+proto")
@@ -128,7 +129,7 @@ func (avro) Name() string { return "avro" }
 
 // TestCallThatEndsEarlyAppliesNothing gives up before anything was sent, and while the deadline is past.
 func TestCallThatEndsEarlyAppliesNothing(t *testing.T) {
-	conn := harness.Dial(t, startShop(t))
+	conn := kit.Dial(t, startShop(t))
 	account := newAccount(conn)
 	account.add(t)
 	ctx, cancel := context.WithCancel(t.Context())

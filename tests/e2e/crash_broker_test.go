@@ -7,8 +7,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"github.com/millrace-io/millrace/tests/e2e/harness"
 	"github.com/millrace-io/millrace/tests/kafkaserver"
+	"github.com/millrace-io/millrace/tests/kit"
 )
 
 // TestBrokerThatHangs freezes brokers out of three, one at a time, as a hung disk would: the kernel still takes connections. It tells
@@ -25,9 +25,9 @@ func TestBrokerThatHangs(t *testing.T) {
 	p := c.patientProbe(time.Second)
 	p.awaitAll()
 	var waits, worst []time.Duration
-	rounds := harness.Number(t, roundsVariable, 1)
+	rounds := kit.CrashRounds.NumberOr(t, 1)
 	for i := range rounds {
-		harness.AwaitWithin(t, time.Minute, "every broker to have everything in sync", func() bool {
+		kit.AwaitWithin(t, time.Minute, "every broker to have everything in sync", func() bool {
 			return kafkaserver.AskLayout(t.Context(), client).AllInSync(brokers.Servers)
 		})
 		s := brokers.Servers[i%len(brokers.Servers)]

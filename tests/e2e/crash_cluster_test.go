@@ -9,6 +9,7 @@ import (
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 	"github.com/millrace-io/millrace/tests/e2e/harness"
 	"github.com/millrace-io/millrace/tests/kafkaserver"
+	"github.com/millrace-io/millrace/tests/kit"
 )
 
 // cluster is three workers with their function in process, and a gateway, on one broker.
@@ -54,7 +55,7 @@ func (c *cluster) add(brokers string, o harness.Options) *harness.Process {
 func (c *cluster) settled() {
 	c.t.Helper()
 	admin := adminv1.NewAdminServiceClient(c.gateway.DialAdmin(c.t))
-	harness.AwaitWithin(c.t, time.Minute, "the workers to have even shares, and followers", func() bool {
+	kit.AwaitWithin(c.t, time.Minute, "the workers to have even shares, and followers", func() bool {
 		seen, err := admin.Cluster(c.t.Context(), &adminv1.ClusterRequest{})
 		if err != nil || len(seen.GetMembers()) != len(c.workers) {
 			return false
@@ -93,12 +94,12 @@ func TestCrashInAClusterLosesNothing(t *testing.T) {
 		do   func(*harness.Process)
 	}{
 		{"killed", func(w *harness.Process) { w.Kill(t); l.awaitAnswers(); w.Restart(t) }},
-		{"frozen", func(w *harness.Process) { w.Freeze(t); l.awaitAnswers(); w.Thaw(t) }},
+		{"frozen", func(w *harness.Process) { w.Pause(t); l.awaitAnswers(); w.Resume(t) }},
 		{"stopped in order", func(w *harness.Process) { w.Stop(t); l.awaitAnswers(); w.Restart(t) }},
 		{"drained", func(w *harness.Process) { c.drain(w); l.awaitAnswers(); w.Stop(t); w.Restart(t) }},
 	}
 	done := map[string]int{}
-	n := harness.Number(t, roundsVariable, len(faults))
+	n := kit.CrashRounds.NumberOr(t, len(faults))
 	for i := range n {
 		f := faults[i%len(faults)]
 		f.do(c.workers[l.rng.IntN(len(c.workers))])
@@ -114,7 +115,7 @@ func TestCrashInAClusterLosesNothing(t *testing.T) {
 
 func (c *cluster) drain(w *harness.Process) {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(c.t.Context(), harness.Patience)
+	ctx, cancel := context.WithTimeout(c.t.Context(), kit.Patience)
 	defer cancel()
 	if _, err := adminv1.NewAdminServiceClient(w.DialAdmin(c.t)).Drain(ctx, &adminv1.DrainRequest{}); err != nil {
 		c.t.Fatalf("drain: %v", err)

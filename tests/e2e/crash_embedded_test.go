@@ -6,6 +6,8 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/millrace-io/millrace/tests/e2e/harness"
+
+	"github.com/millrace-io/millrace/tests/kit"
 )
 
 // defaultRounds is how often a test of the embedded log kills, if the environment says nothing.
@@ -29,7 +31,7 @@ func crashWorker(t *testing.T, o loadOptions) {
 	o.conn = p.Dial(t)
 	l := newLoad(t, o)
 	l.start()
-	n := harness.Number(t, roundsVariable, defaultRounds)
+	n := kit.CrashRounds.NumberOr(t, defaultRounds)
 	for range n {
 		l.awaitAnswers()
 		l.expectTrouble()

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/millrace-io/millrace/tests/e2e/harness"
+	"github.com/millrace-io/millrace/tests/kit"
 )
 
 // functionCodes are what callers may see while a function is gone: UNAVAILABLE when it did not come back in time, UNKNOWN
@@ -39,7 +40,7 @@ func TestCrashOfAFunctionIsWaitedFor(t *testing.T) {
 
 // TestCrashOfASupervisedFunctionIsMended kills a function that `dev` has started: `dev` starts it again.
 func TestCrashOfASupervisedFunctionIsMended(t *testing.T) {
-	address, pidFile := harness.FreeAddress(t), filepath.Join(t.TempDir(), "pid")
+	address, pidFile := kit.FreeAddress(t), filepath.Join(t.TempDir(), "pid")
 	p := harness.Start(t, harness.Options{
 		Args:     []string{"--function", address},
 		Function: []string{"sh", "-c", `echo $$ > "$0"; exec "$@"`, pidFile, harness.Build(t, harness.ShoppingCart, ""), "-remote", address},
@@ -58,7 +59,7 @@ func crashFunction(t *testing.T, p *harness.Process, o loadOptions, kill func())
 	o.conn, o.mayFail = p.Dial(t), functionCodes
 	l := newLoad(t, o)
 	l.start()
-	n := harness.Number(t, roundsVariable, defaultRounds)
+	n := kit.CrashRounds.NumberOr(t, defaultRounds)
 	for range n {
 		l.awaitAnswers()
 		l.expectTrouble()

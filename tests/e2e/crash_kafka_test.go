@@ -13,6 +13,8 @@ import (
 	shopv1 "github.com/millrace-io/millrace/examples/shoppingcart/shop/v1"
 	"github.com/millrace-io/millrace/tests/e2e/harness"
 	"github.com/millrace-io/millrace/tests/kafkaserver"
+
+	"github.com/millrace-io/millrace/tests/kit"
 )
 
 // defaultKafkaRounds is how often a test kills a broker, or a worker on one, if the environment says nothing: each takes
@@ -31,7 +33,7 @@ func TestCrashOfTheBrokerLosesNothing(t *testing.T) {
 	p := harness.Start(t, harness.Options{Command: "run", Args: []string{"--app", "shop", "--brokers", broker.Addr(), "--function", f.Address()}})
 	l := newLoad(t, loadOptions{conn: p.Dial(t), carts: true, mayFail: kafkaCodes})
 	l.start()
-	n := harness.Number(t, roundsVariable, defaultKafkaRounds)
+	n := kit.CrashRounds.NumberOr(t, defaultKafkaRounds)
 	for i := range n {
 		l.awaitAnswers()
 		l.expectTrouble()
@@ -64,7 +66,7 @@ func TestCrashOfTheWorkerOnKafkaRepeatsNothing(t *testing.T) {
 	p := harness.Start(t, harness.Options{Program: harness.Counter, Command: "run", Args: []string{"--app", "shop", "--brokers", broker.Addr()}})
 	l := newLoad(t, loadOptions{conn: p.Dial(t), counters: true, ids: true, mayFail: kafkaCodes})
 	l.start()
-	n := harness.Number(t, roundsVariable, defaultKafkaRounds)
+	n := kit.CrashRounds.NumberOr(t, defaultKafkaRounds)
 	for range n {
 		l.awaitAnswers()
 		l.expectTrouble()

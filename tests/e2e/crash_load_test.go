@@ -19,7 +19,8 @@ import (
 
 	counterv1 "github.com/millrace-io/millrace/examples/counter/counter/v1"
 	shopv1 "github.com/millrace-io/millrace/examples/shoppingcart/shop/v1"
-	"github.com/millrace-io/millrace/tests/e2e/harness"
+
+	"github.com/millrace-io/millrace/tests/kit"
 )
 
 const (
@@ -32,10 +33,6 @@ const (
 	// these tests is back long before.
 	callTimeout     = 2 * time.Minute
 	progressTimeout = 2 * time.Minute
-
-	// roundsVariable says how often each test kills, seedVariable repeats the decisions of an earlier run.
-	roundsVariable = "MILLRACE_CRASH_ROUNDS"
-	seedVariable   = "MILLRACE_CRASH_SEED"
 )
 
 // loadOptions say what a load is made of.
@@ -78,8 +75,7 @@ type load struct {
 // newLoad returns a load that does not run yet. It prints the seed.
 func newLoad(t *testing.T, o loadOptions) *load {
 	t.Helper()
-	seed := harness.Number(t, seedVariable, rand.Uint64()>>1|1)
-	t.Logf("%s=%d repeats the decisions of this run", seedVariable, seed)
+	seed := kit.CrashSeed.Seed(t)
 	l := &load{
 		loadOptions: o, t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 0)),
 		stopping: make(chan struct{}), saw: map[string]error{},

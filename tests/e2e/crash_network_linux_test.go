@@ -13,6 +13,7 @@ import (
 
 	"github.com/millrace-io/millrace/tests/e2e/harness"
 	"github.com/millrace-io/millrace/tests/kafkaserver"
+	"github.com/millrace-io/millrace/tests/kit"
 )
 
 // machine is a network namespace that is connected with this machine by a cable that can be pulled. It is kept by a process, and
@@ -62,10 +63,7 @@ func connectMachine(t *testing.T) *machine {
 
 func noMachine(t *testing.T, why string) {
 	t.Helper()
-	if os.Getenv("CI") == "true" {
-		t.Fatalf("CI=true, and a network of our own is not possible here (it takes root, unshare, nsenter and ip): %s", why)
-	}
-	t.Skipf("a network of our own is not possible here (it takes root, unshare, nsenter and ip): %s", why)
+	kit.CannotRun(t, "no network of our own is possible (it takes root, unshare, nsenter and ip): %s", why)
 }
 
 // apart says whether the keeper has a network of its own. One that ended has none that could be waited for.
@@ -98,11 +96,11 @@ func (m *machine) cable(state string) {
 // answers soon after its session at the latest, and none fails. When the cable is back, so is the worker.
 func TestMachineThatVanishes(t *testing.T) {
 	m := connectMachine(t)
-	door := harness.FreeAddressOn(t, m.here)
+	door := kit.FreeAddressOn(t, m.here)
 	kafka := kafkaserver.Start(t, kafkaserver.Options{Listeners: []kafkaserver.Listener{{Name: "OUTSIDE", Address: door, Advertised: door}}})
 	c := &cluster{t: t}
 	for range 2 {
-		c.add(kafka.Addr(), harness.Options{Args: []string{"--peer", harness.FreeAddressOn(t, m.here)}})
+		c.add(kafka.Addr(), harness.Options{Args: []string{"--peer", kit.FreeAddressOn(t, m.here)}})
 	}
 	there := c.add(door, harness.Options{Host: m.there, Wrapper: strings.Fields(m.inside("--"))})
 	c.gateway = harness.Start(t, harness.Options{Command: "gateway", Args: []string{"--app", "counters", "--brokers", kafka.Addr()}})

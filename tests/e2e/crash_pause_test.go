@@ -3,7 +3,6 @@ package e2e_test
 import (
 	"context"
 	"fmt"
-	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -17,6 +16,7 @@ import (
 	counterv1 "github.com/millrace-io/millrace/examples/counter/counter/v1"
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 	"github.com/millrace-io/millrace/tests/e2e/harness"
+	"github.com/millrace-io/millrace/tests/kit"
 )
 
 // keysByPartition are counters, one for each partition of a cluster.
@@ -148,11 +148,11 @@ func (p *probe) again(partitions []int32, since time.Time) ([]time.Duration, boo
 // took from there.
 func (p *probe) awaitAgain(partitions []int32, since time.Time) (waits []time.Duration) {
 	p.t.Helper()
-	patience := harness.Patience
+	patience := kit.Patience
 	if p.patient > 0 {
 		patience = time.Minute // it is the brokers that are in trouble, who take their time
 	}
-	harness.AwaitWithin(p.t, patience, "keys to answer", func() (all bool) {
+	kit.AwaitWithin(p.t, patience, "keys to answer", func() (all bool) {
 		waits, all = p.again(partitions, since)
 		return all || p.t.Failed()
 	})
@@ -210,7 +210,7 @@ func TestFailOverIsQuick(t *testing.T) {
 	c := startCluster(t)
 	p := c.probe()
 	var waits, worst []time.Duration
-	kills := harness.Number(t, roundsVariable, 2)
+	kills := kit.CrashRounds.NumberOr(t, 2)
 	for i := range kills {
 		w := c.workers[i%len(c.workers)]
 		owned := c.owned(w)
@@ -234,7 +234,7 @@ func TestHandOverIsQuick(t *testing.T) {
 	c := startCluster(t)
 	p := c.probe()
 	var gone, back []time.Duration
-	rounds := harness.Number(t, roundsVariable, 2)
+	rounds := kit.CrashRounds.NumberOr(t, 2)
 	for i := range rounds {
 		w := c.workers[i%len(c.workers)]
 		p.longest()
@@ -262,13 +262,13 @@ func TestHandOverIsQuick(t *testing.T) {
 // its session at the latest, and none fails.
 func TestFrozenWorkerIsPassedOver(t *testing.T) {
 	c := startCluster(t)
-	c.passedOver("a frozen worker", c.workers[0], func() { c.workers[0].Freeze(t) }, func() { c.workers[0].Thaw(t) })
+	c.passedOver("a frozen worker", c.workers[0], func() { c.workers[0].Pause(t) }, func() { c.workers[0].Resume(t) })
 }
 
 // afterSession is how much longer than its session a silent worker may be missed. The second that is promised is measured by
 // make prove, on a machine of its own; among other tests it is told only from connections that time out, which take 10 s and more.
 func afterSession() time.Duration {
-	if os.Getenv(roundsVariable) != "" {
+	if kit.CrashRounds.Text() != "" {
 		return time.Second
 	}
 	return 5 * time.Second

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/millrace-io/millrace/tests/e2e/harness"
+	"github.com/millrace-io/millrace/tests/kit"
 )
 
 // exitError is the exit code of a process that could not do its work.
@@ -126,7 +127,7 @@ func newer(t *testing.T, file, written string) string {
 
 // TestBrokerThatCannotBeReachedIsNamed starts a worker whose log is not there.
 func TestBrokerThatCannotBeReachedIsNamed(t *testing.T) {
-	nobody := harness.FreeAddress(t)
+	nobody := kit.FreeAddress(t)
 	p := harness.Launch(t, harness.Options{Command: "run", Args: []string{"--app", "shop", "--brokers", nobody}})
 	if code := p.AwaitExit(t); code != exitError {
 		t.Errorf("the process ended with %d, want %d", code, exitError)

@@ -16,6 +16,7 @@ import (
 
 	shopv1 "github.com/millrace-io/millrace/examples/shoppingcart/shop/v1"
 	"github.com/millrace-io/millrace/tests/e2e/harness"
+	"github.com/millrace-io/millrace/tests/kit"
 )
 
 // namespace returns a wrapper that runs a command after a shell line, in a mount namespace of its own: what the line mounts
@@ -25,10 +26,7 @@ func namespace(t *testing.T, line, dir string) []string {
 	t.Helper()
 	wrapper := []string{"unshare", "--user", "--map-root-user", "--mount", "sh", "-c", line + ` && exec "$@"`, dir}
 	if said, err := exec.CommandContext(t.Context(), wrapper[0], append(wrapper[1:], "true")...).CombinedOutput(); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatalf("CI=true, and a mount of our own is not possible here (%v): %s", err, said)
-		}
-		t.Skipf("a mount of our own is not possible here (%v): %s", err, said)
+		kit.CannotRun(t, "no mount of our own is possible (%v): %s", err, said)
 	}
 	return wrapper
 }
@@ -67,7 +65,7 @@ func TestFullDiskIsNamedAndServesAgainWhenThereIsRoom(t *testing.T) {
 
 	var refused error
 	added := []string{"before"}
-	harness.Await(t, "a command that finds no room", func() bool {
+	kit.Await(t, "a command that finds no room", func() bool {
 		item := fmt.Sprintf("during-%d", len(added))
 		if refused = add(item); refused == nil {
 			added = append(added, item)
@@ -79,7 +77,7 @@ func TestFullDiskIsNamedAndServesAgainWhenThereIsRoom(t *testing.T) {
 	if err := os.Remove(filler); err != nil {
 		t.Fatal(err)
 	}
-	harness.Await(t, "the worker to serve again", func() bool {
+	kit.Await(t, "the worker to serve again", func() bool {
 		err := add("after")
 		if err != nil && status.Code(err) != codes.Unavailable {
 			t.Errorf("while the worker recovers: %v", err)

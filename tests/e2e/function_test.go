@@ -12,6 +12,7 @@ import (
 	"github.com/millrace-io/millrace/tests/conformance/proto/actionmodel"
 	"github.com/millrace-io/millrace/tests/conformance/proto/esmodel"
 	"github.com/millrace-io/millrace/tests/e2e/harness"
+	"github.com/millrace-io/millrace/tests/kit"
 )
 
 // stage is millrace in this process before a function that misbehaves on demand.
@@ -32,7 +33,7 @@ func newStage(t *testing.T, settings map[string]string) *stage {
 	maps.Copy(all, settings)
 	n := harness.StartNode(t, all)
 	harness.AwaitReady(t, n)
-	conn := harness.Dial(t, n.Status(t.Context()).GetPublicAddress())
+	conn := kit.Dial(t, n.Status(t.Context()).GetPublicAddress())
 	s.journals, s.actions = esmodel.NewEventSourcedTckModelClient(conn), actionmodel.NewActionTckModelClient(conn)
 	return s
 }
@@ -93,7 +94,7 @@ func TestSecondAnswerToACommandCostsOnlyTheStream(t *testing.T) {
 	if got, err := s.command(t, "twice", answerTwice); err != nil || got != "x" {
 		t.Fatalf("the first answer: %q, %v", got, err)
 	}
-	if id := harness.Receive(t, s.script.ended); id != "twice" {
+	if id := kit.Receive(t, "the end of a session", s.script.ended); id != "twice" {
 		t.Fatalf("the stream of %q ended", id)
 	}
 	s.emit(t, "twice", "xx")
@@ -106,7 +107,7 @@ func TestEventOfAnUnknownMessageIsStoredAsItIs(t *testing.T) {
 	if got, err := s.command(t, "opaque", emitOpaque); err != nil || got != "?" {
 		t.Fatalf("emit an event of a type that nobody described: %q, %v", got, err)
 	}
-	harness.Receive(t, s.script.ended) // passive
+	kit.Receive(t, "the end of a session", s.script.ended) // passive
 	s.emit(t, "opaque", "?x")
 }
 
@@ -126,7 +127,7 @@ func TestEventThatTheSDKDoesNotKnowIsNamed(t *testing.T) {
 	f := harness.ServeFunction(t, func(server *grpc.Server) { registerSDK(t, server, service) })
 	n := harness.StartNode(t, map[string]string{"function": f.Address()})
 	harness.AwaitReady(t, n)
-	client := esmodel.NewEventSourcedTckModelClient(harness.Dial(t, n.Status(t.Context()).GetPublicAddress()))
+	client := esmodel.NewEventSourcedTckModelClient(kit.Dial(t, n.Status(t.Context()).GetPublicAddress()))
 	emit := func(want string) {
 		t.Helper()
 		if got, err := client.Process(t.Context(), &esmodel.Request{Id: "1"}); err != nil || got.GetMessage() != want {
@@ -161,9 +162,9 @@ func TestFunctionThatDiesMidCommandIsNamedAndComesBack(t *testing.T) {
 		_, err := s.command(t, "mortal", hold)
 		failed <- err
 	}()
-	harness.Receive(t, s.script.holding)
+	kit.Receive(t, "a command that is held", s.script.holding)
 	s.function.Stop()
-	says(t, harness.Receive(t, failed), codes.Unknown, "Unexpected entity termination")
+	says(t, kit.Receive(t, "the command to fail", failed), codes.Unknown, "Unexpected entity termination")
 
 	_, err := s.command(t, "mortal", emitOne)
 	says(t, err, codes.Unavailable, "function at "+s.function.Address(), "not reachable", "start it")
@@ -177,9 +178,9 @@ func TestFunctionThatDiesMidCommandIsNamedAndComesBack(t *testing.T) {
 // TestFunctionThatWasNeverThereIsNamed calls before any function came: callers wait, are told, and succeed once it is there.
 func TestFunctionThatWasNeverThereIsNamed(t *testing.T) {
 	sc := &script{ended: make(chan string, 64)}
-	f := harness.NewFunction(harness.FreeAddress(t), func(server *grpc.Server) { sc.register(server) })
+	f := harness.NewFunction(kit.FreeAddress(t), func(server *grpc.Server) { sc.register(server) })
 	n := harness.StartNode(t, map[string]string{"function": f.Address(), "function-wait": "200ms"})
-	conn := harness.Dial(t, n.Status(t.Context()).GetPublicAddress())
+	conn := kit.Dial(t, n.Status(t.Context()).GetPublicAddress())
 	s := &stage{function: f, script: sc, journals: esmodel.NewEventSourcedTckModelClient(conn)}
 	_, err := s.command(t, "early", emitOne)
 	says(t, err, codes.Unavailable, "function")

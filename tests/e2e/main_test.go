@@ -13,6 +13,7 @@ import (
 	counterv1 "github.com/millrace-io/millrace/examples/counter/counter/v1"
 	shopv1 "github.com/millrace-io/millrace/examples/shoppingcart/shop/v1"
 	"github.com/millrace-io/millrace/tests/e2e/harness"
+	"github.com/millrace-io/millrace/tests/kit"
 )
 
 func TestMain(m *testing.M) { harness.Main(m) }
@@ -34,7 +35,7 @@ func request(t *testing.T, method, url, contentType, body string) page {
 	req.Header.Set("Content-Type", contentType)
 	transport := &http.Transport{}
 	defer transport.CloseIdleConnections()
-	res, err := (&http.Client{Transport: transport, Timeout: harness.Patience}).Do(req)
+	res, err := (&http.Client{Transport: transport, Timeout: kit.Patience}).Do(req)
 	if err != nil {
 		t.Fatalf("%s %s: %v", method, url, err)
 	}

@@ -20,6 +20,7 @@ import (
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 	"github.com/millrace-io/millrace/tests/e2e/harness"
 	"github.com/millrace-io/millrace/tests/kafkaserver"
+	"github.com/millrace-io/millrace/tests/kit"
 )
 
 // TestTwoServicesAreNotOneApp starts two services under one app name on one broker. The second is refused, with both lists, and has
@@ -94,7 +95,7 @@ func TestRollingUpgradeOnKafka(t *testing.T) {
 				return
 			default:
 			}
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), harness.Patience)
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), kit.Patience)
 			got, err := caller.Increment(ctx, &counterv1.IncrementRequest{CounterId: "x", By: 1})
 			cancel()
 			if err != nil || got.GetValue() != i {
@@ -106,7 +107,7 @@ func TestRollingUpgradeOnKafka(t *testing.T) {
 	after := harness.StartHosting(t, counterFunction(t), settings("after"))
 	harness.AwaitReady(t, after)
 	admin := adminv1.NewAdminServiceClient(door.DialAdmin(t))
-	harness.Await(t, "the cluster to show two versions", func() bool {
+	kit.Await(t, "the cluster to show two versions", func() bool {
 		seen, err := admin.Cluster(t.Context(), &adminv1.ClusterRequest{})
 		partly := seen.GetPartlyServed()
 		return err == nil && seen.GetVersions() == 2 && len(partly) == 1 && partly[0].GetMethod() == "Get" && partly[0].GetWorkers() == 1 && partly[0].GetOfWorkers() == 2
@@ -115,11 +116,11 @@ func TestRollingUpgradeOnKafka(t *testing.T) {
 	if err := before.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	harness.Await(t, "the upgrade to be through", func() bool {
+	kit.Await(t, "the upgrade to be through", func() bool {
 		seen, err := admin.Cluster(t.Context(), &adminv1.ClusterRequest{})
 		return err == nil && seen.GetVersions() == 1 && len(seen.GetMembers()) == 1
 	})
-	harness.Await(t, "the new method at the gateway", func() bool {
+	kit.Await(t, "the new method at the gateway", func() bool {
 		got, err := caller.Get(t.Context(), &counterv1.GetRequest{CounterId: "x"})
 		return err == nil && got.GetValue() > 0
 	})

@@ -6,10 +6,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
-	"github.com/millrace-io/millrace/tests/freeport"
+	"github.com/millrace-io/millrace/tests/kit"
 )
 
 // DefaultPort is Kafka's usual port, which the command uses.
@@ -70,7 +71,7 @@ func (in *installation) launch(ctx context.Context, o Options, javaFlags ...stri
 		return nil, err
 	}
 	for _, s := range servers {
-		if err := s.spawn(); err != nil {
+		if err := s.process.Start(); err != nil {
 			return nil, errors.Join(err, c.Kill())
 		}
 		c.Servers = append(c.Servers, s)
@@ -95,7 +96,7 @@ func (in *installation) servers(o Options, javaFlags []string) ([]*Server, error
 			continue
 		}
 		var err error
-		if ports[i], err = freeport.Port("127.0.0.1"); err != nil {
+		if ports[i], err = kit.Port("127.0.0.1"); err != nil {
 			return nil, err
 		}
 	}
@@ -106,9 +107,12 @@ func (in *installation) servers(o Options, javaFlags []string) ([]*Server, error
 			return nil, err
 		}
 		servers[i] = &Server{
-			in: in, javaFlags: javaFlags, listeners: o.Listeners, detached: o.Detached, node: i + 1, brokers: n,
-			port: ports[2*i], controllerPort: ports[2*i+1], dir: dir,
+			in: in, listeners: o.Listeners, node: i + 1, brokers: n, port: ports[2*i], controllerPort: ports[2*i+1], dir: dir,
 		}
+		servers[i].process = kit.Process{Command: kit.Command{
+			Program: in.java, Args: append(slices.Clone(javaFlags), servers[i].javaArgs("kafka.Kafka", servers[i].propertiesFile())...),
+			Env: servers[i].env(), Log: filepath.Join(dir, "broker.log"), Detached: o.Detached,
+		}}
 	}
 	return servers, nil
 }

@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"github.com/millrace-io/millrace/internal/leaktest"
-	"github.com/millrace-io/millrace/tests/e2e/harness"
+	"github.com/millrace-io/millrace/tests/kit"
 )
 
 // TestMain gives the tests one processor: goroutines that wake at the same moment then run in the order in which they woke,
@@ -26,12 +26,6 @@ func TestMain(m *testing.M) {
 }
 
 const (
-	seedsVariable = "MILLRACE_SIM_SEEDS"
-	fromVariable  = "MILLRACE_SIM_FROM"
-	seedVariable  = "MILLRACE_SIM_SEED"
-	// durationVariable runs seed after seed for so long, from one that nobody has chosen.
-	durationVariable = "MILLRACE_SIM_DURATION"
-	defaultSeeds     = 150
 	// shownEvents is how much of a failing seed is shown.
 	shownEvents = 80
 	// mustHappen is the number of seeds in which every kind of fault must have happened.
@@ -63,16 +57,16 @@ func regressions(t *testing.T) []uint64 {
 
 // TestSimulation runs seeds and checks what clients saw.
 func TestSimulation(t *testing.T) {
-	if seed := harness.Number[uint64](t, seedVariable, 0); seed > 0 {
+	if seed := kit.SimSeed.Number64(t); seed > 0 {
 		w := simulate(t, seed)
 		t.Log(strings.Join(w.script, "\n"))
 		report(t, w)
 		return
 	}
-	from, count := harness.Number[uint64](t, fromVariable, 1), harness.Number[uint64](t, seedsVariable, defaultSeeds)
+	from, count := kit.SimFrom.Number64(t), kit.SimSeeds.Number64(t)
 	began, shown := time.Now(), time.Now()
 	until := began
-	if duration := harness.Duration(t, durationVariable); duration > 0 {
+	if duration := kit.SimDuration.Duration(t); duration > 0 { // from a seed that was never chosen
 		until, count, from = began.Add(duration), 1<<62, uint64(began.UnixNano())
 	}
 	known := regressions(t)
@@ -134,5 +128,5 @@ func report(t *testing.T, w *world) {
 		return
 	}
 	script := w.script[max(0, len(w.script)-shownEvents):]
-	t.Errorf("seed %d (%s=%d): %v\nthe last events:\n%s", w.seed, seedVariable, w.seed, w.broken, strings.Join(script, "\n"))
+	t.Errorf("seed %d (%s=%d): %v\nthe last events:\n%s", w.seed, kit.SimSeed.Name, w.seed, w.broken, strings.Join(script, "\n"))
 }

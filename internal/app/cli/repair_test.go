@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/cockroachdb/datadriven"
+
+	"github.com/millrace-io/millrace/tests/kit"
 )
 
 // TestRepairTranscript runs command lines against a process whose log was put back to an older copy, and compares what is shown with
@@ -41,7 +43,7 @@ func TestRepairTranscript(t *testing.T) {
 	if err := errors.Join(os.RemoveAll(filepath.Join("data", "log")), os.CopyFS(filepath.Join("data", "log"), os.DirFS("older"))); err != nil {
 		t.Fatal(err)
 	}
-	admin := freeAddress(t)
+	admin := kit.FreeAddress(t)
 	s := p.serveIn(t, "dev", "--data", "data", "--worker", "w-1", "--admin", admin)
 	t.Setenv("MILLRACE_ADMIN", admin)
 	s.stderr.await(t, `(?s)to=halted.*to=halted`)

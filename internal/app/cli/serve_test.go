@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -22,6 +21,7 @@ import (
 	"github.com/millrace-io/millrace/internal/app/node"
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 	"github.com/millrace-io/millrace/sdk"
+	"github.com/millrace-io/millrace/tests/kit"
 )
 
 // testdata is the path of a file of this package, wherever the test goes afterwards.
@@ -78,7 +78,7 @@ func TestBannerWarnsOfOpenPorts(t *testing.T) {
 // While the function is missing the banner says where everything is, and what is waited for; the rest comes with the function.
 func TestBannerComesInTwoParts(t *testing.T) {
 	t.Chdir(t.TempDir())
-	address := freeAddress(t)
+	address := kit.FreeAddress(t)
 	s := Program{}.serveIn(t, "run", "--ephemeral", "--function", address)
 	s.stdout.await(t, "(?s)millrace run.*public.*promise.*waiting for the user function at "+address+"(: dial tcp [^\n]*refused)?\n")
 	if text := s.stdout.String(); strings.Contains(text, "serves:") {
@@ -104,22 +104,11 @@ func TestBannerComesInTwoParts(t *testing.T) {
 // A node that is stopped while it waits for its function ends in order.
 func TestStopBeforeReady(t *testing.T) {
 	t.Chdir(t.TempDir())
-	s := Program{}.serveIn(t, "run", "--ephemeral", "--function", freeAddress(t))
+	s := Program{}.serveIn(t, "run", "--ephemeral", "--function", kit.FreeAddress(t))
 	s.stdout.await(t, "waiting for the user function")
 	if code := s.stop(t); code != exitOK {
 		t.Errorf("exit code %d: %s", code, s.stderr)
 	}
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	var config net.ListenConfig
-	l, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // A program that hosts its own functions is dev without a command.
@@ -335,7 +324,7 @@ func TestCompletion(t *testing.T) {
 
 func TestNobodyAnswers(t *testing.T) {
 	t.Chdir(t.TempDir())
-	address := freeAddress(t)
+	address := kit.FreeAddress(t)
 	for _, line := range []string{"get cart/42", "history cart/42", "status", "log tail", "call a.B/C"} {
 		r := tool(t).runIn(t, false, "", append(strings.Fields(line), "--admin", address)...)
 		if r.code != exitError || !strings.Contains(r.stderr, "millrace: no millrace answers at "+address+": start one with `millrace dev`, or name its address (dial tcp "+address) {

@@ -14,6 +14,7 @@ import (
 	"github.com/millrace-io/millrace/tests/conformance/byhand"
 	"github.com/millrace-io/millrace/tests/conformance/interceptor"
 	"github.com/millrace-io/millrace/tests/e2e/harness"
+	"github.com/millrace-io/millrace/tests/kit"
 )
 
 func TestMain(m *testing.M) { harness.Main(m) }
@@ -28,13 +29,13 @@ func start(t *testing.T) (*interceptor.Interceptor, *grpc.ClientConn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	i.Serve(harness.Listen(t, "127.0.0.1:0"))
+	i.Serve(kit.Listen(t, "127.0.0.1:0"))
 	t.Cleanup(func() {
 		if err := i.Close(); err != nil {
 			t.Errorf("close: %v", err)
 		}
 	})
-	return i, harness.Dial(t, i.Addr())
+	return i, kit.Dial(t, i.Addr())
 }
 
 // open begins a stream with an init that has a field which nobody knows.
@@ -56,7 +57,7 @@ func open(ctx context.Context, t *testing.T, conn *grpc.ClientConn) (eventsource
 
 func patience(t *testing.T) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), harness.Patience)
+	ctx, cancel := context.WithTimeout(t.Context(), kit.Patience)
 	t.Cleanup(cancel)
 	return ctx
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/millrace-io/millrace/internal/failpoint"
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 	"github.com/millrace-io/millrace/tests/e2e/harness"
+	"github.com/millrace-io/millrace/tests/kit"
 )
 
 func TestMain(m *testing.M) { harness.Main(m) }
@@ -28,10 +29,6 @@ const (
 	pairs, callers = 16, 2
 	// callTimeout bounds a call over all restarts.
 	callTimeout = 2 * time.Minute
-	// killsVariable says how often the worker is killed in all, seedVariable repeats the decisions of an earlier run.
-	killsVariable = "MILLRACE_EFFECTS_KILLS"
-	seedVariable  = "MILLRACE_EFFECTS_SEED"
-	defaultKills  = 14
 )
 
 // load increments counters a-… without a pause. Every increment has an id and is sent until it has an answer, so that it
@@ -96,7 +93,7 @@ func name(side string, pair int) string { return side + "-" + strconv.Itoa(pair)
 func (l *load) check(p *harness.Process) {
 	l.t.Helper()
 	admin := adminv1.NewAdminServiceClient(p.DialAdmin(l.t))
-	harness.Await(l.t, "every effect is settled", func() bool {
+	kit.Await(l.t, "every effect is settled", func() bool {
 		s, err := admin.Status(l.t.Context(), &adminv1.StatusRequest{})
 		if err != nil {
 			return false
@@ -130,9 +127,8 @@ func (l *load) read(id string) int64 {
 // TestEffectsHappenOnce kills the worker at every named moment in turn, under load. Now and then its store is deleted, or the
 // targets of all effects break for a while. In the end both sides are equal.
 func TestEffectsHappenOnce(t *testing.T) {
-	kills := harness.Number(t, killsVariable, defaultKills)
-	seed := harness.Number(t, seedVariable, rand.Uint64()>>1|1)
-	t.Logf("%s=%d", seedVariable, seed)
+	kills := kit.EffectsKills.Number(t)
+	seed := kit.EffectsSeed.Seed(t)
 	rng := rand.New(rand.NewPCG(seed, 0))
 	closed := filepath.Join(t.TempDir(), "closed")
 	p := harness.Launch(t, harness.Options{Program: "tests/e2e/mirror", Tags: "failpoints", Env: []string{"MIRROR_CLOSED=" + closed}})

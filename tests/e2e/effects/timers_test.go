@@ -17,14 +17,11 @@ import (
 	"github.com/millrace-io/millrace/internal/failpoint"
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 	"github.com/millrace-io/millrace/tests/e2e/harness"
+	"github.com/millrace-io/millrace/tests/kit"
 )
 
-const (
-	// timersVariable says how many timers are set.
-	timersVariable = "MILLRACE_TIMERS"
-	defaultTimers  = 5000
-	timerCallers   = 64
-)
+// timerCallers is how many callers set timers at a time.
+const timerCallers = 64
 
 // each calls on for 0 to n-1, from many goroutines, and ends the test at the first error.
 func each(t *testing.T, n int, on func(ctx context.Context, i int) error) {
@@ -53,7 +50,7 @@ func each(t *testing.T, n int, on func(ctx context.Context, i int) error) {
 // TestTimersFireOnce sets many timers that are due at the same time, kills the worker before that and while they fire, deletes
 // its store once, and finds that every one has fired once.
 func TestTimersFireOnce(t *testing.T) {
-	n := harness.Number(t, timersVariable, defaultTimers)
+	n := kit.Timers.Number(t)
 	p := harness.Start(t, harness.Options{Program: "tests/e2e/mirror", Tags: "failpoints"})
 	counters := counterv1.NewCounterServiceClient(p.Dial(t))
 	began := time.Now()
@@ -102,7 +99,7 @@ func TestTimersAreOnTime(t *testing.T) {
 		_, err := counters.Increment(ctx, &counterv1.IncrementRequest{CounterId: "t-" + strconv.Itoa(i), By: due.UnixMilli()})
 		return err
 	})
-	harness.Await(t, "every timer is due", func() bool { return time.Now().After(first.Add(spread)) })
+	kit.Await(t, "every timer is due", func() bool { return time.Now().After(first.Add(spread)) })
 	fired(t, p, n)
 	late := make([]int64, n)
 	each(t, n, func(ctx context.Context, i int) error {
@@ -122,7 +119,7 @@ func fired(t *testing.T, p *harness.Process, n int) {
 	t.Helper()
 	admin := adminv1.NewAdminServiceClient(p.DialAdmin(t))
 	patience := time.Minute + time.Duration(n)*time.Millisecond
-	harness.AwaitWithin(t, patience, "every timer has fired", func() bool {
+	kit.AwaitWithin(t, patience, "every timer has fired", func() bool {
 		s, err := admin.Status(t.Context(), &adminv1.StatusRequest{})
 		if err != nil || len(s.GetPartitions()) == 0 {
 			return false

@@ -10,6 +10,7 @@ import (
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 	"github.com/millrace-io/millrace/tests/e2e/harness"
 	"github.com/millrace-io/millrace/tests/kafkaserver"
+	"github.com/millrace-io/millrace/tests/kit"
 )
 
 // clusterFaults are what can happen to one of several workers, gateways and brokers; the others go on meanwhile.
@@ -36,7 +37,7 @@ func (w *world) goOn(without ...*harness.Process) {
 // awaitMembers waits until the group has so many workers, or fewer: one may have ended by itself.
 func (w *world) awaitMembers(n int, what string) {
 	w.t.Helper()
-	harness.AwaitWithin(w.t, healing, what, func() bool {
+	kit.AwaitWithin(w.t, healing, what, func() bool {
 		has := w.kafka.members(w.t)
 		return has >= 0 && has <= n
 	})
@@ -84,7 +85,7 @@ func (w *world) joinAndLeave() bool {
 	} else {
 		w.fourth.Respawn(w.t)
 	}
-	harness.AwaitWithin(w.t, healing, "the fourth worker to own something", func() bool {
+	kit.AwaitWithin(w.t, healing, "the fourth worker to own something", func() bool {
 		s := w.status(w.fourthAdmin, callTimeout)
 		return slices.ContainsFunc(s.GetPartitions(), func(p *adminv1.PartitionStatus) bool { return p.GetState() == "active" })
 	})
@@ -159,7 +160,7 @@ func (w *world) withoutBroker(take, giveBack func(*kafkaserver.Server), without 
 	id := int32(s.Node())
 	led, coordinates := kafkaserver.AskLayout(w.ctx, k.client).Leads[id], k.coordinator(w.ctx) == id
 	take(s)
-	harness.AwaitWithin(w.t, healing, "the other brokers to take over", func() bool {
+	kit.AwaitWithin(w.t, healing, "the other brokers to take over", func() bool {
 		l := kafkaserver.AskLayout(w.ctx, k.client)
 		return l.Partitions > 0 && l.Leads[id] == 0 && l.InSync[id] == 0 && (!coordinates || k.coordinator(w.ctx) != id)
 	})
@@ -196,7 +197,7 @@ func (k *kafka) broker(w *world) *kafkaserver.Server {
 	if len(k.servers) == 1 {
 		return k.servers[0]
 	}
-	harness.AwaitWithin(w.t, healing, "every broker to have everything in sync", func() bool {
+	kit.AwaitWithin(w.t, healing, "every broker to have everything in sync", func() bool {
 		return kafkaserver.AskLayout(w.ctx, k.client).AllInSync(k.servers)
 	})
 	if id := k.coordinator(w.ctx); id > 0 && w.rng.IntN(2) == 0 {

@@ -12,6 +12,7 @@ import (
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 	"github.com/millrace-io/millrace/tests/e2e/harness"
 	"github.com/millrace-io/millrace/tests/kafkaserver"
+	"github.com/millrace-io/millrace/tests/kit"
 )
 
 const (
@@ -101,7 +102,7 @@ func (w *world) some(faults []fault, n int) []fault {
 func (w *world) awaitShares() {
 	w.t.Helper()
 	admin := adminv1.NewAdminServiceClient(w.gateways[0].DialAdmin(w.t))
-	harness.AwaitWithin(w.t, healing, "every worker to own something, and every partition to be followed", func() bool {
+	kit.AwaitWithin(w.t, healing, "every worker to own something, and every partition to be followed", func() bool {
 		ctx, cancel := context.WithTimeout(w.ctx, callTimeout)
 		defer cancel()
 		seen, err := admin.Cluster(ctx, &adminv1.ClusterRequest{})

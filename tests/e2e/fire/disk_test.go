@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/millrace-io/millrace/tests/e2e/harness"
+	"github.com/millrace-io/millrace/tests/kit"
 )
 
 // diskBytes is the size of each of the two disks that are filled.
@@ -103,7 +104,7 @@ func (r *run) disk(t *testing.T, w *world) {
 	t.Helper()
 	d, err := mountDisks(t)
 	if err != nil {
-		if os.Getenv("CI") == "true" {
+		if kit.CI.Is("true") {
 			t.Fatalf("CI=true, and disks of our own are not possible here: %v", err)
 		}
 		t.Logf("fire: %s: not run: disk full: disks of our own are not possible here: %v", r.engine, err)
@@ -128,9 +129,9 @@ func (r *run) disk(t *testing.T, w *world) {
 func (w *world) fillLog() bool {
 	w.forget("no space left")
 	w.disks.fill(w.t, "log")
-	harness.AwaitWithin(w.t, healing, "a command that finds no room", func() bool { return w.noted(codes.Unavailable, "no space left") })
+	kit.AwaitWithin(w.t, healing, "a command that finds no room", func() bool { return w.noted(codes.Unavailable, "no space left") })
 	w.disks.free(w.t, "log")
-	harness.AwaitWithin(w.t, healing, "the worker to be ready again", func() bool { return w.workers[0].Ready(w.t) })
+	kit.AwaitWithin(w.t, healing, "the worker to be ready again", func() bool { return w.workers[0].Ready(w.t) })
 	return true
 }
 
@@ -142,7 +143,7 @@ func (w *world) fillStore() bool {
 	before := len(p.Output(w.t))
 	p.Respawn(w.t)
 	said := ""
-	harness.AwaitWithin(w.t, healing, "the worker to say that the store has no room", func() bool {
+	kit.AwaitWithin(w.t, healing, "the worker to say that the store has no room", func() bool {
 		said = p.Output(w.t)[before:]
 		return strings.Contains(said, "no space left")
 	})

@@ -15,6 +15,7 @@ import (
 	"github.com/millrace-io/millrace/broker-adapter/embedded"
 	"github.com/millrace-io/millrace/entities/record"
 	"github.com/millrace-io/millrace/tests/e2e/harness"
+	"github.com/millrace-io/millrace/tests/kit"
 )
 
 // storeFaults are what can happen to the store, a cache of any log; without anything else going wrong it must come back.
@@ -211,7 +212,7 @@ func (w *world) judgeDamagedLog(p *harness.Process) {
 	p.Respawn(w.t)
 	var trouble string
 	ready := false
-	harness.AwaitWithin(w.t, healing, "a worker with a damaged log to be ready, to end, or to say what is wrong", func() bool {
+	kit.AwaitWithin(w.t, healing, "a worker with a damaged log to be ready, to end, or to say what is wrong", func() bool {
 		if ended(p) {
 			return true
 		}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/tests/e2e/harness"
+	"github.com/millrace-io/millrace/tests/kit"
 )
 
 // ending is what an operator can do to a journal that cannot be undone: after it, a world is over.
@@ -197,7 +198,7 @@ func (w *world) recreateTopic() bool {
 		ct.Configs = append(ct.Configs, c)
 	}
 	create.Topics = append(create.Topics, ct)
-	harness.AwaitWithin(w.t, healing, "the topic to be created again", func() bool {
+	kit.AwaitWithin(w.t, healing, "the topic to be created again", func() bool {
 		resp, err := create.RequestWith(w.ctx, k.client)
 		return err == nil && resp.Topics[0].ErrorCode == 0
 	})
@@ -208,7 +209,7 @@ func (w *world) recreateTopic() bool {
 // awaitNoneActive waits until workers have noticed that the topic is another one.
 func (w *world) awaitNoneActive(word string) {
 	w.t.Helper()
-	harness.AwaitWithin(w.t, healing, "every partition to halt, and to say "+word, func() bool {
+	kit.AwaitWithin(w.t, healing, "every partition to halt, and to say "+word, func() bool {
 		halted := map[int32]bool{}
 		for _, admin := range w.admins {
 			for _, p := range w.status(admin, callTimeout).GetPartitions() {
@@ -268,7 +269,7 @@ func (w *world) addPartitions() bool {
 	w.doors = append(w.doors, door{conn: p.Dial(w.t)})
 	w.admins = append(w.admins, p.DialAdmin(w.t))
 	w.wait(3 * contract) // so that the first one looks at its topic
-	harness.AwaitWithin(w.t, healing, "the other worker to be ready, to end, or to say why not", func() bool {
+	kit.AwaitWithin(w.t, healing, "the other worker to be ready, to end, or to say why not", func() bool {
 		return ended(p) || p.Ready(w.t) || strings.Contains(w.status(w.admins[len(w.admins)-1], callTimeout).GetNotReadyReason(), "partitions")
 	})
 	return true

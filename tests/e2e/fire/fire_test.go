@@ -13,26 +13,16 @@ import (
 	"github.com/millrace-io/millrace/internal/mutation"
 	"github.com/millrace-io/millrace/tests/e2e/harness"
 	"github.com/millrace-io/millrace/tests/kafkaserver"
+
+	"github.com/millrace-io/millrace/tests/kit"
 )
 
-// What the environment says; see doc.go.
-const (
-	seedVariable       = "MILLRACE_FIRE_SEED"
-	faultsVariable     = "MILLRACE_FIRE_FAULTS"
-	operationsVariable = "MILLRACE_FIRE_OPERATIONS"
-	clientsVariable    = "MILLRACE_FIRE_CLIENTS"
-	kindsVariable      = "MILLRACE_FIRE_KINDS"
-	durationVariable   = "MILLRACE_FIRE_DURATION"
-	verboseVariable    = "MILLRACE_FIRE_VERBOSE"
-
-	defaultClients = 16
-	program        = "tests/e2e/fire/worker"
-)
+// program is what workers run.
+const program = "tests/e2e/fire/worker"
 
 // TestFire lets clients work while everything fails, on both engines.
 func TestFire(t *testing.T) {
-	seed := harness.Number(t, seedVariable, rand.Uint64()>>1|1)
-	t.Logf("%s=%d repeats the decisions of this run", seedVariable, seed)
+	seed := kit.FireSeed.Seed(t)
 	var all []*totals
 	on := func(engine string, worlds func(*testing.T, *run, uint64)) {
 		t.Run(engine, func(t *testing.T) {
@@ -76,9 +66,8 @@ type run struct {
 func newRun(t *testing.T, all *totals) *run {
 	t.Helper()
 	return &run{
-		totals: all, clients: harness.Number(t, clientsVariable, defaultClients),
-		faults: harness.Number(t, faultsVariable, 1), operations: harness.Number(t, operationsVariable, 1),
-		lasts: harness.Duration(t, durationVariable),
+		totals: all, clients: kit.FireClients.Number(t), faults: kit.FireFaults.Number(t),
+		operations: kit.FireOperations.Number(t), lasts: kit.FireDuration.Duration(t),
 	}
 }
 
@@ -127,7 +116,7 @@ func newWorld(t *testing.T, r *run, kind string, seed uint64) *world {
 	t.Helper()
 	w := &world{
 		t: t, ctx: t.Context(), totals: r.totals, name: fmt.Sprintf("%s%d", kind, r.worlds), seed: seed, rng: rand.New(rand.NewPCG(seed, 0)),
-		tags: "failpoints", most: max(most, 2*r.operations/r.faults), only: regexp.MustCompile(os.Getenv(kindsVariable)),
+		tags: "failpoints", most: max(most, 2*r.operations/r.faults), only: regexp.MustCompile(kit.FireKinds.Text()),
 	}
 	if lines := os.Getenv(mutation.Variable); lines != "" {
 		w.tags += ",mutation"

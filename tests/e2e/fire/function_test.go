@@ -39,7 +39,7 @@ func (w *world) pauseFunction() bool {
 	}
 	answers := w.answers.Load()
 	w.wait(pauseFor)
-	stood := w.answers.Load()-answers < 100*defaultClients // reads of what is in memory need it as well
+	stood := w.answers.Load()-answers < 100*int64(w.callers) // reads of what is in memory need it as well
 	if err := syscall.Kill(w.function.PID(), syscall.SIGCONT); err != nil {
 		w.t.Fatal(err)
 	}

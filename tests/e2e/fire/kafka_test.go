@@ -14,6 +14,7 @@ import (
 	"github.com/millrace-io/millrace/entities/record"
 	"github.com/millrace-io/millrace/tests/e2e/harness"
 	"github.com/millrace-io/millrace/tests/kafkaserver"
+	"github.com/millrace-io/millrace/tests/kit"
 )
 
 const (
@@ -38,7 +39,7 @@ type kafka struct {
 func startKafka(t *testing.T) *kafka {
 	t.Helper()
 	kafkaserver.Require(t)
-	behind := harness.FreeAddress(t)
+	behind := kit.FreeAddress(t)
 	k := &kafka{log: newJournal()}
 	k.proxy = startProxy(t, behind)
 	k.servers = []*kafkaserver.Server{kafkaserver.Start(t, kafkaserver.Options{Listeners: []kafkaserver.Listener{
@@ -130,7 +131,7 @@ func (w *world) holdProduce() bool {
 	p := w.kafka.proxy
 	before := p.holds.Load()
 	p.hold()
-	harness.AwaitWithin(w.t, healing, "an append to be held", func() bool { return p.holds.Load() > before })
+	kit.AwaitWithin(w.t, healing, "an append to be held", func() bool { return p.holds.Load() > before })
 	w.wait(time.Duration(200+w.rng.IntN(2000)) * time.Millisecond)
 	p.heal()
 	return true
@@ -160,7 +161,7 @@ func (w *world) pauseBroker() bool {
 	answers := w.answers.Load()
 	w.freeze(w.kafka.servers[0])
 	w.wait(time.Duration(500+w.rng.IntN(2000)) * time.Millisecond)
-	stood := w.answers.Load()-answers < 100*defaultClients
+	stood := w.answers.Load()-answers < 100*int64(w.callers)
 	w.thaw(w.kafka.servers[0])
 	return stood
 }
@@ -253,7 +254,7 @@ func (k *kafka) follow(t *testing.T) {
 func (k *kafka) ends(t *testing.T) map[int32]int64 {
 	t.Helper()
 	ends := map[int32]int64{}
-	harness.AwaitWithin(t, healing, "the broker to say where the journal ends", func() bool {
+	kit.AwaitWithin(t, healing, "the broker to say where the journal ends", func() bool {
 		req := kmsg.NewPtrListOffsetsRequest()
 		rt := kmsg.NewListOffsetsRequestTopic()
 		rt.Topic = topic

@@ -12,6 +12,7 @@ import (
 
 	"github.com/millrace-io/millrace/internal/failpoint"
 	"github.com/millrace-io/millrace/tests/e2e/harness"
+	"github.com/millrace-io/millrace/tests/kit"
 )
 
 // fault is one thing that can go wrong. run lets it go wrong and mends it, and says whether an effect of it was seen.
@@ -126,7 +127,7 @@ func (w *world) setClock(signal syscall.Signal) bool {
 	if err := syscall.Kill(p.PID(), signal); err != nil {
 		w.t.Fatal(err)
 	}
-	harness.AwaitWithin(w.t, healing, "the worker to notice that its clock was set "+direction, func() bool {
+	kit.AwaitWithin(w.t, healing, "the worker to notice that its clock was set "+direction, func() bool {
 		return ended(p) || w.clockJumps(p, direction) != before
 	})
 	w.awaitAllReady("to go on when a clock was set")
@@ -168,7 +169,7 @@ func (w *world) restart(p *harness.Process) {
 func (w *world) ready(p *harness.Process) bool {
 	w.t.Helper()
 	is := false
-	harness.AwaitWithin(w.t, healing, "the worker to be ready, or to end: "+p.String(), func() bool {
+	kit.AwaitWithin(w.t, healing, "the worker to be ready, or to end: "+p.String(), func() bool {
 		if ended(p) {
 			return true
 		}
@@ -228,7 +229,7 @@ func (w *world) paused(f func()) bool {
 	}
 	answers := w.answers.Load()
 	f()
-	stood := w.answers.Load()-answers < 2*defaultClients // those that were on their way
+	stood := w.answers.Load()-answers < 2*int64(w.callers) // those that were on their way
 	if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
 		w.t.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/millrace-io/millrace/tests/e2e/harness"
 	"github.com/millrace-io/millrace/tests/kafkaserver"
+	"github.com/millrace-io/millrace/tests/kit"
 )
 
 // settingsFaults are what an operator can do with the settings of a worker on the embedded log.
@@ -50,7 +51,7 @@ func (w *world) otherPartitions() bool {
 	p.Adjust("--partitions", strconv.Itoa(2*partitions))
 	before := len(p.Output(w.t))
 	p.Respawn(w.t)
-	harness.AwaitWithin(w.t, healing, "a worker to refuse a wrong number of partitions, or to take it", func() bool { return ended(p) || p.Ready(w.t) })
+	kit.AwaitWithin(w.t, healing, "a worker to refuse a wrong number of partitions, or to take it", func() bool { return ended(p) || p.Ready(w.t) })
 	if said := p.Output(w.t)[before:]; !ended(p) || !strings.Contains(said, "partitions") {
 		w.broken(violation{unexpected, p.Data(), fmt.Sprintf("a worker was started with %d partitions on data of %d, and said:\n%s", 2*partitions, partitions, lastLines(said))})
 		p.Kill(w.t)
@@ -105,7 +106,7 @@ func (w *world) changeSetting(s setting) bool {
 	w.kafka.alter(w.t, s.name, s.wrong)
 	for i := range w.workers {
 		said := ""
-		harness.AwaitWithin(w.t, healing, fmt.Sprintf("worker %d to name %s and give its partitions up", i+1, s.name), func() bool {
+		kit.AwaitWithin(w.t, healing, fmt.Sprintf("worker %d to name %s and give its partitions up", i+1, s.name), func() bool {
 			status := w.status(w.admins[i], callTimeout)
 			said = status.GetNotReadyReason()
 			for _, p := range status.GetPartitions() {
@@ -127,7 +128,7 @@ func (w *world) changeSetting(s setting) bool {
 // awaitAllReady waits until every worker is ready; one that has ended by itself is started again.
 func (w *world) awaitAllReady(what string) {
 	w.t.Helper()
-	harness.AwaitWithin(w.t, healing, "the workers "+what, func() bool {
+	kit.AwaitWithin(w.t, healing, "the workers "+what, func() bool {
 		w.revive()
 		return !slices.ContainsFunc(w.workers, func(p *harness.Process) bool { return !p.Ready(w.t) })
 	})
@@ -140,7 +141,7 @@ func (w *world) raiseInsync() bool {
 	s, right := w.kafka.broker(w), w.kafka.setting(w, name)
 	w.kafka.alter(w.t, name, strconv.Itoa(len(w.kafka.servers)))
 	w.end9(s)
-	harness.AwaitWithin(w.t, healing, "the other brokers to lead everything", func() bool {
+	kit.AwaitWithin(w.t, healing, "the other brokers to lead everything", func() bool {
 		l := kafkaserver.AskLayout(w.ctx, w.kafka.client)
 		return l.Partitions > 0 && l.Leads[int32(s.Node())] == 0 && l.InSync[int32(s.Node())] == 0
 	})
@@ -208,7 +209,7 @@ func (k *kafka) setting(w *world, name string) string {
 	r.ResourceType, r.ResourceName, r.ConfigNames = kmsg.ConfigResourceTypeTopic, topic, []string{name}
 	req.Resources = append(req.Resources, r)
 	value := ""
-	harness.AwaitWithin(w.t, healing, "the brokers to say what "+name+" is", func() bool {
+	kit.AwaitWithin(w.t, healing, "the brokers to say what "+name+" is", func() bool {
 		ctx, cancel := context.WithTimeout(w.ctx, askTimeout)
 		defer cancel()
 		resp, err := req.RequestWith(ctx, k.client)

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/millrace-io/millrace/tests/e2e/harness"
+	"github.com/millrace-io/millrace/tests/kit"
 )
 
 // proxy stands between workers and a broker and fails in the ways of a network. Each connection has two goroutines, which end
@@ -39,7 +39,7 @@ type link struct{ client, server net.Conn }
 
 func startProxy(t *testing.T, backend string) *proxy {
 	t.Helper()
-	p := &proxy{listener: harness.Listen(t, "127.0.0.1:0"), backend: backend, links: map[*link]struct{}{}, done: make(chan struct{})}
+	p := &proxy{listener: kit.Listen(t, "127.0.0.1:0"), backend: backend, links: map[*link]struct{}{}, done: make(chan struct{})}
 	p.running.Go(p.accept)
 	t.Cleanup(p.close)
 	return p
@@ -211,7 +211,7 @@ func (p *proxy) heal() {
 
 // TestProxyFailsAsAsked: what is held arrives after its sender has hung up, what is swallowed does not.
 func TestProxyFailsAsAsked(t *testing.T) {
-	backend := harness.Listen(t, "127.0.0.1:0")
+	backend := kit.Listen(t, "127.0.0.1:0")
 	arrived := make(chan string, 8)
 	var serving sync.WaitGroup
 	serving.Go(func() { // ends with the listener
@@ -250,31 +250,31 @@ func TestProxyFailsAsAsked(t *testing.T) {
 		_, err := io.ReadFull(conn, make([]byte, 2))
 		return err
 	}
-	if err := answer(send(0, "a"), harness.Patience); err != nil || harness.Receive(t, arrived) != "a" {
+	if err := answer(send(0, "a"), kit.Patience); err != nil || kit.Receive(t, "what was sent", arrived) != "a" {
 		t.Errorf("a healthy proxy: %v", err)
 	}
 	p.hold()
 	held := send(0, "b")
-	if err := answer(send(3, "c"), harness.Patience); err != nil || harness.Receive(t, arrived) != "c" {
+	if err := answer(send(3, "c"), kit.Patience); err != nil || kit.Receive(t, "what was sent", arrived) != "c" {
 		t.Errorf("what is no produce request must pass: %v", err)
 	}
-	harness.Await(t, "a request is held", func() bool { return p.holds.Load() == 1 })
+	kit.Await(t, "a request is held", func() bool { return p.holds.Load() == 1 })
 	_ = held.Close()
 	p.heal()
-	if got := harness.Receive(t, arrived); got != "b" {
+	if got := kit.Receive(t, "what was sent", arrived); got != "b" {
 		t.Errorf("%q arrived late, want b", got)
 	}
 	p.silence()
 	lost := send(0, "d")
-	if got := harness.Receive(t, arrived); got != "d" {
+	if got := kit.Receive(t, "what was sent", arrived); got != "d" {
 		t.Errorf("%q arrived, want d", got)
 	}
-	harness.Await(t, "an answer is swallowed", func() bool { return p.swallowed.Load() == 2 })
+	kit.Await(t, "an answer is swallowed", func() bool { return p.swallowed.Load() == 2 })
 	p.heal()
 	if p.cut() == 0 {
 		t.Error("no connection to cut")
 	}
-	if err := answer(lost, harness.Patience); err == nil || errors.Is(err, io.ErrUnexpectedEOF) {
+	if err := answer(lost, kit.Patience); err == nil || errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("an answer that was swallowed came: %v", err)
 	}
 	_ = backend.Close()

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
-	"os"
 	"regexp"
 	"strings"
 	"sync"
@@ -16,6 +15,7 @@ import (
 
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 	"github.com/millrace-io/millrace/tests/e2e/harness"
+	"github.com/millrace-io/millrace/tests/kit"
 )
 
 const (
@@ -64,6 +64,8 @@ type world struct {
 	scenes       int
 	parked, dead string
 	began        time.Time
+	// callers is how many clients there are.
+	callers int
 	// relaxed: clients ask for earlier states as well.
 	relaxed bool
 	// gate is held by whoever calls, and taken by faults during which nobody may.
@@ -83,7 +85,7 @@ type world struct {
 
 // start lets clients and checkers work.
 func (w *world) start(clients, entities int) {
-	w.stop, w.finished, w.began = make(chan struct{}), map[string]remains{}, time.Now()
+	w.stop, w.finished, w.began, w.callers = make(chan struct{}), map[string]remains{}, time.Now(), clients
 	w.pool = newPool(entities, w.name, w.relaxed)
 	w.calls.begin()
 	for range checkers {
@@ -214,7 +216,7 @@ func (w *world) awaitMore(n int64, meanwhile func()) {
 	if len(w.workers) > 1 {
 		patience *= 2 // three brokers and six processes share the processors of one machine
 	}
-	harness.AwaitWithin(w.t, patience, fmt.Sprintf("%d more answers (%s)", n, w.name), func() bool {
+	kit.AwaitWithin(w.t, patience, fmt.Sprintf("%d more answers (%s)", n, w.name), func() bool {
 		meanwhile()
 		if now := time.Now(); now.After(slow) {
 			slow = now.Add(healing / 3)
@@ -239,7 +241,7 @@ func (w *world) tellOwners() {
 
 // debugf says what happens, with MILLRACE_FIRE_VERBOSE=1.
 func (w *world) debugf(format string, args ...any) {
-	if os.Getenv(verboseVariable) == "1" {
+	if kit.FireVerbose.Is("1") {
 		w.t.Logf("at %v: "+format, append([]any{time.Since(w.started).Round(time.Millisecond)}, args...)...)
 	}
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/record"
 	counterv1 "github.com/millrace-io/millrace/examples/counter/counter/v1"
-	"github.com/millrace-io/millrace/tests/e2e/harness"
+	"github.com/millrace-io/millrace/tests/kit"
 )
 
 // writerFaults are what somebody can do who may write to the journal: nonsense, forgeries, and what another owner does.
@@ -31,7 +31,7 @@ func writerFaults() []fault {
 				p := w.kafka.proxy
 				before := p.holds.Load()
 				p.hold()
-				harness.AwaitWithin(w.t, healing, "an append to be held", func() bool { return p.holds.Load() > before })
+				kit.AwaitWithin(w.t, healing, "an append to be held", func() bool { return p.holds.Load() > before })
 				f()
 				p.heal()
 			})
@@ -118,7 +118,7 @@ func (w *world) forgeClaim() bool {
 	w.kafka.follow(w.t)
 	mine := w.claim(id)
 	w.kafka.follow(w.t)
-	harness.AwaitWithin(w.t, healing, "the worker to claim again", func() bool {
+	kit.AwaitWithin(w.t, healing, "the worker to claim again", func() bool {
 		w.kafka.follow(w.t)
 		return w.kafka.log.part(id).rule.Current.Epoch > mine.Epoch
 	})

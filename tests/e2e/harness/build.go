@@ -1,19 +1,18 @@
 package harness
 
 import (
+	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path"
 	"path/filepath"
 	"sync"
 	"testing"
 
 	"go.uber.org/goleak"
-)
 
-// module is the path of our own module; programs are named from it.
-const module = "github.com/millrace-io/millrace"
+	"github.com/millrace-io/millrace/tests/kit"
+)
 
 // The programs that tests run, as paths below the module.
 const (
@@ -21,9 +20,6 @@ const (
 	Counter      = "examples/counter"
 	ShoppingCart = "examples/shoppingcart"
 )
-
-// raceVariable, set to 1, builds the programs with the race detector: slower, and a race fails the test.
-const raceVariable = "MILLRACE_E2E_RACE"
 
 // builds are the programs that this test program has built.
 var builds = struct { //nolint:gochecknoglobals // one cache for all tests of a program; Main empties it
@@ -61,23 +57,16 @@ func Build(t testing.TB, program, tags string) string {
 	}
 	err, built := builds.done[out]
 	if !built {
-		err = compile(program, tags, out)
+		flags := []string{"-tags", tags}
+		if kit.Race.Is("1") {
+			flags = append(flags, "-race")
+		}
+		// A build is not cut off with the first test that wants it.
+		err = kit.Build(context.WithoutCancel(t.Context()), "", out, program, flags...)
 		builds.done[out] = err
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
 	return out
-}
-
-func compile(program, tags, out string) error {
-	args := []string{"build", "-o", out, "-tags", tags}
-	if os.Getenv(raceVariable) == "1" {
-		args = append(args, "-race")
-	}
-	cmd := exec.Command("go", append(args, module+"/"+program)...) //nolint:noctx // our own program; a build is not cut off with the first test that wants it
-	if said, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("build %s: %w\n%s", program, err, said)
-	}
-	return nil
 }

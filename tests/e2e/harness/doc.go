@@ -9,6 +9,6 @@
 // which can die and come back.
 //
 // A Process and a Remote own the goroutine that waits for their child; Kill and Stop, and the end of the test at the
-// latest, wait for it. The methods of one of them must not overlap, except for Exited. What cannot be done ends the test
-// with the process's last words.
+// latest, wait for it. The methods of one of them must not overlap, except for Exited and Ended. What cannot be done ends the
+// test with the last output of the process.
 package harness

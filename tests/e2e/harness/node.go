@@ -4,7 +4,6 @@ import (
 	"context"
 	"log/slog"
 	"maps"
-	"net"
 	"sync"
 	"testing"
 	"time"
@@ -12,13 +11,8 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/millrace-io/millrace/internal/app/node"
+	"github.com/millrace-io/millrace/tests/kit"
 )
-
-// Patience is how long a test waits for what must happen, on a busy machine with the race detector.
-const Patience = 20 * time.Second
-
-// lookPause lies between two looks at something that can only be looked at.
-const lookPause = 10 * time.Millisecond
 
 // StartNode starts millrace in the test's own process and does not wait. Settings are flags without their dashes; without
 // any it is ephemeral and on free ports. It ends with the test.
@@ -67,7 +61,7 @@ func AwaitReady(t testing.TB, n *node.Node) {
 	case <-n.Ready():
 	case <-n.Done():
 		t.Fatal("the node ended before it was ready")
-	case <-time.After(Patience):
+	case <-time.After(kit.Patience):
 		t.Fatalf("the node is not ready: %v", n.NotReady())
 	}
 }
@@ -99,7 +93,7 @@ func (f *Function) Address() string { return f.address }
 // Start serves the function, until Stop or the end of the test.
 func (f *Function) Start(t testing.TB) {
 	t.Helper()
-	l := Listen(t, f.address)
+	l := kit.Listen(t, f.address)
 	f.address = l.Addr().String()
 	server := grpc.NewServer(grpc.WaitForHandlers(true))
 	f.register(server)
@@ -112,57 +106,4 @@ func (f *Function) Start(t testing.TB) {
 func (f *Function) Stop() {
 	f.server.Stop()
 	f.serving.Wait()
-}
-
-// Listen opens a port.
-func Listen(t testing.TB, address string) net.Listener {
-	t.Helper()
-	var config net.ListenConfig
-	l, err := config.Listen(t.Context(), "tcp", address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return l
-}
-
-// Dial returns a connection to an address, which ends with the test.
-func Dial(t testing.TB, address string) *grpc.ClientConn {
-	t.Helper()
-	return dial(t, address)
-}
-
-// Await looks at a condition again and again until it holds.
-func Await(t testing.TB, what string, holds func() bool) {
-	t.Helper()
-	AwaitWithin(t, Patience, what, holds)
-}
-
-// AwaitWithin is Await for what takes longer.
-func AwaitWithin(t testing.TB, patience time.Duration, what string, holds func() bool) {
-	t.Helper()
-	deadline := time.NewTimer(patience)
-	defer deadline.Stop()
-	again := time.NewTicker(lookPause)
-	defer again.Stop()
-	for !holds() {
-		select {
-		case <-again.C:
-		case <-deadline.C:
-			t.Fatalf("waited %v for %s", patience, what)
-		}
-	}
-}
-
-// Receive waits for a value of a channel, or for its end.
-func Receive[T any](t testing.TB, from <-chan T) T {
-	t.Helper()
-	deadline := time.NewTimer(Patience)
-	defer deadline.Stop()
-	select {
-	case v := <-from:
-		return v
-	case <-deadline.C:
-		t.Fatalf("nothing came within %v", Patience)
-		panic("unreachable")
-	}
 }

@@ -3,10 +3,11 @@ package harness
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os/exec"
 	"strings"
 	"testing"
+
+	"github.com/millrace-io/millrace/tests/kit"
 )
 
 // Result is how a command ended.
@@ -22,12 +23,11 @@ func Run(t testing.TB, args ...string) Result {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, Build(t, Millrace, ""), args...)
 	var stdout, stderr strings.Builder
-	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = t.TempDir(), environment(nil), &stdout, &stderr
-	cmd.SysProcAttr = attributes()
+	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = t.TempDir(), kit.Environment(), &stdout, &stderr
 	err := cmd.Run()
 	result := Result{Code: cmd.ProcessState.ExitCode(), Stdout: stdout.String(), Stderr: stderr.String()}
 	if _, exited := errors.AsType[*exec.ExitError](err); err != nil && (!exited || ctx.Err() != nil) {
-		t.Fatal(fmt.Errorf("run %v: %w\n%s%s", args, errors.Join(err, ctx.Err()), result.Stdout, result.Stderr))
+		t.Fatalf("run %v: %v\n%s%s", args, errors.Join(err, ctx.Err()), result.Stdout, result.Stderr)
 	}
 	return result
 }

@@ -1,4 +1,4 @@
-package harness
+package kit
 
 import (
 	"testing"
@@ -16,7 +16,9 @@ const (
 	connectTimeout = 5 * time.Second
 )
 
-func dial(t testing.TB, address string) *grpc.ClientConn {
+// Dial returns a connection to an address, which ends with the test. It outlives the server: calls that wait for a connection go
+// through when that is back.
+func Dial(t testing.TB, address string) *grpc.ClientConn {
 	t.Helper()
 	conn, err := grpc.NewClient("passthrough:///"+address,
 		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithNoProxy(), grpc.WithDisableServiceConfig(),

@@ -1,9 +1,9 @@
-package kafkaserver
+package kit
 
 import "syscall"
 
-// processAttributes let a broker die with this process, or, detached, live on without its terminal.
-func processAttributes(detached bool) *syscall.SysProcAttr {
+// attributes let a process die with this one, or, detached, live on without its terminal.
+func attributes(detached bool) *syscall.SysProcAttr {
 	if detached {
 		return &syscall.SysProcAttr{Setsid: true}
 	}

@@ -1,16 +1,17 @@
-package freeport_test
+package kit_test
 
 import (
 	"net"
 	"testing"
 
-	"github.com/millrace-io/millrace/tests/freeport"
+	"github.com/millrace-io/millrace/tests/kit"
 )
 
-func TestOn(t *testing.T) {
+// TestAddressesAreFreeAndDiffer asks for many addresses, and opens each.
+func TestAddressesAreFreeAndDiffer(t *testing.T) {
 	seen := map[string]bool{}
 	for range 50 {
-		address, err := freeport.On("127.0.0.1")
+		address, err := kit.Address()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -18,16 +19,13 @@ func TestOn(t *testing.T) {
 			t.Fatalf("%s was given twice", address)
 		}
 		seen[address] = true
-		l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", address)
-		if err != nil {
-			t.Fatal(err)
-		}
+		l := kit.Listen(t, address)
 		defer l.Close()
 		if tcp, ok := l.Addr().(*net.TCPAddr); !ok || tcp.Port >= 32768 {
 			t.Errorf("%s may be taken by a connection", address)
 		}
 	}
-	if address, err := freeport.On("not a host"); err == nil {
+	if address, err := kit.AddressOn("not a host"); err == nil {
 		t.Errorf("no such host, and %s", address)
 	}
 }
