@@ -74,6 +74,11 @@ func newCarrier(worker string, layout entities.Layout, routes *Routes, peers Pee
 	}
 }
 
+// partition is the number of a command's partition.
+func (c *carrier) partition(cmd *entities.Command) int32 {
+	return entities.Partition(cmd.Key.ID, len(c.slots))
+}
+
 // accepts refuses a command that this version does not serve, or whose token names places which the journal does not have.
 func (c *carrier) accepts(cmd *entities.Command) error {
 	if err := supported(cmd); err != nil {
@@ -93,7 +98,7 @@ type hereFunc func(partition int32, cmd *entities.Command) (reply *entities.Repl
 
 // carry runs a command where its partition is owned; here is nil on a gateway.
 func (c *carrier) carry(ctx context.Context, cmd *entities.Command, hops int, here hereFunc) (*entities.Reply, error) {
-	partition := entities.Partition(cmd.Key.ID, len(c.slots))
+	partition := c.partition(cmd)
 	var (
 		doubt        error
 		until, began time.Time

@@ -20,7 +20,7 @@ func (p *Partition) deliver(ctx context.Context, d *delivery, progress entities.
 		ctx, cancel := context.WithTimeout(ctx, effectTimeout)
 		defer cancel()
 		failpoint.Hit(failpoint.BeforeEffect)
-		reply, err := p.send(ctx, source, target)
+		reply, err := p.router.Send(ctx, source, target)
 		failpoint.Hit(failpoint.AfterEffect)
 		p.stats.delivered.Add(1)
 		p.post(input{kind: inDelivered, offset: source.Offset, reply: reply, err: entities.AsError(err)})
@@ -228,7 +228,7 @@ func (p *Partition) runTimer(ctx context.Context, a *alarm) error {
 	switch failure := entities.AsError(err); {
 	case failure == nil:
 		cmd.Timer = firing
-		return p.run(ctx, cmd)
+		return p.router.Run(ctx, cmd)
 	case hopeless(failure):
 		firing.Err = failure
 		_, err = p.Submit(ctx, unrunnable(a.Key, firing))

@@ -419,7 +419,7 @@ func start(t *testing.T, s setup) *fixture {
 	}
 	f.m = NewManager(Options{
 		App: "app", Worker: s.name, Topic: info, Membership: broker.Membership{Group: s.name, Worker: s.name, Topic: topic},
-		Log: between, Store: f.store, Functions: f.words, Limits: s.limits, Clock: f.clock, Group: s.group,
+		Log: between, Store: f.store, Functions: f.words, Limits: s.limits, Clock: f.clock, Group: s.group, Peers: s.peers,
 		Hooks: Hooks{StateChanged: func(p int32, _, to State, _ string) {
 			if p == 0 {
 				f.seen <- to
@@ -427,7 +427,7 @@ func start(t *testing.T, s setup) *fixture {
 		}},
 	})
 	f.p = f.m.Partitions()[0]
-	f.router = NewRouter(f.m, s.peers, nil)
+	f.router = f.m.Router()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	ended := make(chan error, 1)
 	go func() { ended <- f.m.Run(ctx) }() // ended by stop

@@ -54,7 +54,7 @@ func (f *Forwarder) dispatch(ctx context.Context, cmd *entities.Command) (*entit
 // nearby asks one of those that have the partition, its owner and those that follow it, by turns.
 func (f *Forwarder) nearby(ctx context.Context, cmd *entities.Command) (*entities.Reply, error) {
 	table := f.carrier.routes.Table()
-	partition := entities.Partition(cmd.Key.ID, len(f.carrier.slots))
+	partition := f.carrier.partition(cmd)
 	if table == nil || int(partition) >= len(table.Standbys) {
 		return nil, entities.PartitionMoved(partition, "no follower is known")
 	}

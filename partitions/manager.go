@@ -43,6 +43,10 @@ type Options struct {
 	Group broker.Group
 	// Routes is kept up to date with the tables of the group. Nil: the manager makes its own.
 	Routes *Routes
+	// Peers carries commands to other workers; nil where there are none.
+	Peers Peers
+	// OnEffectError is told about a side effect of an action that did not succeed and is not waited for. Nil: nothing is told.
+	OnEffectError func(entities.Target, error)
 	// Tracer begins the spans of commands; nil: there are none.
 	Tracer *tracing.Tracer
 	// Clock defaults to the machine's.
@@ -60,6 +64,7 @@ type Manager struct {
 	options    Options
 	partitions []*Partition
 	loops      []*loop
+	router     *Router
 	// mu guards what follows, and puts the inputs in order that follow from it.
 	mu sync.Mutex
 	// contract is what is wrong with the topic, replaced that it is another one; hinted are the partitions that the log assigns.
@@ -118,12 +123,13 @@ func NewManager(o Options) *Manager {
 		options: o, described: o.Topic.Partitions, hinted: map[int32]bool{}, handedOver: map[int32]bool{}, refused: make(chan struct{}, 1),
 		toInspect: make(chan struct{}, 1), barred: make(chan error, 1), draining: make(chan struct{}), drained: make(chan struct{}),
 	}
+	m.router = newRouter(&m.options, local{m})
 	rebuilds := make(chan struct{}, o.Rebuilds)
 	for id := range o.Layout.Partitions {
 		p := &Partition{
 			id: id, address: materializer.Address{Generation: o.Layout.Generation, Partition: uint16(id)}, // at most 4096
 			journal: broker.Partition{Topic: o.Topic.Name, ID: id}, topicID: o.Topic.ID, layout: o.Layout,
-			log: o.Log, store: o.Store, functions: o.Functions, types: o.Types, limits: o.Limits, hooks: o.Hooks, clock: o.Clock, random: o.Random,
+			log: o.Log, store: o.Store, functions: o.Functions, router: m.router, types: o.Types, limits: o.Limits, hooks: o.Hooks, clock: o.Clock, random: o.Random,
 			rebuilds: rebuilds, stopReading: func() {}, oneReader: make(chan struct{}, 1),
 			warmed: m.warmed, refused: m.refused, staleness: &m.staleness, tracer: o.Tracer,
 		}
@@ -156,6 +162,9 @@ func isStored(store materializer.Store, a materializer.Address) bool {
 	_, halted, failed := view.Halted()
 	return err == nil && failed == nil && ok && !halted && meta.Next > 0
 }
+
+// Router returns the router over the manager's partitions and those of other workers.
+func (m *Manager) Router() *Router { return m.router }
 
 // Partition returns the partition of an entity id.
 func (m *Manager) Partition(id string) *Partition {

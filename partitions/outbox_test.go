@@ -83,7 +83,7 @@ func TestEffectIsDeduplicated(t *testing.T) {
 	}
 	other := source
 	other.Index = 1
-	if _, err := f.router.send(t.Context(), other, target); err != nil {
+	if _, err := f.router.Send(t.Context(), other, target); err != nil {
 		t.Fatal(err)
 	}
 	f.want(f.submit(command("b", "read")), "x x")
@@ -91,7 +91,7 @@ func TestEffectIsDeduplicated(t *testing.T) {
 	// The source settles both; what was remembered may go, and a late copy still does nothing.
 	for _, s := range []entities.Source{{Offset: 20, Settled: 15}, {Offset: 21, Settled: 8}} { // what arrives late does not turn progress back
 		s.Generation, s.Partition = 1, 7
-		if _, err := f.router.send(t.Context(), s, target); err != nil {
+		if _, err := f.router.Send(t.Context(), s, target); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -99,7 +99,7 @@ func TestEffectIsDeduplicated(t *testing.T) {
 	if err != nil || n != 2 {
 		t.Fatalf("forgot %d rows, %v; want the two below offset 15", n, err)
 	}
-	if _, err := f.router.send(t.Context(), source, target); err != nil {
+	if _, err := f.router.Send(t.Context(), source, target); err != nil {
 		t.Fatal(err)
 	}
 	f.want(f.submit(command("b", "read")), "x x x x")
@@ -115,7 +115,7 @@ func TestConcurrentCopiesOfAnEffect(t *testing.T) {
 		errs := make(chan error, 3)
 		for range 3 {
 			go func() { // received below
-				_, err := f.router.send(t.Context(), source, target)
+				_, err := f.router.Send(t.Context(), source, target)
 				errs <- err
 			}()
 		}

@@ -63,9 +63,8 @@ type Partition struct {
 	hooks  Hooks
 	clock  clock.Clock
 	random func() uint64
-	// send takes an effect to its target, run a timer's command to its entity: the router's.
-	send func(ctx context.Context, source entities.Source, t entities.Target) (*entities.Reply, error)
-	run  func(ctx context.Context, cmd *entities.Command) error
+	// router takes effects to their targets and the commands of timers to their entities, and knows the owner of a followed partition.
+	router *Router
 	// rebuilds bounds how many partitions are read in bulk at a time.
 	rebuilds chan struct{}
 

@@ -29,48 +29,44 @@ type probe struct {
 // readStats count the reads that a follower answered, by consistency.
 type readStats [entities.AtLeast + 1]atomic.Uint64
 
-// read answers a relaxed command from the image on this worker. served is false when that cannot be: there is no image, it does not
+// Read answers a relaxed command from the image on this worker. served is false when that cannot be: there is no image, it does not
 // have what the command asks for, or the command wants to write.
-func (r *Router) read(ctx context.Context, p *Partition, cmd *entities.Command) (_ *entities.Reply, served bool, _ error) {
-	if p.image.Load() == nil || !r.suffices(ctx, p, cmd) {
-		return nil, false, nil
+func (p *Partition) Read(ctx context.Context, cmd *entities.Command) (_ entities.Committed, served bool, _ error) {
+	var none entities.Committed
+	if p.image.Load() == nil || !p.suffices(ctx, cmd) {
+		return none, false, nil
 	}
 	image := p.image.Load()
 	if image == nil {
-		return nil, false, nil // it was given up meanwhile
+		return none, false, nil // it was given up meanwhile
 	}
-	age := r.age(p, image, cmd.Consistency)
+	age := p.age(image, cmd.Consistency)
 	if p.waiting.Add(1) > int64(p.limits.MaxWaiting) {
 		p.waiting.Add(-1)
-		return nil, true, errPartitionBusy(p.id, p.limits.MaxWaiting)
+		return none, true, errPartitionBusy(p.id, p.limits.MaxWaiting)
 	}
 	defer p.waiting.Add(-1)
 	outcome, next, err := p.look(ctx, cmd)
 	switch {
 	case err != nil:
-		return nil, true, entities.AsError(err)
+		return none, true, entities.AsError(err)
 	case outcome.Wrote() || outcome.Restart || outcome.Forward != nil:
-		return nil, false, nil
+		return none, false, nil
 	}
 	p.stats.reads[cmd.Consistency].Add(1)
 	p.staleness.answered(p.clock.Now(), cmd, ByFollower, age)
-	reply, err := r.conclude(ctx, &decision{outcome: outcome}, 0)
-	if err != nil {
-		return nil, true, err
-	}
-	reply.Token = r.token(p, next)
-	return reply, true, nil
+	return entities.Committed{Outcome: outcome, Next: next, FirstEffect: -1, Forward: -1}, true, nil
 }
 
 // suffices says whether the image is as fresh as the command asks, now or in a moment.
-func (r *Router) suffices(ctx context.Context, p *Partition, cmd *entities.Command) bool {
+func (p *Partition) suffices(ctx context.Context, cmd *entities.Command) bool {
 	switch cmd.Consistency {
 	case entities.Eventual:
 		return true
 	case entities.AtLeast:
 		return p.reaches(ctx, cmd.AfterIn(p.id))
 	case entities.Bounded:
-		return r.isFresh(p, cmd.Bound)
+		return p.isFresh(cmd.Bound)
 	default:
 		return false
 	}
@@ -101,11 +97,11 @@ func (p *Partition) reaches(ctx context.Context, next int64) bool {
 
 // isFresh says whether the image has all that was committed some moment not longer ago than bound. Only an owner that the log
 // confirms knows what that is: one answer of it serves many reads, and the next is asked for in good time.
-func (r *Router) isFresh(p *Partition, bound time.Duration) bool {
+func (p *Partition) isFresh(bound time.Duration) bool {
 	now := p.clock.Now()
 	last := p.probe.Load()
 	if last == nil || now.Sub(last.asked) > bound/2 {
-		r.ask(p)
+		p.askOwner()
 	}
 	image := p.image.Load()
 	if mutation.On(mutation.Fresh) {
@@ -114,26 +110,26 @@ func (r *Router) isFresh(p *Partition, bound time.Duration) bool {
 	return last != nil && image != nil && now.Sub(last.asked) <= bound && image.next >= last.next
 }
 
-// ask asks the owner of a partition how far it is, unless somebody does already.
-func (r *Router) ask(p *Partition) {
-	owner, owned := r.carrier.routes.Table().Owner(p.id)
-	if !owned || r.carrier.peers == nil {
+// askOwner asks the owner of the partition how far it is, unless it is being asked already.
+func (p *Partition) askOwner() {
+	position := p.router.OwnerPosition(p.id)
+	if position == nil {
 		return
 	}
-	r.inquire(&p.probing, func(ctx context.Context) {
+	p.ask(&p.probing, func(ctx context.Context) {
 		asked := p.clock.Now()
-		if next, err := r.carrier.peers.Position(ctx, owner.Address, p.id); err == nil {
+		if next, err := position(ctx); err == nil {
 			p.probe.Store(&probe{asked: asked, next: next})
 		}
 	})
 }
 
-// inquire asks for something in the background, unless it is being asked for already.
-func (r *Router) inquire(asking *atomic.Bool, ask func(context.Context)) {
+// ask asks for something in the background, unless it is being asked for already.
+func (p *Partition) ask(asking *atomic.Bool, ask func(context.Context)) {
 	if !asking.CompareAndSwap(false, true) {
 		return
 	}
-	r.async.Go(func() { // bounded by probeTimeout, Drain waits for it
+	p.router.Background(func() { // bounded by probeTimeout
 		defer asking.Store(false)
 		ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
 		defer cancel()

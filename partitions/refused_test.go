@@ -100,10 +100,10 @@ func TestRefusalIsResolved(t *testing.T) {
 		if len(kept) != 2 {
 			t.Fatalf("%d refusals are kept, want 2", len(kept))
 		}
-		if err := f.router.manager.ResolveRefusal(t.Context(), 0, kept[0].Offset, true); err != nil {
+		if err := f.m.ResolveRefusal(t.Context(), 0, kept[0].Offset, true); err != nil {
 			t.Fatal(err)
 		}
-		if err := f.router.manager.ResolveRefusal(t.Context(), 0, kept[1].Offset, false); err != nil {
+		if err := f.m.ResolveRefusal(t.Context(), 0, kept[1].Offset, false); err != nil {
 			t.Fatal(err)
 		}
 		f.settled() // it was refused again
@@ -111,7 +111,7 @@ func TestRefusalIsResolved(t *testing.T) {
 			now := f.refusals()
 			return len(now) == 1 && now[0].Offset > kept[1].Offset && string(now[0].Payload.Value) == "refuse two"
 		})
-		if err := f.router.manager.ResolveRefusal(t.Context(), 0, kept[0].Offset, true); err == nil {
+		if err := f.m.ResolveRefusal(t.Context(), 0, kept[0].Offset, true); err == nil {
 			t.Error("a refusal was dropped twice")
 		}
 	})
@@ -134,11 +134,11 @@ func TestAnEffectThatTookEffectInPartIsNotRefused(t *testing.T) {
 		if kept := f.refusals(); len(kept) != 0 {
 			t.Errorf("kept as refused: %+v", kept)
 		}
-		if n, _, _, err := f.router.manager.ResolveSome(t.Context(), ParkedPlace{}, materializer.ParkedFilter{}, false); err != nil || n != 1 {
+		if n, _, _, err := f.m.ResolveSome(t.Context(), ParkedPlace{}, materializer.ParkedFilter{}, false); err != nil || n != 1 {
 			t.Fatalf("sent %d again, %v", n, err)
 		}
 		f.until("it is parked again", func() bool {
-			parked, _, _, err := f.router.manager.Parked(ParkedPlace{}, materializer.ParkedFilter{}, 10)
+			parked, _, _, err := f.m.Parked(ParkedPlace{}, materializer.ParkedFilter{}, 10)
 			return err == nil && len(parked) == 1 && f.p.Status().Parked == 1
 		})
 		f.want(f.submit(command("b", "read")), took)

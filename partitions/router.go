@@ -21,10 +21,29 @@ const (
 	effectTimeout = time.Minute
 )
 
+// Local is the partitions of this worker, by number. Errors are *entities.Error.
+type Local interface {
+	// Submit runs a command on its entity and returns what was decided, after it is durable. Errors speak of this attempt.
+	Submit(ctx context.Context, partition int32, cmd *entities.Command) (entities.Committed, error)
+	// Conclude keeps what the forward of a command was answered with the command's id, or with its source, and returns what its caller is
+	// told once that is in the log: outcome, or what is kept already. forward is the offset of the forward's record. A nil outcome asks
+	// for what is kept: the result has none where nothing is.
+	Conclude(ctx context.Context, partition int32, cmd *entities.Command, forward int64, outcome *entities.Outcome) (entities.Committed, error)
+	// Delivered tells the outbox of the source's partition what came of an effect that the router sent itself.
+	Delivered(source entities.Source, reply *entities.Reply, err error)
+	// Unheld leaves the effects from one offset up to (not including) another, which their caller does not come to send, to the outbox.
+	Unheld(partition int32, from, until int64)
+	// Position returns the offset behind everything that is committed, as of some moment after the call.
+	Position(ctx context.Context, partition int32) (int64, error)
+	// Read answers a relaxed command from the image of a followed partition. served is false when that cannot be: there is no image, it
+	// does not have what the command asks for, or the command wants to write.
+	Read(ctx context.Context, partition int32, cmd *entities.Command) (read entities.Committed, served bool, err error)
+}
+
 // Router takes commands from the gateway to where they are decided, and carries out what the decision asks for: side
 // effects and forwards, after commit.
 type Router struct {
-	manager   *Manager
+	local     Local
 	functions Functions
 	app       string
 	carrier   *carrier
@@ -37,30 +56,25 @@ type Router struct {
 	onEffectError func(target entities.Target, err error)
 }
 
-// NewRouter returns a router over the manager's partitions and, where peers is not nil, those of other workers.
-// onEffectError may be nil.
-func NewRouter(m *Manager, peers Peers, onEffectError func(entities.Target, error)) *Router {
-	o := &m.options
-	r := &Router{
-		manager: m, functions: o.Functions, app: o.App,
-		carrier: newCarrier(o.Worker, o.Layout, o.Routes, peers, o.Limits, o.Clock, o.Random, o.Tracer),
-		slots:   make(chan struct{}, maxAsync), onEffectError: onEffectError,
+func newRouter(o *Options, partitions Local) *Router {
+	return &Router{
+		local: partitions, functions: o.Functions, app: o.App,
+		carrier: newCarrier(o.Worker, o.Layout, o.Routes, o.Peers, o.Limits, o.Clock, o.Random, o.Tracer),
+		slots:   make(chan struct{}, maxAsync), onEffectError: o.OnEffectError,
 	}
-	for _, p := range m.partitions {
-		p.send = r.send
-		p.run = func(ctx context.Context, cmd *entities.Command) error {
-			_, err := r.dispatch(ctx, cmd, 0)
-			return err
-		}
-	}
-	return r
 }
 
 // Counts say how commands reached their owners.
 func (r *Router) Counts() CarrierCounts { return r.carrier.stats.counts() }
 
-// send takes an effect out of an outbox to its target.
-func (r *Router) send(ctx context.Context, source entities.Source, t entities.Target) (*entities.Reply, error) {
+// Run runs the command of a timer. Errors speak of this attempt.
+func (r *Router) Run(ctx context.Context, cmd *entities.Command) error {
+	_, err := r.dispatch(ctx, cmd, 0)
+	return err
+}
+
+// Send takes an effect out of an outbox to its target.
+func (r *Router) Send(ctx context.Context, source entities.Source, t entities.Target) (*entities.Reply, error) {
 	return r.flights.share(ctx, source, func(bool) (*entities.Reply, error) { return r.follow(ctx, t, &source, 0) })
 }
 
@@ -88,7 +102,7 @@ func (r *Router) DispatchHere(ctx context.Context, cmd *entities.Command, hops i
 	if cmd.Type == nil {
 		return r.act(ctx, cmd, hops)
 	}
-	partition := r.manager.Partition(cmd.Key.ID)
+	partition := r.carrier.partition(cmd)
 	if cmd.Consistency.Relaxed() {
 		if reply, served, err := r.read(ctx, partition, cmd); served {
 			return reply, err
@@ -98,13 +112,28 @@ func (r *Router) DispatchHere(ctx context.Context, cmd *entities.Command, hops i
 	return reply, err
 }
 
-// Position says how far a partition is that this worker owns; see Partition.Position.
+// Position says how far a partition is that this worker owns: the offset behind everything that is committed.
 func (r *Router) Position(ctx context.Context, partition int32) (int64, error) {
-	if partition < 0 || int(partition) >= len(r.manager.partitions) {
-		return 0, entities.Errorf(entities.InvalidCommand, entities.NotApplied, "there is no partition %d: the journal has %d", partition, len(r.manager.partitions))
+	if layout := &r.carrier.layout; !layout.Has(partition) {
+		return 0, entities.Errorf(entities.InvalidCommand, entities.NotApplied,
+			"there is no partition %d: the journal has %d", partition, layout.Partitions)
 	}
-	return r.manager.partitions[partition].Position(ctx)
+	return r.local.Position(ctx, partition)
 }
+
+// OwnerPosition returns what asks the owner of a partition how far it is; nil where no other worker is known to own it.
+func (r *Router) OwnerPosition(partition int32) func(context.Context) (int64, error) {
+	owner, owned := r.carrier.routes.Table().Owner(partition)
+	if !owned || r.carrier.peers == nil {
+		return nil
+	}
+	return func(ctx context.Context) (int64, error) {
+		return r.carrier.peers.Position(ctx, owner.Address, partition)
+	}
+}
+
+// Background runs something beside the caller; Drain waits for it, so that f must end soon.
+func (r *Router) Background(f func()) { r.async.Go(f) }
 
 func (r *Router) dispatch(ctx context.Context, cmd *entities.Command, hops int) (*entities.Reply, error) {
 	if err := r.carrier.accepts(cmd); err != nil {
@@ -114,19 +143,33 @@ func (r *Router) dispatch(ctx context.Context, cmd *entities.Command, hops int) 
 		return r.act(ctx, cmd, hops)
 	}
 	if cmd.Consistency.Relaxed() {
-		if reply, served, err := r.read(ctx, r.manager.Partition(cmd.Key.ID), cmd); served {
+		if reply, served, err := r.read(ctx, r.carrier.partition(cmd), cmd); served {
 			return reply, err
 		}
 	}
 	return r.carrier.carry(ctx, cmd, hops, func(partition int32, cmd *entities.Command) (*entities.Reply, bool, error) {
-		return r.here(ctx, r.manager.partitions[partition], cmd, hops)
+		return r.here(ctx, partition, cmd, hops)
 	})
+}
+
+// read answers a relaxed command from the image on this worker, if it can.
+func (r *Router) read(ctx context.Context, partition int32, cmd *entities.Command) (_ *entities.Reply, served bool, _ error) {
+	read, served, err := r.local.Read(ctx, partition, cmd)
+	if err != nil || !served {
+		return nil, served, err
+	}
+	reply, err := replyOf(read.Outcome)
+	if err != nil {
+		return nil, true, err
+	}
+	reply.Token = r.token(partition, read.Next)
+	return reply, true, nil
 }
 
 // act runs a unary action, and carries out what it asks for.
 func (r *Router) act(ctx context.Context, cmd *entities.Command, hops int) (*entities.Reply, error) {
 	run, span := r.carrier.tracer.Begin(ctx, tracing.Client, "function", cmd.TraceParent)
-	outcome, err := r.functions.Act(run, entities.Invocation{Command: cmd.WithTraceParent(span.Parent()), Time: r.manager.options.Clock.Now()})
+	outcome, err := r.functions.Act(run, entities.Invocation{Command: cmd.WithTraceParent(span.Parent()), Time: r.carrier.clock.Now()})
 	span.End(err)
 	d := &decision{outcome: outcome, source: cmd.Source}
 	var reply *entities.Reply
@@ -155,12 +198,12 @@ func actionFailed(err error, caused bool) *entities.Error {
 
 // here runs a command on its partition on this worker, and carries out what it asks for. decided: the command has its outcome,
 // and an error is about what it asked for.
-func (r *Router) here(ctx context.Context, partition *Partition, cmd *entities.Command, hops int) (_ *entities.Reply, decided bool, _ error) {
-	done, err := partition.Submit(ctx, cmd)
+func (r *Router) here(ctx context.Context, partition int32, cmd *entities.Command, hops int) (_ *entities.Reply, decided bool, _ error) {
+	done, err := r.local.Submit(ctx, partition, cmd)
 	if err != nil {
 		return nil, false, err
 	}
-	reply, err := r.conclude(ctx, &decision{cmd: cmd, outcome: done.Outcome, partition: partition, done: done}, hops)
+	reply, err := r.conclude(ctx, &decision{cmd: cmd, outcome: done.Outcome, recorded: true, partition: partition, done: done}, hops)
 	if err != nil {
 		return nil, !errors.Is(err, errUnconcluded), err
 	}
@@ -171,17 +214,18 @@ func (r *Router) here(ctx context.Context, partition *Partition, cmd *entities.C
 }
 
 // token says where in the log an answer stands.
-func (r *Router) token(p *Partition, next int64) string {
-	t := entities.Token{App: r.app, Generation: uint32(r.carrier.layout.Generation), Positions: []entities.Position{{Partition: p.id, Next: next}}}
+func (r *Router) token(partition int32, next int64) string {
+	t := entities.Token{App: r.app, Generation: uint32(r.carrier.layout.Generation), Positions: []entities.Position{{Partition: partition, Next: next}}}
 	return t.Encode()
 }
 
 // decision is what a command led to, and where that stands.
 type decision struct {
 	outcome *entities.Outcome
-	// cmd, partition and done are set when the decision is in the log, with its effects and its forward.
+	// recorded: the decision is in the log of a partition, with its effects and its forward. Then cmd, partition and done are set.
+	recorded  bool
 	cmd       *entities.Command
-	partition *Partition
+	partition int32
 	done      entities.Committed
 	// source is set for an action that was called because of a record: what it asks for takes effect once, too.
 	source *entities.Source
@@ -192,32 +236,38 @@ type decision struct {
 // conclude carries out what an outcome asks for beyond its own records: effects in order, then the forward or the reply.
 func (r *Router) conclude(ctx context.Context, d *decision, hops int) (*entities.Reply, error) {
 	if err := r.effects(ctx, d, hops); err != nil {
-		d.handOver()
+		r.leaveToOutbox(d)
 		return nil, err
 	}
-	switch {
-	case d.outcome.Failure != nil:
-		return nil, d.outcome.Failure
-	case d.outcome.Forward != nil:
+	if d.outcome.Forward != nil && d.outcome.Failure == nil {
 		return r.forward(ctx, d, hops)
-	case d.outcome.Reply != nil:
-		reply := *d.outcome.Reply
+	}
+	return replyOf(d.outcome)
+}
+
+// replyOf is what the caller of a command without a forward is told.
+func replyOf(outcome *entities.Outcome) (*entities.Reply, error) {
+	switch {
+	case outcome.Failure != nil:
+		return nil, outcome.Failure
+	case outcome.Reply != nil:
+		reply := *outcome.Reply
 		return &reply, nil
 	default:
 		return &entities.Reply{NoPayload: true}, nil
 	}
 }
 
-// handOver leaves what the caller does not come to send to the outbox.
-func (d *decision) handOver() {
-	if d.partition == nil || d.done.FirstEffect < 0 {
+// leaveToOutbox leaves what the caller does not come to send to the outbox.
+func (r *Router) leaveToOutbox(d *decision) {
+	if !d.recorded || d.done.FirstEffect < 0 {
 		return
 	}
 	end := d.done.Forward
 	if d.outcome.Forward != nil {
 		end++
 	}
-	d.partition.post(input{kind: inUnheld, offset: d.done.FirstEffect, next: end})
+	r.local.Unheld(d.partition, d.done.FirstEffect, end)
 }
 
 // follow runs the target of a forward or an effect. source is the record that asks for it, nil for none.
@@ -242,11 +292,11 @@ func (r *Router) follow(ctx context.Context, t entities.Target, source *entities
 
 // forward runs the target of a forward, whose answer is the caller's.
 func (r *Router) forward(ctx context.Context, d *decision, hops int) (*entities.Reply, error) {
-	source, err := d.child(d.done.Forward, len(d.outcome.Effects))
+	source, err := r.child(d, d.done.Forward, len(d.outcome.Effects))
 	if err != nil {
 		return nil, err
 	}
-	if d.partition != nil && source != nil {
+	if d.recorded && source != nil {
 		led := false
 		reply, err := r.flights.share(ctx, *source, func(again bool) (*entities.Reply, error) {
 			led = true
@@ -274,7 +324,7 @@ func forTheAsker(reply *entities.Reply) *entities.Reply {
 // bring brings a recorded forward to its target, and has the answer kept where the command is known by a name.
 func (r *Router) bring(ctx context.Context, d *decision, source *entities.Source, hops int) (*entities.Reply, error) {
 	if d.done.Repeated || (d.named() && d.done.Shared) { // the attempt before may have ended since the command was looked up
-		if done, err := d.partition.Conclude(ctx, d.cmd, source.Offset, nil); err != nil || done.Outcome != nil {
+		if done, err := r.local.Conclude(ctx, d.partition, d.cmd, source.Offset, nil); err != nil || done.Outcome != nil {
 			return d.kept(&done, err)
 		}
 	}
@@ -287,7 +337,7 @@ func (r *Router) bring(ctx context.Context, d *decision, source *entities.Source
 	if d.named() && (e.Definite() || d.retractable(e)) {
 		return r.keep(ctx, d, source.Offset, &entities.Outcome{Reply: reply, Failure: e})
 	}
-	d.partition.Delivered(*source, reply, err)
+	r.local.Delivered(*source, reply, err)
 	if e != nil && e.Outcome == entities.NotApplied {
 		return nil, d.notYet(e)
 	}
@@ -335,7 +385,7 @@ func (d *decision) notYet(e *entities.Error) error {
 
 // keep has the partition keep what a forward was answered, and returns what the caller is told.
 func (r *Router) keep(ctx context.Context, d *decision, forward int64, outcome *entities.Outcome) (*entities.Reply, error) {
-	done, err := d.partition.Conclude(ctx, d.cmd, forward, outcome)
+	done, err := r.local.Conclude(ctx, d.partition, d.cmd, forward, outcome)
 	if err != nil && outcome.Failure != nil && outcome.Failure.Outcome == entities.NotApplied {
 		return nil, d.notYet(outcome.Failure)
 	}
@@ -363,11 +413,13 @@ func (d *decision) kept(done *entities.Committed, err error) (*entities.Reply, e
 
 // child is the address of the nth thing that a decision asks for: that of its record, or one that is made of the action's
 // own; nil when it has none.
-func (d *decision) child(offset int64, n int) (*entities.Source, error) {
+func (r *Router) child(d *decision, offset int64, n int) (*entities.Source, error) {
 	switch {
-	case d.partition != nil && offset >= 0:
-		s := d.partition.source(offset, d.done.Progress)
-		return &s, nil
+	case d.recorded && offset >= 0:
+		return &entities.Source{
+			Generation: r.carrier.layout.Generation, Partition: uint16(d.partition), //nolint:gosec // at most 4096
+			Offset: offset, Settled: d.done.Progress.Through, Open: d.done.Progress.Open,
+		}, nil
 	case d.source == nil:
 		return nil, nil //nolint:nilnil // no address
 	case n >= maxChildren-1 || d.source.Index > (1<<32-1)/maxChildren-1:
@@ -392,10 +444,10 @@ func (r *Router) effects(ctx context.Context, d *decision, hops int) error {
 	}
 	for i := range d.outcome.Effects {
 		e := &d.outcome.Effects[i]
-		if d.partition != nil && !e.Synchronous {
+		if d.recorded && !e.Synchronous {
 			continue
 		}
-		source, err := d.child(d.done.FirstEffect+int64(i), i)
+		source, err := r.child(d, d.done.FirstEffect+int64(i), i)
 		if err == nil && source == nil && !e.Synchronous {
 			if err := r.later(ctx, e.Target, hops); err != nil {
 				return err
@@ -406,8 +458,8 @@ func (r *Router) effects(ctx context.Context, d *decision, hops int) error {
 		if err == nil {
 			_, err = r.follow(ctx, e.Target, source, hops)
 		}
-		if d.partition != nil {
-			d.partition.Delivered(*source, nil, err)
+		if d.recorded {
+			r.local.Delivered(*source, nil, err)
 		}
 		d.caused = d.caused || mayHaveTaken(entities.AsError(err))
 		if err := d.sideEffectFailed(e, err); err != nil {
@@ -431,7 +483,7 @@ func (d *decision) sideEffectFailed(e *entities.SideEffect, err error) error {
 	if failure.Reason == entities.FunctionRefused {
 		return nil
 	}
-	if d.partition == nil {
+	if !d.recorded {
 		return &entities.Error{
 			Reason: failure.Reason, Outcome: failure.Outcome, RetryAfter: failure.RetryAfter, Cause: err,
 			Message: fmt.Sprintf("the side effect of an action on %s/%s failed: %s", e.Service, e.Method, failure.Message),
@@ -469,7 +521,7 @@ func (r *Router) DispatchStream(ctx context.Context, s *entities.Stream) error {
 	if err := supported(s.Command); err != nil {
 		return err
 	}
-	s.Time = r.manager.options.Clock.Now()
+	s.Time = r.carrier.clock.Now()
 	ctx, span := r.carrier.tracer.Begin(ctx, tracing.Client, "function", s.TraceParent)
 	s.Command = s.Command.WithTraceParent(span.Parent())
 	caused := false

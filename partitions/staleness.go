@@ -151,7 +151,7 @@ const askEndEvery = time.Second
 
 // age returns how long ago an image had everything that was committed, as far as is known, and sees to it that more is known next
 // time, unless the owner is asked anyway.
-func (r *Router) age(p *Partition, i *image, c entities.Consistency) time.Duration {
+func (p *Partition) age(i *image, c entities.Consistency) time.Duration {
 	now := p.clock.Now()
 	newest := i.at
 	if owner := p.probe.Load(); owner != nil && i.next >= owner.next {
@@ -167,7 +167,7 @@ func (r *Router) age(p *Partition, i *image, c entities.Consistency) time.Durati
 	}
 	age := now.Sub(newest)
 	if c != entities.Bounded && age > askEndEvery && (reached || now.Sub(end.asked) > probeTimeout) {
-		r.listen(p, newest)
+		p.askEnd(newest)
 	}
 	return max(age, 0)
 }
@@ -179,10 +179,10 @@ func latest(a, b time.Time) time.Time {
 	return a
 }
 
-// listen asks the log for its end, unless somebody does already. An answer that the image has not reached is not replaced by a
+// askEnd asks the log for its end, unless it is being asked already. An answer that the image has not reached is not replaced by a
 // newer one until it has, or for long: else an image that is always behind would never have been complete.
-func (r *Router) listen(p *Partition, before time.Time) {
-	r.inquire(&p.askingEnd, func(ctx context.Context) {
+func (p *Partition) askEnd(before time.Time) {
+	p.ask(&p.askingEnd, func(ctx context.Context) {
 		asked := p.clock.Now()
 		if next, err := p.log.End(ctx, p.journal); err == nil {
 			p.logEnd.Store(&logEnd{asked: asked, next: next, before: before})

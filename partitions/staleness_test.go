@@ -65,7 +65,6 @@ func TestStalenessIsUnknownUntilProven(t *testing.T) {
 	clk := clock.NewManual(time.Unix(1_700_000_000, 0))
 	start := clk.Now()
 	p := &Partition{clock: clk}
-	r := &Router{}
 	clk.Advance(10 * time.Second)
 	at := func(s int) time.Time { return start.Add(time.Duration(s) * time.Second) }
 	for _, step := range []struct {
@@ -85,7 +84,7 @@ func TestStalenessIsUnknownUntilProven(t *testing.T) {
 		p.probe.Store(step.owner)
 		p.logEnd.Store(step.log)
 		p.askingEnd.Store(true) // nobody is asked
-		if age := r.age(p, &step.image, entities.Eventual); age != step.want {
+		if age := p.age(&step.image, entities.Eventual); age != step.want {
 			t.Errorf("%s: %v, want %v", step.what, age, step.want)
 		}
 	}

@@ -164,18 +164,18 @@ func (w *world) start(t *testing.T, i int, store *memstore.Store) {
 		t.Fatal(err)
 	}
 	life := uint64(w.lives)
-	m := partitions.NewManager(partitions.Options{
-		App: "app", Worker: name, Topic: info, Membership: broker.Membership{Group: group, Worker: name, Topic: topic},
-		Log: c, Store: store, Functions: hosted{w.functions, name}, Clock: w.clock, Loops: 1,
-		// By the moment, not in the order of calls: goroutines that run at the same time may ask in any order.
-		Random: func() uint64 { return rand.NewPCG(w.seed^life<<32, uint64(w.clock.Now().UnixNano())).Uint64() },
-	})
-	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
 	var peers partitions.Peers
 	if w.links != nil {
 		peers = w.links
 	}
-	born := &worker{name: name, client: c, m: m, router: partitions.NewRouter(m, peers, nil), store: store, saved: store.Clone(), stop: stop, ended: make(chan struct{})}
+	m := partitions.NewManager(partitions.Options{
+		App: "app", Worker: name, Topic: info, Membership: broker.Membership{Group: group, Worker: name, Topic: topic},
+		Log: c, Store: store, Functions: hosted{w.functions, name}, Clock: w.clock, Loops: 1, Peers: peers,
+		// By the moment, not in the order of calls: goroutines that run at the same time may ask in any order.
+		Random: func() uint64 { return rand.NewPCG(w.seed^life<<32, uint64(w.clock.Now().UnixNano())).Uint64() },
+	})
+	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
+	born := &worker{name: name, client: c, m: m, router: m.Router(), store: store, saved: store.Clone(), stop: stop, ended: make(chan struct{})}
 	go func() { // ended by stop, in crash or heal
 		defer close(born.ended)
 		_ = m.Run(ctx)

@@ -157,11 +157,12 @@ func (n *Node) open(ctx context.Context) (err error) {
 		App: n.config.App, Worker: n.identity.Worker, Topic: n.topic, Layout: n.layout, MorePartitions: n.options.PartitionsGiven,
 		Membership: n.membership(), Group: n.cluster.groupOrNil(), Routes: n.routes,
 		Log: n.log, Store: n.store, Functions: n.host, Limits: n.config.Limits, Hooks: n.partitionHooks(), Tracer: n.tracer, Clock: n.clock,
-		Types: n.entityTypes, Admit: n.admission().judge,
+		Types: n.entityTypes, Admit: n.admission().judge, Peers: n.cluster.peersOrNil(),
+		OnEffectError: func(t entities.Target, err error) {
+			n.logger.Warn("side effect was not carried out", observe.Command, t.Service+"/"+t.Method, observe.Error, err)
+		},
 	})
-	n.router = partitions.NewRouter(n.manager, n.cluster.peersOrNil(), func(t entities.Target, err error) {
-		n.logger.Warn("side effect was not carried out", observe.Command, t.Service+"/"+t.Method, observe.Error, err)
-	})
+	n.router = n.manager.Router()
 	n.gateway = gateway.New(n.config.gatewayOptions(n.router, n.routes, n.tracer, n.logger))
 	n.gateway.SetReady(false)
 	return nil
