@@ -76,14 +76,14 @@ func TestWhatHappenedMeanwhileIsLookedAt(t *testing.T) {
 		says string
 	}{
 		"nothing is lost":                     {func(*fixture) {}, Active, ""},
-		"records that the store has are lost": {func(f *fixture) { f.world.Remove(journal, 1, 3) }, Active, "it has no records at offsets 1 to 2"},
+		"records that the store has are lost": {func(f *fixture) { f.world.Remove(partition0, 1, 3) }, Active, "it has no records at offsets 1 to 2"},
 		"a claim that the store has is changed": {func(f *fixture) {
-			f.world.Change(journal, 0, func(r *broker.Record) { r.Headers = foreignClaim(1).Headers })
+			f.world.Change(partition0, 0, func(r *broker.Record) { r.Headers = foreignClaim(1).Headers })
 		}, Active, "follows owner 1"},
-		"the beginning is lost": {func(f *fixture) { f.world.Trim(journal, 2) }, Active, "it begins at offset 2"},
+		"the beginning is lost": {func(f *fixture) { f.world.Trim(partition0, 2) }, Active, "it begins at offset 2"},
 		"records that the store has not are lost": {func(f *fixture) {
-			at := f.world.Inject(journal, foreignClaim(9), foreignClaim(10))
-			f.world.Remove(journal, at, at+1)
+			at := f.world.Inject(partition0, foreignClaim(9), foreignClaim(10))
+			f.world.Remove(partition0, at, at+1)
 		}, Halted, ""},
 	} {
 		t.Run(name, bubbled(func(t *testing.T) {

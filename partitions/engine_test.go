@@ -302,7 +302,7 @@ func TestAReleaseIsInOrder(t *testing.T) {
 	if err := f.stop(); err != nil {
 		t.Fatal(err)
 	}
-	records := f.world.Records(journal)
+	records := f.world.Records(partition0)
 	last := records[len(records)-1]
 	if kind := kindOf(t, last.Header("mr")); kind != "KIND_RELEASE" {
 		t.Errorf("the last record is a %s, want a release", kind)

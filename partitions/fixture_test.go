@@ -384,7 +384,7 @@ type setup struct {
 	log func(broker.Log) broker.Log
 }
 
-var journal = broker.Partition{Topic: topic, ID: 0}
+var partition0 = broker.Partition{Topic: topic, ID: 0}
 
 func start(t *testing.T, s setup) *fixture {
 	t.Helper()
@@ -541,7 +541,7 @@ func (f *fixture) kinds() map[record.Kind]int {
 		parser record.Parser
 		env    record.Envelope
 	)
-	for _, r := range f.world.Records(journal) {
+	for _, r := range f.world.Records(partition0) {
 		if err := parser.Parse(r.Header(record.HeaderKey), &env); err != nil {
 			f.t.Fatal(err)
 		}

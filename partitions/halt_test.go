@@ -57,7 +57,7 @@ func TestWhatHalts(t *testing.T) {
 		cause  error
 	}{
 		"an acknowledgement below the next offset": {true, func(f *fixture) *fixture {
-			f.world.Truncate(journal, 3)
+			f.world.Truncate(partition0, 3)
 			caller := f.later(command("a", "add lost"))
 			f.world.Deliver(f.op(1).ID)
 			f.wantError(f.receive(caller), entities.LostOutcome, entities.Unknown)
@@ -71,12 +71,12 @@ func TestWhatHalts(t *testing.T) {
 			f.await(CatchingUp)
 			f.clock.Advance(time.Second)
 			claim := f.op(1)
-			f.world.Truncate(journal, 2)
+			f.world.Truncate(partition0, 2)
 			f.world.Deliver(claim.ID)
 			return f
 		}, broker.ErrRegressed},
 		"the end of the log is gone": {false, func(f *fixture) *fixture {
-			f.world.Truncate(journal, 2)
+			f.world.Truncate(partition0, 2)
 			return f.restart()
 		}, broker.ErrRegressed},
 		"the beginning of the log is gone": {false, func(f *fixture) *fixture {
@@ -85,7 +85,7 @@ func TestWhatHalts(t *testing.T) {
 			f = f.restart() // others go on
 			f.await(Active)
 			f.want(f.submit(command("d", "add w")), "w")
-			f.world.Trim(journal, int64(len(f.world.Records(journal)))-1)
+			f.world.Trim(partition0, int64(len(f.world.Records(partition0)))-1)
 			if err := f.stop(); err != nil {
 				f.t.Fatal(err)
 			}
@@ -100,13 +100,13 @@ func TestWhatHalts(t *testing.T) {
 			return f.restart()
 		}, materializer.ErrTopicReplaced},
 		"a claim of another layout": {false, func(f *fixture) *fixture {
-			f.world.Inject(journal, broker.Record{Headers: header(record.Envelope{
+			f.world.Inject(partition0, broker.Record{Headers: header(record.Envelope{
 				Kind: record.Claim, Epoch: 9, Nonce: 99, Claim: &record.ClaimInfo{Worker: "other", Layout: entities.LayoutOf("app", 4)},
 			})})
 			return f.restart()
 		}, materializer.ErrUnfoldable},
 		"a record that cannot be folded": {false, func(f *fixture) *fixture {
-			f.world.Inject(journal, foreignClaim(9), unfoldable(record.Envelope{Epoch: 9, Nonce: 99}))
+			f.world.Inject(partition0, foreignClaim(9), unfoldable(record.Envelope{Epoch: 9, Nonce: 99}))
 			return f.restart()
 		}, materializer.ErrUnfoldable},
 	} {

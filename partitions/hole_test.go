@@ -25,11 +25,11 @@ func damaged(t *testing.T, damage func(*simlog.World)) *fixture {
 	if err := f.stop(); err != nil {
 		t.Fatal(err)
 	}
-	f.world.Truncate(journal, 0) // what the worker has written depends on when it was stopped
+	f.world.Truncate(partition0, 0) // what the worker has written depends on when it was stopped
 	var records []broker.Record
 	put := func(key, value string, env record.Envelope) {
 		r := broker.Record{Key: []byte(key), Value: []byte(value), Headers: header(env), Offset: int64(len(records)), Time: f.clock.Now()}
-		f.world.Inject(journal, r)
+		f.world.Inject(partition0, r)
 		records = append(records, r)
 	}
 	for i, word := range []string{"x", "y", "z"} {
@@ -72,18 +72,18 @@ var damages = map[string]struct {
 	damage func(*simlog.World)
 	says   string
 }{
-	"a record is gone": {func(w *simlog.World) { w.Remove(journal, 4, 5) }, "it has no record at offset 4, the next one is at offset 5"},
+	"a record is gone": {func(w *simlog.World) { w.Remove(partition0, 4, 5) }, "it has no record at offset 4, the next one is at offset 5"},
 	"the first records are gone, and the log says that it begins at 0": {
-		func(w *simlog.World) { w.Remove(journal, 0, 3) }, "it has no records at offsets 0 to 2, the next one is at offset 3",
+		func(w *simlog.World) { w.Remove(partition0, 0, 3) }, "it has no records at offsets 0 to 2, the next one is at offset 3",
 	},
 	"the last records are gone, and the log says that they are there": {
-		func(w *simlog.World) { w.Remove(journal, 7, 9) }, "it has no records at offsets 7 to 8, and goes on at offset 9",
+		func(w *simlog.World) { w.Remove(partition0, 7, 9) }, "it has no records at offsets 7 to 8, and goes on at offset 9",
 	},
 	"the very last record is gone": {
-		func(w *simlog.World) { w.Remove(journal, 8, 9) }, "it has no record at offset 8, and goes on at offset 9",
+		func(w *simlog.World) { w.Remove(partition0, 8, 9) }, "it has no record at offset 8, and goes on at offset 9",
 	},
 	"a claim cannot be read": {
-		func(w *simlog.World) { w.Change(journal, 3, garbled) }, "the claim at offset 6 follows owner 2",
+		func(w *simlog.World) { w.Change(partition0, 3, garbled) }, "the claim at offset 6 follows owner 2",
 	},
 }
 
@@ -144,7 +144,7 @@ func TestAHoleThatWasAcceptedIsPassedOver(t *testing.T) {
 			if z == "" { // it is gone already
 				further = 5
 			}
-			f.world.Remove(journal, further, further+1)
+			f.world.Remove(partition0, further, further+1)
 			f = f.fresh()
 			f.halts()
 			if why := f.p.Status().Halted.Error(); !strings.Contains(why, fmt.Sprint("offset ", further)) && !strings.Contains(why, "offsets 7") && !strings.Contains(why, test.says) {
@@ -161,7 +161,7 @@ func TestAStandbyHaltsAtAHole(t *testing.T) {
 		c.owned(c.a, 0)
 		c.want(c.a, command("x", "add 1"), "1")
 		c.want(c.a, command("x", "add 2"), "1 2")
-		c.a.world.Remove(journal, 1, 2)
+		c.a.world.Remove(partition0, 1, 2)
 		c.tell(0, 1)
 		c.until("b halts", func() bool { return c.b.p.Status().State == Halted })
 		s := c.b.p.Status()
@@ -190,7 +190,7 @@ func TestAHoleThatAStandbyMeetsLive(t *testing.T) {
 		c.want(c.a, command("x", "add 1"), "1")
 		c.until("b follows", func() bool { s := c.b.p.Status(); return s.Followed && s.Next == 2 && s.Lag == 0 })
 		claim := record.Envelope{Kind: record.Claim, Epoch: 8, Nonce: 5, Claim: &record.ClaimInfo{Worker: "c", PreviousEpoch: 7, PreviousNonce: 3}}
-		c.a.world.Inject(journal, broker.Record{Headers: header(claim)})
+		c.a.world.Inject(partition0, broker.Record{Headers: header(claim)})
 		c.until("b halts", func() bool { return c.b.p.Status().State == Halted })
 		if why := c.b.p.Status().Halted.Error(); !strings.Contains(why, "the claim at offset 2 follows owner 7") {
 			t.Errorf("halted because of %v", why)
@@ -204,14 +204,14 @@ func TestAnAbsurdEpochDoesNotBlockAPartition(t *testing.T) {
 		f := start(t, setup{world: alone})
 		f.await(Active)
 		f.want(f.submit(command("a", "add x")), "x")
-		f.world.Inject(journal, foreignClaim(math.MaxUint64), foreignClaim(2+record.EpochStep))
+		f.world.Inject(partition0, foreignClaim(math.MaxUint64), foreignClaim(2+record.EpochStep))
 		f = f.restart()
 		f.await(Active)
 		f.want(f.submit(command("a", "add y")), "x y")
 		if s := f.p.Status(); s.Epoch != 2 || s.Fold.Jumped != 2 || !strings.Contains(s.LastError, "epoch") || f.p.Counts().Alarms == 0 {
 			t.Errorf("status %+v; want epoch 2, and an alarm about two claims", s)
 		}
-		f.world.Inject(journal, foreignClaim(math.MaxUint64))
+		f.world.Inject(partition0, foreignClaim(math.MaxUint64))
 		f.want(f.submit(command("a", "add z")), "x y z")
 		f.until("that is seen while it is owned", func() bool { return f.p.Status().Fold.Jumped == 3 })
 	})

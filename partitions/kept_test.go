@@ -373,7 +373,7 @@ func TestConclusionsAreTriedAgain(t *testing.T) {
 		c.b.words.act = func(entities.Invocation) (*entities.Outcome, error) {
 			n := ran.Add(1)
 			if n == 1 {
-				c.b.world.Inject(journal, foreignClaim(9))
+				c.b.world.Inject(partition0, foreignClaim(9))
 			}
 			return &entities.Outcome{Reply: reply(fmt.Sprint("run ", n))}, nil
 		}

@@ -17,6 +17,7 @@ import (
 	"github.com/millrace-io/millrace/internal/mutation"
 	"github.com/millrace-io/millrace/internal/tracing"
 	"github.com/millrace-io/millrace/materializer"
+	"github.com/millrace-io/millrace/partitions/journal"
 )
 
 // Options are what a Manager is made of.
@@ -471,7 +472,7 @@ func (m *Manager) judge(info broker.TopicInfo) {
 		return
 	}
 	m.described = info.Partitions
-	was, now := m.wrong(), errors.Join(CheckContract(info), CheckPartitions(m.options.Layout, info, m.options.MorePartitions))
+	was, now := m.wrong(), errors.Join(journal.CheckSettings(info), journal.CheckPartitions(m.options.Layout, info, m.options.MorePartitions))
 	if limit := m.options.Limits.AppendBytes; now == nil && info.MaxAppendBytes > 0 && info.MaxAppendBytes < limit {
 		now = fmt.Errorf("topic %s takes %d bytes at a time and took %d when this worker started: raise it again, or start the worker anew", info.Name, info.MaxAppendBytes, limit)
 	}
@@ -506,18 +507,6 @@ func (m *Manager) takeAgain() {
 			m.partitions[id].post(input{kind: inAssigned})
 		}
 	}
-}
-
-// CheckContract returns an error that names every setting of a topic that breaks the contract, with its remedy.
-func CheckContract(info broker.TopicInfo) error {
-	if len(info.Violations) == 0 {
-		return nil
-	}
-	errs := make([]error, 0, len(info.Violations))
-	for _, v := range info.Violations {
-		errs = append(errs, fmt.Errorf("topic %s: %s is %s, wanted %s: %s", info.Name, v.Setting, v.Found, v.Wanted, v.Remedy))
-	}
-	return errors.Join(errs...)
 }
 
 // Settle returns when nothing is on its way any more: effects that are due are delivered, and theirs too, and due timers have

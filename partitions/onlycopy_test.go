@@ -37,10 +37,10 @@ func TestAnImageThatTheLogCannotReplaceIsKept(t *testing.T) {
 		damage func(*fixture)
 		says   string
 	}{
-		"its beginning is gone":  {func(f *fixture) { f.world.Trim(journal, 3) }, "it begins at offset 3"},
-		"all of it is gone":      {func(f *fixture) { f.world.Trim(journal, 9) }, "it begins at offset 9"},
-		"records are gone":       {func(f *fixture) { f.world.Remove(journal, 4, 5) }, "it has no record at offset 4"},
-		"a claim cannot be read": {func(f *fixture) { f.world.Change(journal, 3, garbled) }, "the claim at offset 6 follows owner 2"},
+		"its beginning is gone":  {func(f *fixture) { f.world.Trim(partition0, 3) }, "it begins at offset 3"},
+		"all of it is gone":      {func(f *fixture) { f.world.Trim(partition0, 9) }, "it begins at offset 9"},
+		"records are gone":       {func(f *fixture) { f.world.Remove(partition0, 4, 5) }, "it has no record at offset 4"},
+		"a claim cannot be read": {func(f *fixture) { f.world.Change(partition0, 3, garbled) }, "the claim at offset 6 follows owner 2"},
 		"it is whole":            {func(*fixture) {}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {

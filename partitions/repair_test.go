@@ -22,7 +22,7 @@ func (f *fixture) cut(end int64) *fixture {
 	if err := f.stop(); err != nil {
 		f.t.Fatal(err)
 	}
-	f.world.Truncate(journal, end)
+	f.world.Truncate(partition0, end)
 	f = f.restart()
 	f.halts()
 	return f
@@ -33,7 +33,7 @@ func (f *fixture) halts() {
 	f.until("it halts", func() bool { return f.p.Status().State == Halted })
 }
 
-func (f *fixture) end() int64 { return int64(len(f.world.Records(journal))) }
+func (f *fixture) end() int64 { return int64(len(f.world.Records(partition0))) }
 
 // mend repairs the partition and waits until it is owned again.
 func (f *fixture) mend(choice materializer.Choice) materializer.Restored {
@@ -62,7 +62,7 @@ func (f *fixture) same(image materializer.Store) {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	records := f.world.Records(journal)
+	records := f.world.Records(partition0)
 	for i := range records[:meta.Next] { // a release stands behind it
 		if _, err := fold.Record(batch, &records[i]); err != nil {
 			f.t.Fatal(err)
@@ -137,7 +137,7 @@ func TestOffsetsAreNotUsedAgain(t *testing.T) {
 		f.until("all is owned", func() bool { return f.owned() })
 		f.flood(source, "quiet "+target+" add lost%d")
 		f.settled()
-		f.world.Truncate(journal, 1)
+		f.world.Truncate(partition0, 1)
 		if err := f.stop(); err != nil {
 			t.Fatal(err)
 		}
@@ -306,7 +306,7 @@ func TestRepairIsTakenUpAgain(t *testing.T) {
 				}
 				former := f.end()
 				f.settle()
-				f.world.Truncate(journal, 4)
+				f.world.Truncate(partition0, 4)
 				again := func() *fixture {
 					f.settle()
 					return start(t, setup{world: simlog.Options{Manual: true, SingleProcess: true}, on: f.world, store: f.store, limits: Limits{MaxCommitRecords: 3}})
@@ -366,18 +366,18 @@ func TestRetry(t *testing.T) {
 	f.await(Active)
 	f.want(f.submit(command("a", "add x")), "x")
 	f.want(f.submit(command("a", "add y")), "x y")
-	whole := f.world.Records(journal)
+	whole := f.world.Records(partition0)
 	f = f.cut(2)
 	if _, err := f.m.Repair(t.Context(), 0, materializer.Retry); !errors.Is(err, broker.ErrRegressed) {
 		t.Errorf("the log is short, and a retry says %v; want ErrRegressed", err)
 	}
-	f.world.Inject(journal, foreignClaim(7), whole[1])
+	f.world.Inject(partition0, foreignClaim(7), whole[1])
 	if _, err := f.m.Repair(t.Context(), 0, materializer.Retry); err == nil {
 		t.Error("the log holds something else, and a retry went on")
 	}
 	f.halts()
-	f.world.Truncate(journal, 2)
-	f.world.Inject(journal, whole[2:]...)
+	f.world.Truncate(partition0, 2)
+	f.world.Inject(partition0, whole[2:]...)
 	f.mend(materializer.Retry)
 	f.want(f.submit(command("a", "read")), "x y")
 }
@@ -391,7 +391,7 @@ func TestRepairFromWhatIsLeft(t *testing.T) {
 	f = f.restart()
 	f.await(Active)
 	f.want(f.submit(command("b", "snap y")), "y")
-	f.world.Trim(journal, 3)
+	f.world.Trim(partition0, 3)
 	f.store = old
 	f = f.restart()
 	f.halts()

@@ -24,7 +24,7 @@ func TestContiguity(t *testing.T) {
 		f.activate()
 		caller := f.later(command("a", "add x"))
 		op := f.op(1)
-		f.world.Inject(journal, foreignClaim(9))
+		f.world.Inject(partition0, foreignClaim(9))
 		f.world.Deliver(op.ID)
 		f.wantError(f.receive(caller), entities.Moved, entities.NotApplied)
 		f.await(CatchingUp)
@@ -37,7 +37,7 @@ func TestReadBack(t *testing.T) {
 		f := start(t, setup{world: simlog.Options{Manual: true}})
 		f.await(Claiming)
 		claim := f.op(1)
-		f.world.Inject(journal, foreignClaim(9))
+		f.world.Inject(partition0, foreignClaim(9))
 		caller := f.later(command("a", "read"))
 		f.world.Deliver(claim.ID)
 		f.await(CatchingUp)
@@ -60,7 +60,7 @@ func TestReadBack(t *testing.T) {
 // TestGap: what may stand in a gap, and what ends the ownership (log protocol, 4, rule 2).
 func TestGap(t *testing.T) {
 	own := func(f *fixture) broker.Record {
-		return f.world.Records(journal)[0] // the own claim again: an own record that nobody expected
+		return f.world.Records(partition0)[0] // the own claim again: an own record that nobody expected
 	}
 	for name, test := range map[string]struct {
 		inject func(*fixture) broker.Record
@@ -79,7 +79,7 @@ func TestGap(t *testing.T) {
 			f.activate()
 			caller := f.later(command("a", "add x"))
 			op := f.op(1)
-			f.world.Inject(journal, test.inject(f))
+			f.world.Inject(partition0, test.inject(f))
 			f.world.Deliver(op.ID)
 			a := f.receive(caller)
 			if !test.fenced {
@@ -149,7 +149,7 @@ func TestAFencedReadIsNotAnswered(t *testing.T) {
 		f.activate()
 		read := f.later(command("a", "read"))
 		op := f.op(1)
-		f.world.Inject(journal, foreignClaim(5))
+		f.world.Inject(partition0, foreignClaim(5))
 		f.world.Deliver(op.ID)
 		f.wantError(f.receive(read), entities.Moved, entities.NotApplied)
 	})
@@ -265,7 +265,7 @@ func TestALogThatGoesBackwardsHalts(t *testing.T) {
 	caller := f.later(command("a", "add x"))
 	f.world.Deliver(f.op(1).ID)
 	f.want(f.receive(caller), "x")
-	f.world.Truncate(journal, 1)
+	f.world.Truncate(partition0, 1)
 	caller = f.later(command("a", "add y"))
 	f.world.Deliver(f.op(1).ID)
 	if a := f.receive(caller); a.err == nil {

@@ -47,7 +47,7 @@ func vouched(t *testing.T) *fixture {
 // owner wrote. Nothing else is lost. Before that it halts, and says so.
 func TestAClaimOfAnotherLayoutIsPassedOver(t *testing.T) {
 	f := vouched(t)
-	f.world.Inject(journal, strange(f.owner())...)
+	f.world.Inject(partition0, strange(f.owner())...)
 	for _, begin := range []func(*fixture) *fixture{(*fixture).restart, (*fixture).fresh} {
 		f = begin(f)
 		f.halts()
@@ -75,7 +75,7 @@ func TestAClaimOfAnotherLayoutIsPassedOver(t *testing.T) {
 	if err := f.stop(); err != nil {
 		t.Fatal(err)
 	}
-	f.world.Inject(journal, strange(f.owner())...) // accepted was one, and not all that will come
+	f.world.Inject(partition0, strange(f.owner())...) // accepted was one, and not all that will come
 	f = f.fresh()
 	f.halts()
 }
@@ -83,8 +83,8 @@ func TestAClaimOfAnotherLayoutIsPassedOver(t *testing.T) {
 // TestALogOfAnotherLayoutIsNotPassedOver: where no claim has this worker's layout, the worker is wrong and not the log. The repair fails and
 // leaves everything as it was.
 func TestALogOfAnotherLayoutIsNotPassedOver(t *testing.T) {
-	f := damaged(t, func(w *simlog.World) { w.Truncate(journal, 0) })
-	f.world.Inject(journal, strange(record.Owner{})...)
+	f := damaged(t, func(w *simlog.World) { w.Truncate(partition0, 0) })
+	f.world.Inject(partition0, strange(record.Owner{})...)
 	f = f.fresh()
 	f.halts()
 	end := f.end()

@@ -37,7 +37,7 @@ func TestASuspendedOwnerAsksTheLog(t *testing.T) {
 			if err := f.stop(); err != nil { // only the loop reads the fold
 				t.Fatal(err)
 			}
-			if at, begin := f.p.fold.Meta().LogTime, f.world.Records(journal)[0].Time.UnixNano(); time.Duration(at-begin) < 2*time.Hour {
+			if at, begin := f.p.fold.Meta().LogTime, f.world.Records(partition0)[0].Time.UnixNano(); time.Duration(at-begin) < 2*time.Hour {
 				t.Errorf("log time is %v after the first claim, want the suspension in it", time.Duration(at-begin))
 			}
 		}))

@@ -51,7 +51,7 @@ func (f *fixture) mark() (why string, ok bool) {
 // TestDamageOutlivesARestart: what a look through the log has found is in the status of the next worker on this store before that
 // has looked itself, and it looks again.
 func TestDamageOutlivesARestart(t *testing.T) {
-	f := wronged(t, func(f *fixture) { f.world.Remove(journal, 1, 2) })
+	f := wronged(t, func(f *fixture) { f.world.Remove(partition0, 1, 2) })
 	f.m.judge(f.m.options.Topic)
 	found := f.inspected().Damage
 	if found == nil {
@@ -73,7 +73,7 @@ func TestDamageOutlivesARestart(t *testing.T) {
 
 // TestALookThatWasCutOffIsDoneByTheNextWorker: a restart between the wrong settings and the end of the look forgets neither.
 func TestALookThatWasCutOffIsDoneByTheNextWorker(t *testing.T) {
-	f := wronged(t, func(f *fixture) { f.world.Remove(journal, 1, 2) })
+	f := wronged(t, func(f *fixture) { f.world.Remove(partition0, 1, 2) })
 	if why, ok := f.mark(); !ok || why != "" {
 		t.Errorf("the store says %q, %v; want a mark without damage", why, ok)
 	}

@@ -113,17 +113,24 @@ var rooms = map[string]room{
 		"proto/gen/millrace/session/v1": "all of them on one stream",
 	}},
 
-	// Floor 3: engines. None imports another.
-	"partitions": {floor: 3, is: "the single writer of a partition, and the router that finds it", tools: true, may: edges{
+	// Floor 3: parts of the engine. None imports another. Floor 4 puts them together.
+	"partitions": {floor: 4, is: "the single writer of a partition, and the router that finds it", tools: true, may: edges{
 		"broker-adapter":               "it appends and reads",
 		"entities":                     "commands in, outcomes out",
 		"entities/record":              "it writes envelopes",
 		"materializer":                 "it applies what is committed",
+		"partitions/journal":           "the topic's settings are looked at while it runs",
 		"proto/gen/millrace/effect/v1": "how an entity is told that its effect was refused",
 		"proto/gen/millrace/record/v1": "the answer that is stored with a command's records",
 	}, tests: edges{
 		"broker-adapter/simlog": "a log that fails as the script says",
 		"materializer/memstore": "a store that needs no directory",
+	}},
+	"partitions/journal": {floor: 3, is: "the topic's settings, its number of partitions, and the layout that its data is of", may: edges{
+		"broker-adapter":  "it reads the topic, and declares the layout in it",
+		"entities":        "layouts",
+		"entities/record": "a claim carries the layout",
+		"materializer":    "it looks at records",
 	}},
 	"partitions/peer": {floor: 3, is: "commands from one worker to another, over connections that stay", tools: true, may: edges{
 		"entities":                    "commands and answers are what it carries",
@@ -154,6 +161,7 @@ var rooms = map[string]room{
 		"materializer/memstore":       "the store of an ephemeral node",
 		"materializer/pebblestore":    "the store",
 		"partitions":                  "the engine",
+		"partitions/journal":          "the topic is checked before the engine begins",
 		"partitions/peer":             "it connects the workers of an app",
 		"proto/gen/cloudstate":        "a gateway learns what is served from a worker",
 		"proto/gen/millrace/admin/v1": "the admin service",

@@ -28,6 +28,7 @@ import (
 	"github.com/millrace-io/millrace/internal/observe"
 	"github.com/millrace-io/millrace/internal/tracing"
 	"github.com/millrace-io/millrace/partitions"
+	"github.com/millrace-io/millrace/partitions/journal"
 	"github.com/millrace-io/millrace/partitions/peer"
 	"github.com/millrace-io/millrace/proto/gen/cloudstate"
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
@@ -140,18 +141,18 @@ func (g *Gateway) open(ctx context.Context, o Options) (err error) {
 	if err := g.openLog(); err != nil {
 		return err
 	}
-	journal := c.App + ".journal"
-	if g.topic, err = g.find(ctx, journal); err != nil {
-		return fmt.Errorf("look for topic %s: %w; a gateway serves the workers of an app: start one first, with `millrace run`", journal, err)
+	topic := c.App + ".journal"
+	if g.topic, err = g.find(ctx, topic); err != nil {
+		return fmt.Errorf("look for topic %s: %w; a gateway serves the workers of an app: start one first, with `millrace run`", topic, err)
 	}
 	g.layout = entities.LayoutOf(c.App, g.topic.Partitions)
 	if o.PartitionsGiven {
 		g.layout.Partitions = int32(c.Partitions) //nolint:gosec // at most 4096
 	}
 	if err := g.layout.Check(); err != nil {
-		return fmt.Errorf("topic %s has %w; name the number that its data is of with --partitions", journal, err)
+		return fmt.Errorf("topic %s has %w; name the number that its data is of with --partitions", topic, err)
 	}
-	if err := partitions.CheckPartitions(g.layout, g.topic, o.PartitionsGiven); err != nil {
+	if err := journal.CheckPartitions(g.layout, g.topic, o.PartitionsGiven); err != nil {
 		return err
 	}
 	identity := peer.Identity{Layout: g.layout, Incarnation: rand.Uint64()} //nolint:gosec // a name, not a secret

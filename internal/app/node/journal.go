@@ -10,7 +10,7 @@ import (
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/internal/observe"
 	"github.com/millrace-io/millrace/materializer"
-	"github.com/millrace-io/millrace/partitions"
+	"github.com/millrace-io/millrace/partitions/journal"
 )
 
 // MissingTopicError says that a topic is not there and that the node was told not to create it.
@@ -53,7 +53,7 @@ func (n *Node) openJournal(ctx context.Context) (broker.TopicInfo, error) {
 	if err != nil {
 		return info, fmt.Errorf("describe topic %s: %w", spec.Name, err)
 	}
-	return info, partitions.CheckContract(info)
+	return info, journal.CheckSettings(info)
 }
 
 // settleLayout finds out by which layout entities are looked for: with as many partitions as was asked for, else as the topic has; and
@@ -70,11 +70,11 @@ func (n *Node) settleLayout(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s := partitions.Settlement{
+	d := journal.Declaration{
 		Log: n.log, Topic: n.topic, Layout: n.layout, Given: n.options.PartitionsGiven, Stored: stored, Worker: n.identity.Worker,
 		Nonce: rand.Uint64(), //nolint:gosec // a name, not a secret
 	}
-	if err := s.Settle(ctx); err != nil {
+	if err := d.Ensure(ctx); err != nil {
 		return err
 	}
 	if n.topic.Partitions > n.layout.Partitions {
