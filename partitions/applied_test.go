@@ -150,7 +150,7 @@ func TestALongRefusalOfAnEffectIsKnownAgain(t *testing.T) {
 	f.await(Active)
 	for range 2 {
 		cmd := command("b", "deny 1200000")
-		cmd.Source = &entities.Source{Generation: f.p.address.Generation, Partition: 0, Offset: 100}
+		cmd.Source = &entities.Source{Generation: f.p.image.Address.Generation, Partition: 0, Offset: 100}
 		_, err := f.router.Dispatch(t.Context(), cmd)
 		e, failed := errors.AsType[*entities.Error](err)
 		if !failed || e.Reason != entities.FunctionRefused || e.Outcome != entities.Refused || e.Code != 9 {

@@ -379,7 +379,7 @@ func (c *crowd) store(b *batch) {
 	}
 }
 
-// answer is what Partition.answer does.
+// answer is what Partition.complete does.
 func (c *crowd) answer(call *Call) {
 	a := c.byKey[call]
 	if a.left {

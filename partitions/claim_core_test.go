@@ -34,7 +34,7 @@ func TestUsedUpEpochsHalt(t *testing.T) {
 	if c.state != Halted || waiting.err == nil || waiting.err.Reason != entities.Halted {
 		t.Fatalf("it is %s, and a caller is told %v", c.state, waiting.err)
 	}
-	r := &repair{choice: materializer.AcceptLoss, done: func(*repair) {}}
+	r := &Repair{choice: materializer.AcceptLoss, done: func(*Repair) {}}
 	c.Repair(r)
 	c.Surveyed(c.incarnation, materializer.Survey{Epoch: math.MaxUint64}, 8, nil)
 	if c.state != Halted || !errors.Is(r.err, errEpochsUsed) {

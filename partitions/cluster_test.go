@@ -288,7 +288,7 @@ func TestStoredImagesAreNamed(t *testing.T) {
 	if err := f.stop(); err != nil {
 		t.Fatal(err)
 	}
-	if images := NewManager(f.m.options).Images(); len(images) != 1 || images[0] != storedLag {
+	if images := NewManager(f.m.options).Images(); len(images) != 1 || images[0] != 1<<32 {
 		t.Errorf("it has images %v", images)
 	}
 }
@@ -435,10 +435,7 @@ func TestFollowersAnswerReads(t *testing.T) {
 
 		// Nothing is known of how fresh the image is: the owner answers, and is asked how far it is for the next time.
 		c.want(c.b, relaxed(entities.Bounded, time.Minute), "1 2")
-		c.until("the owner has said how far it is, and b is there", func() bool {
-			probe, image := c.b.p.probe.Load(), c.b.p.image.Load()
-			return probe != nil && image != nil && image.next >= probe.next
-		})
+		c.until("the owner has said how far it is, and b is there", c.b.isConfirmed)
 		c.want(c.b, relaxed(entities.Bounded, time.Minute), "1 2")
 		if n := local(); n[entities.Bounded] != 1 || len(c.net.sent) != 1 {
 			t.Errorf("b answered %v itself and sent %q, want one of each", n, c.net.sent)
@@ -448,7 +445,7 @@ func TestFollowersAnswerReads(t *testing.T) {
 		if n := local(); n[entities.Bounded] != 1 || len(c.net.sent) != 2 {
 			t.Errorf("an image of two minutes ago passed for one of the last minute: %v, %q", n, c.net.sent)
 		}
-		c.until("the second question is answered", func() bool { return !c.b.p.probing.Load() })
+		c.answered(c.b)
 	})
 }
 
@@ -513,4 +510,25 @@ func TestOwnersOfRelaxedReads(t *testing.T) {
 	if n := barriers(); n != 4 {
 		t.Errorf("a confirmation of two hours ago passed for one of the last hour: %d barriers", n)
 	}
+}
+
+// isConfirmed says whether the owner has said how far it is, and the image on this worker is there.
+func (f *fixture) isConfirmed() bool {
+	last, at := f.p.replica.Confirmed(), f.p.replica.Position()
+	return last != nil && at != nil && at.Next >= last.Next
+}
+
+// answered waits until no question of a worker is under way.
+func (c *cluster) answered(f *fixture) {
+	c.t.Helper()
+	done := make(chan struct{})
+	go func() { f.router.Drain(); close(done) }() // received below
+	c.until("no question is under way", func() bool {
+		select {
+		case <-done:
+			return true
+		default:
+			return false
+		}
+	})
 }

@@ -68,7 +68,7 @@ type core struct {
 	confirmed time.Duration
 	// floor is the offset below which nothing may be put but barriers; repair is what an operator asked for.
 	floor  int64
-	repair *repair
+	repair *Repair
 	// goneSince is when the log first showed less than it had acknowledged; 0: it does not.
 	goneSince time.Duration
 	drainBy   time.Duration

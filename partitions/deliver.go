@@ -16,7 +16,7 @@ import (
 // deliver sends an effect to its target, on a goroutine of its own.
 func (p *Partition) deliver(ctx context.Context, d *delivery, progress entities.Progress) {
 	source, target := p.source(d.offset, progress), d.effect.Target
-	p.calling(func() {
+	p.tasks.call(func() {
 		ctx, cancel := context.WithTimeout(ctx, effectTimeout)
 		defer cancel()
 		failpoint.Hit(failpoint.BeforeEffect)
@@ -56,7 +56,7 @@ func (p *Partition) Conclude(ctx context.Context, cmd *entities.Command, forward
 // source is the address of one of the partition's records.
 func (p *Partition) source(offset int64, progress entities.Progress) entities.Source {
 	return entities.Source{
-		Generation: p.address.Generation, Partition: p.address.Partition, Offset: offset, Settled: progress.Through, Open: progress.Open,
+		Generation: p.image.Address.Generation, Partition: p.image.Address.Partition, Offset: offset, Settled: progress.Through, Open: progress.Open,
 	}
 }
 
@@ -66,7 +66,7 @@ func (p *Partition) laneOf(t *entities.Target) laneName {
 	if err != nil || cmd.Type == nil {
 		return laneName{service: t.Service, partition: -1}
 	}
-	return laneName{service: t.Service, partition: entities.Partition(cmd.Key.ID, int(p.layout.Partitions))}
+	return laneName{service: t.Service, partition: entities.Partition(cmd.Key.ID, int(p.image.Layout.Partitions))}
 }
 
 // unheld hands the effects of a caller who left over to the outbox.
@@ -79,7 +79,7 @@ func (p *Partition) unheld(call *Call) {
 // loadOutbox reads open effects that are not parked, and gives them to loaded. It runs on the loop, so
 // that nothing is committed between the reading and its end.
 func (p *Partition) loadOutbox(e *effect, loaded func(effects []*delivery, next int64, more bool)) {
-	view := materializer.Partition{Rows: p.store, Address: p.address}
+	view := p.image.View()
 	found, next, more, err := view.Unparked(e.offset, e.attempt, pageBytes)
 	effects := make([]*delivery, 0, len(found))
 	for i := 0; i < len(found) && err == nil; i++ {
@@ -97,7 +97,7 @@ func (p *Partition) loadOutbox(e *effect, loaded func(effects []*delivery, next 
 
 // loadOpen reads the offsets of open effects, and, the first time in an ownership, how many are parked.
 func (p *Partition) loadOpen(e *effect) {
-	view := materializer.Partition{Rows: p.store, Address: p.address}
+	view := p.image.View()
 	open, err := view.Open(e.offset, e.attempt)
 	if err == nil && e.offset == 0 {
 		var parked int
@@ -114,18 +114,18 @@ func (p *Partition) loadOpen(e *effect) {
 
 // resolve finds what an operator's instruction is about, and gives it to the core.
 func (p *Partition) resolve(r *instruction) {
-	view := materializer.Partition{Rows: p.store, Address: p.address}
+	view := p.image.View()
 	if r.filter == nil {
 		e, ok, err := view.ParkedEffect(r.offset)
 		if r.err = err; err == nil && ok {
-			r.take(e)
+			r.add(e)
 		}
 	} else {
 		r.err = errors.Join(view.Parked(r.offset, func(e materializer.Effect) bool {
 			r.seen++
 			r.next = e.Offset + 1
 			if r.filter.Matches(&e) {
-				r.take(e)
+				r.add(e)
 			}
 			r.more = r.seen == resolveRows
 			return !r.more && r.err == nil
@@ -141,7 +141,7 @@ func (p *Partition) resolve(r *instruction) {
 // resolveRows is how many parked effects one step of a resolution looks at.
 const resolveRows = 512
 
-func (r *instruction) take(e materializer.Effect) {
+func (r *instruction) add(e materializer.Effect) {
 	d, err := deliveryOf(e)
 	if err != nil {
 		r.err = err
@@ -153,7 +153,7 @@ func (r *instruction) take(e materializer.Effect) {
 // loadRefusals reads which refusals are kept, on the loop as well.
 func (p *Partition) loadRefusals() {
 	var offsets []int64
-	view := materializer.Partition{Rows: p.store, Address: p.address}
+	view := p.image.View()
 	if err := view.RefusalOffsets(func(offset int64) { offsets = append(offsets, offset) }); err != nil {
 		p.failed(err)
 		p.core.ApplyFailed(err)
@@ -164,7 +164,7 @@ func (p *Partition) loadRefusals() {
 
 // resolveRefusal looks the refusal up that an operator's instruction is about, before the core hears of it.
 func (p *Partition) resolveRefusal(r *instruction) {
-	view := materializer.Partition{Rows: p.store, Address: p.address}
+	view := p.image.View()
 	kept, found, err := view.Refusal(r.offset)
 	if err == nil && found {
 		r.again, err = deliveryAgain(&kept)
@@ -178,7 +178,7 @@ func (p *Partition) resolveRefusal(r *instruction) {
 // loadTimers reads the next timers behind a place in the index, on the loop as well.
 func (p *Partition) loadTimers(after materializer.Due, limit int, take func(due []materializer.Due, more bool)) {
 	var loaded []materializer.Due
-	view := materializer.Partition{Rows: p.store, Address: p.address}
+	view := p.image.View()
 	err := view.Due(after.At, after.Offset, func(d materializer.Due) bool {
 		loaded = append(loaded, d)
 		return len(loaded) < limit
@@ -193,7 +193,7 @@ func (p *Partition) loadTimers(after materializer.Due, limit int, take func(due 
 
 // fire runs the command of a due timer, on a goroutine of its own.
 func (p *Partition) fire(ctx context.Context, a *alarm, incarnation uint64) {
-	p.calling(func() {
+	p.tasks.call(func() {
 		ctx, cancel := context.WithTimeout(ctx, effectTimeout)
 		defer cancel()
 		failpoint.Hit(failpoint.BeforeTimer)
@@ -208,7 +208,7 @@ func (p *Partition) fire(ctx context.Context, a *alarm, incarnation uint64) {
 }
 
 func (p *Partition) runTimer(ctx context.Context, a *alarm) error {
-	view := materializer.Partition{Rows: p.store, Address: p.address}
+	view := p.image.View()
 	timer, known, err := view.Timer(a.Key, a.Name)
 	switch {
 	case err != nil:
@@ -249,7 +249,7 @@ func unrunnable(key entities.Key, firing *entities.TimerFiring) *entities.Comman
 
 // stale says whether the timer that a call stands for was cancelled or set anew by something that is committed.
 func (p *Partition) stale(call *Call) (bool, error) {
-	view := materializer.Partition{Rows: p.store, Address: p.address}
+	view := p.image.View()
 	timer, known, err := view.Timer(call.cmd.Key, call.cmd.Timer.Name)
 	return (!known || timer.Offset != call.cmd.Timer.Offset) && !mutation.On(mutation.Stale), err
 }

@@ -11,7 +11,7 @@
 // waits for all of them.
 // One goroutine at a time drives a loop: its own, or that of a caller who submits a command, or comes back with a decision,
 // and finds the loop idle (mailbox.go). Callbacks of the log, and whoever else posts, never drive: a turn may wait for the log.
-// A loop owns the short-lived goroutines that read the log for it (recover.go) or open and close sessions of functions, and
+// A loop owns the short-lived goroutines that read the log for it (reading.go) or open and close sessions of functions, and
 // waits for them before it ends. User functions run on the goroutine of the caller who submitted the command, never on the
 // loop. Callbacks of the log only put a message into the loop's mailbox.
 //

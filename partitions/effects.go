@@ -94,7 +94,7 @@ type effect struct {
 	delivery *delivery
 	progress entities.Progress
 	alarm    *alarm
-	repair   *repair
+	repair   *Repair
 
 	resolution *resolution
 }

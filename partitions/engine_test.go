@@ -43,7 +43,7 @@ func TestCommandsOfOneEntityAreSerial(t *testing.T) {
 	}
 	wait.Wait()
 	f.want(f.submit(command("a", "read")), strings.TrimSpace(strings.Repeat("x ", callers*each)))
-	view := materializer.Partition{Rows: f.store, Address: f.p.address}
+	view := materializer.Partition{Rows: f.store, Address: f.p.image.Address}
 	if head, _, err := view.Head(entities.Key{Type: "words", ID: "a"}); err != nil || head.Sequence != callers*each {
 		t.Errorf("sequence %d, %v; want %d", head.Sequence, err, callers*each)
 	}

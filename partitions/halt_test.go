@@ -19,7 +19,7 @@ import (
 func (f *fixture) rows() []string {
 	f.t.Helper()
 	var rows []string
-	lower, upper := f.p.address.Range()
+	lower, upper := f.p.image.Address.Range()
 	if err := f.store.Scan(lower, upper, func(key, value []byte) bool {
 		if key[4] != 'h' {
 			rows = append(rows, fmt.Sprintf("%q=%q", key, value))

@@ -44,7 +44,7 @@ func damaged(t *testing.T, damage func(*simlog.World)) *fixture {
 	}
 	store := memstore.New()
 	batch := store.NewBatch()
-	fold := materializer.NewFold(f.p.address, f.p.topicID, materializer.Meta{})
+	fold := materializer.NewFold(f.p.image.Address, f.p.image.TopicID, materializer.Meta{})
 	for i := range records {
 		if _, err := fold.Record(batch, &records[i]); err != nil {
 			t.Fatal(err)

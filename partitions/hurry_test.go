@@ -1,7 +1,6 @@
 package partitions
 
 import (
-	"context"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -23,7 +22,7 @@ func (l *hurriedLog) Hurry() (end func()) {
 	return func() { l.now.Add(-1); below() }
 }
 
-// TestWhoIsInAHurry: a log that lets records wait for readers must not let a take-over wait, nor a read that waits for an image.
+// TestWhoIsInAHurry: a log that lets records wait for readers must not let a take-over wait.
 func TestWhoIsInAHurry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := &hurriedLog{}
@@ -37,18 +36,5 @@ func TestWhoIsInAHurry(t *testing.T) {
 		}
 		f.await(Active)
 		want("caught up, and read the claim back", 2)
-
-		f.p.setImage(&image{next: 5})
-		defer f.p.setImage(nil)
-		if !f.p.reaches(t.Context(), 5) {
-			t.Error("an image that is there was not enough")
-		}
-		want("an image that is there", 2)
-		gone, cancel := context.WithCancel(t.Context())
-		cancel()
-		if f.p.reaches(gone, 6) {
-			t.Error("an image reached what it has not")
-		}
-		want("an image that was waited for", 3)
 	})
 }

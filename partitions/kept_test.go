@@ -41,7 +41,7 @@ func (f *fixture) forgotten() {
 		f.t.Fatal(got)
 	}
 	f.settled()
-	if _, _, err := materializer.Forget(f.store, f.p.address, nil, 1000); err != nil {
+	if _, _, err := materializer.Forget(f.store, f.p.image.Address, nil, 1000); err != nil {
 		f.t.Fatal(err)
 	}
 }

@@ -61,8 +61,8 @@ func crash() {
 func (l *loop) run(ctx context.Context) {
 	l.ctx = ctx
 	for _, p := range l.partitions {
-		p.began, p.jumped = p.clock.Now(), clock.JumpsOf(p.clock).Forward
-		p.expired = p.began
+		p.time.start()
+		p.expiry.last = p.time.began
 	}
 	l.drive(borrowedTurns)
 	ticks, stop := l.clock.After(tick)
@@ -75,7 +75,7 @@ func (l *loop) run(ctx context.Context) {
 			select { // what comes first when both are there must not be left to chance: a simulation is to be repeatable
 			case <-ticks:
 			default:
-				if l.mail.drive() {
+				if l.mail.tryDrive() {
 					l.drive(math.MaxInt)
 				}
 				continue
@@ -109,7 +109,6 @@ func (l *loop) ticked() {
 		l.touch(p)
 		p.core.Ticked()
 		p.expire()
-		p.forget()
 	}
 }
 
@@ -125,7 +124,7 @@ func (l *loop) turn(ctx context.Context, inputs []input) {
 		if in.kind == inResolved || in.kind == inConcluded || (in.kind == inSubmitted && in.call.named()) {
 			l.perform(ctx) // what was just committed may be this very command: the store must have that before it is asked
 		}
-		in.partition.take(in)
+		in.partition.receive(in)
 	}
 	for _, p := range l.touched {
 		p.core.Flush()
@@ -134,15 +133,15 @@ func (l *loop) turn(ctx context.Context, inputs []input) {
 	for i, p := range l.touched {
 		p.publish()
 		p.tellQuiet()
-		p.touched = false
+		p.turn.touched = false
 		l.touched[i] = nil
 	}
 	l.touched = l.touched[:0]
 }
 
 func (l *loop) touch(p *Partition) {
-	if !p.touched {
-		p.touched = true
+	if !p.turn.touched {
+		p.turn.touched = true
 		l.touched = append(l.touched, p)
 		p.advance()
 	}
@@ -151,14 +150,14 @@ func (l *loop) touch(p *Partition) {
 // end answers everyone who still waits and waits for what the partitions started.
 func (l *loop) end(ctx context.Context) {
 	for _, p := range l.partitions {
-		p.stopReading()
+		p.tasks.stopReading()
 		l.touch(p)
 		p.core.Ended()
 	}
 	l.perform(ctx)
 	l.awaitCalls()
 	for _, p := range l.partitions {
-		p.tasks.Wait()
+		p.tasks.wait()
 	}
 	for _, in := range l.mail.close() {
 		p := in.partition
@@ -166,7 +165,7 @@ func (l *loop) end(ctx context.Context) {
 		case inSubmitted, inPosition, inConcluded:
 			p.core.Refuse(in.call, entities.PartitionMoved(p.id, "the worker is stopping"))
 		case inDecided, inSessionEnded, inOpened:
-			p.take(&in)
+			p.receive(&in)
 		case inResolved:
 			in.instruction.done(false)
 		case inRepair:
@@ -182,11 +181,9 @@ func (l *loop) end(ctx context.Context) {
 	}
 	l.perform(ctx)
 	for _, p := range l.partitions {
-		p.tasks.Wait()
-		if p.reading != nil {
-			p.reading.close()
-		}
-		p.closeRestoration()
+		p.tasks.wait()
+		p.replica.Close()
+		p.repair.Close()
 		p.publish()
 		p.tellQuiet()
 	}
@@ -203,7 +200,7 @@ func (l *loop) awaitCalls() {
 	go func() { // ends with the calls, or with the process
 		defer close(ended)
 		for _, p := range l.partitions {
-			p.calls.Wait()
+			p.tasks.waitCalls()
 		}
 	}()
 	late, stop := l.clock.After(l.partitions[0].limits.ReleaseTimeout)
@@ -220,27 +217,27 @@ func (l *loop) awaitCalls() {
 func (l *loop) perform(ctx context.Context) {
 	for more := true; more; {
 		more = false
-		l.settle()
+		l.commit()
 		for _, p := range l.touched {
-			for ; p.done < p.settled; p.done++ {
+			for ; p.turn.performed < p.turn.committed; p.turn.performed++ {
 				more = true
-				p.do(ctx, &p.core.Effects()[p.done])
+				p.do(ctx, &p.core.Effects()[p.turn.performed])
 			}
 		}
 	}
 	for _, p := range l.touched {
 		p.core.Performed()
-		p.settled, p.done = 0, 0
+		p.turn.committed, p.turn.performed = 0, 0
 	}
 }
 
-// settle applies the acknowledged batches among the effects, all in one commit, and lets their answers out. The store is a
+// commit writes the acknowledged batches among the effects to the store, all at once, and completes their calls. The store is a
 // cache of the log: what it cannot take is not lost, and is not answered.
-func (l *loop) settle() {
+func (l *loop) commit() {
 	committing := false
 	var err error
 	for _, p := range l.touched {
-		fresh := p.core.Effects()[p.settled:]
+		fresh := p.core.Effects()[p.turn.committed:]
 		committed := false
 		for i := range fresh {
 			switch e := &fresh[i]; e.kind {
@@ -269,7 +266,7 @@ func (l *loop) settle() {
 		l.rows = nil
 	}
 	for _, p := range l.touched {
-		p.settle(err)
+		p.committed(err)
 	}
 }
 
@@ -283,7 +280,7 @@ func (l *loop) apply(p *Partition, b *batch) error {
 		if err != nil {
 			return err
 		}
-		invariant.Check(verdict != record.Void, "%s: the owner's own record at offset %d is void", p.address, b.entries[i].Offset)
+		invariant.Check(verdict != record.Void, "%s: the owner's own record at offset %d is void", p.image.Address, b.entries[i].Offset)
 	}
 	return nil
 }

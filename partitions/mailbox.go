@@ -7,6 +7,7 @@ import (
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/record"
 	"github.com/millrace-io/millrace/materializer"
+	"github.com/millrace-io/millrace/partitions/repair"
 )
 
 type inputKind uint8
@@ -73,10 +74,11 @@ type input struct {
 	quiet       func(atOnce bool)
 	followed    bool
 	handedOver  bool
-	repair      *repair
+	repair      *Repair
 	survey      materializer.Survey
 	page        []materializer.Entry
 	restored    materializer.Restored
+	finding     repair.Finding
 }
 
 // mailbox hands inputs, in order, from any goroutine to whoever drives the loop: one at a time, the loop's own goroutine or
@@ -127,8 +129,8 @@ func (m *mailbox) postAndDrive(in input) (posted, drive bool) {
 	return true, true
 }
 
-// drive makes the caller the one who drives, unless somebody does.
-func (m *mailbox) drive() bool {
+// tryDrive makes the caller the one who drives, unless the loop is driven already.
+func (m *mailbox) tryDrive() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.driven {

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"math/rand/v2"
 	"runtime"
 	"sync"
@@ -18,6 +17,8 @@ import (
 	"github.com/millrace-io/millrace/internal/tracing"
 	"github.com/millrace-io/millrace/materializer"
 	"github.com/millrace-io/millrace/partitions/journal"
+	"github.com/millrace-io/millrace/partitions/repair"
+	"github.com/millrace-io/millrace/partitions/replica"
 )
 
 // Options are what a Manager is made of.
@@ -63,6 +64,7 @@ type Options struct {
 // Manager owns the partitions of a journal on this worker.
 type Manager struct {
 	options    Options
+	shared     *shared
 	partitions []*Partition
 	loops      []*loop
 	router     *Router
@@ -72,8 +74,6 @@ type Manager struct {
 	contract error
 	replaced bool
 	hinted   map[int32]bool
-	// refused has room for one wish that the topic is looked at now: the log has failed an append.
-	refused chan struct{}
 	// described is how many partitions the topic had at the last look.
 	described int32
 	// misfit is why the newest table, or an assignment, is not one of this journal's layout.
@@ -82,8 +82,6 @@ type Manager struct {
 	handedOver map[int32]bool
 	// toInspect has room for one wish that the suspected logs are looked through.
 	toInspect chan struct{}
-	// staleness is what was measured of relaxed reads.
-	staleness staleness
 	// barred has room for the reason why this worker has to leave its group, isBarred says that there is one.
 	barred   chan error
 	isBarred bool
@@ -121,24 +119,37 @@ func NewManager(o Options) *Manager {
 	o.Limits = o.Limits.among(o.Layout.Partitions).within(o.Topic)
 	o.Routes.Expect(o.Layout)
 	m := &Manager{
-		options: o, described: o.Topic.Partitions, hinted: map[int32]bool{}, handedOver: map[int32]bool{}, refused: make(chan struct{}, 1),
+		options: o, described: o.Topic.Partitions, hinted: map[int32]bool{}, handedOver: map[int32]bool{},
 		toInspect: make(chan struct{}, 1), barred: make(chan error, 1), draining: make(chan struct{}), drained: make(chan struct{}),
 	}
 	m.router = newRouter(&m.options, local{m})
+	m.shared = &shared{
+		functions: o.Functions, router: m.router, types: o.Types, limits: o.Limits, hooks: o.Hooks, clock: o.Clock, random: o.Random, tracer: o.Tracer,
+		refused: make(chan struct{}, 1),
+	}
 	rebuilds := make(chan struct{}, o.Rebuilds)
 	for id := range o.Layout.Partitions {
+		image := &materializer.Image{
+			Log: o.Log, Journal: broker.Partition{Topic: o.Topic.Name, ID: id}, TopicID: o.Topic.ID, Layout: o.Layout,
+			Store: o.Store, Address: materializer.Address{Generation: o.Layout.Generation, Partition: uint16(id)}, // at most 4096
+			Rebuilds: rebuilds, Progress: o.Hooks.Progress,
+		}
 		p := &Partition{
-			id: id, address: materializer.Address{Generation: o.Layout.Generation, Partition: uint16(id)}, // at most 4096
-			journal: broker.Partition{Topic: o.Topic.Name, ID: id}, topicID: o.Topic.ID, layout: o.Layout,
-			log: o.Log, store: o.Store, functions: o.Functions, router: m.router, types: o.Types, limits: o.Limits, hooks: o.Hooks, clock: o.Clock, random: o.Random,
-			rebuilds: rebuilds, stopReading: func() {}, oneReader: make(chan struct{}, 1),
-			warmed: m.warmed, refused: m.refused, staleness: &m.staleness, tracer: o.Tracer,
+			shared: m.shared, id: id, image: image, tasks: newTasks(), time: coreTime{clock: o.Clock},
+			inspector: repair.NewInspector(image),
+			repair: repair.New(repair.Options{
+				Image: image, PageRecords: o.Limits.MaxCommitRecords, PageBytes: o.Limits.AppendBytes - broker.AppendOverhead,
+			}),
+			replica: replica.New(replica.Options{
+				Image: image, ReleaseTimeout: o.Limits.ReleaseTimeout, Warmed: m.warmed, Clock: o.Clock, Random: o.Random,
+				Owner:      func() func(context.Context) (int64, error) { return m.router.OwnerPosition(id) },
+				Background: m.router.Background,
+			}),
 		}
 		p.core = newCore(coreConfig{
 			partition: id, worker: o.Worker, layout: o.Layout, limits: o.Limits, single: o.Log.SingleProcess(), laneOf: p.laneOf,
 		})
-		p.hadImage = isStored(o.Store, p.address)
-		if p.readSuspicion() {
+		if p.inspector.Suspected() {
 			m.inspectSuspected()
 		}
 		p.status.Store(&published{Status: Status{Partition: id}})
@@ -156,14 +167,6 @@ func NewManager(o Options) *Manager {
 	return m
 }
 
-// isStored says whether a store has an image of a partition. One that cannot be read is found out about where it matters.
-func isStored(store materializer.Store, a materializer.Address) bool {
-	view := materializer.Partition{Rows: store, Address: a}
-	meta, ok, err := view.Meta()
-	_, halted, failed := view.Halted()
-	return err == nil && failed == nil && ok && !halted && meta.Next > 0
-}
-
 // Router returns the router over the manager's partitions and those of other workers.
 func (m *Manager) Router() *Router { return m.router }
 
@@ -176,7 +179,9 @@ func (m *Manager) Partition(id string) *Partition {
 func (m *Manager) Partitions() []*Partition { return m.partitions }
 
 // Staleness lists how old the states were that relaxed reads were answered of on this worker.
-func (m *Manager) Staleness() []Staleness { return m.staleness.report(m.options.Clock.Now()) }
+func (m *Manager) Staleness() []replica.Staleness {
+	return m.shared.staleness.Report(m.options.Clock.Now())
+}
 
 // Contract returns why the partitions are given up: the topic's settings, or its number of partitions, were found wrong at the last
 // look, or the routing table is not one of this journal. Nil when all is right.
@@ -299,7 +304,7 @@ func (m *Manager) assign(e broker.AssignmentEvent) {
 		m.options.Routes.Set(e.Table)
 		if m.options.Routes.Err() == nil {
 			m.inherit(e.Table)
-			m.follow(e.Table)
+			m.setFollowed(e.Table)
 		}
 		m.warmed()
 	}
@@ -349,14 +354,14 @@ func (m *Manager) inherit(t *broker.Table) {
 	}
 }
 
-// follow tells the partitions which of them this worker is to follow.
-func (m *Manager) follow(t *broker.Table) {
+// setFollowed tells the partitions which of them this worker is to follow.
+func (m *Manager) setFollowed(t *broker.Table) {
 	followed := make([]bool, len(m.partitions))
 	for _, id := range t.Followed(m.options.Worker) {
 		followed[id] = true
 	}
 	for id, p := range m.partitions {
-		if p.toFollow.Swap(followed[id]) != followed[id] {
+		if p.replica.Want(followed[id]) {
 			p.post(input{kind: inFollowed, followed: followed[id]})
 		}
 	}
@@ -370,26 +375,17 @@ func (m *Manager) warmed() {
 	}
 }
 
-// storedLag stands for the lag of an image that lies in the store and is not followed: nobody has asked yet how far the log is. It is
-// far from warm, and better than none.
-const storedLag = 1 << 32
-
 // Images says how many records each image on this worker is behind the log: those of owned and of followed partitions, of which
 // some may not be read yet, and those that were in the store when the worker started.
 func (m *Manager) Images() map[int32]int64 {
 	images := map[int32]int64{}
 	for _, p := range m.partitions {
 		state := p.status.Load().State
-		switch i := p.image.Load(); {
-		case state == Halted || state == Repairing: // what it has is no image of the log
-		case i != nil:
-			images[p.id] = max(i.end-i.next, 0)
-		case state == Active || state == Suspect || state == Draining:
-			images[p.id] = 0
-		case p.hadImage:
-			images[p.id] = storedLag
-		case p.toFollow.Load():
-			images[p.id] = math.MaxInt64
+		if state == Halted || state == Repairing { // what it has is no image of the log
+			continue
+		}
+		if lag, ok := p.replica.Lag(state == Active || state == Suspect || state == Draining); ok {
+			images[p.id] = lag
 		}
 	}
 	return images
@@ -444,7 +440,7 @@ func (m *Manager) watchContract(ctx context.Context) {
 			stop()
 			return
 		case <-again:
-		case <-m.refused:
+		case <-m.shared.refused:
 			stop()
 		}
 		if info, err := m.options.Log.Describe(ctx, m.options.Topic.Name); err == nil { // else it is not reachable now: the partitions' own watchdogs tell

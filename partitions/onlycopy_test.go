@@ -14,7 +14,7 @@ import (
 // reformat gives the store's image the format of an older version: the version is the first number of the meta row.
 func (f *fixture) reformat(version uint64) {
 	f.t.Helper()
-	lower, upper := f.p.address.Range()
+	lower, upper := f.p.image.Address.Range()
 	key, row := []byte(nil), []byte(nil)
 	err := f.store.Scan(lower, upper, func(k, v []byte) bool {
 		if k[len(lower)] == 'm' {

@@ -16,7 +16,7 @@ import (
 func (f *fixture) open() int {
 	f.t.Helper()
 	n := 0
-	if err := (materializer.Partition{Rows: f.store, Address: f.p.address}).Outbox(0, func(materializer.Effect) bool { n++; return true }); err != nil {
+	if err := (materializer.Partition{Rows: f.store, Address: f.p.image.Address}).Outbox(0, func(materializer.Effect) bool { n++; return true }); err != nil {
 		f.t.Fatal(err)
 	}
 	return n
@@ -95,7 +95,7 @@ func TestEffectIsDeduplicated(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	_, n, err := materializer.Forget(f.store, f.p.address, nil, 100)
+	_, n, err := materializer.Forget(f.store, f.p.image.Address, nil, 100)
 	if err != nil || n != 2 {
 		t.Fatalf("forgot %d rows, %v; want the two below offset 15", n, err)
 	}

@@ -84,7 +84,7 @@ func (m *Manager) list(from ParkedPlace, filter materializer.ParkedFilter, limit
 		if p.Status().State != Active {
 			continue
 		}
-		view := materializer.Partition{Rows: m.options.Store, Address: p.address}
+		view := materializer.Partition{Rows: m.options.Store, Address: p.image.Address}
 		var failed error
 		err := read(view, from.Offset, func(e materializer.Effect) bool {
 			if !filter.Matches(&e) {

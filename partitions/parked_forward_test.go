@@ -29,7 +29,7 @@ func TestARepeatEndsAParkedForward(t *testing.T) {
 			t.Fatalf("%q; want what the forward is answered", got)
 		}
 		f.pass(2 * tick)
-		counted, err := materializer.Partition{Rows: f.store, Address: f.p.address}.CountParked()
+		counted, err := materializer.Partition{Rows: f.store, Address: f.p.image.Address}.CountParked()
 		if n := f.m.CountParked(); n != 1 || counted != 1 || err != nil {
 			t.Errorf("%d are parked, %d in the store, %v; want the other one", n, counted, err)
 		}

@@ -3,7 +3,6 @@ package partitions
 import (
 	"context"
 	"fmt"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -15,6 +14,8 @@ import (
 	"github.com/millrace-io/millrace/internal/mutation"
 	"github.com/millrace-io/millrace/internal/tracing"
 	"github.com/millrace-io/millrace/materializer"
+	"github.com/millrace-io/millrace/partitions/repair"
+	"github.com/millrace-io/millrace/partitions/replica"
 )
 
 // Functions is what the engine asks of the hosted user functions.
@@ -47,15 +48,8 @@ func (h *Hooks) watchFailed(err error) {
 	}
 }
 
-// Partition is one partition of the journal on this worker: core and fold, driven by a loop that it shares with others.
-type Partition struct {
-	id        int32
-	address   materializer.Address
-	journal   broker.Partition
-	topicID   string
-	layout    entities.Layout
-	log       broker.Log
-	store     materializer.Store
+// shared is what the partitions of a worker share.
+type shared struct {
 	functions Functions
 	// types lists the entity types that the function serves.
 	types  func() []string
@@ -63,75 +57,58 @@ type Partition struct {
 	hooks  Hooks
 	clock  clock.Clock
 	random func() uint64
+	tracer *tracing.Tracer
 	// router takes effects to their targets and the commands of timers to their entities, and knows the owner of a followed partition.
 	router *Router
-	// rebuilds bounds how many partitions are read in bulk at a time.
-	rebuilds chan struct{}
+	// refused has room for one wish that the manager looks at the topic's settings.
+	refused chan struct{}
+	// staleness is what was measured of relaxed reads.
+	staleness replica.Ages
+}
 
-	core    *core
-	fold    *materializer.Fold
-	reading *recovery
-	// image is how far a followed partition is folded; nil: it is not followed.
-	image atomic.Pointer[image]
-	// imageMoved is closed when image has changed, if anybody waits for that.
-	imageMu    sync.Mutex
-	imageMoved chan struct{}
-	// inspection is the last look through the log below the store's position; nil: there was none. suspected: one is wanted. repairs
-	// counts those that have made what an earlier look found out of date.
-	inspection atomic.Pointer[Inspection]
-	suspected  atomic.Bool
-	repairs    atomic.Uint64
-	// probe is the owner's last word on how far it is; probing: it is being asked.
-	probe   atomic.Pointer[probe]
-	probing atomic.Bool
-	// logEnd is what the log last said of its end; askingEnd: it is being asked.
-	logEnd    atomic.Pointer[logEnd]
-	askingEnd atomic.Bool
-	// staleness is the worker's.
-	staleness *staleness
-	tracer    *tracing.Tracer
-	// hadImage: the store had an image of the partition when the worker started.
-	hadImage bool
-	// toFollow: the group wants this worker to follow the partition.
-	toFollow atomic.Bool
-	// warmed is called when a followed partition's image has come close to the end of the log.
-	warmed func()
-	// refused is the manager's: it looks at the topic's settings.
-	refused chan<- struct{}
-	// restoring is a repair's.
-	restoring *restoration
-	// oneReader has room for the one background goroutine that has reading; stopReading ends the present one.
-	oneReader   chan struct{}
-	stopReading context.CancelFunc
-	loop        *loop
-	// tasks are the goroutines that the loop started; it waits for them. calls are those of them in which the function runs; it waits for
-	// them as long as an orderly release may take.
-	tasks, calls sync.WaitGroup
+// Partition is one partition of the journal on this worker: core and fold, driven by a loop that it shares with others.
+type Partition struct {
+	*shared
+
+	id    int32
+	image *materializer.Image
+
+	core      *core
+	fold      *materializer.Fold
+	replica   *replica.Replica
+	inspector *repair.Inspector
+	repair    *repair.Repair
+	tasks     tasks
+	loop      *loop
 
 	released []func()
 	// awaited want to know when nothing is under way any more.
 	awaited []func(atOnce bool)
 
-	// touched: something happened to the partition in this turn of the loop. Of the core's effects, those before settled are
-	// in the store as far as they belong there, those before done are carried out.
-	touched       bool
-	settled, done int
+	turn turn
 
 	waiting atomic.Int64
 	status  atomic.Pointer[published]
 	stats   stats
-	// began is when Now.Mono was 0; logBase and logAt are the log time of the claim and when it was read back.
-	began   time.Time
-	logBase int64
-	logAt   time.Time
-	// jumped is how far the machine's clock had jumped at the last look.
-	jumped  time.Duration
-	expired time.Time
-	// forgetting: rows of effects of other partitions are being removed, from the row forgotten on.
-	forgetting bool
-	forgotten  []byte
-	lastError  string
-	lastFailed time.Time
+	time    coreTime
+	expiry  expiry
+	// last is what failed last.
+	last failure
+}
+
+// turn is how far the loop is with a partition in one turn.
+type turn struct {
+	// touched: something happened to the partition.
+	touched bool
+	// Of the core's effects, those before committed are in the store as far as they belong there, those before performed are carried
+	// out.
+	committed, performed int
+}
+
+// failure is something that failed.
+type failure struct {
+	what string
+	when time.Time
 }
 
 // post gives the partition's loop an input. It returns false when the loop has ended.
@@ -146,25 +123,19 @@ func (p *Partition) submit(in input) bool {
 	return p.loop.submit(in)
 }
 
+// advance gives the core the time. After a suspension, what was known of the log and its time is as old as that.
 func (p *Partition) advance() {
-	now := p.clock.Now()
-	p.core.SetNow(Now{Mono: now.Sub(p.began), Log: p.logBase + int64(now.Sub(p.logAt))})
-	if jumped := clock.JumpsOf(p.clock).Forward; jumped != p.jumped && !mutation.On(mutation.Suspend) {
-		p.suspended(jumped - p.jumped)
-		p.jumped = jumped
+	p.core.SetNow(p.time.now())
+	if by := p.time.jump(); by != 0 {
+		p.replica.Suspended()
+		if p.core.ClockJumped(by) {
+			p.alarm(p.core.LastFence())
+		}
 	}
 }
 
-// suspended notes that the machine's clock went on by itself: what was known of the log and its time is as old as that.
-func (p *Partition) suspended(by time.Duration) {
-	p.probe.Store(nil)
-	if p.core.ClockJumped(by) {
-		p.alarm(p.core.LastFence())
-	}
-}
-
-// take gives one input to the core.
-func (p *Partition) take(in *input) {
+// receive gives one input to the core.
+func (p *Partition) receive(in *input) {
 	c := p.core
 	switch in.kind {
 	case inTick: // the loop's own
@@ -185,7 +156,7 @@ func (p *Partition) take(in *input) {
 	case inAlarm:
 		p.alarm(in.fail.Error())
 	case inInspected:
-		p.inspected(in.incarnation, in.fail)
+		p.inspector.Conclude(in.finding, p.alarm)
 	case inLost:
 		c.Lost()
 	case inReplaced:
@@ -202,7 +173,8 @@ func (p *Partition) take(in *input) {
 	case inReadBack:
 		p.fold = in.fold
 		p.jumps(0)
-		p.setLogTime()
+		p.time.owned(p.fold.Meta().LogTime)
+		p.advance()
 		p.lookupWaiting()
 		c.ReadBack(in.incarnation, in.owner, in.next, in.fold.Meta().Floor)
 	case inSubmitted:
@@ -264,18 +236,12 @@ func (p *Partition) take(in *input) {
 	}
 }
 
-// setLogTime lets the log's clock run on from the newest log time that was folded: that of the own claim.
-func (p *Partition) setLogTime() {
-	p.logBase, p.logAt = p.fold.Meta().LogTime, p.clock.Now()
-	p.advance()
-}
-
 // lookup asks the store whether a command took effect before. It returns false when the call was answered with an error.
 func (p *Partition) lookup(call *Call) bool {
 	if !call.named() {
 		return true
 	}
-	view := materializer.Partition{Rows: p.store, Address: p.address}
+	view := p.image.View()
 	var (
 		stored materializer.Stored
 		known  bool
@@ -289,7 +255,7 @@ func (p *Partition) lookup(call *Call) bool {
 	switch {
 	case err != nil:
 		call.fail(entities.Errorf(entities.Unavailable, entities.NotApplied, "look up whether %s did this before: %w: nothing was applied", call.cmd.Key, err))
-		p.answer(call, never)
+		p.complete(call, never)
 	case known:
 		call.stored = &stored
 	}
@@ -303,10 +269,10 @@ func (p *Partition) lookupForward(call *Call) bool {
 		return true
 	}
 	var err error
-	_, call.parked, err = materializer.Partition{Rows: p.store, Address: p.address}.ParkedEffect(call.forward)
+	_, call.parked, err = p.image.View().ParkedEffect(call.forward)
 	if err != nil {
 		call.fail(entities.Errorf(entities.Unavailable, entities.NotApplied, "look up the forward of %s: %w", call.cmd.Key, err))
-		p.answer(call, never)
+		p.complete(call, never)
 	}
 	return err == nil
 }
@@ -321,51 +287,45 @@ func (p *Partition) lookupWaiting() {
 func (p *Partition) do(ctx context.Context, e *effect) {
 	switch e.kind {
 	case doCatchUp:
-		p.stopReading()
-		reading, stop := context.WithCancel(ctx)
-		p.stopReading = stop
-		task := *e
-		p.background(func() { p.catchUp(reading, task) })
+		incarnation, handedOver := e.incarnation, e.handedOver
+		p.tasks.read(ctx, func(ctx context.Context) { p.catchUp(ctx, incarnation, handedOver) })
 	case doClaim:
 		p.append(e.batch, inClaimAcked)
 	case doReadBack:
-		p.stopReading()
-		reading, stop := context.WithTimeout(ctx, p.limits.AckTimeout) // an old leader may show an old end for a while
-		p.stopReading = stop
 		incarnation, offset := e.incarnation, e.offset
-		p.background(func() { p.readBack(reading, incarnation, offset) })
+		timed, end := context.WithTimeout(ctx, p.limits.AckTimeout) // an old leader may show an old end for a while
+		p.tasks.read(timed, func(ctx context.Context) { p.readBack(ctx, incarnation, offset); end() })
 	case doFollow:
-		p.stopReading()
-		reading, stop := context.WithCancel(ctx)
-		p.stopReading = stop
-		p.background(func() { p.followLog(reading) })
+		p.tasks.read(ctx, func(ctx context.Context) {
+			p.replica.Follow(ctx, func(err error) { p.post(input{kind: inFollowFailed, fail: err}) })
+		})
 	case doRest:
-		p.stopReading()
+		p.tasks.stopReading()
 	case doWait:
 		p.pause(ctx, e.incarnation, e.attempt)
 	case doInvoke:
-		p.turn(ctx, e)
+		p.prompt(ctx, e)
 	case doOpen:
 		p.reopen(e.entity, e.session, e.incarnation)
 	case doClose:
 		session := e.session
-		p.background(func() { p.closeSession(session) })
+		p.tasks.start(func() { p.closeSession(session) })
 	case doPassivate:
 		p.stats.passivated.Add(1)
 		in, session := input{kind: inPassivated, entity: e.entity, incarnation: e.incarnation}, e.session
-		p.background(func() {
+		p.tasks.start(func() {
 			p.closeSession(session)
 			p.post(in)
 		})
 	case doAppend:
 		p.append(e.batch, inAcked)
-	case doCommit, doSkip: // settle has done it
+	case doCommit, doSkip: // commit has done it
 	case doAnswer:
-		p.answer(e.call, p.core.Confirmed())
+		p.complete(e.call, p.core.Confirmed())
 	case doReadGap:
 		incarnation, from, until := e.incarnation, p.core.Next(), e.offset
 		p.alarm("records of others stand where own ones were expected")
-		p.background(func() { p.readGap(ctx, incarnation, from, until) })
+		p.tasks.start(func() { p.readGap(ctx, incarnation, from, until) })
 	case doSend:
 		p.deliver(ctx, e.delivery, e.progress)
 	case doLoadOutbox:
@@ -386,21 +346,23 @@ func (p *Partition) do(ctx context.Context, e *effect) {
 	case doFire:
 		p.fire(ctx, e.alarm, e.incarnation)
 	case doSweep:
-		if err := materializer.Sweep(p.store, p.address, e.alarm.Due); err != nil {
+		if err := materializer.Sweep(p.image.Store, p.image.Address, e.alarm.Due); err != nil {
 			p.failed(err)
 		}
 	case doHalt:
-		p.halt(e.offset)
+		if err := p.repair.Mark(e.offset, p.core.halted); err != nil {
+			p.alarm("that the partition has halted could not be written down: " + err.Error())
+		}
 	case doSurvey:
-		task := *e
-		p.inBackground(ctx, func(ctx context.Context) { p.surveyed(ctx, task.incarnation, task.repair) })
+		incarnation, choice := e.incarnation, e.repair.choice
+		p.tasks.read(ctx, func(ctx context.Context) { p.surveyed(ctx, incarnation, choice) })
 	case doRestore:
-		task := *e
-		p.inBackground(ctx, func(ctx context.Context) { p.restored(ctx, task.incarnation, task.repair, task.offset) })
+		incarnation, choice, until := e.incarnation, e.repair.choice, e.offset
+		p.tasks.read(ctx, func(ctx context.Context) { p.restored(ctx, incarnation, choice, until) })
 	case doStartOver:
-		p.startOver(e.repair)
+		p.repaired(p.repair.StartOver(e.repair.survey.Start))
 	case doResume:
-		p.resume()
+		p.repaired(p.repair.Resume())
 	case doResolved:
 		p.show() // the operator looks at the totals next
 		e.resolution.done(true)
@@ -417,14 +379,16 @@ func (p *Partition) do(ctx context.Context, e *effect) {
 	}
 }
 
-// background starts a goroutine that the loop waits for at its end.
-func (p *Partition) background(f func()) { p.tasks.Go(f) }
+// repaired tells the core that the store is as a repair wants it, or by err is not.
+func (p *Partition) repaired(err error) {
+	if err == nil {
+		p.inspector.Forget()
+	}
+	p.core.StartedOver(err)
+}
 
-// calling starts a goroutine in which the function runs, which may hang.
-func (p *Partition) calling(f func()) { p.calls.Go(f) }
-
-// turn tells a caller to run the function, unless it left.
-func (p *Partition) turn(ctx context.Context, e *effect) {
+// prompt tells a caller to run the function, unless it left.
+func (p *Partition) prompt(ctx context.Context, e *effect) {
 	if e.call.cmd.Timer != nil {
 		switch stale, err := p.stale(e.call); {
 		case err != nil:
@@ -494,8 +458,8 @@ func (p *Partition) traced(call *Call) bool {
 	return p.tracer != nil && tracing.Sampled(call.cmd.TraceParent)
 }
 
-// answer wakes the caller. confirmed is when what the answer waited for was sent to the log.
-func (p *Partition) answer(call *Call, confirmed time.Duration) {
+// complete ends a call: it wakes the caller. confirmed is when what the answer waited for was sent to the log.
+func (p *Partition) complete(call *Call, confirmed time.Duration) {
 	if call.err != nil {
 		p.stats.failed.Add(1)
 	}
@@ -515,7 +479,7 @@ func (p *Partition) append(b *batch, reply inputKind) {
 	p.stats.batches.Add(1)
 	incarnation := b.incarnation
 	failpoint.Hit(failpoint.BeforeSend)
-	p.log.Append(p.journal, records, func(r broker.AppendResult) {
+	p.image.Log.Append(p.image.Journal, records, func(r broker.AppendResult) {
 		if r.Err != nil && !mutation.On(mutation.Look) {
 			select {
 			case p.refused <- struct{}{}:
@@ -527,14 +491,14 @@ func (p *Partition) append(b *batch, reply inputKind) {
 	failpoint.Hit(failpoint.AfterSend)
 }
 
-// settle answers the calls of the batches among the fresh effects, after the store took them or, by err, did not.
-func (p *Partition) settle(err error) {
-	fresh := p.core.Effects()[p.settled:]
-	p.settled = len(p.core.Effects())
+// committed completes the calls of the batches among the fresh effects, after the store took them or, by err, did not.
+func (p *Partition) committed(err error) {
+	fresh := p.core.Effects()[p.turn.committed:]
+	p.turn.committed = len(p.core.Effects())
 	failed := false
 	for i := range fresh {
 		if fresh[i].kind == doCommit {
-			p.release(fresh[i].batch, err)
+			p.completeBatch(fresh[i].batch, err)
 			failed = err != nil
 		}
 	}
@@ -544,24 +508,20 @@ func (p *Partition) settle(err error) {
 	}
 }
 
-// release answers the calls of a batch that was applied, or was not.
-func (p *Partition) release(b *batch, err error) {
+// completeBatch completes the calls of a batch that is in the store or, by err, is not.
+func (p *Partition) completeBatch(b *batch, err error) {
 	if err != nil {
-		p.unsettled(b, err.Error())
+		for _, call := range b.calls {
+			call.outcome, call.err = nil, entities.OutcomeLost(p.id, err.Error())
+			p.complete(call, never)
+		}
 		return
 	}
 	p.stats.records.Add(uint64(len(b.entries)))
 	for _, call := range b.calls {
-		p.answer(call, b.sentAt)
+		p.complete(call, b.sentAt)
 	}
 	p.core.Recycle(b)
-}
-
-func (p *Partition) unsettled(b *batch, why string) {
-	for _, call := range b.calls {
-		call.fail(entities.OutcomeLost(p.id, why))
-		p.answer(call, never)
-	}
 }
 
 // jumps raises an alarm when the fold has met claims of absurd epochs; before is how many were known.
@@ -584,7 +544,7 @@ func (p *Partition) skip(gap []materializer.GapRecord) {
 // reopen closes the session of an entity, nil: it has none, and opens another one.
 func (p *Partition) reopen(ent *entity, session entities.Session, incarnation uint64) {
 	service, key := ent.typ.Service, ent.key
-	p.calling(func() {
+	p.tasks.call(func() {
 		if session != nil {
 			p.closeSession(session)
 		}
@@ -607,7 +567,7 @@ var claimBackoff = backoff.Policy{First: 50 * time.Millisecond, Max: 5 * time.Se
 // pause waits before the next attempt to own the partition; attempt counts from 1.
 func (p *Partition) pause(ctx context.Context, incarnation uint64, attempt int) {
 	over, stop := p.clock.After(claimBackoff.PauseBy(attempt, p.random()))
-	p.background(func() {
+	p.tasks.start(func() {
 		defer stop()
 		select {
 		case <-over:
@@ -617,50 +577,32 @@ func (p *Partition) pause(ctx context.Context, incarnation uint64, attempt int) 
 	})
 }
 
-// expire frees the space of command ids outside the window, now and then.
+// expire frees the space of what need not be remembered any more, now and then.
 func (p *Partition) expire() {
-	now := p.clock.Now()
-	if p.core.State() != Active || now.Sub(p.expired) < expireEvery {
+	if p.core.State() != Active {
 		return
 	}
-	p.expired = now
-	const most = 10_000
-	n, err := materializer.Expire(p.store, p.address, p.core.Now().Log-int64(p.limits.DedupWindow), p.core.Now().Log-int64(entities.RoutedWindow), most)
+	n, err := p.expiry.run(p.image, p.clock.Now(), p.core.Now().Log, p.limits.DedupWindow)
 	if err != nil {
 		p.failed(err)
 	}
 	p.stats.expired.Add(uint64(n)) //nolint:gosec // a count
-	p.forgetting = true
-}
-
-// forget frees the space of what is remembered of effects that their partitions are done with: a few
-// rows at a time, until it has been through all of them.
-func (p *Partition) forget() {
-	if p.core.State() != Active || !p.forgetting {
-		return
-	}
-	const most = 1024
-	next, _, err := materializer.Forget(p.store, p.address, p.forgotten, most)
-	if err != nil {
-		p.failed(err)
-	}
-	p.forgotten, p.forgetting = next, next != nil
 }
 
 // attempted remembers why an effect or a timer did not get through.
 func (p *Partition) attempted(what string, offset int64, err *entities.Error) {
 	if err != nil && err.Reason != entities.FunctionRefused {
-		p.lastError, p.lastFailed = fmt.Sprintf(what, offset, err.Message), p.clock.Now()
+		p.last = failure{fmt.Sprintf(what, offset, err.Message), p.clock.Now()}
 	}
 }
 
 func (p *Partition) failed(err error) {
-	p.lastError, p.lastFailed = err.Error(), p.clock.Now()
+	p.last = failure{err.Error(), p.clock.Now()}
 }
 
 func (p *Partition) alarm(what string) {
 	p.stats.alarms.Add(1)
-	p.lastError, p.lastFailed = what, p.clock.Now()
+	p.last = failure{what, p.clock.Now()}
 	if p.hooks.Alarm != nil {
 		p.hooks.Alarm(p.id, what)
 	}

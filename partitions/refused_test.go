@@ -16,7 +16,7 @@ import (
 func (f *fixture) refusals() []materializer.Refusal {
 	f.t.Helper()
 	var kept []materializer.Refusal
-	view := materializer.Partition{Rows: f.store, Address: f.p.address}
+	view := materializer.Partition{Rows: f.store, Address: f.p.image.Address}
 	if err := view.Refusals(0, func(r materializer.Refusal) bool { kept = append(kept, r); return true }); err != nil {
 		f.t.Fatal(err)
 	}

@@ -12,14 +12,14 @@ import (
 // This file is the part of the core that mends a halted partition, as an operator chose, and then keeps what the log has lost from
 // being mistaken for what comes after it: pure, like core.go.
 
-// repair is one repair that an operator asked for.
-type repair struct {
+// Repair is one repair that an operator asked for.
+type Repair struct {
 	choice materializer.Choice
 	survey materializer.Survey
 	// restored is what was written again, err why the partition is halted still.
 	restored materializer.Restored
 	err      error
-	done     func(*repair)
+	done     func(*Repair)
 }
 
 // passBatch is how many offsets one append uses up. So many barriers take less than 100 KiB, for which any topic has room.
@@ -29,7 +29,7 @@ const passBatch = 1024
 var ErrNotHalted = errors.New("the partition is not halted")
 
 // Repair begins a repair.
-func (c *core) Repair(r *repair) {
+func (c *core) Repair(r *Repair) {
 	if c.state != Halted {
 		r.err = fmt.Errorf("%w: it is %s", ErrNotHalted, c.state)
 		c.emit(effect{kind: doRepaired, repair: r})

@@ -57,8 +57,8 @@ func (f *fixture) same(image materializer.Store) {
 	f.t.Helper()
 	again := memstore.New()
 	batch := again.NewBatch()
-	fold := materializer.NewFold(f.p.address, f.p.topicID, materializer.Meta{})
-	meta, _, err := f.p.view().Meta()
+	fold := materializer.NewFold(f.p.image.Address, f.p.image.TopicID, materializer.Meta{})
+	meta, _, err := f.p.image.View().Meta()
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -72,7 +72,7 @@ func (f *fixture) same(image materializer.Store) {
 		f.t.Fatal(err)
 	}
 	view := func(s materializer.Store) materializer.Partition {
-		return materializer.Partition{Rows: s, Address: f.p.address}
+		return materializer.Partition{Rows: s, Address: f.p.image.Address}
 	}
 	if err := errors.Join(
 		materializer.Compare(view(image), view(again), true, func(d materializer.Difference) error { return fmt.Errorf("before and after: %s", d) }),

@@ -6,6 +6,7 @@ import (
 
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/materializer"
+	"github.com/millrace-io/millrace/partitions/repair"
 )
 
 // Status is what a partition says of itself. Where it is followed, Next is the offset behind what is folded.
@@ -22,13 +23,14 @@ type Status struct {
 	LastError  string
 	LastFailed time.Time
 	// Inspection is the last look through the log that the store was folded from, after the topic's settings were wrong.
-	Inspection Inspection
+	Inspection repair.Inspection
 }
 
 // stats count what a partition did since the process began.
 type stats struct {
 	commands, failed, batches, records, activated, passivated, expired, alarms, delivered, fired, refused, refusalsDropped atomic.Uint64
-	reads                                                                                                                  readStats
+	// reads were answered from the image of a followed partition, by consistency.
+	reads [entities.AtLeast + 1]atomic.Uint64
 }
 
 // Counts are the totals of one partition since the process began.
@@ -68,11 +70,9 @@ func (s *stats) counts() Counts {
 func (p *Partition) Status() Status {
 	s := p.status.Load().Status
 	s.Waiting = p.waiting.Load()
-	if i := p.inspection.Load(); i != nil {
-		s.Inspection = *i
-	}
-	if i := p.image.Load(); i != nil {
-		s.Followed, s.Next, s.Lag = true, i.next, max(i.end-i.next, 0)
+	s.Inspection = p.inspector.Last()
+	if at := p.replica.Position(); at != nil {
+		s.Followed, s.Next, s.Lag = true, at.Next, at.Lag()
 	}
 	return s
 }
@@ -83,7 +83,7 @@ func (p *Partition) Counts() Counts { return p.stats.counts() }
 // publish makes the present status visible, when a step was taken or a tick has passed since the last time.
 func (p *Partition) publish() {
 	was := p.status.Load()
-	if now := p.clock.Now(); was.State == p.core.State() && now.Sub(was.published) < tick && was.LastError == p.lastError {
+	if now := p.clock.Now(); was.State == p.core.State() && now.Sub(was.published) < tick && was.LastError == p.last.what {
 		return
 	}
 	p.show()
@@ -95,7 +95,7 @@ func (p *Partition) show() {
 	if now.State == Halted && was.State != Halted {
 		p.failed(now.Halted)
 	}
-	s := &published{published: p.clock.Now(), Status: Status{Partition: p.id, Report: now, LastError: p.lastError, LastFailed: p.lastFailed}}
+	s := &published{published: p.clock.Now(), Status: Status{Partition: p.id, Report: now, LastError: p.last.what, LastFailed: p.last.when}}
 	if p.fold != nil {
 		s.Fold = p.fold.Counts()
 	}

@@ -24,7 +24,7 @@ func strange(before record.Owner) []broker.Record {
 // owner is that of the store, when the worker has stopped.
 func (f *fixture) owner() record.Owner {
 	f.t.Helper()
-	meta, _, err := f.p.view().Meta()
+	meta, _, err := f.p.image.View().Meta()
 	if err != nil {
 		f.t.Fatal(err)
 	}

@@ -8,7 +8,6 @@ import (
 
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/internal/tracing"
-	"github.com/millrace-io/millrace/materializer"
 )
 
 // meeting is where the caller's goroutine and the loop meet.
@@ -222,7 +221,7 @@ func ended(s entities.Session) bool {
 // openSession begins an entity's conversation from what is stored.
 func (p *Partition) openSession(ctx context.Context, service string, key entities.Key) (*Opening, *entities.Error) {
 	opening := &Opening{}
-	view := materializer.Partition{Rows: p.store, Address: p.address}
+	view := p.image.View()
 	session, err := p.functions.Open(ctx, service, key, func(context.Context) (entities.Loaded, error) {
 		loaded, err := view.Load(key)
 		opening.Loaded = loaded

@@ -52,10 +52,8 @@ func TestASuspendedFollowerAsksTheOwner(t *testing.T) {
 		c.want(c.a, command("x", "add 1"), "1")
 		c.until("b follows", func() bool { s := c.b.p.Status(); return s.Followed && s.Next == 2 })
 		c.want(c.b, relaxed(entities.Bounded, time.Minute), "1")
-		c.until("the owner has said how far it is, and b is there", func() bool {
-			probe, image := c.b.p.probe.Load(), c.b.p.image.Load()
-			return probe != nil && image != nil && image.next >= probe.next && !c.b.p.probing.Load()
-		})
+		c.until("the owner has said how far it is, and b is there", c.b.isConfirmed)
+		c.answered(c.b)
 		sent := len(c.net.sent)
 		c.want(c.b, relaxed(entities.Bounded, time.Minute), "1")
 		if len(c.net.sent) != sent {

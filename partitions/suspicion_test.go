@@ -7,6 +7,7 @@ import (
 
 	"github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/materializer"
+	"github.com/millrace-io/millrace/partitions/repair"
 )
 
 // wronged is a worker whose topic has had wrong settings, during which something may have happened to the log.
@@ -29,7 +30,7 @@ func (f *fixture) breakContract() {
 	f.m.judge(wrong)
 }
 
-func (f *fixture) inspected() Inspection {
+func (f *fixture) inspected() repair.Inspection {
 	f.t.Helper()
 	f.until("the log was looked through", func() bool { return f.p.Status().Inspection.Over })
 	return f.p.Status().Inspection
@@ -41,7 +42,7 @@ func (f *fixture) mark() (why string, ok bool) {
 	if err := f.stop(); err != nil {
 		f.t.Fatal(err)
 	}
-	why, ok, err := f.p.view().Suspected()
+	why, ok, err := f.p.image.View().Suspected()
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -93,7 +94,7 @@ func TestACleanLookTakesTheMarkOff(t *testing.T) {
 	if why, ok := f.mark(); ok {
 		t.Errorf("the mark is still there: %q", why)
 	}
-	if err := materializer.MarkSuspected(f.store, "was damaged", f.p.address); err != nil {
+	if err := materializer.MarkSuspected(f.store, "was damaged", f.p.image.Address); err != nil {
 		t.Fatal(err)
 	}
 	f = f.restart()
@@ -105,7 +106,7 @@ func TestACleanLookTakesTheMarkOff(t *testing.T) {
 	}
 	f = f.restart()
 	f.await(Active)
-	if i := f.p.Status().Inspection; i != (Inspection{}) {
+	if i := f.p.Status().Inspection; i != (repair.Inspection{}) {
 		t.Errorf("a log without a mark is looked through: %+v", i)
 	}
 }
@@ -119,15 +120,15 @@ func TestARepairTakesTheMarkOff(t *testing.T) {
 				t.Fatal(err)
 			}
 			if err := errors.Join(
-				materializer.MarkSuspected(f.store, "was damaged", f.p.address),
-				materializer.MarkHalted(f.store, f.p.address, materializer.Halt{Why: "for this test"}),
+				materializer.MarkSuspected(f.store, "was damaged", f.p.image.Address),
+				materializer.MarkHalted(f.store, f.p.image.Address, materializer.Halt{Why: "for this test"}),
 			); err != nil {
 				t.Fatal(err)
 			}
 			f = f.restart()
 			f.halts()
 			f.inspected() // otherwise the look takes the mark off
-			if err := materializer.MarkSuspected(f.store, "was damaged", f.p.address); err != nil {
+			if err := materializer.MarkSuspected(f.store, "was damaged", f.p.image.Address); err != nil {
 				t.Fatal(err)
 			}
 			f.mend(choice)

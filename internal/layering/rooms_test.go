@@ -120,6 +120,8 @@ var rooms = map[string]room{
 		"entities/record":              "it writes envelopes",
 		"materializer":                 "it applies what is committed",
 		"partitions/journal":           "the topic's settings are looked at while it runs",
+		"partitions/repair":            "what a repair reads and writes again, and what is found in damaged logs",
+		"partitions/replica":           "the image of a followed partition, and catch-up before a claim",
 		"proto/gen/millrace/effect/v1": "how an entity is told that its effect was refused",
 		"proto/gen/millrace/record/v1": "the answer that is stored with a command's records",
 	}, tests: edges{
@@ -131,6 +133,21 @@ var rooms = map[string]room{
 		"entities":        "layouts",
 		"entities/record": "a claim carries the layout",
 		"materializer":    "it looks at records",
+	}},
+	"partitions/repair": {floor: 3, is: "survey of a halted partition, what is written again, evidence, inspection of a log", tools: true, may: edges{
+		"broker-adapter":  "it reads the log",
+		"entities":        "layouts that differ",
+		"entities/record": "who owns the partition",
+		"materializer":    "image, fold, restoration",
+	}},
+	"partitions/replica": {floor: 3, is: "a worker's image of one partition: catch-up, following, how current it is", tools: true, may: edges{
+		"broker-adapter":  "it reads the log",
+		"entities":        "levels of consistency",
+		"entities/record": "who owns the partition where the log ends",
+		"materializer":    "image, fold, follower",
+	}, tests: edges{
+		"broker-adapter/simlog": "a log to be in a hurry with",
+		"materializer/memstore": "a store to fold into",
 	}},
 	"partitions/peer": {floor: 3, is: "commands from one worker to another, over connections that stay", tools: true, may: edges{
 		"entities":                    "commands and answers are what it carries",
@@ -163,6 +180,7 @@ var rooms = map[string]room{
 		"partitions":                  "the engine",
 		"partitions/journal":          "the topic is checked before the engine begins",
 		"partitions/peer":             "it connects the workers of an app",
+		"partitions/replica":          "status and metrics show how old the answers of followers are",
 		"proto/gen/cloudstate":        "a gateway learns what is served from a worker",
 		"proto/gen/millrace/admin/v1": "the admin service",
 	}, tests: edges{

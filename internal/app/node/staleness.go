@@ -5,7 +5,7 @@ import (
 
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/internal/observe"
-	"github.com/millrace-io/millrace/partitions"
+	"github.com/millrace-io/millrace/partitions/replica"
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
 
@@ -22,7 +22,7 @@ func (n *Node) stalenessStatus() []*adminv1.StalenessStatus {
 	measured := n.manager.Staleness()
 	if catalog := n.host.Catalog(); catalog != nil {
 		for _, t := range catalog.EntityTypes() {
-			if !slices.ContainsFunc(measured, func(s partitions.Staleness) bool { return s.EntityType == t.Name }) {
+			if !slices.ContainsFunc(measured, func(s replica.Staleness) bool { return s.EntityType == t.Name }) {
 				all = append(all, &adminv1.StalenessStatus{EntityType: t.Name, Promise: "no stale reads served"})
 			}
 		}

@@ -1,4 +1,4 @@
-package partitions
+package repair
 
 import (
 	"context"
@@ -32,62 +32,38 @@ type Evidence struct {
 // examples is how many entities evidence names.
 const examples = 5
 
-// Halted returns the evidence of every partition that has halted on this worker.
-func (m *Manager) Halted(ctx context.Context) ([]Evidence, error) {
-	var all []Evidence
-	for _, p := range m.partitions {
-		s := p.Status()
-		if s.State != Halted {
-			continue
-		}
-		e, err := p.evidence(ctx, s.Halted)
-		if err != nil {
-			return nil, fmt.Errorf("partition %d: %w", p.id, err)
-		}
-		all = append(all, e)
-	}
-	return all, nil
-}
-
-func (p *Partition) evidence(ctx context.Context, cause error) (Evidence, error) {
-	e := Evidence{Partition: p.id, LogTopic: p.topicID, Refused: map[materializer.Choice]string{}}
+// Evidence returns what is known of a partition that halted for a cause.
+func (r *Repair) Evidence(ctx context.Context, cause error) (Evidence, error) {
+	e := Evidence{Partition: r.o.Image.Journal.ID, LogTopic: r.o.Image.TopicID, Refused: map[materializer.Choice]string{}}
 	if cause != nil {
 		e.Cause = cause.Error()
 	}
-	meta, known, err := p.view().Meta()
+	meta, known, err := r.o.Image.View().Meta()
 	if err != nil {
 		return e, err
 	}
-	halt, _, err := p.view().Halted()
+	halt, _, err := r.o.Image.View().Halted()
 	if err != nil {
 		return e, err
 	}
 	e.Next, e.Owner, e.StoreTopic = meta.Next, meta.Owner, meta.TopicID
 	e.Position = max(meta.Next, halt.Position)
-	if e.Unreachable = e.askLog(ctx, p); e.Unreachable != "" {
+	if e.Start, err = r.o.Image.Log.Start(ctx, r.o.Image.Journal); err == nil {
+		e.End, err = r.o.Image.Log.End(ctx, r.o.Image.Journal)
+	}
+	if err != nil {
+		e.Unreachable = err.Error()
 		return e, nil
 	}
 	end := e.End
-	if known && meta.TopicID != p.topicID {
+	if known && meta.TopicID != r.o.Image.TopicID {
 		end = 0
 	}
-	if e.Beyond, err = p.view().Beyond(end, examples); err != nil {
+	if e.Beyond, err = r.o.Image.View().Beyond(end, examples); err != nil {
 		return e, err
 	}
 	e.refuse(cause, known, &meta)
 	return e, nil
-}
-
-// askLog asks for the bounds of the log, and returns why it cannot be asked.
-func (e *Evidence) askLog(ctx context.Context, p *Partition) string {
-	var err error
-	if e.Start, err = p.log.Start(ctx, p.journal); err == nil {
-		e.End, err = p.log.End(ctx, p.journal)
-	}
-	if err != nil {
-		return err.Error()
-	}
-	return ""
 }
 
 // refuse says which choices would not help.
@@ -114,28 +90,5 @@ func (e *Evidence) refuse(cause error, known bool, meta *materializer.Meta) {
 	}
 	if replaced {
 		e.Refused[materializer.Retry] = "the journal is another one; start the worker again when the old one is back"
-	}
-}
-
-// Repair mends a halted partition by choice, and returns when it is like any other, so that it is owned again next; restored
-// is what was written again, or with Preview would be. An error says why it is still halted; nothing that the log has is lost by it,
-// and the repair may be asked for again. It goes on when ctx ends.
-func (m *Manager) Repair(ctx context.Context, partition int32, choice materializer.Choice) (materializer.Restored, error) {
-	if partition < 0 || int(partition) >= len(m.partitions) {
-		return materializer.Restored{}, fmt.Errorf("partition %d: %w: the journal has 0 to %d", partition, ErrNotHalted, len(m.partitions)-1)
-	}
-	ended := make(chan *repair, 1)
-	r := &repair{choice: choice, done: func(r *repair) { ended <- r }}
-	if !m.partitions[partition].post(input{kind: inRepair, repair: r}) {
-		return materializer.Restored{}, entities.PartitionMoved(partition, "the worker is stopping")
-	}
-	select {
-	case r := <-ended:
-		if r.err != nil {
-			return r.restored, fmt.Errorf("repair of partition %d by %s: %w", partition, choice, r.err)
-		}
-		return r.restored, nil
-	case <-ctx.Done():
-		return materializer.Restored{}, context.Cause(ctx)
 	}
 }

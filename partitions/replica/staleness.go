@@ -1,8 +1,7 @@
-package partitions
+package replica
 
 import (
 	"cmp"
-	"context"
 	"maps"
 	"slices"
 	"sync"
@@ -55,8 +54,8 @@ type Staleness struct {
 	Promised time.Duration
 }
 
-// staleness measures. It is shared by the partitions of a worker. Safe for concurrent use.
-type staleness struct {
+// Ages measure the staleness of answers. They are shared by the partitions of a worker. Safe for concurrent use.
+type Ages struct {
 	// types has what was measured, by entity type. The map is replaced, never changed; it has no more types than functions declared.
 	types atomic.Pointer[map[string]*measured]
 	mu    sync.Mutex // for those who replace it
@@ -68,38 +67,38 @@ type measured [ByFollower + 1][relaxedKinds]struct {
 	bounds observe.Recent
 }
 
-// answered notes an answer to a relaxed command. It does not allocate once the type is known.
-func (s *staleness) answered(now time.Time, cmd *entities.Command, by Server, age time.Duration) {
-	m := &s.of(cmd.Key.Type)[by][cmd.Consistency-entities.Eventual]
+// Answered notes an answer to a relaxed command. It does not allocate once the type is known.
+func (a *Ages) Answered(now time.Time, cmd *entities.Command, by Server, age time.Duration) {
+	m := &a.of(cmd.Key.Type)[by][cmd.Consistency-entities.Eventual]
 	m.ages.Observe(now, age)
 	if cmd.Consistency == entities.Bounded {
 		m.bounds.Observe(now, cmd.Bound)
 	}
 }
 
-func (s *staleness) of(typ string) *measured {
-	if m := s.types.Load(); m != nil {
+func (a *Ages) of(typ string) *measured {
+	if m := a.types.Load(); m != nil {
 		if known := (*m)[typ]; known != nil {
 			return known
 		}
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	types := map[string]*measured{}
-	if m := s.types.Load(); m != nil {
+	if m := a.types.Load(); m != nil {
 		if known := (*m)[typ]; known != nil {
 			return known
 		}
 		types = maps.Clone(*m)
 	}
 	types[typ] = new(measured)
-	s.types.Store(&types)
+	a.types.Store(&types)
 	return types[typ]
 }
 
-// report lists what was measured, by type, consistency and who answered; what never happened is left out.
-func (s *staleness) report(now time.Time) []Staleness {
-	types := s.types.Load()
+// Report lists what was measured, by type, consistency and who answered; what never happened is left out.
+func (a *Ages) Report(now time.Time) []Staleness {
+	types := a.types.Load()
 	if types == nil {
 		return nil
 	}
@@ -118,74 +117,8 @@ func (s *staleness) report(now time.Time) []Staleness {
 			}
 		}
 	}
-	slices.SortStableFunc(all, func(a, b Staleness) int {
-		return cmp.Or(cmp.Compare(a.EntityType, b.EntityType), cmp.Compare(a.Consistency, b.Consistency))
+	slices.SortStableFunc(all, func(one, other Staleness) int {
+		return cmp.Or(cmp.Compare(one.EntityType, other.EntityType), cmp.Compare(one.Consistency, other.Consistency))
 	})
 	return all
-}
-
-// measure notes an answer of the owner's to a relaxed command that wrote nothing. confirmed is when what it waited for was sent to the
-// log; what it did not wait for may have changed the entity since.
-func (p *Partition) measure(call *Call, confirmed time.Duration) {
-	if !call.cmd.Consistency.Relaxed() || !call.fromMemory() {
-		return
-	}
-	age, now := time.Duration(0), p.core.Now().Mono
-	if !p.core.Single() {
-		age = now - max(confirmed, p.logAt.Sub(p.began))
-	}
-	p.staleness.answered(p.began.Add(now), call.cmd, ByOwner, age)
-}
-
-// logEnd is what the log said that its end is.
-type logEnd struct {
-	// asked is when: everything that was committed by then lies before next.
-	asked time.Time
-	next  int64
-	// before is the last moment of which the image had everything when this was asked.
-	before time.Time
-}
-
-// askEndEvery is how often the log is asked for its end at most, so that an image in which nothing happens does not seem to age.
-const askEndEvery = time.Second
-
-// age returns how long ago an image had everything that was committed, as far as is known, and sees to it that more is known next
-// time, unless the owner is asked anyway.
-func (p *Partition) age(i *image, c entities.Consistency) time.Duration {
-	now := p.clock.Now()
-	newest := i.at
-	if owner := p.probe.Load(); owner != nil && i.next >= owner.next {
-		newest = latest(newest, owner.asked)
-	}
-	end := p.logEnd.Load()
-	reached := end == nil || i.next >= end.next
-	if end != nil {
-		newest = latest(newest, end.before)
-		if reached {
-			newest = latest(newest, end.asked)
-		}
-	}
-	age := now.Sub(newest)
-	if c != entities.Bounded && age > askEndEvery && (reached || now.Sub(end.asked) > probeTimeout) {
-		p.askEnd(newest)
-	}
-	return max(age, 0)
-}
-
-func latest(a, b time.Time) time.Time {
-	if a.Before(b) {
-		return b
-	}
-	return a
-}
-
-// askEnd asks the log for its end, unless it is being asked already. An answer that the image has not reached is not replaced by a
-// newer one until it has, or for long: else an image that is always behind would never have been complete.
-func (p *Partition) askEnd(before time.Time) {
-	p.ask(&p.askingEnd, func(ctx context.Context) {
-		asked := p.clock.Now()
-		if next, err := p.log.End(ctx, p.journal); err == nil {
-			p.logEnd.Store(&logEnd{asked: asked, next: next, before: before})
-		}
-	})
 }

@@ -1,0 +1,107 @@
+package partitions
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/materializer"
+	"github.com/millrace-io/millrace/partitions/repair"
+)
+
+// This file is what an operator sees of halted partitions, and does about them, and what is done without one about logs that may have
+// lost something.
+
+// Halted returns the evidence of every partition that has halted on this worker.
+func (m *Manager) Halted(ctx context.Context) ([]repair.Evidence, error) {
+	var all []repair.Evidence
+	for _, p := range m.partitions {
+		s := p.Status()
+		if s.State != Halted {
+			continue
+		}
+		e, err := p.repair.Evidence(ctx, s.Halted)
+		if err != nil {
+			return nil, fmt.Errorf("partition %d: %w", p.id, err)
+		}
+		all = append(all, e)
+	}
+	return all, nil
+}
+
+// Repair repairs a halted partition by choice, and returns when it is like any other, so that it is owned again next; restored
+// is what was written again, or with Preview would be. An error says why it is still halted; nothing that the log has is lost by it,
+// and the repair may be asked for again. It goes on when ctx ends.
+func (m *Manager) Repair(ctx context.Context, partition int32, choice materializer.Choice) (materializer.Restored, error) {
+	if partition < 0 || int(partition) >= len(m.partitions) {
+		return materializer.Restored{}, fmt.Errorf("partition %d: %w: the journal has 0 to %d", partition, ErrNotHalted, len(m.partitions)-1)
+	}
+	ended := make(chan *Repair, 1)
+	r := &Repair{choice: choice, done: func(r *Repair) { ended <- r }}
+	if !m.partitions[partition].post(input{kind: inRepair, repair: r}) {
+		return materializer.Restored{}, entities.PartitionMoved(partition, "the worker is stopping")
+	}
+	select {
+	case r := <-ended:
+		if r.err != nil {
+			return r.restored, fmt.Errorf("repair of partition %d by %s: %w", partition, choice, r.err)
+		}
+		return r.restored, nil
+	case <-ctx.Done():
+		return materializer.Restored{}, context.Cause(ctx)
+	}
+}
+
+// suspectLogs marks the logs of all partitions: they are to be looked through when the topic is as it must be again.
+func (m *Manager) suspectLogs() {
+	inspectors := make([]*repair.Inspector, len(m.partitions))
+	for i, p := range m.partitions {
+		inspectors[i] = p.inspector
+	}
+	if err := repair.MarkSuspected(m.options.Store, inspectors); err != nil {
+		m.partitions[0].post(input{kind: inAlarm, fail: err})
+	}
+}
+
+// inspectSuspected asks for a look through the logs that are suspected. It does not wait.
+func (m *Manager) inspectSuspected() {
+	select {
+	case m.toInspect <- struct{}{}:
+	default: // it is asked for already
+	}
+}
+
+// inspectLogs reads the logs that are suspected, one after the other, whenever that is asked for, until ctx ends.
+// Partitions are owned and followed meanwhile: what they fold themselves, they look at themselves.
+func (m *Manager) inspectLogs(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-m.toInspect:
+		}
+		failed := false
+		for _, p := range m.partitions {
+			if !p.inspector.Suspected() {
+				continue
+			}
+			found, err := p.inspector.Inspect(ctx)
+			if err != nil {
+				failed = true
+				continue
+			}
+			p.post(input{kind: inInspected, finding: found})
+		}
+		if !failed {
+			continue
+		}
+		again, stop := m.options.Clock.After(m.options.Limits.ContractCheck)
+		select {
+		case <-ctx.Done():
+			stop()
+			return
+		case <-again:
+			m.inspectSuspected()
+		}
+	}
+}

@@ -1,0 +1,63 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/millrace-io/millrace/broker-adapter"
+	"github.com/millrace-io/millrace/internal/backoff"
+	"github.com/millrace-io/millrace/materializer"
+)
+
+// followPause is the pause after a partition could not be followed.
+var followPause = backoff.Policy{First: 100 * time.Millisecond, Max: 5 * time.Second, Jitter: 0.5} //nolint:gochecknoglobals // a constant
+
+// Follow keeps the image of a partition that another worker owns current, until ctx ends. failed is told of every error; it must
+// not block. Follow tries again after a pause.
+func (r *Replica) Follow(ctx context.Context, failed func(error)) {
+	defer r.move(nil)
+	for attempt := 1; ; attempt++ {
+		err := r.keepCurrent(ctx, func() { attempt = 0 })
+		if ctx.Err() != nil {
+			return
+		}
+		failed(err)
+		again, stop := r.o.Clock.After(followPause.PauseBy(attempt, r.o.Random()))
+		select {
+		case <-again:
+		case <-ctx.Done():
+			stop()
+			return
+		}
+	}
+}
+
+// keepCurrent reads the log into the store for as long as that works. What it has read is in the store when ctx ends.
+func (r *Replica) keepCurrent(ctx context.Context, progressed func()) error {
+	at := r.o.Clock.Now() // toEnd reads up to the end as it is from here on
+	end, err := r.toEnd(ctx)
+	if err != nil {
+		return err
+	}
+	for warm := false; ; {
+		now := &Position{Next: r.reading.follower.Position(), End: max(end, r.reading.follower.End())}
+		if now.Next >= now.End {
+			at = r.o.Clock.Now()
+		}
+		now.At = at
+		r.move(now)
+		if !warm && now.Lag() <= broker.Warm {
+			warm = true
+			r.o.Warmed()
+		}
+		progressed()
+		r.reading.following, err = r.reading.follower.Follow(ctx)
+		if errors.Is(err, materializer.ErrLost) {
+			end, err = r.toEnd(ctx) // a repair may have accepted it
+		}
+		if err != nil {
+			return err
+		}
+	}
+}

@@ -1,0 +1,133 @@
+package replica
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/internal/mutation"
+)
+
+// This file says how current an image is: what it waits for, and what it asks owner and log.
+
+const (
+	// readPatience is how long a read waits for the image to have what it asks for; then the owner is asked.
+	readPatience = 100 * time.Millisecond
+	// questionTimeout bounds a question to the owner or to the log.
+	questionTimeout = 5 * time.Second
+	// askEndEvery is how often the log is asked for its end at most, so that an image in which nothing happens does not seem to age.
+	askEndEvery = time.Second
+)
+
+// Answer is how far a partition was when that was asked.
+type Answer struct {
+	// Asked is when: everything that was committed by then lies before Next.
+	Asked time.Time
+	Next  int64
+	// before is the last moment of which the image had everything when the log was asked.
+	before time.Time
+}
+
+// question is asked in the background, once at a time. Its last answer stays.
+type question struct {
+	answer atomic.Pointer[Answer]
+	asking atomic.Bool
+}
+
+// ask asks a question, unless it is being asked already.
+func (r *Replica) ask(q *question, before time.Time, how func(context.Context) (next int64, err error)) {
+	if !q.asking.CompareAndSwap(false, true) {
+		return
+	}
+	r.o.Background(func() { // bounded by questionTimeout
+		defer q.asking.Store(false)
+		ctx, cancel := context.WithTimeout(context.Background(), questionTimeout)
+		defer cancel()
+		asked := r.o.Clock.Now()
+		if next, err := how(ctx); err == nil {
+			q.answer.Store(&Answer{Asked: asked, Next: next, before: before})
+		}
+	})
+}
+
+// Confirmed returns what the owner said last of how far it is, nil when that is not known.
+func (r *Replica) Confirmed() *Answer { return r.confirmed.answer.Load() }
+
+// LogEnd returns what the log said of its end when it was asked last, nil when it never was. Position().End may be newer.
+func (r *Replica) LogEnd() *Answer { return r.logEnd.answer.Load() }
+
+// Suspended forgets what the owner has said: the machine's clock went on by itself, and that is older than it seems.
+func (r *Replica) Suspended() { r.confirmed.answer.Store(nil) }
+
+// Reaches waits a moment for the image to be folded up to next.
+func (r *Replica) Reaches(ctx context.Context, next int64) bool {
+	if at := r.Position(); at != nil && at.Next >= next {
+		return true
+	}
+	over, stop := r.o.Clock.After(readPatience)
+	defer stop()
+	defer r.o.Image.Log.Hurry()()
+	for {
+		moved := r.moves()
+		if at := r.Position(); at == nil || at.Next >= next {
+			return at != nil
+		}
+		select {
+		case <-moved:
+		case <-over:
+			return false
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// Fresh says whether the image has all that was committed some moment not longer ago than bound. Only an owner that the log
+// confirms knows what that is: one answer of it serves many reads, and the next is asked for in good time.
+func (r *Replica) Fresh(bound time.Duration) bool {
+	now := r.o.Clock.Now()
+	last := r.Confirmed()
+	if last == nil || now.Sub(last.Asked) > bound/2 {
+		if position := r.o.Owner(); position != nil {
+			r.ask(&r.confirmed, time.Time{}, position)
+		}
+	}
+	at := r.Position()
+	if mutation.On(mutation.Fresh) {
+		return at != nil
+	}
+	return last != nil && at != nil && now.Sub(last.Asked) <= bound && at.Next >= last.Next
+}
+
+// Age returns how long ago an image at some position had everything that was committed, as far as is known, and sees to it that more
+// is known next time, unless the owner is asked anyway: for bounded reads it is.
+// An answer of the log that the image has not reached is not replaced by a newer one until it has, or for long: otherwise an image that
+// is always behind would never have been complete.
+func (r *Replica) Age(at *Position, c entities.Consistency) time.Duration {
+	now := r.o.Clock.Now()
+	newest := at.At
+	if owner := r.Confirmed(); owner != nil && at.Next >= owner.Next {
+		newest = latest(newest, owner.Asked)
+	}
+	end := r.LogEnd()
+	reached := end == nil || at.Next >= end.Next
+	if end != nil {
+		newest = latest(newest, end.before)
+		if reached {
+			newest = latest(newest, end.Asked)
+		}
+	}
+	age := now.Sub(newest)
+	if c != entities.Bounded && age > askEndEvery && (reached || now.Sub(end.Asked) > questionTimeout) {
+		r.ask(&r.logEnd, newest, r.o.Image.End)
+	}
+	return max(age, 0)
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
+}

@@ -1,0 +1,47 @@
+package replica
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/millrace-io/millrace/broker-adapter"
+	"github.com/millrace-io/millrace/broker-adapter/simlog"
+	"github.com/millrace-io/millrace/internal/clock"
+	"github.com/millrace-io/millrace/materializer"
+	"github.com/millrace-io/millrace/materializer/memstore"
+)
+
+// hurriedLog counts those who were in a hurry, and those who still are.
+type hurriedLog struct {
+	broker.Log
+
+	all, now int
+}
+
+func (l *hurriedLog) Hurry() (end func()) {
+	l.all++
+	l.now++
+	return func() { l.now-- }
+}
+
+// TestReachesIsInAHurry: a log that lets records wait for readers must not let a read wait that waits for an image.
+func TestReachesIsInAHurry(t *testing.T) {
+	log := &hurriedLog{Log: simlog.New(simlog.Options{}).Client("w")}
+	r := New(Options{
+		Image: &materializer.Image{Log: log, Store: memstore.New(), Address: materializer.Address{Generation: 1}},
+		Clock: clock.NewManual(time.Unix(1_700_000_000, 0)),
+	})
+	r.move(&Position{Next: 5})
+	if !r.Reaches(t.Context(), 5) || log.all != 0 {
+		t.Errorf("an image that is there was not enough, or %d were in a hurry for it", log.all)
+	}
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	if r.Reaches(gone, 6) {
+		t.Error("an image reached what it has not")
+	}
+	if log.all != 1 || log.now != 0 {
+		t.Errorf("%d were in a hurry and %d are, want 1 and none", log.all, log.now)
+	}
+}

@@ -1,0 +1,123 @@
+package replica
+
+import (
+	"context"
+	"math"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/millrace-io/millrace/internal/clock"
+	"github.com/millrace-io/millrace/materializer"
+)
+
+// Options are what a Replica is made of.
+type Options struct {
+	Image *materializer.Image
+	// ReleaseTimeout is how long a hand-over waits for the owner to release the partition.
+	ReleaseTimeout time.Duration
+	// Warmed is called by Follow when the image has come close to the end of the log.
+	Warmed func()
+	// Owner returns how to ask the owner how far the partition is, nil when none is known: everything that was committed before the
+	// question lies before the answer.
+	Owner func() func(context.Context) (next int64, err error)
+	// Background runs a question on a goroutine, for which the one who made the replica waits.
+	Background func(func())
+
+	Clock clock.Clock
+	// Random spreads pauses.
+	Random func() uint64
+}
+
+// Replica is a worker's image of one partition: it is brought up to the end of the log, kept there while another worker owns the
+// partition, and read. CatchUp, ReadBack, Follow and Close read the log and change the store; one of them runs at a time, which the
+// caller sees to. All other methods are safe for concurrent use.
+type Replica struct {
+	o Options
+
+	// reading is for those who read the log. While none does, it stays where the last one has left it.
+	reading *reading
+
+	// position is how far a followed partition is folded; nil: it is not followed.
+	position atomic.Pointer[Position]
+	// moved is closed when position has changed, if that is waited for.
+	mu    sync.Mutex
+	moved chan struct{}
+
+	// confirmed is what the owner says of how far it is, logEnd what the log says of its end.
+	confirmed, logEnd question
+
+	// wanted: the group wants this worker to follow the partition. inStore: there was an image when the worker started.
+	wanted  atomic.Bool
+	inStore bool
+}
+
+// Position is how far a worker has folded a partition that another one owns.
+type Position struct {
+	// Next is the offset behind what is folded, End that of the log as last heard.
+	Next, End int64
+	// At is when Next was End the last time, as far as was heard by then.
+	At time.Time
+}
+
+// Lag is how many records the image is behind the log.
+func (p Position) Lag() int64 { return max(p.End-p.Next, 0) }
+
+// New returns the replica of a partition.
+func New(o Options) *Replica {
+	return &Replica{o: o, inStore: isStored(o.Image.View())}
+}
+
+// isStored says whether a store has an image of a partition. One that cannot be read is found out about where it matters.
+func isStored(view materializer.Partition) bool {
+	meta, ok, err := view.Meta()
+	_, halted, failed := view.Halted()
+	return err == nil && failed == nil && ok && !halted && meta.Next > 0
+}
+
+// Position returns how far the image is. It is nil unless the partition is followed.
+func (r *Replica) Position() *Position { return r.position.Load() }
+
+func (r *Replica) move(to *Position) {
+	r.position.Store(to)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.moved != nil {
+		close(r.moved)
+		r.moved = nil
+	}
+}
+
+// moves returns what is closed when the position has changed.
+func (r *Replica) moves() <-chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.moved == nil {
+		r.moved = make(chan struct{})
+	}
+	return r.moved
+}
+
+// Want notes whether the group wants this worker to follow the partition, and returns whether that is new.
+func (r *Replica) Want(followed bool) (changed bool) { return r.wanted.Swap(followed) != followed }
+
+// storedLag stands for the lag of an image that lies in the store and is not followed: the log was not asked yet how far it is. It
+// is far from warm, and better than none.
+const storedLag = 1 << 32
+
+// Lag returns how many records the image is behind the log, as the group is told: also of a partition that this worker owns, of one
+// that it is to follow and has not read yet, and of one that was in the store when the worker started. ok is false where there is
+// no image.
+func (r *Replica) Lag(owned bool) (records int64, ok bool) {
+	at := r.Position()
+	switch {
+	case at != nil:
+		return at.Lag(), true
+	case owned:
+		return 0, true
+	case r.inStore:
+		return storedLag, true
+	default:
+		return math.MaxInt64, r.wanted.Load()
+	}
+}
