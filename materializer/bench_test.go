@@ -36,8 +36,8 @@ func benchLog(b *testing.B) *story {
 	return s
 }
 
-// BenchmarkFold is the fold of one record, without a store: as an owner folds its own records, as records are read, and through
-// the overlay of a bulk rebuild.
+// BenchmarkFold is the fold of one record, without a store: as an owner folds its own records, as
+// records are read, and through the overlay of a bulk rebuild.
 func BenchmarkFold(b *testing.B) {
 	s := benchLog(b)
 	records := s.world.Records(journal)
@@ -112,8 +112,8 @@ func BenchmarkFold(b *testing.B) {
 	})
 }
 
-// BenchmarkRows is what looks at every row of a partition: the comparison with a fold of the log, and the count of what lies
-// behind an offset.
+// BenchmarkRows is what looks at every row of a partition: the comparison with a fold of the log,
+// and the count of what lies behind an offset.
 func BenchmarkRows(b *testing.B) {
 	s := benchLog(b)
 	store := memstore.New()

@@ -4,11 +4,13 @@ import (
 	"github.com/millrace-io/millrace/entities"
 )
 
-// Beyond counts what a partition's rows hold of records at or behind an offset: what is in danger when the log ends there.
+// Beyond counts what a partition's rows hold of records at or behind an offset: what is in danger
+// when the log ends there.
 type Beyond struct {
 	// Records are those of entities: events, values, snapshots. Entities have some of them.
 	Records, Entities int64
-	// Commands are those whose answers are remembered, effects of other partitions included; Effects are open ones, Timers are set.
+	// Commands are those whose answers are remembered, effects of other partitions included;
+	// Effects are open ones, Timers are set.
 	Commands, Effects, Timers int64
 	// Examples are the first entities, as type/id.
 	Examples []string

@@ -14,9 +14,10 @@ type Difference struct {
 // String returns both.
 func (d Difference) String() string { return d.Row + " " + d.What }
 
-// Compare compares the rows of a store with a fold of the log up to the same position, and calls on for each that differs, until
-// it returns an error. What a worker sweeps from its store, because it does not count any more, need not be there. After a repair
-// (restored), records have found other places in the log: position and index are not compared.
+// Compare compares the rows of a store with a fold of the log up to the same position, and calls on
+// for each that differs, until it returns an error. What a worker sweeps from its store, because it
+// does not count any more, need not be there. After a repair (restored), records have found other
+// places in the log: position and index are not compared.
 func Compare(store, fold Partition, restored bool, on func(Difference) error) error {
 	var scanErr error
 	next := func(p Partition) (func() ([]byte, []byte, bool), func()) {
@@ -41,7 +42,7 @@ func Compare(store, fold Partition, restored bool, on func(Difference) error) er
 		case !aok:
 			order = 1
 		default:
-			order = bytes.Compare(moved(fold.Address, a), b)
+			order = bytes.Compare(underAddress(fold.Address, a), b)
 		}
 		key, what := a, ""
 		if order > 0 {
@@ -70,8 +71,8 @@ func Compare(store, fold Partition, restored bool, on func(Difference) error) er
 	return scanErr
 }
 
-// moved is the key of the same row under another address.
-func moved(a Address, key []byte) []byte {
+// underAddress is the key of the same row under another address.
+func underAddress(a Address, key []byte) []byte {
 	m := readdressed(a, key)
 	if k := partitionRows[key[addressSize]]; k != nil && k.embeds > 0 {
 		copy(m[k.embeds:], a.append(nil))
@@ -103,7 +104,8 @@ func unequal(key, have, want []byte, restored bool) string {
 	return "is another one in the log"
 }
 
-// sameMeta: an owner does not know the times of claims. All else must be the same, unless a repair has written records again.
+// sameMeta: an owner does not know the times of claims. All else must be the same, unless a repair
+// has written records again.
 func sameMeta(have, want []byte, restored bool) bool {
 	a, err := parseMeta(have)
 	b, err2 := parseMeta(want)

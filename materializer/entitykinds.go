@@ -2,59 +2,70 @@ package materializer
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/record"
 )
 
 // entityKind is what differs between the kinds of entities here: what an outcome is as records,
-// records as rows, and rows as what a session begins with. Each kind has a file with its value, and a
-// line in entityKinds; nothing else in this package depends on a kind. A kind that needs rows of its
-// own adds them to rowKinds.
+// records as rows, and rows as what a session begins with. Each kind has a file with its value, and
+// a line in entityKinds; nothing else in this package depends on a kind. A kind that needs rows of
+// its own adds them to rowKinds.
 type entityKind interface {
-	// records are the kinds of records that change its entities' state. No other kind has them, so that a
-	// record tells the kind of its entity.
-	records() []record.Kind
-	// changes appends what an outcome changes in an entity that is at a position, and returns the position
-	// behind that.
+	// records are the kinds of records that change its entities' state. No other kind has them, so
+	// that a record tells the kind of its entity. Each event has the next sequence; others have
+	// that of the event before, or none.
+	records() (events, others []record.Kind)
+	// changes appends what an outcome changes in an entity that is at a position, and returns the
+	// position behind that.
 	changes(buf []Change, at Position, out *entities.Outcome) ([]Change, Position)
-	// fold writes the rows of a record but for index and head. deleted is for the head; content says that
-	// the record's payload stands behind it.
+	// fold writes the rows of a record but for index and head. deleted is for the head; content
+	// says that the record's payload stands behind it.
 	fold(f *Fold, rows Rows, prefix []byte, e *Entry) (deleted, content bool, err error)
 	// load returns what a session begins with; content is what stands behind the head.
 	load(p Partition, key entities.Key, prefix []byte, head *Head, content []byte) (entities.Loaded, error)
-	// restore writes what the image has of an entity and the log has lost; before is the log's head, zero
-	// if the log has none.
+	// restore writes what the image has of an entity and the log has lost; before is the log's
+	// head, zero if the log has none.
 	restore(r *Restoration, key entities.Key, prefix []byte, head, before *Head, content []byte) error
 	// note says, for an operator, what a loaded state is.
 	note(loaded *entities.Loaded) string
 }
 
-// entityKinds are the kinds whose state is in the journal, by number; byRecord are the kinds by what
-// changes their state.
+// stateRecord is what a record says by its kind.
+type stateRecord struct {
+	of      entities.Kind
+	isEvent bool
+}
+
+// entityKinds are the kinds whose state is in the journal, by number; byRecord is by kind of
+// record.
 var (
 	entityKinds = [256]entityKind{entities.EventSourced: eventSourced{}, entities.Value: value{}} //nolint:gochecknoglobals // a table
 	byRecord    = recordTable()                                                                   //nolint:gochecknoglobals // a table
 )
 
 // recordTable is indexed by the kinds of records, which are small numbers.
-func recordTable() (table [256]entities.Kind) {
+func recordTable() (table [256]stateRecord) {
 	for kind, k := range entityKinds {
-		if k != nil {
-			for _, r := range k.records() {
-				table[r] = entities.Kind(kind) //nolint:gosec // below 256
-			}
+		if k == nil {
+			continue
+		}
+		events, others := k.records()
+		for i, r := range slices.Concat(events, others) {
+			table[r] = stateRecord{of: entities.Kind(kind), isEvent: i < len(events)} //nolint:gosec // below 256
 		}
 	}
 	return table
 }
 
-// kindOfRecord returns the kind of the entities whose state a record changes; false for other records.
-func kindOfRecord(r record.Kind) (entities.Kind, bool) {
-	if r < 0 || int(r) >= len(byRecord) {
-		return entities.KindUnspecified, false
+// stateRecordOf returns what a record of a kind does to an entity's state; false if it does
+// nothing.
+func stateRecordOf(kind record.Kind) (r stateRecord, known bool) {
+	if kind >= 0 && int(kind) < len(byRecord) {
+		r = byRecord[kind]
 	}
-	return byRecord[r], byRecord[r] != entities.KindUnspecified
+	return r, r.of != entities.KindUnspecified
 }
 
 // Change is one record by which an outcome changes an entity's state.
@@ -74,13 +85,16 @@ func PositionOf(loaded *entities.Loaded) Position {
 	return Position{Sequence: loaded.Sequence, Snapshot: loaded.StateSequence}
 }
 
-// AppendChanges appends what an outcome changes in an entity of a kind, in the order of the log, and
-// returns the position behind that.
+// AppendChanges appends what an outcome changes in an entity of a kind, in the order of the log,
+// and returns the position behind that.
 func AppendChanges(buf []Change, kind entities.Kind, at Position, out *entities.Outcome) ([]Change, Position) {
 	if k := entityKinds[kind]; k != nil {
 		return k.changes(buf, at, out)
 	}
-	return buf, at // no session of such a kind can be opened
+	if len(out.Events) > 0 || out.StateAction != entities.StateKept {
+		panic(fmt.Sprintf("an outcome of an entity of %s, of which no session can be opened", kind))
+	}
+	return buf, at
 }
 
 // Note says, for an operator, what the loaded state of an entity is.
@@ -93,5 +107,6 @@ func (h *Head) Note(loaded *entities.Loaded) string {
 
 // errKind is the error of a head that this version cannot read.
 func errKind(key entities.Key, kind entities.Kind) error {
-	return fmt.Errorf("%s is of %s, which is not known to this version: use the version that wrote it, or a newer one", key, kind)
+	return fmt.Errorf(
+		"%s is of %s, which is not known to this version: use the version that wrote it, or a newer one", key, kind)
 }

@@ -12,7 +12,9 @@ import (
 // eventSourced is the kind of event-sourced entities: a snapshot, and the events after it.
 type eventSourced struct{}
 
-func (eventSourced) records() []record.Kind { return []record.Kind{record.Event, record.Snapshot} }
+func (eventSourced) records() (events, others []record.Kind) {
+	return []record.Kind{record.Event}, []record.Kind{record.Snapshot}
+}
 
 func (eventSourced) changes(buf []Change, at Position, out *entities.Outcome) ([]Change, Position) {
 	for i := range out.Events {
@@ -92,7 +94,8 @@ func (p Partition) events(key entities.Key, prefix []byte, covered, last uint64,
 	return err
 }
 
-// restore writes the events that the log does not have: one by one, those before the snapshot by the snapshot.
+// restore writes the events that the log does not have: one by one, those before the snapshot by
+// the snapshot.
 func (eventSourced) restore(r *Restoration, entity entities.Key, prefix []byte, head, before *Head, _ []byte) error {
 	prefix = bytes.Clone(prefix)
 	imageSnapshot, snapshot, err := r.snapshot(r.image, prefix)
@@ -107,7 +110,8 @@ func (eventSourced) restore(r *Restoration, entity entities.Key, prefix []byte, 
 	next := before.Sequence
 	switch {
 	case imageSnapshot < baseSnapshot, imageSnapshot > baseSnapshot && imageSnapshot <= before.Sequence:
-		return fmt.Errorf("%w: of %s the log has %d events and a snapshot of %d, the store has one of %d", ErrNotAhead, entity, before.Sequence, baseSnapshot, imageSnapshot)
+		return fmt.Errorf("%w: of %s the log has %d events and a snapshot of %d, the store has one of %d",
+			ErrNotAhead, entity, before.Sequence, baseSnapshot, imageSnapshot)
 	case imageSnapshot > baseSnapshot:
 		if !r.put([]byte(entity.String()), snapshot.Value, record.Envelope{
 			Kind: record.Snapshot, Sequence: imageSnapshot, PreviousSnapshot: baseSnapshot, TypeURL: snapshot.TypeURL, Restores: restores,
@@ -117,7 +121,7 @@ func (eventSourced) restore(r *Restoration, entity entities.Key, prefix []byte, 
 		r.counts.Behind += int64(imageSnapshot - before.Sequence) //nolint:gosec // checked above
 		next = imageSnapshot
 	case next > imageSnapshot:
-		if err := r.same(entity, prefix, next); err != nil {
+		if err := r.checkEvent(entity, prefix, next); err != nil {
 			return err
 		}
 	}
@@ -142,14 +146,14 @@ func (eventSourced) restore(r *Restoration, entity entities.Key, prefix []byte, 
 // errFull ends the reading of an entity whose further events come with the next page.
 var errFull = errors.New("the page is full")
 
-// same says whether log and image have the same event.
-func (r *Restoration) same(entity entities.Key, prefix []byte, sequence uint64) error {
+// checkEvent says whether log and image have the same event.
+func (r *Restoration) checkEvent(entity entities.Key, prefix []byte, sequence uint64) error {
 	key := appendTail(bytes.Clone(prefix), sequence)
 	image, err := r.image.Rows.Get(key)
 	if err != nil {
 		return err
 	}
-	base, err := in(r.base, key)
+	base, err := counterpart(r.base, key)
 	if err == nil && !bytes.Equal(image, base) {
 		return fmt.Errorf("%w: event %d of %s is another one in the log", ErrNotAhead, sequence, entity)
 	}
@@ -157,7 +161,7 @@ func (r *Restoration) same(entity entities.Key, prefix []byte, sequence uint64) 
 }
 
 func (r *Restoration) snapshot(p Partition, prefix []byte) (uint64, entities.Payload, error) {
-	b, err := in(p, append(bytes.Clone(prefix), entityState))
+	b, err := counterpart(p, append(bytes.Clone(prefix), entityState))
 	if err != nil || b == nil {
 		return 0, entities.Payload{}, err
 	}

@@ -7,7 +7,8 @@ func (f *Follower) Bulk(ctx context.Context, until int64, size int) error {
 	return f.bulk(ctx, until, size, func() {})
 }
 
-// KindOf returns the name of the kind of a row, and whether a worker removes such rows; "" for a key that the table does not have.
+// KindOf returns the name of the kind of a row, and whether a worker removes such rows; "" for a
+// key that the table does not have.
 func KindOf(key []byte) (name string, swept bool) {
 	k, rest := kindOf(key)
 	if k == nil || !k.key.valid(rest) {

@@ -9,12 +9,12 @@ import (
 	"github.com/millrace-io/millrace/entities/record"
 )
 
-// Fold is the one way from records to rows, for one partition: catch-up, standby, gap scan, bulk rebuild and the owner's
-// own acknowledged records all go through Apply. Which records have rows, and when, it knows as a Journal does. It belongs to one
-// goroutine at a time.
+// Fold is the one way from records to rows, for one partition: catch-up, standby, gap scan, bulk
+// rebuild and the owner's own acknowledged records all go through Apply. Which records have rows,
+// and when, it knows as a Journal does. It belongs to one goroutine at a time.
 //
-// The rows that it produces are blind writes: nothing is read to fold, so that the same code can write into a batch of a
-// store or into the overlay of a bulk rebuild.
+// The rows that it produces are blind writes: nothing is read to fold, so that the same code can
+// write into a batch of a store or into the overlay of a bulk rebuild.
 type Fold struct {
 	*reading
 
@@ -36,20 +36,23 @@ type FoldCounts struct {
 	Jumped uint64
 }
 
-// NewFold returns a fold that goes on where meta says. A zero meta is an empty partition of the given topic.
+// NewFold returns a fold that goes on where meta says. A zero meta is an empty partition of the
+// given topic.
 func NewFold(a Address, topicID string, meta Meta) *Fold {
 	return &Fold{reading: newReading(a, topicID, meta)}
 }
 
-// Observe tells each of every record that takes effect from now on, in order, before its rows are written. The entry is lent. Meta
-// is by then what the record's group leads to.
+// Observe tells each of every record that takes effect from now on, in order, before its rows are
+// written. The entry is lent. Meta is by then what the record's group leads to.
 func (f *Fold) Observe(each func(*Entry)) { f.observe = each }
 
-// Journal returns a journal that goes on where the fold stands, which is where the reader must stand. What it reads is for Apply.
+// Journal returns a journal that goes on where the fold stands, which is where the reader must
+// stand. What it reads is for Apply.
 func (f *Fold) Journal(reader broker.Reader) *Journal { return newJournal(reader, f.reading) }
 
-// Record folds a record as it was read from the log. The record is not kept. A *LostError (ErrLost) says that the log has lost records
-// before this one; then, and after ErrUnfoldable, the fold is of no use.
+// Record folds a record as it was read from the log. The record is not kept. A *LostError (ErrLost)
+// says that the log has lost records before this one; then, and after ErrUnfoldable, the fold is of
+// no use.
 func (f *Fold) Record(rows Rows, r *broker.Record) (record.Verdict, error) {
 	read, err := f.read(r)
 	if err == nil {
@@ -58,7 +61,8 @@ func (f *Fold) Record(rows Rows, r *broker.Record) (record.Verdict, error) {
 	return read.Verdict, err
 }
 
-// Step folds one decoded record, which was not read: an owner's own. The entry is not kept. Errors are those of Record.
+// Step folds one decoded record, which was not read: an owner's own. The entry is not kept. Errors
+// are those of Record.
 func (f *Fold) Step(rows Rows, e *Entry) (record.Verdict, error) {
 	read, err := f.judge(nil, e)
 	if err == nil {
@@ -67,8 +71,8 @@ func (f *Fold) Step(rows Rows, e *Entry) (record.Verdict, error) {
 	return read.Verdict, err
 }
 
-// Apply writes the rows of the records that take effect with one that the fold's journal has read. After ErrUnfoldable the fold is
-// of no use.
+// Apply writes the rows of the records that take effect with one that the fold's journal has read.
+// After ErrUnfoldable the fold is of no use.
 func (f *Fold) Apply(rows Rows, r *Read) error {
 	if !r.effective() {
 		return nil
@@ -81,20 +85,23 @@ func (f *Fold) Apply(rows Rows, r *Read) error {
 	return f.write(rows, r.Entry)
 }
 
-// misplaced returns an error for a record that belongs to another partition. Owners whose claim has the layout know where to write.
+// misplaced returns an error for a record that belongs to another partition. Owners whose claim has
+// the layout know where to write.
 func (f *Fold) misplaced(id []byte, e *Entry) error {
 	l := &f.meta.Layout
 	if f.rule.Current == f.attested || l.Partitions == 0 {
 		return nil
 	}
 	if belongs := entities.Partition(string(id), int(l.Partitions)); belongs != int32(f.address.Partition) {
-		return fmt.Errorf("%w: offset %d: %w: %q belongs to partition %d of %d and is in %s: the journal was written with another number of partitions; "+
-			"start with --partitions and that number", ErrUnfoldable, e.Offset, entities.ErrLayout, e.Key, belongs, l.Partitions, f.address)
+		return fmt.Errorf(
+			"%w: offset %d: %w: %q belongs to partition %d of %d and is in %s: the journal was written with another number of partitions; "+
+				"start with --partitions and that number", ErrUnfoldable, e.Offset, entities.ErrLayout, e.Key, belongs, l.Partitions, f.address)
 	}
 	return nil
 }
 
-// WriteMeta writes the row that vouches for all rows written so far. It belongs into the same batch.
+// WriteMeta writes the row that vouches for all rows written so far. It belongs into the same
+// batch.
 func (f *Fold) WriteMeta(rows Rows) error {
 	f.value = f.meta.append(f.value[:0])
 	return rows.Put(f.address.metaKey(), f.value)
@@ -113,7 +120,8 @@ func (f *Fold) write(rows Rows, e *Entry) error {
 	}
 	typ, id, found := bytes.Cut(e.Key, []byte{'/'})
 	if !found {
-		return fmt.Errorf("%w: offset %d: key %q of a %s record names no entity", ErrUnfoldable, e.Offset, e.Key, e.Envelope.Kind)
+		return fmt.Errorf("%w: offset %d: key %q of a %s record names no entity", ErrUnfoldable, e.Offset,
+			e.Key, e.Envelope.Kind)
 	}
 	if err := f.misplaced(id, e); err != nil {
 		return err
@@ -140,18 +148,19 @@ func (f *Fold) write(rows Rows, e *Entry) error {
 // state writes the rows of a record that changes what the entity is.
 func (f *Fold) state(rows Rows, prefix []byte, e *Entry) error {
 	env := &e.Envelope
-	kind, known := kindOfRecord(env.Kind)
+	r, known := stateRecordOf(env.Kind)
 	if !known {
-		return fmt.Errorf("%w: offset %d: kind %s is not known to this version: use the version that wrote it, or a newer one", ErrUnfoldable, e.Offset, env.Kind)
+		return fmt.Errorf(
+			"%w: offset %d: kind %s is not known to this version: use the version that wrote it, or a newer one", ErrUnfoldable, e.Offset, env.Kind)
 	}
-	deleted, content, err := entityKinds[kind].fold(f, rows, prefix, e)
+	deleted, content, err := entityKinds[r.of].fold(f, rows, prefix, e)
 	if err != nil {
 		return err
 	}
 	if err := rows.Put(appendIndex(prefix, e.Offset), nil); err != nil {
 		return err
 	}
-	head := Head{Kind: kind, Sequence: env.Sequence, Offset: env.Address(e.Offset), Deleted: deleted}
+	head := Head{Kind: r.of, Sequence: env.Sequence, Offset: env.Address(e.Offset), Deleted: deleted}
 	f.value = head.append(f.value[:0])
 	if content {
 		f.value = appendContent(f.value, 0, entities.Payload{TypeURL: env.TypeURL, Value: e.Value})

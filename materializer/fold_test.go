@@ -179,8 +179,9 @@ func TestFoldByExample(t *testing.T) {
 	}
 }
 
-// TestEveryWayOfFoldingIsTheSame: random logs with several owners, groups, dedup rows, void and foreign records, folded in
-// batches, in bulk with overlays of any size, and from any place where a former fold stopped.
+// TestEveryWayOfFoldingIsTheSame: random logs with several owners, groups, dedup rows, void and
+// foreign records, folded in batches, in bulk with overlays of any size, and from any place where a
+// former fold stopped.
 func TestEveryWayOfFoldingIsTheSame(t *testing.T) {
 	for seed := range uint64(30) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
@@ -275,7 +276,8 @@ func randomLog(w *writer, rnd *rand.Rand, n int) {
 	}
 }
 
-// TestUnknownKindsStopTheFold: a valid record that this version does not know is an error with its offset, never skipped.
+// TestUnknownKindsStopTheFold: a valid record that this version does not know is an error with its
+// offset, never skipped.
 func TestUnknownKindsStopTheFold(t *testing.T) {
 	w := newWriter(t)
 	w.claim()

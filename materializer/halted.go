@@ -9,8 +9,8 @@ import (
 	"github.com/millrace-io/millrace/entities"
 )
 
-// Halt is the mark of a halted partition. It stands beside the rows of the fold, so that a restart does not forget what only a
-// running worker could see; the rows themselves stay as they were.
+// Halt is the mark of a halted partition. It stands beside the rows of the fold, so that a restart
+// does not forget what only a running worker could see; the rows themselves stay as they were.
 type Halt struct {
 	// Position is the offset behind the last one that was known to be used.
 	Position int64
@@ -24,7 +24,8 @@ var ErrTopicReplaced = errors.New("the journal is not the one that the store was
 // ErrHaltedBefore: the store says that the partition halted, and it was not repaired since.
 var ErrHaltedBefore = errors.New("halted before this start")
 
-// ErrOnlyCopy: the store has another format and would be folded anew, and the log has lost a part of what it was folded from.
+// ErrOnlyCopy: the store has another format and would be folded anew, and the log has lost a part
+// of what it was folded from.
 var ErrOnlyCopy = errors.New("the store may be the only copy of what the log has lost")
 
 // TopicReplaced returns ErrTopicReplaced with the ids of both topics.
@@ -32,7 +33,8 @@ func TopicReplaced(stored, found string) error {
 	return fmt.Errorf("%w: it was topic id %s, now it is %s", ErrTopicReplaced, stored, found)
 }
 
-// Halts says whether an error means that data is gone or unreadable, so that going on would hide it.
+// Halts says whether an error means that data is gone or unreadable, so that going on would hide
+// it.
 func Halts(err error) bool {
 	for _, cause := range []error{
 		broker.ErrOutOfRange, broker.ErrRegressed, entities.ErrLayout, ErrUnfoldable, ErrLost, ErrTopicReplaced, ErrHaltedBefore, ErrOnlyCopy,
@@ -64,15 +66,17 @@ func MarkHalted(store Store, a Address, h Halt) error {
 	return errors.Join(batch.Put(a.haltedKey(), append(binary.AppendVarint(nil, h.Position), h.Why...)), batch.Commit(), store.Flush())
 }
 
-// Resume removes the marks of a halted partition and of a suspected log, durably: the log is again what was folded.
+// Resume removes the marks of a halted partition and of a suspected log, durably: the log is again
+// what was folded.
 func Resume(store Store, a Address) error {
 	batch := store.NewBatch()
 	defer batch.Close() //nolint:errcheck // nothing to lose
 	return errors.Join(batch.Delete(a.haltedKey()), batch.Delete(a.suspectedKey()), batch.Commit(), store.Flush())
 }
 
-// Suspected returns the mark of a partition whose log below the store's position is to be looked through for losses; ok is false when
-// it has none. damage is what an earlier look has found; empty: nothing yet.
+// Suspected returns the mark of a partition whose log below the store's position is to be looked
+// through for losses; ok is false when it has none. damage is what an earlier look has found;
+// empty: nothing yet.
 func (p Partition) Suspected() (damage string, ok bool, err error) {
 	b, err := p.Rows.Get(p.Address.suspectedKey())
 	return string(b), b != nil, err
@@ -97,8 +101,9 @@ func ClearSuspected(store Store, a Address) error {
 	return errors.Join(batch.Delete(a.suspectedKey()), batch.Commit(), store.Flush())
 }
 
-// StartOver forgets everything of the partition, the mark too, so that it is folded anew: from start on, which is 0 unless the
-// log has lost its beginning. Both steps are durable; between them an empty partition is folded from 0.
+// StartOver forgets everything of the partition, the mark too, so that it is folded anew: from
+// start on, which is 0 unless the log has lost its beginning. Both steps are durable; between them
+// an empty partition is folded from 0.
 func StartOver(store Store, a Address, topicID string, start int64) error {
 	lower, upper := a.Range()
 	if err := store.DropRange(lower, upper); err != nil || start == 0 {

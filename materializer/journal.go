@@ -37,7 +37,8 @@ func (e *Entry) Clone() Entry {
 	return c
 }
 
-// Read is a record of a journal and what the reader rule says of it. It is lent until the next one is read.
+// Read is a record of a journal and what the reader rule says of it. It is lent until the next one
+// is read.
 type Read struct {
 	*Entry
 
@@ -61,8 +62,8 @@ type Read struct {
 // effective says whether records take effect with this one.
 func (r *Read) effective() bool { return r.Verdict == record.Complete && !r.Strange }
 
-// Effective yields the records that take effect with this one, in order: the group that it completes. It yields none for any
-// other record.
+// Effective yields the records that take effect with this one, in order: the group that it
+// completes. It yields none for any other record.
 func (r *Read) Effective(yield func(*Entry) bool) {
 	if !r.effective() {
 		return
@@ -75,9 +76,9 @@ func (r *Read) Effective(yield func(*Entry) bool) {
 	yield(r.Entry)
 }
 
-// Journal reads one partition of a journal in order: it decodes each record, judges it by the reader rule, puts groups together,
-// notices what the log has lost, and knows the position. Whatever reads a journal in order reads it so. It belongs to one
-// goroutine at a time.
+// Journal reads one partition of a journal in order: it decodes each record, judges it by the
+// reader rule, puts groups together, notices what the log has lost, and knows the position.
+// Whatever reads a journal in order reads it so. It belongs to one goroutine at a time.
 type Journal struct {
 	*reading
 
@@ -90,15 +91,16 @@ type Journal struct {
 	until int64
 }
 
-// NewJournal returns a journal that goes on where meta says, which is where the reader must stand. A zero meta is the beginning
-// of the given topic.
+// NewJournal returns a journal that goes on where meta says, which is where the reader must stand.
+// A zero meta is the beginning of the given topic.
 func NewJournal(reader broker.Reader, a Address, topicID string, meta Meta) *Journal {
 	return newJournal(reader, newReading(a, topicID, meta))
 }
 
-// Browse returns a journal from an offset on, where the reader must stand, for one who looks at records and folds nothing: what
-// the log has lost is passed over. From the middle, the writer of the first record is taken for the owner: what is said of records
-// is certain from the next claim on.
+// Browse returns a journal from an offset on, where the reader must stand, for one who looks at
+// records and folds nothing: what the log has lost is passed over. From the middle, the writer of
+// the first record is taken for the owner: what is said of records is certain from the next claim
+// on.
 func Browse(reader broker.Reader, a Address, from int64) *Journal {
 	r := newReading(a, "", MetaFrom("", from))
 	r.presuming = from > 0
@@ -110,7 +112,8 @@ func newJournal(reader broker.Reader, r *reading) *Journal {
 	return &Journal{reading: r, reader: reader, position: r.meta.Next, until: math.MaxInt64}
 }
 
-// Position is the offset behind the last record that was read. It is ahead of Meta().Next while a group is open.
+// Position is the offset behind the last record that was read. It is ahead of Meta().Next while a
+// group is open.
 func (j *Journal) Position() int64 { return j.position }
 
 // End is the end of the log as last heard, 0 before anything was read.
@@ -119,9 +122,10 @@ func (j *Journal) End() int64 { return j.batch.End }
 // Buffered says whether Next has a record without waiting for the log.
 func (j *Journal) Buffered() bool { return len(j.batch.Records) > 0 }
 
-// Next waits for the next record. Without one, the error says why the log could not be read, or that it has lost what was there;
-// without an error, too, the log has no records up to Position, and that was passed over. With a record, the error says what is
-// wrong with the log at this place: *LostError (ErrLost), or ErrUnfoldable where no claim has the expected layout. A caller for whom
+// Next waits for the next record. Without one, the error says why the log could not be read, or
+// that it has lost what was there; without an error, too, the log has no records up to Position,
+// and that was passed over. With a record, the error says what is wrong with the log at this place:
+// *LostError (ErrLost), or ErrUnfoldable where no claim has the expected layout. A caller for whom
 // that is no obstacle may go on.
 func (j *Journal) Next(ctx context.Context) (r *Read, err error) {
 	if !j.Buffered() {
@@ -144,7 +148,8 @@ func (j *Journal) Next(ctx context.Context) (r *Read, err error) {
 	return r, err
 }
 
-// take takes the next record out of the batch. The last one is copied, so that the batch need not be kept until the next one comes.
+// take takes the next record out of the batch. The last one is copied, so that the batch need not
+// be kept until the next one comes.
 func (j *Journal) take() *broker.Record {
 	r := &j.batch.Records[0]
 	if j.batch.Records = j.batch.Records[1:]; len(j.batch.Records) == 0 {
@@ -154,7 +159,8 @@ func (j *Journal) take() *broker.Record {
 	return r
 }
 
-// Until yields the records up to an offset, each as Next returns it. After a nil record there are no others.
+// Until yields the records up to an offset, each as Next returns it. After a nil record there are
+// no others.
 func (j *Journal) Until(ctx context.Context, until int64) iter.Seq2[*Read, error] {
 	return func(yield func(*Read, error) bool) {
 		j.until = until
@@ -179,8 +185,9 @@ type GapRecord struct {
 	Foreign bool
 }
 
-// reading is how far a partition was read and what the next record is judged by. Journal and Fold have it in common, so that an
-// owner judges its own records, which it does not read, in the same way.
+// reading is how far a partition was read and what the next record is judged by. Journal and Fold
+// have it in common, so that an owner judges its own records, which it does not read, in the same
+// way.
 type reading struct {
 	address Address
 	rule    record.Rule
@@ -192,16 +199,19 @@ type reading struct {
 	counts  FoldCounts
 	// next is the offset that the next record must have.
 	next int64
-	// lost counts losses that were passed over: those before accepted, or all of them, of which met is told.
+	// lost counts losses that were passed over: those before accepted, or all of them, of which met
+	// is told.
 	lost     uint64
 	accepted int64
 	met      func(*LostError)
 	// released is the last owner that was seen to release the partition.
 	released record.Owner
-	// attested is the last owner whose claim had the expected layout: its records lie where they belong.
+	// attested is the last owner whose claim had the expected layout: its records lie where they
+	// belong.
 	attested record.Owner
-	// stranger is the last owner whose claim has another layout, as strange says; nothing of it takes effect. vouched: rows were folded by
-	// the expected layout, or a claim has it, so that the stranger is the exception.
+	// stranger is the last owner whose claim has another layout, as strange says; nothing of it
+	// takes effect. vouched: rows were folded by the expected layout, or a claim has it, so that
+	// the stranger is the exception.
 	stranger record.Owner
 	strange  error
 	vouched  bool
@@ -219,8 +229,9 @@ func newReading(a Address, topicID string, meta Meta) *reading {
 	}
 }
 
-// Expect says by which layout the journal must have been written. Without it, it is that of the store, else of the first claim that
-// has one. The error says that the store was folded by another one.
+// Expect says by which layout the journal must have been written. Without it, it is that of the
+// store, else of the first claim that has one. The error says that the store was folded by another
+// one.
 func (r *reading) Expect(l entities.Layout) error {
 	if r.meta.Layout != (entities.Layout{}) {
 		return l.Differs(r.meta.Layout, "the store of "+r.address.String())
@@ -229,15 +240,15 @@ func (r *reading) Expect(l entities.Layout) error {
 	return nil
 }
 
-// Meta returns what the records so far lead to: what rows that were folded from them vouch for. Next never points inside an open
-// group.
+// Meta returns what the records so far lead to: what rows that were folded from them vouch for.
+// Next never points inside an open group.
 func (r *reading) Meta() Meta { return r.meta }
 
 // Owner returns the owner by the reader rule after the last record.
 func (r *reading) Owner() record.Owner { return r.rule.Current }
 
-// Released says whether the partition has no owner after the last record: it never had one, or the owner's release was read. If
-// reading began behind the release, it is not known.
+// Released says whether the partition has no owner after the last record: it never had one, or the
+// owner's release was read. If reading began behind the release, it is not known.
 func (r *reading) Released() bool { return r.rule.Current == r.released }
 
 // Counts returns what was met.
@@ -250,7 +261,8 @@ func (r *reading) read(rec *broker.Record) (*Read, error) {
 		return r.foreign(rec, err)
 	}
 	if r.entry.Envelope.Kind == record.Claim {
-		// A claim cannot know the log's clock; every later record of its owner counts from its append time.
+		// A claim cannot know the log's clock; every later record of its owner counts from its
+		// append time.
 		r.entry.Envelope.LogTime = rec.Time.UnixNano()
 	}
 	return r.judge(rec, &r.entry)
@@ -348,32 +360,36 @@ func (r *reading) attest(offset int64, c *record.ClaimInfo) error {
 	if r.meta.Layout == (entities.Layout{}) {
 		r.meta.Layout = c.Layout
 	}
-	if err := r.meta.Layout.Differs(c.Layout, fmt.Sprintf("the claim of worker %q at offset %d", c.Worker, offset)); err != nil && !mutation.On(mutation.Layout) {
+	if err := r.meta.Layout.Differs(c.Layout, fmt.Sprintf("the claim of worker %q at offset %d", c.Worker,
+		offset)); err != nil && !mutation.On(mutation.Layout) {
 		r.stranger, r.strange = r.rule.Current, err
-		return r.loses(&LostError{Offset: offset, What: err.Error() + ": the claim counts, and nothing that its owner writes may", Layout: err})
+		return r.lose(&LostError{Offset: offset, What: err.Error() + ": the claim counts, and nothing that its owner writes may", Layout: err})
 	}
 	r.attested, r.vouched = r.rule.Current, true
 	return nil
 }
 
-// estranged says whether the present owner's claim has another layout: what it writes is of another journal.
+// estranged says whether the present owner's claim has another layout: what it writes is of another
+// journal.
 func (r *reading) estranged() bool {
 	return r.strange != nil && r.rule.Current == r.stranger && !mutation.On(mutation.Stranger)
 }
 
-// skip takes a group of an owner of another layout. It is a loss that a repair may accept; but where the log has no claim of the expected
-// layout, the expectation is wrong.
+// skip takes a group of an owner of another layout. It is a loss that a repair may accept; but
+// where the log has no claim of the expected layout, the expectation is wrong.
 func (r *reading) skip(now *Read) error {
 	if !r.vouched {
-		return fmt.Errorf("%w: %w: no claim before offset %d has the layout of this worker", ErrUnfoldable, r.strange, now.Offset)
+		return fmt.Errorf("%w: %w: no claim before offset %d has the layout of this worker", ErrUnfoldable,
+			r.strange, now.Offset)
 	}
-	return r.loses(&LostError{
+	return r.lose(&LostError{
 		Offset: now.Offset, Missing: int64(len(now.group)) + 1, Layout: r.strange,
 		What: fmt.Sprintf("the record at offset %d is of an owner of another layout: %v", now.Offset, r.strange),
 	})
 }
 
-// passed moves Next behind an offset, unless a group is open. A fold that goes on from Next must meet a claim of another layout again.
+// passed moves Next behind an offset, unless a group is open. A fold that goes on from Next must
+// meet a claim of another layout again.
 func (r *reading) passed(offset int64) {
 	if !r.rule.Open() && !r.estranged() {
 		r.meta.Next, r.meta.Owner, r.meta.Ordinal, r.meta.Lost = offset+1, r.rule.Current, r.rule.Ordinal, r.lost

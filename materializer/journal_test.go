@@ -41,7 +41,8 @@ func (w *writer) journal(size int, from int64) (*materializer.Journal, *pieces) 
 	return materializer.NewJournal(p, address, "topic", materializer.MetaFrom("topic", from)), p
 }
 
-// TestJournal: each record with what the reader rule says of it, where it was read, and what takes effect with it.
+// TestJournal: each record with what the reader rule says of it, where it was read, and what takes
+// effect with it.
 func TestJournal(t *testing.T) {
 	w := newWriter(t)
 	w.claim()
@@ -116,8 +117,8 @@ func told(j *materializer.Journal, r *materializer.Read) string {
 	return text + fmt.Sprintf(" by %d, next %d", j.Owner().Epoch, j.Meta().Next)
 }
 
-// TestJournalStops: Until reads no further than it must, goes on where it stopped, tells of a loss that spans the offset, and of a
-// log that cannot be read.
+// TestJournalStops: Until reads no further than it must, goes on where it stopped, tells of a loss
+// that spans the offset, and of a log that cannot be read.
 func TestJournalStops(t *testing.T) {
 	w := newWriter(t)
 	w.claim()
@@ -156,8 +157,9 @@ func TestJournalStops(t *testing.T) {
 	}
 }
 
-// TestJournalOfALogWithoutItsEnd: offsets that the log has given away and that have no record are a loss, with records before them in
-// the same batch or not; where losses are passed over, reading ends behind them.
+// TestJournalOfALogWithoutItsEnd: offsets that the log has given away and that have no record are a
+// loss, with records before them in the same batch or not; where losses are passed over, reading
+// ends behind them.
 func TestJournalOfALogWithoutItsEnd(t *testing.T) {
 	w := newWriter(t)
 	w.claim()
@@ -196,8 +198,8 @@ func TestJournalOfALogWithoutItsEnd(t *testing.T) {
 	}
 }
 
-// TestBrowse: from the middle of a log, records count from the next claim on. One who browses takes the writer of the first
-// record for the owner, and passes over what is lost.
+// TestBrowse: from the middle of a log, records count from the next claim on. One who browses takes
+// the writer of the first record for the owner, and passes over what is lost.
 func TestBrowse(t *testing.T) {
 	w := newWriter(t)
 	w.claim()
@@ -233,8 +235,8 @@ func TestBrowse(t *testing.T) {
 	}
 }
 
-// TestObserverAndJournalAgree: of random logs, an owner's fold tells its observer of the records that a journal calls effective, in
-// the same order and with the same position.
+// TestObserverAndJournalAgree: of random logs, an owner's fold tells its observer of the records
+// that a journal calls effective, in the same order and with the same position.
 func TestObserverAndJournalAgree(t *testing.T) {
 	for seed := range uint64(20) {
 		rnd := rand.New(rand.NewPCG(seed, 2))

@@ -5,8 +5,8 @@ import (
 	"fmt"
 )
 
-// FoldVersion is the version of the fold and of the key space together. A store that was folded by another version is
-// rebuilt.
+// FoldVersion is the version of the fold and of the key space together. A store that was folded by
+// another version is rebuilt.
 const FoldVersion = 4
 
 // Address names one partition of one generation of the journal.
@@ -15,8 +15,8 @@ type Address struct {
 	Partition  uint16
 }
 
-// The generations of rows that are no journal's: what a repair and a verification fold beside the store, dropped before and
-// after.
+// The generations of rows that are no journal's: what a repair and a verification fold beside the
+// store, dropped before and after.
 const (
 	generationVerify = 0xfffe
 	generationRepair = 0xffff

@@ -23,7 +23,7 @@ func init() { //nolint:gochecknoinits // a kind is registered before anything us
 
 type tally struct{}
 
-func (tally) records() []record.Kind { return []record.Kind{Added} }
+func (tally) records() (events, others []record.Kind) { return []record.Kind{Added}, nil }
 
 func (tally) changes(buf []Change, at Position, out *entities.Outcome) ([]Change, Position) {
 	for _, e := range out.Events {

@@ -32,7 +32,8 @@ func (w *writer) claimBy(l entities.Layout) {
 	w.put("", "", record.Envelope{Kind: record.Claim, Epoch: w.epoch, Nonce: 7, Claim: &record.ClaimInfo{Worker: "w", Layout: l}})
 }
 
-// placed returns an entity id of the address's partition, of that many, and not of the same one of twice as many.
+// placed returns an entity id of the address's partition, of that many, and not of the same one of
+// twice as many.
 func placed(t *testing.T, partitions int) string {
 	t.Helper()
 	for i := range 100_000 {
@@ -45,8 +46,9 @@ func placed(t *testing.T, partitions int) string {
 	return ""
 }
 
-// TestAnotherLayoutIsNotFolded: a claim that counts and was made by another layout stops the fold, whatever differs; so does a record of an
-// older version in a partition where its entity does not belong; so does a store that was folded by another layout.
+// TestAnotherLayoutIsNotFolded: a claim that counts and was made by another layout stops the fold,
+// whatever differs; so does a record of an older version in a partition where its entity does not
+// belong; so does a store that was folded by another layout.
 func TestAnotherLayoutIsNotFolded(t *testing.T) {
 	mine := entities.LayoutOf("shop", 8)
 	id := placed(t, 8)

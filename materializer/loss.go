@@ -10,16 +10,19 @@ import (
 	"github.com/millrace-io/millrace/internal/mutation"
 )
 
-// ErrLost: the log proves by what it has that it has lost records. Folding on would take a part of it for the whole.
+// ErrLost: the log proves by what it has that it has lost records. Folding on would take a part of
+// it for the whole.
 var ErrLost = errors.New("the log has lost records")
 
-// LostError is a place of a log that proves that records before it are lost. A journal is never compacted and has no transactions, so
-// each offset has a record; and a claim names the ownership that it follows. Or it is a record that must not be folded, because the claim
-// of its owner has another layout, or that claim (Layout).
+// LostError is a place of a log that proves that records before it are lost. A journal is never
+// compacted and has no transactions, so each offset has a record; and a claim names the ownership
+// that it follows. Or it is a record that must not be folded, because the claim of its owner has
+// another layout, or that claim (Layout).
 type LostError struct {
 	// Offset is that of the record that proves it.
 	Offset int64
-	// Missing is how many offsets before it have no record; 0: the record is a claim whose predecessor is gone.
+	// Missing is how many offsets before it have no record; 0: the record is a claim whose
+	// predecessor is gone.
 	Missing int64
 	// What was expected and what was found.
 	What string
@@ -30,7 +33,8 @@ type LostError struct {
 // Error returns what is lost and what to do.
 func (l *LostError) Error() string {
 	if l.Layout != nil {
-		return fmt.Sprintf("%v: %s; if no worker of that layout has written it on purpose, see `millrace repair`", ErrUnfoldable, l.What)
+		return fmt.Sprintf(
+			"%v: %s; if no worker of that layout has written it on purpose, see `millrace repair`", ErrUnfoldable, l.What)
 	}
 	return fmt.Sprintf("%v: %s; see `millrace repair`, and `millrace log verify` for the whole log", ErrLost, l.What)
 }
@@ -50,10 +54,11 @@ func (r *reading) at(offset int64) error {
 	if offset == expected || mutation.On(mutation.Hole) {
 		return nil
 	}
-	return r.loses(Hole(expected, offset))
+	return r.lose(Hole(expected, offset))
 }
 
-// upTo says that the log has nothing more below an offset: it checks that every offset has had a record.
+// upTo says that the log has nothing more below an offset: it checks that every offset has had a
+// record.
 func (r *reading) upTo(next int64) error {
 	expected := r.next
 	if next <= expected || mutation.On(mutation.Hole) {
@@ -64,25 +69,29 @@ func (r *reading) upTo(next int64) error {
 	if next == expected+1 {
 		what = fmt.Sprintf("it has no record at offset %d, and goes on at offset %d", expected, next)
 	}
-	return r.loses(&LostError{Offset: next, Missing: next - expected, What: what})
+	return r.lose(&LostError{Offset: next, Missing: next - expected, What: what})
 }
 
 // Hole is the loss that a log shows whose next record should have one offset and has another.
 func Hole(expected, found int64) *LostError {
 	switch {
 	case found < expected:
-		return &LostError{Offset: found, Missing: 1, What: fmt.Sprintf("offset %d came behind offset %d", found, expected-1)}
+		return &LostError{Offset: found, Missing: 1,
+			What: fmt.Sprintf("offset %d came behind offset %d", found, expected-1)}
 	case found == expected+1:
-		return &LostError{Offset: found, Missing: 1, What: fmt.Sprintf("it has no record at offset %d, the next one is at offset %d", expected, found)}
+		return &LostError{Offset: found, Missing: 1,
+			What: fmt.Sprintf("it has no record at offset %d, the next one is at offset %d", expected, found)}
 	default:
-		return &LostError{Offset: found, Missing: found - expected, What: fmt.Sprintf("it has no records at offsets %d to %d, the next one is at offset %d", expected, found-1, found)}
+		return &LostError{Offset: found, Missing: found - expected,
+			What: fmt.Sprintf("it has no records at offsets %d to %d, the next one is at offset %d", expected,
+				found-1, found)}
 	}
 }
 
 // follows checks that a claim that counts follows on the owner that the log has before it.
 func (r *reading) follows(e *Entry, before record.Owner) error {
 	if what := before.Broken(e.Envelope.Claim, e.Offset, r.meta.Start); what != "" {
-		if err := r.loses(&LostError{Offset: e.Offset, What: what}); err != nil {
+		if err := r.lose(&LostError{Offset: e.Offset, What: what}); err != nil {
 			return err
 		}
 	}
@@ -93,8 +102,8 @@ func (r *reading) follows(e *Entry, before record.Owner) error {
 	return nil
 }
 
-// loses ends the fold with a loss, unless it is passed over; then it counts.
-func (r *reading) loses(l *LostError) error {
+// lose ends the fold with a loss, unless it is passed over; then it counts.
+func (r *reading) lose(l *LostError) error {
 	r.lost += uint64(max(l.Missing, 1))
 	return r.refuses(l)
 }
@@ -114,7 +123,8 @@ func (r *reading) refuses(l *LostError) error {
 // Accept passes over what is lost before an offset: a repair has accepted it (Inspected.Accepted).
 func (r *reading) Accept(below int64) { r.accepted = below }
 
-// PassOver passes over everything that is lost, and counts it (Meta.Lost). met is told of each loss; it may be nil.
+// PassOver passes over everything that is lost, and counts it (Meta.Lost). met is told of each
+// loss; it may be nil.
 func (r *reading) PassOver(met func(*LostError)) {
 	r.met = met
 	if met == nil {
@@ -129,12 +139,13 @@ func (r *reading) Lost() uint64 { return r.lost }
 type Inspected struct {
 	// Loss is the first loss that no repair has accepted; nil: there is none.
 	Loss *LostError
-	// Accepted is the offset behind the last claim of a repair that accepts all losses before it; 0: there is none.
+	// Accepted is the offset behind the last claim of a repair that accepts all losses before it;
+	// 0: there is none.
 	Accepted int64
 }
 
-// Inspect reads up to an offset, and looks for losses only. Afterwards the journal is of no use. progress is told of the position;
-// it may be nil.
+// Inspect reads up to an offset, and looks for losses only. Afterwards the journal is of no use.
+// progress is told of the position; it may be nil.
 func (j *Journal) Inspect(ctx context.Context, until int64, progress func(next int64)) (Inspected, error) {
 	var found Inspected
 	j.PassOver(func(l *LostError) {
@@ -156,8 +167,8 @@ func (j *Journal) Inspect(ctx context.Context, until int64, progress func(next i
 	return found, nil
 }
 
-// Losses returns what the log of a partition, up to end, has lost that a store with this meta was folded from; err says that it could
-// not be read. progress is told of the position; it may be nil.
+// Losses returns what the log of a partition, up to end, has lost that a store with this meta was
+// folded from; err says that it could not be read. progress is told of the position; it may be nil.
 func Losses(
 	ctx context.Context, log broker.Log, p broker.Partition, a Address, meta *Meta, end int64, progress func(next int64),
 ) (damage, err error) {

@@ -29,7 +29,8 @@ func (v verdict) String() string {
 	return fmt.Sprintf("%s: whole, %d rows", v.way, len(v.rows))
 }
 
-// ways are all that fold a log: an owner's records one by one, a standby that follows, an ordinary catch-up, a bulk rebuild.
+// ways are all that fold a log: an owner's records one by one, a standby that follows, an ordinary
+// catch-up, a bulk rebuild.
 var ways = map[string]func(context.Context, *materializer.Follower, int64) error{
 	"catch-up": batched,
 	"bulk":     func(ctx context.Context, f *materializer.Follower, end int64) error { return f.Bulk(ctx, end, 4096) },
@@ -96,7 +97,8 @@ func (w *writer) inspect() materializer.Inspected {
 	return found
 }
 
-// agree checks that all ways to read the log say the same of it, verification and inspection too, and returns the loss.
+// agree checks that all ways to read the log say the same of it, verification and inspection too,
+// and returns the loss.
 func (w *writer) agree() *materializer.LostError {
 	w.t.Helper()
 	all := w.verdicts(0)
@@ -173,8 +175,9 @@ func TestLosses(t *testing.T) {
 	}
 }
 
-// TestEveryFoldSeesTheSame: a random log, damaged at random, is the same to an owner, a standby, a catch-up, a bulk rebuild, an
-// inspection and a verification. When a repair has accepted what is lost, it is the same again, with nothing lost.
+// TestEveryFoldSeesTheSame: a random log, damaged at random, is the same to an owner, a standby, a
+// catch-up, a bulk rebuild, an inspection and a verification. When a repair has accepted what is
+// lost, it is the same again, with nothing lost.
 func TestEveryFoldSeesTheSame(t *testing.T) {
 	seeds := uint64(400)
 	if testing.Short() {

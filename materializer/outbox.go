@@ -19,7 +19,8 @@ type Effect struct {
 	// Target is an encoded millrace.record.v1.Target.
 	Target  []byte
 	Payload entities.Payload
-	// IsParked: it waits for an operator. Parked says why, and Attempts how often it was tried until then.
+	// IsParked: it waits for an operator. Parked says why, and Attempts how often it was tried
+	// until then.
 	IsParked bool
 	Parked   string
 	Attempts uint32
@@ -29,8 +30,8 @@ type Effect struct {
 	Due   int64
 }
 
-// Outbox yields the partition's open effects from an offset on, in the order of their records, until
-// yield returns false.
+// Outbox yields the partition's open effects from an offset on, in the order of their records,
+// until yield returns false.
 func (p Partition) Outbox(from int64, yield func(Effect) bool) error {
 	_, upper := p.Address.rows(rowOutbox)
 	var failed error
@@ -44,8 +45,8 @@ func (p Partition) Outbox(from int64, yield func(Effect) bool) error {
 	return errors.Join(err, failed)
 }
 
-// Open returns the offsets of the first open effects from an offset on, parked ones included, at most
-// limit of them.
+// Open returns the offsets of the first open effects from an offset on, parked ones included, at
+// most limit of them.
 func (p Partition) Open(from int64, limit int) (open []int64, err error) {
 	_, upper := p.Address.rows(rowOutbox)
 	err = p.Rows.Scan(appendOffset(p.Address, rowOutbox, from), upper, func(key, _ []byte) bool {
@@ -55,9 +56,9 @@ func (p Partition) Open(from int64, limit int) (open []int64, err error) {
 	return open, err
 }
 
-// Unparked returns the first open effects from an offset on that do not wait for an operator. It looks
-// at no more than limit effects, and stops where they take more than size bytes. next is where to go
-// on; more is false when there are no others behind it.
+// Unparked returns the first open effects from an offset on that do not wait for an operator. It
+// looks at no more than limit effects, and stops where they take more than size bytes. next is
+// where to go on; more is false when there are no others behind it.
 func (p Partition) Unparked(from int64, limit, size int) (found []Effect, next int64, more bool, err error) {
 	next = from
 	parked, err := p.parkedFrom(from, limit)
@@ -196,10 +197,10 @@ func parseProgress(b []byte) (entities.Progress, error) {
 	return p, d.error("progress row")
 }
 
-// Forget removes what is remembered of effects that their partitions are done with. It begins behind
-// the row from, nil for the first one, and returns the row at which to go on, nil at the end; n is how
-// many rows it removed. It looks at limit rows or a few more. It only frees space: nothing that is
-// done is sent again.
+// Forget removes what is remembered of effects that their partitions are done with. It begins
+// behind the row from, nil for the first one, and returns the row at which to go on, nil at the
+// end; n is how many rows it removed. It looks at limit rows or a few more. It only frees space:
+// nothing that is done is sent again.
 func Forget(store Store, a Address, from []byte, limit int) (next []byte, n int, err error) {
 	batch := store.NewBatch()
 	defer batch.Close() //nolint:errcheck // nothing to lose
@@ -334,7 +335,8 @@ func (f *Fold) settled(rows Rows, e *Entry) error {
 	return nil
 }
 
-// delivered remembers, with the last record of its group, an effect of another partition that took effect here.
+// delivered remembers, with the last record of its group, an effect of another partition that took
+// effect here.
 func (f *Fold) delivered(rows Rows, e *Entry, stored *Stored) error {
 	c := e.Envelope.Cause
 	s := c.Source()

@@ -7,11 +7,12 @@ import (
 	"slices"
 )
 
-// overlay takes rows in memory during a bulk rebuild and gives them back sorted, newest value of each key only. It holds
-// no pointers but its few slices, so that millions of rows cost the garbage collector nothing.
+// overlay takes rows in memory during a bulk rebuild and gives them back sorted, newest value of
+// each key only. It holds no pointers but its few slices, so that millions of rows cost the garbage
+// collector nothing.
 //
-// Rows are grouped by entity: a fold touches one entity's rows many times in a row, and only entities need to be sorted
-// among each other.
+// Rows are grouped by entity: a fold touches one entity's rows many times in a row, and only
+// entities need to be sorted among each other.
 type overlay struct {
 	arena  []byte
 	groups map[string]int32
@@ -117,8 +118,8 @@ func (o *overlay) keep(b []byte) span {
 
 func (o *overlay) bytes(s span) []byte { return o.arena[s.start : s.start+s.size] }
 
-// entityPrefix returns the length of the part of a key that all rows of its entity share; rows that belong to no entity
-// share address and kind.
+// entityPrefix returns the length of the part of a key that all rows of its entity share; rows that
+// belong to no entity share address and kind.
 func entityPrefix(key []byte) int {
 	const header = 5
 	if len(key) <= header || key[header-1] != rowEntity {
@@ -132,8 +133,8 @@ func entityPrefix(key []byte) int {
 	return n
 }
 
-// sorted returns a function that yields all rows in key order. With dropDeleted, removals are left out: right when nothing
-// lies below.
+// sorted returns a function that yields all rows in key order. With dropDeleted, removals are left
+// out: right when nothing lies below.
 func (o *overlay) sorted(dropDeleted bool) func() (Row, bool) {
 	slices.SortFunc(o.list, func(a, b overlayGroup) int { return bytes.Compare(o.bytes(a.prefix), o.bytes(b.prefix)) })
 	var (

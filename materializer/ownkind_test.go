@@ -2,6 +2,7 @@ package materializer_test
 
 import (
 	"errors"
+	"slices"
 	"testing"
 
 	"github.com/millrace-io/millrace/entities"
@@ -10,8 +11,9 @@ import (
 	"github.com/millrace-io/millrace/materializer/memstore"
 )
 
-// TestAKindOfItsOwn: what the entities of a kind decide becomes records, rows, what a session begins
-// with, and records again after a loss, without a place that knows the kind but its own file.
+// TestAKindOfItsOwn: what the entities of a kind decide becomes records, rows, what a session
+// begins with, and records again after a loss, without a place that knows the kind but its own
+// file.
 func TestAKindOfItsOwn(t *testing.T) {
 	s := newStory(t, 1)
 	key := entities.Key{Type: "tally", ID: "1"}
@@ -80,4 +82,15 @@ func TestAKindOfItsOwn(t *testing.T) {
 	decide(again, "1")
 	s.foldInto(again, address)
 	want(again, "11", "the sum of 4 numbers")
+
+	s.put(key.String(), "9", record.Envelope{Kind: materializer.Added, Sequence: 9})
+	var found []string
+	v := materializer.Verification{Log: s.log, Partition: journal, Address: address, TopicID: "topic", Found: func(f materializer.Finding) error {
+		found = append(found, f.What)
+		return nil
+	}}
+	_, err = v.Run(t.Context())
+	if err != nil || !slices.Contains(found, "tally/1: event 9 follows event 4") {
+		t.Errorf("a gap in the numbers: found %q, error %v", found, err)
+	}
 }

@@ -38,7 +38,8 @@ func (p Partition) head(key entities.Key) (h Head, content []byte, ok bool, err 
 	return h, content, err == nil, err
 }
 
-// Load returns everything by which an entity is brought to life. An entity without records is an empty Loaded.
+// Load returns everything by which an entity is brought to life. An entity without records is an
+// empty Loaded.
 func (p Partition) Load(key entities.Key) (entities.Loaded, error) {
 	head, content, known, err := p.head(key)
 	if err != nil || !known {
@@ -51,8 +52,8 @@ func (p Partition) Load(key entities.Key) (entities.Loaded, error) {
 	return k.load(p, key, appendEntity(nil, p.Address, key.Type, key.ID), &head, content)
 }
 
-// Stored returns what is remembered of a command id; ok is false when nothing is. Whether it is still within the window is
-// for the caller to judge by log time.
+// Stored returns what is remembered of a command id; ok is false when nothing is. Whether it is
+// still within the window is for the caller to judge by log time.
 func (p Partition) Stored(key entities.Key, principal, commandID string) (s Stored, ok bool, err error) {
 	b, err := p.Rows.Get(appendDedup(appendEntity(nil, p.Address, key.Type, key.ID), principal, commandID))
 	if err != nil || b == nil {
@@ -69,8 +70,9 @@ func (p Partition) History(key entities.Key, yield func(offset int64) bool) erro
 	return p.Rows.Scan(lower, upper, func(row, _ []byte) bool { return yield(tailOffset(row)) })
 }
 
-// Expire removes dedup rows whose log time is before the given one, and those of ids that a router gave from before routed, at
-// most limit of each, and returns how many. It only frees space: rows outside the window are not honoured anyway.
+// Expire removes dedup rows whose log time is before the given one, and those of ids that a router
+// gave from before routed, at most limit of each, and returns how many. It only frees space: rows
+// outside the window are not honoured anyway.
 func Expire(store Store, a Address, before, routed int64, limit int) (int, error) {
 	batch := store.NewBatch()
 	defer batch.Close() //nolint:errcheck // nothing to lose

@@ -13,8 +13,8 @@ const (
 	bulkThreshold = 20_000
 	// bulkBytes is the size of the overlay that a bulk rebuild fills before it writes it out.
 	bulkBytes = 96 << 20
-	// recordBytes is what the rows of a record take in an overlay, roughly: many partitions are rebuilt at a time, and few need one of
-	// full size.
+	// recordBytes is what the rows of a record take in an overlay, roughly: many partitions are
+	// rebuilt at a time, and few need one of full size.
 	recordBytes = 128
 	// commitRecords is how many records one batch of an ordinary catch-up holds.
 	commitRecords = 2_000
@@ -29,7 +29,8 @@ type Progress struct {
 	Bulk bool
 }
 
-// Follower reads one partition behind its fold and keeps the store up to date. It belongs to one goroutine at a time.
+// Follower reads one partition behind its fold and keeps the store up to date. It belongs to one
+// goroutine at a time.
 type Follower struct {
 	journal *Journal
 	store   Store
@@ -41,14 +42,16 @@ func NewFollower(reader broker.Reader, store Store, fold *Fold) *Follower {
 	return &Follower{journal: fold.Journal(reader), store: store, fold: fold}
 }
 
-// Position is the offset of the first record that was not folded. It is ahead of the fold's Next while a group is open.
+// Position is the offset of the first record that was not folded. It is ahead of the fold's Next
+// while a group is open.
 func (f *Follower) Position() int64 { return f.journal.Position() }
 
 // End is the end of the log as last heard, 0 before anything was read.
 func (f *Follower) End() int64 { return f.journal.End() }
 
-// Follow waits for the next records and folds them into the store. When ctx ended before there were any, nothing has happened
-// and following may go on: then intact is true. After any other error the follower is of no use.
+// Follow waits for the next records and folds them into the store. When ctx ended before there were
+// any, nothing has happened and following may go on: then intact is true. After any other error the
+// follower is of no use.
 func (f *Follower) Follow(ctx context.Context) (intact bool, err error) {
 	batch := f.store.NewBatch()
 	defer batch.Close() //nolint:errcheck // what was not committed is read again
@@ -64,9 +67,9 @@ func (f *Follower) Follow(ctx context.Context) (intact bool, err error) {
 	return true, nil
 }
 
-// CatchUp folds into the store until position has reached until; it may go beyond. Far behind, it folds in memory and
-// ingests sorted tables, otherwise it commits batches. Both ways are the same fold, and rows and position are always
-// committed together. report may be nil.
+// CatchUp folds into the store until position has reached until; it may go beyond. Far behind, it
+// folds in memory and ingests sorted tables, otherwise it commits batches. Both ways are the same
+// fold, and rows and position are always committed together. report may be nil.
 func (f *Follower) CatchUp(ctx context.Context, until int64, report func(Progress)) error {
 	p := Progress{Address: f.fold.address, From: f.Position(), Until: until, Bulk: until-f.Position() >= bulkThreshold}
 	tell := func() {

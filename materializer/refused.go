@@ -8,9 +8,11 @@ import (
 	recordv1 "github.com/millrace-io/millrace/proto/gen/millrace/record/v1"
 )
 
-// Refusal is an effect that its target refused, kept for an operator. It is settled: it is not sent again.
+// Refusal is an effect that its target refused, kept for an operator. It is settled: it is not sent
+// again.
 type Refusal struct {
-	// Offset is that of the refused record, by which the refusal is named; Effect is that of the effect's record.
+	// Offset is that of the refused record, by which the refusal is named; Effect is that of the
+	// effect's record.
 	Offset, Effect int64
 	// LogTime is when the refusal was recorded, in nanoseconds.
 	LogTime int64
@@ -50,7 +52,8 @@ func parseRefusal(key, value []byte) (Refusal, error) {
 	return r, d.error("refused row")
 }
 
-// Refusals yields the refusals of the partition that are kept, from an offset on, oldest first, until yield returns false.
+// Refusals yields the refusals of the partition that are kept, from an offset on, oldest first,
+// until yield returns false.
 func (p Partition) Refusals(from int64, yield func(Refusal) bool) error {
 	_, upper := p.Address.rows(rowRefused)
 	var failed error
@@ -87,7 +90,8 @@ func (p Partition) Refusal(offset int64) (r Refusal, ok bool, err error) {
 	return r, err == nil, err
 }
 
-// refused settles an effect that its target refused, and keeps the refusal. The asking entity's history has it.
+// refused settles an effect that its target refused, and keeps the refusal. The asking entity's
+// history has it.
 func (f *Fold) refused(rows Rows, prefix []byte, e *Entry) error {
 	effect := record.Offset(e.Envelope.Refuses)
 	if err := f.done(rows, effect); err != nil {

@@ -6,9 +6,11 @@ import "github.com/millrace-io/millrace/entities/record"
 type Choice uint8
 
 const (
-	// Retry looks again: the log was restored. Nothing is written unless the log is what the store was folded from.
+	// Retry looks again: the log was restored. Nothing is written unless the log is what the store
+	// was folded from.
 	Retry Choice = iota
-	// AcceptLoss takes the log as it is now for the truth, and forgets what the store had beyond it.
+	// AcceptLoss takes the log as it is now for the truth, and forgets what the store had beyond
+	// it.
 	AcceptLoss
 	// AppendImage writes what the store has beyond the log into the log again.
 	AppendImage
@@ -26,7 +28,8 @@ type Survey struct {
 	// Start and End are the bounds of the log; Owner owns the partition by it.
 	Start, End int64
 	Owner      record.Owner
-	// Epoch is the highest one that log or store know; Floor is the offset behind the last one that was ever known to be used.
+	// Epoch is the highest one that log or store know; Floor is the offset behind the last one that
+	// was ever known to be used.
 	Epoch uint64
 	Floor int64
 	// Lost is how many losses the log shows.

@@ -13,32 +13,33 @@ import (
 	recordv1 "github.com/millrace-io/millrace/proto/gen/millrace/record/v1"
 )
 
-// ErrNotAhead: the log is not the beginning of what the image was folded from, so that writing the rest again would mix two
-// histories.
+// ErrNotAhead: the log is not the beginning of what the image was folded from, so that writing the
+// rest again would mix two histories.
 var ErrNotAhead = errors.New("the store is not ahead of the log")
 
 // Restored counts what a restoration writes again.
 type Restored struct {
 	Records, Entities int64
-	// Events are written again one by one. Behind are those that are only in a snapshot: their entity is as it was, their history is
-	// not.
+	// Events are written again one by one. Behind are those that are only in a snapshot: their
+	// entity is as it was, their history is not.
 	Events, Behind  int64
 	Values, Answers int64
 	Effects, Timers int64
 }
 
-// Restoration finds the records by which the fold of a log that has lost its tail becomes what it was: those of the difference
-// between an image, rows that were folded before the loss, and a base, the fold of the log as it is. The base is folded on
-// between two pages, so that a page never holds what the log has got meanwhile, and a restoration that was cut off is taken up
-// by another one.
+// Restoration finds the records by which the fold of a log that has lost its tail becomes what it
+// was: those of the difference between an image, rows that were folded before the loss, and a base,
+// the fold of the log as it is. The base is folded on between two pages, so that a page never holds
+// what the log has got meanwhile, and a restoration that was cut off is taken up by another one.
 //
-// What it writes is known by the offsets at which it was known before (Envelope.Restores). Not in the image, and so lost for
-// good: events behind a snapshot, earlier values of a value entity, what has expired, and who asked for what when.
+// What it writes is known by the offsets at which it was known before (Envelope.Restores). Not in
+// the image, and so lost for good: events behind a snapshot, earlier values of a value entity, what
+// has expired, and who asked for what when.
 type Restoration struct {
 	image, base Partition
 	meta        Meta
-	// records and bytes bound a page, as broker.Size counts without what is once for an append; 0 records: no bound, and nothing
-	// but counts is kept.
+	// records and bytes bound a page, as broker.Size counts without what is once for an append; 0
+	// records: no bound, and nothing but counts is kept.
 	records, bytes int
 	steps          []restoring
 	from           []byte
@@ -52,8 +53,8 @@ type Restoration struct {
 	changed []byte
 }
 
-// NewRestoration returns a restoration whose pages have at most so many records and, unless a single one is larger, bytes, as
-// Entry.Size counts them.
+// NewRestoration returns a restoration whose pages have at most so many records and, unless a
+// single one is larger, bytes, as Entry.Size counts them.
 func NewRestoration(image, base Partition, records, bytes int) (*Restoration, error) {
 	meta, known, err := image.Meta()
 	switch {
@@ -62,7 +63,8 @@ func NewRestoration(image, base Partition, records, bytes int) (*Restoration, er
 	case !known:
 		return nil, fmt.Errorf("%w: it is empty", ErrNotAhead)
 	case meta.FoldVersion != FoldVersion:
-		return nil, fmt.Errorf("%w: it was folded by version %d, this program folds by version %d: use the version of millrace that made it", ErrNotAhead, meta.FoldVersion, FoldVersion)
+		return nil, fmt.Errorf(
+			"%w: it was folded by version %d, this program folds by version %d: use the version of millrace that made it", ErrNotAhead, meta.FoldVersion, FoldVersion)
 	}
 	return &Restoration{image: image, base: base, meta: meta, records: records, bytes: bytes, steps: restoringSteps()}, nil
 }
@@ -70,7 +72,8 @@ func NewRestoration(image, base Partition, records, bytes int) (*Restoration, er
 // Counts is what was written until now.
 func (r *Restoration) Counts() Restored { return r.counts }
 
-// restoring is one way through the rows of a kind, and of those that lie among them: of the log's fold, or of the image.
+// restoring is one way through the rows of a kind, and of those that lie among them: of the log's
+// fold, or of the image.
 type restoring struct {
 	rows byte
 	base bool
@@ -91,8 +94,8 @@ func restoringSteps() (steps []restoring) {
 	return steps
 }
 
-// Next returns the next page; an empty one at the end. Epoch, nonce and ordinals are the caller's to set. ErrNotAhead and
-// ErrCorrupt say that the image cannot be restored.
+// Next returns the next page; an empty one at the end. Epoch, nonce and ordinals are the caller's
+// to set. ErrNotAhead and ErrCorrupt say that the image cannot be restored.
 func (r *Restoration) Next() ([]Entry, error) {
 	r.page, r.size, r.full = nil, 0, false
 	r.settle()
@@ -137,7 +140,7 @@ func (r *Restoration) baseRow(k *rowKind, key, _ []byte) error {
 	if k.base == nil {
 		return nil
 	}
-	if known, err := in(r.image, key); err != nil || known != nil {
+	if known, err := counterpart(r.image, key); err != nil || known != nil {
 		return err
 	}
 	return k.base(r, key)
@@ -148,7 +151,7 @@ func (r *Restoration) imageRow(k *rowKind, key, value []byte) error {
 	if k.image == nil {
 		return nil
 	}
-	base, err := in(r.base, key)
+	base, err := counterpart(r.base, key)
 	if err != nil || (base != nil && bytes.Equal(base, value)) {
 		return err
 	}
@@ -158,8 +161,8 @@ func (r *Restoration) imageRow(k *rowKind, key, value []byte) error {
 // ownerBytes is what epoch, nonce and ordinal, which are set later, take at most.
 const ownerBytes = 11 + 9 + 11
 
-// put adds a record to the page. It returns false when there is no room: then the page is full, and the row that the record is of is
-// looked at once more for the next one.
+// put adds a record to the page. It returns false when there is no room: then the page is full, and
+// the row that the record is of is looked at once more for the next one.
 func (r *Restoration) put(key, value []byte, env record.Envelope) bool {
 	if env.LogTime == 0 {
 		env.LogTime = r.meta.LogTime
@@ -178,15 +181,18 @@ func (r *Restoration) put(key, value []byte, env record.Envelope) bool {
 	return true
 }
 
-// settle writes that effects are done, for as many as were found. Without room for it they stay for the next page.
+// settle writes that effects are done, for as many as were found. Without room for it they stay for
+// the next page.
 func (r *Restoration) settle() {
 	if len(r.done) > 0 && r.put(nil, record.EncodeSettled(&recordv1.Settled{Done: r.done}), record.Envelope{Kind: record.Settled}) {
 		r.done = nil
 	}
 }
 
-// in returns the row of another fold that a row corresponds to.
-func in(p Partition, key []byte) ([]byte, error) { return p.Rows.Get(readdressed(p.Address, key)) }
+// counterpart returns the row of another fold that a row corresponds to.
+func counterpart(p Partition, key []byte) ([]byte, error) {
+	return p.Rows.Get(readdressed(p.Address, key))
+}
 
 // readdressed is a key behind another address.
 func readdressed(a Address, key []byte) []byte {
@@ -220,7 +226,7 @@ func (r *Restoration) imageHead(key, value, base []byte) error {
 		if before, _, err = parseHead(base); err != nil {
 			return err
 		}
-		if err := r.grown(entity, key, &head, &before); err != nil {
+		if err := r.checkGrown(entity, key, &head, &before); err != nil {
 			return err
 		}
 	}
@@ -235,17 +241,19 @@ func (r *Restoration) imageHead(key, value, base []byte) error {
 	return k.restore(r, entity, key[:len(key)-1], &head, &before, content)
 }
 
-// grown says whether what the image has of an entity may be what became of what the log has. Below the floor of an earlier repair
-// an entity is known by offsets that its index does not have.
-func (r *Restoration) grown(entity entities.Key, key []byte, image, base *Head) error {
+// checkGrown says whether what the image has of an entity may be what became of what the log has.
+// Below the floor of an earlier repair an entity is known by offsets that its index does not have.
+func (r *Restoration) checkGrown(entity entities.Key, key []byte, image, base *Head) error {
 	at, err := r.image.Rows.Get(appendIndex(bytes.Clone(key[:len(key)-1]), base.Offset))
 	switch {
 	case err != nil:
 		return err
 	case image.Kind != base.Kind || image.Sequence < base.Sequence:
-		return fmt.Errorf("%w: of %s the log has %d events and the store %d", ErrNotAhead, entity, base.Sequence, image.Sequence)
+		return fmt.Errorf("%w: of %s the log has %d events and the store %d", ErrNotAhead, entity,
+			base.Sequence, image.Sequence)
 	case at == nil && base.Offset >= r.meta.Floor, image.Offset == base.Offset && image.Sequence == base.Sequence:
-		return fmt.Errorf("%w: the record of %s at offset %d of the log is not the one that the store has folded", ErrNotAhead, entity, base.Offset)
+		return fmt.Errorf(
+			"%w: the record of %s at offset %d of the log is not the one that the store has folded", ErrNotAhead, entity, base.Offset)
 	default:
 		return nil
 	}
@@ -342,8 +350,8 @@ func (r *Restoration) imageParked(key, _, _ []byte) error {
 	return nil
 }
 
-// imageDelivered restores what is known of effects of other partitions: how far those have settled, and the answers that they
-// may still ask for.
+// imageDelivered restores what is known of effects of other partitions: how far those have settled,
+// and the answers that they may still ask for.
 func (r *Restoration) imageDelivered(key, value, _ []byte) error {
 	cause := &record.Cause{
 		Generation: uint32(binary.BigEndian.Uint16(key[addressSize+1:])), Partition: uint32(binary.BigEndian.Uint16(key[addressSize+3:])),
@@ -360,8 +368,8 @@ func (r *Restoration) imageDelivered(key, value, _ []byte) error {
 	for _, offset := range known.Open {
 		cause.Open = append(cause.Open, record.Unsigned(offset))
 	}
-	// It comes with an answer, so with one that is done: that is forgotten the next time. Offset 0 is
-	// a claim's, so there is one.
+	// It comes with an answer, so with one that is done: that is forgotten the next time. Offset 0
+	// is a claim's, so there is one.
 	done := known.Through - 1
 	for !known.Done(done) {
 		done--

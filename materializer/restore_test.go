@@ -14,8 +14,8 @@ import (
 	recordv1 "github.com/millrace-io/millrace/proto/gen/millrace/record/v1"
 )
 
-// story writes random commands of one owner, as the engine would: events with snapshots, values, effects and what became of them,
-// timers, ids, effects of other partitions.
+// story writes random commands of one owner, as the engine would: events with snapshots, values,
+// effects and what became of them, timers, ids, effects of other partitions.
 type story struct {
 	*writer
 	random *rand.Rand
@@ -215,8 +215,9 @@ func (s *story) repair(store materializer.Store, floor int64, cut int) (counts m
 	return pages.Counts(), false
 }
 
-// TestRestoration: whatever a log loses from its end, the image writes again, so that a fold from nothing is the image: also when
-// that is cut off and taken up again, and when the log loses its end once more.
+// TestRestoration: whatever a log loses from its end, the image writes again, so that a fold from
+// nothing is the image: also when that is cut off and taken up again, and when the log loses its
+// end once more.
 func TestRestoration(t *testing.T) {
 	seeds := uint64(60)
 	if testing.Short() {
@@ -257,7 +258,8 @@ func TestRestoration(t *testing.T) {
 	}
 }
 
-// reload makes the story go on from what is stored: timers have kept their addresses, groups that were cut are gone.
+// reload makes the story go on from what is stored: timers have kept their addresses, groups that
+// were cut are gone.
 func (s *story) reload(store materializer.Store) {
 	s.t.Helper()
 	view := materializer.Partition{Rows: store, Address: address}
@@ -273,7 +275,8 @@ func (s *story) reload(store materializer.Store) {
 	}
 }
 
-// TestRestorationRefuses: a log that is not the beginning of what the image was folded from is left alone.
+// TestRestorationRefuses: a log that is not the beginning of what the image was folded from is left
+// alone.
 func TestRestorationRefuses(t *testing.T) {
 	event := func(w *writer, key string, seq uint64, text string) {
 		w.put(key, text, record.Envelope{Kind: record.Event, Sequence: seq, TypeURL: "t/e"})

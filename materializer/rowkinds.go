@@ -8,8 +8,8 @@ import (
 	"github.com/millrace-io/millrace/internal/invariant"
 )
 
-// A new kind of rows is a constant and its line in rowKinds, here, and its fold. Comparison, restoration, sweeping, overlay and
-// docs/keyspace.md follow from the line.
+// A new kind of rows is a constant and its line in rowKinds, here, and its fold. Comparison,
+// restoration, sweeping, overlay and docs/keyspace.md follow from the line.
 
 // The kinds of rows: the byte after generation and partition. A retired byte stays reserved.
 const (
@@ -44,7 +44,8 @@ type rowKind struct {
 	kind byte
 	// entity: it is a kind of rows of one entity.
 	entity bool
-	// name is that of the constant; since is the first fold version that writes such rows, 0 for a reserved kind.
+	// name is that of the constant; since is the first fold version that writes such rows, 0 for a
+	// reserved kind.
 	name  string
 	since uint64
 	// what such a row is, as shown to an operator before what key makes of the rest of its key.
@@ -52,22 +53,26 @@ type rowKind struct {
 	key  keyCodec
 	// embeds is where the key contains the partition's address once more, 0 if it does not.
 	embeds int
-	// slot is the place, from 1, that an overlay has for the newest row of this kind of each entity, because a fold writes it
-	// again and again; 0: none. Such a key has nothing behind the kind.
+	// slot is the place, from 1, that an overlay has for the newest row of this kind of each
+	// entity, because a fold writes it again and again; 0: none. Such a key has nothing behind the
+	// kind.
 	slot int
 
-	// local: no fold writes it, only this worker. swept: a worker removes rows that do not count any more, so that a store
-	// may lack what a fold of the log has. relocated: after a repair, records have other offsets or times in the log, so
-	// that store and log have different rows.
+	// local: no fold writes it, only this worker. swept: a worker removes rows that do not count
+	// any more, so that a store may lack what a fold of the log has. relocated: after a repair,
+	// records have other offsets or times in the log, so that store and log have different rows.
 	local, swept, relocated bool
-	// same says whether two rows that differ mean the same; restored: after a repair. Nil: they never do.
+	// same says whether two rows that differ mean the same; restored: after a repair. Nil: they
+	// never do.
 	same func(have, want []byte, restored bool) bool
 
-	// beyond counts what a row holds of records at or behind an offset. Nil: nothing, or another kind counts it.
+	// beyond counts what a row holds of records at or behind an offset. Nil: nothing, or another
+	// kind counts it.
 	beyond func(c *count, key, value []byte) error
-	// base restores what the image knows to be gone: it is called for a row that only the log's fold has. image restores
-	// what the log has lost: it is called for a row of the image that the log's fold does not have, or has with another
-	// value. Nil: other kinds restore it. Rows that embed an address cannot have them.
+	// base restores what the image knows to be gone: it is called for a row that only the log's
+	// fold has. image restores what the log has lost: it is called for a row of the image that the
+	// log's fold does not have, or has with another value. Nil: other kinds restore it. Rows that
+	// embed an address cannot have them.
 	base  func(r *Restoration, key []byte) error
 	image func(r *Restoration, key, value, base []byte) error
 }
@@ -119,7 +124,8 @@ var rowKinds = []rowKind{ //nolint:gochecknoglobals // a constant
 	{kind: rowCell, name: "rowCell"},
 }
 
-// partitionRows and entityRows are the kinds by their bytes; nil for a byte that is none, or reserved.
+// partitionRows and entityRows are the kinds by their bytes; nil for a byte that is none, or
+// reserved.
 var partitionRows, entityRows [256]*rowKind //nolint:gochecknoglobals // constants
 
 func init() { //nolint:gochecknoinits // the functions in the table look kinds up, which no initializer may
@@ -135,8 +141,8 @@ func init() { //nolint:gochecknoinits // the functions in the table look kinds u
 	}
 }
 
-// kindOf returns the kind of a row and what stands behind the kind in its key; nil for a key that no version before this one
-// has written.
+// kindOf returns the kind of a row and what stands behind the kind in its key; nil for a key that
+// no version before this one has written.
 func kindOf(key []byte) (k *rowKind, rest []byte) {
 	if len(key) <= addressSize {
 		return nil, nil

@@ -15,8 +15,8 @@ import (
 	"github.com/millrace-io/millrace/internal/invariant"
 )
 
-// TestKeySpaceDocument compares the tables of docs/keyspace.md with rowKinds: every kind must have its line there, in the table
-// where it belongs, and there must be no other.
+// TestKeySpaceDocument compares the tables of docs/keyspace.md with rowKinds: every kind must have
+// its line there, in the table where it belongs, and there must be no other.
 func TestKeySpaceDocument(t *testing.T) {
 	content, err := os.ReadFile(filepath.Join("..", "docs", "keyspace.md"))
 	if err != nil {
@@ -87,8 +87,8 @@ func TestRowKindsAreWhole(t *testing.T) {
 	}
 }
 
-// TestEachConstantIsInTheTable: a kind of rows that the table does not have could be written and would be unknown to everything
-// else. It also holds switches over kinds out of all other files.
+// TestEachConstantIsInTheTable: a kind of rows that the table does not have could be written and
+// would be unknown to everything else. It also holds switches over kinds out of all other files.
 func TestEachConstantIsInTheTable(t *testing.T) {
 	constant := regexp.MustCompile(`^(row|entity)[A-Z]\w*$`)
 	type place struct {
@@ -161,7 +161,8 @@ func sources(t *testing.T) map[string]*ast.File {
 	return files
 }
 
-// TestUnlistedKindsHaveNoKeys: in a checked build no key can be made for a kind that is not in the table, or reserved.
+// TestUnlistedKindsHaveNoKeys: in a checked build no key can be made for a kind that is not in the
+// table, or reserved.
 func TestUnlistedKindsHaveNoKeys(t *testing.T) {
 	panics := func(key func()) (is bool) {
 		defer func() { is = recover() != nil }()

@@ -21,14 +21,16 @@ type Meta struct {
 	Ordinal uint64
 	// LogTime is the newest log time seen, in nanoseconds.
 	LogTime int64
-	// Floor is what the last repair said: offsets below it were used before the log lost them, so that no owner may serve before
-	// the log has reached it. 0: the log has lost nothing.
+	// Floor is what the last repair said: offsets below it were used before the log lost them, so
+	// that no owner may serve before the log has reached it. 0: the log has lost nothing.
 	Floor int64
 	// Layout is the one by which the rows were folded; zero where it is not known.
 	Layout entities.Layout
-	// Lost counts the losses of the log before Next that repairs have accepted; 0: the log had no holes.
+	// Lost counts the losses of the log before Next that repairs have accepted; 0: the log had no
+	// holes.
 	Lost uint64
-	// Start is the offset at which the fold began: 0, unless a repair has accepted that the log has lost its beginning.
+	// Start is the offset at which the fold began: 0, unless a repair has accepted that the log has
+	// lost its beginning.
 	Start int64
 }
 
@@ -37,8 +39,8 @@ func MetaFrom(topicID string, start int64) Meta {
 	return Meta{FoldVersion: FoldVersion, TopicID: topicID, Next: start, Start: start}
 }
 
-// The fold versions since which meta rows have a floor, a layout, and accepted losses with the start. What an older one says of its
-// topic is still read.
+// The fold versions since which meta rows have a floor, a layout, and accepted losses with the
+// start. What an older one says of its topic is still read.
 const (
 	floorSince  = 3
 	layoutSince = 4

@@ -2,10 +2,12 @@ package materializer
 
 import "errors"
 
-// ErrCorrupt: the store's files are damaged or from a newer version. It is a cache: delete it and it is rebuilt.
+// ErrCorrupt: the store's files are damaged or from a newer version. It is a cache: delete it and
+// it is rebuilt.
 var ErrCorrupt = errors.New("store is damaged")
 
-// ErrUnfoldable: a valid record of the log means nothing to this version's fold. Skipping it would lose data in silence.
+// ErrUnfoldable: a valid record of the log means nothing to this version's fold. Skipping it would
+// lose data in silence.
 var ErrUnfoldable = errors.New("record cannot be folded")
 
 // Rows takes the rows that a fold produces. Keys and values are copied before the call returns.
@@ -29,8 +31,8 @@ func (Discard) Delete([]byte) error { return nil }
 type Reader interface {
 	// Get returns the row's value, or nil when there is no such row. The value is the caller's own.
 	Get(key []byte) ([]byte, error)
-	// Scan calls yield for the rows with lower <= key < upper in key order, until yield returns false. Key and value are
-	// valid only during the call.
+	// Scan calls yield for the rows with lower <= key < upper in key order, until yield returns
+	// false. Key and value are valid only during the call.
 	Scan(lower, upper []byte, yield func(key, value []byte) bool) error
 }
 
@@ -50,14 +52,16 @@ type Row struct {
 	Delete bool
 }
 
-// Store holds rows in key order. After a crash it opens as an exact prefix of the batches that were committed, in order.
+// Store holds rows in key order. After a crash it opens as an exact prefix of the batches that were
+// committed, in order.
 type Store interface {
 	Reader
 	NewBatch() Batch
 	// Snapshot returns a view of the present rows. It must be closed.
 	Snapshot() Snapshot
-	// Ingest adds rows that next yields in strictly ascending key order, all at once; next returns false at the end. The
-	// ingest is durable when it returns, and so is every batch that was committed before it.
+	// Ingest adds rows that next yields in strictly ascending key order, all at once; next returns
+	// false at the end. The ingest is durable when it returns, and so is every batch that was
+	// committed before it.
 	Ingest(next func() (Row, bool)) error
 	// DropRange removes all rows with lower <= key < upper, at once and durably.
 	DropRange(lower, upper []byte) error

@@ -11,7 +11,8 @@ import (
 
 // Due is an entry of the index of timers. It may be out of date: see Timer.
 type Due struct {
-	// At is the due time, in nanoseconds by the log's clock; Offset that of the record that set the timer.
+	// At is the due time, in nanoseconds by the log's clock; Offset that of the record that set the
+	// timer.
 	At     int64
 	Offset int64
 	Key    entities.Key
@@ -30,7 +31,8 @@ type Timer struct {
 	Payload entities.Payload
 }
 
-// Due yields the index of timers behind (at, offset), in the order in which they are due, until yield returns false.
+// Due yields the index of timers behind (at, offset), in the order in which they are due, until
+// yield returns false.
 func (p Partition) Due(at, offset int64, yield func(Due) bool) error {
 	lower := dueKey(p.Address, at, offset+1)
 	_, upper := p.Address.rows(rowTimer)

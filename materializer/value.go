@@ -10,7 +10,9 @@ import (
 // value is the kind of value entities: the newest value stands behind the head.
 type value struct{}
 
-func (value) records() []record.Kind { return []record.Kind{record.State, record.Delete} }
+func (value) records() (events, others []record.Kind) {
+	return nil, []record.Kind{record.State, record.Delete}
+}
 
 func (value) changes(buf []Change, at Position, out *entities.Outcome) ([]Change, Position) {
 	switch out.StateAction {

@@ -23,10 +23,11 @@ type Verified struct {
 	Start, Next int64
 	// Claims and Repairs (claims of a repair) count; Records take effect, of them Events.
 	Claims, Repairs, Records, Events uint64
-	// Void records do not count by the reader rule, Foreign ones have no readable envelope: neither is an error. Cut are groups that
-	// a later claim found incomplete.
+	// Void records do not count by the reader rule, Foreign ones have no readable envelope: neither
+	// is an error. Cut are groups that a later claim found incomplete.
 	Void, Foreign, Cut uint64
-	// Entities of events; Jumps are places where a repair had to leave events out that were only in a snapshot.
+	// Entities of events; Jumps are places where a repair had to leave events out that were only in
+	// a snapshot.
 	Entities, Jumps uint64
 	// Accepted are losses of the log that a later repair has accepted: they are no findings.
 	Accepted uint64
@@ -37,8 +38,9 @@ type Verified struct {
 	Findings uint64
 }
 
-// Verification walks one partition of a journal. It reads with the one reader rule and folds with the one fold; it holds 16 bytes
-// for each event-sourced entity, and with a store folds beside it, into rows that it drops at the end.
+// Verification walks one partition of a journal. It reads with the one reader rule and folds with
+// the one fold; it holds 16 bytes for each entity with events, and with a store folds beside it,
+// into rows that it drops at the end.
 type Verification struct {
 	Log       broker.Log
 	Partition broker.Partition
@@ -48,14 +50,15 @@ type Verification struct {
 	Layout entities.Layout
 	// Store is compared with the log, at the store's own position; nil: it is not.
 	Store Store
-	// Progress is told how far it is, now and then, Found of every finding; its error ends the verification.
+	// Progress is told how far it is, now and then, Found of every finding; its error ends the
+	// verification.
 	Progress func(next, end int64)
 	Found    func(Finding) error
 
 	seed   maphash.Seed
 	result Verified
-	// sequences are the last one of each entity, by a hash of its key: two keys with one hash would be a false alarm, which 10^6
-	// entities have with a probability of 10^-7.
+	// sequences are the last one of each entity, by a hash of its key: two keys with one hash would
+	// be a false alarm, which 10^6 entities have with a probability of 10^-7.
 	sequences map[uint64]uint64
 	times     int64
 	repairing bool
@@ -68,7 +71,8 @@ type Verification struct {
 // mostLosses bounds how many losses are told one by one.
 const mostLosses = 1000
 
-// Run reads to the end of the log as it is now. An error says that something could not be read; findings are in the result.
+// Run reads to the end of the log as it is now. An error says that something could not be read;
+// findings are in the result.
 func (v *Verification) Run(ctx context.Context) (Verified, error) {
 	v.seed, v.sequences = maphash.MakeSeed(), map[uint64]uint64{}
 	v.result.Compared = -1
@@ -84,11 +88,11 @@ func (v *Verification) Run(ctx context.Context) (Verified, error) {
 	if start > 0 {
 		v.found(start, "the log has lost its beginning: records count from the next claim on")
 	}
-	beside, err := v.openBeside(end)
+	shadow, err := v.openShadow(end)
 	if err != nil {
 		return v.result, err
 	}
-	defer beside.close()
+	defer shadow.close()
 	meta := Meta{}
 	if start > 0 {
 		meta = MetaFrom(v.TopicID, start)
@@ -98,22 +102,22 @@ func (v *Verification) Run(ctx context.Context) (Verified, error) {
 		return v.result, err
 	}
 	fold.Observe(v.effective)
-	fold.PassOver(v.loses)
+	fold.PassOver(v.addLoss)
 	if start < end {
-		if err := v.walk(ctx, fold, beside, end); err != nil {
+		if err := v.walk(ctx, fold, shadow, end); err != nil {
 			return v.result, err
 		}
 	}
-	v.tellLosses()
+	v.reportLosses()
 	v.result.Layout = fold.Meta().Layout
 	v.result.Entities = uint64(len(v.sequences))
-	if v.failed == nil && beside != nil {
-		v.failed = beside.compare(v)
+	if v.failed == nil && shadow != nil {
+		v.failed = shadow.compare(v)
 	}
 	return v.result, v.failed
 }
 
-func (v *Verification) walk(ctx context.Context, fold *Fold, beside *beside, end int64) error {
+func (v *Verification) walk(ctx context.Context, fold *Fold, shadow *shadow, end int64) error {
 	reader, err := v.Log.Read(v.Partition, v.result.Next)
 	if err != nil {
 		return err
@@ -124,7 +128,7 @@ func (v *Verification) walk(ctx context.Context, fold *Fold, beside *beside, end
 		if r == nil {
 			return err
 		}
-		if err := v.step(fold, beside, r, err); err != nil {
+		if err := v.step(fold, shadow, r, err); err != nil {
 			return err
 		}
 		v.result.Next = journal.Position()
@@ -136,24 +140,25 @@ func (v *Verification) walk(ctx context.Context, fold *Fold, beside *beside, end
 		}
 	}
 	v.result.Next = journal.Position()
-	return beside.commit(fold)
+	return shadow.commit(fold)
 }
 
 // step looks at one record; failed is what its reading said.
-func (v *Verification) step(fold *Fold, beside *beside, r *Read, failed error) error {
+func (v *Verification) step(fold *Fold, shadow *shadow, r *Read, failed error) error {
 	if failed == nil {
-		failed = fold.Apply(beside.rows(r.Offset), r)
+		failed = fold.Apply(shadow.rows(r.Offset), r)
 	}
 	if failed != nil {
 		v.found(r.Offset, failed.Error())
-		return beside.abandon()
+		return shadow.abandon()
 	}
 	env := &r.Envelope
 	switch r.Verdict {
 	case record.Void:
 		v.result.Void++
 		if r.Jumps() {
-			v.found(r.Offset, fmt.Sprintf("a claim of epoch %d is void, the owner's is %d: no worker makes such a claim, see who may write to the topic", env.Epoch, r.Before.Epoch))
+			v.found(r.Offset, fmt.Sprintf(
+				"a claim of epoch %d is void, the owner's is %d: no worker makes such a claim, see who may write to the topic", env.Epoch, r.Before.Epoch))
 		}
 	case record.Foreign:
 		v.result.Foreign++
@@ -177,17 +182,17 @@ func (v *Verification) step(fold *Fold, beside *beside, r *Read, failed error) e
 			v.times = max(v.times, env.LogTime)
 		}
 	}
-	return beside.passed(fold)
+	return shadow.passed(fold)
 }
 
-// loses takes a loss of the log. It is a finding unless a repair, further on, has accepted it.
-func (v *Verification) loses(l *LostError) {
+// addLoss takes a loss of the log. It is a finding unless a repair, further on, has accepted it.
+func (v *Verification) addLoss(l *LostError) {
 	if v.unaccepted++; len(v.losses) < mostLosses {
 		v.losses = append(v.losses, l)
 	}
 }
 
-func (v *Verification) tellLosses() {
+func (v *Verification) reportLosses() {
 	for _, l := range v.losses {
 		v.found(l.Offset, l.What)
 	}
@@ -211,7 +216,8 @@ func (v *Verification) claim(offset int64, env *record.Envelope) {
 		return
 	}
 	if env.Epoch != c.PreviousEpoch+1 {
-		v.found(offset, fmt.Sprintf("a claim of epoch %d follows owner %d: no worker makes such a claim, see who may write to the topic", env.Epoch, c.PreviousEpoch))
+		v.found(offset, fmt.Sprintf(
+			"a claim of epoch %d follows owner %d: no worker makes such a claim, see who may write to the topic", env.Epoch, c.PreviousEpoch))
 	}
 }
 
@@ -219,13 +225,17 @@ func (v *Verification) claim(offset int64, env *record.Envelope) {
 func (v *Verification) effective(e *Entry) {
 	v.result.Records++
 	env := &e.Envelope
-	if env.Kind != record.Event && env.Kind != record.Snapshot {
+	r, known := stateRecordOf(env.Kind)
+	if !known {
 		return
 	}
 	h := maphash.Bytes(v.seed, e.Key)
-	last := v.sequences[h]
+	last, numbered := v.sequences[h]
+	if !r.isEvent && env.Sequence == 0 && !numbered {
+		return // of an entity without events
+	}
 	switch {
-	case env.Kind == record.Event:
+	case r.isEvent:
 		v.result.Events++
 		if env.Sequence != last+1 && (v.result.Start == 0 || last > 0) {
 			v.found(e.Offset, fmt.Sprintf("%s: event %d follows event %d", e.Key, env.Sequence, last))
@@ -246,8 +256,9 @@ func (v *Verification) found(offset int64, what string) {
 	}
 }
 
-// beside is the fold of the log up to the position of a store, in rows beside it. All methods of a nil one do nothing.
-type beside struct {
+// shadow is the fold of the log up to the position of a store, in rows beside it. All methods of a
+// nil one do nothing.
+type shadow struct {
 	store    Store
 	snapshot Snapshot
 	of       Partition
@@ -257,11 +268,11 @@ type beside struct {
 	whole    bool
 }
 
-func (v *Verification) openBeside(end int64) (*beside, error) {
+func (v *Verification) openShadow(end int64) (*shadow, error) {
 	if v.Store == nil {
 		return nil, nil //nolint:nilnil // nothing to compare
 	}
-	b := &beside{store: v.Store, snapshot: v.Store.Snapshot()}
+	b := &shadow{store: v.Store, snapshot: v.Store.Snapshot()}
 	b.of = Partition{Rows: b.snapshot, Address: v.Address}
 	meta, known, err := b.of.Meta()
 	what := ""
@@ -275,9 +286,11 @@ func (v *Verification) openBeside(end int64) (*beside, error) {
 	case meta.TopicID != v.TopicID:
 		what = fmt.Sprintf("the store was folded from topic %s, the log is topic %s", meta.TopicID, v.TopicID)
 	case meta.FoldVersion != FoldVersion:
-		what = fmt.Sprintf("the store was folded by version %d, this program folds by version %d", meta.FoldVersion, FoldVersion)
+		what = fmt.Sprintf("the store was folded by version %d, this program folds by version %d",
+			meta.FoldVersion, FoldVersion)
 	case meta.Next > end:
-		what = fmt.Sprintf("the store has folded up to offset %d, the log ends at %d: see `millrace repair`", meta.Next, end)
+		what = fmt.Sprintf("the store has folded up to offset %d, the log ends at %d: see `millrace repair`",
+			meta.Next, end)
 	}
 	if what != "" {
 		if known || end > 0 {
@@ -295,7 +308,7 @@ func (v *Verification) openBeside(end int64) (*beside, error) {
 }
 
 // rows are where the record at an offset is folded into.
-func (b *beside) rows(offset int64) Rows {
+func (b *shadow) rows(offset int64) Rows {
 	if b == nil || b.whole || offset >= b.meta.Next {
 		return Discard{}
 	}
@@ -304,14 +317,14 @@ func (b *beside) rows(offset int64) Rows {
 }
 
 // passed commits now and then, and stops where the store stands.
-func (b *beside) passed(fold *Fold) error {
+func (b *shadow) passed(fold *Fold) error {
 	if b == nil || b.whole || (fold.meta.Next < b.meta.Next && b.records < commitRecords) {
 		return nil
 	}
 	return b.commit(fold)
 }
 
-func (b *beside) commit(fold *Fold) error {
+func (b *shadow) commit(fold *Fold) error {
 	if b == nil || b.whole {
 		return nil
 	}
@@ -323,14 +336,14 @@ func (b *beside) commit(fold *Fold) error {
 }
 
 // abandon gives the comparison up: the log has what cannot be folded.
-func (b *beside) abandon() error {
+func (b *shadow) abandon() error {
 	if b != nil {
 		b.whole, b.meta.Next = true, -1
 	}
 	return nil
 }
 
-func (b *beside) compare(v *Verification) error {
+func (b *shadow) compare(v *Verification) error {
 	if b.meta.Next < 0 {
 		return nil
 	}
@@ -342,7 +355,7 @@ func (b *beside) compare(v *Verification) error {
 	})
 }
 
-func (b *beside) close() {
+func (b *shadow) close() {
 	if b == nil {
 		return
 	}

@@ -42,7 +42,8 @@ func (w *writer) follow() {
 	w.put("", "", record.Envelope{Kind: record.Claim, Epoch: w.epoch, Nonce: 7, Claim: c})
 }
 
-// TestVerification: each thing that must not be in a journal is found, at its place, and what may be there is not.
+// TestVerification: each thing that must not be in a journal is found, at its place, and what may
+// be there is not.
 func TestVerification(t *testing.T) {
 	event := func(w *writer, seq uint64, env record.Envelope) {
 		env.Kind, env.Sequence, env.TypeURL = record.Event, seq, "t/e"
@@ -105,8 +106,8 @@ func TestVerification(t *testing.T) {
 	}
 }
 
-// TestVerificationOfAStore: rows that differ are found, and missing ones that a worker does not remove; a store that is behind is
-// compared where it stands.
+// TestVerificationOfAStore: rows that differ are found, and missing ones that a worker does not
+// remove; a store that is behind is compared where it stands.
 func TestVerificationOfAStore(t *testing.T) {
 	s := newStory(t, 5)
 	s.follow()
@@ -175,8 +176,9 @@ func dumpBeside(t *testing.T, s materializer.Store) (rows int) {
 	return rows
 }
 
-// TestAFoldWritesKindsOfTheTable: a log of every kind of record makes rows of every kind that the table says a fold writes, and
-// no others. So a kind without its fold, or its line, is noticed here; the other tests of this file then see its rows.
+// TestAFoldWritesKindsOfTheTable: a log of every kind of record makes rows of every kind that the
+// table says a fold writes, and no others. So a kind without its fold, or its line, is noticed
+// here; the other tests of this file then see its rows.
 func TestAFoldWritesKindsOfTheTable(t *testing.T) {
 	s := newStory(t, 3)
 	s.follow()
@@ -213,8 +215,9 @@ func (k kindsOfRows) Delete(key []byte) error {
 	return nil
 }
 
-// TestSweptRowsNeedNotBeThere: a worker that has removed all rows that do not count any more, those of forwarded commands without
-// an id among them, has a store in which nothing is found; and the table has exactly these kinds as swept.
+// TestSweptRowsNeedNotBeThere: a worker that has removed all rows that do not count any more, those
+// of forwarded commands without an id among them, has a store in which nothing is found; and the
+// table has exactly these kinds as swept.
 func TestSweptRowsNeedNotBeThere(t *testing.T) {
 	s := newStory(t, 8)
 	s.follow()

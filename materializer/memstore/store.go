@@ -16,7 +16,7 @@ type Store struct {
 	rows   atomic.Pointer[node] // nil is empty
 	closed atomic.Bool
 
-	writing sync.Mutex // held by whoever replaces rows
+	writing sync.Mutex // held while rows are replaced
 	durable *node      // what a power cut would leave; guarded by writing
 }
 
@@ -25,15 +25,16 @@ var _ materializer.Store = (*Store)(nil)
 // New returns an empty store.
 func New() *Store { return &Store{} }
 
-// Crash returns a new store with the rows that were durable: those at the last Flush, Ingest, DropRange or Close. The
-// receiver is left alone.
+// Crash returns a new store with the rows that were durable: those at the last Flush, Ingest,
+// DropRange or Close. The receiver is left alone.
 func (s *Store) Crash() *Store {
 	s.writing.Lock()
 	defer s.writing.Unlock()
 	return holding(s.durable)
 }
 
-// Clone returns a new store with all rows, as after a crash that lost nothing. The receiver is left alone.
+// Clone returns a new store with all rows, as after a crash that lost nothing. The receiver is left
+// alone.
 func (s *Store) Clone() *Store { return holding(s.rows.Load()) }
 
 func holding(rows *node) *Store {

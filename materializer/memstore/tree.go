@@ -5,9 +5,10 @@ import (
 	"hash/maphash"
 )
 
-// node is a node of a treap: a binary search tree by key that is a heap by priority. Priorities are hashes of the keys, so
-// the tree is balanced in expectation and the same rows always make the same tree. Nodes never change once they are
-// reachable from a root; what changes is copied along its path. nil is the empty tree.
+// node is a node of a treap: a binary search tree by key that is a heap by priority. Priorities are
+// hashes of the keys, so the tree is balanced in expectation and the same rows always make the same
+// tree. Nodes never change once they are reachable from a root; what changes is copied along its
+// path. nil is the empty tree.
 type node struct {
 	key, value  []byte
 	priority    uint64
@@ -112,8 +113,8 @@ func merge(low, high *node) *node {
 	}
 }
 
-// scan yields the rows with lower <= key < upper in order, without an upper bound if that is empty. It returns false when
-// yield stopped it.
+// scan yields the rows with lower <= key < upper in order, without an upper bound if that is empty.
+// It returns false when yield stopped it.
 func (n *node) scan(lower, upper []byte, yield func(key, value []byte) bool) bool {
 	if n == nil {
 		return true

@@ -10,10 +10,12 @@ import (
 	"github.com/millrace-io/millrace/materializer"
 )
 
-// maxBatchBytes is far above what a group of records makes, and below what Pebble can hold in one batch.
+// maxBatchBytes is far above what a group of records makes, and below what Pebble can hold in one
+// batch.
 const maxBatchBytes = 1 << 30
 
-// errEmptyKey: Pebble takes an empty key for no key in places, and forgets range tombstones that begin there.
+// errEmptyKey: Pebble takes an empty key for no key in places, and forgets range tombstones that
+// begin there.
 var errEmptyKey = errors.New("key is empty: a row needs one")
 
 // batch implements materializer.Batch. Its memory is used again after each commit.

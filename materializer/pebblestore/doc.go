@@ -1,18 +1,20 @@
-// Package pebblestore is the materializer.Store of production: Pebble without its write-ahead log, because the journal is
-// the log. A commit is durable once a later Flush (or Ingest, DropRange, Close, or Pebble itself when a memtable is full)
-// has written it; until then a crash forgets it, always a suffix of the batches and never half of one. The fold's position
-// is a row of the same batch, so the partition knows from where to read again. Whoever owns the store bounds that reading
-// by calling Flush from time to time.
+// Package pebblestore is the materializer.Store of production: Pebble without its write-ahead log,
+// because the journal is the log. A commit is durable once a later Flush (or Ingest, DropRange,
+// Close, or Pebble itself when a memtable is full) has written it; until then a crash forgets it,
+// always a suffix of the batches and never half of one. The fold's position is a row of the same
+// batch, so the partition knows from where to read again. The owner of the store bounds that
+// reading by calling Flush from time to time.
 //
 // # Concurrency
 //
-// All methods of Store and of a snapshot may be called from any goroutine; a Batch belongs to one. Pebble owns the
-// goroutines that flush and compact, and Close waits for them; this package starts none. A commit blocks while Pebble has
-// MemTableStopWritesThreshold memtables to flush. Close waits for calls that are under way, so it must not be called from
-// inside a Scan.
+// All methods of Store and of a snapshot may be called from any goroutine; a Batch belongs to one.
+// Pebble owns the goroutines that flush and compact, and Close waits for them; this package starts
+// none. A commit blocks while Pebble has MemTableStopWritesThreshold memtables to flush. Close
+// waits for calls that are under way, so it must not be called from inside a Scan.
 //
-// Locks, in the order in which they are taken: the gate (not a lock, but Close waits on it), Store.order, then Pebble's own
-// or health.mu or Store.snapshotsMu, which are held over nothing else. Store.flushMu is taken after order.
+// Locks, in the order in which they are taken: the gate (not a lock, but Close waits on it),
+// Store.order, then Pebble's own or health.mu or Store.snapshotsMu, which are held over nothing
+// else. Store.flushMu is taken after order.
 //
 // # Errors
 //

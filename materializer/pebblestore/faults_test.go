@@ -94,8 +94,8 @@ func wantCorrupt(t *testing.T, err error) {
 	}
 }
 
-// Every kind of file is damaged in every way, one at a time. The store may say that it is damaged, at once or when the
-// place is read; it must not show wrong rows, nor panic.
+// Every kind of file is damaged in every way, one at a time. The store may say that it is damaged,
+// at once or when the place is read; it must not show wrong rows, nor panic.
 func TestDamageIsFoundOrHarmless(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -164,7 +164,8 @@ func damage(t *testing.T, fs vfs.FS, name string, random *rand.Rand) bool {
 	return true
 }
 
-// readAll opens the store and reads every row. It returns whether damage was reported, and fails if rows are wrong.
+// readAll opens the store and reads every row. It returns whether damage was reported, and fails if
+// rows are wrong.
 func readAll(t *testing.T, fs vfs.FS) bool {
 	t.Helper()
 	store, err := pebblestore.Open(small(fs))
@@ -341,7 +342,8 @@ func (f *compactionFails) Create(name string, category vfs.DiskWriteCategory) (v
 	return f.FS.Create(name, category)
 }
 
-// Flushes go on while compactions fail: what was committed becomes durable, but no more is taken before it gets worse.
+// Flushes go on while compactions fail: what was committed becomes durable, but no more is taken
+// before it gets worse.
 func TestFailingCompactionRefusesCommitsUntilOneSucceeds(t *testing.T) {
 	disk := &compactionFails{FS: vfs.NewMem()}
 	disk.full.Store(true)

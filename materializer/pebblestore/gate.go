@@ -5,8 +5,8 @@ import (
 	"sync/atomic"
 )
 
-// gate admits calls until it is closed, and lets the closer wait for those inside. Unlike a read lock it can be passed
-// again from inside while somebody waits to close it.
+// gate admits calls until it is closed, and lets the closer wait for those inside. Unlike a read
+// lock it can be passed again from inside while a closer waits.
 type gate struct {
 	inside atomic.Int64  // calls inside, plus closedGate once the gate is closed
 	empty  chan struct{} // told when the last call left a closed gate

@@ -15,8 +15,8 @@ import (
 	"github.com/millrace-io/millrace/materializer"
 )
 
-// health knows whether Pebble can keep what it is given. Pebble reports from the background, with its own lock held, so
-// nothing here waits or calls back into it.
+// health knows whether Pebble can keep what it is given. Pebble reports from the background, with
+// its own lock held, so nothing here waits or calls back into it.
 type health struct {
 	dir       string
 	onFailure func(error)
@@ -25,14 +25,14 @@ type health struct {
 	refused atomic.Pointer[error] // what writes are refused with; nil while all is well
 
 	mu sync.Mutex
-	// What is wrong: with files or the manifest, until the store is opened again; with the last flush; with the last
-	// compaction. Pebble repeats the last two until they succeed.
+	// What is wrong: with files or the manifest, until the store is opened again; with the last
+	// flush; with the last compaction. Pebble repeats the last two until they succeed.
 	final, flush, compaction error
 	lastFlush                error         // of the last FlushEnd
 	flushFailed              chan struct{} // closed when a flush fails or the end has come, then replaced
 
 	ended     chan struct{} // closed when final is set
-	abandoned atomic.Bool   // nobody waits for Pebble any more
+	abandoned atomic.Bool   // no call waits for Pebble any more
 }
 
 func (h *health) init(o Options) {
@@ -48,14 +48,16 @@ func (h *health) refusal() error {
 	return nil
 }
 
-// flushState returns a channel that is closed when the next flush fails, and what stands against one now.
+// flushState returns a channel that is closed when the next flush fails, and what stands against
+// one now.
 func (h *health) flushState() (failed <-chan struct{}, final, transient error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.flushFailed, h.final, h.flush
 }
 
-// change lets update note what went wrong or well, and tells OnFailure when writes begin to be refused or the end has come.
+// change lets update note what went wrong or well, and tells OnFailure when writes begin to be
+// refused or the end has come.
 func (h *health) change(update func()) {
 	h.mu.Lock()
 	ended, refused := h.final != nil, h.refused.Load() != nil
@@ -100,7 +102,8 @@ func (h *health) wakeFlushers() {
 	h.flushFailed = make(chan struct{})
 }
 
-// explain adds to an error of Pebble which store it is about, and what to do when files are damaged.
+// explain adds to an error of Pebble which store it is about, and what to do when files are
+// damaged.
 func (h *health) explain(doing string, err error) error {
 	switch {
 	case err == nil:
@@ -137,8 +140,8 @@ func (h *health) listener() *pebble.EventListener {
 	}
 }
 
-// flushEnd only remembers an error: Pebble also tells of a flush that had nothing to write as if it were one, and repeats
-// those that count as a backgroundError.
+// flushEnd only remembers an error: Pebble also tells of a flush that had nothing to write as if it
+// were one, and repeats those that count as a backgroundError.
 func (h *health) flushEnd(info pebble.FlushInfo) {
 	h.change(func() {
 		if h.lastFlush = info.Err; info.Err == nil {
@@ -183,9 +186,10 @@ func (logger) Infof(string, ...any) {}
 // Errorf passes the line on.
 func (l logger) Errorf(format string, args ...any) { l.health.onWarning(fmt.Sprintf(format, args...)) }
 
-// Fatalf is called by Pebble where it expects the process to end. An error of the disk, which it meets while writing its
-// manifest, only ends the use of this store: Pebble returns the error upwards and has not changed what readers see.
-// Anything else is a broken invariant of Pebble, after which nothing it writes can be trusted.
+// Fatalf is called by Pebble where it expects the process to end. An error of the disk, which it
+// meets while writing its manifest, only ends the use of this store: Pebble returns the error
+// upwards and has not changed what readers see. Anything else is a broken invariant of Pebble,
+// after which nothing it writes can be trusted.
 func (l logger) Fatalf(format string, args ...any) {
 	for _, arg := range args {
 		if err, ok := arg.(error); ok && (isDiskError(err) || isDamage(err)) {
@@ -199,13 +203,13 @@ func (l logger) Fatalf(format string, args ...any) {
 // retryRest is how long background work rests before it tries again what has just failed.
 const retryRest = 200 * time.Millisecond
 
-// restingFS lets Pebble rest before it makes a new file while the disk does not take what it writes. Without the rest it
-// would try again at once, for ever.
+// restingFS lets Pebble rest before it makes a new file while the disk does not take what it
+// writes. Without the rest it would try again at once, for ever.
 type restingFS struct {
 	vfs.FS
 
 	health  *health
-	closing <-chan struct{} // closed when the store closes: nobody rests any longer
+	closing <-chan struct{} // closed when the store closes: pauses end
 }
 
 // Create makes a file, after a rest if things are bad.

@@ -13,9 +13,9 @@ import (
 	"github.com/millrace-io/millrace/materializer"
 )
 
-// Ingest writes the rows as sorted tables beside the store and takes them in with one entry of the manifest: all of them or
-// none. Commits go on while the tables are built and wait only while the tables are taken in. A row's slices are read
-// before next is called again.
+// Ingest writes the rows as sorted tables beside the store and takes them in with one entry of the
+// manifest: all of them or none. Commits go on while the tables are built and wait only while the
+// tables are taken in. A row's slices are read before next is called again.
 func (s *Store) Ingest(next func() (materializer.Row, bool)) error {
 	if !s.gate.enter() {
 		return s.closed("ingest")
@@ -35,8 +35,8 @@ func (s *Store) Ingest(next func() (materializer.Row, bool)) error {
 	return nil
 }
 
-// takeIn makes the tables part of the store, after everything that was committed before. The first flush does most of the
-// work while commits still go on, so that the second has little to do.
+// takeIn makes the tables part of the store, after everything that was committed before. The first
+// flush does most of the work while commits still go on, so that the second has little to do.
 func (s *Store) takeIn(tables []string) error {
 	if err := s.flush(); err != nil {
 		return err
@@ -54,7 +54,8 @@ func (s *Store) takeIn(tables []string) error {
 	return s.health.explain("ingest", err)
 }
 
-// buildTables writes the rows into tables of bounded size and returns their paths, also those written before an error.
+// buildTables writes the rows into tables of bounded size and returns their paths, also those
+// written before an error.
 func (s *Store) buildTables(next func() (materializer.Row, bool)) (paths []string, err error) {
 	var table *table
 	var last []byte
@@ -116,7 +117,8 @@ func (s *Store) newTable() (*table, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The settings of level 0: those of the lowest level would let it forget removals that rows beneath still need.
+	// The settings of level 0: those of the lowest level would let it forget removals that rows
+	// beneath still need.
 	settings := s.tuning.MakeWriterOptions(0, s.db.TableFormat())
 	return &table{path, sstable.NewWriter(objstorageprovider.NewFileWritable(file), settings)}, nil
 }

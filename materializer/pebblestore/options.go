@@ -32,23 +32,28 @@ const (
 type Options struct {
 	// Dir is the directory of the store, made if it is missing. It belongs to the store alone.
 	Dir string
-	// FS is where Dir lies; nil is the operating system's. vfs.NewMem() gives a worker without a disk.
+	// FS is where Dir lies; nil is the operating system's. vfs.NewMem() gives a worker without a
+	// disk.
 	FS vfs.FS
-	// BlockCache is the size in bytes of the cache of blocks read. 0: what memtables leave. On a server 1 to 2 GiB pay off.
+	// BlockCache is the size in bytes of the cache of blocks read. 0: what memtables leave. On a
+	// server 1 to 2 GiB pay off.
 	BlockCache int
-	// MemTableBytes is how much is collected in memory before Pebble flushes it; up to four such tables are held. 0 is
-	// 64 MiB.
+	// MemTableBytes is how much is collected in memory before Pebble flushes it; up to four such
+	// tables are held. 0 is 64 MiB.
 	MemTableBytes uint64
 	// IngestTableBytes bounds one sorted table of an ingest; 0 is 64 MiB.
 	IngestTableBytes uint64
-	// OnFailure is called when the store begins to refuse writes, and again, with ErrEnded, if only opening it anew can help. It is called
-	// from a goroutine that must not be kept waiting, and must not call the store. May be nil.
+	// OnFailure is called when the store begins to refuse writes, and again, with ErrEnded, if only
+	// opening it anew can help. It is called from a goroutine that must not be kept waiting, and
+	// must not call the store. May be nil.
 	OnFailure func(error)
-	// OnWarning is called with what Pebble thinks worth a line in the log, under the same conditions. May be nil.
+	// OnWarning is called with what Pebble thinks worth a line in the log, under the same
+	// conditions. May be nil.
 	OnWarning func(message string)
 }
 
-// validated returns the options with defaults filled in, or an error that names every one that is wrong.
+// validated returns the options with defaults filled in, or an error that names every one that is
+// wrong.
 func (o Options) validated() (Options, error) {
 	if o.FS == nil {
 		o.FS = vfs.Default
@@ -78,8 +83,8 @@ func (o Options) validated() (Options, error) {
 	return o, errors.Join(wrong...)
 }
 
-// cacheSize is what Pebble has to be told: it takes the memory of memtables out of its cache, and without room for them a cache as
-// large as a memtable holds nothing.
+// cacheSize is what Pebble has to be told: it takes the memory of memtables out of its cache, and
+// without room for them a cache as large as a memtable holds nothing.
 func (o Options) cacheSize() int64 {
 	return int64(o.BlockCache) + usualMemTables*int64(o.MemTableBytes) //nolint:gosec // fits into memory
 }
@@ -101,7 +106,8 @@ func (o Options) pebble(s *Store) *pebble.Options {
 	for level := range p.Levels {
 		p.Levels[level].FilterPolicy = bloom.FilterPolicy(bloomBitsPerKey)
 	}
-	// An ingest that waits in the queue of memtables is durable only with the write-ahead log that is off.
+	// An ingest that waits in the queue of memtables is durable only with the write-ahead log that
+	// is off.
 	p.Experimental.DisableIngestAsFlushable = func() bool { return true }
 	p.EnsureDefaults()
 	return p

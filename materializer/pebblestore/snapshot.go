@@ -12,7 +12,8 @@ import (
 	"github.com/millrace-io/millrace/materializer"
 )
 
-// snapshot implements materializer.Snapshot. A use passes its own gate and the store's; closing the store closes it.
+// snapshot implements materializer.Snapshot. A use passes its own gate and the store's; closing the
+// store closes it.
 type snapshot struct {
 	store   *Store
 	rows    *pebble.Snapshot // nil if the store was closed before
@@ -20,7 +21,8 @@ type snapshot struct {
 	closing sync.Once
 }
 
-// Snapshot returns the rows of this moment. While it is open Pebble keeps what has been overwritten since.
+// Snapshot returns the rows of this moment. While it is open Pebble keeps what has been overwritten
+// since.
 func (s *Store) Snapshot() materializer.Snapshot {
 	v := &snapshot{store: s, gate: newGate()}
 	if !s.gate.enter() {

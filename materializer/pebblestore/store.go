@@ -17,7 +17,7 @@ import (
 )
 
 var (
-	// ErrLocked: somebody else has the store open.
+	// ErrLocked: another process has the store open.
 	ErrLocked = errors.New("directory is in use")
 	// ErrEnded: this opening of the store takes no writes any more; only opening it anew can help.
 	ErrEnded = errors.New("the store must be opened again")
@@ -33,8 +33,9 @@ type Store struct {
 	gate    gate
 	health  health
 
-	// order is held shared by commits and alone by an ingest: between the flush of what was committed before an ingest and
-	// the ingest itself there must be no commit, or a crash could keep the ingest and forget the commit.
+	// order is held shared by commits and alone by an ingest: between the flush of what was
+	// committed before an ingest and the ingest itself there must be no commit, or a crash could
+	// keep the ingest and forget the commit.
 	order sync.RWMutex
 
 	snapshotsMu sync.Mutex
@@ -53,7 +54,8 @@ type Store struct {
 
 var _ materializer.Store = (*Store)(nil)
 
-// Open opens the store in a directory, or makes an empty one there. See the package's documentation for its errors.
+// Open opens the store in a directory, or makes an empty one there. See the package's documentation
+// for its errors.
 func Open(o Options) (*Store, error) {
 	o, err := o.validated()
 	if err != nil {
@@ -87,8 +89,8 @@ func lockDirectory(o Options) (*pebble.Lock, error) {
 	return nil, fmt.Errorf("store %s: %w (%w): stop the other millrace process, or give this one its own directory", o.Dir, ErrLocked, err)
 }
 
-// openFiles removes what an interrupted ingest left and opens Pebble. What the operating system does not complain about
-// is the fault of the files.
+// openFiles removes what an interrupted ingest left and opens Pebble. What the operating system
+// does not complain about is the fault of the files.
 func (s *Store) openFiles() error {
 	if err := s.options.FS.RemoveAll(s.ingestDir()); err != nil {
 		return fmt.Errorf("open store %s: remove leftovers of an ingest: %w", s.dir, err)
@@ -105,11 +107,13 @@ func (s *Store) openFiles() error {
 	}
 }
 
-// openGrace is how long Pebble gets to return from opening after it has met an error that it cannot mend.
+// openGrace is how long Pebble gets to return from opening after an error that it cannot
+// recover from.
 const openGrace = time.Second
 
-// openPebble opens Pebble. On a disk that has no room for its manifest, Pebble waits for ever for a flush that cannot succeed, and
-// tries it without rest. Then it is left behind, put to sleep: it writes nothing any more, and ends with the process.
+// openPebble opens Pebble. On a disk that has no room for its manifest, Pebble waits for ever for a
+// flush that cannot succeed, and tries it without rest. Then it is left behind, put to sleep: it
+// writes nothing any more, and ends with the process.
 func (s *Store) openPebble() (*pebble.DB, error) {
 	type opening struct {
 		db  *pebble.DB
@@ -145,7 +149,8 @@ func (s *Store) Get(key []byte) ([]byte, error) {
 	return s.get(s.db, key)
 }
 
-// Scan yields the rows with lower <= key < upper as of the moment of the call; an empty upper is no bound.
+// Scan yields the rows with lower <= key < upper as of the moment of the call; an empty upper is no
+// bound.
 func (s *Store) Scan(lower, upper []byte, yield func(key, value []byte) bool) error {
 	if !s.gate.enter() {
 		return s.closed("scan")
@@ -154,8 +159,8 @@ func (s *Store) Scan(lower, upper []byte, yield func(key, value []byte) bool) er
 	return s.scan(s.db, lower, upper, yield)
 }
 
-// DropRange removes the rows with lower <= key < upper; an empty upper is no bound. Disk space comes back later, by
-// compaction.
+// DropRange removes the rows with lower <= key < upper; an empty upper is no bound. Disk space
+// comes back later, by compaction.
 func (s *Store) DropRange(lower, upper []byte) error {
 	if !s.gate.enter() {
 		return s.closed("drop range")
@@ -170,7 +175,8 @@ func (s *Store) DropRange(lower, upper []byte) error {
 	return s.flush()
 }
 
-// deleteRange closes a range that is open at an end with the key there is, because a range tombstone needs two keys.
+// deleteRange closes a range that is open at an end with the key there is, because a range
+// tombstone needs two keys.
 func (s *Store) deleteRange(lower, upper []byte) error {
 	if len(upper) > 0 && bytes.Compare(lower, upper) >= 0 {
 		return nil
@@ -204,8 +210,8 @@ func (s *Store) ends(lower, upper []byte) (first, last []byte, err error) {
 	return first, last, rows.Close()
 }
 
-// Flush makes everything that was committed durable. On a disk that fails it waits for Pebble's next attempt and returns
-// how that went.
+// Flush makes everything that was committed durable. On a disk that fails it waits for Pebble's
+// next attempt and returns how that went.
 func (s *Store) Flush() error {
 	if !s.gate.enter() {
 		return s.closed("flush")
@@ -214,7 +220,8 @@ func (s *Store) Flush() error {
 	return s.flush()
 }
 
-// flush waits until the present memtable is written, or until Pebble, which goes on trying, fails to.
+// flush waits until the present memtable is written, or until Pebble, which goes on trying, fails
+// to.
 func (s *Store) flush() error {
 	for {
 		failed, final, transient := s.health.flushState()
@@ -239,9 +246,9 @@ func (s *Store) flush() error {
 	}
 }
 
-// askForFlush returns a channel that is closed when the memtable is written, and whether that is the present one. Each
-// flush that is asked for begins a new memtable; if flushes are failing those would pile up until Pebble blocks, so then
-// the flush that is not done yet has to do.
+// askForFlush returns a channel that is closed when the memtable is written, and whether that is
+// the present one. Each flush that is asked for begins a new memtable; if flushes are failing those
+// would pile up until Pebble blocks, so then the flush that is not done yet has to do.
 func (s *Store) askForFlush(failing bool) (flushed <-chan struct{}, all bool, err error) {
 	s.flushMu.Lock()
 	defer s.flushMu.Unlock()
@@ -259,8 +266,9 @@ func (s *Store) askForFlush(failing bool) (flushed <-chan struct{}, all bool, er
 // Size returns the bytes on disk; 0 after Close.
 func (s *Store) Size() uint64 { return s.Stats().DiskBytes }
 
-// Close makes everything durable and closes the store with all its snapshots. The error says what could not be made
-// durable; the store is closed all the same. It may be called again, with the same result.
+// Close makes everything durable and closes the store with all its snapshots. The error says what
+// could not be made durable; the store is closed all the same. It may be called again, with the
+// same result.
 func (s *Store) Close() error {
 	s.closeOnce.Do(func() {
 		close(s.closing)
@@ -325,5 +333,6 @@ func bound(key []byte) []byte {
 	return key
 }
 
-// ingestDir holds tables until they are ingested. It lies in the store's directory so that they can be linked in.
+// ingestDir holds tables until they are ingested. It lies in the store's directory so that they can
+// be linked in.
 func (s *Store) ingestDir() string { return s.options.FS.PathJoin(s.dir, "ingest") }

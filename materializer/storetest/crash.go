@@ -11,10 +11,12 @@ import (
 	"github.com/millrace-io/millrace/materializer"
 )
 
-// positionKey is a row that every operation sets to the number of operations done, as the fold does with its offset.
+// positionKey is a row that every operation sets to the number of operations done, as the fold does
+// with its offset.
 const positionKey = "\x00position"
 
-// operation is one change of a store that a crash must leave whole or not at all. It also sets the position.
+// operation is one change of a store that a crash must leave whole or not at all. It also sets the
+// position.
 type operation struct {
 	rows         []materializer.Row
 	ingest, drop bool
@@ -35,7 +37,8 @@ func (s suite) crash(t *testing.T) {
 	t.Run("AfterClose", s.crashAfterClose)
 }
 
-// crashPrefix writes at random and cuts the power at random, over and over on the disk that the last cut left.
+// crashPrefix writes at random and cuts the power at random, over and over on the disk that the
+// last cut left.
 func (s suite) crashPrefix(t *testing.T) {
 	for i, unsynced := range []int{0, 50, 100} {
 		random := s.generator(t, uint64(10+i))
@@ -63,8 +66,8 @@ func (s suite) crashPrefix(t *testing.T) {
 // maxCuts bounds how often the power is cut during one operation.
 const maxCuts = 300
 
-// crashDuring cuts the power before every single write to the disk while one operation runs: it must be there whole or not
-// at all, and with it everything that was committed before.
+// crashDuring cuts the power before every single write to the disk while one operation runs: it
+// must be there whole or not at all, and with it everything that was committed before.
 func (s suite) crashDuring(t *testing.T) {
 	bulk := operation{ingest: true}
 	for i := range 5000 {
@@ -93,8 +96,8 @@ func (s suite) crashDuring(t *testing.T) {
 	}
 }
 
-// crashDuringApartIngest is about an ingest that shares no key with what was committed before it, so that nothing but the
-// contract keeps the two in order.
+// crashDuringApartIngest is about an ingest that shares no key with what was committed before it,
+// so that nothing but the contract keeps the two in order.
 func (s suite) crashDuringApartIngest(t *testing.T) {
 	random := s.generator(t, 30)
 	disk := s.Disk(t)
@@ -116,8 +119,8 @@ func (s suite) crashDuringApartIngest(t *testing.T) {
 	}
 }
 
-// cutDuring returns the disk as it was before each write that happened during act. Background work may write meanwhile and
-// afterwards too.
+// cutDuring returns the disk as it was before each write that happened during act. Background work
+// may write meanwhile and afterwards too.
 func cutDuring(disk Disk, random *rand.Rand, act func()) []Disk {
 	var cutting sync.Mutex
 	var cuts []Disk
@@ -173,8 +176,8 @@ func (h *history) grow(t *testing.T, store materializer.Store, random *rand.Rand
 	}
 }
 
-// perform does one operation, the position included. A drop is two steps on the store, so it comes after its position and
-// removes rows that are independent of it; see at.
+// perform does one operation, the position included. A drop is two steps on the store, so it comes
+// after its position and removes rows that are independent of it; see at.
 func perform(store materializer.Store, op operation, number int) error {
 	position := materializer.Row{Key: []byte(positionKey), Value: binary.BigEndian.AppendUint64(nil, uint64(number))} //nolint:gosec // a count
 	if op.ingest {
@@ -199,8 +202,8 @@ func perform(store materializer.Store, op operation, number int) error {
 	return err
 }
 
-// at returns the rows after n operations. The second model leaves out a drop that the last of them contains: the power may
-// have gone between the position and the drop.
+// at returns the rows after n operations. The second model leaves out a drop that the last of them
+// contains: the power may have gone between the position and the drop.
 func (h *history) at(n int) (all, withoutLastDrop model) {
 	all = model{}
 	for i, op := range h.operations[:n] {
@@ -216,8 +219,9 @@ func (h *history) at(n int) (all, withoutLastDrop model) {
 	return all, withoutLastDrop
 }
 
-// recovered opens the disk and fails unless the store holds exactly the rows after some number of operations, at least the
-// durable ones. What came later is forgotten: the next operations follow those that survived.
+// recovered opens the disk and fails unless the store holds exactly the rows after some number of
+// operations, at least the durable ones. What came later is forgotten: the next operations follow
+// those that survived.
 func (h *history) recovered(t *testing.T, disk Disk) {
 	t.Helper()
 	store, err := disk.Open(t)

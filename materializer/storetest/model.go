@@ -54,7 +54,8 @@ func ascending(rows []materializer.Row) []materializer.Row {
 	return slices.CompactFunc(rows, func(a, b materializer.Row) bool { return slices.Equal(a.Key, b.Key) })
 }
 
-// random runs a sequence of random operations on a store and on a map, with snapshots that stay open over many of them.
+// random runs a sequence of random operations on a store and on a map, with snapshots that stay
+// open over many of them.
 func (s suite) random(t *testing.T) {
 	const operations = 1500
 	random := s.generator(t, 1)

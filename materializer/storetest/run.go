@@ -11,7 +11,8 @@ import (
 type Options struct {
 	// Open returns an empty store. The suite closes it.
 	Open func(t testing.TB) materializer.Store
-	// Disk returns a fresh disk whose power can be cut; nil leaves the tests of crashes out, for a store without a disk.
+	// Disk returns a fresh disk whose power can be cut; nil leaves the tests of crashes out, for a
+	// store without a disk.
 	Disk func(t testing.TB) Disk
 	// Seed repeats a run; 0 draws one.
 	Seed uint64
@@ -21,11 +22,11 @@ type Options struct {
 type Disk interface {
 	// Open opens the store on this disk.
 	Open(t testing.TB) (materializer.Store, error)
-	// Crash returns a copy of the disk as it is, less some of what was not synced: unsynced percent of it is kept, chosen
-	// by random. The store goes on with the disk it has.
+	// Crash returns a copy of the disk as it is, less some of what was not synced: unsynced percent
+	// of it is kept, chosen by random. The store goes on with the disk it has.
 	Crash(unsynced int, random *rand.Rand) Disk
-	// Watch calls f before each write to the disk, from whichever goroutine writes; nil stops that. A disk without writes
-	// of its own calls nothing.
+	// Watch calls f before each write to the disk, from whichever goroutine writes; nil stops that.
+	// A disk without writes of its own calls nothing.
 	Watch(f func())
 }
 
