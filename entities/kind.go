@@ -29,8 +29,8 @@ import (
 // A kind that is not Owned, such as Replicated, is decided wherever a replica is. Its function may
 // speak unasked, and its changes lie on another topic, so the one-question-one-answer Session, the
 // core and the fold of the journal are not for it: it has an interface beside each of these. The
-// tables are: the words of its conversation, its checks and texts, and its place in the sdk are found
-// by the number like those of the others.
+// tables are: the words of its conversation, its checks and texts, and its place in the sdk are
+// found by the number like those of the others.
 type Kind uint8
 
 // The kinds of the Cloudstate protocol. The numbers are durable.
@@ -48,14 +48,16 @@ type KindSpec struct {
 	Name string
 	// Protocol is the full name of the protocol service by which a function declares the kind.
 	Protocol string
-	// HasEntities: its services have entities, and so keys, an entity type and state. Others are called.
+	// HasEntities: its services have entities, and so keys, an entity type and state. Others are
+	// called.
 	HasEntities bool
-	// Owned: commands of an entity go to the owner of its partition, one at a time. No version serves a
-	// kind that has entities and is not owned yet.
+	// Owned: commands of an entity go to the owner of its partition, one at a time. No version
+	// serves a kind that has entities and is not owned yet.
 	Owned bool
 	// Streams says which methods may stream.
 	Streams Streams
-	// Terminated is the error of commands that wait for a conversation which ends before their turn.
+	// Terminated is the error of commands that wait for a conversation which ends before their
+	// turn.
 	Terminated string
 }
 
@@ -122,8 +124,8 @@ func Kinds() []Kind {
 	return all
 }
 
-// Spec returns the row of a kind, which must not be changed. A number without a kind is one of a newer
-// version: it has entities, and is not served.
+// Spec returns the row of a kind, which must not be changed. A number without a kind is one of a
+// newer version: it has entities, and is not served.
 func (k Kind) Spec() *KindSpec {
 	if s := kinds[k]; s != nil {
 		return s

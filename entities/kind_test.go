@@ -2,8 +2,8 @@ package entities
 
 import "testing"
 
-// TestKinds: numbers and protocols of kinds are durable and unique; a number without a kind is one of
-// a newer version.
+// TestKinds: numbers and protocols of kinds are durable and unique; a number without a kind is one
+// of a newer version.
 func TestKinds(t *testing.T) {
 	for kind, protocol := range map[Kind]string{
 		1: "cloudstate.eventsourced.EventSourced",

@@ -40,9 +40,9 @@ func Unary[In, Out proto.Message](method string, handle func(*ActionCommand, In)
 		})
 }
 
-// ServerStream gives the handler of a method that takes one message and returns any number of them, by calling send. A
-// nil message sends the effects so far and nothing to the caller. The error of send says that the caller is gone: return
-// it. The call ends when the handler returns.
+// ServerStream gives the handler of a method that takes one message and returns any number of them,
+// by calling send. A nil message sends the effects so far and nothing to the caller. The error of
+// send says that the caller is gone: return it. The call ends when the handler returns.
 func ServerStream[In, Out proto.Message](method string, handle func(cmd *StreamCommand, in In, send func(Out) error) error) ActionOption {
 	return actionOption("sdk.ServerStream", method, shape{out: true}, handle == nil,
 		func(request codec[In], reply codec[Out], cmd *StreamCommand, _ receive) (*Payload, error) {
@@ -54,8 +54,8 @@ func ServerStream[In, Out proto.Message](method string, handle func(cmd *StreamC
 		})
 }
 
-// ClientStream gives the handler of a method that takes any number of messages and returns one. The iterator ends with the
-// caller's last message; an error in it ends it too, and is to be returned.
+// ClientStream gives the handler of a method that takes any number of messages and returns one. The
+// iterator ends with the caller's last message; an error in it ends it too, and is to be returned.
 func ClientStream[In, Out proto.Message](method string, handle func(cmd *ActionCommand, in iter.Seq2[In, error]) (Out, error)) ActionOption {
 	return actionOption("sdk.ClientStream", method, shape{in: true}, handle == nil,
 		func(request codec[In], reply codec[Out], cmd *StreamCommand, recv receive) (*Payload, error) {
@@ -64,8 +64,8 @@ func ClientStream[In, Out proto.Message](method string, handle func(cmd *ActionC
 		})
 }
 
-// Bidi gives the handler of a method that streams in both directions; see [ClientStream] for the iterator and
-// [ServerStream] for send.
+// Bidi gives the handler of a method that streams in both directions; see [ClientStream] for the
+// iterator and [ServerStream] for send.
 func Bidi[In, Out proto.Message](method string,
 	handle func(cmd *StreamCommand, in iter.Seq2[In, error], send func(Out) error) error,
 ) ActionOption {
@@ -78,15 +78,16 @@ func Bidi[In, Out proto.Message](method string,
 // ActionCommand is a call of an action.
 type ActionCommand struct{ call }
 
-// StreamCommand is a call of an action whose answer streams. Beside the messages that the handler sends, an element may be
-// a forward or a refusal. Effects go out with the next element, or with the end of the call.
+// StreamCommand is a call of an action whose answer streams. Beside the messages that the handler
+// sends, an element may be a forward or a refusal. Effects go out with the next element, or with
+// the end of the call.
 type StreamCommand struct {
 	ActionCommand
 	send func(Decision) error
 }
 
-// SendForward makes the answer of another method the next element. It returns an error when the message is not what
-// the method takes, or when the caller is gone.
+// SendForward makes the answer of another method the next element. It returns an error when the
+// message is not what the method takes, or when the caller is gone.
 func (c *StreamCommand) SendForward(method string, in proto.Message) error {
 	target, err := newTarget(method, in)
 	if err != nil {
@@ -95,8 +96,8 @@ func (c *StreamCommand) SendForward(method string, in proto.Message) error {
 	return c.element(Decision{Forward: &target})
 }
 
-// SendRefusal makes a refusal, as made by [Refuse], the next element. A worker ends the call there; returning the refusal
-// from the handler says the same more simply.
+// SendRefusal makes a refusal, as made by [Refuse], the next element. A worker ends the call there;
+// returning the refusal from the handler says the same more simply.
 func (c *StreamCommand) SendRefusal(refusal error) error {
 	decision, err := conclude(nil, refusal)
 	if err != nil || decision.Refusal == nil {
@@ -179,14 +180,16 @@ func incoming[In proto.Message](request codec[In], recv receive) iter.Seq2[In, e
 	}
 }
 
-// lineError is an error of the line to the caller, as the user's handler sees it. It is no crash when a handler returns it.
+// lineError is an error of the line to the caller, as the user's handler sees it. It is no crash
+// when a handler returns it.
 type lineError struct{ error }
 
 func (e *lineError) Unwrap() error { return e.error }
 
-// Call runs one call of an action, for runtimes. Messages of a method whose input streams come from recv, which returns
-// io.EOF after the last one; elements of the answer go to send, one at a time. A method whose output does not stream sends
-// exactly one element. The error is a *CrashError, or what recv, send or the context said.
+// Call runs one call of an action, for runtimes. Messages of a method whose input streams come from
+// recv, which returns io.EOF after the last one; elements of the answer go to send, one at a time.
+// A method whose output does not stream sends exactly one element. The error is a *CrashError, or
+// what recv, send or the context said.
 func (s *Service) Call(ctx context.Context, inv Invocation, recv func() (Payload, error), send func(Decision) error) error {
 	if len(s.problems) > 0 {
 		return Check(s)

@@ -33,7 +33,8 @@ func callOut(ctx context.Context, t *testing.T, service *sdk.Service, send func(
 	return service.Call(ctx, sdk.Invocation{Method: "Out", Payload: payload(t, flow())}, nil, send)
 }
 
-// Elements that cannot be sent are errors for the handler, which tells them apart from those of the line.
+// Elements that cannot be sent are errors for the handler, which tells them apart from those of the
+// line.
 func TestElementsThatCannotBeSent(t *testing.T) {
 	for want, element := range map[string]func(*sdk.StreamCommand, func(*scriptv1.RunResponse) error) error{
 		"cmd.SendForward: /script.v1.FlowService/Unary: the message is a script.v1.RunResponse": func(cmd *sdk.StreamCommand, _ func(*scriptv1.RunResponse) error) error {

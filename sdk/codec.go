@@ -12,7 +12,8 @@ import (
 // typeURLPrefix stands before the full name of a message in an Any.
 const typeURLPrefix = "type.googleapis.com/"
 
-// marshal encodes to the same bytes each time: replays and repeated answers are compared by their bytes.
+// marshal encodes to the same bytes each time: replays and repeated answers are compared by their
+// bytes.
 var marshal = proto.MarshalOptions{Deterministic: true} //nolint:gochecknoglobals // a constant
 
 // nameOf returns the full name of the message that a type URL names.
@@ -51,7 +52,8 @@ func infoOf[M proto.Message]() (info messageInfo) {
 	if any(zero) == nil { // an interface such as proto.Message itself
 		return info
 	}
-	// Message types without a descriptor of their own (dynamicpb) cannot be asked through a nil pointer.
+	// Message types without a descriptor of their own (dynamicpb) cannot be asked through a nil
+	// pointer.
 	defer func() {
 		if recover() != nil {
 			info.typ = nil

@@ -21,7 +21,8 @@ type call struct {
 	done bool
 }
 
-// Context ends with the caller's deadline, or when nobody waits any more, and carries the trace of the call.
+// Context ends with the caller's deadline, or when no caller waits any more, and carries the trace
+// of the call.
 func (c *call) Context() context.Context { return c.ctx }
 
 // ID returns the caller's command id, "" when there is none.
@@ -33,7 +34,8 @@ func (c *call) Principal() string { return c.inv.Principal }
 // Metadata returns what the caller sent with the call, keys in lower case.
 func (c *call) Metadata() Metadata { return c.inv.Metadata }
 
-// Time returns the log time of the command. Use it instead of time.Now: a repeated test sees the same.
+// Time returns the log time of the command. Use it instead of time.Now: a repeated test sees the
+// same.
 func (c *call) Time() time.Time { return c.inv.Time }
 
 // Logger returns a logger that names the service, the method and the entity.
@@ -45,9 +47,10 @@ func (c *call) Logger() *slog.Logger {
 	return logger
 }
 
-// Effect sends a command to a method of the same function when this command has succeeded and is durable, exactly once at
-// the target. Effects are sent in order. A refused command of an entity has none; those of a refused action are sent. When the
-// target refuses, the refusal is kept for an operator, unless [OnRefused] or [IgnoreRefusal] says otherwise.
+// Effect sends a command to a method of the same function when this command has succeeded and is
+// durable, exactly once at the target. Effects are sent in order. A refused command of an entity
+// has none; those of a refused action are sent. When the target refuses, the refusal is kept for an
+// operator, unless [OnRefused] or [IgnoreRefusal] says otherwise.
 func (c *call) Effect(method string, in proto.Message, options ...EffectOption) {
 	c.mustRun("Effect")
 	target, err := newTarget(method, in)
@@ -64,10 +67,12 @@ func (c *call) Effect(method string, in proto.Message, options ...EffectOption) 
 	c.effects = append(c.effects, effect)
 }
 
-// mustRun stops code that kept a command longer than its handler ran: what it does could never take effect.
+// mustRun stops code that kept a command longer than its handler ran: what it does could never take
+// effect.
 func (c *call) mustRun(what string) {
 	if c.done {
-		panic(fmt.Errorf("cmd.%s after the handler of %s returned: a command must not be kept, or used by another goroutine", what, c.inv.Method))
+		panic(fmt.Errorf(
+			"cmd.%s after the handler of %s returned: a command must not be kept, or used by another goroutine", what, c.inv.Method))
 	}
 }
 

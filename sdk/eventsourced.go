@@ -7,12 +7,13 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// Option is a part of an event-sourced service whose state is an S: [Handle], [On], [SnapshotEvery].
+// Option is a part of an event-sourced service whose state is an S: [Handle], [On],
+// [SnapshotEvery].
 type Option[S any] func(*journalDraft[S])
 
-// EventSourced makes a service whose state is the sum of its events. The persistence id is the namespace of the stored
-// state and the name of the entity type, for example "cart"; it cannot change later. newState returns the state of an
-// entity that has no events yet.
+// EventSourced makes a service whose state is the sum of its events. The persistence id is the
+// namespace of the stored state and the name of the entity type, for example "cart"; it cannot
+// change later. newState returns the state of an entity that has no events yet.
 func EventSourced[S any](persistenceID string, newState func(entityID string) *S, options ...Option[S]) *Service {
 	d := &journalDraft[S]{
 		draft: newDraft(KindEventSourced, persistenceID),
@@ -24,7 +25,8 @@ func EventSourced[S any](persistenceID string, newState func(entityID string) *S
 	}
 	d.journal.service = d.Service
 	if newState == nil {
-		d.problem("the second argument of sdk.EventSourced is nil: give a function that returns the state of a new entity")
+		d.problem(
+			"the second argument of sdk.EventSourced is nil: give a function that returns the state of a new entity")
 	}
 	for i, option := range options {
 		if option == nil {
@@ -47,19 +49,21 @@ type Command struct {
 // emitter applies an event to the image that the command is for.
 type emitter interface{ emit(event proto.Message) }
 
-// Emit makes an event part of the decision and applies it at once: the next statement sees the changed state. The event is
-// encoded here; changing the message later changes nothing that is stored. The events of a command are stored together.
+// Emit makes an event part of the decision and applies it at once: the next statement sees the
+// changed state. The event is encoded here; changing the message later changes nothing that is
+// stored. The events of a command are stored together.
 func (c *Command) Emit(event proto.Message) {
 	c.mustRun("Emit")
 	c.emitter.emit(event)
 }
 
-// Handle gives the handler of a method, which is named by its generated constant. A handler reads the state, emits what
-// happened, and returns the answer:
+// Handle gives the handler of a method, which is named by its generated constant. A handler reads
+// the state, emits what happened, and returns the answer:
 //
 //	sdk.Handle(shopv1.CartService_AddItem_FullMethodName, (*Cart).AddItem)
 //
-// It must change the state only by [Command.Emit]: rebuilding the entity replays events and calls no handler.
+// It must change the state only by [Command.Emit]: rebuilding the entity replays events and calls
+// no handler.
 func Handle[S any, In, Out proto.Message](method string, handle func(*S, *Command, In) (Out, error)) Option[S] {
 	return func(d *journalDraft[S]) {
 		in, out := infoOf[In](), infoOf[Out]()
@@ -79,14 +83,15 @@ func Handle[S any, In, Out proto.Message](method string, handle func(*S, *Comman
 	}
 }
 
-// On says what an event does to the state. It is called when the event is emitted and on every replay; so it must depend
-// on nothing but the state and the event: no clock, no random source, no call to anything outside. It cannot fail, since
-// what it is told has happened.
+// On says what an event does to the state. It is called when the event is emitted and on every
+// replay; so it must depend on nothing but the state and the event: no clock, no random source, no
+// call to anything outside. It cannot fail, since what it is told has happened.
 func On[S any, E proto.Message](apply func(*S, E)) Option[S] {
 	return func(d *journalDraft[S]) {
 		info := infoOf[E]()
 		if !info.known() {
-			d.problem("sdk.On: %s is not a generated message: take a pointer to one, as in func(*Cart, *shopv1.ItemAdded)", info.goType)
+			d.problem(
+				"sdk.On: %s is not a generated message: take a pointer to one, as in func(*Cart, *shopv1.ItemAdded)", info.goType)
 			return
 		}
 		if apply == nil {
@@ -116,9 +121,10 @@ func On[S any, E proto.Message](apply func(*S, E)) Option[S] {
 	}
 }
 
-// SnapshotEvery stores the state whenever a command's events include one whose number is a multiple of n, so that an
-// entity is rebuilt from its last snapshot and the events since. The snapshot is a message of its own, taken after the last
-// event of the command; restore sets a new state from it. 100 is a good n; entities with few events need none.
+// SnapshotEvery stores the state whenever a command's events include one whose number is a multiple
+// of n, so that an entity is rebuilt from its last snapshot and the events since. The snapshot is a
+// message of its own, taken after the last event of the command; restore sets a new state from it.
+// 100 is a good n; entities with few events need none.
 func SnapshotEvery[S any, M proto.Message](n int, take func(*S) M, restore func(*S, M)) Option[S] {
 	return func(d *journalDraft[S]) {
 		info := infoOf[M]()

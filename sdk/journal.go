@@ -9,7 +9,8 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// journal is an event-sourced service as its entities use it, with the types of the user's functions closed over.
+// journal is an event-sourced service as its entities use it, with the types of the user's
+// functions closed over.
 type journal[S any] struct {
 	service  *Service
 	newState func(entityID string) *S
@@ -39,7 +40,8 @@ type journalSnapshots[S any] struct {
 	restore func(*S, []byte) error
 }
 
-// entityOverhead is the memory that an entity takes beside its state and beside what the runtime holds of it, in bytes; a rough figure.
+// entityOverhead is the memory that an entity takes beside its state and beside what the runtime
+// holds of it, in bytes; a rough figure.
 const entityOverhead = 384
 
 // journalEntity is the image of one event-sourced entity.
@@ -57,8 +59,8 @@ type journalEntity[S any] struct {
 	stale bool
 }
 
-// newEntity returns an entity without events. The journal's service may be an older copy than the one that is run
-// (PassivateAfter makes copies); name and persistence id are the same in all.
+// newEntity returns an entity without events. The journal's service may be an older copy than the
+// one that is run (PassivateAfter makes copies); name and persistence id are the same in all.
 func (j *journal[S]) newEntity(id string) (_ Entity, err error) {
 	defer trap(&err)
 	state := j.newState(id)
@@ -78,10 +80,12 @@ func (e *journalEntity[S]) Load(snapshot *Payload, sequence uint64) (err error) 
 	}
 	switch {
 	case e.snapshots == nil:
-		return fmt.Errorf("load %s: there is a stored snapshot %s, but the service has no sdk.SnapshotEvery to restore it: put it back",
+		return fmt.Errorf(
+			"load %s: there is a stored snapshot %s, but the service has no sdk.SnapshotEvery to restore it: put it back",
 			e.service.key(e.id), nameOf(snapshot.TypeURL))
 	case nameOf(snapshot.TypeURL) != e.snapshots.name:
-		return fmt.Errorf("load %s: the stored snapshot is a %s, but sdk.SnapshotEvery restores a %s: keep the type of snapshots",
+		return fmt.Errorf(
+			"load %s: the stored snapshot is a %s, but sdk.SnapshotEvery restores a %s: keep the type of snapshots",
 			e.service.key(e.id), nameOf(snapshot.TypeURL), e.snapshots.name)
 	}
 	e.stateBytes = len(snapshot.Value)
@@ -98,7 +102,8 @@ func (e *journalEntity[S]) Apply(sequence uint64, p Payload) (err error) {
 	}
 	event, ok := e.events[nameOf(p.TypeURL)]
 	if !ok {
-		return fmt.Errorf("replay %s: event %d is a %s, which has no function: add sdk.On for it; what was once emitted must stay known",
+		return fmt.Errorf(
+			"replay %s: event %d is a %s, which has no function: add sdk.On for it; what was once emitted must stay known",
 			e.service.key(e.id), sequence, nameOf(p.TypeURL))
 	}
 	message, err := event.decode(p.Value)
@@ -135,7 +140,8 @@ func (e *journalEntity[S]) Handle(ctx context.Context, inv Invocation) (Decision
 		return Decision{}, cmd.crash(err)
 	}
 	if decision.Refusal != nil {
-		// What was emitted is applied already and cannot be taken back: the image goes, the stored state stays.
+		// What was emitted is applied already and cannot be taken back: the image goes, the stored
+		// state stays.
 		e.stale = len(e.emitted) > 0
 		decision.Restart = e.stale
 		return decision, nil //nolint:nilerr // err is nil here: it was looked at above
@@ -150,7 +156,8 @@ func (e *journalEntity[S]) run(handle journalHandler[S], cmd *Command) (reply *P
 	return handle(e.state, cmd)
 }
 
-// emit applies an event of the command that runs. Mistakes panic: the handler cannot go on, and trap makes a crash of it.
+// emit applies an event of the command that runs. Mistakes panic: the handler cannot go on, and
+// trap makes a crash of it.
 func (e *journalEntity[S]) emit(message proto.Message) {
 	if isNil(message) {
 		panic(errors.New("cmd.Emit(nil): give an event"))
@@ -158,7 +165,8 @@ func (e *journalEntity[S]) emit(message proto.Message) {
 	name := message.ProtoReflect().Descriptor().FullName()
 	event, ok := e.events[name]
 	if !ok {
-		panic(fmt.Errorf("cmd.Emit: event %s has no function: add sdk.On(func(*%T, *%s)) to the service", name, *new(S), name.Name()))
+		panic(fmt.Errorf("cmd.Emit: event %s has no function: add sdk.On(func(*%T, *%s)) to the service", name,
+			*new(S), name.Name()))
 	}
 	value, err := marshal.Marshal(message)
 	if err != nil {
@@ -172,7 +180,8 @@ func (e *journalEntity[S]) emit(message proto.Message) {
 	}
 }
 
-// dueSnapshot takes a snapshot if a multiple of the interval is among the events after the given one.
+// dueSnapshot takes a snapshot if a multiple of the interval is among the events after the given
+// one.
 func (e *journalEntity[S]) dueSnapshot(before uint64) (_ *Payload, err error) {
 	if e.snapshots == nil || before/e.snapshots.every == e.sequence/e.snapshots.every {
 		return nil, nil

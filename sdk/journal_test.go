@@ -66,8 +66,8 @@ func TestEmitAppliesAtOnce(t *testing.T) {
 	equal(t, "third", decide(t, entity), sdk.Decision{Reply: replies(t, "ABC")})
 }
 
-// A snapshot is due when a multiple of the interval is among the events of the command, and shows the state after all of
-// them.
+// A snapshot is due when a multiple of the interval is among the events of the command, and shows
+// the state after all of them.
 func TestSnapshotsAreTakenWhenDueAlsoWithinABatch(t *testing.T) {
 	entity := open(t, journalService())
 	for i, batch := range []struct{ texts, snapshot string }{
@@ -154,8 +154,8 @@ func TestCrashes(t *testing.T) {
 	}
 }
 
-// scripted is a journal that takes the given steps at its first command, whatever the request says: they may be such that
-// no request could carry them.
+// scripted is a journal that takes the given steps at its first command, whatever the request says:
+// they may be such that no request could carry them.
 func scripted(steps []*scriptv1.Step) *sdk.Service {
 	return sdk.EventSourced("journal", newJournal,
 		sdk.Handle(journalRun, func(j *journal, cmd *sdk.Command, _ *scriptv1.RunRequest) (*scriptv1.RunResponse, error) {

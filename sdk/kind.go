@@ -28,23 +28,25 @@ var kinds = []kind{ //nolint:gochecknoglobals // a table
 // kind is what differs between the kinds of services, beside how a service of each is declared. The
 // value of each stands in its server's file; nothing else in this package depends on a kind.
 type kind interface {
-	// name is for people, constructor what a user calls to make a service, both as they are written.
+	// name is for people, constructor what a user calls to make a service, both as they are
+	// written.
 	name() string
 	constructor() string
 	// option is what a user calls to handle a method that streams in these directions.
 	option(shape) string
 	// streams says whether methods may stream in these directions.
 	streams(shape) bool
-	// hasEntities: it has entities, and so a persistence id. hasEvents: their state is the sum of events.
+	// hasEntities: it has entities, and so a persistence id. hasEvents: their state is the sum of
+	// events.
 	hasEntities() bool
 	hasEvents() bool
 
-	// protocol is the full name of the protocol service by which discovery declares the kind, register
-	// serves it.
+	// protocol is the full name of the protocol service by which discovery declares the kind,
+	// register serves it.
 	protocol() string
 	register(registrar grpc.ServiceRegistrar, server *Server)
-	// session returns the session of a place that begins with this frame, nil if the frame is not one of
-	// this kind.
+	// session returns the session of a place that begins with this frame, nil if the frame is not
+	// one of this kind.
 	session(p *place, first *sessionv1.Request) step
 }
 
@@ -65,6 +67,6 @@ func (k Kind) String() string {
 // called.
 func (k Kind) HasEntities() bool { return k.spec().hasEntities() }
 
-// HasEvents says whether an entity's state is the sum of stored events. The state of others is stored
-// as a whole.
+// HasEvents says whether an entity's state is the sum of stored events. The state of others is
+// stored as a whole.
 func (k Kind) HasEvents() bool { return k.spec().hasEvents() }

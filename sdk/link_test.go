@@ -17,7 +17,8 @@ import (
 	scriptv1 "github.com/millrace-io/millrace/sdk/internal/script/v1"
 )
 
-// shared: proxies of these tests have their sessions on links. All tests run once without and once with them.
+// shared: proxies of these tests have their sessions on links. All tests run once without and once
+// with them.
 var shared bool
 
 // proxyLink is a proxy's end of a link.
@@ -167,7 +168,8 @@ func (l *proxyLink) row(id uint64, first, last int64) {
 	}
 }
 
-// Commands that come in a row are answered one after the other, and the answers need not wait for one that takes long.
+// Commands that come in a row are answered one after the other, and the answers need not wait for
+// one that takes long.
 func TestCommandsInARow(t *testing.T) {
 	const slowly, last = 4, 20
 	running, finish := make(chan struct{}), make(chan struct{})

@@ -18,15 +18,18 @@ func shapeOf(m protoreflect.MethodDescriptor) shape {
 	return shape{in: m.IsStreamingClient(), out: m.IsStreamingServer()}
 }
 
-// findMethod looks a full method name, /package.Service/Method, up among the services that are linked into the program.
+// findMethod looks a full method name, /package.Service/Method, up among the services that are
+// linked into the program.
 func findMethod(fullName string) (protoreflect.MethodDescriptor, error) {
 	service, method, found := strings.Cut(strings.TrimPrefix(fullName, "/"), "/")
 	if !found || !strings.HasPrefix(fullName, "/") {
-		return nil, fmt.Errorf("%q is not a full method name: use the generated constant, as in shopv1.CartService_AddItem_FullMethodName", fullName)
+		return nil, fmt.Errorf(
+			"%q is not a full method name: use the generated constant, as in shopv1.CartService_AddItem_FullMethodName", fullName)
 	}
 	descriptor, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(service))
 	if err != nil {
-		return nil, fmt.Errorf("the program knows no service %s: import the package that protoc-gen-go made of its proto file", service)
+		return nil, fmt.Errorf(
+			"the program knows no service %s: import the package that protoc-gen-go made of its proto file", service)
 	}
 	owner, ok := descriptor.(protoreflect.ServiceDescriptor)
 	if !ok {
@@ -34,7 +37,8 @@ func findMethod(fullName string) (protoreflect.MethodDescriptor, error) {
 	}
 	m := owner.Methods().ByName(protoreflect.Name(method))
 	if m == nil {
-		return nil, fmt.Errorf("service %s has no method %s: use the generated constant of one that it has", service, method)
+		return nil, fmt.Errorf("service %s has no method %s: use the generated constant of one that it has",
+			service, method)
 	}
 	return m, nil
 }
@@ -55,8 +59,8 @@ func hasEntityKey(message protoreflect.MessageDescriptor) bool {
 	return false
 }
 
-// entityKey returns the id of the entity that a message names, as the worker finds it: the fields that are marked, in the order
-// of their declaration, joined by hyphens.
+// entityKey returns the id of the entity that a message names, as the worker finds it: the fields
+// that are marked, in the order of their declaration, joined by hyphens.
 func entityKey(m protoreflect.Message) string {
 	var parts []string
 	fields := m.Descriptor().Fields()
@@ -98,13 +102,14 @@ func newDraft(kind Kind, persistenceID string) *draft {
 	case persistenceID == "":
 		d.problem(`the first argument of %s is empty: give the name under which the state is kept, for example "cart"`, kind.spec().constructor())
 	case strings.Contains(persistenceID, "/"):
-		d.problem("the persistence id %q contains a slash, which separates it from the entity id: choose a name without one", persistenceID)
+		d.problem(
+			"the persistence id %q contains a slash, which separates it from the entity id: choose a name without one", persistenceID)
 	}
 	return d
 }
 
-// handles notes that an option handles a method, after comparing the handler with the method's declaration. It returns the
-// bare name of the method, and "" when there is a problem.
+// handles notes that an option handles a method, after comparing the handler with the method's
+// declaration. It returns the bare name of the method, and "" when there is a problem.
 func (d *draft) handles(option, fullName string, want shape, in, out messageInfo, isNil bool) string {
 	at := fmt.Sprintf("%s(%q)", option, fullName)
 	m, err := findMethod(fullName)
@@ -121,7 +126,8 @@ func (d *draft) handles(option, fullName string, want shape, in, out messageInfo
 		d.descriptor = owner
 	}
 	if owner.FullName() != d.descriptor.FullName() {
-		d.problem("%s: the other handlers are of %s: give %s an %s of its own", at, d.descriptor.FullName(), owner.FullName(), d.kind.spec().constructor())
+		d.problem("%s: the other handlers are of %s: give %s an %s of its own", at, d.descriptor.FullName(),
+			owner.FullName(), d.kind.spec().constructor())
 		return ""
 	}
 	if d.handled[m.Name()] {
@@ -135,13 +141,17 @@ func (d *draft) handles(option, fullName string, want shape, in, out messageInfo
 	case shapeOf(m) != want && d.kind.spec().streams(shapeOf(m)):
 		d.problem("%s: the method streams otherwise: handle it with %s", at, d.kind.spec().option(shapeOf(m)))
 	case !in.known():
-		d.problem("%s: the handler takes %s, which is not a generated message: take *%s", at, in.goType, m.Input().Name())
+		d.problem("%s: the handler takes %s, which is not a generated message: take *%s", at, in.goType,
+			m.Input().Name())
 	case !out.known():
-		d.problem("%s: the handler returns %s, which is not a generated message: return *%s", at, out.goType, m.Output().Name())
+		d.problem("%s: the handler returns %s, which is not a generated message: return *%s", at, out.goType,
+			m.Output().Name())
 	case in.name() != m.Input().FullName():
-		d.problem("%s: the handler takes %s, but the method takes %s: change the handler's parameter", at, in.name(), m.Input().FullName())
+		d.problem("%s: the handler takes %s, but the method takes %s: change the handler's parameter", at,
+			in.name(), m.Input().FullName())
 	case out.name() != m.Output().FullName():
-		d.problem("%s: the handler returns %s, but the method returns %s: change the handler's result", at, out.name(), m.Output().FullName())
+		d.problem("%s: the handler returns %s, but the method returns %s: change the handler's result", at,
+			out.name(), m.Output().FullName())
 	default:
 		return string(m.Name())
 	}
@@ -174,9 +184,11 @@ func (d *draft) finishMethod(m protoreflect.MethodDescriptor) {
 		d.problem("method %s has no handler: add %s(%s, …)", m.Name(), kind.option(streams), constantOf(m))
 	}
 	if !kind.streams(streams) {
-		d.problem("method %s streams, which entities of this kind cannot: make it unary, or move it to a service for sdk.Action", m.Name())
+		d.problem(
+			"method %s streams, which entities of this kind cannot: make it unary, or move it to a service for sdk.Action", m.Name())
 	}
 	if kind.hasEntities() && !hasEntityKey(m.Input()) {
-		d.problem("method %s: no field of %s says which entity is meant: mark one with [(cloudstate.entity_key) = true]", m.Name(), m.Input().FullName())
+		d.problem(
+			"method %s: no field of %s says which entity is meant: mark one with [(cloudstate.entity_key) = true]", m.Name(), m.Input().FullName())
 	}
 }

@@ -11,13 +11,14 @@ import (
 
 // This file is for runtimes: programs that host services. Writers of functions need none of it.
 //
-// A runtime calls Check, asks each service for its Spec, and then drives entities (NewEntity) or calls (Call). Messages
-// travel as Payloads; the runtime stores and carries them without looking inside. Server is one such runtime, for the
-// Cloudstate protocol; the worker is another.
+// A runtime calls Check, asks each service for its Spec, and then drives entities (NewEntity) or
+// calls (Call). Messages travel as Payloads; the runtime stores and carries them without looking
+// inside. Server is one such runtime, for the Cloudstate protocol; the worker is another.
 
 // Payload is a message in its encoded form.
 type Payload struct {
-	// TypeURL names the type as in google.protobuf.Any, for example type.googleapis.com/shop.v1.ItemAdded.
+	// TypeURL names the type as in google.protobuf.Any, for example
+	// type.googleapis.com/shop.v1.ItemAdded.
 	TypeURL string
 	Value   []byte
 }
@@ -47,7 +48,8 @@ func (m Metadata) Get(key string) string {
 type Invocation struct {
 	// Method is the bare name of the method.
 	Method string
-	// Payload is the request; its type URL is not looked at. It is empty for a call whose input streams.
+	// Payload is the request; its type URL is not looked at. It is empty for a call whose input
+	// streams.
 	Payload Payload
 	// ID is the caller's command id, empty when there is none.
 	ID        string
@@ -71,8 +73,9 @@ func (t *Target) FullMethod() string { return "/" + t.Service + "/" + t.Method }
 type Effect struct {
 	Target
 	Synchronous bool
-	// OnRefused is the bare name of the method of the asking service that learns of a refusal; empty: the refusal is kept for an
-	// operator. IgnoreRefusal says that nothing is kept of it. Only entities have effects with either.
+	// OnRefused is the bare name of the method of the asking service that learns of a refusal;
+	// empty: the refusal is kept for an operator. IgnoreRefusal says that nothing is kept of it.
+	// Only entities have effects with either.
 	OnRefused     string
 	IgnoreRefusal bool
 }
@@ -87,10 +90,11 @@ const (
 	StateDeleted
 )
 
-// Decision is what a service decided about one command. At most one of Reply, Forward and Refusal is set; none means that
-// the caller gets no message.
+// Decision is what a service decided about one command. At most one of Reply, Forward and Refusal
+// is set; none means that the caller gets no message.
 type Decision struct {
-	// Events are to be stored together, in this order; event-sourced entities only. Empty with a Refusal.
+	// Events are to be stored together, in this order; event-sourced entities only. Empty with a
+	// Refusal.
 	Events []Payload
 	// Snapshot is the state after the last of Events, set when one is due.
 	Snapshot *Payload
@@ -105,24 +109,26 @@ type Decision struct {
 	Effects []Effect
 	// Timers are changes of the entity's timers, in this order. None with a Refusal.
 	Timers []Timer
-	// Restart says that the entity's image is ahead of what is stored: drop the entity and build another one.
+	// Restart says that the entity's image is ahead of what is stored: drop the entity and build
+	// another one.
 	Restart bool
 }
 
-// Entity is the memory image of one entity, with the code that decides for it. One goroutine at a time may use it. After an
-// error of any method, and after a Decision with Restart, it is of no more use: build another one from what is stored.
-// Snapshot and value that were loaded, and what a Decision holds, are shared between entity and runtime: neither changes
-// them. The payload of an event or of a command is only read during the call.
+// Entity is the memory image of one entity, with the code that decides for it. One goroutine at a
+// time may use it. After an error of any method, and after a Decision with Restart, it is of no
+// more use: build another one from what is stored. Snapshot and value that were loaded, and what a
+// Decision holds, are shared between entity and runtime: neither changes them. The payload of an
+// event or of a command is only read during the call.
 type Entity interface {
-	// Load sets the stored state, before anything else: the value, or a snapshot and the sequence of the last event in it. Nil:
-	// there is none.
+	// Load sets the stored state, before anything else: the value, or a snapshot and the sequence
+	// of the last event in it. Nil: there is none.
 	Load(state *Payload, sequence uint64) error
 	// Apply replays the next event after Load. Sequences have no gaps.
 	Apply(sequence uint64, event Payload) error
 	// Handle lets the entity decide about a command. The error is a *CrashError.
 	Handle(ctx context.Context, inv Invocation) (Decision, error)
-	// Snapshot returns the state in its stored form: a snapshot, or the value. Nil when there is none, because the service has
-	// no SnapshotEvery or the value was not set.
+	// Snapshot returns the state in its stored form: a snapshot, or the value. Nil when there is
+	// none, because the service has no SnapshotEvery or the value was not set.
 	Snapshot() (*Payload, error)
 	// Image returns the state as the handlers have it, for tools and tests; it must not be changed.
 	Image() any
@@ -146,8 +152,8 @@ func (s *Service) Spec() Spec {
 	return Spec{Kind: s.kind, Service: s.descriptor, PersistenceID: s.persistenceID, PassivateAfter: s.passivateAfter}
 }
 
-// NewEntity returns an entity without any state. The error says that the service did not pass Check, is an action, or could
-// not make a new state.
+// NewEntity returns an entity without any state. The error says that the service did not pass
+// Check, is an action, or could not make a new state.
 func (s *Service) NewEntity(id string) (Entity, error) {
 	if len(s.problems) > 0 {
 		return nil, Check(s)
@@ -158,8 +164,8 @@ func (s *Service) NewEntity(id string) (Entity, error) {
 	return s.newEntity(id)
 }
 
-// CrashError says that a handler ended without a decision: by a panic, or by an error that is neither a refusal nor a
-// forward. Nothing of the command counts.
+// CrashError says that a handler ended without a decision: by a panic, or by an error that is
+// neither a refusal nor a forward. Nothing of the command counts.
 type CrashError struct {
 	// Service is the full name of the service, Method the bare name of its method.
 	Service, Method string

@@ -16,7 +16,8 @@ import (
 	scriptv1 "github.com/millrace-io/millrace/sdk/internal/script/v1"
 )
 
-// The services of these tests do what their requests say, step by step, like the models of Cloudstate's conformance tests.
+// The services of these tests do what their requests say, step by step, like the models of
+// Cloudstate's conformance tests.
 
 const (
 	journalRun  = scriptv1.JournalService_Run_FullMethodName
@@ -110,7 +111,8 @@ func flowService() *sdk.Service {
 	)
 }
 
-// endingService is an action whose streamed answer ends with what its one group says, instead of having elements.
+// endingService is an action whose streamed answer ends with what its one group says, instead of
+// having elements.
 func endingService() *sdk.Service {
 	return sdk.Action(
 		sdk.Unary(flowUnary, runUnary),
@@ -123,7 +125,8 @@ func endingService() *sdk.Service {
 	)
 }
 
-// waitingService is an action whose bidirectional call answers each message with "first" and reports the iterator's error.
+// waitingService is an action whose bidirectional call answers each message with "first" and
+// reports the iterator's error.
 func waitingService(ended chan<- error) *sdk.Service {
 	return sdk.Action(
 		sdk.Unary(flowUnary, runUnary),
@@ -228,7 +231,8 @@ type commander interface {
 	Effect(method string, in proto.Message, options ...sdk.EffectOption)
 }
 
-// other takes the steps that all kinds have, and returns the error with which the handler is to end.
+// other takes the steps that all kinds have, and returns the error with which the handler is to
+// end.
 func other(cmd commander, step *scriptv1.Step) error {
 	switch s := step.GetStep().(type) {
 	case *scriptv1.Step_Effect:

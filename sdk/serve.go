@@ -19,19 +19,22 @@ const (
 	defaultPort = "8080"
 	// drainTime is how long commands that run when Serve is told to stop may take to be answered.
 	drainTime = 10 * time.Second
-	// maxMessageBytes bounds a message from the proxy: a request or a state of 4 MiB with its wrapping, and room to grow.
+	// maxMessageBytes bounds a message from the proxy: a request or a state of 4 MiB with its
+	// wrapping, and room to grow.
 	maxMessageBytes = 16 << 20
-	// The windows that a proxy may fill before what it sent is read, as large as those that it gives to a function. Fixed ones
-	// spare the pings by which gRPC looks for good ones.
+	// The windows that a proxy may fill before what it sent is read, as large as those that it
+	// gives to a function. Fixed ones spare the pings by which gRPC looks for good ones.
 	streamWindowBytes     = 1 << 20
 	connectionWindowBytes = 16 << 20
 )
 
-// Serve runs services as a remote user function: it listens on addr, host:port, for a worker or any other Cloudstate proxy,
-// until ctx ends. Then it answers the commands that run, ends all streams, and returns nil. An empty addr stands for the
-// environment variables HOST and PORT, and for 127.0.0.1:8080 without them.
+// Serve runs services as a remote user function: it listens on addr, host:port, for a worker or any
+// other Cloudstate proxy, until ctx ends. Then it answers the commands that run, ends all streams,
+// and returns nil. An empty addr stands for the environment variables HOST and PORT, and for
+// 127.0.0.1:8080 without them.
 //
-// The listener is plaintext and trusts who connects: it belongs on the loopback interface, or inside the pod.
+// The listener is plaintext and trusts who connects: it belongs on the loopback interface, or
+// inside the pod.
 func Serve(ctx context.Context, addr string, services ...*Service) error {
 	server, err := NewServer(services...)
 	if err != nil {

@@ -17,11 +17,13 @@ import (
 	sessionv1 "github.com/millrace-io/millrace/proto/gen/millrace/session/v1"
 )
 
-// Server speaks the Cloudstate protocol 0.2 for services: it is the user function that a worker, or any other Cloudstate
-// proxy, connects to. [Serve] runs one; tests register one with a gRPC server of their own.
+// Server speaks the Cloudstate protocol 0.2 for services: it is the user function that a worker, or
+// any other Cloudstate proxy, connects to. [Serve] runs one; tests register one with a gRPC server
+// of their own.
 //
-// Each stream of an entity has one goroutine of the server, which ends with the stream. A stream that all entities share has
-// one that reads, and runners, which handle what was read. Close ends the streams.
+// Each stream of an entity has one goroutine of the server, which ends with the stream. A stream
+// that all entities share has one that reads, and runners, which handle what was read. Close ends
+// the streams.
 type Server struct {
 	spec     *cloudstate.EntitySpec
 	services map[string]*Service
@@ -62,8 +64,9 @@ func (s *Server) Register(registrar grpc.ServiceRegistrar) {
 	sessionv1.RegisterSessionServiceServer(registrar, linkServer{server: s})
 }
 
-// Close ends the stream of each entity as soon as its current command is answered, and waits until all have ended. Streams
-// that are opened later are refused. Calls of actions are the gRPC server's to wait for. Close may be called again.
+// Close ends the stream of each entity as soon as its current command is answered, and waits until
+// all have ended. Streams that are opened later are refused. Calls of actions are the gRPC server's
+// to wait for. Close may be called again.
 func (s *Server) Close() {
 	s.mu.Lock()
 	if !s.closed {
@@ -95,11 +98,12 @@ func (s *Server) service(name string, kind Kind) (*Service, error) {
 	return service, nil
 }
 
-// converse carries the stream of one entity: every message from recv goes to step, until the proxy half-closes, step says
-// that it is over, or the server closes.
+// converse carries the stream of one entity: every message from recv goes to step, until the proxy
+// half-closes, step says that it is over, or the server closes.
 //
-// The loop has a goroutine of its own, because a server-side receive ends only when the gRPC handler returns: that is how
-// Close reaches a stream that waits for its next command. The goroutine ends right after this function returns.
+// The loop has a goroutine of its own, because a server-side receive ends only when the gRPC
+// handler returns: that is how Close reaches a stream that waits for its next command. The
+// goroutine ends right after this function returns.
 func converse[In any](s *Server, recv func() (In, error), step func(In) (over bool, err error)) error {
 	if !s.enter() {
 		return errClosing

@@ -42,8 +42,8 @@ func (action) register(registrar grpc.ServiceRegistrar, server *Server) {
 
 func (action) session(*place, *sessionv1.Request) step { return nil }
 
-// actionServer carries calls of actions, one gRPC call for each. Where the input streams, the first message names the
-// method and carries no payload, and the others carry a payload only.
+// actionServer carries calls of actions, one gRPC call for each. Where the input streams, the first
+// message names the method and carries no payload, and the others carry a payload only.
 type actionServer struct {
 	actionproto.UnimplementedActionProtocolServer
 	server *Server
@@ -99,7 +99,8 @@ func (s actionServer) call(ctx context.Context, command *actionproto.ActionComma
 	err = service.Call(ctx, inv, recv, send)
 	if crash, ok := errors.AsType[*CrashError](err); ok {
 		logCrash(ctx, err)
-		return status.Errorf(codes.Internal, "%s/%s crashed; the log of the function says why", crash.Service, crash.Method)
+		return status.Errorf(codes.Internal, "%s/%s crashed; the log of the function says why", crash.Service,
+			crash.Method)
 	}
 	return err
 }

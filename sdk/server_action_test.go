@@ -163,7 +163,8 @@ func TestStreamedActions(t *testing.T) {
 	conversation.passivate()
 }
 
-// Returning a refusal from a streamed handler makes it the last element; effects without one go out at the end.
+// Returning a refusal from a streamed handler makes it the last element; effects without one go out
+// at the end.
 func TestTheEndOfAStreamedAnswer(t *testing.T) {
 	client := action.NewActionProtocolClient(start(t, endingService()).conn)
 	for in, want := range map[*scriptv1.FlowRequest]*action.ActionResponse{

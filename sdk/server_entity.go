@@ -11,7 +11,8 @@ import (
 )
 
 // entitySession is the function's side of a session of one entity, as far as it is the same for all
-// kinds: a state, then commands, one decision for each. The worker opens another one after a failure.
+// kinds: a state, then commands, one decision for each. The worker opens another one after a
+// failure.
 type entitySession struct {
 	server *Server
 	// service and entity are set by init, and so is id.
@@ -65,7 +66,8 @@ func (s *entitySession) decide(ctx context.Context, command *cloudstate.Command)
 		return d, fmt.Errorf("command %s came before init", command.GetName())
 	}
 	if command.GetEntityId() != s.id {
-		return d, fmt.Errorf("command %s is for entity %q, the stream is that of %q", command.GetName(), command.GetEntityId(), s.id)
+		return d, fmt.Errorf("command %s is for entity %q, the stream is that of %q", command.GetName(),
+			command.GetEntityId(), s.id)
 	}
 	if d.Decision, err = s.entity.Handle(ctx, fromCommand(command)); err != nil {
 		return d, err

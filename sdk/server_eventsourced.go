@@ -42,8 +42,8 @@ func (p eventSourcedLine) Send(m *eventsourced.EventSourcedStreamOut) error {
 	return p.send(&sessionv1.Response{Message: &sessionv1.Response_EventSourced{EventSourced: m}})
 }
 
-// eventSourcedServer carries event-sourced entities: Init, then events, then commands, one reply for
-// each.
+// eventSourcedServer carries event-sourced entities: Init, then events, then commands, one reply
+// for each.
 type eventSourcedServer struct {
 	eventsourced.UnimplementedEventSourcedServer
 	server *Server

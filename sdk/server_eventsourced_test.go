@@ -94,8 +94,8 @@ func TestJournalForwardsAndEffects(t *testing.T) {
 		passivate()
 }
 
-// A refusal carries neither events nor effects; the code is there if it says more than UNKNOWN; after an event it asks for
-// a restart.
+// A refusal carries neither events nor effects; the code is there if it says more than UNKNOWN;
+// after an event it asks for a restart.
 func TestJournalRefusals(t *testing.T) {
 	f := startAll(t)
 	f.journal(t).

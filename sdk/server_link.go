@@ -82,7 +82,8 @@ type place struct {
 	// The link's lock guards these. running: a runner has the place.
 	inbox              []*sessionv1.Request
 	running, cancelled bool
-	// more: another frame waits behind the one that is handled. held: an answer waits for the next one; late ends that.
+	// more: another frame waits behind the one that is handled. held: an answer waits for the next
+	// one; late ends that.
 	more, held bool
 	late       *time.Timer
 }
@@ -105,7 +106,7 @@ func (l *link) serve(stream grpc.ServerStream) error {
 			return err
 		}
 		for _, frame := range message.GetFrames() {
-			l.heard(frame)
+			l.receive(frame)
 		}
 		return nil
 	}))
@@ -115,8 +116,8 @@ func (l *link) serve(stream grpc.ServerStream) error {
 	return err
 }
 
-// heard gives a frame to its session. It does not wait for it.
-func (l *link) heard(frame *sessionv1.Request) {
+// receive gives a frame to its session. It does not wait for it.
+func (l *link) receive(frame *sessionv1.Request) {
 	l.Lock()
 	defer l.Unlock()
 	if l.closing { // close waits for what runs, and nothing else may begin
@@ -167,10 +168,11 @@ func (p *place) Run() {
 			return
 		}
 	}
-	p.letGo()
+	p.flush()
 }
 
-// next takes the next frame; nil when there is none, and the runner does not have the place any more.
+// next takes the next frame; nil when there is none, and the runner does not have the place any
+// more.
 func (p *place) next() *sessionv1.Request {
 	l := p.link
 	l.Lock()
@@ -225,7 +227,8 @@ func (p *place) send(frame *sessionv1.Response) error {
 	l := p.link
 	size := proto.Size(frame)
 	if size > l.longest {
-		return status.Errorf(codes.ResourceExhausted, "the answer has %d bytes, and the proxy takes %d", size, l.longest)
+		return status.Errorf(codes.ResourceExhausted, "the answer has %d bytes, and the proxy takes %d", size,
+			l.longest)
 	}
 	l.Lock()
 	if l.Broken() != nil {
@@ -240,7 +243,8 @@ func (p *place) send(frame *sessionv1.Response) error {
 	return nil
 }
 
-// holds says whether an answer is left for the next one to take along; if that takes long, it leaves alone. The lock is held.
+// holds says whether an answer is left for the next one to take along; if that takes long, it
+// leaves alone. The lock is held.
 func (p *place) holds() bool {
 	switch {
 	case !p.more:
@@ -254,7 +258,7 @@ func (p *place) holds() bool {
 	if p.late == nil {
 		p.late = time.AfterFunc(holdFor, func() {
 			defer p.link.handling.Done()
-			p.letGo()
+			p.flush()
 		})
 	} else {
 		p.late.Reset(holdFor)
@@ -270,15 +274,16 @@ func (p *place) unhold() {
 	p.held = false
 }
 
-// letGo writes what was held.
-func (p *place) letGo() {
+// flush writes what was held.
+func (p *place) flush() {
 	l := p.link
 	l.Lock()
 	p.unhold()
 	l.UnlockAndWrite()
 }
 
-// close ends all sessions as soon as the message that each works on is answered, and waits for that.
+// close ends all sessions as soon as the message that each works on is answered, and waits for
+// that.
 func (l *link) close() {
 	l.Lock()
 	l.closing = true

@@ -27,8 +27,8 @@ import (
 	scriptv1 "github.com/millrace-io/millrace/sdk/internal/script/v1"
 )
 
-// These tests play the proxy: they send what a proxy sends and compare whole messages, as Cloudstate's conformance tests
-// of user functions do.
+// These tests play the proxy: they send what a proxy sends and compare whole messages, as
+// Cloudstate's conformance tests of user functions do.
 
 // function is a running function and a proxy's line to it.
 type function struct {

@@ -9,8 +9,8 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// Service is one service of a user function, ready to be run. It does not change after it was built and may be used from
-// many goroutines. [Check] says what is wrong with it.
+// Service is one service of a user function, ready to be run. It does not change after it was built
+// and may be used from many goroutines. [Check] says what is wrong with it.
 type Service struct {
 	kind           Kind
 	persistenceID  string
@@ -29,8 +29,9 @@ type Service struct {
 // minPassivation is the shortest idle time that the protocol can express.
 const minPassivation = time.Millisecond
 
-// PassivateAfter returns a copy of the service whose entities leave memory after having been idle for d; without it the
-// worker decides (30 s by default). Shorter saves memory, longer saves rebuilding.
+// PassivateAfter returns a copy of the service whose entities leave memory after having been idle
+// for d; without it the worker decides (30 s by default). Shorter saves memory, longer saves
+// rebuilding.
 //
 //	var Service = sdk.Value("counter", …).PassivateAfter(5 * time.Minute)
 func (s *Service) PassivateAfter(d time.Duration) *Service {
@@ -71,8 +72,8 @@ func (s *Service) problem(format string, args ...any) {
 	s.problems = append(s.problems, fmt.Errorf(format, args...))
 }
 
-// Check reports everything that is wrong with the services, each alone and all together, one line for each mistake; nil
-// when they can be run.
+// Check reports everything that is wrong with the services, each alone and all together, one line
+// for each mistake; nil when they can be run.
 func Check(services ...*Service) error {
 	if len(services) == 0 {
 		return errors.New("sdk: no services: give at least one, as in sdk.Serve(ctx, addr, cart.Service)")
@@ -82,7 +83,8 @@ func Check(services ...*Service) error {
 	byPersistenceID := map[string]*Service{}
 	for i, s := range services {
 		if s == nil {
-			problems = append(problems, fmt.Errorf("sdk: service %d of %d is nil: is its package-level variable initialized?", i+1, len(services)))
+			problems = append(problems, fmt.Errorf(
+				"sdk: service %d of %d is nil: is its package-level variable initialized?", i+1, len(services)))
 			continue
 		}
 		for _, problem := range s.problems {
@@ -97,7 +99,8 @@ func Check(services ...*Service) error {
 		}
 		if id := s.persistenceID; id != "" {
 			if other := byPersistenceID[id]; other != nil {
-				problems = append(problems, fmt.Errorf("sdk: %s and %s have the same persistence id: their states would overwrite each other; rename one",
+				problems = append(problems, fmt.Errorf(
+					"sdk: %s and %s have the same persistence id: their states would overwrite each other; rename one",
 					other, s))
 				continue
 			}

@@ -14,7 +14,8 @@ import (
 	"github.com/millrace-io/millrace/proto/gen/cloudstate"
 )
 
-// The version of the Cloudstate protocol that is spoken, and the path of the module as build information has it.
+// The version of the Cloudstate protocol that is spoken, and the path of the module as build
+// information has it.
 const (
 	protocolMajor = 0
 	protocolMinor = 2

@@ -24,10 +24,11 @@ type Timer struct {
 	Target Target
 }
 
-// After has this entity get a command later, once, d after the time of this one. The method is one of the entity's own
-// service, and the message names this entity. Names belong to the entity, and a timer of the same name is replaced. A timer
-// is stored together with whatever else this command decides, survives the worker, and fires exactly once: what its command
-// decides is stored together with the fact that it has fired. A refusal of that command is an answer; while its handler
+// After has this entity get a command later, once, d after the time of this one. The method is one
+// of the entity's own service, and the message names this entity. Names belong to the entity, and a
+// timer of the same name is replaced. A timer is stored together with whatever else this command
+// decides, survives the worker, and fires exactly once: what its command decides is stored together
+// with the fact that it has fired. A refusal of that command is an answer; while its handler
 // crashes, it is tried again. A command that is refused sets no timers.
 func (c *entityCall) After(d time.Duration, name, method string, in proto.Message) {
 	c.mustRun("After")
@@ -36,9 +37,10 @@ func (c *entityCall) After(d time.Duration, name, method string, in proto.Messag
 	}
 }
 
-// Every has this entity get a command again and again, by a schedule with five fields as in cron(5), in UTC: "0 6 * * 1-5"
-// is at six on working days. @hourly, @daily, @weekly, @monthly, @yearly and "@every 90s" are schedules too. When times pass
-// while no worker runs, it fires once for all of them, and goes on. The rest is as for After.
+// Every has this entity get a command again and again, by a schedule with five fields as in
+// cron(5), in UTC: "0 6 * * 1-5" is at six on working days. @hourly, @daily, @weekly, @monthly,
+// @yearly and "@every 90s" are schedules too. When times pass while no worker runs, it fires once
+// for all of them, and goes on. The rest is as for After.
 func (c *entityCall) Every(text, name, method string, in proto.Message) {
 	c.mustRun("Every")
 	if text == "" {
@@ -67,11 +69,13 @@ func (c *entityCall) set(t Timer, untimely error, method string, in proto.Messag
 	case err != nil:
 		return fmt.Errorf("timer %q: %w", t.Name, err)
 	case target.Service != c.service.name():
-		return fmt.Errorf("timer %q: %s is not a method of %s: a timer is for the entity itself; send an Effect from the method that it calls",
+		return fmt.Errorf(
+			"timer %q: %s is not a method of %s: a timer is for the entity itself; send an Effect from the method that it calls",
 			t.Name, method, c.service.name())
 	}
 	if id := entityKey(in.ProtoReflect()); id != c.entityID {
-		return fmt.Errorf("timer %q: the %s is for %s, and this is %s: a timer is for the entity itself; set the entity key to cmd.EntityID()",
+		return fmt.Errorf(
+			"timer %q: the %s is for %s, and this is %s: a timer is for the entity itself; set the entity key to cmd.EntityID()",
 			t.Name, nameOf(target.Payload.TypeURL), c.service.key(id), c.service.key(c.entityID))
 	}
 	t.Target = target
@@ -84,14 +88,15 @@ func (c *entityCall) change(t Timer) error {
 		return err
 	}
 	if len(c.timers) == schedule.MaxChanges {
-		return fmt.Errorf("timer %q: a command may change at most %d timers, and has done so", t.Name, schedule.MaxChanges)
+		return fmt.Errorf("timer %q: a command may change at most %d timers, and has done so", t.Name,
+			schedule.MaxChanges)
 	}
 	c.timers = append(c.timers, t)
 	return nil
 }
 
-// toTimers encodes the timers that a command sets, for a proxy that keeps them. Any other proxy would lose them without a
-// word; there the command crashes.
+// toTimers encodes the timers that a command sets, for a proxy that keeps them. Any other proxy
+// would lose them without a word; there the command crashes.
 func (s *Service) toTimers(command *cloudstate.Command, timers []Timer) ([]*cloudstate.MillraceTimer, error) {
 	if len(timers) == 0 {
 		return nil, nil
@@ -99,7 +104,8 @@ func (s *Service) toTimers(command *cloudstate.Command, timers []Timer) ([]*clou
 	if !command.GetContext().GetTimers() {
 		return nil, &CrashError{
 			Service: s.name(), Method: command.GetName(), Entity: s.key(command.GetEntityId()),
-			Cause: fmt.Errorf("timer %q: this proxy keeps no timers: nothing was applied; run the function beside a millrace worker", timers[0].Name),
+			Cause: fmt.Errorf(
+				"timer %q: this proxy keeps no timers: nothing was applied; run the function beside a millrace worker", timers[0].Name),
 		}
 	}
 	out := make([]*cloudstate.MillraceTimer, len(timers))

@@ -11,8 +11,9 @@ import (
 // ValueOption is a part of a value service whose state is a message of type S: [HandleValue].
 type ValueOption[S proto.Message] func(*valueDraft[S])
 
-// Value makes a service whose state is one message, which commands replace or delete. The persistence id is the namespace
-// of the stored state and the name of the entity type, for example "counter"; it cannot change later.
+// Value makes a service whose state is one message, which commands replace or delete. The
+// persistence id is the namespace of the stored state and the name of the entity type, for example
+// "counter"; it cannot change later.
 func Value[S proto.Message](persistenceID string, options ...ValueOption[S]) *Service {
 	d := &valueDraft[S]{draft: newDraft(KindValue, persistenceID), cell: cell[S]{handlers: map[string]valueHandler[S]{}}}
 	d.cell.service = d.Service
@@ -20,7 +21,8 @@ func Value[S proto.Message](persistenceID string, options ...ValueOption[S]) *Se
 		d.stores(info)
 		d.cell.codec = newCodec[S](info)
 	} else {
-		d.problem("the state %s is not a generated message: use a pointer to one, as in sdk.ValueCommand[*counterv1.State]", info.goType)
+		d.problem(
+			"the state %s is not a generated message: use a pointer to one, as in sdk.ValueCommand[*counterv1.State]", info.goType)
 	}
 	for i, option := range options {
 		if option == nil {
@@ -34,8 +36,8 @@ func Value[S proto.Message](persistenceID string, options ...ValueOption[S]) *Se
 	return service
 }
 
-// HandleValue gives the handler of a method, which is named by its generated constant. A handler reads the value by
-// [ValueCommand.State] and changes it by Update or Delete:
+// HandleValue gives the handler of a method, which is named by its generated constant. A handler
+// reads the value by [ValueCommand.State] and changes it by Update or Delete:
 //
 //	sdk.HandleValue(counterv1.CounterService_Increment_FullMethodName, increment)
 func HandleValue[S, In, Out proto.Message](method string, handle func(*ValueCommand[S], In) (Out, error)) ValueOption[S] {
@@ -64,12 +66,13 @@ type ValueCommand[S proto.Message] struct {
 	action StateAction
 }
 
-// State returns the value as this command sees it: what is stored, or what Update gave it. It is nil before the first
-// Update and after Delete; the generated getters of a nil message return defaults. The message is a copy for this command:
-// changing it has no effect without Update.
+// State returns the value as this command sees it: what is stored, or what Update gave it. It is
+// nil before the first Update and after Delete; the generated getters of a nil message return
+// defaults. The message is a copy for this command: changing it has no effect without Update.
 func (c *ValueCommand[S]) State() S { return c.state }
 
-// Update replaces the value. It is encoded when the handler returns. The last Update or Delete of a command counts.
+// Update replaces the value. It is encoded when the handler returns. The last Update or Delete of a
+// command counts.
 func (c *ValueCommand[S]) Update(state S) {
 	c.mustRun("Update")
 	if isNil(state) {
@@ -99,8 +102,8 @@ type valueDraft[S proto.Message] struct {
 
 type valueHandler[S proto.Message] func(*ValueCommand[S]) (*Payload, error)
 
-// valueEntity is the image of one value entity: its value, encoded. Every command decodes a copy of its own, so that a
-// handler that changes the message and then refuses leaves no trace.
+// valueEntity is the image of one value entity: its value, encoded. Every command decodes a copy of
+// its own, so that a handler that changes the message and then refuses leaves no trace.
 type valueEntity[S proto.Message] struct {
 	*cell[S]
 	id string
@@ -114,7 +117,8 @@ func (e *valueEntity[S]) Load(value *Payload, _ uint64) error {
 		return nil
 	}
 	if name := e.codec.typ.Descriptor().FullName(); nameOf(value.TypeURL) != name {
-		return fmt.Errorf("load %s: the stored value is a %s, but the state of the service is a %s: keep the type of the state",
+		return fmt.Errorf(
+			"load %s: the stored value is a %s, but the state of the service is a %s: keep the type of the state",
 			e.service.key(e.id), nameOf(value.TypeURL), name)
 	}
 	if _, err := e.codec.decode(value.Value); err != nil {

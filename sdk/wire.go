@@ -49,8 +49,8 @@ func fromMetadata(m *cloudstate.Metadata) Metadata {
 	return metadata
 }
 
-// fromCommand reads a command of an entity. A worker that knows the context says who, what and when; any other proxy does
-// not, and the time is that of arrival.
+// fromCommand reads a command of an entity. A worker that knows the context says who, what and
+// when; any other proxy does not, and the time is that of arrival.
 func fromCommand(command *cloudstate.Command) Invocation {
 	inv := Invocation{Method: command.GetName(), Payload: fromAny(command.GetPayload())}
 	known := command.GetContext()
@@ -76,8 +76,8 @@ func toEffects(effects []Effect) []*cloudstate.SideEffect {
 	return sent
 }
 
-// toEffects encodes the effects of a command. A proxy that keeps no refusals would not tell the entity of one; there a command
-// that wants to be told crashes.
+// toEffects encodes the effects of a command. A proxy that keeps no refusals would not tell the
+// entity of one; there a command that wants to be told crashes.
 func (s *Service) toEffects(command *cloudstate.Command, effects []Effect) ([]*cloudstate.SideEffect, error) {
 	sent := toEffects(effects)
 	if !command.GetContext().GetRefusals() {
@@ -85,7 +85,8 @@ func (s *Service) toEffects(command *cloudstate.Command, effects []Effect) ([]*c
 			if effects[i].OnRefused != "" {
 				return nil, &CrashError{
 					Service: s.name(), Method: command.GetName(), Entity: s.key(command.GetEntityId()),
-					Cause: fmt.Errorf("effect on %s: this proxy tells no entity of a refusal: nothing was applied; run the function beside a millrace worker", effects[i].FullMethod()),
+					Cause: fmt.Errorf(
+						"effect on %s: this proxy tells no entity of a refusal: nothing was applied; run the function beside a millrace worker", effects[i].FullMethod()),
 				}
 			}
 		}
@@ -103,7 +104,8 @@ func toForward(t *Target) *cloudstate.Forward {
 	return &cloudstate.Forward{ServiceName: t.Service, CommandName: t.Method, Payload: toAny(t.Payload)}
 }
 
-// toFailure describes a refusal. Unknown is what a failure without a code means, so it is not spelled out.
+// toFailure describes a refusal. Unknown is what a failure without a code means, so it is not
+// spelled out.
 func toFailure(commandID int64, refusal *Refusal, restart bool) *cloudstate.Failure {
 	failure := &cloudstate.Failure{CommandId: commandID, Description: refusal.Message, Restart: restart}
 	if refusal.Code != codes.Unknown {

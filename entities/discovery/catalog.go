@@ -31,8 +31,9 @@ type Settings struct {
 // Options say how a function's answer is judged.
 type Options struct {
 	Settings
-	// Runtime admits names that belong to the runtime (see IsReserved): for its own functions, and for what another worker, which
-	// has refused them from its user's function, says that it serves.
+	// Runtime admits names that belong to the runtime (see IsReserved): for its own functions, and
+	// for what another worker, which has refused them from its user's function, says that it
+	// serves.
 	Runtime bool
 }
 
@@ -57,7 +58,8 @@ type Service struct {
 	// Name is the full name of the protobuf service.
 	Name string
 	Kind entities.Kind
-	// EntityType is the service as the engine knows it. An action has one too, but no entities under it.
+	// EntityType is the service as the engine knows it. An action has one too, but no entities
+	// under it.
 	EntityType entities.EntityType
 	Descriptor protoreflect.ServiceDescriptor
 	// Methods are in the order of their declaration.
@@ -94,11 +96,12 @@ type Method struct {
 // IsUnary says whether the method has one message in each direction.
 func (m *Method) IsUnary() bool { return !m.ClientStreams && !m.ServerStreams }
 
-// RefusedMessage is the full name of the message by which an entity learns that an effect of its own was refused.
+// RefusedMessage is the full name of the message by which an entity learns that an effect of its
+// own was refused.
 const RefusedMessage = "millrace.effect.v1.Refused"
 
-// LearnsRefusals says whether the method takes a RefusedMessage. Only the engine may call it: a caller who could would make an
-// entity undo what was not refused.
+// LearnsRefusals says whether the method takes a RefusedMessage. Only the engine may call it: a
+// caller who could would make an entity undo what was not refused.
 func (m *Method) LearnsRefusals() bool { return m.Input.FullName() == RefusedMessage }
 
 // NewCatalog reads a function's answer to discovery. Its only error is a *RejectedError.
@@ -148,7 +151,8 @@ func checkVersion(info *cloudstate.ServiceInfo, opts Options, wrong *problems) {
 	if !opts.ProtocolCheck || (major == ProtocolMajor && minor == ProtocolMinor) {
 		return
 	}
-	wrong.addf("it speaks Cloudstate protocol %d.%d, and this proxy speaks %d.%d: use a support library of that version, or turn the version check off",
+	wrong.addf(
+		"it speaks Cloudstate protocol %d.%d, and this proxy speaks %d.%d: use a support library of that version, or turn the version check off",
 		major, minor, ProtocolMajor, ProtocolMinor)
 }
 
@@ -162,7 +166,8 @@ func (c *Catalog) add(e *cloudstate.Entity, opts Options, shapes shapes, wrong *
 		return
 	}
 	if !opts.Runtime && IsReserved(name) {
-		wrong.addf("service %s has a name that belongs to the runtime: take a package that is not millrace or below it, and does not begin with an underscore", name)
+		wrong.addf(
+			"service %s has a name that belongs to the runtime: take a package that is not millrace or below it, and does not begin with an underscore", name)
 		return
 	}
 	if c.byName[name] != nil {
@@ -199,20 +204,24 @@ func (c *Catalog) add(e *cloudstate.Entity, opts Options, shapes shapes, wrong *
 	}
 }
 
-// claimType makes a stateful service the only one under its entity type, because the type names its state in the log.
+// claimType makes a stateful service the only one under its entity type, because the type names its
+// state in the log.
 func (c *Catalog) claimType(s *Service, wrong *problems) {
 	if !s.Kind.Spec().HasEntities {
 		return
 	}
 	name := s.EntityType.Name
 	if strings.Contains(name, "/") {
-		wrong.addf("service %s has the persistence id %q: take the slash out, it separates type and id in an entity's key", s.Name, name)
+		wrong.addf(
+			"service %s has the persistence id %q: take the slash out, it separates type and id in an entity's key", s.Name, name)
 	}
 	if !c.options.Runtime && strings.HasPrefix(name, "_") {
-		wrong.addf("service %s has the persistence id %q: take another one, those that begin with an underscore belong to the runtime", s.Name, name)
+		wrong.addf(
+			"service %s has the persistence id %q: take another one, those that begin with an underscore belong to the runtime", s.Name, name)
 	}
 	if other := c.byType[name]; other != nil {
-		wrong.addf("services %s and %s have the same persistence id %q and would share their state: give each its own", other.Name, s.Name, name)
+		wrong.addf(
+			"services %s and %s have the same persistence id %q and would share their state: give each its own", other.Name, s.Name, name)
 		return
 	}
 	c.byType[name] = s
@@ -248,11 +257,13 @@ func checkStreaming(m *Method, wrong *problems) {
 	switch kind := m.Service.Kind; kind.Spec().Streams {
 	case entities.UnaryOnly:
 		if !m.IsUnary() {
-			wrong.addf("method %s streams, and methods of %s entities cannot: make it unary, or move it to an action", m.FullName, kind)
+			wrong.addf(
+				"method %s streams, and methods of %s entities cannot: make it unary, or move it to an action", m.FullName, kind)
 		}
 	case entities.OutputStreams:
 		if m.ClientStreams {
-			wrong.addf("method %s streams its input, and methods of %s entities can only stream their output: take the stream off its input", m.FullName, kind)
+			wrong.addf(
+				"method %s streams its input, and methods of %s entities can only stream their output: take the stream off its input", m.FullName, kind)
 		}
 	case entities.AllStreams:
 	}
@@ -273,7 +284,8 @@ func passivateAfter(e *cloudstate.Entity) time.Duration {
 	return time.Duration(min(max(millis, 0), longest)) * time.Millisecond
 }
 
-// Method returns the method of a gRPC path such as /shop.v1.CartService/AddItem, nil when it is not served.
+// Method returns the method of a gRPC path such as /shop.v1.CartService/AddItem, nil when it is not
+// served.
 func (c *Catalog) Method(fullMethod string) *Method { return c.byMethod[fullMethod] }
 
 // Services returns all services, sorted by name.
@@ -282,7 +294,8 @@ func (c *Catalog) Services() []*Service { return c.services }
 // Service returns the service with a full name, nil when it is not served.
 func (c *Catalog) Service(name string) *Service { return c.byName[name] }
 
-// EntityType returns the stateful service whose entities have this type (persistence id), nil when there is none.
+// EntityType returns the stateful service whose entities have this type (persistence id), nil when
+// there is none.
 func (c *Catalog) EntityType(name string) *Service { return c.byType[name] }
 
 // EntityTypes returns the stateful services as the engine knows them, sorted by service.

@@ -21,7 +21,8 @@ import (
 	"github.com/millrace-io/millrace/proto/gen/cloudstate"
 )
 
-// The transcripts are a function's declarations and sources, and what the catalog makes of them. Lines of the input:
+// The transcripts are a function's declarations and sources, and what the catalog makes of them.
+// Lines of the input:
 //
 //	entity <kind> <service> [<persistence id>] [timeout=<milliseconds>]
 //	file <path>          what follows, up to the next file, is its source
@@ -227,7 +228,8 @@ func TestTypesServeJSON(t *testing.T) {
 	}
 }
 
-// Each file of the set follows its imports, and the set says what the registry says. Nothing reaches the global registry.
+// Each file of the set follows its imports, and the set says what the registry says. Nothing
+// reaches the global registry.
 func TestFilesAreInOrder(t *testing.T) {
 	c := cartCatalog(t)
 	seen := map[string]bool{}

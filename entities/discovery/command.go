@@ -4,11 +4,12 @@ import (
 	"github.com/millrace-io/millrace/entities"
 )
 
-// Command builds the command for a call with this encoded input. For a stateful service it finds the entity's key without
-// decoding the message. Bytes that would not decode as Input are refused, so that they never reach a function. The command
-// keeps payload, which must not change afterwards.
+// Command builds the command for a call with this encoded input. For a stateful service it finds
+// the entity's key without decoding the message. Bytes that would not decode as Input are refused,
+// so that they never reach a function. The command keeps payload, which must not change afterwards.
 //
-// A method whose callers stream has no payload in its command: pass nil, and give each message to Check.
+// A method whose callers stream has no payload in its command: pass nil, and give each message to
+// Check.
 //
 // The error is an *entities.Error: InvalidCommand, or TooLarge for a key above the limit.
 func (m *Method) Command(payload []byte, md entities.Metadata) (*entities.Command, error) {
@@ -23,8 +24,9 @@ func (m *Method) Command(payload []byte, md entities.Metadata) (*entities.Comman
 	return m.withKey(cmd)
 }
 
-// Retarget builds the command for a forward or an effect that a function aims at this method. Its payload is passed on with
-// the type that the function gave it, which need not be that of Input; the key is found as if it were.
+// Retarget builds the command for a forward or an effect that a function aims at this method. Its
+// payload is passed on with the type that the function gave it, which need not be that of Input;
+// the key is found as if it were.
 func (m *Method) Retarget(t entities.Target) (*entities.Command, error) {
 	if t.Payload.TypeURL == "" || t.Payload.TypeURL == m.InputType {
 		if err := m.Check(t.Payload.Value); err != nil {

@@ -16,7 +16,8 @@ import (
 	"github.com/millrace-io/millrace/proto/gen/cloudstate"
 )
 
-// keysSource has one method for each way to build a key. The file without a syntax line of its own is proto3.
+// keysSource has one method for each way to build a key. The file without a syntax line of its own
+// is proto3.
 const keysSource = `
 syntax = "proto3";
 package keys;
@@ -164,7 +165,8 @@ func nested(levels int) []byte {
 	return b
 }
 
-// A function's own payload is passed on as it is, with its own type; the key is found as if it were the input's.
+// A function's own payload is passed on as it is, with its own type; the key is found as if it were
+// the input's.
 func TestRetarget(t *testing.T) {
 	m := keysCatalog(t).Method("/keys.Keys/One")
 	for _, typeURL := range []string{"", m.InputType, "json.cloudstate.io/thing"} {
@@ -202,8 +204,8 @@ func TestCommandAllocations(t *testing.T) {
 	}
 }
 
-// FuzzKey compares the scan with decoding: bytes are refused exactly when they do not decode, and the key is the one that the
-// decoded message has.
+// FuzzKey compares the scan with decoding: bytes are refused exactly when they do not decode, and
+// the key is the one that the decoded message has.
 func FuzzKey(f *testing.F) {
 	c := keysCatalog(f)
 	methods := c.Service("keys.Keys").Methods

@@ -18,8 +18,8 @@ import (
 // protoTree is where the sources of the options lie that functions import.
 const protoTree = "../../proto"
 
-// compile builds the descriptor set of some sources with all imports, every file before those that it imports: the order in
-// which real functions send them, and the wrong one.
+// compile builds the descriptor set of some sources with all imports, every file before those that
+// it imports: the order in which real functions send them, and the wrong one.
 func compile(t testing.TB, sources map[string]string) *descriptorpb.FileDescriptorSet {
 	t.Helper()
 	paths := make([]string, 0, len(sources))

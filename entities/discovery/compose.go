@@ -10,15 +10,16 @@ import (
 	"github.com/millrace-io/millrace/proto/gen/cloudstate"
 )
 
-// IsReserved says whether a service's full name belongs to the runtime: the package millrace and those below it, and names that
-// begin with an underscore.
+// IsReserved says whether a service's full name belongs to the runtime: the package millrace and
+// those below it, and names that begin with an underscore.
 func IsReserved(service string) bool {
 	return strings.HasPrefix(service, "millrace.") || strings.HasPrefix(service, "_")
 }
 
-// Compose returns the catalog of several functions as if they were one. The first is the user's: its options and what it said of
-// itself are those of the whole. Services, entity types and files must not contradict one another, and a file that every function
-// may leave out counts as the first one has it. A single catalog is returned as it is. The error is a *RejectedError.
+// Compose returns the catalog of several functions as if they were one. The first is the user's:
+// its options and what it said of itself are those of the whole. Services, entity types and files
+// must not contradict one another, and a file that every function may leave out counts as the first
+// one has it. A single catalog is returned as it is. The error is a *RejectedError.
 func Compose(parts ...*Catalog) (*Catalog, error) {
 	if len(parts) == 1 {
 		return parts[0], nil

@@ -71,12 +71,13 @@ func optionRegistry(extensions ...protoreflect.ExtensionType) *protoregistry.Typ
 	return types
 }
 
-// parseDescriptors decodes a serialized FileDescriptorSet in any order and completes it. Errors are sentences for the
-// function's author.
+// parseDescriptors decodes a serialized FileDescriptorSet in any order and completes it. Errors are
+// sentences for the function's author.
 func parseDescriptors(raw []byte) (*descriptorpb.FileDescriptorSet, *protoregistry.Files, error) {
 	sent := new(descriptorpb.FileDescriptorSet)
 	if err := (proto.UnmarshalOptions{Resolver: optionTypes}).Unmarshal(raw, sent); err != nil {
-		return nil, nil, fmt.Errorf("its descriptors are no FileDescriptorSet (%w): send the output of protoc --include_imports --descriptor_set_out", err)
+		return nil, nil, fmt.Errorf(
+			"its descriptors are no FileDescriptorSet (%w): send the output of protoc --include_imports --descriptor_set_out", err)
 	}
 	byPath, err := filesByPath(sent)
 	if err != nil {
@@ -88,7 +89,8 @@ func parseDescriptors(raw []byte) (*descriptorpb.FileDescriptorSet, *protoregist
 	}
 	files, err := protodesc.NewFiles(set)
 	if err != nil {
-		return nil, nil, fmt.Errorf("its descriptors contradict each other (%w): build them anew with protoc --include_imports", err)
+		return nil, nil, fmt.Errorf(
+			"its descriptors contradict each other (%w): build them anew with protoc --include_imports", err)
 	}
 	return set, files, nil
 }
@@ -98,7 +100,8 @@ func filesByPath(set *descriptorpb.FileDescriptorSet) (map[string]*descriptorpb.
 	byPath := make(map[string]*descriptorpb.FileDescriptorProto, len(set.GetFile()))
 	for _, f := range set.GetFile() {
 		if other := byPath[f.GetName()]; other != nil && !proto.Equal(other, f) {
-			return nil, fmt.Errorf("its descriptors have two different files with the name %s: rename one of them", f.GetName())
+			return nil, fmt.Errorf(
+				"its descriptors have two different files with the name %s: rename one of them", f.GetName())
 		}
 		byPath[f.GetName()] = f
 	}
@@ -127,20 +130,23 @@ func sortFiles(byPath map[string]*descriptorpb.FileDescriptorProto) (*descriptor
 	return s.set, nil
 }
 
-// visit appends the file with this path after its imports; trail holds the files by whose imports it was reached.
+// visit appends the file with this path after its imports; trail holds the files by whose imports
+// it was reached.
 func (s *sorter) visit(path string, trail []string) error {
 	if s.done[path] {
 		return nil
 	}
 	if at := slices.Index(trail, path); at >= 0 {
-		return fmt.Errorf("its descriptors import in a circle, %s: break it", strings.Join(append(trail[at:], path), " -> "))
+		return fmt.Errorf("its descriptors import in a circle, %s: break it",
+			strings.Join(append(trail[at:], path), " -> "))
 	}
 	file, err := s.find(path)
 	if err != nil {
 		if len(trail) == 0 {
 			return err
 		}
-		return fmt.Errorf("file %s imports %s, which is missing from its descriptors: build them with protoc --include_imports", trail[len(trail)-1], path)
+		return fmt.Errorf(
+			"file %s imports %s, which is missing from its descriptors: build them with protoc --include_imports", trail[len(trail)-1], path)
 	}
 	trail = append(trail, path)
 	for _, dep := range file.GetDependency() {

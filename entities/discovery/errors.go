@@ -5,10 +5,11 @@ import (
 	"strings"
 )
 
-// RejectedError says that a function's answer to discovery cannot be served. It names everything that is wrong, so that one
-// round of mending is enough.
+// RejectedError says that a function's answer to discovery cannot be served. It names everything
+// that is wrong, so that all of it can be fixed at once.
 type RejectedError struct {
-	// Problems are sentences for the function's author: what is wrong, where, and how to mend it. Never empty.
+	// Problems are sentences for the function's author: what is wrong, where, and how to fix it.
+	// Never empty.
 	Problems []string
 }
 

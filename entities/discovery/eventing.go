@@ -40,7 +40,8 @@ func checkEventing(m *Method, wrong *problems) {
 	}
 }
 
-// checkConsumers refuses two methods of one consumer with one input type: messages are given to methods by type.
+// checkConsumers refuses two methods of one consumer with one input type: messages are given to
+// methods by type.
 func checkConsumers(services []*Service, wrong *problems) {
 	type route struct {
 		source Source
@@ -55,7 +56,8 @@ func checkConsumers(services []*Service, wrong *problems) {
 			}
 			r := route{source, m.Input.FullName()}
 			if other := taken[r]; other != nil {
-				wrong.addf("methods %s and %s both take %s from the same source: give them different consumer groups", other.FullName, m.FullName, r.input)
+				wrong.addf(
+					"methods %s and %s both take %s from the same source: give them different consumer groups", other.FullName, m.FullName, r.input)
 				continue
 			}
 			taken[r] = m

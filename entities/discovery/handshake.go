@@ -19,15 +19,16 @@ const reportTimeout = 5 * time.Second
 
 // Policy says how a function is waited for. The zero value is the default.
 type Policy struct {
-	// Backoff is the pause between attempts; the default grows from 0.2 s to 1 s. Functions that are restarted beside the
-	// proxy should not be waited for longer than that.
+	// Backoff is the pause between attempts; the default grows from 0.2 s to 1 s. Functions that
+	// are restarted beside the proxy should not be waited for longer than that.
 	Backoff backoff.Policy
 	// AttemptTimeout bounds one attempt; 0 means 10 s.
 	AttemptTimeout time.Duration
 	// Clock is for tests; nil means the machine's.
 	Clock clock.Clock
-	// OnRetry is told of every attempt that did not reach the function, counted from 1, with what stood in the way and the
-	// pause before the next one. It may be nil. It is called by the goroutine that called Discover.
+	// OnRetry is told of every attempt that did not reach the function, counted from 1, with what
+	// stood in the way and the pause before the next one. It may be nil. It is called by the
+	// goroutine that called Discover.
 	OnRetry func(attempt int, err error, pause time.Duration)
 }
 
@@ -47,7 +48,8 @@ func (p Policy) withDefaults() Policy {
 	return p
 }
 
-// Handshake discovers a function and reads its answer. A *RejectedError has been reported to the function already.
+// Handshake discovers a function and reads its answer. A *RejectedError has been reported to the
+// function already.
 func Handshake(ctx context.Context, conn grpc.ClientConnInterface, info *cloudstate.ProxyInfo, policy Policy, opts Options) (*Catalog, error) {
 	spec, err := Discover(ctx, conn, info, policy)
 	if err != nil {
@@ -62,8 +64,8 @@ func Handshake(ctx context.Context, conn grpc.ClientConnInterface, info *cloudst
 	return catalog, err
 }
 
-// Discover asks a function what it is, again and again until it answers or ctx ends. It returns the first answer and never
-// asks again after it: functions count on being asked once.
+// Discover asks a function what it is, again and again until it answers or ctx ends. It returns the
+// first answer and never asks again after it: functions count on being asked once.
 func Discover(ctx context.Context, conn grpc.ClientConnInterface, info *cloudstate.ProxyInfo, policy Policy) (*cloudstate.EntitySpec, error) {
 	policy = policy.withDefaults()
 	for attempt := 1; ; attempt++ {

@@ -29,7 +29,8 @@ func checkHTTP(m *Method, wrong *problems) {
 	check(rule)
 	for _, binding := range rule.GetAdditionalBindings() {
 		if len(binding.GetAdditionalBindings()) > 0 {
-			wrong.addf("method %s has a bad google.api.http rule: an additional binding has additional bindings itself: put them side by side", m.FullName)
+			wrong.addf(
+				"method %s has a bad google.api.http rule: an additional binding has additional bindings itself: put them side by side", m.FullName)
 		}
 		check(binding)
 	}

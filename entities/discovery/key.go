@@ -14,7 +14,8 @@ import (
 	"github.com/millrace-io/millrace/proto/gen/cloudstate"
 )
 
-// keySeparator joins the parts of a key with several fields. Parts are not escaped, as the protocol has it.
+// keySeparator joins the parts of a key with several fields. Parts are not escaped, as the protocol
+// has it.
 const keySeparator = '-'
 
 // keyPartsInline is the number of key fields up to which a scan needs no memory of its own.
@@ -60,7 +61,8 @@ func newKeyFields(m *Method, maxBytes int, wrong *problems) keyFields {
 		}
 	}
 	if marked == 0 {
-		wrong.addf("method %s takes %s, which has no entity key: mark the field that names the entity with [(cloudstate.entity_key) = true]",
+		wrong.addf(
+			"method %s takes %s, which has no entity key: mark the field that names the entity with [(cloudstate.entity_key) = true]",
 			m.FullName, m.Input.FullName())
 	}
 	return k
@@ -81,7 +83,8 @@ func isKey(fd protoreflect.FieldDescriptor) bool {
 
 func newKeyField(m *Method, fd protoreflect.FieldDescriptor, wrong *problems) (keyField, bool) {
 	if fd.IsList() || fd.IsMap() || (fd.ContainingOneof() != nil && !fd.ContainingOneof().IsSynthetic()) {
-		wrong.addf("method %s has its entity key in %s, which is repeated or in a oneof: use a single field", m.FullName, fd.FullName())
+		wrong.addf("method %s has its entity key in %s, which is repeated or in a oneof: use a single field",
+			m.FullName, fd.FullName())
 		return keyField{}, false
 	}
 	f := keyField{
@@ -94,14 +97,16 @@ func newKeyField(m *Method, fd protoreflect.FieldDescriptor, wrong *problems) (k
 	}
 	switch fd.Kind() {
 	case protoreflect.BytesKind, protoreflect.MessageKind, protoreflect.GroupKind, protoreflect.FloatKind, protoreflect.DoubleKind:
-		wrong.addf("method %s has its entity key in %s, a %s field: use a string, an integer, a bool or an enum", m.FullName, fd.FullName(), fd.Kind())
+		wrong.addf(
+			"method %s has its entity key in %s, a %s field: use a string, an integer, a bool or an enum", m.FullName, fd.FullName(), fd.Kind())
 		return keyField{}, false
 	default:
 		return f, true
 	}
 }
 
-// id returns the entity id in an encoded message. The message need not be valid in its depth, only on its top level.
+// id returns the entity id in an encoded message. The message need not be valid in its depth, only
+// on its top level.
 func (k *keyFields) id(m *Method, payload []byte) (string, *entities.Error) {
 	var inline [keyPartsInline]keyPart
 	parts := inline[:]

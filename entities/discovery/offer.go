@@ -14,13 +14,14 @@ import (
 	"github.com/millrace-io/millrace/entities"
 )
 
-// Offer is one service as the workers of an app tell each other of it: enough to see whether two workers belong together.
+// Offer is one service as the workers of an app tell each other of it: enough to see whether two
+// workers belong together.
 type Offer struct {
 	// Name is the full name of the service, Type its entity type; "" for an action.
 	Name, Type string
 	Kind       entities.Kind
-	// Hash is that of the service's methods and all messages that they reach. It does not depend on comments, on options, or on the order
-	// of files and declarations.
+	// Hash is that of the service's methods and all messages that they reach. It does not depend on
+	// comments, on options, or on the order of files and declarations.
 	Hash uint64
 }
 
@@ -49,7 +50,8 @@ func (c *Catalog) Offers() []Offer {
 func (s *Service) sum() uint64 {
 	var lines []string
 	for _, m := range s.Methods {
-		lines = append(lines, fmt.Sprintf("method %s %s %t %s %t", m.Name, m.Input.FullName(), m.ClientStreams, m.Output.FullName(), m.ServerStreams))
+		lines = append(lines, fmt.Sprintf("method %s %s %t %s %t", m.Name, m.Input.FullName(), m.ClientStreams,
+			m.Output.FullName(), m.ServerStreams))
 	}
 	messages, enums := s.reached()
 	for _, m := range messages {
@@ -109,9 +111,10 @@ func shapeOf(f protoreflect.FieldDescriptor) string {
 	return shape
 }
 
-// Belong returns why a worker with these services cannot be one of an app whose other workers serve others, nil when it can. A worker may
-// serve more or less than another, as during a rolling upgrade, but not something else altogether, and not the same thing otherwise.
-// Hashes that differ are no reason: see Conflict.
+// Belong returns why a worker with these services cannot be one of an app whose other workers serve
+// others, nil when it can. A worker may serve more or less than another, as during a rolling
+// upgrade, but not something else altogether, and not the same thing otherwise. Hashes that differ
+// are no reason: see Conflict.
 func Belong(own, others []Offer) error {
 	for _, a := range own {
 		for _, b := range others {
@@ -155,8 +158,9 @@ func Describe(offers []Offer) string {
 	return strings.Join(texts, ", ")
 }
 
-// Conflict returns what two catalogs declare otherwise of the services that both have, nil for nothing. One may have methods, fields and
-// enum values that the other has not. What both have must be the same, so that each reads what the other writes.
+// Conflict returns what two catalogs declare otherwise of the services that both have, nil for
+// nothing. One may have methods, fields and enum values that the other has not. What both have must
+// be the same, so that each reads what the other writes.
 func Conflict(own, other *Catalog) error {
 	for _, a := range own.services {
 		b := other.byName[a.Name]
@@ -219,10 +223,12 @@ func messageConflict(a, b protoreflect.MessageDescriptor) error {
 	for i := range a.Fields().Len() {
 		f := a.Fields().Get(i)
 		if g := b.Fields().ByNumber(f.Number()); g != nil && shapeOf(f) != shapeOf(g) {
-			return fmt.Errorf("field %d of message %s: %s (%s) here, %s (%s) there", f.Number(), a.FullName(), f.Name(), shapeOf(f), g.Name(), shapeOf(g))
+			return fmt.Errorf("field %d of message %s: %s (%s) here, %s (%s) there", f.Number(), a.FullName(),
+				f.Name(), shapeOf(f), g.Name(), shapeOf(g))
 		}
 		if g := b.Fields().ByName(f.Name()); g != nil && f.Number() != g.Number() {
-			return fmt.Errorf("field %s of message %s: number %d here, %d there", f.Name(), a.FullName(), f.Number(), g.Number())
+			return fmt.Errorf("field %s of message %s: number %d here, %d there", f.Name(), a.FullName(),
+				f.Number(), g.Number())
 		}
 	}
 	return nil
@@ -232,14 +238,15 @@ func enumConflict(a, b protoreflect.EnumDescriptor) error {
 	for i := range a.Values().Len() {
 		v := a.Values().Get(i)
 		if w := b.Values().ByName(v.Name()); w != nil && v.Number() != w.Number() {
-			return fmt.Errorf("value %s of enum %s: number %d here, %d there", v.Name(), a.FullName(), v.Number(), w.Number())
+			return fmt.Errorf("value %s of enum %s: number %d here, %d there", v.Name(), a.FullName(),
+				v.Number(), w.Number())
 		}
 	}
 	return nil
 }
 
-// MaxOffers is the largest size of encoded offers. All members' lists are kept in one record of the group, which must stay below
-// 1 MB: with a thousand workers this is 256 kB of it.
+// MaxOffers is the largest size of encoded offers. All members' lists are kept in one record of the
+// group, which must stay below 1 MB: with a thousand workers this is 256 kB of it.
 const MaxOffers = 256
 
 const offersVersion = 1
@@ -250,7 +257,8 @@ var errOffers = errors.New("list of a worker's services is damaged")
 //
 //	version (1 byte) · digest of the whole list (8 bytes) · each: name, type (empty where it is the name), kind (1 byte), hash (8 bytes)
 //
-// A list that would be longer than MaxOffers ends behind the digest: then it says only that two workers serve the same, or not.
+// A list that would be longer than MaxOffers ends behind the digest: then it says only that two
+// workers serve the same, or not.
 func EncodeOffers(offers []Offer) string {
 	var list []byte
 	for _, o := range offers {
@@ -273,7 +281,8 @@ func appendName(b []byte, s string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
 }
 
-// OffersDigest is the digest of an encoded list for people: lists with the same have the same offers. It is "" for none.
+// OffersDigest is the digest of an encoded list for people: lists with the same have the same
+// offers. It is "" for none.
 func OffersDigest(encoded string) string {
 	if len(encoded) < 9 {
 		return ""

@@ -21,7 +21,8 @@ message Cart { repeated Item items = 1; map<string, Item> by_name = 2; }
 service CartService { rpc AddItem(Add) returns (Cart); }
 `
 
-// shopCatalog is what a worker serves whose source is that of the cart with pairs of texts replaced.
+// shopCatalog is what a worker serves whose source is that of the cart with pairs of texts
+// replaced.
 func shopCatalog(t *testing.T, replaced ...string) *discovery.Catalog {
 	t.Helper()
 	source := strings.NewReplacer(replaced...).Replace(shopSource)
@@ -36,7 +37,8 @@ func shopCatalog(t *testing.T, replaced ...string) *discovery.Catalog {
 	return c
 }
 
-// TestHashOfAService: it is stable over releases, knows nothing of comments and order, and of every change that matters.
+// TestHashOfAService: it is stable over releases, knows nothing of comments and order, and of every
+// change that matters.
 func TestHashOfAService(t *testing.T) {
 	hash := func(replaced ...string) uint64 { return shopCatalog(t, replaced...).Offers()[0].Hash }
 	const golden = 0x8b923aa029fa2697

@@ -11,8 +11,8 @@ const (
 	ProtocolMinor = 2
 )
 
-// anonymousPersistenceID is what one SDK declares for every entity whose user gave no name; it names
-// nothing.
+// anonymousPersistenceID is what one SDK declares for every entity whose user gave no name; it
+// names nothing.
 const anonymousPersistenceID = "entity"
 
 // typeURLPrefix precedes the full name of a message in a google.protobuf.Any.

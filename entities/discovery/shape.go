@@ -8,7 +8,8 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// maxDepth bounds the nesting of messages, as most protobuf libraries do: what is deeper would break the function's stream.
+// maxDepth bounds the nesting of messages, as most protobuf libraries do: what is deeper would
+// break the function's stream.
 const maxDepth = 100
 
 var (
@@ -17,19 +18,22 @@ var (
 	errNumber  = errors.New("a field number is out of range")
 )
 
-// shape is what has to be known of a message type to tell whether bytes decode as one, without decoding them.
+// shape is what has to be known of a message type to tell whether bytes decode as one, without
+// decoding them.
 type shape struct {
 	fields map[protowire.Number]fieldShape
 }
 
-// fieldShape describes a field whose values need a look inside. Fields of a plain number are not listed.
+// fieldShape describes a field whose values need a look inside. Fields of a plain number are not
+// listed.
 type fieldShape struct {
 	wire protowire.Type
 	// child is the type of a message or group.
 	child *shape
 	// isText marks strings that must be UTF-8.
 	isText bool
-	// packed is set for repeated numbers, which may come in one run of values of the wire type item.
+	// packed is set for repeated numbers, which may come in one run of values of the wire type
+	// item.
 	packed bool
 	item   protowire.Type
 }
@@ -120,7 +124,8 @@ func checkPacked(item protowire.Type, run []byte) error {
 	return nil
 }
 
-// enforcesUTF8 says whether decoding refuses other text. Descriptors tell so for editions; before, only proto3 did.
+// enforcesUTF8 says whether decoding refuses other text. Descriptors tell so for editions; before,
+// only proto3 did.
 func enforcesUTF8(fd protoreflect.FieldDescriptor) bool {
 	if fd.Syntax() == protoreflect.Editions {
 		if f, ok := fd.(interface{ EnforceUTF8() bool }); ok {

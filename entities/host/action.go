@@ -32,7 +32,8 @@ func (r *Remote) Act(ctx context.Context, m *discovery.Method, inv entities.Invo
 }
 
 func (r *Remote) act(ctx context.Context, m *discovery.Method, inv entities.Invocation) (*entities.Outcome, error) {
-	// Not a deadline: gRPC would tell it to the function, whose end could then come before ours and look like its own word.
+	// Not a deadline: gRPC would tell it to the function, whose end could then come before ours and
+	// look like its own word.
 	call, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	late := time.AfterFunc(r.options.FunctionTimeout, func() { cancel(errTookTooLong) })
@@ -49,7 +50,8 @@ func (r *Remote) act(ctx context.Context, m *discovery.Method, inv entities.Invo
 	return r.actionOutcome(m, response), nil
 }
 
-// ActStream runs a streamed action: one call to the function, with the messages of both sides passed on as they come.
+// ActStream runs a streamed action: one call to the function, with the messages of both sides
+// passed on as they come.
 func (r *Remote) ActStream(ctx context.Context, m *discovery.Method, s *entities.Stream, on OutcomeFunc) error {
 	if err := r.awaitReady(ctx); err != nil {
 		return err
@@ -69,12 +71,13 @@ func (r *Remote) ActStream(ctx context.Context, m *discovery.Method, s *entities
 	}
 	if m.ClientStreams {
 		// Ends with the caller's input or with the call; this function waits for it.
-		sending.Go(func() { passOn(call, cancel, s, stream) })
+		sending.Go(func() { forwardMessages(call, cancel, s, stream) })
 	}
 	return r.receiveOutcomes(call, m, stream, on)
 }
 
-// openAction begins the call. Where the caller streams, the first message has the names and no payload and is sent at once.
+// openAction begins the call. Where the caller streams, the first message has the names and no
+// payload and is sent at once.
 func (r *Remote) openAction(ctx context.Context, m *discovery.Method, s *entities.Stream) (grpc.ClientStream, error) {
 	path := action.ActionProtocol_HandleStreamed_FullMethodName
 	switch {
@@ -101,8 +104,9 @@ func (r *Remote) openAction(ctx context.Context, m *discovery.Method, s *entitie
 	return stream, nil
 }
 
-// passOn sends the caller's messages to the function, and the end of them. The caller's going away ends the call.
-func passOn(ctx context.Context, cancel context.CancelCauseFunc, s *entities.Stream, stream grpc.ClientStream) {
+// forwardMessages sends the caller's messages to the function, and the end of them. The caller's
+// going away ends the call.
+func forwardMessages(ctx context.Context, cancel context.CancelCauseFunc, s *entities.Stream, stream grpc.ClientStream) {
 	for {
 		payload, err := s.Recv(ctx)
 		if errors.Is(err, io.EOF) {
@@ -129,7 +133,8 @@ func (e callerError) Unwrap() error { return e.error }
 
 var errCallOver = errors.New("the call is over")
 
-// receiveOutcomes gives the function's answers to on, one after the other, until either side ends the call.
+// receiveOutcomes gives the function's answers to on, one after the other, until either side ends
+// the call.
 func (r *Remote) receiveOutcomes(ctx context.Context, m *discovery.Method, stream grpc.ClientStream, on OutcomeFunc) error {
 	for {
 		response := new(action.ActionResponse)
@@ -170,7 +175,8 @@ func (r *Remote) actionOutcome(m *discovery.Method, response *action.ActionRespo
 	return out
 }
 
-// actionFault puts the end of a call into words. An action may have done anything before it broke, so the outcome is unknown.
+// actionFault puts the end of a call into words. An action may have done anything before it broke,
+// so the outcome is unknown.
 func (r *Remote) actionFault(ctx context.Context, m *discovery.Method, err error) *entities.Error {
 	if byCaller, ok := errors.AsType[callerError](context.Cause(ctx)); ok {
 		if e, ok := errors.AsType[*entities.Error](byCaller.error); ok {
@@ -206,7 +212,8 @@ func (r *Remote) actionFault(ctx context.Context, m *discovery.Method, err error
 	}
 }
 
-// passed says whether the caller's deadline is over, which the function may notice a moment before this side does.
+// passed says whether the caller's deadline is over, which the function may notice a moment before
+// this side does.
 func passed(ctx context.Context) bool {
 	deadline, set := ctx.Deadline()
 	return set && time.Until(deadline) < deadlineSlack

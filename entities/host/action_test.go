@@ -200,7 +200,8 @@ func collect(into *[]string) host.OutcomeFunc {
 	}
 }
 
-// A function whose output streams gets one message with everything; each answer is one outcome, in order.
+// A function whose output streams gets one message with everything; each answer is one outcome, in
+// order.
 func TestStreamedOut(t *testing.T) {
 	f, h, _, _ := actionHost(t)
 	var got *action.ActionCommand
@@ -225,7 +226,8 @@ func TestStreamedOut(t *testing.T) {
 	}
 }
 
-// A streaming caller's first message has names and metadata and no payload, comes at once, and its half-close goes through.
+// A streaming caller's first message has names and metadata and no payload, comes at once, and its
+// half-close goes through.
 func TestStreamedIn(t *testing.T) {
 	f, h, _, _ := actionHost(t)
 	began := make(chan struct{})
@@ -313,7 +315,8 @@ func TestStreamedBothWays(t *testing.T) {
 	}
 }
 
-// holdUntilCancelled keeps a call open after its answers and tells when the function saw it cancelled.
+// holdUntilCancelled keeps a call open after its answers and tells when the function saw it
+// cancelled.
 func holdUntilCancelled(saw chan<- struct{}, answers ...*action.ActionResponse) func(grpc.BidiStreamingServer[action.ActionCommand, action.ActionResponse]) error {
 	return func(s grpc.BidiStreamingServer[action.ActionCommand, action.ActionResponse]) error {
 		for _, a := range answers {
@@ -327,7 +330,8 @@ func holdUntilCancelled(saw chan<- struct{}, answers ...*action.ActionResponse) 
 	}
 }
 
-// After a failure the call is over: the function's stream is cancelled and the caller is not asked any more.
+// After a failure the call is over: the function's stream is cancelled and the caller is not asked
+// any more.
 func TestFailureEndsAStream(t *testing.T) {
 	f, h, _, _ := actionHost(t)
 	saw := make(chan struct{}, 1)
@@ -385,7 +389,8 @@ func TestCallerEndsAStream(t *testing.T) {
 	}
 }
 
-// A function that ends the call with OK while the caller still sends ends it for the caller; with a status, the status goes through.
+// A function that ends the call with OK while the caller still sends ends it for the caller; with a
+// status, the status goes through.
 func TestFunctionEndsAStream(t *testing.T) {
 	f, h, _, _ := actionHost(t)
 	c := newCaller()

@@ -7,12 +7,13 @@ import (
 )
 
 const (
-	// maxAhead is how many commands of one entity a function may have at a time, and aheadBytes how much in their payloads, so that a
-	// link does not have to wait with writing (multiplex.InlineBytes).
+	// maxAhead is how many commands of one entity a function may have at a time, and aheadBytes how
+	// much in their payloads, so that a link does not have to wait with writing
+	// (multiplex.InlineBytes).
 	maxAhead   = 32
 	aheadBytes = 16 << 10
-	// aheadFor is how long a function may need, as of late, for what it has at a time: whoever was announced cannot leave before its
-	// turn, and one that takes long gains nothing.
+	// aheadFor is how long a function may need, of late, for what it has at a time: a caller
+	// whose command was announced cannot leave before its turn, and a slow one gains nothing.
 	aheadFor = 5 * time.Millisecond
 	// paceShare is the share of a single command in the pace, as a divisor.
 	paceShare = 8
@@ -20,8 +21,8 @@ const (
 
 var _ entities.Ahead = (*session)(nil)
 
-// Room is how many commands the function may have at a time: those of a stream of its own get one after the other, as the protocol
-// says.
+// Room is how many commands the function may have at a time: those of a stream of its own get one
+// after the other, as the protocol says.
 func (s *session) Room() int {
 	pace := s.pace.Load()
 	if s.place == nil || pace == 0 || len(s.sent) > 0 {
@@ -47,7 +48,8 @@ func (s *session) Announce(invs []entities.Invocation) {
 // Ready says whether the answer to the next command is there.
 func (s *session) Ready() bool { return len(s.sent) > 0 && len(s.answers) > 0 }
 
-// keepPace counts the time since the running command had its turn, and gives the next one its own. The lock is held.
+// keepPace counts the time since the running command had its turn, and gives the next one its own.
+// The lock is held.
 func (s *session) keepPace() {
 	now := time.Now()
 	took := max(int64(now.Sub(s.began)), 1)

@@ -12,7 +12,8 @@ import (
 	"github.com/millrace-io/millrace/proto/gen/cloudstate/eventsourced"
 )
 
-// conversationAhead is a session on a shared stream whose function has shown that it is quick, and the function's side of it.
+// conversationAhead is a session on a shared stream whose function has shown that it is quick, and
+// the function's side of it.
 type conversationAhead struct {
 	t        *testing.T
 	session  entities.Ahead
@@ -32,7 +33,8 @@ func openAhead(t *testing.T) *conversationAhead {
 	if c.session.Room() != 0 {
 		t.Error("a function of which nothing is known has room")
 	}
-	// How much room there is depends on how quick the function is, and that on what else the machine does.
+	// How much room there is depends on how quick the function is, and that on what else the
+	// machine does.
 	for deadline := time.Now().Add(time.Minute); c.session.Room() < 2; {
 		if time.Now().After(deadline) {
 			t.Fatal("no room after a minute")
@@ -100,7 +102,8 @@ func (c *conversationAhead) end() {
 	c.session.Close(c.t.Context())
 }
 
-// TestAhead: a function is sent several commands before it has answered the first, and each gets its own answer.
+// TestAhead: a function is sent several commands before it has answered the first, and each gets
+// its own answer.
 func TestAhead(t *testing.T) {
 	c := openAhead(t)
 	defer c.end()
@@ -141,7 +144,8 @@ func TestAheadIsBounded(t *testing.T) {
 	}
 }
 
-// TestAheadOfAnEnd: when a function ends with commands that it has not answered, those are lost, and what it answered is not.
+// TestAheadOfAnEnd: when a function ends with commands that it has not answered, those are lost,
+// and what it answered is not.
 func TestAheadOfAnEnd(t *testing.T) {
 	c := openAhead(t)
 	invs := []entities.Invocation{add("a"), add("b"), add("c")}
@@ -160,7 +164,8 @@ func TestAheadOfAnEnd(t *testing.T) {
 	c.session.Close(t.Context())
 }
 
-// TestAheadKeepsTheOrder: a session that is asked about another command than it was told is of no use any more.
+// TestAheadKeepsTheOrder: a session that is asked about another command than it was told is of no
+// use any more.
 func TestAheadKeepsTheOrder(t *testing.T) {
 	c := openAhead(t)
 	c.session.Announce([]entities.Invocation{add("a"), add("b")})

@@ -14,7 +14,8 @@ import (
 	"github.com/millrace-io/millrace/proto/gen/cloudstate"
 )
 
-// protobufTypes begins the type URL of every protobuf message; other prefixes stand for JSON and primitives.
+// protobufTypes begins the type URL of every protobuf message; other prefixes stand for JSON and
+// primitives.
 const protobufTypes = "type.googleapis.com/"
 
 func anyOf(p entities.Payload) *anypb.Any {
@@ -25,8 +26,8 @@ func payloadOf(a *anypb.Any) entities.Payload {
 	return entities.Payload{TypeURL: a.GetTypeUrl(), Value: a.GetValue()}
 }
 
-// metadataToWire keeps every byte: text that protobuf would refuse, because a caller's headers need not be UTF-8, goes as
-// binary.
+// metadataToWire keeps every byte: text that protobuf would refuse, because a caller's headers need
+// not be UTF-8, goes as binary.
 func metadataToWire(md entities.Metadata) *cloudstate.Metadata {
 	if len(md) == 0 {
 		return nil
@@ -100,7 +101,8 @@ func forwardOf(f *cloudstate.Forward) *entities.Target {
 	}
 }
 
-// refusalOf is a failure that the function chose. Its gRPC code counts only when the function announced that it sets one.
+// refusalOf is a failure that the function chose. Its gRPC code counts only when the function
+// announced that it sets one.
 func refusalOf(f *cloudstate.Failure, codeAnnounced bool) *entities.Error {
 	e := &entities.Error{Reason: entities.FunctionRefused, Outcome: entities.Refused, Message: f.GetDescription()}
 	if code := f.GetGrpcCode(); codeAnnounced && code > int32(codes.OK) && code <= int32(codes.Unauthenticated) {
@@ -129,7 +131,8 @@ func effectsOf(effects []*cloudstate.SideEffect) []entities.SideEffect {
 	return out
 }
 
-// setAction puts a client action into an outcome; none, or an empty one, means that the caller gets no message.
+// setAction puts a client action into an outcome; none, or an empty one, means that the caller gets
+// no message.
 func setAction(out *entities.Outcome, action *cloudstate.ClientAction, codeAnnounced bool) {
 	switch a := action.GetAction().(type) {
 	case *cloudstate.ClientAction_Reply:
@@ -141,8 +144,9 @@ func setAction(out *entities.Outcome, action *cloudstate.ClientAction, codeAnnou
 	}
 }
 
-// checkStored says why a payload cannot become a part of the log. The protocol stores any type, known or not: a payload needs
-// a type URL that names something, and a protobuf message must be one on its top level, so that others can read it later.
+// checkStored says why a payload cannot become a part of the log. The protocol stores any type,
+// known or not: a payload needs a type URL that names something, and a protobuf message must be one
+// on its top level, so that others can read it later.
 func checkStored(p entities.Payload) error {
 	slash := strings.LastIndexByte(p.TypeURL, '/')
 	switch {

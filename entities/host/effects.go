@@ -8,8 +8,8 @@ import (
 	"github.com/millrace-io/millrace/entities/discovery"
 )
 
-// checkEffects says why the entity that asks for an effect could not be told of a refusal. It would otherwise show only when the
-// target has refused, when the command that asks can no longer fail.
+// checkEffects says why the entity that asks for an effect could not be told of a refusal. It would
+// otherwise show only when the target has refused, when the command that asks can no longer fail.
 func checkEffects(out *entities.Outcome, service *discovery.Service) error {
 	for i := range out.Effects {
 		e := &out.Effects[i]
@@ -31,7 +31,8 @@ func checkOnRefused(e *entities.SideEffect, service *discovery.Service) error {
 	case m == nil:
 		return unknownMethod(service, e.OnRefused)
 	case !m.LearnsRefusals():
-		return fmt.Errorf("%s takes a %s: declare it to take a %s", m.FullName, m.Input.FullName(), discovery.RefusedMessage)
+		return fmt.Errorf("%s takes a %s: declare it to take a %s", m.FullName, m.Input.FullName(),
+			discovery.RefusedMessage)
 	default:
 		return nil
 	}

@@ -11,8 +11,8 @@ import (
 	"github.com/millrace-io/millrace/proto/gen/cloudstate"
 )
 
-// This file is one command's way through a session: send (begin, fill), await, outcome, settle. ahead.go has commands whose way begins
-// before their turn.
+// This file is one command's way through a session: send (begin, fill), await, outcome, leave.
+// ahead.go has commands whose way begins before their turn.
 
 // Handle lets the function decide about one command.
 func (s *session) Handle(ctx context.Context, inv entities.Invocation) (*entities.Outcome, error) {
@@ -29,7 +29,7 @@ func (s *session) Handle(ctx context.Context, inv entities.Invocation) (*entitie
 func (s *session) handle(ctx context.Context, m *discovery.Method, inv entities.Invocation) (*entities.Outcome, error) {
 	s.watch.Reset(s.remote.options.FunctionTimeout)
 	defer s.watch.Stop()
-	if fault := s.occupy(); fault != nil {
+	if fault := s.enter(); fault != nil {
 		return nil, fault
 	}
 	if len(s.sent) == 0 {
@@ -40,7 +40,8 @@ func (s *session) handle(ctx context.Context, m *discovery.Method, inv entities.
 	sent := s.sent[0]
 	s.sent = slices.Delete(s.sent, 0, 1)
 	if sent.command != inv.Command { // the function's memory has what will never be decided
-		fault := entities.Errorf(entities.Internal, entities.NotApplied, "%s: the function was sent %s, and the engine asks about %s", s.key, sent.command.Method, inv.Method)
+		fault := entities.Errorf(entities.Internal, entities.NotApplied,
+			"%s: the function was sent %s, and the engine asks about %s", s.key, sent.command.Method, inv.Method)
 		s.finish(fault)
 		return nil, fault
 	}
@@ -54,12 +55,13 @@ func (s *session) handle(ctx context.Context, m *discovery.Method, inv entities.
 		s.finish(fault)
 		return nil, fault
 	}
-	s.settle()
+	s.leave()
 	return out, nil
 }
 
-// settle ends a command that went well. If the function ended the stream right after its answer, this is when that shows.
-func (s *session) settle() {
+// leave ends a command that went well. If the function ended the stream right after its answer,
+// this is when that shows.
+func (s *session) leave() {
 	s.mu.Lock()
 	s.busy = false
 	over := s.fault != nil
@@ -69,9 +71,9 @@ func (s *session) settle() {
 	}
 }
 
-// occupy begins what settle ends. Only a command that was sent before has business with a session that has ended: its answer may have
-// come first.
-func (s *session) occupy() *entities.Error {
+// enter begins what leave ends. Only a command that was sent before has business with a session
+// that has ended: its answer may have come first.
+func (s *session) enter() *entities.Error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.fault != nil && len(s.sent) == 0 {
@@ -123,8 +125,8 @@ func (s *session) unbegin(id int64) {
 	}
 }
 
-// fill writes the command into the message that is sent. Entities get no metadata but the trace context of a call that has one: the
-// protocol's tests compare whole messages.
+// fill writes the command into the message that is sent. Entities get no metadata but the trace
+// context of a call that has one: the protocol's tests compare whole messages.
 func (s *session) fill(id int64, inv entities.Invocation) {
 	s.payload.TypeUrl, s.payload.Value = inv.Payload.TypeURL, inv.Payload.Value
 	s.command.EntityId = s.key.ID
@@ -192,8 +194,8 @@ func (s *session) outcome(m *discovery.Method, now time.Time, a *answer) (*entit
 	return out, nil
 }
 
-// checkTimers says why the timers that a remote function sets cannot be: its field is ours, and counts only from one that
-// knows of it.
+// checkTimers says why the timers that a remote function sets cannot be: its field is ours, and
+// counts only from one that knows of it.
 func (s *session) checkTimers(out *entities.Outcome, now time.Time) error {
 	if len(out.Timers) > 0 && !s.remote.announced(cloudstate.MillraceExtension_MILLRACE_COMMAND_CONTEXT) {
 		return errTimersUnannounced

@@ -127,7 +127,8 @@ func invocation(service, method string, key entities.Key, text string) entities.
 	}, Time: time.Unix(0, 42)}
 }
 
-// fakeFunction is a user function whose moves the test makes: every stream that the proxy opens comes out of streams.
+// fakeFunction is a user function whose moves the test makes: every stream that the proxy opens
+// comes out of streams.
 type fakeFunction struct {
 	cloudstate.UnimplementedEntityDiscoveryServer
 	spec    *cloudstate.EntitySpec

@@ -141,7 +141,8 @@ func (l *fakeLink) session(ctx context.Context, id uint64, inbox <-chan *session
 	}}
 }
 
-// A caller that leaves while the shared stream is opened is told that it left, not that the function is away.
+// A caller that leaves while the shared stream is opened is told that it left, not that the
+// function is away.
 func TestCallerLeavesWhileTheLinkOpens(t *testing.T) {
 	f := newFake(newSpec(t, cloudstate.MillraceExtension_MILLRACE_SHARED_STREAM))
 	f.mute = true

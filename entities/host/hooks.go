@@ -6,12 +6,13 @@ import (
 	"github.com/millrace-io/millrace/entities"
 )
 
-// Hooks are told what an operator may want to see. Every field may be nil. They are called from many goroutines, may
-// overlap, and must not block.
+// Hooks are told what an operator may want to see. Every field may be nil. They are called from
+// many goroutines, may overlap, and must not block.
 type Hooks struct {
 	// OnWarning is told of a mistake in a function that did not keep it from being served.
 	OnWarning func(message string)
-	// OnSessionFault is told why the session of an entity ended against its will. The cause of err has what the function said.
+	// OnSessionFault is told why the session of an entity ended against its will. The cause of err
+	// has what the function said.
 	OnSessionFault func(key entities.Key, err *entities.Error)
 }
 
@@ -31,7 +32,8 @@ type Stats struct {
 	SessionsOpen int64
 	// SessionsOpened counts sessions that began.
 	SessionsOpened int64
-	// SessionsEnded counts sessions that ended from the function's side while no command was running.
+	// SessionsEnded counts sessions that ended from the function's side while no command was
+	// running.
 	SessionsEnded int64
 	// Commands counts commands of entities, Actions calls of actions, both whatever came of them.
 	Commands, Actions int64

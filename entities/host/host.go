@@ -18,8 +18,9 @@ import (
 // User is the owner of the user's function. The runtime's own functions have other owners.
 const User = "user"
 
-// Host stands before the user's function, which may come late and may be replaced, and before functions of the runtime itself.
-// The service that a command names says which of them it is for. Its methods may be called from many goroutines.
+// Host stands before the user's function, which may come late and may be replaced, and before
+// functions of the runtime itself. The service that a command names says which of them it is for.
+// Its methods may be called from many goroutines.
 type Host struct {
 	functionWait time.Duration
 
@@ -32,7 +33,8 @@ type Host struct {
 
 // functions are those of one moment. It never changes.
 type functions struct {
-	// owners are in the order in which they came, but for the user, who is the first; of holds their functions.
+	// owners are in the order in which they came, but for the user, who is the first; of holds
+	// their functions.
 	owners []string
 	of     map[string]Function
 	// catalog is that of all of them; nil while the user's is missing.
@@ -48,10 +50,12 @@ func New(s Settings) *Host {
 	return h
 }
 
-// Set puts a function, which must not be nil, in the place of the one that the owner had before, which it returns; nil the first
-// time. New calls go to the new function at once. Open sessions stay with the old one until they are closed, or until the caller
-// closes it. accept gets the catalog of all functions, as soon as the user's is among them, before any call sees it; nil: all are
-// accepted. The error is that of accept, or says which services contradict one another, and then nothing has changed.
+// Set puts a function, which must not be nil, in the place of the one that the owner had before,
+// which it returns; nil the first time. New calls go to the new function at once. Open sessions
+// stay with the old one until they are closed, or until the caller closes it. accept gets the
+// catalog of all functions, as soon as the user's is among them, before any call sees it; nil: all
+// are accepted. The error is that of accept, or says which services contradict one another, and
+// then nothing has changed.
 func (h *Host) Set(owner string, f Function, accept func(*discovery.Catalog) error) (old Function, err error) {
 	h.setting.Lock()
 	defer h.setting.Unlock()
@@ -108,7 +112,8 @@ func (fs *functions) compose() (*discovery.Catalog, error) {
 // Catalog returns what all functions serve; nil while the user's is missing.
 func (h *Host) Catalog() *discovery.Catalog { return h.present.Load().catalog }
 
-// find returns the function that serves a service. While the user's function is missing it waits for that, bounded.
+// find returns the function that serves a service. While the user's function is missing it waits
+// for that, bounded.
 func (h *Host) find(ctx context.Context, service string) (Function, error) {
 	fs := h.present.Load()
 	if f := fs.byService[service]; f != nil {
@@ -132,7 +137,8 @@ func (h *Host) find(ctx context.Context, service string) (Function, error) {
 }
 
 func errNoFunction(detail string) *entities.Error {
-	e := entities.Errorf(entities.Unavailable, entities.NotApplied, "no user function is connected yet%s: start it, or check its address", detail)
+	e := entities.Errorf(entities.Unavailable, entities.NotApplied,
+		"no user function is connected yet%s: start it, or check its address", detail)
 	e.RetryAfter = time.Second
 	return e
 }
@@ -146,7 +152,8 @@ func callerGone(ctx context.Context) *entities.Error {
 	return &entities.Error{Reason: reason, Outcome: entities.NotApplied, Message: text, Cause: context.Cause(ctx)}
 }
 
-// Open begins the session of one entity; it calls load exactly once, unless the function cannot be reached.
+// Open begins the session of one entity; it calls load exactly once, unless the function cannot be
+// reached.
 func (h *Host) Open(ctx context.Context, service string, key entities.Key, load entities.Loader) (entities.Session, error) {
 	f, err := h.find(ctx, service)
 	if err != nil {
@@ -155,9 +162,11 @@ func (h *Host) Open(ctx context.Context, service string, key entities.Key, load 
 	s := f.Catalog().Service(service)
 	switch spec := s.Kind.Spec(); {
 	case !spec.HasEntities:
-		return nil, entities.Errorf(entities.Internal, entities.NotApplied, "%s: the service is of the kind %s and has no entities", service, s.Kind)
+		return nil, entities.Errorf(entities.Internal, entities.NotApplied,
+			"%s: the service is of the kind %s and has no entities", service, s.Kind)
 	case kinds[s.Kind] == nil:
-		return nil, entities.Errorf(entities.NotSupported, entities.NotApplied, "%s: %s entities are not supported yet by this version", service, s.Kind)
+		return nil, entities.Errorf(entities.NotSupported, entities.NotApplied,
+			"%s: %s entities are not supported yet by this version", service, s.Kind)
 	}
 	return f.Open(ctx, s, key, load)
 }
@@ -173,13 +182,14 @@ func (h *Host) Act(ctx context.Context, inv entities.Invocation) (*entities.Outc
 		return nil, err
 	}
 	if !m.IsUnary() {
-		return nil, entities.Errorf(entities.Internal, entities.NotApplied, "%s: the method streams and was called as a unary one", m.FullName)
+		return nil, entities.Errorf(entities.Internal, entities.NotApplied,
+			"%s: the method streams and was called as a unary one", m.FullName)
 	}
 	return f.Act(ctx, m, inv)
 }
 
-// ActStream runs a streamed action; on gets every outcome in order, one at a time, and its error ends the call. So does an
-// outcome with a failure, whose error is returned when on returned none.
+// ActStream runs a streamed action; on gets every outcome in order, one at a time, and its error
+// ends the call. So does an outcome with a failure, whose error is returned when on returned none.
 func (h *Host) ActStream(ctx context.Context, s *entities.Stream, on OutcomeFunc) error {
 	f, err := h.find(ctx, s.Command.Service)
 	if err != nil {
@@ -190,7 +200,8 @@ func (h *Host) ActStream(ctx context.Context, s *entities.Stream, on OutcomeFunc
 		return err
 	}
 	if m.IsUnary() {
-		return entities.Errorf(entities.Internal, entities.NotApplied, "%s: the method is unary and was called as a streaming one", m.FullName)
+		return entities.Errorf(entities.Internal, entities.NotApplied,
+			"%s: the method is unary and was called as a streaming one", m.FullName)
 	}
 	return f.ActStream(ctx, m, s, on)
 }
@@ -203,13 +214,14 @@ func actionMethod(f Function, cmd *entities.Command) (*discovery.Method, error) 
 		return nil, unknownMethod(s, cmd.Method)
 	}
 	if s.Kind.Spec().HasEntities {
-		return nil, entities.Errorf(entities.Internal, entities.NotApplied, "%s: the service is of the kind %s and was called as an action", m.FullName, s.Kind)
+		return nil, entities.Errorf(entities.Internal, entities.NotApplied,
+			"%s: the service is of the kind %s and was called as an action", m.FullName, s.Kind)
 	}
 	return m, nil
 }
 
-// Resolve turns the target of a forward or an effect into a command. It does not wait: targets come from a function, so there
-// is one. What is wrong with a target is reported to the user's function.
+// Resolve turns the target of a forward or an effect into a command. It does not wait: targets come
+// from a function, so there is one. What is wrong with a target is reported to the user's function.
 func (h *Host) Resolve(t entities.Target) (*entities.Command, error) {
 	fs := h.present.Load()
 	if len(fs.owners) == 0 {
@@ -236,7 +248,8 @@ func (fs *functions) resolve(t entities.Target) (*entities.Command, error) {
 }
 
 func unknownService(name string) *entities.Error {
-	return entities.Errorf(entities.UnknownMethod, entities.NotApplied, "service %s is not served by this user function", name)
+	return entities.Errorf(entities.UnknownMethod, entities.NotApplied,
+		"service %s is not served by this user function", name)
 }
 
 func unknownMethod(s *discovery.Service, name string) *entities.Error {

@@ -88,7 +88,8 @@ func TestResolve(t *testing.T) {
 	}
 }
 
-// A function that comes is found by those who wait, and one that is replaced keeps its sessions until it is closed.
+// A function that comes is found by those who wait, and one that is replaced keeps its sessions
+// until it is closed.
 func TestReplace(t *testing.T) {
 	h := host.New(host.Settings{})
 	opened := make(chan error, 1)

@@ -11,19 +11,20 @@ import (
 	sessionv1 "github.com/millrace-io/millrace/proto/gen/millrace/session/v1"
 )
 
-// kind is what differs between the kinds of entities here. Each has a file with its value, and a line
-// in kinds; nothing else in this package depends on a kind.
+// kind is what differs between the kinds of entities here. Each has a file with its value, and a
+// line in kinds; nothing else in this package depends on a kind.
 type kind interface {
 	// texts are what callers read when the conversation about an entity breaks.
 	texts() *texts
 	// stream opens a stream of its own for one session.
 	stream(ctx context.Context, conn grpc.ClientConnInterface) (grpc.ClientStream, error)
-	// messages returns those of one session. If they are a framed too, the session can be on a link.
+	// messages returns those of one session. If they are a framed too, the session can be on a
+	// link.
 	messages() messages
 	// outcome adds to an outcome what only this kind has in a reply.
 	outcome(a *answer, out *entities.Outcome)
-	// check says why an outcome cannot be stored: a part of it is not valid, is more than most events
-	// (0: any number), or is one that the kind does not have.
+	// check says why an outcome cannot be stored: a part of it is not valid, is more than most
+	// events (0: any number), or is one that the kind does not have.
 	check(out *entities.Outcome, most int) error
 	// weigh returns the size of an entity's state after an outcome, in bytes; it was size before.
 	weigh(size int64, out *entities.Outcome) int64

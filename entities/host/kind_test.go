@@ -13,8 +13,9 @@ import (
 	"github.com/millrace-io/millrace/proto/gen/cloudstate/crdt"
 )
 
-// Tally is a kind of this package's tests: a number, whose function speaks the protocol of replicated
-// entities. Its events are encoded deltas, and its state is one. It needs nothing outside of this file.
+// Tally is a kind of this package's tests: a number, whose function speaks the protocol of
+// replicated entities. Its events are encoded deltas, and its state is one. It needs nothing
+// outside of this file.
 const Tally entities.Kind = 200
 
 func init() { //nolint:gochecknoinits // a kind is registered before anything uses the table

@@ -28,7 +28,8 @@ type link struct {
 	remote *Remote
 	// longest is the longest frame that the function takes.
 	longest int
-	// places are the sessions that the function has not ended. The link's lock guards them, and their fields that say so.
+	// places are the sessions that the function has not ended. The link's lock guards them, and
+	// their fields that say so.
 	places multiplex.Places[*place]
 }
 
@@ -90,7 +91,8 @@ func (l *link) join(p *place) error {
 	return l.Broken()
 }
 
-// send puts a frame into the lane and sees to it that it is written; a place that holds leaves that to push.
+// send appends a frame to what is to be written, and writes it; a place that holds leaves that
+// to push.
 func (l *link) send(p *place, frame *sessionv1.Request) error {
 	l.Lock()
 	switch {
@@ -154,15 +156,15 @@ func (l *link) consume(b []byte) error {
 		return fmt.Errorf("%w: %w", errLinkWire, err)
 	}
 	for _, frame := range message.GetFrames() {
-		if err := l.heard(frame, len(b) > l.remote.options.MaxMessageBytes); err != nil {
+		if err := l.receive(frame, len(b) > l.remote.options.MaxMessageBytes); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// heard gives a frame to its session. long: the message was longer than a frame may be.
-func (l *link) heard(frame *sessionv1.Response, long bool) error {
+// receive gives a frame to its session. long: the message was longer than a frame may be.
+func (l *link) receive(frame *sessionv1.Response, long bool) error {
 	end := frame.GetEnd()
 	l.Lock()
 	p := l.places.Open[frame.GetSession()]
@@ -182,9 +184,10 @@ func (l *link) heard(frame *sessionv1.Response, long bool) error {
 	case end != nil:
 		p.over(endOf(end))
 	case long && proto.Size(frame) > l.remote.options.MaxMessageBytes:
-		p.cut(status.Errorf(codes.ResourceExhausted, "the function sent a message of %d bytes, the limit is %d", proto.Size(frame), l.remote.options.MaxMessageBytes))
+		p.cut(status.Errorf(codes.ResourceExhausted, "the function sent a message of %d bytes, the limit is %d",
+			proto.Size(frame), l.remote.options.MaxMessageBytes))
 	default:
-		p.heard(frame)
+		p.receive(frame)
 	}
 	return nil
 }

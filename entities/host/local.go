@@ -12,22 +12,26 @@ import (
 	"github.com/millrace-io/millrace/proto/gen/cloudstate"
 )
 
-// Local is a user function in this process. Its methods may be called from many goroutines. Panics are caught: they cost one
-// entity its session, not the process.
+// Local is a user function in this process. Its methods may be called from many goroutines. Panics
+// are caught: they cost one entity its session, not the process.
 type Local interface {
 	// Spec is what a remote function would answer to discovery.
 	Spec() *cloudstate.EntitySpec
 	// OpenEntity returns an entity in its initial state.
 	OpenEntity(service string, id string) (LocalEntity, error)
-	// Act runs a unary action. An error that is an *entities.Error is the caller's answer; any other one is a crash.
+	// Act runs a unary action. An error that is an *entities.Error is the caller's answer; any
+	// other one is a crash.
 	Act(ctx context.Context, inv entities.Invocation) (*entities.Outcome, error)
-	// ActStream runs a streamed action; on takes every outcome in order, one at a time, and its error ends the call.
+	// ActStream runs a streamed action; on takes every outcome in order, one at a time, and its
+	// error ends the call.
 	ActStream(ctx context.Context, s *entities.Stream, on func(context.Context, *entities.Outcome) error) error
 }
 
-// LocalEntity is one live entity; calls never overlap. Any error is a crash: the entity is opened anew for the next command.
+// LocalEntity is one live entity; calls never overlap. Any error is a crash: the entity is opened
+// anew for the next command.
 type LocalEntity interface {
-	// Load sets the stored state: a value, or a snapshot and the sequence of the last event in it. Nil: there is none.
+	// Load sets the stored state: a value, or a snapshot and the sequence of the last event in it.
+	// Nil: there is none.
 	Load(state *entities.Payload, sequence uint64) error
 	// Apply changes the state by a stored event. Its payload is valid only during the call.
 	Apply(entities.Event) error
@@ -146,8 +150,8 @@ func (p *InProcess) ActStream(ctx context.Context, m *discovery.Method, s *entit
 	return err
 }
 
-// actionCrash lets an *entities.Error of an action pass and makes any other one a failed function. What the action did before
-// is its own; so the outcome is unknown.
+// actionCrash lets an *entities.Error of an action pass and makes any other one a failed function.
+// What the action did before is its own; so the outcome is unknown.
 func actionCrash(m *discovery.Method, err error) error {
 	if err == nil {
 		return nil

@@ -15,8 +15,8 @@ import (
 
 var errCrash = errors.New("it crashed")
 
-// localFunction is a function of this process. Its entities are lists of words; the words "panic", "error" and the like make
-// it do so.
+// localFunction is a function of this process. Its entities are lists of words; the words "panic",
+// "error" and the like make it do so.
 type localFunction struct {
 	spec *cloudstate.EntitySpec
 }
@@ -146,7 +146,8 @@ func TestLocalSession(t *testing.T) {
 	}
 }
 
-// A crash costs the entity its session, tells the caller nothing of its reason, and the operator everything.
+// A crash costs the entity its session, tells the caller nothing of its reason, and the operator
+// everything.
 func TestLocalCrashes(t *testing.T) {
 	for word, reason := range map[string]string{
 		"panic":   "panic: oh no",

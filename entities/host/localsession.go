@@ -9,7 +9,8 @@ import (
 	"github.com/millrace-io/millrace/entities/discovery"
 )
 
-// localSession is the conversation with an entity of this process. It runs on the engine's goroutine and has none of its own.
+// localSession is the conversation with an entity of this process. It runs on the engine's
+// goroutine and has none of its own.
 type localSession struct {
 	host    *InProcess
 	service *discovery.Service
@@ -78,7 +79,8 @@ func (s *localSession) handle(ctx context.Context, inv entities.Invocation) (*en
 	if crash == nil {
 		return out, nil
 	}
-	s.fault = functionFailed(kinds[s.service.Kind].texts().failure, fmt.Errorf("%s/%s on %s: %w", inv.Service, inv.Method, s.key, crash))
+	s.fault = functionFailed(kinds[s.service.Kind].texts().failure,
+		fmt.Errorf("%s/%s on %s: %w", inv.Service, inv.Method, s.key, crash))
 	s.host.options.Hooks.OnSessionFault(s.key, s.fault)
 	return nil, s.fault
 }

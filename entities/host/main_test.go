@@ -6,7 +6,8 @@ import (
 	"github.com/millrace-io/millrace/internal/leaktest"
 )
 
-// shared: functions of these tests share one stream among their sessions. All tests run once without and once with it.
+// shared: functions of these tests share one stream among their sessions. All tests run once
+// without and once with it.
 var shared bool
 
 func TestMain(m *testing.M) {

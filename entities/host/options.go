@@ -13,8 +13,8 @@ type Settings struct {
 	// or is not attached yet.
 	FunctionWait time.Duration `name:"function-wait" default:"10s" min:"1ns" help:"how long a command waits for a function that is not there"`
 	// FunctionTimeout is how long a remote function may take for one command of an entity, for one
-	// unary action, and for taking
-	// in one message of a replay. After it the session is ended. An in-process function is not timed: nothing could stop it.
+	// unary action, and for taking in one message of a replay. After it the session is ended. An
+	// in-process function is not timed: nothing could stop it.
 	FunctionTimeout time.Duration `name:"function-timeout" default:"30s" min:"1ns" process:"worker" help:"how long a function may take for one command"`
 	// SharedStream carries the sessions of all entities on one stream where the function can;
 	// otherwise each has its own.

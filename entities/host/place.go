@@ -6,7 +6,8 @@ import (
 	sessionv1 "github.com/millrace-io/millrace/proto/gen/millrace/session/v1"
 )
 
-// replayBytes is how much of a replay the function may have before it has taken it in: what waits there has no other bound.
+// replayBytes is how much of a replay the function may have before it has taken it in: what waits
+// there has no other bound.
 const replayBytes = 256 << 10
 
 // place is a session's on a link. It stands for a stream of its own.
@@ -23,7 +24,8 @@ type place struct {
 	// hold: what is sent waits for the link's push.
 	hold bool
 
-	// The link's lock guards these. id is 0 until the function is to hear of the session; live: it has not ended.
+	// The link's lock guards these. id is 0 until the function is to hear of the session; live: it
+	// has not ended.
 	id         uint64
 	live       bool
 	unanswered int
@@ -58,8 +60,8 @@ func (p *place) CloseSend() error {
 	return p.link.send(p, &sessionv1.Request{Message: &sessionv1.Request_Close{Close: true}})
 }
 
-// heard takes a frame of the function's. It is called by the link's reader.
-func (p *place) heard(frame *sessionv1.Response) {
+// receive takes a frame of the function. It is called by the link's reader.
+func (p *place) receive(frame *sessionv1.Response) {
 	if _, taken := frame.GetMessage().(*sessionv1.Response_Taken); taken {
 		select {
 		case p.taken <- struct{}{}:

@@ -11,7 +11,8 @@ import (
 	"github.com/millrace-io/millrace/proto/gen/cloudstate/action"
 )
 
-// outcomeFunction is a function of this process that answers each command and each call with the same outcome.
+// outcomeFunction is a function of this process that answers each command and each call with the
+// same outcome.
 type outcomeFunction struct {
 	localFunction
 	outcome entities.Outcome
@@ -39,8 +40,8 @@ func (e *outcomeEntity) Handle(context.Context, entities.Invocation) (*entities.
 	return &out, nil
 }
 
-// TestARefusalChangesNothing: of an outcome that refuses its command, the refusal is left, and a restart where the function's memory
-// may be ahead of what is stored.
+// TestARefusalChangesNothing: of an outcome that refuses its command, the refusal is left, and a
+// restart where the function's memory may be ahead of what is stored.
 func TestARefusalChangesNothing(t *testing.T) {
 	no := entities.Errorf(entities.FunctionRefused, entities.Refused, "no")
 	word := textPayload("x")
@@ -93,8 +94,8 @@ func TestARefusalChangesNothing(t *testing.T) {
 	}
 }
 
-// TestARefusalOfAnActionWithEffects: an action's effects are sent beside its refusal, as the protocol says, so the caller is not told
-// that nothing was stored.
+// TestARefusalOfAnActionWithEffects: an action's effects are sent beside its refusal, as the
+// protocol says, so the caller is not told that nothing was stored.
 func TestARefusalOfAnActionWithEffects(t *testing.T) {
 	effect := entities.SideEffect{Target: entities.Target{Service: "t.Carts", Method: "Add", Payload: textPayload(cartKey.ID)}}
 	p := newInProcess(t, &outcomeFunction{localFunction{spec: newSpec(t)}, entities.Outcome{

@@ -17,8 +17,9 @@ import (
 	"github.com/millrace-io/millrace/proto/gen/cloudstate"
 )
 
-// The channel to a function. Windows are large because many entities share one connection and one of them may replay a long
-// history; reconnecting is quick because a restarted function is waited for by callers.
+// The channel to a function. Windows are large because many entities share one connection and one
+// of them may replay a long history; reconnecting is quick because a restarted function is waited
+// for by callers.
 const (
 	streamWindowBytes     = 1 << 20
 	connectionWindowBytes = 16 << 20
@@ -42,8 +43,8 @@ type RemoteOptions struct {
 	Policy discovery.Policy
 	// Discovery says how its answer is judged.
 	Discovery discovery.Options
-	// DialOptions are added to those of the channel. They must not add statistics handlers or interceptors that keep messages:
-	// a session sends the same ones again and again.
+	// DialOptions are added to those of the channel. They must not add statistics handlers or
+	// interceptors that keep messages: a session sends the same ones again and again.
 	DialOptions []grpc.DialOption
 }
 
@@ -73,8 +74,9 @@ type Remote struct {
 	work   sync.WaitGroup
 }
 
-// Connect dials a function at an address such as 127.0.0.1:8080 and asks it what it is. It waits until the function answers
-// or ctx ends. A *discovery.RejectedError means that what it answered cannot be served; it has been told so.
+// Connect dials a function at an address such as 127.0.0.1:8080 and asks it what it is. It waits
+// until the function answers or ctx ends. A *discovery.RejectedError means that what it answered
+// cannot be served; it has been told so.
 func Connect(ctx context.Context, address string, options RemoteOptions) (*Remote, error) {
 	options.Options = options.Options.withDefaults()
 	if options.Info == nil {
@@ -123,8 +125,9 @@ func (r *Remote) Catalog() *discovery.Catalog { return r.catalog }
 // Address returns where the function is.
 func (r *Remote) Address() string { return r.address }
 
-// Follow tells on whether the function can be reached, at once and after each change, until ctx or the Remote ends. It keeps the channel
-// connected, so that the end of a function shows although no call is made.
+// Follow tells on whether the function can be reached, at once and after each change, until ctx or
+// the Remote ends. It keeps the channel connected, so that the end of a function shows although no
+// call is made.
 func (r *Remote) Follow(ctx context.Context, on func(reachable bool)) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -144,8 +147,8 @@ func (r *Remote) Follow(ctx context.Context, on func(reachable bool)) {
 // Stats returns what happened so far.
 func (r *Remote) Stats() Stats { return r.stats.read() }
 
-// Close cuts all sessions and calls, and waits for their goroutines. Close sessions before, to end them in order. It may be
-// called more than once.
+// Close cuts all sessions and calls, and waits for their goroutines. Close sessions before, to end
+// them in order. It may be called more than once.
 func (r *Remote) Close() error {
 	r.mu.Lock()
 	already := r.closed
@@ -170,8 +173,8 @@ func (r *Remote) start(run func()) bool {
 	return true
 }
 
-// Report tells the function's author, and the operator, about a mistake in it. When too many reports wait, only the operator
-// hears of it.
+// Report tells the function's author, and the operator, about a mistake in it. When too many
+// reports wait, only the operator hears of it.
 func (r *Remote) Report(message string) {
 	r.stats.warnings.Add(1)
 	r.options.Hooks.OnWarning(message)
@@ -181,7 +184,8 @@ func (r *Remote) Report(message string) {
 	}
 }
 
-// sendReports is the one goroutine that calls reportError. What the function makes of a report is its own affair.
+// sendReports is the one goroutine that calls reportError. What the function makes of a report is
+// its own affair.
 func (r *Remote) sendReports() {
 	for {
 		select {
@@ -195,7 +199,8 @@ func (r *Remote) sendReports() {
 	}
 }
 
-// warnOfReply reports a reply of another type than its method declares, once for each method. The reply is sent all the same.
+// warnOfReply reports a reply of another type than its method declares, once for each method. The
+// reply is sent all the same.
 func (r *Remote) warnOfReply(m *discovery.Method, reply *entities.Reply) {
 	if reply == nil || reply.NoPayload || reply.Payload.TypeURL == m.OutputType {
 		return
@@ -203,7 +208,8 @@ func (r *Remote) warnOfReply(m *discovery.Method, reply *entities.Reply) {
 	if _, before := r.warned.LoadOrStore(m, true); before {
 		return
 	}
-	r.Report(fmt.Sprintf("Warning: %s replied with %q, and its declared output is %s", m.FullName, reply.Payload.TypeURL, m.OutputType))
+	r.Report(fmt.Sprintf("Warning: %s replied with %q, and its declared output is %s", m.FullName,
+		reply.Payload.TypeURL, m.OutputType))
 }
 
 // warnOfRefusal reports that a refusal carried what is dropped, once for each method.

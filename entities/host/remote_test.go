@@ -32,7 +32,8 @@ func wantError(t testing.TB, err error, reason entities.Reason, outcome entities
 	}
 }
 
-// A history far larger than all windows together is sent at the function's pace: what is on its way stays bounded.
+// A history far larger than all windows together is sent at the function's pace: what is on its way
+// stays bounded.
 func TestReplayWaitsForASlowFunction(t *testing.T) {
 	const events, eventBytes = 30_000, 1000
 	const maxAhead = 20 << 20 / eventBytes // gRPC's windows grow to 16 MiB at most
@@ -80,7 +81,8 @@ func TestReplayWaitsForASlowFunction(t *testing.T) {
 	s.Close(t.Context())
 }
 
-// answerAll lets the function answer every command with its own text, until it sees the end of the stream, which it agrees to.
+// answerAll lets the function answer every command with its own text, until it sees the end of the
+// stream, which it agrees to.
 func answerAll(t testing.TB, stream *fakeStream) {
 	t.Helper()
 	// Ends with the stream.
@@ -223,7 +225,8 @@ func TestLoaderErrors(t *testing.T) {
 	}
 }
 
-// A function that speaks before it was asked, or ends the stream, while its history is replayed: there is no session.
+// A function that speaks before it was asked, or ends the stream, while its history is replayed:
+// there is no session.
 func TestFunctionFailsDuringReplay(t *testing.T) {
 	for name, tc := range map[string]struct {
 		move func(*fakeStream)

@@ -20,7 +20,8 @@ import (
 	"github.com/millrace-io/millrace/proto/gen/cloudstate"
 )
 
-// What an open session costs here, about and without the entity's state: on a stream of its own, and on a link.
+// What an open session costs here, about and without the entity's state: on a stream of its own,
+// and on a link.
 const (
 	streamBytes = 16 << 10
 	placeBytes  = 2 << 10
@@ -36,8 +37,8 @@ const (
 type channel interface {
 	// send sends the next message.
 	send(messages) error
-	// room waits, before one of many messages is sent, until the function has taken in enough of those
-	// before.
+	// room waits, before one of many messages is sent, until the function has taken in enough of
+	// those before.
 	room(message proto.Message) error
 	CloseSend() error
 }
@@ -91,7 +92,8 @@ const (
 
 // session is the conversation with a remote function about one entity.
 //
-// Open, Handle and Close never overlap; the goroutine that receives runs beside them. What both touch is under mu.
+// Open, Handle and Close never overlap; the goroutine that receives runs beside them. What both
+// touch is under mu.
 type session struct {
 	remote  *Remote
 	service *discovery.Service
@@ -100,7 +102,7 @@ type session struct {
 	// messages are what it says and hears, channel is what carries them.
 	messages messages
 	channel  channel
-	// cancel cuts the stream, or gives the place on the link up.
+	// cancel resets the stream, or gives up the place on the link.
 	cancel context.CancelCauseFunc
 	// watch fires when the function has taken too long.
 	watch *time.Timer
@@ -111,36 +113,41 @@ type session struct {
 	// command is sent again and again with new contents.
 	command cloudstate.Command
 	payload anypb.Any
-	// sent are the commands that the function was sent and Handle has not answered yet, oldest first.
+	// sent are the commands that the function was sent and Handle has not answered yet, oldest
+	// first.
 	sent []sentCommand
 
-	// answers has those to sent commands, in their order: pointers, since few sessions ever have several. done is closed when the receiving goroutine is gone.
+	// answers has those to sent commands, in their order: pointers, since few sessions ever have
+	// several. done is closed when the receiving goroutine is gone.
 	answers chan *answer
 	done    chan struct{}
 	ended   chan struct{}
-	// told closes ended.
-	told  sync.Once
-	bytes atomic.Int64
+	// endOnce closes ended.
+	endOnce sync.Once
+	bytes   atomic.Int64
 	// overhead is what the session costs beside the entity's state.
 	overhead int
 	// pace is what the function takes for a command, in nanoseconds, as of late.
 	pace atomic.Int64
 
 	mu sync.Mutex
-	// running is the id of the oldest command that waits for its answer, or idle, or loading; lastID is that of the newest. began is
-	// when the running one, or the last message of the replay, was sent, or had its turn.
+	// running is the id of the oldest command that waits for its answer, or idle, or loading;
+	// lastID is that of the newest. began is when the running one, or the last message of the
+	// replay, was sent, or had its turn.
 	running int64
 	began   time.Time
 	lastID  int64
-	// busy is set while the session is loading or inside Handle: then the engine learns of an end by an error, else by Ended.
+	// busy is set while the session is loading or inside Handle: then the engine learns of an end
+	// by an error, else by Ended.
 	busy    bool
 	closing bool
 	// fault is why the session has ended, nil while it lives.
 	fault *entities.Error
 }
 
-// Open begins the session of one entity: the stream, Init, and for event-sourced entities all events after the snapshot. It
-// returns when the last of them is on its way; the function does not confirm them.
+// Open begins the session of one entity: the stream, Init, and for event-sourced entities all
+// events after the snapshot. It returns when the last of them is on its way; the function does not
+// confirm them.
 func (r *Remote) Open(ctx context.Context, service *discovery.Service, key entities.Key, load entities.Loader) (entities.Session, error) {
 	if err := r.awaitReady(ctx); err != nil {
 		return nil, err
@@ -186,7 +193,8 @@ func (s *session) openStream() error {
 		return err
 	}
 	s.channel, s.cancel, s.overhead = ownStream{stream}, cancel, streamBytes
-	// Ends with the stream, which ends with the session or with the Remote; both Closes wait for it.
+	// Ends with the stream, which ends with the session or with the Remote; both Closes wait for
+	// it.
 	if !s.remote.start(func() { s.receive(stream) }) {
 		cancel(errRemoteClosed)
 		return errRemoteClosed
@@ -216,7 +224,8 @@ func (s *session) join(ctx context.Context) error {
 	return s.openStream()
 }
 
-// load brings the function's memory to what is stored. If that cannot be done the session is over, and its goroutine gone.
+// load brings the function's memory to what is stored. If that cannot be done the session is over,
+// and its goroutine gone.
 func (s *session) load(ctx context.Context, loaded entities.Loaded) error {
 	watching := context.AfterFunc(ctx, func() {
 		s.beginClosing()
@@ -301,15 +310,19 @@ func (s *session) accept(a *answer) *entities.Error {
 	defer s.mu.Unlock()
 	switch {
 	case s.closing:
-		return nil // said its piece too late
+		return nil // too late: nothing waits for it
 	case a.kind == failureAnswer:
-		return functionFailed(s.kind.texts().failure, fmt.Errorf("the function gave up at command %d: %s", a.commandID, a.failure))
+		return functionFailed(s.kind.texts().failure,
+			fmt.Errorf("the function gave up at command %d: %s", a.commandID, a.failure))
 	case a.kind == emptyAnswer:
-		return functionFailed(s.kind.texts().message, errors.New("the function sent a message that is neither reply nor failure"))
+		return functionFailed(s.kind.texts().message,
+			errors.New("the function sent a message that is neither reply nor failure"))
 	case s.running <= idle:
-		return functionFailed(s.kind.texts().reply, fmt.Errorf("the function answered command %d while none was running", a.commandID))
+		return functionFailed(s.kind.texts().reply,
+			fmt.Errorf("the function answered command %d while none was running", a.commandID))
 	case a.commandID != s.running:
-		return functionFailed(s.kind.texts().reply, fmt.Errorf("the function answered command %d while %d was running", a.commandID, s.running))
+		return functionFailed(s.kind.texts().reply,
+			fmt.Errorf("the function answered command %d while %d was running", a.commandID, s.running))
 	}
 	s.running++
 	if s.running > s.lastID {
@@ -333,19 +346,21 @@ func (s *session) terminated(err error) *entities.Error {
 	return functionFailed(s.kind.texts().termination, err)
 }
 
-// tooSlow ends a session whose function did not answer in time. It runs on a timer's goroutine, which may be late: began tells
-// whether it means the present command.
+// tooSlow ends a session whose function did not answer in time. It runs on a timer's goroutine,
+// which may be late: began tells whether it means the present command.
 func (s *session) tooSlow() {
 	timeout := s.remote.options.FunctionTimeout
 	s.mu.Lock()
 	late := s.running != idle && time.Since(s.began) >= timeout
 	s.mu.Unlock()
 	if late {
-		s.finish(functionFailed(fmt.Sprintf("the function at %s did not answer within %v", s.remote.address, timeout), nil))
+		s.finish(functionFailed(fmt.Sprintf(
+			"the function at %s did not answer within %v", s.remote.address, timeout), nil))
 	}
 }
 
-// abandon ends the session after a message could not be sent, and returns why. The reason stands at the receiving side.
+// abandon ends the session after a message could not be sent, and returns why. The reason stands at
+// the receiving side.
 func (s *session) abandon(err error) *entities.Error {
 	if err != nil && !errors.Is(err, io.EOF) {
 		s.finish(s.terminated(err))
@@ -375,7 +390,7 @@ func (s *session) finish(fault *entities.Error) {
 
 // endedByFunction tells the engine, which is not waiting for an answer.
 func (s *session) endedByFunction() {
-	s.told.Do(func() {
+	s.endOnce.Do(func() {
 		s.remote.stats.sessionsEnded.Add(1)
 		close(s.ended)
 	})
@@ -388,7 +403,8 @@ func (s *session) reason() *entities.Error {
 	return s.fault
 }
 
-// Close half-closes the stream and waits for the function to end its side, until ctx ends; then it cuts the stream.
+// Close half-closes the stream and waits for the function to end its side, until ctx ends; then it
+// cuts the stream.
 func (s *session) Close(ctx context.Context) {
 	s.watch.Stop()
 	if !s.beginClosing() {

@@ -19,7 +19,8 @@ import (
 	sessionv1 "github.com/millrace-io/millrace/proto/gen/millrace/session/v1"
 )
 
-// inVirtualTime runs a test with a function on an in-memory network, in a bubble whose clock moves when everybody waits.
+// inVirtualTime runs a test with a function on an in-memory network, in a bubble whose clock moves
+// when everybody waits.
 func inVirtualTime(t *testing.T, test func(t *testing.T, f *fakeFunction, h *host.Host)) {
 	t.Helper()
 	spec := newSpec(t)
@@ -49,7 +50,8 @@ func inVirtualTime(t *testing.T, test func(t *testing.T, f *fakeFunction, h *hos
 	})
 }
 
-// A function that answers too late loses its session; the command was not applied. Idle time is not counted.
+// A function that answers too late loses its session; the command was not applied. Idle time is not
+// counted.
 func TestSlowFunctionEndsTheSession(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T, f *fakeFunction, h *host.Host) {
 		s, err := h.Open(t.Context(), "t.Carts", cartKey, nothingStored)

@@ -29,14 +29,15 @@ func (s *session) timersOf(timers []*cloudstate.MillraceTimer) []entities.TimerC
 var errTimersUnannounced = errors.New(
 	"the reply sets timers, but the function did not announce MILLRACE_COMMAND_CONTEXT, by which it learns whether it may")
 
-// checkTimers says why an outcome's changes of timers cannot be stored. What is wrong with the command of a timer would
-// otherwise show only when it is due, when nobody can be told.
+// checkTimers says why an outcome's changes of timers cannot be stored. What is wrong with the
+// command of a timer would otherwise show only when it is due, when no caller waits.
 func checkTimers(out *entities.Outcome, service *discovery.Service, key entities.Key, now time.Time) error {
 	switch {
 	case len(out.Timers) == 0:
 		return nil
 	case len(out.Timers) > schedule.MaxChanges:
-		return fmt.Errorf("too many changes of timers: %d, and the limit is %d for one command", len(out.Timers), schedule.MaxChanges)
+		return fmt.Errorf("too many changes of timers: %d, and the limit is %d for one command",
+			len(out.Timers), schedule.MaxChanges)
 	}
 	for i := range out.Timers {
 		t := &out.Timers[i]

@@ -59,7 +59,8 @@ func TestLocalTimers(t *testing.T) {
 	wantTimers(t, cancel, "too many changes of timers: 101")
 }
 
-// wantTimers lets an entity set timers; why is a part of what the operator reads, "" when they are accepted.
+// wantTimers lets an entity set timers; why is a part of what the operator reads, "" when they are
+// accepted.
 func wantTimers(t *testing.T, timers []entities.TimerChange, why string) {
 	t.Helper()
 	var fault string

@@ -24,8 +24,9 @@ import (
 	"github.com/millrace-io/millrace/proto/gen/cloudstate/valueentity"
 )
 
-// Each transcript is a row of conversations between the proxy and a user function, word for word. "engine" is what the
-// engine above sees, "function" what comes out at the function, "operator" what the hooks are told.
+// Each transcript is a row of conversations between the proxy and a user function, word for word.
+// "engine" is what the engine above sees, "function" what comes out at the function, "operator"
+// what the hooks are told.
 //
 //	function [extensions]              start a function that announces optional parts of the protocol
 //	open <service> <id> [snapshot=<sequence>:<text>] [events=<text>,...] [value=<text>]

@@ -14,8 +14,8 @@ import (
 	sessionv1 "github.com/millrace-io/millrace/proto/gen/millrace/session/v1"
 )
 
-// value is the kind of value entities: Init with the value, then commands, whose replies may replace
-// or delete it.
+// value is the kind of value entities: Init with the value, then commands, whose replies may
+// replace or delete it.
 type value struct{}
 
 func (value) texts() *texts { return &valueTexts }
@@ -44,7 +44,8 @@ type valueMessages struct {
 }
 
 func (m *valueMessages) load(s *session, loaded entities.Loaded) error {
-	// The state is always there, also when it says nothing: functions and the protocol's tests count on it.
+	// The state is always there, also when it says nothing: functions and the protocol's tests
+	// count on it.
 	state := new(valueentity.ValueEntityInitState)
 	if loaded.State != nil {
 		state.Value = anyOf(*loaded.State)

@@ -11,10 +11,12 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// difference compares two images and returns where they first differ and how; "" when they are equal.
+// difference compares two images and returns where they first differ and how; "" when they are
+// equal.
 //
-// It sees unexported fields, compares messages as messages and times as instants, takes nil and empty maps and slices for
-// the same, and does not look into functions and channels, which nothing stored could bring back.
+// It sees unexported fields, compares messages as messages and times as instants, takes nil and
+// empty maps and slices for the same, and does not look into functions and channels, which nothing
+// stored could bring back.
 func difference(live, rebuilt reflect.Value) string {
 	if !live.IsValid() || !rebuilt.IsValid() {
 		return ""
@@ -128,7 +130,8 @@ func (c *comparison) compareMaps(path string, live, rebuilt reflect.Value) strin
 	return ""
 }
 
-// sortedKeys returns the keys in the order of their text, so that the same difference is found each time.
+// sortedKeys returns the keys in the order of their text, so that the same difference is found each
+// time.
 func sortedKeys(m reflect.Value) []reflect.Value {
 	keys := m.MapKeys()
 	slices.SortFunc(keys, func(a, b reflect.Value) int { return strings.Compare(fmt.Sprint(a), fmt.Sprint(b)) })

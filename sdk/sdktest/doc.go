@@ -1,4 +1,5 @@
-// Package sdktest tests services of package sdk: given a history, when a command comes, then events and answer are so.
+// Package sdktest tests services of package sdk: given a history, when a command comes, then events
+// and answer are so.
 //
 //	sdktest.New(t, cart.Service, "c1").
 //		Given(&shopv1.ItemAdded{…}).
@@ -6,14 +7,15 @@
 //		ThenEvents(&shopv1.ItemAdded{…}).
 //		ThenReply(&shopv1.Cart{…})
 //
-// Every When does more than to run the handler. It encodes and decodes each message, as the log does; it rebuilds the
-// entity from its whole history, from a snapshot of now, and from a snapshot of before with the events since; and it
-// compares these images with the one in memory, field by field, unexported ones included. So a handler that changes state
-// outside of sdk.On, an sdk.On that looks at the clock, and a snapshot that forgets a field are found by the first test
-// that steps on them.
+// Every When does more than to run the handler. It encodes and decodes each message, as the log
+// does; it rebuilds the entity from its whole history, from a snapshot of now, and from a snapshot
+// of before with the events since; and it compares these images with the one in memory, field by
+// field, unexported ones included. So a handler that changes state outside of sdk.On, an sdk.On
+// that looks at the clock, and a snapshot that forgets a field are found by the first test that
+// steps on them.
 //
-// What goes on between entities, a scenario cannot show. Worker starts a whole worker in the test's process and returns a
-// connection to it:
+// What goes on between entities, a scenario cannot show. Worker starts a whole worker in the test's
+// process and returns a connection to it:
 //
 //	w := sdktest.Worker(t, cart.Service)
 //	reply, err := shopv1.NewCartServiceClient(w.Conn()).AddItem(t.Context(), &shopv1.AddItemRequest{…})
@@ -23,6 +25,6 @@
 //	w.Advance(24 * time.Hour)
 //	w.Settle()
 //
-// A Scenario belongs to the goroutine of its test, starts no other, and ends the test at the first difference. A worker owns
-// its goroutines, which end with the test.
+// A Scenario belongs to the goroutine of its test, starts no other, and ends the test at the first
+// difference. A worker owns its goroutines, which end with the test.
 package sdktest

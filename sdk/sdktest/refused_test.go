@@ -20,7 +20,8 @@ const (
 	refusedMethod = scriptv1.AskService_Refused_FullMethodName
 )
 
-// asking stores that it has asked, and sends the steps to a journal. When that refuses, it stores what it was told.
+// asking stores that it has asked, and sends the steps to a journal. When that refuses, it stores
+// what it was told.
 func asking() *sdk.Service {
 	return sdk.Value("ask",
 		sdk.HandleValue(askMethod, func(cmd *sdk.ValueCommand[*scriptv1.Stored], in *scriptv1.AskRequest) (*scriptv1.RunResponse, error) {
@@ -57,7 +58,8 @@ func refusing() *sdk.Service {
 	}, appendText)
 }
 
-// TestWorkerTellsOfRefusals: what the target of an effect refuses comes back to the entity that asked, once, if it says so.
+// TestWorkerTellsOfRefusals: what the target of an effect refuses comes back to the entity that
+// asked, once, if it says so.
 func TestWorkerTellsOfRefusals(t *testing.T) {
 	for refusal, want := range map[string]string{
 		refusedMethod: "asked, then script.v1.JournalService/Run of j said FailedPrecondition: no money",
@@ -79,7 +81,8 @@ func TestWorkerTellsOfRefusals(t *testing.T) {
 	}
 }
 
-// TestCallersCannotRefuse: a caller who could call the method that learns of refusals would have an entity undo what it did.
+// TestCallersCannotRefuse: a caller who could call the method that learns of refusals would have an
+// entity undo what it did.
 func TestCallersCannotRefuse(t *testing.T) {
 	w := sdktest.Worker(t, asking(), refusing())
 	_, err := scriptv1.NewAskServiceClient(w.Conn()).Refused(t.Context(), &effectv1.Refused{EntityId: "a", Message: "no money"})
@@ -88,8 +91,8 @@ func TestCallersCannotRefuse(t *testing.T) {
 	}
 }
 
-// TestEffectsSayWhatIsWrongWithTheirRefusal: a command whose effect names a method that cannot learn of a refusal crashes, in the first
-// test that runs it.
+// TestEffectsSayWhatIsWrongWithTheirRefusal: a command whose effect names a method that cannot
+// learn of a refusal crashes, in the first test that runs it.
 func TestEffectsSayWhatIsWrongWithTheirRefusal(t *testing.T) {
 	for name, test := range map[string]struct{ method, want string }{
 		"of another service": {scriptv1.JournalService_Run_FullMethodName, "is not a method of script.v1.AskService"},

@@ -22,8 +22,8 @@ type T interface {
 	Fatalf(format string, args ...any)
 }
 
-// Scenario is one entity, or one action, and what has happened to it. Its methods return the scenario, so that they can be
-// written as one sentence.
+// Scenario is one entity, or one action, and what has happened to it. Its methods return the
+// scenario, so that they can be written as one sentence.
 type Scenario struct {
 	t       T
 	service *sdk.Service
@@ -35,20 +35,23 @@ type Scenario struct {
 
 	// entity is nil for actions.
 	entity sdk.Entity
-	// events is the whole history of an event-sourced entity, value the state of a value entity (nil: none).
+	// events is the whole history of an event-sourced entity, value the state of a value entity
+	// (nil: none).
 	events []sdk.Payload
 	value  *sdk.Payload
 
-	// method and decisions are the last command and what was decided about it: one decision for a unary method, one for each
-	// element of a streamed answer.
+	// method and decisions are the last command and what was decided about it: one decision for a
+	// unary method, one for each element of a streamed answer.
 	method    string
 	decisions []sdk.Decision
 }
 
-// firstTime is the log time of a scenario's first command; each command is a second later than the one before.
+// firstTime is the log time of a scenario's first command; each command is a second later than the
+// one before.
 var firstTime = time.Date(2026, time.January, 1, 0, 0, 0, 0, time.UTC) //nolint:gochecknoglobals // a constant
 
-// New starts a scenario with an entity of the service that has no state yet. An action has no entities; its id is not used.
+// New starts a scenario with an entity of the service that has no state yet. An action has no
+// entities; its id is not used.
 func New(t T, service *sdk.Service, id string) *Scenario {
 	t.Helper()
 	if err := sdk.Check(service); err != nil {
@@ -61,7 +64,8 @@ func New(t T, service *sdk.Service, id string) *Scenario {
 	return s
 }
 
-// Given adds to the history: events of an event-sourced entity, or the stored value of a value entity.
+// Given adds to the history: events of an event-sourced entity, or the stored value of a value
+// entity.
 func (s *Scenario) Given(history ...proto.Message) *Scenario {
 	s.t.Helper()
 	if !s.spec.Kind.HasEntities() {
@@ -86,14 +90,14 @@ func (s *Scenario) At(now time.Time) *Scenario {
 	return s
 }
 
-// As sets who sends the following commands; "" stands for nobody known.
+// As sets who sends the following commands; "" stands for an unknown caller.
 func (s *Scenario) As(principal string) *Scenario {
 	s.principal = principal
 	return s
 }
 
-// When sends a command, named by the generated constant of its method. A method whose input streams takes any number of
-// messages, any other exactly one. The test ends if the handler crashes.
+// When sends a command, named by the generated constant of its method. A method whose input streams
+// takes any number of messages, any other exactly one. The test ends if the handler crashes.
 func (s *Scenario) When(method string, in ...proto.Message) *Scenario {
 	s.t.Helper()
 	m := s.find(method)
@@ -142,7 +146,8 @@ func (s *Scenario) call(inv sdk.Invocation, m protoreflect.MethodDescriptor, req
 	s.mustNotCrash(err)
 }
 
-// handle lets the entity decide, takes the decision over into the history as a runtime does, and compares the images.
+// handle lets the entity decide, takes the decision over into the history as a runtime does, and
+// compares the images.
 func (s *Scenario) handle(inv sdk.Invocation) {
 	s.t.Helper()
 	before, sequence := s.snapshot(s.entity), len(s.events)
@@ -173,8 +178,8 @@ func (s *Scenario) mustNotCrash(err error) {
 	}
 }
 
-// verify compares the image in memory with images that are built from what is stored. before is a snapshot of the state
-// after the given number of events; nil when there is none.
+// verify compares the image in memory with images that are built from what is stored. before is a
+// snapshot of the state after the given number of events; nil when there is none.
 func (s *Scenario) verify(step string, before *sdk.Payload, sequence int) {
 	s.t.Helper()
 	s.mustEqual(step, "one that is replayed from all its events or its stored value", s.replay(s.value, 0),
@@ -199,7 +204,8 @@ func (s *Scenario) mustEqual(step, kind string, rebuilt sdk.Entity, why string) 
 	}
 }
 
-// replay builds an entity from a value, or a snapshot after some of the events, or from nothing, and the events that follow.
+// replay builds an entity from a value, or a snapshot after some of the events, or from nothing,
+// and the events that follow.
 func (s *Scenario) replay(state *sdk.Payload, sequence int) sdk.Entity {
 	s.t.Helper()
 	entity, err := s.service.NewEntity(s.id)

@@ -14,7 +14,8 @@ import (
 	"github.com/millrace-io/millrace/sdk"
 )
 
-// ThenEvents says that the last command emitted exactly these events, in this order; none given: it emitted none.
+// ThenEvents says that the last command emitted exactly these events, in this order; none given: it
+// emitted none.
 func (s *Scenario) ThenEvents(want ...proto.Message) *Scenario {
 	s.t.Helper()
 	var got []sdk.Payload
@@ -25,7 +26,8 @@ func (s *Scenario) ThenEvents(want ...proto.Message) *Scenario {
 	return s
 }
 
-// ThenReply says that the caller of the last command gets exactly this message; nil stands for no message.
+// ThenReply says that the caller of the last command gets exactly this message; nil stands for no
+// message.
 func (s *Scenario) ThenReply(want proto.Message) *Scenario {
 	s.t.Helper()
 	if want == nil {
@@ -52,8 +54,8 @@ func (s *Scenario) ThenReplies(want ...proto.Message) *Scenario {
 	return s
 }
 
-// ThenRefused says that the last command was refused with this code and a message that contains text; and that it changed
-// nothing, which the sdk sees to.
+// ThenRefused says that the last command was refused with this code and a message that contains
+// text; and that it changed nothing, which the sdk guarantees.
 func (s *Scenario) ThenRefused(code codes.Code, text string) *Scenario {
 	s.t.Helper()
 	d := s.lastOf("ThenRefused")
@@ -96,7 +98,8 @@ func (s *Scenario) ThenEffect(method string, want proto.Message) *Scenario {
 	return s
 }
 
-// ThenState says that the stored form of the state, the value or the snapshot, is this message; nil stands for no value.
+// ThenState says that the stored form of the state, the value or the snapshot, is this message; nil
+// stands for no value.
 func (s *Scenario) ThenState(want proto.Message) *Scenario {
 	s.t.Helper()
 	if s.entity == nil {
@@ -175,7 +178,8 @@ func (s *Scenario) decode(p sdk.Payload) proto.Message {
 	return m
 }
 
-// show prints a message as its type and JSON, always in the same way: protojson alone adds spaces at random.
+// show prints a message as its type and JSON, always in the same way: protojson alone adds spaces
+// at random.
 func show(m proto.Message) string {
 	if m == nil {
 		return "nothing"

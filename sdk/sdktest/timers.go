@@ -47,8 +47,9 @@ func (t Timer) equal(u Timer) bool {
 		proto.Equal(t.message, u.message)
 }
 
-// ThenTimers says that the last command set and cancelled exactly these timers, in this order; none given: it left all as they
-// were. A scenario fires no timer: send its message by When to see what it does, or start a [Worker].
+// ThenTimers says that the last command set and cancelled exactly these timers, in this order; none
+// given: it left all as they were. A scenario fires no timer: send its message by When to see what
+// it does, or start a [Worker].
 func (s *Scenario) ThenTimers(want ...Timer) *Scenario {
 	s.t.Helper()
 	var got []Timer

@@ -15,8 +15,9 @@ import (
 
 const runComposite = scriptv1.CompositeService_Run_FullMethodName
 
-// clockwork is a journal that does with timers what the first step of a request says: "after A", "every A", "cancel", each for
-// the timer "t", whose command appends the text. Any other text is appended at once, with the hour.
+// clockwork is a journal that does with timers what the first step of a request says: "after A",
+// "every A", "cancel", each for the timer "t", whose command appends the text. Any other text is
+// appended at once, with the hour.
 func clockwork() *sdk.Service {
 	return journal(func(n *note, cmd *sdk.Command, in *scriptv1.RunRequest) (*scriptv1.RunResponse, error) {
 		if len(in.GetSteps()) == 0 {
@@ -128,7 +129,8 @@ func TestWorkerTellsOfAStrayTimer(t *testing.T) {
 	}
 }
 
-// The sdk finds the id in a message as the worker does, for a key of several fields and all sorts of them.
+// The sdk finds the id in a message as the worker does, for a key of several fields and all sorts
+// of them.
 func TestWorkerFiresTimersOfCompositeKeys(t *testing.T) {
 	w := sdktest.Worker(t, sdk.Value("composite", sdk.HandleValue(runComposite,
 		func(cmd *sdk.ValueCommand[*scriptv1.Stored], in *scriptv1.CompositeRequest) (*scriptv1.RunResponse, error) {

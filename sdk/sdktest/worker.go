@@ -17,17 +17,18 @@ type WorkerT interface {
 	Errorf(format string, args ...any)
 }
 
-// RunningWorker is a whole worker in the test's process, as [Worker] returns it. Its methods may be called from many
-// goroutines.
+// RunningWorker is a whole worker in the test's process, as [Worker] returns it. Its methods may be
+// called from many goroutines.
 type RunningWorker struct {
 	t    WorkerT
 	kit  *testkit.Worker
 	conn *grpc.ClientConn
 }
 
-// Worker starts a whole worker that hosts the services, for tests of what goes on between them: effects, forwards, timers, several
-// callers, HTTP. It is ready when Worker returns and ends with the test. Log and store are in memory, and the clock of the
-// entities stands still until [RunningWorker.Advance] turns it.
+// Worker starts a whole worker that hosts the services, for tests of what goes on between them:
+// effects, forwards, timers, several callers, HTTP. It is ready when Worker returns and ends with
+// the test. Log and store are in memory, and the clock of the entities stands still until
+// [RunningWorker.Advance] turns it.
 //
 //	w := sdktest.Worker(t, cart.Service)
 //	carts := shopv1.NewCartServiceClient(w.Conn())
@@ -53,11 +54,12 @@ func (w *RunningWorker) Address() string { return w.kit.Node.PublicAddress() }
 // Now returns the time of the entities, as cmd.Time tells it.
 func (w *RunningWorker) Now() time.Time { return w.kit.Clock.Now() }
 
-// Advance turns the clock of the entities on. Timers that are due by then fire; Settle waits for them.
+// Advance turns the clock of the entities on. Timers that are due by then fire; Settle waits for
+// them.
 func (w *RunningWorker) Advance(d time.Duration) { w.kit.Clock.Advance(d) }
 
-// Settle returns when the side effects of all calls that were answered before have been carried out, and theirs too, and when
-// the timers that are due have fired.
+// Settle returns when the side effects of all calls that were answered before have been carried
+// out, and theirs too, and when the timers that are due have fired.
 func (w *RunningWorker) Settle() {
 	w.t.Helper()
 	if err := w.kit.Node.Settle(w.t.Context()); err != nil {
