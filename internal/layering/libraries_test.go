@@ -29,7 +29,7 @@ var libraries = map[string]library{
 		is: "the storage engine", in: []string{"broker-adapter/embedded", "materializer/pebblestore"},
 	},
 	"github.com/cockroachdb/errors/oserror": {is: "how Pebble's file system says that a file is missing", in: []string{"broker-adapter/embedded"}},
-	"github.com/prometheus/client_golang":   {is: "metrics", in: []string{"internal/observe", "internal/app/node"}},
+	"github.com/prometheus/client_golang":   {is: "metrics", in: []string{"internal/observe", "internal/app/admin"}},
 	"go.opentelemetry.io/otel":              {is: "spans, and their export", in: []string{"internal/tracing"}},
 	"go.opentelemetry.io/proto/otlp":        {is: "an endpoint for spans, to look at them", tests: []string{"internal/tracing", "internal/app/node"}},
 	"github.com/goccy/go-yaml":              {is: "YAML with line numbers", in: []string{"internal/app/node"}},
@@ -41,7 +41,7 @@ var libraries = map[string]library{
 	"github.com/cespare/xxhash/v2":          {is: "the hash that tells a repeated command from another under its id", in: []string{"partitions"}},
 	"google.golang.org/grpc": {
 		is:    "gRPC",
-		in:    []string{"proto/gen/...", "gateway", "entities/discovery", "entities/host", "partitions/peer", "internal/multiplex", "internal/app/node", "internal/app/cli", "sdk/...", "examples/...", "tests/..."},
+		in:    []string{"proto/gen/...", "gateway", "entities/discovery", "entities/host", "partitions/peer", "internal/multiplex", "internal/app/admin", "internal/app/node", "internal/app/cli", "sdk/...", "examples/...", "tests/..."},
 		tests: []string{everywhere},
 	},
 	"google.golang.org/grpc/codes": {
@@ -52,7 +52,7 @@ var libraries = map[string]library{
 	"golang.org/x/sys":           {is: "CPU time and disk traffic of a process, for the benchmarks", in: []string{"tests/..."}},
 	"golang.org/x/net":           {is: "HTTP/2 frames: the gateway looks at a connection before it gives it away", in: []string{"gateway", "tests/..."}},
 	"google.golang.org/genproto": {is: "Google's annotations and error details", in: []string{"gateway", "entities/discovery", "internal/app/node", "examples/...", "tests/..."}},
-	"google.golang.org/protobuf": {is: "protobuf", in: []string{"proto/gen/...", "entities/discovery", "entities/host", "entities/record", "partitions", "partitions/peer", "internal/fields", "internal/multiplex", "gateway", "internal/app/node", "internal/app/cli", "sdk/...", "examples/...", "tests/..."}, tests: []string{everywhere}},
+	"google.golang.org/protobuf": {is: "protobuf", in: []string{"proto/gen/...", "entities/discovery", "entities/host", "entities/record", "partitions", "partitions/peer", "internal/fields", "internal/multiplex", "gateway", "internal/app/admin", "internal/app/node", "internal/app/cli", "sdk/...", "examples/...", "tests/..."}, tests: []string{everywhere}},
 	"github.com/bufbuild/protocompile": {
 		is: "proto files at run time", in: []string{"tests/..."}, tests: []string{"entities/...", "gateway", "internal/layering"},
 	},

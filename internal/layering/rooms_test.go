@@ -164,28 +164,45 @@ var rooms = map[string]room{
 		"proto/gen/cloudstate": "catalogs are made from a function's discovery message",
 	}},
 
-	// Floor 5: assembly.
-	"internal/app/node": {floor: 5, is: "configuration, construction in floor order, named tasks, the order of the end", tools: true, may: edges{
+	// Floor 5: what is asked of a process.
+	"internal/app/admin": {floor: 5, is: "the admin service and the pages of a worker and of a gateway", tools: true, may: edges{
+		"broker-adapter":              "log tail, history and verify read the log",
+		"entities":                    "entities are what is looked at",
+		"entities/discovery":          "what is served, and how stored messages are read",
+		"entities/record":             "history and log tail show records",
+		"materializer":                "get and history read rows, verify reads the journal",
+		"partitions":                  "status, parked effects and repair are those of the partitions",
+		"partitions/peer":             "other workers are asked",
+		"partitions/replica":          "the status page shows how old the answers of followers are",
+		"proto/gen/millrace/admin/v1": "the admin service",
+	}, tests: edges{
+		"broker-adapter/simlog":  "a log to read",
+		"examples/...":           "a service to show",
+		"internal/app/inprocess": "what a service declares",
+	}},
+
+	// Floor 6: assembly.
+	"internal/app/node": {floor: 6, is: "configuration, construction in floor order, named tasks, the order of the end", tools: true, may: edges{
 		"broker-adapter":              "it opens the log",
 		"broker-adapter/embedded":     "one of the logs",
 		"broker-adapter/kafka":        "one of the logs",
 		"entities":                    "hooks speak of entities",
 		"entities/discovery":          "catalog, and what a function is judged by",
 		"entities/host":               "it hosts the function",
-		"entities/record":             "history and log tail show records",
 		"gateway":                     "the public port",
-		"materializer":                "get and history read rows",
+		"internal/app/admin":          "the admin port",
+		"materializer":                "it opens the store",
 		"materializer/memstore":       "the store of an ephemeral node",
 		"materializer/pebblestore":    "the store",
 		"partitions":                  "the engine",
 		"partitions/journal":          "the topic is checked before the engine begins",
 		"partitions/peer":             "it connects the workers of an app",
-		"partitions/replica":          "status and metrics show how old the answers of followers are",
 		"proto/gen/cloudstate":        "a gateway learns what is served from a worker",
 		"proto/gen/millrace/admin/v1": "the admin service",
 	}, tests: edges{
 		"examples/...":           "services to host",
 		"broker-adapter/simlog":  "a log that is not the only process's, and in which records are put that do not count",
+		"entities/record":        "records that do not count, and claims of other layouts",
 		"internal/app/inprocess": "services in process",
 		"proto/gen/cloudstate":   "a function that answers discovery with nonsense",
 		"sdk":                    "services behind the protocol",

@@ -1,171 +1,125 @@
 package node
 
 import (
-	"bytes"
-	"context"
-	"encoding/json"
-	"errors"
-	"fmt"
-	"io"
-	"net"
-	"net/http"
-	"net/http/pprof"
-	"strings"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
-	"google.golang.org/grpc"
-	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/millrace-io/millrace/entities/discovery"
+	"github.com/millrace-io/millrace/internal/app/admin"
+	"github.com/millrace-io/millrace/internal/lifecycle"
 	"github.com/millrace-io/millrace/internal/observe"
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
 
-// adminHeaderTimeout bounds how long a client of the admin port may take to say what it wants.
-const adminHeaderTimeout = 10 * time.Second
+// This file is what a worker and a gateway show on their admin port.
 
-// subject is what an admin port shows: a worker, or a gateway.
-type subject interface {
-	// Status returns the whole status page.
-	Status(ctx context.Context) *adminv1.StatusResponse
-	// NotReady returns why it does not serve, nil when it does.
-	NotReady() error
-	// Warnings returns what an operator should look at although it does not keep the process from serving, a sentence each.
-	Warnings() []string
-	// collected is what is measured.
-	collected() []observe.Source
+// workerProcess is a worker as its admin service sees it.
+type workerProcess struct{ *Node }
+
+// Self returns what only the worker knows of itself.
+func (p workerProcess) Self() *adminv1.StatusResponse {
+	n := p.Node
+	s := &adminv1.StatusResponse{
+		Version: n.options.Version, Started: timestamppb.New(n.started), Log: n.Engine(), Durability: n.Durability(),
+		PublicAddress: n.PublicAddress(), AdminAddress: n.AdminAddress(), Tasks: n.taskStatus(),
+	}
+	if !n.config.Ephemeral {
+		s.DataDirectory = n.config.Data
+	}
+	return s
 }
 
-// adminServer is the second port: status and metrics over HTTP, and the admin service over gRPC.
-type adminServer struct {
-	subject subject
-	// debug serves profiles, too.
-	debug bool
-	// settled is closed when there is nothing more to watch.
-	settled  <-chan struct{}
-	listener net.Listener
-	http     *http.Server
-	grpc     *grpc.Server
+// Metrics are those of all floors.
+func (p workerProcess) Metrics() []observe.Source { return p.collected() }
+
+// Catalog returns what the function and the runtime serve.
+func (p workerProcess) Catalog() (catalog *discovery.Catalog, hosting string) {
+	if p.options.Local != nil {
+		return p.host.Catalog(), "in process"
+	}
+	return p.host.Catalog(), "remote at " + p.config.Function
 }
 
-// newAdmin opens the admin port. It serves until settled.
-func newAdmin(ctx context.Context, c *Config, of subject, service adminv1.AdminServiceServer, settled <-chan struct{}, options ...grpc.ServerOption) (*adminServer, error) {
-	listener, err := listen(ctx, "admin", c.Admin)
-	if err != nil {
-		return nil, err
+// App returns the app of the worker.
+func (p workerProcess) App() admin.App {
+	app := admin.App{Name: p.config.App, Layout: p.layout, Routes: p.routes}
+	if c := p.cluster; c != nil {
+		app.Client, app.Carried, app.PeerAddress, app.Evicted = c.client, p.router.Counts(), c.address, c.evicted.Load()
 	}
-	// Handlers read log and store, which are closed after the admin port.
-	a := &adminServer{
-		subject: of, debug: c.DebugEndpoints, settled: settled, listener: listener, grpc: grpc.NewServer(append(options, grpc.WaitForHandlers(true))...),
-	}
-	adminv1.RegisterAdminServiceServer(a.grpc, service)
-	var protocols http.Protocols
-	protocols.SetHTTP1(true)
-	protocols.SetUnencryptedHTTP2(true)
-	a.http = &http.Server{Protocols: &protocols, ReadHeaderTimeout: adminHeaderTimeout}
-	return a, nil
+	return app
 }
 
-// serve answers until ctx has ended and all is settled: whoever watches the end can watch it here.
-func (a *adminServer) serve(ctx context.Context) error {
-	pages, err := a.pages()
-	if err != nil {
-		return err
+// Worker returns the worker's log, store and partitions.
+func (p workerProcess) Worker() *admin.Worker {
+	return &admin.Worker{
+		Name: p.identity.Worker, Log: p.log, Topic: p.topic, Store: p.store, Partitions: p.manager, Drain: p.Drain, Clock: p.clock,
 	}
-	a.http.Handler = a.route(pages)
-	ended := make(chan error, 1)
-	go func() { ended <- a.http.Serve(a.listener) }() // ended by Close below
-	select {
-	case err := <-ended:
-		return err
-	case <-ctx.Done():
-	}
-	<-a.settled
-	a.grpc.Stop()
-	_ = a.http.Close()
-	if err := <-ended; !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return nil
 }
 
-// pages are what the port shows over plain HTTP.
-func (a *adminServer) pages() (http.Handler, error) {
-	metrics, err := a.metrics()
-	if err != nil {
-		return nil, err
+// gatewayProcess is a gateway as its admin service sees it.
+type gatewayProcess struct{ *Gateway }
+
+// Self returns what only the gateway knows of itself.
+func (p gatewayProcess) Self() *adminv1.StatusResponse {
+	g := p.Gateway
+	return &adminv1.StatusResponse{
+		Version: g.version, Started: timestamppb.New(g.started), Log: engine(g.config), Durability: g.topic.Durability,
+		PublicAddress: g.public.Addr().String(), AdminAddress: g.AdminAddress(), Tasks: tasks(g.tasks, &g.troubles),
+		PartitionsOfTopic: g.topic.Partitions,
 	}
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", metrics)
-	mux.HandleFunc("GET /status", a.status)
-	mux.HandleFunc("GET /readyz", a.readyz)
-	mux.HandleFunc("GET /livez", say("ok"))
-	mux.HandleFunc("GET /{$}", say("millrace admin: /status /metrics /readyz /livez, and gRPC millrace.admin.v1.AdminService"))
-	if a.debug {
-		mux.HandleFunc("GET /debug/pprof/", pprof.Index)
-		mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
-		mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
-		mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
-		mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
-	}
-	return mux, nil
 }
 
-func say(line string) http.HandlerFunc {
-	return func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, line+"\n") }
+// Metrics are those of the gateway.
+func (p gatewayProcess) Metrics() []observe.Source { return p.collected() }
+
+// Catalog returns what the workers serve.
+func (p gatewayProcess) Catalog() (catalog *discovery.Catalog, hosting string) {
+	return p.catalog.Load(), "by the workers"
 }
 
-// route sends gRPC to the admin service and the rest to the pages.
-func (a *adminServer) route(pages http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.ProtoMajor == 2 && strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") {
-			a.grpc.ServeHTTP(w, r)
-			return
+// App returns the app of the gateway.
+func (p gatewayProcess) App() admin.App {
+	return admin.App{Name: p.config.App, Layout: p.layout, Routes: p.routes, Client: p.client, Carried: p.forwarder.Counts()}
+}
+
+// Worker returns nil.
+func (p gatewayProcess) Worker() *admin.Worker { return nil }
+
+// tasks lists the tasks of a process, each with what is wrong with it.
+func tasks(group *lifecycle.Group, troubles *troubles) []*adminv1.TaskStatus {
+	running := group.Status()
+	all := make([]*adminv1.TaskStatus, 0, len(running))
+	for _, task := range running {
+		t := &adminv1.TaskStatus{Name: task.Name, State: string(task.State)}
+		if task.Err != nil {
+			setError(t, task.Since, task.Err)
+		} else {
+			trouble := troubles.of(task.Name)
+			setError(t, trouble.at, trouble.err)
 		}
-		pages.ServeHTTP(w, r)
-	})
+		all = append(all, t)
+	}
+	return all
 }
 
-func (a *adminServer) metrics() (http.Handler, error) {
-	collector, err := observe.Collector(a.subject.collected()...)
-	if err != nil {
-		return nil, err
-	}
-	registry := prometheus.NewRegistry()
-	for _, c := range []prometheus.Collector{collector, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})} {
-		if err := registry.Register(c); err != nil {
-			return nil, fmt.Errorf("register metrics: %w", err)
+// taskStatus lists the node's tasks, and what works below them.
+func (n *Node) taskStatus() []*adminv1.TaskStatus {
+	all := tasks(n.group, &n.troubles)
+	for _, l := range n.loops {
+		t := &adminv1.TaskStatus{Name: l.name, State: string(lifecycle.Running)}
+		at, err := l.last()
+		setError(t, at, err)
+		if err := l.illness(); err != nil {
+			t.State, t.LastError = "retrying", err.Error()
 		}
+		all = append(all, t)
 	}
-	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{}), nil
+	return all
 }
 
-func (a *adminServer) status(w http.ResponseWriter, r *http.Request) {
-	body, err := protojson.MarshalOptions{EmitDefaultValues: true}.Marshal(a.subject.Status(r.Context()))
-	var page bytes.Buffer
-	if err == nil {
-		err = json.Indent(&page, body, "", "  ") // protojson's own white space differs from build to build
-	}
+func setError(t *adminv1.TaskStatus, at time.Time, err error) {
 	if err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
-		return
+		t.LastError, t.LastErrorTime = err.Error(), timestamppb.New(at)
 	}
-	w.Header().Set("Content-Type", "application/json")
-	_, _ = w.Write(append(page.Bytes(), '\n'))
-}
-
-// readyz says by its code whether the process serves, by its first line why not, and by the others what is to be looked at.
-func (a *adminServer) readyz(w http.ResponseWriter, _ *http.Request) {
-	code, lines := http.StatusOK, []string{"ready"}
-	if err := a.subject.NotReady(); err != nil {
-		code, lines[0] = http.StatusServiceUnavailable, err.Error()
-	}
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	w.WriteHeader(code)
-	for _, warning := range a.subject.Warnings() {
-		lines = append(lines, "warning: "+warning)
-	}
-	_, _ = io.WriteString(w, strings.Join(lines, "\n")+"\n")
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/entities"
@@ -183,6 +184,9 @@ func (n *Node) judgeOffers(m broker.Member, catalog *discovery.Catalog) error {
 	return nil
 }
 
+// errEnough ends a stream of catalogs with the first one.
+var errEnough = errors.New("one catalog is enough")
+
 // catalogOf asks a worker what it serves.
 func (n *Node) catalogOf(ctx context.Context, m broker.Member) (*discovery.Catalog, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
@@ -240,6 +244,9 @@ func (a *admission) judge(t *broker.Table) error {
 	_, a.admitted = t.Member(self)
 	return nil
 }
+
+// askTimeout bounds what one worker may take to say what it serves.
+const askTimeout = 3 * time.Second
 
 const (
 	// journalPartitions is how many partitions are looked at for what is in a journal, journalTail how many records at the end of each.

@@ -18,6 +18,7 @@ import (
 	"github.com/millrace-io/millrace/entities/record"
 	counterv1 "github.com/millrace-io/millrace/examples/counter/counter/v1"
 	"github.com/millrace-io/millrace/proto/gen/cloudstate"
+	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
 
 // changed is a function whose declaration differs from what it is made of, as that of another version does.
@@ -239,7 +240,10 @@ func TestRollingUpgrade(t *testing.T) {
 			t.Errorf("a new method at %s: %v, want that it is to be sent again", n.identity.Worker, err)
 		}
 	}
-	page := overview(t.Context(), "millrace", after.routes.Table(), after.cluster.client, "w1", after.Status(t.Context()))
+	page, err := after.service.Cluster(t.Context(), &adminv1.ClusterRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
 	if p := page.GetPartlyServed(); page.GetVersions() != 2 || len(p) != 1 || p[0].GetService() != "counter.v1.CounterService" || p[0].GetMethod() != "Get" ||
 		p[0].GetWorkers() != 1 || p[0].GetOfWorkers() != 2 || !slices.Equal(p[0].GetMissing(), []string{"w0"}) {
 		t.Errorf("cluster status: %d versions, %v", page.GetVersions(), p)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -14,6 +13,7 @@ import (
 
 	"github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/internal/app/admin"
 	"github.com/millrace-io/millrace/internal/observe"
 	"github.com/millrace-io/millrace/partitions"
 	"github.com/millrace-io/millrace/partitions/peer"
@@ -68,7 +68,7 @@ func (n *Node) openCluster(ctx context.Context) error {
 	identity := peer.Identity{Layout: n.layout, Worker: n.identity.Worker, Incarnation: c.incarnation}
 	c.client = peer.NewClient(peer.ClientOptions{Identity: identity, Clock: n.clock, Hooks: n.peerHooks(), MaxFrameBytes: n.config.frameBytes()})
 	c.server = peer.NewServer(&peerWorker{node: n}, peer.ServerOptions{Identity: identity, MaxFrameBytes: n.config.frameBytes(), Register: func(r grpc.ServiceRegistrar) {
-		adminv1.RegisterAdminServiceServer(r, &neighbours{admin: &adminService{node: n}})
+		adminv1.RegisterAdminServiceServer(r, n.service.ForPeers())
 	}})
 	return nil
 }
@@ -211,7 +211,7 @@ func (n *Node) Drain(ctx context.Context, last bool) error {
 		return errors.New("not available with the embedded log, which has a single process: start workers with --brokers to form a cluster")
 	}
 	if !n.manager.Draining() {
-		if err := mayDrain(n.config.App, n.routes.Table(), n.identity.Worker, last); err != nil {
+		if err := admin.MayDrain(n.config.App, n.routes.Table(), n.identity.Worker, last); err != nil {
 			return err
 		}
 		n.logger.Info("draining: the partitions go to other workers")
@@ -239,14 +239,6 @@ func (n *Node) isDrained() bool {
 	default:
 		return false
 	}
-}
-
-// mayDrain refuses to drain the last worker of an app, unless that is meant.
-func mayDrain(app string, t *broker.Table, worker string, last bool) error {
-	if last || t != nil && slices.ContainsFunc(t.Members, func(m broker.Member) bool { return m.Name != worker }) {
-		return nil
-	}
-	return fmt.Errorf("%s is the last worker of app %s: no worker would own its partitions, and calls would fail; start another worker first, or drain it all the same with --last", worker, app)
 }
 
 // peerWorker is this node as other workers see it.

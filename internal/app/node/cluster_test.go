@@ -309,7 +309,7 @@ func TestEntitiesElsewhere(t *testing.T) {
 	if _, err := a.increment(a.workers[0].PublicAddress(), "x"); err != nil {
 		t.Fatal(err)
 	}
-	asked := []string{startGateway(t, a).admin.listener.Addr().String()}
+	asked := []string{startGateway(t, a).AdminAddress()}
 	for _, n := range a.workers {
 		asked = append(asked, n.AdminAddress())
 	}

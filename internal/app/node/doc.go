@@ -2,7 +2,7 @@
 // order in which they end. It is the only place that knows all floors.
 //
 // Read config.go (every setting), node.go (what is built, in order), tasks.go (what runs, and how it ends), function.go (how
-// a user function comes and goes), then what the admin port shows: status.go, metrics.go, inspect.go, history.go, tail.go.
+// a user function comes and goes), then what the admin port shows: admin.go and metrics.go. Package admin answers there.
 //
 // Start builds everything and starts its tasks in a lifecycle group, which owns every goroutine of the process; Wait
 // returns when all have ended. The gateway stops accepting first, then the partitions release what they own, then a function

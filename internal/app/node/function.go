@@ -138,22 +138,6 @@ func (n *Node) notOwned() error {
 	return nil
 }
 
-// Warnings returns what an operator should look at although the worker serves what it owns: partitions that have halted here and that
-// other workers own, so that this one is no standby for them; and logs that have lost what the store of this worker has.
-func (n *Node) Warnings() []string {
-	var all []string
-	for _, p := range n.manager.Partitions() {
-		s := p.Status()
-		switch owner, owned := n.routes.Table().Owner(s.Partition); {
-		case s.Halted != nil && s.State == partitions.Halted && !(owned && owner.Name == n.identity.Worker):
-			all = append(all, fmt.Sprintf("partition %d is halted on this worker, which does not own it and cannot take it over: %s; see `millrace repair`", s.Partition, s.Halted))
-		case s.Inspection.Damage != nil:
-			all = append(all, s.Inspection.Damage.Error())
-		}
-	}
-	return all
-}
-
 // checkReady is called whenever something that Ready waits for has changed.
 func (n *Node) checkReady() {
 	poke(n.readiness.poked)

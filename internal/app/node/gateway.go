@@ -11,17 +11,12 @@ import (
 	"sync/atomic"
 	"time"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/timestamppb"
-
 	"github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/broker-adapter/kafka"
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/discovery"
 	"github.com/millrace-io/millrace/gateway"
+	"github.com/millrace-io/millrace/internal/app/admin"
 	"github.com/millrace-io/millrace/internal/backoff"
 	"github.com/millrace-io/millrace/internal/clock"
 	"github.com/millrace-io/millrace/internal/lifecycle"
@@ -52,7 +47,9 @@ type Gateway struct {
 	forwarder *partitions.Forwarder
 	server    *gateway.Server
 	public    net.Listener
-	admin     *adminServer
+	adminPort net.Listener
+	service   *admin.Service
+	admin     *admin.Server
 	tracer    *tracing.Tracer
 	tasks     *lifecycle.Group
 	sources   []observe.Source
@@ -100,7 +97,7 @@ func StartGateway(ctx context.Context, o Options) (*Gateway, error) {
 	g.tasks.Start(taskCatalog, g.watchCatalog)
 	g.tasks.Start(taskGateway, g.serve)
 	g.tasks.Start(taskHealth, func(ctx context.Context) error { return tellReady(ctx, g.server, g.poked, g.NotReady, g.logger) })
-	g.tasks.Start(taskAdmin, g.admin.serve)
+	g.tasks.Start(taskAdmin, g.admin.Serve)
 	return g, nil
 }
 
@@ -134,10 +131,11 @@ func (g *Gateway) open(ctx context.Context, o Options) (err error) {
 	if g.public, err = listen(ctx, "listen", c.Listen); err != nil {
 		return err
 	}
-	service := &gatewayAdmin{gateway: g}
-	if g.admin, err = newAdmin(ctx, c, g, service, g.quiet, grpc.UnaryInterceptor(workersOnly), grpc.StreamInterceptor(workersOnlyStream)); err != nil {
+	if g.adminPort, err = listen(ctx, "admin", c.Admin); err != nil {
 		return err
 	}
+	g.service = admin.NewService(gatewayProcess{g})
+	g.admin = admin.NewServer(g.service, g.adminPort, admin.Options{Profiles: c.DebugEndpoints, Settled: g.quiet})
 	if err := g.openLog(); err != nil {
 		return err
 	}
@@ -273,9 +271,6 @@ func (g *Gateway) shutdown(ctx context.Context) error {
 	return cutOff(g.logger, g.server.Shutdown(bounded))
 }
 
-// Warnings returns nothing: a gateway has no partitions.
-func (g *Gateway) Warnings() []string { return nil }
-
 // NotReady returns why the gateway does not serve, nil when it does.
 func (g *Gateway) NotReady() error {
 	select {
@@ -335,8 +330,8 @@ func (g *Gateway) close() error {
 		if g.log != nil {
 			g.closeErr = g.log.Close()
 		}
-		if g.admin != nil {
-			_ = g.admin.listener.Close() // closed already when it has served
+		if g.adminPort != nil {
+			_ = g.adminPort.Close() // closed already when it has served
 		}
 		if g.public != nil {
 			_ = g.public.Close()
@@ -346,26 +341,14 @@ func (g *Gateway) close() error {
 }
 
 // Status is the whole status page.
-func (g *Gateway) Status(context.Context) *adminv1.StatusResponse {
-	s := &adminv1.StatusResponse{
-		Version: g.version, App: g.config.App, Started: timestamppb.New(g.started), Log: engine(g.config), Durability: g.topic.Durability,
-		PublicAddress: g.public.Addr().String(), AdminAddress: g.admin.listener.Addr().String(), Ready: true,
-		Services: serviceList(g.catalog.Load(), "by the workers"), Tasks: tasks(g.tasks, &g.troubles), Cluster: g.clusterStatus(),
-		PartitionsOfData: g.layout.Partitions, PartitionsOfTopic: g.topic.Partitions,
-	}
-	if err := g.NotReady(); err != nil {
-		s.Ready, s.NotReadyReason = false, err.Error()
-	}
-	return s
-}
+func (g *Gateway) Status(ctx context.Context) *adminv1.StatusResponse { return g.service.Page(ctx) }
 
-func (g *Gateway) clusterStatus() *adminv1.ClusterStatus {
-	return routing(g.routes.Table(), g.forwarder.Counts(), g.client)
-}
+// AdminAddress is where status and metrics are, as host:port.
+func (g *Gateway) AdminAddress() string { return g.adminPort.Addr().String() }
 
 // Try returns lines that a newcomer can paste. program is how this program is called.
 func (g *Gateway) Try(program string) []string {
-	ask := asking(program, g.admin.listener.Addr().String())
+	ask := asking(program, g.AdminAddress())
 	lines := []string{ask("cluster status")}
 	if catalog := g.catalog.Load(); catalog != nil {
 		if first := tryCall(catalog, g.public.Addr().String()); first != nil {
@@ -376,84 +359,6 @@ func (g *Gateway) Try(program string) []string {
 }
 
 func (g *Gateway) collected() []observe.Source {
-	routes := measured(routeMetrics(), func(take func(*adminv1.ClusterStatus, ...string)) { take(g.clusterStatus()) })
+	routes := measured(routeMetrics(), func(take func(*adminv1.ClusterStatus, ...string)) { take(g.service.ClusterStatus()) })
 	return append([]observe.Source{g.server.Metrics(), peer.Metrics(g.client, nil), traceMetrics(g.tracer), routes}, g.sources...)
-}
-
-// gatewayAdmin answers the command line on behalf of a gateway: what is about the whole app, and about itself.
-type gatewayAdmin struct {
-	adminv1.UnimplementedAdminServiceServer
-	gateway *Gateway
-}
-
-// Status returns the status page.
-func (a *gatewayAdmin) Status(ctx context.Context, _ *adminv1.StatusRequest) (*adminv1.StatusResponse, error) {
-	return a.gateway.Status(ctx), nil
-}
-
-// Descriptors returns what the workers serve.
-func (a *gatewayAdmin) Descriptors(context.Context, *adminv1.DescriptorsRequest) (*adminv1.DescriptorsResponse, error) {
-	catalog := a.gateway.catalog.Load()
-	if catalog == nil {
-		return nil, status.Error(codes.Unavailable, "no worker has said yet what it serves")
-	}
-	set, err := proto.Marshal(catalog.FileDescriptorSet())
-	if err != nil {
-		return nil, status.Error(codes.Internal, err.Error())
-	}
-	return &adminv1.DescriptorsResponse{FileDescriptorSet: set}, nil
-}
-
-// Cluster shows all workers of the app.
-func (a *gatewayAdmin) Cluster(ctx context.Context, _ *adminv1.ClusterRequest) (*adminv1.ClusterResponse, error) {
-	g := a.gateway
-	return overview(ctx, g.config.App, g.routes.Table(), g.client, "", nil), nil
-}
-
-// GetEntity shows what the owner of an entity holds of it.
-func (a *gatewayAdmin) GetEntity(ctx context.Context, r *adminv1.GetEntityRequest) (*adminv1.GetEntityResponse, error) {
-	owner, err := a.owner(ctx, r.GetType(), r.GetId())
-	if err != nil {
-		return nil, err
-	}
-	return owner.GetEntity(ctx, r)
-}
-
-// History streams an entity's records, as its owner reads them.
-func (a *gatewayAdmin) History(r *adminv1.HistoryRequest, out adminv1.AdminService_HistoryServer) error {
-	owner, err := a.owner(out.Context(), r.GetType(), r.GetId())
-	if err != nil {
-		return err
-	}
-	return relayHistory(owner, r, out)
-}
-
-func (a *gatewayAdmin) owner(ctx context.Context, typ, id string) (adminv1.AdminServiceClient, error) {
-	g := a.gateway
-	return ownerOf(ctx, g.client, g.routes.Table(), entities.Key{Type: typ, ID: id}, entities.Partition(id, int(g.layout.Partitions)))
-}
-
-// Drain has a worker hand its partitions over.
-func (a *gatewayAdmin) Drain(ctx context.Context, r *adminv1.DrainRequest) (*adminv1.DrainResponse, error) {
-	if r.GetWorker() == "" {
-		return nil, status.Error(codes.InvalidArgument, "a gateway owns nothing: name the worker that is to hand its partitions over")
-	}
-	return &adminv1.DrainResponse{}, drainOther(ctx, a.gateway.config.App, a.gateway.routes.Table(), a.gateway.client, r)
-}
-
-// workersOnly says of what a gateway cannot answer who can.
-func workersOnly(ctx context.Context, in any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
-	out, err := handle(ctx, in)
-	return out, askWorker(err)
-}
-
-func workersOnlyStream(service any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
-	return askWorker(handle(service, stream))
-}
-
-func askWorker(err error) error {
-	if status.Code(err) == codes.Unimplemented {
-		return status.Error(codes.Unimplemented, "a gateway has no log and no store: ask a worker, with --admin and its admin address; `millrace cluster status` lists them")
-	}
-	return err
 }

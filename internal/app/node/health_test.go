@@ -94,7 +94,7 @@ func TestADrainedWorkerSaysWhatIsTrue(t *testing.T) {
 	first, second := a.workers[0], a.workers[1]
 	health := watchHealth(t, first)
 	health.becomes(healthpb.HealthCheckResponse_SERVING, "ready")
-	if s := first.clusterStatus(); s.GetDraining() || s.GetDrained() {
+	if s := first.service.ClusterStatus(); s.GetDraining() || s.GetDrained() {
 		t.Errorf("before: %v", s)
 	}
 	admin := adminv1.NewAdminServiceClient(dial(t, second.AdminAddress()))
@@ -102,7 +102,7 @@ func TestADrainedWorkerSaysWhatIsTrue(t *testing.T) {
 		t.Fatal(err)
 	}
 	health.becomes(healthpb.HealthCheckResponse_NOT_SERVING, "drained: owns nothing, sends commands on to others; stop it, or start it again to take partitions")
-	if s := first.clusterStatus(); !s.GetDraining() || !s.GetDrained() {
+	if s := first.service.ClusterStatus(); !s.GetDraining() || !s.GetDrained() {
 		t.Errorf("after: %v", s)
 	}
 

@@ -1,7 +1,6 @@
 package node
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -15,10 +14,6 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/descriptorpb"
 
-	"github.com/millrace-io/millrace/broker-adapter"
-	"github.com/millrace-io/millrace/broker-adapter/simlog"
-	"github.com/millrace-io/millrace/entities"
-	"github.com/millrace-io/millrace/entities/record"
 	shopv1 "github.com/millrace-io/millrace/examples/shoppingcart/shop/v1"
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
@@ -148,35 +143,6 @@ func TestHistoryListsRecordsInOrder(t *testing.T) {
 	}
 }
 
-// Records that lie far apart are jumped to, near ones read through; either way each is found.
-func TestHistoryReadsFarAndNear(t *testing.T) {
-	world := simlog.New(simlog.Options{SingleProcess: true})
-	log := world.Client("reader")
-	defer log.Close()
-	if err := log.Create(t.Context(), broker.TopicSpec{Name: "j", Partitions: 1}); err != nil {
-		t.Fatal(err)
-	}
-	where := broker.Partition{Topic: "j"}
-	const count = 3*jump + 10
-	for i := range count {
-		env := record.Envelope{Kind: record.Barrier, Epoch: 1, Nonce: 1, Ordinal: uint64(i)}
-		world.Inject(where, broker.Record{Headers: []broker.Header{{Key: record.HeaderKey, Value: env.Append(nil)}}})
-	}
-	reader := newPointReader(log, where)
-	defer reader.close()
-	for _, offset := range []int64{3, 4, 9, jump + 50, count - 1} {
-		rec, env, err := reader.read(t.Context(), offset)
-		if err != nil || rec.Offset != offset || env.Ordinal != uint64(offset) {
-			t.Errorf("offset %d: %v, %v", offset, rec, err)
-		}
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if _, _, err := reader.read(ctx, count); err == nil {
-		t.Error("a record beyond the end was found")
-	}
-}
-
 func TestDescriptorsAreThoseOfTheFunction(t *testing.T) {
 	n := started(t, Options{Local: local(t, "cart")})
 	res, err := adminOf(t, n).Descriptors(t.Context(), &adminv1.DescriptorsRequest{})
@@ -189,19 +155,5 @@ func TestDescriptorsAreThoseOfTheFunction(t *testing.T) {
 	}
 	if !slices.ContainsFunc(set.GetFile(), func(f *descriptorpb.FileDescriptorProto) bool { return f.GetPackage() == "shop.v1" }) {
 		t.Errorf("no file of package shop.v1 in %d files", len(set.GetFile()))
-	}
-}
-
-// What cannot be read as JSON is shown in its stored form.
-func TestContentOfAnUnknownType(t *testing.T) {
-	n := started(t, Options{Local: local(t, "cart")})
-	a := &adminService{node: n}
-	for name, p := range map[string]entities.Payload{
-		"unknown type": {TypeURL: "type.googleapis.com/other.v1.Thing", Value: []byte{1}},
-		"broken bytes": {TypeURL: "type.googleapis.com/shop.v1.ItemAdded", Value: []byte{255}},
-	} {
-		if c := a.content(p); c.GetJson() != "" || string(c.GetValue()) != string(p.Value) || c.GetTypeUrl() != p.TypeURL {
-			t.Errorf("%s: %v", name, c)
-		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/millrace-io/millrace/broker-adapter/simlog"
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/record"
+	"github.com/millrace-io/millrace/internal/app/admin"
 	"github.com/millrace-io/millrace/materializer"
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
@@ -213,8 +214,8 @@ func TestVerifyComparesLayouts(t *testing.T) {
 				t.Fatal(err)
 			}
 			var said []*adminv1.VerifyResponse
-			n := &Node{log: log, topic: info}
-			if err := n.verify(t.Context(), &adminv1.VerifyRequest{}, func(r *adminv1.VerifyResponse) error {
+			w := &admin.Worker{Log: log, Topic: info}
+			if err := w.Verify(t.Context(), &adminv1.VerifyRequest{}, func(r *adminv1.VerifyResponse) error {
 				said = append(said, r)
 				return nil
 			}); err != nil {

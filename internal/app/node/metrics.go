@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	"github.com/millrace-io/millrace/broker-adapter/embedded"
+	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/host"
 	"github.com/millrace-io/millrace/internal/clock"
 	"github.com/millrace-io/millrace/internal/lifecycle"
@@ -29,7 +30,7 @@ func (n *Node) clusterMetrics() observe.Source {
 	columns := append(routeMetrics(), []column[f]{
 		counter("millrace_cluster_evicted_workers_total", "Dead workers that this process took out of the group.", f.GetEvictedWorkers),
 	}...)
-	return measured(columns, func(take func(f, ...string)) { take(n.clusterStatus()) })
+	return measured(columns, func(take func(f, ...string)) { take(n.service.ClusterStatus()) })
 }
 
 // routeMetrics are those of a worker and of a gateway.
@@ -249,4 +250,31 @@ func embeddedMetrics(log *embedded.Log) observe.Source {
 		gauge("millrace_log_queued_bytes", "Bytes that wait to be written.", func(s f) int { return s.QueuedBytes }),
 	}
 	return measured(columns, func(take func(f, ...string)) { take(log.Stats()) })
+}
+
+// stalenessMetrics show how old the answers of relaxed reads were. Labels are entity types of functions, never what callers send.
+func (n *Node) stalenessMetrics() observe.Source {
+	const (
+		ages     = "millrace_partitions_staleness_seconds"
+		largest  = "millrace_partitions_largest_staleness_seconds"
+		promised = "millrace_partitions_promised_staleness_seconds"
+	)
+	labels := []string{"type", "consistency", "by"}
+	return observe.Source{
+		Metrics: []observe.Metric{
+			{Name: ages, Kind: observe.Latency, Labels: labels, Help: "Age of the newest moment of which it was known, when a relaxed read was answered, that the answer's state had everything committed by then."},
+			{Name: largest, Kind: observe.Gauge, Labels: labels, Help: "The largest of that in the last one to two minutes."},
+			{Name: promised, Kind: observe.Gauge, Labels: labels, Help: "The largest bound that bounded reads asked for in the last one to two minutes."},
+		},
+		Collect: func(emit observe.Emitter) {
+			for _, s := range n.manager.Staleness() {
+				values := []string{s.EntityType, s.Consistency.String(), s.By.String()}
+				emit.Latency(ages, s.Ages, values...)
+				emit.Value(largest, s.Largest.Seconds(), values...)
+				if s.Consistency == entities.Bounded {
+					emit.Value(promised, s.Promised.Seconds(), values...)
+				}
+			}
+		},
+	}
 }

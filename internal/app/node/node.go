@@ -14,12 +14,14 @@ import (
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/host"
 	"github.com/millrace-io/millrace/gateway"
+	"github.com/millrace-io/millrace/internal/app/admin"
 	"github.com/millrace-io/millrace/internal/clock"
 	"github.com/millrace-io/millrace/internal/lifecycle"
 	"github.com/millrace-io/millrace/internal/observe"
 	"github.com/millrace-io/millrace/internal/tracing"
 	"github.com/millrace-io/millrace/materializer"
 	"github.com/millrace-io/millrace/partitions"
+	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
 
 // Local is a function in this process, and Progress how far a catch-up is, for those above who know no lower floor.
@@ -72,9 +74,12 @@ type Node struct {
 	// cluster is what there is to do with other workers; nil on a log of this process alone.
 	cluster *cluster
 	public  net.Listener
-	admin   *adminServer
-	tracer  *tracing.Tracer
-	group   *lifecycle.Group
+	// adminPort is open from the beginning; admin serves it.
+	adminPort net.Listener
+	service   *admin.Service
+	admin     *admin.Server
+	tracer    *tracing.Tracer
+	group     *lifecycle.Group
 	// sources are what is measured, loops what runs below the tasks and may be ill.
 	sources []observe.Source
 	loops   []loop
@@ -87,8 +92,6 @@ type Node struct {
 	troubles  troubles
 	rebuilds  rebuilds
 	command   command
-	// verifying is held by the one verification that may run.
-	verifying sync.Mutex
 	// quiet is closed when no caller is served any more, settled when the partitions are released too.
 	quiet, settled chan struct{}
 
@@ -131,9 +134,11 @@ func (n *Node) open(ctx context.Context) (err error) {
 	if n.public, err = listen(ctx, "listen", n.config.Listen); err != nil {
 		return err
 	}
-	if n.admin, err = newAdmin(ctx, n.config, n, &adminService{node: n}, n.settled); err != nil {
+	if n.adminPort, err = listen(ctx, "admin", n.config.Admin); err != nil {
 		return err
 	}
+	n.service = admin.NewService(workerProcess{n})
+	n.admin = admin.NewServer(n.service, n.adminPort, admin.Options{Profiles: n.config.DebugEndpoints, Settled: n.settled})
 	if err := n.openLog(); err != nil {
 		return err
 	}
@@ -238,6 +243,9 @@ func (c *Config) gatewayOptions(dispatcher gateway.Dispatcher, routes *partition
 	}
 }
 
+// Status is the whole status page.
+func (n *Node) Status(ctx context.Context) *adminv1.StatusResponse { return n.service.Page(ctx) }
+
 // Ready is closed when the node serves: the function is known and every partition is owned.
 func (n *Node) Ready() <-chan struct{} { return n.readiness.ready }
 
@@ -260,7 +268,7 @@ func (n *Node) stopping() bool {
 func (n *Node) PublicAddress() string { return n.public.Addr().String() }
 
 // AdminAddress is where status and metrics are, as host:port.
-func (n *Node) AdminAddress() string { return n.admin.listener.Addr().String() }
+func (n *Node) AdminAddress() string { return n.adminPort.Addr().String() }
 
 // Settle returns when the side effects of every call that was answered before have been carried out, and due timers have fired;
 // what did not work and is tried again later is not waited for.
@@ -296,8 +304,8 @@ func (n *Node) close() error {
 		if n.log != nil {
 			errs = append(errs, n.log.Close())
 		}
-		if n.admin != nil {
-			_ = n.admin.listener.Close() // closed already when it has served
+		if n.adminPort != nil {
+			_ = n.adminPort.Close() // closed already when it has served
 		}
 		if n.public != nil {
 			_ = n.public.Close()

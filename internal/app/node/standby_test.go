@@ -48,7 +48,7 @@ func TestAHaltedStandbyIsNamed(t *testing.T) {
 	}
 	_, metrics := page(t, standby, "/metrics")
 	mustContain(t, "/metrics", metrics, "millrace_partitions_halted{partition=\"3\"} 1\n", "millrace_partitions_halted{partition=\"0\"} 0\n", "millrace_node_ready_state 1\n")
-	if got := owner.Warnings(); len(got) > 0 {
+	if got := owner.service.Warnings(); len(got) > 0 {
 		t.Errorf("the owner warns of %q", got)
 	}
 

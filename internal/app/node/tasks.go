@@ -48,7 +48,7 @@ func (n *Node) run(ctx context.Context) {
 	}
 	n.group.Start(taskGateway, n.serveGateway)
 	n.group.Start(taskHealth, n.watchHealth)
-	n.group.Start(taskAdmin, n.admin.serve)
+	n.group.Start(taskAdmin, n.admin.Serve)
 }
 
 // serveGateway takes connections until shutdown ends it.

@@ -1,4 +1,4 @@
-package node
+package admin
 
 import (
 	"context"
@@ -19,9 +19,13 @@ import (
 )
 
 // Tail streams records of the journal, partition after partition, or as they come.
-func (a *adminService) Tail(r *adminv1.TailRequest, out adminv1.AdminService_TailServer) error {
-	t := &tail{service: a, request: r, out: out, left: unlessZero(r.GetLimit())}
-	first, last := int32(0), a.node.topic.Partitions-1
+func (s *Service) Tail(r *adminv1.TailRequest, out adminv1.AdminService_TailServer) error {
+	w, err := s.worker()
+	if err != nil {
+		return err
+	}
+	t := &tail{service: s, worker: w, request: r, out: out, left: unlessZero(r.GetLimit())}
+	first, last := int32(0), w.Topic.Partitions-1
 	if r.Partition != nil {
 		if first = r.GetPartition(); first < 0 || first > last {
 			return status.Errorf(codes.InvalidArgument, "partition %d: the journal has 0 to %d", first, last)
@@ -33,7 +37,7 @@ func (a *adminService) Tail(r *adminv1.TailRequest, out adminv1.AdminService_Tai
 		if err != nil {
 			return status.Error(codes.InvalidArgument, err.Error())
 		}
-		first = entities.Partition(key.ID, int(a.node.layout.Partitions))
+		first = s.partition(key.ID)
 		last = first
 	}
 	if r.GetFollow() {
@@ -49,7 +53,8 @@ func (a *adminService) Tail(r *adminv1.TailRequest, out adminv1.AdminService_Tai
 
 // tail is one call of Tail. Only the goroutine of the call sends.
 type tail struct {
-	service *adminService
+	service *Service
+	worker  *Worker
 	request *adminv1.TailRequest
 	out     adminv1.AdminService_TailServer
 	left    int64
@@ -57,9 +62,8 @@ type tail struct {
 
 // read hands the records of one partition to emit, up to the end, or for ever when following.
 func (t *tail) read(ctx context.Context, partition int32, emit func(*adminv1.TailResponse) error) error {
-	node := t.service.node
-	where := broker.Partition{Topic: node.topic.Name, ID: partition}
-	end, err := node.log.End(ctx, where)
+	where := broker.Partition{Topic: t.worker.Topic.Name, ID: partition}
+	end, err := t.worker.Log.End(ctx, where)
 	if err != nil {
 		return status.Error(codes.Unavailable, err.Error())
 	}
@@ -67,7 +71,7 @@ func (t *tail) read(ctx context.Context, partition int32, emit func(*adminv1.Tai
 	if t.request.GetFromEnd() {
 		from = end
 	}
-	reader, err := node.log.Read(where, from)
+	reader, err := t.worker.Log.Read(where, from)
 	if err != nil {
 		return status.Error(codes.Unavailable, err.Error())
 	}

@@ -1,4 +1,4 @@
-package node
+package admin
 
 import (
 	"context"
@@ -14,7 +14,7 @@ import (
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
 
-// repairTold is how often somebody who watches a repair is told how far it is.
+// repairTold is how often the caller of a repair is told how far it is.
 const repairTold = 200 * time.Millisecond
 
 // offered are the choices in the order in which they are shown.
@@ -36,8 +36,12 @@ func choiceOf(c adminv1.RepairChoice) (materializer.Choice, error) {
 }
 
 // ListHalted returns the evidence of every halted partition.
-func (a *adminService) ListHalted(ctx context.Context, _ *adminv1.ListHaltedRequest) (*adminv1.ListHaltedResponse, error) {
-	found, err := a.node.manager.Halted(ctx)
+func (s *Service) ListHalted(ctx context.Context, _ *adminv1.ListHaltedRequest) (*adminv1.ListHaltedResponse, error) {
+	w, err := s.worker()
+	if err != nil {
+		return nil, err
+	}
+	found, err := w.Partitions.Halted(ctx)
 	if err != nil {
 		return nil, status.Error(codes.Internal, err.Error())
 	}
@@ -58,8 +62,12 @@ func (a *adminService) ListHalted(ctx context.Context, _ *adminv1.ListHaltedRequ
 	return res, nil
 }
 
-// Repair mends a halted partition.
-func (a *adminService) Repair(r *adminv1.RepairRequest, out adminv1.AdminService_RepairServer) error {
+// Repair repairs a halted partition.
+func (s *Service) Repair(r *adminv1.RepairRequest, out adminv1.AdminService_RepairServer) error {
+	w, err := s.worker()
+	if err != nil {
+		return err
+	}
 	choice, err := choiceOf(r.GetChoice())
 	if err != nil {
 		return err
@@ -68,7 +76,7 @@ func (a *adminService) Repair(r *adminv1.RepairRequest, out adminv1.AdminService
 	ended := make(chan error, 1)
 	go func() { // ends with the repair, or with the call; received below
 		var err error
-		restored, err = a.node.manager.Repair(out.Context(), r.GetPartition(), choice)
+		restored, err = w.Partitions.Repair(out.Context(), r.GetPartition(), choice)
 		ended <- err
 	}()
 	for running := true; running; {
@@ -79,17 +87,17 @@ func (a *adminService) Repair(r *adminv1.RepairRequest, out adminv1.AdminService
 			}
 			running = false
 		case <-time.After(repairTold):
-			if err := out.Send(a.repairProgress(r.GetPartition())); err != nil {
+			if err := out.Send(repairProgress(w, r.GetPartition())); err != nil {
 				return errors.Join(err, <-ended)
 			}
 		}
 	}
 	if choice != materializer.Preview {
-		if err := a.awaitOwner(r.GetPartition(), out); err != nil {
+		if err := awaitOwner(w, r.GetPartition(), out); err != nil {
 			return err
 		}
 	}
-	last := a.repairProgress(r.GetPartition())
+	last := repairProgress(w, r.GetPartition())
 	last.Done = true
 	last.Records, last.Entities, last.Events, last.EventsBehindSnapshots = restored.Records, restored.Entities, restored.Events, restored.Behind
 	last.Values, last.Answers, last.Effects, last.Timers = restored.Values, restored.Answers, restored.Effects, restored.Timers
@@ -97,8 +105,8 @@ func (a *adminService) Repair(r *adminv1.RepairRequest, out adminv1.AdminService
 }
 
 // awaitOwner waits until a repaired partition serves again, here or, when it is not assigned to this worker, elsewhere.
-func (a *adminService) awaitOwner(partition int32, out adminv1.AdminService_RepairServer) error {
-	p := a.node.manager.Partitions()[partition]
+func awaitOwner(w *Worker, partition int32, out adminv1.AdminService_RepairServer) error {
+	p := w.Partitions.Partitions()[partition]
 	for {
 		switch s := p.Status(); s.State {
 		case partitions.Active, partitions.Standby:
@@ -112,14 +120,14 @@ func (a *adminService) awaitOwner(partition int32, out adminv1.AdminService_Repa
 			return status.FromContextError(out.Context().Err()).Err()
 		case <-time.After(repairTold / 4):
 		}
-		if err := out.Send(a.repairProgress(partition)); err != nil {
+		if err := out.Send(repairProgress(w, partition)); err != nil {
 			return err
 		}
 	}
 }
 
-func (a *adminService) repairProgress(partition int32) *adminv1.RepairResponse {
-	all := a.node.manager.Partitions()
+func repairProgress(w *Worker, partition int32) *adminv1.RepairResponse {
+	all := w.Partitions.Partitions()
 	if partition < 0 || int(partition) >= len(all) {
 		return &adminv1.RepairResponse{}
 	}

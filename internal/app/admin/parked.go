@@ -1,4 +1,4 @@
-package node
+package admin
 
 import (
 	"context"
@@ -19,7 +19,11 @@ import (
 const maxParked = 1000
 
 // ListParked lists the effects that wait for an operator: those that could not be delivered, or those that their targets refused.
-func (a *adminService) ListParked(_ context.Context, r *adminv1.ListParkedRequest) (*adminv1.ListParkedResponse, error) {
+func (s *Service) ListParked(_ context.Context, r *adminv1.ListParkedRequest) (*adminv1.ListParkedResponse, error) {
+	w, err := s.worker()
+	if err != nil {
+		return nil, err
+	}
 	limit := int(r.GetLimit())
 	if limit <= 0 || limit > maxParked {
 		limit = maxParked
@@ -28,7 +32,7 @@ func (a *adminService) ListParked(_ context.Context, r *adminv1.ListParkedReques
 	if err != nil {
 		return nil, err
 	}
-	m := a.node.manager
+	m := w.Partitions
 	read, total := m.Parked, m.CountParked
 	if r.GetRefused() {
 		read, total = m.Refused, m.CountRefused
@@ -42,7 +46,7 @@ func (a *adminService) ListParked(_ context.Context, r *adminv1.ListParkedReques
 		p := &found[i]
 		effect := &adminv1.ParkedEffect{
 			Partition: p.Partition, Offset: p.Offset, From: p.From, Service: p.Service, Method: p.Method,
-			Payload: a.content(p.Payload), Attempts: p.Attempts, Error: p.Effect.Parked, Timer: p.Timer,
+			Payload: s.content(p.Payload), Attempts: p.Attempts, Error: p.Effect.Parked, Timer: p.Timer,
 		}
 		if p.Timer != "" {
 			effect.TimerDue = timestamppb.New(time.Unix(0, p.Due))
@@ -53,8 +57,12 @@ func (a *adminService) ListParked(_ context.Context, r *adminv1.ListParkedReques
 }
 
 // ResolveParked has parked effects sent again, or drops them.
-func (a *adminService) ResolveParked(ctx context.Context, r *adminv1.ResolveParkedRequest) (*adminv1.ResolveParkedResponse, error) {
-	res, err := a.resolveParked(ctx, r)
+func (s *Service) ResolveParked(ctx context.Context, r *adminv1.ResolveParkedRequest) (*adminv1.ResolveParkedResponse, error) {
+	w, err := s.worker()
+	if err != nil {
+		return nil, err
+	}
+	res, err := resolveParked(ctx, w.Partitions, r)
 	switch {
 	case errors.Is(err, partitions.ErrNotParked):
 		return nil, status.Error(codes.NotFound, err.Error())
@@ -67,20 +75,20 @@ func (a *adminService) ResolveParked(ctx context.Context, r *adminv1.ResolvePark
 	}
 }
 
-func (a *adminService) resolveParked(ctx context.Context, r *adminv1.ResolveParkedRequest) (*adminv1.ResolveParkedResponse, error) {
+func resolveParked(ctx context.Context, m *partitions.Manager, r *adminv1.ResolveParkedRequest) (*adminv1.ResolveParkedResponse, error) {
 	switch {
 	case r.GetRefused() && r.GetFilter() != nil:
 		return nil, status.Error(codes.InvalidArgument, "refused effects are resolved one by one: leave the filter out, and name one by partition and offset")
 	case r.GetRefused():
-		return &adminv1.ResolveParkedResponse{Resolved: 1}, a.node.manager.ResolveRefusal(ctx, r.GetPartition(), r.GetOffset(), r.GetDrop())
+		return &adminv1.ResolveParkedResponse{Resolved: 1}, m.ResolveRefusal(ctx, r.GetPartition(), r.GetOffset(), r.GetDrop())
 	case r.GetFilter() == nil:
-		return &adminv1.ResolveParkedResponse{Resolved: 1}, a.node.manager.Resolve(ctx, r.GetPartition(), r.GetOffset(), r.GetDrop())
+		return &adminv1.ResolveParkedResponse{Resolved: 1}, m.Resolve(ctx, r.GetPartition(), r.GetOffset(), r.GetDrop())
 	}
 	from, err := parkedPlace(r.GetPageToken())
 	if err != nil {
 		return nil, err
 	}
-	n, next, more, err := a.node.manager.ResolveSome(ctx, from, parkedFilter(r.GetFilter()), r.GetDrop())
+	n, next, more, err := m.ResolveSome(ctx, from, parkedFilter(r.GetFilter()), r.GetDrop())
 	return &adminv1.ResolveParkedResponse{Resolved: int64(n), NextPageToken: pageToken(next, more)}, err
 }
 

@@ -1,9 +1,10 @@
-package node
+package admin
 
 import (
 	"slices"
 
 	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/entities/discovery"
 	"github.com/millrace-io/millrace/internal/observe"
 	"github.com/millrace-io/millrace/partitions/replica"
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
@@ -17,10 +18,9 @@ var promises = map[entities.Consistency]string{ //nolint:gochecknoglobals // a c
 }
 
 // stalenessStatus shows what was promised and measured of relaxed reads, for every entity type that is served or was.
-func (n *Node) stalenessStatus() []*adminv1.StalenessStatus {
+func stalenessStatus(measured []replica.Staleness, catalog *discovery.Catalog) []*adminv1.StalenessStatus {
 	var all []*adminv1.StalenessStatus
-	measured := n.manager.Staleness()
-	if catalog := n.host.Catalog(); catalog != nil {
+	if catalog != nil {
 		for _, t := range catalog.EntityTypes() {
 			if !slices.ContainsFunc(measured, func(s replica.Staleness) bool { return s.EntityType == t.Name }) {
 				all = append(all, &adminv1.StalenessStatus{EntityType: t.Name, Promise: "no stale reads served"})
@@ -41,31 +41,4 @@ func (n *Node) stalenessStatus() []*adminv1.StalenessStatus {
 		all = append(all, s)
 	}
 	return all
-}
-
-// stalenessMetrics are the same for whoever collects metrics. Labels are entity types of functions, never what callers send.
-func (n *Node) stalenessMetrics() observe.Source {
-	const (
-		ages     = "millrace_partitions_staleness_seconds"
-		largest  = "millrace_partitions_largest_staleness_seconds"
-		promised = "millrace_partitions_promised_staleness_seconds"
-	)
-	labels := []string{"type", "consistency", "by"}
-	return observe.Source{
-		Metrics: []observe.Metric{
-			{Name: ages, Kind: observe.Latency, Labels: labels, Help: "Age of the newest moment of which it was known, when a relaxed read was answered, that the answer's state had everything committed by then."},
-			{Name: largest, Kind: observe.Gauge, Labels: labels, Help: "The largest of that in the last one to two minutes."},
-			{Name: promised, Kind: observe.Gauge, Labels: labels, Help: "The largest bound that bounded reads asked for in the last one to two minutes."},
-		},
-		Collect: func(emit observe.Emitter) {
-			for _, s := range n.manager.Staleness() {
-				values := []string{s.EntityType, s.Consistency.String(), s.By.String()}
-				emit.Latency(ages, s.Ages, values...)
-				emit.Value(largest, s.Largest.Seconds(), values...)
-				if s.Consistency == entities.Bounded {
-					emit.Value(promised, s.Promised.Seconds(), values...)
-				}
-			}
-		},
-	}
 }

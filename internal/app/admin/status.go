@@ -1,4 +1,4 @@
-package node
+package admin
 
 import (
 	"context"
@@ -9,7 +9,6 @@ import (
 
 	"github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/entities/discovery"
-	"github.com/millrace-io/millrace/internal/lifecycle"
 	"github.com/millrace-io/millrace/partitions"
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
@@ -17,32 +16,46 @@ import (
 // statusTimeout bounds what /status asks of the log.
 const statusTimeout = 2 * time.Second
 
-// Status is the whole status page: every loop with its state, lag and last error.
-func (n *Node) Status(ctx context.Context) *adminv1.StatusResponse {
-	s := &adminv1.StatusResponse{
-		Version: n.options.Version, App: n.config.App, Worker: n.identity.Worker, Started: timestamppb.New(n.started),
-		Log: n.Engine(), Durability: n.Durability(), DataDirectory: n.config.Data,
-		PublicAddress: n.PublicAddress(), AdminAddress: n.AdminAddress(), Ready: true,
-		Services: n.serviceStatus(), Partitions: n.partitionStatus(ctx), Tasks: n.taskStatus(),
-		Cluster: n.clusterStatus(), Staleness: n.stalenessStatus(),
-		PartitionsOfData: n.layout.Partitions, PartitionsOfTopic: n.manager.TopicPartitions(),
-	}
-	if n.config.Ephemeral {
-		s.DataDirectory = ""
-	}
-	if err := n.NotReady(); err != nil {
-		s.Ready, s.NotReadyReason = false, err.Error()
-	}
-	s.Warnings = n.Warnings()
-	return s
+// Status returns the status page.
+func (s *Service) Status(ctx context.Context, _ *adminv1.StatusRequest) (*adminv1.StatusResponse, error) {
+	return s.Page(ctx), nil
 }
 
-func (n *Node) serviceStatus() []*adminv1.ServiceStatus {
-	hosting := "remote at " + n.config.Function
-	if n.options.Local != nil {
-		hosting = "in process"
+// Page is the whole status page: every loop with its state, lag and last error.
+func (s *Service) Page(ctx context.Context) *adminv1.StatusResponse {
+	page, app := s.process.Self(), s.process.App()
+	page.App, page.PartitionsOfData, page.Cluster = app.Name, app.Layout.Partitions, s.ClusterStatus()
+	page.Services = serviceList(s.process.Catalog())
+	if w := s.process.Worker(); w != nil {
+		page.Worker, page.PartitionsOfTopic = w.Name, w.Partitions.TopicPartitions()
+		page.Partitions, page.Staleness = s.partitionStatus(ctx, w), stalenessStatus(w.Partitions.Staleness(), s.catalog())
 	}
-	return serviceList(n.host.Catalog(), hosting)
+	page.Ready, page.Warnings = true, s.Warnings()
+	if err := s.process.NotReady(); err != nil {
+		page.Ready, page.NotReadyReason = false, err.Error()
+	}
+	return page
+}
+
+// Warnings returns what an operator should look at although the worker serves what it owns: partitions that have halted here and
+// that other workers own, so that this one is no standby for them; and logs that have lost what the store of this worker has.
+func (s *Service) Warnings() []string {
+	w := s.process.Worker()
+	if w == nil {
+		return nil
+	}
+	app := s.process.App()
+	var all []string
+	for _, p := range w.Partitions.Partitions() {
+		s := p.Status()
+		switch owner, owned := app.table().Owner(s.Partition); {
+		case s.Halted != nil && s.State == partitions.Halted && !(owned && owner.Name == w.Name):
+			all = append(all, fmt.Sprintf("partition %d is halted on this worker, which does not own it and cannot take it over: %s; see `millrace repair`", s.Partition, s.Halted))
+		case s.Inspection.Damage != nil:
+			all = append(all, s.Inspection.Damage.Error())
+		}
+	}
+	return all
 }
 
 // serviceList lists what a catalog serves; hosting says where.
@@ -64,49 +77,12 @@ func serviceList(catalog *discovery.Catalog, hosting string) []*adminv1.ServiceS
 	return all
 }
 
-// tasks lists the tasks of a process, each with what is wrong with it.
-func tasks(group *lifecycle.Group, troubles *troubles) []*adminv1.TaskStatus {
-	running := group.Status()
-	all := make([]*adminv1.TaskStatus, 0, len(running))
-	for _, task := range running {
-		t := &adminv1.TaskStatus{Name: task.Name, State: string(task.State)}
-		if task.Err != nil {
-			setError(t, task.Since, task.Err)
-		} else {
-			trouble := troubles.of(task.Name)
-			setError(t, trouble.at, trouble.err)
-		}
-		all = append(all, t)
-	}
-	return all
-}
-
-// taskStatus lists the node's tasks, and what works below them.
-func (n *Node) taskStatus() []*adminv1.TaskStatus {
-	all := tasks(n.group, &n.troubles)
-	for _, l := range n.loops {
-		t := &adminv1.TaskStatus{Name: l.name, State: string(lifecycle.Running)}
-		at, err := l.last()
-		setError(t, at, err)
-		if err := l.illness(); err != nil {
-			t.State, t.LastError = "retrying", err.Error()
-		}
-		all = append(all, t)
-	}
-	return all
-}
-
-func setError(t *adminv1.TaskStatus, at time.Time, err error) {
-	if err != nil {
-		t.LastError, t.LastErrorTime = err.Error(), timestamppb.New(at)
-	}
-}
-
-func (n *Node) partitionStatus(ctx context.Context) []*adminv1.PartitionStatus {
+func (s *Service) partitionStatus(ctx context.Context, w *Worker) []*adminv1.PartitionStatus {
 	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 	defer cancel()
 	var all []*adminv1.PartitionStatus
-	for _, p := range n.manager.Partitions() {
+	table := s.process.App().Routes.Table()
+	for _, p := range w.Partitions.Partitions() {
 		s := p.Status()
 		status := &adminv1.PartitionStatus{
 			Partition: s.Partition, State: s.State.String(), Epoch: s.Epoch, NextOffset: s.Next, EndOffset: s.Next,
@@ -128,8 +104,8 @@ func (n *Node) partitionStatus(ctx context.Context) []*adminv1.PartitionStatus {
 		if !s.LastFailed.IsZero() {
 			status.LastErrorTime = timestamppb.New(s.LastFailed)
 		}
-		if err := n.lag(ctx, s, status); err != nil && status.GetLastError() == "" {
-			status.LastError, status.LastErrorTime = err.Error(), timestamppb.New(n.clock.Now())
+		if err := w.lag(ctx, table, s, status); err != nil && status.GetLastError() == "" {
+			status.LastError, status.LastErrorTime = err.Error(), timestamppb.New(w.Clock.Now())
 		}
 		all = append(all, status)
 	}
@@ -138,12 +114,12 @@ func (n *Node) partitionStatus(ctx context.Context) []*adminv1.PartitionStatus {
 
 // lag says how far a partition is behind the log, in records and in the age of the first one that it has not read. An active
 // one is not behind: it wrote them all.
-func (n *Node) lag(ctx context.Context, s partitions.Status, status *adminv1.PartitionStatus) error {
-	if owner, _ := n.routes.Table().Owner(s.Partition); s.State == partitions.Standby && !s.Followed && owner.Name != n.identity.Worker {
+func (w *Worker) lag(ctx context.Context, table *broker.Table, s partitions.Status, status *adminv1.PartitionStatus) error {
+	if owner, _ := table.Owner(s.Partition); s.State == partitions.Standby && !s.Followed && owner.Name != w.Name {
 		return nil // it is another worker's
 	}
-	where := broker.Partition{Topic: n.topic.Name, ID: s.Partition}
-	end, err := n.log.End(ctx, where)
+	where := broker.Partition{Topic: w.Topic.Name, ID: s.Partition}
+	end, err := w.Log.End(ctx, where)
 	if err != nil {
 		return err
 	}
@@ -156,7 +132,7 @@ func (n *Node) lag(ctx context.Context, s partitions.Status, status *adminv1.Par
 	if status.GetLagRecords() == 0 {
 		return nil
 	}
-	reader, err := n.log.Read(where, s.Next)
+	reader, err := w.Log.Read(where, s.Next)
 	if err != nil {
 		return err
 	}
@@ -166,7 +142,7 @@ func (n *Node) lag(ctx context.Context, s partitions.Status, status *adminv1.Par
 		return err
 	}
 	if len(batch.Records) > 0 {
-		status.LagSeconds = max(n.clock.Now().Sub(batch.Records[0].Time).Seconds(), 0)
+		status.LagSeconds = max(w.Clock.Now().Sub(batch.Records[0].Time).Seconds(), 0)
 	}
 	return nil
 }

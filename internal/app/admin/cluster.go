@@ -1,8 +1,9 @@
-package node
+package admin
 
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -13,8 +14,6 @@ import (
 
 	"github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/entities/discovery"
-	"github.com/millrace-io/millrace/partitions"
-	"github.com/millrace-io/millrace/partitions/peer"
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
 
@@ -27,38 +26,62 @@ const (
 	askAtOnce = 16
 )
 
-// clusterStatus is what this worker has to do with others, nil where there are none.
-func (n *Node) clusterStatus() *adminv1.ClusterStatus {
-	if n.cluster == nil {
+// errAlone is the answer to what only workers with a log of their own could do together.
+var errAlone = status.Error(codes.FailedPrecondition,
+	"not available with the embedded log, which has a single process: start workers with --brokers to form a cluster")
+
+// ClusterStatus is what this process has to do with the workers of its app, nil where there are none: how commands reach their
+// owners, and how it hands partitions over.
+func (s *Service) ClusterStatus() *adminv1.ClusterStatus {
+	app := s.process.App()
+	if app.Client == nil {
 		return nil
 	}
-	s := routing(n.routes.Table(), n.router.Counts(), n.cluster.client)
-	s.Drained = n.isDrained()
-	s.PeerAddress, s.Draining, s.EvictedWorkers = n.cluster.address, n.manager.Draining(), n.cluster.evicted.Load()
-	return s
-}
-
-// routing says how commands reach their owners.
-func routing(t *broker.Table, c partitions.CarrierCounts, client *peer.Client) *adminv1.ClusterStatus {
-	s := &adminv1.ClusterStatus{ForwardedCommands: c.Forwarded, RetriedCommands: c.Retried}
-	if t != nil {
-		s.Generation, s.Members, s.Versions = t.Generation, int32(len(t.Members)), int32(t.Versions()) //nolint:gosec // a number of workers
+	c := &adminv1.ClusterStatus{
+		ForwardedCommands: app.Carried.Forwarded, RetriedCommands: app.Carried.Retried, PeerAddress: app.PeerAddress, EvictedWorkers: app.Evicted,
 	}
-	for _, p := range client.Peers() {
-		status := &adminv1.PeerStatus{
+	if t := app.table(); t != nil {
+		c.Generation, c.Members, c.Versions = t.Generation, int32(len(t.Members)), int32(t.Versions()) //nolint:gosec // a number of workers
+	}
+	if w := s.process.Worker(); w != nil {
+		c.Draining, c.Drained = w.Partitions.Draining(), isClosed(w.Partitions.Drained())
+	}
+	for _, p := range app.Client.Peers() {
+		peer := &adminv1.PeerStatus{
 			Name: p.Name, Address: p.Address, State: string(p.State), Since: timestamppb.New(p.Since), InFlight: int64(p.InFlight),
 		}
 		if p.LastError != nil {
-			status.LastError, status.LastErrorTime = p.LastError.Error(), timestamppb.New(p.LastErrorTime)
+			peer.LastError, peer.LastErrorTime = p.LastError.Error(), timestamppb.New(p.LastErrorTime)
 		}
-		s.Peers = append(s.Peers, status)
+		c.Peers = append(c.Peers, peer)
 	}
-	return s
+	return c
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// Cluster shows all workers of the app.
+func (s *Service) Cluster(ctx context.Context, _ *adminv1.ClusterRequest) (*adminv1.ClusterResponse, error) {
+	app := s.process.App()
+	if app.Client == nil {
+		return nil, errAlone
+	}
+	if w := s.process.Worker(); w != nil {
+		return overview(ctx, app, w.Name, s.Page(ctx)), nil
+	}
+	return overview(ctx, app, "", nil), nil
 }
 
 // overview collects the status pages of all workers. self is the name of this process among them, and own its page.
-func overview(ctx context.Context, app string, t *broker.Table, client *peer.Client, self string, own *adminv1.StatusResponse) *adminv1.ClusterResponse {
-	res := &adminv1.ClusterResponse{App: app}
+func overview(ctx context.Context, app App, self string, own *adminv1.StatusResponse) *adminv1.ClusterResponse {
+	t, res := app.table(), &adminv1.ClusterResponse{App: app.Name}
 	if t == nil {
 		return res
 	}
@@ -78,7 +101,7 @@ func overview(ctx context.Context, app string, t *broker.Table, client *peer.Cli
 			defer func() { <-slots }()
 			ctx, cancel := context.WithTimeout(ctx, askTimeout)
 			defer cancel()
-			page, err := client.Status(ctx, m.Address)
+			page, err := app.Client.Status(ctx, m.Address)
 			if err != nil {
 				member.Error = err.Error()
 				return
@@ -146,42 +169,44 @@ func partlyServed(members []*adminv1.Member) []*adminv1.PartlyServed {
 	return partly
 }
 
+// Drain has this worker, or another one, hand its partitions over.
+func (s *Service) Drain(ctx context.Context, r *adminv1.DrainRequest) (*adminv1.DrainResponse, error) {
+	app, w := s.process.App(), s.process.Worker()
+	switch worker := r.GetWorker(); {
+	case w == nil && worker == "":
+		return nil, status.Error(codes.InvalidArgument, "a gateway owns nothing: name the worker that is to hand its partitions over")
+	case w == nil, worker != "" && worker != w.Name:
+		return &adminv1.DrainResponse{}, drainOther(ctx, app, r)
+	}
+	if err := w.Drain(ctx, r.GetLast()); err != nil {
+		return nil, status.Error(codes.FailedPrecondition, err.Error())
+	}
+	return &adminv1.DrainResponse{}, nil
+}
+
 // drainOther has another worker drained.
-func drainOther(ctx context.Context, app string, t *broker.Table, client *peer.Client, r *adminv1.DrainRequest) error {
-	worker := r.GetWorker()
+func drainOther(ctx context.Context, app App, r *adminv1.DrainRequest) error {
+	if app.Client == nil {
+		return errAlone
+	}
+	t, worker := app.table(), r.GetWorker()
 	m, known := t.Member(worker)
 	if !known {
 		return status.Errorf(codes.NotFound, "no worker %q is a member of the app; `millrace cluster status` lists them", worker)
 	}
-	if err := mayDrain(app, t, worker, r.GetLast()); err != nil {
+	if err := MayDrain(app.Name, t, worker, r.GetLast()); err != nil {
 		return status.Error(codes.FailedPrecondition, err.Error())
 	}
-	if err := client.Drain(ctx, m.Address, r.GetLast()); err != nil {
+	if err := app.Client.Drain(ctx, m.Address, r.GetLast()); err != nil {
 		return status.Errorf(codes.Unavailable, "drain worker %s at %s: %v", worker, m.Address, err)
 	}
 	return nil
 }
 
-// Cluster shows all workers of the app.
-func (a *adminService) Cluster(ctx context.Context, _ *adminv1.ClusterRequest) (*adminv1.ClusterResponse, error) {
-	n := a.node
-	if n.cluster == nil {
-		return nil, status.Error(codes.FailedPrecondition, "not available with the embedded log, which has a single process: start workers with --brokers to form a cluster")
+// MayDrain refuses to drain the last worker of an app, unless that is meant.
+func MayDrain(app string, t *broker.Table, worker string, last bool) error {
+	if last || t != nil && slices.ContainsFunc(t.Members, func(m broker.Member) bool { return m.Name != worker }) {
+		return nil
 	}
-	return overview(ctx, n.config.App, n.routes.Table(), n.cluster.client, n.identity.Worker, n.Status(ctx)), nil
-}
-
-// Drain has this worker, or another one, hand its partitions over.
-func (a *adminService) Drain(ctx context.Context, r *adminv1.DrainRequest) (*adminv1.DrainResponse, error) {
-	n := a.node
-	if worker := r.GetWorker(); worker != "" && worker != n.identity.Worker {
-		if n.cluster == nil {
-			return nil, status.Error(codes.FailedPrecondition, "not available with the embedded log, which has a single process: start workers with --brokers to form a cluster")
-		}
-		return &adminv1.DrainResponse{}, drainOther(ctx, n.config.App, n.routes.Table(), n.cluster.client, r)
-	}
-	if err := n.Drain(ctx, r.GetLast()); err != nil {
-		return nil, status.Error(codes.FailedPrecondition, err.Error())
-	}
-	return &adminv1.DrainResponse{}, nil
+	return fmt.Errorf("%s is the last worker of app %s: no worker would own its partitions, and calls would fail; start another worker first, or drain it all the same with --last", worker, app)
 }

@@ -1,8 +1,10 @@
-package node
+package admin
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"math"
 	"strings"
 	"time"
@@ -18,31 +20,48 @@ import (
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
 
-// History streams an entity's records from the log, oldest first. The store of a worker that has the entity knows where they are: this
-// one's, or the owner's.
-func (a *adminService) History(r *adminv1.HistoryRequest, out adminv1.AdminService_HistoryServer) error {
-	key, err := a.entity(r.GetType(), r.GetId())
+// History streams an entity's records from the log, oldest first. The store of a worker that has the entity knows where they
+// are: this one's, or the owner's.
+func (s *Service) History(r *adminv1.HistoryRequest, out adminv1.AdminService_HistoryServer) error {
+	key, err := s.entity(r.GetType(), r.GetId())
 	if err != nil {
 		return err
 	}
-	owner, err := a.elsewhere(out.Context(), key)
+	owner, err := s.elsewhere(out.Context(), key)
 	if err != nil {
 		return err
 	}
 	if owner != nil {
 		return relayHistory(owner, r, out)
 	}
-	return a.history(key, r.GetLimit(), out)
+	return s.history(key, r.GetLimit(), out)
 }
 
-func (a *adminService) history(key entities.Key, most int64, out adminv1.AdminService_HistoryServer) error {
-	view, partition := a.view(key.ID)
-	reader := newPointReader(a.node.log, broker.Partition{Topic: a.node.topic.Name, ID: partition})
+// relayHistory passes on what the owner of an entity says of it.
+func relayHistory(owner adminv1.AdminServiceClient, r *adminv1.HistoryRequest, out adminv1.AdminService_HistoryServer) error {
+	ctx, stop := context.WithCancel(out.Context())
+	defer stop()
+	in, err := owner.History(ctx, r)
+	for err == nil {
+		var record *adminv1.HistoryResponse
+		if record, err = in.Recv(); err == nil {
+			err = out.Send(record)
+		}
+	}
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}
+
+func (s *Service) history(key entities.Key, most int64, out adminv1.AdminService_HistoryServer) error {
+	w, partition := s.process.Worker(), s.partition(key.ID)
+	reader := newPointReader(w.Log, broker.Partition{Topic: w.Topic.Name, ID: partition})
 	defer reader.close()
 	sent, limit := int64(0), unlessZero(most)
 	var failure error
-	err := view.History(key, func(offset int64) bool {
-		failure = a.sendRecord(out, reader, partition, offset)
+	err := s.view(partition, w.Store).History(key, func(offset int64) bool {
+		failure = s.sendRecord(out, reader, partition, offset)
 		sent++
 		return failure == nil && sent < limit
 	})
@@ -56,7 +75,7 @@ func (a *adminService) history(key entities.Key, most int64, out adminv1.AdminSe
 }
 
 // sendRecord reads one record and sends it.
-func (a *adminService) sendRecord(out adminv1.AdminService_HistoryServer, reader *pointReader, partition int32, offset int64) error {
+func (s *Service) sendRecord(out adminv1.AdminService_HistoryServer, reader *pointReader, partition int32, offset int64) error {
 	rec, env, err := reader.read(out.Context(), offset)
 	if err != nil {
 		return status.Error(codes.Internal, err.Error())
@@ -67,7 +86,7 @@ func (a *adminService) sendRecord(out adminv1.AdminService_HistoryServer, reader
 	}
 	return out.Send(&adminv1.HistoryResponse{
 		Note: note, Partition: partition, Offset: &offset, Kind: kindName(env.Kind), Sequence: env.Sequence, Time: timestamppb.New(time.Unix(0, env.LogTime)),
-		Content: a.content(entities.Payload{TypeURL: env.TypeURL, Value: rec.Value}), CommandId: env.CommandID, Principal: env.Principal,
+		Content: s.content(entities.Payload{TypeURL: env.TypeURL, Value: rec.Value}), CommandId: env.CommandID, Principal: env.Principal,
 	})
 }
 
