@@ -64,8 +64,8 @@ type gatewayProcess struct{ *Gateway }
 func (p gatewayProcess) Self() *adminv1.StatusResponse {
 	g := p.Gateway
 	return &adminv1.StatusResponse{
-		Version: g.version, Started: timestamppb.New(g.started), Log: engine(g.config), Durability: g.topic.Durability,
-		PublicAddress: g.public.Addr().String(), AdminAddress: g.AdminAddress(), Tasks: tasks(g.tasks, &g.troubles),
+		Version: g.options.Version, Started: timestamppb.New(g.started), Log: engine(g.config), Durability: g.topic.Durability,
+		PublicAddress: g.PublicAddress(), AdminAddress: g.AdminAddress(), Tasks: g.tasks(),
 		PartitionsOfTopic: g.topic.Partitions,
 	}
 }
@@ -87,15 +87,15 @@ func (p gatewayProcess) App() admin.App {
 func (p gatewayProcess) Worker() *admin.Worker { return nil }
 
 // tasks lists the tasks of a process, each with what is wrong with it.
-func tasks(group *lifecycle.Group, troubles *troubles) []*adminv1.TaskStatus {
-	running := group.Status()
+func (p *process) tasks() []*adminv1.TaskStatus {
+	running := p.group.Status()
 	all := make([]*adminv1.TaskStatus, 0, len(running))
 	for _, task := range running {
 		t := &adminv1.TaskStatus{Name: task.Name, State: string(task.State)}
 		if task.Err != nil {
 			setError(t, task.Since, task.Err)
 		} else {
-			trouble := troubles.of(task.Name)
+			trouble := p.troubles.of(task.Name)
 			setError(t, trouble.at, trouble.err)
 		}
 		all = append(all, t)
@@ -105,7 +105,7 @@ func tasks(group *lifecycle.Group, troubles *troubles) []*adminv1.TaskStatus {
 
 // taskStatus lists the node's tasks, and what works below them.
 func (n *Node) taskStatus() []*adminv1.TaskStatus {
-	all := tasks(n.group, &n.troubles)
+	all := n.tasks()
 	for _, l := range n.loops {
 		t := &adminv1.TaskStatus{Name: l.name, State: string(lifecycle.Running)}
 		at, err := l.last()

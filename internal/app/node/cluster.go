@@ -57,6 +57,7 @@ func (n *Node) openCluster(ctx context.Context) error {
 	}
 	c := &cluster{group: group, address: n.config.Advertise, incarnation: rand.Uint64(), listener: listener, dead: make(chan broker.Member, deadQueue)} //nolint:gosec // a name, not a secret
 	n.cluster = c
+	n.onClose(c.close)
 	n.routes.OnDoubt(group.Look) // heard once it is drained and has no membership
 	if c.address == "" {
 		c.address = listener.Addr().String()
@@ -126,14 +127,12 @@ func (c *cluster) peersOrNil() partitions.Peers {
 	return c.client
 }
 
-func (c *cluster) close() {
-	if c == nil {
-		return
-	}
-	if c.client != nil {
-		_ = c.client.Close() // never fails
-	}
+func (c *cluster) close() error {
 	_ = c.listener.Close() // closed already when it has served
+	if c.client == nil {
+		return nil
+	}
+	return c.client.Close()
 }
 
 // servePeers answers other workers until the partitions are released.

@@ -1,7 +1,8 @@
 // Package node is one process of millrace put together: configuration, construction in floor order, named tasks, and the
 // order in which they end. It is the only place that knows all floors.
 //
-// Read config.go (every setting), node.go (what is built, in order), tasks.go (what runs, and how it ends), function.go (how
+// Read config.go (every setting), process.go (what a worker and a gateway have in common), node.go (what a worker is built of, in
+// order), tasks.go (what runs, and how it ends), gateway.go (the same of a gateway), function.go (how
 // a user function comes and goes), then what the admin port shows: admin.go and metrics.go. Package admin answers there.
 //
 // Start builds everything and starts its tasks in a lifecycle group, which owns every goroutine of the process; Wait

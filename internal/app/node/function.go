@@ -17,10 +17,10 @@ import (
 	"github.com/millrace-io/millrace/partitions"
 )
 
-// readiness is what Ready waits for.
+// readiness is what a worker knows of its function, which Ready waits for.
 type readiness struct {
-	ready, waiting         chan struct{}
-	readyOnce, waitingOnce sync.Once
+	waiting     chan struct{}
+	waitingOnce sync.Once
 	// restarted gets a signal when a supervised function was started again.
 	restarted chan struct{}
 	// remote is the function behind the protocol, nil while there is none. It belongs to the function task, and when that has
@@ -28,9 +28,6 @@ type readiness struct {
 	remote *host.Remote
 	// following are the goroutines that look whether remote functions can be reached; they end with the stop.
 	following sync.WaitGroup
-
-	// poked gets a signal when it should be looked at once more whether the process is ready.
-	poked chan struct{}
 
 	mu       sync.Mutex
 	function hosted
@@ -49,7 +46,7 @@ type hosted interface {
 }
 
 func newReadiness() readiness {
-	return readiness{ready: make(chan struct{}), waiting: make(chan struct{}), restarted: make(chan struct{}, 1), changed: make(chan struct{}), poked: make(chan struct{}, 1)}
+	return readiness{waiting: make(chan struct{}), restarted: make(chan struct{}, 1), changed: make(chan struct{})}
 }
 
 // isGone says whether there is a remote function, and it cannot be reached.
@@ -140,13 +137,13 @@ func (n *Node) notOwned() error {
 
 // checkReady is called whenever something that Ready waits for has changed.
 func (n *Node) checkReady() {
-	poke(n.readiness.poked)
+	poke(n.poked)
 	switch {
 	case n.cluster != nil && n.options.Local == nil && n.host.Catalog() == nil: // it joins when it knows what it serves
 		n.readiness.waitingOnce.Do(func() { close(n.readiness.waiting) })
 	case n.notOwned() != nil:
 	case n.host.Catalog() != nil:
-		n.readiness.readyOnce.Do(func() { close(n.readiness.ready) })
+		n.markReady()
 	case n.options.Local == nil:
 		n.readiness.waitingOnce.Do(func() { close(n.readiness.waiting) })
 	}

@@ -4,10 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
-	"net"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -15,13 +12,9 @@ import (
 	"github.com/millrace-io/millrace/broker-adapter/kafka"
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/discovery"
-	"github.com/millrace-io/millrace/gateway"
-	"github.com/millrace-io/millrace/internal/app/admin"
 	"github.com/millrace-io/millrace/internal/backoff"
-	"github.com/millrace-io/millrace/internal/clock"
 	"github.com/millrace-io/millrace/internal/lifecycle"
 	"github.com/millrace-io/millrace/internal/observe"
-	"github.com/millrace-io/millrace/internal/tracing"
 	"github.com/millrace-io/millrace/partitions"
 	"github.com/millrace-io/millrace/partitions/journal"
 	"github.com/millrace-io/millrace/partitions/peer"
@@ -32,38 +25,12 @@ import (
 // Gateway is a process that serves an app's callers by way of its workers. It hosts no function, has no data directory and owns
 // nothing, so that there may be any number of them. StartGateway makes it; Wait returns when it has ended.
 type Gateway struct {
-	config  *Config
-	version string
-	clock   clock.Clock
-	started time.Time
-	logger  *slog.Logger
+	*process
 
-	log       broker.Log
-	group     broker.Group
-	topic     broker.TopicInfo
-	layout    entities.Layout
-	routes    *partitions.Routes
+	workers   broker.Group
 	client    *peer.Client
 	forwarder *partitions.Forwarder
-	server    *gateway.Server
-	public    net.Listener
-	adminPort net.Listener
-	service   *admin.Service
-	admin     *admin.Server
-	tracer    *tracing.Tracer
-	tasks     *lifecycle.Group
-	sources   []observe.Source
-	troubles  troubles
-
 	catalog   atomic.Pointer[discovery.Catalog]
-	ready     chan struct{}
-	readyOnce sync.Once
-	// poked gets a signal when it should be looked at once more whether the gateway is ready.
-	poked chan struct{}
-	// quiet is closed when no caller is served any more.
-	quiet     chan struct{}
-	closeOnce sync.Once
-	closeErr  error
 }
 
 // The tasks of a gateway beside those that a worker has, too.
@@ -78,26 +45,17 @@ var catalogPause = backoff.Policy{First: 50 * time.Millisecond, Max: 2 * time.Se
 // StartGateway opens everything and starts the tasks. Of the options, Config, PartitionsGiven, Version, Logger, Log and Clock count. When it
 // returns an error, nothing is left open. When ctx ends, so does the gateway, in order.
 func StartGateway(ctx context.Context, o Options) (*Gateway, error) {
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
-	if o.Clock == nil {
-		o.Clock = clock.Wall{}
-	}
-	g := &Gateway{
-		config: o.Config, version: o.Version, clock: o.Clock, started: o.Clock.Now(), logger: o.Logger, log: o.Log,
-		routes: partitions.NewRoutes(), troubles: troubles{clock: o.Clock}, ready: make(chan struct{}), poked: make(chan struct{}, 1), quiet: make(chan struct{}),
-	}
-	if err := g.open(ctx, o); err != nil {
+	g := &Gateway{process: newProcess(o)}
+	if err := g.open(ctx); err != nil {
 		return nil, errors.Join(err, g.close())
 	}
-	g.tasks = lifecycle.New(ctx, g.clock)
-	g.tasks.Start(taskShutdown, g.shutdown)
-	g.tasks.Start(taskRoutes, g.watchRoutes)
-	g.tasks.Start(taskCatalog, g.watchCatalog)
-	g.tasks.Start(taskGateway, g.serve)
-	g.tasks.Start(taskHealth, func(ctx context.Context) error { return tellReady(ctx, g.server, g.poked, g.NotReady, g.logger) })
-	g.tasks.Start(taskAdmin, g.admin.Serve)
+	g.group = lifecycle.New(ctx, g.clock)
+	g.group.Start(taskShutdown, func(ctx context.Context) error {
+		return g.shutdown(ctx, func(context.Context) { close(g.quiet) })
+	})
+	g.group.Start(taskRoutes, g.watchRoutes)
+	g.group.Start(taskCatalog, g.watchCatalog)
+	g.serve(g.NotReady)
 	return g, nil
 }
 
@@ -125,17 +83,12 @@ func (g *Gateway) find(ctx context.Context, journal string) (broker.TopicInfo, e
 	}
 }
 
-// open builds the gateway from the ground up.
-func (g *Gateway) open(ctx context.Context, o Options) (err error) {
+// open opens everything, from the log up.
+func (g *Gateway) open(ctx context.Context) (err error) {
 	c := g.config
-	if g.public, err = listen(ctx, "listen", c.Listen); err != nil {
+	if err := g.openPorts(ctx, gatewayProcess{g}, g.quiet); err != nil {
 		return err
 	}
-	if g.adminPort, err = listen(ctx, "admin", c.Admin); err != nil {
-		return err
-	}
-	g.service = admin.NewService(gatewayProcess{g})
-	g.admin = admin.NewServer(g.service, g.adminPort, admin.Options{Profiles: c.DebugEndpoints, Settled: g.quiet})
 	if err := g.openLog(); err != nil {
 		return err
 	}
@@ -144,13 +97,13 @@ func (g *Gateway) open(ctx context.Context, o Options) (err error) {
 		return fmt.Errorf("look for topic %s: %w; a gateway serves the workers of an app: start one first, with `millrace run`", topic, err)
 	}
 	g.layout = entities.LayoutOf(c.App, g.topic.Partitions)
-	if o.PartitionsGiven {
+	if g.options.PartitionsGiven {
 		g.layout.Partitions = int32(c.Partitions) //nolint:gosec // at most 4096
 	}
 	if err := g.layout.Check(); err != nil {
 		return fmt.Errorf("topic %s has %w; name the number that its data is of with --partitions", topic, err)
 	}
-	if err := journal.CheckPartitions(g.layout, g.topic, o.PartitionsGiven); err != nil {
+	if err := journal.CheckPartitions(g.layout, g.topic, g.options.PartitionsGiven); err != nil {
 		return err
 	}
 	identity := peer.Identity{Layout: g.layout, Incarnation: rand.Uint64()} //nolint:gosec // a name, not a secret
@@ -159,13 +112,13 @@ func (g *Gateway) open(ctx context.Context, o Options) (err error) {
 			g.logger.Info("no connection to a worker", observe.Worker, name, observe.Address, address, observe.Error, err)
 		},
 	}})
-	if g.tracer, err = c.newTracer("", g.version, g.logger); err != nil {
+	g.onClose(g.client.Close)
+	if err := g.openTracer(""); err != nil {
 		return err
 	}
 	limits := partitions.Limits{MaxWaiting: c.MaxWaiting, MovePatience: c.MovePatience}
 	g.forwarder = partitions.NewForwarder(g.layout, g.routes, g.client, limits, g.clock, nil, g.tracer)
-	g.server = gateway.New(c.gatewayOptions(g.forwarder, g.routes, g.tracer, g.logger))
-	g.server.SetReady(false)
+	g.openGateway(g.forwarder)
 	return nil
 }
 
@@ -178,21 +131,21 @@ func (g *Gateway) openLog() error {
 		if err != nil {
 			return err
 		}
-		g.log = log
+		g.keepLog(log)
 		g.sources = append(g.sources, kafkaMetrics(log))
 	}
 	group, shared := g.log.(broker.Group)
 	if !shared {
 		return errors.New("this log has no group of workers")
 	}
-	g.group = group
+	g.workers = group
 	g.routes.OnDoubt(group.Look)
 	return nil
 }
 
 // watchRoutes keeps the table of who owns what, and a connection to every worker.
 func (g *Gateway) watchRoutes(ctx context.Context) error {
-	return g.group.Watch(ctx, g.config.App, g.topic.Name, func(t *broker.Table) {
+	return g.workers.Watch(ctx, g.config.App, g.topic.Name, func(t *broker.Table) {
 		g.troubles.note(taskRoutes, nil)
 		g.routes.Set(t)
 		g.client.Watch(others(g.routes.Table(), ""))
@@ -244,7 +197,7 @@ func (g *Gateway) adopt(spec *cloudstate.EntitySpec) error {
 	if err != nil {
 		return err
 	}
-	if err := g.server.SetCatalog(catalog); err != nil {
+	if err := g.gateway.SetCatalog(catalog); err != nil {
 		return err
 	}
 	g.catalog.Store(catalog)
@@ -253,30 +206,10 @@ func (g *Gateway) adopt(spec *cloudstate.EntitySpec) error {
 	return nil
 }
 
-// serve takes connections until shutdown ends it.
-func (g *Gateway) serve(ctx context.Context) error {
-	err := g.server.Serve(g.public)
-	if ctx.Err() != nil && errors.Is(err, gateway.ErrClosed) {
-		return nil
-	}
-	return err
-}
-
-// shutdown waits for the stop and lets calls finish.
-func (g *Gateway) shutdown(ctx context.Context) error {
-	<-ctx.Done()
-	defer close(g.quiet)
-	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), g.config.DrainTimeout)
-	defer cancel()
-	return cutOff(g.logger, g.server.Shutdown(bounded))
-}
-
 // NotReady returns why the gateway does not serve, nil when it does.
 func (g *Gateway) NotReady() error {
-	select {
-	case <-g.tasks.Stopping():
+	if g.stopping() {
 		return errStopping
-	default:
 	}
 	if err := g.routes.Err(); err != nil {
 		return err
@@ -296,62 +229,22 @@ func (g *Gateway) NotReady() error {
 func (g *Gateway) checkReady() {
 	poke(g.poked)
 	if table := g.routes.Table(); table != nil && len(table.Members) > 0 && g.catalog.Load() != nil {
-		g.readyOnce.Do(func() { close(g.ready) })
+		g.markReady()
 	}
 }
-
-// Ready is closed when the gateway serves.
-func (g *Gateway) Ready() <-chan struct{} { return g.ready }
 
 // Waiting is never closed: a gateway has no function of its own to wait for.
 func (g *Gateway) Waiting() <-chan struct{} { return nil }
 
-// Done is closed when the gateway has begun to end.
-func (g *Gateway) Done() <-chan struct{} { return g.tasks.Stopping() }
-
-// Stop asks the gateway to end in order. It does not wait.
-func (g *Gateway) Stop() { g.tasks.Stop(nil) }
-
 // Abandon does nothing: a gateway has started no other process.
 func (g *Gateway) Abandon() {}
-
-// Wait returns when everything has ended and is closed. It may be called more than once.
-func (g *Gateway) Wait() error {
-	err := g.tasks.Wait()
-	return errors.Join(err, g.close())
-}
-
-func (g *Gateway) close() error {
-	g.closeOnce.Do(func() {
-		if g.client != nil {
-			_ = g.client.Close() // never fails
-		}
-		g.tracer.CloseInTime()
-		if g.log != nil {
-			g.closeErr = g.log.Close()
-		}
-		if g.adminPort != nil {
-			_ = g.adminPort.Close() // closed already when it has served
-		}
-		if g.public != nil {
-			_ = g.public.Close()
-		}
-	})
-	return g.closeErr
-}
-
-// Status is the whole status page.
-func (g *Gateway) Status(ctx context.Context) *adminv1.StatusResponse { return g.service.Page(ctx) }
-
-// AdminAddress is where status and metrics are, as host:port.
-func (g *Gateway) AdminAddress() string { return g.adminPort.Addr().String() }
 
 // Try returns lines that a newcomer can paste. program is how this program is called.
 func (g *Gateway) Try(program string) []string {
 	ask := asking(program, g.AdminAddress())
 	lines := []string{ask("cluster status")}
 	if catalog := g.catalog.Load(); catalog != nil {
-		if first := tryCall(catalog, g.public.Addr().String()); first != nil {
+		if first := tryCall(catalog, g.PublicAddress()); first != nil {
 			lines = append([]string{first.line}, lines...)
 		}
 	}
@@ -360,5 +253,5 @@ func (g *Gateway) Try(program string) []string {
 
 func (g *Gateway) collected() []observe.Source {
 	routes := measured(routeMetrics(), func(take func(*adminv1.ClusterStatus, ...string)) { take(g.service.ClusterStatus()) })
-	return append([]observe.Source{g.server.Metrics(), peer.Metrics(g.client, nil), traceMetrics(g.tracer), routes}, g.sources...)
+	return append([]observe.Source{g.gateway.Metrics(), peer.Metrics(g.client, nil), traceMetrics(g.tracer), routes}, g.sources...)
 }

@@ -49,8 +49,3 @@ func tellReady(ctx context.Context, server *gateway.Server, poked <-chan struct{
 		}
 	}
 }
-
-// watchHealth tells callers whether this worker is ready.
-func (n *Node) watchHealth(ctx context.Context) error {
-	return tellReady(ctx, n.gateway, n.readiness.poked, n.NotReady, n.logger)
-}

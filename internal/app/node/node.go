@@ -7,21 +7,17 @@ import (
 	"log/slog"
 	"net"
 	"os/exec"
-	"sync"
 	"time"
 
 	"github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/host"
 	"github.com/millrace-io/millrace/gateway"
-	"github.com/millrace-io/millrace/internal/app/admin"
 	"github.com/millrace-io/millrace/internal/clock"
-	"github.com/millrace-io/millrace/internal/lifecycle"
 	"github.com/millrace-io/millrace/internal/observe"
 	"github.com/millrace-io/millrace/internal/tracing"
 	"github.com/millrace-io/millrace/materializer"
 	"github.com/millrace-io/millrace/partitions"
-	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
 
 // Local is a function in this process, and Progress how far a catch-up is, for those above who know no lower floor.
@@ -53,50 +49,29 @@ type Options struct {
 	Clock clock.Clock
 }
 
-// Node is a running process. Start makes it; Wait returns when it has ended.
+// Node is a running worker. Start makes it; Wait returns when it has ended.
 type Node struct {
-	options  Options
-	config   *Config
+	*process
 	identity identity
-	clock    clock.Clock
-	started  time.Time
-	logger   *slog.Logger
 
-	log     broker.Log
-	topic   broker.TopicInfo
-	layout  entities.Layout
 	store   materializer.Store
 	host    *host.Host
-	routes  *partitions.Routes
 	manager *partitions.Manager
 	router  *partitions.Router
-	gateway *gateway.Server
 	// cluster is what there is to do with other workers; nil on a log of this process alone.
 	cluster *cluster
-	public  net.Listener
-	// adminPort is open from the beginning; admin serves it.
-	adminPort net.Listener
-	service   *admin.Service
-	admin     *admin.Server
-	tracer    *tracing.Tracer
-	group     *lifecycle.Group
-	// sources are what is measured, loops what runs below the tasks and may be ill.
-	sources []observe.Source
-	loops   []loop
+	// loops are what runs below the tasks and may be ill.
+	loops []loop
 	// written counts what the store was given; nil for a store that need not be flushed.
 	written func() uint64
 	// spoiled has room for the first error that ends the use of the store.
 	spoiled chan error
 
 	readiness readiness
-	troubles  troubles
 	rebuilds  rebuilds
 	command   command
-	// quiet is closed when no caller is served any more, settled when the partitions are released too.
-	quiet, settled chan struct{}
-
-	closeOnce sync.Once
-	closeErr  error
+	// settled is closed when the partitions are released, after no caller is served any more.
+	settled chan struct{}
 }
 
 // Start opens everything and starts the tasks. When it returns an error, nothing is left open. When ctx ends, so does the
@@ -111,19 +86,10 @@ func Start(ctx context.Context, o Options) (*Node, error) {
 }
 
 func newNode(o Options) *Node {
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
-	if o.Clock == nil {
-		o.Clock = clock.Wall{}
-	}
-	return &Node{
-		options: o, config: o.Config, clock: o.Clock, logger: o.Logger, started: o.Clock.Now(), log: o.Log,
-		routes: partitions.NewRoutes(), readiness: newReadiness(), troubles: troubles{clock: o.Clock}, spoiled: make(chan error, 1), quiet: make(chan struct{}), settled: make(chan struct{}),
-	}
+	return &Node{process: newProcess(o), readiness: newReadiness(), spoiled: make(chan error, 1), settled: make(chan struct{})}
 }
 
-// open builds the house from the ground up.
+// open opens everything, from the log up.
 func (n *Node) open(ctx context.Context) (err error) {
 	if err := checkCommand(ctx, n.options.Command, n.config.Function); err != nil {
 		return err
@@ -131,14 +97,9 @@ func (n *Node) open(ctx context.Context) (err error) {
 	if n.identity, err = openDirectory(n.config, n.options.PartitionsGiven); err != nil {
 		return err
 	}
-	if n.public, err = listen(ctx, "listen", n.config.Listen); err != nil {
+	if err := n.openPorts(ctx, workerProcess{n}, n.settled); err != nil {
 		return err
 	}
-	if n.adminPort, err = listen(ctx, "admin", n.config.Admin); err != nil {
-		return err
-	}
-	n.service = admin.NewService(workerProcess{n})
-	n.admin = admin.NewServer(n.service, n.adminPort, admin.Options{Profiles: n.config.DebugEndpoints, Settled: n.settled})
 	if err := n.openLog(); err != nil {
 		return err
 	}
@@ -148,6 +109,7 @@ func (n *Node) open(ctx context.Context) (err error) {
 	if n.store, err = n.openStore(); err != nil {
 		return err
 	}
+	n.onClose(n.store.Close)
 	if err := n.settleLayout(ctx); err != nil {
 		return err
 	}
@@ -155,7 +117,7 @@ func (n *Node) open(ctx context.Context) (err error) {
 	if err := n.openCluster(ctx); err != nil {
 		return err
 	}
-	if n.tracer, err = n.config.newTracer(n.identity.Worker, n.options.Version, n.logger); err != nil {
+	if err := n.openTracer(n.identity.Worker); err != nil {
 		return err
 	}
 	n.manager = partitions.NewManager(partitions.Options{
@@ -168,8 +130,8 @@ func (n *Node) open(ctx context.Context) (err error) {
 		},
 	})
 	n.router = n.manager.Router()
-	n.gateway = gateway.New(n.config.gatewayOptions(n.router, n.routes, n.tracer, n.logger))
-	n.gateway.SetReady(false)
+	n.openGateway(n.router)
+	n.onClose(n.closeRemote)
 	return nil
 }
 
@@ -243,32 +205,8 @@ func (c *Config) gatewayOptions(dispatcher gateway.Dispatcher, routes *partition
 	}
 }
 
-// Status is the whole status page.
-func (n *Node) Status(ctx context.Context) *adminv1.StatusResponse { return n.service.Page(ctx) }
-
-// Ready is closed when the node serves: the function is known and every partition is owned.
-func (n *Node) Ready() <-chan struct{} { return n.readiness.ready }
-
 // Waiting is closed when everything but a remote function is there.
 func (n *Node) Waiting() <-chan struct{} { return n.readiness.waiting }
-
-// Done is closed when the node has begun to end.
-func (n *Node) Done() <-chan struct{} { return n.group.Stopping() }
-
-func (n *Node) stopping() bool {
-	select {
-	case <-n.Done():
-		return true
-	default:
-		return false
-	}
-}
-
-// PublicAddress is where callers connect, as host:port.
-func (n *Node) PublicAddress() string { return n.public.Addr().String() }
-
-// AdminAddress is where status and metrics are, as host:port.
-func (n *Node) AdminAddress() string { return n.adminPort.Addr().String() }
 
 // Settle returns when the side effects of every call that was answered before have been carried out, and due timers have fired;
 // what did not work and is tried again later is not waited for.
@@ -277,40 +215,13 @@ func (n *Node) Settle(ctx context.Context) error {
 	return n.manager.Settle(ctx)
 }
 
-// Stop asks the node to end in order. It does not wait.
-func (n *Node) Stop() { n.group.Stop(nil) }
-
 // Abandon ends the function that the node started, at once and without waiting: the rest ends with the process.
 func (n *Node) Abandon() { n.command.kill() }
 
-// Wait returns when everything has ended and is closed. It may be called more than once.
-func (n *Node) Wait() error {
-	err := n.group.Wait()
-	return errors.Join(err, n.close())
-}
-
-// close closes what open opened, from the top.
-func (n *Node) close() error {
-	n.closeOnce.Do(func() {
-		var errs []error
-		if remote := n.readiness.remote; remote != nil {
-			errs = append(errs, remote.Close())
-		}
-		n.cluster.close()
-		n.tracer.CloseInTime()
-		if n.store != nil {
-			errs = append(errs, n.store.Close())
-		}
-		if n.log != nil {
-			errs = append(errs, n.log.Close())
-		}
-		if n.adminPort != nil {
-			_ = n.adminPort.Close() // closed already when it has served
-		}
-		if n.public != nil {
-			_ = n.public.Close()
-		}
-		n.closeErr = errors.Join(errs...)
-	})
-	return n.closeErr
+// closeRemote ends the connection to a remote function, if there is one.
+func (n *Node) closeRemote() error {
+	if remote := n.readiness.remote; remote != nil {
+		return remote.Close()
+	}
+	return nil
 }

@@ -401,7 +401,7 @@ func TestLagOfAPartitionThatIsNotOwned(t *testing.T) {
 // The store is flushed when something was written, and not otherwise.
 func TestStoreIsFlushedNowAndThen(t *testing.T) {
 	clk := clock.NewManual(time.Unix(0, 0))
-	n := &Node{clock: clk, logger: discard(), troubles: troubles{clock: clk}}
+	n := &Node{process: newProcess(Options{Clock: clk})}
 	written, flushed, results := uint64(1), make(chan struct{}), make(chan error)
 	n.written = func() uint64 { return written }
 	n.store = flushable{flush: func() error {

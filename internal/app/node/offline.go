@@ -4,12 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
 
 	"github.com/millrace-io/millrace/internal/app/admin"
-	"github.com/millrace-io/millrace/internal/clock"
 	"github.com/millrace-io/millrace/materializer/pebblestore"
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
@@ -28,8 +26,7 @@ func VerifyOffline(ctx context.Context, c *Config, r *adminv1.VerifyRequest, sen
 
 // openOffline opens log and journal of a configuration, and the store if it is wanted, and starts nothing.
 func openOffline(ctx context.Context, c *Config, store bool) (*Node, error) {
-	n := &Node{config: c, clock: clock.Wall{}, logger: slog.New(slog.DiscardHandler)}
-	n.troubles.clock = n.clock
+	n := &Node{process: newProcess(Options{Config: c})}
 	err := n.openForReading(ctx, store)
 	if err != nil {
 		return nil, errors.Join(err, n.close())
@@ -62,5 +59,6 @@ func (n *Node) openForReading(ctx context.Context, store bool) (err error) {
 		return n.inUse(err)
 	}
 	n.store = opened
+	n.onClose(opened.Close)
 	return nil
 }

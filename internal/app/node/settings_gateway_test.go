@@ -19,7 +19,7 @@ func TestGatewayHasTheSettingsThatItReads(t *testing.T) {
 	reading := &configReader{functions: map[string]*ast.FuncDecl{}, read: read}
 	reading.parse(t, ".")
 	for name := range reading.functions {
-		if strings.HasPrefix(name, "Gateway.") || strings.HasPrefix(name, "gatewayProcess.") {
+		if strings.HasPrefix(name, "Gateway.") || strings.HasPrefix(name, "gatewayProcess.") || strings.HasPrefix(name, "process.") {
 			reading.follow(name)
 		}
 	}

@@ -40,7 +40,7 @@ func (n *Node) openLog() error {
 		if err != nil {
 			return err
 		}
-		n.log = log
+		n.keepLog(log)
 		n.sources = append(n.sources, kafkaMetrics(log))
 		return nil
 	}
@@ -50,7 +50,7 @@ func (n *Node) openLog() error {
 	if err != nil {
 		return n.inUse(err)
 	}
-	n.log = log
+	n.keepLog(log)
 	n.sources = append(n.sources, embeddedMetrics(log))
 	n.loops = append(n.loops, logLoop(log.Stats))
 	return nil

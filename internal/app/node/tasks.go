@@ -2,11 +2,8 @@ package node
 
 import (
 	"context"
-	"errors"
-	"log/slog"
 	"time"
 
-	"github.com/millrace-io/millrace/gateway"
 	"github.com/millrace-io/millrace/internal/lifecycle"
 	"github.com/millrace-io/millrace/internal/observe"
 )
@@ -31,7 +28,7 @@ const flushEvery = 30 * time.Second
 // run starts the tasks, from the ground up; Stop ends them from the top.
 func (n *Node) run(ctx context.Context) {
 	n.group = lifecycle.New(ctx, n.clock)
-	n.group.Start(taskShutdown, n.shutdown)
+	n.group.Start(taskShutdown, func(ctx context.Context) error { return n.shutdown(ctx, n.endEffects) })
 	if n.written != nil {
 		n.group.Start(taskFlush, n.flushStore)
 	}
@@ -46,18 +43,7 @@ func (n *Node) run(ctx context.Context) {
 	if len(n.options.Command) > 0 {
 		n.group.Start(taskSupervisor, n.supervise)
 	}
-	n.group.Start(taskGateway, n.serveGateway)
-	n.group.Start(taskHealth, n.watchHealth)
-	n.group.Start(taskAdmin, n.admin.Serve)
-}
-
-// serveGateway takes connections until shutdown ends it.
-func (n *Node) serveGateway(ctx context.Context) error {
-	err := n.gateway.Serve(n.public)
-	if ctx.Err() != nil && errors.Is(err, gateway.ErrClosed) {
-		return nil
-	}
-	return err
+	n.serve(n.NotReady)
 }
 
 // runPartitions owns partitions until the gateway has let its last call go.
@@ -83,14 +69,9 @@ func (n *Node) runPartitions(ctx context.Context) error {
 	}
 }
 
-// shutdown waits for the stop and then ends the traffic: first the callers, then the effects that they began. Effects that
-// take longer than drain-timeout meet partitions that are gone, and end with that; those whose function hangs are left to the end of the
-// process.
-func (n *Node) shutdown(ctx context.Context) error {
-	<-ctx.Done()
-	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), n.config.DrainTimeout)
-	defer cancel()
-	err := n.gateway.Shutdown(bounded)
+// endEffects ends what the callers began. Effects that take longer than drain-timeout meet partitions that are gone, and end with
+// that; those whose function hangs are left to the end of the process.
+func (n *Node) endEffects(bounded context.Context) {
 	drained := make(chan struct{})
 	go func() { // ends with the last effect, or with the process; waited for below
 		defer close(drained)
@@ -107,25 +88,10 @@ func (n *Node) shutdown(ctx context.Context) error {
 	case <-time.After(lateEffects):
 		n.logger.Warn("effects do not end", observe.Cause, "their function hangs: they are left to the end of the process, and are sent again by the next owner")
 	}
-	return cutOff(n.logger, err)
 }
 
 // lateEffects is how long effects may take to notice that the partitions are gone.
 const lateEffects = time.Second
-
-// cutOff reports calls that did not end in time; any other error is one.
-func cutOff(logger *slog.Logger, err error) error {
-	switch {
-	case errors.Is(err, gateway.ErrHanging):
-		logger.Warn("calls were cut off", observe.Cause, err)
-		return nil
-	case errors.Is(err, context.DeadlineExceeded):
-		logger.Warn("calls were cut off", observe.Cause, "they did not end within drain-timeout")
-		return nil
-	default:
-		return err
-	}
-}
 
 // flushStore makes the store durable now and then, if anything was written to it, so that a killed process need not read the
 // whole log again. It ends the node when the store cannot be used any more.
