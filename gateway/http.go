@@ -87,27 +87,32 @@ func (s *Server) newTranscoder(g *generation, types *typeResolver) (*vanguard.Tr
 	var services []*vanguard.Service
 	inner := s.bound(g.inner)
 	for _, service := range g.catalog.Services() {
-		services = append(services, vanguard.NewServiceWithSchema(service.Descriptor, inner, vanguard.WithTypeResolver(types)))
+		services = append(services, vanguard.NewServiceWithSchema(service.Descriptor, inner))
 	}
 	for name := range g.inner.GetServiceInfo() {
 		if g.catalog.Service(name) == nil { // our own services know no JSON
 			services = append(services, vanguard.NewService(name, inner, vanguard.WithTargetCodecs(vanguard.CodecProto)))
 		}
 	}
-	limit := s.opts.transcoderBytes()
+	return transcoderOf(services, types, g.json, s.opts.transcoderBytes(), http.HandlerFunc(s.writeNotFound))
+}
+
+// transcoderOf returns a transcoder to gRPC whose messages have at most limit bytes in any encoding.
+func transcoderOf(services []*vanguard.Service, types vanguard.TypeResolver, json *jsonCodec, limit int, unknown http.Handler) (*vanguard.Transcoder, error) {
 	return vanguard.NewTranscoder(services,
 		vanguard.WithDefaultServiceOptions(
 			vanguard.WithTargetProtocols(vanguard.ProtocolGRPC),
 			vanguard.WithTargetCodecs(vanguard.CodecProto, vanguard.CodecJSON),
 			vanguard.WithNoTargetCompression(),
-			vanguard.WithMaxMessageBufferBytes(uint32(limit)), //nolint:gosec // bounded by transcoderBytes
+			vanguard.WithMaxMessageBufferBytes(uint32(limit)), //nolint:gosec // at most 1 GiB
+			vanguard.WithTypeResolver(types),
 		),
 		vanguard.WithCodec(func(r vanguard.TypeResolver) vanguard.Codec { return protoCodec{vanguard.NewProtoCodec(r)} }),
-		vanguard.WithCodec(func(vanguard.TypeResolver) vanguard.Codec { return g.json }),
+		vanguard.WithCodec(func(vanguard.TypeResolver) vanguard.Codec { return json }),
 		vanguard.WithCompression(vanguard.CompressionGzip,
 			func() connect.Compressor { return gzip.NewWriter(io.Discard) },
 			func() connect.Decompressor { return &boundedGzip{limit: limit} }),
-		vanguard.WithUnknownHandler(http.HandlerFunc(s.writeNotFound)),
+		vanguard.WithUnknownHandler(unknown),
 	)
 }
 

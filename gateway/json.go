@@ -66,7 +66,7 @@ type jsonCodec struct {
 	vanguard.JSONCodec
 }
 
-func newJSONCodec(types *typeResolver) *jsonCodec {
+func newJSONCodec(types vanguard.TypeResolver) *jsonCodec {
 	return &jsonCodec{JSONCodec: vanguard.JSONCodec{
 		MarshalOptions:   protojson.MarshalOptions{Resolver: types, EmitDefaultValues: true},
 		UnmarshalOptions: protojson.UnmarshalOptions{Resolver: types, RecursionLimit: maxJSONDepth},

@@ -170,6 +170,7 @@ var rooms = map[string]room{
 		"entities":                    "entities are what is looked at",
 		"entities/discovery":          "what is served, and how stored messages are read",
 		"entities/record":             "history and log tail show records",
+		"gateway":                     "the admin port has the protocols of the public one",
 		"materializer":                "get and history read rows, verify reads the journal",
 		"partitions":                  "status, parked effects and repair are those of the partitions",
 		"partitions/peer":             "other workers are asked",

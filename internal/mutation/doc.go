@@ -106,6 +106,8 @@ const (
 	Shortened = "shortened"
 	// Patience: what waits for a partition without an active owner is answered in time.
 	Patience = "patience"
+	// ForeignPage: a page of another origin cannot call the admin service from a browser.
+	ForeignPage = "foreignpage"
 )
 
 // What is no safety line: the log protocol could as well be without it, and its model must be as sound.
@@ -168,6 +170,7 @@ func Lines() []string {
 		Applied,
 		Shortened,
 		Patience,
+		ForeignPage,
 		GapScan,
 		StrictClaim,
 	}

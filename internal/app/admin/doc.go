@@ -1,5 +1,6 @@
 // Package admin answers what the command line and the console ask of a running process, on its admin port: one service,
-// millrace.admin.v1, for a worker and for a gateway, and the pages /status, /metrics, /readyz and /livez.
+// millrace.admin.v1, for a worker and for a gateway, and the pages /status, /metrics, /readyz and /livez. The service is served
+// by the protocols of the public port, through gateway.Front.
 //
 // Read process.go first: a process is what fills the interface Process, and what a gateway does not have is nil in it. Then
 // there is one file for each group of methods: status.go, entity.go, history.go, tail.go, parked.go, repair.go, verify.go and
@@ -10,9 +11,9 @@
 //
 // Goroutines: Server.Serve owns that of the HTTP server. A handler runs on the goroutine of its call and ends the ones that it
 // starts, but that a repair goes on when its caller leaves. All methods may be called from many goroutines. Serve returns when
-// no handler runs any more, because handlers read a log and a store that are closed after it.
+// no call of the service runs any more, because handlers read a log and a store that are closed after it.
 //
-// Errors of handlers are gRPC statuses: NOT_FOUND and INVALID_ARGUMENT speak of the request, FAILED_PRECONDITION says that
-// nothing was done, UNAVAILABLE that the same request may succeed later or elsewhere, UNIMPLEMENTED that a gateway was asked
+// Errors of handlers are gRPC statuses: NOT_FOUND and INVALID_ARGUMENT speak of the request, FAILED_PRECONDITION says
+// what has to change first, UNAVAILABLE that the same request may succeed later or elsewhere, UNIMPLEMENTED that a gateway was asked
 // for what only a worker has.
 package admin

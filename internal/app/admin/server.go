@@ -17,8 +17,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/encoding/protojson"
 
+	"github.com/millrace-io/millrace/gateway"
+	"github.com/millrace-io/millrace/internal/mutation"
 	"github.com/millrace-io/millrace/internal/observe"
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
@@ -26,7 +29,15 @@ import (
 // headerTimeout bounds how long a client of the admin port may take to say what it wants.
 const headerTimeout = 10 * time.Second
 
-// Server is the admin port: the service over gRPC, and pages over HTTP.
+const (
+	// maxRequest and maxReply bound the messages of the service, in bytes.
+	maxRequest = 4 << 20
+	maxReply   = 64 << 20
+	// bodyTimeout bounds how long a request may take to arrive.
+	bodyTimeout = 30 * time.Second
+)
+
+// Server is the admin port: the service over gRPC, gRPC-Web, Connect and JSON, and pages over HTTP.
 type Server struct {
 	service  *Service
 	options  Options
@@ -46,7 +57,7 @@ type Options struct {
 // NewServer returns the server of an open port. It closes the listener when it has served.
 func NewServer(service *Service, listener net.Listener, o Options) *Server {
 	// Handlers read log and store, which are closed after the admin port.
-	s := &Server{service: service, options: o, listener: listener, grpc: grpc.NewServer(grpc.WaitForHandlers(true))}
+	s := &Server{service: service, options: o, listener: listener, grpc: grpc.NewServer(grpc.WaitForHandlers(true), grpc.MaxRecvMsgSize(maxRequest), grpc.MaxSendMsgSize(maxReply))}
 	adminv1.RegisterAdminServiceServer(s.grpc, service)
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
@@ -55,13 +66,18 @@ func NewServer(service *Service, listener net.Listener, o Options) *Server {
 	return s
 }
 
-// Serve answers until ctx has ended and all is settled, so that the end can be watched here. It returns when no handler runs.
+// Serve answers until ctx has ended and all is settled, so that the end can be watched here. It returns when no call of
+// the service runs.
 func (s *Server) Serve(ctx context.Context) error {
 	pages, err := s.pages()
 	if err != nil {
 		return err
 	}
-	s.http.Handler = s.route(pages)
+	front, err := gateway.NewFront(s.grpc, gateway.FrontOptions{MaxRequest: maxRequest, MaxReply: maxReply, BodyTimeout: bodyTimeout})
+	if err != nil {
+		return err
+	}
+	s.http.Handler = route(front, pages)
 	ended := make(chan error, 1)
 	go func() { ended <- s.http.Serve(s.listener) }() // ended by Close below
 	select {
@@ -89,7 +105,8 @@ func (s *Server) pages() (http.Handler, error) {
 	mux.HandleFunc("GET /status", s.status)
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.HandleFunc("GET /livez", say("ok"))
-	mux.HandleFunc("GET /{$}", say("millrace admin: /status /metrics /readyz /livez, and gRPC millrace.admin.v1.AdminService"))
+	mux.HandleFunc("GET /{$}", say("millrace admin: /status /metrics /readyz /livez, and millrace.admin.v1.AdminService over gRPC, gRPC-Web, Connect, and "+
+		"POST /millrace.admin.v1.AdminService/Status with JSON"))
 	if s.options.Profiles {
 		mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 		mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
@@ -104,15 +121,40 @@ func say(line string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, line+"\n") }
 }
 
-// route sends gRPC to the admin service and the rest to the pages.
-func (s *Server) route(pages http.Handler) http.Handler {
+// route sends calls of the service to its front and the rest to the pages.
+func route(front *gateway.Front, pages http.Handler) http.Handler {
+	foreign := http.NewCrossOriginProtection()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.ProtoMajor == 2 && strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") {
-			s.grpc.ServeHTTP(w, r)
+		if !front.IsCall(r) {
+			pages.ServeHTTP(w, r)
 			return
 		}
-		pages.ServeHTTP(w, r)
+		if err := mayCall(r, foreign); err != nil && !mutation.On(mutation.ForeignPage) {
+			front.Refuse(w, codes.PermissionDenied, err.Error())
+			return
+		}
+		front.ServeHTTP(w, r)
 	})
+}
+
+// mayCall refuses what a page of another origin has a browser send: it would act for everybody who opens that page near a worker.
+// A page whose own name resolves to this address would be of the same origin, so a browser must use an address, or localhost.
+// What is not a browser sends neither header.
+func mayCall(r *http.Request, foreign *http.CrossOriginProtection) error {
+	if r.Header.Get("Origin") == "" && r.Header.Get("Sec-Fetch-Site") == "" {
+		return nil
+	}
+	host := r.Host
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	if host != "localhost" && net.ParseIP(strings.Trim(host, "[]")) == nil {
+		return fmt.Errorf("a browser calls the admin service by an IP address or as localhost, not as %q: open the page by one of these", host)
+	}
+	if err := foreign.Check(r); err != nil {
+		return fmt.Errorf("a page of another origin may not call the admin service (%w)", err)
+	}
+	return nil
 }
 
 func (s *Server) metrics() (http.Handler, error) {

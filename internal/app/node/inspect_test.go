@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -155,5 +156,36 @@ func TestDescriptorsAreThoseOfTheFunction(t *testing.T) {
 	}
 	if !slices.ContainsFunc(set.GetFile(), func(f *descriptorpb.FileDescriptorProto) bool { return f.GetPackage() == "shop.v1" }) {
 		t.Errorf("no file of package shop.v1 in %d files", len(set.GetFile()))
+	}
+}
+
+// TestHistoryAsJSON: the service of the admin port is called with JSON too, and a stream is a document per line.
+func TestHistoryAsJSON(t *testing.T) {
+	n := started(t, Options{Local: local(t, "cart")})
+	addItem(t, n, "42", "apple")
+	addItem(t, n, "42", "pear")
+	ask := func(method, body string) (int, string) {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+n.AdminAddress()+"/millrace.admin.v1.AdminService/"+method, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Content-Type", "application/json")
+		res, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		text, err := io.ReadAll(res.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return res.StatusCode, string(text)
+	}
+	code, text := ask("History", `{"type":"cart","id":"42"}`)
+	if code != http.StatusOK || strings.Count(text, "\n") != 2 || strings.Count(text, `"kind":"event"`) != 2 {
+		t.Errorf("%d %s", code, text)
+	}
+	if code, text := ask("GetEntity", `{"type":"cart","id":"7"}`); code != http.StatusNotFound || !strings.Contains(text, `"code":5`) || !strings.Contains(text, "cart/7 has no records") {
+		t.Errorf("%d %s", code, text)
 	}
 }

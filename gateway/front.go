@@ -1,0 +1,324 @@
+package gateway
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"connectrpc.com/vanguard"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+
+	"github.com/millrace-io/millrace/entities"
+)
+
+// Front serves the services of a gRPC server by the protocols of the public port: native gRPC, gRPC-Web, Connect, and
+// POST /<package.Service>/<Method> with JSON, with the same errors. It is for services of the runtime itself, such as that of
+// the admin port: their types are compiled in, and every call has one request message. Where a method streams its output, plain
+// HTTP gets one JSON document per line, or server-sent events if the request says Accept: text/event-stream.
+type Front struct {
+	server     *grpc.Server
+	services   map[string]grpc.ServiceInfo
+	options    FrontOptions
+	json       *jsonCodec
+	transcoder *vanguard.Transcoder
+}
+
+// FrontOptions bound what callers may ask for. All are required.
+type FrontOptions struct {
+	// MaxRequest bounds one request message, MaxReply one reply, in bytes of any encoding.
+	MaxRequest, MaxReply int
+	// BodyTimeout is how long a request may take to arrive.
+	BodyTimeout time.Duration
+}
+
+// NewFront returns a front of a server whose services are all registered. It starts no goroutine, and its handlers end with the
+// calls of the server.
+func NewFront(server *grpc.Server, o FrontOptions) (*Front, error) {
+	f := &Front{server: server, services: server.GetServiceInfo(), options: o, json: newJSONCodec(protoregistry.GlobalTypes)}
+	var services []*vanguard.Service
+	for name := range f.services {
+		services = append(services, vanguard.NewService(name, server, vanguard.WithTargetCodecs(vanguard.CodecProto)))
+	}
+	var err error
+	f.transcoder, err = transcoderOf(services, protoregistry.GlobalTypes, f.json, o.MaxReply, http.HandlerFunc(writeNoRoute))
+	if err != nil {
+		return nil, fmt.Errorf("serve over Connect and gRPC-Web: %w", err)
+	}
+	return f, nil
+}
+
+// IsCall says whether a request is for a service: by its path, or because it speaks native gRPC.
+func (f *Front) IsCall(r *http.Request) bool {
+	service, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
+	_, ours := f.services[service]
+	return ours || isNative(r)
+}
+
+func isNative(r *http.Request) bool {
+	contentType := r.Header.Get("Content-Type")
+	return r.ProtoMajor == 2 && strings.HasPrefix(contentType, contentTypeGRPC) && !strings.HasPrefix(contentType, contentTypeGRPCWeb)
+}
+
+// ServeHTTP answers one call.
+func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if isNative(r) {
+		f.server.ServeHTTP(w, r)
+		return
+	}
+	r = r.WithContext(r.Context()) // net/http must find its own body in its request
+	if r.Body != http.NoBody {
+		r.Body = http.MaxBytesReader(w, timeBody(w, r, f.options.BodyTimeout), int64(f.options.MaxRequest)+grpcEnvelopeBytes)
+	}
+	switch contentType := r.Header.Get("Content-Type"); {
+	case strings.HasPrefix(contentType, contentTypeGRPCWebText):
+		writeHTTPError(w, http.StatusUnsupportedMediaType, invalid("content type %q is not served: use %s+proto", contentType, contentTypeGRPCWeb))
+	case isTranscodedRPC(r, contentType):
+		f.transcoder.ServeHTTP(w, r)
+	default:
+		f.servePlain(w, r)
+	}
+}
+
+// Refuse answers a request that is not to be served, in the form of all errors.
+func (*Front) Refuse(w http.ResponseWriter, code codes.Code, message string) {
+	writePlainError(w, statusError(code, message))
+}
+
+func writeNoRoute(w http.ResponseWriter, r *http.Request) {
+	writePlainError(w, notFound(r.Method, r.URL.Path))
+}
+
+// servePlain answers POST /<package.Service>/<Method> with JSON.
+func (f *Front) servePlain(w http.ResponseWriter, r *http.Request) {
+	m := methodAt(r.URL.Path)
+	switch contentType := r.Header.Get("Content-Type"); {
+	case m == nil:
+		writeNoRoute(w, r)
+		return
+	case r.Method != http.MethodPost:
+		w.Header().Set("Allow", http.MethodPost)
+		writeHTTPError(w, http.StatusMethodNotAllowed, wrongMethod(r.Method, r.URL.Path, http.MethodPost))
+		return
+	case !isJSON(contentType):
+		writeHTTPError(w, http.StatusUnsupportedMediaType, wrongContentType(contentType))
+		return
+	}
+	ctx, cancel, problem := withServerTimeout(r.Context(), r.Header)
+	if problem != nil {
+		writePlainError(w, problem)
+		return
+	}
+	defer cancel()
+	payload, problem := f.readRequest(m, r)
+	if problem != nil {
+		writePlainError(w, problem)
+		return
+	}
+	c := &frontCall{w: w, method: m, json: f.json, header: http.Header{}, sse: acceptsEvents(r.Header)}
+	f.server.ServeHTTP(c, asGRPC(ctx, r, payload))
+	c.end()
+}
+
+// methodAt returns the method of a path, nil when none is compiled in.
+func methodAt(path string) protoreflect.MethodDescriptor {
+	service, method, found := strings.Cut(strings.TrimPrefix(path, "/"), "/")
+	d, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(service))
+	if s, isService := d.(protoreflect.ServiceDescriptor); err == nil && isService && found {
+		return s.Methods().ByName(protoreflect.Name(method))
+	}
+	return nil
+}
+
+// readRequest reads a whole request and returns it encoded. No bytes at all are an empty message.
+func (f *Front) readRequest(m protoreflect.MethodDescriptor, r *http.Request) ([]byte, *entities.Error) {
+	if m.IsStreamingClient() {
+		return nil, entities.Errorf(entities.NotSupported, entities.NotApplied, "%s streams its input: call it by gRPC", m.FullName())
+	}
+	data, err := io.ReadAll(r.Body)
+	_, tooLong := errors.AsType[*http.MaxBytesError](err)
+	switch {
+	case tooLong, len(data) > f.options.MaxRequest:
+		return nil, tooLarge(f.options.MaxRequest)
+	case err != nil:
+		return nil, invalid("the request's body cannot be read: %w", err)
+	case len(data) == 0:
+		data = []byte("{}")
+	}
+	t, err := protoregistry.GlobalTypes.FindMessageByName(m.Input().FullName())
+	if err != nil {
+		return nil, asError(err)
+	}
+	msg := t.New().Interface()
+	if err := f.json.UnmarshalOptions.Unmarshal(data, msg); err != nil {
+		return nil, invalid("%s: %s", r.URL.Path, jsonProblem(err))
+	}
+	payload, err := proto.Marshal(msg)
+	if err != nil {
+		return nil, invalid("%s: %w", r.URL.Path, err)
+	}
+	return payload, nil
+}
+
+// asGRPC is a plain call as a gRPC server takes it.
+func asGRPC(ctx context.Context, r *http.Request, payload []byte) *http.Request {
+	call := r.Clone(ctx)
+	call.Proto, call.ProtoMajor, call.ProtoMinor = "HTTP/2.0", 2, 0
+	for _, name := range []string{"Connection", "Content-Length", "Content-Encoding", "Grpc-Timeout", "Grpc-Encoding", "Grpc-Accept-Encoding"} {
+		call.Header.Del(name)
+	}
+	call.Header.Set("Content-Type", contentTypeGRPC)
+	call.Header.Set("Te", "trailers")
+	framed := binary.BigEndian.AppendUint32([]byte{0}, uint32(len(payload))) //nolint:gosec // bounded by MaxRequest
+	call.Body, call.ContentLength = io.NopCloser(bytes.NewReader(append(framed, payload...))), -1
+	return call
+}
+
+// frontCall is the response of a plain call: it takes what a gRPC server writes, and prints each message as it is complete.
+type frontCall struct {
+	w      http.ResponseWriter
+	method protoreflect.MethodDescriptor
+	json   *jsonCodec
+	// header is what the server says of the call; its trailers come into it too.
+	header http.Header
+	// sse: the caller wants a stream as server-sent events.
+	sse bool
+	// unread begins with a message that is not complete; reply is that of a method that does not stream.
+	unread, reply []byte
+	// streamed: the response is a stream that has begun.
+	streamed bool
+	// problem is why a message could not be printed.
+	problem error
+}
+
+// Header returns what the server says.
+func (c *frontCall) Header() http.Header { return c.header }
+
+// WriteHeader does nothing: the status of a call stands in its trailer.
+func (c *frontCall) WriteHeader(int) {}
+
+// Flush does nothing: a message is sent when it is complete.
+func (c *frontCall) Flush() {}
+
+// Write takes a part of the server's frames.
+func (c *frontCall) Write(p []byte) (int, error) {
+	c.unread = append(c.unread, p...)
+	for len(c.unread) >= grpcEnvelopeBytes {
+		size := int(binary.BigEndian.Uint32(c.unread[1:]))
+		if len(c.unread) < grpcEnvelopeBytes+size {
+			break
+		}
+		if c.problem == nil {
+			c.problem = c.print(c.unread[grpcEnvelopeBytes : grpcEnvelopeBytes+size])
+		}
+		c.unread = c.unread[grpcEnvelopeBytes+size:]
+	}
+	return len(p), nil
+}
+
+// print takes one message.
+func (c *frontCall) print(payload []byte) error {
+	t, err := protoregistry.GlobalTypes.FindMessageByName(c.method.Output().FullName())
+	if err != nil {
+		return err
+	}
+	msg := t.New().Interface()
+	if err := proto.Unmarshal(payload, msg); err != nil {
+		return err
+	}
+	text, err := c.json.MarshalAppend(nil, msg)
+	switch {
+	case err != nil:
+		return err
+	case !c.method.IsStreamingServer():
+		c.reply = text
+		return nil
+	case c.sse:
+		text = appendEvent(nil, "", "", text)
+	default:
+		text = append(text, '\n')
+	}
+	c.begin()
+	if _, err := c.w.Write(text); err != nil {
+		return err
+	}
+	return http.NewResponseController(c.w).Flush()
+}
+
+// begin sends the headers of a stream, once.
+func (c *frontCall) begin() {
+	if c.streamed {
+		return
+	}
+	c.streamed = true
+	header := c.w.Header()
+	header.Set("Content-Type", contentTypeJSON)
+	if c.sse {
+		header.Set("Content-Type", contentTypeEvents)
+		header.Set("Cache-Control", "no-cache")
+	}
+	c.w.WriteHeader(http.StatusOK)
+}
+
+// end completes the response. A stream that has begun and did not succeed ends with an event, or is cut.
+func (c *frontCall) end() {
+	failure := c.failure()
+	switch {
+	case failure != nil && !c.streamed:
+		writePlainError(c.w, failure)
+	case failure != nil && c.sse:
+		body, _ := errorBody(failure, verdictOf(failure))
+		_, _ = c.w.Write(appendEvent(nil, "error", "", body)) // a caller that left gets nothing
+	case failure != nil:
+		panic(http.ErrAbortHandler)
+	case c.method.IsStreamingServer():
+		c.begin()
+	default:
+		header := c.w.Header()
+		header.Set("Content-Type", contentTypeJSON)
+		header.Set("Content-Length", strconv.Itoa(len(c.reply)))
+		_, _ = c.w.Write(c.reply) // a caller that left gets nothing
+	}
+}
+
+// failure is what the server says in its trailer, nil after success.
+func (c *frontCall) failure() *entities.Error {
+	code, err := strconv.ParseUint(c.header.Get("Grpc-Status"), 10, 32)
+	switch {
+	case err != nil: // a server that was stopped writes nothing
+		return unavailable("this process is ending: call another one")
+	case codes.Code(code) != codes.OK:
+		text, err := url.PathUnescape(c.header.Get("Grpc-Message"))
+		if err != nil {
+			text = c.header.Get("Grpc-Message")
+		}
+		return statusError(codes.Code(code), text)
+	case c.problem != nil:
+		return entities.Errorf(entities.Internal, entities.Unknown, "%s: the reply cannot be printed: %w", c.method.FullName(), c.problem)
+	default:
+		return nil
+	}
+}
+
+// statusError is the status of a gRPC handler as this package writes errors. Codes that speak of the request mean that nothing
+// was done.
+func statusError(code codes.Code, message string) *entities.Error {
+	outcome := entities.Unknown
+	switch code {
+	case codes.InvalidArgument, codes.NotFound, codes.Unimplemented, codes.PermissionDenied, codes.Unauthenticated:
+		outcome = entities.NotApplied
+	default:
+	}
+	return &entities.Error{Reason: entities.FunctionRefused, Code: uint32(code), Outcome: outcome, Message: message}
+}
