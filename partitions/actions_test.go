@@ -10,6 +10,7 @@ import (
 
 	"github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/partitions/core"
 )
 
 // acts makes an action of texts: commands of words, separated by semicolons. Those that begin with "effect" or "async" are side effects,
@@ -39,7 +40,7 @@ func startActing(t *testing.T) *fixture {
 	t.Helper()
 	f := start(t, setup{world: alone})
 	f.words.act = acts
-	f.await(Active)
+	f.await(core.Active)
 	f.words.down, f.words.downFor = entities.Errorf(entities.Unavailable, entities.NotApplied, "c is down"), "c"
 	return f
 }
@@ -147,7 +148,7 @@ func TestActionsTakeNoIDs(t *testing.T) {
 	named := func() *entities.Command { return withID(acting("effect a add 1"), "id") }
 	stream := func() *entities.Stream { return &entities.Stream{Command: named()} }
 	net := &network{workers: map[string]*Router{"at-w": f.router}}
-	gateway := NewForwarder(f.m.options.Layout, tableOf("at-w"), net, Limits{}, f.clock, nil, nil)
+	gateway := NewForwarder(f.m.options.Layout, tableOf("at-w"), net, core.Limits{}, f.clock, nil, nil)
 	for way, call := range map[string]func() error{
 		"here":                   func() error { _, err := f.router.Dispatch(t.Context(), named()); return err },
 		"from another worker":    func() error { _, err := f.router.DispatchHere(t.Context(), named(), 0); return err },
@@ -208,7 +209,7 @@ func TestAGatewayRunsAnActionOnce(t *testing.T) {
 		}
 		routes.Set(table)
 		u := &unlucky{outcome: outcome}
-		if _, err := NewForwarder(entities.LayoutOf("app", 1), routes, u, Limits{}, f.clock, nil, nil).Dispatch(t.Context(), acting("x")); err == nil || u.calls != want {
+		if _, err := NewForwarder(entities.LayoutOf("app", 1), routes, u, core.Limits{}, f.clock, nil, nil).Dispatch(t.Context(), acting("x")); err == nil || u.calls != want {
 			t.Errorf("%s: %d calls, %v; want %d", outcome, u.calls, err, want)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"testing/synctest"
 
 	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/partitions/core"
 )
 
 // aheadSession is a session of words that takes commands before their turn. Whatever comes must be what was announced.
@@ -64,7 +65,7 @@ func startAhead(t *testing.T) (f *fixture, first <-chan answer) {
 	w := newWords()
 	w.ahead = t
 	f = start(t, setup{world: alone, words: w})
-	f.await(Active)
+	f.await(core.Active)
 	first = f.later(command("a", "wait 1"))
 	<-w.entered
 	return f, first
@@ -115,7 +116,7 @@ func TestCommandsAheadOfTheirTurn(t *testing.T) {
 				t.Error("nothing was announced")
 			}
 			again := start(t, setup{on: f.world, clock: f.clock, name: "again"})
-			again.await(Active)
+			again.await(core.Active)
 			again.want(again.submit(command("a", "read")), c.after)
 		}))
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/materializer/memstore"
+	"github.com/millrace-io/millrace/partitions/core"
 )
 
 // TestARefusedForwardDoesNotDenyTheCommand: a command that stored something and whose forward was
@@ -16,10 +17,10 @@ import (
 // door, with and without an id, the first time and again.
 func TestARefusedForwardDoesNotDenyTheCommand(t *testing.T) {
 	for _, id := range []string{"", "id"} {
-		c := newCluster(t, Limits{MovePatience: time.Minute})
+		c := newCluster(t, core.Limits{MovePatience: time.Minute})
 		c.owned(c.b, 1)
 		c.b.words.act = acts
-		gateway := NewForwarder(c.a.m.options.Layout, c.a.m.options.Routes, c.net, Limits{MovePatience: time.Minute}, c.a.clock, nil, nil)
+		gateway := NewForwarder(c.a.m.options.Layout, c.a.m.options.Routes, c.net, core.Limits{MovePatience: time.Minute}, c.a.clock, nil, nil)
 		for door, dispatch := range map[string]func(*entities.Command) error{
 			"owner":   func(cmd *entities.Command) error { _, err := c.b.router.Dispatch(t.Context(), cmd); return err },
 			"worker":  func(cmd *entities.Command) error { _, err := c.a.router.Dispatch(t.Context(), cmd); return err },
@@ -53,7 +54,7 @@ func TestOutboxKeepsTheRefusal(t *testing.T) {
 	} {
 		for _, failOver := range []bool{false, true} {
 			f := start(t, setup{world: alone})
-			f.await(Active)
+			f.await(core.Active)
 			f.words.mu.Lock()
 			f.words.down, f.words.downFor = entities.Errorf(entities.Unavailable, entities.NotApplied, "down"), "c"
 			f.words.mu.Unlock()
@@ -66,7 +67,7 @@ func TestOutboxKeepsTheRefusal(t *testing.T) {
 					t.Fatal(err)
 				}
 				next = start(t, setup{world: alone, on: f.world, store: memstore.New(), name: "w2"})
-				next.await(Active)
+				next.await(core.Active)
 			} else {
 				f.words.mu.Lock()
 				f.words.down = nil
@@ -97,7 +98,7 @@ func TestARepeatThatMeetsTheOutbox(t *testing.T) {
 			<-f.words.gate
 			return &entities.Outcome{Failure: entities.Errorf(entities.FunctionRefused, entities.Refused, "no %d", ran)}, nil
 		}
-		f.await(Active)
+		f.await(core.Active)
 		if got := f.ask(withID(command("a", "act x"), "id")); !strings.HasPrefix(got, "unknown: ") {
 			t.Fatalf("the target is down, and the caller is told %q", got)
 		}
@@ -124,7 +125,7 @@ func TestALongRefusalIsKeptInPart(t *testing.T) {
 		"pass c pass b deny 1200000": entities.Refused, "pass b deny 2000": entities.Refused,
 	} {
 		f := start(t, setup{world: alone})
-		f.await(Active)
+		f.await(core.Active)
 		want := ""
 		for range 3 {
 			_, err := f.router.Dispatch(t.Context(), withID(command("a", text), "id"))
@@ -135,7 +136,7 @@ func TestALongRefusalIsKeptInPart(t *testing.T) {
 			if want == "" {
 				want = e.Message
 			}
-			if e.Message != want || !strings.HasPrefix(e.Message, strings.Repeat("é", maxRefusalText/2)) || strings.ContainsRune(e.Message, 0xFFFD) {
+			if e.Message != want || !strings.HasPrefix(e.Message, strings.Repeat("é", core.MaxRefusalText/2)) || strings.ContainsRune(e.Message, 0xFFFD) {
 				t.Errorf("%s: %d bytes of text, first %d", text, len(e.Message), len(want))
 			}
 			f.forgotten()
@@ -147,7 +148,7 @@ func TestALongRefusalIsKeptInPart(t *testing.T) {
 // that was refused must not be taken for one that took effect when it is sent again.
 func TestALongRefusalOfAnEffectIsKnownAgain(t *testing.T) {
 	f := start(t, setup{world: alone})
-	f.await(Active)
+	f.await(core.Active)
 	for range 2 {
 		cmd := command("b", "deny 1200000")
 		cmd.Source = &entities.Source{Generation: f.p.image.Address.Generation, Partition: 0, Offset: 100}

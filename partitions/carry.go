@@ -14,6 +14,7 @@ import (
 	"github.com/millrace-io/millrace/internal/clock"
 	"github.com/millrace-io/millrace/internal/mutation"
 	"github.com/millrace-io/millrace/internal/tracing"
+	"github.com/millrace-io/millrace/partitions/core"
 )
 
 // Peers carries calls to other workers. Errors are *entities.Error: the other worker's own, or Moved where it is known that
@@ -41,7 +42,7 @@ type carrier struct {
 	peers Peers
 	// slots counts, for each partition, the commands that wait for its owner.
 	slots  []atomic.Int64
-	limits Limits
+	limits core.Limits
 	clock  clock.Clock
 	random func() uint64
 	// ids makes command ids that no other process makes: a random prefix and a count.
@@ -63,7 +64,7 @@ func (s *carrierStats) counts() CarrierCounts {
 	return CarrierCounts{Forwarded: s.forwarded.Load(), Retried: s.again.Load()}
 }
 
-func newCarrier(worker string, layout entities.Layout, routes *Routes, peers Peers, limits Limits, c clock.Clock, random func() uint64, tracer *tracing.Tracer) *carrier {
+func newCarrier(worker string, layout entities.Layout, routes *Routes, peers Peers, limits core.Limits, c clock.Clock, random func() uint64, tracer *tracing.Tracer) *carrier {
 	if random == nil {
 		random = rand.Uint64
 	}

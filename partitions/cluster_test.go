@@ -17,6 +17,7 @@ import (
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/record"
 	"github.com/millrace-io/millrace/internal/clock"
+	"github.com/millrace-io/millrace/partitions/core"
 )
 
 // network carries commands between the workers of a test.
@@ -80,7 +81,7 @@ type cluster struct {
 	group *countingGroup
 }
 
-func newCluster(t *testing.T, limits Limits) *cluster {
+func newCluster(t *testing.T, limits core.Limits) *cluster {
 	t.Helper()
 	c := &cluster{t: t, net: &network{workers: map[string]*Router{}}, group: &countingGroup{}}
 	clk := clock.NewManual(time.Unix(1_700_000_000, 0))
@@ -160,7 +161,7 @@ func (c *cluster) owned(f *fixture, owner int32, follow ...int32) {
 	c.t.Helper()
 	c.tell(owner, follow...)
 	c.assign(f)
-	f.await(Active)
+	f.await(core.Active)
 }
 
 func (c *cluster) want(f *fixture, cmd *entities.Command, text string) {
@@ -173,7 +174,7 @@ func (c *cluster) want(f *fixture, cmd *entities.Command, text string) {
 
 // TestCommandsReachTheirOwner: one hop, whoever is asked; what is forwarded has an id, and what is not has none.
 func TestCommandsReachTheirOwner(t *testing.T) {
-	c := newCluster(t, Limits{MovePatience: time.Minute})
+	c := newCluster(t, core.Limits{MovePatience: time.Minute})
 	c.owned(c.b, 1)
 	c.want(c.a, command("x", "add 1"), "1")
 	c.want(c.b, command("x", "add 2"), "1 2")
@@ -186,7 +187,7 @@ func TestCommandsReachTheirOwner(t *testing.T) {
 
 // TestOwnerIsTold: to whoever came by way of another worker, and it is the owner of the entity that was called.
 func TestOwnerIsTold(t *testing.T) {
-	c := newCluster(t, Limits{MovePatience: time.Minute})
+	c := newCluster(t, core.Limits{MovePatience: time.Minute})
 	c.owned(c.b, 1)
 	for _, step := range []struct {
 		to   *fixture
@@ -207,7 +208,7 @@ func TestOwnerIsTold(t *testing.T) {
 // TestLostAnswerIsAskedForAgain: a forwarded command whose answer is lost is sent again under its id, and has happened once.
 func TestLostAnswerIsAskedForAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCluster(t, Limits{MovePatience: time.Minute})
+		c := newCluster(t, core.Limits{MovePatience: time.Minute})
 		c.owned(c.b, 1)
 		c.net.lose, c.net.refuse = 1, 1
 		got := make(chan error, 1)
@@ -233,7 +234,7 @@ func TestLostAnswerIsAskedForAgain(t *testing.T) {
 // goes on where it stands.
 func TestCallersWaitForTheNextOwner(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCluster(t, Limits{MovePatience: time.Minute})
+		c := newCluster(t, core.Limits{MovePatience: time.Minute})
 		c.owned(c.a, 0, 1)
 		c.want(c.b, command("x", "add 1"), "1")
 		c.until("b follows", func() bool {
@@ -280,7 +281,7 @@ func TestCallersWaitForTheNextOwner(t *testing.T) {
 // TestStoredImagesAreNamed: a worker that starts says what is in its store, so that the group gives it what it need not read anew.
 func TestStoredImagesAreNamed(t *testing.T) {
 	f := start(t, setup{world: alone})
-	f.await(Active)
+	f.await(core.Active)
 	f.want(f.submit(command("x", "add 1")), "1")
 	if images := f.m.Images(); len(images) != 1 || images[0] != 0 {
 		t.Errorf("an owner has images %v", images)
@@ -297,13 +298,13 @@ func TestStoredImagesAreNamed(t *testing.T) {
 // no claim comes before the release.
 func TestASuccessorClaimsWhenItReadsTheRelease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCluster(t, Limits{MovePatience: time.Minute, ReleaseTimeout: time.Minute})
+		c := newCluster(t, core.Limits{MovePatience: time.Minute, ReleaseTimeout: time.Minute})
 		c.owned(c.a, 0, 1)
 		c.want(c.b, command("x", "add 1"), "1")
 		c.until("b follows", func() bool { s := c.b.p.Status(); return s.Followed && s.Next == 2 && s.Lag == 0 })
 		c.handOver(1, 0)
 		c.assign(c.b)
-		c.b.await(CatchingUp)
+		c.b.await(core.CatchingUp)
 		answer := make(chan error, 1)
 		go func() { // received below
 			_, err := c.b.router.Dispatch(t.Context(), command("x", "add 2"))
@@ -327,14 +328,14 @@ func TestASuccessorClaimsWhenItReadsTheRelease(t *testing.T) {
 // TestAnHeirDoesNotWaitForEver: an owner that does not release is passed over when its time for that is up.
 func TestAnHeirDoesNotWaitForEver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCluster(t, Limits{MovePatience: time.Minute, ReleaseTimeout: time.Second})
+		c := newCluster(t, core.Limits{MovePatience: time.Minute, ReleaseTimeout: time.Second})
 		c.owned(c.a, 0, 1)
 		c.want(c.b, command("x", "add 1"), "1")
 		c.until("b follows", func() bool { s := c.b.p.Status(); return s.Followed && s.Next == 2 && s.Lag == 0 })
 		from := c.b.clock.Now()
 		c.handOver(1, 0)
 		c.assign(c.b)
-		c.until("the successor owns it", func() bool { return c.b.p.Status().State == Active })
+		c.until("the successor owns it", func() bool { return c.b.p.Status().State == core.Active })
 		if took := c.b.clock.Now().Sub(from); took < time.Second {
 			t.Errorf("the successor claimed after %v, and the owner had a second", took)
 		}
@@ -345,7 +346,7 @@ func TestAnHeirDoesNotWaitForEver(t *testing.T) {
 // TestPatienceEnds: when nobody comes to own a partition, callers are told so, and how many may wait is bounded.
 func TestPatienceEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCluster(t, Limits{MaxWaiting: 2, MovePatience: time.Second})
+		c := newCluster(t, core.Limits{MaxWaiting: 2, MovePatience: time.Second})
 		c.tell(nobodyOwns)
 		c.until("the table arrives", func() bool { return c.a.m.options.Routes.Table() != nil })
 		answers := make(chan error, 3)
@@ -372,7 +373,7 @@ func TestPatienceEnds(t *testing.T) {
 // TestDoubtStays: after an attempt with an unknown outcome, only an owner that has looked for it says that nothing was applied.
 func TestDoubtStays(t *testing.T) {
 	doubt := entities.OutcomeLost(0, "the connection broke")
-	for _, last := range []*entities.Error{entities.PartitionMoved(0, "x"), errPartitionBusy(0, 1), errHalted(0, errors.New("x"))} {
+	for _, last := range []*entities.Error{entities.PartitionMoved(0, "x"), errPartitionBusy(0, 1), entities.Errorf(entities.Halted, entities.NotApplied, "x")} {
 		if err := resolveOutcome(doubt, last); err != error(doubt) { //nolint:errorlint // the very one
 			t.Errorf("after an unknown outcome %q is told as it is", last)
 		}
@@ -380,7 +381,7 @@ func TestDoubtStays(t *testing.T) {
 			t.Errorf("%q became %v", last, err)
 		}
 	}
-	checked := errIDReused("i", entities.Key{})
+	checked := entities.Errorf(entities.IDReused, entities.NotApplied, "x")
 	checked.Checked = true
 	for _, last := range []*entities.Error{checked, {Reason: entities.FunctionRefused, Outcome: entities.Refused}} {
 		if err := resolveOutcome(doubt, last); err != error(last) { //nolint:errorlint // the very one
@@ -391,7 +392,7 @@ func TestDoubtStays(t *testing.T) {
 
 // TestPosition: it is behind everything that is committed, and only an owner that the log confirms says it.
 func TestPosition(t *testing.T) {
-	c := newCluster(t, Limits{MovePatience: time.Minute})
+	c := newCluster(t, core.Limits{MovePatience: time.Minute})
 	if _, err := c.a.p.Position(t.Context()); err == nil {
 		t.Error("a worker that owns nothing says how far the log is")
 	}
@@ -413,7 +414,7 @@ func relaxed(c entities.Consistency, bound time.Duration, after ...entities.Posi
 // TestFollowersAnswerReads: from the image, without a word to the owner, when it is fresh enough.
 func TestFollowersAnswerReads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCluster(t, Limits{MovePatience: time.Minute})
+		c := newCluster(t, core.Limits{MovePatience: time.Minute})
 		c.owned(c.a, 0, 1)
 		c.want(c.a, command("x", "add 1"), "1")
 		c.until("b follows", func() bool { s := c.b.p.Status(); return s.Followed && s.Next == 2 })
@@ -452,7 +453,7 @@ func TestFollowersAnswerReads(t *testing.T) {
 // TestFollowersDoNotWrite: a command that wants to write goes to the owner, whatever it says of its answer.
 func TestFollowersDoNotWrite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCluster(t, Limits{MovePatience: time.Minute})
+		c := newCluster(t, core.Limits{MovePatience: time.Minute})
 		c.owned(c.a, 0, 1)
 		c.until("b follows", func() bool { s := c.b.p.Status(); return s.Followed && s.Next == 1 })
 		cmd := command("x", "add 1")
@@ -467,7 +468,7 @@ func TestFollowersDoNotWrite(t *testing.T) {
 // TestImageThatIsBehind: a token that the image does not reach in time is the owner's business.
 func TestImageThatIsBehind(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCluster(t, Limits{MovePatience: time.Minute})
+		c := newCluster(t, core.Limits{MovePatience: time.Minute})
 		c.owned(c.a, 0, 1)
 		c.want(c.a, command("x", "add 1"), "1")
 		c.until("b follows", func() bool { return c.b.p.Status().Followed })
@@ -485,7 +486,7 @@ func TestImageThatIsBehind(t *testing.T) {
 
 // TestOwnersOfRelaxedReads: an owner confirms what a relaxed read asks for, and no more: a barrier is a record.
 func TestOwnersOfRelaxedReads(t *testing.T) {
-	c := newCluster(t, Limits{MovePatience: time.Minute})
+	c := newCluster(t, core.Limits{MovePatience: time.Minute})
 	c.owned(c.a, 0)
 	barriers := func() int { return c.a.kinds()[record.Barrier] }
 	for _, step := range []struct {

@@ -11,41 +11,42 @@ import (
 
 	"github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/partitions/core"
 )
 
 // TestBrokenContractGivesPartitionsUpByName: while the topic's settings are wrong nothing is owned, whatever the group says, and
 // callers are told why; when they are right again, what the group has assigned is taken again.
 func TestBrokenContractGivesPartitionsUpByName(t *testing.T) {
 	f := start(t, setup{world: alone})
-	f.await(Active)
+	f.await(core.Active)
 	right := f.m.options.Topic
 	wrong := right
 	wrong.Violations = []broker.Violation{{Setting: "retention.ms", Found: "1", Wanted: "-1", Remedy: "set it"}}
 	f.m.judge(wrong)
-	f.await(Standby)
+	f.await(core.Standby)
 	f.m.assign(broker.AssignmentEvent{Assigned: []int32{0}}) // a rebalance meanwhile
 	a := f.submit(command("a", "add x"))
 	f.wantError(a, entities.Moved, entities.NotApplied)
 	if !strings.Contains(a.err.Error(), "retention.ms is 1, wanted -1: set it") || !strings.Contains(f.p.Status().LastError, "retention.ms") {
 		t.Errorf("the caller is told %v, the status says %q", a.err, f.p.Status().LastError)
 	}
-	if s := f.p.Status().State; s != Standby {
+	if s := f.p.Status().State; s != core.Standby {
 		t.Errorf("a partition is %s while the contract is broken", s)
 	}
 	f.m.judge(right)
-	f.await(Active)
+	f.await(core.Active)
 	f.want(f.submit(command("a", "add y")), "y")
 }
 
 // TestContractThatIsMendedTakesWhatIsAssigned: not what the group took away meanwhile.
 func TestContractThatIsMendedTakesWhatIsAssigned(t *testing.T) {
 	f := start(t, setup{world: alone})
-	f.await(Active)
+	f.await(core.Active)
 	right := f.m.options.Topic
 	wrong := right
 	wrong.Violations = []broker.Violation{{Setting: "retention.ms"}}
 	f.m.judge(wrong)
-	f.await(Standby)
+	f.await(core.Standby)
 	f.m.assign(broker.AssignmentEvent{Revoked: []int32{0}})
 	f.m.judge(right)
 	f.wantError(f.submit(command("a", "add x")), entities.Moved, entities.NotApplied)
@@ -54,11 +55,11 @@ func TestContractThatIsMendedTakesWhatIsAssigned(t *testing.T) {
 // TestAnotherTopicHalts while the worker runs, before anybody writes to it, and for good.
 func TestAnotherTopicHalts(t *testing.T) {
 	f := start(t, setup{world: alone})
-	f.await(Active)
+	f.await(core.Active)
 	other := f.m.options.Topic
 	other.ID = "another"
 	f.m.judge(other)
-	f.await(Halted)
+	f.await(core.Halted)
 	f.m.judge(f.m.options.Topic)
 	a := f.submit(command("a", "add x"))
 	f.wantError(a, entities.Halted, entities.NotApplied)
@@ -72,36 +73,36 @@ func TestAnotherTopicHalts(t *testing.T) {
 func TestWhatHappenedMeanwhileIsLookedAt(t *testing.T) {
 	for name, test := range map[string]struct {
 		lose func(*fixture)
-		want State
+		want core.State
 		says string
 	}{
-		"nothing is lost":                     {func(*fixture) {}, Active, ""},
-		"records that the store has are lost": {func(f *fixture) { f.world.Remove(partition0, 1, 3) }, Active, "it has no records at offsets 1 to 2"},
+		"nothing is lost":                     {func(*fixture) {}, core.Active, ""},
+		"records that the store has are lost": {func(f *fixture) { f.world.Remove(partition0, 1, 3) }, core.Active, "it has no records at offsets 1 to 2"},
 		"a claim that the store has is changed": {func(f *fixture) {
 			f.world.Change(partition0, 0, func(r *broker.Record) { r.Headers = foreignClaim(1).Headers })
-		}, Active, "follows owner 1"},
-		"the beginning is lost": {func(f *fixture) { f.world.Trim(partition0, 2) }, Active, "it begins at offset 2"},
+		}, core.Active, "follows owner 1"},
+		"the beginning is lost": {func(f *fixture) { f.world.Trim(partition0, 2) }, core.Active, "it begins at offset 2"},
 		"records that the store has not are lost": {func(f *fixture) {
 			at := f.world.Inject(partition0, foreignClaim(9), foreignClaim(10))
 			f.world.Remove(partition0, at, at+1)
-		}, Halted, ""},
+		}, core.Halted, ""},
 	} {
 		t.Run(name, bubbled(func(t *testing.T) {
 			f := start(t, setup{world: alone})
-			f.await(Active)
+			f.await(core.Active)
 			f.want(f.submit(command("a", "add x")), "x")
 			f = f.restart()
-			f.await(Active)
+			f.await(core.Active)
 			f.want(f.submit(command("b", "add y")), "y")
 			right := f.m.options.Topic
 			wrong := right
 			wrong.Violations = []broker.Violation{{Setting: "cleanup.policy"}}
 			f.m.judge(wrong)
-			f.await(Standby)
+			f.await(core.Standby)
 			test.lose(f)
 			f.m.judge(right)
 			f.await(test.want)
-			if test.want == Halted {
+			if test.want == core.Halted {
 				return
 			}
 			f.want(f.submit(command("a", "read")), "x")
@@ -177,7 +178,7 @@ func TestAFailedAppendHasTheTopicLookedAt(t *testing.T) {
 				log.Log = l
 				return log
 			}})
-			f.await(Active)
+			f.await(core.Active)
 			f.world.Violate(topic, broker.Violation{Setting: "cleanup.policy", Found: "compact", Wanted: "delete", Remedy: "set it"})
 			log.refuse(why)
 			if a := f.submit(command("a", "add x")); a.err == nil {
@@ -187,7 +188,7 @@ func TestAFailedAppendHasTheTopicLookedAt(t *testing.T) {
 			if err := f.m.Contract(); err == nil || !strings.Contains(err.Error(), "cleanup.policy is compact") {
 				t.Errorf("after a failed append the contract says %v", err)
 			}
-			if s := f.p.Status().State; s != Standby {
+			if s := f.p.Status().State; s != core.Standby {
 				t.Errorf("the partition is %s while its topic refuses what it writes", s)
 			}
 
@@ -203,7 +204,7 @@ func TestAFailedAppendHasTheTopicLookedAt(t *testing.T) {
 				t.Errorf("%d appends failed, and the topic was looked at %d times in %d s", failed-begun, described-before, seconds)
 			}
 			log.refuse(nil)
-			f.until("it is active again", func() bool { return f.p.Status().State == Active })
+			f.until("it is active again", func() bool { return f.p.Status().State == core.Active })
 		}))
 	}
 }

@@ -9,13 +9,14 @@ import (
 	"github.com/millrace-io/millrace/internal/failpoint"
 	"github.com/millrace-io/millrace/internal/mutation"
 	"github.com/millrace-io/millrace/materializer"
+	"github.com/millrace-io/millrace/partitions/core"
 )
 
 // This file is what the loop does for the outbox and for timers.
 
 // deliver sends an effect to its target, on a goroutine of its own.
-func (p *Partition) deliver(ctx context.Context, d *delivery, progress entities.Progress) {
-	source, target := p.source(d.offset, progress), d.effect.Target
+func (p *Partition) deliver(ctx context.Context, d *core.Delivery, progress entities.Progress) {
+	source, target := p.source(d.Offset, progress), d.Effect.Target
 	p.tasks.call(func() {
 		ctx, cancel := context.WithTimeout(ctx, effectTimeout)
 		defer cancel()
@@ -37,8 +38,8 @@ func (p *Partition) Delivered(source entities.Source, reply *entities.Reply, err
 // for what is kept: the result has none where nothing is.
 func (p *Partition) Conclude(ctx context.Context, cmd *entities.Command, forward int64, outcome *entities.Outcome) (entities.Committed, error) {
 	call := newCall(cmd)
-	call.forward, call.outcome = forward, outcome
-	meetingOf(call).set(phaseDecided)
+	call.Forward, call.Outcome = forward, outcome
+	meetingOf(call).set(core.PhaseDecided)
 	if !p.submit(input{kind: inConcluded, call: call}) {
 		return entities.Committed{}, entities.PartitionMoved(p.id, "the worker is stopping")
 	}
@@ -50,7 +51,7 @@ func (p *Partition) Conclude(ctx context.Context, cmd *entities.Command, forward
 		}
 		<-meetingOf(call).wake // the loop was quicker
 	}
-	return call.committed()
+	return call.Committed()
 }
 
 // source is the address of one of the partition's records.
@@ -61,30 +62,30 @@ func (p *Partition) source(offset int64, progress entities.Progress) entities.So
 }
 
 // laneOf returns the lane of an effect's target. One that cannot be resolved has a lane as well: sending it tells why.
-func (p *Partition) laneOf(t *entities.Target) laneName {
+func (p *Partition) laneOf(t *entities.Target) core.LaneName {
 	cmd, err := p.functions.Resolve(*t)
 	if err != nil || cmd.Type == nil {
-		return laneName{service: t.Service, partition: -1}
+		return core.LaneName{Service: t.Service, Partition: -1}
 	}
-	return laneName{service: t.Service, partition: entities.Partition(cmd.Key.ID, int(p.image.Layout.Partitions))}
+	return core.LaneName{Service: t.Service, Partition: entities.Partition(cmd.Key.ID, int(p.image.Layout.Partitions))}
 }
 
 // unheld hands the effects of a caller who left over to the outbox.
-func (p *Partition) unheld(call *Call) {
-	for i := range call.effects {
-		p.core.Unheld(call.firstEffect + int64(i))
+func (p *Partition) unheld(call *core.Call) {
+	for i := range call.Effects {
+		p.core.Unheld(call.FirstEffect + int64(i))
 	}
 }
 
 // loadOutbox reads open effects that are not parked, and gives them to loaded. It runs on the loop, so
 // that nothing is committed between the reading and its end.
-func (p *Partition) loadOutbox(e *effect, loaded func(effects []*delivery, next int64, more bool)) {
+func (p *Partition) loadOutbox(e *core.Effect, loaded func(effects []*core.Delivery, next int64, more bool)) {
 	view := p.image.View()
-	found, next, more, err := view.Unparked(e.offset, e.attempt, pageBytes)
-	effects := make([]*delivery, 0, len(found))
+	found, next, more, err := view.Unparked(e.Offset, e.Attempt, core.PageBytes)
+	effects := make([]*core.Delivery, 0, len(found))
 	for i := 0; i < len(found) && err == nil; i++ {
-		var d *delivery
-		d, err = deliveryOf(found[i])
+		var d *core.Delivery
+		d, err = core.DeliveryOf(found[i])
 		effects = append(effects, d)
 	}
 	if err != nil {
@@ -96,10 +97,10 @@ func (p *Partition) loadOutbox(e *effect, loaded func(effects []*delivery, next 
 }
 
 // loadOpen reads the offsets of open effects, and, the first time in an ownership, how many are parked.
-func (p *Partition) loadOpen(e *effect) {
+func (p *Partition) loadOpen(e *core.Effect) {
 	view := p.image.View()
-	open, err := view.Open(e.offset, e.attempt)
-	if err == nil && e.offset == 0 {
+	open, err := view.Open(e.Offset, e.Attempt)
+	if err == nil && e.Offset == 0 {
 		var parked int
 		parked, err = view.CountParked()
 		p.core.ParkedCounted(parked)
@@ -109,19 +110,19 @@ func (p *Partition) loadOpen(e *effect) {
 		p.core.ApplyFailed(err)
 		return
 	}
-	p.core.OpenLoaded(open, len(open) == e.attempt)
+	p.core.OpenLoaded(open, len(open) == e.Attempt)
 }
 
 // resolve finds what an operator's instruction is about, and gives it to the core.
 func (p *Partition) resolve(r *instruction) {
 	view := p.image.View()
 	if r.filter == nil {
-		e, ok, err := view.ParkedEffect(r.offset)
+		e, ok, err := view.ParkedEffect(r.Offset)
 		if r.err = err; err == nil && ok {
 			r.add(e)
 		}
 	} else {
-		r.err = errors.Join(view.Parked(r.offset, func(e materializer.Effect) bool {
+		r.err = errors.Join(view.Parked(r.Offset, func(e materializer.Effect) bool {
 			r.seen++
 			r.next = e.Offset + 1
 			if r.filter.Matches(&e) {
@@ -131,23 +132,23 @@ func (p *Partition) resolve(r *instruction) {
 			return !r.more && r.err == nil
 		}), r.err)
 	}
-	if r.err != nil || (r.filter == nil && len(r.effects) == 0) {
-		r.done(false)
+	if r.err != nil || (r.filter == nil && len(r.Effects) == 0) {
+		r.Done(false)
 		return
 	}
-	p.core.Resolve(&r.resolution)
+	p.core.Resolve(&r.Resolution)
 }
 
 // resolveRows is how many parked effects one step of a resolution looks at.
 const resolveRows = 512
 
 func (r *instruction) add(e materializer.Effect) {
-	d, err := deliveryOf(e)
+	d, err := core.DeliveryOf(e)
 	if err != nil {
 		r.err = err
 		return
 	}
-	r.effects = append(r.effects, d)
+	r.Effects = append(r.Effects, d)
 }
 
 // loadRefusals reads which refusals are kept, on the loop as well.
@@ -165,14 +166,14 @@ func (p *Partition) loadRefusals() {
 // resolveRefusal looks the refusal up that an operator's instruction is about, before the core hears of it.
 func (p *Partition) resolveRefusal(r *instruction) {
 	view := p.image.View()
-	kept, found, err := view.Refusal(r.offset)
+	kept, found, err := view.Refusal(r.Offset)
 	if err == nil && found {
-		r.again, err = deliveryAgain(&kept)
+		r.Again, err = core.DeliveryAgain(&kept)
 	}
 	if err != nil {
 		p.failed(err)
 	}
-	p.core.ResolveRefusal(&r.resolution)
+	p.core.ResolveRefusal(&r.Resolution)
 }
 
 // loadTimers reads the next timers behind a place in the index, on the loop as well.
@@ -192,13 +193,13 @@ func (p *Partition) loadTimers(after materializer.Due, limit int, take func(due 
 }
 
 // fire runs the command of a due timer, on a goroutine of its own.
-func (p *Partition) fire(ctx context.Context, a *alarm, incarnation uint64) {
+func (p *Partition) fire(ctx context.Context, a *core.Timer, incarnation uint64) {
 	p.tasks.call(func() {
 		ctx, cancel := context.WithTimeout(ctx, effectTimeout)
 		defer cancel()
 		failpoint.Hit(failpoint.BeforeTimer)
 		err := p.runTimer(ctx, a)
-		in := input{kind: inFired, incarnation: incarnation, alarm: a, superseded: errors.Is(err, errSuperseded)}
+		in := input{kind: inFired, incarnation: incarnation, alarm: a, superseded: errors.Is(err, core.ErrSuperseded)}
 		if !in.superseded {
 			p.stats.fired.Add(1)
 			in.err = entities.AsError(err)
@@ -207,14 +208,14 @@ func (p *Partition) fire(ctx context.Context, a *alarm, incarnation uint64) {
 	})
 }
 
-func (p *Partition) runTimer(ctx context.Context, a *alarm) error {
+func (p *Partition) runTimer(ctx context.Context, a *core.Timer) error {
 	view := p.image.View()
 	timer, known, err := view.Timer(a.Key, a.Name)
 	switch {
 	case err != nil:
 		return err
 	case !known || timer.Offset != a.Offset:
-		return errSuperseded
+		return core.ErrSuperseded
 	}
 	target, err := record.DecodeTarget(timer.Target, timer.Payload)
 	if err != nil {
@@ -224,12 +225,12 @@ func (p *Partition) runTimer(ctx context.Context, a *alarm) error {
 	if err == nil && cmd.Key != a.Key {
 		err = entities.Errorf(entities.InvalidCommand, entities.NotApplied, "timer %q of %s is a command to %s", a.Name, a.Key, cmd.Key)
 	}
-	firing := &entities.TimerFiring{Name: a.Name, Due: a.At, Offset: a.Offset, Schedule: timer.Schedule, Target: target, Failures: a.failures}
+	firing := &entities.TimerFiring{Name: a.Name, Due: a.At, Offset: a.Offset, Schedule: timer.Schedule, Target: target, Failures: a.Failures}
 	switch failure := entities.AsError(err); {
 	case failure == nil:
 		cmd.Timer = firing
 		return p.router.Run(ctx, cmd)
-	case hopeless(failure):
+	case core.Hopeless(failure):
 		firing.Err = failure
 		_, err = p.Submit(ctx, unrunnable(a.Key, firing))
 		return err
@@ -248,8 +249,8 @@ func unrunnable(key entities.Key, firing *entities.TimerFiring) *entities.Comman
 }
 
 // stale says whether the timer that a call stands for was cancelled or set anew by something that is committed.
-func (p *Partition) stale(call *Call) (bool, error) {
+func (p *Partition) stale(call *core.Call) (bool, error) {
 	view := p.image.View()
-	timer, known, err := view.Timer(call.cmd.Key, call.cmd.Timer.Name)
-	return (!known || timer.Offset != call.cmd.Timer.Offset) && !mutation.On(mutation.Stale), err
+	timer, known, err := view.Timer(call.Command.Key, call.Command.Timer.Name)
+	return (!known || timer.Offset != call.Command.Timer.Offset) && !mutation.On(mutation.Stale), err
 }

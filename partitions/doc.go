@@ -1,6 +1,6 @@
 // Package partitions is the engine: the single writer of each partition of the journal, and the router that finds it.
 //
-// A partition is decided by a pure core (core.go, batch.go, claim.go): inputs in, effects out, no clock, no goroutine, no I/O. One
+// A partition is decided by package core: inputs in, effects out, no clock, no goroutine, no I/O. One
 // loop (loop.go) feeds it and performs its effects. The rules are those of the log protocol: ownership by claim records,
 // contiguity of acknowledged offsets, and answers that leave only after everything decided before them in the partition is
 // acknowledged, contiguous and applied. docs/tour.md follows one command through the files.

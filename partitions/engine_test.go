@@ -13,6 +13,7 @@ import (
 	"github.com/millrace-io/millrace/broker-adapter/simlog"
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/materializer"
+	"github.com/millrace-io/millrace/partitions/core"
 )
 
 // alone is a log that answers by itself, in one process.
@@ -21,7 +22,7 @@ var alone = simlog.Options{SingleProcess: true}
 // TestCommandsOfOneEntityAreSerial: many callers on one entity, each sees all before it, and sequences have no gap.
 func TestCommandsOfOneEntityAreSerial(t *testing.T) {
 	f := start(t, setup{world: alone})
-	f.await(Active)
+	f.await(core.Active)
 	const callers, each = 16, 50
 	var wait sync.WaitGroup
 	longest := make([]int, callers)
@@ -52,7 +53,7 @@ func TestCommandsOfOneEntityAreSerial(t *testing.T) {
 // TestAnEntityComesBack: from events, from a snapshot and the events behind it, and after the store was deleted.
 func TestAnEntityComesBack(t *testing.T) {
 	f := start(t, setup{world: alone})
-	f.await(Active)
+	f.await(core.Active)
 	for _, c := range []string{"add a", "two b", "snap c", "add d"} {
 		f.submit(command("e", c))
 	}
@@ -62,7 +63,7 @@ func TestAnEntityComesBack(t *testing.T) {
 			t.Fatal(err)
 		}
 		again := start(t, setup{world: alone, on: f.world, store: store})
-		again.await(Active)
+		again.await(core.Active)
 		again.want(again.submit(command("e", "read")), want)
 		return again
 	}
@@ -76,7 +77,7 @@ func TestAnEntityComesBack(t *testing.T) {
 func TestIdleEntitiesLeaveMemory(t *testing.T) {
 	t.Run("idle", bubbled(func(t *testing.T) {
 		f := start(t, setup{world: alone})
-		f.await(Active)
+		f.await(core.Active)
 		f.want(f.submit(command("a", "add x")), "x")
 		f.advanceUntil(func() bool { _, closed := f.words.count(); return closed == 1 }, 31*time.Second)
 		f.want(f.submit(command("a", "add y")), "x y")
@@ -85,8 +86,8 @@ func TestIdleEntitiesLeaveMemory(t *testing.T) {
 		}
 	}))
 	t.Run("memory", bubbled(func(t *testing.T) {
-		f := start(t, setup{world: alone, limits: Limits{ActiveBytes: 2 * (entityOverhead + wordsBytes), PassivateAfter: 10_000 * time.Hour}}) // only memory is short
-		f.await(Active)
+		f := start(t, setup{world: alone, limits: core.Limits{ActiveBytes: 2 * (core.EntityOverhead + wordsBytes), PassivateAfter: 10_000 * time.Hour}}) // only memory is short
+		f.await(core.Active)
 		for _, id := range []string{"a", "b", "c", "d"} {
 			f.want(f.submit(command(id, "add x")), "x")
 		}
@@ -119,7 +120,7 @@ func (f *fixture) advanceUntil(so func() bool, step time.Duration) {
 // is refused; ids are forgotten after the window.
 func TestCommandIDs(t *testing.T) {
 	f := start(t, setup{world: alone})
-	f.await(Active)
+	f.await(core.Active)
 	once := func(f *fixture, wantRepeated bool) {
 		t.Helper()
 		a := f.submit(withID(command("a", "add x"), "id-1"))
@@ -139,7 +140,7 @@ func TestCommandIDs(t *testing.T) {
 		t.Fatal(err)
 	}
 	again := start(t, setup{world: alone, on: f.world, store: nil})
-	again.await(Active)
+	again.await(core.Active)
 	once(again, true)
 	again.clock.Advance(25 * time.Hour)
 	again.want(again.submit(withID(command("a", "add x"), "id-1")), "x y x")
@@ -149,7 +150,7 @@ func TestCommandIDs(t *testing.T) {
 func TestARepeatWaitsForTheFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, setup{world: alone})
-		f.await(Active)
+		f.await(core.Active)
 		first := f.later(withID(command("a", "wait x"), "id"))
 		<-f.words.entered
 		second := f.later(withID(command("a", "wait x"), "id"))
@@ -164,7 +165,7 @@ func TestARepeatWaitsForTheFirst(t *testing.T) {
 // TestARefusalWithAnIDIsAskedAgain: commands that wrote nothing leave no row.
 func TestARefusalWithAnIDIsAskedAgain(t *testing.T) {
 	f := start(t, setup{world: alone})
-	f.await(Active)
+	f.await(core.Active)
 	for range 2 {
 		a := f.submit(withID(command("a", "refuse no"), "id"))
 		f.want(a, "refused: no")
@@ -177,7 +178,7 @@ func TestARefusalWithAnIDIsAskedAgain(t *testing.T) {
 // TestABrokenSessionCostsOneCommand: the caller is told, those who wait are told, the next command works.
 func TestABrokenSessionCostsOneCommand(t *testing.T) {
 	f := start(t, setup{world: alone})
-	f.await(Active)
+	f.await(core.Active)
 	f.want(f.submit(command("a", "add x")), "x")
 	a := f.submit(command("a", "crash"))
 	f.wantError(a, entities.FunctionFailed, entities.NotApplied)
@@ -191,7 +192,7 @@ func TestABrokenSessionCostsOneCommand(t *testing.T) {
 // TestARestartRebuildsTheImage: what the function had in memory beyond what is stored is gone.
 func TestARestartRebuildsTheImage(t *testing.T) {
 	f := start(t, setup{world: alone})
-	f.await(Active)
+	f.await(core.Active)
 	f.want(f.submit(command("a", "add x")), "x")
 	f.want(f.submit(command("a", "restart again")), "refused: again")
 	f.want(f.submit(command("a", "read")), "x")
@@ -200,7 +201,7 @@ func TestARestartRebuildsTheImage(t *testing.T) {
 // TestAFunctionThatCannotBeReached: a clear error, and the next command works when it is back.
 func TestAFunctionThatCannotBeReached(t *testing.T) {
 	f := start(t, setup{world: alone})
-	f.await(Active)
+	f.await(core.Active)
 	f.words.mu.Lock()
 	f.words.down = entities.Errorf(entities.Unavailable, entities.NotApplied, "function is not reachable")
 	f.words.mu.Unlock()
@@ -214,8 +215,8 @@ func TestAFunctionThatCannotBeReached(t *testing.T) {
 // TestQueuesAreBounded: beyond the limits a command is refused with a hint, and nothing of it is applied.
 func TestQueuesAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := start(t, setup{world: alone, limits: Limits{MaxWaitingEntity: 2, MaxWaiting: 5}})
-		f.await(Active)
+		f := start(t, setup{world: alone, limits: core.Limits{MaxWaitingEntity: 2, MaxWaiting: 5}})
+		f.await(core.Active)
 		first := f.later(command("a", "wait x"))
 		<-f.words.entered
 		var queued []<-chan answer
@@ -248,12 +249,12 @@ func TestQueuesAreBounded(t *testing.T) {
 // TestACommitAboveTheLimitFailsAlone: nothing of it is stored, what the function remembers of it is forgotten, and nobody
 // is fenced.
 func TestACommitAboveTheLimitFailsAlone(t *testing.T) {
-	f := start(t, setup{world: alone, limits: Limits{MaxCommit: 1000}})
-	f.await(Active)
+	f := start(t, setup{world: alone, limits: core.Limits{MaxCommit: 1000}})
+	f.await(core.Active)
 	f.want(f.submit(command("a", "add x")), "x")
 	f.wantError(f.submit(command("a", "big 2000")), entities.TooLarge, entities.NotApplied)
 	f.want(f.submit(command("a", "read")), "x")
-	if s := f.p.Status(); s.State != Active || s.Epoch != 1 {
+	if s := f.p.Status(); s.State != core.Active || s.Epoch != 1 {
 		t.Errorf("state %s, epoch %d: somebody was fenced", s.State, s.Epoch)
 	}
 }
@@ -297,7 +298,7 @@ func TestCallersMayLeave(t *testing.T) {
 // epoch.
 func TestAReleaseIsInOrder(t *testing.T) {
 	f := start(t, setup{world: alone})
-	f.await(Active)
+	f.await(core.Active)
 	f.want(f.submit(command("a", "add x")), "x")
 	if err := f.stop(); err != nil {
 		t.Fatal(err)
@@ -311,7 +312,7 @@ func TestAReleaseIsInOrder(t *testing.T) {
 		t.Error("a partition that has ended answered")
 	}
 	next := start(t, setup{world: alone, on: f.world, store: f.store})
-	next.await(Active)
+	next.await(core.Active)
 	if s := next.p.Status(); s.Epoch != 2 {
 		t.Errorf("epoch %d, want 2", s.Epoch)
 	}

@@ -21,6 +21,8 @@ import (
 	"github.com/millrace-io/millrace/internal/clock"
 	"github.com/millrace-io/millrace/materializer"
 	"github.com/millrace-io/millrace/materializer/memstore"
+	"github.com/millrace-io/millrace/partitions/core"
+
 	effectv1 "github.com/millrace-io/millrace/proto/gen/millrace/effect/v1"
 )
 
@@ -138,7 +140,7 @@ func (w *words) Resolve(t entities.Target) (*entities.Command, error) {
 	case t.Service == actionService:
 		return acting(string(t.Payload.Value)), nil
 	}
-	if t.Payload.TypeURL == refusedType {
+	if t.Payload.TypeURL == core.RefusedType {
 		m := &effectv1.Refused{}
 		if err := proto.Unmarshal(t.Payload.Value, m); err != nil {
 			return nil, err
@@ -362,14 +364,14 @@ type fixture struct {
 	router *Router
 	stop   func() error
 	// seen gets the states that the partition goes through.
-	seen chan State
+	seen chan core.State
 	// bubble: the test runs in a synctest bubble.
 	bubble bool
 }
 
 type setup struct {
 	world  simlog.Options
-	limits Limits
+	limits core.Limits
 	store  materializer.Store
 	on     *simlog.World
 	clock  *clock.Manual
@@ -388,7 +390,7 @@ var partition0 = broker.Partition{Topic: topic, ID: 0}
 
 func start(t *testing.T, s setup) *fixture {
 	t.Helper()
-	f := &fixture{t: t, clock: clock.NewManual(time.Unix(1_700_000_000, 0)), store: s.store, words: newWords(), seen: make(chan State, 1024), world: s.on, bubble: inBubble()}
+	f := &fixture{t: t, clock: clock.NewManual(time.Unix(1_700_000_000, 0)), store: s.store, words: newWords(), seen: make(chan core.State, 1024), world: s.on, bubble: inBubble()}
 	if s.clock != nil {
 		f.clock = s.clock
 	}
@@ -420,7 +422,7 @@ func start(t *testing.T, s setup) *fixture {
 	f.m = NewManager(Options{
 		App: "app", Worker: s.name, Topic: info, Membership: broker.Membership{Group: s.name, Worker: s.name, Topic: topic},
 		Log: between, Store: f.store, Functions: f.words, Limits: s.limits, Clock: f.clock, Group: s.group, Peers: s.peers,
-		Hooks: Hooks{StateChanged: func(p int32, _, to State, _ string) {
+		Hooks: Hooks{StateChanged: func(p int32, _, to core.State, _ string) {
 			if p == 0 {
 				f.seen <- to
 			}
@@ -473,7 +475,7 @@ func (f *fixture) settle() {
 }
 
 // await waits until the partition has gone through a state.
-func (f *fixture) await(want State) {
+func (f *fixture) await(want core.State) {
 	f.t.Helper()
 	for {
 		select {
@@ -566,7 +568,7 @@ func (f *fixture) op(n int) simlog.Op {
 func (f *fixture) activate() {
 	f.t.Helper()
 	f.world.Deliver(f.op(1).ID)
-	f.await(Active)
+	f.await(core.Active)
 }
 
 // answer is what a caller got.

@@ -8,6 +8,7 @@ import (
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/internal/clock"
 	"github.com/millrace-io/millrace/internal/tracing"
+	"github.com/millrace-io/millrace/partitions/core"
 )
 
 // Forwarder sends every call to a worker: commands to the owner of their partition, actions to any. It is what a gateway without
@@ -17,7 +18,7 @@ type Forwarder struct {
 }
 
 // NewForwarder returns a forwarder for a journal of that layout. random and tracer may be nil.
-func NewForwarder(layout entities.Layout, routes *Routes, peers Peers, limits Limits, c clock.Clock, random func() uint64, tracer *tracing.Tracer) *Forwarder {
+func NewForwarder(layout entities.Layout, routes *Routes, peers Peers, limits core.Limits, c clock.Clock, random func() uint64, tracer *tracing.Tracer) *Forwarder {
 	return &Forwarder{carrier: newCarrier("", layout, routes, peers, limits.WithDefaults(), c, random, tracer)}
 }
 

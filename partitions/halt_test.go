@@ -13,6 +13,7 @@ import (
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/record"
 	"github.com/millrace-io/millrace/materializer"
+	"github.com/millrace-io/millrace/partitions/core"
 )
 
 // rows are those of the fold, without the mark of a halted partition.
@@ -68,7 +69,7 @@ func TestWhatHalts(t *testing.T) {
 			f.world.Fail(f.op(1).ID, errLog) // the ownership ends
 			f.world.Discard(f.world.Pending()[0].ID)
 			f.wantError(f.receive(caller), entities.LostOutcome, entities.Unknown)
-			f.await(CatchingUp)
+			f.await(core.CatchingUp)
 			f.clock.Advance(time.Second)
 			claim := f.op(1)
 			f.world.Truncate(partition0, 2)
@@ -83,7 +84,7 @@ func TestWhatHalts(t *testing.T) {
 			store := f.store
 			f.store = nil
 			f = f.restart() // others go on
-			f.await(Active)
+			f.await(core.Active)
 			f.want(f.submit(command("d", "add w")), "w")
 			f.world.Trim(partition0, int64(len(f.world.Records(partition0)))-1)
 			if err := f.stop(); err != nil {
@@ -115,7 +116,7 @@ func TestWhatHalts(t *testing.T) {
 			if test.manual {
 				f.world.Deliver(f.op(1).ID)
 			}
-			f.await(Active)
+			f.await(core.Active)
 			for id, word := range map[string]string{"a": "x", "b": "y", "c": "z"} {
 				caller := f.later(command(id, "add "+word))
 				if test.manual {
@@ -125,7 +126,7 @@ func TestWhatHalts(t *testing.T) {
 			}
 			before := f.rows()
 			f = test.happen(f)
-			f.until("it halts", func() bool { return f.p.Status().State == Halted })
+			f.until("it halts", func() bool { return f.p.Status().State == core.Halted })
 			f.wantError(f.submit(command("a", "read")), entities.Halted, entities.NotApplied)
 			s := f.p.Status()
 			if !errors.Is(s.Halted, test.cause) || s.LastError != s.Halted.Error() {
@@ -138,7 +139,7 @@ func TestWhatHalts(t *testing.T) {
 				f.settle() // so that the restarted worker does not wait for this one's appends
 			}
 			again := f.restart()
-			again.until("it halts again", func() bool { return again.p.Status().State == Halted })
+			again.until("it halts again", func() bool { return again.p.Status().State == core.Halted })
 			if why := again.p.Status().Halted; !errors.Is(why, materializer.ErrHaltedBefore) || !strings.Contains(why.Error(), s.Halted.Error()) {
 				t.Errorf("after a restart it is halted because of %v; want the cause of before: %v", why, s.Halted)
 			}

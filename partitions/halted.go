@@ -6,6 +6,7 @@ import (
 
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/materializer"
+	"github.com/millrace-io/millrace/partitions/core"
 	"github.com/millrace-io/millrace/partitions/repair"
 )
 
@@ -17,7 +18,7 @@ func (m *Manager) Halted(ctx context.Context) ([]repair.Evidence, error) {
 	var all []repair.Evidence
 	for _, p := range m.partitions {
 		s := p.Status()
-		if s.State != Halted {
+		if s.State != core.Halted {
 			continue
 		}
 		e, err := p.repair.Evidence(ctx, s.Halted)
@@ -34,19 +35,19 @@ func (m *Manager) Halted(ctx context.Context) ([]repair.Evidence, error) {
 // and the repair may be asked for again. It goes on when ctx ends.
 func (m *Manager) Repair(ctx context.Context, partition int32, choice materializer.Choice) (materializer.Restored, error) {
 	if partition < 0 || int(partition) >= len(m.partitions) {
-		return materializer.Restored{}, fmt.Errorf("partition %d: %w: the journal has 0 to %d", partition, ErrNotHalted, len(m.partitions)-1)
+		return materializer.Restored{}, fmt.Errorf("partition %d: %w: the journal has 0 to %d", partition, core.ErrNotHalted, len(m.partitions)-1)
 	}
-	ended := make(chan *Repair, 1)
-	r := &Repair{choice: choice, done: func(r *Repair) { ended <- r }}
+	ended := make(chan *core.Repair, 1)
+	r := &core.Repair{Choice: choice, Done: func(r *core.Repair) { ended <- r }}
 	if !m.partitions[partition].post(input{kind: inRepair, repair: r}) {
 		return materializer.Restored{}, entities.PartitionMoved(partition, "the worker is stopping")
 	}
 	select {
 	case r := <-ended:
-		if r.err != nil {
-			return r.restored, fmt.Errorf("repair of partition %d by %s: %w", partition, choice, r.err)
+		if r.Err != nil {
+			return r.Restored, fmt.Errorf("repair of partition %d by %s: %w", partition, choice, r.Err)
 		}
-		return r.restored, nil
+		return r.Restored, nil
 	case <-ctx.Done():
 		return materializer.Restored{}, context.Cause(ctx)
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/millrace-io/millrace/entities/record"
 	"github.com/millrace-io/millrace/materializer"
 	"github.com/millrace-io/millrace/materializer/memstore"
+	"github.com/millrace-io/millrace/partitions/core"
 )
 
 // damaged is a log of three ownerships: a claim, x of a and a release; a claim, y of b and a release; a claim, z of c and a release.
@@ -21,7 +22,7 @@ import (
 func damaged(t *testing.T, damage func(*simlog.World)) *fixture {
 	t.Helper()
 	f := start(t, setup{world: alone})
-	f.await(Active)
+	f.await(core.Active)
 	if err := f.stop(); err != nil {
 		t.Fatal(err)
 	}
@@ -130,9 +131,9 @@ func TestAHoleThatWasAcceptedIsPassedOver(t *testing.T) {
 			f.want(f.submit(command("c", "read")), z)
 			f.want(f.submit(command("a", "add w")), map[bool]string{true: "x w", false: "w"}[!strings.Contains(name, "first")])
 			f = f.restart() // the rest of the store
-			f.await(Active)
+			f.await(core.Active)
 			f = f.fresh()
-			f.await(Active)
+			f.await(core.Active)
 			f.want(f.submit(command("c", "read")), z)
 
 			f.store = whole // it knows what the others have agreed to forget
@@ -157,13 +158,13 @@ func TestAHoleThatWasAcceptedIsPassedOver(t *testing.T) {
 // TestAStandbyHaltsAtAHole: it says so, and its image is offered to nobody. After a repair it follows again.
 func TestAStandbyHaltsAtAHole(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCluster(t, Limits{})
+		c := newCluster(t, core.Limits{})
 		c.owned(c.a, 0)
 		c.want(c.a, command("x", "add 1"), "1")
 		c.want(c.a, command("x", "add 2"), "1 2")
 		c.a.world.Remove(partition0, 1, 2)
 		c.tell(0, 1)
-		c.until("b halts", func() bool { return c.b.p.Status().State == Halted })
+		c.until("b halts", func() bool { return c.b.p.Status().State == core.Halted })
 		s := c.b.p.Status()
 		if !errors.Is(s.Halted, materializer.ErrLost) || s.Followed || s.LastError != s.Halted.Error() {
 			t.Errorf("status %+v; want halted because of a loss", s)
@@ -185,13 +186,13 @@ func TestAStandbyHaltsAtAHole(t *testing.T) {
 // TestAHoleThatAStandbyMeetsLive: records that are gone before a follower has read them, and a claim whose predecessor is.
 func TestAHoleThatAStandbyMeetsLive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCluster(t, Limits{})
+		c := newCluster(t, core.Limits{})
 		c.owned(c.a, 0, 1)
 		c.want(c.a, command("x", "add 1"), "1")
 		c.until("b follows", func() bool { s := c.b.p.Status(); return s.Followed && s.Next == 2 && s.Lag == 0 })
 		claim := record.Envelope{Kind: record.Claim, Epoch: 8, Nonce: 5, Claim: &record.ClaimInfo{Worker: "c", PreviousEpoch: 7, PreviousNonce: 3}}
 		c.a.world.Inject(partition0, broker.Record{Headers: header(claim)})
-		c.until("b halts", func() bool { return c.b.p.Status().State == Halted })
+		c.until("b halts", func() bool { return c.b.p.Status().State == core.Halted })
 		if why := c.b.p.Status().Halted.Error(); !strings.Contains(why, "the claim at offset 2 follows owner 7") {
 			t.Errorf("halted because of %v", why)
 		}
@@ -202,11 +203,11 @@ func TestAHoleThatAStandbyMeetsLive(t *testing.T) {
 func TestAnAbsurdEpochDoesNotBlockAPartition(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, setup{world: alone})
-		f.await(Active)
+		f.await(core.Active)
 		f.want(f.submit(command("a", "add x")), "x")
 		f.world.Inject(partition0, foreignClaim(math.MaxUint64), foreignClaim(2+record.EpochStep))
 		f = f.restart()
-		f.await(Active)
+		f.await(core.Active)
 		f.want(f.submit(command("a", "add y")), "x y")
 		if s := f.p.Status(); s.Epoch != 2 || s.Fold.Jumped != 2 || !strings.Contains(s.LastError, "epoch") || f.p.Counts().Alarms == 0 {
 			t.Errorf("status %+v; want epoch 2, and an alarm about two claims", s)

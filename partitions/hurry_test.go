@@ -6,6 +6,7 @@ import (
 	"testing/synctest"
 
 	"github.com/millrace-io/millrace/broker-adapter"
+	"github.com/millrace-io/millrace/partitions/core"
 )
 
 // hurriedLog counts those who were in a hurry, and those who still are.
@@ -34,7 +35,7 @@ func TestWhoIsInAHurry(t *testing.T) {
 				t.Errorf("%s: %d were in a hurry, want %d", what, n, all)
 			}
 		}
-		f.await(Active)
+		f.await(core.Active)
 		want("caught up, and read the claim back", 2)
 	})
 }

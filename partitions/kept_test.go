@@ -14,6 +14,7 @@ import (
 	"github.com/millrace-io/millrace/entities/record"
 	"github.com/millrace-io/millrace/materializer"
 	"github.com/millrace-io/millrace/materializer/memstore"
+	"github.com/millrace-io/millrace/partitions/core"
 )
 
 // answerText is what a caller gets of the router: the reply, or how it failed.
@@ -69,7 +70,7 @@ func TestForwardsAnswerIsKept(t *testing.T) {
 	for _, c := range forwarding {
 		t.Run(c.name, func(t *testing.T) {
 			f := start(t, setup{world: alone})
-			f.await(Active)
+			f.await(core.Active)
 			f.want(f.submit(command("b", "add x")), "x")
 			again := func(f *fixture, when string) {
 				t.Helper()
@@ -95,7 +96,7 @@ func TestForwardsAnswerIsKept(t *testing.T) {
 				t.Fatal(err)
 			}
 			next := start(t, setup{world: alone, on: f.world, store: memstore.New(), name: "w2"})
-			next.await(Active)
+			next.await(core.Active)
 			again(next, "from another worker")
 			if got := next.ask(command("b", "read")); got != words {
 				t.Errorf("the target has %q, and had %q", got, words)
@@ -110,7 +111,7 @@ func TestOutboxKeepsTheAnswer(t *testing.T) {
 	const text = "send c add y"
 	for _, failOver := range []bool{false, true} {
 		f := start(t, setup{world: alone})
-		f.await(Active)
+		f.await(core.Active)
 		f.words.mu.Lock()
 		f.words.down, f.words.downFor = entities.Errorf(entities.Unavailable, entities.NotApplied, "down"), "c"
 		f.words.mu.Unlock()
@@ -123,7 +124,7 @@ func TestOutboxKeepsTheAnswer(t *testing.T) {
 				t.Fatal(err)
 			}
 			next = start(t, setup{world: alone, on: f.world, store: memstore.New(), name: "w2"})
-			next.await(Active)
+			next.await(core.Active)
 		} else {
 			f.words.mu.Lock()
 			f.words.down = nil
@@ -153,7 +154,7 @@ func (f *fixture) outboxAnswered(text string) {
 func TestCallersLeaveTheirForwards(t *testing.T) {
 	for _, text := range []string{"send c wait y", "pass c wait y"} {
 		f := start(t, setup{world: alone})
-		f.await(Active)
+		f.await(core.Active)
 		ctx, cancel := context.WithCancel(t.Context())
 		got := make(chan string, 1)
 		go func() { got <- answerText(f.router.Dispatch(ctx, withID(command("a", text), "id"))) }() // received below
@@ -170,7 +171,7 @@ func TestCallersLeaveTheirForwards(t *testing.T) {
 // TestRepeatsShareAForward: a repeat that comes while the forward is under way gets what the first one gets.
 func TestRepeatsShareAForward(t *testing.T) {
 	f := start(t, setup{world: alone})
-	f.await(Active)
+	f.await(core.Active)
 	answers := make(chan string, 3)
 	for range 3 {
 		go func() {
@@ -196,7 +197,7 @@ func TestWhoLeavesDoesNotTakeBack(t *testing.T) {
 	for round := range 8 {
 		synctest.Test(t, func(t *testing.T) {
 			f := start(t, setup{world: alone})
-			f.await(Active)
+			f.await(core.Active)
 			go f.ask(command("a", "wait h")) // ends with the gate
 			<-f.words.entered
 			answers := [2]chan string{make(chan string, 1), make(chan string, 1)}
@@ -245,7 +246,7 @@ func TestAnswersOfActionsAreKept(t *testing.T) {
 			ran++
 			return acts(inv)
 		}
-		f.await(Active)
+		f.await(core.Active)
 		var first *entities.Error
 		var reply *entities.Reply
 		for i := range 3 {
@@ -273,7 +274,7 @@ func TestAnswersOfActionsAreKept(t *testing.T) {
 // Nothing is left of it, whichever door it came by, and under its id it runs again.
 func TestBareForwardsAreTakenBack(t *testing.T) {
 	for _, id := range []string{"", "id"} {
-		c := newCluster(t, Limits{MovePatience: time.Minute})
+		c := newCluster(t, core.Limits{MovePatience: time.Minute})
 		c.owned(c.b, 1)
 		for door, f := range map[string]*fixture{"owner": c.b, "worker": c.a} {
 			cmd := func() *entities.Command { return withID(command("a", "pass by-"+door+" atleast 1 x"), id+door) }
@@ -312,7 +313,7 @@ func TestRepeatsShareARunOfAnAction(t *testing.T) {
 		<-f.words.gate
 		return &entities.Outcome{Reply: reply(fmt.Sprint("run ", n))}, nil
 	}
-	f.await(Active)
+	f.await(core.Active)
 	answers := make(chan string, 4)
 	ask := func() {
 		answers <- answerText(f.router.Dispatch(context.WithoutCancel(t.Context()), withID(command("a", "act x"), "id")))
@@ -336,9 +337,9 @@ func TestRepeatsShareARunOfAnAction(t *testing.T) {
 // TestReadsAndRefusalsRunAgain: a command that stored nothing and asked for nothing has left no trace. Under its id it runs again, and
 // answers of the state as it is now; this at every door.
 func TestReadsAndRefusalsRunAgain(t *testing.T) {
-	c := newCluster(t, Limits{MovePatience: time.Minute})
+	c := newCluster(t, core.Limits{MovePatience: time.Minute})
 	c.owned(c.b, 1)
-	gateway := NewForwarder(c.a.m.options.Layout, c.a.m.options.Routes, c.net, Limits{MovePatience: time.Minute}, c.a.clock, nil, nil)
+	gateway := NewForwarder(c.a.m.options.Layout, c.a.m.options.Routes, c.net, core.Limits{MovePatience: time.Minute}, c.a.clock, nil, nil)
 	for door, ask := range map[string]func(*entities.Command) string{
 		"owner":   func(cmd *entities.Command) string { return answerText(c.b.router.Dispatch(t.Context(), cmd)) },
 		"worker":  func(cmd *entities.Command) string { return answerText(c.a.router.Dispatch(t.Context(), cmd)) },
@@ -367,7 +368,7 @@ func TestReadsAndRefusalsRunAgain(t *testing.T) {
 // which the command came by, sends it again, and the caller gets the answer.
 func TestConclusionsAreTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCluster(t, Limits{MovePatience: time.Minute})
+		c := newCluster(t, core.Limits{MovePatience: time.Minute})
 		c.owned(c.b, 1)
 		var ran atomic.Int32
 		c.b.words.act = func(entities.Invocation) (*entities.Outcome, error) {
@@ -396,7 +397,7 @@ func TestConclusionsAreTriedAgain(t *testing.T) {
 func TestWhatFollowsAFailedEffectIsDelivered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, setup{world: alone})
-		f.await(Active)
+		f.await(core.Active)
 		f.words.mu.Lock()
 		f.words.down, f.words.downFor = entities.Errorf(entities.Unavailable, entities.NotApplied, "down"), "c"
 		f.words.mu.Unlock()

@@ -9,6 +9,7 @@ import (
 	"github.com/millrace-io/millrace/broker-adapter/simlog"
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/record"
+	"github.com/millrace-io/millrace/partitions/core"
 )
 
 // TestLargeCommandsTogether: callers whose commands are each below the limit do not cost each other the partition, on a log that one
@@ -20,7 +21,7 @@ func TestLargeCommandsTogether(t *testing.T) {
 			"16 callers, 300 KB": {16, 300 << 10}, "4 callers, 800 KB": {4, 800 << 10}, "64 callers, 20 KB": {64, 20 << 10},
 		} {
 			f := start(t, setup{world: world})
-			f.await(Active)
+			f.await(core.Active)
 			const rounds = 4
 			for range rounds {
 				var answers []<-chan answer
@@ -45,7 +46,7 @@ func TestLargeCommandsTogether(t *testing.T) {
 // TestLargeEffectsTogether: 64 effects are under way at a time, each of which stores 800 KB with the answer that is kept for it.
 func TestLargeEffectsTogether(t *testing.T) {
 	f := start(t, setup{world: alone})
-	f.await(Active)
+	f.await(core.Active)
 	for i := range 64 {
 		f.want(f.submit(command("source", fmt.Sprintf("quiet t%d big %d", i, 400<<10))), "ok")
 	}
@@ -64,11 +65,11 @@ func TestLargeEffectsTogether(t *testing.T) {
 func TestALimitThatIsLoweredFencesOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, setup{world: alone})
-		f.await(Active)
+		f.await(core.Active)
 		f.want(f.submit(command("a", "add x")), "x")
 		f.world.Limit(topic, 100<<10)
 		f.wantError(f.submit(command("a", fmt.Sprint("big ", 200<<10))), entities.Moved, entities.NotApplied)
-		f.await(Standby)
+		f.await(core.Standby)
 		a := f.submit(command("a", "add y"))
 		f.wantError(a, entities.Moved, entities.NotApplied)
 		if !strings.Contains(a.err.Error(), "takes 102400 bytes at a time") {
@@ -78,7 +79,7 @@ func TestALimitThatIsLoweredFencesOnce(t *testing.T) {
 			t.Errorf("the partition was claimed %d times", n)
 		}
 		f.world.Limit(topic, 1<<20)
-		f.until("the partition is taken again", func() bool { return f.p.Status().State == Active })
+		f.until("the partition is taken again", func() bool { return f.p.Status().State == core.Active })
 		f.want(f.submit(command("a", "read")), "x")
 	})
 }

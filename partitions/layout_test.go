@@ -7,6 +7,7 @@ import (
 	"github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/record"
+	"github.com/millrace-io/millrace/partitions/core"
 )
 
 // misfits are tables that a worker of two partitions must not use: nothing in them is taken for an index.
@@ -40,7 +41,7 @@ func TestTablesThatDoNotFit(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			f := start(t, setup{world: alone, parts: 2})
-			f.await(Active)
+			f.await(core.Active)
 			if panicked := assigned(f.m, broker.AssignmentEvent{Table: table, Assigned: []int32{0}}); panicked != nil {
 				t.Fatalf("the table is used: %v", panicked)
 			}
@@ -50,10 +51,10 @@ func TestTablesThatDoNotFit(t *testing.T) {
 			if _, known := f.m.Owned(); known {
 				t.Error("partitions are said to be owned by a table that does not fit")
 			}
-			f.await(Standby)
+			f.await(core.Standby)
 			f.wantError(f.submit(command("a", "add x")), entities.Moved, entities.NotApplied)
 			f.m.assign(broker.AssignmentEvent{Table: &broker.Table{Members: member, Owners: []int32{0, 0}, Standbys: make([][]int32, 2)}})
-			f.await(Active)
+			f.await(core.Active)
 		})
 	}
 }
@@ -65,9 +66,9 @@ func TestPartitionsThatAreNotThere(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := start(t, setup{world: alone})
-			f.await(Active)
+			f.await(core.Active)
 			f.m.assign(e)
-			f.await(Standby)
+			f.await(core.Standby)
 			if why := f.p.Status().LastError; !strings.Contains(why, "partition") {
 				t.Errorf("the status says %q", why)
 			}
@@ -78,19 +79,19 @@ func TestPartitionsThatAreNotThere(t *testing.T) {
 // TestGrownTopicIsGivenUp: while the worker runs, partitions are added to its topic.
 func TestGrownTopicIsGivenUp(t *testing.T) {
 	f := start(t, setup{world: alone, parts: 2})
-	f.await(Active)
+	f.await(core.Active)
 	for _, count := range []int32{4, 3, 1, 0, 8192} {
 		grown := f.m.options.Topic
 		grown.Partitions = count
 		f.m.judge(grown)
-		f.await(Standby)
+		f.await(core.Standby)
 		why := f.p.Status().LastError
 		if count == 4 && !(strings.Contains(why, "4 partitions") && strings.Contains(why, "--partitions 2")) {
 			t.Errorf("the status says %q; want both counts and the remedy", why)
 		}
 		f.wantError(f.submit(command("a", "add x")), entities.Moved, entities.NotApplied)
 		f.m.judge(f.m.options.Topic)
-		f.await(Active)
+		f.await(core.Active)
 	}
 }
 
@@ -98,8 +99,8 @@ func TestGrownTopicIsGivenUp(t *testing.T) {
 // refused before anything is looked up.
 func TestPlacesThatAreNotThere(t *testing.T) {
 	f := start(t, setup{world: alone})
-	f.await(Active)
-	forwarder := NewForwarder(f.m.options.Layout, NewRoutes(), nil, Limits{}, f.clock, nil, nil)
+	f.await(core.Active)
+	forwarder := NewForwarder(f.m.options.Layout, NewRoutes(), nil, core.Limits{}, f.clock, nil, nil)
 	for _, p := range []entities.Position{{Partition: 1, Next: 1}, {Partition: -1, Next: 1}, {Partition: 1 << 30, Next: 1}, {Partition: 0, Next: -1}} {
 		cmd := command("a", "read")
 		cmd.Consistency, cmd.After = entities.AtLeast, []entities.Position{p}

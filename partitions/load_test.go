@@ -9,6 +9,7 @@ import (
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/materializer"
 	"github.com/millrace-io/millrace/materializer/memstore"
+	"github.com/millrace-io/millrace/partitions/core"
 )
 
 // unreadable is a store from which, from a moment on, nothing can be read.
@@ -36,7 +37,7 @@ func (u *unreadable) Scan(lower, upper []byte, yield func(key, value []byte) boo
 func TestWhatCannotBeLoadedWasNotApplied(t *testing.T) {
 	store := &unreadable{Store: memstore.New()}
 	f := start(t, setup{world: alone, store: store})
-	f.await(Active)
+	f.await(core.Active)
 	store.broken.Store(true)
 	a := f.submit(command("a", "add x"))
 	f.wantError(a, entities.Unavailable, entities.NotApplied)

@@ -12,6 +12,7 @@ import (
 	"github.com/millrace-io/millrace/internal/failpoint"
 	"github.com/millrace-io/millrace/internal/invariant"
 	"github.com/millrace-io/millrace/materializer"
+	"github.com/millrace-io/millrace/partitions/core"
 )
 
 // loop drives partitions: only whoever drives it touches their cores. That is the loop's goroutine, or a caller who posts when
@@ -121,7 +122,7 @@ func (l *loop) turn(ctx context.Context, inputs []input) {
 			continue
 		}
 		l.touch(in.partition)
-		if in.kind == inResolved || in.kind == inConcluded || (in.kind == inSubmitted && in.call.named()) {
+		if in.kind == inResolved || in.kind == inConcluded || (in.kind == inSubmitted && in.call.Named()) {
 			l.perform(ctx) // what was just committed may be this very command: the store must have that before it is asked
 		}
 		in.partition.receive(in)
@@ -167,10 +168,10 @@ func (l *loop) end(ctx context.Context) {
 		case inDecided, inSessionEnded, inOpened:
 			p.receive(&in)
 		case inResolved:
-			in.instruction.done(false)
+			in.instruction.Done(false)
 		case inRepair:
-			in.repair.err = entities.PartitionMoved(p.id, "the worker is stopping")
-			in.repair.done(in.repair)
+			in.repair.Err = entities.PartitionMoved(p.id, "the worker is stopping")
+			in.repair.Done(in.repair)
 		case inQuiet:
 			in.quiet(true)
 		case inRevoked:
@@ -240,13 +241,13 @@ func (l *loop) commit() {
 		fresh := p.core.Effects()[p.turn.committed:]
 		committed := false
 		for i := range fresh {
-			switch e := &fresh[i]; e.kind {
-			case doSkip:
-				p.skip(e.gap)
-			case doCommit:
+			switch e := &fresh[i]; e.Kind {
+			case core.DoSkip:
+				p.skip(e.Gap)
+			case core.DoCommit:
 				committed = true
 				if err == nil {
-					err = l.apply(p, e.batch)
+					err = l.apply(p, e.Batch)
 				}
 			default:
 			}
@@ -271,16 +272,16 @@ func (l *loop) commit() {
 }
 
 // apply folds an acknowledged batch into rows that are not committed yet.
-func (l *loop) apply(p *Partition, b *batch) error {
+func (l *loop) apply(p *Partition, b *core.Batch) error {
 	if l.rows == nil {
 		l.rows = l.store.NewBatch()
 	}
-	for i := range b.entries {
-		verdict, err := p.fold.Step(l.rows, &b.entries[i])
+	for i := range b.Entries {
+		verdict, err := p.fold.Step(l.rows, &b.Entries[i])
 		if err != nil {
 			return err
 		}
-		invariant.Check(verdict != record.Void, "%s: the owner's own record at offset %d is void", p.image.Address, b.entries[i].Offset)
+		invariant.Check(verdict != record.Void, "%s: the owner's own record at offset %d is void", p.image.Address, b.Entries[i].Offset)
 	}
 	return nil
 }

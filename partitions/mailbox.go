@@ -7,6 +7,7 @@ import (
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/record"
 	"github.com/millrace-io/millrace/materializer"
+	"github.com/millrace-io/millrace/partitions/core"
 	"github.com/millrace-io/millrace/partitions/repair"
 )
 
@@ -53,13 +54,13 @@ type input struct {
 	kind        inputKind
 	partition   *Partition
 	incarnation uint64
-	call        *Call
-	entity      *entity
-	opening     *Opening
+	call        *core.Call
+	entity      *core.Entity
+	opening     *core.Opening
 	outcome     *entities.Outcome
 	err         *entities.Error
 	fail        error
-	batch       *batch
+	batch       *core.Batch
 	result      broker.AppendResult
 	owner       record.Owner
 	next        int64
@@ -68,13 +69,13 @@ type input struct {
 	released    func()
 	offset      int64
 	reply       *entities.Reply
-	alarm       *alarm
+	alarm       *core.Timer
 	superseded  bool
 	instruction *instruction
 	quiet       func(atOnce bool)
 	followed    bool
 	handedOver  bool
-	repair      *Repair
+	repair      *core.Repair
 	survey      materializer.Survey
 	page        []materializer.Entry
 	restored    materializer.Restored

@@ -16,6 +16,7 @@ import (
 	"github.com/millrace-io/millrace/internal/mutation"
 	"github.com/millrace-io/millrace/internal/tracing"
 	"github.com/millrace-io/millrace/materializer"
+	"github.com/millrace-io/millrace/partitions/core"
 	"github.com/millrace-io/millrace/partitions/journal"
 	"github.com/millrace-io/millrace/partitions/repair"
 	"github.com/millrace-io/millrace/partitions/replica"
@@ -39,7 +40,7 @@ type Options struct {
 	// Admit says why this worker is not one of the app whose workers a table lists; nil when it is. It is asked about each table before
 	// the worker takes anything that comes with it, and must not block. Nil: every table is right.
 	Admit  func(*broker.Table) error
-	Limits Limits
+	Limits core.Limits
 	Hooks  Hooks
 	// Group is what the log knows of other workers; nil where there are none.
 	Group broker.Group
@@ -116,7 +117,7 @@ func NewManager(o Options) *Manager {
 	if o.Layout == (entities.Layout{}) {
 		o.Layout = entities.LayoutOf(o.App, o.Topic.Partitions)
 	}
-	o.Limits = o.Limits.among(o.Layout.Partitions).within(o.Topic)
+	o.Limits = o.Limits.Among(o.Layout.Partitions).Within(o.Topic)
 	o.Routes.Expect(o.Layout)
 	m := &Manager{
 		options: o, described: o.Topic.Partitions, hinted: map[int32]bool{}, handedOver: map[int32]bool{},
@@ -146,8 +147,8 @@ func NewManager(o Options) *Manager {
 				Background: m.router.Background,
 			}),
 		}
-		p.core = newCore(coreConfig{
-			partition: id, worker: o.Worker, layout: o.Layout, limits: o.Limits, single: o.Log.SingleProcess(), laneOf: p.laneOf,
+		p.core = core.New(core.Config{
+			Partition: id, Worker: o.Worker, Layout: o.Layout, Limits: o.Limits, Single: o.Log.SingleProcess(), LaneOf: p.laneOf,
 		})
 		if p.inspector.Suspected() {
 			m.inspectSuspected()
@@ -381,10 +382,10 @@ func (m *Manager) Images() map[int32]int64 {
 	images := map[int32]int64{}
 	for _, p := range m.partitions {
 		state := p.status.Load().State
-		if state == Halted || state == Repairing { // what it has is no image of the log
+		if state == core.Halted || state == core.Repairing { // what it has is no image of the log
 			continue
 		}
-		if lag, ok := p.replica.Lag(state == Active || state == Suspect || state == Draining); ok {
+		if lag, ok := p.replica.Lag(state == core.Active || state == core.Suspect || state == core.Draining); ok {
 			images[p.id] = lag
 		}
 	}

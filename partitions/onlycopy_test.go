@@ -9,6 +9,7 @@ import (
 
 	"github.com/millrace-io/millrace/broker-adapter/simlog"
 	"github.com/millrace-io/millrace/materializer"
+	"github.com/millrace-io/millrace/partitions/core"
 )
 
 // reformat gives the store's image the format of an older version: the version is the first number of the meta row.
@@ -50,7 +51,7 @@ func TestAnImageThatTheLogCannotReplaceIsKept(t *testing.T) {
 			before := f.rows()
 			f = f.restart()
 			if test.says == "" {
-				f.await(Active)
+				f.await(core.Active)
 				f.want(f.submit(command("b", "read")), "y")
 				return
 			}

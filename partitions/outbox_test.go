@@ -10,6 +10,7 @@ import (
 	"github.com/millrace-io/millrace/entities/record"
 	"github.com/millrace-io/millrace/materializer"
 	"github.com/millrace-io/millrace/materializer/memstore"
+	"github.com/millrace-io/millrace/partitions/core"
 )
 
 // open counts the effects in the store that are not settled.
@@ -33,7 +34,7 @@ func (f *fixture) settled() {
 func TestEffectTakesEffectOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, setup{world: alone})
-		f.await(Active)
+		f.await(core.Active)
 		f.want(f.submit(command("a", "later b add x")), "later")
 		f.settled()
 		f.want(f.submit(command("b", "read")), "x")
@@ -47,7 +48,7 @@ func TestEffectTakesEffectOnce(t *testing.T) {
 func TestEffectSurvivesWorker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		first := start(t, setup{world: alone})
-		first.await(Active)
+		first.await(core.Active)
 		first.want(first.submit(command("a", "later b add x")), "later")
 		first.settled()
 		first.words.mu.Lock()
@@ -62,7 +63,7 @@ func TestEffectSurvivesWorker(t *testing.T) {
 			t.Fatalf("%d effects are open; want that on c", first.open())
 		}
 		next := start(t, setup{world: alone, on: first.world, store: memstore.New(), name: "w2"})
-		next.await(Active)
+		next.await(core.Active)
 		next.settled()
 		next.want(next.submit(command("b", "read")), "x")
 		next.want(next.submit(command("c", "read")), "y")
@@ -72,7 +73,7 @@ func TestEffectSurvivesWorker(t *testing.T) {
 // TestEffectIsDeduplicated: the target knows an effect by its address, as long as its source has not settled it, and after.
 func TestEffectIsDeduplicated(t *testing.T) {
 	f := start(t, setup{world: alone})
-	f.await(Active)
+	f.await(core.Active)
 	source := entities.Source{Generation: 1, Partition: 7, Offset: 10, Settled: 5}
 	target := entities.Target{Method: "b", Payload: entities.Payload{Value: []byte("add x")}}
 	for range 3 {
@@ -109,7 +110,7 @@ func TestEffectIsDeduplicated(t *testing.T) {
 func TestConcurrentCopiesOfAnEffect(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, setup{world: alone})
-		f.await(Active)
+		f.await(core.Active)
 		source := entities.Source{Generation: 1, Partition: 7, Offset: 10}
 		target := entities.Target{Method: "b", Payload: entities.Payload{Value: []byte("wait x")}}
 		errs := make(chan error, 3)
@@ -135,7 +136,7 @@ func TestConcurrentCopiesOfAnEffect(t *testing.T) {
 func TestRefusedEffectIsDone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, setup{world: alone})
-		f.await(Active)
+		f.await(core.Active)
 		f.want(f.submit(command("a", "later b refuse no")), "later")
 		f.settled()
 		if s := f.p.Status(); s.Parked != 0 {
@@ -149,19 +150,19 @@ func TestRefusedEffectIsDone(t *testing.T) {
 func TestParked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, setup{world: alone})
-		f.await(Active)
+		f.await(core.Active)
 		f.want(f.submit(command("a", "later nowhere add x")), "later")
 		f.want(f.submit(command("a", "later b crash")), "later later")
 		f.until("both are parked", func() bool { return f.p.Status().Parked == 2 })
 		parked := f.parked(2)
-		if parked[0].Parked != "there is no nowhere" || parked[1].Attempts != maxFailures {
+		if parked[0].Parked != "there is no nowhere" || parked[1].Attempts != core.MaxFailures {
 			t.Errorf("parked: %+v", parked)
 		}
 		if err := f.stop(); err != nil {
 			t.Fatal(err)
 		}
 		next := start(t, setup{world: alone, on: f.world, store: memstore.New(), name: "w2"})
-		next.await(Active)
+		next.await(core.Active)
 		parked = next.parked(2)
 		for i, drop := range []bool{true, false} {
 			if err := next.m.Resolve(t.Context(), 0, parked[i].Offset, drop); err != nil {
@@ -193,7 +194,7 @@ func (f *fixture) parked(want int) []Parked {
 func TestSynchronousEffectsInARing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, setup{world: alone})
-		f.await(Active)
+		f.await(core.Active)
 		if _, err := f.router.Dispatch(t.Context(), command("a", "ring b a")); err != nil {
 			t.Fatal(err)
 		}
@@ -207,7 +208,7 @@ func TestSynchronousEffectsInARing(t *testing.T) {
 func TestForwardIsRepeated(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, setup{world: alone})
-		f.await(Active)
+		f.await(core.Active)
 		var answers []string
 		for range 2 {
 			reply, err := f.router.Dispatch(t.Context(), withID(command("a", "forwardadd b"), "id"))
@@ -227,9 +228,9 @@ func TestForwardIsRepeated(t *testing.T) {
 // TestOutboxBeyondMemory: more open effects than are kept in memory are all delivered.
 func TestOutboxBeyondMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := start(t, setup{world: alone, limits: Limits{MaxWaitingEntity: 1 << 14, MaxWaiting: 1 << 14}})
-		f.await(Active)
-		const effects = outboxWindow + 1000
+		f := start(t, setup{world: alone, limits: core.Limits{MaxWaitingEntity: 1 << 14, MaxWaiting: 1 << 14}})
+		f.await(core.Active)
+		const effects = core.OutboxWindow + 1000
 		answers := make([]<-chan answer, effects)
 		for i := range answers {
 			answers[i] = f.later(command("a", "quiet b add x"))

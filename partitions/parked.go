@@ -11,6 +11,8 @@ import (
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/record"
 	"github.com/millrace-io/millrace/materializer"
+	"github.com/millrace-io/millrace/partitions/core"
+
 	recordv1 "github.com/millrace-io/millrace/proto/gen/millrace/record/v1"
 )
 
@@ -34,7 +36,7 @@ type ParkedPlace struct {
 func (m *Manager) CountRefused() int {
 	n := 0
 	for _, p := range m.partitions {
-		if s := p.Status(); s.State == Active {
+		if s := p.Status(); s.State == core.Active {
 			n += s.Refusals
 		}
 	}
@@ -45,7 +47,7 @@ func (m *Manager) CountRefused() int {
 func (m *Manager) CountParked() int {
 	n := 0
 	for _, p := range m.partitions {
-		if s := p.Status(); s.State == Active {
+		if s := p.Status(); s.State == core.Active {
 			n += s.Parked
 		}
 	}
@@ -81,7 +83,7 @@ func Refusal(answer []byte) string {
 func (m *Manager) list(from ParkedPlace, filter materializer.ParkedFilter, limit int, read func(materializer.Partition, int64, func(materializer.Effect) bool) error) (found []Parked, next ParkedPlace, more bool, err error) {
 	for ; int(from.Partition) < len(m.partitions); from = (ParkedPlace{Partition: from.Partition + 1}) {
 		p := m.partitions[from.Partition]
-		if p.Status().State != Active {
+		if p.Status().State != core.Active {
 			continue
 		}
 		view := materializer.Partition{Rows: m.options.Store, Address: p.image.Address}
@@ -111,7 +113,7 @@ func (m *Manager) list(from ParkedPlace, filter materializer.ParkedFilter, limit
 
 // instruction is what an operator asks of a partition.
 type instruction struct {
-	resolution
+	core.Resolution
 
 	// filter chooses parked effects from offset on; nil: it is about the one at offset.
 	filter *materializer.ParkedFilter
@@ -132,7 +134,7 @@ func (m *Manager) Resolve(ctx context.Context, partition int32, offset int64, dr
 	if partition < 0 || int(partition) >= len(m.partitions) {
 		return fmt.Errorf("partition %d: %w", partition, ErrNotParked)
 	}
-	r := &instruction{resolution: resolution{offset: offset, drop: drop}}
+	r := &instruction{Resolution: core.Resolution{Offset: offset, Drop: drop}}
 	ok, err := m.resolve(ctx, partition, r)
 	if err == nil && !ok {
 		return fmt.Errorf("partition %d, offset %d: %w", partition, offset, ErrNotParked)
@@ -146,7 +148,7 @@ func (m *Manager) ResolveRefusal(ctx context.Context, partition int32, offset in
 	if partition < 0 || int(partition) >= len(m.partitions) {
 		return fmt.Errorf("partition %d: %w", partition, ErrNotParked)
 	}
-	ok, err := m.resolve(ctx, partition, &instruction{resolution: resolution{offset: offset, drop: drop}, refusal: true})
+	ok, err := m.resolve(ctx, partition, &instruction{Resolution: core.Resolution{Offset: offset, Drop: drop}, refusal: true})
 	if err == nil && !ok {
 		return fmt.Errorf("partition %d, offset %d: %w", partition, offset, ErrNotParked)
 	}
@@ -159,10 +161,10 @@ func (m *Manager) ResolveRefusal(ctx context.Context, partition int32, offset in
 // called again after an error.
 func (m *Manager) ResolveSome(ctx context.Context, from ParkedPlace, filter materializer.ParkedFilter, drop bool) (n int, next ParkedPlace, more bool, err error) {
 	for ; int(from.Partition) < len(m.partitions); from = (ParkedPlace{Partition: from.Partition + 1}) {
-		if from.Partition < 0 || m.partitions[from.Partition].Status().State != Active {
+		if from.Partition < 0 || m.partitions[from.Partition].Status().State != core.Active {
 			continue
 		}
-		r := &instruction{resolution: resolution{offset: from.Offset, drop: drop}, filter: &filter}
+		r := &instruction{Resolution: core.Resolution{Offset: from.Offset, Drop: drop}, filter: &filter}
 		ok, err := m.resolve(ctx, from.Partition, r)
 		switch {
 		case err != nil:
@@ -170,10 +172,10 @@ func (m *Manager) ResolveSome(ctx context.Context, from ParkedPlace, filter mate
 		case !ok:
 			return 0, from, true, entities.PartitionMoved(from.Partition, "its owner has changed: list what is parked, and try again")
 		case r.more:
-			return len(r.effects), ParkedPlace{Partition: from.Partition, Offset: r.next}, true, nil
-		case len(r.effects) > 0:
+			return len(r.Effects), ParkedPlace{Partition: from.Partition, Offset: r.next}, true, nil
+		case len(r.Effects) > 0:
 			next := ParkedPlace{Partition: from.Partition + 1}
-			return len(r.effects), next, int(next.Partition) < len(m.partitions), nil
+			return len(r.Effects), next, int(next.Partition) < len(m.partitions), nil
 		}
 	}
 	return 0, from, false, nil
@@ -182,7 +184,7 @@ func (m *Manager) ResolveSome(ctx context.Context, from ParkedPlace, filter mate
 // resolve gives an operator's instruction to a partition, and waits until the log has it.
 func (m *Manager) resolve(ctx context.Context, partition int32, r *instruction) (ok bool, err error) {
 	done := make(chan bool, 1)
-	r.done = func(ok bool) { done <- ok }
+	r.Done = func(ok bool) { done <- ok }
 	if !m.partitions[partition].post(input{kind: inResolved, instruction: r}) {
 		return false, entities.PartitionMoved(partition, "the worker is stopping")
 	}

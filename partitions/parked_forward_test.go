@@ -6,6 +6,7 @@ import (
 
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/materializer"
+	"github.com/millrace-io/millrace/partitions/core"
 )
 
 // TestARepeatEndsAParkedForward: a forward is parked, its target works again, and the caller sends the
@@ -20,7 +21,7 @@ func TestARepeatEndsAParkedForward(t *testing.T) {
 			}
 			return acts(inv)
 		}
-		f.await(Active)
+		f.await(core.Active)
 		f.ask(withID(command("a", "act done"), "id"))
 		f.ask(withID(command("b", "act done"), "id"))
 		f.until("the forwards are parked", func() bool { return f.m.CountParked() == 2 })
@@ -41,7 +42,7 @@ func TestARepeatEndsAParkedForward(t *testing.T) {
 func TestTheTotalsOfAResolution(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, setup{world: alone})
-		f.await(Active)
+		f.await(core.Active)
 		const parked, refused = 4, 3
 		for range parked {
 			f.want(f.submit(command("a", "quiet nowhere x")), "ok")

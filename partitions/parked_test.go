@@ -11,6 +11,7 @@ import (
 	"github.com/millrace-io/millrace/entities/record"
 	"github.com/millrace-io/millrace/materializer"
 	"github.com/millrace-io/millrace/materializer/memstore"
+	"github.com/millrace-io/millrace/partitions/core"
 )
 
 // TestParkedInPagesAndInBulk: parked effects are listed in pages and counted, and resolved by filter, in
@@ -18,7 +19,7 @@ import (
 func TestParkedInPagesAndInBulk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, setup{world: alone})
-		f.await(Active)
+		f.await(core.Active)
 		const bad = 2*resolveRows + 76
 		for i := range bad {
 			f.want(f.submit(command("a", fmt.Sprint("quiet nowhere number-", i%2))), "ok")
@@ -85,11 +86,11 @@ func (f *fixture) resolveAll(filter materializer.ParkedFilter, drop bool) (resol
 func TestATimerThatFailsIsParked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, setup{world: alone})
-		f.await(Active)
+		f.await(core.Active)
 		f.want(f.submit(command("a", "timer t 1s crash")), "set")
 		f.until("it is parked", func() bool { return f.m.CountParked() == 1 })
-		if n := f.p.Counts().Fired; n != maxFailures {
-			t.Errorf("it was tried %d times; want %d", n, maxFailures)
+		if n := f.p.Counts().Fired; n != core.MaxFailures {
+			t.Errorf("it was tried %d times; want %d", n, core.MaxFailures)
 		}
 		if kinds := f.kinds(); kinds[record.TimerFired] != 1 || f.p.Status().Timers != 0 {
 			t.Errorf("%d fired records, %d timers; want one and none", kinds[record.TimerFired], f.p.Status().Timers)
@@ -100,15 +101,15 @@ func TestATimerThatFailsIsParked(t *testing.T) {
 		}
 
 		next := start(t, setup{world: alone, on: f.world, store: memstore.New(), name: "w2"})
-		next.await(Active)
+		next.await(core.Active)
 		parked := next.parked(1)[0]
-		if parked.Timer != "t" || parked.Due == 0 || parked.From != "words/a" || parked.Attempts != maxFailures || parked.Parked == "" {
+		if parked.Timer != "t" || parked.Due == 0 || parked.From != "words/a" || parked.Attempts != core.MaxFailures || parked.Parked == "" {
 			t.Errorf("parked: %+v", parked)
 		}
 		if err := next.m.Resolve(t.Context(), 0, parked.Offset, false); err != nil {
 			t.Fatal(err)
 		}
-		next.until("it is parked once more", func() bool { return next.m.CountParked() == 1 && next.p.Counts().Delivered >= maxFailures })
+		next.until("it is parked once more", func() bool { return next.m.CountParked() == 1 && next.p.Counts().Delivered >= core.MaxFailures })
 		if err := next.m.Resolve(t.Context(), 0, parked.Offset, true); err != nil {
 			t.Fatal(err)
 		}
@@ -146,7 +147,7 @@ func TestATimerThatCannotRunIsParked(t *testing.T) {
 	} {
 		t.Run(name, bubbled(func(t *testing.T) {
 			f := start(t, setup{world: alone})
-			f.await(Active)
+			f.await(core.Active)
 			f.want(f.submit(command("a", "timer t 1s "+test.text)), "set")
 			f.words.resolves(test.resolve)
 			f.until("it has fired", func() bool { return f.p.Counts().Fired > 0 })
@@ -164,7 +165,7 @@ func TestATimerThatCannotRunIsParked(t *testing.T) {
 			}
 
 			next := start(t, setup{world: alone, on: f.world, store: memstore.New(), name: "w2"})
-			next.await(Active)
+			next.await(core.Active)
 			parked := next.parked(1)[0]
 			if parked.Timer != "t" || parked.Due == 0 || parked.From != "words/a" || parked.Attempts != 1 || !strings.Contains(parked.Parked, test.says) {
 				t.Errorf("parked: %+v", parked)
@@ -188,7 +189,7 @@ func TestATimerThatCannotRunIsParked(t *testing.T) {
 func TestARecurringTimerThatCannotRunGoesOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, setup{world: alone})
-		f.await(Active)
+		f.await(core.Active)
 		f.words.resolves(withoutMethods)
 		f.want(f.submit(command("a", "every e add x")), "set")
 		f.until("two of its times are parked", func() bool { return f.m.CountParked() == 2 })
@@ -204,7 +205,7 @@ func TestARecurringTimerThatCannotRunGoesOn(t *testing.T) {
 func TestATimerThatCannotRunIsCancelledAtTheLastMoment(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, setup{world: alone})
-		f.await(Active)
+		f.await(core.Active)
 		f.want(f.submit(command("a", "timer t 10s add late")), "set")
 		f.words.resolves(withoutMethods)
 		busy := f.later(command("a", "wait z"))

@@ -14,6 +14,7 @@ import (
 	"github.com/millrace-io/millrace/internal/mutation"
 	"github.com/millrace-io/millrace/internal/tracing"
 	"github.com/millrace-io/millrace/materializer"
+	"github.com/millrace-io/millrace/partitions/core"
 	"github.com/millrace-io/millrace/partitions/repair"
 	"github.com/millrace-io/millrace/partitions/replica"
 )
@@ -33,7 +34,7 @@ type Functions interface {
 // Hooks observe a partition. They run on its loop and must not block. Nil ones are skipped.
 type Hooks struct {
 	// StateChanged reports a step; why is empty on the way up.
-	StateChanged func(partition int32, from, to State, why string)
+	StateChanged func(partition int32, from, to core.State, why string)
 	// Alarm reports something that an operator should look at.
 	Alarm func(partition int32, what string)
 	// Progress reports a catch-up.
@@ -53,7 +54,7 @@ type shared struct {
 	functions Functions
 	// types lists the entity types that the function serves.
 	types  func() []string
-	limits Limits
+	limits core.Limits
 	hooks  Hooks
 	clock  clock.Clock
 	random func() uint64
@@ -73,7 +74,7 @@ type Partition struct {
 	id    int32
 	image *materializer.Image
 
-	core      *core
+	core      *core.Core
 	fold      *materializer.Fold
 	replica   *replica.Replica
 	inspector *repair.Inspector
@@ -237,8 +238,8 @@ func (p *Partition) receive(in *input) {
 }
 
 // lookup asks the store whether a command took effect before. It returns false when the call was answered with an error.
-func (p *Partition) lookup(call *Call) bool {
-	if !call.named() {
+func (p *Partition) lookup(call *core.Call) bool {
+	if !call.Named() {
 		return true
 	}
 	view := p.image.View()
@@ -247,32 +248,32 @@ func (p *Partition) lookup(call *Call) bool {
 		known  bool
 		err    error
 	)
-	if s := call.cmd.Source; s != nil {
-		stored, known, call.settled, err = view.Delivered(*s)
+	if s := call.Command.Source; s != nil {
+		stored, known, call.Settled, err = view.Delivered(*s)
 	} else {
-		stored, known, err = view.Stored(call.cmd.Key, call.cmd.Principal, call.cmd.ID)
+		stored, known, err = view.Stored(call.Command.Key, call.Command.Principal, call.Command.ID)
 	}
 	switch {
 	case err != nil:
-		call.fail(entities.Errorf(entities.Unavailable, entities.NotApplied, "look up whether %s did this before: %w: nothing was applied", call.cmd.Key, err))
-		p.complete(call, never)
+		call.Fail(entities.Errorf(entities.Unavailable, entities.NotApplied, "look up whether %s did this before: %w: nothing was applied", call.Command.Key, err))
+		p.complete(call, core.Never)
 	case known:
-		call.stored = &stored
+		call.Stored = &stored
 	}
 	return err == nil
 }
 
 // lookupForward asks the store whether a forward that ends, and is not in memory, is parked. It returns
 // false when the call was answered with an error.
-func (p *Partition) lookupForward(call *Call) bool {
-	if call.outcome == nil || p.core.Holds(call.forward) {
+func (p *Partition) lookupForward(call *core.Call) bool {
+	if call.Outcome == nil || p.core.Holds(call.Forward) {
 		return true
 	}
 	var err error
-	_, call.parked, err = p.image.View().ParkedEffect(call.forward)
+	_, call.Parked, err = p.image.View().ParkedEffect(call.Forward)
 	if err != nil {
-		call.fail(entities.Errorf(entities.Unavailable, entities.NotApplied, "look up the forward of %s: %w", call.cmd.Key, err))
-		p.complete(call, never)
+		call.Fail(entities.Errorf(entities.Unavailable, entities.NotApplied, "look up the forward of %s: %w", call.Command.Key, err))
+		p.complete(call, core.Never)
 	}
 	return err == nil
 }
@@ -284,92 +285,92 @@ func (p *Partition) lookupWaiting() {
 }
 
 // do performs an effect, which is lent for the call: what goes on in the background takes what it needs of it.
-func (p *Partition) do(ctx context.Context, e *effect) {
-	switch e.kind {
-	case doCatchUp:
-		incarnation, handedOver := e.incarnation, e.handedOver
+func (p *Partition) do(ctx context.Context, e *core.Effect) {
+	switch e.Kind {
+	case core.DoCatchUp:
+		incarnation, handedOver := e.Incarnation, e.HandedOver
 		p.tasks.read(ctx, func(ctx context.Context) { p.catchUp(ctx, incarnation, handedOver) })
-	case doClaim:
-		p.append(e.batch, inClaimAcked)
-	case doReadBack:
-		incarnation, offset := e.incarnation, e.offset
+	case core.DoClaim:
+		p.append(e.Batch, inClaimAcked)
+	case core.DoReadBack:
+		incarnation, offset := e.Incarnation, e.Offset
 		timed, end := context.WithTimeout(ctx, p.limits.AckTimeout) // an old leader may show an old end for a while
 		p.tasks.read(timed, func(ctx context.Context) { p.readBack(ctx, incarnation, offset); end() })
-	case doFollow:
+	case core.DoFollow:
 		p.tasks.read(ctx, func(ctx context.Context) {
 			p.replica.Follow(ctx, func(err error) { p.post(input{kind: inFollowFailed, fail: err}) })
 		})
-	case doRest:
+	case core.DoRest:
 		p.tasks.stopReading()
-	case doWait:
-		p.pause(ctx, e.incarnation, e.attempt)
-	case doInvoke:
+	case core.DoWait:
+		p.pause(ctx, e.Incarnation, e.Attempt)
+	case core.DoInvoke:
 		p.prompt(ctx, e)
-	case doOpen:
-		p.reopen(e.entity, e.session, e.incarnation)
-	case doClose:
-		session := e.session
+	case core.DoOpen:
+		p.reopen(e.Entity, e.Session, e.Incarnation)
+	case core.DoClose:
+		session := e.Session
 		p.tasks.start(func() { p.closeSession(session) })
-	case doPassivate:
+	case core.DoPassivate:
 		p.stats.passivated.Add(1)
-		in, session := input{kind: inPassivated, entity: e.entity, incarnation: e.incarnation}, e.session
+		in, session := input{kind: inPassivated, entity: e.Entity, incarnation: e.Incarnation}, e.Session
 		p.tasks.start(func() {
 			p.closeSession(session)
 			p.post(in)
 		})
-	case doAppend:
-		p.append(e.batch, inAcked)
-	case doCommit, doSkip: // commit has done it
-	case doAnswer:
-		p.complete(e.call, p.core.Confirmed())
-	case doReadGap:
-		incarnation, from, until := e.incarnation, p.core.Next(), e.offset
+	case core.DoAppend:
+		p.append(e.Batch, inAcked)
+	case core.DoCommit, core.DoSkip: // commit has done it
+	case core.DoAnswer:
+		p.complete(e.Call, p.core.Confirmed())
+	case core.DoReadGap:
+		incarnation, from, until := e.Incarnation, p.core.Next(), e.Offset
 		p.alarm("records of others stand where own ones were expected")
 		p.tasks.start(func() { p.readGap(ctx, incarnation, from, until) })
-	case doSend:
-		p.deliver(ctx, e.delivery, e.progress)
-	case doLoadOutbox:
+	case core.DoSend:
+		p.deliver(ctx, e.Delivery, e.Progress)
+	case core.DoLoadOutbox:
 		p.loadOutbox(e, p.core.OutboxLoaded)
-	case doSweepOutbox:
+	case core.DoSweepOutbox:
 		p.loadOutbox(e, p.core.OutboxSwept)
-	case doLoadOpen:
+	case core.DoLoadOpen:
 		p.loadOpen(e)
-	case doLoadRefusals:
+	case core.DoLoadRefusals:
 		p.loadRefusals()
-	case doDropRefusals:
-		p.stats.refusalsDropped.Add(uint64(e.attempt)) //nolint:gosec // positive
-		p.alarm(fmt.Sprintf("more than %d refused effects are kept: the %d oldest were dropped; look at `millrace parked --refused`, use sdk.OnRefused or sdk.IgnoreRefusal", MaxRefusals, e.attempt))
-	case doLoadTimers:
-		p.loadTimers(e.alarm.Due, e.attempt, p.core.TimersLoaded)
-	case doSearchTimers:
-		p.loadTimers(e.alarm.Due, e.attempt, func(due []materializer.Due, more bool) { p.core.TimersFound(e.alarm.Key.Type, due, more) })
-	case doFire:
-		p.fire(ctx, e.alarm, e.incarnation)
-	case doSweep:
-		if err := materializer.Sweep(p.image.Store, p.image.Address, e.alarm.Due); err != nil {
+	case core.DoDropRefusals:
+		p.stats.refusalsDropped.Add(uint64(e.Attempt)) //nolint:gosec // positive
+		p.alarm(fmt.Sprintf("more than %d refused effects are kept: the %d oldest were dropped; look at `millrace parked --refused`, use sdk.OnRefused or sdk.IgnoreRefusal", core.MaxRefusals, e.Attempt))
+	case core.DoLoadTimers:
+		p.loadTimers(e.Timer.Due, e.Attempt, p.core.TimersLoaded)
+	case core.DoSearchTimers:
+		p.loadTimers(e.Timer.Due, e.Attempt, func(due []materializer.Due, more bool) { p.core.TimersFound(e.Timer.Key.Type, due, more) })
+	case core.DoFire:
+		p.fire(ctx, e.Timer, e.Incarnation)
+	case core.DoSweep:
+		if err := materializer.Sweep(p.image.Store, p.image.Address, e.Timer.Due); err != nil {
 			p.failed(err)
 		}
-	case doHalt:
-		if err := p.repair.Mark(e.offset, p.core.halted); err != nil {
+	case core.DoHalt:
+		if err := p.repair.Mark(e.Offset, p.core.Halted); err != nil {
 			p.alarm("that the partition has halted could not be written down: " + err.Error())
 		}
-	case doSurvey:
-		incarnation, choice := e.incarnation, e.repair.choice
+	case core.DoSurvey:
+		incarnation, choice := e.Incarnation, e.Repair.Choice
 		p.tasks.read(ctx, func(ctx context.Context) { p.surveyed(ctx, incarnation, choice) })
-	case doRestore:
-		incarnation, choice, until := e.incarnation, e.repair.choice, e.offset
+	case core.DoRestore:
+		incarnation, choice, until := e.Incarnation, e.Repair.Choice, e.Offset
 		p.tasks.read(ctx, func(ctx context.Context) { p.restored(ctx, incarnation, choice, until) })
-	case doStartOver:
-		p.repaired(p.repair.StartOver(e.repair.survey.Start))
-	case doResume:
+	case core.DoStartOver:
+		p.repaired(p.repair.StartOver(e.Repair.Survey.Start))
+	case core.DoResume:
 		p.repaired(p.repair.Resume())
-	case doResolved:
+	case core.DoResolved:
 		p.show() // the operator looks at the totals next
-		e.resolution.done(true)
-	case doRepaired:
+		e.Resolution.Done(true)
+	case core.DoRepaired:
 		p.show() // the operator looks at the status next
-		e.repair.done(e.repair)
-	case doReleased:
+		e.Repair.Done(e.Repair)
+	case core.DoReleased:
 		for _, done := range p.released {
 			if done != nil {
 				done()
@@ -388,31 +389,31 @@ func (p *Partition) repaired(err error) {
 }
 
 // prompt tells a caller to run the function, unless it left.
-func (p *Partition) prompt(ctx context.Context, e *effect) {
-	if e.call.cmd.Timer != nil {
-		switch stale, err := p.stale(e.call); {
+func (p *Partition) prompt(ctx context.Context, e *core.Effect) {
+	if e.Call.Command.Timer != nil {
+		switch stale, err := p.stale(e.Call); {
 		case err != nil:
-			p.core.Decided(e.call, nil, nil, entities.Errorf(entities.Unavailable, entities.NotApplied, "look up timer %q: %w", e.call.cmd.Timer.Name, err))
+			p.core.Decided(e.Call, nil, nil, entities.Errorf(entities.Unavailable, entities.NotApplied, "look up timer %q: %w", e.Call.Command.Timer.Name, err))
 			return
 		case stale:
-			p.core.Superseded(e.call)
+			p.core.Superseded(e.Call)
 			return
 		}
 	}
-	w := meetingOf(e.call)
-	w.session, w.at, w.behind = e.session, p.core.Now().Log, nil
+	w := meetingOf(e.Call)
+	w.session, w.at, w.behind = e.Session, p.core.Now().Log, nil
 	if !w.run() {
-		p.core.Withdrawn(e.call)
+		p.core.Withdrawn(e.Call)
 		return
 	}
-	if timer := e.call.cmd.Timer; timer != nil && timer.Err != nil {
-		w.set(phaseDecided)
-		p.core.CannotRun(e.call)
+	if timer := e.Call.Command.Timer; timer != nil && timer.Err != nil {
+		w.set(core.PhaseDecided)
+		p.core.CannotRun(e.Call)
 		return
 	}
-	if ahead, ok := e.session.(entities.Ahead); ok && !ended(ahead) {
+	if ahead, ok := e.Session.(entities.Ahead); ok && !ended(ahead) {
 		if ahead.Ready() {
-			p.ready(ctx, e.call)
+			p.ready(ctx, e.Call)
 			return
 		}
 		w.behind = p.behind(e, ahead.Room())
@@ -421,10 +422,10 @@ func (p *Partition) prompt(ctx context.Context, e *effect) {
 }
 
 // ready takes the decision about a command that was announced, and spares its caller's goroutine a way.
-func (p *Partition) ready(ctx context.Context, call *Call) {
+func (p *Partition) ready(ctx context.Context, call *core.Call) {
 	wait := meetingOf(call)
-	outcome, err := p.handle(ctx, wait.session, call.cmd, time.Unix(0, wait.at))
-	wait.set(phaseDecided)
+	outcome, err := p.handle(ctx, wait.session, call.Command, time.Unix(0, wait.at))
+	wait.set(core.PhaseDecided)
 	var failure *entities.Error
 	if err != nil {
 		failure = entities.AsError(err)
@@ -434,19 +435,19 @@ func (p *Partition) ready(ctx context.Context, call *Call) {
 
 // behind returns what the function may have at a time: the command whose turn it is, and those that wait behind it. Their callers
 // cannot leave any more. Timers have something to be looked at when it is their turn, and calls that are traced a time of their own.
-func (p *Partition) behind(e *effect, room int) []entities.Invocation {
-	waiting := e.entity.waiting()
-	if room < 2 || len(waiting) == 0 || p.traced(e.call) {
+func (p *Partition) behind(e *core.Effect, room int) []entities.Invocation {
+	waiting := e.Entity.Waiting()
+	if room < 2 || len(waiting) == 0 || p.traced(e.Call) {
 		return nil
 	}
 	at := time.Unix(0, p.core.Now().Log)
 	invs := make([]entities.Invocation, 1, min(room, 1+len(waiting)))
-	invs[0] = entities.Invocation{Command: e.call.cmd, Time: at}
+	invs[0] = entities.Invocation{Command: e.Call.Command, Time: at}
 	for _, call := range waiting[:cap(invs)-1] {
-		if call.cmd.Timer != nil || p.traced(call) || !(mutation.On(mutation.Announced) || meetingOf(call).run()) {
+		if call.Command.Timer != nil || p.traced(call) || !(mutation.On(mutation.Announced) || meetingOf(call).run()) {
 			break
 		}
-		invs = append(invs, entities.Invocation{Command: call.cmd, Time: at})
+		invs = append(invs, entities.Invocation{Command: call.Command, Time: at})
 	}
 	if len(invs) == 1 {
 		return nil
@@ -454,19 +455,19 @@ func (p *Partition) behind(e *effect, room int) []entities.Invocation {
 	return invs
 }
 
-func (p *Partition) traced(call *Call) bool {
-	return p.tracer != nil && tracing.Sampled(call.cmd.TraceParent)
+func (p *Partition) traced(call *core.Call) bool {
+	return p.tracer != nil && tracing.Sampled(call.Command.TraceParent)
 }
 
 // complete ends a call: it wakes the caller. confirmed is when what the answer waited for was sent to the log.
-func (p *Partition) complete(call *Call, confirmed time.Duration) {
-	if call.err != nil {
+func (p *Partition) complete(call *core.Call, confirmed time.Duration) {
+	if call.Err != nil {
 		p.stats.failed.Add(1)
 	}
-	switch wait := meetingOf(call); wait.step(phase.answered) {
-	case phaseLeft:
+	switch wait := meetingOf(call); wait.step(core.Phase.Answered) {
+	case core.PhaseLeft:
 		p.unheld(call)
-	case phaseAnswered:
+	case core.PhaseAnswered:
 	default:
 		p.measure(call, confirmed)
 		wait.wake <- struct{}{}
@@ -474,10 +475,10 @@ func (p *Partition) complete(call *Call, confirmed time.Duration) {
 }
 
 // append encodes a batch and gives it to the log.
-func (p *Partition) append(b *batch, reply inputKind) {
-	records := b.encode()
+func (p *Partition) append(b *core.Batch, reply inputKind) {
+	records := b.Encode()
 	p.stats.batches.Add(1)
-	incarnation := b.incarnation
+	incarnation := b.Incarnation
 	failpoint.Hit(failpoint.BeforeSend)
 	p.image.Log.Append(p.image.Journal, records, func(r broker.AppendResult) {
 		if r.Err != nil && !mutation.On(mutation.Look) {
@@ -497,8 +498,8 @@ func (p *Partition) committed(err error) {
 	p.turn.committed = len(p.core.Effects())
 	failed := false
 	for i := range fresh {
-		if fresh[i].kind == doCommit {
-			p.completeBatch(fresh[i].batch, err)
+		if fresh[i].Kind == core.DoCommit {
+			p.completeBatch(fresh[i].Batch, err)
 			failed = err != nil
 		}
 	}
@@ -509,17 +510,17 @@ func (p *Partition) committed(err error) {
 }
 
 // completeBatch completes the calls of a batch that is in the store or, by err, is not.
-func (p *Partition) completeBatch(b *batch, err error) {
+func (p *Partition) completeBatch(b *core.Batch, err error) {
 	if err != nil {
-		for _, call := range b.calls {
-			call.outcome, call.err = nil, entities.OutcomeLost(p.id, err.Error())
-			p.complete(call, never)
+		for _, call := range b.Calls {
+			call.Outcome, call.Err = nil, entities.OutcomeLost(p.id, err.Error())
+			p.complete(call, core.Never)
 		}
 		return
 	}
-	p.stats.records.Add(uint64(len(b.entries)))
-	for _, call := range b.calls {
-		p.complete(call, b.sentAt)
+	p.stats.records.Add(uint64(len(b.Entries)))
+	for _, call := range b.Calls {
+		p.complete(call, b.SentAt)
 	}
 	p.core.Recycle(b)
 }
@@ -542,8 +543,8 @@ func (p *Partition) skip(gap []materializer.GapRecord) {
 }
 
 // reopen closes the session of an entity, nil: it has none, and opens another one.
-func (p *Partition) reopen(ent *entity, session entities.Session, incarnation uint64) {
-	service, key := ent.typ.Service, ent.key
+func (p *Partition) reopen(ent *core.Entity, session entities.Session, incarnation uint64) {
+	service, key := ent.Type.Service, ent.Key
 	p.tasks.call(func() {
 		if session != nil {
 			p.closeSession(session)
@@ -579,7 +580,7 @@ func (p *Partition) pause(ctx context.Context, incarnation uint64, attempt int) 
 
 // expire frees the space of what need not be remembered any more, now and then.
 func (p *Partition) expire() {
-	if p.core.State() != Active {
+	if p.core.State() != core.Active {
 		return
 	}
 	n, err := p.expiry.run(p.image, p.clock.Now(), p.core.Now().Log, p.limits.DedupWindow)

@@ -6,6 +6,7 @@ import (
 
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/materializer"
+	"github.com/millrace-io/millrace/partitions/core"
 	"github.com/millrace-io/millrace/partitions/replica"
 )
 
@@ -76,13 +77,13 @@ func (p *Partition) look(ctx context.Context, cmd *entities.Command) (*entities.
 
 // measure notes an answer of the owner's to a relaxed command that wrote nothing. confirmed is when what it waited for was sent to the
 // log; what it did not wait for may have changed the entity since.
-func (p *Partition) measure(call *Call, confirmed time.Duration) {
-	if !call.cmd.Consistency.Relaxed() || !call.fromMemory() {
+func (p *Partition) measure(call *core.Call, confirmed time.Duration) {
+	if !call.Command.Consistency.Relaxed() || !call.FromMemory() {
 		return
 	}
 	age, now := time.Duration(0), p.core.Now().Mono
 	if !p.core.Single() {
 		age = now - max(confirmed, p.time.readBack.Sub(p.time.began))
 	}
-	p.staleness.Answered(p.time.at(now), call.cmd, replica.ByOwner, age)
+	p.staleness.Answered(p.time.at(now), call.Command, replica.ByOwner, age)
 }

@@ -9,6 +9,8 @@ import (
 	"github.com/millrace-io/millrace/entities/record"
 	"github.com/millrace-io/millrace/materializer"
 	"github.com/millrace-io/millrace/materializer/memstore"
+	"github.com/millrace-io/millrace/partitions/core"
+
 	recordv1 "github.com/millrace-io/millrace/proto/gen/millrace/record/v1"
 )
 
@@ -28,7 +30,7 @@ func (f *fixture) refusals() []materializer.Refusal {
 func TestRefusedEffectIsKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		first := start(t, setup{world: alone})
-		first.await(Active)
+		first.await(core.Active)
 		first.want(first.submit(command("a", "later b refuse too little")), "later")
 		first.settled()
 		check := func(f *fixture) {
@@ -54,7 +56,7 @@ func TestRefusedEffectIsKept(t *testing.T) {
 			t.Fatal(err)
 		}
 		next := start(t, setup{world: alone, on: first.world, store: memstore.New(), name: "w2"})
-		next.await(Active)
+		next.await(core.Active)
 		next.want(next.submit(command("a", "read")), "later")
 		check(next)
 	})
@@ -63,7 +65,7 @@ func TestRefusedEffectIsKept(t *testing.T) {
 // TestRefusedEffectIsTold: the entity that asked gets a command with the refusal, once, and nothing is kept.
 func TestRefusedEffectIsTold(t *testing.T) {
 	f := start(t, setup{world: alone})
-	f.await(Active)
+	f.await(core.Active)
 	f.want(f.submit(command("a", "ask b refuse never")), "ask")
 	f.settled()
 	f.want(f.submit(command("a", "read")), "ask /b-said-2-never-to-refuse never")
@@ -78,7 +80,7 @@ func TestRefusedEffectIsTold(t *testing.T) {
 // TestRefusalThatDoesNotMatter leaves nothing behind.
 func TestRefusalThatDoesNotMatter(t *testing.T) {
 	f := start(t, setup{world: alone})
-	f.await(Active)
+	f.await(core.Active)
 	f.want(f.submit(command("a", "dare b refuse never")), "dare")
 	f.settled()
 	f.want(f.submit(command("a", "read")), "dare")
@@ -91,7 +93,7 @@ func TestRefusalThatDoesNotMatter(t *testing.T) {
 func TestRefusalIsResolved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, setup{world: alone})
-		f.await(Active)
+		f.await(core.Active)
 		f.want(f.submit(command("a", "later b refuse one")), "later")
 		f.settled()
 		f.want(f.submit(command("a", "later c refuse two")), "later later")
@@ -123,7 +125,7 @@ func TestRefusalIsResolved(t *testing.T) {
 func TestAnEffectThatTookEffectInPartIsNotRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, setup{world: alone})
-		f.await(Active)
+		f.await(core.Active)
 		f.want(f.submit(command("a", "ask b send c refuse no")), "ask")
 		f.until("the effect is parked", func() bool { return f.p.Status().Parked == 1 })
 		f.want(f.submit(command("a", "read")), "ask")

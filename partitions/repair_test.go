@@ -14,6 +14,7 @@ import (
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/materializer"
 	"github.com/millrace-io/millrace/materializer/memstore"
+	"github.com/millrace-io/millrace/partitions/core"
 )
 
 // cut takes the log's tail away and lets the worker start again, which then halts.
@@ -30,7 +31,7 @@ func (f *fixture) cut(end int64) *fixture {
 
 func (f *fixture) halts() {
 	f.t.Helper()
-	f.until("it halts", func() bool { return f.p.Status().State == Halted })
+	f.until("it halts", func() bool { return f.p.Status().State == core.Halted })
 }
 
 func (f *fixture) end() int64 { return int64(len(f.world.Records(partition0))) }
@@ -42,7 +43,7 @@ func (f *fixture) mend(choice materializer.Choice) materializer.Restored {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	f.until("it is owned again", func() bool { return f.p.Status().State == Active })
+	f.until("it is owned again", func() bool { return f.p.Status().State == core.Active })
 	return restored
 }
 
@@ -85,7 +86,7 @@ func (f *fixture) same(image materializer.Store) {
 // TestRepairAcceptsTheLoss: the log as it is is the truth, and no offset is used again with another content.
 func TestRepairAcceptsTheLoss(t *testing.T) {
 	f := start(t, setup{world: alone})
-	f.await(Active)
+	f.await(core.Active)
 	f.want(f.submit(command("a", "add x")), "x")
 	kept := f.end()
 	f.want(f.submit(command("a", "add y")), "x y")
@@ -112,9 +113,9 @@ func TestRepairAcceptsTheLoss(t *testing.T) {
 	f.want(f.submit(withID(command("b", "add z"), "id")), "z")
 	f.want(f.submit(command("a", "add w")), "x w")
 	next := f.restart() // the mark is gone
-	next.await(Active)
+	next.await(core.Active)
 	next.want(next.submit(command("a", "read")), "x w")
-	if _, err := next.m.Repair(t.Context(), 0, materializer.AcceptLoss); !errors.Is(err, ErrNotHalted) {
+	if _, err := next.m.Repair(t.Context(), 0, materializer.AcceptLoss); !errors.Is(err, core.ErrNotHalted) {
 		t.Errorf("repair of a partition that works: %v; want ErrNotHalted", err)
 	}
 }
@@ -177,7 +178,7 @@ func (f *fixture) flood(id, format string) {
 }
 
 func (f *fixture) owned() bool {
-	return !slices.ContainsFunc(f.m.Partitions(), func(p *Partition) bool { return p.Status().State != Active })
+	return !slices.ContainsFunc(f.m.Partitions(), func(p *Partition) bool { return p.Status().State != core.Active })
 }
 
 func (f *fixture) dispatch(id, text string) string {
@@ -270,13 +271,13 @@ func TestRepairAppendsTheImage(t *testing.T) {
 	} {
 		t.Run(name, bubbled(func(t *testing.T) {
 			f := start(t, setup{world: alone})
-			f.await(Active)
+			f.await(core.Active)
 			kept := f.busy()
 			former := f.end()
 			f = lose(f, kept)
 			image := f.image()
 			would, err := f.m.Repair(t.Context(), 0, materializer.Preview)
-			if err != nil || f.p.Status().State != Halted && f.p.Status().State != Repairing {
+			if err != nil || f.p.Status().State != core.Halted && f.p.Status().State != core.Repairing {
 				t.Fatalf("preview: %+v, %v; now %s", would, err, f.p.Status().State)
 			}
 			f.halts()
@@ -309,7 +310,7 @@ func TestRepairIsTakenUpAgain(t *testing.T) {
 				f.world.Truncate(partition0, 4)
 				again := func() *fixture {
 					f.settle()
-					return start(t, setup{world: simlog.Options{Manual: true, SingleProcess: true}, on: f.world, store: f.store, limits: Limits{MaxCommitRecords: 3}})
+					return start(t, setup{world: simlog.Options{Manual: true, SingleProcess: true}, on: f.world, store: f.store, limits: core.Limits{MaxCommitRecords: 3}})
 				}
 				f = again()
 				f.halts()
@@ -326,8 +327,8 @@ func TestRepairIsTakenUpAgain(t *testing.T) {
 				f.op(1)
 				f.world.Discard(f.world.Pending()[0].ID) // the log never gets it
 				f = again()
-				f.until("it halts, or claims", func() bool { s := f.p.Status().State; return s == Halted || s == Claiming })
-				if f.p.Status().State == Halted {
+				f.until("it halts, or claims", func() bool { s := f.p.Status().State; return s == core.Halted || s == core.Claiming })
+				if f.p.Status().State == core.Halted {
 					go repair(f.m) // received below
 				} else {
 					ended <- nil
@@ -342,7 +343,7 @@ func TestRepairIsTakenUpAgain(t *testing.T) {
 				}
 				f.until("it is owned again", func() bool {
 					f.world.DeliverAll()
-					return f.p.Status().State == Active
+					return f.p.Status().State == core.Active
 				})
 				if f.end() < former {
 					t.Errorf("the log ends at %d and has ended at %d", f.end(), former)
@@ -363,7 +364,7 @@ func TestRepairIsTakenUpAgain(t *testing.T) {
 // TestRetry: a log that was restored is believed, one that was not, or holds something else, is not.
 func TestRetry(t *testing.T) {
 	f := start(t, setup{world: alone})
-	f.await(Active)
+	f.await(core.Active)
 	f.want(f.submit(command("a", "add x")), "x")
 	f.want(f.submit(command("a", "add y")), "x y")
 	whole := f.world.Records(partition0)
@@ -385,11 +386,11 @@ func TestRetry(t *testing.T) {
 // TestRepairFromWhatIsLeft: a log that lost its beginning counts from the next claim on.
 func TestRepairFromWhatIsLeft(t *testing.T) {
 	f := start(t, setup{world: alone})
-	f.await(Active)
+	f.await(core.Active)
 	f.want(f.submit(command("a", "add x")), "x")
 	old := f.image()
 	f = f.restart()
-	f.await(Active)
+	f.await(core.Active)
 	f.want(f.submit(command("b", "snap y")), "y")
 	f.world.Trim(partition0, 3)
 	f.store = old

@@ -556,3 +556,14 @@ func supported(cmd *entities.Command) error {
 	}
 	return nil
 }
+
+// errUnconcluded marks an error of errNotKept.
+var errUnconcluded = errors.New("the answer of a forward is not in the log")
+
+// errNotKept: the command took effect, and so did its forward. Sent again under its id, it gets the answer.
+func errNotKept(key entities.Key, why error) *entities.Error {
+	return &entities.Error{
+		Reason: entities.LostOutcome, Outcome: entities.Unknown, Cause: errUnconcluded,
+		Message: fmt.Sprintf("the command on %s took effect, and what its forward was answered could not be kept (%s): send it again under the same command id", key, why),
+	}
+}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/record"
+	"github.com/millrace-io/millrace/partitions/core"
 )
 
 func kindOf(t *testing.T, header []byte) string {
@@ -21,7 +22,7 @@ func kindOf(t *testing.T, header []byte) string {
 // TestForwardsAndEffects: after commit, effects in order, then the target's answer is the caller's.
 func TestForwardsAndEffects(t *testing.T) {
 	f := start(t, setup{world: alone})
-	f.await(Active)
+	f.await(core.Active)
 	r := f.router
 	reply, err := r.Dispatch(t.Context(), command("a", "effect b"))
 	if err != nil || strings.TrimSpace(string(reply.Payload.Value)) != "effect" {
@@ -38,7 +39,7 @@ func TestForwardsAndEffects(t *testing.T) {
 // TestAnswersCarryTokens: the token names the partition and the offset behind what was written.
 func TestAnswersCarryTokens(t *testing.T) {
 	f := start(t, setup{world: alone})
-	f.await(Active)
+	f.await(core.Active)
 	reply, err := f.router.Dispatch(t.Context(), command("a", "add x"))
 	if err != nil {
 		t.Fatal(err)

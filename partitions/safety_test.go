@@ -12,6 +12,7 @@ import (
 	"github.com/millrace-io/millrace/broker-adapter/simlog"
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/record"
+	"github.com/millrace-io/millrace/partitions/core"
 )
 
 var errLog = errors.New("the log said no")
@@ -27,7 +28,7 @@ func TestContiguity(t *testing.T) {
 		f.world.Inject(partition0, foreignClaim(9))
 		f.world.Deliver(op.ID)
 		f.wantError(f.receive(caller), entities.Moved, entities.NotApplied)
-		f.await(CatchingUp)
+		f.await(core.CatchingUp)
 	})
 }
 
@@ -35,12 +36,12 @@ func TestContiguity(t *testing.T) {
 func TestReadBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, setup{world: simlog.Options{Manual: true}})
-		f.await(Claiming)
+		f.await(core.Claiming)
 		claim := f.op(1)
 		f.world.Inject(partition0, foreignClaim(9))
 		caller := f.later(command("a", "read"))
 		f.world.Deliver(claim.ID)
-		f.await(CatchingUp)
+		f.await(core.CatchingUp)
 		f.silent(caller)
 		f.clock.Advance(10 * time.Second)
 		second := f.op(1)
@@ -50,7 +51,7 @@ func TestReadBack(t *testing.T) {
 			t.Fatalf("the next append is %+v, %v; want a claim of epoch 10", env, err)
 		}
 		f.world.Deliver(second.ID)
-		f.await(Active)
+		f.await(core.Active)
 		barrier := f.op(1)
 		f.world.Deliver(barrier.ID)
 		f.want(f.receive(caller), "")
@@ -92,7 +93,7 @@ func TestGap(t *testing.T) {
 			if a.err == nil {
 				t.Fatalf("answered %q", a.text)
 			}
-			f.await(CatchingUp)
+			f.await(core.CatchingUp)
 		})
 	}
 }
@@ -180,10 +181,10 @@ func TestOutcomesOfAFailedAppend(t *testing.T) {
 			if a := f.receive(speculative); a.err == nil {
 				t.Fatalf("answered %q", a.text)
 			}
-			f.await(CatchingUp)
+			f.await(core.CatchingUp)
 			f.clock.Advance(time.Second)
 			f.world.Deliver(f.op(1).ID)
-			f.await(Active)
+			f.await(core.Active)
 			f.want(f.submit(command("a", "read")), "")
 		})
 	}
@@ -199,10 +200,10 @@ func TestALateArrivalOfALostAppendCounts(t *testing.T) {
 	f.world.Apply(op.ID)
 	f.world.Fail(op.ID, errLog)
 	f.wantError(f.receive(caller), entities.LostOutcome, entities.Unknown)
-	f.await(CatchingUp)
+	f.await(core.CatchingUp)
 	f.clock.Advance(time.Second)
 	f.world.Deliver(f.op(1).ID)
-	f.await(Active)
+	f.await(core.Active)
 	f.want(f.submit(command("a", "read")), "late")
 }
 
@@ -217,7 +218,7 @@ func TestACommandIsLookedUpWhenTheLogWasRead(t *testing.T) {
 		f.world.Apply(op.ID)
 		f.world.Fail(op.ID, errLog)
 		f.wantError(f.receive(caller), entities.LostOutcome, entities.Unknown)
-		f.await(CatchingUp)
+		f.await(core.CatchingUp)
 		again := f.later(withID(command("a", "add late"), "id"))
 		synctest.Wait() // the loop has it
 		f.clock.Advance(time.Second)
@@ -235,7 +236,7 @@ func TestACommandIsLookedUpWhenTheLogWasRead(t *testing.T) {
 // acknowledges the first is in the queue of the partition, in the store, or in between.
 func TestACommandIsLookedUpBehindItsCommit(t *testing.T) {
 	f := start(t, setup{world: alone})
-	f.await(Active)
+	f.await(core.Active)
 	for i := range 300 {
 		id := strconv.Itoa(i)
 		var answers []<-chan answer
@@ -271,19 +272,19 @@ func TestALogThatGoesBackwardsHalts(t *testing.T) {
 	if a := f.receive(caller); a.err == nil {
 		t.Fatalf("answered %q", a.text)
 	}
-	f.await(Halted)
+	f.await(core.Halted)
 	f.wantError(f.submit(command("a", "read")), entities.Halted, entities.NotApplied)
 }
 
 // TestAReplacedTopicIsRefused: a store that was folded from another journal is not served.
 func TestAReplacedTopicIsRefused(t *testing.T) {
 	f := start(t, setup{world: simlog.Options{SingleProcess: true}})
-	f.await(Active)
+	f.await(core.Active)
 	f.want(f.submit(command("a", "add x")), "x")
 	if err := f.stop(); err != nil {
 		t.Fatal(err)
 	}
 	f.world.Recreate(topic)
 	again := start(t, setup{on: f.world, store: f.store})
-	again.await(Halted)
+	again.await(core.Halted)
 }

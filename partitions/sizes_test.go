@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/partitions/core"
 )
 
 // size stands for a text of a test: its beginning, and how long it is.
@@ -43,9 +44,9 @@ func TestSizesDoNotDependOnTheDoor(t *testing.T) {
 		{"a forward of much", "send b length " + payload, "", "not_applied: "},
 		{"a forward of half as much", "send b length " + payload[:large/2], "", "600000"},
 	} {
-		cl := newCluster(t, Limits{MovePatience: time.Minute})
+		cl := newCluster(t, core.Limits{MovePatience: time.Minute})
 		cl.owned(cl.b, 1)
-		gateway := NewForwarder(cl.a.m.options.Layout, cl.a.m.options.Routes, cl.net, Limits{MovePatience: time.Minute}, cl.a.clock, nil, nil)
+		gateway := NewForwarder(cl.a.m.options.Layout, cl.a.m.options.Routes, cl.net, core.Limits{MovePatience: time.Minute}, cl.a.clock, nil, nil)
 		for door, ask := range map[string]func(*entities.Command) string{
 			"the owner":      func(cmd *entities.Command) string { return answerText(cl.b.router.Dispatch(t.Context(), cmd)) },
 			"another worker": func(cmd *entities.Command) string { return answerText(cl.a.router.Dispatch(t.Context(), cmd)) },
@@ -69,7 +70,7 @@ func TestSizesDoNotDependOnTheDoor(t *testing.T) {
 func TestLargeAnswersThatAreLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for text, want := range map[string]int{"fat 1200000": 1, "pass b fat 1200000": 1, "send b fat 1200000": 2} {
-			c := newCluster(t, Limits{MovePatience: time.Minute})
+			c := newCluster(t, core.Limits{MovePatience: time.Minute})
 			c.owned(c.b, 1)
 			c.net.lose = 1
 			got := make(chan string, 1)
@@ -89,7 +90,7 @@ func TestLargeAnswersThatAreLost(t *testing.T) {
 // TestLargeAnswersOfEffects: an effect whose target answers at length has taken effect, and is not sent again.
 func TestLargeAnswersOfEffects(t *testing.T) {
 	f := start(t, setup{world: alone})
-	f.await(Active)
+	f.await(core.Active)
 	f.want(f.submit(command("a", "later b fat 1200000")), "later")
 	f.settled()
 	if s := f.p.Status(); s.Parked != 0 {

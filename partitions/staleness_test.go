@@ -7,6 +7,7 @@ import (
 
 	"github.com/millrace-io/millrace/broker-adapter/simlog"
 	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/partitions/core"
 	"github.com/millrace-io/millrace/partitions/replica"
 )
 
@@ -24,7 +25,7 @@ func measuredOf(f *fixture, c entities.Consistency, by replica.Server) replica.S
 // seem to age for longer than it takes to ask the log.
 func TestStalenessOfFollowers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCluster(t, Limits{MovePatience: time.Minute})
+		c := newCluster(t, core.Limits{MovePatience: time.Minute})
 		c.owned(c.a, 0, 1)
 		c.want(c.a, command("x", "add 1"), "1")
 		c.until("b follows", func() bool { s := c.b.p.Status(); return s.Followed && s.Next == 2 })
@@ -58,7 +59,7 @@ func TestStalenessOfFollowers(t *testing.T) {
 
 // TestStalenessOfOwners: it is as old as the log's last acknowledgement, and 0 where nobody else can write.
 func TestStalenessOfOwners(t *testing.T) {
-	c := newCluster(t, Limits{MovePatience: time.Minute})
+	c := newCluster(t, core.Limits{MovePatience: time.Minute})
 	c.owned(c.a, 0)
 	c.want(c.a, command("x", "add 1"), "1")
 	c.a.clock.Advance(2 * time.Hour)
@@ -80,7 +81,7 @@ func TestStalenessOfOwners(t *testing.T) {
 	}
 
 	alone := start(t, setup{world: simlog.Options{SingleProcess: true}})
-	alone.await(Active)
+	alone.await(core.Active)
 	alone.clock.Advance(time.Hour)
 	if _, err := alone.router.Dispatch(t.Context(), relaxed(entities.Eventual, 0)); err != nil {
 		t.Fatal(err)

@@ -6,12 +6,13 @@ import (
 
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/materializer"
+	"github.com/millrace-io/millrace/partitions/core"
 	"github.com/millrace-io/millrace/partitions/repair"
 )
 
 // Status is what a partition says of itself. Where it is followed, Next is the offset behind what is folded.
 type Status struct {
-	Report
+	core.Report
 
 	Partition int32
 	// Followed: another worker owns the partition and this one keeps its image fresh, Lag records behind the log's end.
@@ -92,7 +93,7 @@ func (p *Partition) publish() {
 // show makes the present status visible.
 func (p *Partition) show() {
 	was, now := p.status.Load(), p.core.Report()
-	if now.State == Halted && was.State != Halted {
+	if now.State == core.Halted && was.State != core.Halted {
 		p.failed(now.Halted)
 	}
 	s := &published{published: p.clock.Now(), Status: Status{Partition: p.id, Report: now, LastError: p.last.what, LastFailed: p.last.when}}
@@ -102,7 +103,7 @@ func (p *Partition) show() {
 	p.status.Store(s)
 	if was.State != now.State && p.hooks.StateChanged != nil {
 		why := ""
-		if (now.State < was.State && now.State != Active) || now.State == Halted {
+		if (now.State < was.State && now.State != core.Active) || now.State == core.Halted {
 			why = p.core.LastFence()
 		}
 		p.hooks.StateChanged(p.id, was.State, now.State, why)

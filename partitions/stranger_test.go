@@ -10,6 +10,7 @@ import (
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/record"
 	"github.com/millrace-io/millrace/materializer"
+	"github.com/millrace-io/millrace/partitions/core"
 )
 
 // strange is a claim with a legal epoch and another layout behind an owner, and an event of its owner.
@@ -35,7 +36,7 @@ func (f *fixture) owner() record.Owner {
 func vouched(t *testing.T) *fixture {
 	t.Helper()
 	f := damaged(t, func(*simlog.World) {}).restart()
-	f.await(Active)
+	f.await(core.Active)
 	f.want(f.submit(command("a", "add w")), "x w")
 	if err := f.stop(); err != nil {
 		t.Fatal(err)
@@ -70,7 +71,7 @@ func TestAClaimOfAnotherLayoutIsPassedOver(t *testing.T) {
 		f.want(f.submit(command("c", "read")), "z")
 		f.want(f.submit(command("d", "read")), "")
 		f = f.fresh()
-		f.await(Active)
+		f.await(core.Active)
 	}
 	if err := f.stop(); err != nil {
 		t.Fatal(err)
@@ -91,7 +92,7 @@ func TestALogOfAnotherLayoutIsNotPassedOver(t *testing.T) {
 	if _, err := f.m.Repair(t.Context(), 0, materializer.AcceptLoss); !errors.Is(err, entities.ErrLayout) {
 		t.Errorf("the repair ends with %v; want that the layouts differ", err)
 	}
-	if f.end() != end || f.p.Status().State != Halted {
+	if f.end() != end || f.p.Status().State != core.Halted {
 		t.Errorf("the log ends at %d and ended at %d; the partition is %s", f.end(), end, f.p.Status().State)
 	}
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/internal/tracing"
+	"github.com/millrace-io/millrace/partitions/core"
 )
 
 // meeting is where the caller's goroutine and the loop meet.
@@ -22,12 +23,12 @@ type meeting struct {
 }
 
 // meetingOf returns where the caller of a call is met.
-func meetingOf(call *Call) *meeting { return call.caller.(*meeting) } //nolint:errcheck,forcetypeassert // newCall makes all calls
+func meetingOf(call *core.Call) *meeting { return call.Caller.(*meeting) } //nolint:errcheck,forcetypeassert // newCall makes all calls
 
 // step takes the call's phase to the next one, and returns the one before.
-func (m *meeting) step(next func(phase) phase) (before phase) {
+func (m *meeting) step(next func(core.Phase) core.Phase) (before core.Phase) {
 	for {
-		before = phase(m.phase.Load())
+		before = core.Phase(m.phase.Load())
 		if after := next(before); after == before || m.phase.CompareAndSwap(int32(before), int32(after)) {
 			return before
 		}
@@ -35,19 +36,19 @@ func (m *meeting) step(next func(phase) phase) (before phase) {
 }
 
 // set makes a phase the call's, on behalf of the only one who may change it now.
-func (m *meeting) set(p phase) { m.phase.Store(int32(p)) }
+func (m *meeting) set(p core.Phase) { m.phase.Store(int32(p)) }
 
 // Alone implements Caller.
-func (m *meeting) Alone() { m.step(phase.alone) }
+func (m *meeting) Alone() { m.step(core.Phase.Alone) }
 
 // Accompanied implements Caller.
-func (m *meeting) Accompanied() { m.step(phase.accompanied) }
+func (m *meeting) Accompanied() { m.step(core.Phase.Accompanied) }
 
 // Decided implements Caller.
-func (m *meeting) Decided() bool { return m.step(phase.decided) != phaseLeft }
+func (m *meeting) Decided() bool { return m.step(core.Phase.Decided) != core.PhaseLeft }
 
 // run gives a call its turn, unless its caller has left.
-func (m *meeting) run() bool { return m.step(phase.run).mayRun() }
+func (m *meeting) run() bool { return m.step(core.Phase.Run).MayRun() }
 
 // Submit runs a command on its entity and returns what was decided, after it is durable. The function runs on the calling
 // goroutine. When ctx ends before the function's turn, nothing is applied; when it ends later, the outcome is unknown. Errors are
@@ -63,15 +64,15 @@ func (p *Partition) Submit(ctx context.Context, cmd *entities.Command) (entities
 	return done, err
 }
 
-func newCall(cmd *entities.Command) *Call {
+func newCall(cmd *entities.Command) *core.Call {
 	c := &struct {
-		Call
+		core.Call
 		meeting
 	}{} // one allocation
 	c.wake = make(chan struct{}, 2)
-	c.Call.begin(cmd, &c.meeting)
-	if c.named() {
-		c.set(phaseUnchecked)
+	c.Call.Begin(cmd, &c.meeting)
+	if c.Named() {
+		c.set(core.PhaseUnchecked)
 	}
 	return &c.Call
 }
@@ -95,8 +96,8 @@ func (p *Partition) await(ctx context.Context, cmd *entities.Command) (_ entitie
 	for {
 		select {
 		case <-wait.wake:
-			if phase(wait.phase.Load()) == phaseAnswered {
-				return call.committed()
+			if core.Phase(wait.phase.Load()) == core.PhaseAnswered {
+				return call.Committed()
 			}
 			part.End(nil)
 			p.invoke(ctx, call)
@@ -120,52 +121,52 @@ func (p *Partition) Position(ctx context.Context) (int64, error) {
 	}
 	select {
 	case <-meetingOf(call).wake:
-		if call.err != nil {
-			return 0, call.err
+		if call.Err != nil {
+			return 0, call.Err
 		}
-		return call.next, nil
+		return call.Next, nil
 	case <-ctx.Done():
 		return 0, context.Cause(ctx) // whoever answers finds room for the signal
 	}
 }
 
 // leave gives a call up, if that is still possible.
-func (p *Partition) leave(ctx context.Context, call *Call) error {
+func (p *Partition) leave(ctx context.Context, call *core.Call) error {
 	reason := entities.Cancelled
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		reason = entities.Deadline
 	}
-	was := meetingOf(call).step(phase.leave)
+	was := meetingOf(call).step(core.Phase.Leave)
 	switch {
-	case !was.mayLeave():
+	case !was.MayLeave():
 		return nil
-	case was == phaseDecided:
+	case was == core.PhaseDecided:
 		return entities.Errorf(reason, entities.Unknown,
-			"the call ended while the log had not answered: it is not known whether the command on %s took effect; send it again under the same command id", call.cmd.Key)
+			"the call ended while the log had not answered: it is not known whether the command on %s took effect; send it again under the same command id", call.Command.Key)
 	default:
 		p.post(input{kind: inWithdrawn, call: call})
-		err := entities.Errorf(reason, entities.NotApplied, "the call ended before %s had its turn: nothing was applied", call.cmd.Key)
-		err.Checked = was == phaseQueued && call.named() && p.core.Single() // elsewhere there may be another owner, of which this one hears from the log
+		err := entities.Errorf(reason, entities.NotApplied, "the call ended before %s had its turn: nothing was applied", call.Command.Key)
+		err.Checked = was == core.PhaseQueued && call.Named() && p.core.Single() // elsewhere there may be another owner, of which this one hears from the log
 		return err
 	}
 }
 
 // invoke lets the function decide, on the caller's goroutine. The caller's cancellation does not reach the function: half a
 // decision would cost the entity its session, and with it everyone else's place.
-func (p *Partition) invoke(ctx context.Context, call *Call) {
+func (p *Partition) invoke(ctx context.Context, call *core.Call) {
 	ctx = context.WithoutCancel(ctx)
 	wait := meetingOf(call)
 	session := wait.session
 	in := input{kind: inDecided, call: call}
 	switch {
 	case session == nil:
-		in.opening, in.err = p.openSession(ctx, call.cmd.Type.Service, call.cmd.Key)
+		in.opening, in.err = p.openSession(ctx, call.Command.Type.Service, call.Command.Key)
 		if in.err == nil {
 			session = in.opening.Session
 		}
 	case ended(session):
 		in.kind = inSessionEnded
-		wait.set(phaseUnchecked) // the loop knows better
+		wait.set(core.PhaseUnchecked) // the loop knows better
 		if !p.submit(in) {
 			p.abandoned(call, session)
 		}
@@ -176,13 +177,13 @@ func (p *Partition) invoke(ctx context.Context, call *Call) {
 		wait.behind = nil
 	}
 	if in.err == nil {
-		outcome, err := p.handle(ctx, session, call.cmd, time.Unix(0, wait.at))
+		outcome, err := p.handle(ctx, session, call.Command, time.Unix(0, wait.at))
 		in.outcome = outcome
 		if err != nil {
 			in.err = entities.AsError(err)
 		}
 	}
-	wait.set(phaseDecided)
+	wait.set(core.PhaseDecided)
 	if !p.submit(in) {
 		p.abandoned(call, session)
 	}
@@ -197,15 +198,15 @@ func (p *Partition) handle(ctx context.Context, session entities.Session, cmd *e
 }
 
 // abandoned ends a call whose loop is gone.
-func (p *Partition) abandoned(call *Call, session entities.Session) {
+func (p *Partition) abandoned(call *core.Call, session entities.Session) {
 	if session != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), p.limits.ReleaseTimeout)
 		defer cancel()
 		session.Close(ctx)
 	}
-	call.fail(entities.PartitionMoved(p.id, "the worker is stopping"))
+	call.Fail(entities.PartitionMoved(p.id, "the worker is stopping"))
 	wait := meetingOf(call)
-	wait.set(phaseAnswered)
+	wait.set(core.PhaseAnswered)
 	wait.wake <- struct{}{}
 }
 
@@ -219,8 +220,8 @@ func ended(s entities.Session) bool {
 }
 
 // openSession begins an entity's conversation from what is stored.
-func (p *Partition) openSession(ctx context.Context, service string, key entities.Key) (*Opening, *entities.Error) {
-	opening := &Opening{}
+func (p *Partition) openSession(ctx context.Context, service string, key entities.Key) (*core.Opening, *entities.Error) {
+	opening := &core.Opening{}
 	view := p.image.View()
 	session, err := p.functions.Open(ctx, service, key, func(context.Context) (entities.Loaded, error) {
 		loaded, err := view.Load(key)
@@ -236,4 +237,8 @@ func (p *Partition) openSession(ctx context.Context, service string, key entitie
 	opening.Session = session
 	p.stats.activated.Add(1)
 	return opening, nil
+}
+
+func errPartitionBusy(partition int32, limit int) *entities.Error {
+	return entities.Overload("%d commands already wait in partition %d", limit, partition)
 }

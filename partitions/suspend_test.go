@@ -7,6 +7,7 @@ import (
 
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/record"
+	"github.com/millrace-io/millrace/partitions/core"
 )
 
 // TestASuspendedOwnerAsksTheLog: after a suspension of the machine an owner claims its partition anew before it answers, goes on with the
@@ -15,7 +16,7 @@ func TestASuspendedOwnerAsksTheLog(t *testing.T) {
 	for name, s := range map[string]setup{"shared log": {}, "log of this process": {world: alone}} {
 		t.Run(name, bubbled(func(t *testing.T) {
 			f := start(t, s)
-			f.await(Active)
+			f.await(core.Active)
 			f.want(f.submit(command("a", "timer t 1h add late")), "set")
 			f.want(f.submit(command("b", "add x")), "x")
 
@@ -47,7 +48,7 @@ func TestASuspendedOwnerAsksTheLog(t *testing.T) {
 // TestASuspendedFollowerAsksTheOwner: what a follower knew of the owner before a suspension answers nothing after it.
 func TestASuspendedFollowerAsksTheOwner(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCluster(t, Limits{MovePatience: time.Minute})
+		c := newCluster(t, core.Limits{MovePatience: time.Minute})
 		c.owned(c.a, 0, 1)
 		c.want(c.a, command("x", "add 1"), "1")
 		c.until("b follows", func() bool { s := c.b.p.Status(); return s.Followed && s.Next == 2 })

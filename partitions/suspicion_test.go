@@ -7,6 +7,7 @@ import (
 
 	"github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/materializer"
+	"github.com/millrace-io/millrace/partitions/core"
 	"github.com/millrace-io/millrace/partitions/repair"
 )
 
@@ -14,12 +15,12 @@ import (
 func wronged(t *testing.T, happen func(*fixture)) *fixture {
 	t.Helper()
 	f := start(t, setup{world: alone})
-	f.await(Active)
+	f.await(core.Active)
 	f.want(f.submit(command("a", "add x")), "x")
 	f = f.restart()
-	f.await(Active)
+	f.await(core.Active)
 	f.breakContract()
-	f.await(Standby)
+	f.await(core.Standby)
 	happen(f)
 	return f
 }
@@ -65,7 +66,7 @@ func TestDamageOutlivesARestart(t *testing.T) {
 	if damage := again.p.Status().Inspection.Damage; damage == nil || !strings.Contains(damage.Error(), "no record at offset 1") { // a look of its own may be over
 		t.Fatalf("after a restart the damage is %v; want %v", damage, found)
 	}
-	again.await(Active)
+	again.await(core.Active)
 	again.want(again.submit(command("a", "read")), "x")
 	if damage := again.inspected().Damage; damage == nil || !strings.Contains(damage.Error(), "offset 1") {
 		t.Errorf("it has looked again and found %v", damage)
@@ -105,7 +106,7 @@ func TestACleanLookTakesTheMarkOff(t *testing.T) {
 		t.Errorf("the mark is still there: %q", why)
 	}
 	f = f.restart()
-	f.await(Active)
+	f.await(core.Active)
 	if i := f.p.Status().Inspection; i != (repair.Inspection{}) {
 		t.Errorf("a log without a mark is looked through: %+v", i)
 	}

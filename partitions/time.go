@@ -5,6 +5,7 @@ import (
 
 	"github.com/millrace-io/millrace/internal/clock"
 	"github.com/millrace-io/millrace/internal/mutation"
+	"github.com/millrace-io/millrace/partitions/core"
 )
 
 // coreTime is the time that a partition's core gets.
@@ -26,9 +27,9 @@ func (t *coreTime) start() { t.began, t.jumped = t.clock.Now(), clock.JumpsOf(t.
 func (t *coreTime) owned(logTime int64) { t.claim, t.readBack = logTime, t.clock.Now() }
 
 // now returns the time.
-func (t *coreTime) now() Now {
+func (t *coreTime) now() core.Now {
 	now := t.clock.Now()
-	return Now{Mono: now.Sub(t.began), Log: t.claim + int64(now.Sub(t.readBack))}
+	return core.Now{Mono: now.Sub(t.began), Log: t.claim + int64(now.Sub(t.readBack))}
 }
 
 // at returns the wall time of a moment of the core.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/millrace-io/millrace/entities/record"
 	"github.com/millrace-io/millrace/materializer/memstore"
+	"github.com/millrace-io/millrace/partitions/core"
 )
 
 func (f *fixture) fired(n int) {
@@ -19,7 +20,7 @@ func (f *fixture) fired(n int) {
 func TestTimerFiresOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, setup{world: alone})
-		f.await(Active)
+		f.await(core.Active)
 		f.want(f.submit(command("a", "timer t 10s add x")), "set")
 		f.pass(9 * time.Second)
 		f.want(f.submit(command("a", "read")), "")
@@ -37,7 +38,7 @@ func TestTimerFiresOnce(t *testing.T) {
 func TestTimerIsCancelledOrReplaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, setup{world: alone})
-		f.await(Active)
+		f.await(core.Active)
 		f.want(f.submit(command("a", "timer t 10s add cancelled")), "set")
 		f.want(f.submit(command("a", "cancel t")), "cancelled")
 		f.want(f.submit(command("b", "timer t 10s add old")), "set")
@@ -59,7 +60,7 @@ func TestTimerIsCancelledAtTheLastMoment(t *testing.T) {
 		f := start(t, setup{world: alone})
 		open := sync.OnceFunc(func() { close(f.words.gate) })
 		t.Cleanup(open)
-		f.await(Active)
+		f.await(core.Active)
 		f.want(f.submit(command("a", "timer t 10s add late")), "set")
 		busy := f.later(command("a", "wait z"))
 		<-f.words.entered
@@ -78,7 +79,7 @@ func TestTimerIsCancelledAtTheLastMoment(t *testing.T) {
 func TestRecurringTimer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, setup{world: alone})
-		f.await(Active)
+		f.await(core.Active)
 		f.want(f.submit(command("a", "every t add x")), "set")
 		f.fired(2)
 		fired := f.kinds()[record.TimerFired]
@@ -102,13 +103,13 @@ func TestRecurringTimer(t *testing.T) {
 func TestTakeoverFiresWhatIsOverdue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		first := start(t, setup{world: alone})
-		first.await(Active)
+		first.await(core.Active)
 		first.want(first.submit(command("a", "timer t 1h add x")), "set")
 		if err := first.stop(); err != nil {
 			t.Fatal(err)
 		}
 		next := start(t, setup{world: alone, on: first.world, store: memstore.New(), name: "w2"})
-		next.await(Active)
+		next.await(core.Active)
 		next.clock.Advance(2 * time.Hour)
 		next.fired(1)
 		next.want(next.submit(command("a", "read")), "x")
@@ -116,7 +117,7 @@ func TestTakeoverFiresWhatIsOverdue(t *testing.T) {
 			t.Fatal(err)
 		}
 		last := start(t, setup{world: alone, on: first.world, store: memstore.New(), name: "w3"})
-		last.await(Active)
+		last.await(core.Active)
 		last.pass(2 * time.Hour)
 		last.want(last.submit(command("a", "read")), "x")
 	})
@@ -126,7 +127,7 @@ func TestTakeoverFiresWhatIsOverdue(t *testing.T) {
 func TestTimerOfAFailingFunction(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, setup{world: alone})
-		f.await(Active)
+		f.await(core.Active)
 		f.want(f.submit(command("a", "timer t 1s crash")), "set")
 		f.until("it was tried again", func() bool { return f.p.Counts().Fired >= 3 })
 		if fired := f.kinds()[record.TimerFired]; fired != 0 {
@@ -140,9 +141,9 @@ func TestTimerOfAFailingFunction(t *testing.T) {
 // TestTimersBeyondMemory: more timers than are kept in memory all fire.
 func TestTimersBeyondMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := start(t, setup{world: alone, limits: Limits{MaxWaiting: 1 << 15}})
-		f.await(Active)
-		const n = 3 * timerWindow
+		f := start(t, setup{world: alone, limits: core.Limits{MaxWaiting: 1 << 15}})
+		f.await(core.Active)
+		const n = 3 * core.TimerWindow
 		answers := make([]<-chan answer, n)
 		for i := range answers {
 			answers[i] = f.later(command(string(rune('a'+i%26))+"-"+time.Duration(i).String(), "timer t 1h add x"))

@@ -8,6 +8,7 @@ import (
 	"github.com/millrace-io/millrace/broker-adapter/simlog"
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/materializer/memstore"
+	"github.com/millrace-io/millrace/partitions/core"
 )
 
 var mixedTable = &broker.Table{Members: []broker.Member{{Name: "a", Serves: "1"}, {Name: "b", Serves: "2"}, {Name: "c"}}}
@@ -16,12 +17,12 @@ var mixedTable = &broker.Table{Members: []broker.Member{{Name: "a", Serves: "1"}
 func TestUnknownMethodsMayComeLater(t *testing.T) {
 	unknown := entities.Errorf(entities.UnknownMethod, entities.NotApplied, "service s has no method M")
 	got := entities.AsError(mixed(mixedTable, unknown))
-	if got.Reason != entities.Unavailable || got.Outcome != entities.NotApplied || got.RetryAfter == 0 || hopeless(got) {
+	if got.Reason != entities.Unavailable || got.Outcome != entities.NotApplied || got.RetryAfter == 0 || core.Hopeless(got) {
 		t.Errorf("during an upgrade: %+v, want that it is to be tried again", got)
 	}
 	same := &broker.Table{Members: []broker.Member{{Name: "a", Serves: "1"}, {Name: "b", Serves: "1"}, {Name: "c"}}}
 	for _, table := range []*broker.Table{nil, {}, same} {
-		if got := entities.AsError(mixed(table, unknown)); got != unknown || !hopeless(got) {
+		if got := entities.AsError(mixed(table, unknown)); got != unknown || !core.Hopeless(got) {
 			t.Errorf("without an upgrade: %+v, want what the owner said", got)
 		}
 	}

@@ -2,7 +2,6 @@ package partitions
 
 import (
 	"context"
-	"errors"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -13,6 +12,7 @@ import (
 	"github.com/millrace-io/millrace/internal/clock"
 	"github.com/millrace-io/millrace/materializer"
 	"github.com/millrace-io/millrace/materializer/memstore"
+	"github.com/millrace-io/millrace/partitions/core"
 )
 
 // repeated is the command of which TestNotAppliedIsAboutTheCommand makes two attempts.
@@ -137,8 +137,8 @@ func TestNotAppliedIsAboutTheCommand(t *testing.T) {
 func TestWhatAnOwnerHasChecked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWords()
-		f := start(t, setup{world: alone, words: w, limits: Limits{MaxWaitingEntity: 1}})
-		f.await(Active)
+		f := start(t, setup{world: alone, words: w, limits: core.Limits{MaxWaitingEntity: 1}})
+		f.await(core.Active)
 		first := f.later(command("a", "wait 1"))
 		<-w.entered
 		ctx, leave := context.WithCancel(t.Context())
@@ -173,7 +173,7 @@ func TestWhatAnOwnerHasChecked(t *testing.T) {
 func TestALeaverWithCompanyIsNotCertain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, setup{world: alone})
-		f.await(Active)
+		f.await(core.Active)
 		first := f.later(command("a", "wait 1"))
 		<-f.words.entered
 		ctx, leave := context.WithCancel(t.Context())
@@ -219,11 +219,11 @@ func TestGatewaysSayOnlyWhatTheyKnow(t *testing.T) {
 		"an owner that checked":         {checked, entities.NotApplied, entities.NotApplied},
 		"a message that is no command":  {entities.Errorf(entities.InvalidCommand, entities.NotApplied, "no key"), entities.NotApplied, entities.NotApplied},
 		"a function that says no":       {&entities.Error{Reason: entities.FunctionRefused, Outcome: entities.Refused}, entities.Refused, entities.Refused},
-		"a worker that cannot be asked": {errHalted(0, errors.New("x")), entities.Unknown, entities.NotApplied},
+		"a worker that cannot be asked": {entities.Errorf(entities.Halted, entities.NotApplied, "x"), entities.Unknown, entities.NotApplied},
 	} {
 		routes := NewRoutes()
 		routes.Set(&broker.Table{Members: []broker.Member{{Name: "w", Address: "at-w"}}, Owners: []int32{0}})
-		f := NewForwarder(entities.LayoutOf("app", 1), routes, &saying{err: c.err}, Limits{}, clock.Wall{}, nil, nil)
+		f := NewForwarder(entities.LayoutOf("app", 1), routes, &saying{err: c.err}, core.Limits{}, clock.Wall{}, nil, nil)
 		for id, want := range map[string]entities.OutcomeClass{"X": c.named, "": c.none} {
 			_, err := f.Dispatch(t.Context(), withID(command("a", "add x"), id))
 			if e := entities.AsError(err); e.Outcome != want {

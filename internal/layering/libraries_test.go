@@ -38,7 +38,7 @@ var libraries = map[string]library{
 	"github.com/schollz/progressbar/v3":     {is: "the progress bar of a rebuild", in: []string{"internal/app/cli"}},
 	"golang.org/x/term":                     {is: "does a person read this?", in: []string{"internal/app/cli"}},
 	"github.com/robfig/cron/v3":             {is: "schedules of recurring timers", in: []string{"internal/schedule"}},
-	"github.com/cespare/xxhash/v2":          {is: "the hash that tells a repeated command from another under its id", in: []string{"partitions"}},
+	"github.com/cespare/xxhash/v2":          {is: "the hash that tells a repeated command from another under its id", in: []string{"partitions/core"}},
 	"google.golang.org/grpc": {
 		is:    "gRPC",
 		in:    []string{"proto/gen/...", "gateway", "entities/discovery", "entities/host", "partitions/peer", "internal/multiplex", "internal/app/admin", "internal/app/node", "internal/app/cli", "sdk/...", "examples/...", "tests/..."},
@@ -52,7 +52,7 @@ var libraries = map[string]library{
 	"golang.org/x/sys":           {is: "CPU time and disk traffic of a process, for the benchmarks", in: []string{"tests/..."}},
 	"golang.org/x/net":           {is: "HTTP/2 frames: the gateway looks at a connection before it gives it away", in: []string{"gateway", "tests/..."}},
 	"google.golang.org/genproto": {is: "Google's annotations and error details", in: []string{"gateway", "entities/discovery", "internal/app/node", "examples/...", "tests/..."}},
-	"google.golang.org/protobuf": {is: "protobuf", in: []string{"proto/gen/...", "entities/discovery", "entities/host", "entities/record", "partitions", "partitions/peer", "internal/fields", "internal/multiplex", "gateway", "internal/app/admin", "internal/app/node", "internal/app/cli", "sdk/...", "examples/...", "tests/..."}, tests: []string{everywhere}},
+	"google.golang.org/protobuf": {is: "protobuf", in: []string{"proto/gen/...", "entities/discovery", "entities/host", "entities/record", "partitions", "partitions/core", "partitions/peer", "internal/fields", "internal/multiplex", "gateway", "internal/app/admin", "internal/app/node", "internal/app/cli", "sdk/...", "examples/...", "tests/..."}, tests: []string{everywhere}},
 	"github.com/bufbuild/protocompile": {
 		is: "proto files at run time", in: []string{"tests/..."}, tests: []string{"entities/...", "gateway", "internal/layering"},
 	},

@@ -20,7 +20,7 @@ var pure = map[string][]string{
 	"broker-adapter":  {"plan.go", "standbys.go", "ranking.go"},
 	"entities":        nil,
 	"entities/record": nil,
-	"partitions":      {"core.go", "batch.go", "call.go", "claim.go", "conclude.go", "entity.go", "effects.go", "lanes.go", "outbox.go", "progress.go", "refused.go", "settle.go", "timers.go", "repair.go", "report.go"},
+	"partitions/core": nil,
 }
 
 // impureImports cannot be used without reaching outside.

@@ -114,7 +114,18 @@ var rooms = map[string]room{
 	}},
 
 	// Floor 3: parts of the engine. None imports another. Floor 4 puts them together.
+	"partitions/core": {floor: 3, is: "the owner of a partition as a pure state machine: who may write, what counts, when an answer may leave", tools: true, may: edges{
+		"broker-adapter":               "batches are records of the log, and its errors say what became of them",
+		"entities":                     "commands in, outcomes out",
+		"entities/record":              "it writes envelopes",
+		"materializer":                 "entries, stored answers, effects and timers, and what a repair finds",
+		"proto/gen/millrace/effect/v1": "how an entity is told that its effect was refused",
+		"proto/gen/millrace/record/v1": "what became of effects",
+	}, tests: edges{
+		"materializer/memstore": "a store that needs no directory",
+	}},
 	"partitions": {floor: 4, is: "the single writer of a partition, and the router that finds it", tools: true, may: edges{
+		"partitions/core":              "it decides",
 		"broker-adapter":               "it appends and reads",
 		"entities":                     "commands in, outcomes out",
 		"entities/record":              "it writes envelopes",
@@ -172,6 +183,7 @@ var rooms = map[string]room{
 		"entities/record":             "history and log tail show records",
 		"gateway":                     "the admin port has the protocols of the public one",
 		"materializer":                "get and history read rows, verify reads the journal",
+		"partitions/core":             "states of a partition, and what a repair needs",
 		"partitions":                  "status, parked effects and repair are those of the partitions",
 		"partitions/peer":             "other workers are asked",
 		"partitions/replica":          "the status page shows how old the answers of followers are",
@@ -195,6 +207,7 @@ var rooms = map[string]room{
 		"materializer":                "it opens the store",
 		"materializer/memstore":       "the store of an ephemeral node",
 		"materializer/pebblestore":    "the store",
+		"partitions/core":             "limits of a partition, and the states that the status shows",
 		"partitions":                  "the engine",
 		"partitions/journal":          "the topic is checked before the engine begins",
 		"partitions/peer":             "it connects the workers of an app",

@@ -8,7 +8,7 @@ import (
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/materializer"
 	"github.com/millrace-io/millrace/materializer/memstore"
-	"github.com/millrace-io/millrace/partitions"
+	"github.com/millrace-io/millrace/partitions/core"
 )
 
 // pierce takes a record out of the middle of one partition. Its owner, whose store is whole, goes on; a worker without a store
@@ -34,7 +34,7 @@ func (w *world) pierce(t *testing.T) {
 	w.begin(t)
 	asked := len(w.history)
 	w.askAll()
-	halted := func() bool { return w.state(lost) == partitions.Halted }
+	halted := func() bool { return w.state(lost) == core.Halted }
 	w.settle(t, "the partition halts and everybody is answered", func() bool { return halted() && len(w.waiting) == 0 })
 	for _, o := range w.history[asked:] {
 		switch there := entities.Partition(o.key, parts) == lost; {
@@ -52,7 +52,7 @@ func (w *world) pierce(t *testing.T) {
 	}
 	w.repair(t, lost, end, materializer.AcceptLoss)
 	w.begin(t)
-	w.settle(t, "another worker without a store owns it", func() bool { return w.state(lost) == partitions.Active })
+	w.settle(t, "another worker without a store owns it", func() bool { return w.state(lost) == core.Active })
 	w.compareStore(t)
 }
 

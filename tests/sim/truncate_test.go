@@ -11,7 +11,7 @@ import (
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/materializer"
 	"github.com/millrace-io/millrace/materializer/memstore"
-	"github.com/millrace-io/millrace/partitions"
+	"github.com/millrace-io/millrace/partitions/core"
 )
 
 // truncate takes acknowledged records from the end of one partition, and looks that nobody is answered there any more, while the
@@ -40,7 +40,7 @@ func (w *world) truncate(t *testing.T) {
 	}
 	asked := len(w.history)
 	w.askAll()
-	halted := func() bool { return w.state(lost) == partitions.Halted }
+	halted := func() bool { return w.state(lost) == core.Halted }
 	w.settle(t, "the partition halts and everybody is answered", func() bool { return halted() && len(w.waiting) == 0 })
 	for _, o := range w.history[asked:] {
 		switch there := entities.Partition(o.key, parts) == lost; {
@@ -74,12 +74,12 @@ func (w *world) repair(t *testing.T, lost int32, end int, choice materializer.Ch
 		w.interrupt(t, lost, choice)
 	}
 	ended := make(chan error, 1)
-	if w.state(lost) == partitions.Halted {
+	if w.state(lost) == core.Halted {
 		go w.choose(lost, choice, ended) // ends with the repair; received below
 	} else {
 		ended <- nil // what was interrupted had only to be owned again
 	}
-	w.settle(t, "the partition is owned again", func() bool { return len(ended) > 0 && w.state(lost) == partitions.Active })
+	w.settle(t, "the partition is owned again", func() bool { return len(ended) > 0 && w.state(lost) == core.Active })
 	if err := <-ended; err != nil {
 		w.wrong("repair of partition %d: %v", lost, err)
 		return
@@ -137,7 +137,7 @@ func (w *world) interrupt(t *testing.T, lost int32, choice materializer.Choice) 
 	}
 	w.settle(t, "the partition halts again, or is owned", func() bool {
 		s := w.state(lost)
-		return s == partitions.Halted || s == partitions.Active
+		return s == core.Halted || s == core.Active
 	})
 }
 
@@ -185,6 +185,6 @@ func (w *world) fold(t *testing.T, p int32) *memstore.Store {
 	return store
 }
 
-func (w *world) state(partition int32) partitions.State {
+func (w *world) state(partition int32) core.State {
 	return w.workers[0].m.Partitions()[partition].Status().State
 }

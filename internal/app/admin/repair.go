@@ -10,7 +10,8 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/millrace-io/millrace/materializer"
-	"github.com/millrace-io/millrace/partitions"
+	"github.com/millrace-io/millrace/partitions/core"
+
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
 
@@ -109,9 +110,9 @@ func awaitOwner(w *Worker, partition int32, out adminv1.AdminService_RepairServe
 	p := w.Partitions.Partitions()[partition]
 	for {
 		switch s := p.Status(); s.State {
-		case partitions.Active, partitions.Standby:
+		case core.Active, core.Standby:
 			return nil
-		case partitions.Halted:
+		case core.Halted:
 			return status.Errorf(codes.FailedPrecondition, "partition %d has halted again: %v", partition, s.Halted)
 		default:
 		}
@@ -139,7 +140,7 @@ func repairError(err error) error {
 	switch {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return status.FromContextError(err).Err()
-	case errors.Is(err, partitions.ErrNotHalted):
+	case errors.Is(err, core.ErrNotHalted):
 		return status.Error(codes.FailedPrecondition, err.Error())
 	default:
 		return status.Error(codes.FailedPrecondition, fmt.Sprintf("%v; the partition is halted still, see `millrace repair`", err))

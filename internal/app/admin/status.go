@@ -10,6 +10,7 @@ import (
 	"github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/entities/discovery"
 	"github.com/millrace-io/millrace/partitions"
+	"github.com/millrace-io/millrace/partitions/core"
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
 
@@ -49,7 +50,7 @@ func (s *Service) Warnings() []string {
 	for _, p := range w.Partitions.Partitions() {
 		s := p.Status()
 		switch owner, owned := app.table().Owner(s.Partition); {
-		case s.Halted != nil && s.State == partitions.Halted && !(owned && owner.Name == w.Name):
+		case s.Halted != nil && s.State == core.Halted && !(owned && owner.Name == w.Name):
 			all = append(all, fmt.Sprintf("partition %d is halted on this worker, which does not own it and cannot take it over: %s; see `millrace repair`", s.Partition, s.Halted))
 		case s.Inspection.Damage != nil:
 			all = append(all, s.Inspection.Damage.Error())
@@ -115,7 +116,7 @@ func (s *Service) partitionStatus(ctx context.Context, w *Worker) []*adminv1.Par
 // lag says how far a partition is behind the log, in records and in the age of the first one that it has not read. An active
 // one is not behind: it wrote them all.
 func (w *Worker) lag(ctx context.Context, table *broker.Table, s partitions.Status, status *adminv1.PartitionStatus) error {
-	if owner, _ := table.Owner(s.Partition); s.State == partitions.Standby && !s.Followed && owner.Name != w.Name {
+	if owner, _ := table.Owner(s.Partition); s.State == core.Standby && !s.Followed && owner.Name != w.Name {
 		return nil // it is another worker's
 	}
 	where := broker.Partition{Topic: w.Topic.Name, ID: s.Partition}
@@ -124,7 +125,7 @@ func (w *Worker) lag(ctx context.Context, table *broker.Table, s partitions.Stat
 		return err
 	}
 	status.EndOffset = end
-	if s.State == partitions.Active { // what stands behind its position is its own, and its status a moment old
+	if s.State == core.Active { // what stands behind its position is its own, and its status a moment old
 		status.NextOffset = max(end, s.Next)
 		return nil
 	}

@@ -13,7 +13,7 @@ import (
 	"github.com/millrace-io/millrace/entities/host"
 	"github.com/millrace-io/millrace/gateway"
 	"github.com/millrace-io/millrace/internal/tracing"
-	"github.com/millrace-io/millrace/partitions"
+	"github.com/millrace-io/millrace/partitions/core"
 )
 
 // The settings of each part, which declares them.
@@ -49,7 +49,7 @@ type Config struct {
 	hostSettings
 
 	gatewaySettings
-	partitions.Limits
+	core.Limits
 	BlockCache int `name:"block-cache" default:"64MiB" unit:"bytes" min:"1" process:"worker" help:"block cache of the store, and of the embedded log"`
 
 	DrainTimeout   time.Duration `name:"drain-timeout" default:"10s" help:"how long calls may finish after a stop was asked for; those that hang then are cut off, and the process ends within 10s more"`

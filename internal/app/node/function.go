@@ -14,7 +14,7 @@ import (
 	"github.com/millrace-io/millrace/entities/discovery"
 	"github.com/millrace-io/millrace/entities/host"
 	"github.com/millrace-io/millrace/internal/observe"
-	"github.com/millrace-io/millrace/partitions"
+	"github.com/millrace-io/millrace/partitions/core"
 )
 
 // readiness is what a worker knows of its function, which Ready waits for.
@@ -125,7 +125,7 @@ func (n *Node) notOwned() error {
 		return errors.New("it is not a member of its group yet")
 	}
 	for _, p := range owned {
-		if s := p.Status(); s.State != partitions.Active && s.State != partitions.Suspect {
+		if s := p.Status(); s.State != core.Active && s.State != core.Suspect {
 			if s.Halted != nil {
 				return fmt.Errorf("partition %d is halted: %w; see `millrace repair`", s.Partition, s.Halted)
 			}

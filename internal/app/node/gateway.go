@@ -16,9 +16,11 @@ import (
 	"github.com/millrace-io/millrace/internal/lifecycle"
 	"github.com/millrace-io/millrace/internal/observe"
 	"github.com/millrace-io/millrace/partitions"
+	"github.com/millrace-io/millrace/partitions/core"
 	"github.com/millrace-io/millrace/partitions/journal"
 	"github.com/millrace-io/millrace/partitions/peer"
 	"github.com/millrace-io/millrace/proto/gen/cloudstate"
+
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
 
@@ -116,7 +118,7 @@ func (g *Gateway) open(ctx context.Context) (err error) {
 	if err := g.openTracer(""); err != nil {
 		return err
 	}
-	limits := partitions.Limits{MaxWaiting: c.MaxWaiting, MovePatience: c.MovePatience}
+	limits := core.Limits{MaxWaiting: c.MaxWaiting, MovePatience: c.MovePatience}
 	g.forwarder = partitions.NewForwarder(g.layout, g.routes, g.client, limits, g.clock, nil, g.tracer)
 	g.openGateway(g.forwarder)
 	return nil

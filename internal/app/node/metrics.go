@@ -11,7 +11,9 @@ import (
 	"github.com/millrace-io/millrace/internal/lifecycle"
 	"github.com/millrace-io/millrace/internal/observe"
 	"github.com/millrace-io/millrace/partitions"
+	"github.com/millrace-io/millrace/partitions/core"
 	"github.com/millrace-io/millrace/partitions/peer"
+
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
 
@@ -105,7 +107,7 @@ func counter[S any, N int64 | uint64](name, help string, value func(S) N, labels
 	return column[S]{observe.Metric{Name: name, Help: help, Kind: observe.Counter, Labels: labels}, func(s S) float64 { return float64(value(s)) }}
 }
 
-func gauge[S any, N int | int32 | int64 | uint64 | float64 | partitions.State](name, help string, value func(S) N, labels ...string) column[S] {
+func gauge[S any, N int | int32 | int64 | uint64 | float64 | core.State](name, help string, value func(S) N, labels ...string) column[S] {
 	return column[S]{observe.Metric{Name: name, Help: help, Kind: observe.Gauge, Labels: labels}, func(s S) float64 { return float64(value(s)) }}
 }
 
@@ -156,8 +158,8 @@ func (n *Node) partitionMetrics() observe.Source {
 		gauge("millrace_partitions_parked_effects", "Effects that wait for an operator.", func(p f) int { return p.Status.Parked }, label),
 		gauge("millrace_partitions_timers", "Timers in memory; the store may have more.", func(p f) int { return p.Status.Timers }, label),
 		gauge("millrace_partitions_overdue_timer_seconds", "How late the next timer is.", func(p f) float64 { return p.Status.Overdue.Seconds() }, label),
-		gauge("millrace_partitions_state_code", "0 standby, 1 catching up, 2 claiming, 3 active, 4 suspect, 5 draining, 6 halted, 7 passing offsets that were lost, 8 repairing.", func(p f) partitions.State { return p.Status.State }, label),
-		gauge("millrace_partitions_halted", "1 while the partition is halted on this worker, whether it owns it or would be its standby.", func(p f) float64 { return yes(p.Status.State == partitions.Halted) }, label),
+		gauge("millrace_partitions_state_code", "0 standby, 1 catching up, 2 claiming, 3 active, 4 suspect, 5 draining, 6 halted, 7 passing offsets that were lost, 8 repairing.", func(p f) core.State { return p.Status.State }, label),
+		gauge("millrace_partitions_halted", "1 while the partition is halted on this worker, whether it owns it or would be its standby.", func(p f) float64 { return yes(p.Status.State == core.Halted) }, label),
 		gauge("millrace_partitions_next_offset", "Offset behind the last committed record.", func(p f) int64 { return p.Status.Next }, label),
 		gauge("millrace_partitions_waiting_commands", "Commands submitted and not answered.", func(p f) int64 { return p.Status.Waiting }, label),
 		gauge("millrace_partitions_active_entities", "Entities in memory.", func(p f) int { return p.Status.Entities }, label),

@@ -18,6 +18,7 @@ import (
 	"github.com/millrace-io/millrace/internal/tracing"
 	"github.com/millrace-io/millrace/materializer"
 	"github.com/millrace-io/millrace/partitions"
+	"github.com/millrace-io/millrace/partitions/core"
 )
 
 // Local is a function in this process, and Progress how far a catch-up is, for those above who know no lower floor.
@@ -189,7 +190,7 @@ func (n *Node) partitionHooks() partitions.Hooks {
 	}
 }
 
-func (n *Node) partitionChanged(partition int32, from, to partitions.State, why string) {
+func (n *Node) partitionChanged(partition int32, from, to core.State, why string) {
 	level := slog.LevelDebug
 	if why != "" {
 		level = slog.LevelWarn

@@ -8,7 +8,7 @@ import (
 
 	"github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/entities"
-	"github.com/millrace-io/millrace/partitions"
+	"github.com/millrace-io/millrace/partitions/core"
 )
 
 // TestAHaltedStandbyIsNamed: a worker of which a partition has halted that another worker owns serves what it owns, and is ready: but page,
@@ -25,7 +25,7 @@ func TestAHaltedStandbyIsNamed(t *testing.T) {
 	a.world.Remove(broker.Partition{Topic: owner.topic.Name, ID: lost}, 1, 2) // the owner's store has it
 	standby := a.add()
 	eventually(t, "the partition to halt", func() bool {
-		return standby.manager.Partitions()[lost].Status().State == partitions.Halted
+		return standby.manager.Partitions()[lost].Status().State == core.Halted
 	})
 	eventually(t, "the workers to share the others", func() bool {
 		owned := standby.routes.Table().Owned("w1")

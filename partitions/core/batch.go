@@ -1,0 +1,78 @@
+package core
+
+import (
+	"time"
+
+	"github.com/millrace-io/millrace/broker-adapter"
+	"github.com/millrace-io/millrace/entities/record"
+	"github.com/millrace-io/millrace/materializer"
+)
+
+// A batch: what goes to the log in one append, and who is answered when it is committed.
+
+// Batch is a run of decided commands: their records, and the calls that are answered once those are committed.
+type Batch struct {
+	Incarnation uint64
+	Entries     []materializer.Entry
+	// bytes is what the entries count in an append; only of batches that collect what is decided.
+	bytes int
+	// Calls are answered when the batch is committed, in order. Those that wrote nothing have no entries in it.
+	Calls []*Call
+	// settles are what its settled records say, timers are those that it sets.
+	settles []settles
+	timers  []pendingTimer
+	SentAt  time.Duration
+	acked   bool
+	result  broker.AppendResult
+
+	// records, headers and buf are the encoded form.
+	records []broker.Record
+	headers []broker.Header
+	buf     []byte
+}
+
+func (b *Batch) empty() bool { return len(b.Entries) == 0 && len(b.Calls) == 0 }
+
+func (b *Batch) reset() {
+	clear(b.Entries)
+	clear(b.Calls)
+	clear(b.records)
+	*b = Batch{Entries: b.Entries[:0], Calls: b.Calls[:0], timers: b.timers[:0], records: b.records[:0], headers: b.headers[:0], buf: b.buf[:0]}
+}
+
+// Encode returns the records of a batch as the log takes them. The envelopes stand one behind the other in one buffer.
+func (b *Batch) Encode() []broker.Record {
+	n := len(b.Entries)
+	b.records = append(b.records[:0], make([]broker.Record, n)...)
+	b.headers = append(b.headers[:0], make([]broker.Header, n)...)
+	ends := make([]int, 0, 64)
+	for i := range b.Entries {
+		b.buf = b.Entries[i].Envelope.Append(b.buf)
+		ends = append(ends, len(b.buf))
+	}
+	start := 0
+	for i, end := range ends {
+		b.headers[i] = broker.Header{Key: record.HeaderKey, Value: b.buf[start:end:end]}
+		b.records[i] = broker.Record{Key: b.Entries[i].Key, Value: b.Entries[i].Value, Headers: b.headers[i : i+1 : i+1]}
+		start = end
+	}
+	return b.records
+}
+
+func (c *Core) newBatch() *Batch {
+	if n := len(c.spare); n > 0 {
+		b := c.spare[n-1]
+		c.spare = c.spare[:n-1]
+		return b
+	}
+	return &Batch{}
+}
+
+// Recycle takes a batch back that is not used any more.
+func (c *Core) Recycle(b *Batch) {
+	const kept, entries = 8, 4096
+	if len(c.spare) < kept && cap(b.Entries) <= entries {
+		b.reset()
+		c.spare = append(c.spare, b)
+	}
+}

@@ -1,0 +1,115 @@
+package core
+
+import (
+	"slices"
+
+	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/entities/record"
+	"github.com/millrace-io/millrace/internal/mutation"
+	recordv1 "github.com/millrace-io/millrace/proto/gen/millrace/record/v1"
+)
+
+// What forwards were answered is kept.
+//
+//	E9  What the target of a forward answered takes the place of the forward in the row of the command's id, in one group with the
+//	    end of the forward. (kept)
+//
+// The records of a command that is forwarded say where to. What the target answered comes later, and is a group of its own: that
+// the forward is done, and the answer. The two are one group, so that a forward is open as long as its answer is not kept. Its
+// caller is answered when the group is committed: who sends the command again gets the same, from whatever worker.
+
+// conclusion is what a forward was answered, in a batch that is not committed yet.
+type conclusion struct {
+	batch   *Batch
+	outcome *entities.Outcome
+	// parked: the forward counts as parked until then.
+	parked bool
+}
+
+// Concluded takes what the target of a forward answered (call.outcome) from the caller who waited for it. He is told what is kept:
+// that, or what the log has already.
+func (c *Core) Concluded(call *Call) {
+	if c.state != Active && c.state != Suspect && c.state != Draining {
+		c.refuse(call, entities.PartitionMoved(c.partition, "it is not owned here any more"))
+		return
+	}
+	d, x := c.outbox.byOffset[call.Forward], c.concluding[call.Forward]
+	switch {
+	case x != nil:
+	case d == nil && call.Stored != nil && !record.Forwards(call.Stored.Answer):
+		call.Next = call.Stored.Offset + 1
+		c.emit(Effect{Kind: DoAnswer, Call: call})
+		return
+	case call.Outcome == nil && d == nil && call.Stored == nil:
+		c.refuse(call, errTakenBack(call.Command.Key))
+		return
+	case call.Outcome == nil: // the question whether there is an answer
+		call.Stored = nil
+		c.emit(Effect{Kind: DoAnswer, Call: call})
+		return
+	case call.Outcome.Failure != nil && call.Outcome.Failure.Outcome == entities.NotApplied && (d == nil || d.state != deliveryHeld || d.attempts > 0):
+		// Another attempt may have taken effect: the forward stays, and the outbox delivers it.
+		c.refuse(call, call.Outcome.Failure)
+		c.Unheld(call.Forward)
+		return
+	default:
+		if d != nil && c.attempted(d) {
+			c.reached(d.lane)
+			d.state = deliveryAnswered
+		}
+		parked := c.unpark(d, call)
+		x = c.conclude(call.Forward, askerOf([]byte(call.Command.Key.String()), call), call.Outcome)
+		x.parked = parked
+		c.pump()
+	}
+	call.Outcome, call.Stored = x.outcome, nil
+	x.batch.Calls = append(x.batch.Calls, call)
+}
+
+// unpark says whether a forward that ends counts as parked. What no record says of it yet, none will
+// say, and what an operator asked for comes too late. d is nil where the forward is not in memory.
+func (c *Core) unpark(d *Delivery, call *Call) bool {
+	o := &c.outbox
+	delete(o.resolving, call.Forward)
+	switch {
+	case d == nil:
+		return call.Parked
+	case d.state != deliveryParked:
+		return false
+	}
+	n := len(o.said.Parked)
+	o.said.Parked = slices.DeleteFunc(o.said.Parked, func(p *recordv1.Parked) bool {
+		return p.GetOffset() == uint64(call.Forward) //nolint:gosec // offsets are positive
+	})
+	return len(o.said.Parked) == n
+}
+
+// conclude writes what a forward was answered. A caller who gave an id is told what is kept, even where that is only why it is not.
+func (c *Core) conclude(offset int64, by *record.Asker, outcome *entities.Outcome) *conclusion {
+	done := []uint64{uint64(offset)} //nolint:gosec // offsets are positive
+	settled, answered := c.control(record.Settled), c.control(record.Answered)
+	settled.Value = record.EncodeSettled(&recordv1.Settled{Done: done})
+	settled.Envelope.Count, answered.Envelope.Index, answered.Envelope.Count = 2, 1, 2
+	answered.Key = by.Entity
+	env := &answered.Envelope
+	env.CommandID, env.Principal, env.PayloadHash, env.Cause = by.CommandID, by.Principal, by.PayloadHash, c.cause(by.Source)
+	env.Answer = record.EncodeAnswer(outcome)
+	if limit := c.limits.MaxCommit; settled.Size()+answered.Size() > limit {
+		instead := unkept(outcome, string(by.Entity), len(env.Answer), limit)
+		env.Answer = record.EncodeAnswer(instead)
+		if by.CommandID != "" && !entities.IsRouted(by.CommandID) {
+			outcome = instead
+		}
+	}
+	if mutation.On(mutation.Kept) {
+		c.ordinal--
+		settled.Envelope.Count = 1
+		c.put(settled)
+	} else {
+		c.put(settled, answered)
+	}
+	c.open.settles = append(c.open.settles, settles{done: done})
+	x := &conclusion{batch: c.open, outcome: outcome}
+	c.concluding[offset] = x
+	return x
+}

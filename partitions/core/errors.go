@@ -1,0 +1,66 @@
+package core
+
+import (
+	"time"
+
+	"github.com/millrace-io/millrace/entities"
+)
+
+const notActiveRetry = time.Second
+
+func errEntityBusy(key entities.Key, limit int) *entities.Error {
+	return entities.Overload("%d commands already wait for %s", limit, key)
+}
+
+func errFenced(partition int32) *entities.Error {
+	return entities.PartitionMoved(partition, "its owner was fenced")
+}
+
+// errNotActive: the partition is to be owned here, and has not been for as long as a caller waits. It is not Moved: no other worker is
+// to have it, and a router need not look for one.
+func errNotActive(partition int32, state State, after time.Duration, why string) *entities.Error {
+	if why == "" {
+		why = "no error so far"
+	}
+	e := entities.Errorf(entities.Unavailable, entities.NotApplied,
+		"partition %d has no active owner, and had none for %s: its worker is %s (%s): nothing was applied, try again later", partition, after, state, why)
+	e.RetryAfter = notActiveRetry
+	return e
+}
+
+func errHalted(partition int32, why error) *entities.Error {
+	return entities.Errorf(entities.Halted, entities.NotApplied, "partition %d waits for an operator, see `millrace repair`: %w", partition, why)
+}
+
+func errCommitTooLarge(key entities.Key, bytes, records int, l *Limits) *entities.Error {
+	return entities.Errorf(entities.TooLarge, entities.NotApplied,
+		"the command on %s would store %d bytes in %d records, the limit is %d bytes in %d records (max-commit, max-commit-records): nothing was applied, store less with one command", key, bytes, records, l.MaxCommit, l.MaxCommitRecords)
+}
+
+// errTakenBack: the command was taken back while another attempt at it was to bring its forward to the target.
+func errTakenBack(key entities.Key) *entities.Error {
+	return entities.Errorf(entities.LostOutcome, entities.Unknown,
+		"the command on %s was taken back while it was sent again: send it once more under the same command id", key)
+}
+
+// errAnswerTooLarge: the command took effect, and sending it again will not bring its answer.
+func errAnswerTooLarge(entity string, size, limit int) *entities.Error {
+	return entities.Errorf(entities.TooLarge, entities.Applied,
+		"the command on %s took effect, and its answer of %d bytes is not kept: the limit is %d; do not send it again, read the entity instead, and let the function answer with less, or page", entity, size, limit)
+}
+
+func errSchedule(key entities.Key, err error) *entities.Error {
+	return entities.Errorf(entities.FunctionFailed, entities.NotApplied, "the command on %s sets a timer that cannot be: %w: nothing was applied", key, err)
+}
+
+func errTimerChanging(key entities.Key, name string) *entities.Error {
+	return entities.Errorf(entities.Moved, entities.NotApplied, "timer %q of %s is being changed: nothing was applied, try again", name, key)
+}
+
+func errIDReused(id string, key entities.Key) *entities.Error {
+	return entities.Errorf(entities.IDReused, entities.NotApplied, "command id %q was used before on %s with another method or payload: nothing was applied", id, key)
+}
+
+func errTerminated(kind entities.Kind) *entities.Error {
+	return &entities.Error{Reason: entities.FunctionFailed, Outcome: entities.NotApplied, Message: kind.Spec().Terminated}
+}

@@ -1,0 +1,124 @@
+package core
+
+import (
+	"slices"
+
+	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/entities/record"
+	"github.com/millrace-io/millrace/internal/mutation"
+)
+
+// Which effects of the partition are done, which its targets are told, and which effects of other partitions are.
+//
+//	E7  What is known of a source's progress never goes back. (watermark)
+//	E8  A source tells its targets which effects below its progress are open. (exceptions)
+
+type source struct{ generation, partition uint16 }
+
+// progress is what targets are told: which effects of the partition are done. Parked ones, and those
+// for targets that fail or do not answer, are exceptions, so that they do not hold it up.
+func (c *Core) progress() entities.Progress {
+	o := &c.outbox
+	p := entities.Progress{Through: o.bound}
+	if o.bound == everything {
+		p.Through = c.next
+	}
+	open := 0
+	for ; open < len(o.lowest); open++ {
+		if open == entities.MaxOpen || !o.delayed(o.lowest[open]) {
+			p.Through = o.lowest[open]
+			break
+		}
+	}
+	if mutation.On(mutation.Exceptions) {
+		return p
+	}
+	if open > 0 {
+		if !slices.Equal(o.exceptions, o.lowest[:open]) {
+			o.exceptions = slices.Clone(o.lowest[:open])
+		}
+		p.Open = o.exceptions
+	}
+	return p
+}
+
+// delayed says whether an open effect may stay open for long.
+func (o *outbox) delayed(offset int64) bool {
+	d := o.byOffset[offset]
+	if d == nil {
+		return true
+	}
+	return d.slow || d.state == deliveryWaiting || d.state == deliveryParked || (d.lane != nil && d.lane.failed > 0 && d.state != deliveryAnswered)
+}
+
+// opened notes the offset of an effect that is open from now on. Those of one batch come in any order.
+func (o *outbox) opened(offset int64) {
+	n := len(o.lowest)
+	switch {
+	case offset >= o.bound: // it is read with the others
+	case n > 0 && o.lowest[n-1] > offset:
+		at, _ := slices.BinarySearch(o.lowest, offset)
+		o.lowest = slices.Insert(o.lowest, at, offset)
+	case n >= maxLowest:
+		o.bound = offset
+	default:
+		o.lowest = append(o.lowest, offset)
+	}
+}
+
+// loadOpen asks for the offsets of open effects behind those that are known.
+func (c *Core) loadOpen() {
+	c.outbox.reading = true
+	c.emit(Effect{Kind: DoLoadOpen, Offset: c.outbox.bound, Attempt: maxLowest})
+}
+
+// OpenLoaded takes the offsets of open effects from the store, in order, parked ones included.
+func (c *Core) OpenLoaded(open []int64, more bool) {
+	o := &c.outbox
+	o.reading = false
+	o.lowest = append(o.lowest, open...)
+	o.bound = everything
+	if more {
+		o.bound = open[len(open)-1] + 1
+	}
+}
+
+// close takes the offsets of effects that are done off the lowest ones.
+func (o *outbox) close(done []uint64) {
+	slices.Sort(done)
+	o.lowest = slices.DeleteFunc(o.lowest, func(offset int64) bool {
+		for len(done) > 0 && int64(done[0]) < offset { //nolint:gosec // offsets are positive
+			done = done[1:]
+		}
+		return len(done) > 0 && int64(done[0]) == offset //nolint:gosec // offsets are positive
+	})
+}
+
+// doneAtSource says whether an effect of another partition is known to be done there, so that this is a late copy of it.
+func (c *Core) doneAtSource(s *entities.Source, stored entities.Progress) bool {
+	key := source{s.Generation, s.Partition}
+	known := c.outbox.known[key].Latest(stored)
+	c.outbox.known[key] = known
+	return known.Done(s.Offset)
+}
+
+// cause is what the records of a command say about the effect that it follows from. What they say of the source's progress
+// never goes back, whatever order effects arrive in: rows that were removed because of it must not be missed later.
+func (c *Core) cause(s *entities.Source) *record.Cause {
+	if s == nil {
+		return nil
+	}
+	key := source{s.Generation, s.Partition}
+	known := c.outbox.known[key].Latest(s.Progress())
+	if mutation.On(mutation.Watermark) {
+		known = s.Progress()
+	}
+	c.outbox.known[key] = known
+	cause := &record.Cause{
+		Generation: uint32(s.Generation), Partition: uint32(s.Partition), Offset: uint64(s.Offset), Index: s.Index, Settled: uint64(known.Through), //nolint:gosec // offsets are positive
+	}
+	for _, offset := range known.Open {
+		cause.Open = append(cause.Open, uint64(offset)) //nolint:gosec // offsets are positive
+	}
+	return cause
+}

@@ -1,0 +1,76 @@
+package core
+
+import (
+	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/entities/record"
+)
+
+// How an ownership ends in order: intake stops, what is decided is committed, and a release tells the successor that it need not
+// wait. Skipping it costs time, never safety.
+
+// Withheld says why the partition is about to be revoked although the group gives it to this worker.
+func (c *Core) Withheld(why error) { c.withheld = why.Error() }
+
+// Revoked says that the partition should be released in order.
+func (c *Core) Revoked() {
+	if !c.assigned {
+		if !c.releasing { // otherwise the end of that release tells
+			c.emit(Effect{Kind: DoReleased})
+		}
+		return
+	}
+	c.assigned = false
+	switch c.state {
+	case Active, Suspect:
+		c.drain()
+	case Standby, Halted, Repairing:
+		c.emit(Effect{Kind: DoReleased})
+	case Passing:
+		c.releasing = true
+		c.fence("it was revoked", false)
+	case CatchingUp, Claiming:
+		c.incarnation++
+		c.lastFence = "it was revoked"
+		c.standBy()
+		c.refuseAll(c.takeWaiting(), entities.PartitionMoved(c.partition, c.lastFence))
+		c.emit(Effect{Kind: DoReleased})
+	case Draining:
+	}
+}
+
+// drain stops intake and lets what is decided finish.
+func (c *Core) drain() {
+	c.releasing = true
+	if c.state == Suspect {
+		c.fence("it was revoked while a gap was being read", false)
+		return
+	}
+	c.state = Draining
+	c.drainBy = c.now.Mono + c.limits.ReleaseTimeout
+	for e := c.all.first; e != nil; e = e.next {
+		c.refuseAll(e.queue, entities.PartitionMoved(c.partition, "it is being released"))
+		e.queue = nil
+	}
+	c.drained()
+}
+
+// drained ends an orderly release when nothing is undecided or uncommitted any more.
+func (c *Core) drained() {
+	if c.state != Draining || len(c.sent) > 0 || len(c.full) > 0 || !c.open.empty() {
+		return
+	}
+	for e := c.all.first; e != nil; e = e.next {
+		if e.running != nil || e.opening {
+			return
+		}
+	}
+	b := c.newBatch()
+	b.Entries = append(b.Entries, c.control(record.Release))
+	b.Incarnation = unanswered
+	c.emit(Effect{Kind: DoAppend, Batch: b})
+	c.fence("it was released", true)
+	c.lastFence = "" // nothing went wrong
+}
+
+// unanswered is the incarnation of a batch whose acknowledgement changes nothing.
+const unanswered = ^uint64(0)

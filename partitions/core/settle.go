@@ -1,0 +1,194 @@
+package core
+
+import (
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/millrace-io/millrace/entities/record"
+	"github.com/millrace-io/millrace/internal/mutation"
+	recordv1 "github.com/millrace-io/millrace/proto/gen/millrace/record/v1"
+)
+
+// What became of effects is written, and those leave memory whose record is committed.
+//
+//	E2  An effect is done only when a committed record says so. (settle)
+//	E6  An effect that waits for an operator leaves memory. (parkedplace)
+
+// Resolution is what an operator wants to be done about parked effects, or about a refusal that is kept.
+type Resolution struct {
+	// Drop: they are given up; otherwise they are sent again.
+	Drop bool
+	// Effects are the parked ones that it is about.
+	Effects []*Delivery
+	// Offset is that of a refused record, again its effect, to be sent once more.
+	Offset int64
+	Again  *Delivery
+	// Done is called when the log has it and the status shows it, or when the log will not have it.
+	Done func(ok bool)
+}
+
+// Resolve takes an operator's word about parked effects: to be sent again, or dropped. Those that
+// another one is about already, or that end now, are left to that.
+func (c *Core) Resolve(r *Resolution) {
+	o := &c.outbox
+	if c.state != Active {
+		r.Effects = nil
+		r.Done(false)
+		return
+	}
+	r.Effects = slices.DeleteFunc(r.Effects, func(d *Delivery) bool {
+		_, known := o.resolving[d.Offset]
+		return known || c.concluding[d.Offset] != nil
+	})
+	if len(r.Effects) == 0 {
+		r.Done(true)
+		return
+	}
+	for _, d := range r.Effects {
+		o.resolving[d.Offset] = struct{}{}
+		if r.Drop {
+			o.said.Done = append(o.said.Done, uint64(d.Offset)) //nolint:gosec // offsets are positive
+		} else {
+			o.said.Replayed = append(o.said.Replayed, uint64(d.Offset)) //nolint:gosec // offsets are positive
+		}
+	}
+	o.resolved = append(o.resolved, r)
+	c.settleNow = true
+}
+
+// unsaid is the number of things that the next settled record has to say.
+func (o *outbox) unsaid() int {
+	return len(o.said.GetDone()) + len(o.said.GetParked()) + len(o.said.GetReplayed()) + len(o.said.GetRefused()) + len(o.refusals)
+}
+
+// settleEffects writes what became of effects into the open batch, in as many records as it takes.
+func (c *Core) settleEffects() {
+	o := &c.outbox
+	for proto.Size(o.said) > 0 {
+		said := nextSettled(o.said)
+		entry := c.control(record.Settled)
+		entry.Value = record.EncodeSettled(said)
+		c.put(entry)
+		c.open.settles = append(c.open.settles, settles{done: said.Done, parked: said.Parked})
+	}
+	for _, r := range o.refusals {
+		c.writeRefusal(r)
+	}
+	if len(o.resolved) > 0 { // all that they wait for is before it, or in the same batch
+		c.open.settles = append(c.open.settles, settles{resolved: o.resolved})
+	}
+	o.resolved, o.refusals = nil, nil
+}
+
+// A settled record says so much at most. With the longest texts that is below 100 KiB, for which any topic has room.
+const (
+	settledOffsets = 1024
+	settledTexts   = 32
+)
+
+// nextSettled takes out of s what one record says: that effects are parked before what became of those since.
+func nextSettled(s *recordv1.Settled) *recordv1.Settled {
+	next := &recordv1.Settled{}
+	if next.Parked, s.Parked = head(s.Parked, settledTexts); len(s.Parked) > 0 {
+		return next
+	}
+	if next.Replayed, s.Replayed = head(s.Replayed, settledOffsets); len(s.Replayed) > 0 {
+		return next
+	}
+	if next.Refused, s.Refused = head(s.Refused, settledOffsets); len(s.Refused) > 0 {
+		return next
+	}
+	next.Done, s.Done = head(s.Done, settledOffsets)
+	return next
+}
+
+// head splits off the first n of a list. The rest shares no room with them; an empty one is nil.
+func head[T any](list []T, n int) (first, rest []T) {
+	if len(list) <= n {
+		return list, nil
+	}
+	return list[:n:n], list[n:]
+}
+
+// settles is what the settled records of a batch say, for when it is committed.
+type settles struct {
+	done     []uint64
+	parked   []*recordv1.Parked
+	resolved []*Resolution
+	// kept are places of refused records, told the commands that tell entities of refusals.
+	kept []int
+	told []followUp
+}
+
+// settled takes effects out of the outbox whose settled record is committed.
+func (c *Core) settled(s settles) {
+	o := &c.outbox
+	for _, offset := range s.done {
+		if x := c.concluding[int64(offset)]; x != nil && x.parked { //nolint:gosec // offsets are positive
+			o.parked--
+		}
+		delete(c.concluding, int64(offset))           //nolint:gosec // offsets are positive
+		if d := o.byOffset[int64(offset)]; d != nil { //nolint:gosec // offsets are positive
+			o.remove(d)
+		}
+	}
+	o.close(s.done)
+	for _, p := range s.parked {
+		o.parked++
+		if mutation.On(mutation.ParkedPlace) {
+			continue
+		}
+		if d := o.byOffset[int64(p.GetOffset())]; d != nil { //nolint:gosec // offsets are positive
+			o.remove(d)
+		}
+	}
+	for _, r := range s.resolved {
+		for _, d := range r.Effects {
+			if _, open := o.resolving[d.Offset]; !open {
+				continue // the command was sent again meanwhile, and its forward has ended
+			}
+			delete(o.resolving, d.Offset)
+			o.parked--
+			if !r.Drop {
+				c.replay(d)
+			}
+		}
+		c.emit(Effect{Kind: DoResolved, Resolution: r})
+	}
+	c.pump()
+	c.refill()
+}
+
+// replay takes an effect into memory again that was parked, if there is room.
+func (c *Core) replay(d *Delivery) {
+	o := &c.outbox
+	if len(o.byOffset) < OutboxWindow {
+		c.take(d)
+	} else if !o.more || d.Offset < o.frontier {
+		o.left, o.idle = true, false
+	}
+}
+
+// forgetEffects empties the outbox at the end of an ownership; the store has what is open.
+func (c *Core) forgetEffects() {
+	for _, b := range c.sent {
+		b.unresolved()
+	}
+	for _, b := range c.full {
+		b.unresolved()
+	}
+	c.open.unresolved()
+	for _, r := range c.outbox.resolved {
+		r.Done(false)
+	}
+	c.outbox = newOutbox()
+}
+
+func (b *Batch) unresolved() {
+	for _, s := range b.settles {
+		for _, r := range s.resolved {
+			r.Done(false)
+		}
+	}
+}

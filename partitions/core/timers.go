@@ -1,0 +1,471 @@
+package core
+
+import (
+	"container/heap"
+	"slices"
+	"time"
+
+	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/entities/record"
+	"github.com/millrace-io/millrace/internal/mutation"
+	"github.com/millrace-io/millrace/internal/schedule"
+	"github.com/millrace-io/millrace/materializer"
+	recordv1 "github.com/millrace-io/millrace/proto/gen/millrace/record/v1"
+)
+
+// A due timer is a command of its entity, whose records say in the same group that it has fired.
+//
+//	T1  A timer fires only as it was last set. (stale)
+//	T2  Timers that left memory during a load are read again. (horizon)
+//	T3  Due timers of one entity type leave room for those of others, under way and in memory. (lane, crowd)
+//	T4  A timer whose command can never be run is parked. (hopeless)
+
+const (
+	// TimerWindow is how many of the next timers of a partition are in memory; the store has all of them.
+	TimerWindow = 4096
+	// maxFiring is how many timers of a partition may be firing at a time, maxFiringPerType those of one
+	// entity type.
+	maxFiring        = 64
+	maxFiringPerType = 48
+	// maxWaitingPerType is how many due timers of one entity type wait in memory, held back or to be tried again, before others that
+	// come due are left to the store. searchRows is how many entries of the index one search for those looks at.
+	maxWaitingPerType = 512
+	searchRows        = 2 * maxWaitingPerType
+)
+
+// Timer is a timer that is in memory.
+type Timer struct {
+	materializer.Due
+	// wake is when to try, by the log's clock: the due time, or later after a failure.
+	wake int64
+	// attempts were made; on failures of them the function failed.
+	attempts, Failures int
+}
+
+// timers are the next timers of a partition.
+type timers struct {
+	next alarmHeap
+	// known are the offsets of all that are in memory, firing ones included.
+	known  map[int64]struct{}
+	firing int
+	// types are those of which timers have come due; held counts those that are held back, retrying those in next that were tried
+	// before.
+	types          []*timerType
+	held, retrying int
+	// more: the store has others, all of them behind floor in its index. What is due after floor is left to the store.
+	more  bool
+	floor materializer.Due
+	// resting: timers have left memory since the last tick, so that the store is not read on before the next one.
+	resting bool
+	// loading: the timers behind floor are being read. overflowed: memory was emptied meanwhile, so
+	// that floor is another one.
+	loading, overflowed bool
+}
+
+// timerType has the timers of one entity type that are firing, and those that are due and held back
+// because enough are. Where too many wait, those that come due leave memory, so that timers of other types
+// find room in it.
+type timerType struct {
+	name   string
+	firing int
+	held   []*Timer
+	// retrying are those in the heap that were tried before. They do not leave memory, which would forget how often.
+	retrying int
+	// left: due ones have left memory. All of them lie at or behind from in the index, and none behind floor.
+	left bool
+	from materializer.Due
+	// searching: the index is being looked through for them. idle: the last search has found none in what it looked at, and goes on
+	// with the next tick.
+	searching, idle bool
+}
+
+func (of *timerType) waiting() int { return len(of.held) + of.retrying }
+
+// mayReturn says whether timers have left memory and there is room for them again.
+func (of *timerType) mayReturn() bool {
+	return of.left && !of.searching && of.waiting() < maxWaitingPerType/2
+}
+
+// leave notes that a timer is left to the store, or where others are to be searched for.
+func (of *timerType) leave(d materializer.Due) {
+	if !of.left || before(d, of.from) {
+		of.left, of.from = true, d
+	}
+}
+
+// before says whether a lies before b in the index.
+func before(a, b materializer.Due) bool { return a.At < b.At || (a.At == b.At && a.Offset < b.Offset) }
+
+// newTimers returns timers of which none is read yet.
+func newTimers() timers {
+	return timers{known: map[int64]struct{}{}, more: true}
+}
+
+// of returns the entity type of a name. There are few.
+func (t *timers) of(name string) *timerType {
+	for _, of := range t.types {
+		if of.name == name {
+			return of
+		}
+	}
+	of := &timerType{name: name}
+	t.types = append(t.types, of)
+	return of
+}
+
+// fresh is how many timers are in memory of which no attempt was made and that are not held back.
+func (t *timers) fresh() int { return len(t.next) - t.retrying }
+
+// left says whether due timers have left memory.
+func (t *timers) left() bool {
+	return slices.ContainsFunc(t.types, func(of *timerType) bool { return of.left })
+}
+
+// pending says whether due timers may be in the store that are read soon: with the next tick at the latest.
+func (t *timers) pending() bool {
+	for _, of := range t.types {
+		if of.mayReturn() {
+			return true
+		}
+	}
+	return t.more && t.resting
+}
+
+// loaded is how many timers are in memory and not firing.
+func (t *timers) loaded() int { return len(t.next) + t.held }
+
+// alarmHeap is a heap.Interface.
+//
+//nolint:recvcheck // container/heap wants it so
+type alarmHeap []*Timer
+
+func (h alarmHeap) Len() int { return len(h) }
+func (h alarmHeap) Less(i, j int) bool {
+	return h[i].wake < h[j].wake || (h[i].wake == h[j].wake && h[i].Offset < h[j].Offset)
+}
+func (h alarmHeap) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
+func (h *alarmHeap) Push(x any)   { *h = append(*h, x.(*Timer)) } //nolint:errcheck,forcetypeassert // only alarms
+func (h *alarmHeap) Pop() any {
+	old := *h
+	last := old[len(old)-1]
+	old[len(old)-1] = nil
+	*h = old[:len(old)-1]
+	return last
+}
+
+// setTimer takes a committed timer into memory, unless others come first.
+func (c *Core) setTimer(d materializer.Due) {
+	t := &c.timers
+	if _, known := t.known[d.Offset]; known || (t.more && d.At > t.floor.At) {
+		return
+	}
+	if t.fresh() >= 2*TimerWindow {
+		// The farthest ones are better off in the store. It is read again from the nearest one on.
+		for _, a := range t.next {
+			delete(t.known, a.Offset)
+		}
+		t.next, t.more, t.floor, t.overflowed = nil, true, materializer.Due{}, true
+		t.retrying = 0
+		for _, of := range t.types {
+			of.retrying = 0
+		}
+		return
+	}
+	a := &Timer{Due: d, wake: d.At}
+	t.known[d.Offset] = struct{}{}
+	heap.Push(&t.next, a)
+}
+
+// TimersLoaded takes the timers behind floor from the store, in order; more says that there are others behind them.
+func (c *Core) TimersLoaded(due []materializer.Due, more bool) {
+	t := &c.timers
+	t.loading = false
+	if !t.overflowed || mutation.On(mutation.Horizon) {
+		t.more = false
+		for _, d := range due {
+			c.setTimer(d)
+		}
+		if more && (!t.overflowed || mutation.On(mutation.Horizon)) {
+			t.more, t.floor = true, due[len(due)-1]
+		}
+	}
+	t.overflowed = false
+	c.fire()
+}
+
+// loadTimers asks the store for the timers behind floor.
+func (c *Core) loadTimers() {
+	c.timers.loading, c.timers.overflowed = true, false
+	c.emit(Effect{Kind: DoLoadTimers, Attempt: TimerWindow, Timer: &Timer{Due: c.timers.floor}})
+}
+
+// searchTimers asks the store for the timers of a type that have left memory.
+func (c *Core) searchTimers(of *timerType) {
+	from := of.from
+	from.Offset-- // the store is asked for what is behind a place
+	from.Key.Type = of.name
+	of.left, of.searching = false, true
+	c.emit(Effect{Kind: DoSearchTimers, Attempt: searchRows, Timer: &Timer{Due: from}})
+}
+
+// TimersFound takes what the index has from where timers of a type have left memory, in order, those of other types included; more says
+// that there are others behind them.
+func (c *Core) TimersFound(name string, due []materializer.Due, more bool) {
+	t := &c.timers
+	of := t.of(name)
+	of.searching = false
+	found := false
+	for _, d := range due {
+		if d.At > c.now.Log || (t.more && before(t.floor, d)) { // it is in memory, or read with the others
+			more = false
+			break
+		}
+		if _, known := t.known[d.Offset]; known || d.Key.Type != name {
+			continue
+		}
+		if of.waiting() >= maxWaitingPerType {
+			of.leave(d)
+			more = false
+			break
+		}
+		found = true
+		t.known[d.Offset] = struct{}{}
+		of.held = append(of.held, &Timer{Due: d, wake: d.At})
+		t.held++
+	}
+	if more {
+		behind := due[len(due)-1]
+		behind.Offset++
+		of.leave(behind)
+	}
+	of.idle = of.left && !found
+	c.fire()
+}
+
+// fireAgain is fire once a tick: what has rested since the last one goes on.
+func (c *Core) fireAgain() {
+	t := &c.timers
+	t.resting = false
+	for _, of := range t.types {
+		of.idle = false
+	}
+	c.fire()
+}
+
+// fire lets those timers go off whose time has come, and asks the store for more when few are left.
+func (c *Core) fire() {
+	t := &c.timers
+	for _, of := range t.types {
+		for len(of.held) > 0 && t.firing < maxFiring && of.firing < maxFiringPerType {
+			a := of.held[0]
+			of.held[0] = nil
+			of.held = of.held[1:]
+			t.held--
+			c.start(a, of)
+		}
+	}
+	for t.firing < maxFiring && len(t.next) > 0 && t.next[0].wake <= c.now.Log {
+		a := heap.Pop(&t.next).(*Timer) //nolint:errcheck,forcetypeassert // only alarms
+		of := t.of(a.Key.Type)
+		if a.attempts > 0 {
+			t.retrying--
+			of.retrying--
+		}
+		switch {
+		case of.firing < maxFiringPerType || mutation.On(mutation.Lane):
+			c.start(a, of)
+		case a.attempts == 0 && of.waiting() >= maxWaitingPerType && !mutation.On(mutation.Crowd):
+			delete(t.known, a.Offset)
+			of.leave(a.Due)
+			t.resting = true
+		default:
+			of.held = append(of.held, a)
+			t.held++
+		}
+	}
+	for _, of := range t.types {
+		if of.mayReturn() && !of.idle {
+			c.searchTimers(of)
+		}
+	}
+	room := t.fresh()
+	if mutation.On(mutation.Crowd) {
+		room = t.loaded()
+	}
+	if t.more && !t.loading && !t.resting && room < TimerWindow/2 {
+		c.loadTimers()
+	}
+}
+
+// start lets a timer go off.
+func (c *Core) start(a *Timer, of *timerType) {
+	a.attempts++
+	of.firing++
+	c.timers.firing++
+	c.emit(Effect{Kind: DoFire, Timer: a})
+}
+
+// Fired says how a timer's command ended. superseded: the timer was cancelled or set anew; its entry in the index is stale.
+func (c *Core) Fired(incarnation uint64, a *Timer, superseded bool, err *entities.Error) {
+	if incarnation != c.incarnation {
+		return
+	}
+	t := &c.timers
+	of := t.of(a.Key.Type)
+	t.firing--
+	of.firing--
+	switch {
+	case superseded:
+		delete(t.known, a.Offset)
+		c.emit(Effect{Kind: DoSweep, Timer: a})
+	case err == nil || err.Reason == entities.FunctionRefused:
+		delete(t.known, a.Offset)
+	default:
+		if err.Reason == entities.FunctionFailed {
+			a.Failures++
+		}
+		a.wake = c.now.Log + int64(resend.PauseBy(a.attempts, spread(a.Offset)))
+		heap.Push(&t.next, a)
+		t.retrying++
+		of.retrying++
+	}
+	c.fire()
+}
+
+// giveUp ends a timer on whose command the function fails again and again, or whose command can never be
+// run or stored, while it is that command's turn. The occurrence becomes an effect of the entity on itself,
+// which is parked, and a recurring timer is set for its next time. It returns false where the timer is to be
+// tried again.
+func (c *Core) giveUp(e *Entity, call *Call, err *entities.Error) bool {
+	timer := call.Command.Timer
+	if timer == nil || !lastAttempt(timer, err) {
+		return false
+	}
+	call.Outcome, call.gaveUp = &entities.Outcome{Effects: []entities.SideEffect{{Target: timer.Target}}}, err
+	if c.write(e, call) != nil {
+		call.Outcome, call.gaveUp = nil, nil
+		return false
+	}
+	return true
+}
+
+// lastAttempt says whether another attempt at a timer's command is in vain: those that the function failed on were enough, or any
+// other would end as this one did.
+func lastAttempt(timer *entities.TimerFiring, err *entities.Error) bool {
+	if err.Reason == entities.FunctionFailed {
+		return timer.Failures+1 >= MaxFailures
+	}
+	return Hopeless(err) && !mutation.On(mutation.Hopeless)
+}
+
+// CannotRun ends the turn of a timer's command that cannot be run: see entities.TimerFiring. The function has not seen it, so that the
+// entity's session goes on.
+func (c *Core) CannotRun(call *Call) {
+	e := call.entity
+	e.running = nil
+	if err := call.Command.Timer.Err; !c.giveUp(e, call, err) {
+		c.refuse(call, err)
+	}
+	c.advance(e)
+}
+
+// parkTimer parks the effect that stands for a timer's command, once it is committed. Until the log
+// says that it is parked, another owner sends it as any effect.
+func (c *Core) parkTimer(d *Delivery, call *Call) {
+	d.attempts = call.Command.Timer.Failures + 1
+	c.park(d, call.gaveUp)
+	parked := c.outbox.said.GetParked()
+	parked[len(parked)-1].Timer = &recordv1.ParkedTimer{Name: call.Command.Timer.Name, Due: call.Command.Timer.Due}
+}
+
+// unsettled says whether the timer that a call stands for was changed by a command that is decided and not committed. It is
+// tried again: whether the timer still counts is known when the log has that command, or will never have it.
+func (c *Core) unsettled(call *Call) bool {
+	return call.Command.Timer != nil && call.entity.timers[call.Command.Timer.Name] > 0 && !mutation.On(mutation.Stale)
+}
+
+// Superseded ends the call of a timer that was cancelled or set anew by something that is committed.
+func (c *Core) Superseded(call *Call) {
+	call.superseded = true
+	c.finish(call)
+	c.vacate(call, nil)
+}
+
+// overdue is how long the oldest timer in memory is late.
+func (t *timers) overdue(now int64) time.Duration {
+	oldest := now
+	if len(t.next) > 0 {
+		oldest = min(oldest, t.next[0].At)
+	}
+	for _, of := range t.types {
+		if len(of.held) > 0 {
+			oldest = min(oldest, of.held[0].At)
+		}
+		if of.left {
+			oldest = min(oldest, of.from.At)
+		}
+	}
+	return time.Duration(now - oldest)
+}
+
+// fired is the record that says that a timer's command took effect.
+func (g *group) fired(f *entities.TimerFiring) {
+	g.add(record.TimerFired, entities.Payload{}).Timer = record.EncodeTimer(&recordv1.Timer{
+		Name: f.Name, Due: f.Due, Schedule: f.Schedule, SetOffset: uint64(f.Offset), //nolint:gosec // offsets are positive
+	})
+	g.touch(f.Name)
+}
+
+// again sets a recurring timer for its next time after now. Times that were missed are not made up for.
+func (g *group) again() error {
+	f := g.call.Command.Timer
+	next, err := schedule.Next(f.Schedule, g.core.now.Log)
+	if err != nil {
+		return err
+	}
+	g.set(f.Name, next, f.Schedule, f.Target)
+	return nil
+}
+
+// change writes what a command did to a timer of its entity.
+func (g *group) change(t *entities.TimerChange) error {
+	if t.Cancel {
+		g.add(record.TimerCancelled, entities.Payload{}).Timer = record.EncodeTimer(&recordv1.Timer{Name: t.Name})
+		g.touch(t.Name)
+		return nil
+	}
+	due := g.core.now.Log + int64(t.After)
+	if t.Schedule != "" {
+		var err error
+		if due, err = schedule.Next(t.Schedule, g.core.now.Log); err != nil {
+			return err
+		}
+	}
+	g.set(t.Name, due, t.Schedule, t.Target)
+	return nil
+}
+
+func (g *group) set(name string, due int64, schedule string, target entities.Target) {
+	env := g.add(record.TimerSet, target.Payload)
+	env.Timer = record.EncodeTimer(&recordv1.Timer{Name: name, Due: due, Schedule: schedule})
+	env.Target = record.EncodeTarget(target)
+	g.touch(name)
+	g.core.open.timers = append(g.core.open.timers, pendingTimer{
+		entry: len(g.core.open.Entries) - 1, due: materializer.Due{At: due, Key: g.entity.Key, Name: name},
+	})
+}
+
+// touch remembers that a timer is changed by something that is not committed.
+func (g *group) touch(name string) {
+	if g.entity.timers == nil {
+		g.entity.timers = map[string]int{}
+	}
+	g.entity.timers[name]++
+	g.call.timers = append(g.call.timers, name)
+}
+
+// pendingTimer is a timer that a batch sets, by the index of its record.
+type pendingTimer struct {
+	entry int
+	due   materializer.Due
+}
