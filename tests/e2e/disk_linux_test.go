@@ -1,14 +1,11 @@
 package e2e_test
 
 import (
-	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 
 	"google.golang.org/grpc/codes"
@@ -61,7 +58,7 @@ func TestFullDiskIsNamedAndServesAgainWhenThereIsRoom(t *testing.T) {
 	if err := add("before"); err != nil {
 		t.Fatal(err)
 	}
-	fill(t, filler)
+	kit.FillDisk(t, filler)
 
 	var refused error
 	added := []string{"before"}
@@ -98,23 +95,4 @@ func TestFullDiskIsNamedAndServesAgainWhenThereIsRoom(t *testing.T) {
 		}
 	}
 	newAccount(p.Dial(t)).add(t)
-}
-
-// fill writes a file until there is no room.
-func fill(t *testing.T, path string) {
-	t.Helper()
-	f, err := os.Create(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	for size := 1 << 20; size >= 1; {
-		_, err := f.Write(make([]byte, size))
-		switch {
-		case errors.Is(err, syscall.ENOSPC):
-			size /= 2 // up to the last byte
-		case err != nil && !errors.Is(err, io.ErrShortWrite):
-			t.Fatalf("fill the disk: %v", err)
-		}
-	}
 }

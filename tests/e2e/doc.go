@@ -1,15 +1,14 @@
-// Package e2e tests millrace as its users have it: as processes that are killed, started again, and fed with nonsense,
-// beside functions and brokers to which the same happens.
-//
-// The crash tests let many callers work while something is killed with -9. Every caller remembers what it was promised: what
-// was acknowledged must be there, what was refused as not applied must not, and of what got no answer nobody knows. Each
-// test prints its seed, and closes with a line of figures. MILLRACE_CRASH_ROUNDS sets how often something is killed,
-// MILLRACE_E2E_RACE=1 builds the programs with the race detector:
-//
-//	MILLRACE_CRASH_ROUNDS=50 go test ./tests/e2e -run Crash -v -timeout 1h
+// Package e2e tests millrace as its users have it: as processes, beside functions and brokers, fed with nonsense.
 //
 // The tables of mistakes show what a caller, a function, a disk or a configuration can get wrong: each row has status and
 // message, and shows that the next command works and that nothing was lost.
 //
-// The goroutines of callers belong to a load, and end with it.
+// The tests of pauses let one caller for each partition of a cluster call by way of a gateway, while an owner is killed,
+// stopped, drained, frozen or cut off, or a broker hangs. No call may fail, each is counted once, and how long callers waited
+// is printed. MILLRACE_PAUSE_ROUNDS sets how often that happens:
+//
+//	MILLRACE_PAUSE_ROUNDS=40 go test ./tests/e2e -run 'FailOver|HandOver' -v -timeout 1h
+//
+// What kills processes under load and checks every history is package fire. The goroutines of callers belong to a probe, and
+// end with it.
 package e2e

@@ -37,8 +37,7 @@ var (
 	FireKinds      = Setting{"MILLRACE_FIRE_KINDS", "", "fire: only faults whose names match this regular expression"}
 	FireVerbose    = Setting{"MILLRACE_FIRE_VERBOSE", "", "`1`: fire tells each fault"}
 
-	CrashRounds = Setting{"MILLRACE_CRASH_ROUNDS", "", "crash tests: how often something is killed; with it, the pause of callers that is promised is asked for"}
-	CrashSeed   = Setting{"MILLRACE_CRASH_SEED", "", "crash tests: the decisions of an earlier run; otherwise new ones"}
+	PauseRounds = Setting{"MILLRACE_PAUSE_ROUNDS", "", "pauses in a cluster: how often an owner or a broker is killed, stopped or frozen; where it is set, the pause that is promised must be kept"}
 
 	EffectsKills = Setting{"MILLRACE_EFFECTS_KILLS", "14", "effects: how often the worker is killed"}
 	EffectsSeed  = Setting{"MILLRACE_EFFECTS_SEED", "", "effects: the decisions of an earlier run; otherwise new ones"}
@@ -53,7 +52,7 @@ func Settings() []Setting {
 	return []Setting{
 		CI, Race, SimSeeds, SimFrom, SimSeed, SimDuration,
 		FireSeed, FireFaults, FireOperations, FireDuration, FireClients, FireKinds, FireVerbose,
-		CrashRounds, CrashSeed, EffectsKills, EffectsSeed, Timers, Model, Readers,
+		PauseRounds, EffectsKills, EffectsSeed, Timers, Model, Readers,
 	}
 }
 

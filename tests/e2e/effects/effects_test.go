@@ -149,7 +149,7 @@ func TestEffectsHappenOnce(t *testing.T) {
 		counts[point]++
 		if rng.IntN(5) == 0 {
 			counts["store deleted"]++
-			loseStore(t, p)
+			p.DeleteStore(t)
 		}
 		if i%50 == 49 {
 			t.Logf("%d of %d kills, %d increments", i+1, kills, l.count())
@@ -160,13 +160,6 @@ func TestEffectsHappenOnce(t *testing.T) {
 	l.end()
 	l.check(p)
 	t.Logf("effects: %d kills %v, %d increments acknowledged, each mirrored once", kills, counts, l.count())
-}
-
-func loseStore(t *testing.T, p *harness.Process) {
-	t.Helper()
-	if err := os.RemoveAll(filepath.Join(p.Data(), "store")); err != nil {
-		t.Fatal(err)
-	}
 }
 
 func shut(t *testing.T, file string) {

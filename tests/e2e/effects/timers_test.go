@@ -68,7 +68,7 @@ func TestTimersFireOnce(t *testing.T) {
 	p.Arm(fmt.Sprintf("%s=%s:%d", failpoint.Variable, failpoint.BeforeTimer, n/3))
 	p.Respawn(t)
 	p.AwaitExitWithin(t, time.Until(due)+10*time.Minute) // it dies while they fire
-	loseStore(t, p)
+	p.DeleteStore(t)
 	p.Arm()
 	p.Restart(t)
 	fired(t, p, n)

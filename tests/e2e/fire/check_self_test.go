@@ -4,6 +4,12 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+
+	shopv1 "github.com/millrace-io/millrace/examples/shoppingcart/shop/v1"
+	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
 
 // TestCheckerNamesBrokenPromises shows the checker a broken promise of every kind, and histories that are as they should be: a
@@ -170,6 +176,86 @@ func TestScriptsAreRead(t *testing.T) {
 	} {
 		if got := scripted(numbers); got.twice != want.twice || got.phantom != want.phantom || got.phantom == "" && got.set != want.set {
 			t.Errorf("%q shows %+v, want %+v", numbers, got, want)
+		}
+	}
+}
+
+// TestErrorsAreHeldAgainstWhatFails: an error is a broken promise where nothing fails, and an unknown outcome is one while only
+// the function fails.
+func TestErrorsAreHeldAgainstWhatFails(t *testing.T) {
+	give, again, read := &command{kind: give}, &command{kind: give, id: "x"}, &command{kind: look}
+	for name, tc := range map[string]struct {
+		now     trouble
+		command *command
+		code    codes.Code
+		outcome string
+		allowed bool
+	}{
+		"anything, unknown":             {anything, give, codes.Unavailable, "unknown", true},
+		"anything, a code of its own":   {anything, give, codes.Internal, "unknown", false},
+		"anything, a refusal":           {anything, give, codes.Unavailable, "refused", false},
+		"nothing, an error":             {nothing, give, codes.Unavailable, "not_applied", false},
+		"nothing, an error of a read":   {nothing, read, codes.Unavailable, "not_applied", false},
+		"nothing, too long":             {nothing, give, codes.DeadlineExceeded, "", true},
+		"function, not applied":         {functionOnly, give, codes.Unavailable, "not_applied", true},
+		"function, unknown":             {functionOnly, give, codes.Unavailable, "unknown", false},
+		"function, a read":              {functionOnly, read, codes.Unknown, "unknown", true},
+		"function, an earlier attempt":  {functionOnly, again, codes.Unavailable, "unknown", true},
+		"function, a code of its own":   {functionOnly, again, codes.Internal, "not_applied", false},
+		"function, it took its time":    {functionOnly, give, codes.DeadlineExceeded, "unknown", true},
+		"nothing, an id and a new code": {nothing, again, codes.Internal, "", false},
+	} {
+		if got := tc.now.allows(tc.command, tc.code, tc.outcome); got != tc.allowed {
+			t.Errorf("%s: allowed %v, want %v", name, got, tc.allowed)
+		}
+	}
+}
+
+// TestRebuiltStoreIsComparedWithItself: an entity that changed, a record that is missing, and one that no command wrote.
+func TestRebuiltStoreIsComparedWithItself(t *testing.T) {
+	record := func(offset int64, kind string) *adminv1.TailResponse {
+		return &adminv1.TailResponse{Offset: offset, Kind: kind}
+	}
+	see := func(sequence uint64, records ...*adminv1.TailResponse) shown {
+		return shown{
+			entities: map[string]*adminv1.GetEntityResponse{"cart/a": {Sequence: sequence}},
+			journal:  map[int32][]*adminv1.TailResponse{0: records},
+		}
+	}
+	before := see(1, record(0, "claim"), record(1, "event"))
+	for name, tc := range map[string]struct {
+		later shown
+		want  string
+	}{
+		"the same":          {see(1, record(0, "claim"), record(1, "event")), ""},
+		"a claim more":      {see(1, record(0, "claim"), record(1, "event"), record(2, "release"), record(3, "claim")), ""},
+		"an event more":     {see(1, record(0, "claim"), record(1, "event"), record(2, "event")), phantom},
+		"another entity":    {see(2, record(0, "claim"), record(1, "event")), lostWrite},
+		"a record less":     {see(1, record(0, "claim")), lostWrite},
+		"another record":    {see(1, record(0, "claim"), record(1, "state")), lostWrite},
+		"nothing of it all": {shown{}, lostWrite},
+	} {
+		found := before.compare(tc.later)
+		if (tc.want == "") != (len(found) == 0) || tc.want != "" && found[0].promise != tc.want {
+			t.Errorf("%s: found %v, want %q", name, found, tc.want)
+		}
+	}
+}
+
+// TestPlainReaderFindsEvents: a record counts with the cart's key and the event as the function wrote it.
+func TestPlainReaderFindsEvents(t *testing.T) {
+	j := newJournal()
+	event, err := proto.Marshal(&shopv1.ItemAdded{Item: &shopv1.Item{ItemId: "3", Quantity: 1}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	j.add(0, 0, []byte("cart/a"), event, nil)
+	if found := j.missing("cart/a", set{}.with(3)); len(found) != 0 {
+		t.Errorf("it is there, and %v", found)
+	}
+	for name, items := range map[string]set{"cart/a": set{}.with(4), "cart/b": set{}.with(3)} {
+		if found := j.missing(name, items); len(found) != 1 || found[0].promise != lostWrite {
+			t.Errorf("%s %v is not there, and %v", name, items, found)
 		}
 	}
 }

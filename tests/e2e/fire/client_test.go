@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -23,21 +22,13 @@ const (
 	stubborn = 12 * time.Second
 )
 
-// troubles are the codes that a caller may see while something fails.
-var troubles = []codes.Code{
-	codes.Unavailable,       // it is not known what happened, or the worker is gone
-	codes.Aborted,           // the partition is on the move
-	codes.DeadlineExceeded,  // nobody answered in time
-	codes.ResourceExhausted, // too many wait
-	codes.Unknown,           // the function died over the command, as Cloudstate has it
-}
-
 // Habits of callers, chosen by name as faults are.
 const (
 	hedging   = "callers hedge"
 	leaving   = "callers leave"
 	repeating = "callers repeat"
-	// mostKept is how many acknowledged commands a client remembers, to send one of them again now and then.
+	// mostKept is how many acknowledged commands a client remembers, to send one of them again now and then, and how many whose
+	// outcome is unknown, to send them again in the end.
 	mostKept = 32
 	// shortest is what a caller waits at most who leaves early.
 	shortest = 40 * time.Millisecond
@@ -49,10 +40,11 @@ type client struct {
 	name  string
 	rng   *rand.Rand
 	sent  int
-	kept  []kept
+	// kept are acknowledged commands, open those with an id whose outcome is unknown.
+	kept, open []kept
 }
 
-// kept is an acknowledged command.
+// kept is a command that was sent.
 type kept struct {
 	entity  *entity
 	command command
@@ -73,6 +65,7 @@ func (c *client) run() {
 	c.world.mu.Lock()
 	defer c.world.mu.Unlock()
 	c.world.kept = append(c.world.kept, c.kept...)
+	c.world.open = append(c.world.open, c.open...)
 }
 
 // step makes one command. Two of three have an id. It returns the entity if that is over.
@@ -87,9 +80,14 @@ func (c *client) step() (over *entity) {
 	c.send(e, &result)
 	c.world.count(&result)
 	over = c.world.pool.end(e, cmd, result)
-	if result.id != "" && result.fate == done {
+	switch {
+	case result.id != "" && result.fate == done:
 		c.kept = append(c.kept, kept{e, result})
 		c.kept = c.kept[max(0, len(c.kept)-mostKept):]
+	case result.id != "" && result.fate == unknown:
+		c.open = append(c.open, kept{e, result})
+		c.open = c.open[max(0, len(c.open)-mostKept):]
+	default:
 	}
 	if len(c.kept) > 0 && c.rng.IntN(16) == 0 && c.world.chosen(repeating) {
 		c.world.repeat(c.kept[c.rng.IntN(len(c.kept))], c.rng)
@@ -218,7 +216,7 @@ func (w *world) callWithin(e *entity, cmd *command, rng *rand.Rand, within time.
 		cmd.missing = code == codes.NotFound
 		w.answers.Add(1)
 		return refused
-	case !slices.Contains(troubles, code) || outcome == "refused":
+	case !w.trouble().allows(cmd, code, outcome):
 		w.broken(violation{unexpected, e.name(), fmt.Sprintf("%s %s: %v", cmd.kind, outcome, err)})
 		return unknown
 	case outcome == "not_applied":

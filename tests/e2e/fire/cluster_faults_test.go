@@ -111,13 +111,20 @@ func (w *world) killGateway() bool {
 // killBrokerAndWorker is kill -9 of both at the same moment.
 func (w *world) killBrokerAndWorker() bool {
 	p := w.worker()
-	return w.withoutBroker(func(s *kafkaserver.Server) {
+	take := func(s *kafkaserver.Server) {
 		p.Kill(w.t)
 		w.end9(s)
-	}, func(s *kafkaserver.Server) {
+	}
+	giveBack := func(s *kafkaserver.Server) {
 		s.MustRestart(w.t)
 		w.restart(p)
-	}, p)
+	}
+	if len(w.kafka.servers) > 1 {
+		return w.withoutBroker(take, giveBack, p)
+	}
+	take(w.kafka.servers[0])
+	giveBack(w.kafka.servers[0])
+	return true
 }
 
 // pauseOneBroker is SIGSTOP of a broker: for a moment, or until the others have put it out.

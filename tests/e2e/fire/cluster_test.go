@@ -27,8 +27,8 @@ const (
 	littlePatience = 500 * time.Millisecond
 	// clusterOperations bounds a world; so many processes and brokers take long to start.
 	clusterOperations = 10 * worldOperations
-	// ciFaults is how many faults happen when nobody asks for more.
-	ciFaults = 5
+	// ciFaults is how many faults happen when no more are asked for.
+	ciFaults = 7
 	// scrapeEvery is how often workers are asked what they have answered as followers, scrapeTimeout bounds it.
 	scrapeEvery   = 500 * time.Millisecond
 	scrapeTimeout = 300 * time.Millisecond
@@ -71,7 +71,7 @@ func (r *run) cluster(t *testing.T, w *world) {
 	w.clients.Go(w.watchFollowers)
 	faults := slices.Concat(processFaults(), storeFaults(), clusterFaults(), callerFaults(), w.kafka.operatorFaults())
 	if r.faults < len(faults) && r.lasts <= time.Second {
-		faults = w.some(faults, max(r.faults, ciFaults))
+		faults = w.some(faults, max(r.faults, ciFaults), mustHappen)
 	}
 	w.burn(faults, r.enough(clusterOperations))
 	w.end()
@@ -91,11 +91,25 @@ func (w *world) member(name string) *harness.Process {
 	}})
 }
 
-// some chooses n of the faults.
-func (w *world) some(faults []fault, n int) []fault {
+// mustHappen are faults that happen in every run on a cluster: a worker is away in each of the ways in which it can be.
+var mustHappen = []string{"killed for a while", "paused beyond session", "stopped for a while", "drained"}
+
+// some chooses n of the faults, among them those that must happen.
+func (w *world) some(faults []fault, n int, must []string) []fault {
 	faults = slices.DeleteFunc(faults, func(f fault) bool { return !w.chosen(f.name) })
 	w.rng.Shuffle(len(faults), func(i, j int) { faults[i], faults[j] = faults[j], faults[i] })
-	return faults[:min(n, len(faults))]
+	var some []fault
+	for _, f := range faults {
+		if slices.Contains(must, f.name) {
+			some = append(some, f)
+		}
+	}
+	for _, f := range faults {
+		if !slices.Contains(must, f.name) && len(some) < n {
+			some = append(some, f)
+		}
+	}
+	return some
 }
 
 // awaitShares waits until every worker owns something and every partition is followed.

@@ -2,14 +2,11 @@ package fire
 
 import (
 	"bufio"
-	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 
 	"google.golang.org/grpc/codes"
@@ -76,20 +73,7 @@ func (d *disks) path(name string) string {
 // fill leaves no room on a disk.
 func (d *disks) fill(t *testing.T, disk string) {
 	t.Helper()
-	f, err := os.Create(d.path(disk + "/filler"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	for size := 1 << 20; size >= 1; {
-		_, err := f.Write(make([]byte, size))
-		switch {
-		case errors.Is(err, syscall.ENOSPC):
-			size /= 2 // up to the last byte
-		case err != nil && !errors.Is(err, io.ErrShortWrite):
-			t.Fatalf("fill the disk: %v", err)
-		}
-	}
+	kit.FillDisk(t, d.path(disk+"/filler"))
 }
 
 func (d *disks) free(t *testing.T, disk string) {
@@ -117,7 +101,7 @@ func (r *run) disk(t *testing.T, w *world) {
 		{"log disk full", (*world).fillLog},
 		{"store disk full", (*world).fillStore},
 		{"kill", (*world).kill},
-	}, func() bool { return true })
+	}, r.share())
 	w.end()
 	w.workers[0].Stop(t)
 	spare := filepath.Join(t.TempDir(), "log") // a database wants a path that leads to the same place for everybody

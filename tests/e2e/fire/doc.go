@@ -1,8 +1,9 @@
 // Package fire tests millrace as whole processes while everything around them fails.
 //
-// A world is a worker with everything around it: clients that make one call after the other, a nemesis that lets faults happen, and
-// checkers. There are worlds on the embedded log, on disks that are full now and then, with a function in a process of its own,
-// on Apache Kafka, to which the worker comes through a proxy, and of several workers and gateways on several brokers.
+// A world is a worker with everything around it: clients that make one call after the other, a nemesis that lets faults happen,
+// and checkers. There are worlds on the embedded log, on disks that are full now and then, with a function in a process of its
+// own or in one that the worker has started, on Apache Kafka, to which the worker comes through a proxy, with such a function,
+// and of several workers and gateways on several brokers.
 //
 // Every command of an entity gives it something that no other command gives, takes that away, shuts it, or looks; so every answer
 // shows which commands took effect, and how often. Calls and answers are put in order by one monotonic clock; what got no answer
@@ -22,16 +23,20 @@
 // an eventual one at the beginning. How old the answers were at least, by when something that they lack was acknowledged, is told
 // beside what was promised.
 //
-// A fault counts when an effect of it was seen, not when it was tried. Decisions follow a seed, which each run prints; the timing of
-// processes does not. What a run is asked for:
+// Until the first fault no call may fail, and while only the function fails no outcome may be unknown (trouble_test.go). At the
+// end of a world every command with an id and an unknown outcome is sent again until it is answered, and a single worker is
+// killed once more: what it shows then was durable. A plain reader of the log, who knows keys and values and nothing else, finds
+// the event of every item that a cart holds. The store is deleted, and what the worker shows of its entities and its journal
+// must be the same after.
 //
-//	MILLRACE_FIRE_FAULTS=270 MILLRACE_FIRE_OPERATIONS=500000  how much of each there must be, for each engine
-//	MILLRACE_FIRE_DURATION=10m      how long clients are to be at work, for each engine
-//	MILLRACE_FIRE_CLIENTS=16        clients at a time
-//	MILLRACE_FIRE_SEED=1            the decisions of an earlier run
-//	MILLRACE_FIRE_KINDS='store|log' only faults whose names match
-//	MILLRACE_FIRE_VERBOSE=1         a line for each fault
-//	MILLRACE_MUTATION=barrier       workers with a safety line taken out: the run must fail
+// A fault counts when an effect of it was seen, not when it was tried. Decisions follow a seed, which each run prints; the timing of
+// processes does not:
+//
+//	MILLRACE_FIRE_FAULTS=270 MILLRACE_FIRE_OPERATIONS=500000 go test -run TestFire -v -timeout 0 ./tests/e2e/fire
+//	MILLRACE_FIRE_KINDS='store|log' go test -run TestFire/embedded -v ./tests/e2e/fire
+//	MILLRACE_MUTATION=barrier go test -run TestFire -v ./tests/e2e/fire  # a safety line taken out: the run must fail
+//
+// README.md in tests lists all settings.
 //
 // Clients and checkers are goroutines of their world, which waits for them at its end; those of the proxy end with it.
 package fire

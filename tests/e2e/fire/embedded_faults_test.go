@@ -39,15 +39,9 @@ func logFaults() []fault {
 func (w *world) loseStore() bool {
 	p := w.worker()
 	p.Kill(w.t)
-	store := filepath.Join(p.Data(), "store")
-	if _, err := os.Stat(store); err != nil {
-		w.t.Fatalf("there is no store to delete: %v", err)
-	}
-	if err := os.RemoveAll(store); err != nil {
-		w.t.Fatal(err)
-	}
+	deleted := p.DeleteStore(w.t)
 	w.restart(p)
-	return true
+	return deleted
 }
 
 // flipStore turns bits in files of the store, after an end in order or after a kill: then some of what is in them was never
@@ -189,9 +183,7 @@ func (w *world) flipLog() bool {
 		w.copy(p.Data(), spare)
 		flip(w.t.Fatalf, w.rng, filepath.Join(p.Data(), "log"), 1+w.rng.IntN(4))
 		damaged = true
-		if err := os.RemoveAll(filepath.Join(p.Data(), "store")); err != nil { // so that all of the log is read
-			w.t.Fatal(err)
-		}
+		p.DeleteStore(w.t) // so that all of the log is read
 		w.judgeDamagedLog(p)
 		p.Kill(w.t)
 		if err := os.RemoveAll(p.Data()); err != nil {
@@ -213,7 +205,7 @@ func (w *world) judgeDamagedLog(p *harness.Process) {
 	var trouble string
 	ready := false
 	kit.AwaitWithin(w.t, healing, "a worker with a damaged log to be ready, to end, or to say what is wrong", func() bool {
-		if ended(p) {
+		if p.Ended() {
 			return true
 		}
 		ready = p.Ready(w.t)

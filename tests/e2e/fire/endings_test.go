@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -49,7 +47,8 @@ func (w *world) finish() {
 	}
 	e := all[w.rng.IntN(len(all))]
 	for _, p := range w.workers { // a store with a damage that no worker has met yet would be lost when it is to remember
-		w.removeStore(p)
+		p.Kill(w.t)
+		p.DeleteStore(w.t)
 		p.Respawn(w.t)
 	}
 	w.awaitAllReady("to start for " + e.name)
@@ -60,24 +59,15 @@ func (w *world) finish() {
 	}
 	w.refused = nil
 	for _, p := range w.workers {
-		if e.keeps {
-			p.Kill(w.t)
-		} else {
-			w.removeStore(p)
+		p.Kill(w.t)
+		if !e.keeps {
+			p.DeleteStore(w.t)
 		}
 		p.Respawn(w.t)
 	}
 	w.judgeLoss(e, "started again")
 	for _, p := range w.workers {
 		p.Kill(w.t)
-	}
-}
-
-func (w *world) removeStore(p *harness.Process) {
-	w.t.Helper()
-	p.Kill(w.t)
-	if err := os.RemoveAll(filepath.Join(p.Data(), "store")); err != nil {
-		w.t.Fatal(err)
 	}
 }
 
@@ -96,7 +86,7 @@ func (w *world) judgeLoss(e ending, when string) {
 		for _, p := range w.workers {
 			said := lastLines(p.Output(w.t))
 			switch {
-			case !ended(p) || slices.Contains(w.refused, p):
+			case !p.Ended() || slices.Contains(w.refused, p):
 			case strings.Contains(said, "panic:") || !says(said, e.words):
 				w.broken(violation{unexpected, what, "a worker has ended:\n" + said})
 				return
@@ -136,8 +126,8 @@ func (w *world) named(e ending) (named map[int32]string, open string) {
 	active, why := map[int32]bool{}, map[int32]string{}
 	for i, admin := range w.admins {
 		var general string
-		if s := w.status(admin, callTimeout); s == nil && ended(w.workers[i]) {
-			if !slices.ContainsFunc(w.workers, func(p *harness.Process) bool { return !ended(p) }) {
+		if s := w.status(admin, callTimeout); s == nil && w.workers[i].Ended() {
+			if !slices.ContainsFunc(w.workers, func(p *harness.Process) bool { return !p.Ended() }) {
 				general = lastLines(w.workers[i].Output(w.t))
 			}
 		} else {
@@ -270,7 +260,7 @@ func (w *world) addPartitions() bool {
 	w.admins = append(w.admins, p.DialAdmin(w.t))
 	w.wait(3 * contract) // so that the first one looks at its topic
 	kit.AwaitWithin(w.t, healing, "the other worker to be ready, to end, or to say why not", func() bool {
-		return ended(p) || p.Ready(w.t) || strings.Contains(w.status(w.admins[len(w.admins)-1], callTimeout).GetNotReadyReason(), "partitions")
+		return p.Ended() || p.Ready(w.t) || strings.Contains(w.status(w.admins[len(w.admins)-1], callTimeout).GetNotReadyReason(), "partitions")
 	})
 	return true
 }

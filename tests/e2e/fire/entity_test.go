@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"sync"
 
@@ -239,6 +240,19 @@ func (p *pool) beginLook(e *entity) *command {
 	e.history = append(e.history, c)
 	e.inside++
 	return c
+}
+
+// written are the keys of entities to which something was given.
+func (p *pool) written() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var keys []string
+	for _, e := range p.live {
+		if slices.ContainsFunc(e.history, func(c *command) bool { return c.kind == give && c.fate == done }) {
+			keys = append(keys, e.name())
+		}
+	}
+	return keys
 }
 
 // choose picks what to ask.

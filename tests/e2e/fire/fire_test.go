@@ -42,10 +42,12 @@ func TestFire(t *testing.T) {
 		r.embedded(t, newWorld(t, r, "e", seed))
 		r.disk(t, newWorld(t, r, "d", seed))
 		r.function(t, newWorld(t, r, "f", seed))
+		r.supervisedFunction(t, newWorld(t, r, "s", seed))
 	})
 	on("kafka", func(t *testing.T, r *run, seed uint64) {
 		t.Helper()
 		r.kafka(t, newWorld(t, r, "k", seed))
+		r.functionOnKafka(t, newWorld(t, r, "g", seed))
 	})
 	on("cluster", func(t *testing.T, r *run, seed uint64) {
 		t.Helper()

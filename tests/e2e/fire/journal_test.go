@@ -20,6 +20,8 @@ type journal struct {
 	parts map[int32]*part
 	// entities is what the valid records of each say, by key.
 	entities map[string]*told
+	// plain are keys and values of the records of carts, as a reader sees them who knows nothing of millrace.
+	plain map[string]bool
 	// ids are the commands with an id that took effect.
 	ids map[string]bool
 	// void and foreign count records that do not count.
@@ -54,7 +56,7 @@ type told struct {
 }
 
 func newJournal() *journal {
-	return &journal{parts: map[int32]*part{}, entities: map[string]*told{}, ids: map[string]bool{}}
+	return &journal{parts: map[int32]*part{}, entities: map[string]*told{}, plain: map[string]bool{}, ids: map[string]bool{}}
 }
 
 func (j *journal) part(id int32) *part {
@@ -72,6 +74,9 @@ func (j *journal) add(id int32, offset int64, key, value, header []byte) {
 	}
 	p.next = offset + 1
 	j.records++
+	if bytes.HasPrefix(key, []byte("cart/")) {
+		j.plain[string(key)+" "+string(value)] = true
+	}
 	var env record.Envelope
 	if p.parser.Parse(header, &env) != nil {
 		j.foreign++
@@ -199,6 +204,23 @@ func (j *journal) compare(finished map[string]remains) []violation {
 			}
 			v.text = "in the log: " + v.text
 			found = append(found, v)
+		}
+		if strings.HasPrefix(name, "cart/") {
+			found = append(found, j.missing(name, r.must)...)
+		}
+	}
+	return found
+}
+
+// missing are the items of a cart without a record that has the cart's key, and the event as the function wrote it.
+func (j *journal) missing(name string, items set) (found []violation) {
+	for slot := range slots {
+		if !items.has(slot) {
+			continue
+		}
+		event, err := proto.Marshal(&shopv1.ItemAdded{Item: &shopv1.Item{ItemId: strconv.Itoa(slot), Quantity: 1}})
+		if err != nil || !j.plain[name+" "+string(event)] {
+			found = append(found, violation{lostWrite, name, fmt.Sprintf("a plain reader of the log finds no event of item %d (%v)", slot, err)})
 		}
 	}
 	return found

@@ -49,6 +49,14 @@ func startKafka(t *testing.T) *kafka {
 	return k
 }
 
+// flags are those of a worker that comes through the proxy, and more.
+func (k *kafka) flags(more ...string) []string {
+	return append([]string{
+		"--app", group, "--brokers", k.proxy.address(), "--partitions", fmt.Sprint(partitions),
+		"--session-timeout", session.String(), "--contract-check", contract.String(),
+	}, more...)
+}
+
 // addresses are where the brokers are.
 func (k *kafka) addresses() string {
 	var all []string
@@ -74,10 +82,7 @@ func newKafkaClient(t *testing.T, addresses string) *kgo.Client {
 func (r *run) kafka(t *testing.T, w *world) {
 	t.Helper()
 	w.kafka = startKafka(t)
-	w.launch(harness.Options{Program: program, Tags: w.tags, Command: "run", Env: w.env, Args: []string{
-		"--app", group, "--brokers", w.kafka.proxy.address(), "--partitions", fmt.Sprint(partitions),
-		"--session-timeout", session.String(), "--contract-check", contract.String(),
-	}})
+	w.launch(harness.Options{Program: program, Tags: w.tags, Command: "run", Env: w.env, Args: w.kafka.flags()})
 	w.kafka.client.AddConsumePartitions(map[string]map[int32]kgo.Offset{topic: fromStart()})
 	w.start(r.clients, 2*r.clients)
 	w.burn(slices.Concat(processFaults(), storeFaults(), networkFaults(), brokerFaults(), writerFaults(), callerFaults(), w.kafka.operatorFaults()), r.enough(worldOperations))
@@ -141,6 +146,7 @@ func (w *world) holdProduce() bool {
 func brokerFaults() []fault {
 	return []fault{
 		{"broker killed", (*world).killBroker},
+		{"broker and worker killed", (*world).killBrokerAndWorker},
 		{"broker paused", (*world).pauseBroker},
 		{"paused beyond session", (*world).pauseBeyondSession},
 	}

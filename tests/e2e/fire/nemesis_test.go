@@ -42,6 +42,7 @@ func (w *world) burn(faults []fault, enough func() bool) {
 				break
 			}
 			w.awaitAnswers(int64(least + w.rng.IntN(w.most-least)))
+			w.fails(anything)
 			w.let(faults[i])
 			if w.t.Failed() {
 				return // what follows would only repeat it
@@ -124,11 +125,9 @@ func (w *world) setClock(signal syscall.Signal) bool {
 	p := w.worker()
 	direction := map[syscall.Signal]string{syscall.SIGUSR1: "forward", syscall.SIGUSR2: "back"}[signal]
 	before := w.clockJumps(p, direction)
-	if err := syscall.Kill(p.PID(), signal); err != nil {
-		w.t.Fatal(err)
-	}
+	p.Signal(w.t, signal)
 	kit.AwaitWithin(w.t, healing, "the worker to notice that its clock was set "+direction, func() bool {
-		return ended(p) || w.clockJumps(p, direction) != before
+		return p.Ended() || w.clockJumps(p, direction) != before
 	})
 	w.awaitAllReady("to go on when a clock was set")
 	return true
@@ -170,22 +169,13 @@ func (w *world) ready(p *harness.Process) bool {
 	w.t.Helper()
 	is := false
 	kit.AwaitWithin(w.t, healing, "the worker to be ready, or to end: "+p.String(), func() bool {
-		if ended(p) {
+		if p.Ended() {
 			return true
 		}
 		is = p.Ready(w.t)
 		return is
 	})
 	return is
-}
-
-func ended(p *harness.Process) bool {
-	select {
-	case <-p.Exited():
-		return true
-	default:
-		return false
-	}
 }
 
 // mustHaveMetDamage: a worker has ended that nobody killed. There is one good reason.
@@ -205,13 +195,13 @@ func (w *world) mustHaveMetDamage(p *harness.Process) {
 func (w *world) revive(without ...*harness.Process) {
 	w.t.Helper()
 	for _, p := range w.workers {
-		if ended(p) && !slices.Contains(without, p) && !slices.Contains(w.refused, p) {
+		if p.Ended() && !slices.Contains(without, p) && !slices.Contains(w.refused, p) {
 			w.mustHaveMetDamage(p)
 			w.restart(p)
 		}
 	}
 	for _, p := range w.gateways {
-		if ended(p) && !slices.Contains(without, p) {
+		if p.Ended() && !slices.Contains(without, p) {
 			w.t.Fatalf("a gateway ended that nobody has killed:\n%s", lastLines(p.Output(w.t)))
 		}
 	}
@@ -223,16 +213,12 @@ func (w *world) pause() bool { return w.paused(func() { w.wait(pauseFor) }) }
 // paused runs f while the worker is stopped, and says whether it stood still.
 func (w *world) paused(f func()) bool {
 	w.t.Helper()
-	pid := w.worker().PID()
-	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
-		w.t.Fatal(err)
-	}
+	p := w.worker()
+	p.Pause(w.t)
 	answers := w.answers.Load()
 	f()
 	stood := w.answers.Load()-answers < 2*int64(w.callers) // those that were on their way
-	if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
-		w.t.Fatal(err)
-	}
+	p.Resume(w.t)
 	return stood
 }
 

@@ -51,8 +51,8 @@ func (w *world) otherPartitions() bool {
 	p.Adjust("--partitions", strconv.Itoa(2*partitions))
 	before := len(p.Output(w.t))
 	p.Respawn(w.t)
-	kit.AwaitWithin(w.t, healing, "a worker to refuse a wrong number of partitions, or to take it", func() bool { return ended(p) || p.Ready(w.t) })
-	if said := p.Output(w.t)[before:]; !ended(p) || !strings.Contains(said, "partitions") {
+	kit.AwaitWithin(w.t, healing, "a worker to refuse a wrong number of partitions, or to take it", func() bool { return p.Ended() || p.Ready(w.t) })
+	if said := p.Output(w.t)[before:]; !p.Ended() || !strings.Contains(said, "partitions") {
 		w.broken(violation{unexpected, p.Data(), fmt.Sprintf("a worker was started with %d partitions on data of %d, and said:\n%s", 2*partitions, partitions, lastLines(said))})
 		p.Kill(w.t)
 	}
@@ -114,9 +114,9 @@ func (w *world) changeSetting(s setting) bool {
 					return false
 				}
 			}
-			return strings.Contains(said, s.name) || ended(w.workers[i])
+			return strings.Contains(said, s.name) || w.workers[i].Ended()
 		})
-		if !strings.Contains(said, "kafka-configs.sh") && !ended(w.workers[i]) {
+		if !strings.Contains(said, "kafka-configs.sh") && !w.workers[i].Ended() {
 			w.t.Errorf("the broken contract is named without a remedy: %s", said)
 		}
 	}

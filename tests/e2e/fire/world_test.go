@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -46,11 +47,13 @@ type world struct {
 
 	// kafka is nil on the embedded log.
 	kafka *kafka
-	// disks are nil but where they are filled, function where it is in the worker.
-	disks    *disks
-	function *harness.Remote
-	workers  []*harness.Process
-	gateways []*harness.Process
+	// disks are nil but where they are filled, function where it is in the worker. supervised is the file with the process id of
+	// one that the worker has started, "" where it has not.
+	disks      *disks
+	function   *harness.Remote
+	supervised string
+	workers    []*harness.Process
+	gateways   []*harness.Process
 	// refused are workers that have ended with a good reason, and are left alone.
 	refused []*harness.Process
 	// fourth is a worker that comes and goes, nil before the first time.
@@ -70,6 +73,8 @@ type world struct {
 	relaxed bool
 	// gate is held by whoever calls, and taken by faults during which nobody may.
 	gate sync.RWMutex
+	// troubled is what fails at the moment, a trouble.
+	troubled atomic.Int32
 
 	stop     chan struct{}
 	stopOnce sync.Once
@@ -77,8 +82,8 @@ type world struct {
 	checking sync.WaitGroup
 
 	mu sync.Mutex
-	// kept are some acknowledged commands of every client, when they have ended.
-	kept []kept
+	// kept are some acknowledged commands of every client, open some whose outcome is unknown, when they have ended.
+	kept, open []kept
 	// finished are the entities that are over.
 	finished map[string]remains
 }
@@ -88,6 +93,9 @@ func (w *world) start(clients, entities int) {
 	w.stop, w.finished, w.began, w.callers = make(chan struct{}), map[string]remains{}, time.Now(), clients
 	w.pool = newPool(entities, w.name, w.relaxed)
 	w.calls.begin()
+	if len(w.workers) == 1 {
+		w.fails(nothing) // until the first fault
+	}
 	for range checkers {
 		w.checking.Go(func() { // ends when end closes the channel; waited for there
 			for e := range w.pool.over {
@@ -173,9 +181,7 @@ func (w *world) conclude(e *entity) {
 	}
 	e.history = append(e.history, last)
 	found := check(e.name(), e.history)
-	for _, v := range found {
-		w.broken(v)
-	}
+	w.broke(found)
 	w.calls.looked(e.history)
 	w.checked.Add(int64(len(e.history)))
 	if len(found) > 0 {
@@ -199,6 +205,13 @@ func (w *world) broken(v violation) {
 	const most = 10 // the rest is more of the same
 	if n <= most {
 		w.t.Errorf("at %v: %s", time.Duration(w.now()).Round(time.Millisecond), v)
+	}
+}
+
+// broke reports broken promises.
+func (w *world) broke(found []violation) {
+	for _, v := range found {
+		w.broken(v)
 	}
 }
 
@@ -264,10 +277,13 @@ func (w *world) status(admin *grpc.ClientConn, within time.Duration) *adminv1.St
 	return s
 }
 
-// end stops the clients, looks at every entity that there ever was once more, and at the log itself.
+// end stops the clients, asks again for what they were not told, kills a worker once more, and looks at every entity that there
+// ever was.
 func (w *world) end() {
 	w.t.Helper()
 	w.halt()
+	w.askAgain()
+	w.endOnceMore()
 	w.compare()
 }
 
@@ -293,8 +309,6 @@ func (w *world) compareThese(finished map[string]remains) {
 				return
 			}
 		}
-		for _, v := range r.compare(name, c.showed) {
-			w.broken(v)
-		}
+		w.broke(r.compare(name, c.showed))
 	}
 }

@@ -3,6 +3,7 @@ package harness
 import (
 	"context"
 	"net"
+	"os"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -120,6 +121,15 @@ func (p *Process) Admin() string { return p.admin }
 
 // Data is the data directory, empty for an ephemeral process.
 func (p *Process) Data() string { return p.data }
+
+// DeleteStore deletes the store of a process that has ended, and says whether there was one.
+func (p *Process) DeleteStore(t testing.TB) bool {
+	t.Helper()
+	store := filepath.Join(p.data, "store")
+	_, err := os.Stat(store)
+	fatal(t, os.RemoveAll(store))
+	return err == nil
+}
 
 // Dial returns a connection to the public port, DialAdmin one to the admin port. They end with the test, and outlive the
 // process: calls that wait for a connection go through when it is back.

@@ -19,9 +19,20 @@ type Result struct {
 // Run runs a command of millrace that ends by itself, in an empty directory, and returns how it ended.
 func Run(t testing.TB, args ...string) Result {
 	t.Helper()
+	return run(t, Build(t, Millrace, ""), args...)
+}
+
+// Run is Run with the program of the process, which has the commands of millrace.
+func (p *Process) Run(t testing.TB, args ...string) Result {
+	t.Helper()
+	return run(t, p.process.Program, args...)
+}
+
+func run(t testing.TB, program string, args ...string) Result {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), readyTimeout)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, Build(t, Millrace, ""), args...)
+	cmd := exec.CommandContext(ctx, program, args...) //nolint:gosec // a program that Build has made
 	var stdout, stderr strings.Builder
 	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = t.TempDir(), kit.Environment(), &stdout, &stderr
 	err := cmd.Run()

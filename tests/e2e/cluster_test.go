@@ -81,38 +81,6 @@ func (c *cluster) settled() {
 	})
 }
 
-// TestCrashInAClusterLosesNothing kills workers, stops them in order, drains them and freezes them, under load by way of a gateway.
-// Callers who got no answer send their command again under its id: every command has happened once.
-func TestCrashInAClusterLosesNothing(t *testing.T) {
-	c := startCluster(t)
-	l := newLoad(t, loadOptions{conn: c.gateway.Dial(t), counters: true, ids: true, mayFail: kafkaCodes})
-	l.start()
-	l.awaitAnswers()
-	l.expectTrouble()
-	faults := []struct {
-		name string
-		do   func(*harness.Process)
-	}{
-		{"killed", func(w *harness.Process) { w.Kill(t); l.awaitAnswers(); w.Restart(t) }},
-		{"frozen", func(w *harness.Process) { w.Pause(t); l.awaitAnswers(); w.Resume(t) }},
-		{"stopped in order", func(w *harness.Process) { w.Stop(t); l.awaitAnswers(); w.Restart(t) }},
-		{"drained", func(w *harness.Process) { c.drain(w); l.awaitAnswers(); w.Stop(t); w.Restart(t) }},
-	}
-	done := map[string]int{}
-	n := kit.CrashRounds.NumberOr(t, len(faults))
-	for i := range n {
-		f := faults[i%len(faults)]
-		f.do(c.workers[l.rng.IntN(len(c.workers))])
-		done[f.name]++
-		l.awaitAnswers()
-		c.settled()
-	}
-	l.stop()
-	l.check()
-	t.Logf("cluster: workers %v", done)
-	l.report(n)
-}
-
 func (c *cluster) drain(w *harness.Process) {
 	c.t.Helper()
 	ctx, cancel := context.WithTimeout(c.t.Context(), kit.Patience)

@@ -25,7 +25,7 @@ func TestBrokerThatHangs(t *testing.T) {
 	p := c.patientProbe(time.Second)
 	p.awaitAll()
 	var waits, worst []time.Duration
-	rounds := kit.CrashRounds.NumberOr(t, 1)
+	rounds := kit.PauseRounds.NumberOr(t, 1)
 	for i := range rounds {
 		kit.AwaitWithin(t, time.Minute, "every broker to have everything in sync", func() bool {
 			return kafkaserver.AskLayout(t.Context(), client).AllInSync(brokers.Servers)

@@ -210,7 +210,7 @@ func TestFailOverIsQuick(t *testing.T) {
 	c := startCluster(t)
 	p := c.probe()
 	var waits, worst []time.Duration
-	kills := kit.CrashRounds.NumberOr(t, 2)
+	kills := kit.PauseRounds.NumberOr(t, 2)
 	for i := range kills {
 		w := c.workers[i%len(c.workers)]
 		owned := c.owned(w)
@@ -234,7 +234,7 @@ func TestHandOverIsQuick(t *testing.T) {
 	c := startCluster(t)
 	p := c.probe()
 	var gone, back []time.Duration
-	rounds := kit.CrashRounds.NumberOr(t, 2)
+	rounds := kit.PauseRounds.NumberOr(t, 2)
 	for i := range rounds {
 		w := c.workers[i%len(c.workers)]
 		p.longest()
@@ -268,7 +268,7 @@ func TestFrozenWorkerIsPassedOver(t *testing.T) {
 // afterSession is how much longer than its session a silent worker may be missed. The second that is promised is measured by
 // make prove, on a machine of its own; among other tests it is told only from connections that time out, which take 10 s and more.
 func afterSession() time.Duration {
-	if kit.CrashRounds.Text() != "" {
+	if kit.PauseRounds.Text() != "" {
 		return time.Second
 	}
 	return 5 * time.Second

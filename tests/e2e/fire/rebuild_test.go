@@ -1,0 +1,137 @@
+package fire
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
+	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
+	"github.com/millrace-io/millrace/tests/e2e/harness"
+	"github.com/millrace-io/millrace/tests/kit"
+)
+
+// shownEntities bounds how many entities are compared.
+const shownEntities = 200
+
+// rebuildStore deletes the store after an end in order and after a kill, while nobody calls: what the worker shows of its
+// entities and its journal is the same after each.
+func (w *world) rebuildStore() bool {
+	w.t.Helper()
+	p := w.worker()
+	happened := true
+	w.quietly(func() {
+		w.awaitNoEffects()
+		before := w.see(p)
+		for _, end := range []func(){
+			func() {
+				if code := p.Stop(w.t); code != 0 {
+					w.broken(violation{unexpected, p.Data(), fmt.Sprintf("stopped in order, the exit code is %d", code)})
+				}
+			},
+			func() { p.Kill(w.t) },
+		} {
+			end()
+			happened = p.DeleteStore(w.t) && happened
+			w.restart(p)
+			w.broke(before.compare(w.see(p)))
+		}
+	})
+	return happened
+}
+
+// awaitNoEffects waits until the worker has nothing left to deliver.
+func (w *world) awaitNoEffects() {
+	w.t.Helper()
+	kit.AwaitWithin(w.t, healing, "every effect to be settled", func() bool {
+		s := w.status(w.admins[0], callTimeout)
+		return len(s.GetPartitions()) == partitions && !slices.ContainsFunc(s.GetPartitions(), func(p *adminv1.PartitionStatus) bool {
+			return p.GetState() != "active" || p.GetOpenEffects() > 0 || p.GetMoreEffects()
+		})
+	})
+}
+
+// shown is what a worker shows of its data.
+type shown struct {
+	// entities has what the store knows of each, by key; journal the records of each partition, in order.
+	entities map[string]*adminv1.GetEntityResponse
+	journal  map[int32][]*adminv1.TailResponse
+}
+
+// see asks a worker for entities, and reads the journal as `millrace log tail` prints it.
+func (w *world) see(p *harness.Process) shown {
+	w.t.Helper()
+	s := shown{entities: map[string]*adminv1.GetEntityResponse{}, journal: map[int32][]*adminv1.TailResponse{}}
+	ctx, cancel := context.WithTimeout(w.ctx, healing)
+	defer cancel()
+	admin := adminv1.NewAdminServiceClient(w.admins[0])
+	for _, key := range w.written() {
+		kind, id, _ := strings.Cut(key, "/")
+		entity, err := admin.GetEntity(ctx, &adminv1.GetEntityRequest{Type: kind, Id: id})
+		if err != nil {
+			w.t.Fatalf("get %s: %v", key, err)
+		}
+		entity.AsOfOffset = 0 // every start adds a claim
+		s.entities[key] = entity
+	}
+	r := p.Run(w.t, "log", "tail", "--admin", p.Admin(), "--from-start", "--no-follow")
+	if r.Code != 0 {
+		w.t.Fatalf("log tail ended with %d: %s", r.Code, r.Stderr)
+	}
+	for line := range strings.Lines(r.Stdout) {
+		record := &adminv1.TailResponse{}
+		if err := protojson.Unmarshal([]byte(line), record); err != nil {
+			w.t.Fatalf("log tail printed %q: %v", line, err)
+		}
+		s.journal[record.GetPartition()] = append(s.journal[record.GetPartition()], record)
+	}
+	return s
+}
+
+// written are the keys of entities that were certainly written to.
+func (w *world) written() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	keys := w.pool.written()
+	for name, r := range w.finished {
+		if r.must != (set{}) {
+			keys = append(keys, name)
+		}
+	}
+	slices.Sort(keys)
+	return keys[:min(len(keys), shownEntities)]
+}
+
+// compare holds what is shown later against it. The journal may have grown by what a start and an end add.
+func (s shown) compare(later shown) []violation {
+	var found []violation
+	name := func(promise, what, format string, args ...any) {
+		found = append(found, violation{promise, what, "after a rebuild of the store: " + fmt.Sprintf(format, args...)})
+	}
+	for key, was := range s.entities {
+		if is := later.entities[key]; !proto.Equal(was, is) {
+			name(lostWrite, key, "it was %v, and is %v", was, is)
+		}
+	}
+	for id, was := range s.journal {
+		is, partition := later.journal[id], fmt.Sprintf("partition %d", id)
+		if len(is) < len(was) {
+			name(lostWrite, partition, "it had %d records, and has %d", len(was), len(is))
+			continue
+		}
+		for i := range was {
+			if !proto.Equal(was[i], is[i]) {
+				name(lostWrite, partition, "a record was %v, and is %v", was[i], is[i])
+			}
+		}
+		for _, r := range is[len(was):] {
+			if r.GetKind() != "claim" && r.GetKind() != "release" {
+				name(phantom, partition, "there is a new record %v, and no command", r)
+			}
+		}
+	}
+	return found
+}
