@@ -10,7 +10,7 @@
 // Manager owns a few loop goroutines, which share the partitions among them, and the one that listens for assignments; Run
 // waits for all of them.
 // One goroutine at a time drives a loop: its own, or that of a caller who submits a command, or comes back with a decision,
-// and finds the loop idle (mailbox.go). Callbacks of the log, and whoever else posts, never drive: a turn may wait for the log.
+// and finds the loop idle (mailbox.go). Callbacks of the log, and all others that post, never drive: a turn may wait for the log.
 // A loop owns the short-lived goroutines that read the log for it (reading.go) or open and close sessions of functions, and
 // waits for them before it ends. User functions run on the goroutine of the caller who submitted the command, never on the
 // loop. Callbacks of the log only put a message into the loop's mailbox.
@@ -18,8 +18,14 @@
 // # What may overlap
 //
 // Commands of one entity never overlap: the next one runs when the one before is decided. Commands of different entities
-// do. Nothing else touches a partition's core, fold and batch than whoever drives its loop, except that during catch-up the recovering
-// goroutine has the fold, and the loop leaves it alone.
+// do. Only the goroutine that drives the loop touches a partition's core, fold and batch. During catch-up the fold belongs to the
+// goroutine that reads the log (package replica).
+//
+// # Packages
+//
+// What follows a partition, and catches up before a claim, is package replica; what a repair reads and writes is package repair;
+// what a topic must be is package journal. They block and post nothing; reading.go runs them and reports to the loop. peer carries
+// commands to other workers.
 //
 // # Errors
 //

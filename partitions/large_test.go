@@ -50,7 +50,7 @@ func TestLargeEffectsTogether(t *testing.T) {
 	for i := range 64 {
 		f.want(f.submit(command("source", fmt.Sprintf("quiet t%d big %d", i, 400<<10))), "ok")
 	}
-	if err := f.m.Settle(t.Context()); err != nil {
+	if err := f.m.AwaitQuiet(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if kinds := f.kinds(); kinds[record.Claim] != 1 || kinds[record.Event] != 64 {

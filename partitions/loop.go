@@ -15,14 +15,14 @@ import (
 	"github.com/millrace-io/millrace/partitions/core"
 )
 
-// loop drives partitions: only whoever drives it touches their cores. That is the loop's goroutine, or a caller who posts when
-// it is idle (mailbox.go). What a turn commits for all of them is one commit of the store.
+// loop drives partitions: only the goroutine that drives it touches their cores. That is the loop's own, or that of a caller who
+// posts when it is idle (mailbox.go). What a turn commits for all of them is one commit of the store.
 type loop struct {
 	partitions []*Partition
 	mail       *mailbox
 	store      materializer.Store
 	clock      clock.Clock
-	// ctx ends with the loop; it is set before anybody but its goroutine drives.
+	// ctx ends with the loop; it is set before any other goroutine drives it.
 	ctx context.Context //nolint:containedctx // the loop's own lifetime, for turns on the goroutines of callers
 	// inputs is the mailbox's other buffer.
 	inputs []input
@@ -32,13 +32,13 @@ type loop struct {
 	touched []*Partition
 }
 
-// borrowedTurns bounds the turns that a caller does for others, too, before he gets on with his own affairs.
+// borrowedTurns bounds the turns that a caller does for others before it waits for its own answer.
 const borrowedTurns = 4
 
 // post gives the loop an input. It returns false when the loop has ended.
 func (l *loop) post(in input) bool { return l.mail.post(in) }
 
-// submit is post on behalf of a caller, whose goroutine does the turn when nobody else drives the loop.
+// submit is post on behalf of a caller, whose goroutine does the turn when no other one drives the loop.
 func (l *loop) submit(in input) bool {
 	posted, drive := l.mail.postAndDrive(in)
 	if drive {
@@ -58,7 +58,7 @@ func crash() {
 	}
 }
 
-// run takes inputs until ctx ends; then everyone who waits is answered.
+// run takes inputs until ctx ends; then all calls that wait are completed.
 func (l *loop) run(ctx context.Context) {
 	l.ctx = ctx
 	for _, p := range l.partitions {

@@ -82,17 +82,17 @@ type input struct {
 	finding     repair.Finding
 }
 
-// mailbox hands inputs, in order, from any goroutine to whoever drives the loop: one at a time, the loop's own goroutine or
-// a caller who found the loop idle and spares two wake-ups by doing the turn himself. What waits is bounded by those who
-// post: each caller has one command, each batch one acknowledgement.
+// mailbox hands inputs, in order, from any goroutine to the one that drives the loop: the loop's own, or that of a caller who
+// found the loop idle and saves two wake-ups by doing the turn itself. What waits is bounded by those who post: each caller has
+// one command, each batch one acknowledgement.
 type mailbox struct {
 	mu     sync.Mutex
 	inputs []input
-	// driven: somebody drives the loop, and takes what is posted before he lets go. ended: only the loop's goroutine may, from
-	// now on.
+	// driven: a goroutine drives the loop, and takes what is posted before it stops. ended: only the loop's goroutine may, from now
+	// on.
 	driven, ended bool
 	closed        bool
-	// ready has room for one signal to the loop's goroutine: there is something to take, or nobody drives any more.
+	// ready has room for one signal to the loop's goroutine: there is something to take, or the loop is not driven any more.
 	ready chan struct{}
 }
 
@@ -115,7 +115,7 @@ func (m *mailbox) post(in input) bool {
 	return true
 }
 
-// postAndDrive adds an input. drive says that nobody drives the loop: the caller does now, and must take.
+// postAndDrive adds an input. drive says that the loop was not driven: the caller drives it now, and must take.
 func (m *mailbox) postAndDrive(in input) (posted, drive bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -506,9 +506,9 @@ func (m *Manager) takeAgain() {
 	}
 }
 
-// Settle returns when nothing is on its way any more: effects that are due are delivered, and theirs too, and due timers have
+// AwaitQuiet returns when nothing is on its way any more: effects that are due are delivered, and theirs too, and due timers have
 // fired. What is to be tried again later, or is parked, is not waited for.
-func (m *Manager) Settle(ctx context.Context) error {
+func (m *Manager) AwaitQuiet(ctx context.Context) error {
 	for quiet := false; !quiet; {
 		quiet = true
 		for _, p := range m.partitions {

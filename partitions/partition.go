@@ -237,53 +237,6 @@ func (p *Partition) receive(in *input) {
 	}
 }
 
-// lookup asks the store whether a command took effect before. It returns false when the call was answered with an error.
-func (p *Partition) lookup(call *core.Call) bool {
-	if !call.Named() {
-		return true
-	}
-	view := p.image.View()
-	var (
-		stored materializer.Stored
-		known  bool
-		err    error
-	)
-	if s := call.Command.Source; s != nil {
-		stored, known, call.Settled, err = view.Delivered(*s)
-	} else {
-		stored, known, err = view.Stored(call.Command.Key, call.Command.Principal, call.Command.ID)
-	}
-	switch {
-	case err != nil:
-		call.Fail(entities.Errorf(entities.Unavailable, entities.NotApplied, "look up whether %s did this before: %w: nothing was applied", call.Command.Key, err))
-		p.complete(call, core.Never)
-	case known:
-		call.Stored = &stored
-	}
-	return err == nil
-}
-
-// lookupForward asks the store whether a forward that ends, and is not in memory, is parked. It returns
-// false when the call was answered with an error.
-func (p *Partition) lookupForward(call *core.Call) bool {
-	if call.Outcome == nil || p.core.Holds(call.Forward) {
-		return true
-	}
-	var err error
-	_, call.Parked, err = p.image.View().ParkedEffect(call.Forward)
-	if err != nil {
-		call.Fail(entities.Errorf(entities.Unavailable, entities.NotApplied, "look up the forward of %s: %w", call.Command.Key, err))
-		p.complete(call, core.Never)
-	}
-	return err == nil
-}
-
-// lookupWaiting asks about the calls that came before the partition was active once more: only now the store has everything
-// that the log has, and a command that is sent again after a crash may be in what was read since.
-func (p *Partition) lookupWaiting() {
-	p.core.Recheck(p.lookup)
-}
-
 // do performs an effect, which is lent for the call: what goes on in the background takes what it needs of it.
 func (p *Partition) do(ctx context.Context, e *core.Effect) {
 	switch e.Kind {
@@ -388,77 +341,6 @@ func (p *Partition) repaired(err error) {
 	p.core.StartedOver(err)
 }
 
-// prompt tells a caller to run the function, unless it left.
-func (p *Partition) prompt(ctx context.Context, e *core.Effect) {
-	if e.Call.Command.Timer != nil {
-		switch stale, err := p.stale(e.Call); {
-		case err != nil:
-			p.core.Decided(e.Call, nil, nil, entities.Errorf(entities.Unavailable, entities.NotApplied, "look up timer %q: %w", e.Call.Command.Timer.Name, err))
-			return
-		case stale:
-			p.core.Superseded(e.Call)
-			return
-		}
-	}
-	w := meetingOf(e.Call)
-	w.session, w.at, w.behind = e.Session, p.core.Now().Log, nil
-	if !w.run() {
-		p.core.Withdrawn(e.Call)
-		return
-	}
-	if timer := e.Call.Command.Timer; timer != nil && timer.Err != nil {
-		w.set(core.PhaseDecided)
-		p.core.CannotRun(e.Call)
-		return
-	}
-	if ahead, ok := e.Session.(entities.Ahead); ok && !ended(ahead) {
-		if ahead.Ready() {
-			p.ready(ctx, e.Call)
-			return
-		}
-		w.behind = p.behind(e, ahead.Room())
-	}
-	w.wake <- struct{}{}
-}
-
-// ready takes the decision about a command that was announced, and spares its caller's goroutine a way.
-func (p *Partition) ready(ctx context.Context, call *core.Call) {
-	wait := meetingOf(call)
-	outcome, err := p.handle(ctx, wait.session, call.Command, time.Unix(0, wait.at))
-	wait.set(core.PhaseDecided)
-	var failure *entities.Error
-	if err != nil {
-		failure = entities.AsError(err)
-	}
-	p.core.Decided(call, nil, outcome, failure)
-}
-
-// behind returns what the function may have at a time: the command whose turn it is, and those that wait behind it. Their callers
-// cannot leave any more. Timers have something to be looked at when it is their turn, and calls that are traced a time of their own.
-func (p *Partition) behind(e *core.Effect, room int) []entities.Invocation {
-	waiting := e.Entity.Waiting()
-	if room < 2 || len(waiting) == 0 || p.traced(e.Call) {
-		return nil
-	}
-	at := time.Unix(0, p.core.Now().Log)
-	invs := make([]entities.Invocation, 1, min(room, 1+len(waiting)))
-	invs[0] = entities.Invocation{Command: e.Call.Command, Time: at}
-	for _, call := range waiting[:cap(invs)-1] {
-		if call.Command.Timer != nil || p.traced(call) || !(mutation.On(mutation.Announced) || meetingOf(call).run()) {
-			break
-		}
-		invs = append(invs, entities.Invocation{Command: call.Command, Time: at})
-	}
-	if len(invs) == 1 {
-		return nil
-	}
-	return invs
-}
-
-func (p *Partition) traced(call *core.Call) bool {
-	return p.tracer != nil && tracing.Sampled(call.Command.TraceParent)
-}
-
 // complete ends a call: it wakes the caller. confirmed is when what the answer waited for was sent to the log.
 func (p *Partition) complete(call *core.Call, confirmed time.Duration) {
 	if call.Err != nil {
@@ -540,26 +422,6 @@ func (p *Partition) skip(gap []materializer.GapRecord) {
 			p.failed(err)
 		}
 	}
-}
-
-// reopen closes the session of an entity, nil: it has none, and opens another one.
-func (p *Partition) reopen(ent *core.Entity, session entities.Session, incarnation uint64) {
-	service, key := ent.Type.Service, ent.Key
-	p.tasks.call(func() {
-		if session != nil {
-			p.closeSession(session)
-		}
-		opening, err := p.openSession(context.Background(), service, key)
-		if !p.post(input{kind: inOpened, entity: ent, incarnation: incarnation, opening: opening, err: err}) && opening != nil {
-			p.closeSession(opening.Session)
-		}
-	})
-}
-
-func (p *Partition) closeSession(s entities.Session) {
-	ctx, cancel := context.WithTimeout(context.Background(), p.limits.CloseTimeout)
-	defer cancel()
-	s.Close(ctx)
 }
 
 // claimBackoff is the pause between attempts to own a partition.

@@ -235,7 +235,7 @@ func (f *fixture) works() {
 	}
 	f.settled()
 	f.want(f.submit(command("far", "read")), "there")
-	if err := f.m.Settle(f.t.Context()); err != nil {
+	if err := f.m.AwaitQuiet(f.t.Context()); err != nil {
 		f.t.Fatal(err)
 	}
 	f.clock.Advance(3 * time.Hour)

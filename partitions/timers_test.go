@@ -44,7 +44,7 @@ func TestTimerIsCancelledOrReplaced(t *testing.T) {
 		f.want(f.submit(command("b", "timer t 10s add old")), "set")
 		f.want(f.submit(command("b", "timer t 20s add new")), "set")
 		f.fired(1)
-		if err := f.m.Settle(t.Context()); err != nil { // what is on its way for a minute looks like a log that is silent
+		if err := f.m.AwaitQuiet(t.Context()); err != nil { // what is on its way for a minute looks like a log that is silent
 			t.Fatal(err)
 		}
 		f.clock.Advance(time.Minute)

@@ -48,11 +48,7 @@ func (r *Repair) Evidence(ctx context.Context, cause error) (Evidence, error) {
 	}
 	e.Next, e.Owner, e.StoreTopic = meta.Next, meta.Owner, meta.TopicID
 	e.Position = max(meta.Next, halt.Position)
-	if e.Start, err = r.o.Image.Log.Start(ctx, r.o.Image.Journal); err == nil {
-		e.End, err = r.o.Image.Log.End(ctx, r.o.Image.Journal)
-	}
-	if err != nil {
-		e.Unreachable = err.Error()
+	if e.Unreachable = e.askLog(ctx, r.o.Image); e.Unreachable != "" {
 		return e, nil
 	}
 	end := e.End
@@ -64,6 +60,18 @@ func (r *Repair) Evidence(ctx context.Context, cause error) (Evidence, error) {
 	}
 	e.refuse(cause, known, &meta)
 	return e, nil
+}
+
+// askLog asks for the bounds of the log, and returns why it cannot be asked.
+func (e *Evidence) askLog(ctx context.Context, image *materializer.Image) (failed string) {
+	var err error
+	if e.Start, err = image.Log.Start(ctx, image.Journal); err == nil {
+		e.End, err = image.Log.End(ctx, image.Journal)
+	}
+	if err != nil {
+		return err.Error()
+	}
+	return ""
 }
 
 // refuse says which choices would not help.

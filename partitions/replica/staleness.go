@@ -20,7 +20,7 @@ import (
 //   - the owner of a followed partition, who said how far it was, confirmed by the log, when the image was there (bounded reads ask);
 //   - the log: its end as heard with the records that were read, or as asked for, when the image was there;
 //   - for an owner: the log's acknowledgement of the last append that was sent, or the read-back of the claim. With a log in this
-//     process nobody else can write, and the age is 0.
+//     process no other worker can write, and the age is 0.
 //
 // So an answer may have been fresher than its figure, and in a partition in which nothing is written it mostly was. A follower is
 // measured when it opens its image, an owner when the answer leaves its loop: what a follower's function and the network take is not

@@ -213,7 +213,7 @@ func (n *Node) Waiting() <-chan struct{} { return n.readiness.waiting }
 // what did not work and is tried again later is not waited for.
 func (n *Node) Settle(ctx context.Context) error {
 	n.router.Drain()
-	return n.manager.Settle(ctx)
+	return n.manager.AwaitQuiet(ctx)
 }
 
 // Abandon ends the function that the node started, at once and without waiting: the rest ends with the process.
