@@ -144,12 +144,17 @@ var rooms = map[string]room{
 		"entities":        "layouts",
 		"entities/record": "a claim carries the layout",
 		"materializer":    "it looks at records",
+	}, tests: edges{
+		"broker-adapter/simlog": "a journal to declare a layout in",
 	}},
 	"partitions/repair": {floor: 3, is: "survey of a halted partition, what is written again, evidence, inspection of a log", tools: true, may: edges{
 		"broker-adapter":  "it reads the log",
 		"entities":        "layouts that differ",
 		"entities/record": "who owns the partition",
 		"materializer":    "image, fold, restoration",
+	}, tests: edges{
+		"broker-adapter/simlog": "a log that loses records",
+		"materializer/memstore": "a store that has them",
 	}},
 	"partitions/replica": {floor: 3, is: "a worker's image of one partition: catch-up, following, how current it is", tools: true, may: edges{
 		"broker-adapter":  "it reads the log",
