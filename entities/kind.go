@@ -106,7 +106,7 @@ func Register(k Kind, s *KindSpec) {
 func KindOf(protocol string) Kind {
 	for k, s := range kinds {
 		if s != nil && s.Protocol == protocol {
-			return Kind(k) //nolint:gosec // below 256
+			return Kind(k)
 		}
 	}
 	return KindUnspecified
@@ -117,7 +117,7 @@ func Kinds() []Kind {
 	var all []Kind
 	for k, s := range kinds {
 		if s != nil {
-			all = append(all, Kind(k)) //nolint:gosec // below 256
+			all = append(all, Kind(k))
 		}
 	}
 	slices.SortFunc(all, func(a, b Kind) int { return cmp.Compare(kinds[a].Protocol, kinds[b].Protocol) })

@@ -53,7 +53,7 @@ func recordTable() (table [256]stateRecord) {
 		}
 		events, others := k.records()
 		for i, r := range slices.Concat(events, others) {
-			table[r] = stateRecord{of: entities.Kind(kind), isEvent: i < len(events)} //nolint:gosec // below 256
+			table[r] = stateRecord{of: entities.Kind(kind), isEvent: i < len(events)}
 		}
 	}
 	return table

@@ -74,18 +74,18 @@ func (r *reading) upTo(next int64) error {
 
 // Hole is the loss that a log shows whose next record should have one offset and has another.
 func Hole(expected, found int64) *LostError {
+	l := &LostError{Offset: found, Missing: 1}
 	switch {
 	case found < expected:
-		return &LostError{Offset: found, Missing: 1,
-			What: fmt.Sprintf("offset %d came behind offset %d", found, expected-1)}
+		l.What = fmt.Sprintf("offset %d came behind offset %d", found, expected-1)
 	case found == expected+1:
-		return &LostError{Offset: found, Missing: 1,
-			What: fmt.Sprintf("it has no record at offset %d, the next one is at offset %d", expected, found)}
+		l.What = fmt.Sprintf("it has no record at offset %d, the next one is at offset %d", expected, found)
 	default:
-		return &LostError{Offset: found, Missing: found - expected,
-			What: fmt.Sprintf("it has no records at offsets %d to %d, the next one is at offset %d", expected,
-				found-1, found)}
+		l.Missing = found - expected
+		l.What = fmt.Sprintf("it has no records at offsets %d to %d, the next one is at offset %d",
+			expected, found-1, found)
 	}
+	return l
 }
 
 // follows checks that a claim that counts follows on the owner that the log has before it.
