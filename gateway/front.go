@@ -245,7 +245,7 @@ func (c *frontCall) print(payload []byte) error {
 		c.reply = text
 		return nil
 	case c.sse:
-		text = appendEvent(nil, "", "", text)
+		text = event("", "", text)
 	default:
 		text = append(text, '\n')
 	}
@@ -279,7 +279,7 @@ func (c *frontCall) end() {
 		writePlainError(c.w, failure)
 	case failure != nil && c.sse:
 		body, _ := errorBody(failure, verdictOf(failure))
-		_, _ = c.w.Write(appendEvent(nil, "error", "", body)) // a caller that left gets nothing
+		_, _ = c.w.Write(event("error", "", body)) // a caller that left gets nothing
 	case failure != nil:
 		panic(http.ErrAbortHandler)
 	case c.method.IsStreamingServer():

@@ -47,7 +47,7 @@ func front(t *testing.T) (*health.Server, *httptest.Server) {
 	return service, public
 }
 
-func post(t *testing.T, url, body string, headers ...string) (*http.Response, string) {
+func post(t *testing.T, url, body string, headers ...string) (int, string) {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, strings.NewReader(body))
 	if err != nil {
@@ -66,7 +66,7 @@ func post(t *testing.T, url, body string, headers ...string) (*http.Response, st
 	if err != nil {
 		t.Fatal(err)
 	}
-	return res, string(text)
+	return res.StatusCode, string(text)
 }
 
 func TestFrontSpeaksJSON(t *testing.T) {
@@ -96,9 +96,9 @@ func TestFrontSpeaksJSON(t *testing.T) {
 		"packed too much":    {checkPath, packed(t, strings.Repeat(" ", 5000)+"{}"), []string{"Connect-Protocol-Version", "1", "Content-Encoding", "gzip"}, 429, "resource_exhausted"},
 		"no time":            {checkPath, "{}", []string{"X-Server-Timeout", "none"}, 400, "X-Server-Timeout"},
 	} {
-		res, text := post(t, public.URL+tc.path, tc.body, tc.headers...)
-		if res.StatusCode != tc.status || !strings.Contains(text, tc.want) {
-			t.Errorf("%s: %d %s; want %d %s", name, res.StatusCode, text, tc.status, tc.want)
+		status, text := post(t, public.URL+tc.path, tc.body, tc.headers...)
+		if status != tc.status || !strings.Contains(text, tc.want) {
+			t.Errorf("%s: %d %s; want %d %s", name, status, text, tc.status, tc.want)
 		}
 	}
 	res, err := http.Get(public.URL + checkPath) //nolint:noctx // a test

@@ -104,7 +104,7 @@ func (p *plainStream) send(reply *entities.Reply) error {
 	switch {
 	case p.raw():
 	case p.call.sse:
-		body = appendEvent(nil, "", reply.Token, body)
+		body = event("", reply.Token, body)
 	default:
 		body = append(body, '\n')
 	}
@@ -146,11 +146,12 @@ func (p *plainStream) fail(failure *entities.Error) {
 	v := verdictOf(failure)
 	v.bare = false
 	body, _ := errorBody(failure, v)
-	_, _ = p.call.w.Write(appendEvent(nil, "error", "", body)) // a caller that left gets nothing
+	_, _ = p.call.w.Write(event("error", "", body)) // a caller that left gets nothing
 }
 
-// appendEvent adds one server-sent event. data has no line breaks, because it is compact JSON.
-func appendEvent(b []byte, name, id string, data []byte) []byte {
+// event is a server-sent event. data has no line breaks, because it is compact JSON.
+func event(name, id string, data []byte) []byte {
+	var b []byte
 	if name != "" {
 		b = append(append(append(b, "event: "...), name...), '\n')
 	}

@@ -26,8 +26,12 @@ import (
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
 
-// headerTimeout bounds how long a client of the admin port may take to say what it wants.
-const headerTimeout = 10 * time.Second
+const (
+	// headerTimeout bounds how long a client of the admin port may take to say what it wants.
+	headerTimeout = 10 * time.Second
+	// idleTimeout closes a connection on which nothing happens.
+	idleTimeout = 2 * time.Minute
+)
 
 const (
 	// maxRequest and maxReply bound the messages of the service, in bytes.
@@ -62,7 +66,7 @@ func NewServer(service *Service, listener net.Listener, o Options) *Server {
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
-	s.http = &http.Server{Protocols: &protocols, ReadHeaderTimeout: headerTimeout}
+	s.http = &http.Server{Protocols: &protocols, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout}
 	return s
 }
 

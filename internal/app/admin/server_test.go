@@ -120,3 +120,22 @@ func TestAPageOfAnotherOriginIsRefused(t *testing.T) {
 		}
 	}
 }
+
+// TestGETCallsNothing: a browser sends a GET from any page, and Connect has calls by GET.
+func TestGETCallsNothing(t *testing.T) {
+	address := serve(t, serving(t))
+	for _, query := range []string{"", "?connect=v1&encoding=json&message=%7B%7D"} {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+address+servicePath+"Status"+query, http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		if res.StatusCode != http.StatusMethodNotAllowed {
+			t.Errorf("GET %q: %d", query, res.StatusCode)
+		}
+	}
+}

@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"log/slog"
 	"sync"
 	"testing"
 
@@ -11,8 +10,6 @@ import (
 	"github.com/millrace-io/millrace/materializer"
 	"github.com/millrace-io/millrace/proto/gen/cloudstate"
 )
-
-func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 // flushable is a store that can only be flushed.
 type flushable struct {
