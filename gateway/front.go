@@ -23,10 +23,11 @@ import (
 	"github.com/millrace-io/millrace/entities"
 )
 
-// Front serves the services of a gRPC server by the protocols of the public port: native gRPC, gRPC-Web, Connect, and
-// POST /<package.Service>/<Method> with JSON, with the same errors. It is for services of the runtime itself, such as that of
-// the admin port: their types are compiled in, and every call has one request message. Where a method streams its output, plain
-// HTTP gets one JSON document per line, or server-sent events if the request says Accept: text/event-stream.
+// Front serves the services of a gRPC server by the protocols of the public port: native gRPC,
+// gRPC-Web, Connect, and POST /<package.Service>/<Method> with JSON, with the same errors. It is
+// for services of the runtime itself, such as that of the admin port: their types are compiled in,
+// and every call has one request message. Where a method streams its output, plain HTTP gets one
+// JSON document per line, or server-sent events if the request says Accept: text/event-stream.
 type Front struct {
 	server     *grpc.Server
 	services   map[string]grpc.ServiceInfo
@@ -43,10 +44,11 @@ type FrontOptions struct {
 	BodyTimeout time.Duration
 }
 
-// NewFront returns a front of a server whose services are all registered. It starts no goroutine, and its handlers end with the
-// calls of the server.
+// NewFront returns a front of a server whose services are all registered. It starts no goroutine,
+// and its handlers end with the calls of the server.
 func NewFront(server *grpc.Server, o FrontOptions) (*Front, error) {
-	f := &Front{server: server, services: server.GetServiceInfo(), options: o, json: newJSONCodec(protoregistry.GlobalTypes)}
+	f := &Front{server: server, services: server.GetServiceInfo(), options: o}
+	f.json = newJSONCodec(protoregistry.GlobalTypes)
 	var services []*vanguard.Service
 	for name := range f.services {
 		services = append(services, vanguard.NewService(name, server, vanguard.WithTargetCodecs(vanguard.CodecProto)))
@@ -68,7 +70,8 @@ func (f *Front) IsCall(r *http.Request) bool {
 
 func isNative(r *http.Request) bool {
 	contentType := r.Header.Get("Content-Type")
-	return r.ProtoMajor == 2 && strings.HasPrefix(contentType, contentTypeGRPC) && !strings.HasPrefix(contentType, contentTypeGRPCWeb)
+	isGRPC := strings.HasPrefix(contentType, contentTypeGRPC) && !strings.HasPrefix(contentType, contentTypeGRPCWeb)
+	return r.ProtoMajor == 2 && isGRPC
 }
 
 // ServeHTTP answers one call.
@@ -83,7 +86,8 @@ func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	switch contentType := r.Header.Get("Content-Type"); {
 	case strings.HasPrefix(contentType, contentTypeGRPCWebText):
-		writeHTTPError(w, http.StatusUnsupportedMediaType, invalid("content type %q is not served: use %s+proto", contentType, contentTypeGRPCWeb))
+		writeHTTPError(w, http.StatusUnsupportedMediaType,
+			invalid("content type %q is not served: use %s+proto", contentType, contentTypeGRPCWeb))
 	case isTranscodedRPC(r, contentType):
 		f.transcoder.ServeHTTP(w, r)
 	default:
@@ -144,7 +148,8 @@ func methodAt(path string) protoreflect.MethodDescriptor {
 // readRequest reads a whole request and returns it encoded. No bytes at all are an empty message.
 func (f *Front) readRequest(m protoreflect.MethodDescriptor, r *http.Request) ([]byte, *entities.Error) {
 	if m.IsStreamingClient() {
-		return nil, entities.Errorf(entities.NotSupported, entities.NotApplied, "%s streams its input: call it by gRPC", m.FullName())
+		return nil, entities.Errorf(entities.NotSupported, entities.NotApplied,
+			"%s streams its input: call it by gRPC", m.FullName())
 	}
 	data, err := io.ReadAll(r.Body)
 	_, tooLong := errors.AsType[*http.MaxBytesError](err)
@@ -175,7 +180,9 @@ func (f *Front) readRequest(m protoreflect.MethodDescriptor, r *http.Request) ([
 func asGRPC(ctx context.Context, r *http.Request, payload []byte) *http.Request {
 	call := r.Clone(ctx)
 	call.Proto, call.ProtoMajor, call.ProtoMinor = "HTTP/2.0", 2, 0
-	for _, name := range []string{"Connection", "Content-Length", "Content-Encoding", "Grpc-Timeout", "Grpc-Encoding", "Grpc-Accept-Encoding"} {
+	for _, name := range []string{
+		"Connection", "Content-Length", "Content-Encoding", "Grpc-Timeout", "Grpc-Encoding", "Grpc-Accept-Encoding",
+	} {
 		call.Header.Del(name)
 	}
 	call.Header.Set("Content-Type", contentTypeGRPC)
@@ -185,7 +192,8 @@ func asGRPC(ctx context.Context, r *http.Request, payload []byte) *http.Request 
 	return call
 }
 
-// frontCall is the response of a plain call: it takes what a gRPC server writes, and prints each message as it is complete.
+// frontCall is the response of a plain call: it takes what a gRPC server writes, and prints each
+// message as it is complete.
 type frontCall struct {
 	w      http.ResponseWriter
 	method protoreflect.MethodDescriptor
@@ -194,7 +202,8 @@ type frontCall struct {
 	header http.Header
 	// sse: the caller wants a stream as server-sent events.
 	sse bool
-	// unread begins with a message that is not complete; reply is that of a method that does not stream.
+	// unread begins with a message that is not complete; reply is that of a method that does not
+	// stream.
 	unread, reply []byte
 	// streamed: the response is a stream that has begun.
 	streamed bool
@@ -271,7 +280,8 @@ func (c *frontCall) begin() {
 	c.w.WriteHeader(http.StatusOK)
 }
 
-// end completes the response. A stream that has begun and did not succeed ends with an event, or is cut.
+// end completes the response. A stream that has begun and did not succeed ends with an event, or is
+// cut.
 func (c *frontCall) end() {
 	failure := c.failure()
 	switch {
@@ -305,14 +315,15 @@ func (c *frontCall) failure() *entities.Error {
 		}
 		return statusError(codes.Code(code), text)
 	case c.problem != nil:
-		return entities.Errorf(entities.Internal, entities.Unknown, "%s: the reply cannot be printed: %w", c.method.FullName(), c.problem)
+		return entities.Errorf(entities.Internal, entities.Unknown,
+			"%s: the reply cannot be printed: %w", c.method.FullName(), c.problem)
 	default:
 		return nil
 	}
 }
 
-// statusError is the status of a gRPC handler as this package writes errors. Codes that speak of the request mean that nothing
-// was done.
+// statusError is the status of a gRPC handler as this package writes errors. Codes that speak of
+// the request mean that nothing was done.
 func statusError(code codes.Code, message string) *entities.Error {
 	outcome := entities.Unknown
 	switch code {

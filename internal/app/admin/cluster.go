@@ -30,15 +30,16 @@ const (
 var errAlone = status.Error(codes.FailedPrecondition,
 	"not available with the embedded log, which has a single process: start workers with --brokers to form a cluster")
 
-// ClusterStatus is what this process has to do with the workers of its app, nil where there are none: how commands reach their
-// owners, and how it hands partitions over.
+// ClusterStatus is what this process has to do with the workers of its app, nil where there are
+// none: how commands reach their owners, and how it hands partitions over.
 func (s *Service) ClusterStatus() *adminv1.ClusterStatus {
 	app := s.process.App()
 	if app.Client == nil {
 		return nil
 	}
 	c := &adminv1.ClusterStatus{
-		ForwardedCommands: app.Carried.Forwarded, RetriedCommands: app.Carried.Retried, PeerAddress: app.PeerAddress, EvictedWorkers: app.Evicted,
+		ForwardedCommands: app.Carried.Forwarded, RetriedCommands: app.Carried.Retried,
+		PeerAddress: app.PeerAddress, EvictedWorkers: app.Evicted,
 	}
 	if t := app.table(); t != nil {
 		c.Generation, c.Members, c.Versions = t.Generation, int32(len(t.Members)), int32(t.Versions()) //nolint:gosec // a number of workers
@@ -48,7 +49,8 @@ func (s *Service) ClusterStatus() *adminv1.ClusterStatus {
 	}
 	for _, p := range app.Client.Peers() {
 		peer := &adminv1.PeerStatus{
-			Name: p.Name, Address: p.Address, State: string(p.State), Since: timestamppb.New(p.Since), InFlight: int64(p.InFlight),
+			Name: p.Name, Address: p.Address, State: string(p.State), Since: timestamppb.New(p.Since),
+			InFlight: int64(p.InFlight),
 		}
 		if p.LastError != nil {
 			peer.LastError, peer.LastErrorTime = p.LastError.Error(), timestamppb.New(p.LastErrorTime)
@@ -79,7 +81,8 @@ func (s *Service) Cluster(ctx context.Context, _ *adminv1.ClusterRequest) (*admi
 	return overview(ctx, app, "", nil), nil
 }
 
-// overview collects the status pages of all workers. self is the name of this process among them, and own its page.
+// overview collects the status pages of all workers. self is the name of this process among them,
+// and own its page.
 func overview(ctx context.Context, app App, self string, own *adminv1.StatusResponse) *adminv1.ClusterResponse {
 	t, res := app.table(), &adminv1.ClusterResponse{App: app.Name}
 	if t == nil {
@@ -90,7 +93,9 @@ func overview(ctx context.Context, app App, self string, own *adminv1.StatusResp
 	var asked sync.WaitGroup
 	slots := make(chan struct{}, askAtOnce)
 	for i, m := range t.Members {
-		member := &adminv1.Member{Name: m.Name, Address: m.Address, PublicAddress: m.Public, Serves: discovery.OffersDigest(m.Serves)}
+		member := &adminv1.Member{
+			Name: m.Name, Address: m.Address, PublicAddress: m.Public, Serves: discovery.OffersDigest(m.Serves),
+		}
 		res.Members[i] = member
 		if m.Name == self {
 			member.Status = own
@@ -155,7 +160,8 @@ func partlyServed(members []*adminv1.Member) []*adminv1.PartlyServed {
 		if len(workers) == len(asked) || what.method != "" && len(workers) == len(have[named{what.service, ""}]) {
 			continue // all serve it, or all that have the service
 		}
-		p := &adminv1.PartlyServed{Service: what.service, Method: what.method, Workers: int32(len(workers)), OfWorkers: int32(len(asked))} //nolint:gosec // numbers of workers
+		p := &adminv1.PartlyServed{Service: what.service, Method: what.method}
+		p.Workers, p.OfWorkers = int32(len(workers)), int32(len(asked)) //nolint:gosec // numbers of workers
 		for _, worker := range asked {
 			if !workers[worker] {
 				p.Missing = append(p.Missing, worker)
@@ -174,7 +180,8 @@ func (s *Service) Drain(ctx context.Context, r *adminv1.DrainRequest) (*adminv1.
 	app, w := s.process.App(), s.process.Worker()
 	switch worker := r.GetWorker(); {
 	case w == nil && worker == "":
-		return nil, status.Error(codes.InvalidArgument, "a gateway owns nothing: name the worker that is to hand its partitions over")
+		return nil, status.Error(codes.InvalidArgument,
+			"a gateway owns nothing: name the worker that is to hand its partitions over")
 	case w == nil, worker != "" && worker != w.Name:
 		return &adminv1.DrainResponse{}, drainOther(ctx, app, r)
 	}
@@ -192,7 +199,8 @@ func drainOther(ctx context.Context, app App, r *adminv1.DrainRequest) error {
 	t, worker := app.table(), r.GetWorker()
 	m, known := t.Member(worker)
 	if !known {
-		return status.Errorf(codes.NotFound, "no worker %q is a member of the app; `millrace cluster status` lists them", worker)
+		return status.Errorf(codes.NotFound,
+			"no worker %q is a member of the app; `millrace cluster status` lists them", worker)
 	}
 	if err := MayDrain(app.Name, t, worker, r.GetLast()); err != nil {
 		return status.Error(codes.FailedPrecondition, err.Error())
@@ -208,5 +216,6 @@ func MayDrain(app string, t *broker.Table, worker string, last bool) error {
 	if last || t != nil && slices.ContainsFunc(t.Members, func(m broker.Member) bool { return m.Name != worker }) {
 		return nil
 	}
-	return fmt.Errorf("%s is the last worker of app %s: no worker would own its partitions, and calls would fail; start another worker first, or drain it all the same with --last", worker, app)
+	return fmt.Errorf("%s is the last worker of app %s: no worker would own its partitions, and calls would fail; "+
+		"start another worker first, or drain it all the same with --last", worker, app)
 }

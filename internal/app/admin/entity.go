@@ -35,7 +35,8 @@ func (s *Service) Descriptors(context.Context, *adminv1.DescriptorsRequest) (*ad
 	return &adminv1.DescriptorsResponse{FileDescriptorSet: set}, nil
 }
 
-// GetEntity shows what the store of a worker that has the entity holds of it: this one, or its owner.
+// GetEntity shows what the store of a worker that has the entity holds of it: this one, or its
+// owner.
 func (s *Service) GetEntity(ctx context.Context, r *adminv1.GetEntityRequest) (*adminv1.GetEntityResponse, error) {
 	key, err := s.entity(r.GetType(), r.GetId())
 	if err != nil {
@@ -60,16 +61,19 @@ func (s *Service) elsewhere(ctx context.Context, key entities.Key) (adminv1.Admi
 	app := s.process.App()
 	owner, owned := app.table().Owner(partition)
 	if !owned {
-		return nil, status.Errorf(codes.Unavailable, "%s is in partition %d, which has no owner at the moment: try again, or look at `millrace partitions`", key, partition)
+		return nil, status.Errorf(codes.Unavailable,
+			"%s is in partition %d, which has no owner at the moment: try again, or look at `millrace partitions`", key, partition)
 	}
 	conn, err := app.Client.Conn(ctx, owner.Address)
 	if err != nil {
-		return nil, status.Errorf(codes.Unavailable, "%s is in partition %d, whose owner, worker %s at %s, cannot be asked: %s", key, partition, owner.Name, owner.Address, err)
+		return nil, status.Errorf(codes.Unavailable,
+			"%s is in partition %d, whose owner, worker %s at %s, cannot be asked: %s", key, partition, owner.Name, owner.Address, err)
 	}
 	return adminv1.NewAdminServiceClient(conn), nil
 }
 
-// hasImage says whether this process owns or follows a partition. What its store holds of another may be of long ago.
+// hasImage says whether this process owns or follows a partition. What its store holds of another
+// may be of long ago.
 func (s *Service) hasImage(partition int32) bool {
 	app, w := s.process.App(), s.process.Worker()
 	switch {
@@ -102,9 +106,12 @@ func (s *Service) getEntity(key entities.Key) (*adminv1.GetEntityResponse, error
 	if err != nil {
 		return nil, status.Error(codes.Internal, err.Error())
 	}
-	res := &adminv1.GetEntityResponse{Type: key.Type, Id: key.ID, Partition: partition, AsOfOffset: meta.Next, Exists: exists && !head.Deleted}
+	res := &adminv1.GetEntityResponse{
+		Type: key.Type, Id: key.ID, Partition: partition, AsOfOffset: meta.Next, Exists: exists && !head.Deleted,
+	}
 	if !exists {
-		return nil, status.Errorf(codes.NotFound, "%s has no records in partition %d up to offset %d", key, partition, meta.Next)
+		return nil, status.Errorf(codes.NotFound,
+			"%s has no records in partition %d up to offset %d", key, partition, meta.Next)
 	}
 	res.Kind, res.Sequence = head.Kind.String(), head.Sequence
 	loaded, err := view.Load(key)
@@ -125,13 +132,16 @@ func (s *Service) fill(res *adminv1.GetEntityResponse, loaded entities.Loaded, h
 	}
 	return loaded.Events(func(e entities.Event) error {
 		payload := entities.Payload{TypeURL: e.Payload.TypeURL, Value: append([]byte(nil), e.Payload.Value...)}
-		res.Events = append(res.Events, &adminv1.HistoryResponse{Kind: "event", Sequence: e.Sequence, Partition: res.GetPartition(), Content: s.content(payload)})
+		res.Events = append(res.Events, &adminv1.HistoryResponse{
+			Kind: "event", Sequence: e.Sequence, Partition: res.GetPartition(), Content: s.content(payload),
+		})
 		return nil
 	})
 }
 
-// entity returns the key of an entity. A type that is not served is refused, with those that are. A gateway leaves that to
-// the owner: while the workers serve different versions, one may have a type that the gateway has not heard of.
+// entity returns the key of an entity. A type that is not served is refused, with those that are. A
+// gateway leaves that to the owner: while the workers serve different versions, one may have a type
+// that the gateway has not heard of.
 func (s *Service) entity(typ, id string) (entities.Key, error) {
 	key := entities.Key{Type: typ, ID: id}
 	catalog := s.catalog()
@@ -145,7 +155,8 @@ func (s *Service) entity(typ, id string) (entities.Key, error) {
 	if len(names) == 0 {
 		return key, status.Errorf(codes.NotFound, "no entity type %q is served here, only actions are", typ)
 	}
-	return key, status.Errorf(codes.NotFound, "no entity type %q is served here; there are: %s", typ, strings.Join(names, ", "))
+	return key, status.Errorf(codes.NotFound,
+		"no entity type %q is served here; there are: %s", typ, strings.Join(names, ", "))
 }
 
 // content shows a stored message, as JSON too when its type is known.
@@ -169,7 +180,8 @@ func (s *Service) content(p entities.Payload) *adminv1.Content {
 	return c
 }
 
-// compactJSON takes the white space out of JSON that protojson wrote: there it is random on purpose.
+// compactJSON takes the white space out of JSON that protojson wrote: there it is random on
+// purpose.
 func compactJSON(b []byte) string {
 	var compact bytes.Buffer
 	_ = json.Compact(&compact, b) // it is JSON
@@ -202,7 +214,8 @@ func (r resolver) FindExtensionByNumber(m protoreflect.FullName, n protoreflect.
 	return r.types.FindExtensionByNumber(m, n)
 }
 
-// ForPeers returns what other processes of the app may ask about this worker's entities. It does not ask further.
+// ForPeers returns what other processes of the app may ask about this worker's entities. It does
+// not ask further.
 func (s *Service) ForPeers() adminv1.AdminServiceServer { return &forPeers{service: s} }
 
 type forPeers struct {

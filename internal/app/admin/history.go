@@ -20,8 +20,8 @@ import (
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
 
-// History streams an entity's records from the log, oldest first. The store of a worker that has the entity knows where they
-// are: this one's, or the owner's.
+// History streams an entity's records from the log, oldest first. The store of a worker that has
+// the entity knows where they are: this one's, or the owner's.
 func (s *Service) History(r *adminv1.HistoryRequest, out adminv1.AdminService_HistoryServer) error {
 	key, err := s.entity(r.GetType(), r.GetId())
 	if err != nil {
@@ -85,8 +85,10 @@ func (s *Service) sendRecord(out adminv1.AdminService_HistoryServer, reader *poi
 		note = refusalNote(env)
 	}
 	return out.Send(&adminv1.HistoryResponse{
-		Note: note, Partition: partition, Offset: &offset, Kind: kindName(env.Kind), Sequence: env.Sequence, Time: timestamppb.New(time.Unix(0, env.LogTime)),
-		Content: s.content(entities.Payload{TypeURL: env.TypeURL, Value: rec.Value}), CommandId: env.CommandID, Principal: env.Principal,
+		Note: note, Partition: partition, Offset: &offset, Kind: kindName(env.Kind), Sequence: env.Sequence,
+		Time:    timestamppb.New(time.Unix(0, env.LogTime)),
+		Content: s.content(entities.Payload{TypeURL: env.TypeURL, Value: rec.Value}), CommandId: env.CommandID,
+		Principal: env.Principal,
 	})
 }
 
@@ -109,7 +111,8 @@ func kindName(k record.Kind) string {
 	return strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(k.String(), "KIND_")), "_", "-")
 }
 
-// pointReader reads single records of a partition at ascending offsets. Near ones are read through, far ones jumped to.
+// pointReader reads single records of a partition at ascending offsets. Near ones are read through,
+// far ones jumped to.
 type pointReader struct {
 	log       broker.Log
 	partition broker.Partition

@@ -18,7 +18,8 @@ import (
 // maxParked bounds one page of parked effects.
 const maxParked = 1000
 
-// ListParked lists the effects that wait for an operator: those that could not be delivered, or those that their targets refused.
+// ListParked lists the effects that wait for an operator: those that could not be delivered, or
+// those that their targets refused.
 func (s *Service) ListParked(_ context.Context, r *adminv1.ListParkedRequest) (*adminv1.ListParkedResponse, error) {
 	w, err := s.worker()
 	if err != nil {
@@ -41,7 +42,9 @@ func (s *Service) ListParked(_ context.Context, r *adminv1.ListParkedRequest) (*
 	if err != nil {
 		return nil, status.Error(codes.Internal, err.Error())
 	}
-	res := &adminv1.ListParkedResponse{NextPageToken: pageToken(next, more), Total: int64(total()), Refused: int64(m.CountRefused())}
+	res := &adminv1.ListParkedResponse{
+		NextPageToken: pageToken(next, more), Total: int64(total()), Refused: int64(m.CountRefused()),
+	}
 	for i := range found {
 		p := &found[i]
 		effect := &adminv1.ParkedEffect{
@@ -78,7 +81,8 @@ func (s *Service) ResolveParked(ctx context.Context, r *adminv1.ResolveParkedReq
 func resolveParked(ctx context.Context, m *partitions.Manager, r *adminv1.ResolveParkedRequest) (*adminv1.ResolveParkedResponse, error) {
 	switch {
 	case r.GetRefused() && r.GetFilter() != nil:
-		return nil, status.Error(codes.InvalidArgument, "refused effects are resolved one by one: leave the filter out, and name one by partition and offset")
+		return nil, status.Error(codes.InvalidArgument,
+			"refused effects are resolved one by one: leave the filter out, and name one by partition and offset")
 	case r.GetRefused():
 		return &adminv1.ResolveParkedResponse{Resolved: 1}, m.ResolveRefusal(ctx, r.GetPartition(), r.GetOffset(), r.GetDrop())
 	case r.GetFilter() == nil:
@@ -109,7 +113,8 @@ func parkedPlace(token string) (p partitions.ParkedPlace, err error) {
 		return p, nil
 	}
 	if _, err := fmt.Sscanf(token, "%d:%d", &p.Partition, &p.Offset); err != nil || p.Partition < 0 || p.Offset < 0 {
-		return p, status.Errorf(codes.InvalidArgument, "page token %q is none that this worker has given: begin without one", token)
+		return p, status.Errorf(codes.InvalidArgument,
+			"page token %q is none that this worker has given: begin without one", token)
 	}
 	return p, nil
 }

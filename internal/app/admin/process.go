@@ -18,16 +18,18 @@ import (
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
 
-// Process is a worker or a gateway, as its admin port shows it. Its methods are called from many goroutines, when the process
-// has opened everything and until Server.Serve has returned.
+// Process is a worker or a gateway, as its admin port shows it. Its methods are called from many
+// goroutines, when the process has opened everything and until Server.Serve has returned.
 type Process interface {
-	// Self returns those lines of the status page that only the process knows: names, addresses, log, tasks.
+	// Self returns those lines of the status page that only the process knows: names, addresses,
+	// log, tasks.
 	Self() *adminv1.StatusResponse
 	// NotReady returns why it does not serve, nil when it does.
 	NotReady() error
 	// Metrics returns what is measured.
 	Metrics() []observe.Source
-	// Catalog returns what is served, nil while that is not known, and says where the functions are hosted.
+	// Catalog returns what is served, nil while that is not known, and says where the functions are
+	// hosted.
 	Catalog() (catalog *discovery.Catalog, hosting string)
 	// App returns how the process sees the app that it belongs to.
 	App() App
@@ -40,12 +42,13 @@ type App struct {
 	Name   string
 	Layout entities.Layout
 	Routes *partitions.Routes
-	// Client asks other workers; nil where the log belongs to this process alone, and there are none.
+	// Client asks other workers; nil where the log belongs to this process alone, and there are
+	// none.
 	Client *peer.Client
 	// Carried counts commands that went to their owners.
 	Carried partitions.CarrierCounts
-	// PeerAddress is where other workers reach this one, and Evicted how many dead workers it took out of the group; of a worker
-	// only.
+	// PeerAddress is where other workers reach this one, and Evicted how many dead workers it took
+	// out of the group; of a worker only.
 	PeerAddress string
 	Evicted     uint64
 }
@@ -61,7 +64,8 @@ type Worker struct {
 	Topic      broker.TopicInfo
 	Store      materializer.Store
 	Partitions *partitions.Manager
-	// Drain hands all partitions to other workers; it is refused to the last worker unless last is set.
+	// Drain hands all partitions to other workers; it is refused to the last worker unless last is
+	// set.
 	Drain func(ctx context.Context, last bool) error
 	Clock clock.Clock
 }
@@ -74,18 +78,21 @@ type Service struct {
 	verifying sync.Mutex
 }
 
-// NewService returns the service of a process. Nothing is asked of the process before the first call.
+// NewService returns the service of a process. Nothing is asked of the process before the first
+// call.
 func NewService(of Process) *Service {
 	return &Service{process: of}
 }
 
-// worker returns the process's log, store and partitions, or the error of a method that needs them in a gateway.
+// worker returns the process's log, store and partitions, or the error of a method that needs them
+// in a gateway.
 func (s *Service) worker() (*Worker, error) {
 	if w := s.process.Worker(); w != nil {
 		return w, nil
 	}
 	return nil, status.Error(codes.Unimplemented,
-		"a gateway has no log and no store: ask a worker, with --admin and its admin address; `millrace cluster status` lists them")
+		"a gateway has no log and no store: ask a worker, with --admin and its admin address; "+
+			"`millrace cluster status` lists them")
 }
 
 // catalog is what is served, nil while that is not known.

@@ -11,7 +11,6 @@ import (
 
 	"github.com/millrace-io/millrace/materializer"
 	"github.com/millrace-io/millrace/partitions/core"
-
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
 
@@ -105,7 +104,8 @@ func (s *Service) Repair(r *adminv1.RepairRequest, out adminv1.AdminService_Repa
 	return out.Send(last)
 }
 
-// awaitOwner waits until a repaired partition serves again, here or, when it is not assigned to this worker, elsewhere.
+// awaitOwner waits until a repaired partition serves again, here or, when it is not assigned to
+// this worker, elsewhere.
 func awaitOwner(w *Worker, partition int32, out adminv1.AdminService_RepairServer) error {
 	p := w.Partitions.Partitions()[partition]
 	for {

@@ -61,7 +61,8 @@ type Options struct {
 // NewServer returns the server of an open port. It closes the listener when it has served.
 func NewServer(service *Service, listener net.Listener, o Options) *Server {
 	// Handlers read log and store, which are closed after the admin port.
-	s := &Server{service: service, options: o, listener: listener, grpc: grpc.NewServer(grpc.WaitForHandlers(true), grpc.MaxRecvMsgSize(maxRequest), grpc.MaxSendMsgSize(maxReply))}
+	s := &Server{service: service, options: o, listener: listener}
+	s.grpc = grpc.NewServer(grpc.WaitForHandlers(true), grpc.MaxRecvMsgSize(maxRequest), grpc.MaxSendMsgSize(maxReply))
 	adminv1.RegisterAdminServiceServer(s.grpc, service)
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
@@ -70,14 +71,15 @@ func NewServer(service *Service, listener net.Listener, o Options) *Server {
 	return s
 }
 
-// Serve answers until ctx has ended and all is settled, so that the end can be watched here. It returns when no call of
-// the service runs.
+// Serve answers until ctx has ended and all is settled, so that the end can be watched here. It
+// returns when no call of the service runs.
 func (s *Server) Serve(ctx context.Context) error {
 	pages, err := s.pages()
 	if err != nil {
 		return err
 	}
-	front, err := gateway.NewFront(s.grpc, gateway.FrontOptions{MaxRequest: maxRequest, MaxReply: maxReply, BodyTimeout: bodyTimeout})
+	limits := gateway.FrontOptions{MaxRequest: maxRequest, MaxReply: maxReply, BodyTimeout: bodyTimeout}
+	front, err := gateway.NewFront(s.grpc, limits)
 	if err != nil {
 		return err
 	}
@@ -109,8 +111,8 @@ func (s *Server) pages() (http.Handler, error) {
 	mux.HandleFunc("GET /status", s.status)
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.HandleFunc("GET /livez", say("ok"))
-	mux.HandleFunc("GET /{$}", say("millrace admin: /status /metrics /readyz /livez, and millrace.admin.v1.AdminService over gRPC, gRPC-Web, Connect, and "+
-		"POST /millrace.admin.v1.AdminService/Status with JSON"))
+	mux.HandleFunc("GET /{$}", say("millrace admin: /status /metrics /readyz /livez, and millrace.admin.v1.AdminService "+
+		"over gRPC, gRPC-Web, Connect, and POST /millrace.admin.v1.AdminService/Status with JSON"))
 	if s.options.Profiles {
 		mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 		mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
@@ -141,9 +143,10 @@ func route(front *gateway.Front, pages http.Handler) http.Handler {
 	})
 }
 
-// mayCall refuses what a page of another origin has a browser send: it would act for everybody who opens that page near a worker.
-// A page whose own name resolves to this address would be of the same origin, so a browser must use an address, or localhost.
-// What is not a browser sends neither header.
+// mayCall refuses what a page of another origin has a browser send: it would act for the person who
+// opens that page near a worker. A page whose own name resolves to this address would be of the
+// same origin, so a browser must use an address, or localhost. What is not a browser sends neither
+// header.
 func mayCall(r *http.Request, foreign *http.CrossOriginProtection) error {
 	if r.Header.Get("Origin") == "" && r.Header.Get("Sec-Fetch-Site") == "" {
 		return nil
@@ -153,7 +156,8 @@ func mayCall(r *http.Request, foreign *http.CrossOriginProtection) error {
 		host = name
 	}
 	if host != "localhost" && net.ParseIP(strings.Trim(host, "[]")) == nil {
-		return fmt.Errorf("a browser calls the admin service by an IP address or as localhost, not as %q: open the page by one of these", host)
+		return fmt.Errorf("a browser calls the admin service by an IP address or as localhost, not as %q: "+
+			"open the page by one of these", host)
 	}
 	if err := foreign.Check(r); err != nil {
 		return fmt.Errorf("a page of another origin may not call the admin service (%w)", err)
@@ -189,7 +193,8 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(append(page.Bytes(), '\n'))
 }
 
-// readyz says by its code whether the process serves, by its first line why not, and by the others what is to be looked at.
+// readyz says by its code whether the process serves, by its first line why not, and by the others
+// what is to be looked at.
 func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
 	code, lines := http.StatusOK, []string{"ready"}
 	if err := s.service.process.NotReady(); err != nil {

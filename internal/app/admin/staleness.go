@@ -17,7 +17,8 @@ var promises = map[entities.Consistency]string{ //nolint:gochecknoglobals // a c
 	entities.AtLeast:  "a state that includes the token",
 }
 
-// stalenessStatus shows what was promised and measured of relaxed reads, for every entity type that is served or was.
+// stalenessStatus shows what was promised and measured of relaxed reads, for every entity type that
+// is served or was.
 func stalenessStatus(measured []replica.Staleness, catalog *discovery.Catalog) []*adminv1.StalenessStatus {
 	var all []*adminv1.StalenessStatus
 	if catalog != nil {

@@ -38,8 +38,9 @@ func (s *Service) Page(ctx context.Context) *adminv1.StatusResponse {
 	return page
 }
 
-// Warnings returns what an operator should look at although the worker serves what it owns: partitions that have halted here and
-// that other workers own, so that this one is no standby for them; and logs that have lost what the store of this worker has.
+// Warnings returns what an operator should look at although the worker serves what it owns:
+// partitions that have halted here and that other workers own, so that this one is no standby for
+// them; and logs that have lost what the store of this worker has.
 func (s *Service) Warnings() []string {
 	w := s.process.Worker()
 	if w == nil {
@@ -51,7 +52,8 @@ func (s *Service) Warnings() []string {
 		s := p.Status()
 		switch owner, owned := app.table().Owner(s.Partition); {
 		case s.Halted != nil && s.State == core.Halted && !(owned && owner.Name == w.Name):
-			all = append(all, fmt.Sprintf("partition %d is halted on this worker, which does not own it and cannot take it over: %s; see `millrace repair`", s.Partition, s.Halted))
+			all = append(all, fmt.Sprintf("partition %d is halted on this worker, which does not own it "+
+				"and cannot take it over: %s; see `millrace repair`", s.Partition, s.Halted))
 		case s.Inspection.Damage != nil:
 			all = append(all, s.Inspection.Damage.Error())
 		}
@@ -66,7 +68,9 @@ func serviceList(catalog *discovery.Catalog, hosting string) []*adminv1.ServiceS
 	}
 	all := make([]*adminv1.ServiceStatus, 0, len(catalog.Services()))
 	for _, service := range catalog.Services() {
-		status := &adminv1.ServiceStatus{Name: service.Name, Kind: service.Kind.String(), Hosting: hosting, Hash: fmt.Sprintf("%016x", service.Hash)}
+		status := &adminv1.ServiceStatus{
+			Name: service.Name, Kind: service.Kind.String(), Hosting: hosting, Hash: fmt.Sprintf("%016x", service.Hash),
+		}
 		if service.Kind.Spec().HasEntities {
 			status.EntityType = service.EntityType.Name
 		}
@@ -100,7 +104,8 @@ func (s *Service) partitionStatus(ctx context.Context, w *Worker) []*adminv1.Par
 		case i.Failed != nil:
 			status.LastError = "the log could not be looked through for losses: " + i.Failed.Error()
 		case i.Until > 0 && !i.Over:
-			status.LastError = fmt.Sprintf("the settings of the topic were wrong: its log is being looked through for losses, at offset %d of %d", i.Next, i.Until)
+			status.LastError = fmt.Sprintf("the settings of the topic were wrong: its log is being looked through for losses, "+
+				"at offset %d of %d", i.Next, i.Until)
 		}
 		if !s.LastFailed.IsZero() {
 			status.LastErrorTime = timestamppb.New(s.LastFailed)
@@ -113,8 +118,8 @@ func (s *Service) partitionStatus(ctx context.Context, w *Worker) []*adminv1.Par
 	return all
 }
 
-// lag says how far a partition is behind the log, in records and in the age of the first one that it has not read. An active
-// one is not behind: it wrote them all.
+// lag says how far a partition is behind the log, in records and in the age of the first one that
+// it has not read. An active one is not behind: it wrote them all.
 func (w *Worker) lag(ctx context.Context, table *broker.Table, s partitions.Status, status *adminv1.PartitionStatus) error {
 	if owner, _ := table.Owner(s.Partition); s.State == core.Standby && !s.Followed && owner.Name != w.Name {
 		return nil // it is another worker's

@@ -163,13 +163,16 @@ func (t *tail) wanted(res *adminv1.TailResponse) bool {
 
 // describe tells one record, and what the reader rule says about it.
 func (t *tail) describe(partition int32, r *materializer.Read) *adminv1.TailResponse {
-	res := &adminv1.TailResponse{Partition: partition, Offset: r.Offset, Entity: string(r.Key), Time: timestamppb.New(r.Record.Time)}
+	res := &adminv1.TailResponse{
+		Partition: partition, Offset: r.Offset, Entity: string(r.Key), Time: timestamppb.New(r.Record.Time),
+	}
 	if r.Foreign != nil {
 		res.Kind, res.Note = "foreign", r.Foreign.Error()
 		return res
 	}
 	env := &r.Envelope
-	res.Kind, res.Epoch, res.Nonce, res.Sequence, res.CommandId = kindName(env.Kind), env.Epoch, fmt.Sprintf("%016x", env.Nonce), env.Sequence, env.CommandID
+	res.Kind, res.Epoch, res.Nonce = kindName(env.Kind), env.Epoch, fmt.Sprintf("%016x", env.Nonce)
+	res.Sequence, res.CommandId = env.Sequence, env.CommandID
 	res.Stale = r.Verdict == record.Void
 	if r.Dropped {
 		res.Note = "an incomplete group before this record was dropped"

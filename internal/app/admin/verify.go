@@ -27,8 +27,9 @@ func (s *Service) Verify(r *adminv1.VerifyRequest, out adminv1.AdminService_Veri
 	return w.Verify(out.Context(), r, out.Send)
 }
 
-// Verify reads partition after partition of the journal, and says of each what cannot be read. It needs Log, Topic and, if the
-// request is for a comparison with the store, Store. One runs at a time.
+// Verify reads partition after partition of the journal, and says of each what cannot be read. It
+// needs Log, Topic and, if the request is for a comparison with the store, Store. One runs at a
+// time.
 func (w *Worker) Verify(ctx context.Context, r *adminv1.VerifyRequest, send func(*adminv1.VerifyResponse) error) error {
 	first, last := int32(0), w.Topic.Partitions-1
 	if r.Partition != nil {
@@ -55,14 +56,16 @@ func (w *Worker) verifyPartition(ctx context.Context, p int32, store bool, layou
 		Progress: func(next, end int64) {
 			if time.Since(told) > repairTold && sent == nil {
 				told = time.Now()
-				sent = send(&adminv1.VerifyResponse{Partition: p, What: &adminv1.VerifyResponse_Progress{Progress: &adminv1.VerifyProgress{NextOffset: next, EndOffset: end}}})
+				progress := &adminv1.VerifyProgress{NextOffset: next, EndOffset: end}
+				sent = send(&adminv1.VerifyResponse{Partition: p, What: &adminv1.VerifyResponse_Progress{Progress: progress}})
 			}
 		},
 		Found: func(f materializer.Finding) error {
 			if shown++; shown > maxFindings || sent != nil {
 				return sent
 			}
-			return send(&adminv1.VerifyResponse{Partition: p, What: &adminv1.VerifyResponse_Finding{Finding: &adminv1.VerifyFinding{Offset: f.Offset, What: f.What}}})
+			finding := &adminv1.VerifyFinding{Offset: f.Offset, What: f.What}
+			return send(&adminv1.VerifyResponse{Partition: p, What: &adminv1.VerifyResponse_Finding{Finding: finding}})
 		},
 	}
 	if store {
@@ -77,8 +80,10 @@ func (w *Worker) verifyPartition(ctx context.Context, p int32, store bool, layou
 	}
 	*layout = found.Layout
 	summary := &adminv1.VerifySummary{
-		StartOffset: found.Start, NextOffset: found.Next, Claims: found.Claims, Repairs: found.Repairs, Records: found.Records, Events: found.Events,
-		VoidRecords: found.Void, ForeignRecords: found.Foreign, CutGroups: found.Cut, Entities: found.Entities, Jumps: found.Jumps,
+		StartOffset: found.Start, NextOffset: found.Next, Claims: found.Claims, Repairs: found.Repairs,
+		Records: found.Records, Events: found.Events,
+		VoidRecords: found.Void, ForeignRecords: found.Foreign, CutGroups: found.Cut, Entities: found.Entities,
+		Jumps:          found.Jumps,
 		ComparedOffset: found.Compared, Findings: found.Findings,
 	}
 	if err != nil {

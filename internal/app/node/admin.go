@@ -53,7 +53,8 @@ func (p workerProcess) App() admin.App {
 // Worker returns the worker's log, store and partitions.
 func (p workerProcess) Worker() *admin.Worker {
 	return &admin.Worker{
-		Name: p.identity.Worker, Log: p.log, Topic: p.topic, Store: p.store, Partitions: p.manager, Drain: p.Drain, Clock: p.clock,
+		Name: p.identity.Worker, Log: p.log, Topic: p.topic, Store: p.store, Partitions: p.manager,
+		Drain: p.Drain, Clock: p.clock,
 	}
 }
 
@@ -64,7 +65,8 @@ type gatewayProcess struct{ *Gateway }
 func (p gatewayProcess) Self() *adminv1.StatusResponse {
 	g := p.Gateway
 	return &adminv1.StatusResponse{
-		Version: g.options.Version, Started: timestamppb.New(g.started), Log: engine(g.config), Durability: g.topic.Durability,
+		Version: g.options.Version, Started: timestamppb.New(g.started), Log: engine(g.config),
+		Durability:    g.topic.Durability,
 		PublicAddress: g.PublicAddress(), AdminAddress: g.AdminAddress(), Tasks: g.tasks(),
 		PartitionsOfTopic: g.topic.Partitions,
 	}
@@ -80,7 +82,9 @@ func (p gatewayProcess) Catalog() (catalog *discovery.Catalog, hosting string) {
 
 // App returns the app of the gateway.
 func (p gatewayProcess) App() admin.App {
-	return admin.App{Name: p.config.App, Layout: p.layout, Routes: p.routes, Client: p.client, Carried: p.forwarder.Counts()}
+	return admin.App{
+		Name: p.config.App, Layout: p.layout, Routes: p.routes, Client: p.client, Carried: p.forwarder.Counts(),
+	}
 }
 
 // Worker returns nil.

@@ -20,12 +20,12 @@ import (
 	"github.com/millrace-io/millrace/partitions/journal"
 	"github.com/millrace-io/millrace/partitions/peer"
 	"github.com/millrace-io/millrace/proto/gen/cloudstate"
-
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
 
-// Gateway is a process that serves an app's callers by way of its workers. It hosts no function, has no data directory and owns
-// nothing, so that there may be any number of them. StartGateway makes it; Wait returns when it has ended.
+// Gateway is a process that serves an app's callers by way of its workers. It hosts no function,
+// has no data directory and owns nothing, so that there may be any number of them. StartGateway
+// makes it; Wait returns when it has ended.
 type Gateway struct {
 	*process
 
@@ -44,8 +44,9 @@ const (
 // catalogPause is the pause after a worker did not say what it serves.
 var catalogPause = backoff.Policy{First: 50 * time.Millisecond, Max: 2 * time.Second, Jitter: 0.3} //nolint:gochecknoglobals // a constant
 
-// StartGateway opens everything and starts the tasks. Of the options, Config, PartitionsGiven, Version, Logger, Log and Clock count. When it
-// returns an error, nothing is left open. When ctx ends, so does the gateway, in order.
+// StartGateway opens everything and starts the tasks. Of the options, Config, PartitionsGiven,
+// Version, Logger, Log and Clock count. When it returns an error, nothing is left open. When ctx
+// ends, so does the gateway, in order.
 func StartGateway(ctx context.Context, o Options) (*Gateway, error) {
 	g := &Gateway{process: newProcess(o)}
 	if err := g.open(ctx); err != nil {
@@ -62,8 +63,8 @@ func StartGateway(ctx context.Context, o Options) (*Gateway, error) {
 }
 
 const (
-	// journalPatience is how long a gateway waits for the journal: the first worker creates it, perhaps at this moment, and brokers
-	// hear of it one after the other.
+	// journalPatience is how long a gateway waits for the journal: the first worker creates it,
+	// perhaps at this moment, and brokers hear of it one after the other.
 	journalPatience = 5 * time.Second
 	journalPause    = 100 * time.Millisecond
 )
@@ -158,7 +159,8 @@ func (g *Gateway) watchRoutes(ctx context.Context) error {
 	})
 }
 
-// watchCatalog learns from one worker after the other what they serve, and each time that it changes.
+// watchCatalog learns from one worker after the other what they serve, and each time that it
+// changes.
 func (g *Gateway) watchCatalog(ctx context.Context) error {
 	for attempt := 1; ; attempt++ {
 		table, changed := g.routes.Look()

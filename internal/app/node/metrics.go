@@ -13,7 +13,6 @@ import (
 	"github.com/millrace-io/millrace/partitions"
 	"github.com/millrace-io/millrace/partitions/core"
 	"github.com/millrace-io/millrace/partitions/peer"
-
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
 

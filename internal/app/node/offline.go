@@ -12,8 +12,8 @@ import (
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
 
-// VerifyOffline reads the journal that the configuration names while no worker runs. It takes the lock of a data directory; it
-// creates nothing.
+// VerifyOffline reads the journal that the configuration names while no worker runs. It takes the
+// lock of a data directory; it creates nothing.
 func VerifyOffline(ctx context.Context, c *Config, r *adminv1.VerifyRequest, send func(*adminv1.VerifyResponse) error) (err error) {
 	n, err := openOffline(ctx, c, r.GetStore())
 	if err != nil {
@@ -24,7 +24,8 @@ func VerifyOffline(ctx context.Context, c *Config, r *adminv1.VerifyRequest, sen
 	return w.Verify(ctx, r, send)
 }
 
-// openOffline opens log and journal of a configuration, and the store if it is wanted, and starts nothing.
+// openOffline opens log and journal of a configuration, and the store if it is wanted, and starts
+// nothing.
 func openOffline(ctx context.Context, c *Config, store bool) (*Node, error) {
 	n := &Node{process: newProcess(Options{Config: c})}
 	err := n.openForReading(ctx, store)

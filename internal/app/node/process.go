@@ -21,8 +21,8 @@ import (
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
 
-// process is what a worker and a gateway have in common: two ports and what serves them, the table of who owns what, tasks, and
-// the order in which all of that ends.
+// process is what a worker and a gateway have in common: two ports and what serves them, the table
+// of who owns what, tasks, and the order in which all of that ends.
 type process struct {
 	options Options
 	config  *Config
@@ -45,8 +45,8 @@ type process struct {
 	sources  []observe.Source
 	troubles troubles
 
-	// ready is closed when the process serves for the first time; poked gets a signal when it should be looked at once more
-	// whether it does.
+	// ready is closed when the process serves for the first time; poked gets a signal when it
+	// should be looked at once more whether it does.
 	ready     chan struct{}
 	readyOnce sync.Once
 	poked     chan struct{}
@@ -67,8 +67,10 @@ func newProcess(o Options) *process {
 		o.Clock = clock.Wall{}
 	}
 	p := &process{
-		options: o, config: o.Config, clock: o.Clock, logger: o.Logger, started: o.Clock.Now(), routes: partitions.NewRoutes(),
-		troubles: troubles{clock: o.Clock}, ready: make(chan struct{}), poked: make(chan struct{}, 1), quiet: make(chan struct{}),
+		options: o, config: o.Config, clock: o.Clock, logger: o.Logger, started: o.Clock.Now(),
+		routes:   partitions.NewRoutes(),
+		troubles: troubles{clock: o.Clock}, ready: make(chan struct{}), poked: make(chan struct{}, 1),
+		quiet: make(chan struct{}),
 	}
 	if o.Log != nil {
 		p.keepLog(o.Log)
@@ -146,8 +148,8 @@ func (p *process) serveCallers(ctx context.Context) error {
 	return err
 }
 
-// shutdown waits for the stop and lets calls finish, for drain-timeout. Then rest ends what they began, with what is left of
-// that time.
+// shutdown waits for the stop and lets calls finish, for drain-timeout. Then rest ends what they
+// began, with what is left of that time.
 func (p *process) shutdown(ctx context.Context, rest func(bounded context.Context)) error {
 	<-ctx.Done()
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.config.DrainTimeout)
@@ -177,8 +179,8 @@ func (p *process) markReady() { p.readyOnce.Do(func() { close(p.ready) }) }
 // Status is the whole status page.
 func (p *process) Status(ctx context.Context) *adminv1.StatusResponse { return p.service.Page(ctx) }
 
-// Ready is closed when the process serves for the first time: of a worker when the function is known and every partition is
-// owned, of a gateway when a worker has said what it serves.
+// Ready is closed when the process serves for the first time: of a worker when the function is
+// known and every partition is owned, of a gateway when a worker has said what it serves.
 func (p *process) Ready() <-chan struct{} { return p.ready }
 
 // Done is closed when the process has begun to end.
