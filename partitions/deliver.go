@@ -24,13 +24,13 @@ func (p *Partition) deliver(ctx context.Context, d *core.Delivery, progress enti
 		reply, err := p.router.Send(ctx, source, target)
 		failpoint.Hit(failpoint.AfterEffect)
 		p.stats.delivered.Add(1)
-		p.post(input{kind: inDelivered, offset: source.Offset, reply: reply, err: entities.AsError(err)})
+		p.post(inDelivered{offset: source.Offset, reply: reply, err: entities.AsError(err)})
 	})
 }
 
 // Delivered tells the outbox what came of an effect that the caller sent itself, because it waits for the answer.
 func (p *Partition) Delivered(source entities.Source, reply *entities.Reply, err error) {
-	p.post(input{kind: inDelivered, offset: source.Offset, reply: reply, err: entities.AsError(err)})
+	p.post(inDelivered{offset: source.Offset, reply: reply, err: entities.AsError(err)})
 }
 
 // Conclude keeps what the forward of a command was answered with the command's id, or with its source, and returns what its caller
@@ -40,7 +40,7 @@ func (p *Partition) Conclude(ctx context.Context, cmd *entities.Command, forward
 	call := newCall(cmd)
 	call.Forward, call.Outcome = forward, outcome
 	meetingOf(call).set(core.PhaseDecided)
-	if !p.submit(input{kind: inConcluded, call: call}) {
+	if !p.submit(inConcluded{call}) {
 		return entities.Committed{}, entities.PartitionMoved(p.id, "the worker is stopping")
 	}
 	select {
@@ -79,9 +79,9 @@ func (p *Partition) unheld(call *core.Call) {
 
 // loadOutbox reads open effects that are not parked, and gives them to loaded. It runs on the loop, so
 // that nothing is committed between the reading and its end.
-func (p *Partition) loadOutbox(e *core.Effect, loaded func(effects []*core.Delivery, next int64, more bool)) {
+func (p *Partition) loadOutbox(from int64, limit int, loaded func(effects []*core.Delivery, next int64, more bool)) {
 	view := p.image.View()
-	found, next, more, err := view.Unparked(e.Offset, e.Attempt, core.PageBytes)
+	found, next, more, err := view.Unparked(from, limit, core.PageBytes)
 	effects := make([]*core.Delivery, 0, len(found))
 	for i := 0; i < len(found) && err == nil; i++ {
 		var d *core.Delivery
@@ -97,10 +97,10 @@ func (p *Partition) loadOutbox(e *core.Effect, loaded func(effects []*core.Deliv
 }
 
 // loadOpen reads the offsets of open effects, and, the first time in an ownership, how many are parked.
-func (p *Partition) loadOpen(e *core.Effect) {
+func (p *Partition) loadOpen(from int64, limit int) {
 	view := p.image.View()
-	open, err := view.Open(e.Offset, e.Attempt)
-	if err == nil && e.Offset == 0 {
+	open, err := view.Open(from, limit)
+	if err == nil && from == 0 {
 		var parked int
 		parked, err = view.CountParked()
 		p.core.ParkedCounted(parked)
@@ -110,7 +110,7 @@ func (p *Partition) loadOpen(e *core.Effect) {
 		p.core.ApplyFailed(err)
 		return
 	}
-	p.core.OpenLoaded(open, len(open) == e.Attempt)
+	p.core.OpenLoaded(open, len(open) == limit)
 }
 
 // resolve finds what an operator's instruction is about, and gives it to the core.
@@ -199,7 +199,7 @@ func (p *Partition) fire(ctx context.Context, a *core.Timer, incarnation uint64)
 		defer cancel()
 		failpoint.Hit(failpoint.BeforeTimer)
 		err := p.runTimer(ctx, a)
-		in := input{kind: inFired, incarnation: incarnation, alarm: a, superseded: errors.Is(err, core.ErrSuperseded)}
+		in := inFired{incarnation: incarnation, timer: a, superseded: errors.Is(err, core.ErrSuperseded)}
 		if !in.superseded {
 			p.stats.fired.Add(1)
 			in.err = entities.AsError(err)

@@ -39,7 +39,7 @@ func (m *Manager) Repair(ctx context.Context, partition int32, choice materializ
 	}
 	ended := make(chan *core.Repair, 1)
 	r := &core.Repair{Choice: choice, Done: func(r *core.Repair) { ended <- r }}
-	if !m.partitions[partition].post(input{kind: inRepair, repair: r}) {
+	if !m.partitions[partition].post(inRepair{r}) {
 		return materializer.Restored{}, entities.PartitionMoved(partition, "the worker is stopping")
 	}
 	select {
@@ -60,7 +60,7 @@ func (m *Manager) suspectLogs() {
 		inspectors[i] = p.inspector
 	}
 	if err := repair.MarkSuspected(m.options.Store, inspectors); err != nil {
-		m.partitions[0].post(input{kind: inAlarm, fail: err})
+		m.partitions[0].post(inAlarm{fail: err})
 	}
 }
 
@@ -91,7 +91,7 @@ func (m *Manager) inspectLogs(ctx context.Context) {
 				failed = true
 				continue
 			}
-			p.post(input{kind: inInspected, finding: found})
+			p.post(inInspected{finding: found})
 		}
 		if !failed {
 			continue

@@ -28,7 +28,7 @@ func (l local) Delivered(source entities.Source, reply *entities.Reply, err erro
 
 // Unheld implements Local.
 func (l local) Unheld(partition int32, from, until int64) {
-	l.m.partitions[partition].post(input{kind: inUnheld, offset: from, next: until})
+	l.m.partitions[partition].post(inUnheld{offset: from, next: until})
 }
 
 // Position implements Local.

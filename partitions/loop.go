@@ -25,7 +25,7 @@ type loop struct {
 	// ctx ends with the loop; it is set before any other goroutine drives it.
 	ctx context.Context //nolint:containedctx // the loop's own lifetime, for turns on the goroutines of callers
 	// inputs is the mailbox's other buffer.
-	inputs []input
+	inputs []message
 	// rows are folded and not committed yet.
 	rows materializer.Batch
 	// touched are the partitions to which something happened in this turn.
@@ -36,10 +36,10 @@ type loop struct {
 const borrowedTurns = 4
 
 // post gives the loop an input. It returns false when the loop has ended.
-func (l *loop) post(in input) bool { return l.mail.post(in) }
+func (l *loop) post(in message) bool { return l.mail.post(in) }
 
 // submit is post on behalf of a caller, whose goroutine does the turn when no other one drives the loop.
-func (l *loop) submit(in input) bool {
+func (l *loop) submit(in message) bool {
 	posted, drive := l.mail.postAndDrive(in)
 	if drive {
 		defer crash()
@@ -83,7 +83,7 @@ func (l *loop) run(ctx context.Context) {
 			}
 		}
 		ticks, stop = l.clock.After(tick)
-		if posted, drive := l.mail.postAndDrive(input{kind: inTick}); posted && drive {
+		if posted, drive := l.mail.postAndDrive(message{}); posted && drive {
 			l.drive(math.MaxInt)
 		}
 	}
@@ -114,18 +114,17 @@ func (l *loop) ticked() {
 }
 
 // turn gives inputs to the cores and does what these ask for.
-func (l *loop) turn(ctx context.Context, inputs []input) {
-	for i := range inputs {
-		in := &inputs[i]
-		if in.kind == inTick {
+func (l *loop) turn(ctx context.Context, inputs []message) {
+	for _, m := range inputs {
+		if m.input == nil {
 			l.ticked()
 			continue
 		}
-		l.touch(in.partition)
-		if in.kind == inResolved || in.kind == inConcluded || (in.kind == inSubmitted && in.call.Named()) {
+		l.touch(m.to)
+		if asksStore(m.input) {
 			l.perform(ctx) // what was just committed may be this very command: the store must have that before it is asked
 		}
-		in.partition.receive(in)
+		m.input.receive(m.to)
 	}
 	for _, p := range l.touched {
 		p.core.Flush()
@@ -138,6 +137,18 @@ func (l *loop) turn(ctx context.Context, inputs []input) {
 		l.touched[i] = nil
 	}
 	l.touched = l.touched[:0]
+}
+
+// asksStore says whether the store is asked about an input before the core gets it.
+func asksStore(in input) bool {
+	switch in := in.(type) {
+	case inSubmitted:
+		return in.Named()
+	case inConcluded, inResolved:
+		return true
+	default:
+		return false
+	}
 }
 
 func (l *loop) touch(p *Partition) {
@@ -160,18 +171,22 @@ func (l *loop) end(ctx context.Context) {
 	for _, p := range l.partitions {
 		p.tasks.wait()
 	}
-	for _, in := range l.mail.close() {
-		p := in.partition
-		switch in.kind {
-		case inSubmitted, inPosition, inConcluded:
-			p.core.Refuse(in.call, entities.PartitionMoved(p.id, "the worker is stopping"))
+	for _, m := range l.mail.close() {
+		p, stopping := m.to, "the worker is stopping"
+		switch in := m.input.(type) {
+		case inSubmitted:
+			p.core.Refuse(in.Call, entities.PartitionMoved(p.id, stopping))
+		case inPosition:
+			p.core.Refuse(in.Call, entities.PartitionMoved(p.id, stopping))
+		case inConcluded:
+			p.core.Refuse(in.Call, entities.PartitionMoved(p.id, stopping))
 		case inDecided, inSessionEnded, inOpened:
-			p.receive(&in)
+			in.receive(p)
 		case inResolved:
-			in.instruction.Done(false)
+			in.Done(false)
 		case inRepair:
-			in.repair.Err = entities.PartitionMoved(p.id, "the worker is stopping")
-			in.repair.Done(in.repair)
+			in.Err = entities.PartitionMoved(p.id, stopping)
+			in.Done(in.Repair)
 		case inQuiet:
 			in.quiet(true)
 		case inRevoked:
@@ -222,7 +237,7 @@ func (l *loop) perform(ctx context.Context) {
 		for _, p := range l.touched {
 			for ; p.turn.performed < p.turn.committed; p.turn.performed++ {
 				more = true
-				p.do(ctx, &p.core.Effects()[p.turn.performed])
+				p.do(ctx, p.core.Effects()[p.turn.performed])
 			}
 		}
 	}
@@ -241,13 +256,13 @@ func (l *loop) commit() {
 		fresh := p.core.Effects()[p.turn.committed:]
 		committed := false
 		for i := range fresh {
-			switch e := &fresh[i]; e.Kind {
-			case core.DoSkip:
-				p.skip(e.Gap)
-			case core.DoCommit:
+			switch do := fresh[i].Do.(type) {
+			case core.Skip:
+				p.skip(do.Gap)
+			case core.Commit:
 				committed = true
 				if err == nil {
-					err = l.apply(p, e.Batch)
+					err = l.apply(p, do.Batch)
 				}
 			default:
 			}

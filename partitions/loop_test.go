@@ -14,7 +14,7 @@ func TestPanicOfATurnEndsTheProcess(t *testing.T) {
 		defer func() { _ = recover() }()
 		l := &loop{mail: newMailbox()}
 		l.mail.take(nil, false) // the loop is idle
-		l.submit(input{kind: inSubmitted})
+		l.submit(message{input: inSubmitted{}})
 		return
 	}
 	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$") //nolint:noctx // this very test

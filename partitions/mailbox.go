@@ -1,93 +1,13 @@
 package partitions
 
-import (
-	"sync"
-
-	"github.com/millrace-io/millrace/broker-adapter"
-	"github.com/millrace-io/millrace/entities"
-	"github.com/millrace-io/millrace/entities/record"
-	"github.com/millrace-io/millrace/materializer"
-	"github.com/millrace-io/millrace/partitions/core"
-	"github.com/millrace-io/millrace/partitions/repair"
-)
-
-type inputKind uint8
-
-const (
-	inAssigned inputKind = iota
-	inRevoked
-	inFollowed
-	inLost
-	inAlarm
-	inInspected
-	inReplaced
-	inCaughtUp
-	inFailed
-	inWaited
-	inClaimAcked
-	inReadBack
-	inSubmitted
-	inWithdrawn
-	inSessionEnded
-	inDecided
-	inOpened
-	inPassivated
-	inAcked
-	inGapRead
-	inDelivered
-	inConcluded
-	inUnheld
-	inFired
-	inResolved
-	inQuiet
-	inPosition
-	inFollowFailed
-	// inTick is of the loop, and of no partition.
-	inTick
-	inRepair
-	inSurveyed
-	inRestored
-)
-
-// input is one message for a loop; which fields count depends on kind.
-type input struct {
-	kind        inputKind
-	partition   *Partition
-	incarnation uint64
-	call        *core.Call
-	entity      *core.Entity
-	opening     *core.Opening
-	outcome     *entities.Outcome
-	err         *entities.Error
-	fail        error
-	batch       *core.Batch
-	result      broker.AppendResult
-	owner       record.Owner
-	next        int64
-	gap         []materializer.GapRecord
-	fold        *materializer.Fold
-	released    func()
-	offset      int64
-	reply       *entities.Reply
-	alarm       *core.Timer
-	superseded  bool
-	instruction *instruction
-	quiet       func(atOnce bool)
-	followed    bool
-	handedOver  bool
-	repair      *core.Repair
-	survey      materializer.Survey
-	page        []materializer.Entry
-	restored    materializer.Restored
-	finding     repair.Finding
-}
+import "sync"
 
 // mailbox hands inputs, in order, from any goroutine to the one that drives the loop: the loop's own, or that of a caller who
 // found the loop idle and saves two wake-ups by doing the turn itself. What waits is bounded by those who post: each caller has
 // one command, each batch one acknowledgement.
 type mailbox struct {
 	mu     sync.Mutex
-	inputs []input
+	inputs []message
 	// driven: a goroutine drives the loop, and takes what is posted before it stops. ended: only the loop's goroutine may, from now
 	// on.
 	driven, ended bool
@@ -100,7 +20,7 @@ type mailbox struct {
 func newMailbox() *mailbox { return &mailbox{driven: true, ready: make(chan struct{}, 1)} }
 
 // post adds an input and wakes the loop's goroutine, if need be. It returns false when the loop has ended.
-func (m *mailbox) post(in input) bool {
+func (m *mailbox) post(in message) bool {
 	m.mu.Lock()
 	if m.closed {
 		m.mu.Unlock()
@@ -116,7 +36,7 @@ func (m *mailbox) post(in input) bool {
 }
 
 // postAndDrive adds an input. drive says that the loop was not driven: the caller drives it now, and must take.
-func (m *mailbox) postAndDrive(in input) (posted, drive bool) {
+func (m *mailbox) postAndDrive(in message) (posted, drive bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.closed {
@@ -143,7 +63,7 @@ func (m *mailbox) tryDrive() bool {
 
 // take returns everything that waits and keeps buf for what comes next. When nothing waits, or another turn is too many, the
 // caller does not drive any more.
-func (m *mailbox) take(buf []input, another bool) []input {
+func (m *mailbox) take(buf []message, another bool) []message {
 	m.mu.Lock()
 	taken := m.inputs
 	if len(taken) > 0 && another {
@@ -181,7 +101,7 @@ func (m *mailbox) signal() {
 }
 
 // close refuses further inputs and returns those that still wait.
-func (m *mailbox) close() []input {
+func (m *mailbox) close() []message {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.closed = true

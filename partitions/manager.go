@@ -314,12 +314,12 @@ func (m *Manager) assign(e broker.AssignmentEvent) {
 	for _, id := range e.Assigned {
 		m.hinted[id] = true
 		if m.wrong() == nil {
-			m.partitions[id].post(input{kind: inAssigned, handedOver: m.handedOver[id]})
+			m.partitions[id].post(inAssigned{handedOver: m.handedOver[id]})
 		}
 	}
 	for _, id := range e.Lost {
 		delete(m.hinted, id)
-		m.partitions[id].post(input{kind: inLost})
+		m.partitions[id].post(inLost{})
 	}
 	for _, id := range e.Revoked {
 		delete(m.hinted, id)
@@ -363,7 +363,7 @@ func (m *Manager) setFollowed(t *broker.Table) {
 	}
 	for id, p := range m.partitions {
 		if p.replica.Want(followed[id]) {
-			p.post(input{kind: inFollowed, followed: followed[id]})
+			p.post(inFollowed{followed: followed[id]})
 		}
 	}
 }
@@ -411,7 +411,7 @@ func (m *Manager) release(ids []int32, why error) (wait func()) {
 	var open sync.WaitGroup
 	for _, id := range ids {
 		open.Add(1)
-		if !m.partitions[id].post(input{kind: inRevoked, fail: why, released: open.Done}) {
+		if !m.partitions[id].post(inRevoked{fail: why, released: open.Done}) {
 			open.Done()
 		}
 	}
@@ -478,7 +478,7 @@ func (m *Manager) judge(info broker.TopicInfo) {
 	case info.ID != m.options.Topic.ID:
 		now, m.replaced = materializer.TopicReplaced(m.options.Topic.ID, info.ID), true
 		for _, p := range m.partitions {
-			p.post(input{kind: inReplaced, fail: now})
+			p.post(inReplaced{fail: now})
 		}
 	case was == nil && now != nil:
 		released = m.release(m.all(), now)
@@ -501,7 +501,7 @@ func (m *Manager) judge(info broker.TopicInfo) {
 func (m *Manager) takeAgain() {
 	for id := range m.partitions {
 		if m.hinted[int32(id)] {
-			m.partitions[id].post(input{kind: inAssigned})
+			m.partitions[id].post(inAssigned{})
 		}
 	}
 }
@@ -513,7 +513,7 @@ func (m *Manager) AwaitQuiet(ctx context.Context) error {
 		quiet = true
 		for _, p := range m.partitions {
 			answer := make(chan bool, 1)
-			if !p.post(input{kind: inQuiet, quiet: func(atOnce bool) { answer <- atOnce }}) {
+			if !p.post(inQuiet{quiet: func(atOnce bool) { answer <- atOnce }}) {
 				continue
 			}
 			select {

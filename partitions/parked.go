@@ -12,7 +12,6 @@ import (
 	"github.com/millrace-io/millrace/entities/record"
 	"github.com/millrace-io/millrace/materializer"
 	"github.com/millrace-io/millrace/partitions/core"
-
 	recordv1 "github.com/millrace-io/millrace/proto/gen/millrace/record/v1"
 )
 
@@ -185,7 +184,7 @@ func (m *Manager) ResolveSome(ctx context.Context, from ParkedPlace, filter mate
 func (m *Manager) resolve(ctx context.Context, partition int32, r *instruction) (ok bool, err error) {
 	done := make(chan bool, 1)
 	r.Done = func(ok bool) { done <- ok }
-	if !m.partitions[partition].post(input{kind: inResolved, instruction: r}) {
+	if !m.partitions[partition].post(inResolved{r}) {
 		return false, entities.PartitionMoved(partition, "the worker is stopping")
 	}
 	select {

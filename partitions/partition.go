@@ -114,14 +114,12 @@ type failure struct {
 
 // post gives the partition's loop an input. It returns false when the loop has ended.
 func (p *Partition) post(in input) bool {
-	in.partition = p
-	return p.loop.post(in)
+	return p.loop.post(message{p, in})
 }
 
 // submit is post for a caller, who may do the loop's turn himself.
 func (p *Partition) submit(in input) bool {
-	in.partition = p
-	return p.loop.submit(in)
+	return p.loop.submit(message{p, in})
 }
 
 // advance gives the core the time. After a suspension, what was known of the log and its time is as old as that.
@@ -135,195 +133,86 @@ func (p *Partition) advance() {
 	}
 }
 
-// receive gives one input to the core.
-func (p *Partition) receive(in *input) {
-	c := p.core
-	switch in.kind {
-	case inTick: // the loop's own
-	case inAssigned:
-		c.Assigned(in.handedOver)
-	case inRevoked:
-		p.released = append(p.released, in.released)
-		if in.fail != nil {
-			p.failed(in.fail)
-			c.Withheld(in.fail)
-		}
-		c.Revoked()
-	case inFollowed:
-		c.Followed(in.followed)
-	case inFollowFailed:
-		p.failed(in.fail)
-		c.FollowFailed(in.fail)
-	case inAlarm:
-		p.alarm(in.fail.Error())
-	case inInspected:
-		p.inspector.Conclude(in.finding, p.alarm)
-	case inLost:
-		c.Lost()
-	case inReplaced:
-		c.Halt(in.fail)
-	case inCaughtUp:
-		c.CaughtUp(in.owner, in.next, p.random()|1, p.types()) // no owner has nonce 0
-	case inFailed:
-		p.failed(in.fail)
-		c.Failed(in.incarnation, in.fail)
-	case inWaited:
-		c.Waited(in.incarnation)
-	case inClaimAcked:
-		c.ClaimAcked(in.incarnation, in.result)
-	case inReadBack:
-		p.fold = in.fold
-		p.jumps(0)
-		p.time.owned(p.fold.Meta().LogTime)
-		p.advance()
-		p.lookupWaiting()
-		c.ReadBack(in.incarnation, in.owner, in.next, in.fold.Meta().Floor)
-	case inSubmitted:
-		p.stats.commands.Add(1)
-		if p.lookup(in.call) {
-			c.Submitted(in.call)
-		}
-	case inWithdrawn:
-		c.Withdrawn(in.call)
-	case inSessionEnded:
-		c.SessionEnded(in.call)
-	case inDecided:
-		c.Decided(in.call, in.opening, in.outcome, in.err)
-	case inOpened:
-		c.Opened(in.entity, in.incarnation, in.opening, in.err)
-	case inPassivated:
-		c.Passivated(in.entity, in.incarnation)
-	case inAcked:
-		c.Acked(in.batch, in.result)
-	case inGapRead:
-		c.GapRead(in.incarnation, in.gap, in.fail)
-	case inDelivered:
-		p.attempted("effect of offset %d: %s", in.offset, in.err)
-		if in.err != nil && in.err.Reason == entities.FunctionRefused {
-			p.stats.refused.Add(1)
-		}
-		c.Delivered(in.offset, in.reply, in.err)
-	case inUnheld:
-		for offset := in.offset; offset < in.next; offset++ {
-			c.Unheld(offset)
-		}
-	case inConcluded:
-		if p.lookup(in.call) && p.lookupForward(in.call) {
-			c.Concluded(in.call)
-		}
-	case inFired:
-		p.attempted("timer of offset %d: %s", in.alarm.Offset, in.err)
-		c.Fired(in.incarnation, in.alarm, in.superseded, in.err)
-	case inResolved:
-		if in.instruction.refusal {
-			p.resolveRefusal(in.instruction)
-		} else {
-			p.resolve(in.instruction)
-		}
-	case inPosition:
-		c.Asked(in.call)
-	case inRepair:
-		c.Repair(in.repair)
-	case inSurveyed:
-		c.Surveyed(in.incarnation, in.survey, p.random()|1, in.fail)
-	case inRestored:
-		c.Restored(in.incarnation, in.owner, in.page, in.restored, in.fail)
-	case inQuiet:
-		if c.Settling() {
-			in.quiet(true)
-		} else {
-			p.awaited = append(p.awaited, in.quiet)
-		}
-	}
-}
-
-// do performs an effect, which is lent for the call: what goes on in the background takes what it needs of it.
-func (p *Partition) do(ctx context.Context, e *core.Effect) {
-	switch e.Kind {
-	case core.DoCatchUp:
-		incarnation, handedOver := e.Incarnation, e.HandedOver
-		p.tasks.read(ctx, func(ctx context.Context) { p.catchUp(ctx, incarnation, handedOver) })
-	case core.DoClaim:
-		p.append(e.Batch, inClaimAcked)
-	case core.DoReadBack:
-		incarnation, offset := e.Incarnation, e.Offset
+// do performs an effect.
+func (p *Partition) do(ctx context.Context, e core.Asked) {
+	switch do := e.Do.(type) {
+	case core.CatchUp:
+		p.tasks.read(ctx, func(ctx context.Context) { p.catchUp(ctx, e.Incarnation, do.HandedOver) })
+	case core.AppendClaim:
+		p.append(do.Batch, inClaimAcked{do.Batch})
+	case core.ReadBack:
 		timed, end := context.WithTimeout(ctx, p.limits.AckTimeout) // an old leader may show an old end for a while
-		p.tasks.read(timed, func(ctx context.Context) { p.readBack(ctx, incarnation, offset); end() })
-	case core.DoFollow:
+		p.tasks.read(timed, func(ctx context.Context) { p.readBack(ctx, e.Incarnation, do.Offset); end() })
+	case core.Follow:
 		p.tasks.read(ctx, func(ctx context.Context) {
-			p.replica.Follow(ctx, func(err error) { p.post(input{kind: inFollowFailed, fail: err}) })
+			p.replica.Follow(ctx, func(err error) { p.post(inFollowFailed{fail: err}) })
 		})
-	case core.DoRest:
+	case core.Rest:
 		p.tasks.stopReading()
-	case core.DoWait:
-		p.pause(ctx, e.Incarnation, e.Attempt)
-	case core.DoInvoke:
-		p.prompt(ctx, e)
-	case core.DoOpen:
-		p.reopen(e.Entity, e.Session, e.Incarnation)
-	case core.DoClose:
-		session := e.Session
-		p.tasks.start(func() { p.closeSession(session) })
-	case core.DoPassivate:
+	case core.Pause:
+		p.pause(ctx, e.Incarnation, do.Attempt)
+	case core.Invoke:
+		p.prompt(ctx, do.Call)
+	case core.Open:
+		p.reopen(do.Entity, do.Ending, e.Incarnation)
+	case core.Close:
+		p.tasks.start(func() { p.closeSession(do.Session) })
+	case core.Passivate:
 		p.stats.passivated.Add(1)
-		in, session := input{kind: inPassivated, entity: e.Entity, incarnation: e.Incarnation}, e.Session
 		p.tasks.start(func() {
-			p.closeSession(session)
-			p.post(in)
+			p.closeSession(do.Session)
+			p.post(inPassivated{entity: do.Entity, incarnation: e.Incarnation})
 		})
-	case core.DoAppend:
-		p.append(e.Batch, inAcked)
-	case core.DoCommit, core.DoSkip: // commit has done it
-	case core.DoAnswer:
-		p.complete(e.Call, p.core.Confirmed())
-	case core.DoReadGap:
-		incarnation, from, until := e.Incarnation, p.core.Next(), e.Offset
+	case core.Append:
+		p.append(do.Batch, inAcked{do.Batch})
+	case core.Commit, core.Skip: // commit has done it
+	case core.Answer:
+		p.complete(do.Call, p.core.Confirmed())
+	case core.ReadGap:
 		p.alarm("records of others stand where own ones were expected")
-		p.tasks.start(func() { p.readGap(ctx, incarnation, from, until) })
-	case core.DoSend:
-		p.deliver(ctx, e.Delivery, e.Progress)
-	case core.DoLoadOutbox:
-		p.loadOutbox(e, p.core.OutboxLoaded)
-	case core.DoSweepOutbox:
-		p.loadOutbox(e, p.core.OutboxSwept)
-	case core.DoLoadOpen:
-		p.loadOpen(e)
-	case core.DoLoadRefusals:
+		p.tasks.start(func() { p.readGap(ctx, e.Incarnation, do.From, do.Until) })
+	case core.Send:
+		p.deliver(ctx, do.Delivery, do.Progress)
+	case core.LoadOutbox:
+		p.loadOutbox(do.From, do.Limit, p.core.OutboxLoaded)
+	case core.SweepOutbox:
+		p.loadOutbox(do.From, do.Limit, p.core.OutboxSwept)
+	case core.LoadOpen:
+		p.loadOpen(do.From, do.Limit)
+	case core.LoadRefusals:
 		p.loadRefusals()
-	case core.DoDropRefusals:
-		p.stats.refusalsDropped.Add(uint64(e.Attempt)) //nolint:gosec // positive
-		p.alarm(fmt.Sprintf("more than %d refused effects are kept: the %d oldest were dropped; look at `millrace parked --refused`, use sdk.OnRefused or sdk.IgnoreRefusal", core.MaxRefusals, e.Attempt))
-	case core.DoLoadTimers:
-		p.loadTimers(e.Timer.Due, e.Attempt, p.core.TimersLoaded)
-	case core.DoSearchTimers:
-		p.loadTimers(e.Timer.Due, e.Attempt, func(due []materializer.Due, more bool) { p.core.TimersFound(e.Timer.Key.Type, due, more) })
-	case core.DoFire:
-		p.fire(ctx, e.Timer, e.Incarnation)
-	case core.DoSweep:
-		if err := materializer.Sweep(p.image.Store, p.image.Address, e.Timer.Due); err != nil {
+	case core.DropRefusals:
+		p.stats.refusalsDropped.Add(uint64(do.Count)) //nolint:gosec // positive
+		p.alarm(fmt.Sprintf("more than %d refused effects are kept: the %d oldest were dropped; look at `millrace parked --refused`, use sdk.OnRefused or sdk.IgnoreRefusal", core.MaxRefusals, do.Count))
+	case core.LoadTimers:
+		p.loadTimers(do.After, do.Limit, p.core.TimersLoaded)
+	case core.SearchTimers:
+		p.loadTimers(do.After, do.Limit, func(due []materializer.Due, more bool) { p.core.TimersFound(do.After.Key.Type, due, more) })
+	case core.Fire:
+		p.fire(ctx, do.Timer, e.Incarnation)
+	case core.Sweep:
+		if err := materializer.Sweep(p.image.Store, p.image.Address, do.Due); err != nil {
 			p.failed(err)
 		}
-	case core.DoHalt:
-		if err := p.repair.Mark(e.Offset, p.core.Halted); err != nil {
+	case core.Halt:
+		if err := p.repair.Mark(do.Next, do.Why); err != nil {
 			p.alarm("that the partition has halted could not be written down: " + err.Error())
 		}
-	case core.DoSurvey:
-		incarnation, choice := e.Incarnation, e.Repair.Choice
-		p.tasks.read(ctx, func(ctx context.Context) { p.surveyed(ctx, incarnation, choice) })
-	case core.DoRestore:
-		incarnation, choice, until := e.Incarnation, e.Repair.Choice, e.Offset
-		p.tasks.read(ctx, func(ctx context.Context) { p.restored(ctx, incarnation, choice, until) })
-	case core.DoStartOver:
-		p.repaired(p.repair.StartOver(e.Repair.Survey.Start))
-	case core.DoResume:
+	case core.Survey:
+		p.tasks.read(ctx, func(ctx context.Context) { p.surveyed(ctx, e.Incarnation, do.Choice) })
+	case core.Restore:
+		p.tasks.read(ctx, func(ctx context.Context) { p.restored(ctx, e.Incarnation, do.Repair.Choice, do.Until) })
+	case core.StartOver:
+		p.repaired(p.repair.StartOver(do.Survey.Start))
+	case core.Resume:
 		p.repaired(p.repair.Resume())
-	case core.DoResolved:
+	case core.Resolved:
 		p.show() // the operator looks at the totals next
-		e.Resolution.Done(true)
-	case core.DoRepaired:
+		do.Done(true)
+	case core.Repaired:
 		p.show() // the operator looks at the status next
-		e.Repair.Done(e.Repair)
-	case core.DoReleased:
+		do.Done(do.Repair)
+	case core.Released:
 		for _, done := range p.released {
 			if done != nil {
 				done()
@@ -357,10 +246,9 @@ func (p *Partition) complete(call *core.Call, confirmed time.Duration) {
 }
 
 // append encodes a batch and gives it to the log.
-func (p *Partition) append(b *core.Batch, reply inputKind) {
+func (p *Partition) append(b *core.Batch, reply input) {
 	records := b.Encode()
 	p.stats.batches.Add(1)
-	incarnation := b.Incarnation
 	failpoint.Hit(failpoint.BeforeSend)
 	p.image.Log.Append(p.image.Journal, records, func(r broker.AppendResult) {
 		if r.Err != nil && !mutation.On(mutation.Look) {
@@ -369,7 +257,8 @@ func (p *Partition) append(b *core.Batch, reply inputKind) {
 			default: // it is about to look
 			}
 		}
-		p.post(input{kind: reply, incarnation: incarnation, batch: b, result: r})
+		b.Result = r
+		p.post(reply)
 	})
 	failpoint.Hit(failpoint.AfterSend)
 }
@@ -380,8 +269,8 @@ func (p *Partition) committed(err error) {
 	p.turn.committed = len(p.core.Effects())
 	failed := false
 	for i := range fresh {
-		if fresh[i].Kind == core.DoCommit {
-			p.completeBatch(fresh[i].Batch, err)
+		if do, is := fresh[i].Do.(core.Commit); is {
+			p.completeBatch(do.Batch, err)
 			failed = err != nil
 		}
 	}
@@ -434,7 +323,7 @@ func (p *Partition) pause(ctx context.Context, incarnation uint64, attempt int) 
 		defer stop()
 		select {
 		case <-over:
-			p.post(input{kind: inWaited, incarnation: incarnation})
+			p.post(inWaited{incarnation: incarnation})
 		case <-ctx.Done():
 		}
 	})

@@ -15,38 +15,38 @@ import (
 func (p *Partition) catchUp(ctx context.Context, incarnation uint64, handedOver bool) {
 	owner, next, err := p.replica.CatchUp(ctx, handedOver)
 	if err != nil {
-		p.post(input{kind: inFailed, incarnation: incarnation, fail: err})
+		p.post(inFailed{incarnation: incarnation, fail: err})
 		return
 	}
-	p.post(input{kind: inCaughtUp, incarnation: incarnation, owner: owner, next: next})
+	p.post(inCaughtUp{owner: owner, next: next})
 }
 
 // readBack folds up to and including the claim, and lets the core see who owns the partition then.
 func (p *Partition) readBack(ctx context.Context, incarnation uint64, claim int64) {
 	switch fold, next, err := p.replica.ReadBack(ctx, claim); {
 	case err != nil:
-		p.post(input{kind: inFailed, incarnation: incarnation, fail: err})
+		p.post(inFailed{incarnation: incarnation, fail: err})
 	case fold != nil:
-		p.post(input{kind: inReadBack, incarnation: incarnation, owner: fold.Owner(), next: next, fold: fold})
+		p.post(inReadBack{incarnation: incarnation, owner: fold.Owner(), next: next, fold: fold})
 	}
 }
 
 // surveyed looks at store and log for a repair.
 func (p *Partition) surveyed(ctx context.Context, incarnation uint64, choice materializer.Choice) {
 	s, err := p.repair.Survey(ctx, choice)
-	p.post(input{kind: inSurveyed, incarnation: incarnation, survey: s, fail: err})
+	p.post(inSurveyed{incarnation: incarnation, survey: s, fail: err})
 }
 
 // restored folds what a repair has appended, and finds what it writes next.
 func (p *Partition) restored(ctx context.Context, incarnation uint64, choice materializer.Choice, until int64) {
 	page, err := p.repair.Restore(ctx, choice, until)
-	p.post(input{kind: inRestored, incarnation: incarnation, owner: page.Owner, page: page.Entries, restored: page.Restored, fail: err})
+	p.post(inRestored{incarnation: incarnation, owner: page.Owner, page: page.Entries, restored: page.Restored, fail: err})
 }
 
 // readGap reads the records that stand where own ones were expected: from (inclusive) to until (exclusive).
 func (p *Partition) readGap(ctx context.Context, incarnation uint64, from, until int64) {
 	gap, err := p.gap(ctx, from, until)
-	p.post(input{kind: inGapRead, incarnation: incarnation, gap: gap, fail: err})
+	p.post(inGapRead{incarnation: incarnation, gap: gap, fail: err})
 }
 
 func (p *Partition) gap(ctx context.Context, from, until int64) ([]materializer.GapRecord, error) {

@@ -10,7 +10,6 @@ import (
 	"github.com/millrace-io/millrace/materializer"
 	"github.com/millrace-io/millrace/materializer/memstore"
 	"github.com/millrace-io/millrace/partitions/core"
-
 	recordv1 "github.com/millrace-io/millrace/proto/gen/millrace/record/v1"
 )
 

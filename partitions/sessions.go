@@ -13,34 +13,34 @@ import (
 // This file is what the loop does for the sessions of entities with the function.
 
 // prompt tells a caller to run the function, unless it left.
-func (p *Partition) prompt(ctx context.Context, e *core.Effect) {
-	if e.Call.Command.Timer != nil {
-		switch stale, err := p.stale(e.Call); {
+func (p *Partition) prompt(ctx context.Context, call *core.Call) {
+	if call.Command.Timer != nil {
+		switch stale, err := p.stale(call); {
 		case err != nil:
-			p.core.Decided(e.Call, nil, nil, entities.Errorf(entities.Unavailable, entities.NotApplied, "look up timer %q: %w", e.Call.Command.Timer.Name, err))
+			p.core.Decided(call, nil, nil, entities.Errorf(entities.Unavailable, entities.NotApplied, "look up timer %q: %w", call.Command.Timer.Name, err))
 			return
 		case stale:
-			p.core.Superseded(e.Call)
+			p.core.Superseded(call)
 			return
 		}
 	}
-	w := meetingOf(e.Call)
-	w.session, w.at, w.behind = e.Session, p.core.Now().Log, nil
+	w := meetingOf(call)
+	w.at, w.behind = p.core.Now().Log, nil
 	if !w.run() {
-		p.core.Withdrawn(e.Call)
+		p.core.Withdrawn(call)
 		return
 	}
-	if timer := e.Call.Command.Timer; timer != nil && timer.Err != nil {
+	if timer := call.Command.Timer; timer != nil && timer.Err != nil {
 		w.set(core.PhaseDecided)
-		p.core.CannotRun(e.Call)
+		p.core.CannotRun(call)
 		return
 	}
-	if ahead, ok := e.Session.(entities.Ahead); ok && !ended(ahead) {
+	if ahead, ok := call.Session().(entities.Ahead); ok && !ended(ahead) {
 		if ahead.Ready() {
-			p.ready(ctx, e.Call)
+			p.ready(ctx, call)
 			return
 		}
-		w.behind = p.behind(e, ahead.Room())
+		w.behind = p.behind(call, ahead.Room())
 	}
 	w.wake <- struct{}{}
 }
@@ -48,7 +48,7 @@ func (p *Partition) prompt(ctx context.Context, e *core.Effect) {
 // ready takes the decision about a command that was announced, without waking its caller for it.
 func (p *Partition) ready(ctx context.Context, call *core.Call) {
 	wait := meetingOf(call)
-	outcome, err := p.handle(ctx, wait.session, call.Command, time.Unix(0, wait.at))
+	outcome, err := p.handle(ctx, call.Session(), call.Command, time.Unix(0, wait.at))
 	wait.set(core.PhaseDecided)
 	var failure *entities.Error
 	if err != nil {
@@ -59,19 +59,19 @@ func (p *Partition) ready(ctx context.Context, call *core.Call) {
 
 // behind returns what the function may have at a time: the command whose turn it is, and those that wait behind it. Their callers
 // cannot leave any more. Timers have something to be looked at when it is their turn, and calls that are traced a time of their own.
-func (p *Partition) behind(e *core.Effect, room int) []entities.Invocation {
-	waiting := e.Entity.Waiting()
-	if room < 2 || len(waiting) == 0 || p.traced(e.Call) {
+func (p *Partition) behind(call *core.Call, room int) []entities.Invocation {
+	waiting := call.Behind()
+	if room < 2 || len(waiting) == 0 || p.traced(call) {
 		return nil
 	}
 	at := time.Unix(0, p.core.Now().Log)
 	invs := make([]entities.Invocation, 1, min(room, 1+len(waiting)))
-	invs[0] = entities.Invocation{Command: e.Call.Command, Time: at}
-	for _, call := range waiting[:cap(invs)-1] {
-		if call.Command.Timer != nil || p.traced(call) || !(mutation.On(mutation.Announced) || meetingOf(call).run()) {
+	invs[0] = entities.Invocation{Command: call.Command, Time: at}
+	for _, next := range waiting[:cap(invs)-1] {
+		if next.Command.Timer != nil || p.traced(next) || !(mutation.On(mutation.Announced) || meetingOf(next).run()) {
 			break
 		}
-		invs = append(invs, entities.Invocation{Command: call.Command, Time: at})
+		invs = append(invs, entities.Invocation{Command: next.Command, Time: at})
 	}
 	if len(invs) == 1 {
 		return nil
@@ -91,7 +91,7 @@ func (p *Partition) reopen(ent *core.Entity, session entities.Session, incarnati
 			p.closeSession(session)
 		}
 		opening, err := p.openSession(context.Background(), service, key)
-		if !p.post(input{kind: inOpened, entity: ent, incarnation: incarnation, opening: opening, err: err}) && opening != nil {
+		if !p.post(inOpened{entity: ent, incarnation: incarnation, opening: opening, err: err}) && opening != nil {
 			p.closeSession(opening.Session)
 		}
 	})

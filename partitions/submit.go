@@ -15,9 +15,12 @@ import (
 type meeting struct {
 	phase atomic.Int32
 	// wake has room for the two signals that a caller can get: your turn, and your answer.
-	wake    chan struct{}
-	session entities.Session
-	at      int64
+	wake chan struct{}
+	at   int64
+	// opening, outcome and err are what came of the call's turn.
+	opening *core.Opening
+	outcome *entities.Outcome
+	err     *entities.Error
 	// behind are the commands to announce to the session, the call's own one first.
 	behind []entities.Invocation
 }
@@ -89,7 +92,7 @@ func (p *Partition) await(ctx context.Context, cmd *entities.Command) (_ entitie
 	}
 	defer p.waiting.Add(-1)
 	call := newCall(cmd)
-	if !p.submit(input{kind: inSubmitted, call: call}) {
+	if !p.submit(inSubmitted{call}) {
 		return entities.Committed{}, entities.PartitionMoved(p.id, "the worker is stopping")
 	}
 	wait, done := meetingOf(call), ctx.Done()
@@ -116,7 +119,7 @@ func (p *Partition) await(ctx context.Context, cmd *entities.Command) (_ entitie
 // a former owner that does not know it yet gives no answer.
 func (p *Partition) Position(ctx context.Context) (int64, error) {
 	call := newCall(&entities.Command{})
-	if !p.post(input{kind: inPosition, call: call}) {
+	if !p.post(inPosition{call}) {
 		return 0, entities.PartitionMoved(p.id, "the worker is stopping")
 	}
 	select {
@@ -144,7 +147,7 @@ func (p *Partition) leave(ctx context.Context, call *core.Call) error {
 		return entities.Errorf(reason, entities.Unknown,
 			"the call ended while the log had not answered: it is not known whether the command on %s took effect; send it again under the same command id", call.Command.Key)
 	default:
-		p.post(input{kind: inWithdrawn, call: call})
+		p.post(inWithdrawn{call})
 		err := entities.Errorf(reason, entities.NotApplied, "the call ended before %s had its turn: nothing was applied", call.Command.Key)
 		err.Checked = was == core.PhaseQueued && call.Named() && p.core.Single() // elsewhere there may be another owner, of which this one hears from the log
 		return err
@@ -156,18 +159,16 @@ func (p *Partition) leave(ctx context.Context, call *core.Call) error {
 func (p *Partition) invoke(ctx context.Context, call *core.Call) {
 	ctx = context.WithoutCancel(ctx)
 	wait := meetingOf(call)
-	session := wait.session
-	in := input{kind: inDecided, call: call}
+	session := call.Session()
 	switch {
 	case session == nil:
-		in.opening, in.err = p.openSession(ctx, call.Command.Type.Service, call.Command.Key)
-		if in.err == nil {
-			session = in.opening.Session
+		wait.opening, wait.err = p.openSession(ctx, call.Command.Type.Service, call.Command.Key)
+		if wait.err == nil {
+			session = wait.opening.Session
 		}
 	case ended(session):
-		in.kind = inSessionEnded
 		wait.set(core.PhaseUnchecked) // the loop knows better
-		if !p.submit(in) {
+		if !p.submit(inSessionEnded{call}) {
 			p.abandoned(call, session)
 		}
 		return
@@ -176,15 +177,15 @@ func (p *Partition) invoke(ctx context.Context, call *core.Call) {
 		session.(entities.Ahead).Announce(wait.behind) //nolint:errcheck,forcetypeassert // that is who they are for
 		wait.behind = nil
 	}
-	if in.err == nil {
+	if wait.err == nil {
 		outcome, err := p.handle(ctx, session, call.Command, time.Unix(0, wait.at))
-		in.outcome = outcome
+		wait.outcome = outcome
 		if err != nil {
-			in.err = entities.AsError(err)
+			wait.err = entities.AsError(err)
 		}
 	}
 	wait.set(core.PhaseDecided)
-	if !p.submit(in) {
+	if !p.submit(inDecided{call}) {
 		p.abandoned(call, session)
 	}
 }

@@ -65,13 +65,13 @@ var failures = map[string]func(f *fixture, store *unreadable, dispatch func() <-
 		return <-dispatch()
 	},
 	"the partition is lost": func(f *fixture, _ *unreadable, dispatch func() <-chan error, _ func()) error {
-		f.p.post(input{kind: inLost})
+		f.p.post(inLost{})
 		answer := dispatch()
 		f.until("patience ends", func() bool { return len(answer) > 0 })
 		return <-answer
 	},
 	"the partition halts": func(f *fixture, _ *unreadable, dispatch func() <-chan error, _ func()) error {
-		f.p.post(input{kind: inReplaced, fail: materializer.ErrTopicReplaced})
+		f.p.post(inReplaced{fail: materializer.ErrTopicReplaced})
 		return <-dispatch()
 	},
 	"its id cannot be looked up": func(_ *fixture, store *unreadable, dispatch func() <-chan error, _ func()) error {

@@ -8,16 +8,17 @@ import (
 
 // Which answers may leave, and when.
 //
-//	I3  Nothing leaves before the records that it depends on are acknowledged, contiguous and applied: all that was decided before
-//	    it in the partition. (durable)
-//	A1  The answer of a command that wrote nothing is one about the present: where others may write, it waits for an append that was
-//	    sent after it was decided. (barrier)
-//	A2  That a command with an id was not applied is said only by an owner that has looked for other attempts and found none, and
-//	    whose ownership the log has confirmed since. (verdict)
+//	I3  Nothing leaves before the records that it depends on are acknowledged, contiguous and
+//	    applied: all that was decided before it in the partition. (durable)
+//	A1  The answer of a command that wrote nothing is one about the present: where others may
+//	    write, it waits for an append that was sent after it was decided. (barrier)
+//	A2  That a command with an id was not applied is said only by an owner that has looked for
+//	    other attempts and found none, and whose ownership the log has confirmed since.
+//	    (verdict, in the router, which does not say it by itself)
 //	A3  A refusal too long to be kept loses the end of its text; it stays a refusal. (shortened)
 
-// encodeAnswer returns what is stored with a command's records so that a repeat under the same id gets the same answer;
-// nil for a command without an id.
+// encodeAnswer returns what is stored with a command's records so that a repeat under the same id
+// gets the same answer; nil for a command without an id.
 func encodeAnswer(call *Call) []byte {
 	if !call.Named() {
 		return nil
@@ -47,8 +48,9 @@ func askerOf(entity []byte, call *Call) *record.Asker {
 	}
 }
 
-// unwritten holds the answer of a command that wrote nothing until it is covered: everything decided before it is
-// committed, and, where others may write, an append that was sent after it is acknowledged.
+// unwritten holds the answer of a command that wrote nothing until it is covered: everything
+// decided before it is committed, and, where others may write, an append that was sent after it is
+// acknowledged.
 func (c *Core) unwritten(call *Call) {
 	if call.Command.Consistency == entities.Local {
 		c.answer(call)
@@ -70,7 +72,8 @@ func (c *Core) unwritten(call *Call) {
 	c.answer(call)
 }
 
-// lastClosed is the last batch that gets no more records: one that waits to be sent, else the last that was sent; nil: there is none.
+// lastClosed is the last batch that gets no more records: one that waits to be sent, else the last
+// that was sent; nil: there is none.
 func (c *Core) lastClosed() *Batch {
 	switch {
 	case len(c.full) > 0:
@@ -82,7 +85,8 @@ func (c *Core) lastClosed() *Batch {
 	}
 }
 
-// mustConfirm says whether the log has to confirm the ownership before an answer that wrote nothing may leave.
+// mustConfirm says whether the log has to confirm the ownership before an answer that wrote nothing
+// may leave.
 func (c *Core) mustConfirm(call *Call) bool {
 	switch {
 	case c.single:
@@ -125,15 +129,16 @@ func (c *Core) refuse(call *Call, err *entities.Error) {
 	c.finish(call)
 }
 
-// mustConfirmError says whether the log has to confirm the ownership before an error may leave: it tells a caller that no attempt under
-// the command's id took effect, which a former owner that does not know of the next one must not say.
+// mustConfirmError says whether the log has to confirm the ownership before an error may leave: it
+// tells a caller that no attempt under the command's id took effect, which a former owner that does
+// not know of the next one must not say.
 func (c *Core) mustConfirmError(call *Call) bool {
 	return !c.single && call.verified() && call.Command.ID != "" && call.incarnation == c.incarnation && (c.state == Active || c.state == Suspect || c.state == Draining)
 }
 
 func (c *Core) finish(call *Call) {
 	c.complete(call)
-	c.emit(Effect{Kind: DoAnswer, Call: call})
+	c.emit(Answer{call})
 }
 
 // complete takes a call and its followers off the books; the followers get the call's answer.
@@ -145,7 +150,7 @@ func (c *Core) complete(call *Call) {
 		f.shared = true
 		f.Outcome, f.Err, f.Next, f.finished, f.first = call.Outcome, call.Err, call.Next, true, nil
 		f.Effects, f.FirstEffect, f.progress, f.checked = call.Effects, call.FirstEffect, call.progress, call.checked
-		c.emit(Effect{Kind: DoAnswer, Call: f})
+		c.emit(Answer{f})
 	}
 	call.followers = nil
 }

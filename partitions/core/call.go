@@ -11,13 +11,14 @@ import (
 	"github.com/millrace-io/millrace/materializer"
 )
 
-// Call is one submitted command on its way through the core. Its fields belong to the loop until the answer is given.
+// Call is one submitted command on its way through the core. Its fields belong to the loop until
+// the answer is given.
 type Call struct {
 	Command *entities.Command
 	// hash is of method and payload; only where the command has an id.
 	hash uint64
-	// Stored is what the dedup table says about the command's id, or about its source; nil for nothing. settled is which effects its
-	// source is known to be done with.
+	// Stored is what the dedup table says about the command's id, or about its source; nil for
+	// nothing. settled is which effects its source is known to be done with.
 	Stored  *materializer.Stored
 	Settled entities.Progress
 
@@ -35,21 +36,23 @@ type Call struct {
 	shared   bool
 	first    *Call
 	finished bool
-	// checked: an owner has looked for other attempts at the command, in its store and among what is under way, and found none; or it
-	// follows one of which that is so.
+	// checked: an owner has looked for other attempts at the command, in its store and among what
+	// is under way, and found none; or it follows one of which that is so.
 	checked bool
-	// wrote: it has records in its batch. effects of them, from entry firstEffect on and then from that offset on, are effects
-	// and the forward; progress is which effects of the partition were done when it was committed.
+	// wrote: it has records in its batch. effects of them, from entry firstEffect on and then from
+	// that offset on, are effects and the forward; progress is which effects of the partition were
+	// done when it was committed.
 	wrote       bool
 	Effects     int
 	FirstEffect int64
 	progress    entities.Progress
-	// gaveUp is why the function's failure on a timer was the last one: its only effect is the timer's command, to be parked.
+	// gaveUp is why the function's failure on a timer was the last one: its only effect is the
+	// timer's command, to be parked.
 	gaveUp *entities.Error
 	// timers are the names of those that it changed.
 	timers []string
-	// Forward is, of a call that only brings what a forward was answered, the offset of the forward's record; else 0, where a claim
-	// stands.
+	// Forward is, of a call that only brings what a forward was answered, the offset of the
+	// forward's record; else 0, where a claim stands.
 	Forward int64
 	// Parked: the store says that this forward waits for an operator.
 	Parked bool
@@ -95,14 +98,15 @@ func (c *Call) check() {
 	c.Caller.Alone()
 }
 
-// verified says whether the call's error is true of the command, and not only of this attempt at it. A worker that the partition has left
-// does not know what its next owner did.
+// verified says whether the call's error is true of the command, and not only of this attempt at
+// it. A worker that the partition has left does not know what its next owner did.
 func (c *Call) verified() bool {
 	return c.checked && c.Err.Outcome == entities.NotApplied && c.Err.Reason != entities.Moved
 }
 
-// remembers says whether a command that stored nothing leaves a record all the same. What followed from another record is asked for
-// again until that is settled: a refusal must not become an acceptance. And what was forwarded under an id must not be forwarded twice.
+// remembers says whether a command that stored nothing leaves a record all the same. What followed
+// from another record is asked for again until that is settled: a refusal must not become an
+// acceptance. And what was forwarded under an id must not be forwarded twice.
 func (c *Call) remembers() bool {
 	return c.Command.Source != nil || (c.Command.ID != "" && c.Outcome.Forward != nil)
 }
@@ -110,7 +114,15 @@ func (c *Call) remembers() bool {
 // hasOwnID says whether the caller gave the command an id.
 func (c *Call) hasOwnID() bool { return c.Command.ID != "" && !entities.IsRouted(c.Command.ID) }
 
-// FromMemory says whether the answer is what the function said of the state in memory, and nothing was written.
+// Session is the one of the call's entity, on which the function is to run; nil: one has to be
+// opened.
+func (c *Call) Session() entities.Session { return c.entity.session }
+
+// Behind are the calls that wait for their turn at the entity.
+func (c *Call) Behind() []*Call { return c.entity.queue }
+
+// FromMemory says whether the answer is what the function said of the state in memory, and nothing
+// was written.
 func (c *Call) FromMemory() bool {
 	return c.Outcome != nil && !c.wrote && c.Forward == 0 && c.Stored == nil
 }
@@ -118,7 +130,8 @@ func (c *Call) FromMemory() bool {
 // ErrSuperseded ends the command of a timer that was cancelled or set anew.
 var ErrSuperseded = errors.New("the timer was cancelled or set anew")
 
-// Committed returns what the caller is told, once the call is answered. Errors are *entities.Error, or ErrSuperseded.
+// Committed returns what the caller is told, once the call is answered. Errors are *entities.Error,
+// or ErrSuperseded.
 func (c *Call) Committed() (entities.Committed, error) {
 	switch {
 	case c.Err != nil && c.verified():

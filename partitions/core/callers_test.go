@@ -15,16 +15,18 @@ import (
 	"github.com/millrace-io/millrace/materializer"
 )
 
-// TestCallersMayLeaveAtAnyMoment drives the real core with callers that send, send again under the same id, and leave, while functions
-// refuse, crash and end their sessions, the log fails, and the partition comes and goes. In the end every call has one answer, and every
-// entity answers a fresh command.
+// TestCallersMayLeaveAtAnyMoment drives the real core with callers that send, send again under the
+// same id, and leave, while functions refuse, crash and end their sessions, the log fails, and the
+// partition comes and goes. In the end every call has one answer, and every entity answers a fresh
+// command.
 func TestCallersMayLeaveAtAnyMoment(t *testing.T) {
 	for seed := uint64(1); seed <= 3000 && !t.Failed(); seed++ {
 		newCrowd(t, seed).run()
 	}
 }
 
-// TestTheTurnOfAFollowerThatLeft is the shortest story of that kind: two calls under one id wait, the second leaves, then the first.
+// TestTheTurnOfAFollowerThatLeft is the shortest story of that kind: two calls under one id wait,
+// the second leaves, then the first.
 func TestTheTurnOfAFollowerThatLeft(t *testing.T) {
 	c := newCrowd(t, 0)
 	c.recover()
@@ -49,10 +51,11 @@ type attendee struct {
 
 	number int
 	// turn is set while the function has the command.
-	turn    *Effect
+	turn    bool
 	answers int
 	left    bool
-	// denied is how many calls there were when its caller was told that the command was not applied.
+	// denied is how many calls there were when its caller was told that the command was not
+	// applied.
 	denied int
 }
 
@@ -67,7 +70,7 @@ type crowd struct {
 	// script is what has happened.
 	script []string
 	// asked are effects whose answer is still to come.
-	asked []Effect
+	asked []Asked
 	log   []*Batch
 	// stored are the ids that are committed, sessions those that are open.
 	stored   map[commandID]materializer.Stored
@@ -135,7 +138,7 @@ func (c *crowd) step() {
 			c.leave(a)
 		}
 	case n < 21:
-		if a := some(func(a *attendee) bool { return a.turn != nil }); a != nil {
+		if a := some(func(a *attendee) bool { return a.turn }); a != nil {
 			c.decide(a, c.rng.IntN(8))
 		}
 	case n < 25:
@@ -194,8 +197,8 @@ func (c *crowd) leave(a *attendee) {
 	}
 }
 
-// deny notes that a caller is told that its command was not applied. That is a lie when it was, or is later, by an attempt that there was
-// before.
+// deny notes that a caller is told that its command was not applied. That is a lie when it was, or
+// is later, by an attempt that there was before.
 func (c *crowd) deny(a *attendee) {
 	if !a.Named() {
 		return
@@ -209,8 +212,8 @@ func (c *crowd) deny(a *attendee) {
 
 // decide is what the function says.
 func (c *crowd) decide(a *attendee, verdict int) {
-	e, session := *a.turn, a.turn.Session
-	a.turn = nil
+	session := a.Session()
+	a.turn = false
 	var opening *Opening
 	if session == nil {
 		session = &stagedSession{number: len(c.sessions), size: 1}
@@ -219,7 +222,7 @@ func (c *crowd) decide(a *attendee, verdict int) {
 	} else if verdict == 0 {
 		c.note("session of call %d has ended", a.number)
 		a.at = PhaseUnchecked
-		c.core.SessionEnded(e.Call)
+		c.core.SessionEnded(a.Call)
 		return
 	}
 	a.at = PhaseDecided
@@ -231,13 +234,13 @@ func (c *crowd) decide(a *attendee, verdict int) {
 	case 4:
 		out = &entities.Outcome{Restart: true, Reply: reply("done")}
 	case 5:
-		c.core.Decided(e.Call, opening, nil, entities.Errorf(entities.FunctionFailed, entities.NotApplied, "crashed"))
+		c.core.Decided(a.Call, opening, nil, entities.Errorf(entities.FunctionFailed, entities.NotApplied, "crashed"))
 		return
 	case 6:
 		out.Events = []entities.Payload{{Value: make([]byte, 1<<20)}} // more than a command may store
 	default:
 	}
-	c.core.Decided(e.Call, opening, out, nil)
+	c.core.Decided(a.Call, opening, out, nil)
 }
 
 // ack answers the oldest append.
@@ -274,14 +277,14 @@ func (c *crowd) reply(fails bool) {
 	e := c.asked[i]
 	c.asked = slices.Delete(c.asked, i, i+1)
 	owner := record.Owner{Epoch: c.epoch, Nonce: c.epoch}
-	switch e.Kind {
-	case DoCatchUp:
+	switch do := e.Do.(type) {
+	case CatchUp:
 		if fails {
 			c.core.Failed(e.Incarnation, errors.New("the log cannot be read"))
 			return
 		}
 		c.core.CaughtUp(owner, c.offset, c.epoch+1, nil)
-	case DoClaim:
+	case AppendClaim:
 		if fails || e.Incarnation != c.core.incarnation {
 			c.core.ClaimAcked(e.Incarnation, broker.AppendResult{Err: errors.New("refused")})
 			return
@@ -289,23 +292,23 @@ func (c *crowd) reply(fails bool) {
 		c.epoch++
 		c.offset++
 		c.core.ClaimAcked(e.Incarnation, broker.AppendResult{Base: c.offset - 1, Last: c.offset - 1})
-	case DoReadBack:
+	case ReadBack:
 		for _, call := range c.core.waiting { // as the loop does
 			if stored, known := c.stored[call.commandID()]; known && call.Named() {
 				call.Stored = &stored
 			}
 		}
 		c.core.ReadBack(e.Incarnation, owner, c.offset, 0)
-	case DoWait:
+	case Pause:
 		c.core.Waited(e.Incarnation)
-	case DoOpen:
+	case Open:
 		opening := &Opening{Session: &stagedSession{number: len(c.sessions), size: 1}}
 		c.sessions[opening.Session] = true
-		c.core.Opened(e.Entity, e.Incarnation, opening, nil)
-	case DoPassivate:
-		c.core.Passivated(e.Entity, e.Incarnation)
+		c.core.Opened(do.Entity, e.Incarnation, opening, nil)
+	case Passivate:
+		c.core.Passivated(do.Entity, e.Incarnation)
 	default:
-		c.t.Fatalf("effect %d has no answer", e.Kind)
+		c.t.Fatalf("effect %T has no answer", do)
 	}
 }
 
@@ -314,39 +317,44 @@ func (c *crowd) turn() {
 	c.core.Flush()
 	for i := 0; i < len(c.core.effects); i++ {
 		e := c.core.effects[i]
-		switch e.Kind {
-		case DoCatchUp, DoClaim, DoReadBack, DoWait, DoOpen, DoPassivate:
-			delete(c.sessions, e.Session)
+		switch do := e.Do.(type) {
+		case CatchUp, AppendClaim, ReadBack, Pause:
 			c.asked = append(c.asked, e)
-		case DoInvoke:
-			if !c.byKey[e.Call].step(Phase.Run).MayRun() {
-				c.core.Withdrawn(e.Call)
+		case Open:
+			delete(c.sessions, do.Ending)
+			c.asked = append(c.asked, e)
+		case Passivate:
+			delete(c.sessions, do.Session)
+			c.asked = append(c.asked, e)
+		case Invoke:
+			if !c.byKey[do.Call].step(Phase.Run).MayRun() {
+				c.core.Withdrawn(do.Call)
 				break
 			}
-			c.byKey[e.Call].turn = &e
-		case DoClose:
-			delete(c.sessions, e.Session)
-		case DoAppend:
-			if e.Batch.Incarnation != unanswered {
-				c.log = append(c.log, e.Batch)
+			c.byKey[do.Call].turn = true
+		case Close:
+			delete(c.sessions, do.Session)
+		case Append:
+			if do.Incarnation != unanswered {
+				c.log = append(c.log, do.Batch)
 			} else {
 				c.offset++
 			}
-		case DoCommit:
-			c.commit(e.Batch)
-		case DoAnswer:
-			c.answer(e.Call)
-		case DoLoadOutbox:
+		case Commit:
+			c.commit(do.Batch)
+		case Answer:
+			c.answer(do.Call)
+		case LoadOutbox:
 			c.core.OutboxLoaded(nil, 0, false)
-		case DoLoadOpen:
+		case LoadOpen:
 			c.core.OpenLoaded(nil, false)
-		case DoLoadTimers:
+		case LoadTimers:
 			c.core.TimersLoaded(nil, false)
-		case DoLoadRefusals:
+		case LoadRefusals:
 			c.core.RefusalsLoaded(nil)
-		case DoReleased:
+		case Released:
 		default:
-			c.t.Fatalf("effect %d is not expected", e.Kind)
+			c.t.Fatalf("effect %T is not expected", do)
 		}
 	}
 	c.core.effects = c.core.effects[:0]
@@ -407,7 +415,7 @@ func (c *crowd) recover() {
 		c.reply(false)
 		c.ack(nil)
 		for _, a := range c.calls {
-			if a.turn != nil {
+			if a.turn {
 				c.decide(a, 7)
 				before++
 			}
@@ -420,7 +428,7 @@ func (c *crowd) recover() {
 	c.wrong("the partition is %s, and does not come to rest", c.core.state)
 }
 
-// end checks that nobody was forgotten.
+// end checks that no call was forgotten.
 func (c *crowd) end() {
 	c.t.Helper()
 	c.recover()

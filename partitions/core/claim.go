@@ -15,13 +15,17 @@ import (
 
 // How an ownership begins: assignment, catch-up, claim, activation.
 //
-//	R5  An owner serves only after it has folded the log up to and including its claim, and the fold names it there. (readback)
-//	R6  A claim that is acknowledged before what was read shows that the log has lost records: halt. (regress)
+//	R5  An owner serves only after it has folded the log up to and including its claim, and the
+//	    fold names it there. (readback)
+//	R6  A claim that is acknowledged before what was read shows that the log has lost records:
+//	    halt. (regress)
+//	P1  Below the floor of a repair an owner puts nothing but barriers. (reuse; see repair.go)
 //
-// A claim whose outcome is unknown is given up with its nonce. Should it arrive later, it is an unused epoch. (nonce)
+// A claim whose outcome is unknown is given up with its nonce. Should it arrive later, it is an
+// unused epoch. (nonce)
 
-// Assigned says that this worker should own the partition. handedOver: its present owner is about to release it. To claim before that
-// is safe, and would cost the owner's last commands.
+// Assigned says that this worker should own the partition. handedOver: its present owner is about
+// to release it. To claim before that is safe, and would cost the owner's last commands.
 func (c *Core) Assigned(handedOver bool) {
 	if c.assigned {
 		return
@@ -32,7 +36,8 @@ func (c *Core) Assigned(handedOver bool) {
 	}
 }
 
-// Followed says whether this worker should keep its image fresh while another one owns the partition.
+// Followed says whether this worker should keep its image fresh while another one owns the
+// partition.
 func (c *Core) Followed(followed bool) {
 	switch {
 	case c.followed == followed:
@@ -43,7 +48,7 @@ func (c *Core) Followed(followed bool) {
 		c.standBy()
 	default:
 		c.followed = false
-		c.emit(Effect{Kind: DoRest})
+		c.emit(Rest{})
 	}
 }
 
@@ -51,12 +56,12 @@ func (c *Core) Followed(followed bool) {
 func (c *Core) standBy() {
 	c.state = Standby
 	if c.followed {
-		c.emit(Effect{Kind: DoFollow})
+		c.emit(Follow{})
 	}
 }
 
-// FollowFailed says that the log could not be followed. That is tried again, unless the log has lost records, or the partition
-// halted in an earlier life of this worker.
+// FollowFailed says that the log could not be followed. That is tried again, unless the log has
+// lost records, or the partition halted in an earlier life of this worker.
 func (c *Core) FollowFailed(err error) {
 	if c.state == Standby && (errors.Is(err, materializer.ErrLost) || errors.Is(err, materializer.ErrHaltedBefore) || errors.Is(err, materializer.ErrOnlyCopy)) {
 		c.Halt(err)
@@ -65,11 +70,11 @@ func (c *Core) FollowFailed(err error) {
 
 func (c *Core) catchUp(handedOver bool) {
 	c.state = CatchingUp
-	c.emit(Effect{Kind: DoCatchUp, HandedOver: handedOver})
+	c.emit(CatchUp{HandedOver: handedOver})
 }
 
-// CaughtUp says that the log was folded up to next and that cur owns the partition there, and offers a random nonce. types are the entity
-// types that this worker serves.
+// CaughtUp says that the log was folded up to next and that cur owns the partition there, and
+// offers a random nonce. types are the entity types that this worker serves.
 func (c *Core) CaughtUp(cur record.Owner, next int64, nonce uint64, types []string) {
 	c.types = types
 	if c.state != CatchingUp {
@@ -92,11 +97,11 @@ func (c *Core) CaughtUp(cur record.Owner, next int64, nonce uint64, types []stri
 	b := c.newBatch()
 	b.Incarnation = c.incarnation
 	b.Entries = append(b.Entries, materializer.Entry{Envelope: claim})
-	c.emit(Effect{Kind: DoClaim, Batch: b})
+	c.emit(AppendClaim{b})
 }
 
-// ClaimAcked takes the log's answer to the claim. On an error the claim may still arrive: its nonce is given up, and a late
-// own claim is just an unused epoch.
+// ClaimAcked takes the log's answer to the claim. On an error the claim may still arrive: its nonce
+// is given up, and a late own claim is just an unused epoch.
 func (c *Core) ClaimAcked(incarnation uint64, result broker.AppendResult) {
 	if c.state != Claiming || incarnation != c.incarnation {
 		return
@@ -109,15 +114,16 @@ func (c *Core) ClaimAcked(incarnation uint64, result broker.AppendResult) {
 	case result.Base < 0:
 		c.Failed(incarnation, errNoOffset)
 	case result.Base < c.next && !mutation.On(mutation.Regress):
-		// Reading back would find nothing new: the claim stands where the store has folded something else.
+		// Reading back would find nothing new: the claim stands where the store has folded
+		// something else.
 		c.Halt(errWentBack(c.partition, result.Base, c.next))
 	default:
-		c.emit(Effect{Kind: DoReadBack, Offset: result.Base})
+		c.emit(ReadBack{Offset: result.Base})
 	}
 }
 
-// ReadBack says that the log was folded up to and including the claim, and who owns the partition there. Below floor nothing may be put but
-// barriers.
+// ReadBack says that the log was folded up to and including the claim, and who owns the partition
+// there. Below floor nothing may be put but barriers.
 func (c *Core) ReadBack(incarnation uint64, cur record.Owner, next, floor int64) {
 	if c.state != Claiming || incarnation != c.incarnation {
 		return
@@ -133,7 +139,8 @@ func (c *Core) ReadBack(incarnation uint64, cur record.Owner, next, floor int64)
 var (
 	errClaimLost = errors.New("another worker claimed the partition first")
 	errNoOffset  = errors.New("the log did not say where it put an append")
-	// errEpochsUsed: no claim can be above the owner's. Workers count up by one, so something else has written claims.
+	// errEpochsUsed: no claim can be above the owner's. Workers count up by one, so something else
+	// has written claims.
 	errEpochsUsed = errors.New("the partition cannot be claimed, its epochs are used up: see who may write to the topic, and restore it from before that")
 )
 
@@ -155,7 +162,7 @@ func (c *Core) serve() {
 	c.state = Active
 	c.loadOutbox()
 	c.loadOpen()
-	c.emit(Effect{Kind: DoLoadRefusals})
+	c.emit(LoadRefusals{})
 	c.loadTimers()
 	waiting := c.waiting
 	c.waiting = nil
@@ -167,8 +174,8 @@ func (c *Core) serve() {
 	}
 }
 
-// Failed says that catching up, claiming or reading back did not work. It is tried again after a pause, unless the error
-// says that data is gone.
+// Failed says that catching up, claiming or reading back did not work. It is tried again after a
+// pause, unless the error says that data is gone.
 func (c *Core) Failed(incarnation uint64, err error) {
 	if incarnation != c.incarnation || (c.state != CatchingUp && c.state != Claiming) {
 		return
@@ -183,9 +190,9 @@ func (c *Core) Failed(incarnation uint64, err error) {
 	c.stepDown()
 }
 
-// mayPass says whether an error that looks like lost data may be that of an old leader of the log, which was paused and
-// shows what it had then. It is believed when it has said so for as long as the log may be silent; a log in this process has no
-// leaders, and is believed at once.
+// mayPass says whether an error that looks like lost data may be that of an old leader of the log,
+// which was paused and shows what it had then. It is believed when it has said so for as long as
+// the log may be silent; a log in this process has no leaders, and is believed at once.
 func (c *Core) mayPass(err error) bool {
 	if c.single || (!errors.Is(err, broker.ErrRegressed) && !errors.Is(err, broker.ErrOutOfRange)) {
 		return false
@@ -200,7 +207,7 @@ func (c *Core) mayPass(err error) bool {
 func (c *Core) stepDown() {
 	if c.releasing {
 		c.releasing = false
-		c.emit(Effect{Kind: DoReleased})
+		c.emit(Released{})
 	}
 	if !c.assigned {
 		c.standBy()
@@ -209,7 +216,7 @@ func (c *Core) stepDown() {
 	}
 	c.state = CatchingUp
 	c.attempts++
-	c.emit(Effect{Kind: DoWait, Attempt: c.attempts})
+	c.emit(Pause{Attempt: c.attempts})
 }
 
 func (c *Core) takeWaiting() []*Call {
@@ -227,5 +234,5 @@ func (c *Core) Waited(incarnation uint64) {
 		c.stepDown()
 		return
 	}
-	c.emit(Effect{Kind: DoCatchUp})
+	c.emit(CatchUp{})
 }

@@ -13,7 +13,8 @@ import (
 	"github.com/millrace-io/millrace/materializer"
 )
 
-// TestAHaltedPartitionStaysHalted: whatever becomes of its assignment, a halted partition waits for an operator.
+// TestAHaltedPartitionStaysHalted: whatever becomes of its assignment, a halted partition waits for
+// an operator.
 func TestAHaltedPartitionStaysHalted(t *testing.T) {
 	c := activeCore(t, true)
 	c.Halt(broker.ErrRegressed)
@@ -24,7 +25,8 @@ func TestAHaltedPartitionStaysHalted(t *testing.T) {
 	}
 }
 
-// TestUsedUpEpochsHalt: where no claim can be above the owner's, callers are told instead of waiting for ever.
+// TestUsedUpEpochsHalt: where no claim can be above the owner's, callers are told instead of
+// waiting for ever.
 func TestUsedUpEpochsHalt(t *testing.T) {
 	c := New(Config{Worker: "w", Limits: Limits{}.WithDefaults(), Single: true})
 	c.Assigned(false)
@@ -52,7 +54,8 @@ func TestAStandbyKeepsAnImageThatTheLogCannotReplace(t *testing.T) {
 	}
 }
 
-// TestPassing: offsets that were lost are used up in bounded batches, through whatever happens meanwhile.
+// TestPassing: offsets that were lost are used up in bounded batches, through whatever happens
+// meanwhile.
 func TestPassing(t *testing.T) {
 	c := New(Config{Worker: "w", Limits: Limits{}.WithDefaults(), Single: true})
 	c.floor = 10_000
@@ -77,7 +80,7 @@ func TestPassing(t *testing.T) {
 	}
 	c.Acked(c.sent[0], broker.AppendResult{Base: c.next + 1, Last: c.next + 1})
 	if c.state != CatchingUp || len(c.sent) != 0 {
-		t.Fatalf("somebody else writes, and it is %s; want to claim again", c.state)
+		t.Fatalf("another worker writes, and it is %s; want to claim again", c.state)
 	}
 	own(c.next + 5)
 	for c.state == Passing {
@@ -97,13 +100,13 @@ func TestPassing(t *testing.T) {
 	c.floor = 100
 	own(1)
 	c.Revoked()
-	if c.state != Standby || !c.asks(DoReleased) {
+	if c.state != Standby || !asks[Released](c) {
 		t.Errorf("revoked while passing, it is %s", c.state)
 	}
 }
 
-// TestCallersDoNotWaitForAnOwnerForEver: in whatever state a partition stays that does not become active, a caller waits for as long as
-// the limits say, and is told why.
+// TestCallersDoNotWaitForAnOwnerForEver: in whatever state a partition stays that does not become
+// active, a caller waits for as long as the limits say, and is told why.
 func TestCallersDoNotWaitForAnOwnerForEver(t *testing.T) {
 	for name, c := range map[string]struct {
 		stay func(*Core)
@@ -169,7 +172,8 @@ func TestCallersDoNotWaitForAnOwnerForEver(t *testing.T) {
 	}
 }
 
-// TestAHoleInAGapHalts: an owner that finds records of others before its own looks whether all offsets in between have one.
+// TestAHoleInAGapHalts: an owner that finds records of others before its own looks whether all
+// offsets in between have one.
 func TestAHoleInAGapHalts(t *testing.T) {
 	foreign := func(offset int64) materializer.GapRecord {
 		return materializer.GapRecord{Record: broker.Record{Offset: offset}, Foreign: true}
@@ -198,8 +202,9 @@ func TestAHoleInAGapHalts(t *testing.T) {
 	}
 }
 
-// TestAFormerOwnerDeniesNothing: where others may write, that a command with an id was not applied is said when the log has confirmed that
-// there is no other owner; a caller that does not wait for that does not know it.
+// TestAFormerOwnerDeniesNothing: where others may write, that a command with an id was not applied
+// is said when the log has confirmed that there is no other owner; a caller that does not wait for
+// that does not know it.
 func TestAFormerOwnerDeniesNothing(t *testing.T) {
 	for name, fenced := range map[string]bool{"confirmed": false, "fenced": true} {
 		c := activeCore(t, false)

@@ -9,20 +9,23 @@ import (
 	"github.com/millrace-io/millrace/internal/mutation"
 )
 
-// A command comes. It gets the answer that it had before, waits behind the same command, or waits for its turn at its entity.
+// A command comes. It gets the answer that it had before, waits behind the same command, or waits
+// for its turn at its entity.
 //
-//	C1  A command with an id that took effect within the window gets the stored answer and does not run again. (repeat)
-//	C2  An effect of another partition that took effect here, or is done at its source, does not run again, without a window.
-//	    (delivered)
-//	C3  One command of an entity is undecided at a time. A caller that leaves hands its turn to the first call that follows it and
-//	    has not left. (promote)
-//	C4  A call that waits for the partition to become active is answered within Limits.MovePatience. (patience)
+//	C1  A command with an id that took effect within the window gets the stored answer and does
+//	    not run again. (repeat)
+//	C2  An effect of another partition that took effect here, or is done at its source, does not
+//	    run again, without a window. (delivered)
+//	C3  One command of an entity is undecided at a time. A caller that leaves hands its turn to
+//	    the first call that follows it and has not left. (promote)
+//	C4  A call that waits for the partition to become active is answered within
+//	    Limits.MovePatience. (patience)
 
 // Submitted takes a command from a caller. call.stored is what the dedup table says about its id.
 func (c *Core) Submitted(call *Call) {
 	switch {
 	case c.state == Halted || c.state == Repairing:
-		c.refuse(call, errHalted(c.partition, c.Halted))
+		c.refuse(call, errHalted(c.partition, c.halted))
 		return
 	case !c.assigned || c.releasing:
 		c.refuse(call, entities.PartitionMoved(c.partition, cmp.Or(c.withheld, "it is not owned here")))
@@ -36,7 +39,8 @@ func (c *Core) Submitted(call *Call) {
 	c.admit(call)
 }
 
-// dismiss answers the calls that have waited for the partition to become active for as long as a caller is to wait.
+// dismiss answers the calls that have waited for the partition to become active for as long as a
+// caller is to wait.
 func (c *Core) dismiss() {
 	n := 0
 	for n < len(c.waiting) && c.now.Mono-c.waiting[n].came >= c.limits.MovePatience && !mutation.On(mutation.Patience) {
@@ -50,12 +54,14 @@ func (c *Core) dismiss() {
 	c.refuseAll(late, errNotActive(c.partition, c.state, c.limits.MovePatience, c.lastFence))
 }
 
-// Recheck asks about the calls that wait for the partition to become active once more. Those for which lookup returns false have an answer.
+// Recheck asks about the calls that wait for the partition to become active once more. Those for
+// which lookup returns false have an answer.
 func (c *Core) Recheck(lookup func(*Call) bool) {
 	c.waiting = slices.DeleteFunc(c.waiting, func(call *Call) bool { return !lookup(call) })
 }
 
-// admit gives a call its place: with the answer that it had before, behind the same command, or with its entity.
+// admit gives a call its place: with the answer that it had before, behind the same command, or
+// with its entity.
 func (c *Core) admit(call *Call) {
 	call.incarnation = c.incarnation
 	if call.Named() {
@@ -104,13 +110,13 @@ func (c *Core) repeated(call *Call) bool {
 		c.refuse(call, errIDReused(call.Command.ID, call.Command.Key))
 	} else {
 		call.Next = call.Stored.Offset + 1
-		c.emit(Effect{Kind: DoAnswer, Call: call})
+		c.emit(Answer{call})
 	}
 	return true
 }
 
-// delivered deals with an effect of another partition that took effect here before. There is no window: its source sends it
-// until it has settled it, and what is settled is known.
+// delivered deals with an effect of another partition that took effect here before. There is no
+// window: its source sends it until it has settled it, and what is settled is known.
 func (c *Core) delivered(call *Call, s *entities.Source) bool {
 	switch {
 	case call.Stored != nil:
@@ -121,12 +127,12 @@ func (c *Core) delivered(call *Call, s *entities.Source) bool {
 	default:
 		return false
 	}
-	c.emit(Effect{Kind: DoAnswer, Call: call})
+	c.emit(Answer{call})
 	return true
 }
 
-// Asked takes a question for the position behind everything that is committed. It is answered like a command that wrote
-// nothing: a paused former owner must not answer it.
+// Asked takes a question for the position behind everything that is committed. It is answered like
+// a command that wrote nothing: a paused former owner must not answer it.
 func (c *Core) Asked(call *Call) {
 	switch c.state {
 	case Active, Suspect:
@@ -134,7 +140,7 @@ func (c *Core) Asked(call *Call) {
 		call.Outcome = &entities.Outcome{}
 		c.unwritten(call)
 	case Halted:
-		c.refuse(call, errHalted(c.partition, c.Halted))
+		c.refuse(call, errHalted(c.partition, c.halted))
 	default:
 		c.refuse(call, entities.PartitionMoved(c.partition, "it is not owned here"))
 	}
@@ -163,7 +169,7 @@ func (c *Core) advance(e *Entity) {
 	}
 	if e.reopen {
 		e.reopen, e.opening = false, true
-		c.emit(Effect{Kind: DoOpen, Entity: e, Session: e.ending})
+		c.emit(Open{Entity: e, Ending: e.ending})
 		e.ending = nil
 		return
 	}
@@ -179,7 +185,7 @@ func (c *Core) advance(e *Entity) {
 			e.idle.remove(e)
 		}
 		e.running = call
-		c.emit(Effect{Kind: DoInvoke, Call: call, Entity: e, Session: e.session})
+		c.emit(Invoke{call})
 		return
 	}
 	e.queue = nil
@@ -191,8 +197,8 @@ func (c *Core) advance(e *Entity) {
 	}
 }
 
-// Withdrawn takes back a call whose caller left before the function saw it. The first of those that wait for the same command
-// gets its place.
+// Withdrawn takes back a call whose caller left before the function saw it. The first of those that
+// wait for the same command gets its place.
 func (c *Core) Withdrawn(call *Call) {
 	e := call.entity
 	switch {
@@ -218,7 +224,8 @@ func (c *Core) Withdrawn(call *Call) {
 	}
 }
 
-// promote gives the command of a call that will not run to the first of its followers; nil: there is none, or it is too late.
+// promote gives the command of a call that will not run to the first of its followers; nil: there
+// is none, or it is too late.
 func (c *Core) promote(call *Call) *Call {
 	followers := call.followers
 	call.followers = nil
@@ -241,7 +248,8 @@ func (c *Core) promote(call *Call) *Call {
 	return successor
 }
 
-// vacate gives the place of a call in its entity's queue, or its turn, to successor; nil: to the one behind it.
+// vacate gives the place of a call in its entity's queue, or its turn, to successor; nil: to the
+// one behind it.
 func (c *Core) vacate(call, successor *Call) {
 	e := call.entity
 	running := e.running == call
@@ -265,10 +273,11 @@ func (c *Core) vacate(call, successor *Call) {
 	c.advance(e)
 }
 
-// leaveSession closes the session of an entity whose ownership ended while a call had its turn: fence left it to that call.
+// leaveSession closes the session of an entity whose ownership ended while a call had its turn:
+// fence left it to that call.
 func (c *Core) leaveSession(e *Entity) {
 	if e.session != nil {
-		c.emit(Effect{Kind: DoClose, Session: e.session})
+		c.emit(Close{Session: e.session})
 		e.session = nil
 	}
 }

@@ -13,14 +13,16 @@ import (
 
 // Batches go to the log, acknowledgements come back.
 //
-//	R7  An acknowledgement counts only if its records stand exactly where the last one ended. (contiguity)
-//	R8  If they stand higher, the records in between are read. No-ops are passed over. A claim above the owner's ends the ownership,
-//	    and so does an own record, which was written twice or out of order. (gap; without the look, gapscan, it ends in any case)
+//	R7  An acknowledgement counts only if its records stand exactly where the last one ended.
+//	    (contiguity)
+//	R8  If they stand higher, the records in between are read. No-ops are passed over. A claim
+//	    above the owner's ends the ownership, and so does an own record, which was written twice
+//	    or out of order. (gap; without the look, gapscan, it ends in any case)
 //	R9  If they stand lower, acknowledged records are gone: halt.
 //	I2  Batches release their answers in the order in which they are committed.
 
-// Flush sends what may go: batches that are closed as soon as there is room, then the open one, at once when nothing is on its
-// way, otherwise when it is full enough.
+// Flush sends what may go: batches that are closed as soon as there is room, then the open one, at
+// once when nothing is on its way, otherwise when it is full enough.
 func (c *Core) Flush() {
 	if c.state != Active && c.state != Draining {
 		return
@@ -56,7 +58,7 @@ func (c *Core) Flush() {
 func (c *Core) send(b *Batch) {
 	b.SentAt, b.Incarnation = c.now.Mono, c.incarnation
 	c.sent = append(c.sent, b)
-	c.emit(Effect{Kind: DoAppend, Batch: b})
+	c.emit(Append{b})
 }
 
 // Acked takes the log's answer to a batch. Answers of one ownership arrive in the order of sending.
@@ -64,11 +66,11 @@ func (c *Core) Acked(b *Batch, result broker.AppendResult) {
 	if b.Incarnation != c.incarnation {
 		return
 	}
-	b.acked, b.result = true, result
+	b.acked, b.Result = true, result
 	c.acknowledge()
 }
 
-// acknowledge works off the acknowledgements at the head of the queue: rules 1 to 4 of the log protocol, section 4.
+// acknowledge works off the acknowledgements at the head of the queue: rules R7 to R10.
 func (c *Core) acknowledge() {
 	switch c.state {
 	case Passing:
@@ -81,7 +83,7 @@ func (c *Core) acknowledge() {
 	}
 	for len(c.sent) > 0 && c.sent[0].acked && (c.state == Active || c.state == Draining) {
 		b := c.sent[0]
-		r := b.result
+		r := b.Result
 		want := int64(len(b.Entries))
 		switch {
 		case r.Err != nil:
@@ -92,7 +94,7 @@ func (c *Core) acknowledge() {
 			c.fence("the log holds records of others", false)
 		case r.Base > c.next:
 			c.state = Suspect
-			c.emit(Effect{Kind: DoReadGap, Offset: r.Base})
+			c.emit(ReadGap{From: c.next, Until: r.Base})
 		case r.Base == c.next:
 			c.fence("the log holds something between the records of an append", false)
 		case r.Base < 0:
@@ -104,8 +106,8 @@ func (c *Core) acknowledge() {
 	c.drained()
 }
 
-// GapRead takes the records that stand where the core expected its own. Rule 2: no-ops are passed over, anything else ends
-// the ownership.
+// GapRead takes the records that stand where the core expected its own. R8: no-ops are passed over,
+// anything else ends the ownership.
 func (c *Core) GapRead(incarnation uint64, gap []materializer.GapRecord, err error) {
 	if incarnation != c.incarnation || c.state != Suspect {
 		return
@@ -132,12 +134,12 @@ func (c *Core) GapRead(incarnation uint64, gap []materializer.GapRecord, err err
 			return
 		}
 	}
-	if base := c.sent[0].result.Base; next != base {
+	if base := c.sent[0].Result.Base; next != base {
 		c.Halt(materializer.Hole(next, base))
 		return
 	}
-	c.emit(Effect{Kind: DoSkip, Gap: gap})
-	c.next = c.sent[0].result.Base
+	c.emit(Skip{Gap: gap})
+	c.next = c.sent[0].Result.Base
 	c.state = Active
 	if c.releasing {
 		c.state = Draining
@@ -149,10 +151,10 @@ func (c *Core) commit(b *Batch) {
 	c.sent[0] = nil
 	c.sent = c.sent[1:]
 	for i := range b.Entries {
-		b.Entries[i].Offset = b.result.Base + int64(i)
+		b.Entries[i].Offset = b.Result.Base + int64(i)
 	}
-	c.next, c.confirmed = b.result.Last+1, b.SentAt
-	c.emit(Effect{Kind: DoCommit, Batch: b})
+	c.next, c.confirmed = b.Result.Last+1, b.SentAt
+	c.emit(Commit{b})
 	c.keepEffects(b)
 	for _, call := range b.Calls {
 		call.Next = c.next
@@ -180,8 +182,9 @@ func (c *Core) commit(b *Batch) {
 	}
 }
 
-// keepEffects takes the effects of a committed batch into the outbox, those of commands and the core's own. Those that a
-// caller waits for, the caller sends; what their targets are told of progress is known when all of the batch are in the outbox.
+// keepEffects takes the effects of a committed batch into the outbox, those of commands and the
+// core's own. Those that a caller waits for, the caller sends; what their targets are told of
+// progress is known when all of the batch are in the outbox.
 func (c *Core) keepEffects(b *Batch) {
 	for _, call := range b.Calls {
 		if call.Effects == 0 {
@@ -223,8 +226,8 @@ func (c *Core) keepEffects(b *Batch) {
 	}
 }
 
-// ApplyFailed says that the store did not take a committed batch. The log has it: nothing is lost, and nothing is known to
-// the callers.
+// ApplyFailed says that the store did not take a committed batch. The log has it: nothing is lost,
+// and nothing is known to the callers.
 func (c *Core) ApplyFailed(why error) {
 	if c.state == Active || c.state == Suspect || c.state == Draining || c.state == Passing {
 		c.fence("the store did not take a commit: "+why.Error(), false)

@@ -11,12 +11,13 @@ import (
 
 // What forwards were answered is kept.
 //
-//	E9  What the target of a forward answered takes the place of the forward in the row of the command's id, in one group with the
-//	    end of the forward. (kept)
+//	E9  What the target of a forward answered takes the place of the forward in the row of the
+//	    command's id, in one group with the end of the forward. (kept)
 //
-// The records of a command that is forwarded say where to. What the target answered comes later, and is a group of its own: that
-// the forward is done, and the answer. The two are one group, so that a forward is open as long as its answer is not kept. Its
-// caller is answered when the group is committed: who sends the command again gets the same, from whatever worker.
+// The records of a command that is forwarded say where to. What the target answered comes later,
+// and is a group of its own: that the forward is done, and the answer. The two are one group, so
+// that a forward is open as long as its answer is not kept. Its caller is answered when the group
+// is committed: who sends the command again gets the same, from whatever worker.
 
 // conclusion is what a forward was answered, in a batch that is not committed yet.
 type conclusion struct {
@@ -26,8 +27,8 @@ type conclusion struct {
 	parked bool
 }
 
-// Concluded takes what the target of a forward answered (call.outcome) from the caller who waited for it. He is told what is kept:
-// that, or what the log has already.
+// Concluded takes what the target of a forward answered (call.outcome) from the caller who waited
+// for it. He is told what is kept: that, or what the log has already.
 func (c *Core) Concluded(call *Call) {
 	if c.state != Active && c.state != Suspect && c.state != Draining {
 		c.refuse(call, entities.PartitionMoved(c.partition, "it is not owned here any more"))
@@ -38,14 +39,14 @@ func (c *Core) Concluded(call *Call) {
 	case x != nil:
 	case d == nil && call.Stored != nil && !record.Forwards(call.Stored.Answer):
 		call.Next = call.Stored.Offset + 1
-		c.emit(Effect{Kind: DoAnswer, Call: call})
+		c.emit(Answer{call})
 		return
 	case call.Outcome == nil && d == nil && call.Stored == nil:
 		c.refuse(call, errTakenBack(call.Command.Key))
 		return
 	case call.Outcome == nil: // the question whether there is an answer
 		call.Stored = nil
-		c.emit(Effect{Kind: DoAnswer, Call: call})
+		c.emit(Answer{call})
 		return
 	case call.Outcome.Failure != nil && call.Outcome.Failure.Outcome == entities.NotApplied && (d == nil || d.state != deliveryHeld || d.attempts > 0):
 		// Another attempt may have taken effect: the forward stays, and the outbox delivers it.
@@ -66,8 +67,9 @@ func (c *Core) Concluded(call *Call) {
 	x.batch.Calls = append(x.batch.Calls, call)
 }
 
-// unpark says whether a forward that ends counts as parked. What no record says of it yet, none will
-// say, and what an operator asked for comes too late. d is nil where the forward is not in memory.
+// unpark says whether a forward that ends counts as parked. What no record says of it yet, none
+// will say, and what an operator asked for comes too late. d is nil where the forward is not in
+// memory.
 func (c *Core) unpark(d *Delivery, call *Call) bool {
 	o := &c.outbox
 	delete(o.resolving, call.Forward)
@@ -84,7 +86,8 @@ func (c *Core) unpark(d *Delivery, call *Call) bool {
 	return len(o.said.Parked) == n
 }
 
-// conclude writes what a forward was answered. A caller who gave an id is told what is kept, even where that is only why it is not.
+// conclude writes what a forward was answered. A caller who gave an id is told what is kept, even
+// where that is only why it is not.
 func (c *Core) conclude(offset int64, by *record.Asker, outcome *entities.Outcome) *conclusion {
 	done := []uint64{uint64(offset)} //nolint:gosec // offsets are positive
 	settled, answered := c.control(record.Settled), c.control(record.Answered)

@@ -8,8 +8,9 @@ import (
 	"github.com/millrace-io/millrace/entities/record"
 )
 
-// TestAConcludedForwardIsNotParked: whatever else is on its way about a forward when it is concluded,
-// it is not counted as parked afterwards, not sent again, and no later record says that it is parked.
+// TestAConcludedForwardIsNotParked: whatever else is on its way about a forward when it is
+// concluded, it is not counted as parked afterwards, not sent again, and no later record says that
+// it is parked.
 func TestAConcludedForwardIsNotParked(t *testing.T) {
 	const (
 		park = iota
@@ -81,9 +82,9 @@ func TestAConcludedForwardIsNotParked(t *testing.T) {
 			}
 		}
 		c.tellOperators()
-		if n, open := c.outbox.parked, len(c.outbox.byOffset); n != 0 || open != 0 || c.asks(DoSend) || resolved != asked || !call.finished {
+		if n, open := c.outbox.parked, len(c.outbox.byOffset); n != 0 || open != 0 || asks[Send](c) || resolved != asked || !call.finished {
 			t.Errorf("%s: %d are parked, %d open, sent again: %v, %d of %d operators answered, the caller: %v",
-				name, n, open, c.asks(DoSend), resolved, asked, call.finished)
+				name, n, open, asks[Send](c), resolved, asked, call.finished)
 		}
 	}
 }

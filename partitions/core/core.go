@@ -8,23 +8,26 @@ import (
 	"github.com/millrace-io/millrace/materializer"
 )
 
-// The invariants of an owner. Those of answers are in answer.go, the rules R5 to R10 in claim.go, commit.go, fence.go and
-// repair.go; R1 to R4, which every reader of the log keeps, are in entities/record.
+// The invariants of an owner. Those of answers are in answer.go, the rules R5 to R10 in claim.go,
+// commit.go, fence.go and repair.go; R1 to R4, which every reader of the log keeps, are in
+// entities/record.
 //
-//	I1  While the state is Active and next is x, folding the log below x names this owner, and is what store and sessions have.
-//	    (contiguity, readback)
-//	I4  The store never has what is not acknowledged: there is no undo. What was decided and is not committed is in sessions and
-//	    batches only, and a fence ends both. (durable)
-//	I5  At every offset one owner counts, and the events of an entity are numbered 1, 2, 3 without a gap. (reader, ordinal)
+//	I1  While the state is Active and next is x, folding the log below x names this owner, and
+//	    is what store and sessions have. (contiguity, readback)
+//	I4  The store never has what is not acknowledged: there is no undo. What was decided and is
+//	    not committed is in sessions and batches only, and a fence ends both. (durable)
+//	I5  At every offset one owner counts, and the events of an entity are numbered 1, 2, 3
+//	    without a gap. (reader, ordinal)
 //
 // In parentheses stand the mutations that take the line out.
 
 // State is where a partition stands on its way to ownership and back.
 type State uint8
 
-// The states of the log protocol. A fenced partition is at once CatchingUp again, or in Standby when it is not assigned. Passing
-// is an owner that puts barriers where the log has lost something (repair.go), Repairing a halted one that an operator repairs. The
-// numbers are shown as a metric: new ones come last.
+// The states of the log protocol. A fenced partition is at once CatchingUp again, or in Standby
+// when it is not assigned. Passing is an owner that puts barriers where the log has lost something
+// (repair.go), Repairing a halted one that an operator repairs. The numbers are shown as a metric:
+// new ones come last.
 const (
 	Standby State = iota
 	CatchingUp
@@ -50,8 +53,9 @@ type Now struct {
 	Log int64
 }
 
-// Core decides for the owner of one partition: a pure step function. Inputs are its methods, in the order in which a partition meets
-// them; each appends to the effects, which the loop performs in order. Not safe for concurrent use.
+// Core decides for the owner of one partition: a pure step function. Inputs are its methods, in the
+// order in which a partition meets them; each appends to the effects, which the loop performs in
+// order. Not safe for concurrent use.
 type Core struct {
 	partition int32
 	worker    string
@@ -69,15 +73,17 @@ type Core struct {
 	// incarnation counts ownerships that ended. What was begun under an earlier one is stale.
 	incarnation uint64
 	owner       record.Owner
-	// next is the offset that the next own record must get; until the claim is read back, one that it must not be below.
-	// ordinal is that of the last record decided.
+	// next is the offset that the next own record must get; until the claim is read back, one that
+	// it must not be below. ordinal is that of the last record decided.
 	next     int64
 	ordinal  uint64
 	attempts int
-	Halted   error
-	// confirmed is a moment at which the log knew no other owner: when the last acknowledged batch was sent.
+	halted   error
+	// confirmed is a moment at which the log knew no other owner: when the last acknowledged batch
+	// was sent.
 	confirmed time.Duration
-	// floor is the offset below which nothing may be put but barriers; repair is what an operator asked for.
+	// floor is the offset below which nothing may be put but barriers; repair is what an operator
+	// asked for.
 	floor  int64
 	repair *Repair
 	// goneSince is when the log first showed less than it had acknowledged; 0: it does not.
@@ -85,7 +91,8 @@ type Core struct {
 	drainBy   time.Duration
 	// followed: while another worker owns the partition, this one keeps its image fresh.
 	followed bool
-	// releasing: the manager waits for an orderly release. It goes on through a gap that is read meanwhile.
+	// releasing: the manager waits for an orderly release. It goes on through a gap that is read
+	// meanwhile.
 	releasing bool
 	// withheld says why the partition was given up although it is assigned; empty: it was not.
 	withheld string
@@ -102,13 +109,15 @@ type Core struct {
 
 	outbox outbox
 	timers timers
-	// concluding are the forwards, by the offsets of their records, whose answers are on their way to the log.
+	// concluding are the forwards, by the offsets of their records, whose answers are on their way
+	// to the log.
 	concluding map[int64]*conclusion
 	// settleNow: what became of effects has waited long enough to be written on its own.
 	settleNow bool
 
-	// Batches pass through these in order: open takes what is decided, full holds those to which nothing fits any more and for
-	// which there is no room on the way to the log, sent are on their way. What waits is bounded by Limits.MaxWaiting.
+	// Batches pass through these in order: open takes what is decided, full holds those to which
+	// nothing fits any more and for which there is no room on the way to the log, sent are on their
+	// way. What waits is bounded by Limits.MaxWaiting.
 	open  *Batch
 	full  []*Batch
 	sent  []*Batch
@@ -116,7 +125,7 @@ type Core struct {
 	// changes is scratch space.
 	changes []materializer.Change
 
-	effects []Effect
+	effects []Asked
 }
 
 // Config is what a core is made of.
@@ -128,7 +137,8 @@ type Config struct {
 	Limits Limits
 	// Single: a lock keeps other writers out, so that answers that wrote nothing need no barrier.
 	Single bool
-	// LaneOf says which targets of effects hold each other up when one of them fails. Nil: those of one service do.
+	// LaneOf says which targets of effects hold each other up when one of them fails. Nil: those of
+	// one service do.
 	LaneOf func(*entities.Target) LaneName
 }
 
@@ -159,14 +169,15 @@ func (c *Core) Single() bool { return c.single }
 // Next is the offset behind the last committed record.
 func (c *Core) Next() int64 { return c.next }
 
-// Confirmed is a moment at which the log knew no other owner: when the last acknowledged batch was sent.
+// Confirmed is a moment at which the log knew no other owner: when the last acknowledged batch was
+// sent.
 func (c *Core) Confirmed() time.Duration { return c.confirmed }
 
 // LastFence says why the last ownership or attempt ended; empty: nothing went wrong.
 func (c *Core) LastFence() string { return c.lastFence }
 
 // Effects are what the core asks for, in order. What is done about one may add others.
-func (c *Core) Effects() []Effect { return c.effects }
+func (c *Core) Effects() []Asked { return c.effects }
 
 // Performed says that all effects are.
 func (c *Core) Performed() {
@@ -174,13 +185,14 @@ func (c *Core) Performed() {
 	c.effects = c.effects[:0]
 }
 
-// emit asks the loop for something. What comes back of it belongs to the ownership that asked, however late the loop gets to it.
-func (c *Core) emit(e Effect) {
-	e.Incarnation = c.incarnation
-	c.effects = append(c.effects, e)
+// emit asks the loop for something. What comes back of it belongs to the ownership that asked,
+// however late the loop gets to it.
+func (c *Core) emit(do Effect) {
+	c.effects = append(c.effects, Asked{Incarnation: c.incarnation, Do: do})
 }
 
-// Ticked looks at the clock: passivation, memory budget, silence of the log, an overdue release, callers who have waited long enough.
+// Ticked looks at the clock: passivation, memory budget, silence of the log, an overdue release,
+// callers who have waited long enough.
 func (c *Core) Ticked() {
 	for _, l := range c.idle {
 		for l.first != nil && c.now.Mono-l.first.lastUsed >= l.after {
@@ -208,7 +220,8 @@ func (c *Core) Ticked() {
 	}
 }
 
-// Settling lets the timers go off that are due, for which the next tick may be too late, and says whether all is quiet.
+// Settling lets the timers go off that are due, for which the next tick may be too late, and says
+// whether all is quiet.
 func (c *Core) Settling() bool {
 	if c.state == Active {
 		c.fire()
@@ -216,8 +229,8 @@ func (c *Core) Settling() bool {
 	return c.Quiet()
 }
 
-// Quiet says whether nothing is on its way to the log or to a target. What waits for its time, or for an operator, does not
-// count.
+// Quiet says whether nothing is on its way to the log or to a target. What waits for its time, or
+// for an operator, does not count.
 func (c *Core) Quiet() bool {
 	o := &c.outbox
 	return len(c.sent)+len(c.full) == 0 && c.open.empty() && len(o.underWay) == 0 && len(o.turns)+len(o.refusals) == 0 &&

@@ -34,18 +34,23 @@ func activeCore(t testing.TB, single bool) *Core {
 	return c
 }
 
-func (c *Core) asks(kind effectKind) bool {
-	return slices.ContainsFunc(c.effects, func(e Effect) bool { return e.Kind == kind })
+// asks says whether the core asks for an effect of a kind.
+func asks[E Effect](c *Core) bool {
+	return slices.ContainsFunc(c.effects, func(a Asked) bool {
+		_, is := a.Do.(E)
+		return is
+	})
 }
 
-// TestAReleaseGoesOnThroughAGap: records of others are found while the last batch of a release is awaited. Found by simulation:
-// the partition became active again without being assigned, and whoever waited for the release waited for ever.
+// TestAReleaseGoesOnThroughAGap: records of others are found while the last batch of a release is
+// awaited. Found by simulation: the partition became active again without being assigned, and the
+// manager waited for the release for ever.
 func TestAReleaseGoesOnThroughAGap(t *testing.T) {
 	c := activeCore(t, false)
 	c.open.Calls = append(c.open.Calls, &Call{Caller: &seat{}, Command: &entities.Command{}, Outcome: &entities.Outcome{}}) // a read that waits for a barrier
 	c.Flush()
 	c.Revoked()
-	if c.state != Draining || c.asks(DoReleased) {
+	if c.state != Draining || asks[Released](c) {
 		t.Fatalf("the core is %s and asks for %v; want it to drain", c.state, c.effects)
 	}
 	c.Acked(c.sent[0], broker.AppendResult{Base: 3, Last: 3})
@@ -53,12 +58,13 @@ func TestAReleaseGoesOnThroughAGap(t *testing.T) {
 		t.Fatalf("the core is %s; want it to read the gap", c.state)
 	}
 	c.GapRead(c.incarnation, []materializer.GapRecord{{Record: broker.Record{Offset: 1}, Foreign: true}, {Record: broker.Record{Offset: 2}, Foreign: true}}, nil)
-	if c.state != Standby || !c.asks(DoReleased) {
+	if c.state != Standby || !asks[Released](c) {
 		t.Errorf("the core is %s; want it released", c.state)
 	}
 }
 
-// TestARevocationIsAnsweredOnce: a partition that is being released is revoked again, and then assigned. Found by the model.
+// TestARevocationIsAnsweredOnce: a partition that is being released is revoked again, and then
+// assigned. Found by the model.
 func TestARevocationIsAnsweredOnce(t *testing.T) {
 	c := activeCore(t, false)
 	c.open.Calls = append(c.open.Calls, &Call{Caller: &seat{}, Command: &entities.Command{}, Outcome: &entities.Outcome{}})
@@ -74,7 +80,7 @@ func TestARevocationIsAnsweredOnce(t *testing.T) {
 	c.Acked(c.sent[0], broker.AppendResult{Base: 1, Last: 1})
 	released := 0
 	for _, e := range c.effects {
-		if e.Kind == DoReleased {
+		if _, is := e.Do.(Released); is {
 			released++
 		}
 	}
@@ -83,8 +89,9 @@ func TestARevocationIsAnsweredOnce(t *testing.T) {
 	}
 }
 
-// TestAClaimBeforeWhatWasReadHalts: the log has lost records that the store has folded, and put the claim in their place.
-// Found by the model: it was taken for a claim that another one beat, again and again.
+// TestAClaimBeforeWhatWasReadHalts: the log has lost records that the store has folded, and put the
+// claim in their place. Found by the model: it was taken for a claim that another one beat, again
+// and again.
 func TestAClaimBeforeWhatWasReadHalts(t *testing.T) {
 	for _, c := range []struct {
 		base int64
@@ -94,11 +101,11 @@ func TestAClaimBeforeWhatWasReadHalts(t *testing.T) {
 		core.Assigned(false)
 		core.CaughtUp(record.Owner{}, 5, 7, nil)
 		core.ClaimAcked(core.incarnation, broker.AppendResult{Base: c.base, Last: c.base})
-		if core.state != c.want || core.asks(DoReadBack) != (c.want == Claiming) {
+		if core.state != c.want || asks[ReadBack](core) != (c.want == Claiming) {
 			t.Errorf("read up to 5, a claim at %d: the core is %s; want %s", c.base, core.state, c.want)
 		}
-		if c.want == Halted && !errors.Is(core.Halted, broker.ErrRegressed) {
-			t.Errorf("halted with %v", core.Halted)
+		if c.want == Halted && !errors.Is(core.halted, broker.ErrRegressed) {
+			t.Errorf("halted with %v", core.halted)
 		}
 	}
 }
@@ -109,7 +116,7 @@ func TestAnOldEndIsNotLostDataAtOnce(t *testing.T) {
 	c.Assigned(false)
 	gone := errors.Join(errors.New("the log ends at 8"), broker.ErrRegressed)
 	c.Failed(c.incarnation, gone)
-	if c.state != CatchingUp || !c.asks(DoWait) {
+	if c.state != CatchingUp || !asks[Pause](c) {
 		t.Fatalf("the core is %s; want it to ask again", c.state)
 	}
 	c.now.Mono += c.limits.AckTimeout + time.Second
@@ -148,7 +155,8 @@ func TestAnOldEndIsNotLostDataAtOnce(t *testing.T) {
 	}
 }
 
-// TestTheEndAnswersEveryone: a command that is decided while the worker stops is answered. Found by simulation.
+// TestTheEndAnswersEveryone: a command that is decided while the worker stops is answered. Found by
+// simulation.
 func TestTheEndAnswersEveryone(t *testing.T) {
 	c := activeCore(t, true)
 	call := &Call{Caller: &seat{}, Command: command("a", "add x")}
@@ -156,53 +164,55 @@ func TestTheEndAnswersEveryone(t *testing.T) {
 	c.Revoked()
 	c.Ended()
 	c.Decided(call, &Opening{}, &entities.Outcome{Events: []entities.Payload{{Value: []byte("x")}}}, nil)
-	if call.Err == nil || call.Err.Outcome != entities.NotApplied || !c.asks(DoAnswer) {
+	if call.Err == nil || call.Err.Outcome != entities.NotApplied || !asks[Answer](c) {
 		t.Errorf("the call got %v; want an answer that says that nothing was applied", call.Err)
 	}
 }
 
-// TestWhatCameOfAnEarlierOwnershipIsIgnored: an entity is passivated and, in the same turn, the ownership ends. Found by
-// simulation: the end of the passivation was taken for one of the next ownership, and corrupted the list of its entities.
+// TestWhatCameOfAnEarlierOwnershipIsIgnored: an entity is passivated and, in the same turn, the
+// ownership ends. Found by simulation: the end of the passivation was taken for one of the next
+// ownership, and corrupted the list of its entities.
 func TestWhatCameOfAnEarlierOwnershipIsIgnored(t *testing.T) {
 	c := activeCore(t, true)
 	before := c.incarnation
-	c.emit(Effect{Kind: DoPassivate})
+	c.emit(Passivate{})
 	c.fence("for a test", false)
 	if got := c.effects[0].Incarnation; got != before || got == c.incarnation {
 		t.Errorf("the effect belongs to ownership %d; want %d, which asked for it, not %d", got, before, c.incarnation)
 	}
 }
 
-// TestSettlingSeesDueTimers: whoever turns the clock and then waits may be looked at before the tick is.
+// TestSettlingSeesDueTimers: an input that waits for quiet may come before the tick.
 func TestSettlingSeesDueTimers(t *testing.T) {
 	c := activeCore(t, false)
 	due := materializer.Due{At: c.now.Log + int64(time.Hour), Name: "t", Offset: 3}
 	c.TimersLoaded([]materializer.Due{due}, false)
-	if !c.Settling() || c.asks(DoFire) {
+	if !c.Settling() || asks[Fire](c) {
 		t.Fatalf("the timer is not due, and the core asks for %v", c.effects)
 	}
 	c.now.Log = due.At
-	if c.Settling() || !c.asks(DoFire) {
+	if c.Settling() || !asks[Fire](c) {
 		t.Fatal("the timer is due, and the core is quiet")
 	}
-	c.Fired(c.incarnation, c.effects[0].Timer, false, nil)
+	c.Fired(c.incarnation, c.effects[0].Do.(Fire).Timer, false, nil)
 	if !c.Settling() {
 		t.Error("the timer has fired, and the core is not quiet")
 	}
 }
 
-// TestAnUncommittedChangeDoesNotEndATimer: a timer is due while a command that changes it is on its way to the log, where it
-// may never arrive. Found by simulation: the timer was swept, and when the change was lost, so was the timer.
+// TestAnUncommittedChangeDoesNotEndATimer: a timer is due while a command that changes it is on its
+// way to the log, where it may never arrive. Found by simulation: the timer was swept, and when the
+// change was lost, so was the timer.
 func TestAnUncommittedChangeDoesNotEndATimer(t *testing.T) {
 	c := activeCore(t, false)
 	due := materializer.Due{At: 1, Offset: 1, Key: entities.Key{Type: "t", ID: "a"}, Name: "x"}
 	c.setTimer(due)
 	c.now.Log = 2
 	c.fire()
-	if !c.asks(DoFire) {
+	if !asks[Fire](c) {
 		t.Fatalf("the timer is due, and the core asks for %v", c.effects)
 	}
-	fired := c.effects[0].Timer
+	fired := c.effects[0].Do.(Fire).Timer
 	firing := &Call{Caller: &seat{}, Command: &entities.Command{Key: due.Key, Type: &entities.EntityType{}, Timer: &entities.TimerFiring{Name: "x", Offset: 1}}}
 	c.entity(firing).timers = map[string]int{"x": 1}
 	c.Submitted(firing)
@@ -210,13 +220,13 @@ func TestAnUncommittedChangeDoesNotEndATimer(t *testing.T) {
 		t.Fatalf("the command of the timer ends with %v, superseded %v; want it to be tried again", firing.Err, firing.superseded)
 	}
 	c.Fired(c.incarnation, fired, firing.superseded, firing.Err)
-	if c.asks(DoSweep) || len(c.timers.next) != 1 {
+	if asks[Sweep](c) || len(c.timers.next) != 1 {
 		t.Errorf("%d timers are left and the core asks for %v; want the timer to be tried again", len(c.timers.next), c.effects)
 	}
 }
 
-// TestAParkedEffectSaysWhy: whatever a function's error is made of, it can be written down. A text cut within a character, or one
-// that never was UTF-8, ended the worker.
+// TestAParkedEffectSaysWhy: whatever a function's error is made of, it can be written down. A text
+// cut within a character, or one that never was UTF-8, ended the worker.
 func TestAParkedEffectSaysWhy(t *testing.T) {
 	for _, message := range []string{strings.Repeat("é", 1000), "a" + strings.Repeat("é", 1000), "\xff is no text"} {
 		c := activeCore(t, true)

@@ -32,25 +32,28 @@ func events(n, size int) *entities.Outcome {
 	return out
 }
 
-// appends takes the batches out of what the core asks for, and checks that the log takes each of them.
+// appends takes the batches out of what the core asks for, and checks that the log takes each of
+// them.
 func appends(t *testing.T, c *Core) []*Batch {
 	t.Helper()
 	var sent []*Batch
 	for _, e := range c.effects {
-		if e.Kind != DoAppend {
+		b, is := e.Do.(Append)
+		if !is {
 			continue
 		}
-		sent = append(sent, e.Batch)
-		e.Batch.Encode()
-		if size := broker.Size(e.Batch.records); size > c.limits.AppendBytes || len(e.Batch.records) > c.limits.AppendRecords {
-			t.Fatalf("an append has %d bytes in %d records; the log takes %d in %d", size, len(e.Batch.records), c.limits.AppendBytes, c.limits.AppendRecords)
+		sent = append(sent, b.Batch)
+		b.Encode()
+		if size := broker.Size(b.records); size > c.limits.AppendBytes || len(b.records) > c.limits.AppendRecords {
+			t.Fatalf("an append has %d bytes in %d records; the log takes %d in %d", size, len(b.records), c.limits.AppendBytes, c.limits.AppendRecords)
 		}
 	}
 	c.effects = nil
 	return sent
 }
 
-// drainBatches acknowledges what is sent until nothing is left, and returns all records in the order of the log.
+// drainBatches acknowledges what is sent until nothing is left, and returns all records in the
+// order of the log.
 func drainBatches(t *testing.T, c *Core) []materializer.Entry {
 	t.Helper()
 	var all []materializer.Entry
@@ -71,15 +74,16 @@ func drainBatches(t *testing.T, c *Core) []materializer.Entry {
 // tellOperators does what the loop does for operators whose word is in the log.
 func (c *Core) tellOperators() {
 	for i := range c.effects {
-		if e := &c.effects[i]; e.Kind == DoResolved {
-			e.Resolution.Done(true)
-			e.Kind = DoRest
+		if r, is := c.effects[i].Do.(Resolved); is {
+			r.Done(true)
+			c.effects[i].Do = Rest{}
 		}
 	}
 }
 
-// TestBatchesAreCut: whatever is decided while batches are on their way, the log takes each append. Commands stay whole and in
-// order, and each answer leaves with the batch that has its records. On the code before, one append held all of it.
+// TestBatchesAreCut: whatever is decided while batches are on their way, the log takes each append.
+// Commands stay whole and in order, and each answer leaves with the batch that has its records. On
+// the code before, one append held all of it.
 func TestBatchesAreCut(t *testing.T) {
 	for _, limit := range []struct{ bytes, records int }{{8 << 10, 8192}, {1 << 20, 7}} {
 		c := activeCore(t, false)
@@ -121,7 +125,8 @@ func TestBatchesAreCut(t *testing.T) {
 	}
 }
 
-// TestACutKeepsWhatBelongsToTheRecords: timers and effects are known by the offset of their record, in whichever batch that is.
+// TestACutKeepsWhatBelongsToTheRecords: timers and effects are known by the offset of their record,
+// in whichever batch that is.
 func TestACutKeepsWhatBelongsToTheRecords(t *testing.T) {
 	c := activeCore(t, true)
 	c.limits.AppendBytes = 4 << 10
@@ -144,7 +149,8 @@ func TestACutKeepsWhatBelongsToTheRecords(t *testing.T) {
 	}
 }
 
-// TestWhatBecameOfManyEffectsIsCut: an operator resolves, and targets refuse, thousands of effects between two appends.
+// TestWhatBecameOfManyEffectsIsCut: an operator resolves, and targets refuse, thousands of effects
+// between two appends.
 func TestWhatBecameOfManyEffectsIsCut(t *testing.T) {
 	c := activeCore(t, true)
 	c.limits.AppendBytes = 124 << 10
@@ -209,7 +215,8 @@ func TestAFenceRefusesWhatWaitsToBeSent(t *testing.T) {
 	}
 }
 
-// TestAReleaseSendsWhatWaits: what is decided is committed before the release, whatever there is of it.
+// TestAReleaseSendsWhatWaits: what is decided is committed before the release, whatever there is of
+// it.
 func TestAReleaseSendsWhatWaits(t *testing.T) {
 	c := activeCore(t, false)
 	c.limits.AppendBytes, c.limits.Inflight = 4<<10, 1
@@ -229,13 +236,14 @@ func TestAReleaseSendsWhatWaits(t *testing.T) {
 			t.Errorf("call %d ends with %v; want it committed", i, call.Err)
 		}
 	}
-	if !c.asks(DoReleased) {
+	if !asks[Released](c) {
 		t.Error("the partition is not released")
 	}
 }
 
-// TestACommandCountsWhatTheLogCounts: timers, names and answers count for a command's limit as they do for the log's, and a
-// command that the topic would not take is refused by itself, however large the limit of a command is.
+// TestACommandCountsWhatTheLogCounts: timers, names and answers count for a command's limit as they
+// do for the log's, and a command that the topic would not take is refused by itself, however large
+// the limit of a command is.
 func TestACommandCountsWhatTheLogCounts(t *testing.T) {
 	limits := Limits{MaxCommit: 3 << 20, MaxCommitRecords: 100_000}.WithDefaults().Within(broker.TopicInfo{MaxAppendBytes: 64 << 10, MaxAppendRecords: 300})
 	timers := &entities.Outcome{Reply: reply("done")}

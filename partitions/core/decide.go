@@ -6,7 +6,8 @@ import (
 	"github.com/millrace-io/millrace/materializer"
 )
 
-// The function has decided. The entity's next command may run at once; the answer may not leave yet (answer.go).
+// The function has decided. The entity's next command may run at once; the answer may not leave yet
+// (answer.go).
 
 // Opening is what came of opening a session.
 type Opening struct {
@@ -14,13 +15,13 @@ type Opening struct {
 	Loaded  entities.Loaded
 }
 
-// Decided takes the function's decision about the running command of an entity. opening is set when the call opened the
-// session; err when there is no decision. Durable it is not.
+// Decided takes the function's decision about the running command of an entity. opening is set when
+// the call opened the session; err when there is no decision. Durable it is not.
 func (c *Core) Decided(call *Call, opening *Opening, outcome *entities.Outcome, err *entities.Error) {
 	e := call.entity
 	if call.incarnation != c.incarnation {
 		if opening != nil {
-			c.emit(Effect{Kind: DoClose, Session: opening.Session})
+			c.emit(Close{Session: opening.Session})
 		}
 		c.leaveSession(e)
 		c.refuse(call, errFenced(c.partition))
@@ -50,7 +51,7 @@ func (c *Core) Decided(call *Call, opening *Opening, outcome *entities.Outcome, 
 	case outcome.Wrote() || call.Command.Timer != nil || call.remembers():
 		if tooLarge := c.write(e, call); tooLarge != nil {
 			// The function's memory is ahead of what is stored.
-			c.emit(Effect{Kind: DoClose, Session: e.session})
+			c.emit(Close{Session: e.session})
 			c.detach(e)
 			if !c.giveUp(e, call, tooLarge) {
 				c.refuse(call, tooLarge)
@@ -89,7 +90,7 @@ func (c *Core) detach(e *Entity) {
 // lose deals with a command without a decision: the session, if there was one, has ended.
 func (c *Core) lose(e *Entity, call *Call, err *entities.Error) {
 	if e.session != nil {
-		c.emit(Effect{Kind: DoClose, Session: e.session})
+		c.emit(Close{Session: e.session})
 		c.detach(e)
 	}
 	queued := err
@@ -116,7 +117,7 @@ func (c *Core) SessionEnded(call *Call) {
 		return
 	}
 	invariant.Check(e.running == call, "%s: the session of a call ended that is not running", e.Key)
-	c.emit(Effect{Kind: DoClose, Session: e.session})
+	c.emit(Close{Session: e.session})
 	c.detach(e)
 	e.running = nil
 	e.queue = append([]*Call{call}, e.queue...)
@@ -130,7 +131,7 @@ func (c *Core) SessionEnded(call *Call) {
 func (c *Core) Opened(e *Entity, incarnation uint64, opening *Opening, err *entities.Error) {
 	if incarnation != c.incarnation {
 		if opening != nil {
-			c.emit(Effect{Kind: DoClose, Session: opening.Session})
+			c.emit(Close{Session: opening.Session})
 		}
 		return
 	}

@@ -1,11 +1,13 @@
-// Package core decides for the owner of one partition: who may write, what counts, when an answer may leave. It is a pure
-// state machine. Inputs are the methods of Core, in the order in which a partition meets them; what is to be done about them is
-// a list of effects, which package partitions performs in order. The core has no clock, goroutine, random source, logger, lock or
-// I/O: time comes with SetNow, nonces come with the inputs, and whether a caller has left is asked of a Caller.
+// Package core decides for the owner of one partition: who may write, what counts, when an answer
+// may leave. It is a pure state machine. Inputs are the methods of Core, in the order in which a
+// partition meets them; what is to be done about them is a list of effects, which package
+// partitions performs in order. The core has no clock, goroutine, random source, logger, lock or
+// I/O: time comes with SetNow, nonces come with the inputs, and whether a caller has left is asked
+// of a Caller.
 //
-// Package partitions imports it; what puts a worker together knows its Limits and States. It starts no goroutine and is not safe
-// for concurrent use: one goroutine at a time has it, the one that drives the partition's loop. A Call belongs to that goroutine
-// until its answer is given.
+// Package partitions imports it; what puts a worker together knows its Limits and States. It starts
+// no goroutine and is not safe for concurrent use: one goroutine at a time has it, the one that
+// drives the partition's loop. A Call belongs to that goroutine until its answer is given.
 //
 // Read the files in this order:
 //
@@ -22,6 +24,7 @@
 //	timers.go    timers
 //	repair.go    what an operator has done about a halted partition
 //
-// The rules of the log protocol, and the invariants of commit and answer, are numbered sentences at the top of the file that
-// keeps them. Behind each stands the mutation (internal/mutation) that takes its line out: with it, a test must fail.
+// The rules of the log protocol, and the invariants of commit and answer, are numbered sentences at
+// the top of the file that keeps them. Behind each stands the mutation (internal/mutation) that
+// takes its line out: with it, a test must fail.
 package core

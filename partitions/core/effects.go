@@ -5,96 +5,169 @@ import (
 	"github.com/millrace-io/millrace/materializer"
 )
 
-// effectKind says what the loop has to do.
-type effectKind uint8
+// Asked is an effect, and the ownership that asked for it: what comes back of it belongs to that
+// one.
+type Asked struct {
+	Incarnation uint64
+	Do          Effect
+}
 
-const (
-	// DoCatchUp: read the log to its end, or handedOver to the release of its owner, and fold it. Comes back as CaughtUp or Failed.
-	DoCatchUp effectKind = iota
-	// DoClaim: append batch, which holds the claim. Comes back as ClaimAcked.
-	DoClaim
-	// DoReadBack: fold up to and including offset. Comes back as ReadBack or Failed.
-	DoReadBack
-	// DoWait: pause before another attempt; attempt counts from 1. Comes back as Waited.
-	DoWait
-	// DoInvoke: let the caller run the function: call, on session, or on a new one when session is nil. Comes back as Decided
-	// or Withdrawn.
-	DoInvoke
-	// DoOpen: close session, if there is one, then open another for entity ahead of its next command. Comes back as Opened.
-	DoOpen
-	// DoClose: close session and tell nobody.
-	DoClose
-	// DoPassivate: close session, then Passivated.
-	DoPassivate
-	// DoAppend: send batch. Comes back as Acked.
-	DoAppend
-	// DoCommit: apply batch to the store, then answer its calls. A failure comes back as ApplyFailed.
-	DoCommit
-	// DoAnswer: give call its answer now.
-	DoAnswer
-	// DoReadGap: read the records from the core's next offset up to (not including) offset. Comes back as GapRead.
-	DoReadGap
-	// DoSkip: fold gap, records that are no-ops.
-	DoSkip
-	// DoSend: send delivery, and tell the target of progress. Comes back as Delivered.
-	DoSend
-	// DoLoadOutbox: look at attempt open effects from offset on. Comes back as OutboxLoaded; doSweepOutbox as OutboxSwept.
-	DoLoadOutbox
-	DoSweepOutbox
-	// DoLoadOpen: read attempt offsets of open effects from offset on. Comes back as OpenLoaded.
-	DoLoadOpen
-	// DoLoadTimers: read at most attempt timers behind alarm. Comes back as TimersLoaded.
-	DoLoadTimers
-	// DoSearchTimers: read at most attempt timers behind alarm, whose entity type is searched for. Comes back as TimersFound.
-	DoSearchTimers
-	// DoFire: run the command of alarm. Comes back as Fired.
-	DoFire
-	// DoSweep: remove alarm's entry from the index.
-	DoSweep
-	// DoFollow: keep the image fresh until something else is asked of the reader. doRest: leave it as it is.
-	DoFollow
-	DoRest
-	// DoHalt: mark the store: the partition has halted, and offsets below offset are used.
-	DoHalt
-	// DoSurvey: look at log and store for repair. Comes back as Surveyed.
-	DoSurvey
-	// DoRestore: fold the log up to offset for repair, and find what is to be written next. Comes back as Restored.
-	DoRestore
-	// DoStartOver: forget the partition's rows. Comes back as StartedOver. doResume: keep them, and go on. Comes back as Resumed.
-	DoStartOver
-	DoResume
-	// DoLoadRefusals: read which refusals are kept. Comes back as RefusalsLoaded. doDropRefusals: attempt of them were given up,
-	// because there were too many.
-	DoLoadRefusals
-	DoDropRefusals
-	// DoResolved: tell the operator that the log has what was asked for about effects or refusals.
-	DoResolved
-	// DoRepaired: tell the operator of repair what came of it.
-	DoRepaired
-	// DoReleased: tell the manager that the partition is released.
-	DoReleased
+// Effect is one thing that the core asks its partition to do. The types below are all that there
+// are. Those that each command needs hold one pointer and nothing else, so that they cost no
+// allocation as an Effect.
+//
+//sumtype:decl
+type Effect interface{ effect() }
+
+// What an owner asks for on its way to ownership and back.
+type (
+	// CatchUp reads the log to its end, or with HandedOver to the release of its owner, and folds
+	// it. CaughtUp or Failed answers.
+	CatchUp struct{ HandedOver bool }
+	// AppendClaim appends a batch that holds the claim. ClaimAcked answers.
+	AppendClaim struct{ *Batch }
+	// ReadBack folds up to and including the claim at an offset. Core.ReadBack or Failed answers.
+	ReadBack struct{ Offset int64 }
+	// Pause waits before another attempt, which counts from 1. Waited answers.
+	Pause struct{ Attempt int }
+	// Follow keeps the image fresh until something else is asked of the reader.
+	Follow struct{}
+	// Rest leaves the image as it is.
+	Rest struct{}
+	// Halt marks the store: the partition has halted, and offsets below Next are used.
+	Halt struct {
+		Next int64
+		Why  error
+	}
+	// Released tells the manager that the partition is released.
+	Released struct{}
 )
 
-// Effect is one thing to do; which fields count depends on kind.
-type Effect struct {
-	Kind effectKind
-	// Incarnation is the ownership that asked for it.
-	Incarnation uint64
+// What an owner asks for about commands and sessions.
+type (
+	// Invoke lets the caller run the function: on the session of the call's entity, or on a new one
+	// where that is nil. Decided, SessionEnded or Withdrawn answers.
+	Invoke struct{ *Call }
+	// Answer gives a call its answer now.
+	Answer struct{ *Call }
+	// Open closes Ending, if there is one, then opens another session for an entity ahead of its
+	// next command. Opened answers.
+	Open struct {
+		Entity *Entity
+		Ending entities.Session
+	}
+	// Close closes a session. Nothing answers.
+	Close struct{ Session entities.Session }
+	// Passivate closes the session of an idle entity. Passivated answers.
+	Passivate struct {
+		Entity  *Entity
+		Session entities.Session
+	}
+)
 
-	Call    *Call
-	Entity  *Entity
-	Session entities.Session
-	Batch   *Batch
-	Offset  int64
-	Attempt int
-	Gap     []materializer.GapRecord
-	// HandedOver: the owner is about to release the partition.
-	HandedOver bool
+// What an owner asks for about the log and the store.
+type (
+	// Append sends a batch. Acked answers.
+	Append struct{ *Batch }
+	// Commit applies a batch to the store, then answers its calls. ApplyFailed answers when that
+	// fails.
+	Commit struct{ *Batch }
+	// ReadGap reads the records from From up to, not including, Until. GapRead answers.
+	ReadGap struct{ From, Until int64 }
+	// Skip folds records that are no-ops.
+	Skip struct{ Gap []materializer.GapRecord }
+)
 
-	Delivery *Delivery
-	Progress entities.Progress
-	Timer    *Timer
-	Repair   *Repair
+// What an owner asks for about effects on other entities, and about timers.
+type (
+	// Send sends an effect to its target, with the progress that the target is told. Delivered
+	// answers.
+	Send struct{ *Delivery }
+	// LoadOutbox looks at Limit open effects from offset From on. OutboxLoaded answers.
+	LoadOutbox struct {
+		From  int64
+		Limit int
+	}
+	// SweepOutbox looks at effects that have left memory, as LoadOutbox does. OutboxSwept answers.
+	SweepOutbox struct {
+		From  int64
+		Limit int
+	}
+	// LoadOpen reads Limit offsets of open effects from offset From on. OpenLoaded answers.
+	LoadOpen struct {
+		From  int64
+		Limit int
+	}
+	// LoadRefusals reads which refusals are kept. RefusalsLoaded answers.
+	LoadRefusals struct{}
+	// DropRefusals says that the oldest refusals were given up because there were too many.
+	DropRefusals struct{ Count int }
+	// Resolved tells the operator that the log has what was asked for about effects or refusals.
+	Resolved struct{ *Resolution }
+	// LoadTimers reads at most Limit timers behind After. TimersLoaded answers.
+	LoadTimers struct {
+		After materializer.Due
+		Limit int
+	}
+	// SearchTimers reads at most Limit timers behind After, whose entity type is searched for.
+	// TimersFound answers.
+	SearchTimers struct {
+		After materializer.Due
+		Limit int
+	}
+	// Fire runs the command of a timer. Fired answers.
+	Fire struct{ *Timer }
+	// Sweep removes a timer's entry from the index.
+	Sweep struct{ *Timer }
+)
 
-	Resolution *Resolution
-}
+// What a repair asks for.
+type (
+	// Survey looks at log and store. Surveyed answers.
+	Survey struct{ *Repair }
+	// Restore folds the log up to Until, and finds what is to be written next. Restored answers.
+	Restore struct {
+		Repair *Repair
+		Until  int64
+	}
+	// StartOver forgets the partition's rows. StartedOver answers.
+	StartOver struct{ *Repair }
+	// Resume keeps them, and goes on. StartedOver answers.
+	Resume struct{}
+	// Repaired tells the operator what came of a repair.
+	Repaired struct{ *Repair }
+)
+
+func (CatchUp) effect()      {}
+func (AppendClaim) effect()  {}
+func (ReadBack) effect()     {}
+func (Pause) effect()        {}
+func (Follow) effect()       {}
+func (Rest) effect()         {}
+func (Halt) effect()         {}
+func (Released) effect()     {}
+func (Invoke) effect()       {}
+func (Answer) effect()       {}
+func (Open) effect()         {}
+func (Close) effect()        {}
+func (Passivate) effect()    {}
+func (Append) effect()       {}
+func (Commit) effect()       {}
+func (ReadGap) effect()      {}
+func (Skip) effect()         {}
+func (Send) effect()         {}
+func (LoadOutbox) effect()   {}
+func (SweepOutbox) effect()  {}
+func (LoadOpen) effect()     {}
+func (LoadRefusals) effect() {}
+func (DropRefusals) effect() {}
+func (Resolved) effect()     {}
+func (LoadTimers) effect()   {}
+func (SearchTimers) effect() {}
+func (Fire) effect()         {}
+func (Sweep) effect()        {}
+func (Survey) effect()       {}
+func (Restore) effect()      {}
+func (StartOver) effect()    {}
+func (Resume) effect()       {}
+func (Repaired) effect()     {}

@@ -24,20 +24,22 @@ type Entity struct {
 	// running is the command that is not decided yet; at most one.
 	running *Call
 	queue   []*Call
-	// uncommitted counts decided commands of this entity whose records are not committed: as long as there are any, the
-	// store is behind and no session can be opened.
+	// uncommitted counts decided commands of this entity whose records are not committed: as long
+	// as there are any, the store is behind and no session can be opened.
 	uncommitted int
 	// timers counts, by name, the changes that are decided and not committed.
 	timers map[string]int
-	// opening: a session is being opened ahead of the next command. passivating: the session is being closed in order.
+	// opening: a session is being opened ahead of the next command. passivating: the session is
+	// being closed in order.
 	opening, passivating bool
-	// reopen asks for a session ahead of the next command as soon as nothing is uncommitted; ending is the one before it, still
-	// to be closed.
+	// reopen asks for a session ahead of the next command as soon as nothing is uncommitted; ending
+	// is the one before it, still to be closed.
 	reopen bool
 	ending entities.Session
 
 	lastUsed time.Duration
-	// prev and next link all entities in the order of their activation; idle is the list of idle ones that it is in.
+	// prev and next link all entities in the order of their activation; idle is the list of idle
+	// ones that it is in.
 	prev, next *Entity
 	idle       *idleList
 	idlePrev   *Entity
@@ -48,9 +50,6 @@ type Entity struct {
 func (e *Entity) quiet() bool {
 	return e.running == nil && len(e.queue) == 0 && e.uncommitted == 0 && !e.opening && !e.passivating && !e.reopen
 }
-
-// Waiting are the calls that wait behind the one whose turn it is.
-func (e *Entity) Waiting() []*Call { return e.queue }
 
 // entityList is the list of all active entities, oldest first.
 type entityList struct{ first, last *Entity }
@@ -143,7 +142,7 @@ func (c *Core) leastRecent() *Entity {
 func (c *Core) passivate(e *Entity) {
 	e.idle.remove(e)
 	e.passivating = true
-	c.emit(Effect{Kind: DoPassivate, Entity: e, Session: e.session})
+	c.emit(Passivate{Entity: e, Session: e.session})
 	c.detach(e)
 }
 

@@ -16,8 +16,8 @@ func errFenced(partition int32) *entities.Error {
 	return entities.PartitionMoved(partition, "its owner was fenced")
 }
 
-// errNotActive: the partition is to be owned here, and has not been for as long as a caller waits. It is not Moved: no other worker is
-// to have it, and a router need not look for one.
+// errNotActive: the partition is to be owned here, and has not been for as long as a caller waits.
+// It is not Moved: no other worker is to have it, and a router need not look for one.
 func errNotActive(partition int32, state State, after time.Duration, why string) *entities.Error {
 	if why == "" {
 		why = "no error so far"
@@ -37,7 +37,8 @@ func errCommitTooLarge(key entities.Key, bytes, records int, l *Limits) *entitie
 		"the command on %s would store %d bytes in %d records, the limit is %d bytes in %d records (max-commit, max-commit-records): nothing was applied, store less with one command", key, bytes, records, l.MaxCommit, l.MaxCommitRecords)
 }
 
-// errTakenBack: the command was taken back while another attempt at it was to bring its forward to the target.
+// errTakenBack: the command was taken back while another attempt at it was to bring its forward to
+// the target.
 func errTakenBack(key entities.Key) *entities.Error {
 	return entities.Errorf(entities.LostOutcome, entities.Unknown,
 		"the command on %s was taken back while it was sent again: send it once more under the same command id", key)

@@ -12,14 +12,16 @@ import (
 
 // How an ownership ends because another one may exist, and how a partition halts.
 //
-//	R10  An append that fails, or that the log does not answer within Limits.AckTimeout, ends the ownership. Its commands are not
-//	     sent again by the core: their outcome is unknown, unless a higher claim stands before them or the log says that it wrote
-//	     nothing. A command without records was not applied.
+//	R10 An append that fails, or that the log does not answer within Limits.AckTimeout, ends the
+//	    ownership. Its commands are not sent again by the core: their outcome is unknown, unless
+//	    a higher claim stands before them or the log says that it wrote nothing. A command
+//	    without records was not applied.
 //
 // What belongs to an ownership that ended is told by its incarnation, and ignored.
 
-// fence ends the ownership. What was sent has an unknown outcome, unless a higher claim stands before it in the log, or the
-// log said that it wrote nothing. A command that has no records in it was not applied in any case.
+// fence ends the ownership. What was sent has an unknown outcome, unless a higher claim stands
+// before it in the log, or the log said that it wrote nothing. A command that has no records in it
+// was not applied in any case.
 func (c *Core) fence(why string, claimed bool) {
 	if c.state == Repairing {
 		c.repairFailed(errors.New(why))
@@ -27,7 +29,7 @@ func (c *Core) fence(why string, claimed bool) {
 	}
 	for _, b := range c.sent {
 		err := entities.OutcomeLost(c.partition, why)
-		if claimed || (b.acked && notWritten(b.result.Err)) {
+		if claimed || (b.acked && notWritten(b.Result.Err)) {
 			err = entities.PartitionMoved(c.partition, why)
 		}
 		for _, call := range b.Calls {
@@ -54,10 +56,10 @@ func (c *Core) fence(why string, claimed bool) {
 			e.running.followers = nil
 		}
 		if e.session != nil && e.running == nil {
-			c.emit(Effect{Kind: DoClose, Session: e.session})
+			c.emit(Close{Session: e.session})
 		}
 		if e.ending != nil {
-			c.emit(Effect{Kind: DoClose, Session: e.ending})
+			c.emit(Close{Session: e.ending})
 		}
 	}
 	clear(c.entities)
@@ -80,9 +82,10 @@ func (c *Core) Lost() {
 	}
 }
 
-// ClockJumped says that the machine's clock went on without this process: the machine was suspended, or its clock was set. The ownership
-// ends, for another worker may have the partition by now, and the log's time is not known any more. The next claim asks the log for both.
-// It returns false where nothing of the partition depends on that.
+// ClockJumped says that the machine's clock went on without this process: the machine was
+// suspended, or its clock was set. The ownership ends, for another worker may have the partition by
+// now, and the log's time is not known any more. The next claim asks the log for both. It returns
+// false where nothing of the partition depends on that.
 func (c *Core) ClockJumped(by time.Duration) bool {
 	why := fmt.Errorf("the machine's clock jumped by %v, as after a suspension: owner and time are asked of the log anew", by.Round(time.Millisecond))
 	switch c.state {
@@ -96,7 +99,8 @@ func (c *Core) ClockJumped(by time.Duration) bool {
 	return true
 }
 
-// Ended says that the worker stops. Whoever waits is answered, in whatever state the partition is.
+// Ended says that the worker stops. All calls that wait are answered, in whatever state the
+// partition is.
 func (c *Core) Ended() {
 	c.assigned = false
 	if c.state != Halted {
@@ -104,18 +108,19 @@ func (c *Core) Ended() {
 	}
 }
 
-// Halt stops the partition until an operator looks at it: going on would hide that acknowledged data is gone.
+// Halt stops the partition until an operator looks at it: going on would hide that acknowledged
+// data is gone.
 func (c *Core) Halt(why error) {
-	c.Halted = why
+	c.halted = why
 	assigned, followed, waiting := c.assigned, c.followed, c.takeWaiting()
 	c.assigned, c.followed = false, false // so that nothing is read again
 	c.fence(why.Error(), false)
 	c.assigned, c.followed, c.state = assigned, followed, Halted
 	if followed {
-		c.emit(Effect{Kind: DoRest})
+		c.emit(Rest{})
 	}
 	c.refuseAll(waiting, errHalted(c.partition, why))
 	if !errors.Is(why, materializer.ErrHaltedBefore) {
-		c.emit(Effect{Kind: DoHalt, Offset: c.next})
+		c.emit(Halt{Next: c.next, Why: why})
 	}
 }

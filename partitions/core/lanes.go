@@ -13,7 +13,8 @@ import (
 //	E4  A target that fails or is slow holds up only what is for it. (lane)
 //	E5  What waits behind attempts that do not end leaves memory. (stalled)
 
-// LaneName is a target as far as effects hold each other up: a partition of a service, or an action.
+// LaneName is a target as far as effects hold each other up: a partition of a service, or an
+// action.
 type LaneName struct {
 	Service string
 	// Partition is that of the journal; -1 for actions, and for targets that are not known.
@@ -25,7 +26,8 @@ type LaneName struct {
 type lane struct {
 	name  LaneName
 	ready []*Delivery
-	// sending are under way, slow of them without an answer for a while; members are all in memory that have this lane.
+	// sending are under way, slow of them without an answer for a while; members are all in memory
+	// that have this lane.
 	sending, slow, members int
 	// answered: an attempt has ended, in whatever way.
 	answered bool
@@ -38,7 +40,8 @@ type lane struct {
 	queued bool
 }
 
-// enqueue puts an effect into its lane. Where that is blocked and enough effects wait, it leaves memory.
+// enqueue puts an effect into its lane. Where that is blocked and enough effects wait, it leaves
+// memory.
 func (c *Core) enqueue(d *Delivery) {
 	o := &c.outbox
 	if d.lane == nil {
@@ -76,7 +79,8 @@ func (o *outbox) block(l *lane) {
 	l.blocked = blocked
 }
 
-// evict takes effects of a blocked lane out of memory while too many wait. One stays, to be sent as a probe.
+// evict takes effects of a blocked lane out of memory while too many wait. One stays, to be sent as
+// a probe.
 func (c *Core) evict(l *lane) {
 	o := &c.outbox
 	for o.stuck+len(o.later) > maxWaiting && len(l.ready) > 1 {
@@ -162,8 +166,8 @@ func (c *Core) reached(l *lane) {
 	c.turn(l)
 }
 
-// unreached closes the lane of an effect whose target did not answer. What was sent with it and fails
-// as well is the same failure.
+// unreached closes the lane of an effect whose target did not answer. What was sent with it and
+// fails as well is the same failure.
 func (c *Core) unreached(d *Delivery) {
 	o, l := &c.outbox, d.lane
 	if l.failed > 0 && !d.probe {
@@ -178,7 +182,8 @@ func (c *Core) unreached(d *Delivery) {
 	l.due = c.now.Mono + resend.PauseBy(l.failed, spread(d.Offset))
 }
 
-// ownFault says whether a failure is about one effect, and says nothing about others for its target.
+// ownFault says whether a failure is about one effect, and says nothing about others for its
+// target.
 func ownFault(err *entities.Error) bool {
 	return err.Reason == entities.FunctionFailed || err.Reason == entities.Overloaded
 }

@@ -27,7 +27,8 @@ type Limits struct {
 	// be to go out while another one is.
 	Inflight  int `default:"5"`
 	FillBytes int `default:"16KiB" unit:"bytes"`
-	// PassivateAfter is the idle time after which an entity leaves memory, for types that say nothing.
+	// PassivateAfter is the idle time after which an entity leaves memory, for types that say
+	// nothing.
 	PassivateAfter time.Duration `name:"passivate-after" default:"30s" min:"1ns" process:"worker" help:"idle time after which an entity leaves memory, unless its type says otherwise"`
 	// ActiveMemory is what active entities of all partitions may hold before the least recently
 	// used ones go, ActiveBytes the share of one partition. 0: an equal share.
@@ -69,7 +70,8 @@ func (l Limits) Among(partitions int32) Limits {
 	return l
 }
 
-// Within returns the limits, lowered to what a topic takes: a command that fits must never be one that the log refuses.
+// Within returns the limits, lowered to what a topic takes: a command that fits must never be one
+// that the log refuses.
 func (l Limits) Within(topic broker.TopicInfo) Limits {
 	if topic.MaxAppendBytes > 0 {
 		l.AppendBytes = min(l.AppendBytes, topic.MaxAppendBytes)

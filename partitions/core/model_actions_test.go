@@ -111,8 +111,9 @@ func (x *world) claims() (n int) {
 	return n
 }
 
-// room says whether the log may take so many records of a worker. After a cut, others do not fill up what was lost, unless
-// the scenario says so: what then stands at an offset can be told from what stood there only by its content.
+// room says whether the log may take so many records of a worker. After a cut, others do not fill
+// up what was lost, unless the scenario says so: what then stands at an offset can be told from
+// what stood there only by its content.
 func (x *world) room(w *worker, records int) bool {
 	end := len(x.log) + records
 	if end > x.s.log {
@@ -134,8 +135,8 @@ func (x *world) room(w *worker, records int) bool {
 func (w *worker) seen() int64 {
 	next := w.fold.next
 	for _, b := range w.core.sent {
-		if b.acked && b.result.Err == nil {
-			next = max(next, b.result.Last+1)
+		if b.acked && b.Result.Err == nil {
+			next = max(next, b.Result.Last+1)
 		}
 	}
 	for _, r := range w.replies {
@@ -158,8 +159,8 @@ func (x *world) swappable(w *worker) bool {
 	return x.room(w, len(w.net[0].records)+len(w.net[1].records))
 }
 
-// sendings lists the commands that clients may send to a worker: each increment in its turn, and again where its fate is
-// not known to be good.
+// sendings lists the commands that clients may send to a worker: each increment in its turn, and
+// again where its fate is not known to be good.
 func (x *world) sendings(to []action, i uint8) []action {
 	w := x.workers[i]
 	c := w.core
@@ -260,7 +261,8 @@ func (x *world) catchUp(w *worker) {
 	w.catchingUp = false
 	end := int64(len(x.log))
 	if w.store.next > end {
-		// The first time this may be what an old leader shows; by the second time it has been so for long enough.
+		// The first time this may be what an old leader shows; by the second time it has been so
+		// for long enough.
 		c.now.Mono = min(c.goneSince, 1)
 		c.Failed(c.incarnation, broker.ErrRegressed)
 		c.now.Mono = 0
@@ -275,8 +277,8 @@ func (x *world) catchUp(w *worker) {
 	c.CaughtUp(w.fold.rule.Current, end, w.nonce()+1, nil)
 }
 
-// lost says whether the log has lost records by what it has, and halts the worker that has folded it. Nobody may find that of a log
-// that has lost nothing.
+// lost says whether the log has lost records by what it has, and halts the worker that has folded
+// it. No worker may find that of a log that has lost nothing.
 func (x *world) lost(w *worker) bool {
 	if w.fold.lost == "" {
 		return false
@@ -294,7 +296,8 @@ func (x *world) submit(w *worker, call *Call) {
 	w.core.Submitted(call)
 }
 
-// crash loses what is in memory. Requests are on their way all the same, and nobody will hear what came of them.
+// crash loses what is in memory. Requests are on their way all the same, and no process hears what
+// came of them.
 func (x *world) crash(w *worker) {
 	for i := range w.net {
 		w.net[i].orphan = true

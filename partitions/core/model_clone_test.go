@@ -9,7 +9,8 @@ import (
 	"github.com/millrace-io/millrace/entities"
 )
 
-// cloner copies a core and everything that it points to and may change. Pointers within it are kept alike.
+// cloner copies a core and everything that it points to and may change. Pointers within it are kept
+// alike.
 type cloner struct {
 	calls    [][2]*Call
 	entities [][2]*Entity
@@ -100,11 +101,12 @@ func (to *cloner) list(calls []*Call) []*Call {
 func (to *cloner) batch(b *Batch) *Batch {
 	return &Batch{
 		Incarnation: b.Incarnation, Entries: slices.Clone(b.Entries), bytes: b.bytes, Calls: to.list(b.Calls),
-		SentAt: b.SentAt, acked: b.acked, result: b.result,
+		SentAt: b.SentAt, acked: b.acked, Result: b.Result,
 	}
 }
 
-// encoder writes what of a state decides about its future. Two states with equal bytes behave alike.
+// encoder writes what of a state decides about its future. Two states with equal bytes behave
+// alike.
 type encoder struct {
 	buf []byte
 	s   *scenario
@@ -123,11 +125,12 @@ func (e *encoder) bit(b ...bool) {
 	e.buf = append(e.buf, n)
 }
 
-// core leaves out what nothing looks at (reasons, the number of attempts) and the number of the incarnation: it is only
-// compared with itself, and what was begun under an earlier one is encoded as stale.
+// core leaves out what nothing looks at (reasons, the number of attempts) and the number of the
+// incarnation: it is only compared with itself, and what was begun under an earlier one is encoded
+// as stale.
 func (e *encoder) core(c *Core) {
 	e.buf = append(e.buf, byte(c.state))
-	e.bit(c.assigned, c.releasing, c.Halted != nil, c.goneSince != 0)
+	e.bit(c.assigned, c.releasing, c.halted != nil, c.goneSince != 0)
 	e.num(c.owner.Epoch)
 	e.num(c.owner.Nonce)
 	e.num(uint64(c.next))
@@ -182,7 +185,7 @@ func (e *encoder) batch(c *Core, b *Batch) {
 	}
 	e.calls(c, b.Calls)
 	if b.acked {
-		e.result(b.result.Base, b.result.Last, b.result.Err)
+		e.result(b.Result.Base, b.Result.Last, b.Result.Err)
 	}
 }
 

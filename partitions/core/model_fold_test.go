@@ -15,7 +15,8 @@ const (
 	maxEvents = 2
 )
 
-// try names one sending of one increment: a client that does not know what came of a command sends it again under its id.
+// try names one sending of one increment: a client that does not know what came of a command sends
+// it again under its id.
 type try uint8
 
 func tryOf(op, n int) try { return try(op*maxTries + n) }
@@ -78,7 +79,8 @@ type dedup struct {
 	answer string
 }
 
-// folded is the state that the valid records amount to: what materializer.Fold writes into rows, for one counter.
+// folded is the state that the valid records amount to: what materializer.Fold writes into rows,
+// for one counter.
 type folded struct {
 	rule record.Rule
 	next int64
@@ -87,7 +89,8 @@ type folded struct {
 	open     int
 	count    uint8
 	sequence uint64
-	// values are what each increment made of the counter, tries the sendings of it that took effect.
+	// values are what each increment made of the counter, tries the sendings of it that took
+	// effect.
 	values [maxOps]uint8
 	tries  [maxOps]uint8
 	ids    [maxOps]dedup

@@ -35,8 +35,8 @@ type visit struct {
 	by   action
 }
 
-// search looks at every state of a scenario, breadth first, so that the first violation has the shortest trace. States are
-// told apart by 128 bits of a hash.
+// search looks at every state of a scenario, breadth first, so that the first violation has the
+// shortest trace. States are told apart by 128 bits of a hash.
 func search(s *scenario, limit int) finding {
 	s.prepare()
 	var (
@@ -72,8 +72,9 @@ func search(s *scenario, limit int) finding {
 	return finding{states: len(visits)}
 }
 
-// path holds the states on the way to one visit. What waits to be looked at is kept as visits only, because states are large:
-// the next one in the order of the search shares nearly all of its way with the one before, so few steps are taken twice.
+// path holds the states on the way to one visit. What waits to be looked at is kept as visits only,
+// because states are large: the next one in the order of the search shares nearly all of its way
+// with the one before, so few steps are taken twice.
 type path struct {
 	worlds []*world
 	ids    []int32

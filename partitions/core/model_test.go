@@ -11,15 +11,17 @@ import (
 	"github.com/millrace-io/millrace/tests/kit"
 )
 
-// The model check of the log protocol: every interleaving of what can happen to one partition, at small bounds, breadth
-// first, so that a violation comes with its shortest trace. It is the explicit-state model that the protocol was designed
-// with, and it drives the real thing: the workers are values of core, validity is what record.Rule says.
+// The model check of the log protocol: every interleaving of what can happen to one partition, at
+// small bounds, breadth first, so that a violation comes with its shortest trace. It is the
+// explicit-state model that the protocol was designed with, and it drives the real thing: the
+// workers are values of core, validity is what record.Rule says.
 //
 // # What is real
 //
-// The core's inputs and effects, each step of it, and the reader rule; committed() on the way to the caller, with the
-// stored answer of a repeated command. The core runs with the limits of a scenario: how many batches may be under way, and
-// batches that are full with the first record, so that they pipeline.
+// The core's inputs and effects, each step of it, and the reader rule; committed() on the way to
+// the caller, with the stored answer of a repeated command. The core runs with the limits of a
+// scenario: how many batches may be under way, and batches that are full with the first record, so
+// that they pipeline.
 //
 // # What is modelled
 //
@@ -37,29 +39,35 @@ import (
 //
 // # What is checked
 //
-// In every state: an increment that was answered has in the fold of the log the value that was answered; a read was not
-// below what was acknowledged when it began, nor is it above what the fold reaches; one that was answered "not applied"
-// does not count, now or later; what counts was computed on the state before it, its events are without a gap, its group
-// is whole, and its id counts once; nothing of an owner counts behind its release. Nobody is answered twice, no session
-// is used after it was closed, a revoked partition says once that it is released, and no core waits for something that will
-// never come. What claims say of the log before them proves a loss only where there was one. When the log has lost its tail: nobody who has folded what is lost gives an answer that was written later.
+// In every state: an increment that was answered has in the fold of the log the value that was
+// answered; a read was not below what was acknowledged when it began, nor is it above what the fold
+// reaches; one that was answered "not applied" does not count, now or later; what counts was
+// computed on the state before it, its events are without a gap, its group is whole, and its id
+// counts once; nothing of an owner counts behind its release. No call is answered twice, no session
+// is used after it was closed, a revoked partition says once that it is released, and no core waits
+// for something that will never come. What claims say of the log before them proves a loss only
+// where there was one. When the log has lost its tail: no worker that has folded what is lost gives
+// an answer that was written later.
 //
 // # What is not
 //
-// More than one entity; user functions that take time, fail, forward or have effects; callers that leave; snapshots; the
-// passing of time (patience and passivation are steps that may come at any time); failures of the store, and of reading;
-// reuse of batches; encoding. Simulation and unit tests have those. And one thing is known to escape the protocol, scenario
-// "refilled": a log that loses its tail and is filled up by others exactly to the offset that an owner expects.
+// More than one entity; user functions that take time, fail, forward or have effects; callers that
+// leave; snapshots; the passing of time (patience and passivation are steps that may come at any
+// time); failures of the store, and of reading; reuse of batches; encoding. Simulation and unit
+// tests have those. And one thing is known to escape the protocol, scenario "refilled": a log that
+// loses its tail and is filled up by others exactly to the offset that an owner expects.
 //
 // # Ordinals
 //
-// The model that the protocol was designed with has none (ADR 0008). They mend none of its broken variants. One is caught
-// differently: where own records in a gap are tolerated, a duplicate no longer counts twice; what is wrong then is that a caller
-// hears "not applied" of a record that counts. Without ordinals the rules themselves are caught, after one refused append,
-// because this model asks for events without a gap.
+// The model that the protocol was designed with has none (ADR 0008). They repair none of its broken
+// variants. One is caught differently: where own records in a gap are tolerated, a duplicate no
+// longer counts twice; what is wrong then is that a caller hears "not applied" of a record that
+// counts. Without ordinals the rules themselves are caught, after one refused append, because this
+// model asks for events without a gap.
 
-// The sizes of the model: small is what every test run explores, full has the bounds of the model beside the log protocol
-// (SIZE=full make prove PART=model), big ends where there are too many states.
+// The sizes of the model: small is what every test run explores, full has the bounds of the model
+// beside the log protocol (SIZE=full make prove PART=model), big ends where there are too many
+// states.
 const (
 	small = ""
 	full  = "full"
@@ -69,7 +77,8 @@ const (
 // most is how many states of one scenario are looked at. They take 2.5 GB and some minutes.
 const most = 30_000_000
 
-// base is what all scenarios begin with: the claims and the crash that the subtlest of the broken builds needs.
+// base is what all scenarios begin with: the claims and the crash that the subtlest of the broken
+// builds needs.
 func base(size string) scenario {
 	s := scenario{workers: 2, log: 5, claims: 3, ops: 2, tries: 1, reads: 1, calls: 2, inflight: 2, crashes: 1, losses: 1}
 	switch size {
@@ -81,8 +90,8 @@ func base(size string) scenario {
 	return s
 }
 
-// scenarios are what is explored. Each adds one thing to base. Where that is no matter of the bounds in the log protocol,
-// others are left out, so that it stays small.
+// scenarios are what is explored. Each adds one thing to base. Where that is no matter of the
+// bounds in the log protocol, others are left out, so that it stays small.
 func scenarios(size string) []*scenario {
 	thin := func(s *scenario) { s.losses, s.reads = 0, 0 }
 	if size != small {
@@ -115,9 +124,10 @@ func scenarios(size string) []*scenario {
 	return all
 }
 
-// TestModel explores every scenario. Without a safety line (internal/mutation) it fails where that bites, with the shortest trace.
-// MILLRACE_MODEL=full or big widens the bounds; .ci/model holds every variant to its verdict.
-// The race detector has nothing to see here, one goroutine, and would take ten times as long.
+// TestModel explores every scenario. Without a safety line (internal/mutation) it fails where that
+// bites, with the shortest trace. MILLRACE_MODEL=full or big widens the bounds; .ci/model holds
+// every variant to its verdict. The race detector has nothing to see here, one goroutine, and would
+// take ten times as long.
 func TestModel(t *testing.T) {
 	size := kit.Model.Text()
 	if !slices.Contains([]string{small, full, big}, size) {
@@ -146,8 +156,9 @@ func explore(t *testing.T, s *scenario, limit int) {
 	}
 }
 
-// TestModelStatesAreApart: a step leaves the state that it begins with alone, and the same steps lead to the same state.
-// Otherwise the search would look at states that cannot be, and take different ones for one.
+// TestModelStatesAreApart: a step leaves the state that it begins with alone, and the same steps
+// lead to the same state. Otherwise the search would look at states that cannot be, and take
+// different ones for one.
 func TestModelStatesAreApart(t *testing.T) {
 	for _, s := range scenarios(small) {
 		s.prepare()

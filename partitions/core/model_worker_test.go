@@ -22,7 +22,8 @@ var (
 	errRefused  = errors.Join(errors.New("not now"), broker.ErrNotWritten)
 )
 
-// handle is the session of the modelled function. Handles alternate, so that a closed one is told from its successor.
+// handle is the session of the modelled function. Handles alternate, so that a closed one is told
+// from its successor.
 type handle uint8
 
 func (handle) Handle(context.Context, entities.Invocation) (*entities.Outcome, error) {
@@ -35,7 +36,8 @@ func (handle) Size() int              { return 1 }
 // request is an append under way from a worker to the log.
 type request struct {
 	records []*logged
-	// incarnation is the batch's. Nobody waits for the requests of a process that crashed, nor for a release.
+	// incarnation is the batch's. Nothing waits for the requests of a process that crashed, nor for
+	// a release.
 	incarnation   uint64
 	claim, orphan bool
 	// base is where its first record went, when the client library has split it; else -1.
@@ -49,7 +51,8 @@ type acknowledgement struct {
 	result      broker.AppendResult
 }
 
-// worker is a real core, and a model of what stands around it: store, function, and the wires to the log.
+// worker is a real core, and a model of what stands around it: store, function, and the wires to
+// the log.
 type worker struct {
 	name string
 	core *Core
@@ -97,7 +100,8 @@ func (w *worker) clone() *worker {
 // nonce is another one for every claim of every worker.
 func (w *worker) nonce() uint64 { return uint64(w.name[0]-'A'+1)<<8 | uint64(w.claims) }
 
-// perform flushes and does what the core asks for until it asks for nothing more, as Partition and loop do.
+// perform flushes and does what the core asks for until it asks for nothing more, as Partition and
+// loop do.
 func (x *world) perform(w *worker) {
 	c := w.core
 	c.Flush()
@@ -105,7 +109,7 @@ func (x *world) perform(w *worker) {
 		fresh := c.effects[settled:]
 		settled = len(c.effects)
 		for i := range fresh {
-			x.apply(w, &fresh[i])
+			x.apply(w, fresh[i].Do)
 		}
 		for ; done < settled; done++ {
 			x.do(w, c.effects[done])
@@ -124,38 +128,39 @@ func (x *world) perform(w *worker) {
 }
 
 // apply brings committed batches and skipped records into the store.
-func (x *world) apply(w *worker, e *Effect) {
-	switch e.Kind {
-	case DoSkip:
-		for i := range e.Gap {
-			r := &e.Gap[i].Record
-			verdict := w.fold.step(x.s.records.of(&materializer.Entry{Envelope: e.Gap[i].Envelope, Value: r.Value}), r.Offset)
+func (x *world) apply(w *worker, e Effect) {
+	switch do := e.(type) {
+	case Skip:
+		for i := range do.Gap {
+			r := &do.Gap[i].Record
+			verdict := w.fold.step(x.s.records.of(&materializer.Entry{Envelope: do.Gap[i].Envelope, Value: r.Value}), r.Offset)
 			if verdict != record.Void && !mutation.On(mutation.Gap) { // a build that passes over own records is to be caught by what callers see
 				x.blame("%s skips a record that counts, at offset %d", w.name, r.Offset)
 			}
 		}
 		w.saved()
-	case DoCommit:
-		for i := range e.Batch.Entries {
-			// What the store makes of it is compared by the answers: a broken build must be caught by what callers see.
-			w.fold.step(x.s.records.of(&e.Batch.Entries[i]), e.Batch.Entries[i].Offset)
+	case Commit:
+		for i := range do.Entries {
+			// What the store makes of it is compared by the answers: a broken build must be caught
+			// by what callers see.
+			w.fold.step(x.s.records.of(&do.Entries[i]), do.Entries[i].Offset)
 		}
 		w.saved()
-		if x.spent.cuts > 0 && !x.holds(e.Batch) {
+		if x.spent.cuts > 0 && !x.holds(do.Batch) {
 			w.cut = true // its records were lost before their acknowledgement came
 		}
-		if w.cut && e.Batch.result.Base >= x.cutAt && x.holds(e.Batch) {
+		if w.cut && do.Result.Base >= x.cutAt && x.holds(do.Batch) {
 			x.blame("%s answers although the log has lost what it answered for before", w.name)
 		}
-		for _, call := range e.Batch.Calls {
+		for _, call := range do.Calls {
 			x.answer(w, call)
 		}
 	default:
 	}
 }
 
-// holds says whether a batch stands in the log where its acknowledgement said. After a cut, one that was acknowledged before
-// and is lost does not.
+// holds says whether a batch stands in the log where its acknowledgement said. After a cut, one
+// that was acknowledged before and is lost does not.
 func (x *world) holds(b *Batch) bool {
 	for i := range b.Entries {
 		at := b.Entries[i].Offset
@@ -173,45 +178,45 @@ func (w *worker) saved() {
 	}
 }
 
-func (x *world) do(w *worker, e Effect) {
+func (x *world) do(w *worker, e Asked) {
 	c := w.core
-	switch e.Kind {
-	case DoCatchUp:
+	switch do := e.Do.(type) {
+	case CatchUp:
 		w.catchingUp = true
-	case DoWait:
+	case Pause:
 		c.Waited(e.Incarnation)
-	case DoClaim:
+	case AppendClaim:
 		w.claims++
-		x.send(w, e.Batch, true)
-	case DoAppend:
-		x.send(w, e.Batch, false)
-	case DoReadBack:
-		x.readBack(w, e.Offset)
-	case DoInvoke:
-		x.decide(w, e)
-	case DoAnswer:
-		x.answer(w, e.Call)
-	case DoReadGap:
-		w.gapUntil = e.Offset
-	case DoClose:
-		w.closed = w.closed || e.Session == w.session
-	case DoPassivate:
+		x.send(w, do.Batch, true)
+	case Append:
+		x.send(w, do.Batch, false)
+	case ReadBack:
+		x.readBack(w, do.Offset)
+	case Invoke:
+		x.decide(w, do.Call)
+	case Answer:
+		x.answer(w, do.Call)
+	case ReadGap:
+		w.gapUntil = do.Until
+	case Close:
+		w.closed = w.closed || do.Session == w.session
+	case Passivate:
 		w.closed = true
-		c.Passivated(e.Entity, e.Incarnation)
-	case DoReleased:
+		c.Passivated(do.Entity, e.Incarnation)
+	case Released:
 		x.released(w)
-	case DoLoadOutbox:
+	case LoadOutbox:
 		c.OutboxLoaded(nil, 0, false)
-	case DoLoadOpen:
+	case LoadOpen:
 		c.OpenLoaded(nil, false)
-	case DoLoadRefusals:
+	case LoadRefusals:
 		c.RefusalsLoaded(nil)
-	case DoLoadTimers:
+	case LoadTimers:
 		c.TimersLoaded(nil, false)
-	case DoHalt: // a modelled operator leaves the store alone
-	case DoOpen, DoSend, DoSweepOutbox, DoSearchTimers, DoDropRefusals, DoFire, DoSweep, DoSurvey, DoRestore, DoStartOver, DoResume, DoRepaired, DoResolved, DoFollow, DoRest:
-		x.blame("%s asks for what nobody has asked it for: effect %d", w.name, e.Kind)
-	case DoCommit, DoSkip: // apply has done it
+	case Halt: // a modelled operator leaves the store alone
+	case Open, Send, SweepOutbox, SearchTimers, DropRefusals, Fire, Sweep, Survey, Restore, StartOver, Resume, Repaired, Resolved, Follow, Rest:
+		x.blame("%s asks for what nothing in the model needs: effect %T", w.name, do)
+	case Commit, Skip: // apply has done it
 	}
 }
 
@@ -224,7 +229,8 @@ func (x *world) send(w *worker, b *Batch, claim bool) {
 	x.note("%s sends %s", w.name, r)
 }
 
-// readBack folds up to the claim. The log below an offset never changes, so it does not matter when this is done.
+// readBack folds up to the claim. The log below an offset never changes, so it does not matter when
+// this is done.
 func (x *world) readBack(w *worker, claim int64) {
 	c := w.core
 	if claim >= int64(len(x.log)) {
@@ -257,20 +263,20 @@ func (x *world) lookup(w *worker, call *Call) {
 }
 
 // decide is the user function: it opens from what is stored, and goes on in memory.
-func (x *world) decide(w *worker, e Effect) {
+func (x *world) decide(w *worker, call *Call) {
 	var opening *Opening
-	if e.Session == nil {
+	if call.Session() == nil {
 		w.session, w.closed, w.memory = 3-max(w.session, 1), false, w.fold.count
 		opening = &Opening{Session: w.session, Loaded: entities.Loaded{Sequence: w.fold.sequence}}
-	} else if e.Session != w.session || w.closed {
+	} else if call.Session() != w.session || w.closed {
 		x.blame("%s runs a command on a session that was closed", w.name)
 	}
-	if isRead(e.Call) {
-		w.core.Decided(e.Call, opening, x.s.reading(w.memory), nil)
+	if isRead(call) {
+		w.core.Decided(call, opening, x.s.reading(w.memory), nil)
 		return
 	}
 	w.memory++
-	w.core.Decided(e.Call, opening, x.s.increment(tryIn(e.Call), w.memory), nil)
+	w.core.Decided(call, opening, x.s.increment(tryIn(call), w.memory), nil)
 }
 
 func (x *world) released(w *worker) {
@@ -284,7 +290,7 @@ func (x *world) released(w *worker) {
 	x.note("%s is released", w.name)
 }
 
-// stuck looks for a core that waits for something that nobody will ever tell it.
+// stuck looks for a core that waits for something that it will never be told.
 func (x *world) stuck(w *worker) {
 	c := w.core
 	waits := slices.ContainsFunc(w.replies, func(r acknowledgement) bool { return r.incarnation == c.incarnation }) ||

@@ -16,23 +16,29 @@ type scenario struct {
 	name                 string
 	workers, log, claims int
 	ops, tries, reads    int
-	// calls is how many commands a worker may hold, inflight how many batches it may have under way.
+	// calls is how many commands a worker may hold, inflight how many batches it may have under
+	// way.
 	calls, inflight int
-	// how many times: a process dies, an answer of the log is lost, the owner loses patience, the log refuses an append.
+	// how many times: a process dies, an answer of the log is lost, the owner loses patience, the
+	// log refuses an append.
 	crashes, losses, silences, refusals int
-	// how many times: a client library sends again what was written, writes in the wrong order, splits an append.
+	// how many times: a client library sends again what was written, writes in the wrong order,
+	// splits an append.
 	duplicates, reorders, splits int
 	// how many times: a partition is revoked, taken away, assigned again; a session is passivated.
 	revokes, takeaways, passivations int
-	// cuts: the log loses its tail. refill: others may write so much then that the old length is reached.
+	// cuts: the log loses its tail. refill: others may write so much then that the old length is
+	// reached.
 	cuts   int
 	refill bool
 	// unseen: the search must find a violation, one that the protocol says it does not see.
 	unseen bool
-	// pairs: an increment is two events. values: the counter is a value entity. identified (0 or 1): commands have ids.
+	// pairs: an increment is two events. values: the counter is a value entity. identified (0 or
+	// 1): commands have ids.
 	pairs, values bool
 	identified    int
-	// early: commands may be submitted before the worker is active. late: acknowledgements of ended ownerships arrive.
+	// early: commands may be submitted before the worker is active. late: acknowledgements of ended
+	// ownerships arrive.
 	early, late bool
 
 	records  records
@@ -109,7 +115,8 @@ type call struct {
 	value, floor uint8
 }
 
-// world is one state of everything. What a step changes is copied first; workers and log are shared between states.
+// world is one state of everything. What a step changes is copied first; workers and log are shared
+// between states.
 type world struct {
 	s       *scenario
 	log     []*logged
@@ -213,7 +220,7 @@ func (x *world) acknowledged() (n uint8) {
 // check says what is wrong with a state, if anything.
 func (x *world) check() string {
 	if x.fault != "" || x.spent.cuts > 0 {
-		return x.fault // once the log has lost records, all that is asked for is that nobody answers who knows of them
+		return x.fault // once the log has lost records, all that is asked for is that no worker answers that knows of them
 	}
 	if x.valid.fault != "" {
 		return x.valid.fault

@@ -14,35 +14,41 @@ import (
 	recordv1 "github.com/millrace-io/millrace/proto/gen/millrace/record/v1"
 )
 
-// Effects on other entities. Each is a record, sent after it is committed, again and again until its target has answered, and
-// settled by another record.
+// Effects on other entities. Each is a record, sent after it is committed, again and again until
+// its target has answered, and settled by another record.
 //
 //	E1  An effect is sent only after its record is committed. (durable)
-//	E2  It is done, for its targets too, only when a committed record says so. (settle, in settle.go)
+//	E2  It is done, for its targets too, only when a committed record says so: settle.go.
+//	    (settle)
 //	E3  An effect without an answer holds a place of its lane only. (slow)
 
 const (
-	// OutboxWindow is how many open effects of a partition are in memory at most; the store has all of them.
+	// OutboxWindow is how many open effects of a partition are in memory at most; the store has all
+	// of them.
 	OutboxWindow = 4096
-	// maxSending is how many effects of a partition are under way at a time, maxPerLane those of one lane. One whose target has not
-	// answered for slowAfter is slow: it no longer counts among the former. From maxSlow on, lanes with slow ones send no more, and
-	// others one at a time until it is answered.
+	// maxSending is how many effects of a partition are under way at a time, maxPerLane those of
+	// one lane. One whose target has not answered for slowAfter is slow: it no longer counts among
+	// the former. From maxSlow on, lanes with slow ones send no more, and others one at a time
+	// until it is answered.
 	maxSending = 64
 	maxPerLane = 48
 	maxSlow    = 960
 	slowAfter  = time.Second
 	// maxWaiting is how many effects stay in memory whose target fails.
 	maxWaiting = 1024
-	// settleBatch is how many answers of targets are waited for before a record says so ahead of the next tick.
+	// settleBatch is how many answers of targets are waited for before a record says so ahead of
+	// the next tick.
 	settleBatch = 512
 	// MaxFailures is how often the target's function may fail on an effect before it is parked.
 	MaxFailures = 10
 	// maxLowest is how many offsets of open effects are in memory to tell targets of the progress.
 	maxLowest = 1024
-	// pageRows and pageBytes bound one read of the outbox, sweepRows the reads for what has left memory: 4 096 a second.
+	// pageRows bounds one read of the outbox, sweepRows the reads for what has left memory: 4 096 a
+	// second.
 	pageRows  = 4096
-	PageBytes = 8 << 20
 	sweepRows = 410
+	// PageBytes bounds one read of the outbox, in bytes of payload.
+	PageBytes = 8 << 20
 	// everything is behind all offsets.
 	everything = math.MaxInt64
 )
@@ -54,10 +60,12 @@ var resend = backoff.Policy{First: 100 * time.Millisecond, Max: 30 * time.Second
 type Delivery struct {
 	Offset int64
 	Effect entities.SideEffect
-	// from is the entity that asked for it; onRefused is its method that learns of a refusal, as service/method, empty for none.
+	// from is the entity that asked for it; onRefused is its method that learns of a refusal, as
+	// service/method, empty for none.
 	from      entities.Key
 	onRefused string
-	// forward: its answer is that of the command that asked. asker is that command, if it is known by a name.
+	// forward: its answer is that of the command that asked. asker is that command, if it is known
+	// by a name.
 	forward bool
 	asker   *record.Asker
 	state   deliveryState
@@ -65,11 +73,14 @@ type Delivery struct {
 	lane *lane
 	// probe: it was sent to see whether its lane's target works again.
 	probe bool
+	// Progress is what its target is told of the effects of the partition, this time.
+	Progress entities.Progress
 	// attempts were made, failures of them were the function's own fault.
 	attempts, failures int
 	// due is when a waiting one is tried again.
 	due time.Duration
-	// sentAt is when it was sent last, and slow that this was long ago, while it is under way; index is its place there.
+	// sentAt is when it was sent last, and slow that this was long ago, while it is under way;
+	// index is its place there.
 	sentAt time.Duration
 	slow   bool
 	index  int
@@ -95,26 +106,30 @@ const (
 // outbox holds open effects of a partition.
 type outbox struct {
 	byOffset map[int64]*Delivery
-	// lanes are those with members; turns those of them that may send, in the order in which they do, and closed those that failed.
+	// lanes are those with members; turns those of them that may send, in the order in which they
+	// do, and closed those that failed.
 	lanes  map[LaneName]*lane
 	turns  []*lane
 	closed []*lane
 	// later are those that wait, each for its own time.
 	later []*Delivery
-	// underWay are those whose targets have not answered, in no order that matters; slow is how many of them are slow.
+	// underWay are those whose targets have not answered, in no order that matters; slow is how
+	// many of them are slow.
 	underWay []*Delivery
 	slow     int
 	// stuck counts those in blocked lanes that are ready.
 	stuck int
-	// more: the store has effects from offset frontier on that are not in memory. loading: they are being read; what is committed
-	// meanwhile is read with them.
+	// more: the store has effects from offset frontier on that are not in memory. loading: they are
+	// being read; what is committed meanwhile is read with them.
 	more, loading bool
 	frontier      int64
-	// left: effects before the frontier have left memory. They are looked for again from offset swept on. taken: some were found for
-	// which there was room, skipped: others. idle: there was room for none, and nothing has changed since.
+	// left: effects before the frontier have left memory. They are looked for again from offset
+	// swept on. taken: some were found for which there was room, skipped: others. idle: there was
+	// room for none, and nothing has changed since.
 	left, taken, skipped, idle bool
 	swept                      int64
-	// lowest are the offsets of all open effects below bound, in order. reading: those behind bound are being read.
+	// lowest are the offsets of all open effects below bound, in order. reading: those behind bound
+	// are being read.
 	lowest  []int64
 	bound   int64
 	reading bool
@@ -124,10 +139,12 @@ type outbox struct {
 	parked int
 	// said is what the next settled record says.
 	said *recordv1.Settled
-	// resolved is what operators asked for, resolving the offsets that it is about, until they are committed.
+	// resolved is what operators asked for, resolving the offsets that it is about, until they are
+	// committed.
 	resolved  []*Resolution
 	resolving map[int64]struct{}
-	// refusals are what no record says yet; kept are the offsets of refused records that the store has, oldest first.
+	// refusals are what no record says yet; kept are the offsets of refused records that the store
+	// has, oldest first.
 	refusals []refusal
 	kept     []int64
 	// known is, by source partition, which effects are done.
@@ -191,7 +208,8 @@ func (c *Core) pump() {
 		d.state = deliverySending
 		d.attempts++
 		o.depart(d, c.now.Mono)
-		c.emit(Effect{Kind: DoSend, Delivery: d, Progress: c.progress()})
+		d.Progress = c.progress()
+		c.emit(Send{d})
 		c.turn(l)
 	}
 }
@@ -251,7 +269,7 @@ func (c *Core) refill() {
 // loadOutbox asks for the open effects from the frontier on.
 func (c *Core) loadOutbox() {
 	c.outbox.loading = true
-	c.emit(Effect{Kind: DoLoadOutbox, Offset: c.outbox.frontier, Attempt: pageRows})
+	c.emit(LoadOutbox{From: c.outbox.frontier, Limit: pageRows})
 }
 
 // OutboxLoaded takes open effects from the store, in order, that are not parked; next is the offset
@@ -276,7 +294,7 @@ func (c *Core) sweep() {
 	}
 	if o.left && !o.idle && !o.loading && len(o.byOffset) < OutboxWindow {
 		o.loading = true
-		c.emit(Effect{Kind: DoSweepOutbox, Offset: o.swept, Attempt: sweepRows})
+		c.emit(SweepOutbox{From: o.swept, Limit: sweepRows})
 	}
 }
 
@@ -314,8 +332,8 @@ func (c *Core) admitSwept(d *Delivery) {
 	c.take(d)
 }
 
-// Delivered takes the answer of an effect's target: a reply when it took effect, else err. What a target said of a record holds
-// under the next owner as well.
+// Delivered takes the answer of an effect's target: a reply when it took effect, else err. What a
+// target said of a record holds under the next owner as well.
 func (c *Core) Delivered(offset int64, reply *entities.Reply, err *entities.Error) {
 	o := &c.outbox
 	d := o.byOffset[offset]
@@ -336,8 +354,9 @@ func (c *Core) Delivered(offset int64, reply *entities.Reply, err *entities.Erro
 			c.refused(d, err, held)
 		}
 	case refused && err.Outcome != entities.Refused && !d.forward && !d.Effect.IgnoreRefusal:
-		// It took effect in part: the entity must not undo what it asked for, and a new effect would do that part twice. The target
-		// knows this one again, however often an operator sends it.
+		// It took effect in part: the entity must not undo what it asked for, and a new effect
+		// would do that part twice. The target knows this one again, however often an operator
+		// sends it.
 		c.reached(d.lane)
 		c.park(d, err)
 	case refused:
@@ -363,7 +382,8 @@ func (c *Core) Delivered(offset int64, reply *entities.Reply, err *entities.Erro
 	c.pump()
 }
 
-// attempted counts an attempt to deliver an effect as ended, and says whether the effect is still open.
+// attempted counts an attempt to deliver an effect as ended, and says whether the effect is still
+// open.
 func (c *Core) attempted(d *Delivery) bool {
 	o := &c.outbox
 	switch d.state {
@@ -423,7 +443,8 @@ func (c *Core) park(d *Delivery, err *entities.Error) {
 	})
 }
 
-// Unheld says that no caller waits for the answer of an effect any more, so that it is sent like the others.
+// Unheld says that no caller waits for the answer of an effect any more, so that it is sent like
+// the others.
 func (c *Core) Unheld(offset int64) {
 	d := c.outbox.byOffset[offset]
 	if d == nil || d.state != deliveryHeld {
@@ -469,7 +490,8 @@ func DeliveryOf(e materializer.Effect) (*Delivery, error) {
 	return d, nil
 }
 
-// DeliveryAgain makes an outbox entry from a refusal that is kept, of an effect that is sent once more.
+// DeliveryAgain makes an outbox entry from a refusal that is kept, of an effect that is sent once
+// more.
 func DeliveryAgain(r *materializer.Refusal) (*Delivery, error) {
 	d, err := DeliveryOf(materializer.Effect{From: r.From, Target: r.Target, Payload: r.Payload})
 	if err != nil {

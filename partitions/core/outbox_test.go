@@ -20,8 +20,8 @@ var (
 	errNoTarget = entities.Errorf(entities.InvalidCommand, entities.NotApplied, "no such target")
 )
 
-// sourcePartition is a real core with the rows of its outbox. It performs what the core asks for as the
-// loop does, and the log takes everything.
+// sourcePartition is a real core with the rows of its outbox. It performs what the core asks for as
+// the loop does, and the log takes everything.
 type sourcePartition struct {
 	t *testing.T
 	c *Core
@@ -29,7 +29,7 @@ type sourcePartition struct {
 	rows   map[int64]entities.SideEffect
 	parked map[int64]bool
 	// sent are under way.
-	sent []Effect
+	sent []*Delivery
 }
 
 func newSource(t *testing.T) *sourcePartition {
@@ -62,8 +62,8 @@ func (s *sourcePartition) commit(services ...string) {
 	s.perform()
 }
 
-// check says whether what targets are told is true: every effect that is open is an exception, or not
-// below.
+// check says whether what targets are told is true: every effect that is open is an exception, or
+// not below.
 func (s *sourcePartition) check(p entities.Progress) {
 	s.t.Helper()
 	if len(p.Open) > entities.MaxOpen || !slices.IsSorted(p.Open) {
@@ -80,10 +80,10 @@ func (s *sourcePartition) after(from int64) []int64 {
 	return slices.DeleteFunc(slices.Sorted(maps.Keys(s.rows)), func(offset int64) bool { return offset < from })
 }
 
-func (s *sourcePartition) load(e *Effect) (found []*Delivery, next int64, more bool) {
-	next = e.Offset
-	for n, offset := range s.after(e.Offset) {
-		if n == e.Attempt {
+func (s *sourcePartition) load(from int64, limit int) (found []*Delivery, next int64, more bool) {
+	next = from
+	for n, offset := range s.after(from) {
+		if n == limit {
 			return found, next, true
 		}
 		next = offset + 1
@@ -98,22 +98,22 @@ func (s *sourcePartition) perform() {
 	s.t.Helper()
 	s.c.Flush()
 	for i := 0; i < len(s.c.effects); i++ {
-		switch e := s.c.effects[i]; e.Kind {
-		case DoSend:
-			s.check(e.Progress)
-			s.sent = append(s.sent, e)
-		case DoLoadOutbox:
-			s.c.OutboxLoaded(s.load(&e))
-		case DoSweepOutbox:
-			s.c.OutboxSwept(s.load(&e))
-		case DoLoadOpen:
-			open := s.after(e.Offset)
-			s.c.OpenLoaded(open[:min(e.Attempt, len(open))], len(open) >= e.Attempt)
-		case DoLoadTimers:
+		switch do := s.c.effects[i].Do.(type) {
+		case Send:
+			s.check(do.Progress)
+			s.sent = append(s.sent, do.Delivery)
+		case LoadOutbox:
+			s.c.OutboxLoaded(s.load(do.From, do.Limit))
+		case SweepOutbox:
+			s.c.OutboxSwept(s.load(do.From, do.Limit))
+		case LoadOpen:
+			open := s.after(do.From)
+			s.c.OpenLoaded(open[:min(do.Limit, len(open))], len(open) >= do.Limit)
+		case LoadTimers:
 			s.c.TimersLoaded(nil, false)
-		case DoAppend:
-			s.store(e.Batch)
-			s.c.Acked(e.Batch, broker.AppendResult{Base: s.c.next, Last: s.c.next + int64(len(e.Batch.Entries)) - 1})
+		case Append:
+			s.store(do.Batch)
+			s.c.Acked(do.Batch, broker.AppendResult{Base: s.c.next, Last: s.c.next + int64(len(do.Entries)) - 1})
 		default:
 		}
 	}
@@ -150,7 +150,7 @@ func (s *sourcePartition) tick(after time.Duration) {
 // answer gives the answer to the i-th effect that is under way.
 func (s *sourcePartition) answer(i int, err *entities.Error) {
 	s.t.Helper()
-	offset := s.sent[i].Delivery.Offset
+	offset := s.sent[i].Offset
 	s.sent = slices.Delete(s.sent, i, i+1)
 	s.c.Delivered(offset, nil, err)
 	s.perform()
@@ -160,7 +160,7 @@ func (s *sourcePartition) answer(i int, err *entities.Error) {
 func (s *sourcePartition) answerAll(service string, err *entities.Error) (n int) {
 	s.t.Helper()
 	for i := 0; i < len(s.sent); {
-		if s.sent[i].Delivery.Effect.Service != service {
+		if s.sent[i].Effect.Service != service {
 			i++
 			continue
 		}
@@ -171,7 +171,7 @@ func (s *sourcePartition) answerAll(service string, err *entities.Error) (n int)
 	return n
 }
 
-// resolve is an operator's word about parked effects.
+// resolve is what an operator asks for about parked effects.
 func (s *sourcePartition) resolve(drop bool, offsets ...int64) {
 	s.t.Helper()
 	r := &Resolution{Drop: drop, Done: func(bool) {}}
@@ -197,7 +197,8 @@ func (s *sourcePartition) restart() {
 }
 
 // TestParkedEffectsHoldNoPlace: whatever number of effects is parked, or waits for a target that is
-// gone, others of the partition are sent at once, also by the next owner, and memory stays as it is.
+// gone, others of the partition are sent at once, also by the next owner, and memory stays as it
+// is.
 func TestParkedEffectsHoldNoPlace(t *testing.T) {
 	s := newSource(t)
 	const many = OutboxWindow + 104
@@ -263,8 +264,9 @@ func TestASlowTargetLeavesPlaces(t *testing.T) {
 	}
 }
 
-// TestHangingTargetsGiveTheirPlacesBack: after a second without an answer, effects hold places of their lane only, so that more dead
-// targets than there are places for leave as many as there were to others. All of it is bounded.
+// TestHangingTargetsGiveTheirPlacesBack: after a second without an answer, effects hold places of
+// their lane only, so that more dead targets than there are places for leave as many as there were
+// to others. All of it is bounded.
 func TestHangingTargetsGiveTheirPlacesBack(t *testing.T) {
 	s := newSource(t)
 	const dead = 10
@@ -314,8 +316,9 @@ func TestHangingTargetsGiveTheirPlacesBack(t *testing.T) {
 	}
 }
 
-// TestATargetThatHangsFillsNoMemory: an attempt that never ends closes no lane. What waits behind such attempts leaves memory, so that others
-// find room there, and is delivered when the target answers after all.
+// TestATargetThatHangsFillsNoMemory: an attempt that never ends closes no lane. What waits behind
+// such attempts leaves memory, so that others find room there, and is delivered when the target
+// answers after all.
 func TestATargetThatHangsFillsNoMemory(t *testing.T) {
 	s := newSource(t)
 	const many = OutboxWindow + 500
@@ -373,28 +376,28 @@ func TestAClosedLaneSendsProbes(t *testing.T) {
 func TestProgressHasExceptions(t *testing.T) {
 	s, x := newSource(t), newTarget(t)
 	s.commit("bad", "good")
-	parked := s.sent[0].Delivery.Offset
+	parked := s.sent[0].Offset
 	x.receive(parked, s.sent[0].Progress) // it takes effect, and the answer says otherwise
 	s.answerAll("bad", errNoTarget)
 	for range 3 {
-		x.receive(s.sent[0].Delivery.Offset, s.sent[0].Progress)
+		x.receive(s.sent[0].Offset, s.sent[0].Progress)
 		s.answerAll("good", nil)
 		s.tick(tick)
 		s.commit("bad", "good")
 		s.answerAll("bad", errNoTarget)
 	}
 	last := s.sent[len(s.sent)-1].Progress
-	if want := s.sent[len(s.sent)-1].Delivery.Offset; last.Through < want-1 || len(last.Open) == 0 || last.Open[0] != parked {
+	if want := s.sent[len(s.sent)-1].Offset; last.Through < want-1 || len(last.Open) == 0 || last.Open[0] != parked {
 		t.Errorf("progress %+v; want one up to offset %d with %d among the exceptions", last, want, parked)
 	}
-	x.receive(s.sent[0].Delivery.Offset, s.sent[0].Progress)
+	x.receive(s.sent[0].Offset, s.sent[0].Progress)
 	s.answerAll("good", nil)
 	s.tick(tick)
 	x.forget(1 << 20)
 	again := slices.Sorted(maps.Keys(s.parked))
 	s.resolve(false, again...)
 	for len(s.sent) > 0 {
-		x.receive(s.sent[0].Delivery.Offset, s.sent[0].Progress)
+		x.receive(s.sent[0].Offset, s.sent[0].Progress)
 		s.answer(0, nil)
 	}
 	for _, offset := range again {
@@ -404,12 +407,12 @@ func TestProgressHasExceptions(t *testing.T) {
 	}
 }
 
-// TestAnEffectThatHangsIsAnException: an effect whose target does not answer does not hold up for the whole timeout what targets are
-// told.
+// TestAnEffectThatHangsIsAnException: an effect whose target does not answer does not hold up for
+// the whole timeout what targets are told.
 func TestAnEffectThatHangsIsAnException(t *testing.T) {
 	s := newSource(t)
 	s.commit("hangs")
-	hangs := s.sent[0].Delivery.Offset
+	hangs := s.sent[0].Offset
 	s.tick(slowAfter)
 	for range 3 {
 		s.commit("good")
@@ -418,7 +421,7 @@ func TestAnEffectThatHangsIsAnException(t *testing.T) {
 	}
 	s.commit("good")
 	last := s.sent[len(s.sent)-1]
-	if p, want := last.Progress, last.Delivery.Offset; p.Through < want-1 || !slices.Equal(p.Open, []int64{hangs}) {
+	if p, want := last.Progress, last.Offset; p.Through < want-1 || !slices.Equal(p.Open, []int64{hangs}) {
 		t.Errorf("progress %+v; want one up to offset %d with %d as its exception", p, want, hangs)
 	}
 }
@@ -512,9 +515,9 @@ type message struct {
 	progress entities.Progress
 }
 
-// TestEffectsTakeEffectOnce: messages are lost, late, repeated and out of order, effects are parked,
-// dropped, and sent again long after, targets forget, and both sides change owners. Every effect takes
-// effect once, but for those that an operator drops.
+// TestEffectsTakeEffectOnce: messages are lost, late, repeated and out of order, effects are
+// parked, dropped, and sent again long after, targets forget, and both sides change owners. Every
+// effect takes effect once, but for those that an operator drops.
 func TestEffectsTakeEffectOnce(t *testing.T) {
 	for seed := range uint64(30) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
@@ -525,7 +528,7 @@ func TestEffectsTakeEffectOnce(t *testing.T) {
 			parking := 1 + rnd.IntN(30) // one in so many
 			deliver := func() {
 				i := rnd.IntN(len(s.sent))
-				m := message{s.sent[i].Delivery.Offset, s.sent[i].Progress}
+				m := message{s.sent[i].Offset, s.sent[i].Progress}
 				var err *entities.Error
 				switch {
 				case rnd.IntN(parking) == 0:
@@ -592,14 +595,14 @@ func TestEffectsTakeEffectOnce(t *testing.T) {
 					s.resolve(false, parked...)
 				}
 				for len(s.sent) > 0 {
-					x.receive(s.sent[0].Delivery.Offset, s.sent[0].Progress)
+					x.receive(s.sent[0].Offset, s.sent[0].Progress)
 					s.answer(0, nil)
 				}
 				s.tick(31 * time.Second)
 			}
 			s.commit("s0", "s0")
 			for len(s.sent) > 0 {
-				x.receive(s.sent[0].Delivery.Offset, s.sent[0].Progress)
+				x.receive(s.sent[0].Offset, s.sent[0].Progress)
 				s.answer(0, nil)
 			}
 			for range 2 {
@@ -624,8 +627,8 @@ func TestEffectsTakeEffectOnce(t *testing.T) {
 	}
 }
 
-// TestSettledMeansCommitted: an effect counts as done, for its targets too, only when the log has that. Otherwise a target could
-// forget it, and a worker that does not know would send it again.
+// TestSettledMeansCommitted: an effect counts as done, for its targets too, only when the log has
+// that. Otherwise a target could forget it, and a worker that does not know would send it again.
 func TestSettledMeansCommitted(t *testing.T) {
 	c := activeCore(t, true)
 	c.keep(&Delivery{Offset: 1})
@@ -646,14 +649,14 @@ func TestSettledMeansCommitted(t *testing.T) {
 	}
 }
 
-// TestEffectsStayInOrder: what is committed while older effects are read from the store must not come before them, or the
-// progress would pass what is open.
+// TestEffectsStayInOrder: what is committed while older effects are read from the store must not
+// come before them, or the progress would pass what is open.
 func TestEffectsStayInOrder(t *testing.T) {
 	c := activeCore(t, true)
 	c.next = 10
 	c.outbox.more, c.outbox.bound = true, 0
 	c.refill()
-	if !c.asks(DoLoadOutbox) || !c.asks(DoLoadOpen) {
+	if !asks[LoadOutbox](c) || !asks[LoadOpen](c) {
 		t.Fatal("the store is not asked for more")
 	}
 	c.keep(&Delivery{Offset: 9})

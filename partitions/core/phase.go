@@ -1,6 +1,7 @@
 package core
 
-// Caller is the goroutine that waits for the answer of a call, as the core sees it: its phase, which that goroutine changes as well.
+// Caller is the goroutine that waits for the answer of a call, as the core sees it: its phase,
+// which that goroutine changes as well.
 type Caller interface {
 	// Alone: an owner has looked for other attempts at the command, and has found none.
 	Alone()
@@ -10,17 +11,19 @@ type Caller interface {
 	Decided() bool
 }
 
-// Phase is where a call is, as far as its caller and the owner must agree on it. Its methods say what becomes of a phase; who has a Caller
-// makes each step atomic.
+// Phase is where a call is, as far as its caller and the owner must agree on it. Its methods say
+// what becomes of a phase; who has a Caller makes each step atomic.
 type Phase int32
 
 const (
-	// PhaseQueued: the function has not seen it; the caller may leave. No other attempt at the command is known.
+	// PhaseQueued: the function has not seen it; the caller may leave. No other attempt at the
+	// command is known.
 	PhaseQueued Phase = iota
-	// PhaseUnchecked is PhaseQueued of a command with a name, while another attempt may have taken effect or still can: no owner has
-	// looked for one yet, or there is one.
+	// PhaseUnchecked is PhaseQueued of a command with a name, while another attempt may have taken
+	// effect or still can: no owner has looked for one yet, or there is one.
 	PhaseUnchecked
-	// PhaseRunning: it is the caller's turn to run the function, or the function has been sent the command ahead of its turn.
+	// PhaseRunning: it is the caller's turn to run the function, or the function has been sent the
+	// command ahead of its turn.
 	PhaseRunning
 	// PhaseDecided: the function has decided; the answer waits for the log.
 	PhaseDecided
@@ -36,7 +39,8 @@ func (p Phase) MayRun() bool { return p == PhaseQueued || p == PhaseUnchecked ||
 // MayLeave says whether the caller may leave. It may not while the function has the command.
 func (p Phase) MayLeave() bool { return p == PhaseQueued || p == PhaseUnchecked || p == PhaseDecided }
 
-// Alone is the phase after an owner has looked for other attempts at the command, and has found none.
+// Alone is the phase after an owner has looked for other attempts at the command, and has found
+// none.
 func (p Phase) Alone() Phase {
 	if p == PhaseUnchecked {
 		return PhaseQueued

@@ -8,15 +8,16 @@ import (
 	"github.com/millrace-io/millrace/internal/mutation"
 )
 
-// Which effects of the partition are done, which its targets are told, and which effects of other partitions are.
+// Which effects of the partition are done, which its targets are told, and which effects of other
+// partitions are.
 //
 //	E7  What is known of a source's progress never goes back. (watermark)
 //	E8  A source tells its targets which effects below its progress are open. (exceptions)
 
 type source struct{ generation, partition uint16 }
 
-// progress is what targets are told: which effects of the partition are done. Parked ones, and those
-// for targets that fail or do not answer, are exceptions, so that they do not hold it up.
+// progress is what targets are told: which effects of the partition are done. Parked ones, and
+// those for targets that fail or do not answer, are exceptions, so that they do not hold it up.
 func (c *Core) progress() entities.Progress {
 	o := &c.outbox
 	p := entities.Progress{Through: o.bound}
@@ -51,7 +52,8 @@ func (o *outbox) delayed(offset int64) bool {
 	return d.slow || d.state == deliveryWaiting || d.state == deliveryParked || (d.lane != nil && d.lane.failed > 0 && d.state != deliveryAnswered)
 }
 
-// opened notes the offset of an effect that is open from now on. Those of one batch come in any order.
+// opened notes the offset of an effect that is open from now on. Those of one batch come in any
+// order.
 func (o *outbox) opened(offset int64) {
 	n := len(o.lowest)
 	switch {
@@ -69,7 +71,7 @@ func (o *outbox) opened(offset int64) {
 // loadOpen asks for the offsets of open effects behind those that are known.
 func (c *Core) loadOpen() {
 	c.outbox.reading = true
-	c.emit(Effect{Kind: DoLoadOpen, Offset: c.outbox.bound, Attempt: maxLowest})
+	c.emit(LoadOpen{From: c.outbox.bound, Limit: maxLowest})
 }
 
 // OpenLoaded takes the offsets of open effects from the store, in order, parked ones included.
@@ -94,7 +96,8 @@ func (o *outbox) close(done []uint64) {
 	})
 }
 
-// doneAtSource says whether an effect of another partition is known to be done there, so that this is a late copy of it.
+// doneAtSource says whether an effect of another partition is known to be done there, so that this
+// is a late copy of it.
 func (c *Core) doneAtSource(s *entities.Source, stored entities.Progress) bool {
 	key := source{s.Generation, s.Partition}
 	known := c.outbox.known[key].Latest(stored)
@@ -102,8 +105,9 @@ func (c *Core) doneAtSource(s *entities.Source, stored entities.Progress) bool {
 	return known.Done(s.Offset)
 }
 
-// cause is what the records of a command say about the effect that it follows from. What they say of the source's progress
-// never goes back, whatever order effects arrive in: rows that were removed because of it must not be missed later.
+// cause is what the records of a command say about the effect that it follows from. What they say
+// of the source's progress never goes back, whatever order effects arrive in: rows that were
+// removed because of it must not be missed later.
 func (c *Core) cause(s *entities.Source) *record.Cause {
 	if s == nil {
 		return nil

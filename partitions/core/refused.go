@@ -17,13 +17,14 @@ import (
 	recordv1 "github.com/millrace-io/millrace/proto/gen/millrace/record/v1"
 )
 
-// Effects that their targets refuse: the entity that asked is told, or the refusal is kept for an operator, or it was said not to
-// matter.
+// Effects that their targets refuse: the entity that asked is told, or the refusal is kept for an
+// operator, or it was said not to matter.
 //
 //	E10 What the target of an effect refuses leaves a trace. (refused)
 
 const (
-	// MaxRefusals is how many refusals a partition keeps for an operator; newer ones take the places of the oldest.
+	// MaxRefusals is how many refusals a partition keeps for an operator; newer ones take the
+	// places of the oldest.
 	MaxRefusals = 1000
 	// MaxRefusalText bounds the text of a refusal in a record, in bytes.
 	MaxRefusalText = 1024
@@ -35,7 +36,8 @@ type refusal struct {
 	err      *entities.Error
 }
 
-// refused takes a target's refusal. A forward whose caller waits is refused to the caller, who was answered by now.
+// refused takes a target's refusal. A forward whose caller waits is refused to the caller, who was
+// answered by now.
 func (c *Core) refused(d *Delivery, err *entities.Error, answered bool) {
 	d.state = deliveryAnswered
 	if d.Effect.IgnoreRefusal || (d.forward && answered) || mutation.On(mutation.Refused) {
@@ -46,8 +48,9 @@ func (c *Core) refused(d *Delivery, err *entities.Error, answered bool) {
 	c.settleNow = true // the entity is to know, or the operator
 }
 
-// writeRefusal writes a refusal into the open batch: as a command to the entity that asked, in one group with the end of the
-// effect, so that it is sent exactly once; or as a record for an operator.
+// writeRefusal writes a refusal into the open batch: as a command to the entity that asked, in one
+// group with the end of the effect, so that it is sent exactly once; or as a record for an
+// operator.
 func (c *Core) writeRefusal(r refusal) {
 	d := r.delivery
 	code, text := refusalText(r.err)
@@ -69,7 +72,8 @@ func (c *Core) writeRefusal(r refusal) {
 	c.open.settles = append(c.open.settles, s)
 }
 
-// putEffectAndSettle writes an effect, and what it puts an end to, as one group, and returns the effect's place in the open batch.
+// putEffectAndSettle writes an effect, and what it puts an end to, as one group, and returns the
+// effect's place in the open batch.
 func (c *Core) putEffectAndSettle(from entities.Key, effect *entities.SideEffect, s *recordv1.Settled) int {
 	e := c.control(record.Effect)
 	e.Key, e.Value = []byte(from.String()), effect.Payload.Value
@@ -113,7 +117,8 @@ func refusedCommand(d *Delivery, code int32, text string) entities.Target {
 // RefusedType is the type URL of a effectv1.Refused.
 const RefusedType = "type.googleapis.com/millrace.effect.v1.Refused"
 
-// mustMarshal panics where only text that is not UTF-8 can fail; what reaches records was checked for that.
+// mustMarshal panics where only text that is not UTF-8 can fail; what reaches records was checked
+// for that.
 func mustMarshal(what string, m proto.Message) []byte {
 	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
 	if err != nil {
@@ -142,11 +147,12 @@ func (c *Core) limitRefusals() {
 			o.said.Refused = append(o.said.Refused, uint64(offset)) //nolint:gosec // offsets are positive
 		}
 		o.kept = append([]int64(nil), o.kept[n:]...)
-		c.emit(Effect{Kind: DoDropRefusals, Attempt: n})
+		c.emit(DropRefusals{Count: n})
 	}
 }
 
-// refusalsCommitted takes what a committed batch says about refusals. The commands that tell of them are in the outbox already.
+// refusalsCommitted takes what a committed batch says about refusals. The commands that tell of
+// them are in the outbox already.
 func (c *Core) refusalsCommitted(b *Batch, s *settles) {
 	o := &c.outbox
 	for _, i := range s.kept {
@@ -155,7 +161,8 @@ func (c *Core) refusalsCommitted(b *Batch, s *settles) {
 	c.limitRefusals()
 }
 
-// ResolveRefusal takes an operator's word about a refusal: it is forgotten, or its message is sent once more, as a new effect.
+// ResolveRefusal takes an operator's word about a refusal: it is forgotten, or its message is sent
+// once more, as a new effect.
 func (c *Core) ResolveRefusal(r *Resolution) {
 	o := &c.outbox
 	at, found := slices.BinarySearch(o.kept, r.Offset)

@@ -8,8 +8,8 @@ import (
 	"github.com/millrace-io/millrace/entities/record"
 )
 
-// TestRefusalAndItsCommandAreOneGroup: that an effect is done, and that its entity is to be told of the refusal, is in the log
-// together or not at all: else a refusal could be lost, or told twice.
+// TestRefusalAndItsCommandAreOneGroup: that an effect is done, and that its entity is to be told of
+// the refusal, is in the log together or not at all: else a refusal could be lost, or told twice.
 func TestRefusalAndItsCommandAreOneGroup(t *testing.T) {
 	c := activeCore(t, true)
 	c.keep(&Delivery{Offset: 1, from: entities.Key{Type: "words", ID: "a"}, onRefused: "test.Words/Refused"})

@@ -5,17 +5,18 @@ import (
 	"github.com/millrace-io/millrace/entities/record"
 )
 
-// How an ownership ends in order: intake stops, what is decided is committed, and a release tells the successor that it need not
-// wait. Skipping it costs time, never safety.
+// How an ownership ends in order: intake stops, what is decided is committed, and a release tells
+// the successor that it need not wait. Skipping it costs time, never safety.
 
-// Withheld says why the partition is about to be revoked although the group gives it to this worker.
+// Withheld says why the partition is about to be revoked although the group gives it to this
+// worker.
 func (c *Core) Withheld(why error) { c.withheld = why.Error() }
 
 // Revoked says that the partition should be released in order.
 func (c *Core) Revoked() {
 	if !c.assigned {
 		if !c.releasing { // otherwise the end of that release tells
-			c.emit(Effect{Kind: DoReleased})
+			c.emit(Released{})
 		}
 		return
 	}
@@ -24,7 +25,7 @@ func (c *Core) Revoked() {
 	case Active, Suspect:
 		c.drain()
 	case Standby, Halted, Repairing:
-		c.emit(Effect{Kind: DoReleased})
+		c.emit(Released{})
 	case Passing:
 		c.releasing = true
 		c.fence("it was revoked", false)
@@ -33,7 +34,7 @@ func (c *Core) Revoked() {
 		c.lastFence = "it was revoked"
 		c.standBy()
 		c.refuseAll(c.takeWaiting(), entities.PartitionMoved(c.partition, c.lastFence))
-		c.emit(Effect{Kind: DoReleased})
+		c.emit(Released{})
 	case Draining:
 	}
 }
@@ -67,7 +68,7 @@ func (c *Core) drained() {
 	b := c.newBatch()
 	b.Entries = append(b.Entries, c.control(record.Release))
 	b.Incarnation = unanswered
-	c.emit(Effect{Kind: DoAppend, Batch: b})
+	c.emit(Append{b})
 	c.fence("it was released", true)
 	c.lastFence = "" // nothing went wrong
 }

@@ -11,8 +11,9 @@ import (
 
 // What an operator has done about a halted partition.
 //
-//	P1  After a loss no offset that was used is used again with another content: before anything is forgotten, a claim says below
-//	    which offset, and an owner puts barriers there before it serves. (reuse)
+//	P1  After a loss no offset that was used is used again with another content: before anything
+//	    is forgotten, a claim says below which offset, and an owner puts barriers there before
+//	    it serves. (reuse)
 
 // Repair is one repair that an operator asked for.
 type Repair struct {
@@ -24,7 +25,8 @@ type Repair struct {
 	Done     func(*Repair)
 }
 
-// passBatch is how many offsets one append uses up. So many barriers take less than 100 KiB, for which any topic has room.
+// passBatch is how many offsets one append uses up. So many barriers take less than 100 KiB, for
+// which any topic has room.
 const passBatch = 1024
 
 // ErrNotHalted: there is nothing to repair.
@@ -34,25 +36,27 @@ var ErrNotHalted = errors.New("the partition is not halted")
 func (c *Core) Repair(r *Repair) {
 	if c.state != Halted {
 		r.Err = fmt.Errorf("%w: it is %s", ErrNotHalted, c.state)
-		c.emit(Effect{Kind: DoRepaired, Repair: r})
+		c.emit(Repaired{r})
 		return
 	}
 	c.incarnation++
 	c.state, c.repair = Repairing, r
-	c.emit(Effect{Kind: DoSurvey, Repair: r})
+	c.emit(Survey{r})
 }
 
-// repairFailed goes back to where the repair began. What was written until then is found by the next one.
+// repairFailed goes back to where the repair began. What was written until then is found by the
+// next one.
 func (c *Core) repairFailed(why error) {
 	r := c.repair
 	c.incarnation++
 	c.state, c.repair, c.sent, c.owner = Halted, nil, nil, record.Owner{}
 	r.Err = why
-	c.emit(Effect{Kind: DoRepaired, Repair: r})
+	c.emit(Repaired{r})
 }
 
-// Surveyed takes what the repair has found, and a random nonce. Before anything is forgotten the log is told which offsets were
-// used: by a claim, so that every owner after this one knows it, whatever becomes of this worker.
+// Surveyed takes what the repair has found, and a random nonce. Before anything is forgotten the
+// log is told which offsets were used: by a claim, so that every owner after this one knows it,
+// whatever becomes of this worker.
 func (c *Core) Surveyed(incarnation uint64, s materializer.Survey, nonce uint64, err error) {
 	if incarnation != c.incarnation || c.state != Repairing {
 		return
@@ -67,7 +71,7 @@ func (c *Core) Surveyed(incarnation uint64, s materializer.Survey, nonce uint64,
 		c.repairFailed(nil)
 		return
 	case c.repair.Choice == materializer.Retry:
-		c.emit(Effect{Kind: DoResume, Repair: c.repair})
+		c.emit(Resume{})
 		return
 	case s.Epoch == math.MaxUint64:
 		c.repairFailed(errEpochsUsed)
@@ -88,17 +92,18 @@ func (c *Core) sendRepair(entries []materializer.Entry) {
 	b.Entries = append(b.Entries, entries...)
 	b.SentAt, b.Incarnation = c.now.Mono, c.incarnation
 	c.sent = append(c.sent, b)
-	c.emit(Effect{Kind: DoAppend, Batch: b})
+	c.emit(Append{b})
 }
 
-// repairAcked takes the log's answer to the claim of a repair, or to a page of what is written again.
+// repairAcked takes the log's answer to the claim of a repair, or to a page of what is written
+// again.
 func (c *Core) repairAcked() {
 	if len(c.sent) == 0 || !c.sent[0].acked {
 		return
 	}
 	b := c.sent[0]
 	c.sent = nil
-	r, claim := b.result, b.Entries[0].Envelope.Kind == record.Claim
+	r, claim := b.Result, b.Entries[0].Envelope.Kind == record.Claim
 	switch {
 	case r.Err != nil:
 		c.repairFailed(fmt.Errorf("append: %w", r.Err))
@@ -108,12 +113,12 @@ func (c *Core) repairAcked() {
 		c.repairFailed(errors.New("others write to the partition: see that no other worker serves it, and repair it again"))
 	default:
 		c.next = r.Last + 1
-		c.emit(Effect{Kind: DoRestore, Repair: c.repair, Offset: c.next})
+		c.emit(Restore{Repair: c.repair, Until: c.next})
 	}
 }
 
-// Restored says that the log was folded up to the last append of the repair, who owns the partition there, and which records are
-// to be written next.
+// Restored says that the log was folded up to the last append of the repair, who owns the partition
+// there, and which records are to be written next.
 func (c *Core) Restored(incarnation uint64, owner record.Owner, page []materializer.Entry, restored materializer.Restored, err error) {
 	if incarnation != c.incarnation || c.state != Repairing {
 		return
@@ -125,7 +130,7 @@ func (c *Core) Restored(incarnation uint64, owner record.Owner, page []materiali
 	case owner != c.owner:
 		c.repairFailed(errClaimLost)
 	case len(page) == 0:
-		c.emit(Effect{Kind: DoStartOver, Repair: c.repair})
+		c.emit(StartOver{c.repair})
 	default:
 		for i := range page {
 			c.ordinal++
@@ -136,7 +141,8 @@ func (c *Core) Restored(incarnation uint64, owner record.Owner, page []materiali
 	}
 }
 
-// StartedOver says that the partition's rows are gone, or are what the log says after all: from here on it is like any other.
+// StartedOver says that the partition's rows are gone, or are what the log says after all: from
+// here on it is like any other.
 func (c *Core) StartedOver(err error) {
 	if err != nil {
 		c.repairFailed(err)
@@ -144,9 +150,9 @@ func (c *Core) StartedOver(err error) {
 	}
 	r := c.repair
 	c.incarnation++
-	c.Halted, c.repair, c.owner, c.goneSince, c.attempts = nil, nil, record.Owner{}, 0, 0
+	c.halted, c.repair, c.owner, c.goneSince, c.attempts = nil, nil, record.Owner{}, 0, 0
 	c.state, c.lastFence = Standby, ""
-	c.emit(Effect{Kind: DoRepaired, Repair: r})
+	c.emit(Repaired{r})
 	if c.assigned {
 		c.catchUp(false)
 	} else {
@@ -154,8 +160,8 @@ func (c *Core) StartedOver(err error) {
 	}
 }
 
-// pass uses offsets up, so that what others know by them (targets effects, callers tokens) is never anything else; then it opens
-// the partition for its callers.
+// pass uses offsets up, so that what others know by them (targets effects, callers tokens) is never
+// anything else; then it opens the partition for its callers.
 func (c *Core) pass() {
 	if c.next >= c.floor {
 		c.serve()
@@ -168,16 +174,17 @@ func (c *Core) pass() {
 	}
 	b.SentAt, b.Incarnation = c.now.Mono, c.incarnation
 	c.sent = append(c.sent, b)
-	c.emit(Effect{Kind: DoAppend, Batch: b})
+	c.emit(Append{b})
 }
 
-// passed takes the log's answer to such barriers. A gap costs the ownership: no caller waits for an answer yet.
+// passed takes the log's answer to such barriers. A gap costs the ownership: no caller waits for an
+// answer yet.
 func (c *Core) passed() {
 	if len(c.sent) == 0 || !c.sent[0].acked {
 		return
 	}
 	b := c.sent[0]
-	switch r := b.result; {
+	switch r := b.Result; {
 	case r.Err != nil:
 		c.fence("the log did not take an append: "+r.Err.Error(), false)
 	case r.Base == c.next && r.Last-r.Base+1 == int64(len(b.Entries)):

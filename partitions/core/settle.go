@@ -15,7 +15,8 @@ import (
 //	E2  An effect is done only when a committed record says so. (settle)
 //	E6  An effect that waits for an operator leaves memory. (parkedplace)
 
-// Resolution is what an operator wants to be done about parked effects, or about a refusal that is kept.
+// Resolution is what an operator wants to be done about parked effects, or about a refusal that is
+// kept.
 type Resolution struct {
 	// Drop: they are given up; otherwise they are sent again.
 	Drop bool
@@ -81,13 +82,15 @@ func (c *Core) settleEffects() {
 	o.resolved, o.refusals = nil, nil
 }
 
-// A settled record says so much at most. With the longest texts that is below 100 KiB, for which any topic has room.
+// A settled record says so much at most. With the longest texts that is below 100 KiB, for which
+// any topic has room.
 const (
 	settledOffsets = 1024
 	settledTexts   = 32
 )
 
-// nextSettled takes out of s what one record says: that effects are parked before what became of those since.
+// nextSettled takes out of s what one record says: that effects are parked before what became of
+// those since.
 func nextSettled(s *recordv1.Settled) *recordv1.Settled {
 	next := &recordv1.Settled{}
 	if next.Parked, s.Parked = head(s.Parked, settledTexts); len(s.Parked) > 0 {
@@ -154,7 +157,7 @@ func (c *Core) settled(s settles) {
 				c.replay(d)
 			}
 		}
-		c.emit(Effect{Kind: DoResolved, Resolution: r})
+		c.emit(Resolved{r})
 	}
 	c.pump()
 	c.refill()

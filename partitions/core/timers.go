@@ -17,18 +17,21 @@ import (
 //
 //	T1  A timer fires only as it was last set. (stale)
 //	T2  Timers that left memory during a load are read again. (horizon)
-//	T3  Due timers of one entity type leave room for those of others, under way and in memory. (lane, crowd)
+//	T3  Due timers of one entity type leave room for those of others, under way and in memory.
+//	    (lane, crowd)
 //	T4  A timer whose command can never be run is parked. (hopeless)
 
 const (
-	// TimerWindow is how many of the next timers of a partition are in memory; the store has all of them.
+	// TimerWindow is how many of the next timers of a partition are in memory; the store has all of
+	// them.
 	TimerWindow = 4096
-	// maxFiring is how many timers of a partition may be firing at a time, maxFiringPerType those of one
-	// entity type.
+	// maxFiring is how many timers of a partition may be firing at a time, maxFiringPerType those
+	// of one entity type.
 	maxFiring        = 64
 	maxFiringPerType = 48
-	// maxWaitingPerType is how many due timers of one entity type wait in memory, held back or to be tried again, before others that
-	// come due are left to the store. searchRows is how many entries of the index one search for those looks at.
+	// maxWaitingPerType is how many due timers of one entity type wait in memory, held back or to
+	// be tried again, before others that come due are left to the store. searchRows is how many
+	// entries of the index one search for those looks at.
 	maxWaitingPerType = 512
 	searchRows        = 2 * maxWaitingPerType
 )
@@ -48,14 +51,16 @@ type timers struct {
 	// known are the offsets of all that are in memory, firing ones included.
 	known  map[int64]struct{}
 	firing int
-	// types are those of which timers have come due; held counts those that are held back, retrying those in next that were tried
-	// before.
+	// types are those of which timers have come due; held counts those that are held back, retrying
+	// those in next that were tried before.
 	types          []*timerType
 	held, retrying int
-	// more: the store has others, all of them behind floor in its index. What is due after floor is left to the store.
+	// more: the store has others, all of them behind floor in its index. What is due after floor is
+	// left to the store.
 	more  bool
 	floor materializer.Due
-	// resting: timers have left memory since the last tick, so that the store is not read on before the next one.
+	// resting: timers have left memory since the last tick, so that the store is not read on before
+	// the next one.
 	resting bool
 	// loading: the timers behind floor are being read. overflowed: memory was emptied meanwhile, so
 	// that floor is another one.
@@ -63,19 +68,21 @@ type timers struct {
 }
 
 // timerType has the timers of one entity type that are firing, and those that are due and held back
-// because enough are. Where too many wait, those that come due leave memory, so that timers of other types
-// find room in it.
+// because enough are. Where too many wait, those that come due leave memory, so that timers of
+// other types find room in it.
 type timerType struct {
 	name   string
 	firing int
 	held   []*Timer
-	// retrying are those in the heap that were tried before. They do not leave memory, which would forget how often.
+	// retrying are those in the heap that were tried before. They do not leave memory, which would
+	// forget how often.
 	retrying int
-	// left: due ones have left memory. All of them lie at or behind from in the index, and none behind floor.
+	// left: due ones have left memory. All of them lie at or behind from in the index, and none
+	// behind floor.
 	left bool
 	from materializer.Due
-	// searching: the index is being looked through for them. idle: the last search has found none in what it looked at, and goes on
-	// with the next tick.
+	// searching: the index is being looked through for them. idle: the last search has found none
+	// in what it looked at, and goes on with the next tick.
 	searching, idle bool
 }
 
@@ -121,7 +128,8 @@ func (t *timers) left() bool {
 	return slices.ContainsFunc(t.types, func(of *timerType) bool { return of.left })
 }
 
-// pending says whether due timers may be in the store that are read soon: with the next tick at the latest.
+// pending says whether due timers may be in the store that are read soon: with the next tick at the
+// latest.
 func (t *timers) pending() bool {
 	for _, of := range t.types {
 		if of.mayReturn() {
@@ -176,7 +184,8 @@ func (c *Core) setTimer(d materializer.Due) {
 	heap.Push(&t.next, a)
 }
 
-// TimersLoaded takes the timers behind floor from the store, in order; more says that there are others behind them.
+// TimersLoaded takes the timers behind floor from the store, in order; more says that there are
+// others behind them.
 func (c *Core) TimersLoaded(due []materializer.Due, more bool) {
 	t := &c.timers
 	t.loading = false
@@ -196,7 +205,7 @@ func (c *Core) TimersLoaded(due []materializer.Due, more bool) {
 // loadTimers asks the store for the timers behind floor.
 func (c *Core) loadTimers() {
 	c.timers.loading, c.timers.overflowed = true, false
-	c.emit(Effect{Kind: DoLoadTimers, Attempt: TimerWindow, Timer: &Timer{Due: c.timers.floor}})
+	c.emit(LoadTimers{After: c.timers.floor, Limit: TimerWindow})
 }
 
 // searchTimers asks the store for the timers of a type that have left memory.
@@ -205,11 +214,11 @@ func (c *Core) searchTimers(of *timerType) {
 	from.Offset-- // the store is asked for what is behind a place
 	from.Key.Type = of.name
 	of.left, of.searching = false, true
-	c.emit(Effect{Kind: DoSearchTimers, Attempt: searchRows, Timer: &Timer{Due: from}})
+	c.emit(SearchTimers{After: from, Limit: searchRows})
 }
 
-// TimersFound takes what the index has from where timers of a type have left memory, in order, those of other types included; more says
-// that there are others behind them.
+// TimersFound takes what the index has from where timers of a type have left memory, in order,
+// those of other types included; more says that there are others behind them.
 func (c *Core) TimersFound(name string, due []materializer.Due, more bool) {
 	t := &c.timers
 	of := t.of(name)
@@ -302,10 +311,11 @@ func (c *Core) start(a *Timer, of *timerType) {
 	a.attempts++
 	of.firing++
 	c.timers.firing++
-	c.emit(Effect{Kind: DoFire, Timer: a})
+	c.emit(Fire{a})
 }
 
-// Fired says how a timer's command ended. superseded: the timer was cancelled or set anew; its entry in the index is stale.
+// Fired says how a timer's command ended. superseded: the timer was cancelled or set anew; its
+// entry in the index is stale.
 func (c *Core) Fired(incarnation uint64, a *Timer, superseded bool, err *entities.Error) {
 	if incarnation != c.incarnation {
 		return
@@ -317,7 +327,7 @@ func (c *Core) Fired(incarnation uint64, a *Timer, superseded bool, err *entitie
 	switch {
 	case superseded:
 		delete(t.known, a.Offset)
-		c.emit(Effect{Kind: DoSweep, Timer: a})
+		c.emit(Sweep{a})
 	case err == nil || err.Reason == entities.FunctionRefused:
 		delete(t.known, a.Offset)
 	default:
@@ -332,10 +342,10 @@ func (c *Core) Fired(incarnation uint64, a *Timer, superseded bool, err *entitie
 	c.fire()
 }
 
-// giveUp ends a timer on whose command the function fails again and again, or whose command can never be
-// run or stored, while it is that command's turn. The occurrence becomes an effect of the entity on itself,
-// which is parked, and a recurring timer is set for its next time. It returns false where the timer is to be
-// tried again.
+// giveUp ends a timer on whose command the function fails again and again, or whose command can
+// never be run or stored, while it is that command's turn. The occurrence becomes an effect of the
+// entity on itself, which is parked, and a recurring timer is set for its next time. It returns
+// false where the timer is to be tried again.
 func (c *Core) giveUp(e *Entity, call *Call, err *entities.Error) bool {
 	timer := call.Command.Timer
 	if timer == nil || !lastAttempt(timer, err) {
@@ -349,8 +359,8 @@ func (c *Core) giveUp(e *Entity, call *Call, err *entities.Error) bool {
 	return true
 }
 
-// lastAttempt says whether another attempt at a timer's command is in vain: those that the function failed on were enough, or any
-// other would end as this one did.
+// lastAttempt says whether another attempt at a timer's command is in vain: those that the function
+// failed on were enough, or any other would end as this one did.
 func lastAttempt(timer *entities.TimerFiring, err *entities.Error) bool {
 	if err.Reason == entities.FunctionFailed {
 		return timer.Failures+1 >= MaxFailures
@@ -358,8 +368,8 @@ func lastAttempt(timer *entities.TimerFiring, err *entities.Error) bool {
 	return Hopeless(err) && !mutation.On(mutation.Hopeless)
 }
 
-// CannotRun ends the turn of a timer's command that cannot be run: see entities.TimerFiring. The function has not seen it, so that the
-// entity's session goes on.
+// CannotRun ends the turn of a timer's command that cannot be run: see entities.TimerFiring. The
+// function has not seen it, so that the entity's session goes on.
 func (c *Core) CannotRun(call *Call) {
 	e := call.entity
 	e.running = nil
@@ -378,13 +388,15 @@ func (c *Core) parkTimer(d *Delivery, call *Call) {
 	parked[len(parked)-1].Timer = &recordv1.ParkedTimer{Name: call.Command.Timer.Name, Due: call.Command.Timer.Due}
 }
 
-// unsettled says whether the timer that a call stands for was changed by a command that is decided and not committed. It is
-// tried again: whether the timer still counts is known when the log has that command, or will never have it.
+// unsettled says whether the timer that a call stands for was changed by a command that is decided
+// and not committed. It is tried again: whether the timer still counts is known when the log has
+// that command, or will never have it.
 func (c *Core) unsettled(call *Call) bool {
 	return call.Command.Timer != nil && call.entity.timers[call.Command.Timer.Name] > 0 && !mutation.On(mutation.Stale)
 }
 
-// Superseded ends the call of a timer that was cancelled or set anew by something that is committed.
+// Superseded ends the call of a timer that was cancelled or set anew by something that is
+// committed.
 func (c *Core) Superseded(call *Call) {
 	call.superseded = true
 	c.finish(call)
@@ -416,7 +428,8 @@ func (g *group) fired(f *entities.TimerFiring) {
 	g.touch(f.Name)
 }
 
-// again sets a recurring timer for its next time after now. Times that were missed are not made up for.
+// again sets a recurring timer for its next time after now. Times that were missed are not made up
+// for.
 func (g *group) again() error {
 	f := g.call.Command.Timer
 	next, err := schedule.Next(f.Schedule, g.core.now.Log)

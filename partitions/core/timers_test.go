@@ -12,9 +12,10 @@ import (
 	"github.com/millrace-io/millrace/materializer"
 )
 
-// timerIndex is the stored index of timers around a real core. It performs what the core asks for as
-// the loop does: after the turn, in order.
+// timerIndex is the stored index of timers around a real core. It performs what the core asks for
+// as the loop does: after the turn, in order.
 type timerIndex struct {
+	t *testing.T
 	c *Core
 	// rows has the index by offset; set has, by name, the offset that counts.
 	rows map[int64]materializer.Due
@@ -31,7 +32,7 @@ func newTimerIndex(t *testing.T) *timerIndex {
 	t.Helper()
 	c := activeCore(t, true)
 	c.now.Log = int64(time.Hour)
-	return &timerIndex{c: c, rows: map[int64]materializer.Due{}, set: map[string]int64{}, fired: map[int64]int{}}
+	return &timerIndex{t: t, c: c, rows: map[int64]materializer.Due{}, set: map[string]int64{}, fired: map[int64]int{}}
 }
 
 func compareDue(a, b materializer.Due) int {
@@ -85,20 +86,21 @@ func (x *timerIndex) after(due materializer.Due, limit int) []materializer.Due {
 
 // perform ends the turn.
 func (x *timerIndex) perform() {
+	x.t.Helper()
 	for i := 0; i < len(x.c.effects); i++ {
-		switch e := x.c.effects[i]; e.Kind {
-		case DoLoadTimers:
-			due := x.after(e.Timer.Due, e.Attempt)
-			x.c.TimersLoaded(due, len(due) == e.Attempt)
-		case DoSearchTimers:
-			due := x.after(e.Timer.Due, e.Attempt)
-			x.c.TimersFound(e.Timer.Key.Type, due, len(due) == e.Attempt)
-		case DoFire:
-			x.firing = append(x.firing, e.Timer)
-		case DoSweep:
-			delete(x.rows, e.Timer.Offset)
+		switch do := x.c.effects[i].Do.(type) {
+		case LoadTimers:
+			due := x.after(do.After, do.Limit)
+			x.c.TimersLoaded(due, len(due) == do.Limit)
+		case SearchTimers:
+			due := x.after(do.After, do.Limit)
+			x.c.TimersFound(do.After.Key.Type, due, len(due) == do.Limit)
+		case Fire:
+			x.firing = append(x.firing, do.Timer)
+		case Sweep:
+			delete(x.rows, do.Offset)
 		default:
-			panic(fmt.Sprintf("the core asks for effect %d", e.Kind))
+			x.t.Fatalf("the core asks for %T", do)
 		}
 	}
 	x.c.effects = nil
@@ -146,8 +148,8 @@ func (x *timerIndex) finish(t *testing.T, want int) {
 	}
 }
 
-// TestTimersSetDuringALoad: memory overflows between the moment at which the core asks the store for
-// more timers and the moment at which it gets them. What was dropped must be read again.
+// TestTimersSetDuringALoad: memory overflows between the moment at which the core asks the store
+// for more timers and the moment at which it gets them. What was dropped must be read again.
 func TestTimersSetDuringALoad(t *testing.T) {
 	for _, n := range []int{2_112, 2_113, 4_096, 6_207, 6_208, 6_209, 9_000} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
@@ -161,7 +163,7 @@ func TestTimersSetDuringALoad(t *testing.T) {
 			x.c.now.Log += int64(3 * time.Second) // before the last one of those in memory
 			x.c.fire()
 			x.perform()
-			for !x.c.asks(DoLoadTimers) { // the last of these turns asks for more, and is not over
+			for !asks[LoadTimers](x.c) { // the last of these turns asks for more, and is not over
 				x.perform()
 				x.answer(0, nil)
 			}
@@ -238,7 +240,8 @@ func TestEveryTimerFiresOnce(t *testing.T) {
 	}
 }
 
-// TestSlowTimersLeavePlaces: timers of one entity type, however long they take, leave places for others.
+// TestSlowTimersLeavePlaces: timers of one entity type, however long they take, leave places for
+// others.
 func TestSlowTimersLeavePlaces(t *testing.T) {
 	x := newTimerIndex(t)
 	of := func(entityType string) { x.c.setTimer(x.storeOf(entityType, x.c.now.Log)) }
@@ -263,8 +266,9 @@ func TestSlowTimersLeavePlaces(t *testing.T) {
 	x.finish(t, 3*maxFiring+100)
 }
 
-// TestACrowdOfTimersHoldsUpNoOther: however many timers of one entity type are due, and whether their commands take long or fail, those
-// of another type that are due after them are read from the store and fire. Memory stays bounded, and the crowd fires in the end.
+// TestACrowdOfTimersHoldsUpNoOther: however many timers of one entity type are due, and whether
+// their commands take long or fail, those of another type that are due after them are read from the
+// store and fire. Memory stays bounded, and the crowd fires in the end.
 func TestACrowdOfTimersHoldsUpNoOther(t *testing.T) {
 	for name, fails := range map[string]bool{"slow": false, "failing": true} {
 		t.Run(name, func(t *testing.T) {
@@ -308,7 +312,8 @@ func TestACrowdOfTimersHoldsUpNoOther(t *testing.T) {
 	}
 }
 
-// TestTimersLeaveAndReturn: timers of several types, in whatever order they come due, leave memory, fail and are set anew, fire once.
+// TestTimersLeaveAndReturn: timers of several types, in whatever order they come due, leave memory,
+// fail and are set anew, fire once.
 func TestTimersLeaveAndReturn(t *testing.T) {
 	for seed := range uint64(8) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {

@@ -14,10 +14,12 @@ import (
 	"github.com/millrace-io/millrace/materializer"
 )
 
-// TestTranscripts plays the transcripts under testdata to a real core. Each shows a rule of the log protocol. A paragraph is one turn
-// of the loop: its lines are inputs, named after the methods of core. Below stands what the core asks for, in order, and behind -- its
-// state, if that is another one. An answer must be to something that the core has asked for, and that nobody has answered yet, so
-// that a transcript cannot tell what never happens. Batches, calls and sessions are numbered from 1.
+// TestTranscripts plays the transcripts under testdata to a real core. Each shows a rule of the log
+// protocol. A paragraph is one turn of the loop: its lines are inputs, named after the methods of
+// core. Below stands what the core asks for, in order, and behind -- its state, if that is another
+// one. An answer must be to something that the core has asked for, and that has no answer yet, so
+// that a transcript cannot tell what never happens. Batches, calls and sessions are numbered from
+// 1.
 //
 //	standby [single]                    a new core; single: a lock keeps other writers out
 //	active [single] [inflight=] [fill=] [memory=]
@@ -62,7 +64,9 @@ type scene struct {
 	batches []*Batch
 	opened  int
 	// asked holds, by name, what the core has asked for and not been told yet.
-	asked map[string]Effect
+	asked map[string]Asked
+	// sessions are those on which the calls run.
+	sessions map[*Call]*stagedSession
 	// stored and sequences are what a store would have: of commands with a name, and of entities.
 	stored    map[commandID]materializer.Stored
 	sequences map[entities.Key]uint64
@@ -80,7 +84,7 @@ type stagedSession struct {
 func (s *stagedSession) Size() int { return s.size }
 
 func (s *scene) begin(c *Core, l *line) {
-	*s = scene{core: c, asked: map[string]Effect{}, stored: map[commandID]materializer.Stored{}, sequences: map[entities.Key]uint64{}}
+	*s = scene{core: c, asked: map[string]Asked{}, sessions: map[*Call]*stagedSession{}, stored: map[commandID]materializer.Stored{}, sequences: map[entities.Key]uint64{}}
 	c.now = Now{Mono: time.Second, Log: int64(time.Hour)}
 	c.limits.Inflight = int(l.number("inflight", int64(c.limits.Inflight)))
 	c.limits.FillBytes = int(l.number("fill", int64(c.limits.FillBytes)))
@@ -117,13 +121,13 @@ func (s *scene) take(l *line) {
 	case "withdrawn":
 		c.Withdrawn(s.calls[l.number("call", 0)-1])
 	case "acked":
-		b := s.answered(l, "batch %d", l.number("batch", 0)).Batch
+		b := s.answered(l, "batch %d", l.number("batch", 0)).Do.(Append).Batch
 		c.Acked(b, l.result(len(b.Entries)))
 	case "gap-read":
 		e := s.answered(l, "gap")
 		gap, err := l.gap()
-		if err == nil && int64(len(gap)) != e.Offset-c.next {
-			l.fatalf("the gap has %d records", e.Offset-c.next)
+		if err == nil && int64(len(gap)) != e.Do.(ReadGap).Until-c.next {
+			l.fatalf("the gap has %d records", e.Do.(ReadGap).Until-c.next)
 		}
 		for i := range gap {
 			gap[i].Record.Offset = c.next + int64(i)
@@ -131,7 +135,7 @@ func (s *scene) take(l *line) {
 		c.GapRead(e.Incarnation, gap, err)
 	case "passivated":
 		e := s.answered(l, "passivation of %s", l.text("key", ""))
-		c.Passivated(e.Entity, e.Incarnation)
+		c.Passivated(e.Do.(Passivate).Entity, e.Incarnation)
 	case "outbox-loaded":
 		s.answered(l, "outbox")
 		var (
@@ -183,22 +187,22 @@ func (s *scene) submit(l *line) {
 }
 
 func (s *scene) decide(l *line) {
-	e := s.answered(l, "call %d", l.number("call", 0))
-	session, _ := e.Session.(*stagedSession)
+	call := s.answered(l, "call %d", l.number("call", 0)).Do.(Invoke).Call
+	session := s.sessions[call]
 	var opening *Opening
-	if e.Entity.session == nil {
-		opening = &Opening{Session: session, Loaded: entities.Loaded{Sequence: s.sequences[e.Entity.Key]}}
+	if call.Session() == nil {
+		opening = &Opening{Session: session, Loaded: entities.Loaded{Sequence: s.sequences[call.Command.Key]}}
 	}
 	session.size = int(l.number("size", int64(session.size)))
 	if message := l.text("error", ""); message != "" {
-		s.core.Decided(e.Call, opening, nil, entities.Errorf(entities.FunctionFailed, entities.NotApplied, "%s", message))
+		s.core.Decided(call, opening, nil, entities.Errorf(entities.FunctionFailed, entities.NotApplied, "%s", message))
 		return
 	}
 	out := &entities.Outcome{Reply: reply("done"), Events: make([]entities.Payload, l.number("events", 0))}
 	if key := l.text("effect", ""); key != "" {
 		out.Effects = []entities.SideEffect{{Target: entities.Target{Method: key}}}
 	}
-	s.core.Decided(e.Call, opening, out, nil)
+	s.core.Decided(call, opening, out, nil)
 }
 
 func (s *scene) deliver(l *line) {
@@ -212,12 +216,12 @@ func (s *scene) deliver(l *line) {
 }
 
 // await remembers that the core waits for an answer.
-func (s *scene) await(e *Effect, format string, args ...any) {
-	s.asked[fmt.Sprintf(format, args...)] = *e
+func (s *scene) await(e Asked, format string, args ...any) {
+	s.asked[fmt.Sprintf(format, args...)] = e
 }
 
 // answered returns what an input is the answer to.
-func (s *scene) answered(l *line, format string, args ...any) Effect {
+func (s *scene) answered(l *line, format string, args ...any) Asked {
 	what := fmt.Sprintf(format, args...)
 	e, asked := s.asked[what]
 	if !asked {
@@ -232,8 +236,8 @@ func (s *scene) perform(t *testing.T) string {
 	t.Helper()
 	c := s.core
 	c.Flush()
-	for i := range c.effects {
-		s.show(t, &c.effects[i])
+	for _, e := range c.effects {
+		s.show(t, e)
 	}
 	c.effects = nil
 	if now := s.state(); now != s.shown {
@@ -267,80 +271,84 @@ func (s *scene) state() string {
 }
 
 // show prints one thing that the core asks for.
-func (s *scene) show(t *testing.T, e *Effect) {
+func (s *scene) show(t *testing.T, e Asked) {
 	t.Helper()
-	switch e.Kind {
-	case DoCatchUp:
+	switch do := e.Do.(type) {
+	case CatchUp:
 		s.sayf("read the log to its end")
 		s.await(e, "catch-up")
-	case DoClaim:
-		s.append(e, "claim")
-	case DoReadBack:
-		s.sayf("read the log back up to and including %d", e.Offset)
+	case AppendClaim:
+		s.append(do.Batch)
+		s.await(e, "claim")
+	case ReadBack:
+		s.sayf("read the log back up to and including %d", do.Offset)
 		s.await(e, "read-back")
-	case DoWait:
-		s.sayf("pause before retry %d", e.Attempt)
+	case Pause:
+		s.sayf("pause before retry %d", do.Attempt)
 		s.await(e, "pause")
-	case DoInvoke:
-		s.invoke(e)
-	case DoClose:
-		s.sayf("close session %d", numberOf(e.Session))
-	case DoPassivate:
-		s.sayf("passivate %s: close session %d in order", e.Entity.Key.ID, numberOf(e.Session))
-		s.await(e, "passivation of %s", e.Entity.Key.ID)
-	case DoAppend:
-		s.append(e, fmt.Sprintf("batch %d", len(s.batches)+1))
-	case DoCommit:
-		s.commit(e.Batch)
-	case DoAnswer:
-		s.answer(e.Call)
-	case DoReadGap:
-		s.sayf("read the gap from %d to %d", s.core.next, e.Offset-1)
+	case Invoke:
+		s.invoke(do.Call)
+		s.await(e, "call %d", s.called(do.Call))
+	case Close:
+		s.sayf("close session %d", numberOf(do.Session))
+	case Passivate:
+		s.sayf("passivate %s: close session %d in order", do.Entity.Key.ID, numberOf(do.Session))
+		s.await(e, "passivation of %s", do.Entity.Key.ID)
+	case Append:
+		s.append(do.Batch)
+		s.await(e, "batch %d", len(s.batches))
+	case Commit:
+		s.commit(do.Batch)
+	case Answer:
+		s.answer(do.Call)
+	case ReadGap:
+		s.sayf("read the gap from %d to %d", do.From, do.Until-1)
 		s.await(e, "gap")
-	case DoSkip:
-		s.sayf("skip %d records that change nothing", len(e.Gap))
-	case DoSend:
-		s.sayf("send the effect of offset %d to %s; effects below %d are done%s", e.Delivery.Offset, e.Delivery.Effect.Target.Method, e.Progress.Through, except(e.Progress.Open))
-		s.await(e, "delivery of %d", e.Delivery.Offset)
-	case DoLoadOutbox:
+	case Skip:
+		s.sayf("skip %d records that change nothing", len(do.Gap))
+	case Send:
+		s.sayf("send the effect of offset %d to %s; effects below %d are done%s", do.Offset, do.Delivery.Effect.Target.Method, do.Progress.Through, except(do.Progress.Open))
+		s.await(e, "delivery of %d", do.Offset)
+	case LoadOutbox:
 		s.sayf("load open effects from the store")
 		s.await(e, "outbox")
-	case DoLoadRefusals:
+	case LoadRefusals:
 		s.sayf("load refusals from the store")
 		s.core.RefusalsLoaded(nil)
-	case DoLoadOpen: // together with the effects
-	case DoLoadTimers:
+	case LoadOpen: // together with the effects
+	case LoadTimers:
 		s.sayf("load timers from the store")
 		s.await(e, "timers")
-	case DoHalt:
-		s.sayf("halt, and remember that offsets below %d are used", e.Offset)
-	case DoReleased:
+	case Halt:
+		s.sayf("halt, and remember that offsets below %d are used", do.Next)
+	case Released:
 		s.sayf("say that the partition is released")
 	default:
-		t.Fatalf("no transcript shows effect %d", e.Kind)
+		t.Fatalf("no transcript shows effect %T", do)
 	}
 }
 
-func (s *scene) invoke(e *Effect) {
-	if e.Session == nil {
-		s.opened++
-		e.Session = &stagedSession{number: s.opened, size: 1000}
-		s.sayf("invoke call %d on %s, in a new session %d", s.called(e.Call), e.Entity.Key.ID, s.opened)
+func (s *scene) invoke(call *Call) {
+	session, open := call.Session().(*stagedSession)
+	if open {
+		s.sayf("invoke call %d on %s, in session %d", s.called(call), call.Command.Key.ID, session.number)
 	} else {
-		s.sayf("invoke call %d on %s, in session %d", s.called(e.Call), e.Entity.Key.ID, numberOf(e.Session))
+		s.opened++
+		session = &stagedSession{number: s.opened, size: 1000}
+		s.sayf("invoke call %d on %s, in a new session %d", s.called(call), call.Command.Key.ID, s.opened)
 	}
-	s.await(e, "call %d", s.called(e.Call))
+	s.sessions[call] = session
 }
 
 // append prints a batch. Claims are numbered like the others, and answered by another input.
-func (s *scene) append(e *Effect, awaited string) {
-	s.batches = append(s.batches, e.Batch)
-	owner, records := record.Owner{}, make([]string, len(e.Batch.Entries))
-	for i := range e.Batch.Entries {
-		env := &e.Batch.Entries[i].Envelope
+func (s *scene) append(b *Batch) {
+	s.batches = append(s.batches, b)
+	owner, records := record.Owner{}, make([]string, len(b.Entries))
+	for i := range b.Entries {
+		env := &b.Entries[i].Envelope
 		owner = record.Owner{Epoch: env.Epoch, Nonce: env.Nonce}
 		records[i] = strings.ToLower(strings.TrimPrefix(env.Kind.String(), "KIND_"))
-		if key := keyOf(e.Batch.Entries[i].Key); key.ID != "" {
+		if key := keyOf(b.Entries[i].Key); key.ID != "" {
 			records[i] += " of " + key.ID
 		}
 		if env.Sequence > 0 {
@@ -348,7 +356,6 @@ func (s *scene) append(e *Effect, awaited string) {
 		}
 	}
 	s.sayf("append batch %d as %d/%d: %s", len(s.batches), owner.Epoch, owner.Nonce, strings.Join(records, ", "))
-	s.await(e, "%s", awaited)
 }
 
 func (s *scene) commit(b *Batch) {

@@ -10,14 +10,17 @@ import (
 
 // The records of what was decided.
 //
-//	W1  The records of one command are one group, in one append. (cut)
-//	W2  What the log would not take in one append goes in several, in the order in which it was decided. (cut)
+//	W1  The records of one command are one group, which is in one append.
+//	W2  What the log would not take in one append goes in several, in the order in which it was
+//	    decided. (cut)
 //	W3  A command that is too large changes nothing.
 
-// write puts the records of a decided command into the open batch, as one group: that its timer has fired, what changed,
-// timers, effects, and last the forward, where a repeat finds it. A command that is too large changes nothing.
+// write puts the records of a decided command into the open batch, as one group: that its timer has
+// fired, what changed, timers, effects, and last the forward, where a repeat finds it. A command
+// that is too large changes nothing.
 //
-// A caller who gave an id asked for the answer to be kept: it counts like a record. Under another name it is kept if there is room.
+// A caller who gave an id asked for the answer to be kept: it counts like a record. Under another
+// name it is kept if there is room.
 func (c *Core) write(e *Entity, call *Call) *entities.Error {
 	out := call.Outcome
 	if c.outsized(call) {
@@ -57,15 +60,16 @@ func (c *Core) write(e *Entity, call *Call) *entities.Error {
 	call.FirstEffect = int64(len(c.open.Entries) - call.Effects)
 	c.open.Calls = append(c.open.Calls, call)
 	if mutation.On(mutation.Durable) {
-		c.emit(Effect{Kind: DoAnswer, Call: call})
+		c.emit(Answer{call})
 	}
 	e.uncommitted++
 	c.weigh(e)
 	return nil
 }
 
-// outsized says whether a command with an id that a router gave stored nothing and forwarded more than a commit takes. Without the
-// id it would leave no record: now it leaves one that says that it must not run again.
+// outsized says whether a command with an id that a router gave stored nothing and forwarded more
+// than a commit takes. Without the id it would leave no record: now it leaves one that says that it
+// must not run again.
 func (c *Core) outsized(call *Call) bool {
 	const room = 4096 // for keys and names
 	out := call.Outcome
@@ -88,7 +92,8 @@ func closeGroup(entries []materializer.Entry, call *Call) int {
 	return size
 }
 
-// put adds one record that belongs to no command, or a group of them, to the open batch. It may begin another batch.
+// put adds one record that belongs to no command, or a group of them, to the open batch. It may
+// begin another batch.
 func (c *Core) put(entries ...materializer.Entry) {
 	start, size := len(c.open.Entries), 0
 	for i := range entries {
@@ -98,9 +103,10 @@ func (c *Core) put(entries ...materializer.Entry) {
 	c.added(start, len(c.open.timers), size)
 }
 
-// added counts what was put into the open batch, from entry start and timer timers on. Where the log would not take that in one
-// append with what was there before, the open batch is closed without it and another one begins with it: the records of a command
-// stay together, and the order is as before. The answers that the closed batch holds need nothing that comes later.
+// added counts what was put into the open batch, from entry start and timer timers on. Where the
+// log would not take that in one append with what was there before, the open batch is closed
+// without it and another one begins with it: the records of a command stay together, and the order
+// is as before. The answers that the closed batch holds need nothing that comes later.
 func (c *Core) added(start, timers, size int) {
 	b := c.open
 	fits := broker.AppendOverhead+b.bytes+size <= c.limits.AppendBytes && len(b.Entries) <= c.limits.AppendRecords
@@ -183,8 +189,8 @@ func onRefused(cmd *entities.Command, e *entities.SideEffect) string {
 	return cmd.Service + "/" + e.OnRefused
 }
 
-// tellProgress leaves the exceptions of the source's progress to the last of a group's records, which
-// is where they are read.
+// tellProgress leaves the exceptions of the source's progress to the last of a group's records,
+// which is where they are read.
 func (g *group) tellProgress(entries []materializer.Entry) {
 	if g.cause == nil || len(g.cause.Open) == 0 {
 		return
