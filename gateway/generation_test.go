@@ -22,7 +22,7 @@ import (
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/discovery"
 	"github.com/millrace-io/millrace/gateway"
-	"github.com/millrace-io/millrace/internal/clock"
+	"github.com/millrace-io/millrace/internal/clock/clocktest"
 	"github.com/millrace-io/millrace/internal/settings"
 )
 
@@ -34,7 +34,7 @@ const plainPath = "/shop.v1.CartService/Plain"
 
 // Calls that come before discovery wait for it, by every door, and then run.
 func TestCallsWaitForDiscovery(t *testing.T) {
-	w := newEmptyWorld(t, &dispatcher{stream: echoStream}, func(o *gateway.Options) { o.Clock = clock.NewManual(time.Unix(0, 0)) })
+	w := newEmptyWorld(t, &dispatcher{stream: echoStream}, func(o *gateway.Options) { o.Clock = clocktest.NewManual(time.Unix(0, 0)) })
 	w.always(w.reply("Cart", `{"cartId":"1"}`))
 	cc := w.dial()
 	var wg sync.WaitGroup
@@ -76,7 +76,7 @@ func TestCallsWaitForDiscovery(t *testing.T) {
 
 // The wait is bounded in time and in count.
 func TestWaitForDiscoveryIsBounded(t *testing.T) {
-	manual := clock.NewManual(time.Unix(0, 0))
+	manual := clocktest.NewManual(time.Unix(0, 0))
 	w := newEmptyWorld(t, &dispatcher{}, func(o *gateway.Options) { o.Clock, o.MaxEarly = manual, 1 })
 	cc := w.dial()
 	first := make(chan error, 1)
@@ -144,7 +144,7 @@ func TestCatalogChanges(t *testing.T) {
 
 // Calls of a replaced catalog are cut when their time is over.
 func TestRetiredCallsAreCut(t *testing.T) {
-	manual := clock.NewManual(time.Unix(0, 0))
+	manual := clocktest.NewManual(time.Unix(0, 0))
 	inside := make(chan struct{})
 	fake := &dispatcher{unary: func(ctx context.Context, _ *entities.Command) (*entities.Reply, error) {
 		close(inside)

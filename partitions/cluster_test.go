@@ -16,7 +16,7 @@ import (
 	"github.com/millrace-io/millrace/broker-adapter/simlog"
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/record"
-	"github.com/millrace-io/millrace/internal/clock"
+	"github.com/millrace-io/millrace/internal/clock/clocktest"
 	"github.com/millrace-io/millrace/partitions/core"
 )
 
@@ -84,7 +84,7 @@ type cluster struct {
 func newCluster(t *testing.T, limits core.Limits) *cluster {
 	t.Helper()
 	c := &cluster{t: t, net: &network{workers: map[string]*Router{}}, group: &countingGroup{}}
-	clk := clock.NewManual(time.Unix(1_700_000_000, 0))
+	clk := clocktest.NewManual(time.Unix(1_700_000_000, 0))
 	world := simlog.New(simlog.Options{ManualAssignments: true, Clock: clk})
 	c.a = start(t, setup{on: world, clock: clk, name: "a", peers: c.net, limits: limits})
 	c.b = start(t, setup{on: world, clock: clk, name: "b", peers: c.net, limits: limits, group: c.group})

@@ -18,7 +18,7 @@ import (
 	"github.com/millrace-io/millrace/broker-adapter/simlog"
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/record"
-	"github.com/millrace-io/millrace/internal/clock"
+	"github.com/millrace-io/millrace/internal/clock/clocktest"
 	"github.com/millrace-io/millrace/materializer"
 	"github.com/millrace-io/millrace/materializer/memstore"
 	"github.com/millrace-io/millrace/partitions/core"
@@ -355,7 +355,7 @@ const topic = "app.journal"
 type fixture struct {
 	t     *testing.T
 	world *simlog.World
-	clock *clock.Manual
+	clock *clocktest.Manual
 	store materializer.Store
 	words *words
 	p     *Partition
@@ -374,7 +374,7 @@ type setup struct {
 	limits core.Limits
 	store  materializer.Store
 	on     *simlog.World
-	clock  *clock.Manual
+	clock  *clocktest.Manual
 	name   string
 	peers  Peers
 	group  broker.Group
@@ -390,7 +390,7 @@ var partition0 = broker.Partition{Topic: topic, ID: 0}
 
 func start(t *testing.T, s setup) *fixture {
 	t.Helper()
-	f := &fixture{t: t, clock: clock.NewManual(time.Unix(1_700_000_000, 0)), store: s.store, words: newWords(), seen: make(chan core.State, 1024), world: s.on, bubble: inBubble()}
+	f := &fixture{t: t, clock: clocktest.NewManual(time.Unix(1_700_000_000, 0)), store: s.store, words: newWords(), seen: make(chan core.State, 1024), world: s.on, bubble: inBubble()}
 	if s.clock != nil {
 		f.clock = s.clock
 	}

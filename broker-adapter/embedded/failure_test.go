@@ -16,7 +16,7 @@ import (
 
 	broker "github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/internal/backoff"
-	"github.com/millrace-io/millrace/internal/clock"
+	"github.com/millrace-io/millrace/internal/clock/clocktest"
 )
 
 // faultyDisk fails operations that write, while it is switched on.
@@ -50,7 +50,7 @@ const forEver = 1 << 40
 // TestDiskFull walks through a full disk step by step: unknown outcome, refusal with a named error, an attempt that does not
 // help, and going on when there is space again. The clock is turned by hand.
 func TestDiskFull(t *testing.T) {
-	disk, turned := &faultyDisk{err: syscall.ENOSPC}, clock.NewManual(time.Unix(1_000_000, 0))
+	disk, turned := &faultyDisk{err: syscall.ENOSPC}, clocktest.NewManual(time.Unix(1_000_000, 0))
 	disk.after(forEver, 0)
 	mem := vfs.NewCrashableMem()
 	log := mustOpen(t, Options{Dir: "/log", FS: errorfs.Wrap(mem, errorfs.InjectorFunc(disk.inject)), Clock: turned})
@@ -96,7 +96,7 @@ func TestDiskFull(t *testing.T) {
 }
 
 // appendUntilBack turns the clock until an append succeeds.
-func appendUntilBack(t *testing.T, log *Log, turned *clock.Manual) broker.AppendResult {
+func appendUntilBack(t *testing.T, log *Log, turned *clocktest.Manual) broker.AppendResult {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -169,7 +169,7 @@ func failAnywhere(t *testing.T, injected error, seed uint64) {
 
 // TestReadersSurviveAFailure has a reader wait while the disk fails and the log comes back.
 func TestReadersSurviveAFailure(t *testing.T) {
-	disk, turned := &faultyDisk{err: syscall.EIO}, clock.NewManual(time.Unix(1_000_000, 0))
+	disk, turned := &faultyDisk{err: syscall.EIO}, clocktest.NewManual(time.Unix(1_000_000, 0))
 	disk.after(forEver, 0)
 	log := mustOpen(t, Options{Dir: "/log", FS: errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(disk.inject)), Clock: turned})
 	createTestTopic(t, log)

@@ -12,7 +12,7 @@ import (
 
 	broker "github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/broker-adapter/simlog"
-	"github.com/millrace-io/millrace/internal/clock"
+	"github.com/millrace-io/millrace/internal/clock/clocktest"
 )
 
 var (
@@ -29,7 +29,7 @@ type desk struct {
 }
 
 func newDesk(t *testing.T) *desk {
-	world := simlog.New(simlog.Options{Manual: true, Clock: clock.NewManual(time.Unix(1000, 0))})
+	world := simlog.New(simlog.Options{Manual: true, Clock: clocktest.NewManual(time.Unix(1000, 0))})
 	d := &desk{T: t, world: world, a: world.Client("a"), b: world.Client("b")}
 	if err := d.a.Create(t.Context(), broker.TopicSpec{Name: part.Topic, Partitions: 2, MaxRecordBytes: 200}); err != nil {
 		t.Fatal(err)

@@ -18,7 +18,7 @@ import (
 
 	"github.com/millrace-io/millrace/entities/discovery"
 	"github.com/millrace-io/millrace/internal/backoff"
-	"github.com/millrace-io/millrace/internal/clock"
+	"github.com/millrace-io/millrace/internal/clock/clocktest"
 	"github.com/millrace-io/millrace/proto/gen/cloudstate"
 )
 
@@ -86,7 +86,7 @@ func TestHandshake(t *testing.T) {
 func TestDiscoverRetriesUntilTheFirstAnswer(t *testing.T) {
 	down := status.Error(codes.Unavailable, "not yet")
 	f := &fakeDiscovery{spec: cartSpec(t), errors: []error{down, down, down}}
-	manual := clock.NewManual(time.Unix(0, 0))
+	manual := clocktest.NewManual(time.Unix(0, 0))
 	var pauses []time.Duration
 	policy := discovery.Policy{
 		Backoff: backoff.Policy{First: 200 * time.Millisecond, Max: 500 * time.Millisecond},
@@ -107,7 +107,7 @@ func TestDiscoverRetriesUntilTheFirstAnswer(t *testing.T) {
 }
 
 // advancing is a manual clock that turns itself on when somebody waits.
-type advancing struct{ *clock.Manual }
+type advancing struct{ *clocktest.Manual }
 
 func (a advancing) After(d time.Duration) (<-chan time.Time, func()) {
 	ch, stop := a.Manual.After(d)
@@ -120,7 +120,7 @@ func TestDiscoverEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	stopped := errors.New("we were asked to stop")
 	policy := discovery.Policy{
-		Clock:   clock.NewManual(time.Unix(0, 0)),
+		Clock:   clocktest.NewManual(time.Unix(0, 0)),
 		OnRetry: func(int, error, time.Duration) { cancel(stopped) },
 	}
 	_, err := discovery.Discover(ctx, serve(t, f), discovery.NewProxyInfo("p", ""), policy)

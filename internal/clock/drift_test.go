@@ -47,22 +47,3 @@ func TestTheMachinesClock(t *testing.T) {
 		t.Logf("the machine's clock jumped during the test: %+v", got)
 	}
 }
-
-// TestASuspendedManualClock: a suspension wakes nobody, and counts.
-func TestASuspendedManualClock(t *testing.T) {
-	m := NewManual(time.Unix(0, 0))
-	woken, stop := m.After(time.Minute)
-	defer stop()
-	m.Suspend(time.Hour)
-	m.Advance(time.Minute - 1)
-	select {
-	case <-woken:
-		t.Error("woken in a suspension")
-	default:
-	}
-	m.Advance(1)
-	<-woken
-	if got := JumpsOf(m); got.Forward != time.Hour || m.Now() != time.Unix(0, 0).Add(time.Hour+time.Minute) {
-		t.Errorf("%+v at %v", got, m.Now())
-	}
-}

@@ -52,6 +52,7 @@ var rooms = map[string]room{
 	"internal/clock": {is: "time as an interface", tool: true, may: edges{
 		"internal/failpoint": "test builds set the wall clock",
 	}},
+	"internal/clock/clocktest":  {is: "a clock that tests turn", testTool: true, may: edges{"internal/clock": "what jumps of a clock are"}},
 	"internal/invariant":        {is: "assertions under a build tag", tool: true},
 	"internal/leaktest":         {is: "tests end with the goroutines they began with", testTool: true},
 	"internal/lifecycle":        {is: "group of named tasks with one cause of their end", tool: true, tools: true},
@@ -235,12 +236,6 @@ var rooms = map[string]room{
 	}, tests: edges{
 		"examples/...": "messages, and services to run",
 	}},
-	"internal/app/testkit": {floor: 6, is: "a whole worker in a test's process, with log and store in memory", tools: true, may: edges{
-		"broker-adapter/simlog":  "the log in memory",
-		"internal/app/inprocess": "it hosts services of the sdk",
-		"internal/app/node":      "the worker",
-		"sdk":                    "the services that it hosts",
-	}},
 
 	// Roof.
 	"internal/app/cli": {floor: 6, is: "the command tree", tools: true, may: edges{
@@ -281,8 +276,11 @@ var rooms = map[string]room{
 		"proto/gen/millrace/effect/v1": "an entity that learns of a refusal",
 	}},
 	"sdk/sdktest": {floor: 7, is: "given events, when a command, then events and a reply; or a whole worker", may: edges{
-		"internal/app/testkit": "the worker",
-		"sdk":                  "what it tests",
+		"broker-adapter/simlog":    "the worker's log in memory",
+		"internal/app/inprocess":   "it hosts services of the sdk",
+		"internal/app/node":        "the worker",
+		"internal/clock/clocktest": "the clock that a test turns",
+		"sdk":                      "what it tests",
 	}, tests: edges{
 		"proto/gen/millrace/effect/v1": "an entity that learns of a refusal",
 		"sdk/internal/script/v1":       "services whose handlers do as the request says",

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/millrace-io/millrace/internal/clock"
+	"github.com/millrace-io/millrace/internal/clock/clocktest"
 	"github.com/millrace-io/millrace/internal/leaktest"
 	"github.com/millrace-io/millrace/internal/lifecycle"
 )
@@ -167,7 +168,7 @@ func TestParentEndsTheGroup(t *testing.T) {
 
 func TestStatusShowsWhenTheStateBegan(t *testing.T) {
 	start := time.Date(2026, 11, 20, 8, 0, 0, 0, time.UTC)
-	clk := clock.NewManual(start)
+	clk := clocktest.NewManual(start)
 	g := lifecycle.New(t.Context(), clk)
 	g.Start("one", untilStopped)
 	if got := g.Status()[0].Since; !got.Equal(start) {

@@ -13,6 +13,7 @@ import (
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/record"
 	"github.com/millrace-io/millrace/internal/clock"
+	"github.com/millrace-io/millrace/internal/clock/clocktest"
 	"github.com/millrace-io/millrace/materializer"
 	"github.com/millrace-io/millrace/materializer/memstore"
 )
@@ -201,7 +202,7 @@ func TestLag(t *testing.T) {
 // TestFresh: only what the owner has confirmed, and not longer ago than asked.
 func TestFresh(t *testing.T) {
 	f := newFixture(t)
-	clk := clock.NewManual(time.Unix(1_700_000_000, 0))
+	clk := clocktest.NewManual(time.Unix(1_700_000_000, 0))
 	f.o.Clock = clk
 	f.move(&Position{Next: 5})
 	if f.Fresh(time.Minute) || f.Confirmed() != nil {

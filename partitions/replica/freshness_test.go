@@ -7,7 +7,7 @@ import (
 
 	"github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/broker-adapter/simlog"
-	"github.com/millrace-io/millrace/internal/clock"
+	"github.com/millrace-io/millrace/internal/clock/clocktest"
 	"github.com/millrace-io/millrace/materializer"
 	"github.com/millrace-io/millrace/materializer/memstore"
 )
@@ -30,7 +30,7 @@ func TestReachesIsInAHurry(t *testing.T) {
 	log := &hurriedLog{Log: simlog.New(simlog.Options{}).Client("w")}
 	r := New(Options{
 		Image: &materializer.Image{Log: log, Store: memstore.New(), Address: materializer.Address{Generation: 1}},
-		Clock: clock.NewManual(time.Unix(1_700_000_000, 0)),
+		Clock: clocktest.NewManual(time.Unix(1_700_000_000, 0)),
 	})
 	r.move(&Position{Next: 5})
 	if !r.Reaches(t.Context(), 5) || log.all != 0 {

@@ -5,13 +5,13 @@ import (
 	"time"
 
 	"github.com/millrace-io/millrace/entities"
-	"github.com/millrace-io/millrace/internal/clock"
+	"github.com/millrace-io/millrace/internal/clock/clocktest"
 )
 
 // TestStalenessIsUnknownUntilProven: an end of the log that the image has not reached says nothing, and what was known before it
 // counts on.
 func TestStalenessIsUnknownUntilProven(t *testing.T) {
-	clk := clock.NewManual(time.Unix(1_700_000_000, 0))
+	clk := clocktest.NewManual(time.Unix(1_700_000_000, 0))
 	start := clk.Now()
 	r := &Replica{o: Options{Clock: clk}}
 	clk.Advance(10 * time.Second)

@@ -12,7 +12,7 @@ import (
 
 	broker "github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/entities"
-	"github.com/millrace-io/millrace/internal/clock"
+	"github.com/millrace-io/millrace/internal/clock/clocktest"
 	"github.com/millrace-io/millrace/partitions"
 )
 
@@ -63,8 +63,8 @@ func (g *group) workers() *workers {
 
 // forwarder is a gateway of the group, with a clock that stands still: it must come to an owner without waiting.
 func (g *group) forwarder(routes *partitions.Routes, w *workers) *partitions.Forwarder {
-	random := rand.New(rand.NewPCG(g.options.Seed, 2)).Uint64                                                                                               //nolint:gosec // a simulation
-	return partitions.NewForwarder(entities.LayoutOf("shop", int32(g.partitions)), routes, w, core.Limits{}, clock.NewManual(time.Unix(0, 0)), random, nil) //nolint:gosec // a number of partitions
+	random := rand.New(rand.NewPCG(g.options.Seed, 2)).Uint64                                                                                                   //nolint:gosec // a simulation
+	return partitions.NewForwarder(entities.LayoutOf("shop", int32(g.partitions)), routes, w, core.Limits{}, clocktest.NewManual(time.Unix(0, 0)), random, nil) //nolint:gosec // a number of partitions
 }
 
 func command(r *rand.Rand) *entities.Command {

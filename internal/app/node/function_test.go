@@ -17,7 +17,7 @@ import (
 	"github.com/millrace-io/millrace/broker-adapter/simlog"
 	counterv1 "github.com/millrace-io/millrace/examples/counter/counter/v1"
 	shopv1 "github.com/millrace-io/millrace/examples/shoppingcart/shop/v1"
-	"github.com/millrace-io/millrace/internal/clock"
+	"github.com/millrace-io/millrace/internal/clock/clocktest"
 	"github.com/millrace-io/millrace/proto/gen/cloudstate"
 	"github.com/millrace-io/millrace/sdk"
 )
@@ -56,7 +56,7 @@ func TestRemoteFunctionMayComeLate(t *testing.T) {
 
 // Timers go over the protocol to a worker, which keeps them: the counter that was incremented forgets that an hour later.
 func TestTimersOfARemoteFunction(t *testing.T) {
-	clk := clock.NewManual(time.Unix(1700000000, 0))
+	clk := clocktest.NewManual(time.Unix(1700000000, 0))
 	c := testConfig(t)
 	c.Function, c.Ephemeral = freeAddress(t), true
 	serveRemote(t, c.Function, sdk.Value("counter",
@@ -299,7 +299,7 @@ func TestWatchSeesSourcesOnly(t *testing.T) {
 
 func TestWatchLooksNowAndThen(t *testing.T) {
 	dir := t.TempDir()
-	clk := clock.NewManual(time.Unix(0, 0))
+	clk := clocktest.NewManual(time.Unix(0, 0))
 	w := newWatch(dir, "data")
 	changed := make(chan bool, 1)
 	ctx, cancel := context.WithCancel(t.Context())

@@ -23,7 +23,7 @@ import (
 	"github.com/millrace-io/millrace/broker-adapter/simlog"
 	counterv1 "github.com/millrace-io/millrace/examples/counter/counter/v1"
 	shopv1 "github.com/millrace-io/millrace/examples/shoppingcart/shop/v1"
-	"github.com/millrace-io/millrace/internal/clock"
+	"github.com/millrace-io/millrace/internal/clock/clocktest"
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
 
@@ -364,7 +364,7 @@ func TestStopRightAfterStart(t *testing.T) {
 // A partition that is to be this worker's and is not yet is behind the log by records, and by the age of the first that it has not
 // read. One that is another worker's is not behind anything.
 func TestLagOfAPartitionThatIsNotOwned(t *testing.T) {
-	clk := clock.NewManual(time.Unix(1700000000, 0))
+	clk := clocktest.NewManual(time.Unix(1700000000, 0))
 	world := simlog.New(simlog.Options{ManualAssignments: true, Clock: clk})
 	c := testConfig(t)
 	c.Ephemeral = true
@@ -400,7 +400,7 @@ func TestLagOfAPartitionThatIsNotOwned(t *testing.T) {
 
 // The store is flushed when something was written, and not otherwise.
 func TestStoreIsFlushedNowAndThen(t *testing.T) {
-	clk := clock.NewManual(time.Unix(0, 0))
+	clk := clocktest.NewManual(time.Unix(0, 0))
 	n := &Node{process: newProcess(Options{Clock: clk})}
 	written, flushed, results := uint64(1), make(chan struct{}), make(chan error)
 	n.written = func() uint64 { return written }
