@@ -20,7 +20,8 @@ import (
 	"github.com/millrace-io/millrace/tests/kit"
 )
 
-// startShop runs millrace in this process before the example services, and returns the address of its public port.
+// startShop runs millrace in this process before the example services, and returns the address of
+// its public port.
 func startShop(t *testing.T) string {
 	t.Helper()
 	f := harness.ServeFunction(t, func(s *grpc.Server) { registerSDK(t, s, counter.Service, cart.Service) })
@@ -29,7 +30,8 @@ func startShop(t *testing.T) string {
 	return n.Status(t.Context()).GetPublicAddress()
 }
 
-// Sizes around the defaults: an entity id of 1 KiB, a request of 4 MiB, 900 KiB stored by one command.
+// Sizes around the defaults: an entity id of 1 KiB, a request of 4 MiB, 900 KiB stored by one
+// command.
 var (
 	longKey    = strings.Repeat("k", 1<<10+1)
 	longName   = strings.Repeat("n", 5<<20)
@@ -113,7 +115,8 @@ func TestMistakeInGRPCCallIsNamed(t *testing.T) {
 	}
 }
 
-// TestWrongContentTypeOfGRPCIsNamed calls with an encoding that gRPC allows and nobody here speaks.
+// TestWrongContentTypeOfGRPCIsNamed calls with an encoding that gRPC allows and millrace does not
+// have.
 func TestWrongContentTypeOfGRPCIsNamed(t *testing.T) {
 	conn := kit.Dial(t, startShop(t))
 	err := conn.Invoke(t.Context(), shopv1.CartService_GetCart_FullMethodName, &shopv1.GetCartRequest{CartId: "42"}, &shopv1.Cart{},
@@ -127,7 +130,8 @@ type avro struct{ encoding.CodecV2 }
 
 func (avro) Name() string { return "avro" }
 
-// TestCallThatEndsEarlyAppliesNothing gives up before anything was sent, and while the deadline is past.
+// TestCallThatEndsEarlyAppliesNothing gives up before anything was sent, and while the deadline is
+// past.
 func TestCallThatEndsEarlyAppliesNothing(t *testing.T) {
 	conn := kit.Dial(t, startShop(t))
 	account := newAccount(conn)

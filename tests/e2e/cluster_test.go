@@ -19,7 +19,8 @@ type cluster struct {
 	gateway *harness.Process
 }
 
-// clusterSession is short, so that a worker that is stopped loses its partitions while a test waits.
+// clusterSession is short, so that a worker that is stopped loses its partitions while a test
+// waits.
 const clusterSession = 2 * time.Second
 
 // clusterPartitions is what a journal has that a worker makes.
@@ -51,7 +52,8 @@ func (c *cluster) add(brokers string, o harness.Options) *harness.Process {
 	return w
 }
 
-// settled waits until every worker has its share, and every partition is followed by one that is close behind.
+// settled waits until every worker has its share, and every partition is followed by one that is
+// close behind.
 func (c *cluster) settled() {
 	c.t.Helper()
 	admin := adminv1.NewAdminServiceClient(c.gateway.DialAdmin(c.t))
@@ -90,8 +92,8 @@ func (c *cluster) drain(w *harness.Process) {
 	}
 }
 
-// TestRollingRestartFailsNoCall restarts all workers in order, one after the other, under load by way of a gateway: no call fails,
-// and how long the slowest one took is printed.
+// TestRollingRestartFailsNoCall restarts all workers in order, one after the other, under load by
+// way of a gateway: no call fails, and how long the slowest one took is printed.
 func TestRollingRestartFailsNoCall(t *testing.T) {
 	c := startCluster(t)
 	p := c.probe()

@@ -11,8 +11,8 @@ import (
 // exitUsage is the exit code of a mistake in what the operator said.
 const exitUsage = 2
 
-// TestWrongConfigurationIsNamedWithItsLine starts a worker with configuration files that are wrong, each in its way. Nothing
-// is started, and every mistake is told at once.
+// TestWrongConfigurationIsNamedWithItsLine starts a worker with configuration files that are wrong,
+// each in its way. Nothing is started, and every mistake is told at once.
 func TestWrongConfigurationIsNamedWithItsLine(t *testing.T) {
 	for _, tc := range []struct {
 		name, yaml string

@@ -13,7 +13,8 @@ import (
 // exitError is the exit code of a process that could not do its work.
 const exitError = 1
 
-// TestSecondProcessOnADataDirectoryIsTurnedAway starts two; the first goes on as if nothing had happened.
+// TestSecondProcessOnADataDirectoryIsTurnedAway starts two; the first goes on as if nothing had
+// happened.
 func TestSecondProcessOnADataDirectoryIsTurnedAway(t *testing.T) {
 	first := harness.Start(t, harness.Options{})
 	account := newAccount(first.Dial(t))
@@ -29,7 +30,8 @@ func TestSecondProcessOnADataDirectoryIsTurnedAway(t *testing.T) {
 	account.add(t)
 }
 
-// TestUnusableDataDirectoryIsNamed starts on directories that cannot be used. What is in them is left alone.
+// TestUnusableDataDirectoryIsNamed starts on directories that cannot be used. What is in them is
+// left alone.
 func TestUnusableDataDirectoryIsNamed(t *testing.T) {
 	for _, tc := range []struct {
 		name string
@@ -85,8 +87,8 @@ func TestUnusableDataDirectoryIsNamed(t *testing.T) {
 // dirWord stands for the path of the directory.
 const dirWord = "(the directory)"
 
-// TestDataOfANewerVersionIsUntouched raises the version of data that this program wrote, is turned away, and finds
-// everything when the version is what it was.
+// TestDataOfANewerVersionIsUntouched raises the version of data that this program wrote, is turned
+// away, and finds everything when the version is what it was.
 func TestDataOfANewerVersionIsUntouched(t *testing.T) {
 	p := harness.Start(t, harness.Options{})
 	account := newAccount(p.Dial(t))
@@ -127,12 +129,12 @@ func newer(t *testing.T, file, written string) string {
 
 // TestBrokerThatCannotBeReachedIsNamed starts a worker whose log is not there.
 func TestBrokerThatCannotBeReachedIsNamed(t *testing.T) {
-	nobody := kit.FreeAddress(t)
-	p := harness.Launch(t, harness.Options{Command: "run", Args: []string{"--app", "shop", "--brokers", nobody}})
+	unused := kit.FreeAddress(t)
+	p := harness.Launch(t, harness.Options{Command: "run", Args: []string{"--app", "shop", "--brokers", unused}})
 	if code := p.AwaitExit(t); code != exitError {
 		t.Errorf("the process ended with %d, want %d", code, exitError)
 	}
-	contains(t, p.Output(t), "no Kafka broker answered", nobody, "check that")
+	contains(t, p.Output(t), "no Kafka broker answered", unused, "check that")
 }
 
 func makeDir(t *testing.T, path string) {

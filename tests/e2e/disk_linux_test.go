@@ -16,9 +16,9 @@ import (
 	"github.com/millrace-io/millrace/tests/kit"
 )
 
-// namespace returns a wrapper that runs a command after a shell line, in a mount namespace of its own: what the line mounts
-// is gone with the process. $0 in the line is dir. Where the system does not let us, the test is skipped, and fails with
-// CI=true.
+// namespace returns a wrapper that runs a command after a shell line, in a mount namespace of its
+// own: what the line mounts is gone with the process. $0 in the line is dir. Where the system does
+// not let us, the test is skipped, and fails with CI=true.
 func namespace(t *testing.T, line, dir string) []string {
 	t.Helper()
 	wrapper := []string{"unshare", "--user", "--map-root-user", "--mount", "sh", "-c", line + ` && exec "$@"`, dir}
@@ -28,7 +28,8 @@ func namespace(t *testing.T, line, dir string) []string {
 	return wrapper
 }
 
-// TestDirectoryThatCannotBeWrittenIsNamed mounts the data directory read-only, which stops root too.
+// TestDirectoryThatCannotBeWrittenIsNamed mounts the data directory read-only, which stops root
+// too.
 func TestDirectoryThatCannotBeWrittenIsNamed(t *testing.T) {
 	dir := t.TempDir()
 	p := harness.Launch(t, harness.Options{Data: dir, Wrapper: namespace(t, `mount --bind "$0" "$0" && mount -o remount,bind,ro "$0"`, dir)})
@@ -41,8 +42,8 @@ func TestDirectoryThatCannotBeWrittenIsNamed(t *testing.T) {
 // diskBytes is the size of the disk that is filled; the log starts with a few hundred KiB.
 const diskBytes = 48 << 20
 
-// TestFullDiskIsNamedAndServesAgainWhenThereIsRoom fills the disk below a worker. Commands fail by name; what was answered
-// before is there after, and what was refused is not there twice.
+// TestFullDiskIsNamedAndServesAgainWhenThereIsRoom fills the disk below a worker. Commands fail by
+// name; what was answered before is there after, and what was refused is not there twice.
 func TestFullDiskIsNamedAndServesAgainWhenThereIsRoom(t *testing.T) {
 	dir := t.TempDir()
 	p := harness.Start(t, harness.Options{

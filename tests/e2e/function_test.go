@@ -23,8 +23,9 @@ type stage struct {
 	actions  actionmodel.ActionTckModelClient
 }
 
-// newStage starts both. The function has 500 ms for a command, and callers wait 500 ms for a function that is not there:
-// both long enough for one that behaves, and short enough to be waited for.
+// newStage starts both. The function has 500 ms for a command, and callers wait 500 ms for a
+// function that is not there: both long enough for one that behaves, and short enough to be waited
+// for.
 func newStage(t *testing.T, settings map[string]string) *stage {
 	t.Helper()
 	s := &stage{script: &script{ended: make(chan string, 64)}}
@@ -55,8 +56,9 @@ func (s *stage) emit(t *testing.T, id, want string) {
 	}
 }
 
-// TestMisbehavingFunctionIsNamedAndCostsOneCommand goes through what a function can do instead of answering. Nothing of the
-// command is stored, what was stored before is still there, and the next command works.
+// TestMisbehavingFunctionIsNamedAndCostsOneCommand goes through what a function can do instead of
+// answering. Nothing of the command is stored, what was stored before is still there, and the next
+// command works.
 func TestMisbehavingFunctionIsNamedAndCostsOneCommand(t *testing.T) {
 	s := newStage(t, nil)
 	for _, tc := range []struct {
@@ -87,7 +89,8 @@ func TestMisbehavingFunctionIsNamedAndCostsOneCommand(t *testing.T) {
 	}
 }
 
-// TestSecondAnswerToACommandCostsOnlyTheStream: the first answer counts, the stream ends, the next command has another one.
+// TestSecondAnswerToACommandCostsOnlyTheStream: the first answer counts, the stream ends, the next
+// command has another one.
 func TestSecondAnswerToACommandCostsOnlyTheStream(t *testing.T) {
 	s := newStage(t, nil)
 	s.emit(t, "twice", "x")
@@ -100,19 +103,19 @@ func TestSecondAnswerToACommandCostsOnlyTheStream(t *testing.T) {
 	s.emit(t, "twice", "xx")
 }
 
-// TestEventOfAnUnknownMessageIsStoredAsItIs: a type that discovery did not describe is the function's own affair, as in the
-// protocol: its bytes come back as they went.
+// TestEventOfAnUnknownMessageIsStoredAsItIs: a type that discovery did not describe is the
+// function's own affair, as in the protocol: its bytes come back as they went.
 func TestEventOfAnUnknownMessageIsStoredAsItIs(t *testing.T) {
 	s := newStage(t, map[string]string{"passivate-after": "100ms"})
 	if got, err := s.command(t, "opaque", emitOpaque); err != nil || got != "?" {
-		t.Fatalf("emit an event of a type that nobody described: %q, %v", got, err)
+		t.Fatalf("emit an event of a type without a description: %q, %v", got, err)
 	}
 	kit.Receive(t, "the end of a session", s.script.ended) // passive
 	s.emit(t, "opaque", "?x")
 }
 
-// TestEventThatTheSDKDoesNotKnowIsNamed: a function of our sdk can emit only what it can replay. The caller learns that the
-// function failed, its author what to add.
+// TestEventThatTheSDKDoesNotKnowIsNamed: a function of our sdk can emit only what it can replay.
+// The caller learns that the function failed, its author what to add.
 func TestEventThatTheSDKDoesNotKnowIsNamed(t *testing.T) {
 	type journal struct{ value string }
 	service := sdk.EventSourced("journal", func(string) *journal { return &journal{} },
@@ -151,8 +154,8 @@ func registerSDK(t *testing.T, server *grpc.Server, services ...*sdk.Service) {
 	t.Cleanup(function.Close)
 }
 
-// TestFunctionThatDiesMidCommandIsNamedAndComesBack cuts every connection while a command runs, calls in vain, and starts
-// the function again at its address.
+// TestFunctionThatDiesMidCommandIsNamedAndComesBack cuts every connection while a command runs,
+// calls in vain, and starts the function again at its address.
 func TestFunctionThatDiesMidCommandIsNamedAndComesBack(t *testing.T) {
 	s := newStage(t, map[string]string{"function-timeout": "30s"})
 	s.emit(t, "mortal", "x")
@@ -175,7 +178,8 @@ func TestFunctionThatDiesMidCommandIsNamedAndComesBack(t *testing.T) {
 	s.emit(t, "mortal", "xx")
 }
 
-// TestFunctionThatWasNeverThereIsNamed calls before any function came: callers wait, are told, and succeed once it is there.
+// TestFunctionThatWasNeverThereIsNamed calls before any function came: callers wait, are told, and
+// succeed once it is there.
 func TestFunctionThatWasNeverThereIsNamed(t *testing.T) {
 	sc := &script{ended: make(chan string, 64)}
 	f := harness.NewFunction(kit.FreeAddress(t), func(server *grpc.Server) { sc.register(server) })
@@ -200,7 +204,7 @@ func TestMisbehavingActionIsNamed(t *testing.T) {
 		{"does not answer", hang, codes.Unknown, []string{"ProcessUnary", "function at " + s.function.Address(), "500ms"}},
 		{"ends with a status of its own", breakStream, codes.DataLoss, []string{"broken"}},
 		{"answers garbage", answerGarbage, codes.Internal, []string{"unmarshal"}},
-		{"forwards to nobody", forwardToNobody, codes.Unimplemented, []string{"no.such.Service"}},
+		{"forwards to no service", forwardToNone, codes.Unimplemented, []string{"no.such.Service"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			_, err := s.act(t, tc.do)

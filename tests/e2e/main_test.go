@@ -24,8 +24,9 @@ type page struct {
 	body   string
 }
 
-// request sends a plain HTTP request on a connection of its own. It does not ask for the connection's end: to one that does,
-// net/http would send a reset if it refused a large body, and the answer could be lost.
+// request sends a plain HTTP request on a connection of its own. It does not ask for the
+// connection's end: to one that does, net/http would send a reset if it refused a large body, and
+// the answer could be lost.
 func request(t *testing.T, method, url, contentType, body string) page {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))

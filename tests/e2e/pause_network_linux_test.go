@@ -16,8 +16,8 @@ import (
 	"github.com/millrace-io/millrace/tests/kit"
 )
 
-// machine is a network namespace that is connected with this machine by a cable that can be pulled. It is kept by a process, and
-// goes with it, however the tests end.
+// machine is a network namespace that is connected with this machine by a cable that can be pulled.
+// It is kept by a process, and goes with it, however the tests end.
 type machine struct {
 	t   *testing.T
 	pid string
@@ -25,7 +25,8 @@ type machine struct {
 	link, here, there string
 }
 
-// connectMachine connects another machine. Where the system does not let us, the test is skipped, and fails with CI=true.
+// connectMachine connects another machine. Where the system does not let us, the test is skipped,
+// and fails with CI=true.
 func connectMachine(t *testing.T) *machine {
 	t.Helper()
 	keeper := exec.CommandContext(t.Context(), "unshare", "--net", "sleep", "infinity")
@@ -66,7 +67,8 @@ func noMachine(t *testing.T, why string) {
 	kit.CannotRun(t, "no network of our own is possible (it takes root, unshare, nsenter and ip): %s", why)
 }
 
-// apart says whether the keeper has a network of its own. One that ended has none that could be waited for.
+// apart says whether the keeper has a network of its own. One that ended has none that could be
+// waited for.
 func (m *machine) apart(keeper *exec.Cmd) bool {
 	ours, err := os.Readlink("/proc/self/ns/net")
 	theirs, gone := os.Readlink("/proc/" + m.pid + "/ns/net")
@@ -84,7 +86,8 @@ func (m *machine) run(line string) ([]byte, error) {
 	return exec.CommandContext(m.t.Context(), words[0], words[1:]...).CombinedOutput()
 }
 
-// cable pulls the machine's cable, or puts it back. Pulled, what is sent vanishes: no socket is closed, and none refuses.
+// cable pulls the machine's cable, or puts it back. Pulled, what is sent vanishes: no socket is
+// closed, and none refuses.
 func (m *machine) cable(state string) {
 	m.t.Helper()
 	if said, err := m.run(m.inside("ip link set " + m.link + " " + state)); err != nil {
@@ -92,8 +95,9 @@ func (m *machine) cable(state string) {
 	}
 }
 
-// TestMachineThatVanishes pulls the cable of a worker's machine: no peer sees a socket close. Callers by way of the gateway have their
-// answers soon after its session at the latest, and none fails. When the cable is back, so is the worker.
+// TestMachineThatVanishes pulls the cable of a worker's machine: no peer sees a socket close.
+// Callers by way of the gateway have their answers soon after its session at the latest, and none
+// fails. When the cable is back, so is the worker.
 func TestMachineThatVanishes(t *testing.T) {
 	m := connectMachine(t)
 	door := kit.FreeAddressOn(t, m.here)

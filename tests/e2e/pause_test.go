@@ -35,11 +35,12 @@ func keysByPartition(partitions int) []string {
 // timed is one call of a probe.
 type timed struct{ from, to time.Time }
 
-// probe is one caller for each partition, who calls the same counter again and again by way of the gateway. No call may fail, and
-// each counter must count every call once.
+// probe is one caller for each partition, who calls the same counter again and again by way of the
+// gateway. No call may fail, and each counter must count every call once.
 type probe struct {
 	t *testing.T
-	// patient callers give a call so long, and send it again under its id until it is answered; 0: no call may fail.
+	// patient callers give a call so long, and send it again under its id until it is answered; 0: no
+	// call may fail.
 	patient time.Duration
 	// tries counts calls that were sent again.
 	tries   atomic.Int64
@@ -127,8 +128,8 @@ func (p *probe) longest() time.Duration {
 	return most
 }
 
-// again returns how long after a moment the counters of some partitions had answered a call that was made after it; false while one
-// has not.
+// again returns how long after a moment the counters of some partitions had answered a call that
+// was made after it; false while one has not.
 func (p *probe) again(partitions []int32, since time.Time) ([]time.Duration, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -144,8 +145,8 @@ func (p *probe) again(partitions []int32, since time.Time) ([]time.Duration, boo
 	return waits, true
 }
 
-// awaitAgain waits until the counters of some partitions have answered a call that was made after a moment, and returns how long each
-// took from there.
+// awaitAgain waits until the counters of some partitions have answered a call that was made after a
+// moment, and returns how long each took from there.
 func (p *probe) awaitAgain(partitions []int32, since time.Time) (waits []time.Duration) {
 	p.t.Helper()
 	patience := kit.Patience
@@ -205,7 +206,8 @@ func quantiles(waits []time.Duration) string {
 	return fmt.Sprintf("p50 %v, p99 %v, worst %v", at(50), at(99), at(100))
 }
 
-// TestFailOverIsQuick kills owners and tells how long after a death each key of their partitions answered again. No call fails.
+// TestFailOverIsQuick kills owners and tells how long after a death each key of their partitions
+// answered again. No call fails.
 func TestFailOverIsQuick(t *testing.T) {
 	c := startCluster(t)
 	p := c.probe()
@@ -228,8 +230,8 @@ func TestFailOverIsQuick(t *testing.T) {
 		kills, p.total, len(waits), quantiles(waits), quantiles(worst))
 }
 
-// TestHandOverIsQuick stops workers in order, and drains them, and tells how long the longest call of each time took. That
-// includes the partitions that go back one by one. No call fails.
+// TestHandOverIsQuick stops workers in order, and drains them, and tells how long the longest call
+// of each time took. That includes the partitions that go back one by one. No call fails.
 func TestHandOverIsQuick(t *testing.T) {
 	c := startCluster(t)
 	p := c.probe()
@@ -258,15 +260,16 @@ func TestHandOverIsQuick(t *testing.T) {
 		rounds, p.total, quantiles(gone), quantiles(back))
 }
 
-// TestFrozenWorkerIsPassedOver stops an owner with SIGSTOP: its sockets live on. Callers by way of the gateway have their answers soon after
-// its session at the latest, and none fails.
+// TestFrozenWorkerIsPassedOver stops an owner with SIGSTOP: its sockets live on. Callers by way of
+// the gateway have their answers soon after its session at the latest, and none fails.
 func TestFrozenWorkerIsPassedOver(t *testing.T) {
 	c := startCluster(t)
 	c.passedOver("a frozen worker", c.workers[0], func() { c.workers[0].Pause(t) }, func() { c.workers[0].Resume(t) })
 }
 
-// afterSession is how much longer than its session a silent worker may be missed. The second that is promised is measured by
-// make prove, on a machine of its own; among other tests it is told only from connections that time out, which take 10 s and more.
+// afterSession is how much longer than its session a silent worker may be missed. The second that
+// is promised is measured by make prove, on a machine of its own; among other tests it is told only
+// from connections that time out, which take 10 s and more.
 func afterSession() time.Duration {
 	if kit.PauseRounds.Text() != "" {
 		return time.Second
@@ -274,7 +277,8 @@ func afterSession() time.Duration {
 	return 5 * time.Second
 }
 
-// passedOver silences a worker and looks how long after that the keys of its partitions answer again. Then the worker comes back.
+// passedOver silences a worker and looks how long after that the keys of its partitions answer
+// again. Then the worker comes back.
 func (c *cluster) passedOver(what string, w *harness.Process, silence, wake func()) {
 	c.t.Helper()
 	p := c.probe()

@@ -22,28 +22,29 @@ import (
 
 // What a command tells the function to do. Anything else it refuses in these words.
 const (
-	emitOne         = "emit"
-	emitOpaque      = "emit an event of a type that discovery did not describe"
-	emitUntyped     = "emit an event without a type"
-	emitUnknown     = "emit an event of a type URL that means nothing"
-	emitMany        = "emit 1001 events"
-	emitMuch        = "emit 901 KiB"
-	hang            = "hang"
-	hold            = "hold until the connection is cut"
-	breakStream     = "break the stream"
-	endStream       = "end the stream"
-	giveUp          = "give up"
-	answerAnother   = "answer another command"
-	answerTwice     = "answer twice"
-	answerGarbage   = "answer garbage"
-	sayNothing      = "say nothing"
-	forwardToNobody = "forward to nobody"
+	emitOne       = "emit"
+	emitOpaque    = "emit an event of a type that discovery did not describe"
+	emitUntyped   = "emit an event without a type"
+	emitUnknown   = "emit an event of a type URL that means nothing"
+	emitMany      = "emit 1001 events"
+	emitMuch      = "emit 901 KiB"
+	hang          = "hang"
+	hold          = "hold until the connection is cut"
+	breakStream   = "break the stream"
+	endStream     = "end the stream"
+	giveUp        = "give up"
+	answerAnother = "answer another command"
+	answerTwice   = "answer twice"
+	answerGarbage = "answer garbage"
+	sayNothing    = "say nothing"
+	forwardToNone = "forward to none"
 )
 
-// opaqueURL is a type that nobody describes.
+// opaqueURL is a type that has no description.
 const opaqueURL = "type.googleapis.com/no.such.Event"
 
-// script is a user function that does as commands say. Its entities keep the concatenation of what they emitted, "x" or "?".
+// script is a user function that does as commands say. Its entities keep the concatenation of what
+// they emitted, "x" or "?".
 type script struct {
 	eventsourced.UnimplementedEventSourcedServer
 	// ended gets the id of each entity whose stream is over.
@@ -95,7 +96,8 @@ func letter(event *anypb.Any) string {
 	return "x"
 }
 
-// perform does what a command says and sends the reply. Without reply and error the stream is to be ended.
+// perform does what a command says and sends the reply. Without reply and error the stream is to be
+// ended.
 func (s *script) perform(stream eventsourced.EventSourced_HandleServer, c *cloudstate.Command, state string) (*eventsourced.EventSourcedReply, error) {
 	request := &esmodel.Request{}
 	if err := c.GetPayload().UnmarshalTo(request); err != nil {
@@ -183,7 +185,7 @@ func (actions) HandleUnary(ctx context.Context, c *action.ActionCommand) (*actio
 		garbage := &action.ActionResponse{}
 		garbage.ProtoReflect().SetUnknown([]byte{0xff, 0xff, 0xff})
 		return garbage, nil
-	case forwardToNobody:
+	case forwardToNone:
 		return &action.ActionResponse{Response: &action.ActionResponse_Forward{
 			Forward: &cloudstate.Forward{ServiceName: "no.such.Service", CommandName: "Call", Payload: c.GetPayload()},
 		}}, nil

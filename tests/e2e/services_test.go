@@ -23,8 +23,9 @@ import (
 	"github.com/millrace-io/millrace/tests/kit"
 )
 
-// TestTwoServicesAreNotOneApp starts two services under one app name on one broker. The second is refused, with both lists, and has
-// claimed nothing; so is one without a name. The first goes on as if nothing had happened.
+// TestTwoServicesAreNotOneApp starts two services under one app name on one broker. The second is
+// refused, with both lists, and has claimed nothing; so is one without a name. The first goes on as
+// if nothing had happened.
 func TestTwoServicesAreNotOneApp(t *testing.T) {
 	broker := kafkaserver.Start(t, kafkaserver.Options{})
 	first := harness.Start(t, harness.Options{Program: harness.Counter, Command: "run", Args: []string{"--app", "shared", "--brokers", broker.Addr(), "--worker", "first"}})
@@ -73,8 +74,9 @@ func TestTwoServicesAreNotOneApp(t *testing.T) {
 	}
 }
 
-// TestRollingUpgradeOnKafka replaces a worker by one whose service has a method more, under a caller who goes by way of a gateway: what
-// both versions serve is answered throughout, and the cluster shows that there are two.
+// TestRollingUpgradeOnKafka replaces a worker by one whose service has a method more, under a
+// caller who goes by way of a gateway: what both versions serve is answered throughout, and the
+// cluster shows that there are two.
 func TestRollingUpgradeOnKafka(t *testing.T) {
 	broker := kafkaserver.Start(t, kafkaserver.Options{})
 	settings := func(worker string) map[string]string {

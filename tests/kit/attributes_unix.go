@@ -4,8 +4,8 @@ package kit
 
 import "syscall"
 
-// attributes let a detached process live on without its terminal. Only Linux can tie a child's life to its parent's: here a
-// test that is killed leaves its processes behind.
+// attributes let a detached process live on without its terminal. Only Linux can tie a child's life
+// to its parent's: here a test that is killed leaves its processes behind.
 func attributes(detached bool) *syscall.SysProcAttr { return &syscall.SysProcAttr{Setsid: detached} }
 
 const (

@@ -6,7 +6,8 @@ import (
 )
 
 const (
-	// Patience is how long a test waits for what must happen, on a busy machine with the race detector.
+	// Patience is how long a test waits for what must happen, on a busy machine with the race
+	// detector.
 	Patience = 30 * time.Second
 	// lookPause lies between two looks at something that can only be looked at.
 	lookPause = 5 * time.Millisecond

@@ -16,8 +16,8 @@ const (
 	connectTimeout = 5 * time.Second
 )
 
-// Dial returns a connection to an address, which ends with the test. It outlives the server: calls that wait for a connection go
-// through when that is back.
+// Dial returns a connection to an address, which ends with the test. It outlives the server: calls
+// that wait for a connection go through when that is back.
 func Dial(t testing.TB, address string) *grpc.ClientConn {
 	t.Helper()
 	conn, err := grpc.NewClient("passthrough:///"+address,

@@ -11,8 +11,8 @@ import (
 	"testing"
 )
 
-// Ports are chosen below those that systems give to connections (Linux: from 32768 on, others higher), so that no connection
-// takes one while its server is down.
+// Ports are chosen below those that systems give to connections (Linux: from 32768 on, others
+// higher), so that no connection takes one while its server is down.
 const (
 	firstPort, endPort = 10_000, 30_000
 	portAttempts       = 100
@@ -27,7 +27,8 @@ var givenPorts = struct {
 	given map[int]bool
 }{given: map[int]bool{}}
 
-// Port returns a port of a host of this machine at which there is no listener, each time another one.
+// Port returns a port of a host of this machine at which there is no listener, each time another
+// one.
 func Port(host string) (int, error) {
 	givenPorts.Lock()
 	defer givenPorts.Unlock()

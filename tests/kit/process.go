@@ -28,18 +28,19 @@ type Command struct {
 	// Program is the path of the program, Args its arguments.
 	Program string
 	Args    []string
-	// Dir is the working directory, "" that of this process. Env is the whole environment, NAME=value, nil that of this
-	// process.
+	// Dir is the working directory, "" that of this process. Env is the whole environment, NAME=value,
+	// nil that of this process.
 	Dir string
 	Env []string
 	// Log is the file to which the output is appended. Required.
 	Log string
-	// Detached lets the process live on when this one ends. Otherwise it is killed then, where the system can do that.
+	// Detached lets the process live on when this one ends. Otherwise it is killed then, where the
+	// system can do that.
 	Detached bool
 }
 
-// Process is a program that can be killed and started again. A change of its Command counts from the next start on. Its
-// methods must not overlap, except for Exited and Ended.
+// Process is a program that can be killed and started again. A change of its Command counts from
+// the next start on. Its methods must not overlap, except for Exited and Ended.
 type Process struct {
 	Command
 
@@ -58,7 +59,7 @@ func (p *Process) Start() error {
 		return fmt.Errorf("start %s: %w", p, err)
 	}
 	defer func() { _ = log.Close() }()        // the process has a copy
-	cmd := exec.Command(p.Program, p.Args...) //nolint:gosec,noctx // the test's own program; it ends with Kill or Stop
+	cmd := exec.Command(p.Program, p.Args...) //nolint:noctx // the test's own program; it ends with Kill or Stop
 	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = p.Dir, p.Env, log, log
 	cmd.SysProcAttr = attributes(p.Detached)
 	if err := cmd.Start(); err != nil {
@@ -118,8 +119,8 @@ func (p *Process) Kill() error {
 	return nil
 }
 
-// Stop asks the process to end in order and waits until it is gone. One that has not ended in time is killed, which is an
-// error.
+// Stop asks the process to end in order and waits until it is gone. One that has not ended in time
+// is killed, which is an error.
 func (p *Process) Stop(within time.Duration) error {
 	if err := p.Signal(syscall.SIGTERM); err != nil {
 		return err
@@ -127,7 +128,8 @@ func (p *Process) Stop(within time.Duration) error {
 	return p.Wait(within)
 }
 
-// Wait waits until the process has ended by itself. One that has not ended in time is killed, which is an error.
+// Wait waits until the process has ended by itself. One that has not ended in time is killed, which
+// is an error.
 func (p *Process) Wait(within time.Duration) error {
 	deadline := time.NewTimer(within)
 	defer deadline.Stop()
@@ -139,8 +141,8 @@ func (p *Process) Wait(within time.Duration) error {
 	}
 }
 
-// Await asks again and again, until ask has no error. It is an error if the process ends before that, if ctx does, or if it
-// takes too long. what completes "it is not …".
+// Await asks again and again, until ask has no error. It is an error if the process ends before
+// that, if ctx does, or if it takes too long. what completes "it is not …".
 func (p *Process) Await(ctx context.Context, within time.Duration, what string, ask func(context.Context) error) error {
 	deadline := time.NewTimer(within)
 	defer deadline.Stop()
@@ -221,8 +223,8 @@ func Environment(more ...string) []string {
 	return append(env, more...)
 }
 
-// Build compiles a main package of this module, named from its root, into a file. dir is a folder of the checkout whose
-// sources count.
+// Build compiles a main package of this module, named from its root, into a file. dir is a folder
+// of the checkout whose sources count.
 func Build(ctx context.Context, dir, out, program string, flags ...string) error {
 	args := append(append([]string{"build", "-o", out}, flags...), "github.com/millrace-io/millrace/"+program)
 	cmd := exec.CommandContext(ctx, "go", args...)

@@ -50,7 +50,7 @@ func TestProcessEndsInOrder(t *testing.T) {
 	}
 }
 
-// TestProcessThatDoesNotEndIsKilled has a process that minds no signal but the last one.
+// TestProcessThatDoesNotEndIsKilled has a process that ignores the request to stop.
 func TestProcessThatDoesNotEndIsKilled(t *testing.T) {
 	p := shell(t, `trap '' TERM; echo here; while :; do sleep 0.01; done`)
 	if err := p.Await(t.Context(), kit.Patience, "there", wrote(p, "here")); err != nil {

@@ -10,7 +10,8 @@ import (
 
 // Setting is an environment variable that tests read. README.md in the folder above lists all.
 type Setting struct {
-	// Name is that of the variable, Default what counts without it, as it would be written; "" is 0, or nothing.
+	// Name is that of the variable, Default what counts without it, as it would be written; "" is 0,
+	// or nothing.
 	Name, Default string
 	// Meaning says what it decides.
 	Meaning string
@@ -126,8 +127,8 @@ func (s Setting) Seed(t testing.TB) uint64 {
 	return seed
 }
 
-// CannotRun leaves a test out for a reason that lies in the machine, or fails it with CI=true: there, what did not run must
-// not pass for green.
+// CannotRun leaves a test out for a reason that lies in the machine, or fails it with CI=true:
+// there, what did not run must not pass for green.
 func CannotRun(t testing.TB, format string, args ...any) {
 	t.Helper()
 	if CI.Is("true") {

@@ -31,8 +31,8 @@ const (
 	callTimeout = 2 * time.Minute
 )
 
-// load increments counters a-… without a pause. Every increment has an id and is sent until it has an answer, so that it
-// happens once.
+// load increments counters a-… without a pause. Every increment has an id and is sent until it has
+// an answer, so that it happens once.
 type load struct {
 	t        *testing.T
 	counters counterv1.CounterServiceClient
@@ -124,8 +124,9 @@ func (l *load) read(id string) int64 {
 	return c.GetValue()
 }
 
-// TestEffectsHappenOnce kills the worker at every named moment in turn, under load. Now and then its store is deleted, or the
-// targets of all effects break for a while. In the end both sides are equal.
+// TestEffectsHappenOnce kills the worker at every named moment in turn, under load. Now and then
+// its store is deleted, or the targets of all effects break for a while. In the end both sides are
+// equal.
 func TestEffectsHappenOnce(t *testing.T) {
 	kills := kit.EffectsKills.Number(t)
 	seed := kit.EffectsSeed.Seed(t)

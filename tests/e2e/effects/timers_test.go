@@ -47,8 +47,8 @@ func each(t *testing.T, n int, on func(ctx context.Context, i int) error) {
 	}
 }
 
-// TestTimersFireOnce sets many timers that are due at the same time, kills the worker before that and while they fire, deletes
-// its store once, and finds that every one has fired once.
+// TestTimersFireOnce sets many timers that are due at the same time, kills the worker before that
+// and while they fire, deletes its store once, and finds that every one has fired once.
 func TestTimersFireOnce(t *testing.T) {
 	n := kit.Timers.Number(t)
 	p := harness.Start(t, harness.Options{Program: "tests/e2e/mirror", Tags: "failpoints"})
@@ -88,7 +88,8 @@ func TestTimersFireOnce(t *testing.T) {
 		n, set.Seconds(), took.Seconds(), late[n/2], late[n*99/100])
 }
 
-// TestTimersAreOnTime sets timers that are due one after the other, and says how late they are when nothing goes wrong.
+// TestTimersAreOnTime sets timers that are due one after the other, and says how late they are when
+// nothing goes wrong.
 func TestTimersAreOnTime(t *testing.T) {
 	const n, spread = 2000, 4 * time.Second
 	p := harness.Start(t, harness.Options{Program: "tests/e2e/mirror", Tags: "failpoints"})

@@ -27,11 +27,13 @@ const (
 	longTask = 500
 	// floodCommands, each with floodEffects, are more than a partition holds in memory.
 	floodCommands, floodEffects = 5, 900
-	// slowTargets are more than a partition sends at a time; slowTask is how long each takes, in milliseconds.
+	// slowTargets are more than a partition sends at a time; slowTask is how long each takes, in
+	// milliseconds.
 	slowTargets, slowTask = 80, 5_000
 )
 
-// callerFaults are what callers can do to each other, each a scene of its own on entities of its own.
+// callerFaults are what callers can do to each other, each a scene of its own on entities of its
+// own.
 func callerFaults() []fault {
 	return []fault{
 		{"both attempts leave", (*world).bothLeave},
@@ -72,7 +74,8 @@ func (w *world) try(ctx context.Context, k task, id string, rng *rand.Rand) atte
 	return attempt{saw, err, strings.Join(trailer.Get("millrace-outcome"), "")}
 }
 
-// insist sends a task again and again until it is answered, or its function or that of its forward refuses, within soon; a worker that ends by itself is started again.
+// insist sends a task again and again until it is answered, or its function or that of its forward
+// refuses, within soon; a worker that ends by itself is started again.
 func (w *world) insist(k task, id string) attempt {
 	w.t.Helper()
 	var a attempt
@@ -88,7 +91,8 @@ func (w *world) insist(k task, id string) attempt {
 	return a
 }
 
-// await looks at an entity until it shows something, within a time; it returns what it has seen last.
+// await looks at an entity until it shows something, within a time; it returns what it has seen
+// last.
 func (w *world) await(id string, within time.Duration, shows func(contents) bool) (contents, bool) {
 	w.t.Helper()
 	var a attempt
@@ -100,7 +104,8 @@ func (w *world) await(id string, within time.Duration, shows func(contents) bool
 	return a.saw, false
 }
 
-// bothLeave lets two calls with one id wait behind a long one. Both leave, the later one first. The entity must serve on.
+// bothLeave lets two calls with one id wait behind a long one. Both leave, the later one first. The
+// entity must serve on.
 func (w *world) bothLeave() bool {
 	id := w.scene(-1)
 	if a := w.insist(task{id: id}, ""); a.err != nil {
@@ -129,7 +134,8 @@ func (w *world) bothLeave() bool {
 	return true
 }
 
-// leaveAndRepeat leaves a command while it runs, and sends it again with little time. If that is said to be not applied it must be so.
+// leaveAndRepeat leaves a command while it runs, and sends it again with little time. If that is
+// said to be not applied it must be so.
 func (w *world) leaveAndRepeat() bool {
 	id := w.scene(-1)
 	if a := w.insist(task{id: id}, ""); a.err != nil {
@@ -157,8 +163,8 @@ func (w *world) judgeDenial(id string, slot int, told string) {
 	}
 }
 
-// post sends a task over HTTP, where a server's word comes also when it has run out of time, and returns its outcome: done, or what
-// errors say; "" when there is no answer.
+// post sends a task over HTTP, where a server's word comes also when it has run out of time, and
+// returns its outcome: done, or what errors say; "" when there is no answer.
 func (w *world) post(ctx context.Context, address string, k task, id string, timeout time.Duration) string {
 	ctx, cancel := context.WithTimeout(ctx, soon)
 	defer cancel()
@@ -195,7 +201,8 @@ func (w *world) post(ctx context.Context, address string, k task, id string, tim
 	return "no outcome"
 }
 
-// repeatForwards sends commands again whose answers came from others: one that was answered, one that was refused.
+// repeatForwards sends commands again whose answers came from others: one that was answered, one
+// that was refused.
 func (w *world) repeatForwards() bool {
 	from, to := w.scene(-1), w.scene(-1)
 	for entities.Partition("no-"+to, partitions) != entities.Partition(to, partitions) { // progress is told with what goes the same way
@@ -226,7 +233,8 @@ func (w *world) repeatForwards() bool {
 	return true
 }
 
-// largeValues stores values near the limit of one command, many at a time, while nothing else happens: each is answered.
+// largeValues stores values near the limit of one command, many at a time, while nothing else
+// happens: each is answered.
 func (w *world) largeValues() bool {
 	w.revive()
 	happened := false
@@ -262,7 +270,8 @@ func (w *world) largeValues() bool {
 	return happened
 }
 
-// passes sends one effect from an entity in a partition to one in another, and says how long it took.
+// passes sends one effect from an entity in a partition to one in another, and says how long it
+// took.
 func (w *world) passes(from string, why string, within time.Duration) {
 	to := w.scene((entities.Partition(from, partitions) + 1) % partitions)
 	began := w.now()
@@ -274,7 +283,8 @@ func (w *world) passes(from string, why string, within time.Duration) {
 	}
 }
 
-// parkEffects makes more effects that cannot be delivered, or are refused, than a partition holds in memory. Others pass.
+// parkEffects makes more effects that cannot be delivered, or are refused, than a partition holds
+// in memory. Others pass.
 func (w *world) parkEffects() bool {
 	from := w.scene(1)
 	if w.parked == "" { // they stay
@@ -309,8 +319,8 @@ func (w *world) deadTarget() bool {
 	return true
 }
 
-// slowTarget sends effects to more entities of one partition than are sent to at a time, each of which takes long. Effects for others
-// pass before the first of those is over.
+// slowTarget sends effects to more entities of one partition than are sent to at a time, each of
+// which takes long. Effects for others pass before the first of those is over.
 func (w *world) slowTarget() bool {
 	from := w.scene(3)
 	k := task{id: from, gives: true, slow: slowTask}

@@ -16,8 +16,8 @@ const (
 	takenMost = int(callTimeout/takenStep) + 1
 )
 
-// calls is what callers met, for the figures: which calls were answered, when, how fast, and how old the answers of reads were that
-// need not be of the newest state. A nil one counts nothing.
+// calls is what callers were told, for the figures: which calls were answered, when, how fast, and
+// how old the answers of reads were that need not be of the newest state. A nil one counts nothing.
 type calls struct {
 	mu sync.Mutex
 	// on: callers are at work.
@@ -26,7 +26,8 @@ type calls struct {
 	all, answered [2]int
 	// taken counts answered calls by the time that they took.
 	taken [takenMost + 1]int
-	// last is when the last answer came, seconds how many went by until then, silent those of them without any.
+	// last is when the last answer came, seconds how many went by until then, silent those of them
+	// without any.
 	last, seconds, silent int64
 	silence               time.Duration
 	// failed counts calls that were not answered, by what they were told.
@@ -34,7 +35,8 @@ type calls struct {
 	// relaxed counts reads that were answered, ages those with a bound and, by 0, eventual ones.
 	relaxed [eventual + 1]int
 	ages    map[time.Duration][]time.Duration
-	// followed are reads that workers say they have answered for partitions of others; those of their last moments are missing.
+	// followed are reads that workers say they have answered for partitions of others; those of their
+	// last moments are missing.
 	followed atomic.Int64
 }
 

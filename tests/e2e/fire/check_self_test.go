@@ -12,8 +12,8 @@ import (
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
 
-// TestCheckerNamesBrokenPromises shows the checker a broken promise of every kind, and histories that are as they should be: a
-// checker that cannot fail proves nothing.
+// TestCheckerNamesBrokenPromises shows the checker a broken promise of every kind, and histories
+// that are as they should be: a checker that cannot fail proves nothing.
 func TestCheckerNamesBrokenPromises(t *testing.T) {
 	shows := func(all ...int) contents {
 		var s set
@@ -23,7 +23,8 @@ func TestCheckerNamesBrokenPromises(t *testing.T) {
 		return contents{set: s}
 	}
 	clock := int64(0)
-	// in makes a command that is called after everything before it and has returned before everything behind it.
+	// in makes a command that is called after everything before it and has returned before everything
+	// behind it.
 	in := func(k kind, slot int, f fate, c contents) *command {
 		clock += 2
 		return &command{kind: k, slot: slot, fate: f, showed: c, called: clock - 1, returned: clock}
@@ -78,7 +79,7 @@ func TestCheckerNamesBrokenPromises(t *testing.T) {
 		"what was taken out is back":         {[]*command{gave(0, 0), in(take, 0, done, shows()), last(0)}, lostWrite},
 		"false not applied":                  {[]*command{in(give, 0, never, contents{}), saw(0), last(0)}, falseNever},
 		"refused, and it happened":           {[]*command{in(give, 0, refused, contents{}), last(0)}, falseNever},
-		"out of nowhere":                     {[]*command{gave(0, 0), last(0, 7)}, phantom},
+		"what was never given":               {[]*command{gave(0, 0), last(0, 7)}, phantom},
 		"before it was given":                {[]*command{saw(0), gave(0, 0), last(0)}, phantom},
 		"seen and gone again":                {[]*command{lost(give, 0), saw(0), saw(), last(0)}, disorder},
 		"both first":                         {overlapping(gave(0, 0), gave(1, 1)), disorder},
@@ -86,7 +87,7 @@ func TestCheckerNamesBrokenPromises(t *testing.T) {
 		"refused without a reason":           {[]*command{gave(0, 0), in(give, 1, refused, contents{}), last(0)}, disorder},
 		"an earlier state":                   {[]*command{gave(0, 0), gave(1, 0, 1), of(eventual, 0, nil), of(eventual, 0, nil, 0), last(0, 1)}, ""},
 		"a state that never was":             {[]*command{gave(0, 0), gave(1, 0, 1), of(eventual, 0, nil, 1), last(0, 1)}, disorder},
-		"a state that nobody makes":          {[]*command{gave(0, 0), of(eventual, 0, nil, 0, 7), last(0)}, phantom},
+		"a state that was never there":       {[]*command{gave(0, 0), of(eventual, 0, nil, 0, 7), last(0)}, phantom},
 		"a state that was never committed":   {[]*command{gave(0, 0), in(give, 1, never, contents{}), of(eventual, 0, nil, 0, 1), last(0)}, falseNever},
 		"states out of any order":            {[]*command{lost(give, 0), lost(give, 1), of(eventual, 0, nil, 0), of(eventual, 0, nil, 1), last(0, 1)}, disorder},
 		"within the bound":                   {[]*command{gave(0, 0), gave(1, 0, 1), of(bounded, 2, nil, 0), last(0, 1)}, ""},
@@ -124,7 +125,7 @@ func TestAgesAreMeasured(t *testing.T) {
 func TestCallsAreCounted(t *testing.T) {
 	c := newCalls()
 	second := int64(time.Second)
-	c.note(true, 0, second/2, "") // nobody is at work yet
+	c.note(true, 0, second/2, "") // no caller is at work yet
 	c.begin()
 	c.note(true, second/2, second/2+1, "")
 	c.note(true, 0, second, "Unavailable")
@@ -142,22 +143,22 @@ func TestCallsAreCounted(t *testing.T) {
 	}
 }
 
-// TestRemainsAreHeldAgainstLaterLooks shows what is remembered of an entity a later loss, and a later effect of what was not
-// applied.
+// TestRemainsAreHeldAgainstLaterLooks shows what is remembered of an entity a later loss, and a
+// later effect of what was not applied.
 func TestRemainsAreHeldAgainstLaterLooks(t *testing.T) {
 	r := remains{must: set{}.with(0), may: set{}.with(0).with(1), never: set{}.with(2)}
 	for name, tc := range map[string]struct {
 		saw  contents
 		want string
 	}{
-		"the same":         {contents{set: set{}.with(0)}, ""},
-		"a late effect":    {contents{set: set{}.with(0).with(1)}, ""},
-		"a loss":           {contents{set: set{}.with(1)}, lostWrite},
-		"a denied effect":  {contents{set: set{}.with(0).with(2)}, falseNever},
-		"a stray":          {contents{set: set{}.with(0).with(3)}, phantom},
-		"a second effect":  {contents{set: set{}.with(0), twice: "item 0 twice"}, twice},
-		"a stranger":       {contents{set: set{}.with(0), phantom: "item x"}, phantom},
-		"shut by somebody": {contents{set: set{}.with(0), closed: true}, phantom},
+		"the same":        {contents{set: set{}.with(0)}, ""},
+		"a late effect":   {contents{set: set{}.with(0).with(1)}, ""},
+		"a loss":          {contents{set: set{}.with(1)}, lostWrite},
+		"a denied effect": {contents{set: set{}.with(0).with(2)}, falseNever},
+		"a stray":         {contents{set: set{}.with(0).with(3)}, phantom},
+		"a second effect": {contents{set: set{}.with(0), twice: "item 0 twice"}, twice},
+		"an odd item":     {contents{set: set{}.with(0), phantom: "item x"}, phantom},
+		"shut by itself":  {contents{set: set{}.with(0), closed: true}, phantom},
 	} {
 		found := r.compare("e", tc.saw)
 		if (tc.want == "") != (len(found) == 0) || tc.want != "" && found[0].promise != tc.want {
@@ -180,8 +181,8 @@ func TestScriptsAreRead(t *testing.T) {
 	}
 }
 
-// TestErrorsAreHeldAgainstWhatFails: an error is a broken promise where nothing fails, and an unknown outcome is one while only
-// the function fails.
+// TestErrorsAreHeldAgainstWhatFails: an error is a broken promise where nothing fails, and an
+// unknown outcome is one while only the function fails.
 func TestErrorsAreHeldAgainstWhatFails(t *testing.T) {
 	give, again, read := &command{kind: give}, &command{kind: give, id: "x"}, &command{kind: look}
 	for name, tc := range map[string]struct {
@@ -211,7 +212,8 @@ func TestErrorsAreHeldAgainstWhatFails(t *testing.T) {
 	}
 }
 
-// TestRebuiltStoreIsComparedWithItself: an entity that changed, a record that is missing, and one that no command wrote.
+// TestRebuiltStoreIsComparedWithItself: an entity that changed, a record that is missing, and one
+// that no command wrote.
 func TestRebuiltStoreIsComparedWithItself(t *testing.T) {
 	record := func(offset int64, kind string) *adminv1.TailResponse {
 		return &adminv1.TailResponse{Offset: offset, Kind: kind}
@@ -242,7 +244,8 @@ func TestRebuiltStoreIsComparedWithItself(t *testing.T) {
 	}
 }
 
-// TestPlainReaderFindsEvents: a record counts with the cart's key and the event as the function wrote it.
+// TestPlainReaderFindsEvents: a record counts with the cart's key and the event as the function
+// wrote it.
 func TestPlainReaderFindsEvents(t *testing.T) {
 	j := newJournal()
 	event, err := proto.Marshal(&shopv1.ItemAdded{Item: &shopv1.Item{ItemId: "3", Quantity: 1}})

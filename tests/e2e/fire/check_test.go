@@ -12,7 +12,7 @@ import (
 const (
 	lostWrite  = "acknowledged lost"   // V1
 	twice      = "applied twice"       // V2
-	phantom    = "out of nowhere"      // V2
+	phantom    = "never written"       // V2
 	stale      = "stale answer"        // V3
 	beyond     = "beyond its bound"    // a bounded read
 	before     = "before its token"    // a read of at least some state
@@ -20,7 +20,7 @@ const (
 	notOwner   = "not by the owner"    // V8
 	falseNever = "false not applied"   // V10
 	otherBytes = "other answer"        // a repeat is answered with what the first attempt got
-	heldUp     = "held up"             // what others do keeps nobody waiting without bounds
+	heldUp     = "held up"             // what others do delays a call by a bound at most
 	silent     = "halted in silence"   // a partition that is not served says what was lost
 	tooLong    = "too long to check"   // a fault of the test's size
 	unexpected = "unexpected answer"   // an error that no caller should see
@@ -53,7 +53,8 @@ func (s state) step(c *command) state {
 	return s
 }
 
-// model is one entity. A command whose outcome is unknown may take effect at any time, also after everything else.
+// model is one entity. A command whose outcome is unknown may take effect at any time, also after
+// everything else.
 var model = porcupine.Model{
 	Init: func() any { return state{} },
 	Step: func(before, input, _ any) (bool, any) {
@@ -80,8 +81,8 @@ var model = porcupine.Model{
 // patience bounds the search for an order of one entity's commands.
 const patience = 20 * time.Second
 
-// check says which promises one entity's history breaks. What can be named is named; everything else is left to the search
-// for an order.
+// check says which promises one entity's history breaks. What can be named is named; everything
+// else is left to the search for an order.
 func check(entity string, history []*command) []violation {
 	d := diagnose(entity, history)
 	d.run()
@@ -172,12 +173,13 @@ func (d *diagnosis) look(c *command) {
 	}
 }
 
-// mustNotShow: what is shown was given, by a command that may have taken effect, and was not taken out before.
+// mustNotShow: what is shown was given, by a command that may have taken effect, and was not taken
+// out before.
 func (d *diagnosis) mustNotShow(c *command, slot int) {
 	g := d.gave[slot]
 	switch {
 	case g == nil || g.called > c.returned:
-		d.name(phantom, "%v: nobody has given %d", c, slot)
+		d.name(phantom, "%v: %d was never given", c, slot)
 	case !g.happened():
 		d.name(falseNever, "%v, and then %v", g, c)
 	default:
@@ -198,7 +200,8 @@ func (d *diagnosis) mustNotMiss(c *command, slot int) {
 	d.absent(c, g)
 }
 
-// mayBeTaken says whether something may be missing from what c saw because somebody has taken it out, or c itself.
+// mayBeTaken says whether something may be missing from what c saw because another command has
+// taken it out, or c itself.
 func (d *diagnosis) mayBeTaken(c *command, slot int) bool {
 	for _, t := range d.takes[slot] {
 		if t != c && t.happened() && t.called < c.returned {

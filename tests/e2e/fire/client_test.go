@@ -16,7 +16,8 @@ import (
 )
 
 const (
-	// callTimeout bounds one call. It is shorter than many faults, so that callers give up in the midst of them.
+	// callTimeout bounds one call. It is shorter than many faults, so that callers give up in the
+	// midst of them.
 	callTimeout = 3 * time.Second
 	// stubborn is how long a caller goes on under the same id.
 	stubborn = 12 * time.Second
@@ -27,8 +28,8 @@ const (
 	hedging   = "callers hedge"
 	leaving   = "callers leave"
 	repeating = "callers repeat"
-	// mostKept is how many acknowledged commands a client remembers, to send one of them again now and then, and how many whose
-	// outcome is unknown, to send them again in the end.
+	// mostKept is how many acknowledged commands a client remembers, to send one of them again now and
+	// then, and how many whose outcome is unknown, to send them again in the end.
 	mostKept = 32
 	// shortest is what a caller waits at most who leaves early.
 	shortest = 40 * time.Millisecond
@@ -95,7 +96,8 @@ func (c *client) step() (over *entity) {
 	return over
 }
 
-// repeat sends an acknowledged command again: it gets the answer that it got before, or one that does not deny it.
+// repeat sends an acknowledged command again: it gets the answer that it got before, or one that
+// does not deny it.
 func (w *world) repeat(k kept, rng *rand.Rand) {
 	again := k.command
 	switch f := w.call(k.entity, &again, rng); {
@@ -109,8 +111,8 @@ func (w *world) repeat(k kept, rng *rand.Rand) {
 	}
 }
 
-// send makes the calls of one command, and notes what came of it. A command with an id is mostly sent again until something
-// definite is known; one without is sent once.
+// send makes the calls of one command, and notes what came of it. A command with an id is mostly
+// sent again until something definite is known; one without is sent once.
 func (c *client) send(e *entity, cmd *command) {
 	w := c.world
 	cmd.called = w.now()
@@ -133,10 +135,12 @@ func (c *client) send(e *entity, cmd *command) {
 	}
 }
 
-// strict: not_applied speaks of all attempts that have ended. With one door no earlier attempt can be on its way still.
+// strict: not_applied speaks of all attempts that have ended. With one door no earlier attempt can
+// be on its way still.
 func (w *world) strict() bool { return len(w.doors) == 1 && w.chosen(leaving) }
 
-// attempt sends a command once, or twice at the same time, or leaves early. Only those with an id do that.
+// attempt sends a command once, or twice at the same time, or leaves early. Only those with an id
+// do that.
 func (c *client) attempt(e *entity, cmd *command) fate {
 	const one = 8
 	switch w := c.world; {
@@ -151,8 +155,8 @@ func (c *client) attempt(e *entity, cmd *command) fate {
 	}
 }
 
-// hedge sends a command twice at the same time, under one id: both get the same answer, or one gets it. What one attempt is told does
-// not speak of the other one.
+// hedge sends a command twice at the same time, under one id: both get the same answer, or one gets
+// it. What one attempt is told does not speak of the other one.
 func (c *client) hedge(e *entity, cmd *command) fate {
 	w := c.world
 	copies, fates := [2]command{*cmd, *cmd}, [2]fate{}
@@ -233,7 +237,8 @@ type door struct {
 	gateway bool
 }
 
-// door picks one at random, if there is a choice one whose process can be reached, as a client does that balances its load.
+// door picks one at random, if there is a choice one whose process can be reached, as a client does
+// that balances its load.
 func (w *world) door(rng *rand.Rand) door {
 	first := rng.IntN(len(w.doors))
 	for i := range w.doors {

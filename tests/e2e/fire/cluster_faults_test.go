@@ -13,7 +13,8 @@ import (
 	"github.com/millrace-io/millrace/tests/kit"
 )
 
-// clusterFaults are what can happen to one of several workers, gateways and brokers; the others go on meanwhile.
+// clusterFaults are what can happen to one of several workers, gateways and brokers; the others go
+// on meanwhile.
 func clusterFaults() []fault {
 	return []fault{
 		{"killed for a while", (*world).away},
@@ -28,7 +29,8 @@ func clusterFaults() []fault {
 	}
 }
 
-// goOn waits until those who are left have answered some calls. Not many: every caller soon waits for the slowest partition.
+// goOn waits until those who are left have answered some calls. Not many: every caller soon waits
+// for the slowest partition.
 func (w *world) goOn(without ...*harness.Process) {
 	w.t.Helper()
 	w.awaitMore(int64(least+w.rng.IntN(least)), func() { w.revive(without...) })
@@ -62,7 +64,8 @@ func (w *world) leave() bool {
 	return code == 0
 }
 
-// drain takes everything away from a worker, which goes on serving by way of the others, and then ends.
+// drain takes everything away from a worker, which goes on serving by way of the others, and then
+// ends.
 func (w *world) drain() bool {
 	p := w.worker()
 	ctx, cancel := context.WithTimeout(w.ctx, healing)
@@ -76,7 +79,8 @@ func (w *world) drain() bool {
 	return code == 0
 }
 
-// joinAndLeave adds a worker for as long as it takes it to own something, and then ends it in one way or the other.
+// joinAndLeave adds a worker for as long as it takes it to own something, and then ends it in one
+// way or the other.
 func (w *world) joinAndLeave() bool {
 	w.revive()
 	if w.fourth == nil {
@@ -159,7 +163,8 @@ func (w *world) end9(s *kafkaserver.Server) {
 	}
 }
 
-// withoutBroker takes a broker away until the others have taken over what it led, and gives it back.
+// withoutBroker takes a broker away until the others have taken over what it led, and gives it
+// back.
 func (w *world) withoutBroker(take, giveBack func(*kafkaserver.Server), without ...*harness.Process) bool {
 	w.t.Helper()
 	k := w.kafka
@@ -198,7 +203,8 @@ func (k *kafka) coordinator(ctx context.Context) int32 {
 	return resp.Coordinators[0].NodeID
 }
 
-// broker picks the one to which something happens next, when each has everything: the coordinator of the group, or any.
+// broker picks the one to which something happens next, when each has everything: the coordinator
+// of the group, or any.
 func (k *kafka) broker(w *world) *kafkaserver.Server {
 	w.t.Helper()
 	if len(k.servers) == 1 {

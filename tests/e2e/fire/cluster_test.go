@@ -18,24 +18,26 @@ import (
 const (
 	brokers = 3
 	members = 3
-	// clusterSession is longer than that of one worker: six processes and three brokers start on the same processors.
+	// clusterSession is longer than that of one worker: six processes and three brokers start on the
+	// same processors.
 	clusterSession = 2 * time.Second
-	// brokerSession, in milliseconds, is how long brokers may be silent before the others put them out: longer than elsewhere in tests,
-	// for the same reason.
+	// brokerSession, in milliseconds, is how long brokers may be silent before the others put them
+	// out: longer than elsewhere in tests, for the same reason.
 	brokerSession = "3000"
-	// littlePatience is how long the second gateway waits for a partition on the move.
+	// littlePatience is how long the second gateway waits for a partition that moves.
 	littlePatience = 500 * time.Millisecond
 	// clusterOperations bounds a world; so many processes and brokers take long to start.
 	clusterOperations = 10 * worldOperations
 	// ciFaults is how many faults happen when no more are asked for.
 	ciFaults = 7
-	// scrapeEvery is how often workers are asked what they have answered as followers, scrapeTimeout bounds it.
+	// scrapeEvery is how often workers are asked what they have answered as followers, scrapeTimeout
+	// bounds it.
 	scrapeEvery   = 500 * time.Millisecond
 	scrapeTimeout = 300 * time.Millisecond
 )
 
-// cluster is three workers with their function in them, and two gateways, on three brokers: every record is on three of them, and is
-// acknowledged when two have it.
+// cluster is three workers with their function in them, and two gateways, on three brokers: every
+// record is on three of them, and is acknowledged when two have it.
 func (r *run) cluster(t *testing.T, w *world) {
 	t.Helper()
 	if r.calls == nil {
@@ -73,7 +75,7 @@ func (r *run) cluster(t *testing.T, w *world) {
 	if r.faults < len(faults) && r.lasts <= time.Second {
 		faults = w.some(faults, max(r.faults, ciFaults), mustHappen)
 	}
-	w.burn(faults, r.enough(clusterOperations))
+	w.inject(faults, r.enough(clusterOperations))
 	w.end()
 	w.readLog()
 	if r.calls.followed.Load() == 0 {
@@ -91,7 +93,8 @@ func (w *world) member(name string) *harness.Process {
 	}})
 }
 
-// mustHappen are faults that happen in every run on a cluster: a worker is away in each of the ways in which it can be.
+// mustHappen are faults that happen in every run on a cluster: a worker is away in each of the ways
+// in which it can be.
 var mustHappen = []string{"killed for a while", "paused beyond session", "stopped for a while", "drained"}
 
 // some chooses n of the faults, among them those that must happen.
@@ -131,7 +134,8 @@ func (w *world) awaitShares() {
 	})
 }
 
-// watchFollowers adds up what workers have answered for partitions of others, until the world stops.
+// watchFollowers adds up what workers have answered for partitions of others, until the world
+// stops.
 func (w *world) watchFollowers() {
 	again := time.NewTicker(scrapeEvery)
 	defer again.Stop()

@@ -18,8 +18,8 @@ import (
 // diskBytes is the size of each of the two disks that are filled.
 const diskBytes = 192 << 20
 
-// disks are two small file systems, for the log and for the store, in a mount namespace that a process of ours holds open: what is
-// on them outlives the workers.
+// disks are two small file systems, for the log and for the store, in a mount namespace that a
+// process of ours holds open: what is on them outlives the workers.
 type disks struct {
 	holder *exec.Cmd
 	data   string
@@ -97,19 +97,20 @@ func (r *run) disk(t *testing.T, w *world) {
 	w.disks = d
 	w.launch(harness.Options{Program: program, Tags: w.tags, Args: []string{"--partitions", fmt.Sprint(partitions)}, Env: w.env, Data: d.data, Wrapper: d.enter()})
 	w.start(r.clients, 2*r.clients)
-	w.burn([]fault{
+	w.inject([]fault{
 		{"log disk full", (*world).fillLog},
 		{"store disk full", (*world).fillStore},
 		{"kill", (*world).kill},
 	}, r.share())
 	w.end()
 	w.workers[0].Stop(t)
-	spare := filepath.Join(t.TempDir(), "log") // a database wants a path that leads to the same place for everybody
+	spare := filepath.Join(t.TempDir(), "log") // a database wants a path that every process sees alike
 	w.copy(d.path("log"), spare)
 	w.readEmbedded(spare)
 }
 
-// fillLog leaves no room for the log until commands fail for it, and makes room again: then the log goes on by itself.
+// fillLog leaves no room for the log until commands fail for it, and makes room again: then the log
+// goes on by itself.
 func (w *world) fillLog() bool {
 	w.forget("no space left")
 	w.disks.fill(w.t, "log")
@@ -119,7 +120,8 @@ func (w *world) fillLog() bool {
 	return true
 }
 
-// fillStore leaves no room for the store. A worker that is killed then cannot even open it, and says so.
+// fillStore leaves no room for the store. A worker that is killed then cannot even open it, and
+// says so.
 func (w *world) fillStore() bool {
 	p := w.worker()
 	p.Kill(w.t)

@@ -18,7 +18,8 @@ import (
 	"github.com/millrace-io/millrace/tests/kit"
 )
 
-// storeFaults are what can happen to the store, a cache of any log; without anything else going wrong it must come back.
+// storeFaults are what can happen to the store, a cache of any log; without anything else going
+// wrong it must come back.
 func storeFaults() []fault {
 	return []fault{
 		{"store deleted", (*world).loseStore},
@@ -44,8 +45,8 @@ func (w *world) loseStore() bool {
 	return deleted
 }
 
-// flipStore turns bits in files of the store, after an end in order or after a kill: then some of what is in them was never
-// made durable.
+// flipStore turns bits in files of the store, after an end in order or after a kill: then some of
+// what is in them was never made durable.
 func (w *world) flipStore() bool {
 	p := w.worker()
 	if w.rng.IntN(2) == 0 {
@@ -57,12 +58,13 @@ func (w *world) flipStore() bool {
 	before := len(p.Output(w.t))
 	w.restart(p)
 	if strings.Contains(p.Output(w.t)[before:], "damaged") {
-		w.outcome("store damage met")
+		w.outcome("store damage found")
 	}
 	return len(flipped) > 0
 }
 
-// flip turns k bits, each in a file below dir that is chosen by kind first, so that the few large ones do not get all.
+// flip turns k bits, each in a file below dir that is chosen by kind first, so that the few large
+// ones do not get all.
 func flip(fatalf func(string, ...any), rng *rand.Rand, dir string, k int) []string {
 	byKind := map[string][]string{}
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
@@ -100,7 +102,8 @@ func flip(fatalf func(string, ...any), rng *rand.Rand, dir string, k int) []stri
 	return flipped
 }
 
-// tearTail kills the worker and leaves behind the end of its log what a write leaves that was cut off by a power loss: garbage.
+// tearTail kills the worker and leaves behind the end of its log what a write leaves that was cut
+// off by a power loss: garbage.
 func (w *world) tearTail() bool {
 	p := w.worker()
 	p.Kill(w.t)
@@ -139,8 +142,9 @@ func newestWAL(dir string) (name string, number uint32) {
 	return name, number
 }
 
-// endOfWAL returns where the last whole chunk of a WAL ends. A chunk is a checksum (4 bytes), a length (2), a type (1), the
-// number of the log (4), a position (8), and its payload; none crosses the border of a block.
+// endOfWAL returns where the last whole chunk of a WAL ends. A chunk is a checksum (4 bytes), a
+// length (2), a type (1), the number of the log (4), a position (8), and its payload; none crosses
+// the border of a block.
 func endOfWAL(content []byte, number uint32) int {
 	const block, header, firstType, lastType = 32 << 10, 19, 9, 12
 	at := 0
@@ -160,7 +164,8 @@ func endOfWAL(content []byte, number uint32) int {
 	}
 }
 
-// secondProcess starts another worker on the same directory: it must end with an error that says so, and disturb nothing.
+// secondProcess starts another worker on the same directory: it must end with an error that says
+// so, and disturb nothing.
 func (w *world) secondProcess() bool {
 	p := w.worker()
 	second := harness.Launch(w.t, harness.Options{Program: program, Tags: w.tags, Data: p.Data()})
@@ -172,8 +177,9 @@ func (w *world) secondProcess() bool {
 	return true
 }
 
-// flipLog turns bits in the files of the log itself, which nothing can rebuild: the worker says so and names file and remedy,
-// or what was hit is not needed. What it shows all the same is right. Then the log is restored from a copy.
+// flipLog turns bits in the files of the log itself, which nothing can rebuild: the worker says so
+// and names file and remedy, or what was hit is not needed. What it shows all the same is right.
+// Then the log is restored from a copy.
 func (w *world) flipLog() bool {
 	p := w.worker()
 	damaged := false
@@ -218,7 +224,7 @@ func (w *world) judgeDamagedLog(p *harness.Process) {
 	switch {
 	case ready:
 		w.compare() // whatever it shows is right
-		w.outcome("log damage not met")
+		w.outcome("log damage not found")
 	case !strings.Contains(trouble, filepath.Join(p.Data(), "log")) || !strings.Contains(trouble, "check the disk") && !strings.Contains(trouble, "run the version"):
 		w.t.Errorf("the log is damaged, and this does not name it with a remedy: %s", trouble)
 	default:
@@ -252,7 +258,8 @@ func (w *world) copy(from, to string) {
 // lastLines is the end of what a process said.
 func lastLines(said string) string { return said[max(0, len(said)-4<<10):] }
 
-// readEmbedded stops the worker, reads its log from the start and holds it against what every client knows.
+// readEmbedded stops the worker, reads its log from the start and holds it against what every
+// client knows.
 func (w *world) readEmbedded(dir string) {
 	w.t.Helper()
 	w.workers[0].Stop(w.t)

@@ -37,8 +37,9 @@ func endings() []ending {
 	}
 }
 
-// finish lets a world end with something that cannot be undone: workers go on with what they have, and are then started again. What
-// they serve is whole, an acknowledged command that is sent again happens no second time, and what they do not serve they name.
+// finish lets a world end with something that cannot be undone: workers go on with what they have,
+// and are then started again. What they serve is whole, an acknowledged command that is sent again
+// happens no second time, and what they do not serve they name.
 func (w *world) finish() {
 	w.t.Helper()
 	all := slices.DeleteFunc(endings(), func(e ending) bool { return !w.chosen(e.name) })
@@ -46,13 +47,13 @@ func (w *world) finish() {
 		return
 	}
 	e := all[w.rng.IntN(len(all))]
-	for _, p := range w.workers { // a store with a damage that no worker has met yet would be lost when it is to remember
+	for _, p := range w.workers { // a store with damage that no worker has found yet would be lost when it is needed
 		p.Kill(w.t)
 		p.DeleteStore(w.t)
 		p.Respawn(w.t)
 	}
 	w.awaitAllReady("to start for " + e.name)
-	w.let(fault{e.name, e.run})
+	w.injectOne(fault{e.name, e.run})
 	w.judgeLoss(e, "as they were")
 	if w.t.Failed() {
 		return
@@ -71,7 +72,8 @@ func (w *world) finish() {
 	}
 }
 
-// judgeLoss waits until every partition is served or says what is lost, and looks at everything that is served.
+// judgeLoss waits until every partition is served or says what is lost, and looks at everything
+// that is served.
 func (w *world) judgeLoss(e ending, when string) {
 	w.t.Helper()
 	what := fmt.Sprintf("after %s, workers %s", e.name, when)
@@ -120,8 +122,9 @@ func (w *world) judgeLoss(e ending, when string) {
 	w.compareThese(served)
 }
 
-// named are the partitions that are not served for what has happened, with what workers say of them; open is what is not known yet of
-// another one, "" for nothing. A worker that has given up everything speaks for all partitions; one that has ended does so when all have.
+// named are the partitions that are not served for what has happened, with what workers say of
+// them; open is what is not known yet of another one, "" for nothing. A worker that has given up
+// everything speaks for all partitions; one that has ended does so when all have.
 func (w *world) named(e ending) (named map[int32]string, open string) {
 	active, why := map[int32]bool{}, map[int32]string{}
 	for i, admin := range w.admins {
@@ -253,7 +256,7 @@ func (w *world) addPartitions() bool {
 		w.t.Fatalf("add partitions to the journal: %v %v", err, resp)
 	}
 	p := harness.Launch(w.t, harness.Options{Program: program, Tags: w.tags, Command: "run", Env: w.env, Args: []string{
-		"--app", group, "--brokers", w.kafka.door(), "--worker", "stranger", "--session-timeout", clusterSession.String(), "--contract-check", contract.String(),
+		"--app", group, "--brokers", w.kafka.door(), "--worker", "another", "--session-timeout", clusterSession.String(), "--contract-check", contract.String(),
 	}})
 	w.workers = append(w.workers, p)
 	w.doors = append(w.doors, door{conn: p.Dial(w.t)})
@@ -273,7 +276,8 @@ func (k *kafka) door() string {
 	return k.addresses()
 }
 
-// compactLog lets the brokers compact the journal until records are missing from it, and sets everything back.
+// compactLog lets the brokers compact the journal until records are missing from it, and sets
+// everything back.
 func (w *world) compactLog() bool {
 	k := w.kafka
 	for _, s := range []setting{{"segment.ms", "1000"}, {"min.cleanable.dirty.ratio", "0.001"}, {"max.compaction.lag.ms", "1000"}} {

@@ -15,15 +15,17 @@ import (
 )
 
 const (
-	// mostCommands bounds an entity's history, and mostUnknown the commands in it of which nobody knows: the search for an order
-	// tries every subset of those.
+	// mostCommands bounds an entity's history, and mostUnknown the commands in it whose outcome is
+	// unknown: the search for an order tries every subset of those.
 	mostCommands = 150
 	mostUnknown  = 8
-	// counterSlots is what fits into a counter: two bits tell how often each of its commands took effect.
+	// counterSlots is what fits into a counter: two bits tell how often each of its commands took
+	// effect.
 	counterSlots = 31
 	// mostSleep bounds how many milliseconds a script takes over a command.
 	mostSleep = 30
-	// hot is how many entities get half of the commands, where looks may be answered with earlier states.
+	// hot is how many entities get half of the commands, where looks may be answered with earlier
+	// states.
 	hot = 4
 	// shutAfter is when a cart may be closed for good.
 	shutAfter = 120
@@ -147,17 +149,18 @@ type entity struct {
 // name is its key.
 func (e *entity) name() string { return e.kind() + "/" + e.id }
 
-// pool is the entities that clients work on, so many at a time; one that is full makes room for a new one.
+// pool is the entities that clients work on, so many at a time; one that is full makes room for a
+// new one.
 type pool struct {
 	mu   sync.Mutex
 	live []*entity
 	made int
 	// prefix makes ids unique.
 	prefix string
-	// relaxed: every second look may be answered with an earlier state, there are more of them, and half of all commands are for a few
-	// entities, so that there is mostly something new to be missed.
+	// relaxed: every second look may be answered with an earlier state, there are more of them, and
+	// half of all commands are for a few entities, so that there is mostly something new to be missed.
 	relaxed bool
-	// over gets each entity that nobody works on any more.
+	// over gets each entity that no client works on any more.
 	over chan *entity
 }
 
@@ -232,7 +235,7 @@ func (p *pool) beginGive(rng *rand.Rand) (*entity, *command) {
 	return nil, nil
 }
 
-// beginLook looks at an entity that somebody works on.
+// beginLook looks at an entity that a client works on.
 func (p *pool) beginLook(e *entity) *command {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -274,7 +277,8 @@ func (e *entity) choose(rng *rand.Rand, relaxed bool) kind {
 	}
 }
 
-// hand gives an entity that is done with to the checkers, and waits until one takes it; nil is none.
+// hand gives an entity that is done with to the checkers, and waits until one takes it; nil is
+// none.
 func (p *pool) hand(over *entity) {
 	if over != nil {
 		p.over <- over

@@ -17,11 +17,12 @@ import (
 type totals struct {
 	engine  string
 	started time.Time
-	// answers are calls that were answered; checked and unsure are commands that are in a checked history, and those of them
-	// whose outcome is not known.
+	// answers are calls that were answered; checked and unsure are commands that are in a checked
+	// history, and those of them whose outcome is not known.
 	answers, checked, unsure atomic.Int64
 	mu                       sync.Mutex
-	// faults counts, by name, those that were seen to have happened; idle those that were tried and did nothing.
+	// faults counts, by name, those that were seen to have happened; idle those that were tried and
+	// did nothing.
 	faults, idle map[string]int
 	violations   map[string]int
 	saw          map[string]error

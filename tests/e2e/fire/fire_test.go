@@ -13,7 +13,6 @@ import (
 	"github.com/millrace-io/millrace/internal/mutation"
 	"github.com/millrace-io/millrace/tests/e2e/harness"
 	"github.com/millrace-io/millrace/tests/kafkaserver"
-
 	"github.com/millrace-io/millrace/tests/kit"
 )
 
@@ -86,7 +85,8 @@ func (r *run) done() bool {
 // worldOperations bounds one world, so that its log can be read and copied in seconds.
 const worldOperations = 100_000
 
-// enough says whether a world that begins now has had its share, of most operations if nobody asks for fewer.
+// enough says whether a world that begins now has had its share, of most operations if no fewer are
+// asked for.
 func (r *run) enough(most int64) func() bool {
 	before, worked, began := r.checked.Load(), r.worked, time.Now()
 	return func() bool {
@@ -100,13 +100,13 @@ func (r *run) embedded(t *testing.T, w *world) {
 	t.Helper()
 	w.launch(harness.Options{Program: program, Tags: w.tags, Args: []string{"--partitions", fmt.Sprint(partitions)}, Env: w.env})
 	w.start(r.clients, 2*r.clients)
-	w.burn(slices.Concat(processFaults(), storeFaults(), logFaults(), callerFaults(), settingsFaults()), r.enough(worldOperations))
+	w.inject(slices.Concat(processFaults(), storeFaults(), logFaults(), callerFaults(), settingsFaults()), r.enough(worldOperations))
 	w.end()
 	w.readEmbedded(filepath.Join(w.workers[0].Data(), "log"))
 }
 
-// waiting are kinds of faults and habits that find what is not fixed yet, and what each waits for: they happen only where
-// MILLRACE_FIRE_KINDS is set and names them.
+// waiting are kinds of faults and habits that find what is not fixed yet, and what each waits for:
+// they happen only where MILLRACE_FIRE_KINDS is set and names them.
 var waiting = map[string]string{}
 
 // chosen says whether a kind of fault is to happen, or a habit to be had.

@@ -33,7 +33,7 @@ func (r *run) function(t *testing.T, w *world) {
 		"--partitions", fmt.Sprint(partitions), "--function", w.function.Address(),
 	}})
 	w.start(r.clients, 2*r.clients)
-	w.burn([]fault{
+	w.inject([]fault{
 		{"function killed", (*world).killFunction},
 		{"function paused", (*world).pauseFunction},
 		{"kill", (*world).kill},
@@ -56,7 +56,7 @@ func (r *run) supervisedFunction(t *testing.T, w *world) {
 	})
 	t.Cleanup(func() { w.workers[0].Stop(t) }) // in order: a function outlives a worker that is killed
 	w.start(r.clients, 2*r.clients)
-	w.burn([]fault{
+	w.inject([]fault{
 		{"supervised function killed", (*world).killSupervised},
 		{"stop in order", (*world).stopInOrder},
 	}, r.share())
@@ -72,7 +72,7 @@ func (r *run) functionOnKafka(t *testing.T, w *world) {
 	w.launch(harness.Options{Tags: w.tags, Command: "run", Env: w.env, Args: w.kafka.flags("--function", w.function.Address())})
 	w.kafka.client.AddConsumePartitions(map[string]map[int32]kgo.Offset{topic: fromStart()})
 	w.start(r.clients, 2*r.clients)
-	w.burn([]fault{
+	w.inject([]fault{
 		{"broker killed", (*world).killBroker},
 		{"broker and worker killed", (*world).killBrokerAndWorker},
 		{"function killed", (*world).killFunction},

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// slots is how many things one entity can be given at most. Each is given by one command, so that whoever looks at the entity
-// sees which commands took effect.
+// slots is how many things one entity can be given at most. Each is given by one command, so that a
+// look at it shows which commands took effect.
 const slots = 192
 
 // set is a set of slots. Sets are equal when == says so.
@@ -40,7 +40,8 @@ func (s set) String() string {
 type contents struct {
 	set    set
 	closed bool
-	// odd says what no order of commands can lead to, first what was given twice, then what nobody gave; "" for nothing.
+	// odd says what no order of commands can lead to, first what was given twice, then what was never
+	// given; "" for nothing.
 	twice, phantom string
 }
 
@@ -81,19 +82,21 @@ type command struct {
 	sleep int
 	// id is its command id, empty for none.
 	id string
-	// freshness is which state a look asks for: with after, one not older than an answer's; with bound, not older than that.
+	// freshness is which state a look asks for: with after, one not older than an answer's; with
+	// bound, not older than that.
 	freshness freshness
 	after     *command
 	bound     time.Duration
 	// called and returned are nanoseconds of one monotonic clock.
 	called, returned int64
 	fate             fate
-	// showed is what the answer of a command that is done showed; missing: it was refused because there is nothing to take.
+	// showed is what the answer of a command that is done showed; missing: it was refused because
+	// there is nothing to take.
 	showed  contents
 	missing bool
 	// token is what the answer said of the state that it is of.
 	token string
-	// last marks the look after which nobody asks the entity for anything.
+	// last marks the look after which there is no command to the entity.
 	last bool
 }
 

@@ -15,12 +15,13 @@ import (
 	"github.com/millrace-io/millrace/tests/conformance/proto/vemodel"
 )
 
-// journal is a log as somebody reads it who knows the reader rule and what the two services write.
+// journal is a log as a reader sees it who knows the reader rule and what the services write.
 type journal struct {
 	parts map[int32]*part
 	// entities is what the valid records of each say, by key.
 	entities map[string]*told
-	// plain are keys and values of the records of carts, as a reader sees them who knows nothing of millrace.
+	// plain are keys and values of the records of carts, as a reader sees them who knows nothing of
+	// millrace.
 	plain map[string]bool
 	// ids are the commands with an id that took effect.
 	ids map[string]bool
@@ -189,8 +190,8 @@ func (j *journal) name(promise, entity, format string, args ...any) {
 	j.found = append(j.found, violation{promise, entity, fmt.Sprintf(format, args...)})
 }
 
-// compare holds the log against what is known of every entity: what was acknowledged is there, under the ownership that counts,
-// and what was denied is not.
+// compare holds the log against what is known of every entity: what was acknowledged is there,
+// under the ownership that counts, and what was denied is not.
 func (j *journal) compare(finished map[string]remains) []violation {
 	found := j.found
 	for name, r := range finished {
@@ -212,7 +213,8 @@ func (j *journal) compare(finished map[string]remains) []violation {
 	return found
 }
 
-// missing are the items of a cart without a record that has the cart's key, and the event as the function wrote it.
+// missing are the items of a cart without a record that has the cart's key, and the event as the
+// function wrote it.
 func (j *journal) missing(name string, items set) (found []violation) {
 	for slot := range slots {
 		if !items.has(slot) {

@@ -21,12 +21,14 @@ const (
 	topic      = "millrace.journal"
 	group      = "millrace"
 	partitions = 4
-	// session is how long the group waits for a silent worker in these tests, contract how often a worker looks at its topic.
+	// session is how long the group waits for a silent worker in these tests, contract how often a
+	// worker looks at its topic.
 	session  = time.Second
 	contract = 300 * time.Millisecond
 )
 
-// kafka is a broker to which workers come through a proxy, or a cluster of brokers without one; the test itself comes straight.
+// kafka is a broker to which workers come through a proxy, or a cluster of brokers without one; the
+// test itself comes straight.
 type kafka struct {
 	servers []*kafkaserver.Server
 	proxy   *proxy
@@ -85,7 +87,7 @@ func (r *run) kafka(t *testing.T, w *world) {
 	w.launch(harness.Options{Program: program, Tags: w.tags, Command: "run", Env: w.env, Args: w.kafka.flags()})
 	w.kafka.client.AddConsumePartitions(map[string]map[int32]kgo.Offset{topic: fromStart()})
 	w.start(r.clients, 2*r.clients)
-	w.burn(slices.Concat(processFaults(), storeFaults(), networkFaults(), brokerFaults(), writerFaults(), callerFaults(), w.kafka.operatorFaults()), r.enough(worldOperations))
+	w.inject(slices.Concat(processFaults(), storeFaults(), networkFaults(), brokerFaults(), writerFaults(), callerFaults(), w.kafka.operatorFaults()), r.enough(worldOperations))
 	w.end()
 	w.readLog()
 	w.finish()
@@ -118,8 +120,8 @@ func (w *world) slowNetwork() bool {
 	return p.delays.Load() > before
 }
 
-// loseAnswers swallows what the broker answers, and cuts the connections on which that happened: what was appended is not known
-// to be.
+// loseAnswers swallows what the broker answers, and cuts the connections on which that happened:
+// what was appended is not known to be.
 func (w *world) loseAnswers() bool {
 	p := w.kafka.proxy
 	before := p.swallowed.Load()
@@ -130,8 +132,8 @@ func (w *world) loseAnswers() bool {
 	return p.swallowed.Load() > before
 }
 
-// holdProduce keeps appends on their way for a while. Every second time the worker hangs up meanwhile, and sends them again on a
-// new connection.
+// holdProduce keeps appends on their way for a while. Every second time the worker hangs up
+// meanwhile, and sends them again on a new connection.
 func (w *world) holdProduce() bool {
 	p := w.kafka.proxy
 	before := p.holds.Load()

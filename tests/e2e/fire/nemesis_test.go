@@ -15,25 +15,29 @@ import (
 	"github.com/millrace-io/millrace/tests/kit"
 )
 
-// fault is one thing that can go wrong. run lets it go wrong and mends it, and says whether an effect of it was seen.
+// fault is one thing that can go wrong. run lets it go wrong and repairs it, and says whether an
+// effect of it was seen.
 type fault struct {
 	name string
 	run  func(w *world) bool
 }
 
 const (
-	// failpointWithin is how long a worker may live until it comes to the moment at which it is to die, failpointMost how often it may
-	// pass it before. One of several has less to do, on slower brokers.
+	// failpointWithin is how long a worker may live until it comes to the moment at which it is to
+	// die, failpointMost how often it may pass it before. One of several has less to do, on slower
+	// brokers.
 	failpointWithin = 60 * time.Second
 	failpointMost   = 300
 	// pauseFor is how long a worker is stopped; longer than a call may take.
 	pauseFor = callTimeout + time.Second
-	// least and most are the answers between two faults; how many is up to the seed. When many operations are asked for, most grows.
+	// least and most are the answers between two faults; how many is up to the seed. When many
+	// operations are asked for, most grows.
 	least, most = 50, 400
 )
 
-// burn lets every fault happen, in an order that the seed decides, and then again until enough have happened and enough was asked.
-func (w *world) burn(faults []fault, enough func() bool) {
+// inject lets every fault happen, in an order that the seed decides, and then again until enough
+// have happened and enough was asked.
+func (w *world) inject(faults []fault, enough func() bool) {
 	w.t.Helper()
 	faults = slices.DeleteFunc(faults, func(f fault) bool { return !w.chosen(f.name) })
 	for n := 0; len(faults) > 0 && (n < len(faults) || !enough()); {
@@ -43,7 +47,7 @@ func (w *world) burn(faults []fault, enough func() bool) {
 			}
 			w.awaitAnswers(int64(least + w.rng.IntN(w.most-least)))
 			w.fails(anything)
-			w.let(faults[i])
+			w.injectOne(faults[i])
 			if w.t.Failed() {
 				return // what follows would only repeat it
 			}
@@ -53,8 +57,8 @@ func (w *world) burn(faults []fault, enough func() bool) {
 	w.awaitAnswers(most)
 }
 
-// let lets one fault happen.
-func (w *world) let(f fault) {
+// injectOne lets one fault happen.
+func (w *world) injectOne(f fault) {
 	w.t.Helper()
 	began := time.Now()
 	w.debugf("%s: %s", w.name, f.name)
@@ -120,7 +124,8 @@ func (w *world) killAt(point string) bool {
 	return code == -1 // a signal
 }
 
-// setClock sets the wall clock of a worker on or back, by so much that it notices, and waits until it has.
+// setClock sets the wall clock of a worker on or back, by so much that it notices, and waits until
+// it has.
 func (w *world) setClock(signal syscall.Signal) bool {
 	p := w.worker()
 	direction := map[syscall.Signal]string{syscall.SIGUSR1: "forward", syscall.SIGUSR2: "back"}[signal]
@@ -156,11 +161,12 @@ func (w *world) clockJumps(p *harness.Process, direction string) string {
 	return ""
 }
 
-// restart starts a worker that has ended and waits until it serves. One that meets damage in its store ends once more, by itself.
+// restart starts a worker that has ended and waits until it serves. One that finds damage in its
+// store ends once more, by itself.
 func (w *world) restart(p *harness.Process) {
 	w.t.Helper()
 	for p.Respawn(w.t); !w.ready(p); p.Respawn(w.t) {
-		w.mustHaveMetDamage(p)
+		w.mustHaveFoundDamage(p)
 	}
 }
 
@@ -178,15 +184,15 @@ func (w *world) ready(p *harness.Process) bool {
 	return is
 }
 
-// mustHaveMetDamage: a worker has ended that nobody killed. There is one good reason.
-func (w *world) mustHaveMetDamage(p *harness.Process) {
+// mustHaveFoundDamage: a worker has ended that was not killed. There is one good reason.
+func (w *world) mustHaveFoundDamage(p *harness.Process) {
 	w.t.Helper()
 	said := lastLines(p.Output(w.t))
 	if w.disks != nil && strings.Contains(said, "the store has failed; start again when its disk is well") {
 		return
 	}
 	if !strings.Contains(said, "the store was damaged while it was in use; start again") {
-		w.t.Fatalf("a worker ended that nobody has killed:\n%s", said)
+		w.t.Fatalf("a worker ended that was not killed:\n%s", said)
 	}
 	w.outcome("store damage ended the worker")
 }
@@ -196,13 +202,13 @@ func (w *world) revive(without ...*harness.Process) {
 	w.t.Helper()
 	for _, p := range w.workers {
 		if p.Ended() && !slices.Contains(without, p) && !slices.Contains(w.refused, p) {
-			w.mustHaveMetDamage(p)
+			w.mustHaveFoundDamage(p)
 			w.restart(p)
 		}
 	}
 	for _, p := range w.gateways {
 		if p.Ended() && !slices.Contains(without, p) {
-			w.t.Fatalf("a gateway ended that nobody has killed:\n%s", lastLines(p.Output(w.t)))
+			w.t.Fatalf("a gateway ended that was not killed:\n%s", lastLines(p.Output(w.t)))
 		}
 	}
 }

@@ -24,8 +24,8 @@ func settingsFaults() []fault {
 	}
 }
 
-// allowLarger starts the worker for larger commands than its log was made for, and then as before. A command of that size is stored or
-// refused, and nothing else suffers from it.
+// allowLarger starts the worker for larger commands than its log was made for, and then as before.
+// A command of that size is stored or refused, and nothing else suffers from it.
 func (w *world) allowLarger() bool {
 	p := w.worker()
 	p.Stop(w.t)
@@ -44,7 +44,8 @@ func (w *world) allowLarger() bool {
 	return true
 }
 
-// otherPartitions starts the worker with another number of partitions than its data is of: it must say so and end.
+// otherPartitions starts the worker with another number of partitions than its data is of: it must
+// say so and end.
 func (w *world) otherPartitions() bool {
 	p := w.worker()
 	p.Stop(w.t)
@@ -68,7 +69,8 @@ type setting struct {
 	wrong string
 }
 
-// settings are those that break what a journal needs, without taking anything from it in the time that they last.
+// settings are those that break what a journal needs, without taking anything from it in the time
+// that they last.
 func (k *kafka) settings() map[string]setting {
 	all := map[string]setting{
 		"settings changed":     {"retention.ms", "3600000000"},
@@ -99,7 +101,8 @@ func (k *kafka) operatorFaults() []fault {
 	return faults
 }
 
-// changeSetting breaks the topic contract, and restores it when every worker has said so and has given everything up.
+// changeSetting breaks the topic contract, and restores it when every worker has said so and has
+// given everything up.
 func (w *world) changeSetting(s setting) bool {
 	w.revive()
 	right := w.kafka.setting(w, s.name)
@@ -134,7 +137,8 @@ func (w *world) awaitAllReady(what string) {
 	})
 }
 
-// raiseInsync asks for every replica, and takes a broker away: nothing can be written until it is enough again what there is.
+// raiseInsync asks for every replica, and takes a broker away: nothing can be written until it is
+// enough again what there is.
 func (w *world) raiseInsync() bool {
 	w.revive()
 	const name = "min.insync.replicas"

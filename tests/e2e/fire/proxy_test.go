@@ -13,8 +13,8 @@ import (
 	"github.com/millrace-io/millrace/tests/kit"
 )
 
-// proxy stands between workers and a broker and fails in the ways of a network. Each connection has two goroutines, which end
-// with it; close ends all of them and waits.
+// proxy stands between workers and a broker and fails in the ways of a network. Each connection has
+// two goroutines, which end with it; close ends all of them and waits.
 type proxy struct {
 	listener net.Listener
 	backend  string
@@ -24,13 +24,15 @@ type proxy struct {
 	links map[*link]struct{}
 	// delay holds every frame up, in both directions.
 	delay time.Duration
-	// held, while not nil, is closed when produce requests may go on; until then they stay here, even if their sender hangs up.
+	// held, while not nil, is closed when produce requests may go on; until then they stay here, even
+	// if their sender hangs up.
 	held chan struct{}
 	// deaf: what brokers answer is swallowed.
 	deaf bool
 	done chan struct{}
 
-	// What really happened: connections cut, requests held, requests delayed, bytes of answers swallowed.
+	// What really happened: connections cut, requests held, requests delayed, bytes of answers
+	// swallowed.
 	cuts, holds, delays, swallowed atomic.Int64
 }
 
@@ -127,7 +129,8 @@ func (p *proxy) wait(d time.Duration) {
 	}
 }
 
-// answers carries bytes to the client, until the broker hangs up. Once some were swallowed, the rest would make no sense.
+// answers carries bytes to the client, until the broker hangs up. Once some were swallowed, the
+// rest would make no sense.
 func (p *proxy) answers(l *link) {
 	defer p.drop(l)
 	buffer := make([]byte, 64<<10)
@@ -209,7 +212,8 @@ func (p *proxy) heal() {
 	p.held, p.deaf, p.delay = nil, false, 0
 }
 
-// TestProxyFailsAsAsked: what is held arrives after its sender has hung up, what is swallowed does not.
+// TestProxyFailsAsAsked: what is held arrives after its sender has hung up, what is swallowed does
+// not.
 func TestProxyFailsAsAsked(t *testing.T) {
 	backend := kit.Listen(t, "127.0.0.1:0")
 	arrived := make(chan string, 8)

@@ -17,8 +17,8 @@ import (
 // shownEntities bounds how many entities are compared.
 const shownEntities = 200
 
-// rebuildStore deletes the store after an end in order and after a kill, while nobody calls: what the worker shows of its
-// entities and its journal is the same after each.
+// rebuildStore deletes the store after an end in order and after a kill, while no call is under
+// way: what the worker shows of its entities and its journal is the same after each.
 func (w *world) rebuildStore() bool {
 	w.t.Helper()
 	p := w.worker()
@@ -56,7 +56,8 @@ func (w *world) awaitNoEffects() {
 
 // shown is what a worker shows of its data.
 type shown struct {
-	// entities has what the store knows of each, by key; journal the records of each partition, in order.
+	// entities has what the store knows of each, by key; journal the records of each partition, in
+	// order.
 	entities map[string]*adminv1.GetEntityResponse
 	journal  map[int32][]*adminv1.TailResponse
 }
@@ -105,7 +106,8 @@ func (w *world) written() []string {
 	return keys[:min(len(keys), shownEntities)]
 }
 
-// compare holds what is shown later against it. The journal may have grown by what a start and an end add.
+// compare holds what is shown later against it. The journal may have grown by what a start and an
+// end add.
 func (s shown) compare(later shown) []violation {
 	var found []violation
 	name := func(promise, what, format string, args ...any) {

@@ -85,8 +85,9 @@ func (c *command) since() int64 {
 	return c.called
 }
 
-// window is when what a look has shown can have been the newest: from when all of it can have happened, to when something must have
-// happened that it does not show. Porcupine need not try what lies outside.
+// window is when what a look has shown can have been the newest: from when all of it can have
+// happened, to when something must have happened that it does not show. Porcupine need not try what
+// lies outside.
 func (d *diagnosis) window(c *command) (from, to int64) {
 	from, to = c.since(), c.returned
 	for slot := range slots {
@@ -112,7 +113,8 @@ func (d *diagnosis) window(c *command) (from, to int64) {
 	return from, to
 }
 
-// mustHaveBeen: what a look shows was the newest state at some moment, and has all that its token stands for.
+// mustHaveBeen: what a look shows was the newest state at some moment, and has all that its token
+// stands for.
 func (d *diagnosis) mustHaveBeen(c *command) {
 	if from, to := d.window(c); from > to {
 		d.name(disorder, "what %v was never there at once: the last of it came at %d us, and at %d us something was there that is missing", c, from/1000, to/1000)
@@ -134,8 +136,8 @@ func (d *diagnosis) mustHaveBeen(c *command) {
 	}
 }
 
-// age is how old the answer of a bounded or eventual look was at least, when it was asked for: since when something was acknowledged
-// that it does not show. Eventual looks have no bound.
+// age is how old the answer of a bounded or eventual look was at least, when it was asked for:
+// since when something was acknowledged that it does not show. Eventual looks have no bound.
 type age struct{ bound, measured time.Duration }
 
 // ages are those of a history's bounded and eventual looks.

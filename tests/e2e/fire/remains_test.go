@@ -2,8 +2,8 @@ package fire
 
 import "fmt"
 
-// remains is what is kept of an entity that nobody asks for anything any more: enough to see later whether something was lost
-// after all, or came back.
+// remains is what is kept of an entity to which there are no commands any more: enough to see later
+// whether something was lost after all, or came back.
 type remains struct {
 	// must is what is in it, may what may be in it, never what was denied.
 	must, may, never set
@@ -57,7 +57,7 @@ func (r remains) compare(entity string, saw contents) []violation {
 		name(lostWrite, "it was shut, and is open")
 	}
 	if saw.closed && !r.mayShut {
-		name(phantom, "it is shut, and nobody did that")
+		name(phantom, "it is shut, and was never told to")
 	}
 	return found
 }

@@ -22,8 +22,8 @@ const (
 	mirrorPause = 50 * time.Millisecond
 )
 
-// scripts are value entities that do what requests say; see worker/script.go. Each slot is a number that is kept. Every command that
-// gives one sends it on to the entity's mirror, as an effect.
+// scripts are value entities that do what requests say; see worker/script.go. Each slot is a number
+// that is kept. Every command that gives one sends it on to the entity's mirror, as an effect.
 type scripts struct{}
 
 func (scripts) kind() string { return "script" }
@@ -41,7 +41,8 @@ type task struct {
 	id    string
 	slot  int
 	gives bool
-	// padding is how many bytes are kept beside the slots, sleep and slow how many milliseconds the entity and its targets take.
+	// padding is how many bytes are kept beside the slots, sleep and slow how many milliseconds the
+	// entity and its targets take.
 	padding, sleep, slow int
 	effects              []string
 	synchronous          bool
@@ -92,8 +93,8 @@ func scripted(numbers string) contents {
 	return saw
 }
 
-// awaitMirror waits until the effects of an entity have arrived, and compares both: what it shows in the end was given to the mirror
-// once, and nothing that was denied.
+// awaitMirror waits until the effects of an entity have arrived, and compares both: what it shows
+// in the end was given to the mirror once, and nothing that was denied.
 func (w *world) awaitMirror(e *entity, want remains) {
 	mirror := &entity{thing: scripts{}, id: mirrored + e.id}
 	rng := rand.New(rand.NewPCG(w.seed, uint64(len(e.history))))

@@ -28,8 +28,8 @@ var troubles = []codes.Code{
 	codes.Unknown,           // the function died over the command, as Cloudstate has it
 }
 
-// allows says whether a call may end with an error. What it says of a command with an id may be about another attempt at it,
-// whose caller has left.
+// allows says whether a call may end with an error. What it says of a command with an id may be
+// about another attempt at it, whose caller has left.
 func (now trouble) allows(c *command, code codes.Code, outcome string) bool {
 	switch {
 	case !slices.Contains(troubles, code) || outcome == "refused":
@@ -44,7 +44,8 @@ func (now trouble) allows(c *command, code codes.Code, outcome string) bool {
 // trouble is what fails at the moment.
 func (w *world) trouble() trouble { return trouble(w.troubled.Load()) }
 
-// fails says what fails from now on. Where that is less than before, it waits for the calls that began before.
+// fails says what fails from now on. Where that is less than before, it waits for the calls that
+// began before.
 func (w *world) fails(now trouble) {
 	if now == anything {
 		w.troubled.Store(int32(now))
@@ -62,7 +63,8 @@ func (w *world) onlyFunction(f func()) {
 	w.fails(anything)
 }
 
-// askAgain sends the commands again whose outcome is unknown, if they have an id, until each is answered: it takes effect once.
+// askAgain sends the commands again whose outcome is unknown, if they have an id, until each is
+// answered: it takes effect once.
 func (w *world) askAgain() {
 	w.t.Helper()
 	w.mu.Lock()
@@ -88,7 +90,8 @@ func (w *world) askAgain() {
 	}
 }
 
-// endOnceMore kills the only worker of a world when no caller waits for anything: what it shows then was durable.
+// endOnceMore kills the only worker of a world when no caller waits for anything: what it shows
+// then was durable.
 func (w *world) endOnceMore() {
 	w.t.Helper()
 	if len(w.workers) > 1 || w.supervised != "" {

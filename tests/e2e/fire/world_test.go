@@ -28,7 +28,8 @@ const (
 	progressEvery = 10 * time.Second
 )
 
-// world is one worker, or several, with everything around: clients, checkers, and what is set on fire.
+// world is one worker, or several, with everything around: clients, checkers, and what faults
+// happen to.
 type world struct {
 	t    *testing.T
 	ctx  context.Context // that of the test, for clients and checkers
@@ -47,8 +48,8 @@ type world struct {
 
 	// kafka is nil on the embedded log.
 	kafka *kafka
-	// disks are nil but where they are filled, function where it is in the worker. supervised is the file with the process id of
-	// one that the worker has started, "" where it has not.
+	// disks are nil but where they are filled, function where it is in the worker. supervised is the
+	// file with the process id of one that the worker has started, "" where it has not.
 	disks      *disks
 	function   *harness.Remote
 	supervised string
@@ -63,7 +64,8 @@ type world struct {
 	doors  []door
 	admins []*grpc.ClientConn
 	pool   *pool
-	// scenes counts the entities of scenes; parked and dead are those that have sent what cannot be delivered.
+	// scenes counts the entities of scenes; parked and dead are those that have sent what cannot be
+	// delivered.
 	scenes       int
 	parked, dead string
 	began        time.Time
@@ -71,7 +73,7 @@ type world struct {
 	callers int
 	// relaxed: clients ask for earlier states as well.
 	relaxed bool
-	// gate is held by whoever calls, and taken by faults during which nobody may.
+	// gate is held by every call, and taken by faults during which there may be none.
 	gate sync.RWMutex
 	// troubled is what fails at the moment, a trouble.
 	troubled atomic.Int32
@@ -82,7 +84,8 @@ type world struct {
 	checking sync.WaitGroup
 
 	mu sync.Mutex
-	// kept are some acknowledged commands of every client, open some whose outcome is unknown, when they have ended.
+	// kept are some acknowledged commands of every client, open some whose outcome is unknown, when
+	// they have ended.
 	kept, open []kept
 	// finished are the entities that are over.
 	finished map[string]remains
@@ -124,7 +127,8 @@ func (w *world) tell() {
 	}
 }
 
-// halt lets no client begin anything any more, and waits for them. Entities that are full in the end are taken by checkers.
+// halt lets no client begin anything any more, and waits for them. Entities that are full in the
+// end are taken by checkers.
 func (w *world) halt() {
 	w.stopOnce.Do(func() {
 		close(w.stop)
@@ -215,7 +219,8 @@ func (w *world) broke(found []violation) {
 	}
 }
 
-// awaitAnswers waits until so many calls more are answered, and starts workers again that end meanwhile.
+// awaitAnswers waits until so many calls more are answered, and starts workers again that end
+// meanwhile.
 func (w *world) awaitAnswers(n int64) {
 	w.t.Helper()
 	w.awaitMore(n, func() { w.revive() })
@@ -277,8 +282,8 @@ func (w *world) status(admin *grpc.ClientConn, within time.Duration) *adminv1.St
 	return s
 }
 
-// end stops the clients, asks again for what they were not told, kills a worker once more, and looks at every entity that there
-// ever was.
+// end stops the clients, asks again for what they were not told, kills a worker once more, and
+// looks at every entity that there ever was.
 func (w *world) end() {
 	w.t.Helper()
 	w.halt()

@@ -16,7 +16,8 @@ import (
 	"github.com/millrace-io/millrace/tests/kit"
 )
 
-// writerFaults are what somebody can do who may write to the journal: nonsense, forgeries, and what another owner does.
+// writerFaults are what another writer to the journal can do: nonsense, forgeries, and what another
+// owner does.
 func writerFaults() []fault {
 	return []fault{
 		{"foreign records", (*world).writeNonsense},
@@ -83,8 +84,9 @@ func (w *world) writeNonsense() bool {
 	return true
 }
 
-// writeForgeries appends records that look as if a worker had written them, and do not count: of owners that there never were, of
-// former ones, claims that come too late, and what was written before once more.
+// writeForgeries appends records that look as if a worker had written them, and do not count: of
+// owners that there never were, of former ones, claims that come too late, and what was written
+// before once more.
 func (w *world) writeForgeries() bool {
 	w.kafka.follow(w.t)
 	written := 0
@@ -112,7 +114,8 @@ func (w *world) writeForgeries() bool {
 	return written > 0
 }
 
-// forgeClaim takes a partition away from its owner and does nothing with it. The owner must come back.
+// forgeClaim takes a partition away from its owner and does nothing with it. The owner must come
+// back.
 func (w *world) forgeClaim() bool {
 	id := w.rng.Int32N(partitions)
 	w.kafka.follow(w.t)
@@ -142,9 +145,9 @@ func (w *world) claim(id int32) record.Owner {
 // stateURL is the type of a counter's state in the log.
 const stateURL = "type.googleapis.com/counter.v1.State"
 
-// secondOwner is another worker in short: it claims a partition, reads the log up to its claim, and changes one counter as its
-// owner. during runs it while something else is going on. Then many look at that counter at a time, through the worker, which must
-// not answer from what it remembers.
+// secondOwner is another worker in short: it claims a partition, reads the log up to its claim, and
+// changes one counter as its owner. during runs it while something else is going on. Then many look
+// at that counter at a time, through the worker, which must not answer from what it remembers.
 func (w *world) secondOwner(during func(func())) bool {
 	e, c := w.pool.beginGive(w.rng)
 	if e == nil {
@@ -177,7 +180,8 @@ func (w *world) secondOwner(during func(func())) bool {
 	return result.fate == done
 }
 
-// giveAsOwner does what an owner does, and says whether it counts. If it does not, it never will: validity does not change.
+// giveAsOwner does what an owner does, and says whether it counts. If it does not, it never will:
+// validity does not change.
 func (w *world) giveAsOwner(e *entity, c *command) bool {
 	id := entities.Partition(e.id, partitions)
 	log := w.kafka.log
@@ -186,7 +190,7 @@ func (w *world) giveAsOwner(e *entity, c *command) bool {
 	w.kafka.follow(w.t)
 	t := log.entities[e.name()]
 	if log.part(id).rule.Current != mine || t == nil || t.state == nil {
-		return false // somebody else was faster, or there is nothing to add to
+		return false // another owner was faster, or there is nothing to add to
 	}
 	var state counterv1.State
 	if err := proto.Unmarshal(t.state, &state); err != nil {

@@ -28,7 +28,8 @@ var builds = struct { //nolint:gochecknoglobals // one cache for all tests of a 
 	done map[string]error
 }{done: map[string]error{}}
 
-// Main runs the tests of a package, removes what Build made, and looks for goroutines that are still there.
+// Main runs the tests of a package, removes what Build made, and looks for goroutines that are
+// still there.
 func Main(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
 		if err := os.RemoveAll(builds.dir); err != nil {
@@ -38,8 +39,8 @@ func Main(m *testing.M) {
 	}))
 }
 
-// Build compiles a program and returns its path. It is compiled once for each test program, which must have Main as its
-// TestMain. tags are build tags, separated by commas; empty: none.
+// Build compiles a program and returns its path. It is compiled once for each test program, which
+// must have Main as its TestMain. tags are build tags, separated by commas; empty: none.
 func Build(t testing.TB, program, tags string) string {
 	t.Helper()
 	builds.mu.Lock()

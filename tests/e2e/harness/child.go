@@ -13,20 +13,23 @@ import (
 )
 
 const (
-	// readyTimeout is what a start may take on a busy machine with the race detector, a rebuild of the store included.
+	// readyTimeout is what a start may take on a busy machine with the race detector, a rebuild of the
+	// store included.
 	readyTimeout = 60 * time.Second
 	// stopTimeout is what a stop in order may take before the process is killed and the test fails.
 	stopTimeout = 30 * time.Second
 	// askTimeout bounds the question whether a process is ready.
 	askTimeout = 5 * time.Second
-	// raceReport is what the race detector says; a child that is killed cannot say it by its exit code.
+	// raceReport is what the race detector says; a child that is killed cannot say it by its exit
+	// code.
 	raceReport = "WARNING: DATA RACE"
 )
 
 // child is a process of a test. What cannot be done ends the test.
 type child struct{ process kit.Process }
 
-// newChild is a process that does not run yet, in a folder, with what is added to the environment of the tests.
+// newChild is a process that does not run yet, in a folder, with what is added to the environment
+// of the tests.
 func newChild(t testing.TB, program, dir string, env ...string) child {
 	t.Helper()
 	return child{kit.Process{Command: kit.Command{
@@ -34,7 +37,8 @@ func newChild(t testing.TB, program, dir string, env ...string) child {
 	}}}
 }
 
-// endWithTest lets the child end with the test, which fails if it had a race, and shows its last output if the test failed.
+// endWithTest lets the child end with the test, which fails if it had a race, and shows its last
+// output if the test failed.
 func (c *child) endWithTest(t testing.TB) {
 	t.Helper()
 	t.Cleanup(func() {
@@ -54,7 +58,8 @@ func (c *child) spawn(t testing.TB) {
 	fatal(t, c.process.Start())
 }
 
-// await asks until ask has no error any more. The test ends when the child does first, or when it takes too long.
+// await asks until ask has no error any more. The test ends when the child does first, or when it
+// takes too long.
 func (c *child) await(t testing.TB, what string, ask func(context.Context) error) {
 	t.Helper()
 	fatal(t, c.process.Await(t.Context(), readyTimeout, what, ask))
@@ -98,7 +103,8 @@ func (c *child) AwaitExitWithin(t testing.TB, within time.Duration) int {
 	return c.process.ExitCode()
 }
 
-// Pause stops the process with SIGSTOP: its sockets stay open, and nothing moves. Resume lets it go on.
+// Pause stops the process with SIGSTOP: its sockets stay open, and nothing moves. Resume lets it go
+// on.
 func (c *child) Pause(t testing.TB) {
 	t.Helper()
 	fatal(t, c.process.Pause())

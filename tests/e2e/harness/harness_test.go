@@ -11,7 +11,8 @@ import (
 
 func TestMain(m *testing.M) { harness.Main(m) }
 
-// TestProcessSurvivesAKill goes through the life of a process: start, write, kill, restart, read, stop.
+// TestProcessSurvivesAKill goes through the life of a process: start, write, kill, restart, read,
+// stop.
 func TestProcessSurvivesAKill(t *testing.T) {
 	p := harness.Start(t, harness.Options{})
 	post(t, p, "/v1/counters/c:increment", `{"by":"2"}`)

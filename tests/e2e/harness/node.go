@@ -14,8 +14,8 @@ import (
 	"github.com/millrace-io/millrace/tests/kit"
 )
 
-// StartNode starts millrace in the test's own process and does not wait. Settings are flags without their dashes; without
-// any it is ephemeral and on free ports. It ends with the test.
+// StartNode starts millrace in the test's own process and does not wait. Settings are flags without
+// their dashes; without any it is ephemeral and on free ports. It ends with the test.
 func StartNode(t testing.TB, settings map[string]string) *node.Node {
 	t.Helper()
 	return StartHosting(t, nil, settings)

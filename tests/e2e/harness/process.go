@@ -15,7 +15,8 @@ import (
 
 // Options say what is started. The zero value is `millrace dev` with a data directory of its own.
 type Options struct {
-	// Program is one of the constants above, or another main package below the module; empty: Millrace.
+	// Program is one of the constants above, or another main package below the module; empty:
+	// Millrace.
 	Program string
 	// Tags are build tags, as in failpoints.
 	Tags string
@@ -28,7 +29,8 @@ type Options struct {
 	Args []string
 	// Function is the command that `dev` supervises, with its arguments.
 	Function []string
-	// Env are further environment variables, NAME=value. Those of the tests that configure millrace are not passed on.
+	// Env are further environment variables, NAME=value. Those of the tests that configure millrace
+	// are not passed on.
 	Env []string
 	// Dir is the working directory; empty: a new, empty one.
 	Dir string
@@ -43,7 +45,8 @@ type Process struct {
 	child
 	data          string
 	public, admin string
-	// given are the environment variables of the options, and flags all that it was first started with.
+	// given are the environment variables of the options, and flags all that it was first started
+	// with.
 	given, flags []string
 }
 
@@ -131,8 +134,8 @@ func (p *Process) DeleteStore(t testing.TB) bool {
 	return err == nil
 }
 
-// Dial returns a connection to the public port, DialAdmin one to the admin port. They end with the test, and outlive the
-// process: calls that wait for a connection go through when it is back.
+// Dial returns a connection to the public port, DialAdmin one to the admin port. They end with the
+// test, and outlive the process: calls that wait for a connection go through when it is back.
 func (p *Process) Dial(t testing.TB) *grpc.ClientConn {
 	t.Helper()
 	return kit.Dial(t, p.public)
@@ -167,10 +170,12 @@ func (p *Process) Arm(env ...string) {
 	p.process.Env = kit.Environment(append(slices.Clone(p.given), env...)...)
 }
 
-// Adjust adds flags to those that the process was first started with, from the next start on. Without any, it is as it was.
+// Adjust adds flags to those that the process was first started with, from the next start on.
+// Without any, it is as it was.
 func (p *Process) Adjust(flags ...string) { p.process.Args = append(slices.Clone(p.flags), flags...) }
 
-// Restart starts a process that has ended again, on its ports and its data, and waits until it is ready.
+// Restart starts a process that has ended again, on its ports and its data, and waits until it is
+// ready.
 func (p *Process) Restart(t testing.TB) {
 	t.Helper()
 	p.spawn(t)

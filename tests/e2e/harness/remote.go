@@ -12,8 +12,8 @@ type Remote struct {
 	address string
 }
 
-// StartRemote starts one of the programs as a remote user function at a free address, and waits until it listens. It ends
-// with the test.
+// StartRemote starts one of the programs as a remote user function at a free address, and waits
+// until it listens. It ends with the test.
 func StartRemote(t testing.TB, program string) *Remote {
 	t.Helper()
 	r := &Remote{child: newChild(t, Build(t, program, ""), t.TempDir()), address: kit.FreeAddress(t)}

@@ -16,7 +16,8 @@ type Result struct {
 	Stdout, Stderr string
 }
 
-// Run runs a command of millrace that ends by itself, in an empty directory, and returns how it ended.
+// Run runs a command of millrace that ends by itself, in an empty directory, and returns how it
+// ended.
 func Run(t testing.TB, args ...string) Result {
 	t.Helper()
 	return run(t, Build(t, Millrace, ""), args...)
@@ -32,7 +33,7 @@ func run(t testing.TB, program string, args ...string) Result {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), readyTimeout)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, program, args...) //nolint:gosec // a program that Build has made
+	cmd := exec.CommandContext(ctx, program, args...)
 	var stdout, stderr strings.Builder
 	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = t.TempDir(), kit.Environment(), &stdout, &stderr
 	err := cmd.Run()

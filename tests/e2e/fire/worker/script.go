@@ -13,12 +13,14 @@ import (
 	"github.com/millrace-io/millrace/tests/conformance/proto/vemodel"
 )
 
-// script is a value entity that does what its requests say: it keeps the numbers that it was given, in their order, and beside them as
-// many bytes as the last one asks for. Its answer is the numbers.
+// script is a value entity that does what its requests say: it keeps the numbers that it was given,
+// in their order, and beside them as many bytes as the last one asks for. Its answer is the
+// numbers.
 //
-// An update "slot padding sleep slow", four numbers, keeps slot and padding bytes, after sleep milliseconds. Effects and forwards of a
-// request give the slot of its update to their target, which sleeps for slow milliseconds. An entity whose id begins with "no-" refuses
-// everything, and the function dies over each command to one whose id begins with "dead-".
+// An update "slot padding sleep slow", four numbers, keeps slot and padding bytes, after sleep
+// milliseconds. Effects and forwards of a request give the slot of its update to their target,
+// which sleeps for slow milliseconds. An entity whose id begins with "no-" refuses everything, and
+// the function dies over each command to one whose id begins with "dead-".
 var script = sdk.Value("script", sdk.HandleValue(vemodel.ValueEntityTckModel_Process_FullMethodName, process)) //nolint:gochecknoglobals // a service, as in the examples
 
 func process(cmd *sdk.ValueCommand[*vemodel.Persisted], in *vemodel.Request) (*vemodel.Response, error) {
