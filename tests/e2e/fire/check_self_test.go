@@ -230,7 +230,7 @@ func TestRebuiltStoreIsComparedWithItself(t *testing.T) {
 		want  string
 	}{
 		"the same":          {see(1, record(0, "claim"), record(1, "event")), ""},
-		"a claim more":      {see(1, record(0, "claim"), record(1, "event"), record(2, "release"), record(3, "claim")), ""},
+		"a claim more":      {see(1, record(0, "claim"), record(1, "event"), record(2, "settled"), record(3, "claim")), ""},
 		"an event more":     {see(1, record(0, "claim"), record(1, "event"), record(2, "event")), phantom},
 		"another entity":    {see(2, record(0, "claim"), record(1, "event")), lostWrite},
 		"a record less":     {see(1, record(0, "claim")), lostWrite},
