@@ -44,6 +44,36 @@ func TestTheTurnOfAFollowerThatLeft(t *testing.T) {
 	c.end()
 }
 
+// TestAFollowerIsDecidedAnewToo: an id is free, since its command was taken back, or its window is over. Two calls under it wait, and
+// the first leaves. What is stored under the id is not what the second is told. Found by simulation: the forward that it was decided to
+// make waited for a caller who did not come.
+func TestAFollowerIsDecidedAnewToo(t *testing.T) {
+	failure := entities.Errorf(entities.FunctionFailed, entities.NotApplied, "crashed")
+	for name, stored := range map[string]materializer.Stored{
+		"taken back":  {Answer: record.EncodeAnswer(&entities.Outcome{Failure: failure})},
+		"window over": {Answer: record.EncodeAnswer(&entities.Outcome{Reply: reply("old")}), LogTime: -int64(48 * time.Hour)},
+	} {
+		c := newCrowd(t, 0)
+		c.recover()
+		slow := c.submit("a", "")
+		stored.PayloadHash = seated(withID(textCommand("a"), "x")).hash
+		c.stored[seated(withID(textCommand("a"), "x")).commandID()] = stored
+		first, again := c.submit("a", "x"), c.submit("a", "x")
+		c.turn()
+		c.leave(first)
+		c.turn()
+		c.decide(slow, 1)
+		c.turn()
+		c.ack(nil)
+		c.recover()
+		done, err := again.Committed()
+		if err != nil || done.Repeated || done.Outcome.Reply == nil || string(done.Outcome.Reply.Payload.Value) != "done" {
+			t.Errorf("%s: the follower is told %+v, %v; want what it was decided", name, done, err)
+		}
+		c.end()
+	}
+}
+
 // attendee is a caller, and what happened to its call.
 type attendee struct {
 	*Call

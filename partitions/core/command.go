@@ -90,7 +90,7 @@ func (c *Core) repeated(call *Call) bool {
 			c.refuse(call, errIDReused(call.Command.ID, call.Command.Key))
 		} else {
 			first.Caller.Accompanied()
-			call.first = first
+			call.first, call.Stored = first, nil // the first was decided anew in spite of it
 			first.followers = append(first.followers, call)
 		}
 		return true
