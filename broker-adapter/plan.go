@@ -5,48 +5,56 @@ import (
 	"slices"
 )
 
-// Warm is the largest lag, in records, with which an image counts as caught up: its worker takes a partition over in
-// milliseconds. It is a power of two less one, because lags may travel as powers of two.
+// Warm is the largest lag, in records, of an image that counts as caught up: its worker takes the
+// partition over in milliseconds. It is a power of two less one, because lags may be encoded as
+// powers of two.
 const Warm = 1<<10 - 1
 
-// Candidate is a worker as it comes to a balancing of its group.
+// Candidate is a worker that takes part in a rebalance of its group.
 type Candidate struct {
 	Member
-	// Owned are the partitions that it owned as of balancing Generation. A claim of a later balancing beats one of an earlier.
+	// Owned are the partitions that it owned as of the rebalance Generation. Of two workers that
+	// say that they own a partition, the one with the later Generation counts.
 	Owned      []int32
 	Generation int32
 	// Images are those of the partitions that it owns or follows.
 	Images []Image
-	// Leaving: it is on its way out, and hands over what it owns.
+	// Leaving: the worker is about to leave and hands over what it owns.
 	Leaving bool
 }
 
-// Image says how far a worker's image of a partition is behind the end of the log, in records.
+// Image is how far a worker's image of a partition is behind the end of the log, in records.
 type Image struct {
 	Partition int32
 	Lag       int64
 }
 
-// MaxMoves is how many partitions one balancing takes from live owners that stay: a sixteenth. Their callers wait until the log has
-// a release and a claim, those of all others notice nothing. The next balancing follows at once, so a large move takes sixteen short
-// pauses, each for other callers.
+// MaxMoves is how many partitions one rebalance takes from live owners that stay: a sixteenth.
+// Callers of these partitions wait until the log has a release and a claim; others are not
+// affected. The next rebalance follows at once, so a large move is sixteen short pauses, each for
+// other callers.
 func MaxMoves(partitions int) int { return max(1, partitions/16) }
 
-// Plan balances a group. It is pure, and each worker that computes it from the same candidates gets the same table. Its rules,
-// the first ones weigh more:
+// Plan assigns the partitions of a group. It is a pure function: all workers compute the same table
+// from the same candidates. Its rules, in order of precedence:
 //
-//   - A partition without a live owner, or with one that is leaving, is given away at once: to the worker whose image is closest to
-//     the end of the log, within its share; else to one with a warm image beyond its share; else to whoever has most room.
+//   - A partition without a live owner, or with one that is leaving, is assigned at once: to the
+//     worker whose image is closest to the end of the log, within its share; else to one with a
+//     warm image beyond its share; else to the one most below its share.
 //   - An owner keeps its partitions, unless it has more than its share.
-//   - A partition with a live owner moves only to a worker that is warm for it, and at most MaxMoves do; none while others are given
-//     away, because a worker that releases something takes nothing meanwhile. It goes from one to the other in one balancing: the new
-//     owner reads in the log when the old one has released it.
-//   - Who is leaving owns and follows nothing, unless all are.
-//   - A worker that is to get a partition, and is not warm, follows it beside the others. When it is warm, Due says so.
-//   - Every partition is followed by the given number of others, spread evenly; who has an image stays. Those with the best
-//     images stay beside them until enough of the others are as good.
+//   - A partition with a live owner moves only to a worker that is warm for it, and at most
+//     MaxMoves do; none while partitions without an owner are assigned, because a worker that
+//     releases partitions takes none meanwhile. It moves in one rebalance: the new owner reads in
+//     the log when the old one has released it.
+//   - A worker that is leaving owns and follows nothing, unless all are leaving.
+//   - A worker that is to get a partition, and is not warm, follows it in addition to the standbys.
+//     When it is warm, Due reports it.
+//   - Every partition has the given number of followers, spread evenly; workers with an image keep
+//     following. Those with the best images stay, in addition, until enough of the others have
+//     caught up.
 //
-// Once everything is warm, and Due is false for all, shares differ by at most one. It takes time O(P log W).
+// Once everything is warm, and Due is false for all, shares differ by at most one. It takes time
+// O(P log W).
 func Plan(members []Candidate, partitions, standbys int, generation int32) *Table {
 	members = slices.SortedStableFunc(slices.Values(members), Candidate.Compare)
 	t := &Table{Generation: generation, Owners: make([]int32, partitions), Standbys: make([][]int32, partitions)}
@@ -57,25 +65,27 @@ func Plan(members []Candidate, partitions, standbys int, generation int32) *Tabl
 		}
 	}
 	if t.Leaving == len(members) {
-		t.Leaving = 0 // to whom should they hand over?
+		t.Leaving = 0 // there is no worker to hand over to
 	}
 	members, leaving := members[:len(members)-t.Leaving], members[len(members)-t.Leaving:]
-	p := &planner{members: members, leaving: leaving, partitions: partitions, standbys: max(0, min(standbys, len(members)-1))}
+	p := &planner{
+		members: members, leaving: leaving, partitions: partitions, standbys: max(0, min(standbys, len(members)-1)),
+	}
 	if len(p.members) == 0 {
-		fill(t.Owners, nobody)
+		fill(t.Owners, noWorker)
 		return t
 	}
 	p.collectImages()
-	p.hearClaims()
+	p.findOwners()
 	p.share()
 	p.adopt()
-	p.share() // as Due will see it: who is made to follow a partition now asks for it later
+	p.share() // as in Due: a worker that follows a partition from now on requests it later
 	p.balance()
 	p.follow(t)
 	return t
 }
 
-// Compare puts workers in the order of a table: those that stay by name, then those that leave.
+// Compare orders workers as in a table: those that stay by name, then those that leave.
 func (c Candidate) Compare(other Candidate) int {
 	switch {
 	case c.Leaving == other.Leaving:
@@ -87,7 +97,7 @@ func (c Candidate) Compare(other Candidate) int {
 	}
 }
 
-const nobody = -1
+const noWorker = -1
 
 func fill(s []int32, v int32) {
 	for i := range s {
@@ -100,15 +110,17 @@ type planner struct {
 	members, leaving     []Candidate
 	partitions, standbys int
 
-	// images holds those of partition p from first[p] to first[p+1], the closest to the end of the log first.
+	// images holds those of partition p from first[p] to first[p+1], the closest to the end of the
+	// log first.
 	images []holder
 	first  []int32
 
-	// owner is who has a partition until the next balancing, target who is to have it.
+	// owner is the owner of a partition until the next rebalance, target its final one.
 	owner, target []int32
-	// adopted says that the partition had no owner before this balancing, moves that it goes from its owner to its target now.
+	// adopted: the partition had no owner before this rebalance. moves: it moves from its owner to
+	// its target now.
 	adopted, moves []bool
-	// left says that an owner which is leaving has it.
+	// left: its owner is leaving.
 	left []bool
 	// load is how many partitions each worker is to have, quota its share.
 	load, quota []int
@@ -124,10 +136,11 @@ func (h holder) warm() bool { return h.lag <= Warm }
 
 func (p *planner) holders(part int32) []holder { return p.images[p.first[part]:p.first[part+1]] }
 
-// collectImages turns what workers say of their images into who has one of each partition.
+// collectImages collects the holders of an image of each partition.
 func (p *planner) collectImages() {
 	p.first = make([]int32, p.partitions+1)
-	seen := make([]int32, p.partitions) // the last worker that named the partition, plus one: a second mention does not count
+	// the last worker with an image of the partition, plus one: duplicates are ignored
+	seen := make([]int32, p.partitions)
 	each := func(do func(member int32, i Image)) {
 		clear(seen)
 		for m := range p.members {
@@ -154,12 +167,12 @@ func (p *planner) collectImages() {
 	}
 }
 
-// hearClaims finds the present owner of every partition. Others that claim it too release it by themselves: it is not in what they
-// are given.
-func (p *planner) hearClaims() {
+// findOwners finds the present owner of every partition. Other workers that say that they own it
+// release it, since it is not among what they are assigned.
+func (p *planner) findOwners() {
 	p.owner, p.adopted, p.moves = make([]int32, p.partitions), make([]bool, p.partitions), make([]bool, p.partitions)
 	p.load = make([]int, len(p.members))
-	fill(p.owner, nobody)
+	fill(p.owner, noWorker)
 	for m := range p.members {
 		for _, part := range p.members[m].Owned {
 			if part < 0 || int(part) >= p.partitions {
@@ -186,7 +199,8 @@ func (p *planner) hearClaims() {
 	p.target = slices.Clone(p.owner)
 }
 
-// share gives everybody an equal quota. What cannot be divided goes to those that have most, so that it need not move.
+// share gives all workers an equal quota. The remainder goes to the workers that own most, so that
+// it need not move.
 func (p *planner) share() {
 	order := make([]int, len(p.members))
 	for i := range order {
@@ -202,7 +216,7 @@ func (p *planner) share() {
 	}
 }
 
-func (p *planner) room(m int32) int { return p.quota[m] - p.load[m] }
+func (p *planner) below(m int32) int { return p.quota[m] - p.load[m] }
 
 // adopt finds owners for the partitions that have none.
 func (p *planner) adopt() {
@@ -216,7 +230,7 @@ func (p *planner) adopt() {
 		func(part int32) int32 { return p.closest(part, holder.warm) },
 		p.warmest,
 		func(part int32) int32 { return p.closest(part, func(holder) bool { return true }) },
-		p.roomiest(),
+		p.leastLoaded(),
 	} {
 		left := orphans[:0]
 		for _, part := range orphans {
@@ -232,45 +246,47 @@ func (p *planner) adopt() {
 	}
 }
 
-// closest returns the worker with room whose image is best; of several that with most room.
+// closest returns the worker below its quota whose image is best; of several, the one most below
+// it.
 func (p *planner) closest(part int32, ok func(holder) bool) int32 {
-	best := holder{member: nobody}
+	best := holder{member: noWorker}
 	for _, h := range p.holders(part) {
 		switch {
-		case p.room(h.member) <= 0 || !ok(h):
-		case best.member < 0, h.lag == best.lag && p.room(h.member) > p.room(best.member):
+		case p.below(h.member) <= 0 || !ok(h):
+		case best.member < 0, h.lag == best.lag && p.below(h.member) > p.below(best.member):
 			best = h
 		}
 	}
 	return best.member
 }
 
-// warmest returns the worker with a warm image that is least above its share. A warm image counts more than the share: the
-// partition is served at once, and moves when another one is warm.
+// warmest returns the worker with a warm image that is least above its share. A warm image is more
+// important than the share: the partition is served at once, and moves when another worker is warm.
 func (p *planner) warmest(part int32) int32 {
-	best := int32(nobody)
+	best := int32(noWorker)
 	for _, h := range p.holders(part) {
-		if h.warm() && (best < 0 || p.room(h.member) > p.room(best)) {
+		if h.warm() && (best < 0 || p.below(h.member) > p.below(best)) {
 			best = h.member
 		}
 	}
 	return best
 }
 
-// roomiest returns a choice of the worker with most room.
-func (p *planner) roomiest() func(int32) int32 {
-	var byRoom *ranking
+// leastLoaded returns a function that chooses the worker most below its quota.
+func (p *planner) leastLoaded() func(int32) int32 {
+	var byLoad *ranking
 	return func(int32) int32 {
-		if byRoom == nil { // made when it is needed: what was chosen before must count
-			byRoom = newRanking(len(p.members), func(m int32) int { return -p.room(m) })
+		if byLoad == nil { // made on first use, after earlier assignments
+			byLoad = newRanking(len(p.members), func(m int32) int { return -p.below(m) })
 		}
-		m := byRoom.first()
-		byRoom.add(m, 1)
+		m := byLoad.first()
+		byLoad.add(m, 1)
 		return m
 	}
 }
 
-// balance takes partitions from those above their share: now, where another one with room is warm; else that one is to follow.
+// balance takes partitions from workers above their share. A partition moves now if a worker below
+// its share is warm for it; otherwise that worker is to follow it.
 func (p *planner) balance() {
 	left := MaxMoves(p.partitions)
 	if slices.Contains(p.adopted, true) {
@@ -278,7 +294,7 @@ func (p *planner) balance() {
 	}
 	for part := range p.surplus() {
 		if m := p.closest(part, holder.warm); m >= 0 {
-			if p.adopted[part] { // nobody has to release it
+			if p.adopted[part] { // no owner has to release it
 				p.owner[part] = m
 				p.hand(part, m, false)
 				continue
@@ -292,9 +308,9 @@ func (p *planner) balance() {
 			p.hand(part, m, false)
 		}
 	}
-	roomiest := p.roomiest()
+	next := p.leastLoaded()
 	for part := range p.surplus() {
-		p.hand(part, roomiest(part), false)
+		p.hand(part, next(part), false)
 	}
 }
 
@@ -304,18 +320,18 @@ func (p *planner) hand(part, to int32, now bool) {
 	p.target[part], p.moves[part] = to, now
 }
 
-// surplus goes through the partitions of those who are, at that moment, above their share.
+// surplus yields the partitions of workers that are above their share at that moment.
 func (p *planner) surplus() func(func(int32) bool) {
 	return func(yield func(int32) bool) {
 		for part := range p.each() {
-			if p.room(p.target[part]) < 0 && !yield(part) {
+			if p.below(p.target[part]) < 0 && !yield(part) {
 				return
 			}
 		}
 	}
 }
 
-// each goes through all partitions.
+// each yields all partitions.
 func (p *planner) each() func(func(int32) bool) {
 	return func(yield func(int32) bool) {
 		for part := range p.partitions {

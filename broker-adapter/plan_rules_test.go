@@ -9,7 +9,8 @@ import (
 	broker "github.com/millrace-io/millrace/broker-adapter"
 )
 
-// rule is one balancing, written down: a worker is "name: owned / partition=lag ...", with a "-" before its name if it is leaving.
+// rule is one rebalance, written down: a worker is "name: owned / partition=lag ...", with a "-"
+// before its name if it is leaving.
 type rule struct {
 	name     string
 	workers  []string
@@ -17,8 +18,9 @@ type rule struct {
 	want     string
 }
 
-// TestPlanRules shows each rule of Plan on the smallest group that needs it. Partitions are as many as the wanted table has; it
-// reads "owner(followers)" for each, "-" for nobody, with a "!" behind an owner who waits for a release.
+// TestPlanRules shows each rule of Plan on the smallest group that needs it. The wanted table gives
+// the number of partitions; it reads "owner(followers)" for each, "-" for no owner, and "!" after
+// an owner that waits for a release.
 func TestPlanRules(t *testing.T) {
 	for _, r := range []rule{
 		{"a first worker gets everything", []string{"a:"}, 1, "a() a() a() a()"},
@@ -28,10 +30,10 @@ func TestPlanRules(t *testing.T) {
 		{"the best image of an orphan wins", []string{"a: 0 / 2=9", "b: 1 / 2=5", "c: 3 / 2=7"}, 0, "a() b() b() c() a() c()"},
 		{"of those that are not warm, too", []string{"a: 0 / 2=9000", "b: 1 / 2=5000"}, 0, "a() b() b() a()"},
 		{"but only within the share", []string{"a: 0 / 2=9000", "b: 1 3 / 2=5000"}, 0, "a() b() a() b()"},
-		{"who could have another one leaves it to whom that could not", []string{"a: / 0=0 1=0", "b: / 0=0"}, 0, "b() a()"},
-		{"without an image it goes to who has most room", []string{"a: 0 1", "b:"}, 0, "a() a() b()"},
+		{"a worker that can get another one leaves it to one that cannot", []string{"a: / 0=0 1=0", "b: / 0=0"}, 0, "b() a()"},
+		{"without an image it goes to the worker most below its share", []string{"a: 0 1", "b:"}, 0, "a() a() b()"},
 		{
-			"a warm image counts more than the share; who has room follows",
+			"a warm image counts more than the share; a worker below its share follows",
 			[]string{"a: 0 1 / 0=0 1=0 2=3 3=3", "b:"},
 			0,
 			"a(b) a(b) a() a()",
@@ -40,7 +42,7 @@ func TestPlanRules(t *testing.T) {
 		{"a partition moves when the newcomer is warm", []string{"a: 0 1 / 0=0 1=0", "b: / 0=1023"}, 0, "b!() a()"},
 		{"not before", []string{"a: 0 1 / 0=0 1=0", "b: / 0=1024"}, 0, "a(b) a()"},
 		{"and its old owner follows it until others are as good", []string{"a: 0 1 / 0=0 1=0", "b: / 0=3"}, 1, "b!(a) a(b)"},
-		{"while others are given away nothing moves", []string{"a: 0 1 2 / 0=0 1=0 2=0", "b: / 0=0"}, 0, "a(b) a() a() b()"},
+		{"while others are assigned nothing moves", []string{"a: 0 1 2 / 0=0 1=0 2=0", "b: / 0=0"}, 0, "a(b) a() a() b()"},
 		{
 			"at most a sixteenth moves",
 			[]string{"a: 0 1 2 3 / 0=0 1=0 2=0 3=0", "b: / 0=0 1=0 2=0 3=0"},
@@ -55,15 +57,15 @@ func TestPlanRules(t *testing.T) {
 			1,
 			"a(c,b) a(b) b(c,a) b(a) c(a) c(b)",
 		},
-		{"a claim of an earlier balancing does not count", []string{"a@4: 0", "b@5: 0", "c@5:"}, 0, "b()"},
+		{"a claim of an earlier rebalance does not count", []string{"a@4: 0", "b@5: 0", "c@5:"}, 0, "b()"},
 		{"and takes nothing from the owner, for whom another one warms up", []string{"a@5: 0 1", "b@4: 0", "c@5:"}, 0, "a(b) a()"},
 		{"or moves on from there", []string{"a@5: 0 1 / 0=0 1=0", "b@4: 0 / 0=0 1=0", "c@5: / 0=0"}, 0, "b!() a()"},
-		{"who is leaving hands everything to those who are warm", []string{"-a: 0 1 2", "b: 3 / 0=0 2=0", "c: / 1=0"}, 0, "b!(c) c!() b!() b()"},
+		{"a leaving worker hands everything to warm ones", []string{"-a: 0 1 2", "b: 3 / 0=0 2=0", "c: / 1=0"}, 0, "b!(c) c!() b!() b()"},
 		{"within their shares where that can be", []string{"-a: 0 1 2", "b: 3 / 0=0 1=0 2=0", "c: / 1=0 2=0"}, 0, "b!() c!() c!() b()"},
-		{"else to anybody", []string{"-a: 0 1", "b:", "c:"}, 1, "b!(c) c!(b)"},
+		{"else to any worker", []string{"-a: 0 1", "b:", "c:"}, 1, "b!(c) c!(b)"},
 		{"it follows nothing", []string{"-a: 0 / 1=0", "b: 1 / 0=0"}, 1, "b!() b()"},
 		{"what it does not own any more it need not release", []string{"-a@4: 0", "b@5: 0", "c: 1"}, 0, "b() c()"},
-		{"when all are leaving, nobody is", []string{"-a: 0", "-b: 1"}, 1, "a(b) b(a)"},
+		{"when all are leaving, all stay", []string{"-a: 0", "-b: 1"}, 1, "a(b) b(a)"},
 	} {
 		t.Run(r.name, func(t *testing.T) {
 			var members []broker.Candidate
@@ -127,8 +129,8 @@ func show(table *broker.Table) string {
 	return strings.Join(all, " ")
 }
 
-// TestDue: only a worker with room asks for a balancing, only when it is warm for a partition of one that has too much, and not
-// while one is under way.
+// TestDue: only a worker below its share requests a rebalance, only if it is warm for a partition
+// of one above its share, and not during a rebalance.
 func TestDue(t *testing.T) {
 	table := &broker.Table{
 		Members:  []broker.Member{{Name: "a"}, {Name: "b"}, {Name: "c"}},
@@ -161,6 +163,6 @@ func TestDue(t *testing.T) {
 		}
 	}
 	if table.Due(broker.Membership{Worker: "c"}) {
-		t.Error("a worker that says nothing of its images asks for a balancing")
+		t.Error("a worker that says nothing of its images asks for a rebalance")
 	}
 }

@@ -16,7 +16,7 @@ import (
 const (
 	// far is the lag of an image that has just been begun.
 	far = 1 << 30
-	// enough balancings bring any group of these tests to rest.
+	// enough is the number of rebalances after which any group of these tests is stable.
 	enough = 400
 )
 
@@ -26,7 +26,8 @@ type model struct {
 	generation           int32
 	members              []*worker
 	table                *broker.Table
-	// moved: the table has taken partitions from live owners, who join again when they have released them.
+	// moved: the table has taken partitions from live owners, who join again when they have
+	// released them.
 	moved bool
 	// joined counts names, so that each is new.
 	joined int
@@ -73,7 +74,7 @@ func (m *model) plan() *broker.Table {
 	return broker.Plan(m.candidates(), m.partitions, m.standbys, m.generation+1)
 }
 
-// obey makes everybody own and follow what a table says.
+// obey makes all workers own and follow what a table says.
 func (m *model) obey(t *broker.Table) {
 	m.table, m.generation = t, t.Generation
 	for _, w := range m.members {
@@ -105,13 +106,14 @@ func (w *worker) membership() broker.Membership {
 	return broker.Membership{Worker: w.Name, Images: func() map[int32]int64 { return w.lags }}
 }
 
-// restless tells whether a balancing follows by itself: something is on its way, or a worker asks for it.
+// restless reports whether a rebalance follows by itself: a partition is moving, or a worker
+// requests it.
 func (m *model) restless() bool {
 	return m.moved ||
 		slices.ContainsFunc(m.members, func(w *worker) bool { return m.table.Due(w.membership()) })
 }
 
-// settle balances until nobody wants more, and returns how often.
+// settle rebalances until no worker requests more, and returns how often.
 func (m *model) settle(t rapid.TB) int {
 	for n := 1; ; n++ {
 		m.check(t, m.plan())
@@ -119,21 +121,21 @@ func (m *model) settle(t rapid.TB) int {
 			return n
 		}
 		if n == enough {
-			t.Fatalf("the group does not come to rest: %+v", m.table)
+			t.Fatalf("the group does not become stable: %+v", m.table)
 		}
 	}
 }
 
-// comeToRest balances only when somebody asks for it, with images that become warm, until nobody does. That must do for even shares:
-// nothing else makes a group balance.
-func (m *model) comeToRest(t rapid.TB) {
+// stabilize rebalances only on request, with images that become warm, until there is no request.
+// That must lead to even shares: nothing else makes a group rebalance.
+func (m *model) stabilize(t rapid.TB) {
 	for n := 0; ; n++ {
 		m.warm()
 		if !m.restless() {
 			break
 		}
 		if n == enough {
-			t.Fatalf("the group does not come to rest: %+v", m.table)
+			t.Fatalf("the group does not become stable: %+v", m.table)
 		}
 		m.check(t, m.plan())
 	}
@@ -142,11 +144,11 @@ func (m *model) comeToRest(t rapid.TB) {
 		least, most = min(least, len(w.owned)), max(most, len(w.owned))
 	}
 	if most-least > 1 {
-		t.Fatalf("nobody asks for a balancing, and shares are from %d to %d: %+v", least, most, m.table)
+		t.Fatalf("no worker requests a rebalance, and shares are from %d to %d: %+v", least, most, m.table)
 	}
 }
 
-// check holds a table against the rules that hold in every balancing, and obeys it.
+// check checks a table against the rules of every rebalance, and obeys it.
 func (m *model) check(t rapid.TB, table *broker.Table) {
 	before := m.owners()
 	staying := len(table.Staying())
@@ -176,7 +178,7 @@ func (m *model) check(t rapid.TB, table *broker.Table) {
 		m.checkFollowers(t, table, part)
 	}
 	if moved > broker.MaxMoves(m.partitions) || moved > 0 && adopted > 0 {
-		t.Fatalf("%d of %d partitions move at once, beside %d that are given away", moved, m.partitions, adopted)
+		t.Fatalf("%d of %d partitions move at once, while %d are assigned", moved, m.partitions, adopted)
 	}
 	m.moved = moved > 0
 	for _, w := range m.members {
@@ -195,7 +197,8 @@ func (m *model) check(t rapid.TB, table *broker.Table) {
 
 // claims is how many partitions a worker had and, in this table, adopts.
 func (m *model) claims(table *broker.Table, w *worker) int {
-	return len(w.owned) + len(slices.DeleteFunc(table.Owned(w.Name), func(p int32) bool { return slices.Contains(w.owned, p) }))
+	return len(w.owned) +
+		len(slices.DeleteFunc(table.Owned(w.Name), func(p int32) bool { return slices.Contains(w.owned, p) }))
 }
 
 func (m *model) owners() map[int32]*worker {
@@ -212,7 +215,7 @@ func (m *model) named(name string) *worker {
 	return m.members[slices.IndexFunc(m.members, func(w *worker) bool { return w.Name == name })]
 }
 
-// checkFollowers: enough, nobody twice, never the owner; and warm images are not thrown away while they are needed.
+// checkFollowers: enough, none twice, never the owner; and warm images stay while they are needed.
 func (m *model) checkFollowers(t rapid.TB, table *broker.Table, p int32) {
 	followers := table.Standbys[p]
 	if slices.Contains(followers, table.Owners[p]) && table.Owners[p] >= 0 {
@@ -240,16 +243,20 @@ func (m *model) checkFollowers(t rapid.TB, table *broker.Table, p int32) {
 }
 
 func drawModel(t *rapid.T) *model {
-	m := &model{partitions: 1 << rapid.IntRange(0, 7).Draw(t, "log2 of partitions"), standbys: rapid.IntRange(0, 3).Draw(t, "standbys")}
+	m := &model{
+		partitions: 1 << rapid.IntRange(0, 7).Draw(t, "log2 of partitions"),
+		standbys:   rapid.IntRange(0, 3).Draw(t, "standbys"),
+	}
 	for range rapid.IntRange(1, 9).Draw(t, "workers") {
 		m.join()
 	}
 	return m
 }
 
-// TestPlanInAnyGroup lets groups live: workers join and leave, images become warm and fall behind, and balancings happen at any
-// moment. The rules of every balancing hold; and left alone, with images that become warm, the group comes to rest: shares are
-// equal, each partition has its standbys and no more, these are spread, and nothing changes any more.
+// TestPlanInAnyGroup: workers join and leave, images become warm and fall behind, and rebalances
+// happen at any moment. The rules of every rebalance hold; and without further changes, with images
+// that become warm, the group becomes stable: shares are equal, each partition has its standbys and
+// no more, these are spread, and nothing changes any more.
 func TestPlanInAnyGroup(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := drawModel(t)
@@ -257,12 +264,12 @@ func TestPlanInAnyGroup(t *testing.T) {
 		for range rapid.IntRange(0, 12).Draw(t, "steps") {
 			m.step(t)
 		}
-		m.comeToRest(t)
+		m.stabilize(t)
 		for rounds := 1; !m.rests(); rounds++ {
 			if rounds > 8 {
-				t.Fatalf("the group goes on and on: %+v", m.table)
+				t.Fatalf("the group does not become stable: %+v", m.table)
 			}
-			m.warm() // what is followed anew becomes warm, and may be handed over
+			m.warm() // new images become warm, and their partitions may move
 			m.settle(t)
 		}
 		m.checkRest(t)
@@ -270,14 +277,15 @@ func TestPlanInAnyGroup(t *testing.T) {
 }
 
 func (m *model) step(t *rapid.T) {
-	switch rapid.SampledFrom([]string{"join", "leave", "leave in order", "warm", "fall behind", "balance"}).Draw(t, "step") {
+	switch rapid.SampledFrom([]string{"join", "leave", "leave at once", "warm", "fall behind", "balance"}).Draw(t,
+		"step") {
 	case "join":
 		m.join()
 	case "leave":
 		if len(m.members) > 1 {
 			m.leave(rapid.IntRange(0, len(m.members)-1).Draw(t, "who"))
 		}
-	case "leave in order":
+	case "leave at once":
 		i := rapid.IntRange(0, len(m.members)-1).Draw(t, "who")
 		m.members[i].leaving = true
 		m.check(t, m.plan())
@@ -302,7 +310,7 @@ func (m *model) step(t *rapid.T) {
 	m.check(t, m.plan())
 }
 
-// checkRest holds a group in which everything is warm against what it must come to.
+// checkRest checks a stable group in which everything is warm.
 func (m *model) checkRest(t rapid.TB) {
 	loads, duties := make([]int, len(m.members)), make([]int, len(m.members))
 	for i, w := range m.members {
@@ -321,7 +329,7 @@ func (m *model) checkRest(t rapid.TB) {
 	}
 }
 
-// rests tells whether a balancing would change nothing, now and when everything is warm.
+// rests reports whether a rebalance would change nothing, now and when everything is warm.
 func (m *model) rests() bool {
 	again := m.plan()
 	if m.restless() || !slices.Equal(again.Owners, m.table.Owners) || !sameFollowers(again, m.table) {
@@ -338,8 +346,8 @@ func sameFollowers(a, b *broker.Table) bool {
 	})
 }
 
-// TestPlanIsAskedFor: a worker that is made to follow a partition, to get it later, asks for it when it is warm, whatever has changed
-// its place among equals since.
+// TestPlanIsAskedFor: a worker that follows a partition in order to get it requests it when it is
+// warm, whatever has changed meanwhile.
 func TestPlanIsAskedFor(t *testing.T) {
 	m := &model{partitions: 32}
 	for range 9 {
@@ -350,7 +358,7 @@ func TestPlanIsAskedFor(t *testing.T) {
 		m.join()
 		m.check(t, m.plan())
 	}
-	m.comeToRest(t)
+	m.stabilize(t)
 }
 
 // TestPlanIsDeterministic: the order in which candidates come does not matter.
@@ -366,7 +374,7 @@ func TestPlanIsDeterministic(t *testing.T) {
 	})
 }
 
-// TestPlanAnyInput: candidates may say anything; the table is sound all the same.
+// TestPlanAnyInput: the table is valid whatever candidates say.
 func TestPlanAnyInput(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		partitions := rapid.IntRange(0, 20).Draw(t, "partitions")
@@ -382,7 +390,8 @@ func TestPlanAnyInput(t *testing.T) {
 			members = append(members, c)
 		}
 		table := broker.Plan(members, partitions, rapid.IntRange(-1, 7).Draw(t, "standbys"), 7)
-		if len(table.Owners) != partitions || len(table.Standbys) != partitions || table.Generation != 7 || len(table.Members) != len(members) {
+		if len(table.Owners) != partitions || len(table.Standbys) != partitions || table.Generation != 7 ||
+			len(table.Members) != len(members) {
 			t.Fatalf("%+v", table)
 		}
 		for p, owner := range table.Owners {
@@ -399,8 +408,9 @@ func TestPlanAnyInput(t *testing.T) {
 	})
 }
 
-// TestPlanOfALargeGroup: the pure plan for a thousand workers and a hundred thousand partitions takes well below a second, when
-// the group begins, when it is at rest, and when a hundred workers die.
+// TestPlanOfALargeGroup: the pure plan for a thousand workers and a hundred thousand partitions
+// takes well below a second, when the group starts, when it is stable, and when a hundred workers
+// die.
 func TestPlanOfALargeGroup(t *testing.T) {
 	m := &model{partitions: 100_000, standbys: 1}
 	for range 1000 {

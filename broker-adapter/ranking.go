@@ -1,10 +1,10 @@
 package broker
 
-// ranking keeps workers in the order of a number each, the smallest first, those with equal ones by their index. It is a heap.
+// ranking is a heap of workers, ordered by a number, then by index.
 type ranking struct {
 	key  []int
 	heap []int32
-	// at is where each worker stands in the heap.
+	// at is the position of each worker in the heap.
 	at []int
 }
 
@@ -25,9 +25,10 @@ func (r *ranking) of(m int32) int { return r.key[m] }
 // first returns the worker with the smallest number.
 func (r *ranking) first() int32 { return r.heap[0] }
 
-// firstOf returns the first worker that ok takes, nobody when it takes none. It looks at as many as are refused, and a few more.
+// firstOf returns the first worker that ok accepts, or none. It calls ok for each worker before
+// that one and a few more.
 func (r *ranking) firstOf(ok func(m int32) bool) int32 {
-	// The front holds the places whose parents were refused: the next in order is among them.
+	// The front holds the positions whose parents were refused: the next in order is among them.
 	front := []int{0}
 	for len(front) > 0 {
 		best := 0
@@ -48,7 +49,7 @@ func (r *ranking) firstOf(ok func(m int32) bool) int32 {
 			}
 		}
 	}
-	return nobody
+	return noWorker
 }
 
 // add changes a worker's number.

@@ -1,16 +1,17 @@
 package broker
 
-// The bytes that an append takes beyond its keys, values and headers, at most, in any log: those of Kafka's record batches,
-// with every length and number at its longest.
+// The most that an append takes beyond its keys, values and headers in any log, in bytes: the
+// overhead of Kafka's record batches, with every length and number at its longest.
 const (
-	// AppendOverhead is once for each append, RecordOverhead for each record, HeaderOverhead for each header.
+	// AppendOverhead counts once for each append, RecordOverhead for each record, HeaderOverhead
+	// for each header.
 	AppendOverhead = 61
 	RecordOverhead = 5 + 1 + 10 + 5 + 5 + 5 + 5 // length, attributes, time, offset, lengths of key, value and headers
 	HeaderOverhead = 5 + 5                      // lengths of key and value
 )
 
-// Size returns the bytes by which an append of these records is held against TopicInfo.MaxAppendBytes. All logs count alike,
-// so that a caller can tell beforehand what an append will be: no log needs more than this.
+// Size returns the size of an append of these records in bytes, to be compared with
+// TopicInfo.MaxAppendBytes. All logs count in the same way, so a caller knows the size beforehand.
 func Size(records []Record) int {
 	n := AppendOverhead
 	for i := range records {

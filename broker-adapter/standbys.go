@@ -21,7 +21,7 @@ func (p *planner) follow(t *Table) {
 	}
 }
 
-// keepStandbys lets those who have an image follow on, as far as it is their share.
+// keepStandbys keeps workers with an image as standbys, up to their share.
 func (p *planner) keepStandbys(duty *ranking) [][]int32 {
 	most := p.duties()
 	regular := make([][]int32, p.partitions)
@@ -36,18 +36,19 @@ func (p *planner) keepStandbys(duty *ranking) [][]int32 {
 	return regular
 }
 
-// duties is an equal share of all that is to be followed, rounded up.
+// duties returns an equal share of all partitions to follow, rounded up.
 func (p *planner) duties() int {
 	return (p.partitions*p.standbys + len(p.members) - 1) / len(p.members)
 }
 
-// fillStandbys gives the rest to those who follow least.
+// fillStandbys gives the rest to the workers that follow least.
 func (p *planner) fillStandbys(regular [][]int32, duty *ranking) {
 	for part := range p.each() {
 		for len(regular[part]) < p.standbys {
 			least := p.leastDuty(part, regular[part], duty)
-			for _, h := range p.holders(part) { // somebody has too much in any case: then rather one with an image
-				if duty.of(least) >= p.duties() && duty.of(h.member) <= duty.of(least) && p.mayFollow(part, regular[part], h.member) {
+			for _, h := range p.holders(part) { // some worker is above its share in any case: prefer one with an image
+				if duty.of(least) >= p.duties() && duty.of(h.member) <= duty.of(least) &&
+					p.mayFollow(part, regular[part], h.member) {
 					least = h.member
 					break
 				}
@@ -58,7 +59,7 @@ func (p *planner) fillStandbys(regular [][]int32, duty *ranking) {
 	}
 }
 
-// evenStandbys takes from those who follow more than others.
+// evenStandbys moves standbys away from workers that follow more than others.
 func (p *planner) evenStandbys(regular [][]int32, duty *ranking) {
 	for part := range p.each() {
 		for i, m := range regular[part] {
@@ -78,12 +79,13 @@ func (p *planner) mayFollow(part int32, regular []int32, m int32) bool {
 	return m != p.target[part] && !slices.Contains(regular, m)
 }
 
-// leastDuty returns who follows least and may follow this partition, nobody when all do.
+// leastDuty returns the worker that follows least among those that may follow this partition, or
+// none.
 func (p *planner) leastDuty(part int32, regular []int32, duty *ranking) int32 {
 	return duty.firstOf(func(m int32) bool { return p.mayFollow(part, regular, m) })
 }
 
-// followers are those who follow a partition until the next balancing.
+// followers returns the workers that follow a partition until the next rebalance.
 func (p *planner) followers(part, owner int32, regular []int32) []int32 {
 	target := p.target[part]
 	var all []int32
@@ -92,7 +94,7 @@ func (p *planner) followers(part, owner int32, regular []int32) []int32 {
 			all = append(all, m)
 		}
 	}
-	for _, h := range p.holders(part) { // who has an image stays until enough of the others are as good
+	for _, h := range p.holders(part) { // a worker with an image stays until enough of the others have caught up
 		if h.member == owner || h.member == target || slices.Contains(all, h.member) {
 			continue
 		}

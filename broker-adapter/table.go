@@ -11,26 +11,27 @@ type Member struct {
 	// Name is the worker's, Address where peers reach it; Incarnation names its process.
 	Name, Address string
 	Incarnation   uint64
-	// Public is where callers reach it; "" when it does not say so.
+	// Public is where callers reach it; "" if it does not tell.
 	Public string
-	// Serves is what the worker said of its services when it joined last, as it encoded it; "" when it said nothing.
+	// Serves is Membership.Serves as of when the worker joined last; "" if it had none.
 	Serves string
-	// New: the balancing of the table is the first that it takes part in.
+	// New: this rebalance is its first.
 	New bool
 }
 
-// Table says which worker owns each partition of a group's topic and which ones follow it, as of one balancing of the group. It
-// is a hint: who may write is decided in the log. A Table is not changed after it was made.
+// Table says which worker owns each partition of a group's topic and which ones follow it, as of
+// one rebalance of the group. It is a hint: the log decides who may write. A Table is immutable.
 type Table struct {
-	// Generation rises with each balancing of the group; it begins anew when the group does.
+	// Generation rises with each rebalance of the group. It restarts with a new group.
 	Generation int32
-	// Members are all workers of the group: those that stay, by name, then those that are on their way out, Leaving of them, which
+	// Members are all workers of the group: those that stay, by name, then the Leaving ones, which
 	// own and follow nothing.
 	Members []Member
 	Leaving int
-	// Owners holds, for each partition, an index into Members, or -1 for nobody.
+	// Owners holds, for each partition, an index into Members, or -1 for no owner.
 	Owners []int32
-	// HandedOver are the partitions, in order, that this balancing takes from a live owner, who will release them.
+	// HandedOver are the partitions, in order, that this rebalance takes from a live owner, who
+	// will release them.
 	HandedOver []int32
 	// Standbys holds, for each partition, the indexes of those that follow it.
 	Standbys [][]int32
@@ -39,8 +40,8 @@ type Table struct {
 // ErrTable: a table names partitions or workers that it does not have.
 var ErrTable = errors.New("the routing table contradicts itself")
 
-// Check returns an error if a table names partitions or workers that it does not have. Tables come from other processes: they are
-// checked before anything in them is used. What a table is the table of, its user compares.
+// Check returns an error if a table names partitions or workers that it does not have. Tables come
+// from other processes: they are checked before use. Check does not compare the table with a topic.
 func (t *Table) Check() error {
 	workers, partitions := int32(len(t.Members)), int32(len(t.Owners)) //nolint:gosec // small numbers
 	beyond := func(what string, i, n int32) error { return fmt.Errorf("%w: %s is %d of %d", ErrTable, what, i, n) }
@@ -51,7 +52,7 @@ func (t *Table) Check() error {
 		return beyond("the number of partitions with standbys", int32(n), partitions) //nolint:gosec // shown only
 	}
 	for _, owner := range t.Owners {
-		if owner < nobody || owner >= workers {
+		if owner < noWorker || owner >= workers {
 			return beyond("an owner", owner, workers)
 		}
 	}
@@ -70,7 +71,7 @@ func (t *Table) Check() error {
 	return nil
 }
 
-// Owner returns the worker that owns a partition; ok is false when nobody does at the moment.
+// Owner returns the worker that owns a partition; ok is false if the partition has no owner.
 func (t *Table) Owner(partition int32) (m Member, ok bool) {
 	if t == nil || partition < 0 || int(partition) >= len(t.Owners) || t.Owners[partition] < 0 {
 		return Member{}, false
@@ -78,7 +79,7 @@ func (t *Table) Owner(partition int32) (m Member, ok bool) {
 	return t.Members[t.Owners[partition]], true
 }
 
-// Staying are the workers that are not on their way out.
+// Staying returns the workers that are not leaving.
 func (t *Table) Staying() []Member {
 	if t == nil {
 		return nil
@@ -86,7 +87,7 @@ func (t *Table) Staying() []Member {
 	return t.Members[:len(t.Members)-t.Leaving]
 }
 
-// Member returns a worker by its name; ok is false when it has no place in the table.
+// Member returns a worker by its name; ok is false if it is not in the table.
 func (t *Table) Member(name string) (m Member, ok bool) {
 	if i := t.index(name); i >= 0 {
 		return t.Members[i], true
@@ -94,7 +95,8 @@ func (t *Table) Member(name string) (m Member, ok bool) {
 	return Member{}, false
 }
 
-// Versions is how many different answers the workers give to the question what they serve: more than one during a rolling upgrade.
+// Versions returns the number of distinct values of Member.Serves: more than one during a rolling
+// upgrade.
 func (t *Table) Versions() int {
 	if t == nil {
 		return 0
@@ -145,27 +147,29 @@ func (t *Table) index(name string) int32 {
 	return int32(slices.IndexFunc(t.Members, func(m Member) bool { return m.Name == name })) //nolint:gosec // a number of workers
 }
 
-// Due says whether a balancing now would move a partition to this worker, because its image has become warm: a reason to ask for
-// one (Group.Rebalance). It looks at the worker's images as they are now. It is false for all when shares are equal, so workers
-// that ask only when it is true come to an end.
+// Due reports whether a rebalance now would move a partition to this worker, because its image has
+// become warm: then the worker should request one (Group.Rebalance). It calls m.Images. It is false
+// for all workers when shares are equal, so requests come to an end.
 func (t *Table) Due(m Membership) bool {
 	me := t.index(m.Worker)
 	if me < 0 || int(me) >= len(t.Staying()) || m.Images == nil {
 		return false
 	}
-	p := &planner{partitions: len(t.Owners), members: make([]Candidate, len(t.Staying())), load: make([]int, len(t.Staying()))}
+	p := &planner{
+		partitions: len(t.Owners), members: make([]Candidate, len(t.Staying())), load: make([]int, len(t.Staying())),
+	}
 	for _, owner := range t.Owners {
 		if owner < 0 {
-			return false // the balancing that gives it an owner is under way
+			return false // the rebalance that assigns it is in progress
 		}
 		p.load[owner]++
 	}
 	p.share()
-	if p.room(me) <= 0 {
+	if p.below(me) <= 0 {
 		return false
 	}
 	for part, lag := range m.Images() {
-		if part >= 0 && int(part) < len(t.Owners) && lag <= Warm && p.room(t.Owners[part]) < 0 {
+		if part >= 0 && int(part) < len(t.Owners) && lag <= Warm && p.below(t.Owners[part]) < 0 {
 			return true
 		}
 	}

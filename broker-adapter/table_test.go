@@ -7,7 +7,7 @@ import (
 	broker "github.com/millrace-io/millrace/broker-adapter"
 )
 
-// TestTable: a table answers who owns and who follows, and for names and partitions that it does not have.
+// TestTable: who owns and who follows, also for names and partitions that the table does not have.
 func TestTable(t *testing.T) {
 	table := &broker.Table{
 		Members:  []broker.Member{{Name: "a", Address: "a:1"}, {Name: "b", Address: "b:1"}},
@@ -37,7 +37,8 @@ func TestTable(t *testing.T) {
 	}
 }
 
-// TestTablesAreChecked: a table from another process that names what it does not have is told, and nothing in it is used as an index.
+// TestTablesAreChecked: a table that names workers or partitions beyond its own is refused, and
+// nothing in it is used as an index.
 func TestTablesAreChecked(t *testing.T) {
 	members := []broker.Member{{Name: "a"}, {Name: "b"}}
 	for name, test := range map[string]struct {
@@ -46,7 +47,7 @@ func TestTablesAreChecked(t *testing.T) {
 	}{
 		"empty":                     {broker.Table{}, true},
 		"whole":                     {broker.Table{Members: members, Leaving: 1, Owners: []int32{0, -1, 1}, Standbys: [][]int32{{1}, nil, {0}}, HandedOver: []int32{2}}, true},
-		"nobody follows":            {broker.Table{Members: members, Owners: []int32{0, 1}}, true},
+		"no followers":              {broker.Table{Members: members, Owners: []int32{0, 1}}, true},
 		"an owner beyond":           {broker.Table{Members: members, Owners: []int32{2}}, false},
 		"an owner below":            {broker.Table{Members: members, Owners: []int32{-2}}, false},
 		"an owner without members":  {broker.Table{Owners: []int32{0}}, false},

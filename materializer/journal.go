@@ -372,7 +372,7 @@ func (r *reading) attest(offset int64, c *record.ClaimInfo) error {
 // estranged says whether the present owner's claim has another layout: what it writes is of another
 // journal.
 func (r *reading) estranged() bool {
-	return r.strange != nil && r.rule.Current == r.stranger && !mutation.On(mutation.Stranger)
+	return r.strange != nil && r.rule.Current == r.stranger && !mutation.On(mutation.OtherLayout)
 }
 
 // skip takes a group of an owner of another layout. It is a loss that a repair may accept; but

@@ -51,7 +51,7 @@ func (l *LostError) Unwrap() []error {
 func (r *reading) at(offset int64) error {
 	expected := r.next
 	r.next = offset + 1
-	if offset == expected || mutation.On(mutation.Hole) {
+	if offset == expected || mutation.On(mutation.NoRecord) {
 		return nil
 	}
 	return r.lose(Hole(expected, offset))
@@ -61,7 +61,7 @@ func (r *reading) at(offset int64) error {
 // record.
 func (r *reading) upTo(next int64) error {
 	expected := r.next
-	if next <= expected || mutation.On(mutation.Hole) {
+	if next <= expected || mutation.On(mutation.NoRecord) {
 		return nil
 	}
 	r.next = next

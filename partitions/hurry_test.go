@@ -16,10 +16,10 @@ type hurriedLog struct {
 	all, now atomic.Int32
 }
 
-func (l *hurriedLog) Hurry() (end func()) {
+func (l *hurriedLog) Expedite() (end func()) {
 	l.all.Add(1)
 	l.now.Add(1)
-	below := l.Log.Hurry()
+	below := l.Log.Expedite()
 	return func() { l.now.Add(-1); below() }
 }
 

@@ -26,7 +26,7 @@ func testAppendIsOneRun(f *fixture) {
 	bases := make([][]int64, writers)
 	var all sync.WaitGroup
 	for w := range writers {
-		all.Go(func() { // ends by itself; waited for below
+		all.Go(func() { // ends by itself; all.Wait waits for it
 			for i := range appends {
 				var records []broker.Record
 				for j := range size {
@@ -68,7 +68,7 @@ func testResultsInOrder(f *fixture) {
 	for i := range n {
 		record := text("%d", i)
 		if i%100 == 50 {
-			record.Value = noise(2 * smallLimit) // refused, in its turn
+			record.Value = noise(2 * smallLimit) // refused, and reported in order
 		}
 		f.log.Append(p, []broker.Record{record}, func(r broker.AppendResult) { results <- result{i, r} })
 	}
@@ -93,7 +93,8 @@ func testResultsInOrder(f *fixture) {
 	}
 }
 
-// testResultIsAsynchronous appends under a lock that the callback takes: a log that calls back inside Append hangs.
+// testResultIsAsynchronous appends under a lock that the callback takes: a log that calls back
+// inside Append deadlocks.
 func testResultIsAsynchronous(f *fixture) {
 	p := f.partition()
 	var mu sync.Mutex
@@ -144,15 +145,17 @@ func testTooLarge(f *fixture) {
 	}
 }
 
-// testAtTheLimit: an append of exactly the limit that Describe tells, as broker.Size counts it, is taken, in one record or in many
-// small ones; one byte more is refused, and costs nothing else.
+// testAtTheLimit appends exactly as much as Describe says a topic takes, as broker.Size counts it,
+// in one record and in many small ones. One byte more is refused and affects no other append.
 func testAtTheLimit(f *fixture) {
 	p := broker.Partition{Topic: f.topicWithLimit(1, smallLimit)}
 	limit := f.describe(p.Topic).MaxAppendBytes
 	if limit != smallLimit {
 		f.Fatalf("a topic with a limit of %d says %d", smallLimit, limit)
 	}
-	small := broker.Record{Key: []byte("k"), Value: []byte("v"), Headers: []broker.Header{{Key: "mr", Value: []byte("envelope")}}}
+	small := broker.Record{
+		Key: []byte("k"), Value: []byte("v"), Headers: []broker.Header{{Key: "mr", Value: []byte("envelope")}},
+	}
 	var many []broker.Record
 	for next := append(many, small); broker.Size(next) <= limit; next = append(next, small) {
 		many = next
@@ -164,10 +167,12 @@ func testAtTheLimit(f *fixture) {
 		last.Value = append(noise(limit-broker.Size(records)), value...)
 		before := f.append(p, text("before"))
 		if r := f.append(p, records...); r.Base != before.Last+1 || r.Last-r.Base+1 != int64(len(records)) {
-			f.Errorf("%s of exactly the limit got offsets %d to %d, behind %d", name, r.Base, r.Last, before.Last)
+			f.Errorf("%s of exactly the limit got offsets %d to %d, after %d", name, r.Base, r.Last, before.Last)
 		}
 		last.Value = append(last.Value, 'x')
-		results := []<-chan broker.AppendResult{start(f.log, p, text("a")), start(f.log, p, records...), start(f.log, p, text("b"))}
+		results := []<-chan broker.AppendResult{
+			start(f.log, p, text("a")), start(f.log, p, records...), start(f.log, p, text("b")),
+		}
 		a, above, b := f.wait(results[0]), f.wait(results[1]), f.wait(results[2])
 		f.wantError(name+" one byte above the limit", above.Err, broker.ErrTooLarge)
 		if a.Err != nil || b.Err != nil || b.Base != a.Last+1 {
@@ -196,7 +201,8 @@ func testAppendUnknownTopic(f *fixture) {
 	}
 }
 
-// testTwoClients interleaves two writers: each sees a gap where the other wrote, and both read the same.
+// testTwoClients interleaves two writers: each sees a gap where the other wrote, and both read the
+// same.
 func testTwoClients(f *fixture) {
 	p := f.partition()
 	other := f.opts.Join(f.T, f.log)

@@ -12,7 +12,7 @@ import (
 	broker "github.com/millrace-io/millrace/broker-adapter"
 )
 
-// fixture is one case: a fresh log and the means to talk to it. All its methods end the test on a surprise.
+// fixture is one case: a fresh log and helpers to use it. Its methods fail the test on any error.
 type fixture struct {
 	*testing.T
 	opts Options
@@ -29,7 +29,7 @@ func newFixture(t *testing.T, o Options) *fixture {
 	return f
 }
 
-// context returns one that ends with the suite's patience.
+// context returns a context that ends after Options.Timeout.
 func (f *fixture) context() context.Context {
 	ctx, cancel := context.WithTimeout(f.Context(), f.opts.Timeout)
 	f.Cleanup(cancel)
@@ -67,7 +67,8 @@ func start(log broker.Log, p broker.Partition, records ...broker.Record) <-chan 
 	return result
 }
 
-// wait returns the result of start, or one with an error when there is none in time. Any goroutine may call it.
+// wait returns the result of start, or one with an error when there is none in time. Any goroutine
+// may call it.
 func (f *fixture) wait(result <-chan broker.AppendResult) broker.AppendResult {
 	ctx, cancel := context.WithTimeout(f.Context(), f.opts.Timeout)
 	defer cancel()
@@ -107,7 +108,7 @@ func closeReader(t *testing.T, r broker.Reader) {
 	}
 }
 
-// firstError is what reading at a position says, be it at Read or at the first Next.
+// firstError returns the error of reading at a position, from Read or from the first Next.
 func (f *fixture) firstError(p broker.Partition, from int64) error {
 	f.Helper()
 	r, err := f.log.Read(p, from)
@@ -119,7 +120,8 @@ func (f *fixture) firstError(p broker.Partition, from int64) error {
 	return err
 }
 
-// take reads n records and checks that their offsets are contiguous from the given one. The records are copies.
+// take reads n records and checks that their offsets are contiguous from the given one. The records
+// are copies.
 func (f *fixture) take(r broker.Reader, from int64, n int) []broker.Record {
 	f.Helper()
 	got, err := collect(f.context(), r, from, n)
@@ -135,7 +137,7 @@ func (f *fixture) read(p broker.Partition, from int64, n int) []broker.Record {
 	return f.take(f.reader(p, from), from, n)
 }
 
-// collect reads at least n records; more are an error, since no case reads while others still write behind n.
+// collect reads exactly n records; more are an error, since no case reads while others still write.
 func collect(ctx context.Context, r broker.Reader, from int64, n int) ([]broker.Record, error) {
 	var got []broker.Record
 	for len(got) < n {
@@ -166,7 +168,7 @@ func collect(ctx context.Context, r broker.Reader, from int64, n int) ([]broker.
 	return got, nil
 }
 
-// clone copies a record out of the reader's buffer; nil and empty keys stay apart.
+// clone copies a record out of the reader's buffer and keeps nil and empty keys apart.
 func clone(r broker.Record) broker.Record {
 	r.Key, r.Value = bytes.Clone(r.Key), bytes.Clone(r.Value)
 	headers := make([]broker.Header, len(r.Headers))
@@ -198,7 +200,7 @@ func text(format string, args ...any) broker.Record {
 	return broker.Record{Value: fmt.Appendf(nil, format, args...)}
 }
 
-// noise is n bytes that do not compress, so that a limit on compressed size is met as well.
+// noise returns n bytes that do not compress, so that a limit on compressed size applies as well.
 func noise(n int) []byte {
 	b := make([]byte, n)
 	_, _ = rand.Read(b) // never returns an error

@@ -10,20 +10,22 @@ import (
 	broker "github.com/millrace-io/millrace/broker-adapter"
 )
 
-// testAssignments joins as the only member: a table that says so, then everything. Leaving in order is no error.
+// testAssignments joins as the only member, which gets a table and then all partitions. Leaving is
+// no error.
 func testAssignments(f *fixture) {
 	const partitions = 6
 	w := f.join(f.log, f.membership(partitions, 1), "a", 1, false)
 	f.until("the only member owns everything", w.owns(partitions))
 	table := w.lastTable()
-	if len(table.Members) != 1 || len(table.Owned("a")) != partitions || len(table.Followed("a")) != 0 || len(table.Standbys) != partitions {
+	if len(table.Members) != 1 || len(table.Owned("a")) != partitions || len(table.Followed("a")) != 0 ||
+		len(table.Standbys) != partitions {
 		f.Errorf("the table of a group of one is %+v", table)
 	}
 	w.end()
 }
 
-// even waits until workers own and follow equal shares, as they and all their tables say, and no balancing is to come: another one
-// follows on each that moves something.
+// even waits until workers own and follow equal shares, by their events and by all tables, and no
+// further rebalance is due: each one that moves something is followed by another.
 func (f *fixture) even(partitions, standbys int, workers ...*worker) {
 	f.Helper()
 	f.until("equal shares", func() bool {
@@ -46,8 +48,8 @@ func (f *fixture) even(partitions, standbys int, workers ...*worker) {
 	})
 }
 
-// testNewcomersFollowFirst: a second worker, cold, gets nothing of what the first one owns until it is warm; then it gets its
-// share, each partition in one balancing, and never more at a time than MaxMoves.
+// testNewcomersFollowFirst: a second worker owns nothing until its images are warm. Then it gets
+// its share, each partition in one rebalance, never more than MaxMoves at a time.
 func testNewcomersFollowFirst(f *fixture) {
 	const partitions = 6
 	for _, standbys := range []int{0, 1} {
@@ -55,16 +57,17 @@ func testNewcomersFollowFirst(f *fixture) {
 		a := f.join(f.log, m, "a", 1, false)
 		f.until("the first worker owns everything", a.owns(partitions))
 		b := f.join(f.second(), m, "b", 1, true)
-		f.until("the second worker follows its share", func() bool { return len(b.lastTable().Followed("b")) >= partitions/2 })
+		f.until("the second worker follows its share",
+			func() bool { return len(b.lastTable().Followed("b")) >= partitions/2 })
 		groupOf(f, a.log).Rebalance()
-		seen := len(b.heard())
-		f.until("another balancing", func() bool { return len(b.heard()) > seen })
+		seen := len(b.received())
+		f.until("another rebalance", func() bool { return len(b.received()) > seen })
 		if len(a.partitions()) != partitions || len(b.partitions()) != 0 {
 			f.Errorf("a cold worker owns %v of %d partitions", b.partitions(), partitions)
 		}
 		b.warm()
 		f.even(partitions, standbys, a, b)
-		for _, table := range b.heard() {
+		for _, table := range b.received() {
 			if n := len(table.HandedOver); n > broker.MaxMoves(partitions) {
 				f.Errorf("%d partitions move at once", n)
 			}
@@ -88,7 +91,7 @@ func (f *fixture) three() []*worker {
 	return workers
 }
 
-// testLeaveMoves: when a worker leaves, those who follow its partitions get them.
+// testLeaveMoves: when a worker leaves, the followers of its partitions get them.
 func testLeaveMoves(f *fixture) {
 	workers := f.three()
 	before, left := workers[0].lastTable(), workers[2]
@@ -102,13 +105,14 @@ func testLeaveMoves(f *fixture) {
 	}
 }
 
-// testRestart: a worker that was killed and joins again has its partitions back, and everybody hears of the new process.
+// testRestart: a worker that is killed and joins again gets its partitions back, and all members
+// learn of the new process.
 func testRestart(f *fixture) {
 	workers := f.three()
 	before := workers[0].lastTable()
 	workers[2].kill()
 	again := f.join(f.second(), workers[2].Membership, "c", 2, false)
-	f.until("everybody knows the new process", func() bool {
+	f.until("all members know the new process", func() bool {
 		for _, w := range []*worker{workers[0], workers[1], again} {
 			if me, _ := w.lastTable().Member("c"); me.Incarnation != 2 {
 				return false
@@ -120,10 +124,12 @@ func testRestart(f *fixture) {
 		f.even(6, 1, workers[0], workers[1], again)
 		return
 	}
-	f.until("the new process owns what the old one did", func() bool { return slices.Equal(again.partitions(), before.Owned("c")) })
+	f.until("the new process owns what the old one did",
+		func() bool { return slices.Equal(again.partitions(), before.Owned("c")) })
 	for _, w := range workers[:2] {
 		if !slices.Equal(w.partitions(), before.Owned(w.Worker)) {
-			f.Errorf("worker %s owned %v, and %v since another one was restarted", w.Worker, before.Owned(w.Worker), w.partitions())
+			f.Errorf("worker %s owned %v, and %v since another one was restarted", w.Worker, before.Owned(w.Worker),
+				w.partitions())
 		}
 	}
 }
@@ -135,7 +141,7 @@ func (f *fixture) evict(log broker.Log, group string, m broker.Member, want bool
 	}
 }
 
-// memberOf finds a worker as the others see it.
+// memberOf returns a worker as the table has it.
 func (f *fixture) memberOf(w *worker) broker.Member {
 	f.Helper()
 	m, ok := w.lastTable().Member(w.Worker)
@@ -145,7 +151,8 @@ func (f *fixture) memberOf(w *worker) broker.Member {
 	return m
 }
 
-// testEvict: the partitions of a worker whose process died move when it is evicted, long before its session ends.
+// testEvict: the partitions of a worker whose process died move when it is evicted, long before its
+// session ends.
 func testEvict(f *fixture) {
 	workers := f.three()
 	dead := f.memberOf(workers[2])
@@ -158,7 +165,8 @@ func testEvict(f *fixture) {
 	f.evict(workers[1].log, workers[0].Group, dead, false)
 }
 
-// testEvictTwo: two workers die at a time, so the second one must be evicted while the group waits for it.
+// testEvictTwo: two workers die at once, so the second one must be evicted while the group waits
+// for it.
 func testEvictTwo(f *fixture) {
 	workers := f.three()
 	b, c := f.memberOf(workers[1]), f.memberOf(workers[2])
@@ -174,21 +182,22 @@ func testEvictOthers(f *fixture) {
 	m := f.membership(4, 1)
 	w := f.join(f.log, m, "a", 7, false)
 	f.until("the only member owns everything", w.owns(4))
-	watcher := f.second() // knows nothing of the group yet
+	watcher := f.second() // not a member
 	for _, log := range []broker.Log{f.log, watcher} {
 		f.evict(log, m.Group, broker.Member{Name: "a", Incarnation: 6}, false)
 		f.evict(log, m.Group, broker.Member{Name: "b", Incarnation: 7}, false)
 		f.evict(log, unique("group"), broker.Member{Name: "a", Incarnation: 7}, false)
 	}
 	groupOf(f, f.log).Rebalance()
-	heard := len(w.heard())
-	f.until("another balancing", func() bool { return len(w.heard()) > heard })
+	seen := len(w.received())
+	f.until("another rebalance", func() bool { return len(w.received()) > seen })
 	if w.lost > 0 || len(w.partitions()) != 4 {
 		f.Errorf("the worker lost %d partitions and owns %v", w.lost, w.partitions())
 	}
 }
 
-// testEvictedComesBack: a healthy worker that is evicted by mistake loses its partitions and joins again.
+// testEvictedComesBack: a healthy worker that is evicted by mistake loses its partitions and joins
+// again.
 func testEvictedComesBack(f *fixture) {
 	m := f.membership(4, 1)
 	w := f.join(f.log, m, "a", 1, false)
@@ -201,7 +210,8 @@ func testEvictedComesBack(f *fixture) {
 	})
 }
 
-// testWatch: from outside one sees the tables that the members get, and an empty one before and after.
+// testWatch: a watcher outside the group sees the tables that the members get, and an empty one
+// before and after.
 func testWatch(f *fixture) {
 	m := f.membership(4, 1)
 	var mu sync.Mutex
@@ -223,7 +233,7 @@ func testWatch(f *fixture) {
 			mu.Lock()
 			defer mu.Unlock()
 			if len(seen) > 0 && reflect.DeepEqual(t, seen[len(seen)-1]) {
-				f.Errorf("table %d was told twice", t.Generation)
+				f.Errorf("table %d was reported twice", t.Generation)
 			}
 			seen = append(seen, t)
 		}, func(err error) { f.Logf("watch: %v", err) })
@@ -236,7 +246,7 @@ func testWatch(f *fixture) {
 	f.even(4, 1, a, b)
 	f.until("the table of the members", func() bool { return reflect.DeepEqual(last(), a.lastTable()) })
 	a.end()
-	f.until("the rest has everything", b.owns(4))
+	f.until("the remaining worker owns everything", b.owns(4))
 	b.end()
 	f.until("an empty table again", empty)
 	stop()

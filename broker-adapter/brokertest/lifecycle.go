@@ -8,8 +8,8 @@ import (
 	broker "github.com/millrace-io/millrace/broker-adapter"
 )
 
-// testCloseDelivers closes behind a burst of appends: when Close returns, every one has had exactly one result, in order,
-// success first and ErrClosed after.
+// testCloseDelivers closes during a burst of appends. When Close returns, each append has had
+// exactly one result, in order: successes first, then ErrClosed.
 func testCloseDelivers(f *fixture) {
 	p := f.partition()
 	const n = 500
@@ -28,13 +28,14 @@ func testCloseDelivers(f *fixture) {
 		f.Fatalf("close: %v", err)
 	}
 	if delivered.Load() != n || repeated.Load() != 0 {
-		f.Fatalf("when Close returned %d of %d results were delivered, %d of them again", delivered.Load(), n, repeated.Load())
+		f.Fatalf("when Close returned %d of %d results were delivered, %d of them again", delivered.Load(), n,
+			repeated.Load())
 	}
 	open := false
 	for i, r := range results {
 		switch {
 		case r.Err == nil && open:
-			f.Fatalf("append %d succeeded behind one that did not", i)
+			f.Fatalf("append %d succeeded after one that did not", i)
 		case r.Err != nil:
 			open = true
 			f.wantError("append open at Close", r.Err, broker.ErrClosed)
@@ -72,7 +73,8 @@ func testClosedRefuses(f *fixture) {
 	f.wantError("end", err, broker.ErrClosed)
 	_, err = f.log.Describe(f.context(), p.Topic)
 	f.wantError("describe", err, broker.ErrClosed)
-	f.wantError("create", f.log.Create(f.context(), broker.TopicSpec{Name: unique("topic"), Partitions: 1}), broker.ErrClosed)
+	f.wantError("create", f.log.Create(f.context(), broker.TopicSpec{Name: unique("topic"), Partitions: 1}),
+		broker.ErrClosed)
 	ctx, cancel := context.WithCancel(f.context())
 	defer cancel()
 	m := broker.Membership{Group: unique("group"), Worker: "worker-1", Topic: p.Topic}
@@ -82,7 +84,7 @@ func testClosedRefuses(f *fixture) {
 	}
 }
 
-// testReopen writes, closes and opens three times; records, topic id and offsets go on where they were.
+// testReopen writes, closes and opens three times; records, topic id and offsets persist.
 func testReopen(f *fixture) {
 	topic := f.topic(3)
 	id := f.describe(topic).ID

@@ -11,7 +11,8 @@ import (
 	broker "github.com/millrace-io/millrace/broker-adapter"
 )
 
-// worker is a membership that does what its tables say. It checks every event against the port.
+// worker is a membership that obeys its assignments. It checks every event against the port's
+// contract.
 type worker struct {
 	f   *fixture
 	log broker.Log
@@ -19,17 +20,17 @@ type worker struct {
 	leave context.CancelFunc
 	ended chan error
 
-	// turn is taken while an event is handled.
+	// turn is locked while an event is handled.
 	turn  sync.Mutex
 	mu    sync.Mutex
 	table *broker.Table
-	// tables are all that it heard, in order.
+	// tables are all tables received, in order.
 	tables []*broker.Table
 	owned  map[int32]bool
 	lost   int
-	// leaving: its context has ended. killed: what it hears does not count any more.
+	// leaving: its context has ended. killed: later events are ignored.
 	leaving, killed bool
-	// cold says that what it follows is not warm yet.
+	// cold: its images of followed partitions are not warm yet.
 	cold bool
 }
 
@@ -63,11 +64,14 @@ func groupOf(f *fixture, log broker.Log) broker.Group {
 func (f *fixture) join(log broker.Log, m broker.Membership, name string, incarnation uint64, cold bool) *worker {
 	f.Helper()
 	m.Worker, m.Address, m.Public, m.Incarnation = name, name+":7000", name+":9000", incarnation
-	ctx, leave := context.WithCancel(context.WithoutCancel(f.Context())) // the end of the test is an orderly one
-	w := &worker{f: f, log: log, Membership: m, leave: leave, ended: make(chan error, 1), owned: map[int32]bool{}, cold: cold}
+	ctx, leave := context.WithCancel(context.WithoutCancel(f.Context())) // leave, not the end of the test, ends it
+	w := &worker{
+		f: f, log: log, Membership: m, leave: leave, ended: make(chan error, 1), owned: map[int32]bool{}, cold: cold,
+	}
 	w.Images = w.images
 	var running sync.WaitGroup
-	running.Go(func() { w.ended <- log.Assignments(ctx, w.Membership, w.on) }) // ends with ctx; waited for at the end of the test
+	// ends with ctx; waited for at the end of the test
+	running.Go(func() { w.ended <- log.Assignments(ctx, w.Membership, w.on) })
 	f.Cleanup(func() {
 		w.stop()
 		running.Wait()
@@ -75,7 +79,7 @@ func (f *fixture) join(log broker.Log, m broker.Membership, name string, incarna
 	return w
 }
 
-// stop begins to leave.
+// stop ends the worker's context.
 func (w *worker) stop() {
 	w.mu.Lock()
 	w.leaving = true
@@ -83,7 +87,7 @@ func (w *worker) stop() {
 	w.leave()
 }
 
-// end leaves in order.
+// end leaves the group and waits for the end of the membership.
 func (w *worker) end() {
 	w.f.Helper()
 	w.stop()
@@ -97,7 +101,7 @@ func (w *worker) end() {
 	}
 }
 
-// kill lets the worker's process vanish.
+// kill simulates the death of the worker's process.
 func (w *worker) kill() {
 	w.f.Helper()
 	w.mu.Lock()
@@ -131,7 +135,7 @@ func (w *worker) images() map[int32]int64 {
 	return lags
 }
 
-// on is the worker's side of the port.
+// on is the callback given to Assignments.
 func (w *worker) on(e broker.AssignmentEvent) {
 	if !w.turn.TryLock() {
 		w.f.Error("two assignment events at a time")
@@ -146,7 +150,7 @@ func (w *worker) on(e broker.AssignmentEvent) {
 	}
 }
 
-// take checks an event and notes what it says. It returns a new table.
+// take checks and records an event. It returns the event's table.
 func (w *worker) take(e broker.AssignmentEvent) *broker.Table {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -157,7 +161,8 @@ func (w *worker) take(e broker.AssignmentEvent) *broker.Table {
 		if w.table != nil && e.Table.Generation <= w.table.Generation {
 			w.f.Errorf("worker %s: table %d comes after table %d", w.Worker, e.Table.Generation, w.table.Generation)
 		}
-		if me, ok := e.Table.Member(w.Worker); !ok || me.Address != w.Address || me.Public != w.Public || me.Incarnation != w.Incarnation {
+		if me, ok := e.Table.Member(w.Worker); !ok || me.Address != w.Address || me.Public != w.Public ||
+			me.Incarnation != w.Incarnation {
 			w.f.Errorf("worker %s: the table has %+v in its place", w.Worker, me)
 		}
 		w.table, w.tables = e.Table, append(w.tables, e.Table)
@@ -170,7 +175,7 @@ func (w *worker) take(e broker.AssignmentEvent) *broker.Table {
 	}
 	for _, p := range e.Revoked {
 		if owner, _ := w.table.Owner(p); owner.Name == w.Worker && !w.leaving {
-			w.f.Errorf("worker %s must release partition %d; the table before it lets it have it", w.Worker, p)
+			w.f.Errorf("worker %s must release partition %d, which the table before assigns to it", w.Worker, p)
 		}
 	}
 	for _, p := range slices.Concat(e.Revoked, e.Lost) {
@@ -192,8 +197,8 @@ func (w *worker) lastTable() *broker.Table {
 	return w.table
 }
 
-// heard returns all tables so far.
-func (w *worker) heard() []*broker.Table {
+// received returns all tables so far.
+func (w *worker) received() []*broker.Table {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return slices.Clone(w.tables)
@@ -215,7 +220,7 @@ func (f *fixture) until(what string, ok func() bool) {
 	}
 }
 
-// warm says that the images are warm now, and asks for a balancing.
+// warm makes the worker's images warm and requests a rebalance.
 func (w *worker) warm() {
 	w.mu.Lock()
 	w.cold = false

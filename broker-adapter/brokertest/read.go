@@ -78,22 +78,24 @@ func testReadPositions(f *fixture) {
 	}
 }
 
-// testHurry: a reader gets everything while two others are in a hurry, while one is, and when nobody is.
-func testHurry(f *fixture) {
+// testExpedite: a reader gets everything while two calls of Expedite are active, while one is, and
+// afterwards.
+func testExpedite(f *fixture) {
 	p := f.partition()
 	r := f.reader(p, 0)
-	first, second := f.log.Hurry(), f.log.Hurry()
+	first, second := f.log.Expedite(), f.log.Expedite()
 	f.append(p, text("two"))
 	f.take(r, 0, 1)
 	first()
 	f.append(p, text("one"))
 	f.take(r, 1, 1)
 	second()
-	f.append(p, text("nobody"))
+	f.append(p, text("afterwards"))
 	f.take(r, 2, 1)
 }
 
-// testReadWaits lets Next run into the end of its context, on an empty and on a filled partition; the reader stays usable.
+// testReadWaits lets the context of Next end, on an empty and on a filled partition; the reader
+// stays usable.
 func testReadWaits(f *fixture) {
 	p := f.partition()
 	r := f.reader(p, 0)
@@ -117,7 +119,7 @@ func testReadWakes(f *fixture) {
 	const n = 50
 	seen, failed := make(chan int64), make(chan error, 1)
 	var reading sync.WaitGroup
-	reading.Go(func() { // ends after n records or with ctx; waited for below
+	reading.Go(func() { // ends after n records or with ctx
 		defer close(seen)
 		for i := range int64(n) {
 			if _, err := collect(ctx, r, i, 1); err != nil {
@@ -145,12 +147,14 @@ func testReadOutOfRange(f *fixture) {
 }
 
 func testReadUnknownTopic(f *fixture) {
-	f.wantError("read of a missing topic", f.firstError(broker.Partition{Topic: unique("missing")}, 0), broker.ErrUnknownTopic)
-	f.wantError("read of a missing partition", f.firstError(broker.Partition{Topic: f.topic(2), ID: 2}, 0), broker.ErrUnknownTopic)
+	f.wantError("read of a missing topic", f.firstError(broker.Partition{Topic: unique("missing")}, 0),
+		broker.ErrUnknownTopic)
+	f.wantError("read of a missing partition", f.firstError(broker.Partition{Topic: f.topic(2), ID: 2}, 0),
+		broker.ErrUnknownTopic)
 }
 
-// testConcurrent runs writers and readers on all partitions at once. Readers tail while writers write; in the end what
-// they saw must be what was acknowledged, at the acknowledged offset.
+// testConcurrent runs writers and readers on all partitions at once. Readers must see exactly what
+// was acknowledged, at the acknowledged offsets.
 func testConcurrent(f *fixture) {
 	const partitions, writers, appends = 4, 4, 100
 	topic, ctx := f.topic(partitions), f.context()

@@ -7,23 +7,26 @@ import (
 	broker "github.com/millrace-io/millrace/broker-adapter"
 )
 
-// Options says how to reach the log under test and what it can do.
+// Options says how to open the log under test and what it can do.
 type Options struct {
-	// Open returns a log that is ready for use. It is called once per case; the suite closes the log.
+	// Open returns a log that is ready for use. It is called once per case; the suite closes the
+	// log.
 	Open func(t *testing.T) broker.Log
-	// Reopen returns a log on the data that closed, a closed log from Open or Reopen, has left behind. Nil: the data does
-	// not outlive the log.
+	// Reopen returns a log on the data of closed, a closed log from Open or Reopen. Nil: the data
+	// does not outlive the log.
 	Reopen func(t *testing.T, closed broker.Log) broker.Log
-	// Join returns a second client of the log that first is connected to, open at the same time. Nil: one process only.
+	// Join returns a second client of the log that first is connected to, open at the same time.
+	// Nil: one process only.
 	Join func(t *testing.T, first broker.Log) broker.Log
-	// Kill lets a log vanish as its process would when it is killed: the group of its members hears nothing. Nil: the cases that
+	// Kill ends a log as if its process were killed: its group is not told. Nil: the cases that
 	// need it are left out. The session of a member must outlast Timeout.
 	Kill func(t *testing.T, log broker.Log)
-	// RestartBalances: the log balances a group when a worker is restarted, so that its partitions may go elsewhere.
+	// RestartBalances: the log rebalances a group when a worker is restarted, so that its
+	// partitions may move.
 	RestartBalances bool
 	// Timeout bounds each single wait. 0: one minute.
 	Timeout time.Duration
-	// Now is the log's clock, against which append times are held. Nil: the machine's.
+	// Now is the log's clock; append times are compared with it. Nil: the machine's.
 	Now func() time.Time
 }
 
@@ -31,14 +34,15 @@ const (
 	defaultTimeout = time.Minute
 	// clockSkew is how far the log's clock may be off.
 	clockSkew = 5 * time.Minute
-	// quiet is how long a reader at the end of an idle partition is left waiting before its context ends.
+	// quiet is how long a reader waits at the end of an idle partition before its context ends.
 	quiet = 100 * time.Millisecond
-	// maxRecordBytes is the limit of ordinary topics of the suite, smallLimit that of the cases that exceed it.
+	// maxRecordBytes is the limit of ordinary topics of the suite, smallLimit that of the cases
+	// that exceed it.
 	maxRecordBytes = 1 << 20
 	smallLimit     = 64 << 10
 )
 
-// Run holds the log of o against everything that the port promises.
+// Run tests a log against the contract of broker.Log.
 func Run(t *testing.T, o Options) {
 	t.Helper()
 	if o.Open == nil {
@@ -69,7 +73,7 @@ func Run(t *testing.T, o Options) {
 		{"Record/RoundTrip", testRoundTrip, true},
 		{"Record/AppendTime", testAppendTime, true},
 		{"Read/FromStartMiddleAndEnd", testReadPositions, true},
-		{"Read/InAHurry", testHurry, true},
+		{"Read/Expedited", testExpedite, true},
 		{"Read/WaitsAtTheEnd", testReadWaits, true},
 		{"Read/WakesOnAppend", testReadWakes, true},
 		{"Read/OutOfRange", testReadOutOfRange, true},

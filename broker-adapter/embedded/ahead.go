@@ -7,18 +7,20 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// aheadBytes is how much of a WAL is filled with zeros at a time, before records are written over them.
+// aheadBytes is how much of a WAL is filled with zeros at a time, before records are written over
+// them.
 const aheadBytes = 256 << 10
 
 // pageBytes is the usual size of a page of the kernel's; aheadBytes is a multiple of it.
 const pageBytes = 4 << 10
 
-// aheadFS fills a WAL with zeros ahead of what is written to it. The sync of a record then changes no metadata of the file, neither
-// its size nor its extents, and a journaling file system has nothing else to write: it takes two thirds of the time. Pebble has the
-// same in mind when it uses old WALs again, and its reader takes zeros behind the last record for the end.
+// aheadFS fills a WAL with zeros ahead of what is written to it. The sync of a record then changes
+// no metadata of the file, neither its size nor its extents, so a journaling file system has
+// nothing else to write: a sync takes two thirds of the time. Pebble reuses old WALs for the same
+// reason, and its reader takes zeros after the last record for the end.
 type aheadFS struct{ vfs.FS }
 
-// Create creates a file, and leaves one that is no WAL as it is.
+// Create creates a file. Only a WAL is filled ahead.
 func (a aheadFS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
 	f, err := a.FS.Create(name, category)
 	if err != nil || path.Ext(name) != ".log" {
@@ -60,8 +62,9 @@ func (f *aheadFile) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// fill writes zeros from an offset on, as far as the disk takes them: what is wrong with it, the next write will tell. It does so by
-// the page, since the kernel counts all of what was written at once as written again with each record (write_bytes).
+// fill writes zeros from an offset on, as far as the disk takes them; the next write reports any
+// error. It writes page by page: of one large write the kernel would count all bytes again with
+// each record (write_bytes).
 func (f *aheadFile) fill(from int64) {
 	page := make([]byte, pageBytes)
 	for f.filled = from; f.filled < from+aheadBytes; {

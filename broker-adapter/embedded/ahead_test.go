@@ -43,7 +43,7 @@ func walSize(t *testing.T, disk vfs.FS) int64 {
 	return info.Size()
 }
 
-// TestAheadFile: what is written is there, and zeros behind it; a file that is used again grows at its end only.
+// TestAheadFile: the file has what was written, then zeros; a reused file grows only at its end.
 func TestAheadFile(t *testing.T) {
 	disk := vfs.NewMem()
 	fs := aheadFS{disk}
@@ -52,7 +52,7 @@ func TestAheadFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	long := bytes.Repeat([]byte("long"), aheadBytes/2) // two times what is filled at a time
-	// Whoever is given something to write may change it.
+	// A writer may change its buffer.
 	for _, p := range [][]byte{[]byte("first"), long, []byte("last")} {
 		if n, err := f.Write(bytes.Clone(p)); n != len(p) || err != nil {
 			t.Fatal(n, err)
@@ -73,7 +73,7 @@ func TestAheadFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := readFile(t, disk, "2.log"); !bytes.Equal(got, append([]byte("again"), old[len("again"):]...)) {
-		t.Errorf("a file that is used again has %d bytes, want its %d, and the record at its beginning", len(got), len(old))
+		t.Errorf("a reused file has %d bytes, want its %d, and the record at its beginning", len(got), len(old))
 	}
 	rest := bytes.Repeat([]byte("x"), len(old)-len("again")+1)
 	if _, err := f.Write(bytes.Clone(rest)); err != nil {
@@ -85,7 +85,7 @@ func TestAheadFile(t *testing.T) {
 	}
 }
 
-// holds checks that a file begins with content and has nothing but zeros behind it.
+// holds checks that a file begins with content and has only zeros after it.
 func holds(t *testing.T, disk *vfs.MemFS, name string, content []byte, size int) {
 	t.Helper()
 	got := readFile(t, disk, name)

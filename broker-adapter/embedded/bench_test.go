@@ -69,7 +69,7 @@ func BenchmarkAppend(b *testing.B) {
 	}
 }
 
-// BenchmarkRead reads one partition from the start, again and again, in one goroutine.
+// BenchmarkRead reads one partition from the start, repeatedly, in one goroutine.
 func BenchmarkRead(b *testing.B) {
 	const records = 200_000
 	l := benchLog(b)

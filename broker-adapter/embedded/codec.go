@@ -14,15 +14,15 @@ import (
 // A record as stored, all in one value:
 //
 //	version   1 byte, recordVersion
-//	checksum  4 bytes, CRC-32C of the row's key and of everything behind these four
-//	flags     1 byte: hasKey, hasValue (both tell nil from empty)
+//	checksum  4 bytes, CRC-32C of the row's key and of everything after these four
+//	flags     1 byte: hasKey, hasValue (they distinguish nil from empty)
 //	time      8 bytes, append time in nanoseconds since 1970
 //	key       uvarint length and bytes, when hasKey
 //	headers   uvarint count, then for each: uvarint length and bytes of its key, the same of its value
 //	value     the rest
 //
-// Fixed numbers are little-endian. The checksum covers the row's key so that a record that turns up at another offset is
-// noticed as well.
+// Fixed numbers are little-endian. The checksum covers the row's key, so a record at a wrong offset
+// is detected as well.
 const (
 	recordVersion = 1
 
@@ -59,7 +59,8 @@ func uvarintSize(n int) int {
 	return (bits.Len64(uint64(n)|1) + 6) / 7 //nolint:gosec // lengths are not negative
 }
 
-// encode fills dst, which has encodedSize bytes, with the record that goes to the row with this key.
+// encode fills dst, which has encodedSize bytes, with the record that goes to the row with this
+// key.
 func encode(dst, rowKey []byte, r *broker.Record, at int64) {
 	var flags byte
 	if r.Key != nil {
@@ -95,9 +96,10 @@ func checksum(rowKey, row []byte) uint32 {
 
 // decoder turns rows into records. It belongs to one reader.
 type decoder struct {
-	// headers is where the headers of the records of a batch lie.
+	// headers holds the headers of the records of a batch.
 	headers []broker.Header
-	// names keeps the few header names that a topic uses, so that they are not allocated for each record.
+	// names keeps the few header names that a topic uses, so that they are not allocated for each
+	// record.
 	names map[string]string
 }
 
@@ -161,7 +163,7 @@ func (d *decoder) decodeHeaders(rest []byte) ([]broker.Header, []byte, bool) {
 	return d.headers[first:len(d.headers):len(d.headers)], rest, true
 }
 
-// name returns the string of b, from memory where it can.
+// name returns b as a string, without allocation for a name that it knows.
 func (d *decoder) name(b []byte) string {
 	if s, ok := d.names[string(b)]; ok {
 		return s

@@ -9,8 +9,9 @@ import (
 	broker "github.com/millrace-io/millrace/broker-adapter"
 )
 
-// goldenV1 is a record as version 1 writes it. It must be readable for ever.
-const goldenV1 = "01" + "576a9167" + "03" + "15cd5b0700000000" + "07636172742f3432" + "02" + "026d7203010203" + "0000" + "68656c6c6f"
+// goldenV1 is a record as version 1 writes it. It must stay readable.
+const goldenV1 = "01" + "576a9167" + "03" + "15cd5b0700000000" + "07636172742f3432" + "02" + "026d7203010203" +
+	"0000" + "68656c6c6f"
 
 func goldenRecord() broker.Record {
 	return broker.Record{
@@ -47,7 +48,7 @@ func TestRecordGoldenBytes(t *testing.T) {
 	}
 }
 
-// FuzzDecode feeds rows with a right checksum and anything behind it.
+// FuzzDecode feeds rows with a right checksum and any content.
 func FuzzDecode(f *testing.F) {
 	rowKey := recordKey(1, 2, 3)
 	f.Add(encodeForTest(rowKey, goldenRecord(), 5))
@@ -66,7 +67,8 @@ func FuzzDecode(f *testing.F) {
 		if err := d.decode(rowKey, encodeForTest(rowKey, record, record.Time.UnixNano()), &again); err != nil {
 			t.Fatalf("a decoded record does not survive encoding: %v", err)
 		}
-		if !bytes.Equal(record.Key, again.Key) || !bytes.Equal(record.Value, again.Value) || len(record.Headers) != len(again.Headers) {
+		if !bytes.Equal(record.Key, again.Key) || !bytes.Equal(record.Value, again.Value) ||
+			len(record.Headers) != len(again.Headers) {
 			t.Fatalf("%+v came back as %+v", record, again)
 		}
 	})

@@ -11,10 +11,10 @@ import (
 	broker "github.com/millrace-io/millrace/broker-adapter"
 )
 
-// maxRest bounds the pause between two syncs, on a disk that is slow anyway.
+// maxRest bounds the pause between two syncs on a slow disk.
 const maxRest = 250 * time.Microsecond
 
-// createRequest is one Create on its way to the committer.
+// createRequest is a call of Create for the committer.
 type createRequest struct {
 	spec  broker.TopicSpec
 	reply chan error // holds one
@@ -39,7 +39,7 @@ func (l *Log) commitLoop() {
 	}
 }
 
-// stopped fires when the disk failed behind the back of the committer, in a flush or a compaction.
+// stopped is closed when the disk failed in the background, in a flush or a compaction.
 func (l *Log) stopped() <-chan struct{} {
 	if l.db == nil {
 		return nil
@@ -47,10 +47,12 @@ func (l *Log) stopped() <-chan struct{} {
 	return l.db.fs.out
 }
 
-// commitWaiting commits one group of what waits and delivers its results, in the order of the Append calls.
+// commitWaiting commits one group of waiting appends and delivers its results in the order of the
+// Append calls.
 func (l *Log) commitWaiting() {
 	l.rest()
-	// Whoever is about to append does so first: under load that makes one sync of several, and costs nothing otherwise.
+	// Let goroutines that are about to append do so first: under load that merges several syncs
+	// into one.
 	runtime.Gosched()
 	group := l.queue.take(maxGroupBytes)
 	if l.failure == nil {
@@ -61,8 +63,9 @@ func (l *Log) commitWaiting() {
 	deliver(group)
 }
 
-// rest lets some time pass between two syncs, as much as the last one took. What is appended meanwhile is in the same group:
-// a sync costs far more than a record in it. A lone caller does not notice, since it takes him longer to come back.
+// rest pauses between two syncs, as long as the last one took, at most maxRest. Appends made
+// meanwhile join the same group: a sync costs far more than one more record in it. A single caller
+// is not delayed, since its next append takes longer to arrive.
 func (l *Log) rest() {
 	pause := min(l.syncTook, maxRest) - l.opts.Clock.Now().Sub(l.syncedAt)
 	if pause <= 0 {
@@ -91,7 +94,7 @@ func deliver(group []request) {
 	}
 }
 
-// commitGroup makes a group durable. Requests that come in refused stay so.
+// commitGroup makes a group durable. Requests that were refused before stay refused.
 func (l *Log) commitGroup(group []request) {
 	l.openBatch()
 	at := l.opts.Clock.Now().UnixNano()
@@ -121,7 +124,7 @@ func (l *Log) commitGroup(group []request) {
 	}
 }
 
-// openBatch makes sure that there is an empty batch. It is used again and again while the database is open.
+// openBatch makes sure that there is an empty batch. It is reused while the database is open.
 func (l *Log) openBatch() {
 	if l.batch == nil {
 		l.batch = l.db.NewBatch(pebble.WithMaxRetainedSizeBytes(retainedBatchBytes))
@@ -147,7 +150,7 @@ func (l *Log) stage(r *request, at int64) {
 		op := l.batch.SetDeferred(recordKeySize, encodedSize(record))
 		putRecordKey(op.Key, p.topic.Number, p.id, p.next)
 		encode(op.Value, op.Key, record, at)
-		_ = op.Finish() // the batch has no index: cannot go wrong
+		_ = op.Finish() // cannot fail: the batch has no index
 		if p.topic.Compacted {
 			l.supersede(p, record, p.next)
 		}
@@ -177,7 +180,8 @@ func (l *Log) commit() error {
 	return nil
 }
 
-// createTopic stores a topic. Of one that exists it raises the limit, where that is below what is asked for.
+// createTopic stores a topic. It raises the limit of an existing one if that is lower than
+// requested.
 func (l *Log) createTopic(spec broker.TopicSpec) error {
 	known := l.topics.get(spec.Name)
 	if known == nil {
@@ -209,7 +213,7 @@ func (l *Log) writeTopic(doing string, row topicRow) error {
 		return fmt.Errorf("%s topic %s: %w", doing, row.Name, err)
 	}
 	l.openBatch()
-	_ = l.batch.Set(topicKey(row.Name), value, nil) // into memory: cannot go wrong
+	_ = l.batch.Set(topicKey(row.Name), value, nil) // cannot fail: it only writes to memory
 	if err := l.commit(); err != nil {
 		l.fail(err)
 		return fmt.Errorf("%s topic %s in %s: %w: %w", doing, row.Name, l.opts.Dir, ErrOutcomeUnknown, err)
@@ -227,7 +231,7 @@ func (l *Log) fail(cause error) {
 	l.stats.failures.Add(1)
 	l.stats.note(l.failure)
 	l.stats.enter(StateFailed)
-	_ = l.closeDatabase() // writing has stopped: it says nothing new
+	_ = l.closeDatabase() // the cause is known
 	l.retryLater()
 }
 
@@ -236,7 +240,8 @@ func (l *Log) retryLater() {
 	l.retry, l.stopRetry = l.opts.Clock.After(l.opts.Retry.Pause(l.attempts))
 }
 
-// reopen tries to come back. Ends are read from the disk: records with unknown outcome may have become part of the log.
+// reopen tries to open the database again. Ends are read from the disk: records with unknown
+// outcome may have become part of the log.
 func (l *Log) reopen() {
 	l.retry = nil
 	db, err := openDatabase(l.opts, l.lock, l.topics, l.stats)
@@ -258,7 +263,7 @@ func (l *Log) use(db *database) {
 	l.back.broadcast()
 }
 
-// closeDatabase takes the database away from readers and closes it.
+// closeDatabase closes the iterators of all readers, then the database.
 func (l *Log) closeDatabase() error {
 	if l.db == nil {
 		return nil
@@ -270,7 +275,7 @@ func (l *Log) closeDatabase() error {
 	return err
 }
 
-// finish delivers what is still open and closes everything. It ends the committer.
+// finish fails the open appends and closes everything. It ends the committer.
 func (l *Log) finish() {
 	l.queue.close()
 	for !l.queue.sealIfEmpty() {

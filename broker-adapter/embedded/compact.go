@@ -9,21 +9,21 @@ import (
 	broker "github.com/millrace-io/millrace/broker-adapter"
 )
 
-// Compacted topics are compacted while they are written: a row per key finds its newest record, and a newer one deletes
-// the older in the same batch. So there is no background work, and the newest record of a partition, from which its end
-// is found at the next start, is never deleted.
+// Compacted topics are compacted while they are written: a row per key finds its newest record, and
+// a newer one deletes the older in the same batch. So there is no background work, and the newest
+// record of a partition, from which its end is found at the next start, is never deleted.
 
-// noRecord stands for a key that has no record yet.
+// noRecord is the offset of a key that has no record yet.
 const noRecord = -1
 
-// findNewest looks up the newest records of the request's keys. The committer remembers them until the group is staged,
-// since a key may come twice in a group.
+// findNewest looks up the newest records of the request's keys. The committer remembers them until
+// the group is staged, since a key may come twice in a group.
 func (l *Log) findNewest(r *request) error {
 	p := r.partition
 	for i := range r.records {
 		key := r.records[i].Key
 		if key == nil {
-			continue // nothing to compact by
+			continue // not compacted
 		}
 		row := newestKey(p.topic.Number, p.id, key)
 		if _, known := l.newest[string(row)]; known {
@@ -45,7 +45,8 @@ func (l *Log) findNewest(r *request) error {
 	return nil
 }
 
-// supersede stages that the record at offset is now the newest of its key. findNewest has been called for it.
+// supersede stages that the record at offset is now the newest of its key. findNewest has been
+// called for it.
 func (l *Log) supersede(p *partition, r *broker.Record, offset int64) {
 	if r.Key == nil {
 		return
@@ -53,11 +54,11 @@ func (l *Log) supersede(p *partition, r *broker.Record, offset int64) {
 	number, id := p.topic.Number, p.id
 	row := newestKey(number, id, r.Key)
 	if older := l.newest[string(row)]; older != noRecord {
-		_ = l.batch.Delete(recordKey(number, id, older), nil) // into memory: cannot go wrong
+		_ = l.batch.Delete(recordKey(number, id, older), nil) // cannot fail: it only writes to memory
 	}
 	op := l.batch.SetDeferred(len(row), 8)
 	copy(op.Key, row)
 	binary.BigEndian.PutUint64(op.Value, uint64(offset)) //nolint:gosec // offsets are never negative
-	_ = op.Finish()                                      // the batch has no index: cannot go wrong
+	_ = op.Finish()                                      // cannot fail: the batch has no index
 	l.newest[string(row)] = offset
 }

@@ -11,8 +11,9 @@ import (
 	broker "github.com/millrace-io/millrace/broker-adapter"
 )
 
-// TestCompactedTopicKeepsTheNewest writes few keys many times, several times within a group, and reads what is left, also
-// after a restart: the newest record of each key, and all records without a key, at their offsets.
+// TestCompactedTopicKeepsTheNewest writes few keys many times, several times within a group, and
+// reads what is left, also after a restart: the newest record of each key, and all records without
+// a key, at their offsets.
 func TestCompactedTopicKeepsTheNewest(t *testing.T) {
 	const seed = 11
 	rng := rand.New(rand.NewPCG(seed, seed))

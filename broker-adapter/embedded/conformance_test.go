@@ -7,7 +7,7 @@ import (
 	"github.com/millrace-io/millrace/broker-adapter/brokertest"
 )
 
-// TestConformance holds the log against the port, on a real directory.
+// TestConformance runs the suite on a real directory.
 func TestConformance(t *testing.T) {
 	brokertest.Run(t, brokertest.Options{
 		Open: func(t *testing.T) broker.Log { return mustOpen(t, Options{Dir: t.TempDir()}) },
@@ -17,7 +17,7 @@ func TestConformance(t *testing.T) {
 	})
 }
 
-// TestConformanceInMemory does so for the ephemeral log.
+// TestConformanceInMemory runs the suite on the ephemeral log.
 func TestConformanceInMemory(t *testing.T) {
 	brokertest.Run(t, brokertest.Options{
 		Open: func(t *testing.T) broker.Log { return mustOpen(t, Options{Ephemeral: true}) },

@@ -16,23 +16,24 @@ import (
 	broker "github.com/millrace-io/millrace/broker-adapter"
 )
 
-// TestBitFlip turns one bit somewhere in a closed log. Then either opening or reading says so, naming the directory, or
-// every record is there as it was written: never a wrong one, never one missing in silence.
+// TestBitFlip flips one bit of a closed log. Then opening or reading fails with an error that names
+// the directory, or every record is as it was written: never a wrong one, never one missing without
+// an error.
 func TestBitFlip(t *testing.T) {
-	whole, told, kinds := vfs.NewCrashableMem(), newLedger(), map[string]int{}
-	fillForDamage(t, Options{Dir: "/log", FS: whole, MemTableBytes: minMemTableBytes}, told, 1)
+	whole, results, kinds := vfs.NewCrashableMem(), newLedger(), map[string]int{}
+	fillForDamage(t, Options{Dir: "/log", FS: whole, MemTableBytes: minMemTableBytes}, results, 1)
 	for seed := range 25 * *seeds {
-		flipBit(t, whole, told, seed, kinds)
+		flipBit(t, whole, results, seed, kinds)
 	}
 	t.Logf("outcomes: %v", kinds)
 	for _, kind := range []string{".sst", ".log", "MANIFEST"} {
-		if kinds["noticed in "+kind] == 0 {
-			t.Errorf("no flip in a %s file was noticed: %v", kind, kinds)
+		if kinds["detected in "+kind] == 0 {
+			t.Errorf("no flip in a %s file was detected: %v", kind, kinds)
 		}
 	}
 }
 
-func flipBit(t *testing.T, whole *vfs.MemFS, told *ledger, seed uint64, kinds map[string]int) {
+func flipBit(t *testing.T, whole *vfs.MemFS, results *ledger, seed uint64, kinds map[string]int) {
 	t.Helper()
 	rng := rand.New(rand.NewPCG(seed, 3))
 	mem := whole.CrashClone(vfs.CrashCloneCfg{})
@@ -44,25 +45,25 @@ func flipBit(t *testing.T, whole *vfs.MemFS, told *ledger, seed uint64, kinds ma
 	if kind == "" {
 		kind, _, _ = strings.Cut(name, "-") // MANIFEST-000001
 	}
-	if err := readDamaged(t, options, told); err != nil {
+	if err := readDamaged(t, options, results); err != nil {
 		if !strings.Contains(err.Error(), "/log") {
 			t.Errorf("seed %d: bit %d of %s: the error does not name the directory: %v", seed, bit, name, err)
 		}
-		kinds["noticed in "+kind]++
+		kinds["detected in "+kind]++
 		return
 	}
 	kinds["harmless in "+kind]++
 }
 
 // fillForDamage makes a log with tables and a WAL that holds records.
-func fillForDamage(t *testing.T, options Options, told *ledger, seed uint64) {
+func fillForDamage(t *testing.T, options Options, results *ledger, seed uint64) {
 	t.Helper()
 	log, err := Open(options)
 	if err != nil {
 		t.Fatal(err)
 	}
 	createTestTopic(t, log)
-	told.writers(t, log, "w", seed, 2, 800, always)
+	results.writers(t, log, "w", seed, 2, 800, always)
 	if err := log.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -89,24 +90,25 @@ func randomFile(t *testing.T, mem *vfs.MemFS, rng *rand.Rand) (string, []byte) {
 }
 
 // readDamaged opens the log and reads everything; without an error all must be right.
-func readDamaged(t *testing.T, options Options, told *ledger) error {
+func readDamaged(t *testing.T, options Options, results *ledger) error {
 	t.Helper()
 	log, err := Open(options)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = log.Close() }() // a damaged one may say so again
-	for p := range told.acked {
+	for p := range results.acked {
 		if _, err := readAll(t.Context(), log, p); err != nil {
 			return err
 		}
 	}
-	told.verify(t, log)
+	results.verify(t, log)
 	return nil
 }
 
-// TestDamageInTheFirstWALIsNoTornTail kills a log that was never closed and damages the middle of its first WAL: what lies behind
-// was acknowledged, so it must not pass for the end. (In the last block of 32 KiB nothing can tell one from the other.)
+// TestDamageInTheFirstWALIsNoTornTail kills a log that was never closed and damages the middle of
+// its first WAL: the records after it were acknowledged, so it must not pass for the end. (In the
+// last block of 32 KiB the two cannot be distinguished.)
 func TestDamageInTheFirstWALIsNoTornTail(t *testing.T) {
 	live := vfs.NewCrashableMem()
 	log := mustOpen(t, Options{Dir: "/log", FS: live})
@@ -139,10 +141,11 @@ func TestDamageInTheFirstWALIsNoTornTail(t *testing.T) {
 	}
 }
 
-// TestMissingFile takes each file away from a closed log in turn. What is needed must be missed.
+// TestMissingFile removes each file of a closed log in turn. A missing file that is needed must be
+// detected.
 func TestMissingFile(t *testing.T) {
-	whole, told := vfs.NewCrashableMem(), newLedger()
-	fillForDamage(t, Options{Dir: "/log", FS: whole, MemTableBytes: minMemTableBytes}, told, 1)
+	whole, results := vfs.NewCrashableMem(), newLedger()
+	fillForDamage(t, Options{Dir: "/log", FS: whole, MemTableBytes: minMemTableBytes}, results, 1)
 	names, err := whole.List("/log")
 	if err != nil {
 		t.Fatal(err)
@@ -153,7 +156,7 @@ func TestMissingFile(t *testing.T) {
 		if err := mem.Remove("/log/" + name); err != nil {
 			t.Fatal(err)
 		}
-		err := readDamaged(t, Options{Dir: "/log", FS: mem, MemTableBytes: minMemTableBytes}, told)
+		err := readDamaged(t, Options{Dir: "/log", FS: mem, MemTableBytes: minMemTableBytes}, results)
 		if err == nil {
 			continue // not needed: readDamaged has seen every record
 		}
@@ -170,7 +173,7 @@ func TestMissingFile(t *testing.T) {
 	}
 }
 
-// TestDamagedRecordIsNamed changes a stored record behind the database's own checksums.
+// TestDamagedRecordIsNamed changes a stored record without breaking the database's own checksums.
 func TestDamagedRecordIsNamed(t *testing.T) {
 	cases := map[string]func(row []byte) []byte{
 		"value changed":   func(row []byte) []byte { row[len(row)-1] ^= 1; return row },

@@ -11,9 +11,9 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 )
 
-// TestPowerCut cuts the power at a random operation of the disk, which loses none, half or all of what was not synced,
-// in the middle of commits, flushes and compactions. Everything acknowledged before must be there afterwards, and the
-// log must go on.
+// TestPowerCut cuts the power at a random operation of the disk, which loses none, half or all of
+// what was not synced, in the middle of commits, flushes and compactions. Everything acknowledged
+// before must be there afterwards, and the log must go on.
 func TestPowerCut(t *testing.T) {
 	for _, keep := range []int{0, 50, 100} {
 		for seed := range *seeds {
@@ -28,7 +28,7 @@ func TestPowerCut(t *testing.T) {
 func cutPower(t *testing.T, keep int, seed uint64) {
 	rng := rand.New(rand.NewPCG(seed, uint64(keep)))
 	disk := vfs.NewCrashableMem()
-	told := newLedger()
+	results := newLedger()
 	var (
 		countdown atomic.Int64
 		once      sync.Once
@@ -39,7 +39,7 @@ func cutPower(t *testing.T, keep int, seed uint64) {
 	cut := errorfs.InjectorFunc(func(errorfs.Op) error {
 		if countdown.Add(-1) < 0 {
 			once.Do(func() {
-				expected = told.clone() // first, since what is acknowledged later may be lost
+				expected = results.clone() // first, since what is acknowledged later may be lost
 				after = disk.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: keep, RNG: rng})
 			})
 		}
@@ -47,9 +47,10 @@ func cutPower(t *testing.T, keep int, seed uint64) {
 	})
 	log := mustOpen(t, Options{Dir: "/log", FS: errorfs.Wrap(disk, cut), MemTableBytes: minMemTableBytes})
 	createTestTopic(t, log)
-	told.writers(t, log, "before", seed, 4, 200, always) // full tables and old WALs, so that the cut finds something to hit
+	// full tables and old WALs, so that the cut finds something to hit
+	results.writers(t, log, "before", seed, 4, 200, always)
 	countdown.Store(rng.Int64N(1500))
-	told.writers(t, log, "around", seed, 4, 1<<20, func() bool { return countdown.Load() >= 0 })
+	results.writers(t, log, "around", seed, 4, 1<<20, func() bool { return countdown.Load() >= 0 })
 	if err := log.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -6,8 +6,8 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// databaseFormat is the format of Pebble's own files. It knows WAL chunks that tell a torn tail from damage before the
-// last sync. Raising it is a one-way step for a directory.
+// databaseFormat is the format of Pebble's own files. Its WAL chunks distinguish a torn tail from
+// damage before the last sync. A directory with a raised format cannot go back.
 const databaseFormat = pebble.FormatTableFormatV6
 
 // Sizes that suit a log: values are read in long runs and never change.
@@ -42,17 +42,18 @@ func openDatabase(o Options, lock *pebble.Lock, topics *topicTable, stats *stats
 	d.DB = db
 	err = topics.load(db)
 	if cause := d.fs.failure(); cause != nil {
-		err = cause // whatever was loaded may have been created after the stop
+		err = cause // what was loaded may have been created after the stop
 	}
 	if err != nil {
-		_ = d.Close() // err says what matters
+		_ = d.Close() // err is the one to report
 		return nil, directoryError("open log in", o.Dir, err)
 	}
 	return d, nil
 }
 
-// openFiles opens Pebble. A new database begins its first WAL before it takes up its format: damage in that one would pass for a
-// torn tail, and hide what was acknowledged. So a new database is closed and opened again before anything is written to it.
+// openFiles opens Pebble. A new database begins its first WAL before it takes up its format: damage
+// in that one would pass for a torn tail, and hide what was acknowledged. So a new database is
+// closed and opened again before anything is written to it.
 func openFiles(o Options, disk *failStopFS, lock *pebble.Lock, stats *stats) (*pebble.DB, error) {
 	was, err := pebble.Peek(o.Dir, disk)
 	if err != nil {
@@ -91,14 +92,14 @@ func databaseOptions(o Options, disk *failStopFS, lock *pebble.Lock, stats *stat
 	return options
 }
 
-// pebbleLogger drops what Pebble says in passing; what matters comes by its events.
+// pebbleLogger drops Pebble's messages; its events report what matters.
 type pebbleLogger struct{ dir string }
 
 func (pebbleLogger) Infof(string, ...any)  {}
 func (pebbleLogger) Errorf(string, ...any) {}
 
-// Fatalf ends the process, as Pebble demands: it calls this where it cannot go on. Failing disks do not come here
-// (failStopFS), so what does is a contradiction inside the database.
+// Fatalf ends the process, as Pebble demands: it calls this where it cannot go on. Disk errors do
+// not get here (failStopFS), so the cause is an inconsistency inside the database.
 func (l pebbleLogger) Fatalf(format string, args ...any) {
 	panic(fmt.Sprintf("log in %s: %s", l.dir, fmt.Sprintf(format, args...)))
 }

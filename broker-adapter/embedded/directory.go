@@ -13,20 +13,21 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// The file FORMAT says in its one line which version of this package's format a directory has. It is looked at before
-// the database, so that a newer one is named for what it is.
+// The file FORMAT holds one line, the version of this package's format. It is read before the
+// database is opened, so that a newer format is reported as such.
 const (
 	formatFile    = "FORMAT"
 	formatNewFile = "FORMAT.new"
 	formatLine    = "millrace log format %d\n"
 	formatVersion = 1
-	// maxFormatBytes bounds what is read of it.
+	// maxFormatBytes bounds how much of it is read.
 	maxFormatBytes = 256
 
 	lockFile = "LOCK"
 )
 
-// takeDirectory makes the directory ready and locks it. The lock stays until it is closed, through every reopening.
+// takeDirectory creates the directory if needed and locks it. The lock is held through every
+// reopening.
 func takeDirectory(o Options) (*pebble.Lock, error) {
 	if err := makeDirectory(o.FS, o.Dir); err != nil {
 		return nil, directoryError("create log directory", o.Dir, err)
@@ -40,7 +41,7 @@ func takeDirectory(o Options) (*pebble.Lock, error) {
 			"stop the other one or choose another directory", ErrLocked, o.Dir, err)
 	}
 	if err := checkFormat(o.FS, o.Dir); err != nil {
-		_ = lock.Close() // err says what matters
+		_ = lock.Close() // err is the one to report
 		return nil, err
 	}
 	return lock, nil
@@ -83,7 +84,7 @@ func syncDirectory(disk vfs.FS, dir string) error {
 		return err
 	}
 	if err := d.Sync(); err != nil {
-		_ = d.Close() // err says what matters
+		_ = d.Close() // err is the one to report
 		return err
 	}
 	return d.Close()
@@ -104,7 +105,8 @@ func checkFormat(disk vfs.FS, dir string) error {
 	}
 	var version int
 	if _, err := fmt.Sscanf(string(line), formatLine, &version); err != nil || version < 1 {
-		return fmt.Errorf("read the format of log directory %s: %w: file %s holds %.40q; %s", dir, ErrCorrupt, formatFile, line, restoreAdvice)
+		return fmt.Errorf("read the format of log directory %s: %w: file %s holds %.40q; %s", dir, ErrCorrupt, formatFile,
+			line, restoreAdvice)
 	}
 	if version > formatVersion {
 		return fmt.Errorf("%w: %s has format %d, this millrace reads up to %d; run the version of millrace that wrote it, or a newer one",
@@ -113,7 +115,7 @@ func checkFormat(disk vfs.FS, dir string) error {
 	return nil
 }
 
-// startFormat marks an empty directory. Any other is not ours to use.
+// startFormat writes the format into an empty directory; it refuses any other.
 func startFormat(disk vfs.FS, dir string) error {
 	names, err := disk.List(dir)
 	if err != nil {
@@ -131,7 +133,7 @@ func startFormat(disk vfs.FS, dir string) error {
 	return nil
 }
 
-// replaceFile puts a file in place as a whole or not at all.
+// replaceFile replaces a file atomically.
 func replaceFile(disk vfs.FS, dir, newName, name string, content []byte) error {
 	path := disk.PathJoin(dir, newName)
 	f, err := disk.Create(path, vfs.WriteCategoryUnspecified)
@@ -157,7 +159,7 @@ func firstError(errs ...error) error {
 	return nil
 }
 
-// lockConflict tells the refusal of a lock that somebody holds from other errors. The system says EAGAIN or EACCES.
+// lockConflict reports whether err means that another process holds the lock: EAGAIN or EACCES.
 func lockConflict(err error) bool {
 	_, isPath := errors.AsType[*fs.PathError](err)
 	return !isPath && (errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.EACCES))

@@ -12,13 +12,13 @@ import (
 	broker "github.com/millrace-io/millrace/broker-adapter"
 )
 
-// The file ENDS, written at a clean close, says where each partition ended. The end of a database's own log is where damage
-// looks just like a write that a power cut tore; with this file a start notices that acknowledged records are gone. It is
-// a lower bound, so it stays true while the log grows.
+// The file ENDS, written at a clean close, says where each partition ended. Damage at the end of a
+// database's WAL looks just like a write torn by a power cut; with this file a start detects that
+// acknowledged records are missing. It is a lower bound, so it stays true while the log grows.
 const (
 	endsFile    = "ENDS"
 	endsNewFile = "ENDS.new"
-	// maxEndsBytes bounds what is read of it.
+	// maxEndsBytes bounds how much of it is read.
 	maxEndsBytes = 64 << 20
 )
 
@@ -46,7 +46,7 @@ func (t *topicTable) ends() map[string][]int64 {
 	return ends
 }
 
-// writeEnds writes the file as a whole or not at all.
+// writeEnds replaces the file atomically.
 func writeEnds(disk vfs.FS, dir string, ends map[string][]int64) error {
 	sum, err := endsSum(ends)
 	if err != nil {
@@ -59,7 +59,7 @@ func writeEnds(disk vfs.FS, dir string, ends map[string][]int64) error {
 	return replaceFile(disk, dir, endsNewFile, endsFile, content)
 }
 
-// checkEnds holds the partitions against the file.
+// checkEnds compares the partitions with the file.
 func checkEnds(disk vfs.FS, dir string, topics *topicTable) error {
 	ends, err := readEnds(disk, dir)
 	if err != nil {
@@ -81,7 +81,7 @@ func checkEnds(disk vfs.FS, dir string, topics *topicTable) error {
 	return nil
 }
 
-// readEnds returns nothing when the log was never closed in order.
+// readEnds returns nothing when the log was never closed cleanly.
 func readEnds(disk vfs.FS, dir string) (map[string][]int64, error) {
 	f, err := disk.Open(disk.PathJoin(dir, endsFile))
 	if oserror.IsNotExist(err) {
@@ -97,7 +97,8 @@ func readEnds(disk vfs.FS, dir string) (map[string][]int64, error) {
 	var content endsContent
 	err = json.Unmarshal(b, &content)
 	if sum, _ := endsSum(content.Ends); err != nil || sum != content.Sum {
-		return nil, fmt.Errorf("open log in %s: file %s: %w: it only guards the rest; check the disk, then remove this one file to open without it",
+		return nil, fmt.Errorf(
+			"open log in %s: file %s: %w: it only guards the other files; check the disk, then remove this file to open without it",
 			dir, endsFile, ErrCorrupt)
 	}
 	return content.Ends, nil

@@ -20,13 +20,15 @@ var (
 	ErrNewerFormat = errors.New("log directory has a newer format")
 	// ErrCorrupt: what was read is not what was written.
 	ErrCorrupt = errors.New("log is damaged")
-	// ErrFailed: the log cannot be written at present and tries to come back by itself. Nothing of this append was written.
+	// ErrFailed: the log cannot be written at present and is being opened again. Nothing of this
+	// append was written.
 	ErrFailed = fmt.Errorf("log cannot be written at present: %w", broker.ErrNotWritten)
-	// ErrOutcomeUnknown: writing ended in an error; the records may or may not be there when the log is back.
+	// ErrOutcomeUnknown: writing ended in an error; the records may or may not be there when the
+	// log has been opened again.
 	ErrOutcomeUnknown = errors.New("outcome of the append is unknown")
 )
 
-// advice returns what to do about an error of the file system, "" when there is nothing sensible to say.
+// advice returns what to do about an error of the file system, "" if there is no advice.
 func advice(err error) string {
 	switch {
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
@@ -41,10 +43,10 @@ func advice(err error) string {
 	return ""
 }
 
-// restoreAdvice is the remedy for damage: this is the log itself, nothing can rebuild it.
+// restoreAdvice is the remedy for damage: the log cannot be rebuilt from anything else.
 const restoreAdvice = "stop the process, keep a copy of the directory, check the disk and restore the directory from a backup"
 
-// directoryError says what was done to which directory and what helps.
+// directoryError adds the operation, the directory and the remedy to an error.
 func directoryError(doing, dir string, err error) error {
 	if pebble.IsCorruptionError(err) || errors.Is(err, fs.ErrNotExist) { // damaged, or gone
 		return fmt.Errorf("%s %s: %w: %w; %s", doing, dir, ErrCorrupt, err, restoreAdvice)
@@ -55,7 +57,7 @@ func directoryError(doing, dir string, err error) error {
 	return fmt.Errorf("%s %s: %w", doing, dir, err)
 }
 
-// corruptRecord says which record cannot be read.
+// corruptRecord is the error for a record that cannot be read.
 func corruptRecord(dir string, p broker.Partition, offset int64, why error) error {
 	return fmt.Errorf("read log in %s, topic %s, partition %d, offset %d: %w: %w; %s",
 		dir, p.Topic, p.ID, offset, ErrCorrupt, why, restoreAdvice)

@@ -14,15 +14,18 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// failStopFS is a file system that stops writing for good at the first write that fails. From then on nothing changes on the
-// disk: what is created goes to memory, what is written to older files vanishes, and success is reported for all of it.
+// failStopFS is a file system that stops writing at the first write that fails. From then on
+// nothing changes on the disk: new files are created in memory, writes to older files are dropped,
+// and success is reported for all of it.
 //
-// Why: Pebble ends the process, or throws beyond recovery, when a write to its WAL or MANIFEST fails at certain places
-// (rotation of the WAL, installing a version). Here it never sees such an error, runs on after the stop until the committer
-// has looked at failure and closes it, and the next open finds the disk as a power cut would have left it. The price is that every
-// success must be held against failure *after* it was reported: whoever acknowledges asks failure first.
+// Why: Pebble ends the process, or panics beyond recovery, when a write to its WAL or MANIFEST
+// fails at certain places (rotation of the WAL, installing a version). Here it never sees such an
+// error and runs on until the committer has called failure and closes it; the next open finds the
+// disk as a power cut would have left it. The price: a reported success counts only if failure
+// returns nil *after* it.
 //
-// Tables are the exception: their writers get the error, since Pebble handles it by writing another table.
+// Tables are the exception: their writers get the error, since Pebble handles it by writing another
+// table.
 //
 // It starts no goroutine. All methods may overlap.
 type failStopFS struct {
@@ -37,7 +40,7 @@ type failStopFS struct {
 
 func newFailStopFS(disk vfs.FS, dir string) *failStopFS {
 	b := &failStopFS{FS: disk, after: vfs.NewMem(), out: make(chan struct{})}
-	_ = b.after.MkdirAll(dir, 0o755) // in memory: cannot go wrong
+	_ = b.after.MkdirAll(dir, 0o755) // cannot fail: it is in memory
 	return b
 }
 
@@ -76,7 +79,8 @@ func (b *failStopFS) Create(name string, category vfs.DiskWriteCategory) (vfs.Fi
 }
 
 // OpenReadWrite opens a file for writing at positions.
-func (b *failStopFS) OpenReadWrite(name string, category vfs.DiskWriteCategory, opts ...vfs.OpenOption) (vfs.File, error) {
+func (b *failStopFS) OpenReadWrite(name string, category vfs.DiskWriteCategory,
+	opts ...vfs.OpenOption) (vfs.File, error) {
 	if !b.isStopped() {
 		f, err := b.FS.OpenReadWrite(name, category, opts...)
 		if err == nil {
@@ -118,7 +122,7 @@ func (b *failStopFS) OpenDir(name string) (vfs.File, error) {
 	return b.wrap(f, name), nil
 }
 
-// Link is needed by nothing that the log does; after the stop it says so.
+// Link is not used by the log; after the stop it returns an error.
 func (b *failStopFS) Link(oldname, newname string) error {
 	if cause := b.failure(); cause != nil {
 		return cause
@@ -126,7 +130,7 @@ func (b *failStopFS) Link(oldname, newname string) error {
 	return b.FS.Link(oldname, newname)
 }
 
-// Remove removes a file. That it cannot be removed loses nothing, so it does not stop writing.
+// Remove removes a file. A failure to remove loses no data, so it does not stop writing.
 func (b *failStopFS) Remove(name string) error {
 	if b.isStopped() {
 		return ignoreMissing(b.after.Remove(name))
@@ -172,7 +176,7 @@ func (b *failStopFS) List(dir string) ([]string, error) {
 	if err != nil || !b.isStopped() {
 		return names, err
 	}
-	created, _ := b.after.List(dir) // a directory that is missing there has nothing to add
+	created, _ := b.after.List(dir) // an error means that nothing was created there
 	names = append(names, created...)
 	slices.Sort(names)
 	return slices.Compact(names), nil
@@ -208,11 +212,12 @@ type failStopFile struct {
 	vfs.File
 	fs   *failStopFS
 	name string
-	// table: its writer is told of errors.
+	// table: its writer gets errors.
 	table bool
 }
 
-// outcome is what the writer is told after an operation that ended with err, or that was not tried in the dark.
+// outcome is what the writer gets for an operation that ended with err, or was skipped after the
+// stop.
 func (f *failStopFile) outcome(doing string, err error) error {
 	if err != nil {
 		f.fs.fail(doing, f.name, err)
@@ -280,7 +285,7 @@ func (f *failStopFile) SyncTo(length int64) (bool, error) {
 	return full, nil
 }
 
-// Preallocate asks for space ahead. A disk that cannot is not a failure; the write will tell.
+// Preallocate asks for space ahead. An error is not a failure; the write itself reports it.
 func (f *failStopFile) Preallocate(offset, length int64) error {
 	if f.fs.isStopped() {
 		return nil

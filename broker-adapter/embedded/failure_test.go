@@ -47,8 +47,9 @@ func (d *faultyDisk) after(good, bad int64) {
 
 const forEver = 1 << 40
 
-// TestDiskFull walks through a full disk step by step: unknown outcome, refusal with a named error, an attempt that does not
-// help, and going on when there is space again. The clock is turned by hand.
+// TestDiskFull: an append on a full disk has an unknown outcome, later ones are refused, an attempt
+// to open the log again fails, and appends succeed when there is space again. The clock is set by
+// the test.
 func TestDiskFull(t *testing.T) {
 	disk, turned := &faultyDisk{err: syscall.ENOSPC}, clocktest.NewManual(time.Unix(1_000_000, 0))
 	disk.after(forEver, 0)
@@ -95,7 +96,7 @@ func TestDiskFull(t *testing.T) {
 	told.verify(t, log)
 }
 
-// appendUntilBack turns the clock until an append succeeds.
+// appendUntilBack advances the clock until an append succeeds.
 func appendUntilBack(t *testing.T, log *Log, turned *clocktest.Manual) broker.AppendResult {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -114,8 +115,9 @@ func appendUntilBack(t *testing.T, log *Log, turned *clocktest.Manual) broker.Ap
 	return broker.AppendResult{}
 }
 
-// TestDiskFailsAnywhere lets writes, syncs, creations, renames and closes fail at a random place, once or for a while, under
-// load. Whatever was acknowledged must be there, before and after a power cut that loses all that was not synced.
+// TestDiskFailsAnywhere makes writes, syncs, creations, renames and closes fail at a random
+// operation, once or for a while, under load. All acknowledged records must be there, before and
+// after a power cut that loses everything not synced.
 func TestDiskFailsAnywhere(t *testing.T) {
 	for _, err := range []error{syscall.ENOSPC, syscall.EIO} {
 		for seed := range *seeds {
@@ -143,7 +145,8 @@ func failAnywhere(t *testing.T, injected error, seed uint64) {
 			bad = rng.Int64N(300)
 		}
 		disk.after(rng.Int64N(400), bad)
-		told.writers(t, log, fmt.Sprintf("until%d-", round), seed, 4, 1<<20, func() bool { return disk.countdown.Load() >= 0 })
+		told.writers(t, log, fmt.Sprintf("until%d-", round), seed, 4, 1<<20,
+			func() bool { return disk.countdown.Load() >= 0 })
 		told.writers(t, log, fmt.Sprintf("after%d-", round), seed, 4, 100, always)
 	}
 	disk.after(forEver, 0)
@@ -163,7 +166,7 @@ func failAnywhere(t *testing.T, injected error, seed uint64) {
 	again := mustOpen(t, Options{Dir: "/log", FS: after, MemTableBytes: minMemTableBytes})
 	told.verify(t, again)
 	if s := log.Stats(); s.Failures == 0 {
-		t.Error("no failure was met")
+		t.Error("no failure was injected")
 	}
 }
 
@@ -171,7 +174,9 @@ func failAnywhere(t *testing.T, injected error, seed uint64) {
 func TestReadersSurviveAFailure(t *testing.T) {
 	disk, turned := &faultyDisk{err: syscall.EIO}, clocktest.NewManual(time.Unix(1_000_000, 0))
 	disk.after(forEver, 0)
-	log := mustOpen(t, Options{Dir: "/log", FS: errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(disk.inject)), Clock: turned})
+	log := mustOpen(t, Options{
+		Dir: "/log", FS: errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(disk.inject)), Clock: turned,
+	})
 	createTestTopic(t, log)
 	for i := range 3 {
 		if r := appendWait(log, 0, fmt.Sprintf("w %d 0 1", i)); r.Err != nil {

@@ -8,13 +8,14 @@ import "encoding/binary"
 //	'r' topic number, partition, offset    a record (codec.go)
 //	'k' topic number, partition, key       offset of the newest record with this key; compacted topics only
 //
-// A topic's number is given out at creation, from 1, and never again.
+// Topics are numbered from 1; a number is never used again.
 const (
 	topicPrefix  = 't'
 	recordPrefix = 'r'
 	newestPrefix = 'k'
 
-	// partitionKeySize is that of a prefix, a topic number and a partition; recordKeySize has an offset besides.
+	// partitionKeySize is that of a prefix, a topic number and a partition; recordKeySize has an
+	// offset besides.
 	partitionKeySize = 1 + 4 + 4
 	recordKeySize    = partitionKeySize + 8
 )

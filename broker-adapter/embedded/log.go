@@ -24,7 +24,8 @@ type Log struct {
 	stats  *stats
 
 	creates chan createRequest
-	// current is the database that readers may use, nil while there is none; back tells when there is one again.
+	// current is the database that readers may use, nil while there is none; back signals a new
+	// one.
 	current atomic.Pointer[database]
 	back    notifier
 
@@ -42,8 +43,8 @@ type Log struct {
 	batch *pebble.Batch
 	// newest holds, while a group is staged, the newest record of each key that it touches.
 	newest map[string]int64
-	// failure is what appends are told while there is no database. attempts counts those to come back, of which the next
-	// is due when retry fires.
+	// failure is the error of appends while there is no database. attempts counts attempts to open
+	// it again; the next is due when retry fires.
 	failure   error
 	attempts  int
 	retry     <-chan time.Time
@@ -54,8 +55,9 @@ type Log struct {
 	syncTook time.Duration
 }
 
-// Open opens the log in a directory, which it creates when it is missing, and locks it until Close. Errors: ErrLocked,
-// ErrNotALog, ErrNewerFormat, ErrCorrupt, and those of the file system; all name the directory and what to do.
+// Open opens the log in a directory, which it creates when it is missing, and locks it until Close.
+// Errors: ErrLocked, ErrNotALog, ErrNewerFormat, ErrCorrupt, and those of the file system; all name
+// the directory and what to do.
 func Open(o Options) (*Log, error) {
 	o, err := o.withDefaults()
 	if err != nil {
@@ -87,8 +89,8 @@ func Open(o Options) (*Log, error) {
 	return l, nil
 }
 
-// Append hands records to the committer; done gets the result from the committer's goroutine, or, when the log is closed
-// already, from this one. It blocks only while the queue is full.
+// Append hands records to the committer; done gets the result from the committer's goroutine, or,
+// when the log is closed already, from this one. It blocks only while the queue is full.
 func (l *Log) Append(p broker.Partition, records []broker.Record, done func(broker.AppendResult)) {
 	r := request{records: records, done: done, bytes: broker.Size(records)}
 	part, err := l.topics.partition(p)
@@ -102,7 +104,7 @@ func (l *Log) Append(p broker.Partition, records []broker.Record, done func(brok
 			r.bytes, p.Topic, p.ID, part.topic.limit.Load(), broker.ErrTooLarge)
 	}
 	if r.result.Err != nil {
-		r.records, r.bytes = nil, 0 // it only waits for its turn
+		r.records, r.bytes = nil, 0 // it waits for its turn, to be reported in order
 	}
 	r.partition = part
 	if !l.queue.put(r) {
@@ -151,7 +153,8 @@ func (l *Log) Describe(_ context.Context, topic string) (broker.TopicInfo, error
 	}, nil
 }
 
-// Create stores a topic, or raises the limit of one that is stored. When the disk fails meanwhile, the outcome is unknown; creating it again is harmless.
+// Create stores a topic, or raises the limit of one that is stored. When the disk fails meanwhile,
+// the outcome is unknown; creating it again is harmless.
 func (l *Log) Create(ctx context.Context, spec broker.TopicSpec) error {
 	if spec.Name == "" || spec.Partitions < 1 || spec.MaxRecordBytes < 0 {
 		return fmt.Errorf("create topic %q: a name, at least one partition and no negative size are needed, got %d partitions and %d bytes",
@@ -169,15 +172,17 @@ func (l *Log) Create(ctx context.Context, spec broker.TopicSpec) error {
 	case <-ctx.Done():
 		return fmt.Errorf("create topic %s: %w", spec.Name, ctx.Err())
 	}
-	return <-r.reply // the committer has it, and answers before it looks at anything else
+	return <-r.reply // the committer always replies
 }
 
 // CreateCommand says that nothing needs to be done.
 func (l *Log) CreateCommand(spec broker.TopicSpec) string {
-	return fmt.Sprintf("# the embedded log creates topic %s with %d partitions by itself in %s", spec.Name, spec.Partitions, l.opts.Dir)
+	return fmt.Sprintf("# the embedded log creates topic %s with %d partitions by itself in %s", spec.Name,
+		spec.Partitions, l.opts.Dir)
 }
 
-// Assignments assigns all partitions of the topic at once, to a group of one, and waits for the end of ctx: there is nobody else.
+// Assignments assigns all partitions of the topic at once, to a group of one, and waits for the end
+// of ctx.
 func (l *Log) Assignments(ctx context.Context, m broker.Membership, on func(broker.AssignmentEvent)) error {
 	if l.isClosed() {
 		return fmt.Errorf("join group %s: %w", m.Group, broker.ErrClosed)
@@ -205,8 +210,8 @@ func (l *Log) Assignments(ctx context.Context, m broker.Membership, on func(brok
 	}
 }
 
-// Hurry changes nothing: records never wait for their readers.
-func (l *Log) Hurry() (end func()) { return func() {} }
+// Expedite does nothing: readers get records at once.
+func (l *Log) Expedite() (end func()) { return func() {} }
 
 // SingleProcess is true: the directory lock admits one process.
 func (l *Log) SingleProcess() bool { return true }
@@ -218,7 +223,7 @@ func (l *Log) Stats() Stats {
 	return s
 }
 
-// Dir returns the directory as it was resolved.
+// Dir returns the absolute path of the directory.
 func (l *Log) Dir() string { return l.opts.Dir }
 
 func (l *Log) isClosed() bool {
@@ -230,8 +235,8 @@ func (l *Log) isClosed() bool {
 	}
 }
 
-// Close delivers what is open, stops the committer, closes the database and releases the directory. Later calls wait for
-// the first and return the same.
+// Close fails the open appends, stops the committer, closes the database and releases the
+// directory. Later calls wait for the first and return the same.
 func (l *Log) Close() error {
 	l.closeOnce.Do(func() { close(l.closing) })
 	l.committer.Wait()

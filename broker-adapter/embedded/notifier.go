@@ -2,8 +2,8 @@ package embedded
 
 import "sync"
 
-// notifier wakes everyone who waits for a change. Take the channel first, look at the state, then wait: no change is
-// missed. It costs nothing while nobody waits.
+// notifier wakes all goroutines that wait for a change. Get the channel first, then look at the
+// state, then wait: no change is missed. It costs nothing while none waits.
 type notifier struct {
 	mu      sync.Mutex
 	waiting chan struct{}

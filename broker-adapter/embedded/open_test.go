@@ -82,7 +82,8 @@ func TestMissingParentsAreCreated(t *testing.T) {
 	mustOpen(t, Options{Dir: filepath.Join(t.TempDir(), "a", "b", "c")})
 }
 
-// TestDirectoryThatCannotBeWritten injects the errors, since tests may run as a user who may write everything.
+// TestDirectoryThatCannotBeWritten injects the errors, since tests may run as a user who may write
+// everything.
 func TestDirectoryThatCannotBeWritten(t *testing.T) {
 	cases := []struct {
 		name  string
@@ -106,8 +107,8 @@ func TestDirectoryThatCannotBeWritten(t *testing.T) {
 	}
 }
 
-// TestOpenFailsAnywhere fails the nth writing operation of the first start, for every n: Open returns the error and
-// leaves a directory that opens when the disk is well.
+// TestOpenFailsAnywhere fails the nth writing operation of the first start, for every n: Open
+// returns the error and leaves a directory that opens when the disk is well.
 func TestOpenFailsAnywhere(t *testing.T) {
 	for n := int64(0); ; n++ {
 		mem, disk := vfs.NewMem(), &faultyDisk{err: syscall.ENOSPC}
@@ -134,7 +135,9 @@ func TestOpenFailsAnywhere(t *testing.T) {
 }
 
 func TestOptionsAreChecked(t *testing.T) {
-	for _, o := range []Options{{}, {Dir: "x", FS: vfs.NewMem(), MemTableBytes: 1}, {Dir: "x", FS: vfs.NewMem(), QueueBytes: -1}} {
+	for _, o := range []Options{
+		{}, {Dir: "x", FS: vfs.NewMem(), MemTableBytes: 1}, {Dir: "x", FS: vfs.NewMem(), QueueBytes: -1},
+	} {
 		if l, err := Open(o); err == nil {
 			_ = l.Close()
 			t.Errorf("%+v was accepted", o)
@@ -151,7 +154,8 @@ func TestCreateIsChecked(t *testing.T) {
 	}
 }
 
-// TestCacheBesideMemTables: Pebble takes the memory of memtables out of its cache, and must leave blocks their room all the same.
+// TestCacheBesideMemTables: Pebble reserves the memory of memtables in its cache; the configured
+// block cache must be there in addition.
 func TestCacheBesideMemTables(t *testing.T) {
 	l := mustOpen(t, Options{Dir: "/log", FS: vfs.NewMem(), BlockCache: minMemTableBytes, MemTableBytes: minMemTableBytes})
 	db := l.current.Load()

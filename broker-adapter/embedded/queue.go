@@ -6,28 +6,31 @@ import (
 	broker "github.com/millrace-io/millrace/broker-adapter"
 )
 
-// request is one Append on its way. Its records are lent by the caller until done is called.
+// request is a call of Append for the committer. Its records are lent by the caller until done is
+// called.
 type request struct {
 	partition *partition
 	records   []broker.Record
 	bytes     int
 	done      func(broker.AppendResult)
-	// result has Err set from the start when the append was refused; it waits its turn all the same.
+	// result has Err set from the start when the append was refused; it is still delivered in
+	// order.
 	result broker.AppendResult
 }
 
-// queue holds what waits for the committer, bounded in bytes and number. Any goroutine puts, the committer takes.
+// queue holds the requests for the committer, bounded in bytes and number. Any goroutine puts, the
+// committer takes.
 type queue struct {
 	mu      sync.Mutex
 	space   sync.Cond
 	waiting []request
 	spare   []request
 	bytes   int
-	// closing lets everyone in who waits for space; sealed turns everyone away.
+	// closing admits all that wait for space; sealed refuses new requests.
 	closing, sealed bool
 
 	maxBytes, maxCount int
-	// ready holds a token whenever something waits.
+	// ready holds a token while the queue is not empty.
 	ready chan struct{}
 }
 
@@ -37,7 +40,8 @@ func newQueue(maxBytes, maxCount int) *queue {
 	return q
 }
 
-// put adds a request, waiting while the queue is full. It returns false when the queue is sealed: then it was not added.
+// put adds a request, waiting while the queue is full. It returns false when the queue is sealed:
+// then it was not added.
 func (q *queue) put(r request) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -53,7 +57,7 @@ func (q *queue) put(r request) bool {
 	return true
 }
 
-// full tells whether bytes more do not fit. One request alone always does.
+// full reports whether bytes more do not fit. A single request always fits.
 func (q *queue) full(bytes int) bool {
 	return len(q.waiting) >= q.maxCount || len(q.waiting) > 0 && q.bytes+bytes > q.maxBytes
 }
@@ -65,12 +69,12 @@ func (q *queue) signal() {
 	}
 }
 
-// take moves requests of up to maxBytes in all, at least one, into the slice it returns, which is valid until the next
-// take. It does not wait.
+// take moves requests of up to maxBytes in all, at least one, into the slice it returns, which is
+// valid until the next take. It does not wait.
 func (q *queue) take(maxBytes int) []request {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	clear(q.spare) // what was lent goes back
+	clear(q.spare) // release the callers' records
 	q.spare = q.spare[:0]
 	defer q.space.Broadcast()
 	if q.bytes <= maxBytes {
@@ -94,7 +98,8 @@ func (q *queue) take(maxBytes int) []request {
 	return q.spare
 }
 
-// close lets in everyone who waits for space and makes ready fire, so that the committer can empty and seal the queue.
+// close admits all that wait for space and makes ready fire, so that the committer can empty and
+// seal the queue.
 func (q *queue) close() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -102,7 +107,7 @@ func (q *queue) close() {
 	q.space.Broadcast()
 }
 
-// sealIfEmpty turns away whoever comes from now on, and returns whether it did: not while something waits.
+// sealIfEmpty refuses later requests if the queue is empty, and reports whether it did.
 func (q *queue) sealIfEmpty() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -110,7 +115,7 @@ func (q *queue) sealIfEmpty() bool {
 	return q.sealed
 }
 
-// depth returns how many requests and bytes wait.
+// depth returns the number of waiting requests and their bytes.
 func (q *queue) depth() (appends, bytes int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

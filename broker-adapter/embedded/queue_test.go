@@ -9,8 +9,8 @@ import (
 	broker "github.com/millrace-io/millrace/broker-adapter"
 )
 
-// TestFullQueueBlocks fills the queue behind a callback that holds the committer up: an Append beyond the bound waits,
-// and comes in when there is room, in order.
+// TestFullQueueBlocks fills the queue while a callback blocks the committer: an Append beyond the
+// bound waits until there is space, in order.
 func TestFullQueueBlocks(t *testing.T) {
 	log := mustOpen(t, Options{Ephemeral: true, QueueAppends: 2})
 	createTestTopic(t, log)
@@ -39,7 +39,8 @@ func TestFullQueueBlocks(t *testing.T) {
 	}
 }
 
-// TestCloseReleasesBlockedAppends closes while appends wait for room: each gets ErrClosed before Close returns, or at once after.
+// TestCloseReleasesBlockedAppends closes while appends wait for space: each gets ErrClosed before
+// Close returns, or at once after.
 func TestCloseReleasesBlockedAppends(t *testing.T) {
 	log := mustOpen(t, Options{Ephemeral: true, QueueAppends: 1})
 	createTestTopic(t, log)

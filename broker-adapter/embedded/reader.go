@@ -18,14 +18,14 @@ const (
 )
 
 var (
-	// errAway: there is no database at present; the committer is about to bring one back.
+	// errAway: the database is closed; the committer is about to open it again.
 	errAway         = errors.New("log is being opened again")
 	errMissing      = errors.New("record is missing")
 	errReaderClosed = errors.New("reader is closed")
 )
 
-// reader reads one partition. It keeps an iterator while it is behind, and none while it waits, so that an idle reader
-// holds no old tables.
+// reader reads one partition. It has an iterator only while it is behind the end, so that an idle
+// reader pins no old tables.
 type reader struct {
 	log       *Log
 	partition *partition
@@ -35,7 +35,7 @@ type reader struct {
 	rows    []byte
 	records []broker.Record
 
-	// mu guards what follows against the committer, who takes the iterator away before it closes the database.
+	// mu guards what follows against the committer, which closes the iterator before the database.
 	mu     sync.Mutex
 	iter   *pebble.Iterator
 	closed bool
@@ -57,7 +57,8 @@ func (l *Log) Read(p broker.Partition, from int64) (broker.Reader, error) {
 	return r, nil
 }
 
-// suspendReaders takes every reader's iterator away. Log.current is nil already, so none comes back.
+// suspendReaders closes every reader's iterator. Log.current is nil already, so no reader opens
+// another.
 func (l *Log) suspendReaders() {
 	l.readersMu.Lock()
 	defer l.readersMu.Unlock()
@@ -68,7 +69,7 @@ func (l *Log) suspendReaders() {
 	}
 }
 
-// Next waits for the next records. While the log is away after a failed disk it waits as well.
+// Next waits for the next records, also while the log is closed after a disk failure.
 func (r *reader) Next(ctx context.Context) (broker.Batch, error) {
 	for {
 		if err := r.check(ctx); err != nil {
@@ -82,7 +83,7 @@ func (r *reader) Next(ctx context.Context) (broker.Batch, error) {
 		}
 		moved, back := r.partition.moved.changed(), r.log.back.changed()
 		if r.readable() {
-			continue // it changed between the look and the wait
+			continue // it changed meanwhile
 		}
 		select {
 		case <-moved:
@@ -93,7 +94,7 @@ func (r *reader) Next(ctx context.Context) (broker.Batch, error) {
 	}
 }
 
-// check finds reasons not to read.
+// check returns why the reader cannot read, if it cannot.
 func (r *reader) check(ctx context.Context) error {
 	if r.log.isClosed() {
 		return broker.ErrClosed
@@ -138,16 +139,17 @@ func (r *reader) scan(end int64) (broker.Batch, error) {
 		return broker.Batch{Records: r.records, Next: r.next, End: r.partition.end.Load()}, nil
 	}
 	if db.fs.failure() != nil {
-		return broker.Batch{}, errAway // what was read may have been created after the stop
+		return broker.Batch{}, errAway // what was read may exist in memory only
 	}
 	if len(r.records) > 0 {
-		// Everything before the bad record is good; the next call finds it again.
+		// Return what comes before the bad record; the next call fails.
 		return broker.Batch{Records: r.records, Next: r.next, End: r.partition.end.Load()}, nil
 	}
 	return broker.Batch{}, corruptRecord(r.log.opts.Dir, r.partition.address(), r.next, err)
 }
 
-// collect fills r.records from the iterator and moves r.next behind them. The error belongs to the record at r.next.
+// collect fills r.records from the iterator and moves r.next past them. The error belongs to the
+// record at r.next.
 func (r *reader) collect(db *database, end int64) error {
 	clear(r.records)
 	r.rows, r.records, r.decoder.headers = r.rows[:0], r.records[:0], r.decoder.headers[:0]
@@ -211,7 +213,7 @@ func (r *reader) add() error {
 
 func (r *reader) dropIterator() {
 	if r.iter != nil {
-		_ = r.iter.Close() // its error was looked at where it was read
+		_ = r.iter.Close() // its error was checked after reading
 		r.iter = nil
 	}
 }

@@ -6,31 +6,32 @@ import (
 	"time"
 )
 
-// State says whether a log can be written.
+// State is whether a log can be written.
 type State string
 
 // The states of a log.
 const (
-	// StateReady: writes go on.
+	// StateReady: the log can be written.
 	StateReady State = "ready"
-	// StateFailed: the disk failed; the log tries to come back by itself.
+	// StateFailed: the disk failed; the log is being opened again.
 	StateFailed State = "failed"
 	// StateClosed: Close was called.
 	StateClosed State = "closed"
 )
 
-// Stats is what a log has done since it was opened.
+// Stats counts what a log has done since it was opened.
 type Stats struct {
-	// Appends, Records and Bytes (keys, values and headers) count what was acknowledged; Commits the synced groups.
+	// Appends, Records and Bytes (keys, values and headers) count what was acknowledged; Commits
+	// the synced groups.
 	Appends, Records, Bytes, Commits uint64
 	// SyncTime is the total time from handing a group to the database to its sync.
 	SyncTime time.Duration
-	// Failures counts how often the disk failed, Reopened how often the log came back.
+	// Failures counts how often the disk failed, Reopened how often the log was opened again.
 	Failures, Reopened uint64
 	// QueuedAppends and QueuedBytes wait for the committer now.
 	QueuedAppends, QueuedBytes int
 	State                      State
-	// LastError is the last thing that went wrong, in the background too, at LastErrorTime; nil: nothing yet.
+	// LastError is the last error, background work included, at LastErrorTime; nil: none yet.
 	LastError     error
 	LastErrorTime time.Time
 }

@@ -49,7 +49,7 @@ type partition struct {
 	id    int32
 	// next is the offset that the next record gets. Only the committer touches it.
 	next int64
-	// end is the end that the committer has acknowledged; nobody reads beyond.
+	// end is what the committer has acknowledged; readers stop there.
 	end   atomic.Int64
 	moved notifier
 }
@@ -89,7 +89,7 @@ func (p *partition) lastEnd(db *pebble.DB) (int64, error) {
 	return end, iter.Close()
 }
 
-// topicTable finds topics by name. The committer adds, everyone looks up.
+// topicTable finds topics by name. Only the committer adds to it.
 type topicTable struct {
 	mu     sync.RWMutex
 	byName map[string]*topic
@@ -119,7 +119,7 @@ func (t *topicTable) partition(p broker.Partition) (*partition, error) {
 	return tp.partitions[p.ID], nil
 }
 
-// load brings the table up to what the database holds: topics, and the end of every partition.
+// load reads topics and the end of every partition from the database.
 func (t *topicTable) load(db *pebble.DB) error {
 	iter, err := db.NewIter(&pebble.IterOptions{LowerBound: []byte{topicPrefix}, UpperBound: []byte{topicPrefix + 1}})
 	if err != nil {
@@ -145,7 +145,7 @@ func (t *topicTable) load(db *pebble.DB) error {
 	return nil
 }
 
-// loadTopic reads the ends of one topic. They may be above those that were acknowledged, never below.
+// loadTopic reads the ends of one topic. They may be above what was acknowledged, never below.
 func (t *topicTable) loadTopic(db *pebble.DB, row topicRow) error {
 	tp := t.get(row.Name)
 	known := tp != nil
@@ -170,7 +170,7 @@ func (t *topicTable) loadTopic(db *pebble.DB, row topicRow) error {
 	return nil
 }
 
-// nextNumber returns a topic number that was never used. Topics are never deleted.
+// nextNumber returns an unused topic number. Topics are never deleted.
 func (t *topicTable) nextNumber() uint32 {
 	t.mu.RLock()
 	defer t.mu.RUnlock()

@@ -13,7 +13,8 @@ import (
 	broker "github.com/millrace-io/millrace/broker-adapter"
 )
 
-// seeds is how many seeds each randomised test runs; nightly runs raise it. The seed is part of each test's name.
+// seeds is how many seeds each randomised test runs; nightly runs raise it. The seed is part of
+// each test's name.
 var seeds = flag.Uint64("seeds", 4, "seeds per randomised test")
 
 const (
@@ -21,10 +22,11 @@ const (
 	testPartitions = 3
 )
 
-// ledger is what writers were told about each append, to be held against what a log holds later.
+// ledger is the result of each append, to be compared with the log later.
 type ledger struct {
 	mu sync.Mutex
-	// acked is the value at each acknowledged offset; refused holds values that were definitely not written.
+	// acked is the value at each acknowledged offset; refused holds values that were definitely not
+	// written.
 	acked   map[broker.Partition]map[int64]string
 	refused map[string]bool
 	unknown int
@@ -38,7 +40,7 @@ func newLedger() *ledger {
 	return l
 }
 
-// clone is the ledger at this moment.
+// clone returns a copy of the ledger.
 func (l *ledger) clone() *ledger {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -68,7 +70,8 @@ func (l *ledger) enter(t testing.TB, p broker.Partition, records []broker.Record
 	}
 }
 
-// write appends groups of 1 to 3 records to random partitions until n were sent, or more is false; several are in flight.
+// write appends groups of 1 to 3 records to random partitions until n were sent, or more is false;
+// several are in flight.
 func (l *ledger) write(t testing.TB, log *Log, writer string, rng *rand.Rand, n int, more func() bool) {
 	inflight := make(chan struct{}, 8)
 	var open sync.WaitGroup
@@ -107,8 +110,9 @@ func (l *ledger) writers(t testing.TB, log *Log, name string, seed uint64, write
 	all.Wait()
 }
 
-// verify reads everything: all that was acknowledged is at its offset, nothing refused is there, nothing is there twice,
-// offsets have no gap (the reader says so), and the records of an append are there together or not at all.
+// verify reads everything: what was acknowledged is at its offset, nothing refused is there,
+// nothing is there twice, offsets have no gap (the reader says so), and the records of an append
+// are there together or not at all.
 func (l *ledger) verify(t testing.TB, log *Log) {
 	t.Helper()
 	seen := map[string]bool{}
@@ -130,7 +134,8 @@ func (l *ledger) verify(t testing.TB, log *Log) {
 				t.Fatalf("%v: offset %d holds %q", p, offset, value)
 			}
 			if seen[value] || l.refused[value] {
-				t.Fatalf("%v: offset %d holds %q, which is there twice (%t) or was refused (%t)", p, offset, value, seen[value], l.refused[value])
+				t.Fatalf("%v: offset %d holds %q, which is there twice (%t) or was refused (%t)", p, offset, value, seen[value],
+					l.refused[value])
 			}
 			seen[value] = true
 			if j != next%max(size, 1) {

@@ -18,21 +18,24 @@ type pending struct {
 	records []kgo.Record
 	size    int
 	done    func(broker.AppendResult)
-	// refusal, when set, is why the records must not be sent.
+	// refusal, if set, is why the records are not sent.
 	refusal error
 
-	// unanswered counts records; touched, like result until finished, on the producer client's one goroutine for answers.
+	// unanswered counts records; touched, like result until finished, on the producer client's one
+	// goroutine for answers.
 	unanswered int
 	result     broker.AppendResult
-	// finished means that result may be delivered in its turn. Guarded by partition.mu.
+	// finished: result may be delivered as soon as those before it are. Guarded by partition.mu.
 	finished bool
 }
 
-// Append hands records to the producer. It blocks only while the buffer is full. Callbacks must not wait for an Append.
+// Append hands records to the producer. It blocks only while the buffer is full. Callbacks must not
+// wait for an Append.
 func (l *Log) Append(p broker.Partition, records []broker.Record, done func(broker.AppendResult)) {
 	a := &pending{records: toKafka(p, records), size: broker.Size(records), done: done, unanswered: len(records)}
 	if !l.enter(&l.open) {
-		// The result comes from another goroutine, as always; it ends with the callback, which nobody waits for any more.
+		// As always, the result comes from another goroutine. It ends with the callback; no call
+		// waits for it.
 		go done(broker.AppendResult{Err: closedError(fmt.Sprintf("append to %s/%d", p.Topic, p.ID))})
 		return
 	}
@@ -59,8 +62,8 @@ func toKafka(p broker.Partition, records []broker.Record) []kgo.Record {
 	return out
 }
 
-// answer takes the client's answer for one record. All records of an append are answered in order; the last one
-// completes it.
+// answer takes the client's answer for one record. All records of an append are answered in order;
+// the last one completes it.
 func (a *pending) answer(r *kgo.Record, err error) {
 	if err == nil && r.Offset < 0 {
 		err = errNoOffset
@@ -81,14 +84,15 @@ func (a *pending) answer(r *kgo.Record, err error) {
 	a.part.finish(a)
 }
 
-// fail words the error of an append that was sent, and draws the consequences.
+// fail sets the error of an append that was sent, and stops its producer if need be.
 func (a *pending) fail(err error) {
 	l := a.part.log
 	if stopsProducer(err) {
 		l.retire(a.from)
 	}
-	if errors.Is(err, kerr.MessageTooLarge) || errors.Is(err, kerr.UnknownTopicOrPartition) || errors.Is(err, kerr.UnknownTopicID) {
-		l.topics.forget(a.part.id.Topic) // what we know of it is out of date
+	if errors.Is(err, kerr.MessageTooLarge) || errors.Is(err, kerr.UnknownTopicOrPartition) ||
+		errors.Is(err, kerr.UnknownTopicID) {
+		l.topics.forget(a.part.id.Topic) // the cached topic is out of date
 	}
 	a.result = broker.AppendResult{Base: -1, Last: -1, Err: appendError(a.part.id, err, l.isClosed())}
 }

@@ -17,15 +17,19 @@ import (
 )
 
 const (
-	// releaseTimeout is how long revoked partitions may take to be released. Safety does not depend on it.
+	// releaseTimeout is how long revoked partitions may take to be released. Safety does not depend
+	// on it.
 	releaseTimeout = 10 * time.Second
-	// handOverTimeout is how long a worker that leaves waits for the balancing that names its successors. It takes a heartbeat of the
-	// others; without it they wait for the partitions instead.
+	// handOverTimeout is how long a leaving worker waits for the rebalance that names its
+	// successors. That takes a heartbeat of the others; after the timeout they wait for the
+	// partitions instead.
 	handOverTimeout = 2 * time.Second
-	// leaveTimeout bounds the end of a membership, beyond the release of its partitions, when brokers do not answer.
+	// leaveTimeout bounds the end of a membership, beyond the release of its partitions, when
+	// brokers do not answer.
 	leaveTimeout = 5 * time.Second
-	// rebalancePause lies between two balancings that workers wish for: one takes about a heartbeat, and all workers
-	// join in each balancing, so a group has about one a second at most however many of them wish.
+	// rebalancePause is the least time between two requested rebalances. One takes about a
+	// heartbeat and involves all workers, so a group has at most about one a second, however many
+	// workers request it.
 	rebalancePause = time.Second
 )
 
@@ -35,20 +39,21 @@ type membership struct {
 	m        broker.Membership
 	on       func(broker.AssignmentEvent)
 	balancer *balance.Balancer
-	// notice came with an assignment and was not passed on yet.
+	// notice came with an assignment and was not announced yet.
 	notice atomic.Pointer[balance.Notice]
 	// stale is set when the table names another process for this worker than its own.
 	stale atomic.Bool
-	// wishes gets the time of a wish for a balancing.
-	wishes chan time.Duration
-	// ended gets the one error that ends the membership from inside.
+	// requests gets the times of requests for a rebalance.
+	requests chan time.Duration
+	// ended gets the error that ends the membership, if it does not end with its context.
 	ended chan error
 	// client is set before the group's goroutine can call back.
 	client *kgo.Client
 	ready  chan struct{}
 }
 
-// Assignments keeps this worker in the group until ctx ends. The client of the group fetches no records.
+// Assignments keeps this worker in the group until ctx ends. The client of the group fetches no
+// records.
 func (l *Log) Assignments(ctx context.Context, m broker.Membership, on func(broker.AssignmentEvent)) error {
 	what := fmt.Sprintf("membership of worker %s in group %s", m.Worker, m.Group)
 	if !l.enter(&l.tasks) {
@@ -65,10 +70,10 @@ func (l *Log) Assignments(ctx context.Context, m broker.Membership, on func(brok
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	s := &membership{
-		log: l, m: m, on: on, wishes: make(chan time.Duration, 1), ended: make(chan error, 1), ready: make(chan struct{}),
+		log: l, m: m, on: on, requests: make(chan time.Duration, 1), ended: make(chan error, 1), ready: make(chan struct{}),
 	}
 	s.balancer = balance.New(m, l.budget, s.publish)
-	clientCtx, abandon := context.WithCancel(context.Background()) // outlives ctx: leaving in order needs it
+	clientCtx, abandon := context.WithCancel(context.Background()) // outlives ctx, for leaving the group
 	defer abandon()
 	client, err := kgo.NewClient(append(s.options(), kgo.WithContext(clientCtx))...)
 	if err != nil {
@@ -94,7 +99,7 @@ func (l *Log) groupTopic(ctx context.Context, topic string) error {
 	return err
 }
 
-// serve passes wishes on until the membership ends, and leaves.
+// serve requests rebalances until the membership ends, and leaves the group.
 func (s *membership) serve(ctx context.Context, what string, abandon func()) error {
 	err := s.untilEnd(ctx, what)
 	if err == nil {
@@ -102,19 +107,19 @@ func (s *membership) serve(ctx context.Context, what string, abandon func()) err
 	}
 	id, _ := s.client.GroupMetadata()
 	giveUp := time.AfterFunc(releaseTimeout+leaveTimeout, abandon)
-	s.client.Close() // hands back what is assigned, through revoked
+	s.client.Close() // releases what is assigned, by calling revoked
 	giveUp.Stop()
 	if err == nil || errors.Is(err, broker.ErrClosed) {
-		s.leave(id) // when another process took this one's place, the group must keep it
+		s.leave(id) // by member id: another process that took over stays
 	} else {
 		s.on(broker.AssignmentEvent{Err: err})
 	}
 	return err
 }
 
-// untilEnd waits for the end of the membership, and asks for balancings meanwhile.
+// untilEnd waits for the end of the membership and requests rebalances meanwhile.
 func (s *membership) untilEnd(ctx context.Context, what string) error {
-	var wish time.Duration
+	var asked time.Duration
 	due := time.NewTimer(0)
 	due.Stop()
 	defer due.Stop()
@@ -126,28 +131,28 @@ func (s *membership) untilEnd(ctx context.Context, what string) error {
 			return closedError(what)
 		case cause := <-s.ended:
 			return fmt.Errorf("%s: %w", what, cause)
-		case wish = <-s.wishes:
+		case asked = <-s.requests:
 			due.Reset(s.balancer.JoinedAt() + rebalancePause - s.balancer.Now())
 		case <-due.C:
-			if s.balancer.JoinedAt() < wish { // otherwise a balancing has met the wish
+			if s.balancer.JoinedAt() < asked { // otherwise a rebalance came after the request
 				s.rebalance()
 			}
 		}
 	}
 }
 
-// handOver has the group give this worker's partitions to others while it still serves them. It returns when they are being handed
-// back, or when that is no use.
+// handOver makes the group assign this worker's partitions to others while it still serves them. It
+// returns when they are being revoked, or when that cannot happen.
 func (s *membership) handOver(what string) error {
 	if s.log.known(s.m.Group) < 2 {
-		return nil // there is nobody
+		return nil // there is no other member
 	}
 	s.balancer.Leave()
 	s.rebalance()
 	patience := time.NewTimer(handOverTimeout)
 	defer patience.Stop()
 	select {
-	case <-s.balancer.Heard():
+	case <-s.balancer.Replanned():
 	case <-patience.C:
 	case <-s.log.ctx.Done():
 		return closedError(what)
@@ -157,7 +162,7 @@ func (s *membership) handOver(what string) error {
 	return nil
 }
 
-// rebalance makes this worker join again, with changed join data: nothing else makes a group balance.
+// rebalance makes this worker join again with changed join data: only that makes a group rebalance.
 func (s *membership) rebalance() {
 	s.balancer.Ask()
 	s.client.ForceRebalance()
@@ -186,11 +191,11 @@ func fetchNothing(context.Context, map[string]map[int32]kgo.Offset) (map[string]
 	return map[string]map[int32]kgo.Offset{}, nil
 }
 
-// publish takes what came with an assignment, before the client looks at it.
+// publish keeps the notice that came with an assignment, before the client handles the assignment.
 func (s *membership) publish(n balance.Notice) { s.notice.Store(&n) }
 
-// announce passes the table of the last balancing on, once. A table that is not part of the assignment is looked up when may is
-// true.
+// announce passes on the table of the last rebalance, once. If may is true, a table that is not
+// part of the assignment is looked up.
 func (s *membership) announce(ctx context.Context, may bool) {
 	n := s.notice.Load()
 	if n == nil || n.Table == nil && !may {
@@ -206,21 +211,21 @@ func (s *membership) announce(ctx context.Context, may bool) {
 	s.on(broker.AssignmentEvent{Table: s.corrected(n.Table)})
 }
 
-// corrected puts this process into the place of an earlier one of the same worker, which the group has taken back without a
-// balancing, and notes that all others must hear of it.
+// corrected replaces an earlier process of this worker in the table, which the group has readmitted
+// without a rebalance, and notes that the others must learn of it.
 func (s *membership) corrected(t *broker.Table) *broker.Table {
 	self := s.m.Member()
 	i := slices.IndexFunc(t.Members, func(m broker.Member) bool { return m.Name == self.Name })
 	if i < 0 {
 		return t
 	}
-	told := t.Members[i]
-	self.New = told.New
-	if told == self {
+	listed := t.Members[i]
+	self.New = listed.New
+	if listed == self {
 		return t
 	}
-	told.Public = self.Public // a leader of an earlier release does not tell it, however often it is asked
-	if told != self {
+	listed.Public = self.Public // a leader of an earlier release leaves it out
+	if listed != self {
 		s.stale.Store(true)
 	}
 	own := *t
@@ -240,13 +245,13 @@ func (s *membership) assigned(ctx context.Context, _ *kgo.Client, assigned map[s
 	}
 }
 
-// revoked hands partitions back, and waits until they are released.
+// revoked asks for the release of partitions and waits for it.
 func (s *membership) revoked(ctx context.Context, _ *kgo.Client, revoked map[string][]int32) {
 	ids := s.partitions(revoked)
 	if len(ids) == 0 {
 		return
 	}
-	s.announce(ctx, false) // a table that must be looked up would hold the release up
+	s.announce(ctx, false) // looking up a table would delay the release
 	released := make(chan struct{})
 	var once sync.Once
 	s.on(broker.AssignmentEvent{Revoked: ids, Done: func() { once.Do(func() { close(released) }) }})
@@ -272,22 +277,22 @@ func (s *membership) partitions(of map[string][]int32) []int32 {
 	return ids
 }
 
-// OnGroupManageError is called by the client when a group session ended with an error. Most are mended by joining again,
-// which the client does.
+// OnGroupManageError is called by the client when a group session ended with an error. After most
+// the client joins again.
 func (s *membership) OnGroupManageError(err error) {
 	why := fatalGroupError(err)
 	if why == "" {
 		return
 	}
 	<-s.ready
-	s.client.LeaveGroupContext(nil) //nolint:staticcheck,errcheck // nil: begin, do not wait. It keeps the client from joining again
+	s.client.LeaveGroupContext(nil) //nolint:staticcheck,errcheck // no wait; keeps the client from joining again
 	select {
 	case s.ended <- fmt.Errorf("%s: %w", why, err):
 	default: // has ended already
 	}
 }
 
-// fatalGroupError says what an error that joining again cannot mend means, "" for all others.
+// fatalGroupError explains an error after which joining again is of no use; "" for all others.
 func fatalGroupError(err error) string {
 	switch {
 	case errors.Is(err, kerr.FencedInstanceID):
@@ -308,14 +313,15 @@ func fatalGroupError(err error) string {
 	return ""
 }
 
-// leave takes this very member out of the group: for static members the client does not, and the others would wait for the
-// session to time out. With both ids a successor of the same name is not touched.
+// leave removes this member from the group: for static members the client does not, and the others
+// would wait for the session to time out. The request names both ids, so a successor of the same
+// name stays.
 func (s *membership) leave(id string) {
 	if id == "" {
 		return // never joined
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout)
 	defer cancel()
-	// An error costs time, never safety: then the session times out.
+	// After an error the session times out, which only takes longer.
 	_, _ = leaveRequest(s.m.Group, s.m.Worker, id, "worker ends").RequestWith(ctx, s.log.admin)
 }

@@ -2,8 +2,8 @@ package kafka
 
 import "sync"
 
-// buffer bounds what waits for an acknowledgement, in records and bytes. An append that is larger than the bound by
-// itself is admitted when nothing else is there.
+// buffer bounds what waits for an acknowledgement, in records and bytes. An append that is larger
+// than the bound by itself is admitted when the buffer is empty.
 type buffer struct {
 	maxRecords, maxBytes int
 
@@ -19,7 +19,7 @@ func newBuffer(records, bytes int) *buffer {
 	return b
 }
 
-// acquire waits for room. It returns false when the buffer is closed.
+// acquire waits for space. It returns false if the buffer is closed.
 func (b *buffer) acquire(records, bytes int) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -5,7 +5,7 @@ import (
 	"testing/synctest"
 )
 
-// TestBuffer looks at who waits: synctest.Wait returns when nobody can go on by itself.
+// TestBuffer relies on synctest.Wait, which returns when all goroutines are blocked.
 func TestBuffer(t *testing.T) {
 	for name, c := range map[string]struct{ records, bytes int }{
 		"too many records": {3, 1},
@@ -25,7 +25,7 @@ func TestBuffer(t *testing.T) {
 				}
 				b.release(2, 20)
 				if !<-admitted {
-					t.Fatal("refused though there was room")
+					t.Fatal("refused although there was space")
 				}
 			})
 		})

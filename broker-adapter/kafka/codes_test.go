@@ -14,7 +14,8 @@ import (
 	broker "github.com/millrace-io/millrace/broker-adapter"
 )
 
-// appendAfter appends once the failure before it is delivered: while its callback still runs, appends are refused.
+// appendAfter appends once the failure before it is delivered: while its callback still runs,
+// appends are refused.
 func appendAfter(t *testing.T, l *Log, p broker.Partition) (r broker.AppendResult) {
 	t.Helper()
 	until(t, "an append after a failure", func() bool {
@@ -27,8 +28,8 @@ func appendAfter(t *testing.T, l *Log, p broker.Partition) (r broker.AppendResul
 	return r
 }
 
-// TestProduceCodes answers one produce request with each code that a broker may give (reliability.md, row 8) and looks at
-// what becomes of that append, and of the next one.
+// TestProduceCodes answers one produce request with each code that a broker may return, and checks
+// the results of that append and of the next.
 func TestProduceCodes(t *testing.T) {
 	const (
 		retried = "retried in the same session"
@@ -65,7 +66,7 @@ func TestProduceCodes(t *testing.T) {
 			fault := cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: p.Topic, Err: c.code})
 			r := wait(t, "result", start(l, p, text("x"), text("y")))
 			if fault.Hits() != 1 {
-				t.Fatalf("the fault was met %d times", fault.Hits())
+				t.Fatalf("the fault was injected %d times", fault.Hits())
 			}
 			next := appendAfter(t, l, p)
 			stops := l.Stats().ProducersStopped
@@ -91,8 +92,8 @@ func TestProduceCodes(t *testing.T) {
 	}
 }
 
-// TestNoOffset answers as a broker does that takes a batch for one it has already, and has forgotten where. The client calls
-// that a success, but it is none to build on.
+// TestNoOffset answers like a broker that takes a batch for a duplicate whose offset it no longer
+// knows. The client reports success, but without an offset the append must fail.
 func TestNoOffset(t *testing.T) {
 	cluster := fake(t, 1)
 	l := openFake(t, cluster)
@@ -118,8 +119,9 @@ func TestNoOffset(t *testing.T) {
 	}
 }
 
-// TestFailureFailsWhatIsBehind keeps appends in flight on several partitions when the broker contradicts the producer:
-// everything sent before the failures are delivered fails too, in order, and later appends succeed.
+// TestFailureFailsWhatIsBehind keeps appends in flight on several partitions when the broker
+// contradicts the producer: everything sent before the failures are delivered fails too, in order,
+// and later appends succeed.
 func TestFailureFailsWhatIsBehind(t *testing.T) {
 	cluster := fake(t, 1)
 	l := openFake(t, cluster)
@@ -159,7 +161,8 @@ func TestFailureFailsWhatIsBehind(t *testing.T) {
 			t.Fatalf("result %d on the other partition: %+v", i, r)
 		}
 	}
-	if r := wait(t, "result", wait(t, "append", again)); !errors.Is(r.Err, broker.ErrNotWritten) || !errors.Is(r.Err, errBehind) {
+	if r := wait(t, "result", wait(t, "append", again)); !errors.Is(r.Err, broker.ErrNotWritten) ||
+		!errors.Is(r.Err, errBehind) {
 		t.Errorf("append during the callback of a failure: %+v", r)
 	}
 	if r := appendAfter(t, l, p); r.Base != 1 {
@@ -171,7 +174,8 @@ func TestFailureFailsWhatIsBehind(t *testing.T) {
 	}
 }
 
-// TestFetchCodes answers some fetches with each code (reliability.md, row 9). Reading goes on without loss, or says why not.
+// TestFetchCodes answers some fetches with each code. Reading goes on without loss, or fails with a
+// reason.
 func TestFetchCodes(t *testing.T) {
 	for _, c := range []struct {
 		code  *kerr.Error
@@ -204,7 +208,7 @@ func TestFetchCodes(t *testing.T) {
 				if got := values(t, r, 3); !slices.Equal(got, []string{"0", "1", "2"}) {
 					t.Fatalf("read %q", got)
 				}
-				mustAppend(t, l, p, text("3")) // whoever has read it is in the tail, if that is wanted
+				mustAppend(t, l, p, text("3")) // a reader that has it is in the tail if shareAfter is 0
 				if got := values(t, r, 1); got[0] != "3" {
 					t.Fatalf("read %q", got)
 				}
@@ -224,10 +228,10 @@ func TestFetchCodes(t *testing.T) {
 					}
 				}
 				if c.fails && failures == 0 {
-					t.Error("nobody was told")
+					t.Error("no error was reported")
 				}
 				if fault.Hits() == 0 {
-					t.Error("the fault was not met")
+					t.Error("the fault was not injected")
 				}
 				for more := range 10 { // records that were fetched before the fault come before it
 					if !errors.Is(c.code, kerr.OffsetOutOfRange) || l.Stats().StaleLeaders > 0 {
@@ -236,7 +240,7 @@ func TestFetchCodes(t *testing.T) {
 					mustAppend(t, l, p, text("%d", more))
 					values(t, r, 1)
 				}
-				t.Errorf("nobody counted a former leader: %+v", l.Stats())
+				t.Errorf("the former leader was not counted: %+v", l.Stats())
 			})
 		}
 	}
@@ -261,25 +265,31 @@ func TestLeaderMoves(t *testing.T) {
 	}
 }
 
-// TestMetadataOutage lets all look-ups fail for a while: appends to a topic that is new to the client wait for it.
+// TestMetadataOutage makes all look-ups fail for a while: appends to a topic that is new to the
+// client wait for it.
 func TestMetadataOutage(t *testing.T) {
 	cluster := fake(t, 1)
 	p := newTestTopic(t, openFake(t, cluster), 1)
 	l := openFake(t, cluster)
-	fault := cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Metadata}, Topic: p.Topic, Err: kerr.LeaderNotAvailable, Count: 2})
+	fault := cluster.Fault(kfake.Fault{
+		Keys: []kmsg.Key{kmsg.Metadata}, Topic: p.Topic, Err: kerr.LeaderNotAvailable, Count: 2,
+	})
 	mustAppend(t, l, p, text("x"))
 	if fault.Hits() != 2 {
 		t.Errorf("look-ups that failed: %d", fault.Hits())
 	}
 }
 
-// TestSettingsOfANewTopic asks a broker that hears of a topic later than the one that has described it.
+// TestSettingsOfANewTopic asks a broker that learns of a topic later than the one that described
+// it.
 func TestSettingsOfANewTopic(t *testing.T) {
 	cluster := fake(t, 1)
 	l := openFake(t, cluster)
 	p := newTestTopic(t, l, 1)
 	const late = 10
-	fault := cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.DescribeConfigs}, Err: kerr.UnknownTopicOrPartition, Count: late})
+	fault := cluster.Fault(kfake.Fault{
+		Keys: []kmsg.Key{kmsg.DescribeConfigs}, Err: kerr.UnknownTopicOrPartition, Count: late,
+	})
 	if _, err := l.Describe(deadline(t), p.Topic); err != nil {
 		t.Error(err)
 	}
@@ -288,7 +298,8 @@ func TestSettingsOfANewTopic(t *testing.T) {
 	}
 }
 
-// TestReaderEnds shows how a reader ends when the log is not what it was: each error says so, and stays.
+// TestReaderEnds: a reader fails for good, with the reason, when the log was replaced or lost
+// records.
 func TestReaderEnds(t *testing.T) {
 	for name, c := range map[string]struct {
 		from int64
@@ -296,7 +307,7 @@ func TestReaderEnds(t *testing.T) {
 		want error
 	}{
 		"topic deleted": {0, func(_ *testing.T, c *kfake.Cluster, topic string) error { return c.DeleteTopic(topic) }, broker.ErrUnknownTopic},
-		"topic deleted and created anew": {0, func(_ *testing.T, c *kfake.Cluster, topic string) error {
+		"topic deleted and created again": {0, func(_ *testing.T, c *kfake.Cluster, topic string) error {
 			return errors.Join(c.DeleteTopic(topic), c.CreateTopic(topic, 1, nil))
 		}, broker.ErrRegressed},
 	} {
@@ -339,7 +350,8 @@ func TestReaderBeforeStart(t *testing.T) {
 	}
 }
 
-// TestLogLostItsTail lets the leader answer, with the highest epoch, that the log ends below what a reader has seen.
+// TestLogLostItsTail: the leader with the highest epoch says that the log ends before what a reader
+// has read.
 func TestLogLostItsTail(t *testing.T) {
 	cluster := fake(t, 1)
 	l := openFake(t, cluster)
@@ -372,8 +384,9 @@ func TestLogLostItsTail(t *testing.T) {
 	}
 }
 
-// TestAppendWaitsForRoom makes more appends than the buffer takes while the broker does not answer.
-func TestAppendWaitsForRoom(t *testing.T) {
+// TestAppendWaitsForSpace makes more appends than the buffer takes while the broker does not
+// answer.
+func TestAppendWaitsForSpace(t *testing.T) {
 	cluster := fake(t, 1)
 	l := open(t, Options{Brokers: cluster.ListenAddrs(), BufferRecords: 4})
 	p := newTestTopic(t, l, 1)

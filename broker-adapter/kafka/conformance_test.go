@@ -9,7 +9,7 @@ import (
 	"github.com/millrace-io/millrace/broker-adapter/brokertest"
 )
 
-// longSession is one that no test waits for.
+// longSession does not end during a test.
 const longSession = 5 * time.Minute
 
 func conformance(addrs []string, shareAfter time.Duration) brokertest.Options {
@@ -25,7 +25,8 @@ func conformance(addrs []string, shareAfter time.Duration) brokertest.Options {
 	return brokertest.Options{Open: open, Join: again, Reopen: again, Kill: kill}
 }
 
-// kill ends memberships as the end of the process would: without a word to the group, which waits for their sessions to end.
+// kill ends memberships like the death of the process: the group is not told and waits for their
+// sessions to end.
 func kill(t *testing.T, log broker.Log) {
 	t.Helper()
 	l, ok := log.(*Log)
@@ -39,13 +40,13 @@ func kill(t *testing.T, log broker.Log) {
 	}
 }
 
-// TestConformance holds the adapter against the port on a real broker.
+// TestConformance runs the suite on a real broker.
 func TestConformance(t *testing.T) { brokertest.Run(t, conformance(brokers(t), defaultShareAfter)) }
 
-// TestConformanceInTheTail does so with readers that share a client as soon as they can.
+// TestConformanceInTheTail runs it with readers that join the tail as soon as they can.
 func TestConformanceInTheTail(t *testing.T) { brokertest.Run(t, conformance(brokers(t), 0)) }
 
-// TestConformanceOnFake does so on the in-process fake, to show that the fake is good for the tests beside this one.
+// TestConformanceOnFake runs it on the in-process fake, on which other tests of this package rely.
 func TestConformanceOnFake(t *testing.T) {
 	for name, shareAfter := range map[string]time.Duration{"own clients": defaultShareAfter, "in the tail": 0} {
 		t.Run(name, func(t *testing.T) {

@@ -13,7 +13,7 @@ import (
 	broker "github.com/millrace-io/millrace/broker-adapter"
 )
 
-// Names of topic settings that the contract is about (log-protocol.md 2).
+// Names of the topic settings in the contract.
 const (
 	cleanupPolicy   = "cleanup.policy"
 	retentionMS     = "retention.ms"
@@ -24,14 +24,15 @@ const (
 	maxMessageBytes = "max.message.bytes"
 	flushMessages   = "flush.messages"
 	writeCaching    = "write.caching" // Redpanda only
-	// replicationFactor is no setting, but part of the contract.
+	// replicationFactor is part of the contract, but not a topic setting.
 	replicationFactor = "replication.factor"
 )
 
 // entry is one setting with its value.
 type entry struct{ name, value string }
 
-// contractSettings are what Create sets and Describe asks for, without the ones that depend on the cluster.
+// contractSettings returns what Create sets and Describe checks, without what depends on the
+// cluster.
 func contractSettings(compacted bool) []entry {
 	policy := "delete"
 	if compacted {
@@ -52,7 +53,7 @@ func (o Options) replicas(brokers int) (factor, insync int) {
 	return factor, cmp.Or(o.MinInsync, min(wantedMinInsync, factor))
 }
 
-// newTopicSettings are all that Create sets.
+// newTopicSettings returns all settings that Create sets.
 func (o Options) newTopicSettings(spec broker.TopicSpec, insync int) []entry {
 	return append(contractSettings(spec.Compacted),
 		entry{minInsync, strconv.Itoa(insync)},
@@ -60,7 +61,7 @@ func (o Options) newTopicSettings(spec broker.TopicSpec, insync int) []entry {
 	)
 }
 
-// inspection holds a topic against the contract.
+// inspection compares a topic with the contract.
 type inspection struct {
 	opts    Options
 	name    string
@@ -80,20 +81,21 @@ func newInspection(o Options, meta *kmsg.MetadataResponseTopic, brokers int, set
 	return &inspection{opts: o, name: *meta.Topic, brokers: brokers, factor: factor, settings: settings}
 }
 
-// run lists what breaks the contract. A cluster of fewer than three brokers cannot have three replicas: there their
-// number is no violation, and durability says what that means.
+// run returns the violations. Fewer than three replicas are no violation on a cluster of fewer than
+// three brokers; durability says what that means.
 func (in *inspection) run() []broker.Violation {
 	for _, want := range contractSettings(in.opts.Compacted(in.name)) {
 		in.compare(want)
 	}
-	if in.opts.Compacted(in.name) { // a compacted topic keeps by key; time and size take nothing away
+	if in.opts.Compacted(in.name) { // compacted topics have no retention by time or size
 		in.violations = slices.DeleteFunc(in.violations, func(v broker.Violation) bool {
 			return v.Setting == retentionMS || v.Setting == retentionBytes
 		})
 	}
 	in.checkReplicas()
 	if bytes := in.number(maxMessageBytes); bytes < in.opts.MaxRecordBytes {
-		in.note(maxMessageBytes, fmt.Sprintf("%d or more", in.opts.MaxRecordBytes), in.alter(maxMessageBytes, strconv.Itoa(in.opts.MaxRecordBytes)))
+		in.note(maxMessageBytes, fmt.Sprintf("%d or more", in.opts.MaxRecordBytes),
+			in.alter(maxMessageBytes, strconv.Itoa(in.opts.MaxRecordBytes)))
 	}
 	if in.settings[writeCaching].value == "true" {
 		in.note(writeCaching, "false", fmt.Sprintf("rpk topic alter-config %s --set %s=false", in.name, writeCaching))
@@ -123,7 +125,8 @@ func (in *inspection) checkReplicas() {
 	switch {
 	case in.number(minInsync) < wantedMinInsync:
 		in.note(minInsync, fmt.Sprintf("%d or more, set on the topic", wantedMinInsync), remedy)
-	case known && !insync.onTopic: // the broker's file counts only when the cluster is made, and a default can change under us
+	// A broker's configuration may change; only the topic's own setting lasts.
+	case known && !insync.onTopic:
 		in.note(minInsync, insync.value+", set on the topic", in.alter(minInsync, insync.value))
 	}
 }
@@ -137,7 +140,7 @@ func (in *inspection) note(name, wanted, remedy string) {
 	in.violations = append(in.violations, broker.Violation{Setting: name, Found: found, Wanted: wanted, Remedy: remedy})
 }
 
-// number returns a setting as a number; one that the broker does not report counts as unlimited.
+// number returns a setting as a number. A setting that the broker does not report is unlimited.
 func (in *inspection) number(name string) int {
 	n, err := strconv.Atoi(in.settings[name].value)
 	if err != nil {
@@ -153,22 +156,23 @@ func (in *inspection) alter(name, value string) string {
 		in.bootstrap(), in.name, name, value)
 }
 
-// durability says what an acknowledgement promises. Kafka does not write to the disk before it acknowledges, unless the
-// topic says so.
+// durability describes what an acknowledgement guarantees. Kafka does not sync to disk before it
+// acknowledges, unless the topic says so.
 func (in *inspection) durability() string {
 	flushed := in.settings[flushMessages].value == "1"
 	insync := min(in.number(minInsync), in.factor)
 	switch {
 	case in.factor == 1 && flushed:
-		return "one broker: acknowledged data is on its disk (flush.messages=1) and dies with that disk"
+		return "one broker: acknowledged data is on its disk (flush.messages=1) and is lost with that disk"
 	case in.factor == 1:
 		return "single broker: acknowledged data is lost when its disk fails or power is lost"
 	case flushed:
-		return fmt.Sprintf("%d replicas: acknowledged data is on the disks of at least %d brokers (flush.messages=1)", in.factor, insync)
+		return fmt.Sprintf("%d replicas: acknowledged data is on the disks of at least %d brokers (flush.messages=1)",
+			in.factor, insync)
 	case insync == 1:
-		return fmt.Sprintf("%d replicas, but one is enough to acknowledge: acknowledged data can die with a single broker", in.factor)
+		return fmt.Sprintf("%d replicas, but one is enough to acknowledge: acknowledged data can be lost with a single broker", in.factor)
 	default:
-		return fmt.Sprintf("%d replicas: acknowledged data is in the memory of at least %d brokers, and dies only if all of them lose power at once",
+		return fmt.Sprintf("%d replicas: acknowledged data is in the memory of at least %d brokers, and is lost only if all of them lose power at once",
 			in.factor, insync)
 	}
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/millrace-io/millrace/tests/kafkaserver"
 )
 
-// alter sets one setting of a topic as an operator would, and waits until the broker has heard of it.
+// alter sets one setting of a topic as an operator would, and waits until the broker knows it.
 func alter(t *testing.T, l *Log, topic, name, value string) {
 	t.Helper()
 	req := kmsg.NewPtrIncrementalAlterConfigsRequest()
@@ -75,7 +75,7 @@ func TestContract(t *testing.T) {
 	}
 }
 
-// TestContractOfCompacted knows the topic of cells by its name.
+// TestContractOfCompacted: the topic of cells is recognized by its name.
 func TestContractOfCompacted(t *testing.T) {
 	l := open(t, Options{Brokers: brokers(t)})
 	spec := broker.TopicSpec{Name: unique("test") + ".cells", Partitions: 1, Compacted: true}
@@ -86,20 +86,23 @@ func TestContractOfCompacted(t *testing.T) {
 		t.Fatalf("violations %+v", info.Violations)
 	}
 	alter(t, l, spec.Name, cleanupPolicy, "delete")
-	if v := describe(t, l, spec.Name).Violations; len(v) != 1 || v[0].Setting != cleanupPolicy || v[0].Wanted != "compact" {
+	if v := describe(t, l, spec.Name).Violations; len(v) != 1 || v[0].Setting != cleanupPolicy ||
+		v[0].Wanted != "compact" {
 		t.Fatalf("violations %+v", v)
 	}
 }
 
-// TestDurabilityOfOneBroker is honest about what an acknowledgement is worth.
+// TestDurabilityOfOneBroker checks what Describe says about an acknowledgement of a single broker.
 func TestDurabilityOfOneBroker(t *testing.T) {
 	l := open(t, Options{Brokers: brokers(t)})
 	topic := newTestTopic(t, l, 1).Topic
-	if d := describe(t, l, topic).Durability; d != "single broker: acknowledged data is lost when its disk fails or power is lost" {
+	if d := describe(t, l,
+		topic).Durability; d != "single broker: acknowledged data is lost when its disk fails or power is lost" {
 		t.Errorf("durability: %q", d)
 	}
 	alter(t, l, topic, flushMessages, "1")
-	if d := describe(t, l, topic).Durability; !strings.Contains(d, "one broker") || !strings.Contains(d, "flush.messages=1") {
+	if d := describe(t, l, topic).Durability; !strings.Contains(d, "one broker") ||
+		!strings.Contains(d, "flush.messages=1") {
 		t.Errorf("durability with flush.messages=1: %q", d)
 	}
 }
@@ -135,9 +138,10 @@ func TestInspection(t *testing.T) {
 					settings[k] = v
 				}
 			}
-			meta := &kmsg.MetadataResponseTopic{Topic: kmsg.StringPtr("shop.journal"), Partitions: []kmsg.MetadataResponseTopicPartition{
-				{Replicas: make([]int32, c.factor)}, {Replicas: make([]int32, 3)},
-			}}
+			meta := &kmsg.MetadataResponseTopic{Topic: kmsg.StringPtr("shop.journal"),
+				Partitions: []kmsg.MetadataResponseTopicPartition{
+					{Replicas: make([]int32, c.factor)}, {Replicas: make([]int32, 3)},
+				}}
 			in := newInspection(Options{Brokers: []string{"b1:9092"}}.withDefaults(), meta, c.brokers, settings)
 			if d := in.durability(); !strings.Contains(d, c.durability) {
 				t.Errorf("durability: %q", d)
@@ -183,11 +187,12 @@ func TestCluster(t *testing.T) {
 	if v := describe(t, l, p.Topic).Violations; len(v) != 1 || v[0].Setting != minInsync {
 		t.Errorf("violations %+v", v)
 	}
-	if command := l.CreateCommand(broker.TopicSpec{Name: "x", Partitions: 16}); !strings.Contains(command, "--replication-factor 3") {
+	if command := l.CreateCommand(broker.TopicSpec{Name: "x", Partitions: 16}); !strings.Contains(command,
+		"--replication-factor 3") {
 		t.Errorf("command %s", command)
 	}
 
-	// The leader is paused: others take over, and nobody mistakes its old answers for the log's.
+	// The leader is paused: others take over, and its old answers are not taken for the log's.
 	for i := range 3 {
 		mustAppend(t, l, p, text("%d", i))
 	}

@@ -12,7 +12,7 @@ import (
 	broker "github.com/millrace-io/millrace/broker-adapter"
 )
 
-// Describe asks the brokers for a topic and its settings, and holds them against the contract.
+// Describe asks the brokers for a topic and its settings, and checks them against the contract.
 func (l *Log) Describe(ctx context.Context, name string) (broker.TopicInfo, error) {
 	what := "describe topic " + name
 	ctx, cancel := l.within(ctx)
@@ -26,7 +26,7 @@ func (l *Log) Describe(ctx context.Context, name string) (broker.TopicInfo, erro
 		return broker.TopicInfo{}, l.requestError(what, err)
 	}
 	t := newTopic(l.opts, meta.TopicID, len(meta.Partitions), settings)
-	l.topics.learn(name, t) // limits and partitions may have changed since the first look
+	l.topics.learn(name, t) // limits and partitions may have changed
 	in := newInspection(l.opts, meta, int(l.brokers.Load()), settings)
 	return broker.TopicInfo{
 		Name:             name,
@@ -64,7 +64,7 @@ func (l *Log) Create(ctx context.Context, spec broker.TopicSpec) error {
 	return l.requestError(what, l.waitForLeaders(ctx, spec.Name))
 }
 
-// createError returns what the controller says, nil for a topic that exists already.
+// createError returns the controller's error; nil if the topic exists already.
 func createError(resp *kmsg.CreateTopicsResponse) error {
 	if len(resp.Topics) != 1 {
 		return fmt.Errorf("broker answered for %d topics instead of one", len(resp.Topics))
@@ -104,7 +104,7 @@ func allLed(meta *kmsg.MetadataResponseTopic) bool {
 	return len(meta.Partitions) > 0
 }
 
-// CreateCommand prints the command for Kafka's own tool.
+// CreateCommand returns the command line of kafka-topics.sh.
 func (l *Log) CreateCommand(spec broker.TopicSpec) string {
 	factor, insync := l.opts.replicas(int(l.brokers.Load()))
 	var b strings.Builder

@@ -14,15 +14,15 @@ import (
 // errBehind fails an append because one before it, in the same partition, has failed.
 var errBehind = errors.New("an earlier append to this partition has failed")
 
-// errNoOffset: the log took the records for repeated ones and does not say where they are.
+// errNoOffset: the broker took the records for duplicates and did not return their offset.
 var errNoOffset = errors.New("acknowledged without an offset")
 
-// notWritten words the error of an append that was never sent.
+// notWritten returns the error of an append that was never sent.
 func notWritten(p broker.Partition, err error) error {
 	return fmt.Errorf("append to %s/%d: %w: %w", p.Topic, p.ID, broker.ErrNotWritten, err)
 }
 
-// requestError names the request and sorts its error into what callers branch on.
+// requestError adds the request to an error, and the sentinel that callers branch on.
 func requestError(what string, err error) error {
 	_, answered := errors.AsType[*kerr.Error](err)
 	switch {
@@ -34,14 +34,16 @@ func requestError(what string, err error) error {
 		return fmt.Errorf("%s: %w: %w", what, broker.ErrUnknownTopic, err)
 	case errors.Is(err, kerr.OffsetOutOfRange):
 		return fmt.Errorf("%s: %w: %w", what, broker.ErrOutOfRange, err)
-	case answered, errors.Is(err, context.Canceled), errors.Is(err, broker.ErrUnknownTopic), errors.Is(err, broker.ErrClosed):
+	case answered, errors.Is(err, context.Canceled), errors.Is(err, broker.ErrUnknownTopic),
+		errors.Is(err, broker.ErrClosed):
 		return fmt.Errorf("%s: %w", what, err)
-	default: // no answer at all
+	default: // no answer
 		return fmt.Errorf("%s: %w: %w", what, broker.ErrUnreachable, err)
 	}
 }
 
-// stopsProducer tells whether the broker contradicts the producer's session, so that its client is of no more use.
+// stopsProducer reports whether the broker contradicts the producer's session, so that its client
+// must be replaced.
 func stopsProducer(err error) bool {
 	if errors.Is(err, errNoOffset) {
 		return true
@@ -57,8 +59,8 @@ func stopsProducer(err error) bool {
 	return false
 }
 
-// appendError words the error of an append that was sent. Whether the log holds its records is unknown, whatever the code
-// says: an earlier try of the same batch may have been stored before its answer was lost.
+// appendError returns the error of an append that was sent. Its outcome is unknown, whatever the
+// code says: an earlier try of the same batch may have been stored before its answer was lost.
 func appendError(p broker.Partition, err error, closed bool) error {
 	switch {
 	case closed && errors.Is(err, kgo.ErrClientClosed):

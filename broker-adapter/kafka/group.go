@@ -17,20 +17,24 @@ import (
 var _ broker.Group = (*Log)(nil)
 
 const (
-	// watchQuiet is how often a group at rest is looked at. Asking costs the coordinator one small request; a router that has an
-	// old table is told so by the worker that it asks, so this bounds only how long it goes the long way.
+	// watchQuiet is the pause between two looks at a stable group. A look costs the coordinator one
+	// small request. A router with an old table learns of it from the worker that it calls, so this
+	// bounds only how long calls take a detour.
 	watchQuiet = time.Second
-	// watchBusy is how often while it changes: a balancing takes about a heartbeat, of 250 ms by default.
+	// watchBusy is the pause while the group changes: a rebalance takes about a heartbeat, 250 ms
+	// by default.
 	watchBusy = 250 * time.Millisecond
-	// watchLeast is between two looks in any case.
+	// watchLeast is the shortest pause between two looks.
 	watchLeast = 50 * time.Millisecond
-	// busyFor is how long after a change a group is taken to change again: balancings come in rows.
+	// busyFor is how long after a change watchBusy applies: a rebalance is often followed by
+	// others.
 	busyFor = 3 * time.Second
-	// lookUpTimeout bounds the search for a table that is not part of the assignment. Without it the next balancing brings one.
+	// lookUpTimeout bounds the search for a table that is not part of the assignment. Without it
+	// the next rebalance brings one.
 	lookUpTimeout = 2 * time.Second
 )
 
-// Watch asks the coordinator about a group again and again. It needs READ or DESCRIBE on the group.
+// Watch polls the coordinator of a group. It needs READ or DESCRIBE on the group.
 func (l *Log) Watch(ctx context.Context, group, topic string, on func(*broker.Table), failed func(error)) error {
 	what := fmt.Sprintf("watch group %s of topic %s", group, topic)
 	if !l.enter(&l.tasks) {
@@ -65,7 +69,7 @@ func (l *Log) Watch(ctx context.Context, group, topic string, on func(*broker.Ta
 	}
 }
 
-// awaitLook waits until it is time to ask about a group again, or somebody asks for it; not more often than a group changes.
+// awaitLook waits until the next look is due or Look is called, at least watchLeast.
 func (l *Log) awaitLook(ctx context.Context, next time.Duration) {
 	if !pause(ctx, watchLeast) {
 		return
@@ -79,16 +83,16 @@ func (l *Log) awaitLook(ctx context.Context, next time.Duration) {
 	}
 }
 
-// Look makes one running Watch ask at once.
+// Look makes one running Watch poll at once.
 func (l *Log) Look() {
 	select {
 	case l.look <- struct{}{}:
-	default: // somebody has asked already
+	default: // already requested
 	}
 }
 
-// lookUp finds the table of a balancing that came without one. It returns nil when the group went on meanwhile, or cannot be
-// asked: then the next balancing brings a table.
+// lookUp finds the table of a rebalance that came without one. It returns nil if the group has
+// rebalanced since, or cannot be asked: then the next rebalance brings a table.
 func (l *Log) lookUp(ctx context.Context, group string, generation int32) *balance.Notice {
 	ctx, cancel := context.WithTimeout(ctx, lookUpTimeout)
 	defer cancel()
@@ -106,16 +110,16 @@ func (l *Log) lookUp(ctx context.Context, group string, generation int32) *balan
 	}
 }
 
-// memberIDs are the names in the group that the workers of the last table had joined with.
+// memberIDs are the ids in the group of the workers of the last table.
 type memberIDs map[broker.Member]string
 
-// identity is what sets a process apart, wherever it is reached.
+// identity returns what identifies a process, without its addresses.
 func identity(m broker.Member) broker.Member {
 	return broker.Member{Name: m.Name, Incarnation: m.Incarnation}
 }
 
-// remember keeps the ids of a group's members: a group that is being balanced does not tell who is who, and that is when two
-// workers have died at a time.
+// remember keeps the ids of a group's members: a group that rebalances does not show which id
+// belongs to which process, and it does so when two workers die at once.
 func (l *Log) remember(group string, n balance.Notice) {
 	ids := memberIDs{}
 	for i, m := range n.Table.Members {
@@ -126,15 +130,15 @@ func (l *Log) remember(group string, n balance.Notice) {
 	l.members[group] = ids
 }
 
-// known is how many members a group had by its last table.
+// known returns how many members a group had by its last table.
 func (l *Log) known(group string) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return len(l.members[group])
 }
 
-// hurry lets this process's members of a group join at once, unless they have since a moment: they know that it balances.
-func (l *Log) hurry(group string, since time.Time) {
+// joinNow makes this process's members of a group join at once, unless they have joined since.
+func (l *Log) joinNow(group string, since time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for s := range l.memberships {
@@ -144,7 +148,8 @@ func (l *Log) hurry(group string, since time.Time) {
 	}
 }
 
-// memberID finds the id with which a process has joined: as told by the last table, else by the group itself.
+// memberID returns the id with which a process has joined: from the last table, else from the
+// group.
 func (l *Log) memberID(ctx context.Context, group string, m broker.Member) (string, error) {
 	l.mu.Lock()
 	id := l.members[group][identity(m)]
@@ -168,12 +173,15 @@ func (l *Log) memberID(ctx context.Context, group string, m broker.Member) (stri
 	return "", nil
 }
 
-var errBalancing = errors.New("the group is being balanced and does not tell which process of the worker is its member; try again")
+var errBalancing = errors.New(
+	"the group is rebalancing and does not show which process of the worker is its member; try again")
 
-// Evict takes a worker out of its group by a request that names the very join of that process, so that another one with the same
-// name is left alone. It needs READ on the group. An error leaves open whether it happened; trying again is harmless.
+// Evict removes a worker from its group by a request that names the join of that process, so that
+// another process with the same name stays. It needs READ on the group. After an error the outcome
+// is unknown; trying again is harmless.
 //
-// The group then waits for all its members, who hear of that with their next heartbeat. Those of this process join at once.
+// The group then waits for all its members, which learn of it with their next heartbeat. Those of
+// this process join at once.
 func (l *Log) Evict(ctx context.Context, group string, dead broker.Member) (bool, error) {
 	what := fmt.Sprintf("evict worker %s (incarnation %x) from group %s", dead.Name, dead.Incarnation, group)
 	ctx, cancel := l.within(ctx)
@@ -186,17 +194,18 @@ func (l *Log) Evict(ctx context.Context, group string, dead broker.Member) (bool
 	if id == "" {
 		return false, nil
 	}
-	resp, err := request(ctx, l, l.admin, leaveRequest(group, dead.Name, id, "its process is dead, says a peer").RequestWith)
+	resp, err := request(ctx, l, l.admin,
+		leaveRequest(group, dead.Name, id, "a peer reports that its process is dead").RequestWith)
 	if err == nil {
 		err = leaveError(resp)
 	}
 	switch {
 	case err == nil:
 		l.counters.evictions.Add(1)
-		l.hurry(group, began)
+		l.joinNow(group, began)
 		return true, nil
-	case errors.Is(err, kerr.UnknownMemberID): // another one was quicker
-		l.hurry(group, began)
+	case errors.Is(err, kerr.UnknownMemberID): // evicted by another worker
+		l.joinNow(group, began)
 		return false, nil
 	case errors.Is(err, kerr.FencedInstanceID), errors.Is(err, kerr.GroupIDNotFound):
 		return false, nil
@@ -204,7 +213,8 @@ func (l *Log) Evict(ctx context.Context, group string, dead broker.Member) (bool
 	return false, l.requestError(what, err)
 }
 
-// leaveRequest takes one member out of a group. With both its names a successor with the same worker name is not touched.
+// leaveRequest removes one member from a group. It names both ids, so a successor with the same
+// worker name stays.
 func leaveRequest(group, worker, id, reason string) *kmsg.LeaveGroupRequest {
 	req := kmsg.NewPtrLeaveGroupRequest()
 	req.Group = group
@@ -226,15 +236,15 @@ func leaveError(resp *kmsg.LeaveGroupResponse) error {
 	return nil
 }
 
-// Rebalance asks for a balancing of the groups that this Log is a member of: at once, or rebalancePause after the last one. Further
-// wishes until then are one.
+// Rebalance requests a rebalance of the groups that this Log is a member of: at once, or
+// rebalancePause after the last one. Requests until then are merged.
 func (l *Log) Rebalance() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for s := range l.memberships {
 		select {
-		case s.wishes <- s.balancer.Now():
-		default: // there is one already
+		case s.requests <- s.balancer.Now():
+		default: // already requested
 		}
 	}
 }

@@ -37,7 +37,9 @@ type testMember struct {
 func join(t *testing.T, l *Log, m broker.Membership) *testMember {
 	t.Helper()
 	ctx, leave := context.WithCancel(t.Context())
-	w := &testMember{log: l, leave: leave, ended: make(chan error, 1), owned: map[int32]bool{}, changed: make(chan struct{}, 1)}
+	w := &testMember{
+		log: l, leave: leave, ended: make(chan error, 1), owned: map[int32]bool{}, changed: make(chan struct{}, 1),
+	}
 	if m.Images == nil {
 		m.Images = func() map[int32]int64 { // all that it follows is warm
 			lags := map[int32]int64{}
@@ -114,7 +116,7 @@ func (w *testMember) end(t *testing.T) {
 	}
 }
 
-// routes tells whether the table that a worker heard sends every partition to one of these addresses.
+// routes reports whether the worker's table sends every partition to one of these addresses.
 func (w *testMember) routes(partitions int, addresses ...string) func() bool {
 	return func() bool {
 		table := w.lastTable()
@@ -130,8 +132,8 @@ func (w *testMember) routes(partitions int, addresses ...string) func() bool {
 	}
 }
 
-// TestStaticMembership walks one worker through its life on a real broker: join, restart under the same name at another
-// address, and a clean leave.
+// TestStaticMembership: on a real broker, a worker joins, restarts under the same name at another
+// address, and leaves.
 func TestStaticMembership(t *testing.T) {
 	const partitions = 6
 	addrs := brokers(t)
@@ -153,11 +155,12 @@ func TestStaticMembership(t *testing.T) {
 	restarted := join(t, second, moved)
 	until(t, "taken over by the process of the same name", restarted.owns(partitions))
 	t.Logf("taken over after %v", time.Since(began).Round(time.Millisecond))
-	if err := wait(t, "end of the first process", w.ended); !errors.Is(err, kerr.FencedInstanceID) || !strings.Contains(err.Error(), "same worker name") {
+	if err := wait(t, "end of the first process", w.ended); !errors.Is(err, kerr.FencedInstanceID) ||
+		!strings.Contains(err.Error(), "same worker name") {
 		t.Errorf("the first process ended with %v", err)
 	}
 	if w.err == nil {
-		t.Error("no event told the first process")
+		t.Error("the first process got no event")
 	}
 	until(t, "everything routed to the new address", restarted.routes(partitions, moved.Address))
 
@@ -175,8 +178,8 @@ func TestStaticMembership(t *testing.T) {
 	}
 }
 
-// TestTwoWorkers lets a second worker join and leave: partitions move in order, and both know the whole table; also where it is
-// part of one assignment only, as in large groups.
+// TestTwoWorkers: a second worker joins and leaves, partitions move, and both know the whole table;
+// also when it is part of one assignment only, as in large groups.
 func TestTwoWorkers(t *testing.T) {
 	t.Run("table for each", func(t *testing.T) { testTwoWorkers(t, balance.TablesBudget) })
 	t.Run("table looked up", func(t *testing.T) { testTwoWorkers(t, 0) })
@@ -188,7 +191,9 @@ func testTwoWorkers(t *testing.T, budget int) {
 	addrs := brokers(t)
 	a, b := open(t, Options{Brokers: addrs}), open(t, Options{Brokers: addrs})
 	a.budget, b.budget = budget, budget
-	m := broker.Membership{Group: unique("group"), Worker: "a", Address: "a:7000", Topic: newTestTopic(t, a, partitions).Topic}
+	m := broker.Membership{
+		Group: unique("group"), Worker: "a", Address: "a:7000", Topic: newTestTopic(t, a, partitions).Topic,
+	}
 	other := m
 	other.Worker, other.Address = "b", "b:7000"
 
@@ -209,7 +214,8 @@ func testTwoWorkers(t *testing.T, budget int) {
 	first.end(t)
 }
 
-// TestRebalanceDoesNotStorm: however often a worker wishes, the group balances about once in rebalancePause; and a wish is met.
+// TestRebalanceDoesNotStorm: however often a worker requests it, the group rebalances about once in
+// rebalancePause; and a request takes effect.
 func TestRebalanceDoesNotStorm(t *testing.T) {
 	l := openFake(t, fake(t, 1))
 	l.Rebalance() // without a membership it does nothing
@@ -217,37 +223,39 @@ func TestRebalanceDoesNotStorm(t *testing.T) {
 	w := join(t, l, m)
 	until(t, "assigned", w.owns(2))
 	began, before := time.Now(), l.Stats().Rebalances
-	until(t, "two more balancings", func() bool {
+	until(t, "two more rebalances", func() bool {
 		l.Rebalance()
 		return l.Stats().Rebalances >= before+2
 	})
 	if took := time.Since(began); took < rebalancePause {
-		t.Errorf("two balancings within %v", took)
+		t.Errorf("two rebalances within %v", took)
 	}
 	w.end(t)
 }
 
-// TestWatchGoesOn tells of errors and of what comes after them, and ends with the Log.
+// TestWatchGoesOn: Watch reports errors, goes on after them, and ends with the Log.
 func TestWatchGoesOn(t *testing.T) {
 	cluster := fake(t, 1)
 	l := openFake(t, cluster)
 	topic := newTestTopic(t, l, 1).Topic
 	group := unique("group")
-	cluster.ControlKey(int16(kmsg.DescribeGroups), func(request kmsg.Request) (kmsg.Response, error, bool) { // the first only
+	// the first only
+	cluster.ControlKey(int16(kmsg.DescribeGroups), func(request kmsg.Request) (kmsg.Response, error, bool) {
 		answer := request.ResponseKind().(*kmsg.DescribeGroupsResponse)
 		refused := kmsg.NewDescribeGroupsResponseGroup()
 		refused.Group, refused.ErrorCode = group, kerr.GroupAuthorizationFailed.Code
 		answer.Groups = append(answer.Groups, refused)
 		return answer, nil, true
 	})
-	told, failed, ended := make(chan *broker.Table, 1), make(chan error, 1), make(chan error, 1)
+	tables, failed, ended := make(chan *broker.Table, 1), make(chan error, 1), make(chan error, 1)
 	go func() { // ends with the Log
-		ended <- l.Watch(t.Context(), group, topic, func(table *broker.Table) { told <- table }, func(err error) { failed <- err })
+		ended <- l.Watch(t.Context(), group, topic, func(table *broker.Table) { tables <- table },
+			func(err error) { failed <- err })
 	}()
 	if err := wait(t, "error", failed); !errors.Is(err, kerr.GroupAuthorizationFailed) {
-		t.Errorf("told %v", err)
+		t.Errorf("failed with %v", err)
 	}
-	if table := wait(t, "table", told); len(table.Members) != 0 {
+	if table := wait(t, "table", tables); len(table.Members) != 0 {
 		t.Errorf("the table of no group is %+v", table)
 	}
 	if err := l.Close(); err != nil {
@@ -282,8 +290,8 @@ func TestCloseEndsMembership(t *testing.T) {
 	}
 }
 
-// TestGroupCodes answers a request of the group with each code (reliability.md, row 9): the worker comes back by itself, or
-// its membership ends with an error.
+// TestGroupCodes answers a group request with each code: the worker recovers by itself, or its
+// membership ends with an error.
 func TestGroupCodes(t *testing.T) {
 	for _, c := range []struct {
 		request kmsg.Key
@@ -318,7 +326,7 @@ func TestGroupCodes(t *testing.T) {
 				}
 				return
 			}
-			until(t, "the fault was met and everything is owned", func() bool { return fault.Hits() == 1 && w.owns(3)() })
+			until(t, "the fault was injected and everything is owned", func() bool { return fault.Hits() == 1 && w.owns(3)() })
 			w.end(t)
 		})
 	}
@@ -326,12 +334,12 @@ func TestGroupCodes(t *testing.T) {
 
 func TestAssignmentsRefuses(t *testing.T) {
 	l := openFake(t, fake(t, 1))
-	nobody := func(broker.AssignmentEvent) { t.Error("an event") }
-	if err := l.Assignments(t.Context(), broker.Membership{Group: "g", Topic: "t"}, nobody); err == nil {
-		t.Error("a membership without a worker's name was taken")
+	refuse := func(broker.AssignmentEvent) { t.Error("an event") }
+	if err := l.Assignments(t.Context(), broker.Membership{Group: "g", Topic: "t"}, refuse); err == nil {
+		t.Error("a membership without a worker's name was accepted")
 	}
 	m := broker.Membership{Group: "g", Worker: "w", Topic: unique("missing")}
-	if err := l.Assignments(t.Context(), m, nobody); !errors.Is(err, broker.ErrUnknownTopic) {
+	if err := l.Assignments(t.Context(), m, refuse); !errors.Is(err, broker.ErrUnknownTopic) {
 		t.Errorf("membership on a missing topic: %v", err)
 	}
 }

@@ -21,22 +21,24 @@ import (
 const (
 	// maxSilence bounds how long a broker may be silent beyond what a request grants it.
 	maxSilence = 3 * time.Second
-	// hungFor is how long a broker that did not answer in time is not the first whom new clients ask, unless it answers meanwhile.
+	// hungFor is how long new clients do not begin with a broker that did not answer in time,
+	// unless it answers meanwhile.
 	hungFor = 30 * time.Second
 )
 
-// leaveAlone is how long nobody connects to a broker that was silent, once, twice, and so on.
+// avoidFor is how long no client connects to a broker that was silent once, twice, and so on.
 //
 //nolint:gochecknoglobals // a constant
-var leaveAlone = backoff.Policy{First: 2 * time.Second, Max: 10 * time.Second}
+var avoidFor = backoff.Policy{First: 2 * time.Second, Max: 10 * time.Second}
 
-// errHung is why a broker is not connected to.
-var errHung = errors.New("the broker did not answer in time a moment ago, and is left alone")
+// errHung is why a client does not connect to a broker.
+var errHung = errors.New("the broker did not answer in time a moment ago; connections to it are paused")
 
-// hung knows which brokers take requests and do not answer them: stopped processes, hung disks, machines that have vanished. A client
-// of its own accord goes on to wait for such a broker: each request on its own, one that joins a group for a minute, and it asks a
-// coordinator that it knows again and again while that one's kernel takes connections. So what one request has found is made true for
-// all clients of the Log: the connections to that broker are cut, and new ones are refused for a while, which is what makes a client
+// hung knows which brokers take requests and do not answer them: stopped processes, hung disks,
+// machines that have vanished. By itself a client keeps waiting for such a broker: each request
+// separately, a join of a group for a minute; and it retries a coordinator that it knows while that
+// machine's kernel accepts connections. So a finding of one request holds for all clients of the
+// Log: connections to that broker are closed, and new ones fail for a while, which makes a client
 // look for another coordinator or leader. It is a hook and the dialer of all clients.
 type hung struct {
 	dialer net.Dialer
@@ -44,7 +46,7 @@ type hung struct {
 	tls *tls.Config
 	now func() time.Time
 
-	// any keeps the path of answers free of the lock.
+	// any is false while no broker is silent; then answers need no lock.
 	any atomic.Bool
 	mu  sync.Mutex
 	// silent are the brokers that hang, by address.
@@ -53,7 +55,7 @@ type hung struct {
 	open map[string]map[*conn]struct{}
 }
 
-// silence is when a broker did not answer last, and how many times in a row.
+// silence is when a broker last failed to answer, and how many times in a row.
 type silence struct {
 	last  time.Time
 	times int
@@ -71,7 +73,7 @@ func newHung(o Options) *hung {
 // grace is how long a broker may be silent beyond what a request grants it.
 func (o Options) grace() time.Duration { return min(o.RequestTimeout/2, maxSilence) }
 
-// OnBrokerRead is called by a client for every answer, and when there was none.
+// OnBrokerRead is called by a client for every answer, and when none came.
 func (h *hung) OnBrokerRead(meta kgo.BrokerMetadata, _ int16, _ int, _, _ time.Duration, err error) {
 	silent := errors.Is(err, os.ErrDeadlineExceeded)
 	if !silent && (err != nil || !h.any.Load()) {
@@ -97,9 +99,9 @@ func (h *hung) OnBrokerRead(meta kgo.BrokerMetadata, _ int16, _ int, _, _ time.D
 	}
 }
 
-// dial connects to a broker, unless it hangs and there are others.
+// dial connects to a broker, unless it hangs and there are other brokers.
 func (h *hung) dial(ctx context.Context, network, address string) (net.Conn, error) {
-	if h.leftAlone(address) {
+	if h.avoided(address) {
 		return nil, &net.OpError{Op: "dial", Net: network, Err: errHung}
 	}
 	raw, err := h.dialer.DialContext(ctx, network, address)
@@ -138,14 +140,14 @@ func (h *hung) secure(ctx context.Context, c *conn) (net.Conn, error) {
 	return secure, secure.HandshakeContext(ctx)
 }
 
-func (h *hung) leftAlone(address string) bool {
+func (h *hung) avoided(address string) bool {
 	if !h.any.Load() {
 		return false
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	s, silent := h.silent[address]
-	return silent && len(h.open) > 1 && h.now().Sub(s.last) < leaveAlone.Pause(s.times)
+	return silent && len(h.open) > 1 && h.now().Sub(s.last) < avoidFor.Pause(s.times)
 }
 
 // conn is an open connection to a broker.
@@ -156,7 +158,7 @@ type conn struct {
 	address string
 }
 
-// Close forgets the connection, too.
+// Close also forgets the connection.
 func (c *conn) Close() error {
 	c.hung.mu.Lock()
 	delete(c.hung.open[c.address], c)
@@ -164,7 +166,7 @@ func (c *conn) Close() error {
 	return c.Conn.Close()
 }
 
-// others returns the brokers that have not hung lately, or all when there is no such one.
+// others returns the brokers that have not hung lately, or all if there are none.
 func (h *hung) others(brokers []string) []string {
 	if !h.any.Load() {
 		return brokers

@@ -18,7 +18,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// TestHungBrokersAreAskedLast: who does not answer in time is left out for a while, until it answers, and unless all hang.
+// TestHungBrokersAreAskedLast: a broker that does not answer in time is left out for a while, until
+// it answers, unless all hang.
 func TestHungBrokersAreAskedLast(t *testing.T) {
 	now := time.Now()
 	h := newHung(Options{})
@@ -27,7 +28,7 @@ func TestHungBrokersAreAskedLast(t *testing.T) {
 	others := func(want ...string) {
 		t.Helper()
 		if got := h.others(brokers); !slices.Equal(got, want) {
-			t.Errorf("new clients are told of %v, want %v", got, want)
+			t.Errorf("new clients ask %v, want %v", got, want)
 		}
 	}
 	read := func(host string, port int32, err error) {
@@ -47,8 +48,9 @@ func TestHungBrokersAreAskedLast(t *testing.T) {
 	others("a:1", "b:2")
 }
 
-// TestABrokerThatHangsIsLeftAlone: what one request has found is true for all connections to that broker, and for a while for new ones.
-func TestABrokerThatHangsIsLeftAlone(t *testing.T) {
+// TestABrokerThatHangsIsAvoided: a request that times out closes all connections to that broker,
+// and new ones fail for a while.
+func TestABrokerThatHangsIsAvoided(t *testing.T) {
 	now := time.Now()
 	h := newHung(Options{RequestTimeout: time.Second})
 	h.now = func() time.Time { return now }
@@ -79,12 +81,12 @@ func TestABrokerThatHangsIsLeftAlone(t *testing.T) {
 	dial(hangs) // there is no other one
 	other := dial(lives)
 	refused()
-	now = now.Add(leaveAlone.First)
+	now = now.Add(avoidFor.First)
 	dial(hangs)
 	silent()
-	now = now.Add(leaveAlone.First)
+	now = now.Add(avoidFor.First)
 	refused() // longer, the second time
-	now = now.Add(leaveAlone.First)
+	now = now.Add(avoidFor.First)
 	dial(hangs)
 	silent()
 	h.OnBrokerRead(metaOf(t, hangs), 0, 0, 0, 0, nil)
@@ -94,14 +96,15 @@ func TestABrokerThatHangsIsLeftAlone(t *testing.T) {
 	}
 }
 
-// TestDialerChecksCertificates: with TLS, a broker is one whose certificate says so.
+// TestDialerChecksCertificates: with TLS, a broker needs a valid certificate.
 func TestDialerChecksCertificates(t *testing.T) {
 	server := httptest.NewTLSServer(http.NotFoundHandler())
 	t.Cleanup(server.Close)
 	address := server.Listener.Addr().String()
 	trusted := x509.NewCertPool()
 	trusted.AddCert(server.Certificate())
-	c, err := newHung(Options{RequestTimeout: time.Minute, TLS: &tls.Config{RootCAs: trusted}}).dial(t.Context(), "tcp", address)
+	c, err := newHung(Options{RequestTimeout: time.Minute, TLS: &tls.Config{RootCAs: trusted}}).dial(t.Context(),
+		"tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,7 +113,7 @@ func TestDialerChecksCertificates(t *testing.T) {
 	}
 	h := newHung(Options{RequestTimeout: time.Minute, TLS: &tls.Config{RootCAs: x509.NewCertPool()}})
 	if _, err := h.dial(t.Context(), "tcp", address); err == nil || len(h.open[address]) != 0 {
-		t.Errorf("a certificate of nobody that is trusted: %v, %d connections stay open", err, len(h.open[address]))
+		t.Errorf("an untrusted certificate: %v, %d connections stay open", err, len(h.open[address]))
 	}
 }
 
@@ -133,7 +136,8 @@ func metaOf(t *testing.T, l net.Listener) kgo.BrokerMetadata {
 	return kgo.BrokerMetadata{Host: addr.IP.String(), Port: int32(addr.Port)}
 }
 
-// TestNewReadersDoNotAskABrokerThatHangs: one that takes connections and never answers is asked until that is known, and then no more.
+// TestNewReadersDoNotAskABrokerThatHangs: a broker that accepts connections and never answers is
+// asked until that is known, and then no more.
 func TestNewReadersDoNotAskABrokerThatHangs(t *testing.T) {
 	cluster := fake(t, 1)
 	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -160,7 +164,9 @@ func TestNewReadersDoNotAskABrokerThatHangs(t *testing.T) {
 		_ = listener.Close()
 		serving.Wait()
 	})
-	l := open(t, Options{Brokers: append(cluster.ListenAddrs(), listener.Addr().String()), RequestTimeout: 400 * time.Millisecond})
+	l := open(t, Options{
+		Brokers: append(cluster.ListenAddrs(), listener.Addr().String()), RequestTimeout: 400 * time.Millisecond,
+	})
 	p := newTestTopic(t, l, 1)
 	mustAppend(t, l, p, text("x"))
 	read := func() {

@@ -54,7 +54,8 @@ func brokers(t *testing.T) []string {
 		if realBroker.dir, realBroker.err = os.MkdirTemp("", "kafka-test-"); realBroker.err != nil { //nolint:usetesting // outlives this test
 			return
 		}
-		realBroker.Cluster, realBroker.err = kafkaserver.Launch(context.WithoutCancel(t.Context()), kafkaserver.Options{Dir: realBroker.dir})
+		realBroker.Cluster, realBroker.err = kafkaserver.Launch(context.WithoutCancel(t.Context()),
+			kafkaserver.Options{Dir: realBroker.dir})
 	})
 	if realBroker.err != nil {
 		t.Fatalf("start the shared broker: %v", realBroker.err)

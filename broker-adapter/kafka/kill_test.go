@@ -10,11 +10,11 @@ import (
 	"github.com/millrace-io/millrace/tests/kafkaserver"
 )
 
-// acknowledged is what one writer knows to be in the log.
+// acknowledged holds the acknowledged records of one writer.
 type acknowledged struct {
 	sync.Mutex
 	at map[int64]string
-	// next is the offset behind the last acknowledged record.
+	// next is the offset after the last acknowledged record.
 	next int64
 	errs []error
 }
@@ -52,13 +52,14 @@ func (w *load) more(t *testing.T, n int) {
 	for _, a := range w.acked {
 		for want := a.count() + n; a.count() < want; {
 			if !pause(ctx, 10*time.Millisecond) {
-				t.Fatalf("a writer stands at %d acknowledged records, want %d; errors %v", a.count(), want, a.errs)
+				t.Fatalf("a writer has %d acknowledged records, want %d; errors %v", a.count(), want, a.errs)
 			}
 		}
 	}
 }
 
-// check ends the load and reads everything back: what was acknowledged is where it was said to be, without a gap.
+// check ends the load and reads everything back: each acknowledged record is at its offset, without
+// a gap.
 func (w *load) check(t *testing.T) {
 	t.Helper()
 	close(w.stop)
@@ -79,8 +80,9 @@ func (w *load) check(t *testing.T) {
 	}
 }
 
-// TestKillUnderLoad kills the only broker with appends in flight and starts it again. Nothing acknowledged is missing or
-// has moved, and offsets have no gap: the client sends again inside the same session, and nobody hears of it.
+// TestKillUnderLoad kills the only broker with appends in flight and starts it again. Nothing
+// acknowledged is missing or has moved, and offsets have no gap: the client retries inside the same
+// session, without an error to the caller.
 func TestKillUnderLoad(t *testing.T) {
 	server := kafkaserver.Start(t, kafkaserver.Options{})
 	l := open(t, Options{Brokers: []string{server.Addr()}})
@@ -96,8 +98,8 @@ func TestKillUnderLoad(t *testing.T) {
 	writers.check(t)
 }
 
-// TestKillLeaderUnderLoad kills one of three brokers, with all that it leads, and lets it come back. Others lead on, and nothing
-// acknowledged is missing or has moved.
+// TestKillLeaderUnderLoad kills one of three brokers, with all that it leads, and lets it come
+// back. Others lead on, and nothing acknowledged is missing or has moved.
 func TestKillLeaderUnderLoad(t *testing.T) {
 	if testing.Short() {
 		t.Skip("three brokers take up to 20 s on a busy machine")
@@ -120,7 +122,8 @@ func TestKillLeaderUnderLoad(t *testing.T) {
 	}
 	killed := time.Now()
 	writers.more(t, 500)
-	t.Logf("every partition was acknowledged again %v after the kill of broker %d", time.Since(killed).Round(time.Millisecond), leader.node)
+	t.Logf("every partition was acknowledged again %v after the kill of broker %d",
+		time.Since(killed).Round(time.Millisecond), leader.node)
 	if next, err := l.presentLeader(deadline(t), p); err != nil || next.node == leader.node || next.epoch <= leader.epoch {
 		t.Errorf("the leader was %+v, and is %+v (%v)", leader, next, err)
 	}

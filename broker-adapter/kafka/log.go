@@ -22,10 +22,10 @@ type Log struct {
 	topics   *topics
 	buffer   *buffer
 	counters counters
-	// brokers is how many the cluster had when last heard.
+	// brokers is the number of brokers in the last answer about the cluster.
 	brokers atomic.Int32
 
-	// look has room for one wish that Watch asks at once.
+	// look holds one request that Watch polls at once.
 	look chan struct{}
 
 	// ctx ends when Close begins.
@@ -34,29 +34,31 @@ type Log struct {
 
 	mu     sync.Mutex
 	closed bool
-	// partitions holds the queues of appends; current is the producer for those without open appends.
+	// partitions holds the queues of appends; current is the producer for partitions without open
+	// appends.
 	partitions map[broker.Partition]*partition
 	current    *producer
 	readers    map[*reader]struct{}
-	// tail is where readers wait that have come to the end; shareAfter and rest are defaultShareAfter and defaultRest, but for tests.
+	// tail serves readers that are at the end; shareAfter and rest are defaultShareAfter and
+	// defaultRest except in tests.
 	tail       *tail
 	shareAfter time.Duration
 	rest       time.Duration
-	// memberships run now; members holds what was last heard of each group.
+	// memberships are the running ones; members holds the ids of each group's last table.
 	memberships map[*membership]struct{}
 	members     map[string]memberIDs
-	// budget is balance.TablesBudget, but for tests.
+	// budget is balance.TablesBudget except in tests.
 	budget int
 
-	// open counts appends without a delivered result, tasks goroutines of the Log and Assignments calls, requests those
-	// of the admin client.
+	// open counts appends without a delivered result, tasks goroutines of the Log and Assignments
+	// calls, requests those of the admin client.
 	open, tasks, requests sync.WaitGroup
 }
 
 var _ broker.Log = (*Log)(nil)
 
-// Open connects to a cluster. It returns when a broker has answered; when none does within OpenTimeout the error is
-// broker.ErrUnreachable and says what to check.
+// Open connects to a cluster. It returns when a broker has answered; when none does within
+// OpenTimeout the error is broker.ErrUnreachable and says what to check.
 func Open(o Options) (*Log, error) {
 	o = o.withDefaults()
 	if err := o.validate(); err != nil {
@@ -94,7 +96,7 @@ func Open(o Options) (*Log, error) {
 	return l, nil
 }
 
-// waitForBroker asks until a broker answers: it may be starting just now.
+// waitForBroker asks until a broker answers: the cluster may be starting.
 func (l *Log) waitForBroker() error {
 	ctx, cancel := context.WithTimeout(l.ctx, l.opts.OpenTimeout)
 	defer cancel()
@@ -128,13 +130,13 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// Hurry keeps the tail from resting.
-func (l *Log) Hurry() (end func()) { return l.tail.hurry() }
+// Expedite keeps the tail from pausing.
+func (l *Log) Expedite() (end func()) { return l.tail.expedite() }
 
 // SingleProcess is false: any client of the cluster may write.
 func (l *Log) SingleProcess() bool { return false }
 
-// enter counts a call in, unless the Log is closed. Each counted call ends with wg.Done.
+// enter adds a call to wg unless the Log is closed. Each added call ends with wg.Done.
 func (l *Log) enter(wg *sync.WaitGroup) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -151,8 +153,8 @@ func (l *Log) isClosed() bool {
 	return l.closed
 }
 
-// Close stops everything and waits for it. Open appends fail with broker.ErrClosed, with unknown outcome. A second Close
-// returns broker.ErrClosed.
+// Close stops everything and waits for it. Open appends fail with broker.ErrClosed, with unknown
+// outcome. A second Close returns broker.ErrClosed.
 func (l *Log) Close() error {
 	l.mu.Lock()
 	if l.closed {
@@ -164,7 +166,7 @@ func (l *Log) Close() error {
 	l.current, l.readers = nil, nil
 	l.mu.Unlock()
 
-	l.stop() // look-ups, memberships
+	l.stop() // ends look-ups and memberships
 	l.buffer.close()
 	producer.close()
 	for r := range readers {
@@ -188,7 +190,7 @@ func (l *Log) within(ctx context.Context) (context.Context, context.CancelFunc) 
 	return ctx, func() { release(); cancel() }
 }
 
-// requestError words the error of a request; whatever it is after Close, Close is the reason.
+// requestError returns the error of a request; after Close it is broker.ErrClosed, whatever failed.
 func (l *Log) requestError(what string, err error) error {
 	if err != nil && l.ctx.Err() != nil {
 		return closedError(what)

@@ -11,12 +11,13 @@ import (
 	"github.com/millrace-io/millrace/broker-adapter/kafka/balance"
 )
 
-// balancingTries is how often a group that is being balanced is asked again; then members are returned as they are.
-const balancingTries = 20
+// rerebalancingTries is how often a group that rebalances is asked again; then members are returned
+// as they are.
+const rebalancingTries = 20
 
-// Members returns the workers of a group, by name. It needs no membership. A group that does not exist has none. A worker that
-// died stays in the group until its session times out, or until it is evicted. The address is "" while the group is being
-// balanced for long.
+// Members returns the workers of a group, by name. It needs no membership. A group that does not
+// exist has none. A worker that died stays in the group until its session times out, or until it is
+// evicted. The address is "" if the group rebalances for long.
 func (l *Log) Members(ctx context.Context, group string) ([]broker.Member, error) {
 	what := "members of group " + group
 	ctx, cancel := l.within(ctx)
@@ -26,7 +27,7 @@ func (l *Log) Members(ctx context.Context, group string) ([]broker.Member, error
 		if err != nil {
 			return nil, l.requestError(what, err)
 		}
-		if !g.Stable && attempt < balancingTries && pause(ctx, retry.Pause(attempt)) {
+		if !g.Stable && attempt < rebalancingTries && pause(ctx, retry.Pause(attempt)) {
 			continue
 		}
 		return g.Members, nil
@@ -38,7 +39,7 @@ func (l *Log) describeGroup(ctx context.Context, group string) (balance.Descript
 	req.Groups = []string{group}
 	resp, err := request(ctx, l, l.admin, req.RequestWith)
 	if err != nil {
-		l.admin.ForceMetadataRefresh() // which is what makes the client doubt that a coordinator that it cannot reach is one
+		l.admin.ForceMetadataRefresh() // makes the client look for another coordinator
 		return balance.Description{}, err
 	}
 	if len(resp.Groups) != 1 {
@@ -52,8 +53,9 @@ func (l *Log) describeGroup(ctx context.Context, group string) (balance.Descript
 		return balance.Description{}, err
 	}
 	if g.Protocol != "" && g.Protocol != balance.ProtocolName {
-		return balance.Description{}, fmt.Errorf("the group is balanced by %q instead of %q: it is used by something other than millrace workers of this release",
-			g.Protocol, balance.ProtocolName)
+		return balance.Description{},
+			fmt.Errorf("the group uses the balancer %q instead of %q: its members are not millrace workers of this release",
+				g.Protocol, balance.ProtocolName)
 	}
 	return balance.Describe(g), nil
 }

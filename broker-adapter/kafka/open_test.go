@@ -29,7 +29,7 @@ func TestOpenUnreachable(t *testing.T) {
 	}
 }
 
-// TestOpenSilent meets something that takes connections and never answers.
+// TestOpenSilent connects to a server that accepts connections and never answers.
 func TestOpenSilent(t *testing.T) {
 	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -66,7 +66,9 @@ func TestSASL(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer c.Close()
-			l := open(t, Options{Brokers: c.ListenAddrs(), SASL: &SASL{Mechanism: mechanism, User: "worker", Password: "secret"}})
+			l := open(t, Options{
+				Brokers: c.ListenAddrs(), SASL: &SASL{Mechanism: mechanism, User: "worker", Password: "secret"},
+			})
 			mustAppend(t, l, newTestTopic(t, l, 1), text("x"))
 			if err := l.Close(); err != nil {
 				t.Error(err)
@@ -98,7 +100,8 @@ func TestRequestsEnd(t *testing.T) {
 	if _, err := l.Describe(ctx, p.Topic); !errors.Is(err, broker.ErrUnreachable) {
 		t.Errorf("describe without a broker: %v", err)
 	}
-	if r := wait(t, "result", start(l, broker.Partition{Topic: "never.seen"}, text("x"))); !errors.Is(r.Err, broker.ErrUnreachable) ||
+	if r := wait(t, "result", start(l, broker.Partition{Topic: "never.seen"}, text("x"))); !errors.Is(r.Err,
+		broker.ErrUnreachable) ||
 		!errors.Is(r.Err, broker.ErrNotWritten) {
 		t.Errorf("append to a topic that cannot be looked up: %v", r.Err)
 	}

@@ -19,17 +19,17 @@ import (
 	"github.com/millrace-io/millrace/internal/settings"
 )
 
-// Defaults and fixed settings. The reasons stand beside each; the measurements behind them are in the project's notes on
-// Kafka (facts 2.1, 2.2 and 3).
+// Defaults and fixed settings.
 const (
 	defaultClientID       = "millrace"
 	defaultOpenTimeout    = 10 * time.Second
 	defaultRequestTimeout = 10 * time.Second
-	// longestHeartbeat is the pause between signs of life in a session that is long enough for four
-	// of them; it decides how long a rebalance takes: about half of it.
+	// longestHeartbeat is the pause between heartbeats if the session is long enough for four of
+	// them. A rebalance takes about half of it.
 	longestHeartbeat     = 250 * time.Millisecond
 	heartbeatsPerSession = 4
-	// defaultMaxRecordBytes fits the largest commit of millrace (900 KiB) with its envelopes, and Kafka's own default.
+	// defaultMaxRecordBytes fits the largest commit of millrace (900 KiB) with its envelopes, and
+	// Kafka's own default.
 	defaultMaxRecordBytes = 1 << 20
 	defaultBufferRecords  = 32768
 	defaultBufferBytes    = 256 << 20
@@ -39,15 +39,16 @@ const (
 	metadataMinAge = 100 * time.Millisecond
 	// connIdle is below the ten minutes after which brokers drop idle connections.
 	connIdle = 5 * time.Minute
-	// unknownTopicRetries is a limit of its own in the client, for brokers that have no such topic. It must outlast a
-	// fail-over, and the owner's patience of 30 s; by then the topic is gone.
+	// unknownTopicRetries is the client's separate limit for brokers that do not know a topic. It
+	// must outlast a fail-over and the owner's timeout of 30 s; by then the topic is gone.
 	unknownTopicRetries = 600
 	// fetchMaxWait is how long a broker holds an empty fetch.
 	fetchMaxWait = time.Second
-	// produceSlack is how far the client's own limit on buffered records lies above ours, so that it never blocks.
+	// produceSlack is how far the client's limit on buffered records is above ours, so that it
+	// never blocks.
 	produceSlack = 16384
 
-	// minBatchBytes and maxBatchBytes bound what the client takes for the size of a batch.
+	// minBatchBytes and maxBatchBytes are the client's bounds for the size of a batch.
 	minBatchBytes = 512
 	maxBatchBytes = 64 << 20
 
@@ -78,7 +79,8 @@ type Settings struct {
 	SessionTimeout time.Duration `name:"session-timeout" default:"6s" min:"1ns" process:"worker" help:"how long the brokers wait for a silent worker before its partitions move; brokers bound it by group.min.session.timeout.ms"`
 }
 
-// Options say which cluster to use, and how. The zero value of every field but Brokers is a sensible one.
+// Options say which cluster to use, and how. The zero value of every field but Brokers is a
+// sensible one.
 type Options struct {
 	Settings
 	// Brokers are addresses to begin with, host:port. Required.
@@ -90,28 +92,31 @@ type Options struct {
 	// SASL turns on authentication. Nil: none.
 	SASL *SASL
 
-	// MinInsync is how many replicas must have a record before it is acknowledged. 0: two, or one with a single replica.
+	// MinInsync is how many replicas must have a record before it is acknowledged. 0: two, or one
+	// with a single replica.
 	MinInsync int
-	// MaxRecordBytes is the largest append, as broker.Size counts. Topics must take it, as held against max.message.bytes by
-	// Describe, and none is given more than it; Create uses it where the topic's own is not given. 0: 1 MiB.
+	// MaxRecordBytes is the largest append, as broker.Size counts. Describe compares it with
+	// max.message.bytes of a topic; larger appends are refused even if a topic takes them. Create
+	// uses it if the spec has no limit. 0: 1 MiB.
 	MaxRecordBytes int
-	// Compacted tells which topics are compacted by design, so that Describe knows the policy to ask for.
+	// Compacted reports which topics should be compacted, so that Describe can check the policy.
 	// Nil: <app>.cells and its later generations <app>.cells.g2, ...
 	Compacted func(topic string) bool
 
 	// OpenTimeout is how long Open waits for a broker. 0: 10 s.
 	OpenTimeout time.Duration
-	// RequestTimeout bounds one try of one request; an append on a connection that hangs is sent again after it. A broker that is silent
-	// for half of it, or 3 s, beyond what a request grants it, counts as hung. 0: 10 s.
+	// RequestTimeout bounds one try of one request; an append on a connection that hangs is sent
+	// again after it. A broker that is silent for half of it, or 3 s, beyond what a request grants
+	// it, counts as hung. 0: 10 s.
 	RequestTimeout time.Duration
-	// HeartbeatInterval is the pause between signs of life. 0: 250 ms, or a quarter of
+	// HeartbeatInterval is the pause between heartbeats. 0: 250 ms, or a quarter of
 	// SessionTimeout if that is less.
 	HeartbeatInterval time.Duration
 
-	// BufferRecords and BufferBytes bound what waits for an acknowledgement; Append blocks above either.
-	// 0: 32768 records, 256 MiB.
+	// BufferRecords and BufferBytes bound what waits for an acknowledgement; Append blocks above
+	// either. 0: 32768 records, 256 MiB.
 	BufferRecords, BufferBytes int
-	// FetchBytes bounds what a Reader fetches at a time; it holds up to two of these. 0: 4 MiB.
+	// FetchBytes bounds one fetch of a Reader, which holds up to two fetches. 0: 4 MiB.
 	FetchBytes int
 
 	// hung is that of the Log.
@@ -134,7 +139,7 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// isCells knows the names of the topics that hold replicated types.
+// isCells reports whether a topic holds replicated entities, by its name.
 func isCells(topic string) bool {
 	parts := strings.Split(topic, ".")
 	last := len(parts) - 1
@@ -178,7 +183,7 @@ func (o Options) validate() error {
 
 func (o Options) mechanism() (sasl.Mechanism, error) {
 	if o.SASL == nil {
-		return nil, nil //nolint:nilnil // none is wanted
+		return nil, nil //nolint:nilnil // no SASL
 	}
 	switch user, pass := o.SASL.User, o.SASL.Password; strings.ToLower(o.SASL.Mechanism) {
 	case "plain":
@@ -188,7 +193,8 @@ func (o Options) mechanism() (sasl.Mechanism, error) {
 	case "scram-sha-512":
 		return scram.Auth{User: user, Pass: pass}.AsSha512Mechanism(), nil
 	}
-	return nil, fmt.Errorf("kafka SASL mechanism %q is unknown; use plain, scram-sha-256 or scram-sha-512", o.SASL.Mechanism)
+	return nil, fmt.Errorf("kafka SASL mechanism %q is unknown; use plain, scram-sha-256 or scram-sha-512",
+		o.SASL.Mechanism)
 }
 
 // clientOptions are common to all clients. Topics are never made by asking for them.
@@ -211,8 +217,9 @@ func (o Options) clientOptions(extra ...kgo.Opt) []kgo.Opt {
 	return slices.Concat(opts, extra)
 }
 
-// producerOptions are those of log-protocol.md 7. Acks from all replicas, idempotence and unlimited retries of records are
-// the client's defaults; they are named here because everything rests on them.
+// producerOptions are those of log-protocol.md 7. Acks from all replicas, idempotence and unlimited
+// retries of records are the client's defaults; they are set explicitly because safety depends on
+// them.
 func (o Options) producerOptions(batchBytes func(topic string) int32) []kgo.Opt {
 	return o.clientOptions(
 		kgo.RequiredAcks(kgo.AllISRAcks()),
@@ -221,7 +228,7 @@ func (o Options) producerOptions(batchBytes func(topic string) int32) []kgo.Opt 
 		kgo.RecordRetries(math.MaxInt),
 		kgo.UnknownTopicRetries(unknownTopicRetries),
 		kgo.StopProducerOnDataLossDetected(),
-		kgo.ProduceRequestTimeout(o.RequestTimeout/2), // beyond it the broker may be silent a little, see hung
+		kgo.ProduceRequestTimeout(o.RequestTimeout/2), // plus the time that hung grants a silent broker
 		kgo.ProducerBatchMaxBytesFn(batchBytes),
 		kgo.ProducerBatchCompression(kgo.NoCompression()), // commits are small; compressing them costs time under load
 		kgo.MaxBufferedRecords(o.BufferRecords+produceSlack),
@@ -232,13 +239,13 @@ func (o Options) producerOptions(batchBytes func(topic string) int32) []kgo.Opt 
 func (o Options) readerOptions(topic string, partition int32, from kgo.Offset) []kgo.Opt {
 	return o.fetchOptions(
 		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {partition: from}}),
-		kgo.DisableFetchSessions(),                      // of no use for one partition, and brokers keep few of them
+		kgo.DisableFetchSessions(),                      // useless for one partition, and brokers keep few
 		kgo.FetchMaxPartitionBytes(int32(o.FetchBytes)), //nolint:gosec // validated
 	)
 }
 
-// tailOptions are those of the client that waits for many readers. It has a fetch session with each broker: a fetch names only the
-// partitions that have changed.
+// tailOptions are those of the client that waits for many readers. It uses fetch sessions: a fetch
+// names only the partitions that have changed.
 func (o Options) tailOptions() []kgo.Opt {
 	return o.fetchOptions(
 		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{}),
@@ -246,12 +253,12 @@ func (o Options) tailOptions() []kgo.Opt {
 	)
 }
 
-// fetchOptions never let the client move a position by itself, and hand out every error.
+// fetchOptions keep the client from resetting a position, and return every error.
 func (o Options) fetchOptions(extra ...kgo.Opt) []kgo.Opt {
 	return o.clientOptions(slices.Concat(extra, []kgo.Opt{
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
 		kgo.KeepRetryableFetchErrors(),
-		kgo.KeepControlRecords(), // the markers of a foreign transaction must not look like lost records
+		kgo.KeepControlRecords(), // markers of foreign transactions must not look like lost records
 		kgo.FetchMaxWait(fetchMaxWait),
 		kgo.FetchMaxBytes(int32(o.FetchBytes)), //nolint:gosec // validated
 	})...)

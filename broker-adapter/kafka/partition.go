@@ -11,7 +11,8 @@ import (
 
 // partition is the queue of appends to one partition, from the call to the delivered result.
 //
-// While its topic is being looked up, appends wait at the tail; then they are sent in order. Results leave from the head.
+// While its topic is being looked up, appends wait at the tail; then they are sent in order.
+// Results are delivered from the head.
 type partition struct {
 	log *Log
 	id  broker.Partition
@@ -20,15 +21,17 @@ type partition struct {
 	queue []*pending
 	// unsent is how many at the tail wait for the look-up of the topic.
 	unsent int
-	// delivering: some goroutine is calling back for the head.
+	// delivering: a goroutine is running the callback of the head.
 	delivering bool
-	// producer has everything of this queue that was sent; it may change only when the queue is empty.
+	// producer has all sent appends of this queue; it changes only while the queue is empty.
 	producer *producer
-	// failed is set by an append that failed and cleared when the queue is empty: until then everything fails.
+	// failed is set by an append that failed and cleared when the queue is empty; until then all
+	// appends fail.
 	failed error
 }
 
-// partition returns the queue of a partition. Queues are kept: there are as many as partitions ever written to.
+// partition returns the queue of a partition. Queues are never removed: there are as many as
+// partitions written to.
 func (l *Log) partition(id broker.Partition) *partition {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -40,8 +43,8 @@ func (l *Log) partition(id broker.Partition) *partition {
 	return p
 }
 
-// add puts an append at the tail, and sends it as soon as its topic is known. Holding the lock while sending keeps the
-// records of one append together.
+// add puts an append at the tail, and sends it as soon as its topic is known. Holding the lock
+// while sending keeps the records of an append together.
 func (p *partition) add(a *pending) {
 	a.part = p
 	p.mu.Lock()
@@ -50,13 +53,13 @@ func (p *partition) add(a *pending) {
 	t := p.log.topics.cached(p.id.Topic)
 	if p.unsent > 0 || !t.has(p.id.ID) {
 		if p.unsent++; p.unsent == 1 {
-			p.log.tasks.Go(p.resolve) // ends with the look-up; this open append keeps Close from passing
+			p.log.tasks.Go(p.resolve) // ends with the look-up; Close waits for this open append
 		}
 		return
 	}
 	p.send(a, t)
 	if a.finished {
-		p.log.tasks.Go(p.deliver) // results never come from inside Append. This open append keeps Close from passing
+		p.log.tasks.Go(p.deliver) // never from inside Append; Close waits for this open append
 	}
 }
 
@@ -77,7 +80,7 @@ func (p *partition) resolve() {
 	p.deliver()
 }
 
-// send gives an append to the producer, unless there is a reason not to. The caller holds the lock.
+// send gives an append to the producer, or refuses it. The caller holds the lock.
 func (p *partition) send(a *pending, t *topic) {
 	if err := p.refusal(a, t); err != nil {
 		p.refuse(a, err)
@@ -89,7 +92,7 @@ func (p *partition) send(a *pending, t *topic) {
 	}
 }
 
-// refusal says why an append must not be sent; if there is no reason, the producer is set.
+// refusal returns why an append must not be sent; if it may be sent, p.producer is set.
 func (p *partition) refusal(a *pending, t *topic) error {
 	switch {
 	case a.refusal != nil:
@@ -110,28 +113,28 @@ func (p *partition) refusal(a *pending, t *topic) error {
 			return err
 		}
 	}
-	if p.producer.stopped.Load() { // its open appends will fail, and this one builds on them
+	if p.producer.stopped.Load() { // its open appends will fail, and this one may depend on them
 		return errBehind
 	}
 	return nil
 }
 
-// refuse finishes an append that was not sent. The caller holds the lock and sees to the delivery.
+// refuse finishes an append that was not sent. The caller holds the lock and starts the delivery.
 func (p *partition) refuse(a *pending, err error) {
 	a.result = broker.AppendResult{Base: -1, Last: -1, Err: notWritten(p.id, err)}
-	p.settle(a)
+	p.complete(a)
 }
 
 // finish takes the result of an append that was sent.
 func (p *partition) finish(a *pending) {
 	p.mu.Lock()
-	p.settle(a)
+	p.complete(a)
 	p.mu.Unlock()
 	p.deliver()
 }
 
-// settle makes a result ready for delivery. The caller holds the lock.
-func (p *partition) settle(a *pending) {
+// complete makes a result ready for delivery. The caller holds the lock.
+func (p *partition) complete(a *pending) {
 	a.finished = true
 	c := &p.log.counters
 	switch err := a.result.Err; {
@@ -148,7 +151,8 @@ func (p *partition) settle(a *pending) {
 	c.bytesOpen.Add(-int64(a.size))
 }
 
-// deliver calls back for everything finished at the head. Of several calls at a time one does all the work.
+// deliver runs the callbacks of all finished appends at the head. Of several concurrent calls one
+// does all the work.
 func (p *partition) deliver() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -162,7 +166,7 @@ func (p *partition) deliver() {
 		a.done(a.result)
 		p.mu.Lock()
 		p.queue[0] = nil
-		p.queue = p.queue[1:] // only now: what is appended during the callback is still behind it
+		p.queue = p.queue[1:] // only now: appends made during the callback are still behind it
 		p.log.counters.appendsOpen.Add(-1)
 		p.log.open.Done()
 	}

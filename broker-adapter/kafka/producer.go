@@ -10,14 +10,16 @@ import (
 	broker "github.com/millrace-io/millrace/broker-adapter"
 )
 
-// producer is one idempotent session. Once the log contradicts it, it is stopped for good.
+// producer is one idempotent session. Once the broker contradicts it, it is stopped and never used
+// again.
 type producer struct {
 	client  *kgo.Client
 	stopped atomic.Bool
 	once    sync.Once
 }
 
-// close fails what is open and ends the client. It may be called more than once; every call waits for the end.
+// close fails what is open and ends the client. It may be called more than once; every call waits
+// for the end.
 func (p *producer) close() { p.once.Do(p.client.Close) }
 
 func (l *Log) newProducer() (*producer, error) {
@@ -28,7 +30,8 @@ func (l *Log) newProducer() (*producer, error) {
 	return &producer{client: client}, nil
 }
 
-// producer returns the session for partitions without open appends; it makes a new one in place of one that is stopped.
+// producer returns the session for partitions without open appends; it makes a new one in place of
+// one that is stopped.
 func (l *Log) producer() (*producer, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -45,11 +48,11 @@ func (l *Log) producer() (*producer, error) {
 	return l.current, nil
 }
 
-// retire ends a session that the log contradicts. Appends that are open in it fail.
+// retire ends a session that the broker contradicts. Its open appends fail.
 func (l *Log) retire(p *producer) {
 	if p.stopped.Swap(true) {
 		return
 	}
 	l.counters.producersStopped.Add(1)
-	l.tasks.Go(p.close) // not here: this is the client's own goroutine. An open append keeps Close from passing
+	l.tasks.Go(p.close) // this is the client's own goroutine; Close waits for the open append
 }

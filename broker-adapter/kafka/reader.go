@@ -13,24 +13,27 @@ import (
 	broker "github.com/millrace-io/millrace/broker-adapter"
 )
 
-// defaultShareAfter is how long a reader keeps a client of its own at least. Whoever reads up to a claim is done before.
+// defaultShareAfter is how long a reader keeps a client of its own at least. A reader for a claim
+// is done before that.
 const defaultShareAfter = time.Second
 
-// reader reads one partition: with a client of its own while there is something to catch up with, and with those of other partitions
-// in the tail when it has come to the end. Trouble of any kind is looked into with a client of its own. All fields but those under mu
-// belong to the goroutine that calls Next.
+// reader reads one partition: with a client of its own while it catches up, and in the tail,
+// together with readers of other partitions, when it has reached the end. After an error it uses a
+// client of its own again. All fields except those under mu belong to the goroutine that calls
+// Next.
 type reader struct {
 	log  *Log
 	part broker.Partition
 	what string
 	// topicID is the topic's at the first Next.
 	topicID [16]byte
-	// next is the offset to read next, epoch that of the leader who wrote the record before it, -1 for none; read says that records
-	// below next were seen by this reader.
+	// next is the offset to read next, epoch that of the leader who wrote the record before it, -1
+	// for none; read means that this reader has returned records below next.
 	next  int64
 	epoch int32
 	read  bool
-	// atEnd: when it last read there was no more. since is when its own client was made, or could not be given up.
+	// atEnd: the last fetch reached the end. since is when its own client was made, or could not
+	// join the tail.
 	atEnd bool
 	since time.Time
 	// err, once set, is final.
@@ -42,13 +45,14 @@ type reader struct {
 	attempt int
 
 	mu sync.Mutex
-	// client is nil until the first Next, and while there is an inbox. interrupted is set by Close of the Log.
+	// client is nil until the first Next, and while there is an inbox. interrupted is set by Close
+	// of the Log.
 	client      *kgo.Client
 	inbox       *inbox
 	interrupted bool
 }
 
-// Read opens a reader. It talks to no broker: what is wrong with the position or the topic is the first Next's to say.
+// Read opens a reader. It sends no request: the first Next checks the position and the topic.
 func (l *Log) Read(p broker.Partition, from int64) (broker.Reader, error) {
 	r := &reader{log: l, part: p, next: from, epoch: -1, what: fmt.Sprintf("read %s/%d", p.Topic, p.ID)}
 	l.mu.Lock()
@@ -60,7 +64,7 @@ func (l *Log) Read(p broker.Partition, from int64) (broker.Reader, error) {
 	return r, nil
 }
 
-// Next returns what one fetch brought. Errors of the fetch are looked at before its records.
+// Next returns the records of one fetch. An error of the fetch is handled before its records.
 func (r *reader) Next(ctx context.Context) (broker.Batch, error) {
 	if r.err == nil && r.client == nil && r.inbox == nil {
 		if err := r.start(ctx); err != nil {
@@ -86,14 +90,14 @@ func (r *reader) Next(ctx context.Context) (broker.Batch, error) {
 		if len(found.records) > 0 {
 			return r.batch(found)
 		}
-		if batch, passed := r.passHole(ctx, wasAtEnd); passed {
+		if batch, passed := r.passGap(ctx, wasAtEnd); passed {
 			return batch, nil
 		}
 	}
 	return broker.Batch{}, r.err
 }
 
-// poll waits for what comes next, alone or in the tail.
+// poll waits for the next fetch, of its own client or of the tail.
 func (r *reader) poll(ctx context.Context) (fetched, error) {
 	if r.inbox == nil && r.atEnd && time.Since(r.since) >= r.log.shareAfter {
 		r.share()
@@ -117,7 +121,7 @@ func (r *reader) poll(ctx context.Context) (fetched, error) {
 	return found, err
 }
 
-// share gives the reader's own client up for a place in the tail, if there is one.
+// share moves the reader to the tail, if the tail takes it, and closes its own client.
 func (r *reader) share() {
 	in := r.log.tail.join(r.part, r.next, r.epoch)
 	if in == nil {
@@ -149,7 +153,7 @@ func (r *reader) start(ctx context.Context) error {
 	return r.reopen()
 }
 
-// reopen replaces the client by one that stands at next.
+// reopen replaces the client by one that starts at next.
 func (r *reader) reopen() error {
 	from := kgo.NewOffset().At(r.next).WithEpoch(r.epoch)
 	client, err := kgo.NewClient(r.log.fresh().readerOptions(r.part.Topic, r.part.ID, from)...)
@@ -184,7 +188,7 @@ func (r *reader) final(err error) error {
 	return r.err
 }
 
-// fetched is what one poll brought: a run of records of one partition in offset order, in parts.
+// fetched is the result of one poll: records of one partition in offset order, in parts.
 type fetched struct {
 	records [][]*kgo.Record
 	count   int
@@ -194,7 +198,7 @@ type fetched struct {
 // collect separates records from the first error.
 func collect(fetches kgo.Fetches) (found fetched, err error) {
 	fetches.EachPartition(func(p kgo.FetchTopicPartition) {
-		if p.Err != nil && (err == nil || transient(err)) { // a grave error hides a transient one
+		if p.Err != nil && (err == nil || transient(err)) { // a permanent error wins over a transient one
 			err = p.Err
 		}
 		if len(p.Records) > 0 {
@@ -206,7 +210,7 @@ func collect(fetches kgo.Fetches) (found fetched, err error) {
 	return found, err
 }
 
-// transient tells whether the client mends an error of a fetch by itself.
+// transient reports whether the client recovers from a fetch error by itself.
 func transient(err error) bool {
 	return kerr.IsRetriable(err) || kgo.IsRetryableBrokerErr(err)
 }
@@ -220,7 +224,8 @@ func (r *reader) handle(ctx context.Context, err error) error {
 	case errors.Is(err, kgo.ErrClientClosed):
 		return r.final(broker.ErrClosed)
 	case lost:
-		return r.final(fmt.Errorf("%w: read up to offset %d, the log went on from %d", broker.ErrRegressed, loss.ConsumedTo, loss.ResetTo))
+		return r.final(fmt.Errorf("%w: read up to offset %d, the log went on from %d", broker.ErrRegressed,
+			loss.ConsumedTo, loss.ResetTo))
 	case errors.Is(err, kerr.OffsetOutOfRange):
 		return r.locate(ctx)
 	case errors.Is(err, kerr.UnknownTopicOrPartition), errors.Is(err, kerr.UnknownTopicID):
@@ -230,16 +235,16 @@ func (r *reader) handle(ctx context.Context, err error) error {
 		return r.wait(ctx)
 	case transient(err):
 		return r.wait(ctx)
-	default: // such as a missing permission. The client may have dropped records: it begins anew when asked again
+	default: // such as a missing permission. The client may have dropped records: the next call makes a new one
 		return errors.Join(requestError(r.what, err), r.reopen())
 	}
 }
 
-// wait counts a fetch that is to be repeated and keeps it from running hot.
+// wait counts a fetch that is to be repeated and pauses before it.
 func (r *reader) wait(ctx context.Context) error {
 	r.log.counters.fetchRetries.Add(1)
 	r.attempt++
-	pause(ctx, retry.Pause(r.attempt)) // the loop looks at ctx
+	pause(ctx, retry.Pause(r.attempt)) // the caller's loop checks ctx
 	return nil
 }
 
@@ -254,14 +259,15 @@ func (r *reader) checkTopic(ctx context.Context) error {
 		return r.final(broker.ErrUnknownTopic)
 	case err == nil && meta.TopicID != r.topicID:
 		r.log.topics.forget(r.part.Topic)
-		return r.final(fmt.Errorf("%w: the topic was deleted and created anew, its id is %s and was %s",
+		return r.final(fmt.Errorf("%w: the topic was deleted and created again, its id is %s and was %s",
 			broker.ErrRegressed, idText(meta.TopicID), idText(r.topicID)))
 	}
-	return nil // it is there, or nobody can say
+	return nil // it exists, or that cannot be known now
 }
 
-// locate decides what an offset out of range means: the broker that said so may be a former leader, so the present one is
-// asked for the bounds of the partition. It asks until it has an answer or ctx ends.
+// locate decides what an offset out of range means: the broker that said so may be a former leader,
+// so it asks the present leader for the bounds of the partition, until it has an answer or ctx
+// ends.
 func (r *reader) locate(ctx context.Context) error {
 	ctx, cancel := r.log.within(ctx)
 	defer cancel()
@@ -270,7 +276,8 @@ func (r *reader) locate(ctx context.Context) error {
 		switch {
 		case err != nil:
 			if !pause(ctx, retry.Pause(attempt)) {
-				return r.log.requestError(r.what, fmt.Errorf("%w; asked because offset %d is out of range: %w", ctx.Err(), r.next, err))
+				return r.log.requestError(r.what, fmt.Errorf("%w; asked because offset %d is out of range: %w", ctx.Err(),
+					r.next, err))
 			}
 			continue
 		case leader.topicID != r.topicID:
@@ -287,7 +294,7 @@ func (r *reader) locate(ctx context.Context) error {
 	}
 }
 
-// batch turns fetched records into the port's, in memory that is used again.
+// batch converts fetched records to the port's form, in reused memory.
 func (r *reader) batch(found fetched) (broker.Batch, error) {
 	r.records, r.headers = r.records[:0], r.headers[:0]
 	bytes := 0
@@ -306,7 +313,8 @@ func (r *reader) batch(found fetched) (broker.Batch, error) {
 	r.read, r.atEnd = true, r.next >= found.end
 	r.log.counters.recordsRead.Add(int64(found.count))
 	r.log.counters.bytesRead.Add(int64(bytes))
-	return broker.Batch{Records: r.records, Next: r.next, End: max(found.end, r.next)}, nil // a former leader may answer with the past
+	// the end from a former leader may be too low
+	return broker.Batch{Records: r.records, Next: r.next, End: max(found.end, r.next)}, nil
 }
 
 func (r *reader) convertHeaders(headers []kgo.RecordHeader) []broker.Header {

@@ -15,21 +15,26 @@ import (
 )
 
 const (
-	// askTimeout bounds one question to one broker, when all are asked: a paused one must not hold up the others.
+	// askTimeout bounds one request to one broker when all are asked, so that a paused broker does
+	// not delay the others.
 	askTimeout = 3 * time.Second
-	// unknownTries is how often a missing topic is looked up, unknownPause apart: brokers hear of a new topic one by one.
+	// unknownTries is how often a missing topic is looked up, unknownPause apart: brokers learn of
+	// a new topic one by one.
 	unknownTries = 3
 	unknownPause = 50 * time.Millisecond
-	// settingsTries is how often the settings of a topic are asked for that one broker has just described and another does not know yet.
+	// settingsTries is how often the settings of a topic are requested: one broker may have
+	// described it before another knows it.
 	settingsTries = 100
 
 	earliest = -2
 	latest   = -1
 )
 
-// request sends one request through the client or through one of its brokers. It returns when ctx ends, even where the
-// client would not: that waits for the first answers on a new connection whatever the context says.
-func request[R any](ctx context.Context, l *Log, to kmsg.Requestor, send func(context.Context, kmsg.Requestor) (R, error)) (R, error) {
+// request sends one request through the client or through one of its brokers. It returns when ctx
+// ends. The client would not: it ignores the context while it waits for the first answers on a new
+// connection.
+func request[R any](ctx context.Context, l *Log, to kmsg.Requestor,
+	send func(context.Context, kmsg.Requestor) (R, error)) (R, error) {
 	type outcome struct {
 		answer R
 		err    error
@@ -39,7 +44,7 @@ func request[R any](ctx context.Context, l *Log, to kmsg.Requestor, send func(co
 		return none, broker.ErrClosed
 	}
 	done := make(chan outcome, 1)
-	go func() { // ends with the request, at the latest when the client is closed; Close waits for it
+	go func() { // ends with the request or when the client is closed; Close waits for it
 		defer l.requests.Done()
 		answer, err := send(ctx, to)
 		done <- outcome{answer, err}
@@ -97,8 +102,8 @@ func onlyTopic(resp *kmsg.MetadataResponse, topic string) (*kmsg.MetadataRespons
 	return t, nil
 }
 
-// configs asks for the settings of a topic that metadata has found, by name. The broker that is asked may hear of the topic later than
-// the one that has described it.
+// configs asks for the settings of a topic that metadata has found, by name. The broker that is
+// asked may learn of the topic later than the one that described it.
 func (l *Log) configs(ctx context.Context, topic string) (map[string]setting, error) {
 	for try := 1; ; try++ {
 		found, err := l.configsOnce(ctx, topic)
@@ -191,8 +196,8 @@ type leadership struct {
 	epoch   int32
 }
 
-// presentLeader asks every broker at a time and believes the one that knows the highest leader epoch: a leader that was
-// paused still takes itself for one. Brokers that do not answer in time count for nothing.
+// presentLeader asks all brokers at once and returns the leader with the highest epoch: a leader
+// that was paused still believes that it leads. Brokers that do not answer in time are ignored.
 func (l *Log) presentLeader(ctx context.Context, p broker.Partition) (leadership, error) {
 	brokers := l.admin.DiscoveredBrokers()
 	found := make([]leadership, len(brokers))
@@ -242,7 +247,7 @@ func (l *Log) leaderAsSeenBy(ctx context.Context, b *kgo.Broker, p broker.Partit
 	return leadership{}, kerr.LeaderNotAvailable
 }
 
-// bounds asks the present leader for the first offset of a partition and the one behind the last.
+// bounds asks the present leader for the first offset of a partition and the one after the last.
 func (l *Log) bounds(ctx context.Context, p broker.Partition) (leader leadership, start, end int64, err error) {
 	if leader, err = l.presentLeader(ctx, p); err != nil {
 		return leader, 0, 0, err

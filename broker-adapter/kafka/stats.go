@@ -2,20 +2,22 @@ package kafka
 
 import "sync/atomic"
 
-// Stats are counters since Open, and gauges. They are read one by one, so they need not fit together exactly.
+// Stats are counters since Open, and gauges. They are read one by one, so they may not be
+// consistent with each other.
 type Stats struct {
 	// AppendsOpen and BytesOpen wait for an acknowledgement now.
 	AppendsOpen, BytesOpen int64
 	// Appends and Records have been acknowledged; AppendErrors have not, refused ones included.
 	Appends, Records, AppendErrors int64
-	// ProducersStopped counts clients given up because the log contradicted them.
+	// ProducersStopped counts producers stopped because the broker contradicted them.
 	ProducersStopped int64
-	// RecordsRead and BytesRead were handed to readers. FetchRetries counts fetch errors that were retried, StaleLeaders
-	// how often a former leader called a good position out of range.
+	// RecordsRead and BytesRead were handed to readers. FetchRetries counts fetch errors that were
+	// retried, StaleLeaders how often a former leader called a good position out of range.
 	RecordsRead, BytesRead, FetchRetries, StaleLeaders int64
-	// Rebalances counts assignments received, MembershipsLost how often this worker was put out of its group.
+	// Rebalances counts assignments received, MembershipsLost how often this worker was removed
+	// from its group.
 	Rebalances, MembershipsLost int64
-	// Evictions counts workers that this Log has taken out of a group.
+	// Evictions counts workers that this Log has removed from a group.
 	Evictions int64
 }
 

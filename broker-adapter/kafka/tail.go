@@ -14,20 +14,21 @@ import (
 )
 
 const (
-	// inboxBytes and inboxesBytes bound what waits for one reader of the tail and for all of them. Whoever is above reads on with a
-	// client of its own.
+	// inboxBytes and inboxesBytes bound what waits for one reader of the tail and for all of them.
+	// A reader above the bound goes on with a client of its own.
 	inboxBytes   = 1 << 20
 	inboxesBytes = 64 << 20
-	// defaultRest is the pause after something was handed out. What came meanwhile comes with one fetch from each broker, for which a
-	// fetch costs much more than its records do.
+	// defaultRest is the pause after a fetch that returned records. One fetch from each broker then
+	// gets all records of that time: for a broker, a fetch costs much more than its records.
 	defaultRest = 20 * time.Millisecond
 )
 
-// errLeft tells a reader that it has to read on by itself.
+// errLeft tells a reader to go on with a client of its own.
 var errLeft = errors.New("the reader has left the tail")
 
-// tail is the one client with which all readers wait that have come to the end of their partitions: one connection to each broker,
-// and one fetch at a time on it, however many partitions a worker follows. Its goroutine runs from the first reader until close.
+// tail is the client that all readers at the end of their partitions share: one connection to each
+// broker, and one fetch at a time on it, however many partitions a worker follows. Its goroutine
+// runs from the first reader until close.
 type tail struct {
 	log *Log
 
@@ -35,37 +36,40 @@ type tail struct {
 	// client is nil before the first reader.
 	client  *kgo.Client
 	inboxes map[broker.Partition]*inbox
-	// fed is from where on the client may still have records of a partition that it was to read at any time. A reader that stands
-	// before it is not taken: it would miss what lies between.
+	// fed is, for each partition that the client ever read, the offset from which on it may have
+	// records. A reader at a lower offset is not taken: it would miss the records between.
 	fed map[broker.Partition]int64
 	// bytes is the size of what is in all inboxes.
 	bytes  int
 	closed bool
-	// hurries counts those who cannot wait for the tail to have rested. woken has room for one sign that there is one more.
-	hurries int
-	woken   chan struct{}
-	// resting: nothing is taken from the client until the rest is over.
+	// urgent counts active calls of expedite. woken holds one signal that there is another.
+	urgent int
+	woken  chan struct{}
+	// resting: nothing is taken from the client until the pause is over.
 	resting bool
 }
 
-// inbox holds what the tail has for one reader.
+// inbox holds the records that the tail has for one reader.
 type inbox struct {
 	tail *tail
 	part broker.Partition
-	// news has room for one sign that something has changed.
+	// news holds one signal that the inbox has changed.
 	news  chan struct{}
 	found fetched
 	err   error
 	bytes int
-	// left: nothing is added any more.
+	// left: nothing more is added.
 	left bool
 }
 
 func newTail(l *Log) *tail {
-	return &tail{log: l, inboxes: map[broker.Partition]*inbox{}, fed: map[broker.Partition]int64{}, woken: make(chan struct{}, 1)}
+	return &tail{
+		log: l, inboxes: map[broker.Partition]*inbox{}, fed: map[broker.Partition]int64{}, woken: make(chan struct{}, 1),
+	}
 }
 
-// join lets a reader wait here that stands at an offset, behind a record of an epoch. Nil: it has to go on alone.
+// join adds a reader at an offset; epoch is the leader epoch of the record before it. Nil: the tail
+// does not take the reader.
 func (t *tail) join(p broker.Partition, next int64, epoch int32) *inbox {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -74,7 +78,8 @@ func (t *tail) join(p broker.Partition, next int64, epoch int32) *inbox {
 	}
 	in := &inbox{tail: t, part: p, news: make(chan struct{}, 1)}
 	t.inboxes[p], t.fed[p] = in, next
-	t.client.AddConsumePartitions(map[string]map[int32]kgo.Offset{p.Topic: {p.ID: kgo.NewOffset().At(next).WithEpoch(epoch)}})
+	t.client.AddConsumePartitions(
+		map[string]map[int32]kgo.Offset{p.Topic: {p.ID: kgo.NewOffset().At(next).WithEpoch(epoch)}})
 	return in
 }
 
@@ -92,14 +97,14 @@ func (t *tail) begin() bool {
 		return false
 	}
 	t.client = client
-	go func() { // ends with close, the Log waits for it
+	go func() { // ends with close; the Log waits for it
 		defer t.log.tasks.Done()
 		t.run(client)
 	}()
 	return true
 }
 
-// run hands out what comes.
+// run delivers fetches to the inboxes.
 func (t *tail) run(client *kgo.Client) {
 	for quiet := 0; ; {
 		fetches := client.PollFetches(t.log.ctx)
@@ -110,18 +115,18 @@ func (t *tail) run(client *kgo.Client) {
 			quiet = 0
 			t.rest()
 		}
-		if quiet > 0 { // errors that the client mends by itself
+		if quiet > 0 { // transient errors
 			pause(t.log.ctx, retry.Pause(quiet))
 		}
 	}
 }
 
-// rest returns when it is time for the next fetch: somebody is in a hurry, or more may have come.
+// rest returns when the next fetch is due: after the pause, or when expedite is called.
 func (t *tail) rest() {
 	over := time.NewTimer(t.log.rest)
 	defer over.Stop()
 	defer t.setResting(false)
-	for !t.hurried() {
+	for !t.expedited() {
 		t.setResting(true)
 		select {
 		case <-t.woken:
@@ -139,29 +144,29 @@ func (t *tail) setResting(is bool) {
 	t.mu.Unlock()
 }
 
-func (t *tail) hurried() bool {
+func (t *tail) expedited() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.hurries > 0
+	return t.urgent > 0
 }
 
-// hurry wakes the tail and keeps it awake until end is called.
-func (t *tail) hurry() (end func()) {
+// expedite ends the pause, and keeps the tail from pausing until end is called.
+func (t *tail) expedite() (end func()) {
 	t.mu.Lock()
-	t.hurries++
+	t.urgent++
 	t.mu.Unlock()
 	select {
 	case t.woken <- struct{}{}:
-	default: // it has been told
+	default: // already signalled
 	}
 	return func() {
 		t.mu.Lock()
-		t.hurries--
+		t.urgent--
 		t.mu.Unlock()
 	}
 }
 
-// deliver says whether anything was for somebody.
+// deliver adds fetches to the inboxes and reports whether there was anything for a reader.
 func (t *tail) deliver(fetches kgo.Fetches) (delivered bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -177,7 +182,8 @@ func (t *tail) deliver(fetches kgo.Fetches) (delivered bool) {
 // add puts what was fetched into the inbox. The lock is held.
 func (in *inbox) add(p kgo.FetchTopicPartition) bool {
 	t := in.tail
-	switch grave := p.Err != nil && (!transient(p.Err) || errors.Is(p.Err, kerr.UnknownTopicOrPartition) || errors.Is(p.Err, kerr.UnknownTopicID)); {
+	switch grave := p.Err != nil && (!transient(p.Err) || errors.Is(p.Err, kerr.UnknownTopicOrPartition) ||
+		errors.Is(p.Err, kerr.UnknownTopicID)); {
 	case grave:
 		in.err = p.Err
 	case len(p.Records) == 0:
@@ -203,11 +209,11 @@ func (in *inbox) add(p kgo.FetchTopicPartition) bool {
 func (in *inbox) wake() {
 	select {
 	case in.news <- struct{}{}:
-	default: // it has been told
+	default: // already signalled
 	}
 }
 
-// leave ends the feeding of an inbox. What it has may still be taken. The lock is held.
+// leave stops adding to an inbox. What it has may still be taken. The lock is held.
 func (in *inbox) leave() {
 	t := in.tail
 	if in.left {
@@ -223,7 +229,7 @@ func (in *inbox) leave() {
 	}
 }
 
-// close is leave for the reader, who takes nothing any more.
+// close removes the reader from the tail and drops what is in its inbox.
 func (in *inbox) close() {
 	in.tail.mu.Lock()
 	defer in.tail.mu.Unlock()
@@ -231,7 +237,7 @@ func (in *inbox) close() {
 	in.empty()
 }
 
-// empty forgets what is in the inbox. The lock is held.
+// empty drops what is in the inbox. The lock is held.
 func (in *inbox) empty() {
 	in.tail.bytes -= in.bytes
 	in.found, in.err, in.bytes = fetched{}, nil, 0
@@ -264,7 +270,7 @@ func (in *inbox) take(ctx context.Context) (fetched, error) {
 	}
 }
 
-// close ends the client, and lets every reader go.
+// close ends the client; all readers get errLeft.
 func (t *tail) close() {
 	t.mu.Lock()
 	t.closed = true

@@ -58,8 +58,8 @@ func reading(t *testing.T, r broker.Reader) (values <-chan string, done func()) 
 	return c, func() { cancel(); running.Wait() }
 }
 
-// TestReadersShareAClient lets many readers come to the end: they wait with one client, and each gets its own records.
-// The test says what they cost.
+// TestReadersShareAClient lets many readers come to the end: they wait with one client, and each
+// gets its own records. The test says what they cost.
 func TestReadersShareAClient(t *testing.T) {
 	readers := kit.Readers.Number(t)
 	for name, shareAfter := range map[string]time.Duration{"own clients": time.Hour, "in the tail": 0} {
@@ -110,7 +110,8 @@ func costs() (c cost) {
 	return c
 }
 
-// idle says what was added, and how often the brokers are asked for records meanwhile. The fake's own side of each connection is in it.
+// idle reports what was added, and how often the brokers are asked for records meanwhile. It
+// includes the fake's side of each connection.
 func idle(t *testing.T, cluster *kfake.Cluster, before cost) string {
 	t.Helper()
 	var mu sync.Mutex
@@ -127,8 +128,10 @@ func idle(t *testing.T, cluster *kfake.Cluster, before cost) string {
 	mu.Lock()
 	defer mu.Unlock()
 	now := costs()
-	return strconv.Itoa((now.sockets-before.sockets)/2) + " connections, " + strconv.Itoa(now.goroutines-before.goroutines) + " goroutines, " +
-		strconv.Itoa((now.heap-before.heap)>>10) + " KiB, " + strconv.FormatFloat(float64(fetches)/length.Seconds(), 'f', 1, 64) + " fetches/s"
+	return strconv.Itoa((now.sockets-before.sockets)/2) + " connections, " +
+		strconv.Itoa(now.goroutines-before.goroutines) + " goroutines, " +
+		strconv.Itoa((now.heap-before.heap)>>10) + " KiB, " +
+		strconv.FormatFloat(float64(fetches)/length.Seconds(), 'f', 1, 64) + " fetches/s"
 }
 
 // TestSlowReaderLeavesTheTail: what waits for one reader is bounded, and it misses nothing.
@@ -171,12 +174,13 @@ func TestSlowReaderLeavesTheTail(t *testing.T) {
 	l.tail.mu.Lock()
 	defer l.tail.mu.Unlock()
 	if l.tail.bytes != 0 {
-		t.Errorf("%d bytes wait for nobody", l.tail.bytes)
+		t.Errorf("%d bytes wait without a reader", l.tail.bytes)
 	}
 }
 
-// TestTailTakesNobodyTwice: one reader of a partition at a time, and none that stands before what the client may still have.
-func TestTailTakesNobodyTwice(t *testing.T) {
+// TestTailTakesOneReader: one reader of a partition at a time, and none at an offset below what the
+// client may still have.
+func TestTailTakesOneReader(t *testing.T) {
 	l := openFake(t, fake(t, 1))
 	p := newTestTopic(t, l, 1)
 	for range 3 {
@@ -194,7 +198,7 @@ func TestTailTakesNobodyTwice(t *testing.T) {
 		t.Errorf("an inbox that was left: %v", err)
 	}
 	if l.tail.join(p, 2, -1) != nil {
-		t.Error("a reader was taken that stands before what was handed out")
+		t.Error("a reader was taken at an offset below what was delivered")
 	}
 	if in = l.tail.join(p, 3, -1); in == nil {
 		t.Fatal("a reader at the end was not taken")
@@ -205,12 +209,12 @@ func TestTailTakesNobodyTwice(t *testing.T) {
 	}
 }
 
-// TestTailRests: what comes while the tail rests waits, unless somebody is in a hurry.
+// TestTailRests: records wait while the tail rests, unless Expedite is called.
 func TestTailRests(t *testing.T) {
 	l := openFake(t, fake(t, 1))
 	l.shareAfter, l.rest = 0, time.Hour
 	p := newTestTopic(t, l, 1)
-	end := l.Hurry()
+	end := l.Expedite()
 	mustAppend(t, l, p, text("caught up"))
 	r := newReader(t, l, p, 0)
 	values(t, r, 1)
@@ -238,18 +242,18 @@ func TestTailRests(t *testing.T) {
 	if !resting() || len(c) > 0 {
 		t.Fatal("what came while it rests was handed out")
 	}
-	end = l.Hurry()
+	end = l.Expedite()
 	comes("while it rests")
-	put("in a hurry")
-	comes("in a hurry")
+	put("expedited")
+	comes("expedited")
 	end()
 	put("in an hour")
-	defer l.Hurry()()
+	defer l.Expedite()()
 	comes("in an hour")
 }
 
-// TestTailTellsTrouble: what the client does not mend is the reader's to look into.
-func TestTailTellsTrouble(t *testing.T) {
+// TestTailReportsErrors: an error that is not transient goes to the reader.
+func TestTailReportsErrors(t *testing.T) {
 	cluster := fake(t, 1)
 	l := openFake(t, cluster)
 	p := newTestTopic(t, l, 1)

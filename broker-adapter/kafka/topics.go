@@ -10,18 +10,20 @@ import (
 	broker "github.com/millrace-io/millrace/broker-adapter"
 )
 
-// topic is what appends and readers need to know of a topic. It does not change; a newer look replaces it.
+// topic is what appends and readers need to know of a topic. It is immutable; a newer look-up
+// replaces it.
 type topic struct {
 	id         [16]byte
 	partitions int32
-	// maxBytes bounds one append: max.message.bytes, but not more than Options.MaxRecordBytes. Who lowers a setting that is above
-	// what the contract asks for must not get batches refused that the client has made by the old one.
+	// maxBytes bounds one append: max.message.bytes, but not more than Options.MaxRecordBytes. So
+	// the client's batches stay valid when an operator lowers a setting that is above what the
+	// contract asks for.
 	maxBytes int
 }
 
 func (t *topic) has(id int32) bool { return t != nil && id >= 0 && id < t.partitions }
 
-// topics remembers topics that were looked up. Several look-ups of one topic at a time are made as one.
+// topics caches topics. Concurrent look-ups of one topic are merged.
 type topics struct {
 	log *Log
 
@@ -41,7 +43,7 @@ func newTopics(l *Log) *topics {
 	return &topics{log: l, known: map[string]*topic{}, looks: map[string]*look{}}
 }
 
-// cached returns what is known of a topic, nil when it was not looked up yet.
+// cached returns a topic, nil if it was not looked up yet.
 func (ts *topics) cached(name string) *topic {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
@@ -57,7 +59,7 @@ func (ts *topics) batchBytes(name string) int32 {
 	return int32(min(max(limit, minBatchBytes), maxBatchBytes))
 }
 
-// partition returns the topic of a partition that exists.
+// partition returns the topic of a partition, if that exists.
 func (ts *topics) partition(ctx context.Context, p broker.Partition) (*topic, error) {
 	t := ts.cached(p.Topic)
 	if t.has(p.ID) {
@@ -68,19 +70,20 @@ func (ts *topics) partition(ctx context.Context, p broker.Partition) (*topic, er
 		return nil, err
 	}
 	if !t.has(p.ID) {
-		return nil, fmt.Errorf("%w: topic %s has %d partitions, there is no %d", broker.ErrUnknownTopic, p.Topic, t.partitions, p.ID)
+		return nil, fmt.Errorf("%w: topic %s has %d partitions, there is no %d", broker.ErrUnknownTopic, p.Topic,
+			t.partitions, p.ID)
 	}
 	return t, nil
 }
 
-// lookUp asks the brokers, or waits for a question that is under way.
+// lookUp asks the brokers, or waits for a look-up in progress.
 func (ts *topics) lookUp(ctx context.Context, name string) (*topic, error) {
 	if !ts.log.enter(&ts.log.tasks) {
 		return nil, broker.ErrClosed
 	}
 	l, mine := ts.join(name)
 	if mine {
-		go func() { // ends with its requests, at the latest when the Log closes, which waits for it
+		go func() { // ends with its requests or when the Log closes; Close waits for it
 			defer ts.log.tasks.Done()
 			ts.look(name, l)
 		}()
@@ -95,7 +98,7 @@ func (ts *topics) lookUp(ctx context.Context, name string) (*topic, error) {
 	}
 }
 
-// join returns the look-up of a topic that is under way, or a new one that the caller has to make.
+// join returns the look-up in progress of a topic, or a new one that the caller has to do.
 func (ts *topics) join(name string) (l *look, mine bool) {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
@@ -139,12 +142,12 @@ func (ts *topics) ask(ctx context.Context, name string) (*topic, error) {
 func newTopic(o Options, id [16]byte, partitions int, configs map[string]setting) *topic {
 	limit, err := strconv.Atoi(configs[maxMessageBytes].value)
 	if err != nil {
-		limit = maxBatchBytes // the broker has the last word
+		limit = maxBatchBytes // the broker decides
 	}
 	return &topic{id: id, partitions: int32(partitions), maxBytes: min(limit, o.MaxRecordBytes)} //nolint:gosec // a number of partitions
 }
 
-// learn replaces what is known by a newer look.
+// learn replaces a topic by a newer look-up.
 func (ts *topics) learn(name string, t *topic) {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()

@@ -8,9 +8,10 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// TestForeignTransactionsLeaveNoHoles: the marker of a transaction has an offset. A reader shows it as a record, committed or aborted,
-// so that every offset has one, and a marker at the end of the log is not waited for in vain.
-func TestForeignTransactionsLeaveNoHoles(t *testing.T) {
+// TestForeignTransactionsLeaveNoGaps: the marker of a transaction has an offset. A reader returns
+// it as a record, committed or aborted, so that every offset has one, and no reader waits for a
+// marker at the end of the log.
+func TestForeignTransactionsLeaveNoGaps(t *testing.T) {
 	for name, shareAfter := range map[string]time.Duration{"own client": time.Hour, "in the tail": 0} {
 		t.Run(name, func(t *testing.T) {
 			cluster := fake(t, 1)
@@ -18,7 +19,8 @@ func TestForeignTransactionsLeaveNoHoles(t *testing.T) {
 			l.shareAfter = shareAfter
 			p := newTestTopic(t, l, 1)
 			mustAppend(t, l, p, text("own"))
-			foreign, err := kgo.NewClient(kgo.SeedBrokers(cluster.ListenAddrs()...), kgo.TransactionalID("foreign"), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+			foreign, err := kgo.NewClient(kgo.SeedBrokers(cluster.ListenAddrs()...), kgo.TransactionalID("foreign"),
+				kgo.RecordPartitioner(kgo.ManualPartitioner()))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -27,7 +29,8 @@ func TestForeignTransactionsLeaveNoHoles(t *testing.T) {
 				if err := foreign.BeginTransaction(); err != nil {
 					t.Fatal(err)
 				}
-				if err := foreign.ProduceSync(deadline(t), &kgo.Record{Topic: p.Topic, Value: []byte("foreign")}).FirstErr(); err != nil {
+				if err := foreign.ProduceSync(deadline(t),
+					&kgo.Record{Topic: p.Topic, Value: []byte("foreign")}).FirstErr(); err != nil {
 					t.Fatal(err)
 				}
 				if err := foreign.EndTransaction(context.WithoutCancel(t.Context()), commit); err != nil {

@@ -12,7 +12,7 @@ import (
 
 var _ broker.Log = (*Client)(nil)
 
-// maxWaiting bounds what waits for the goroutine of a client.
+// maxWaiting bounds the queue of a client's goroutine.
 const maxWaiting = 4096
 
 // Client is one process's view of a World.
@@ -22,14 +22,14 @@ type Client struct {
 
 	// What follows is guarded by world.mu.
 
-	// open holds the appends without a result; queue those that wait for the goroutine.
+	// open holds the appends without a result, queue those not yet handled by the goroutine.
 	open   map[int]*op
 	queue  []*op
 	closed bool
-	// crashed: closed without a word. memberships are its running calls of Assignments.
+	// crashed: closed by Crash. memberships are its running calls of Assignments.
 	crashed     bool
 	memberships []*member
-	// stale caps what the client is shown of a partition.
+	// stale is the end of partitions as shown to the client, if lower than the truth.
 	stale map[broker.Partition]int64
 
 	// closing is closed with the client; ended waits for its goroutine.
@@ -48,8 +48,8 @@ func (w *World) Client(name string) *Client {
 	return c
 }
 
-// Stale shows this client a partition as if it ended at the given offset, as a paused former leader would. A negative
-// end shows the truth again.
+// Stale makes a partition appear to this client to end at the given offset, as from a paused former
+// leader. A negative end undoes it.
 func (c *Client) Stale(p broker.Partition, end int64) {
 	c.world.mu.Lock()
 	defer c.world.mu.Unlock()
@@ -61,7 +61,7 @@ func (c *Client) Stale(p broker.Partition, end int64) {
 	c.world.wake()
 }
 
-// shownEnd is the end that the client is shown. The lock is held.
+// shownEnd returns the end as shown to the client. The lock is held.
 func (c *Client) shownEnd(p broker.Partition, part *partitionLog) int64 {
 	if stale, ok := c.stale[p]; ok {
 		return min(stale, part.end())
@@ -69,8 +69,8 @@ func (c *Client) shownEnd(p broker.Partition, part *partitionLog) int64 {
 	return part.end()
 }
 
-// Append writes and acknowledges from the client's goroutine, or in a manual world adds an Op to the network. When the client
-// is closed already, done is called from here.
+// Append writes and acknowledges from the client's goroutine, or in a manual world adds an Op to
+// the network. If the client is closed already, Append calls done itself.
 func (c *Client) Append(p broker.Partition, records []broker.Record, done func(broker.AppendResult)) {
 	w := c.world
 	w.mu.Lock()
@@ -101,7 +101,8 @@ func (w *World) waitUnlocked() {
 	w.mu.Lock()
 }
 
-// serve is the goroutine of a client in an automatic world: one append after the other, written and acknowledged.
+// serve is the goroutine of a client in an automatic world: one append after the other, written and
+// acknowledged.
 func (c *Client) serve() {
 	w := c.world
 	for {
@@ -139,7 +140,7 @@ func (c *Client) Start(_ context.Context, p broker.Partition) (int64, error) {
 	return part.start, nil
 }
 
-// End returns the end of a partition as this client is shown it.
+// End returns the end of a partition as shown to this client.
 func (c *Client) End(_ context.Context, p broker.Partition) (int64, error) {
 	c.world.mu.Lock()
 	defer c.world.mu.Unlock()
@@ -178,7 +179,8 @@ func (c *Client) Create(_ context.Context, spec broker.TopicSpec) error {
 		return c.closedError("create")
 	}
 	if spec.Name == "" || spec.Partitions < 1 {
-		return fmt.Errorf("create topic %q with %d partitions: a name and at least one partition are needed", spec.Name, spec.Partitions)
+		return fmt.Errorf("create topic %q with %d partitions: a name and at least one partition are needed", spec.Name,
+			spec.Partitions)
 	}
 	c.world.create(spec)
 	return nil
@@ -189,14 +191,14 @@ func (c *Client) CreateCommand(spec broker.TopicSpec) string {
 	return fmt.Sprintf("# the simulated log creates topic %s by itself", spec.Name)
 }
 
-// Hurry changes nothing: records never wait for their readers.
-func (c *Client) Hurry() (end func()) { return func() {} }
+// Expedite does nothing: readers get records at once.
+func (c *Client) Expedite() (end func()) { return func() {} }
 
-// SingleProcess is what Options says.
+// SingleProcess returns Options.SingleProcess.
 func (c *Client) SingleProcess() bool { return c.world.opts.SingleProcess }
 
-// Close delivers ErrClosed to what is open and waits for the client's goroutine. What is in the network of a manual world stays
-// there and may still be applied.
+// Close fails open appends with ErrClosed and waits for the client's goroutine. Appends in the
+// network of a manual world stay there and may still be applied.
 func (c *Client) Close() error {
 	w := c.world
 	c.stop()
@@ -211,8 +213,9 @@ func (c *Client) Close() error {
 	return nil
 }
 
-// Crash makes the client vanish: open appends never get a result, later calls get ErrClosed. Its memberships stay in their groups
-// until they are evicted, or the worker joins again. Close may be called after it, to wait for the client's goroutine.
+// Crash simulates the death of the process: open appends never get a result, later calls get
+// ErrClosed. Its memberships stay in their groups until they are evicted, or the worker joins
+// again. Close may be called after it, to wait for the client's goroutine.
 func (c *Client) Crash() {
 	c.world.mu.Lock()
 	for _, o := range c.open {
@@ -227,7 +230,7 @@ func (c *Client) Crash() {
 	c.stop()
 }
 
-// stop turns away later calls and wakes everyone who waits.
+// stop refuses later calls and wakes all waiters.
 func (c *Client) stop() {
 	c.world.mu.Lock()
 	defer c.world.mu.Unlock()

@@ -12,7 +12,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// TestConformance holds the automatic mode against the port.
+// TestConformance runs the suite in automatic mode.
 func TestConformance(t *testing.T) {
 	world := simlog.New(simlog.Options{})
 	client := func() broker.Log { return world.Client("worker") }

@@ -8,7 +8,7 @@ import (
 
 var _ broker.Group = (*Client)(nil)
 
-// Watch tells of every table that is handed out. A watcher that is slow misses some, never the last.
+// Watch calls on with every new table. A slow watcher misses some, never the last.
 func (c *Client) Watch(ctx context.Context, group, _ string, on func(*broker.Table), _ func(error)) error {
 	w := c.world
 	var last *broker.Table
@@ -24,7 +24,7 @@ func (c *Client) Watch(ctx context.Context, group, _ string, on func(*broker.Tab
 		if closed {
 			return c.closedError("watch group " + group)
 		}
-		if table != nil && table != last { // nil: the first balancing is under way
+		if table != nil && table != last { // nil: the first rebalance is under way
 			last = table
 			on(table)
 			continue
@@ -37,11 +37,12 @@ func (c *Client) Watch(ctx context.Context, group, _ string, on func(*broker.Tab
 	return nil
 }
 
-// Look does nothing: Watch here hears of everything at once.
+// Look does nothing: Watch sees every change at once.
 func (c *Client) Look() {}
 
-// Evict takes a member out of its group. One that lives hears that it lost its partitions, and joins again. In a world with manual
-// assignments only the dead are taken out, and the test decides what the others are told.
+// Evict removes a member from its group. A live one gets its partitions as lost, and joins again.
+// In a world with manual assignments only dead members are removed, and the test sends the events
+// of the others.
 func (c *Client) Evict(_ context.Context, group string, dead broker.Member) (bool, error) {
 	w := c.world
 	w.mu.Lock()
@@ -64,7 +65,8 @@ func (c *Client) Evict(_ context.Context, group string, dead broker.Member) (boo
 	return true, nil
 }
 
-// Rebalance lets the World balance the groups of this client's members; in a world with manual assignments the wish is counted.
+// Rebalance makes the World rebalance the groups of this client's members; in a world with manual
+// assignments the call is only counted.
 func (c *Client) Rebalance() {
 	w := c.world
 	w.mu.Lock()
@@ -72,18 +74,18 @@ func (c *Client) Rebalance() {
 	for _, m := range c.memberships {
 		if g := w.groups[m.Group]; g.find(m.Worker) == m {
 			g.due = true
-			g.wishes++
+			g.calls++
 			w.wake()
 		}
 	}
 }
 
-// Wishes is how often members of a group have called Rebalance.
-func (w *World) Wishes(group string) int {
+// RebalanceCalls returns how often members of a group have called Rebalance.
+func (w *World) RebalanceCalls(group string) int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if g := w.groups[group]; g != nil {
-		return g.wishes
+		return g.calls
 	}
 	return 0
 }

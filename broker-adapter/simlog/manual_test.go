@@ -20,12 +20,12 @@ var (
 	errGone = errors.New("connection reset")
 )
 
-// desk is a manual world with two clients, and what they were told, in order.
+// desk is a manual world with two clients, and their results in order.
 type desk struct {
 	*testing.T
-	world *simlog.World
-	a, b  *simlog.Client
-	told  []string
+	world   *simlog.World
+	a, b    *simlog.Client
+	results []string
 }
 
 func newDesk(t *testing.T) *desk {
@@ -48,20 +48,20 @@ func (d *desk) send(c *simlog.Client, values ...string) {
 	c.Append(part, records, func(r broker.AppendResult) {
 		switch {
 		case r.Err == nil:
-			d.told = append(d.told, fmt.Sprintf("%s at %d-%d", name, r.Base, r.Last))
+			d.results = append(d.results, fmt.Sprintf("%s at %d-%d", name, r.Base, r.Last))
 		case errors.Is(r.Err, errGone):
-			d.told = append(d.told, name+" gone")
+			d.results = append(d.results, name+" gone")
 		case errors.Is(r.Err, broker.ErrClosed):
-			d.told = append(d.told, name+" closed")
+			d.results = append(d.results, name+" closed")
 		case errors.Is(r.Err, broker.ErrTooLarge):
-			d.told = append(d.told, name[:1]+" too large")
+			d.results = append(d.results, name[:1]+" too large")
 		default:
-			d.told = append(d.told, name+" "+r.Err.Error())
+			d.results = append(d.results, name+" "+r.Err.Error())
 		}
 	})
 }
 
-func (d *desk) want(log string, told ...string) {
+func (d *desk) want(log string, results ...string) {
 	d.Helper()
 	var values []string
 	for _, r := range d.world.Records(part) {
@@ -70,8 +70,8 @@ func (d *desk) want(log string, told ...string) {
 	if got := strings.Join(values, " "); got != log {
 		d.Errorf("the log holds %q, want %q", got, log)
 	}
-	if !slices.Equal(d.told, told) {
-		d.Errorf("clients were told %q, want %q", d.told, told)
+	if !slices.Equal(d.results, results) {
+		d.Errorf("client results are %q, want %q", d.results, results)
 	}
 }
 
@@ -103,7 +103,7 @@ func TestLateArrival(t *testing.T) {
 	d.want("2", "1 gone", "2 at 0-0")
 	d.world.Apply(1)
 	d.want("2 1", "1 gone", "2 at 0-0")
-	d.world.Answer(1) // nobody listens any more
+	d.world.Answer(1) // no client waits for it
 	d.want("2 1", "1 gone", "2 at 0-0")
 }
 
@@ -129,7 +129,7 @@ func TestDuplicateAndReorder(t *testing.T) {
 	d.want("2 1 1", "2 at 0-0", "1 at 1-1")
 }
 
-func TestRefusedWaitsForItsTurn(t *testing.T) {
+func TestRefusedInOrder(t *testing.T) {
 	d := newDesk(t)
 	d.send(d.a, "1")
 	d.send(d.a, strings.Repeat("x", 201))
@@ -155,7 +155,8 @@ func TestCloseAndCrash(t *testing.T) {
 
 func TestLogChanges(t *testing.T) {
 	d := newDesk(t)
-	d.world.Inject(part, broker.Record{Value: []byte("f")}, broker.Record{Value: []byte("g")}, broker.Record{Value: []byte("h")})
+	d.world.Inject(part, broker.Record{Value: []byte("f")}, broker.Record{Value: []byte("g")},
+		broker.Record{Value: []byte("h")})
 	d.want("f g h")
 	d.world.Truncate(part, 2)
 	d.want("f g")
@@ -190,7 +191,7 @@ func wantRead(t *testing.T, c *simlog.Client, from int64, want error) {
 	}
 }
 
-func TestStaleClientSeesThePast(t *testing.T) {
+func TestStaleClientSeesAnOldEnd(t *testing.T) {
 	d := newDesk(t)
 	d.world.Inject(part, broker.Record{Value: []byte("1")}, broker.Record{Value: []byte("2")})
 	d.a.Stale(part, 1)
@@ -213,7 +214,7 @@ func TestStaleClientSeesThePast(t *testing.T) {
 	}
 }
 
-func TestLentRecordsAreSpoiled(t *testing.T) {
+func TestLentRecordsAreOverwritten(t *testing.T) {
 	d := newDesk(t)
 	d.world.Inject(part, broker.Record{Value: []byte("1")})
 	r, err := d.a.Read(part, 0)

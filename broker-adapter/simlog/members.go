@@ -15,36 +15,36 @@ import (
 type group struct {
 	// members are in the order of their names, dead ones among them.
 	members []*member
-	// table is the last that was handed out.
+	// table is the last one sent to members.
 	table *broker.Table
-	// due: who is in the group, or an image, has changed since the last balancing began.
+	// due: who is in the group, or an image, has changed since the last rebalance began.
 	due bool
-	// balancing: one of the members is asking all of them for their images.
-	balancing bool
-	wishes    int
+	// rebalancing: one of the members is asking all of them for their images.
+	rebalancing bool
+	calls       int
 }
 
-// member is one running call of Assignments, or what a crash has left of it. World.mu guards it.
+// member is one running call of Assignments, or a crashed one. World.mu guards it.
 type member struct {
 	broker.Membership
-	// events wait to be given out. busy: the member is at one of them.
+	// events are waiting for the member. busy: the member is handling one.
 	events []broker.AssignmentEvent
 	busy   bool
-	// claims are the partitions that the member holds, told those that it was told to hold.
-	claims, told []int32
+	// claims are the partitions that the member owns, assigned those that it was last assigned.
+	claims, assigned []int32
 	// generation is that of the last table.
 	generation int32
-	// revoking: it is to release partitions, and has not done so.
+	// revoking: it has not yet released the revoked partitions.
 	revoking bool
 	// fresh: it has not been in a table yet.
 	fresh bool
-	// dead: its process is gone, and the group does not know.
+	// dead: its client has crashed, which the group does not know.
 	dead bool
 }
 
-// Assignments joins a group. The World balances it by broker.Plan when somebody joins, leaves, is evicted or wishes for it, and
-// when partitions were released that are to move. A worker that joins again takes the place of its earlier process. With
-// Options.ManualAssignments only Assign gives out anything.
+// Assignments joins a group. The World rebalances it by broker.Plan when a worker joins, leaves, is
+// evicted or requests it, and when partitions that are to move were released. A worker that joins
+// again replaces its earlier process. With Options.ManualAssignments only Assign sends events.
 func (c *Client) Assignments(ctx context.Context, m broker.Membership, on func(broker.AssignmentEvent)) error {
 	me, err := c.join(m)
 	if err != nil {
@@ -70,7 +70,7 @@ func (c *Client) Assignments(ctx context.Context, m broker.Membership, on func(b
 		if event.Err != nil {
 			return event.Err
 		}
-		c.world.told(me)
+		c.world.handled(me)
 	}
 }
 
@@ -92,7 +92,8 @@ func (c *Client) join(m broker.Membership) (*member, error) {
 	me := &member{Membership: m, generation: -1, fresh: true}
 	if earlier := g.find(m.Worker); earlier != nil {
 		me.claims, me.generation = earlier.claims, earlier.generation
-		earlier.events, earlier.claims = []broker.AssignmentEvent{{Err: fmt.Errorf("worker %s of group %s: %w", m.Worker, m.Group, errReplaced)}}, nil
+		earlier.events, earlier.claims = []broker.AssignmentEvent{{Err: fmt.Errorf("worker %s of group %s: %w", m.Worker,
+			m.Group, errReplaced)}}, nil
 		g.remove(earlier)
 	}
 	g.add(me)
@@ -141,15 +142,15 @@ func (c *Client) leave(me *member) {
 	w.wake()
 }
 
-// told notes that a member is through with an event.
-func (w *World) told(me *member) {
+// handled notes that a member has handled an event.
+func (w *World) handled(me *member) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	me.busy = false
 	w.wake()
 }
 
-// nextEvent finds what to tell a member now: nil when nothing.
+// nextEvent returns the next event for a member, nil if there is none.
 func (c *Client) nextEvent(me *member) (*broker.AssignmentEvent, <-chan struct{}, error) {
 	w := c.world
 	w.mu.Lock()
@@ -168,20 +169,20 @@ func (c *Client) nextEvent(me *member) (*broker.AssignmentEvent, <-chan struct{}
 	return &event, nil, nil
 }
 
-// balance hands out a new table when one is due and everybody is through with the last one. The lock is held, but not while members
-// are asked for their images.
+// balance sends a new table when one is due and all members have handled the last one. The lock is
+// held, except while members are asked for their images.
 func (w *World) balance(g *group, me *member) {
 	if len(me.events) == 0 && !slices.Contains(g.members, me) { // it was evicted, and joins again
-		if len(me.told) > 0 {
-			me.events = append(me.events, broker.AssignmentEvent{Lost: me.told})
+		if len(me.assigned) > 0 {
+			me.events = append(me.events, broker.AssignmentEvent{Lost: me.assigned})
 		}
-		me.claims, me.told, me.revoking = nil, nil, false
+		me.claims, me.assigned, me.revoking = nil, nil, false
 		g.add(me)
 		w.wake()
 		return
 	}
-	for g.due && !g.balancing && g.quiet() {
-		g.due, g.balancing = false, true
+	for g.due && !g.rebalancing && g.quiet() {
+		g.due, g.rebalancing = false, true
 		members := slices.Clone(g.members)
 		w.mu.Unlock()
 		said, images := make([]broker.Member, len(members)), make([][]broker.Image, len(members))
@@ -189,17 +190,20 @@ func (w *World) balance(g *group, me *member) {
 			said[i], images[i] = m.Member(), m.images()
 		}
 		w.mu.Lock()
-		g.balancing = false
+		g.rebalancing = false
 		w.wake()
-		if !g.due { // nobody came or went meanwhile
-			w.handOut(g, said, images)
+		if !g.due { // the group did not change meanwhile
+			w.publish(g, said, images)
 		}
 	}
 }
 
-// quiet tells whether all members that live are through with the last balancing.
+// quiet reports whether all live members have handled the last rebalance.
 func (g *group) quiet() bool {
-	return !slices.ContainsFunc(g.members, func(m *member) bool { return !m.dead && (m.busy || m.revoking || len(m.events) > 0) })
+	return !slices.ContainsFunc(g.members, func(m *member) bool {
+		return !m.dead &&
+			(m.busy || m.revoking || len(m.events) > 0)
+	})
 }
 
 // images asks a member. No lock is held.
@@ -215,8 +219,8 @@ func (m *member) images() []broker.Image {
 	return images
 }
 
-// handOut makes a table and tells everybody. The lock is held.
-func (w *World) handOut(g *group, said []broker.Member, images [][]broker.Image) {
+// publish makes a table and sends it to all members. The lock is held.
+func (w *World) publish(g *group, said []broker.Member, images [][]broker.Image) {
 	candidates := make([]broker.Candidate, len(g.members))
 	for i, m := range g.members {
 		c := broker.Candidate{Member: said[i], Owned: m.claims, Generation: m.generation, Images: images[i]}
@@ -238,11 +242,11 @@ func (w *World) handOut(g *group, said []broker.Member, images [][]broker.Image)
 	}
 }
 
-// tellMember brings a member to what the table says. The lock is held.
+// tellMember sends a member what the table changes for it. The lock is held.
 func (w *World) tellMember(g *group, m *member) {
 	owned := g.table.Owned(m.Worker)
-	assigned := without(owned, m.told)
-	revoked := without(m.told, owned)
+	assigned := without(owned, m.assigned)
+	revoked := without(m.assigned, owned)
 	m.generation = g.table.Generation
 	m.events = append(m.events, broker.AssignmentEvent{Table: g.table})
 	if len(revoked) > 0 {
@@ -252,14 +256,15 @@ func (w *World) tellMember(g *group, m *member) {
 	if len(assigned) > 0 {
 		m.events = append(m.events, broker.AssignmentEvent{Assigned: assigned})
 	}
-	m.claims, m.told = owned, owned
+	m.claims, m.assigned = owned, owned
 }
 
 func without(a, b []int32) []int32 {
 	return slices.DeleteFunc(slices.Clone(a), func(p int32) bool { return slices.Contains(b, p) })
 }
 
-// released returns what a member calls when it has released partitions: then more may move in the next balancing.
+// released returns the function that a member calls when it has released partitions: then more may
+// move in the next rebalance.
 func (w *World) released(g *group, m *member) func() {
 	return func() {
 		w.mu.Lock()
@@ -271,8 +276,8 @@ func (w *World) released(g *group, m *member) func() {
 	}
 }
 
-// Assign gives an event to the member of a group with this worker name, in a world with manual assignments. It does not wait. A
-// table in it is also what Watch shows from now on.
+// Assign sends an event to the member of a group with this worker name, in a world with manual
+// assignments. It does not wait. Watch then shows its table, if it has one.
 func (w *World) Assign(groupName, worker string, event broker.AssignmentEvent) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -27,7 +27,9 @@ func startMember(t *testing.T, c *simlog.Client, worker string, images ...int32)
 	for _, p := range images {
 		warm[p] = 0
 	}
-	membership := broker.Membership{Group: "g", Worker: worker, Topic: part.Topic, Images: func() map[int32]int64 { return warm }}
+	membership := broker.Membership{
+		Group: "g", Worker: worker, Topic: part.Topic, Images: func() map[int32]int64 { return warm },
+	}
 	var running sync.WaitGroup
 	running.Go(func() { // ends with ctx; waited for at the end of the test
 		m.ended <- c.Assignments(ctx, membership, func(e broker.AssignmentEvent) {
@@ -62,8 +64,8 @@ func wantIDs(t *testing.T, what string, got []int32, want ...int32) {
 	}
 }
 
-// TestPartitionsMoveInOrder lets a second worker, which is warm, join and leave: what moves goes to it in the balancing that takes it
-// from the first, one partition at a time.
+// TestPartitionsMoveInOrder: a second worker, which is warm, joins and leaves: a partition moves to
+// it in the rebalance that takes it from the first, one at a time.
 func TestPartitionsMoveInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		world := simlog.New(simlog.Options{})
@@ -77,7 +79,7 @@ func TestPartitionsMoveInOrder(t *testing.T) {
 		for _, p := range []int32{1, 3} {
 			table := (<-m2.events).Table
 			if table == nil {
-				t.Fatal("told something before the table")
+				t.Fatal("an event came before the table")
 			}
 			if owner, _ := table.Owner(p); owner.Name != "w2" {
 				t.Errorf("partition %d goes to %q", p, owner.Name)
@@ -89,13 +91,13 @@ func TestPartitionsMoveInOrder(t *testing.T) {
 			synctest.Wait()
 			select {
 			case e := <-m2.events:
-				t.Errorf("told before the revocation was done: %+v", e)
+				t.Errorf("an event came before the revocation was done: %+v", e)
 			default:
 			}
 			revoked.Done()
 		}
 		if e := <-m2.events; e.Table == nil || len(e.Table.HandedOver) != 0 {
-			t.Errorf("told %+v after everything has moved", e)
+			t.Errorf("event %+v after everything has moved", e)
 		}
 		m2.leave()
 		if err := <-m2.ended; err != nil {
@@ -105,7 +107,7 @@ func TestPartitionsMoveInOrder(t *testing.T) {
 	})
 }
 
-// TestWorkerIsReplaced: a second process of the same name takes the place of the first, which hears of it.
+// TestWorkerIsReplaced: a second process of the same name replaces the first, which gets an error.
 func TestWorkerIsReplaced(t *testing.T) {
 	world := simlog.New(simlog.Options{})
 	first := world.Client("first")
@@ -116,16 +118,16 @@ func TestWorkerIsReplaced(t *testing.T) {
 	wantIDs(t, "old", old.next().Assigned, 0, 1)
 	again := startMember(t, world.Client("second"), "w")
 	if err := old.next().Err; err == nil {
-		t.Error("the old process was not told")
+		t.Error("the old process got no event")
 	}
 	if err := <-old.ended; err == nil {
-		t.Error("the old process left in order")
+		t.Error("the old process got no error")
 	}
 	wantIDs(t, "again", again.next().Assigned, 0, 1)
 }
 
-// TestManualGroup: the test plays the coordinator. Watch shows the table that was handed out, wishes are counted, and only the dead
-// can be evicted.
+// TestManualGroup: the test is the coordinator. Watch shows the assigned table, calls of Rebalance
+// are counted, and only dead members can be evicted.
 func TestManualGroup(t *testing.T) {
 	world := simlog.New(simlog.Options{ManualAssignments: true})
 	c := world.Client("first")
@@ -136,10 +138,12 @@ func TestManualGroup(t *testing.T) {
 	if err := world.AwaitMember(t.Context(), "g", "w"); err != nil {
 		t.Fatal(err)
 	}
-	table := &broker.Table{Generation: 9, Members: []broker.Member{{Name: "w"}}, Owners: []int32{0}, Standbys: make([][]int32, 1)}
+	table := &broker.Table{
+		Generation: 9, Members: []broker.Member{{Name: "w"}}, Owners: []int32{0}, Standbys: make([][]int32, 1),
+	}
 	world.Assign("g", "w", broker.AssignmentEvent{Table: table, Assigned: []int32{0}})
 	if e := <-m.events; e.Table != table {
-		t.Errorf("told %+v", e)
+		t.Errorf("event %+v", e)
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	watcher := world.Client("watcher")
@@ -155,8 +159,8 @@ func TestManualGroup(t *testing.T) {
 	}
 	c.Rebalance()
 	watcher.Rebalance() // is no member
-	if n := world.Wishes("g"); n != 1 {
-		t.Errorf("%d wishes", n)
+	if n := world.RebalanceCalls("g"); n != 1 {
+		t.Errorf("%d calls of Rebalance", n)
 	}
 	for range 2 {
 		if was, err := watcher.Evict(t.Context(), "g", broker.Member{Name: "w"}); err != nil || !was {
@@ -165,7 +169,7 @@ func TestManualGroup(t *testing.T) {
 		c.Crash()
 	}
 	if was, err := watcher.Evict(t.Context(), "g", broker.Member{Name: "w"}); err != nil || was {
-		t.Errorf("evict who was evicted: %v, %v", was, err)
+		t.Errorf("evict an evicted worker: %v, %v", was, err)
 	}
 }
 

@@ -19,11 +19,11 @@ type Op struct {
 	// Applied is how often the log wrote it, Base where it did so first.
 	Applied int
 	Base    int64
-	// Answered: the client has its result, or has vanished.
+	// Answered: the client has its result, or has crashed.
 	Answered bool
 }
 
-// op is an append on its way. Everything but records is guarded by World.mu.
+// op is an append in the network. Everything but records is guarded by World.mu.
 type op struct {
 	Op
 	client *Client
@@ -32,7 +32,7 @@ type op struct {
 	done    func(broker.AppendResult)
 }
 
-// result is what the client hears of an applied or refused op.
+// result returns the client's result of an applied or refused op.
 func (o *op) result() broker.AppendResult {
 	if o.refused != nil {
 		return broker.AppendResult{Err: o.refused}
@@ -40,7 +40,7 @@ func (o *op) result() broker.AppendResult {
 	return broker.AppendResult{Base: o.Base, Last: o.Base + int64(len(o.Records)) - 1}
 }
 
-// admit makes an op of an append and checks it. The lock is held.
+// admit makes and checks an op. The lock is held.
 func (w *World) admit(c *Client, p broker.Partition, records []broker.Record, done func(broker.AppendResult)) *op {
 	o := &op{Op: Op{ID: w.nextOp, Client: c.name, Partition: p}, client: c, done: done}
 	w.nextOp++
@@ -60,7 +60,7 @@ func (w *World) admit(c *Client, p broker.Partition, records []broker.Record, do
 	return o
 }
 
-// apply lets the log write an op. The lock is held.
+// apply makes the log write an op. The lock is held.
 func (w *World) apply(o *op) {
 	if o.refused != nil {
 		return
@@ -89,8 +89,8 @@ func (w *World) Pending() []Op {
 	return pending
 }
 
-// Await waits until at least n ops are in the network and unanswered, and returns those. It is for tests whose code under test
-// appends from goroutines of its own.
+// Await waits until at least n ops are in the network and unanswered, and returns those. It is for
+// tests whose code under test appends from goroutines of its own.
 func (w *World) Await(ctx context.Context, n int) ([]Op, error) {
 	for {
 		w.mu.Lock()
@@ -108,14 +108,14 @@ func (w *World) Await(ctx context.Context, n int) ([]Op, error) {
 	}
 }
 
-// Apply lets the log write an op; again, if it has done so.
+// Apply makes the log write an op; again, if it has done so.
 func (w *World) Apply(id int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.apply(w.mustOp(id))
 }
 
-// Answer gives the client the result of an op that was applied, or refused. The op leaves the network.
+// Answer sends the client the result of an applied or refused op. The op leaves the network.
 func (w *World) Answer(id int) {
 	o := w.takeAnswer(id)
 	w.tell(o, o.result())
@@ -139,7 +139,8 @@ func (w *World) Deliver(id int) {
 	w.Answer(id)
 }
 
-// DeliverAll delivers everything that is in the network now and unanswered, in order. Late arrivals stay.
+// DeliverAll delivers everything that is in the network now and unanswered, in order. Late arrivals
+// stay.
 func (w *World) DeliverAll() {
 	for _, o := range w.Pending() {
 		switch {
@@ -152,13 +153,16 @@ func (w *World) DeliverAll() {
 	}
 }
 
-// Fail gives the client an error for an op, whether the log wrote it or not. The op stays in the network.
+// Fail sends the client an error for an op, whether the log wrote it or not. The op stays in the
+// network.
 func (w *World) Fail(id int, err error) {
 	o := w.find(id)
-	w.tell(o, broker.AppendResult{Err: fmt.Errorf("append to topic %s, partition %d: %w", o.Partition.Topic, o.Partition.ID, err)})
+	w.tell(o, broker.AppendResult{Err: fmt.Errorf("append to topic %s, partition %d: %w", o.Partition.Topic,
+		o.Partition.ID, err)})
 }
 
-// Discard takes an op out of the network. A client that has no answer yet never gets one, until it is closed.
+// Discard takes an op out of the network. A client that has no answer yet never gets one, until it
+// is closed.
 func (w *World) Discard(id int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -180,15 +184,15 @@ func (w *World) find(id int) *op {
 	return w.mustOp(id)
 }
 
-// tell calls the client back, once.
+// tell runs the client's callback, once.
 func (w *World) tell(o *op, r broker.AppendResult) {
 	w.mu.Lock()
-	told := o.Answered
+	answered := o.Answered
 	o.Answered = true
 	delete(o.client.open, o.ID)
 	w.wake()
 	w.mu.Unlock()
-	if !told {
+	if !answered {
 		o.done(r)
 	}
 }

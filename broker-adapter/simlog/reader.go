@@ -11,7 +11,7 @@ import (
 const (
 	// maxBatch is how many records one Next returns at most.
 	maxBatch = 512
-	// scribble overwrites what a reader lent.
+	// scribble is the byte with which lent records are overwritten.
 	scribble = 0xdb
 )
 
@@ -43,7 +43,8 @@ func (r *reader) Next(ctx context.Context) (broker.Batch, error) {
 	for {
 		batch, changed, err := r.look(ctx)
 		if err != nil {
-			return broker.Batch{}, fmt.Errorf("read topic %s, partition %d, offset %d: %w", r.partition.Topic, r.partition.ID, r.next, err)
+			return broker.Batch{}, fmt.Errorf("read topic %s, partition %d, offset %d: %w", r.partition.Topic,
+				r.partition.ID, r.next, err)
 		}
 		if batch.Next > r.next {
 			r.next, r.lent = batch.Next, batch.Records
@@ -56,7 +57,7 @@ func (r *reader) Next(ctx context.Context) (broker.Batch, error) {
 	}
 }
 
-// look returns what is there now, or the channel that tells of the next change.
+// look returns the records that exist now, or a channel that is closed at the next change.
 func (r *reader) look(ctx context.Context) (broker.Batch, <-chan struct{}, error) {
 	w := r.client.world
 	w.mu.Lock()
@@ -75,7 +76,8 @@ func (r *reader) look(ctx context.Context) (broker.Batch, <-chan struct{}, error
 		return broker.Batch{}, nil, err
 	}
 	if r.next < part.start || r.next > part.end() {
-		return broker.Batch{}, nil, fmt.Errorf("%w: the log reaches from %d to %d", broker.ErrOutOfRange, part.start, part.end())
+		return broker.Batch{}, nil, fmt.Errorf("%w: the log reaches from %d to %d", broker.ErrOutOfRange, part.start,
+			part.end())
 	}
 	end := r.client.shownEnd(r.partition, part)
 	batch := broker.Batch{Next: r.next, End: end}
@@ -88,7 +90,7 @@ func (r *reader) look(ctx context.Context) (broker.Batch, <-chan struct{}, error
 	return batch, w.changed, nil
 }
 
-// takeBack spoils the records of the last batch: they were lent until now.
+// takeBack overwrites the records of the last batch, which were lent until now.
 func (r *reader) takeBack() {
 	for i := range r.lent {
 		spoil(r.lent[i].Key)

@@ -12,11 +12,11 @@ import (
 
 // Options configures a World.
 type Options struct {
-	// Manual leaves every append to the test: see the package comment.
+	// Manual: the test moves every append; see the package comment.
 	Manual bool
-	// ManualAssignments assigns nothing by itself: the test calls World.Assign.
+	// ManualAssignments: nothing is assigned except by World.Assign.
 	ManualAssignments bool
-	// SingleProcess is what the clients say of themselves.
+	// SingleProcess is what the method of that name returns.
 	SingleProcess bool
 	// Clock gives append times. Nil: the machine's.
 	Clock clock.Clock
@@ -33,9 +33,9 @@ type World struct {
 	ops    map[int]*op
 	nextOp int
 	groups map[string]*group
-	// generation counts balancings, of all groups.
+	// generation counts rebalances, of all groups.
 	generation int32
-	// changed is closed and replaced whenever anything changes that somebody may wait for.
+	// changed is closed and replaced at every change that a goroutine may wait for.
 	changed chan struct{}
 }
 
@@ -67,7 +67,7 @@ func New(o Options) *World {
 	}
 }
 
-// wake wakes everyone who waits. The lock is held.
+// wake wakes all waiters. The lock is held.
 func (w *World) wake() {
 	close(w.changed)
 	w.changed = make(chan struct{})
@@ -124,7 +124,8 @@ func (w *World) Inject(p broker.Partition, records ...broker.Record) int64 {
 	return w.write(w.mustPartition(p), records)
 }
 
-// Truncate cuts the tail, so that the log ends at the given offset: it lost what it had acknowledged.
+// Truncate cuts the tail, so that the log ends at the given offset: it lost what it had
+// acknowledged.
 func (w *World) Truncate(p broker.Partition, end int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -150,8 +151,8 @@ func (w *World) Trim(p broker.Partition, start int64) {
 	w.wake()
 }
 
-// Remove takes the records from one offset up to another out of the log, as compaction or a damaged segment would: no other record
-// gets their offsets.
+// Remove deletes the records from one offset up to another, as compaction or a damaged segment
+// would. Their offsets are not used again.
 func (w *World) Remove(p broker.Partition, from, until int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -122,20 +122,20 @@ func namesIn(file *source, pkg string) map[string]bool {
 // TestKindsShow names kinds where they may not be named.
 func TestKindsShow(t *testing.T) {
 	const imports = "import \"github.com/millrace-io/millrace/entities\"\n"
-	table := map[string][]string{"value": {"hall/value.go"}}
+	table := map[string][]string{"value": {"port/value.go"}}
 	for name, test := range map[string]struct {
 		files map[string]string
 		want  string
 	}{
-		"in its file": {map[string]string{"hall/value.go": imports + "var k = entities.Value"}, ""},
-		"in a test":   {map[string]string{"hall/value.go": imports + "var k = entities.Value", "hall/x_test.go": imports + "var l = entities.Value"}, ""},
-		"elsewhere":   {map[string]string{"hall/value.go": imports + "var k = entities.Value", "hall/x.go": imports + "var l = entities.Value"}, "hall/x.go names the kind value"},
+		"in its file": {map[string]string{"port/value.go": imports + "var k = entities.Value"}, ""},
+		"in a test":   {map[string]string{"port/value.go": imports + "var k = entities.Value", "port/x_test.go": imports + "var l = entities.Value"}, ""},
+		"elsewhere":   {map[string]string{"port/value.go": imports + "var k = entities.Value", "port/x.go": imports + "var l = entities.Value"}, "port/x.go names the kind value"},
 		"by messages": {
-			map[string]string{"hall/value.go": imports + "var k = entities.Value", "hall/x.go": "import _ \"github.com/millrace-io/millrace/proto/gen/cloudstate/valueentity\""},
-			"hall/x.go names the kind value",
+			map[string]string{"port/value.go": imports + "var k = entities.Value", "port/x.go": "import _ \"github.com/millrace-io/millrace/proto/gen/cloudstate/valueentity\""},
+			"port/x.go names the kind value",
 		},
-		"in the sdk":   {map[string]string{"hall/value.go": imports + "var k = entities.Value", "sdk/x.go": "var l = KindValue"}, "sdk/x.go names the kind value"},
-		"not any more": {map[string]string{"hall/value.go": ""}, "hall/value.go does not name the kind value"},
+		"in the sdk":   {map[string]string{"port/value.go": imports + "var k = entities.Value", "sdk/x.go": "var l = KindValue"}, "sdk/x.go names the kind value"},
+		"not any more": {map[string]string{"port/value.go": ""}, "port/value.go does not name the kind value"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for file, text := range test.files {

@@ -100,7 +100,7 @@ func checkLibrary(table map[string]library, folder, name string, test bool) stri
 	fits := func(pattern string) bool { return within(folder, pattern) }
 	switch {
 	case !known:
-		return "no row in internal/layering/libraries_test.go knows it: say there what it is for and who may import it"
+		return "it has no row in internal/layering/libraries_test.go: add one with what it is for and which packages may import it"
 	case slices.ContainsFunc(lib.in, fits), test && slices.ContainsFunc(lib.tests, fits):
 		return ""
 	}
@@ -115,7 +115,7 @@ func isStandard(importPath string) bool {
 
 func list(names []string) string {
 	if len(names) == 0 {
-		return "nobody"
+		return "none"
 	}
 	return strings.Join(names, ", ")
 }
@@ -141,13 +141,13 @@ func TestLibrariesShow(t *testing.T) {
 		want          string // how the fault begins behind the import; "" for none
 	}{
 		"at home":               {"store/store.go", db, ""},
-		"standard library":      {"hall/hall.go", std, ""},
-		"part with its own row": {"hall/hall.go", codes, ""},
-		"elsewhere":             {"hall/hall.go", db, "example.org/db (a database) is for store only"},
+		"standard library":      {"port/port.go", std, ""},
+		"part with its own row": {"port/port.go", codes, ""},
+		"elsewhere":             {"port/port.go", db, "example.org/db (a database) is for store only"},
 		"below is not at home":  {"store/below/x.go", db, "example.org/db (a database) is for store only"},
 		"suite's test":          {"suite/x/x_test.go", db, ""},
 		"suite's product":       {"suite/x/x.go", db, "example.org/db (a database) is for store only"},
-		"not known":             {"store/store.go", other, "no row in internal/layering/libraries_test.go"},
+		"not known":             {"store/store.go", other, "it has no row in internal/layering/libraries_test.go"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			faults := checkLibraries(treeOf(t, map[string]string{test.file: "package x\nimport _ " + test.imports}), table)

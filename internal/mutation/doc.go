@@ -1,28 +1,29 @@
-// Package mutation takes safety lines out of the code to show that a test notices. In a normal build On is false and costs
-// nothing. In a build with tag mutation it is true for the lines that the environment variable MILLRACE_MUTATION names,
-// separated by commas. It starts no goroutine.
+// Package mutation removes safety lines from the code, to show that a test then fails. In a normal
+// build On is false and costs nothing. In a build with tag mutation it is true for the lines named
+// in the environment variable MILLRACE_MUTATION, separated by commas. It starts no goroutine.
 package mutation
 
-// Variable is the environment variable that names the lines to take out.
+// Variable is the environment variable that names the lines to remove.
 const Variable = "MILLRACE_MUTATION"
 
-// The safety lines. docs/reliability.md says which layers of tests notice each.
+// The safety lines. docs/reliability.md says which layers of tests detect the absence of each.
 const (
-	// Contiguity: an acknowledgement counts only if it is where the last one ended (log protocol, section 4, rules 1 and 2).
+	// Contiguity: an acknowledgement counts only if it is where the last one ended (log protocol,
+	// section 4, rules 1 and 2).
 	Contiguity = "contiguity"
-	// ReadBack: an acknowledged claim counts only after the log was folded up to it.
+	// ReadBack: an acknowledged claim is in force only after the log was folded up to it.
 	ReadBack = "readback"
-	// Regress: an acknowledged claim must not stand before what the store has folded.
+	// Regress: an acknowledged claim must not be at an offset that the store has folded.
 	Regress = "regress"
-	// Reader: records of others than the owner do not count (rule R2).
+	// Reader: records of other workers than the owner are void (rule R2).
 	Reader = "reader"
-	// Ordinal: a record of the owner counts only if it follows on its last one (ADR 8).
+	// Ordinal: a record of the owner is effective only if it follows on its last one (ADR 8).
 	Ordinal = "ordinal"
-	// Nonce: an ownership is named by epoch and nonce, not by the epoch alone.
+	// Nonce: an ownership is identified by epoch and nonce, not by the epoch alone.
 	Nonce = "nonce"
-	// Barrier: an answer that wrote nothing waits for an append that was sent after it.
+	// Barrier: a read waits for an append that was sent after it.
 	Barrier = "barrier"
-	// Gap: an own record in a gap ends the ownership.
+	// Gap: a record of its own in a gap ends an ownership.
 	Gap = "gap"
 	// Durable: answers wait for the log (I3).
 	Durable = "durable"
@@ -30,17 +31,17 @@ const (
 	Repeat = "repeat"
 	// Delivered: an effect that took effect gets the stored answer.
 	Delivered = "delivered"
-	// Kept: what a forward was answered takes the place of the forward in the row of the command's id.
+	// Kept: the answer of a forward replaces the forward in the row of the command's id.
 	Kept = "kept"
-	// Caused: an error of an action that has caused something says so.
+	// Caused: an error of an action that had effects says so.
 	Caused = "caused"
-	// Watermark: what is known of a source's progress never goes back.
+	// Watermark: the known progress of a source never goes back.
 	Watermark = "watermark"
 	// Settle: an effect leaves the outbox only when a committed record says so.
 	Settle = "settle"
-	// Refused: what the target of an effect refuses leaves a trace.
+	// Refused: a refusal of an effect by its target is kept.
 	Refused = "refused"
-	// Look: the topic's settings are looked at as soon as the log fails an append.
+	// Look: the topic's settings are checked as soon as the log fails an append.
 	Look = "look"
 	// Hopeless: a timer whose command can never be run is parked.
 	Hopeless = "hopeless"
@@ -48,77 +49,82 @@ const (
 	Stale = "stale"
 	// Reuse: after a loss no offset is used again with another content (ADR 12).
 	Reuse = "reuse"
-	// Doubt: after an attempt that may have been applied, nobody but an owner says that a command was not.
+	// Doubt: after an attempt that may have been applied, only an owner may say that a command was
+	// not applied.
 	Doubt = "doubt"
-	// Fresh: a follower calls its image as fresh as the owner has confirmed, not as it seems.
+	// Fresh: a follower's image is only as fresh as the owner has confirmed.
 	Fresh = "fresh"
-	// Sent: of a command that was given to a connection, nobody says that it was not applied.
+	// Sent: a command that was passed to a connection is not reported as not applied.
 	Sent = "sent"
-	// Tail: a reader shares a client only where that has nothing left from behind the reader's position.
+	// Tail: a reader shares a client only if that has nothing from before the reader's position.
 	Tail = "tail"
-	// Cut: a batch is cut at what the log takes in one append.
+	// Cut: a batch is split at what the log takes in one append.
 	Cut = "cut"
-	// Layout: a log that was written by another layout is not folded, and a table of another layout is not used (ADR 18).
+	// Layout: a log that was written by another layout is not folded, and a table of another layout
+	// is not used (ADR 18).
 	Layout = "layout"
-	// Hole: an offset without a record ends the fold.
-	Hole = "hole"
+	// NoRecord: an offset without a record ends the fold.
+	NoRecord = "norecord"
 	// Suspicion: what was suspected of a log, or found in it, outlives a restart.
 	Suspicion = "suspicion"
 	// OnlyCopy: an image of another format is kept while the log cannot replace it.
 	OnlyCopy = "onlycopy"
-	// Stranger: what an owner of another layout has written is not folded, also where a repair has accepted its claim.
-	Stranger = "stranger"
+	// OtherLayout: records of an owner of another layout are not folded, even if a repair has
+	// accepted its claim.
+	OtherLayout = "otherlayout"
 	// Previous: a claim that follows on an owner that the log does not have ends the fold.
 	Previous = "previous"
 	// Epoch: a claim that jumps far above the owner's epoch is void.
 	Epoch = "epoch"
-	// Announced: whose command a function was sent ahead of its turn does not leave before that.
+	// Announced: a caller whose command was sent to a function before its turn stays until its
+	// turn.
 	Announced = "announced"
 	// Horizon: timers that were dropped from memory during a load are read again.
 	Horizon = "horizon"
-	// Crowd: due timers of one entity type leave room in memory for those of others.
+	// Crowd: due timers of one entity type leave space in memory for those of others.
 	Crowd = "crowd"
-	// Exceptions: a source tells its targets which effects below its progress are open.
+	// Exceptions: a source sends its targets which effects below its progress are open.
 	Exceptions = "exceptions"
-	// Lane: a target that fails or is slow holds up only what is for it.
+	// Lane: a target that fails or is slow delays only its own effects.
 	Lane = "lane"
-	// Slow: an effect whose target does not answer holds a place of its lane only.
+	// Slow: an effect whose target does not answer occupies only a place of its lane.
 	Slow = "slow"
-	// Shared: a command that several attempts have decided together is not taken back by one of them.
+	// Shared: a command that several attempts share is not withdrawn by one of them.
 	Shared = "shared"
-	// Stalled: what waits behind attempts that do not end leaves memory.
+	// Stalled: effects that wait for attempts that do not end leave memory.
 	Stalled = "stalled"
 	// ParkedPlace: an effect that waits for an operator leaves memory.
 	ParkedPlace = "parkedplace"
-	// Refusal: what stands beside a refusal is neither stored nor sent.
+	// Refusal: other parts of an outcome with a refusal are neither stored nor sent.
 	Refusal = "refusal"
-	// Services: a worker whose services do not belong to the app takes nothing.
+	// Services: a worker whose services do not belong to the app takes no partition.
 	Services = "services"
-	// Suspend: when the machine's clock has jumped, the log is asked for owner and time anew.
+	// Suspend: when the machine's clock has jumped, the owner asks the log for owner and time
+	// again.
 	Suspend = "suspend"
-	// Promote: a caller that left does not get the turn of the call that it followed.
+	// Promote: a caller that left does not get the turn of the call whose duplicate it was.
 	Promote = "promote"
-	// Verdict: "not applied" is said of a command, not of one attempt at it.
+	// Verdict: "not applied" is about a command, not about one attempt.
 	Verdict = "verdict"
-	// Applied: a command that stored something is not told as refused because its forward was.
+	// Applied: a command that stored something is not reported as refused because its forward was.
 	Applied = "applied"
 	// Shortened: a refusal with a long text is kept as a refusal.
 	Shortened = "shortened"
-	// Patience: what waits for a partition without an active owner is answered in time.
+	// Patience: commands that wait for a partition without an active owner are answered in time.
 	Patience = "patience"
 	// ForeignPage: a page of another origin cannot call the admin service from a browser.
 	ForeignPage = "foreignpage"
 )
 
-// What is no safety line: the log protocol could as well be without it, and its model must be as sound.
+// These are not safety lines: the log protocol is safe without them, as its model shows.
 const (
-	// GapScan: a gap is read, and ends the ownership only if there is a reason in it.
+	// GapScan: a gap is read, and ends the ownership only if a record in it does.
 	GapScan = "gapscan"
 	// StrictClaim: of two claims of one epoch, the first wins.
 	StrictClaim = "strictclaim"
 )
 
-// Lines are all of them, and what is no safety line.
+// Lines returns all of them, those that are not safety lines included.
 func Lines() []string {
 	return []string{
 		Contiguity,
@@ -147,10 +153,10 @@ func Lines() []string {
 		Tail,
 		Cut,
 		Layout,
-		Hole,
+		NoRecord,
 		Suspicion,
 		OnlyCopy,
-		Stranger,
+		OtherLayout,
 		Previous,
 		Epoch,
 		Announced,

@@ -2,5 +2,5 @@
 
 package mutation
 
-// On says whether a safety line is taken out; never in this build.
+// On reports whether a safety line is removed; never in this build.
 func On(string) bool { return false }

@@ -25,5 +25,5 @@ func chosen() []string {
 	return names
 }
 
-// On says whether a safety line is taken out.
+// On reports whether a safety line is removed.
 func On(line string) bool { return slices.Contains(out, line) }

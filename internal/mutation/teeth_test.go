@@ -16,8 +16,8 @@ const root = "../.."
 
 var bite = regexp.MustCompile(`(?m)^bite (\w+) (\S+) (\w+) ".+"$`)
 
-// TestEachLineHasATooth: a safety line that no test of .ci/teeth misses is a promise that nothing holds.
-func TestEachLineHasATooth(t *testing.T) {
+// TestEachLineIsTested: every safety line must have a mutation test in .ci/teeth.
+func TestEachLineIsTested(t *testing.T) {
 	script, err := os.ReadFile(filepath.Join(root, ".ci/teeth"))
 	if err != nil {
 		t.Fatal(err)
@@ -27,15 +27,15 @@ func TestEachLineHasATooth(t *testing.T) {
 	}
 }
 
-// problems says what does not fit between the script and the lines.
+// problems returns what does not match between the script and the lines.
 func problems(script string, lines []string, exists func(test, dir string) bool) []string {
 	var found []string
-	bitten := map[string]bool{}
+	tested := map[string]bool{}
 	for _, m := range bite.FindAllStringSubmatch(script, -1) {
 		test, dir, line := m[1], m[2], m[3]
-		bitten[line] = true
+		tested[line] = true
 		if !slices.Contains(lines, line) {
-			found = append(found, fmt.Sprintf(".ci/teeth: %s is to miss %q, which is no line of internal/mutation", test, line))
+			found = append(found, fmt.Sprintf(".ci/teeth: %s is for %q, which is not a line of internal/mutation", test, line))
 		}
 		if !exists(test, dir) {
 			found = append(found, fmt.Sprintf(".ci/teeth: there is no %s in %s", test, dir))
@@ -45,17 +45,17 @@ func problems(script string, lines []string, exists func(test, dir string) bool)
 		found = append(found, `.ci/teeth: a line is not of the form: bite TEST PACKAGE LINE "WHAT"`)
 	}
 	for _, line := range lines {
-		if line == mutation.GapScan || line == mutation.StrictClaim { // no safety lines
+		if line == mutation.GapScan || line == mutation.StrictClaim { // not safety lines
 			continue
 		}
-		if !bitten[line] {
-			found = append(found, fmt.Sprintf("internal/mutation: no test misses %q: add a line to .ci/teeth", line))
+		if !tested[line] {
+			found = append(found, fmt.Sprintf("internal/mutation: no test for %q: add a line to .ci/teeth", line))
 		}
 	}
 	return found
 }
 
-// exists says whether a directory has a test of this name.
+// exists reports whether a directory has a test of this name.
 func exists(test, dir string) bool {
 	files, _ := filepath.Glob(filepath.Join(root, dir, "*_test.go"))
 	return slices.ContainsFunc(files, func(file string) bool {
@@ -64,8 +64,8 @@ func exists(test, dir string) bool {
 	})
 }
 
-// TestEachLineHasAToothShow: each problem is seen.
-func TestEachLineHasAToothShow(t *testing.T) {
+// TestEachLineIsTestedShow: each problem is found.
+func TestEachLineIsTestedShow(t *testing.T) {
 	const script = "x\nbite TestA ./a one \"what\"\nbite TestGone ./a two \"what\"\n"
 	here := func(test, _ string) bool { return test != "TestGone" }
 	for name, test := range map[string]struct {
@@ -73,12 +73,12 @@ func TestEachLineHasAToothShow(t *testing.T) {
 		lines  []string
 		want   string
 	}{
-		"a line without a tooth":        {script, []string{"one", "two", "three"}, `no test misses "three"`},
-		"a tooth without a line":        {script, []string{"one"}, `"two", which is no line`},
-		"a test that is gone":           {script, []string{"one", "two"}, "there is no TestGone in ./a"},
-		"a line that cannot be read":    {script + "bite TestB ./b\n", []string{"one", "two"}, "not of the form"},
-		"no line at all in the script":  {"", []string{"one"}, `no test misses "one"`},
-		"what is no safety line may go": {script, []string{"one", "two", mutation.GapScan}, ""},
+		"a line without a test":        {script, []string{"one", "two", "three"}, `no test for "three"`},
+		"a test without a line":        {script, []string{"one"}, `"two", which is not a line`},
+		"a test that is gone":          {script, []string{"one", "two"}, "there is no TestGone in ./a"},
+		"a line that cannot be read":   {script + "bite TestB ./b\n", []string{"one", "two"}, "not of the form"},
+		"no line at all in the script": {"", []string{"one"}, `no test for "one"`},
+		"not a safety line":            {script, []string{"one", "two", mutation.GapScan}, ""},
 	} {
 		found := strings.Join(problems(test.script, test.lines, here), "\n")
 		if !strings.Contains(found, test.want) || strings.Contains(found, mutation.GapScan) {

@@ -32,7 +32,7 @@ func (r *Replica) Close() {
 // CatchUp folds the log from where the store stands to its end, or, handedOver, to where its owner has released the partition. It
 // returns who owns the partition there, and the offset behind what is folded.
 func (r *Replica) CatchUp(ctx context.Context, handedOver bool) (owner record.Owner, next int64, err error) {
-	defer r.o.Image.Log.Hurry()()
+	defer r.o.Image.Log.Expedite()()
 	if next, err = r.caughtUp(ctx, handedOver); err != nil {
 		return record.Owner{}, 0, err
 	}
@@ -222,7 +222,7 @@ func (r *Replica) foldTo(ctx context.Context, until int64) error {
 // owns the partition, and the offset behind what is folded. Without an error, the fold is nil when a later catch-up has taken the
 // place of the one that the claim came from.
 func (r *Replica) ReadBack(ctx context.Context, claim int64) (fold *materializer.Fold, next int64, err error) {
-	defer r.o.Image.Log.Hurry()()
+	defer r.o.Image.Log.Expedite()()
 	if r.reading == nil {
 		return nil, 0, nil
 	}

@@ -67,7 +67,7 @@ func (r *Replica) Reaches(ctx context.Context, next int64) bool {
 	}
 	over, stop := r.o.Clock.After(readPatience)
 	defer stop()
-	defer r.o.Image.Log.Hurry()()
+	defer r.o.Image.Log.Expedite()()
 	for {
 		moved := r.moves()
 		if at := r.Position(); at == nil || at.Next >= next {

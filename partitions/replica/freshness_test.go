@@ -19,7 +19,7 @@ type hurriedLog struct {
 	all, now int
 }
 
-func (l *hurriedLog) Hurry() (end func()) {
+func (l *hurriedLog) Expedite() (end func()) {
 	l.all++
 	l.now++
 	return func() { l.now-- }

@@ -36,7 +36,7 @@ func play(o options, workers, partitions int) (*figures, error) {
 		{"death", g.die},
 		{"rolling restart", g.roll},
 		{"full restart", g.again},
-		{"leave", func() error { g.end(g.anybody()); return g.balance() }},
+		{"leave", func() error { g.end(g.randomMember()); return g.balance() }},
 	} {
 		before, began := g.table, g.now
 		g.step = &step{Name: act.name}
@@ -79,7 +79,7 @@ func (g *group) anybody() *member { return g.members[g.random.IntN(len(g.members
 
 // die is a kill -9 that peers notice.
 func (g *group) die() error {
-	g.end(g.anybody())
+	g.end(g.randomMember())
 	g.step.noticed = deathNoticed
 	g.pass(deathNoticed)
 	return g.balance()

@@ -71,7 +71,7 @@ func tables(out io.Writer, o options, all []figures) error {
 		row("longest not served", func(f *figures) string { return step(f).Unserved.Round(time.Millisecond).String() })
 		row("followers read / written, most", number(func(f *figures) float64 { return step(f).ReadFactor }))
 		row("  followers too many at rest", number(func(f *figures) float64 { return float64(step(f).Lingering) }))
-		row("astray with the old table", func(f *figures) string { return fmt.Sprintf("%.1f %%", 100*step(f).OldTable) })
+		row("misrouted with the old table", func(f *figures) string { return fmt.Sprintf("%.1f %%", 100*step(f).OldTable) })
 		row("  workers asked, most", number(func(f *figures) float64 { return float64(step(f).MostHops) }))
 	}
 	heading("measured on this machine")

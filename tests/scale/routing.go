@@ -83,7 +83,7 @@ func (g *group) routeWith(before *broker.Table) error {
 	w, routes := g.workers(), partitions.NewRoutes()
 	routes.OnDoubt(func() { routes.Set(g.table) })
 	f := g.forwarder(routes, w)
-	astray := 0
+	misrouted := 0
 	for range callsOfStep {
 		routes.Set(before)
 		w.hops = 0
@@ -91,11 +91,11 @@ func (g *group) routeWith(before *broker.Table) error {
 			return fmt.Errorf("a command with the table from before: %w", err)
 		}
 		if w.hops > 1 {
-			astray++
+			misrouted++
 		}
 		g.step.MostHops = max(g.step.MostHops, w.hops)
 	}
-	g.step.OldTable = float64(astray) / callsOfStep
+	g.step.OldTable = float64(misrouted) / callsOfStep
 	return nil
 }
 

@@ -149,8 +149,8 @@ func (h hosted) ActStream(context.Context, *entities.Stream, func(context.Contex
 }
 
 func (h hosted) Resolve(t entities.Target) (*entities.Command, error) {
-	if t.Method == nowhere {
-		return nil, entities.Errorf(entities.UnknownMethod, entities.NotApplied, "there is no method %s", nowhere)
+	if t.Method == unknownMethod {
+		return nil, entities.Errorf(entities.UnknownMethod, entities.NotApplied, "there is no method %s", unknownMethod)
 	}
 	return command(t.Method, string(t.Payload.Value)), nil
 }
@@ -209,7 +209,7 @@ func (c *cell) decide(text string) *entities.Outcome {
 		out := c.update(c.value + number(1)*number(3))
 		for range number(3) {
 			target := entities.Target{Service: service, Method: words[2], Payload: entities.Payload{Value: []byte("add " + words[1])}}
-			if words[2] != nowhere {
+			if words[2] != unknownMethod {
 				target.Service = remote
 			}
 			out.Effects = append(out.Effects, entities.SideEffect{Target: target})

@@ -22,7 +22,7 @@ func (w *world) pierce(t *testing.T) {
 	w.fault("record vanished")
 	w.note("partition %d loses the record at offset %d of %d", lost, at, end)
 	w.log.Remove(p, at, at+1)
-	w.holed[lost] = true
+	w.gapped[lost] = true
 	if w.rng.IntN(2) == 0 {
 		w.readAll(t)
 		for _, o := range w.history[len(w.history)-len(all):] {

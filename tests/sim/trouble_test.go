@@ -18,9 +18,9 @@ import (
 const (
 	// remote is a service of its own, whose function cannot be relied on. Its cells d get effects of cells p.
 	remote = "sim.Remote"
-	// nowhere is a method that no service has.
-	nowhere = "nowhere"
-	// troubledOf is one in how many seeds has cells p and d, floodedOf one in how many of those has more effects to nowhere than a
+	// unknownMethod is a method that no service has.
+	unknownMethod = "unknownMethod"
+	// troubledOf is one in how many seeds has cells p and d, floodedOf one in how many of those has more effects to unknownMethod than a
 	// partition has in memory.
 	troubledOf, troubledSeed, floodedOf = 8, 3, 125
 	floodCommands, floodEffects         = 5, 900
@@ -76,7 +76,7 @@ func (w *world) askTroubled(key string, n int) string {
 	case n < 5:
 		return fmt.Sprintf("post 1 d%s %d", key[1:], 70)
 	case n < 6:
-		return fmt.Sprintf("post 0 %s %d", nowhere, 1+w.rng.IntN(80))
+		return fmt.Sprintf("post 0 %s %d", unknownMethod, 1+w.rng.IntN(80))
 	default:
 		return "get"
 	}
@@ -87,14 +87,14 @@ func (w *world) askTroubled(key string, n int) string {
 func (w *world) endure(t *testing.T) {
 	t.Helper()
 	w.setTrouble(trouble(1 + w.rng.IntN(3)))
-	posts := []string{fmt.Sprintf("post 1 d0 %d", 1+w.rng.IntN(20)), fmt.Sprintf("post 0 %s %d", nowhere, 1+w.rng.IntN(20))}
+	posts := []string{fmt.Sprintf("post 1 d0 %d", 1+w.rng.IntN(20)), fmt.Sprintf("post 0 %s %d", unknownMethod, 1+w.rng.IntN(20))}
 	if w.rng.IntN(4) == 0 {
 		posts[0] = fmt.Sprintf("post 1 d0 %d", 50+w.rng.IntN(200))
 	}
 	if w.flooded {
 		w.fault("parked flood")
 		for range floodCommands {
-			posts = append(posts, fmt.Sprintf("post 0 %s %d", nowhere, floodEffects))
+			posts = append(posts, fmt.Sprintf("post 0 %s %d", unknownMethod, floodEffects))
 		}
 	}
 	for _, text := range posts {
@@ -149,13 +149,13 @@ func (w *world) targetsForget(t *testing.T) {
 	w.compareMemory()
 }
 
-// operate has an operator send what is parked for the remote function again, which works by then, and drop what is meant for nowhere.
+// operate has an operator send what is parked for the remote function again, which works by then, and drop what is meant for unknownMethod.
 func (w *world) operate(t *testing.T) {
 	t.Helper()
 	w.setTrouble(works)
 	for round := 0; w.openEffects() > 0 && round < 20; round++ {
 		w.resolve(t, materializer.ParkedFilter{Service: remote}, false)
-		w.resolve(t, materializer.ParkedFilter{Method: nowhere}, true)
+		w.resolve(t, materializer.ParkedFilter{Method: unknownMethod}, true)
 		w.goOn(5 * time.Second)
 	}
 	w.settle(t, "effects are settled after an operator has seen to them", func() bool { return w.openEffects() == 0 })
@@ -197,7 +197,7 @@ func (w *world) healthyEffects() int {
 			if err := proto.Unmarshal(e.Target, &t); err != nil {
 				w.wrong("read the target of an effect: %v", err)
 			}
-			if t.GetService() != remote && t.GetMethod() != nowhere {
+			if t.GetService() != remote && t.GetMethod() != unknownMethod {
 				n++
 			}
 		})

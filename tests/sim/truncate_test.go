@@ -169,7 +169,7 @@ func (w *world) fold(t *testing.T, p int32) *memstore.Store {
 	t.Helper()
 	store := memstore.New()
 	fold := materializer.NewFold(materializer.Address{Generation: 1, Partition: uint16(p)}, topicID(w), materializer.Meta{})
-	if w.holed[p] {
+	if w.gapped[p] {
 		fold.PassOver(nil)
 	}
 	batch := store.NewBatch()

@@ -75,8 +75,8 @@ type world struct {
 	troubled, flooded bool
 	// forgotten are partitions whose loss was accepted.
 	forgotten [parts]bool
-	// holed are partitions that have lost a record in the middle.
-	holed [parts]bool
+	// gapped are partitions that have lost a record in the middle.
+	gapped [parts]bool
 	// ctx outlives every worker.
 	ctx context.Context
 
@@ -553,7 +553,7 @@ func (w *world) heal(t *testing.T) {
 	case 0:
 		w.truncate(t)
 	case 1:
-		w.pierce(t)
+		w.removeRecord(t)
 	}
 	for _, life := range w.workers {
 		w.endLife(life)

@@ -14,50 +14,52 @@ import (
 	broker "github.com/millrace-io/millrace/broker-adapter"
 )
 
-// ProtocolName sets our groups apart: a consumer with another balancer cannot join one by mistake.
+// ProtocolName keeps consumers with another balancer out of groups of millrace.
 const ProtocolName = "millrace-3"
 
-// consumerVersion is that of the consumer protocol whose fields we fill: with the generation of the partitions owned.
+// consumerVersion is the version of the consumer protocol: the first with the generation of the
+// owned partitions.
 const consumerVersion = 3
 
-// Balancer is what broker.Plan has decided, in the cooperative protocol. Other than that protocol has
-// it, a partition that moves is given to its next owner in the same balancing that takes it from the
-// last one: who may write is decided in the log. The group's client calls the methods that
-// kgo.GroupBalancer has, from one goroutine; the others may be called from any.
+// Balancer carries the decisions of broker.Plan in the cooperative protocol. Unlike in that
+// protocol, a partition that moves is given to its next owner in the same rebalance that takes it
+// from the last one: the log decides who may write. The group's client calls the methods of
+// kgo.GroupBalancer from one goroutine; the others may be called from any.
 type Balancer struct {
 	m broker.Membership
-	// budget is what all copies of the table may take together.
+	// budget bounds all copies of the table together, in bytes.
 	budget int
-	// wishes counts the balancings that this worker asked for, joined is when it joined last, in nanoseconds since start.
-	wishes atomic.Uint64
-	joined atomic.Int64
-	start  time.Time
-	// leaving: this worker hands over what it owns. asked: it said so when it joined last; heard is closed when that has led to a
-	// table.
+	// requests counts the rebalances that this worker requested; joined is when it joined last, in
+	// nanoseconds since start.
+	requests atomic.Uint64
+	joined   atomic.Int64
+	start    time.Time
+	// leaving: this worker hands over what it owns. asked: its last join data said so. replanned is
+	// closed by the first table after that.
 	leaving, asked atomic.Bool
-	heard          chan struct{}
-	hearOnce       sync.Once
+	replanned      chan struct{}
+	replanOnce     sync.Once
 	// publish gets every notice that comes with an assignment. It must not block.
 	publish func(Notice)
 }
 
-// New returns a balancer for a member that has not joined yet. All copies of a table may take budget
-// bytes. publish gets every notice that comes with an assignment; it must not block.
+// New returns a balancer for a member that has not joined yet. All copies of a table together may
+// take budget bytes. publish gets every notice that comes with an assignment; it must not block.
 func New(m broker.Membership, budget int, publish func(Notice)) *Balancer {
-	return &Balancer{m: m, budget: budget, start: time.Now(), publish: publish, heard: make(chan struct{})}
+	return &Balancer{m: m, budget: budget, start: time.Now(), publish: publish, replanned: make(chan struct{})}
 }
 
-// Ask makes the next join data differ from the last ones: nothing else makes a group balance.
-func (b *Balancer) Ask() { b.wishes.Add(1) }
+// Ask makes the next join data differ from the last: only that makes a group rebalance.
+func (b *Balancer) Ask() { b.requests.Add(1) }
 
-// Leave has the next join data say that this worker hands over what it owns. Heard is closed when that
-// has led to a table.
+// Leave makes the next join data say that this worker hands over what it owns. Replanned is closed
+// by the first table after that.
 func (b *Balancer) Leave() { b.leaving.Store(true) }
 
-// Heard is closed when a balancing knew that this worker leaves.
-func (b *Balancer) Heard() <-chan struct{} { return b.heard }
+// Replanned is closed when a rebalance has taken into account that this worker leaves.
+func (b *Balancer) Replanned() <-chan struct{} { return b.replanned }
 
-// JoinedBefore says whether this worker has not joined since a moment.
+// JoinedBefore reports whether this worker last joined before t.
 func (b *Balancer) JoinedBefore(t time.Time) bool { return b.JoinedAt() < t.Sub(b.start) }
 
 var _ interface {
@@ -68,7 +70,7 @@ var _ interface {
 // ProtocolName names the balancer in the group.
 func (b *Balancer) ProtocolName() string { return ProtocolName }
 
-// IsCooperative is true: what stays is not interrupted.
+// IsCooperative is true: partitions that do not move are not interrupted.
 func (b *Balancer) IsCooperative() bool { return true }
 
 // Now is the time since the balancer was made.
@@ -77,9 +79,9 @@ func (b *Balancer) Now() time.Duration { return time.Since(b.start) }
 // JoinedAt is when this worker joined last; before it did, when the balancer was made.
 func (b *Balancer) JoinedAt() time.Duration { return time.Duration(b.joined.Load()) }
 
-// JoinGroupMetadata says what this worker owns, and how far its images are.
+// JoinGroupMetadata returns this worker's join data: what it owns, and how far its images are.
 func (b *Balancer) JoinGroupMetadata(topics []string, current map[string][]int32, generation int32) []byte {
-	b.joined.Store(int64(b.Now())) // before the images are looked at: what changes later is not in them
+	b.joined.Store(int64(b.Now())) // before reading the images: later changes are not in them
 	meta := kmsg.NewConsumerMemberMetadata()
 	meta.Version, meta.Topics, meta.Generation = consumerVersion, topics, generation
 	if owned := current[b.m.Topic]; len(owned) > 0 {
@@ -88,7 +90,10 @@ func (b *Balancer) JoinGroupMetadata(topics []string, current map[string][]int32
 		meta.OwnedPartitions = append(meta.OwnedPartitions, o)
 	}
 	b.asked.Store(b.leaving.Load())
-	j := joinData{address: b.m.Address, public: b.m.Public, incarnation: b.m.Incarnation, leaving: b.asked.Load(), wishes: b.wishes.Load()}
+	j := joinData{
+		address: b.m.Address, public: b.m.Public, incarnation: b.m.Incarnation, leaving: b.asked.Load(),
+		requests: b.requests.Load(),
+	}
 	if b.m.Serves != nil {
 		j.serves = b.m.Serves()
 	}
@@ -99,7 +104,7 @@ func (b *Balancer) JoinGroupMetadata(topics []string, current map[string][]int32
 	return meta.AppendTo(nil)
 }
 
-// ParseSyncAssignment reads this member's assignment and what comes beside it.
+// ParseSyncAssignment reads this member's assignment and publishes the notice in it.
 func (b *Balancer) ParseSyncAssignment(assignment []byte) (map[string][]int32, error) {
 	var a kmsg.ConsumerMemberAssignment
 	if err := a.ReadFrom(assignment); err != nil {
@@ -111,7 +116,7 @@ func (b *Balancer) ParseSyncAssignment(assignment []byte) (map[string][]int32, e
 	}
 	b.publish(n)
 	if b.asked.Load() {
-		b.hearOnce.Do(func() { close(b.heard) })
+		b.replanOnce.Do(func() { close(b.replanned) })
 	}
 	assigned := make(map[string][]int32, len(a.Topics))
 	for _, t := range a.Topics {
@@ -120,8 +125,9 @@ func (b *Balancer) ParseSyncAssignment(assignment []byte) (map[string][]int32, e
 	return assigned, nil
 }
 
-// MemberBalancer reads what the members say.
-func (b *Balancer) MemberBalancer(members []kmsg.JoinGroupResponseMember) (kgo.GroupMemberBalancer, map[string]struct{}, error) {
+// MemberBalancer reads the members' join data.
+func (b *Balancer) MemberBalancer(
+	members []kmsg.JoinGroupResponseMember) (kgo.GroupMemberBalancer, map[string]struct{}, error) {
 	consumers, err := kgo.NewConsumerBalancer(b, members)
 	if err != nil {
 		return nil, nil, fmt.Errorf("members of group %s: %w", b.m.Group, err)
@@ -139,11 +145,13 @@ type joined struct {
 // Balance is called on the group's leader.
 func (b *Balancer) Balance(of *kgo.ConsumerBalancer, topics map[string]int32) kgo.IntoSyncAssignment {
 	members, err := b.candidates(of)
-	if partitions := topics[b.m.Topic]; err == nil && (partitions < 1 || partitions > maxPartitions || partitions < b.m.Partitions) {
-		err = fmt.Errorf("topic %s has %d partitions as far as this client knows; between %d and %d can be balanced", b.m.Topic, partitions, max(b.m.Partitions, 1), maxPartitions)
+	if partitions := topics[b.m.Topic]; err == nil &&
+		(partitions < 1 || partitions > maxPartitions || partitions < b.m.Partitions) {
+		err = fmt.Errorf("topic %s has %d partitions as far as this client knows; it must have between %d and %d",
+			b.m.Topic, partitions, max(b.m.Partitions, 1), maxPartitions)
 	}
 	if err == nil && len(members) > maxWorkers {
-		err = fmt.Errorf("group %s has %d members; %d can be balanced", b.m.Group, len(members), maxWorkers)
+		err = fmt.Errorf("group %s has %d members; the most is %d", b.m.Group, len(members), maxWorkers)
 	}
 	if err != nil {
 		of.SetError(err)
@@ -157,7 +165,7 @@ func (b *Balancer) Balance(of *kgo.ConsumerBalancer, topics map[string]int32) kg
 	return b.assignments(Notice{Generation: table.Generation, Table: table, IDs: ids})
 }
 
-// partitions is how many are balanced: those that hold data, else all.
+// partitions returns how many partitions are assigned: those that hold data, else all.
 func (b *Balancer) partitions(topics map[string]int32) int {
 	if b.m.Partitions > 0 {
 		return int(b.m.Partitions)
@@ -165,7 +173,7 @@ func (b *Balancer) partitions(topics map[string]int32) int {
 	return int(topics[b.m.Topic])
 }
 
-// candidates are the members in the order of a table.
+// candidates returns the members in the order of a table.
 func (b *Balancer) candidates(of *kgo.ConsumerBalancer) ([]joined, error) {
 	var members []joined
 	var errs []error
@@ -176,7 +184,10 @@ func (b *Balancer) candidates(of *kgo.ConsumerBalancer) ([]joined, error) {
 			errs = append(errs, fmt.Errorf("member %s of group %s: %w", name, b.m.Group, err))
 		}
 		c := joined{id: m.MemberID, Candidate: broker.Candidate{
-			Member:     broker.Member{Name: name, Address: j.address, Incarnation: j.incarnation, Public: j.public, Serves: j.serves, New: meta.Generation < 0},
+			Member: broker.Member{
+				Name: name, Address: j.address, Incarnation: j.incarnation, Public: j.public, Serves: j.serves,
+				New: meta.Generation < 0,
+			},
 			Generation: meta.Generation, Images: j.images, Leaving: j.leaving,
 		}}
 		for _, o := range meta.OwnedPartitions {
@@ -198,7 +209,8 @@ func memberName(instance *string, id string) string {
 	return id
 }
 
-// assignments give each member its partitions, and the table: to all, or to the first where it would be too much.
+// assignments gives each member its partitions and the table; if all copies exceed the budget, only
+// the first member gets the table.
 func (b *Balancer) assignments(n Notice) syncPlan {
 	owned := make([][]int32, len(n.IDs))
 	for p, owner := range n.Table.Owners {

@@ -9,19 +9,19 @@ import (
 	broker "github.com/millrace-io/millrace/broker-adapter"
 )
 
-// Description is what the coordinator says of a group.
+// Description is the state of a group as reported by its coordinator.
 type Description struct {
-	// Stable: it is not being balanced. While it is, members are known by their names only.
+	// Stable: the group is not rebalancing. While it is, members are known by their names only.
 	Stable  bool
 	Members []broker.Member
 	// IDs are those of the members, in the same order.
 	IDs []string
-	// Notice is the newest that was given out, with its table: an empty one when there are no members,
-	// nil when it is not known.
+	// Notice is the newest notice, with its table; the table is empty if there are no members. Nil:
+	// not known.
 	Notice *Notice
 }
 
-// Describe reads what the coordinator says of a group.
+// Describe decodes the coordinator's description of a group.
 func Describe(g *kmsg.DescribeGroupsResponseGroup) Description {
 	d := Description{Stable: g.State != "PreparingRebalance" && g.State != "CompletingRebalance"}
 	slices.SortFunc(g.Members, func(a, b kmsg.DescribeGroupsResponseGroupMember) int {
@@ -34,7 +34,7 @@ func Describe(g *kmsg.DescribeGroupsResponseGroup) Description {
 		m := &g.Members[i]
 		member := broker.Member{Name: memberName(m.InstanceID, m.MemberID)}
 		meta := kmsg.NewConsumerMemberMetadata()
-		if meta.ReadFrom(m.ProtocolMetadata) == nil { // empty while the group is being balanced
+		if meta.ReadFrom(m.ProtocolMetadata) == nil { // empty while the group rebalances
 			if j, err := decodeJoinData(meta.UserData); err == nil {
 				member.Address, member.Incarnation, member.Public, member.Serves = j.address, j.incarnation, j.public, j.serves
 			}
@@ -44,7 +44,8 @@ func Describe(g *kmsg.DescribeGroupsResponseGroup) Description {
 		if a.ReadFrom(m.MemberAssignment) != nil {
 			continue
 		}
-		if n, err := DecodeNotice(a.UserData); err == nil && n.Table != nil && (d.Notice == nil || n.Generation > d.Notice.Generation) {
+		if n, err := DecodeNotice(a.UserData); err == nil && n.Table != nil &&
+			(d.Notice == nil || n.Generation > d.Notice.Generation) {
 			d.Notice = &n
 		}
 	}

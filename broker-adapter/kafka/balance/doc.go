@@ -1,6 +1,6 @@
-// Package balance is how workers in a Kafka group say who they are, decide who owns and who follows
-// what, and tell it to each other: the balancer that the group's client calls, and the bytes of join
-// data and tables. Package kafka keeps memberships with it.
+// Package balance assigns partitions within a Kafka group of workers: the balancer that the group's
+// client calls, and the encoding of join data and routing tables. Package kafka uses it for
+// memberships.
 //
-// It starts no goroutine. Errors are about data that no worker of this release has written.
+// It starts no goroutine. Errors mean data that was not written by a compatible worker.
 package balance

@@ -11,25 +11,27 @@ import (
 	broker "github.com/millrace-io/millrace/broker-adapter"
 )
 
-// joinData are what a worker says of itself when it joins, beside what every Kafka consumer says (the topic and the partitions
-// that it owns).
+// joinData is what a worker sends when it joins, besides what every Kafka consumer sends (the topic
+// and the partitions that it owns).
 //
-//	version (1 byte) · address · incarnation (8 bytes) · leaving (1 byte: 0 or 1) · wishes (uvarint)
-//	· images (uvarint), each partition less the one before (uvarint) and magnitude of its lag (1 byte)
+//	version (1 byte) · address · incarnation (8 bytes) · leaving (1 byte: 0 or 1)
+//	· requests (uvarint)
+//	· images (uvarint), each partition less the one before (uvarint), magnitude of its lag (1 byte)
 //	· public address · what the worker serves; both left out, or the second, when there is nothing
 //
-// So an image takes two bytes, three where they are far apart. Readers skip what stands behind what they know: that is how the public
-// address came in, and what is served.
+// So an image takes two bytes, or three if partitions are far apart. Readers skip trailing fields
+// that they do not know; the last two were added in that way.
 type joinData struct {
 	address     string
 	incarnation uint64
-	// leaving: it hands over what it owns.
+	// leaving: the worker hands over what it owns.
 	leaving bool
-	// wishes counts the balancings that this worker asked for: a group balances only if join data have changed.
-	wishes uint64
-	images []broker.Image
-	public string
-	// serves is opaque here.
+	// requests counts the rebalances that this worker requested: a group rebalances only if join
+	// data have changed.
+	requests uint64
+	images   []broker.Image
+	public   string
+	// serves is opaque to this package.
 	serves string
 }
 
@@ -44,7 +46,7 @@ func (j joinData) encode() []byte {
 	if j.leaving {
 		b[len(b)-1] = 1
 	}
-	b = binary.AppendUvarint(b, j.wishes)
+	b = binary.AppendUvarint(b, j.requests)
 	b = binary.AppendUvarint(b, uint64(len(j.images)))
 	before := int32(0)
 	for _, i := range j.images {
@@ -66,7 +68,7 @@ func decodeJoinData(b []byte) (joinData, error) {
 	if v := d.byte(); d.err == nil && v != joinVersion {
 		return joinData{}, fmt.Errorf("join data have version %d, this release reads %d", v, joinVersion)
 	}
-	j := joinData{address: d.text(), incarnation: d.uint64(), leaving: d.byte() != 0, wishes: d.uvarint()}
+	j := joinData{address: d.text(), incarnation: d.uint64(), leaving: d.byte() != 0, requests: d.uvarint()}
 	partition := uint64(0)
 	for range d.count(maxPartitions) {
 		partition += d.uvarint()
@@ -87,13 +89,14 @@ func decodeJoinData(b []byte) (joinData, error) {
 	return j, nil
 }
 
-// magnitude is how many bits a lag takes. Balancing needs no more, and broker.Warm is a limit between two magnitudes.
-func magnitude(lag int64) byte { return byte(bits.Len64(uint64(max(0, lag)))) } //nolint:gosec // not negative, at most 63
+// magnitude returns the number of bits of a lag. The plan needs no more precision, and broker.Warm
+// is a limit between two magnitudes.
+func magnitude(lag int64) byte { return byte(bits.Len64(uint64(max(0, lag)))) } //nolint:gosec // at most 63
 
-// lagOf is the largest lag of a magnitude.
+// lagOf returns the largest lag of a magnitude.
 func lagOf(magnitude byte) int64 { return int64(uint64(1)<<min(magnitude, 63) - 1) } //nolint:gosec // at most 63 bits
 
-// imagesOf puts what a worker says of its images in order.
+// imagesOf returns lags as images, ordered by partition.
 func imagesOf(lags map[int32]int64) []broker.Image {
 	images := make([]broker.Image, 0, len(lags))
 	for _, p := range slices.Sorted(maps.Keys(lags)) {

@@ -10,35 +10,41 @@ import (
 	broker "github.com/millrace-io/millrace/broker-adapter"
 )
 
-// Notice is what comes beside a worker's assignment: the table as of a balancing, or only that balancing's number.
+// Notice comes with a worker's assignment: the table as of a rebalance, or only that rebalance's
+// number.
 type Notice struct {
 	Generation int32
-	// Table is nil when the whole group's tables would not fit into one record; then it stands in one worker's assignment only.
+	// Table is nil if the tables of the whole group would not fit into one record; then only one
+	// worker's assignment has it.
 	Table *broker.Table
-	// IDs are the members' names in the group, in the order of Table.Members. They name one join, as incarnations name a process.
+	// IDs are the members' names in the group, in the order of Table.Members. An id names one join,
+	// as an incarnation names a process.
 	IDs []string
 }
 
-// All that the group remembers is one record of a topic of Kafka's own, and must stay below its limit of 1 MB: each member's
-// join data and assignment, with about 150 bytes of Kafka's around them. So a table goes to every worker while all copies together
-// take TablesBudget at most, which is about 65 workers with 256 partitions and one standby; in larger groups one worker gets
-// it, and the others look it up there. With 1 000 workers, 4 096 partitions and one standby the table takes 130 kB and the record
-// 450 kB (TestLargeGroupFits); with 16 384 partitions 190 and 690 kB.
+// Kafka stores the state of a group as one record, which must stay below 1 MB: each member's join
+// data and assignment, with about 150 bytes of overhead. So every worker gets the table while all
+// copies together take at most TablesBudget, which is enough for about 65 workers with 256
+// partitions and one standby; in larger groups one worker gets it, and the others look it up there.
+// With 1 000 workers, 4 096 partitions and one standby the table takes 130 kB and the record 450 kB
+// (TestLargeGroupFits); with 16 384 partitions 190 and 690 kB.
 //
-//	version (1 byte) · generation (4 bytes) · members (uvarint), each name, address, incarnation (8 bytes), id in the group
+//	version (1 byte) · generation (4 bytes)
+//	· members (uvarint), each name, address, incarnation (8 bytes), id in the group
 //	· how many of them, the last ones, are leaving (uvarint)
-//	· partitions (uvarint), each owner plus one (2 bytes) · for each its standbys: how many (uvarint), each 2 bytes
+//	· partitions (uvarint), each owner plus one (2 bytes)
+//	· for each partition its standbys: how many (uvarint), each 2 bytes
 //	· handed over (uvarint), each partition less the one before (uvarint)
 //	· for each member its public address
-//	· what workers serve: how many different answers (uvarint), each · for each member twice the number of its answer, counted from 1,
-//	  0 for none, plus one if it is new (uvarint)
+//	· what workers serve: how many different answers (uvarint), each
+//	· for each member 2*i (uvarint), where i is its answer from 1, or 0 for none; plus one if it is new
 //
-// Numbers of more than one byte are big endian. Without a table it ends behind the generation. Of the last two lines the second is left
-// out when no member says what it serves, both when none has a public address either. Readers skip what stands behind what they know:
-// that is how these came in.
+// Numbers of more than one byte are big endian. Without a table the notice ends after the
+// generation. The last field is left out if no member says what it serves, the last two if none has
+// a public address either. Readers skip trailing fields that they do not know.
 const (
 	tableVersion = 3
-	// TablesBudget is what all copies of a table may take together, in bytes.
+	// TablesBudget bounds all copies of a table together, in bytes.
 	TablesBudget  = 512 << 10
 	maxWorkers    = math.MaxUint16 - 1
 	maxPartitions = 1 << 17
@@ -86,8 +92,8 @@ func (n Notice) Encode() []byte {
 	return b
 }
 
-// answersOf are the different answers of workers to the question what they serve, in the order in which they come. There are as many
-// as versions of the program run: one, or two during a rolling upgrade.
+// answersOf returns the distinct values of Member.Serves in order of first use. There are as many
+// as versions of the program: one, or two during a rolling upgrade.
 func answersOf(members []broker.Member) []string {
 	var answers []string
 	seen := map[string]bool{"": true}
@@ -149,7 +155,7 @@ func DecodeNotice(b []byte) (Notice, error) {
 		n.IDs = append(n.IDs, d.text())
 	}
 	workers := len(t.Members)
-	if t.Leaving = int(d.uvarint()); t.Leaving < 0 || t.Leaving > workers { //nolint:gosec // looked at
+	if t.Leaving = int(d.uvarint()); t.Leaving < 0 || t.Leaving > workers { //nolint:gosec // checked
 		return Notice{}, errTable
 	}
 	for range d.count(maxPartitions) {
@@ -167,7 +173,7 @@ func DecodeNotice(b []byte) (Notice, error) {
 		if partition += d.uvarint(); partition >= uint64(len(t.Owners)) {
 			return Notice{}, errTable
 		}
-		t.HandedOver = append(t.HandedOver, int32(partition)) //nolint:gosec // looked at
+		t.HandedOver = append(t.HandedOver, int32(partition)) //nolint:gosec // checked
 	}
 	if len(d.rest) > 0 {
 		for i := range t.Members {
@@ -188,7 +194,7 @@ func appendText(b []byte, s string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
 }
 
-// decoder reads what notices and join data are made of. After the first error it returns zero values.
+// decoder reads the fields of notices and join data. After the first error it returns zero values.
 type decoder struct {
 	rest []byte
 	err  error
@@ -248,7 +254,7 @@ func (d *decoder) uvarint() uint64 {
 	return n
 }
 
-// count reads a number of things that follow, each of at least one byte.
+// count reads the number of elements that follow, each of at least one byte.
 func (d *decoder) count(most uint64) uint64 {
 	n := d.uvarint()
 	if n > most || n > uint64(len(d.rest)) {

@@ -18,17 +18,21 @@ import (
 func exampleNotice() Notice {
 	return Notice{Generation: 5, IDs: []string{"a-1", "b-2"}, Table: &broker.Table{
 		Generation: 5, Leaving: 1,
-		Members:    []broker.Member{{Name: "a", Address: "10.0.0.1:7", Incarnation: 1}, {Name: "b", Address: "10.0.0.2:7", Incarnation: 1 << 60}},
+		Members: []broker.Member{
+			{Name: "a", Address: "10.0.0.1:7", Incarnation: 1}, {Name: "b", Address: "10.0.0.2:7", Incarnation: 1 << 60},
+		},
 		Owners:     []int32{0, 1, -1, 1},
 		Standbys:   [][]int32{{1}, {0}, {0, 1}, nil},
 		HandedOver: []int32{1, 3},
 	}}
 }
 
-// TestNoticeBytes holds the encoded form: workers of two releases share a group while they are being replaced.
+// TestNoticeBytes checks the encoded form: during an upgrade, workers of two releases share a
+// group.
 func TestNoticeBytes(t *testing.T) {
 	const golden = "03" + "00000005" + "02" + "0161" + "0a31302e302e302e313a37" + "0000000000000001" + "03612d31" +
-		"0162" + "0a31302e302e302e323a37" + "1000000000000000" + "03622d32" + "01" + "04" + "0001000200000002" + "010001" + "010000" + "0200000001" + "00" + "020102"
+		"0162" + "0a31302e302e302e323a37" + "1000000000000000" + "03622d32" + "01" + "04" + "0001000200000002" +
+		"010001" + "010000" + "0200000001" + "00" + "020102"
 	if got := hex.EncodeToString(exampleNotice().Encode()); got != golden {
 		t.Errorf("encoded %s, want %s", got, golden)
 	}
@@ -36,24 +40,24 @@ func TestNoticeBytes(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(n, exampleNotice()) {
 		t.Errorf("decoded %+v, %v", n, err)
 	}
-	told := exampleNotice()
-	told.Table.Members[1].Public = "b:9"
-	if got := hex.EncodeToString(told.Encode()); got != golden+"00"+"03623a39" {
-		t.Errorf("with a public address encoded %s, want it behind everything else", got)
+	notice := exampleNotice()
+	notice.Table.Members[1].Public = "b:9"
+	if got := hex.EncodeToString(notice.Encode()); got != golden+"00"+"03623a39" {
+		t.Errorf("with a public address encoded %s, want it after everything else", got)
 	}
-	if n, err := DecodeNotice(told.Encode()); err != nil || !reflect.DeepEqual(n, told) {
+	if n, err := DecodeNotice(notice.Encode()); err != nil || !reflect.DeepEqual(n, notice) {
 		t.Errorf("with a public address decoded %+v, %v", n, err)
 	}
-	told.Table.Members[0].Serves, told.Table.Members[1].Serves, told.Table.Members[1].New = "s1", "s1", true
+	notice.Table.Members[0].Serves, notice.Table.Members[1].Serves, notice.Table.Members[1].New = "s1", "s1", true
 	const served = "01" + "027331" + "02" + "03" // one answer, both gave it, the second is new
-	if got := hex.EncodeToString(told.Encode()); got != golden+"00"+"03623a39"+served {
-		t.Errorf("with what is served encoded %s, want it behind everything else", got)
+	if got := hex.EncodeToString(notice.Encode()); got != golden+"00"+"03623a39"+served {
+		t.Errorf("with what is served encoded %s, want it after everything else", got)
 	}
-	if n, err := DecodeNotice(told.Encode()); err != nil || !reflect.DeepEqual(n, told) {
+	if n, err := DecodeNotice(notice.Encode()); err != nil || !reflect.DeepEqual(n, notice) {
 		t.Errorf("with what is served decoded %+v, %v", n, err)
 	}
-	told.Table.Members[0].Public, told.Table.Members[1].Public, told.Table.Members[0].Serves = "", "", ""
-	if n, err := DecodeNotice(told.Encode()); err != nil || !reflect.DeepEqual(n, told) {
+	notice.Table.Members[0].Public, notice.Table.Members[1].Public, notice.Table.Members[0].Serves = "", "", ""
+	if n, err := DecodeNotice(notice.Encode()); err != nil || !reflect.DeepEqual(n, notice) {
 		t.Errorf("with what one serves, and no public address, decoded %+v, %v", n, err)
 	}
 	short := Notice{Generation: 5}
@@ -65,30 +69,36 @@ func TestNoticeBytes(t *testing.T) {
 	}
 }
 
-// TestJoinDataBytes holds those of a worker that joins.
+// TestJoinDataBytes checks the encoded form of join data.
 func TestJoinDataBytes(t *testing.T) {
-	j := joinData{address: "a:7", incarnation: 2, leaving: true, wishes: 3, images: imagesOf(map[int32]int64{4: 0, 300: broker.Warm, 5: broker.Warm + 1, -1: 0})}
+	j := joinData{
+		address: "a:7", incarnation: 2, leaving: true, requests: 3,
+		images: imagesOf(map[int32]int64{4: 0, 300: broker.Warm, 5: broker.Warm + 1, -1: 0}),
+	}
 	const golden = "02" + "03613a37" + "0000000000000002" + "01" + "03" + "03" + "0400" + "010b" + "a7020a"
 	if got := hex.EncodeToString(j.encode()); got != golden {
 		t.Errorf("encoded %s, want %s", got, golden)
 	}
 	back, err := decodeJoinData(j.encode())
-	if err != nil || back.address != j.address || back.incarnation != j.incarnation || back.leaving != j.leaving || back.wishes != j.wishes {
+	if err != nil || back.address != j.address || back.incarnation != j.incarnation || back.leaving != j.leaving ||
+		back.requests != j.requests {
 		t.Errorf("decoded %+v, %v", back, err)
 	}
-	if want := []broker.Image{{Partition: 4}, {Partition: 5, Lag: 2047}, {Partition: 300, Lag: broker.Warm}}; !slices.Equal(back.images, want) {
+	if want := []broker.Image{
+		{Partition: 4}, {Partition: 5, Lag: 2047}, {Partition: 300, Lag: broker.Warm},
+	}; !slices.Equal(back.images, want) {
 		t.Errorf("images %v, want %v: a warm one stays warm, and the others cold", back.images, want)
 	}
 	j.public = "a:9"
 	if got := hex.EncodeToString(j.encode()); got != golden+"03613a39" {
-		t.Errorf("with a public address encoded %s, want it behind everything else", got)
+		t.Errorf("with a public address encoded %s, want it after everything else", got)
 	}
 	if back, err := decodeJoinData(j.encode()); err != nil || back.public != "a:9" || len(back.images) != 3 {
 		t.Errorf("with a public address decoded %+v, %v", back, err)
 	}
 	j.serves = "s1"
 	if got := hex.EncodeToString(j.encode()); got != golden+"03613a39"+"027331" {
-		t.Errorf("with what is served encoded %s, want it behind everything else", got)
+		t.Errorf("with what is served encoded %s, want it after everything else", got)
 	}
 	j.public = ""
 	if back, err := decodeJoinData(j.encode()); err != nil || back.public != "" || back.serves != "s1" {
@@ -141,19 +151,20 @@ func FuzzDecodeJoinData(f *testing.F) {
 	})
 }
 
-// record is about what Kafka keeps of a group (GroupMetadataValue): for each member its ids, client and host, and what it joined
-// with and was given.
+// recordSize estimates the record in which Kafka keeps a group (GroupMetadataValue): for each
+// member its ids, client and host, its join data and its assignment.
 func record(members []kmsg.JoinGroupResponseMember, plan []kmsg.SyncGroupRequestGroupAssignment) int {
 	size := 100
 	for i := range members {
-		size += len(members[i].MemberID) + len(*members[i].InstanceID) + len("millrace-worker-0000") + len("/10.111.111.111") + 40
+		size += len(members[i].MemberID) + len(*members[i].InstanceID) + len("millrace-worker-0000") +
+			len("/10.111.111.111") + 40
 		size += len(members[i].ProtocolMetadata) + len(plan[i].MemberAssignment)
 	}
 	return size
 }
 
-// TestLargeGroupFits balances groups of many workers as their leader would, all images warm, and holds what the group remembers
-// against the limit of a record.
+// TestLargeGroupFits rebalances groups of many workers, all images warm, and compares the record of
+// the group with Kafka's limit.
 func TestLargeGroupFits(t *testing.T) {
 	for _, c := range []struct {
 		workers, partitions int
@@ -180,7 +191,8 @@ func TestLargeGroupFits(t *testing.T) {
 					members[i].ProtocolMetadata = joinDataOf(table, *members[i].InstanceID)
 				}
 				var err error
-				if plan, err = lead(broker.Membership{Topic: "shop.journal", Standbys: 1}, members, int32(c.partitions)); err != nil {
+				if plan, err = lead(broker.Membership{Topic: "shop.journal", Standbys: 1}, members,
+					int32(c.partitions)); err != nil {
 					t.Fatal(err)
 				}
 				n := noticeOf(t, plan[0])
@@ -220,11 +232,13 @@ func joinDataOf(table *broker.Table, name string) []byte {
 			return lags
 		},
 	}
-	return New(m, TablesBudget, nil).JoinGroupMetadata([]string{m.Topic}, map[string][]int32{m.Topic: table.Owned(name)}, table.Generation)
+	return New(m, TablesBudget, nil).JoinGroupMetadata([]string{m.Topic},
+		map[string][]int32{m.Topic: table.Owned(name)}, table.Generation)
 }
 
-// lead balances a group as its leader does.
-func lead(m broker.Membership, members []kmsg.JoinGroupResponseMember, partitions int32) ([]kmsg.SyncGroupRequestGroupAssignment, error) {
+// lead computes the assignments of a group as its leader does.
+func lead(m broker.Membership, members []kmsg.JoinGroupResponseMember,
+	partitions int32) ([]kmsg.SyncGroupRequestGroupAssignment, error) {
 	of, err := kgo.NewConsumerBalancer(New(m, TablesBudget, nil), members)
 	if err != nil {
 		return nil, err
@@ -240,13 +254,15 @@ func lead(m broker.Membership, members []kmsg.JoinGroupResponseMember, partition
 func noticeOf(t *testing.T, plan kmsg.SyncGroupRequestGroupAssignment) Notice {
 	t.Helper()
 	var got Notice
-	if _, err := New(broker.Membership{}, TablesBudget, func(n Notice) { got = n }).ParseSyncAssignment(plan.MemberAssignment); err != nil {
+	if _, err := New(broker.Membership{}, TablesBudget,
+		func(n Notice) { got = n }).ParseSyncAssignment(plan.MemberAssignment); err != nil {
 		t.Fatal(err)
 	}
 	return got
 }
 
-// TestBalanceRefuses: a group that cannot be balanced keeps what it has, instead of being told to own nothing.
+// TestBalanceRefuses: if no plan can be made, members keep their assignments instead of getting
+// empty ones.
 func TestBalanceRefuses(t *testing.T) {
 	leader := broker.Membership{Topic: "shop.journal"}
 	name := "w"
@@ -267,19 +283,21 @@ func TestBalanceRefuses(t *testing.T) {
 	}
 }
 
-// TestOnlyPartitionsWithDataAreBalanced: a topic may have more partitions than hold data, never fewer.
-func TestOnlyPartitionsWithDataAreBalanced(t *testing.T) {
+// TestOnlyPartitionsWithDataAreAssigned: a topic may have more partitions than hold data, never
+// fewer.
+func TestOnlyPartitionsWithDataAreAssigned(t *testing.T) {
 	leader := broker.Membership{Topic: "shop.journal", Partitions: 4}
 	name := "w"
-	members := []kmsg.JoinGroupResponseMember{{InstanceID: &name, MemberID: "w-1", ProtocolMetadata: joinDataOf(&broker.Table{}, "w")}}
+	members := []kmsg.JoinGroupResponseMember{{InstanceID: &name, MemberID: "w-1",
+		ProtocolMetadata: joinDataOf(&broker.Table{}, "w")}}
 	plan, err := lead(leader, members, 8)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if table := noticeOf(t, plan[0]).Table; len(table.Owners) != 4 {
-		t.Errorf("%d partitions were balanced", len(table.Owners))
+		t.Errorf("%d partitions were assigned", len(table.Owners))
 	}
 	if _, err := lead(leader, members, 2); err == nil {
-		t.Error("balanced although the topic has fewer partitions than hold data")
+		t.Error("assigned although the topic has fewer partitions than hold data")
 	}
 }

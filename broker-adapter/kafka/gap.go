@@ -11,20 +11,21 @@ import (
 	broker "github.com/millrace-io/millrace/broker-adapter"
 )
 
-// This file finds out why a reader gets nothing although the log goes on. A cleaner that compacts a log keeps its last batch, without
-// records: the client passes over it without a word.
+// When the broker compacts a log, it keeps the last batch without records. The client library skips
+// such a batch without returning anything, so a reader would wait although the log goes on.
 
-// hole asks the leader for what is at an offset. It returns the offset behind the batches that the leader has from there on if there is no
-// record in them, and the end of the log; the offset itself if there are records, or nothing at all: then the log may have come to its end,
-// or the leader does not show yet what it has.
-func (l *Log) hole(ctx context.Context, p broker.Partition, offset int64) (next, end int64, err error) {
+// gap fetches from the leader at an offset. If the batches there have no records, it returns the
+// offset after them, and the end of the log. It returns the offset itself if there are records, or
+// no batches: then the log may end there, or the leader does not return them yet.
+func (l *Log) gap(ctx context.Context, p broker.Partition, offset int64) (next, end int64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	leader, err := l.presentLeader(ctx, p)
 	if err != nil {
 		return offset, 0, err
 	}
-	resp, err := request(ctx, l, l.admin.Broker(int(leader.node)), fetchAt(p, leader, offset, l.opts.FetchBytes).RequestWith)
+	resp, err := request(ctx, l, l.admin.Broker(int(leader.node)),
+		fetchAt(p, leader, offset, l.opts.FetchBytes).RequestWith)
 	if err != nil {
 		return offset, 0, err
 	}
@@ -32,12 +33,14 @@ func (l *Log) hole(ctx context.Context, p broker.Partition, offset int64) (next,
 		return offset, 0, err
 	}
 	if len(resp.Topics) == 0 {
-		return offset, 0, nil // a broker that has nothing new may leave the partition out
+		return offset, 0, nil // a broker without news may leave the partition out
 	}
 	if len(resp.Topics) != 1 || len(resp.Topics[0].Partitions) != 1 {
 		return offset, 0, fmt.Errorf("broker sent %d topics instead of one partition", len(resp.Topics))
 	}
-	found, next := kgo.ProcessFetchPartition(kgo.ProcessFetchPartitionOpts{KeepControlRecords: true, Offset: offset, Topic: p.Topic, Partition: p.ID},
+	found, next := kgo.ProcessFetchPartition(kgo.ProcessFetchPartitionOpts{
+		KeepControlRecords: true, Offset: offset, Topic: p.Topic, Partition: p.ID,
+	},
 		&resp.Topics[0].Partitions[0], kgo.DefaultDecompressor(), nil)
 	if found.Err != nil || len(found.Records) > 0 {
 		return offset, 0, found.Err
@@ -58,13 +61,13 @@ func fetchAt(p broker.Partition, leader leadership, offset int64, bytes int) *km
 	return req
 }
 
-// passHole moves a reader that gets nothing behind offsets that have no record, if that is why. The caller is told by a batch without
-// records. An error of the question is none of the reader, which goes on as before.
-func (r *reader) passHole(ctx context.Context, wasAtEnd bool) (broker.Batch, bool) {
-	if wasAtEnd || !r.atEnd { // only once for each time that nothing comes where more was to be expected
+// passGap moves a reader that gets nothing past offsets without records, if there are any, and
+// returns a batch without records. If the request fails, the reader goes on as before.
+func (r *reader) passGap(ctx context.Context, wasAtEnd bool) (broker.Batch, bool) {
+	if wasAtEnd || !r.atEnd { // only once each time that nothing comes before the end
 		return broker.Batch{}, false
 	}
-	next, end, err := r.log.hole(ctx, r.part, r.next)
+	next, end, err := r.log.gap(ctx, r.part, r.next)
 	if err != nil || next <= r.next {
 		return broker.Batch{}, false
 	}

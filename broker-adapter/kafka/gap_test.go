@@ -12,13 +12,15 @@ import (
 // emptyBatch is what compaction leaves of the last batch of a log: the offsets, and no records.
 func emptyBatch(first int64, offsets int32) []byte {
 	b := (&kmsg.RecordBatch{
-		FirstOffset: first, Length: 49, Magic: 2, LastOffsetDelta: offsets - 1, ProducerID: -1, ProducerEpoch: -1, FirstSequence: -1,
+		FirstOffset: first, Length: 49, Magic: 2, LastOffsetDelta: offsets - 1, ProducerID: -1, ProducerEpoch: -1,
+		FirstSequence: -1,
 	}).AppendTo(nil)
 	binary.BigEndian.PutUint32(b[17:], crc32.Checksum(b[21:], crc32.MakeTable(crc32.Castagnoli)))
 	return b
 }
 
-// TestTheLastRecordsAreCompactedAway: a reader is told of offsets at the end of the log that have no record, instead of waiting for them.
+// TestTheLastRecordsAreCompactedAway: a reader passes offsets at the end of the log that have no
+// record, instead of waiting for them.
 func TestTheLastRecordsAreCompactedAway(t *testing.T) {
 	for _, from := range []int64{0, 2} {
 		cluster := fake(t, 1)
@@ -45,17 +47,17 @@ func TestTheLastRecordsAreCompactedAway(t *testing.T) {
 		mustAppend(t, l, p, text("4"))
 		batch, err := r.Next(deadline(t))
 		if err != nil || batch.Records[0].Offset != 4 {
-			t.Fatalf("behind the hole: %+v, %v", batch, err)
+			t.Fatalf("after the gap: %+v, %v", batch, err)
 		}
 		for _, offset := range []int64{0, 4, 5} { // there are records, and 5 is the end
-			if next, _, err := l.hole(t.Context(), p, offset); err != nil || next != offset {
-				t.Errorf("at offset %d: a hole up to %d, %v", offset, next, err)
+			if next, _, err := l.gap(t.Context(), p, offset); err != nil || next != offset {
+				t.Errorf("at offset %d: a gap up to %d, %v", offset, next, err)
 			}
 		}
 	}
 }
 
-// compactFrom makes the records at an offset and the next one vanish.
+// compactFrom removes the records at an offset and the next one.
 func compactFrom(cluster *kfake.Cluster, offset int64) {
 	cluster.ControlKey(int16(kmsg.Fetch), func(req kmsg.Request) (kmsg.Response, error, bool) {
 		cluster.KeepControl()
