@@ -5,9 +5,10 @@ import (
 	"time"
 )
 
-// Payload is a message of the user's in its encoded form; the engine stores and carries it without looking inside.
+// Payload is an encoded message of the user; the engine stores and forwards it without decoding it.
 type Payload struct {
-	// TypeURL names the type as in google.protobuf.Any, for example type.googleapis.com/shop.v1.ItemAdded.
+	// TypeURL names the type as in google.protobuf.Any, for example
+	// type.googleapis.com/shop.v1.ItemAdded.
 	TypeURL string
 	Value   []byte
 }
@@ -23,7 +24,7 @@ type MetadataEntry struct {
 	IsBinary bool
 }
 
-// Get returns the first text value of a key, and "" when there is none. Keys are compared as they are: in lower case.
+// Get returns the first text value of a key, and "" when there is none. Keys are in lower case.
 func (m Metadata) Get(key string) string {
 	for i := range m {
 		if m[i].Key == key && !m[i].IsBinary {
@@ -33,24 +34,25 @@ func (m Metadata) Get(key string) string {
 	return ""
 }
 
-// Consistency says which state an answer of a command that writes nothing must be of. Answers of commands that write are
-// always durable before they leave.
+// Consistency is the state that a read must answer from. Writes are always durable before they are
+// answered.
 type Consistency uint8
 
 const (
-	// Strong answers are of the state after everything that was answered before the command came.
+	// Strong: the state includes everything that was answered before the command arrived.
 	Strong Consistency = iota
-	// Local answers come from the owner's memory, which may be ahead of the log or, on an owner that was paused, behind it.
+	// Local: the owner's memory, which may be ahead of the log or, if the owner was paused, behind
+	// it.
 	Local
-	// Eventual answers are of some committed state, whichever is at hand.
+	// Eventual: any committed state.
 	Eventual
-	// Bounded answers are of a committed state that was the newest one not longer ago than Command.Bound.
+	// Bounded: a committed state that was the newest no longer ago than Command.Bound.
 	Bounded
-	// AtLeast answers are of a committed state that includes everything before Command.After.
+	// AtLeast: a committed state that includes everything before Command.After.
 	AtLeast
 )
 
-// Relaxed says whether a worker that follows the partition may answer, too.
+// Relaxed reports whether a follower of the partition may answer.
 func (c Consistency) Relaxed() bool { return c >= Eventual }
 
 // String returns the name as callers know it.
@@ -58,35 +60,37 @@ func (c Consistency) String() string {
 	return [...]string{"strong", "local", "eventual", "bounded", "at_least"}[c]
 }
 
-// Command is one call, on its way to an entity or an action.
+// Command is one call of an entity or an action.
 type Command struct {
 	// Service is the full name of the protobuf service, Method the bare name of its method.
 	Service string
 	Method  string
-	// Type is the entity type that it is for, Key the entity; nil and zero for actions.
+	// Type is the entity type, Key the entity; nil and zero for actions.
 	Type    *EntityType
 	Key     Key
 	Payload Payload
 	// Metadata is what the caller sent with the call.
 	Metadata Metadata
-	// ID is the caller's command id (Idempotency-Key, millrace-command-id), scoped by entity and principal. Empty: none.
+	// ID is the caller's command id (Idempotency-Key, millrace-command-id), scoped by entity and
+	// principal. Empty: none.
 	ID string
-	// Source is set when the command was sent because of a record of this journal: an effect, a forward. It takes effect once.
+	// Source is set if the command follows from a record of this journal, as an effect or a
+	// forward. It takes effect once.
 	Source *Source
-	// Timer is set when a timer of the entity has fired.
+	// Timer is set if a timer of the entity has fired.
 	Timer *TimerFiring
 	// Principal is who calls; empty until security is configured.
 	Principal   string
 	Consistency Consistency
-	// Bound is for Bounded, After for AtLeast: one position for each partition that it speaks of.
+	// Bound is for Bounded, After for AtLeast: at most one position for each partition.
 	Bound time.Duration
 	After []Position
 	// TraceParent is the W3C trace context of the call, empty when there is none.
 	TraceParent string
 }
 
-// WithTraceParent returns the command as what a span causes: with its W3C trace context. Empty, there is no span, and it is the
-// command itself.
+// WithTraceParent returns the command as what a span causes: with its W3C trace context. Empty,
+// there is no span, and it is the command itself.
 func (c *Command) WithTraceParent(parent string) *Command {
 	if parent == "" {
 		return c
@@ -96,7 +100,8 @@ func (c *Command) WithTraceParent(parent string) *Command {
 	return &traced
 }
 
-// AfterIn returns what an AtLeast answer must include at least of a partition: everything before this offset.
+// AfterIn returns what an AtLeast answer must include at least of a partition: everything before
+// this offset.
 func (c *Command) AfterIn(partition int32) int64 {
 	for _, p := range c.After {
 		if p.Partition == partition {
@@ -106,41 +111,44 @@ func (c *Command) AfterIn(partition int32) int64 {
 	return 0
 }
 
-// RoutedPrefix begins the command ids that routers give to commands without one, so that they can be sent again when an answer is
-// lost between two workers. No header can carry it, so that callers cannot.
+// RoutedPrefix begins the command ids that routers give to commands without one, so that they can
+// be sent again if an answer is lost between two workers. Callers cannot use it: no header can
+// contain it.
 const RoutedPrefix = "\x01"
 
-// RoutedWindow is how long an owner remembers the id that a router gave to a command: twice as long as any router tries.
+// RoutedWindow is how long an owner remembers the id that a router gave to a command: twice as long
+// as any router tries.
 const RoutedWindow = 2 * time.Minute
 
-// IsRouted says whether a router gave a command id.
+// IsRouted reports whether a router has given a command id.
 func IsRouted(id string) bool { return strings.HasPrefix(id, RoutedPrefix) }
 
 // Reply is an answer to a caller.
 type Reply struct {
 	Payload  Payload
 	Metadata Metadata
-	// Token tells where in the log the answer stands, as callers get it. Empty for actions.
+	// Token is the position of the answer in the log, as callers get it. Empty for actions.
 	Token string
-	// NoPayload marks an answer without a message: the function said nothing to the caller.
+	// NoPayload marks an answer without a message.
 	NoPayload bool
-	// Owner is where callers reach the worker that owns the entity, when the command was sent on to it; else, and when it is not known,
-	// empty.
+	// Owner is where callers reach the worker that owns the entity, if the command was forwarded to
+	// it and the address is known; otherwise empty.
 	Owner string
 }
 
-// Source is the address of the record that a command follows from: the id under which it takes effect once.
+// Source is the address of the record from which a command follows: the id under which it takes
+// effect once.
 type Source struct {
 	Generation, Partition uint16
 	Offset                int64
-	// Index tells commands apart that follow from the same record; 0 for the first.
+	// Index numbers the commands that follow from the same record, from 0.
 	Index uint32
-	// Settled and Open are not part of the address: they are what the source partition says of its progress.
+	// Settled and Open are not part of the address: they are the progress of the source partition.
 	Settled int64
 	Open    []int64
 }
 
-// SourceID is the address alone, which can be compared.
+// SourceID is the address alone; it is comparable.
 type SourceID struct {
 	Generation, Partition uint16
 	Offset                int64
@@ -150,35 +158,36 @@ type SourceID struct {
 // ID returns the address.
 func (s Source) ID() SourceID { return SourceID{s.Generation, s.Partition, s.Offset, s.Index} }
 
-// Is says whether both are the same address.
+// Is reports whether both are the same address.
 func (s Source) Is(t Source) bool { return s.ID() == t.ID() }
 
-// Progress returns what the source partition says of its progress.
+// Progress returns the progress of the source partition.
 func (s Source) Progress() Progress { return Progress{Through: s.Settled, Open: s.Open} }
 
 // TimerFiring is a timer whose time has come.
 type TimerFiring struct {
 	Name string
-	// Due is when it was due, in nanoseconds by the log's clock; Offset that of the record that set it.
+	// Due is when it was due, in nanoseconds by the log's clock; Offset is that of the record that
+	// set it.
 	Due, Offset int64
-	// Schedule is that of a recurring timer, else empty.
+	// Schedule is that of a recurring timer, otherwise empty.
 	Schedule string
 	// Target is the command as it was set.
 	Target Target
-	// Failures is how often the function has failed on it before, under the present owner.
+	// Failures is how often the function has failed on it under the present owner.
 	Failures int
-	// Err is why the command cannot be run, however often it is tried: the function has no such method any more, or it is a command to
-	// another entity by now. Nil: it is run.
+	// Err is why the command can never run: the function no longer has the method, or the command
+	// now belongs to another entity. Nil: it is run.
 	Err *Error
 }
 
 // TimerChange sets or cancels a timer of the entity whose command asks for it.
 type TimerChange struct {
-	// Name is the timer's within its entity; setting one of the same name replaces it.
+	// Name is unique within the entity; setting a timer of the same name replaces it.
 	Name string
-	// Cancel takes the timer away; everything below is empty then.
+	// Cancel cancels the timer; then all fields below are empty.
 	Cancel bool
-	// After is how long after the command's log time it is due. With a Schedule it does not count.
+	// After is how long after the command's log time it is due. It is ignored with a Schedule.
 	After time.Duration
 	// Schedule makes it recurring: five fields as in cron(5), in UTC.
 	Schedule string
@@ -186,7 +195,7 @@ type TimerChange struct {
 	Target Target
 }
 
-// Target is a command of another entity or action of the same user function.
+// Target is a command to an entity or action of the same user function.
 type Target struct {
 	Service  string
 	Method   string
@@ -194,15 +203,16 @@ type Target struct {
 	Metadata Metadata
 }
 
-// SideEffect is a command that is sent because another one succeeded. A Synchronous one is awaited before the caller is
-// answered.
+// SideEffect is a command that is sent because another one succeeded. A Synchronous one is awaited
+// before the caller gets its answer.
 type SideEffect struct {
 	Target
 	Synchronous bool
-	// OnRefused is the bare name of a method of the asking entity's service. When the target refuses, that entity gets the
-	// command, exactly once, with a millrace.effect.v1.Refused. Empty: the refusal is kept for an operator.
+	// OnRefused is the bare name of a method of the sending entity's service. If the target
+	// refuses, that entity gets the command, exactly once, with a millrace.effect.v1.Refused.
+	// Empty: the refusal is kept for an operator.
 	OnRefused string
-	// IgnoreRefusal says that a refusal does not matter: nothing is kept of it. Not together with OnRefused.
+	// IgnoreRefusal drops a refusal without keeping it. It excludes OnRefused.
 	IgnoreRefusal bool
 }
 
@@ -232,8 +242,8 @@ type Outcome struct {
 	StateAction StateAction
 	State       Payload
 
-	// At most one of Reply, Forward and Failure is set; none means that the caller gets no message. Beside a Failure an entity's outcome
-	// has nothing but Restart, an action's nothing but Effects.
+	// At most one of Reply, Forward and Failure is set; none means that the caller gets no message.
+	// With a Failure an entity's outcome may only have Restart, an action's only Effects.
 	Reply   *Reply
 	Forward *Target
 	Failure *Error
@@ -241,11 +251,13 @@ type Outcome struct {
 	Effects []SideEffect
 	// Timers are changes of the entity's timers, in this order.
 	Timers []TimerChange
-	// Restart asks for the entity's memory image to be rebuilt from what is stored; Events are dropped.
+	// Restart makes the engine rebuild the entity's memory image from what is stored; Events are
+	// dropped.
 	Restart bool
 }
 
-// Wrote says whether the outcome has records: changed state, effects, timers. A forward has one only beside others.
+// Wrote reports whether the outcome has records: changed state, effects, timers. A forward has a
+// record only together with others.
 func (o *Outcome) Wrote() bool {
 	return !o.Restart && (len(o.Events) > 0 || o.StateAction != StateKept || len(o.Effects) > 0 || len(o.Timers) > 0)
 }
@@ -255,13 +267,16 @@ type Committed struct {
 	Outcome *Outcome
 	// Repeated: the command took effect earlier, under the same id. Its effects are not sent again.
 	Repeated bool
-	// Wrote: a repeated command stored something beside its forward, whose answer is not kept yet.
+	// Wrote: a repeated command stored something in addition to its forward, whose answer is not
+	// stored yet.
 	Wrote bool
-	// Shared: other attempts under the id, which came before it was committed, have this decision as well.
+	// Shared: other attempts under the id, which came before it was committed, have this decision
+	// as well.
 	Shared bool
-	// Next is the offset in the partition behind everything that the outcome depends on.
+	// Next is the offset in the partition after everything that the outcome depends on.
 	Next int64
-	// FirstEffect is the offset of the record of the first effect, Forward that of the forward's; -1 where there is none.
+	// FirstEffect is the offset of the record of the first effect, Forward that of the forward's;
+	// -1 where there is none.
 	FirstEffect, Forward int64
 	// Progress says which of the partition's effects were done.
 	Progress Progress

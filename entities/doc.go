@@ -1,7 +1,7 @@
-// Package entities is the vocabulary of millrace: what a command is, what a user function decides about it, and what a
-// caller is told. Every other package speaks in these words; this one imports nothing but the standard library
-// and the mutation tests' switch.
+// Package entities has the types that all other packages share: commands, the outcome that a user
+// function decides, and the errors that callers get. It imports only the standard library and the
+// mutation tests' switch.
 //
-// Nothing here has a goroutine or a clock. Values are plain data: whoever receives one may keep it, nobody may change it
-// afterwards, except where a comment says that a buffer is only lent.
+// Nothing here has a goroutine or a clock. Values are plain data: a receiver may keep them and must
+// not change them, except where a comment says that a buffer is only lent.
 package entities

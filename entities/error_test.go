@@ -2,7 +2,7 @@ package entities
 
 import "testing"
 
-// TestNotAppliedTable: every reason has its line, and what it says of a command with an id is what callers hear.
+// TestNotAppliedTable: every reason has a row, and callers of a command with an id get its outcome.
 func TestNotAppliedTable(t *testing.T) {
 	for reason := FunctionRefused; reason <= Internal; reason++ {
 		line, known := notApplied[reason]
@@ -20,9 +20,10 @@ func TestNotAppliedTable(t *testing.T) {
 		} {
 			e := Errorf(reason, NotApplied, "it failed: nothing was applied")
 			e.Checked = c.checked
-			told := e.ForCommand(c.id)
-			if told.Outcome != c.want || told.Reason != reason {
-				t.Errorf("reason %d, id %q, checked %v: the caller hears %s, want %s", reason, c.id, c.checked, told.Outcome, c.want)
+			got := e.ForCommand(c.id)
+			if got.Outcome != c.want || got.Reason != reason {
+				t.Errorf("reason %d, id %q, checked %v: the caller gets %s, want %s", reason, c.id, c.checked, got.Outcome,
+					c.want)
 			}
 			if e.Outcome != NotApplied {
 				t.Error("the error itself was changed")
@@ -36,7 +37,8 @@ func TestNotAppliedTable(t *testing.T) {
 	}
 	const want = `the queue is full: this attempt applied nothing, try again later; it is not known whether an earlier attempt under the ` +
 		`command id "X" took effect: send it again under the same id`
-	if got := Errorf(Overloaded, NotApplied, "the queue is full: nothing was applied, try again later").ForCommand("X").Message; got != want {
+	if got := Errorf(Overloaded, NotApplied,
+		"the queue is full: nothing was applied, try again later").ForCommand("X").Message; got != want {
 		t.Errorf("the message is\n%s\nwant\n%s", got, want)
 	}
 }

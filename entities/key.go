@@ -23,19 +23,22 @@ func ParseKey(s string) (Key, error) {
 	return Key{Type: typ, ID: id}, nil
 }
 
-// Slots is the number of slots into which entity ids are hashed. A partition is a contiguous range of slots.
+// Slots is the number of slots into which entity ids are hashed. A partition is a contiguous range
+// of slots.
 const Slots = 4096
 
-// Slot returns the slot of an entity id: murmur2(id) & 4095, with Kafka's murmur2, so that other tools can compute it.
-// Entities of different types with the same id lie together.
+// Slot returns the slot of an entity id: murmur2(id) & 4095, with Kafka's murmur2, so that other
+// tools can compute it. Entities of different types with the same id are in the same slot.
 func Slot(id string) int { return int(murmur2(id) & (Slots - 1)) }
 
-// Partition returns the partition of an entity id in a journal of the given number of partitions, a power of two.
+// Partition returns the partition of an entity id in a journal of the given number of partitions, a
+// power of two.
 func Partition(id string, partitions int) int32 {
 	return int32(Slot(id) * partitions / Slots) //nolint:gosec // below 4096
 }
 
-// murmur2 is the 32-bit hash that Kafka's default partitioner uses (seed 0x9747b28c), without the sign bit being cleared.
+// murmur2 is the 32-bit hash that Kafka's default partitioner uses (seed 0x9747b28c), without the
+// sign bit being cleared.
 func murmur2(s string) uint32 {
 	const (
 		seed = 0x9747b28c

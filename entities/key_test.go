@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// TestMurmur2IsKafkas: other tools compute an entity's slot with Kafka's own hash, whose published test values these are.
+// TestMurmur2IsKafkas: other tools compute an entity's slot with Kafka's own hash, whose published
+// test values these are.
 func TestMurmur2IsKafkas(t *testing.T) {
 	for text, want := range map[string]int32{
 		"21":                         -973932308,
@@ -22,7 +23,8 @@ func TestMurmur2IsKafkas(t *testing.T) {
 	}
 }
 
-// TestPartitionsAreRangesOfSlots: halving the number of partitions joins neighbours and moves nobody else.
+// TestPartitionsAreRangesOfSlots: halving the number of partitions joins neighbours and moves
+// nothing else.
 func TestPartitionsAreRangesOfSlots(t *testing.T) {
 	for _, id := range []string{"", "42", "apple", strings.Repeat("x", 1024)} {
 		for p := 4096; p > 1; p /= 2 {
@@ -35,7 +37,8 @@ func TestPartitionsAreRangesOfSlots(t *testing.T) {
 
 // TestParseKey: the type ends at the first slash, and both parts are needed.
 func TestParseKey(t *testing.T) {
-	if key, err := ParseKey("cart/a/b"); err != nil || key != (Key{Type: "cart", ID: "a/b"}) || key.String() != "cart/a/b" {
+	if key, err := ParseKey("cart/a/b"); err != nil || key != (Key{Type: "cart", ID: "a/b"}) ||
+		key.String() != "cart/a/b" {
 		t.Errorf("cart/a/b is read as %+v, %v", key, err)
 	}
 	for _, wrong := range []string{"", "cart", "cart/", "/42"} {
@@ -45,12 +48,15 @@ func TestParseKey(t *testing.T) {
 	}
 }
 
-// TestTokens: a token comes back as it was issued, and whatever else is given is told apart with a reason.
+// TestTokens: a token decodes to what was issued, and anything else is refused with a reason.
 func TestTokens(t *testing.T) {
-	issued := Token{App: "shop", Generation: 1, Positions: []Position{{Partition: 12, Next: 8813}, {Partition: 3, Next: 2}}}
+	issued := Token{
+		App: "shop", Generation: 1, Positions: []Position{{Partition: 12, Next: 8813}, {Partition: 3, Next: 2}},
+	}
 	text := issued.Encode()
 	got, err := DecodeToken("shop", text)
-	if err != nil || got.Generation != 1 || len(got.Positions) != 2 || got.Positions[0] != (Position{3, 2}) || got.Positions[1] != (Position{12, 8813}) {
+	if err != nil || got.Generation != 1 || len(got.Positions) != 2 || got.Positions[0] != (Position{3, 2}) ||
+		got.Positions[1] != (Position{12, 8813}) {
 		t.Fatalf("issued %+v, read %+v, %v", issued, got, err)
 	}
 	changed := text[:8] + "A" + text[9:]

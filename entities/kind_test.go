@@ -21,7 +21,9 @@ func TestKinds(t *testing.T) {
 	if s := Kind(250).Spec(); !s.HasEntities || s.Served() || Kind(250).String() != "kind 250" {
 		t.Errorf("a number without a kind: %+v", s)
 	}
-	for kind, want := range map[Kind]bool{EventSourced: true, Value: true, Action: true, Replicated: false, KindUnspecified: false} {
+	for kind, want := range map[Kind]bool{
+		EventSourced: true, Value: true, Action: true, Replicated: false, KindUnspecified: false,
+	} {
 		if kind.Spec().Served() != want {
 			t.Errorf("served %s: %v", kind, !want)
 		}

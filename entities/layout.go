@@ -5,28 +5,30 @@ import (
 	"fmt"
 )
 
-// Layout is everything that says where in a journal an entity's records are. The records of a journal were written by one layout, and
-// mean nothing by another: so it stands in every claim and in every store, and whatever differs is refused.
+// Layout is everything that determines where in a journal an entity's records are. All records of a
+// journal are written under one layout: every claim and every store contains it, and a different
+// one is refused.
 type Layout struct {
 	App        string
 	Generation uint16
-	// Partitions is how many partitions hold the data: a power of two up to Slots. The topic may have more; those hold nothing.
+	// Partitions is how many partitions hold the data: a power of two up to Slots. The topic may
+	// have more; those hold nothing.
 	Partitions int32
 	Slots      int32
 	// Hash names the function from an entity id to its slot.
 	Hash string
 }
 
-// Generation is that of the journals that this version writes.
+// Generation is the generation of the journals that this version writes.
 const Generation = 1
 
 // slotHash is the hash of Slot.
 const slotHash = "murmur2"
 
-// ErrLayout: something was written, or is routed, by another layout than this process uses.
+// ErrLayout: something was written, or is routed, under another layout than that of this process.
 var ErrLayout = errors.New("the layout differs")
 
-// LayoutOf returns the layout by which this version writes the journal of an app with that many partitions.
+// LayoutOf returns the layout of the journal of an app with that many partitions.
 func LayoutOf(app string, partitions int32) Layout {
 	return Layout{App: app, Generation: Generation, Partitions: partitions, Slots: Slots, Hash: slotHash}
 }
@@ -39,15 +41,17 @@ func (l Layout) Check() error {
 	return nil
 }
 
-// Has says whether there is a partition of that number.
+// Has reports whether there is a partition of that number.
 func (l Layout) Has(partition int32) bool { return partition >= 0 && partition < l.Partitions }
 
 // String returns the layout as shown to people.
 func (l Layout) String() string {
-	return fmt.Sprintf("app %q, generation %d, %d partitions, %d slots, hash %q", l.App, l.Generation, l.Partitions, l.Slots, l.Hash)
+	return fmt.Sprintf("app %q, generation %d, %d partitions, %d slots, hash %q", l.App, l.Generation, l.Partitions,
+		l.Slots, l.Hash)
 }
 
-// Differs compares the layout of this process with another one; what says whose that is. The error names both, and the remedy.
+// Differs compares the layout of this process with another one; what names the owner of that one.
+// The error names both, and the remedy.
 func (l Layout) Differs(other Layout, what string) error {
 	if l == other {
 		return nil
@@ -56,7 +60,9 @@ func (l Layout) Differs(other Layout, what string) error {
 	alike.Partitions = l.Partitions
 	if l == alike {
 		return fmt.Errorf("%w: %s is of %d partitions, this process uses %d: nothing is lost, but entities would be looked for where they are not; "+
-			"if %d is right, start this process with --partitions %d", ErrLayout, what, other.Partitions, l.Partitions, other.Partitions, other.Partitions)
+			"if %d is right, start this process with --partitions %d", ErrLayout, what, other.Partitions, l.Partitions,
+			other.Partitions, other.Partitions)
 	}
-	return fmt.Errorf("%w: %s is of %s; this process uses %s: start it with the settings and the version of what it belongs to", ErrLayout, what, other, l)
+	return fmt.Errorf("%w: %s is of %s; this process uses %s: start it with the same settings and version", ErrLayout,
+		what, other, l)
 }

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestLayoutsThatDiffer: whatever says where an entity is counts, and the error names both sides and, for the number of partitions, the
-// setting that helps.
+// TestLayoutsThatDiffer: every field counts, and the error names both sides and, for the number of
+// partitions, the setting to change.
 func TestLayoutsThatDiffer(t *testing.T) {
 	mine := LayoutOf("shop", 8)
 	if err := mine.Differs(LayoutOf("shop", 8), "the journal"); err != nil {
@@ -39,7 +39,9 @@ func TestLayoutsThatDiffer(t *testing.T) {
 
 // TestPartitionCounts: a power of two from 1 to the number of slots.
 func TestPartitionCounts(t *testing.T) {
-	for count, right := range map[int32]bool{-4: false, 0: false, 1: true, 2: true, 3: false, 12: false, 16: true, 4096: true, 8192: false, 1 << 30: false} {
+	for count, right := range map[int32]bool{
+		-4: false, 0: false, 1: true, 2: true, 3: false, 12: false, 16: true, 4096: true, 8192: false, 1 << 30: false,
+	} {
 		if err := LayoutOf("shop", count).Check(); (err == nil) != right {
 			t.Errorf("%d partitions: %v", count, err)
 		}

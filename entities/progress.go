@@ -6,14 +6,14 @@ import "slices"
 const MaxOpen = 64
 
 // Progress says which effects of a partition are done: all those with offsets below Through, except
-// those in Open. Whatever it says stays true, because an effect that is done is never sent again.
+// those in Open. It never becomes false, because an effect that is done is never sent again.
 type Progress struct {
 	Through int64
 	// Open is in ascending order. It is shared, and never changed.
 	Open []int64
 }
 
-// Done says whether the effect of an offset is known to be done.
+// Done reports whether the effect of an offset is known to be done.
 func (p Progress) Done(offset int64) bool {
 	if offset >= p.Through {
 		return false
@@ -22,8 +22,8 @@ func (p Progress) Done(offset int64) bool {
 	return !open
 }
 
-// Latest returns the one of two statements of a partition that says more: the one that reaches
-// further, and of two that reach equally far the one with fewer exceptions.
+// Latest returns the later of two values for one partition: the one with the higher Through; if
+// these are equal, the one with fewer exceptions.
 func (p Progress) Latest(q Progress) Progress {
 	if q.Through > p.Through || (q.Through == p.Through && len(q.Open) < len(p.Open)) {
 		return q

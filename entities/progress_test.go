@@ -2,10 +2,12 @@ package entities
 
 import "testing"
 
-// TestProgress: which effects a statement covers, and which of two statements says more.
+// TestProgress: which effects a progress covers, and which of two is later.
 func TestProgress(t *testing.T) {
 	p := Progress{Through: 10, Open: []int64{3, 7}}
-	for offset, done := range map[int64]bool{0: true, 2: true, 3: false, 4: true, 7: false, 9: true, 10: false, 11: false} {
+	for offset, done := range map[int64]bool{
+		0: true, 2: true, 3: false, 4: true, 7: false, 9: true, 10: false, 11: false,
+	} {
 		if p.Done(offset) != done {
 			t.Errorf("Done(%d) is %v", offset, !done)
 		}

@@ -9,52 +9,59 @@ import (
 type Loaded struct {
 	// Sequence is that of the last stored event; 0 when there is none. Event-sourced entities only.
 	Sequence uint64
-	// State is the newest value or snapshot, nil when there is none: never stored, or deleted. StateSequence is that of the last
-	// event in a snapshot.
+	// State is the newest value or snapshot, nil when there is none: never stored, or deleted.
+	// StateSequence is that of the last event in a snapshot.
 	State         *Payload
 	StateSequence uint64
-	// Events calls yield for each event after State, in order, and stops at yield's first error, which it returns.
-	// Nil when there are none. Payloads are valid only during the call.
+	// Events calls yield for each event after State, in order, and stops at yield's first error,
+	// which it returns. Nil when there are none. Payloads are valid only during the call.
 	Events func(yield func(Event) error) error
 }
 
-// Loader reads the stored state of one entity. The engine guarantees that nothing is in flight for the entity meanwhile.
+// Loader reads the stored state of one entity. The engine guarantees that nothing is in flight for
+// the entity meanwhile.
 type Loader func(ctx context.Context) (Loaded, error)
 
-// Session is the conversation with the user function about one active entity. The engine calls Handle for one command at
-// a time, and neither Handle nor Close after Close.
+// Session is the conversation with the user function about one active entity. The engine calls
+// Handle for one command at a time, and neither Handle nor Close after Close.
 type Session interface {
-	// Handle lets the function decide about one command. An *Error with reason FunctionFailed means that the session has
-	// ended: its memory may be ahead of what is stored, and the engine calls Close and opens another one for the next command.
+	// Handle makes the function decide about one command. An *Error with reason FunctionFailed
+	// means that the session has ended: its memory may be ahead of what is stored. The engine calls
+	// Close and opens another session for the next command.
 	Handle(ctx context.Context, inv Invocation) (*Outcome, error)
-	// Close ends the conversation in order and waits for the function to agree, until ctx ends; then it cuts the line.
+	// Close ends the conversation and waits for the function to end it, too; when ctx ends it
+	// aborts.
 	Close(ctx context.Context)
-	// Ended is closed when the conversation ended from the other side while no command was running. It may be nil when that
-	// cannot happen.
+	// Ended is closed if the function ends the conversation while no command is running. It may be
+	// nil if that cannot happen.
 	Ended() <-chan struct{}
 	// Size estimates the memory that the session holds, in bytes.
 	Size() int
 }
 
-// Ahead is a Session that takes commands before their turn, so that a command's way to the function and back is not added to that of
-// the one before. The engine announces commands in the order in which it calls Handle for them, and leaves none out as long as it
-// uses the session. None of these methods overlaps with another, or with Handle and Close.
+// Ahead is a Session that takes commands before their turn, so that the round trips of consecutive
+// commands to the function overlap. The engine announces commands in the order in which it calls
+// Handle for them, and leaves none out as long as it uses the session. None of these methods
+// overlaps with another, or with Handle and Close.
 type Ahead interface {
 	Session
-	// Room is how many commands Announce takes now, the next one included. Less than two: there is no point in announcing.
+	// Room returns how many commands Announce takes now, the next one included. Below two there is
+	// no point in announcing.
 	Room() int
-	// Announce sends commands to the function. Those that it does not take, for whatever reason, are sent by Handle.
+	// Announce sends commands to the function. Those that it does not send are sent by Handle.
 	Announce(invs []Invocation)
-	// Ready says that the next command was announced and that the function has decided: Handle does not wait.
+	// Ready reports whether the next command was announced and decided by the function, so that
+	// Handle does not wait.
 	Ready() bool
 }
 
-// EntityType is what the engine has to know of one stateful service.
+// EntityType is what the engine needs to know about one stateful service.
 type EntityType struct {
 	Service string
 	// Name is the persistence id, the Type of its Keys.
 	Name string
 	Kind Kind
-	// PassivateAfter is the idle time after which a session is closed; 0 means the configured default.
+	// PassivateAfter is the idle time after which a session is closed; 0 means the configured
+	// default.
 	PassivateAfter time.Duration
 }

@@ -11,17 +11,17 @@ import (
 	"slices"
 )
 
-// ErrToken: a token that was not issued by millrace, was cut, or belongs to another app.
+// ErrToken: a token was not issued by millrace, is truncated, or belongs to another app.
 var ErrToken = errors.New("token is not valid")
 
-// Position is a place in one partition: everything before Next.
+// Position is a position in one partition: it covers all offsets before Next.
 type Position struct {
 	Partition int32
 	Next      int64
 }
 
-// Token is a vector of positions in the journal of one app and generation. It says how fresh an answer is, and how fresh
-// one is wanted; it is no capability.
+// Token is a vector of positions in the journal of one app and generation. It says how fresh an
+// answer is, or has to be. It is not a capability.
 type Token struct {
 	App        string
 	Generation uint32
@@ -31,7 +31,8 @@ type Token struct {
 // tokenVersion is the first byte of an encoded token.
 const tokenVersion = 1
 
-// Encode returns the token as callers get it: base64url of version, app (its checksum), generation, positions, checksum.
+// Encode returns the token as callers get it: base64url of version, app (its checksum), generation,
+// positions, checksum.
 func (t *Token) Encode() string {
 	buf := make([]byte, 0, 24+10*len(t.Positions))
 	buf = append(buf, tokenVersion)
@@ -43,7 +44,7 @@ func (t *Token) Encode() string {
 		buf = binary.AppendUvarint(buf, uint64(p.Next))      //nolint:gosec // offsets are positive
 	}
 	sum := crc32.Checksum(buf, crc32.MakeTable(crc32.Castagnoli))
-	return base64.RawURLEncoding.EncodeToString(binary.BigEndian.AppendUint16(buf, uint16(sum))) //nolint:gosec // half of it is enough against typing errors
+	return base64.RawURLEncoding.EncodeToString(binary.BigEndian.AppendUint16(buf, uint16(sum))) //nolint:gosec // half of it
 }
 
 // DecodeToken reads a token that was issued for the given app.
@@ -67,7 +68,7 @@ func DecodeToken(app, s string) (Token, error) {
 	next := func() uint64 {
 		v, n := binary.Uvarint(rest)
 		if n <= 0 {
-			err = fmt.Errorf("%w: %q ends too early", ErrToken, s)
+			err = fmt.Errorf("%w: %q is truncated", ErrToken, s)
 			rest = nil
 			return 0
 		}
@@ -76,7 +77,8 @@ func DecodeToken(app, s string) (Token, error) {
 	}
 	generation := next()
 	if err == nil && generation != Generation {
-		return Token{}, fmt.Errorf("%w: it is of generation %d of the journal, which is in generation %d", ErrToken, generation, Generation)
+		return Token{}, fmt.Errorf("%w: it is from generation %d of the journal, which has generation %d", ErrToken,
+			generation, Generation)
 	}
 	t.Generation = Generation
 	for len(rest) > 0 && err == nil {
@@ -84,7 +86,7 @@ func DecodeToken(app, s string) (Token, error) {
 		if err == nil && (partition >= Slots || offset > math.MaxInt64) {
 			err = fmt.Errorf("%w: %q names offset %d of partition %d, which no journal has", ErrToken, s, offset, partition)
 		}
-		t.Positions = append(t.Positions, Position{Partition: int32(partition), Next: int64(offset)}) //nolint:gosec // looked at
+		t.Positions = append(t.Positions, Position{Partition: int32(partition), Next: int64(offset)}) //nolint:gosec // checked
 	}
 	return t, err
 }

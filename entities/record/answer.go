@@ -9,10 +9,11 @@ import (
 	recordv1 "github.com/millrace-io/millrace/proto/gen/millrace/record/v1"
 )
 
-// noCode stands for a failure without a code. Code 0 is an answer that is no failure.
+// noCode means a failure without a code. Code 0 is an answer that is not a failure.
 const noCode = -1
 
-// EncodeAnswer encodes what the caller of a command is told, as Envelope.Answer has it: a repeat under the same id gets the same.
+// EncodeAnswer encodes what the caller of a command is told, as Envelope.Answer has it: a repeat
+// under the same id gets the same.
 func EncodeAnswer(out *entities.Outcome) []byte {
 	a := &recordv1.Answer{}
 	switch {
@@ -44,8 +45,8 @@ func EncodeAnswer(out *entities.Outcome) []byte {
 	return mustMarshal("answer", a)
 }
 
-// DecodeAnswer is the way back: the outcome as it was told the first time, without effects. wrote: the answer was left to a
-// forward, and the command stored something beside that.
+// DecodeAnswer decodes an answer: the outcome as it was sent the first time, without effects.
+// wrote: the answer is that of a forward, and the command stored something in addition.
 func DecodeAnswer(b []byte) (out *entities.Outcome, wrote bool, err error) {
 	a := &recordv1.Answer{}
 	if err := proto.Unmarshal(b, a); err != nil {
@@ -68,7 +69,8 @@ func outcomeOf(a *recordv1.Answer) *entities.Outcome {
 		return &entities.Outcome{Failure: e}
 	case a.GetCode() != 0:
 		e := &entities.Error{
-			Reason: entities.FunctionRefused, Outcome: entities.Refused, Message: a.GetMessage(), Code: uint32(max(0, a.GetCode())),
+			Reason: entities.FunctionRefused, Outcome: entities.Refused, Message: a.GetMessage(),
+			Code: uint32(max(0, a.GetCode())),
 		}
 		switch {
 		case a.GetApplied():
@@ -79,8 +81,9 @@ func outcomeOf(a *recordv1.Answer) *entities.Outcome {
 		return &entities.Outcome{Failure: e}
 	case a.GetForward() != nil:
 		return &entities.Outcome{Forward: &entities.Target{
-			Service: a.GetForward().GetService(), Method: a.GetForward().GetMethod(), Metadata: fromMetadata(a.GetForward().GetMetadata()),
-			Payload: entities.Payload{TypeURL: a.GetForwardTypeUrl(), Value: a.GetForwardPayload()},
+			Service: a.GetForward().GetService(), Method: a.GetForward().GetMethod(),
+			Metadata: fromMetadata(a.GetForward().GetMetadata()),
+			Payload:  entities.Payload{TypeURL: a.GetForwardTypeUrl(), Value: a.GetForwardPayload()},
 		}}
 	case a.GetTypeUrl() == "" && a.GetToken() == "":
 		return &entities.Outcome{}

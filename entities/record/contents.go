@@ -32,7 +32,8 @@ func EncodeSettled(s *recordv1.Settled) []byte { return mustMarshal("settled rec
 // EncodeTimer encodes Envelope.Timer.
 func EncodeTimer(t *recordv1.Timer) []byte { return mustMarshal("timer", t) }
 
-// mustMarshal panics where only text that is not UTF-8 can fail; what reaches records was checked for that.
+// mustMarshal panics on an error. Only text that is not UTF-8 can cause one, and that was checked
+// before.
 func mustMarshal(what string, m proto.Message) []byte {
 	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
 	if err != nil {

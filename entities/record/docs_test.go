@@ -11,8 +11,8 @@ import (
 	recordv1 "github.com/millrace-io/millrace/proto/gen/millrace/record/v1"
 )
 
-// TestRecordFormatDocument compares the tables of docs/record-format.md with the schema: every kind and every field must
-// stand there under its number, and nothing else may.
+// TestRecordFormatDocument compares the tables of docs/record-format.md with the schema: every kind
+// and every field must be there under its number, and nothing else.
 func TestRecordFormatDocument(t *testing.T) {
 	content, err := os.ReadFile(filepath.Join("..", "..", "docs", "record-format.md"))
 	if err != nil {
@@ -48,13 +48,16 @@ func TestRecordFormatDocument(t *testing.T) {
 	}
 }
 
-// TestWrittenKindsAreDocumented holds the column "since" to the kinds that this version knows.
+// TestWrittenKindsAreDocumented compares the column "since" with the kinds that this version knows.
 func TestWrittenKindsAreDocumented(t *testing.T) {
 	content, err := os.ReadFile(filepath.Join("..", "..", "docs", "record-format.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	known := map[Kind]bool{Event: true, State: true, Delete: true, Snapshot: true, Effect: true, Settled: true, TimerSet: true, TimerCancelled: true, TimerFired: true, Claim: true, Barrier: true, Release: true, Answered: true, Refused: true}
+	known := map[Kind]bool{
+		Event: true, State: true, Delete: true, Snapshot: true, Effect: true, Settled: true, TimerSet: true,
+		TimerCancelled: true, TimerFired: true, Claim: true, Barrier: true, Release: true, Answered: true, Refused: true,
+	}
 	for number, name := range recordv1.Kind_name {
 		if number == 0 {
 			continue
@@ -69,7 +72,7 @@ func TestWrittenKindsAreDocumented(t *testing.T) {
 	}
 }
 
-// row is how a line of a table begins.
+// row matches the beginning of a line of a table.
 func row(number int, cells ...string) string {
 	return "| " + strconv.Itoa(number) + " | " + strings.Join(cells, " | ") + " |"
 }

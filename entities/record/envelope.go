@@ -12,10 +12,11 @@ import (
 	recordv1 "github.com/millrace-io/millrace/proto/gen/millrace/record/v1"
 )
 
-// Offset is an offset that a record names. Records have them unsigned, the log signed; both are never negative.
+// Offset converts an offset in a record to one of the log. Records have them unsigned, the log
+// signed; neither is negative.
 func Offset(n uint64) int64 { return int64(n) } //nolint:gosec // offsets are positive
 
-// Unsigned is an offset as a record names it.
+// Unsigned converts an offset of the log to one in a record.
 func Unsigned(offset int64) uint64 { return uint64(offset) } //nolint:gosec // offsets are positive
 
 // HeaderKey is the name of the one header that carries the envelope.
@@ -27,8 +28,8 @@ const Version = 1
 // Kind says what a record is.
 type Kind = recordv1.Kind
 
-// The kinds that this version writes or reads. Others are kept for later and skipped by the fold with an error that names
-// them.
+// The kinds that this version writes or reads. Others are reserved; the fold skips them with an
+// error that names them.
 const (
 	Event    = recordv1.Kind_KIND_EVENT
 	State    = recordv1.Kind_KIND_STATE
@@ -55,18 +56,19 @@ var (
 	ErrNoEnvelope = errors.New("record has no envelope")
 	// ErrVersion: the envelope was written by a newer version.
 	ErrVersion = errors.New("envelope version is not known")
-	// ErrMalformed: the envelope's bytes make no sense.
+	// ErrMalformed: the envelope cannot be decoded.
 	ErrMalformed = errors.New("envelope is malformed")
 )
 
-// Envelope is what a record says beside its value. The zero value of a field is an absent field.
+// Envelope is the metadata of a record. The zero value of a field is an absent field.
 type Envelope struct {
 	Kind Kind
-	// Epoch and Nonce name the ownership under which it was written.
+	// Epoch and Nonce identify the ownership under which it was written.
 	Epoch, Nonce uint64
 	// LogTime is in nanoseconds since the Unix epoch, by the log's own clock.
 	LogTime int64
-	// Index and Count place it in the group of its command; Count 0 means 1.
+	// Index and Count are its position in, and the size of, the group of its command; Count 0 means
+	// 1.
 	Index, Count uint32
 	// Sequence is that of the event, or of the last event that a snapshot covers.
 	Sequence uint64
@@ -87,14 +89,16 @@ type Envelope struct {
 	Claim         *ClaimInfo
 	// Target is an encoded millrace.record.v1.Target, Timer an encoded millrace.record.v1.Timer.
 	Target, Timer []byte
-	// Restores is the offset at which the log had the record for which this one stands, since a repair; 0: it stands for itself.
+	// Restores is set by a repair: the offset at which the log had the record that this one
+	// replaces. 0: it replaces none.
 	Restores uint64
-	// Refuses is, of a refused record, the offset of the effect; Answer then has code and text of the refusal.
+	// Refuses is set in refused records: the offset of the effect. Answer then has code and text of
+	// the refusal.
 	Refuses uint64
 }
 
-// Address returns the offset by which a record at offset is known: to the targets of its effects, and to those who repeat its
-// command. Only what a repair wrote again has another one than its own.
+// Address returns the offset that identifies a record: to the targets of its effects, and for
+// deduplication. It is the record's own offset, except for records that a repair has written again.
 func (e *Envelope) Address(offset int64) int64 {
 	if e.Restores > 0 {
 		return Offset(e.Restores)
@@ -131,7 +135,8 @@ type ClaimInfo struct {
 	Floor uint64
 	// Layout is that of the claimant; zero in claims of older versions.
 	Layout entities.Layout
-	// Lost is set by a repair: how many records the log proves to have lost before the claim. An operator has accepted that.
+	// Lost is set by a repair: how many records the log provably lost before the claim, as accepted
+	// by an operator.
 	Lost uint64
 	// Types are the entity types that the claimant serves.
 	Types []string
@@ -205,12 +210,16 @@ func (e *Envelope) Append(buf []byte) []byte {
 // EncodedSize returns the number of bytes that Append appends.
 func (e *Envelope) EncodedSize() int {
 	n := 1 + sizeUint(fieldKind, uint64(e.Kind)) + sizeUint(fieldEpoch, e.Epoch) + sizeFixed(fieldNonce, e.Nonce) + //nolint:gosec // as in Append
-		sizeFixed(fieldLogTime, uint64(e.LogTime)) + sizeUint(fieldIndex, uint64(e.Index)) + sizeUint(fieldCount, uint64(e.Count)) + //nolint:gosec // as in Append
-		sizeUint(fieldSequence, e.Sequence) + sizeBytes(fieldTypeURL, len(e.TypeURL)) + sizeUint(fieldPreviousSnapshot, e.PreviousSnapshot) +
-		sizeUint(fieldOrdinal, e.Ordinal) + sizeBytes(fieldCommandID, len(e.CommandID)) + sizeBytes(fieldPrincipal, len(e.Principal)) +
+		sizeFixed(fieldLogTime, uint64(e.LogTime)) + //nolint:gosec // as in Append
+		sizeUint(fieldIndex, uint64(e.Index)) + sizeUint(fieldCount, uint64(e.Count)) +
+		sizeUint(fieldSequence, e.Sequence) + sizeBytes(fieldTypeURL, len(e.TypeURL)) +
+		sizeUint(fieldPreviousSnapshot, e.PreviousSnapshot) +
+		sizeUint(fieldOrdinal, e.Ordinal) + sizeBytes(fieldCommandID, len(e.CommandID)) +
+		sizeBytes(fieldPrincipal, len(e.Principal)) +
 		sizeFixed(fieldPayloadHash, e.PayloadHash) + sizeBytes(fieldAnswer, len(e.Answer)) +
 		sizeBytes(fieldCorrelationID, len(e.CorrelationID)) + sizeBytes(fieldTraceParent, len(e.TraceParent)) +
-		sizeBytes(fieldTarget, len(e.Target)) + sizeBytes(fieldTimer, len(e.Timer)) + sizeUint(fieldRestores, e.Restores) + sizeUint(fieldRefuses, e.Refuses)
+		sizeBytes(fieldTarget, len(e.Target)) + sizeBytes(fieldTimer, len(e.Timer)) +
+		sizeUint(fieldRestores, e.Restores) + sizeUint(fieldRefuses, e.Refuses)
 	if e.Cause != nil {
 		n += protowire.SizeTag(fieldCause) + protowire.SizeBytes(e.Cause.size())
 	}
@@ -221,7 +230,8 @@ func (e *Envelope) EncodedSize() int {
 }
 
 func (c *Cause) size() int {
-	return sizeUint(1, uint64(c.Generation)) + sizeUint(2, uint64(c.Partition)) + sizeUint(3, c.Offset) + sizeUint(4, uint64(c.Index)) +
+	return sizeUint(1, uint64(c.Generation)) + sizeUint(2, uint64(c.Partition)) + sizeUint(3, c.Offset) +
+		sizeUint(4, uint64(c.Index)) +
 		sizeBytes(5, len(c.CommandID)) + sizeUint(6, c.Settled) + sizeBytes(8, c.sizeOpen())
 }
 
@@ -234,7 +244,8 @@ func (c *Cause) sizeOpen() int {
 }
 
 func (c *ClaimInfo) size() int {
-	size := sizeBytes(1, len(c.Worker)) + sizeUint(2, c.ReadTo) + sizeUint(3, c.PreviousEpoch) + sizeFixed(4, c.PreviousNonce) + sizeUint(5, c.Floor) + sizeUint(7, c.Lost)
+	size := sizeBytes(1, len(c.Worker)) + sizeUint(2, c.ReadTo) + sizeUint(3, c.PreviousEpoch) +
+		sizeFixed(4, c.PreviousNonce) + sizeUint(5, c.Floor) + sizeUint(7, c.Lost)
 	if c.Layout != (entities.Layout{}) {
 		size += sizeBytes(6, len(AppendLayout(nil, c.Layout)))
 	}
@@ -307,8 +318,8 @@ func AppendLayout(buf []byte, l entities.Layout) []byte {
 	return fields.AppendString(buf, 5, l.Hash)
 }
 
-// ParseLayout decodes what AppendLayout encodes. Numbers that a Layout has no room for become its largest; what is no layout becomes
-// one that nothing has.
+// ParseLayout decodes what AppendLayout encodes. Numbers that are too large for a Layout become its
+// largest value; invalid bytes become a layout that equals no other.
 func ParseLayout(b []byte) entities.Layout {
 	var l entities.Layout
 	f := fields.Of(b, ErrMalformed)
@@ -332,17 +343,17 @@ func ParseLayout(b []byte) entities.Layout {
 	return l
 }
 
-// Parser decodes envelopes. It remembers type URLs, so that a rebuild of a million events does not allocate a million
-// equal strings. The zero value is ready.
+// Parser decodes envelopes. It interns type URLs, so that a rebuild of a million events does not
+// allocate a million equal strings. The zero value is ready.
 type Parser struct {
 	types map[string]string
 }
 
-// maxTypes bounds what a Parser remembers; beyond it, type URLs are allocated.
+// maxTypes bounds what a Parser interns; beyond it, type URLs are allocated.
 const maxTypes = 4096
 
-// Parse decodes the value of a header mr into e, replacing what e held. header nil or empty is ErrNoEnvelope. e.Answer,
-// e.Target and e.Timer alias header.
+// Parse decodes the value of a header mr into e, replacing what e held. header nil or empty is
+// ErrNoEnvelope. e.Answer, e.Target and e.Timer alias header.
 func (p *Parser) Parse(header []byte, e *Envelope) error {
 	*e = Envelope{}
 	if len(header) == 0 {
@@ -450,7 +461,7 @@ func parseCause(b []byte) *Cause {
 	return c
 }
 
-// appendVarints appends the numbers of a packed field; whole is false where the bytes are none.
+// appendVarints appends the numbers of a packed field; whole is false if the bytes are malformed.
 func appendVarints(to []uint64, packed []byte) (_ []uint64, whole bool) {
 	for len(packed) > 0 {
 		v, n := protowire.ConsumeVarint(packed)

@@ -22,34 +22,46 @@ import (
 // full has every field that this version writes.
 func full() Envelope {
 	return Envelope{
-		Kind: Snapshot, Epoch: 3, Nonce: 0x1122334455667788, LogTime: 1_790_000_000_123_456_789, Index: 1, Count: 2, Sequence: 100,
-		TypeURL: "type.googleapis.com/shop.v1.Cart", PreviousSnapshot: 50, Ordinal: 7, CommandID: "order-17", Principal: "alice", PayloadHash: 0xfeedface,
+		Kind: Snapshot, Epoch: 3, Nonce: 0x1122334455667788, LogTime: 1_790_000_000_123_456_789, Index: 1, Count: 2,
+		Sequence: 100,
+		TypeURL:  "type.googleapis.com/shop.v1.Cart", PreviousSnapshot: 50, Ordinal: 7, CommandID: "order-17",
+		Principal: "alice", PayloadHash: 0xfeedface,
 		Answer: []byte{1, 2, 3}, Cause: &Cause{Generation: 1, Partition: 5, Offset: 77, Index: 1, CommandID: "parent"},
 		CorrelationID: "c-1", TraceParent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
 		Claim: &ClaimInfo{Worker: "w-1", ReadTo: 12, PreviousEpoch: 2, PreviousNonce: 9},
 	}
 }
 
-// TestEncodedSize: the core counts with it what the log will be given, so no field may be left out.
+// TestEncodedSize: the core computes the size of appends with it, so no field may be left out.
 func TestEncodedSize(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		e := Envelope{
-			Kind: Kind(rapid.Int32Range(1, 40).Draw(t, "kind")), Epoch: rapid.Uint64().Draw(t, "epoch"), Nonce: rapid.Uint64().Draw(t, "nonce"),
-			LogTime: rapid.Int64().Draw(t, "time"), Index: rapid.Uint32().Draw(t, "index"), Count: rapid.Uint32().Draw(t, "count"),
-			Sequence: rapid.Uint64().Draw(t, "sequence"), TypeURL: rapid.String().Draw(t, "type"), PreviousSnapshot: rapid.Uint64().Draw(t, "snapshot"),
-			Ordinal: rapid.Uint64().Draw(t, "ordinal"), CommandID: rapid.String().Draw(t, "id"), Principal: rapid.String().Draw(t, "principal"),
+			Kind: Kind(rapid.Int32Range(1, 40).Draw(t, "kind")), Epoch: rapid.Uint64().Draw(t, "epoch"),
+			Nonce:   rapid.Uint64().Draw(t, "nonce"),
+			LogTime: rapid.Int64().Draw(t, "time"), Index: rapid.Uint32().Draw(t, "index"),
+			Count:    rapid.Uint32().Draw(t, "count"),
+			Sequence: rapid.Uint64().Draw(t, "sequence"), TypeURL: rapid.String().Draw(t, "type"),
+			PreviousSnapshot: rapid.Uint64().Draw(t, "snapshot"),
+			Ordinal:          rapid.Uint64().Draw(t, "ordinal"), CommandID: rapid.String().Draw(t, "id"),
+			Principal:   rapid.String().Draw(t, "principal"),
 			PayloadHash: rapid.Uint64().Draw(t, "hash"), Answer: rapid.SliceOfN(rapid.Byte(), 0, 300).Draw(t, "answer"),
 			CorrelationID: rapid.String().Draw(t, "correlation"), TraceParent: rapid.String().Draw(t, "trace"),
-			Target: rapid.SliceOf(rapid.Byte()).Draw(t, "target"), Timer: rapid.SliceOf(rapid.Byte()).Draw(t, "timer"), Restores: rapid.Uint64().Draw(t, "restores"), Refuses: rapid.Uint64().Draw(t, "refuses"),
+			Target: rapid.SliceOf(rapid.Byte()).Draw(t, "target"), Timer: rapid.SliceOf(rapid.Byte()).Draw(t, "timer"),
+			Restores: rapid.Uint64().Draw(t, "restores"), Refuses: rapid.Uint64().Draw(t, "refuses"),
 		}
 		if rapid.Bool().Draw(t, "has cause") {
 			e.Cause = &Cause{
-				Generation: rapid.Uint32().Draw(t, "generation"), Partition: rapid.Uint32().Draw(t, "partition"), Offset: rapid.Uint64().Draw(t, "offset"),
-				Index: rapid.Uint32().Draw(t, "cause index"), CommandID: rapid.String().Draw(t, "cause id"), Settled: rapid.Uint64().Draw(t, "settled"),
+				Generation: rapid.Uint32().Draw(t, "generation"), Partition: rapid.Uint32().Draw(t, "partition"),
+				Offset: rapid.Uint64().Draw(t, "offset"),
+				Index:  rapid.Uint32().Draw(t, "cause index"), CommandID: rapid.String().Draw(t, "cause id"),
+				Settled: rapid.Uint64().Draw(t, "settled"),
 			}
 		}
 		if rapid.Bool().Draw(t, "has claim") {
-			e.Claim = &ClaimInfo{Worker: rapid.String().Draw(t, "worker"), ReadTo: rapid.Uint64().Draw(t, "read to"), PreviousEpoch: rapid.Uint64().Draw(t, "previous epoch"), Types: rapid.SliceOf(rapid.String()).Draw(t, "types")}
+			e.Claim = &ClaimInfo{
+				Worker: rapid.String().Draw(t, "worker"), ReadTo: rapid.Uint64().Draw(t, "read to"),
+				PreviousEpoch: rapid.Uint64().Draw(t, "previous epoch"), Types: rapid.SliceOf(rapid.String()).Draw(t, "types"),
+			}
 		}
 		if got, want := e.EncodedSize(), len(e.Append(nil)); got != want {
 			t.Fatalf("%d bytes are counted and %d written of %+v", got, want, e)
@@ -63,8 +75,8 @@ func TestEncodedSize(t *testing.T) {
 
 var update = flag.Bool("update", false, "write golden files that are missing")
 
-// TestGoldenBytes: what an older version wrote is read for ever. Files are added, never rewritten; each name begins with the
-// version that wrote it.
+// TestGoldenBytes: records of older versions stay readable. Files are added, never rewritten; each
+// name begins with the version that wrote it.
 func TestGoldenBytes(t *testing.T) {
 	golden := map[string]Envelope{
 		"1-event":   {Kind: Event, Epoch: 1, Nonce: 2, LogTime: 3, Sequence: 4, Ordinal: 1, TypeURL: "type.googleapis.com/shop.v1.ItemAdded"},
@@ -72,8 +84,11 @@ func TestGoldenBytes(t *testing.T) {
 		"1-barrier": {Kind: Barrier, Epoch: 2, Nonce: 0xabcdef, LogTime: 5, Ordinal: 2},
 		"1-full":    full(),
 		"1-effect": {
-			Kind: Effect, Epoch: 2, Nonce: 3, LogTime: 4, Index: 1, Count: 2, Ordinal: 5, TypeURL: "type.googleapis.com/shop.v1.Reserve",
-			Target: []byte{0x0a, 1, 'S', 0x12, 1, 'M'}, Cause: &Cause{Generation: 1, Partition: 2, Offset: 3, Index: 4, Settled: 5},
+			Kind: Effect, Epoch: 2, Nonce: 3, LogTime: 4, Index: 1, Count: 2, Ordinal: 5,
+			TypeURL: "type.googleapis.com/shop.v1.Reserve",
+			Target:  []byte{0x0a, 1, 'S', 0x12, 1, 'M'}, Cause: &Cause{
+				Generation: 1, Partition: 2, Offset: 3, Index: 4, Settled: 5,
+			},
 		},
 		"1-timer-set": {Kind: TimerSet, Epoch: 2, Nonce: 3, LogTime: 4, Ordinal: 6, Timer: []byte{0x0a, 1, 't'}, Target: []byte{0x12, 1, 'M'}},
 		"1-repair":    {Kind: Claim, Epoch: 3, Nonce: 5, Claim: &ClaimInfo{Worker: "w-1", ReadTo: 51, PreviousEpoch: 1, PreviousNonce: 7, Floor: 100}},
@@ -84,8 +99,9 @@ func TestGoldenBytes(t *testing.T) {
 		"1-served":      {Kind: Claim, Epoch: 3, Nonce: 5, Claim: &ClaimInfo{Worker: "w-1", ReadTo: 51, PreviousEpoch: 1, PreviousNonce: 7, Types: []string{"cart", "order"}}},
 		"1-answered":    {Kind: Answered, Epoch: 3, Nonce: 5, LogTime: 4, Ordinal: 1, CommandID: "order-17", PayloadHash: 9, Answer: []byte{1}, Restores: 77},
 		"1-exceptions": {
-			Kind: Event, Epoch: 2, Nonce: 3, LogTime: 4, Ordinal: 7, Sequence: 1, TypeURL: "type.googleapis.com/shop.v1.Reserved",
-			Cause: &Cause{Generation: 1, Partition: 2, Offset: 900, Settled: 800, Open: []uint64{3, 300, 799}},
+			Kind: Event, Epoch: 2, Nonce: 3, LogTime: 4, Ordinal: 7, Sequence: 1,
+			TypeURL: "type.googleapis.com/shop.v1.Reserved",
+			Cause:   &Cause{Generation: 1, Partition: 2, Offset: 900, Settled: 800, Open: []uint64{3, 300, 799}},
 		},
 		"1-refused":  {Kind: Refused, Epoch: 3, Nonce: 5, LogTime: 4, Ordinal: 2, TypeURL: "type.googleapis.com/shop.v1.Reserve", Answer: []byte{0x20, 9}, Target: []byte{0x12, 1, 'M'}, Refuses: 70},
 		"1-accepted": {Kind: Claim, Epoch: 3, Nonce: 5, Claim: &ClaimInfo{Worker: "w-1", ReadTo: 51, PreviousEpoch: 1, PreviousNonce: 7, Floor: 51, Lost: 12}},
@@ -119,7 +135,7 @@ func TestGoldenBytes(t *testing.T) {
 	}
 }
 
-// TestCodecAgreesWithProtobuf holds the hand-written codec to the generated one, both ways.
+// TestCodecAgreesWithProtobuf compares the hand-written codec with the generated one, both ways.
 func TestCodecAgreesWithProtobuf(t *testing.T) {
 	check := func(t interface{ Fatalf(string, ...any) }, e Envelope) {
 		encoded := e.Append(nil)
@@ -135,7 +151,7 @@ func TestCodecAgreesWithProtobuf(t *testing.T) {
 			t.Fatalf("%v", err)
 		}
 		if !bytes.Equal(again, encoded[1:]) {
-			t.Fatalf("by hand %x, generated %x", encoded[1:], again)
+			t.Fatalf("hand-written %x, generated %x", encoded[1:], again)
 		}
 		var got Envelope
 		var p Parser
@@ -147,13 +163,18 @@ func TestCodecAgreesWithProtobuf(t *testing.T) {
 		}
 	}
 	check(t, full())
-	claim := Envelope{Kind: Claim, Epoch: 1, Nonce: 2, Claim: &ClaimInfo{Worker: "w", Layout: entities.LayoutOf("shop", 4096)}}
+	claim := Envelope{
+		Kind: Claim, Epoch: 1, Nonce: 2, Claim: &ClaimInfo{Worker: "w", Layout: entities.LayoutOf("shop", 4096)},
+	}
 	check(t, claim)
 	rapid.Check(t, func(t *rapid.T) {
 		e := Envelope{
-			Kind: rapid.SampledFrom([]Kind{Event, State, Delete, Snapshot, Barrier, Release}).Draw(t, "kind"), Epoch: rapid.Uint64().Draw(t, "epoch"),
-			Nonce: rapid.Uint64().Draw(t, "nonce"), LogTime: rapid.Int64().Draw(t, "time"), Count: rapid.Uint32Range(1, 9).Draw(t, "count"),
-			Sequence: rapid.Uint64().Draw(t, "sequence"), TypeURL: rapid.String().Draw(t, "type"), CommandID: rapid.String().Draw(t, "id"),
+			Kind:  rapid.SampledFrom([]Kind{Event, State, Delete, Snapshot, Barrier, Release}).Draw(t, "kind"),
+			Epoch: rapid.Uint64().Draw(t, "epoch"),
+			Nonce: rapid.Uint64().Draw(t, "nonce"), LogTime: rapid.Int64().Draw(t, "time"),
+			Count:    rapid.Uint32Range(1, 9).Draw(t, "count"),
+			Sequence: rapid.Uint64().Draw(t, "sequence"), TypeURL: rapid.String().Draw(t, "type"),
+			CommandID: rapid.String().Draw(t, "id"),
 			Principal: rapid.String().Draw(t, "principal"), PayloadHash: rapid.Uint64().Draw(t, "hash"),
 		}
 		e.Index = rapid.Uint32Range(0, e.Count-1).Draw(t, "index")
@@ -161,8 +182,8 @@ func TestCodecAgreesWithProtobuf(t *testing.T) {
 	})
 }
 
-// TestForeignRecordsAreTold: whatever cannot be read says why and is no envelope.
-func TestForeignRecordsAreTold(t *testing.T) {
+// TestForeignRecordsAreRefused: bytes that are not an envelope give an error with the reason.
+func TestForeignRecordsAreRefused(t *testing.T) {
 	var p Parser
 	var e Envelope
 	for name, test := range map[string]struct {
@@ -181,8 +202,9 @@ func TestForeignRecordsAreTold(t *testing.T) {
 	}
 }
 
-// TestLayoutsThatCannotBe: what another program writes into a claim is never taken for the layout of this one, nor for none.
-func TestLayoutsThatCannotBe(t *testing.T) {
+// TestInvalidLayouts: an invalid layout in a claim never equals that of this process, nor the zero
+// layout.
+func TestInvalidLayouts(t *testing.T) {
 	mine := entities.LayoutOf("shop", 4)
 	for name, encoded := range map[string][]byte{
 		"cut":                       AppendLayout(nil, mine)[:3],
@@ -196,7 +218,7 @@ func TestLayoutsThatCannotBe(t *testing.T) {
 	}
 }
 
-// FuzzParse: bytes from a log never panic, and what is read is read the same again.
+// FuzzParse: no input panics, and a parsed envelope survives encoding.
 func FuzzParse(f *testing.F) {
 	e := full()
 	f.Add(e.Append(nil))
@@ -216,9 +238,11 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// BenchmarkParse is what a rebuild pays for every record.
+// BenchmarkParse measures the parsing of a record in a rebuild.
 func BenchmarkParse(b *testing.B) {
-	e := Envelope{Kind: Event, Epoch: 1, Nonce: 2, LogTime: 3, Sequence: 4, TypeURL: "type.googleapis.com/shop.v1.ItemAdded"}
+	e := Envelope{
+		Kind: Event, Epoch: 1, Nonce: 2, LogTime: 3, Sequence: 4, TypeURL: "type.googleapis.com/shop.v1.ItemAdded",
+	}
 	encoded := e.Append(nil)
 	var p Parser
 	b.ReportAllocs()

@@ -6,16 +6,17 @@ import (
 	"github.com/millrace-io/millrace/internal/mutation"
 )
 
-// Owner names one ownership of a partition. The zero Owner is nobody.
+// Owner identifies one ownership of a partition. The zero Owner means that there is no owner.
 type Owner struct {
 	Epoch, Nonce uint64
 }
 
-// EpochStep is how far above the owner's epoch a claim may be and count (R1). Claims count up by one, those of a repair by the
-// claims that the log has lost; one that is further above was not made by a worker, and would use the epochs up (ADR 19).
+// EpochStep is how far above the owner's epoch a valid claim may be (R1). Claims count up by one,
+// those of a repair by the claims that the log has lost. A claim further above was not made by a
+// worker, and would exhaust the epochs (ADR 19).
 const EpochStep = 1 << 32
 
-// YieldsTo says whether a claim of this epoch ends the ownership (R1).
+// YieldsTo reports whether a claim of this epoch ends the ownership (R1).
 func (o Owner) YieldsTo(epoch uint64) bool {
 	if o.Jumps(epoch) && !mutation.On(mutation.Epoch) {
 		return false
@@ -23,19 +24,21 @@ func (o Owner) YieldsTo(epoch uint64) bool {
 	return epoch > o.Epoch || (mutation.On(mutation.StrictClaim) && epoch == o.Epoch)
 }
 
-// Jumps says whether a claim of this epoch is void because it is too far above the owner's.
+// Jumps reports whether a claim of this epoch is void because it is too far above the owner's.
 func (o Owner) Jumps(epoch uint64) bool { return epoch > o.Epoch && epoch-o.Epoch > EpochStep }
 
-// Broken says how a claim that counts, at this offset, proves that the log has lost records before it; o is the owner by the log
-// before it, and start is where reading began. "" means that the claim proves nothing.
+// Broken returns how a valid claim at this offset proves that the log has lost records before it;
+// "" if it proves nothing. o is the owner before the claim according to the log, and start is where
+// reading began.
 //
-// A claimant names the owner that it folded when it had read up to ReadTo. Claims of others may come between that and its own. Those
-// have higher epochs than the owner that it names: so the owner before the claim is that one, or a later one. An earlier one, or
-// another one of the same epoch (of two claims of one epoch only the first counts), means that the claim which the claimant had read
-// is gone. And no claim can be at an offset that
-// its claimant had read already.
+// A claim names the owner that its claimant had folded when it had read up to ReadTo. Claims of
+// other workers may come between ReadTo and the claim; they have higher epochs than the named
+// owner. So the owner before the claim is the named one or a later one. An earlier one, or another
+// one of the same epoch (of two claims of one epoch only the first is valid), means that the claim
+// of the named owner is gone. And no claim can be at an offset that its claimant had already read.
 //
-// A log that is read from the middle, because an operator accepted that it has lost its beginning, has no owner before its first claim.
+// A log that is read from the middle, because an operator accepted that it has lost its beginning,
+// has no owner before its first claim.
 func (o Owner) Broken(c *ClaimInfo, offset, start int64) string {
 	switch {
 	case c == nil || mutation.On(mutation.Previous):
@@ -44,8 +47,9 @@ func (o Owner) Broken(c *ClaimInfo, offset, start int64) string {
 		return fmt.Sprintf("the claim at offset %d says that the log was read up to offset %d", offset, c.ReadTo)
 	case o == (Owner{}) && start > 0:
 		return ""
-	case c.PreviousEpoch > o.Epoch, c.PreviousEpoch == o.Epoch && c.PreviousNonce != o.Nonce && !mutation.On(mutation.StrictClaim):
-		return fmt.Sprintf("the claim at offset %d follows owner %d (%016x), and the log has owner %d (%016x) before it: what was between is lost",
+	case c.PreviousEpoch > o.Epoch, c.PreviousEpoch == o.Epoch && c.PreviousNonce != o.Nonce &&
+		!mutation.On(mutation.StrictClaim):
+		return fmt.Sprintf("the claim at offset %d follows owner %d (%016x), and the log has owner %d (%016x) before it: a record between is lost",
 			offset, c.PreviousEpoch, c.PreviousNonce, o.Epoch, o.Nonce)
 	default:
 		return ""
@@ -56,12 +60,12 @@ func (o Owner) Broken(c *ClaimInfo, offset, start int64) string {
 type Verdict uint8
 
 const (
-	// Void: written by somebody who was not the owner at that offset, a claim that came too late, or a record of the owner that
-	// does not follow on its last one (R1, R2). A no-op.
+	// Void: not written by the owner at that offset, a claim that came too late, or a record of the
+	// owner that does not follow on its last one (R1, R2). A no-op.
 	Void Verdict = iota
 	// Foreign: no readable envelope (R4). A no-op, and an alarm.
 	Foreign
-	// Claimed: a valid claim. The owner is now another one.
+	// Claimed: a valid claim. It changes the owner.
 	Claimed
 	// Control: a valid barrier or release. It changes no state.
 	Control
@@ -71,30 +75,36 @@ const (
 	Complete
 )
 
-// Rule is the reader rule: a pure fold over the records of one partition in offset order. Whether a record is valid depends
-// on the records before it only, so validity never changes once it is known. The zero value is the state before offset 0.
+// Rule is the reader rule: a pure fold over the records of one partition in offset order. Whether a
+// record is valid depends on the records before it only, so validity never changes once it is
+// known. The zero value is the state before offset 0.
 //
-// Beside the rule as the design states it, the records of one ownership must follow on each other without a gap: each
-// carries its ordinal. So a record that was computed on one that the log never took does not count for anybody, whatever a
-// client library did between the failure and the moment when the owner heard of it (ADR 0008).
+// In addition, the records of one ownership must follow each other without a gap: each has an
+// ordinal. So a record that depends on one which the log never stored is void for all readers,
+// whatever a client library did between the failure and the moment when the owner learned of it
+// (ADR 0008).
 type Rule struct {
-	// Current is the owner after the records seen so far, Ordinal the number of its records that counted.
+	// Current is the owner after the records seen so far, Ordinal the number of its valid records.
 	Current Owner
 	Ordinal uint64
-	// open is how many records of the open group were seen, size how many it has; both 0 when no group is open.
+	// open is how many records of the open group were seen, size how many it has; both 0 when no
+	// group is open.
 	open, size uint32
 }
 
-// Open says whether a group has begun and is not complete: then the records since its first one have no effect yet.
+// Open says whether a group has begun and is not complete: then the records since its first one
+// have no effect yet.
 func (r *Rule) Open() bool { return r.open > 0 }
 
-// Presumed returns the rule before a record of which nothing is known but that it is there: its writer is taken for the owner.
+// Presumed returns the rule before a record when the records before it are unknown: its writer is
+// taken for the owner.
 func Presumed(e *Envelope) Rule {
 	return Rule{Current: Owner{e.Epoch, e.Nonce}, Ordinal: e.Ordinal - 1}
 }
 
-// Step judges the next record. dropped is true when an incomplete group was given up because of it: by a claim that is
-// normal (the former owner died in the middle of an append), otherwise it is an alarm.
+// Step returns the verdict on the next record. dropped is true if the record ended an incomplete
+// group: for a claim that is normal (the former owner died in the middle of an append), otherwise
+// it is an alarm.
 func (r *Rule) Step(e *Envelope) (v Verdict, dropped bool) {
 	owner := Owner{e.Epoch, e.Nonce}
 	if e.Kind == Claim {

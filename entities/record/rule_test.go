@@ -14,7 +14,7 @@ func event(epoch, nonce uint64, index, count uint32) Envelope {
 	return Envelope{Kind: Event, Epoch: epoch, Nonce: nonce, Index: index, Count: count}
 }
 
-// number gives records their ordinals, where the test gave none: 1, 2, 3, ... for each ownership.
+// number sets ordinals that the test has not set: 1, 2, 3, ... for each ownership.
 func number[S any](steps []S, envelope func(*S) *Envelope) {
 	last := map[Owner]uint64{}
 	for i := range steps {
@@ -37,7 +37,7 @@ func at(ordinal uint64, e Envelope) Envelope {
 	return e
 }
 
-// TestReaderRule walks through the rules one by one: each line is a record and what the rule must say of it.
+// TestReaderRule checks the rules one by one: each line is a record and its verdict.
 func TestReaderRule(t *testing.T) {
 	type step struct {
 		env     Envelope
@@ -117,8 +117,9 @@ func TestReaderRule(t *testing.T) {
 	}
 }
 
-// TestValidityIsPrefixStable: what a record is worth depends on the records before it only, and at each offset at most one
-// owner's records are valid. Random logs, judged whole and prefix by prefix.
+// TestValidityIsPrefixStable: the verdict on a record depends only on the records before it, and at
+// each offset at most one owner's records are valid. It compares the verdicts on random logs with
+// those on each prefix.
 func TestValidityIsPrefixStable(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		log := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) Envelope {

@@ -12,7 +12,8 @@ import (
 // Request is what the record of an effect, or of a forward, says about it.
 type Request struct {
 	Effect entities.SideEffect
-	// OnRefused is the method of the asking entity that learns of a refusal, as service/method; empty for none.
+	// OnRefused is the method of the asking entity that learns of a refusal, as service/method;
+	// empty for none.
 	OnRefused string
 	// Forward: its answer is that of the command that asked.
 	Forward bool
@@ -20,14 +21,15 @@ type Request struct {
 	Asker *Asker
 }
 
-// Asker names the command that made a forward, so that what the target answers is kept with its id, or with its source.
+// Asker names the command that made a forward, so that what the target answers is kept with its id,
+// or with its source.
 type Asker struct {
 	// Entity is the command's, as type/id. It is the record's key, and not encoded.
 	Entity               []byte
 	CommandID, Principal string
 	PayloadHash          uint64
 	Source               *entities.Source
-	// Wrote: it stored something beside its forward.
+	// Wrote: it stored something in addition to its forward.
 	Wrote bool
 }
 
@@ -36,8 +38,9 @@ func EncodeTarget(t entities.Target) []byte {
 	return mustMarshal("target", &recordv1.Target{Service: t.Service, Method: t.Method, Metadata: toMetadata(t.Metadata)})
 }
 
-// EncodeEffect encodes what the record of an effect, or of a forward, says about it, as Envelope.Target has it. onRefused is the
-// method of the asking entity that learns of a refusal, as service/method.
+// EncodeEffect encodes what the record of an effect, or of a forward, says about it, as
+// Envelope.Target has it. onRefused is the method of the asking entity that learns of a refusal, as
+// service/method.
 func EncodeEffect(e *entities.SideEffect, onRefused string, forward bool) []byte {
 	return mustMarshal("target", &recordv1.Target{
 		Service: e.Service, Method: e.Method, Synchronous: e.Synchronous, Forward: forward, Metadata: toMetadata(e.Metadata),
@@ -45,11 +48,16 @@ func EncodeEffect(e *entities.SideEffect, onRefused string, forward bool) []byte
 	})
 }
 
-// EncodeForward is EncodeEffect for a forward. by is the command that made it; nil: that one is known by no name.
+// EncodeForward is EncodeEffect for a forward. by is the command that made it; nil: that one is
+// known by no name.
 func EncodeForward(t *entities.Target, by *Asker) []byte {
-	target := &recordv1.Target{Service: t.Service, Method: t.Method, Synchronous: true, Forward: true, Metadata: toMetadata(t.Metadata)}
+	target := &recordv1.Target{
+		Service: t.Service, Method: t.Method, Synchronous: true, Forward: true, Metadata: toMetadata(t.Metadata),
+	}
 	if by != nil {
-		target.Asker = &recordv1.Asker{CommandId: by.CommandID, Principal: by.Principal, PayloadHash: by.PayloadHash, Wrote: by.Wrote}
+		target.Asker = &recordv1.Asker{
+			CommandId: by.CommandID, Principal: by.Principal, PayloadHash: by.PayloadHash, Wrote: by.Wrote,
+		}
 		if s := by.Source; s != nil {
 			target.Asker.Cause = &recordv1.Cause{
 				Generation: uint32(s.Generation), Partition: uint32(s.Partition), Offset: Unsigned(s.Offset), Index: s.Index,
@@ -59,7 +67,8 @@ func EncodeForward(t *entities.Target, by *Asker) []byte {
 	return mustMarshal("target", target)
 }
 
-// DecodeEffect is the way back from EncodeEffect and EncodeForward, but for the entity of the asker.
+// DecodeEffect is the way back from EncodeEffect and EncodeForward, but for the entity of the
+// asker.
 func DecodeEffect(b []byte, payload entities.Payload) (*Request, error) {
 	var target recordv1.Target
 	if err := proto.Unmarshal(b, &target); err != nil {
@@ -68,7 +77,8 @@ func DecodeEffect(b []byte, payload entities.Payload) (*Request, error) {
 	return &Request{
 		Effect: entities.SideEffect{
 			Target: entities.Target{
-				Service: target.GetService(), Method: target.GetMethod(), Payload: payload, Metadata: fromMetadata(target.GetMetadata()),
+				Service: target.GetService(), Method: target.GetMethod(), Payload: payload,
+				Metadata: fromMetadata(target.GetMetadata()),
 			},
 			Synchronous: target.GetSynchronous(), IgnoreRefusal: target.GetIgnoreRefusal(),
 		},
@@ -80,7 +90,9 @@ func decodeAsker(a *recordv1.Asker) *Asker {
 	if a == nil {
 		return nil
 	}
-	by := &Asker{CommandID: a.GetCommandId(), Principal: a.GetPrincipal(), PayloadHash: a.GetPayloadHash(), Wrote: a.GetWrote()}
+	by := &Asker{
+		CommandID: a.GetCommandId(), Principal: a.GetPrincipal(), PayloadHash: a.GetPayloadHash(), Wrote: a.GetWrote(),
+	}
 	if c := a.GetCause(); c != nil {
 		cause := Cause{Generation: c.GetGeneration(), Partition: c.GetPartition(), Offset: c.GetOffset(), Index: c.GetIndex()}
 		s := cause.Source()
