@@ -1,5 +1,5 @@
-// Package backoff computes pauses between retries: doubling, bounded, with jitter. It does not sleep and starts no
-// goroutine; the caller waits on its own clock.
+// Package backoff computes pauses between retries: doubling, bounded, with jitter. It does not
+// sleep and starts no goroutine; the caller waits on its own clock.
 package backoff
 
 import (

@@ -6,15 +6,16 @@ import (
 	"github.com/millrace-io/millrace/internal/failpoint"
 )
 
-// Clock tells the time and wakes those who wait for it.
+// Clock returns the time and wakes goroutines at a time.
 type Clock interface {
 	Now() time.Time
-	// After returns a channel that gets one value when d has passed, and a function that gives up waiting.
+	// After returns a channel that gets one value when d has passed, and a function that cancels
+	// the wait.
 	After(d time.Duration) (<-chan time.Time, func())
 }
 
-// Wall is the machine's clock. It goes on over a suspension of the machine, during which the monotonic clock of most systems stands
-// still: durations between two readings contain it.
+// Wall is the machine's clock. It includes suspensions of the machine, during which the monotonic
+// clock of most systems stops: durations between two readings contain them.
 type Wall struct{}
 
 // Now returns the present time with its monotonic reading.
@@ -27,7 +28,7 @@ func (Wall) Now() time.Time {
 	return now
 }
 
-// Jumps returns what was seen by the last Now.
+// Jumps returns the jumps seen by the last Now.
 func (Wall) Jumps() Jumps { return drift.jumps() }
 
 // After waits on the machine's clock.
@@ -36,11 +37,12 @@ func (Wall) After(d time.Duration) (<-chan time.Time, func()) {
 	return t.C, func() { t.Stop() }
 }
 
-// Jumps are the sums of the steps of more than a second that the wall clock took beside the monotonic one since the process began:
-// Forward when the machine was suspended, or when its clock was set; Back only when it was set.
+// Jumps are the sums of steps of more than a second between the wall clock and the monotonic one
+// since the process began: Forward if the machine was suspended or its clock was set; Back only if
+// its clock was set.
 type Jumps struct{ Forward, Back time.Duration }
 
-// JumpsOf returns what a clock has seen; nothing for one that does not look.
+// JumpsOf returns the jumps that a clock has seen; none if it does not look for them.
 func JumpsOf(c Clock) Jumps {
 	if j, ok := c.(interface{ Jumps() Jumps }); ok {
 		return j.Jumps()

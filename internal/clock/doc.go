@@ -1,3 +1,3 @@
-// Package clock is time as a value that is passed in, so that tests can turn it by hand; the machine's own notices when the machine was
-// suspended. It starts no goroutine.
+// Package clock makes time a value that is passed in, so that tests control it. The machine's clock
+// detects when the machine was suspended. The package starts no goroutine.
 package clock

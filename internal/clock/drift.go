@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// The machine has one clock, whoever asks.
+// The machine has one clock, so this state is global.
 //
 //nolint:gochecknoglobals // see above
 var (
@@ -14,22 +14,24 @@ var (
 	drift = newDrifting(begin.UnixNano())
 )
 
-// jumpAbove is how far the wall clock goes away from the monotonic one before that is taken for a jump. Corrections by less are left
-// alone; they add up.
+// jumpAbove is how far the wall clock must deviate from the monotonic one to count as a jump.
+// Smaller corrections are ignored until they add up.
 const jumpAbove = time.Second
 
-// drifting compares a wall clock with a monotonic one. It is safe for concurrent use; where nothing jumps, a look takes no lock.
+// drifting compares a wall clock with a monotonic one. It is safe for concurrent use; without a
+// jump, look takes no lock.
 type drifting struct {
 	wall int64 // at monotonic 0
-	// seen is by how much the wall clock was ahead at the last jump, ahead the most that it ever was.
+	// seen is how far the wall clock was ahead at the last jump, ahead the maximum so far.
 	seen, ahead   atomic.Int64
-	mu            sync.Mutex // held by who notes a jump
+	mu            sync.Mutex // held while a jump is noted
 	forward, back atomic.Int64
 }
 
 func newDrifting(wall int64) *drifting { return &drifting{wall: wall} }
 
-// look takes one reading of both clocks and returns how far time is ahead of the monotonic one: never less than before.
+// look takes one reading of both clocks and returns how far time is ahead of the monotonic one; the
+// result never decreases.
 func (d *drifting) look(wall int64, mono time.Duration) time.Duration {
 	now := wall - d.wall - int64(mono)
 	if step := now - d.seen.Load(); step > int64(jumpAbove) || step < -int64(jumpAbove) {
@@ -38,7 +40,7 @@ func (d *drifting) look(wall int64, mono time.Duration) time.Duration {
 	return time.Duration(d.ahead.Load())
 }
 
-// note takes a jump down, unless somebody else has.
+// note records a jump, unless another goroutine has.
 func (d *drifting) note(now int64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -5,7 +5,8 @@ import (
 	"time"
 )
 
-// TestDrift: time follows the wall clock forward and never goes back; each jump of more than a second is counted once.
+// TestDrift: time follows the wall clock forward and never goes back; each jump of more than a
+// second is counted once.
 func TestDrift(t *testing.T) {
 	d := newDrifting(1000)
 	var wall, mono time.Duration
@@ -37,7 +38,7 @@ func TestDrift(t *testing.T) {
 	}
 }
 
-// TestTheMachinesClock: Wall tells the machine's time, with a monotonic reading.
+// TestTheMachinesClock: Wall returns the machine's time, with a monotonic reading.
 func TestTheMachinesClock(t *testing.T) {
 	before, at, after := time.Now(), Wall{}.Now(), time.Now()
 	if at.Before(before) || at.After(after) {

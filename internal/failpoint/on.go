@@ -20,7 +20,7 @@ var (
 	hits      atomic.Int64
 )
 
-// signals are those that have come and that no Shift has counted yet, shift is what those before have made.
+// signals are those received and not yet counted by Shift; shift is the sum of those counted.
 var (
 	signals = listen()
 	shift   atomic.Int64
@@ -32,7 +32,7 @@ func listen() <-chan os.Signal {
 	return c
 }
 
-// Shift is how far the wall clock of the process was set away from the machine's.
+// Shift returns how far the wall clock of the process was set from the machine's.
 func Shift() time.Duration {
 	select {
 	case s := <-signals:
@@ -63,6 +63,6 @@ func arm() (name string, at int64) {
 func Hit(name string) {
 	if name == armed && hits.Add(1) == at {
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-		select {} // the signal is on its way
+		select {} // until the signal arrives
 	}
 }

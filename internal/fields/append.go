@@ -42,13 +42,14 @@ func AppendBytes(b []byte, number protowire.Number, v []byte) []byte {
 	return protowire.AppendBytes(protowire.AppendTag(b, number, protowire.BytesType), v)
 }
 
-// Begin opens a nested message with room for a length of two bytes, which most have. End closes it.
+// Begin opens a nested message and reserves two bytes for its length, which is enough for most. End
+// closes it.
 func Begin(b []byte, number protowire.Number) (opened []byte, at int) {
 	b = protowire.AppendTag(b, number, protowire.BytesType)
 	return append(b, 0, 0), len(b)
 }
 
-// End closes the nested message that Begin opened at a place.
+// End closes the nested message that Begin opened at an index.
 func End(b []byte, at int) []byte {
 	n := len(b) - at - 2
 	switch width := protowire.SizeVarint(uint64(n)); width { //nolint:gosec // a length

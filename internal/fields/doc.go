@@ -1,7 +1,6 @@
-// Package fields writes and reads protobuf messages by hand, field by field: without a message
-// object in between, and so that a message can be appended to what stands before it. The bytes are
-// those of protobuf itself, which the tests of the packages that use it compare: a field with the
-// value zero is absent.
+// Package fields writes and reads protobuf messages field by field, without a message object, and
+// appends to a buffer. The bytes equal those of package proto, which tests of the importing
+// packages check: a field with the value zero is absent.
 //
 // It starts no goroutine.
 package fields

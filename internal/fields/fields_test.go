@@ -27,7 +27,7 @@ func TestNestedMessages(t *testing.T) {
 	}
 }
 
-// TestReader reads what was appended, skips what it does not know, and says where the bytes are no message.
+// TestReader reads what was appended, skips unknown fields, and fails on malformed bytes.
 func TestReader(t *testing.T) {
 	b := AppendUint(nil, 1, 300)
 	b = AppendFixed(b, 2, 1<<63)

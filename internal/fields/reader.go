@@ -8,7 +8,7 @@ import (
 
 // Reader reads a message field by field.
 type Reader struct {
-	// Number is that of the present field; 0 for one of a form that is neither number nor bytes.
+	// Number is that of the present field; 0 if the field is neither a number nor bytes.
 	Number protowire.Number
 	// N is the field's value if it is a number, B if it is not. B is part of the message.
 	N uint64
@@ -23,7 +23,7 @@ type Reader struct {
 // Of returns a reader of a message. Err wraps malformed.
 func Of(message []byte, malformed error) Reader { return Reader{rest: message, malformed: malformed} }
 
-// Next goes on to the next field; false at the end, and where the bytes are no message.
+// Next reads the next field; it returns false at the end, or if the bytes are malformed.
 func (r *Reader) Next() bool {
 	if len(r.rest) == 0 || r.Err != nil {
 		return false

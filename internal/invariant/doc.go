@@ -1,6 +1,7 @@
-// Package invariant holds assertions that live only in checked builds (build tag "checked"); elsewhere they cost nothing.
+// Package invariant has assertions for checked builds (build tag "checked"); in others they cost
+// nothing.
 //
-// A broken invariant is a bug in millrace, never bad input or bad luck with a disk: those are errors. It starts no
+// A violated invariant is a bug in millrace. Bad input and failing disks are errors. It starts no
 // goroutine; Check may be called from anywhere.
 //
 // Arguments of Check are evaluated in every build. Where that costs something, write

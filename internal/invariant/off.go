@@ -2,7 +2,7 @@
 
 package invariant
 
-// Enabled tells whether this is a checked build.
+// Enabled reports whether this is a checked build.
 const Enabled = false
 
 // Check does nothing in this build; with the build tag "checked" it panics when cond does not hold.

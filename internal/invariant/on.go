@@ -4,7 +4,7 @@ package invariant
 
 import "fmt"
 
-// Enabled tells whether this is a checked build.
+// Enabled reports whether this is a checked build.
 const Enabled = true
 
 // Check panics with the message when cond does not hold.

@@ -1,4 +1,5 @@
-// Package leaktest fails a test binary in which a goroutine outlives the tests. Only tests import it:
+// Package leaktest fails a test binary in which a goroutine outlives the tests. Only tests import
+// it:
 //
 //	func TestMain(m *testing.M) { leaktest.Main(m) }
 //

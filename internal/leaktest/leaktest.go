@@ -7,13 +7,15 @@ import (
 	"go.uber.org/goleak"
 )
 
-// Main runs the tests of a package and then looks for goroutines that are still there. It ends the process: with the tests'
-// own status, or with 1 and the stacks when something leaked. m is a *testing.M, or runs one.
+// Main runs the tests of a package and then looks for leaked goroutines. It ends the
+// process: with the tests' own status, or with 1 and the stacks when something leaked. m is a
+// *testing.M, or runs one.
 func Main(m goleak.TestingM) {
 	goleak.VerifyTestMain(m)
 }
 
-// Twice returns what runs all tests as they are, and once more after change, which says in what they differ then.
+// Twice returns a runner that runs all tests, calls change, and runs them again. change returns a
+// description of what it changed.
 func Twice(m goleak.TestingM, change func() string) goleak.TestingM { return &twice{m, change} }
 
 type twice struct {

@@ -17,7 +17,7 @@ func TestMain(m *testing.M) { leaktest.Main(m) }
 // The binary is run again as a process of its own, because a leak ends the process.
 func TestMainFailsOnALeak(t *testing.T) {
 	if os.Getenv(leakVariable) != "" {
-		go leakForever() // nobody stops it: that is what the outer run looks for
+		go leakForever() // it is never stopped: the outer run looks for it
 		return
 	}
 	for _, tc := range []struct{ value, want string }{{"", "PASS"}, {"yes", "leakForever"}} {

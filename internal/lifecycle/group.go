@@ -15,7 +15,7 @@ import (
 // ErrStopped is the cause that tasks see when the group was stopped without one.
 var ErrStopped = errors.New("stopped on request")
 
-// State says where a task is in its life.
+// State is the state of a task.
 type State string
 
 // The states of a task.
@@ -26,24 +26,24 @@ const (
 	Failed  State = "failed"  // returned an error or panicked
 )
 
-// Status is one line of a status page.
+// Status is the status of one task.
 type Status struct {
 	Name  string
 	State State
-	// Err is what the task reported when it failed; nil otherwise.
+	// Err is the error of a failed task; nil otherwise.
 	Err error
 	// Since is when the task entered its state.
 	Since time.Time
 }
 
-// PanicError is what a task failed with when it panicked.
+// PanicError is the error of a task that panicked.
 type PanicError struct {
 	Value any
 	// Stack is the goroutine's stack at the panic.
 	Stack []byte
 }
 
-// Error tells the panic's value; the stack is in the field.
+// Error returns the panic's value; the stack is in Stack.
 func (e *PanicError) Error() string { return fmt.Sprintf("panic: %v", e.Value) }
 
 // Unwrap returns the panic's value when that is an error.
@@ -52,7 +52,7 @@ func (e *PanicError) Unwrap() error {
 	return err
 }
 
-// Group is a set of tasks with one fate. Make it with New.
+// Group is a set of tasks that end together. Make it with New.
 type Group struct {
 	ctx    context.Context //nolint:containedctx // the tasks' lifetime, which is what a group is
 	cancel context.CancelCauseFunc
@@ -75,9 +75,9 @@ func New(ctx context.Context, clk clock.Clock) *Group {
 	return g
 }
 
-// Start runs task on a goroutine of its own. The task must return soon after its context ends; what it returns then
-// counts as a failure unless it is nil, the context's error or its cause. After a stop the task does not run at all and
-// is listed as stopped.
+// Start runs task on a goroutine of its own. The task must return soon after its context ends; what
+// it returns then counts as a failure unless it is nil, the context's error or its cause. After a
+// stop the task does not run at all and is listed as stopped.
 func (g *Group) Start(name string, task func(context.Context) error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -98,19 +98,20 @@ func (g *Group) Start(name string, task func(context.Context) error) {
 	}()
 }
 
-// Stop ends all tasks; those that ask context.Cause see the cause, or ErrStopped when it is nil. It does not wait. Only
-// the first call counts.
+// Stop ends all tasks; those that ask context.Cause see the cause, or ErrStopped when it is nil. It
+// does not wait. Only the first call counts.
 func (g *Group) Stop(cause error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.stop(cause)
 }
 
-// Stopping returns a channel that is closed when the group has been told to stop.
+// Stopping returns a channel that is closed when the group is stopped.
 func (g *Group) Stopping() <-chan struct{} { return g.ctx.Done() }
 
-// Wait returns when no task is running any more. The error is nil after Stop(nil) or when every task was done; otherwise
-// it is the cause of the stop, which names the task if one failed, joined with failures of tasks on their way out.
+// Wait returns when no task is running any more. The error is nil after Stop(nil) or when every
+// task was done; otherwise it is the cause of the stop, which names the task if one failed, joined
+// with failures of tasks that were stopping.
 func (g *Group) Wait() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -142,7 +143,7 @@ func (g *Group) stop(cause error) {
 	g.cancel(cause)
 }
 
-// ended books the end of a task, and stops the group if it is the first that failed.
+// ended records the end of a task, and stops the group if it is the first that failed.
 func (g *Group) ended(status *Status, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -164,7 +165,8 @@ func (g *Group) ended(status *Status, err error) {
 	}
 }
 
-// stopCause returns what Wait must report besides the tasks' failures: a cause given to Stop, or that of the parent.
+// stopCause returns what Wait must report besides the tasks' failures: a cause given to Stop, or
+// that of the parent.
 func (g *Group) stopCause() []error {
 	cause := context.Cause(g.ctx)
 	switch {

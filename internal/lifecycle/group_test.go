@@ -21,7 +21,7 @@ func TestMain(m *testing.M) { leaktest.Main(m) }
 
 var errDisk = errors.New("disk is full")
 
-// untilStopped is a task that does nothing until it is told to stop, and reports why.
+// untilStopped is a task that waits for its context and reports the cause.
 func untilStopped(ctx context.Context) error {
 	<-ctx.Done()
 	return context.Cause(ctx)
@@ -184,7 +184,7 @@ func TestStatusShowsWhenTheStateBegan(t *testing.T) {
 	}
 }
 
-// Starts, stops and waits from many goroutines at once; the race detector and the leak check judge.
+// Starts, stops and waits from many goroutines at once; for the race detector and the leak check.
 func TestStartStopWaitTogether(t *testing.T) {
 	g := newGroup(t)
 	var callers sync.WaitGroup

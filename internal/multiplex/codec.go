@@ -10,10 +10,10 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 )
 
-// MessageBytes is where a message is full: a frame that comes later begins the next one.
+// MessageBytes is the size from which a message is full: a further frame begins the next one.
 const MessageBytes = 128 << 10
 
-// Incoming is a message that is read where it arrives.
+// Incoming is a message that is read in the transport's buffer.
 type Incoming struct {
 	// Consume must not keep the bytes.
 	Consume func([]byte) error
@@ -25,7 +25,7 @@ type Codec struct{}
 // Name is the content subtype on the wire: what is written by hand is protobuf too.
 func (Codec) Name() string { return "proto" }
 
-// Marshal gives the transport a buffer, which comes back to the pool when it is written.
+// Marshal gives the transport a buffer, which returns to the pool when it is written.
 func (Codec) Marshal(v any) (mem.BufferSlice, error) {
 	switch v := v.(type) {
 	case *[]byte:
@@ -34,7 +34,7 @@ func (Codec) Marshal(v any) (mem.BufferSlice, error) {
 		encoded, err := proto.Marshal(v)
 		return mem.BufferSlice{mem.SliceBuffer(encoded)}, err
 	default:
-		return nil, fmt.Errorf("encode %T: it is no message", v)
+		return nil, fmt.Errorf("encode %T: it is not a message", v)
 	}
 }
 
@@ -55,7 +55,7 @@ func unmarshal(b []byte, v any) error {
 	case proto.Message:
 		return proto.Unmarshal(b, v)
 	default:
-		return fmt.Errorf("decode %T: it is no message", v)
+		return fmt.Errorf("decode %T: it is not a message", v)
 	}
 }
 
@@ -77,7 +77,7 @@ func (s PlainStream) SendMsg(v any) error {
 	return err
 }
 
-// pool keeps buffers of messages. It implements mem.BufferPool.
+// pool reuses buffers of messages. It implements mem.BufferPool.
 type pool struct{ free sync.Pool }
 
 const (
@@ -86,7 +86,7 @@ const (
 	keptBytes = 2 * MessageBytes
 )
 
-var buffers = &pool{} //nolint:gochecknoglobals // as grpc-go's own: memory without a meaning
+var buffers = &pool{} //nolint:gochecknoglobals // only memory
 
 // Get returns a buffer of a length.
 func (p *pool) Get(length int) *[]byte {

@@ -1,10 +1,10 @@
 package multiplex
 
-// Lane has the messages that wait to be sent: frames are appended to the last one, and the first
-// one leaves. Its link's lock guards it.
+// Lane is a queue of messages to send: frames are appended to the last one, and the first one is
+// sent. The link's lock guards it.
 type Lane struct {
 	messages []*[]byte
-	// first is the number of messages[0]; those before were given to the transport.
+	// first is the number of messages[0]; those before it were passed to the transport.
 	first uint64
 }
 
@@ -18,7 +18,7 @@ func (l *Lane) Tail() (message *[]byte, number uint64) {
 	return l.messages[n-1], l.first + uint64(n) - 1
 }
 
-// Waiting returns a message by its number; nil when it was given to the transport.
+// Waiting returns a message by its number; nil if it was passed to the transport.
 func (l *Lane) Waiting(number uint64) *[]byte {
 	if number < l.first {
 		return nil
@@ -26,7 +26,7 @@ func (l *Lane) Waiting(number uint64) *[]byte {
 	return l.messages[number-l.first]
 }
 
-// Empty says whether no message waits.
+// Empty reports whether no message waits.
 func (l *Lane) Empty() bool { return len(l.messages) == 0 }
 
 // take removes the first message.

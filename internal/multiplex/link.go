@@ -13,10 +13,10 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// InlineBytes is up to where a caller writes its own frame. grpc-go lets a stream buffer 64 KiB
-// before SendMsg waits for the other side, and what was answered is no longer buffered: with less
-// than half of that unanswered no caller hangs in a write, where its deadline could not reach it.
-// Above, Run writes.
+// InlineBytes is the size of unanswered frames up to which a caller writes its own frame. grpc-go
+// buffers 64 KiB of a stream before SendMsg blocks, and answered frames are no longer buffered:
+// below half of that no caller blocks in a write, which its deadline could not end. Above it, Run
+// writes.
 const InlineBytes = 32 << 10
 
 // Stream is a gRPC stream of either side.
@@ -31,20 +31,20 @@ type Stream interface {
 // conversations calls Open and needs a goroutine in Run; the other one calls Accept and Welcome.
 // Either has one goroutine that calls Read, and Break when it returns.
 //
-// Its lock guards the lane, and what the owner puts beside it.
+// Its lock guards the lane, and state of the owner.
 type Link struct {
 	// Stream is set by Open and Accept.
 	Stream Stream
 	// Sent, if not nil, counts the bytes of the messages that are sent.
 	Sent *atomic.Uint64
-	// Over, if not nil, is asked under the lock whether the link has nothing to say any more. Then
-	// Run ends this side.
+	// Over, if not nil, reports whether the link will send nothing more. It is called under the
+	// lock. Then Run ends this side.
 	Over func() bool
 
 	ctx    context.Context //nolint:containedctx // the link's own lifetime
 	cancel context.CancelCauseFunc
-	// closeSend and wake are nil on the side that accepts. wake gives Run the turn, and is closed
-	// when the link is over.
+	// closeSend and wake are nil on the side that accepts. wake passes the turn to Run, and is
+	// closed when the link is over.
 	closeSend func() error
 	wake      chan struct{}
 
@@ -52,7 +52,7 @@ type Link struct {
 	Lane
 	// Unanswered is the size of the frames that the other side has not answered.
 	Unanswered int
-	// writing: a goroutine has the turn. It keeps it when a message cannot be sent.
+	// writing: a goroutine has the turn to write. It keeps it if a message cannot be sent.
 	writing bool
 	broken  error
 }
@@ -73,7 +73,7 @@ func (l *Link) Open(
 		return nil
 	}
 	if opening.Err() != nil {
-		l.cancel(context.Cause(opening)) // the function above has begun, and may not have come to it
+		l.cancel(context.Cause(opening)) // the function above may not have done so yet
 	}
 	if cause := context.Cause(l.ctx); cause != nil {
 		err = cause
@@ -89,15 +89,15 @@ func greet(s Stream, hello, welcome any) error {
 	return s.RecvMsg(welcome)
 }
 
-// Accept takes a stream that the other side has opened, and fills in its hello. Frames wait until
-// Welcome.
+// Accept takes a stream that the other side has opened, and fills in its hello. No frame is sent
+// before Welcome.
 func (l *Link) Accept(stream Stream, hello any) error {
 	l.Stream, l.writing = stream, true
 	l.ctx, l.cancel = context.WithCancelCause(stream.Context())
 	return stream.RecvMsg(hello)
 }
 
-// Welcome answers the hello, and sends what waits.
+// Welcome answers the hello, and sends the waiting frames.
 func (l *Link) Welcome(welcome any) error {
 	if err := l.Stream.SendMsg(welcome); err != nil {
 		return err
@@ -109,8 +109,8 @@ func (l *Link) Welcome(welcome any) error {
 // Context ends with the link.
 func (l *Link) Context() context.Context { return l.ctx }
 
-// Append appends a frame to what waits, as a field of the message. proto.Size has just said its
-// size. The lock is held.
+// Append appends a frame to the waiting ones, as a field of the message. size must be that of
+// proto.Size. The lock is held.
 func (l *Link) Append(field protowire.Number, frame proto.Message, size int) error {
 	message, _ := l.Tail()
 	b := protowire.AppendTag(*message, field, protowire.BytesType)
@@ -122,13 +122,13 @@ func (l *Link) Append(field protowire.Number, frame proto.Message, size int) err
 	return err
 }
 
-// Writing says whether a goroutine is about to send what waits. The lock is held.
+// Writing reports whether a goroutine is about to send the waiting frames. The lock is held.
 func (l *Link) Writing() bool { return l.writing }
 
-// UnlockAndWrite unlocks the link, and sends what waits if no other goroutine does. The side that
-// opened the link sends one message, so that no caller writes for others while its own answer is
-// there, and none at all while more than InlineBytes are unanswered: Run sends the rest. The other
-// side sends until nothing waits.
+// UnlockAndWrite unlocks the link, and sends the waiting frames if no other goroutine does. The
+// side that opened the link sends one message, so that no caller writes for others while its own
+// answer has arrived, and none while more than InlineBytes are unanswered: Run sends the rest. The
+// other side sends until nothing waits.
 func (l *Link) UnlockAndWrite() {
 	write := !l.writing && !l.Empty() && l.broken == nil
 	if write {
@@ -144,7 +144,7 @@ func (l *Link) UnlockAndWrite() {
 	}
 }
 
-// write uses the turn, which the caller has.
+// write sends messages; the caller has the turn.
 func (l *Link) write() {
 	for l.writeNext() {
 		if l.wake != nil {
@@ -154,10 +154,10 @@ func (l *Link) write() {
 	}
 }
 
-// writeNext sends one message. false: the turn is over, because none waits, or the link has ended.
+// writeNext sends one message. It returns false if none waits, or the link has ended: then the turn
+// is over.
 func (l *Link) writeNext() bool {
-	// Goroutines that are about to append a frame get the chance: a message costs more than what is
-	// in it.
+	// Let goroutines that are about to append a frame do so: a message costs more than its frames.
 	runtime.Gosched()
 	l.Lock()
 	if l.Empty() || l.broken != nil {
@@ -171,13 +171,13 @@ func (l *Link) writeNext() bool {
 		l.Sent.Add(uint64(len(*message)))
 	}
 	if err := l.Stream.SendMsg(message); err != nil {
-		l.cancel(err) // Read returns, too, and says why
+		l.cancel(err) // Read returns the reason
 		return false
 	}
 	return true
 }
 
-// handOver gives the turn to Run if there is more to send.
+// handOver passes the turn to Run if there is more to send.
 func (l *Link) handOver() {
 	l.Lock()
 	defer l.Unlock()
@@ -188,13 +188,13 @@ func (l *Link) handOver() {
 	l.wake <- struct{}{}
 }
 
-// rest gives the turn up. The lock is held.
+// rest ends the turn. The lock is held.
 func (l *Link) rest() {
 	l.writing = false
 	l.Settle()
 }
 
-// Settle lets Run end when the link is over. The lock is held.
+// Settle makes Run end if the link is over. The lock is held.
 func (l *Link) Settle() {
 	if !l.writing && l.broken == nil && l.Over != nil && l.Over() {
 		l.writing = true // to the end
@@ -202,8 +202,8 @@ func (l *Link) Settle() {
 	}
 }
 
-// Run sends what callers do not, until the link ends. When the link is over, it ends this side of
-// the stream.
+// Run sends the frames that callers do not send, until the link ends. When the link is over, it
+// ends this side of the stream.
 func (l *Link) Run() {
 	for {
 		select {
@@ -223,8 +223,8 @@ func (l *Link) Run() {
 	}
 }
 
-// Read calls next, which takes in one message, until it fails, and says why the link ended: by
-// Cancel, or by next's error. After io.EOF in order the other side has nothing more to say.
+// Read calls next, which reads one message, until it fails, and returns why the link ended: the
+// argument of Cancel, or next's error. io.EOF means that the other side has ended the stream.
 func (l *Link) Read(next func() error) error {
 	var err error
 	for err == nil {
@@ -239,7 +239,7 @@ func (l *Link) Read(next func() error) error {
 // Cancel ends Context, and on the side that opened the link the stream.
 func (l *Link) Cancel(why error) { l.cancel(why) }
 
-// Break ends the link: as Cancel, and nothing is sent any more. What waits stays in the lane.
+// Break ends the link like Cancel, and nothing more is sent. Waiting frames stay in the lane.
 func (l *Link) Break(why error) {
 	l.cancel(why)
 	l.Lock()
@@ -247,5 +247,5 @@ func (l *Link) Break(why error) {
 	l.broken = why
 }
 
-// Broken is what Break was told; nil before. The lock is held.
+// Broken returns the argument of Break; nil before. The lock is held.
 func (l *Link) Broken() error { return l.broken }

@@ -19,7 +19,7 @@ import (
 
 func TestMain(m *testing.M) { leaktest.Main(m) }
 
-// wire is a stream that keeps what it is given.
+// wire is a stream that records messages.
 type wire struct {
 	grpc.ClientStream
 
@@ -127,7 +127,7 @@ func (s *side) say(length int) {
 
 const speakers, each, length = 16, 500, 64
 
-// talk lets many goroutines speak.
+// talk sends frames from many goroutines.
 func (s *side) talk() {
 	var all sync.WaitGroup
 	for range speakers {
@@ -140,8 +140,8 @@ func (s *side) talk() {
 	all.Wait()
 }
 
-// heard checks that everything left once, in order.
-func (s *side) heard(t *testing.T) {
+// received checks that every frame was sent once, in order.
+func (s *side) received(t *testing.T) {
 	t.Helper()
 	sent := s.wire.sent.Bytes()
 	if said := s.last * length; uint64(len(sent)) != said || s.bytes.Load() != said {
@@ -155,7 +155,7 @@ func (s *side) heard(t *testing.T) {
 	t.Logf("%d frames left in %d messages", s.last, s.wire.messages)
 }
 
-// TestWriter lets many goroutines speak on either side: everything leaves once, in order, one
+// TestWriter sends from many goroutines on either side: every frame is sent once, in order, one
 // message at a time.
 func TestWriter(t *testing.T) {
 	for name, unanswered := range map[string]int{"callers write": 0, "Run writes": InlineBytes + 1} {
@@ -168,7 +168,7 @@ func TestWriter(t *testing.T) {
 			s.Settle()
 			s.Unlock()
 			ended()
-			s.heard(t)
+			s.received(t)
 			if n := s.wire.halfClosed.Load(); n != 1 {
 				t.Errorf("a link that was over was half-closed %d times", n)
 			}
@@ -188,12 +188,12 @@ func TestWriter(t *testing.T) {
 			t.Errorf("the greeting was %v", s.wire.greetings)
 		}
 		s.talk()
-		s.heard(t)
+		s.received(t)
 	})
 }
 
 // TestBrokenLink: after a message that could not be sent nothing is sent, Read has the reason, and
-// after Break nothing waits for a goroutine any more.
+// after Break no goroutine is needed.
 func TestBrokenLink(t *testing.T) {
 	broken := errors.New("broken")
 	for name, open := range map[string]func(*testing.T) (*side, func()){
@@ -295,7 +295,7 @@ func TestLane(t *testing.T) {
 	}
 }
 
-// TestCodec passes what was encoded by hand, in one buffer and in several.
+// TestCodec passes encoded messages, in one buffer and in several.
 func TestCodec(t *testing.T) {
 	said := []byte("what was said")
 	message := NewMessage()
@@ -304,14 +304,16 @@ func TestCodec(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, data := range map[string]mem.BufferSlice{"whole": whole, "in parts": {mem.SliceBuffer(said[:4]), mem.SliceBuffer(said[4:])}} {
-		var heard []byte
+	for name, data := range map[string]mem.BufferSlice{
+		"whole": whole, "in parts": {mem.SliceBuffer(said[:4]), mem.SliceBuffer(said[4:])},
+	} {
+		var got []byte
 		in := &Incoming{Consume: func(b []byte) error {
-			heard = bytes.Clone(b)
+			got = bytes.Clone(b)
 			return nil
 		}}
-		if err := (Codec{}).Unmarshal(data, in); err != nil || !bytes.Equal(heard, said) {
-			t.Errorf("%s: heard %q, %v", name, heard, err)
+		if err := (Codec{}).Unmarshal(data, in); err != nil || !bytes.Equal(got, said) {
+			t.Errorf("%s: got %q, %v", name, got, err)
 		}
 	}
 	if _, err := (Codec{}).Marshal("text"); err == nil {
@@ -322,7 +324,7 @@ func TestCodec(t *testing.T) {
 	}
 }
 
-// errand says that it runs, and waits.
+// errand signals that it runs, and waits.
 type errand struct{ begun, end chan struct{} }
 
 func (e *errand) Run() {

@@ -1,8 +1,8 @@
 package multiplex
 
-// Places are the conversations that are open on a link, by number. Numbers rise and are not used
-// again, so that a frame that comes after the end of its conversation is told from the first one of
-// a new conversation. The link's lock guards them.
+// Places are the open conversations of a link, by number. Numbers rise and are not reused, so that
+// a late frame of an ended conversation is not taken for the first one of a new conversation. The
+// link's lock guards them.
 type Places[C any] struct {
 	Open map[uint64]C
 	// Last is the number of the newest conversation.
@@ -15,7 +15,8 @@ func (p *Places[C]) Begin(c C) uint64 {
 	return p.Last
 }
 
-// Join adds a conversation that the other side has begun; false when its number was used before.
+// Join adds a conversation that the other side has begun; it returns false if the number was used
+// before.
 func (p *Places[C]) Join(number uint64, c C) bool {
 	if number <= p.Last {
 		return false

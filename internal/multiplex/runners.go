@@ -5,8 +5,8 @@ import "sync"
 // Task is something to run.
 type Task interface{ Run() }
 
-// Runners are goroutines that run tasks. The last ones to have become idle are used first: their
-// stacks have grown to what a command needs, and are still in the processor's caches.
+// Runners are goroutines that run tasks. The most recently idle ones are used first: their stacks
+// have grown to what a command needs, and are still in the processor's caches.
 type Runners struct {
 	// Most is how many may be idle.
 	Most int
@@ -18,7 +18,7 @@ type Runners struct {
 	closed bool
 }
 
-// Run has a task run on a goroutine that is idle, or on a new one.
+// Run runs a task on an idle goroutine, or on a new one.
 func (r *Runners) Run(t Task) {
 	r.mu.Lock()
 	if n := len(r.idle); n > 0 {
@@ -47,7 +47,7 @@ func (r *Runners) work(t Task) {
 	}
 }
 
-// rest puts a goroutine among the idle ones; false when it is to end.
+// rest adds a goroutine to the idle ones; it returns false if the goroutine should end.
 func (r *Runners) rest(next chan Task) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -58,7 +58,7 @@ func (r *Runners) rest(next chan Task) bool {
 	return true
 }
 
-// Close ends the idle goroutines and waits for all. No task may come any more.
+// Close ends the idle goroutines and waits for all. Run must not be called after it.
 func (r *Runners) Close() {
 	r.mu.Lock()
 	r.closed = true

@@ -1,10 +1,11 @@
-// Package observe holds the words and measures by which millrace is watched: the keys of log attributes, a latency
-// histogram, and the form in which a package offers its metrics.
+// Package observe has the keys of log attributes, a latency histogram, and the interface by which a
+// package exports metrics.
 //
-// An engine counts with atomics and Histograms and offers them as a Source; it knows no metrics library. internal/app/node
-// turns Sources into one Prometheus collector with Collector. Metric names, their help and their labels stand in one file
-// per package, metrics.go, and follow millrace_<package>_<noun>_<unit>.
+// A package counts with atomics and Histograms and exports them as a Source; it knows no metrics
+// library. internal/app/node combines Sources into one Prometheus collector with Collector. Metric
+// names, help and labels are in one file per package, metrics.go; names are
+// millrace_<package>_<noun>_<unit>.
 //
-// It starts no goroutine. A Histogram may be used from many goroutines; a Source's Collect must allow it too, because
-// scrapes overlap.
+// It starts no goroutine. A Histogram may be used from many goroutines; a Source's Collect must
+// allow it too, because scrapes overlap.
 package observe

@@ -6,8 +6,9 @@ import (
 	"time"
 )
 
-// The buckets of a Histogram: from 2^minExponent nanoseconds (1 µs) to 2^maxExponent (69 s), each doubling cut into equal
-// steps, so that a quantile is at most a quarter too high. The first bucket takes what is shorter, the last what is longer.
+// The buckets of a Histogram: from 2^minExponent nanoseconds (1 µs) to 2^maxExponent (69 s), each
+// doubling cut into equal steps, so that a quantile is at most a quarter too high. The first bucket
+// also counts shorter durations, the last one longer ones.
 const (
 	minExponent = 10
 	maxExponent = 36
@@ -28,7 +29,7 @@ func (h *Histogram) Observe(d time.Duration) {
 	h.sum.Add(int64(d))
 }
 
-// Snapshot returns the counts as they are now. Observations that happen meanwhile may be in it in part.
+// Snapshot returns the counts as they are now. Concurrent observations may be included in part.
 func (h *Histogram) Snapshot() Snapshot {
 	var s Snapshot
 	for i := range h.counts {
@@ -39,7 +40,7 @@ func (h *Histogram) Snapshot() Snapshot {
 	return s
 }
 
-// Snapshot is what a Histogram held at one moment.
+// Snapshot has the counts of a Histogram at one moment.
 type Snapshot struct {
 	// Count is the number of observations, Sum their total.
 	Count  uint64
@@ -47,8 +48,9 @@ type Snapshot struct {
 	counts [buckets]uint64
 }
 
-// Quantile returns a duration that the share q (0 to 1) of the observations did not exceed: the upper bound of the bucket
-// in which it falls, or 0 without observations. What lies beyond the last bound is reported as that bound.
+// Quantile returns a duration that the share q (0 to 1) of the observations did not exceed: the
+// upper bound of the bucket in which it falls, or 0 without observations. Durations beyond the last
+// bound are reported as that bound.
 func (s *Snapshot) Quantile(q float64) time.Duration {
 	if s.Count == 0 {
 		return 0
@@ -72,8 +74,8 @@ func (s *Snapshot) Since(earlier *Snapshot) Snapshot {
 	return d
 }
 
-// cumulative returns for every doubling the number of observations up to it, keyed by the bound in seconds: fewer buckets
-// than are kept, because each is a time series of its own.
+// cumulative returns for every doubling the number of observations up to it, keyed by the bound in
+// seconds: fewer buckets than the histogram has, because each is a time series.
 func (s *Snapshot) cumulative() map[float64]uint64 {
 	m := make(map[float64]uint64, maxExponent-minExponent+1)
 	var seen uint64
@@ -86,7 +88,8 @@ func (s *Snapshot) cumulative() map[float64]uint64 {
 	return m
 }
 
-// bucketOf returns the bucket whose bounds enclose d: above the one before, up to and including its own.
+// bucketOf returns the bucket whose bounds enclose d: above the one before, up to and including its
+// own.
 func bucketOf(d time.Duration) int {
 	if d <= 1<<minExponent {
 		return 0

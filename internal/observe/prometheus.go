@@ -11,7 +11,8 @@ import (
 
 var metricName = regexp.MustCompile(`^millrace(_[a-z0-9]+){2,}$`)
 
-// Collector offers the sources to Prometheus. The error lists every metric whose name, help or uniqueness breaks the rules.
+// Collector exports the sources to Prometheus. The error lists every metric whose name, help or
+// uniqueness breaks the rules.
 func Collector(sources ...Source) (prometheus.Collector, error) {
 	c := &collector{sources: sources, described: map[string]described{}}
 	var broken []error

@@ -93,7 +93,8 @@ func TestBadEmissionSpoilsTheScrapeAndNamesTheMetric(t *testing.T) {
 		"millrace_log_append_seconds": func(e Emitter) { e.Value("millrace_log_append_seconds", 1) },
 		"millrace_log_read_seconds":   func(e Emitter) { e.Latency("millrace_log_read_seconds", Snapshot{}) },
 	} {
-		if _, err := gather(t, Source{Metrics: metrics, Collect: collect}); err == nil || !strings.Contains(err.Error(), name) {
+		if _, err := gather(t, Source{Metrics: metrics, Collect: collect}); err == nil ||
+			!strings.Contains(err.Error(), name) {
 			t.Errorf("gather: %v, want an error that names %s", err, name)
 		}
 	}

@@ -6,20 +6,21 @@ import (
 	"time"
 )
 
-// RecentWindow is how far back a Recent remembers at least; at most it is twice as far.
+// RecentWindow is the least time that a Recent covers; the most is twice that.
 const RecentWindow = time.Minute
 
-// Recent is a Histogram that also knows what was observed lately, and the largest of it. The zero value is ready. Observe does not
-// allocate, and locks only when a window ends.
+// Recent is a Histogram that also has the recent observations and their maximum. The zero
+// value is ready. Observe does not allocate, and locks only when a window ends.
 type Recent struct {
 	all Histogram
-	// newest is the largest observation of the present window, before that of the one before.
+	// newest is the largest observation of the present window, before that of the previous one.
 	newest, before atomic.Int64
 	// ends is when the present window does, in nanoseconds since 1970.
 	ends atomic.Int64
 
 	mu sync.Mutex // guards what follows, and the change of windows
-	// present and earlier are what was counted when the present window and the one before it began.
+	// present and earlier are the counts at the start of the present window and of the previous
+	// one.
 	present, earlier Snapshot
 }
 
@@ -39,7 +40,7 @@ func (r *Recent) Observe(now time.Time, d time.Duration) {
 // Snapshot returns all counts.
 func (r *Recent) Snapshot() Snapshot { return r.all.Snapshot() }
 
-// Lately returns what was observed in the present window and the one before it, and the largest of it.
+// Lately returns the observations of the present and the previous window, and the largest.
 func (r *Recent) Lately(now time.Time) (Snapshot, time.Duration) {
 	r.turn(now)
 	r.mu.Lock()
@@ -48,7 +49,7 @@ func (r *Recent) Lately(now time.Time) (Snapshot, time.Duration) {
 	return all.Since(&r.earlier), time.Duration(max(r.newest.Load(), r.before.Load()))
 }
 
-// turn begins another window when the present one has ended, and forgets both when that was long ago.
+// turn begins another window when the present one has ended, and drops both if that was long ago.
 func (r *Recent) turn(now time.Time) {
 	if now.UnixNano() < r.ends.Load() {
 		return
@@ -57,7 +58,7 @@ func (r *Recent) turn(now time.Time) {
 	defer r.mu.Unlock()
 	late := now.UnixNano() - r.ends.Load()
 	if late < 0 {
-		return // somebody else was quicker
+		return // another goroutine has done it
 	}
 	r.earlier, r.present = r.present, r.all.Snapshot()
 	r.before.Store(r.newest.Swap(0))

@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// What was observed is remembered for one window at least and for two at most; the whole histogram forgets nothing.
+// Recent observations are kept for at least one window and at most two; the histogram keeps
+// everything.
 func TestRecentForgets(t *testing.T) {
 	var r Recent
 	start := time.Unix(1_700_000_000, 0)
@@ -25,7 +26,8 @@ func TestRecentForgets(t *testing.T) {
 		now := start.Add(step.after)
 		r.Observe(now, step.observe)
 		if s, largest := r.Lately(now); s.Count != step.count || largest != step.largest {
-			t.Errorf("after %v: %d observations, the largest %v; want %d, %v", step.after, s.Count, largest, step.count, step.largest)
+			t.Errorf("after %v: %d observations, the largest %v; want %d, %v", step.after, s.Count, largest, step.count,
+				step.largest)
 		}
 	}
 	if s, largest := r.Lately(start.Add(20 * RecentWindow)); s.Count != 0 || largest != 0 {

@@ -24,15 +24,16 @@ type Metric struct {
 	Labels []string
 }
 
-// Source is what a package offers to be watched.
+// Source has the metrics of a package.
 type Source struct {
 	Metrics []Metric
-	// Collect emits the present values of the metrics. It may be called from several goroutines at once and must not block.
+	// Collect emits the present values of the metrics. It may be called from several goroutines at
+	// once and must not block.
 	Collect func(Emitter)
 }
 
-// Emitter takes the values during a Collect. A name that the source did not declare, a wrong kind and a wrong number of
-// label values spoil the scrape with an error that names the metric.
+// Emitter takes the values during a Collect. An undeclared name, a wrong kind or a wrong number of
+// label values fails the scrape with an error that names the metric.
 type Emitter interface {
 	// Value emits a Counter or Gauge.
 	Value(name string, value float64, labels ...string)

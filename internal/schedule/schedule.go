@@ -1,5 +1,5 @@
-// Package schedule has the rules for timers that functions, their host and the engine share: what a timer may be called, how
-// far ahead it may be set, and when a recurring one is due. It starts no goroutine.
+// Package schedule has the rules for timers that sdk, host and engine share: valid names, how far
+// ahead a timer may be set, and when a recurring one is due. It starts no goroutine.
 package schedule
 
 import (
@@ -19,17 +19,19 @@ const (
 	MaxNameBytes = 128
 	// MaxScheduleBytes bounds the text of a schedule.
 	MaxScheduleBytes = 128
-	// Farthest is how far ahead a timer may be set: a hundred years, so that its time is still a number of nanoseconds.
+	// Farthest is how far ahead a timer may be set: a hundred years, so that its time is still a
+	// number of nanoseconds.
 	Farthest = 100 * 365 * 24 * time.Hour
 )
 
-// CheckName says what is wrong with the name of a timer.
+// CheckName returns what is wrong with the name of a timer.
 func CheckName(name string) error {
 	switch {
 	case name == "":
-		return errors.New("a timer needs a name: cancelling and replacing it go by that")
+		return errors.New("a timer needs a name, by which it is replaced and cancelled")
 	case len(name) > MaxNameBytes:
-		return fmt.Errorf("the name of the timer has %d bytes, and the limit is %d: use a shorter one", len(name), MaxNameBytes)
+		return fmt.Errorf("the name of the timer has %d bytes, and the limit is %d: use a shorter one", len(name),
+			MaxNameBytes)
 	case !utf8.ValidString(name):
 		return fmt.Errorf("the name of the timer, %q, is not valid UTF-8", name)
 	default:
@@ -37,7 +39,7 @@ func CheckName(name string) error {
 	}
 }
 
-// CheckAfter says what is wrong with the time after which a timer is due. It may be 0.
+// CheckAfter returns what is wrong with the time after which a timer is due. It may be 0.
 func CheckAfter(d time.Duration) error {
 	switch {
 	case d < 0:
@@ -49,15 +51,16 @@ func CheckAfter(d time.Duration) error {
 	}
 }
 
-// Next returns the first moment after now that a schedule names: five fields as in cron(5), or @hourly and its like, in UTC.
-// Both times are in nanoseconds since the Unix epoch.
+// Next returns the first moment after now that a schedule names: five fields as in cron(5), or
+// @hourly and its like, in UTC. Both times are in nanoseconds since the Unix epoch.
 func Next(schedule string, now int64) (int64, error) {
 	if len(schedule) > MaxScheduleBytes {
 		return 0, fmt.Errorf("the schedule has %d bytes, and the limit is %d", len(schedule), MaxScheduleBytes)
 	}
-	// The parser would take a time zone, whose rules differ from one machine to the next, and panic where nothing follows it.
+	// The parser would accept a time zone, whose rules differ between machines, and panic if
+	// nothing follows it.
 	if strings.Contains(schedule, "TZ=") {
-		return 0, fmt.Errorf("schedule %q: schedules are in UTC: take the time zone out", schedule)
+		return 0, fmt.Errorf("schedule %q: schedules are in UTC: remove the time zone", schedule)
 	}
 	s, err := cron.ParseStandard(schedule)
 	if err != nil {
@@ -69,7 +72,7 @@ func Next(schedule string, now int64) (int64, error) {
 	case next.IsZero():
 		return 0, fmt.Errorf("schedule %q never comes", schedule)
 	case next.Sub(at) > Farthest:
-		return 0, fmt.Errorf("schedule %q comes too late: the limit is %v ahead", schedule, Farthest)
+		return 0, fmt.Errorf("schedule %q is due too late: the limit is %v ahead", schedule, Farthest)
 	default:
 		return next.UnixNano(), nil
 	}

@@ -39,9 +39,11 @@ func TestNext(t *testing.T) {
 	}
 }
 
-// FuzzNext: schedules come from functions, and whatever they say, the next time is a later one or an error.
+// FuzzNext: for any schedule, the next time is a later one or an error.
 func FuzzNext(f *testing.F) {
-	for _, text := range []string{"* * * * *", "0 6 * * 1-5", "*/5 1,2 1-31/2 JAN ?", "@yearly", "@every 1ns", "@every 2500000h", "TZ=UTC", "TZ= "} {
+	for _, text := range []string{
+		"* * * * *", "0 6 * * 1-5", "*/5 1,2 1-31/2 JAN ?", "@yearly", "@every 1ns", "@every 2500000h", "TZ=UTC", "TZ= ",
+	} {
 		f.Add(text, noon.UnixNano())
 	}
 	f.Fuzz(func(t *testing.T, text string, now int64) {
@@ -67,7 +69,7 @@ func TestNamesAndTimesOfTimers(t *testing.T) {
 	}
 }
 
-// says compares an error with a part of its text; "" stands for none.
+// says compares an error with a part of its text; "" means no error.
 func says(t *testing.T, what string, err error, why string) {
 	t.Helper()
 	if (err == nil) != (why == "") || err != nil && !strings.Contains(err.Error(), why) {

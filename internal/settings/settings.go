@@ -7,8 +7,7 @@
 // environment variable. The types are string, bool, int, time.Duration, float64, which is a share
 // between 0 and 1, and []string. An int with unit bytes reads as 4MiB. An int or time.Duration may
 // have min and max. With process:"worker" a gateway does not have the setting. A field without a
-// name is no setting; it may have a default all the same. Structs within the struct are read as
-// parts of it.
+// name is not a setting, but may have a default. Structs within the struct are read as parts of it.
 package settings
 
 import (
@@ -54,7 +53,7 @@ func (s *Setting) Get(p any) string { return s.field.format(s.field.of(p)) }
 // Set gives the setting of the struct at p a value.
 func (s *Setting) Set(p any, text string) error { return s.field.parse(s.field.of(p), text) }
 
-// OutOfBounds says why the value in the struct at p is out of bounds; "" if it is not.
+// OutOfBounds returns why the value in the struct at p is out of bounds; "" if it is not.
 func (s *Setting) OutOfBounds(p any) string {
 	value, f := s.field.of(p), s.field
 	low, hasLow := f.bound("min")
@@ -81,8 +80,8 @@ func Defaults[T any]() T {
 	return v
 }
 
-// Fill gives the default to every field of the struct at p that is zero. A bool stays as it is:
-// there false is a value.
+// Fill sets every zero field of the struct at p to its default, except bools, for which false is a
+// value.
 func Fill(p any) { fill(reflect.ValueOf(p).Elem(), false) }
 
 func fill(v reflect.Value, bools bool) {
@@ -167,7 +166,9 @@ func (f *field) read(like any, text string) (any, error) {
 		return v, explain(err != nil, "%q is not a whole number", text)
 	case float64:
 		v, err := strconv.ParseFloat(text, 64)
-		return v, explain(err != nil || !(v >= 0 && v <= 1), "%q is not a share: write a number between 0 and 1, as in 0.05", text) // refuses NaN too
+		// also refuses NaN
+		return v, explain(err != nil || !(v >= 0 && v <= 1),
+			"%q is not a number between 0 and 1, as in 0.05", text)
 	case time.Duration:
 		v, err := time.ParseDuration(text)
 		return v, explain(err != nil || v < 0, "%q is not a duration: write 500ms, 30s, 24h", text)
@@ -180,7 +181,7 @@ func (f *field) read(like any, text string) (any, error) {
 		}
 		return list, nil
 	}
-	panic("setting " + f.Name + " has a type that no text can be read into")
+	panic("setting " + f.Name + " has an unsupported type")
 }
 
 func explain(isWrong bool, format, text string) error {

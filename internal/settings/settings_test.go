@@ -39,9 +39,12 @@ func TestOf(t *testing.T) {
 	}
 }
 
-// Defaults sets everything; Fill leaves alone what is set, and every bool.
+// Defaults sets everything; Fill keeps what is set, and every bool.
 func TestDefaultsAndFill(t *testing.T) {
-	want := outer{Name: "x", inner: inner{Size: 4 << 20, Own: 7}, Wait: time.Minute, On: true, Part: 0.5, List: []string{"a", "b"}, Count: 3, Least: 3}
+	want := outer{
+		Name: "x", inner: inner{Size: 4 << 20, Own: 7}, Wait: time.Minute, On: true, Part: 0.5, List: []string{"a", "b"},
+		Count: 3, Least: 3,
+	}
 	if got := Defaults[outer](); !reflect.DeepEqual(got, want) {
 		t.Errorf("defaults %+v, want %+v", got, want)
 	}
@@ -53,7 +56,7 @@ func TestDefaultsAndFill(t *testing.T) {
 	}
 }
 
-// Every value survives the way through its text.
+// Every value survives formatting and parsing.
 func TestRoundTrip(t *testing.T) {
 	from, to := Defaults[outer](), outer{}
 	for _, s := range Of[outer]() {
@@ -103,7 +106,7 @@ func TestTextsThatAreNoValues(t *testing.T) {
 	for _, s := range Of[outer]() {
 		bad := map[string]string{
 			"size": `"1kb" is not a size: write 900KiB`, "wait": `"1kb" is not a duration: write 500ms`, "is-on": `"1kb" is neither true nor false`,
-			"part": `"1kb" is not a share`, "count": `"1kb" is not a whole number`, "least": `"1kb" is not a whole number`,
+			"part": `"1kb" is not a number between 0 and 1`, "count": `"1kb" is not a whole number`, "least": `"1kb" is not a whole number`,
 		}[s.Name]
 		var v outer
 		err := s.Set(&v, "1kb")
@@ -114,7 +117,9 @@ func TestTextsThatAreNoValues(t *testing.T) {
 			t.Errorf("%s: a bad value was set: %+v", s.Name, v)
 		}
 	}
-	for name, texts := range map[string][]string{"size": {"-1", "9999999999GiB", ""}, "wait": {"-5s", "5"}, "part": {"-0.1", "1.1", "NaN"}} {
+	for name, texts := range map[string][]string{
+		"size": {"-1", "9999999999GiB", ""}, "wait": {"-5s", "5"}, "part": {"-0.1", "1.1", "NaN"},
+	} {
 		for _, s := range Of[outer]() {
 			for _, text := range texts {
 				var v outer
@@ -132,7 +137,9 @@ func TestSizes(t *testing.T) {
 			t.Errorf("%s is %d, %v, want %d", text, n, err, want)
 		}
 	}
-	for n, want := range map[int]string{0: "0B", 7: "7B", 1 << 10: "1KiB", 1025: "1025B", 900 << 10: "900KiB", 4 << 20: "4MiB", 1 << 30: "1GiB"} {
+	for n, want := range map[int]string{
+		0: "0B", 7: "7B", 1 << 10: "1KiB", 1025: "1025B", 900 << 10: "900KiB", 4 << 20: "4MiB", 1 << 30: "1GiB",
+	} {
 		if text := formatBytes(n); text != want {
 			t.Errorf("%d prints as %s, want %s", n, text, want)
 		}

@@ -16,7 +16,7 @@ const (
 	parentLen                = 55
 )
 
-// Sampled says whether a W3C trace context asks for the call to be traced.
+// Sampled reports whether a W3C trace context asks for the call to be traced.
 func Sampled(parent string) bool {
 	if len(parent) != parentLen {
 		return false
@@ -25,7 +25,7 @@ func Sampled(parent string) bool {
 	return err == nil && trace.TraceFlags(flags[0]).IsSampled()
 }
 
-// remote makes a parent of a W3C trace context. One that is none is none.
+// remote makes a parent of a W3C trace context. An invalid one is ignored.
 func remote(ctx context.Context, parent string) context.Context {
 	if len(parent) != parentLen {
 		return trace.ContextWithSpanContext(ctx, trace.SpanContext{})

@@ -18,14 +18,17 @@ import (
 
 // Options configure a Tracer.
 type Options struct {
-	// Endpoint takes spans over OTLP/gRPC: host:port or http://host:port in plaintext, https://host:port with TLS. The other
-	// variables of the standard, OTEL_EXPORTER_OTLP_HEADERS and so on, are read from the environment.
+	// Endpoint takes spans over OTLP/gRPC: host:port or http://host:port in plaintext,
+	// https://host:port with TLS. The other variables of the standard, OTEL_EXPORTER_OTLP_HEADERS
+	// and so on, are read from the environment.
 	Endpoint string
-	// Sample is the share of calls without a trace context that are traced, 0 to 1. One that has a context is traced as that says.
+	// Sample is the share of calls without a trace context that are traced, 0 to 1. Calls with a
+	// trace context follow its flag.
 	Sample float64
-	// App, Worker and Version say whose spans these are; Worker is empty for a gateway.
+	// App, Worker and Version are attributes of all spans; Worker is empty for a gateway.
 	App, Worker, Version string
-	// OnError is told why spans could not be exported, nil when it works again. It must not block.
+	// OnError gets the error when spans could not be exported, and nil when export works again. It
+	// must not block.
 	OnError func(error)
 }
 
@@ -36,7 +39,7 @@ type Tracer struct {
 	exporter *exporter
 }
 
-// Problem says what is wrong with an endpoint, "" when nothing is.
+// Problem returns what is wrong with an endpoint; "" if nothing is.
 func Problem(endpoint string) string {
 	host := endpoint
 	if scheme, _, isURL := strings.Cut(endpoint, "://"); isURL {
@@ -54,7 +57,8 @@ func Problem(endpoint string) string {
 	return ""
 }
 
-// New returns a tracer that exports to the endpoint, nil when there is none. It does not wait for a connection.
+// New returns a tracer that exports to the endpoint, nil when there is none. It does not wait for a
+// connection.
 func New(o Options) (*Tracer, error) {
 	if o.Endpoint == "" {
 		return nil, nil //nolint:nilnil // nil is off
@@ -63,13 +67,14 @@ func New(o Options) (*Tracer, error) {
 	if !strings.Contains(endpoint, "://") {
 		endpoint = "http://" + endpoint
 	}
-	// Nothing of this dials: the connection is made in the background, and again and again.
+	// This does not dial: the connection is made in the background, with retries.
 	client, err := otlptracegrpc.New(context.Background(), otlptracegrpc.WithEndpointURL(endpoint))
 	if err != nil {
 		return nil, fmt.Errorf("export spans to %s: %w", o.Endpoint, err)
 	}
 	attributes := []attribute.KeyValue{
-		attribute.String("service.name", o.App), attribute.String("service.namespace", "millrace"), attribute.String("service.version", o.Version),
+		attribute.String("service.name", o.App), attribute.String("service.namespace", "millrace"),
+		attribute.String("service.version", o.Version),
 	}
 	if o.Worker != "" {
 		attributes = append(attributes, attribute.String("service.instance.id", o.Worker))
@@ -91,13 +96,13 @@ func (t *Tracer) Close(ctx context.Context) error {
 	return t.provider.Shutdown(ctx)
 }
 
-// Stats are what a Tracer has done so far.
+// Stats counts what a Tracer has done.
 type Stats struct {
-	// Exported spans have been taken by the endpoint, Dropped ones have not.
+	// Exported spans were accepted by the endpoint, Dropped ones were not.
 	Exported, Dropped uint64
 }
 
-// Stats returns the counters of the moment.
+// Stats returns the counters.
 func (t *Tracer) Stats() Stats {
 	if t == nil {
 		return Stats{}
@@ -105,7 +110,8 @@ func (t *Tracer) Stats() Stats {
 	return Stats{Exported: t.exporter.exported.Load(), Dropped: t.exporter.dropped.Load()}
 }
 
-// exporter counts what the endpoint takes, and keeps its errors from OpenTelemetry's own handler, which would print them.
+// exporter counts exported spans, and keeps errors from OpenTelemetry's own handler, which would
+// print them.
 type exporter struct {
 	to                sdktrace.SpanExporter
 	onError           func(error)
@@ -140,8 +146,8 @@ const (
 	Client   Kind = trace.SpanKindClient
 )
 
-// Enter begins the span of a call that enters the app. parent is the caller's W3C trace context, "" for none; whether the call is
-// traced is decided here. The span is nil when it is not.
+// Enter begins the span of a call that enters the app. parent is the caller's W3C trace context, ""
+// for none; it decides here whether the call is traced. The span is nil if it is not.
 func (t *Tracer) Enter(ctx context.Context, name, parent string) (context.Context, *Span) {
 	if t == nil {
 		return ctx, nil
@@ -153,19 +159,20 @@ func (t *Tracer) Enter(ctx context.Context, name, parent string) (context.Contex
 	return inner, &Span{span}
 }
 
-// Begin begins a span under a parent, given as W3C trace context. The span is nil when the parent is not traced.
+// Begin begins a span under a parent, given as W3C trace context. The span is nil when the parent
+// is not traced.
 func (t *Tracer) Begin(ctx context.Context, kind Kind, name, parent string) (context.Context, *Span) {
 	if t == nil || !Sampled(parent) {
 		return ctx, nil
 	}
-	inner, span := t.tracer.Start(remote(ctx, parent), name, trace.WithSpanKind(kind)) //nolint:spancheck // whoever begins it ends it
+	inner, span := t.tracer.Start(remote(ctx, parent), name, trace.WithSpanKind(kind)) //nolint:spancheck // the caller ends it
 	return inner, &Span{span}                                                          //nolint:spancheck // the same
 }
 
-// Span is a piece of work. Nil is one of a call that is not traced.
+// Span is a span of a traced call. Nil: the call is not traced.
 type Span struct{ span trace.Span }
 
-// Parent is the span as the W3C trace context of what it causes; "" for nil.
+// Parent returns the W3C trace context for children of the span; "" for nil.
 func (s *Span) Parent() string {
 	if s == nil {
 		return ""
@@ -174,28 +181,28 @@ func (s *Span) Parent() string {
 	return "00-" + c.TraceID().String() + "-" + c.SpanID().String() + "-" + c.TraceFlags().String()
 }
 
-// Set says something about the span.
+// Set sets an attribute of the span.
 func (s *Span) Set(key, value string) {
 	if s != nil {
 		s.span.SetAttributes(attribute.String(key, value))
 	}
 }
 
-// SetInt says a number about the span.
+// SetInt sets a numeric attribute of the span.
 func (s *Span) SetInt(key string, value int64) {
 	if s != nil {
 		s.span.SetAttributes(attribute.Int64(key, value))
 	}
 }
 
-// Event notes that something happened now.
+// Event adds an event at the present time.
 func (s *Span) Event(name string) {
 	if s != nil {
 		s.span.AddEvent(name)
 	}
 }
 
-// End ends the span; err is nil when the work was done.
+// End ends the span; err is nil if the work succeeded.
 func (s *Span) End(err error) {
 	if s == nil {
 		return
@@ -209,7 +216,8 @@ func (s *Span) End(err error) {
 // closeTimeout is how long the last spans may take to be exported.
 const closeTimeout = 2 * time.Second
 
-// CloseInTime is Close for the end of a process. What cannot be exported by then has been told to OnError.
+// CloseInTime is Close with closeTimeout, for the end of a process. Spans that cannot be exported
+// by then are dropped.
 func (t *Tracer) CloseInTime() {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()

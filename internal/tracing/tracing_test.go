@@ -22,7 +22,7 @@ const (
 	notTraced = "00-" + traceID + "-" + spanID + "-00"
 )
 
-// inMemory returns a tracer that traces what nobody has decided about, or not, and where its spans go.
+// inMemory returns a tracer that samples calls without a trace context, or not, and its exporter.
 func inMemory(t *testing.T, sampler sdktrace.Sampler) (*Tracer, *tracetest.InMemoryExporter) {
 	t.Helper()
 	spans := tracetest.NewInMemoryExporter()
@@ -41,7 +41,8 @@ func TestProblem(t *testing.T) {
 	}
 }
 
-// TestEnter: whether a call is traced is its caller's to say, and the sampler's if the caller says nothing that can be read.
+// TestEnter: the caller decides whether a call is traced, or the sampler if there is no valid trace
+// context.
 func TestEnter(t *testing.T) {
 	for name, c := range map[string]struct {
 		parent  string
@@ -51,7 +52,7 @@ func TestEnter(t *testing.T) {
 		"the caller wants it":            {traced, sdktrace.NeverSample(), true},
 		"the caller does not want it":    {notTraced, sdktrace.AlwaysSample(), false},
 		"the caller says nothing":        {"", sdktrace.AlwaysSample(), true},
-		"nobody wants it":                {"", sdktrace.NeverSample(), false},
+		"not sampled":                    {"", sdktrace.NeverSample(), false},
 		"a parent that is no hex":        {strings.Repeat("x", len(traced)), sdktrace.AlwaysSample(), true},
 		"a parent that is cut":           {traced[:20], sdktrace.NeverSample(), false},
 		"a parent without ids":           {"00-" + strings.Repeat("0", 32) + "-" + strings.Repeat("0", 16) + "-01", sdktrace.NeverSample(), false},
@@ -68,7 +69,7 @@ func TestEnter(t *testing.T) {
 	}
 }
 
-// TestSpans: what a span caused has it as its parent, over the text that travels.
+// TestSpans: children have the span as their parent, through the trace context.
 func TestSpans(t *testing.T) {
 	tracer, spans := inMemory(t, sdktrace.NeverSample())
 	_, outer := tracer.Enter(t.Context(), "outer", traced)
@@ -82,11 +83,13 @@ func TestSpans(t *testing.T) {
 	if len(got) != 2 {
 		t.Fatalf("%d spans", len(got))
 	}
-	if s := got[0]; s.Name != "inner" || s.Parent.SpanID() != got[1].SpanContext.SpanID() || s.Status.Code != codes.Error || s.Status.Description != "it failed" ||
+	if s := got[0]; s.Name != "inner" || s.Parent.SpanID() != got[1].SpanContext.SpanID() ||
+		s.Status.Code != codes.Error || s.Status.Description != "it failed" ||
 		len(s.Attributes) != 2 || len(s.Events) != 1 {
 		t.Errorf("the inner span: %+v", s)
 	}
-	if s := got[1]; s.Name != "outer" || s.Parent.SpanID().String() != spanID || s.SpanContext.TraceID().String() != traceID || s.Status.Code != codes.Unset {
+	if s := got[1]; s.Name != "outer" || s.Parent.SpanID().String() != spanID ||
+		s.SpanContext.TraceID().String() != traceID || s.Status.Code != codes.Unset {
 		t.Errorf("the outer span: %+v", s)
 	}
 	if err := tracer.Close(t.Context()); err != nil {
@@ -94,7 +97,7 @@ func TestSpans(t *testing.T) {
 	}
 }
 
-// TestOff: without an endpoint nothing happens, and nothing is allocated.
+// TestOff: without an endpoint there are no spans and no allocations.
 func TestOff(t *testing.T) {
 	tracer, err := New(Options{})
 	if tracer != nil || err != nil {

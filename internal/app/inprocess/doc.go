@@ -1,7 +1,7 @@
-// Package inprocess is the one adapter by which services of package sdk run in the worker's own process. The two sides, sdk
-// and entities/host, speak the same words in different types, because neither may import the other.
+// Package inprocess runs services of package sdk in the worker's process: it adapts the types of
+// sdk to those of entities/host, neither of which imports the other.
 //
-// It owns no goroutine: everything runs on that of the caller, and calls on different entities may overlap. The errors of
-// New are mistakes in how the services are built, all at once; those of an entity or a call are crashes of the user's code,
-// and the host makes of them what the caller sees.
+// It owns no goroutine: everything runs on that of the caller, and calls on different entities may
+// overlap. New returns all mistakes in how the services are built, joined. Errors of an entity or a
+// call are crashes of the user's code, which the host converts to what the caller gets.
 package inprocess

@@ -10,13 +10,14 @@ import (
 	"github.com/millrace-io/millrace/sdk"
 )
 
-// function is services of package sdk as a host.Local.
+// function adapts services of package sdk to host.Local.
 type function struct {
 	spec     *cloudstate.EntitySpec
 	services map[string]*sdk.Service
 }
 
-// New checks the services and returns them as one function. Its error names everything that is wrong with them.
+// New checks the services and returns them as one function. The error lists all that is wrong with
+// them.
 func New(services ...*sdk.Service) (host.Local, error) {
 	spec, err := sdk.EntitySpec(services...)
 	if err != nil {
@@ -29,14 +30,14 @@ func New(services ...*sdk.Service) (host.Local, error) {
 	return f, nil
 }
 
-// Spec is what the services would answer to discovery.
+// Spec returns the services' answer to discovery.
 func (f *function) Spec() *cloudstate.EntitySpec { return f.spec }
 
 // OpenEntity returns an entity in its initial state.
 func (f *function) OpenEntity(service, id string) (host.LocalEntity, error) {
 	s, known := f.services[service]
 	if !known {
-		return nil, fmt.Errorf("service %s is not one of this program", service)
+		return nil, fmt.Errorf("service %s is not part of this program", service)
 	}
 	e, err := s.NewEntity(id)
 	if err != nil {
@@ -56,23 +57,26 @@ func (f *function) Act(ctx context.Context, inv entities.Invocation) (*entities.
 }
 
 // ActStream runs a streamed action.
-func (f *function) ActStream(ctx context.Context, s *entities.Stream, on func(context.Context, *entities.Outcome) error) error {
+func (f *function) ActStream(ctx context.Context, s *entities.Stream,
+	on func(context.Context, *entities.Outcome) error) error {
 	recv := func() (sdk.Payload, error) {
 		p, err := s.Recv(ctx)
 		return sdk.Payload(p), err
 	}
-	return f.call(ctx, entities.Invocation{Command: s.Command, Time: s.Time}, recv, func(d sdk.Decision) error { return on(ctx, fromDecision(&d)) })
+	return f.call(ctx, entities.Invocation{Command: s.Command, Time: s.Time}, recv,
+		func(d sdk.Decision) error { return on(ctx, fromDecision(&d)) })
 }
 
-func (f *function) call(ctx context.Context, inv entities.Invocation, recv func() (sdk.Payload, error), send func(sdk.Decision) error) error {
+func (f *function) call(ctx context.Context, inv entities.Invocation, recv func() (sdk.Payload, error),
+	send func(sdk.Decision) error) error {
 	s, known := f.services[inv.Service]
 	if !known {
-		return fmt.Errorf("service %s is not one of this program", inv.Service)
+		return fmt.Errorf("service %s is not part of this program", inv.Service)
 	}
 	return s.Call(ctx, toInvocation(inv), recv, send)
 }
 
-// localEntity drives an entity of package sdk.
+// localEntity adapts an entity of package sdk.
 type localEntity struct{ entity sdk.Entity }
 
 // Load sets the stored state.
@@ -85,7 +89,7 @@ func (e localEntity) Apply(event entities.Event) error {
 	return e.entity.Apply(event.Sequence, sdk.Payload(event.Payload))
 }
 
-// Handle lets the entity decide about one command.
+// Handle makes the entity decide about one command.
 func (e localEntity) Handle(ctx context.Context, inv entities.Invocation) (*entities.Outcome, error) {
 	d, err := e.entity.Handle(ctx, toInvocation(inv))
 	if err != nil {
@@ -103,13 +107,15 @@ func toInvocation(inv entities.Invocation) sdk.Invocation {
 		md = append(md, sdk.MetadataEntry(m))
 	}
 	return sdk.Invocation{
-		Method: inv.Method, Payload: sdk.Payload(inv.Payload), ID: inv.ID, Principal: inv.Principal, Metadata: md, Time: inv.Time,
+		Method: inv.Method, Payload: sdk.Payload(inv.Payload), ID: inv.ID, Principal: inv.Principal, Metadata: md,
+		Time: inv.Time,
 	}
 }
 
 func fromDecision(d *sdk.Decision) *entities.Outcome {
 	out := &entities.Outcome{
-		Snapshot: (*entities.Payload)(d.Snapshot), StateAction: entities.StateAction(d.StateAction), State: entities.Payload(d.State), Restart: d.Restart,
+		Snapshot: (*entities.Payload)(d.Snapshot), StateAction: entities.StateAction(d.StateAction),
+		State: entities.Payload(d.State), Restart: d.Restart,
 	}
 	if len(d.Events) > 0 {
 		out.Events = make([]entities.Payload, len(d.Events))
@@ -125,11 +131,16 @@ func fromDecision(d *sdk.Decision) *entities.Outcome {
 	}
 	for i := range d.Timers {
 		t := &d.Timers[i]
-		out.Timers = append(out.Timers, entities.TimerChange{Name: t.Name, Cancel: t.Cancel, After: t.After, Schedule: t.Schedule, Target: target(&t.Target)})
+		out.Timers = append(out.Timers, entities.TimerChange{
+			Name: t.Name, Cancel: t.Cancel, After: t.After, Schedule: t.Schedule, Target: target(&t.Target),
+		})
 	}
 	switch {
 	case d.Refusal != nil:
-		out.Failure = &entities.Error{Reason: entities.FunctionRefused, Code: uint32(d.Refusal.Code), Message: d.Refusal.Message, Outcome: entities.Refused}
+		out.Failure = &entities.Error{
+			Reason: entities.FunctionRefused, Code: uint32(d.Refusal.Code), Message: d.Refusal.Message,
+			Outcome: entities.Refused,
+		}
 	case d.Forward != nil:
 		t := target(d.Forward)
 		out.Forward = &t

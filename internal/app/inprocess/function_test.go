@@ -35,19 +35,22 @@ const (
 
 var now = time.Date(2026, time.March, 1, 12, 0, 0, 0, time.UTC)
 
-// seen is what a handler of the counter was told.
+// seen is what a handler of the counter received.
 type seen struct {
 	id, principal, agent, entity string
 	at                           time.Time
 }
 
-// tellingCounter is a value entity whose handlers show what of an invocation reaches them, and decide everything that a
-// decision can have.
-func tellingCounter(told *seen) *sdk.Service {
+// probeCounter is a value entity whose handlers return the invocation that they see, and use every
+// field of a decision.
+func probeCounter(got *seen) *sdk.Service {
 	return sdk.Value("counter",
 		sdk.HandleValue(counterv1.CounterService_Increment_FullMethodName,
 			func(cmd *sdk.ValueCommand[*counterv1.State], in *counterv1.IncrementRequest) (*counterv1.Counter, error) {
-				*told = seen{id: cmd.ID(), principal: cmd.Principal(), agent: cmd.Metadata().Get("user-agent"), entity: cmd.EntityID(), at: cmd.Time()}
+				*got = seen{
+					id: cmd.ID(), principal: cmd.Principal(), agent: cmd.Metadata().Get("user-agent"), entity: cmd.EntityID(),
+					at: cmd.Time(),
+				}
 				get := &counterv1.GetRequest{CounterId: "other"}
 				switch in.GetBy() {
 				case -1:
@@ -128,19 +131,19 @@ func increment(t *testing.T, by int64) entities.Invocation {
 }
 
 func TestHandlerSeesTheInvocation(t *testing.T) {
-	var told seen
-	e := open(t, newFunction(t, tellingCounter(&told)), counterService, nil)
+	var got seen
+	e := open(t, newFunction(t, probeCounter(&got)), counterService, nil)
 	if _, err := e.Handle(t.Context(), increment(t, 1)); err != nil {
 		t.Fatal(err)
 	}
-	if want := (seen{id: "c-1", principal: "ann", agent: "test", entity: "42", at: now}); told != want {
-		t.Errorf("the handler saw %+v, want %+v", told, want)
+	if want := (seen{id: "c-1", principal: "ann", agent: "test", entity: "42", at: now}); got != want {
+		t.Errorf("the handler saw %+v, want %+v", got, want)
 	}
 }
 
 func TestValueOutcomeHasStateReplyAndEffects(t *testing.T) {
 	stored := payload(t, &counterv1.State{Value: 40})
-	e := open(t, newFunction(t, tellingCounter(&seen{})), counterService, &stored)
+	e := open(t, newFunction(t, probeCounter(&seen{})), counterService, &stored)
 	out, err := e.Handle(t.Context(), increment(t, 2))
 	if err != nil {
 		t.Fatal(err)
@@ -154,7 +157,8 @@ func TestValueOutcomeHasStateReplyAndEffects(t *testing.T) {
 	if len(out.Effects) != 2 || out.Effects[0].Synchronous || !out.Effects[1].Synchronous {
 		t.Fatalf("effects %+v, want an asynchronous one and then a synchronous one", out.Effects)
 	}
-	if target := out.Effects[0].Target; target.Service != counterService || target.Method != "Get" || decoded(t, target.Payload, &counterv1.GetRequest{}).GetCounterId() != "other" {
+	if target := out.Effects[0].Target; target.Service != counterService || target.Method != "Get" ||
+		decoded(t, target.Payload, &counterv1.GetRequest{}).GetCounterId() != "other" {
 		t.Errorf("effect aims at %+v, want Get of counter other", target)
 	}
 	if e.Size() <= 0 {
@@ -193,13 +197,14 @@ func TestOutcomeHasTimers(t *testing.T) {
 }
 
 func TestRefusalHasItsCode(t *testing.T) {
-	e := open(t, newFunction(t, tellingCounter(&seen{})), counterService, nil)
+	e := open(t, newFunction(t, probeCounter(&seen{})), counterService, nil)
 	out, err := e.Handle(t.Context(), increment(t, -1))
 	if err != nil {
 		t.Fatal(err)
 	}
 	f := out.Failure
-	if f == nil || f.Reason != entities.FunctionRefused || f.Code != uint32(codes.OutOfRange) || f.Message != "no" || f.Outcome != entities.Refused {
+	if f == nil || f.Reason != entities.FunctionRefused || f.Code != uint32(codes.OutOfRange) || f.Message != "no" ||
+		f.Outcome != entities.Refused {
 		t.Errorf("failure %+v, want the refusal with its code", f)
 	}
 	if out.Reply != nil || out.StateAction != entities.StateKept {
@@ -208,7 +213,7 @@ func TestRefusalHasItsCode(t *testing.T) {
 }
 
 func TestForwardHasItsTarget(t *testing.T) {
-	e := open(t, newFunction(t, tellingCounter(&seen{})), counterService, nil)
+	e := open(t, newFunction(t, probeCounter(&seen{})), counterService, nil)
 	out, err := e.Handle(t.Context(), increment(t, -2))
 	if err != nil {
 		t.Fatal(err)
@@ -219,7 +224,7 @@ func TestForwardHasItsTarget(t *testing.T) {
 }
 
 func TestCrashIsAnError(t *testing.T) {
-	e := open(t, newFunction(t, tellingCounter(&seen{})), counterService, nil)
+	e := open(t, newFunction(t, probeCounter(&seen{})), counterService, nil)
 	_, err := e.Handle(t.Context(), increment(t, -3))
 	if crash, ok := errors.AsType[*sdk.CrashError](err); !ok || crash.Entity != "counter/42" {
 		t.Errorf("error %v, want a crash of counter/42", err)
@@ -228,7 +233,7 @@ func TestCrashIsAnError(t *testing.T) {
 
 func TestDeletionHasNoState(t *testing.T) {
 	stored := payload(t, &counterv1.State{Value: 40})
-	e := open(t, newFunction(t, tellingCounter(&seen{})), counterService, &stored)
+	e := open(t, newFunction(t, probeCounter(&seen{})), counterService, &stored)
 	out, err := e.Handle(t.Context(), increment(t, -4))
 	if err != nil {
 		t.Fatal(err)
@@ -238,11 +243,13 @@ func TestDeletionHasNoState(t *testing.T) {
 	}
 }
 
-// An event-sourced entity is driven as the host drives it: events, then events on top of a snapshot.
+// An event-sourced entity is driven as the host drives it: events, then events on top of a
+// snapshot.
 func TestEventSourcedEntity(t *testing.T) {
 	f := newFunction(t, cart.Service)
 	e := open(t, f, cartService, nil)
-	out, err := e.Handle(t.Context(), invocation(t, cartService, "AddItem", &shopv1.AddItemRequest{CartId: "42", ItemId: "apple", Quantity: 3}))
+	out, err := e.Handle(t.Context(),
+		invocation(t, cartService, "AddItem", &shopv1.AddItemRequest{CartId: "42", ItemId: "apple", Quantity: 3}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -276,7 +283,8 @@ func TestEventSourcedEntity(t *testing.T) {
 
 func TestUnaryAction(t *testing.T) {
 	f := newFunction(t, pricing.Service)
-	out, err := f.Act(t.Context(), invocation(t, pricingService, "Quote", &pricingv1.QuoteRequest{ItemId: "apple", Quantity: 2}))
+	out, err := f.Act(t.Context(),
+		invocation(t, pricingService, "Quote", &pricingv1.QuoteRequest{ItemId: "apple", Quantity: 2}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -292,7 +300,8 @@ func TestStreamedAction(t *testing.T) {
 		&pricingv1.RunningTotalRequest{Item: &pricingv1.Item{ItemId: "apple", Quantity: 1}},
 	}
 	s := &entities.Stream{
-		Command: &entities.Command{Service: pricingService, Method: "RunningTotal"}, Time: now, ClientStreams: true, ServerStreams: true,
+		Command: &entities.Command{Service: pricingService, Method: "RunningTotal"}, Time: now, ClientStreams: true,
+		ServerStreams: true,
 		Recv: func(context.Context) (entities.Payload, error) {
 			if len(left) == 0 {
 				return entities.Payload{}, io.EOF
@@ -321,8 +330,10 @@ func TestReceiversErrorEndsAStream(t *testing.T) {
 	f := newFunction(t, pricing.Service)
 	gone := errors.New("the caller is gone")
 	s := &entities.Stream{
-		Command: &entities.Command{Service: pricingService, Method: "QuoteTiers", Payload: payload(t, &pricingv1.QuoteTiersRequest{ItemId: "apple"})},
-		Time:    now, ServerStreams: true,
+		Command: &entities.Command{
+			Service: pricingService, Method: "QuoteTiers", Payload: payload(t, &pricingv1.QuoteTiersRequest{ItemId: "apple"}),
+		},
+		Time: now, ServerStreams: true,
 	}
 	sent := 0
 	err := f.ActStream(t.Context(), s, func(context.Context, *entities.Outcome) error {
@@ -341,7 +352,7 @@ func TestUnknownServices(t *testing.T) {
 	_, acting := f.Act(t.Context(), inv)
 	streaming := f.ActStream(t.Context(), &entities.Stream{Command: inv.Command}, nil)
 	for what, err := range map[string]error{counterService: opening, pricingService: errors.Join(acting, streaming)} {
-		if err == nil || !strings.Contains(err.Error(), "service "+what+" is not one of this program") {
+		if err == nil || !strings.Contains(err.Error(), "service "+what+" is not part of this program") {
 			t.Errorf("error %v, want one that names %s", err, what)
 		}
 	}
