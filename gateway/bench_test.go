@@ -12,8 +12,9 @@ import (
 	"github.com/millrace-io/millrace/gateway"
 )
 
-// BenchmarkUnary compares a native call through the gateway, whose dispatcher does nothing, with one to a bare grpc-go
-// server that echoes bytes. Both run over loopback, with 64 calls at once on two connections, and one at a time.
+// BenchmarkUnary compares a native call through the gateway, whose dispatcher does nothing, with
+// one to a bare grpc-go server that echoes bytes. Both run over loopback, with 64 calls at once on
+// two connections, and one at a time.
 func BenchmarkUnary(b *testing.B) {
 	bare := newBareEcho(b)
 	nothing := &noop{}
@@ -76,7 +77,8 @@ func benchmarkCalls(b *testing.B, addr string, request []byte, inFlight int) {
 	}
 }
 
-// newBareEcho starts a grpc-go server as anybody would write it, with a unary handler and a codec that copies bytes.
+// newBareEcho starts an ordinary grpc-go server, with a unary handler and a codec that copies
+// bytes.
 func newBareEcho(b *testing.B) string {
 	b.Helper()
 	server := grpc.NewServer(grpc.ForceServerCodecV2(bytesCodec{}))

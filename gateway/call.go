@@ -16,17 +16,17 @@ import (
 	"github.com/millrace-io/millrace/internal/tracing"
 )
 
-// Dispatcher runs commands. Its errors are *entities.Error, or those of the context; anything else is shown as an internal
-// error. It is called from many goroutines at once.
+// Dispatcher runs commands. Its errors are *entities.Error, or those of the context; any other
+// becomes an internal error. It is called from many goroutines at once.
 type Dispatcher interface {
-	// Dispatch runs one command and returns when its answer may leave.
+	// Dispatch runs one command and returns when its answer may be sent.
 	Dispatch(ctx context.Context, cmd *entities.Command) (*entities.Reply, error)
-	// DispatchStream runs a call that has more than one message in a direction, until it is over. It must not use the stream
-	// after it returned.
+	// DispatchStream runs a call with more than one message in a direction to its end. It must not
+	// use the stream after it returned.
 	DispatchStream(ctx context.Context, s *entities.Stream) error
 }
 
-// Names of headers, as they stand in gRPC metadata. HTTP spells them in any case.
+// Names of headers in gRPC metadata. HTTP ignores case.
 const (
 	headerCommandID      = "millrace-command-id"
 	headerIdempotencyKey = "idempotency-key"
@@ -42,23 +42,23 @@ const (
 // maxCommandIDBytes bounds a caller's command id; it is stored with the command.
 const maxCommandIDBytes = 256
 
-// envelope is what a call says beside its message, read from its headers by the door that it came in by. The values of a header are
-// nil when it was not sent; sent empty, it is one empty value.
+// envelope has the headers of a call that mean something to millrace, as read by the protocol's
+// handler. The values of a header are nil if it was not sent; an empty header is one empty value.
 type envelope struct {
 	commandID, idempotencyKey []string
 	consistency               []string
-	// minToken and maxStaleness are what at_least and bounded ask for.
+	// minToken and maxStaleness are the arguments of at_least and bounded.
 	minToken, maxStaleness []string
 	traceParent            string
 	// metadata is filled in for actions only: entities never see it.
 	metadata entities.Metadata
 }
 
-// readCommand is the first step of every call with one message: what it says, as a command.
+// readCommand is the first step of every call with one message: it makes the command.
 func readCommand(app string, m *discovery.Method, payload []byte, env *envelope) (*entities.Command, *entities.Error) {
 	if m.LearnsRefusals() {
 		return nil, entities.Errorf(entities.NotSupported, entities.NotApplied,
-			"%s learns of effects that were refused: only the engine calls it, nothing was applied", m.FullName)
+			"%s handles refused effects: only the engine calls it, nothing was applied", m.FullName)
 	}
 	cmd, err := m.Command(payload, env.metadata)
 	if err != nil {
@@ -78,7 +78,8 @@ func readCommand(app string, m *discovery.Method, payload []byte, env *envelope)
 	return cmd, nil
 }
 
-// freshness says which state the caller wants to be answered of. A token alone means at_least, a staleness alone bounded.
+// freshness sets the consistency that the caller wants. A token alone means at_least, a staleness
+// alone bounded.
 func (env *envelope) freshness(app string, cmd *entities.Command) *entities.Error {
 	if env.consistency == nil && env.minToken == nil && env.maxStaleness == nil {
 		return nil
@@ -129,21 +130,21 @@ func (env *envelope) freshness(app string, cmd *entities.Command) *entities.Erro
 	return nil
 }
 
-// single returns the value of a header; "" when it was not sent. Sent twice, it must say the same.
+// single returns the value of a header; "" if it was not sent. Repeated values must be equal.
 func single(name string, values []string) (string, *entities.Error) {
 	if len(values) == 0 {
 		return "", nil
 	}
 	for _, v := range values[1:] {
 		if v != values[0] {
-			return "", invalid("%s is there twice, with different values: send it once", name)
+			return "", invalid("%s was sent twice with different values: send it once", name)
 		}
 	}
 	return values[0], nil
 }
 
-// id settles on one command id; "" when the caller gave none. A header that is there and cannot name a command is refused: its caller
-// would take a command that is not repeatable for one that is.
+// id returns the command id; "" if the caller sent none. An invalid id is refused, because its
+// caller relies on the command being repeatable.
 func (env *envelope) id() (string, *entities.Error) {
 	if env.commandID == nil && env.idempotencyKey == nil {
 		return "", nil
@@ -165,14 +166,15 @@ func (env *envelope) id() (string, *entities.Error) {
 	}
 }
 
-// commandID returns the id that a header gives; "" when it was not sent.
+// commandID returns the id in a header; "" if it was not sent.
 func commandID(name string, values []string) (string, *entities.Error) {
 	id, problem := single(name, values)
 	switch {
 	case problem != nil:
 		return "", problem
 	case len(values) > 0 && id == "":
-		return "", invalid("%s is empty: send an id of its own for each command, such as a UUID, or leave the header out", name)
+		return "", invalid("%s is empty: send an id of its own for each command, such as a UUID, or leave the header out",
+			name)
 	case len(id) > maxCommandIDBytes:
 		return "", invalid("%s has %d bytes, and %d are allowed: use a UUID", name, len(id), maxCommandIDBytes)
 	default:
@@ -180,7 +182,8 @@ func commandID(name string, values []string) (string, *entities.Error) {
 	}
 }
 
-// unquoted takes the quotes away that the draft standard of Idempotency-Key has. The values are the request's own and stay as they are.
+// unquoted removes the quotes that the draft standard of Idempotency-Key requires. It does not
+// change the request's values.
 func unquoted(values []string) []string {
 	isQuoted := func(v string) bool { return len(v) >= 2 && v[0] == '"' && v[len(v)-1] == '"' }
 	if !slices.ContainsFunc(values, isQuoted) {
@@ -195,7 +198,8 @@ func unquoted(values []string) []string {
 	return bare
 }
 
-// isTraceParent checks the form of a W3C trace context, because it is stored. A bad one is dropped, as the standard says.
+// isTraceParent checks the form of a W3C trace context, because it is stored. A bad one is dropped,
+// as the standard says.
 func isTraceParent(s string) bool {
 	const v0 = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 	if len(s) != len(v0) {
@@ -213,8 +217,9 @@ func isTraceParent(s string) bool {
 	return true
 }
 
-// serve runs a unary call: command in, reply out. Its error is what the caller is told.
-func (s *Server) serve(ctx context.Context, m *discovery.Method, payload []byte, env *envelope) (*entities.Reply, *entities.Error) {
+// serve runs a unary call. Its error is the one that the caller gets.
+func (s *Server) serve(ctx context.Context, m *discovery.Method, payload []byte,
+	env *envelope) (*entities.Reply, *entities.Error) {
 	start := s.opts.Clock.Now()
 	reply, failure := s.dispatch(ctx, m, payload, env)
 	s.observe(ctx, m, failure, start)
@@ -231,7 +236,8 @@ func (s *Server) dispatcher(m *discovery.Method) Dispatcher {
 	return s.opts.Dispatcher
 }
 
-func (s *Server) dispatch(ctx context.Context, m *discovery.Method, payload []byte, env *envelope) (_ *entities.Reply, failure *entities.Error) {
+func (s *Server) dispatch(ctx context.Context, m *discovery.Method, payload []byte,
+	env *envelope) (_ *entities.Reply, failure *entities.Error) {
 	cmd, problem := readCommand(s.opts.App, m, payload, env)
 	if problem != nil {
 		return nil, problem
@@ -255,8 +261,9 @@ func (s *Server) dispatch(ctx context.Context, m *discovery.Method, payload []by
 	return reply, nil
 }
 
-// trace begins the span of a call, nil when it is not traced. Whatever the command causes is below it.
-func (s *Server) trace(ctx context.Context, m *discovery.Method, cmd *entities.Command) (context.Context, *tracing.Span) {
+// trace begins the span of a call, nil if it is not traced. Spans of the command are its children.
+func (s *Server) trace(ctx context.Context, m *discovery.Method,
+	cmd *entities.Command) (context.Context, *tracing.Span) {
 	ctx, span := s.opts.Tracer.Enter(ctx, strings.TrimPrefix(m.FullName, "/"), cmd.TraceParent)
 	if span != nil {
 		cmd.TraceParent = span.Parent()
@@ -276,11 +283,12 @@ func endSpan(span *tracing.Span, failure *entities.Error) {
 	span.End(nil)
 }
 
-// metadataOverhead is what an entry of metadata counts beside its text: what it takes between two workers, and more.
+// metadataOverhead is the size of a metadata entry beyond its text: at least what it takes between
+// two workers.
 const metadataOverhead = 32
 
-// checkReply bounds a reply with its metadata, so that it is as large here as from another worker. What it answers took effect, but
-// nothing here can prove that to the caller.
+// checkReply bounds a reply with its metadata by the same limit as replies from other workers. The
+// command took effect, but the gateway cannot prove that to the caller.
 func (s *Server) checkReply(m *discovery.Method, reply *entities.Reply) *entities.Error {
 	size := len(reply.Payload.Value)
 	for i := range reply.Metadata {
@@ -289,22 +297,24 @@ func (s *Server) checkReply(m *discovery.Method, reply *entities.Reply) *entitie
 	}
 	if size > s.opts.MaxRequest {
 		return entities.Errorf(entities.TooLarge, entities.Unknown,
-			"%s: the reply has %d bytes with its metadata, and %d are allowed: answer with less, or page", m.FullName, size, s.opts.MaxRequest)
+			"%s: the reply has %d bytes with its metadata, and %d are allowed: answer with less, or page", m.FullName, size,
+			s.opts.MaxRequest)
 	}
 	return nil
 }
 
-// streamIO is the caller's end of a call that streams.
+// streamIO is the caller's side of a streamed call.
 type streamIO struct {
-	// first is the only message of a caller that does not stream.
+	// first is the only message, if the caller does not stream.
 	first []byte
-	// recv delivers the messages of a caller that does, and then io.EOF.
+	// recv returns the messages of a caller that streams, then io.EOF.
 	recv func(context.Context) ([]byte, error)
 	// send gets every reply that has a message.
 	send func(*entities.Reply) error
 }
 
-// serveStream runs a call that has more than one message in a direction. Its error is what the caller is told.
+// serveStream runs a call with more than one message in a direction. Its error is the one that the
+// caller gets.
 func (s *Server) serveStream(ctx context.Context, m *discovery.Method, env *envelope, caller streamIO) *entities.Error {
 	start := s.opts.Clock.Now()
 	failure := s.dispatchStream(ctx, m, env, caller)
@@ -312,7 +322,8 @@ func (s *Server) serveStream(ctx context.Context, m *discovery.Method, env *enve
 	return failure
 }
 
-func (s *Server) dispatchStream(ctx context.Context, m *discovery.Method, env *envelope, caller streamIO) (failure *entities.Error) {
+func (s *Server) dispatchStream(ctx context.Context, m *discovery.Method, env *envelope,
+	caller streamIO) (failure *entities.Error) {
 	cmd, problem := readCommand(s.opts.App, m, caller.first, env)
 	if problem != nil {
 		return problem
@@ -344,8 +355,9 @@ func (s *Server) dispatchStream(ctx context.Context, m *discovery.Method, env *e
 	return nil
 }
 
-// receive hands on a caller's next message if it is one.
-func receive(ctx context.Context, m *discovery.Method, recv func(context.Context) ([]byte, error)) (entities.Payload, error) {
+// receive returns the caller's next message, after checking it.
+func receive(ctx context.Context, m *discovery.Method,
+	recv func(context.Context) ([]byte, error)) (entities.Payload, error) {
 	payload, err := recv(ctx)
 	if err != nil {
 		if errors.Is(err, io.EOF) {
@@ -359,7 +371,7 @@ func receive(ctx context.Context, m *discovery.Method, recv func(context.Context
 	return entities.Payload{TypeURL: m.InputType, Value: payload}, nil
 }
 
-// observe counts a finished call, and reports what is our own mistake.
+// observe counts a finished call and logs internal errors.
 func (s *Server) observe(ctx context.Context, m *discovery.Method, failure *entities.Error, start time.Time) {
 	code := codes.OK
 	if failure != nil {

@@ -9,9 +9,9 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// appendCanonical encodes a message with its fields in the order of their numbers, at every depth: the bytes that other
-// languages would send. Go's deterministic encoding puts the fields of a oneof last, so they are moved, which changes no
-// length.
+// appendCanonical encodes a message with its fields in the order of their numbers, at every depth:
+// the bytes that other languages would send. Go's deterministic encoding puts the fields of a oneof
+// last, so they are moved, which changes no length.
 func appendCanonical(base []byte, msg proto.Message) ([]byte, error) {
 	encoded, err := proto.MarshalOptions{Deterministic: true}.MarshalAppend(base, msg)
 	if err != nil {
@@ -21,7 +21,7 @@ func appendCanonical(base []byte, msg proto.Message) ([]byte, error) {
 	return encoded, nil
 }
 
-// encodedField is where one field lies in a message.
+// encodedField is the position of one field in a message.
 type encodedField struct {
 	number     protowire.Number
 	start, end int
@@ -33,7 +33,7 @@ func sortFields(md protoreflect.MessageDescriptor, b []byte) {
 	for at := 0; at < len(b); {
 		number, wire, size := protowire.ConsumeField(b[at:])
 		if size < 0 {
-			return // not a message; we encoded it, so it is one
+			return // impossible: the gateway has encoded it
 		}
 		end := at + size
 		if fd := md.Fields().ByNumber(number); fd != nil && fd.Message() != nil && wire == protowire.BytesType {
@@ -55,7 +55,7 @@ func sortFields(md protoreflect.MessageDescriptor, b []byte) {
 	copy(b, sorted)
 }
 
-// protoCodec gives the transcoder canonical bytes.
+// protoCodec makes the transcoder write canonical bytes.
 type protoCodec struct {
 	*vanguard.ProtoCodec
 }

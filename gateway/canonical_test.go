@@ -9,7 +9,8 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// canonical encodes a message and then orders its top-level fields by number, independently of the gateway's own way.
+// canonical encodes a message and then orders its top-level fields by number, independently of the
+// gateway's own way.
 func canonical(t testing.TB, msg proto.Message) []byte {
 	t.Helper()
 	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(msg)

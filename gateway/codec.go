@@ -7,12 +7,13 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// frame is a message of a user function's on its way through grpc-go, in its encoded form.
+// frame is an encoded message of a user function, as passed through grpc-go.
 type frame struct {
 	payload []byte
 }
 
-// rawCodec passes frames without looking inside, and encodes the messages of our own services.
+// rawCodec passes frames without decoding them, and encodes the messages of the gateway's own
+// services.
 type rawCodec struct{}
 
 // Name is the content subtype that clients see.

@@ -11,23 +11,26 @@ import (
 // frameHeaderBytes is the size of the header of an HTTP/2 frame.
 const frameHeaderBytes = 9
 
-// conn is a connection after the sniff: the server that gets it reads what the client sent from the first byte on, without
-// the acknowledgement of SETTINGS that this server did not send. net/http would take it for an error of the client's.
+// conn is a connection after the sniff: its server reads everything from the first byte on, without
+// the acknowledgement of SETTINGS that the server has not sent. net/http would take that for an
+// error of the client.
 type conn struct {
 	net.Conn
 	closed  sync.Once
 	onClose func()
-	// begun tells the handoff, once, that the server does something with the connection.
+	// begun notes, once, that the server has begun to use the connection.
 	begun   *sync.Once
 	onBegin func()
 
-	// The rest belongs to the reader; servers read from one goroutine.
+	// The rest belongs to the reading goroutine; a server has one.
 
-	// head is what was read already.
+	// head is what the sniffer has read.
 	head []byte
-	// filter is true until the acknowledgement was found and dropped. Before, the stream is followed frame by frame.
+	// filter is true until the acknowledgement was found and dropped. Until then the stream is
+	// parsed frame by frame.
 	filter bool
-	// header collects the header of the next frame; payload is what is left of the frame whose header was delivered.
+	// header collects the header of the next frame; payload is what is left of the frame whose
+	// header was delivered.
 	header      [frameHeaderBytes]byte
 	headerBytes int
 	payload     int
@@ -39,7 +42,7 @@ func (c *conn) begin() {
 	}
 }
 
-// Close closes the connection and tells the server, once.
+// Close closes the connection and notes its end, once.
 func (c *conn) Close() error {
 	c.begin()
 	err := c.Conn.Close()
@@ -47,13 +50,13 @@ func (c *conn) Close() error {
 	return err
 }
 
-// Write is what a server does first, with its SETTINGS.
+// Write writes to the connection. A server begins with its SETTINGS.
 func (c *conn) Write(p []byte) (int, error) {
 	c.begin()
 	return c.Conn.Write(p)
 }
 
-// Read reads what was kept, then what is filtered, then the connection as it is.
+// Read reads what the sniffer has read, then the filtered stream, then the connection itself.
 func (c *conn) Read(p []byte) (int, error) {
 	c.begin()
 	for {
@@ -79,14 +82,14 @@ func (c *conn) Read(p []byte) (int, error) {
 	}
 }
 
-// readHeader reads the header of the next frame into head, unless the frame is the acknowledgement. A read that ends early,
-// by a deadline for example, is taken up again where it stopped.
+// readHeader reads the header of the next frame into head, unless the frame is the acknowledgement.
+// A read that ends early, for example by a deadline, is continued by the next call.
 func (c *conn) readHeader() error {
 	for c.headerBytes < frameHeaderBytes {
 		n, err := c.Conn.Read(c.header[c.headerBytes:])
 		c.headerBytes += n
 		if err != nil && c.headerBytes < frameHeaderBytes {
-			if err == io.EOF && c.headerBytes > 0 { //nolint:errorlint // connections return it bare
+			if err == io.EOF && c.headerBytes > 0 { //nolint:errorlint // connections return it unwrapped
 				c.head, c.filter = c.header[:c.headerBytes], false
 				return nil // let the server see the torn frame
 			}
@@ -104,12 +107,14 @@ func (c *conn) readHeader() error {
 	return nil
 }
 
-// handoff is a listener whose connections are given to it. It knows which of them its server has not begun with: a gRPC
-// server that is told to stop closes such a connection, though its client may have sent calls, and those would be lost.
+// handoff is a listener for connections that were accepted elsewhere. It knows which of them its
+// server has not begun to use: a gRPC server that stops closes such a connection, and would lose
+// calls that its client has already sent.
 type handoff struct {
 	conns chan net.Conn
 	done  chan struct{}
-	// settled is closed when the handoff is, and the server has begun with every connection that it got.
+	// settled is closed when the handoff is closed and the server has begun to use every
+	// connection.
 	settled chan struct{}
 
 	mu      sync.Mutex // guards what follows
@@ -121,7 +126,7 @@ func newHandoff() *handoff {
 	return &handoff{conns: make(chan net.Conn), done: make(chan struct{}), settled: make(chan struct{})}
 }
 
-// give hands a connection to whoever accepts, and says whether that worked: a closed handoff takes none.
+// give passes a connection to Accept and reports whether it did: a closed handoff takes none.
 func (h *handoff) give(c *conn) bool {
 	h.mu.Lock()
 	closed := h.closed
@@ -142,7 +147,7 @@ func (h *handoff) give(c *conn) bool {
 	}
 }
 
-// settle notes that the server has begun with a connection.
+// settle notes that the server has begun to use a connection.
 func (h *handoff) settle() {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -28,21 +28,23 @@ func webClient(t testing.TB, h2 bool) *http.Client {
 }
 
 // rpcClient is a Connect client of one method, with dynamic messages.
-func (w *world) rpcClient(h2 bool, path string, opts ...connect.ClientOption) *connect.Client[dynamicpb.Message, dynamicpb.Message] {
+func (w *world) rpcClient(h2 bool, path string,
+	opts ...connect.ClientOption) *connect.Client[dynamicpb.Message, dynamicpb.Message] {
 	w.t.Helper()
 	m := w.catalog.Method(path)
-	return connect.NewClient[dynamicpb.Message, dynamicpb.Message](webClient(w.t, h2), "http://"+w.addr+path, append([]connect.ClientOption{
-		connect.WithSchema(m.Descriptor),
-		connect.WithResponseInitializer(func(spec connect.Spec, message any) error {
-			descriptor, _ := spec.Schema.(protoreflect.MethodDescriptor)
-			dynamic, _ := message.(*dynamicpb.Message)
-			*dynamic = *dynamicpb.NewMessage(descriptor.Output())
-			return nil
-		}),
-	}, opts...)...)
+	return connect.NewClient[dynamicpb.Message, dynamicpb.Message](webClient(w.t, h2), "http://"+w.addr+path,
+		append([]connect.ClientOption{
+			connect.WithSchema(m.Descriptor),
+			connect.WithResponseInitializer(func(spec connect.Spec, message any) error {
+				descriptor, _ := spec.Schema.(protoreflect.MethodDescriptor)
+				dynamic, _ := message.(*dynamicpb.Message)
+				*dynamic = *dynamicpb.NewMessage(descriptor.Output())
+				return nil
+			}),
+		}, opts...)...)
 }
 
-// flavours are the ways to speak Connect and gRPC-Web, and native gRPC by way of net/http.
+// flavours are the variants of Connect and gRPC-Web, and native gRPC through net/http.
 func flavours() map[string][]connect.ClientOption {
 	return map[string][]connect.ClientOption{
 		"connect":       nil,
@@ -74,7 +76,7 @@ func eachFlavour(t *testing.T, test func(t *testing.T, h2 bool, opts []connect.C
 	}
 }
 
-// All protocols come out as the same command, and bring back the reply with its token.
+// All protocols make the same command, and return the reply with its token.
 func TestTranscodedCalls(t *testing.T) {
 	fake := &dispatcher{}
 	w := newWorld(t, fake, nil)
@@ -88,41 +90,47 @@ func TestTranscodedCalls(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if text := asJSON(t, got.Msg); text != `{"cartId":"42","totalCents":"7"}` || got.Header().Get("Millrace-Token") != "tok" || got.Header().Get("Millrace-Owner") != "b.example:9000" {
+		if text := asJSON(t, got.Msg); text != `{"cartId":"42","totalCents":"7"}` ||
+			got.Header().Get("Millrace-Token") != "tok" || got.Header().Get("Millrace-Owner") != "b.example:9000" {
 			t.Errorf("%s %v", text, got.Header())
 		}
 		cmd := fake.last()
-		if cmd.ID != "id" || cmd.Key.ID != "42" || asJSON(t, w.decoded("AddItemRequest", cmd.Payload.Value)) != `{"cartId":"42","text":"t","quantity":"2"}` {
+		if cmd.ID != "id" || cmd.Key.ID != "42" ||
+			asJSON(t, w.decoded("AddItemRequest", cmd.Payload.Value)) != `{"cartId":"42","text":"t","quantity":"2"}` {
 			t.Errorf("%+v", cmd)
 		}
 	})
 }
 
-// A failure has the same code, message and outcome by every protocol.
+// A failure has the same code, message and outcome in every protocol.
 func TestTranscodedFailures(t *testing.T) {
 	fake := &dispatcher{unary: func(context.Context, *entities.Command) (*entities.Reply, error) {
 		return nil, entities.Errorf(entities.Overloaded, entities.NotApplied, "too much")
 	}}
 	w := newWorld(t, fake, nil)
 	eachFlavour(t, func(t *testing.T, h2 bool, opts []connect.ClientOption) {
-		_, err := w.rpcClient(h2, "/shop.v1.CartService/Plain", opts...).CallUnary(t.Context(), connect.NewRequest(w.message("CartRequest", `{"cartId":"1"}`)))
+		_, err := w.rpcClient(h2, "/shop.v1.CartService/Plain", opts...).CallUnary(t.Context(),
+			connect.NewRequest(w.message("CartRequest", `{"cartId":"1"}`)))
 		failure, ok := errors.AsType[*connect.Error](err)
-		if !ok || failure.Code() != connect.CodeResourceExhausted || failure.Message() != "too much" || failure.Meta().Get("millrace-outcome") != "not_applied" {
+		if !ok || failure.Code() != connect.CodeResourceExhausted || failure.Message() != "too much" ||
+			failure.Meta().Get("millrace-outcome") != "not_applied" {
 			t.Errorf("%v %v", err, failure.Meta())
 		}
-		_, err = w.rpcClient(h2, "/shop.v1.CartService/Plain", opts...).CallUnary(t.Context(), connect.NewRequest(w.message("CartRequest", `{}`)))
+		_, err = w.rpcClient(h2, "/shop.v1.CartService/Plain", opts...).CallUnary(t.Context(),
+			connect.NewRequest(w.message("CartRequest", `{}`)))
 		if connect.CodeOf(err) != connect.CodeInvalidArgument {
 			t.Errorf("no key: %v", err)
 		}
 	})
 }
 
-// A function that says nothing must not look like one that sent an empty message.
+// A reply without a message must not look like an empty message.
 func TestTranscodedNoPayload(t *testing.T) {
 	w := newWorld(t, &dispatcher{}, nil)
 	w.always(&entities.Reply{NoPayload: true})
 	eachFlavour(t, func(t *testing.T, h2 bool, opts []connect.ClientOption) {
-		_, err := w.rpcClient(h2, "/shop.v1.CartService/Plain", opts...).CallUnary(t.Context(), connect.NewRequest(w.message("CartRequest", `{"cartId":"1"}`)))
+		_, err := w.rpcClient(h2, "/shop.v1.CartService/Plain", opts...).CallUnary(t.Context(),
+			connect.NewRequest(w.message("CartRequest", `{"cartId":"1"}`)))
 		if err == nil {
 			t.Error("it looked like an empty message")
 		}
@@ -132,7 +140,8 @@ func TestTranscodedNoPayload(t *testing.T) {
 func TestTranscodedStreams(t *testing.T) {
 	w := newWorld(t, &dispatcher{stream: echoStream}, nil)
 	eachFlavour(t, func(t *testing.T, h2 bool, opts []connect.ClientOption) {
-		out, err := w.rpcClient(h2, "/shop.v1.StreamService/Out", opts...).CallServerStream(t.Context(), connect.NewRequest(w.message("Line", `{"text":"a"}`)))
+		out, err := w.rpcClient(h2, "/shop.v1.StreamService/Out", opts...).CallServerStream(t.Context(),
+			connect.NewRequest(w.message("Line", `{"text":"a"}`)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -174,7 +183,8 @@ func TestTranscodedStreams(t *testing.T) {
 	})
 }
 
-// A message that is no JSON in the middle of a stream ends it as an error, and must not look like the caller's last.
+// Invalid JSON in the middle of a stream ends it with an error, and must not look like the end of
+// the stream.
 func TestBrokenJSONIsNoEndOfStream(t *testing.T) {
 	seen := make(chan error, 1)
 	fake := &dispatcher{stream: func(ctx context.Context, s *entities.Stream) error {
@@ -196,12 +206,12 @@ func TestBrokenJSONIsNoEndOfStream(t *testing.T) {
 	}
 }
 
-// envelope frames a message as Connect streams and gRPC-Web have it.
+// envelope frames a message as in Connect streams and gRPC-Web.
 func envelope(message string) string {
 	return string([]byte{0, 0, 0, 0, byte(len(message))}) + message
 }
 
-// What is too large unpacked is refused, by every protocol.
+// A message that is too large when decompressed is refused in every protocol.
 func TestTranscodedLimits(t *testing.T) {
 	fake := &dispatcher{}
 	w := newWorld(t, fake, func(o *gateway.Options) { o.MaxRequest = 1 << 10 })
@@ -234,7 +244,9 @@ func TestMixedProtocolsOnOneConnection(t *testing.T) {
 	w := newWorld(t, &dispatcher{}, nil)
 	w.always(w.reply("Cart", `{"cartId":"1"}`))
 	client := webClient(t, true)
-	for _, opts := range [][]connect.ClientOption{nil, {connect.WithGRPC()}, {connect.WithGRPCWeb()}, {connect.WithGRPC()}} {
+	for _, opts := range [][]connect.ClientOption{
+		nil, {connect.WithGRPC()}, {connect.WithGRPCWeb()}, {connect.WithGRPC()},
+	} {
 		call := connect.NewClient[dynamicpb.Message, dynamicpb.Message](client, "http://"+w.addr+"/shop.v1.CartService/Plain",
 			append(opts, connect.WithSchema(w.catalog.Method("/shop.v1.CartService/Plain").Descriptor),
 				connect.WithResponseInitializer(func(_ connect.Spec, message any) error {
@@ -251,7 +263,8 @@ func TestMixedProtocolsOnOneConnection(t *testing.T) {
 	}
 }
 
-// A call that ends before the caller has said everything is answered at once, though the caller is silent.
+// A call that ends before the caller has sent everything is answered at once, even if the caller is
+// silent.
 func TestEarlyEndReachesASilentCaller(t *testing.T) {
 	w := newWorld(t, &dispatcher{stream: func(ctx context.Context, s *entities.Stream) error {
 		if _, err := s.Recv(ctx); err != nil {
@@ -278,7 +291,7 @@ func TestEarlyEndReachesASilentCaller(t *testing.T) {
 	})
 }
 
-// A stream that is much longer than what is kept of it arrives whole.
+// A stream that is much longer than its window arrives whole.
 func TestLongStreams(t *testing.T) {
 	taken := 0
 	fake := &dispatcher{stream: func(ctx context.Context, s *entities.Stream) error {
@@ -296,7 +309,8 @@ func TestLongStreams(t *testing.T) {
 	w := newWorld(t, fake, func(o *gateway.Options) { o.MaxRequest = 1 << 10 })
 	const count, size = 1000, 200
 	message := envelope(strings.Repeat("\x0a\x00", size/2))
-	got := w.http("POST", "/shop.v1.StreamService/In", strings.Repeat(message, count), jsonType, "application/connect+proto")
+	got := w.http("POST", "/shop.v1.StreamService/In", strings.Repeat(message, count), jsonType,
+		"application/connect+proto")
 	if got.status != 200 || taken != count*size {
 		t.Errorf("%d: took %d bytes: %q", got.status, taken, got.body)
 	}

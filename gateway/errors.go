@@ -15,18 +15,19 @@ import (
 	"github.com/millrace-io/millrace/entities"
 )
 
-// statusClientClosed is what proxies log for a request whose caller went away; net/http has no name for it.
+// statusClientClosed is what proxies log for a request whose client has gone; net/http has no name
+// for it.
 const statusClientClosed = 499
 
-// verdict is what a reason looks like from outside.
+// verdict is how a reason appears to callers.
 type verdict struct {
 	code codes.Code
 	http int
-	// bare: over plain HTTP the message is the whole body, as Cloudstate's callers expect of a failure.
+	// bare: over plain HTTP the message is the whole body, as in Cloudstate.
 	bare bool
 }
 
-// verdicts is the one table of errors. A function that chose a code is not in it: see verdictOf.
+// verdicts is the table of errors, except for codes chosen by a function: see verdictOf.
 //
 //nolint:gochecknoglobals // a constant table
 var verdicts = map[entities.Reason]verdict{
@@ -69,7 +70,7 @@ var httpOfCode = map[codes.Code]int{
 	codes.Unauthenticated:    http.StatusUnauthorized,
 }
 
-// verdictOf looks an error up. A code that gRPC does not define counts as none.
+// verdictOf returns the verdict of an error. A code that gRPC does not define counts as none.
 func verdictOf(e *entities.Error) verdict {
 	if e.Reason == entities.FunctionRefused {
 		if h, defined := httpOfCode[codes.Code(e.Code)]; defined {
@@ -82,8 +83,8 @@ func verdictOf(e *entities.Error) verdict {
 	return verdicts[entities.Internal]
 }
 
-// asError gives every error of a dispatcher a reason. A context that ended while the command was under way says nothing
-// about the command.
+// asError gives every error of a dispatcher a reason. If the context ended during the command, its
+// outcome is unknown.
 func asError(err error) *entities.Error {
 	if e, ok := errors.AsType[*entities.Error](err); ok {
 		return e
@@ -97,27 +98,28 @@ func asError(err error) *entities.Error {
 	case errors.Is(err, context.Canceled):
 		return &entities.Error{
 			Reason: entities.Cancelled, Outcome: entities.Unknown, Cause: err,
-			Message: "the caller gave up before there was an answer",
+			Message: "the caller cancelled before there was an answer",
 		}
 	default:
 		return entities.AsError(err)
 	}
 }
 
-// statusOf is an error as a gRPC status, with the retry hint as google.rpc.RetryInfo.
+// statusOf returns an error as a gRPC status, with the retry hint as google.rpc.RetryInfo.
 func statusOf(e *entities.Error) *status.Status {
-	st := status.New(verdictOf(e).code, strings.ToValidUTF8(e.Message, "\uFFFD")) // what the caller sent may be quoted in it
+	// the message may quote the caller's input
+	st := status.New(verdictOf(e).code, strings.ToValidUTF8(e.Message, "\uFFFD"))
 	if e.RetryAfter <= 0 {
 		return st
 	}
 	hinted, err := st.WithDetails(&errdetails.RetryInfo{RetryDelay: durationpb.New(e.RetryAfter)})
 	if err != nil {
-		return st // only a status OK takes no details
+		return st // only a status OK cannot have details
 	}
 	return hinted
 }
 
-// retryAfterSeconds is a hint as Retry-After has it: whole seconds, at least one.
+// retryAfterSeconds returns a hint for Retry-After: whole seconds, at least one.
 func retryAfterSeconds(d time.Duration) int64 {
 	return max(1, int64((d+time.Second-1)/time.Second))
 }
@@ -131,13 +133,14 @@ func unknownMethod(path string) *entities.Error {
 		"no method %s is served here: list the methods with server reflection, or look for a typing mistake", path)
 }
 
-// unknown is the answer for a method that is not served here. While the workers of the app serve different things another one may
-// serve it.
+// unknown is the answer for a method that is not served here. If the workers of the app serve
+// different versions, another one may serve it.
 func (s *Server) unknown(e *entities.Error) *entities.Error {
 	if s.opts.Mixed == nil || !s.opts.Mixed() {
 		return e
 	}
-	return unavailable(e.Message + ". The workers of the app serve different versions at the moment: if it is new, send it again, or to a worker that has it (`millrace cluster status`)")
+	return unavailable(e.Message +
+		"; the workers of the app serve different versions at the moment: if the method is new, try again, or call a worker that has it (`millrace cluster status`)")
 }
 
 func unavailable(message string) *entities.Error {

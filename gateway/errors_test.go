@@ -17,7 +17,7 @@ import (
 	"github.com/millrace-io/millrace/entities"
 )
 
-// Every row of the error table, as a native caller and a plain one see it.
+// Every row of the error table, over native gRPC and plain HTTP.
 func TestErrorTable(t *testing.T) {
 	fake := &dispatcher{}
 	w := newWorld(t, fake, nil)
@@ -64,29 +64,37 @@ func TestErrorTable(t *testing.T) {
 		{entities.Internal + 100, 0, codes.Internal, 500, false},
 	} {
 		for outcome, outcomeText := range map[entities.OutcomeClass]string{
-			entities.NotApplied: "not_applied", entities.Refused: "refused", entities.Unknown: "unknown", entities.Applied: "applied",
+			entities.NotApplied: "not_applied", entities.Refused: "refused", entities.Unknown: "unknown",
+			entities.Applied: "applied",
 		} {
-			failure := &entities.Error{Reason: tc.reason, Code: uint32(tc.chosen), Outcome: outcome, Message: "why & <what>", RetryAfter: 1500 * time.Millisecond}
+			failure := &entities.Error{
+				Reason: tc.reason, Code: uint32(tc.chosen), Outcome: outcome, Message: "why & <what>",
+				RetryAfter: 1500 * time.Millisecond,
+			}
 			fake.unary = func(context.Context, *entities.Command) (*entities.Reply, error) { return nil, failure }
 			name := strconv.Itoa(int(tc.reason)) + "/" + tc.code.String() + "/" + outcomeText
 
 			var trailer metadata.MD
-			err := cc.Invoke(t.Context(), "/shop.v1.CartService/Plain", w.message("CartRequest", `{"cartId":"1"}`), dynamicpb.NewMessage(w.messageType("Cart")), grpc.Trailer(&trailer))
+			err := cc.Invoke(t.Context(), "/shop.v1.CartService/Plain", w.message("CartRequest", `{"cartId":"1"}`),
+				dynamicpb.NewMessage(w.messageType("Cart")), grpc.Trailer(&trailer))
 			st := status.Convert(err)
 			if st.Code() != tc.code || st.Message() != failure.Message || trailer.Get("millrace-outcome")[0] != outcomeText {
 				t.Errorf("%s: %v %v", name, err, trailer)
 			}
-			if hint, ok := st.Details()[0].(*errdetails.RetryInfo); !ok || hint.GetRetryDelay().AsDuration() != failure.RetryAfter {
+			if hint, ok := st.Details()[0].(*errdetails.RetryInfo); !ok ||
+				hint.GetRetryDelay().AsDuration() != failure.RetryAfter {
 				t.Errorf("%s: %v", name, st.Details())
 			}
 
-			want := `{"code":` + strconv.Itoa(int(tc.code)) + `,"message":"why & <what>","details":[{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"1.500s"}]}`
+			want := `{"code":` + strconv.Itoa(int(tc.code)) +
+				`,"message":"why & <what>","details":[{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"1.500s"}]}`
 			if tc.bare {
 				want = "why & <what>"
 			}
 			for _, path := range []string{"/shop.v1.CartService/AddItem", "/v1/carts/1/items"} {
 				got := w.http(http.MethodPost, path, `{"cartId":"1"}`, jsonType, jsonValue)
-				if got.status != tc.status || got.body != want || got.header.Get("Millrace-Outcome") != outcomeText || got.header.Get("Retry-After") != "2" {
+				if got.status != tc.status || got.body != want || got.header.Get("Millrace-Outcome") != outcomeText ||
+					got.header.Get("Retry-After") != "2" {
 					t.Errorf("%s %s: %d %v %s", name, path, got.status, got.header, got.body)
 				}
 			}
@@ -107,7 +115,8 @@ func TestErrorsWithoutReason(t *testing.T) {
 		{http.ErrBodyNotAllowed, codes.Internal},
 	} {
 		fake.unary = func(context.Context, *entities.Command) (*entities.Reply, error) { return nil, tc.err }
-		err := w.dial().Invoke(t.Context(), "/shop.v1.CartService/Plain", w.message("CartRequest", `{"cartId":"1"}`), dynamicpb.NewMessage(w.messageType("Cart")))
+		err := w.dial().Invoke(t.Context(), "/shop.v1.CartService/Plain", w.message("CartRequest", `{"cartId":"1"}`),
+			dynamicpb.NewMessage(w.messageType("Cart")))
 		if status.Code(err) != tc.code {
 			t.Errorf("%v: %v", tc.err, err)
 		}

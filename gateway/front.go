@@ -54,7 +54,8 @@ func NewFront(server *grpc.Server, o FrontOptions) (*Front, error) {
 		services = append(services, vanguard.NewService(name, server, vanguard.WithTargetCodecs(vanguard.CodecProto)))
 	}
 	var err error
-	f.transcoder, err = transcoderOf(services, protoregistry.GlobalTypes, f.json, o.MaxReply, http.HandlerFunc(writeNoRoute))
+	f.transcoder, err = transcoderOf(services, protoregistry.GlobalTypes, f.json, o.MaxReply,
+		http.HandlerFunc(writeNoRoute))
 	if err != nil {
 		return nil, fmt.Errorf("serve over Connect and gRPC-Web: %w", err)
 	}

@@ -25,7 +25,8 @@ const (
 	watchPath = "/grpc.health.v1.Health/Watch"
 )
 
-// front serves a gRPC server with one service, which has a method that streams its output, on HTTP/1.1 and HTTP/2.
+// front serves a gRPC server with one service, which has a method that streams its output, on
+// HTTP/1.1 and HTTP/2.
 func front(t *testing.T) (*health.Server, *httptest.Server) {
 	t.Helper()
 	service, server := health.NewServer(), grpc.NewServer(grpc.WaitForHandlers(true))
@@ -127,12 +128,14 @@ func packed(t *testing.T, text string) string {
 // TestFrontSpeaksRPC calls by native gRPC, gRPC-Web and Connect, with one reply and with several.
 func TestFrontSpeaksRPC(t *testing.T) {
 	_, public := front(t)
-	conn, err := grpc.NewClient("passthrough:///"+public.Listener.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithNoProxy())
+	conn, err := grpc.NewClient("passthrough:///"+public.Listener.Addr().String(),
+		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithNoProxy())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	if res, err := healthpb.NewHealthClient(conn).Check(t.Context(), &healthpb.HealthCheckRequest{}); err != nil || res.GetStatus() != healthpb.HealthCheckResponse_SERVING {
+	if res, err := healthpb.NewHealthClient(conn).Check(t.Context(), &healthpb.HealthCheckRequest{}); err != nil ||
+		res.GetStatus() != healthpb.HealthCheckResponse_SERVING {
 		t.Errorf("gRPC: %v, %v", res, err)
 	}
 	for name, options := range map[string][]connect.ClientOption{
@@ -140,15 +143,19 @@ func TestFrontSpeaksRPC(t *testing.T) {
 		"Connect JSON": {connect.WithProtoJSON()},
 		"gRPC-Web":     {connect.WithGRPCWeb()},
 	} {
-		check := connect.NewClient[healthpb.HealthCheckRequest, healthpb.HealthCheckResponse](http.DefaultClient, public.URL+checkPath, options...)
-		if res, err := check.CallUnary(t.Context(), connect.NewRequest(&healthpb.HealthCheckRequest{})); err != nil || res.Msg.GetStatus() != healthpb.HealthCheckResponse_SERVING {
+		check := connect.NewClient[healthpb.HealthCheckRequest, healthpb.HealthCheckResponse](http.DefaultClient,
+			public.URL+checkPath, options...)
+		if res, err := check.CallUnary(t.Context(), connect.NewRequest(&healthpb.HealthCheckRequest{})); err != nil ||
+			res.Msg.GetStatus() != healthpb.HealthCheckResponse_SERVING {
 			t.Errorf("%s: %v, %v", name, res, err)
 		}
-		if _, err := check.CallUnary(t.Context(), connect.NewRequest(&healthpb.HealthCheckRequest{Service: "x"})); connect.CodeOf(err) != connect.CodeNotFound {
+		if _, err := check.CallUnary(t.Context(),
+			connect.NewRequest(&healthpb.HealthCheckRequest{Service: "x"})); connect.CodeOf(err) != connect.CodeNotFound {
 			t.Errorf("%s of an unknown service: %v", name, err)
 		}
 		ctx, leave := context.WithCancel(t.Context())
-		watch := connect.NewClient[healthpb.HealthCheckRequest, healthpb.HealthCheckResponse](http.DefaultClient, public.URL+watchPath, options...)
+		watch := connect.NewClient[healthpb.HealthCheckRequest, healthpb.HealthCheckResponse](http.DefaultClient,
+			public.URL+watchPath, options...)
 		stream, err := watch.CallServerStream(ctx, connect.NewRequest(&healthpb.HealthCheckRequest{}))
 		if err != nil {
 			t.Fatal(err)
@@ -164,7 +171,8 @@ func TestFrontSpeaksRPC(t *testing.T) {
 	}
 }
 
-// TestFrontStreamsJSON: replies come one by one, as lines or as events, and a stream that fails does not end as if it were whole.
+// TestFrontStreamsJSON: replies come one by one, as lines or as events, and a stream that fails
+// does not end as if it were whole.
 func TestFrontStreamsJSON(t *testing.T) {
 	for name, tc := range map[string]struct {
 		accept, contentType string
@@ -213,13 +221,16 @@ func TestFrontStreamsJSON(t *testing.T) {
 func TestFrontCutsAStreamThatFails(t *testing.T) {
 	w := httptest.NewRecorder()
 	failing := func(sse bool) *frontCall {
-		c := &frontCall{w: w, method: methodAt(watchPath), json: newJSONCodec(nil), header: http.Header{}, sse: sse, streamed: true}
+		c := &frontCall{
+			w: w, method: methodAt(watchPath), json: newJSONCodec(nil), header: http.Header{}, sse: sse, streamed: true,
+		}
 		c.header.Set("Grpc-Status", "14")
 		c.header.Set("Grpc-Message", "the log%3A gone")
 		return c
 	}
 	failing(true).end()
-	if got := w.Body.String(); got != "event: error\ndata: {\"code\":14,\"message\":\"the log: gone\",\"details\":[]}\n\n" {
+	const want = "event: error\ndata: {\"code\":14,\"message\":\"the log: gone\",\"details\":[]}\n\n"
+	if got := w.Body.String(); got != want {
 		t.Errorf("an event stream ends with %q", got)
 	}
 	defer func() {
@@ -251,7 +262,8 @@ func TestFrontOfAStoppedServer(t *testing.T) {
 // TestFrontErrorsSayWhatIsKnown: codes that speak of the request mean that nothing was done.
 func TestFrontErrorsSayWhatIsKnown(t *testing.T) {
 	for code, want := range map[codes.Code]string{
-		codes.InvalidArgument: "not_applied", codes.Unimplemented: "not_applied", codes.FailedPrecondition: "unknown", codes.Unavailable: "unknown",
+		codes.InvalidArgument: "not_applied", codes.Unimplemented: "not_applied", codes.FailedPrecondition: "unknown",
+		codes.Unavailable: "unknown",
 	} {
 		w := httptest.NewRecorder()
 		(*Front)(nil).Refuse(w, code, "no")

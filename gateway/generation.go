@@ -12,14 +12,15 @@ import (
 	"github.com/millrace-io/millrace/entities/discovery"
 )
 
-// generation is everything that follows from one catalog. It never changes once it is made.
+// generation is everything that depends on one catalog. It is immutable.
 type generation struct {
-	// catalog is nil in the generation that serves until the function is discovered; json, rpc and rest are then too.
+	// catalog, json, rpc and rest are nil in the generation that serves until the function is
+	// discovered.
 	catalog *discovery.Catalog
 	json    *jsonCodec
 
-	// native serves the connections that conns takes. inner serves the calls that come over net/http, as rpc hands them on. It
-	// is a server of its own because stopping one with grace would cut such calls.
+	// native serves the connections of conns. inner serves the calls that rpc passes on from
+	// net/http. It is a separate server because a graceful stop would abort such calls.
 	native, inner *grpc.Server
 	conns         *handoff
 	rpc           *vanguard.Transcoder
@@ -44,7 +45,7 @@ func (s *Server) newGeneration(catalog *discovery.Catalog) (*generation, error) 
 	return g, nil
 }
 
-// discard ends a generation that never served: its servers have goroutines from the moment when they are made.
+// discard ends a generation that never served: its servers have goroutines from the start.
 func (g *generation) discard() {
 	g.end()
 	for _, server := range []*grpc.Server{g.native, g.inner} {
@@ -54,19 +55,20 @@ func (g *generation) discard() {
 	}
 }
 
-// buildHTTP makes the part of a generation that is called by way of net/http.
+// buildHTTP makes the part of a generation that net/http calls.
 func (s *Server) buildHTTP(g *generation) error {
 	if g.catalog == nil {
 		return nil
 	}
 	for _, service := range g.catalog.Services() {
 		if slices.Contains(ownServices, service.Name) {
-			return fmt.Errorf("the function serves %s, which is the gateway's own: leave it out of the function", service.Name)
+			return fmt.Errorf("the function serves %s, which the gateway serves itself: remove it from the function",
+				service.Name)
 		}
 	}
 	types := &typeResolver{catalog: g.catalog.Types()}
 	g.json = newJSONCodec(types)
-	g.inner = s.newGRPC(g, grpc.StreamInterceptor(makeRoom))
+	g.inner = s.newGRPC(g, grpc.StreamInterceptor(openWindow))
 
 	var err error
 	if g.rpc, err = s.newTranscoder(g, types); err != nil {
@@ -78,20 +80,21 @@ func (s *Server) buildHTTP(g *generation) error {
 	return nil
 }
 
-// take gives a connection to the native server, and says whether it still takes any.
+// take passes a connection to the native server and reports whether that still takes any.
 func (s *Server) take(g *generation, c *conn) bool {
 	g.started.Do(func() {
 		// The generation's end stops it; Shutdown waits for it.
 		s.background.Go(func() {
 			if err := g.native.Serve(g.conns); err != nil && g.life.Err() == nil {
-				s.opts.Log.Error("the gRPC server ended", "error", err)
+				s.opts.Log.Error("gRPC server ended", "error", err)
 			}
 		})
 	})
 	return g.conns.give(c)
 }
 
-// leave asks the clients of a generation to go, once; drained is closed when the last call on its connections is over.
+// leave sends GOAWAY to the clients of a generation, once; drained is closed when the last call on
+// its connections has ended.
 func (s *Server) leave(g *generation) {
 	g.drain.Do(func() {
 		g.end()
@@ -105,7 +108,7 @@ func (s *Server) leave(g *generation) {
 	})
 }
 
-// cut ends what is left of a generation that leaves, and waits until its handlers have returned.
+// cut aborts the remaining calls of a generation and waits until its handlers have returned.
 func (g *generation) cut() {
 	var stopping sync.WaitGroup
 	stopping.Go(g.native.Stop)
@@ -116,7 +119,7 @@ func (g *generation) cut() {
 	<-g.drained
 }
 
-// retire lets the calls of a replaced generation go on for a while.
+// retire ends a replaced generation after its calls or after RetireAfter.
 func (s *Server) retire(g *generation) {
 	s.leave(g)
 	over, cancel := s.opts.Clock.After(s.opts.RetireAfter)

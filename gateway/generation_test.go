@@ -27,14 +27,16 @@ import (
 )
 
 func (w *world) plainCall(ctx context.Context, cc *grpc.ClientConn, path string, opts ...grpc.CallOption) error {
-	return cc.Invoke(ctx, path, w.message("CartRequest", `{"cartId":"1"}`), dynamicpb.NewMessage(w.messageType("Cart")), opts...)
+	return cc.Invoke(ctx, path, w.message("CartRequest", `{"cartId":"1"}`),
+		dynamicpb.NewMessage(w.messageType("Cart")), opts...)
 }
 
 const plainPath = "/shop.v1.CartService/Plain"
 
 // Calls that come before discovery wait for it, by every door, and then run.
 func TestCallsWaitForDiscovery(t *testing.T) {
-	w := newEmptyWorld(t, &dispatcher{stream: echoStream}, func(o *gateway.Options) { o.Clock = clocktest.NewManual(time.Unix(0, 0)) })
+	w := newEmptyWorld(t, &dispatcher{stream: echoStream},
+		func(o *gateway.Options) { o.Clock = clocktest.NewManual(time.Unix(0, 0)) })
 	w.always(w.reply("Cart", `{"cartId":"1"}`))
 	cc := w.dial()
 	var wg sync.WaitGroup
@@ -49,7 +51,8 @@ func TestCallsWaitForDiscovery(t *testing.T) {
 		}
 	})
 	wg.Go(func() {
-		if got, err := w.tryHTTP("POST", plainPath, "\x0a\x011", jsonType, "application/proto"); err != nil || got.status != 200 {
+		if got, err := w.tryHTTP("POST", plainPath, "\x0a\x011", jsonType, "application/proto"); err != nil ||
+			got.status != 200 {
 			t.Errorf("Connect: %v %v", got, err)
 		}
 	})
@@ -82,31 +85,38 @@ func TestWaitForDiscoveryIsBounded(t *testing.T) {
 	first := make(chan error, 1)
 	go func() { first <- w.plainCall(t.Context(), cc, plainPath) }() // the clock ends it
 	eventually(t, "one waits", func() bool { return w.server.Stats().WaitingCalls == 1 && manual.Waiting() == 1 })
-	if err := w.plainCall(t.Context(), cc, plainPath); status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "too many") {
+	if err := w.plainCall(t.Context(), cc, plainPath); status.Code(err) != codes.Unavailable ||
+		!strings.Contains(err.Error(), "too many") {
 		t.Errorf("second: %v", err)
 	}
-	for header, outcome := range map[string]string{"": "not_applied", "Millrace-Command-Id": "unknown", "Idempotency-Key": "unknown"} {
+	for header, outcome := range map[string]string{
+		"": "not_applied", "Millrace-Command-Id": "unknown", "Idempotency-Key": "unknown",
+	} {
 		headers := []string{jsonType, jsonValue}
 		if header != "" {
 			headers = append(headers, header, "X") // what became of an earlier attempt under this id is not known here
 		}
 		got := w.http("POST", plainPath, `{}`, headers...)
-		if got.status != 503 || !strings.Contains(got.body, "function not discovered yet") || got.header.Get("millrace-outcome") != outcome {
+		if got.status != 503 || !strings.Contains(got.body, "function not discovered yet") ||
+			got.header.Get("millrace-outcome") != outcome {
 			t.Errorf("plain, with %q: %v", header, got)
 		}
 	}
 	var trailer metadata.MD
 	withID := metadata.AppendToOutgoingContext(t.Context(), "millrace-command-id", "X")
-	if err := w.plainCall(withID, cc, plainPath, grpc.Trailer(&trailer)); err == nil || !slices.Equal(trailer.Get("millrace-outcome"), []string{"unknown"}) {
+	if err := w.plainCall(withID, cc, plainPath, grpc.Trailer(&trailer)); err == nil ||
+		!slices.Equal(trailer.Get("millrace-outcome"), []string{"unknown"}) {
 		t.Errorf("with an id: %v, %v", err, trailer)
 	}
 	manual.Advance(functionWait)
-	if err := <-first; status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "function not discovered yet") {
+	if err := <-first; status.Code(err) != codes.Unavailable ||
+		!strings.Contains(err.Error(), "function not discovered yet") {
 		t.Errorf("first: %v", err)
 	}
 }
 
-// After a change of the catalog, the next call of an open channel sees the new one, and a running call ends as it began.
+// After a change of the catalog, the next call of an open channel sees the new one, and a running
+// call ends as it began.
 func TestCatalogChanges(t *testing.T) {
 	inside, leave := make(chan struct{}), make(chan struct{})
 	w := newWorld(t, &dispatcher{}, nil)
@@ -142,7 +152,7 @@ func TestCatalogChanges(t *testing.T) {
 	}
 }
 
-// Calls of a replaced catalog are cut when their time is over.
+// Calls of a replaced catalog are aborted after RetireAfter.
 func TestRetiredCallsAreCut(t *testing.T) {
 	manual := clocktest.NewManual(time.Unix(0, 0))
 	inside := make(chan struct{})
@@ -165,7 +175,7 @@ func TestRetiredCallsAreCut(t *testing.T) {
 	}
 }
 
-// A catalog that cannot be served is refused, and the one before goes on.
+// A catalog that cannot be served is refused, and the previous one stays.
 func TestBadCatalogs(t *testing.T) {
 	w := newWorld(t, &dispatcher{}, nil)
 	w.always(w.reply("Cart", `{"cartId":"1"}`))
@@ -189,7 +199,8 @@ func TestBadCatalogs(t *testing.T) {
 	}
 }
 
-// The runtime's own services are not served at the port, and a service may have a dispatcher of its own.
+// The runtime's own services are not served at the port, and a service may have a dispatcher of its
+// own.
 func TestServicesOfTheRuntime(t *testing.T) {
 	queries := &dispatcher{unary: func(context.Context, *entities.Command) (*entities.Reply, error) {
 		return nil, entities.Errorf(entities.FunctionRefused, entities.Refused, "asked the other one")
@@ -209,19 +220,21 @@ func TestServicesOfTheRuntime(t *testing.T) {
 		t.Error(err)
 	}
 	own.Store(true)
-	if err := w.plainCall(t.Context(), cc, plainPath); err == nil || !strings.Contains(err.Error(), "asked the other one") {
+	if err := w.plainCall(t.Context(), cc, plainPath); err == nil ||
+		!strings.Contains(err.Error(), "asked the other one") {
 		t.Errorf("the service's own dispatcher: %v", err)
 	}
 	runtime := catalogOf(t, strings.ReplaceAll(shopFile, "shop.v1", "millrace.v1"), discovery.Options{Runtime: true})
 	if err := w.server.SetCatalog(runtime); err != nil {
 		t.Fatal(err)
 	}
-	if err := w.plainCall(t.Context(), w.dial(), "/millrace.v1.CartService/Checkout"); status.Code(err) != codes.Unimplemented {
+	if err := w.plainCall(t.Context(), w.dial(),
+		"/millrace.v1.CartService/Checkout"); status.Code(err) != codes.Unimplemented {
 		t.Errorf("a service of the runtime: %v", err)
 	}
 }
 
-// Health follows discovery, for the whole and for each service, and a watch sees the change.
+// Health follows discovery, for the server and for each service, and a watch sees the change.
 func TestHealth(t *testing.T) {
 	w := newEmptyWorld(t, &dispatcher{}, nil)
 	cc := w.dial()
@@ -264,7 +277,8 @@ func TestHealth(t *testing.T) {
 			t.Errorf("%q after: %v", service, got)
 		}
 	}
-	if got := w.http("POST", "/grpc.health.v1.Health/Check", `{}`, jsonType, jsonValue, "Connect-Protocol-Version", "1"); !strings.Contains(got.body, "SERVING") {
+	if got := w.http("POST", "/grpc.health.v1.Health/Check", `{}`, jsonType, jsonValue, "Connect-Protocol-Version",
+		"1"); !strings.Contains(got.body, "SERVING") {
 		t.Errorf("Connect: %d %s", got.status, got.body)
 	}
 }
@@ -317,7 +331,7 @@ func TestShutdownLetsCallsFinish(t *testing.T) {
 	}
 }
 
-// When its time is over, Shutdown cuts what still runs, and waits for the handlers.
+// When its context ends, Shutdown aborts running calls and waits for the handlers.
 func TestShutdownCuts(t *testing.T) {
 	inside := make(chan struct{}, 3)
 	var mu sync.Mutex
@@ -359,7 +373,7 @@ func TestShutdownCuts(t *testing.T) {
 	wg.Wait()
 }
 
-// Handlers that look at no context do not keep Shutdown, which says so.
+// Handlers that ignore their context do not block Shutdown, which returns ErrHanging.
 func TestShutdownLeavesWhatHangs(t *testing.T) {
 	inside, open := make(chan struct{}, 2), make(chan struct{})
 	fake := &dispatcher{unary: func(context.Context, *entities.Command) (*entities.Reply, error) {
@@ -385,14 +399,16 @@ func TestShutdownLeavesWhatHangs(t *testing.T) {
 	close(open)
 }
 
-// What grpc.health.v1 says follows SetReady, for the server and for its services, those of a later catalog too.
+// The status of grpc.health.v1 follows SetReady, for the server and for its services, also those of
+// a later catalog.
 func TestSetReady(t *testing.T) {
 	w := newWorld(t, &dispatcher{}, nil)
 	health := healthpb.NewHealthClient(w.dial())
 	want := func(status healthpb.HealthCheckResponse_ServingStatus) {
 		t.Helper()
 		for _, service := range []string{"", "shop.v1.CartService"} {
-			if got, err := health.Check(t.Context(), &healthpb.HealthCheckRequest{Service: service}); err != nil || got.GetStatus() != status {
+			if got, err := health.Check(t.Context(), &healthpb.HealthCheckRequest{Service: service}); err != nil ||
+				got.GetStatus() != status {
 				t.Errorf("%q: %v, %v, want %v", service, got.GetStatus(), err, status)
 			}
 		}
@@ -408,7 +424,7 @@ func TestSetReady(t *testing.T) {
 	want(healthpb.HealthCheckResponse_SERVING)
 }
 
-// A server that never served, and one that is served after its end, are in order too.
+// A server that never served can be shut down, and Serve after Shutdown returns ErrClosed.
 func TestShutdownBeforeServe(t *testing.T) {
 	s := gateway.New(gateway.Options{Dispatcher: &dispatcher{}})
 	if err := s.SetCatalog(newCatalog(t, shopFile)); err != nil {
@@ -440,7 +456,8 @@ func TestCallersLeave(t *testing.T) {
 	for name, call := range map[string]func(context.Context){
 		"native": func(ctx context.Context) { _ = w.plainCall(ctx, cc, plainPath) },
 		"plain": func(ctx context.Context) {
-			r, _ := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+w.addr+plainPath, strings.NewReader(`{"cartId":"1"}`))
+			r, _ := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+w.addr+plainPath,
+				strings.NewReader(`{"cartId":"1"}`))
 			r.Header.Set(jsonType, jsonValue)
 			if resp, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(r); err == nil {
 				_ = resp.Body.Close()
@@ -482,7 +499,8 @@ func TestCatalogChangesUnderLoad(t *testing.T) {
 				default:
 				}
 				if i == 0 {
-					if got, err := w.tryHTTP("POST", plainPath, `{"cartId":"1"}`, jsonType, jsonValue); err != nil || got.status != 200 {
+					if got, err := w.tryHTTP("POST", plainPath, `{"cartId":"1"}`, jsonType, jsonValue); err != nil ||
+						got.status != 200 {
 						t.Errorf("plain call %d: %v %v", n, got, err)
 					}
 				} else if err := w.plainCall(t.Context(), cc, plainPath); err != nil {

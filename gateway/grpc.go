@@ -7,7 +7,7 @@ import (
 	"strings"
 
 	"google.golang.org/grpc"
-	_ "google.golang.org/grpc/encoding/gzip" // native clients may compress; grpc-go bounds what comes out
+	_ "google.golang.org/grpc/encoding/gzip" // native clients may compress; grpc-go bounds the result
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
@@ -16,20 +16,20 @@ import (
 	"github.com/millrace-io/millrace/entities/discovery"
 )
 
-// streamWorkers is how many goroutines of the native server wait for calls, instead of being made for each: they find their
-// stack grown, and growing one for each call costs a tenth of the whole call. Beyond so many calls at once the rest gets
-// goroutines of its own.
+// streamWorkers is how many goroutines of the native server are kept for calls: their stacks have
+// already grown, which costs a tenth of a call otherwise. Calls beyond that number get goroutines
+// of their own.
 const streamWorkers = 256
 
-// The windows of the native server: what a caller may send on one call, and on one connection, before it is read. They are
-// fixed, because grpc-go finds out good ones by a ping for the first message of each round trip, and two more frames with it.
+// The flow control windows of the native server, for one call and for one connection. They are
+// fixed, because grpc-go would estimate them with pings and two more frames per round trip.
 const (
 	streamWindowBytes     = 1 << 20
 	connectionWindowBytes = 4 << 20
 )
 
-// newGRPC returns a server for one generation. Its services are dynamic; what a catalog does not name is looked up once
-// more, because a call may have come before the first catalog.
+// newGRPC returns a server for one generation. Its services are dynamic; unknown ones are looked up
+// once more, because a call may have come before the first catalog.
 func (s *Server) newGRPC(g *generation, more ...grpc.ServerOption) *grpc.Server {
 	o := s.opts
 	server := grpc.NewServer(append(more,
@@ -61,9 +61,9 @@ func (s *Server) newGRPC(g *generation, more ...grpc.ServerOption) *grpc.Server 
 	return server
 }
 
-// serviceDesc describes a service of the catalog to grpc-go. Unary methods stand among the streams too, with both
-// directions off: grpc-go runs them through the same code, and a handler of that form can answer OK without a message,
-// which is what a function that says nothing means.
+// serviceDesc describes a service of the catalog to grpc-go. Unary methods are listed as streams,
+// too, with both directions off: grpc-go runs them through the same code, and such a handler can
+// answer OK without a message, as functions may.
 func (s *Server) serviceDesc(g *generation, service *discovery.Service) *grpc.ServiceDesc {
 	desc := &grpc.ServiceDesc{ServiceName: service.Name, Metadata: service.Descriptor.ParentFile().Path()}
 	for _, m := range service.Methods {
@@ -77,7 +77,8 @@ func (s *Server) serviceDesc(g *generation, service *discovery.Service) *grpc.Se
 	return desc
 }
 
-// serveUnknown serves calls that came before their generation had a catalog, and refuses methods that do not exist.
+// serveUnknown serves calls that came before their generation had a catalog, and refuses methods
+// that do not exist.
 func (s *Server) serveUnknown(_ any, stream grpc.ServerStream) error {
 	path, _ := grpc.MethodFromServerStream(stream)
 	g, problem := s.await(stream.Context())
@@ -91,8 +92,8 @@ func (s *Server) serveUnknown(_ any, stream grpc.ServerStream) error {
 	return s.serveGRPC(m, stream)
 }
 
-// serveKnown serves a method that the generation has. A call may come after its generation was replaced, before the client
-// has left the connection: it is one of the new catalog's.
+// serveKnown serves a method that the generation has. If the generation was replaced and the client
+// has not left the connection yet, the call goes to the new catalog.
 func (s *Server) serveKnown(g *generation, m *discovery.Method, stream grpc.ServerStream) error {
 	if now := s.current.Load(); now != g {
 		successor := now.catalog.Method(m.FullName)
@@ -100,14 +101,16 @@ func (s *Server) serveKnown(g *generation, m *discovery.Method, stream grpc.Serv
 			return writeGRPCError(stream, s.unknown(unknownMethod(m.FullName)))
 		}
 		if successor.ClientStreams != m.ClientStreams || successor.ServerStreams != m.ServerStreams {
-			return writeGRPCError(stream, unavailable("the method streams otherwise than before: call again, on a new connection").ForCommand(grpcCommandID(stream.Context())))
+			return writeGRPCError(stream,
+				unavailable("the streaming kind of the method has changed: call again on a new connection").ForCommand(
+					grpcCommandID(stream.Context())))
 		}
 		m = successor
 	}
 	return s.serveGRPC(m, stream)
 }
 
-// serveGRPC runs one call, native or by way of net/http.
+// serveGRPC runs one call, native or through net/http.
 func (s *Server) serveGRPC(m *discovery.Method, stream grpc.ServerStream) error {
 	subtype, problem := contentSubtype(stream.Context())
 	if problem != nil {
@@ -152,8 +155,8 @@ func (s *Server) serveGRPCUnary(m *discovery.Method, stream grpc.ServerStream) e
 	return nil
 }
 
-// writeNoPayload ends a call that has no message to answer with. Native gRPC can say so; through the transcoder it would
-// look like an empty message.
+// writeNoPayload ends a call without a reply message. Native gRPC allows that; the transcoder would
+// make it an empty message.
 func (s *Server) writeNoPayload(m *discovery.Method, stream grpc.ServerStream) error {
 	if stream.Context().Value(inflowKey{}) == nil {
 		return nil
@@ -166,7 +169,8 @@ func noPayload(m *discovery.Method) *entities.Error {
 		"%s: the function answered without a message: let it reply with %s", m.FullName, m.Output.FullName())
 }
 
-// serveGRPCStream runs a call with more than one message in a direction. The last reply's token goes into the trailer.
+// serveGRPCStream runs a call with more than one message in a direction. The last reply's token
+// goes into the trailer.
 func (s *Server) serveGRPCStream(m *discovery.Method, stream grpc.ServerStream) error {
 	ctx := stream.Context()
 	var call streamIO
@@ -206,17 +210,17 @@ func (s *Server) serveGRPCStream(m *discovery.Method, stream grpc.ServerStream) 
 	return nil
 }
 
-// received is a message of a caller that streams, or the end.
+// received is a message of a streaming caller, or the end.
 type received struct {
 	payload []byte
 	err     error
 }
 
-// readAhead reads a caller's messages, one ahead of whoever takes them, so that taking one can be given up.
+// readAhead reads a caller's messages one ahead, so that waiting for one can be cancelled.
 func (s *Server) readAhead(stream grpc.ServerStream) func(context.Context) ([]byte, error) {
 	messages := make(chan received)
 	done := stream.Context().Done()
-	// It ends when the call does, because that ends RecvMsg too; Shutdown waits for it.
+	// It ends with the call, which ends RecvMsg; Shutdown waits for it.
 	s.background.Go(func() {
 		for {
 			var message frame
@@ -248,7 +252,7 @@ func (s *Server) readAhead(stream grpc.ServerStream) func(context.Context) ([]by
 	}
 }
 
-// recvError gives what the transport says about a caller's message the form that dispatchers know.
+// recvError converts an error of the transport to one that dispatchers know.
 func recvError(err error) error {
 	if err == nil || errors.Is(err, io.EOF) {
 		return err
@@ -258,7 +262,8 @@ func recvError(err error) error {
 	}
 	st, _ := status.FromError(err)
 	return &entities.Error{
-		Reason: entities.FunctionRefused, Code: uint32(st.Code()), Outcome: entities.Unknown, Message: st.Message(), Cause: err,
+		Reason: entities.FunctionRefused, Code: uint32(st.Code()), Outcome: entities.Unknown, Message: st.Message(),
+		Cause: err,
 	}
 }
 
@@ -268,7 +273,8 @@ func writeGRPCError(stream grpc.ServerStream, e *entities.Error) error {
 	return statusOf(e).Err()
 }
 
-// writeTransportError ends a call whose message could not be read or written. grpc-go knows what to say of its own errors.
+// writeTransportError ends a call whose message could not be read or written. Errors of grpc-go are
+// returned as they are.
 func writeTransportError(stream grpc.ServerStream, err error) error {
 	if e, ok := errors.AsType[*entities.Error](err); ok {
 		return writeGRPCError(stream, e)
@@ -282,7 +288,8 @@ const (
 	subtypeJSON  = "json"
 )
 
-// contentSubtype returns how a call's messages are encoded. The codec is the same for all, so nobody else checks.
+// contentSubtype returns how a call's messages are encoded. The codec is the same for all, so
+// grpc-go does not check it.
 func contentSubtype(ctx context.Context) (string, *entities.Error) {
 	contentType := firstValue(ctx, "content-type")
 	subtype := strings.TrimPrefix(contentType, contentTypeGRPC)
@@ -292,11 +299,12 @@ func contentSubtype(ctx context.Context) (string, *entities.Error) {
 	case subtype == "+"+subtypeJSON:
 		return subtypeJSON, nil
 	default:
-		return "", invalid("content type %q is not served: use %s+%s or %s+%s", contentType, contentTypeGRPC, subtypeProto, contentTypeGRPC, subtypeJSON)
+		return "", invalid("content type %q is not served: use %s+%s or %s+%s", contentType, contentTypeGRPC,
+			subtypeProto, contentTypeGRPC, subtypeJSON)
 	}
 }
 
-// jsonStream is a call whose messages are JSON, as one with protobuf messages.
+// jsonStream makes a call with JSON messages look like one with protobuf messages.
 type jsonStream struct {
 	grpc.ServerStream
 	method *discovery.Method

@@ -32,7 +32,8 @@ func compact(t testing.TB, b []byte) string {
 	return out.String()
 }
 
-// A caller is told the owner only when the call was sent on to it, by a worker that says something printable.
+// A caller gets the owner's address only if the call was forwarded to it and the address is
+// printable.
 func TestOwnerIsToldAfterAForward(t *testing.T) {
 	w := newWorld(t, &dispatcher{}, nil)
 	for _, owner := range []string{"", "b\r\nforged: 1"} {
@@ -40,19 +41,21 @@ func TestOwnerIsToldAfterAForward(t *testing.T) {
 		reply.Owner, reply.Metadata = owner, entities.Metadata{{Key: "millrace-owner", Text: "forged"}}
 		w.always(reply)
 		var header metadata.MD
-		if err := w.dial().Invoke(t.Context(), "/shop.v1.CartService/Plain", w.message("CartRequest", `{"cartId":"1"}`), dynamicpb.NewMessage(w.messageType("Cart")), grpc.Header(&header)); err != nil {
+		if err := w.dial().Invoke(t.Context(), "/shop.v1.CartService/Plain", w.message("CartRequest", `{"cartId":"1"}`),
+			dynamicpb.NewMessage(w.messageType("Cart")), grpc.Header(&header)); err != nil {
 			t.Fatal(err)
 		}
 		if v := header.Get("millrace-owner"); v != nil {
-			t.Errorf("with %q the caller is told %q", owner, v)
+			t.Errorf("with %q the caller gets %q", owner, v)
 		}
-		if v, told := w.http("POST", "/shop.v1.CartService/Plain", `{"cartId":"1"}`).header["Millrace-Owner"]; told {
-			t.Errorf("with %q the caller is told %q over HTTP", owner, v)
+		if v, sent := w.http("POST", "/shop.v1.CartService/Plain", `{"cartId":"1"}`).header["Millrace-Owner"]; sent {
+			t.Errorf("with %q the caller gets %q over HTTP", owner, v)
 		}
 	}
 }
 
-// A native call's bytes arrive as they were sent, with what its headers say; the reply's bytes, headers and token come back.
+// A native call's bytes arrive as they were sent, with the data of its headers; the reply's bytes,
+// headers and token come back.
 func TestNativeCallCarriesBytesHeadersAndToken(t *testing.T) {
 	fake := &dispatcher{}
 	w := newWorld(t, fake, nil)
@@ -71,7 +74,8 @@ func TestNativeCallCarriesBytesHeadersAndToken(t *testing.T) {
 	}
 	w.always(reply)
 	const parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-	ctx := metadata.AppendToOutgoingContext(t.Context(), "millrace-command-id", "id-1", "millrace-consistency", "local", "traceparent", parent)
+	ctx := metadata.AppendToOutgoingContext(t.Context(), "millrace-command-id", "id-1", "millrace-consistency",
+		"local", "traceparent", parent)
 
 	request := w.message("AddItemRequest", `{"cartId":"42","itemId":"i","quantity":"2","text":"t"}`)
 	got := dynamicpb.NewMessage(w.messageType("Cart"))
@@ -115,13 +119,14 @@ func TestNativeCallCarriesBytesHeadersAndToken(t *testing.T) {
 	}
 }
 
-// Actions see all headers but those of the transport.
+// Actions see all headers except those of the transport.
 func TestActionsSeeMetadata(t *testing.T) {
 	fake := &dispatcher{}
 	w := newWorld(t, fake, nil)
 	w.always(w.reply("Line", `{}`))
 	ctx := metadata.AppendToOutgoingContext(t.Context(), "x-b", "2", "x-a", "1", "x-a", "1b", "x-c-bin", "\x00\xff")
-	if err := w.dial().Invoke(ctx, "/shop.v1.StreamService/Echo", w.message("Line", `{}`), dynamicpb.NewMessage(w.messageType("Line"))); err != nil {
+	if err := w.dial().Invoke(ctx, "/shop.v1.StreamService/Echo", w.message("Line", `{}`),
+		dynamicpb.NewMessage(w.messageType("Line"))); err != nil {
 		t.Fatal(err)
 	}
 	var got []string
@@ -141,12 +146,14 @@ func TestActionsSeeMetadata(t *testing.T) {
 	}
 }
 
-// TestFreshnessIsAsked: what an answer must be of, said by a name, or by what only one of them can mean.
+// TestFreshnessIsAsked: the consistency of a read, given by name, or implied by its argument.
 func TestFreshnessIsAsked(t *testing.T) {
 	fake := &dispatcher{}
 	w := newWorld(t, fake, nil)
 	w.always(w.reply("Cart", `{}`))
-	token := (&entities.Token{App: testApp, Generation: 1, Positions: []entities.Position{{Partition: 3, Next: 7}}}).Encode()
+	token := (&entities.Token{
+		App: testApp, Generation: 1, Positions: []entities.Position{{Partition: 3, Next: 7}},
+	}).Encode()
 	for _, tc := range []struct {
 		headers []string
 		want    entities.Command
@@ -159,10 +166,12 @@ func TestFreshnessIsAsked(t *testing.T) {
 		{[]string{"millrace-max-staleness", "1s", "millrace-consistency", "strong"}, entities.Command{}},
 	} {
 		ctx := metadata.AppendToOutgoingContext(t.Context(), tc.headers...)
-		if err := w.dial().Invoke(ctx, "/shop.v1.CartService/Plain", w.message("CartRequest", `{"cartId":"1"}`), dynamicpb.NewMessage(w.messageType("Cart"))); err != nil {
+		if err := w.dial().Invoke(ctx, "/shop.v1.CartService/Plain", w.message("CartRequest", `{"cartId":"1"}`),
+			dynamicpb.NewMessage(w.messageType("Cart"))); err != nil {
 			t.Fatal(err)
 		}
-		if got := fake.last(); got.Consistency != tc.want.Consistency || got.Bound != tc.want.Bound || !slices.Equal(got.After, tc.want.After) {
+		if got := fake.last(); got.Consistency != tc.want.Consistency || got.Bound != tc.want.Bound ||
+			!slices.Equal(got.After, tc.want.After) {
 			t.Errorf("%q: %s, %v, %v", tc.headers, got.Consistency, got.Bound, got.After)
 		}
 	}
@@ -187,7 +196,8 @@ func TestBadHeadersAreRefused(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			ctx := metadata.AppendToOutgoingContext(t.Context(), tc.headers...)
-			err := cc.Invoke(ctx, "/shop.v1.CartService/Plain", w.message("CartRequest", `{"cartId":"1"}`), dynamicpb.NewMessage(w.messageType("Cart")))
+			err := cc.Invoke(ctx, "/shop.v1.CartService/Plain", w.message("CartRequest", `{"cartId":"1"}`),
+				dynamicpb.NewMessage(w.messageType("Cart")))
 			if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("%v", err)
 			}
@@ -203,8 +213,10 @@ func TestIdempotencyKeyIsACommandID(t *testing.T) {
 	fake := &dispatcher{}
 	w := newWorld(t, fake, nil)
 	w.always(w.reply("Cart", `{}`))
-	ctx := metadata.AppendToOutgoingContext(t.Context(), "idempotency-key", `"k"`, "millrace-command-id", "k", "traceparent", "nonsense")
-	if err := w.dial().Invoke(ctx, "/shop.v1.CartService/Plain", w.message("CartRequest", `{"cartId":"1"}`), dynamicpb.NewMessage(w.messageType("Cart"))); err != nil {
+	ctx := metadata.AppendToOutgoingContext(t.Context(), "idempotency-key", `"k"`, "millrace-command-id", "k",
+		"traceparent", "nonsense")
+	if err := w.dial().Invoke(ctx, "/shop.v1.CartService/Plain", w.message("CartRequest", `{"cartId":"1"}`),
+		dynamicpb.NewMessage(w.messageType("Cart"))); err != nil {
 		t.Fatal(err)
 	}
 	if cmd := fake.last(); cmd.ID != "k" || cmd.TraceParent != "" {
@@ -212,7 +224,7 @@ func TestIdempotencyKeyIsACommandID(t *testing.T) {
 	}
 }
 
-// What is no command of the method never reaches the dispatcher.
+// An invalid command never reaches the dispatcher.
 func TestNativeRefusals(t *testing.T) {
 	fake := &dispatcher{}
 	w := newWorld(t, fake, func(o *gateway.Options) { o.MaxRequest = 1 << 10 })
@@ -256,13 +268,15 @@ func TestNativeGzip(t *testing.T) {
 	w := newWorld(t, &dispatcher{}, nil)
 	w.always(w.reply("Cart", `{"cartId":"z"}`))
 	got := dynamicpb.NewMessage(w.messageType("Cart"))
-	err := w.dial().Invoke(t.Context(), "/shop.v1.CartService/Plain", w.message("CartRequest", `{"cartId":"z"}`), got, grpc.UseCompressor(gzip.Name))
+	err := w.dial().Invoke(t.Context(), "/shop.v1.CartService/Plain", w.message("CartRequest", `{"cartId":"z"}`), got,
+		grpc.UseCompressor(gzip.Name))
 	if err != nil || asJSON(t, got) != `{"cartId":"z"}` {
 		t.Errorf("%v %v", got, err)
 	}
 }
 
-// A function that answers without a message ends a native call with OK and none, which clients report as an error.
+// A reply without a message ends a native call with OK and no message, which clients report as an
+// error.
 func TestNativeNoPayload(t *testing.T) {
 	w := newWorld(t, &dispatcher{}, nil)
 	w.always(&entities.Reply{NoPayload: true})
@@ -281,7 +295,7 @@ func TestNativeNoPayload(t *testing.T) {
 	}
 }
 
-// A reply above the limit is not sent, whatever the door.
+// A reply above the limit is not sent, over any protocol.
 func TestLargeReply(t *testing.T) {
 	w := newWorld(t, &dispatcher{}, func(o *gateway.Options) { o.MaxRequest = 100 })
 	long := w.reply("Cart", `{"cartId":"`+strings.Repeat("x", 200)+`"}`)
@@ -298,7 +312,8 @@ func TestLargeReply(t *testing.T) {
 	}
 }
 
-// The caller's deadline and cancellation reach the dispatcher, and the cap applies to who sends no deadline.
+// The caller's deadline and cancellation reach the dispatcher, and the cap applies to calls without
+// a deadline.
 func TestDeadlines(t *testing.T) {
 	fake := &dispatcher{unary: func(ctx context.Context, _ *entities.Command) (*entities.Reply, error) {
 		<-ctx.Done()
@@ -363,7 +378,8 @@ func TestNativeStreams(t *testing.T) {
 		{"Both", true, true, []string{"a", "b"}, "a b", "t"},
 	} {
 		t.Run(tc.method, func(t *testing.T) {
-			stream, err := cc.NewStream(t.Context(), &grpc.StreamDesc{ClientStreams: tc.in, ServerStreams: true}, "/shop.v1.StreamService/"+tc.method)
+			stream, err := cc.NewStream(t.Context(), &grpc.StreamDesc{ClientStreams: tc.in, ServerStreams: true},
+				"/shop.v1.StreamService/"+tc.method)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -401,7 +417,7 @@ func TestNativeStreams(t *testing.T) {
 	}
 }
 
-// A dispatcher can give up waiting for a caller's next message, and a bad message is refused there.
+// A dispatcher can stop waiting for a caller's next message, and a bad message is refused there.
 func TestStreamRecv(t *testing.T) {
 	gaveUp := errors.New("gave up")
 	fake := &dispatcher{stream: func(ctx context.Context, s *entities.Stream) error {
@@ -451,7 +467,8 @@ func TestManyNativeConnections(t *testing.T) {
 			wg.Go(func() {
 				request := w.encoded("CartRequest", `{"cartId":"`+string(rune('a'+c))+strings.Repeat("x", i)+`"}`)
 				var reply []byte
-				if err := cc.Invoke(t.Context(), "/shop.v1.CartService/Plain", &request, &reply); err != nil || !bytes.Equal(request, reply) {
+				if err := cc.Invoke(t.Context(), "/shop.v1.CartService/Plain", &request, &reply); err != nil ||
+					!bytes.Equal(request, reply) {
 					t.Errorf("%q: %q %v", request, reply, err)
 				}
 			})

@@ -27,7 +27,7 @@ import (
 
 func TestMain(m *testing.M) { leaktest.Main(m) }
 
-// patience is how long a test waits for what must happen.
+// patience is how long a test waits for a condition.
 const patience = 20 * time.Second
 
 const (
@@ -35,7 +35,8 @@ const (
 	streamService = "shop.v1.StreamService"
 )
 
-// shopFile is the user function that the tests talk to: a value entity with rules of all sorts, and an action that streams.
+// shopFile is the user function of the tests: a value entity with all kinds of rules, and an action
+// that streams.
 const shopFile = `
 name: "shop.proto" package: "shop.v1" syntax: "proto3"
 dependency: "google/api/annotations.proto" dependency: "google/api/httpbody.proto" dependency: "cloudstate/entity_key.proto"
@@ -122,7 +123,7 @@ func catalogOf(t testing.TB, file string, options discovery.Options) *discovery.
 	return catalog
 }
 
-// dispatcher is a fake: what it does with a command is up to the test.
+// dispatcher is a fake whose behaviour the test sets.
 type dispatcher struct {
 	unary  func(context.Context, *entities.Command) (*entities.Reply, error)
 	stream func(context.Context, *entities.Stream) error
@@ -198,7 +199,9 @@ const (
 // newEmptyWorld starts a gateway that has no catalog yet.
 func newEmptyWorld(t testing.TB, fake *dispatcher, opts func(*gateway.Options)) *world {
 	t.Helper()
-	o := gateway.Options{Settings: settings.Defaults[gateway.Settings](), Dispatcher: fake, App: testApp, FunctionWait: functionWait}
+	o := gateway.Options{
+		Settings: settings.Defaults[gateway.Settings](), Dispatcher: fake, App: testApp, FunctionWait: functionWait,
+	}
 	if opts != nil {
 		opts(&o)
 	}
@@ -261,7 +264,8 @@ func (w *world) encoded(name, json string) []byte {
 
 // reply is an answer of the shop.
 func (w *world) reply(name, json string) *entities.Reply {
-	return &entities.Reply{Payload: entities.Payload{TypeURL: "type.googleapis.com/shop.v1." + name, Value: w.encoded(name, json)}}
+	return &entities.Reply{Payload: entities.Payload{TypeURL: "type.googleapis.com/shop.v1." + name,
+		Value: w.encoded(name, json)}}
 }
 
 // always answers every unary call with one reply.
@@ -282,7 +286,7 @@ func (w *world) dial(opts ...grpc.DialOption) *grpc.ClientConn {
 	return cc
 }
 
-// eventually waits for a condition that another goroutine brings about.
+// eventually waits for a condition.
 func eventually(t testing.TB, what string, condition func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(patience)

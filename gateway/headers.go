@@ -19,8 +19,9 @@ import (
 // binarySuffix marks headers whose values are base64 on the wire.
 const binarySuffix = "-bin"
 
-// hopHeaders belong to one connection or to the encoding of one message. They neither become metadata of an action nor
-// come back from one: support libraries echo what they got.
+// hopHeaders belong to one connection or to the encoding of one message. They do not become
+// metadata of an action, and are dropped from its replies, because support libraries echo what they
+// got.
 //
 //nolint:gochecknoglobals // a constant table
 var hopHeaders = map[string]bool{
@@ -29,7 +30,7 @@ var hopHeaders = map[string]bool{
 	"host": true, "accept-encoding": true,
 }
 
-// requestOnlyHeaders are the caller's own, and would be a lie, or a leak into a cache, in a response.
+// requestOnlyHeaders describe a request; in a response they would be wrong, or leak into a cache.
 //
 //nolint:gochecknoglobals // a constant table
 var requestOnlyHeaders = map[string]bool{
@@ -37,7 +38,7 @@ var requestOnlyHeaders = map[string]bool{
 	"date": true, "server": true, headerIdempotencyKey: true, headerTraceParent: true, "tracestate": true,
 }
 
-// reservedPrefixes are names of the protocols' own and of ours.
+// reservedPrefixes begin names of the protocols.
 //
 //nolint:gochecknoglobals // a constant table
 var reservedPrefixes = []string{":", "grpc-", "connect-"}
@@ -46,10 +47,11 @@ var reservedPrefixes = []string{":", "grpc-", "connect-"}
 const ownPrefix = "millrace-"
 
 func isHop(name string) bool {
-	return hopHeaders[name] || slices.ContainsFunc(reservedPrefixes, func(p string) bool { return strings.HasPrefix(name, p) })
+	return hopHeaders[name] ||
+		slices.ContainsFunc(reservedPrefixes, func(p string) bool { return strings.HasPrefix(name, p) })
 }
 
-// grpcEnvelope reads the headers of a gRPC call. It looks up what it needs and copies everything for actions only.
+// grpcEnvelope reads the headers of a gRPC call. It copies all headers only for actions.
 func grpcEnvelope(ctx context.Context, m *discovery.Method) envelope {
 	env := envelope{
 		commandID:      metadata.ValueFromIncomingContext(ctx, headerCommandID),
@@ -61,7 +63,7 @@ func grpcEnvelope(ctx context.Context, m *discovery.Method) envelope {
 	}
 	if !m.Service.Kind.Spec().HasEntities {
 		md, _ := metadata.FromIncomingContext(ctx)
-		for name, values := range md { // FromIncomingContext made a copy
+		for name, values := range md { // FromIncomingContext returns a copy
 			if strings.HasSuffix(name, binarySuffix) {
 				for i := range values {
 					values[i] = base64.RawStdEncoding.EncodeToString([]byte(values[i]))
@@ -100,7 +102,8 @@ func httpEnvelope(header http.Header, m *discovery.Method) envelope {
 	return env
 }
 
-// grpcCommandID and httpCommandID are the id of a call that ends before its headers are read.
+// grpcCommandID and httpCommandID return the command id of a call that ends before its headers are
+// read.
 func grpcCommandID(ctx context.Context) string {
 	return cmp.Or(firstValue(ctx, headerCommandID), firstValue(ctx, headerIdempotencyKey))
 }
@@ -109,8 +112,8 @@ func httpCommandID(header http.Header) string {
 	return cmp.Or(header.Get(headerCommandID), header.Get(headerIdempotencyKey))
 }
 
-// asMetadata turns headers into the metadata of an action, sorted by name because their order is lost. All values are text,
-// binary ones in base64, as Cloudstate has it.
+// asMetadata converts headers to the metadata of an action, sorted by name because their order is
+// lost. All values are text, binary ones in base64, as in Cloudstate.
 func asMetadata(headers map[string][]string) entities.Metadata {
 	var md entities.Metadata
 	for _, name := range slices.Sorted(maps.Keys(headers)) {
@@ -124,7 +127,8 @@ func asMetadata(headers map[string][]string) entities.Metadata {
 	return md
 }
 
-// replyHeaders yields what of a reply's metadata may become response headers: names in lower case, binary values in base64.
+// replyHeaders yields the metadata of a reply that may become response headers: names in lower
+// case, binary values in base64.
 func replyHeaders(md entities.Metadata) iter.Seq2[string, string] {
 	return func(yield func(name, value string) bool) {
 		for i := range md {
@@ -152,7 +156,7 @@ func isHeaderName(name string) bool {
 	}) < 0
 }
 
-// isPrintable keeps line breaks, and so forged headers, out of a response.
+// isPrintable keeps line breaks, and thus forged headers, out of a response.
 func isPrintable(value string) bool {
 	for i := range len(value) {
 		if value[i] < ' ' || value[i] > '~' {
@@ -162,10 +166,11 @@ func isPrintable(value string) bool {
 	return true
 }
 
-// tellsOwner says whether a caller is told where to go next time. What another worker says of itself may be anything.
+// tellsOwner reports whether the caller gets the owner's address. Another worker may send anything
+// as its address.
 func tellsOwner(reply *entities.Reply) bool { return reply.Owner != "" && isPrintable(reply.Owner) }
 
-// grpcReplyHeaders are the response headers of a call's first reply; nil when there are none.
+// grpcReplyHeaders returns the response headers of a call's first reply; nil if there are none.
 func grpcReplyHeaders(reply *entities.Reply, token string) metadata.MD {
 	var md metadata.MD
 	add := func(name, value string) {
@@ -178,7 +183,7 @@ func grpcReplyHeaders(reply *entities.Reply, token string) metadata.MD {
 		if strings.HasSuffix(name, binarySuffix) {
 			raw, err := base64.RawStdEncoding.DecodeString(strings.TrimRight(value, "="))
 			if err != nil {
-				continue // the transport would encode it a second time
+				continue // the transport encodes it itself
 			}
 			value = string(raw)
 		}

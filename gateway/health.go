@@ -11,8 +11,8 @@ import (
 	"github.com/millrace-io/millrace/entities/discovery"
 )
 
-// healthService is grpc.health.v1 in one generation. What it says is kept in the Server; only a watch ends with the
-// generation, because one that went on would keep its connection from leaving.
+// healthService is grpc.health.v1 in one generation. The status is kept in the Server; a watch ends
+// with the generation, because it would keep its connection open otherwise.
 type healthService struct {
 	healthpb.HealthServer
 	generation context.Context //nolint:containedctx // the generation's own lifetime
@@ -30,21 +30,22 @@ func (h *healthService) Watch(in *healthpb.HealthCheckRequest, stream healthpb.H
 
 	err := h.HealthServer.Watch(in, &watchStream{Health_WatchServer: stream, ctx: ctx})
 	if h.generation.Err() != nil {
-		return status.Error(codes.Unavailable, "this connection is going away: watch again on a new one")
+		return status.Error(codes.Unavailable, "this connection is being closed: watch again on a new one")
 	}
 	return err
 }
 
-// watchStream is a stream that ends earlier than its caller wants.
+// watchStream is a stream that also ends with its generation.
 type watchStream struct {
 	healthpb.Health_WatchServer
 	ctx context.Context //nolint:containedctx // it is what the stream returns
 }
 
-// Context returns the shorter life.
+// Context returns the context that ends first.
 func (w *watchStream) Context() context.Context { return w.ctx }
 
-// announce makes the health of a catalog's services known. before is the one that it replaces, nil for none. The caller holds mu.
+// announce sets the health of a catalog's services. before is the replaced catalog, nil for none.
+// The caller holds mu.
 func (s *Server) announce(before, after *discovery.Catalog) {
 	if before != nil {
 		for _, service := range before.Services() {

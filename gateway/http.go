@@ -22,13 +22,13 @@ const (
 	contentTypeJSON          = "application/json"
 )
 
-// The mark of a Connect request, which a client may leave out where the content type says enough.
+// The marks of a Connect request. A client may leave them out if the content type suffices.
 const (
 	headerConnectVersion = "Connect-Protocol-Version"
 	connectVersion       = "1"
 )
 
-// serveHTTP is where every request that came to net/http goes in, and gets its protocol.
+// serveHTTP is the handler of net/http. It chooses the protocol of a request.
 func (s *Server) serveHTTP(w http.ResponseWriter, r *http.Request) {
 	if !s.beginRequest() {
 		writePlainError(w, unavailable("this gateway is shutting down: call another one").ForCommand(httpCommandID(r.Header)))
@@ -52,12 +52,12 @@ func (s *Server) serveHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// serveTranscoded answers a gRPC, gRPC-Web or Connect request. It works on a copy: net/http must find its own body in its request,
-// or it takes what is left of one for the next request.
+// serveTranscoded answers a gRPC, gRPC-Web or Connect request. It works on a copy: net/http must
+// find its own body in its request, or it would take the rest of the body for the next request.
 func (s *Server) serveTranscoded(g *generation, w http.ResponseWriter, r *http.Request) {
 	r = r.WithContext(r.Context())
 	if r.ContentLength > int64(s.opts.transcoderBytes()) {
-		r.ContentLength = -1 // by the length alone the transcoder refuses without saying why
+		r.ContentLength = -1 // the transcoder would refuse a long body without a reason
 	}
 	if m := g.catalog.Method(r.URL.Path); m != nil && !m.ClientStreams {
 		r.Body = timeBody(w, r, s.opts.BodyTimeout)
@@ -65,8 +65,8 @@ func (s *Server) serveTranscoded(g *generation, w http.ResponseWriter, r *http.R
 	g.rpc.ServeHTTP(w, r)
 }
 
-// isTranscodedRPC says whether a request speaks gRPC, gRPC-Web or Connect. A Connect client that does not name its version is
-// known by the binary content type; with JSON it looks like a plain request, and is one.
+// isTranscodedRPC reports whether a request is gRPC, gRPC-Web or Connect. A Connect request without
+// a version is recognized by the binary content type; with JSON it is treated as a plain request.
 func isTranscodedRPC(r *http.Request, contentType string) bool {
 	switch {
 	case strings.HasPrefix(contentType, contentTypeGRPC), strings.HasPrefix(contentType, contentTypeConnectStream):
@@ -81,8 +81,8 @@ func isTranscodedRPC(r *http.Request, contentType string) bool {
 	}
 }
 
-// newTranscoder returns what turns Connect and gRPC-Web into calls of g.inner, and unpacks what is compressed. Messages stay
-// as they are otherwise, JSON ones too.
+// newTranscoder returns a handler that turns Connect and gRPC-Web into calls of g.inner, and
+// decompresses messages. It does not change messages otherwise, JSON ones included.
 func (s *Server) newTranscoder(g *generation, types *typeResolver) (*vanguard.Transcoder, error) {
 	var services []*vanguard.Service
 	inner := s.bound(g.inner)
@@ -90,15 +90,17 @@ func (s *Server) newTranscoder(g *generation, types *typeResolver) (*vanguard.Tr
 		services = append(services, vanguard.NewServiceWithSchema(service.Descriptor, inner))
 	}
 	for name := range g.inner.GetServiceInfo() {
-		if g.catalog.Service(name) == nil { // our own services know no JSON
+		if g.catalog.Service(name) == nil { // the gateway's own services have no JSON
 			services = append(services, vanguard.NewService(name, inner, vanguard.WithTargetCodecs(vanguard.CodecProto)))
 		}
 	}
 	return transcoderOf(services, types, g.json, s.opts.transcoderBytes(), http.HandlerFunc(s.writeNotFound))
 }
 
-// transcoderOf returns a transcoder to gRPC whose messages have at most limit bytes in any encoding.
-func transcoderOf(services []*vanguard.Service, types vanguard.TypeResolver, json *jsonCodec, limit int, unknown http.Handler) (*vanguard.Transcoder, error) {
+// transcoderOf returns a transcoder to gRPC whose messages have at most limit bytes in any
+// encoding.
+func transcoderOf(services []*vanguard.Service, types vanguard.TypeResolver, json *jsonCodec, limit int,
+	unknown http.Handler) (*vanguard.Transcoder, error) {
 	return vanguard.NewTranscoder(services,
 		vanguard.WithDefaultServiceOptions(
 			vanguard.WithTargetProtocols(vanguard.ProtocolGRPC),
@@ -116,14 +118,14 @@ func transcoderOf(services []*vanguard.Service, types vanguard.TypeResolver, jso
 	)
 }
 
-// transcoderBytes bounds what a transcoder keeps of one message, in any encoding. JSON takes more room than the message
-// whose size the gRPC server behind it checks.
+// transcoderBytes bounds one message in a transcoder, in any encoding. JSON takes more space than
+// the protobuf message whose size the inner gRPC server checks.
 func (o *Options) transcoderBytes() int {
 	const jsonGrowth, most = 4, 1 << 30
 	return min(jsonGrowth*o.MaxRequest, most)
 }
 
-// boundedGzip stops unpacking at a limit, which keeps a small request from becoming a large one.
+// boundedGzip stops decompressing at a limit, so that a small request cannot become a large one.
 type boundedGzip struct {
 	gzip.Reader
 	limit, left int
@@ -139,12 +141,13 @@ func (b *boundedGzip) Reset(r io.Reader) error {
 func (b *boundedGzip) Read(p []byte) (int, error) {
 	n, err := b.Reader.Read(p[:min(len(p), b.left+1)])
 	if b.left -= n; b.left < 0 {
-		return 0, connect.NewError(connect.CodeResourceExhausted, fmt.Errorf("the message unpacks to more than %d bytes", b.limit))
+		return 0, connect.NewError(connect.CodeResourceExhausted,
+			fmt.Errorf("the decompressed message has more than %d bytes", b.limit))
 	}
 	return n, err
 }
 
-// writeNotFound answers for a path at which there is nothing.
+// writeNotFound answers for a path without a route.
 func (s *Server) writeNotFound(w http.ResponseWriter, r *http.Request) {
 	writePlainError(w, s.unknown(notFound(r.Method, r.URL.Path)))
 }

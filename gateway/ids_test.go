@@ -12,7 +12,8 @@ import (
 	"google.golang.org/protobuf/types/dynamicpb"
 )
 
-// namings are ways to name a command in its headers. refusal is a part of what the caller reads; "": the command has the id.
+// namings are ways to send command ids in headers. refusal is a part of the error text; "": the
+// command has the id.
 func namings() map[string]struct {
 	headers     []string
 	id, refusal string
@@ -23,28 +24,29 @@ func namings() map[string]struct {
 		headers     []string
 		id, refusal string
 	}{
-		"none":                   {nil, "", ""},
-		"an id":                  {[]string{command, "a"}, "a", ""},
-		"a key":                  {[]string{key, "a"}, "a", ""},
-		"a quoted key":           {[]string{key, `"a"`}, "a", ""},
-		"both":                   {[]string{command, "a", key, "a"}, "a", ""},
-		"a key twice":            {[]string{key, "a", key, `"a"`}, "a", ""},
-		"the longest":            {[]string{key, long[1:]}, long[1:], ""},
-		"an empty id":            {[]string{command, ""}, "", "millrace-command-id is empty"},
-		"an empty key":           {[]string{key, ""}, "", "idempotency-key is empty"},
-		"an empty quoted key":    {[]string{key, `""`}, "", "idempotency-key is empty"},
-		"an empty key beside":    {[]string{command, "a", key, ""}, "", "idempotency-key is empty"},
-		"an empty id beside":     {[]string{command, "", key, "a"}, "", "millrace-command-id is empty"},
-		"an empty key after one": {[]string{key, "a", key, ""}, "", "idempotency-key"},
-		"two ids":                {[]string{command, "a", command, "b"}, "", "millrace-command-id is there twice, with different values"},
-		"two keys":               {[]string{key, "a", key, "b"}, "", "idempotency-key is there twice, with different values"},
-		"a key and another id":   {[]string{command, "a", key, "b"}, "", "name two different commands"},
-		"too long an id":         {[]string{command, long}, "", "has 257 bytes"},
-		"too long a key":         {[]string{key, long}, "", "has 257 bytes"},
+		"none":                    {nil, "", ""},
+		"an id":                   {[]string{command, "a"}, "a", ""},
+		"a key":                   {[]string{key, "a"}, "a", ""},
+		"a quoted key":            {[]string{key, `"a"`}, "a", ""},
+		"both":                    {[]string{command, "a", key, "a"}, "a", ""},
+		"a key twice":             {[]string{key, "a", key, `"a"`}, "a", ""},
+		"the longest":             {[]string{key, long[1:]}, long[1:], ""},
+		"an empty id":             {[]string{command, ""}, "", "millrace-command-id is empty"},
+		"an empty key":            {[]string{key, ""}, "", "idempotency-key is empty"},
+		"an empty quoted key":     {[]string{key, `""`}, "", "idempotency-key is empty"},
+		"an additional empty key": {[]string{command, "a", key, ""}, "", "idempotency-key is empty"},
+		"an additional empty id":  {[]string{command, "", key, "a"}, "", "millrace-command-id is empty"},
+		"an empty key after one":  {[]string{key, "a", key, ""}, "", "idempotency-key"},
+		"two ids":                 {[]string{command, "a", command, "b"}, "", "millrace-command-id was sent twice with different values"},
+		"two keys":                {[]string{key, "a", key, "b"}, "", "idempotency-key was sent twice with different values"},
+		"a key and another id":    {[]string{command, "a", key, "b"}, "", "name two different commands"},
+		"too long an id":          {[]string{command, long}, "", "has 257 bytes"},
+		"too long a key":          {[]string{key, long}, "", "has 257 bytes"},
 	}
 }
 
-// TestTheIDOfACommand: an id that cannot name a command is refused, and the command does not run, whichever door it comes in by.
+// TestTheIDOfACommand: an invalid id is refused, and the command does not run,
+// over whichever protocol it comes.
 func TestTheIDOfACommand(t *testing.T) {
 	fake := &dispatcher{}
 	w := newWorld(t, fake, nil)
@@ -64,7 +66,8 @@ func TestTheIDOfACommand(t *testing.T) {
 			}
 			before := fake.count()
 			ctx := metadata.AppendToOutgoingContext(t.Context(), n.headers...)
-			err := native.Invoke(ctx, "/shop.v1.CartService/Plain", w.message("CartRequest", `{"cartId":"1"}`), dynamicpb.NewMessage(w.messageType("Cart")))
+			err := native.Invoke(ctx, "/shop.v1.CartService/Plain", w.message("CartRequest", `{"cartId":"1"}`),
+				dynamicpb.NewMessage(w.messageType("Cart")))
 			judge(t, before, status.Code(err) == codes.InvalidArgument, status.Convert(err).Message())
 
 			for _, path := range []string{"/v1/carts/1/items", "/shop.v1.CartService/AddItem"} {
@@ -90,7 +93,7 @@ func TestTheIDOfACommand(t *testing.T) {
 	}
 }
 
-// TestAHeaderTwice: what a caller asks for twice and differently is refused, not decided by the order.
+// TestAHeaderTwice: different values of one header are refused.
 func TestAHeaderTwice(t *testing.T) {
 	fake := &dispatcher{}
 	w := newWorld(t, fake, nil)
@@ -101,14 +104,15 @@ func TestAHeaderTwice(t *testing.T) {
 		{"millrace-min-token", "a", "millrace-min-token", "b"},
 	} {
 		got := w.httpWith("/shop.v1.CartService/AddItem", `{"cartId":"1"}`, headers)
-		if got.status != http.StatusBadRequest || !strings.Contains(got.body, headers[0]+" is there twice") {
+		if got.status != http.StatusBadRequest || !strings.Contains(got.body, headers[0]+" was sent twice") {
 			t.Errorf("%q: %d %s", headers, got.status, got.body)
 		}
 	}
 	if fake.count() != 0 {
 		t.Errorf("%d commands ran", fake.count())
 	}
-	if got := w.httpWith("/shop.v1.CartService/AddItem", `{"cartId":"1"}`, []string{"millrace-consistency", "local", "millrace-consistency", "local"}); got.status != http.StatusOK {
+	if got := w.httpWith("/shop.v1.CartService/AddItem", `{"cartId":"1"}`,
+		[]string{"millrace-consistency", "local", "millrace-consistency", "local"}); got.status != http.StatusOK {
 		t.Errorf("the same twice: %d %s", got.status, got.body)
 	}
 }

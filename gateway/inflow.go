@@ -11,11 +11,12 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// grpcEnvelopeBytes stand before each message on the wire.
+// grpcEnvelopeBytes is the size of the prefix of each message on the wire.
 const grpcEnvelopeBytes = 5
 
-// inflow is the body of a request that grpc-go serves by way of net/http. There grpc-go reads a body as fast as it comes and
-// keeps what nobody has asked for, so inflow stops at a window that always has room for one whole message.
+// inflow is the body of a request that grpc-go serves through net/http. There grpc-go reads a body
+// as fast as it arrives and buffers it, so inflow stops at a window that always has space for one
+// whole message.
 type inflow struct {
 	body    io.ReadCloser
 	control *http.ResponseController
@@ -29,8 +30,8 @@ type inflow struct {
 
 type inflowKey struct{}
 
-// bound passes requests on to a gRPC server with their bodies held back. It changes the request, which is its own: a
-// transcoder made it.
+// bound passes requests on to a gRPC server with bounded bodies. It may change the request, which a
+// transcoder has made.
 func (s *Server) bound(inner *grpc.Server) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		flow := &inflow{
@@ -42,7 +43,7 @@ func (s *Server) bound(inner *grpc.Server) http.Handler {
 	})
 }
 
-// Read waits until there is room. Only one goroutine reads.
+// Read waits until the window has space. Only one goroutine reads.
 func (f *inflow) Read(p []byte) (int, error) {
 	room, err := f.wait()
 	if err != nil {
@@ -68,7 +69,7 @@ func (f *inflow) wait() (int, error) {
 	}
 }
 
-// give makes room, after a message was taken, or takes it.
+// give adds space to the window after a message was taken; a negative n removes it.
 func (f *inflow) give(n int) {
 	f.mu.Lock()
 	f.room += n
@@ -83,8 +84,8 @@ func (f *inflow) wake() {
 	}
 }
 
-// Close implements io.Closer. It ends a Read that waits, for room or for the caller: grpc-go closes the body when the call is
-// over, which may be before the caller has said everything, and a transcoder would wait for the rest.
+// Close implements io.Closer. It ends a waiting Read: grpc-go closes the body when the call ends,
+// which may be before the caller has sent everything, and a transcoder would wait for the rest.
 func (f *inflow) Close() error {
 	f.mu.Lock()
 	f.closed = true
@@ -94,19 +95,21 @@ func (f *inflow) Close() error {
 	return f.body.Close()
 }
 
-// makeRoom is an interceptor that lets a body go on when a message of it was taken. Calls with one message need none.
-func makeRoom(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+// openWindow is an interceptor that opens the window when a message was taken. Calls with one
+// message do not need it.
+func openWindow(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 	flow, _ := stream.Context().Value(inflowKey{}).(*inflow)
 	return handler(srv, &inflowStream{ServerStream: stream, flow: flow})
 }
 
-// inflowStream is a call that came by way of net/http.
+// inflowStream is a call that came through net/http.
 type inflowStream struct {
 	grpc.ServerStream
 	flow *inflow
 }
 
-// RecvMsg reads a message and makes room for as much. Transcoders unpack, so the sizes are those of the wire.
+// RecvMsg reads a message and opens the window by its size. Transcoders decompress, so it is the
+// size on the wire.
 func (s *inflowStream) RecvMsg(v any) error {
 	if err := s.ServerStream.RecvMsg(v); err != nil {
 		return err
@@ -115,7 +118,7 @@ func (s *inflowStream) RecvMsg(v any) error {
 	switch v := v.(type) {
 	case *frame:
 		size += len(v.payload)
-	case proto.Message: // of our own services
+	case proto.Message: // of the gateway's own services
 		size += proto.Size(v)
 	}
 	s.flow.give(size)

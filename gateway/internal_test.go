@@ -25,7 +25,7 @@ import (
 	"github.com/millrace-io/millrace/entities"
 )
 
-// scripted is the server's end of a connection whose client says something and leaves.
+// scripted is the server's end of a connection whose client sends something and closes.
 type scripted struct {
 	net.Conn
 	client io.Reader
@@ -47,13 +47,16 @@ func frames(write func(*http2.Framer)) []byte {
 func headerBlock(contentType string) []byte {
 	var b bytes.Buffer
 	enc := hpack.NewEncoder(&b)
-	for _, f := range [][2]string{{":method", "POST"}, {":scheme", "http"}, {":path", "/a/b"}, {"content-type", contentType}} {
+	for _, f := range [][2]string{
+		{":method", "POST"}, {":scheme", "http"}, {":path", "/a/b"}, {"content-type", contentType},
+	} {
 		_ = enc.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]})
 	}
 	return b.Bytes()
 }
 
-// withoutFirstAck is what a server must read: the client's bytes, less one acknowledgement. It parses on its own.
+// withoutFirstAck returns what a server must read: the client's bytes without one acknowledgement.
+// It has its own parser.
 func withoutFirstAck(b []byte) []byte {
 	if !bytes.HasPrefix(b, []byte(http2.ClientPreface)) {
 		return b
@@ -68,8 +71,8 @@ func withoutFirstAck(b []byte) []byte {
 	return b
 }
 
-// Whatever a client sends, the sniff ends within its bounds, and the server that gets the connection reads exactly what
-// was sent, less the one acknowledgement.
+// Whatever a client sends, the sniff ends within its bounds, and the server that gets the
+// connection reads exactly what was sent, less the one acknowledgement.
 func FuzzSniff(f *testing.F) {
 	ack := "\x00\x00\x00\x04\x01\x00\x00\x00\x00"
 	open := http2.ClientPreface + "\x00\x00\x00\x04\x00\x00\x00\x00\x00"
@@ -83,8 +86,10 @@ func FuzzSniff(f *testing.F) {
 	}
 	for _, seed := range []string{
 		"", "P", "GET / HTTP/1.1\r\n\r\n", http2.ClientPreface, open, open + ack, open + request("application/grpc"),
-		open + ack + request("application/grpc-web"), open + request("application/json") + ack + "\x00\x00\x00\x04\x01\x00\x00\x00\x00",
-		open + request("application/grpc") + ack[:4], open + "\x00\x00\x08\x07\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00",
+		open + ack + request("application/grpc-web"), open + request("application/json") + ack +
+			"\x00\x00\x00\x04\x01\x00\x00\x00\x00",
+		open + request("application/grpc") + ack[:4], open +
+			"\x00\x00\x08\x07\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00",
 	} {
 		f.Add([]byte(seed), uint64(1))
 	}
@@ -102,7 +107,7 @@ func FuzzSniff(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if to == doorGRPC && !bytes.HasPrefix(sent, []byte(http2.ClientPreface)) {
+		if to == serverGRPC && !bytes.HasPrefix(sent, []byte(http2.ClientPreface)) {
 			t.Fatal("native gRPC without HTTP/2")
 		}
 		c := &conn{Conn: raw, head: s.head.Bytes(), filter: s.http2 && !s.acknowledged, onClose: func() {}}
@@ -131,7 +136,7 @@ func (c *chopped) Read(p []byte) (int, error) {
 
 type noDispatcher struct{ Dispatcher }
 
-// A read that stops in the middle of a frame header, by a deadline, goes on where it stopped.
+// A read that stops in the middle of a frame header, at a deadline, continues where it stopped.
 func TestFilterSurvivesTimeouts(t *testing.T) {
 	stream := frames(func(f *http2.Framer) {
 		_ = f.WriteData(1, false, []byte("abc"))
@@ -171,8 +176,8 @@ func (o *once) Read([]byte) (int, error) {
 	return 0, o.err
 }
 
-// A body is read as far as there is room, further when a message was taken, and no more after its end, even by a reader
-// that waits.
+// A body is read as far as its window has space, further when a message was taken, and no more
+// after its end, even by a waiting reader.
 func TestInflowHoldsBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		flow := &inflow{
@@ -208,12 +213,13 @@ func TestInflowHoldsBack(t *testing.T) {
 	})
 }
 
-// endless has always more.
+// endless never ends.
 type endless struct{}
 
 func (endless) Read(p []byte) (int, error) { return len(p), nil }
 
-// A closed handoff takes nothing, and is settled when the server has begun with what it took before.
+// A closed handoff takes nothing, and is settled when the server has begun with what it took
+// before.
 func TestHandoff(t *testing.T) {
 	h := newHandoff()
 	given := &conn{Conn: &scripted{client: endless{}}, onClose: func() {}}
@@ -271,7 +277,7 @@ func TestTemplatePattern(t *testing.T) {
 	}
 }
 
-// Escaping a path changes no meaning: it unescapes to what it was, and a known verb stays a verb.
+// Escaping a path keeps its meaning: it unescapes to the original, and a known verb stays a verb.
 func FuzzEscapeIDs(f *testing.F) {
 	for _, seed := range []string{"/v1/a:b:checkout", "/:", "/%3A", "/a%2Fb:checkout", "/", "//:checkout"} {
 		f.Add(seed)

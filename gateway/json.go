@@ -21,7 +21,7 @@ import (
 // maxJSONDepth bounds the nesting of a request.
 const maxJSONDepth = 64
 
-// typeResolver finds the types of a catalog, and those of our own messages, such as error details.
+// typeResolver finds the types of a catalog, and compiled-in ones, such as error details.
 type typeResolver struct {
 	catalog *dynamicpb.Types
 }
@@ -37,31 +37,35 @@ func orGlobal[T any](found T, err error, global func() (T, error)) (T, error) {
 // FindMessageByName implements protoregistry.MessageTypeResolver.
 func (r *typeResolver) FindMessageByName(name protoreflect.FullName) (protoreflect.MessageType, error) {
 	mt, err := r.catalog.FindMessageByName(name)
-	return orGlobal(mt, err, func() (protoreflect.MessageType, error) { return protoregistry.GlobalTypes.FindMessageByName(name) })
+	return orGlobal(mt, err,
+		func() (protoreflect.MessageType, error) { return protoregistry.GlobalTypes.FindMessageByName(name) })
 }
 
 // FindMessageByURL implements protoregistry.MessageTypeResolver.
 func (r *typeResolver) FindMessageByURL(url string) (protoreflect.MessageType, error) {
 	mt, err := r.catalog.FindMessageByURL(url)
-	return orGlobal(mt, err, func() (protoreflect.MessageType, error) { return protoregistry.GlobalTypes.FindMessageByURL(url) })
+	return orGlobal(mt, err,
+		func() (protoreflect.MessageType, error) { return protoregistry.GlobalTypes.FindMessageByURL(url) })
 }
 
 // FindExtensionByName implements protoregistry.ExtensionTypeResolver.
 func (r *typeResolver) FindExtensionByName(name protoreflect.FullName) (protoreflect.ExtensionType, error) {
 	xt, err := r.catalog.FindExtensionByName(name)
-	return orGlobal(xt, err, func() (protoreflect.ExtensionType, error) { return protoregistry.GlobalTypes.FindExtensionByName(name) })
+	return orGlobal(xt, err,
+		func() (protoreflect.ExtensionType, error) { return protoregistry.GlobalTypes.FindExtensionByName(name) })
 }
 
 // FindExtensionByNumber implements protoregistry.ExtensionTypeResolver.
-func (r *typeResolver) FindExtensionByNumber(message protoreflect.FullName, field protoreflect.FieldNumber) (protoreflect.ExtensionType, error) {
+func (r *typeResolver) FindExtensionByNumber(message protoreflect.FullName,
+	field protoreflect.FieldNumber) (protoreflect.ExtensionType, error) {
 	xt, err := r.catalog.FindExtensionByNumber(message, field)
 	return orGlobal(xt, err, func() (protoreflect.ExtensionType, error) {
 		return protoregistry.GlobalTypes.FindExtensionByNumber(message, field)
 	})
 }
 
-// jsonCodec is JSON as Cloudstate's callers know it: strict on the way in; compact, with defaults, on the way out. Unset
-// messages and optional fields are left out.
+// jsonCodec is JSON as in Cloudstate: requests are strict; replies are compact and have defaults.
+// Unset messages and optional fields are left out.
 type jsonCodec struct {
 	vanguard.JSONCodec
 }
@@ -88,7 +92,8 @@ func (c *jsonCodec) MarshalAppendStable(base []byte, msg proto.Message) ([]byte,
 }
 
 // MarshalAppendField implements vanguard.RESTCodec, for response_body.
-func (c *jsonCodec) MarshalAppendField(base []byte, msg proto.Message, field protoreflect.FieldDescriptor) ([]byte, error) {
+func (c *jsonCodec) MarshalAppendField(base []byte, msg proto.Message,
+	field protoreflect.FieldDescriptor) ([]byte, error) {
 	encoded, err := c.JSONCodec.MarshalAppendField(nil, msg, field)
 	if err != nil {
 		return nil, err
@@ -96,7 +101,7 @@ func (c *jsonCodec) MarshalAppendField(base []byte, msg proto.Message, field pro
 	return compactAppend(base, encoded)
 }
 
-// compactAppend takes out the white space that protojson puts in at random.
+// compactAppend removes the random white space of protojson.
 func compactAppend(base, encoded []byte) ([]byte, error) {
 	buf := bytes.NewBuffer(base)
 	if err := json.Compact(buf, encoded); err != nil {
@@ -105,7 +110,7 @@ func compactAppend(base, encoded []byte) ([]byte, error) {
 	return buf.Bytes(), nil
 }
 
-// Unmarshal implements vanguard.Codec. Its errors are the caller's mistakes.
+// Unmarshal implements vanguard.Codec. Its errors are InvalidArgument.
 func (c *jsonCodec) Unmarshal(data []byte, msg proto.Message) error {
 	return asBadJSON(c.UnmarshalOptions.Unmarshal(data, msg))
 }
@@ -122,13 +127,14 @@ func asBadJSON(err error) error {
 	return connect.NewError(connect.CodeInvalidArgument, errors.New(jsonProblem(err)))
 }
 
-// jsonProblem is protojson's message without the prefix that it writes in two ways at random.
+// jsonProblem returns protojson's message without its prefix, which varies at random.
 func jsonProblem(err error) string {
 	text := strings.ReplaceAll(err.Error(), "\u00a0", " ")
 	return "the request is not valid JSON for this method: " + strings.TrimPrefix(text, "proto: ")
 }
 
-// fromJSON turns a request into the canonical encoding of the method's input. No bytes at all are an empty message.
+// fromJSON converts a request to the canonical encoding of the method's input. An empty body is an
+// empty message.
 func (c *jsonCodec) fromJSON(m *discovery.Method, data []byte) ([]byte, *entities.Error) {
 	if len(data) == 0 {
 		data = []byte("{}")
@@ -144,7 +150,8 @@ func (c *jsonCodec) fromJSON(m *discovery.Method, data []byte) ([]byte, *entitie
 	return payload, nil
 }
 
-// toJSON prints a reply. A function whose reply is no message of the declared type did what it did all the same.
+// toJSON converts a reply to JSON. If the reply is not a message of the declared type, the command
+// has still taken effect.
 func (c *jsonCodec) toJSON(m *discovery.Method, payload []byte) ([]byte, *entities.Error) {
 	msg := dynamicpb.NewMessage(m.Output)
 	err := proto.UnmarshalOptions{Resolver: c.UnmarshalOptions.Resolver}.Unmarshal(payload, msg)

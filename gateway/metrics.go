@@ -17,17 +17,17 @@ const (
 	metricWaiting     = "millrace_gateway_waiting_calls"
 )
 
-// Metrics offers the counters of Stats to whoever collects metrics.
+// Metrics returns the counters of Stats as a source of metrics.
 func (s *Server) Metrics() observe.Source {
 	return observe.Source{
 		Metrics: []observe.Metric{
 			{Name: metricCalls, Kind: observe.Counter, Labels: []string{"code"}, Help: "Finished calls of user functions by gRPC code."},
 			{Name: metricLatency, Kind: observe.Latency, Help: "Time of a call from the complete request to the answer."},
-			{Name: metricConnections, Kind: observe.Counter, Labels: []string{"server"}, Help: "Connections by the server that got them."},
+			{Name: metricConnections, Kind: observe.Counter, Labels: []string{"server"}, Help: "Connections by the server that serves them."},
 			{Name: metricOpen, Kind: observe.Gauge, Help: "Open connections."},
 			{Name: metricRefused, Kind: observe.Counter, Help: "Connections closed because too many were open."},
-			{Name: metricUnsniffed, Kind: observe.Counter, Help: "Connections closed because they showed no protocol in time or broke it."},
-			{Name: metricWaiting, Kind: observe.Gauge, Help: "Calls that wait for the first discovery of the function."},
+			{Name: metricUnsniffed, Kind: observe.Counter, Help: "Connections closed because they did not show a protocol in time or broke it."},
+			{Name: metricWaiting, Kind: observe.Gauge, Help: "Calls waiting for the first discovery of the function."},
 		},
 		Collect: s.collect,
 	}

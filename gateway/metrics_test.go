@@ -20,7 +20,7 @@ func (e emitted) Latency(name string, snapshot observe.Snapshot, _ ...string) {
 	e[name] = float64(snapshot.Count)
 }
 
-// The metrics pass the rules for names, and say what happened.
+// The metrics pass the rules for names, and have the right values.
 func TestMetrics(t *testing.T) {
 	w := newWorld(t, &dispatcher{}, nil)
 	w.always(w.reply("Cart", `{}`))

@@ -9,36 +9,38 @@ import (
 	"github.com/millrace-io/millrace/internal/tracing"
 )
 
-// Settings bound what callers may ask for.
+// Settings are the settings of a gateway.
 type Settings struct {
 	// MaxRequest bounds one message, uncompressed, in either direction. 0: its default.
 	MaxRequest int `name:"max-request" default:"4MiB" unit:"bytes" min:"1" help:"largest request and reply"`
-	// CallTimeout caps the time of a unary call, and is what one gets that comes without a
-	// deadline. 0: neither.
-	CallTimeout time.Duration `name:"call-timeout" default:"0s" help:"cap on the time of a unary call, and the deadline of one that has none; 0: neither"`
+	// CallTimeout bounds the time of a unary call, and is the deadline of one that has none. 0: no
+	// bound.
+	CallTimeout time.Duration `name:"call-timeout" default:"0s" help:"longest time of a unary call, and the deadline of one that has none; 0: none"`
 	// Reflection serves gRPC server reflection.
 	Reflection bool `name:"reflection" default:"true" help:"serve gRPC server reflection"`
 }
 
-// Options configure a Server. Dispatcher is required; zero in one of the other fields means its
+// Options configure a Server. Dispatcher is required; a zero value of another field means its
 // default.
 type Options struct {
 	Settings
 	// Dispatcher runs the commands.
 	Dispatcher Dispatcher
-	// DispatcherOf returns what runs the commands of one service instead; nil: Dispatcher does. It is asked for each call, and must
-	// not block. Nil: Dispatcher runs all.
+	// DispatcherOf returns the dispatcher of a service, or nil for Dispatcher. It is called for
+	// each call and must not block. Nil: Dispatcher runs all.
 	DispatcherOf func(service string) Dispatcher
-	// App is the app whose tokens are honoured.
+	// App is the app whose tokens are accepted.
 	App string
-	// Log gets what cannot be told to a caller: connections that broke the protocol, faults of the inner servers. Nil: nothing.
+	// Log gets what no caller gets: connections that broke the protocol, errors of the inner
+	// servers. Nil: nothing is logged.
 	Log *slog.Logger
-	// Tracer begins the spans of calls; nil: there are none.
+	// Tracer begins the spans of calls; nil: none.
 	Tracer *tracing.Tracer
-	// Mixed says whether the workers of the app serve different things at the moment, as during a rolling upgrade: then a method that is
-	// not known here may be known elsewhere, and a caller is told to come again. Nil: they never do.
+	// Mixed reports whether the workers of the app serve different versions, as during a rolling
+	// upgrade: then an unknown method may exist elsewhere, and its caller should try again. Nil:
+	// never.
 	Mixed func() bool
-	// Clock is the wall clock unless a test turns another.
+	// Clock is the wall clock except in tests.
 	Clock clock.Clock
 
 	// MaxHeaderBytes bounds the headers of one request.
@@ -48,26 +50,29 @@ type Options struct {
 	// MaxConnections bounds the open connections; one above it is closed at once.
 	MaxConnections int `default:"16384"`
 
-	// BodyTimeout is how long the body of a request with one message may take to arrive over net/http.
+	// BodyTimeout is how long the body of a request with one message may take to arrive over
+	// net/http.
 	BodyTimeout time.Duration `default:"30s"`
-	// SniffTimeout is how long a new connection may take to show its protocol, or the header of an HTTP/1.1 request to arrive.
+	// SniffTimeout is how long a new connection may take to show its protocol, or the header of an
+	// HTTP/1.1 request to arrive.
 	SniffTimeout time.Duration `default:"10s"`
 	// MaxSniffBytes bounds what a connection may send before its first HTTP/2 request is complete.
 	MaxSniffBytes int `default:"64KiB" unit:"bytes"`
 
-	// FunctionWait is how long a call waits for the first catalog, MaxEarly how many may.
-	// FunctionWait 0: none does.
+	// FunctionWait is how long a call waits for the first catalog, MaxEarly how many may wait.
+	// FunctionWait 0: none.
 	FunctionWait time.Duration
 	MaxEarly     int `default:"1024"`
-	// RetireAfter is how long calls of a replaced catalog may go on before they are cut.
+	// RetireAfter is how long calls of a replaced catalog may go on before they are aborted.
 	RetireAfter time.Duration `default:"1m"`
 
-	// KeepaliveTime is the silence after which a native gRPC connection is probed, KeepaliveTimeout how long it has to
-	// answer, MinPingInterval the least time between the pings of a client.
+	// KeepaliveTime is the silence after which a native gRPC connection is probed, KeepaliveTimeout
+	// how long it has to answer, MinPingInterval the least time between the pings of a client.
 	KeepaliveTime    time.Duration `default:"1m"`
 	KeepaliveTimeout time.Duration `default:"20s"`
 	MinPingInterval  time.Duration `default:"10s"`
-	// MaxConnectionAge makes clients of native gRPC connect anew after a time, so that they spread over workers. 0: never.
+	// MaxConnectionAge makes clients of native gRPC reconnect after a time, so that they spread
+	// over workers. 0: never.
 	MaxConnectionAge time.Duration
 	// IdleTimeout closes a connection of net/http on which nothing happens.
 	IdleTimeout time.Duration `default:"2m"`
@@ -75,7 +80,7 @@ type Options struct {
 
 func (o *Options) setDefaults() {
 	if o.Dispatcher == nil {
-		panic("gateway: Options.Dispatcher is nil: pass what runs the commands")
+		panic("gateway: Options.Dispatcher is nil")
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)

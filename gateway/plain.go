@@ -22,30 +22,31 @@ import (
 // headerServerTimeout is a caller's deadline over plain HTTP, in seconds with a fraction.
 const headerServerTimeout = "X-Server-Timeout"
 
-// plainCall is one plain HTTP request on its way.
+// plainCall is one plain HTTP request.
 type plainCall struct {
 	server *Server
 	g      *generation
 	w      http.ResponseWriter
-	// header is the request's own; a transcoder changes the one that it gets.
+	// header is the request's own; a transcoder changes its copy.
 	header http.Header
-	// sse says that the caller wants a stream as server-sent events.
+	// sse: the caller wants a stream as server-sent events.
 	sse bool
 
 	// rule is what the transcoder writes to; nil on the generated path.
 	rule *ruleWriter
-	// problem is what to answer instead of a reply, status its HTTP status if that is not the table's.
+	// problem is the error to answer instead of a reply; status, if not 0, replaces its HTTP
+	// status.
 	problem *entities.Error
 	status  int
-	// ran is true once the function was asked.
+	// ran is true once the function was called.
 	ran bool
-	// streamed is true when the response was written as a stream, and nobody else may write.
+	// streamed is true once the response is written as a stream; then nothing else may write it.
 	streamed bool
 }
 
 type plainCallKey struct{}
 
-// fail keeps the first problem of a call.
+// fail records the first problem of a call.
 func (c *plainCall) fail(e *entities.Error, status int) {
 	if c.problem == nil {
 		c.problem, c.status = e, status
@@ -101,7 +102,7 @@ func (c *plainCall) serveGenerated(m *discovery.Method, r *http.Request) {
 	}
 }
 
-// run carries out the call. It returns the reply that is still to be written: nil after a problem, or when the replies were
+// run runs the call. It returns the reply to write: nil after a problem, or if the replies were
 // streamed.
 func (c *plainCall) run(ctx context.Context, m *discovery.Method, payload []byte) *entities.Reply {
 	c.ran = true
@@ -130,11 +131,11 @@ func (c *plainCall) writeReply(m *discovery.Method, reply *entities.Reply) {
 	setReplyHeaders(c.w.Header(), reply)
 	c.w.Header().Set("Content-Type", contentType)
 	c.w.Header().Set("Content-Length", strconv.Itoa(len(body)))
-	_, _ = c.w.Write(body) // a caller that left gets nothing
+	_, _ = c.w.Write(body) // the caller may have left
 }
 
-// prepareBody bounds the request's body in size and time, and unpacks it. r is a copy of net/http's request, which must keep
-// its own body.
+// prepareBody bounds the request's body in size and time, and decompresses it. r is a copy of
+// net/http's request, which must keep its own body.
 func (c *plainCall) prepareBody(r *http.Request) (int, *entities.Error) {
 	limit := c.server.opts.MaxRequest
 	if r.ContentLength > int64(limit) {
@@ -155,7 +156,7 @@ func (c *plainCall) prepareBody(r *http.Request) (int, *entities.Error) {
 	return 0, nil
 }
 
-// readBody reads the whole request. It says false after it noted a problem.
+// readBody reads the whole request. It returns false after recording a problem.
 func (c *plainCall) readBody(r *http.Request) ([]byte, bool) {
 	data, err := io.ReadAll(r.Body)
 	switch {
@@ -164,7 +165,8 @@ func (c *plainCall) readBody(r *http.Request) ([]byte, bool) {
 	case errors.Is(err, errTooLarge):
 		c.fail(tooLarge(c.server.opts.MaxRequest), 0)
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		c.fail(invalid("the request's body did not arrive within %s: send it faster, or in smaller requests", c.server.opts.BodyTimeout),
+		c.fail(invalid("the request's body did not arrive within %s: send it faster, or in smaller requests",
+			c.server.opts.BodyTimeout),
 			http.StatusRequestTimeout)
 	default:
 		c.fail(invalid("the request's body cannot be read: %w", err), 0)
@@ -178,18 +180,19 @@ type timedBody struct {
 	control *http.ResponseController
 }
 
-// timeBody gives a request's body so much time to arrive.
+// timeBody sets the time in which a request's body must arrive.
 func timeBody(w http.ResponseWriter, r *http.Request, limit time.Duration) io.ReadCloser {
 	if r.Body == http.NoBody {
 		return r.Body
 	}
 	control := http.NewResponseController(w)
-	_ = control.SetReadDeadline(time.Now().Add(limit)) // the network's deadlines are on the wall clock
+	_ = control.SetReadDeadline(time.Now().Add(limit)) // network deadlines are on the wall clock
 	return &timedBody{ReadCloser: r.Body, control: control}
 }
 
-// Read implements io.Reader. After the end, reading only notices that the caller left, which may happen at any time. After
-// an error the deadline stays, because net/http reads what is left of the body before it answers.
+// Read implements io.Reader. After the end there is no deadline: net/http then reads only to notice
+// that the caller left. After an error the deadline stays, because net/http reads the rest of the
+// body before it answers.
 func (b *timedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if err == io.EOF {
@@ -202,7 +205,7 @@ var errTooLarge = errors.New("the request is too large")
 
 func tooLarge(limit int) *entities.Error {
 	return entities.Errorf(entities.TooLarge, entities.NotApplied,
-		"the request is larger than %d bytes: send less at once, or have the limit raised", limit)
+		"the request is larger than %d bytes: send less at once, or raise max-request", limit)
 }
 
 // boundedBody fails with errTooLarge after so many bytes.
@@ -222,7 +225,8 @@ func (b *boundedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// lazyGzip unpacks from the first Read on, so that a body that never comes blocks only whoever reads it.
+// lazyGzip begins to decompress with the first Read, so that a body that never comes blocks only
+// its reader.
 type lazyGzip struct {
 	packed   io.Reader
 	unpacked *gzip.Reader
@@ -239,7 +243,7 @@ func (l *lazyGzip) Read(p []byte) (int, error) {
 	return l.unpacked.Read(p)
 }
 
-// withServerTimeout applies a caller's deadline, and takes its header away.
+// withServerTimeout applies the deadline in a caller's header, and removes the header.
 func withServerTimeout(ctx context.Context, header http.Header) (context.Context, context.CancelFunc, *entities.Error) {
 	text := header.Get(headerServerTimeout)
 	if text == "" {
@@ -248,20 +252,21 @@ func withServerTimeout(ctx context.Context, header http.Header) (context.Context
 	header.Del(headerServerTimeout)
 	seconds, err := strconv.ParseFloat(text, 64)
 	const most = float64(24 * time.Hour / time.Second)
-	if err != nil || !(seconds > 0) { // also refuses what is not a number
-		return nil, nil, invalid("%s is %q: say a number of seconds above 0", headerServerTimeout, text)
+	if err != nil || !(seconds > 0) { // also refuses NaN
+		return nil, nil, invalid("%s is %q: it must be a number of seconds above 0", headerServerTimeout, text)
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(min(seconds, most)*float64(time.Second)))
 	return ctx, cancel, nil
 }
 
-// isJSON says whether a content type is JSON's, as it is without one.
+// isJSON reports whether a content type is JSON, which is also the default.
 func isJSON(contentType string) bool {
 	if contentType == "" || contentType == contentTypeJSON {
 		return true
 	}
 	media, params, err := mime.ParseMediaType(contentType)
-	return err == nil && media == contentTypeJSON && (params["charset"] == "" || strings.EqualFold(params["charset"], "utf-8"))
+	return err == nil && media == contentTypeJSON &&
+		(params["charset"] == "" || strings.EqualFold(params["charset"], "utf-8"))
 }
 
 func acceptsEvents(header http.Header) bool {
@@ -273,13 +278,15 @@ func wrongContentType(contentType string) *entities.Error {
 }
 
 func wrongMethod(method, path, allowed string) *entities.Error {
-	return entities.Errorf(entities.UnknownMethod, entities.NotApplied, "%s %s is not served: use %s", method, path, allowed)
+	return entities.Errorf(entities.UnknownMethod, entities.NotApplied, "%s %s is not served: use %s", method, path,
+		allowed)
 }
 
-// writePlainError writes an error as the table has it.
+// writePlainError writes an error according to the table.
 func writePlainError(w http.ResponseWriter, e *entities.Error) { writeHTTPError(w, 0, e) }
 
-// writeHTTPError is the last step of a plain HTTP call that did not succeed. httpStatus 0 is the table's.
+// writeHTTPError is the last step of a plain HTTP call that did not succeed. httpStatus 0 means
+// that of the table.
 func writeHTTPError(w http.ResponseWriter, httpStatus int, e *entities.Error) {
 	v := verdictOf(e)
 	if httpStatus == 0 {
@@ -287,7 +294,7 @@ func writeHTTPError(w http.ResponseWriter, httpStatus int, e *entities.Error) {
 	}
 	body, contentType := errorBody(e, v)
 	header := w.Header()
-	for _, name := range []string{"Content-Encoding", "Trailer"} { // what a transcoder may have set
+	for _, name := range []string{"Content-Encoding", "Trailer"} { // a transcoder may have set them
 		header.Del(name)
 	}
 	header.Set("Content-Type", contentType)
@@ -298,10 +305,11 @@ func writeHTTPError(w http.ResponseWriter, httpStatus int, e *entities.Error) {
 		header.Set("Retry-After", strconv.FormatInt(retryAfterSeconds(e.RetryAfter), 10))
 	}
 	w.WriteHeader(httpStatus)
-	_, _ = w.Write(body) // a caller that left gets nothing
+	_, _ = w.Write(body) // the caller may have left
 }
 
-// errorBody is the bare description of a function's failure, and google.rpc.Status in JSON for everything else.
+// errorBody returns the plain description of a function's failure, and google.rpc.Status in JSON
+// for all other errors.
 func errorBody(e *entities.Error, v verdict) ([]byte, string) {
 	if v.bare {
 		return []byte(e.Message), "text/plain; charset=utf-8"
@@ -310,7 +318,7 @@ func errorBody(e *entities.Error, v verdict) ([]byte, string) {
 	if err == nil {
 		encoded, err = compactAppend(nil, encoded)
 	}
-	if err != nil { // a message that is no UTF-8
+	if err != nil { // the message is not UTF-8
 		encoded = fmt.Appendf(nil, `{"code":%d,"message":"","details":[]}`, v.code)
 	}
 	return encoded, contentTypeJSON

@@ -62,7 +62,8 @@ func (w *world) tryHTTP(method, path, body string, headers ...string) (answer, e
 
 const jsonType, jsonValue = "Content-Type", "application/json"
 
-// Requests reach their method by the rules and by the generated path, and become the canonical bytes of its input.
+// Requests reach their method by the rules and by the generated path, and become the canonical
+// bytes of its input.
 func TestPlainRequests(t *testing.T) {
 	fake := &dispatcher{}
 	w := newWorld(t, fake, nil)
@@ -75,7 +76,7 @@ func TestPlainRequests(t *testing.T) {
 	}{
 		{"body", "POST", "/v1/carts/42/items", `{"quantity":"2","itemId":"i","text":"t"}`, "AddItem", `{"cartId":"42","itemId":"i","quantity":"2","text":"t"}`, whole},
 		{"path beats body", "POST", "/v1/carts/42/items", `{"cartId":"43"}`, "AddItem", `{"cartId":"42"}`, whole},
-		{"query is ignored beside a whole body", "POST", "/v1/carts/42/items?cart_id=43&itemId=x", `{}`, "AddItem", `{"cartId":"42"}`, whole},
+		{"query is ignored with a whole body", "POST", "/v1/carts/42/items?cart_id=43&itemId=x", `{}`, "AddItem", `{"cartId":"42"}`, whole},
 		{"one field as body", "PUT", "/v1/carts/42/item?itemId=q", `{"itemId":"i"}`, "PutItem", `{"cartId":"42","itemId":"q","item":{"itemId":"i"}}`, whole},
 		{"path beats query", "GET", "/v1/carts/42?cart_id=43&cartId=44&limit=5", "", "GetCart", `{"cartId":"42","limit":5}`, whole},
 		{"two variables", "DELETE", "/v1/carts/42/items/7", "", "RemoveItem", `{"cartId":"42","itemId":"7"}`, whole},
@@ -91,7 +92,7 @@ func TestPlainRequests(t *testing.T) {
 		{"plus", "GET", "/v1/carts/a+b", "", "GetCart", `{"cartId":"a+b"}`, whole},
 		{"space and umlaut", "GET", "/v1/carts/a%20%C3%BC", "", "GetCart", `{"cartId":"a ü"}`, whole},
 		{"generated", "POST", "/shop.v1.CartService/Plain", `{"cartId":"42","item_id":"snake"}`, "Plain", `{"cartId":"42","itemId":"snake"}`, whole},
-		{"generated beside a rule", "POST", "/shop.v1.CartService/AddItem", `{"cartId":"42"}`, "AddItem", `{"cartId":"42"}`, whole},
+		{"generated, with a rule", "POST", "/shop.v1.CartService/AddItem", `{"cartId":"42"}`, "AddItem", `{"cartId":"42"}`, whole},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			headers := []string{jsonType, jsonValue}
@@ -117,7 +118,7 @@ func TestPlainRequests(t *testing.T) {
 	}
 }
 
-// What is no request of a method is refused with a message that says why, and never runs.
+// An invalid request is refused with a message that says why, and never runs.
 func TestPlainRefusals(t *testing.T) {
 	fake := &dispatcher{}
 	w := newWorld(t, fake, func(o *gateway.Options) { o.MaxRequest = 1 << 10 })
@@ -162,7 +163,8 @@ func TestPlainRefusals(t *testing.T) {
 			if got.status != tc.status || !strings.Contains(got.body, tc.want) {
 				t.Errorf("%d %s", got.status, got.body)
 			}
-			if got.header.Get(jsonType) != jsonValue || !strings.HasPrefix(got.body, `{"code":`) || got.header.Get("millrace-outcome") != "not_applied" {
+			if got.header.Get(jsonType) != jsonValue || !strings.HasPrefix(got.body, `{"code":`) ||
+				got.header.Get("millrace-outcome") != "not_applied" {
 				t.Errorf("%v %s", got.header, got.body)
 			}
 		})
@@ -185,7 +187,7 @@ func gzipped(t testing.TB, text string) string {
 	return b.String()
 }
 
-// Compressed requests are unpacked, to the same limit.
+// Compressed requests are decompressed, up to the same limit.
 func TestPlainGzip(t *testing.T) {
 	fake := &dispatcher{}
 	w := newWorld(t, fake, func(o *gateway.Options) { o.MaxRequest = 1 << 10 })
@@ -214,12 +216,13 @@ func TestPlainGzip(t *testing.T) {
 	}
 }
 
-// A chunked body has no length to look at; it is stopped at the limit all the same.
+// A chunked body has no length; it is stopped at the limit nevertheless.
 func TestPlainChunkedTooLarge(t *testing.T) {
 	fake := &dispatcher{}
 	w := newWorld(t, fake, func(o *gateway.Options) { o.MaxRequest = 1 << 10 })
 	for _, path := range []string{"/v1/carts/1/items", "/shop.v1.CartService/AddItem"} {
-		body := io.MultiReader(strings.NewReader(`{"text":"`), strings.NewReader(strings.Repeat("x", 4<<10)), strings.NewReader(`"}`))
+		body := io.MultiReader(strings.NewReader(`{"text":"`), strings.NewReader(strings.Repeat("x", 4<<10)),
+			strings.NewReader(`"}`))
 		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+w.addr+path, body)
 		if err != nil {
 			t.Fatal(err)
@@ -245,11 +248,14 @@ func TestPlainHeaders(t *testing.T) {
 	fake := &dispatcher{}
 	w := newWorld(t, fake, nil)
 	reply := w.reply("Cart", `{}`)
-	reply.Token, reply.Owner, reply.Metadata = "tok", "b.example:9000", entities.Metadata{{Key: "x-shop", Text: "a"}, {Key: "content-length", Text: "9999"}}
+	reply.Token, reply.Owner, reply.Metadata = "tok", "b.example:9000",
+		entities.Metadata{{Key: "x-shop", Text: "a"}, {Key: "content-length", Text: "9999"}}
 	w.always(reply)
 	for _, path := range []string{"/v1/carts/1/items", "/shop.v1.CartService/AddItem"} {
-		got := w.http("POST", path, `{"cartId":"1"}`, jsonType, jsonValue, "Idempotency-Key", `"k"`, "Millrace-Consistency", "local")
-		if got.status != 200 || got.header.Get("Millrace-Token") != "tok" || got.header.Get("Millrace-Owner") != "b.example:9000" || got.header.Get("X-Shop") != "a" {
+		got := w.http("POST", path, `{"cartId":"1"}`, jsonType, jsonValue, "Idempotency-Key", `"k"`,
+			"Millrace-Consistency", "local")
+		if got.status != 200 || got.header.Get("Millrace-Token") != "tok" ||
+			got.header.Get("Millrace-Owner") != "b.example:9000" || got.header.Get("X-Shop") != "a" {
 			t.Errorf("%s: %d %v %s", path, got.status, got.header, got.body)
 		}
 		if cmd := fake.last(); cmd.ID != "k" || cmd.Consistency != entities.Local {
@@ -258,7 +264,8 @@ func TestPlainHeaders(t *testing.T) {
 	}
 	w.always(w.reply("Line", `{}`))
 	w.http("POST", "/v1/echo", `{}`, jsonType, jsonValue, "X-Mine", "1")
-	if md := fake.last().Metadata; md.Get("x-mine") != "1" || md.Get("content-type") != "" || md.Get("connect-protocol-version") != "" {
+	if md := fake.last().Metadata; md.Get("x-mine") != "1" || md.Get("content-type") != "" ||
+		md.Get("connect-protocol-version") != "" {
 		t.Errorf("metadata %v", md)
 	}
 }
@@ -275,12 +282,13 @@ func TestPlainDeadline(t *testing.T) {
 			t.Errorf("%s: %d %s", path, got.status, got.body)
 		}
 	}
-	if got := w.http("POST", "/v1/carts/1/items", `{}`, jsonType, jsonValue, "X-Server-Timeout", "soon"); got.status != 400 {
+	if got := w.http("POST", "/v1/carts/1/items", `{}`, jsonType, jsonValue, "X-Server-Timeout",
+		"soon"); got.status != 400 {
 		t.Errorf("%d %s", got.status, got.body)
 	}
 }
 
-// google.api.HttpBody is a response as it stands.
+// google.api.HttpBody is sent as it is.
 func TestPlainHTTPBody(t *testing.T) {
 	w := newWorld(t, &dispatcher{}, nil)
 	w.always(&entities.Reply{Payload: entities.Payload{Value: httpBody(t, "text/csv", "a;b")}})
@@ -294,10 +302,12 @@ func TestPlainHTTPBody(t *testing.T) {
 	}
 }
 
-// Replies that cannot be printed are the function's failure.
+// Replies that cannot be printed are failures of the function.
 func TestPlainBadReplies(t *testing.T) {
 	w := newWorld(t, &dispatcher{}, nil)
-	for _, reply := range []*entities.Reply{{NoPayload: true}, {Payload: entities.Payload{Value: []byte{0x0a, 0x09, 'x'}}}} {
+	for _, reply := range []*entities.Reply{
+		{NoPayload: true}, {Payload: entities.Payload{Value: []byte{0x0a, 0x09, 'x'}}},
+	} {
 		w.always(reply)
 		for _, path := range []string{"/v1/carts/1/items", "/shop.v1.CartService/AddItem"} {
 			got := w.http("POST", path, `{"cartId":"1"}`, jsonType, jsonValue)
@@ -332,7 +342,8 @@ func TestPlainStreams(t *testing.T) {
 				headers = append(headers, jsonType, jsonValue)
 			}
 			got := w.http(tc.method, tc.path, tc.body, headers...)
-			if got.status != 200 || got.body != tc.want || got.header.Get(jsonType) != tc.typ || got.header.Get("X-First") != "yes" {
+			if got.status != 200 || got.body != tc.want || got.header.Get(jsonType) != tc.typ ||
+				got.header.Get("X-First") != "yes" {
 				t.Errorf("%d %v %q", got.status, got.header, got.body)
 			}
 		})
@@ -350,7 +361,8 @@ func TestPlainStreams(t *testing.T) {
 	}
 }
 
-// A stream that fails answers like any call before its first message; after it, with an event or a cut connection.
+// A stream that fails answers like any call before its first message; after it, with an event or by
+// closing the connection.
 func TestPlainStreamFailures(t *testing.T) {
 	boom := entities.Errorf(entities.FunctionFailed, entities.NotApplied, "boom")
 	after := 0
@@ -367,10 +379,12 @@ func TestPlainStreamFailures(t *testing.T) {
 		t.Errorf("before: %d %q", got.status, got.body)
 	}
 	after = 1
-	if got := w.http("GET", "/v1/out/a", "", "Accept", "text/event-stream"); !strings.HasSuffix(got.body, "event: error\ndata: {\"code\":2,\"message\":\"boom\",\"details\":[]}\n\n") {
+	if got := w.http("GET", "/v1/out/a", "", "Accept", "text/event-stream"); !strings.HasSuffix(got.body,
+		"event: error\ndata: {\"code\":2,\"message\":\"boom\",\"details\":[]}\n\n") {
 		t.Errorf("event: %q", got.body)
 	}
-	if got, err := w.tryHTTP("GET", "/v1/out/a", ""); !errors.Is(err, io.ErrUnexpectedEOF) || got.body != "{\"text\":\"a\"}\n" {
+	if got, err := w.tryHTTP("GET", "/v1/out/a", ""); !errors.Is(err, io.ErrUnexpectedEOF) ||
+		got.body != "{\"text\":\"a\"}\n" {
 		t.Errorf("lines: %q %v", got.body, err)
 	}
 }

@@ -19,7 +19,7 @@ import (
 	"github.com/millrace-io/millrace/entities/discovery"
 )
 
-// ownServices are what the gateway itself serves beside a catalog.
+// ownServices are the services of the gateway itself.
 //
 //nolint:gochecknoglobals // a constant table
 var ownServices = []string{
@@ -33,13 +33,14 @@ func (s *Server) registerReflection(server *grpc.Server) {
 	alphapb.RegisterServerReflectionServer(server, &reflectionAlpha{server: s})
 }
 
-// reflectionV1 is grpc.reflection.v1: it lists everything, answers with a file and all that it imports, and says NOT_FOUND.
+// reflectionV1 is grpc.reflection.v1: it lists everything, answers with a file and all that it
+// imports, and says NOT_FOUND.
 type reflectionV1 struct {
 	reflectionpb.UnimplementedServerReflectionServer
 	server *Server
 }
 
-// ServerReflectionInfo answers one question after the other.
+// ServerReflectionInfo answers the requests of a stream.
 func (r *reflectionV1) ServerReflectionInfo(stream reflectionpb.ServerReflection_ServerReflectionInfoServer) error {
 	g, problem := r.server.await(stream.Context())
 	if problem != nil {
@@ -57,7 +58,8 @@ func (r *reflectionV1) ServerReflectionInfo(stream reflectionpb.ServerReflection
 		answer := &reflectionpb.ServerReflectionResponse{ValidHost: question.GetHost(), OriginalRequest: question}
 		if _, listing := question.GetMessageRequest().(*reflectionpb.ServerReflectionRequest_ListServices); listing {
 			answer.MessageResponse = listServices(append(slices.Clone(ownServices), serviceNames(g.catalog)...), true)
-		} else if err := reflectOn(answer, g.catalog, func(fd protoreflect.FileDescriptor) [][]byte { return withImports(fd, sent) }); err != nil {
+		} else if err := reflectOn(answer, g.catalog,
+			func(fd protoreflect.FileDescriptor) [][]byte { return withImports(fd, sent) }); err != nil {
 			answer.MessageResponse = &reflectionpb.ServerReflectionResponse_ErrorResponse{
 				ErrorResponse: &reflectionpb.ErrorResponse{ErrorCode: int32(codes.NotFound), ErrorMessage: err.Error()},
 			}
@@ -68,14 +70,14 @@ func (r *reflectionV1) ServerReflectionInfo(stream reflectionpb.ServerReflection
 	}
 }
 
-// reflectionAlpha is grpc.reflection.v1alpha exactly as Cloudstate's proxy had it: itself and the function's services in
-// the list, in that order; one file per answer; and an empty answer where nothing is found.
+// reflectionAlpha is grpc.reflection.v1alpha as in Cloudstate's proxy: the list has itself and the
+// function's services, in that order; an answer has one file; if nothing is found, it is empty.
 type reflectionAlpha struct {
 	alphapb.UnimplementedServerReflectionServer
 	server *Server
 }
 
-// ServerReflectionInfo answers one question after the other.
+// ServerReflectionInfo answers the requests of a stream.
 func (r *reflectionAlpha) ServerReflectionInfo(stream alphapb.ServerReflection_ServerReflectionInfoServer) error {
 	g, problem := r.server.await(stream.Context())
 	if problem != nil {
@@ -100,17 +102,18 @@ func (r *reflectionAlpha) ServerReflectionInfo(stream alphapb.ServerReflection_S
 		} else if err := reflectOn(answer, g.catalog, alone); err != nil {
 			answer.MessageResponse = fileResponse(nil)
 		}
-		told := &alphapb.ServerReflectionResponse{}
-		if err := transcribe(answer, told); err != nil {
+		alpha := &alphapb.ServerReflectionResponse{}
+		if err := transcribe(answer, alpha); err != nil {
 			return err
 		}
-		if err := stream.Send(told); err != nil {
+		if err := stream.Send(alpha); err != nil {
 			return err
 		}
 	}
 }
 
-// transcribe carries a message between the two versions of the service, which are the same on the wire.
+// transcribe converts a message between the two versions of the service, which are the same on the
+// wire.
 func transcribe(from, to proto.Message) error {
 	encoded, err := proto.Marshal(from)
 	if err != nil {
@@ -144,8 +147,10 @@ func fileResponse(files [][]byte) *reflectionpb.ServerReflectionResponse_FileDes
 	}
 }
 
-// reflectOn answers every question but that for the list. encode says what goes with a file. The error means not found.
-func reflectOn(answer *reflectionpb.ServerReflectionResponse, catalog *discovery.Catalog, encode func(protoreflect.FileDescriptor) [][]byte) error {
+// reflectOn answers all requests except for the list. encode returns the files to send for a file.
+// The error means not found.
+func reflectOn(answer *reflectionpb.ServerReflectionResponse, catalog *discovery.Catalog,
+	encode func(protoreflect.FileDescriptor) [][]byte) error {
 	var fd protoreflect.FileDescriptor
 	var err error
 	switch q := answer.GetOriginalRequest().GetMessageRequest().(type) {
@@ -167,7 +172,7 @@ func reflectOn(answer *reflectionpb.ServerReflectionResponse, catalog *discovery
 	case *reflectionpb.ServerReflectionRequest_AllExtensionNumbersOfType:
 		return extensionNumbers(answer, catalog, protoreflect.FullName(q.AllExtensionNumbersOfType))
 	default:
-		err = errors.New("the request asks nothing")
+		err = errors.New("the request is empty")
 	}
 	if err != nil {
 		return err
@@ -198,7 +203,8 @@ func findSymbol(catalog *discovery.Catalog, name protoreflect.FullName) (protore
 	return found, err
 }
 
-func extensionNumbers(answer *reflectionpb.ServerReflectionResponse, catalog *discovery.Catalog, message protoreflect.FullName) error {
+func extensionNumbers(answer *reflectionpb.ServerReflectionResponse, catalog *discovery.Catalog,
+	message protoreflect.FullName) error {
 	if found, err := catalog.Files().FindDescriptorByName(message); err != nil {
 		return err
 	} else if _, ok := found.(protoreflect.MessageDescriptor); !ok {
@@ -211,12 +217,14 @@ func extensionNumbers(answer *reflectionpb.ServerReflectionResponse, catalog *di
 	})
 	slices.SortFunc(numbers, cmp.Compare[int32])
 	answer.MessageResponse = &reflectionpb.ServerReflectionResponse_AllExtensionNumbersResponse{
-		AllExtensionNumbersResponse: &reflectionpb.ExtensionNumberResponse{BaseTypeName: string(message), ExtensionNumber: numbers},
+		AllExtensionNumbersResponse: &reflectionpb.ExtensionNumberResponse{
+			BaseTypeName: string(message), ExtensionNumber: numbers,
+		},
 	}
 	return nil
 }
 
-// appendExtensions walks a file or message for the extensions of a message.
+// appendExtensions collects the extensions of a message in a file or message.
 func appendExtensions(numbers []int32, in interface {
 	Extensions() protoreflect.ExtensionDescriptors
 	Messages() protoreflect.MessageDescriptors

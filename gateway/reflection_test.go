@@ -17,7 +17,8 @@ import (
 	"github.com/millrace-io/millrace/gateway"
 )
 
-// The old service answers as Cloudstate's proxy did: its own name first, one file, and nothing where nothing is.
+// The old service answers as Cloudstate's proxy did: its own name first, one file, and an empty
+// answer if nothing is found.
 func TestReflectionAlphaIsCloudstates(t *testing.T) {
 	w := newWorld(t, &dispatcher{}, nil)
 	stream, err := alphapb.NewServerReflectionClient(w.dial()).ServerReflectionInfo(t.Context())
@@ -52,7 +53,9 @@ func TestReflectionAlphaIsCloudstates(t *testing.T) {
 		}
 	}
 	for _, symbol := range []string{"shop.v1.CartService", "shop.v1.Cart", "grpc.reflection.v1alpha.ServerReflection"} {
-		if err := stream.Send(&alphapb.ServerReflectionRequest{MessageRequest: &alphapb.ServerReflectionRequest_FileContainingSymbol{FileContainingSymbol: symbol}}); err != nil {
+		if err := stream.Send(
+			&alphapb.ServerReflectionRequest{MessageRequest: &alphapb.ServerReflectionRequest_FileContainingSymbol{
+				FileContainingSymbol: symbol}}); err != nil {
 			t.Fatal(err)
 		}
 		got, err := stream.Recv()
@@ -95,7 +98,8 @@ func TestReflectionV1IsComplete(t *testing.T) {
 	set := &descriptorpb.FileDescriptorSet{}
 	for _, service := range ask(`list_services: "*"`).GetListServicesResponse().GetService() {
 		names = append(names, service.GetName())
-		for _, file := range ask(`file_containing_symbol: "` + service.GetName() + `"`).GetFileDescriptorResponse().GetFileDescriptorProto() {
+		for _, file := range ask(`file_containing_symbol: "` + service.GetName() +
+			`"`).GetFileDescriptorResponse().GetFileDescriptorProto() {
 			fd := &descriptorpb.FileDescriptorProto{}
 			if err := proto.Unmarshal(file, fd); err != nil {
 				t.Fatal(err)
@@ -129,10 +133,12 @@ func TestReflectionV1IsComplete(t *testing.T) {
 	if got := ask(`file_by_filename: "shop.proto"`).GetFileDescriptorResponse(); len(got.GetFileDescriptorProto()) == 0 {
 		t.Error("shop.proto is not there")
 	}
-	if got := ask(`all_extension_numbers_of_type: "google.protobuf.FieldOptions"`).GetAllExtensionNumbersResponse(); got.GetExtensionNumber()[0] != 1080 {
+	numbers := ask(`all_extension_numbers_of_type: "google.protobuf.FieldOptions"`)
+	if got := numbers.GetAllExtensionNumbersResponse(); got.GetExtensionNumber()[0] != 1080 {
 		t.Errorf("extensions: %v", got)
 	}
-	if got := ask(`file_containing_extension { containing_type: "google.protobuf.FieldOptions" extension_number: 1080 }`).GetFileDescriptorResponse(); len(got.GetFileDescriptorProto()) == 0 {
+	file := ask(`file_containing_extension { containing_type: "google.protobuf.FieldOptions" extension_number: 1080 }`)
+	if got := file.GetFileDescriptorResponse(); len(got.GetFileDescriptorProto()) == 0 {
 		t.Error("no file with the extension")
 	}
 }

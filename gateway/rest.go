@@ -20,8 +20,8 @@ import (
 	"github.com/millrace-io/millrace/entities/discovery"
 )
 
-// restRouter serves the google.api.http rules of a catalog. A transcoder finds the rule and builds the message; what it
-// would let pass, the router keeps out before.
+// restRouter serves the google.api.http rules of a catalog. A transcoder finds the rule and builds
+// the message; the router first removes what the transcoder should not see.
 type restRouter struct {
 	transcoder *vanguard.Transcoder
 	rules      []restRule
@@ -44,7 +44,8 @@ func (s *Server) newRESTRouter(g *generation, types *typeResolver) (*restRouter,
 		for _, m := range service.Methods {
 			router.add(m)
 		}
-		services = append(services, vanguard.NewServiceWithSchema(unaryService{service.Descriptor}, http.HandlerFunc(serveRule)))
+		services = append(services, vanguard.NewServiceWithSchema(unaryService{service.Descriptor},
+			http.HandlerFunc(serveRule)))
 	}
 	var err error
 	router.transcoder, err = vanguard.NewTranscoder(services,
@@ -61,7 +62,7 @@ func (s *Server) newRESTRouter(g *generation, types *typeResolver) (*restRouter,
 	return router, err
 }
 
-// add takes a method's rules down.
+// add adds a method's rules.
 func (router *restRouter) add(m *discovery.Method) {
 	options, _ := m.Descriptor.Options().(*descriptorpb.MethodOptions)
 	rule, _ := proto.GetExtension(options, annotations.E_Http).(*annotations.HttpRule)
@@ -99,7 +100,8 @@ func methodAndPath(rule *annotations.HttpRule) (method, path string) {
 	}
 }
 
-// cutVerb splits a path or template at the last colon of its last segment. Colons inside a template's braces do not occur.
+// cutVerb splits a path or template at the last colon of its last segment. Colons inside a
+// template's braces do not occur.
 func cutVerb(path string) (rest, verb string) {
 	slash, colon := strings.LastIndexByte(path, '/'), strings.LastIndexByte(path, ':')
 	if colon <= slash {
@@ -111,7 +113,8 @@ func cutVerb(path string) (rest, verb string) {
 // templatePart is a variable, a wildcard, or a run of anything else.
 var templatePart = regexp.MustCompile(`\{([^}=]+)(?:=([^}]*))?\}|\*\*|\*|[^{*]+`)
 
-// templatePattern is a path template as a regular expression over escaped paths, with the variables that it sets.
+// templatePattern is a path template as a regular expression over escaped paths, with the variables
+// that it sets.
 func templatePattern(template string) (*regexp.Regexp, []string) {
 	var variables []string
 	var expand func(string) string
@@ -136,7 +139,7 @@ func templatePattern(template string) (*regexp.Regexp, []string) {
 	return regexp.MustCompile("^" + expand(template) + "$"), variables
 }
 
-// serve answers a request by the rule that it matches, or says what was not found.
+// serve answers a request by the rule that it matches, or with not found.
 func (router *restRouter) serve(c *plainCall, r *http.Request) {
 	c.rule = &ruleWriter{ResponseWriter: c.w, call: c}
 	router.transcoder.ServeHTTP(c.rule, router.normalize(r))
@@ -145,8 +148,8 @@ func (router *restRouter) serve(c *plainCall, r *http.Request) {
 	}
 }
 
-// normalize gives the transcoder the path as it was sent, since it splits first and unescapes then, and takes out of the
-// query what may not be said there.
+// normalize gives the transcoder the escaped path, since it splits before it unescapes, and removes
+// query parameters that are not allowed.
 func (router *restRouter) normalize(r *http.Request) *http.Request {
 	u := *r.URL
 	u.RawPath, u.Path = "", router.escapeIDs(r.URL.EscapedPath())
@@ -169,8 +172,8 @@ func (router *restRouter) escapeIDs(path string) string {
 	return dir + strings.ReplaceAll(last, ":", "%3A") + verb
 }
 
-// trimQuery drops parameters that would overwrite a variable of the path or a field of a whole-message body: who checks a
-// path must be able to rely on it.
+// trimQuery removes parameters that would overwrite a variable of the path or a field of a
+// whole-message body: a proxy that checks paths must be able to rely on them.
 func (router *restRouter) trimQuery(method, path string, query url.Values) string {
 	for _, rule := range router.rules {
 		if (rule.method != "*" && rule.method != method) || !rule.path.MatchString(path) {
@@ -194,14 +197,14 @@ func sameField(a, b string) bool {
 	return plain(a) == plain(b)
 }
 
-// serveRule is what a transcoder calls with the message of a request. It answers with a message, which the transcoder
-// prints as the rule says; streams it writes itself.
+// serveRule is the handler that a transcoder calls with the message of a request. It answers with a
+// message, which the transcoder prints according to the rule; it writes streams itself.
 func serveRule(w http.ResponseWriter, r *http.Request) {
 	c, _ := r.Context().Value(plainCallKey{}).(*plainCall)
 	m := c.g.catalog.Method(r.URL.Path)
 	payload, ok := c.readBody(r)
 	if !ok || c.rule.status != 0 {
-		return // in the second case the transcoder told of a bad message already, and showed an empty one
+		return // in the second case the transcoder has reported a bad message
 	}
 	reply := c.run(r.Context(), m, payload)
 	switch {
@@ -213,19 +216,19 @@ func serveRule(w http.ResponseWriter, r *http.Request) {
 	default:
 		setReplyHeaders(w.Header(), reply)
 		w.Header().Set("Content-Type", contentTypeConnectProto)
-		_, _ = w.Write(reply.Payload.Value) // problems with it are the transcoder's to tell
+		_, _ = w.Write(reply.Payload.Value) // the transcoder reports problems with it
 	}
 }
 
-// maxErrorBytes bounds what is kept of a transcoder's error.
+// maxErrorBytes bounds how much of a transcoder's error is kept.
 const maxErrorBytes = 16 << 10
 
-// ruleWriter stands between a transcoder and the response. Errors are kept, because they are written in another form, and
-// what comes beside a problem or a stream of ours is dropped.
+// ruleWriter is the response writer of a transcoder. It keeps errors, which are written in another
+// form, and drops output after a problem or during a stream of the gateway.
 type ruleWriter struct {
 	http.ResponseWriter
 	call *plainCall
-	// status and text are of an error; status 0 is none.
+	// status and text are those of an error; status 0: none.
 	status int
 	text   bytes.Buffer
 }
@@ -263,7 +266,7 @@ func (w *ruleWriter) Flush() {
 	}
 }
 
-// failTranscoding says what a transcoder said, in our words and by our table.
+// failTranscoding converts a transcoder's error to one of the table.
 func (c *plainCall) failTranscoding(r *http.Request, w *ruleWriter) {
 	method, path := r.Method, r.URL.Path
 	switch w.status {
@@ -274,22 +277,23 @@ func (c *plainCall) failTranscoding(r *http.Request, w *ruleWriter) {
 	case http.StatusUnsupportedMediaType:
 		c.fail(wrongContentType(c.header.Get("Content-Type")), w.status)
 	default:
-		var told struct {
+		var failure struct {
 			Code    codes.Code
 			Message string
 		}
-		if err := json.Unmarshal(w.text.Bytes(), &told); err != nil {
-			told.Message = strings.TrimSpace(w.text.String())
+		if err := json.Unmarshal(w.text.Bytes(), &failure); err != nil {
+			failure.Message = strings.TrimSpace(w.text.String())
 		}
-		c.fail(c.blame(method, path, told.Code, told.Message), 0)
+		c.fail(c.blame(method, path, failure.Code, failure.Message), 0)
 	}
 }
 
-// blame finds whose mistake a transcoding error is. Before the call ran, it is the caller's; after it, the function's reply
-// could not be printed.
+// blame returns the error for a failed transcoding. Before the call ran, the request is invalid;
+// after it, the function's reply could not be printed.
 func (c *plainCall) blame(method, path string, code codes.Code, message string) *entities.Error {
 	if c.ran {
-		return entities.Errorf(entities.FunctionFailed, entities.Unknown, "%s %s: the function's reply cannot be printed: %s", method, path, message)
+		return entities.Errorf(entities.FunctionFailed, entities.Unknown,
+			"%s %s: the function's reply cannot be printed: %s", method, path, message)
 	}
 	if code == codes.ResourceExhausted {
 		return tooLarge(c.server.opts.MaxRequest)
@@ -297,8 +301,8 @@ func (c *plainCall) blame(method, path string, code codes.Code, message string) 
 	return invalid("%s %s: %s", method, path, message)
 }
 
-// unaryService shows a service's methods as if none of them streamed. A transcoder refuses streams over plain HTTP; shown
-// like this, it finds the rule and builds the message, and serveRule does the rest.
+// unaryService makes all methods of a service look unary. A transcoder refuses streams over plain
+// HTTP; for a unary method it finds the rule and builds the message, and serveRule does the rest.
 type unaryService struct {
 	protoreflect.ServiceDescriptor
 }

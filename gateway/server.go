@@ -22,13 +22,15 @@ import (
 	"github.com/millrace-io/millrace/internal/observe"
 )
 
-// ErrClosed is what Serve returns after Shutdown.
+// ErrClosed is returned by Serve after Shutdown.
 var ErrClosed = errors.New("the gateway is shut down")
 
-// ErrHanging is what Shutdown returns when calls did not end although they were cut.
-var ErrHanging = errors.New("calls do not end although they were cut off: their function hangs, and looks at no context")
+// ErrHanging is returned by Shutdown if calls did not end although they were aborted.
+var ErrHanging = errors.New(
+	"calls did not end after they were aborted: their function hangs and ignores its context")
 
-// hangingAfter is how long Shutdown waits for the calls that it has cut. Calls that look at their context end at once.
+// hangingAfter is how long Shutdown waits for the calls that it has aborted. Calls that respect
+// their context end at once.
 const hangingAfter = time.Second
 
 // Server is the gateway. See the package comment for what it does with a connection.
@@ -43,13 +45,14 @@ type Server struct {
 	// requests are the running handlers of web.
 	requests sync.WaitGroup
 
-	// current is the newest generation that has a catalog; nil before discovery. discovered is closed by the first.
+	// current is the newest generation that has a catalog; nil before discovery. discovered is
+	// closed by the first.
 	current    atomic.Pointer[generation]
 	discovered chan struct{}
 	// waiting serves native connections until then.
 	waiting *generation
 
-	// closing is closed when Shutdown begins, halted when it no longer lets calls finish.
+	// closing is closed when Shutdown begins, halted when it begins to abort calls.
 	closing, halted chan struct{}
 	background      sync.WaitGroup
 	shutdown        sync.Once
@@ -57,18 +60,19 @@ type Server struct {
 
 	replace sync.Mutex // one SetCatalog at a time; taken before mu
 
-	mu     sync.Mutex // guards what follows; held for moments only
+	mu     sync.Mutex // guards what follows; held only briefly
 	closed bool       // nothing new may start
-	// unready: callers should go elsewhere, as SetReady said.
+	// unready: SetReady(false) was called.
 	unready bool
 	halt    bool // no request of web may start any more
-	// generations are all that were not cut.
+	// generations are those that were not cut yet.
 	generations map[*generation]struct{}
 	listeners   map[net.Listener]struct{}
 	sniffing    map[net.Conn]struct{}
 }
 
-// New returns a gateway that serves nothing yet. It starts no goroutine. It panics when Options.Dispatcher is nil.
+// New returns a gateway that serves nothing yet. It starts no goroutine. It panics when
+// Options.Dispatcher is nil.
 func New(opts Options) *Server {
 	opts.setDefaults()
 	s := &Server{
@@ -84,13 +88,13 @@ func New(opts Options) *Server {
 		sniffing:    map[net.Conn]struct{}{},
 	}
 	s.health.SetServingStatus("", healthpb.HealthCheckResponse_NOT_SERVING)
-	s.waiting, _ = s.newGeneration(nil) // only a catalog can be wrong
+	s.waiting, _ = s.newGeneration(nil) // fails only for a catalog
 	s.generations[s.waiting] = struct{}{}
 	s.web = s.newWeb()
 	return s
 }
 
-// newWeb returns the server of everything that is not native gRPC.
+// newWeb returns the server of all protocols except native gRPC.
 func (s *Server) newWeb() *http.Server {
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
@@ -106,9 +110,10 @@ func (s *Server) newWeb() *http.Server {
 	}
 }
 
-// SetCatalog makes the gateway serve a catalog: the first one, or a changed one in place of the one before. New connections
-// and new calls see the new one; running calls end as they began. The error says what in the catalog cannot be served, and
-// then nothing has changed. The runtime's own services are not served. After Shutdown it does nothing.
+// SetCatalog makes the gateway serve a catalog: the first one, or a new one in place of the
+// previous. New connections and calls use the new one; running calls end with the old. The error
+// says what in the catalog cannot be served; then nothing has changed. The runtime's own services
+// are not served. After Shutdown it does nothing.
 func (s *Server) SetCatalog(catalog *discovery.Catalog) error {
 	s.replace.Lock()
 	defer s.replace.Unlock()
@@ -123,8 +128,9 @@ func (s *Server) SetCatalog(catalog *discovery.Catalog) error {
 	return nil
 }
 
-// SetReady says whether callers should be sent here: grpc.health.v1 answers SERVING for the server and each of its services, or
-// NOT_SERVING. Calls are served in either case. A new Server is ready as soon as it has a catalog. After Shutdown it does nothing.
+// SetReady sets whether callers should be sent here: grpc.health.v1 answers SERVING or NOT_SERVING
+// for the server and each of its services. Calls are served in either case. A new Server is ready
+// as soon as it has a catalog. After Shutdown it does nothing.
 func (s *Server) SetReady(ready bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -162,8 +168,9 @@ func (s *Server) whileOpen(f func()) bool {
 	return true
 }
 
-// await returns the newest generation with a catalog. Before the first it waits, for so long, and with so many others. Its error is
-// about a call that never ran: see entities.Error.ForCommand.
+// await returns the newest generation with a catalog. Before the first catalog it waits, bounded in
+// time and number of calls. Its error is about a call that never ran: see
+// entities.Error.ForCommand.
 func (s *Server) await(ctx context.Context) (*generation, *entities.Error) {
 	if g := s.current.Load(); g != nil {
 		return g, nil
@@ -179,7 +186,7 @@ func (s *Server) await(ctx context.Context) (*generation, *entities.Error) {
 	case <-s.discovered:
 		return s.current.Load(), nil
 	case <-over:
-		return nil, unavailable("function not discovered yet: start it, and see the worker's log if it runs already")
+		return nil, unavailable("function not discovered yet: start it; if it is running, see the worker's log")
 	case <-s.closing:
 		return nil, unavailable("this gateway is shutting down: call another one")
 	case <-ctx.Done():
@@ -189,8 +196,9 @@ func (s *Server) await(ctx context.Context) (*generation, *entities.Error) {
 	}
 }
 
-// Serve accepts connections until Shutdown, and then returns ErrClosed; or until the listener fails for good, and then
-// returns its error. It closes the listener. It may be called for several listeners.
+// Serve accepts connections until Shutdown, and then returns ErrClosed; or until the listener fails
+// for good, and then returns its error. It closes the listener. It may be called for several
+// listeners.
 func (s *Server) Serve(lis net.Listener) error {
 	if !s.whileOpen(func() { s.listeners[lis] = struct{}{} }) {
 		_ = lis.Close()
@@ -219,7 +227,7 @@ func (s *Server) Serve(lis net.Listener) error {
 			return err
 		}
 		failures++
-		s.opts.Log.Warn("cannot accept connections for a moment", observe.Address, lis.Addr(), observe.Error, err)
+		s.opts.Log.Warn("accept failed, retrying", observe.Address, lis.Addr(), observe.Error, err)
 		if !s.pause(acceptPause.Pause(failures)) {
 			return ErrClosed
 		}
@@ -243,7 +251,7 @@ func (s *Server) pause(d time.Duration) bool {
 	}
 }
 
-// open takes a connection in: it is sniffed on a goroutine of its own, and then belongs to one of the two servers.
+// open starts a goroutine that sniffs a connection and passes it to one of the two servers.
 func (s *Server) open(raw net.Conn) {
 	if s.stats.open.Add(1) > int64(s.opts.MaxConnections) {
 		s.stats.open.Add(-1)
@@ -262,7 +270,7 @@ func (s *Server) open(raw net.Conn) {
 	}
 }
 
-// route finds out what a connection speaks and hands it over.
+// route sniffs a connection and passes it on.
 func (s *Server) route(c *conn) {
 	sniffer := &sniffer{conn: c.Conn, opts: &s.opts}
 	to, err := sniffer.sniff()
@@ -273,7 +281,7 @@ func (s *Server) route(c *conn) {
 		_ = c.Close()
 		if !errors.Is(err, errQuiet) && !s.isClosing() {
 			s.stats.unsniffed.Add(1)
-			s.opts.Log.Debug("closed a connection that showed no protocol", observe.Address, c.RemoteAddr(), observe.Error, err)
+			s.opts.Log.Debug("connection closed: no known protocol", observe.Address, c.RemoteAddr(), observe.Error, err)
 		}
 		return
 	}
@@ -285,14 +293,15 @@ func (s *Server) route(c *conn) {
 	}
 }
 
-// hand gives a connection to its server. A generation that is replaced at this moment takes none; the next one does.
-func (s *Server) hand(c *conn, to door) bool {
-	if to == doorHTTP {
+// hand passes a connection to its server. If the generation is replaced at this moment, the next
+// one takes it.
+func (s *Server) hand(c *conn, to serverKind) bool {
+	if to == serverHTTP {
 		s.webStarted.Do(func() {
 			// Shutdown stops it and waits for it.
 			s.background.Go(func() {
 				if err := s.web.Serve(s.webConns); !errors.Is(err, http.ErrServerClosed) && !s.isClosing() {
-					s.opts.Log.Error("the HTTP server ended", observe.Error, err)
+					s.opts.Log.Error("HTTP server ended", observe.Error, err)
 				}
 			})
 		})
@@ -319,10 +328,11 @@ func (s *Server) isClosing() bool {
 	}
 }
 
-// Shutdown stops accepting, asks clients to go, and lets running calls finish until ctx ends; then it cuts them: their connections
-// are closed and their contexts end. The error is the cause of ctx if calls were cut, and ErrHanging as well if some have not ended a
-// second later; otherwise no goroutine of the Server is left when it returns. It may be called more than once; every call waits for the
-// end.
+// Shutdown stops accepting, sends GOAWAY, and lets running calls finish until ctx ends; then it
+// aborts them: their connections are closed and their contexts end. If calls were aborted, the
+// error is the cause of ctx, joined with ErrHanging if some have not ended a second later;
+// otherwise no goroutine of the Server is left when it returns. It may be called more than once;
+// every call waits for the end.
 func (s *Server) Shutdown(ctx context.Context) error {
 	var err error
 	s.shutdown.Do(func() {
@@ -359,7 +369,8 @@ func (s *Server) stop(ctx context.Context) error {
 	return nil
 }
 
-// cut ends what is left, and says whether everything has ended. What has not ends with its function, or with the process.
+// cut aborts what is left, and reports whether everything has ended. The rest ends with its
+// function or with the process.
 func (s *Server) cut(leaving []*generation) bool {
 	close(s.halted)
 	_ = s.web.Close()
@@ -367,7 +378,7 @@ func (s *Server) cut(leaving []*generation) bool {
 	s.halt = true
 	s.mu.Unlock()
 	ended := make(chan struct{})
-	go func() { // ends with the calls that are cut
+	go func() { // ends with the aborted calls
 		defer close(ended)
 		var cutting sync.WaitGroup
 		for _, g := range leaving {
@@ -387,7 +398,7 @@ func (s *Server) cut(leaving []*generation) bool {
 	}
 }
 
-// close refuses everything new, and returns the generations that are left.
+// close refuses new connections and calls, and returns the remaining generations.
 func (s *Server) close() []*generation {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -402,7 +413,7 @@ func (s *Server) close() []*generation {
 	return slices.Collect(maps.Keys(s.generations))
 }
 
-// beginRequest counts a request of web in, unless the server no longer waits for requests.
+// beginRequest adds a request of web to requests, unless the server no longer waits for them.
 func (s *Server) beginRequest() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -14,32 +14,34 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// door is one of the two servers that a connection can go to.
-type door int
+// serverKind is one of the two servers that can serve a connection.
+type serverKind int
 
 const (
-	doorHTTP door = iota
-	doorGRPC
+	serverHTTP serverKind = iota
+	serverGRPC
 	doorCount
 )
 
 const contentTypeGRPC = "application/grpc"
 
-// Sizes that HTTP/2 has before any settings are agreed on.
+// Initial sizes of HTTP/2, before settings are exchanged.
 const (
 	defaultFrameBytes = 16 << 10
 	defaultTableBytes = 4 << 10
 )
 
-// errQuiet ends a connection that was closed before it said anything, as port checks do.
-var errQuiet = errors.New("closed without a word")
+// errQuiet ends a connection that was closed before it sent anything, as by a port check.
+var errQuiet = errors.New("closed without sending anything")
 
-// sniffer reads the beginning of a plaintext connection, and keeps it for the server that gets the connection. A connection
-// with TLS needs no sniffer: gRPC clients offer h2 alone, and who also offers http/1.1 gets that.
+// sniffer reads the beginning of a plaintext connection and keeps it for the server of the
+// connection. With TLS, ALPN would do instead: gRPC clients offer only h2, and clients that also
+// offer http/1.1 would get that.
 type sniffer struct {
 	conn net.Conn
 	opts *Options
-	// head is what was read; acknowledged, that our SETTINGS were acknowledged, which is taken out of head.
+	// head is what was read; acknowledged: the acknowledgement of the sniffer's SETTINGS was read,
+	// and removed from head.
 	head         bytes.Buffer
 	http2        bool
 	acknowledged bool
@@ -56,8 +58,9 @@ func (s *sniffer) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// sniff says which door a connection goes to. It returns within SniffTimeout, having read at most MaxSniffBytes.
-func (s *sniffer) sniff() (door, error) {
+// sniff returns which server a connection goes to. It returns within SniffTimeout, having read at
+// most MaxSniffBytes.
+func (s *sniffer) sniff() (serverKind, error) {
 	deadline := time.Now().Add(s.opts.SniffTimeout) // the network's deadlines are on the wall clock
 	if err := s.conn.SetDeadline(deadline); err != nil {
 		return 0, err
@@ -69,10 +72,10 @@ func (s *sniffer) sniff() (door, error) {
 	return to, s.conn.SetDeadline(time.Time{})
 }
 
-func (s *sniffer) read() (door, error) {
+func (s *sniffer) read() (serverKind, error) {
 	var err error
 	if s.http2, err = s.readPreface(); err != nil || !s.http2 {
-		return doorHTTP, err
+		return serverHTTP, err
 	}
 	framer := http2.NewFramer(s.conn, s)
 	framer.SetMaxReadFrameSize(defaultFrameBytes)
@@ -84,8 +87,9 @@ func (s *sniffer) read() (door, error) {
 	return s.readFrames(framer)
 }
 
-// earlySettings are sent before it is known who will serve the connection. Both servers announce the same once more. What
-// only one of them would announce must not be in here, since settings hold until they are changed.
+// earlySettings are sent before the server of the connection is known. Both servers send the same
+// again. Settings that only one of them would send must not be in here, since settings hold until
+// they are changed.
 func (o *Options) earlySettings() []http2.Setting {
 	return []http2.Setting{
 		{ID: http2.SettingMaxConcurrentStreams, Val: uint32(o.MaxStreams)},  //nolint:gosec // a small positive number
@@ -93,7 +97,7 @@ func (o *Options) earlySettings() []http2.Setting {
 	}
 }
 
-// readPreface says whether the client speaks HTTP/2. It reads no further than it must to know.
+// readPreface reports whether the client speaks HTTP/2. It reads only as far as needed.
 func (s *sniffer) readPreface() (bool, error) {
 	var buf [len(http2.ClientPreface)]byte
 	for n := 0; n < len(buf); {
@@ -113,8 +117,8 @@ func (s *sniffer) readPreface() (bool, error) {
 	return true, nil
 }
 
-// readFrames looks for the first request.
-func (s *sniffer) readFrames(framer *http2.Framer) (door, error) {
+// readFrames reads up to the first request.
+func (s *sniffer) readFrames(framer *http2.Framer) (serverKind, error) {
 	opened := false // the client's own settings have come
 	for {
 		whole := s.head.Len()
@@ -132,40 +136,40 @@ func (s *sniffer) readFrames(framer *http2.Framer) (door, error) {
 				s.head.Truncate(whole)
 			}
 		case *http2.MetaHeadersFrame:
-			return doorOf(frame), nil
+			return serverFor(frame), nil
 		case *http2.GoAwayFrame:
 			return 0, errQuiet
 		}
 	}
 }
 
-// readFailed decides about a connection whose next frame did not come.
-func (s *sniffer) readFailed(framer *http2.Framer, err error, waiting bool) (door, error) {
+// readFailed decides about a connection whose next frame could not be read.
+func (s *sniffer) readFailed(framer *http2.Framer, err error, waiting bool) (serverKind, error) {
 	var broken http2.ConnectionError
 	switch {
 	case waiting && errors.Is(err, os.ErrDeadlineExceeded):
-		return doorGRPC, nil // a channel that was opened ahead of its first call
+		return serverGRPC, nil // a channel without a call yet
 	case waiting && errors.Is(err, io.EOF):
 		return 0, errQuiet
 	case errors.As(err, new(http2.StreamError)):
-		return doorHTTP, nil // a bad request, not a bad connection: net/http refuses it in order
+		return serverHTTP, nil // only the request is bad: net/http refuses it
 	case errors.As(err, &broken):
 		_ = framer.WriteGoAway(0, http2.ErrCode(broken), nil) // the connection is closed in any case
 	}
 	return 0, fmt.Errorf("read the first request: %w", err)
 }
 
-// doorOf looks at the first request's content type.
-func doorOf(request *http2.MetaHeadersFrame) door {
+// serverFor returns the server for the first request, by its content type.
+func serverFor(request *http2.MetaHeadersFrame) serverKind {
 	for _, field := range request.RegularFields() {
 		if field.Name == "content-type" && isNativeGRPC(field.Value) {
-			return doorGRPC
+			return serverGRPC
 		}
 	}
-	return doorHTTP
+	return serverHTTP
 }
 
-// isNativeGRPC tells gRPC from gRPC-Web, whose name only begins alike.
+// isNativeGRPC distinguishes gRPC from gRPC-Web, which has the same prefix.
 func isNativeGRPC(contentType string) bool {
 	rest, found := strings.CutPrefix(contentType, contentTypeGRPC)
 	return found && (rest == "" || rest[0] == '+' || rest[0] == ';')

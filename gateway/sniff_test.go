@@ -67,7 +67,7 @@ func (h *h2) must(err error) {
 	}
 }
 
-// request sends the headers of a call and its body, split in frames as told.
+// request sends the headers of a call and its body, split into the given frames.
 func (h *h2) request(contentType string, body []byte, split bool) {
 	h.t.Helper()
 	var block bytes.Buffer
@@ -94,7 +94,8 @@ func (h *h2) request(contentType string, body []byte, split bool) {
 	h.must(h.WriteData(1, true, body))
 }
 
-// response reads until the end of stream 1, acknowledging settings, and returns the status fields of its headers.
+// response reads until the end of stream 1, acknowledging settings, and returns the status fields
+// of its headers.
 func (h *h2) response() map[string]string {
 	h.t.Helper()
 	fields := map[string]string{}
@@ -137,8 +138,8 @@ func (h *h2) settled() {
 	}
 }
 
-// However a client times its settings, acknowledgement and first request, and however its bytes are cut, both servers
-// serve it, and none sees an acknowledgement of settings that it did not send.
+// However a client times its settings, acknowledgement and first request, and however its bytes are
+// split, both servers serve it, and none sees an acknowledgement of settings that it did not send.
 func TestHandOverTimings(t *testing.T) {
 	w := newWorld(t, &dispatcher{}, nil)
 	w.always(w.reply("Cart", `{"cartId":"1"}`))
@@ -175,7 +176,9 @@ func TestHandOverTimings(t *testing.T) {
 						}
 						h.request(contentType, body, split)
 						got := h.response()
-						if got[":status"] != "200" || (strings.HasPrefix(contentType, "application/grpc") && !strings.Contains(contentType, "web") && got["grpc-status"] != "0") {
+						if got[":status"] != "200" ||
+							(strings.HasPrefix(contentType, "application/grpc") && !strings.Contains(contentType, "web") &&
+								got["grpc-status"] != "0") {
 							t.Errorf("%v", got)
 						}
 						h.must(h.WritePing(false, [8]byte{1})) // the connection is still in order
@@ -197,8 +200,10 @@ func TestHandOverTimings(t *testing.T) {
 			}
 		}
 	}
-	if stats := w.server.Stats(); stats.NativeConnections != 16 || stats.HTTPConnections != 24 || stats.UnsniffedConnections != 0 {
-		t.Errorf("connections: %d native, %d HTTP, %d neither", stats.NativeConnections, stats.HTTPConnections, stats.UnsniffedConnections)
+	if stats := w.server.Stats(); stats.NativeConnections != 16 || stats.HTTPConnections != 24 ||
+		stats.UnsniffedConnections != 0 {
+		t.Errorf("connections: %d native, %d HTTP, %d neither", stats.NativeConnections, stats.HTTPConnections,
+			stats.UnsniffedConnections)
 	}
 }
 
@@ -214,14 +219,16 @@ func (c trickling) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// A channel that opens ahead of its first call, and acknowledges, is a native one when the time is over.
+// A channel without a call that acknowledges the settings is taken for native gRPC after
+// SniffTimeout.
 func TestSilentChannelIsNative(t *testing.T) {
 	w := newWorld(t, &dispatcher{}, func(o *gateway.Options) { o.SniffTimeout = 50 * time.Millisecond })
 	w.always(w.reply("Cart", `{"cartId":"1"}`))
 	cc := w.dial()
 	cc.Connect()
 	eventually(t, "the connection is handed over", func() bool { return w.server.Stats().NativeConnections == 1 })
-	if err := cc.Invoke(t.Context(), "/shop.v1.CartService/Plain", w.message("CartRequest", `{"cartId":"1"}`), dynamicpb.NewMessage(w.messageType("Cart"))); err != nil {
+	if err := cc.Invoke(t.Context(), "/shop.v1.CartService/Plain", w.message("CartRequest", `{"cartId":"1"}`),
+		dynamicpb.NewMessage(w.messageType("Cart"))); err != nil {
 		t.Error(err)
 	}
 	if n := w.server.Stats().NativeConnections; n != 1 {
@@ -229,7 +236,7 @@ func TestSilentChannelIsNative(t *testing.T) {
 	}
 }
 
-// closed waits until the server closes a connection, and returns what it said before.
+// closed waits until the server closes a connection, and returns what it sent before.
 func closed(t testing.TB, c net.Conn) []byte {
 	t.Helper()
 	b, err := io.ReadAll(c)
@@ -265,7 +272,8 @@ func TestBadConnectionsAreClosed(t *testing.T) {
 	}
 }
 
-// Garbage that is no HTTP/2 is net/http's to refuse, which it does in words; a slow header is cut.
+// Input that is not HTTP/2 is refused by net/http with a message; a slow header ends the
+// connection.
 func TestGarbageIsRefused(t *testing.T) {
 	w := newWorld(t, &dispatcher{}, func(o *gateway.Options) { o.SniffTimeout = 200 * time.Millisecond })
 	c := w.wire()
@@ -283,7 +291,7 @@ func TestGarbageIsRefused(t *testing.T) {
 	}
 }
 
-// A body that does not arrive is given up.
+// A body that does not arrive times out.
 func TestSlowBody(t *testing.T) {
 	fake := &dispatcher{}
 	w := newWorld(t, fake, func(o *gateway.Options) { o.BodyTimeout = 50 * time.Millisecond })
@@ -333,7 +341,8 @@ func TestTooManyConnections(t *testing.T) {
 	w.always(w.reply("Cart", `{"cartId":"1"}`))
 	cc := w.dial()
 	call := func() error {
-		return cc.Invoke(t.Context(), "/shop.v1.CartService/Plain", w.message("CartRequest", `{"cartId":"1"}`), dynamicpb.NewMessage(w.messageType("Cart")))
+		return cc.Invoke(t.Context(), "/shop.v1.CartService/Plain", w.message("CartRequest", `{"cartId":"1"}`),
+			dynamicpb.NewMessage(w.messageType("Cart")))
 	}
 	if err := call(); err != nil {
 		t.Fatal(err)
@@ -349,18 +358,23 @@ func TestTooManyConnections(t *testing.T) {
 	}
 }
 
-// What is left of a body that was refused is never taken for a request.
+// The rest of a refused body is never taken for a request.
 func TestRestOfBodyIsNoRequest(t *testing.T) {
 	fake := &dispatcher{}
 	w := newWorld(t, fake, func(o *gateway.Options) { o.MaxRequest = 1 << 10 })
 	w.always(w.reply("Cart", `{"cartId":"1"}`))
 	var wg sync.WaitGroup
-	smuggled := strings.Repeat("POST "+plainPath+" HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 14\r\n\r\n{\"cartId\":\"1\"}", 10000)
-	for _, contentType := range []string{"application/grpc-web", "application/grpc-web+json", "application/proto", jsonValue, "application/connect+proto", "text/plain"} {
+	smuggled := strings.Repeat(
+		"POST "+plainPath+" HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 14\r\n\r\n{\"cartId\":\"1\"}", 10000)
+	for _, contentType := range []string{
+		"application/grpc-web", "application/grpc-web+json", "application/proto", jsonValue, "application/connect+proto",
+		"text/plain",
+	} {
 		for _, path := range []string{plainPath, "/v1/carts/1/items", "/nope"} {
 			c := w.wire()
 			wg.Go(func() {
-				head := "POST " + path + " HTTP/1.1\r\nHost: x\r\nContent-Type: " + contentType + "\r\nTransfer-Encoding: chunked\r\n\r\n"
+				head := "POST " + path + " HTTP/1.1\r\nHost: x\r\nContent-Type: " + contentType +
+					"\r\nTransfer-Encoding: chunked\r\n\r\n"
 				_, _ = fmt.Fprintf(c, "%s%x\r\n\x00\x00\x0f\xff\xff%s\r\n0\r\n\r\n", head, len(smuggled)+5, smuggled)
 				_ = c.(*net.TCPConn).CloseWrite()
 			})

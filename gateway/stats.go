@@ -30,9 +30,10 @@ func (c *counters) call(code codes.Code, took time.Duration) {
 	c.latency.Observe(took)
 }
 
-// Stats is what a Server has done so far.
+// Stats counts what a Server has done so far.
 type Stats struct {
-	// Calls counts finished calls of user functions by gRPC code, codes.OK included, whatever protocol they came in by.
+	// Calls counts finished calls of user functions by gRPC code, codes.OK included, over all
+	// protocols.
 	Calls [codeCount]uint64
 	// Latency is the time of finished calls, from the complete request to the answer.
 	Latency observe.Snapshot
@@ -48,13 +49,13 @@ type Stats struct {
 	WaitingCalls int64
 }
 
-// Stats returns the counters of the moment. Values are read one by one, not at one instant.
+// Stats returns the counters. They are read one by one, not at one instant.
 func (s *Server) Stats() Stats {
 	c := &s.stats
 	stats := Stats{
 		Latency:              c.latency.Snapshot(),
-		NativeConnections:    c.connections[doorGRPC].Load(),
-		HTTPConnections:      c.connections[doorHTTP].Load(),
+		NativeConnections:    c.connections[serverGRPC].Load(),
+		HTTPConnections:      c.connections[serverHTTP].Load(),
 		OpenConnections:      c.open.Load(),
 		RefusedConnections:   c.refused.Load(),
 		UnsniffedConnections: c.unsniffed.Load(),

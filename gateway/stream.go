@@ -15,10 +15,10 @@ import (
 
 const contentTypeEvents = "text/event-stream"
 
-// httpBodyName is the message whose content is a response as it stands.
+// httpBodyName is the message whose content is the response body.
 const httpBodyName protoreflect.FullName = "google.api.HttpBody"
 
-// encode prints a reply, and says what it is.
+// encode returns a reply as a body and its content type.
 func (c *plainCall) encode(m *discovery.Method, reply *entities.Reply) ([]byte, string, *entities.Error) {
 	if m.Output.FullName() != httpBodyName {
 		body, problem := c.g.json.toJSON(m, reply.Payload.Value)
@@ -39,8 +39,8 @@ func (c *plainCall) encode(m *discovery.Method, reply *entities.Reply) ([]byte, 
 	return body.GetData(), contentType, nil
 }
 
-// runStream carries out a call that streams. The request is its only message. Where the function answers with one message,
-// that is returned like a unary reply.
+// runStream runs a streamed call. The request is its only message. If the function answers with one
+// message, that is returned like a unary reply.
 func (c *plainCall) runStream(ctx context.Context, m *discovery.Method, payload []byte, env *envelope) *entities.Reply {
 	out := &plainStream{call: c, m: m}
 	var only *entities.Reply
@@ -82,8 +82,8 @@ func onlyMessage(payload []byte) func(context.Context) ([]byte, error) {
 	}
 }
 
-// plainStream writes the replies of a call as they come: JSON documents, one per line; server-sent events; or the bytes of
-// google.api.HttpBody.
+// plainStream writes the replies of a streamed call: JSON documents, one per line; server-sent
+// events; or the bytes of google.api.HttpBody.
 type plainStream struct {
 	call *plainCall
 	m    *discovery.Method
@@ -114,7 +114,7 @@ func (p *plainStream) send(reply *entities.Reply) error {
 	return http.NewResponseController(p.call.w).Flush()
 }
 
-// begin sends the headers. From here on the response is a stream.
+// begin sends the headers. From then on the response is a stream.
 func (p *plainStream) begin(contentType string) {
 	header := p.call.w.Header()
 	if p.call.sse && !p.raw() {
@@ -126,15 +126,15 @@ func (p *plainStream) begin(contentType string) {
 	p.call.w.WriteHeader(http.StatusOK)
 }
 
-// end completes a stream, also one without any reply.
+// end completes a stream, also one without a reply.
 func (p *plainStream) end() {
 	if !p.call.streamed {
 		p.begin(contentTypeJSON)
 	}
 }
 
-// fail ends a stream in disorder: with an ordinary error while nothing was sent, else with an event that says so, else by
-// cutting the connection, which is all that is left.
+// fail ends a stream with an error: as an ordinary error response if nothing was sent, as an error
+// event if the stream has events, otherwise by closing the connection.
 func (p *plainStream) fail(failure *entities.Error) {
 	if !p.call.streamed {
 		p.call.fail(failure, 0)
@@ -146,7 +146,7 @@ func (p *plainStream) fail(failure *entities.Error) {
 	v := verdictOf(failure)
 	v.bare = false
 	body, _ := errorBody(failure, v)
-	_, _ = p.call.w.Write(event("error", "", body)) // a caller that left gets nothing
+	_, _ = p.call.w.Write(event("error", "", body)) // the caller may have left
 }
 
 // event is a server-sent event. data has no line breaks, because it is compact JSON.

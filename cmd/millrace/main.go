@@ -1,4 +1,5 @@
-// Command millrace runs stateful services: `millrace dev` for a developer, `millrace run` beside a user function.
+// Command millrace runs stateful services: `millrace dev` for a developer, `millrace run` next to a
+// user function.
 package main
 
 import (

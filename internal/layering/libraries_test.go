@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// library is a module of somebody else: what it is for, and which of our packages may know it. /... stands for everything
-// below a name, and for the name itself.
+// library is a third-party module: what it is for, and which of our packages may import it. /...
+// matches everything below a name, and the name itself.
 type library struct {
 	is string
 	in []string
@@ -19,8 +19,8 @@ type library struct {
 
 const everywhere = "..."
 
-// libraries is the confinement of design page house.md, section 3, for every module that is imported. A new one needs a
-// row here and a line in an ADR that says what it replaces. The longest name that fits an import counts.
+// libraries says for every third-party module where it may be imported. A new one needs a row here
+// and a line in an ADR that says what it replaces. The longest name that fits an import counts.
 var libraries = map[string]library{
 	"github.com/twmb/franz-go": {
 		is: "the Kafka client", in: []string{"broker-adapter/kafka/...", "tests/..."},
@@ -36,12 +36,15 @@ var libraries = map[string]library{
 	"github.com/spf13/cobra":                {is: "the command tree", in: []string{"internal/app/cli"}},
 	"github.com/spf13/pflag":                {is: "cobra's flags", in: []string{"internal/app/cli"}},
 	"github.com/schollz/progressbar/v3":     {is: "the progress bar of a rebuild", in: []string{"internal/app/cli"}},
-	"golang.org/x/term":                     {is: "does a person read this?", in: []string{"internal/app/cli"}},
+	"golang.org/x/term":                     {is: "whether the output is a terminal", in: []string{"internal/app/cli"}},
 	"github.com/robfig/cron/v3":             {is: "schedules of recurring timers", in: []string{"internal/schedule"}},
-	"github.com/cespare/xxhash/v2":          {is: "the hash that tells a repeated command from another under its id", in: []string{"partitions/core"}},
+	"github.com/cespare/xxhash/v2":          {is: "the hash of a command, by which a reused id is detected", in: []string{"partitions/core"}},
 	"google.golang.org/grpc": {
-		is:    "gRPC",
-		in:    []string{"proto/gen/...", "gateway", "entities/discovery", "entities/host", "partitions/peer", "internal/multiplex", "internal/app/admin", "internal/app/node", "internal/app/cli", "sdk/...", "examples/...", "tests/..."},
+		is: "gRPC",
+		in: []string{
+			"proto/gen/...", "gateway", "entities/discovery", "entities/host", "partitions/peer", "internal/multiplex",
+			"internal/app/admin", "internal/app/node", "internal/app/cli", "sdk/...", "examples/...", "tests/...",
+		},
 		tests: []string{everywhere},
 	},
 	"google.golang.org/grpc/codes": {
@@ -50,22 +53,23 @@ var libraries = map[string]library{
 	"connectrpc.com/connect":     {is: "Connect and gRPC-Web on the wire", in: []string{"gateway", "tests/..."}},
 	"connectrpc.com/vanguard":    {is: "transcoding between protocols and HTTP/JSON", in: []string{"gateway"}},
 	"golang.org/x/sys":           {is: "CPU time and disk traffic of a process, for the benchmarks", in: []string{"tests/..."}},
-	"golang.org/x/net":           {is: "HTTP/2 frames: the gateway looks at a connection before it gives it away", in: []string{"gateway", "tests/..."}},
+	"golang.org/x/net":           {is: "HTTP/2 frames: the gateway sniffs connections", in: []string{"gateway", "tests/..."}},
 	"google.golang.org/genproto": {is: "Google's annotations and error details", in: []string{"gateway", "entities/discovery", "internal/app/node", "examples/...", "tests/..."}},
 	"google.golang.org/protobuf": {is: "protobuf", in: []string{"proto/gen/...", "entities/discovery", "entities/host", "entities/record", "partitions", "partitions/core", "partitions/peer", "internal/fields", "internal/multiplex", "gateway", "internal/app/admin", "internal/app/node", "internal/app/cli", "sdk/...", "examples/...", "tests/..."}, tests: []string{everywhere}},
 	"github.com/bufbuild/protocompile": {
-		is: "proto files at run time", in: []string{"tests/..."}, tests: []string{"entities/...", "gateway", "internal/layering"},
+		is: "proto files at run time", in: []string{"tests/..."},
+		tests: []string{"entities/...", "gateway", "internal/layering"},
 	},
 
 	// Test libraries. No product code imports one.
-	"go.uber.org/goleak":                {is: "goroutines that a test left behind", in: []string{"internal/leaktest", "tests/..."}, tests: []string{everywhere}},
+	"go.uber.org/goleak":                {is: "goroutines leaked by a test", in: []string{"internal/leaktest", "tests/..."}, tests: []string{everywhere}},
 	"github.com/cockroachdb/datadriven": {is: "transcript tests", tests: []string{everywhere}},
 	"github.com/rogpeppe/go-internal":   {is: "command line tests as scripts", tests: []string{"internal/app/cli", "tests/..."}},
 	"pgregory.net/rapid":                {is: "property tests", tests: []string{everywhere}},
 	"github.com/anishathalye/porcupine": {is: "linearizability of a history", tests: []string{"tests/..."}},
 }
 
-// TestLibraries compares every import of somebody else's package with the table.
+// TestLibraries compares every import of a third-party package with the table.
 func TestLibraries(t *testing.T) {
 	for _, fault := range checkLibraries(readTree(t), libraries) {
 		t.Error(fault)
@@ -107,7 +111,8 @@ func checkLibrary(table map[string]library, folder, name string, test bool) stri
 	return fmt.Sprintf("%s (%s) is for %s only; its tests: %s", longest, lib.is, list(lib.in), list(lib.tests))
 }
 
-// isStandard says whether an import path is the standard library's: those have no dot in their first name.
+// isStandard says whether an import path is the standard library's: those have no dot in their
+// first name.
 func isStandard(importPath string) bool {
 	first, _, _ := strings.Cut(importPath, "/")
 	return !strings.Contains(first, ".")
@@ -120,7 +125,7 @@ func list(names []string) string {
 	return strings.Join(names, ", ")
 }
 
-// within says whether a pattern stands for a name.
+// within reports whether a pattern matches a name.
 func within(name, pattern string) bool {
 	above, tree := strings.CutSuffix(pattern, "...")
 	if !tree {
@@ -129,7 +134,7 @@ func within(name, pattern string) bool {
 	return strings.HasPrefix(name+"/", above)
 }
 
-// TestLibrariesShow confines a library and lets others reach for it.
+// TestLibrariesShow confines a library and imports it elsewhere.
 func TestLibrariesShow(t *testing.T) {
 	table := map[string]library{
 		"example.org/db":       {is: "a database", in: []string{"store"}, tests: []string{"suite/..."}},
@@ -138,7 +143,7 @@ func TestLibrariesShow(t *testing.T) {
 	const db, codes, other, std = `"example.org/db/v2"`, `"example.org/db/codes"`, `"example.org/dbx"`, `"net/http"`
 	for name, test := range map[string]struct {
 		file, imports string
-		want          string // how the fault begins behind the import; "" for none
+		want          string // how the fault begins, after the import; "" for none
 	}{
 		"at home":               {"store/store.go", db, ""},
 		"standard library":      {"port/port.go", std, ""},

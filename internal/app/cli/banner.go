@@ -10,7 +10,7 @@ import (
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
 
-// banner tells the user of dev and run what there is: where it is and what it promises, what it serves, what to try.
+// banner is what dev and run print at start: addresses and durability, services, commands to try.
 type banner struct {
 	w       io.Writer
 	command string
@@ -18,7 +18,7 @@ type banner struct {
 	placed  bool
 }
 
-// place says where everything is, once.
+// place prints the addresses, once.
 func (b *banner) place(ctx context.Context) {
 	if b.placed {
 		return
@@ -31,7 +31,7 @@ func (b *banner) place(ctx context.Context) {
 	}
 	fmt.Fprintln(b.w)
 	fmt.Fprintf(b.w, "%s\n\n", profile(s))
-	line := func(label, text string) { fmt.Fprintf(b.w, "  %-8s %s\n", label, text) }
+	line := func(label, text string) { fmt.Fprintf(b.w, "  %-10s %s\n", label, text) }
 	line("public", "http://"+s.GetPublicAddress()+"  gRPC, gRPC-Web, Connect, HTTP/JSON")
 	line("admin", "http://"+s.GetAdminAddress()+"  /status, /metrics")
 	if peers := s.GetCluster().GetPeerAddress(); peers != "" {
@@ -41,10 +41,10 @@ func (b *banner) place(ctx context.Context) {
 	if s.GetDataDirectory() != "" {
 		line("data", s.GetDataDirectory())
 	}
-	line("promise", s.GetDurability())
+	line("durability", s.GetDurability())
 }
 
-// services says what is served, and what to try.
+// services prints what is served, and commands to try.
 func (b *banner) services(ctx context.Context) {
 	fmt.Fprint(b.w, "\nserves:\n")
 	t := tabwriter.NewWriter(b.w, 0, 0, 2, ' ', 0)
@@ -58,11 +58,11 @@ func (b *banner) services(ctx context.Context) {
 	}
 }
 
-// profile says who can do what to this process.
+// profile returns who can access this process.
 func profile(s *adminv1.StatusResponse) string {
 	for _, address := range []string{s.GetPublicAddress(), s.GetAdminAddress(), s.GetCluster().GetPeerAddress()} {
 		if address != "" && !isLoopback(address) {
-			return "WARNING: no authentication, plaintext: whoever reaches " + address + " can read and change everything"
+			return "WARNING: no authentication, plaintext: anyone who can reach " + address + " can read and change all data"
 		}
 	}
 	return "no authentication, plaintext, loopback only"

@@ -31,8 +31,8 @@ func call() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "call SERVICE/METHOD",
 		Short: "Call a method of the function, with JSON",
-		Long: `Call a method of the function with a JSON request and print its replies, one JSON document per line, and the token of the
-answer on standard error. A method whose input streams takes any number of documents, one after the other.`,
+		Long: `Call a method of the function with a JSON request. Replies are printed as one JSON document per line,
+the token of the answer on standard error. A method with streamed input takes any number of documents.`,
 		Example: `  millrace call shop.v1.CartService/AddItem -d '{"cart_id":"42","item_id":"apple","quantity":2}'
   echo '{"cart_id":"42"}' | millrace call shop.v1.CartService/GetCart -d -`,
 		Args: exactly(1, "the method to call, as in shop.v1.CartService/AddItem"),
@@ -45,7 +45,7 @@ answer on standard error. A method whose input streams takes any number of docum
 				data = string(content)
 			}
 			if cmd.Flags().Changed("id") && id == "" {
-				return usagef("--id is empty: give an id of its own for each command, such as a UUID, or leave it out")
+				return usagef("--id is empty: use a unique id for each command, such as a UUID, or leave it out")
 			}
 			md := metadata.MD{}
 			for _, h := range headers {
@@ -59,7 +59,7 @@ answer on standard error. A method whose input streams takes any number of docum
 				"millrace-command-id": id, "millrace-consistency": consistency, "millrace-min-token": atLeast, "millrace-max-staleness": maxStaleness,
 			} {
 				if value != "" {
-					md.Append(name, value) // beside one from -H, which must say the same
+					md.Append(name, value) // in addition to one from -H, which must be equal
 				}
 			}
 			return admin(cmd, timeout(cmd), func(ctx context.Context, a adminv1.AdminServiceClient) error {
@@ -74,22 +74,26 @@ answer on standard error. A method whose input streams takes any number of docum
 					}
 					address = c.Listen
 				}
-				return explain(invoke(metadata.NewOutgoingContext(ctx, md), cmd.OutOrStdout(), cmd.ErrOrStderr(), address, method, data), address)
+				return explain(invoke(metadata.NewOutgoingContext(ctx, md), cmd.OutOrStdout(), cmd.ErrOrStderr(), address,
+					method, data), address)
 			})
 		},
 	}
 	addClient(cmd)
 	cmd.Flags().StringVarP(&data, "data", "d", "{}", "request as JSON; - reads standard input")
-	cmd.Flags().StringVar(&id, "id", "", "command id, of an entity's command: the same one again gets the same answer, and nothing happens twice; what stored nothing (a read, a refusal) runs again")
-	cmd.Flags().StringVar(&consistency, "consistency", "", "of an answer that writes nothing: strong (default), eventual, bounded, at_least, local")
-	cmd.Flags().StringVar(&atLeast, "at-least", "", "token of an earlier answer that this one must include")
-	cmd.Flags().StringVar(&maxStaleness, "max-staleness", "", "how old an answer may be, as in 500ms")
-	cmd.Flags().StringVar(&address, "address", "", "public address of the process (default: that of the configuration here)")
+	cmd.Flags().StringVar(&id, "id", "",
+		"command id, to deduplicate retries: repeated with the same id, a command that stored something gets the same answer")
+	cmd.Flags().StringVar(&consistency, "consistency", "",
+		"consistency of a read: strong (default), eventual, bounded, at_least, local")
+	cmd.Flags().StringVar(&atLeast, "at-least", "", "token of an earlier answer; the read includes what that answer saw")
+	cmd.Flags().StringVar(&maxStaleness, "max-staleness", "", "longest staleness of a read, for example 500ms")
+	cmd.Flags().StringVar(&address, "address", "",
+		"public address (default: from millrace.yaml or MILLRACE_LISTEN)")
 	cmd.Flags().StringArrayVarP(&headers, "header", "H", nil, "metadata to send, as name: value")
 	return cmd
 }
 
-// findMethod asks what is served and looks the method up.
+// findMethod looks a method up in the descriptors of the running process.
 func findMethod(ctx context.Context, a adminv1.AdminServiceClient, name string) (protoreflect.MethodDescriptor, error) {
 	res, err := a.Descriptors(ctx, &adminv1.DescriptorsRequest{})
 	if err != nil {
@@ -118,13 +122,15 @@ func findMethod(ctx context.Context, a adminv1.AdminServiceClient, name string) 
 		for i := range sd.Methods().Len() {
 			names = append(names, string(sd.Methods().Get(i).Name()))
 		}
-		return nil, status.Errorf(codes.NotFound, "service %s has no method %s; it has %s", service, method, strings.Join(names, ", "))
+		return nil, status.Errorf(codes.NotFound, "service %s has no method %s; it has %s", service, method,
+			strings.Join(names, ", "))
 	}
 	return md, nil
 }
 
-// invoke makes the call and prints what comes.
-func invoke(ctx context.Context, stdout, stderr io.Writer, address string, method protoreflect.MethodDescriptor, data string) error {
+// invoke makes the call and prints the replies.
+func invoke(ctx context.Context, stdout, stderr io.Writer, address string, method protoreflect.MethodDescriptor,
+	data string) error {
 	requests, err := readRequests(method, data)
 	if err != nil {
 		return err
@@ -179,7 +185,7 @@ func answerToken(stream grpc.ClientStream) string {
 	return ""
 }
 
-// readRequests reads JSON documents, exactly one where the input does not stream.
+// readRequests reads JSON documents, exactly one unless the input streams.
 func readRequests(method protoreflect.MethodDescriptor, data string) ([]proto.Message, error) {
 	var requests []proto.Message
 	documents := json.NewDecoder(strings.NewReader(data))
@@ -197,17 +203,17 @@ func readRequests(method protoreflect.MethodDescriptor, data string) ([]proto.Me
 		requests = append(requests, msg)
 	}
 	if !method.IsStreamingClient() && len(requests) != 1 {
-		return nil, usagef("%s takes one request, %d were given", method.Name(), len(requests))
+		return nil, usagef("%s takes one request, got %d", method.Name(), len(requests))
 	}
 	return requests, nil
 }
 
-// plain is what protobuf's JSON decoder complains of. It varies its blanks on purpose, so that nobody compares the text.
+// plain returns the message of protobuf's JSON decoder, which varies its spaces at random.
 func plain(err error) string {
 	return strings.TrimPrefix(strings.ReplaceAll(err.Error(), "\u00a0", " "), "proto: ")
 }
 
-// printMessage prints a reply: in lines for a person, in one line for a program.
+// printMessage prints a reply: indented on a terminal, otherwise on one line.
 func printMessage(w io.Writer, msg proto.Message) error {
 	if !isTerminal(w) {
 		return printLine(w, msg)
@@ -217,7 +223,7 @@ func printMessage(w io.Writer, msg proto.Message) error {
 		return err
 	}
 	var lines bytes.Buffer
-	if err := json.Indent(&lines, b, "", "  "); err != nil { // protobuf's own white space is random on purpose
+	if err := json.Indent(&lines, b, "", "  "); err != nil { // protobuf's own white space is random
 		return err
 	}
 	_, err = fmt.Fprintf(w, "%s\n", lines.Bytes())

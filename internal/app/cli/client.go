@@ -19,21 +19,23 @@ const (
 	defaultTimeout = 30 * time.Second
 )
 
-// addClient gives a command the flags by which it finds a running process.
+// addClient adds the flags by which a command finds a running process.
 func addClient(cmd *cobra.Command) {
 	cmd.Flags().String("admin", "", "admin address (default: from millrace.yaml or MILLRACE_ADMIN)")
 	cmd.Flags().Duration("timeout", defaultTimeout, "request timeout; 0: none")
 	cmd.Flags().String("config", "", "configuration file; "+node.DefaultFile+" is read when it is there")
 }
 
-// dial connects to an address of a running process. Nothing is sent yet.
+// dial returns a connection to a running process. It sends nothing yet.
 func dial(address string) (*grpc.ClientConn, error) {
-	return grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithNoProxy(),
+	return grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithNoProxy(),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)))
 }
 
 // admin connects to the admin port and runs use with the command's timeout; 0 means none.
-func admin(cmd *cobra.Command, timeout time.Duration, use func(context.Context, adminv1.AdminServiceClient) error) error {
+func admin(cmd *cobra.Command, timeout time.Duration,
+	use func(context.Context, adminv1.AdminServiceClient) error) error {
 	c, err := clientConfig(cmd)
 	if err != nil {
 		return err
@@ -52,15 +54,15 @@ func admin(cmd *cobra.Command, timeout time.Duration, use func(context.Context, 
 	return explain(use(ctx, adminv1.NewAdminServiceClient(conn)), c.Admin)
 }
 
-// clientConfig is the configuration here, with the address that was given. The other flags of a client are not settings, even
-// where they have the name of one.
+// clientConfig returns the configuration, with the address from the flags. Other flags of a client
+// are not settings, even if they have the name of one.
 func clientConfig(cmd *cobra.Command) (*node.Config, error) {
 	given := map[string]string{}
 	if cmd.Flags().Changed("admin") {
 		given["admin"], _ = cmd.Flags().GetString("admin")
 	}
 	file, _ := cmd.Flags().GetString("config")
-	c, _, err := Program{App: node.DefaultApp}.load(given, file) // whose app it is, the process at that address knows
+	c, _, err := Program{App: node.DefaultApp}.load(given, file) // the process at that address knows its app
 	return c, err
 }
 

@@ -19,14 +19,14 @@ import (
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
 
-// watchEvery is how often a watched page is shown anew.
+// watchEvery is how often --watch repeats.
 const watchEvery = time.Second
 
 func addWatch(cmd *cobra.Command) {
-	cmd.Flags().BoolP("watch", "w", false, "show it again every second, until interrupted")
+	cmd.Flags().BoolP("watch", "w", false, "repeat every second until interrupted")
 }
 
-// watched runs a command that shows a page, once, or again and again with --watch.
+// watched runs a command that prints a page, once, or repeatedly with --watch.
 func watched(show func(cmd *cobra.Command, w io.Writer) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, _ []string) error {
 		out := cmd.OutOrStdout()
@@ -35,7 +35,7 @@ func watched(show func(cmd *cobra.Command, w io.Writer) error) func(*cobra.Comma
 		}
 		home := ""
 		if isTerminal(out) {
-			home = "\x1b[H\x1b[2J" // home, and nothing below
+			home = "\x1b[H\x1b[2J" // cursor home, clear the screen
 		}
 		ticks := time.NewTicker(watchEvery)
 		defer ticks.Stop()
@@ -46,7 +46,7 @@ func watched(show func(cmd *cobra.Command, w io.Writer) error) func(*cobra.Comma
 				return nil
 			}
 			if err != nil {
-				fmt.Fprintln(&page, message(err)) // it may come back
+				fmt.Fprintln(&page, message(err)) // it may be transient
 			}
 			if _, err := fmt.Fprint(out, home, page.String()); err != nil {
 				return err
@@ -60,14 +60,14 @@ func watched(show func(cmd *cobra.Command, w io.Writer) error) func(*cobra.Comma
 	}
 }
 
-// clusterGroup is what is about all workers of an app.
+// clusterGroup has the commands about all workers of an app.
 func clusterGroup() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "cluster", Short: "Look at all workers of the app", Args: exactly(0, "a command: status"),
+		Use: "cluster", Short: "Show the workers of the app", Args: exactly(0, "a command: status"),
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	status := &cobra.Command{
-		Use: "status", Short: "Show the workers of the app: what each owns and follows, how far behind it is, its last error",
+		Use: "status", Short: "Show the workers of the app: partitions owned and followed, lag, last error",
 		Args: exactly(0, "no arguments"), Example: "  millrace cluster status -w",
 		RunE: watched(func(cmd *cobra.Command, w io.Writer) error {
 			return withCluster(cmd, func(c *adminv1.ClusterResponse) error {
@@ -84,10 +84,10 @@ func clusterGroup() *cobra.Command {
 	return cmd
 }
 
-// partitionsCommand shows who has each partition.
+// partitionsCommand shows the owner and the standbys of each partition.
 func partitionsCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "partitions", Short: "Show who owns and follows each partition, in what state, how far behind",
+		Use: "partitions", Short: "Show the owner, standbys, state and lag of each partition",
 		Args: exactly(0, "no arguments"), Example: "  millrace partitions -w",
 		RunE: watched(func(cmd *cobra.Command, w io.Writer) error {
 			return withCluster(cmd, func(c *adminv1.ClusterResponse) error {
@@ -108,15 +108,15 @@ func partitionsCommand() *cobra.Command {
 	return cmd
 }
 
-// drainCommand has a worker give its partitions away.
+// drainCommand moves all partitions off a worker.
 func drainCommand() *cobra.Command {
 	var yes, last bool
 	cmd := &cobra.Command{
 		Use: "drain [WORKER]", Short: "Move all partitions off a worker before maintenance",
-		Long: `Have a worker hand its partitions to the others, in order: what is under way is finished, callers wait a moment and are
-refused nothing. The worker goes on serving by way of the others and owns nothing until it is started again. Without a name
-it is the worker at --admin. It is named and asked about first; where nobody can be asked, --yes says so. The last worker of an app is
-drained with --last only. A worker that gets SIGTERM does the same by itself.`,
+		Long: `Move all partitions off a worker before maintenance. In-flight calls finish; callers see a short pause and no
+errors. The worker then forwards calls to the others and owns no partitions until it is restarted. Without a name it
+is the worker at --admin. It asks for confirmation; without a terminal, --yes is required. The last worker of an app
+is drained only with --last. A worker that gets SIGTERM drains itself.`,
 		Args:    atMost(1, "at most one worker"),
 		Example: "  millrace drain w-1f3a9c02\n  millrace drain w-1f3a9c02 --yes",
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -138,18 +138,22 @@ drained with --last only. A worker that gets SIGTERM does the same by itself.`,
 				if _, err := a.Drain(ctx, r); err != nil {
 					return err
 				}
-				_, err := fmt.Fprintf(cmd.ErrOrStderr(), "%s is drained: owns nothing, sends commands on to others; stop it, or start it again to take partitions\n", r.GetWorker())
+				_, err := fmt.Fprintf(cmd.ErrOrStderr(),
+					"%s is drained: it owns no partitions and forwards calls; stop it, or restart it to take partitions again\n",
+					r.GetWorker())
 				return err
 			})
 		},
 	}
 	addClient(cmd)
-	cmd.Flags().BoolVar(&yes, "yes", false, "do it without asking")
-	cmd.Flags().BoolVar(&last, "last", false, "also when it is the last worker of the app: no worker owns its partitions then, and calls fail")
+	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask for confirmation")
+	cmd.Flags().BoolVar(&last, "last", false,
+		"drain it even if it is the last worker of the app: its partitions then have no owner, and calls fail")
 	return cmd
 }
 
-// planDrain names the worker in the request, if that does not, and returns what draining it means; "" where there is nothing to ask.
+// planDrain sets the worker in the request if it has none, and returns what will happen; "" if
+// there is nothing to confirm.
 func planDrain(ctx context.Context, a adminv1.AdminServiceClient, r *adminv1.DrainRequest) (string, error) {
 	c, err := a.Cluster(ctx, &adminv1.ClusterRequest{})
 	if err != nil {
@@ -161,7 +165,7 @@ func planDrain(ctx context.Context, a adminv1.AdminServiceClient, r *adminv1.Dra
 			return "", err
 		}
 		if r.Worker = page.GetWorker(); r.GetWorker() == "" {
-			return "", usagef("a gateway owns nothing: name the worker that is to hand its partitions over")
+			return "", usagef("a gateway owns no partitions: name the worker to drain")
 		}
 	}
 	var others []string
@@ -173,19 +177,20 @@ func planDrain(ctx context.Context, a adminv1.AdminServiceClient, r *adminv1.Dra
 	to := "to " + strings.Join(others, ", ")
 	switch {
 	case len(others) == 0 && !r.GetLast():
-		return "", nil // the worker refuses it, and says why
+		return "", nil // the worker refuses it with a reason
 	case len(others) == 0:
-		to = "to no worker, for it is the last one"
+		to = "to no worker: it is the last one"
 	}
-	return fmt.Sprintf("drain worker %s of app %s: %d of %d partitions go %s", r.GetWorker(), c.GetApp(), owns(c, r.GetWorker()), len(c.GetPartitions()), to), nil
+	return fmt.Sprintf("drain worker %s of app %s: %d of %d partitions go %s", r.GetWorker(), c.GetApp(),
+		owns(c, r.GetWorker()), len(c.GetPartitions()), to), nil
 }
 
-// confirm asks whether to do what is planned. Where nobody can be asked, that is not done.
+// confirm asks the user to confirm a plan. Without a terminal it is refused.
 func confirm(cmd *cobra.Command, plan string) error {
 	if !isTerminal(cmd.OutOrStdout()) {
-		return usagef("this would %s: say --yes to do it", plan)
+		return usagef("this would %s: confirm with --yes", plan)
 	}
-	fmt.Fprintf(cmd.OutOrStdout(), "%s\nit takes none until it is started again; do it? [y/N] ", plan)
+	fmt.Fprintf(cmd.OutOrStdout(), "%s\nit takes none until it is restarted; continue? [y/N] ", plan)
 	answer, err := bufio.NewReader(io.LimitReader(cmd.InOrStdin(), maxAnswer)).ReadString('\n')
 	if err != nil && !errors.Is(err, io.EOF) {
 		return err
@@ -194,11 +199,11 @@ func confirm(cmd *cobra.Command, plan string) error {
 	case "y", "yes":
 		return nil
 	default:
-		return errors.New("nothing was done")
+		return errors.New("cancelled: nothing was changed")
 	}
 }
 
-// maxAnswer bounds what is read for a yes or a no.
+// maxAnswer bounds the answer that is read.
 const maxAnswer = 64
 
 func withCluster(cmd *cobra.Command, use func(*adminv1.ClusterResponse) error) error {
@@ -211,21 +216,21 @@ func withCluster(cmd *cobra.Command, use func(*adminv1.ClusterResponse) error) e
 	})
 }
 
-// describeCluster is a process's side towards the workers of its app, in a line.
+// describeCluster returns one line about a process's connections to the workers of its app.
 func describeCluster(c *adminv1.ClusterStatus) string {
 	text := fmt.Sprintf("%d workers", c.GetMembers())
 	if c.GetPeerAddress() != "" {
 		text += ", reached at " + c.GetPeerAddress()
 	}
-	text += fmt.Sprintf(", %d commands forwarded, %d tried again", c.GetForwardedCommands(), c.GetRetriedCommands())
+	text += fmt.Sprintf(", %d commands forwarded, %d retried", c.GetForwardedCommands(), c.GetRetriedCommands())
 	if n := c.GetEvictedWorkers(); n > 0 {
 		text += fmt.Sprintf(", %d dead workers evicted", n)
 	}
 	switch {
 	case c.GetDrained():
-		text += ", DRAINED: owns nothing, sends commands on to others"
+		text += ", DRAINED: owns no partitions, forwards calls"
 	case c.GetDraining():
-		text += ", DRAINING: its partitions go to others"
+		text += ", DRAINING: its partitions are moving to other workers"
 	}
 	return text
 }
@@ -237,7 +242,8 @@ func printCluster(w io.Writer, c *adminv1.ClusterResponse) error {
 			moving++
 		}
 	}
-	fmt.Fprintf(w, "app %s: %d workers, %d partitions, %d being moved\n", c.GetApp(), len(c.GetMembers()), len(c.GetPartitions()), moving)
+	fmt.Fprintf(w, "app %s: %d workers, %d partitions, %d moving\n", c.GetApp(), len(c.GetMembers()),
+		len(c.GetPartitions()), moving)
 	printVersions(w, c)
 	fmt.Fprintln(w)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
@@ -245,7 +251,8 @@ func printCluster(w io.Writer, c *adminv1.ClusterResponse) error {
 	for _, m := range c.GetMembers() {
 		s := m.GetStatus()
 		if s == nil {
-			fmt.Fprintf(t, "%s\t%s\t\t%s\tNOT REACHED\t%d\t\t\t\t\t\t%s\n", m.GetName(), m.GetAddress(), servesOf(m), owns(c, m.GetName()), m.GetError())
+			fmt.Fprintf(t, "%s\t%s\t\t%s\tNOT REACHED\t%d\t\t\t\t\t\t%s\n", m.GetName(), m.GetAddress(), servesOf(m),
+				owns(c, m.GetName()), m.GetError())
 			continue
 		}
 		var follows, lag, waiting int64
@@ -256,7 +263,7 @@ func printCluster(w io.Writer, c *adminv1.ClusterResponse) error {
 			}
 			lag, waiting = max(lag, p.GetLagRecords()), waiting+p.GetWaitingCommands()
 			if text := lastError(p.GetLastErrorTime(), p.GetLastError()); text > last {
-				last = text // they begin with their time
+				last = text // errors begin with their time
 			}
 		}
 		state := "ready"
@@ -266,13 +273,14 @@ func printCluster(w io.Writer, c *adminv1.ClusterResponse) error {
 		if n := len(s.GetWarnings()); n > 0 {
 			state += fmt.Sprintf(", warnings: %d", n)
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\t%s\t%s\n", m.GetName(), m.GetAddress(), cmp.Or(m.GetPublicAddress(), s.GetPublicAddress()), servesOf(m), state, owns(c, m.GetName()),
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\t%s\t%s\n", m.GetName(), m.GetAddress(),
+			cmp.Or(m.GetPublicAddress(), s.GetPublicAddress()), servesOf(m), state, owns(c, m.GetName()),
 			follows, lag, waiting, s.GetCluster().GetForwardedCommands(), ago(s.GetStarted()), last)
 	}
 	return t.Flush()
 }
 
-// printVersions says what the workers do not serve alike.
+// printVersions prints the services and methods that only some workers serve.
 func printVersions(w io.Writer, c *adminv1.ClusterResponse) {
 	if c.GetVersions() < 2 {
 		return
@@ -283,11 +291,12 @@ func printVersions(w io.Writer, c *adminv1.ClusterResponse) {
 		if p.GetMethod() != "" {
 			what += "/" + p.GetMethod()
 		}
-		fmt.Fprintf(w, "  %d of %d workers serve %s; not %s\n", p.GetWorkers(), p.GetOfWorkers(), what, strings.Join(p.GetMissing(), ", "))
+		fmt.Fprintf(w, "  %d of %d workers serve %s; not %s\n", p.GetWorkers(), p.GetOfWorkers(), what,
+			strings.Join(p.GetMissing(), ", "))
 	}
 }
 
-// servesOf is the hash of what a worker serves, as short as it is told apart.
+// servesOf returns a prefix of the hash of what a worker serves.
 func servesOf(m *adminv1.Member) string {
 	const enough = 8
 	return cmp.Or(m.GetServes()[:min(len(m.GetServes()), enough)], "-")
@@ -303,11 +312,11 @@ func owns(c *adminv1.ClusterResponse, worker string) int {
 	return n
 }
 
-// placement is a partition as its owner and those who follow it see it.
+// placement is a partition as seen by its owner and followers.
 type placement struct {
 	*adminv1.Placement
 	owner *adminv1.PartitionStatus
-	// lags are those of the standbys, in their order; -1 where one could not be asked.
+	// lags are those of the standbys, in their order; -1 if one could not be reached.
 	lags []int64
 }
 
@@ -341,7 +350,8 @@ func placements(c *adminv1.ClusterResponse) []placement {
 
 func (p placement) json() string {
 	return fmt.Sprintf(`{"partition":%d,"owner":%q,"state":%q,"epoch":%d,"nextOffset":"%d","standbys":[%s]}`,
-		p.GetPartition(), p.GetOwner(), p.owner.GetState(), p.owner.GetEpoch(), p.owner.GetNextOffset(), strings.Join(p.standbys(`{"worker":%q,"lagRecords":%d}`), ","))
+		p.GetPartition(), p.GetOwner(), p.owner.GetState(), p.owner.GetEpoch(), p.owner.GetNextOffset(),
+		strings.Join(p.standbys(`{"worker":%q,"lagRecords":%d}`), ","))
 }
 
 func (p placement) standbys(format string) []string {
@@ -360,7 +370,8 @@ func printPlacements(w io.Writer, all []placement) error {
 		if owner == "" {
 			owner, state = "-", "moving"
 		}
-		fmt.Fprintf(t, "%d\t%s\t%s\t%d\t%s\t%s\t%s\n", p.GetPartition(), owner, state, p.owner.GetEpoch(), strconv.FormatInt(p.owner.GetNextOffset(), 10),
+		fmt.Fprintf(t, "%d\t%s\t%s\t%d\t%s\t%s\t%s\n", p.GetPartition(), owner, state, p.owner.GetEpoch(),
+			strconv.FormatInt(p.owner.GetNextOffset(), 10),
 			strings.Join(p.standbys("%s (%d)"), ", "), lastError(p.owner.GetLastErrorTime(), p.owner.GetLastError()))
 	}
 	return t.Flush()

@@ -13,7 +13,7 @@ import (
 	"github.com/millrace-io/millrace/internal/app/node"
 )
 
-// Exit codes. They are stable: scripts count on them.
+// Exit codes. They are stable: scripts rely on them.
 const (
 	exitOK           = 0
 	exitError        = 1
@@ -24,7 +24,7 @@ const (
 	exitDifferences  = 6
 )
 
-// errDifferences: what was compared is not the same.
+// errDifferences: the comparison found differences.
 var errDifferences = errors.New("differences were found")
 
 // usageError is a mistake in the command line or in the configuration.
@@ -34,7 +34,7 @@ func (e usageError) Unwrap() error { return e.error }
 
 func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
 
-// exactly wants so many arguments; what says which.
+// exactly checks that there are n arguments; what describes them.
 func exactly(n int, what string) cobra.PositionalArgs {
 	return func(_ *cobra.Command, args []string) error {
 		switch {
@@ -58,14 +58,15 @@ func atMost(n int, what string) cobra.PositionalArgs {
 	}
 }
 
-// unreachableError says that nobody listens at an address.
+// unreachableError: no process listens at an address.
 type unreachableError struct{ address, why string }
 
 func (e *unreachableError) Error() string {
-	return fmt.Sprintf("no millrace answers at %s: start one with `millrace dev`, or name its address (%s)", e.address, e.why)
+	return fmt.Sprintf("cannot connect to %s: is millrace running there? start it with `millrace dev`, or set the address (%s)", e.address,
+		e.why)
 }
 
-// explain turns what gRPC says about an address at which nobody listens into what to do about it.
+// explain converts gRPC's error for an address without a listener to an unreachableError.
 func explain(err error, address string) error {
 	s, isStatus := status.FromError(err)
 	if isStatus && s.Code() == codes.Unavailable && strings.Contains(s.Message(), "Error while dialing") {
@@ -75,7 +76,7 @@ func explain(err error, address string) error {
 	return err
 }
 
-// message is an error as a person should see it: without gRPC's decoration, with the code by its name.
+// message returns an error as text for people: without gRPC's prefix, with the name of the code.
 func message(err error) string {
 	type rpcError interface {
 		error
@@ -87,7 +88,7 @@ func message(err error) string {
 	return err.Error()
 }
 
-// codeName is a gRPC code as its documentation writes it: FAILED_PRECONDITION.
+// codeName returns the name of a gRPC code as in its documentation: FAILED_PRECONDITION.
 func codeName(c codes.Code) string {
 	var b strings.Builder
 	for i, r := range c.String() {

@@ -25,7 +25,7 @@ func entityArg(arg string) (typ, id string, err error) {
 // get shows one entity.
 func get() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "get TYPE/ID", Short: "Show what is stored of an entity", Example: "  millrace get cart/42",
+		Use: "get TYPE/ID", Short: "Show the stored state of an entity", Example: "  millrace get cart/42",
 		Args: exactly(1, "an entity, as in cart/42"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			typ, id, err := entityArg(args[0])
@@ -71,8 +71,9 @@ func printEntity(w io.Writer, res *adminv1.GetEntityResponse) error {
 func history() *cobra.Command {
 	var limit int64
 	cmd := &cobra.Command{
-		Use: "history TYPE/ID", Short: "List everything that happened to an entity, oldest first", Example: "  millrace history cart/42",
-		Args: exactly(1, "an entity, as in cart/42"),
+		Use: "history TYPE/ID", Short: "List the records of an entity, oldest first",
+		Example: "  millrace history cart/42",
+		Args:    exactly(1, "an entity, as in cart/42"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			typ, id, err := entityArg(args[0])
 			if err != nil {
@@ -90,7 +91,8 @@ func history() *cobra.Command {
 				t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 				fmt.Fprintln(t, "SEQ\tOFFSET\tTIME\tKIND\tCONTENT\tCOMMAND ID")
 				err = drain(stream.Recv, func(r *adminv1.HistoryResponse) error {
-					_, err := fmt.Fprintf(t, "%d\t%d:%d\t%s\t%s\t%s\t%s\n", r.GetSequence(), r.GetPartition(), r.GetOffset(), when(r.GetTime()), r.GetKind(), show(r.GetContent())+note(r.GetNote()), r.GetCommandId())
+					_, err := fmt.Fprintf(t, "%d\t%d:%d\t%s\t%s\t%s\t%s\n", r.GetSequence(), r.GetPartition(), r.GetOffset(),
+						when(r.GetTime()), r.GetKind(), show(r.GetContent())+note(r.GetNote()), r.GetCommandId())
 					return err
 				})
 				return errors.Join(err, t.Flush())
@@ -102,7 +104,7 @@ func history() *cobra.Command {
 	return cmd
 }
 
-// note sets what is said beside a record apart from its content.
+// note formats the note of a record, to follow its content.
 func note(text string) string {
 	if text == "" {
 		return ""
@@ -110,7 +112,7 @@ func note(text string) string {
 	return "  " + text
 }
 
-// drain takes everything that a stream sends.
+// drain calls take for every message of a stream.
 func drain[T any](recv func() (T, error), take func(T) error) error {
 	for {
 		msg, err := recv()
@@ -129,7 +131,7 @@ func drain[T any](recv func() (T, error), take func(T) error) error {
 // logGroup holds the commands about the journal.
 func (p Program) logGroup() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "log", Short: "Look at the journal",
+		Use: "log", Short: "Read and verify the journal",
 		Args: exactly(0, "a command about the journal, as in `log tail`"),
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
@@ -142,9 +144,9 @@ func tail() *cobra.Command {
 	var beginning, noFollow bool
 	var partition int32
 	cmd := &cobra.Command{
-		Use: "tail", Short: "Print the journal's records as they come", Args: exactly(0, "no arguments"),
-		Long: `Print the journal's records as they come, claims and barriers included. Records that do not count (written by a former
-owner) are marked stale.`,
+		Use: "tail", Short: "Print the records of the journal as they are appended", Args: exactly(0, "no arguments"),
+		Long: `Print the records of the journal as they are appended, claims and barriers included. Records without effect,
+which a former owner has written, are marked stale.`,
 		Example: "  millrace log tail\n  millrace log tail --entity cart/42 --from-start --no-follow",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if cmd.Flags().Changed("partition") {
@@ -168,7 +170,7 @@ owner) are marked stale.`,
 					return printRecord(w, res)
 				})
 				if cmd.Context().Err() != nil {
-					return nil //nolint:nilerr // the reader has seen enough
+					return nil //nolint:nilerr // the reader of the pipe is gone
 				}
 				return err
 			})
@@ -189,6 +191,7 @@ func printRecord(w io.Writer, r *adminv1.TailResponse) error {
 	if r.GetStale() {
 		mark = " STALE"
 	}
-	_, err := fmt.Fprintf(w, "%s  %3d:%-8d %-9s %-24s e%d%s  %s%s\n", when(r.GetTime()), r.GetPartition(), r.GetOffset(), r.GetKind(), r.GetEntity(), r.GetEpoch(), mark, show(r.GetContent()), r.GetNote())
+	_, err := fmt.Fprintf(w, "%s  %3d:%-8d %-9s %-24s e%d%s  %s%s\n", when(r.GetTime()), r.GetPartition(),
+		r.GetOffset(), r.GetKind(), r.GetEntity(), r.GetEpoch(), mark, show(r.GetContent()), r.GetNote())
 	return err
 }

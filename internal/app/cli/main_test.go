@@ -30,10 +30,11 @@ func TestMain(m *testing.M) {
 	leaktest.Main(m)
 }
 
-// patience is how long anything may take on a busy machine.
+// patience is how long a test waits, on a busy machine.
 const patience = 30 * time.Second
 
-// screen is an output that a test can read while somebody writes, and that may say that it is a terminal.
+// screen is an output that a test can read while it is written, and that may pretend to be a
+// terminal.
 type screen struct {
 	terminal bool
 
@@ -46,7 +47,7 @@ func newScreen(terminal bool) *screen {
 	return &screen{terminal: terminal, changed: make(chan struct{})}
 }
 
-// IsTerminal says what the test wants.
+// IsTerminal returns what the test has set.
 func (s *screen) IsTerminal() bool { return s.terminal }
 
 // Write keeps what is written.
@@ -121,7 +122,7 @@ func tool(t *testing.T) Program {
 	return Program{Name: "millrace", Examples: function(t, cart.Service, counter.Service, pricing.Service)}
 }
 
-// serving is a command line that serves until it is told to stop.
+// serving is a command line that serves until it is stopped.
 type serving struct {
 	stdout, stderr *screen
 	interrupt      context.CancelFunc
@@ -136,11 +137,12 @@ func (p Program) serveIn(t *testing.T, args ...string) *serving {
 	}
 	ctx, interrupt := context.WithCancel(context.WithoutCancel(t.Context()))
 	s := &serving{stdout: newScreen(true), stderr: newScreen(true), interrupt: interrupt, code: make(chan int, 1)}
-	at := min(1, len(args)) // behind the command: what the test gives counts more
+	at := min(1, len(args)) // after the command, so that flags of the test take precedence
 	if at > 0 && strings.HasPrefix(args[0], "-") {
 		at = 0
 	}
-	args = slices.Insert(slices.Clone(args), at, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--peer", "127.0.0.1:0")
+	args = slices.Insert(slices.Clone(args), at, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--peer",
+		"127.0.0.1:0")
 	go func() { s.code <- p.Run(ctx, args, strings.NewReader(""), s.stdout, s.stderr) }() // ends with ctx; stop receives
 	t.Cleanup(func() { interrupt() })
 	return s

@@ -17,7 +17,7 @@ import (
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
 
-// isTerminal says whether a person reads w: whether it is a terminal, or says that it is one.
+// isTerminal reports whether w is a terminal, or says that it is one.
 func isTerminal(w io.Writer) bool {
 	switch w := w.(type) {
 	case interface{ IsTerminal() bool }:
@@ -29,7 +29,7 @@ func isTerminal(w io.Writer) bool {
 	}
 }
 
-// compact takes the white space out of JSON; protobuf's own is random on purpose.
+// compact removes white space from JSON; protobuf's own is random.
 func compact(b []byte) ([]byte, error) {
 	var out bytes.Buffer
 	err := json.Compact(&out, b)
@@ -49,7 +49,7 @@ func printLine(w io.Writer, msg proto.Message) error {
 	return err
 }
 
-// show is a stored message in a table: its type's short name and its content.
+// show returns a stored message for a table: its type's short name and its content.
 func show(c *adminv1.Content) string {
 	if c == nil {
 		return ""

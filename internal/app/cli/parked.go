@@ -17,20 +17,20 @@ import (
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
 
-// parked lists effects that could not be delivered, and resolves them.
+// parked lists undeliverable effects and resolves them.
 func parked() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "parked", Short: "List, retry or discard undeliverable effects (dead letters)", Args: exactly(0, "no arguments"),
-		Long: `List the effects that could not be delivered: their target does not exist, or its function fails on them again and
-again. A timer whose command fails like that becomes such an effect of its entity on itself. Nothing is dropped by itself, and
-what is parked holds up nothing else. PARTITION:OFFSET names an effect.
+		Long: `List the effects that could not be delivered, because their target does not exist or its function keeps failing.
+A timer whose command keeps failing becomes an effect of its entity on itself. Parked effects are kept until they are
+resolved, and do not block others. PARTITION:OFFSET names an effect.
 
-With --refused, list the effects that their targets refused, and that did not say what is to happen then: the newest 1000 of each
-partition are kept. To replay one sends its message as a new effect.`,
+With --refused, list the effects that their targets refused, if their senders do not handle refusals: the newest 1000
+of each partition are kept. Replaying one sends its message as a new effect.`,
 		Example: "  millrace parked\n  millrace parked --refused\n  millrace parked --service shop.v1.Wallet\n  millrace parked replay 3:1207\n  millrace parked drop --service shop.v1.Wallet --all",
 	}
 	filter := addParkedFilter(cmd)
-	limit := cmd.Flags().Int("limit", 0, "show at most this many; 0: all")
+	limit := cmd.Flags().Int("limit", 0, "maximum number of effects; 0: unlimited")
 	refused := addRefused(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		return admin(cmd, timeout(cmd), func(ctx context.Context, a adminv1.AdminServiceClient) error {
@@ -38,26 +38,29 @@ partition are kept. To replay one sends its message as a new effect.`,
 		})
 	}
 	addClient(cmd)
-	cmd.AddCommand(resolve("replay", "Send parked effects again", "sent again", false), resolve("drop", "Drop parked effects for good", "dropped", true))
+	cmd.AddCommand(resolve("replay", "Send parked effects again", "sent again", false),
+		resolve("drop", "Discard parked effects", "dropped", true))
 	return cmd
 }
 
-// addParkedFilter adds the flags that choose parked effects.
+// addParkedFilter adds the flags that select parked effects.
 func addParkedFilter(cmd *cobra.Command) *adminv1.ParkedFilter {
 	f := &adminv1.ParkedFilter{}
-	cmd.Flags().StringVar(&f.Service, "service", "", "only effects on this service, by its full name")
+	cmd.Flags().StringVar(&f.Service, "service", "", "only effects on this service (full name)")
 	cmd.Flags().StringVar(&f.Method, "method", "", "only effects on methods of this name")
 	cmd.Flags().StringVar(&f.Error, "error", "", "only effects whose error contains this text")
 	return f
 }
 
-// addRefused adds the flag that stands for refused effects.
+// addRefused adds the flag for refused effects.
 func addRefused(cmd *cobra.Command) *bool {
-	return cmd.Flags().Bool("refused", false, "the effects that their targets refused, instead of those that could not be delivered")
+	return cmd.Flags().Bool("refused", false,
+		"effects that were refused by their targets, instead of undeliverable ones")
 }
 
-// listParked shows parked effects, or refused ones, a page after the other.
-func listParked(ctx context.Context, w io.Writer, a adminv1.AdminServiceClient, filter *adminv1.ParkedFilter, limit int, refused bool) error {
+// listParked shows parked effects, or refused ones, page by page.
+func listParked(ctx context.Context, w io.Writer, a adminv1.AdminServiceClient, filter *adminv1.ParkedFilter,
+	limit int, refused bool) error {
 	const page = 1000
 	var (
 		shown       int
@@ -92,7 +95,7 @@ func listParked(ctx context.Context, w io.Writer, a adminv1.AdminServiceClient, 
 		hint = fmt.Sprintf("%d effects were refused by their targets: millrace parked --refused\n", kept)
 	}
 	if total == 0 {
-		_, err := fmt.Fprintf(w, "no effect is %s\n%s", what, hint)
+		_, err := fmt.Fprintf(w, "no %s effects\n%s", what, hint)
 		return err
 	}
 	_, err := fmt.Fprintf(w, "%d of %d %s effects\n%s", shown, total, what, hint)
@@ -103,12 +106,13 @@ func printParked(w io.Writer, effects []*adminv1.ParkedEffect) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "EFFECT\tFROM\tTO\tPAYLOAD\tATTEMPTS\tERROR")
 	for _, e := range effects {
-		fmt.Fprintf(t, "%d:%d\t%s\t%s/%s\t%s\t%d\t%s\n", e.GetPartition(), e.GetOffset(), e.GetFrom(), e.GetService(), e.GetMethod(), show(e.GetPayload()), e.GetAttempts(), parkedError(e))
+		fmt.Fprintf(t, "%d:%d\t%s\t%s/%s\t%s\t%d\t%s\n", e.GetPartition(), e.GetOffset(), e.GetFrom(), e.GetService(),
+			e.GetMethod(), show(e.GetPayload()), e.GetAttempts(), parkedError(e))
 	}
 	return t.Flush()
 }
 
-// parkedError says why an effect is parked, and of which timer it is the command.
+// parkedError returns why an effect is parked, and the timer whose command it is.
 func parkedError(e *adminv1.ParkedEffect) string {
 	if e.GetTimer() == "" {
 		return e.GetError()
@@ -119,11 +123,11 @@ func parkedError(e *adminv1.ParkedEffect) string {
 func resolve(use, short, done string, drop bool) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: use + " [PARTITION:OFFSET]", Short: short,
-		Long: short + `: the one that PARTITION:OFFSET names, or with --all those that the other flags choose. It may be
-repeated: what is resolved already is left alone. With --refused it is about effects that their targets refused.`,
+		Long: short + `: the one named by PARTITION:OFFSET, or with --all those selected by the other flags. It may be repeated:
+resolved effects are skipped. With --refused it is for effects that were refused by their targets.`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 1 {
-				return usagef("one effect at a time, as in 3:1207, or --all")
+				return usagef("expected one effect, as in 3:1207, or --all")
 			}
 			return nil
 		},
@@ -131,14 +135,14 @@ repeated: what is resolved already is left alone. With --refused it is about eff
 	}
 	filter := addParkedFilter(cmd)
 	refused := addRefused(cmd)
-	all := cmd.Flags().Bool("all", false, "all parked effects that --service, --method and --error choose")
+	all := cmd.Flags().Bool("all", false, "all parked effects selected by --service, --method and --error")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		filtered := filter.GetService()+filter.GetMethod()+filter.GetError() != ""
 		switch {
 		case len(args) == 1 && (*all || filtered):
-			return usagef("name an effect, or choose some with --all: not both")
+			return usagef("name an effect or use --all, not both")
 		case len(args) == 0 && !*all:
-			return usagef("name an effect, as in 3:1207, or say --all, with --service, --method or --error for a part of them")
+			return usagef("name an effect, as in 3:1207, or use --all, which --service, --method and --error restrict")
 		case *all:
 			return admin(cmd, timeout(cmd), func(ctx context.Context, a adminv1.AdminServiceClient) error {
 				if *refused {
@@ -161,9 +165,10 @@ repeated: what is resolved already is left alone. With --refused it is about eff
 	return cmd
 }
 
-// resolveAll resolves what a filter chooses, a page after the other, and says how many that were, also
-// when it is cut off.
-func resolveAll(ctx context.Context, w io.Writer, a adminv1.AdminServiceClient, filter *adminv1.ParkedFilter, drop bool, done string) error {
+// resolveAll resolves the effects selected by a filter, page by page, and prints their number, also
+// after an error.
+func resolveAll(ctx context.Context, w io.Writer, a adminv1.AdminServiceClient, filter *adminv1.ParkedFilter,
+	drop bool, done string) error {
 	n := int64(0)
 	for token := ""; ; {
 		res, err := a.ResolveParked(ctx, &adminv1.ResolveParkedRequest{Filter: filter, Drop: drop, PageToken: token})
@@ -175,9 +180,10 @@ func resolveAll(ctx context.Context, w io.Writer, a adminv1.AdminServiceClient, 
 	}
 }
 
-// resolveRefused resolves the refused effects that a filter chooses, as they are listed at the beginning: one that is sent again may
-// be refused again, and is then another one.
-func resolveRefused(ctx context.Context, w io.Writer, a adminv1.AdminServiceClient, filter *adminv1.ParkedFilter, drop bool, done string) error {
+// resolveRefused resolves the refused effects selected by a filter, as listed at the start: one
+// that is sent again and refused again is a new one.
+func resolveRefused(ctx context.Context, w io.Writer, a adminv1.AdminServiceClient, filter *adminv1.ParkedFilter,
+	drop bool, done string) error {
 	var chosen []*adminv1.ParkedEffect
 	for token := ""; ; {
 		res, err := a.ListParked(ctx, &adminv1.ListParkedRequest{Refused: true, Filter: filter, PageToken: token})
@@ -191,7 +197,9 @@ func resolveRefused(ctx context.Context, w io.Writer, a adminv1.AdminServiceClie
 	}
 	n := 0
 	for _, e := range chosen {
-		_, err := a.ResolveParked(ctx, &adminv1.ResolveParkedRequest{Partition: e.GetPartition(), Offset: e.GetOffset(), Drop: drop, Refused: true})
+		_, err := a.ResolveParked(ctx, &adminv1.ResolveParkedRequest{
+			Partition: e.GetPartition(), Offset: e.GetOffset(), Drop: drop, Refused: true,
+		})
 		if status.Code(err) == codes.NotFound {
 			continue // resolved meanwhile
 		}
@@ -211,7 +219,7 @@ func effectArg(arg string) (*adminv1.ResolveParkedRequest, error) {
 	partition, err := strconv.ParseInt(first, 10, 32)
 	offset, err2 := strconv.ParseInt(second, 10, 64)
 	if err != nil || err2 != nil || partition < 0 || offset < 0 {
-		return nil, usagef("%q does not name an effect: write it as partition:offset, as `millrace parked` lists it", arg)
+		return nil, usagef("%q does not name an effect: write partition:offset, as listed by `millrace parked`", arg)
 	}
 	return &adminv1.ResolveParkedRequest{Partition: int32(partition), Offset: offset}, nil
 }

@@ -18,25 +18,25 @@ import (
 	"github.com/millrace-io/millrace/internal/app/node"
 )
 
-// Program is what a binary is made of.
+// Program describes a millrace binary.
 type Program struct {
 	// Local is the function that the binary hosts in process; nil for millrace itself.
 	Local node.Local
 	// Examples is hosted by `dev` when there is neither Local nor a command.
 	Examples node.Local
-	// Default is the command that runs when none is named; empty: the help.
+	// Default is the command that runs if none is named; empty: the help.
 	Default string
-	// App is the name of the app, unless a setting says another; empty: the program has none.
+	// App is the default name of the app; empty: none.
 	App string
-	// Name is what the help calls the program; empty: the name under which it was started.
+	// Name is the name of the program in its help; empty: the name under which it was started.
 	Name string
 
-	// insisted is closed when the user does not want to wait for an end in order.
+	// insisted is closed when the user forces the shutdown.
 	insisted <-chan struct{}
 }
 
-// Main runs the program with the process's arguments and ends the process. The first SIGINT or SIGTERM asks for an end in
-// order, the second for one at once.
+// Main runs the program with the process's arguments and ends the process. The first SIGINT or
+// SIGTERM starts a graceful shutdown, the second forces it.
 func Main(p Program) {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
@@ -47,8 +47,8 @@ func Main(p Program) {
 	os.Exit(code)
 }
 
-// notifySignals returns a context that ends with the first signal, a channel that is closed with the second, and a function that
-// gives both up.
+// notifySignals returns a context that ends with the first signal, a channel that is closed by the
+// second, and a function that releases both.
 func notifySignals(signals <-chan os.Signal) (context.Context, <-chan struct{}, func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	insisted, released, ended := make(chan struct{}), make(chan struct{}), make(chan struct{})
@@ -93,7 +93,8 @@ func (p Program) Run(ctx context.Context, args []string, stdin io.Reader, stdout
 	return exitCode(err)
 }
 
-// isRootFlag says whether an argument is for the program as a whole, not for its default command.
+// isRootFlag reports whether an argument is for the program as a whole, not for its default
+// command.
 func isRootFlag(arg string) bool {
 	return slices.Contains([]string{"-h", "--help", "-v", "--version"}, arg)
 }
@@ -102,18 +103,19 @@ func (p Program) root() *cobra.Command {
 	root := &cobra.Command{
 		Use:           cmp.Or(p.Name, filepath.Base(os.Args[0])),
 		Short:         "Stateful services as easy as functions",
-		Long:          "millrace runs stateful services on an event log: functions over entities, durable before anyone is answered.",
+		Long:          "Durable, stateful services on an event log: every change is persisted before the caller gets a response.",
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Version:       Version(),
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(p.dev(), p.run(), p.gateway(), call(), get(), history(), p.logGroup(), parked(), repairCommand(), statusCommand(), clusterGroup(),
+	root.AddCommand(p.dev(), p.run(), p.gateway(), call(), get(), history(), p.logGroup(), parked(), repairCommand(),
+		statusCommand(), clusterGroup(),
 		partitionsCommand(), drainCommand(), p.config(), version())
 	return root
 }
 
-// version prints what is running.
+// version prints the version.
 func version() *cobra.Command {
 	return &cobra.Command{
 		Use: "version", Short: "Print the version", Args: exactly(0, "no arguments"),
@@ -124,7 +126,7 @@ func version() *cobra.Command {
 	}
 }
 
-// release is the version of this source; "dev" stands between releases.
+// release is the version of this source; it ends in "dev" between releases.
 const release = "0.1.0-dev"
 
 // Version returns the release and the commit that it was built from, when that is known.
@@ -141,14 +143,13 @@ func Version() string {
 	return release
 }
 
-// invocation is how the reader of the banner can call this program again.
+// invocation returns the command line prefix that runs this program again.
 func invocation() string {
 	info, _ := debug.ReadBuildInfo()
 	return invocationOf(os.Args[0], info)
 }
 
-// invocationOf tells a program that `go run` built, into a directory of the build cache, from one that lies somewhere. info
-// may be nil.
+// invocationOf recognizes a program that `go run` has built in the build cache. info may be nil.
 func invocationOf(program string, info *debug.BuildInfo) string {
 	if info != nil && info.Main.Path != "" && strings.Contains(filepath.ToSlash(program), "/go-build") {
 		if below, inside := strings.CutPrefix(info.Path, info.Main.Path); inside {

@@ -11,20 +11,21 @@ import (
 	"github.com/millrace-io/millrace/internal/app/node"
 )
 
-// progress shows how far a rebuild is: a bar on a terminal, a line every few seconds elsewhere. Short catch-ups are silent.
+// progress shows the progress of a rebuild: a bar on a terminal, otherwise a line every few
+// seconds. Short catch-ups are silent.
 type progress struct {
 	mu       sync.Mutex
 	terminal io.Writer
 	logger   *slog.Logger
 	bar      *progressbar.ProgressBar
 	seen     map[uint16]node.Progress
-	told     time.Time
+	printed  time.Time
 }
 
-const tellEvery = 3 * time.Second
+const printEvery = 3 * time.Second
 
 func newProgress(w io.Writer, logger *slog.Logger) *progress {
-	p := &progress{logger: logger, seen: map[uint16]node.Progress{}, told: time.Now()}
+	p := &progress{logger: logger, seen: map[uint16]node.Progress{}, printed: time.Now()}
 	if isTerminal(w) {
 		p.terminal = w
 	}
@@ -45,20 +46,22 @@ func (p *progress) report(r node.Progress) {
 	}
 	if p.terminal != nil {
 		if p.bar == nil {
-			p.bar = progressbar.NewOptions64(all, progressbar.OptionSetWriter(p.terminal), progressbar.OptionSetDescription("rebuilding from the log"),
-				progressbar.OptionShowIts(), progressbar.OptionSetItsString("records"), progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionClearOnFinish())
+			p.bar = progressbar.NewOptions64(all, progressbar.OptionSetWriter(p.terminal),
+				progressbar.OptionSetDescription("rebuilding from the log"),
+				progressbar.OptionShowIts(), progressbar.OptionSetItsString("records"),
+				progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionClearOnFinish())
 		}
 		p.bar.ChangeMax64(all)
 		_ = p.bar.Set64(done)
 		return
 	}
-	if time.Since(p.told) > tellEvery {
-		p.told = time.Now()
+	if time.Since(p.printed) > printEvery {
+		p.printed = time.Now()
 		p.logger.Info("rebuilding from the log", "records", done, "of", all)
 	}
 }
 
-// end takes the bar away.
+// end removes the bar.
 func (p *progress) end() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

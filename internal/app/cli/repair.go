@@ -18,23 +18,23 @@ var repairFlags = []struct { //nolint:gochecknoglobals // a constant table
 	choice     adminv1.RepairChoice
 	flag, says string
 }{
-	{adminv1.RepairChoice_REPAIR_CHOICE_RETRY, "retry", "the log was restored: look again, and go on if it is what the store was folded from"},
-	{adminv1.RepairChoice_REPAIR_CHOICE_ACCEPT_LOSS, "accept-loss", "rebuild the partition from the log as it is; what the store has beyond it is lost"},
-	{adminv1.RepairChoice_REPAIR_CHOICE_APPEND_IMAGE, "append-image", "write into the log again what the store has beyond it; earlier values, and events that are only in a snapshot, stay lost"},
+	{adminv1.RepairChoice_REPAIR_CHOICE_RETRY, "retry", "check the log again, and continue if it has been restored"},
+	{adminv1.RepairChoice_REPAIR_CHOICE_ACCEPT_LOSS, "accept-loss", "rebuild the partition from the log as it is; what only the store has is lost"},
+	{adminv1.RepairChoice_REPAIR_CHOICE_APPEND_IMAGE, "append-image", "append to the log what only the store has; overwritten values, and events covered by a snapshot, stay lost"},
 }
 
-// repairCommand shows halted partitions, and mends one.
+// repairCommand shows halted partitions, and repairs one.
 func repairCommand() *cobra.Command {
 	var yes bool
 	chosen := make([]bool, len(repairFlags))
 	cmd := &cobra.Command{
-		Use: "repair [PARTITION]", Short: "Show why partitions have halted, and mend them",
-		Long: `Show why partitions have halted, what their log and their store have, and what can be done. A partition halts when its log has
-lost what it had acknowledged, or cannot be read: it refuses everybody until you choose.
+		Use: "repair [PARTITION]", Short: "Show why partitions have halted, and repair them",
+		Long: `Show why partitions have halted, what their log and their store have, and what can be done. A partition halts if its
+log has lost acknowledged records, or cannot be read. It refuses all commands until you repair it.
 
-With a choice, PARTITION is mended: --accept-loss and --append-image only show what they would do unless --yes is given.
-Whatever is chosen, an offset of the log that was used is never used again: others know effects and positions by it. A repair
-that was interrupted is finished by the same command.`,
+With one of the choices, PARTITION is repaired; --accept-loss and --append-image only show what they would do unless
+--yes is given. No choice uses an offset of the log twice, because effects and tokens refer to offsets. The same
+command finishes an interrupted repair.`,
 		Example: "  millrace repair\n  millrace repair 3 --append-image\n  millrace repair 3 --append-image --yes",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			choice, flag, err := repairChoice(chosen)
@@ -43,7 +43,7 @@ that was interrupted is finished by the same command.`,
 			}
 			if choice == adminv1.RepairChoice_REPAIR_CHOICE_UNSPECIFIED {
 				if len(args) > 0 || yes {
-					return usagef("say what is to be done: --retry, --accept-loss or --append-image; `millrace repair` shows what there is")
+					return usagef("choose --retry, --accept-loss or --append-image; `millrace repair` shows what is lost")
 				}
 				return admin(cmd, timeout(cmd), func(ctx context.Context, a adminv1.AdminServiceClient) error {
 					_, err := showHalted(ctx, cmd.OutOrStdout(), a, -1)
@@ -60,7 +60,7 @@ that was interrupted is finished by the same command.`,
 			}
 			return admin(cmd, limit, func(ctx context.Context, a adminv1.AdminServiceClient) error {
 				if yes || choice == adminv1.RepairChoice_REPAIR_CHOICE_RETRY {
-					return mend(ctx, cmd, a, partition, choice)
+					return runRepair(ctx, cmd, a, partition, choice)
 				}
 				return previewRepair(ctx, cmd, a, partition, choice, flag)
 			})
@@ -70,7 +70,7 @@ that was interrupted is finished by the same command.`,
 	for i, f := range repairFlags {
 		cmd.Flags().BoolVar(&chosen[i], f.flag, false, f.says)
 	}
-	cmd.Flags().BoolVar(&yes, "yes", false, "do it; otherwise --accept-loss and --append-image show what they would do")
+	cmd.Flags().BoolVar(&yes, "yes", false, "do it; without it, --accept-loss and --append-image show what they would do")
 	return cmd
 }
 
@@ -92,10 +92,10 @@ func partitionArg(args []string) (int32, error) {
 			return int32(n), nil
 		}
 	}
-	return 0, usagef("expected the number of a partition, as `millrace repair` lists it")
+	return 0, usagef("expected the number of a partition, as listed by `millrace repair`")
 }
 
-// showHalted shows the evidence of all halted partitions, or of one, and returns how many those are.
+// showHalted prints the evidence of all halted partitions, or of one, and returns their number.
 func showHalted(ctx context.Context, w io.Writer, a adminv1.AdminServiceClient, only int32) (int, error) {
 	res, err := a.ListHalted(ctx, &adminv1.ListHaltedRequest{})
 	if err != nil {
@@ -127,13 +127,15 @@ func showHalted(ctx context.Context, w io.Writer, a adminv1.AdminServiceClient, 
 func printHalted(w io.Writer, p *adminv1.HaltedPartition) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(t, "PARTITION %d\thalted: %s\n", p.GetPartition(), p.GetCause())
-	fmt.Fprintf(t, "store\tfolded up to offset %d under owner %d, of topic %s; used up to offset %d\n", p.GetStoreNext(), p.GetStoreEpoch(), p.GetStoreTopicId(), p.GetPosition())
+	fmt.Fprintf(t, "store\tfolded up to offset %d under owner %d, of topic %s; used up to offset %d\n",
+		p.GetStoreNext(), p.GetStoreEpoch(), p.GetStoreTopicId(), p.GetPosition())
 	if p.GetUnreachable() != "" {
-		fmt.Fprintf(t, "log\tcannot be asked: %s\n", p.GetUnreachable())
+		fmt.Fprintf(t, "log\tunreachable: %s\n", p.GetUnreachable())
 	} else {
 		fmt.Fprintf(t, "log\toffsets %d to %d, topic %s\n", p.GetLogStart(), p.GetLogEnd(), p.GetLogTopicId())
 	}
-	fmt.Fprintf(t, "only in the store\t%d records of %d entities, %d answers, %d open effects, %d timers\n", p.GetLostRecords(), p.GetLostEntities(), p.GetLostCommands(), p.GetLostEffects(), p.GetLostTimers())
+	fmt.Fprintf(t, "only in the store\t%d records of %d entities, %d answers, %d open effects, %d timers\n",
+		p.GetLostRecords(), p.GetLostEntities(), p.GetLostCommands(), p.GetLostEffects(), p.GetLostTimers())
 	if len(p.GetExamples()) > 0 {
 		more := ""
 		if int64(len(p.GetExamples())) < p.GetLostEntities() {
@@ -161,23 +163,25 @@ func printHalted(w io.Writer, p *adminv1.HaltedPartition) error {
 }
 
 // previewRepair shows what a choice would do.
-func previewRepair(ctx context.Context, cmd *cobra.Command, a adminv1.AdminServiceClient, partition int32, choice adminv1.RepairChoice, flag string) error {
+func previewRepair(ctx context.Context, cmd *cobra.Command, a adminv1.AdminServiceClient, partition int32,
+	choice adminv1.RepairChoice, flag string) error {
 	w := cmd.OutOrStdout()
 	if choice == adminv1.RepairChoice_REPAIR_CHOICE_APPEND_IMAGE {
-		if err := mend(ctx, cmd, a, partition, adminv1.RepairChoice_REPAIR_CHOICE_PREVIEW); err != nil {
+		if err := runRepair(ctx, cmd, a, partition, adminv1.RepairChoice_REPAIR_CHOICE_PREVIEW); err != nil {
 			return err
 		}
 	} else if shown, err := showHalted(ctx, w, a, partition); err != nil || shown == 0 {
 		return err
 	}
 	if isTerminal(w) {
-		fmt.Fprintf(w, "nothing was done: millrace repair %d --%s --yes does it\n", partition, flag)
+		fmt.Fprintf(w, "nothing was changed: run millrace repair %d --%s --yes to do it\n", partition, flag)
 	}
 	return nil
 }
 
-// mend has a partition repaired and shows how far that is.
-func mend(ctx context.Context, cmd *cobra.Command, a adminv1.AdminServiceClient, partition int32, choice adminv1.RepairChoice) error {
+// runRepair repairs a partition and shows the progress.
+func runRepair(ctx context.Context, cmd *cobra.Command, a adminv1.AdminServiceClient, partition int32,
+	choice adminv1.RepairChoice) error {
 	stream, err := a.Repair(ctx, &adminv1.RepairRequest{Partition: partition, Choice: choice})
 	if err != nil {
 		return err
@@ -204,15 +208,16 @@ func mend(ctx context.Context, cmd *cobra.Command, a adminv1.AdminServiceClient,
 }
 
 func printRepaired(w io.Writer, partition int32, choice adminv1.RepairChoice, r *adminv1.RepairResponse) error {
-	did := "written again"
+	did := "appended"
 	if choice == adminv1.RepairChoice_REPAIR_CHOICE_PREVIEW {
-		did = "would be written again"
+		did = "would be appended"
 	}
 	if choice == adminv1.RepairChoice_REPAIR_CHOICE_PREVIEW || choice == adminv1.RepairChoice_REPAIR_CHOICE_APPEND_IMAGE {
 		fmt.Fprintf(w, "%s: %d records: %d events and %d values of %d entities, %d answers, %d effects, %d timers\n",
 			did, r.GetRecords(), r.GetEvents(), r.GetValues(), r.GetEntities(), r.GetAnswers(), r.GetEffects(), r.GetTimers())
 		if r.GetEventsBehindSnapshots() > 0 {
-			fmt.Fprintf(w, "%d events are only in snapshots: their entities are as they were, their history is not\n", r.GetEventsBehindSnapshots())
+			fmt.Fprintf(w, "%d events are only in snapshots: the state of their entities is complete, their history is not\n",
+				r.GetEventsBehindSnapshots())
 		}
 	}
 	if choice == adminv1.RepairChoice_REPAIR_CHOICE_PREVIEW {

@@ -12,11 +12,13 @@ import (
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
 
-// withoutCommand are the methods of the admin service that no command calls, each with the reason. There is none now.
+// withoutCommand are the methods of the admin service that no command calls, each with the reason.
+// There is none now.
 var withoutCommand = map[string]string{}
 
-// TestEveryMethodHasACommand looks for a call of each method of the admin service in the source of the commands. That each has
-// a handler the compiler checks: admin.Service embeds nothing that answers for a method.
+// TestEveryMethodHasACommand looks for a call of each method of the admin service in the source of
+// the commands. That each has a handler the compiler checks: admin.Service embeds nothing that
+// answers for a method.
 func TestEveryMethodHasACommand(t *testing.T) {
 	files, err := filepath.Glob("*.go")
 	if err != nil {
@@ -31,7 +33,8 @@ func TestEveryMethodHasACommand(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !slices.ContainsFunc(file.Imports, func(i *ast.ImportSpec) bool { return strings.Contains(i.Path.Value, "/admin/v1") }) {
+		if !slices.ContainsFunc(file.Imports,
+			func(i *ast.ImportSpec) bool { return strings.Contains(i.Path.Value, "/admin/v1") }) {
 			continue
 		}
 		ast.Inspect(file, func(n ast.Node) bool {
@@ -49,7 +52,8 @@ func TestEveryMethodHasACommand(t *testing.T) {
 		reason, listed := withoutCommand[name]
 		switch {
 		case !called[name] && reason == "":
-			t.Errorf("no command calls %s: write one in a file of this package, or say in withoutCommand why there is none", name)
+			t.Errorf("no command calls %s: write one in a file of this package, or say in withoutCommand why there is none",
+				name)
 		case called[name] && listed:
 			t.Errorf("%s is in withoutCommand, and a command calls it", name)
 		}

@@ -13,24 +13,25 @@ import (
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
 
-// dev is one process for a developer.
+// dev runs everything in one process.
 func (p Program) dev() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "dev [flags] [-- command…]",
 		Short: "Run everything in one process: embedded log, worker, gateway",
 		Long: `Run everything in one process: embedded log, store, worker, gateway.
 
-Without a command it hosts the functions of this program in process. With one it starts that function and starts it again
-when it ends or a file below the working directory changes; callers wait meanwhile. The function finds its address in HOST
-and PORT and must serve there (--function).`,
+Without a command it hosts the functions of this program in process. With one it starts that function, and restarts it
+when it ends or a file below the working directory changes; callers wait meanwhile. The function must serve at the
+address in HOST and PORT (--function).`,
 		Example: "  millrace dev\n  millrace dev -- go run ./examples/shoppingcart -remote 127.0.0.1:8080\n  millrace dev --ephemeral -- node index.js",
 		RunE: func(cmd *cobra.Command, command []string) error {
 			local := p.Local
 			switch {
 			case len(command) > 0 && cmd.ArgsLenAtDash() != 0:
-				return usagef("unknown argument %q: put the function's command behind --, as in `dev -- %s`", command[0], command[0])
+				return usagef("unknown argument %q: put the function's command after --, as in `dev -- %s`", command[0],
+					command[0])
 			case local != nil && len(command) > 0:
-				return usagef("this program hosts its own functions: it cannot start %q beside them", command[0])
+				return usagef("this program hosts its own functions: it cannot also start %q", command[0])
 			case local == nil && len(command) == 0:
 				local = p.Examples
 			}
@@ -41,15 +42,16 @@ and PORT and must serve there (--function).`,
 	return cmd
 }
 
-// run is a worker beside a function.
+// run runs a worker.
 func (p Program) run() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run",
-		Short: "Run a worker beside a user function",
-		Long: `Run a worker beside the user function at --function (or USER_FUNCTION_HOST and USER_FUNCTION_PORT).
+		Short: "Run a worker for a user function",
+		Long: `Run a worker for the user function at --function (or USER_FUNCTION_HOST and USER_FUNCTION_PORT).
 
-With --brokers the log is Kafka or Redpanda, and --app must say whose it is; without, it is the embedded one in --data. Ports are on loopback and in
-plaintext unless told otherwise. With --create-topics=false it prints the commands that create missing topics, and stops.`,
+With --brokers the log is Kafka or Redpanda, and --app is required; otherwise it is the embedded log in --data. By
+default ports are on loopback and plaintext. With --create-topics=false it prints the commands that create missing
+topics, and stops.`,
 		Example: "  millrace run --app shop --brokers 127.0.0.1:9092\n  millrace run --data /var/lib/millrace --function 127.0.0.1:8080",
 		Args:    exactly(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -60,13 +62,14 @@ plaintext unless told otherwise. With --create-topics=false it prints the comman
 	return cmd
 }
 
-// gateway is a process that only passes calls on.
+// gateway runs a process that only forwards calls.
 func (p Program) gateway() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "gateway",
-		Short: "Run a gateway: it serves callers by way of the workers of an app",
-		Long: `Run a gateway: it serves callers by way of the workers of an app, hosts no function, keeps no data and owns nothing, so
-that there may be any number of them. It learns from the brokers who owns what, and from the workers what they serve.`,
+		Short: "Run a gateway that forwards calls to the workers of an app",
+		Long: `Run a gateway that forwards calls to the workers of an app. It hosts no function, keeps no data and owns no
+partitions, so there may be any number of gateways. It gets the routing table from the brokers, and the services from
+the workers.`,
 		Example: "  millrace gateway --app shop --brokers 127.0.0.1:9092 --listen 0.0.0.0:9000",
 		Args:    exactly(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -98,7 +101,7 @@ func started[P process](p P, err error) (process, error) {
 }
 
 func startWorker(ctx context.Context, o node.Options) (process, error) {
-	tune(o.Config.GCPercent, 2*int64(o.Config.ActiveMemory)+heapRoom)
+	tune(o.Config.GCPercent, 2*int64(o.Config.ActiveMemory)+heapSlack)
 	return started(node.Start(ctx, o))
 }
 
@@ -107,11 +110,13 @@ func startGateway(ctx context.Context, o node.Options) (process, error) {
 	return started(node.StartGateway(ctx, o))
 }
 
-// errInsisted is the end of a process that was not allowed to end in order.
+// errInsisted is the error of a forced shutdown.
 var errInsisted = errors.New("forced shutdown: in-flight calls were aborted; acknowledged writes are safe")
 
-// serve runs a process until the process is asked to stop, and then until it has ended in order, or the user insists.
-func (p Program) serve(cmd *cobra.Command, o node.Options, start func(context.Context, node.Options) (process, error)) error {
+// serve runs a process until it is asked to stop, and then until it has shut down, or the user
+// forces it.
+func (p Program) serve(cmd *cobra.Command, o node.Options,
+	start func(context.Context, node.Options) (process, error)) error {
 	c, origin, err := p.loadSettings(cmd)
 	if err != nil {
 		return err
@@ -132,7 +137,7 @@ func (p Program) serve(cmd *cobra.Command, o node.Options, start func(context.Co
 	<-n.Done()
 	fmt.Fprintln(cmd.ErrOrStderr(), "shutting down: waiting for in-flight calls; press Ctrl-C again to force")
 	ended := make(chan error, 1)
-	go func() { ended <- n.Wait() }() // ends with the node, or with the process when the user insists
+	go func() { ended <- n.Wait() }() // ends with the node, or with the process if the user forces it
 	select {
 	case err := <-ended:
 		return err
@@ -142,7 +147,8 @@ func (p Program) serve(cmd *cobra.Command, o node.Options, start func(context.Co
 	}
 }
 
-// announce prints the banner as it becomes true. settled is called when no catch-up is going on any more.
+// announce prints the banner in parts, as soon as each is known. settled is called when all
+// catch-ups are over.
 func announce(ctx context.Context, w io.Writer, command string, n process, settled func()) {
 	defer settled()
 	b := &banner{w: w, command: command, node: n}

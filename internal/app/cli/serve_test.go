@@ -49,21 +49,25 @@ func TestBannerSaysWhatThereIs(t *testing.T) {
 	s.stdout.await(t, "log tail")
 	mustContain(t, "the banner", s.stdout.String(),
 		"millrace dev "+Version()+" · app shop · worker w-", "\nno authentication, plaintext, loopback only\n",
-		"  public   http://127.0.0.1:", "  admin    http://127.0.0.1:", "  log      embedded\n", "  data     here\n", "  promise  synced to disk before every answer",
-		"  shop.v1.CartService        event sourced entity cart, in process\n", "  curl -H 'content-type: application/json' -d '{\"item_id\"", "/v1/carts/42/items\n", " get cart/42 --admin 127.0.0.1:")
+		"  public     http://127.0.0.1:", "  admin      http://127.0.0.1:", "  log        embedded\n",
+		"  data       here\n", "  durability synced to disk before every answer",
+		"  shop.v1.CartService        event sourced entity cart, in process\n",
+		"  curl -H 'content-type: application/json' -d '{\"item_id\"", "/v1/carts/42/items\n",
+		" get cart/42 --admin 127.0.0.1:")
 	if code := s.stop(t); code != exitOK {
 		t.Errorf("exit code %d: %s", code, s.stderr)
 	}
-	mustContain(t, "standard error", s.stderr.String(), "shutting down: waiting for in-flight calls; press Ctrl-C again to force\n")
+	mustContain(t, "standard error", s.stderr.String(),
+		"shutting down: waiting for in-flight calls; press Ctrl-C again to force\n")
 }
 
 func TestBannerWarnsOfOpenPorts(t *testing.T) {
 	for address, want := range map[string]string{
 		"127.0.0.1:9000": "no authentication, plaintext, loopback only",
 		"[::1]:9000":     "no authentication, plaintext, loopback only",
-		"0.0.0.0:9000":   "WARNING: no authentication, plaintext: whoever reaches 0.0.0.0:9000 can read and change everything",
-		"[::]:9000":      "WARNING: no authentication, plaintext: whoever reaches [::]:9000 can read and change everything",
-		"10.0.0.7:9000":  "WARNING: no authentication, plaintext: whoever reaches 10.0.0.7:9000 can read and change everything",
+		"0.0.0.0:9000":   "WARNING: no authentication, plaintext: anyone who can reach 0.0.0.0:9000 can read and change all data",
+		"[::]:9000":      "WARNING: no authentication, plaintext: anyone who can reach [::]:9000 can read and change all data",
+		"10.0.0.7:9000":  "WARNING: no authentication, plaintext: anyone who can reach 10.0.0.7:9000 can read and change all data",
 	} {
 		for _, s := range []*adminv1.StatusResponse{
 			{PublicAddress: address, AdminAddress: "127.0.0.1:9001"}, {PublicAddress: "127.0.0.1:9000", AdminAddress: address},
@@ -75,12 +79,13 @@ func TestBannerWarnsOfOpenPorts(t *testing.T) {
 	}
 }
 
-// While the function is missing the banner says where everything is, and what is waited for; the rest comes with the function.
+// While the function is missing the banner says where everything is, and what is waited for; the
+// rest comes with the function.
 func TestBannerComesInTwoParts(t *testing.T) {
 	t.Chdir(t.TempDir())
 	address := kit.FreeAddress(t)
 	s := Program{}.serveIn(t, "run", "--ephemeral", "--function", address)
-	s.stdout.await(t, "(?s)millrace run.*public.*promise.*waiting for the user function at "+address+"(: dial tcp [^\n]*refused)?\n")
+	s.stdout.await(t, "(?s)millrace run.*public.*durability.*waiting for the user function at "+address+"(: dial tcp [^\n]*refused)?\n")
 	if text := s.stdout.String(); strings.Contains(text, "serves:") {
 		t.Errorf("it serves something already:\n%s", text)
 	}
@@ -89,7 +94,8 @@ func TestBannerComesInTwoParts(t *testing.T) {
 	go func() { served <- sdk.Serve(ctx, address, counter.Service) }() // ends with ctx; received below
 	s.connect(t)
 	s.stdout.await(t, "log tail")
-	if text := s.stdout.String(); strings.Count(text, "public") != 1 || !strings.Contains(text, "value entity counter, remote at "+address) {
+	if text := s.stdout.String(); strings.Count(text, "public") != 1 ||
+		!strings.Contains(text, "value entity counter, remote at "+address) {
 		t.Errorf("the banner is:\n%s", text)
 	}
 	if code := s.stop(t); code != exitOK {
@@ -146,7 +152,7 @@ func slowCounter(entered chan<- struct{}, open <-chan struct{}) *sdk.Service {
 }
 
 // The first interrupt lets calls end; the second does not wait for them.
-func TestInsistingEndsAtOnce(t *testing.T) {
+func TestSecondInterruptEndsAtOnce(t *testing.T) {
 	t.Chdir(t.TempDir())
 	entered, open, insisted := make(chan struct{}, 1), make(chan struct{}), make(chan struct{})
 	p := Program{Local: function(t, slowCounter(entered, open)), insisted: insisted}
@@ -170,7 +176,7 @@ func TestInsistingEndsAtOnce(t *testing.T) {
 	}
 }
 
-func TestSignalsAreHeeded(t *testing.T) {
+func TestSignals(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		signals := make(chan os.Signal, 2)
 		ctx, insisted, release := notifySignals(signals)
@@ -180,7 +186,7 @@ func TestSignalsAreHeeded(t *testing.T) {
 		synctest.Wait()
 		select {
 		case <-insisted:
-			t.Error("one signal is not insisting")
+			t.Error("the first signal forces the shutdown")
 		default:
 		}
 		signals <- os.Interrupt
@@ -188,7 +194,7 @@ func TestSignalsAreHeeded(t *testing.T) {
 	})
 }
 
-func TestSignalsNeedNotCome(t *testing.T) {
+func TestSignalsAreOptional(t *testing.T) {
 	ctx, _, release := notifySignals(make(chan os.Signal))
 	release()
 	if ctx.Err() == nil {
@@ -209,9 +215,9 @@ func TestServeRefusesWhatMakesNoSense(t *testing.T) {
 		code    int
 		want    string
 	}{
-		{tool(t), "dev go run ./mycart", exitUsage, "unknown argument \"go\": put the function's command behind --, as in `dev -- go`"},
+		{tool(t), "dev go run ./mycart", exitUsage, "unknown argument \"go\": put the function's command after --, as in `dev -- go`"},
 		{tool(t), "dev x -- go", exitUsage, `unknown argument "x"`},
-		{own, "dev -- go run ./mycart", exitUsage, `this program hosts its own functions: it cannot start "go" beside them`},
+		{own, "dev -- go run ./mycart", exitUsage, `this program hosts its own functions: it cannot also start "go"`},
 		{tool(t), "dev -- no-such-program-anywhere", exitError, "start the user function"},
 		{tool(t), "run now", exitUsage, "expected no arguments, got: now"},
 		{tool(t), "dev --partitions 3", exitUsage, "flag --partitions: setting partitions: 3 is not a power of two"},
@@ -259,7 +265,7 @@ func TestMessages(t *testing.T) {
 		"cart 1 is closed (FAILED_PRECONDITION)": status.Error(codes.FailedPrecondition, "cart 1 is closed"),
 	} {
 		if got := message(err); got != want {
-			t.Errorf("%v is told as %q, want %q", err, got, want)
+			t.Errorf("the message of %v is %q, want %q", err, got, want)
 		}
 	}
 }
@@ -289,7 +295,10 @@ func TestInvocation(t *testing.T) {
 func TestConfigReadsItself(t *testing.T) {
 	t.Chdir(t.TempDir())
 	p := tool(t)
-	given := []string{"config", "--brokers", "a:1,b:2", "--max-key", "2KiB", "--app", "shop", "--log-format", "json", "--data", `odd "name" # 1`}
+	given := []string{
+		"config", "--brokers", "a:1,b:2", "--max-key", "2KiB", "--app", "shop", "--log-format", "json", "--data",
+		`odd "name" # 1`,
+	}
 	first := p.runIn(t, false, "", given...)
 	if first.code != exitOK {
 		t.Fatal(first.stderr)
@@ -322,12 +331,14 @@ func TestCompletion(t *testing.T) {
 	}
 }
 
-func TestNobodyAnswers(t *testing.T) {
+func TestNoProcess(t *testing.T) {
 	t.Chdir(t.TempDir())
 	address := kit.FreeAddress(t)
 	for _, line := range []string{"get cart/42", "history cart/42", "status", "log tail", "call a.B/C"} {
 		r := tool(t).runIn(t, false, "", append(strings.Fields(line), "--admin", address)...)
-		if r.code != exitError || !strings.Contains(r.stderr, "millrace: no millrace answers at "+address+": start one with `millrace dev`, or name its address (dial tcp "+address) {
+		if r.code != exitError ||
+			!strings.Contains(r.stderr,
+				"millrace: cannot connect to "+address+": is millrace running there? start it with `millrace dev`, or set the address (dial tcp "+address) {
 			t.Errorf("%s: exit code %d, %s", line, r.code, r.stderr)
 		}
 	}
@@ -358,7 +369,8 @@ func TestTimeoutHasItsExitCode(t *testing.T) {
 	p := Program{Local: function(t, slowCounter(entered, open))}
 	s := p.serveIn(t, "dev", "--ephemeral")
 	s.connect(t)
-	r := p.runIn(t, false, "", "call", "counter.v1.CounterService/Increment", "-d", `{"counter_id":"a"}`, "--timeout", "100ms")
+	r := p.runIn(t, false, "", "call", "counter.v1.CounterService/Increment", "-d", `{"counter_id":"a"}`, "--timeout",
+		"100ms")
 	if r.code != exitTimeout {
 		t.Errorf("exit code %d, %s", r.code, r.stderr)
 	}
@@ -375,9 +387,9 @@ func TestProgressIsShown(t *testing.T) {
 	piped.report(short)
 	piped.report(bulk)
 	if got := lines.String(); got != "" {
-		t.Errorf("told at once: %s", got)
+		t.Errorf("printed at once: %s", got)
 	}
-	piped.told = time.Now().Add(-tellEvery - time.Second)
+	piped.printed = time.Now().Add(-printEvery - time.Second)
 	piped.report(bulk)
 	piped.end()
 	mustContain(t, "the log", lines.String(), "rebuilding from the log", "records=50", "of=100")

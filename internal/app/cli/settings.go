@@ -12,7 +12,7 @@ import (
 	"github.com/millrace-io/millrace/internal/settings"
 )
 
-// addSettings makes each of the settings a flag.
+// addSettings adds a flag for each setting.
 func addSettings(flags *pflag.FlagSet, all []settings.Setting) {
 	flags.String("config", "", "configuration file; "+node.DefaultFile+" is read when it is there")
 	for _, s := range all {
@@ -25,7 +25,8 @@ func addSettings(flags *pflag.FlagSet, all []settings.Setting) {
 	}
 }
 
-// loadSettings reads the settings from flags, environment and file. The origin says where each comes from.
+// loadSettings reads the settings from flags, environment and file. Origin is where each comes
+// from.
 func (p Program) loadSettings(cmd *cobra.Command) (*node.Config, node.Origin, error) {
 	given := map[string]string{}
 	cmd.Flags().Visit(func(f *pflag.Flag) { given[f.Name] = f.Value.String() })
@@ -44,7 +45,7 @@ func (p Program) load(flags map[string]string, file string) (*node.Config, node.
 func (p Program) config() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "config", Short: "Print every setting, its value and where it comes from", Args: exactly(0, "no arguments"),
-		Long: "Print every setting as it would apply to dev and run here. The values, in a file, are a valid configuration.",
+		Long: "Print every setting as dev and run would use it here. The output is a valid configuration file.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, origin, err := p.loadSettings(cmd)
 			if err != nil {

@@ -19,7 +19,7 @@ import (
 
 func statusCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "status", Short: "Show what a running process does", Args: exactly(0, "no arguments"),
+		Use: "status", Short: "Show the status of a running process", Args: exactly(0, "no arguments"),
 		Example: "  millrace status\n  millrace status -w",
 		RunE: watched(func(cmd *cobra.Command, w io.Writer) error {
 			return admin(cmd, timeout(cmd), func(ctx context.Context, a adminv1.AdminServiceClient) error {
@@ -63,15 +63,17 @@ func printStatus(w io.Writer, s *adminv1.StatusResponse) error {
 	}
 	fmt.Fprintf(t, "ports\tpublic %s, admin %s\n", s.GetPublicAddress(), s.GetAdminAddress())
 	for _, service := range s.GetServices() {
-		fmt.Fprintf(t, "service\t%s: %s, %s: %s\n", service.GetName(), kind(service), service.GetHosting(), strings.Join(service.GetMethods(), ", "))
+		fmt.Fprintf(t, "service\t%s: %s, %s: %s\n", service.GetName(), kind(service), service.GetHosting(),
+			strings.Join(service.GetMethods(), ", "))
 	}
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	return errors.Join(printTasks(w, s.GetTasks()), printPartitions(w, s.GetPartitions()), printStaleness(w, s.GetStaleness()))
+	return errors.Join(printTasks(w, s.GetTasks()), printPartitions(w, s.GetPartitions()),
+		printStaleness(w, s.GetStaleness()))
 }
 
-// printStaleness shows what was promised and measured of answers of older states.
+// printStaleness prints the promised and measured staleness of reads.
 func printStaleness(w io.Writer, all []*adminv1.StalenessStatus) error {
 	if len(all) == 0 {
 		return nil
@@ -83,7 +85,8 @@ func printStaleness(w io.Writer, all []*adminv1.StalenessStatus) error {
 		if s.PromisedSeconds != nil {
 			promise = "at most " + age(s.GetPromisedSeconds())
 		}
-		row := fmt.Sprintf("%s\t%s\t%s\t%d\t%s", s.GetEntityType(), cmp.Or(s.GetConsistency(), "-"), cmp.Or(s.GetBy(), "-"), s.GetAnswers(), promise)
+		row := fmt.Sprintf("%s\t%s\t%s\t%d\t%s", s.GetEntityType(), cmp.Or(s.GetConsistency(), "-"),
+			cmp.Or(s.GetBy(), "-"), s.GetAnswers(), promise)
 		if s.GetRecentAnswers() > 0 {
 			row += fmt.Sprintf("\t%d\t%s\t%s", s.GetRecentAnswers(), age(s.GetP99Seconds()), age(s.GetMaxSeconds()))
 		}
@@ -92,7 +95,7 @@ func printStaleness(w io.Writer, all []*adminv1.StalenessStatus) error {
 	return t.Flush()
 }
 
-// age is a time of milliseconds to hours for people.
+// age formats a time of milliseconds to hours.
 func age(seconds float64) string {
 	d := time.Duration(seconds * float64(time.Second))
 	switch {
@@ -105,7 +108,7 @@ func age(seconds float64) string {
 	}
 }
 
-// kind is what a service hosts: an action, or entities of a kind and a type.
+// kind returns what a service is: an action, or entities of a kind and type.
 func kind(s *adminv1.ServiceStatus) string {
 	if s.GetEntityType() == "" {
 		return s.GetKind()
@@ -117,7 +120,8 @@ func printTasks(w io.Writer, tasks []*adminv1.TaskStatus) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "\nTASK\tSTATE\tLAST ERROR")
 	for _, task := range tasks {
-		fmt.Fprintf(t, "%s\t%s\t%s\n", task.GetName(), task.GetState(), lastError(task.GetLastErrorTime(), task.GetLastError()))
+		fmt.Fprintf(t, "%s\t%s\t%s\n", task.GetName(), task.GetState(),
+			lastError(task.GetLastErrorTime(), task.GetLastError()))
 	}
 	return t.Flush()
 }
@@ -133,13 +137,15 @@ func printPartitions(w io.Writer, partitions []*adminv1.PartitionStatus) error {
 		if p.GetLagSeconds() > 0 {
 			lag += fmt.Sprintf(" (%.1f s)", p.GetLagSeconds())
 		}
-		fmt.Fprintf(t, "%d\t%s\t%d\t%d\t%s\t%d\t%d\t%s\t%s\t%d\t%d\t%s\n", p.GetPartition(), state(p), p.GetEpoch(), p.GetNextOffset(), lag,
-			p.GetActiveEntities(), p.GetWaitingCommands(), effects(p), timers(p), p.GetStaleRecords(), p.GetForeignRecords(), lastError(p.GetLastErrorTime(), p.GetLastError()))
+		fmt.Fprintf(t, "%d\t%s\t%d\t%d\t%s\t%d\t%d\t%s\t%s\t%d\t%d\t%s\n", p.GetPartition(), state(p), p.GetEpoch(),
+			p.GetNextOffset(), lag,
+			p.GetActiveEntities(), p.GetWaitingCommands(), effects(p), timers(p), p.GetStaleRecords(), p.GetForeignRecords(),
+			lastError(p.GetLastErrorTime(), p.GetLastError()))
 	}
 	return t.Flush()
 }
 
-// state is a partition's, where another worker owns it with what this one does about it.
+// state returns the state of a partition, and whether this worker follows it.
 func state(p *adminv1.PartitionStatus) string {
 	if p.GetFollowed() {
 		return p.GetState() + ", following"
@@ -147,7 +153,7 @@ func state(p *adminv1.PartitionStatus) string {
 	return p.GetState()
 }
 
-// effects are those that are not settled, and how many of them wait for an operator.
+// effects returns the number of open effects, and of parked ones among them.
 func effects(p *adminv1.PartitionStatus) string {
 	text := atLeast(p.GetOpenEffects(), p.GetMoreEffects())
 	if p.GetParked() > 0 {
@@ -171,7 +177,7 @@ func atLeast(n int64, more bool) string {
 	return strconv.FormatInt(n, 10)
 }
 
-// lastError is an error with its time, empty when there was none.
+// lastError returns an error with its time; empty if there was none.
 func lastError(at *timestamppb.Timestamp, text string) string {
 	if text == "" {
 		return ""

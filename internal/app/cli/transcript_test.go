@@ -52,8 +52,9 @@ func TestHelpIsComplete(t *testing.T) {
 	}
 }
 
-// TestTranscript runs command lines against a process, on a terminal and in a pipe, and compares output and exit codes with
-// testdata/transcript; -rewrite writes it anew. What differs from run to run is replaced.
+// TestTranscript runs command lines against a process, on a terminal and in a pipe, and compares
+// output and exit codes with testdata/transcript; -rewrite writes it anew. What differs from run to
+// run is replaced.
 func TestTranscript(t *testing.T) {
 	t.Chdir(t.TempDir())
 	p := tool(t)

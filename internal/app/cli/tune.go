@@ -6,22 +6,22 @@ import (
 	"runtime/debug"
 )
 
-// waitingThreads is how many threads may wait for the disk without holding up the others: a goroutine that syncs the log
-// keeps its processor for a while, and on two cores that is half of them (docs/performance-diary.md has the figures).
+// waitingThreads is how many threads may wait for the disk without delaying the others: a goroutine
+// that syncs the log keeps its processor for a while, and on two cores that is half of them
+// (docs/performance-diary.md has the figures).
 const waitingThreads = 2
 
 const (
-	// heapRoom is how large the Go heap of a worker may be beyond twice what active entities may
-	// take, before garbage is collected more often than gc-percent asks for.
-	heapRoom = 512 << 20
-	// gatewayHeap is how large that of a gateway may be.
+	// heapSlack is how large the Go heap of a worker may be, beyond twice the memory of active
+	// entities, before garbage is collected more often than gc-percent asks for.
+	heapSlack = 512 << 20
+	// gatewayHeap is the same bound for a gateway.
 	gatewayHeap = 1 << 30
 )
 
-// tune sets the Go runtime, unless the environment says otherwise. What lives on the heap of a
-// worker is small as long as few
-// entities are active, since caches and memtables lie outside of it: then collecting rarely costs little memory. Many active
-// entities would make it cost much.
+// tune sets the Go runtime, unless the environment does. The live heap of a worker is small while
+// few entities are active, since caches and memtables are outside of it: then rare collections cost
+// little memory. With many active entities they would cost much.
 func tune(gcPercent int, limit int64) {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
@@ -30,7 +30,7 @@ func tune(gcPercent int, limit int64) {
 		debug.SetMemoryLimit(limit)
 	}
 	if os.Getenv("GOMAXPROCS") == "" {
-		runtime.SetDefaultGOMAXPROCS() // tuning twice is tuning once
+		runtime.SetDefaultGOMAXPROCS() // so that tune may run twice
 		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + waitingThreads)
 	}
 }

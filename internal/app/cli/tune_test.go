@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// TestTune: the runtime is set as the settings ask for, and not where the environment has set it already.
+// TestTune: the runtime is set as the settings ask for, and not where the environment has set it
+// already.
 func TestTune(t *testing.T) {
 	limit, percent, processors := debug.SetMemoryLimit(-1), debug.SetGCPercent(100), runtime.GOMAXPROCS(0)
 	t.Cleanup(func() {

@@ -13,18 +13,18 @@ import (
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
 
-// verify reads the journal and says what must not be in it.
+// verify checks the journal.
 func (p Program) verify() *cobra.Command {
 	r := &adminv1.VerifyRequest{}
 	var partition int32
 	cmd := &cobra.Command{
 		Use: "verify", Short: "Read the whole journal and check it", Args: exactly(0, "no arguments"),
-		Long: `Read the whole journal and check it: offsets without gaps, claims that follow on each other, groups that are complete, events
-of each entity numbered 1, 2, 3, log time that does not go back, and what the log itself knows of damage. Records that do not
-count are counted, and are no error. With --store the worker's store is compared with a fold of the journal, row by row.
+		Long: `Read the whole journal and check that offsets have no gaps, claims follow each other, groups are complete, events of
+each entity are numbered 1, 2, 3, log time does not go back, and that the log reports no damage. Void records are
+counted and are not errors. With --store the worker's store is compared with a fold of the journal, row by row.
 
-It asks a running worker, or, with --data or --brokers, reads the log itself while no worker runs. It holds 16 bytes for
-each event-sourced entity of a partition. The exit code is 6 when something was found.`,
+It asks a running worker; with --data or --brokers it reads the log itself while no worker runs. It needs 16 bytes of
+memory for each event-sourced entity of a partition. The exit code is 6 if there are findings.`,
 		Example: "  millrace log verify --store\n  millrace log verify --partition 3\n  millrace log verify --data /var/lib/millrace",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if cmd.Flags().Changed("partition") {
@@ -60,7 +60,7 @@ each event-sourced entity of a partition. The exit code is 6 when something was 
 	return cmd
 }
 
-// offlineConfig is the configuration here, with what was given about the log.
+// offlineConfig returns the configuration, with the flags about the log.
 func (p Program) offlineConfig(cmd *cobra.Command) (*node.Config, error) {
 	given := map[string]string{}
 	for _, name := range []string{"data", "brokers", "app"} {
@@ -70,20 +70,20 @@ func (p Program) offlineConfig(cmd *cobra.Command) (*node.Config, error) {
 	}
 	file, _ := cmd.Flags().GetString("config")
 	if _, named := given["brokers"]; !named {
-		given["brokers"] = "" // the directory's own log is meant
+		given["brokers"] = "" // the embedded log in the directory
 	}
 	c, _, err := p.load(given, file)
 	return c, err
 }
 
-// verification shows what comes of one: to a person or, line by line, to a program.
+// verification prints the result: as text on a terminal, otherwise as lines of JSON.
 type verification struct {
 	out, screen io.Writer
 	bar         *progressbar.ProgressBar
 	differs     bool
 }
 
-// take shows one message.
+// take prints one message.
 func (s *verification) take(r *adminv1.VerifyResponse) error {
 	if p := r.GetProgress(); p != nil {
 		s.progress(r.GetPartition(), p)
@@ -109,18 +109,20 @@ func (s *verification) take(r *adminv1.VerifyResponse) error {
 
 func (s *verification) summary(partition int32, sum *adminv1.VerifySummary) error {
 	if sum.GetUnreadable() != "" {
-		if _, err := fmt.Fprintf(s.out, "partition %d cannot be read behind offset %d: %s\n", partition, sum.GetNextOffset(), sum.GetUnreadable()); err != nil {
+		if _, err := fmt.Fprintf(s.out, "partition %d cannot be read after offset %d: %s\n", partition,
+			sum.GetNextOffset(), sum.GetUnreadable()); err != nil {
 			return err
 		}
 	}
-	verdict := "in order"
+	verdict := "ok"
 	if sum.GetFindings() > 0 {
 		verdict = fmt.Sprintf("%d FINDINGS", sum.GetFindings())
 	}
 	if sum.GetUnreadable() != "" {
 		verdict = "UNREADABLE"
 	}
-	fmt.Fprintf(s.out, "partition %d: %s; offsets %d to %d, %d claims, %d records that count, %d events of %d entities", partition, verdict,
+	fmt.Fprintf(s.out, "partition %d: %s; offsets %d to %d, %d claims, %d effective records, %d events of %d entities",
+		partition, verdict,
 		sum.GetStartOffset(), sum.GetNextOffset(), sum.GetClaims(), sum.GetRecords(), sum.GetEvents(), sum.GetEntities())
 	for _, more := range []struct {
 		n    uint64
@@ -128,9 +130,9 @@ func (s *verification) summary(partition int32, sum *adminv1.VerifySummary) erro
 	}{
 		{sum.GetVoidRecords(), "void"},
 		{sum.GetForeignRecords(), "foreign"},
-		{sum.GetCutGroups(), "groups cut off"},
+		{sum.GetCutGroups(), "incomplete groups"},
 		{sum.GetRepairs(), "repairs"},
-		{sum.GetJumps(), "snapshots without the events before them"},
+		{sum.GetJumps(), "snapshots without earlier events"},
 	} {
 		if more.n > 0 {
 			fmt.Fprintf(s.out, ", %d %s", more.n, more.what)
@@ -143,13 +145,14 @@ func (s *verification) summary(partition int32, sum *adminv1.VerifySummary) erro
 	return err
 }
 
-// progress moves the bar, on a terminal.
+// progress updates the bar, on a terminal.
 func (s *verification) progress(partition int32, p *adminv1.VerifyProgress) {
 	if !isTerminal(s.screen) {
 		return
 	}
 	if s.bar == nil {
-		s.bar = progressbar.NewOptions64(p.GetEndOffset(), progressbar.OptionSetWriter(s.screen), progressbar.OptionSetDescription(fmt.Sprintf("partition %d", partition)),
+		s.bar = progressbar.NewOptions64(p.GetEndOffset(), progressbar.OptionSetWriter(s.screen),
+			progressbar.OptionSetDescription(fmt.Sprintf("partition %d", partition)),
 			progressbar.OptionShowIts(), progressbar.OptionSetItsString("records"), progressbar.OptionClearOnFinish())
 	}
 	_ = s.bar.Set64(p.GetNextOffset())
@@ -162,7 +165,7 @@ func (s *verification) clear() {
 	}
 }
 
-// end turns what was found into the error of the command.
+// end returns the error of the command, errDifferences if there are findings.
 func (s *verification) end(err error) error {
 	s.clear()
 	if err == nil && s.differs {

@@ -24,7 +24,7 @@ func TestProcessSurvivesAKill(t *testing.T) {
 	if code := p.Stop(t); code != 0 {
 		t.Errorf("stopped in order, the exit code is %d", code)
 	}
-	if said := p.Output(t); strings.Count(said, "promise") != 2 {
+	if said := p.Output(t); strings.Count(said, "durability") != 2 {
 		t.Errorf("want the banners of two starts in the output:\n%s", said)
 	}
 }
