@@ -1,7 +1,7 @@
 // Command counter is a counter, the smallest service with a state.
 //
-//	counter dev                       # a whole worker with the service in it: log, store, gateway, console
-//	counter -remote 127.0.0.1:8080    # the service alone, as a function beside a worker
+//	counter dev                       # a worker with the service, an embedded log and a gateway in one process
+//	counter -remote 127.0.0.1:8080    # only the service, as a function next to a worker
 package main
 
 import (

@@ -1,7 +1,7 @@
-// Command pricing is prices, a service without state.
+// Command pricing is a price list, a service without state.
 //
-//	pricing dev                       # a whole worker with the service in it: log, store, gateway, console
-//	pricing -remote 127.0.0.1:8080    # the service alone, as a function beside a worker
+//	pricing dev                       # a worker with the service, an embedded log and a gateway in one process
+//	pricing -remote 127.0.0.1:8080    # only the service, as a function next to a worker
 package main
 
 import (

@@ -1,7 +1,7 @@
 // Command shoppingcart is a shopping cart, event sourced.
 //
-//	shoppingcart dev                       # a whole worker with the service in it: log, store, gateway, console
-//	shoppingcart -remote 127.0.0.1:8080    # the service alone, as a function beside a worker
+//	shoppingcart dev                       # a worker with the service, an embedded log and a gateway
+//	shoppingcart -remote 127.0.0.1:8080    # only the service, as a function next to a worker
 package main
 
 import (

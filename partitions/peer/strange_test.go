@@ -56,7 +56,7 @@ func TestStrangeServers(t *testing.T) {
 		reason entities.Reason
 		why    string
 	}{
-		"no welcome":          {opening: []*peerv1.LinkResponse{{Goodbye: true}}, reason: entities.Moved, why: "does not begin with a welcome"},
+		"no welcome":          {opening: []*peerv1.LinkResponse{{Stopping: true}}, reason: entities.Moved, why: "does not begin with a welcome"},
 		"a limit of 0":        {opening: []*peerv1.LinkResponse{{Welcome: &peerv1.Welcome{Protocol: peer.Protocol, Layout: &peerv1.Layout{App: "shop", Generation: 1, Partitions: 4, Slots: 4096, Hash: "murmur2"}, Worker: "b", Incarnation: 22}}}, reason: entities.Moved, why: "limit of 0"},
 		"another process":     {opening: []*peerv1.LinkResponse{{Welcome: &peerv1.Welcome{Protocol: peer.Protocol, Layout: &peerv1.Layout{App: "books"}}}}, reason: entities.Moved, why: `app "books"`},
 		"a second welcome":    {opening: []*peerv1.LinkResponse{welcome()}, answer: welcome(), reason: entities.LostOutcome, why: "second welcome"},

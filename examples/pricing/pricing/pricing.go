@@ -1,4 +1,5 @@
-// Package pricing is an action: it keeps no state and prices what it is asked about, in all four shapes of a gRPC method.
+// Package pricing is an action: it keeps no state and computes prices, with all four kinds of gRPC
+// methods.
 package pricing
 
 import (
@@ -36,7 +37,8 @@ func price(itemID string, quantity int32) (*pricingv1.Price, error) {
 	case !ok:
 		return nil, sdk.Refuse(codes.NotFound, "there is no price for item %q", itemID)
 	case quantity < 0 || quantity > maxQuantity:
-		return nil, sdk.Refuse(codes.InvalidArgument, "quantity of %s is %d: it must be between 1 and %d", itemID, quantity, maxQuantity)
+		return nil, sdk.Refuse(codes.InvalidArgument, "quantity of %s is %d: it must be between 1 and %d", itemID,
+			quantity, maxQuantity)
 	}
 	var discount int32
 	for _, tier := range tiers {
@@ -44,7 +46,9 @@ func price(itemID string, quantity int32) (*pricingv1.Price, error) {
 			discount = tier.percent
 		}
 	}
-	return &pricingv1.Price{Cents: each * int64(quantity) * int64(100-discount) / 100, Quantity: quantity, DiscountPercent: discount}, nil
+	return &pricingv1.Price{
+		Cents: each * int64(quantity) * int64(100-discount) / 100, Quantity: quantity, DiscountPercent: discount,
+	}, nil
 }
 
 func quote(_ *sdk.ActionCommand, in *pricingv1.QuoteRequest) (*pricingv1.QuoteResponse, error) {
@@ -52,7 +56,8 @@ func quote(_ *sdk.ActionCommand, in *pricingv1.QuoteRequest) (*pricingv1.QuoteRe
 	return &pricingv1.QuoteResponse{Price: p}, err
 }
 
-func quoteTiers(_ *sdk.StreamCommand, in *pricingv1.QuoteTiersRequest, send func(*pricingv1.QuoteTiersResponse) error) error {
+func quoteTiers(_ *sdk.StreamCommand, in *pricingv1.QuoteTiersRequest,
+	send func(*pricingv1.QuoteTiersResponse) error) error {
 	for _, tier := range tiers {
 		p, err := price(in.GetItemId(), tier.quantity)
 		if err != nil {

@@ -1,5 +1,5 @@
-// Package cart is a shopping cart: an event-sourced entity. What happened to a cart is stored, and what is in it is the sum
-// of that.
+// Package cart is a shopping cart: an event-sourced entity. The events of a cart are stored; its
+// content is computed from them.
 package cart
 
 import (
@@ -42,12 +42,13 @@ func (c *Cart) AddItem(cmd *sdk.Command, in *shopv1.AddItemRequest) (*shopv1.Car
 	case in.GetItemId() == "":
 		return nil, sdk.Refuse(codes.InvalidArgument, "item_id is missing: say which item to add")
 	case in.GetQuantity() <= 0:
-		return nil, sdk.Refuse(codes.InvalidArgument, "quantity of %s is %d: it must be at least 1", in.GetItemId(), in.GetQuantity())
+		return nil, sdk.Refuse(codes.InvalidArgument, "quantity of %s is %d: it must be at least 1", in.GetItemId(),
+			in.GetQuantity())
 	case c.items[in.GetItemId()].GetQuantity()+in.GetQuantity() < 0:
 		return nil, sdk.Refuse(codes.InvalidArgument, "quantity of %s would grow beyond %d", in.GetItemId(), math.MaxInt32)
 	}
 	cmd.Emit(&shopv1.ItemAdded{Item: &shopv1.Item{ItemId: in.GetItemId(), Name: in.GetName(), Quantity: in.GetQuantity()}})
-	return c.view(), nil // the event is applied already
+	return c.view(), nil // Emit has applied the event
 }
 
 // RemoveItem takes an item out of the cart, whatever its quantity.

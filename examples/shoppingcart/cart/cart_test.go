@@ -93,7 +93,8 @@ func TestACheckedOutCartDoesNotChange(t *testing.T) {
 	s.ThenState(&shopv1.CartSnapshot{Items: closed.GetItems(), CheckedOut: true})
 }
 
-// A long history crosses two snapshots; the test kit compares the image with its snapshots after each step.
+// A long history crosses two snapshots; the test kit compares the image with its snapshots after
+// each step.
 func TestALongHistory(t *testing.T) {
 	s := sdktest.New(t, cart.Service, "42")
 	for i := range 205 {

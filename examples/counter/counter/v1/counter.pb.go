@@ -122,7 +122,7 @@ func (x *GetRequest) GetCounterId() string {
 	return ""
 }
 
-// Counter is what callers see.
+// Counter is what callers get.
 type Counter struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Value         int64                  `protobuf:"varint,1,opt,name=value,proto3" json:"value,omitempty"`

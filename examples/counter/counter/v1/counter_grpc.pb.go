@@ -33,7 +33,7 @@ const (
 type CounterServiceClient interface {
 	// Increment adds to the counter and returns its new value.
 	Increment(ctx context.Context, in *IncrementRequest, opts ...grpc.CallOption) (*Counter, error)
-	// Get returns the value; a counter that nobody used stands at 0.
+	// Get returns the value; an unused counter is 0.
 	Get(ctx context.Context, in *GetRequest, opts ...grpc.CallOption) (*Counter, error)
 }
 
@@ -73,7 +73,7 @@ func (c *counterServiceClient) Get(ctx context.Context, in *GetRequest, opts ...
 type CounterServiceServer interface {
 	// Increment adds to the counter and returns its new value.
 	Increment(context.Context, *IncrementRequest) (*Counter, error)
-	// Get returns the value; a counter that nobody used stands at 0.
+	// Get returns the value; an unused counter is 0.
 	Get(context.Context, *GetRequest) (*Counter, error)
 	mustEmbedUnimplementedCounterServiceServer()
 }

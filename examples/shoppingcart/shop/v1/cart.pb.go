@@ -25,7 +25,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// AddItemRequest is flat, so that it is easily typed.
+// AddItemRequest is flat, so that it is easy to type.
 type AddItemRequest struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	CartId string                 `protobuf:"bytes,1,opt,name=cart_id,json=cartId,proto3" json:"cart_id,omitempty"`
@@ -235,7 +235,7 @@ func (x *CheckoutRequest) GetCartId() string {
 	return ""
 }
 
-// Cart is what callers see.
+// Cart is what callers get.
 type Cart struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	CartId string                 `protobuf:"bytes,1,opt,name=cart_id,json=cartId,proto3" json:"cart_id,omitempty"`
@@ -357,7 +357,7 @@ func (x *Item) GetQuantity() int32 {
 	return 0
 }
 
-// ItemAdded is an event: the quantity of the item was added to what was there.
+// ItemAdded is an event: the quantity was added to that of the item.
 type ItemAdded struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Item          *Item                  `protobuf:"bytes,1,opt,name=item,proto3" json:"item,omitempty"`
@@ -447,7 +447,7 @@ func (x *ItemRemoved) GetItemId() string {
 	return ""
 }
 
-// CheckedOut is an event: nothing changes any more.
+// CheckedOut is an event: the cart does not change any more.
 type CheckedOut struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields

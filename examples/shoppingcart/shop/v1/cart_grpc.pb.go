@@ -37,9 +37,9 @@ type CartServiceClient interface {
 	AddItem(ctx context.Context, in *AddItemRequest, opts ...grpc.CallOption) (*Cart, error)
 	// RemoveItem takes an item out of the cart, whatever its quantity.
 	RemoveItem(ctx context.Context, in *RemoveItemRequest, opts ...grpc.CallOption) (*Cart, error)
-	// GetCart shows the cart. A cart that nobody used is empty.
+	// GetCart returns the cart. An unused cart is empty.
 	GetCart(ctx context.Context, in *GetCartRequest, opts ...grpc.CallOption) (*Cart, error)
-	// Checkout closes the cart for good.
+	// Checkout closes the cart.
 	Checkout(ctx context.Context, in *CheckoutRequest, opts ...grpc.CallOption) (*Cart, error)
 }
 
@@ -101,9 +101,9 @@ type CartServiceServer interface {
 	AddItem(context.Context, *AddItemRequest) (*Cart, error)
 	// RemoveItem takes an item out of the cart, whatever its quantity.
 	RemoveItem(context.Context, *RemoveItemRequest) (*Cart, error)
-	// GetCart shows the cart. A cart that nobody used is empty.
+	// GetCart returns the cart. An unused cart is empty.
 	GetCart(context.Context, *GetCartRequest) (*Cart, error)
-	// Checkout closes the cart for good.
+	// Checkout closes the cart.
 	Checkout(context.Context, *CheckoutRequest) (*Cart, error)
 	mustEmbedUnimplementedCartServiceServer()
 }
