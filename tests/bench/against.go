@@ -7,7 +7,7 @@ import (
 	"path/filepath"
 )
 
-// loadOrCompare is load, or compare where there is another checkout.
+// loadOrCompare is load, or compare if there is another checkout.
 func (b *bench) loadOrCompare(ctx context.Context) error {
 	if b.against == "" {
 		return b.load(ctx)
@@ -15,8 +15,8 @@ func (b *bench) loadOrCompare(ctx context.Context) error {
 	return b.compare(ctx)
 }
 
-// compare measures every load with the programs of this checkout and of another one, in turns: which of the two is first changes with
-// each round. What counts are the quotients of a round, because machines drift.
+// compare measures every load with the programs of this checkout and of another one, in turns:
+// they alternate which is first. The results are quotients of rounds, because machines drift.
 func (b *bench) compare(ctx context.Context) error {
 	other := &bench{options: b.options, dir: filepath.Join(b.dir, "against")}
 	if err := os.Mkdir(other.dir, 0o700); err != nil {
@@ -47,8 +47,10 @@ func (b *bench) compare(ctx context.Context) error {
 				return fmt.Errorf("%s with %d callers: %w", loads[i].name, clients, err)
 			}
 			quotient := func(of func(*round) float64) float64 { return medianQuotient(over, under, of) }
-			fmt.Printf("%8d %24s %8.3f %8.3f %8.3f %8.3f\n", clients, loads[i].name, quotient((*round).rate), quotient((*round).cpu),
-				quotient(func(r *round) float64 { return r.p50.Seconds() }), quotient(func(r *round) float64 { return r.p99.Seconds() }))
+			fmt.Printf("%8d %24s %8.3f %8.3f %8.3f %8.3f\n", clients, loads[i].name, quotient((*round).rate),
+				quotient((*round).cpu),
+				quotient(func(r *round) float64 { return r.p50.Seconds() }),
+				quotient(func(r *round) float64 { return r.p99.Seconds() }))
 		}
 	}
 	return nil

@@ -22,19 +22,22 @@ import (
 	"github.com/millrace-io/millrace/tests/kafkaserver"
 )
 
-// clusterPartitions is what the journals of this part have: a number that three workers can share almost evenly.
+// clusterPartitions is the number of partitions in this part: three workers can share them almost
+// evenly.
 const clusterPartitions = 64
 
-// paceShare is at what share of the slowest way's calls a second all ways are compared once more. A process that gets more calls does
-// more of them with each wake-up and each message, so that only ways with as many calls a second cost what they cost by themselves.
+// paceShare is the share of the slowest way's rate at which all ways are compared once more. At a
+// higher rate a process handles more calls per wake-up and per message, so costs are comparable
+// only at the same rate.
 const paceShare = 0.6
 
 // app is one app on Kafka with all its workers.
 type app struct {
 	workers []*process
-	// callers have, for each worker, the connections that the loads share.
+	// callers has, for each worker, the connections that the loads share.
 	callers [][]counterv1.CounterServiceClient
-	// owners holds, for each partition, the index of its owner; standbys is how many all have together.
+	// owners holds, for each partition, the index of its owner; standbys is how many all have
+	// together.
 	owners   []int
 	standbys int
 }
@@ -50,9 +53,10 @@ type way struct {
 // quotient compares two ways, turn by turn.
 type quotient struct{ name, over, under string }
 
-// cluster measures what a command costs that comes to the wrong worker, and what three workers cost where one would do. All ways
-// are measured in short turns, and compared turn by turn: what the machine does meanwhile meets all of them. First callers call as fast
-// as they can, then at one rate.
+// cluster measures what a command costs that goes to the wrong worker, and what three workers cost
+// where one is enough. All ways are measured in short turns and compared turn by turn, so that
+// other load on the machine affects all of them. First callers call as fast as they can, then at
+// one rate.
 func (b *bench) cluster(ctx context.Context) error {
 	brokers := b.brokers
 	if brokers == "" {
@@ -60,7 +64,7 @@ func (b *bench) cluster(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("start a Kafka broker (or name some with -brokers): %w", err)
 		}
-		defer c.Kill() //nolint:errcheck // nobody needs its data any more
+		defer c.Kill() //nolint:errcheck // its data is not needed
 		brokers = c.String()
 	}
 	one, three, alone := &app{}, &app{}, &app{}
@@ -81,12 +85,12 @@ func (b *bench) cluster(ctx context.Context) error {
 	}
 	owner := func(owner, _ int) int { return owner }
 	other := func(owner, workers int) int { return (owner + 1 + rand.IntN(workers-1)) % workers } //nolint:gosec // a load
-	anybody := func(_, workers int) int { return rand.IntN(workers) }                             //nolint:gosec // a load
+	anyone := func(_, workers int) int { return rand.IntN(workers) }                              //nolint:gosec // a load
 	ways := []way{
 		{"one worker", one, owner},
 		{"three, to the owner", three, owner},
 		{"three, to another", three, other},
-		{"three, to any", three, anybody},
+		{"three, to any", three, anyone},
 		{"three without standbys, to the owner", alone, owner},
 		{"three without standbys, to another", alone, other},
 	}
@@ -111,9 +115,10 @@ func (b *bench) cluster(ctx context.Context) error {
 	return nil
 }
 
-// turns measures all ways with a number of callers, and the quotients; with a rate, calls begin at that many a second. It returns the
-// calls a second of the slowest way.
-func (b *bench) turns(ctx context.Context, clients int, rate float64, ways []way, quotients []quotient) (float64, error) {
+// turns measures all ways with a number of callers, and the quotients; with a rate, calls begin at
+// that many a second. It returns the calls a second of the slowest way.
+func (b *bench) turns(ctx context.Context, clients int, rate float64, ways []way,
+	quotients []quotient) (float64, error) {
 	var at string
 	if rate > 0 {
 		at = fmt.Sprintf(" at %.0f/s", rate)
@@ -121,7 +126,7 @@ func (b *bench) turns(ctx context.Context, clients int, rate float64, ways []way
 	measured := map[string][]round{}
 	for turn := range b.rounds {
 		for i := range ways {
-			w := &ways[(i+turn)%len(ways)] // nobody is always the first
+			w := &ways[(i+turn)%len(ways)] // rotate which way is first
 			r, err := drive(ctx, clients, newPace(rate), b.warm, b.length, w.app.workers, b.calls(w))
 			if err != nil {
 				return 0, fmt.Errorf("%s%s with %d callers: %w", w.name, at, clients, err)
@@ -141,7 +146,7 @@ func (b *bench) turns(ctx context.Context, clients int, rate float64, ways []way
 	for _, q := range quotients {
 		over, under := measured[q.over+at], measured[q.under+at]
 		if over == nil || under == nil {
-			continue // not wanted
+			continue // excluded by -only
 		}
 		c := comparison{
 			Name: q.name + at, Clients: clients, Turns: len(over),
@@ -156,7 +161,7 @@ func (b *bench) turns(ctx context.Context, clients int, rate float64, ways []way
 	return slowest, out.Flush()
 }
 
-// idle says what workers use that nobody calls.
+// idle measures workers without calls.
 func (b *bench) idle(apps map[string]*app) {
 	const length = 5 * time.Second
 	before := map[string]usage{}
@@ -169,8 +174,8 @@ func (b *bench) idle(apps map[string]*app) {
 	}
 }
 
-// startApp starts the workers of an app, and returns when shares are even and everything has the standbys that it is to have. Some
-// may have more, until the group balances next: how many there are is printed.
+// startApp starts the workers of an app, and returns when shares are even and every partition has
+// its standbys. Some may have more until the next rebalance; their number is printed.
 func (b *bench) startApp(ctx context.Context, a *app, name, brokers string, workers, standbys int) error {
 	journal := fmt.Sprintf("bench%d%s", time.Now().Unix(), name)
 	for i := range workers {
@@ -183,11 +188,12 @@ func (b *bench) startApp(ctx context.Context, a *app, name, brokers string, work
 		a.workers = append(a.workers, p)
 		a.callers = append(a.callers, dialAll(p.address))
 	}
-	conn, err := grpc.NewClient("passthrough:///"+a.workers[0].admin, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithNoProxy())
+	conn, err := grpc.NewClient("passthrough:///"+a.workers[0].admin,
+		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithNoProxy())
 	if err != nil {
 		return err
 	}
-	defer conn.Close() //nolint:errcheck // only asked
+	defer conn.Close() //nolint:errcheck // only read
 	admin := adminv1.NewAdminServiceClient(conn)
 	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(200 * time.Millisecond) {
 		page, err := admin.Cluster(ctx, &adminv1.ClusterRequest{})
@@ -196,12 +202,13 @@ func (b *bench) startApp(ctx context.Context, a *app, name, brokers string, work
 			return nil
 		}
 		if time.Now().After(deadline) || ctx.Err() != nil {
-			return errors.Join(fmt.Errorf("app %s: its %d partitions are not shared evenly by %d workers: %v", journal, clusterPartitions, workers, page), err)
+			return errors.Join(fmt.Errorf("app %s: its %d partitions are not shared evenly by %d workers: %v", journal,
+				clusterPartitions, workers, page), err)
 		}
 	}
 }
 
-// know learns who owns what, and says whether all is as it should be.
+// know records the owners, and reports whether shares and standbys are complete.
 func (a *app) know(page *adminv1.ClusterResponse, name string, standbys int) bool {
 	if len(page.GetPartitions()) != clusterPartitions {
 		return false
@@ -221,13 +228,14 @@ func (a *app) know(page *adminv1.ClusterResponse, name string, standbys int) boo
 	return slices.Max(share)-slices.Min(share) <= 1
 }
 
-// calls increments counters of an app by a way.
+// calls returns a call that increments counters of an app by a way.
 func (b *bench) calls(w *way) call {
 	id := spread(b.keys)
 	return func(ctx context.Context, client, n int) error {
 		counter := id(client, n)
 		worker := w.choose(w.app.owners[entities.Partition(counter, clusterPartitions)], len(w.app.workers))
-		_, err := w.app.callers[worker][client%connections].Increment(ctx, &counterv1.IncrementRequest{CounterId: counter, By: 1})
+		_, err := w.app.callers[worker][client%connections].Increment(ctx,
+			&counterv1.IncrementRequest{CounterId: counter, By: 1})
 		return err
 	}
 }

@@ -9,7 +9,7 @@ import (
 	counterv1 "github.com/millrace-io/millrace/examples/counter/counter/v1"
 )
 
-// echo is the limit: the counter's messages over bare gRPC, without any state behind them.
+// echo is the limit: the counter's messages over bare gRPC, without any state.
 type echo struct {
 	counterv1.UnimplementedCounterServiceServer
 }

@@ -23,10 +23,10 @@ type round struct {
 
 func (r *round) rate() float64 { return float64(r.ops) / r.elapsed.Seconds() }
 
-// cpu is what a thousand calls cost, in seconds of all servers together.
+// cpu returns the CPU seconds of all servers for a thousand calls.
 func (r *round) cpu() float64 { return r.usage.cpu.Seconds() * 1000 / float64(r.ops) }
 
-// pace hands out the moments at which the calls of all callers begin.
+// pace schedules the calls of all callers.
 type pace struct {
 	every time.Duration
 	mu    sync.Mutex
@@ -41,8 +41,8 @@ func newPace(callsPerSecond float64) *pace {
 	return &pace{every: time.Duration(float64(time.Second) / callsPerSecond)}
 }
 
-// wait returns when it is time for one more call. Calls that nobody was free to make are made up for, as far as those of a tenth of a
-// second; without a pace it is always time.
+// wait returns when the next call is due. Missed calls are made up for, up to those of a tenth of a
+// second. Without a pace it returns at once.
 func (p *pace) wait() {
 	if p == nil {
 		return
@@ -58,9 +58,10 @@ func (p *pace) wait() {
 	time.Sleep(at.Sub(now))
 }
 
-// drive lets clients callers, each with one call under way, call at a pace, or as fast as they can, for a warm-up and then for the
-// time that counts.
-func drive(ctx context.Context, clients int, pace *pace, warm, length time.Duration, servers []*process, do call) (round, error) {
+// drive runs callers, each with one call at a time, at a pace or as fast as they can, for a warm-up
+// and then for the measured time.
+func drive(ctx context.Context, clients int, pace *pace, warm, length time.Duration, servers []*process,
+	do call) (round, error) {
 	var (
 		counting, stopped atomic.Bool
 		failed            atomic.Pointer[error]

@@ -33,7 +33,7 @@ type load struct {
 // connections is how many connections the callers share, the same for every load.
 const connections = 4
 
-// loads starts the servers and returns what is driven against them. stop must be called in any case.
+// loads starts the servers and returns the loads on them. stop must be called in any case.
 func (b *bench) loads(ctx context.Context) (loads []load, stop func(), err error) {
 	var running []*process
 	stop = func() {
@@ -87,7 +87,8 @@ func (b *bench) loads(ctx context.Context) (loads []load, stop func(), err error
 
 	if b.brokers != "" {
 		app := fmt.Sprintf("bench%d", time.Now().Unix())
-		hosted, err := keep(b.startWorker(ctx, "kafka-inside", b.counter, "run", "--brokers", b.brokers, "--app", app+"inside"))
+		hosted, err := keep(b.startWorker(ctx, "kafka-inside", b.counter, "run", "--brokers", b.brokers, "--app",
+			app+"inside"))
 		if err != nil {
 			return nil, stop, err
 		}
@@ -115,7 +116,8 @@ func (b *bench) wanted(name string) bool {
 	return false
 }
 
-// startMillrace starts a worker of its own data directory; without arguments it is `dev`, with the examples in process.
+// startMillrace starts a worker of its own data directory; without arguments it is `dev`, with the
+// examples in process.
 func (b *bench) startMillrace(ctx context.Context, name string, args ...string) (*process, error) {
 	if len(args) == 0 {
 		args = []string{"dev"}
@@ -133,7 +135,8 @@ func (b *bench) startWorker(ctx context.Context, name, program string, args ...s
 	if err != nil {
 		return nil, err
 	}
-	args = append(args, "--listen", public, "--admin", admin, "--peer", "127.0.0.1:0", "--data", filepath.Join(b.dir, name), "--log-level", "warn")
+	args = append(args, "--listen", public, "--admin", admin, "--peer", "127.0.0.1:0", "--data",
+		filepath.Join(b.dir, name), "--log-level", "warn")
 	p, err := start(ctx, b.dir, public, kit.Answers("http://"+admin+"/readyz"), program, args...)
 	if p != nil {
 		p.admin = admin
@@ -152,7 +155,8 @@ func spread(n int) key {
 func dialAll(address string) []counterv1.CounterServiceClient {
 	clients := make([]counterv1.CounterServiceClient, connections)
 	for i := range clients {
-		conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithNoProxy())
+		conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()),
+			grpc.WithNoProxy())
 		if err != nil {
 			panic(err)
 		}

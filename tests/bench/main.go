@@ -45,13 +45,17 @@ func main() {
 	flag.DurationVar(&o.warm, "warm", 300*time.Millisecond, "warm-up of a round")
 	flag.DurationVar(&o.length, "length", time.Second, "length of a round")
 	flag.StringVar(&o.only, "only", "", "only loads whose name contains one of these words, comma separated")
-	flag.StringVar(&o.parts, "parts", "load,size,cluster", "parts to run: load; size (flatness, memory and rebuild with a million entities); cluster (three workers against one, forwarded against local); parked (effects beside 4 096 parked ones and a dead target)")
-	flag.StringVar(&o.brokers, "brokers", "", "also measure on Kafka at these brokers; without them only part cluster does, on one that it starts (Java 17)")
+	flag.StringVar(&o.parts, "parts", "load,size,cluster",
+		"parts to run: load; size (flatness, memory and rebuild with a million entities); cluster (three workers against one, forwarded against local); parked (effects beside 4 096 parked ones and a dead target)")
+	flag.StringVar(&o.brokers, "brokers", "",
+		"also measure on Kafka at these brokers; without them only part cluster does, on one that it starts (Java 17)")
 	flag.StringVar(&o.json, "json", "", "also write the figures to this file, as JSON")
 	flag.StringVar(&o.dir, "dir", "", "directory for data; a temporary one by default: it decides which disk is measured")
 	flag.IntVar(&o.keys, "keys", 10_000, "entities of the loads")
-	flag.DurationVar(&o.hold, "hold", 10*time.Minute, "how long part parked measures beside parked effects and a dead target")
-	flag.StringVar(&o.against, "against", "", "another checkout: part load measures its programs in turns with those of this one, and prints quotients; with -rounds 40 -length 400ms they are known to a few percent")
+	flag.DurationVar(&o.hold, "hold", 10*time.Minute,
+		"how long part parked measures with parked effects and a dead target")
+	flag.StringVar(&o.against, "against", "",
+		"another checkout: part load measures its programs in turns with those of this one, and prints quotients; with -rounds 40 -length 400ms they are known to a few percent")
 	flag.Parse()
 	for word := range strings.SplitSeq(*clients, ",") {
 		n, err := strconv.Atoi(word)
@@ -70,7 +74,7 @@ func main() {
 	}
 }
 
-// run builds the binaries and measures part after part.
+// run builds the binaries and measures all parts.
 func run(ctx context.Context, o options) error {
 	dir, err := os.MkdirTemp(o.dir, "millrace-bench-")
 	if err != nil {

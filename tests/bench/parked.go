@@ -17,18 +17,21 @@ import (
 )
 
 const (
-	// parkedEffects are parked while the others are measured, in commands of parkedGroup effects each.
+	// parkedEffects are parked while the others are measured, in commands of parkedGroup effects
+	// each.
 	parkedEffects, parkedGroup = 4096, 512
 	// deadEffects are sent to the dead target at first, and deadMore more in each turn.
 	deadEffects, deadMore = 512, 64
-	// relayCallers send commands of relayGroup effects each while less than relayBacklog effects are on their way: many more than the 64
-	// that a partition sends at a time, so that its rate is measured and not that of the callers.
+	// relayCallers send commands of relayGroup effects each while less than relayBacklog effects
+	// are open: many more than the 64 that a partition sends at a time, so that its rate is
+	// measured and not that of the callers.
 	relayCallers, relayGroup, relayBacklog = 8, 16, 512
 	// relayTargets is the number of counters b-….
 	relayTargets = 1024
-	// parkedBaseline is the number of turns before anything is parked, and again of those before the target is dead.
+	// parkedBaseline is the number of turns before anything is parked, and again of those before
+	// the target is dead.
 	parkedBaseline = 5
-	// maxTurn bounds the time of one worker in a turn. Short ones meet the same machine.
+	// maxTurn bounds the time of one worker in a turn. Short turns are under the same conditions.
 	maxTurn = 5 * time.Second
 )
 
@@ -36,15 +39,16 @@ const (
 type relay struct {
 	*process
 	counters []counterv1.CounterServiceClient
-	// sent counts the effects that were asked for, delivered those that the function of their targets has seen.
+	// sent counts the effects that were asked for, delivered those that the function of their
+	// targets has seen.
 	sent, delivered atomic.Int64
 	rates           []float64
 	rss             []int64
 }
 
-// parked measures what effects of the same partition lose by 4 096 parked ones and a target that does not answer. Two workers do
-// the same in turns, one of them without these: what the machine does meanwhile meets both, and what both keep in memory
-// anyway is seen in the other one.
+// parked measures how 4 096 parked effects and a target that does not answer slow down other
+// effects of the same partition. Two workers do the same in turns, one of them without these, so
+// that other load on the machine affects both, and the memory that both need is known.
 func (b *bench) parked(ctx context.Context) error {
 	program := filepath.Join(b.dir, "relay")
 	if err := kit.Build(ctx, ".", program, "tests/bench/relay"); err != nil {
@@ -87,7 +91,7 @@ func (b *bench) parked(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := laden.awaitParked(ctx); err != nil { // they are parked still
+	if err := laden.awaitParked(ctx); err != nil { // they must still be parked
 		return err
 	}
 	for _, r := range []*relay{free, laden} {
@@ -111,11 +115,13 @@ func (b *bench) turn(ctx context.Context, length time.Duration, free, laden *rel
 		}
 	}
 	last := len(free.rates) - 1
-	progressf("turn %d: %.0f effects/s without, %.0f with; %d and %d MiB", last+1, free.rates[last], laden.rates[last], free.rss[last]>>20, laden.rss[last]>>20)
+	progressf("turn %d: %.0f effects/s without, %.0f with; %d and %d MiB", last+1, free.rates[last], laden.rates[last],
+		free.rss[last]>>20, laden.rss[last]>>20)
 	return nil
 }
 
-// measure drives effects for a warm-up and then for the time that counts, and waits until all have arrived.
+// measure drives effects for a warm-up and then for the time that counts, and waits until all have
+// arrived.
 func (r *relay) measure(ctx context.Context, warm, length time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, warm+length+time.Minute)
 	defer cancel()
@@ -139,7 +145,7 @@ func (r *relay) measure(ctx context.Context, warm, length time.Duration) error {
 			}
 		})
 	}
-	// passes looks at what has arrived until the time is over, so that the callers know.
+	// passes counts arrived effects until the time is over, so that the callers know the backlog.
 	passes := func(length time.Duration) (count int64, elapsed time.Duration, err error) {
 		began, before := time.Now(), r.delivered.Load()
 		for time.Since(began) < length && err == nil && failed.Load() == nil {
@@ -208,7 +214,7 @@ func (r *relay) awaitParked(ctx context.Context) error {
 	}
 }
 
-// check holds what the targets have against what was sent: each effect once.
+// check compares what the targets have with what was sent: each effect once.
 func (r *relay) check(ctx context.Context) error {
 	var sum int64
 	for i := range relayTargets {
@@ -224,8 +230,9 @@ func (r *relay) check(ctx context.Context) error {
 	return nil
 }
 
-// parkedFigures prints a line for the turns of each phase. The two workers are not quite the same by chance of the machine, so that the
-// last column holds the quotient of all against that before anything was parked.
+// parkedFigures prints a line for the turns of each phase. The two workers are not quite equal even
+// without parked effects, so the last column is the quotient of all over that before anything was
+// parked.
 func (b *bench) parkedFigures(length time.Duration, free, laden *relay) {
 	const mib = 1 << 20
 	out := tabwriter.NewWriter(os.Stdout, 0, 0, 1, ' ', 0)

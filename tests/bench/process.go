@@ -29,7 +29,7 @@ const (
 	stopTimeout  = 20 * time.Second
 )
 
-// usage is what the operating system says of a process.
+// usage is the resource usage of a process as reported by the operating system.
 type usage struct {
 	cpu     time.Duration
 	written int64
@@ -50,12 +50,15 @@ func used(all []*process) (sum usage) {
 }
 
 // start runs a program until stop, and waits until ready has no error.
-func start(ctx context.Context, dir, address string, ready func(context.Context) error, program string, args ...string) (*process, error) {
+func start(ctx context.Context, dir, address string, ready func(context.Context) error, program string,
+	args ...string) (*process, error) {
 	log, err := os.CreateTemp(dir, "server-*.log")
 	if err != nil {
 		return nil, err
 	}
-	p := &process{address: address, Process: kit.Process{Command: kit.Command{Program: program, Args: args, Dir: dir, Log: log.Name()}}}
+	p := &process{
+		address: address, Process: kit.Process{Command: kit.Command{Program: program, Args: args, Dir: dir, Log: log.Name()}},
+	}
 	if err := errors.Join(log.Close(), p.Start()); err != nil {
 		return nil, err
 	}

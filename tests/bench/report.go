@@ -20,7 +20,8 @@ type figure struct {
 	Clients int     `json:"clients"`
 	Rounds  int     `json:"rounds"`
 	Rate    float64 `json:"ops_per_second"`
-	// Ratio is the median of the quotients with the bare echo's rate of the same turn, with as many callers; 0 without an echo.
+	// Ratio is the median of the quotients of the rate and the bare echo's rate in the same turn,
+	// with as many callers; 0 without an echo.
 	Ratio float64 `json:"ratio_to_echo,omitempty"`
 	P50   float64 `json:"p50_us"`
 	P99   float64 `json:"p99_us"`
@@ -30,7 +31,7 @@ type figure struct {
 	Written float64 `json:"bytes_written_per_call"`
 }
 
-// comparison is how much more one way of calling costs than another, by turns.
+// comparison compares the cost of two ways of calling, by turns.
 type comparison struct {
 	Name    string  `json:"name"`
 	Clients int     `json:"clients"`
@@ -41,7 +42,7 @@ type comparison struct {
 	Rate    float64 `json:"ops_per_second"`
 }
 
-// figures is everything that a run found.
+// figures has all results of a run.
 type figures struct {
 	Machine string             `json:"machine"`
 	Began   time.Time          `json:"began"`
@@ -104,7 +105,8 @@ func (f *figures) table(clients int, mine func(*figure) bool) {
 			if l.Ratio > 0 {
 				ofEcho = fmt.Sprintf("%.2f", l.Ratio)
 			}
-			fmt.Fprintf(w, "%s\t%.0f\t%s\t%.0f\t%.0f\t%.0f\t%.4f\t%.0f\t\n", l.Name, l.Rate, ofEcho, l.P50, l.P99, l.P999, l.CPU, l.Written)
+			fmt.Fprintf(w, "%s\t%.0f\t%s\t%.0f\t%.0f\t%.0f\t%.4f\t%.0f\t\n", l.Name, l.Rate, ofEcho, l.P50, l.P99, l.P999,
+				l.CPU, l.Written)
 		}
 	}
 	_ = w.Flush()
@@ -122,7 +124,7 @@ func (f *figures) single(name, unit string, value float64) {
 	fmt.Printf("%s: %.4g %s\n", name, value, unit)
 }
 
-// describe prints what machine this is.
+// describe prints the machine.
 func (b *bench) describe() {
 	model := "unknown processor"
 	if content, err := os.ReadFile("/proc/cpuinfo"); err == nil {
@@ -138,7 +140,7 @@ func (b *bench) describe() {
 	fmt.Printf("%s, %s\n", b.figures.Machine, b.figures.Began.Format(time.DateOnly))
 }
 
-// write leaves the figures for machines.
+// write writes the figures as JSON.
 func (b *bench) write() error {
 	if b.json == "" {
 		return nil
@@ -147,10 +149,10 @@ func (b *bench) write() error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(b.json, append(content, '\n'), 0o644) //nolint:gosec // for everybody
+	return os.WriteFile(b.json, append(content, '\n'), 0o644) //nolint:gosec // readable by all
 }
 
-// fdatasync measures the floor of every durable answer: an append of 200 bytes and a sync.
+// fdatasync measures the lower bound of every durable answer: an append of 200 bytes and a sync.
 func (b *bench) fdatasync() error {
 	f, err := os.CreateTemp(b.dir, "sync-")
 	if err != nil {

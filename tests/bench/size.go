@@ -17,8 +17,8 @@ const (
 	fillClients  = 256
 )
 
-// size measures throughput with few and with many entities, what many passive ones cost in memory, and how fast a deleted
-// store comes back.
+// size measures throughput with few and with many entities, the memory of passive entities, and how
+// fast a deleted store is rebuilt.
 func (b *bench) size(ctx context.Context) error {
 	empty, err := b.startMillrace(ctx, "empty")
 	if err != nil {
@@ -41,8 +41,8 @@ func (b *bench) size(ctx context.Context) error {
 	return b.rebuild(ctx, warm)
 }
 
-// flat measures increments evenly spread over all entities of two workers, one with few and one with many, in turns: processors are not
-// as quick at all times.
+// flat measures increments evenly spread over all entities of two workers, one with few and one
+// with many, in turns, because processor speed varies.
 func (b *bench) flat(ctx context.Context) error {
 	few, err := b.filled(ctx, "few", fewEntities)
 	if err != nil {
@@ -61,7 +61,8 @@ func (b *bench) flat(ctx context.Context) error {
 			entities int
 			rounds   *[]round
 		}{{few, fewEntities, &overFew}, {many, manyEntities, &overMany}} {
-			r, err := drive(ctx, sizeClients, nil, b.warm, b.length, []*process{load.server}, increments(load.server.address, spread(load.entities)))
+			r, err := drive(ctx, sizeClients, nil, b.warm, b.length, []*process{load.server},
+				increments(load.server.address, spread(load.entities)))
 			if err != nil {
 				return err
 			}
@@ -72,7 +73,8 @@ func (b *bench) flat(ctx context.Context) error {
 	b.figures.single("throughput at 10^4 entities", "calls/s", median(overFew, (*round).rate))
 	b.figures.single("throughput at 10^6 entities", "calls/s", median(overMany, (*round).rate))
 	b.figures.single("flatness, 10^6 over 10^4", "", medianQuotient(overMany, overFew, (*round).rate))
-	b.figures.single("memory of a worker with 10^6 entities that are called in turn", "MiB", float64(many.usage().rss)/(1<<20))
+	b.figures.single("memory of a worker with 10^6 entities that are called in turn", "MiB",
+		float64(many.usage().rss)/(1<<20))
 	return nil
 }
 
@@ -84,7 +86,8 @@ func (b *bench) filled(ctx context.Context, name string, entities int) (*process
 	}
 	progressf("making %d entities", entities)
 	var next atomic.Int64
-	fill := increments(server.address, func(int, int) string { return "c" + strconv.FormatInt(next.Add(1)%int64(entities), 10) })
+	fill := increments(server.address,
+		func(int, int) string { return "c" + strconv.FormatInt(next.Add(1)%int64(entities), 10) })
 	for next.Load() < int64(entities) {
 		if _, err := drive(ctx, fillClients, nil, 0, time.Second, []*process{server}, fill); err != nil {
 			server.stop()
@@ -94,7 +97,8 @@ func (b *bench) filled(ctx context.Context, name string, entities int) (*process
 	return server, nil
 }
 
-// rebuild deletes the store and measures how long the worker takes to have it back, beyond what a start takes anyway.
+// rebuild deletes the store and measures how long the worker takes to rebuild it, beyond an
+// ordinary start.
 func (b *bench) rebuild(ctx context.Context, warm time.Duration) error {
 	if err := os.RemoveAll(filepath.Join(b.dir, "many", "store")); err != nil {
 		return err
@@ -117,13 +121,13 @@ func (b *bench) rebuild(ctx context.Context, warm time.Duration) error {
 	return nil
 }
 
-// settled is the memory of a process once it has nothing to do.
+// settled returns the memory of an idle process.
 func settled(p *process) int64 {
 	time.Sleep(3 * time.Second)
 	return p.usage().rss
 }
 
-// events asks the metrics page how many records the journal holds.
+// events reads the number of records in the journal from the metrics.
 func (b *bench) events(ctx context.Context, server *process) (int64, error) {
 	sum, err := scrape(ctx, server.admin, "millrace_partitions_next_offset")
 	if err != nil {

@@ -167,7 +167,7 @@ func actionStreamedFailures(t *testing.T, s *subject) {
 	call.out(t, actionFailed("expected failure"))
 	_, err = stream.Recv()
 	refused(t, err, "expected failure")
-	call.isCut(t) // the caller's side was still open
+	call.isReset(t) // the caller's side was still open
 }
 
 func actionHTTP(t *testing.T, s *subject) {
@@ -192,13 +192,13 @@ func (s *subject) unaryAction(t *testing.T, command, response proto.Message) {
 	call.ends(t)
 }
 
-// actionTwo is the call that a forward or an effect causes.
+// actionTwo is the call caused by a forward or an effect.
 func (s *subject) actionTwo(t *testing.T, id string) {
 	t.Helper()
 	s.unaryAction(t, actionCommand(actionTwoService, "Call", &actionmodel.OtherRequest{Id: id}), actionReplied(""))
 }
 
-// completed waits for the end of a stream in order.
+// completed waits for the regular end of a stream.
 func completed[M any](t *testing.T, stream interface{ Recv() (M, error) }) {
 	t.Helper()
 	if got, err := stream.Recv(); !errors.Is(err, io.EOF) {
@@ -213,7 +213,7 @@ func send[M any](t *testing.T, stream interface{ Send(M) error }, message M) {
 	}
 }
 
-// The words of requests.
+// Constructors of requests.
 
 func groups(g ...*actionmodel.ProcessGroup) *actionmodel.Request {
 	return &actionmodel.Request{Groups: g}
@@ -241,7 +241,7 @@ func actionEffect(id string, synchronous bool) *actionmodel.ProcessStep {
 	}}
 }
 
-// The words of the protocol.
+// Constructors of protocol messages.
 
 func actionCommand(service, name string, request proto.Message) *action.ActionCommand {
 	return &action.ActionCommand{ServiceName: service, Name: name, Payload: wrap(request)}
@@ -263,7 +263,8 @@ func actionReplied(message string) *action.ActionResponse {
 }
 
 func actionFailed(description string) *action.ActionResponse {
-	return &action.ActionResponse{Response: &action.ActionResponse_Failure{Failure: &cloudstate.Failure{Description: description}}}
+	return &action.ActionResponse{
+		Response: &action.ActionResponse_Failure{Failure: &cloudstate.Failure{Description: description}}}
 }
 
 func forwardTo(service string, request proto.Message) *cloudstate.Forward {
@@ -271,10 +272,12 @@ func forwardTo(service string, request proto.Message) *cloudstate.Forward {
 }
 
 func effectOn(service string, synchronous bool, request proto.Message) *cloudstate.SideEffect {
-	return &cloudstate.SideEffect{ServiceName: service, CommandName: "Call", Payload: wrap(request), Synchronous: synchronous}
+	return &cloudstate.SideEffect{
+		ServiceName: service, CommandName: "Call", Payload: wrap(request), Synchronous: synchronous,
+	}
 }
 
-// wrap is a message as it stands in commands and replies. Ours always encode.
+// wrap returns a message as in commands and replies.
 func wrap(m proto.Message) *anypb.Any {
 	wrapped, err := anypb.New(m)
 	if err != nil {

@@ -15,10 +15,12 @@ type conformanceCase struct {
 	run  func(t *testing.T, s *subject)
 }
 
-// TestConformance runs every case with every function, with millrace in this process and as the real binary. One millrace
-// serves all cases of a combination, so that each also shows that the ones before left nothing behind.
+// TestConformance runs every case with every function, with millrace in this process and as the
+// real binary. One millrace serves all cases of a combination, so that each also shows that the
+// previous ones have no after-effects.
 func TestConformance(t *testing.T) {
-	cases := slices.Concat(discoveryCases(), actionCases(), valueCases(), eventSourcedCases(), reflectionCases(), ruleCases())
+	cases := slices.Concat(discoveryCases(), actionCases(), valueCases(), eventSourcedCases(), reflectionCases(),
+		ruleCases())
 	for _, h := range []host{inProcess, asBinary} {
 		for _, f := range functions() {
 			t.Run(h.name+"/"+f.name, func(t *testing.T) {

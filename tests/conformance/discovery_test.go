@@ -14,7 +14,8 @@ func discoveryCases() []conformanceCase {
 	}
 }
 
-// verifyProxyInfo: millrace says 0.2 and exactly the four entity types, and all declared services are described.
+// verifyProxyInfo: millrace says 0.2 and exactly the four entity types, and all declared services
+// are described.
 func verifyProxyInfo(t *testing.T, s *subject) {
 	if s.info.GetProtocolMajorVersion() != 0 || s.info.GetProtocolMinorVersion() != 2 {
 		t.Errorf("protocol version is %d.%d, want 0.2", s.info.GetProtocolMajorVersion(), s.info.GetProtocolMinorVersion())

@@ -61,7 +61,9 @@ func eventSourcedForwardsAndEffects(t *testing.T, s *subject) {
 	s.process(t, id, "", esForward(two))
 	x := s.next(t, eventsourced.EventSourced_Handle_FullMethodName)
 	x.in(t, esInit(esService, id), esProcess(1, id, esForward(two)))
-	x.out(t, esDecided(1, &cloudstate.ClientAction{Action: &cloudstate.ClientAction_Forward{Forward: forwardTo(esTwo, &esmodel.Request{Id: two})}}))
+	x.out(t, esDecided(1,
+		&cloudstate.ClientAction{Action: &cloudstate.ClientAction_Forward{Forward: forwardTo(esTwo,
+			&esmodel.Request{Id: two})}}))
 	y := s.next(t, eventsourced.EventSourced_Handle_FullMethodName)
 	y.in(t, esInit(esTwo, two), esCommand(1, two, "Call", &esmodel.Request{Id: two}))
 	y.out(t, esReplied(1, ""))
@@ -83,8 +85,9 @@ func eventSourcedForwardsAndEffects(t *testing.T, s *subject) {
 	y.silent(t)
 }
 
-// eventSourcedFailures: a refusal costs nothing. One after an event was emitted asks for a restart with some SDKs: then the
-// stream ends, another one replays what is stored, before the next command comes, and counts commands from 1.
+// eventSourcedFailures: a refusal costs nothing. One after an event was emitted asks for a restart
+// with some SDKs: then the stream ends, another one replays what is stored, before the next command
+// comes, and counts commands from 1.
 func eventSourcedFailures(t *testing.T, s *subject) {
 	id := s.entity()
 	s.process(t, id, "ABC", emits("A", "B", "C")...)
@@ -114,10 +117,11 @@ func eventSourcedFailures(t *testing.T, s *subject) {
 	x.silent(t)
 }
 
-// restarted follows an entity after a refusal of a command that had emitted. With a function that restarts, it returns the
-// new stream, which must be there and have replayed without any further command; else the same one. command is the id of
-// the next command.
-func (s *subject) restarted(t *testing.T, x *exchange, next int64, replay ...proto.Message) (_ *exchange, command int64) {
+// restarted follows an entity after a refusal of a command that had emitted. With a function that
+// restarts, it returns the new stream, which must be there and have replayed without any further
+// command; else the same one. command is the id of the next command.
+func (s *subject) restarted(t *testing.T, x *exchange, next int64,
+	replay ...proto.Message) (_ *exchange, command int64) {
 	t.Helper()
 	if !s.restarts {
 		return x, next
@@ -156,7 +160,8 @@ func eventSourcedHTTP(t *testing.T, s *subject) {
 	x.out(t, esRefused(4, "expected failure 1", false))
 
 	failing := append(emits("z"), esFail("expected failure 2"))
-	s.refusesJSON(t, path, `{"actions":[{"emit":{"value":"z"}},{"fail":{"message":"expected failure 2"}}]}`, "expected failure 2")
+	s.refusesJSON(t, path, `{"actions":[{"emit":{"value":"z"}},{"fail":{"message":"expected failure 2"}}]}`,
+		"expected failure 2")
 	x.in(t, esProcess(5, id, failing...))
 	x.out(t, esRefused(5, "expected failure 2", s.restarts))
 	x, command := s.restarted(t, x, 6, esInit(esService, id), esEvent(1, "x"), esEvent(2, "y"))
@@ -181,22 +186,25 @@ func eventSourcedPassivation(t *testing.T, s *subject) {
 // process calls the model and compares the state that it answers with; refuses wants a refusal.
 func (s *subject) process(t *testing.T, id, state string, actions ...*esmodel.RequestAction) {
 	t.Helper()
-	got, err := esmodel.NewEventSourcedTckModelClient(s.conn).Process(t.Context(), &esmodel.Request{Id: id, Actions: actions})
+	got, err := esmodel.NewEventSourcedTckModelClient(s.conn).Process(t.Context(),
+		&esmodel.Request{Id: id, Actions: actions})
 	answered(t, got, err, &esmodel.Response{Message: state})
 }
 
 func (s *subject) refuses(t *testing.T, id, description string, actions ...*esmodel.RequestAction) {
 	t.Helper()
-	_, err := esmodel.NewEventSourcedTckModelClient(s.conn).Process(t.Context(), &esmodel.Request{Id: id, Actions: actions})
+	_, err := esmodel.NewEventSourcedTckModelClient(s.conn).Process(t.Context(),
+		&esmodel.Request{Id: id, Actions: actions})
 	refused(t, err, description)
 }
 
-// The words of requests.
+// Constructors of requests.
 
 func emits(values ...string) []*esmodel.RequestAction {
 	var actions []*esmodel.RequestAction
 	for _, value := range values {
-		actions = append(actions, &esmodel.RequestAction{Action: &esmodel.RequestAction_Emit{Emit: &esmodel.Emit{Value: value}}})
+		actions = append(actions,
+			&esmodel.RequestAction{Action: &esmodel.RequestAction_Emit{Emit: &esmodel.Emit{Value: value}}})
 	}
 	return actions
 }
@@ -206,14 +214,15 @@ func esForward(id string) *esmodel.RequestAction {
 }
 
 func esEffect(id string, synchronous bool) *esmodel.RequestAction {
-	return &esmodel.RequestAction{Action: &esmodel.RequestAction_Effect{Effect: &esmodel.Effect{Id: id, Synchronous: synchronous}}}
+	return &esmodel.RequestAction{Action: &esmodel.RequestAction_Effect{Effect: &esmodel.Effect{Id: id,
+		Synchronous: synchronous}}}
 }
 
 func esFail(message string) *esmodel.RequestAction {
 	return &esmodel.RequestAction{Action: &esmodel.RequestAction_Fail{Fail: &esmodel.Fail{Message: message}}}
 }
 
-// The words of the protocol.
+// Constructors of protocol messages.
 
 func esInit(service, id string) *eventsourced.EventSourcedStreamIn {
 	return &eventsourced.EventSourcedStreamIn{Message: &eventsourced.EventSourcedStreamIn_Init{
@@ -268,7 +277,8 @@ func esRefused(command int64, description string, restart bool) *eventsourced.Ev
 }
 
 func replied(response proto.Message) *cloudstate.ClientAction {
-	return &cloudstate.ClientAction{Action: &cloudstate.ClientAction_Reply{Reply: &cloudstate.Reply{Payload: wrap(response)}}}
+	return &cloudstate.ClientAction{
+		Action: &cloudstate.ClientAction_Reply{Reply: &cloudstate.Reply{Payload: wrap(response)}}}
 }
 
 func persisted(value string) *anypb.Any { return wrap(&esmodel.Persisted{Value: value}) }

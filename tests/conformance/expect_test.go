@@ -21,8 +21,8 @@ import (
 	"github.com/millrace-io/millrace/tests/kit"
 )
 
-// quiet fails the test if millrace has made a call that the case did not look at, and forgets about it. One that comes later is
-// found at the end, when millrace has stopped.
+// quiet fails the test if there is a call of millrace that the case did not take, and drops it. A
+// later one is found at the end, when millrace has stopped.
 func (s *subject) quiet(t *testing.T) {
 	t.Helper()
 	s.watched = true
@@ -33,7 +33,8 @@ func (s *subject) quiet(t *testing.T) {
 	}
 }
 
-// ended looks, when millrace and the interceptor have ended and nothing can come any more, for what came after quiet and silent.
+// ended checks, after the end of millrace and the interceptor, for calls and messages that came
+// after quiet and silent.
 func (s *subject) ended(t *testing.T) {
 	t.Helper()
 	if s.watched {
@@ -97,7 +98,8 @@ func (x *exchange) inEnds(t *testing.T) {
 	}
 }
 
-// outEnds waits for the end of the function's side, which must be the status OK and what comes next.
+// outEnds waits for the end of the function's side, which must be the status OK and what comes
+// next.
 func (x *exchange) outEnds(t *testing.T) {
 	t.Helper()
 	if cause := x.end(t, &x.Out); cause != nil {
@@ -112,8 +114,8 @@ func (x *exchange) ends(t *testing.T) {
 	x.outEnds(t)
 }
 
-// isCut waits for a reset by millrace.
-func (x *exchange) isCut(t *testing.T) {
+// isReset waits for a reset by millrace.
+func (x *exchange) isReset(t *testing.T) {
 	t.Helper()
 	if cause := x.end(t, &x.In); status.Code(cause) != codes.Canceled {
 		t.Errorf("%s: want a cancelled call, it ended with: %v", x.Method, cause)
@@ -131,14 +133,15 @@ func (x *exchange) end(t *testing.T, flow *interceptor.Flow) error {
 	return cause
 }
 
-// silent fails the test if more was said than it looked at. What millrace says later must be looked at before the end.
+// silent fails the test if there are messages that it did not take. Later messages of millrace are
+// checked at the end.
 func (x *exchange) silent(t *testing.T) {
 	t.Helper()
 	x.subject.silenced = append(x.subject.silenced, x)
 	x.nothingMore(t)
 }
 
-// nothingMore looks at what is there now; an end may be.
+// nothingMore checks that no message is recorded now; an end may be.
 func (x *exchange) nothingMore(t *testing.T) {
 	t.Helper()
 	for who, flow := range map[string]*interceptor.Flow{"millrace": &x.In, "the function": &x.Out} {
@@ -150,8 +153,8 @@ func (x *exchange) nothingMore(t *testing.T) {
 	}
 }
 
-// withoutExtras takes out of a message what a case does not say: the metadata of actions, and the context of a command for a
-// function that announced that it understands one. Any other extra stays, and makes the message a different one.
+// withoutExtras removes what cases do not specify: the metadata of actions, and the context of a
+// command for a function that supports it. Any other extra stays, and makes the message differ.
 func (s *subject) withoutExtras(t *testing.T, m proto.Message) proto.Message {
 	t.Helper()
 	switch m := m.(type) {
@@ -167,7 +170,7 @@ func (s *subject) withoutExtras(t *testing.T, m proto.Message) proto.Message {
 	return m
 }
 
-// checkContext looks at the context of a command without an id, and takes it away.
+// checkContext checks the context of a command without an id, and removes it.
 func (s *subject) checkContext(t *testing.T, c *cloudstate.Command) {
 	t.Helper()
 	if c == nil || !s.announces(cloudstate.MillraceExtension_MILLRACE_COMMAND_CONTEXT) {
@@ -178,7 +181,9 @@ func (s *subject) checkContext(t *testing.T, c *cloudstate.Command) {
 		t.Errorf("command %d has no time, and the function announced that it knows it: %v", c.GetId(), c)
 		return
 	}
-	equal(t, "context", got, &cloudstate.CommandContext{TimeUnixNanos: got.GetTimeUnixNanos(), Timers: true, Refusals: true})
+	equal(t, "context", got, &cloudstate.CommandContext{
+		TimeUnixNanos: got.GetTimeUnixNanos(), Timers: true, Refusals: true,
+	})
 	c.Context = nil
 }
 
@@ -186,7 +191,7 @@ func (s *subject) announces(x cloudstate.MillraceExtension) bool {
 	return slices.Contains(s.spec.GetServiceInfo().GetMillraceExtensions(), x)
 }
 
-// equal compares whole messages, fields that nobody knows included.
+// equal compares whole messages, unknown fields included.
 func equal(t *testing.T, what string, got, want proto.Message) {
 	t.Helper()
 	if !proto.Equal(got, want) {
@@ -204,7 +209,7 @@ func answered(t *testing.T, got proto.Message, err error, want proto.Message) {
 	equal(t, "response", got, want)
 }
 
-// refused checks that a call ended with UNKNOWN and the function's words.
+// refused checks that a call ended with UNKNOWN and the function's text.
 func refused(t *testing.T, err error, description string) {
 	t.Helper()
 	if s := status.Convert(err); s.Code() != codes.Unknown || s.Message() != description {
@@ -244,7 +249,8 @@ func fetch(t *testing.T, client *http.Client, req *http.Request) page {
 	return page{status: res.StatusCode, contentType: res.Header.Get("Content-Type"), body: string(body)}
 }
 
-// answersJSON posts and compares the answer; refusesJSON wants the words of a refusal as the whole body.
+// answersJSON posts and compares the answer; refusesJSON expects the text of a refusal as the whole
+// body.
 func (s *subject) answersJSON(t *testing.T, path, body, want string) {
 	t.Helper()
 	if got := s.post(t, path, body); got != (page{http.StatusOK, "application/json", want}) {

@@ -13,8 +13,8 @@ func reflectionCases() []conformanceCase {
 	}
 }
 
-// verifyReflection: the list has reflection first and then the served services by name, whatever is asked; an unknown symbol
-// is an empty answer; host and request are echoed.
+// verifyReflection: the list has reflection first and then the served services by name, whatever is
+// asked; an unknown symbol is an empty answer; host and request are echoed.
 func verifyReflection(t *testing.T, s *subject) {
 	stream, err := alphapb.NewServerReflectionClient(s.conn).ServerReflectionInfo(t.Context())
 	if err != nil {
@@ -41,13 +41,15 @@ func verifyReflection(t *testing.T, s *subject) {
 		})
 	}
 	question := &alphapb.ServerReflectionRequest{
-		Host: s.public, MessageRequest: &alphapb.ServerReflectionRequest_FileContainingSymbol{FileContainingSymbol: "nonsense.blabla.Void"},
+		Host: s.public, MessageRequest: &alphapb.ServerReflectionRequest_FileContainingSymbol{
+			FileContainingSymbol: "nonsense.blabla.Void"},
 	}
 	send(t, stream, question)
 	got, err := stream.Recv()
 	answered(t, got, err, &alphapb.ServerReflectionResponse{
 		ValidHost: s.public, OriginalRequest: question,
-		MessageResponse: &alphapb.ServerReflectionResponse_FileDescriptorResponse{FileDescriptorResponse: &alphapb.FileDescriptorResponse{}},
+		MessageResponse: &alphapb.ServerReflectionResponse_FileDescriptorResponse{
+			FileDescriptorResponse: &alphapb.FileDescriptorResponse{}},
 	})
 	if err := stream.CloseSend(); err != nil {
 		t.Fatal(err)

@@ -23,8 +23,8 @@ import (
 	"github.com/millrace-io/millrace/tests/kit"
 )
 
-// ruleCases are what must be true of a proxy, each shown by itself. That discovery is retried and happens once, that state
-// does not outlive an ephemeral run, and what passivation waits for need a start of their own: see startup_test.go.
+// ruleCases are rules for a proxy, tested separately. Retries of discovery, ephemeral state and
+// passivation need a start of their own: see startup_test.go.
 func ruleCases() []conformanceCase {
 	return []conformanceCase{
 		{"rules/one port serves HTTP 1.1 and HTTP 2 with prior knowledge", onePort},
@@ -55,23 +55,26 @@ func onePort(t *testing.T, s *subject) {
 	protocols.SetUnencryptedHTTP2(true)
 	transport := &http.Transport{Protocols: &protocols}
 	defer transport.CloseIdleConnections()
-	post, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+s.public+"/"+actionTwoService+"/Call", strings.NewReader(`{"id":"x"}`))
+	post, err := http.NewRequestWithContext(t.Context(), http.MethodPost,
+		"http://"+s.public+"/"+actionTwoService+"/Call", strings.NewReader(`{"id":"x"}`))
 	if err != nil {
 		t.Fatal(err)
 	}
 	post.Header.Set("Content-Type", "application/json")
-	if got := fetch(t, &http.Client{Transport: transport, Timeout: kit.Patience}, post); got != (page{http.StatusOK, "application/json", `{"message":""}`}) {
+	if got := fetch(t, &http.Client{Transport: transport, Timeout: kit.Patience},
+		post); got != (page{http.StatusOK, "application/json", `{"message":""}`}) {
 		t.Errorf("POST over HTTP/2 with prior knowledge: %+v", got)
 	}
 	s.actionTwo(t, "x")
 }
 
-// commandAsSent sends bytes that no encoder of ours would make, with headers, and wants just the bytes at the function.
+// commandAsSent sends bytes that our encoder would not make, with headers, and expects exactly
+// these bytes at the function.
 func commandAsSent(t *testing.T, s *subject) {
 	ctx := metadata.AppendToOutgoingContext(t.Context(), "x-demo", "1", "x-demo-bin", "\x00\x01")
 	id := s.entity()
 	payload := []byte{}
-	payload = protowire.AppendTag(payload, 1000, protowire.BytesType) // a field that nobody knows
+	payload = protowire.AppendTag(payload, 1000, protowire.BytesType) // an unknown field
 	payload = protowire.AppendString(payload, "unknown")
 	payload = protowire.AppendTag(payload, 1, protowire.BytesType) // the key, twice: the last one counts
 	payload = protowire.AppendString(payload, "not-"+id)
@@ -81,7 +84,8 @@ func commandAsSent(t *testing.T, s *subject) {
 	request := &emptypb.Empty{}
 	request.ProtoReflect().SetUnknown(payload)
 	got := &esmodel.Response{}
-	answered(t, got, s.conn.Invoke(ctx, esmodel.EventSourcedTckModel_Process_FullMethodName, request, got), &esmodel.Response{})
+	answered(t, got, s.conn.Invoke(ctx, esmodel.EventSourcedTckModel_Process_FullMethodName, request, got),
+		&esmodel.Response{})
 
 	x := s.next(t, eventsourced.EventSourced_Handle_FullMethodName)
 	command := esCommand(1, id, "Process", &esmodel.Request{})
@@ -191,7 +195,7 @@ func cancelIsRelayed(t *testing.T, s *subject) {
 	call.in(t, actionNames("ProcessStreamed"), actionPayload(request))
 	call.out(t, actionReplied("A"))
 	cancel()
-	call.isCut(t)
+	call.isReset(t)
 }
 
 func metadataReachesActions(t *testing.T, s *subject) {
@@ -213,7 +217,8 @@ func failureIsDescription(t *testing.T, s *subject) {
 	const description = "no \"way\": 100 % ausgebucht – sorry"
 	id := s.entity()
 	s.refuses(t, id, description, esFail(description))
-	s.refusesJSON(t, "/tck/model/eventsourced/"+id, `{"actions":[{"fail":{"message":"no \"way\": 100 % ausgebucht – sorry"}}]}`, description)
+	s.refusesJSON(t, "/tck/model/eventsourced/"+id,
+		`{"actions":[{"fail":{"message":"no \"way\": 100 % ausgebucht – sorry"}}]}`, description)
 	x := s.next(t, eventsourced.EventSourced_Handle_FullMethodName)
 	x.in(t, esInit(esService, id), esProcess(1, id, esFail(description)), esProcess(2, id, esFail(description)))
 	x.out(t, esRefused(1, description, false), esRefused(2, description, false))

@@ -20,16 +20,17 @@ import (
 	"github.com/millrace-io/millrace/tests/kit"
 )
 
-// discoveredWithin is how soon after the function's port opened discovery must have come, as in Cloudstate's own tests.
+// discoveredWithin is how soon after the function's port opened discovery must have come, as in
+// Cloudstate's own tests.
 const discoveredWithin = 3 * time.Second
 
-// TestDiscoveryIsRetriedWhileThePortIsClosedAndComesOnce starts millrace first, waits until it has found nobody, and opens
-// the port then.
+// TestDiscoveryIsRetriedWhileThePortIsClosedAndComesOnce starts millrace first, waits until a
+// connection has failed, and then opens the port.
 func TestDiscoveryIsRetriedWhileThePortIsClosedAndComesOnce(t *testing.T) {
 	f := functions()[0]
 	address := kit.FreeAddress(t)
 	n := startNode(t, address, nil)
-	kit.Await(t, "an attempt that found nobody", func() bool {
+	kit.Await(t, "a failed attempt to connect", func() bool {
 		err := n.NotReady()
 		return err != nil && strings.Contains(err.Error(), "refused")
 	})
@@ -61,8 +62,8 @@ func TestStateOfAnEarlierRunIsGone(t *testing.T) {
 	}
 }
 
-// TestStoredStateComesBackBeforeTheNextCommand lets entities leave memory after 100 ms: a journal comes back as its last
-// snapshot and the events after it, a value as itself.
+// TestStoredStateComesBackBeforeTheNextCommand lets entities leave memory after 100 ms: a journal
+// comes back as its last snapshot and the events after it, a value as itself.
 func TestStoredStateComesBackBeforeTheNextCommand(t *testing.T) {
 	for _, f := range functions() {
 		t.Run(f.name, func(t *testing.T) {
@@ -81,7 +82,8 @@ func journalComesBack(t *testing.T, s *subject) {
 	x.message(t, &x.Out)
 	x.ends(t)
 
-	// The snapshot has the number of the last event of its reply, not that of the event that made it due.
+	// The snapshot has the number of the last event of its reply, not that of the event that made
+	// it due.
 	s.process(t, id, "ABCDEFG", emits("G")...)
 	x = s.next(t, eventsourced.EventSourced_Handle_FullMethodName)
 	x.in(t, esInitFrom(esService, id, 6, "ABCDEF"), esProcess(1, id, emits("G")...))
@@ -118,7 +120,8 @@ func valueComesBack(t *testing.T, s *subject) {
 	s.quiet(t)
 }
 
-// TestPassivationWaitsForTheFunctionToEnd has a function that takes its time after the half-close, and must not be cut off.
+// TestPassivationWaitsForTheFunctionToEnd has a function that takes some time after the half-close,
+// and must not be aborted.
 func TestPassivationWaitsForTheFunctionToEnd(t *testing.T) {
 	slow := &slowJournals{halfClosed: make(chan struct{}), release: make(chan struct{}), ended: make(chan error, 1)}
 	s := newSubject(t, slow.function(), inProcess, nil)
@@ -135,7 +138,8 @@ func TestPassivationWaitsForTheFunctionToEnd(t *testing.T) {
 	x.ends(t)
 }
 
-// slowJournals answers one command, says when the proxy has half-closed, and ends when it is told to.
+// slowJournals answers one command, signals when the proxy has half-closed, and ends when the test
+// says so.
 type slowJournals struct {
 	eventsourced.UnimplementedEventSourcedServer
 	halfClosed, release chan struct{}
@@ -169,8 +173,8 @@ func (j *slowJournals) Handle(stream eventsourced.EventSourced_HandleServer) err
 	}
 }
 
-// TestQueuedCommandsKeepTheirOrderOverARestart holds a command that will ask for a restart until two more wait, and wants
-// those two, in order, on the new stream.
+// TestQueuedCommandsKeepTheirOrderOverARestart holds a command that will ask for a restart until
+// two more wait, and wants those two, in order, on the new stream.
 func TestQueuedCommandsKeepTheirOrderOverARestart(t *testing.T) {
 	held := &heldJournals{arrived: make(chan struct{}), release: make(chan struct{})}
 	f := function{name: "held", restarts: true, register: func(_ testing.TB, s *grpc.Server) {
@@ -189,7 +193,8 @@ func TestQueuedCommandsKeepTheirOrderOverARestart(t *testing.T) {
 	call := func(message string) <-chan error {
 		ended := make(chan error, 1)
 		go func() { // ends with the answer, which is received below
-			_, err := client.Process(t.Context(), &esmodel.Request{Id: "held", Actions: []*esmodel.RequestAction{esFail(message)}})
+			_, err := client.Process(t.Context(),
+				&esmodel.Request{Id: "held", Actions: []*esmodel.RequestAction{esFail(message)}})
 			ended <- err
 		}()
 		return ended
@@ -251,7 +256,7 @@ func (j *heldJournals) Handle(stream eventsourced.EventSourced_HandleServer) err
 	}
 }
 
-// waiting is how many commands have been submitted and not answered.
+// waiting returns how many commands have been submitted and not answered.
 func waiting(t *testing.T, n *node.Node) int64 {
 	t.Helper()
 	var sum int64

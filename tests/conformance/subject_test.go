@@ -18,10 +18,10 @@ import (
 	"github.com/millrace-io/millrace/tests/kit"
 )
 
-// function is a user function under the cases.
+// function is a user function for the cases.
 type function struct {
 	name string
-	// restarts: a command that is refused after it emitted asks for a restart.
+	// restarts: a command that is refused after it has emitted events asks for a restart.
 	restarts bool
 	// replicated: the function declares replicated entities.
 	replicated bool
@@ -46,7 +46,8 @@ func functions() []function {
 	}
 }
 
-// host runs millrace before the function at an address and returns the address of its public port. Settings are flags.
+// host runs millrace for the function at an address and returns the address of its public port.
+// Settings are flags.
 type host struct {
 	name string
 	run  func(t *testing.T, function string, settings map[string]string) (public string)
@@ -67,7 +68,7 @@ var (
 	}}
 )
 
-// startNode starts an ephemeral node before the function at an address.
+// startNode starts an ephemeral node for the function at an address.
 func startNode(t *testing.T, function string, settings map[string]string) *node.Node {
 	t.Helper()
 	all := map[string]string{"function": function}
@@ -75,29 +76,31 @@ func startNode(t *testing.T, function string, settings map[string]string) *node.
 	return harness.StartNode(t, all)
 }
 
-// subject is one millrace before one function, with a client on one side and an interceptor on the other.
+// subject is one millrace with one function, with a client on one side and an interceptor on the
+// other.
 type subject struct {
 	function
 	trace  *interceptor.Interceptor
 	public string
 	conn   *grpc.ClientConn
 	web    *http.Client
-	// info and spec are what the two said at discovery.
+	// info and spec are the two messages of discovery.
 	info *cloudstate.ProxyInfo
 	spec *cloudstate.EntitySpec
 	last int
-	// watched: no call may be left at the end; silenced are the exchanges in which millrace says nothing more.
+	// watched: no call may be left at the end; silenced are the exchanges in which millrace must
+	// not send more.
 	watched  bool
 	silenced []*exchange
 }
 
-// newSubject wires everything as Cloudstate's own tests do: the function first, then the interceptor, then the proxy. It
-// ends with the test.
+// newSubject starts the parts in the order of Cloudstate's own tests: the function, the
+// interceptor, the proxy. It ends with the test.
 func newSubject(t *testing.T, f function, h host, settings map[string]string) *subject {
 	t.Helper()
 	s := &subject{function: f}
 	s.intercept(t, "127.0.0.1:0")
-	all := map[string]string{"shared-stream": "false"} // the interceptor tells entities apart by their streams
+	all := map[string]string{"shared-stream": "false"} // the interceptor distinguishes entities by their streams
 	maps.Copy(all, settings)
 	s.public = h.run(t, s.trace.Addr(), all)
 	s.connect(t)
@@ -129,7 +132,7 @@ func serveFunction(t *testing.T, f function) string {
 	return harness.ServeFunction(t, func(s *grpc.Server) { f.register(t, s) }).Address()
 }
 
-// intercept serves the function and puts an interceptor before it, at an address, until the test ends.
+// intercept serves the function behind an interceptor at an address until the test ends.
 func (s *subject) intercept(t *testing.T, address string) {
 	t.Helper()
 	i, err := interceptor.New(serveFunction(t, s.function))

@@ -60,7 +60,9 @@ func valueForwardsAndEffects(t *testing.T, s *subject) {
 	s.change(t, id, "", veForward(two))
 	x := s.next(t, valueentity.ValueEntity_Handle_FullMethodName)
 	x.in(t, veInit(veService, id), veProcess(1, id, veForward(two)))
-	x.out(t, veDecided(1, &cloudstate.ClientAction{Action: &cloudstate.ClientAction_Forward{Forward: forwardTo(veTwo, &vemodel.Request{Id: two})}}))
+	x.out(t, veDecided(1,
+		&cloudstate.ClientAction{Action: &cloudstate.ClientAction_Forward{Forward: forwardTo(veTwo,
+			&vemodel.Request{Id: two})}}))
 	y := s.next(t, valueentity.ValueEntity_Handle_FullMethodName)
 	y.in(t, veInit(veTwo, two), veCommand(1, two, "Call", &vemodel.Request{Id: two}))
 	y.out(t, veReplied(1, "", nil))
@@ -82,7 +84,7 @@ func valueForwardsAndEffects(t *testing.T, s *subject) {
 	y.silent(t)
 }
 
-// valueFailures: a refusal leaves stream and state alone.
+// valueFailures: a refusal does not affect stream and state.
 func valueFailures(t *testing.T, s *subject) {
 	id := s.entity()
 	s.change(t, id, "one", updates("one")...)
@@ -90,7 +92,8 @@ func valueFailures(t *testing.T, s *subject) {
 	x.in(t, veInit(veService, id), veProcess(1, id, updates("one")...))
 	x.out(t, veReplied(1, "one", updated("one")))
 
-	_, err := vemodel.NewValueEntityTckModelClient(s.conn).Process(t.Context(), &vemodel.Request{Id: id, Actions: veFails("expected failure")})
+	_, err := vemodel.NewValueEntityTckModelClient(s.conn).Process(t.Context(),
+		&vemodel.Request{Id: id, Actions: veFails("expected failure")})
 	refused(t, err, "expected failure")
 	x.in(t, veProcess(2, id, veFails("expected failure")...))
 	x.out(t, veRefused(2, "expected failure"))
@@ -143,11 +146,12 @@ func valuePassivation(t *testing.T, s *subject) {
 // change calls the model and compares the value that it answers with.
 func (s *subject) change(t *testing.T, id, state string, actions ...*vemodel.RequestAction) {
 	t.Helper()
-	got, err := vemodel.NewValueEntityTckModelClient(s.conn).Process(t.Context(), &vemodel.Request{Id: id, Actions: actions})
+	got, err := vemodel.NewValueEntityTckModelClient(s.conn).Process(t.Context(),
+		&vemodel.Request{Id: id, Actions: actions})
 	answered(t, got, err, &vemodel.Response{Message: state})
 }
 
-// The words of requests.
+// Constructors of requests.
 
 func updates(value string) []*vemodel.RequestAction {
 	return []*vemodel.RequestAction{{Action: &vemodel.RequestAction_Update{Update: &vemodel.Update{Value: value}}}}
@@ -162,14 +166,15 @@ func veForward(id string) *vemodel.RequestAction {
 }
 
 func veEffect(id string, synchronous bool) *vemodel.RequestAction {
-	return &vemodel.RequestAction{Action: &vemodel.RequestAction_Effect{Effect: &vemodel.Effect{Id: id, Synchronous: synchronous}}}
+	return &vemodel.RequestAction{Action: &vemodel.RequestAction_Effect{Effect: &vemodel.Effect{Id: id,
+		Synchronous: synchronous}}}
 }
 
 func veFails(message string) []*vemodel.RequestAction {
 	return []*vemodel.RequestAction{{Action: &vemodel.RequestAction_Fail{Fail: &vemodel.Fail{Message: message}}}}
 }
 
-// The words of the protocol.
+// Constructors of protocol messages.
 
 // veInit is that of an entity without a value: its state is there, and empty.
 func veInit(service, id string) *valueentity.ValueEntityStreamIn {
@@ -219,5 +224,6 @@ func updated(value string) *valueentity.ValueEntityAction {
 }
 
 func deleted() *valueentity.ValueEntityAction {
-	return &valueentity.ValueEntityAction{Action: &valueentity.ValueEntityAction_Delete{Delete: &valueentity.ValueEntityDelete{}}}
+	return &valueentity.ValueEntityAction{
+		Action: &valueentity.ValueEntityAction_Delete{Delete: &valueentity.ValueEntityDelete{}}}
 }

@@ -16,14 +16,14 @@ import (
 // ErrNotRunning means that no broker was left running in the background.
 var ErrNotRunning = errors.New("no Kafka runs in the background")
 
-// Background is a broker of this user that outlives the process which started it, or a cluster of brokers. There is one of each
-// size. Calls must not overlap.
+// Background is a broker of this user that outlives the process which started it, or a cluster of
+// brokers. There is one of each size. Calls must not overlap.
 type Background struct {
 	dir     string
 	brokers int
 }
 
-// BackgroundState is what is kept about it.
+// BackgroundState is what its file stores.
 type BackgroundState struct {
 	PIDs []int `json:"pids"`
 	// Addrs are the addresses for clients, Data the directory of the data.
@@ -31,7 +31,7 @@ type BackgroundState struct {
 	Data  string   `json:"data"`
 }
 
-// OpenBackground looks into the cache directory for a cluster of so many brokers.
+// OpenBackground returns the background cluster of a number of brokers.
 func OpenBackground(brokers int) (*Background, error) {
 	dir, err := CacheDir()
 	if err != nil {
@@ -50,8 +50,8 @@ func (b *Background) name() string {
 
 func (b *Background) file() string { return filepath.Join(b.dir, b.name()+".pid") }
 
-// State returns what runs, or ErrNotRunning. A file left by brokers that have all died is removed. Where some have died and others
-// run, the error says so; Stop ends the rest.
+// State returns the running brokers, or ErrNotRunning. A file left by brokers that have all died is
+// removed. If only some have died, it returns an error; Stop ends the rest.
 func (b *Background) State() (BackgroundState, error) {
 	s, err := b.read()
 	if err != nil {
@@ -64,14 +64,16 @@ func (b *Background) State() (BackgroundState, error) {
 		case !alive(pid):
 			dead = append(dead, s.Addrs[i])
 		case err != nil || n == 0:
-			return s, fmt.Errorf("process %d of %s does not answer at %s; end it if it is a broker, and remove the file", pid, b.file(), s.Addrs[i])
+			return s, fmt.Errorf("process %d of %s does not answer at %s; end it if it is a broker, and remove the file",
+				pid, b.file(), s.Addrs[i])
 		}
 	}
 	switch {
 	case len(dead) == len(s.PIDs):
 		return s, errors.Join(ErrNotRunning, os.Remove(b.file()))
 	case len(dead) > 0:
-		return s, fmt.Errorf("of the %d brokers of %s those at %s have ended; stop the rest, and start all", len(s.PIDs), b.file(), strings.Join(dead, ", "))
+		return s, fmt.Errorf("of the %d brokers of %s those at %s have ended; stop the rest, and start all", len(s.PIDs),
+			b.file(), strings.Join(dead, ", "))
 	}
 	return s, nil
 }
@@ -89,12 +91,13 @@ func (b *Background) read() (BackgroundState, error) {
 		err = errors.New("it names no process")
 	}
 	if err != nil {
-		return s, fmt.Errorf("%s: %w; end the brokers by hand and remove the file", b.file(), err)
+		return s, fmt.Errorf("%s: %w; end the brokers and remove the file", b.file(), err)
 	}
 	return s, nil
 }
 
-// Start starts the brokers on ports from the given one on (Options.Port); data "" means a directory in the cache.
+// Start starts the brokers on ports from the given one on (Options.Port); data "" means a directory
+// in the cache.
 func (b *Background) Start(ctx context.Context, port int, data string) (BackgroundState, error) {
 	switch s, err := b.State(); {
 	case err == nil:
@@ -122,12 +125,13 @@ func (b *Background) Start(ctx context.Context, port int, data string) (Backgrou
 		err = os.WriteFile(b.file(), text, 0o600)
 	}
 	if err != nil {
-		return s, errors.Join(err, c.Stop()) // one that nobody could stop later must not stay
+		return s, errors.Join(err, c.Stop()) // one that could not be stopped later must not stay
 	}
 	return s, nil
 }
 
-// Stop ends the brokers in order, all at a time: a controller waits for a quorum. One that does not obey is killed.
+// Stop shuts the brokers down, all at once, since a controller waits for a quorum. One that does
+// not stop in time is killed.
 func (b *Background) Stop() (BackgroundState, error) {
 	s, err := b.State()
 	if errors.Is(err, ErrNotRunning) || len(s.PIDs) == 0 {
@@ -158,7 +162,7 @@ func send(pid int, signal syscall.Signal) error {
 	return p.Signal(signal)
 }
 
-// alive tells whether a process with this id exists.
+// alive reports whether a process with this id exists.
 func alive(pid int) bool {
 	p, err := os.FindProcess(pid)
 	return err == nil && p.Signal(syscall.Signal(0)) == nil

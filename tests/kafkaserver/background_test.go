@@ -32,7 +32,7 @@ func testBackground(t *testing.T, brokers int) {
 		t.Errorf("state is %+v (%v), started %+v", again, err, started)
 	}
 	if _, err := opened().Start(t.Context(), 0, ""); err == nil {
-		t.Error("a second broker was started beside the first")
+		t.Error("a second broker was started")
 	}
 	if brokers > 1 {
 		if err := send(started.PIDs[0], syscall.SIGKILL); err != nil {
@@ -53,7 +53,7 @@ func testBackground(t *testing.T, brokers int) {
 	}
 }
 
-// TestBackgroundDied removes what a dead broker has left behind.
+// TestBackgroundDied: the file of a dead broker is removed.
 func TestBackgroundDied(t *testing.T) {
 	b := &Background{dir: t.TempDir()}
 	stale := []byte(`{"pids":[2147483646],"addrs":["127.0.0.1:1"],"data":"x"}`)

@@ -20,25 +20,28 @@ const DefaultPort = 9092
 type Options struct {
 	// Brokers is their number, 0: one.
 	Brokers int
-	// Port of the first broker on 127.0.0.1, 0: free ones for all. Each further broker's is two above the one before; those between,
-	// and the one above the last, are for the brokers' own traffic.
+	// Port of the first broker on 127.0.0.1, 0: free ones for all. Each further broker's is two
+	// above the one before; those between, and the one above the last, are for the brokers' own
+	// traffic.
 	Port int
-	// Dir keeps data, settings and logs; it is created. A directory from an earlier start, with as many brokers, is used
-	// again with its data. Required.
+	// Dir keeps data, settings and logs; it is created. A directory from an earlier start, with as
+	// many brokers, is used again with its data. Required.
 	Dir string
 	// Settings are added to the brokers' own, or replace them.
 	Settings map[string]string
-	// Listeners are further doors for clients, beside the usual one. For one broker only.
+	// Listeners are additional listeners for clients. For one broker only.
 	Listeners []Listener
-	// Detached lets the brokers live on when this process ends.
+	// Detached brokers outlive this process.
 	Detached bool
 }
 
-// Listener is a door for clients that is announced under another address, such as that of a proxy before it.
+// Listener is a listener for clients that is advertised under another address, such as that of a
+// proxy.
 type Listener struct {
 	// Name is in capitals.
 	Name string
-	// Address is where the broker listens, Advertised where it tells clients to go who came through this door.
+	// Address is where the broker listens, Advertised the address that clients of this listener
+	// get.
 	Address, Advertised string
 }
 
@@ -47,7 +50,8 @@ type Cluster struct {
 	Servers []*Server
 }
 
-// Launch starts brokers and waits until they see each other. ErrUnavailable: this machine has no Java or no archives.
+// Launch starts brokers and waits until they see each other. ErrUnavailable: this machine has no
+// Java or no archives.
 func Launch(ctx context.Context, o Options) (*Cluster, error) {
 	in, err := install(ctx)
 	if err != nil {
@@ -110,7 +114,8 @@ func (in *installation) servers(o Options, javaFlags []string) ([]*Server, error
 			in: in, listeners: o.Listeners, node: i + 1, brokers: n, port: ports[2*i], controllerPort: ports[2*i+1], dir: dir,
 		}
 		servers[i].process = kit.Process{Command: kit.Command{
-			Program: in.java, Args: append(slices.Clone(javaFlags), servers[i].javaArgs("kafka.Kafka", servers[i].propertiesFile())...),
+			Program: in.java, Args: append(slices.Clone(javaFlags),
+				servers[i].javaArgs("kafka.Kafka", servers[i].propertiesFile())...),
 			Env: servers[i].env(), Log: filepath.Join(dir, "broker.log"), Detached: o.Detached,
 		}}
 	}
@@ -129,18 +134,19 @@ func (c *Cluster) Addrs() []string {
 // String returns the addresses of all brokers, separated by commas.
 func (c *Cluster) String() string { return strings.Join(c.Addrs(), ",") }
 
-// Stop ends all brokers in order.
+// Stop shuts all brokers down.
 func (c *Cluster) Stop() error { return each(c.Servers, (*Server).Stop) }
 
 // Kill ends all brokers at once. Data directories stay.
 func (c *Cluster) Kill() error { return each(c.Servers, (*Server).Kill) }
 
-// each runs an operation on all brokers at a time: a quorum ends faster than its members one by one, and a Java start has pauses.
+// each runs an operation on all brokers at once: a quorum ends faster than its members one by one,
+// and a Java start has pauses.
 func each(servers []*Server, do func(*Server) error) error {
 	errs := make([]error, len(servers))
 	var all sync.WaitGroup
 	for i, s := range servers {
-		all.Go(func() { errs[i] = do(s) }) // bounded by stopTimeout or the context of a start; waited for below
+		all.Go(func() { errs[i] = do(s) }) // bounded by stopTimeout or the context of a start; all.Wait waits for it
 	}
 	all.Wait()
 	return errors.Join(errs...)

@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// logging lets a broker say one line at its start, and then only real trouble.
+// logging makes a broker log one line at its start, and then only warnings.
 const logging = `rootLogger.level=warn
 rootLogger.appenderRef.c.ref=C
 appender.c.type=Console
@@ -30,7 +30,9 @@ func (s *Server) settings(all []*Server) map[string]string {
 	}
 	replicas := strconv.Itoa(min(3, len(all)))
 	insync := strconv.Itoa(min(2, len(all)))
-	listeners := []string{fmt.Sprintf("PLAINTEXT://127.0.0.1:%d", s.port), fmt.Sprintf("CONTROLLER://127.0.0.1:%d", s.controllerPort)}
+	listeners := []string{
+		fmt.Sprintf("PLAINTEXT://127.0.0.1:%d", s.port), fmt.Sprintf("CONTROLLER://127.0.0.1:%d", s.controllerPort),
+	}
 	advertised := []string{listeners[0]}
 	protocols := []string{"PLAINTEXT:PLAINTEXT", "CONTROLLER:PLAINTEXT"}
 	for _, l := range s.listeners {
@@ -57,7 +59,7 @@ func (s *Server) settings(all []*Server) map[string]string {
 		"share.coordinator.state.topic.replication.factor": replicas,
 		"share.coordinator.state.topic.min.isr":            insync,
 
-		// What follows only makes tests fast.
+		// The rest makes tests fast.
 		"offsets.topic.num.partitions":         "3",
 		"transaction.state.log.num.partitions": "3",
 		"group.initial.rebalance.delay.ms":     "0",

@@ -13,7 +13,8 @@ import (
 	"sync"
 )
 
-// ErrUnavailable means that this machine cannot run Kafka; the error that wraps it says what is missing.
+// ErrUnavailable means that this machine cannot run Kafka; the error that wraps it says what is
+// missing.
 var ErrUnavailable = errors.New("Apache Kafka cannot run here") //nolint:staticcheck // begins with a name
 
 func unavailable(reason string) error { return fmt.Errorf("%w: %s", ErrUnavailable, reason) }
@@ -39,7 +40,7 @@ func CacheDir() (string, error) {
 	return filepath.Join(cache, "millrace", "kafka-"+Version), nil
 }
 
-// installed is what the first call of install found.
+// installed is the result of the first call of install.
 //
 //nolint:gochecknoglobals // one installation serves all tests of a process
 var installed struct {
@@ -68,11 +69,12 @@ func install(ctx context.Context) (*installation, error) {
 			return nil, err
 		}
 	}
-	// An archive fits one build of Java only, so its name carries a digest of the full version text.
+	// An archive fits one build of Java only, so its name carries a digest of the full version
+	// text.
 	digest := sha256.Sum256(version)
 	classes := filepath.Join(cache, fmt.Sprintf("classes-%x.jsa", digest[:8]))
 	if exists(classes) || in.archiveClasses(ctx, classes) == nil {
-		in.classes = classes // without one a start only takes longer
+		in.classes = classes // without one a start takes longer
 	}
 	installed.installation = in
 	return in, nil
@@ -80,14 +82,15 @@ func install(ctx context.Context) (*installation, error) {
 
 var javaVersion = regexp.MustCompile(`version "(?:1\.)?(\d+)`)
 
-// findJava returns the program and what it says of its version.
+// findJava returns the program and the output of java -version.
 func findJava(ctx context.Context) (string, []byte, error) {
 	java, err := exec.LookPath("java")
 	if home := os.Getenv("JAVA_HOME"); home != "" {
 		java, err = exec.LookPath(filepath.Join(home, "bin", "java"))
 	}
 	if err != nil {
-		return "", nil, unavailable(fmt.Sprintf("no Java runtime on the path or in JAVA_HOME; install Java %d or newer", minJava))
+		return "", nil, unavailable(fmt.Sprintf("no Java runtime on the path or in JAVA_HOME; install Java %d or newer",
+			minJava))
 	}
 	version, err := exec.CommandContext(ctx, java, "-version").CombinedOutput() //nolint:gosec // the user's own Java
 	if err != nil {
@@ -95,7 +98,8 @@ func findJava(ctx context.Context) (string, []byte, error) {
 	}
 	found := javaVersion.FindSubmatch(version)
 	if found == nil {
-		return "", nil, unavailable(fmt.Sprintf("%s -version says nothing of its version: %s", java, tail(version)))
+		return "", nil, unavailable(fmt.Sprintf("cannot find a version in the output of %s -version: %s", java,
+			tail(version)))
 	}
 	if major, err := strconv.Atoi(string(found[1])); err != nil || major < minJava {
 		return "", nil, unavailable(fmt.Sprintf("%s is Java %s; Kafka needs %d or newer", java, found[1], minJava))
@@ -103,7 +107,8 @@ func findJava(ctx context.Context) (string, []byte, error) {
 	return java, version, nil
 }
 
-// archiveClasses runs a broker once, from start to clean stop, and lets Java keep the classes that it loaded.
+// archiveClasses runs a broker once, from start to clean stop, and makes Java archive the loaded
+// classes.
 func (in *installation) archiveClasses(ctx context.Context, file string) (err error) {
 	dir, err := os.MkdirTemp("", "kafka-classes-")
 	if err != nil {

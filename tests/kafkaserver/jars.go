@@ -48,7 +48,8 @@ func parseJars(text string) ([]jar, error) {
 	return jars, nil
 }
 
-// fetchJars fills lib with every jar of the lock file. The folder appears complete and checked, or not at all.
+// fetchJars fills lib with every jar of the lock file. The folder appears complete and checked, or
+// not at all.
 func fetchJars(ctx context.Context, lib string) error {
 	jars, err := parseJars(lockFile)
 	if err != nil {
@@ -56,7 +57,8 @@ func fetchJars(ctx context.Context, lib string) error {
 	}
 	mvn, err := exec.LookPath("mvn")
 	if err != nil {
-		return unavailable("the archives of Kafka " + Version + " are not in " + lib + ", and there is no Maven (mvn) on the path to fetch them")
+		return unavailable("the archives of Kafka " + Version + " are not in " + lib +
+			", and there is no Maven (mvn) on the path to fetch them")
 	}
 	if err := os.MkdirAll(filepath.Dir(lib), 0o750); err != nil {
 		return fmt.Errorf("cache of Kafka archives: %w", err)
@@ -70,10 +72,12 @@ func fetchJars(ctx context.Context, lib string) error {
 	direct := fetchDirectly(ctx, mvn, work, jars)
 	if direct != nil {
 		if err := fetchByMaven(ctx, mvn, work, jars); err != nil {
-			return unavailable(fmt.Sprintf("the archives of Kafka %s cannot be fetched: %v; by Maven alone: %v", Version, direct, err))
+			return unavailable(fmt.Sprintf("the archives of Kafka %s cannot be fetched: %v; by Maven alone: %v", Version,
+				direct, err))
 		}
 	}
-	if err := os.Rename(filepath.Join(work, "lib"), lib); err != nil && !exists(lib) { // another process may have been faster
+	// another process may have been faster
+	if err := os.Rename(filepath.Join(work, "lib"), lib); err != nil && !exists(lib) {
 		return fmt.Errorf("cache of Kafka archives: %w", err)
 	}
 	return nil
@@ -100,7 +104,7 @@ func fetchDirectly(ctx context.Context, mvn, work string, jars []jar) error {
 	close(todo)
 	var all sync.WaitGroup
 	for range fetchers {
-		all.Go(func() { // ends when todo is empty or one download fails; waited for below
+		all.Go(func() { // ends when todo is empty or one download fails; all.Wait waits for it
 			for j := range todo {
 				if err := download(ctx, client, base+"/"+j.path, filepath.Join(lib, j.file()), j.sum); err != nil {
 					stop(err)
@@ -170,10 +174,10 @@ const pom = `<project><modelVersion>4.0.0</modelVersion><groupId>millrace</group
 <dependency><groupId>org.apache.logging.log4j</groupId><artifactId>log4j-slf4j-impl</artifactId><version>2.25.4</version></dependency>
 </dependencies></project>`
 
-// fetchByMaven lets Maven do everything, for machines where only Maven itself gets through.
+// fetchByMaven downloads with Maven, for machines on which only Maven has access.
 func fetchByMaven(ctx context.Context, mvn, work string, jars []jar) error {
 	lib := filepath.Join(work, "lib")
-	if err := os.RemoveAll(lib); err != nil { // what a direct try has left
+	if err := os.RemoveAll(lib); err != nil { // left by fetchDirectly
 		return err
 	}
 	if err := os.WriteFile(filepath.Join(work, "pom.xml"), []byte(pom), 0o600); err != nil {

@@ -12,7 +12,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// TestKillAndRestart runs one broker through its life; data and address stay.
+// TestKillAndRestart kills and restarts one broker; data and address stay.
 func TestKillAndRestart(t *testing.T) {
 	s := Start(t, Options{})
 	addr, pid := s.Addr(), s.PID()
@@ -47,7 +47,7 @@ func TestCluster(t *testing.T) {
 	}
 }
 
-// TestBrokerThatCannotStart shows the broker's own words.
+// TestBrokerThatCannotStart: the error has the broker's log.
 func TestBrokerThatCannotStart(t *testing.T) {
 	Require(t)
 	_, err := Launch(t.Context(), Options{Dir: t.TempDir(), Settings: map[string]string{"num.io.threads": "none"}})

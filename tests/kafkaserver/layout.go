@@ -8,17 +8,17 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// Layout is what brokers say about all partitions of all topics.
+// Layout summarizes all partitions of all topics, as reported by brokers.
 type Layout struct {
-	// Partitions is their number, 0 when nobody answered.
+	// Partitions is their number, 0 if no broker answered.
 	Partitions int
-	// Leads is how many each broker leads, InSync of how many it has everything, by node.
+	// Leads is how many partitions each broker leads, InSync for how many it is in sync, by node.
 	Leads, InSync map[int32]int
 }
 
 const layoutTimeout = time.Second
 
-// AskLayout asks a broker. One that is stopped may be the one that is asked: then the layout is empty.
+// AskLayout asks a broker. If that one is stopped, the layout is empty.
 func AskLayout(ctx context.Context, client *kgo.Client) Layout {
 	l := Layout{Leads: map[int32]int{}, InSync: map[int32]int{}}
 	ctx, cancel := context.WithTimeout(ctx, layoutTimeout)
@@ -39,7 +39,8 @@ func AskLayout(ctx context.Context, client *kgo.Client) Layout {
 	return l
 }
 
-// AllInSync says whether each of some brokers has all that the leaders have, so that any of them may go without anything being refused.
+// AllInSync reports whether each of the servers is in sync for all partitions, so that any of them
+// may stop without failed appends.
 func (l Layout) AllInSync(servers []*Server) bool {
 	for _, s := range servers {
 		if l.InSync[int32(s.node)] != l.Partitions { //nolint:gosec // a small number

@@ -9,8 +9,8 @@ import (
 	"github.com/millrace-io/millrace/tests/kit"
 )
 
-// Require makes sure that brokers can be started. Where they cannot, the test is skipped with the reason, or fails if the
-// environment says CI=true: there a missing broker must not pass for a green run.
+// Require checks that brokers can be started. If not, it skips the test with the reason, or fails
+// it if CI=true.
 func Require(t testing.TB) {
 	t.Helper()
 	_, err := install(t.Context())
@@ -23,7 +23,8 @@ func Require(t testing.TB) {
 	}
 }
 
-// Start starts one broker for the length of a test. Without Options.Dir its data go to the test's own directory.
+// Start starts one broker for the length of a test. Without Options.Dir its data go to the test's
+// own directory.
 func Start(t testing.TB, o Options) *Server {
 	t.Helper()
 	o.Brokers = 1
@@ -51,7 +52,7 @@ func start(t testing.TB, o Options) *Cluster {
 		t.Fatalf("start Kafka: %v", err)
 	}
 	t.Cleanup(func() {
-		if err := c.Kill(); err != nil { // nobody needs these data any more
+		if err := c.Kill(); err != nil { // its data is not needed any more
 			t.Errorf("end Kafka: %v", err)
 		}
 	})

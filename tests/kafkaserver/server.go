@@ -15,11 +15,13 @@ import (
 )
 
 const (
-	// startTimeout is what a cluster may take on a busy machine; one broker needs about 2 s on an idle one.
+	// startTimeout is what a cluster may take on a busy machine; one broker needs about 2 s on an
+	// idle one.
 	startTimeout = 90 * time.Second
 	// stopTimeout is what a clean stop may take before the process is killed.
 	stopTimeout = 30 * time.Second
-	// pollPause lies between two questions whether a broker has ended, askTimeout bounds each question to one.
+	// pollPause lies between two questions whether a broker has ended, askTimeout bounds each
+	// question to one.
 	pollPause  = 25 * time.Millisecond
 	askTimeout = 2 * time.Second
 )
@@ -50,17 +52,18 @@ func (s *Server) PID() int { return s.process.PID() }
 // Kill ends the process as kill -9 does, and waits until it is gone.
 func (s *Server) Kill() error { return s.process.Kill() }
 
-// Stop ends the broker in order and waits until it is gone; one that does not obey is killed, which is an error.
+// Stop ends the broker in order and waits until it is gone; one that does not obey is killed, which
+// is an error.
 func (s *Server) Stop() error { return s.process.Stop(stopTimeout) }
 
 // Pause stops the process (SIGSTOP) until Resume.
 func (s *Server) Pause() error { return s.process.Pause() }
 
-// Resume lets a paused process go on.
+// Resume continues a paused process.
 func (s *Server) Resume() error { return s.process.Resume() }
 
-// Restart starts a stopped or killed broker again, on its data and its ports, and waits until it answers and sees the
-// whole cluster.
+// Restart starts a stopped or killed broker again, on its data and its ports, and waits until it
+// answers and sees the whole cluster.
 func (s *Server) Restart(ctx context.Context) error {
 	if err := s.process.Start(); err != nil {
 		return err
@@ -86,7 +89,7 @@ func (s *Server) env() []string {
 func (s *Server) javaArgs(class string, args ...string) []string {
 	flags := []string{
 		"-Xmx256m", "-Xms64m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1",
-		"-Djava.io.tmpdir=" + filepath.Join(s.dir, "tmp"), // a broker leaves native libraries behind when it is killed
+		"-Djava.io.tmpdir=" + filepath.Join(s.dir, "tmp"), // a killed broker leaves native libraries there
 		"-Dlog4j2.configurationFile=" + filepath.Join(s.dir, "log4j2.properties"),
 	}
 	if s.in.classes != "" {
@@ -106,8 +109,8 @@ func (s *Server) waitReady(ctx context.Context) error {
 	})
 }
 
-// countBrokers asks one broker for the size of the cluster. The request is a raw one: clients answer from a cache that
-// may have been filled while the brokers were still finding each other.
+// countBrokers asks one broker for the size of the cluster. The request is a raw one: clients
+// answer from a cache that may have been filled while the brokers were still finding each other.
 func countBrokers(ctx context.Context, addr string) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()

@@ -7,8 +7,8 @@ import (
 	broker "github.com/millrace-io/millrace/broker-adapter"
 )
 
-// check holds a group against what must be true after every balancing: nobody owns what another one owns, everybody owns what the
-// table says, and not more than a bounded part moved.
+// check checks what must be true after every rebalance: no partition has two owners, members own
+// what the table says, and at most a bounded part moved.
 func (g *group) check() error {
 	owners := make([]int32, g.partitions)
 	for p := range owners {
@@ -22,11 +22,11 @@ func (g *group) check() error {
 			owners[p] = int32(i)
 		}
 		if g.table.Members[i] != m.Member {
-			return fmt.Errorf("generation %d: the table has %v in the place of %v", g.generation, g.table.Members[i], m.Member)
+			return fmt.Errorf("generation %d: the table has %v instead of %v", g.generation, g.table.Members[i], m.Member)
 		}
 	}
 	if !slices.Equal(owners, g.table.Owners) {
-		return fmt.Errorf("generation %d: what members own is not what the table says", g.generation)
+		return fmt.Errorf("generation %d: members do not own what the table says", g.generation)
 	}
 	if none := count(owners, -1); none > broker.MaxMoves(g.partitions) {
 		return fmt.Errorf("generation %d: %d partitions are without an owner at once", g.generation, none)
@@ -34,8 +34,8 @@ func (g *group) check() error {
 	return nil
 }
 
-// checkRest: everything has its one owner and its followers, and shares are even. Followers that are not needed any more may stay
-// until the next balancing; they are counted.
+// checkRest: every partition has one owner and its followers, and shares are even. Followers that
+// are no longer needed may stay until the next rebalance; they are counted.
 func (g *group) checkRest() error {
 	if none := count(g.table.Owners, -1); none > 0 {
 		return fmt.Errorf("at rest %d partitions have no owner", none)
@@ -67,7 +67,7 @@ func count(owners []int32, who int32) (n int) {
 	return n
 }
 
-// same tells whether two tables say the same.
+// same reports whether two tables are equal.
 func same(a, b *broker.Table) bool {
 	return a.Generation == b.Generation && slices.Equal(a.Members, b.Members) && slices.Equal(a.Owners, b.Owners) &&
 		slices.EqualFunc(a.Standbys, b.Standbys, slices.Equal[[]int32])

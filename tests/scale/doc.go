@@ -1,7 +1,8 @@
-// Command scale rehearses a group of many workers on paper: the real plan, balancer, encodings, routes and forwarder, with members
-// that are only played, in virtual time, without a socket. It says what joins, deaths and restarts cost, what a group's table takes,
-// and what a router pays for an old one. `make scale` runs it; docs/scale.md has its figures and what they mean.
+// Command scale simulates groups of many workers: the real plan, balancer, encodings, routes and
+// forwarder, with simulated members, in virtual time, without a socket. It prints what joins,
+// deaths and restarts cost, the size of a group's table, and what an old table costs a router.
+// `make scale` runs it; docs/scale.md has its figures and what they mean.
 //
-// What is counted depends on the arguments and the seed alone; what is measured (times, memory) on the machine. It owns no
-// goroutine: everything happens one after the other.
+// Counts depend only on the arguments and the seed; times and memory depend on the machine. It
+// starts no goroutine.
 package main

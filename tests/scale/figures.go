@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// figures are what was found for one group. All but Measured depends on the options alone.
+// figures are the results for one group. All but Measured depends only on the options.
 type figures struct {
 	Workers, Partitions int
 	Rest                rest
@@ -15,55 +15,59 @@ type figures struct {
 	Measured            measured
 }
 
-// rest is a group in which nothing happens.
+// rest is a stable group.
 type rest struct {
-	// Table is the encoded table; Wire is what a balancing that changes nothing sends.
+	// Table is the size of the encoded table; Wire is what a rebalance without changes sends.
 	Table int
 	Wire  wire
-	// RecordLimit is what Kafka takes by default, FitsUpTo the most partitions with which the group's record stays below it.
+	// RecordLimit is what Kafka takes by default, FitsUpTo the most partitions with which the
+	// group's record stays below it.
 	RecordLimit, FitsUpTo int
 	// Heartbeats and HeartbeatBytes are per second, at the coordinator, requests and answers.
 	Heartbeats     float64
 	HeartbeatBytes float64
-	// WatcherBytes is what one gateway makes the coordinator send in a second; while the group changes it is four times that.
+	// WatcherBytes is what one gateway makes the coordinator send in a second; while the group
+	// changes it is four times that.
 	WatcherBytes float64
-	// ReadFactor is how many bytes followers read for each byte written; Followed is how many partitions one worker follows.
+	// ReadFactor is how many bytes followers read for each byte written; Followed is how many
+	// partitions one worker follows.
 	ReadFactor, Followed float64
-	// Links are the connections between workers, both directions counted; LinksEach those of one worker, in and out. Pings are
-	// those of the whole group in a second while nothing else is said.
+	// Links are the connections between workers, both directions counted; LinksEach those of one
+	// worker, in and out. Pings are those of the whole group in a second without other traffic.
 	Links, LinksEach int
 	Pings            float64
 }
 
-// step is something that happens to a group, and what it takes until it is at rest again.
+// step is an event in a group, and what it takes until the group is stable again.
 type step struct {
 	Name string
-	// Rounds is how many balancings it took; Took how long, in virtual time.
+	// Rounds is the number of rebalances; Took the virtual time.
 	Rounds int
 	Took   time.Duration
-	// Bytes is what all balancings sent, MostBytes the largest one; the coordinator has all of it on its network.
+	// Bytes is what all rebalances sent, MostBytes the largest one, on the coordinator's network.
 	Bytes, MostBytes int
-	// Released were taken from live owners. Claims are all that were written, MostClaims the most of one worker in one balancing,
-	// ClaimsAtOnce those of one balancing of the group.
+	// Released were taken from live owners. Claims are all that were written, MostClaims the most
+	// of one worker in one rebalance, ClaimsAtOnce those of one rebalance of the group.
 	Released, Claims, MostClaims, ClaimsAtOnce int
-	// Cold claims were of partitions whose new owner was not warm. Rebuilt were read from the beginning of the log, by owners and
-	// by followers.
+	// Cold claims were of partitions whose new owner was not warm. Rebuilt were read from the
+	// beginning of the log, by owners and by followers.
 	Cold, Rebuilt int
-	// Unserved is the longest time for which a partition was not served: to notice, to balance, to read what is not there, to claim.
+	// Unserved is the longest time for which a partition was not served: to detect, to rebalance,
+	// to read what is missing, to claim.
 	Unserved time.Duration
-	// ReadFactor is the largest that there was on the way. Lingering are followers that stay at rest though others are warm: nobody
-	// asks for a balancing because of them.
+	// ReadFactor is the largest one during the step. Lingering are followers that stay although
+	// others are warm: they do not cause a rebalance.
 	ReadFactor float64
 	Lingering  int
-	// OldTable is the part of commands that a router with the table from before the step sends to a worker that does not own them,
-	// MostHops how many workers such a command asks at most.
+	// OldTable is the share of commands that a router with the table from before the step sends to
+	// a wrong worker, MostHops the most workers that such a command is sent to.
 	OldTable float64
 	MostHops int
 
 	noticed time.Duration
 }
 
-// add counts one balancing of a group.
+// add counts one rebalance of a group.
 func (s *step) add(g *group, m moves, took time.Duration) {
 	s.Rounds++
 	s.Bytes += g.wire.total()
@@ -83,26 +87,27 @@ func (s *step) add(g *group, m moves, took time.Duration) {
 
 // measured depends on the machine.
 type measured struct {
-	// Plan is the leader's part of a balancing: what all say decoded, the plan, the assignments encoded. Median and largest, with
-	// what the largest allocated.
+	// Plan is the leader's part of a rebalance: decoding of join data, the plan, encoding of
+	// assignments. Median and largest, with what the largest allocated.
 	Plan, MostPlan time.Duration
 	PlanAllocated  uint64
-	// Decode is a member's: the table read. Due is one look at whether a balancing is due.
+	// Decode is a member's part: decoding of the table. Due is one call of Table.Due.
 	Decode, Due time.Duration
-	// TableMemory is a table in memory, RouterMemory a forwarder's counters beside it.
+	// TableMemory is a table in memory, RouterMemory the counters of a forwarder.
 	TableMemory, RouterMemory uint64
-	// Look is one look at the table, Forward a whole command of a gateway whose worker answers at once.
+	// Look is one look-up in the table, Forward a whole command of a gateway whose worker answers
+	// at once.
 	Look, Forward    time.Duration
 	ForwardAllocated uint64
 }
 
-// costs fills in what was measured while the group lived.
+// costs fills in what was measured during the simulation.
 func (m *measured) costs(c *costs) {
 	m.Plan, m.MostPlan, m.PlanAllocated = c.plan.median(), c.plan.most, c.plan.allocated
 	m.Decode, m.Due = c.decode.median(), c.due.median()
 }
 
-// costs are times that were measured on the way.
+// costs are times measured during the simulation.
 type costs struct{ plan, decode, due stopwatch }
 
 type stopwatch struct {
@@ -135,7 +140,7 @@ func allocated() uint64 {
 	return m.TotalAlloc
 }
 
-// held is the memory that what make returns keeps.
+// held returns the memory that the result of produce keeps.
 func held[T any](n int, produce func() T) uint64 {
 	kept := make([]T, n)
 	used := func() uint64 {

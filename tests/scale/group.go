@@ -15,16 +15,17 @@ import (
 
 const (
 	topic, groupName = "shop.journal", "millrace.shop"
-	// behind is the lag of an image that has just been begun, known that of one of which only the place in the store is known.
+	// behind is the lag of a new image, known that of an image of which only the position in the
+	// store is known.
 	behind = math.MaxInt64
 	known  = 1 << 32
-	// roundTrip is between a member and the coordinator; a balancing takes three.
+	// roundTrip is between a member and the coordinator; a rebalance takes three.
 	roundTrip = time.Millisecond
-	// wishPause lies between two balancings that workers wish for, as in package kafka.
-	wishPause = time.Second
+	// requestPause is the least time between two requested rebalances, as in package kafka.
+	requestPause = time.Second
 )
 
-// member is a worker as the group sees it.
+// member is a worker in the group.
 type member struct {
 	broker.Member
 	// id is its name in the group.
@@ -33,13 +34,14 @@ type member struct {
 
 	owned      []int32
 	generation int32
-	// lags are those of its images, stored what its store holds of partitions: it outlives the process.
+	// lags are those of its images, stored what its store holds of partitions: it outlives the
+	// process.
 	lags   map[int32]int64
 	stored map[int32]bool
 	// cold are the partitions that it is reading to the end, in order; progress is of the first.
 	cold     []int32
 	progress float64
-	// news: something has changed that may make a balancing due.
+	// news: something has changed that may make a rebalance due.
 	news bool
 }
 
@@ -60,29 +62,33 @@ type group struct {
 	// members are in the order of their names.
 	members []*member
 	table   *broker.Table
-	// joinedAt is when all joined last; waiting: a balancing must follow, because something was released for it.
+	// joinedAt is when all joined last; waiting: a rebalance must follow, because a partition was
+	// released for it.
 	joinedAt time.Duration
 	waiting  bool
 	// restarted counts the workers of rolling restarts.
 	restarted int
-	// wire holds what the last balancing sent, step what the present step has come to, cost what was measured.
+	// wire holds what the last rebalance sent, step the results of the present step, cost what was
+	// measured.
 	wire wire
 	step *step
 	cost costs
-	// page is what the coordinator shows of the group.
+	// page is the coordinator's description of the group.
 	page *kmsg.DescribeGroupsResponse
 }
 
-// wire is what one balancing sends, in bytes.
+// wire is what one rebalance sends, in bytes.
 type wire struct {
-	// Joins are the members' requests, Leader the answer to the leader, which has all of them; Plan is the leader's request,
-	// Syncs are the answers to all. Lookups are what members ask for that were given no table.
+	// Joins are the members' requests, Leader the answer to the leader, which has all of them; Plan
+	// is the leader's request, Syncs are the answers to all. Lookups are the look-ups of members
+	// without a table.
 	Joins, Leader, Plan, Syncs, Lookups int
-	// Page is the answer to one who asks about the group: a member without table, a gateway once a second.
+	// Page is the description of the group, as sent to members without a table, and to a gateway
+	// once a second.
 	Page int
 	// Record is what the coordinator stores.
 	Record int
-	// Table is the encoded table, which is in one assignment at least.
+	// Table is the encoded table, which is in at least one assignment.
 	Table int
 	// Everywhere: the table is in each assignment.
 	Everywhere bool
@@ -91,15 +97,18 @@ type wire struct {
 func (w wire) total() int { return w.Joins + w.Leader + w.Plan + w.Syncs + w.Lookups }
 
 func newGroup(o options, partitions int) *group {
-	return &group{options: o, partitions: partitions, random: rand.New(rand.NewPCG(o.Seed, uint64(partitions))), step: &step{}} //nolint:gosec // a simulation
+	random := rand.New(rand.NewPCG(o.Seed, uint64(partitions))) //nolint:gosec // a simulation
+	return &group{options: o, partitions: partitions, random: random, step: &step{}}
 }
 
-// start lets a worker join with the next balancing: a new one, or one that comes back with its store.
+// start makes a worker join with the next rebalance: a new one, or one that restarts with its
+// store.
 func (g *group) start(name string, stored map[int32]bool) {
 	m := &member{
 		Member: broker.Member{Name: name, Address: name + ".workers.example:9002", Incarnation: g.random.Uint64()},
-		id:     fmt.Sprintf("%s-%08x-%04x-%04x-%04x-%012x", name, g.random.Uint32(), g.random.Uint32()>>16, g.random.Uint32()>>16, g.random.Uint32()>>16, g.random.Uint64()>>16),
-		lags:   map[int32]int64{}, stored: stored, generation: -1,
+		id: fmt.Sprintf("%s-%08x-%04x-%04x-%04x-%012x", name, g.random.Uint32(), g.random.Uint32()>>16,
+			g.random.Uint32()>>16, g.random.Uint32()>>16, g.random.Uint64()>>16),
+		lags: map[int32]int64{}, stored: stored, generation: -1,
 	}
 	if m.stored == nil {
 		m.stored = map[int32]bool{}
@@ -117,25 +126,25 @@ func (g *group) start(name string, stored map[int32]bool) {
 	g.members = slices.Insert(g.members, at, m)
 }
 
-// end takes a member out.
+// end removes a member.
 func (g *group) end(m *member) {
 	g.members = slices.DeleteFunc(g.members, func(other *member) bool { return other == m })
 }
 
-// balance is one balancing, from the moment that the coordinator knows that one must be.
+// balance is one rebalance, from the moment when the coordinator starts it.
 func (g *group) balance() error {
 	g.generation++
 	g.waiting = false
-	var heard time.Duration
-	for range g.members { // each hears of it in the answer to its next heartbeat
-		heard = max(heard, time.Duration(g.random.Int64N(int64(g.options.Heartbeat))))
+	var delay time.Duration
+	for range g.members { // each learns of it from the answer to its next heartbeat
+		delay = max(delay, time.Duration(g.random.Int64N(int64(g.options.Heartbeat))))
 	}
 	given, err := g.exchange()
 	if err != nil {
 		return err
 	}
-	took := heard + 3*roundTrip + time.Duration(float64(g.wire.total())/g.options.Network*float64(time.Second))
-	g.joinedAt = g.now + heard
+	took := delay + 3*roundTrip + time.Duration(float64(g.wire.total())/g.options.Network*float64(time.Second))
+	g.joinedAt = g.now + delay
 	g.pass(took)
 	moved := g.assign(given)
 	g.follow()
@@ -143,7 +152,8 @@ func (g *group) balance() error {
 	return g.check()
 }
 
-// exchange plays the requests of one balancing, counts their bytes, and returns what each member was given to own.
+// exchange simulates the requests of one rebalance, counts their bytes, and returns what each
+// member was assigned.
 func (g *group) exchange() (given [][]int32, err error) {
 	g.wire = wire{}
 	answer := kmsg.NewPtrJoinGroupResponse()
@@ -182,12 +192,12 @@ func (g *group) exchange() (given [][]int32, err error) {
 	return g.give()
 }
 
-// give lets every member read what it was given. Those without a table look it up.
+// give makes every member read its assignment. Those without a table look it up.
 func (g *group) give() (given [][]int32, err error) {
 	g.wire.Page = len(g.page.AppendTo(nil))
 	g.cost.decode.of(func() { g.table = lookUp(&g.page.Groups[0]) })
 	if g.table == nil {
-		return nil, errors.New("the table is in nobody's assignment")
+		return nil, errors.New("the table is in no assignment")
 	}
 	tables := 0
 	for i, m := range g.members {
@@ -201,7 +211,7 @@ func (g *group) give() (given [][]int32, err error) {
 		case table == nil:
 			g.wire.Lookups += g.wire.Page
 		case tables < 3 && !same(table, g.table): // equal bytes are decoded alike: a few are enough
-			return nil, fmt.Errorf("%s was given another table than the group shows", m.Name)
+			return nil, fmt.Errorf("%s got another table than the group shows", m.Name)
 		default:
 			tables++
 		}
@@ -211,9 +221,12 @@ func (g *group) give() (given [][]int32, err error) {
 	return given, nil
 }
 
-// record is the size of what the coordinator stores of the group.
-func (g *group) record(joined []kmsg.JoinGroupResponseMember, protocol string, plan []kmsg.SyncGroupRequestGroupAssignment) int {
-	v := kmsg.GroupMetadataValue{Version: 3, ProtocolType: "consumer", Generation: g.generation, Protocol: &protocol, Leader: &g.members[0].id}
+// record returns the size of what the coordinator stores of the group.
+func (g *group) record(joined []kmsg.JoinGroupResponseMember, protocol string,
+	plan []kmsg.SyncGroupRequestGroupAssignment) int {
+	v := kmsg.GroupMetadataValue{
+		Version: 3, ProtocolType: "consumer", Generation: g.generation, Protocol: &protocol, Leader: &g.members[0].id,
+	}
 	for i := range joined {
 		v.Members = append(v.Members, kmsg.GroupMetadataValueMember{
 			MemberID: joined[i].MemberID, InstanceID: joined[i].InstanceID, ClientID: "millrace", ClientHost: "/10.111.111.111",
@@ -223,15 +236,17 @@ func (g *group) record(joined []kmsg.JoinGroupResponseMember, protocol string, p
 	return len(v.AppendTo(nil))
 }
 
-// describe is what the coordinator answers to whoever asks about the group.
-func describe(joined []kmsg.JoinGroupResponseMember, protocol string, plan []kmsg.SyncGroupRequestGroupAssignment) *kmsg.DescribeGroupsResponse {
+// describe returns the coordinator's description of the group.
+func describe(joined []kmsg.JoinGroupResponseMember, protocol string,
+	plan []kmsg.SyncGroupRequestGroupAssignment) *kmsg.DescribeGroupsResponse {
 	resp := kmsg.NewPtrDescribeGroupsResponse()
 	resp.Version = 5
 	d := kmsg.NewDescribeGroupsResponseGroup()
 	d.Group, d.State, d.ProtocolType, d.Protocol = groupName, "Stable", "consumer", protocol
 	for i := range joined {
 		m := kmsg.NewDescribeGroupsResponseGroupMember()
-		m.MemberID, m.InstanceID, m.ClientID, m.ClientHost = joined[i].MemberID, joined[i].InstanceID, "millrace", "/10.111.111.111"
+		m.MemberID, m.InstanceID, m.ClientID, m.ClientHost = joined[i].MemberID, joined[i].InstanceID, "millrace",
+			"/10.111.111.111"
 		m.ProtocolMetadata, m.MemberAssignment = joined[i].ProtocolMetadata, plan[i].MemberAssignment
 		d.Members = append(d.Members, m)
 	}
@@ -239,10 +254,10 @@ func describe(joined []kmsg.JoinGroupResponseMember, protocol string, plan []kms
 	return resp
 }
 
-// moves are what one balancing changed.
+// moves are what one rebalance changed.
 type moves struct{ released, claims, mostClaims, cold, rebuilt, mostRebuilt, followed int }
 
-// assign makes everybody own what it was given, and release the rest.
+// assign makes all members own what they were assigned, and release the rest.
 func (g *group) assign(given [][]int32) (done moves) {
 	for i, m := range g.members {
 		released, fresh := differ(m.owned, given[i])
@@ -270,7 +285,7 @@ func (g *group) assign(given [][]int32) (done moves) {
 	return done
 }
 
-// differ says how many of the former are not among the latter, and which of the latter are new. Both are in order.
+// differ returns how many of before are not in now, and which of now are new. Both are sorted.
 func differ(before, now []int32) (gone int, fresh []int32) {
 	i := 0
 	for _, p := range now {
@@ -286,7 +301,7 @@ func differ(before, now []int32) (gone int, fresh []int32) {
 	return gone + len(before) - i, fresh
 }
 
-// follow gives everybody the images that the table asks for, and takes away all others.
+// follow gives all members the images that the table asks for, and removes all others.
 func (g *group) follow() {
 	wanted := make([][]int32, len(g.members))
 	for i, m := range g.members {
@@ -316,7 +331,8 @@ func (g *group) follow() {
 	}
 }
 
-// pass lets time go by: whoever is behind reads on. What is in a store already is there at once.
+// pass advances the time: members that are behind read on. What a store already has is there at
+// once.
 func (g *group) pass(d time.Duration) {
 	g.now += d
 	for _, m := range g.members {
@@ -337,17 +353,17 @@ func (g *group) pass(d time.Duration) {
 	}
 }
 
-// settle balances until nobody wants more and everything is warm.
+// settle rebalances until no member requests more and everything is warm.
 func (g *group) settle() error {
 	for rounds := 0; ; rounds++ {
 		switch {
 		case rounds > 100_000:
-			return errors.New("the group does not come to rest")
+			return errors.New("the group does not become stable")
 		case g.waiting || slices.Contains(g.table.Owners, -1):
 		case g.due():
-			g.pass(max(0, g.joinedAt+wishPause-g.now))
+			g.pass(max(0, g.joinedAt+requestPause-g.now))
 		case g.behind():
-			g.pass(wishPause / 4)
+			g.pass(requestPause / 4)
 			continue
 		default:
 			return g.checkRest()
@@ -362,7 +378,7 @@ func (g *group) behind() bool {
 	return slices.ContainsFunc(g.members, func(m *member) bool { return len(m.cold) > 0 })
 }
 
-// due says whether a worker asks for a balancing.
+// due reports whether a worker requests a rebalance.
 func (g *group) due() bool {
 	for _, m := range g.members {
 		if !m.news {

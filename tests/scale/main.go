@@ -12,16 +12,16 @@ import (
 	"time"
 )
 
-// options say which groups are played and what is assumed of the world around them.
+// options say which groups are simulated and what is assumed of their environment.
 type options struct {
 	Workers, Partitions []int
 	Standbys            int
 	Seed                uint64
-	// Restarts is how many workers a rolling restart is played with.
+	// Restarts is the number of workers of a rolling restart.
 	Restarts int
-	// Most is the largest journal that is tried to find how many partitions fit.
+	// Most is the largest number of partitions that is tried to find how many fit.
 	Most int
-	// Heartbeat is the members', Session the time after which a silent one is taken out.
+	// Heartbeat is the members', Session the time after which a silent one is removed.
 	Heartbeat, Session time.Duration
 	// CatchUp is how many partitions a second a worker that begins to follow reads to the end.
 	CatchUp float64
@@ -47,12 +47,13 @@ func parse(args []string, to io.Writer) (o options, asJSON bool, err error) {
 	flags.SetOutput(to)
 	workers := flags.String("workers", "10,100,1000", "sizes of groups")
 	partitions := flags.String("partitions", "4096,100000", "partitions of their journals; an app has at most 4096 today")
-	flags.IntVar(&o.Standbys, "standbys", 1, "workers beside the owner that follow each partition")
-	flags.Uint64Var(&o.Seed, "seed", 1, "decides when members hear of a balancing, who dies, and which keys are called")
+	flags.IntVar(&o.Standbys, "standbys", 1, "workers besides the owner that follow each partition")
+	flags.Uint64Var(&o.Seed, "seed", 1,
+		"decides when members learn of a rebalance, which ones die, and which keys are called")
 	flags.IntVar(&o.Restarts, "restarts", 3, "workers of a rolling restart")
 	flags.IntVar(&o.Most, "most", 1<<16, "largest journal that is tried to find how many partitions fit, at most 65536")
-	flags.DurationVar(&o.Heartbeat, "heartbeat", 250*time.Millisecond, "pause between signs of life of a member")
-	flags.DurationVar(&o.Session, "session", 6*time.Second, "silence after which a member is taken out")
+	flags.DurationVar(&o.Heartbeat, "heartbeat", 250*time.Millisecond, "pause between heartbeats of a member")
+	flags.DurationVar(&o.Session, "session", 6*time.Second, "silence after which a member is removed")
 	flags.Float64Var(&o.CatchUp, "catch-up", 500, "partitions that a worker which begins to follow reads in a second")
 	flags.Float64Var(&o.Network, "network", 125e6, "bytes a second that the coordinator can send")
 	flags.Float64Var(&o.Claims, "claims", 10_000, "claims a second that the brokers take")
@@ -63,8 +64,9 @@ func parse(args []string, to io.Writer) (o options, asJSON bool, err error) {
 	if o.Workers, err = numbers("-workers", *workers, 2); err == nil {
 		o.Partitions, err = numbers("-partitions", *partitions, 1)
 	}
-	if err == nil && (o.Standbys < 0 || o.Restarts < 0 || o.Most < 0 || o.Most > 1<<16 || o.Heartbeat <= 0 || o.Session <= 0 || o.CatchUp <= 0 || o.Network <= 0 || o.Claims <= 0) {
-		err = errors.New("-standbys and -restarts may not be negative, -most lies between 0 and 65536, all other numbers must be positive")
+	if err == nil && (o.Standbys < 0 || o.Restarts < 0 || o.Most < 0 || o.Most > 1<<16 || o.Heartbeat <= 0 ||
+		o.Session <= 0 || o.CatchUp <= 0 || o.Network <= 0 || o.Claims <= 0) {
+		err = errors.New("-standbys and -restarts must not be negative, -most must be between 0 and 65536, all other numbers positive")
 	}
 	if err != nil {
 		fmt.Fprintln(to, "scale:", err)
@@ -83,7 +85,7 @@ func numbers(name, list string, least int) (all []int, err error) {
 	return all, nil
 }
 
-// run plays every group and prints what it found.
+// run simulates every group and prints the results.
 func run(o options, asJSON bool, out, progress io.Writer) error {
 	var all []figures
 	fits := map[int]int{}
@@ -101,7 +103,8 @@ func run(o options, asJSON bool, out, progress io.Writer) error {
 			if err != nil {
 				return fmt.Errorf("%d workers, %d partitions, seed %d: %w", workers, partitions, o.Seed, err)
 			}
-			fmt.Fprintf(progress, "%d workers, %d partitions: played in %v\n", workers, partitions, time.Since(began).Round(time.Millisecond))
+			fmt.Fprintf(progress, "%d workers, %d partitions: simulated in %v\n", workers, partitions,
+				time.Since(began).Round(time.Millisecond))
 			f.Rest.FitsUpTo = fits[workers]
 			all = append(all, *f)
 		}

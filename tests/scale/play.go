@@ -10,17 +10,17 @@ import (
 )
 
 const (
-	// recordLimit is message.max.bytes of a broker that is told nothing, less the frame of a batch with one record.
+	// recordLimit is the default of message.max.bytes, less the frame of a batch with one record.
 	recordLimit = 1_048_588 - 100
-	// deathNoticed is how long a peer takes to see a dead process, and to take it out of the group.
+	// deathNoticed is how long a peer takes to detect a dead process and to evict it.
 	deathNoticed = 50 * time.Millisecond
-	// pause is how long a process takes from its end to its next join.
+	// pause is the time from the end of a process to its next join.
 	pause = 5 * time.Second
-	// pingAfter is when a silent link between workers is asked for a sign of life, as in package peer.
+	// pingAfter is the silence after which a link between workers is pinged, as in package peer.
 	pingAfter = 10 * time.Second
 )
 
-// play lets a group live and returns what that took.
+// play simulates a group and returns the results.
 func play(o options, workers, partitions int) (*figures, error) {
 	g := newGroup(o, partitions)
 	f := &figures{Workers: workers, Partitions: partitions}
@@ -60,7 +60,7 @@ func play(o options, workers, partitions int) (*figures, error) {
 	return f, nil
 }
 
-// begin is a group whose log is empty: nobody has anything to read.
+// begin starts a group whose log is empty: there is nothing to read.
 func (g *group) begin() error {
 	if err := g.balance(); err != nil {
 		return err
@@ -71,13 +71,13 @@ func (g *group) begin() error {
 		}
 		m.cold, m.news = nil, true
 	}
-	g.step.Cold, g.step.Rebuilt, g.step.Unserved = 0, 0, 0 // it was not there before either
+	g.step.Cold, g.step.Rebuilt, g.step.Unserved = 0, 0, 0 // it was not served before either
 	return nil
 }
 
-func (g *group) anybody() *member { return g.members[g.random.IntN(len(g.members))] }
+func (g *group) randomMember() *member { return g.members[g.random.IntN(len(g.members))] }
 
-// die is a kill -9 that peers notice.
+// die is a kill -9 that peers detect.
 func (g *group) die() error {
 	g.end(g.randomMember())
 	g.step.noticed = deathNoticed
@@ -85,7 +85,7 @@ func (g *group) die() error {
 	return g.balance()
 }
 
-// roll ends one worker after the other in order, and lets each come back before the next one goes.
+// roll restarts one worker after the other.
 func (g *group) roll() error {
 	for range min(g.options.Restarts, len(g.members)) {
 		m := g.members[0]
@@ -113,7 +113,7 @@ func (g *group) balanceAndSettle() error {
 	return g.settle()
 }
 
-// again ends everybody in order, and starts all anew with their stores.
+// again stops all workers, and starts all again with their stores.
 func (g *group) again() error {
 	before := g.members
 	g.members = nil
@@ -124,7 +124,8 @@ func (g *group) again() error {
 	return g.balance()
 }
 
-// measureRest plays one more balancing, which changes nothing, and says what a group at rest costs.
+// measureRest simulates one more rebalance, without changes, and computes the costs of a stable
+// group.
 func (g *group) measureRest(f *figures) error {
 	kept := *g.step
 	if err := g.balanceAndSettle(); err != nil {
@@ -158,7 +159,8 @@ func (g *group) measureRest(f *figures) error {
 // headers are those of a request and its answer: length, key, version, number, client.
 const headers = 4 + 2 + 2 + 4 + 2 + len("millrace") + 1 + 4 + 4 + 1
 
-// fitsUpTo finds the most partitions with which the record of a group at rest stays below Kafka's limit, to within 1024.
+// fitsUpTo finds the most partitions with which the record of a stable group stays below Kafka's
+// limit, to within 1024.
 func fitsUpTo(o options, workers int) (int, error) {
 	fits := 0
 	for step := 1 << 16; step >= 1024; step /= 2 {

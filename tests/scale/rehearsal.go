@@ -8,7 +8,7 @@ import (
 	"github.com/millrace-io/millrace/broker-adapter/kafka/balance"
 )
 
-// rehearsal is a member of a group without brokers: with the balancer and the bytes of a real one. It
+// rehearsal is a member of a group without brokers: it has a real balancer and real encodings. It
 // belongs to one goroutine.
 type rehearsal struct {
 	topic    string
@@ -23,14 +23,16 @@ func rehearse(m broker.Membership) *rehearsal {
 	return r
 }
 
-// protocol is what the member joins with: the balancer's name and its metadata, given what the member
-// owns as of a generation.
+// protocol returns what the member joins with: the balancer's name and its metadata, given what the
+// member owns as of a generation.
 func (r *rehearsal) protocol(owned []int32, generation int32) (name string, metadata []byte) {
-	return balance.ProtocolName, r.balancer.JoinGroupMetadata([]string{r.topic}, map[string][]int32{r.topic: owned}, generation)
+	return balance.ProtocolName, r.balancer.JoinGroupMetadata([]string{r.topic}, map[string][]int32{r.topic: owned},
+		generation)
 }
 
-// lead balances the group as its leader does.
-func (r *rehearsal) lead(members []kmsg.JoinGroupResponseMember, partitions, generation int32) ([]kmsg.SyncGroupRequestGroupAssignment, error) {
+// lead computes the assignments as the group's leader does.
+func (r *rehearsal) lead(members []kmsg.JoinGroupResponseMember, partitions,
+	generation int32) ([]kmsg.SyncGroupRequestGroupAssignment, error) {
 	of, err := kgo.NewConsumerBalancer(r.balancer, members)
 	if err != nil {
 		return nil, err
@@ -43,8 +45,8 @@ func (r *rehearsal) lead(members []kmsg.JoinGroupResponseMember, partitions, gen
 	return plan.IntoSyncAssignment(), nil
 }
 
-// take reads what the member is given. The table is nil where it does not travel with every
-// assignment: then the member looks it up, see lookUp.
+// take reads the member's assignment. The table is nil if not every assignment has it: then the
+// member looks it up, see lookUp.
 func (r *rehearsal) take(assignment []byte) (owned []int32, table *broker.Table, err error) {
 	topics, err := r.balancer.ParseSyncAssignment(assignment)
 	if err != nil {
@@ -53,7 +55,7 @@ func (r *rehearsal) take(assignment []byte) (owned []int32, table *broker.Table,
 	return topics[r.topic], r.got.Table, nil
 }
 
-// lookUp finds the table in what the coordinator says of a group; nil when it is not there.
+// lookUp finds the table in the coordinator's description of a group; nil if it is not there.
 func lookUp(g *kmsg.DescribeGroupsResponseGroup) *broker.Table {
 	if n := balance.Describe(g).Notice; n != nil {
 		return n.Table

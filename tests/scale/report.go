@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// tables prints the figures for people: groups in columns, one table for groups at rest, one for each step.
+// tables prints the figures as text: groups in columns, one table for stable groups, one for each
+// step.
 func tables(out io.Writer, o options, all []figures) error {
 	fmt.Fprintf(out, "standbys %d, seed %d, heartbeat %v, catch-up %g partitions/s, network %s/s, %g claims/s\n",
 		o.Standbys, o.Seed, o.Heartbeat, o.CatchUp, inBytes(o.Network), o.Claims)
@@ -41,7 +42,7 @@ func tables(out io.Writer, o options, all []figures) error {
 		return fmt.Sprintf("%.0f %%", 100*float64(f.Rest.Wire.Record)/float64(f.Rest.RecordLimit))
 	})
 	row("partitions that fit", number(func(f *figures) float64 { return float64(f.Rest.FitsUpTo) }))
-	row("one balancing, all bytes", size(func(f *figures) int { return f.Rest.Wire.total() }))
+	row("one rebalance, all bytes", size(func(f *figures) int { return f.Rest.Wire.total() }))
 	row("  joins", size(func(f *figures) int { return f.Rest.Wire.Joins }))
 	row("  answer to the leader", size(func(f *figures) int { return f.Rest.Wire.Leader }))
 	row("  the leader's plan", size(func(f *figures) int { return f.Rest.Wire.Plan }))
@@ -61,7 +62,7 @@ func tables(out io.Writer, o options, all []figures) error {
 		row("balancings", number(func(f *figures) float64 { return float64(step(f).Rounds) }))
 		row("until at rest", func(f *figures) string { return step(f).Took.Round(10 * time.Millisecond).String() })
 		row("bytes", size(func(f *figures) int { return step(f).Bytes }))
-		row("  the largest balancing", size(func(f *figures) int { return step(f).MostBytes }))
+		row("  the largest rebalance", size(func(f *figures) int { return step(f).MostBytes }))
 		row("taken from live owners", number(func(f *figures) float64 { return float64(step(f).Released) }))
 		row("claims", number(func(f *figures) float64 { return float64(step(f).Claims) }))
 		row("  at once, group", number(func(f *figures) float64 { return float64(step(f).ClaimsAtOnce) }))
@@ -79,22 +80,23 @@ func tables(out io.Writer, o options, all []figures) error {
 		name string
 		of   func(*measured) time.Duration
 	}{
-		{"a balancing, leader's processor", func(m *measured) time.Duration { return m.Plan }},
+		{"a rebalance, leader's processor", func(m *measured) time.Duration { return m.Plan }},
 		{"  the longest", func(m *measured) time.Duration { return m.MostPlan }},
 		{"table decoded", func(m *measured) time.Duration { return m.Decode }},
-		{"is a balancing due?", func(m *measured) time.Duration { return m.Due }},
+		{"is a rebalance due?", func(m *measured) time.Duration { return m.Due }},
 		{"look at the table", func(m *measured) time.Duration { return m.Look }},
 		{"a command through a gateway's router", func(m *measured) time.Duration { return m.Forward }},
 	} {
 		row(c.name, func(f *figures) string { return short(c.of(&f.Measured)) })
 	}
-	row("allocated by the longest balancing", func(f *figures) string { return inBytes(float64(f.Measured.PlanAllocated)) })
+	row("allocated by the longest rebalance",
+		func(f *figures) string { return inBytes(float64(f.Measured.PlanAllocated)) })
 	row("table in memory", func(f *figures) string { return inBytes(float64(f.Measured.TableMemory)) })
-	row("router beside it", func(f *figures) string { return inBytes(float64(f.Measured.RouterMemory)) })
+	row("router, in addition", func(f *figures) string { return inBytes(float64(f.Measured.RouterMemory)) })
 	return w.Flush()
 }
 
-// short is a duration with three digits.
+// short formats a duration with three digits.
 func short(d time.Duration) string {
 	unit := time.Duration(1)
 	for d/unit >= 1000 {
@@ -103,7 +105,7 @@ func short(d time.Duration) string {
 	return d.Round(unit).String()
 }
 
-// inBytes is a size with three digits.
+// inBytes formats a size with three digits.
 func inBytes(n float64) string {
 	for _, unit := range []string{"B", "kB", "MB"} {
 		if n < 999.5 {

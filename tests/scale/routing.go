@@ -16,17 +16,17 @@ import (
 	"github.com/millrace-io/millrace/partitions"
 )
 
-// router is what a gateway pays that knows the present table.
+// router is what routing costs a gateway with the present table.
 type router struct {
-	// Commands were sent, Hops are the workers that they asked.
+	// Commands were sent, Hops are the workers that they were sent to.
 	Commands, Hops int
 }
 
 // callsOfStep is how many commands are sent with the table from before a step.
 const callsOfStep = 2000
 
-// workers answers commands as the members of a group would: the owner with a reply, everybody else that it does not own the
-// partition, and nobody at the address of one that is gone.
+// workers answers commands as the members of a group would: the owner with a reply, others that
+// they do not own the partition; there is no answer from the address of a member that is gone.
 type workers struct {
 	partitions int
 	// owners are the addresses by partition.
@@ -45,10 +45,10 @@ func (w *workers) Dispatch(_ context.Context, address string, cmd *entities.Comm
 	return &entities.Reply{NoPayload: true}, nil
 }
 
-// DispatchStream implements partitions.Peers; nobody calls actions here.
+// DispatchStream implements partitions.Peers; no action is called.
 func (w *workers) DispatchStream(context.Context, string, *entities.Stream) error { return errNotHere }
 
-// Position implements partitions.Peers; nobody reads from followers here.
+// Position implements partitions.Peers; no read goes to followers.
 func (w *workers) Position(context.Context, string, int32) (int64, error) { return 0, errNotHere }
 
 func (g *group) workers() *workers {
@@ -61,7 +61,8 @@ func (g *group) workers() *workers {
 	return w
 }
 
-// forwarder is a gateway of the group, with a clock that stands still: it must come to an owner without waiting.
+// forwarder is a gateway of the group, with a clock that stands still: it must find an owner
+// without waiting.
 func (g *group) forwarder(routes *partitions.Routes, w *workers) *partitions.Forwarder {
 	random := rand.New(rand.NewPCG(g.options.Seed, 2)).Uint64                                                                                                   //nolint:gosec // a simulation
 	return partitions.NewForwarder(entities.LayoutOf("shop", int32(g.partitions)), routes, w, core.Limits{}, clocktest.NewManual(time.Unix(0, 0)), random, nil) //nolint:gosec // a number of partitions
@@ -74,8 +75,8 @@ func command(r *rand.Rand) *entities.Command {
 	}
 }
 
-// routeWith sends commands by way of a router that has slept through the step, each with the table from before it, and hears of
-// the present one when it asks.
+// routeWith sends commands through a router that missed the step, each with the table from before
+// it, and gets the present one when it asks.
 func (g *group) routeWith(before *broker.Table) error {
 	if before == nil {
 		return nil

@@ -12,17 +12,18 @@ import (
 
 func small(t *testing.T, args ...string) (options, bool) {
 	t.Helper()
-	o, asJSON, err := parse(append([]string{"-workers", "2,5", "-partitions", "16,300", "-catch-up", "40"}, args...), io.Discard)
+	o, asJSON, err := parse(append([]string{"-workers", "2,5", "-partitions", "16,300", "-catch-up", "40"}, args...),
+		io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return o, asJSON
 }
 
-// TestGroupsLive plays small groups. The group holds itself to what must be true after every balancing (check.go): one owner for
-// each partition, as the table says that everybody reads, bounded moves, even shares and enough followers at rest. Here it is what
-// the figures must say.
-func TestGroupsLive(t *testing.T) {
+// TestGroups simulates small groups. The group checks itself after every rebalance (check.go): one
+// owner for each partition, as in the table that all members read, bounded moves, even shares and
+// enough followers when stable. Here the figures are checked.
+func TestGroups(t *testing.T) {
 	for _, seed := range []string{"1", "2"} {
 		o, _ := small(t, "-seed", seed)
 		for _, partitions := range o.Partitions {
@@ -49,7 +50,8 @@ func holdSteps(t *testing.T, f *figures) {
 			}
 		case "join":
 			if s.Released > share || s.Claims != s.Released || s.Cold > 0 {
-				t.Errorf("a join takes %d of %d partitions from their owners, %d claims, %d of them cold", s.Released, f.Partitions, s.Claims, s.Cold)
+				t.Errorf("a join takes %d of %d partitions from their owners, %d claims, %d of them cold", s.Released,
+					f.Partitions, s.Claims, s.Cold)
 			}
 		case "death", "leave":
 			if s.Cold > 0 && f.Workers > 2 {
@@ -68,7 +70,8 @@ func holdSteps(t *testing.T, f *figures) {
 	}
 }
 
-// TestTableIsLookedUp: where the table does not fit into every assignment, members find the one that there is.
+// TestTableIsLookedUp: if the table does not fit into every assignment, members look up the one
+// that exists.
 func TestTableIsLookedUp(t *testing.T) {
 	o, _ := small(t)
 	f, err := play(o, 40, 2048)
@@ -81,7 +84,7 @@ func TestTableIsLookedUp(t *testing.T) {
 	holdSteps(t, f)
 }
 
-// TestSeedDecides: what is counted is the same for a seed.
+// TestSeedDecides: counts depend only on the seed.
 func TestSeedDecides(t *testing.T) {
 	o, _ := small(t)
 	var got [2]*figures
@@ -98,7 +101,8 @@ func TestSeedDecides(t *testing.T) {
 	}
 }
 
-// TestChecksNotice: the checks see a partition with two owners, and one that is not where the table says.
+// TestChecksNotice: the checks find a partition with two owners, and one with an owner that is not
+// in the table.
 func TestChecksNotice(t *testing.T) {
 	o, _ := small(t)
 	g := newGroup(o, 16)
@@ -129,7 +133,8 @@ func TestPrints(t *testing.T) {
 	var read struct {
 		Groups []figures `json:"groups"`
 	}
-	if err := json.Unmarshal(out.Bytes(), &read); err != nil || len(read.Groups) != 1 || len(read.Groups[0].Steps) != 6 || read.Groups[0].Rest.FitsUpTo != 4096 {
+	if err := json.Unmarshal(out.Bytes(), &read); err != nil || len(read.Groups) != 1 ||
+		len(read.Groups[0].Steps) != 6 || read.Groups[0].Rest.FitsUpTo != 4096 {
 		t.Errorf("%v: %+v", err, read)
 	}
 	out.Reset()

@@ -9,20 +9,22 @@ import (
 )
 
 const (
-	// aheadOf is one in how many seeds has functions that take commands before their turn. No seed of testdata is one of them.
+	// One in aheadOf seeds has functions that take commands before their turn. No seed of testdata
+	// is one of them.
 	aheadOf, aheadSeed = 3, 1
-	// room is how many they take, and promptly one in how many is left for its turn.
+	// room is how many they take; one in promptly is left for its turn.
 	room, promptly = 4, 3
 )
 
-// imagined is a session that can decide without anybody's leave.
+// imagined is a session that can decide at any time.
 type imagined interface {
 	entities.Session
 	decide(text string) *entities.Outcome
 }
 
-// ahead is a session that takes commands before their turn, as functions do that share a stream. It decides about some of them right
-// behind the one before, like a function that works on; the others wait at the gate when it is their turn.
+// ahead is a session that takes commands before their turn, like functions on a shared stream. It
+// decides some of them right after the previous one; the others wait at the gate when it is their
+// turn.
 type ahead struct {
 	imagined
 
@@ -44,11 +46,11 @@ func (a *ahead) Room() int {
 func (a *ahead) Announce(invs []entities.Invocation) { a.announced = invs }
 func (a *ahead) Ready() bool                         { return len(a.decided) > 0 }
 
-// Handle decides, or tells what it has decided. Whatever comes must be what was announced.
+// Handle decides, or returns what it has decided. The command must be the announced one.
 func (a *ahead) Handle(ctx context.Context, inv entities.Invocation) (*entities.Outcome, error) {
 	if len(a.announced) > 0 {
 		if a.announced[0].Command != inv.Command {
-			panic(fmt.Sprintf("%q was announced, and %q comes", a.announced[0].Payload.Value, inv.Payload.Value))
+			panic(fmt.Sprintf("%q was announced, and %q was handled", a.announced[0].Payload.Value, inv.Payload.Value))
 		}
 		a.announced = a.announced[1:]
 	}

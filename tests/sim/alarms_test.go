@@ -12,9 +12,10 @@ import (
 	"github.com/millrace-io/millrace/entities"
 )
 
-// alarms is the memory image of an entity of timers. Its state says which of them it waits for, by name and the number of the
-// command that set it, and with a "!" which came that it did not wait for. Its commands are texts: "set name number ms",
-// "cancel name", "fired name number", "get".
+// alarms is the memory image of an entity with timers. Its state lists the timers that it waits
+// for, by name and the number of the command that set it, and with a "!" those that fired
+// unexpectedly. Its commands are texts: "set name number ms", "cancel name", "fired name number",
+// "get".
 type alarms struct {
 	function hosted
 	key      entities.Key
@@ -44,9 +45,11 @@ func (a *alarms) String() string {
 
 func (a *alarms) Handle(_ context.Context, inv entities.Invocation) (*entities.Outcome, error) {
 	text := string(inv.Payload.Value)
-	switch a.function.arrive(&gated{worker: a.function.worker, key: a.key.ID, text: text, id: inv.ID, verdict: make(chan verdict)}) {
+	switch a.function.arrive(&gated{
+		worker: a.function.worker, key: a.key.ID, text: text, id: inv.ID, verdict: make(chan verdict),
+	}) {
 	case crash:
-		a.wrong = append(a.wrong, "!crashed") // memory that must not be seen again
+		a.wrong = append(a.wrong, "!crashed") // this memory must not be seen again
 		return nil, entities.Errorf(entities.FunctionFailed, entities.NotApplied, "crashed")
 	case refuse:
 		return refusal(noText), nil
@@ -65,9 +68,11 @@ func (a *alarms) decide(text string) *entities.Outcome {
 			panic(err)
 		}
 		a.waits[words[1]] = words[2]
-		out.Timers = []entities.TimerChange{{Name: words[1], After: time.Duration(ms) * time.Millisecond, Target: entities.Target{
-			Service: service, Method: a.key.ID, Payload: entities.Payload{Value: fmt.Appendf(nil, "fired %s %s", words[1], words[2])},
-		}}}
+		out.Timers = []entities.TimerChange{{Name: words[1], After: time.Duration(ms) * time.Millisecond,
+			Target: entities.Target{
+				Service: service, Method: a.key.ID,
+				Payload: entities.Payload{Value: fmt.Appendf(nil, "fired %s %s", words[1], words[2])},
+			}}}
 	case "cancel":
 		delete(a.waits, words[1])
 		out.Timers = []entities.TimerChange{{Name: words[1], Cancel: true}}

@@ -26,7 +26,9 @@ func (w *world) openEffects() int {
 
 // eachEffect yields the open effects of a partition, parked ones included.
 func (w *world) eachEffect(p int32, yield func(materializer.Effect)) {
-	view := materializer.Partition{Rows: w.workers[0].store, Address: materializer.Address{Generation: 1, Partition: uint16(p)}}
+	view := materializer.Partition{
+		Rows: w.workers[0].store, Address: materializer.Address{Generation: 1, Partition: uint16(p)},
+	}
 	if err := view.Outbox(0, func(e materializer.Effect) bool { yield(e); return true }); err != nil {
 		w.wrong("read the outbox: %v", err)
 	}
@@ -35,7 +37,9 @@ func (w *world) eachEffect(p int32, yield func(materializer.Effect)) {
 func (w *world) openTimers() int {
 	n := 0
 	for p := range parts {
-		view := materializer.Partition{Rows: w.workers[0].store, Address: materializer.Address{Generation: 1, Partition: uint16(p)}}
+		view := materializer.Partition{
+			Rows: w.workers[0].store, Address: materializer.Address{Generation: 1, Partition: uint16(p)},
+		}
 		if err := view.Due(0, 0, func(materializer.Due) bool { n++; return true }); err != nil {
 			w.wrong("read the timers: %v", err)
 		}
@@ -43,8 +47,9 @@ func (w *world) openTimers() int {
 	return n
 }
 
-// notCompared are kinds of rows (materializer, rowkinds.go) that are not those of a fold from nothing: m has the times of claims,
-// which their owner does not know; of q and t, the owner sweeps what has gone stale.
+// notCompared are kinds of rows (materializer, rowkinds.go) that are not those of a fold from
+// nothing: m has the times of claims, which their owner does not know; of q and t, the owner sweeps
+// what has gone stale.
 var notCompared = []byte("mqt")
 
 // compareStore compares the owner's rows with a fold of the log from nothing.
@@ -74,7 +79,7 @@ func (w *world) compareRows(t *testing.T, store *memstore.Store) {
 			t.Fatal(err)
 		}
 		lower, upper := address.Range()
-		if w.links != nil { // the ids that routers give are forgotten after two minutes
+		if w.links != nil { // the ids that routers give expire after two minutes
 			store = store.Clone()
 			for _, rows := range []*memstore.Store{store, want} {
 				if _, err := materializer.Expire(rows, address, 0, math.MaxInt64, math.MaxInt); err != nil {
@@ -109,7 +114,8 @@ func topicID(w *world) string {
 	return info.ID
 }
 
-// compareEffects: what a cell s has sent is what its cell b has got, of a cell f its cell g, of a cell p its cell d, and of a cell l its cell m.
+// compareEffects: what a cell s has sent is what its cell b has got, of a cell f its cell g, of a
+// cell p its cell d, and of a cell l its cell m.
 func (w *world) compareEffects() {
 	for _, pair := range []string{"sb", "fg", "pd", "lm"} {
 		for _, n := range []string{"0", "1"} {
@@ -127,7 +133,7 @@ func number(state []byte) int {
 	return n
 }
 
-// compareAlarms: what was set has come, as it was set last, and nothing else has.
+// compareAlarms: each timer fired as it was last set, and no other fired.
 func (w *world) compareAlarms() {
 	for _, key := range keys {
 		if left := w.stored(key); key[0] == 't' && len(left) > 0 {
@@ -139,7 +145,9 @@ func (w *world) compareAlarms() {
 func (w *world) stored(id string) []byte { return w.storedIn(w.workers[0].store, id) }
 
 func (w *world) storedIn(rows materializer.Reader, id string) []byte {
-	view := materializer.Partition{Rows: rows, Address: materializer.Address{Generation: 1, Partition: uint16(entities.Partition(id, parts))}}
+	view := materializer.Partition{
+		Rows: rows, Address: materializer.Address{Generation: 1, Partition: uint16(entities.Partition(id, parts))},
+	}
 	loaded, err := view.Load(command(id, "").Key)
 	if err != nil {
 		w.wrong("load %s: %v", id, err)
@@ -150,10 +158,11 @@ func (w *world) storedIn(rows materializer.Reader, id string) []byte {
 	return loaded.State.Value
 }
 
-// check looks at the history.
+// check checks the history.
 func (w *world) check() {
 	err := linearizable(w.history, w.moment+1, func(key string) bool {
-		return strings.ContainsRune("btdm", rune(key[0])) || w.forgotten[entities.Partition(key, parts)] // those change by effects and timers, too
+		// those change by effects and timers, too
+		return strings.ContainsRune("btdm", rune(key[0])) || w.forgotten[entities.Partition(key, parts)]
 	})
 	if err != nil {
 		w.wrong("%w", err)

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// virtual is a clock on which moments come one after the other: who waits for the same moment is woken in the order of asking,
-// each after everybody is blocked again. The timers of a synctest bubble leave that order to chance.
+// virtual is a deterministic clock: waits for the same moment end in the order of the calls, each
+// after all goroutines are blocked again. The timers of a synctest bubble have no such order.
 type virtual struct {
 	mu      sync.Mutex
 	now     time.Time
@@ -53,7 +53,7 @@ func (v *virtual) remove(w *wait) {
 	}
 }
 
-// pass lets time go by, for the deadlines of contexts as well.
+// pass advances the time, also for the deadlines of contexts.
 func (v *virtual) pass(d time.Duration) {
 	until := v.Now().Add(d)
 	for {
@@ -71,13 +71,14 @@ func (v *virtual) pass(d time.Duration) {
 	synctest.Wait()
 }
 
-// next takes the first who waits for a moment until then, and turns the clock to it.
+// next removes the first wait that is due by then, and advances the clock to it.
 func (v *virtual) next(until time.Time) *wait {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	var first *wait
 	for _, w := range v.waiting {
-		if !w.due.After(until) && (first == nil || w.due.Before(first.due) || (w.due.Equal(first.due) && w.order < first.order)) {
+		if !w.due.After(until) && (first == nil || w.due.Before(first.due) ||
+			(w.due.Equal(first.due) && w.order < first.order)) {
 			first = w
 		}
 	}

@@ -14,8 +14,8 @@ import (
 	"github.com/millrace-io/millrace/partitions"
 )
 
-// clusteredOf is one in how many seeds has workers that send commands to each other, by routing tables that may be old, and that follow
-// the partitions of one another.
+// In one of clusteredOf seeds, workers forward commands to each other, by routing tables that may
+// be old, and follow each other's partitions.
 const clusteredOf, clusteredSeed = 4, 2
 
 // links carry commands between workers. Everything but the fields under mu is for the scheduler.
@@ -25,20 +25,20 @@ type links struct {
 	state   linkState
 }
 
-// linkState is what becomes of what is sent over a link.
+// linkState is what happens to messages on a link.
 type linkState uint8
 
 const (
 	linkWorks linkState = iota
-	// linkDown: nothing arrives, and the sender knows.
+	// linkDown: messages fail with an error.
 	linkDown
-	// linkLoses: everything arrives, and no answer comes back.
+	// linkLoses: messages arrive, answers are lost.
 	linkLoses
 )
 
 func (s linkState) String() string { return [...]string{"work", "are down", "lose answers"}[s] }
 
-// reach returns the router of the living worker at an address, and how the links are.
+// reach returns the router of the live worker at an address, and the state of the links.
 func (l *links) reach(address string) (*partitions.Router, linkState) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -53,7 +53,8 @@ func (l *links) set(address string, r *partitions.Router) {
 
 var errLost = entities.Errorf(entities.LostOutcome, entities.Unknown, "the connection broke")
 
-func (l *links) Dispatch(ctx context.Context, address string, cmd *entities.Command, hops int) (*entities.Reply, error) {
+func (l *links) Dispatch(ctx context.Context, address string, cmd *entities.Command,
+	hops int) (*entities.Reply, error) {
 	to, state := l.reach(address)
 	if to == nil || state == linkDown {
 		return nil, entities.Errorf(entities.Moved, entities.NotApplied, "no connection to %s", address)
@@ -77,7 +78,7 @@ func (l *links) Position(ctx context.Context, address string, partition int32) (
 	return to.Position(ctx, partition)
 }
 
-// breakLinks changes what becomes of what workers send each other.
+// breakLinks changes the state of the links.
 func (w *world) breakLinks(*testing.T) {
 	if w.links == nil {
 		return
@@ -95,18 +96,18 @@ func (w *world) setLinks(s linkState) {
 	}
 }
 
-// spread tells a worker the present routing table: others may have an older one, or none.
+// spread sends one worker the present routing table: others may have an older one, or none.
 func (w *world) spread(*testing.T) {
 	if w.links == nil {
 		return
 	}
 	life := w.workers[w.rng.IntN(workers)]
-	w.fault("table told to some")
-	w.note("%s is told the table: owners %v", life.name, w.owners)
+	w.fault("table sent to one worker")
+	w.note("%s gets the table: owners %v", life.name, w.owners)
 	w.tell(life, broker.AssignmentEvent{Table: w.table()})
 }
 
-// table is the routing table as it should be: every worker follows what another one owns.
+// table is the correct routing table: every worker follows what another one owns.
 func (w *world) table() *broker.Table {
 	w.generation++
 	t := &broker.Table{Generation: w.generation}
@@ -120,7 +121,7 @@ func (w *world) table() *broker.Table {
 	return t
 }
 
-// gather gives everything to one worker, which the others follow, where they follow.
+// gather assigns everything to one worker; the others follow it in seeds with followers.
 func (w *world) gather(i int) {
 	for _, life := range w.workers {
 		for p := range int32(parts) {
@@ -140,11 +141,12 @@ func (w *world) gather(i int) {
 	}
 }
 
-// promote has the second worker own everything and the first one follow, looks that both answer, and makes the first one the owner.
+// promote makes the second worker the owner and the first one a follower, checks that both answer,
+// and makes the first one the owner.
 func (w *world) promote(t *testing.T) {
 	t.Helper()
 	w.gather(1)
-	w.settle(t, "what was asked before is answered by another owner", func() bool { return len(w.waiting) == 0 })
+	w.settle(t, "open commands are answered by another owner", func() bool { return len(w.waiting) == 0 })
 	w.readAll(t)
 	if w.rng.IntN(2) == 0 {
 		w.fault("standby promoted after a crash")
@@ -160,12 +162,15 @@ func (w *world) promote(t *testing.T) {
 	}
 }
 
-// peek lets a client read an entity that only grows, of a state that need not be the newest, from any worker.
+// peek makes a client read an entity that only grows, with a relaxed consistency, from any worker.
 func (w *world) peek(*testing.T) {
 	if w.links == nil || len(w.waiting) >= maxClients {
 		return
 	}
-	o := &operation{number: len(w.history), key: []string{"s0", "s1"}[w.rng.IntN(2)], text: "get", called: w.next(), calledAt: w.clock.Now()}
+	o := &operation{
+		number: len(w.history), key: []string{"s0", "s1"}[w.rng.IntN(2)], text: "get", called: w.next(),
+		calledAt: w.clock.Now(),
+	}
 	o.consistency = []entities.Consistency{entities.Eventual, entities.Bounded, entities.AtLeast}[w.rng.IntN(3)]
 	switch o.consistency {
 	case entities.Bounded:
@@ -187,7 +192,7 @@ func (w *world) peek(*testing.T) {
 	w.attempt(o)
 }
 
-// compareRead: a read of a state that need not be the newest has all that it asked for, and nothing that was not sent.
+// compareRead: a relaxed read includes all that it asked for, and nothing that was not sent.
 func (w *world) compareRead(o *operation, r result) {
 	if r.class != done {
 		return
@@ -200,11 +205,12 @@ func (w *world) compareRead(o *operation, r result) {
 		}
 	}
 	if got := number([]byte(r.text)); got < o.least || got > most {
-		w.wrong("%s, consistency %d within %v, is answered %d: at least %d was there, and at most %d was sent", o, o.consistency, o.bound, got, o.least, most)
+		w.wrong("%s, consistency %d within %v, is answered %d: at least %d was there, and at most %d was sent", o,
+			o.consistency, o.bound, got, o.least, most)
 	}
 }
 
-// remember keeps when an operation was answered, and where in the log its answer stands.
+// remember records when an operation was answered, and its position in the log.
 func (w *world) remember(a *attempt) {
 	o := a.operation
 	if a.err != nil || !o.returnedAt.IsZero() {
@@ -216,7 +222,7 @@ func (w *world) remember(a *attempt) {
 	}
 }
 
-// compareFollower: the image of the worker that follows is the fold of the log.
+// compareFollower: the image of the follower is the fold of the log.
 func (w *world) compareFollower(t *testing.T) {
 	t.Helper()
 	there := func() bool {
@@ -234,7 +240,7 @@ func (w *world) compareFollower(t *testing.T) {
 	}
 }
 
-// askStandby reads every entity by way of the worker that owns nothing.
+// askStandby reads every entity through the worker that owns nothing.
 func (w *world) askStandby(t *testing.T) {
 	t.Helper()
 	from := len(w.history)
@@ -247,10 +253,10 @@ func (w *world) askStandby(t *testing.T) {
 		w.attemptAt(w.workers[1], o)
 		synctest.Wait()
 	}
-	w.settle(t, "reads by way of a standby are answered", func() bool { return len(w.waiting) == 0 })
+	w.settle(t, "reads through a standby are answered", func() bool { return len(w.waiting) == 0 })
 	for _, o := range w.history[from:] {
 		if o.result.class != done {
-			w.wrong("after the faults have ended, %s is answered %+v by way of a standby", o, o.result)
+			w.wrong("after the faults have ended, %s is answered %+v through a standby", o, o.result)
 		}
 	}
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/millrace-io/millrace/materializer/memstore"
 )
 
-// queues returns what is in the network: for each client and partition the appends in order.
+// queues returns the appends in the network in order, for each client and partition.
 func (w *world) queues(want func(simlog.Op) bool) [][]simlog.Op {
 	var order []string
 	byLine := map[string][]simlog.Op{}
@@ -43,7 +43,7 @@ func (w *world) pick(want func(simlog.Op) bool) []simlog.Op {
 	return queues[w.rng.IntN(len(queues))]
 }
 
-// deliver is what a log does that works: the oldest append of a line is written and answered.
+// deliver is the normal case: the oldest append of a queue is written and answered.
 func (w *world) deliver(*testing.T) {
 	queue := w.pick(func(op simlog.Op) bool { return !op.Answered && !w.isFrozen(op.Client) })
 	if queue == nil {
@@ -71,7 +71,7 @@ func (w *world) applyOnly(*testing.T) {
 
 var errTimeout = errors.New("timed out")
 
-// lose loses an answer, or a request: the client hears of a timeout. The request may still arrive.
+// lose loses an answer or a request: the client gets a timeout. The request may still arrive.
 func (w *world) lose(*testing.T) {
 	queue := w.pick(func(op simlog.Op) bool { return !op.Answered })
 	if queue == nil {
@@ -91,7 +91,7 @@ func (w *world) lose(*testing.T) {
 	w.log.Fail(op.ID, errTimeout)
 }
 
-// late lets a request arrive that its client has given up.
+// late delivers a request whose client has timed out.
 func (w *world) late(*testing.T) {
 	queue := w.pick(func(op simlog.Op) bool { return op.Answered && op.Applied == 0 })
 	if queue == nil {
@@ -113,7 +113,7 @@ func (w *world) duplicate(*testing.T) {
 	w.log.Apply(queue[0].ID)
 }
 
-// reorder writes a later append of a line before an earlier one.
+// reorder writes a later append of a queue before an earlier one.
 func (w *world) reorder(*testing.T) {
 	for _, queue := range w.queues(func(op simlog.Op) bool { return op.Applied == 0 && !op.Answered }) {
 		if len(queue) > 1 {
@@ -150,7 +150,7 @@ func (w *world) crash(t *testing.T) {
 	}
 }
 
-// endLife ends a life. The log hears nothing from it any more, and whatever it still says is not heard by anybody.
+// endLife ends a process. Nothing that it sends from now on arrives.
 func (w *world) endLife(life *worker) {
 	life.dead = true
 	if w.links != nil {
@@ -176,7 +176,8 @@ func (w *world) endLife(life *worker) {
 	w.takeIn(nil)
 }
 
-// move takes a partition from one worker and gives it to the other: in order, as lost, or without telling the first.
+// move moves a partition from one worker to the other: revoked, lost, or without an event for the
+// first.
 func (w *world) move(*testing.T) {
 	p := int32(w.rng.IntN(parts))
 	for i, life := range w.workers {
@@ -191,7 +192,7 @@ func (w *world) move(*testing.T) {
 			w.fault("partition lost")
 			w.tell(life, broker.AssignmentEvent{Lost: []int32{p}})
 		default:
-			w.fault("owner not told")
+			w.fault("owner not informed")
 			w.assign((i+1)%workers, p)
 			return
 		}
@@ -203,7 +204,7 @@ func (w *world) move(*testing.T) {
 	w.assign(w.rng.IntN(workers), p)
 }
 
-// duel gives a partition to both.
+// duel assigns a partition to both workers.
 func (w *world) duel(*testing.T) {
 	w.fault("duelling claims")
 	p := int32(w.rng.IntN(parts))
@@ -228,7 +229,7 @@ func (w *world) foreign(*testing.T) {
 	w.log.Inject(p, broker.Record{Key: []byte("x"), Value: []byte("garbage")})
 }
 
-// stale shows a worker an old end of a partition for a while, as a leader would that was paused.
+// stale shows a worker an old end of a partition for a while, like a paused former leader.
 func (w *world) stale(*testing.T) {
 	life := w.workers[w.rng.IntN(workers)]
 	p := broker.Partition{Topic: topic, ID: int32(w.rng.IntN(parts))}

@@ -15,8 +15,8 @@ import (
 
 const service = "sim.Cells"
 
-// cells is a value entity that holds a number. Its commands are texts: "add n", "get", "cas a b", "send n id" (adds n here and,
-// by an effect, to another cell).
+// cells is a value entity that holds a number. Its commands are texts: "add n", "get", "cas a b",
+// "send n id" (adds n here and, by an effect, to another cell).
 var cellType = &entities.EntityType{Service: service, Name: "cell", Kind: entities.Value}
 
 func command(id, text string) *entities.Command {
@@ -47,11 +47,12 @@ const (
 	refuse
 )
 
-// functions is the user function of all workers. Every call waits at a gate until the scheduler lets it go on.
+// functions is the user function of all workers. Every call waits at a gate until the scheduler
+// releases it.
 type functions struct {
 	mu      sync.Mutex
 	waiting []*gated
-	// open lets everything through.
+	// open: the gate is open.
 	open bool
 	// trouble is that of the remote service's function.
 	trouble trouble
@@ -71,7 +72,7 @@ func (f *functions) arrive(g *gated) verdict {
 	return <-g.verdict
 }
 
-// holds says whether a call gets no answer for now. The lock is held.
+// holds reports whether a call gets no answer for now. The lock is held.
 func (f *functions) holds(g *gated) bool { return f.trouble == slow && g.key[0] == 'd' }
 
 // remoteTrouble returns what the remote service's function does.
@@ -86,12 +87,14 @@ func (f *functions) answerable() []*gated {
 	return slices.DeleteFunc(f.calls(), func(g *gated) bool { return g.key[0] == 'd' && f.remoteTrouble() == slow })
 }
 
-// calls returns the waiting calls in an order that does not depend on how goroutines were scheduled.
+// calls returns the waiting calls in an order that does not depend on how goroutines were
+// scheduled.
 func (f *functions) calls() []*gated {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	slices.SortFunc(f.waiting, func(a, b *gated) int {
-		return cmp.Or(cmp.Compare(a.worker, b.worker), cmp.Compare(a.key, b.key), cmp.Compare(a.id, b.id), cmp.Compare(a.text, b.text))
+		return cmp.Or(cmp.Compare(a.worker, b.worker), cmp.Compare(a.key, b.key), cmp.Compare(a.id, b.id),
+			cmp.Compare(a.text, b.text))
 	})
 	return slices.Clone(f.waiting)
 }
@@ -103,7 +106,7 @@ func (f *functions) release(g *gated, v verdict) {
 	g.verdict <- v
 }
 
-// hosted is the function as one worker sees it.
+// hosted is the function of one worker.
 type hosted struct {
 	*functions
 	worker string
@@ -168,7 +171,7 @@ func (c *cell) Handle(_ context.Context, inv entities.Invocation) (*entities.Out
 		case down:
 			return nil, errDown
 		case fails:
-			c.value = -1_000_000 // memory that must not be seen again
+			c.value = -1_000_000 // this memory must not be seen again
 			return nil, entities.Errorf(entities.FunctionFailed, entities.NotApplied, "it fails on everything")
 		case works, slow:
 		}
@@ -178,9 +181,11 @@ func (c *cell) Handle(_ context.Context, inv entities.Invocation) (*entities.Out
 	if inv.Source != nil {
 		id = fmt.Sprint(*inv.Source)
 	}
-	switch c.function.arrive(&gated{worker: c.function.worker, key: c.key.ID, text: text, id: id, verdict: make(chan verdict)}) {
+	switch c.function.arrive(&gated{
+		worker: c.function.worker, key: c.key.ID, text: text, id: id, verdict: make(chan verdict),
+	}) {
 	case crash:
-		c.value = -1_000_000 // memory that must not be seen again
+		c.value = -1_000_000 // this memory must not be seen again
 		return nil, entities.Errorf(entities.FunctionFailed, entities.NotApplied, "crashed")
 	case refuse:
 		return refusal(noText), nil
@@ -203,12 +208,15 @@ func (c *cell) decide(text string) *entities.Outcome {
 		return c.update(c.value + number(1))
 	case "send":
 		out := c.update(c.value + number(1))
-		out.Effects = []entities.SideEffect{{Target: entities.Target{Service: service, Method: words[2], Payload: entities.Payload{Value: []byte("add " + words[1])}}}}
+		out.Effects = []entities.SideEffect{{Target: entities.Target{Service: service, Method: words[2],
+			Payload: entities.Payload{Value: []byte("add " + words[1])}}}}
 		return out
 	case "post": // post n id times: adds n here, and, by effects, to another cell, so many times
 		out := c.update(c.value + number(1)*number(3))
 		for range number(3) {
-			target := entities.Target{Service: service, Method: words[2], Payload: entities.Payload{Value: []byte("add " + words[1])}}
+			target := entities.Target{
+				Service: service, Method: words[2], Payload: entities.Payload{Value: []byte("add " + words[1])},
+			}
 			if words[2] != unknownMethod {
 				target.Service = remote
 			}
@@ -223,17 +231,19 @@ func (c *cell) decide(text string) *entities.Outcome {
 		out := c.update(c.value + number(1))
 		out.Reply.Payload.Value = []byte(pad(string(out.Reply.Payload.Value), number(2)))
 		return out
-	case "fan": // fan n id times size more: adds n here, and, by effects, to another cell whose state has that size, so many times
+	case "fan": // fan n id times size more: adds n here and, by that many effects, to another cell of that state size
 		out := c.update(c.value + number(1)*number(3))
 		for range number(3) {
 			payload := fmt.Appendf(nil, "big %d %d %s", number(1), number(4), pad("", number(5)))
-			out.Effects = append(out.Effects, entities.SideEffect{Target: entities.Target{Service: service, Method: words[2], Payload: entities.Payload{Value: payload}}})
+			out.Effects = append(out.Effects,
+				entities.SideEffect{Target: entities.Target{Service: service, Method: words[2],
+					Payload: entities.Payload{Value: payload}}})
 		}
 		return out
 	case "pass": // pass n id: adds n here, and its answer is that of another cell that adds n
 		out := c.update(c.value + number(1))
 		return forward(out, words[2], "add "+words[1])
-	case "note": // note id command: stores what it is, and its answer is that of another cell's command
+	case "note": // note id command: stores its value, and its answer is that of another cell's command
 		return forward(c.update(c.value), words[1], strings.Join(words[2:], " "))
 	case "bare": // bare id command: the same, and nothing is stored
 		return forward(&entities.Outcome{}, words[1], strings.Join(words[2:], " "))
@@ -256,7 +266,8 @@ func forward(out *entities.Outcome, id, text string) *entities.Outcome {
 func (c *cell) update(value int) *entities.Outcome {
 	c.value = value
 	return &entities.Outcome{
-		StateAction: entities.StateUpdated, State: entities.Payload{TypeURL: "sim/cell", Value: []byte(strconv.Itoa(value))}, Reply: c.reply(),
+		StateAction: entities.StateUpdated,
+		State:       entities.Payload{TypeURL: "sim/cell", Value: []byte(strconv.Itoa(value))}, Reply: c.reply(),
 	}
 }
 
@@ -264,11 +275,12 @@ func (c *cell) reply() *entities.Reply {
 	return &entities.Reply{Payload: entities.Payload{TypeURL: "sim/reply", Value: []byte(strconv.Itoa(c.value))}}
 }
 
-// noText is what a function says that refuses without a reason.
+// noText is the text of a refusal without a reason.
 const noText = "no"
 
 func refusal(text string) *entities.Outcome {
-	return &entities.Outcome{Failure: &entities.Error{Reason: entities.FunctionRefused, Outcome: entities.Refused, Message: text}}
+	return &entities.Outcome{Failure: &entities.Error{Reason: entities.FunctionRefused, Outcome: entities.Refused,
+		Message: text}}
 }
 
 func (c *cell) Close(context.Context)  {}

@@ -11,21 +11,24 @@ import (
 	"github.com/millrace-io/millrace/entities"
 )
 
-// operation is what a client asked for, and what it knows.
+// operation is a client's request and what the client knows of its outcome.
 type operation struct {
 	number    int
 	key, text string
 	id        string
-	// called and returned are moments in the order of events; returned is 0 while there is no answer.
+	// called and returned are moments in the order of events; returned is 0 while there is no
+	// answer.
 	called, returned int64
 	result           result
 	attempts         int
-	// consistency is what a read is content with: bound and after say what it asks for, least what it must have.
+	// consistency is that of a read; bound and after are its arguments, least is the least value
+	// that it must return.
 	consistency entities.Consistency
 	bound       time.Duration
 	after       []entities.Position
 	least       int
-	// calledAt and returnedAt are when it was, token where in the log its answer stands.
+	// calledAt and returnedAt are the times of call and return, token is the position of the
+	// answer.
 	calledAt, returnedAt time.Time
 	token                []entities.Position
 }
@@ -39,11 +42,11 @@ type result struct {
 type class uint8
 
 const (
-	// unknown: it may have happened, or may happen yet.
+	// unknown: it may have happened, or may still happen.
 	unknown class = iota
 	// done: it happened.
 	done
-	// refused: the function said no.
+	// refused: the function refused it.
 	refused
 	// never: it did not happen, and will not.
 	never
@@ -55,7 +58,8 @@ func (o *operation) String() string {
 	return fmt.Sprintf("#%d %s %q id %q", o.number, o.key, o.text, o.id)
 }
 
-// kept says whether the answer to a command is known for good. A refusal is only if it is that of a forward's target.
+// kept reports whether the answer to a command is stored. A refusal is stored only if it is that of
+// a forward's target.
 func (o *operation) kept() bool {
 	if o.result.class == refused {
 		return o.forwards() && o.id != "" && o.result.text != noText
@@ -63,10 +67,10 @@ func (o *operation) kept() bool {
 	return o.result.class == done
 }
 
-// repeatable says whether a command gets the answer again that it had.
+// repeatable reports whether a command gets the same answer again.
 func (o *operation) repeatable() bool { return o.id != "" && o.text != "get" && o.kept() }
 
-// forwards says whether the answer is that of another entity's command.
+// forwards reports whether the answer is that of another entity's command.
 func (o *operation) forwards() bool { _, _, ok := o.target(); return ok }
 
 // target is the command that a command is forwarded to.
@@ -82,7 +86,8 @@ func (o *operation) target() (key, text string, ok bool) {
 	}
 }
 
-// events are an operation as porcupine takes it: that of a forward is one of its own entity and one of its target.
+// events returns an operation for porcupine: a forward is one of its own entity and one of its
+// target.
 func (o *operation) events(end int64) []porcupine.Operation {
 	if o.consistency.Relaxed() {
 		return nil
@@ -111,7 +116,7 @@ func (o *operation) events(end int64) []porcupine.Operation {
 	return []porcupine.Operation{own, there}
 }
 
-// model is a number under commands.
+// model is a number that commands change.
 var model = porcupine.Model{
 	Partition: func(history []porcupine.Operation) [][]porcupine.Operation {
 		byKey := map[string][]porcupine.Operation{}
@@ -179,7 +184,8 @@ func apply(value int, text string) (next int, answer string, refuses bool) {
 	}
 }
 
-// linearizable checks a history, but for entities that change in other ways as well. What never happened must not be in it.
+// linearizable checks a history, except for entities that also change in other ways. Operations
+// that never happened are left out.
 func linearizable(history []*operation, end int64, leaveOut func(key string) bool) error {
 	var events []porcupine.Operation
 	for _, o := range history {

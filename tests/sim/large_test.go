@@ -11,24 +11,28 @@ import (
 )
 
 const (
-	// appendBytes is what the log takes in one append, in seeds that are not about that.
+	// appendBytes is what the log takes in one append, in seeds without cells h and l.
 	appendBytes = 1 << 20
-	// largeOf is one in how many seeds has cells h and l, whose commands are near the limit of the log, which is narrow there, and
-	// cells m, which get the effects of cells l.
+	// One in largeOf seeds has cells h and l, whose commands are near the limit of the log, which
+	// is low there, and cells m, which get the effects of cells l.
 	largeOf, largeSeed = 24, 5
 	narrowBytes        = 120_000
-	// beside is the most that a command stores beside what its text asks for.
-	beside = 4000
-	// fanOut is how many effects a command has at most, each of which may store as much as the log takes.
+	// overhead is the most that a command stores in addition to what its text asks for.
+	overhead = 4000
+	// fanOut is how many effects a command has at most, each of which may store as much as the log
+	// takes.
 	fanOut = 12
 )
 
 var largeKeys = []string{"l0", "l1", "h0", "h1"}
 
-// askLarge returns a command for a cell h, with a large state or a large answer, or for a cell l, with many effects, the sum of which is
-// large, or what their targets store.
+// askLarge returns a command for a cell h, with a large state or a large answer, or for a cell l,
+// with many effects, the sum of which is large, or what their targets store.
 func (w *world) askLarge(key string, n, amount int) string {
-	size := []int{narrowBytes / 3, narrowBytes * 3 / 4, narrowBytes - beside, narrowBytes - w.rng.IntN(beside), narrowBytes + w.rng.IntN(beside), 2 * narrowBytes}[w.rng.IntN(6)]
+	size := []int{
+		narrowBytes / 3, narrowBytes * 3 / 4, narrowBytes - overhead, narrowBytes - w.rng.IntN(overhead),
+		narrowBytes + w.rng.IntN(overhead), 2 * narrowBytes,
+	}[w.rng.IntN(6)]
 	count := 2 + w.rng.IntN(fanOut-1)
 	switch {
 	case n == 9:
@@ -40,11 +44,11 @@ func (w *world) askLarge(key string, n, amount int) string {
 	case n < 5:
 		return fmt.Sprintf("fan %d m%s %d %d %d", amount, key[1:], count, 0, max(size/count-200, 0))
 	default:
-		return fmt.Sprintf("fan %d m%s %d %d %d", amount, key[1:], count, min(size, narrowBytes-beside), 0)
+		return fmt.Sprintf("fan %d m%s %d %d %d", amount, key[1:], count, min(size, narrowBytes-overhead), 0)
 	}
 }
 
-// large is what an operation stores that its text says the size of: at least so many bytes, and at most so many.
+// large returns bounds for the bytes that an operation stores, if its text has a size.
 func (o *operation) large() (least, most int) {
 	words := strings.Fields(o.text)
 	number := func(i int) int {
@@ -62,14 +66,14 @@ func (o *operation) large() (least, most int) {
 			least = number(2)
 		}
 	case "fan":
-		return number(3) * number(5), number(3)*(number(5)+180) + beside/2
+		return number(3) * number(5), number(3)*(number(5)+180) + overhead/2
 	default:
 		return 0, 0
 	}
-	return least, least + beside
+	return least, least + overhead
 }
 
-// compareSize: what fits is not too large, and what does not fit is.
+// compareSize: a command is too large exactly if it does not fit.
 func (w *world) compareSize(o *operation, r result, tooLarge bool) {
 	least, most := o.large()
 	if tooLarge {
@@ -83,21 +87,23 @@ func (w *world) compareSize(o *operation, r result, tooLarge bool) {
 	}
 }
 
-// fits looks that an append is no more than the log takes.
+// fits checks that an append is no larger than the log takes.
 func (w *world) fits(op *simlog.Op) {
 	if size := broker.Size(op.Records); w.large && size > w.limit {
-		w.wrong("op %d of %s, partition %d, has %d bytes, and the log takes %d", op.ID, op.Client, op.Partition.ID, size, w.limit)
+		w.wrong("op %d of %s, partition %d, has %d bytes, and the log takes %d", op.ID, op.Client, op.Partition.ID, size,
+			w.limit)
 	}
 }
 
-// pad makes a text that long, unless it is.
+// pad extends a text to a length.
 func pad(text string, size int) string { return text + strings.Repeat(".", max(size-len(text), 0)) }
 
-// strain sends commands with many effects, whose targets store as much as the log takes, when the faults have ended: all of them arrive.
+// strain sends, after the faults, commands with many effects whose targets store as much as the log
+// takes: all of them arrive.
 func (w *world) strain(t *testing.T) {
 	t.Helper()
 	for i := range 2 {
-		w.order(fmt.Sprint("l", i%2), fmt.Sprintf("fan 1 m%d %d %d 0", i%2, fanOut, narrowBytes-beside))
+		w.order(fmt.Sprint("l", i%2), fmt.Sprintf("fan 1 m%d %d %d 0", i%2, fanOut, narrowBytes-overhead))
 		w.order(fmt.Sprint("h", i%2), fmt.Sprintf("big 1 %d", narrowBytes*3/4))
 	}
 	w.settle(t, "large commands are answered", func() bool { return len(w.waiting) == 0 })

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// askForward returns a command that is forwarded: with something stored beside the forward, or nothing else; to a target that writes,
-// only reads, or refuses.
+// askForward returns a command that is forwarded, with or without storing something, to a target
+// that writes, only reads, or refuses.
 func (w *world) askForward(key string, n, amount int) string {
 	verb := "bare"
 	if w.rng.IntN(2) == 0 {
@@ -27,7 +27,8 @@ func (w *world) askForward(key string, n, amount int) string {
 	}
 }
 
-// compareAnswer looks at an answer to a command that has one. What stored or forwarded something gets the same bytes again.
+// compareAnswer checks the answer to a repeated command. If the command stored or forwarded
+// something, it gets the same bytes again.
 func (w *world) compareAnswer(a *attempt, r result) {
 	o := a.operation
 	differs := r.text != o.result.text || r.class != o.result.class
@@ -36,7 +37,7 @@ func (w *world) compareAnswer(a *attempt, r result) {
 	}
 }
 
-// repeat lets a client send a command again that it has an answer to.
+// repeat makes a client repeat a command that was answered.
 func (w *world) repeat(*testing.T) {
 	var able []*operation
 	for _, o := range w.history {
@@ -55,7 +56,8 @@ func (w *world) open(o *operation) bool {
 	return slices.ContainsFunc(w.waiting, func(a *attempt) bool { return a.operation == o })
 }
 
-// repeatAll lets clients send again what they have answers to, after the targets have forgotten the effects that are done.
+// repeatAll makes clients repeat answered commands after the targets have forgotten the effects
+// that are done.
 func (w *world) repeatAll(t *testing.T) {
 	t.Helper()
 	if w.rng.IntN(4) == 0 {

@@ -7,25 +7,25 @@ import (
 	"testing"
 )
 
-// tellings is how often a seed may be told before two of its stories in a row must be the same. Once is enough on a machine
-// with nothing else to do; where the process is held up for 10 ms, the runtime lets another goroutine go first.
-const tellings = 3
+// maxRuns is how often a seed may run until two consecutive runs are the same. Two are enough on an
+// idle machine; if the process is suspended for 10 ms, the runtime may schedule another goroutine.
+const maxRuns = 3
 
-// TestSeedsDecide: the same seed is the same story. The race detector leaves to chance which goroutine runs, on purpose: there it
-// does not hold.
+// TestSeedsDecide: a seed determines the run. Not under the race detector, which randomizes
+// scheduling on purpose.
 func TestSeedsDecide(t *testing.T) {
 	for seed := uint64(1); seed <= 60; seed++ {
 		difference := "none"
-		for n := 0; n < tellings && difference != ""; n++ {
+		for n := 0; n < maxRuns && difference != ""; n++ {
 			difference = differ(simulate(t, seed).script, simulate(t, seed).script)
 		}
 		if difference != "" {
-			t.Fatalf("seed %d is another story each time: %s", seed, difference)
+			t.Fatalf("seed %d differs in each run: %s", seed, difference)
 		}
 	}
 }
 
-// differ names the first event in which two stories are not the same; "" if they are.
+// differ returns the first event that differs between two runs; "" if none does.
 func differ(a, b []string) string {
 	for i := range min(len(a), len(b)) {
 		if a[i] != b[i] {

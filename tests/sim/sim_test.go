@@ -17,8 +17,9 @@ import (
 	"github.com/millrace-io/millrace/tests/kit"
 )
 
-// TestMain gives the tests one processor: goroutines that wake at the same moment then run in the order in which they woke,
-// and a seed decides everything. The garbage collector would interrupt them, so it runs between seeds.
+// TestMain gives the tests one processor: goroutines that wake at the same moment then run in the
+// order in which they woke, and a seed decides everything. The garbage collector would interrupt
+// them, so it runs between seeds.
 func TestMain(m *testing.M) {
 	runtime.GOMAXPROCS(1)
 	debug.SetGCPercent(-1)
@@ -26,13 +27,13 @@ func TestMain(m *testing.M) {
 }
 
 const (
-	// shownEvents is how much of a failing seed is shown.
+	// shownEvents is how many events of a failing seed are shown.
 	shownEvents = 80
 	// mustHappen is the number of seeds in which every kind of fault must have happened.
 	mustHappen = 100
 )
 
-// regressions are the seeds that failed once.
+// regressions returns the seeds that once failed.
 func regressions(t *testing.T) []uint64 {
 	t.Helper()
 	file, err := os.Open("testdata/seeds.txt")
@@ -102,7 +103,8 @@ func TestSimulation(t *testing.T) {
 		}
 		if time.Since(shown) > 10*time.Second {
 			shown = time.Now()
-			t.Logf("%d of %d seeds, %.0f/s, %d operations, %d violations", run, count, float64(run)/time.Since(began).Seconds(), operations, violations)
+			t.Logf("%d of %d seeds, %.0f/s, %d operations, %d violations", run, count,
+				float64(run)/time.Since(began).Seconds(), operations, violations)
 		}
 	}
 	kinds := slices.Sorted(maps.Keys(faults))
@@ -113,7 +115,8 @@ func TestSimulation(t *testing.T) {
 		total += faults[kind]
 	}
 	t.Logf("simulation: %d seeds from %d, %d operations, %.1f %% unknown, %d decided before their turn, %d faults (%s), %d violations, %.0f s",
-		run, from, operations, 100*float64(unknowns)/float64(max(operations, 1)), early, total, strings.Join(counts, ", "), violations, time.Since(began).Seconds())
+		run, from, operations, 100*float64(unknowns)/float64(max(operations, 1)), early, total,
+		strings.Join(counts, ", "), violations, time.Since(began).Seconds())
 	if run >= mustHappen && violations == 0 && len(kinds) < 20 {
 		t.Errorf("only %d kinds of faults happened: %v", len(kinds), kinds)
 	}
@@ -128,5 +131,6 @@ func report(t *testing.T, w *world) {
 		return
 	}
 	script := w.script[max(0, len(w.script)-shownEvents):]
-	t.Errorf("seed %d (%s=%d): %v\nthe last events:\n%s", w.seed, kit.SimSeed.Name, w.seed, w.broken, strings.Join(script, "\n"))
+	t.Errorf("seed %d (%s=%d): %v\nthe last events:\n%s", w.seed, kit.SimSeed.Name, w.seed, w.broken,
+		strings.Join(script, "\n"))
 }

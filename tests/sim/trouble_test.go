@@ -16,15 +16,16 @@ import (
 )
 
 const (
-	// remote is a service of its own, whose function cannot be relied on. Its cells d get effects of cells p.
+	// remote is a service whose function is unreliable. Its cells d get effects of cells p.
 	remote = "sim.Remote"
 	// unknownMethod is a method that no service has.
 	unknownMethod = "unknownMethod"
-	// troubledOf is one in how many seeds has cells p and d, floodedOf one in how many of those has more effects to unknownMethod than a
-	// partition has in memory.
+	// troubledOf is one in how many seeds has cells p and d, floodedOf one in how many of those has
+	// more effects to unknownMethod than a partition has in memory.
 	troubledOf, troubledSeed, floodedOf = 8, 3, 125
 	floodCommands, floodEffects         = 5, 900
-	// remembered is how much a target may know of effects that are done, when its source has told it so.
+	// remembered is how many effects that are done a target may know after its source has reported
+	// progress.
 	remembered = 8
 )
 
@@ -33,7 +34,7 @@ var (
 	troubled   = []string{"p0", "p1"}
 )
 
-// trouble is what the remote function does.
+// trouble is the state of the remote function.
 type trouble uint8
 
 const (
@@ -50,7 +51,7 @@ func (t trouble) String() string { return [...]string{"works", "is down", "fails
 
 var errDown = entities.Errorf(entities.Unavailable, entities.NotApplied, "the function cannot be reached")
 
-// change lets the remote function get into trouble, or out of it.
+// change changes the state of the remote function.
 func (w *world) change(*testing.T) {
 	if w.troubled {
 		w.setTrouble(trouble(w.rng.IntN(4)))
@@ -82,12 +83,15 @@ func (w *world) askTroubled(key string, n int) string {
 	}
 }
 
-// endure looks that everything else goes on while the remote function does not work and effects are parked, and that nothing of what
-// was meant for it is lost, or arrives twice, when it works again and an operator sends what is parked once more.
+// endure checks that everything else goes on while the remote function does not work and effects
+// are parked, and that each of its effects arrives exactly once when it works again and an operator
+// replays the parked ones.
 func (w *world) endure(t *testing.T) {
 	t.Helper()
 	w.setTrouble(trouble(1 + w.rng.IntN(3)))
-	posts := []string{fmt.Sprintf("post 1 d0 %d", 1+w.rng.IntN(20)), fmt.Sprintf("post 0 %s %d", unknownMethod, 1+w.rng.IntN(20))}
+	posts := []string{
+		fmt.Sprintf("post 1 d0 %d", 1+w.rng.IntN(20)), fmt.Sprintf("post 0 %s %d", unknownMethod, 1+w.rng.IntN(20)),
+	}
 	if w.rng.IntN(4) == 0 {
 		posts[0] = fmt.Sprintf("post 1 d0 %d", 50+w.rng.IntN(200))
 	}
@@ -100,7 +104,7 @@ func (w *world) endure(t *testing.T) {
 	for _, text := range posts {
 		w.order("p0", text)
 	}
-	w.settle(t, "what causes trouble is answered", func() bool { return len(w.waiting) == 0 })
+	w.settle(t, "commands for the remote function are answered", func() bool { return len(w.waiting) == 0 })
 	w.othersGoOn(t)
 	if w.rng.IntN(2) == 0 {
 		w.restart(t)
@@ -118,7 +122,7 @@ func (w *world) order(key, text string) {
 	synctest.Wait()
 }
 
-// restart lets the owner of everything die, and start again with its store.
+// restart kills the owner of everything and starts it again with its store.
 func (w *world) restart(t *testing.T) {
 	t.Helper()
 	old := w.workers[0]
@@ -130,26 +134,27 @@ func (w *world) restart(t *testing.T) {
 	}
 }
 
-// othersGoOn looks that effects for healthy targets arrive.
+// othersGoOn checks that effects for healthy targets arrive.
 func (w *world) othersGoOn(t *testing.T) {
 	t.Helper()
 	w.settle(t, "effects for healthy targets are settled", func() bool { return w.healthyEffects() == 0 })
 	w.sendMore(t)
 }
 
-// targetsForget looks that targets forget the effects that are done, whatever is open below them, once they have been told so. They
-// forget once a minute.
+// targetsForget checks that targets forget the effects that are done, whatever is open below them,
+// once they know the progress. They do so once a minute.
 func (w *world) targetsForget(t *testing.T) {
 	t.Helper()
-	const slowAfter = time.Second // partitions: by then an effect that hangs is an exception of what targets are told
+	const slowAfter = time.Second // partitions: by then a hanging effect is an exception in the reported progress
 	w.goOn(2 * slowAfter)
 	w.sendMore(t)
 	w.goOn(time.Minute + time.Second)
-	w.settle(t, "everything has come to rest", func() bool { return w.healthyEffects() == 0 })
+	w.settle(t, "everything is idle", func() bool { return w.healthyEffects() == 0 })
 	w.compareMemory()
 }
 
-// operate has an operator send what is parked for the remote function again, which works by then, and drop what is meant for unknownMethod.
+// operate has an operator send what is parked for the remote function again, which works by then,
+// and drop what is meant for unknownMethod.
 func (w *world) operate(t *testing.T) {
 	t.Helper()
 	w.setTrouble(works)
@@ -158,13 +163,13 @@ func (w *world) operate(t *testing.T) {
 		w.resolve(t, materializer.ParkedFilter{Method: unknownMethod}, true)
 		w.goOn(5 * time.Second)
 	}
-	w.settle(t, "effects are settled after an operator has seen to them", func() bool { return w.openEffects() == 0 })
+	w.settle(t, "effects are settled after an operator has resolved them", func() bool { return w.openEffects() == 0 })
 	if n := w.workers[0].m.CountParked(); n != 0 {
 		w.wrong("%d effects are counted as parked, and none is open", n)
 	}
 }
 
-// resolve resolves the parked effects that a filter chooses.
+// resolve resolves the parked effects selected by a filter.
 func (w *world) resolve(t *testing.T, filter materializer.ParkedFilter, drop bool) {
 	t.Helper()
 	var from partitions.ParkedPlace
@@ -183,7 +188,7 @@ func (w *world) resolve(t *testing.T, filter materializer.ParkedFilter, drop boo
 		if err := <-ended; err == nil {
 			from = next
 		} else {
-			w.note("an operator is told %v", err)
+			w.note("an operator gets %v", err)
 		}
 	}
 }
@@ -205,8 +210,8 @@ func (w *world) healthyEffects() int {
 	return n
 }
 
-// compareMemory: of the effects that are done, a target knows hardly any when the sources have told it so. They can tell it of those
-// above 64 that are open.
+// compareMemory: a target knows few of the effects that are done once the sources have reported
+// progress. A source can report up to 64 open ones.
 func (w *world) compareMemory() {
 	for p := range int32(parts) {
 		known := w.knownEffects(p)
@@ -220,7 +225,7 @@ func (w *world) compareMemory() {
 	}
 }
 
-// knownEffects counts what a partition knows of the effects of each.
+// knownEffects counts the effects of each partition that a partition knows.
 func (w *world) knownEffects(p int32) (from [parts]int) {
 	const source, row = 4 + 1 + 2, 4 + 1 + 2 + 2 + 8 + 4 // materializer, keyspace.go
 	lower, upper := (materializer.Address{Generation: 1, Partition: uint16(p)}).Range()

@@ -14,9 +14,9 @@ import (
 	"github.com/millrace-io/millrace/partitions/core"
 )
 
-// truncate takes acknowledged records from the end of one partition, and looks that nobody is answered there any more, while the
-// other one goes on. Sometimes the owner dies at the same moment: its store remembers. What nobody knows of any more, because
-// the store is gone as well, cannot be missed.
+// truncate removes acknowledged records from the end of one partition, and checks that no caller is
+// answered there any more, while the other one goes on. Sometimes the owner dies at the same
+// moment: its store remembers. If the store is lost, too, the loss cannot be detected.
 func (w *world) truncate(t *testing.T) {
 	t.Helper()
 	lost := int32(w.rng.IntN(parts))
@@ -41,7 +41,7 @@ func (w *world) truncate(t *testing.T) {
 	asked := len(w.history)
 	w.askAll()
 	halted := func() bool { return w.state(lost) == core.Halted }
-	w.settle(t, "the partition halts and everybody is answered", func() bool { return halted() && len(w.waiting) == 0 })
+	w.settle(t, "the partition halts and all callers are answered", func() bool { return halted() && len(w.waiting) == 0 })
 	for _, o := range w.history[asked:] {
 		switch there := entities.Partition(o.key, parts) == lost; {
 		case there && o.result.class == done:
@@ -58,8 +58,8 @@ func (w *world) truncate(t *testing.T) {
 	}
 }
 
-// repair lets an operator choose, and looks at what comes of it: nothing that the log still has is lost, with the image nothing that
-// was acknowledged, and what is sent afterwards arrives once.
+// repair makes an operator choose, and checks the result: nothing that the log still has is lost,
+// with append-image nothing that was acknowledged, and effects sent afterwards arrive once.
 func (w *world) repair(t *testing.T, lost int32, end int, choice materializer.Choice) {
 	t.Helper()
 	w.fault("repaired by " + choice.String())
@@ -77,20 +77,21 @@ func (w *world) repair(t *testing.T, lost int32, end int, choice materializer.Ch
 	if w.state(lost) == core.Halted {
 		go w.choose(lost, choice, ended) // ends with the repair; received below
 	} else {
-		ended <- nil // what was interrupted had only to be owned again
+		ended <- nil // the interrupted repair only had to claim
 	}
 	w.settle(t, "the partition is owned again", func() bool { return len(ended) > 0 && w.state(lost) == core.Active })
 	if err := <-ended; err != nil {
 		w.wrong("repair of partition %d: %v", lost, err)
 		return
 	}
-	w.operate(t) // that an operator has dropped an effect may be lost as well
+	w.operate(t) // that an operator has dropped an effect may be lost, too
 	w.settle(t, "effects and timers are done", func() bool { return w.openEffects() == 0 && w.openTimers() == 0 })
 	if now := len(w.log.Records(broker.Partition{Topic: topic, ID: lost})); now < end {
 		w.wrong("after its repair partition %d ends at %d, before it was %d: offsets are used again", lost, now, end)
 	}
 	for _, key := range all {
-		if entities.Partition(key, parts) != lost || strings.ContainsRune("btge", rune(key[0])) { // those go on by themselves
+		// those change by themselves
+		if entities.Partition(key, parts) != lost || strings.ContainsRune("btge", rune(key[0])) {
 			continue
 		}
 		want := before[key]
@@ -114,7 +115,7 @@ func (w *world) choose(lost int32, choice materializer.Choice, ended chan<- erro
 	ended <- err
 }
 
-// interrupt begins a repair whose worker dies in the middle of it.
+// interrupt begins a repair and kills its worker in the middle.
 func (w *world) interrupt(t *testing.T, lost int32, choice materializer.Choice) {
 	t.Helper()
 	ended := make(chan error, 1)
@@ -141,7 +142,8 @@ func (w *world) interrupt(t *testing.T, lost int32, choice materializer.Choice) 
 	})
 }
 
-// sendMore lets cells send once more: what targets know of offsets that were lost must not stand in the way.
+// sendMore makes cells send once more: what targets know of lost offsets must not suppress new
+// effects.
 func (w *world) sendMore(t *testing.T) {
 	t.Helper()
 	had := map[string]int{}
@@ -156,7 +158,8 @@ func (w *world) sendMore(t *testing.T) {
 			synctest.Wait()
 		}
 	}
-	w.settle(t, "what was sent after the repair has arrived", func() bool { return len(w.waiting) == 0 && w.healthyEffects() == 0 })
+	w.settle(t, "what was sent after the repair has arrived",
+		func() bool { return len(w.waiting) == 0 && w.healthyEffects() == 0 })
 	for n, before := range had {
 		if now := number(w.stored("b" + n)); now != before+4 {
 			w.wrong("after the repair s%s has sent 4 more, and b%s went from %d to %d", n, n, before, now)
@@ -164,11 +167,12 @@ func (w *world) sendMore(t *testing.T) {
 	}
 }
 
-// fold is a partition's log as it is now, folded from nothing.
+// fold returns the fold of a partition's present log.
 func (w *world) fold(t *testing.T, p int32) *memstore.Store {
 	t.Helper()
 	store := memstore.New()
-	fold := materializer.NewFold(materializer.Address{Generation: 1, Partition: uint16(p)}, topicID(w), materializer.Meta{})
+	fold := materializer.NewFold(materializer.Address{Generation: 1, Partition: uint16(p)}, topicID(w),
+		materializer.Meta{})
 	if w.gapped[p] {
 		fold.PassOver(nil)
 	}

@@ -33,20 +33,20 @@ const (
 	seedsPerCollection = 8
 )
 
-// worker is one life of a worker.
+// worker is one process of a worker.
 type worker struct {
 	name   string
 	client *simlog.Client
 	router *partitions.Router
 	m      *partitions.Manager
 	store  *memstore.Store
-	// saved is what of the store would survive a crash: some moment before now.
+	// saved is what would survive of the store in a crash: an earlier moment.
 	saved  *memstore.Store
 	stop   context.CancelFunc
 	ended  chan struct{}
 	dead   bool
 	frozen bool
-	// has are the partitions that were assigned to it.
+	// has are the partitions assigned to it.
 	has [parts]bool
 }
 
@@ -63,15 +63,15 @@ type world struct {
 	moment    int64
 	faults    map[string]int
 	quiet     bool
-	// links are those between workers; nil: there are none, and each has what it owns. owners are those that the routing table should
-	// name, generation is that of the last one made.
+	// links are those between workers; nil: none. owners are those of the correct routing table,
+	// generation is that of the last table.
 	links      *links
 	owners     [parts]int32
 	generation int32
-	// limit is what the log takes in one append. large: there are cells l and m.
+	// limit is what the log takes in one append. large: there are cells h, l and m.
 	limit int
 	large bool
-	// troubled: there are cells p and d; flooded: and so many effects that are parked that memory has no room for them.
+	// troubled: there are cells p and d; flooded: and more parked effects than fit into memory.
 	troubled, flooded bool
 	// forgotten are partitions whose loss was accepted.
 	forgotten [parts]bool
@@ -81,7 +81,7 @@ type world struct {
 	ctx context.Context
 
 	mu sync.Mutex
-	// finished are operations with an answer that the scheduler has not taken in yet.
+	// finished are answers that the scheduler has not handled yet.
 	finished []*attempt
 	// waiting are the attempts whose clients wait for an answer.
 	waiting []*attempt
@@ -94,10 +94,11 @@ type attempt struct {
 	operation *operation
 	number    int
 	worker    *worker
-	// leave ends it on behalf of its client, which may still hear what is known then; gone: it is not heard any more.
+	// leave ends it for its client, which may still get an answer; gone: the client does not read
+	// it.
 	leave context.CancelFunc
 	gone  bool
-	// alone: no other attempt at the operation was under way at the same time.
+	// alone: no other attempt at the operation was open at the same time.
 	alone bool
 	reply *entities.Reply
 	err   error
@@ -116,7 +117,9 @@ func (w *world) wrong(format string, args ...any) {
 // simulate runs one seed inside a bubble of virtual time.
 func simulate(t *testing.T, seed uint64) *world {
 	t.Helper()
-	w := &world{seed: seed, functions: &functions{ahead: seed%aheadOf == aheadSeed}, clock: newVirtual(), faults: map[string]int{}}
+	w := &world{
+		seed: seed, functions: &functions{ahead: seed%aheadOf == aheadSeed}, clock: newVirtual(), faults: map[string]int{},
+	}
 	w.rng = rand.New(rand.NewPCG(seed, 1))
 	if w.limit, w.large = appendBytes, seed%largeOf == largeSeed; w.large {
 		w.limit = narrowBytes
@@ -150,13 +153,14 @@ func simulate(t *testing.T, seed uint64) *world {
 	return w
 }
 
-// start brings a worker to life.
+// start starts a worker.
 func (w *world) start(t *testing.T, i int, store *memstore.Store) {
 	t.Helper()
 	w.lives++
 	name := fmt.Sprintf("w%d", i)
 	c := w.log.Client(name)
-	if err := c.Create(t.Context(), broker.TopicSpec{Name: topic, Partitions: parts, MaxRecordBytes: w.limit}); err != nil {
+	if err := c.Create(t.Context(),
+		broker.TopicSpec{Name: topic, Partitions: parts, MaxRecordBytes: w.limit}); err != nil {
 		t.Fatal(err)
 	}
 	info, err := c.Describe(t.Context(), topic)
@@ -171,11 +175,14 @@ func (w *world) start(t *testing.T, i int, store *memstore.Store) {
 	m := partitions.NewManager(partitions.Options{
 		App: "app", Worker: name, Topic: info, Membership: broker.Membership{Group: group, Worker: name, Topic: topic},
 		Log: c, Store: store, Functions: hosted{w.functions, name}, Clock: w.clock, Loops: 1, Peers: peers,
-		// By the moment, not in the order of calls: goroutines that run at the same time may ask in any order.
+		// By the time, not by the order of calls, which is not deterministic.
 		Random: func() uint64 { return rand.NewPCG(w.seed^life<<32, uint64(w.clock.Now().UnixNano())).Uint64() },
 	})
 	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
-	born := &worker{name: name, client: c, m: m, router: m.Router(), store: store, saved: store.Clone(), stop: stop, ended: make(chan struct{})}
+	born := &worker{
+		name: name, client: c, m: m, router: m.Router(), store: store, saved: store.Clone(), stop: stop,
+		ended: make(chan struct{}),
+	}
 	go func() { // ended by stop, in crash or heal
 		defer close(born.ended)
 		_ = m.Run(ctx)
@@ -197,8 +204,8 @@ func (w *world) assign(i int, p int32) {
 	w.tell(w.workers[i], event)
 }
 
-// tell gives an event to a worker, and waits for what it does: two workers that act at the same time would leave to chance
-// who comes first.
+// tell sends an event to a worker and waits until it is handled: two workers acting at once would
+// not be deterministic.
 func (w *world) tell(life *worker, event broker.AssignmentEvent) {
 	w.log.Assign(group, life.name, event)
 	synctest.Wait()
@@ -247,20 +254,21 @@ func (w *world) step(t *testing.T) {
 	}
 }
 
-// Entities that clients know: cells a that are set and compared, cells s that send what they get to a cell b, cells f that forward to
-// cells g and e, cells e, which clients call as well, and alarms t.
+// Entities that clients use: cells a that are set and compared, cells s that send what they get to
+// a cell b, cells f that forward to cells g and e, cells e, which clients call as well, and alarms
+// t.
 var (
 	keys = []string{"a0", "a1", "a2", "s0", "s1", "t0", "t1", "f0", "f1", "e0", "e1"}
-	// crowded are those of seeds in which they are to wait for one another.
+	// crowded are those of seeds in which commands queue.
 	crowded = []string{"a0", "s0", "t0", "f0", "e0"}
 	all     = append(slices.Clone(keys), "b0", "b1", "g0", "g1")
 )
 
-// send lets a client ask for something.
+// send makes a client send a command.
 func (w *world) send(*testing.T) {
 	known, clients := keys, maxClients
 	if w.functions.ahead {
-		known, clients = crowded, maxCrowd // there is something ahead only where commands wait
+		known, clients = crowded, maxCrowd // commands are announced only if others wait
 	}
 	if w.large {
 		known, clients = append(slices.Clone(known), largeKeys...), maxCrowd
@@ -328,7 +336,7 @@ func (w *world) attempt(o *operation) *attempt {
 	return w.attemptAt(able[w.rng.IntN(len(able))], o)
 }
 
-// strays is one in how many attempts may go to a worker that should not have the partition.
+// One in strays() attempts may go to a worker that should not have the partition.
 func (w *world) strays() int {
 	if w.links != nil {
 		return 2
@@ -360,7 +368,7 @@ func (w *world) attemptAt(life *worker, o *operation) *attempt {
 	return a
 }
 
-// takeIn looks at the answers that have come.
+// takeIn handles the answers.
 func (w *world) takeIn(*testing.T) {
 	w.mu.Lock()
 	finished := w.finished
@@ -385,7 +393,7 @@ func (w *world) takeIn(*testing.T) {
 	}
 }
 
-// conclude is the end of an attempt, as its client sees it.
+// conclude ends an attempt for its client.
 func (w *world) conclude(a *attempt, r result) {
 	o := a.operation
 	w.waiting = slices.DeleteFunc(w.waiting, func(other *attempt) bool { return other == a })
@@ -398,7 +406,7 @@ func (w *world) conclude(a *attempt, r result) {
 	switch {
 	case o.result.class == done:
 		o.returned = w.next()
-	case open: // it is not over
+	case open: // not finished
 	case o.result.class == unknown && o.id != "" && o.attempts < 4 && !w.quiet:
 		w.attempt(o) // again, under the same id
 		synctest.Wait()
@@ -407,8 +415,8 @@ func (w *world) conclude(a *attempt, r result) {
 	}
 }
 
-// leave lets a client stop waiting. Some hear what is known by then, as of a deadline that they sent along; of others the connection is
-// gone, and they may send the command again at once, or never.
+// leave makes a client stop waiting. Some get the error of their deadline; others lose the
+// connection, and may send the command again at once, or never.
 func (w *world) leave(t *testing.T) {
 	if len(w.waiting) == 0 {
 		return
@@ -421,7 +429,7 @@ func (w *world) leave(t *testing.T) {
 		w.note("the deadline of %s, attempt %d, passes", a.operation, a.number)
 		return
 	}
-	w.takeIn(t) // nothing else is to be taken for an answer that nobody hears
+	w.takeIn(t) // other answers are still read
 	if !slices.Contains(w.waiting, a) {
 		return
 	}
@@ -434,7 +442,7 @@ func (w *world) leave(t *testing.T) {
 	w.conclude(a, result{class: unknown})
 }
 
-// hedge lets a client send a command once more without waiting for the first answer.
+// hedge makes a client send a command again without waiting for the first answer.
 func (w *world) hedge(*testing.T) {
 	var able []*operation
 	for _, a := range w.waiting {
@@ -449,7 +457,8 @@ func (w *world) hedge(*testing.T) {
 	w.attempt(able[w.rng.IntN(len(able))])
 }
 
-// judge is what an answer says. One of a worker that died is none: the client's connection broke.
+// judge returns the result of an answer. An answer of a dead worker is lost: the client's
+// connection broke.
 func (w *world) judge(a *attempt) result {
 	if a.worker.dead {
 		return result{class: unknown}
@@ -470,8 +479,9 @@ func (w *world) judge(a *attempt) result {
 	}
 }
 
-// merge is what is known after another attempt. That nothing was applied is about the command, and so about the attempts before as well,
-// but not about one that is under way at the same time; a refusal is about what the function saw then.
+// merge returns what is known after another attempt. Not applied is about the command, and so about
+// earlier attempts as well, but not about a concurrent one; a refusal is about the state that the
+// function saw then.
 func merge(a *attempt, r result) result {
 	switch {
 	case r.class == never && !a.alone, r.class == refused && a.operation.attempts > 1:
@@ -507,7 +517,8 @@ func (w *world) isFrozen(name string) bool {
 	return slices.ContainsFunc(w.workers[:], func(l *worker) bool { return l.name == name && l.frozen })
 }
 
-// heal ends all faults, gives everything to one worker, and waits until nobody waits.
+// heal ends all faults, assigns everything to one worker, and waits until all commands are
+// answered.
 func (w *world) heal(t *testing.T) {
 	w.quiet = true
 	w.note("faults end")
@@ -525,9 +536,9 @@ func (w *world) heal(t *testing.T) {
 		}
 	}
 	w.gather(0)
-	w.settle(t, "what was asked before is answered", func() bool { return len(w.waiting) == 0 })
-	w.readAll(t) // what was on its way when the faults ended may still cost an ownership
-	w.readAll(t) // each works again, and says where it stands
+	w.settle(t, "open commands are answered", func() bool { return len(w.waiting) == 0 })
+	w.readAll(t) // appends from before the end of the faults may still end an ownership
+	w.readAll(t) // each works again, and returns its position
 	for _, o := range w.history[len(w.history)-len(all):] {
 		if o.result.class != done {
 			w.wrong("after the faults have ended, %s is answered %+v", o, o.result)
@@ -576,7 +587,7 @@ func (w *world) askAll() {
 	}
 }
 
-// settle delivers everything until something holds; a minute of virtual time is enough for whatever works.
+// settle delivers everything until a condition holds, for at most a minute of virtual time.
 func (w *world) settle(t *testing.T, what string, holds func() bool) {
 	for range 1200 {
 		for _, g := range w.functions.answerable() {
@@ -601,7 +612,7 @@ func (w *world) settle(t *testing.T, what string, holds func() bool) {
 	}
 }
 
-// goOn lets time pass in which the log works.
+// goOn advances the time while the log works.
 func (w *world) goOn(d time.Duration) {
 	for ; d > 0; d -= time.Second {
 		w.clock.pass(time.Second)
@@ -609,7 +620,8 @@ func (w *world) goOn(d time.Duration) {
 	}
 }
 
-// deliverAll delivers one append after the other, in an order that does not depend on how goroutines were scheduled.
+// deliverAll delivers one append after the other, in an order that does not depend on how
+// goroutines were scheduled.
 func (w *world) deliverAll() {
 	for {
 		queues := w.queues(func(op simlog.Op) bool { return !op.Answered })

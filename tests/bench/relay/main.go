@@ -1,10 +1,12 @@
-// Command relay is the worker of the benchmark's part parked: counters whose names say what an increment of them causes.
+// Command relay is the worker of the benchmark's part parked: the name of a counter decides which
+// effects an increment has.
 //
 //	a-x    as many effects as it is incremented by, each an increment of one of the counters b-0 to b-1023
 //	lost-x as many effects without an entity key, which are parked at once
 //	dead-x as many effects for entities of another service, whose function does not answer
 //
-// A read of the counter "delivered" tells how often the function has run for counters b-…: a figure of this process, not a state.
+// A read of the counter "delivered" returns how often the function has run for counters b-… in this
+// process.
 package main
 
 import (
@@ -62,7 +64,7 @@ func get(cmd *sdk.ValueCommand[*counterv1.State], in *counterv1.GetRequest) (*co
 	return &counterv1.Counter{Value: cmd.State().GetValue()}, nil
 }
 
-// hang does not answer as long as the process lives.
+// hang never answers.
 func hang(*sdk.ValueCommand[*vemodel.Persisted], *vemodel.Request) (*vemodel.Response, error) {
 	select {}
 }

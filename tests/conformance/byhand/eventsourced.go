@@ -13,7 +13,7 @@ import (
 	"github.com/millrace-io/millrace/tests/conformance/proto/esmodel"
 )
 
-// snapshotEvery is how many events of the model lie between two snapshots.
+// snapshotEvery is the number of events between two snapshots.
 const snapshotEvery = 5
 
 // journals is the protocol service for event-sourced entities.
@@ -22,7 +22,8 @@ type journals struct {
 	options Options
 }
 
-// Handle carries one entity: Init, events, then commands with one reply each, until the proxy half-closes.
+// Handle serves one entity: Init, events, then commands with one reply each, until the proxy
+// half-closes.
 func (s journals) Handle(stream eventsourced.EventSourced_HandleServer) error {
 	j := &journal{late: s.options.AppliesLate}
 	for {
@@ -42,7 +43,8 @@ func (s journals) Handle(stream eventsourced.EventSourced_HandleServer) error {
 		if reply == nil {
 			continue
 		}
-		if err := stream.Send(&eventsourced.EventSourcedStreamOut{Message: &eventsourced.EventSourcedStreamOut_Reply{Reply: reply}}); err != nil {
+		if err := stream.Send(
+			&eventsourced.EventSourcedStreamOut{Message: &eventsourced.EventSourcedStreamOut_Reply{Reply: reply}}); err != nil {
 			return err
 		}
 	}
@@ -55,11 +57,11 @@ type journal struct {
 	service, id string
 	state       string
 	sequence    int64
-	// stale says that the state holds what is not stored: a restart was asked for.
+	// stale: the state has changes that are not stored, and a restart was requested.
 	stale bool
 }
 
-// take works on one message; a command has a reply. The error breaks the protocol.
+// take handles one message; a command has a reply. An error is a violation of the protocol.
 func (j *journal) take(in *eventsourced.EventSourcedStreamIn) (*eventsourced.EventSourcedReply, error) {
 	if init := in.GetInit(); init != nil {
 		return nil, j.init(init)
@@ -111,7 +113,7 @@ func (j *journal) command(c *cloudstate.Command) (*eventsourced.EventSourcedRepl
 	case c.GetEntityId() != j.id:
 		return nil, fmt.Errorf("protocol: command for %q on the stream of %q", c.GetEntityId(), j.id)
 	case j.stale:
-		return nil, errors.New("protocol: a command after a restart was asked for")
+		return nil, errors.New("protocol: a command after a restart was requested")
 	}
 	request := &esmodel.Request{}
 	if err := c.GetPayload().UnmarshalTo(request); err != nil {
@@ -125,9 +127,11 @@ func (j *journal) command(c *cloudstate.Command) (*eventsourced.EventSourcedRepl
 	return j.process(c.GetId(), request, reply), nil
 }
 
-// process takes the actions of a request. A command that fails after it emitted has changed the state already, unless that
-// is done late: then only a restart brings back what is stored.
-func (j *journal) process(id int64, request *esmodel.Request, reply *eventsourced.EventSourcedReply) *eventsourced.EventSourcedReply {
+// process takes the actions of a request. A command that fails after it has emitted events has
+// already changed the state, unless events are applied late; then only a restart restores the
+// stored state.
+func (j *journal) process(id int64, request *esmodel.Request,
+	reply *eventsourced.EventSourcedReply) *eventsourced.EventSourcedReply {
 	before := *j
 	snapshot := false
 	var forward *cloudstate.ClientAction
@@ -139,7 +143,8 @@ func (j *journal) process(id int64, request *esmodel.Request, reply *eventsource
 			snapshot = snapshot || j.sequence%snapshotEvery == 0
 			reply.Events = append(reply.Events, payload(&esmodel.Persisted{Value: action.Emit.GetValue()}))
 		case *esmodel.RequestAction_Forward:
-			forward = forwardTo(esmodel.EventSourcedTwo_ServiceDesc.ServiceName, "Call", &esmodel.Request{Id: action.Forward.GetId()})
+			forward = forwardTo(esmodel.EventSourcedTwo_ServiceDesc.ServiceName, "Call",
+				&esmodel.Request{Id: action.Forward.GetId()})
 		case *esmodel.RequestAction_Effect:
 			reply.SideEffects = append(reply.SideEffects, sideEffect(esmodel.EventSourcedTwo_ServiceDesc.ServiceName, "Call",
 				action.Effect.GetSynchronous(), &esmodel.Request{Id: action.Effect.GetId()}))

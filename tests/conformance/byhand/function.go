@@ -28,9 +28,10 @@ import (
 // passivateAfter is the timeout of the Configured services, in milliseconds.
 const passivateAfter = 100
 
-// Options choose between the manners of the SDKs.
+// Options choose between the behaviours of the SDKs.
 type Options struct {
-	// AppliesLate applies events when the command has succeeded, so that no refusal needs a restart.
+	// AppliesLate applies events only when the command has succeeded, so that no refusal needs a
+	// restart.
 	AppliesLate bool
 }
 
@@ -42,7 +43,8 @@ func Register(r grpc.ServiceRegistrar, o Options) {
 	action.RegisterActionProtocolServer(r, actions{})
 }
 
-// RegisterDiscovery adds only the answer to discovery, for a function of the same services that behaves in another way.
+// RegisterDiscovery adds only the answer to discovery, for a function of the same services that
+// behaves in another way.
 func RegisterDiscovery(r grpc.ServiceRegistrar) {
 	cloudstate.RegisterEntityDiscoveryServer(r, discovery{})
 }
@@ -51,9 +53,10 @@ type discovery struct {
 	cloudstate.UnimplementedEntityDiscoveryServer
 }
 
-// Discover says what the function is.
+// Discover describes the function.
 func (discovery) Discover(context.Context, *cloudstate.ProxyInfo) (*cloudstate.EntitySpec, error) {
-	files, err := proto.Marshal(descriptors(esmodel.File_esmodel_eventsourced_proto, vemodel.File_vemodel_valueentity_proto,
+	files, err := proto.Marshal(descriptors(esmodel.File_esmodel_eventsourced_proto,
+		vemodel.File_vemodel_valueentity_proto,
 		actionmodel.File_actionmodel_action_proto, crdtmodel.File_crdtmodel_crdt_proto))
 	if err != nil {
 		return nil, err
@@ -86,9 +89,9 @@ func (discovery) Discover(context.Context, *cloudstate.ProxyInfo) (*cloudstate.E
 	}, nil
 }
 
-// ReportError tells the log what the proxy found wrong.
+// ReportError logs an error reported by the proxy.
 func (discovery) ReportError(ctx context.Context, e *cloudstate.UserFunctionError) (*emptypb.Empty, error) {
-	slog.ErrorContext(ctx, "the proxy found a mistake in this function", "error", e.GetMessage())
+	slog.ErrorContext(ctx, "error reported by the proxy", "error", e.GetMessage())
 	return &emptypb.Empty{}, nil
 }
 
@@ -127,7 +130,7 @@ func descriptors(roots ...protoreflect.FileDescriptor) *descriptorpb.FileDescrip
 	return set
 }
 
-// payload wraps a message of ours, which always encodes.
+// payload wraps a message.
 func payload(m proto.Message) *anypb.Any {
 	wrapped, err := anypb.New(m)
 	if err != nil {
@@ -136,7 +139,7 @@ func payload(m proto.Message) *anypb.Any {
 	return wrapped
 }
 
-// answerWith, forwardTo and refuse are the three things that a caller can get.
+// answerWith, forwardTo and refuse return the three kinds of answers.
 func answerWith(m proto.Message) *cloudstate.ClientAction {
 	return &cloudstate.ClientAction{Action: &cloudstate.ClientAction_Reply{Reply: &cloudstate.Reply{Payload: payload(m)}}}
 }

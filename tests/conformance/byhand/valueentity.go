@@ -15,7 +15,8 @@ type values struct {
 	valueentity.UnimplementedValueEntityServer
 }
 
-// Handle carries one entity: Init with the value, then commands with one reply each, until the proxy half-closes.
+// Handle serves one entity: Init with the value, then commands with one reply each, until the
+// proxy half-closes.
 func (values) Handle(stream valueentity.ValueEntity_HandleServer) error {
 	v := &value{}
 	for {
@@ -35,7 +36,8 @@ func (values) Handle(stream valueentity.ValueEntity_HandleServer) error {
 		if reply == nil {
 			continue
 		}
-		if err := stream.Send(&valueentity.ValueEntityStreamOut{Message: &valueentity.ValueEntityStreamOut_Reply{Reply: reply}}); err != nil {
+		if err := stream.Send(
+			&valueentity.ValueEntityStreamOut{Message: &valueentity.ValueEntityStreamOut_Reply{Reply: reply}}); err != nil {
 			return err
 		}
 	}
@@ -47,7 +49,7 @@ type value struct {
 	state       string
 }
 
-// take works on one message; a command has a reply. The error breaks the protocol.
+// take handles one message; a command has a reply. An error is a violation of the protocol.
 func (v *value) take(in *valueentity.ValueEntityStreamIn) (*valueentity.ValueEntityReply, error) {
 	switch m := in.GetMessage().(type) {
 	case *valueentity.ValueEntityStreamIn_Init:
@@ -94,8 +96,10 @@ func (v *value) command(c *cloudstate.Command) (*valueentity.ValueEntityReply, e
 	return v.process(c.GetId(), request, reply), nil
 }
 
-// process takes the actions of a request; the last change of the value counts, and a refused command changes nothing.
-func (v *value) process(id int64, request *vemodel.Request, reply *valueentity.ValueEntityReply) *valueentity.ValueEntityReply {
+// process takes the actions of a request; the last change of the value counts, and a refused
+// command changes nothing.
+func (v *value) process(id int64, request *vemodel.Request,
+	reply *valueentity.ValueEntityReply) *valueentity.ValueEntityReply {
 	state := v.state
 	var forward *cloudstate.ClientAction
 	for _, a := range request.GetActions() {
@@ -107,9 +111,11 @@ func (v *value) process(id int64, request *vemodel.Request, reply *valueentity.V
 			}}
 		case *vemodel.RequestAction_Delete:
 			state = ""
-			reply.StateAction = &valueentity.ValueEntityAction{Action: &valueentity.ValueEntityAction_Delete{Delete: &valueentity.ValueEntityDelete{}}}
+			reply.StateAction = &valueentity.ValueEntityAction{
+				Action: &valueentity.ValueEntityAction_Delete{Delete: &valueentity.ValueEntityDelete{}}}
 		case *vemodel.RequestAction_Forward:
-			forward = forwardTo(vemodel.ValueEntityTwo_ServiceDesc.ServiceName, "Call", &vemodel.Request{Id: action.Forward.GetId()})
+			forward = forwardTo(vemodel.ValueEntityTwo_ServiceDesc.ServiceName, "Call",
+				&vemodel.Request{Id: action.Forward.GetId()})
 		case *vemodel.RequestAction_Effect:
 			reply.SideEffects = append(reply.SideEffects, sideEffect(vemodel.ValueEntityTwo_ServiceDesc.ServiceName, "Call",
 				action.Effect.GetSynchronous(), &vemodel.Request{Id: action.Effect.GetId()}))

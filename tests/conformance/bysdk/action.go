@@ -27,7 +27,8 @@ func processUnary(cmd *sdk.ActionCommand, in *actionmodel.Request) (*actionmodel
 	return respond(cmd, in.GetGroups()...)
 }
 
-func processStreamedIn(cmd *sdk.ActionCommand, requests iter.Seq2[*actionmodel.Request, error]) (*actionmodel.Response, error) {
+func processStreamedIn(cmd *sdk.ActionCommand,
+	requests iter.Seq2[*actionmodel.Request, error]) (*actionmodel.Response, error) {
 	var all []*actionmodel.ProcessGroup
 	for in, err := range requests {
 		if err != nil {
@@ -47,7 +48,8 @@ func processStreamedOut(cmd *sdk.StreamCommand, in *actionmodel.Request, send fu
 	return nil
 }
 
-func processStreamed(cmd *sdk.StreamCommand, requests iter.Seq2[*actionmodel.Request, error], send func(*actionmodel.Response) error) error {
+func processStreamed(cmd *sdk.StreamCommand, requests iter.Seq2[*actionmodel.Request, error],
+	send func(*actionmodel.Response) error) error {
 	for in, err := range requests {
 		if err != nil {
 			return err
@@ -59,7 +61,8 @@ func processStreamed(cmd *sdk.StreamCommand, requests iter.Seq2[*actionmodel.Req
 	return nil
 }
 
-// decision is what the steps of groups come to; the last reply, forward or failure counts, effects are sent.
+// decision is the result of the steps of groups; the last reply, forward or failure counts, effects
+// are sent.
 type decision struct {
 	reply   *actionmodel.Response
 	forward *actionmodel.Forward
@@ -91,7 +94,8 @@ func respond(cmd *sdk.ActionCommand, groups ...*actionmodel.ProcessGroup) (*acti
 	d := decide(cmd, groups...)
 	switch {
 	case d.forward != nil:
-		return sdk.Forward[*actionmodel.Response](actionmodel.ActionTwo_Call_FullMethodName, &actionmodel.OtherRequest{Id: d.forward.GetId()})
+		return sdk.Forward[*actionmodel.Response](actionmodel.ActionTwo_Call_FullMethodName,
+			&actionmodel.OtherRequest{Id: d.forward.GetId()})
 	case d.fail != nil:
 		return nil, refuse(d.fail.GetMessage())
 	default:

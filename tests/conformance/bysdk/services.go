@@ -26,7 +26,8 @@ func Services() []*sdk.Service {
 			sdk.Handle(esmodel.EventSourcedTwo_Call_FullMethodName, (*journal).call)),
 		sdk.EventSourced("event-sourced-configured", newJournal,
 			sdk.Handle(esmodel.EventSourcedConfigured_Call_FullMethodName, (*journal).call)).PassivateAfter(passivateAfter),
-		sdk.Value("value-entity-tck-model", sdk.HandleValue(vemodel.ValueEntityTckModel_Process_FullMethodName, processValue)),
+		sdk.Value("value-entity-tck-model", sdk.HandleValue(vemodel.ValueEntityTckModel_Process_FullMethodName,
+			processValue)),
 		sdk.Value("value-entity-tck-model-two", sdk.HandleValue(vemodel.ValueEntityTwo_Call_FullMethodName, callValue)),
 		sdk.Value("value-entity-configured",
 			sdk.HandleValue(vemodel.ValueEntityConfigured_Call_FullMethodName, callValue)).PassivateAfter(passivateAfter),
@@ -58,13 +59,15 @@ func (j *journal) process(cmd *sdk.Command, in *esmodel.Request) (*esmodel.Respo
 		case *esmodel.RequestAction_Forward:
 			forward = action.Forward
 		case *esmodel.RequestAction_Effect:
-			cmd.Effect(esmodel.EventSourcedTwo_Call_FullMethodName, &esmodel.Request{Id: action.Effect.GetId()}, waiting(action.Effect.GetSynchronous())...)
+			cmd.Effect(esmodel.EventSourcedTwo_Call_FullMethodName, &esmodel.Request{Id: action.Effect.GetId()},
+				waiting(action.Effect.GetSynchronous())...)
 		case *esmodel.RequestAction_Fail:
 			return nil, refuse(action.Fail.GetMessage())
 		}
 	}
 	if forward != nil {
-		return sdk.Forward[*esmodel.Response](esmodel.EventSourcedTwo_Call_FullMethodName, &esmodel.Request{Id: forward.GetId()})
+		return sdk.Forward[*esmodel.Response](esmodel.EventSourcedTwo_Call_FullMethodName,
+			&esmodel.Request{Id: forward.GetId()})
 	}
 	return &esmodel.Response{Message: j.value}, nil
 }
@@ -87,18 +90,20 @@ func processValue(cmd *valueCommand, in *vemodel.Request) (*vemodel.Response, er
 		case *vemodel.RequestAction_Forward:
 			forward = action.Forward
 		case *vemodel.RequestAction_Effect:
-			cmd.Effect(vemodel.ValueEntityTwo_Call_FullMethodName, &vemodel.Request{Id: action.Effect.GetId()}, waiting(action.Effect.GetSynchronous())...)
+			cmd.Effect(vemodel.ValueEntityTwo_Call_FullMethodName, &vemodel.Request{Id: action.Effect.GetId()},
+				waiting(action.Effect.GetSynchronous())...)
 		case *vemodel.RequestAction_Fail:
 			return nil, refuse(action.Fail.GetMessage())
 		}
 	}
 	if forward != nil {
-		return sdk.Forward[*vemodel.Response](vemodel.ValueEntityTwo_Call_FullMethodName, &vemodel.Request{Id: forward.GetId()})
+		return sdk.Forward[*vemodel.Response](vemodel.ValueEntityTwo_Call_FullMethodName,
+			&vemodel.Request{Id: forward.GetId()})
 	}
 	return &vemodel.Response{Message: cmd.State().GetValue()}, nil
 }
 
-// refuse says no as Cloudstate knows it: without a code of its own.
+// refuse returns a refusal as in Cloudstate: without a code.
 func refuse(message string) error { return sdk.Refuse(codes.Unknown, "%s", message) }
 
 func waiting(synchronous bool) []sdk.EffectOption {

@@ -8,14 +8,14 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// maxRecorded bounds what is recorded of one direction of a call and not looked at; the call waits beyond it.
+// maxRecorded bounds the unread messages of one direction of a call; beyond it the call waits.
 const maxRecorded = 1024
 
-// Call is the record of one call, while it goes on and after it.
+// Call is the record of a call, during and after it.
 type Call struct {
 	// Method is the full name, as in /cloudstate.EntityDiscovery/discover.
 	Method string
-	// In is what the proxy says, Out what the function says.
+	// In has the messages of the proxy, Out those of the function.
 	In, Out Flow
 }
 
@@ -38,7 +38,7 @@ func (f *Flow) add(ctx context.Context, message proto.Message) { f.put(ctx, even
 
 func (f *Flow) end(ctx context.Context, err error) { f.put(ctx, event{err: err}) }
 
-// put waits for room only as long as the call goes on.
+// put waits for space until the call ends.
 func (f *Flow) put(ctx context.Context, e event) {
 	select {
 	case f.events <- e:
@@ -64,11 +64,11 @@ func (f *Flow) Next(ctx context.Context) (proto.Message, error) {
 	}
 }
 
-// errEnded is the end of a flow in order.
+// errEnded is the regular end of a flow.
 var errEnded = errors.New("end of messages")
 
-// End waits until ctx ends for the end of the flow, which must be what comes next. cause is nil for an end in order: a
-// half-close of the proxy, the status OK of the function.
+// End waits until ctx ends for the end of the flow, which must come next. cause is nil for a
+// regular end: a half-close of the proxy, the status OK of the function.
 func (f *Flow) End(ctx context.Context) (cause, err error) {
 	e, err := f.next(ctx)
 	switch {
@@ -81,7 +81,7 @@ func (f *Flow) End(ctx context.Context) (cause, err error) {
 	}
 }
 
-// Waiting says how many messages and ends are recorded and not looked at.
+// Waiting returns the number of recorded messages and ends that were not read.
 func (f *Flow) Waiting() int { return len(f.events) }
 
 func (f *Flow) next(ctx context.Context) (event, error) {

@@ -6,13 +6,13 @@ import (
 	"google.golang.org/grpc/mem"
 )
 
-// frame is a message as it stands on the wire.
+// frame is an encoded message.
 type frame []byte
 
-// rawCodec leaves messages as they are.
+// rawCodec does not decode messages.
 type rawCodec struct{}
 
-// Name is that of the codec that it stands in for, so that content types stay the same.
+// Name is that of the replaced codec, so that content types stay the same.
 func (rawCodec) Name() string { return "proto" }
 
 // Marshal implements encoding.CodecV2.

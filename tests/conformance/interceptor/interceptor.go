@@ -20,7 +20,7 @@ import (
 )
 
 const (
-	// maxWaiting bounds the calls that no test has taken; one more is refused, which shows the test that caused them.
+	// maxWaiting bounds the calls that no test has taken; further ones are refused.
 	maxWaiting = 256
 	// maxMessageBytes is the largest message that is relayed.
 	maxMessageBytes = 16 << 20
@@ -37,11 +37,12 @@ type Interceptor struct {
 	mu sync.Mutex
 	// waiting are the calls that no test has taken, in order of arrival.
 	waiting []*Call
-	// arrived is signalled when waiting grows; it has room for one signal.
+	// arrived is signalled when waiting grows; it holds one signal.
 	arrived chan struct{}
 }
 
-// New returns an interceptor before the function at an address, host and port. Close must be called.
+// New returns an interceptor for the function at an address (host and port). Close must be
+// called.
 func New(function string) (*Interceptor, error) {
 	conn, err := grpc.NewClient(function,
 		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithNoProxy(), grpc.WithDisableServiceConfig(),
@@ -61,18 +62,18 @@ func (i *Interceptor) Serve(l net.Listener) {
 	i.work.Go(func() { _ = i.server.Serve(l) }) // ends with the server; Close waits for it
 }
 
-// Addr is where proxies find the interceptor, once it serves.
+// Addr returns the address of the interceptor, once it serves.
 func (i *Interceptor) Addr() string { return i.addr }
 
-// Close cuts all calls and waits for their goroutines.
+// Close ends all calls and waits for their goroutines.
 func (i *Interceptor) Close() error {
 	i.server.Stop()
 	i.work.Wait()
 	return i.function.Close()
 }
 
-// Next takes the first waiting call of a method, such as /cloudstate.EntityDiscovery/discover, and waits for it until ctx
-// ends.
+// Next takes the first waiting call of a method, such as /cloudstate.EntityDiscovery/discover, and
+// waits for it until ctx ends.
 func (i *Interceptor) Next(ctx context.Context, method string) (*Call, error) {
 	for {
 		if call := i.take(func(c *Call) bool { return c.Method == method }); call != nil {
@@ -127,7 +128,7 @@ func (i *Interceptor) record(call *Call) error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if len(i.waiting) == maxWaiting {
-		return status.Errorf(codes.ResourceExhausted, "interceptor: %d calls wait for a test to look at them", maxWaiting)
+		return status.Errorf(codes.ResourceExhausted, "interceptor: %d calls were not taken by a test", maxWaiting)
 	}
 	i.waiting = append(i.waiting, call)
 	select {
@@ -137,7 +138,7 @@ func (i *Interceptor) record(call *Call) error {
 	return nil
 }
 
-// relay carries one call, of whatever kind: it starts the proxy's side and is itself the function's.
+// relay relays one call of any kind: it starts the proxy's side and runs the function's.
 func (i *Interceptor) relay(_ any, proxy grpc.ServerStream) error {
 	method, _ := grpc.MethodFromServerStream(proxy)
 	call := newCall(method)
@@ -156,13 +157,14 @@ func (i *Interceptor) relay(_ any, proxy grpc.ServerStream) error {
 		call.Out.end(ctx, err)
 		return err
 	}
-	// Ends when the proxy ends its side, or with this handler: only then does a receive on the server's side give up.
+	// Ends when the proxy ends its side, or with this handler: only that ends a receive on the
+	// server's side.
 	i.work.Go(func() {
 		if err := pump(proxy, function, requests, &call.In); err != nil {
 			cancel()
 			return
 		}
-		_ = function.CloseSend() // an error shows at the receiving side
+		_ = function.CloseSend() // the receiving side gets the error
 	})
 	return pump(function, proxy, responses, &call.Out)
 }
@@ -176,7 +178,7 @@ type (
 	sender interface{ SendMsg(m any) error }
 )
 
-// pump carries one direction of a call until it ends, and records it. It returns nil if it ended in order.
+// pump relays and records one direction of a call until it ends. It returns nil for a regular end.
 func pump(from receiver, to sender, messages protoreflect.MessageType, flow *Flow) error {
 	for {
 		var raw frame
@@ -191,19 +193,20 @@ func pump(from receiver, to sender, messages protoreflect.MessageType, flow *Flo
 		}
 		message := messages.New().Interface()
 		if err := proto.Unmarshal(raw, message); err != nil {
-			err = status.Errorf(codes.Internal, "interceptor: a message is no %s: %v", messages.Descriptor().FullName(), err)
+			err = status.Errorf(codes.Internal, "interceptor: a message is not a %s: %v", messages.Descriptor().FullName(), err)
 			flow.end(from.Context(), err)
 			return err
 		}
 		flow.add(from.Context(), message)
-		if err := to.SendMsg(&raw); err != nil && !errors.Is(err, io.EOF) { // EOF: the other side ended the call, and says how
+		// EOF: the other side has ended the call, and RecvMsg returns the reason
+		if err := to.SendMsg(&raw); err != nil && !errors.Is(err, io.EOF) {
 			flow.end(from.Context(), err)
 			return err
 		}
 	}
 }
 
-// typesOf looks up what a method takes and returns.
+// typesOf returns the request and reply types of a method.
 func typesOf(method string) (in, out protoreflect.MessageType, err error) {
 	name := strings.ReplaceAll(strings.TrimPrefix(method, "/"), "/", ".")
 	found, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(name))
@@ -215,10 +218,10 @@ func typesOf(method string) (in, out protoreflect.MessageType, err error) {
 		return nil, nil, fmt.Errorf("interceptor: %s is not a method", method)
 	}
 	if in, err = protoregistry.GlobalTypes.FindMessageByName(m.Input().FullName()); err != nil {
-		return nil, nil, fmt.Errorf("interceptor: what %s takes: %w", method, err)
+		return nil, nil, fmt.Errorf("interceptor: request type of %s: %w", method, err)
 	}
 	if out, err = protoregistry.GlobalTypes.FindMessageByName(m.Output().FullName()); err != nil {
-		return nil, nil, fmt.Errorf("interceptor: what %s returns: %w", method, err)
+		return nil, nil, fmt.Errorf("interceptor: reply type of %s: %w", method, err)
 	}
 	return in, out, nil
 }

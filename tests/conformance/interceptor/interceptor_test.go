@@ -21,7 +21,7 @@ func TestMain(m *testing.M) { harness.Main(m) }
 
 const handle = eventsourced.EventSourced_Handle_FullMethodName
 
-// start puts an interceptor between a client and a function.
+// start starts an interceptor between a client and a function.
 func start(t *testing.T) (*interceptor.Interceptor, *grpc.ClientConn) {
 	t.Helper()
 	f := harness.ServeFunction(t, func(s *grpc.Server) { byhand.Register(s, byhand.Options{}) })
@@ -38,8 +38,9 @@ func start(t *testing.T) (*interceptor.Interceptor, *grpc.ClientConn) {
 	return i, kit.Dial(t, i.Addr())
 }
 
-// open begins a stream with an init that has a field which nobody knows.
-func open(ctx context.Context, t *testing.T, conn *grpc.ClientConn) (eventsourced.EventSourced_HandleClient, *eventsourced.EventSourcedStreamIn) {
+// open begins a stream with an init that has an unknown field.
+func open(ctx context.Context, t *testing.T,
+	conn *grpc.ClientConn) (eventsourced.EventSourced_HandleClient, *eventsourced.EventSourcedStreamIn) {
 	t.Helper()
 	init := &eventsourced.EventSourcedStreamIn{Message: &eventsourced.EventSourcedStreamIn_Init{
 		Init: &eventsourced.EventSourcedInit{ServiceName: "service", EntityId: "1"},
@@ -62,8 +63,8 @@ func patience(t *testing.T) context.Context {
 	return ctx
 }
 
-// TestHalfCloseIsToldFromReset ends one stream in order and cuts another one.
-func TestHalfCloseIsToldFromReset(t *testing.T) {
+// TestHalfCloseAndReset half-closes one stream and resets another one.
+func TestHalfCloseAndReset(t *testing.T) {
 	i, conn := start(t)
 	for _, cut := range []bool{false, true} {
 		ctx, cancel := context.WithCancel(t.Context())
@@ -92,7 +93,7 @@ func TestHalfCloseIsToldFromReset(t *testing.T) {
 	}
 }
 
-// TestUnknownMethodIsRecorded: a call that no test expects must not get by because nobody knows its messages.
+// TestUnknownMethodIsRecorded: an unexpected call is recorded even if its messages are unknown.
 func TestUnknownMethodIsRecorded(t *testing.T) {
 	i, conn := start(t)
 	err := conn.Invoke(t.Context(), "/grpc.health.v9.Health/Check", &emptypb.Empty{}, &emptypb.Empty{})

@@ -1,6 +1,7 @@
-// Command cmd keeps an Apache Kafka for trying things out on this machine: `make kafka` starts one broker, `make kafka-stop` ends
-// it; `make kafka-cluster` and `make kafka-cluster-stop` do so with three. They live on when the command returns; their process
-// ids, addresses and data are in the user's cache directory.
+// Command cmd runs an Apache Kafka on this machine: `make kafka` starts one broker, `make
+// kafka-stop` stops it; `make kafka-cluster` and `make kafka-cluster-stop` do so with three. The
+// brokers outlive the command; their process ids, addresses and data are in the user's cache
+// directory.
 //
 // Exit codes: 0 done (status: it runs), 1 an error, 2 wrong usage, 3 status: it does not run.
 package main
@@ -39,7 +40,8 @@ func run(ctx context.Context, args []string, out, diag io.Writer) int {
 	flags.SetOutput(diag)
 	flags.Usage = func() { _, _ = fmt.Fprintln(diag, usage) }
 	brokers := flags.Int("brokers", 1, "how many brokers; three keep records on all, and acknowledge what two have")
-	port := flags.Int("port", kafkaserver.DefaultPort, "port on 127.0.0.1 for clients, of the first broker; the next ones are two apart")
+	port := flags.Int("port", kafkaserver.DefaultPort,
+		"port on 127.0.0.1 for clients, of the first broker; the next ones are two apart")
 	data := flags.String("data", "", "directory of the data (default: in the cache directory)")
 	if flags.Parse(args) != nil || flags.NArg() != 1 || *brokers < 1 {
 		flags.Usage()

@@ -11,14 +11,15 @@ import (
 	"github.com/millrace-io/millrace/partitions/core"
 )
 
-// pierce takes a record out of the middle of one partition. Its owner, whose store is whole, goes on; a worker without a store
-// answers nobody there. When an operator has accepted the loss, that worker and the next one without a store own the partition.
-func (w *world) pierce(t *testing.T) {
+// removeRecord removes a record from the middle of one partition. Its owner, whose store is
+// complete, goes on; a worker without a store halts there. When an operator has accepted the loss,
+// that worker and the next one without a store own the partition.
+func (w *world) removeRecord(t *testing.T) {
 	t.Helper()
 	lost := int32(w.rng.IntN(parts))
 	p := broker.Partition{Topic: topic, ID: lost}
 	end := len(w.log.Records(p))
-	at := int64(w.rng.IntN(end - 1)) // the last one would be a tail that is lost
+	at := int64(w.rng.IntN(end - 1)) // not the last one, which would be a lost tail
 	w.fault("record vanished")
 	w.note("partition %d loses the record at offset %d of %d", lost, at, end)
 	w.log.Remove(p, at, at+1)
@@ -27,7 +28,7 @@ func (w *world) pierce(t *testing.T) {
 		w.readAll(t)
 		for _, o := range w.history[len(w.history)-len(all):] {
 			if o.result.class != done {
-				w.wrong("the owner's store is whole, and %s is answered %+v", o, o.result)
+				w.wrong("the owner's store is complete, and %s is answered %+v", o, o.result)
 			}
 		}
 	}
@@ -35,11 +36,12 @@ func (w *world) pierce(t *testing.T) {
 	asked := len(w.history)
 	w.askAll()
 	halted := func() bool { return w.state(lost) == core.Halted }
-	w.settle(t, "the partition halts and everybody is answered", func() bool { return halted() && len(w.waiting) == 0 })
+	w.settle(t, "the partition halts and all callers are answered", func() bool { return halted() && len(w.waiting) == 0 })
 	for _, o := range w.history[asked:] {
 		switch there := entities.Partition(o.key, parts) == lost; {
 		case there && o.result.class == done:
-			w.wrong("partition %d has lost a record, and %s is answered %q by a worker that never had it", lost, o, o.result.text)
+			w.wrong("partition %d has lost a record, and %s is answered %q by a worker that never had it", lost, o,
+				o.result.text)
 		case !there && o.result.class != done:
 			w.wrong("partition %d has lost nothing, and %s is answered %+v", 1-lost, o, o.result)
 		}
