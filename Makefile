@@ -1,4 +1,4 @@
-# millrace: `make` alone explains itself. Every target runs on a laptop without containers; Go is all that most of them need.
+# millrace: `make` prints the targets. All of them run on a laptop without containers; most need only Go.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -6,10 +6,10 @@ MAKEFLAGS += --warn-undefined-variables --no-builtin-rules --no-print-directory
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 
-# Tools are pinned in tools/go.mod, a module of its own. The go command builds each once and keeps it.
+# Tools are pinned in tools/go.mod, a separate module. The go command builds each once and caches it.
 TOOL := go tool -modfile=tools/go.mod
 
-# What a few targets take: make stress PKG=./partitions RUN=TestContiguity
+# Parameters of some targets: make stress PKG=./partitions RUN=TestContiguity
 PKG ?= ./...
 RUN ?= .
 COUNT ?= 100
@@ -22,7 +22,7 @@ SOAK_cluster := -run TestFire/cluster ./tests/e2e/fire
 SOAK_processes := -run 'TestFire/(embedded|kafka)' ./tests/e2e/fire
 BASE ?= main
 
-# A package gets this long before its goroutines are printed and it fails.
+# Time limit for the tests of a package; then its goroutines are printed and it fails.
 TIMEOUT ?= 10m
 
 .PHONY: help
@@ -37,48 +37,48 @@ all: build test lint ## build, test, lint
 build: ## build bin/millrace
 	go build -o bin/millrace ./cmd/millrace
 
-run: ## one process on a local port: embedded log, worker, gateway, the examples
+run: ## one process with embedded log, worker, gateway and the examples, on local ports
 	go run ./cmd/millrace dev
 
-test: ## everything, race detector on; with Java 17 on a real Apache Kafka too
+test: ## all tests with the race detector; with Java 17 also on a real Apache Kafka
 	go test -race -timeout $(TIMEOUT) ./...
 
 test-short: ## fast tests: under a minute, no Kafka, no processes
 	go test -short -timeout 2m $$(go list ./... | grep -v -e /tests/ -e /broker-adapter/kafka)
 
-lint: ## all linters, each named with its reason in .golangci.yml
+lint: ## all linters of .golangci.yml
 	$(TOOL) golangci-lint run ./...
 
 fmt: ## format everything
 	$(TOOL) golangci-lint fmt ./...
 	$(TOOL) buf format -w
 
-clean: ## remove what building and running leave behind; data in .millrace too
+clean: ## remove build results, test caches and the data in .millrace
 	rm -rf bin .millrace
 	go clean -testcache
 
 ## Deeper tests
 
 .PHONY: test-checked prove soak teeth stress conformance fuzz golden bench bench-compare scale
-test-checked: ## everything with the assertions of internal/invariant switched on
+test-checked: ## all tests with the assertions of internal/invariant
 	go test -tags checked -timeout $(TIMEOUT) ./...
 
-prove: ## what docs/reliability.md promises, shown: PART=model|sim|processes|cluster|effects|timers|teeth, SIZE=ci|full
+prove: ## test the guarantees of docs/reliability.md: PART=model|sim|processes|cluster|effects|timers|teeth, SIZE=ci|full
 	@.ci/prove $(PART)
 
-soak: ## for DURATION=8h, with a line of progress every ten seconds: the simulation, seed after seed, or PART=cluster|processes under fire, fault after fault
+soak: ## for DURATION=8h, with progress every ten seconds: the simulation, seed after seed, or PART=cluster|processes with fault injection
 	@MILLRACE_SIM_DURATION=$(DURATION) MILLRACE_FIRE_DURATION=$(DURATION) go test -count 1 -timeout 0 -v $(or $(SOAK_$(PART)),$(error make soak: PART is $(PART); give sim, cluster or processes))
 
-teeth: ## mutation tests: take the safety lines out one by one; the test of each must fail 50 of 50 times
+teeth: ## mutation tests: remove each safety line; its test must fail 50 of 50 times
 	@.ci/teeth
 
 stress: ## one test many times: PKG=./partitions RUN=TestContiguity COUNT=100
 	go test -race -timeout 0 -failfast -count $(COUNT) -run '$(RUN)' $(PKG)
 
-conformance: ## what Cloudstate asks of a proxy, case by case
+conformance: ## the acceptance tests of the Cloudstate protocol
 	go test -count 1 -v -timeout $(TIMEOUT) ./tests/conformance/...
 
-fuzz: ## every fuzz target for FUZZTIME=30s
+fuzz: ## run every fuzz target for FUZZTIME=30s
 	@grep -rHo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' . | while IFS=: read -r file func; do \
 		echo "$$(dirname "$$file") $${func#func }"; \
 		go test -run '^$$' -fuzz "^$${func#func }$$" -fuzztime $(FUZZTIME) "$$(dirname "$$file")"; \
@@ -87,13 +87,13 @@ fuzz: ## every fuzz target for FUZZTIME=30s
 golden: ## rewrite the transcripts under testdata/; read the diff before you commit it
 	go test $$(go list -f '{{.ImportPath}} {{.TestImports}} {{.XTestImports}}' ./... | awk '/datadriven/ {print $$1}') -rewrite
 
-bench: ## measure against a bare gRPC echo in the same run; forwarded commands and three workers against one on Kafka
+bench: ## benchmarks against a bare gRPC echo; forwarded commands, and three workers against one on Kafka
 	go run ./tests/bench
 
-scale: ## simulate groups of 10, 100 and 1,000 workers: what breaks first? About two minutes
+scale: ## simulate groups of 10, 100 and 1,000 workers; about two minutes
 	go run ./tests/scale
 
-bench-compare: ## Go benchmarks of PKG=./materializer here and at BASE=main, compared
+bench-compare: ## compare the Go benchmarks of PKG=./materializer with those at BASE=main
 	@base=$$(mktemp -d); trap 'git worktree remove --force "$$base/tree"; rm -rf "$$base"' EXIT; \
 	git worktree add --quiet --detach "$$base/tree" $(BASE); \
 	(cd "$$base/tree" && go test -run '^$$' -bench '$(RUN)' -count 6 $(PKG)) > "$$base/old.txt"; \
@@ -109,7 +109,7 @@ kafka: ## start a real Apache Kafka at 127.0.0.1:9092 (Java 17, and Maven the fi
 kafka-stop: ## stop it
 	@go run ./tests/kafkaserver/cmd stop
 
-kafka-cluster: ## start three brokers at 127.0.0.1:9092, 9094 and 9096: replication 3, two must have a record
+kafka-cluster: ## start three brokers at 127.0.0.1:9092, 9094 and 9096, with replication 3 and min.insync 2
 	@go run ./tests/kafkaserver/cmd -brokers 3 start
 
 kafka-cluster-stop: ## stop them
@@ -118,31 +118,31 @@ kafka-cluster-stop: ## stop them
 ## Generated files and consistency checks
 
 .PHONY: generate check-generated proto-check cli-reference fmt-check tidy-check vuln
-generate: ## generated Go from proto files
+generate: ## generate Go code from proto files
 	$(TOOL) buf generate
 
 check-generated: ## check that generated code and docs/cli.md are up to date
 	@sums() { find . -name '*.pb.go' -o -path ./docs/cli.md | sort | xargs sha256sum; }; \
 	before=$$(sums); $(MAKE) generate cli-reference; \
-	diff <(echo "$$before") <(sums) || { echo "these files were behind their sources; they are current now: commit them" >&2; exit 1; }
+	diff <(echo "$$before") <(sums) || { echo "these files were out of date and have been updated: commit them" >&2; exit 1; }
 
-proto-check: ## lint proto files; no change on main's wire or JSON form
+proto-check: ## lint proto files and check for breaking changes against main
 	$(TOOL) buf lint
 	@if git rev-parse --quiet --verify main^{commit} >/dev/null; then \
 		$(TOOL) buf breaking --against '.git#branch=main'; \
-	else echo "no branch main to compare with: breaking changes were not looked for"; fi
+	else echo "no branch main: breaking changes were not checked"; fi
 
-cli-reference: ## docs/cli.md from the program's own help
+cli-reference: ## generate docs/cli.md from the help texts
 	@go build -o bin/millrace ./cmd/millrace
 	@.ci/cli-reference bin/millrace > docs/cli.md
 
-fmt-check: ## is everything formatted?
+fmt-check: ## check the formatting
 	$(TOOL) golangci-lint fmt --diff ./...
 	$(TOOL) buf format --diff --exit-code
 
-tidy-check: ## do go.mod and go.sum list what is imported, and no more?
+tidy-check: ## check that go.mod and go.sum are tidy
 	go mod tidy -diff
 	cd tools && go mod tidy -diff
 
-vuln: ## known vulnerabilities in what we call
+vuln: ## look for known vulnerabilities
 	$(TOOL) govulncheck ./...

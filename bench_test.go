@@ -18,7 +18,7 @@ import (
 	"github.com/millrace-io/millrace/sdk"
 )
 
-// BenchmarkIncrement is one durable command on an entity in process, through the whole house: gRPC in, synced log, gRPC out,
+// BenchmarkIncrement is one durable command on an entity in process, through all layers: gRPC in, synced log, gRPC out,
 // with 64 callers on 4 connections in the same process. For profiles, beside BenchmarkEcho; `make bench` has the figures
 // that count.
 func BenchmarkIncrement(b *testing.B) {

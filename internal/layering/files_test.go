@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// maxFileBytes is the largest file that the repository takes.
+// maxFileBytes is the largest size of a file in the repository.
 const maxFileBytes = 512 << 10
 
 // executableMarks are how programs begin: ELF, PE, and Mach-O for one machine and for several.
@@ -42,8 +42,7 @@ func checkFiles(t *testing.T, repository string) []string {
 	return faults
 }
 
-// git runs a command of git in a repository, whatever repository the environment names, as that of a
-// hook does.
+// git runs a git command in a repository, even if the environment names another one, as in a hook.
 func git(t *testing.T, repository string, args ...string) string {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "git", append([]string{"-C", repository}, args...)...)
@@ -77,12 +76,12 @@ func checkContent(t *testing.T, path string) (fault string) {
 		return "is a compiled program: build it where it is needed"
 	}
 	if info.Mode()&0o111 != 0 && !bytes.HasPrefix(content, []byte("#!")) {
-		return "may be executed and is no script: take the permission away (chmod a-x)"
+		return "is executable but not a script: remove the permission (chmod a-x)"
 	}
 	return ""
 }
 
-// TestNoBinariesShow puts into a repository what must not be there.
+// TestNoBinariesShow adds forbidden files to a repository.
 func TestNoBinariesShow(t *testing.T) {
 	for name, test := range map[string]struct {
 		content string
@@ -97,8 +96,8 @@ func TestNoBinariesShow(t *testing.T) {
 		"ELF":            {"\x7fELF\x02", 0o644, "is a compiled program"},
 		"Mach-O":         {"\xcf\xfa\xed\xfe", 0o644, "is a compiled program"},
 		"PE":             {"MZ\x90", 0o644, "is a compiled program"},
-		"executable Go":  {"package x\n", 0o755, "may be executed and is no script"},
-		"empty, mode +x": {"", 0o744, "may be executed and is no script"},
+		"executable Go":  {"package x\n", 0o755, "is executable but not a script"},
+		"empty, mode +x": {"", 0o744, "is executable but not a script"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			repository := t.TempDir()
@@ -108,7 +107,8 @@ func TestNoBinariesShow(t *testing.T) {
 			}
 			git(t, repository, "add", "file")
 			faults := checkFiles(t, repository)
-			if test.want == "" && len(faults) > 0 || test.want != "" && (len(faults) != 1 || !strings.HasPrefix(faults[0], "file "+test.want)) {
+			if test.want == "" && len(faults) > 0 || test.want != "" &&
+				(len(faults) != 1 || !strings.HasPrefix(faults[0], "file "+test.want)) {
 				t.Errorf("faults %q, want %q", faults, test.want)
 			}
 		})

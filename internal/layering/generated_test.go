@@ -33,9 +33,9 @@ import (
 // protoFolders are the roots of proto imports, as in buf.yaml.
 var protoFolders = []string{"proto", "examples/counter", "examples/pricing", "examples/shoppingcart"}
 
-// TestGeneratedCode compiles every proto file and compares it with the descriptor that the generated code carries, so that
-// no tool is needed to see that somebody forgot `make generate`. `make check-generated` compares the generated files byte
-// by byte.
+// TestGeneratedCode compiles every proto file and compares it with the descriptor that the
+// generated code carries, so that no tool is needed to see that `make generate` was forgotten.
+// `make check-generated` compares the generated files byte by byte.
 func TestGeneratedCode(t *testing.T) {
 	repository := filepath.Join("..", "..")
 	for name, want := range compileAll(t, repository) {
@@ -48,7 +48,7 @@ func TestGeneratedCode(t *testing.T) {
 			continue
 		}
 		if got := protodesc.ToFileDescriptorProto(generated); !proto.Equal(normal(t, got), normal(t, want)) {
-			t.Errorf("the generated code does not fit %s: run make generate", name)
+			t.Errorf("the generated code does not match %s: run make generate", name)
 		}
 	}
 }
@@ -64,7 +64,8 @@ func compileAll(t *testing.T, repository string) map[string]*descriptorpb.FileDe
 			names[name] = true
 		}
 	}
-	compiler := protocompile.Compiler{Resolver: protocompile.WithStandardImports(&protocompile.SourceResolver{ImportPaths: roots})}
+	compiler := protocompile.Compiler{
+		Resolver: protocompile.WithStandardImports(&protocompile.SourceResolver{ImportPaths: roots})}
 	files, err := compiler.Compile(t.Context(), slices.Sorted(maps.Keys(names))...)
 	if err != nil {
 		t.Fatal(err)
@@ -93,7 +94,8 @@ func protoFiles(t *testing.T, folder string) []string {
 	return names
 }
 
-// normal gives a descriptor the form that it has after one trip over the wire, with all options known to Go.
+// normal gives a descriptor the form that it has after one trip over the wire, with all options
+// known to Go.
 func normal(t *testing.T, d *descriptorpb.FileDescriptorProto) *descriptorpb.FileDescriptorProto {
 	t.Helper()
 	encoded, err := proto.MarshalOptions{Deterministic: true}.Marshal(d)

@@ -14,7 +14,8 @@ import (
 // wordOf finds the words of a name: HandOver is Hand, Over.
 var wordOf = regexp.MustCompile(`[A-Z]+[a-z0-9]*|[a-z0-9]+`)
 
-// TestExportedNamesKeepToTheGlossary looks for words in exported names that docs/glossary.md says are not used.
+// TestExportedNamesKeepToTheGlossary looks for words in exported names that docs/glossary.md says
+// are not used.
 func TestExportedNamesKeepToTheGlossary(t *testing.T) {
 	page, err := os.ReadFile(filepath.Join("..", "..", "docs", "glossary.md"))
 	if err != nil {
@@ -54,7 +55,8 @@ func checkNames(tr *tree, banned map[string]bool) []string {
 				for _, name := range declaredBy(n) {
 					for _, word := range wordOf.FindAllString(name.Name, -1) {
 						if name.IsExported() && banned[strings.ToLower(word)] {
-							faults = append(faults, file.name+" has the name "+name.Name+": docs/glossary.md does not use "+strings.ToLower(word))
+							faults = append(faults,
+								file.name+" has the name "+name.Name+": docs/glossary.md does not use "+strings.ToLower(word))
 						}
 					}
 				}
@@ -81,20 +83,23 @@ func declaredBy(n ast.Node) []*ast.Ident {
 	}
 }
 
-// TestExportedNamesShow plants a word.
+// TestExportedNamesShow declares names with banned words.
 func TestExportedNamesShow(t *testing.T) {
-	banned := bannedWords("## Words that are not used\n\nIn names: nobody, mend, sound\n(for the log's end), \"on the move\".\n")
+	banned := bannedWords(
+		"## Words that are not used\n\nIn names: nobody, mend, sound\n(for the log's end), \"on the move\".\n")
 	if !banned["nobody"] || !banned["mend"] || len(banned) != 3 {
 		t.Fatalf("read %v", banned)
 	}
 	for name, text := range map[string]string{
 		"a type": "type MendAll struct{}", "a function": "func Nobody() {}", "a method": "type T struct{}\nfunc (T) MendIt() {}", "a field": "type T struct{ Nobody int }",
 	} {
-		if faults := checkNames(treeOf(t, map[string]string{"hall/hall.go": "package hall\n" + text}), banned); len(faults) != 1 {
+		if faults := checkNames(treeOf(t, map[string]string{"port/port.go": "package port\n" + text}),
+			banned); len(faults) != 1 {
 			t.Errorf("%s: %q", name, faults)
 		}
 	}
-	if faults := checkNames(treeOf(t, map[string]string{"hall/hall.go": "package hall\nfunc Amendment() {}\nfunc mend() {}"}), banned); len(faults) != 0 {
+	if faults := checkNames(treeOf(t,
+		map[string]string{"port/port.go": "package port\nfunc Amendment() {}\nfunc mend() {}"}), banned); len(faults) != 0 {
 		t.Errorf("right names: %q", faults)
 	}
 }

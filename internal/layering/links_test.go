@@ -10,9 +10,10 @@ import (
 )
 
 var (
-	// pages are all texts for people; their links must lead somewhere.
+	// pages are all pages; their links must exist.
 	pages = []string{"*.md", "docs/*.md", "docs/adr/*.md", "*/README.md", "examples/*/README.md"}
-	// diaries speak of their own time: they may name files and tests that are gone. So do decisions in docs/adr, of files.
+	// diaries are about their own time: they may name files and tests that no longer exist.
+	// Decisions in docs/adr may name such files.
 	diaries = []string{"docs/*-diary.md"}
 
 	// link is a target of a Markdown link that lies in this repository: a file, an anchor, or both.
@@ -23,12 +24,14 @@ var (
 	namedFile = regexp.MustCompile(`[a-z][\w-]*(?:/[\w.-]+)+\.(?:go|proto|md|yml)\b`)
 	// code is a block or a span of code, in which commands stand.
 	code = regexp.MustCompile("(?s)```.*?```|`[^`]+`")
-	// makeTarget is a target of the Makefile, and commandPath a folder, in a command such as go test ./partitions/...
+	// makeTarget is a target of the Makefile, and commandPath a folder, in a command such as go
+	// test ./partitions/...
 	makeTarget  = regexp.MustCompile(`\bmake (?:[A-Z]+=\S+ )*([a-z][a-z-]+)`)
 	commandPath = regexp.MustCompile("[\\s`](\\./[\\w/-]+)")
 )
 
-// TestDocumentsNameFilesThatExist follows every link of the pages, and looks for every file, make target and package that they name.
+// TestDocumentsNameFilesThatExist follows every link of the pages, and looks for every file, make
+// target and package that they name.
 func TestDocumentsNameFilesThatExist(t *testing.T) {
 	repository := filepath.Join("..", "..")
 	exists := func(file string) bool {

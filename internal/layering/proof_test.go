@@ -14,15 +14,18 @@ import (
 var (
 	// testName is the name of a test, benchmark or fuzz target in a page.
 	testName = regexp.MustCompile(`\b(?:Test|Benchmark|Fuzz)[A-Z]\w+`)
-	// mutationRow is a row of the table of mutation tests: the line, what it means to take it out, the tests that fail then.
+	// mutationRow is a row of the table of mutation tests: the line, what its removal means, the
+	// tests that then fail.
 	mutationRow = regexp.MustCompile("(?m)^\\| `(\\w+)` \\| [^|]+ \\| ([^|]+) \\|")
 	// mutationLine is a line of .ci/teeth: test, package, line.
 	mutationLine = regexp.MustCompile(`(?m)^\w+ (Test\w+) (\./\S+) (\w+) "`)
-	// mutationNames are the mutations that a page lists: mutations `hole`, `previous` and `reuse`.
+	// mutationNames are the mutations that a page lists: mutations `norecord`, `previous` and
+	// `reuse`.
 	mutationNames = regexp.MustCompile("[Mm]utations?((?:(?:,| and)?\\s+`\\w+`)+)")
 )
 
-// TestPagesNameTestsThatExist looks for every test, benchmark and mutation that a page names. Diaries speak of their own time.
+// TestPagesNameTestsThatExist looks for every test, benchmark and mutation that a page names.
+// Diaries are about their own time.
 func TestPagesNameTestsThatExist(t *testing.T) {
 	repository := filepath.Join("..", "..")
 	declared := declaredTests(readTree(t))
@@ -51,7 +54,8 @@ func TestPagesNameTestsThatExist(t *testing.T) {
 	}
 }
 
-// TestMutationsAreInReliability compares the table of mutation tests in docs/reliability.md with .ci/teeth: the same lines, the same tests.
+// TestMutationsAreInReliability compares the table of mutation tests in docs/reliability.md with
+// .ci/teeth: the same lines, the same tests.
 func TestMutationsAreInReliability(t *testing.T) {
 	repository := filepath.Join("..", "..")
 	run := map[string]bool{}
@@ -59,20 +63,21 @@ func TestMutationsAreInReliability(t *testing.T) {
 		run[found[3]+" "+found[1]] = true
 	}
 	if len(run) < 20 {
-		t.Fatalf("found %d mutation tests in .ci/teeth: have its lines another form?", len(run))
+		t.Fatalf("found %d mutation tests in .ci/teeth: has the form of its lines changed?", len(run))
 	}
-	told := map[string]bool{}
-	for _, found := range mutationRow.FindAllStringSubmatch(readPage(t, filepath.Join(repository, "docs", "reliability.md")), -1) {
+	listed := map[string]bool{}
+	page := readPage(t, filepath.Join(repository, "docs", "reliability.md"))
+	for _, found := range mutationRow.FindAllStringSubmatch(page, -1) {
 		for _, name := range strings.Split(found[2], ", ") {
 			pair := found[1] + " " + strings.Trim(name, "` ")
-			told[pair] = true
+			listed[pair] = true
 			if !run[pair] {
 				t.Errorf("docs/reliability.md has the mutation test %q, which .ci/teeth does not run", pair)
 			}
 		}
 	}
 	for pair := range run {
-		if !told[pair] {
+		if !listed[pair] {
 			t.Errorf(".ci/teeth runs the mutation test %q, which the table in docs/reliability.md does not have", pair)
 		}
 	}

@@ -14,8 +14,9 @@ import (
 	"testing"
 )
 
-// pure lists the code that may depend on nothing but its arguments: whole packages, or single files of one. It is what
-// replay, standbys and rebuilds rely on, and what lets a test explore it without a clock.
+// pure lists the code that may depend on nothing but its arguments: whole packages, or single files
+// of one. It is what replay, standbys and rebuilds rely on, and what lets a test explore it without
+// a clock.
 var pure = map[string][]string{
 	"broker-adapter":  {"plan.go", "standbys.go", "ranking.go"},
 	"entities":        nil,
@@ -36,7 +37,8 @@ var impureCalls = map[string]string{
 	"maps.All": "a map's order", "maps.Keys": "a map's order", "maps.Values": "a map's order",
 }
 
-// TestPurity looks for clock, timers, random sources, goroutines, loggers and the order of maps in code that must be pure.
+// TestPurity looks for clock, timers, random sources, goroutines, loggers and the order of maps in
+// code that must be pure.
 func TestPurity(t *testing.T) {
 	for _, fault := range checkPurity(readTree(t), pure, newStandard()) {
 		t.Error(fault)
@@ -59,7 +61,8 @@ func checkPurity(tr *tree, rule map[string][]string, standard types.Importer) []
 		}
 		for _, name := range files {
 			if !slices.ContainsFunc(tr.packages[folder], func(s *source) bool { return path.Base(s.name) == name }) {
-				faults = append(faults, fmt.Sprintf("%s/%s is named in internal/layering/purity_test.go and does not exist: name the file that took its place", folder, name))
+				faults = append(faults,
+					fmt.Sprintf("%s/%s is named in internal/layering/purity_test.go and does not exist: name the file that took its place", folder, name))
 			}
 		}
 	}
@@ -108,7 +111,8 @@ func isMap(t types.Type) bool {
 	return ok
 }
 
-// selected names what a selector takes out of a package, as in time.Now, whatever name the import was given.
+// selected names what a selector takes out of a package, as in time.Now, whatever name the import
+// was given.
 func selected(info *types.Info, e ast.Expr) string {
 	selector, ok := e.(*ast.SelectorExpr)
 	if !ok {
@@ -124,8 +128,8 @@ func selected(info *types.Info, e ast.Expr) string {
 	return ""
 }
 
-// typeCheck finds the types of our own packages from their source. Libraries stay unknown: none of them hands out maps to
-// code that must be pure, and their types are no concern of it.
+// typeCheck finds the types of our own packages from their source. Libraries stay unknown: none of
+// them hands out maps to code that must be pure, and their types are no concern of it.
 type typeCheck struct {
 	tree     *tree
 	standard types.Importer
@@ -186,7 +190,9 @@ func TestPurityShow(t *testing.T) {
 			switch {
 			case test.want == "" && len(faults) > 0:
 				t.Errorf("faults %q, want none", faults)
-			case test.want != "" && !slices.ContainsFunc(faults, func(f string) bool { return strings.HasSuffix(f, "must be pure, and here is "+test.want) }):
+			case test.want != "" &&
+				!slices.ContainsFunc(faults,
+					func(f string) bool { return strings.HasSuffix(f, "must be pure, and here is "+test.want) }):
 				t.Errorf("faults %q, want %q", faults, test.want)
 			}
 		})

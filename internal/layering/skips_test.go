@@ -10,13 +10,14 @@ import (
 	"testing"
 )
 
-// skipsWithReason are the files that may leave tests out by another rule than -short. Each must fail where CI=true.
+// skipsWithReason are the files that may leave tests out by another rule than -short. Each must
+// fail where CI=true.
 var skipsWithReason = map[string]string{
 	"tests/kit/settings.go": "CannotRun: Java is missing, or the system allows no namespace; fails where CI=true",
 }
 
-// TestNoSilentSkips lets a test be left out by -short, and by the files above; never otherwise. So a green run with CI=true
-// ran everything.
+// TestNoSilentSkips lets a test be left out by -short, and by the files above; never otherwise. So
+// a green run with CI=true ran everything.
 func TestNoSilentSkips(t *testing.T) {
 	for _, fault := range checkSkips(readTree(t), skipsWithReason) {
 		t.Error(fault)
@@ -31,7 +32,8 @@ func checkSkips(tr *tree, reasons map[string]string) []string {
 				continue
 			}
 			for _, at := range skips(file.syntax) {
-				faults = append(faults, tr.files.Position(at).String()+" skips a test without asking testing.Short: what cannot run must fail, or be argued in internal/layering/skips_test.go")
+				faults = append(faults,
+					tr.files.Position(at).String()+" skips a test without asking testing.Short: what cannot run must fail, or be argued in internal/layering/skips_test.go")
 			}
 		}
 	}
@@ -73,7 +75,8 @@ func TestNoSilentSkipsShow(t *testing.T) {
 		"other reasons": {"if x { t.Skipf(``) }", true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			tr := treeOf(t, map[string]string{"hall/x_test.go": "package hall\nimport \"testing\"\nfunc TestX(t *testing.T) {" + test.body + "}"})
+			tr := treeOf(t, map[string]string{
+				"port/x_test.go": "package port\nimport \"testing\"\nfunc TestX(t *testing.T) {" + test.body + "}"})
 			if faults := checkSkips(tr, nil); (len(faults) > 0) != test.fault {
 				t.Errorf("faults %q, want some: %v", faults, test.fault)
 			}

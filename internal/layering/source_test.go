@@ -13,7 +13,8 @@ import (
 	"testing"
 )
 
-// module is the import path of this repository; its own packages are named in the tables without it.
+// module is the import path of this repository; its own packages are named in the tables without
+// it.
 const module = "github.com/millrace-io/millrace"
 
 // root is the name of the package at the root of the repository.
@@ -54,7 +55,8 @@ type tree struct {
 	packages map[string][]*source
 }
 
-// readTree parses every Go file of the main module. Build tags do not count: an import is an import.
+// readTree parses every Go file of the main module. Build tags do not count: an import is an
+// import.
 func readTree(t *testing.T) *tree {
 	t.Helper()
 	repository := os.DirFS(filepath.Join("..", ".."))

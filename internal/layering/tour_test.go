@@ -16,7 +16,8 @@ var (
 	declaredThere = regexp.MustCompile("`(\\w+)` in\\s+`([\\w/.-]+\\.go)`")
 )
 
-// TestTourNamesWhatExists looks for every function that docs/tour.md names in the file that it names.
+// TestTourNamesWhatExists looks for every function that docs/tour.md names in the file that it
+// names.
 func TestTourNamesWhatExists(t *testing.T) {
 	page, err := os.ReadFile(filepath.Join("..", "..", "docs", "tour.md"))
 	if err != nil {
@@ -42,7 +43,8 @@ func TestTourNamesWhatExists(t *testing.T) {
 	}
 }
 
-// declaredNames lists "file name" for each function, method and type of a tree, and for the methods of interfaces.
+// declaredNames lists "file name" for each function, method and type of a tree, and for the methods
+// of interfaces.
 func declaredNames(tr *tree) map[string]bool {
 	names := map[string]bool{}
 	for _, files := range tr.packages {
