@@ -20,7 +20,7 @@ import (
 // this file. The rest of the repository is still to be edited; in the end this is ".".
 var plainFolders = []string{
 	"broker-adapter", "cmd", "deploy", "entities/record", "examples", "gateway", "internal/app/cli",
-	"internal/app/inprocess", "internal/app/testkit", "internal/backoff", "internal/clock", "internal/failpoint",
+	"internal/app/inprocess", "internal/backoff", "internal/clock", "internal/failpoint",
 	"internal/fields", "internal/invariant", "internal/layering", "internal/leaktest", "internal/lifecycle",
 	"internal/multiplex", "internal/mutation", "internal/observe", "internal/schedule", "internal/settings",
 	"internal/tracing", "tests/bench", "tests/conformance", "tests/kafkaserver", "tests/scale", "tests/sim",
