@@ -109,7 +109,7 @@ func checkLines(t *testing.T, name, text string) []string {
 			}
 		}
 		if code, _, directive := strings.Cut(line, " //nolint:"); directive {
-			width = utf8.RuneCountInString(code)
+			width = utf8.RuneCountInString(strings.TrimRight(code, " "))
 		}
 		if width > limit && !exempt[i+1] {
 			faults = append(faults, fmt.Sprintf("%s:%d has %d columns, and %d are allowed", name, i+1, width, limit))

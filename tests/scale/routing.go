@@ -64,8 +64,10 @@ func (g *group) workers() *workers {
 // forwarder is a gateway of the group, with a clock that stands still: it must find an owner
 // without waiting.
 func (g *group) forwarder(routes *partitions.Routes, w *workers) *partitions.Forwarder {
-	random := rand.New(rand.NewPCG(g.options.Seed, 2)).Uint64                                                                                                   //nolint:gosec // a simulation
-	return partitions.NewForwarder(entities.LayoutOf("shop", int32(g.partitions)), routes, w, core.Limits{}, clocktest.NewManual(time.Unix(0, 0)), random, nil) //nolint:gosec // a number of partitions
+	random := rand.New(rand.NewPCG(g.options.Seed, 2)).Uint64 //nolint:gosec // a simulation
+	layout := entities.LayoutOf("shop", int32(g.partitions))  //nolint:gosec // a number of partitions
+	still := clocktest.NewManual(time.Unix(0, 0))
+	return partitions.NewForwarder(layout, routes, w, core.Limits{}, still, random, nil)
 }
 
 func command(r *rand.Rand) *entities.Command {
