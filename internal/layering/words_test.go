@@ -23,7 +23,7 @@ var plainFolders = []string{
 	"internal/app/inprocess", "internal/backoff", "internal/clock", "internal/failpoint",
 	"internal/fields", "internal/invariant", "internal/layering", "internal/leaktest", "internal/lifecycle",
 	"internal/multiplex", "internal/mutation", "internal/observe", "internal/schedule", "internal/settings",
-	"internal/tracing", "tests/bench", "tests/conformance", "tests/kafkaserver", "tests/scale", "tests/sim",
+	"internal/tracing", "tests/bench", "tests/conformance", "tests/kafkaserver", "tests/kit", "tests/scale", "tests/sim",
 	"entities/command.go", "entities/doc.go", "entities/error.go", "entities/error_test.go", "entities/key.go",
 	"entities/key_test.go", "entities/kind.go", "entities/kind_test.go", "entities/layout.go",
 	"entities/layout_test.go", "entities/progress.go",

@@ -18,7 +18,9 @@ func TestMain(m *testing.M) { leaktest.Main(m) }
 // shell is a process that runs a line of shell.
 func shell(t *testing.T, line string) *kit.Process {
 	t.Helper()
-	p := &kit.Process{Command: kit.Command{Program: "/bin/sh", Args: []string{"-c", line}, Log: filepath.Join(t.TempDir(), "log")}}
+	p := &kit.Process{Command: kit.Command{
+		Program: "/bin/sh", Args: []string{"-c", line}, Log: filepath.Join(t.TempDir(), "log"),
+	}}
 	if err := p.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +58,8 @@ func TestProcessThatDoesNotEndIsKilled(t *testing.T) {
 	if err := p.Await(t.Context(), kit.Patience, "there", wrote(p, "here")); err != nil {
 		t.Fatal(err)
 	}
-	if err := p.Stop(time.Millisecond); err == nil || !strings.Contains(err.Error(), "here") || !p.Ended() || p.ExitCode() != -1 {
+	err := p.Stop(time.Millisecond)
+	if err == nil || !strings.Contains(err.Error(), "here") || !p.Ended() || p.ExitCode() != -1 {
 		t.Errorf("the stop says %v, ended: %v", err, p.Ended())
 	}
 	if err := p.Start(); err != nil || p.Signal(syscall.Signal(0)) != nil {
