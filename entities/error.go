@@ -128,24 +128,36 @@ var notApplied = map[Reason]struct {
 	basis basis
 	why   string
 }{
-	FunctionRefused: {never,
-		"the outcome is Refused, or Applied where a command stored something and its forward was refused"},
-	FunctionFailed: {byOwner,
-		"the function ran for a command that the owner had checked; that of a forward's target ran for another command"},
+	FunctionRefused: {
+		never,
+		"the outcome is Refused, or Applied where a command stored something and its forward was refused",
+	},
+	FunctionFailed: {
+		byOwner,
+		"the function ran for a command that the owner had checked; that of a forward's target ran for another command",
+	},
 	InvalidCommand: {byNature, "a message without a key, or one that is not of the method's type, is not a command"},
 	UnknownMethod:  {byNature, "no service of the app has the method"},
 	NotSupported:   {byNature, "this version runs no such method"},
-	TooLarge: {byOwner,
-		"the owner measures what a command would store; a link between workers, what may be sent over it today"},
-	Overloaded: {byOwner,
-		"an entity's queue comes after the check; the limits of a partition, a follower and a link come before it"},
-	Unavailable: {byOwner,
-		"an unreachable function and a failed load come after the check; discovery, shutdown and the look-up of the id come before it"},
+	TooLarge: {
+		byOwner,
+		"the owner measures what a command would store; a link between workers, what may be sent over it today",
+	},
+	Overloaded: {
+		byOwner,
+		"an entity's queue comes after the check; the limits of a partition, a follower and a link come before it",
+	},
+	Unavailable: {
+		byOwner,
+		"an unreachable function and a failed load come after the check; discovery, shutdown and the look-up of the id come before it",
+	},
 	Moved:       {byOwner, "a worker that does not own the partition does not know what its owner did"},
 	LostOutcome: {never, "the outcome is Unknown"},
 	IDReused:    {byOwner, "the owner found the id with another payload"},
-	Cancelled: {byOwner,
-		"the caller left while the command waited for its turn, which is after the check, or before the owner had it"},
+	Cancelled: {
+		byOwner,
+		"the caller left while the command waited for its turn, which is after the check, or before the owner had it",
+	},
 	Deadline: {byOwner, "as Cancelled"},
 	Halted:   {byOwner, "a halted partition does not look ids up"},
 	Internal: {byOwner, "a bug may be anywhere"},

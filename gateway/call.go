@@ -219,7 +219,8 @@ func isTraceParent(s string) bool {
 
 // serve runs a unary call. Its error is the one that the caller gets.
 func (s *Server) serve(ctx context.Context, m *discovery.Method, payload []byte,
-	env *envelope) (*entities.Reply, *entities.Error) {
+	env *envelope,
+) (*entities.Reply, *entities.Error) {
 	start := s.opts.Clock.Now()
 	reply, failure := s.dispatch(ctx, m, payload, env)
 	s.observe(ctx, m, failure, start)
@@ -237,7 +238,8 @@ func (s *Server) dispatcher(m *discovery.Method) Dispatcher {
 }
 
 func (s *Server) dispatch(ctx context.Context, m *discovery.Method, payload []byte,
-	env *envelope) (_ *entities.Reply, failure *entities.Error) {
+	env *envelope,
+) (_ *entities.Reply, failure *entities.Error) {
 	cmd, problem := readCommand(s.opts.App, m, payload, env)
 	if problem != nil {
 		return nil, problem
@@ -263,7 +265,8 @@ func (s *Server) dispatch(ctx context.Context, m *discovery.Method, payload []by
 
 // trace begins the span of a call, nil if it is not traced. Spans of the command are its children.
 func (s *Server) trace(ctx context.Context, m *discovery.Method,
-	cmd *entities.Command) (context.Context, *tracing.Span) {
+	cmd *entities.Command,
+) (context.Context, *tracing.Span) {
 	ctx, span := s.opts.Tracer.Enter(ctx, strings.TrimPrefix(m.FullName, "/"), cmd.TraceParent)
 	if span != nil {
 		cmd.TraceParent = span.Parent()
@@ -323,7 +326,8 @@ func (s *Server) serveStream(ctx context.Context, m *discovery.Method, env *enve
 }
 
 func (s *Server) dispatchStream(ctx context.Context, m *discovery.Method, env *envelope,
-	caller streamIO) (failure *entities.Error) {
+	caller streamIO,
+) (failure *entities.Error) {
 	cmd, problem := readCommand(s.opts.App, m, caller.first, env)
 	if problem != nil {
 		return problem
@@ -357,7 +361,8 @@ func (s *Server) dispatchStream(ctx context.Context, m *discovery.Method, env *e
 
 // receive returns the caller's next message, after checking it.
 func receive(ctx context.Context, m *discovery.Method,
-	recv func(context.Context) ([]byte, error)) (entities.Payload, error) {
+	recv func(context.Context) ([]byte, error),
+) (entities.Payload, error) {
 	payload, err := recv(ctx)
 	if err != nil {
 		if errors.Is(err, io.EOF) {

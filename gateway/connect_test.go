@@ -29,7 +29,8 @@ func webClient(t testing.TB, h2 bool) *http.Client {
 
 // rpcClient is a Connect client of one method, with dynamic messages.
 func (w *world) rpcClient(h2 bool, path string,
-	opts ...connect.ClientOption) *connect.Client[dynamicpb.Message, dynamicpb.Message] {
+	opts ...connect.ClientOption,
+) *connect.Client[dynamicpb.Message, dynamicpb.Message] {
 	w.t.Helper()
 	m := w.catalog.Method(path)
 	return connect.NewClient[dynamicpb.Message, dynamicpb.Message](webClient(w.t, h2), "http://"+w.addr+path,

@@ -264,8 +264,10 @@ func (w *world) encoded(name, json string) []byte {
 
 // reply is an answer of the shop.
 func (w *world) reply(name, json string) *entities.Reply {
-	return &entities.Reply{Payload: entities.Payload{TypeURL: "type.googleapis.com/shop.v1." + name,
-		Value: w.encoded(name, json)}}
+	return &entities.Reply{Payload: entities.Payload{
+		TypeURL: "type.googleapis.com/shop.v1." + name,
+		Value:   w.encoded(name, json),
+	}}
 }
 
 // always answers every unary call with one reply.

@@ -100,7 +100,8 @@ func (s *Server) newTranscoder(g *generation, types *typeResolver) (*vanguard.Tr
 // transcoderOf returns a transcoder to gRPC whose messages have at most limit bytes in any
 // encoding.
 func transcoderOf(services []*vanguard.Service, types vanguard.TypeResolver, json *jsonCodec, limit int,
-	unknown http.Handler) (*vanguard.Transcoder, error) {
+	unknown http.Handler,
+) (*vanguard.Transcoder, error) {
 	return vanguard.NewTranscoder(services,
 		vanguard.WithDefaultServiceOptions(
 			vanguard.WithTargetProtocols(vanguard.ProtocolGRPC),

@@ -57,7 +57,8 @@ func (r *typeResolver) FindExtensionByName(name protoreflect.FullName) (protoref
 
 // FindExtensionByNumber implements protoregistry.ExtensionTypeResolver.
 func (r *typeResolver) FindExtensionByNumber(message protoreflect.FullName,
-	field protoreflect.FieldNumber) (protoreflect.ExtensionType, error) {
+	field protoreflect.FieldNumber,
+) (protoreflect.ExtensionType, error) {
 	xt, err := r.catalog.FindExtensionByNumber(message, field)
 	return orGlobal(xt, err, func() (protoreflect.ExtensionType, error) {
 		return protoregistry.GlobalTypes.FindExtensionByNumber(message, field)
@@ -93,7 +94,8 @@ func (c *jsonCodec) MarshalAppendStable(base []byte, msg proto.Message) ([]byte,
 
 // MarshalAppendField implements vanguard.RESTCodec, for response_body.
 func (c *jsonCodec) MarshalAppendField(base []byte, msg proto.Message,
-	field protoreflect.FieldDescriptor) ([]byte, error) {
+	field protoreflect.FieldDescriptor,
+) ([]byte, error) {
 	encoded, err := c.JSONCodec.MarshalAppendField(nil, msg, field)
 	if err != nil {
 		return nil, err

@@ -150,7 +150,8 @@ func fileResponse(files [][]byte) *reflectionpb.ServerReflectionResponse_FileDes
 // reflectOn answers all requests except for the list. encode returns the files to send for a file.
 // The error means not found.
 func reflectOn(answer *reflectionpb.ServerReflectionResponse, catalog *discovery.Catalog,
-	encode func(protoreflect.FileDescriptor) [][]byte) error {
+	encode func(protoreflect.FileDescriptor) [][]byte,
+) error {
 	var fd protoreflect.FileDescriptor
 	var err error
 	switch q := answer.GetOriginalRequest().GetMessageRequest().(type) {
@@ -204,7 +205,8 @@ func findSymbol(catalog *discovery.Catalog, name protoreflect.FullName) (protore
 }
 
 func extensionNumbers(answer *reflectionpb.ServerReflectionResponse, catalog *discovery.Catalog,
-	message protoreflect.FullName) error {
+	message protoreflect.FullName,
+) error {
 	if found, err := catalog.Files().FindDescriptorByName(message); err != nil {
 		return err
 	} else if _, ok := found.(protoreflect.MessageDescriptor); !ok {

@@ -55,7 +55,8 @@ func TestReflectionAlphaIsCloudstates(t *testing.T) {
 	for _, symbol := range []string{"shop.v1.CartService", "shop.v1.Cart", "grpc.reflection.v1alpha.ServerReflection"} {
 		if err := stream.Send(
 			&alphapb.ServerReflectionRequest{MessageRequest: &alphapb.ServerReflectionRequest_FileContainingSymbol{
-				FileContainingSymbol: symbol}}); err != nil {
+				FileContainingSymbol: symbol,
+			}}); err != nil {
 			t.Fatal(err)
 		}
 		got, err := stream.Recv()

@@ -80,7 +80,8 @@ func (b *failStopFS) Create(name string, category vfs.DiskWriteCategory) (vfs.Fi
 
 // OpenReadWrite opens a file for writing at positions.
 func (b *failStopFS) OpenReadWrite(name string, category vfs.DiskWriteCategory,
-	opts ...vfs.OpenOption) (vfs.File, error) {
+	opts ...vfs.OpenOption,
+) (vfs.File, error) {
 	if !b.isStopped() {
 		f, err := b.FS.OpenReadWrite(name, category, opts...)
 		if err == nil {

@@ -138,10 +138,12 @@ func TestInspection(t *testing.T) {
 					settings[k] = v
 				}
 			}
-			meta := &kmsg.MetadataResponseTopic{Topic: kmsg.StringPtr("shop.journal"),
+			meta := &kmsg.MetadataResponseTopic{
+				Topic: kmsg.StringPtr("shop.journal"),
 				Partitions: []kmsg.MetadataResponseTopicPartition{
 					{Replicas: make([]int32, c.factor)}, {Replicas: make([]int32, 3)},
-				}}
+				},
+			}
 			in := newInspection(Options{Brokers: []string{"b1:9092"}}.withDefaults(), meta, c.brokers, settings)
 			if d := in.durability(); !strings.Contains(d, c.durability) {
 				t.Errorf("durability: %q", d)

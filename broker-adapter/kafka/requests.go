@@ -34,7 +34,8 @@ const (
 // ends. The client would not: it ignores the context while it waits for the first answers on a new
 // connection.
 func request[R any](ctx context.Context, l *Log, to kmsg.Requestor,
-	send func(context.Context, kmsg.Requestor) (R, error)) (R, error) {
+	send func(context.Context, kmsg.Requestor) (R, error),
+) (R, error) {
 	type outcome struct {
 		answer R
 		err    error

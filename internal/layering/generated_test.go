@@ -65,7 +65,8 @@ func compileAll(t *testing.T, repository string) map[string]*descriptorpb.FileDe
 		}
 	}
 	compiler := protocompile.Compiler{
-		Resolver: protocompile.WithStandardImports(&protocompile.SourceResolver{ImportPaths: roots})}
+		Resolver: protocompile.WithStandardImports(&protocompile.SourceResolver{ImportPaths: roots}),
+	}
 	files, err := compiler.Compile(t.Context(), slices.Sorted(maps.Keys(names))...)
 	if err != nil {
 		t.Fatal(err)

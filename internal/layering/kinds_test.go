@@ -131,8 +131,10 @@ func TestKindsShow(t *testing.T) {
 		"in a test":   {map[string]string{"port/value.go": imports + "var k = entities.Value", "port/x_test.go": imports + "var l = entities.Value"}, ""},
 		"elsewhere":   {map[string]string{"port/value.go": imports + "var k = entities.Value", "port/x.go": imports + "var l = entities.Value"}, "port/x.go names the kind value"},
 		"by messages": {
-			map[string]string{"port/value.go": imports + "var k = entities.Value",
-				"port/x.go": "import _ \"github.com/millrace-io/millrace/proto/gen/cloudstate/valueentity\""},
+			map[string]string{
+				"port/value.go": imports + "var k = entities.Value",
+				"port/x.go":     "import _ \"github.com/millrace-io/millrace/proto/gen/cloudstate/valueentity\"",
+			},
 			"port/x.go names the kind value",
 		},
 		"in the sdk":   {map[string]string{"port/value.go": imports + "var k = entities.Value", "sdk/x.go": "var l = KindValue"}, "sdk/x.go names the kind value"},

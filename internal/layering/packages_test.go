@@ -86,14 +86,18 @@ var packages = map[string]row{
 		"broker-adapter/brokertest": "the suite",
 		"tests/kafkaserver":         "a real Kafka to pass it against",
 	}},
-	"broker-adapter/embedded": {floor: 2, is: "the log on Pebble, in this process", tools: true,
+	"broker-adapter/embedded": {
+		floor: 2, is: "the log on Pebble, in this process", tools: true,
 		may: edges{"broker-adapter": "the port that it fills"}, tests: edges{
 			"broker-adapter/brokertest": "the suite",
-		}},
-	"broker-adapter/simlog": {floor: 2, is: "the log in memory with scripted faults", tools: true,
+		},
+	},
+	"broker-adapter/simlog": {
+		floor: 2, is: "the log in memory with scripted faults", tools: true,
 		may: edges{"broker-adapter": "the port that it fills"}, tests: edges{
 			"broker-adapter/brokertest": "the suite",
-		}},
+		},
+	},
 	"materializer": {floor: 2, is: "fold of records into rows; the store's contract; key space", tools: true, may: edges{
 		"broker-adapter":               "it folds what the log returns",
 		"entities":                     "rows are rows of entities",
@@ -103,14 +107,18 @@ var packages = map[string]row{
 		"broker-adapter/simlog": "a log to fold and to rebuild from",
 		"materializer/memstore": "a store to fold into",
 	}},
-	"materializer/memstore": {floor: 2, is: "the store in memory", tools: true,
+	"materializer/memstore": {
+		floor: 2, is: "the store in memory", tools: true,
 		may: edges{"materializer": "the contract that it fills"}, tests: edges{
 			"materializer/storetest": "the suite",
-		}},
-	"materializer/pebblestore": {floor: 2, is: "the store on Pebble", tools: true,
+		},
+	},
+	"materializer/pebblestore": {
+		floor: 2, is: "the store on Pebble", tools: true,
 		may: edges{"materializer": "the contract that it fills"}, tests: edges{
 			"materializer/storetest": "the suite",
-		}},
+		},
+	},
 	"materializer/storetest": {floor: 2, is: "the suite that every store passes, crash points included", tools: true, may: edges{"materializer": "what it tests"}},
 	"entities/host": {floor: 2, is: "conversations with user functions, remote or in process", tools: true, may: edges{
 		"entities":                 "it turns commands into outcomes",
@@ -121,7 +129,8 @@ var packages = map[string]row{
 	}},
 
 	// Floor 3: parts of the engine. None imports another. Floor 4 puts them together.
-	"partitions/core": {floor: 3,
+	"partitions/core": {
+		floor: 3,
 		is:    "the owner of a partition as a pure state machine: who may write, what counts, when an answer may leave",
 		tools: true, may: edges{
 			"broker-adapter":               "batches are records of the log, and its errors say what became of them",
@@ -132,7 +141,8 @@ var packages = map[string]row{
 			"proto/gen/millrace/record/v1": "what became of effects",
 		}, tests: edges{
 			"materializer/memstore": "a store that needs no directory",
-		}},
+		},
+	},
 	"partitions": {floor: 4, is: "the single writer of a partition, and the router that finds it", tools: true, may: edges{
 		"partitions/core":              "it decides",
 		"broker-adapter":               "it appends and reads",
@@ -148,17 +158,20 @@ var packages = map[string]row{
 		"broker-adapter/simlog": "a log that fails as the script says",
 		"materializer/memstore": "a store that needs no directory",
 	}},
-	"partitions/journal": {floor: 3,
-		is: "the topic's settings, its number of partitions, and the layout that its data is of", may: edges{
+	"partitions/journal": {
+		floor: 3,
+		is:    "the topic's settings, its number of partitions, and the layout that its data is of", may: edges{
 			"broker-adapter":  "it reads the topic, and declares the layout in it",
 			"entities":        "layouts",
 			"entities/record": "a claim carries the layout",
 			"materializer":    "it looks at records",
 		}, tests: edges{
 			"broker-adapter/simlog": "a journal to declare a layout in",
-		}},
-	"partitions/repair": {floor: 3,
-		is: "survey of a halted partition, what is written again, evidence, inspection of a log", tools: true, may: edges{
+		},
+	},
+	"partitions/repair": {
+		floor: 3,
+		is:    "survey of a halted partition, what is written again, evidence, inspection of a log", tools: true, may: edges{
 			"broker-adapter":  "it reads the log",
 			"entities":        "layouts that differ",
 			"entities/record": "who owns the partition",
@@ -166,8 +179,10 @@ var packages = map[string]row{
 		}, tests: edges{
 			"broker-adapter/simlog": "a log that loses records",
 			"materializer/memstore": "a store that has them",
-		}},
-	"partitions/replica": {floor: 3, is: "a worker's image of one partition: catch-up, following, how current it is",
+		},
+	},
+	"partitions/replica": {
+		floor: 3, is: "a worker's image of one partition: catch-up, following, how current it is",
 		tools: true, may: edges{
 			"broker-adapter":  "it reads the log",
 			"entities":        "levels of consistency",
@@ -176,14 +191,17 @@ var packages = map[string]row{
 		}, tests: edges{
 			"broker-adapter/simlog": "a log whose readers are expedited",
 			"materializer/memstore": "a store to fold into",
-		}},
-	"partitions/peer": {floor: 3, is: "commands from one worker to another, over connections that stay", tools: true,
+		},
+	},
+	"partitions/peer": {
+		floor: 3, is: "commands from one worker to another, over connections that stay", tools: true,
 		may: edges{
 			"entities":                    "commands and answers are what it carries",
 			"proto/gen/cloudstate":        "the answer of a function to discovery",
 			"proto/gen/millrace/admin/v1": "status pages",
 			"proto/gen/millrace/peer/v1":  "its messages",
-		}},
+		},
+	},
 
 	// Floor 4: the public port.
 	"gateway": {floor: 4, is: "gRPC, gRPC-Web, Connect, HTTP/JSON in, one command out", tools: true, may: edges{
@@ -194,7 +212,8 @@ var packages = map[string]row{
 	}},
 
 	// Floor 5: what is asked of a process.
-	"internal/app/admin": {floor: 5, is: "the admin service and the pages of a worker and of a gateway", tools: true,
+	"internal/app/admin": {
+		floor: 5, is: "the admin service and the pages of a worker and of a gateway", tools: true,
 		may: edges{
 			"broker-adapter":              "log tail, history and verify read the log",
 			"entities":                    "entities are what is looked at",
@@ -211,11 +230,13 @@ var packages = map[string]row{
 			"broker-adapter/simlog":  "a log to read",
 			"examples/...":           "a service to show",
 			"internal/app/inprocess": "what a service declares",
-		}},
+		},
+	},
 
 	// Floor 6: assembly.
-	"internal/app/node": {floor: 6,
-		is: "configuration, construction in floor order, named tasks, the order of the end", tools: true, may: edges{
+	"internal/app/node": {
+		floor: 6,
+		is:    "configuration, construction in floor order, named tasks, the order of the end", tools: true, may: edges{
 			"broker-adapter":              "it opens the log",
 			"broker-adapter/embedded":     "one of the logs",
 			"broker-adapter/kafka":        "one of the logs",
@@ -240,17 +261,20 @@ var packages = map[string]row{
 			"internal/app/inprocess": "services in process",
 			"proto/gen/cloudstate":   "a function with an invalid answer to discovery",
 			"sdk":                    "services called by the protocol",
-		}},
+		},
+	},
 
-	"internal/app/inprocess": {floor: 3,
-		is: "the one adapter by which services of the sdk run in the worker's own process", may: edges{
+	"internal/app/inprocess": {
+		floor: 3,
+		is:    "the one adapter by which services of the sdk run in the worker's own process", may: edges{
 			"entities":             "it converts its types to those of the sdk",
 			"entities/host":        "what a function in process must do",
 			"proto/gen/cloudstate": "the answer to discovery",
 			"sdk":                  "the services that it runs",
 		}, tests: edges{
 			"examples/...": "messages, and services to run",
-		}},
+		},
+	},
 
 	// Floors 6 and 7: what users run.
 	"internal/app/cli": {floor: 6, is: "the command tree", tools: true, may: edges{

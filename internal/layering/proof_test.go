@@ -45,7 +45,7 @@ func TestPagesNameTestsThatExist(t *testing.T) {
 			}
 		}
 		for _, found := range mutationNames.FindAllStringSubmatch(text, -1) {
-			for _, line := range strings.Split(found[1], "`") {
+			for line := range strings.SplitSeq(found[1], "`") {
 				if line = strings.TrimSpace(line); line != "" && line != "," && line != "and" && !lines[line] {
 					t.Errorf("%s names the mutation %s, which internal/mutation does not have", page, line)
 				}
@@ -68,7 +68,7 @@ func TestMutationsAreInReliability(t *testing.T) {
 	listed := map[string]bool{}
 	page := readPage(t, filepath.Join(repository, "docs", "reliability.md"))
 	for _, found := range mutationRow.FindAllStringSubmatch(page, -1) {
-		for _, name := range strings.Split(found[2], ", ") {
+		for name := range strings.SplitSeq(found[2], ", ") {
 			pair := found[1] + " " + strings.Trim(name, "` ")
 			listed[pair] = true
 			if !run[pair] {

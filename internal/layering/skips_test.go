@@ -76,7 +76,8 @@ func TestNoSilentSkipsShow(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			tr := treeOf(t, map[string]string{
-				"port/x_test.go": "package port\nimport \"testing\"\nfunc TestX(t *testing.T) {" + test.body + "}"})
+				"port/x_test.go": "package port\nimport \"testing\"\nfunc TestX(t *testing.T) {" + test.body + "}",
+			})
 			if faults := checkSkips(tr, nil); (len(faults) > 0) != test.fault {
 				t.Errorf("faults %q, want some: %v", faults, test.fault)
 			}

@@ -118,7 +118,8 @@ func (b *bench) cluster(ctx context.Context) error {
 // turns measures all ways with a number of callers, and the quotients; with a rate, calls begin at
 // that many a second. It returns the calls a second of the slowest way.
 func (b *bench) turns(ctx context.Context, clients int, rate float64, ways []way,
-	quotients []quotient) (float64, error) {
+	quotients []quotient,
+) (float64, error) {
 	var at string
 	if rate > 0 {
 		at = fmt.Sprintf(" at %.0f/s", rate)

@@ -61,7 +61,8 @@ func (p *pace) wait() {
 // drive runs callers, each with one call at a time, at a pace or as fast as they can, for a warm-up
 // and then for the measured time.
 func drive(ctx context.Context, clients int, pace *pace, warm, length time.Duration, servers []*process,
-	do call) (round, error) {
+	do call,
+) (round, error) {
 	var (
 		counting, stopped atomic.Bool
 		failed            atomic.Pointer[error]

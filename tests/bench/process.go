@@ -51,7 +51,8 @@ func used(all []*process) (sum usage) {
 
 // start runs a program until stop, and waits until ready has no error.
 func start(ctx context.Context, dir, address string, ready func(context.Context) error, program string,
-	args ...string) (*process, error) {
+	args ...string,
+) (*process, error) {
 	log, err := os.CreateTemp(dir, "server-*.log")
 	if err != nil {
 		return nil, err

@@ -264,7 +264,8 @@ func actionReplied(message string) *action.ActionResponse {
 
 func actionFailed(description string) *action.ActionResponse {
 	return &action.ActionResponse{
-		Response: &action.ActionResponse_Failure{Failure: &cloudstate.Failure{Description: description}}}
+		Response: &action.ActionResponse_Failure{Failure: &cloudstate.Failure{Description: description}},
+	}
 }
 
 func forwardTo(service string, request proto.Message) *cloudstate.Forward {

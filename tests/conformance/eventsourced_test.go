@@ -121,7 +121,8 @@ func eventSourcedFailures(t *testing.T, s *subject) {
 // restarts, it returns the new stream, which must be there and have replayed without any further
 // command; else the same one. command is the id of the next command.
 func (s *subject) restarted(t *testing.T, x *exchange, next int64,
-	replay ...proto.Message) (_ *exchange, command int64) {
+	replay ...proto.Message,
+) (_ *exchange, command int64) {
 	t.Helper()
 	if !s.restarts {
 		return x, next
@@ -214,8 +215,10 @@ func esForward(id string) *esmodel.RequestAction {
 }
 
 func esEffect(id string, synchronous bool) *esmodel.RequestAction {
-	return &esmodel.RequestAction{Action: &esmodel.RequestAction_Effect{Effect: &esmodel.Effect{Id: id,
-		Synchronous: synchronous}}}
+	return &esmodel.RequestAction{Action: &esmodel.RequestAction_Effect{Effect: &esmodel.Effect{
+		Id:          id,
+		Synchronous: synchronous,
+	}}}
 }
 
 func esFail(message string) *esmodel.RequestAction {
@@ -278,7 +281,8 @@ func esRefused(command int64, description string, restart bool) *eventsourced.Ev
 
 func replied(response proto.Message) *cloudstate.ClientAction {
 	return &cloudstate.ClientAction{
-		Action: &cloudstate.ClientAction_Reply{Reply: &cloudstate.Reply{Payload: wrap(response)}}}
+		Action: &cloudstate.ClientAction_Reply{Reply: &cloudstate.Reply{Payload: wrap(response)}},
+	}
 }
 
 func persisted(value string) *anypb.Any { return wrap(&esmodel.Persisted{Value: value}) }

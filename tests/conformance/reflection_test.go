@@ -42,14 +42,16 @@ func verifyReflection(t *testing.T, s *subject) {
 	}
 	question := &alphapb.ServerReflectionRequest{
 		Host: s.public, MessageRequest: &alphapb.ServerReflectionRequest_FileContainingSymbol{
-			FileContainingSymbol: "nonsense.blabla.Void"},
+			FileContainingSymbol: "nonsense.blabla.Void",
+		},
 	}
 	send(t, stream, question)
 	got, err := stream.Recv()
 	answered(t, got, err, &alphapb.ServerReflectionResponse{
 		ValidHost: s.public, OriginalRequest: question,
 		MessageResponse: &alphapb.ServerReflectionResponse_FileDescriptorResponse{
-			FileDescriptorResponse: &alphapb.FileDescriptorResponse{}},
+			FileDescriptorResponse: &alphapb.FileDescriptorResponse{},
+		},
 	})
 	if err := stream.CloseSend(); err != nil {
 		t.Fatal(err)

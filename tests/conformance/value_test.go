@@ -166,8 +166,10 @@ func veForward(id string) *vemodel.RequestAction {
 }
 
 func veEffect(id string, synchronous bool) *vemodel.RequestAction {
-	return &vemodel.RequestAction{Action: &vemodel.RequestAction_Effect{Effect: &vemodel.Effect{Id: id,
-		Synchronous: synchronous}}}
+	return &vemodel.RequestAction{Action: &vemodel.RequestAction_Effect{Effect: &vemodel.Effect{
+		Id:          id,
+		Synchronous: synchronous,
+	}}}
 }
 
 func veFails(message string) []*vemodel.RequestAction {
@@ -225,5 +227,6 @@ func updated(value string) *valueentity.ValueEntityAction {
 
 func deleted() *valueentity.ValueEntityAction {
 	return &valueentity.ValueEntityAction{
-		Action: &valueentity.ValueEntityAction_Delete{Delete: &valueentity.ValueEntityDelete{}}}
+		Action: &valueentity.ValueEntityAction_Delete{Delete: &valueentity.ValueEntityDelete{}},
+	}
 }

@@ -223,7 +223,8 @@ func (g *group) give() (given [][]int32, err error) {
 
 // record returns the size of what the coordinator stores of the group.
 func (g *group) record(joined []kmsg.JoinGroupResponseMember, protocol string,
-	plan []kmsg.SyncGroupRequestGroupAssignment) int {
+	plan []kmsg.SyncGroupRequestGroupAssignment,
+) int {
 	v := kmsg.GroupMetadataValue{
 		Version: 3, ProtocolType: "consumer", Generation: g.generation, Protocol: &protocol, Leader: &g.members[0].id,
 	}
@@ -238,7 +239,8 @@ func (g *group) record(joined []kmsg.JoinGroupResponseMember, protocol string,
 
 // describe returns the coordinator's description of the group.
 func describe(joined []kmsg.JoinGroupResponseMember, protocol string,
-	plan []kmsg.SyncGroupRequestGroupAssignment) *kmsg.DescribeGroupsResponse {
+	plan []kmsg.SyncGroupRequestGroupAssignment,
+) *kmsg.DescribeGroupsResponse {
 	resp := kmsg.NewPtrDescribeGroupsResponse()
 	resp.Version = 5
 	d := kmsg.NewDescribeGroupsResponseGroup()

@@ -32,7 +32,8 @@ func (r *rehearsal) protocol(owned []int32, generation int32) (name string, meta
 
 // lead computes the assignments as the group's leader does.
 func (r *rehearsal) lead(members []kmsg.JoinGroupResponseMember, partitions,
-	generation int32) ([]kmsg.SyncGroupRequestGroupAssignment, error) {
+	generation int32,
+) ([]kmsg.SyncGroupRequestGroupAssignment, error) {
 	of, err := kgo.NewConsumerBalancer(r.balancer, members)
 	if err != nil {
 		return nil, err

@@ -8,12 +8,11 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/millrace-io/millrace/partitions/core"
-
 	broker "github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/internal/clock/clocktest"
 	"github.com/millrace-io/millrace/partitions"
+	"github.com/millrace-io/millrace/partitions/core"
 )
 
 // router is what routing costs a gateway with the present table.

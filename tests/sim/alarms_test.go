@@ -68,11 +68,13 @@ func (a *alarms) decide(text string) *entities.Outcome {
 			panic(err)
 		}
 		a.waits[words[1]] = words[2]
-		out.Timers = []entities.TimerChange{{Name: words[1], After: time.Duration(ms) * time.Millisecond,
+		out.Timers = []entities.TimerChange{{
+			Name: words[1], After: time.Duration(ms) * time.Millisecond,
 			Target: entities.Target{
 				Service: service, Method: a.key.ID,
 				Payload: entities.Payload{Value: fmt.Appendf(nil, "fired %s %s", words[1], words[2])},
-			}}}
+			},
+		}}
 	case "cancel":
 		delete(a.waits, words[1])
 		out.Timers = []entities.TimerChange{{Name: words[1], Cancel: true}}

@@ -54,7 +54,8 @@ func (l *links) set(address string, r *partitions.Router) {
 var errLost = entities.Errorf(entities.LostOutcome, entities.Unknown, "the connection broke")
 
 func (l *links) Dispatch(ctx context.Context, address string, cmd *entities.Command,
-	hops int) (*entities.Reply, error) {
+	hops int,
+) (*entities.Reply, error) {
 	to, state := l.reach(address)
 	if to == nil || state == linkDown {
 		return nil, entities.Errorf(entities.Moved, entities.NotApplied, "no connection to %s", address)

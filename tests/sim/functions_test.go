@@ -208,8 +208,10 @@ func (c *cell) decide(text string) *entities.Outcome {
 		return c.update(c.value + number(1))
 	case "send":
 		out := c.update(c.value + number(1))
-		out.Effects = []entities.SideEffect{{Target: entities.Target{Service: service, Method: words[2],
-			Payload: entities.Payload{Value: []byte("add " + words[1])}}}}
+		out.Effects = []entities.SideEffect{{Target: entities.Target{
+			Service: service, Method: words[2],
+			Payload: entities.Payload{Value: []byte("add " + words[1])},
+		}}}
 		return out
 	case "post": // post n id times: adds n here, and, by effects, to another cell, so many times
 		out := c.update(c.value + number(1)*number(3))
@@ -236,8 +238,10 @@ func (c *cell) decide(text string) *entities.Outcome {
 		for range number(3) {
 			payload := fmt.Appendf(nil, "big %d %d %s", number(1), number(4), pad("", number(5)))
 			out.Effects = append(out.Effects,
-				entities.SideEffect{Target: entities.Target{Service: service, Method: words[2],
-					Payload: entities.Payload{Value: payload}}})
+				entities.SideEffect{Target: entities.Target{
+					Service: service, Method: words[2],
+					Payload: entities.Payload{Value: payload},
+				}})
 		}
 		return out
 	case "pass": // pass n id: adds n here, and its answer is that of another cell that adds n
@@ -279,8 +283,10 @@ func (c *cell) reply() *entities.Reply {
 const noText = "no"
 
 func refusal(text string) *entities.Outcome {
-	return &entities.Outcome{Failure: &entities.Error{Reason: entities.FunctionRefused, Outcome: entities.Refused,
-		Message: text}}
+	return &entities.Outcome{Failure: &entities.Error{
+		Reason: entities.FunctionRefused, Outcome: entities.Refused,
+		Message: text,
+	}}
 }
 
 func (c *cell) Close(context.Context)  {}

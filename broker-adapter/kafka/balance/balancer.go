@@ -127,7 +127,8 @@ func (b *Balancer) ParseSyncAssignment(assignment []byte) (map[string][]int32, e
 
 // MemberBalancer reads the members' join data.
 func (b *Balancer) MemberBalancer(
-	members []kmsg.JoinGroupResponseMember) (kgo.GroupMemberBalancer, map[string]struct{}, error) {
+	members []kmsg.JoinGroupResponseMember,
+) (kgo.GroupMemberBalancer, map[string]struct{}, error) {
 	consumers, err := kgo.NewConsumerBalancer(b, members)
 	if err != nil {
 		return nil, nil, fmt.Errorf("members of group %s: %w", b.m.Group, err)

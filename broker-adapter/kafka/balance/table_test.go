@@ -238,7 +238,8 @@ func joinDataOf(table *broker.Table, name string) []byte {
 
 // lead computes the assignments of a group as its leader does.
 func lead(m broker.Membership, members []kmsg.JoinGroupResponseMember,
-	partitions int32) ([]kmsg.SyncGroupRequestGroupAssignment, error) {
+	partitions int32,
+) ([]kmsg.SyncGroupRequestGroupAssignment, error) {
 	of, err := kgo.NewConsumerBalancer(New(m, TablesBudget, nil), members)
 	if err != nil {
 		return nil, err
@@ -288,8 +289,10 @@ func TestBalanceRefuses(t *testing.T) {
 func TestOnlyPartitionsWithDataAreAssigned(t *testing.T) {
 	leader := broker.Membership{Topic: "shop.journal", Partitions: 4}
 	name := "w"
-	members := []kmsg.JoinGroupResponseMember{{InstanceID: &name, MemberID: "w-1",
-		ProtocolMetadata: joinDataOf(&broker.Table{}, "w")}}
+	members := []kmsg.JoinGroupResponseMember{{
+		InstanceID: &name, MemberID: "w-1",
+		ProtocolMetadata: joinDataOf(&broker.Table{}, "w"),
+	}}
 	plan, err := lead(leader, members, 8)
 	if err != nil {
 		t.Fatal(err)

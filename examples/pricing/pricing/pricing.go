@@ -57,7 +57,8 @@ func quote(_ *sdk.ActionCommand, in *pricingv1.QuoteRequest) (*pricingv1.QuoteRe
 }
 
 func quoteTiers(_ *sdk.StreamCommand, in *pricingv1.QuoteTiersRequest,
-	send func(*pricingv1.QuoteTiersResponse) error) error {
+	send func(*pricingv1.QuoteTiersResponse) error,
+) error {
 	for _, tier := range tiers {
 		p, err := price(in.GetItemId(), tier.quantity)
 		if err != nil {

@@ -130,7 +130,8 @@ func findMethod(ctx context.Context, a adminv1.AdminServiceClient, name string) 
 
 // invoke makes the call and prints the replies.
 func invoke(ctx context.Context, stdout, stderr io.Writer, address string, method protoreflect.MethodDescriptor,
-	data string) error {
+	data string,
+) error {
 	requests, err := readRequests(method, data)
 	if err != nil {
 		return err

@@ -35,7 +35,8 @@ func dial(address string) (*grpc.ClientConn, error) {
 
 // admin connects to the admin port and runs use with the command's timeout; 0 means none.
 func admin(cmd *cobra.Command, timeout time.Duration,
-	use func(context.Context, adminv1.AdminServiceClient) error) error {
+	use func(context.Context, adminv1.AdminServiceClient) error,
+) error {
 	c, err := clientConfig(cmd)
 	if err != nil {
 		return err

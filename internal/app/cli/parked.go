@@ -60,7 +60,8 @@ func addRefused(cmd *cobra.Command) *bool {
 
 // listParked shows parked effects, or refused ones, page by page.
 func listParked(ctx context.Context, w io.Writer, a adminv1.AdminServiceClient, filter *adminv1.ParkedFilter,
-	limit int, refused bool) error {
+	limit int, refused bool,
+) error {
 	const page = 1000
 	var (
 		shown       int
@@ -168,7 +169,8 @@ resolved effects are skipped. With --refused it is for effects that were refused
 // resolveAll resolves the effects selected by a filter, page by page, and prints their number, also
 // after an error.
 func resolveAll(ctx context.Context, w io.Writer, a adminv1.AdminServiceClient, filter *adminv1.ParkedFilter,
-	drop bool, done string) error {
+	drop bool, done string,
+) error {
 	n := int64(0)
 	for token := ""; ; {
 		res, err := a.ResolveParked(ctx, &adminv1.ResolveParkedRequest{Filter: filter, Drop: drop, PageToken: token})
@@ -183,7 +185,8 @@ func resolveAll(ctx context.Context, w io.Writer, a adminv1.AdminServiceClient, 
 // resolveRefused resolves the refused effects selected by a filter, as listed at the start: one
 // that is sent again and refused again is a new one.
 func resolveRefused(ctx context.Context, w io.Writer, a adminv1.AdminServiceClient, filter *adminv1.ParkedFilter,
-	drop bool, done string) error {
+	drop bool, done string,
+) error {
 	var chosen []*adminv1.ParkedEffect
 	for token := ""; ; {
 		res, err := a.ListParked(ctx, &adminv1.ListParkedRequest{Refused: true, Filter: filter, PageToken: token})

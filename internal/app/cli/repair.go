@@ -164,7 +164,8 @@ func printHalted(w io.Writer, p *adminv1.HaltedPartition) error {
 
 // previewRepair shows what a choice would do.
 func previewRepair(ctx context.Context, cmd *cobra.Command, a adminv1.AdminServiceClient, partition int32,
-	choice adminv1.RepairChoice, flag string) error {
+	choice adminv1.RepairChoice, flag string,
+) error {
 	w := cmd.OutOrStdout()
 	if choice == adminv1.RepairChoice_REPAIR_CHOICE_APPEND_IMAGE {
 		if err := runRepair(ctx, cmd, a, partition, adminv1.RepairChoice_REPAIR_CHOICE_PREVIEW); err != nil {
@@ -181,7 +182,8 @@ func previewRepair(ctx context.Context, cmd *cobra.Command, a adminv1.AdminServi
 
 // runRepair repairs a partition and shows the progress.
 func runRepair(ctx context.Context, cmd *cobra.Command, a adminv1.AdminServiceClient, partition int32,
-	choice adminv1.RepairChoice) error {
+	choice adminv1.RepairChoice,
+) error {
 	stream, err := a.Repair(ctx, &adminv1.RepairRequest{Partition: partition, Choice: choice})
 	if err != nil {
 		return err

@@ -116,7 +116,8 @@ var errInsisted = errors.New("forced shutdown: in-flight calls were aborted; ack
 // serve runs a process until it is asked to stop, and then until it has shut down, or the user
 // forces it.
 func (p Program) serve(cmd *cobra.Command, o node.Options,
-	start func(context.Context, node.Options) (process, error)) error {
+	start func(context.Context, node.Options) (process, error),
+) error {
 	c, origin, err := p.loadSettings(cmd)
 	if err != nil {
 		return err

@@ -58,7 +58,8 @@ func (f *function) Act(ctx context.Context, inv entities.Invocation) (*entities.
 
 // ActStream runs a streamed action.
 func (f *function) ActStream(ctx context.Context, s *entities.Stream,
-	on func(context.Context, *entities.Outcome) error) error {
+	on func(context.Context, *entities.Outcome) error,
+) error {
 	recv := func() (sdk.Payload, error) {
 		p, err := s.Recv(ctx)
 		return sdk.Payload(p), err
@@ -68,7 +69,8 @@ func (f *function) ActStream(ctx context.Context, s *entities.Stream,
 }
 
 func (f *function) call(ctx context.Context, inv entities.Invocation, recv func() (sdk.Payload, error),
-	send func(sdk.Decision) error) error {
+	send func(sdk.Decision) error,
+) error {
 	s, known := f.services[inv.Service]
 	if !known {
 		return fmt.Errorf("service %s is not part of this program", inv.Service)

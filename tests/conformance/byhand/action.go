@@ -128,10 +128,12 @@ func respond(groups ...*actionmodel.ProcessGroup) *action.ActionResponse {
 			case *actionmodel.ProcessStep_Forward:
 				response.Response = &action.ActionResponse_Forward{
 					Forward: forwardTo(actionmodel.ActionTwo_ServiceDesc.ServiceName, two,
-						&actionmodel.OtherRequest{Id: step.Forward.GetId()}).GetForward()}
+						&actionmodel.OtherRequest{Id: step.Forward.GetId()}).GetForward(),
+				}
 			case *actionmodel.ProcessStep_Fail:
 				response.Response = &action.ActionResponse_Failure{
-					Failure: &cloudstate.Failure{Description: step.Fail.GetMessage()}}
+					Failure: &cloudstate.Failure{Description: step.Fail.GetMessage()},
+				}
 			case *actionmodel.ProcessStep_Effect:
 				response.SideEffects = append(response.SideEffects, sideEffect(actionmodel.ActionTwo_ServiceDesc.ServiceName, two,
 					step.Effect.GetSynchronous(), &actionmodel.OtherRequest{Id: step.Effect.GetId()}))

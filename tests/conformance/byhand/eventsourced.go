@@ -131,7 +131,8 @@ func (j *journal) command(c *cloudstate.Command) (*eventsourced.EventSourcedRepl
 // already changed the state, unless events are applied late; then only a restart restores the
 // stored state.
 func (j *journal) process(id int64, request *esmodel.Request,
-	reply *eventsourced.EventSourcedReply) *eventsourced.EventSourcedReply {
+	reply *eventsourced.EventSourcedReply,
+) *eventsourced.EventSourcedReply {
 	before := *j
 	snapshot := false
 	var forward *cloudstate.ClientAction

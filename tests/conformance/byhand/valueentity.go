@@ -99,7 +99,8 @@ func (v *value) command(c *cloudstate.Command) (*valueentity.ValueEntityReply, e
 // process takes the actions of a request; the last change of the value counts, and a refused
 // command changes nothing.
 func (v *value) process(id int64, request *vemodel.Request,
-	reply *valueentity.ValueEntityReply) *valueentity.ValueEntityReply {
+	reply *valueentity.ValueEntityReply,
+) *valueentity.ValueEntityReply {
 	state := v.state
 	var forward *cloudstate.ClientAction
 	for _, a := range request.GetActions() {
@@ -112,7 +113,8 @@ func (v *value) process(id int64, request *vemodel.Request,
 		case *vemodel.RequestAction_Delete:
 			state = ""
 			reply.StateAction = &valueentity.ValueEntityAction{
-				Action: &valueentity.ValueEntityAction_Delete{Delete: &valueentity.ValueEntityDelete{}}}
+				Action: &valueentity.ValueEntityAction_Delete{Delete: &valueentity.ValueEntityDelete{}},
+			}
 		case *vemodel.RequestAction_Forward:
 			forward = forwardTo(vemodel.ValueEntityTwo_ServiceDesc.ServiceName, "Call",
 				&vemodel.Request{Id: action.Forward.GetId()})

@@ -28,7 +28,8 @@ func processUnary(cmd *sdk.ActionCommand, in *actionmodel.Request) (*actionmodel
 }
 
 func processStreamedIn(cmd *sdk.ActionCommand,
-	requests iter.Seq2[*actionmodel.Request, error]) (*actionmodel.Response, error) {
+	requests iter.Seq2[*actionmodel.Request, error],
+) (*actionmodel.Response, error) {
 	var all []*actionmodel.ProcessGroup
 	for in, err := range requests {
 		if err != nil {
@@ -49,7 +50,8 @@ func processStreamedOut(cmd *sdk.StreamCommand, in *actionmodel.Request, send fu
 }
 
 func processStreamed(cmd *sdk.StreamCommand, requests iter.Seq2[*actionmodel.Request, error],
-	send func(*actionmodel.Response) error) error {
+	send func(*actionmodel.Response) error,
+) error {
 	for in, err := range requests {
 		if err != nil {
 			return err

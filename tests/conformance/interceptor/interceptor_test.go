@@ -40,7 +40,8 @@ func start(t *testing.T) (*interceptor.Interceptor, *grpc.ClientConn) {
 
 // open begins a stream with an init that has an unknown field.
 func open(ctx context.Context, t *testing.T,
-	conn *grpc.ClientConn) (eventsourced.EventSourced_HandleClient, *eventsourced.EventSourcedStreamIn) {
+	conn *grpc.ClientConn,
+) (eventsourced.EventSourced_HandleClient, *eventsourced.EventSourcedStreamIn) {
 	t.Helper()
 	init := &eventsourced.EventSourcedStreamIn{Message: &eventsourced.EventSourcedStreamIn_Init{
 		Init: &eventsourced.EventSourcedInit{ServiceName: "service", EntityId: "1"},
