@@ -3,7 +3,6 @@ package partitions
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"strings"
 	"testing"
@@ -11,6 +10,7 @@ import (
 	"github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/partitions/core"
+	"github.com/millrace-io/millrace/partitions/routing"
 )
 
 // acts makes an action of texts: commands of words, separated by semicolons. Those that begin with "effect" or "async" are side effects,
@@ -147,8 +147,8 @@ func TestActionsTakeNoIDs(t *testing.T) {
 	}
 	named := func() *entities.Command { return withID(acting("effect a add 1"), "id") }
 	stream := func() *entities.Stream { return &entities.Stream{Command: named()} }
-	net := &network{workers: map[string]*Router{"at-w": f.router}}
-	gateway := NewForwarder(f.m.options.Layout, tableOf("at-w"), net, core.Limits{}, f.clock, nil, nil)
+	net := &network{workers: map[string]*routing.Router{"at-w": f.router}}
+	gateway := f.gateway(tableOf("at-w"), net)
 	for way, call := range map[string]func() error{
 		"here":                   func() error { _, err := f.router.Dispatch(t.Context(), named()); return err },
 		"from another worker":    func() error { _, err := f.router.DispatchHere(t.Context(), named(), 0); return err },
@@ -158,8 +158,7 @@ func TestActionsTakeNoIDs(t *testing.T) {
 		"as the target of a record": func() error {
 			cmd := named()
 			cmd.Source = &entities.Source{Offset: 7}
-			_, err := f.router.dispatch(t.Context(), cmd, 1)
-			return err
+			return f.router.Run(t.Context(), cmd)
 		},
 	} {
 		e, failed := errors.AsType[*entities.Error](call())
@@ -173,26 +172,14 @@ func TestActionsTakeNoIDs(t *testing.T) {
 }
 
 // tableOf is a table of one worker, who owns the only partition.
-func tableOf(address string) *Routes {
-	routes := NewRoutes()
+func tableOf(address string) *routing.Table {
+	routes := routing.NewTable()
 	routes.Set(&broker.Table{Members: []broker.Member{{Name: "w", Address: address}}, Owners: []int32{0}, Standbys: [][]int32{nil}})
 	return routes
 }
 
-// unlucky is a worker whose action says that the partition of what it asked for has moved.
-type unlucky struct {
-	network
-	outcome entities.OutcomeClass
-	calls   int
-}
-
-func (u *unlucky) Dispatch(context.Context, string, *entities.Command, int) (*entities.Reply, error) {
-	u.calls++
-	return nil, entities.Errorf(entities.Moved, u.outcome, "it moved")
-}
-
-// TestAGatewayRunsAnActionOnce: what an action met on its way is no reason to run it again on the next worker.
-func TestAGatewayRunsAnActionOnce(t *testing.T) {
+// TestWhatAnActionMetIsNotMoved: what an action met on its way is no reason for a gateway to run it again on the next worker.
+func TestWhatAnActionMetIsNotMoved(t *testing.T) {
 	f := startActing(t)
 	f.words.act = func(entities.Invocation) (*entities.Outcome, error) {
 		return nil, entities.PartitionMoved(0, "for a test")
@@ -200,17 +187,5 @@ func TestAGatewayRunsAnActionOnce(t *testing.T) {
 	_, err := f.router.DispatchHere(t.Context(), acting(""), 0)
 	if e := entities.AsError(err); e == nil || e.Reason == entities.Moved {
 		t.Errorf("an action whose forward met a partition that moves says %v: to a gateway that means that the action did not arrive", e)
-	}
-	for outcome, want := range map[entities.OutcomeClass]int{entities.NotApplied: 2, entities.Unknown: 1} {
-		routes := NewRoutes()
-		table := &broker.Table{Owners: []int32{0}, Standbys: [][]int32{nil}}
-		for i := range 2 {
-			table.Members = append(table.Members, broker.Member{Name: fmt.Sprint("w", i), Address: fmt.Sprint("at-w", i)})
-		}
-		routes.Set(table)
-		u := &unlucky{outcome: outcome}
-		if _, err := NewForwarder(entities.LayoutOf("app", 1), routes, u, core.Limits{}, f.clock, nil, nil).Dispatch(t.Context(), acting("x")); err == nil || u.calls != want {
-			t.Errorf("%s: %d calls, %v; want %d", outcome, u.calls, err, want)
-		}
 	}
 }

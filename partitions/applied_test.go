@@ -20,7 +20,7 @@ func TestARefusedForwardDoesNotDenyTheCommand(t *testing.T) {
 		c := newCluster(t, core.Limits{MovePatience: time.Minute})
 		c.owned(c.b, 1)
 		c.b.words.act = acts
-		gateway := NewForwarder(c.a.m.options.Layout, c.a.m.options.Routes, c.net, core.Limits{MovePatience: time.Minute}, c.a.clock, nil, nil)
+		gateway := c.a.gateway(c.a.m.options.Table, c.net)
 		for door, dispatch := range map[string]func(*entities.Command) error{
 			"owner":   func(cmd *entities.Command) error { _, err := c.b.router.Dispatch(t.Context(), cmd); return err },
 			"worker":  func(cmd *entities.Command) error { _, err := c.a.router.Dispatch(t.Context(), cmd); return err },

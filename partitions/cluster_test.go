@@ -18,12 +18,13 @@ import (
 	"github.com/millrace-io/millrace/entities/record"
 	"github.com/millrace-io/millrace/internal/clock/clocktest"
 	"github.com/millrace-io/millrace/partitions/core"
+	"github.com/millrace-io/millrace/partitions/routing"
 )
 
 // network carries commands between the workers of a test.
 type network struct {
 	mu      sync.Mutex
-	workers map[string]*Router
+	workers map[string]*routing.Router
 	// lose is how many answers get lost on their way back, refuse how many commands do not arrive.
 	lose, refuse int
 	sent         []string
@@ -83,7 +84,7 @@ type cluster struct {
 
 func newCluster(t *testing.T, limits core.Limits) *cluster {
 	t.Helper()
-	c := &cluster{t: t, net: &network{workers: map[string]*Router{}}, group: &countingGroup{}}
+	c := &cluster{t: t, net: &network{workers: map[string]*routing.Router{}}, group: &countingGroup{}}
 	clk := clocktest.NewManual(time.Unix(1_700_000_000, 0))
 	world := simlog.New(simlog.Options{ManualAssignments: true, Clock: clk})
 	c.a = start(t, setup{on: world, clock: clk, name: "a", peers: c.net, limits: limits})
@@ -199,8 +200,8 @@ func TestOwnerIsTold(t *testing.T) {
 			t.Errorf("%s on %s: told %v, %v; want %q", step.text, step.to.m.options.Worker, reply, err, step.want)
 		}
 	}
-	action := &decision{outcome: &entities.Outcome{Forward: &entities.Target{Method: "y", Payload: entities.Payload{Value: []byte("read")}}}}
-	if reply, err := c.a.router.conclude(t.Context(), action, 0); err != nil || reply.Owner != "" {
+	c.a.words.act = acts
+	if reply, err := c.a.router.Dispatch(t.Context(), acting("forward y read")); err != nil || reply.Owner != "" {
 		t.Errorf("an action of a forwarded to b: told %v, %v, and the caller has called no entity of b", reply, err)
 	}
 }
@@ -348,7 +349,7 @@ func TestPatienceEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, core.Limits{MaxWaiting: 2, MovePatience: time.Second})
 		c.tell(nobodyOwns)
-		c.until("the table arrives", func() bool { return c.a.m.options.Routes.Table() != nil })
+		c.until("the table arrives", func() bool { return c.a.m.options.Table.Current() != nil })
 		answers := make(chan error, 3)
 		for range 3 {
 			go func() { // received below
@@ -368,26 +369,6 @@ func TestPatienceEnds(t *testing.T) {
 		check()
 		check()
 	})
-}
-
-// TestDoubtStays: after an attempt with an unknown outcome, only an owner that has looked for it says that nothing was applied.
-func TestDoubtStays(t *testing.T) {
-	doubt := entities.OutcomeLost(0, "the connection broke")
-	for _, last := range []*entities.Error{entities.PartitionMoved(0, "x"), errPartitionBusy(0, 1), entities.Errorf(entities.Halted, entities.NotApplied, "x")} {
-		if err := resolveOutcome(doubt, last); err != error(doubt) { //nolint:errorlint // the very one
-			t.Errorf("after an unknown outcome %q is told as it is", last)
-		}
-		if err := resolveOutcome(nil, last); err != error(last) { //nolint:errorlint // the very one
-			t.Errorf("%q became %v", last, err)
-		}
-	}
-	checked := entities.Errorf(entities.IDReused, entities.NotApplied, "x")
-	checked.Checked = true
-	for _, last := range []*entities.Error{checked, {Reason: entities.FunctionRefused, Outcome: entities.Refused}} {
-		if err := resolveOutcome(doubt, last); err != error(last) { //nolint:errorlint // the very one
-			t.Errorf("the owner's %q became %v", last, err)
-		}
-	}
 }
 
 // TestPosition: it is behind everything that is committed, and only an owner that the log confirms says it.

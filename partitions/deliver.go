@@ -3,6 +3,7 @@ package partitions
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/record"
@@ -13,6 +14,9 @@ import (
 )
 
 // This file is what the loop does for the outbox and for timers.
+
+// effectTimeout bounds one attempt to deliver an effect, or to run the command of a timer.
+const effectTimeout = time.Minute
 
 // deliver sends an effect to its target, on a goroutine of its own.
 func (p *Partition) deliver(ctx context.Context, d *core.Delivery, progress entities.Progress) {

@@ -1,4 +1,6 @@
-// Package partitions is the engine: the single writer of each partition of the journal, and the router that finds it.
+// Package partitions is the worker's side of a journal: the single writer of each partition. Manager makes the router
+// (package routing) over its partitions, feeds its table with what the group says, and hands it to them: they deliver their
+// effects and run the commands of their timers by it. internal/app/node imports both; nothing else but tests does.
 //
 // A partition is decided by package core: inputs in, effects out, no clock, no goroutine, no I/O. One
 // loop (loop.go) feeds it and performs its effects. The rules are those of the log protocol: ownership by claim records,

@@ -22,7 +22,7 @@ import (
 	"github.com/millrace-io/millrace/materializer"
 	"github.com/millrace-io/millrace/materializer/memstore"
 	"github.com/millrace-io/millrace/partitions/core"
-
+	"github.com/millrace-io/millrace/partitions/routing"
 	effectv1 "github.com/millrace-io/millrace/proto/gen/millrace/effect/v1"
 )
 
@@ -361,7 +361,7 @@ type fixture struct {
 	p     *Partition
 	m     *Manager
 	// router is the manager's.
-	router *Router
+	router *routing.Router
 	stop   func() error
 	// seen gets the states that the partition goes through.
 	seen chan core.State
@@ -376,7 +376,7 @@ type setup struct {
 	on     *simlog.World
 	clock  *clocktest.Manual
 	name   string
-	peers  Peers
+	peers  routing.Peers
 	group  broker.Group
 	// words is the function; nil: a new one.
 	words *words
@@ -451,6 +451,13 @@ func start(t *testing.T, s setup) *fixture {
 		}
 	})
 	return f
+}
+
+// gateway is a gateway without a function of the same app.
+func (f *fixture) gateway(table *routing.Table, peers routing.Peers) *routing.Forwarder {
+	return routing.NewForwarder(routing.Options{
+		Layout: f.m.options.Layout, Table: table, Peers: peers, MaxWaiting: f.m.options.Limits.MaxWaiting, Patience: time.Minute, Clock: f.clock,
+	})
 }
 
 // settle lets a manual world deliver by itself from now on, so that the end of a test does not hang.

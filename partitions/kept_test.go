@@ -339,7 +339,7 @@ func TestRepeatsShareARunOfAnAction(t *testing.T) {
 func TestReadsAndRefusalsRunAgain(t *testing.T) {
 	c := newCluster(t, core.Limits{MovePatience: time.Minute})
 	c.owned(c.b, 1)
-	gateway := NewForwarder(c.a.m.options.Layout, c.a.m.options.Routes, c.net, core.Limits{MovePatience: time.Minute}, c.a.clock, nil, nil)
+	gateway := c.a.gateway(c.a.m.options.Table, c.net)
 	for door, ask := range map[string]func(*entities.Command) string{
 		"owner":   func(cmd *entities.Command) string { return answerText(c.b.router.Dispatch(t.Context(), cmd)) },
 		"worker":  func(cmd *entities.Command) string { return answerText(c.a.router.Dispatch(t.Context(), cmd)) },

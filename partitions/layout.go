@@ -16,7 +16,7 @@ func (m *Manager) refit(e *broker.AssignmentEvent) (givenUp func()) {
 	defer m.mu.Unlock()
 	was := m.misfit
 	if e.Table != nil {
-		m.misfit = m.options.Routes.Err()
+		m.misfit = m.options.Table.Err()
 	}
 	e.Assigned, e.Revoked, e.Lost = m.known(e.Assigned), m.known(e.Revoked), m.known(e.Lost)
 	switch {

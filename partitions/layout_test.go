@@ -8,6 +8,7 @@ import (
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/record"
 	"github.com/millrace-io/millrace/partitions/core"
+	"github.com/millrace-io/millrace/partitions/routing"
 )
 
 // misfits are tables that a worker of two partitions must not use: nothing in them is taken for an index.
@@ -100,7 +101,7 @@ func TestGrownTopicIsGivenUp(t *testing.T) {
 func TestPlacesThatAreNotThere(t *testing.T) {
 	f := start(t, setup{world: alone})
 	f.await(core.Active)
-	forwarder := NewForwarder(f.m.options.Layout, NewRoutes(), nil, core.Limits{}, f.clock, nil, nil)
+	forwarder := f.gateway(routing.NewTable(), nil)
 	for _, p := range []entities.Position{{Partition: 1, Next: 1}, {Partition: -1, Next: 1}, {Partition: 1 << 30, Next: 1}, {Partition: 0, Next: -1}} {
 		cmd := command("a", "read")
 		cmd.Consistency, cmd.After = entities.AtLeast, []entities.Position{p}

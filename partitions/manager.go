@@ -20,6 +20,7 @@ import (
 	"github.com/millrace-io/millrace/partitions/journal"
 	"github.com/millrace-io/millrace/partitions/repair"
 	"github.com/millrace-io/millrace/partitions/replica"
+	"github.com/millrace-io/millrace/partitions/routing"
 )
 
 // Options are what a Manager is made of.
@@ -44,10 +45,10 @@ type Options struct {
 	Hooks  Hooks
 	// Group is what the log knows of other workers; nil where there are none.
 	Group broker.Group
-	// Routes is kept up to date with the tables of the group. Nil: the manager makes its own.
-	Routes *Routes
+	// Table is kept up to date with the tables of the group. Nil: the manager makes its own.
+	Table *routing.Table
 	// Peers carries commands to other workers; nil where there are none.
-	Peers Peers
+	Peers routing.Peers
 	// OnEffectError is told about a side effect of an action that did not succeed and is not waited for. Nil: nothing is told.
 	OnEffectError func(entities.Target, error)
 	// Tracer begins the spans of commands; nil: there are none.
@@ -68,7 +69,7 @@ type Manager struct {
 	shared     *shared
 	partitions []*Partition
 	loops      []*loop
-	router     *Router
+	router     *routing.Router
 	// mu guards what follows, and puts the inputs in order that follow from it.
 	mu sync.Mutex
 	// contract is what is wrong with the topic, replaced that it is another one; hinted are the partitions that the log assigns.
@@ -99,13 +100,13 @@ func NewManager(o Options) *Manager {
 	if o.Random == nil {
 		o.Random = rand.Uint64
 	}
-	if o.Routes == nil {
-		o.Routes = NewRoutes()
+	if o.Table == nil {
+		o.Table = routing.NewTable()
 	}
 	if o.Types == nil {
 		o.Types = func() []string { return nil }
 	}
-	o.Functions = whileMixed{o.Functions, o.Routes}
+	o.Functions = whileMixed{o.Functions, o.Table}
 	o.Rebuilds = cmp.Or(o.Rebuilds, 2)
 	o.Loops = cmp.Or(o.Loops, runtime.NumCPU())
 	if o.Log.SingleProcess() {
@@ -118,12 +119,14 @@ func NewManager(o Options) *Manager {
 		o.Layout = entities.LayoutOf(o.App, o.Topic.Partitions)
 	}
 	o.Limits = o.Limits.Among(o.Layout.Partitions).Within(o.Topic)
-	o.Routes.Expect(o.Layout)
 	m := &Manager{
 		options: o, described: o.Topic.Partitions, hinted: map[int32]bool{}, handedOver: map[int32]bool{},
 		toInspect: make(chan struct{}, 1), barred: make(chan error, 1), draining: make(chan struct{}), drained: make(chan struct{}),
 	}
-	m.router = newRouter(&m.options, local{m})
+	m.router = routing.NewRouter(routing.Options{
+		Layout: o.Layout, Table: o.Table, Peers: o.Peers, MaxWaiting: o.Limits.MaxWaiting, Patience: o.Limits.MovePatience,
+		Clock: o.Clock, Random: o.Random, Tracer: o.Tracer,
+	}, o.Worker, local{m}, o.Functions, o.OnEffectError)
 	m.shared = &shared{
 		functions: o.Functions, router: m.router, types: o.Types, limits: o.Limits, hooks: o.Hooks, clock: o.Clock, random: o.Random, tracer: o.Tracer,
 		refused: make(chan struct{}, 1),
@@ -169,7 +172,7 @@ func NewManager(o Options) *Manager {
 }
 
 // Router returns the router over the manager's partitions and those of other workers.
-func (m *Manager) Router() *Router { return m.router }
+func (m *Manager) Router() *routing.Router { return m.router }
 
 // Partition returns the partition of an entity id.
 func (m *Manager) Partition(id string) *Partition {
@@ -290,7 +293,7 @@ func (m *Manager) watch(ctx context.Context) error {
 		<-ctx.Done()
 		return nil
 	}
-	return m.options.Group.Watch(ctx, m.options.Membership.Group, m.options.Membership.Topic, m.options.Routes.Set, m.options.Hooks.watchFailed)
+	return m.options.Group.Watch(ctx, m.options.Membership.Group, m.options.Membership.Topic, m.options.Table.Set, m.options.Hooks.watchFailed)
 }
 
 // assign passes the log's hints on to the partitions. While the topic is not as it should be, nothing is taken.
@@ -302,8 +305,8 @@ func (m *Manager) assign(e broker.AssignmentEvent) {
 		return
 	}
 	if e.Table != nil {
-		m.options.Routes.Set(e.Table)
-		if m.options.Routes.Err() == nil {
+		m.options.Table.Set(e.Table)
+		if m.options.Table.Err() == nil {
 			m.inherit(e.Table)
 			m.setFollowed(e.Table)
 		}
@@ -371,7 +374,7 @@ func (m *Manager) setFollowed(t *broker.Table) {
 // warmed is called when an image has come close to the end of the log, or the table has changed: the group may have to move a
 // partition here.
 func (m *Manager) warmed() {
-	if m.options.Group != nil && !m.Draining() && m.options.Routes.Table().Due(m.options.Membership) {
+	if m.options.Group != nil && !m.Draining() && m.options.Table.Current().Due(m.options.Membership) {
 		m.options.Group.Rebalance()
 	}
 }
@@ -395,7 +398,7 @@ func (m *Manager) Images() map[int32]int64 {
 // Owned returns the partitions that this worker should own at present, as far as it has heard; ok is false before it has heard
 // anything.
 func (m *Manager) Owned() (owned []*Partition, ok bool) {
-	t := m.options.Routes.Table()
+	t := m.options.Table.Current()
 	if t == nil {
 		return nil, false
 	}

@@ -77,7 +77,7 @@ func TestEffectIsDeduplicated(t *testing.T) {
 	source := entities.Source{Generation: 1, Partition: 7, Offset: 10, Settled: 5}
 	target := entities.Target{Method: "b", Payload: entities.Payload{Value: []byte("add x")}}
 	for range 3 {
-		reply, err := f.router.follow(t.Context(), target, &source, 0)
+		reply, err := f.router.Send(t.Context(), source, target)
 		if err != nil || string(reply.Payload.Value) != "x" {
 			t.Fatalf("%v, %v; want the first answer again", reply, err)
 		}

@@ -17,19 +17,8 @@ import (
 	"github.com/millrace-io/millrace/partitions/core"
 	"github.com/millrace-io/millrace/partitions/repair"
 	"github.com/millrace-io/millrace/partitions/replica"
+	"github.com/millrace-io/millrace/partitions/routing"
 )
-
-// Functions is what the engine asks of the hosted user functions.
-type Functions interface {
-	// Open begins the session of one entity; it calls load exactly once.
-	Open(ctx context.Context, service string, key entities.Key, load entities.Loader) (entities.Session, error)
-	// Act runs a unary action.
-	Act(ctx context.Context, inv entities.Invocation) (*entities.Outcome, error)
-	// ActStream runs a streamed action. on gets every outcome in order, one at a time; its error ends the call.
-	ActStream(ctx context.Context, s *entities.Stream, on func(context.Context, *entities.Outcome) error) error
-	// Resolve turns the target of a forward or an effect into a command.
-	Resolve(t entities.Target) (*entities.Command, error)
-}
 
 // Hooks observe a partition. They run on its loop and must not block. Nil ones are skipped.
 type Hooks struct {
@@ -60,7 +49,7 @@ type shared struct {
 	random func() uint64
 	tracer *tracing.Tracer
 	// router takes effects to their targets and the commands of timers to their entities, and knows the owner of a followed partition.
-	router *Router
+	router *routing.Router
 	// refused has room for one wish that the manager looks at the topic's settings.
 	refused chan struct{}
 	// staleness is what was measured of relaxed reads.

@@ -46,7 +46,7 @@ func TestSizesDoNotDependOnTheDoor(t *testing.T) {
 	} {
 		cl := newCluster(t, core.Limits{MovePatience: time.Minute})
 		cl.owned(cl.b, 1)
-		gateway := NewForwarder(cl.a.m.options.Layout, cl.a.m.options.Routes, cl.net, core.Limits{MovePatience: time.Minute}, cl.a.clock, nil, nil)
+		gateway := cl.a.gateway(cl.a.m.options.Table, cl.net)
 		for door, ask := range map[string]func(*entities.Command) string{
 			"the owner":      func(cmd *entities.Command) string { return answerText(cl.b.router.Dispatch(t.Context(), cmd)) },
 			"another worker": func(cmd *entities.Command) string { return answerText(cl.a.router.Dispatch(t.Context(), cmd)) },

@@ -9,31 +9,16 @@ import (
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/materializer/memstore"
 	"github.com/millrace-io/millrace/partitions/core"
+	"github.com/millrace-io/millrace/partitions/routing"
 )
 
-var mixedTable = &broker.Table{Members: []broker.Member{{Name: "a", Serves: "1"}, {Name: "b", Serves: "2"}, {Name: "c"}}}
-
-// TestUnknownMethodsMayComeLater: while workers serve different things, that one does not know a method is no last word.
-func TestUnknownMethodsMayComeLater(t *testing.T) {
+// TestUnknownTargetsMayComeLater: while workers serve different things, that one does not know a target is no last word.
+func TestUnknownTargetsMayComeLater(t *testing.T) {
 	unknown := entities.Errorf(entities.UnknownMethod, entities.NotApplied, "service s has no method M")
-	got := entities.AsError(mixed(mixedTable, unknown))
-	if got.Reason != entities.Unavailable || got.Outcome != entities.NotApplied || got.RetryAfter == 0 || core.Hopeless(got) {
-		t.Errorf("during an upgrade: %+v, want that it is to be tried again", got)
-	}
-	same := &broker.Table{Members: []broker.Member{{Name: "a", Serves: "1"}, {Name: "b", Serves: "1"}, {Name: "c"}}}
-	for _, table := range []*broker.Table{nil, {}, same} {
-		if got := entities.AsError(mixed(table, unknown)); got != unknown || !core.Hopeless(got) {
-			t.Errorf("without an upgrade: %+v, want what the owner said", got)
-		}
-	}
-	refused := entities.Errorf(entities.FunctionRefused, entities.Refused, "no")
-	if got := mixed(mixedTable, refused); !errors.Is(got, refused) || mixed(mixedTable, nil) != nil {
-		t.Errorf("another error became %v", got)
-	}
-	routes := NewRoutes()
-	routes.Set(mixedTable)
-	_, err := whileMixed{unknowing{err: unknown}, routes}.Resolve(entities.Target{})
-	if got := entities.AsError(err); got.Reason != entities.Unavailable {
+	table := routing.NewTable()
+	table.Set(&broker.Table{Members: []broker.Member{{Name: "a", Serves: "1"}, {Name: "b", Serves: "2"}, {Name: "c"}}})
+	_, err := whileMixed{unknowing{err: unknown}, table}.Resolve(entities.Target{})
+	if got := entities.AsError(err); got.Reason != entities.Unavailable || core.Hopeless(got) {
 		t.Errorf("a target that is not known here: %v, want that it is to be tried again", err)
 	}
 }

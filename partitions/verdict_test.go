@@ -6,10 +6,8 @@ import (
 	"testing"
 	"testing/synctest"
 
-	"github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/broker-adapter/simlog"
 	"github.com/millrace-io/millrace/entities"
-	"github.com/millrace-io/millrace/internal/clock"
 	"github.com/millrace-io/millrace/materializer"
 	"github.com/millrace-io/millrace/materializer/memstore"
 	"github.com/millrace-io/millrace/partitions/core"
@@ -191,44 +189,4 @@ func TestALeaverWithCompanyIsNotCertain(t *testing.T) {
 		f.want(f.receive(first), "1")
 		f.want(f.receive(stays), "1 2")
 	})
-}
-
-// saying is a network whose other end says one thing.
-type saying struct {
-	network
-
-	err error
-}
-
-func (s *saying) Dispatch(context.Context, string, *entities.Command, int) (*entities.Reply, error) {
-	return nil, s.err
-}
-
-// TestGatewaysSayOnlyWhatTheyKnow: what ends an attempt on its way to the owner says nothing of attempts before it, unless the command has no
-// id, and so no other attempts. What the owner has checked stays.
-func TestGatewaysSayOnlyWhatTheyKnow(t *testing.T) {
-	checked := entities.Errorf(entities.Overloaded, entities.NotApplied, "full: nothing was applied")
-	checked.Checked = true
-	for name, c := range map[string]struct {
-		err         error
-		named, none entities.OutcomeClass
-	}{
-		"a link that is full":           {entities.Errorf(entities.Overloaded, entities.NotApplied, "the link is full: nothing was applied"), entities.Unknown, entities.NotApplied},
-		"a deadline before the link":    {entities.Errorf(entities.Deadline, entities.NotApplied, "nothing was applied"), entities.Unknown, entities.NotApplied},
-		"a frame that is too large":     {entities.Errorf(entities.TooLarge, entities.NotApplied, "nothing was applied"), entities.Unknown, entities.NotApplied},
-		"an owner that checked":         {checked, entities.NotApplied, entities.NotApplied},
-		"a message that is no command":  {entities.Errorf(entities.InvalidCommand, entities.NotApplied, "no key"), entities.NotApplied, entities.NotApplied},
-		"a function that says no":       {&entities.Error{Reason: entities.FunctionRefused, Outcome: entities.Refused}, entities.Refused, entities.Refused},
-		"a worker that cannot be asked": {entities.Errorf(entities.Halted, entities.NotApplied, "x"), entities.Unknown, entities.NotApplied},
-	} {
-		routes := NewRoutes()
-		routes.Set(&broker.Table{Members: []broker.Member{{Name: "w", Address: "at-w"}}, Owners: []int32{0}})
-		f := NewForwarder(entities.LayoutOf("app", 1), routes, &saying{err: c.err}, core.Limits{}, clock.Wall{}, nil, nil)
-		for id, want := range map[string]entities.OutcomeClass{"X": c.named, "": c.none} {
-			_, err := f.Dispatch(t.Context(), withID(command("a", "add x"), id))
-			if e := entities.AsError(err); e.Outcome != want {
-				t.Errorf("%s, id %q: the caller is told %s: %s", name, id, e.Outcome, e.Message)
-			}
-		}
-	}
 }

@@ -143,7 +143,7 @@ var packages = map[string]row{
 			"materializer/memstore": "a store that needs no directory",
 		},
 	},
-	"partitions": {floor: 4, is: "the single writer of a partition, and the router that finds it", tools: true, may: edges{
+	"partitions": {floor: 4, is: "the worker's side of a journal: the single writer of each partition", tools: true, may: edges{
 		"partitions/core":              "it decides",
 		"broker-adapter":               "it appends and reads",
 		"entities":                     "commands in, outcomes out",
@@ -152,6 +152,7 @@ var packages = map[string]row{
 		"partitions/journal":           "the topic's settings are looked at while it runs",
 		"partitions/repair":            "what a repair reads and writes again, and what is found in damaged logs",
 		"partitions/replica":           "the image of a followed partition, and catch-up before a claim",
+		"partitions/routing":           "it feeds the table, makes the router, and sends effects by it",
 		"proto/gen/millrace/effect/v1": "how an entity is told that its effect was refused",
 		"proto/gen/millrace/record/v1": "the answer that is stored with a command's records",
 	}, tests: edges{
@@ -193,6 +194,13 @@ var packages = map[string]row{
 			"materializer/memstore": "a store to fold into",
 		},
 	},
+	"partitions/routing": {
+		floor: 3, is: "who owns which partition, commands to it, and what their outcomes ask for",
+		tools: true, may: edges{
+			"broker-adapter": "the tables of a group",
+			"entities":       "commands in, answers out",
+		},
+	},
 	"partitions/peer": {
 		floor: 3, is: "commands from one worker to another, over connections that stay", tools: true,
 		may: edges{
@@ -225,6 +233,7 @@ var packages = map[string]row{
 			"partitions":                  "status, parked effects and repair are those of the partitions",
 			"partitions/peer":             "other workers are asked",
 			"partitions/replica":          "the status page shows how old the answers of followers are",
+			"partitions/routing":          "the table says who owns what",
 			"proto/gen/millrace/admin/v1": "the admin service",
 		}, tests: edges{
 			"broker-adapter/simlog":  "a log to read",
@@ -252,6 +261,7 @@ var packages = map[string]row{
 			"partitions":                  "the engine",
 			"partitions/journal":          "the topic is checked before the engine begins",
 			"partitions/peer":             "it connects the workers of an app",
+			"partitions/routing":          "a gateway forwards by it",
 			"proto/gen/cloudstate":        "a gateway learns what is served from a worker",
 			"proto/gen/millrace/admin/v1": "the admin service",
 		}, tests: edges{

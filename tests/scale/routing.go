@@ -11,8 +11,7 @@ import (
 	broker "github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/internal/clock/clocktest"
-	"github.com/millrace-io/millrace/partitions"
-	"github.com/millrace-io/millrace/partitions/core"
+	"github.com/millrace-io/millrace/partitions/routing"
 )
 
 // router is what routing costs a gateway with the present table.
@@ -35,7 +34,7 @@ type workers struct {
 
 var errNotHere = entities.Errorf(entities.Moved, entities.NotApplied, "the worker does not own the partition")
 
-// Dispatch implements partitions.Peers.
+// Dispatch implements routing.Peers.
 func (w *workers) Dispatch(_ context.Context, address string, cmd *entities.Command, _ int) (*entities.Reply, error) {
 	w.hops++
 	if w.owners[entities.Partition(cmd.Key.ID, w.partitions)] != address {
@@ -44,10 +43,10 @@ func (w *workers) Dispatch(_ context.Context, address string, cmd *entities.Comm
 	return &entities.Reply{NoPayload: true}, nil
 }
 
-// DispatchStream implements partitions.Peers; no action is called.
+// DispatchStream implements routing.Peers; no action is called.
 func (w *workers) DispatchStream(context.Context, string, *entities.Stream) error { return errNotHere }
 
-// Position implements partitions.Peers; no read goes to followers.
+// Position implements routing.Peers; no read goes to followers.
 func (w *workers) Position(context.Context, string, int32) (int64, error) { return 0, errNotHere }
 
 func (g *group) workers() *workers {
@@ -62,11 +61,13 @@ func (g *group) workers() *workers {
 
 // forwarder is a gateway of the group, with a clock that stands still: it must find an owner
 // without waiting.
-func (g *group) forwarder(routes *partitions.Routes, w *workers) *partitions.Forwarder {
-	random := rand.New(rand.NewPCG(g.options.Seed, 2)).Uint64 //nolint:gosec // a simulation
-	layout := entities.LayoutOf("shop", int32(g.partitions))  //nolint:gosec // a number of partitions
-	still := clocktest.NewManual(time.Unix(0, 0))
-	return partitions.NewForwarder(layout, routes, w, core.Limits{}, still, random, nil)
+func (g *group) forwarder(routes *routing.Table, w *workers) *routing.Forwarder {
+	return routing.NewForwarder(routing.Options{
+		Layout: entities.LayoutOf("shop", int32(g.partitions)), //nolint:gosec // a number of partitions
+		Table:  routes, Peers: w, MaxWaiting: 4096, Patience: time.Minute,
+		Clock:  clocktest.NewManual(time.Unix(0, 0)),
+		Random: rand.New(rand.NewPCG(g.options.Seed, 2)).Uint64, //nolint:gosec // a simulation
+	})
 }
 
 func command(r *rand.Rand) *entities.Command {
@@ -82,8 +83,8 @@ func (g *group) routeWith(before *broker.Table) error {
 	if before == nil {
 		return nil
 	}
-	w, routes := g.workers(), partitions.NewRoutes()
-	routes.OnDoubt(func() { routes.Set(g.table) })
+	w, routes := g.workers(), routing.NewTable()
+	routes.RefreshBy(func() { routes.Set(g.table) })
 	f := g.forwarder(routes, w)
 	misrouted := 0
 	for range callsOfStep {
@@ -103,7 +104,7 @@ func (g *group) routeWith(before *broker.Table) error {
 
 // router measures a gateway with the present table.
 func (m *measured) router(g *group, r *router) error {
-	w, routes := g.workers(), partitions.NewRoutes()
+	w, routes := g.workers(), routing.NewTable()
 	routes.Set(g.table)
 	f := g.forwarder(routes, w)
 	commands := make([]*entities.Command, 4096)
@@ -135,6 +136,6 @@ func (m *measured) router(g *group, r *router) error {
 	}
 	runtime.KeepAlive(owner)
 	m.Look = time.Since(began) / time.Duration(r.Commands)
-	m.RouterMemory = held(8, func() *partitions.Forwarder { return g.forwarder(routes, w) })
+	m.RouterMemory = held(8, func() *routing.Forwarder { return g.forwarder(routes, w) })
 	return nil
 }

@@ -11,7 +11,7 @@ import (
 
 	"github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/entities"
-	"github.com/millrace-io/millrace/partitions"
+	"github.com/millrace-io/millrace/partitions/routing"
 )
 
 // In one of clusteredOf seeds, workers forward commands to each other, by routing tables that may
@@ -21,7 +21,7 @@ const clusteredOf, clusteredSeed = 4, 2
 // links carry commands between workers. Everything but the fields under mu is for the scheduler.
 type links struct {
 	mu      sync.Mutex
-	routers map[string]*partitions.Router
+	routers map[string]*routing.Router
 	state   linkState
 }
 
@@ -39,13 +39,13 @@ const (
 func (s linkState) String() string { return [...]string{"work", "are down", "lose answers"}[s] }
 
 // reach returns the router of the live worker at an address, and the state of the links.
-func (l *links) reach(address string) (*partitions.Router, linkState) {
+func (l *links) reach(address string) (*routing.Router, linkState) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.routers[address], l.state
 }
 
-func (l *links) set(address string, r *partitions.Router) {
+func (l *links) set(address string, r *routing.Router) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.routers[address] = r

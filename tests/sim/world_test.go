@@ -18,6 +18,7 @@ import (
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/materializer/memstore"
 	"github.com/millrace-io/millrace/partitions"
+	"github.com/millrace-io/millrace/partitions/routing"
 )
 
 const (
@@ -37,7 +38,7 @@ const (
 type worker struct {
 	name   string
 	client *simlog.Client
-	router *partitions.Router
+	router *routing.Router
 	m      *partitions.Manager
 	store  *memstore.Store
 	// saved is what would survive of the store in a crash: an earlier moment.
@@ -125,7 +126,7 @@ func simulate(t *testing.T, seed uint64) *world {
 		w.limit = narrowBytes
 	}
 	if seed%clusteredOf == clusteredSeed {
-		w.links = &links{routers: map[string]*partitions.Router{}}
+		w.links = &links{routers: map[string]*routing.Router{}}
 	}
 	w.troubled = seed%troubledOf == troubledSeed
 	w.flooded = w.troubled && seed/troubledOf%floodedOf == 1
@@ -168,7 +169,7 @@ func (w *world) start(t *testing.T, i int, store *memstore.Store) {
 		t.Fatal(err)
 	}
 	life := uint64(w.lives)
-	var peers partitions.Peers
+	var peers routing.Peers
 	if w.links != nil {
 		peers = w.links
 	}

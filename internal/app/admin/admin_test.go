@@ -13,7 +13,7 @@ import (
 	"github.com/millrace-io/millrace/internal/app/inprocess"
 	"github.com/millrace-io/millrace/internal/leaktest"
 	"github.com/millrace-io/millrace/internal/observe"
-	"github.com/millrace-io/millrace/partitions"
+	"github.com/millrace-io/millrace/partitions/routing"
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
 
@@ -41,7 +41,7 @@ func (p process) Catalog() (catalog *discovery.Catalog, hosting string) {
 
 // App returns an app of two partitions.
 func (process) App() App {
-	return App{Name: "app", Layout: entities.LayoutOf("app", 2), Routes: partitions.NewRoutes()}
+	return App{Name: "app", Layout: entities.LayoutOf("app", 2), Routes: routing.NewTable()}
 }
 
 // Worker returns nil.

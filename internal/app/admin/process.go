@@ -15,6 +15,7 @@ import (
 	"github.com/millrace-io/millrace/materializer"
 	"github.com/millrace-io/millrace/partitions"
 	"github.com/millrace-io/millrace/partitions/peer"
+	"github.com/millrace-io/millrace/partitions/routing"
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
 
@@ -41,12 +42,12 @@ type Process interface {
 type App struct {
 	Name   string
 	Layout entities.Layout
-	Routes *partitions.Routes
+	Routes *routing.Table
 	// Client asks other workers; nil where the log belongs to this process alone, and there are
 	// none.
 	Client *peer.Client
 	// Carried counts commands that went to their owners.
-	Carried partitions.CarrierCounts
+	Carried routing.Counts
 	// PeerAddress is where other workers reach this one, and Evicted how many dead workers it took
 	// out of the group; of a worker only.
 	PeerAddress string
@@ -54,7 +55,7 @@ type App struct {
 }
 
 // table is who owns what at this moment; it may be nil.
-func (a *App) table() *broker.Table { return a.Routes.Table() }
+func (a *App) table() *broker.Table { return a.Routes.Current() }
 
 // Worker is what a worker has and a gateway does not.
 type Worker struct {

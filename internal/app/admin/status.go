@@ -86,7 +86,7 @@ func (s *Service) partitionStatus(ctx context.Context, w *Worker) []*adminv1.Par
 	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 	defer cancel()
 	var all []*adminv1.PartitionStatus
-	table := s.process.App().Routes.Table()
+	table := s.process.App().Routes.Current()
 	for _, p := range w.Partitions.Partitions() {
 		s := p.Status()
 		status := &adminv1.PartitionStatus{

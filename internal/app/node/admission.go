@@ -13,7 +13,7 @@ import (
 	"github.com/millrace-io/millrace/entities/discovery"
 	"github.com/millrace-io/millrace/internal/observe"
 	"github.com/millrace-io/millrace/materializer"
-	"github.com/millrace-io/millrace/partitions"
+	"github.com/millrace-io/millrace/partitions/routing"
 	"github.com/millrace-io/millrace/proto/gen/cloudstate"
 )
 
@@ -83,7 +83,7 @@ func (n *Node) admit(ctx context.Context) (bool, error) {
 	if catalog == nil {
 		return false, nil
 	}
-	seen := partitions.NewRoutes()
+	seen := routing.NewTable()
 	watching, stop := context.WithCancel(ctx)
 	ended := make(chan error, 1)
 	go func() { // ends with watching, received below
@@ -210,7 +210,7 @@ func (n *Node) stillBelongs(catalog *discovery.Catalog) error {
 	if n.cluster == nil {
 		return nil
 	}
-	unknown, err := n.belongs(context.Background(), n.routes.Table(), catalog) // bounded by askTimeout for each version
+	unknown, err := n.belongs(context.Background(), n.routes.Current(), catalog) // bounded by askTimeout for each version
 	if unknown != nil {
 		n.logger.Warn("what another worker serves could not be compared", observe.Cause, unknown)
 	}

@@ -223,11 +223,11 @@ func TestRollingUpgrade(t *testing.T) {
 	after := a.join(local(t, "counter"), nil)
 	a.balanced()
 	eventually(t, "both to know that there are two versions", func() bool {
-		return before.routes.Table().Versions() == 2 && after.routes.Table().Versions() == 2
+		return before.routes.Current().Versions() == 2 && after.routes.Current().Versions() == 2
 	})
 	id := ""
 	for i := 0; id == ""; i++ {
-		if owner, _ := after.routes.Table().Owner(entities.Partition(fmt.Sprint("c", i), 4)); owner.Name == "w0" {
+		if owner, _ := after.routes.Current().Owner(entities.Partition(fmt.Sprint("c", i), 4)); owner.Name == "w0" {
 			id = fmt.Sprint("c", i)
 		}
 	}

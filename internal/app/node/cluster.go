@@ -15,8 +15,8 @@ import (
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/internal/app/admin"
 	"github.com/millrace-io/millrace/internal/observe"
-	"github.com/millrace-io/millrace/partitions"
 	"github.com/millrace-io/millrace/partitions/peer"
+	"github.com/millrace-io/millrace/partitions/routing"
 	"github.com/millrace-io/millrace/proto/gen/cloudstate"
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
@@ -58,7 +58,7 @@ func (n *Node) openCluster(ctx context.Context) error {
 	c := &cluster{group: group, address: n.config.Advertise, incarnation: rand.Uint64(), listener: listener, dead: make(chan broker.Member, deadQueue)} //nolint:gosec // a name, not a secret
 	n.cluster = c
 	n.onClose(c.close)
-	n.routes.OnDoubt(group.Look) // heard once it is drained and has no membership
+	n.routes.RefreshBy(group.Look) // heard once it is drained and has no membership
 	if c.address == "" {
 		c.address = listener.Addr().String()
 		if host, _, _ := net.SplitHostPort(c.address); net.ParseIP(host).IsUnspecified() {
@@ -120,7 +120,7 @@ func (c *cluster) groupOrNil() broker.Group {
 	return c.group
 }
 
-func (c *cluster) peersOrNil() partitions.Peers {
+func (c *cluster) peersOrNil() routing.Peers {
 	if c == nil {
 		return nil
 	}
@@ -210,7 +210,7 @@ func (n *Node) Drain(ctx context.Context, last bool) error {
 		return errors.New("not available with the embedded log, which has a single process: start workers with --brokers to form a cluster")
 	}
 	if !n.manager.Draining() {
-		if err := admin.MayDrain(n.config.App, n.routes.Table(), n.identity.Worker, last); err != nil {
+		if err := admin.MayDrain(n.config.App, n.routes.Current(), n.identity.Worker, last); err != nil {
 			return err
 		}
 		n.logger.Info("draining: the partitions go to other workers")

@@ -67,7 +67,7 @@ func (a *app) balanced() {
 	a.t.Helper()
 	for _, n := range a.workers {
 		eventually(a.t, n.identity.Worker+" to have its share", func() bool {
-			t := n.routes.Table()
+			t := n.routes.Current()
 			if n.NotReady() != nil || t == nil || len(t.Members) != len(a.workers) {
 				return false
 			}
@@ -104,7 +104,7 @@ func TestWorkersShareAnApp(t *testing.T) {
 			}
 			owner := strings.Join(header.Get("millrace-owner"), ",")
 			told[owner]++
-			if owned := n.routes.Table().Owned(n.identity.Worker); slices.Contains(owned, entities.Partition(id, 4)) != (owner == "") {
+			if owned := n.routes.Current().Owned(n.identity.Worker); slices.Contains(owned, entities.Partition(id, 4)) != (owner == "") {
 				t.Errorf("%s owns %v, and tells %q as the owner of %s", n.identity.Worker, owned, owner, id)
 			}
 		}
@@ -156,7 +156,7 @@ func TestGatewayServesByWayOfWorkers(t *testing.T) {
 	if _, err := counterv1.NewCounterServiceClient(dial(t, s.GetPublicAddress())).Get(t.Context(), &counterv1.GetRequest{CounterId: "x"}, grpc.Header(&header)); err != nil {
 		t.Fatal(err)
 	}
-	owner, _ := g.routes.Table().Owner(entities.Partition("x", 4))
+	owner, _ := g.routes.Current().Owner(entities.Partition("x", 4))
 	if told := header.Get("millrace-owner"); len(told) != 1 || told[0] != owner.Public || owner.Public == "" {
 		t.Errorf("the gateway tells the owner %q, it is %q", told, owner.Public)
 	}

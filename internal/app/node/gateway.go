@@ -15,10 +15,9 @@ import (
 	"github.com/millrace-io/millrace/internal/backoff"
 	"github.com/millrace-io/millrace/internal/lifecycle"
 	"github.com/millrace-io/millrace/internal/observe"
-	"github.com/millrace-io/millrace/partitions"
-	"github.com/millrace-io/millrace/partitions/core"
 	"github.com/millrace-io/millrace/partitions/journal"
 	"github.com/millrace-io/millrace/partitions/peer"
+	"github.com/millrace-io/millrace/partitions/routing"
 	"github.com/millrace-io/millrace/proto/gen/cloudstate"
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
@@ -31,7 +30,7 @@ type Gateway struct {
 
 	workers   broker.Group
 	client    *peer.Client
-	forwarder *partitions.Forwarder
+	forwarder *routing.Forwarder
 	catalog   atomic.Pointer[discovery.Catalog]
 }
 
@@ -119,8 +118,10 @@ func (g *Gateway) open(ctx context.Context) (err error) {
 	if err := g.openTracer(""); err != nil {
 		return err
 	}
-	limits := core.Limits{MaxWaiting: c.MaxWaiting, MovePatience: c.MovePatience}
-	g.forwarder = partitions.NewForwarder(g.layout, g.routes, g.client, limits, g.clock, nil, g.tracer)
+	g.forwarder = routing.NewForwarder(routing.Options{
+		Layout: g.layout, Table: g.routes, Peers: g.client, MaxWaiting: c.MaxWaiting, Patience: c.MovePatience,
+		Clock: g.clock, Tracer: g.tracer,
+	})
 	g.openGateway(g.forwarder)
 	return nil
 }
@@ -142,7 +143,7 @@ func (g *Gateway) openLog() error {
 		return errors.New("this log has no group of workers")
 	}
 	g.workers = group
-	g.routes.OnDoubt(group.Look)
+	g.routes.RefreshBy(group.Look)
 	return nil
 }
 
@@ -151,7 +152,7 @@ func (g *Gateway) watchRoutes(ctx context.Context) error {
 	return g.workers.Watch(ctx, g.config.App, g.topic.Name, func(t *broker.Table) {
 		g.troubles.note(taskRoutes, nil)
 		g.routes.Set(t)
-		g.client.Watch(others(g.routes.Table(), ""))
+		g.client.Watch(others(g.routes.Current(), ""))
 		g.checkReady()
 	}, func(err error) {
 		g.troubles.note(taskRoutes, err)
@@ -218,7 +219,7 @@ func (g *Gateway) NotReady() error {
 	if err := g.routes.Err(); err != nil {
 		return err
 	}
-	if table := g.routes.Table(); table == nil || len(table.Members) == 0 {
+	if table := g.routes.Current(); table == nil || len(table.Members) == 0 {
 		return errNoWorkers
 	}
 	if g.catalog.Load() == nil {
@@ -232,7 +233,7 @@ func (g *Gateway) NotReady() error {
 
 func (g *Gateway) checkReady() {
 	poke(g.poked)
-	if table := g.routes.Table(); table != nil && len(table.Members) > 0 && g.catalog.Load() != nil {
+	if table := g.routes.Current(); table != nil && len(table.Members) > 0 && g.catalog.Load() != nil {
 		g.markReady()
 	}
 }

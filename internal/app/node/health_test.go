@@ -108,7 +108,7 @@ func TestADrainedWorkerSaysWhatIsTrue(t *testing.T) {
 
 	eventually(t, "the other worker to own everything", func() bool {
 		owned, _ := second.manager.Owned()
-		return len(owned) == 4 && second.NotReady() == nil && len(second.routes.Table().Members) == 1
+		return len(owned) == 4 && second.NotReady() == nil && len(second.routes.Current().Members) == 1
 	})
 	for _, worker := range []string{"", "w1"} {
 		_, err := admin.Drain(t.Context(), &adminv1.DrainRequest{Worker: worker})

@@ -19,6 +19,7 @@ import (
 	"github.com/millrace-io/millrace/materializer"
 	"github.com/millrace-io/millrace/partitions"
 	"github.com/millrace-io/millrace/partitions/core"
+	"github.com/millrace-io/millrace/partitions/routing"
 )
 
 // Local is a function in this process, and Progress how far a catch-up is, for those above who know no lower floor.
@@ -58,7 +59,7 @@ type Node struct {
 	store   materializer.Store
 	host    *host.Host
 	manager *partitions.Manager
-	router  *partitions.Router
+	router  *routing.Router
 	// cluster is what there is to do with other workers; nil on a log of this process alone.
 	cluster *cluster
 	// loops are what runs below the tasks and may be ill.
@@ -123,7 +124,7 @@ func (n *Node) open(ctx context.Context) (err error) {
 	}
 	n.manager = partitions.NewManager(partitions.Options{
 		App: n.config.App, Worker: n.identity.Worker, Topic: n.topic, Layout: n.layout, MorePartitions: n.options.PartitionsGiven,
-		Membership: n.membership(), Group: n.cluster.groupOrNil(), Routes: n.routes,
+		Membership: n.membership(), Group: n.cluster.groupOrNil(), Table: n.routes,
 		Log: n.log, Store: n.store, Functions: n.host, Limits: n.config.Limits, Hooks: n.partitionHooks(), Tracer: n.tracer, Clock: n.clock,
 		Types: n.entityTypes, Admit: n.admission().judge, Peers: n.cluster.peersOrNil(),
 		OnEffectError: func(t entities.Target, err error) {
@@ -199,10 +200,10 @@ func (n *Node) partitionChanged(partition int32, from, to core.State, why string
 	n.checkReady()
 }
 
-func (c *Config) gatewayOptions(dispatcher gateway.Dispatcher, routes *partitions.Routes, tracer *tracing.Tracer, logger *slog.Logger) gateway.Options {
+func (c *Config) gatewayOptions(dispatcher gateway.Dispatcher, routes *routing.Table, tracer *tracing.Tracer, logger *slog.Logger) gateway.Options {
 	return gateway.Options{
 		Settings: c.gatewaySettings, Dispatcher: dispatcher, App: c.App, Log: logger, Tracer: tracer, FunctionWait: c.FunctionWait,
-		Mixed: func() bool { return routes.Table().Versions() > 1 },
+		Mixed: func() bool { return routes.Current().Versions() > 1 },
 	}
 }
 

@@ -379,7 +379,7 @@ func TestLagOfAPartitionThatIsNotOwned(t *testing.T) {
 	world.Assign(c.App, n.identity.Worker, broker.AssignmentEvent{Table: &broker.Table{
 		Members: []broker.Member{{Name: "another"}, {Name: n.identity.Worker}}, Owners: []int32{0, 1}, Standbys: [][]int32{nil, nil},
 	}})
-	eventually(t, "the table", func() bool { return n.routes.Table() != nil })
+	eventually(t, "the table", func() bool { return n.routes.Current() != nil })
 	for range 3 {
 		world.Inject(broker.Partition{Topic: n.journal(), ID: 0}, broker.Record{Value: []byte("x")})
 		world.Inject(broker.Partition{Topic: n.journal(), ID: 1}, broker.Record{Value: []byte("x")})

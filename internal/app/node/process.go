@@ -17,7 +17,7 @@ import (
 	"github.com/millrace-io/millrace/internal/lifecycle"
 	"github.com/millrace-io/millrace/internal/observe"
 	"github.com/millrace-io/millrace/internal/tracing"
-	"github.com/millrace-io/millrace/partitions"
+	"github.com/millrace-io/millrace/partitions/routing"
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
 
@@ -38,7 +38,7 @@ type process struct {
 	log               broker.Log
 	topic             broker.TopicInfo
 	layout            entities.Layout
-	routes            *partitions.Routes
+	routes            *routing.Table
 	tracer            *tracing.Tracer
 	group             *lifecycle.Group
 	// sources are what is measured where the settings decide what there is.
@@ -68,7 +68,7 @@ func newProcess(o Options) *process {
 	}
 	p := &process{
 		options: o, config: o.Config, clock: o.Clock, logger: o.Logger, started: o.Clock.Now(),
-		routes:   partitions.NewRoutes(),
+		routes:   routing.NewTable(),
 		troubles: troubles{clock: o.Clock}, ready: make(chan struct{}), poked: make(chan struct{}, 1),
 		quiet: make(chan struct{}),
 	}

@@ -28,7 +28,7 @@ func TestAHaltedStandbyIsNamed(t *testing.T) {
 		return standby.manager.Partitions()[lost].Status().State == core.Halted
 	})
 	eventually(t, "the workers to share the others", func() bool {
-		owned := standby.routes.Table().Owned("w1")
+		owned := standby.routes.Current().Owned("w1")
 		return standby.NotReady() == nil && len(owned) > 0 && !slices.Contains(owned, lost)
 	})
 
@@ -53,7 +53,7 @@ func TestAHaltedStandbyIsNamed(t *testing.T) {
 	}
 
 	end(t, owner)
-	eventually(t, "the partition to be the worker's", func() bool { return slices.Contains(standby.routes.Table().Owned("w1"), lost) })
+	eventually(t, "the partition to be the worker's", func() bool { return slices.Contains(standby.routes.Current().Owned("w1"), lost) })
 	if code, body := page(t, standby, "/readyz"); code != http.StatusServiceUnavailable || !strings.HasPrefix(body, "partition 3 is halted: ") || strings.Contains(body, "warning") {
 		t.Errorf("/readyz of the owner of a halted partition: %d %q", code, body)
 	}

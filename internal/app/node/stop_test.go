@@ -221,7 +221,7 @@ func TestAStopEndsWhenACommandOfAnotherWorkerHangs(t *testing.T) {
 	t.Cleanup(func() { close(gate.open) })
 	a.workers = append(a.workers, n)
 	a.balanced()
-	owned := n.routes.Table().Owned(c.Worker)
+	owned := n.routes.Current().Owned(c.Worker)
 	id := ""
 	for i := 0; id == "" || !slices.Contains(owned, entities.Partition(id, 4)); i++ {
 		id = fmt.Sprint("c", i)

@@ -107,7 +107,7 @@ func TestOneTraceOverAllHops(t *testing.T) {
 
 	const method = "counter.v1.CounterService/Increment"
 	id := "x"
-	owner, _ := a.workers[0].routes.Table().Owner(entities.Partition(id, 4))
+	owner, _ := a.workers[0].routes.Current().Owner(entities.Partition(id, 4))
 	other := a.workers[0]
 	if owner.Name == other.identity.Worker {
 		other = a.workers[1]

@@ -1,4 +1,4 @@
-package partitions
+package routing
 
 import (
 	"context"
@@ -8,8 +8,9 @@ import (
 	"github.com/millrace-io/millrace/entities"
 )
 
-// flights lets one attempt at a time bring a forward to its target: who comes meanwhile, with the same command sent again, gets what
-// the first one gets. Entities know a forward again by its address; an action does not, and could answer two attempts differently.
+// flights lets one attempt at a time bring a forward to its target: who comes meanwhile, with the
+// same command sent again, gets what the first one gets. Entities know a forward again by its
+// address; an action does not, and could answer two attempts differently.
 type flights struct {
 	mu    sync.Mutex
 	under map[entities.SourceID]*flight
@@ -23,8 +24,11 @@ type flight struct {
 	givenUp bool
 }
 
-// share runs attempt, or waits for the one that is under way for the same record. again: one was under way, and its caller left.
-func (f *flights) share(ctx context.Context, source entities.Source, attempt func(again bool) (*entities.Reply, error)) (*entities.Reply, error) {
+// share runs attempt, or waits for the one that is under way for the same record. again: one was
+// under way, and its caller left.
+func (f *flights) share(
+	ctx context.Context, source entities.Source, attempt func(again bool) (*entities.Reply, error),
+) (*entities.Reply, error) {
 	id := source.ID()
 	for again := false; ; again = true {
 		f.mu.Lock()
@@ -40,7 +44,9 @@ func (f *flights) share(ctx context.Context, source entities.Source, attempt fun
 			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 				reason = entities.Deadline
 			}
-			return nil, entities.Errorf(reason, entities.Unknown, "the call ended while its forward was under way: %w: send it again under the same command id", context.Cause(ctx))
+			return nil, entities.Errorf(reason, entities.Unknown,
+				"the call ended while its forward was under way: %w: send it again under the same command id",
+				context.Cause(ctx))
 		}
 		switch {
 		case led.givenUp:
@@ -54,7 +60,9 @@ func (f *flights) share(ctx context.Context, source entities.Source, attempt fun
 }
 
 // lead runs attempt for all who come meanwhile. The lock is held, and released.
-func (f *flights) lead(ctx context.Context, id entities.SourceID, attempt func() (*entities.Reply, error)) (*entities.Reply, error) {
+func (f *flights) lead(
+	ctx context.Context, id entities.SourceID, attempt func() (*entities.Reply, error),
+) (*entities.Reply, error) {
 	led := &flight{done: make(chan struct{}), givenUp: true}
 	if f.under == nil {
 		f.under = map[entities.SourceID]*flight{}

@@ -1,0 +1,36 @@
+package routing
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/internal/mutation"
+)
+
+// errUnconcluded marks an error of errNotKept.
+var errUnconcluded = errors.New("the answer of a forward is not in the log")
+
+// errNotKept: the command took effect, and so did its forward. Sent again under its id, it gets the
+// answer.
+func errNotKept(key entities.Key, why error) *entities.Error {
+	return &entities.Error{
+		Reason: entities.LostOutcome, Outcome: entities.Unknown, Cause: errUnconcluded,
+		Message: fmt.Sprintf("the command on %s took effect, and what its forward was answered could not be kept (%s): "+
+			"send it again under the same command id", key, why),
+	}
+}
+
+// actionFailed is what the caller of an action is told; caused: something that the action asked for
+// took effect, or may have. No other worker is looked for because of what an action met on its way.
+func actionFailed(err error, caused bool) *entities.Error {
+	e := *entities.AsError(err)
+	if e.Reason == entities.Moved {
+		e.Reason = entities.Unavailable
+	}
+	if caused && (e.Outcome == entities.NotApplied || e.Outcome == entities.Refused) && !mutation.On(mutation.Caused) {
+		e.Outcome, e.Cause = entities.Unknown, err
+		e.Message = "the action took effect in part: " + e.Message
+	}
+	return &e
+}

@@ -1,0 +1,9 @@
+package routing
+
+import (
+	"testing"
+
+	"github.com/millrace-io/millrace/internal/leaktest"
+)
+
+func TestMain(m *testing.M) { leaktest.Main(m) }

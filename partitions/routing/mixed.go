@@ -1,0 +1,28 @@
+package routing
+
+import (
+	"errors"
+	"time"
+
+	"github.com/millrace-io/millrace/broker-adapter"
+	"github.com/millrace-io/millrace/entities"
+)
+
+// mixedRetry is when to come again with a command whose method not every worker serves yet.
+const mixedRetry = time.Second
+
+// Mixed returns the error of a command, other than it is where a worker did not know its method
+// while the workers of the table serve different things: then the method may be one that another
+// worker has, and that the owner will have when the upgrade is through. So the command may be sent
+// again, and an effect or a timer is kept and not given up.
+func Mixed(t *broker.Table, err error) error {
+	e, failed := errors.AsType[*entities.Error](err)
+	if !failed || e.Reason != entities.UnknownMethod || t.Versions() < 2 {
+		return err
+	}
+	return &entities.Error{
+		Reason: entities.Unavailable, Outcome: e.Outcome, RetryAfter: mixedRetry, Cause: err,
+		Message: e.Message + ": the workers of the app serve different versions at the moment, and this one not that method: " +
+			"send it again, or look at `millrace cluster status`",
+	}
+}

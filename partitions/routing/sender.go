@@ -1,0 +1,263 @@
+package routing
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/millrace-io/millrace/broker-adapter"
+	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/internal/backoff"
+	"github.com/millrace-io/millrace/internal/clock"
+	"github.com/millrace-io/millrace/internal/mutation"
+	"github.com/millrace-io/millrace/internal/tracing"
+)
+
+// Peers carries calls to other workers. Errors are *entities.Error: the other worker's own, or
+// Moved where it is known that nothing arrived, or LostOutcome where the connection broke in
+// between.
+type Peers interface {
+	// Dispatch runs a command on the worker at address. That one does not send it on.
+	Dispatch(ctx context.Context, address string, cmd *entities.Command, hops int) (*entities.Reply, error)
+	// DispatchStream runs a streamed action on the worker at address.
+	DispatchStream(ctx context.Context, address string, s *entities.Stream) error
+	// Position asks the worker at address, which owns the partition, what Local.Position says.
+	Position(ctx context.Context, address string, partition int32) (int64, error)
+}
+
+// Options are what a Router and a Forwarder have in common.
+type Options struct {
+	// Layout is that of the journal.
+	Layout entities.Layout
+	// Table says who owns which partition. It is told to expect Layout.
+	Table *Table
+	// Peers is nil where there are no other workers.
+	Peers Peers
+	// MaxWaiting is how many commands may wait for the owner of one partition, Patience how long
+	// each may.
+	MaxWaiting int
+	Patience   time.Duration
+	Clock      clock.Clock
+	// Random spreads pauses and picks workers; nil: Go's generator. It may be called from many
+	// goroutines.
+	Random func() uint64
+	// Tracer begins the spans of commands; nil: there are none.
+	Tracer *tracing.Tracer
+}
+
+// Counts say how commands reached their owners.
+type Counts struct {
+	// Forwarded were sent to another worker, Retried are attempts that followed on one that had not
+	// reached the owner.
+	Forwarded, Retried uint64
+}
+
+// retryPause is the pause before a command is tried again that met a partition without an owner;
+// another table ends it.
+//
+//nolint:gochecknoglobals // a constant
+var retryPause = backoff.Policy{First: 10 * time.Millisecond, Max: 500 * time.Millisecond, Jitter: 0.5}
+
+// sender brings commands to the owners of their partitions, here or on another worker, and tries
+// again while it is known that nothing was applied, or that applying it again does no harm.
+type sender struct {
+	Options
+
+	// worker is this process in the table, and local runs a command on a partition of it; empty and
+	// nil for a gateway. decided: the error is not about the command itself, which has its outcome.
+	worker string
+	local  func(
+		ctx context.Context, partition int32, cmd *entities.Command, hops int,
+	) (reply *entities.Reply, decided bool, err error)
+	// waiting counts, for each partition, the commands that wait for its owner.
+	waiting []atomic.Int64
+	// ids makes command ids that no other process makes: a random prefix and a count.
+	prefix string
+	ids    atomic.Uint64
+
+	forwarded, retried atomic.Uint64
+}
+
+func newSender(o Options) *sender {
+	if o.Random == nil {
+		o.Random = rand.Uint64
+	}
+	o.Table.Expect(o.Layout)
+	return &sender{
+		Options: o, waiting: make([]atomic.Int64, o.Layout.Partitions),
+		prefix: entities.RoutedPrefix + strconv.FormatUint(o.Random(), 36) + "-",
+	}
+}
+
+func (s *sender) counts() Counts {
+	return Counts{Forwarded: s.forwarded.Load(), Retried: s.retried.Load()}
+}
+
+// partition is the number of a command's partition.
+func (s *sender) partition(cmd *entities.Command) int32 {
+	return entities.Partition(cmd.Key.ID, len(s.waiting))
+}
+
+// accepts refuses a command that this version does not serve, or whose token names places which the
+// journal does not have.
+func (s *sender) accepts(cmd *entities.Command) error {
+	if err := supported(cmd); err != nil {
+		return err
+	}
+	for _, p := range cmd.After {
+		if !s.Layout.Has(p.Partition) || p.Next < 0 {
+			return entities.Errorf(entities.InvalidCommand, entities.NotApplied,
+				"the token names offset %d of partition %d, and the journal has %d partitions: "+
+					"send the token of an earlier answer of this app",
+				p.Next, p.Partition, s.Layout.Partitions)
+		}
+	}
+	return nil
+}
+
+// supported refuses kinds that this version announces and does not serve, and an id on an action.
+func supported(cmd *entities.Command) error {
+	if cmd.Type == nil && cmd.ID != "" {
+		return entities.Errorf(entities.InvalidCommand, entities.NotApplied,
+			"%s/%s is an action and came with command id %q: an action keeps nothing, so an id cannot make it happen once; "+
+				"leave the id out, or call the entity with it: nothing was applied", cmd.Service, cmd.Method, cmd.ID)
+	}
+	if cmd.Type != nil && !cmd.Type.Kind.Spec().Served() {
+		return entities.Errorf(entities.NotSupported, entities.NotApplied,
+			"%s: %s entities are not supported yet by this version", cmd.Service, cmd.Type.Kind)
+	}
+	return nil
+}
+
+// toOwner runs a command where its partition is owned.
+func (s *sender) toOwner(ctx context.Context, cmd *entities.Command, hops int) (*entities.Reply, error) {
+	partition := s.partition(cmd)
+	var (
+		unknown      error // the newest error that leaves open whether the command took effect
+		until, began time.Time
+	)
+	for attempt := 1; ; attempt++ {
+		table, changed := s.Table.Look()
+		owner, owned := table.Owner(partition)
+		var (
+			reply   *entities.Reply
+			decided bool
+			err     error
+		)
+		switch {
+		case s.local != nil && (s.Peers == nil || owner.Name == s.worker || cmd.Timer != nil):
+			reply, decided, err = s.local(ctx, partition, cmd, hops)
+		case !owned:
+			err = entities.PartitionMoved(partition, s.Table.unowned())
+		default:
+			if began.IsZero() {
+				began = s.Clock.Now()
+			}
+			cmd = s.withID(cmd)
+			s.forwarded.Add(1)
+			if reply, err = s.toWorker(ctx, owner, cmd, hops); err == nil {
+				reply.Owner = owner.Public
+			}
+		}
+		e, failed := errors.AsType[*entities.Error](err)
+		if !failed {
+			return reply, err
+		}
+		if e.Outcome == entities.Unknown {
+			unknown = err
+		}
+		if decided || !s.mayRetry(cmd, e, began) || ctx.Err() != nil {
+			return nil, Mixed(table, resolveOutcome(unknown, e))
+		}
+		if until.IsZero() {
+			until = s.Clock.Now().Add(s.Patience)
+		}
+		s.Table.stale()
+		if !s.pause(ctx, changed, partition, attempt, until) {
+			return nil, resolveOutcome(unknown, e)
+		}
+		s.retried.Add(1)
+	}
+}
+
+// toWorker runs a command on another worker, once.
+func (s *sender) toWorker(
+	ctx context.Context, to broker.Member, cmd *entities.Command, hops int,
+) (*entities.Reply, error) {
+	ctx, span := s.Tracer.Begin(ctx, tracing.Client, "forward", cmd.TraceParent)
+	if span == nil {
+		return s.Peers.Dispatch(ctx, to.Address, cmd, hops)
+	}
+	span.Set("millrace.to_worker", to.Name)
+	reply, err := s.Peers.Dispatch(ctx, to.Address, cmd.WithTraceParent(span.Parent()), hops)
+	span.End(err)
+	return reply, err
+}
+
+// withID gives a command that leaves this worker an id, so that it can be sent again when its
+// answer is lost.
+func (s *sender) withID(cmd *entities.Command) *entities.Command {
+	if cmd.ID != "" || cmd.Source != nil {
+		return cmd
+	}
+	named := *cmd
+	named.ID = s.prefix + strconv.FormatUint(s.ids.Add(1), 36)
+	return &named
+}
+
+// resolveOutcome returns what is known after several attempts: an error that leaves open whether
+// the command took effect stays, unless a later attempt was checked by an owner, who knows what
+// there was before.
+func resolveOutcome(unknown error, last *entities.Error) error {
+	if unknown != nil && last.Outcome == entities.NotApplied && !last.Checked && !mutation.On(mutation.Doubt) {
+		return unknown
+	}
+	return last
+}
+
+// forCaller is an error as the caller of the command hears it. Within the engine errors speak of
+// attempts.
+func forCaller(cmd *entities.Command, err error) error {
+	if err == nil || mutation.On(mutation.Verdict) {
+		return err
+	}
+	return entities.AsError(err).ForCommand(cmd.ID)
+}
+
+// mayRetry says whether a command may be tried once more. What has taken effect under its id is not
+// applied again: for an id of a router that is sure for as long as the owner remembers it, which
+// counts from the first attempt at the earliest.
+func (s *sender) mayRetry(cmd *entities.Command, e *entities.Error, began time.Time) bool {
+	switch e.Reason {
+	case entities.Moved:
+		return e.Outcome == entities.NotApplied
+	case entities.LostOutcome:
+		return s.Peers != nil && cmd.ID != "" &&
+			(!entities.IsRouted(cmd.ID) || s.Clock.Now().Sub(began) < entities.RoutedWindow/2)
+	default:
+		return false
+	}
+}
+
+// pause waits until there is another table, or for a moment. It returns false when that is no use.
+func (s *sender) pause(
+	ctx context.Context, changed <-chan struct{}, partition int32, attempt int, until time.Time,
+) bool {
+	defer s.waiting[partition].Add(-1)
+	if s.waiting[partition].Add(1) > int64(s.MaxWaiting) || !s.Clock.Now().Before(until) {
+		return false
+	}
+	over, stop := s.Clock.After(retryPause.PauseBy(attempt, s.Random()))
+	defer stop()
+	select {
+	case <-changed:
+		return true
+	case <-over:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
