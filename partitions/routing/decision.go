@@ -99,7 +99,11 @@ func forAsker(reply *entities.Reply) *entities.Reply {
 func (r *Router) bring(ctx context.Context, d *decision, source *entities.Source, hops int) (*entities.Reply, error) {
 	// The attempt before may have ended since the command was looked up.
 	if d.done.Repeated || (d.keeps() && d.done.Shared) {
-		if done, err := r.local.Conclude(ctx, d.partition, d.cmd, source.Offset, nil); err != nil || done.Outcome != nil {
+		done, err := r.local.Conclude(ctx, d.partition, d.cmd, source.Offset, nil)
+		if err != nil {
+			r.leaveToOutbox(d)
+		}
+		if err != nil || done.Outcome != nil {
 			return d.kept(&done, err)
 		}
 	}

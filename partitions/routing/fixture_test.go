@@ -75,6 +75,8 @@ type partitions struct {
 	decide func(cmd *entities.Command) (entities.Committed, error)
 	// image answers relaxed reads; nil: there is none.
 	image *entities.Committed
+	// concludeErr is what Conclude fails with.
+	concludeErr error
 	mu    sync.Mutex
 	asked []string
 }
@@ -94,7 +96,7 @@ func (p *partitions) Conclude(
 	_ context.Context, _ int32, _ *entities.Command, forward int64, outcome *entities.Outcome,
 ) (entities.Committed, error) {
 	p.note("conclude %d", forward)
-	return entities.Committed{Outcome: outcome}, nil
+	return entities.Committed{Outcome: outcome}, p.concludeErr
 }
 
 func (p *partitions) Delivered(source entities.Source, _ *entities.Reply, err error) {

@@ -65,6 +65,23 @@ func TestAFailedEffectLeavesTheRest(t *testing.T) {
 	}
 }
 
+// TestASharedForwardIsLeft: a caller who shares its decision with another cannot ask what the forward
+// was answered, because it leaves meanwhile. The outbox brings the forward to its target.
+func TestASharedForwardIsLeft(t *testing.T) {
+	p := &partitions{concludeErr: entities.Errorf(entities.Cancelled, entities.Unknown, "the caller has left")}
+	p.decide = func(*entities.Command) (entities.Committed, error) {
+		forward := target("b", "last")
+		return entities.Committed{Outcome: &entities.Outcome{Forward: &forward}, Shared: true, Next: 3, FirstEffect: 2, Forward: 2}, nil
+	}
+	_, err := routerOf(ownedBy(1), nil, p).Dispatch(t.Context(), withID(command("a", "ask"), "x"))
+	if e := entities.AsError(err); e == nil || e.Outcome != entities.Unknown {
+		t.Errorf("the caller is told %v, and the command took effect", err)
+	}
+	if last := p.asked[len(p.asked)-1]; last != "unheld 2 to 3" {
+		t.Errorf("the partition was asked %q at the end; want that the forward is left to the outbox", last)
+	}
+}
+
 // TestReads: a relaxed read is answered from an image on this worker, if there is one, and else by
 // the owner.
 func TestReads(t *testing.T) {
