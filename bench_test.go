@@ -18,9 +18,9 @@ import (
 	"github.com/millrace-io/millrace/sdk"
 )
 
-// BenchmarkIncrement is one durable command on an entity in process, through all layers: gRPC in, synced log, gRPC out,
-// with 64 callers on 4 connections in the same process. For profiles, beside BenchmarkEcho; `make bench` has the figures
-// that count.
+// BenchmarkIncrement is one durable command on an entity in process, through all layers: gRPC in,
+// synced log, gRPC out, with 64 callers on 4 connections in the same process. For profiles, beside
+// BenchmarkEcho; `make bench` has the figures that count.
 func BenchmarkIncrement(b *testing.B) {
 	local, err := inprocess.New(counter.Service)
 	if err != nil {

@@ -9,12 +9,14 @@ import (
 	"github.com/millrace-io/millrace/sdk"
 )
 
-// Main is a whole program: a worker that hosts the services in its own process, with all of millrace's commands. Without a
-// command it is `dev`. Services that are not well built are reported, all at once, and the program ends.
+// Main is a whole program: a worker that hosts the services in its own process, with all of
+// millrace's commands. Without a command it is `dev`. Services that are not well built are
+// reported, all at once, and the program ends.
 func Main(services ...*sdk.Service) { App("").Main(services...) }
 
-// App is the name of an app, which its workers find each other by and its topics are called after: small letters, digits, '.', '_' and
-// '-', at most 100. On Kafka an app must have one; a program that says its own needs no setting:
+// App is the name of an app, which its workers find each other by and its topics are called after:
+// small letters, digits, '.', '_' and '-', at most 100. On Kafka an app must have one; a program
+// that says its own needs no setting:
 //
 //	func main() { millrace.App("shop").Main(cart.Service) }
 //
@@ -31,7 +33,8 @@ func (a App) Main(services ...*sdk.Service) {
 	cli.Main(cli.Program{Local: function, Default: "dev", App: string(a)})
 }
 
-// Tool is the program millrace itself: it hosts remote functions, and examples when `dev` is given no function.
+// Tool is the program millrace itself: it hosts remote functions, and examples when `dev` is given
+// no function.
 func Tool(examples ...*sdk.Service) {
 	function, err := inprocess.New(examples...)
 	if err != nil {

@@ -8,11 +8,12 @@ import (
 	"github.com/millrace-io/millrace/entities"
 )
 
-// Image is the copy of one partition in a worker's store, and the journal that it is folded from. The fields are set when it
-// is made, and do not change.
+// Image is the copy of one partition in a worker's store, and the journal that it is folded from.
+// The fields are set when it is made, and do not change.
 type Image struct {
 	Log broker.Log
-	// Journal is the partition of the topic, TopicID the id that the log gave the topic, Layout that of the journal.
+	// Journal is the partition of the topic, TopicID the id that the log gave the topic, Layout
+	// that of the journal.
 	Journal broker.Partition
 	TopicID string
 	Layout  entities.Layout
@@ -20,7 +21,8 @@ type Image struct {
 	Store   Store
 	Address Address
 
-	// Rebuilds bounds how many partitions of a worker are read in bulk at a time: who has put a value into it may read.
+	// Rebuilds bounds how many partitions of a worker are read in bulk at a time: who has put a
+	// value into it may read.
 	Rebuilds chan struct{}
 	// Progress is told how far a catch-up is; it may be nil.
 	Progress func(Progress)
@@ -56,7 +58,8 @@ func (i *Image) Read(from int64) (broker.Reader, error) {
 	return reader, nil
 }
 
-// AwaitRebuild waits until there is room for another partition that is read in bulk. The caller ends its reading with done.
+// AwaitRebuild waits until there is room for another partition that is read in bulk. The caller
+// ends its reading with done.
 func (i *Image) AwaitRebuild(ctx context.Context) (done func(), err error) {
 	select {
 	case i.Rebuilds <- struct{}{}:
@@ -66,8 +69,9 @@ func (i *Image) AwaitRebuild(ctx context.Context) (done func(), err error) {
 	}
 }
 
-// Losses returns what the log, up to end, has lost of what the store was folded from, of which meta is the position; err says that
-// it could not be read. progress is told of the position; it may be nil.
+// Losses returns what the log, up to end, has lost of what the store was folded from, of which meta
+// is the position; err says that it could not be read. progress is told of the position; it may be
+// nil.
 func (i *Image) Losses(ctx context.Context, meta *Meta, end int64, progress func(next int64)) (loss, err error) {
 	start, err := i.Start(ctx)
 	if err != nil {

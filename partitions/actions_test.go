@@ -13,8 +13,8 @@ import (
 	"github.com/millrace-io/millrace/partitions/routing"
 )
 
-// acts makes an action of texts: commands of words, separated by semicolons. Those that begin with "effect" or "async" are side effects,
-// the last one may be a forward, "refuse" or "crash".
+// acts makes an action of texts: commands of words, separated by semicolons. Those that begin with
+// "effect" or "async" are side effects, the last one may be a forward, "refuse" or "crash".
 func acts(inv entities.Invocation) (*entities.Outcome, error) {
 	out := &entities.Outcome{Reply: reply("done")}
 	for part := range strings.SplitSeq(string(inv.Payload.Value), "; ") {
@@ -45,8 +45,8 @@ func startActing(t *testing.T) *fixture {
 	return f
 }
 
-// TestActionsTellWhatTheyCaused: an error of an action says that nothing was applied only where that is so of everything that the
-// action asked for.
+// TestActionsTellWhatTheyCaused: an error of an action says that nothing was applied only where
+// that is so of everything that the action asked for.
 func TestActionsTellWhatTheyCaused(t *testing.T) {
 	const partly = "unknown: the action took effect in part: "
 	for _, c := range []struct{ text, want, a string }{
@@ -136,8 +136,8 @@ func TestStreamedActionsTellWhatTheyCaused(t *testing.T) {
 	}
 }
 
-// TestActionsTakeNoIDs: an action keeps nothing, so that an id cannot make it happen once. It is refused before the function runs,
-// whichever way it comes.
+// TestActionsTakeNoIDs: an action keeps nothing, so that an id cannot make it happen once. It is
+// refused before the function runs, whichever way it comes.
 func TestActionsTakeNoIDs(t *testing.T) {
 	f := startActing(t)
 	ran := 0
@@ -178,7 +178,8 @@ func tableOf(address string) *routing.Table {
 	return routes
 }
 
-// TestWhatAnActionMetIsNotMoved: what an action met on its way is no reason for a gateway to run it again on the next worker.
+// TestWhatAnActionMetIsNotMoved: what an action met on its way is no reason for a gateway to run it
+// again on the next worker.
 func TestWhatAnActionMetIsNotMoved(t *testing.T) {
 	f := startActing(t)
 	f.words.act = func(entities.Invocation) (*entities.Outcome, error) {

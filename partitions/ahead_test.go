@@ -9,7 +9,8 @@ import (
 	"github.com/millrace-io/millrace/partitions/core"
 )
 
-// aheadSession is a session of words that takes commands before their turn. Whatever comes must be what was announced.
+// aheadSession is a session of words that takes commands before their turn. Whatever comes must be
+// what was announced.
 type aheadSession struct {
 	*wordsSession
 
@@ -59,7 +60,8 @@ func (s *aheadSession) Handle(ctx context.Context, inv entities.Invocation) (*en
 	return outcome, err
 }
 
-// startAhead returns a worker whose function takes commands ahead, and holds the first one of entity a until its gate opens.
+// startAhead returns a worker whose function takes commands ahead, and holds the first one of
+// entity a until its gate opens.
 func startAhead(t *testing.T) (f *fixture, first <-chan answer) {
 	t.Helper()
 	w := newWords()
@@ -82,7 +84,8 @@ func (f *fixture) queue(texts ...string) []<-chan answer {
 	return all
 }
 
-// TestCommandsAheadOfTheirTurn: a function is sent what waits for an entity, and the answers are those of one command after the other.
+// TestCommandsAheadOfTheirTurn: a function is sent what waits for an entity, and the answers are
+// those of one command after the other.
 func TestCommandsAheadOfTheirTurn(t *testing.T) {
 	reasons := map[entities.Reason]string{entities.FunctionFailed: "function failed", entities.TooLarge: "too large"}
 	for name, c := range map[string]struct {
@@ -122,7 +125,8 @@ func TestCommandsAheadOfTheirTurn(t *testing.T) {
 	}
 }
 
-// TestAnnouncedCallersStay: a caller whose command the function has been sent hears what came of it, however late.
+// TestAnnouncedCallersStay: a caller whose command the function has been sent hears what came of
+// it, however late.
 func TestAnnouncedCallersStay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f, first := startAhead(t)

@@ -13,8 +13,8 @@ import (
 )
 
 // TestARefusedForwardDoesNotDenyTheCommand: a command that stored something and whose forward was
-// refused took effect. Its caller gets code and text of the refusal, and the outcome says so, at every
-// door, with and without an id, the first time and again.
+// refused took effect. Its caller gets code and text of the refusal, and the outcome says so, at
+// every door, with and without an id, the first time and again.
 func TestARefusedForwardDoesNotDenyTheCommand(t *testing.T) {
 	for _, id := range []string{"", "id"} {
 		c := newCluster(t, core.Limits{MovePatience: time.Minute})
@@ -44,9 +44,9 @@ func TestARefusedForwardDoesNotDenyTheCommand(t *testing.T) {
 	}
 }
 
-// TestOutboxKeepsTheRefusal: the target is down when the caller sends the forward, and refuses it when
-// the outbox delivers it, from this worker or the next. The caller who sends the command again under
-// its id is told the refusal, and that the command itself took effect.
+// TestOutboxKeepsTheRefusal: the target is down when the caller sends the forward, and refuses it
+// when the outbox delivers it, from this worker or the next. The caller who sends the command again
+// under its id is told the refusal, and that the command itself took effect.
 func TestOutboxKeepsTheRefusal(t *testing.T) {
 	for text, want := range map[string]string{
 		"send c refuse no": "applied: no", "beside effect c refuse no": "applied: no", "beside timer c refuse no": "applied: no",
@@ -84,8 +84,9 @@ func TestOutboxKeepsTheRefusal(t *testing.T) {
 	}
 }
 
-// TestARepeatThatMeetsTheOutbox: the caller sends the command again while the outbox has its forward on
-// the way. What it is told is what is kept: the outcome is that of the command, and it is in the log.
+// TestARepeatThatMeetsTheOutbox: the caller sends the command again while the outbox has its
+// forward on the way. What it is told is what is kept: the outcome is that of the command, and it
+// is in the log.
 func TestARepeatThatMeetsTheOutbox(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, setup{world: alone})
@@ -117,8 +118,8 @@ func TestARepeatThatMeetsTheOutbox(t *testing.T) {
 	})
 }
 
-// TestALongRefusalIsKeptInPart: a refusal whose text does not fit into a commit stays a refusal, with
-// its code and the beginning of its text, also where it is sent again.
+// TestALongRefusalIsKeptInPart: a refusal whose text does not fit into a commit stays a refusal,
+// with its code and the beginning of its text, also where it is sent again.
 func TestALongRefusalIsKeptInPart(t *testing.T) {
 	for text, outcome := range map[string]entities.OutcomeClass{
 		"pass b deny 1200000": entities.Refused, "send b deny 1200000": entities.Applied,

@@ -100,8 +100,8 @@ func newCluster(t *testing.T, limits core.Limits) *cluster {
 
 const nobodyOwns = -1
 
-// until turns the clock until something holds, no faster than things happen: outside a synctest bubble, no faster than time goes.
-// So nobody's patience ends because the machine is slow.
+// until turns the clock until something holds, no faster than things happen: outside a synctest
+// bubble, no faster than time goes. So nobody's patience ends because the machine is slow.
 func (c *cluster) until(what string, holds func() bool) {
 	c.t.Helper()
 	if c.a.bubble {
@@ -119,7 +119,8 @@ func (c *cluster) until(what string, holds func() bool) {
 	}
 }
 
-// tell gives both workers a table, in which owner (0: a, 1: b) owns the partition and the others follow it.
+// tell gives both workers a table, in which owner (0: a, 1: b) owns the partition and the others
+// follow it.
 func (c *cluster) tell(owner int32, follow ...int32) { c.tellTable(c.table(owner, follow...)) }
 
 // handOver does so with one in which the owner waits for a release.
@@ -173,7 +174,8 @@ func (c *cluster) want(f *fixture, cmd *entities.Command, text string) {
 	}
 }
 
-// TestCommandsReachTheirOwner: one hop, whoever is asked; what is forwarded has an id, and what is not has none.
+// TestCommandsReachTheirOwner: one hop, whoever is asked; what is forwarded has an id, and what is
+// not has none.
 func TestCommandsReachTheirOwner(t *testing.T) {
 	c := newCluster(t, core.Limits{MovePatience: time.Minute})
 	c.owned(c.b, 1)
@@ -186,7 +188,8 @@ func TestCommandsReachTheirOwner(t *testing.T) {
 	}
 }
 
-// TestOwnerIsTold: to whoever came by way of another worker, and it is the owner of the entity that was called.
+// TestOwnerIsTold: to whoever came by way of another worker, and it is the owner of the entity that
+// was called.
 func TestOwnerIsTold(t *testing.T) {
 	c := newCluster(t, core.Limits{MovePatience: time.Minute})
 	c.owned(c.b, 1)
@@ -206,7 +209,8 @@ func TestOwnerIsTold(t *testing.T) {
 	}
 }
 
-// TestLostAnswerIsAskedForAgain: a forwarded command whose answer is lost is sent again under its id, and has happened once.
+// TestLostAnswerIsAskedForAgain: a forwarded command whose answer is lost is sent again under its
+// id, and has happened once.
 func TestLostAnswerIsAskedForAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, core.Limits{MovePatience: time.Minute})
@@ -231,8 +235,8 @@ func TestLostAnswerIsAskedForAgain(t *testing.T) {
 	})
 }
 
-// TestCallersWaitForTheNextOwner: while a partition is handed over nobody is refused, and the image of the one that followed
-// goes on where it stands.
+// TestCallersWaitForTheNextOwner: while a partition is handed over nobody is refused, and the image
+// of the one that followed goes on where it stands.
 func TestCallersWaitForTheNextOwner(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, core.Limits{MovePatience: time.Minute})
@@ -279,7 +283,8 @@ func TestCallersWaitForTheNextOwner(t *testing.T) {
 	})
 }
 
-// TestStoredImagesAreNamed: a worker that starts says what is in its store, so that the group gives it what it need not read anew.
+// TestStoredImagesAreNamed: a worker that starts says what is in its store, so that the group gives
+// it what it need not read anew.
 func TestStoredImagesAreNamed(t *testing.T) {
 	f := start(t, setup{world: alone})
 	f.await(core.Active)
@@ -295,8 +300,8 @@ func TestStoredImagesAreNamed(t *testing.T) {
 	}
 }
 
-// TestASuccessorClaimsWhenItReadsTheRelease: the table names the successor before the owner has let go. Callers wait for it, nothing is void, and
-// no claim comes before the release.
+// TestASuccessorClaimsWhenItReadsTheRelease: the table names the successor before the owner has let
+// go. Callers wait for it, nothing is void, and no claim comes before the release.
 func TestASuccessorClaimsWhenItReadsTheRelease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, core.Limits{MovePatience: time.Minute, ReleaseTimeout: time.Minute})
@@ -326,7 +331,8 @@ func TestASuccessorClaimsWhenItReadsTheRelease(t *testing.T) {
 	})
 }
 
-// TestAnHeirDoesNotWaitForEver: an owner that does not release is passed over when its time for that is up.
+// TestAnHeirDoesNotWaitForEver: an owner that does not release is passed over when its time for
+// that is up.
 func TestAnHeirDoesNotWaitForEver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, core.Limits{MovePatience: time.Minute, ReleaseTimeout: time.Second})
@@ -344,7 +350,8 @@ func TestAnHeirDoesNotWaitForEver(t *testing.T) {
 	})
 }
 
-// TestPatienceEnds: when nobody comes to own a partition, callers are told so, and how many may wait is bounded.
+// TestPatienceEnds: when nobody comes to own a partition, callers are told so, and how many may
+// wait is bounded.
 func TestPatienceEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, core.Limits{MaxWaiting: 2, MovePatience: time.Second})
@@ -371,7 +378,8 @@ func TestPatienceEnds(t *testing.T) {
 	})
 }
 
-// TestPosition: it is behind everything that is committed, and only an owner that the log confirms says it.
+// TestPosition: it is behind everything that is committed, and only an owner that the log confirms
+// says it.
 func TestPosition(t *testing.T) {
 	c := newCluster(t, core.Limits{MovePatience: time.Minute})
 	if _, err := c.a.p.Position(t.Context()); err == nil {
@@ -415,7 +423,8 @@ func TestFollowersAnswerReads(t *testing.T) {
 			t.Errorf("b answered %v itself and sent %q", n, c.net.sent)
 		}
 
-		// Nothing is known of how fresh the image is: the owner answers, and is asked how far it is for the next time.
+		// Nothing is known of how fresh the image is: the owner answers, and is asked how far it is
+		// for the next time.
 		c.want(c.b, relaxed(entities.Bounded, time.Minute), "1 2")
 		c.until("the owner has said how far it is, and b is there", c.b.isConfirmed)
 		c.want(c.b, relaxed(entities.Bounded, time.Minute), "1 2")
@@ -431,7 +440,8 @@ func TestFollowersAnswerReads(t *testing.T) {
 	})
 }
 
-// TestFollowersDoNotWrite: a command that wants to write goes to the owner, whatever it says of its answer.
+// TestFollowersDoNotWrite: a command that wants to write goes to the owner, whatever it says of its
+// answer.
 func TestFollowersDoNotWrite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, core.Limits{MovePatience: time.Minute})
@@ -465,7 +475,8 @@ func TestImageThatIsBehind(t *testing.T) {
 	})
 }
 
-// TestOwnersOfRelaxedReads: an owner confirms what a relaxed read asks for, and no more: a barrier is a record.
+// TestOwnersOfRelaxedReads: an owner confirms what a relaxed read asks for, and no more: a barrier
+// is a record.
 func TestOwnersOfRelaxedReads(t *testing.T) {
 	c := newCluster(t, core.Limits{MovePatience: time.Minute})
 	c.owned(c.a, 0)

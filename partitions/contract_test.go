@@ -14,8 +14,9 @@ import (
 	"github.com/millrace-io/millrace/partitions/core"
 )
 
-// TestBrokenContractGivesPartitionsUpByName: while the topic's settings are wrong nothing is owned, whatever the group says, and
-// callers are told why; when they are right again, what the group has assigned is taken again.
+// TestBrokenContractGivesPartitionsUpByName: while the topic's settings are wrong nothing is owned,
+// whatever the group says, and callers are told why; when they are right again, what the group has
+// assigned is taken again.
 func TestBrokenContractGivesPartitionsUpByName(t *testing.T) {
 	f := start(t, setup{world: alone})
 	f.await(core.Active)
@@ -68,8 +69,9 @@ func TestAnotherTopicHalts(t *testing.T) {
 	}
 }
 
-// TestWhatHappenedMeanwhileIsLookedAt: after the topic's settings were wrong, a partition is taken again only as far as its log is
-// whole behind the store's position, and what the log has lost before that is shown: the store has it, and no other worker can.
+// TestWhatHappenedMeanwhileIsLookedAt: after the topic's settings were wrong, a partition is taken
+// again only as far as its log is whole behind the store's position, and what the log has lost
+// before that is shown: the store has it, and no other worker can.
 func TestWhatHappenedMeanwhileIsLookedAt(t *testing.T) {
 	for name, test := range map[string]struct {
 		lose func(*fixture)
@@ -167,9 +169,9 @@ func (l *refusingLog) counts() (failed, described int) {
 	return l.failed, l.described
 }
 
-// TestAFailedAppendHasTheTopicLookedAt at once, whatever the log says of it: settings that are wrong are why, and the partition is
-// given up with their names and does not claim again and again. However many appends fail, the topic is looked at once a second at
-// most.
+// TestAFailedAppendHasTheTopicLookedAt at once, whatever the log says of it: settings that are
+// wrong are why, and the partition is given up with their names and does not claim again and again.
+// However many appends fail, the topic is looked at once a second at most.
 func TestAFailedAppendHasTheTopicLookedAt(t *testing.T) {
 	for _, why := range []error{broker.ErrTooLarge, broker.ErrLimitLowered, errors.New("INVALID_RECORD: a compacted topic takes no record without a key")} {
 		t.Run(why.Error(), bubbled(func(t *testing.T) {

@@ -32,14 +32,16 @@ func (p *Partition) deliver(ctx context.Context, d *core.Delivery, progress enti
 	})
 }
 
-// Delivered tells the outbox what came of an effect that the caller sent itself, because it waits for the answer.
+// Delivered tells the outbox what came of an effect that the caller sent itself, because it waits
+// for the answer.
 func (p *Partition) Delivered(source entities.Source, reply *entities.Reply, err error) {
 	p.post(inDelivered{offset: source.Offset, reply: reply, err: entities.AsError(err)})
 }
 
-// Conclude keeps what the forward of a command was answered with the command's id, or with its source, and returns what its caller
-// is told once that is in the log: outcome, or what is kept already. forward is the offset of the forward's record. A nil outcome asks
-// for what is kept: the result has none where nothing is.
+// Conclude keeps what the forward of a command was answered with the command's id, or with its
+// source, and returns what its caller is told once that is in the log: outcome, or what is kept
+// already. forward is the offset of the forward's record. A nil outcome asks for what is kept: the
+// result has none where nothing is.
 func (p *Partition) Conclude(ctx context.Context, cmd *entities.Command, forward int64, outcome *entities.Outcome) (entities.Committed, error) {
 	call := newCall(cmd)
 	call.Forward, call.Outcome = forward, outcome
@@ -65,7 +67,8 @@ func (p *Partition) source(offset int64, progress entities.Progress) entities.So
 	}
 }
 
-// laneOf returns the lane of an effect's target. One that cannot be resolved has a lane as well: sending it tells why.
+// laneOf returns the lane of an effect's target. One that cannot be resolved has a lane as well:
+// sending it tells why.
 func (p *Partition) laneOf(t *entities.Target) core.LaneName {
 	cmd, err := p.functions.Resolve(*t)
 	if err != nil || cmd.Type == nil {
@@ -81,8 +84,8 @@ func (p *Partition) unheld(call *core.Call) {
 	}
 }
 
-// loadOutbox reads open effects that are not parked, and gives them to loaded. It runs on the loop, so
-// that nothing is committed between the reading and its end.
+// loadOutbox reads open effects that are not parked, and gives them to loaded. It runs on the loop,
+// so that nothing is committed between the reading and its end.
 func (p *Partition) loadOutbox(from int64, limit int, loaded func(effects []*core.Delivery, next int64, more bool)) {
 	view := p.image.View()
 	found, next, more, err := view.Unparked(from, limit, core.PageBytes)
@@ -100,7 +103,8 @@ func (p *Partition) loadOutbox(from int64, limit int, loaded func(effects []*cor
 	loaded(effects, next, more)
 }
 
-// loadOpen reads the offsets of open effects, and, the first time in an ownership, how many are parked.
+// loadOpen reads the offsets of open effects, and, the first time in an ownership, how many are
+// parked.
 func (p *Partition) loadOpen(from int64, limit int) {
 	view := p.image.View()
 	open, err := view.Open(from, limit)
@@ -167,7 +171,8 @@ func (p *Partition) loadRefusals() {
 	p.core.RefusalsLoaded(offsets)
 }
 
-// resolveRefusal looks the refusal up that an operator's instruction is about, before the core hears of it.
+// resolveRefusal looks the refusal up that an operator's instruction is about, before the core
+// hears of it.
 func (p *Partition) resolveRefusal(r *instruction) {
 	view := p.image.View()
 	kept, found, err := view.Refusal(r.Offset)
@@ -243,8 +248,8 @@ func (p *Partition) runTimer(ctx context.Context, a *core.Timer) error {
 	}
 }
 
-// unrunnable is the command of a timer that cannot be run. It is given up when it is its turn at its entity, of whose type no more is
-// known than its name.
+// unrunnable is the command of a timer that cannot be run. It is given up when it is its turn at
+// its entity, of whose type no more is known than its name.
 func unrunnable(key entities.Key, firing *entities.TimerFiring) *entities.Command {
 	return &entities.Command{
 		Service: firing.Target.Service, Method: firing.Target.Method, Payload: firing.Target.Payload,
@@ -252,7 +257,8 @@ func unrunnable(key entities.Key, firing *entities.TimerFiring) *entities.Comman
 	}
 }
 
-// stale says whether the timer that a call stands for was cancelled or set anew by something that is committed.
+// stale says whether the timer that a call stands for was cancelled or set anew by something that
+// is committed.
 func (p *Partition) stale(call *core.Call) (bool, error) {
 	view := p.image.View()
 	timer, known, err := view.Timer(call.Command.Key, call.Command.Timer.Name)

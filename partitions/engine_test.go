@@ -19,7 +19,8 @@ import (
 // alone is a log that answers by itself, in one process.
 var alone = simlog.Options{SingleProcess: true}
 
-// TestCommandsOfOneEntityAreSerial: many callers on one entity, each sees all before it, and sequences have no gap.
+// TestCommandsOfOneEntityAreSerial: many callers on one entity, each sees all before it, and
+// sequences have no gap.
 func TestCommandsOfOneEntityAreSerial(t *testing.T) {
 	f := start(t, setup{world: alone})
 	f.await(core.Active)
@@ -50,7 +51,8 @@ func TestCommandsOfOneEntityAreSerial(t *testing.T) {
 	}
 }
 
-// TestAnEntityComesBack: from events, from a snapshot and the events behind it, and after the store was deleted.
+// TestAnEntityComesBack: from events, from a snapshot and the events behind it, and after the store
+// was deleted.
 func TestAnEntityComesBack(t *testing.T) {
 	f := start(t, setup{world: alone})
 	f.await(core.Active)
@@ -73,7 +75,8 @@ func TestAnEntityComesBack(t *testing.T) {
 	third.want(a, want+" e")
 }
 
-// TestIdleEntitiesLeaveMemory: after the idle time, and when memory is short the least recently used first.
+// TestIdleEntitiesLeaveMemory: after the idle time, and when memory is short the least recently
+// used first.
 func TestIdleEntitiesLeaveMemory(t *testing.T) {
 	t.Run("idle", bubbled(func(t *testing.T) {
 		f := start(t, setup{world: alone})
@@ -116,8 +119,8 @@ func (f *fixture) advanceUntil(so func() bool, step time.Duration) {
 	}
 }
 
-// TestCommandIDs: the same id gets the same answer, now, concurrently, after a restart and from another store; another payload
-// is refused; ids are forgotten after the window.
+// TestCommandIDs: the same id gets the same answer, now, concurrently, after a restart and from
+// another store; another payload is refused; ids are forgotten after the window.
 func TestCommandIDs(t *testing.T) {
 	f := start(t, setup{world: alone})
 	f.await(core.Active)
@@ -146,7 +149,8 @@ func TestCommandIDs(t *testing.T) {
 	again.want(again.submit(withID(command("a", "add x"), "id-1")), "x y x")
 }
 
-// TestARepeatWaitsForTheFirst: while the first command with an id runs, a repeat waits and gets its answer.
+// TestARepeatWaitsForTheFirst: while the first command with an id runs, a repeat waits and gets its
+// answer.
 func TestARepeatWaitsForTheFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, setup{world: alone})
@@ -175,7 +179,8 @@ func TestARefusalWithAnIDIsAskedAgain(t *testing.T) {
 	}
 }
 
-// TestABrokenSessionCostsOneCommand: the caller is told, those who wait are told, the next command works.
+// TestABrokenSessionCostsOneCommand: the caller is told, those who wait are told, the next command
+// works.
 func TestABrokenSessionCostsOneCommand(t *testing.T) {
 	f := start(t, setup{world: alone})
 	f.await(core.Active)
@@ -212,7 +217,8 @@ func TestAFunctionThatCannotBeReached(t *testing.T) {
 	f.want(f.submit(command("a", "add x")), "x")
 }
 
-// TestQueuesAreBounded: beyond the limits a command is refused with a hint, and nothing of it is applied.
+// TestQueuesAreBounded: beyond the limits a command is refused with a hint, and nothing of it is
+// applied.
 func TestQueuesAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, setup{world: alone, limits: core.Limits{MaxWaitingEntity: 2, MaxWaiting: 5}})
@@ -246,8 +252,8 @@ func TestQueuesAreBounded(t *testing.T) {
 	})
 }
 
-// TestACommitAboveTheLimitFailsAlone: nothing of it is stored, what the function remembers of it is forgotten, and nobody
-// is fenced.
+// TestACommitAboveTheLimitFailsAlone: nothing of it is stored, what the function remembers of it is
+// forgotten, and nobody is fenced.
 func TestACommitAboveTheLimitFailsAlone(t *testing.T) {
 	f := start(t, setup{world: alone, limits: core.Limits{MaxCommit: 1000}})
 	f.await(core.Active)
@@ -259,7 +265,8 @@ func TestACommitAboveTheLimitFailsAlone(t *testing.T) {
 	}
 }
 
-// TestCallersMayLeave: before their turn nothing is applied; later the outcome is unknown, and the command goes on.
+// TestCallersMayLeave: before their turn nothing is applied; later the outcome is unknown, and the
+// command goes on.
 func TestCallersMayLeave(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, setup{world: simlog.Options{Manual: true, SingleProcess: true}})
@@ -294,8 +301,8 @@ func TestCallersMayLeave(t *testing.T) {
 	})
 }
 
-// TestAReleaseIsInOrder: what is decided is committed, a release record follows, and the next owner begins with the next
-// epoch.
+// TestAReleaseIsInOrder: what is decided is committed, a release record follows, and the next owner
+// begins with the next epoch.
 func TestAReleaseIsInOrder(t *testing.T) {
 	f := start(t, setup{world: alone})
 	f.await(core.Active)

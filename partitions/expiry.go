@@ -8,8 +8,8 @@ import (
 	"github.com/millrace-io/millrace/materializer"
 )
 
-// expiry frees the space of what need not be remembered any more: command ids outside their window, and effects that their source
-// is done with.
+// expiry frees the space of what need not be remembered any more: command ids outside their window,
+// and effects that their source is done with.
 type expiry struct {
 	// last is when command ids were removed.
 	last time.Time

@@ -26,9 +26,10 @@ import (
 	effectv1 "github.com/millrace-io/millrace/proto/gen/millrace/effect/v1"
 )
 
-// words is an event-sourced function for tests: its state is the words that it was told, in order. Its commands are texts:
-// "add x" emits x, "read" answers with the state, "refuse", "crash", "restart", "snap x" emits x with a snapshot, "big n"
-// emits n bytes, "wait" holds until the gate opens.
+// words is an event-sourced function for tests: its state is the words that it was told, in order.
+// Its commands are texts: "add x" emits x, "read" answers with the state, "refuse", "crash",
+// "restart", "snap x" emits x with a snapshot, "big n" emits n bytes, "wait" holds until the gate
+// opens.
 type words struct {
 	mu      sync.Mutex
 	opened  int
@@ -42,9 +43,11 @@ type words struct {
 	downFor string
 	// act runs actions: those of the service test.Acts. Nil: there are none.
 	act func(inv entities.Invocation) (*entities.Outcome, error)
-	// resolve is what Resolve says; it returns nil, nil for what it leaves to words. Nil: it leaves everything.
+	// resolve is what Resolve says; it returns nil, nil for what it leaves to words. Nil: it leaves
+	// everything.
 	resolve func(t entities.Target) (*entities.Command, error)
-	// ahead: sessions take commands before their turn, and tell the test what is wrong; announced is how many each time.
+	// ahead: sessions take commands before their turn, and tell the test what is wrong; announced
+	// is how many each time.
 	ahead     *testing.T
 	announced []int
 }
@@ -460,7 +463,8 @@ func (f *fixture) gateway(table *routing.Table, peers routing.Peers) *routing.Fo
 	})
 }
 
-// settle lets a manual world deliver by itself from now on, so that the end of a test does not hang.
+// settle lets a manual world deliver by itself from now on, so that the end of a test does not
+// hang.
 func (f *fixture) settle() {
 	f.t.Helper()
 	done := make(chan struct{})
@@ -619,8 +623,8 @@ func (f *fixture) receive(ch <-chan answer) answer {
 	}
 }
 
-// silent checks that there is no answer although everything that can happen has happened: all goroutines of the test's synctest
-// bubble wait for something that only the test can bring.
+// silent checks that there is no answer although everything that can happen has happened: all
+// goroutines of the test's synctest bubble wait for something that only the test can bring.
 func (f *fixture) silent(ch <-chan answer) {
 	f.t.Helper()
 	synctest.Wait()

@@ -47,8 +47,9 @@ func unfoldable(env record.Envelope) broker.Record {
 	return broker.Record{Key: []byte("words/a"), Headers: header(env)}
 }
 
-// TestWhatHalts: every case in which acknowledged data is gone or unreadable. The partition refuses everybody with that reason,
-// says why in its status, leaves the rows of its store as they are, and a restart changes nothing about it.
+// TestWhatHalts: every case in which acknowledged data is gone or unreadable. The partition refuses
+// everybody with that reason, says why in its status, leaves the rows of its store as they are, and
+// a restart changes nothing about it.
 func TestWhatHalts(t *testing.T) {
 	// Each begins with a partition whose log has a claim, x of a, y of b and z of c.
 	for name, test := range map[string]struct {

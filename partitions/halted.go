@@ -10,8 +10,8 @@ import (
 	"github.com/millrace-io/millrace/partitions/repair"
 )
 
-// This file is what an operator sees of halted partitions, and does about them, and what is done without one about logs that may have
-// lost something.
+// This file is what an operator sees of halted partitions, and does about them, and what is done
+// without one about logs that may have lost something.
 
 // Halted returns the evidence of every partition that has halted on this worker.
 func (m *Manager) Halted(ctx context.Context) ([]repair.Evidence, error) {
@@ -30,9 +30,10 @@ func (m *Manager) Halted(ctx context.Context) ([]repair.Evidence, error) {
 	return all, nil
 }
 
-// Repair repairs a halted partition by choice, and returns when it is like any other, so that it is owned again next; restored
-// is what was written again, or with Preview would be. An error says why it is still halted; nothing that the log has is lost by it,
-// and the repair may be asked for again. It goes on when ctx ends.
+// Repair repairs a halted partition by choice, and returns when it is like any other, so that it is
+// owned again next; restored is what was written again, or with Preview would be. An error says why
+// it is still halted; nothing that the log has is lost by it, and the repair may be asked for
+// again. It goes on when ctx ends.
 func (m *Manager) Repair(ctx context.Context, partition int32, choice materializer.Choice) (materializer.Restored, error) {
 	if partition < 0 || int(partition) >= len(m.partitions) {
 		return materializer.Restored{}, fmt.Errorf("partition %d: %w: the journal has 0 to %d", partition, core.ErrNotHalted, len(m.partitions)-1)
@@ -53,7 +54,8 @@ func (m *Manager) Repair(ctx context.Context, partition int32, choice materializ
 	}
 }
 
-// suspectLogs marks the logs of all partitions: they are to be looked through when the topic is as it must be again.
+// suspectLogs marks the logs of all partitions: they are to be looked through when the topic is as
+// it must be again.
 func (m *Manager) suspectLogs() {
 	inspectors := make([]*repair.Inspector, len(m.partitions))
 	for i, p := range m.partitions {
@@ -72,8 +74,9 @@ func (m *Manager) inspectSuspected() {
 	}
 }
 
-// inspectLogs reads the logs that are suspected, one after the other, whenever that is asked for, until ctx ends.
-// Partitions are owned and followed meanwhile: what they fold themselves, they look at themselves.
+// inspectLogs reads the logs that are suspected, one after the other, whenever that is asked for,
+// until ctx ends. Partitions are owned and followed meanwhile: what they fold themselves, they look
+// at themselves.
 func (m *Manager) inspectLogs(ctx context.Context) {
 	for {
 		select {

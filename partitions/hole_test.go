@@ -17,8 +17,9 @@ import (
 	"github.com/millrace-io/millrace/partitions/core"
 )
 
-// damaged is a log of three ownerships: a claim, x of a and a release; a claim, y of b and a release; a claim, z of c and a release.
-// After damage it is not whole. The fixture's store is the fold of the log before that; its worker does not run.
+// damaged is a log of three ownerships: a claim, x of a and a release; a claim, y of b and a
+// release; a claim, z of c and a release. After damage it is not whole. The fixture's store is the
+// fold of the log before that; its worker does not run.
 func damaged(t *testing.T, damage func(*simlog.World)) *fixture {
 	t.Helper()
 	f := start(t, setup{world: alone})
@@ -88,8 +89,9 @@ var damages = map[string]struct {
 	},
 }
 
-// TestAHoleHaltsAFreshWorker: a log that has lost records in its middle is not taken for a whole one. The worker says what is
-// missing and where, answers nobody, and a restart changes nothing about it.
+// TestAHoleHaltsAFreshWorker: a log that has lost records in its middle is not taken for a whole
+// one. The worker says what is missing and where, answers nobody, and a restart changes nothing
+// about it.
 func TestAHoleHaltsAFreshWorker(t *testing.T) {
 	for name, test := range damages {
 		t.Run(name, func(t *testing.T) {
@@ -113,8 +115,8 @@ func TestAHoleHaltsAFreshWorker(t *testing.T) {
 	}
 }
 
-// TestAHoleThatWasAcceptedIsPassedOver by every worker from then on, without an operator: the claim of the repair says how much was
-// lost before it. A further loss halts all the same.
+// TestAHoleThatWasAcceptedIsPassedOver by every worker from then on, without an operator: the claim
+// of the repair says how much was lost before it. A further loss halts all the same.
 func TestAHoleThatWasAcceptedIsPassedOver(t *testing.T) {
 	for name, test := range damages {
 		t.Run(name, func(t *testing.T) {
@@ -155,7 +157,8 @@ func TestAHoleThatWasAcceptedIsPassedOver(t *testing.T) {
 	}
 }
 
-// TestAStandbyHaltsAtAHole: it says so, and its image is offered to nobody. After a repair it follows again.
+// TestAStandbyHaltsAtAHole: it says so, and its image is offered to nobody. After a repair it
+// follows again.
 func TestAStandbyHaltsAtAHole(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, core.Limits{})
@@ -183,7 +186,8 @@ func TestAStandbyHaltsAtAHole(t *testing.T) {
 	})
 }
 
-// TestAHoleThatAStandbyMeetsLive: records that are gone before a follower has read them, and a claim whose predecessor is.
+// TestAHoleThatAStandbyMeetsLive: records that are gone before a follower has read them, and a
+// claim whose predecessor is.
 func TestAHoleThatAStandbyMeetsLive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, core.Limits{})
@@ -199,7 +203,8 @@ func TestAHoleThatAStandbyMeetsLive(t *testing.T) {
 	})
 }
 
-// TestAnAbsurdEpochDoesNotBlockAPartition: a claim far above the owner's epoch is void for everybody, and seen.
+// TestAnAbsurdEpochDoesNotBlockAPartition: a claim far above the owner's epoch is void for
+// everybody, and seen.
 func TestAnAbsurdEpochDoesNotBlockAPartition(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, setup{world: alone})

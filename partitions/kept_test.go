@@ -47,7 +47,8 @@ func (f *fixture) forgotten() {
 	}
 }
 
-// forwarding are commands that forward, by whether the function stores something beside and what the target does.
+// forwarding are commands that forward, by whether the function stores something beside and what
+// the target does.
 var forwarding = []struct{ name, text, first string }{
 	{"the target wrote", "send b add y", "x y"},
 	{"the target only read", "send b read", "x"},
@@ -64,8 +65,9 @@ var forwarding = []struct{ name, text, first string }{
 	{"bare, the target forwards", "pass c pass b read", "x"},
 }
 
-// TestForwardsAnswerIsKept: a command that forwarded gets, sent again under its id, what it got the first time, whatever its target
-// did, after the target has forgotten it, and from a worker that has nothing but the log.
+// TestForwardsAnswerIsKept: a command that forwarded gets, sent again under its id, what it got the
+// first time, whatever its target did, after the target has forgotten it, and from a worker that
+// has nothing but the log.
 func TestForwardsAnswerIsKept(t *testing.T) {
 	for _, c := range forwarding {
 		t.Run(c.name, func(t *testing.T) {
@@ -105,8 +107,9 @@ func TestForwardsAnswerIsKept(t *testing.T) {
 	}
 }
 
-// TestOutboxKeepsTheAnswer: the target is down when the caller sends his forward. The outbox delivers that, on this worker or the next,
-// and the caller gets the answer when he comes back with his id.
+// TestOutboxKeepsTheAnswer: the target is down when the caller sends his forward. The outbox
+// delivers that, on this worker or the next, and the caller gets the answer when he comes back with
+// his id.
 func TestOutboxKeepsTheAnswer(t *testing.T) {
 	const text = "send c add y"
 	for _, failOver := range []bool{false, true} {
@@ -134,7 +137,8 @@ func TestOutboxKeepsTheAnswer(t *testing.T) {
 	}
 }
 
-// outboxAnswered waits until the outbox has delivered a's forward of "add y" to c, and wants the answer to be kept under the id.
+// outboxAnswered waits until the outbox has delivered a's forward of "add y" to c, and wants the
+// answer to be kept under the id.
 func (f *fixture) outboxAnswered(text string) {
 	f.t.Helper()
 	f.settled()
@@ -150,7 +154,8 @@ func (f *fixture) outboxAnswered(text string) {
 	}
 }
 
-// TestCallersLeaveTheirForwards: the caller leaves while the target has his forward. It is not taken back, and its answer is kept.
+// TestCallersLeaveTheirForwards: the caller leaves while the target has his forward. It is not
+// taken back, and its answer is kept.
 func TestCallersLeaveTheirForwards(t *testing.T) {
 	for _, text := range []string{"send c wait y", "pass c wait y"} {
 		f := start(t, setup{world: alone})
@@ -168,7 +173,8 @@ func TestCallersLeaveTheirForwards(t *testing.T) {
 	}
 }
 
-// TestRepeatsShareAForward: a repeat that comes while the forward is under way gets what the first one gets.
+// TestRepeatsShareAForward: a repeat that comes while the forward is under way gets what the first
+// one gets.
 func TestRepeatsShareAForward(t *testing.T) {
 	f := start(t, setup{world: alone})
 	f.await(core.Active)
@@ -191,8 +197,9 @@ func TestRepeatsShareAForward(t *testing.T) {
 	}
 }
 
-// TestWhoLeavesDoesNotTakeBack: two attempts have one decision, a forward and nothing else. The one that brings it to the target leaves, and
-// the target does not apply it. The other one brings it once more, and it is applied: neither may say that it was not.
+// TestWhoLeavesDoesNotTakeBack: two attempts have one decision, a forward and nothing else. The one
+// that brings it to the target leaves, and the target does not apply it. The other one brings it
+// once more, and it is applied: neither may say that it was not.
 func TestWhoLeavesDoesNotTakeBack(t *testing.T) {
 	for round := range 8 {
 		synctest.Test(t, func(t *testing.T) {
@@ -236,8 +243,8 @@ func TestWhoLeavesDoesNotTakeBack(t *testing.T) {
 	}
 }
 
-// TestAnswersOfActionsAreKept: an action keeps nothing itself, so the entity that forwarded to it does. What a repeat gets is the same
-// in every field, also of a refusal.
+// TestAnswersOfActionsAreKept: an action keeps nothing itself, so the entity that forwarded to it
+// does. What a repeat gets is the same in every field, also of a refusal.
 func TestAnswersOfActionsAreKept(t *testing.T) {
 	for _, text := range []string{"effect b add x", "forward b add x", "refuse no", "effect b add x; refuse no", "forward b refuse no", "forward b answer 0"} {
 		f := start(t, setup{world: alone})
@@ -270,8 +277,9 @@ func TestAnswersOfActionsAreKept(t *testing.T) {
 	}
 }
 
-// TestBareForwardsAreTakenBack: a command that stored nothing but its forward, whose target did not apply that, was not applied either.
-// Nothing is left of it, whichever door it came by, and under its id it runs again.
+// TestBareForwardsAreTakenBack: a command that stored nothing but its forward, whose target did not
+// apply that, was not applied either. Nothing is left of it, whichever door it came by, and under
+// its id it runs again.
 func TestBareForwardsAreTakenBack(t *testing.T) {
 	for _, id := range []string{"", "id"} {
 		c := newCluster(t, core.Limits{MovePatience: time.Minute})
@@ -303,7 +311,8 @@ func TestBareForwardsAreTakenBack(t *testing.T) {
 	}
 }
 
-// TestRepeatsShareARunOfAnAction: repeats that come while a forward is under way to an action wait for it. The action runs once.
+// TestRepeatsShareARunOfAnAction: repeats that come while a forward is under way to an action wait
+// for it. The action runs once.
 func TestRepeatsShareARunOfAnAction(t *testing.T) {
 	f := start(t, setup{world: alone})
 	var ran atomic.Int32
@@ -334,8 +343,8 @@ func TestRepeatsShareARunOfAnAction(t *testing.T) {
 	}
 }
 
-// TestReadsAndRefusalsRunAgain: a command that stored nothing and asked for nothing has left no trace. Under its id it runs again, and
-// answers of the state as it is now; this at every door.
+// TestReadsAndRefusalsRunAgain: a command that stored nothing and asked for nothing has left no
+// trace. Under its id it runs again, and answers of the state as it is now; this at every door.
 func TestReadsAndRefusalsRunAgain(t *testing.T) {
 	c := newCluster(t, core.Limits{MovePatience: time.Minute})
 	c.owned(c.b, 1)
@@ -364,8 +373,9 @@ func TestReadsAndRefusalsRunAgain(t *testing.T) {
 	}
 }
 
-// TestConclusionsAreTriedAgain: the owner is fenced between the target's answer and the moment when that is kept. Another worker,
-// which the command came by, sends it again, and the caller gets the answer.
+// TestConclusionsAreTriedAgain: the owner is fenced between the target's answer and the moment when
+// that is kept. Another worker, which the command came by, sends it again, and the caller gets the
+// answer.
 func TestConclusionsAreTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, core.Limits{MovePatience: time.Minute})
@@ -392,8 +402,8 @@ func TestConclusionsAreTriedAgain(t *testing.T) {
 	})
 }
 
-// TestWhatFollowsAFailedEffectIsDelivered: a synchronous effect fails, and its caller is told so. What was to follow it is sent by the
-// outbox, and a repeat gets the answer.
+// TestWhatFollowsAFailedEffectIsDelivered: a synchronous effect fails, and its caller is told so.
+// What was to follow it is sent by the outbox, and a repeat gets the answer.
 func TestWhatFollowsAFailedEffectIsDelivered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, setup{world: alone})

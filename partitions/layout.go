@@ -9,8 +9,8 @@ import (
 
 // This file compares the layout of the journal with what the group says of it (ADR 18).
 
-// refit notes whether what the group says is of this journal's layout, and leaves out of an event what is not. While it is not, the
-// partitions are given up; the function returned waits for that.
+// refit notes whether what the group says is of this journal's layout, and leaves out of an event
+// what is not. While it is not, the partitions are given up; the function returned waits for that.
 func (m *Manager) refit(e *broker.AssignmentEvent) (givenUp func()) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -33,7 +33,8 @@ func (u *unreadable) Scan(lower, upper []byte, yield func(key, value []byte) boo
 	return u.Store.Scan(lower, upper, yield)
 }
 
-// TestWhatCannotBeLoadedWasNotApplied: no command has run on it, so that its caller can be told for certain.
+// TestWhatCannotBeLoadedWasNotApplied: no command has run on it, so that its caller can be told for
+// certain.
 func TestWhatCannotBeLoadedWasNotApplied(t *testing.T) {
 	store := &unreadable{Store: memstore.New()}
 	f := start(t, setup{world: alone, store: store})

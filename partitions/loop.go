@@ -15,8 +15,9 @@ import (
 	"github.com/millrace-io/millrace/partitions/core"
 )
 
-// loop drives partitions: only the goroutine that drives it touches their cores. That is the loop's own, or that of a caller who
-// posts when it is idle (mailbox.go). What a turn commits for all of them is one commit of the store.
+// loop drives partitions: only the goroutine that drives it touches their cores. That is the loop's
+// own, or that of a caller who posts when it is idle (mailbox.go). What a turn commits for all of
+// them is one commit of the store.
 type loop struct {
 	partitions []*Partition
 	mail       *mailbox
@@ -38,7 +39,8 @@ const borrowedTurns = 4
 // post gives the loop an input. It returns false when the loop has ended.
 func (l *loop) post(in message) bool { return l.mail.post(in) }
 
-// submit is post on behalf of a caller, whose goroutine does the turn when no other one drives the loop.
+// submit is post on behalf of a caller, whose goroutine does the turn when no other one drives the
+// loop.
 func (l *loop) submit(in message) bool {
 	posted, drive := l.mail.postAndDrive(in)
 	if drive {
@@ -48,8 +50,8 @@ func (l *loop) submit(in message) bool {
 	return posted
 }
 
-// crash ends the process when a turn panics on a caller's goroutine, as it would on the loop's: net/http survives the panic of
-// a request, and the loop would stand still.
+// crash ends the process when a turn panics on a caller's goroutine, as it would on the loop's:
+// net/http survives the panic of a request, and the loop would stand still.
 func crash() {
 	if v := recover(); v != nil {
 		trace := debug.Stack()
@@ -92,7 +94,8 @@ func (l *loop) run(ctx context.Context) {
 	l.end(ctx)
 }
 
-// drive does turns as long as inputs wait, at most so many. The caller drives, and does not any more when it returns.
+// drive does turns as long as inputs wait, at most so many. The caller drives, and does not any
+// more when it returns.
 func (l *loop) drive(most int) {
 	for n := 0; ; n++ {
 		taken := l.mail.take(l.inputs, n < most)
@@ -208,9 +211,9 @@ func (l *loop) end(ctx context.Context) {
 	}
 }
 
-// awaitCalls waits for what the function is doing for the partitions, at most as long as an orderly release may take: a function that
-// hangs does not keep its worker. What it decides later is refused, because the mailbox is closed by then; its goroutine ends with the
-// process.
+// awaitCalls waits for what the function is doing for the partitions, at most as long as an orderly
+// release may take: a function that hangs does not keep its worker. What it decides later is
+// refused, because the mailbox is closed by then; its goroutine ends with the process.
 func (l *loop) awaitCalls() {
 	ended := make(chan struct{})
 	go func() { // ends with the calls, or with the process
@@ -227,9 +230,9 @@ func (l *loop) awaitCalls() {
 	}
 }
 
-// perform does what the cores ask for, until they ask for nothing more. Whatever changes the store comes first, as one
-// commit for all batches that were acknowledged by now: what follows may read the store, and nothing else depends on the
-// order between them.
+// perform does what the cores ask for, until they ask for nothing more. Whatever changes the store
+// comes first, as one commit for all batches that were acknowledged by now: what follows may read
+// the store, and nothing else depends on the order between them.
 func (l *loop) perform(ctx context.Context) {
 	for more := true; more; {
 		more = false
@@ -247,8 +250,9 @@ func (l *loop) perform(ctx context.Context) {
 	}
 }
 
-// commit writes the acknowledged batches among the effects to the store, all at once, and completes their calls. The store is a
-// cache of the log: what it cannot take is not lost, and is not answered.
+// commit writes the acknowledged batches among the effects to the store, all at once, and completes
+// their calls. The store is a cache of the log: what it cannot take is not lost, and is not
+// answered.
 func (l *loop) commit() {
 	committing := false
 	var err error

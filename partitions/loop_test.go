@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// TestPanicOfATurnEndsTheProcess lets a caller's turn panic in a process of its own, below somebody who recovers.
+// TestPanicOfATurnEndsTheProcess lets a caller's turn panic in a process of its own, below somebody
+// who recovers.
 func TestPanicOfATurnEndsTheProcess(t *testing.T) {
 	const child = "MILLRACE_TEST_PANIC"
 	if os.Getenv(child) != "" {

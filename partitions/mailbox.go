@@ -2,24 +2,27 @@ package partitions
 
 import "sync"
 
-// mailbox hands inputs, in order, from any goroutine to the one that drives the loop: the loop's own, or that of a caller who
-// found the loop idle and saves two wake-ups by doing the turn itself. What waits is bounded by those who post: each caller has
-// one command, each batch one acknowledgement.
+// mailbox hands inputs, in order, from any goroutine to the one that drives the loop: the loop's
+// own, or that of a caller who found the loop idle and saves two wake-ups by doing the turn itself.
+// What waits is bounded by those who post: each caller has one command, each batch one
+// acknowledgement.
 type mailbox struct {
 	mu     sync.Mutex
 	inputs []message
-	// driven: a goroutine drives the loop, and takes what is posted before it stops. ended: only the loop's goroutine may, from now
-	// on.
+	// driven: a goroutine drives the loop, and takes what is posted before it stops. ended: only
+	// the loop's goroutine may, from now on.
 	driven, ended bool
 	closed        bool
-	// ready has room for one signal to the loop's goroutine: there is something to take, or the loop is not driven any more.
+	// ready has room for one signal to the loop's goroutine: there is something to take, or the
+	// loop is not driven any more.
 	ready chan struct{}
 }
 
 // newMailbox returns a mailbox whose loop is driven by the goroutine that will run it.
 func newMailbox() *mailbox { return &mailbox{driven: true, ready: make(chan struct{}, 1)} }
 
-// post adds an input and wakes the loop's goroutine, if need be. It returns false when the loop has ended.
+// post adds an input and wakes the loop's goroutine, if need be. It returns false when the loop has
+// ended.
 func (m *mailbox) post(in message) bool {
 	m.mu.Lock()
 	if m.closed {
@@ -35,7 +38,8 @@ func (m *mailbox) post(in message) bool {
 	return true
 }
 
-// postAndDrive adds an input. drive says that the loop was not driven: the caller drives it now, and must take.
+// postAndDrive adds an input. drive says that the loop was not driven: the caller drives it now,
+// and must take.
 func (m *mailbox) postAndDrive(in message) (posted, drive bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -61,8 +65,8 @@ func (m *mailbox) tryDrive() bool {
 	return true
 }
 
-// take returns everything that waits and keeps buf for what comes next. When nothing waits, or another turn is too many, the
-// caller does not drive any more.
+// take returns everything that waits and keeps buf for what comes next. When nothing waits, or
+// another turn is too many, the caller does not drive any more.
 func (m *mailbox) take(buf []message, another bool) []message {
 	m.mu.Lock()
 	taken := m.inputs

@@ -28,7 +28,8 @@ type Options struct {
 	App    string
 	Worker string
 	Topic  broker.TopicInfo
-	// Layout is that of the journal, which the caller has checked; zero: that of App with as many partitions as the topic has.
+	// Layout is that of the journal, which the caller has checked; zero: that of App with as many
+	// partitions as the topic has.
 	Layout entities.Layout
 	// MorePartitions: the topic may have more than the layout, which hold nothing.
 	MorePartitions bool
@@ -38,8 +39,9 @@ type Options struct {
 	Functions      Functions
 	// Types lists the entity types that the function serves now, for claims. Nil: they say nothing.
 	Types func() []string
-	// Admit says why this worker is not one of the app whose workers a table lists; nil when it is. It is asked about each table before
-	// the worker takes anything that comes with it, and must not block. Nil: every table is right.
+	// Admit says why this worker is not one of the app whose workers a table lists; nil when it is.
+	// It is asked about each table before the worker takes anything that comes with it, and must
+	// not block. Nil: every table is right.
 	Admit  func(*broker.Table) error
 	Limits core.Limits
 	Hooks  Hooks
@@ -49,13 +51,15 @@ type Options struct {
 	Table *routing.Table
 	// Peers carries commands to other workers; nil where there are none.
 	Peers routing.Peers
-	// OnEffectError is told about a side effect of an action that did not succeed and is not waited for. Nil: nothing is told.
+	// OnEffectError is told about a side effect of an action that did not succeed and is not waited
+	// for. Nil: nothing is told.
 	OnEffectError func(entities.Target, error)
 	// Tracer begins the spans of commands; nil: there are none.
 	Tracer *tracing.Tracer
 	// Clock defaults to the machine's.
 	Clock clock.Clock
-	// Random names ownerships and spreads pauses; nil means Go's generator. It may be called from many goroutines.
+	// Random names ownerships and spreads pauses; nil means Go's generator. It may be called from
+	// many goroutines.
 	Random func() uint64
 	// Rebuilds is how many partitions may be read in bulk at a time; 0 means 2.
 	Rebuilds int
@@ -72,7 +76,8 @@ type Manager struct {
 	router     *routing.Router
 	// mu guards what follows, and puts the inputs in order that follow from it.
 	mu sync.Mutex
-	// contract is what is wrong with the topic, replaced that it is another one; hinted are the partitions that the log assigns.
+	// contract is what is wrong with the topic, replaced that it is another one; hinted are the
+	// partitions that the log assigns.
 	contract error
 	replaced bool
 	hinted   map[int32]bool
@@ -84,10 +89,12 @@ type Manager struct {
 	handedOver map[int32]bool
 	// toInspect has room for one wish that the suspected logs are looked through.
 	toInspect chan struct{}
-	// barred has room for the reason why this worker has to leave its group, isBarred says that there is one.
+	// barred has room for the reason why this worker has to leave its group, isBarred says that
+	// there is one.
 	barred   chan error
 	isBarred bool
-	// draining is closed when the membership is to end before the manager does, drained when it has.
+	// draining is closed when the membership is to end before the manager does, drained when it
+	// has.
 	draining, drained chan struct{}
 	drainOnce         sync.Once
 }
@@ -110,8 +117,9 @@ func NewManager(o Options) *Manager {
 	o.Rebuilds = cmp.Or(o.Rebuilds, 2)
 	o.Loops = cmp.Or(o.Loops, runtime.NumCPU())
 	if o.Log.SingleProcess() {
-		// A log in this process costs by sync, whatever is in it: a batch that waits for the one before would miss a sync. A
-		// partition that is hot all the same fills its batches, so that not every command is a sync of its own.
+		// A log in this process costs by sync, whatever is in it: a batch that waits for the one
+		// before would miss a sync. A partition that is hot all the same fills its batches, so that
+		// not every command is a sync of its own.
 		o.Limits.FillBytes = cmp.Or(o.Limits.FillBytes, 1)
 		o.Limits.Inflight = cmp.Or(o.Limits.Inflight, 4)
 	}
@@ -187,8 +195,9 @@ func (m *Manager) Staleness() []replica.Staleness {
 	return m.shared.staleness.Report(m.options.Clock.Now())
 }
 
-// Contract returns why the partitions are given up: the topic's settings, or its number of partitions, were found wrong at the last
-// look, or the routing table is not one of this journal. Nil when all is right.
+// Contract returns why the partitions are given up: the topic's settings, or its number of
+// partitions, were found wrong at the last look, or the routing table is not one of this journal.
+// Nil when all is right.
 func (m *Manager) Contract() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -209,8 +218,8 @@ func (m *Manager) wrong() error {
 	return m.misfit
 }
 
-// Run owns partitions as the log assigns them, until ctx ends; then it releases them in order. It returns an error when
-// the membership ended otherwise.
+// Run owns partitions as the log assigns them, until ctx ends; then it releases them in order. It
+// returns an error when the membership ended otherwise.
 func (m *Manager) Run(ctx context.Context) error {
 	loops, stopLoops := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopLoops()
@@ -246,8 +255,8 @@ func (m *Manager) Run(ctx context.Context) error {
 	return err
 }
 
-// leave ends the membership. Where there may be others they are told before the partitions are released, so that each of these has an
-// successor who waits for that.
+// leave ends the membership. Where there may be others they are told before the partitions are
+// released, so that each of these has an successor who waits for that.
 func (m *Manager) leave(end func(), left <-chan error) error {
 	if m.options.Group == nil {
 		m.release(m.all(), nil)()
@@ -265,13 +274,14 @@ func (m *Manager) leave(end func(), left <-chan error) error {
 	}
 }
 
-// leavePatience is how long the end of a membership may take before partitions are released without a word of the group.
+// leavePatience is how long the end of a membership may take before partitions are released without
+// a word of the group.
 const leavePatience = 5 * time.Second
 
 var errDrained = errors.New("the worker was drained")
 
-// Drain hands everything that this worker owns to others, in order, and leaves the group for good. The worker goes on sending
-// commands to their owners. It does not wait.
+// Drain hands everything that this worker owns to others, in order, and leaves the group for good.
+// The worker goes on sending commands to their owners. It does not wait.
 func (m *Manager) Drain() { m.drainOnce.Do(func() { close(m.draining) }) }
 
 // Drained is closed when everything is handed over.
@@ -296,7 +306,8 @@ func (m *Manager) watch(ctx context.Context) error {
 	return m.options.Group.Watch(ctx, m.options.Membership.Group, m.options.Membership.Topic, m.options.Table.Set, m.options.Hooks.watchFailed)
 }
 
-// assign passes the log's hints on to the partitions. While the topic is not as it should be, nothing is taken.
+// assign passes the log's hints on to the partitions. While the topic is not as it should be,
+// nothing is taken.
 func (m *Manager) assign(e broker.AssignmentEvent) {
 	if m.bar(e.Table) {
 		if e.Done != nil {
@@ -371,16 +382,17 @@ func (m *Manager) setFollowed(t *broker.Table) {
 	}
 }
 
-// warmed is called when an image has come close to the end of the log, or the table has changed: the group may have to move a
-// partition here.
+// warmed is called when an image has come close to the end of the log, or the table has changed:
+// the group may have to move a partition here.
 func (m *Manager) warmed() {
 	if m.options.Group != nil && !m.Draining() && m.options.Table.Current().Due(m.options.Membership) {
 		m.options.Group.Rebalance()
 	}
 }
 
-// Images says how many records each image on this worker is behind the log: those of owned and of followed partitions, of which
-// some may not be read yet, and those that were in the store when the worker started.
+// Images says how many records each image on this worker is behind the log: those of owned and of
+// followed partitions, of which some may not be read yet, and those that were in the store when the
+// worker started.
 func (m *Manager) Images() map[int32]int64 {
 	images := map[int32]int64{}
 	for _, p := range m.partitions {
@@ -395,8 +407,8 @@ func (m *Manager) Images() map[int32]int64 {
 	return images
 }
 
-// Owned returns the partitions that this worker should own at present, as far as it has heard; ok is false before it has heard
-// anything.
+// Owned returns the partitions that this worker should own at present, as far as it has heard; ok
+// is false before it has heard anything.
 func (m *Manager) Owned() (owned []*Partition, ok bool) {
 	t := m.options.Table.Current()
 	if t == nil {
@@ -408,8 +420,8 @@ func (m *Manager) Owned() (owned []*Partition, ok bool) {
 	return owned, true
 }
 
-// release asks partitions for an orderly end, and returns what waits for it. Each loop bounds its own part. why is nil where the
-// log, or the end of the worker, asks for it.
+// release asks partitions for an orderly end, and returns what waits for it. Each loop bounds its
+// own part. why is nil where the log, or the end of the worker, asks for it.
 func (m *Manager) release(ids []int32, why error) (wait func()) {
 	var open sync.WaitGroup
 	for _, id := range ids {
@@ -432,9 +444,9 @@ func (m *Manager) all() []int32 {
 // lookPause is how long the topic's settings are left alone after a look at them.
 const lookPause = time.Second
 
-// watchContract looks at the topic's settings now and then, and as soon as the log has failed an append: settings that are wrong may
-// be why, and then the partition would claim and be refused again and again. It looks once in lookPause at most, however many
-// appends fail.
+// watchContract looks at the topic's settings now and then, and as soon as the log has failed an
+// append: settings that are wrong may be why, and then the partition would claim and be refused
+// again and again. It looks once in lookPause at most, however many appends fail.
 func (m *Manager) watchContract(ctx context.Context) {
 	pause := min(lookPause, m.options.Limits.ContractCheck)
 	for {
@@ -460,10 +472,10 @@ func (m *Manager) watchContract(ctx context.Context) {
 	}
 }
 
-// judge gives the partitions up while the topic's settings, or its number of partitions, are wrong, and takes those again that are
-// assigned when they are right.
-// What the log may have lost meanwhile is looked at: behind the store's position by the catch-up, which halts at a loss before
-// anything is served; before it by an inspection, beside the serving, since the store has what was there.
+// judge gives the partitions up while the topic's settings, or its number of partitions, are wrong,
+// and takes those again that are assigned when they are right. What the log may have lost meanwhile
+// is looked at: behind the store's position by the catch-up, which halts at a loss before anything
+// is served; before it by an inspection, beside the serving, since the store has what was there.
 // Another topic under the name of this one is a halt: what was acknowledged is not in it.
 func (m *Manager) judge(info broker.TopicInfo) {
 	m.mu.Lock()
@@ -509,8 +521,9 @@ func (m *Manager) takeAgain() {
 	}
 }
 
-// AwaitQuiet returns when nothing is on its way any more: effects that are due are delivered, and theirs too, and due timers have
-// fired. What is to be tried again later, or is parked, is not waited for.
+// AwaitQuiet returns when nothing is on its way any more: effects that are due are delivered, and
+// theirs too, and due timers have fired. What is to be tried again later, or is parked, is not
+// waited for.
 func (m *Manager) AwaitQuiet(ctx context.Context) error {
 	for quiet := false; !quiet; {
 		quiet = true

@@ -12,7 +12,8 @@ import (
 	"github.com/millrace-io/millrace/partitions/core"
 )
 
-// reformat gives the store's image the format of an older version: the version is the first number of the meta row.
+// reformat gives the store's image the format of an older version: the version is the first number
+// of the meta row.
 func (f *fixture) reformat(version uint64) {
 	f.t.Helper()
 	lower, upper := f.p.image.Address.Range()
@@ -30,8 +31,9 @@ func (f *fixture) reformat(version uint64) {
 	}
 }
 
-// TestAnImageThatTheLogCannotReplaceIsKept: after an upgrade that folds anew, the store may be the only copy of what the log has lost.
-// The partition halts with evidence, over restarts, and drops nothing unless an operator says so.
+// TestAnImageThatTheLogCannotReplaceIsKept: after an upgrade that folds anew, the store may be the
+// only copy of what the log has lost. The partition halts with evidence, over restarts, and drops
+// nothing unless an operator says so.
 func TestAnImageThatTheLogCannotReplaceIsKept(t *testing.T) {
 	const newer = materializer.FoldVersion + 1 // an older one's meta row has fewer fields
 	for name, test := range map[string]struct {

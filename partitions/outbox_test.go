@@ -44,7 +44,8 @@ func TestEffectTakesEffectOnce(t *testing.T) {
 	})
 }
 
-// TestEffectSurvivesWorker: an effect whose target cannot be reached is sent by the next worker, who has nothing but the log.
+// TestEffectSurvivesWorker: an effect whose target cannot be reached is sent by the next worker,
+// who has nothing but the log.
 func TestEffectSurvivesWorker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		first := start(t, setup{world: alone})
@@ -70,7 +71,8 @@ func TestEffectSurvivesWorker(t *testing.T) {
 	})
 }
 
-// TestEffectIsDeduplicated: the target knows an effect by its address, as long as its source has not settled it, and after.
+// TestEffectIsDeduplicated: the target knows an effect by its address, as long as its source has
+// not settled it, and after.
 func TestEffectIsDeduplicated(t *testing.T) {
 	f := start(t, setup{world: alone})
 	f.await(core.Active)
@@ -145,8 +147,8 @@ func TestRefusedEffectIsDone(t *testing.T) {
 	})
 }
 
-// TestParked: what can never be delivered, and what the function fails on again and again, waits for an operator and survives
-// the worker; it can be sent again or dropped.
+// TestParked: what can never be delivered, and what the function fails on again and again, waits
+// for an operator and survives the worker; it can be sent again or dropped.
 func TestParked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, setup{world: alone})
@@ -189,8 +191,8 @@ func (f *fixture) parked(want int) []Parked {
 	return parked
 }
 
-// TestSynchronousEffectsInARing: a waits for b, which waits for a: nothing blocks, since a command is decided and committed
-// before its effects are sent.
+// TestSynchronousEffectsInARing: a waits for b, which waits for a: nothing blocks, since a command
+// is decided and committed before its effects are sent.
 func TestSynchronousEffectsInARing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, setup{world: alone})
@@ -204,7 +206,8 @@ func TestSynchronousEffectsInARing(t *testing.T) {
 	})
 }
 
-// TestForwardIsRepeated: a command with an id that wrote something and was forwarded gets the target's first answer again.
+// TestForwardIsRepeated: a command with an id that wrote something and was forwarded gets the
+// target's first answer again.
 func TestForwardIsRepeated(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, setup{world: alone})

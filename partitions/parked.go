@@ -24,8 +24,8 @@ type Parked struct {
 	Service, Method string
 }
 
-// ParkedPlace is a place among the parked effects of a worker, in the order in which they are listed.
-// The zero value is the first.
+// ParkedPlace is a place among the parked effects of a worker, in the order in which they are
+// listed. The zero value is the first.
 type ParkedPlace struct {
 	Partition int32
 	Offset    int64
@@ -53,14 +53,14 @@ func (m *Manager) CountParked() int {
 	return n
 }
 
-// Parked returns effects that wait for an operator on this worker, from a place on, at most limit of
-// them. next is the place to go on at; more is false when there are no others.
+// Parked returns effects that wait for an operator on this worker, from a place on, at most limit
+// of them. next is the place to go on at; more is false when there are no others.
 func (m *Manager) Parked(from ParkedPlace, filter materializer.ParkedFilter, limit int) (found []Parked, next ParkedPlace, more bool, err error) {
 	return m.list(from, filter, limit, materializer.Partition.Parked)
 }
 
-// Refused returns effects that their targets refused and that are kept on this worker, as Parked does. Their offsets are those of
-// the refused records, Parked says code and text of the refusal.
+// Refused returns effects that their targets refused and that are kept on this worker, as Parked
+// does. Their offsets are those of the refused records, Parked says code and text of the refusal.
 func (m *Manager) Refused(from ParkedPlace, filter materializer.ParkedFilter, limit int) (found []Parked, next ParkedPlace, more bool, err error) {
 	return m.list(from, filter, limit, func(view materializer.Partition, from int64, yield func(materializer.Effect) bool) error {
 		return view.Refusals(from, func(r materializer.Refusal) bool {
@@ -125,7 +125,8 @@ type instruction struct {
 	err  error
 }
 
-// ErrNotParked: there is no such effect, or it does not wait for an operator, or its partition is not owned here now.
+// ErrNotParked: there is no such effect, or it does not wait for an operator, or its partition is
+// not owned here now.
 var ErrNotParked = errors.New("no such effect is parked on this worker")
 
 // Resolve sends a parked effect again, or drops it, and returns when the log has that.
@@ -141,8 +142,8 @@ func (m *Manager) Resolve(ctx context.Context, partition int32, offset int64, dr
 	return err
 }
 
-// ResolveRefusal sends the message of a refused effect once more, as a new effect, or drops the refusal, and returns when the log
-// has that. offset is that of the refused record.
+// ResolveRefusal sends the message of a refused effect once more, as a new effect, or drops the
+// refusal, and returns when the log has that. offset is that of the refused record.
 func (m *Manager) ResolveRefusal(ctx context.Context, partition int32, offset int64, drop bool) error {
 	if partition < 0 || int(partition) >= len(m.partitions) {
 		return fmt.Errorf("partition %d: %w", partition, ErrNotParked)
@@ -154,10 +155,10 @@ func (m *Manager) ResolveRefusal(ctx context.Context, partition int32, offset in
 	return err
 }
 
-// ResolveSome sends parked effects again, or drops them, that a filter chooses: those among the first
-// few hundred from a place on. It returns how many when the log has that, and where to go on; more is
-// false when there are no others. What is resolved already is not resolved again, so that it may be
-// called again after an error.
+// ResolveSome sends parked effects again, or drops them, that a filter chooses: those among the
+// first few hundred from a place on. It returns how many when the log has that, and where to go on;
+// more is false when there are no others. What is resolved already is not resolved again, so that
+// it may be called again after an error.
 func (m *Manager) ResolveSome(ctx context.Context, from ParkedPlace, filter materializer.ParkedFilter, drop bool) (n int, next ParkedPlace, more bool, err error) {
 	for ; int(from.Partition) < len(m.partitions); from = (ParkedPlace{Partition: from.Partition + 1}) {
 		if from.Partition < 0 || m.partitions[from.Partition].Status().State != core.Active {

@@ -9,8 +9,8 @@ import (
 	"github.com/millrace-io/millrace/partitions/core"
 )
 
-// TestARepeatEndsAParkedForward: a forward is parked, its target works again, and the caller sends the
-// command again under its id. That ends the forward, and it is not counted as parked any more.
+// TestARepeatEndsAParkedForward: a forward is parked, its target works again, and the caller sends
+// the command again under its id. That ends the forward, and it is not counted as parked any more.
 func TestARepeatEndsAParkedForward(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, setup{world: alone})

@@ -14,8 +14,8 @@ import (
 	"github.com/millrace-io/millrace/partitions/core"
 )
 
-// TestParkedInPagesAndInBulk: parked effects are listed in pages and counted, and resolved by filter, in
-// steps, each once. Others go on meanwhile.
+// TestParkedInPagesAndInBulk: parked effects are listed in pages and counted, and resolved by
+// filter, in steps, each once. Others go on meanwhile.
 func TestParkedInPagesAndInBulk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, setup{world: alone})
@@ -81,8 +81,8 @@ func (f *fixture) resolveAll(filter materializer.ParkedFilter, drop bool) (resol
 	return resolved
 }
 
-// TestATimerThatFailsIsParked: after ten failures its command is a parked effect with the timer's name,
-// also for the next owner; it can be sent again, and dropped. A recurring timer goes on.
+// TestATimerThatFailsIsParked: after ten failures its command is a parked effect with the timer's
+// name, also for the next owner; it can be sent again, and dropped. A recurring timer goes on.
 func TestATimerThatFailsIsParked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, setup{world: alone})
@@ -129,8 +129,9 @@ func withoutMethods(t entities.Target) (*entities.Command, error) {
 	return nil, entities.Errorf(entities.UnknownMethod, entities.NotApplied, "service %s has no method %s", t.Service, t.Method)
 }
 
-// TestATimerThatCannotRunIsParked at its first attempt, when another one would end in the same way: with its reason, also for the next
-// owner. The entity's session does not notice. When the cause is gone it can be sent again, and takes effect once.
+// TestATimerThatCannotRunIsParked at its first attempt, when another one would end in the same way:
+// with its reason, also for the next owner. The entity's session does not notice. When the cause is
+// gone it can be sent again, and takes effect once.
 func TestATimerThatCannotRunIsParked(t *testing.T) {
 	for name, test := range map[string]struct {
 		resolve func(t entities.Target) (*entities.Command, error)
@@ -185,7 +186,8 @@ func TestATimerThatCannotRunIsParked(t *testing.T) {
 	}
 }
 
-// TestARecurringTimerThatCannotRunGoesOn: each of its times is parked, and it works again when its method is back.
+// TestARecurringTimerThatCannotRunGoesOn: each of its times is parked, and it works again when its
+// method is back.
 func TestARecurringTimerThatCannotRunGoesOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, setup{world: alone})
@@ -200,8 +202,8 @@ func TestARecurringTimerThatCannotRunGoesOn(t *testing.T) {
 	})
 }
 
-// TestATimerThatCannotRunIsCancelledAtTheLastMoment: it waits for its turn as any other, behind the command that cancels it. Nothing is
-// parked then.
+// TestATimerThatCannotRunIsCancelledAtTheLastMoment: it waits for its turn as any other, behind the
+// command that cancels it. Nothing is parked then.
 func TestATimerThatCannotRunIsCancelledAtTheLastMoment(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, setup{world: alone})

@@ -48,7 +48,8 @@ type shared struct {
 	clock  clock.Clock
 	random func() uint64
 	tracer *tracing.Tracer
-	// router takes effects to their targets and the commands of timers to their entities, and knows the owner of a followed partition.
+	// router takes effects to their targets and the commands of timers to their entities, and knows
+	// the owner of a followed partition.
 	router *routing.Router
 	// refused has room for one wish that the manager looks at the topic's settings.
 	refused chan struct{}
@@ -56,7 +57,8 @@ type shared struct {
 	staleness replica.Ages
 }
 
-// Partition is one partition of the journal on this worker: core and fold, driven by a loop that it shares with others.
+// Partition is one partition of the journal on this worker: core and fold, driven by a loop that it
+// shares with others.
 type Partition struct {
 	*shared
 
@@ -90,8 +92,8 @@ type Partition struct {
 type turn struct {
 	// touched: something happened to the partition.
 	touched bool
-	// Of the core's effects, those before committed are in the store as far as they belong there, those before performed are carried
-	// out.
+	// Of the core's effects, those before committed are in the store as far as they belong there,
+	// those before performed are carried out.
 	committed, performed int
 }
 
@@ -111,7 +113,8 @@ func (p *Partition) submit(in input) bool {
 	return p.loop.submit(message{p, in})
 }
 
-// advance gives the core the time. After a suspension, what was known of the log and its time is as old as that.
+// advance gives the core the time. After a suspension, what was known of the log and its time is as
+// old as that.
 func (p *Partition) advance() {
 	p.core.SetNow(p.time.now())
 	if by := p.time.jump(); by != 0 {
@@ -219,7 +222,8 @@ func (p *Partition) repaired(err error) {
 	p.core.StartedOver(err)
 }
 
-// complete ends a call: it wakes the caller. confirmed is when what the answer waited for was sent to the log.
+// complete ends a call: it wakes the caller. confirmed is when what the answer waited for was sent
+// to the log.
 func (p *Partition) complete(call *core.Call, confirmed time.Duration) {
 	if call.Err != nil {
 		p.stats.failed.Add(1)
@@ -252,7 +256,8 @@ func (p *Partition) append(b *core.Batch, reply input) {
 	failpoint.Hit(failpoint.AfterSend)
 }
 
-// committed completes the calls of the batches among the fresh effects, after the store took them or, by err, did not.
+// committed completes the calls of the batches among the fresh effects, after the store took them
+// or, by err, did not.
 func (p *Partition) committed(err error) {
 	fresh := p.core.Effects()[p.turn.committed:]
 	p.turn.committed = len(p.core.Effects())
@@ -285,7 +290,8 @@ func (p *Partition) completeBatch(b *core.Batch, err error) {
 	p.core.Recycle(b)
 }
 
-// jumps raises an alarm when the fold has met claims of absurd epochs; before is how many were known.
+// jumps raises an alarm when the fold has met claims of absurd epochs; before is how many were
+// known.
 func (p *Partition) jumps(before uint64) {
 	if n := p.fold.Counts().Jumped - before; n > 0 {
 		p.alarm(fmt.Sprintf("%d claims with absurdly high epochs were void: no worker makes such claims, see who may write to the topic", n))

@@ -10,11 +10,11 @@ import (
 	"github.com/millrace-io/millrace/partitions/replica"
 )
 
-// This file answers reads from the image of a partition that another worker owns, and measures how old the states are that relaxed
-// reads are answered of.
+// This file answers reads from the image of a partition that another worker owns, and measures how
+// old the states are that relaxed reads are answered of.
 
-// Read answers a relaxed command from the image on this worker. served is false when that cannot be: there is no image, it does not
-// have what the command asks for, or the command wants to write.
+// Read answers a relaxed command from the image on this worker. served is false when that cannot
+// be: there is no image, it does not have what the command asks for, or the command wants to write.
 func (p *Partition) Read(ctx context.Context, cmd *entities.Command) (_ entities.Committed, served bool, _ error) {
 	var none entities.Committed
 	if p.replica.Position() == nil || !p.suffices(ctx, cmd) {
@@ -56,8 +56,8 @@ func (p *Partition) suffices(ctx context.Context, cmd *entities.Command) bool {
 	}
 }
 
-// look runs a command on a session of its own, begun from the image, and returns what the function decided and the position of
-// the image.
+// look runs a command on a session of its own, begun from the image, and returns what the function
+// decided and the position of the image.
 func (p *Partition) look(ctx context.Context, cmd *entities.Command) (*entities.Outcome, int64, error) {
 	snapshot := p.image.Store.Snapshot()
 	defer snapshot.Close() //nolint:errcheck // only read
@@ -75,8 +75,9 @@ func (p *Partition) look(ctx context.Context, cmd *entities.Command) (*entities.
 	return outcome, meta.Next, err
 }
 
-// measure notes an answer of the owner's to a relaxed command that wrote nothing. confirmed is when what it waited for was sent to the
-// log; what it did not wait for may have changed the entity since.
+// measure notes an answer of the owner's to a relaxed command that wrote nothing. confirmed is when
+// what it waited for was sent to the log; what it did not wait for may have changed the entity
+// since.
 func (p *Partition) measure(call *core.Call, confirmed time.Duration) {
 	if !call.Command.Consistency.Relaxed() || !call.FromMemory() {
 		return

@@ -43,7 +43,8 @@ func (p *Partition) restored(ctx context.Context, incarnation uint64, choice mat
 	p.post(inRestored{incarnation: incarnation, owner: page.Owner, page: page.Entries, restored: page.Restored, fail: err})
 }
 
-// readGap reads the records that stand where own ones were expected: from (inclusive) to until (exclusive).
+// readGap reads the records that stand where own ones were expected: from (inclusive) to until
+// (exclusive).
 func (p *Partition) readGap(ctx context.Context, incarnation uint64, from, until int64) {
 	gap, err := p.gap(ctx, from, until)
 	p.post(inGapRead{incarnation: incarnation, gap: gap, fail: err})

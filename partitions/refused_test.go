@@ -24,8 +24,8 @@ func (f *fixture) refusals() []materializer.Refusal {
 	return kept
 }
 
-// TestRefusedEffectIsKept: what a target refused is settled, and kept with code, text and message, also by a worker that has
-// nothing but the log.
+// TestRefusedEffectIsKept: what a target refused is settled, and kept with code, text and message,
+// also by a worker that has nothing but the log.
 func TestRefusedEffectIsKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		first := start(t, setup{world: alone})
@@ -61,7 +61,8 @@ func TestRefusedEffectIsKept(t *testing.T) {
 	})
 }
 
-// TestRefusedEffectIsTold: the entity that asked gets a command with the refusal, once, and nothing is kept.
+// TestRefusedEffectIsTold: the entity that asked gets a command with the refusal, once, and nothing
+// is kept.
 func TestRefusedEffectIsTold(t *testing.T) {
 	f := start(t, setup{world: alone})
 	f.await(core.Active)
@@ -118,9 +119,10 @@ func TestRefusalIsResolved(t *testing.T) {
 	})
 }
 
-// TestAnEffectThatTookEffectInPartIsNotRefused: its target stored something and forwarded, and the forward was refused. The entity that
-// asked is not told of a refusal, which would make it undo what took effect; an operator sees the effect, and however often it is sent
-// again, the target does its part once.
+// TestAnEffectThatTookEffectInPartIsNotRefused: its target stored something and forwarded, and the
+// forward was refused. The entity that asked is not told of a refusal, which would make it undo
+// what took effect; an operator sees the effect, and however often it is sent again, the target
+// does its part once.
 func TestAnEffectThatTookEffectInPartIsNotRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, setup{world: alone})

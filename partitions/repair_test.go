@@ -83,7 +83,8 @@ func (f *fixture) same(image materializer.Store) {
 	}
 }
 
-// TestRepairAcceptsTheLoss: the log as it is is the truth, and no offset is used again with another content.
+// TestRepairAcceptsTheLoss: the log as it is is the truth, and no offset is used again with another
+// content.
 func TestRepairAcceptsTheLoss(t *testing.T) {
 	f := start(t, setup{world: alone})
 	f.await(core.Active)
@@ -129,8 +130,9 @@ func elsewhere(p int32) string {
 	}
 }
 
-// TestOffsetsAreNotUsedAgain: a target knows effects by source partition and offset. After a loss that was accepted, an effect at
-// an offset that was used before would be taken for the lost one, and be lost itself.
+// TestOffsetsAreNotUsedAgain: a target knows effects by source partition and offset. After a loss
+// that was accepted, an effect at an offset that was used before would be taken for the lost one,
+// and be lost itself.
 func TestOffsetsAreNotUsedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, setup{world: alone, parts: 2})
@@ -157,7 +159,8 @@ func TestOffsetsAreNotUsedAgain(t *testing.T) {
 	})
 }
 
-// flooded is how many commands come at once: so many that their records stand side by side, whatever comes between.
+// flooded is how many commands come at once: so many that their records stand side by side,
+// whatever comes between.
 const flooded = 16
 
 // flood runs commands on one entity at the same time; format has their number.
@@ -190,7 +193,8 @@ func (f *fixture) dispatch(id, text string) string {
 	return string(reply.Payload.Value)
 }
 
-// busy lets a partition do everything that an image can restore, and returns where its log was before most of that.
+// busy lets a partition do everything that an image can restore, and returns where its log was
+// before most of that.
 func (f *fixture) busy() (kept int64) {
 	f.t.Helper()
 	f.want(f.submit(command("a", "add x")), "x")
@@ -250,8 +254,8 @@ func (f *fixture) works() {
 	}
 }
 
-// TestRepairAppendsTheImage: what the store has beyond the log is written into it again; nothing acknowledged is lost, and effects
-// arrive once, whatever the lost records said of them.
+// TestRepairAppendsTheImage: what the store has beyond the log is written into it again; nothing
+// acknowledged is lost, and effects arrive once, whatever the lost records said of them.
 func TestRepairAppendsTheImage(t *testing.T) {
 	for name, lose := range map[string]func(*fixture, int64) *fixture{
 		"the tail is lost": func(f *fixture, kept int64) *fixture { return f.cut(kept) },
@@ -361,7 +365,8 @@ func TestRepairIsTakenUpAgain(t *testing.T) {
 	}
 }
 
-// TestRetry: a log that was restored is believed, one that was not, or holds something else, is not.
+// TestRetry: a log that was restored is believed, one that was not, or holds something else, is
+// not.
 func TestRetry(t *testing.T) {
 	f := start(t, setup{world: alone})
 	f.await(core.Active)

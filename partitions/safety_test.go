@@ -17,8 +17,9 @@ import (
 
 var errLog = errors.New("the log said no")
 
-// TestContiguity: an owner whose append lands behind another's claim must not answer for it. The claim stands where the
-// owner expected its own record; only the offset of the acknowledgement can tell.
+// TestContiguity: an owner whose append lands behind another's claim must not answer for it. The
+// claim stands where the owner expected its own record; only the offset of the acknowledgement can
+// tell.
 func TestContiguity(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, setup{world: simlog.Options{Manual: true}})
@@ -32,7 +33,8 @@ func TestContiguity(t *testing.T) {
 	})
 }
 
-// TestReadBack: a claim that is acknowledged is not yet an ownership: a higher one may stand before it.
+// TestReadBack: a claim that is acknowledged is not yet an ownership: a higher one may stand before
+// it.
 func TestReadBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, setup{world: simlog.Options{Manual: true}})
@@ -98,7 +100,8 @@ func TestGap(t *testing.T) {
 	}
 }
 
-// TestAnswersWaitForTheLog: nothing leaves before its records, and those decided before it, are acknowledged.
+// TestAnswersWaitForTheLog: nothing leaves before its records, and those decided before it, are
+// acknowledged.
 func TestAnswersWaitForTheLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, setup{world: simlog.Options{Manual: true, SingleProcess: true}})
@@ -121,7 +124,8 @@ func TestAnswersWaitForTheLog(t *testing.T) {
 	})
 }
 
-// TestReadsWaitForABarrier: where others may write, an answer that wrote nothing waits for an append that was sent after it.
+// TestReadsWaitForABarrier: where others may write, an answer that wrote nothing waits for an
+// append that was sent after it.
 func TestReadsWaitForABarrier(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, setup{world: simlog.Options{Manual: true}})
@@ -156,8 +160,8 @@ func TestAFencedReadIsNotAnswered(t *testing.T) {
 	})
 }
 
-// TestOutcomesOfAFailedAppend: a log that cannot say leaves the outcome unknown; one that says "not written" does not. What
-// was built on it in memory is forgotten.
+// TestOutcomesOfAFailedAppend: a log that cannot say leaves the outcome unknown; one that says "not
+// written" does not. What was built on it in memory is forgotten.
 func TestOutcomesOfAFailedAppend(t *testing.T) {
 	for name, test := range map[string]struct {
 		err     error
@@ -190,8 +194,8 @@ func TestOutcomesOfAFailedAppend(t *testing.T) {
 	}
 }
 
-// TestALateArrivalOfALostAppendCounts: "unknown" is meant: the record may be in the log after all, and then it is in the
-// fold that the next ownership begins with.
+// TestALateArrivalOfALostAppendCounts: "unknown" is meant: the record may be in the log after all,
+// and then it is in the fold that the next ownership begins with.
 func TestALateArrivalOfALostAppendCounts(t *testing.T) {
 	f := start(t, setup{world: simlog.Options{Manual: true, SingleProcess: true}})
 	f.activate()
@@ -207,8 +211,8 @@ func TestALateArrivalOfALostAppendCounts(t *testing.T) {
 	f.want(f.submit(command("a", "read")), "late")
 }
 
-// TestACommandIsLookedUpWhenTheLogWasRead: a command that is sent again under its id while the partition catches up is found
-// in what is read meanwhile.
+// TestACommandIsLookedUpWhenTheLogWasRead: a command that is sent again under its id while the
+// partition catches up is found in what is read meanwhile.
 func TestACommandIsLookedUpWhenTheLogWasRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, setup{world: simlog.Options{Manual: true, SingleProcess: true}})
@@ -232,8 +236,9 @@ func TestACommandIsLookedUpWhenTheLogWasRead(t *testing.T) {
 	})
 }
 
-// TestACommandIsLookedUpBehindItsCommit: a command that is sent again under its id at the moment in which the log
-// acknowledges the first is in the queue of the partition, in the store, or in between.
+// TestACommandIsLookedUpBehindItsCommit: a command that is sent again under its id at the moment in
+// which the log acknowledges the first is in the queue of the partition, in the store, or in
+// between.
 func TestACommandIsLookedUpBehindItsCommit(t *testing.T) {
 	f := start(t, setup{world: alone})
 	f.await(core.Active)

@@ -57,8 +57,9 @@ func (p *Partition) ready(ctx context.Context, call *core.Call) {
 	p.core.Decided(call, nil, outcome, failure)
 }
 
-// behind returns what the function may have at a time: the command whose turn it is, and those that wait behind it. Their callers
-// cannot leave any more. Timers have something to be looked at when it is their turn, and calls that are traced a time of their own.
+// behind returns what the function may have at a time: the command whose turn it is, and those that
+// wait behind it. Their callers cannot leave any more. Timers have something to be looked at when
+// it is their turn, and calls that are traced a time of their own.
 func (p *Partition) behind(call *core.Call, room int) []entities.Invocation {
 	waiting := call.Behind()
 	if room < 2 || len(waiting) == 0 || p.traced(call) {

@@ -21,8 +21,8 @@ func measuredOf(f *fixture, c entities.Consistency, by replica.Server) replica.S
 	return replica.Staleness{}
 }
 
-// TestStalenessOfFollowers: what is measured of bounded reads keeps their bound, and an image in which nothing happens does not
-// seem to age for longer than it takes to ask the log.
+// TestStalenessOfFollowers: what is measured of bounded reads keeps their bound, and an image in
+// which nothing happens does not seem to age for longer than it takes to ask the log.
 func TestStalenessOfFollowers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, core.Limits{MovePatience: time.Minute})
@@ -57,7 +57,8 @@ func TestStalenessOfFollowers(t *testing.T) {
 	})
 }
 
-// TestStalenessOfOwners: it is as old as the log's last acknowledgement, and 0 where nobody else can write.
+// TestStalenessOfOwners: it is as old as the log's last acknowledgement, and 0 where nobody else
+// can write.
 func TestStalenessOfOwners(t *testing.T) {
 	c := newCluster(t, core.Limits{MovePatience: time.Minute})
 	c.owned(c.a, 0)

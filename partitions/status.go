@@ -10,12 +10,14 @@ import (
 	"github.com/millrace-io/millrace/partitions/repair"
 )
 
-// Status is what a partition says of itself. Where it is followed, Next is the offset behind what is folded.
+// Status is what a partition says of itself. Where it is followed, Next is the offset behind what
+// is folded.
 type Status struct {
 	core.Report
 
 	Partition int32
-	// Followed: another worker owns the partition and this one keeps its image fresh, Lag records behind the log's end.
+	// Followed: another worker owns the partition and this one keeps its image fresh, Lag records
+	// behind the log's end.
 	Followed bool
 	Lag      int64
 	// Waiting commands are submitted and not answered.
@@ -23,7 +25,8 @@ type Status struct {
 	Fold       materializer.FoldCounts
 	LastError  string
 	LastFailed time.Time
-	// Inspection is the last look through the log that the store was folded from, after the topic's settings were wrong.
+	// Inspection is the last look through the log that the store was folded from, after the topic's
+	// settings were wrong.
 	Inspection repair.Inspection
 }
 
@@ -39,7 +42,8 @@ type Counts struct {
 	Commands, Failed, Batches, Records, Activated, Passivated, Expired, Alarms uint64
 	// Delivered counts attempts to deliver effects, Fired attempts to run timers.
 	Delivered, Fired uint64
-	// Refused counts refusals of effects by their targets, RefusalsDropped those that were kept and had to make room.
+	// Refused counts refusals of effects by their targets, RefusalsDropped those that were kept and
+	// had to make room.
 	Refused, RefusalsDropped uint64
 	// Reads were answered from the image of a followed partition, by consistency.
 	Reads [entities.AtLeast + 1]uint64
@@ -81,7 +85,8 @@ func (p *Partition) Status() Status {
 // Counts returns the partition's totals.
 func (p *Partition) Counts() Counts { return p.stats.counts() }
 
-// publish makes the present status visible, when a step was taken or a tick has passed since the last time.
+// publish makes the present status visible, when a step was taken or a tick has passed since the
+// last time.
 func (p *Partition) publish() {
 	was := p.status.Load()
 	if now := p.clock.Now(); was.State == p.core.State() && now.Sub(was.published) < tick && was.LastError == p.last.what {

@@ -13,7 +13,8 @@ import (
 	"github.com/millrace-io/millrace/partitions/core"
 )
 
-// strange is a claim with a legal epoch and another layout behind an owner, and an event of its owner.
+// strange is a claim with a legal epoch and another layout behind an owner, and an event of its
+// owner.
 func strange(before record.Owner) []broker.Record {
 	o := record.Envelope{Epoch: before.Epoch + 1, Nonce: 99}
 	claim, event := o, o
@@ -32,7 +33,8 @@ func (f *fixture) owner() record.Owner {
 	return meta.Owner
 }
 
-// vouched is the log of damaged, with a claim and an event of this layout behind it, and the store of that.
+// vouched is the log of damaged, with a claim and an event of this layout behind it, and the store
+// of that.
 func vouched(t *testing.T) *fixture {
 	t.Helper()
 	f := damaged(t, func(*simlog.World) {}).restart()
@@ -44,8 +46,9 @@ func vouched(t *testing.T) *fixture {
 	return f
 }
 
-// TestAClaimOfAnotherLayoutIsPassedOver after a repair by accept-loss, by this worker and by one without a store, and with it what its
-// owner wrote. Nothing else is lost. Before that it halts, and says so.
+// TestAClaimOfAnotherLayoutIsPassedOver after a repair by accept-loss, by this worker and by one
+// without a store, and with it what its owner wrote. Nothing else is lost. Before that it halts,
+// and says so.
 func TestAClaimOfAnotherLayoutIsPassedOver(t *testing.T) {
 	f := vouched(t)
 	f.world.Inject(partition0, strange(f.owner())...)
@@ -81,8 +84,8 @@ func TestAClaimOfAnotherLayoutIsPassedOver(t *testing.T) {
 	f.halts()
 }
 
-// TestALogOfAnotherLayoutIsNotPassedOver: where no claim has this worker's layout, the worker is wrong and not the log. The repair fails and
-// leaves everything as it was.
+// TestALogOfAnotherLayoutIsNotPassedOver: where no claim has this worker's layout, the worker is
+// wrong and not the log. The repair fails and leaves everything as it was.
 func TestALogOfAnotherLayoutIsNotPassedOver(t *testing.T) {
 	f := damaged(t, func(w *simlog.World) { w.Truncate(partition0, 0) })
 	f.world.Inject(partition0, strange(record.Owner{})...)

@@ -53,9 +53,10 @@ func (m *meeting) Decided() bool { return m.step(core.Phase.Decided) != core.Pha
 // run gives a call its turn, unless its caller has left.
 func (m *meeting) run() bool { return m.step(core.Phase.Run).MayRun() }
 
-// Submit runs a command on its entity and returns what was decided, after it is durable. The function runs on the calling
-// goroutine. When ctx ends before the function's turn, nothing is applied; when it ends later, the outcome is unknown. Errors are
-// *entities.Error, and speak of this attempt.
+// Submit runs a command on its entity and returns what was decided, after it is durable. The
+// function runs on the calling goroutine. When ctx ends before the function's turn, nothing is
+// applied; when it ends later, the outcome is unknown. Errors are *entities.Error, and speak of
+// this attempt.
 func (p *Partition) Submit(ctx context.Context, cmd *entities.Command) (entities.Committed, error) {
 	ctx, span := p.tracer.Begin(ctx, tracing.Internal, "partition", cmd.TraceParent)
 	if span == nil {
@@ -80,7 +81,8 @@ func newCall(cmd *entities.Command) *core.Call {
 	return &c.Call
 }
 
-// await is Submit below its span: a part of it for the time in the queue, for the function, and for the log.
+// await is Submit below its span: a part of it for the time in the queue, for the function, and for
+// the log.
 func (p *Partition) await(ctx context.Context, cmd *entities.Command) (_ entities.Committed, err error) {
 	_, part := p.tracer.Begin(ctx, tracing.Internal, "queue", cmd.TraceParent)
 	if part != nil {
@@ -115,8 +117,8 @@ func (p *Partition) await(ctx context.Context, cmd *entities.Command) (_ entitie
 	}
 }
 
-// Position returns the offset behind everything that is committed, as of some moment after the call. It is as strong as a read:
-// a former owner that does not know it yet gives no answer.
+// Position returns the offset behind everything that is committed, as of some moment after the
+// call. It is as strong as a read: a former owner that does not know it yet gives no answer.
 func (p *Partition) Position(ctx context.Context) (int64, error) {
 	call := newCall(&entities.Command{})
 	if !p.post(inPosition{call}) {
@@ -154,8 +156,9 @@ func (p *Partition) leave(ctx context.Context, call *core.Call) error {
 	}
 }
 
-// invoke lets the function decide, on the caller's goroutine. The caller's cancellation does not reach the function: half a
-// decision would cost the entity its session, and with it everyone else's place.
+// invoke lets the function decide, on the caller's goroutine. The caller's cancellation does not
+// reach the function: half a decision would cost the entity its session, and with it everyone
+// else's place.
 func (p *Partition) invoke(ctx context.Context, call *core.Call) {
 	ctx = context.WithoutCancel(ctx)
 	wait := meetingOf(call)

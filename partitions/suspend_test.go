@@ -10,8 +10,8 @@ import (
 	"github.com/millrace-io/millrace/partitions/core"
 )
 
-// TestASuspendedOwnerAsksTheLog: after a suspension of the machine an owner claims its partition anew before it answers, goes on with the
-// log's time, and what came due meanwhile fires.
+// TestASuspendedOwnerAsksTheLog: after a suspension of the machine an owner claims its partition
+// anew before it answers, goes on with the log's time, and what came due meanwhile fires.
 func TestASuspendedOwnerAsksTheLog(t *testing.T) {
 	for name, s := range map[string]setup{"shared log": {}, "log of this process": {world: alone}} {
 		t.Run(name, bubbled(func(t *testing.T) {
@@ -45,7 +45,8 @@ func TestASuspendedOwnerAsksTheLog(t *testing.T) {
 	}
 }
 
-// TestASuspendedFollowerAsksTheOwner: what a follower knew of the owner before a suspension answers nothing after it.
+// TestASuspendedFollowerAsksTheOwner: what a follower knew of the owner before a suspension answers
+// nothing after it.
 func TestASuspendedFollowerAsksTheOwner(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, core.Limits{MovePatience: time.Minute})

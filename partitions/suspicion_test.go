@@ -11,7 +11,8 @@ import (
 	"github.com/millrace-io/millrace/partitions/repair"
 )
 
-// wronged is a worker whose topic has had wrong settings, during which something may have happened to the log.
+// wronged is a worker whose topic has had wrong settings, during which something may have happened
+// to the log.
 func wronged(t *testing.T, happen func(*fixture)) *fixture {
 	t.Helper()
 	f := start(t, setup{world: alone})
@@ -50,8 +51,8 @@ func (f *fixture) mark() (why string, ok bool) {
 	return why, ok
 }
 
-// TestDamageOutlivesARestart: what a look through the log has found is in the status of the next worker on this store before that
-// has looked itself, and it looks again.
+// TestDamageOutlivesARestart: what a look through the log has found is in the status of the next
+// worker on this store before that has looked itself, and it looks again.
 func TestDamageOutlivesARestart(t *testing.T) {
 	f := wronged(t, func(f *fixture) { f.world.Remove(partition0, 1, 2) })
 	f.m.judge(f.m.options.Topic)
@@ -73,7 +74,8 @@ func TestDamageOutlivesARestart(t *testing.T) {
 	}
 }
 
-// TestALookThatWasCutOffIsDoneByTheNextWorker: a restart between the wrong settings and the end of the look forgets neither.
+// TestALookThatWasCutOffIsDoneByTheNextWorker: a restart between the wrong settings and the end of
+// the look forgets neither.
 func TestALookThatWasCutOffIsDoneByTheNextWorker(t *testing.T) {
 	f := wronged(t, func(f *fixture) { f.world.Remove(partition0, 1, 2) })
 	if why, ok := f.mark(); !ok || why != "" {
@@ -112,7 +114,8 @@ func TestACleanLookTakesTheMarkOff(t *testing.T) {
 	}
 }
 
-// TestARepairTakesTheMarkOff, whichever it is: of an image that is dropped, and of a log that was compared with the store.
+// TestARepairTakesTheMarkOff, whichever it is: of an image that is dropped, and of a log that was
+// compared with the store.
 func TestARepairTakesTheMarkOff(t *testing.T) {
 	for _, choice := range []materializer.Choice{materializer.Retry, materializer.AcceptLoss} {
 		t.Run(choice.String(), func(t *testing.T) {

@@ -7,8 +7,9 @@ import (
 
 // tasks are the goroutines that a loop has started for a partition.
 type tasks struct {
-	// started end by themselves or with the loop's context, and the loop waits for them. calls are those in which the function runs;
-	// the loop waits for them as long as an orderly release may take.
+	// started end by themselves or with the loop's context, and the loop waits for them. calls are
+	// those in which the function runs; the loop waits for them as long as an orderly release may
+	// take.
 	started, calls sync.WaitGroup
 	// oneReader has room for the one that reads the log. stopReading tells the present one to end.
 	oneReader   chan struct{}

@@ -35,7 +35,8 @@ func (t *coreTime) now() core.Now {
 // at returns the wall time of a moment of the core.
 func (t *coreTime) at(mono time.Duration) time.Time { return t.began.Add(mono) }
 
-// jump returns by how much the machine's clock went on by itself since the last look, as after a suspension.
+// jump returns by how much the machine's clock went on by itself since the last look, as after a
+// suspension.
 func (t *coreTime) jump() time.Duration {
 	forward := clock.JumpsOf(t.clock).Forward
 	if forward == t.jumped || mutation.On(mutation.Suspend) {

@@ -54,7 +54,8 @@ func TestTimerIsCancelledOrReplaced(t *testing.T) {
 	})
 }
 
-// TestTimerIsCancelledAtTheLastMoment: its time has come and its command waits behind the one that cancels it.
+// TestTimerIsCancelledAtTheLastMoment: its time has come and its command waits behind the one that
+// cancels it.
 func TestTimerIsCancelledAtTheLastMoment(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, setup{world: alone})

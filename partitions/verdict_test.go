@@ -49,7 +49,8 @@ var attempts = map[string]func(f *fixture){
 	},
 }
 
-// failures are what can end the second attempt before its turn. Each gets what cancels its caller's context.
+// failures are what can end the second attempt before its turn. Each gets what cancels its caller's
+// context.
 var failures = map[string]func(f *fixture, store *unreadable, dispatch func() <-chan error, leave func()) error{
 	"its caller leaves": func(_ *fixture, _ *unreadable, dispatch func() <-chan error, leave func()) error {
 		answer := dispatch()
@@ -86,8 +87,9 @@ var failures = map[string]func(f *fixture, store *unreadable, dispatch func() <-
 	},
 }
 
-// TestNotAppliedIsAboutTheCommand: whatever ends a repeat before its turn, its caller does not hear that the command was not applied while an
-// earlier attempt under the same id has taken effect or still can.
+// TestNotAppliedIsAboutTheCommand: whatever ends a repeat before its turn, its caller does not hear
+// that the command was not applied while an earlier attempt under the same id has taken effect or
+// still can.
 func TestNotAppliedIsAboutTheCommand(t *testing.T) {
 	for where, reach := range attempts {
 		for how, fail := range failures {
@@ -130,8 +132,8 @@ func TestNotAppliedIsAboutTheCommand(t *testing.T) {
 	}
 }
 
-// TestWhatAnOwnerHasChecked: an owner that has looked for other attempts under an id, and found none, says for certain that its command was
-// not applied.
+// TestWhatAnOwnerHasChecked: an owner that has looked for other attempts under an id, and found
+// none, says for certain that its command was not applied.
 func TestWhatAnOwnerHasChecked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWords()

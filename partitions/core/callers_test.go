@@ -44,9 +44,10 @@ func TestTheTurnOfAFollowerThatLeft(t *testing.T) {
 	c.end()
 }
 
-// TestAFollowerIsDecidedAnewToo: an id is free, since its command was taken back, or its window is over. Two calls under it wait, and
-// the first leaves. What is stored under the id is not what the second is told. Found by simulation: the forward that it was decided to
-// make waited for a caller who did not come.
+// TestAFollowerIsDecidedAnewToo: an id is free, since its command was taken back, or its window is
+// over. Two calls under it wait, and the first leaves. What is stored under the id is not what the
+// second is told. Found by simulation: the forward that it was decided to make waited for a caller
+// who did not come.
 func TestAFollowerIsDecidedAnewToo(t *testing.T) {
 	failure := entities.Errorf(entities.FunctionFailed, entities.NotApplied, "crashed")
 	for name, stored := range map[string]materializer.Stored{

@@ -13,30 +13,33 @@ import (
 	"github.com/millrace-io/millrace/materializer"
 )
 
-// This file finds out, before anything is owned, by which layout the data of a journal was written (ADR 18). What decides is
-// the first layout in the log of partition 0, which every number of partitions has: a log puts what several workers write at
-// once in one order. The worker that finds none writes its own there, as a claim of epoch 0, which no reader takes for an
-// ownership.
+// This file finds out, before anything is owned, by which layout the data of a journal was written
+// (ADR 18). What decides is the first layout in the log of partition 0, which every number of
+// partitions has: a log puts what several workers write at once in one order. The worker that finds
+// none writes its own there, as a claim of epoch 0, which no reader takes for an ownership.
 
 // maxAdded is how many records of a partition that holds no data are looked at.
 const maxAdded = 10_000
 
-// Declaration is the layout that a worker wants to use, and the journal that it is compared with, or declared in.
+// Declaration is the layout that a worker wants to use, and the journal that it is compared with,
+// or declared in.
 type Declaration struct {
 	Log    broker.Log
 	Topic  broker.TopicInfo
 	Layout entities.Layout
-	// Given: the number of partitions was asked for. Then it may be smaller than the topic's, where the rest holds nothing.
+	// Given: the number of partitions was asked for. Then it may be smaller than the topic's, where
+	// the rest holds nothing.
 	Given bool
-	// Stored: the store was folded from this topic by this layout, so that the log need not be asked.
+	// Stored: the store was folded from this topic by this layout, so that the log need not be
+	// asked.
 	Stored bool
 	// Worker and Nonce name the writer of a declaration.
 	Worker string
 	Nonce  uint64
 }
 
-// Ensure makes sure that the journal's data is of the layout, and declares it in a journal without data. The error names both
-// layouts and the remedy; then nothing was written.
+// Ensure makes sure that the journal's data is of the layout, and declares it in a journal without
+// data. The error names both layouts and the remedy; then nothing was written.
 func (d *Declaration) Ensure(ctx context.Context) error {
 	if !d.Log.SingleProcess() && !d.Stored {
 		found, ok, err := d.declared(ctx, 0)
@@ -59,8 +62,8 @@ func (d *Declaration) Ensure(ctx context.Context) error {
 	return d.checkAdded(ctx)
 }
 
-// declared returns the first layout in the log of partition 0; ok is false if there is none up to its end, which is at least at
-// until.
+// declared returns the first layout in the log of partition 0; ok is false if there is none up to
+// its end, which is at least at until.
 func (d *Declaration) declared(ctx context.Context, until int64) (found entities.Layout, ok bool, err error) {
 	err = d.read(ctx, 0, until, func(r *materializer.Read) bool {
 		if c := r.Envelope.Claim; r.Envelope.Kind == record.Claim && c != nil && c.Layout != (entities.Layout{}) {
@@ -71,7 +74,8 @@ func (d *Declaration) declared(ctx context.Context, until int64) (found entities
 	return found, ok, err
 }
 
-// read hands the records of a partition to each until that returns false, up to the end of the log, which is at least at until.
+// read hands the records of a partition to each until that returns false, up to the end of the log,
+// which is at least at until.
 func (d *Declaration) read(ctx context.Context, partition int32, until int64, each func(*materializer.Read) bool) error {
 	from, end, err := d.bounds(ctx, partition)
 	if end = max(end, until); err != nil || from >= end {
@@ -107,8 +111,8 @@ func (d *Declaration) bounds(ctx context.Context, partition int32) (start, end i
 	return start, end, err
 }
 
-// declare writes the layout into a journal that has none, and returns the first one that stands there then: another worker may
-// have been quicker.
+// declare writes the layout into a journal that has none, and returns the first one that stands
+// there then: another worker may have been quicker.
 func (d *Declaration) declare(ctx context.Context) (entities.Layout, error) {
 	if err := d.mayDeclare(ctx); err != nil {
 		return entities.Layout{}, err
@@ -132,8 +136,9 @@ func (d *Declaration) declare(ctx context.Context) (entities.Layout, error) {
 	return found, err
 }
 
-// mayDeclare looks at a journal without a layout. Without records it is of as many partitions as the topic has. With records it was
-// written by an older version, which wrote a claim to every partition: those without a record were added since.
+// mayDeclare looks at a journal without a layout. Without records it is of as many partitions as
+// the topic has. With records it was written by an older version, which wrote a claim to every
+// partition: those without a record were added since.
 func (d *Declaration) mayDeclare(ctx context.Context) error {
 	if err := d.Layout.Check(); err != nil {
 		return fmt.Errorf("topic %s has %w", d.Topic.Name, err)
@@ -183,7 +188,8 @@ func (d *Declaration) written(ctx context.Context) ([]bool, error) {
 	return written, errors.Join(errs...)
 }
 
-// checkAdded makes sure that the partitions beyond the layout hold nothing that an entity is made of.
+// checkAdded makes sure that the partitions beyond the layout hold nothing that an entity is made
+// of.
 func (d *Declaration) checkAdded(ctx context.Context) error {
 	for p := d.Layout.Partitions; p < d.Topic.Partitions; p++ {
 		count, why := 0, ""

@@ -12,8 +12,8 @@ import (
 
 const topic = "app.journal"
 
-// TestTheFirstDeclarationCounts: a journal without data gets the layout of the worker that comes first, once; another layout is refused
-// with both named, and nothing is written.
+// TestTheFirstDeclarationCounts: a journal without data gets the layout of the worker that comes
+// first, once; another layout is refused with both named, and nothing is written.
 func TestTheFirstDeclarationCounts(t *testing.T) {
 	world := simlog.New(simlog.Options{})
 	log := world.Client("w")
@@ -57,7 +57,8 @@ func TestCheckSettings(t *testing.T) {
 	}
 }
 
-// TestCheckPartitions: more than the layout has are right only where the operator has said so, fewer never.
+// TestCheckPartitions: more than the layout has are right only where the operator has said so,
+// fewer never.
 func TestCheckPartitions(t *testing.T) {
 	layout := entities.LayoutOf("app", 4)
 	for _, test := range []struct {

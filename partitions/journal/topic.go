@@ -10,7 +10,8 @@ import (
 
 // This file compares a topic with what a journal must be.
 
-// CheckSettings returns an error that names every setting of a topic that breaks the contract, with its remedy.
+// CheckSettings returns an error that names every setting of a topic that breaks the contract, with
+// its remedy.
 func CheckSettings(info broker.TopicInfo) error {
 	if len(info.Violations) == 0 {
 		return nil
@@ -22,8 +23,9 @@ func CheckSettings(info broker.TopicInfo) error {
 	return errors.Join(errs...)
 }
 
-// CheckPartitions compares a topic's number of partitions with the layout. more: the topic may have more than the layout,
-// because the operator has said so. The error names both numbers and the remedy.
+// CheckPartitions compares a topic's number of partitions with the layout. more: the topic may have
+// more than the layout, because the operator has said so. The error names both numbers and the
+// remedy.
 func CheckPartitions(l entities.Layout, info broker.TopicInfo, more bool) error {
 	switch {
 	case info.Partitions == l.Partitions, more && info.Partitions > l.Partitions:

@@ -19,8 +19,9 @@ import (
 	peerv1 "github.com/millrace-io/millrace/proto/gen/millrace/peer/v1"
 )
 
-// BenchmarkDispatch is one command over loopback, both sides in this process, with a worker that answers at once; beside it
-// the same message as a bare unary gRPC call. cpu-µs/op is the CPU time of both sides together.
+// BenchmarkDispatch is one command over loopback, both sides in this process, with a worker that
+// answers at once; beside it the same message as a bare unary gRPC call. cpu-µs/op is the CPU time
+// of both sides together.
 func BenchmarkDispatch(b *testing.B) {
 	for _, callers := range []int{1, 16, 64} {
 		b.Run(fmt.Sprintf("echo/%d", callers), func(b *testing.B) {

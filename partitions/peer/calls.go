@@ -14,8 +14,8 @@ import (
 
 // This file is everything that is asked rarely: one gRPC call each, on the connection of the link.
 
-// conn is the connection of a link for single calls: they are under way on it as commands are, so that a link that nobody wants any
-// more stays until they have ended.
+// conn is the connection of a link for single calls: they are under way on it as commands are, so
+// that a link that nobody wants any more stays until they have ended.
 type conn struct{ link *link }
 
 // Invoke implements grpc.ClientConnInterface.
@@ -41,7 +41,8 @@ func (c conn) NewStream(ctx context.Context, desc *grpc.StreamDesc, method strin
 	return stream, nil
 }
 
-// ask makes a call and puts its failure into our words. outcome is that of a call that the transport ended.
+// ask makes a call and puts its failure into our words. outcome is that of a call that the
+// transport ended.
 func (c *Client) ask(ctx context.Context, address string, outcome entities.OutcomeClass, call func(peerv1.PeerServiceClient) error) error {
 	on, err := c.Conn(ctx, address)
 	if err != nil {
@@ -53,8 +54,9 @@ func (c *Client) ask(ctx context.Context, address string, outcome entities.Outco
 	return nil
 }
 
-// Conn returns the connection to the worker at an address, for what that one has registered beside the peer protocol. The error is an
-// *entities.Error; so is that of a call which finds that nobody wants the connection any more: it was not made.
+// Conn returns the connection to the worker at an address, for what that one has registered beside
+// the peer protocol. The error is an *entities.Error; so is that of a call which finds that nobody
+// wants the connection any more: it was not made.
 func (c *Client) Conn(ctx context.Context, address string) (grpc.ClientConnInterface, error) {
 	l, problem := c.link(ctx, address)
 	if problem != nil {
@@ -63,7 +65,8 @@ func (c *Client) Conn(ctx context.Context, address string) (grpc.ClientConnInter
 	return conn{l}, nil
 }
 
-// callFailed tells the ends of a gRPC call apart: the other side's word, the caller's context, the transport.
+// callFailed tells the ends of a gRPC call apart: the other side's word, the caller's context, the
+// transport.
 func callFailed(ctx context.Context, address string, outcome entities.OutcomeClass, err error) *entities.Error {
 	if e, ok := errors.AsType[*entities.Error](err); ok {
 		return e
@@ -80,8 +83,8 @@ func callFailed(ctx context.Context, address string, outcome entities.OutcomeCla
 	return lost(address, err)
 }
 
-// Position asks the worker at an address how far a partition is committed now, confirmed by the log. The error is an
-// *entities.Error.
+// Position asks the worker at an address how far a partition is committed now, confirmed by the
+// log. The error is an *entities.Error.
 func (c *Client) Position(ctx context.Context, address string, partition int32) (next int64, err error) {
 	err = c.ask(ctx, address, entities.NotApplied, func(p peerv1.PeerServiceClient) error {
 		answer, err := p.Position(ctx, &peerv1.PositionRequest{Partition: partition})
@@ -120,8 +123,8 @@ func (s *Server) Status(ctx context.Context, _ *peerv1.StatusRequest) (*peerv1.S
 	return &peerv1.StatusResponse{Status: page}, nil
 }
 
-// Drain has the worker at an address give its partitions away, and waits for that. last: also when no other worker would take them. The
-// error is an *entities.Error.
+// Drain has the worker at an address give its partitions away, and waits for that. last: also when
+// no other worker would take them. The error is an *entities.Error.
 func (c *Client) Drain(ctx context.Context, address string, last bool) error {
 	return c.ask(ctx, address, entities.Unknown, func(p peerv1.PeerServiceClient) error {
 		_, err := p.Drain(ctx, &peerv1.DrainRequest{Last: last})
@@ -137,9 +140,9 @@ func (s *Server) Drain(ctx context.Context, r *peerv1.DrainRequest) (*peerv1.Dra
 	return &peerv1.DrainResponse{}, nil
 }
 
-// Spec gives on what the function of the worker at an address said that it serves, unless the caller has that version
-// already, and again whenever it changes. It returns on's error, or an *entities.Error when ctx or the connection ends, or
-// the worker stops.
+// Spec gives on what the function of the worker at an address said that it serves, unless the
+// caller has that version already, and again whenever it changes. It returns on's error, or an
+// *entities.Error when ctx or the connection ends, or the worker stops.
 func (c *Client) Spec(ctx context.Context, address, known string, on func(spec *cloudstate.EntitySpec, version string) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

@@ -16,8 +16,9 @@ import (
 	"github.com/millrace-io/millrace/partitions/peer"
 )
 
-// beChild is a worker in a process of its own. It says its address on a line, shuts down in order when its input ends, and
-// otherwise waits to be killed. Commands with the method Hang are not answered.
+// beChild is a worker in a process of its own. It says its address on a line, shuts down in order
+// when its input ends, and otherwise waits to be killed. Commands with the method Hang are not
+// answered.
 func beChild() {
 	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", os.Getenv(childEnv)) //nolint:forbidigo // a process has no t
 	if err != nil {
@@ -166,7 +167,8 @@ func TestStoppedProcessIsNotDead(t *testing.T) {
 	}
 }
 
-// unanswered sends commands until one is not answered in time: a signal stops a process a moment after it was sent.
+// unanswered sends commands until one is not answered in time: a signal stops a process a moment
+// after it was sent.
 func unanswered(t *testing.T, c *peer.Client, address string, patience time.Duration) error {
 	t.Helper()
 	for {

@@ -10,7 +10,8 @@ import (
 	"github.com/millrace-io/millrace/entities"
 )
 
-// Client is this process's side of the connections to other workers. Its methods may be called from many goroutines.
+// Client is this process's side of the connections to other workers. Its methods may be called from
+// many goroutines.
 type Client struct {
 	options ClientOptions
 	stats   counters
@@ -38,10 +39,11 @@ func NewClient(o ClientOptions) *Client {
 	return c
 }
 
-// Dispatch runs a command on the worker at an address and returns its answer. hops is how many commands came before this one
-// in its chain. It waits for a connection that is being opened, and does not try again: a Moved or Overloaded error
-// with outcome NotApplied means that the command did not leave this process, or was turned away over there. LostOutcome means
-// that it left and that there will be no answer. Every other error is the other worker's, as it gave it.
+// Dispatch runs a command on the worker at an address and returns its answer. hops is how many
+// commands came before this one in its chain. It waits for a connection that is being opened, and
+// does not try again: a Moved or Overloaded error with outcome NotApplied means that the command
+// did not leave this process, or was turned away over there. LostOutcome means that it left and
+// that there will be no answer. Every other error is the other worker's, as it gave it.
 func (c *Client) Dispatch(ctx context.Context, address string, cmd *entities.Command, hops int) (*entities.Reply, error) {
 	if cmd.Timer != nil {
 		return nil, entities.Errorf(entities.Internal, entities.NotApplied, "the timer %q of %s fires on the partition that holds it, and was sent to the worker at %s", cmd.Timer.Name, cmd.Key, address)
@@ -89,8 +91,9 @@ func (c *Client) meet(address string) (*peer, *entities.Error) {
 	return p, nil
 }
 
-// Watch keeps one connection to each of these workers, whatever the keys of the map, and ends all others when what is under
-// way on them is answered. A worker under the same address with another incarnation is another one.
+// Watch keeps one connection to each of these workers, whatever the keys of the map, and ends all
+// others when what is under way on them is answered. A worker under the same address with another
+// incarnation is another one.
 func (c *Client) Watch(wanted map[string]Peer) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -125,8 +128,8 @@ func (c *Client) forget(p *peer) {
 	}
 }
 
-// Close cuts all connections and waits for their goroutines. Commands under way end with an unknown outcome: let them end
-// before. It returns nil, and may be called more than once.
+// Close cuts all connections and waits for their goroutines. Commands under way end with an unknown
+// outcome: let them end before. It returns nil, and may be called more than once.
 func (c *Client) Close() error {
 	c.mu.Lock()
 	c.closed = true

@@ -23,7 +23,8 @@ var errDialTimeout = errors.New("no link within the time that an attempt has")
 //nolint:gochecknoglobals // a constant
 var probes = net.KeepAliveConfig{Enable: true, Idle: probeAfter, Interval: probeInterval, Count: probeCount}
 
-// socketGone says whether an attempt found the address without a listener: the machine answers, and no process does.
+// socketGone says whether an attempt found the address without a listener: the machine answers, and
+// no process does.
 func socketGone(err error) bool {
 	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ECONNRESET)
 }

@@ -20,11 +20,12 @@ var errClosed = errors.New("the connections to other workers were closed")
 // errUnwanted ends a connection that nobody wants any more.
 var errUnwanted = errors.New("the connection is not wanted any more")
 
-// errRefused: the process at the address does not take this one for a peer, or is not the one that is looked for.
+// errRefused: the process at the address does not take this one for a peer, or is not the one that
+// is looked for.
 var errRefused = errors.New("the link was refused")
 
-// unreachable: a command did not leave this process. Moved: by the time that its worker can be reached, or was given up, another
-// one may own its partition, and whoever routes it looks again.
+// unreachable: a command did not leave this process. Moved: by the time that its worker can be
+// reached, or was given up, another one may own its partition, and whoever routes it looks again.
 func unreachable(address string, cause error, retryAfter time.Duration) *entities.Error {
 	return &entities.Error{
 		Reason: entities.Moved, Outcome: entities.NotApplied, RetryAfter: retryAfter, Cause: cause,
@@ -62,7 +63,8 @@ func ended(ctx context.Context, outcome entities.OutcomeClass, what string) *ent
 	return e
 }
 
-// asError gives what a worker's method returned a reason. A context that ended says nothing about the command.
+// asError gives what a worker's method returned a reason. A context that ended says nothing about
+// the command.
 func asError(err error) *entities.Error {
 	if e, ok := errors.AsType[*entities.Error](err); ok {
 		return e

@@ -16,7 +16,8 @@ import (
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
 
-// childAddress tells the test binary that it is to be a worker in a process of its own, and where it is to listen.
+// childAddress tells the test binary that it is to be a worker in a process of its own, and where
+// it is to listen.
 const childEnv = "MILLRACE_PEER_TEST_CHILD"
 
 func TestMain(m *testing.M) {
@@ -74,7 +75,8 @@ func (w *worker) DispatchStream(ctx context.Context, s *entities.Stream) error {
 	}
 }
 
-// Resolve knows the one service of command(), whose entity ids stand in no payload: the key is always that of command("42").
+// Resolve knows the one service of command(), whose entity ids stand in no payload: the key is
+// always that of command("42").
 func (w *worker) Resolve(t entities.Target) (*entities.Command, error) {
 	if w.resolve != nil {
 		return w.resolve(t)

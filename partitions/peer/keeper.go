@@ -28,7 +28,8 @@ type peer struct {
 	asked bool
 	// retired: nobody wants it any more.
 	retired bool
-	// met: a link to this process was open. goodbye: that is how the last one ended. dead: the hook was told.
+	// met: a link to this process was open. goodbye: that is how the last one ended. dead: the hook
+	// was told.
 	met, goodbye, dead bool
 
 	state State
@@ -64,8 +65,9 @@ func (p *peer) watch(w Peer) bool {
 	return true
 }
 
-// retire ends the connection when what is under way on it is answered, or after a time. Commands of entities are given up sooner:
-// somebody else owns their partitions now, and knows of those that took effect.
+// retire ends the connection when what is under way on it is answered, or after a time. Commands of
+// entities are given up sooner: somebody else owns their partitions now, and knows of those that
+// took effect.
 func (p *peer) retire() {
 	p.mu.Lock()
 	p.retired = true
@@ -81,7 +83,8 @@ func (p *peer) retire() {
 	context.AfterFunc(p.ctx, func() { disowned.Stop(); late.Stop() })
 }
 
-// ready returns the open link. It waits for an attempt that is under way, and not for one that is to come.
+// ready returns the open link. It waits for an attempt that is under way, and not for one that is
+// to come.
 func (p *peer) ready(ctx context.Context) (*link, *entities.Error) {
 	for {
 		if l := p.open.Load(); l != nil {
@@ -208,8 +211,8 @@ func (p *peer) closed(l *link) bool {
 	return goodbye
 }
 
-// reportDead tells the hook that the process is dead, if this attempt shows that: there was a link, it ended without a good-bye,
-// and nobody listens at the address any more.
+// reportDead tells the hook that the process is dead, if this attempt shows that: there was a link,
+// it ended without a good-bye, and nobody listens at the address any more.
 func (p *peer) reportDead(err error) {
 	p.mu.Lock()
 	who := p.who

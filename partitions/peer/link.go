@@ -65,7 +65,8 @@ func (c *call) free() {
 	calls.Put(c)
 }
 
-// admit checks whether the other side is the one that was called, and settles the limits of the link.
+// admit checks whether the other side is the one that was called, and settles the limits of the
+// link.
 func (l *link) admit(w *peerv1.Welcome, hello *peerv1.Hello, o *ClientOptions) error {
 	switch {
 	case w == nil:
@@ -189,7 +190,8 @@ func (l *link) remove(id uint64, c *call) {
 	l.Settle()
 }
 
-// begin counts a single call that is about to be made on the connection; end takes it back. The error says that it must not be made.
+// begin counts a single call that is about to be made on the connection; end takes it back. The
+// error says that it must not be made.
 func (l *link) begin() error {
 	l.Lock()
 	defer l.Unlock()
@@ -207,7 +209,8 @@ func (l *link) end() {
 	l.Settle()
 }
 
-// over: the link is retired, its last command is answered, and its last call has ended. The lock is held.
+// over: the link is retired, its last command is answered, and its last call has ended. The lock is
+// held.
 func (l *link) over() bool { return l.retired && len(l.calls.Open) == 0 && l.asked == 0 }
 
 // retire ends the link when what is under way is answered.
@@ -219,8 +222,8 @@ func (l *link) retire(goodbye bool) {
 	l.Settle()
 }
 
-// disown gives up the commands of entities that have no answer yet: the worker may be frozen, or cut off. What it still answers
-// interests nobody.
+// disown gives up the commands of entities that have no answer yet: the worker may be frozen, or
+// cut off. What it still answers interests nobody.
 func (l *link) disown() {
 	l.Lock()
 	defer l.Unlock()

@@ -19,7 +19,8 @@ const Protocol = 1
 const (
 	DefaultMaxInFlight      = 4096
 	DefaultMaxInFlightBytes = 64 << 20
-	// DefaultMaxFrameBytes has room for a payload of 4 MiB, which is the limit of the gateway, and for what goes with it.
+	// DefaultMaxFrameBytes has room for a payload of 4 MiB, which is the limit of the gateway, and
+	// for what goes with it.
 	DefaultMaxFrameBytes = 4<<20 + 128<<10
 	DefaultMaxLinks      = 1024
 	DefaultMaxPeers      = 1024
@@ -37,9 +38,9 @@ const (
 	streamWindow     = 4 << 20
 	connectionWindow = 16 << 20
 
-	// A line that was cut is noticed by the kernels: on one that is silent by probes, on one with unanswered bytes by the time
-	// for which they are. A process that was stopped is kept alive by its kernel, until it has answered no ping for
-	// pingAfter and lineTimeout.
+	// A line that was cut is noticed by the kernels: on one that is silent by probes, on one with
+	// unanswered bytes by the time for which they are. A process that was stopped is kept alive by
+	// its kernel, until it has answered no ping for pingAfter and lineTimeout.
 	probeAfter    = 2 * time.Second
 	probeInterval = time.Second
 	probeCount    = 3
@@ -49,9 +50,11 @@ const (
 
 // Identity is who a process is to its peers.
 type Identity struct {
-	// Layout is that of the journal: both sides must have the same, or they would not mean the same by a partition.
+	// Layout is that of the journal: both sides must have the same, or they would not mean the same
+	// by a partition.
 	Layout entities.Layout
-	// Worker is the process's name, empty for one that owns no partitions; Incarnation names the process itself.
+	// Worker is the process's name, empty for one that owns no partitions; Incarnation names the
+	// process itself.
 	Worker      string
 	Incarnation uint64
 }
@@ -62,10 +65,11 @@ type Peer struct {
 	Incarnation   uint64
 }
 
-// Hooks are told what happens. They must not block; each may be nil. They are called by the goroutine of the connection.
+// Hooks are told what happens. They must not block; each may be nil. They are called by the
+// goroutine of the connection.
 type Hooks struct {
-	// Dead: the process behind a watched connection is gone, not merely slow. Its connection ended without a good-bye, and
-	// its address refuses a new one. Called once for an incarnation.
+	// Dead: the process behind a watched connection is gone, not merely slow. Its connection ended
+	// without a good-bye, and its address refuses a new one. Called once for an incarnation.
 	Dead func(name, address string, incarnation uint64)
 	// Connected: a link is open.
 	Connected func(name, address string)
@@ -73,7 +77,8 @@ type Hooks struct {
 	Lost func(name, address string, err error)
 }
 
-// ClientOptions configure a Client. Identity is required; the zero value of every other field means its default.
+// ClientOptions configure a Client. Identity is required; the zero value of every other field means
+// its default.
 type ClientOptions struct {
 	Identity Identity
 	Hooks    Hooks
@@ -82,16 +87,16 @@ type ClientOptions struct {
 	// Credentials secure the connections. Nil: plaintext.
 	Credentials credentials.TransportCredentials
 
-	// MaxInFlight bounds the commands without an answer on one link, MaxInFlightBytes their size together, MaxFrameBytes the
-	// size of one. The other side's limits count where they are lower.
+	// MaxInFlight bounds the commands without an answer on one link, MaxInFlightBytes their size
+	// together, MaxFrameBytes the size of one. The other side's limits count where they are lower.
 	MaxInFlight, MaxInFlightBytes, MaxFrameBytes int
 	// MaxPeers bounds the workers to which there are connections.
 	MaxPeers int
 	// DialTimeout bounds one attempt to open a link, Backoff is the pause between attempts.
 	DialTimeout time.Duration
 	Backoff     backoff.Policy
-	// RetireTimeout is how long calls on a connection that is no longer wanted may go on, DisownTimeout how long commands of entities
-	// may: they can be sent again to whoever owns them.
+	// RetireTimeout is how long calls on a connection that is no longer wanted may go on,
+	// DisownTimeout how long commands of entities may: they can be sent again to whoever owns them.
 	RetireTimeout, DisownTimeout time.Duration
 }
 
@@ -123,19 +128,21 @@ func (o *ClientOptions) setDefaults() {
 	}
 }
 
-// ServerOptions configure a Server. Identity is required; the zero value of every other field means its default.
+// ServerOptions configure a Server. Identity is required; the zero value of every other field means
+// its default.
 type ServerOptions struct {
 	Identity Identity
 	// Credentials secure the connections. Nil: plaintext.
 	Credentials credentials.TransportCredentials
-	// MaxInFlight bounds the commands that run at once for one link, MaxInFlightBytes their size together, MaxFrameBytes the
-	// size of one command and of one answer.
+	// MaxInFlight bounds the commands that run at once for one link, MaxInFlightBytes their size
+	// together, MaxFrameBytes the size of one command and of one answer.
 	MaxInFlight, MaxInFlightBytes, MaxFrameBytes int
 	// MaxLinks bounds the links.
 	MaxLinks int
 	// IdleRunners is how many goroutines wait for commands, instead of being made for each.
 	IdleRunners int
-	// Register adds what else other processes of the app may ask this worker; see Client.Conn. Nil: nothing.
+	// Register adds what else other processes of the app may ask this worker; see Client.Conn. Nil:
+	// nothing.
 	Register func(grpc.ServiceRegistrar)
 }
 

@@ -13,7 +13,8 @@ import (
 
 // This file reads what wire.go writes.
 
-// names keeps strings that come again and again, such as those of methods. It belongs to one reader.
+// names keeps strings that come again and again, such as those of methods. It belongs to one
+// reader.
 type names map[string]string
 
 const (

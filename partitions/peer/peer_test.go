@@ -278,7 +278,8 @@ func TestThousandsOfCommandsAtOnce(t *testing.T) {
 	}
 }
 
-// Commands are cancelled at every moment of their way; accounts must come out even, and nobody may get another's answer.
+// Commands are cancelled at every moment of their way; accounts must come out even, and nobody may
+// get another's answer.
 func TestCancelStorm(t *testing.T) {
 	w := &worker{}
 	s, address := server(t, w, peer.ServerOptions{})
@@ -417,8 +418,9 @@ func TestWatchKeepsOneConnectionToEach(t *testing.T) {
 	}
 }
 
-// TestCommandsOfAFrozenWorkerAreGivenUp: a worker that does not answer is no member any more. Whoever owns its entities now is asked
-// again, and knows what took effect; an action has nobody to be asked, and goes on. The late answers harm nobody.
+// TestCommandsOfAFrozenWorkerAreGivenUp: a worker that does not answer is no member any more.
+// Whoever owns its entities now is asked again, and knows what took effect; an action has nobody to
+// be asked, and goes on. The late answers harm nobody.
 func TestCommandsOfAFrozenWorkerAreGivenUp(t *testing.T) {
 	w, began, release := blocking()
 	_, frozen := server(t, w, peer.ServerOptions{})
@@ -449,8 +451,8 @@ func TestCommandsOfAFrozenWorkerAreGivenUp(t *testing.T) {
 	}
 }
 
-// TestCallsKeepTheConnection: whoever asks a worker something, or has a streamed call with it, is answered on a connection that
-// nobody wants any more; then it ends.
+// TestCallsKeepTheConnection: whoever asks a worker something, or has a streamed call with it, is
+// answered on a connection that nobody wants any more; then it ends.
 func TestCallsKeepTheConnection(t *testing.T) {
 	began, release := make(chan struct{}, 2), make(chan struct{})
 	wait := func() {

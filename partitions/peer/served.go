@@ -26,7 +26,8 @@ type served struct {
 	// running are the commands under way; the reader waits for them when the link ends.
 	running sync.WaitGroup
 
-	// The link's lock guards what follows: for each command under way, what ends its context, and the size of their frames.
+	// The link's lock guards what follows: for each command under way, what ends its context, and
+	// the size of their frames.
 	calls multiplex.Places[running]
 	bytes int
 }
@@ -117,8 +118,8 @@ func (l *served) called(b []byte) error {
 	return nil
 }
 
-// admit notes a command that is about to run. The caller's side counts its commands for longer than this one does, and knows
-// the limits: one above them is an error of the protocol.
+// admit notes a command that is about to run. The caller's side counts its commands for longer than
+// this one does, and knows the limits: one above them is an error of the protocol.
 func (l *served) admit(id uint64, r running) bool {
 	o := &l.server.options
 	l.Lock()
@@ -153,8 +154,8 @@ func (l *served) answer(id uint64, reply *entities.Reply, failure *entities.Erro
 	l.UnlockAndWrite()
 }
 
-// append puts an answer into the lane. A reply that is too large is replaced by an error; an error stays what it is, and its text is
-// cut. The lock is held.
+// append puts an answer into the lane. A reply that is too large is replaced by an error; an error
+// stays what it is, and its text is cut. The lock is held.
 func (l *served) append(id uint64, reply *entities.Reply, failure *entities.Error) {
 	message, _ := l.Tail()
 	start := len(*message)
@@ -171,7 +172,8 @@ func (l *served) append(id uint64, reply *entities.Reply, failure *entities.Erro
 	*message = appendAnswer((*message)[:start], fieldAnswers, id, nil, e)
 }
 
-// goodbye tells the other side that this process is stopping. It ends the link when its commands are answered.
+// goodbye tells the other side that this process is stopping. It ends the link when its commands
+// are answered.
 func (l *served) goodbye() {
 	l.Lock()
 	if l.Broken() == nil {

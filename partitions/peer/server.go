@@ -22,8 +22,8 @@ import (
 
 // Worker is what a Server offers to other processes. Its methods are called from many goroutines.
 type Worker interface {
-	// Dispatch runs a command here; it is never forwarded again from this hop, except for what the command itself causes. ctx
-	// ends with the caller's deadline, its cancellation, and its link.
+	// Dispatch runs a command here; it is never forwarded again from this hop, except for what the
+	// command itself causes. ctx ends with the caller's deadline, its cancellation, and its link.
 	Dispatch(ctx context.Context, cmd *entities.Command, hops int) (*entities.Reply, error)
 	// DispatchStream runs a streamed call of an action here.
 	DispatchStream(ctx context.Context, s *entities.Stream) error
@@ -31,12 +31,13 @@ type Worker interface {
 	Resolve(t entities.Target) (*entities.Command, error)
 	// Position says how far a partition is committed now, confirmed by the log.
 	Position(ctx context.Context, partition int32) (int64, error)
-	// Spec returns what the user function said that it serves, a name for this version of it, and a channel that is closed when
-	// there is another one. A nil spec: nothing yet.
+	// Spec returns what the user function said that it serves, a name for this version of it, and a
+	// channel that is closed when there is another one. A nil spec: nothing yet.
 	Spec() (spec *cloudstate.EntitySpec, version string, changed <-chan struct{})
 	// Status returns the status page.
 	Status(ctx context.Context) (*adminv1.StatusResponse, error)
-	// Drain gives the partitions away and returns when that is done. last: also when no other worker would take them.
+	// Drain gives the partitions away and returns when that is done. last: also when no other
+	// worker would take them.
 	Drain(ctx context.Context, last bool) error
 }
 
@@ -86,7 +87,8 @@ func NewServer(w Worker, o ServerOptions) *Server {
 	return s
 }
 
-// Serve takes connections until Shutdown; it returns nil then, and otherwise why the listener failed. It closes the listener.
+// Serve takes connections until Shutdown; it returns nil then, and otherwise why the listener
+// failed. It closes the listener.
 func (s *Server) Serve(l net.Listener) error {
 	err := s.grpc.Serve(probing{l})
 	if errors.Is(err, grpc.ErrServerStopped) {
@@ -112,12 +114,13 @@ func (p probing) Accept() (net.Conn, error) {
 // ErrHanging is what Shutdown returns when commands did not end although they were cut.
 var ErrHanging = errors.New("commands do not end although they were cut off: their function hangs, and looks at no context")
 
-// hangingAfter is how long Shutdown waits for the commands that it has cut. Those that look at their context end at once.
+// hangingAfter is how long Shutdown waits for the commands that it has cut. Those that look at
+// their context end at once.
 const hangingAfter = time.Second
 
-// Shutdown says good-bye on every link, so that its end is not taken for the death of this process, answers what is under
-// way and returns. When ctx ends before, it cuts what is left and returns ctx's error, and ErrHanging as well if some of it has not
-// ended a second later.
+// Shutdown says good-bye on every link, so that its end is not taken for the death of this process,
+// answers what is under way and returns. When ctx ends before, it cuts what is left and returns
+// ctx's error, and ErrHanging as well if some of it has not ended a second later.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	if !s.stopped {

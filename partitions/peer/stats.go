@@ -37,7 +37,8 @@ type Stats struct {
 	BytesSent, BytesReceived uint64
 	// Failures count the commands that did not succeed, by entities.Reason.
 	Failures [reasons]uint64
-	// DialFailures count attempts to open a link, LinksLost links that ended without a good-bye. Clients only.
+	// DialFailures count attempts to open a link, LinksLost links that ended without a good-bye.
+	// Clients only.
 	DialFailures, LinksLost uint64
 }
 
@@ -105,7 +106,8 @@ const (
 	metricLost     = "millrace_peer_links_lost_total"
 )
 
-// Metrics offers the counters of both sides of a process to whoever collects metrics. Either may be nil.
+// Metrics offers the counters of both sides of a process to whoever collects metrics. Either may be
+// nil.
 func Metrics(c *Client, s *Server) observe.Source {
 	return observe.Source{
 		Metrics: []observe.Metric{

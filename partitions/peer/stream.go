@@ -30,9 +30,9 @@ const (
 	streamReply = 1
 )
 
-// DispatchStream runs a streamed call of an action on the worker at an address. It returns when the call is over, s.Recv is
-// not called any more by then. The error is an *entities.Error: s.Recv's or s.Send's, the other worker's as it gave it, or one
-// as from Dispatch.
+// DispatchStream runs a streamed call of an action on the worker at an address. It returns when the
+// call is over, s.Recv is not called any more by then. The error is an *entities.Error: s.Recv's or
+// s.Send's, the other worker's as it gave it, or one as from Dispatch.
 func (c *Client) DispatchStream(ctx context.Context, address string, s *entities.Stream) error {
 	on, err := c.Conn(ctx, address)
 	if err != nil {
@@ -200,7 +200,8 @@ type next struct {
 	err     error
 }
 
-// readAhead reads a caller's messages, one ahead of whoever takes them, so that taking one can be given up.
+// readAhead reads a caller's messages, one ahead of whoever takes them, so that taking one can be
+// given up.
 func (s *Server) readAhead(stream grpc.ServerStream) func(context.Context) (entities.Payload, error) {
 	messages := make(chan next)
 	done := stream.Context().Done()

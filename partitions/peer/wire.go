@@ -10,8 +10,8 @@ import (
 	"github.com/millrace-io/millrace/internal/fields"
 )
 
-// The frames of a link are the messages of peer.proto, written and read by hand. A test compares every byte with what
-// protobuf itself writes.
+// The frames of a link are the messages of peer.proto, written and read by hand. A test compares
+// every byte with what protobuf itself writes.
 
 // The fields of LinkRequest and LinkResponse. Their tags are one byte.
 const (

@@ -148,8 +148,8 @@ func compare(t *rapid.T, got []byte, want proto.Message) {
 	}
 }
 
-// TestOpenEffectsAreChecked: exceptions that are too many, or in no order, could make a target forget
-// what is sent again.
+// TestOpenEffectsAreChecked: exceptions that are too many, or in no order, could make a target
+// forget what is sent again.
 func TestOpenEffectsAreChecked(t *testing.T) {
 	many := make([]int64, entities.MaxOpen+1)
 	for i := range many {

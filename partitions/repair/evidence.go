@@ -15,13 +15,16 @@ type Evidence struct {
 	Partition int32
 	// Cause is why it halted.
 	Cause string
-	// Position is the offset behind the last one that was known to be used; the store has folded up to Next, under Owner.
+	// Position is the offset behind the last one that was known to be used; the store has folded up
+	// to Next, under Owner.
 	Position, Next int64
 	Owner          record.Owner
-	// Start and End are the bounds of the log as it is now; Unreachable says why they are not known.
+	// Start and End are the bounds of the log as it is now; Unreachable says why they are not
+	// known.
 	Start, End  int64
 	Unreachable string
-	// StoreTopic is the id of the journal that the store was folded from, LogTopic that of the present one.
+	// StoreTopic is the id of the journal that the store was folded from, LogTopic that of the
+	// present one.
 	StoreTopic, LogTopic string
 	// Beyond is what the store has of records that the log does not have.
 	Beyond materializer.Beyond

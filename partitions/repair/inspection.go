@@ -10,8 +10,9 @@ import (
 	"github.com/millrace-io/millrace/materializer"
 )
 
-// This file looks for losses where nothing else looks: in the part of the log that a store was folded from. The store has what was
-// there, so that its worker serves rightly; but no other worker can fold that log.
+// This file looks for losses where nothing else looks: in the part of the log that a store was
+// folded from. The store has what was there, so that its worker serves rightly; but no other worker
+// can fold that log.
 
 // Inspection is how far a look through the log is, and what was found.
 type Inspection struct {
@@ -24,12 +25,12 @@ type Inspection struct {
 	Failed error
 }
 
-// Inspector looks through the log of one partition below the store's position. Inspect and Conclude may run at the same time as
-// all others, each of them once at a time.
+// Inspector looks through the log of one partition below the store's position. Inspect and Conclude
+// may run at the same time as all others, each of them once at a time.
 type Inspector struct {
 	image *materializer.Image
-	// last is the last look; nil: there was none. suspected: one is wanted. repairs counts those that have made what an earlier look
-	// found out of date.
+	// last is the last look; nil: there was none. suspected: one is wanted. repairs counts those
+	// that have made what an earlier look found out of date.
 	last      atomic.Pointer[Inspection]
 	suspected atomic.Bool
 	repairs   atomic.Uint64
@@ -43,7 +44,8 @@ type Finding struct {
 	repairs uint64
 }
 
-// NewInspector returns the inspector of a partition. It takes up what an earlier worker on this store suspected or found.
+// NewInspector returns the inspector of a partition. It takes up what an earlier worker on this
+// store suspected or found.
 func NewInspector(image *materializer.Image) *Inspector {
 	i := &Inspector{image: image}
 	damage, known, err := image.View().Suspected()
@@ -68,8 +70,8 @@ func (i *Inspector) Last() Inspection {
 // Suspected says whether the log is to be looked through.
 func (i *Inspector) Suspected() bool { return i.suspected.Load() }
 
-// MarkSuspected marks the logs of some partitions, which have one store: they are to be looked through, by this worker or the next one on
-// this store. The error says that a restart forgets it.
+// MarkSuspected marks the logs of some partitions, which have one store: they are to be looked
+// through, by this worker or the next one on this store. The error says that a restart forgets it.
 func MarkSuspected(store materializer.Store, all []*Inspector) error {
 	var marked []materializer.Address
 	for _, i := range all {
@@ -84,8 +86,9 @@ func MarkSuspected(store materializer.Store, all []*Inspector) error {
 	return nil
 }
 
-// Inspect looks at the log from its beginning to its end: what is lost before the store's position may be proved by a claim behind.
-// The caller passes the finding to Conclude, on the goroutine that changes the store. After an error the log is suspected still.
+// Inspect looks at the log from its beginning to its end: what is lost before the store's position
+// may be proved by a claim behind. The caller passes the finding to Conclude, on the goroutine that
+// changes the store. After an error the log is suspected still.
 func (i *Inspector) Inspect(ctx context.Context) (Finding, error) {
 	done, err := i.image.AwaitRebuild(ctx)
 	if err != nil {
@@ -124,8 +127,8 @@ func (i *Inspector) progress(next, until int64, failed error) {
 	i.last.Store(&Inspection{Next: next, Until: until, Failed: failed, Damage: i.Last().Damage})
 }
 
-// Conclude takes what a look has found, and writes it down, so that a restart does not forget it. What a repair has made out of
-// date is dropped. alarm is told what an operator should look at.
+// Conclude takes what a look has found, and writes it down, so that a restart does not forget it.
+// What a repair has made out of date is dropped. alarm is told what an operator should look at.
 func (i *Inspector) Conclude(found Finding, alarm func(what string)) {
 	if found.repairs != i.repairs.Load() {
 		i.last.Store(nil)

@@ -13,8 +13,9 @@ import (
 
 // This file is what a repair reads, folds beside the store, and compares.
 
-// Repair folds the log of a halted partition beside its store: into rows of their own when the image is to be written again,
-// otherwise only to see who owns what. Its methods run one at a time, which the caller sees to.
+// Repair folds the log of a halted partition beside its store: into rows of their own when the
+// image is to be written again, otherwise only to see who owns what. Its methods run one at a time,
+// which the caller sees to.
 type Repair struct {
 	o Options
 
@@ -95,7 +96,8 @@ func (r *Repair) Survey(ctx context.Context, choice materializer.Choice) (s mate
 	return s, err
 }
 
-// imageBesideHoles is why an image is not written again where records are lost in the middle of a log.
+// imageBesideHoles is why an image is not written again where records are lost in the middle of a
+// log.
 const imageBesideHoles = "the log has offsets without records, or records of another layout, where the store has others: what the store has cannot be put in between"
 
 // open begins to read, where the log begins.
@@ -184,8 +186,8 @@ func (r *Repair) beside() materializer.Partition {
 	return materializer.Partition{Rows: r.o.Image.Store, Address: r.o.Image.Address.ForRepair()}
 }
 
-// missing goes through everything that would be written again, and writes nothing: what cannot be restored must be known before
-// anything is changed.
+// missing goes through everything that would be written again, and writes nothing: what cannot be
+// restored must be known before anything is changed.
 func (r *Repair) missing() (materializer.Restored, error) {
 	pages, err := materializer.NewRestoration(r.o.Image.View(), r.beside(), 0, 0)
 	if err != nil {
@@ -231,7 +233,8 @@ func (r *Repair) Restore(ctx context.Context, choice materializer.Choice, until 
 	return page, err
 }
 
-// StartOver drops what was folded before the repair, and what was folded beside it. The log begins at start.
+// StartOver drops what was folded before the repair, and what was folded beside it. The log begins
+// at start.
 func (r *Repair) StartOver(start int64) error {
 	r.Close()
 	if err := r.dropBeside(); err != nil {
@@ -246,8 +249,8 @@ func (r *Repair) Resume() error {
 	return materializer.Resume(r.o.Image.Store, r.o.Image.Address)
 }
 
-// Mark marks the store of a partition that has halted, so that a restart does not forget it. position is the offset behind the
-// last one that is known to be used.
+// Mark marks the store of a partition that has halted, so that a restart does not forget it.
+// position is the offset behind the last one that is known to be used.
 func (r *Repair) Mark(position int64, why error) error {
 	meta, _, err := r.o.Image.View().Meta()
 	if err != nil {

@@ -93,7 +93,8 @@ func TestEvidenceRefusesWhatDoesNotHelp(t *testing.T) {
 	}
 }
 
-// TestInspectionOfADamagedLog: what is found is kept for the next worker on the store, unless a repair has come between.
+// TestInspectionOfADamagedLog: what is found is kept for the next worker on the store, unless a
+// repair has come between.
 func TestInspectionOfADamagedLog(t *testing.T) {
 	world, image := folded(t)
 	world.Remove(journal, 1, 2)

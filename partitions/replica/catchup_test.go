@@ -69,7 +69,8 @@ func (f *fixture) write(kinds ...record.Kind) {
 	}
 }
 
-// TestCatchUp: up to the end of the log, and then up to the claim that is read back; what was folded is in the store.
+// TestCatchUp: up to the end of the log, and then up to the claim that is read back; what was
+// folded is in the store.
 func TestCatchUp(t *testing.T) {
 	f := newFixture(t)
 	f.write(record.Claim, record.Barrier)
@@ -141,7 +142,8 @@ func TestCatchUpRefuses(t *testing.T) {
 	}
 }
 
-// TestFollow: the position moves with the log, and is gone with the end of following; the next catch-up goes on there.
+// TestFollow: the position moves with the log, and is gone with the end of following; the next
+// catch-up goes on there.
 func TestFollow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t)

@@ -1,14 +1,14 @@
-// Package replica is a worker's image of one partition of the journal: it is caught up with the log, kept current while another
-// worker owns the partition, and asked how current it is.
+// Package replica is a worker's image of one partition of the journal: it is caught up with the
+// log, kept current while another worker owns the partition, and asked how current it is.
 //
-// Only package partitions imports it. It starts no goroutine of its own: CatchUp, ReadBack and Follow block, and report to no one but
-// their caller, who lets one of them run at a time; questions to the owner and to the log run on goroutines of the one who passed
-// Options.Background.
+// Only package partitions imports it. It starts no goroutine of its own: CatchUp, ReadBack and
+// Follow block, and report to no one but their caller, who lets one of them run at a time;
+// questions to the owner and to the log run on goroutines of the one who passed Options.Background.
 //
 // # How later work sees a partition
 //
-// A projection needs five things of each partition that has an image on its worker: role, folded position, feed, confirmed position
-// and heard end. Where they are, or are to be:
+// A projection needs five things of each partition that has an image on its worker: role, folded
+// position, feed, confirmed position and heard end. Where they are, or are to be:
 //
 //   - The role is that of the image: Position is nil unless the partition is followed; the owner's is the state of partitions.Partition.
 //     A common Role belongs here, set by Follow and by the owner's loop.
@@ -20,6 +20,6 @@
 //   - The confirmed position is Confirmed(): what the owner said, and since when everything committed lies before it. Fresh asks for it.
 //   - The heard end is the newer of Position().End, which comes with the records, and LogEnd(), which was asked for.
 //
-// Reaches and Fresh are the waits of entity reads. A query waits in the same two ways, on the position of its rows instead of the
-// image's.
+// Reaches and Fresh are the waits of entity reads. A query waits in the same two ways, on the
+// position of its rows instead of the image's.
 package replica

@@ -12,11 +12,13 @@ import (
 // This file says how current an image is: what it waits for, and what it asks owner and log.
 
 const (
-	// readPatience is how long a read waits for the image to have what it asks for; then the owner is asked.
+	// readPatience is how long a read waits for the image to have what it asks for; then the owner
+	// is asked.
 	readPatience = 100 * time.Millisecond
 	// questionTimeout bounds a question to the owner or to the log.
 	questionTimeout = 5 * time.Second
-	// askEndEvery is how often the log is asked for its end at most, so that an image in which nothing happens does not seem to age.
+	// askEndEvery is how often the log is asked for its end at most, so that an image in which
+	// nothing happens does not seem to age.
 	askEndEvery = time.Second
 )
 
@@ -54,10 +56,12 @@ func (r *Replica) ask(q *question, before time.Time, how func(context.Context) (
 // Confirmed returns what the owner said last of how far it is, nil when that is not known.
 func (r *Replica) Confirmed() *Answer { return r.confirmed.answer.Load() }
 
-// LogEnd returns what the log said of its end when it was asked last, nil when it never was. Position().End may be newer.
+// LogEnd returns what the log said of its end when it was asked last, nil when it never was.
+// Position().End may be newer.
 func (r *Replica) LogEnd() *Answer { return r.logEnd.answer.Load() }
 
-// Suspended forgets what the owner has said: the machine's clock went on by itself, and that is older than it seems.
+// Suspended forgets what the owner has said: the machine's clock went on by itself, and that is
+// older than it seems.
 func (r *Replica) Suspended() { r.confirmed.answer.Store(nil) }
 
 // Reaches waits a moment for the image to be folded up to next.
@@ -83,8 +87,9 @@ func (r *Replica) Reaches(ctx context.Context, next int64) bool {
 	}
 }
 
-// Fresh says whether the image has all that was committed some moment not longer ago than bound. Only an owner that the log
-// confirms knows what that is: one answer of it serves many reads, and the next is asked for in good time.
+// Fresh says whether the image has all that was committed some moment not longer ago than bound.
+// Only an owner that the log confirms knows what that is: one answer of it serves many reads, and
+// the next is asked for in good time.
 func (r *Replica) Fresh(bound time.Duration) bool {
 	now := r.o.Clock.Now()
 	last := r.Confirmed()
@@ -100,10 +105,11 @@ func (r *Replica) Fresh(bound time.Duration) bool {
 	return last != nil && at != nil && now.Sub(last.Asked) <= bound && at.Next >= last.Next
 }
 
-// Age returns how long ago an image at some position had everything that was committed, as far as is known, and sees to it that more
-// is known next time, unless the owner is asked anyway: for bounded reads it is.
-// An answer of the log that the image has not reached is not replaced by a newer one until it has, or for long: otherwise an image that
-// is always behind would never have been complete.
+// Age returns how long ago an image at some position had everything that was committed, as far as
+// is known, and sees to it that more is known next time, unless the owner is asked anyway: for
+// bounded reads it is. An answer of the log that the image has not reached is not replaced by a
+// newer one until it has, or for long: otherwise an image that is always behind would never have
+// been complete.
 func (r *Replica) Age(at *Position, c entities.Consistency) time.Duration {
 	now := r.o.Clock.Now()
 	newest := at.At

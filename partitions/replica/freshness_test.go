@@ -25,7 +25,8 @@ func (l *hurriedLog) Expedite() (end func()) {
 	return func() { l.now-- }
 }
 
-// TestReachesIsInAHurry: a log that lets records wait for readers must not let a read wait that waits for an image.
+// TestReachesIsInAHurry: a log that lets records wait for readers must not let a read wait that
+// waits for an image.
 func TestReachesIsInAHurry(t *testing.T) {
 	log := &hurriedLog{Log: simlog.New(simlog.Options{}).Client("w")}
 	r := New(Options{

@@ -18,8 +18,8 @@ type Options struct {
 	ReleaseTimeout time.Duration
 	// Warmed is called by Follow when the image has come close to the end of the log.
 	Warmed func()
-	// Owner returns how to ask the owner how far the partition is, nil when none is known: everything that was committed before the
-	// question lies before the answer.
+	// Owner returns how to ask the owner how far the partition is, nil when none is known:
+	// everything that was committed before the question lies before the answer.
 	Owner func() func(context.Context) (next int64, err error)
 	// Background runs a question on a goroutine, for which the one who made the replica waits.
 	Background func(func())
@@ -29,13 +29,15 @@ type Options struct {
 	Random func() uint64
 }
 
-// Replica is a worker's image of one partition: it is brought up to the end of the log, kept there while another worker owns the
-// partition, and read. CatchUp, ReadBack, Follow and Close read the log and change the store; one of them runs at a time, which the
-// caller sees to. All other methods are safe for concurrent use.
+// Replica is a worker's image of one partition: it is brought up to the end of the log, kept there
+// while another worker owns the partition, and read. CatchUp, ReadBack, Follow and Close read the
+// log and change the store; one of them runs at a time, which the caller sees to. All other methods
+// are safe for concurrent use.
 type Replica struct {
 	o Options
 
-	// reading is for those who read the log. While none does, it stays where the last one has left it.
+	// reading is for those who read the log. While none does, it stays where the last one has left
+	// it.
 	reading *reading
 
 	// position is how far a followed partition is folded; nil: it is not followed.
@@ -47,7 +49,8 @@ type Replica struct {
 	// confirmed is what the owner says of how far it is, logEnd what the log says of its end.
 	confirmed, logEnd question
 
-	// wanted: the group wants this worker to follow the partition. inStore: there was an image when the worker started.
+	// wanted: the group wants this worker to follow the partition. inStore: there was an image when
+	// the worker started.
 	wanted  atomic.Bool
 	inStore bool
 }
@@ -68,7 +71,8 @@ func New(o Options) *Replica {
 	return &Replica{o: o, inStore: isStored(o.Image.View())}
 }
 
-// isStored says whether a store has an image of a partition. One that cannot be read is found out about where it matters.
+// isStored says whether a store has an image of a partition. One that cannot be read is found out
+// about where it matters.
 func isStored(view materializer.Partition) bool {
 	meta, ok, err := view.Meta()
 	_, halted, failed := view.Halted()
@@ -98,16 +102,17 @@ func (r *Replica) moves() <-chan struct{} {
 	return r.moved
 }
 
-// Want notes whether the group wants this worker to follow the partition, and returns whether that is new.
+// Want notes whether the group wants this worker to follow the partition, and returns whether that
+// is new.
 func (r *Replica) Want(followed bool) (changed bool) { return r.wanted.Swap(followed) != followed }
 
-// storedLag stands for the lag of an image that lies in the store and is not followed: the log was not asked yet how far it is. It
-// is far from warm, and better than none.
+// storedLag stands for the lag of an image that lies in the store and is not followed: the log was
+// not asked yet how far it is. It is far from warm, and better than none.
 const storedLag = 1 << 32
 
-// Lag returns how many records the image is behind the log, as the group is told: also of a partition that this worker owns, of one
-// that it is to follow and has not read yet, and of one that was in the store when the worker started. ok is false where there is
-// no image.
+// Lag returns how many records the image is behind the log, as the group is told: also of a
+// partition that this worker owns, of one that it is to follow and has not read yet, and of one
+// that was in the store when the worker started. ok is false where there is no image.
 func (r *Replica) Lag(owned bool) (records int64, ok bool) {
 	at := r.Position()
 	switch {

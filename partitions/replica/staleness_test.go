@@ -8,8 +8,8 @@ import (
 	"github.com/millrace-io/millrace/internal/clock/clocktest"
 )
 
-// TestStalenessIsUnknownUntilProven: an end of the log that the image has not reached says nothing, and what was known before it
-// counts on.
+// TestStalenessIsUnknownUntilProven: an end of the log that the image has not reached says nothing,
+// and what was known before it counts on.
 func TestStalenessIsUnknownUntilProven(t *testing.T) {
 	clk := clocktest.NewManual(time.Unix(1_700_000_000, 0))
 	start := clk.Now()

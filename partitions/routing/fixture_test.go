@@ -77,8 +77,8 @@ type partitions struct {
 	image *entities.Committed
 	// concludeErr is what Conclude fails with.
 	concludeErr error
-	mu    sync.Mutex
-	asked []string
+	mu          sync.Mutex
+	asked       []string
 }
 
 func (p *partitions) note(format string, args ...any) {

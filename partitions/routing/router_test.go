@@ -65,8 +65,8 @@ func TestAFailedEffectLeavesTheRest(t *testing.T) {
 	}
 }
 
-// TestASharedForwardIsLeft: a caller who shares its decision with another cannot ask what the forward
-// was answered, because it leaves meanwhile. The outbox brings the forward to its target.
+// TestASharedForwardIsLeft: a caller who shares its decision with another cannot ask what the
+// forward was answered, because it leaves meanwhile. The outbox brings the forward to its target.
 func TestASharedForwardIsLeft(t *testing.T) {
 	p := &partitions{concludeErr: entities.Errorf(entities.Cancelled, entities.Unknown, "the caller has left")}
 	p.decide = func(*entities.Command) (entities.Committed, error) {

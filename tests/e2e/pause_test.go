@@ -39,8 +39,8 @@ type timed struct{ from, to time.Time }
 // gateway. No call may fail, and each counter must count every call once.
 type probe struct {
 	t *testing.T
-	// patient callers give a call so long, and send it again under its id until it is answered; 0: no
-	// call may fail.
+	// patient callers give a call so long, and send it again under its id until it is answered; 0:
+	// no call may fail.
 	patient time.Duration
 	// tries counts calls that were sent again.
 	tries   atomic.Int64

@@ -28,8 +28,8 @@ type Command struct {
 	// Program is the path of the program, Args its arguments.
 	Program string
 	Args    []string
-	// Dir is the working directory, "" that of this process. Env is the whole environment, NAME=value,
-	// nil that of this process.
+	// Dir is the working directory, "" that of this process. Env is the whole environment,
+	// NAME=value, nil that of this process.
 	Dir string
 	Env []string
 	// Log is the file to which the output is appended. Required.

@@ -10,8 +10,8 @@ import (
 
 // Setting is an environment variable that tests read. README.md in the folder above lists all.
 type Setting struct {
-	// Name is that of the variable, Default what counts without it, as it would be written; "" is 0,
-	// or nothing.
+	// Name is that of the variable, Default what counts without it, as it would be written; "" is
+	// 0, or nothing.
 	Name, Default string
 	// Meaning says what it decides.
 	Meaning string

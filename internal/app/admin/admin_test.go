@@ -86,7 +86,8 @@ func TestBeforeAnythingIsServed(t *testing.T) {
 	}
 }
 
-// TestAGatewayNamesAWorker: what only a worker has is refused by a gateway, and the error says whom to ask.
+// TestAGatewayNamesAWorker: what only a worker has is refused by a gateway, and the error says whom
+// to ask.
 func TestAGatewayNamesAWorker(t *testing.T) {
 	s := NewService(serving(t))
 	_, parked := s.ListParked(t.Context(), &adminv1.ListParkedRequest{})

@@ -93,8 +93,8 @@ func TestEveryMethodIsReachedByJSON(t *testing.T) {
 	}
 }
 
-// TestAPageOfAnotherOriginIsRefused: a browser that shows a page from elsewhere cannot be made to call the service, also where the
-// name of that page's host resolves to this port.
+// TestAPageOfAnotherOriginIsRefused: a browser that shows a page from elsewhere cannot be made to
+// call the service, also where the name of that page's host resolves to this port.
 func TestAPageOfAnotherOriginIsRefused(t *testing.T) {
 	address := serve(t, serving(t))
 	_, port, err := net.SplitHostPort(address)

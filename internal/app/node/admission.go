@@ -17,9 +17,10 @@ import (
 	"github.com/millrace-io/millrace/proto/gen/cloudstate"
 )
 
-// This file decides whether a worker is one of its app: two services under one app name would each answer for a part of the other's
-// entities. A worker decides about itself, before it joins the group, by what the others say in their join data, and once more with
-// its first table, because others may have joined at the same time. It takes no partition before.
+// This file decides whether a worker is one of its app: two services under one app name would each
+// answer for a part of the other's entities. A worker decides about itself, before it joins the
+// group, by what the others say in their join data, and once more with its first table, because
+// others may have joined at the same time. It takes no partition before.
 
 // NotOfAppError says why a worker is not one of the app. It took nothing.
 type NotOfAppError struct {
@@ -73,8 +74,8 @@ func (n *Node) entityTypes() []string {
 	return types
 }
 
-// admit returns true when this worker may join its group. It waits for the function, and for the group to be known. When ctx ends
-// before it returns false and no error.
+// admit returns true when this worker may join its group. It waits for the function, and for the
+// group to be known. When ctx ends before it returns false and no error.
 func (n *Node) admit(ctx context.Context) (bool, error) {
 	if n.cluster == nil {
 		return true, nil
@@ -137,8 +138,9 @@ func (n *Node) awaitFunction(ctx context.Context) *discovery.Catalog {
 	}
 }
 
-// belongs holds what is served here against what each other worker of a table says. unknown says whose services could not be
-// compared: that worker has to be asked, and does not answer. It is asked again, or is no member any more soon.
+// belongs holds what is served here against what each other worker of a table says. unknown says
+// whose services could not be compared: that worker has to be asked, and does not answer. It is
+// asked again, or is no member any more soon.
 func (n *Node) belongs(ctx context.Context, t *broker.Table, catalog *discovery.Catalog) (unknown, _ error) {
 	own := discovery.EncodeOffers(catalog.Offers())
 	compared := map[string]bool{own: true, "": true} // a worker of an earlier release says nothing
@@ -225,8 +227,8 @@ type admission struct {
 
 func (n *Node) admission() *admission { return &admission{node: n} }
 
-// judge returns why this worker has to leave its group. Of two that do not belong together and have joined at the same time the one
-// with the smaller name stays. It is called by one goroutine.
+// judge returns why this worker has to leave its group. Of two that do not belong together and have
+// joined at the same time the one with the smaller name stays. It is called by one goroutine.
 func (a *admission) judge(t *broker.Table) error {
 	self := a.node.identity.Worker
 	if a.admitted || a.node.cluster == nil {
@@ -249,13 +251,14 @@ func (a *admission) judge(t *broker.Table) error {
 const askTimeout = 3 * time.Second
 
 const (
-	// journalPartitions is how many partitions are looked at for what is in a journal, journalTail how many records at the end of each.
+	// journalPartitions is how many partitions are looked at for what is in a journal, journalTail
+	// how many records at the end of each.
 	journalPartitions = 64
 	journalTail       = 64
 )
 
-// belongsToJournal holds what is served here against what the journal has, where no worker can be asked: the entity types of the last
-// records, and those that the last owners said they served.
+// belongsToJournal holds what is served here against what the journal has, where no worker can be
+// asked: the entity types of the last records, and those that the last owners said they served.
 func (n *Node) belongsToJournal(ctx context.Context, catalog *discovery.Catalog) error {
 	if n.config.ServicesChanged {
 		return nil

@@ -21,7 +21,8 @@ import (
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
 
-// changed is a function whose declaration differs from what it is made of, as that of another version does.
+// changed is a function whose declaration differs from what it is made of, as that of another
+// version does.
 type changed struct {
 	Local
 
@@ -136,7 +137,8 @@ func refused(t *testing.T, n *Node, want ...string) {
 	}
 }
 
-// TestAnotherServiceIsRefused: a worker of another service under the same app name joins nothing and claims nothing.
+// TestAnotherServiceIsRefused: a worker of another service under the same app name joins nothing
+// and claims nothing.
 func TestAnotherServiceIsRefused(t *testing.T) {
 	a := newApp(t, 1)
 	c := a.config()
@@ -215,7 +217,8 @@ func TestOfTwoAtOnceOneLeaves(t *testing.T) {
 	}
 }
 
-// TestRollingUpgrade: a worker with a method more joins, and callers of it are told to come again while not all have it.
+// TestRollingUpgrade: a worker with a method more joins, and callers of it are told to come again
+// while not all have it.
 func TestRollingUpgrade(t *testing.T) {
 	a := &app{t: t, world: newApp(t, 0).world}
 	before := a.join(earlier(t), nil)

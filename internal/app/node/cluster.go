@@ -22,7 +22,8 @@ import (
 )
 
 const (
-	// evictTimeout bounds one attempt to take a dead worker out of the group; if it fails, its session times out.
+	// evictTimeout bounds one attempt to take a dead worker out of the group; if it fails, its
+	// session times out.
 	evictTimeout = 5 * time.Second
 	// deadQueue is how many dead workers may wait for that.
 	deadQueue = 64
@@ -33,7 +34,8 @@ const (
 // cluster is a worker's side towards the other workers of its app.
 type cluster struct {
 	group broker.Group
-	// address is where peers reach this worker, public where callers do, "" when nobody is told; incarnation names this process.
+	// address is where peers reach this worker, public where callers do, "" when nobody is told;
+	// incarnation names this process.
 	address     string
 	public      string
 	incarnation uint64
@@ -74,8 +76,8 @@ func (n *Node) openCluster(ctx context.Context) error {
 	return nil
 }
 
-// advertisedPublic is the public address that callers of other workers are told. One that leads to no machine, or to everybody's own
-// while the workers are on several, would be worse than none.
+// advertisedPublic is the public address that callers of other workers are told. One that leads to
+// no machine, or to everybody's own while the workers are on several, would be worse than none.
 func advertisedPublic(configured, listening, peers string) string {
 	if configured != "" {
 		return configured
@@ -89,7 +91,8 @@ func advertisedPublic(configured, listening, peers string) string {
 	return listening
 }
 
-// frameBytes has room for the largest request, or for what the largest commit can send to another entity, and what goes with it.
+// frameBytes has room for the largest request, or for what the largest commit can send to another
+// entity, and what goes with it.
 func (c *Config) frameBytes() int {
 	return max(c.MaxRequest+frameOverhead, c.MaxCommit+frameOverhead, peer.DefaultMaxFrameBytes)
 }
@@ -203,8 +206,9 @@ func (n *Node) evict(ctx context.Context, dead broker.Member) {
 	}
 }
 
-// Drain hands all partitions to other workers, in order, and returns when that is done. The node goes on serving by way of them. Where
-// there is no other worker, it is refused unless last is set: no worker would own the partitions.
+// Drain hands all partitions to other workers, in order, and returns when that is done. The node
+// goes on serving by way of them. Where there is no other worker, it is refused unless last is set:
+// no worker would own the partitions.
 func (n *Node) Drain(ctx context.Context, last bool) error {
 	if n.cluster == nil {
 		return errors.New("not available with the embedded log, which has a single process: start workers with --brokers to form a cluster")

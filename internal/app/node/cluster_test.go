@@ -178,7 +178,8 @@ func TestGatewayServesByWayOfWorkers(t *testing.T) {
 	}
 }
 
-// TestDrainRefusesNobody: a worker hands everything over while callers are busy, and goes on serving.
+// TestDrainRefusesNobody: a worker hands everything over while callers are busy, and goes on
+// serving.
 func TestDrainRefusesNobody(t *testing.T) {
 	a := newApp(t, 2)
 	var stop atomic.Bool
@@ -302,8 +303,8 @@ func TestAdvertisedPublic(t *testing.T) {
 	}
 }
 
-// TestEntitiesElsewhere: whoever is asked about an entity answers: the worker that owns it, one that follows it, one that has no image
-// of it, and a gateway.
+// TestEntitiesElsewhere: whoever is asked about an entity answers: the worker that owns it, one
+// that follows it, one that has no image of it, and a gateway.
 func TestEntitiesElsewhere(t *testing.T) {
 	a := newApp(t, 3) // one owns, one follows
 	if _, err := a.increment(a.workers[0].PublicAddress(), "x"); err != nil {

@@ -24,8 +24,9 @@ type identity struct {
 	Worker     string `json:"worker"`
 }
 
-// openDirectory makes the data directory, if need be, and returns what it belongs to. Settings that contradict it are an
-// error. explicit says whether the number of partitions was asked for, not just a default.
+// openDirectory makes the data directory, if need be, and returns what it belongs to. Settings that
+// contradict it are an error. explicit says whether the number of partitions was asked for, not
+// just a default.
 func openDirectory(c *Config, explicit bool) (identity, error) {
 	if c.Ephemeral {
 		return identity{App: c.App, Partitions: c.Partitions, Worker: workerName(c.Worker)}, nil

@@ -23,10 +23,11 @@ type readiness struct {
 	waitingOnce sync.Once
 	// restarted gets a signal when a supervised function was started again.
 	restarted chan struct{}
-	// remote is the function behind the protocol, nil while there is none. It belongs to the function task, and when that has
-	// ended to close.
+	// remote is the function behind the protocol, nil while there is none. It belongs to the
+	// function task, and when that has ended to close.
 	remote *host.Remote
-	// following are the goroutines that look whether remote functions can be reached; they end with the stop.
+	// following are the goroutines that look whether remote functions can be reached; they end with
+	// the stop.
 	following sync.WaitGroup
 
 	mu       sync.Mutex
@@ -56,8 +57,8 @@ func (r *readiness) isGone() bool {
 	return r.gone
 }
 
-// reached notes whether a remote function can be reached. It returns false when that is no news, or is about another one than the
-// present.
+// reached notes whether a remote function can be reached. It returns false when that is no news, or
+// is about another one than the present.
 func (r *readiness) reached(f hosted, reachable bool) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -75,7 +76,8 @@ func (r *readiness) present() hosted {
 	return r.function
 }
 
-// look returns what is served, nil while there is no function, and what is closed when there is another one.
+// look returns what is served, nil while there is no function, and what is closed when there is
+// another one.
 func (r *readiness) look() (*discovery.Catalog, <-chan struct{}) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -188,7 +190,8 @@ func (n *Node) runFunction(ctx context.Context) error {
 	return n.readiness.remote.Close()
 }
 
-// unreachable is why a function did not answer, without what gRPC wraps around a refused connection.
+// unreachable is why a function did not answer, without what gRPC wraps around a refused
+// connection.
 func unreachable(err error) error {
 	text := status.Convert(err).Message()
 	if _, why, isDial := strings.Cut(text, "Error while dialing: "); isDial {
@@ -197,7 +200,8 @@ func unreachable(err error) error {
 	return errors.New(text)
 }
 
-// attach lets traffic reach a function. The error says what of it cannot be served; then nothing has changed.
+// attach lets traffic reach a function. The error says what of it cannot be served; then nothing
+// has changed.
 func (n *Node) attach(f hosted) error {
 	if _, err := n.host.Set(host.User, f, n.gateway.SetCatalog); err != nil {
 		return err
@@ -215,7 +219,8 @@ func (n *Node) attach(f hosted) error {
 	return nil
 }
 
-// meetRemote discovers the remote function once, and once more each time the supervisor has started it again, until ctx ends.
+// meetRemote discovers the remote function once, and once more each time the supervisor has started
+// it again, until ctx ends.
 func (n *Node) meetRemote(ctx context.Context, options host.RemoteOptions) error {
 	for {
 		met, err := host.Connect(ctx, n.config.Function, options)
@@ -232,7 +237,8 @@ func (n *Node) meetRemote(ctx context.Context, options host.RemoteOptions) error
 			return err
 		}
 		if err != nil {
-			// The function's author mends it and starts it again; without a supervisor the operator starts this process again.
+			// The function's author mends it and starts it again; without a supervisor the operator
+			// starts this process again.
 			n.troubles.note(taskFunction, err)
 			n.logger.Error("the user function cannot be served", observe.Address, n.config.Function, observe.Error, err)
 		}
@@ -244,7 +250,8 @@ func (n *Node) meetRemote(ctx context.Context, options host.RemoteOptions) error
 	}
 }
 
-// replace puts a function that was just met in the place of the one before, which keeps its place if both serve the same.
+// replace puts a function that was just met in the place of the one before, which keeps its place
+// if both serve the same.
 func (n *Node) replace(ctx context.Context, met *host.Remote) error {
 	before := n.readiness.remote
 	if before != nil && before.Catalog().Version() == met.Catalog().Version() {

@@ -54,7 +54,8 @@ func TestRemoteFunctionMayComeLate(t *testing.T) {
 	}
 }
 
-// Timers go over the protocol to a worker, which keeps them: the counter that was incremented forgets that an hour later.
+// Timers go over the protocol to a worker, which keeps them: the counter that was incremented
+// forgets that an hour later.
 func TestTimersOfARemoteFunction(t *testing.T) {
 	clk := clocktest.NewManual(time.Unix(1700000000, 0))
 	c := testConfig(t)
@@ -134,7 +135,8 @@ func TestRejectedFunctionIsTold(t *testing.T) {
 	mustContain(t, "the reason why it is not ready", n.NotReady().Error(), "waiting for the user function at "+c.Function, "it speaks Cloudstate protocol 0.0")
 }
 
-// supervised starts a node that runs this test binary as its function. The file says what it serves.
+// supervised starts a node that runs this test binary as its function. The file says what it
+// serves.
 func supervised(t *testing.T, names string) (n *Node, file string) {
 	t.Helper()
 	c := testConfig(t)

@@ -31,7 +31,8 @@ func watchHealth(t *testing.T, n *Node) *health {
 	return &health{t: t, n: n, watched: watched}
 }
 
-// becomes waits until gRPC health says so to who watches it, and compares with what else there is. Reason is a part of what /readyz says.
+// becomes waits until gRPC health says so to who watches it, and compares with what else there is.
+// Reason is a part of what /readyz says.
 func (h *health) becomes(want healthpb.HealthCheckResponse_ServingStatus, reason string) {
 	h.t.Helper()
 	for got := healthpb.HealthCheckResponse_UNKNOWN; got != want; {
@@ -59,7 +60,8 @@ func (h *health) becomes(want healthpb.HealthCheckResponse_ServingStatus, reason
 	}
 }
 
-// TestReadyKnowsTheFunction: a worker whose remote function is gone says so, everywhere, and recovers when it is back.
+// TestReadyKnowsTheFunction: a worker whose remote function is gone says so, everywhere, and
+// recovers when it is back.
 func TestReadyKnowsTheFunction(t *testing.T) {
 	c := testConfig(t)
 	c.Function = freeAddress(t)
@@ -88,7 +90,8 @@ func TestReadyKnowsTheFunction(t *testing.T) {
 	}
 }
 
-// TestADrainedWorkerSaysWhatIsTrue, to callers, pages and status; and the last one is drained only when that is meant.
+// TestADrainedWorkerSaysWhatIsTrue, to callers, pages and status; and the last one is drained only
+// when that is meant.
 func TestADrainedWorkerSaysWhatIsTrue(t *testing.T) {
 	a := newApp(t, 2)
 	first, second := a.workers[0], a.workers[1]

@@ -159,7 +159,8 @@ func TestDescriptorsAreThoseOfTheFunction(t *testing.T) {
 	}
 }
 
-// TestHistoryAsJSON: the service of the admin port is called with JSON too, and a stream is a document per line.
+// TestHistoryAsJSON: the service of the admin port is called with JSON too, and a stream is a
+// document per line.
 func TestHistoryAsJSON(t *testing.T) {
 	n := started(t, Options{Local: local(t, "cart")})
 	addItem(t, n, "42", "apple")

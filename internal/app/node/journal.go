@@ -56,8 +56,8 @@ func (n *Node) openJournal(ctx context.Context) (broker.TopicInfo, error) {
 	return info, journal.CheckSettings(info)
 }
 
-// settleLayout finds out by which layout entities are looked for: with as many partitions as was asked for, else as the topic has; and
-// holds it against what stands in store and log.
+// settleLayout finds out by which layout entities are looked for: with as many partitions as was
+// asked for, else as the topic has; and holds it against what stands in store and log.
 func (n *Node) settleLayout(ctx context.Context) error {
 	n.layout = entities.LayoutOf(n.config.App, n.topic.Partitions)
 	if n.options.PartitionsGiven {
@@ -84,7 +84,8 @@ func (n *Node) settleLayout(ctx context.Context) error {
 	return nil
 }
 
-// storedLayout compares the layout with that of the store; stored is false when the store has nothing of this topic.
+// storedLayout compares the layout with that of the store; stored is false when the store has
+// nothing of this topic.
 func (n *Node) storedLayout() (stored bool, err error) {
 	for p := range min(n.topic.Partitions, entities.Slots) {
 		address := materializer.Address{Generation: n.layout.Generation, Partition: uint16(p)}

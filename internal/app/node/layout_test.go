@@ -29,7 +29,8 @@ func (a *app) start(name string, given bool, partitions int) (*Node, error) {
 
 const counters = 20
 
-// incremented increments every counter under an id of its own, which repeats nothing, and wants it to be 1.
+// incremented increments every counter under an id of its own, which repeats nothing, and wants it
+// to be 1.
 func (a *app) incremented(at string) {
 	a.t.Helper()
 	for i := range counters {
@@ -39,8 +40,9 @@ func (a *app) incremented(at string) {
 	}
 }
 
-// TestPartitionsAreAdded is what an operator does who wants more parallelism: data in four partitions, four added, another worker. Nothing is
-// answered by the wrong partition, no id takes effect twice, no process ends, and each says why it does not serve and what helps.
+// TestPartitionsAreAdded is what an operator does who wants more parallelism: data in four
+// partitions, four added, another worker. Nothing is answered by the wrong partition, no id takes
+// effect twice, no process ends, and each says why it does not serve and what helps.
 func TestPartitionsAreAdded(t *testing.T) {
 	a := &app{t: t, world: simlog.New(simlog.Options{})}
 	old, err := a.start("old", false, 4)
@@ -146,7 +148,8 @@ func eventOf(id string) broker.Record {
 	return broker.Record{Key: []byte("counter/" + id), Headers: []broker.Header{{Key: record.HeaderKey, Value: env.Append(nil)}}}
 }
 
-// TestJournalsOfAnotherLayout: a worker with an empty directory finds out from the log by what it was written, before it owns anything.
+// TestJournalsOfAnotherLayout: a worker with an empty directory finds out from the log by what it
+// was written, before it owns anything.
 func TestJournalsOfAnotherLayout(t *testing.T) {
 	old, mine := claimOf(entities.Layout{}), entities.LayoutOf("millrace", 4)
 	for name, test := range map[string]struct {
@@ -233,7 +236,8 @@ func TestVerifyComparesLayouts(t *testing.T) {
 	}
 }
 
-// TestStoreOfAnotherLayout: a store that was folded from the same topic by another layout ends the start, whatever the log says.
+// TestStoreOfAnotherLayout: a store that was folded from the same topic by another layout ends the
+// start, whatever the log says.
 func TestStoreOfAnotherLayout(t *testing.T) {
 	world := simlog.New(simlog.Options{})
 	c := testConfig(t)

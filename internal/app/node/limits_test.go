@@ -30,7 +30,8 @@ func epochs(n *Node) string {
 	return strings.Join(all, ",")
 }
 
-// TestLargeCommandsOnTheEmbeddedLog: each is below the limit, together they are far above what the topic takes at a time.
+// TestLargeCommandsOnTheEmbeddedLog: each is below the limit, together they are far above what the
+// topic takes at a time.
 func TestLargeCommandsOnTheEmbeddedLog(t *testing.T) {
 	n := started(t, Options{Local: local(t, "cart")})
 	client := shopv1.NewCartServiceClient(dial(t, n.PublicAddress()))
@@ -51,8 +52,8 @@ func TestLargeCommandsOnTheEmbeddedLog(t *testing.T) {
 	}
 }
 
-// TestAHigherMaxCommitRaisesTheTopic: the topic was created under a lower one. On the code before, each large command cost its
-// partition the ownership, again and again.
+// TestAHigherMaxCommitRaisesTheTopic: the topic was created under a lower one. On the code before,
+// each large command cost its partition the ownership, again and again.
 func TestAHigherMaxCommitRaisesTheTopic(t *testing.T) {
 	config := testConfig(t)
 	large := func(c *Config, bytes int, want codes.Code) {

@@ -23,7 +23,8 @@ import (
 	"github.com/millrace-io/millrace/sdk"
 )
 
-// functionVariable makes this test binary a user function: it names a file with the services to serve.
+// functionVariable makes this test binary a user function: it names a file with the services to
+// serve.
 const functionVariable = "NODE_TEST_FUNCTION"
 
 func TestMain(m *testing.M) {

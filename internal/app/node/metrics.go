@@ -110,7 +110,8 @@ func gauge[S any, N int | int32 | int64 | uint64 | float64 | core.State](name, h
 	return column[S]{observe.Metric{Name: name, Help: help, Kind: observe.Gauge, Labels: labels}, func(s S) float64 { return float64(value(s)) }}
 }
 
-// measured makes a source of columns. figures calls its argument once for each set of figures, with their labels.
+// measured makes a source of columns. figures calls its argument once for each set of figures, with
+// their labels.
 func measured[S any](columns []column[S], figures func(func(S, ...string))) observe.Source {
 	source := observe.Source{}
 	for _, c := range columns {
@@ -187,7 +188,8 @@ func (n *Node) journalMetrics() observe.Source {
 	return measured(columns, func(take func(*partitions.Manager, ...string)) { take(n.manager) })
 }
 
-// hostMetrics are what is counted about the present function. They begin anew when another one takes its place.
+// hostMetrics are what is counted about the present function. They begin anew when another one
+// takes its place.
 func (n *Node) hostMetrics() observe.Source {
 	columns := []column[host.Stats]{
 		gauge("millrace_host_open_sessions", "Entities that the function has in memory.", func(s host.Stats) int64 { return s.SessionsOpen }),
@@ -253,7 +255,8 @@ func embeddedMetrics(log *embedded.Log) observe.Source {
 	return measured(columns, func(take func(f, ...string)) { take(log.Stats()) })
 }
 
-// stalenessMetrics show how old the answers of relaxed reads were. Labels are entity types of functions, never what callers send.
+// stalenessMetrics show how old the answers of relaxed reads were. Labels are entity types of
+// functions, never what callers send.
 func (n *Node) stalenessMetrics() observe.Source {
 	const (
 		ages     = "millrace_partitions_staleness_seconds"

@@ -22,7 +22,8 @@ import (
 	"github.com/millrace-io/millrace/partitions/routing"
 )
 
-// Local is a function in this process, and Progress how far a catch-up is, for those above who know no lower floor.
+// Local is a function in this process, and Progress how far a catch-up is, for those above who know
+// no lower floor.
 type (
 	Local    = host.Local
 	Progress = materializer.Progress
@@ -31,11 +32,13 @@ type (
 // Options are what a node is started with. Only Config is required.
 type Options struct {
 	Config *Config
-	// PartitionsGiven says that the number of partitions was asked for: then it must be that of the data, and the topic may have more.
+	// PartitionsGiven says that the number of partitions was asked for: then it must be that of the
+	// data, and the topic may have more.
 	PartitionsGiven bool
 	// Local is a function in this process. Nil: the one at Config.Function.
 	Local Local
-	// Command is a function to start, and to start again when it ends or its files change; it serves at Config.Function.
+	// Command is a function to start, and to start again when it ends or its files change; it
+	// serves at Config.Function.
 	Command []string
 	// Dir is where Command runs and where its files are; empty: the working directory.
 	Dir     string
@@ -46,8 +49,8 @@ type Options struct {
 	OnProgress func(Progress)
 	// Log is a log that is open already; the node closes it. Nil: the one that Config names.
 	Log broker.Log
-	// Clock is the time of entities and of the node's own loops; nil: the machine's. What has to do with the network goes by
-	// the machine's in any case.
+	// Clock is the time of entities and of the node's own loops; nil: the machine's. What has to do
+	// with the network goes by the machine's in any case.
 	Clock clock.Clock
 }
 
@@ -76,8 +79,8 @@ type Node struct {
 	settled chan struct{}
 }
 
-// Start opens everything and starts the tasks. When it returns an error, nothing is left open. When ctx ends, so does the
-// node, in order.
+// Start opens everything and starts the tasks. When it returns an error, nothing is left open. When
+// ctx ends, so does the node, in order.
 func Start(ctx context.Context, o Options) (*Node, error) {
 	n := newNode(o)
 	if err := n.open(ctx); err != nil {
@@ -137,8 +140,9 @@ func (n *Node) open(ctx context.Context) (err error) {
 	return nil
 }
 
-// checkCommand looks for the program that is to be supervised, before anything is opened for it. Where it is to serve nobody may do
-// so already: the node would not notice that it talks to another program, one that was left from an earlier run for example.
+// checkCommand looks for the program that is to be supervised, before anything is opened for it.
+// Where it is to serve nobody may do so already: the node would not notice that it talks to another
+// program, one that was left from an earlier run for example.
 func checkCommand(ctx context.Context, command []string, address string) error {
 	if len(command) == 0 {
 		return nil
@@ -210,14 +214,15 @@ func (c *Config) gatewayOptions(dispatcher gateway.Dispatcher, routes *routing.T
 // Waiting is closed when everything but a remote function is there.
 func (n *Node) Waiting() <-chan struct{} { return n.readiness.waiting }
 
-// Settle returns when the side effects of every call that was answered before have been carried out, and due timers have fired;
-// what did not work and is tried again later is not waited for.
+// Settle returns when the side effects of every call that was answered before have been carried
+// out, and due timers have fired; what did not work and is tried again later is not waited for.
 func (n *Node) Settle(ctx context.Context) error {
 	n.router.Drain()
 	return n.manager.AwaitQuiet(ctx)
 }
 
-// Abandon ends the function that the node started, at once and without waiting: the rest ends with the process.
+// Abandon ends the function that the node started, at once and without waiting: the rest ends with
+// the process.
 func (n *Node) Abandon() { n.command.kill() }
 
 // closeRemote ends the connection to a remote function, if there is one.

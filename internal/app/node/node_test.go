@@ -221,7 +221,8 @@ func TestReadyzBeforeAndAfter(t *testing.T) {
 	}
 }
 
-// What was answered is there again after a stop in order, and after the store was deleted or damaged.
+// What was answered is there again after a stop in order, and after the store was deleted or
+// damaged.
 func TestStateSurvives(t *testing.T) {
 	for _, tc := range []struct {
 		name  string
@@ -361,8 +362,8 @@ func TestStopRightAfterStart(t *testing.T) {
 	}
 }
 
-// A partition that is to be this worker's and is not yet is behind the log by records, and by the age of the first that it has not
-// read. One that is another worker's is not behind anything.
+// A partition that is to be this worker's and is not yet is behind the log by records, and by the
+// age of the first that it has not read. One that is another worker's is not behind anything.
 func TestLagOfAPartitionThatIsNotOwned(t *testing.T) {
 	clk := clocktest.NewManual(time.Unix(1700000000, 0))
 	world := simlog.New(simlog.Options{ManualAssignments: true, Clock: clk})

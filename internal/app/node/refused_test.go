@@ -36,8 +36,9 @@ func refusing(t *testing.T) Local {
 	return f
 }
 
-// TestRefusedEffectsAreListed: an operator sees what was refused, with code and text, in the list, in the history of the entity that
-// asked, and in the log; drops one, and has another one sent again, which is refused once more.
+// TestRefusedEffectsAreListed: an operator sees what was refused, with code and text, in the list,
+// in the history of the entity that asked, and in the log; drops one, and has another one sent
+// again, which is refused once more.
 func TestRefusedEffectsAreListed(t *testing.T) {
 	n := started(t, Options{Local: refusing(t)})
 	ask := adminOf(t, n)

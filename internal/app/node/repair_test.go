@@ -53,8 +53,9 @@ func counterValue(t *testing.T, n *Node, id string) int64 {
 
 var mirrored = []string{"x", "y", "z"}
 
-// older runs a worker, keeps a copy of its log, runs it once more, and puts the copy in the place of the log: what an operator does
-// who restores a disk. The store remembers everything. Afterwards each a-x is 5, of which the log knows 2.
+// older runs a worker, keeps a copy of its log, runs it once more, and puts the copy in the place
+// of the log: what an operator does who restores a disk. The store remembers everything. Afterwards
+// each a-x is 5, of which the log knows 2.
 func older(t *testing.T, c *Config) {
 	t.Helper()
 	backup := filepath.Join(t.TempDir(), "backup")
@@ -96,8 +97,8 @@ func repaired(t *testing.T, ask adminv1.AdminServiceClient, partition int32, cho
 	return last
 }
 
-// TestRepairOfAnOlderLog: a log from a backup halts what has lost something, with the evidence; both choices bring it back, and
-// effects arrive once afterwards.
+// TestRepairOfAnOlderLog: a log from a backup halts what has lost something, with the evidence;
+// both choices bring it back, and effects arrive once afterwards.
 func TestRepairOfAnOlderLog(t *testing.T) {
 	for name, test := range map[string]struct {
 		choice adminv1.RepairChoice

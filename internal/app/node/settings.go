@@ -20,8 +20,8 @@ func GatewaySettings() []settings.Setting {
 	return slices.DeleteFunc(Settings(), func(s settings.Setting) bool { return s.WorkerOnly })
 }
 
-// Sources are where settings come from. A flag wins over the environment, the environment over the file, the file over the
-// default.
+// Sources are where settings come from. A flag wins over the environment, the environment over the
+// file, the file over the default.
 type Sources struct {
 	// Flags holds those that were given.
 	Flags map[string]string
@@ -29,12 +29,14 @@ type Sources struct {
 	Env func(string) (string, bool)
 	// File is the path of the configuration file; empty: DefaultFile if it exists.
 	File string
-	// App is the name of the app that the program gives itself; empty: none. Every other source wins over it.
+	// App is the name of the app that the program gives itself; empty: none. Every other source
+	// wins over it.
 	App string
 }
 
-// DefaultApp is the name of an app on the embedded log that has no other. With brokers there is no default: two services that both had
-// it would be one app, and each would answer for a part of the other's entities.
+// DefaultApp is the name of an app on the embedded log that has no other. With brokers there is no
+// default: two services that both had it would be one app, and each would answer for a part of the
+// other's entities.
 const DefaultApp = "millrace"
 
 // DefaultFile is read when it is there and no other file is named.
@@ -43,7 +45,8 @@ const DefaultFile = "millrace.yaml"
 // Origin says for each setting where its value came from.
 type Origin map[string]string
 
-// Load returns the settings from all sources. Errors name the source of each wrong value, a file's with its line.
+// Load returns the settings from all sources. Errors name the source of each wrong value, a file's
+// with its line.
 func Load(from Sources) (*Config, Origin, error) {
 	file, err := readFile(from.File)
 	if err != nil {
@@ -114,7 +117,8 @@ func (from *Sources) value(s *settings.Setting, file map[string]sourced) sourced
 	return v
 }
 
-// environment looks at the setting's own variable, and at those that Cloudstate's proxy and OpenTelemetry have for the same thing.
+// environment looks at the setting's own variable, and at those that Cloudstate's proxy and
+// OpenTelemetry have for the same thing.
 func (from *Sources) environment(s *settings.Setting, present string) (sourced, bool) {
 	env := from.Env
 	if env == nil {

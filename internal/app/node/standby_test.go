@@ -11,8 +11,9 @@ import (
 	"github.com/millrace-io/millrace/partitions/core"
 )
 
-// TestAHaltedStandbyIsNamed: a worker of which a partition has halted that another worker owns serves what it owns, and is ready: but page,
-// status and metrics name the partition, for nothing is left of the standby. When the partition becomes this worker's, it is not ready.
+// TestAHaltedStandbyIsNamed: a worker of which a partition has halted that another worker owns
+// serves what it owns, and is ready: but page, status and metrics name the partition, for nothing
+// is left of the standby. When the partition becomes this worker's, it is not ready.
 func TestAHaltedStandbyIsNamed(t *testing.T) {
 	a := newApp(t, 1)
 	owner := a.workers[0]

@@ -19,8 +19,8 @@ import (
 	"github.com/millrace-io/millrace/sdk"
 )
 
-// hanging is a function of this process that hangs, and looks at no context, until the test opens it: in commands to the counter
-// "hang", when "open" is opened, in timers, and in actions.
+// hanging is a function of this process that hangs, and looks at no context, until the test opens
+// it: in commands to the counter "hang", when "open" is opened, in timers, and in actions.
 type hanging struct {
 	host.Local
 	// entered has room for each hanging call; within counts them.
@@ -72,7 +72,8 @@ type hangingEntity struct {
 	id       string
 }
 
-// Handle hangs for "hang" and for timers; "timer" sets one that is due, and "effect" causes a command to "hang".
+// Handle hangs for "hang" and for timers; "timer" sets one that is due, and "effect" causes a
+// command to "hang".
 func (e hangingEntity) Handle(ctx context.Context, inv entities.Invocation) (*entities.Outcome, error) {
 	if e.id == "hang" || inv.Timer != nil {
 		e.function.hang()
@@ -92,10 +93,12 @@ func (e hangingEntity) Handle(ctx context.Context, inv entities.Invocation) (*en
 	return out, err
 }
 
-// stopBound is how much longer than drain-timeout the end of a worker may take when its function hangs, with room for a busy machine.
+// stopBound is how much longer than drain-timeout the end of a worker may take when its function
+// hangs, with room for a busy machine.
 const stopBound = 20 * time.Second
 
-// TestAStopEndsWhateverTheFunctionDoes: a function in this process cannot be ended, and does not keep its worker.
+// TestAStopEndsWhateverTheFunctionDoes: a function in this process cannot be ended, and does not
+// keep its worker.
 func TestAStopEndsWhateverTheFunctionDoes(t *testing.T) {
 	call := func(id string) func(*testing.T, *Node) {
 		return func(t *testing.T, n *Node) {
@@ -161,7 +164,8 @@ func stopped(t *testing.T, n *Node) {
 	}
 }
 
-// A remote function that hangs is cut off when the partitions are released, long before handle-timeout.
+// A remote function that hangs is cut off when the partitions are released, long before
+// handle-timeout.
 func TestAStopEndsWhenARemoteFunctionHangs(t *testing.T) {
 	entered, open := make(chan struct{}, 1), make(chan struct{})
 	c := testConfig(t)
@@ -210,8 +214,8 @@ func TestAStopEndsAStreamThatIsKeptOpen(t *testing.T) {
 	}
 }
 
-// The owner hangs in a command that another worker has sent. It ends; its caller is answered by the next owner, and the command took
-// effect once.
+// The owner hangs in a command that another worker has sent. It ends; its caller is answered by the
+// next owner, and the command took effect once.
 func TestAStopEndsWhenACommandOfAnotherWorkerHangs(t *testing.T) {
 	a := newApp(t, 1)
 	gate := newGate(t)

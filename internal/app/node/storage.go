@@ -16,8 +16,8 @@ import (
 	"github.com/millrace-io/millrace/materializer/pebblestore"
 )
 
-// loop is something that works below the tasks, in a package that owns its goroutines: the writer of the embedded log, the
-// store's flushes and compactions.
+// loop is something that works below the tasks, in a package that owns its goroutines: the writer
+// of the embedded log, the store's flushes and compactions.
 type loop struct {
 	name string
 	// illness is why it cannot write at present, nil while it can.
@@ -30,7 +30,8 @@ type loop struct {
 func (n *Node) storeDirectory() string { return filepath.Join(n.config.Data, "store") }
 func (n *Node) logDirectory() string   { return filepath.Join(n.config.Data, "log") }
 
-// openLog opens the log that the settings name, Kafka with brokers, else the embedded one, unless one was given.
+// openLog opens the log that the settings name, Kafka with brokers, else the embedded one, unless
+// one was given.
 func (n *Node) openLog() error {
 	if n.log != nil {
 		return nil
@@ -80,8 +81,8 @@ func logLoop(stats func() embedded.Stats) loop {
 	}
 }
 
-// openStore opens the store. One that is damaged, or of another version, is a cache that has spoiled: it is deleted, and
-// comes back from the log.
+// openStore opens the store. One that is damaged, or of another version, is a cache that has
+// spoiled: it is deleted, and comes back from the log.
 func (n *Node) openStore() (materializer.Store, error) {
 	if n.config.Ephemeral {
 		return memstore.New(), nil
@@ -123,7 +124,8 @@ func (n *Node) openStore() (materializer.Store, error) {
 
 const loopStore = "store"
 
-// spoiledMark is a file that says that the store is damaged in a place that opening it does not look at.
+// spoiledMark is a file that says that the store is damaged in a place that opening it does not
+// look at.
 func (n *Node) spoiledMark() string { return n.storeDirectory() + ".damaged" }
 
 // spoil takes note of what ends the use of the store. It does not wait.
@@ -136,8 +138,8 @@ func (n *Node) spoil(err error) {
 	}
 }
 
-// endStore returns why the node ends: without a store it could answer nothing any more. After damage it leaves a mark for the next
-// start: what is damaged may be where opening does not look.
+// endStore returns why the node ends: without a store it could answer nothing any more. After
+// damage it leaves a mark for the next start: what is damaged may be where opening does not look.
 func (n *Node) endStore(why error) error {
 	if !errors.Is(why, materializer.ErrCorrupt) {
 		return fmt.Errorf("the store has failed; start again when its disk is well: %w", why)

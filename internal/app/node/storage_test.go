@@ -19,7 +19,8 @@ import (
 
 var errFull = errors.New("no space left on device")
 
-// startedWith starts a node with a loop of the test in the place of the real ones, and waits until it owns its partitions.
+// startedWith starts a node with a loop of the test in the place of the real ones, and waits until
+// it owns its partitions.
 func startedWith(t *testing.T, l func(*Node) loop) *Node {
 	t.Helper()
 	n := newNode(Options{Config: testConfig(t), Local: local(t, "counter")})
@@ -34,8 +35,8 @@ func startedWith(t *testing.T, l func(*Node) loop) *Node {
 	return n
 }
 
-// A log or a store that cannot be written makes the node unready, and status and metrics show it. The test's own loop takes
-// the place of the real one before anybody asks.
+// A log or a store that cannot be written makes the node unready, and status and metrics show it.
+// The test's own loop takes the place of the real one before anybody asks.
 func TestFullDiskIsShown(t *testing.T) {
 	at := time.Unix(1700000000, 0)
 	for name, ill := range map[string]func(*Node) loop{
@@ -79,8 +80,8 @@ func TestWhatWentWrongBeforeIsRemembered(t *testing.T) {
 	}
 }
 
-// TestDamageMetInUseEndsTheNodeAndTheNextRebuilds: what is damaged can neither be read nor written over, so that only a new start
-// helps, which must not trust the files although they can be opened.
+// TestDamageMetInUseEndsTheNodeAndTheNextRebuilds: what is damaged can neither be read nor written
+// over, so that only a new start helps, which must not trust the files although they can be opened.
 func TestDamageMetInUseEndsTheNodeAndTheNextRebuilds(t *testing.T) {
 	config := testConfig(t)
 	n, err := Start(t.Context(), Options{Config: config, Local: local(t, "counter")})
@@ -109,7 +110,8 @@ func TestDamageMetInUseEndsTheNodeAndTheNextRebuilds(t *testing.T) {
 	}
 }
 
-// TestStoreThatHasFailedEndsTheNode: a store whose disk was full at the wrong moment takes no writes until it is opened again.
+// TestStoreThatHasFailedEndsTheNode: a store whose disk was full at the wrong moment takes no
+// writes until it is opened again.
 func TestStoreThatHasFailedEndsTheNode(t *testing.T) {
 	n, err := Start(t.Context(), Options{Config: testConfig(t), Local: local(t, "counter")})
 	if err != nil {
@@ -132,8 +134,8 @@ func (unreadable) Get([]byte) ([]byte, error) {
 	return nil, fmt.Errorf("get: %w", materializer.ErrCorrupt)
 }
 
-// TestDamageThatTheStartMeets: a start that reads a damaged row, before anything is served, leaves word for the next one, which
-// rebuilds the store.
+// TestDamageThatTheStartMeets: a start that reads a damaged row, before anything is served, leaves
+// word for the next one, which rebuilds the store.
 func TestDamageThatTheStartMeets(t *testing.T) {
 	n := newNode(Options{Config: testConfig(t)})
 	n.topic.Partitions, n.store = 1, unreadable{}

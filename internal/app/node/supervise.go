@@ -26,8 +26,9 @@ var restartPause = backoff.Policy{First: 200 * time.Millisecond, Max: 5 * time.S
 
 var errChanged = errors.New("its files changed")
 
-// supervise runs the function's command and starts it again when it ends, or when a file below its directory changed.
-// Callers wait meanwhile, as long as function-wait says. It outlives a stop for as long as calls and sessions need it.
+// supervise runs the function's command and starts it again when it ends, or when a file below its
+// directory changed. Callers wait meanwhile, as long as function-wait says. It outlives a stop for
+// as long as calls and sessions need it.
 func (n *Node) supervise(ctx context.Context) error {
 	needed, release := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer release(nil)

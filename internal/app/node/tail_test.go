@@ -98,7 +98,8 @@ func TestTailRefusesNonsense(t *testing.T) {
 	}
 }
 
-// A tail that follows sends what was there and what comes, from every partition, and ends at its limit.
+// A tail that follows sends what was there and what comes, from every partition, and ends at its
+// limit.
 func TestTailFollows(t *testing.T) {
 	n := started(t, Options{Local: local(t, "cart")})
 	zero, one := apart(t)
@@ -150,7 +151,8 @@ func TestTailEnds(t *testing.T) {
 	}
 }
 
-// Records of a former owner are shown and marked, records of strangers too, and neither is told of an entity.
+// Records of a former owner are shown and marked, records of strangers too, and neither is told of
+// an entity.
 func TestTailMarksWhatDoesNotCount(t *testing.T) {
 	world := simlog.New(simlog.Options{})
 	c := testConfig(t)
@@ -202,7 +204,8 @@ func TestTailMarksWhatDoesNotCount(t *testing.T) {
 	}
 }
 
-// A record before the first claim of the log counts for no reader, and a tail from the beginning says so.
+// A record before the first claim of the log counts for no reader, and a tail from the beginning
+// says so.
 func TestTailBeforeAnyClaim(t *testing.T) {
 	world := simlog.New(simlog.Options{})
 	c := testConfig(t)

@@ -69,8 +69,9 @@ func (n *Node) runPartitions(ctx context.Context) error {
 	}
 }
 
-// endEffects ends what the callers began. Effects that take longer than drain-timeout meet partitions that are gone, and end with
-// that; those whose function hangs are left to the end of the process.
+// endEffects ends what the callers began. Effects that take longer than drain-timeout meet
+// partitions that are gone, and end with that; those whose function hangs are left to the end of
+// the process.
 func (n *Node) endEffects(bounded context.Context) {
 	drained := make(chan struct{})
 	go func() { // ends with the last effect, or with the process; waited for below
@@ -93,8 +94,9 @@ func (n *Node) endEffects(bounded context.Context) {
 // lateEffects is how long effects may take to notice that the partitions are gone.
 const lateEffects = time.Second
 
-// flushStore makes the store durable now and then, if anything was written to it, so that a killed process need not read the
-// whole log again. It ends the node when the store cannot be used any more.
+// flushStore makes the store durable now and then, if anything was written to it, so that a killed
+// process need not read the whole log again. It ends the node when the store cannot be used any
+// more.
 func (n *Node) flushStore(ctx context.Context) error {
 	for durable := uint64(0); ; {
 		again, giveUp := n.clock.After(flushEvery)

@@ -8,7 +8,8 @@ import (
 	"github.com/millrace-io/millrace/internal/tracing"
 )
 
-// newTracer returns what begins the spans of a process, nil when none are wanted. worker is empty for a gateway.
+// newTracer returns what begins the spans of a process, nil when none are wanted. worker is empty
+// for a gateway.
 func (c *Config) newTracer(worker, version string, logger *slog.Logger) (*tracing.Tracer, error) {
 	var failing atomic.Bool
 	return tracing.New(tracing.Options{

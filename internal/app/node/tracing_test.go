@@ -50,7 +50,8 @@ func (s *spans) Export(_ context.Context, in *collector.ExportTraceServiceReques
 	return &collector.ExportTraceServiceResponse{}, nil
 }
 
-// path is the way from the root of a trace to the span of a function's call: each span's name, and in which process it was.
+// path is the way from the root of a trace to the span of a function's call: each span's name, and
+// in which process it was.
 func (s *spans) path(trace []byte) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -93,8 +94,9 @@ func receiveSpans(t *testing.T) (*spans, string) {
 	return s, l.Addr().String()
 }
 
-// TestOneTraceOverAllHops: from the port of one process over the link to the owner's function, and with the caller's own context
-// above it. Without a sampled context and with a share of 0 there is nothing.
+// TestOneTraceOverAllHops: from the port of one process over the link to the owner's function, and
+// with the caller's own context above it. Without a sampled context and with a share of 0 there is
+// nothing.
 func TestOneTraceOverAllHops(t *testing.T) {
 	t.Setenv("OTEL_BSP_SCHEDULE_DELAY", "10") // ms until spans are sent
 	s, endpoint := receiveSpans(t)

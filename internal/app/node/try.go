@@ -19,8 +19,8 @@ import (
 // sampleKey is the entity of all samples.
 const sampleKey = "42"
 
-// Try returns lines that a newcomer can paste: a call, a look at the entity, a look at the log. program is how this
-// program is called.
+// Try returns lines that a newcomer can paste: a call, a look at the entity, a look at the log.
+// program is how this program is called.
 func (n *Node) Try(program string) []string {
 	catalog := n.host.Catalog()
 	if catalog == nil {
@@ -58,8 +58,8 @@ func tryCall(catalog *discovery.Catalog, public string) *sample {
 	return &call
 }
 
-// sampleRank ranks services by how little a first call of them shows: events are the best to look at, and a POST with a path of
-// its own the nicest to type.
+// sampleRank ranks services by how little a first call of them shows: events are the best to look
+// at, and a POST with a path of its own the nicest to type.
 func sampleRank(s *discovery.Service) int {
 	if !s.Kind.Spec().Served() || len(s.Methods) == 0 {
 		return math.MaxInt
@@ -84,8 +84,8 @@ type sample struct {
 	entity string
 }
 
-// newSample makes a call of a unary method, with something in every plain field of its request: by its own path where it has
-// one, else by its name.
+// newSample makes a call of a unary method, with something in every plain field of its request: by
+// its own path where it has one, else by its name.
 func newSample(m *discovery.Method, address string) sample {
 	request := dynamicpb.NewMessage(m.Input)
 	for i := range m.Input.Fields().Len() {
@@ -112,8 +112,8 @@ func newSample(m *discovery.Method, address string) sample {
 	return s
 }
 
-// route fills a rule's path. It returns no path for a rule that a plain line cannot follow: with a body that is only part of
-// the request, or with patterns in its path.
+// route fills a rule's path. It returns no path for a rule that a plain line cannot follow: with a
+// body that is only part of the request, or with patterns in its path.
 func route(rule *annotations.HttpRule, request protoreflect.Message) (verb, path string, inPath []protoreflect.Name) {
 	switch p := rule.GetPattern().(type) {
 	case *annotations.HttpRule_Get:
@@ -144,8 +144,9 @@ func route(rule *annotations.HttpRule, request protoreflect.Message) (verb, path
 	return verb, path, inPath
 }
 
-// typedJSON returns the set fields of a message as a person types them: in the order and by the names of the proto file,
-// without white space, numbers as numbers. Fields that are in the path already are left out.
+// typedJSON returns the set fields of a message as a person types them: in the order and by the
+// names of the proto file, without white space, numbers as numbers. Fields that are in the path
+// already are left out.
 func typedJSON(m *dynamicpb.Message, inPath []protoreflect.Name) string {
 	var parts []string
 	for i := range m.Descriptor().Fields().Len() {

@@ -18,14 +18,15 @@ const (
 	watchMost = 20_000
 )
 
-// watch notices changes of source files by looking at them now and then: that works on every file system, and needs no
-// library.
+// watch notices changes of source files by looking at them now and then: that works on every file
+// system, and needs no library.
 type watch struct {
 	dir, data string
 	was       fingerprint
 }
 
-// fingerprint is what a change of files changes: when the youngest was written, and how many there are.
+// fingerprint is what a change of files changes: when the youngest was written, and how many there
+// are.
 type fingerprint struct {
 	youngest time.Time
 	files    int

@@ -35,8 +35,8 @@ type calls struct {
 	// relaxed counts reads that were answered, ages those with a bound and, by 0, eventual ones.
 	relaxed [eventual + 1]int
 	ages    map[time.Duration][]time.Duration
-	// followed are reads that workers say they have answered for partitions of others; those of their
-	// last moments are missing.
+	// followed are reads that workers say they have answered for partitions of others; those of
+	// their last moments are missing.
 	followed atomic.Int64
 }
 

@@ -28,8 +28,8 @@ const (
 	hedging   = "callers hedge"
 	leaving   = "callers leave"
 	repeating = "callers repeat"
-	// mostKept is how many acknowledged commands a client remembers, to send one of them again now and
-	// then, and how many whose outcome is unknown, to send them again in the end.
+	// mostKept is how many acknowledged commands a client remembers, to send one of them again now
+	// and then, and how many whose outcome is unknown, to send them again in the end.
 	mostKept = 32
 	// shortest is what a caller waits at most who leaves early.
 	shortest = 40 * time.Millisecond

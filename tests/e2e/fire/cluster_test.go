@@ -18,8 +18,8 @@ import (
 const (
 	brokers = 3
 	members = 3
-	// clusterSession is longer than that of one worker: six processes and three brokers start on the
-	// same processors.
+	// clusterSession is longer than that of one worker: six processes and three brokers start on
+	// the same processors.
 	clusterSession = 2 * time.Second
 	// brokerSession, in milliseconds, is how long brokers may be silent before the others put them
 	// out: longer than elsewhere in tests, for the same reason.
@@ -30,8 +30,8 @@ const (
 	clusterOperations = 10 * worldOperations
 	// ciFaults is how many faults happen when no more are asked for.
 	ciFaults = 7
-	// scrapeEvery is how often workers are asked what they have answered as followers, scrapeTimeout
-	// bounds it.
+	// scrapeEvery is how often workers are asked what they have answered as followers,
+	// scrapeTimeout bounds it.
 	scrapeEvery   = 500 * time.Millisecond
 	scrapeTimeout = 300 * time.Millisecond
 )

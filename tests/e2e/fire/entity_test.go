@@ -158,7 +158,8 @@ type pool struct {
 	// prefix makes ids unique.
 	prefix string
 	// relaxed: every second look may be answered with an earlier state, there are more of them, and
-	// half of all commands are for a few entities, so that there is mostly something new to be missed.
+	// half of all commands are for a few entities, so that there is mostly something new to be
+	// missed.
 	relaxed bool
 	// over gets each entity that no client works on any more.
 	over chan *entity

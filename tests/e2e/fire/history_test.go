@@ -40,8 +40,8 @@ func (s set) String() string {
 type contents struct {
 	set    set
 	closed bool
-	// odd says what no order of commands can lead to, first what was given twice, then what was never
-	// given; "" for nothing.
+	// odd says what no order of commands can lead to, first what was given twice, then what was
+	// never given; "" for nothing.
 	twice, phantom string
 }
 

@@ -24,8 +24,8 @@ type proxy struct {
 	links map[*link]struct{}
 	// delay holds every frame up, in both directions.
 	delay time.Duration
-	// held, while not nil, is closed when produce requests may go on; until then they stay here, even
-	// if their sender hangs up.
+	// held, while not nil, is closed when produce requests may go on; until then they stay here,
+	// even if their sender hangs up.
 	held chan struct{}
 	// deaf: what brokers answer is swallowed.
 	deaf bool

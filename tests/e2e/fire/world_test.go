@@ -48,8 +48,8 @@ type world struct {
 
 	// kafka is nil on the embedded log.
 	kafka *kafka
-	// disks are nil but where they are filled, function where it is in the worker. supervised is the
-	// file with the process id of one that the worker has started, "" where it has not.
+	// disks are nil but where they are filled, function where it is in the worker. supervised is
+	// the file with the process id of one that the worker has started, "" where it has not.
 	disks      *disks
 	function   *harness.Remote
 	supervised string

@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	// readyTimeout is what a start may take on a busy machine with the race detector, a rebuild of the
-	// store included.
+	// readyTimeout is what a start may take on a busy machine with the race detector, a rebuild of
+	// the store included.
 	readyTimeout = 60 * time.Second
 	// stopTimeout is what a stop in order may take before the process is killed and the test fails.
 	stopTimeout = 30 * time.Second
