@@ -92,7 +92,10 @@ func (c *Core) CaughtUp(cur record.Owner, next int64, nonce uint64, types []stri
 	c.owner = record.Owner{Epoch: cur.Epoch + 1, Nonce: nonce}
 	claim := record.Envelope{
 		Kind: record.Claim, Epoch: c.owner.Epoch, Nonce: c.owner.Nonce,
-		Claim: &record.ClaimInfo{Worker: c.worker, ReadTo: uint64(next), PreviousEpoch: cur.Epoch, PreviousNonce: cur.Nonce, Layout: c.layout, Types: c.types}, //nolint:gosec // offsets are positive
+		Claim: &record.ClaimInfo{
+			Worker: c.worker, ReadTo: record.Unsigned(next), PreviousEpoch: cur.Epoch, PreviousNonce: cur.Nonce,
+			Layout: c.layout, Types: c.types,
+		},
 	}
 	b := c.newBatch()
 	b.Incarnation = c.incarnation

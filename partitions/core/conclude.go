@@ -81,7 +81,7 @@ func (c *Core) unpark(d *Delivery, call *Call) bool {
 	}
 	n := len(o.said.Parked)
 	o.said.Parked = slices.DeleteFunc(o.said.Parked, func(p *recordv1.Parked) bool {
-		return p.GetOffset() == uint64(call.Forward) //nolint:gosec // offsets are positive
+		return p.GetOffset() == record.Unsigned(call.Forward)
 	})
 	return len(o.said.Parked) == n
 }
@@ -89,7 +89,7 @@ func (c *Core) unpark(d *Delivery, call *Call) bool {
 // conclude writes what a forward was answered. A caller who gave an id is told what is kept, even
 // where that is only why it is not.
 func (c *Core) conclude(offset int64, by *record.Asker, outcome *entities.Outcome) *conclusion {
-	done := []uint64{uint64(offset)} //nolint:gosec // offsets are positive
+	done := []uint64{record.Unsigned(offset)}
 	settled, answered := c.control(record.Settled), c.control(record.Answered)
 	settled.Value = record.EncodeSettled(&recordv1.Settled{Done: done})
 	settled.Envelope.Count, answered.Envelope.Index, answered.Envelope.Count = 2, 1, 2

@@ -365,9 +365,9 @@ func (c *Core) Delivered(offset int64, reply *entities.Reply, err *entities.Erro
 	case err.Definite():
 		c.reached(d.lane)
 		d.state = deliveryAnswered
-		o.said.Done = append(o.said.Done, uint64(offset)) //nolint:gosec // offsets are positive
+		o.said.Done = append(o.said.Done, record.Unsigned(offset))
 		if mutation.On(mutation.Settle) {
-			c.settled(settles{done: []uint64{uint64(offset)}}) //nolint:gosec // offsets are positive
+			c.settled(settles{done: []uint64{record.Unsigned(offset)}})
 		}
 	case Hopeless(err) || failedOften(d, err):
 		c.reached(d.lane)
@@ -439,7 +439,7 @@ func (c *Core) park(d *Delivery, err *entities.Error) {
 	const maxText = 1024
 	text := strings.ToValidUTF8(err.Message[:min(len(err.Message), maxText)], "\uFFFD")
 	c.outbox.said.Parked = append(c.outbox.said.Parked, &recordv1.Parked{
-		Offset: uint64(d.Offset), Error: text, Attempts: uint32(d.attempts), //nolint:gosec // both are positive and small
+		Offset: record.Unsigned(d.Offset), Error: text, Attempts: uint32(d.attempts), //nolint:gosec // small
 	})
 }
 

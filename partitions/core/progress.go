@@ -89,10 +89,10 @@ func (c *Core) OpenLoaded(open []int64, more bool) {
 func (o *outbox) close(done []uint64) {
 	slices.Sort(done)
 	o.lowest = slices.DeleteFunc(o.lowest, func(offset int64) bool {
-		for len(done) > 0 && int64(done[0]) < offset { //nolint:gosec // offsets are positive
+		for len(done) > 0 && record.Offset(done[0]) < offset {
 			done = done[1:]
 		}
-		return len(done) > 0 && int64(done[0]) == offset //nolint:gosec // offsets are positive
+		return len(done) > 0 && record.Offset(done[0]) == offset
 	})
 }
 
@@ -119,10 +119,11 @@ func (c *Core) cause(s *entities.Source) *record.Cause {
 	}
 	c.outbox.known[key] = known
 	cause := &record.Cause{
-		Generation: uint32(s.Generation), Partition: uint32(s.Partition), Offset: uint64(s.Offset), Index: s.Index, Settled: uint64(known.Through), //nolint:gosec // offsets are positive
+		Generation: uint32(s.Generation), Partition: uint32(s.Partition), Offset: record.Unsigned(s.Offset), Index: s.Index,
+		Settled: record.Unsigned(known.Through),
 	}
 	for _, offset := range known.Open {
-		cause.Open = append(cause.Open, uint64(offset)) //nolint:gosec // offsets are positive
+		cause.Open = append(cause.Open, record.Unsigned(offset))
 	}
 	return cause
 }

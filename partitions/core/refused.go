@@ -41,7 +41,7 @@ type refusal struct {
 func (c *Core) refused(d *Delivery, err *entities.Error, answered bool) {
 	d.state = deliveryAnswered
 	if d.Effect.IgnoreRefusal || (d.forward && answered) || mutation.On(mutation.Refused) {
-		c.outbox.said.Done = append(c.outbox.said.Done, uint64(d.Offset)) //nolint:gosec // offsets are positive
+		c.outbox.said.Done = append(c.outbox.said.Done, record.Unsigned(d.Offset))
 		return
 	}
 	c.outbox.refusals = append(c.outbox.refusals, refusal{d, err})
@@ -54,11 +54,11 @@ func (c *Core) refused(d *Delivery, err *entities.Error, answered bool) {
 func (c *Core) writeRefusal(r refusal) {
 	d := r.delivery
 	code, text := refusalText(r.err)
-	s := settles{done: []uint64{uint64(d.Offset)}} //nolint:gosec // offsets are positive
+	s := settles{done: []uint64{record.Unsigned(d.Offset)}}
 	if d.onRefused == "" {
 		e := c.control(record.Refused)
 		e.Key, e.Value = []byte(d.from.String()), d.Effect.Payload.Value
-		e.Envelope.TypeURL, e.Envelope.Refuses = d.Effect.Payload.TypeURL, uint64(d.Offset) //nolint:gosec // offsets are positive
+		e.Envelope.TypeURL, e.Envelope.Refuses = d.Effect.Payload.TypeURL, record.Unsigned(d.Offset)
 		e.Envelope.Target = record.EncodeEffect(&d.Effect, "", d.forward)
 		e.Envelope.Answer = mustMarshal("refusal", &recordv1.Answer{Code: code, Message: text})
 		c.put(e)
@@ -144,7 +144,7 @@ func (c *Core) limitRefusals() {
 	o := &c.outbox
 	if n := len(o.kept) - MaxRefusals; n > 0 {
 		for _, offset := range o.kept[:n] {
-			o.said.Refused = append(o.said.Refused, uint64(offset)) //nolint:gosec // offsets are positive
+			o.said.Refused = append(o.said.Refused, record.Unsigned(offset))
 		}
 		o.kept = append([]int64(nil), o.kept[n:]...)
 		c.emit(DropRefusals{Count: n})
@@ -172,11 +172,11 @@ func (c *Core) ResolveRefusal(r *Resolution) {
 	}
 	o.kept = slices.Delete(o.kept, at, at+1)
 	if r.Drop {
-		o.said.Refused = append(o.said.Refused, uint64(r.Offset)) //nolint:gosec // offsets are positive
+		o.said.Refused = append(o.said.Refused, record.Unsigned(r.Offset))
 		o.resolved = append(o.resolved, r)
 	} else {
 		s := settles{resolved: []*Resolution{r}}
-		at := c.putEffectAndSettle(r.Again.from, &r.Again.Effect, &recordv1.Settled{Refused: []uint64{uint64(r.Offset)}}) //nolint:gosec // offsets are positive
+		at := c.putEffectAndSettle(r.Again.from, &r.Again.Effect, &recordv1.Settled{Refused: []uint64{record.Unsigned(r.Offset)}})
 		s.told = append(s.told, followUp{entry: at, delivery: r.Again})
 		c.open.settles = append(c.open.settles, s)
 	}

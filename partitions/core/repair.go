@@ -81,7 +81,8 @@ func (c *Core) Surveyed(incarnation uint64, s materializer.Survey, nonce uint64,
 	c.sendRepair([]materializer.Entry{{Envelope: record.Envelope{
 		Kind: record.Claim, Epoch: c.owner.Epoch, Nonce: c.owner.Nonce,
 		Claim: &record.ClaimInfo{
-			Worker: c.worker, ReadTo: uint64(s.End), PreviousEpoch: s.Owner.Epoch, PreviousNonce: s.Owner.Nonce, Floor: uint64(s.Floor), Lost: s.Lost, //nolint:gosec // offsets are positive
+			Worker: c.worker, ReadTo: record.Unsigned(s.End), PreviousEpoch: s.Owner.Epoch, PreviousNonce: s.Owner.Nonce,
+			Floor: record.Unsigned(s.Floor), Lost: s.Lost,
 			Layout: c.layout, Types: c.types,
 		},
 	}}})

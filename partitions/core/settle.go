@@ -49,9 +49,9 @@ func (c *Core) Resolve(r *Resolution) {
 	for _, d := range r.Effects {
 		o.resolving[d.Offset] = struct{}{}
 		if r.Drop {
-			o.said.Done = append(o.said.Done, uint64(d.Offset)) //nolint:gosec // offsets are positive
+			o.said.Done = append(o.said.Done, record.Unsigned(d.Offset))
 		} else {
-			o.said.Replayed = append(o.said.Replayed, uint64(d.Offset)) //nolint:gosec // offsets are positive
+			o.said.Replayed = append(o.said.Replayed, record.Unsigned(d.Offset))
 		}
 	}
 	o.resolved = append(o.resolved, r)
@@ -128,11 +128,11 @@ type settles struct {
 func (c *Core) settled(s settles) {
 	o := &c.outbox
 	for _, offset := range s.done {
-		if x := c.concluding[int64(offset)]; x != nil && x.parked { //nolint:gosec // offsets are positive
+		if x := c.concluding[record.Offset(offset)]; x != nil && x.parked {
 			o.parked--
 		}
-		delete(c.concluding, int64(offset))           //nolint:gosec // offsets are positive
-		if d := o.byOffset[int64(offset)]; d != nil { //nolint:gosec // offsets are positive
+		delete(c.concluding, record.Offset(offset))
+		if d := o.byOffset[record.Offset(offset)]; d != nil {
 			o.remove(d)
 		}
 	}
@@ -142,7 +142,7 @@ func (c *Core) settled(s settles) {
 		if mutation.On(mutation.ParkedPlace) {
 			continue
 		}
-		if d := o.byOffset[int64(p.GetOffset())]; d != nil { //nolint:gosec // offsets are positive
+		if d := o.byOffset[record.Offset(p.GetOffset())]; d != nil {
 			o.remove(d)
 		}
 	}

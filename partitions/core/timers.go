@@ -423,7 +423,7 @@ func (t *timers) overdue(now int64) time.Duration {
 // fired is the record that says that a timer's command took effect.
 func (g *group) fired(f *entities.TimerFiring) {
 	g.add(record.TimerFired, entities.Payload{}).Timer = record.EncodeTimer(&recordv1.Timer{
-		Name: f.Name, Due: f.Due, Schedule: f.Schedule, SetOffset: uint64(f.Offset), //nolint:gosec // offsets are positive
+		Name: f.Name, Due: f.Due, Schedule: f.Schedule, SetOffset: record.Unsigned(f.Offset),
 	})
 	g.touch(f.Name)
 }
