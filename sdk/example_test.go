@@ -128,8 +128,7 @@ func ExampleEventSourced() {
 	)
 	command(entity(service, "42"), "AddItem", &shopv1.AddItemRequest{CartId: "42", ItemId: "apple", Quantity: 2})
 	// Output:
-	// AddItem: stores ItemAdded{"item":{"itemId":"apple","quantity":2}}, replies
-	// Cart{"cartId":"42","items":[{"itemId":"apple","quantity":2}]}
+	// AddItem: stores ItemAdded{"item":{"itemId":"apple","quantity":2}}, replies Cart{"cartId":"42","items":[{"itemId":"apple","quantity":2}]}
 }
 
 // A snapshot rides with the events that make it due.
@@ -140,11 +139,8 @@ func ExampleSnapshotEvery() {
 	command(cart, "AddItem", &shopv1.AddItemRequest{ItemId: "apple"})
 	command(cart, "AddItem", &shopv1.AddItemRequest{ItemId: "bread"})
 	// Output:
-	// AddItem: stores ItemAdded{"item":{"itemId":"apple"}}, replies
-	// Cart{"cartId":"42","items":[{"itemId":"apple"}]} AddItem: stores
-	// ItemAdded{"item":{"itemId":"bread"}}, snapshot
-	// CartSnapshot{"items":[{"itemId":"apple"},{"itemId":"bread"}]}, replies
-	// Cart{"cartId":"42","items":[{"itemId":"apple"},{"itemId":"bread"}]}
+	// AddItem: stores ItemAdded{"item":{"itemId":"apple"}}, replies Cart{"cartId":"42","items":[{"itemId":"apple"}]}
+	// AddItem: stores ItemAdded{"item":{"itemId":"bread"}}, snapshot CartSnapshot{"items":[{"itemId":"apple"},{"itemId":"bread"}]}, replies Cart{"cartId":"42","items":[{"itemId":"apple"},{"itemId":"bread"}]}
 }
 
 // An effect is sent when the command is durable.
@@ -152,8 +148,7 @@ func ExampleSynchronous() {
 	cart := entity(sdk.EventSourced("cart", newBasket, basketOptions()...), "42")
 	command(cart, "Checkout", &shopv1.CheckoutRequest{CartId: "42"})
 	// Output:
-	// Checkout: stores CheckedOut{}, replies Cart{"cartId":"42","checkedOut":true}, then sends
-	// Increment IncrementRequest{"counterId":"checkouts"} and waits
+	// Checkout: stores CheckedOut{}, replies Cart{"cartId":"42","checkedOut":true}, then sends Increment IncrementRequest{"counterId":"checkouts"} and waits
 }
 
 // A refusal writes nothing.
@@ -162,9 +157,8 @@ func ExampleRefuse() {
 	command(cart, "Checkout", &shopv1.CheckoutRequest{CartId: "42"})
 	command(cart, "AddItem", &shopv1.AddItemRequest{CartId: "42", ItemId: "apple", Quantity: 2})
 	// Output:
-	// Checkout: stores CheckedOut{}, replies Cart{"cartId":"42","checkedOut":true}, then sends
-	// Increment IncrementRequest{"counterId":"checkouts"} and waits AddItem: refused with
-	// FailedPrecondition: cart 42 is checked out
+	// Checkout: stores CheckedOut{}, replies Cart{"cartId":"42","checkedOut":true}, then sends Increment IncrementRequest{"counterId":"checkouts"} and waits
+	// AddItem: refused with FailedPrecondition: cart 42 is checked out
 }
 
 // The answer of another method is the answer.
@@ -172,8 +166,7 @@ func ExampleForward() {
 	cart := entity(sdk.EventSourced("cart", newBasket, basketOptions()...), "42")
 	command(cart, "RemoveItem", &shopv1.RemoveItemRequest{CartId: "42", ItemId: "apple"})
 	// Output:
-	// RemoveItem: stores ItemRemoved{"itemId":"apple"}, forwards to GetCart
-	// GetCartRequest{"cartId":"42"}
+	// RemoveItem: stores ItemRemoved{"itemId":"apple"}, forwards to GetCart GetCartRequest{"cartId":"42"}
 }
 
 // holdItems is the part of a basket that gives items back which nobody has bought after a day.
@@ -206,12 +199,8 @@ func ExampleCommand_After() {
 	command(cart, "AddItem", &shopv1.AddItemRequest{CartId: "42", ItemId: "apple", Quantity: 2})
 	command(cart, "Checkout", &shopv1.CheckoutRequest{CartId: "42"})
 	// Output:
-	// AddItem: stores ItemAdded{"item":{"itemId":"apple","quantity":2}}, replies
-	// Cart{"cartId":"42","items":[{"itemId":"apple","quantity":2}]}, timer hold/apple after
-	// 24h0m0s: RemoveItem RemoveItemRequest{"cartId":"42","itemId":"apple"} Checkout: stores
-	// CheckedOut{}, replies
-	// Cart{"cartId":"42","items":[{"itemId":"apple","quantity":2}],"checkedOut":true}, then sends
-	// Increment IncrementRequest{"counterId":"checkouts"} and waits, cancels timer hold/apple
+	// AddItem: stores ItemAdded{"item":{"itemId":"apple","quantity":2}}, replies Cart{"cartId":"42","items":[{"itemId":"apple","quantity":2}]}, timer hold/apple after 24h0m0s: RemoveItem RemoveItemRequest{"cartId":"42","itemId":"apple"}
+	// Checkout: stores CheckedOut{}, replies Cart{"cartId":"42","items":[{"itemId":"apple","quantity":2}],"checkedOut":true}, then sends Increment IncrementRequest{"counterId":"checkouts"} and waits, cancels timer hold/apple
 }
 
 // A counter that goes up by one every morning at six, UTC, once somebody has counted.
@@ -236,9 +225,8 @@ func ExampleValueCommand_Every() {
 	command(hits, "Increment", &counterv1.IncrementRequest{CounterId: "hits", By: 5})
 	command(hits, "Increment", &counterv1.IncrementRequest{CounterId: "hits", By: 1})
 	// Output:
-	// Increment: stores State{"value":"5"}, replies Counter{"value":"5"}, timer morning every "0 6
-	// * * *": Increment IncrementRequest{"counterId":"hits","by":"1"} Increment: stores
-	// State{"value":"6"}, replies Counter{"value":"6"}
+	// Increment: stores State{"value":"5"}, replies Counter{"value":"5"}, timer morning every "0 6 * * *": Increment IncrementRequest{"counterId":"hits","by":"1"}
+	// Increment: stores State{"value":"6"}, replies Counter{"value":"6"}
 }
 
 // An action takes calls in all four shapes of gRPC.
@@ -306,11 +294,8 @@ func ExampleCheck() {
 	)
 	fmt.Println(sdk.Check(service))
 	// Output:
-	// sdk: event-sourced service "cart" (shop.v1.CartService):
-	// sdk.Handle("/shop.v1.CartService/GetCart"): the handler takes shop.v1.CheckoutRequest, but
-	// the method takes shop.v1.GetCartRequest: change the handler's parameter sdk: event-sourced
-	// service "cart" (shop.v1.CartService): method Checkout has no handler: add
-	// sdk.Handle(CartService_Checkout_FullMethodName, …)
+	// sdk: event-sourced service "cart" (shop.v1.CartService): sdk.Handle("/shop.v1.CartService/GetCart"): the handler takes shop.v1.CheckoutRequest, but the method takes shop.v1.GetCartRequest: change the handler's parameter
+	// sdk: event-sourced service "cart" (shop.v1.CartService): method Checkout has no handler: add sdk.Handle(CartService_Checkout_FullMethodName, …)
 }
 
 // Entities that are used rarely may leave memory sooner.

@@ -46,9 +46,8 @@ func ExampleScenario_When() {
 	}()
 	<-done
 	// Output:
-	// When Run: the image in memory differs from one that is replayed from all its events or its
-	// stored value: sdktest_test.note.Text is B in memory, but A after rebuilding a handler changed
-	// the state outside of sdk.On, or sdk.On depends on more than state and event
+	// When Run: the image in memory differs from one that is replayed from all its events or its stored value: sdktest_test.note.Text is B in memory, but A after rebuilding
+	// a handler changed the state outside of sdk.On, or sdk.On depends on more than state and event
 }
 
 // A whole worker answers generated clients, and whoever speaks gRPC, gRPC-Web, Connect or
