@@ -5,6 +5,5 @@
 // comes back. The fold in fold.go is the only place where a record becomes rows; live traffic,
 // catch-up and bulk rebuild all go through it.
 //
-// Nothing here starts a goroutine, except Rebuild, which waits for those it starts. A Store may be
-// used from many goroutines; a Batch belongs to one.
+// Nothing here starts a goroutine. A Store may be used from many goroutines; a Batch belongs to one.
 package materializer

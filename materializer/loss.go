@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/entities/record"
 	"github.com/millrace-io/millrace/internal/mutation"
 )
@@ -165,28 +164,4 @@ func (j *Journal) Inspect(ctx context.Context, until int64, progress func(next i
 		}
 	}
 	return found, nil
-}
-
-// Losses returns what the log of a partition, up to end, has lost that a store with this meta was
-// folded from; err says that it could not be read. progress is told of the position; it may be nil.
-func Losses(
-	ctx context.Context, log broker.Log, p broker.Partition, a Address, meta *Meta, end int64, progress func(next int64),
-) (damage, err error) {
-	start, err := log.Start(ctx, p)
-	if err != nil {
-		return nil, fmt.Errorf("ask for the start of %s: %w", a, err)
-	}
-	if start > meta.Start {
-		return fmt.Errorf("%w: it begins at offset %d", ErrLost, start), nil
-	}
-	reader, err := log.Read(p, meta.Start)
-	if err != nil {
-		return nil, fmt.Errorf("read %s from offset %d: %w", a, meta.Start, err)
-	}
-	defer reader.Close() //nolint:errcheck // only read
-	found, err := NewJournal(reader, a, meta.TopicID, MetaFrom(meta.TopicID, meta.Start)).Inspect(ctx, end, progress)
-	if found.Loss != nil {
-		return found.Loss, nil
-	}
-	return nil, err
 }

@@ -8,8 +8,9 @@ import (
 	"github.com/millrace-io/millrace/internal/invariant"
 )
 
-// A new kind of rows is a constant and its line in rowKinds, here, and its fold. Comparison,
-// restoration, sweeping, overlay and docs/keyspace.md follow from the line.
+// A new kind of rows is a constant and its line in rowKinds, here, its encoding, and what the fold
+// writes and removes. Comparison, restoration, overlay and the test of docs/keyspace.md go by the
+// line; FoldVersion is raised if older stores lack the rows.
 
 // The kinds of rows: the byte after generation and partition. A retired byte stays reserved.
 const (
