@@ -10,15 +10,15 @@ import (
 //
 //	I3  Nothing leaves before the records that it depends on are acknowledged, contiguous and
 //	    applied: all that was decided before it in the partition. (durable)
-//	A1  The answer of a command that wrote nothing is one about the present: where others may
+//	A1  The answer of a command that wrote nothing is about the present: where others may
 //	    write, it waits for an append that was sent after it was decided. (barrier)
-//	A2  That a command with an id was not applied is said only by an owner that has looked for
-//	    other attempts and found none, and whose ownership the log has confirmed since.
-//	    (verdict, in the router, which does not say it by itself)
+//	A2  Only an owner reports that a command with an id was not applied: one that has looked
+//	    for other attempts and found none, and whose ownership the log has confirmed since.
+//	    (verdict, in the router, which does not decide it alone)
 //	A3  A refusal too long to be kept loses the end of its text; it stays a refusal. (shortened)
 
-// encodeAnswer returns what is stored with a command's records so that a repeat under the same id
-// gets the same answer; nil for a command without an id.
+// encodeAnswer returns what is stored with a command's records, so that a repeat under the same id
+// gets the same answer. It is nil for a command without an id.
 func encodeAnswer(call *Call) []byte {
 	if !call.Named() {
 		return nil
@@ -26,8 +26,8 @@ func encodeAnswer(call *Call) []byte {
 	return record.EncodeAnswer(call.Outcome)
 }
 
-// unkept is what is kept instead of an outcome whose answer has too many bytes: a refusal with the
-// beginning of its text, else that the command took effect.
+// unkept returns what is stored in place of an outcome whose answer is too large: a refusal with
+// the beginning of its text, otherwise that the command took effect.
 func unkept(out *entities.Outcome, entity string, size, limit int) *entities.Outcome {
 	if e := out.Failure; e != nil && e.Reason == entities.FunctionRefused && !mutation.On(mutation.Shortened) {
 		short := *e
@@ -37,7 +37,7 @@ func unkept(out *entities.Outcome, entity string, size, limit int) *entities.Out
 	return &entities.Outcome{Failure: errAnswerTooLarge(entity, size, limit)}
 }
 
-// askerOf is the asker of a call's forward; nil where the command is known by no name.
+// askerOf returns the asker of a call's forward. It is nil for a command without a name.
 func askerOf(entity []byte, call *Call) *record.Asker {
 	if !call.Named() {
 		return nil
@@ -48,9 +48,8 @@ func askerOf(entity []byte, call *Call) *record.Asker {
 	}
 }
 
-// unwritten holds the answer of a command that wrote nothing until it is covered: everything
-// decided before it is committed, and, where others may write, an append that was sent after it is
-// acknowledged.
+// unwritten holds the answer of a command that wrote nothing until everything decided before it is
+// committed and, where others may write, an append that was sent after it is acknowledged.
 func (c *Core) unwritten(call *Call) {
 	if call.Command.Consistency == entities.Local {
 		c.answer(call)
@@ -72,8 +71,8 @@ func (c *Core) unwritten(call *Call) {
 	c.answer(call)
 }
 
-// lastClosed is the last batch that gets no more records: one that waits to be sent, else the last
-// that was sent; nil: there is none.
+// lastClosed returns the last batch that gets no more records: one that waits to be sent, else the
+// last one sent. It is nil if there is none.
 func (c *Core) lastClosed() *Batch {
 	switch {
 	case len(c.full) > 0:
@@ -85,8 +84,8 @@ func (c *Core) lastClosed() *Batch {
 	}
 }
 
-// mustConfirm says whether the log has to confirm the ownership before an answer that wrote nothing
-// may leave.
+// mustConfirm reports whether the log has to confirm the ownership before an answer that wrote
+// nothing may leave.
 func (c *Core) mustConfirm(call *Call) bool {
 	switch {
 	case c.single:
@@ -129,9 +128,9 @@ func (c *Core) refuse(call *Call, err *entities.Error) {
 	c.finish(call)
 }
 
-// mustConfirmError says whether the log has to confirm the ownership before an error may leave: it
-// tells a caller that no attempt under the command's id took effect, which a former owner that does
-// not know of the next one must not say.
+// mustConfirmError reports whether the log has to confirm the ownership before an error may leave.
+// The error states that no attempt under the command's id took effect. A former owner that does not
+// know its successor must not state that.
 func (c *Core) mustConfirmError(call *Call) bool {
 	return !c.single && call.verified() && call.Command.ID != "" && call.incarnation == c.incarnation && (c.state == Active || c.state == Suspect || c.state == Draining)
 }
@@ -141,7 +140,8 @@ func (c *Core) finish(call *Call) {
 	c.emit(Answer{call})
 }
 
-// complete takes a call and its followers off the books; the followers get the call's answer.
+// complete removes a call and its followers from the core's maps; the followers get the call's
+// answer.
 func (c *Core) complete(call *Call) {
 	call.finished = true
 	c.drop(call)

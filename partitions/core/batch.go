@@ -8,24 +8,25 @@ import (
 	"github.com/millrace-io/millrace/materializer"
 )
 
-// A batch: what goes to the log in one append, and who is answered when it is committed.
+// A batch holds what goes to the log in one append, and the calls that are answered when it is
+// committed.
 
 // Batch is a run of decided commands: their records, and the calls that are answered once those are
 // committed.
 type Batch struct {
 	Incarnation uint64
 	Entries     []materializer.Entry
-	// bytes is what the entries count in an append; only of batches that collect what is decided.
+	// bytes is the size of the entries in an append; only set while a batch collects commands.
 	bytes int
 	// Calls are answered when the batch is committed, in order. Those that wrote nothing have no
 	// entries in it.
 	Calls []*Call
-	// settles are what its settled records say, timers are those that it sets.
+	// settles holds the contents of its settled records, timers the timers that it sets.
 	settles []settles
 	timers  []pendingTimer
 	SentAt  time.Duration
 	acked   bool
-	// Result is what the log has said; for Acked.
+	// Result is the log's answer, for Acked.
 	Result broker.AppendResult
 
 	// records, headers and buf are the encoded form.
@@ -43,8 +44,7 @@ func (b *Batch) reset() {
 	*b = Batch{Entries: b.Entries[:0], Calls: b.Calls[:0], timers: b.timers[:0], records: b.records[:0], headers: b.headers[:0], buf: b.buf[:0]}
 }
 
-// Encode returns the records of a batch as the log takes them. The envelopes stand one behind the
-// other in one buffer.
+// Encode returns the records of a batch as the log takes them. All envelopes lie in one buffer.
 func (b *Batch) Encode() []broker.Record {
 	n := len(b.Entries)
 	b.records = append(b.records[:0], make([]broker.Record, n)...)
@@ -72,7 +72,7 @@ func (c *Core) newBatch() *Batch {
 	return &Batch{}
 }
 
-// Recycle takes a batch back that is not used any more.
+// Recycle takes back a batch that is no longer used.
 func (c *Core) Recycle(b *Batch) {
 	const kept, entries = 8, 4096
 	if len(c.spare) < kept && cap(b.Entries) <= entries {

@@ -11,24 +11,24 @@ import (
 	"github.com/millrace-io/millrace/materializer"
 )
 
-// Call is one submitted command on its way through the core. Its fields belong to the loop until
-// the answer is given.
+// Call is a submitted command on its way through the core. Its fields belong to the loop until it
+// is answered.
 type Call struct {
 	Command *entities.Command
-	// hash is of method and payload; only where the command has an id.
+	// hash covers method and payload; it is set only if the command has an id.
 	hash uint64
-	// Stored is what the dedup table says about the command's id, or about its source; nil for
-	// nothing. settled is which effects its source is known to be done with.
+	// Stored is the row of the dedup table for the command's id or source; nil if there is none.
+	// settled tells which effects its source is done with.
 	Stored  *materializer.Stored
 	Settled entities.Progress
 
 	entity      *Entity
 	incarnation uint64
-	// came is when it began to wait for the partition to become active.
+	// came is when the call began to wait for the partition to become active.
 	came    time.Duration
 	Outcome *entities.Outcome
 	Err     *entities.Error
-	// Next is the offset behind the call's records, or behind everything it depends on.
+	// Next is the offset after the call's records, or after everything that it depends on.
 	Next int64
 	// followers wait for the same command; first is the call that this one follows.
 	followers []*Call
@@ -36,27 +36,27 @@ type Call struct {
 	shared   bool
 	first    *Call
 	finished bool
-	// checked: an owner has looked for other attempts at the command, in its store and among what
-	// is under way, and found none; or it follows one of which that is so.
+	// checked: an owner has looked for other attempts at the command, in its store and among the calls
+	// under way, and found none. A follower takes it from the call that it follows.
 	checked bool
-	// wrote: it has records in its batch. effects of them, from entry firstEffect on and then from
-	// that offset on, are effects and the forward; progress is which effects of the partition were
-	// done when it was committed.
+	// wrote: the call has records in its batch. effects is how many of them are effects and the
+	// forward; they begin at entry firstEffect, later at that offset. progress is which effects of the
+	// partition were done when the call was committed.
 	wrote       bool
 	Effects     int
 	FirstEffect int64
 	progress    entities.Progress
-	// gaveUp is why the function's failure on a timer was the last one: its only effect is the
-	// timer's command, to be parked.
+	// gaveUp is the function's last failure on a timer: the only effect of the call is the timer's
+	// command, to be parked.
 	gaveUp *entities.Error
-	// timers are the names of those that it changed.
+	// timers are the names of the timers that the call changed.
 	timers []string
-	// Forward is, of a call that only brings what a forward was answered, the offset of the
-	// forward's record; else 0, where a claim stands.
+	// Forward is set for a call that only stores the answer to a forward: the offset of the forward's
+	// record. Otherwise it is 0, where a claim stands.
 	Forward int64
-	// Parked: the store says that this forward waits for an operator.
+	// Parked: in the store, this forward waits for an operator.
 	Parked bool
-	// superseded: the timer that it stands for does not count any more.
+	// superseded: the timer that it stands for no longer counts.
 	superseded bool
 
 	// Caller is the goroutine that waits for the answer.
@@ -71,7 +71,7 @@ func (c *Call) Begin(cmd *entities.Command, caller Caller) {
 	}
 }
 
-// Fail gives a call an error for its answer.
+// Fail answers a call with an error.
 func (c *Call) Fail(err *entities.Error) { c.finished, c.Outcome, c.Err = true, nil, err }
 
 // commandID names a command for deduplication.
@@ -82,7 +82,7 @@ type commandID struct {
 	source    entities.SourceID
 }
 
-// Named says whether the command takes effect at most once under some name.
+// Named reports whether the command takes effect at most once under some name.
 func (c *Call) Named() bool { return c.Command.ID != "" || c.Command.Source != nil }
 
 func (c *Call) commandID() commandID {
@@ -92,46 +92,44 @@ func (c *Call) commandID() commandID {
 	return commandID{key: c.Command.Key, principal: c.Command.Principal, id: c.Command.ID}
 }
 
-// check notes that the owner has looked for other attempts at a call's command, and has found none.
+// check notes that the owner has looked for other attempts at a call's command and found none.
 func (c *Call) check() {
 	c.checked = true
 	c.Caller.Alone()
 }
 
-// verified says whether the call's error is true of the command, and not only of this attempt at
-// it. A worker that the partition has left does not know what its next owner did.
+// verified reports whether the call's error holds for the command, and not only for this attempt at
+// it. A worker that has lost the partition does not know what the next owner did.
 func (c *Call) verified() bool {
 	return c.checked && c.Err.Outcome == entities.NotApplied && c.Err.Reason != entities.Moved
 }
 
-// remembers says whether a command that stored nothing leaves a record all the same. What followed
-// from another record is asked for again until that is settled: a refusal must not become an
-// acceptance. And what was forwarded under an id must not be forwarded twice.
+// remembers reports whether a command that stored nothing still leaves a record. An effect or timer
+// is sent again until its record is settled: a refusal must not become an acceptance. A command
+// that was forwarded under an id must not be forwarded twice.
 func (c *Call) remembers() bool {
 	return c.Command.Source != nil || (c.Command.ID != "" && c.Outcome.Forward != nil)
 }
 
-// hasOwnID says whether the caller gave the command an id.
+// hasOwnID reports whether the caller gave the command an id.
 func (c *Call) hasOwnID() bool { return c.Command.ID != "" && !entities.IsRouted(c.Command.ID) }
 
-// Session is the one of the call's entity, on which the function is to run; nil: one has to be
-// opened.
+// Session returns the session of the call's entity, on which the function runs; nil if one has to
+// be opened.
 func (c *Call) Session() entities.Session { return c.entity.session }
 
-// Behind are the calls that wait for their turn at the entity.
+// Behind returns the calls that wait for their turn at the entity.
 func (c *Call) Behind() []*Call { return c.entity.queue }
 
-// FromMemory says whether the answer is what the function said of the state in memory, and nothing
-// was written.
+// FromMemory reports whether the function answered from the state in memory and wrote nothing.
 func (c *Call) FromMemory() bool {
 	return c.Outcome != nil && !c.wrote && c.Forward == 0 && c.Stored == nil
 }
 
-// ErrSuperseded ends the command of a timer that was cancelled or set anew.
+// ErrSuperseded ends the command of a timer that was cancelled or set again.
 var ErrSuperseded = errors.New("the timer was cancelled or set anew")
 
-// Committed returns what the caller is told, once the call is answered. Errors are *entities.Error,
-// or ErrSuperseded.
+// Committed returns the result of an answered call. Errors are *entities.Error, or ErrSuperseded.
 func (c *Call) Committed() (entities.Committed, error) {
 	switch {
 	case c.Err != nil && c.verified():
@@ -159,7 +157,7 @@ func (c *Call) Committed() (entities.Committed, error) {
 	return done, nil
 }
 
-// commandHash tells a repeated command from another one under the same id.
+// commandHash distinguishes a repeated command from another one under the same id.
 func commandHash(cmd *entities.Command) uint64 {
 	d := xxhash.New()
 	_, _ = d.WriteString(cmd.Service)

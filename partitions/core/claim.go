@@ -17,15 +17,16 @@ import (
 //
 //	R5  An owner serves only after it has folded the log up to and including its claim, and the
 //	    fold names it there. (readback)
-//	R6  A claim that is acknowledged before what was read shows that the log has lost records:
-//	    halt. (regress)
-//	P1  Below the floor of a repair an owner puts nothing but barriers. (reuse; see repair.go)
+//	R6  A claim that is acknowledged at an offset below what was read shows that the log has
+//	    lost records: halt. (regress)
+//	P1  Below the floor of a repair an owner appends nothing but barriers. (reuse; see repair.go)
 //
-// A claim whose outcome is unknown is given up with its nonce. Should it arrive later, it is an
-// unused epoch. (nonce)
+// A claim whose outcome is unknown is given up with its nonce. If it arrives later, it is an unused
+// epoch. (nonce)
 
-// Assigned says that this worker should own the partition. handedOver: its present owner is about
-// to release it. To claim before that is safe, and would cost the owner's last commands.
+// Assigned is called when this worker should own the partition. handedOver: the present owner is
+// about to release it. Claiming before the release is safe, but would cost the owner its last
+// commands.
 func (c *Core) Assigned(handedOver bool) {
 	if c.assigned {
 		return
@@ -36,7 +37,7 @@ func (c *Core) Assigned(handedOver bool) {
 	}
 }
 
-// Followed says whether this worker should keep its image fresh while another one owns the
+// Followed sets whether this worker should keep its image fresh while another one owns the
 // partition.
 func (c *Core) Followed(followed bool) {
 	switch {
@@ -52,7 +53,7 @@ func (c *Core) Followed(followed bool) {
 	}
 }
 
-// standBy leaves the partition to others, and follows it if this worker is to.
+// standBy gives up the partition, and follows it if this worker is to do so.
 func (c *Core) standBy() {
 	c.state = Standby
 	if c.followed {
@@ -60,8 +61,8 @@ func (c *Core) standBy() {
 	}
 }
 
-// FollowFailed says that the log could not be followed. That is tried again, unless the log has
-// lost records, or the partition halted in an earlier life of this worker.
+// FollowFailed reports that the log could not be followed. The core tries again, unless the log has
+// lost records or the partition halted in an earlier process of this worker.
 func (c *Core) FollowFailed(err error) {
 	if c.state == Standby && (errors.Is(err, materializer.ErrLost) || errors.Is(err, materializer.ErrHaltedBefore) || errors.Is(err, materializer.ErrOnlyCopy)) {
 		c.Halt(err)
@@ -73,8 +74,8 @@ func (c *Core) catchUp(handedOver bool) {
 	c.emit(CatchUp{HandedOver: handedOver})
 }
 
-// CaughtUp says that the log was folded up to next and that cur owns the partition there, and
-// offers a random nonce. types are the entity types that this worker serves.
+// CaughtUp reports that the log was folded up to next, that cur owns the partition there, and a
+// random nonce. types are the entity types that this worker serves.
 func (c *Core) CaughtUp(cur record.Owner, next int64, nonce uint64, types []string) {
 	c.types = types
 	if c.state != CatchingUp {
@@ -104,7 +105,7 @@ func (c *Core) CaughtUp(cur record.Owner, next int64, nonce uint64, types []stri
 }
 
 // ClaimAcked takes the log's answer to the claim. On an error the claim may still arrive: its nonce
-// is given up, and a late own claim is just an unused epoch.
+// is given up, and a late claim of this worker is an unused epoch.
 func (c *Core) ClaimAcked(incarnation uint64, result broker.AppendResult) {
 	if c.state != Claiming || incarnation != c.incarnation {
 		return
@@ -117,16 +118,15 @@ func (c *Core) ClaimAcked(incarnation uint64, result broker.AppendResult) {
 	case result.Base < 0:
 		c.Failed(incarnation, errNoOffset)
 	case result.Base < c.next && !mutation.On(mutation.Regress):
-		// Reading back would find nothing new: the claim stands where the store has folded
-		// something else.
+		// Reading back would find nothing new: at the claim's offset the store has folded another record.
 		c.Halt(errWentBack(c.partition, result.Base, c.next))
 	default:
 		c.emit(ReadBack{Offset: result.Base})
 	}
 }
 
-// ReadBack says that the log was folded up to and including the claim, and who owns the partition
-// there. Below floor nothing may be put but barriers.
+// ReadBack reports that the log was folded up to and including the claim, and who owns the
+// partition there. Below floor only barriers may be appended.
 func (c *Core) ReadBack(incarnation uint64, cur record.Owner, next, floor int64) {
 	if c.state != Claiming || incarnation != c.incarnation {
 		return
@@ -142,12 +142,12 @@ func (c *Core) ReadBack(incarnation uint64, cur record.Owner, next, floor int64)
 var (
 	errClaimLost = errors.New("another worker claimed the partition first")
 	errNoOffset  = errors.New("the log did not say where it put an append")
-	// errEpochsUsed: no claim can be above the owner's. Workers count up by one, so something else
+	// errEpochsUsed: no epoch is left above the owner's. Workers count up by one, so another program
 	// has written claims.
 	errEpochsUsed = errors.New("the partition cannot be claimed, its epochs are used up: see who may write to the topic, and restore it from before that")
 )
 
-// Never is before every moment of Now.Mono.
+// Never is before every value of Now.Mono.
 const Never = time.Duration(math.MinInt64 / 2)
 
 func (c *Core) activate(next int64) {
@@ -177,8 +177,8 @@ func (c *Core) serve() {
 	}
 }
 
-// Failed says that catching up, claiming or reading back did not work. It is tried again after a
-// pause, unless the error says that data is gone.
+// Failed reports that catching up, claiming or reading back did not work. The core tries again
+// after a pause, unless the error means that data is lost.
 func (c *Core) Failed(incarnation uint64, err error) {
 	if incarnation != c.incarnation || (c.state != CatchingUp && c.state != Claiming) {
 		return
@@ -193,9 +193,9 @@ func (c *Core) Failed(incarnation uint64, err error) {
 	c.stepDown()
 }
 
-// mayPass says whether an error that looks like lost data may be that of an old leader of the log,
-// which was paused and shows what it had then. It is believed when it has said so for as long as
-// the log may be silent; a log in this process has no leaders, and is believed at once.
+// mayPass reports whether an error that looks like lost data may come from an old leader of the
+// log, which was paused and returns what it had then. The core believes it after it has lasted as
+// long as the log may be silent. A log in this process has no leaders, and is believed at once.
 func (c *Core) mayPass(err error) bool {
 	if c.single || (!errors.Is(err, broker.ErrRegressed) && !errors.Is(err, broker.ErrOutOfRange)) {
 		return false
@@ -206,7 +206,7 @@ func (c *Core) mayPass(err error) bool {
 	return c.now.Mono-c.goneSince < c.limits.AckTimeout
 }
 
-// stepDown goes back to the start: to claim again after a pause while assigned, else to stand by.
+// stepDown goes back to the start: to claim again after a pause if assigned, otherwise to stand by.
 func (c *Core) stepDown() {
 	if c.releasing {
 		c.releasing = false
@@ -228,7 +228,7 @@ func (c *Core) takeWaiting() []*Call {
 	return waiting
 }
 
-// Waited says that the pause before another attempt is over.
+// Waited reports that the pause before another attempt is over.
 func (c *Core) Waited(incarnation uint64) {
 	if incarnation != c.incarnation || c.state != CatchingUp {
 		return

@@ -9,7 +9,7 @@ import (
 	"github.com/millrace-io/millrace/internal/mutation"
 )
 
-// A command comes. It gets the answer that it had before, waits behind the same command, or waits
+// A command arrives. It gets the stored answer, follows another call of the same command, or waits
 // for its turn at its entity.
 //
 //	C1  A command with an id that took effect within the window gets the stored answer and does
@@ -21,7 +21,7 @@ import (
 //	C4  A call that waits for the partition to become active is answered within
 //	    Limits.MovePatience. (patience)
 
-// Submitted takes a command from a caller. call.stored is what the dedup table says about its id.
+// Submitted takes a command from a caller. call.Stored is the row of the dedup table for its id.
 func (c *Core) Submitted(call *Call) {
 	switch {
 	case c.state == Halted || c.state == Repairing:
@@ -39,8 +39,7 @@ func (c *Core) Submitted(call *Call) {
 	c.admit(call)
 }
 
-// dismiss answers the calls that have waited for the partition to become active for as long as a
-// caller is to wait.
+// dismiss answers the calls that have waited too long for the partition to become active.
 func (c *Core) dismiss() {
 	n := 0
 	for n < len(c.waiting) && c.now.Mono-c.waiting[n].came >= c.limits.MovePatience && !mutation.On(mutation.Patience) {
@@ -54,14 +53,14 @@ func (c *Core) dismiss() {
 	c.refuseAll(late, errNotActive(c.partition, c.state, c.limits.MovePatience, c.lastFence))
 }
 
-// Recheck asks about the calls that wait for the partition to become active once more. Those for
-// which lookup returns false have an answer.
+// Recheck looks up again the calls that wait for the partition to become active. Those for which
+// lookup returns false have been answered.
 func (c *Core) Recheck(lookup func(*Call) bool) {
 	c.waiting = slices.DeleteFunc(c.waiting, func(call *Call) bool { return !lookup(call) })
 }
 
-// admit gives a call its place: with the answer that it had before, behind the same command, or
-// with its entity.
+// admit gives a call the stored answer, makes it follow another call of the same command, or queues
+// it at its entity.
 func (c *Core) admit(call *Call) {
 	call.incarnation = c.incarnation
 	if call.Named() {
@@ -82,7 +81,7 @@ func (c *Core) admit(call *Call) {
 	c.advance(e)
 }
 
-// repeated deals with a command that was seen before, under the same id or from the same source.
+// repeated handles a command that was seen before, under the same id or from the same source.
 func (c *Core) repeated(call *Call) bool {
 	if first, inflight := c.ids[call.commandID()]; inflight {
 		if first.hash != call.hash {
@@ -115,8 +114,8 @@ func (c *Core) repeated(call *Call) bool {
 	return true
 }
 
-// delivered deals with an effect of another partition that took effect here before. There is no
-// window: its source sends it until it has settled it, and what is settled is known.
+// delivered handles an effect of another partition that took effect here before. There is no
+// window: its source sends it until it has settled it, and settled effects are known.
 func (c *Core) delivered(call *Call, s *entities.Source) bool {
 	switch {
 	case call.Stored != nil:
@@ -131,8 +130,8 @@ func (c *Core) delivered(call *Call, s *entities.Source) bool {
 	return true
 }
 
-// Asked takes a question for the position behind everything that is committed. It is answered like
-// a command that wrote nothing: a paused former owner must not answer it.
+// Asked takes a question for the position after everything that is committed. It is answered like a
+// command that wrote nothing: a paused former owner must not answer it.
 func (c *Core) Asked(call *Call) {
 	switch c.state {
 	case Active, Suspect:
@@ -152,20 +151,20 @@ func (c *Core) entity(call *Call) *Entity {
 		e = &Entity{Key: call.Command.Key, keyBytes: []byte(call.Command.Key.String()), Type: call.Command.Type}
 		c.entities[e.Key] = e
 		c.all.add(e)
-	} else if e.Type.Service == "" { // it was known by a command that cannot be run
+	} else if e.Type.Service == "" { // the entity was created by a command that cannot run
 		e.Type = call.Command.Type
 	}
 	call.entity = e
 	return e
 }
 
-// advance lets an entity's next command run, if it may.
+// advance runs an entity's next command, if it may.
 func (c *Core) advance(e *Entity) {
 	if e.running != nil || e.opening || e.passivating {
 		return
 	}
 	if e.session == nil && e.uncommitted > 0 {
-		return // the store is behind: a new session would begin from the past
+		return // a new session would begin from an old state
 	}
 	if e.reopen {
 		e.reopen, e.opening = false, true
@@ -197,13 +196,13 @@ func (c *Core) advance(e *Entity) {
 	}
 }
 
-// Withdrawn takes back a call whose caller left before the function saw it. The first of those that
-// wait for the same command gets its place.
+// Withdrawn takes back a call whose caller left before the function saw it. The first call that
+// follows it takes its place.
 func (c *Core) Withdrawn(call *Call) {
 	e := call.entity
 	switch {
 	case call.finished:
-		// A turn that cannot be taken goes to the next one.
+		// The turn of a call that left goes to the next one.
 		if e != nil && e.running == call && !mutation.On(mutation.Promote) {
 			c.vacate(call, nil)
 		}
@@ -224,8 +223,8 @@ func (c *Core) Withdrawn(call *Call) {
 	}
 }
 
-// promote gives the command of a call that will not run to the first of its followers; nil: there
-// is none, or it is too late.
+// promote hands the command of a call that will not run to the first of its followers. It returns
+// nil if there is none, or if it is too late.
 func (c *Core) promote(call *Call) *Call {
 	followers := call.followers
 	call.followers = nil
@@ -248,8 +247,8 @@ func (c *Core) promote(call *Call) *Call {
 	return successor
 }
 
-// vacate gives the place of a call in its entity's queue, or its turn, to successor; nil: to the
-// one behind it.
+// vacate hands the place of a call in its entity's queue, or its turn, to successor. If successor
+// is nil, the next call in the queue takes it.
 func (c *Core) vacate(call, successor *Call) {
 	e := call.entity
 	running := e.running == call
@@ -274,7 +273,7 @@ func (c *Core) vacate(call, successor *Call) {
 }
 
 // leaveSession closes the session of an entity whose ownership ended while a call had its turn:
-// fence left it to that call.
+// fence does not close it.
 func (c *Core) leaveSession(e *Entity) {
 	if e.session != nil {
 		c.emit(Close{Session: e.session})

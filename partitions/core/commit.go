@@ -16,13 +16,14 @@ import (
 //	R7  An acknowledgement counts only if its records stand exactly where the last one ended.
 //	    (contiguity)
 //	R8  If they stand higher, the records in between are read. No-ops are passed over. A claim
-//	    above the owner's ends the ownership, and so does an own record, which was written twice
-//	    or out of order. (gap; without the look, gapscan, it ends in any case)
+//	    above the owner's ends the ownership, and so does a record of the owner itself, which
+//	    was written twice or out of order. (gap; with gapscan, which does not read them, the
+//	    ownership ends in any case)
 //	R9  If they stand lower, acknowledged records are gone: halt.
 //	I2  Batches release their answers in the order in which they are committed.
 
-// Flush sends what may go: batches that are closed as soon as there is room, then the open one, at
-// once when nothing is on its way, otherwise when it is full enough.
+// Flush sends what may go: closed batches as soon as there is room, then the open one: at once if
+// no batch is on its way, otherwise when it is full enough.
 func (c *Core) Flush() {
 	if c.state != Active && c.state != Draining {
 		return
@@ -70,7 +71,7 @@ func (c *Core) Acked(b *Batch, result broker.AppendResult) {
 	c.acknowledge()
 }
 
-// acknowledge works off the acknowledgements at the head of the queue: rules R7 to R10.
+// acknowledge handles the acknowledgements at the head of the queue: rules R7 to R10.
 func (c *Core) acknowledge() {
 	switch c.state {
 	case Passing:
@@ -183,8 +184,8 @@ func (c *Core) commit(b *Batch) {
 }
 
 // keepEffects takes the effects of a committed batch into the outbox, those of commands and the
-// core's own. Those that a caller waits for, the caller sends; what their targets are told of
-// progress is known when all of the batch are in the outbox.
+// core's own. The caller sends those that it waits for; the progress that their targets get is
+// known when all effects of the batch are in the outbox.
 func (c *Core) keepEffects(b *Batch) {
 	for _, call := range b.Calls {
 		if call.Effects == 0 {
@@ -226,8 +227,8 @@ func (c *Core) keepEffects(b *Batch) {
 	}
 }
 
-// ApplyFailed says that the store did not take a committed batch. The log has it: nothing is lost,
-// and nothing is known to the callers.
+// ApplyFailed reports that the store did not take a committed batch. The log has it, so nothing is
+// lost, but the callers get no answer.
 func (c *Core) ApplyFailed(why error) {
 	if c.state == Active || c.state == Suspect || c.state == Draining || c.state == Passing {
 		c.fence("the store did not take a commit: "+why.Error(), false)

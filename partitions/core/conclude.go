@@ -9,17 +9,17 @@ import (
 	recordv1 "github.com/millrace-io/millrace/proto/gen/millrace/record/v1"
 )
 
-// What forwards were answered is kept.
+// The answers of forwards are kept.
 //
-//	E9  What the target of a forward answered takes the place of the forward in the row of the
+//	E9  The answer of a forward's target takes the place of the forward in the row of the
 //	    command's id, in one group with the end of the forward. (kept)
 //
-// The records of a command that is forwarded say where to. What the target answered comes later,
-// and is a group of its own: that the forward is done, and the answer. The two are one group, so
-// that a forward is open as long as its answer is not kept. Its caller is answered when the group
-// is committed: who sends the command again gets the same, from whatever worker.
+// The records of a forwarded command name the target. The target's answer comes later, in a group
+// of its own: the forward is done, and the answer. As both are in one group, a forward stays open
+// until its answer is kept. The caller is answered when the group is committed: if the command is
+// sent again, from any worker, it gets the same answer.
 
-// conclusion is what a forward was answered, in a batch that is not committed yet.
+// conclusion is the answer to a forward, in a batch that is not committed yet.
 type conclusion struct {
 	batch   *Batch
 	outcome *entities.Outcome
@@ -27,8 +27,8 @@ type conclusion struct {
 	parked bool
 }
 
-// Concluded takes what the target of a forward answered (call.outcome) from the caller who waited
-// for it. He is told what is kept: that, or what the log has already.
+// Concluded takes the answer of a forward's target (call.Outcome) from the caller that waited for
+// it. The caller gets what is kept: this answer, or one that the log has already.
 func (c *Core) Concluded(call *Call) {
 	if c.state != Active && c.state != Suspect && c.state != Draining {
 		c.refuse(call, entities.PartitionMoved(c.partition, "it is not owned here any more"))
@@ -44,12 +44,12 @@ func (c *Core) Concluded(call *Call) {
 	case call.Outcome == nil && d == nil && call.Stored == nil:
 		c.refuse(call, errTakenBack(call.Command.Key))
 		return
-	case call.Outcome == nil: // the question whether there is an answer
+	case call.Outcome == nil: // it asks whether there is an answer
 		call.Stored = nil
 		c.emit(Answer{call})
 		return
 	case call.Outcome.Failure != nil && call.Outcome.Failure.Outcome == entities.NotApplied && (d == nil || d.state != deliveryHeld || d.attempts > 0):
-		// Another attempt may have taken effect: the forward stays, and the outbox delivers it.
+		// Another attempt may have taken effect: the forward stays open, and the outbox delivers it.
 		c.refuse(call, call.Outcome.Failure)
 		c.Unheld(call.Forward)
 		return
@@ -67,8 +67,8 @@ func (c *Core) Concluded(call *Call) {
 	x.batch.Calls = append(x.batch.Calls, call)
 }
 
-// unpark says whether a forward that ends counts as parked. What no record says of it yet, none
-// will say, and what an operator asked for comes too late. d is nil where the forward is not in
+// unpark reports whether a forward that ends counts as parked. Records about it that are not
+// written yet are dropped, and so is what an operator asked for. d is nil if the forward is not in
 // memory.
 func (c *Core) unpark(d *Delivery, call *Call) bool {
 	o := &c.outbox
@@ -86,8 +86,8 @@ func (c *Core) unpark(d *Delivery, call *Call) bool {
 	return len(o.said.Parked) == n
 }
 
-// conclude writes what a forward was answered. A caller who gave an id is told what is kept, even
-// where that is only why it is not.
+// conclude writes the answer to a forward. A caller that gave an id gets what is kept, even if that
+// is only the reason why the answer is not.
 func (c *Core) conclude(offset int64, by *record.Asker, outcome *entities.Outcome) *conclusion {
 	done := []uint64{record.Unsigned(offset)}
 	settled, answered := c.control(record.Settled), c.control(record.Answered)

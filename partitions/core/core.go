@@ -9,25 +9,25 @@ import (
 )
 
 // The invariants of an owner. Those of answers are in answer.go, the rules R5 to R10 in claim.go,
-// commit.go, fence.go and repair.go; R1 to R4, which every reader of the log keeps, are in
+// commit.go, fence.go and repair.go. R1 to R4, which hold for every reader of the log, are in
 // entities/record.
 //
 //	I1  While the state is Active and next is x, folding the log below x names this owner, and
-//	    is what store and sessions have. (contiguity, readback)
-//	I4  The store never has what is not acknowledged: there is no undo. What was decided and is
-//	    not committed is in sessions and batches only, and a fence ends both. (durable)
+//	    yields what store and sessions have. (contiguity, readback)
+//	I4  The store never has what is not acknowledged: there is no undo. What is decided and
+//	    not committed is only in sessions and batches, and a fence ends both. (durable)
 //	I5  At every offset one owner counts, and the events of an entity are numbered 1, 2, 3
 //	    without a gap. (reader, ordinal)
 //
-// In parentheses stand the mutations that take the line out.
+// In parentheses stand the mutations that remove the check.
 
 // State is where a partition stands on its way to ownership and back.
 type State uint8
 
-// The states of the log protocol. A fenced partition is at once CatchingUp again, or in Standby
-// when it is not assigned. Passing is an owner that puts barriers where the log has lost something
-// (repair.go), Repairing a halted one that an operator repairs. The numbers are shown as a metric:
-// new ones come last.
+// The states of the log protocol. A fenced partition is at once CatchingUp again, or in Standby if
+// it is not assigned. Passing is an owner that writes barriers where the log has lost records
+// (repair.go); Repairing is a halted one that an operator repairs. The numbers are shown as a
+// metric: new ones come last.
 const (
 	Standby State = iota
 	CatchingUp
@@ -47,15 +47,15 @@ func (s State) String() string { return stateNames[s] }
 
 // Now is the time as the core gets it.
 type Now struct {
-	// Mono counts from some moment in this process.
+	// Mono counts from an arbitrary moment in this process.
 	Mono time.Duration
 	// Log is the log time in nanoseconds since the Unix epoch.
 	Log int64
 }
 
-// Core decides for the owner of one partition: a pure step function. Inputs are its methods, in the
-// order in which a partition meets them; each appends to the effects, which the loop performs in
-// order. Not safe for concurrent use.
+// Core decides for the owner of one partition. It is a pure step function: its inputs are its
+// methods, called in the order in which the inputs arrive. Each appends to the effects, which the
+// loop performs in order. Not safe for concurrent use.
 type Core struct {
 	partition int32
 	worker    string
@@ -70,11 +70,11 @@ type Core struct {
 	state    State
 	assigned bool
 	now      Now
-	// incarnation counts ownerships that ended. What was begun under an earlier one is stale.
+	// incarnation counts ownerships that ended. Results of an earlier one are stale.
 	incarnation uint64
 	owner       record.Owner
-	// next is the offset that the next own record must get; until the claim is read back, one that
-	// it must not be below. ordinal is that of the last record decided.
+	// next is the offset that the next record of this owner must get; until the claim is read back, a
+	// lower bound of it. ordinal is that of the last decided record.
 	next     int64
 	ordinal  uint64
 	attempts int
@@ -82,21 +82,20 @@ type Core struct {
 	// confirmed is a moment at which the log knew no other owner: when the last acknowledged batch
 	// was sent.
 	confirmed time.Duration
-	// floor is the offset below which nothing may be put but barriers; repair is what an operator
-	// asked for.
+	// floor is the offset below which only barriers may be appended; repair is the repair that runs.
 	floor  int64
 	repair *Repair
-	// goneSince is when the log first showed less than it had acknowledged; 0: it does not.
+	// goneSince is when the log first showed less than it had acknowledged; 0 if it does not.
 	goneSince time.Duration
 	drainBy   time.Duration
 	// followed: while another worker owns the partition, this one keeps its image fresh.
 	followed bool
-	// releasing: the manager waits for an orderly release. It goes on through a gap that is read
-	// meanwhile.
+	// releasing: the manager waits for an orderly release. It goes on through a gap that is read in
+	// between.
 	releasing bool
-	// withheld says why the partition was given up although it is assigned; empty: it was not.
+	// withheld is why the partition was given up although it is assigned; empty if it was not.
 	withheld string
-	// lastFence says why the last ownership or attempt ended.
+	// lastFence is why the last ownership or attempt ended.
 	lastFence string
 
 	entities map[entities.Key]*Entity
@@ -109,15 +108,15 @@ type Core struct {
 
 	outbox outbox
 	timers timers
-	// concluding are the forwards, by the offsets of their records, whose answers are on their way
-	// to the log.
+	// concluding are the forwards, by the offsets of their records, whose answers are on their way to
+	// the log.
 	concluding map[int64]*conclusion
-	// settleNow: what became of effects has waited long enough to be written on its own.
+	// settleNow: the results of effects have waited long enough to be written without a command.
 	settleNow bool
 
-	// Batches pass through these in order: open takes what is decided, full holds those to which
-	// nothing fits any more and for which there is no room on the way to the log, sent are on their
-	// way. What waits is bounded by Limits.MaxWaiting.
+	// Batches pass through these in order: open collects what is decided, full holds those that take
+	// no more records and wait for a free place on the way to the log, sent are on their way. What
+	// waits is bounded by Limits.MaxWaiting.
 	open  *Batch
 	full  []*Batch
 	sent  []*Batch
@@ -128,7 +127,7 @@ type Core struct {
 	effects []Asked
 }
 
-// Config is what a core is made of.
+// Config holds the parameters of a Core.
 type Config struct {
 	Partition int32
 	// Worker and layout stand in every claim.
@@ -137,12 +136,12 @@ type Config struct {
 	Limits Limits
 	// Single: a lock keeps other writers out, so that answers that wrote nothing need no barrier.
 	Single bool
-	// LaneOf says which targets of effects hold each other up when one of them fails. Nil: those of
-	// one service do.
+	// LaneOf returns the lane of an effect's target: targets of one lane wait for each other when one
+	// of them fails. Nil: the targets of one service share a lane.
 	LaneOf func(*entities.Target) LaneName
 }
 
-// New returns the core of a partition that this worker stands by.
+// New returns the core of a partition, in Standby.
 func New(o Config) *Core {
 	if o.LaneOf == nil {
 		o.LaneOf = func(t *entities.Target) LaneName { return LaneName{Service: t.Service, Partition: -1} }
@@ -154,45 +153,45 @@ func New(o Config) *Core {
 	}
 }
 
-// SetNow says what time it is. What follows happens then.
+// SetNow sets the time of the inputs that follow.
 func (c *Core) SetNow(now Now) { c.now = now }
 
-// Now is the time as the core last got it.
+// Now returns the time that was set last.
 func (c *Core) Now() Now { return c.now }
 
-// State is where the partition stands.
+// State returns the state of the partition.
 func (c *Core) State() State { return c.state }
 
-// Single says whether a lock keeps other writers out.
+// Single reports whether a lock keeps other writers out.
 func (c *Core) Single() bool { return c.single }
 
-// Next is the offset behind the last committed record.
+// Next returns the offset after the last committed record.
 func (c *Core) Next() int64 { return c.next }
 
-// Confirmed is a moment at which the log knew no other owner: when the last acknowledged batch was
-// sent.
+// Confirmed returns a moment at which the log knew no other owner: when the last acknowledged batch
+// was sent.
 func (c *Core) Confirmed() time.Duration { return c.confirmed }
 
-// LastFence says why the last ownership or attempt ended; empty: nothing went wrong.
+// LastFence returns why the last ownership or attempt ended; empty if nothing went wrong.
 func (c *Core) LastFence() string { return c.lastFence }
 
-// Effects are what the core asks for, in order. What is done about one may add others.
+// Effects returns what the core asks for, in order. Performing one may add others.
 func (c *Core) Effects() []Asked { return c.effects }
 
-// Performed says that all effects are.
+// Performed drops all effects: they were performed.
 func (c *Core) Performed() {
 	clear(c.effects)
 	c.effects = c.effects[:0]
 }
 
-// emit asks the loop for something. What comes back of it belongs to the ownership that asked,
-// however late the loop gets to it.
+// emit asks the loop for an effect. Its result belongs to the ownership that asked, however late it
+// comes.
 func (c *Core) emit(do Effect) {
 	c.effects = append(c.effects, Asked{Incarnation: c.incarnation, Do: do})
 }
 
-// Ticked looks at the clock: passivation, memory budget, silence of the log, an overdue release,
-// callers who have waited long enough.
+// Ticked handles the passing of time: passivation, the memory budget, a silent log, an overdue
+// release, callers that have waited long enough.
 func (c *Core) Ticked() {
 	for _, l := range c.idle {
 		for l.first != nil && c.now.Mono-l.first.lastUsed >= l.after {
@@ -220,7 +219,7 @@ func (c *Core) Ticked() {
 	}
 }
 
-// Settling lets the timers go off that are due, for which the next tick may be too late, and says
+// Settling fires the timers that are due, for which the next tick may be too late, and reports
 // whether all is quiet.
 func (c *Core) Settling() bool {
 	if c.state == Active {
@@ -229,8 +228,8 @@ func (c *Core) Settling() bool {
 	return c.Quiet()
 }
 
-// Quiet says whether nothing is on its way to the log or to a target. What waits for its time, or
-// for an operator, does not count.
+// Quiet reports whether nothing is on its way to the log or to a target. What waits for its time,
+// or for an operator, does not count.
 func (c *Core) Quiet() bool {
 	o := &c.outbox
 	return len(c.sent)+len(c.full) == 0 && c.open.empty() && len(o.underWay) == 0 && len(o.turns)+len(o.refusals) == 0 &&

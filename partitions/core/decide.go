@@ -9,14 +9,14 @@ import (
 // The function has decided. The entity's next command may run at once; the answer may not leave yet
 // (answer.go).
 
-// Opening is what came of opening a session.
+// Opening is the result of opening a session.
 type Opening struct {
 	Session entities.Session
 	Loaded  entities.Loaded
 }
 
-// Decided takes the function's decision about the running command of an entity. opening is set when
-// the call opened the session; err when there is no decision. Durable it is not.
+// Decided takes the function's decision about the running command of an entity. opening is set if
+// the call opened the session, err if there is no decision. The decision is not durable yet.
 func (c *Core) Decided(call *Call, opening *Opening, outcome *entities.Outcome, err *entities.Error) {
 	e := call.entity
 	if call.incarnation != c.incarnation {
@@ -44,13 +44,13 @@ func (c *Core) Decided(call *Call, opening *Opening, outcome *entities.Outcome, 
 			c.unwritten(call)
 			break
 		}
-		call.Outcome = &entities.Outcome{Reply: outcome.Reply, Failure: outcome.Failure} // all that is left is that it has run
+		call.Outcome = &entities.Outcome{Reply: outcome.Reply, Failure: outcome.Failure} // only the fact that it has run is kept
 		if err := c.write(e, call); err != nil {
 			c.refuse(call, err)
 		}
 	case outcome.Wrote() || call.Command.Timer != nil || call.remembers():
 		if tooLarge := c.write(e, call); tooLarge != nil {
-			// The function's memory is ahead of what is stored.
+			// The function's memory is ahead of the store.
 			c.emit(Close{Session: e.session})
 			c.detach(e)
 			if !c.giveUp(e, call, tooLarge) {
@@ -69,10 +69,10 @@ func (c *Core) adopt(e *Entity, opening *Opening) {
 	c.weigh(e)
 }
 
-// EntityOverhead is what the core holds of an active entity in memory, roughly.
+// EntityOverhead is roughly what the core holds in memory for an active entity, in bytes.
 const EntityOverhead = 256
 
-// weigh counts an entity's memory anew.
+// weigh updates the memory size of an entity.
 func (c *Core) weigh(e *Entity) {
 	size := 0
 	if e.session != nil {
@@ -87,7 +87,7 @@ func (c *Core) detach(e *Entity) {
 	c.weigh(e)
 }
 
-// lose deals with a command without a decision: the session, if there was one, has ended.
+// lose handles a command without a decision: the session, if there was one, has ended.
 func (c *Core) lose(e *Entity, call *Call, err *entities.Error) {
 	if e.session != nil {
 		c.emit(Close{Session: e.session})
@@ -108,7 +108,7 @@ func (c *Core) lose(e *Entity, call *Call, err *entities.Error) {
 	c.advance(e)
 }
 
-// SessionEnded says that the function ended an idle session.
+// SessionEnded reports that the function ended an idle session.
 func (c *Core) SessionEnded(call *Call) {
 	e := call.entity
 	if call.incarnation != c.incarnation {
@@ -139,5 +139,5 @@ func (c *Core) Opened(e *Entity, incarnation uint64, opening *Opening, err *enti
 	if err == nil {
 		c.adopt(e, opening)
 	}
-	c.advance(e) // after an error the next command opens the session, or tells its caller why not
+	c.advance(e) // after an error the next command opens the session, or its caller gets the error
 }

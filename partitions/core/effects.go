@@ -5,21 +5,20 @@ import (
 	"github.com/millrace-io/millrace/materializer"
 )
 
-// Asked is an effect, and the ownership that asked for it: what comes back of it belongs to that
-// one.
+// Asked is an effect, and the ownership that asked for it: the result belongs to that ownership.
 type Asked struct {
 	Incarnation uint64
 	Do          Effect
 }
 
-// Effect is one thing that the core asks its partition to do. The types below are all that there
-// are. Those that each command needs hold one pointer and nothing else, so that they cost no
-// allocation as an Effect.
+// Effect is one thing that the core asks its partition to do. The types below are all that exist.
+// Those that every command needs hold a single pointer, so that converting them to an Effect does
+// not allocate.
 //
 //sumtype:decl
 type Effect interface{ effect() }
 
-// What an owner asks for on its way to ownership and back.
+// Effects on the way to ownership and back.
 type (
 	// CatchUp reads the log to its end, or with HandedOver to the release of its owner, and folds
 	// it. CaughtUp or Failed answers.
@@ -28,9 +27,9 @@ type (
 	AppendClaim struct{ *Batch }
 	// ReadBack folds up to and including the claim at an offset. Core.ReadBack or Failed answers.
 	ReadBack struct{ Offset int64 }
-	// Pause waits before another attempt, which counts from 1. Waited answers.
+	// Pause waits before another attempt; Attempt counts from 1. Waited answers.
 	Pause struct{ Attempt int }
-	// Follow keeps the image fresh until something else is asked of the reader.
+	// Follow keeps the image fresh until the reader gets another task.
 	Follow struct{}
 	// Rest leaves the image as it is.
 	Rest struct{}
@@ -43,12 +42,12 @@ type (
 	Released struct{}
 )
 
-// What an owner asks for about commands and sessions.
+// Effects for commands and sessions.
 type (
-	// Invoke lets the caller run the function: on the session of the call's entity, or on a new one
-	// where that is nil. Decided, SessionEnded or Withdrawn answers.
+	// Invoke lets the caller run the function: on the session of the call's entity, or on a new one if
+	// that is nil. Decided, SessionEnded or Withdrawn answers.
 	Invoke struct{ *Call }
-	// Answer gives a call its answer now.
+	// Answer answers a call now.
 	Answer struct{ *Call }
 	// Open closes Ending, if there is one, then opens another session for an entity ahead of its
 	// next command. Opened answers.
@@ -65,12 +64,11 @@ type (
 	}
 )
 
-// What an owner asks for about the log and the store.
+// Effects on the log and the store.
 type (
 	// Append sends a batch. Acked answers.
 	Append struct{ *Batch }
-	// Commit applies a batch to the store, then answers its calls. ApplyFailed answers when that
-	// fails.
+	// Commit applies a batch to the store, then answers its calls. ApplyFailed answers if that fails.
 	Commit struct{ *Batch }
 	// ReadGap reads the records from From up to, not including, Until. GapRead answers.
 	ReadGap struct{ From, Until int64 }
@@ -78,38 +76,37 @@ type (
 	Skip struct{ Gap []materializer.GapRecord }
 )
 
-// What an owner asks for about effects on other entities, and about timers.
+// Effects for effects on other entities, and for timers.
 type (
-	// Send sends an effect to its target, with the progress that the target is told. Delivered
-	// answers.
+	// Send sends an effect to its target, with the progress for the target. Delivered answers.
 	Send struct{ *Delivery }
-	// LoadOutbox looks at Limit open effects from offset From on. OutboxLoaded answers.
+	// LoadOutbox reads up to Limit open effects from offset From on. OutboxLoaded answers.
 	LoadOutbox struct {
 		From  int64
 		Limit int
 	}
-	// SweepOutbox looks at effects that have left memory, as LoadOutbox does. OutboxSwept answers.
+	// SweepOutbox reads effects that have left memory, as LoadOutbox does. OutboxSwept answers.
 	SweepOutbox struct {
 		From  int64
 		Limit int
 	}
-	// LoadOpen reads Limit offsets of open effects from offset From on. OpenLoaded answers.
+	// LoadOpen reads up to Limit offsets of open effects from offset From on. OpenLoaded answers.
 	LoadOpen struct {
 		From  int64
 		Limit int
 	}
-	// LoadRefusals reads which refusals are kept. RefusalsLoaded answers.
+	// LoadRefusals reads the offsets of the refusals that are kept. RefusalsLoaded answers.
 	LoadRefusals struct{}
-	// DropRefusals says that the oldest refusals were given up because there were too many.
+	// DropRefusals reports that the oldest refusals were dropped because there were too many.
 	DropRefusals struct{ Count int }
-	// Resolved tells the operator that the log has what was asked for about effects or refusals.
+	// Resolved tells the operator that the log has the resolution of effects or refusals.
 	Resolved struct{ *Resolution }
-	// LoadTimers reads at most Limit timers behind After. TimersLoaded answers.
+	// LoadTimers reads at most Limit timers after After. TimersLoaded answers.
 	LoadTimers struct {
 		After materializer.Due
 		Limit int
 	}
-	// SearchTimers reads at most Limit timers behind After, whose entity type is searched for.
+	// SearchTimers reads at most Limit timers after After, to find those of one entity type.
 	// TimersFound answers.
 	SearchTimers struct {
 		After materializer.Due
@@ -121,20 +118,20 @@ type (
 	Sweep struct{ *Timer }
 )
 
-// What a repair asks for.
+// Effects for a repair.
 type (
-	// Survey looks at log and store. Surveyed answers.
+	// Survey examines log and store. Surveyed answers.
 	Survey struct{ *Repair }
 	// Restore folds the log up to Until, and finds what is to be written next. Restored answers.
 	Restore struct {
 		Repair *Repair
 		Until  int64
 	}
-	// StartOver forgets the partition's rows. StartedOver answers.
+	// StartOver drops the partition's rows. StartedOver answers.
 	StartOver struct{ *Repair }
 	// Resume keeps them, and goes on. StartedOver answers.
 	Resume struct{}
-	// Repaired tells the operator what came of a repair.
+	// Repaired tells the operator the result of a repair.
 	Repaired struct{ *Repair }
 )
 

@@ -8,7 +8,7 @@ import (
 	"github.com/millrace-io/millrace/materializer"
 )
 
-// Entity is what the core knows of one active entity. Its state is the session's and the store's.
+// Entity is the core's view of one active entity. Its state is in the session and in the store.
 type Entity struct {
 	Key      entities.Key
 	keyBytes []byte
@@ -16,37 +16,37 @@ type Entity struct {
 
 	// session is nil until the first command opened one.
 	session entities.Session
-	// size is what the session was last counted with.
+	// size is the last measured size of the session.
 	size int
-	// position is behind the last decided event and snapshot.
+	// position is after the last decided event and snapshot.
 	position materializer.Position
 
 	// running is the command that is not decided yet; at most one.
 	running *Call
 	queue   []*Call
-	// uncommitted counts decided commands of this entity whose records are not committed: as long
-	// as there are any, the store is behind and no session can be opened.
+	// uncommitted counts decided commands of this entity whose records are not committed. Until it is
+	// 0 the store is behind, and no session can be opened.
 	uncommitted int
 	// timers counts, by name, the changes that are decided and not committed.
 	timers map[string]int
-	// opening: a session is being opened ahead of the next command. passivating: the session is
-	// being closed in order.
+	// opening: a session is being opened ahead of the next command. passivating: the session is being
+	// closed in order.
 	opening, passivating bool
-	// reopen asks for a session ahead of the next command as soon as nothing is uncommitted; ending
-	// is the one before it, still to be closed.
+	// reopen asks for a session ahead of the next command, as soon as nothing is uncommitted; ending
+	// is the previous session, which is still to be closed.
 	reopen bool
 	ending entities.Session
 
 	lastUsed time.Duration
 	// prev and next link all entities in the order of their activation; idle is the list of idle
-	// ones that it is in.
+	// entities that it is in.
 	prev, next *Entity
 	idle       *idleList
 	idlePrev   *Entity
 	idleNext   *Entity
 }
 
-// quiet says whether nothing happens to the entity.
+// quiet reports whether nothing happens to the entity.
 func (e *Entity) quiet() bool {
 	return e.running == nil && len(e.queue) == 0 && e.uncommitted == 0 && !e.opening && !e.passivating && !e.reopen
 }
@@ -146,7 +146,7 @@ func (c *Core) passivate(e *Entity) {
 	c.detach(e)
 }
 
-// Passivated says that an entity's session was closed in order.
+// Passivated reports that an entity's session was closed in order.
 func (c *Core) Passivated(e *Entity, incarnation uint64) {
 	if incarnation != c.incarnation {
 		return

@@ -16,8 +16,9 @@ func errFenced(partition int32) *entities.Error {
 	return entities.PartitionMoved(partition, "its owner was fenced")
 }
 
-// errNotActive: the partition is to be owned here, and has not been for as long as a caller waits.
-// It is not Moved: no other worker is to have it, and a router need not look for one.
+// errNotActive: this worker should own the partition, and it was not active for as long as a caller
+// waits. It is not Moved: no other worker will own the partition, so a router need not look for
+// one.
 func errNotActive(partition int32, state State, after time.Duration, why string) *entities.Error {
 	if why == "" {
 		why = "no error so far"

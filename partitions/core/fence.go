@@ -13,15 +13,16 @@ import (
 // How an ownership ends because another one may exist, and how a partition halts.
 //
 //	R10 An append that fails, or that the log does not answer within Limits.AckTimeout, ends the
-//	    ownership. Its commands are not sent again by the core: their outcome is unknown, unless
-//	    a higher claim stands before them or the log says that it wrote nothing. A command
+//	    ownership. The core does not send its commands again: their outcome is unknown, unless
+//	    a higher claim stands before them or the log reports that it wrote nothing. A command
 //	    without records was not applied.
 //
-// What belongs to an ownership that ended is told by its incarnation, and ignored.
+// The incarnation of a result shows whether it belongs to an ownership that ended; then it is
+// ignored.
 
-// fence ends the ownership. What was sent has an unknown outcome, unless a higher claim stands
-// before it in the log, or the log said that it wrote nothing. A command that has no records in it
-// was not applied in any case.
+// fence ends the ownership. The outcome of what was sent is unknown, unless a higher claim stands
+// before it in the log, or the log reported that it wrote nothing. A command without records was
+// not applied in any case.
 func (c *Core) fence(why string, claimed bool) {
 	if c.state == Repairing {
 		c.repairFailed(errors.New(why))
@@ -51,7 +52,7 @@ func (c *Core) fence(why string, claimed bool) {
 	for e := c.all.first; e != nil; e = e.next {
 		c.refuseAll(e.queue, entities.PartitionMoved(c.partition, why))
 		e.queue = nil
-		if e.running != nil { // its function is at it; those that wait for the same command need not wait for that, and the loop may end
+		if e.running != nil { // the function has it; calls of the same command need not wait for that, and the loop may end
 			c.refuseAll(e.running.followers, entities.PartitionMoved(c.partition, why))
 			e.running.followers = nil
 		}
@@ -71,7 +72,7 @@ func (c *Core) fence(why string, claimed bool) {
 	c.stepDown()
 }
 
-// Lost says that the partition has another owner already.
+// Lost reports that the partition already has another owner.
 func (c *Core) Lost() {
 	if !c.assigned {
 		return
@@ -82,10 +83,10 @@ func (c *Core) Lost() {
 	}
 }
 
-// ClockJumped says that the machine's clock went on without this process: the machine was
-// suspended, or its clock was set. The ownership ends, for another worker may have the partition by
-// now, and the log's time is not known any more. The next claim asks the log for both. It returns
-// false where nothing of the partition depends on that.
+// ClockJumped reports that the machine's clock went on without this process: the machine was
+// suspended, or its clock was set. The ownership ends, because another worker may own the partition
+// by now, and the log time is no longer known. The next claim gets both from the log. It returns
+// false if nothing in the partition depends on that.
 func (c *Core) ClockJumped(by time.Duration) bool {
 	why := fmt.Errorf("the machine's clock jumped by %v, as after a suspension: owner and time are asked of the log anew", by.Round(time.Millisecond))
 	switch c.state {
@@ -99,8 +100,8 @@ func (c *Core) ClockJumped(by time.Duration) bool {
 	return true
 }
 
-// Ended says that the worker stops. All calls that wait are answered, in whatever state the
-// partition is.
+// Ended reports that the worker stops. All calls that wait are answered, in every state of the
+// partition.
 func (c *Core) Ended() {
 	c.assigned = false
 	if c.state != Halted {
@@ -108,8 +109,8 @@ func (c *Core) Ended() {
 	}
 }
 
-// Halt stops the partition until an operator looks at it: going on would hide that acknowledged
-// data is gone.
+// Halt stops the partition until an operator repairs it: going on would hide that acknowledged data
+// is lost.
 func (c *Core) Halt(why error) {
 	c.halted = why
 	assigned, followed, waiting := c.assigned, c.followed, c.takeWaiting()

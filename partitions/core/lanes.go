@@ -10,38 +10,38 @@ import (
 
 // Lanes keep targets apart.
 //
-//	E4  A target that fails or is slow holds up only what is for it. (lane)
-//	E5  What waits behind attempts that do not end leaves memory. (stalled)
+//	E4  A target that fails or is slow holds up only its own effects. (lane)
+//	E5  What waits after attempts that do not end leaves memory. (stalled)
 
-// LaneName is a target as far as effects hold each other up: a partition of a service, or an
+// LaneName names the targets whose effects wait for each other: a partition of a service, or an
 // action.
 type LaneName struct {
 	Service string
-	// Partition is that of the journal; -1 for actions, and for targets that are not known.
+	// Partition is a partition of the journal; -1 for actions, and for targets that are not known.
 	Partition int32
 }
 
-// lane has the effects in memory for one target. It is closed after a failure: then one effect at a
-// time is sent, after a pause, until the target has answered.
+// lane holds the effects in memory for one target. A failure closes it: then one effect at a time
+// is sent, after a pause, until the target has answered.
 type lane struct {
 	name  LaneName
 	ready []*Delivery
-	// sending are under way, slow of them without an answer for a while; members are all in memory
-	// that have this lane.
+	// sending counts the effects under way, slow those of them without an answer for a while, members
+	// all effects in memory of this lane.
 	sending, slow, members int
-	// answered: an attempt has ended, in whatever way.
+	// answered: an attempt has ended, with any result.
 	answered bool
 	// failed counts the failures in a row; 0: the lane is open. A closed one sends again when due.
 	failed int
 	due    time.Duration
-	// blocked: the lane is closed, or all that is under way is slow. Its ready ones are stuck.
+	// blocked: the lane is closed, or all that is under way is slow. Its ready effects are stuck.
 	blocked bool
-	// queued: it is among the turns.
+	// queued: it is in the list of turns.
 	queued bool
 }
 
-// enqueue puts an effect into its lane. Where that is blocked and enough effects wait, it leaves
-// memory.
+// enqueue puts an effect into its lane. If the lane is blocked and enough effects wait, the effect
+// leaves memory.
 func (c *Core) enqueue(d *Delivery) {
 	o := &c.outbox
 	if d.lane == nil {
@@ -64,7 +64,7 @@ func (c *Core) enqueue(d *Delivery) {
 	c.turn(l)
 }
 
-// block notes whether a lane is blocked, after whatever may have changed that.
+// block updates whether a lane is blocked.
 func (o *outbox) block(l *lane) {
 	blocked := l.failed > 0 || (l.slow > 0 && l.slow == l.sending && !mutation.On(mutation.Stalled))
 	switch {
@@ -79,7 +79,7 @@ func (o *outbox) block(l *lane) {
 	l.blocked = blocked
 }
 
-// evict takes effects of a blocked lane out of memory while too many wait. One stays, to be sent as
+// evict removes effects of a blocked lane from memory while too many wait. One stays, to be sent as
 // a probe.
 func (c *Core) evict(l *lane) {
 	o := &c.outbox
@@ -93,7 +93,7 @@ func (c *Core) evict(l *lane) {
 	}
 }
 
-// remove takes an effect out of memory.
+// remove removes an effect from memory.
 func (o *outbox) remove(d *Delivery) {
 	delete(o.byOffset, d.Offset)
 	l := d.lane
@@ -108,7 +108,7 @@ func (o *outbox) remove(d *Delivery) {
 	}
 }
 
-// turn gives a lane its turn to send, if it may.
+// turn lets a lane send an effect, if it may.
 func (c *Core) turn(l *lane) {
 	if !l.queued && c.maySend(l) {
 		l.queued = true
@@ -129,7 +129,7 @@ func (c *Core) maySend(l *lane) bool {
 	}
 }
 
-// places is how many effects of an open lane may be under way.
+// places returns how many effects of an open lane may be under way.
 func (o *outbox) places(l *lane) int {
 	switch {
 	case o.slow < maxSlow:
@@ -143,7 +143,7 @@ func (o *outbox) places(l *lane) int {
 	}
 }
 
-// unqueue takes an effect out of the queue of its lane.
+// unqueue removes an effect from the queue of its lane.
 func (o *outbox) unqueue(d *Delivery) {
 	l := d.lane
 	l.ready = slices.DeleteFunc(l.ready, func(other *Delivery) bool { return other == d })
@@ -166,8 +166,8 @@ func (c *Core) reached(l *lane) {
 	c.turn(l)
 }
 
-// unreached closes the lane of an effect whose target did not answer. What was sent with it and
-// fails as well is the same failure.
+// unreached closes the lane of an effect whose target did not answer. Effects that were sent with
+// it and fail as well count as the same failure.
 func (c *Core) unreached(d *Delivery) {
 	o, l := &c.outbox, d.lane
 	if l.failed > 0 && !d.probe {
@@ -182,8 +182,7 @@ func (c *Core) unreached(d *Delivery) {
 	l.due = c.now.Mono + resend.PauseBy(l.failed, spread(d.Offset))
 }
 
-// ownFault says whether a failure is about one effect, and says nothing about others for its
-// target.
+// ownFault reports whether a failure concerns one effect only, and not others for its target.
 func ownFault(err *entities.Error) bool {
 	return err.Reason == entities.FunctionFailed || err.Reason == entities.Overloaded
 }

@@ -14,8 +14,8 @@ import (
 	recordv1 "github.com/millrace-io/millrace/proto/gen/millrace/record/v1"
 )
 
-// Effects on other entities. Each is a record, sent after it is committed, again and again until
-// its target has answered, and settled by another record.
+// Effects on other entities. Each is a record. It is sent after it is committed, again and again
+// until its target has answered, and settled by another record.
 //
 //	E1  An effect is sent only after its record is committed. (durable)
 //	E2  It is done, for its targets too, only when a committed record says so: settle.go.
@@ -23,33 +23,34 @@ import (
 //	E3  An effect without an answer holds a place of its lane only. (slow)
 
 const (
-	// OutboxWindow is how many open effects of a partition are in memory at most; the store has all
+	// OutboxWindow is the maximum number of open effects of a partition in memory; the store has all
 	// of them.
 	OutboxWindow = 4096
-	// maxSending is how many effects of a partition are under way at a time, maxPerLane those of
-	// one lane. One whose target has not answered for slowAfter is slow: it no longer counts among
-	// the former. From maxSlow on, lanes with slow ones send no more, and others one at a time
-	// until it is answered.
+	// maxSending is how many effects of a partition are under way at a time, maxPerLane those of one
+	// lane. One whose target has not answered for slowAfter is slow: it no longer counts towards
+	// maxSending. From maxSlow on, lanes with slow ones send no more, and others one at a time until
+	// it is answered.
 	maxSending = 64
 	maxPerLane = 48
 	maxSlow    = 960
 	slowAfter  = time.Second
 	// maxWaiting is how many effects stay in memory whose target fails.
 	maxWaiting = 1024
-	// settleBatch is how many answers of targets are waited for before a record says so ahead of
-	// the next tick.
+	// settleBatch is how many answers of targets are collected before a record is written ahead of the
+	// next tick.
 	settleBatch = 512
 	// MaxFailures is how often the target's function may fail on an effect before it is parked.
 	MaxFailures = 10
-	// maxLowest is how many offsets of open effects are in memory to tell targets of the progress.
+	// maxLowest is how many offsets of open effects are in memory, to compute the progress for
+	// targets.
 	maxLowest = 1024
-	// pageRows bounds one read of the outbox, sweepRows the reads for what has left memory: 4 096 a
-	// second.
+	// pageRows bounds one read of the outbox; sweepRows bounds the reads for effects that have left
+	// memory: 4 096 a second.
 	pageRows  = 4096
 	sweepRows = 410
 	// PageBytes bounds one read of the outbox, in bytes of payload.
 	PageBytes = 8 << 20
-	// everything is behind all offsets.
+	// everything is after all offsets.
 	everything = math.MaxInt64
 )
 
@@ -60,27 +61,26 @@ var resend = backoff.Policy{First: 100 * time.Millisecond, Max: 30 * time.Second
 type Delivery struct {
 	Offset int64
 	Effect entities.SideEffect
-	// from is the entity that asked for it; onRefused is its method that learns of a refusal, as
-	// service/method, empty for none.
+	// from is the entity that asked for it; onRefused is its method for a refusal, as service/method,
+	// empty for none.
 	from      entities.Key
 	onRefused string
-	// forward: its answer is that of the command that asked. asker is that command, if it is known
-	// by a name.
+	// forward: its answer is that of the command that asked. asker is that command, if it has a name.
 	forward bool
 	asker   *record.Asker
 	state   deliveryState
-	// lane is where it is sent; nil as long as its caller sends it.
+	// lane is where it is sent; nil while its caller sends it.
 	lane *lane
-	// probe: it was sent to see whether its lane's target works again.
+	// probe: it was sent to find out whether its lane's target works again.
 	probe bool
-	// Progress is what its target is told of the effects of the partition, this time.
+	// Progress is the progress of the partition's effects that this attempt carries to the target.
 	Progress entities.Progress
-	// attempts were made, failures of them were the function's own fault.
+	// attempts were made; failures of them were failures of the target's function.
 	attempts, failures int
-	// due is when a waiting one is tried again.
+	// due is when a waiting effect is tried again.
 	due time.Duration
-	// sentAt is when it was sent last, and slow that this was long ago, while it is under way;
-	// index is its place there.
+	// While it is under way: sentAt is when it was sent last, slow that this was long ago, index its
+	// place in underWay.
 	sentAt time.Duration
 	slow   bool
 	index  int
@@ -93,9 +93,9 @@ const (
 	deliveryReady deliveryState = iota
 	// deliveryHeld: the caller of the command that asked for it sends it, and waits for the answer.
 	deliveryHeld
-	// deliverySending: the target's answer is awaited.
+	// deliverySending: the target has not answered yet.
 	deliverySending
-	// deliveryWaiting: the target did not take this one now, and gets it again later.
+	// deliveryWaiting: the target did not take it now, and gets it again later.
 	deliveryWaiting
 	// deliveryParked: it waits for an operator, and leaves memory when a committed record says so.
 	deliveryParked
@@ -106,44 +106,43 @@ const (
 // outbox holds open effects of a partition.
 type outbox struct {
 	byOffset map[int64]*Delivery
-	// lanes are those with members; turns those of them that may send, in the order in which they
-	// do, and closed those that failed.
+	// lanes are those with members; turns those of them that may send, in order; closed those that
+	// failed.
 	lanes  map[LaneName]*lane
 	turns  []*lane
 	closed []*lane
-	// later are those that wait, each for its own time.
+	// later are the effects that wait, each for its own time.
 	later []*Delivery
-	// underWay are those whose targets have not answered, in no order that matters; slow is how
-	// many of them are slow.
+	// underWay are those whose targets have not answered, in no order that matters; slow is how many
+	// of them are slow.
 	underWay []*Delivery
 	slow     int
-	// stuck counts those in blocked lanes that are ready.
+	// stuck counts the ready effects in blocked lanes.
 	stuck int
 	// more: the store has effects from offset frontier on that are not in memory. loading: they are
-	// being read; what is committed meanwhile is read with them.
+	// being read, and effects that are committed in between are read with them.
 	more, loading bool
 	frontier      int64
-	// left: effects before the frontier have left memory. They are looked for again from offset
-	// swept on. taken: some were found for which there was room, skipped: others. idle: there was
-	// room for none, and nothing has changed since.
+	// left: effects before the frontier have left memory. The search for them goes on at offset swept.
+	// taken: some were found for which there was room, skipped: others. idle: there was room for none,
+	// and nothing has changed since.
 	left, taken, skipped, idle bool
 	swept                      int64
-	// lowest are the offsets of all open effects below bound, in order. reading: those behind bound
+	// lowest are the offsets of all open effects below bound, in order. reading: those from bound on
 	// are being read.
 	lowest  []int64
 	bound   int64
 	reading bool
-	// exceptions is what targets were last told.
+	// exceptions are those that targets got last.
 	exceptions []int64
 	// parked counts the effects in the store that wait for an operator.
 	parked int
-	// said is what the next settled record says.
+	// said collects what the next settled record states.
 	said *recordv1.Settled
-	// resolved is what operators asked for, resolving the offsets that it is about, until they are
-	// committed.
+	// resolved is what operators asked for, resolving the offsets concerned, until they are committed.
 	resolved  []*Resolution
 	resolving map[int64]struct{}
-	// refusals are what no record says yet; kept are the offsets of refused records that the store
+	// refusals are those without a record yet; kept are the offsets of refused records that the store
 	// has, oldest first.
 	refusals []refusal
 	kept     []int64
@@ -172,7 +171,7 @@ func (c *Core) keep(d *Delivery) {
 	}
 }
 
-// Holds says whether the effect of an offset is in memory.
+// Holds reports whether the effect of an offset is in memory.
 func (c *Core) Holds(offset int64) bool { return c.outbox.byOffset[offset] != nil }
 
 // take takes an effect into memory.
@@ -187,7 +186,7 @@ func (c *Core) take(d *Delivery) {
 	}
 }
 
-// pump sends what may be sent, a lane after the other.
+// pump sends what may be sent, one lane after the other.
 func (c *Core) pump() {
 	o := &c.outbox
 	for len(o.turns) > 0 && len(o.underWay)-o.slow < maxSending {
@@ -222,7 +221,7 @@ func (o *outbox) depart(d *Delivery, now time.Duration) {
 	o.block(d.lane)
 }
 
-// arrive counts it as under way no more.
+// arrive counts it as no longer under way.
 func (o *outbox) arrive(d *Delivery) {
 	last := len(o.underWay) - 1
 	moved := o.underWay[last]
@@ -240,7 +239,7 @@ func (o *outbox) arrive(d *Delivery) {
 	o.block(l)
 }
 
-// noteSlow gives the places of effects whose targets do not answer to those of other targets.
+// noteSlow frees the places of effects whose targets do not answer, for other targets.
 func (c *Core) noteSlow() {
 	o := &c.outbox
 	for _, d := range o.underWay {
@@ -272,8 +271,8 @@ func (c *Core) loadOutbox() {
 	c.emit(LoadOutbox{From: c.outbox.frontier, Limit: pageRows})
 }
 
-// OutboxLoaded takes open effects from the store, in order, that are not parked; next is the offset
-// behind the last one that was looked at, more says that there are others behind it.
+// OutboxLoaded takes open effects from the store, in order, that are not parked. next is the offset
+// after the last one that was examined; more reports whether there are others from there on.
 func (c *Core) OutboxLoaded(effects []*Delivery, next int64, more bool) {
 	o := &c.outbox
 	o.more, o.loading, o.frontier = more, false, next
@@ -283,7 +282,7 @@ func (c *Core) OutboxLoaded(effects []*Delivery, next int64, more bool) {
 	c.pump()
 }
 
-// ParkedCounted says how many effects are parked, at the beginning of an ownership.
+// ParkedCounted sets how many effects are parked, at the beginning of an ownership.
 func (c *Core) ParkedCounted(n int) { c.outbox.parked = n }
 
 // sweep looks for effects that have left memory, a few at a time.
@@ -298,7 +297,7 @@ func (c *Core) sweep() {
 	}
 }
 
-// OutboxSwept takes what the store has of effects before the frontier, as OutboxLoaded does.
+// OutboxSwept takes effects from the store that lie before the frontier, as OutboxLoaded does.
 func (c *Core) OutboxSwept(effects []*Delivery, next int64, more bool) {
 	o := &c.outbox
 	o.loading = false
@@ -317,7 +316,7 @@ func (c *Core) OutboxSwept(effects []*Delivery, next int64, more bool) {
 	c.pump()
 }
 
-// admitSwept takes an effect into memory again, if there is room for it.
+// admitSwept takes an effect into memory again, if there is room.
 func (c *Core) admitSwept(d *Delivery) {
 	o := &c.outbox
 	if _, known := o.byOffset[d.Offset]; known {
@@ -332,8 +331,8 @@ func (c *Core) admitSwept(d *Delivery) {
 	c.take(d)
 }
 
-// Delivered takes the answer of an effect's target: a reply when it took effect, else err. What a
-// target said of a record holds under the next owner as well.
+// Delivered takes the answer of an effect's target: a reply if it took effect, else err. The answer
+// holds under the next owner as well.
 func (c *Core) Delivered(offset int64, reply *entities.Reply, err *entities.Error) {
 	o := &c.outbox
 	d := o.byOffset[offset]
@@ -354,9 +353,8 @@ func (c *Core) Delivered(offset int64, reply *entities.Reply, err *entities.Erro
 			c.refused(d, err, held)
 		}
 	case refused && err.Outcome != entities.Refused && !d.forward && !d.Effect.IgnoreRefusal:
-		// It took effect in part: the entity must not undo what it asked for, and a new effect
-		// would do that part twice. The target knows this one again, however often an operator
-		// sends it.
+		// It took effect in part: the entity must not undo it, and a new effect would do that part twice.
+		// The target recognizes this one, however often an operator sends it.
 		c.reached(d.lane)
 		c.park(d, err)
 	case refused:
@@ -382,8 +380,8 @@ func (c *Core) Delivered(offset int64, reply *entities.Reply, err *entities.Erro
 	c.pump()
 }
 
-// attempted counts an attempt to deliver an effect as ended, and says whether the effect is still
-// open.
+// attempted counts an attempt to deliver an effect as ended, and reports whether the effect is
+// still open.
 func (c *Core) attempted(d *Delivery) bool {
 	o := &c.outbox
 	switch d.state {
@@ -402,7 +400,7 @@ func (c *Core) attempted(d *Delivery) bool {
 	return true
 }
 
-// wait has an effect tried again after a pause of its own. Where too many wait, it leaves memory.
+// wait has an effect tried again after a pause. If too many wait, it leaves memory.
 func (c *Core) wait(d *Delivery) {
 	o := &c.outbox
 	if o.stuck+len(o.later) >= maxWaiting {
@@ -414,7 +412,7 @@ func (c *Core) wait(d *Delivery) {
 	o.later = append(o.later, d)
 }
 
-// spread makes something like a random number of an offset.
+// spread makes a pseudo-random number from an offset.
 func spread(offset int64) uint64 { return uint64(offset) * 0x9e3779b97f4a7c15 } //nolint:gosec // it may wrap
 
 func failedOften(d *Delivery, err *entities.Error) bool {
@@ -424,7 +422,7 @@ func failedOften(d *Delivery, err *entities.Error) bool {
 	return d.failures >= MaxFailures
 }
 
-// Hopeless says whether another attempt would end as this one did.
+// Hopeless reports whether another attempt would end as this one did.
 func Hopeless(err *entities.Error) bool {
 	switch err.Reason {
 	case entities.UnknownMethod, entities.NotSupported, entities.InvalidCommand, entities.TooLarge, entities.IDReused:
@@ -443,7 +441,7 @@ func (c *Core) park(d *Delivery, err *entities.Error) {
 	})
 }
 
-// Unheld says that no caller waits for the answer of an effect any more, so that it is sent like
+// Unheld reports that no caller waits for the answer of an effect any more, so that it is sent like
 // the others.
 func (c *Core) Unheld(offset int64) {
 	d := c.outbox.byOffset[offset]
@@ -454,7 +452,7 @@ func (c *Core) Unheld(offset int64) {
 	c.pump()
 }
 
-// retryEffects makes those ready whose pause is over, and lets closed lanes try.
+// retryEffects makes the effects ready whose pause is over, and lets closed lanes try.
 func (c *Core) retryEffects() {
 	o := &c.outbox
 	c.noteSlow()
@@ -490,8 +488,7 @@ func DeliveryOf(e materializer.Effect) (*Delivery, error) {
 	return d, nil
 }
 
-// DeliveryAgain makes an outbox entry from a refusal that is kept, of an effect that is sent once
-// more.
+// DeliveryAgain makes an outbox entry from a kept refusal, whose effect is sent once more.
 func DeliveryAgain(r *materializer.Refusal) (*Delivery, error) {
 	d, err := DeliveryOf(materializer.Effect{From: r.From, Target: r.Target, Payload: r.Payload})
 	if err != nil {

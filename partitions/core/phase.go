@@ -11,35 +11,35 @@ type Caller interface {
 	Decided() bool
 }
 
-// Phase is where a call is, as far as its caller and the owner must agree on it. Its methods say
-// what becomes of a phase; who has a Caller makes each step atomic.
+// Phase is the stage of a call on which its caller and the owner must agree. Its methods return the
+// next phase; an implementation of Caller makes each step atomic.
 type Phase int32
 
 const (
-	// PhaseQueued: the function has not seen it; the caller may leave. No other attempt at the
+	// PhaseQueued: the function has not seen it, and the caller may leave. No other attempt at the
 	// command is known.
 	PhaseQueued Phase = iota
 	// PhaseUnchecked is PhaseQueued of a command with a name, while another attempt may have taken
 	// effect or still can: no owner has looked for one yet, or there is one.
 	PhaseUnchecked
-	// PhaseRunning: it is the caller's turn to run the function, or the function has been sent the
-	// command ahead of its turn.
+	// PhaseRunning: it is the caller's turn to run the function, or the function got the command ahead
+	// of its turn.
 	PhaseRunning
 	// PhaseDecided: the function has decided; the answer waits for the log.
 	PhaseDecided
 	// PhaseAnswered: the answer is there.
 	PhaseAnswered
-	// PhaseLeft: the caller is gone.
+	// PhaseLeft: the caller has left.
 	PhaseLeft
 )
 
-// MayRun says whether the function may have the command: its caller has not left.
+// MayRun reports whether the function may get the command: its caller has not left.
 func (p Phase) MayRun() bool { return p == PhaseQueued || p == PhaseUnchecked || p == PhaseRunning }
 
-// MayLeave says whether the caller may leave. It may not while the function has the command.
+// MayLeave reports whether the caller may leave. It may not while the function has the command.
 func (p Phase) MayLeave() bool { return p == PhaseQueued || p == PhaseUnchecked || p == PhaseDecided }
 
-// Alone is the phase after an owner has looked for other attempts at the command, and has found
+// Alone returns the phase after an owner has looked for other attempts at the command, and found
 // none.
 func (p Phase) Alone() Phase {
 	if p == PhaseUnchecked {
@@ -48,7 +48,7 @@ func (p Phase) Alone() Phase {
 	return p
 }
 
-// Accompanied is the phase after another attempt has come.
+// Accompanied returns the phase after another attempt has come.
 func (p Phase) Accompanied() Phase {
 	if p == PhaseQueued {
 		return PhaseUnchecked
@@ -56,7 +56,7 @@ func (p Phase) Accompanied() Phase {
 	return p
 }
 
-// Run is the phase after the call has got its turn, unless its caller has left.
+// Run returns the phase after the call's turn has come, unless its caller has left.
 func (p Phase) Run() Phase {
 	if p.MayRun() {
 		return PhaseRunning
@@ -64,7 +64,7 @@ func (p Phase) Run() Phase {
 	return p
 }
 
-// Decided is the phase after the decision, unless the caller has left.
+// Decided returns the phase after the decision, unless the caller has left.
 func (p Phase) Decided() Phase {
 	if p == PhaseLeft {
 		return p
@@ -72,7 +72,7 @@ func (p Phase) Decided() Phase {
 	return PhaseDecided
 }
 
-// Leave is the phase after the caller has tried to leave.
+// Leave returns the phase after the caller has tried to leave.
 func (p Phase) Leave() Phase {
 	if p.MayLeave() {
 		return PhaseLeft
@@ -80,7 +80,7 @@ func (p Phase) Leave() Phase {
 	return p
 }
 
-// Answered is the phase after the answer, unless the caller has left.
+// Answered returns the phase after the answer, unless the caller has left.
 func (p Phase) Answered() Phase {
 	if p == PhaseLeft {
 		return p

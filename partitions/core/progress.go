@@ -8,16 +8,17 @@ import (
 	"github.com/millrace-io/millrace/internal/mutation"
 )
 
-// Which effects of the partition are done, which its targets are told, and which effects of other
-// partitions are.
+// Which effects of this partition are done, which its targets learn, and which effects of other
+// partitions are done.
 //
-//	E7  What is known of a source's progress never goes back. (watermark)
+//	E7  The known progress of a source never goes back. (watermark)
 //	E8  A source tells its targets which effects below its progress are open. (exceptions)
 
 type source struct{ generation, partition uint16 }
 
-// progress is what targets are told: which effects of the partition are done. Parked ones, and
-// those for targets that fail or do not answer, are exceptions, so that they do not hold it up.
+// progress returns what targets get with an effect: which effects of the partition are done. Parked
+// effects, and those for targets that fail or do not answer, are exceptions, so that they do not
+// hold it up.
 func (c *Core) progress() entities.Progress {
 	o := &c.outbox
 	p := entities.Progress{Through: o.bound}
@@ -43,7 +44,7 @@ func (c *Core) progress() entities.Progress {
 	return p
 }
 
-// delayed says whether an open effect may stay open for long.
+// delayed reports whether an open effect may stay open for long.
 func (o *outbox) delayed(offset int64) bool {
 	d := o.byOffset[offset]
 	if d == nil {
@@ -68,7 +69,7 @@ func (o *outbox) opened(offset int64) {
 	}
 }
 
-// loadOpen asks for the offsets of open effects behind those that are known.
+// loadOpen asks for the offsets of open effects after those that are known.
 func (c *Core) loadOpen() {
 	c.outbox.reading = true
 	c.emit(LoadOpen{From: c.outbox.bound, Limit: maxLowest})
@@ -85,7 +86,7 @@ func (c *Core) OpenLoaded(open []int64, more bool) {
 	}
 }
 
-// close takes the offsets of effects that are done off the lowest ones.
+// close removes the offsets of effects that are done from the lowest ones.
 func (o *outbox) close(done []uint64) {
 	slices.Sort(done)
 	o.lowest = slices.DeleteFunc(o.lowest, func(offset int64) bool {
@@ -96,8 +97,8 @@ func (o *outbox) close(done []uint64) {
 	})
 }
 
-// doneAtSource says whether an effect of another partition is known to be done there, so that this
-// is a late copy of it.
+// doneAtSource reports whether an effect of another partition is known to be done there, so that
+// this is a late copy of it.
 func (c *Core) doneAtSource(s *entities.Source, stored entities.Progress) bool {
 	key := source{s.Generation, s.Partition}
 	known := c.outbox.known[key].Latest(stored)
@@ -105,8 +106,8 @@ func (c *Core) doneAtSource(s *entities.Source, stored entities.Progress) bool {
 	return known.Done(s.Offset)
 }
 
-// cause is what the records of a command say about the effect that it follows from. What they say
-// of the source's progress never goes back, whatever order effects arrive in: rows that were
+// cause returns what the records of a command state about the effect that it follows from. The
+// progress of the source in it never goes back, in whatever order effects arrive: rows that were
 // removed because of it must not be missed later.
 func (c *Core) cause(s *entities.Source) *record.Cause {
 	if s == nil {

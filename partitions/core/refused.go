@@ -17,27 +17,27 @@ import (
 	recordv1 "github.com/millrace-io/millrace/proto/gen/millrace/record/v1"
 )
 
-// Effects that their targets refuse: the entity that asked is told, or the refusal is kept for an
-// operator, or it was said not to matter.
+// Effects that their targets refuse: the entity that asked gets a command, or the refusal is kept
+// for an operator, or the effect was marked so that refusals do not matter.
 //
-//	E10 What the target of an effect refuses leaves a trace. (refused)
+//	E10 A refusal of an effect by its target leaves a trace. (refused)
 
 const (
-	// MaxRefusals is how many refusals a partition keeps for an operator; newer ones take the
-	// places of the oldest.
+	// MaxRefusals is how many refusals a partition keeps for an operator; newer ones replace the
+	// oldest.
 	MaxRefusals = 1000
 	// MaxRefusalText bounds the text of a refusal in a record, in bytes.
 	MaxRefusalText = 1024
 )
 
-// refusal is what a target said about an effect, until a record says so.
+// refusal is a target's refusal of an effect, until it is in a record.
 type refusal struct {
 	delivery *Delivery
 	err      *entities.Error
 }
 
-// refused takes a target's refusal. A forward whose caller waits is refused to the caller, who was
-// answered by now.
+// refused takes a target's refusal. The refusal of a forward goes to its caller, if one waits; it
+// has been answered by now.
 func (c *Core) refused(d *Delivery, err *entities.Error, answered bool) {
 	d.state = deliveryAnswered
 	if d.Effect.IgnoreRefusal || (d.forward && answered) || mutation.On(mutation.Refused) {
@@ -45,7 +45,7 @@ func (c *Core) refused(d *Delivery, err *entities.Error, answered bool) {
 		return
 	}
 	c.outbox.refusals = append(c.outbox.refusals, refusal{d, err})
-	c.settleNow = true // the entity is to know, or the operator
+	c.settleNow = true // the entity or the operator waits for it
 }
 
 // writeRefusal writes a refusal into the open batch: as a command to the entity that asked, in one
@@ -72,8 +72,8 @@ func (c *Core) writeRefusal(r refusal) {
 	c.open.settles = append(c.open.settles, s)
 }
 
-// putEffectAndSettle writes an effect, and what it puts an end to, as one group, and returns the
-// effect's place in the open batch.
+// putEffectAndSettle writes an effect, and the settled record of what it replaces, as one group. It
+// returns the effect's place in the open batch.
 func (c *Core) putEffectAndSettle(from entities.Key, effect *entities.SideEffect, s *recordv1.Settled) int {
 	e := c.control(record.Effect)
 	e.Key, e.Value = []byte(from.String()), effect.Payload.Value
@@ -84,7 +84,7 @@ func (c *Core) putEffectAndSettle(from entities.Key, effect *entities.SideEffect
 	return len(c.open.Entries) - 2
 }
 
-// refusalText is code and text of a refusal as they are kept.
+// refusalText returns code and text of a refusal as they are kept.
 func refusalText(err *entities.Error) (code int32, text string) {
 	code = int32(err.Code) //nolint:gosec // gRPC codes are small
 	if code == 0 {
@@ -93,7 +93,7 @@ func refusalText(err *entities.Error) (code int32, text string) {
 	return code, shortened(err.Message)
 }
 
-// shortened is as much of a refusal's text as a record takes.
+// shortened cuts a refusal's text to what a record takes.
 func shortened(text string) string {
 	if n := MaxRefusalText; len(text) > n {
 		for n > 0 && !utf8.RuneStart(text[n]) {
@@ -104,7 +104,7 @@ func shortened(text string) string {
 	return strings.ToValidUTF8(text, "\uFFFD")
 }
 
-// refusedCommand is the command that tells an entity of the refusal of its effect.
+// refusedCommand returns the command that informs an entity of the refusal of its effect.
 func refusedCommand(d *Delivery, code int32, text string) entities.Target {
 	service, method, _ := strings.Cut(d.onRefused, "/")
 	m := &effectv1.Refused{
@@ -117,8 +117,8 @@ func refusedCommand(d *Delivery, code int32, text string) entities.Target {
 // RefusedType is the type URL of a effectv1.Refused.
 const RefusedType = "type.googleapis.com/millrace.effect.v1.Refused"
 
-// mustMarshal panics where only text that is not UTF-8 can fail; what reaches records was checked
-// for that.
+// mustMarshal panics on an error. Only text that is not UTF-8 can fail, and text in records was
+// checked for that.
 func mustMarshal(what string, m proto.Message) []byte {
 	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
 	if err != nil {
@@ -127,7 +127,8 @@ func mustMarshal(what string, m proto.Message) []byte {
 	return b
 }
 
-// followUp is an effect that the core itself asks for: entry is its record's place in the batch.
+// followUp is an effect that the core itself asks for; entry is the place of its record in the
+// batch.
 type followUp struct {
 	entry    int
 	delivery *Delivery
@@ -139,7 +140,7 @@ func (c *Core) RefusalsLoaded(offsets []int64) {
 	c.limitRefusals()
 }
 
-// limitRefusals lets the oldest refusals go that are too many.
+// limitRefusals drops the oldest refusals when there are too many.
 func (c *Core) limitRefusals() {
 	o := &c.outbox
 	if n := len(o.kept) - MaxRefusals; n > 0 {
@@ -151,8 +152,8 @@ func (c *Core) limitRefusals() {
 	}
 }
 
-// refusalsCommitted takes what a committed batch says about refusals. The commands that tell of
-// them are in the outbox already.
+// refusalsCommitted applies the part of a committed batch about refusals. The commands that inform
+// entities of them are in the outbox already.
 func (c *Core) refusalsCommitted(b *Batch, s *settles) {
 	o := &c.outbox
 	for _, i := range s.kept {
@@ -161,7 +162,7 @@ func (c *Core) refusalsCommitted(b *Batch, s *settles) {
 	c.limitRefusals()
 }
 
-// ResolveRefusal takes an operator's word about a refusal: it is forgotten, or its message is sent
+// ResolveRefusal resolves a refusal as an operator chose: it is forgotten, or its message is sent
 // once more, as a new effect.
 func (c *Core) ResolveRefusal(r *Resolution) {
 	o := &c.outbox

@@ -5,17 +5,17 @@ import (
 	"github.com/millrace-io/millrace/entities/record"
 )
 
-// How an ownership ends in order: intake stops, what is decided is committed, and a release tells
-// the successor that it need not wait. Skipping it costs time, never safety.
+// How an ownership ends in order: intake stops, what is decided is committed, and a release record
+// lets the successor go on at once. Skipping it costs time, never safety.
 
-// Withheld says why the partition is about to be revoked although the group gives it to this
+// Withheld sets why the partition is about to be revoked although the group assigns it to this
 // worker.
 func (c *Core) Withheld(why error) { c.withheld = why.Error() }
 
-// Revoked says that the partition should be released in order.
+// Revoked asks for an orderly release of the partition.
 func (c *Core) Revoked() {
 	if !c.assigned {
-		if !c.releasing { // otherwise the end of that release tells
+		if !c.releasing { // otherwise the end of that release reports it
 			c.emit(Released{})
 		}
 		return
@@ -55,7 +55,7 @@ func (c *Core) drain() {
 	c.drained()
 }
 
-// drained ends an orderly release when nothing is undecided or uncommitted any more.
+// drained ends an orderly release when nothing is undecided or uncommitted.
 func (c *Core) drained() {
 	if c.state != Draining || len(c.sent) > 0 || len(c.full) > 0 || !c.open.empty() {
 		return

@@ -9,23 +9,23 @@ import (
 	"github.com/millrace-io/millrace/materializer"
 )
 
-// What an operator has done about a halted partition.
+// The repair of a halted partition.
 //
 //	P1  After a loss no offset that was used is used again with another content: before anything
-//	    is forgotten, a claim says below which offset, and an owner puts barriers there before
-//	    it serves. (reuse)
+//	    is forgotten, a claim states below which offset, and an owner appends barriers there
+//	    before it serves. (reuse)
 
 // Repair is one repair that an operator asked for.
 type Repair struct {
 	Choice materializer.Choice
 	Survey materializer.Survey
-	// Restored is what was written again, err why the partition is halted still.
+	// Restored is what was written again, err why the partition is still halted.
 	Restored materializer.Restored
 	Err      error
 	Done     func(*Repair)
 }
 
-// passBatch is how many offsets one append uses up. So many barriers take less than 100 KiB, for
+// passBatch is how many offsets one append uses up. That many barriers take less than 100 KiB, for
 // which any topic has room.
 const passBatch = 1024
 
@@ -44,8 +44,8 @@ func (c *Core) Repair(r *Repair) {
 	c.emit(Survey{r})
 }
 
-// repairFailed goes back to where the repair began. What was written until then is found by the
-// next one.
+// repairFailed goes back to where the repair began. The next repair finds what was written until
+// then.
 func (c *Core) repairFailed(why error) {
 	r := c.repair
 	c.incarnation++
@@ -54,9 +54,9 @@ func (c *Core) repairFailed(why error) {
 	c.emit(Repaired{r})
 }
 
-// Surveyed takes what the repair has found, and a random nonce. Before anything is forgotten the
-// log is told which offsets were used: by a claim, so that every owner after this one knows it,
-// whatever becomes of this worker.
+// Surveyed takes the findings of the repair, and a random nonce. Before anything is forgotten, a
+// claim in the log states which offsets were used, so that every later owner knows it, even if this
+// worker dies.
 func (c *Core) Surveyed(incarnation uint64, s materializer.Survey, nonce uint64, err error) {
 	if incarnation != c.incarnation || c.state != Repairing {
 		return
@@ -96,8 +96,8 @@ func (c *Core) sendRepair(entries []materializer.Entry) {
 	c.emit(Append{b})
 }
 
-// repairAcked takes the log's answer to the claim of a repair, or to a page of what is written
-// again.
+// repairAcked takes the log's answer to the claim of a repair, or to a page of records that are
+// written again.
 func (c *Core) repairAcked() {
 	if len(c.sent) == 0 || !c.sent[0].acked {
 		return
@@ -118,8 +118,8 @@ func (c *Core) repairAcked() {
 	}
 }
 
-// Restored says that the log was folded up to the last append of the repair, who owns the partition
-// there, and which records are to be written next.
+// Restored reports that the log was folded up to the last append of the repair, who owns the
+// partition there, and which records are to be written next.
 func (c *Core) Restored(incarnation uint64, owner record.Owner, page []materializer.Entry, restored materializer.Restored, err error) {
 	if incarnation != c.incarnation || c.state != Repairing {
 		return
@@ -142,8 +142,8 @@ func (c *Core) Restored(incarnation uint64, owner record.Owner, page []materiali
 	}
 }
 
-// StartedOver says that the partition's rows are gone, or are what the log says after all: from
-// here on it is like any other.
+// StartedOver reports that the partition's rows were dropped, or agree with the log after all: from
+// here on the partition is like any other.
 func (c *Core) StartedOver(err error) {
 	if err != nil {
 		c.repairFailed(err)
@@ -161,8 +161,8 @@ func (c *Core) StartedOver(err error) {
 	}
 }
 
-// pass uses offsets up, so that what others know by them (targets effects, callers tokens) is never
-// anything else; then it opens the partition for its callers.
+// pass uses offsets up, so that what others know by them (targets know effects, callers tokens)
+// never becomes something else. Then it opens the partition for its callers.
 func (c *Core) pass() {
 	if c.next >= c.floor {
 		c.serve()
@@ -178,7 +178,7 @@ func (c *Core) pass() {
 	c.emit(Append{b})
 }
 
-// passed takes the log's answer to such barriers. A gap costs the ownership: no caller waits for an
+// passed takes the log's answer to these barriers. A gap ends the ownership: no caller waits for an
 // answer yet.
 func (c *Core) passed() {
 	if len(c.sent) == 0 || !c.sent[0].acked {

@@ -2,35 +2,35 @@ package core
 
 import "time"
 
-// Report is what a core says of its partition.
+// Report describes a partition for status and metrics.
 type Report struct {
 	State State
 	Epoch uint64
-	// Next is the offset behind the last committed record.
+	// Next is the offset after the last committed record.
 	Next int64
 	// InFlight batches are sent and not acknowledged.
 	InFlight int
-	// Entities are active ones, ActiveBytes their memory.
+	// Entities counts active ones, ActiveBytes is their memory.
 	Entities    int
 	ActiveBytes int
-	// Effects are open ones in memory; MoreEffects: the store has others that are to be sent.
+	// Effects counts open ones in memory; MoreEffects: the store has others that are to be sent.
 	// Parked ones wait for an operator, and are in the store only.
 	Effects, Parked int
 	MoreEffects     bool
-	// Refusals are refused effects that are kept for an operator.
+	// Refusals counts refused effects that are kept for an operator.
 	Refusals int
-	// Timers are those in memory; Overdue is how late the next one is. MoreTimers: the store has
+	// Timers counts those in memory; Overdue is how late the next one is. MoreTimers: the store has
 	// others.
 	Timers     int
 	MoreTimers bool
 	Overdue    time.Duration
-	// Halted is why it is halted, nil when it is not. Floor is the offset that an owner must reach
-	// before it serves, since a repair.
+	// Halted is why the partition is halted, nil if it is not. Floor is the offset that an owner must
+	// reach before it serves, after a repair.
 	Halted error
 	Floor  int64
 }
 
-// Report describes the partition as it is now.
+// Report returns the present state of the partition.
 func (c *Core) Report() Report {
 	o, t := &c.outbox, &c.timers
 	return Report{

@@ -10,27 +10,26 @@ import (
 	recordv1 "github.com/millrace-io/millrace/proto/gen/millrace/record/v1"
 )
 
-// What became of effects is written, and those leave memory whose record is committed.
+// The results of effects are written, and an effect leaves memory when its record is committed.
 //
 //	E2  An effect is done only when a committed record says so. (settle)
 //	E6  An effect that waits for an operator leaves memory. (parkedplace)
 
-// Resolution is what an operator wants to be done about parked effects, or about a refusal that is
-// kept.
+// Resolution is an operator's decision about parked effects, or about a refusal that is kept.
 type Resolution struct {
-	// Drop: they are given up; otherwise they are sent again.
+	// Drop: they are dropped; otherwise they are sent again.
 	Drop bool
-	// Effects are the parked ones that it is about.
+	// Effects are the parked ones concerned.
 	Effects []*Delivery
-	// Offset is that of a refused record, again its effect, to be sent once more.
+	// Offset is that of a refused record, Again its effect, to be sent once more.
 	Offset int64
 	Again  *Delivery
 	// Done is called when the log has it and the status shows it, or when the log will not have it.
 	Done func(ok bool)
 }
 
-// Resolve takes an operator's word about parked effects: to be sent again, or dropped. Those that
-// another one is about already, or that end now, are left to that.
+// Resolve applies an operator's decision about parked effects: to be sent again, or dropped. It
+// skips those that another resolution concerns already, or that end now.
 func (c *Core) Resolve(r *Resolution) {
 	o := &c.outbox
 	if c.state != Active {
@@ -58,12 +57,12 @@ func (c *Core) Resolve(r *Resolution) {
 	c.settleNow = true
 }
 
-// unsaid is the number of things that the next settled record has to say.
+// unsaid returns the number of items for the next settled record.
 func (o *outbox) unsaid() int {
 	return len(o.said.GetDone()) + len(o.said.GetParked()) + len(o.said.GetReplayed()) + len(o.said.GetRefused()) + len(o.refusals)
 }
 
-// settleEffects writes what became of effects into the open batch, in as many records as it takes.
+// settleEffects writes the results of effects into the open batch, in as many records as needed.
 func (c *Core) settleEffects() {
 	o := &c.outbox
 	for proto.Size(o.said) > 0 {
@@ -76,21 +75,21 @@ func (c *Core) settleEffects() {
 	for _, r := range o.refusals {
 		c.writeRefusal(r)
 	}
-	if len(o.resolved) > 0 { // all that they wait for is before it, or in the same batch
+	if len(o.resolved) > 0 { // what they wait for is before it, or in the same batch
 		c.open.settles = append(c.open.settles, settles{resolved: o.resolved})
 	}
 	o.resolved, o.refusals = nil, nil
 }
 
-// A settled record says so much at most. With the longest texts that is below 100 KiB, for which
-// any topic has room.
+// The limits of one settled record. With the longest texts it stays below 100 KiB, for which any
+// topic has room.
 const (
 	settledOffsets = 1024
 	settledTexts   = 32
 )
 
-// nextSettled takes out of s what one record says: that effects are parked before what became of
-// those since.
+// nextSettled splits off from s the content of one record: parked effects come first, then what
+// happened to them since.
 func nextSettled(s *recordv1.Settled) *recordv1.Settled {
 	next := &recordv1.Settled{}
 	if next.Parked, s.Parked = head(s.Parked, settledTexts); len(s.Parked) > 0 {
@@ -106,7 +105,7 @@ func nextSettled(s *recordv1.Settled) *recordv1.Settled {
 	return next
 }
 
-// head splits off the first n of a list. The rest shares no room with them; an empty one is nil.
+// head splits off the first n of a list. The rest shares no memory with them; an empty one is nil.
 func head[T any](list []T, n int) (first, rest []T) {
 	if len(list) <= n {
 		return list, nil
@@ -114,17 +113,17 @@ func head[T any](list []T, n int) (first, rest []T) {
 	return list[:n:n], list[n:]
 }
 
-// settles is what the settled records of a batch say, for when it is committed.
+// settles is the content of a batch's settled records, to be applied when the batch is committed.
 type settles struct {
 	done     []uint64
 	parked   []*recordv1.Parked
 	resolved []*Resolution
-	// kept are places of refused records, told the commands that tell entities of refusals.
+	// kept are places of refused records, told those of the commands that inform entities of refusals.
 	kept []int
 	told []followUp
 }
 
-// settled takes effects out of the outbox whose settled record is committed.
+// settled removes effects from the outbox whose settled record is committed.
 func (c *Core) settled(s settles) {
 	o := &c.outbox
 	for _, offset := range s.done {
@@ -163,7 +162,7 @@ func (c *Core) settled(s settles) {
 	c.refill()
 }
 
-// replay takes an effect into memory again that was parked, if there is room.
+// replay takes a parked effect into memory again, if there is room.
 func (c *Core) replay(d *Delivery) {
 	o := &c.outbox
 	if len(o.byOffset) < OutboxWindow {
@@ -173,7 +172,7 @@ func (c *Core) replay(d *Delivery) {
 	}
 }
 
-// forgetEffects empties the outbox at the end of an ownership; the store has what is open.
+// forgetEffects empties the outbox at the end of an ownership; the store has the open effects.
 func (c *Core) forgetEffects() {
 	for _, b := range c.sent {
 		b.unresolved()

@@ -13,7 +13,8 @@ import (
 	recordv1 "github.com/millrace-io/millrace/proto/gen/millrace/record/v1"
 )
 
-// A due timer is a command of its entity, whose records say in the same group that it has fired.
+// A due timer is a command of its entity, and a record in the group of that command states that the
+// timer has fired.
 //
 //	T1  A timer fires only as it was last set. (stale)
 //	T2  Timers that left memory during a load are read again. (horizon)
@@ -29,9 +30,9 @@ const (
 	// of one entity type.
 	maxFiring        = 64
 	maxFiringPerType = 48
-	// maxWaitingPerType is how many due timers of one entity type wait in memory, held back or to
-	// be tried again, before others that come due are left to the store. searchRows is how many
-	// entries of the index one search for those looks at.
+	// maxWaitingPerType is how many due timers of one entity type wait in memory, held back or for
+	// another attempt, before further ones are left to the store. searchRows is how many entries of
+	// the index one search for those examines.
 	maxWaitingPerType = 512
 	searchRows        = 2 * maxWaitingPerType
 )
@@ -41,66 +42,66 @@ type Timer struct {
 	materializer.Due
 	// wake is when to try, by the log's clock: the due time, or later after a failure.
 	wake int64
-	// attempts were made; on failures of them the function failed.
+	// attempts were made; on Failures of them the function failed.
 	attempts, Failures int
 }
 
 // timers are the next timers of a partition.
 type timers struct {
 	next alarmHeap
-	// known are the offsets of all that are in memory, firing ones included.
+	// known are the offsets of all timers in memory, firing ones included.
 	known  map[int64]struct{}
 	firing int
-	// types are those of which timers have come due; held counts those that are held back, retrying
+	// types are those with timers that came due; held counts the timers that are held back, retrying
 	// those in next that were tried before.
 	types          []*timerType
 	held, retrying int
-	// more: the store has others, all of them behind floor in its index. What is due after floor is
+	// more: the store has others, all of them after floor in its index. Timers due after floor are
 	// left to the store.
 	more  bool
 	floor materializer.Due
-	// resting: timers have left memory since the last tick, so that the store is not read on before
-	// the next one.
+	// resting: timers have left memory since the last tick, so that reading the store goes on with the
+	// next one.
 	resting bool
-	// loading: the timers behind floor are being read. overflowed: memory was emptied meanwhile, so
-	// that floor is another one.
+	// loading: the timers after floor are being read. overflowed: memory was emptied in between, so
+	// that floor has changed.
 	loading, overflowed bool
 }
 
-// timerType has the timers of one entity type that are firing, and those that are due and held back
-// because enough are. Where too many wait, those that come due leave memory, so that timers of
-// other types find room in it.
+// timerType holds the timers of one entity type that are firing, and those that are due and held
+// back because enough are firing. If too many wait, those that come due leave memory, so that
+// timers of other types find room.
 type timerType struct {
 	name   string
 	firing int
 	held   []*Timer
-	// retrying are those in the heap that were tried before. They do not leave memory, which would
-	// forget how often.
+	// retrying counts those in the heap that were tried before. They do not leave memory, because
+	// their number of attempts would be lost.
 	retrying int
-	// left: due ones have left memory. All of them lie at or behind from in the index, and none
-	// behind floor.
+	// left: due ones have left memory. All of them lie at or after from in the index, and none after
+	// floor.
 	left bool
 	from materializer.Due
-	// searching: the index is being looked through for them. idle: the last search has found none
-	// in what it looked at, and goes on with the next tick.
+	// searching: the index is being searched for them. idle: the last search found none in the entries
+	// that it examined, and goes on with the next tick.
 	searching, idle bool
 }
 
 func (of *timerType) waiting() int { return len(of.held) + of.retrying }
 
-// mayReturn says whether timers have left memory and there is room for them again.
+// mayReturn reports whether timers have left memory and there is room for them again.
 func (of *timerType) mayReturn() bool {
 	return of.left && !of.searching && of.waiting() < maxWaitingPerType/2
 }
 
-// leave notes that a timer is left to the store, or where others are to be searched for.
+// leave notes that a timer is left to the store, or where to search for others.
 func (of *timerType) leave(d materializer.Due) {
 	if !of.left || before(d, of.from) {
 		of.left, of.from = true, d
 	}
 }
 
-// before says whether a lies before b in the index.
+// before reports whether a lies before b in the index.
 func before(a, b materializer.Due) bool { return a.At < b.At || (a.At == b.At && a.Offset < b.Offset) }
 
 // newTimers returns timers of which none is read yet.
@@ -120,16 +121,16 @@ func (t *timers) of(name string) *timerType {
 	return of
 }
 
-// fresh is how many timers are in memory of which no attempt was made and that are not held back.
+// fresh returns how many timers in memory have had no attempt and are not held back.
 func (t *timers) fresh() int { return len(t.next) - t.retrying }
 
-// left says whether due timers have left memory.
+// left reports whether due timers have left memory.
 func (t *timers) left() bool {
 	return slices.ContainsFunc(t.types, func(of *timerType) bool { return of.left })
 }
 
-// pending says whether due timers may be in the store that are read soon: with the next tick at the
-// latest.
+// pending reports whether the store may have due timers that are read soon: with the next tick at
+// the latest.
 func (t *timers) pending() bool {
 	for _, of := range t.types {
 		if of.mayReturn() {
@@ -139,7 +140,7 @@ func (t *timers) pending() bool {
 	return t.more && t.resting
 }
 
-// loaded is how many timers are in memory and not firing.
+// loaded returns how many timers are in memory and not firing.
 func (t *timers) loaded() int { return len(t.next) + t.held }
 
 // alarmHeap is a heap.Interface.
@@ -161,14 +162,14 @@ func (h *alarmHeap) Pop() any {
 	return last
 }
 
-// setTimer takes a committed timer into memory, unless others come first.
+// setTimer takes a committed timer into memory, unless there are enough that come before it.
 func (c *Core) setTimer(d materializer.Due) {
 	t := &c.timers
 	if _, known := t.known[d.Offset]; known || (t.more && d.At > t.floor.At) {
 		return
 	}
 	if t.fresh() >= 2*TimerWindow {
-		// The farthest ones are better off in the store. It is read again from the nearest one on.
+		// The farthest ones are left to the store, which is read again from the nearest of them on.
 		for _, a := range t.next {
 			delete(t.known, a.Offset)
 		}
@@ -184,8 +185,8 @@ func (c *Core) setTimer(d materializer.Due) {
 	heap.Push(&t.next, a)
 }
 
-// TimersLoaded takes the timers behind floor from the store, in order; more says that there are
-// others behind them.
+// TimersLoaded takes the timers after floor from the store, in order; more reports whether there
+// are others after them.
 func (c *Core) TimersLoaded(due []materializer.Due, more bool) {
 	t := &c.timers
 	t.loading = false
@@ -202,7 +203,7 @@ func (c *Core) TimersLoaded(due []materializer.Due, more bool) {
 	c.fire()
 }
 
-// loadTimers asks the store for the timers behind floor.
+// loadTimers asks the store for the timers after floor.
 func (c *Core) loadTimers() {
 	c.timers.loading, c.timers.overflowed = true, false
 	c.emit(LoadTimers{After: c.timers.floor, Limit: TimerWindow})
@@ -211,14 +212,14 @@ func (c *Core) loadTimers() {
 // searchTimers asks the store for the timers of a type that have left memory.
 func (c *Core) searchTimers(of *timerType) {
 	from := of.from
-	from.Offset-- // the store is asked for what is behind a place
+	from.Offset-- // the store returns what is after a place
 	from.Key.Type = of.name
 	of.left, of.searching = false, true
 	c.emit(SearchTimers{After: from, Limit: searchRows})
 }
 
-// TimersFound takes what the index has from where timers of a type have left memory, in order,
-// those of other types included; more says that there are others behind them.
+// TimersFound takes entries of the index from the place where timers of a type have left memory, in
+// order, those of other types included; more reports whether there are others after them.
 func (c *Core) TimersFound(name string, due []materializer.Due, more bool) {
 	t := &c.timers
 	of := t.of(name)
@@ -261,7 +262,7 @@ func (c *Core) fireAgain() {
 	c.fire()
 }
 
-// fire lets those timers go off whose time has come, and asks the store for more when few are left.
+// fire starts the timers whose time has come, and asks the store for more when few are left.
 func (c *Core) fire() {
 	t := &c.timers
 	for _, of := range t.types {
@@ -306,7 +307,7 @@ func (c *Core) fire() {
 	}
 }
 
-// start lets a timer go off.
+// start starts the command of a timer.
 func (c *Core) start(a *Timer, of *timerType) {
 	a.attempts++
 	of.firing++
@@ -314,7 +315,7 @@ func (c *Core) start(a *Timer, of *timerType) {
 	c.emit(Fire{a})
 }
 
-// Fired says how a timer's command ended. superseded: the timer was cancelled or set anew; its
+// Fired reports how a timer's command ended. superseded: the timer was cancelled or set again; its
 // entry in the index is stale.
 func (c *Core) Fired(incarnation uint64, a *Timer, superseded bool, err *entities.Error) {
 	if incarnation != c.incarnation {
@@ -345,7 +346,7 @@ func (c *Core) Fired(incarnation uint64, a *Timer, superseded bool, err *entitie
 // giveUp ends a timer on whose command the function fails again and again, or whose command can
 // never be run or stored, while it is that command's turn. The occurrence becomes an effect of the
 // entity on itself, which is parked, and a recurring timer is set for its next time. It returns
-// false where the timer is to be tried again.
+// false if the timer is to be tried again.
 func (c *Core) giveUp(e *Entity, call *Call, err *entities.Error) bool {
 	timer := call.Command.Timer
 	if timer == nil || !lastAttempt(timer, err) {
@@ -359,8 +360,8 @@ func (c *Core) giveUp(e *Entity, call *Call, err *entities.Error) bool {
 	return true
 }
 
-// lastAttempt says whether another attempt at a timer's command is in vain: those that the function
-// failed on were enough, or any other would end as this one did.
+// lastAttempt reports whether another attempt at a timer's command is pointless: the function has
+// failed often enough, or any attempt would end as this one did.
 func lastAttempt(timer *entities.TimerFiring, err *entities.Error) bool {
 	if err.Reason == entities.FunctionFailed {
 		return timer.Failures+1 >= MaxFailures
@@ -369,7 +370,7 @@ func lastAttempt(timer *entities.TimerFiring, err *entities.Error) bool {
 }
 
 // CannotRun ends the turn of a timer's command that cannot be run: see entities.TimerFiring. The
-// function has not seen it, so that the entity's session goes on.
+// function has not seen it, so the entity's session goes on.
 func (c *Core) CannotRun(call *Call) {
 	e := call.entity
 	e.running = nil
@@ -380,7 +381,7 @@ func (c *Core) CannotRun(call *Call) {
 }
 
 // parkTimer parks the effect that stands for a timer's command, once it is committed. Until the log
-// says that it is parked, another owner sends it as any effect.
+// has the park record, another owner sends it like any effect.
 func (c *Core) parkTimer(d *Delivery, call *Call) {
 	d.attempts = call.Command.Timer.Failures + 1
 	c.park(d, call.gaveUp)
@@ -388,22 +389,21 @@ func (c *Core) parkTimer(d *Delivery, call *Call) {
 	parked[len(parked)-1].Timer = &recordv1.ParkedTimer{Name: call.Command.Timer.Name, Due: call.Command.Timer.Due}
 }
 
-// unsettled says whether the timer that a call stands for was changed by a command that is decided
-// and not committed. It is tried again: whether the timer still counts is known when the log has
-// that command, or will never have it.
+// unsettled reports whether the timer of a call was changed by a command that is decided and not
+// committed. The timer is tried again: whether it still counts is known once the log has that
+// command, or will never have it.
 func (c *Core) unsettled(call *Call) bool {
 	return call.Command.Timer != nil && call.entity.timers[call.Command.Timer.Name] > 0 && !mutation.On(mutation.Stale)
 }
 
-// Superseded ends the call of a timer that was cancelled or set anew by something that is
-// committed.
+// Superseded ends the call of a timer that a committed command cancelled or set again.
 func (c *Core) Superseded(call *Call) {
 	call.superseded = true
 	c.finish(call)
 	c.vacate(call, nil)
 }
 
-// overdue is how long the oldest timer in memory is late.
+// overdue returns how late the oldest timer in memory is.
 func (t *timers) overdue(now int64) time.Duration {
 	oldest := now
 	if len(t.next) > 0 {
@@ -420,7 +420,7 @@ func (t *timers) overdue(now int64) time.Duration {
 	return time.Duration(now - oldest)
 }
 
-// fired is the record that says that a timer's command took effect.
+// fired adds the record that a timer's command took effect.
 func (g *group) fired(f *entities.TimerFiring) {
 	g.add(record.TimerFired, entities.Payload{}).Timer = record.EncodeTimer(&recordv1.Timer{
 		Name: f.Name, Due: f.Due, Schedule: f.Schedule, SetOffset: record.Unsigned(f.Offset),
@@ -428,8 +428,7 @@ func (g *group) fired(f *entities.TimerFiring) {
 	g.touch(f.Name)
 }
 
-// again sets a recurring timer for its next time after now. Times that were missed are not made up
-// for.
+// again sets a recurring timer for its next time after now. Missed times are not made up for.
 func (g *group) again() error {
 	f := g.call.Command.Timer
 	next, err := schedule.Next(f.Schedule, g.core.now.Log)
@@ -440,7 +439,7 @@ func (g *group) again() error {
 	return nil
 }
 
-// change writes what a command did to a timer of its entity.
+// change adds the record of what a command did to a timer of its entity.
 func (g *group) change(t *entities.TimerChange) error {
 	if t.Cancel {
 		g.add(record.TimerCancelled, entities.Payload{}).Timer = record.EncodeTimer(&recordv1.Timer{Name: t.Name})
@@ -468,7 +467,7 @@ func (g *group) set(name string, due int64, schedule string, target entities.Tar
 	})
 }
 
-// touch remembers that a timer is changed by something that is not committed.
+// touch notes that a timer has a change that is not committed.
 func (g *group) touch(name string) {
 	if g.entity.timers == nil {
 		g.entity.timers = map[string]int{}

@@ -8,7 +8,7 @@ import (
 	"github.com/millrace-io/millrace/materializer"
 )
 
-// The records of what was decided.
+// The records of a decision.
 //
 //	W1  The records of one command are one group, which is in one append.
 //	W2  What the log would not take in one append goes in several, in the order in which it was
@@ -16,11 +16,11 @@ import (
 //	W3  A command that is too large changes nothing.
 
 // write puts the records of a decided command into the open batch, as one group: that its timer has
-// fired, what changed, timers, effects, and last the forward, where a repeat finds it. A command
+// fired, state changes, timers, effects, and last the forward, where a repeat finds it. A command
 // that is too large changes nothing.
 //
-// A caller who gave an id asked for the answer to be kept: it counts like a record. Under another
-// name it is kept if there is room.
+// A caller that gave an id asked for the answer to be kept, so the answer counts like a record. For
+// a command with another name it is kept if there is room.
 func (c *Core) write(e *Entity, call *Call) *entities.Error {
 	out := call.Outcome
 	if c.outsized(call) {
@@ -67,16 +67,16 @@ func (c *Core) write(e *Entity, call *Call) *entities.Error {
 	return nil
 }
 
-// outsized says whether a command with an id that a router gave stored nothing and forwarded more
-// than a commit takes. Without the id it would leave no record: now it leaves one that says that it
-// must not run again.
+// outsized reports whether a command whose id was given by a router stored nothing and forwarded
+// more than a commit takes. Without the id it would leave no record; now it leaves one that keeps
+// it from running again.
 func (c *Core) outsized(call *Call) bool {
 	const room = 4096 // for keys and names
 	out := call.Outcome
 	return out.Forward != nil && !out.Wrote() && entities.IsRouted(call.Command.ID) && len(out.Forward.Payload.Value)+room > c.limits.MaxCommit
 }
 
-// closeGroup makes a group of the records of a command, and returns what they count in an append.
+// closeGroup makes a group of the records of a command, and returns their size in an append.
 func closeGroup(entries []materializer.Entry, call *Call) int {
 	if call.Named() {
 		last := &entries[len(entries)-1].Envelope
@@ -103,10 +103,10 @@ func (c *Core) put(entries ...materializer.Entry) {
 	c.added(start, len(c.open.timers), size)
 }
 
-// added counts what was put into the open batch, from entry start and timer timers on. Where the
-// log would not take that in one append with what was there before, the open batch is closed
-// without it and another one begins with it: the records of a command stay together, and the order
-// is as before. The answers that the closed batch holds need nothing that comes later.
+// added counts what was put into the open batch, from entry start and timer timers on. If the log
+// would not take that in one append with what was there before, the open batch is closed without it
+// and another one begins with it: the records of a command stay together, and the order stays the
+// same. The answers in the closed batch depend on nothing that comes later.
 func (c *Core) added(start, timers, size int) {
 	b := c.open
 	fits := broker.AppendOverhead+b.bytes+size <= c.limits.AppendBytes && len(b.Entries) <= c.limits.AppendRecords
@@ -181,7 +181,7 @@ func (g *group) add(kind record.Kind, p entities.Payload) *record.Envelope {
 	return &c.open.Entries[len(c.open.Entries)-1].Envelope
 }
 
-// onRefused is the method that learns of a refusal of an effect, as service/method; empty for none.
+// onRefused returns the method for a refusal of an effect, as service/method; empty for none.
 func onRefused(cmd *entities.Command, e *entities.SideEffect) string {
 	if e.OnRefused == "" {
 		return ""
@@ -189,7 +189,7 @@ func onRefused(cmd *entities.Command, e *entities.SideEffect) string {
 	return cmd.Service + "/" + e.OnRefused
 }
 
-// tellProgress leaves the exceptions of the source's progress to the last of a group's records,
+// tellProgress puts the exceptions of the source's progress into the last of a group's records,
 // which is where they are read.
 func (g *group) tellProgress(entries []materializer.Entry) {
 	if g.cause == nil || len(g.cause.Open) == 0 {
