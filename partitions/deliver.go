@@ -13,12 +13,12 @@ import (
 	"github.com/millrace-io/millrace/partitions/core"
 )
 
-// This file is what the loop does for the outbox and for timers.
+// This file performs the core's effects for the outbox and for timers.
 
 // effectTimeout bounds one attempt to deliver an effect, or to run the command of a timer.
 const effectTimeout = time.Minute
 
-// deliver sends an effect to its target, on a goroutine of its own.
+// deliver sends an effect to its target, on its own goroutine.
 func (p *Partition) deliver(ctx context.Context, d *core.Delivery, progress entities.Progress) {
 	source, target := p.source(d.Offset, progress), d.Effect.Target
 	p.tasks.call(func() {
@@ -32,16 +32,16 @@ func (p *Partition) deliver(ctx context.Context, d *core.Delivery, progress enti
 	})
 }
 
-// Delivered tells the outbox what came of an effect that the caller sent itself, because it waits
-// for the answer.
+// Delivered reports to the outbox the result of an effect that the caller sent itself, because it
+// waits for the answer.
 func (p *Partition) Delivered(source entities.Source, reply *entities.Reply, err error) {
 	p.post(inDelivered{offset: source.Offset, reply: reply, err: entities.AsError(err)})
 }
 
-// Conclude keeps what the forward of a command was answered with the command's id, or with its
-// source, and returns what its caller is told once that is in the log: outcome, or what is kept
-// already. forward is the offset of the forward's record. A nil outcome asks for what is kept: the
-// result has none where nothing is.
+// Conclude keeps the answer to a command's forward with the command's id, or with its source, and
+// returns what its caller gets once that is in the log: outcome, or what is kept already. forward
+// is the offset of the forward's record. A nil outcome asks for what is kept: the result has none
+// if nothing is.
 func (p *Partition) Conclude(ctx context.Context, cmd *entities.Command, forward int64, outcome *entities.Outcome) (entities.Committed, error) {
 	call := newCall(cmd)
 	call.Forward, call.Outcome = forward, outcome
@@ -55,20 +55,20 @@ func (p *Partition) Conclude(ctx context.Context, cmd *entities.Command, forward
 		if err := p.leave(ctx, call); err != nil {
 			return entities.Committed{}, err
 		}
-		<-meetingOf(call).wake // the loop was quicker
+		<-meetingOf(call).wake // the loop has answered in between
 	}
 	return call.Committed()
 }
 
-// source is the address of one of the partition's records.
+// source returns the address of one of the partition's records.
 func (p *Partition) source(offset int64, progress entities.Progress) entities.Source {
 	return entities.Source{
 		Generation: p.image.Address.Generation, Partition: p.image.Address.Partition, Offset: offset, Settled: progress.Through, Open: progress.Open,
 	}
 }
 
-// laneOf returns the lane of an effect's target. One that cannot be resolved has a lane as well:
-// sending it tells why.
+// laneOf returns the lane of an effect's target. A target that cannot be resolved has a lane as
+// well: sending to it returns the reason.
 func (p *Partition) laneOf(t *entities.Target) core.LaneName {
 	cmd, err := p.functions.Resolve(*t)
 	if err != nil || cmd.Type == nil {
@@ -77,15 +77,15 @@ func (p *Partition) laneOf(t *entities.Target) core.LaneName {
 	return core.LaneName{Service: t.Service, Partition: entities.Partition(cmd.Key.ID, int(p.image.Layout.Partitions))}
 }
 
-// unheld hands the effects of a caller who left over to the outbox.
+// unheld leaves the effects of a caller that left to the outbox.
 func (p *Partition) unheld(call *core.Call) {
 	for i := range call.Effects {
 		p.core.Unheld(call.FirstEffect + int64(i))
 	}
 }
 
-// loadOutbox reads open effects that are not parked, and gives them to loaded. It runs on the loop,
-// so that nothing is committed between the reading and its end.
+// loadOutbox reads open effects that are not parked, and passes them to loaded. It runs on the
+// loop, so that nothing is committed while it reads.
 func (p *Partition) loadOutbox(from int64, limit int, loaded func(effects []*core.Delivery, next int64, more bool)) {
 	view := p.image.View()
 	found, next, more, err := view.Unparked(from, limit, core.PageBytes)
@@ -103,7 +103,7 @@ func (p *Partition) loadOutbox(from int64, limit int, loaded func(effects []*cor
 	loaded(effects, next, more)
 }
 
-// loadOpen reads the offsets of open effects, and, the first time in an ownership, how many are
+// loadOpen reads the offsets of open effects and, the first time in an ownership, how many are
 // parked.
 func (p *Partition) loadOpen(from int64, limit int) {
 	view := p.image.View()
@@ -121,7 +121,7 @@ func (p *Partition) loadOpen(from int64, limit int) {
 	p.core.OpenLoaded(open, len(open) == limit)
 }
 
-// resolve finds what an operator's instruction is about, and gives it to the core.
+// resolve finds the effects that an operator's instruction concerns, and passes it to the core.
 func (p *Partition) resolve(r *instruction) {
 	view := p.image.View()
 	if r.filter == nil {
@@ -147,7 +147,7 @@ func (p *Partition) resolve(r *instruction) {
 	p.core.Resolve(&r.Resolution)
 }
 
-// resolveRows is how many parked effects one step of a resolution looks at.
+// resolveRows is how many parked effects one step of a resolution examines.
 const resolveRows = 512
 
 func (r *instruction) add(e materializer.Effect) {
@@ -171,8 +171,8 @@ func (p *Partition) loadRefusals() {
 	p.core.RefusalsLoaded(offsets)
 }
 
-// resolveRefusal looks the refusal up that an operator's instruction is about, before the core
-// hears of it.
+// resolveRefusal looks up the refusal that an operator's instruction concerns, and passes it to the
+// core.
 func (p *Partition) resolveRefusal(r *instruction) {
 	view := p.image.View()
 	kept, found, err := view.Refusal(r.Offset)
@@ -185,7 +185,7 @@ func (p *Partition) resolveRefusal(r *instruction) {
 	p.core.ResolveRefusal(&r.Resolution)
 }
 
-// loadTimers reads the next timers behind a place in the index, on the loop as well.
+// loadTimers reads the next timers after a place in the index, on the loop as well.
 func (p *Partition) loadTimers(after materializer.Due, limit int, take func(due []materializer.Due, more bool)) {
 	var loaded []materializer.Due
 	view := p.image.View()
@@ -201,7 +201,7 @@ func (p *Partition) loadTimers(after materializer.Due, limit int, take func(due 
 	take(loaded, len(loaded) == limit)
 }
 
-// fire runs the command of a due timer, on a goroutine of its own.
+// fire runs the command of a due timer, on its own goroutine.
 func (p *Partition) fire(ctx context.Context, a *core.Timer, incarnation uint64) {
 	p.tasks.call(func() {
 		ctx, cancel := context.WithTimeout(ctx, effectTimeout)
@@ -248,8 +248,8 @@ func (p *Partition) runTimer(ctx context.Context, a *core.Timer) error {
 	}
 }
 
-// unrunnable is the command of a timer that cannot be run. It is given up when it is its turn at
-// its entity, of whose type no more is known than its name.
+// unrunnable returns the command of a timer that cannot be run. It is given up when its turn comes
+// at its entity, of whose type only the name is known.
 func unrunnable(key entities.Key, firing *entities.TimerFiring) *entities.Command {
 	return &entities.Command{
 		Service: firing.Target.Service, Method: firing.Target.Method, Payload: firing.Target.Payload,
@@ -257,8 +257,7 @@ func unrunnable(key entities.Key, firing *entities.TimerFiring) *entities.Comman
 	}
 }
 
-// stale says whether the timer that a call stands for was cancelled or set anew by something that
-// is committed.
+// stale reports whether a committed command has cancelled the timer of a call or set it again.
 func (p *Partition) stale(call *core.Call) (bool, error) {
 	view := p.image.View()
 	timer, known, err := view.Timer(call.Command.Key, call.Command.Timer.Name)

@@ -8,10 +8,10 @@ import (
 	"github.com/millrace-io/millrace/materializer"
 )
 
-// expiry frees the space of what need not be remembered any more: command ids outside their window,
-// and effects that their source is done with.
+// expiry frees the space of what is no longer needed: command ids outside their window, and effects
+// that are done at their source.
 type expiry struct {
-	// last is when command ids were removed.
+	// last is when command ids were removed last.
 	last time.Time
 	// forgetting: rows of effects of other partitions are being removed, from the row next on.
 	forgetting bool
@@ -19,9 +19,9 @@ type expiry struct {
 }
 
 const (
-	// mostExpired is how many command ids are removed at a time.
+	// mostExpired bounds the command ids that are removed at a time.
 	mostExpired = 10_000
-	// mostForgotten is how many rows of effects are looked at at a time.
+	// mostForgotten bounds the rows of effects that are examined at a time.
 	mostForgotten = 1024
 )
 

@@ -7,22 +7,22 @@ import (
 	"github.com/millrace-io/millrace/partitions/routing"
 )
 
-// Functions is what the engine asks of the hosted user functions.
+// Functions is what the engine needs of the hosted user functions.
 type Functions interface {
 	routing.Functions
 	// Open begins the session of one entity; it calls load exactly once.
 	Open(ctx context.Context, service string, key entities.Key, load entities.Loader) (entities.Session, error)
 }
 
-// whileMixed is a function whose methods may be unknown for now: while the workers of the app serve
-// different versions.
+// whileMixed is a function whose methods may be unknown temporarily, while the workers of the app
+// serve different versions.
 type whileMixed struct {
 	Functions
 
 	table *routing.Table
 }
 
-// Resolve makes a command of a target.
+// Resolve makes a command for a target.
 func (f whileMixed) Resolve(t entities.Target) (*entities.Command, error) {
 	cmd, err := f.Functions.Resolve(t)
 	if err != nil {

@@ -10,10 +10,10 @@ import (
 	"github.com/millrace-io/millrace/partitions/repair"
 )
 
-// This file is what an operator sees of halted partitions, and does about them, and what is done
-// without one about logs that may have lost something.
+// This file serves the operator of halted partitions, and inspects logs that may have lost
+// something.
 
-// Halted returns the evidence of every partition that has halted on this worker.
+// Halted returns the evidence for every partition that has halted on this worker.
 func (m *Manager) Halted(ctx context.Context) ([]repair.Evidence, error) {
 	var all []repair.Evidence
 	for _, p := range m.partitions {
@@ -30,10 +30,10 @@ func (m *Manager) Halted(ctx context.Context) ([]repair.Evidence, error) {
 	return all, nil
 }
 
-// Repair repairs a halted partition by choice, and returns when it is like any other, so that it is
-// owned again next; restored is what was written again, or with Preview would be. An error says why
-// it is still halted; nothing that the log has is lost by it, and the repair may be asked for
-// again. It goes on when ctx ends.
+// Repair repairs a halted partition by choice. It returns when the partition is no longer halted,
+// and will be owned again. restored is what was written again or, with Preview, would be. An error
+// states why the partition is still halted; the log has lost nothing by it, and Repair may be
+// called again. The repair goes on when ctx ends.
 func (m *Manager) Repair(ctx context.Context, partition int32, choice materializer.Choice) (materializer.Restored, error) {
 	if partition < 0 || int(partition) >= len(m.partitions) {
 		return materializer.Restored{}, fmt.Errorf("partition %d: %w: the journal has 0 to %d", partition, core.ErrNotHalted, len(m.partitions)-1)
@@ -54,8 +54,8 @@ func (m *Manager) Repair(ctx context.Context, partition int32, choice materializ
 	}
 }
 
-// suspectLogs marks the logs of all partitions: they are to be looked through when the topic is as
-// it must be again.
+// suspectLogs marks the logs of all partitions: they are to be inspected once the topic is as it
+// must be again.
 func (m *Manager) suspectLogs() {
 	inspectors := make([]*repair.Inspector, len(m.partitions))
 	for i, p := range m.partitions {
@@ -66,17 +66,17 @@ func (m *Manager) suspectLogs() {
 	}
 }
 
-// inspectSuspected asks for a look through the logs that are suspected. It does not wait.
+// inspectSuspected asks for an inspection of the logs that are suspected. It does not wait.
 func (m *Manager) inspectSuspected() {
 	select {
 	case m.toInspect <- struct{}{}:
-	default: // it is asked for already
+	default: // one is asked for already
 	}
 }
 
 // inspectLogs reads the logs that are suspected, one after the other, whenever that is asked for,
-// until ctx ends. Partitions are owned and followed meanwhile: what they fold themselves, they look
-// at themselves.
+// until ctx ends. Partitions are owned and followed at the same time: what they fold themselves,
+// they check themselves.
 func (m *Manager) inspectLogs(ctx context.Context) {
 	for {
 		select {

@@ -8,22 +8,22 @@ import (
 	"github.com/millrace-io/millrace/partitions/repair"
 )
 
-// message is an input on its way to a partition. One without an input is a tick, for all partitions
-// of the loop.
+// message is an input for a partition. Without an input it is a tick, for all partitions of the
+// loop.
 type message struct {
 	to    *Partition
 	input input
 }
 
-// input is one thing that a partition is told. The types below are all that there are, in the order
-// in which a partition meets them. Those that each command needs hold one pointer and nothing else,
-// so that they cost no allocation as an input.
+// input is one input of a partition. The types below are all that exist, in the order in which a
+// partition gets them. Those that every command needs hold a single pointer, so that converting
+// them to an input does not allocate.
 type input interface {
-	// receive gives the input to the core.
+	// receive passes the input to the core.
 	receive(p *Partition)
 }
 
-// What the group, the log and the manager say.
+// Inputs from the group, the log and the manager.
 type (
 	inAssigned struct{ handedOver bool }
 	inFollowed struct{ followed bool }
@@ -47,8 +47,8 @@ type (
 		fold        *materializer.Fold
 	}
 	inWaited struct{ incarnation uint64 }
-	// inRevoked: fail is why, where the group gives the partition to this worker all the same.
-	// released is called at its end.
+	// inRevoked: fail is why, if the group still assigns the partition to this worker. released is
+	// called at its end.
 	inRevoked struct {
 		fail     error
 		released func()
@@ -58,23 +58,23 @@ type (
 	inReplaced struct{ fail error }
 	// inAlarm is something that an operator should look at.
 	inAlarm struct{ fail error }
-	// inInspected: the log was looked through.
+	// inInspected: the log was inspected.
 	inInspected struct{ finding repair.Finding }
-	// inQuiet asks to be told when nothing is under way; at once says that nothing was.
+	// inQuiet waits until nothing is under way; atOnce reports that nothing was.
 	inQuiet struct{ quiet func(atOnce bool) }
 )
 
-// What callers and the function say.
+// Inputs from callers and the function.
 type (
 	inSubmitted struct{ *core.Call }
-	// inConcluded brings what a forward was answered.
+	// inConcluded brings the answer to a forward.
 	inConcluded struct{ *core.Call }
-	// inPosition asks for the position behind everything that is committed.
+	// inPosition asks for the position after everything that is committed.
 	inPosition  struct{ *core.Call }
 	inWithdrawn struct{ *core.Call }
 	// inSessionEnded: the function has ended the session on which the call was to run.
 	inSessionEnded struct{ *core.Call }
-	// inDecided: what was decided is in the call's meeting.
+	// inDecided: the decision is in the call's meeting.
 	inDecided struct{ *core.Call }
 	inOpened  struct {
 		entity      *core.Entity
@@ -88,9 +88,9 @@ type (
 	}
 )
 
-// What the log, targets and timers answer.
+// Inputs from the log, targets and timers.
 type (
-	// inAcked: the log has answered an append; what, is in the batch.
+	// inAcked: the log has answered an append; the answer is in the batch.
 	inAcked   struct{ *core.Batch }
 	inGapRead struct {
 		incarnation uint64
@@ -102,7 +102,7 @@ type (
 		reply  *entities.Reply
 		err    *entities.Error
 	}
-	// inUnheld: no caller waits for the effects from an offset on, below another.
+	// inUnheld: no caller waits for the effects from offset on, below next.
 	inUnheld struct{ offset, next int64 }
 	inFired  struct {
 		incarnation uint64
@@ -112,7 +112,7 @@ type (
 	}
 )
 
-// What an operator asks for.
+// Inputs from an operator.
 type (
 	inResolved struct{ *instruction }
 	inRepair   struct{ *core.Repair }

@@ -7,10 +7,10 @@ import (
 	"github.com/millrace-io/millrace/entities"
 )
 
-// This file compares the layout of the journal with what the group says of it (ADR 18).
+// This file compares the layout of the journal with that of the group (ADR 18).
 
-// refit notes whether what the group says is of this journal's layout, and leaves out of an event
-// what is not. While it is not, the partitions are given up; the function returned waits for that.
+// refit notes whether the group's layout is that of this journal, and removes from an event what
+// does not fit. While it does not fit, the partitions are given up; givenUp waits for that.
 func (m *Manager) refit(e *broker.AssignmentEvent) (givenUp func()) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -29,7 +29,7 @@ func (m *Manager) refit(e *broker.AssignmentEvent) (givenUp func()) {
 	return func() {}
 }
 
-// known returns those of some partitions that the journal has. The lock is held.
+// known returns those of the ids that the journal has. The lock is held.
 func (m *Manager) known(ids []int32) []int32 {
 	var known []int32
 	for _, id := range ids {

@@ -6,7 +6,7 @@ import (
 	"github.com/millrace-io/millrace/entities"
 )
 
-// local is a manager's partitions as its router sees them.
+// local implements routing.Local over a manager's partitions.
 type local struct{ m *Manager }
 
 // Submit implements routing.Local.

@@ -6,10 +6,10 @@ import (
 	"github.com/millrace-io/millrace/partitions/core"
 )
 
-// This file is what the loop asks the store about a call before the core gets it.
+// This file looks up a call in the store before the core gets it.
 
-// lookup asks the store whether a command took effect before. It returns false when the call was
-// answered with an error.
+// lookup looks up in the store whether a command took effect before. It returns false if the call
+// was answered with an error.
 func (p *Partition) lookup(call *core.Call) bool {
 	if !call.Named() {
 		return true
@@ -35,8 +35,8 @@ func (p *Partition) lookup(call *core.Call) bool {
 	return err == nil
 }
 
-// lookupForward asks the store whether a forward that ends, and is not in memory, is parked. It
-// returns false when the call was answered with an error.
+// lookupForward looks up in the store whether a forward that ends, and is not in memory, is parked.
+// It returns false if the call was answered with an error.
 func (p *Partition) lookupForward(call *core.Call) bool {
 	if call.Outcome == nil || p.core.Holds(call.Forward) {
 		return true
@@ -50,9 +50,9 @@ func (p *Partition) lookupForward(call *core.Call) bool {
 	return err == nil
 }
 
-// lookupWaiting asks about the calls that came before the partition was active once more: only now
-// the store has everything that the log has, and a command that is sent again after a crash may be
-// in what was read since.
+// lookupWaiting looks up again the calls that came before the partition was active. Only now the
+// store has everything that the log has: a command that is sent again after a crash may be in the
+// part that was read since.
 func (p *Partition) lookupWaiting() {
 	p.core.Recheck(p.lookup)
 }

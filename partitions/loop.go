@@ -16,8 +16,8 @@ import (
 )
 
 // loop drives partitions: only the goroutine that drives it touches their cores. That is the loop's
-// own, or that of a caller who posts when it is idle (mailbox.go). What a turn commits for all of
-// them is one commit of the store.
+// own, or that of a caller that posts when the loop is idle (mailbox.go). One commit of the store
+// holds what a turn commits for all of them.
 type loop struct {
 	partitions []*Partition
 	mail       *mailbox
@@ -33,14 +33,14 @@ type loop struct {
 	touched []*Partition
 }
 
-// borrowedTurns bounds the turns that a caller does for others before it waits for its own answer.
+// borrowedTurns bounds the turns that a caller drives for others before it waits for its own
+// answer.
 const borrowedTurns = 4
 
-// post gives the loop an input. It returns false when the loop has ended.
+// post adds an input. It returns false if the loop has ended.
 func (l *loop) post(in message) bool { return l.mail.post(in) }
 
-// submit is post on behalf of a caller, whose goroutine does the turn when no other one drives the
-// loop.
+// submit is post for a caller, whose goroutine drives the turn if no other one drives the loop.
 func (l *loop) submit(in message) bool {
 	posted, drive := l.mail.postAndDrive(in)
 	if drive {
@@ -50,12 +50,12 @@ func (l *loop) submit(in message) bool {
 	return posted
 }
 
-// crash ends the process when a turn panics on a caller's goroutine, as it would on the loop's:
-// net/http survives the panic of a request, and the loop would stand still.
+// crash ends the process if a turn panics on a caller's goroutine, as it would on the loop's:
+// net/http recovers from the panic of a request, and the loop would stand still.
 func crash() {
 	if v := recover(); v != nil {
 		trace := debug.Stack()
-		go func() { panic(fmt.Sprintf("%v\n\n%s", v, trace)) }() // nothing outlives it
+		go func() { panic(fmt.Sprintf("%v\n\n%s", v, trace)) }() // ends with the process
 		select {}
 	}
 }
@@ -94,8 +94,8 @@ func (l *loop) run(ctx context.Context) {
 	l.end(ctx)
 }
 
-// drive does turns as long as inputs wait, at most so many. The caller drives, and does not any
-// more when it returns.
+// drive runs at most so many turns while inputs wait. The caller drives, and no longer does when
+// drive returns.
 func (l *loop) drive(most int) {
 	for n := 0; ; n++ {
 		taken := l.mail.take(l.inputs, n < most)
@@ -116,7 +116,7 @@ func (l *loop) ticked() {
 	}
 }
 
-// turn gives inputs to the cores and does what these ask for.
+// turn passes inputs to the cores and performs their effects.
 func (l *loop) turn(ctx context.Context, inputs []message) {
 	for _, m := range inputs {
 		if m.input == nil {
@@ -142,7 +142,7 @@ func (l *loop) turn(ctx context.Context, inputs []message) {
 	l.touched = l.touched[:0]
 }
 
-// asksStore says whether the store is asked about an input before the core gets it.
+// asksStore reports whether the store is read for an input before the core gets it.
 func asksStore(in input) bool {
 	switch in := in.(type) {
 	case inSubmitted:
@@ -162,7 +162,7 @@ func (l *loop) touch(p *Partition) {
 	}
 }
 
-// end answers everyone who still waits and waits for what the partitions started.
+// end answers all calls that still wait, and waits for what the partitions started.
 func (l *loop) end(ctx context.Context) {
 	for _, p := range l.partitions {
 		p.tasks.stopReading()
@@ -194,7 +194,7 @@ func (l *loop) end(ctx context.Context) {
 			in.quiet(true)
 		case inRevoked:
 			p.released = append(p.released, in.released)
-			p.core.Revoked() // it has ended: this asks for nothing but the answer
+			p.core.Revoked() // it has ended: this only answers the release
 		default:
 		}
 	}
@@ -211,9 +211,9 @@ func (l *loop) end(ctx context.Context) {
 	}
 }
 
-// awaitCalls waits for what the function is doing for the partitions, at most as long as an orderly
-// release may take: a function that hangs does not keep its worker. What it decides later is
-// refused, because the mailbox is closed by then; its goroutine ends with the process.
+// awaitCalls waits for the functions that run for the partitions, at most as long as an orderly
+// release may take: a function that hangs does not keep its worker from stopping. A later decision
+// is refused, because the mailbox is closed by then; its goroutine ends with the process.
 func (l *loop) awaitCalls() {
 	ended := make(chan struct{})
 	go func() { // ends with the calls, or with the process
@@ -230,9 +230,9 @@ func (l *loop) awaitCalls() {
 	}
 }
 
-// perform does what the cores ask for, until they ask for nothing more. Whatever changes the store
-// comes first, as one commit for all batches that were acknowledged by now: what follows may read
-// the store, and nothing else depends on the order between them.
+// perform performs the cores' effects until there are no more. Changes of the store come first, as
+// one commit for all batches that are acknowledged by now: the effects after them may read the
+// store, and nothing else depends on the order between them.
 func (l *loop) perform(ctx context.Context) {
 	for more := true; more; {
 		more = false
@@ -250,9 +250,9 @@ func (l *loop) perform(ctx context.Context) {
 	}
 }
 
-// commit writes the acknowledged batches among the effects to the store, all at once, and completes
-// their calls. The store is a cache of the log: what it cannot take is not lost, and is not
-// answered.
+// commit writes the acknowledged batches among the effects to the store, in one commit, and
+// completes their calls. The store is a cache of the log: what it does not take is not lost, and
+// not answered.
 func (l *loop) commit() {
 	committing := false
 	var err error

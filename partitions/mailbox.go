@@ -3,25 +3,25 @@ package partitions
 import "sync"
 
 // mailbox hands inputs, in order, from any goroutine to the one that drives the loop: the loop's
-// own, or that of a caller who found the loop idle and saves two wake-ups by doing the turn itself.
-// What waits is bounded by those who post: each caller has one command, each batch one
+// own, or that of a caller that found the loop idle and saves two wake-ups by driving the turn
+// itself. The number of posters bounds what waits: each caller has one command, each batch one
 // acknowledgement.
 type mailbox struct {
 	mu     sync.Mutex
 	inputs []message
-	// driven: a goroutine drives the loop, and takes what is posted before it stops. ended: only
-	// the loop's goroutine may, from now on.
+	// driven: a goroutine drives the loop, and takes what is posted before it stops. ended: only the
+	// loop's goroutine may drive from now on.
 	driven, ended bool
 	closed        bool
-	// ready has room for one signal to the loop's goroutine: there is something to take, or the
-	// loop is not driven any more.
+	// ready has room for one signal to the loop's goroutine: there is something to take, or no
+	// goroutine drives the loop any more.
 	ready chan struct{}
 }
 
 // newMailbox returns a mailbox whose loop is driven by the goroutine that will run it.
 func newMailbox() *mailbox { return &mailbox{driven: true, ready: make(chan struct{}, 1)} }
 
-// post adds an input and wakes the loop's goroutine, if need be. It returns false when the loop has
+// post adds an input and wakes the loop's goroutine, if needed. It returns false if the loop has
 // ended.
 func (m *mailbox) post(in message) bool {
 	m.mu.Lock()
@@ -38,8 +38,8 @@ func (m *mailbox) post(in message) bool {
 	return true
 }
 
-// postAndDrive adds an input. drive says that the loop was not driven: the caller drives it now,
-// and must take.
+// postAndDrive adds an input. drive reports that no goroutine drove the loop: the caller drives it
+// now, and must call take.
 func (m *mailbox) postAndDrive(in message) (posted, drive bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -54,7 +54,7 @@ func (m *mailbox) postAndDrive(in message) (posted, drive bool) {
 	return true, true
 }
 
-// tryDrive makes the caller the one who drives, unless the loop is driven already.
+// tryDrive makes the caller drive the loop, unless it is driven already.
 func (m *mailbox) tryDrive() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -65,8 +65,8 @@ func (m *mailbox) tryDrive() bool {
 	return true
 }
 
-// take returns everything that waits and keeps buf for what comes next. When nothing waits, or
-// another turn is too many, the caller does not drive any more.
+// take returns everything that waits and keeps buf for what comes next. If nothing waits, or
+// another turn is not allowed, the caller no longer drives.
 func (m *mailbox) take(buf []message, another bool) []message {
 	m.mu.Lock()
 	taken := m.inputs
@@ -84,7 +84,7 @@ func (m *mailbox) take(buf []message, another bool) []message {
 	return nil
 }
 
-// end keeps callers from driving, and returns when the loop's goroutine does, for good.
+// end keeps callers from driving, and returns when the loop's goroutine drives, for good.
 func (m *mailbox) end() {
 	m.mu.Lock()
 	m.ended = true

@@ -23,7 +23,7 @@ import (
 	"github.com/millrace-io/millrace/partitions/routing"
 )
 
-// Options are what a Manager is made of.
+// Options are the parameters of a Manager.
 type Options struct {
 	App    string
 	Worker string
@@ -37,29 +37,29 @@ type Options struct {
 	Log            broker.Log
 	Store          materializer.Store
 	Functions      Functions
-	// Types lists the entity types that the function serves now, for claims. Nil: they say nothing.
+	// Types lists the entity types that the function serves now, for claims. Nil: claims name none.
 	Types func() []string
-	// Admit says why this worker is not one of the app whose workers a table lists; nil when it is.
-	// It is asked about each table before the worker takes anything that comes with it, and must
-	// not block. Nil: every table is right.
+	// Admit returns why this worker does not belong to the app whose workers a table lists; nil if it
+	// does. It is called for each table before the worker takes anything that comes with it, and must
+	// not block. Nil: every table is accepted.
 	Admit  func(*broker.Table) error
 	Limits core.Limits
 	Hooks  Hooks
-	// Group is what the log knows of other workers; nil where there are none.
+	// Group is the log's view of other workers; nil if there are none.
 	Group broker.Group
 	// Table is kept up to date with the tables of the group. Nil: the manager makes its own.
 	Table *routing.Table
-	// Peers carries commands to other workers; nil where there are none.
+	// Peers carries commands to other workers; nil if there are none.
 	Peers routing.Peers
-	// OnEffectError is told about a side effect of an action that did not succeed and is not waited
-	// for. Nil: nothing is told.
+	// OnEffectError is called for a side effect of an action that did not succeed and that no caller
+	// waits for. It may be nil.
 	OnEffectError func(entities.Target, error)
-	// Tracer begins the spans of commands; nil: there are none.
+	// Tracer begins the spans of commands; nil if there are none.
 	Tracer *tracing.Tracer
 	// Clock defaults to the machine's.
 	Clock clock.Clock
-	// Random names ownerships and spreads pauses; nil means Go's generator. It may be called from
-	// many goroutines.
+	// Random names ownerships and spreads pauses; nil means Go's generator. It may be called from many
+	// goroutines.
 	Random func() uint64
 	// Rebuilds is how many partitions may be read in bulk at a time; 0 means 2.
 	Rebuilds int
@@ -74,27 +74,26 @@ type Manager struct {
 	partitions []*Partition
 	loops      []*loop
 	router     *routing.Router
-	// mu guards what follows, and puts the inputs in order that follow from it.
+	// mu guards the fields below, and orders the inputs that follow from them.
 	mu sync.Mutex
 	// contract is what is wrong with the topic, replaced that it is another one; hinted are the
 	// partitions that the log assigns.
 	contract error
 	replaced bool
 	hinted   map[int32]bool
-	// described is how many partitions the topic had at the last look.
+	// described is how many partitions the topic had at the last check.
 	described int32
-	// misfit is why the newest table, or an assignment, is not one of this journal's layout.
+	// misfit is why the newest table, or an assignment, does not have this journal's layout.
 	misfit error
 	// handedOver are the partitions that live owners are to release by the present table.
 	handedOver map[int32]bool
-	// toInspect has room for one wish that the suspected logs are looked through.
+	// toInspect has room for one request to inspect the suspected logs.
 	toInspect chan struct{}
-	// barred has room for the reason why this worker has to leave its group, isBarred says that
-	// there is one.
+	// barred has room for the reason why this worker has to leave its group; isBarred: there is one.
 	barred   chan error
 	isBarred bool
-	// draining is closed when the membership is to end before the manager does, drained when it
-	// has.
+	// draining is closed when the membership is to end before the manager does, drained when it has
+	// ended.
 	draining, drained chan struct{}
 	drainOnce         sync.Once
 }
@@ -117,9 +116,9 @@ func NewManager(o Options) *Manager {
 	o.Rebuilds = cmp.Or(o.Rebuilds, 2)
 	o.Loops = cmp.Or(o.Loops, runtime.NumCPU())
 	if o.Log.SingleProcess() {
-		// A log in this process costs by sync, whatever is in it: a batch that waits for the one
-		// before would miss a sync. A partition that is hot all the same fills its batches, so that
-		// not every command is a sync of its own.
+		// The cost of a log in this process is a sync, whatever the sync holds: a batch that waits for
+		// the previous one would miss a sync. A busy partition still fills its batches, so that not every
+		// command needs a sync.
 		o.Limits.FillBytes = cmp.Or(o.Limits.FillBytes, 1)
 		o.Limits.Inflight = cmp.Or(o.Limits.Inflight, 4)
 	}
@@ -190,21 +189,21 @@ func (m *Manager) Partition(id string) *Partition {
 // Partitions returns all partitions, in order.
 func (m *Manager) Partitions() []*Partition { return m.partitions }
 
-// Staleness lists how old the states were that relaxed reads were answered of on this worker.
+// Staleness lists the age of the states from which relaxed reads on this worker were answered.
 func (m *Manager) Staleness() []replica.Staleness {
 	return m.shared.staleness.Report(m.options.Clock.Now())
 }
 
 // Contract returns why the partitions are given up: the topic's settings, or its number of
-// partitions, were found wrong at the last look, or the routing table is not one of this journal.
-// Nil when all is right.
+// partitions, were wrong at the last check, or the routing table is not one of this journal. Nil if
+// all is right.
 func (m *Manager) Contract() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.wrong()
 }
 
-// TopicPartitions returns how many partitions the topic had at the last look.
+// TopicPartitions returns how many partitions the topic had at the last check.
 func (m *Manager) TopicPartitions() int32 {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -219,7 +218,7 @@ func (m *Manager) wrong() error {
 }
 
 // Run owns partitions as the log assigns them, until ctx ends; then it releases them in order. It
-// returns an error when the membership ended otherwise.
+// returns an error if the membership ended otherwise.
 func (m *Manager) Run(ctx context.Context) error {
 	loops, stopLoops := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopLoops()
@@ -255,8 +254,8 @@ func (m *Manager) Run(ctx context.Context) error {
 	return err
 }
 
-// leave ends the membership. Where there may be others they are told before the partitions are
-// released, so that each of these has an successor who waits for that.
+// leave ends the membership. If there may be other workers, the group learns of it before the
+// partitions are released, so that each partition has a successor that waits for the release.
 func (m *Manager) leave(end func(), left <-chan error) error {
 	if m.options.Group == nil {
 		m.release(m.all(), nil)()
@@ -275,19 +274,19 @@ func (m *Manager) leave(end func(), left <-chan error) error {
 }
 
 // leavePatience is how long the end of a membership may take before partitions are released without
-// a word of the group.
+// an answer of the group.
 const leavePatience = 5 * time.Second
 
 var errDrained = errors.New("the worker was drained")
 
-// Drain hands everything that this worker owns to others, in order, and leaves the group for good.
-// The worker goes on sending commands to their owners. It does not wait.
+// Drain hands all partitions of this worker over to other workers, in order, and leaves the group
+// for good. The worker goes on sending commands to their owners. It does not wait.
 func (m *Manager) Drain() { m.drainOnce.Do(func() { close(m.draining) }) }
 
 // Drained is closed when everything is handed over.
 func (m *Manager) Drained() <-chan struct{} { return m.drained }
 
-// Draining says whether Drain was called.
+// Draining reports whether Drain was called.
 func (m *Manager) Draining() bool {
 	select {
 	case <-m.draining:
@@ -306,8 +305,8 @@ func (m *Manager) watch(ctx context.Context) error {
 	return m.options.Group.Watch(ctx, m.options.Membership.Group, m.options.Membership.Topic, m.options.Table.Set, m.options.Hooks.watchFailed)
 }
 
-// assign passes the log's hints on to the partitions. While the topic is not as it should be,
-// nothing is taken.
+// assign passes the log's assignments on to the partitions. While the topic is not as it should be,
+// this worker takes no partition.
 func (m *Manager) assign(e broker.AssignmentEvent) {
 	if m.bar(e.Table) {
 		if e.Done != nil {
@@ -347,7 +346,7 @@ func (m *Manager) assign(e broker.AssignmentEvent) {
 	}
 }
 
-// bar says whether this worker has no place in its group: then it takes nothing, and leaves.
+// bar reports whether this worker must not be in its group: then it takes no partition, and leaves.
 func (m *Manager) bar(t *broker.Table) bool {
 	if m.isBarred || t == nil || m.options.Admit == nil || mutation.On(mutation.Services) {
 		return m.isBarred
@@ -369,7 +368,7 @@ func (m *Manager) inherit(t *broker.Table) {
 	}
 }
 
-// setFollowed tells the partitions which of them this worker is to follow.
+// setFollowed tells each partition whether this worker is to follow it.
 func (m *Manager) setFollowed(t *broker.Table) {
 	followed := make([]bool, len(m.partitions))
 	for _, id := range t.Followed(m.options.Worker) {
@@ -383,21 +382,21 @@ func (m *Manager) setFollowed(t *broker.Table) {
 }
 
 // warmed is called when an image has come close to the end of the log, or the table has changed:
-// the group may have to move a partition here.
+// the group may have to move a partition to this worker.
 func (m *Manager) warmed() {
 	if m.options.Group != nil && !m.Draining() && m.options.Table.Current().Due(m.options.Membership) {
 		m.options.Group.Rebalance()
 	}
 }
 
-// Images says how many records each image on this worker is behind the log: those of owned and of
-// followed partitions, of which some may not be read yet, and those that were in the store when the
-// worker started.
+// Images returns how many records each image on this worker is behind the log: those of owned and
+// of followed partitions, of which some may not be read yet, and those that were in the store when
+// the worker started.
 func (m *Manager) Images() map[int32]int64 {
 	images := map[int32]int64{}
 	for _, p := range m.partitions {
 		state := p.status.Load().State
-		if state == core.Halted || state == core.Repairing { // what it has is no image of the log
+		if state == core.Halted || state == core.Repairing { // its store is no image of the log
 			continue
 		}
 		if lag, ok := p.replica.Lag(state == core.Active || state == core.Suspect || state == core.Draining); ok {
@@ -407,8 +406,8 @@ func (m *Manager) Images() map[int32]int64 {
 	return images
 }
 
-// Owned returns the partitions that this worker should own at present, as far as it has heard; ok
-// is false before it has heard anything.
+// Owned returns the partitions that this worker should own, by the newest assignment; ok is false
+// before the first one.
 func (m *Manager) Owned() (owned []*Partition, ok bool) {
 	t := m.options.Table.Current()
 	if t == nil {
@@ -420,8 +419,8 @@ func (m *Manager) Owned() (owned []*Partition, ok bool) {
 	return owned, true
 }
 
-// release asks partitions for an orderly end, and returns what waits for it. Each loop bounds its
-// own part. why is nil where the log, or the end of the worker, asks for it.
+// release asks partitions for an orderly end; wait waits for it. Each loop bounds its own part. why
+// is nil if the log, or the end of the worker, asks for it.
 func (m *Manager) release(ids []int32, why error) (wait func()) {
 	var open sync.WaitGroup
 	for _, id := range ids {
@@ -441,12 +440,12 @@ func (m *Manager) all() []int32 {
 	return ids
 }
 
-// lookPause is how long the topic's settings are left alone after a look at them.
+// lookPause is the shortest pause between two checks of the topic's settings.
 const lookPause = time.Second
 
-// watchContract looks at the topic's settings now and then, and as soon as the log has failed an
-// append: settings that are wrong may be why, and then the partition would claim and be refused
-// again and again. It looks once in lookPause at most, however many appends fail.
+// watchContract checks the topic's settings from time to time, and as soon as the log has failed an
+// append: wrong settings may be the reason, and then the partition would claim and be refused again
+// and again. It checks once in lookPause at most, however many appends fail.
 func (m *Manager) watchContract(ctx context.Context) {
 	pause := min(lookPause, m.options.Limits.ContractCheck)
 	for {
@@ -473,10 +472,10 @@ func (m *Manager) watchContract(ctx context.Context) {
 }
 
 // judge gives the partitions up while the topic's settings, or its number of partitions, are wrong,
-// and takes those again that are assigned when they are right. What the log may have lost meanwhile
-// is looked at: behind the store's position by the catch-up, which halts at a loss before anything
-// is served; before it by an inspection, beside the serving, since the store has what was there.
-// Another topic under the name of this one is a halt: what was acknowledged is not in it.
+// and takes the assigned ones again when they are right. What the log may have lost in between is
+// checked: after the store's position by the catch-up, which halts at a loss before it serves;
+// before that position by an inspection, while the partition serves, because the store has that
+// part. Another topic under the same name is a halt: it does not hold what was acknowledged.
 func (m *Manager) judge(info broker.TopicInfo) {
 	m.mu.Lock()
 	if m.replaced {
@@ -521,9 +520,9 @@ func (m *Manager) takeAgain() {
 	}
 }
 
-// AwaitQuiet returns when nothing is on its way any more: effects that are due are delivered, and
-// theirs too, and due timers have fired. What is to be tried again later, or is parked, is not
-// waited for.
+// AwaitQuiet returns when nothing is under way: effects that are due are delivered, and those that
+// they cause, and due timers have fired. It does not wait for what is tried again later, or is
+// parked.
 func (m *Manager) AwaitQuiet(ctx context.Context) error {
 	for quiet := false; !quiet; {
 		quiet = true
@@ -534,7 +533,7 @@ func (m *Manager) AwaitQuiet(ctx context.Context) error {
 			}
 			select {
 			case atOnce := <-answer:
-				quiet = quiet && atOnce // what was waited for may have given others something to do
+				quiet = quiet && atOnce // what it waited for may have caused work in other partitions
 			case <-ctx.Done():
 				return context.Cause(ctx)
 			}

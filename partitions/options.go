@@ -3,8 +3,8 @@ package partitions
 import "time"
 
 const (
-	// tick is how often a partition looks at its clock: timers, retries, passivation, watchdog.
+	// tick is the interval at which a partition handles time: timers, retries, passivation, watchdog.
 	tick = 100 * time.Millisecond
-	// expireEvery is how often dedup rows outside the window are removed.
+	// expireEvery is the interval at which dedup rows outside the window are removed.
 	expireEvery = time.Minute
 )

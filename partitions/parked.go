@@ -15,7 +15,7 @@ import (
 	recordv1 "github.com/millrace-io/millrace/proto/gen/millrace/record/v1"
 )
 
-// This file is what an operator sees of effects that could not be delivered, and does about them.
+// This file serves the operator of effects that could not be delivered.
 
 // Parked is an effect that could not be delivered and waits for an operator.
 type Parked struct {
@@ -24,8 +24,8 @@ type Parked struct {
 	Service, Method string
 }
 
-// ParkedPlace is a place among the parked effects of a worker, in the order in which they are
-// listed. The zero value is the first.
+// ParkedPlace is a place among the parked effects of a worker, in the order of the list. The zero
+// value is the first.
 type ParkedPlace struct {
 	Partition int32
 	Offset    int64
@@ -54,13 +54,13 @@ func (m *Manager) CountParked() int {
 }
 
 // Parked returns effects that wait for an operator on this worker, from a place on, at most limit
-// of them. next is the place to go on at; more is false when there are no others.
+// of them. next is the place at which to go on; more is false if there are no others.
 func (m *Manager) Parked(from ParkedPlace, filter materializer.ParkedFilter, limit int) (found []Parked, next ParkedPlace, more bool, err error) {
 	return m.list(from, filter, limit, materializer.Partition.Parked)
 }
 
 // Refused returns effects that their targets refused and that are kept on this worker, as Parked
-// does. Their offsets are those of the refused records, Parked says code and text of the refusal.
+// does. Their offsets are those of the refused records, Parked is code and text of the refusal.
 func (m *Manager) Refused(from ParkedPlace, filter materializer.ParkedFilter, limit int) (found []Parked, next ParkedPlace, more bool, err error) {
 	return m.list(from, filter, limit, func(view materializer.Partition, from int64, yield func(materializer.Effect) bool) error {
 		return view.Refusals(from, func(r materializer.Refusal) bool {
@@ -69,7 +69,7 @@ func (m *Manager) Refused(from ParkedPlace, filter materializer.ParkedFilter, li
 	})
 }
 
-// Refusal says in words what the answer of a refused record says: code and text.
+// Refusal returns the answer of a refused record as text: code and message.
 func Refusal(answer []byte) string {
 	var a recordv1.Answer
 	if err := proto.Unmarshal(answer, &a); err != nil {
@@ -78,7 +78,7 @@ func Refusal(answer []byte) string {
 	return fmt.Sprintf("refused with %s: %s", codes.Code(a.GetCode()), a.GetMessage()) //nolint:gosec // a gRPC code
 }
 
-// list reads effects of all partitions that are owned, from a place on.
+// list reads effects of all owned partitions, from a place on.
 func (m *Manager) list(from ParkedPlace, filter materializer.ParkedFilter, limit int, read func(materializer.Partition, int64, func(materializer.Effect) bool) error) (found []Parked, next ParkedPlace, more bool, err error) {
 	for ; int(from.Partition) < len(m.partitions); from = (ParkedPlace{Partition: from.Partition + 1}) {
 		p := m.partitions[from.Partition]
@@ -110,26 +110,26 @@ func (m *Manager) list(from ParkedPlace, filter materializer.ParkedFilter, limit
 	return found, next, more, nil
 }
 
-// instruction is what an operator asks of a partition.
+// instruction is an operator's request to a partition.
 type instruction struct {
 	core.Resolution
 
-	// filter chooses parked effects from offset on; nil: it is about the one at offset.
+	// filter chooses parked effects from offset on; nil: it concerns the one at offset.
 	filter *materializer.ParkedFilter
-	// refusal: it is about a refusal that is kept.
+	// refusal: it concerns a refusal that is kept.
 	refusal bool
-	// next is where to go on, if there are more; seen is how many were looked at.
+	// next is where to go on, if there are more; seen is how many were examined.
 	next int64
 	more bool
 	seen int
 	err  error
 }
 
-// ErrNotParked: there is no such effect, or it does not wait for an operator, or its partition is
-// not owned here now.
+// ErrNotParked: there is no such effect, or it does not wait for an operator, or this worker does
+// not own its partition now.
 var ErrNotParked = errors.New("no such effect is parked on this worker")
 
-// Resolve sends a parked effect again, or drops it, and returns when the log has that.
+// Resolve sends a parked effect again, or drops it, and returns when that is in the log.
 func (m *Manager) Resolve(ctx context.Context, partition int32, offset int64, drop bool) error {
 	if partition < 0 || int(partition) >= len(m.partitions) {
 		return fmt.Errorf("partition %d: %w", partition, ErrNotParked)
@@ -143,7 +143,7 @@ func (m *Manager) Resolve(ctx context.Context, partition int32, offset int64, dr
 }
 
 // ResolveRefusal sends the message of a refused effect once more, as a new effect, or drops the
-// refusal, and returns when the log has that. offset is that of the refused record.
+// refusal, and returns when that is in the log. offset is that of the refused record.
 func (m *Manager) ResolveRefusal(ctx context.Context, partition int32, offset int64, drop bool) error {
 	if partition < 0 || int(partition) >= len(m.partitions) {
 		return fmt.Errorf("partition %d: %w", partition, ErrNotParked)
@@ -156,9 +156,9 @@ func (m *Manager) ResolveRefusal(ctx context.Context, partition int32, offset in
 }
 
 // ResolveSome sends parked effects again, or drops them, that a filter chooses: those among the
-// first few hundred from a place on. It returns how many when the log has that, and where to go on;
-// more is false when there are no others. What is resolved already is not resolved again, so that
-// it may be called again after an error.
+// first few hundred from a place on. It returns their number when that is in the log, and where to
+// go on; more is false if there are no others. An effect is not resolved twice, so it may be called
+// again after an error.
 func (m *Manager) ResolveSome(ctx context.Context, from ParkedPlace, filter materializer.ParkedFilter, drop bool) (n int, next ParkedPlace, more bool, err error) {
 	for ; int(from.Partition) < len(m.partitions); from = (ParkedPlace{Partition: from.Partition + 1}) {
 		if from.Partition < 0 || m.partitions[from.Partition].Status().State != core.Active {
@@ -181,7 +181,7 @@ func (m *Manager) ResolveSome(ctx context.Context, from ParkedPlace, filter mate
 	return 0, from, false, nil
 }
 
-// resolve gives an operator's instruction to a partition, and waits until the log has it.
+// resolve passes an operator's instruction to a partition, and waits until the log has it.
 func (m *Manager) resolve(ctx context.Context, partition int32, r *instruction) (ok bool, err error) {
 	done := make(chan bool, 1)
 	r.Done = func(ok bool) { done <- ok }

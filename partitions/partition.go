@@ -28,7 +28,7 @@ type Hooks struct {
 	Alarm func(partition int32, what string)
 	// Progress reports a catch-up.
 	Progress func(materializer.Progress)
-	// WatchFailed reports that the group could not be asked who owns what.
+	// WatchFailed reports that the group did not answer who owns which partition.
 	WatchFailed func(error)
 }
 
@@ -51,9 +51,9 @@ type shared struct {
 	// router takes effects to their targets and the commands of timers to their entities, and knows
 	// the owner of a followed partition.
 	router *routing.Router
-	// refused has room for one wish that the manager looks at the topic's settings.
+	// refused has room for one request to the manager to check the topic's settings.
 	refused chan struct{}
-	// staleness is what was measured of relaxed reads.
+	// staleness holds the measured ages of relaxed reads.
 	staleness replica.Ages
 }
 
@@ -74,7 +74,7 @@ type Partition struct {
 	loop      *loop
 
 	released []func()
-	// awaited want to know when nothing is under way any more.
+	// awaited are called when nothing is under way.
 	awaited []func(atOnce bool)
 
 	turn turn
@@ -84,16 +84,16 @@ type Partition struct {
 	stats   stats
 	time    coreTime
 	expiry  expiry
-	// last is what failed last.
+	// last is the last failure.
 	last failure
 }
 
-// turn is how far the loop is with a partition in one turn.
+// turn is the progress of the loop with a partition in one turn.
 type turn struct {
 	// touched: something happened to the partition.
 	touched bool
-	// Of the core's effects, those before committed are in the store as far as they belong there,
-	// those before performed are carried out.
+	// Of the core's effects, those before committed are in the store, if they belong there; those
+	// before performed are performed.
 	committed, performed int
 }
 
@@ -103,18 +103,18 @@ type failure struct {
 	when time.Time
 }
 
-// post gives the partition's loop an input. It returns false when the loop has ended.
+// post adds an input to the partition's loop. It returns false if the loop has ended.
 func (p *Partition) post(in input) bool {
 	return p.loop.post(message{p, in})
 }
 
-// submit is post for a caller, who may do the loop's turn himself.
+// submit is post for a caller, which may drive the turn itself.
 func (p *Partition) submit(in input) bool {
 	return p.loop.submit(message{p, in})
 }
 
-// advance gives the core the time. After a suspension, what was known of the log and its time is as
-// old as that.
+// advance sets the core's time. After a suspension, the log's end and time are as old as the
+// suspension.
 func (p *Partition) advance() {
 	p.core.SetNow(p.time.now())
 	if by := p.time.jump(); by != 0 {
@@ -157,7 +157,7 @@ func (p *Partition) do(ctx context.Context, e core.Asked) {
 		})
 	case core.Append:
 		p.append(do.Batch, inAcked{do.Batch})
-	case core.Commit, core.Skip: // commit has done it
+	case core.Commit, core.Skip: // commit has applied it
 	case core.Answer:
 		p.complete(do.Call, p.core.Confirmed())
 	case core.ReadGap:
@@ -199,10 +199,10 @@ func (p *Partition) do(ctx context.Context, e core.Asked) {
 	case core.Resume:
 		p.repaired(p.repair.Resume())
 	case core.Resolved:
-		p.show() // the operator looks at the totals next
+		p.show() // the operator reads the totals next
 		do.Done(true)
 	case core.Repaired:
-		p.show() // the operator looks at the status next
+		p.show() // the operator reads the status next
 		do.Done(do.Repair)
 	case core.Released:
 		for _, done := range p.released {
@@ -214,7 +214,7 @@ func (p *Partition) do(ctx context.Context, e core.Asked) {
 	}
 }
 
-// repaired tells the core that the store is as a repair wants it, or by err is not.
+// repaired reports to the core that the store is as a repair wants it or, with err, that it is not.
 func (p *Partition) repaired(err error) {
 	if err == nil {
 		p.inspector.Forget()
@@ -222,8 +222,8 @@ func (p *Partition) repaired(err error) {
 	p.core.StartedOver(err)
 }
 
-// complete ends a call: it wakes the caller. confirmed is when what the answer waited for was sent
-// to the log.
+// complete ends a call: it wakes the caller. confirmed is when the append for which the answer
+// waited was sent to the log.
 func (p *Partition) complete(call *core.Call, confirmed time.Duration) {
 	if call.Err != nil {
 		p.stats.failed.Add(1)
@@ -238,7 +238,7 @@ func (p *Partition) complete(call *core.Call, confirmed time.Duration) {
 	}
 }
 
-// append encodes a batch and gives it to the log.
+// append encodes a batch and passes it to the log.
 func (p *Partition) append(b *core.Batch, reply input) {
 	records := b.Encode()
 	p.stats.batches.Add(1)
@@ -247,7 +247,7 @@ func (p *Partition) append(b *core.Batch, reply input) {
 		if r.Err != nil && !mutation.On(mutation.Look) {
 			select {
 			case p.refused <- struct{}{}:
-			default: // it is about to look
+			default: // a check is due already
 			}
 		}
 		b.Result = r
@@ -257,7 +257,7 @@ func (p *Partition) append(b *core.Batch, reply input) {
 }
 
 // committed completes the calls of the batches among the fresh effects, after the store took them
-// or, by err, did not.
+// or, with err, did not.
 func (p *Partition) committed(err error) {
 	fresh := p.core.Effects()[p.turn.committed:]
 	p.turn.committed = len(p.core.Effects())
@@ -274,7 +274,7 @@ func (p *Partition) committed(err error) {
 	}
 }
 
-// completeBatch completes the calls of a batch that is in the store or, by err, is not.
+// completeBatch completes the calls of a batch that is in the store or, with err, is not.
 func (p *Partition) completeBatch(b *core.Batch, err error) {
 	if err != nil {
 		for _, call := range b.Calls {
@@ -290,7 +290,7 @@ func (p *Partition) completeBatch(b *core.Batch, err error) {
 	p.core.Recycle(b)
 }
 
-// jumps raises an alarm when the fold has met claims of absurd epochs; before is how many were
+// jumps raises an alarm if the fold has read claims with absurd epochs; before is how many were
 // known.
 func (p *Partition) jumps(before uint64) {
 	if n := p.fold.Counts().Jumped - before; n > 0 {
@@ -324,7 +324,7 @@ func (p *Partition) pause(ctx context.Context, incarnation uint64, attempt int) 
 	})
 }
 
-// expire frees the space of what need not be remembered any more, now and then.
+// expire frees the space of what is no longer needed, from time to time.
 func (p *Partition) expire() {
 	if p.core.State() != core.Active {
 		return
@@ -336,7 +336,7 @@ func (p *Partition) expire() {
 	p.stats.expired.Add(uint64(n)) //nolint:gosec // a count
 }
 
-// attempted remembers why an effect or a timer did not get through.
+// attempted keeps why an effect or a timer did not succeed.
 func (p *Partition) attempted(what string, offset int64, err *entities.Error) {
 	if err != nil && err.Reason != entities.FunctionRefused {
 		p.last = failure{fmt.Sprintf(what, offset, err.Message), p.clock.Now()}
@@ -355,7 +355,7 @@ func (p *Partition) alarm(what string) {
 	}
 }
 
-// tellQuiet tells those who wait for it that nothing is under way.
+// tellQuiet calls those that wait until nothing is under way.
 func (p *Partition) tellQuiet() {
 	if len(p.awaited) == 0 || !p.core.Quiet() {
 		return

@@ -10,11 +10,12 @@ import (
 	"github.com/millrace-io/millrace/partitions/replica"
 )
 
-// This file answers reads from the image of a partition that another worker owns, and measures how
-// old the states are that relaxed reads are answered of.
+// This file answers reads from the image of a partition that another worker owns, and measures the
+// age of the states from which relaxed reads are answered.
 
-// Read answers a relaxed command from the image on this worker. served is false when that cannot
-// be: there is no image, it does not have what the command asks for, or the command wants to write.
+// Read answers a relaxed command from the image on this worker. served is false if that is not
+// possible: there is no image, the image does not have what the command asks for, or the command
+// wants to write.
 func (p *Partition) Read(ctx context.Context, cmd *entities.Command) (_ entities.Committed, served bool, _ error) {
 	var none entities.Committed
 	if p.replica.Position() == nil || !p.suffices(ctx, cmd) {
@@ -42,7 +43,7 @@ func (p *Partition) Read(ctx context.Context, cmd *entities.Command) (_ entities
 	return entities.Committed{Outcome: outcome, Next: next, FirstEffect: -1, Forward: -1}, true, nil
 }
 
-// suffices says whether the image is as fresh as the command asks, now or in a moment.
+// suffices reports whether the image is as fresh as the command asks, now or in a moment.
 func (p *Partition) suffices(ctx context.Context, cmd *entities.Command) bool {
 	switch cmd.Consistency {
 	case entities.Eventual:
@@ -56,8 +57,8 @@ func (p *Partition) suffices(ctx context.Context, cmd *entities.Command) bool {
 	}
 }
 
-// look runs a command on a session of its own, begun from the image, and returns what the function
-// decided and the position of the image.
+// look runs a command on a new session, begun from the image, and returns what the function decided
+// and the position of the image.
 func (p *Partition) look(ctx context.Context, cmd *entities.Command) (*entities.Outcome, int64, error) {
 	snapshot := p.image.Store.Snapshot()
 	defer snapshot.Close() //nolint:errcheck // only read
@@ -75,8 +76,8 @@ func (p *Partition) look(ctx context.Context, cmd *entities.Command) (*entities.
 	return outcome, meta.Next, err
 }
 
-// measure notes an answer of the owner's to a relaxed command that wrote nothing. confirmed is when
-// what it waited for was sent to the log; what it did not wait for may have changed the entity
+// measure notes an answer of the owner to a relaxed command that wrote nothing. confirmed is when
+// the append for which it waited was sent to the log; later appends may have changed the entity
 // since.
 func (p *Partition) measure(call *core.Call, confirmed time.Duration) {
 	if !call.Command.Consistency.Relaxed() || !call.FromMemory() {

@@ -9,7 +9,7 @@ import (
 	"github.com/millrace-io/millrace/materializer"
 )
 
-// This file is what a partition has read in the background, and tells its loop.
+// This file runs what reads in the background for a partition, and reports to its loop.
 
 // catchUp reads the log to its end, or to where its owner has released the partition.
 func (p *Partition) catchUp(ctx context.Context, incarnation uint64, handedOver bool) {
@@ -21,7 +21,7 @@ func (p *Partition) catchUp(ctx context.Context, incarnation uint64, handedOver 
 	p.post(inCaughtUp{owner: owner, next: next})
 }
 
-// readBack folds up to and including the claim, and lets the core see who owns the partition then.
+// readBack folds up to and including the claim, and passes the owner at that point to the core.
 func (p *Partition) readBack(ctx context.Context, incarnation uint64, claim int64) {
 	switch fold, next, err := p.replica.ReadBack(ctx, claim); {
 	case err != nil:
@@ -31,20 +31,20 @@ func (p *Partition) readBack(ctx context.Context, incarnation uint64, claim int6
 	}
 }
 
-// surveyed looks at store and log for a repair.
+// surveyed examines store and log for a repair.
 func (p *Partition) surveyed(ctx context.Context, incarnation uint64, choice materializer.Choice) {
 	s, err := p.repair.Survey(ctx, choice)
 	p.post(inSurveyed{incarnation: incarnation, survey: s, fail: err})
 }
 
-// restored folds what a repair has appended, and finds what it writes next.
+// restored folds the records that a repair has appended, and finds what it writes next.
 func (p *Partition) restored(ctx context.Context, incarnation uint64, choice materializer.Choice, until int64) {
 	page, err := p.repair.Restore(ctx, choice, until)
 	p.post(inRestored{incarnation: incarnation, owner: page.Owner, page: page.Entries, restored: page.Restored, fail: err})
 }
 
-// readGap reads the records that stand where own ones were expected: from (inclusive) to until
-// (exclusive).
+// readGap reads the records that stand where the owner's own were expected: from (inclusive) to
+// until (exclusive).
 func (p *Partition) readGap(ctx context.Context, incarnation uint64, from, until int64) {
 	gap, err := p.gap(ctx, from, until)
 	p.post(inGapRead{incarnation: incarnation, gap: gap, fail: err})

@@ -10,9 +10,9 @@ import (
 	"github.com/millrace-io/millrace/partitions/core"
 )
 
-// This file is what the loop does for the sessions of entities with the function.
+// This file performs the core's effects on the sessions of entities with the function.
 
-// prompt tells a caller to run the function, unless it left.
+// prompt wakes a caller to run the function, unless it left.
 func (p *Partition) prompt(ctx context.Context, call *core.Call) {
 	if call.Command.Timer != nil {
 		switch stale, err := p.stale(call); {
@@ -57,9 +57,9 @@ func (p *Partition) ready(ctx context.Context, call *core.Call) {
 	p.core.Decided(call, nil, outcome, failure)
 }
 
-// behind returns what the function may have at a time: the command whose turn it is, and those that
-// wait behind it. Their callers cannot leave any more. Timers have something to be looked at when
-// it is their turn, and calls that are traced a time of their own.
+// behind returns the commands that the function may have at a time: the one whose turn it is, and
+// those that wait behind it. Their callers can no longer leave. The list ends before a timer, which
+// is checked when its turn comes, and before a traced call, whose span measures its own time.
 func (p *Partition) behind(call *core.Call, room int) []entities.Invocation {
 	waiting := call.Behind()
 	if room < 2 || len(waiting) == 0 || p.traced(call) {
@@ -84,7 +84,7 @@ func (p *Partition) traced(call *core.Call) bool {
 	return p.tracer != nil && tracing.Sampled(call.Command.TraceParent)
 }
 
-// reopen closes the session of an entity, nil: it has none, and opens another one.
+// reopen closes the session of an entity, if it has one, and opens another one.
 func (p *Partition) reopen(ent *core.Entity, session entities.Session, incarnation uint64) {
 	service, key := ent.Type.Service, ent.Key
 	p.tasks.call(func() {

@@ -10,8 +10,7 @@ import (
 	"github.com/millrace-io/millrace/partitions/repair"
 )
 
-// Status is what a partition says of itself. Where it is followed, Next is the offset behind what
-// is folded.
+// Status is the state of a partition. If it is followed, Next is the offset after what is folded.
 type Status struct {
 	core.Report
 
@@ -20,17 +19,17 @@ type Status struct {
 	// behind the log's end.
 	Followed bool
 	Lag      int64
-	// Waiting commands are submitted and not answered.
+	// Waiting counts commands that are submitted and not answered.
 	Waiting    int64
 	Fold       materializer.FoldCounts
 	LastError  string
 	LastFailed time.Time
-	// Inspection is the last look through the log that the store was folded from, after the topic's
+	// Inspection is the last inspection of the log that the store was folded from, after the topic's
 	// settings were wrong.
 	Inspection repair.Inspection
 }
 
-// stats count what a partition did since the process began.
+// stats counts the work of a partition since the process began.
 type stats struct {
 	commands, failed, batches, records, activated, passivated, expired, alarms, delivered, fired, refused, refusalsDropped atomic.Uint64
 	// reads were answered from the image of a followed partition, by consistency.
@@ -43,13 +42,13 @@ type Counts struct {
 	// Delivered counts attempts to deliver effects, Fired attempts to run timers.
 	Delivered, Fired uint64
 	// Refused counts refusals of effects by their targets, RefusalsDropped those that were kept and
-	// had to make room.
+	// later dropped to make room.
 	Refused, RefusalsDropped uint64
 	// Reads were answered from the image of a followed partition, by consistency.
 	Reads [entities.AtLeast + 1]uint64
 }
 
-// FollowerReads is how many reads were answered from the image of a followed partition.
+// FollowerReads returns how many reads were answered from the image of a followed partition.
 func (c Counts) FollowerReads() uint64 {
 	sum := uint64(0)
 	for _, n := range c.Reads {
@@ -85,8 +84,8 @@ func (p *Partition) Status() Status {
 // Counts returns the partition's totals.
 func (p *Partition) Counts() Counts { return p.stats.counts() }
 
-// publish makes the present status visible, when a step was taken or a tick has passed since the
-// last time.
+// publish publishes the present status, if a step was taken or a tick has passed since the last
+// time.
 func (p *Partition) publish() {
 	was := p.status.Load()
 	if now := p.clock.Now(); was.State == p.core.State() && now.Sub(was.published) < tick && was.LastError == p.last.what {
@@ -95,7 +94,7 @@ func (p *Partition) publish() {
 	p.show()
 }
 
-// show makes the present status visible.
+// show publishes the present status.
 func (p *Partition) show() {
 	was, now := p.status.Load(), p.core.Report()
 	if now.State == core.Halted && was.State != core.Halted {

@@ -11,13 +11,13 @@ import (
 	"github.com/millrace-io/millrace/partitions/core"
 )
 
-// meeting is where the caller's goroutine and the loop meet.
+// meeting is the state that the caller's goroutine and the loop share.
 type meeting struct {
 	phase atomic.Int32
-	// wake has room for the two signals that a caller can get: your turn, and your answer.
+	// wake has room for the two signals that a caller can get: its turn, and its answer.
 	wake chan struct{}
 	at   int64
-	// opening, outcome and err are what came of the call's turn.
+	// opening, outcome and err are the result of the call's turn.
 	opening *core.Opening
 	outcome *entities.Outcome
 	err     *entities.Error
@@ -25,10 +25,10 @@ type meeting struct {
 	behind []entities.Invocation
 }
 
-// meetingOf returns where the caller of a call is met.
+// meetingOf returns the meeting of a call.
 func meetingOf(call *core.Call) *meeting { return call.Caller.(*meeting) } //nolint:errcheck,forcetypeassert // newCall makes all calls
 
-// step takes the call's phase to the next one, and returns the one before.
+// step moves the call to its next phase, and returns the previous one.
 func (m *meeting) step(next func(core.Phase) core.Phase) (before core.Phase) {
 	for {
 		before = core.Phase(m.phase.Load())
@@ -38,7 +38,7 @@ func (m *meeting) step(next func(core.Phase) core.Phase) (before core.Phase) {
 	}
 }
 
-// set makes a phase the call's, on behalf of the only one who may change it now.
+// set sets the phase of the call. Only one goroutine may change it at that moment.
 func (m *meeting) set(p core.Phase) { m.phase.Store(int32(p)) }
 
 // Alone implements Caller.
@@ -50,13 +50,12 @@ func (m *meeting) Accompanied() { m.step(core.Phase.Accompanied) }
 // Decided implements Caller.
 func (m *meeting) Decided() bool { return m.step(core.Phase.Decided) != core.PhaseLeft }
 
-// run gives a call its turn, unless its caller has left.
+// run starts the turn of a call, unless its caller has left.
 func (m *meeting) run() bool { return m.step(core.Phase.Run).MayRun() }
 
-// Submit runs a command on its entity and returns what was decided, after it is durable. The
-// function runs on the calling goroutine. When ctx ends before the function's turn, nothing is
-// applied; when it ends later, the outcome is unknown. Errors are *entities.Error, and speak of
-// this attempt.
+// Submit runs a command on its entity and returns the decision, after it is durable. The function
+// runs on the calling goroutine. If ctx ends before the function's turn, nothing is applied; if it
+// ends later, the outcome is unknown. Errors are *entities.Error, and concern this attempt only.
 func (p *Partition) Submit(ctx context.Context, cmd *entities.Command) (entities.Committed, error) {
 	ctx, span := p.tracer.Begin(ctx, tracing.Internal, "partition", cmd.TraceParent)
 	if span == nil {
@@ -81,8 +80,7 @@ func newCall(cmd *entities.Command) *core.Call {
 	return &c.Call
 }
 
-// await is Submit below its span: a part of it for the time in the queue, for the function, and for
-// the log.
+// await is Submit within its span, with child spans for the queue, the function, and the log.
 func (p *Partition) await(ctx context.Context, cmd *entities.Command) (_ entities.Committed, err error) {
 	_, part := p.tracer.Begin(ctx, tracing.Internal, "queue", cmd.TraceParent)
 	if part != nil {
@@ -112,13 +110,13 @@ func (p *Partition) await(ctx context.Context, cmd *entities.Command) (_ entitie
 			if err := p.leave(ctx, call); err != nil {
 				return entities.Committed{}, err
 			}
-			done = nil // the loop was quicker: wait for its signal
+			done = nil // the loop has answered in between: wait for its signal
 		}
 	}
 }
 
-// Position returns the offset behind everything that is committed, as of some moment after the
-// call. It is as strong as a read: a former owner that does not know it yet gives no answer.
+// Position returns the offset after everything that is committed, as of some moment after the call.
+// It is as strong as a read: a former owner that does not know that it is one gives no answer.
 func (p *Partition) Position(ctx context.Context) (int64, error) {
 	call := newCall(&entities.Command{})
 	if !p.post(inPosition{call}) {
@@ -131,7 +129,7 @@ func (p *Partition) Position(ctx context.Context) (int64, error) {
 		}
 		return call.Next, nil
 	case <-ctx.Done():
-		return 0, context.Cause(ctx) // whoever answers finds room for the signal
+		return 0, context.Cause(ctx) // the loop finds room for its signal later
 	}
 }
 
@@ -151,14 +149,14 @@ func (p *Partition) leave(ctx context.Context, call *core.Call) error {
 	default:
 		p.post(inWithdrawn{call})
 		err := entities.Errorf(reason, entities.NotApplied, "the call ended before %s had its turn: nothing was applied", call.Command.Key)
-		err.Checked = was == core.PhaseQueued && call.Named() && p.core.Single() // elsewhere there may be another owner, of which this one hears from the log
+		err.Checked = was == core.PhaseQueued && call.Named() && p.core.Single() // otherwise there may be another owner, which this one learns from the log
 		return err
 	}
 }
 
 // invoke lets the function decide, on the caller's goroutine. The caller's cancellation does not
-// reach the function: half a decision would cost the entity its session, and with it everyone
-// else's place.
+// reach the function: an aborted decision would cost the entity its session, and fail the calls
+// that wait behind this one.
 func (p *Partition) invoke(ctx context.Context, call *core.Call) {
 	ctx = context.WithoutCancel(ctx)
 	wait := meetingOf(call)
@@ -170,14 +168,14 @@ func (p *Partition) invoke(ctx context.Context, call *core.Call) {
 			session = wait.opening.Session
 		}
 	case ended(session):
-		wait.set(core.PhaseUnchecked) // the loop knows better
+		wait.set(core.PhaseUnchecked) // the loop decides what is known
 		if !p.submit(inSessionEnded{call}) {
 			p.abandoned(call, session)
 		}
 		return
 	}
 	if wait.behind != nil {
-		session.(entities.Ahead).Announce(wait.behind) //nolint:errcheck,forcetypeassert // that is who they are for
+		session.(entities.Ahead).Announce(wait.behind) //nolint:errcheck,forcetypeassert // only such sessions have commands behind
 		wait.behind = nil
 	}
 	if wait.err == nil {
@@ -193,7 +191,7 @@ func (p *Partition) invoke(ctx context.Context, call *core.Call) {
 	}
 }
 
-// handle lets the function decide.
+// handle runs the command on the function.
 func (p *Partition) handle(ctx context.Context, session entities.Session, cmd *entities.Command, at time.Time) (*entities.Outcome, error) {
 	ctx, span := p.tracer.Begin(ctx, tracing.Client, "function", cmd.TraceParent)
 	outcome, err := session.Handle(ctx, entities.Invocation{Command: cmd.WithTraceParent(span.Parent()), Time: at})
@@ -201,7 +199,7 @@ func (p *Partition) handle(ctx context.Context, session entities.Session, cmd *e
 	return outcome, err
 }
 
-// abandoned ends a call whose loop is gone.
+// abandoned ends a call whose loop has ended.
 func (p *Partition) abandoned(call *core.Call, session entities.Session) {
 	if session != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), p.limits.ReleaseTimeout)
@@ -223,7 +221,7 @@ func ended(s entities.Session) bool {
 	}
 }
 
-// openSession begins an entity's conversation from what is stored.
+// openSession opens an entity's session from what is stored.
 func (p *Partition) openSession(ctx context.Context, service string, key entities.Key) (*core.Opening, *entities.Error) {
 	opening := &core.Opening{}
 	view := p.image.View()
@@ -235,7 +233,7 @@ func (p *Partition) openSession(ctx context.Context, service string, key entitie
 	if failure, ok := errors.AsType[*entities.Error](err); ok {
 		return nil, failure
 	}
-	if err != nil { // the store: no command has run
+	if err != nil { // the store failed: no command has run
 		return nil, entities.Errorf(entities.Unavailable, entities.NotApplied, "load %s: %w: nothing was applied", key, err)
 	}
 	opening.Session = session

@@ -7,11 +7,10 @@ import (
 
 // tasks are the goroutines that a loop has started for a partition.
 type tasks struct {
-	// started end by themselves or with the loop's context, and the loop waits for them. calls are
-	// those in which the function runs; the loop waits for them as long as an orderly release may
-	// take.
+	// started end by themselves or with the loop's context, and the loop waits for them. The function
+	// runs in calls; the loop waits for them as long as an orderly release may take.
 	started, calls sync.WaitGroup
-	// oneReader has room for the one that reads the log. stopReading tells the present one to end.
+	// oneReader has room for the goroutine that reads the log. stopReading ends the present one.
 	oneReader   chan struct{}
 	stopReading context.CancelFunc
 }
@@ -24,7 +23,7 @@ func (t *tasks) start(f func()) { t.started.Go(f) }
 // call starts a goroutine in which the function runs, which may hang.
 func (t *tasks) call(f func()) { t.calls.Go(f) }
 
-// read starts what reads the log. What reads it at present is told to end, and waited for.
+// read starts a goroutine that reads the log. The present one is stopped, and waited for.
 func (t *tasks) read(ctx context.Context, f func(context.Context)) {
 	t.stopReading()
 	reading, stop := context.WithCancel(ctx)

@@ -8,7 +8,7 @@ import (
 	"github.com/millrace-io/millrace/partitions/core"
 )
 
-// coreTime is the time that a partition's core gets.
+// coreTime is the time for a partition's core.
 type coreTime struct {
 	clock clock.Clock
 	// began is when Now.Mono was 0.
@@ -16,11 +16,11 @@ type coreTime struct {
 	// claim is the log time of the own claim, readBack when it was read back.
 	claim    int64
 	readBack time.Time
-	// jumped is how far the machine's clock had jumped at the last look.
+	// jumped is how far the machine's clock had jumped at the last check.
 	jumped time.Duration
 }
 
-// start begins to count.
+// start starts the clock of Now.Mono.
 func (t *coreTime) start() { t.began, t.jumped = t.clock.Now(), clock.JumpsOf(t.clock).Forward }
 
 // owned lets the log's time run on from the newest log time that was folded: that of the own claim.
@@ -35,8 +35,8 @@ func (t *coreTime) now() core.Now {
 // at returns the wall time of a moment of the core.
 func (t *coreTime) at(mono time.Duration) time.Time { return t.began.Add(mono) }
 
-// jump returns by how much the machine's clock went on by itself since the last look, as after a
-// suspension.
+// jump returns by how much the machine's clock went on without this process since the last check,
+// as after a suspension.
 func (t *coreTime) jump() time.Duration {
 	forward := clock.JumpsOf(t.clock).Forward
 	if forward == t.jumped || mutation.On(mutation.Suspend) {

@@ -11,7 +11,7 @@ import (
 // Lanes keep targets apart.
 //
 //	E4  A target that fails or is slow holds up only its own effects. (lane)
-//	E5  What waits after attempts that do not end leaves memory. (stalled)
+//	E5  What waits behind attempts that do not end leaves memory. (stalled)
 
 // LaneName names the targets whose effects wait for each other: a partition of a service, or an
 // action.

@@ -8,17 +8,17 @@ import (
 	"github.com/millrace-io/millrace/internal/mutation"
 )
 
-// decision is what a command led to, and where that stands.
+// decision is the outcome of a command, and where its records stand.
 type decision struct {
 	outcome *entities.Outcome
-	// recorded: the decision is in the log of a partition, with its effects and its forward. Then
-	// cmd, partition and done are set.
+	// recorded: the decision is in the log of a partition, with its effects and its forward. Then cmd,
+	// partition and done are set.
 	recorded  bool
 	cmd       *entities.Command
 	partition int32
 	done      entities.Committed
-	// source is set for an action that was called because of a record: what it asks for takes
-	// effect once, too.
+	// source is set for an action that was called because of a record: what it asks for takes effect
+	// once, too.
 	source *entities.Source
 	// caused: something that an action asked for took effect, or may have.
 	caused bool
@@ -37,7 +37,7 @@ func (r *Router) carryOut(ctx context.Context, d *decision, hops int) (*entities
 	return replyOf(d.outcome)
 }
 
-// replyOf is what the caller of a command without a forward is told.
+// replyOf returns the reply to the caller of a command without a forward.
 func replyOf(outcome *entities.Outcome) (*entities.Reply, error) {
 	switch {
 	case outcome.Failure != nil:
@@ -50,7 +50,7 @@ func replyOf(outcome *entities.Outcome) (*entities.Reply, error) {
 	}
 }
 
-// leaveToOutbox leaves what the caller does not come to send to the outbox.
+// leaveToOutbox leaves to the outbox what the caller will not send.
 func (r *Router) leaveToOutbox(d *decision) {
 	if !d.recorded || d.done.FirstEffect < 0 {
 		return
@@ -85,8 +85,8 @@ func (r *Router) forward(ctx context.Context, d *decision, hops int) (*entities.
 	return forAsker(reply), err
 }
 
-// forAsker is the reply of a target as the caller of the command that forwarded gets it: he did not
-// call the target's owner.
+// forAsker returns the reply of a target for the caller of the command that forwarded: that caller
+// did not call the target's owner.
 func forAsker(reply *entities.Reply) *entities.Reply {
 	if reply != nil {
 		reply.Owner = ""
@@ -94,10 +94,9 @@ func forAsker(reply *entities.Reply) *entities.Reply {
 	return reply
 }
 
-// bring brings a recorded forward to its target, and has the answer kept where the command is known
-// by a name.
+// bring brings a recorded forward to its target, and has the answer kept if the command has a name.
 func (r *Router) bring(ctx context.Context, d *decision, source *entities.Source, hops int) (*entities.Reply, error) {
-	// The attempt before may have ended since the command was looked up.
+	// The previous attempt may have ended since the command was looked up.
 	if d.done.Repeated || (d.keeps() && d.done.Shared) {
 		done, err := r.local.Conclude(ctx, d.partition, d.cmd, source.Offset, nil)
 		if err != nil {
@@ -123,9 +122,9 @@ func (r *Router) bring(ctx context.Context, d *decision, source *entities.Source
 	return reply, err
 }
 
-// joined is what the caller is told who has waited for an attempt of another at its forward. That
-// may have been the outbox's, which says what the target said: what counts for the caller is kept
-// first.
+// joined returns the result for a caller that waited for another attempt at its forward. That
+// attempt may have been the outbox's, which returns the target's answer: it has to be kept before
+// the caller gets it.
 func (r *Router) joined(
 	ctx context.Context, d *decision, forward int64, reply *entities.Reply, err error,
 ) (*entities.Reply, error) {
@@ -142,24 +141,24 @@ func (r *Router) joined(
 	}
 }
 
-// keeps says whether what the command is told is kept: it has an id, or another record asks for it.
+// keeps reports whether the command's answer is kept: it has an id, or another record asks for it.
 func (d *decision) keeps() bool { return d.cmd.ID != "" || d.cmd.Source != nil }
 
-// targetError is what the command's caller is told of a target's error.
+// targetError returns the error for the command's caller after a target's error.
 func (d *decision) targetError(err error) *entities.Error {
 	return entities.AsError(err).ForForwarder(d.outcome.Wrote() || d.done.Wrote)
 }
 
-// retractable says whether a command may be taken back because of what its forward was answered: it
-// stored nothing but the forward, and the target did not apply that. The outbox has the last word:
-// it may have tried, too. Another attempt that has the same decision would bring the forward to its
-// target all the same.
+// retractable reports whether a command may be taken back because of the answer to its forward: it
+// stored nothing but the forward, and the target did not apply that. The outbox decides: it may
+// have tried, too. Another attempt with the same decision would still bring the forward to its
+// target.
 func (d *decision) retractable(e *entities.Error) bool {
 	return e.Outcome == entities.NotApplied && !d.done.Repeated && !d.done.Shared && !d.outcome.Wrote()
 }
 
-// notYet is what the caller is told when the target did nothing yet: the forward is in the log, and
-// the outbox will deliver it.
+// notYet returns the error for a caller whose target has not acted yet: the forward is in the log,
+// and the outbox will deliver it.
 func (d *decision) notYet(e *entities.Error) error {
 	return &entities.Error{
 		Reason: e.Reason, Outcome: entities.Unknown, RetryAfter: e.RetryAfter, Cause: e,
@@ -168,7 +167,7 @@ func (d *decision) notYet(e *entities.Error) error {
 	}
 }
 
-// keep has the partition keep what a forward was answered, and returns what the caller is told.
+// keep has the partition keep the answer to a forward, and returns the result for the caller.
 func (r *Router) keep(
 	ctx context.Context, d *decision, forward int64, outcome *entities.Outcome,
 ) (*entities.Reply, error) {
@@ -179,14 +178,14 @@ func (r *Router) keep(
 	return d.kept(&done, err)
 }
 
-// kept is what the caller is told of what is kept.
+// kept returns the result for the caller from what is kept.
 func (d *decision) kept(done *entities.Committed, err error) (*entities.Reply, error) {
 	switch {
 	case err != nil:
 		return nil, errNotKept(d.cmd.Key, err)
 	case done.Outcome.Failure != nil && done.Outcome.Failure.Outcome == entities.NotApplied:
-		// The command was taken back: the log says that its id is free, so this is true of the
-		// command and not only of this attempt.
+		// The command was taken back: by the log its id is free, so this holds for the command and not
+		// only for this attempt.
 		failure := *done.Outcome.Failure
 		failure.Checked = true
 		return nil, &failure
@@ -199,8 +198,8 @@ func (d *decision) kept(done *entities.Committed, err error) (*entities.Reply, e
 	}
 }
 
-// sourceOf is the address of the nth thing that a decision asks for: that of its record, or one
-// that is made of the action's own; nil when it has none.
+// sourceOf returns the address of the nth thing that a decision asks for: that of its record, or
+// one that is derived from the action's own; nil if it has none.
 func (r *Router) sourceOf(d *decision, offset int64, n int) (*entities.Source, error) {
 	switch {
 	case d.recorded && offset >= 0:
@@ -221,16 +220,16 @@ func (r *Router) sourceOf(d *decision, offset int64, n int) (*entities.Source, e
 	}
 }
 
-// maxChildren bounds what an action may ask for when it was called by an effect; it makes the
+// maxChildren bounds what an action may ask for when it was called by an effect; with it the
 // addresses of chains of four such actions fit.
 const maxChildren = 256
 
-// effects sends side effects in list order. A synchronous one is awaited; what it answers does not
-// matter, but that it could not be carried out fails the caller. Others are left to the outbox, if
-// they are in the log.
+// effects sends side effects in list order. A synchronous one is awaited; its answer does not
+// matter, but if it could not be carried out the caller gets an error. Others are left to the
+// outbox, if they are in the log.
 func (r *Router) effects(ctx context.Context, d *decision, hops int) error {
 	if d.done.Repeated {
-		return nil // they were recorded the first time
+		return nil // the first attempt recorded them
 	}
 	for i := range d.outcome.Effects {
 		e := &d.outcome.Effects[i]
@@ -259,13 +258,13 @@ func (r *Router) effects(ctx context.Context, d *decision, hops int) error {
 	return nil
 }
 
-// mayHaveTaken says whether a command with this answer took effect, or may have.
+// mayHaveTaken reports whether a command with this answer took effect, or may have.
 func mayHaveTaken(e *entities.Error) bool {
 	return e == nil || e.Outcome == entities.Unknown || e.Outcome == entities.Applied
 }
 
-// sideEffectFailed is what a caller is told whose side effect did not take effect. A command of an
-// entity itself did.
+// sideEffectFailed returns the error for a caller whose side effect did not take effect. A command
+// of an entity itself did.
 func (d *decision) sideEffectFailed(e *entities.SideEffect, err error) error {
 	if err == nil {
 		return nil

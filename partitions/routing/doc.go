@@ -1,12 +1,12 @@
 // Package routing brings commands to the owners of their partitions, on this worker or on another
 // one, and carries out what their outcomes ask for: side effects and forwards, after commit. A
 // worker has a Router, over its own partitions (Local) and the connections to other workers
-// (Peers); a gateway without a function has a Forwarder. Both go by a Table, which says who owns
-// which partition as of the newest rebalance that was heard of.
+// (Peers); a gateway without a function has a Forwarder. Both use a Table: who owns which
+// partition, by the newest rebalance that the process knows.
 //
-// Package partitions imports it: the manager feeds the table, makes the router, fills Local, and
-// hands the router to its partitions, which deliver their effects and run the commands of their
-// timers by it. Workers and gateways get both from there.
+// Package partitions imports it: the manager updates the table, makes the router, implements Local,
+// and hands the router to its partitions, which use it to deliver their effects and to run the
+// commands of their timers. Workers and gateways get both from there.
 //
 // Commands run on the goroutine of their caller. Router owns the goroutines of side effects of
 // actions that no caller waits for; Router.Drain waits for them. Everything here is safe for

@@ -11,8 +11,8 @@ import (
 // errUnconcluded marks an error of errNotKept.
 var errUnconcluded = errors.New("the answer of a forward is not in the log")
 
-// errNotKept: the command took effect, and so did its forward. Sent again under its id, it gets the
-// answer.
+// errNotKept: the command took effect, and so did its forward. If it is sent again under its id, it
+// gets the answer.
 func errNotKept(key entities.Key, why error) *entities.Error {
 	return &entities.Error{
 		Reason: entities.LostOutcome, Outcome: entities.Unknown, Cause: errUnconcluded,
@@ -21,8 +21,9 @@ func errNotKept(key entities.Key, why error) *entities.Error {
 	}
 }
 
-// actionFailed is what the caller of an action is told; caused: something that the action asked for
-// took effect, or may have. No other worker is looked for because of what an action met on its way.
+// actionFailed returns the error for the caller of an action; caused: something that the action
+// asked for took effect, or may have. An error of what the action called is not a reason to try
+// another worker.
 func actionFailed(err error, caused bool) *entities.Error {
 	e := *entities.AsError(err)
 	if e.Reason == entities.Moved {

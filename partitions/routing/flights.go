@@ -8,9 +8,9 @@ import (
 	"github.com/millrace-io/millrace/entities"
 )
 
-// flights lets one attempt at a time bring a forward to its target: who comes meanwhile, with the
-// same command sent again, gets what the first one gets. Entities know a forward again by its
-// address; an action does not, and could answer two attempts differently.
+// flights lets one attempt at a time bring a forward to its target: later attempts, of the same
+// command sent again, get the result of the first one. Entities recognize a forward by its address;
+// an action does not, and could answer two attempts differently.
 type flights struct {
 	mu    sync.Mutex
 	under map[entities.SourceID]*flight
@@ -20,7 +20,7 @@ type flight struct {
 	done  chan struct{}
 	reply *entities.Reply
 	err   error
-	// given up: the caller who led it left, so that its error says nothing to the others.
+	// givenUp: the caller that led it left, so that its error does not concern the others.
 	givenUp bool
 }
 
@@ -59,7 +59,7 @@ func (f *flights) share(
 	}
 }
 
-// lead runs attempt for all who come meanwhile. The lock is held, and released.
+// lead runs attempt for all that come in between. The lock is held, and released.
 func (f *flights) lead(
 	ctx context.Context, id entities.SourceID, attempt func() (*entities.Reply, error),
 ) (*entities.Reply, error) {

@@ -9,17 +9,17 @@ import (
 )
 
 // Forwarder sends every call to a worker: commands to the owner of their partition, actions to any.
-// It is what a gateway without a function serves with. Safe for concurrent use.
+// A gateway without a function serves with it. Safe for concurrent use.
 type Forwarder struct{ sender *sender }
 
-// NewForwarder returns a forwarder. o.Peers is not nil.
+// NewForwarder returns a forwarder. o.Peers must not be nil.
 func NewForwarder(o Options) *Forwarder { return &Forwarder{sender: newSender(o)} }
 
-// Counts say how commands reached their owners.
+// Counts returns how commands reached their owners.
 func (f *Forwarder) Counts() Counts { return f.sender.counts() }
 
 // Dispatch runs one command on a worker and returns its answer. Errors are *entities.Error; their
-// outcome is that of the command, whatever attempts at it there were before under its id.
+// outcome is that of the command, including earlier attempts under its id.
 func (f *Forwarder) Dispatch(ctx context.Context, cmd *entities.Command) (*entities.Reply, error) {
 	reply, err := f.dispatch(ctx, cmd)
 	return reply, forCaller(cmd, err)
@@ -45,8 +45,7 @@ func (f *Forwarder) dispatch(ctx context.Context, cmd *entities.Command) (*entit
 	return reply, err
 }
 
-// toFollower asks one of those that have the partition, its owner and those that follow it, by
-// turns.
+// toFollower sends a read to a worker that has the partition: its owner and its followers in turn.
 func (f *Forwarder) toFollower(ctx context.Context, cmd *entities.Command) (*entities.Reply, error) {
 	table := f.sender.Table.Current()
 	partition := f.sender.partition(cmd)
@@ -69,7 +68,7 @@ func (f *Forwarder) DispatchStream(ctx context.Context, s *entities.Stream) erro
 	return f.toAny(func(worker broker.Member) error { return f.sender.Peers.DispatchStream(ctx, worker.Address, s) })
 }
 
-// toAny lets do try one worker after the other, until it has reached one.
+// toAny calls do for one worker after the other, until it has reached one.
 func (f *Forwarder) toAny(do func(worker broker.Member) error) error {
 	table := f.sender.Table.Current()
 	workers := table.Staying()

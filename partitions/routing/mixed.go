@@ -8,13 +8,13 @@ import (
 	"github.com/millrace-io/millrace/entities"
 )
 
-// mixedRetry is when to come again with a command whose method not every worker serves yet.
+// mixedRetry is when to send a command again whose method not every worker serves yet.
 const mixedRetry = time.Second
 
-// Mixed returns the error of a command, other than it is where a worker did not know its method
-// while the workers of the table serve different things: then the method may be one that another
-// worker has, and that the owner will have when the upgrade is through. So the command may be sent
-// again, and an effect or a timer is kept and not given up.
+// Mixed returns the error of a command. It differs from err if a worker did not know the method
+// while the workers of the table serve different versions: then another worker may have the method,
+// and the owner will have it when the upgrade is complete. So the command may be sent again, and an
+// effect or a timer is kept and not given up.
 func Mixed(t *broker.Table, err error) error {
 	e, failed := errors.AsType[*entities.Error](err)
 	if !failed || e.Reason != entities.UnknownMethod || t.Versions() < 2 {

@@ -20,7 +20,7 @@ const (
 	effectTimeout = time.Minute
 )
 
-// Functions is what a router asks of the hosted user functions.
+// Functions is what a router needs of the hosted user functions.
 type Functions interface {
 	// Act runs a unary action.
 	Act(ctx context.Context, inv entities.Invocation) (*entities.Outcome, error)
@@ -33,28 +33,28 @@ type Functions interface {
 
 // Local is the partitions of this worker, by number. Errors are *entities.Error.
 type Local interface {
-	// Submit runs a command on its entity and returns what was decided, after it is durable. Errors
-	// speak of this attempt.
+	// Submit runs a command on its entity and returns the decision, after it is durable. Errors
+	// concern this attempt only.
 	Submit(ctx context.Context, partition int32, cmd *entities.Command) (entities.Committed, error)
-	// Conclude keeps what the forward of a command was answered with the command's id, or with its
-	// source, and returns what its caller is told once that is in the log: outcome, or what is kept
-	// already. forward is the offset of the forward's record. A nil outcome asks for what is kept:
-	// the result has none where nothing is.
+	// Conclude keeps the answer to a command's forward with the command's id, or with its source, and
+	// returns what its caller gets once that is in the log: outcome, or what is kept already. forward
+	// is the offset of the forward's record. A nil outcome asks for what is kept: the result has none
+	// if nothing is.
 	Conclude(
 		ctx context.Context, partition int32, cmd *entities.Command, forward int64, outcome *entities.Outcome,
 	) (entities.Committed, error)
-	// Delivered tells the outbox of the source's partition what came of an effect that the router
-	// sent itself.
+	// Delivered reports to the outbox of the source's partition the result of an effect that the
+	// router sent itself.
 	Delivered(source entities.Source, reply *entities.Reply, err error)
 	// Unheld leaves the effects from one offset up to (not including) another to the outbox: their
-	// caller does not come to send them.
+	// caller will not send them.
 	Unheld(partition int32, from, until int64)
-	// Position returns the offset behind everything that is committed, as of some moment after the
+	// Position returns the offset after everything that is committed, as of some moment after the
 	// call. It is as strong as a read.
 	Position(ctx context.Context, partition int32) (int64, error)
-	// Read answers a relaxed command from the image of a followed partition. served is false when
-	// that cannot be: there is no image, it does not have what the command asks for, or the command
-	// wants to write.
+	// Read answers a relaxed command from the image of a followed partition. served is false if that
+	// is not possible: there is no image, the image does not have what the command asks for, or the
+	// command wants to write.
 	Read(ctx context.Context, partition int32, cmd *entities.Command) (read entities.Committed, served bool, err error)
 }
 
@@ -69,14 +69,14 @@ type Router struct {
 	// async are the goroutines of asynchronous effects; Drain waits for them.
 	async sync.WaitGroup
 	slots chan struct{}
-	// onEffectError is told about an asynchronous effect that did not succeed; it may be nil.
+	// onEffectError is called for an asynchronous effect that did not succeed; it may be nil.
 	onEffectError func(target entities.Target, err error)
 }
 
-// NewRouter returns a router over the partitions of the worker with this name and, where o.Peers is
-// not nil, those of other workers. It asks nothing of local before the first command. onEffectError
-// is told about a side effect of an action that did not succeed and is not waited for; it may be
-// nil.
+// NewRouter returns a router over the partitions of the worker with this name and, if o.Peers is
+// not nil, those of other workers. It does not call local before the first command. onEffectError
+// is called for a side effect of an action that did not succeed and that no caller waits for; it
+// may be nil.
 func NewRouter(
 	o Options, worker string, local Local, functions Functions, onEffectError func(entities.Target, error),
 ) *Router {
@@ -88,17 +88,17 @@ func NewRouter(
 	return r
 }
 
-// Counts say how commands reached their owners.
+// Counts returns how commands reached their owners.
 func (r *Router) Counts() Counts { return r.sender.counts() }
 
 // Drain waits for the asynchronous effects that are under way, and for what Background runs.
 func (r *Router) Drain() { r.async.Wait() }
 
-// Background runs something beside the caller; Drain waits for it, so that f must end soon.
+// Background runs f on a goroutine. Drain waits for it, so f must end soon.
 func (r *Router) Background(f func()) { r.async.Go(f) }
 
 // Dispatch runs one command and returns the caller's answer. Errors are *entities.Error; their
-// outcome is that of the command, whatever attempts at it there were before under its id.
+// outcome is that of the command, including earlier attempts under its id.
 func (r *Router) Dispatch(ctx context.Context, cmd *entities.Command) (*entities.Reply, error) {
 	reply, err := r.dispatch(ctx, cmd, 0)
 	return reply, forCaller(cmd, err)
@@ -120,8 +120,8 @@ func (r *Router) dispatch(ctx context.Context, cmd *entities.Command, hops int) 
 }
 
 // DispatchHere runs a command that another worker has sent because this one owns its partition. It
-// is not sent on from here; what it causes may be. hops is how long the chain of commands is that
-// it comes from. Errors speak of this attempt.
+// is not sent on from here; what it causes may be. hops is the length of the chain of commands that
+// led to it. Errors concern this attempt only.
 func (r *Router) DispatchHere(ctx context.Context, cmd *entities.Command, hops int) (*entities.Reply, error) {
 	layout := &r.sender.Layout
 	if s := cmd.Source; s != nil && (s.Generation != layout.Generation || !layout.Has(int32(s.Partition))) {
@@ -145,7 +145,7 @@ func (r *Router) DispatchHere(ctx context.Context, cmd *entities.Command, hops i
 }
 
 // onPartition runs a command on a partition of this worker, and carries out what it asks for.
-// decided: the command has its outcome, and an error is about what it asked for.
+// decided: the command has its outcome, and an error concerns what it asked for.
 func (r *Router) onPartition(
 	ctx context.Context, partition int32, cmd *entities.Command, hops int,
 ) (_ *entities.Reply, decided bool, _ error) {
@@ -180,7 +180,7 @@ func (r *Router) read(
 	return reply, true, nil
 }
 
-// token says where in the log an answer stands.
+// token returns the token for the place of an answer in the log.
 func (r *Router) token(partition int32, next int64) string {
 	t := entities.Token{
 		App: r.sender.Layout.App, Generation: uint32(r.sender.Layout.Generation),
@@ -189,8 +189,8 @@ func (r *Router) token(partition int32, next int64) string {
 	return t.Encode()
 }
 
-// Position says how far a partition is that this worker owns: the offset behind everything that is
-// committed.
+// Position returns how far a partition is that this worker owns: the offset after everything that
+// is committed.
 func (r *Router) Position(ctx context.Context, partition int32) (int64, error) {
 	if layout := &r.sender.Layout; !layout.Has(partition) {
 		return 0, entities.Errorf(entities.InvalidCommand, entities.NotApplied,
@@ -199,8 +199,8 @@ func (r *Router) Position(ctx context.Context, partition int32) (int64, error) {
 	return r.local.Position(ctx, partition)
 }
 
-// OwnerPosition returns what asks the owner of a partition for its Position; nil where no other
-// worker can be asked.
+// OwnerPosition returns a function that asks the owner of a partition for its Position; nil if
+// there is no other worker to ask.
 func (r *Router) OwnerPosition(partition int32) func(context.Context) (int64, error) {
 	owner, owned := r.sender.Table.Current().Owner(partition)
 	if !owned || r.sender.Peers == nil {
@@ -211,20 +211,20 @@ func (r *Router) OwnerPosition(partition int32) func(context.Context) (int64, er
 	}
 }
 
-// Run runs the command of a timer on its partition. Errors speak of this attempt.
+// Run runs the command of a timer on its partition. Errors concern this attempt only.
 func (r *Router) Run(ctx context.Context, cmd *entities.Command) error {
 	_, err := r.dispatch(ctx, cmd, 0)
 	return err
 }
 
-// Send takes an effect out of an outbox to its target. Whoever sends the same one meanwhile gets
-// the same answer.
+// Send takes an effect from an outbox to its target. A caller that sends the same one in the
+// meantime gets the same answer.
 func (r *Router) Send(ctx context.Context, source entities.Source, t entities.Target) (*entities.Reply, error) {
 	return r.flights.share(ctx, source, func(bool) (*entities.Reply, error) { return r.toTarget(ctx, t, &source, 0) })
 }
 
-// toTarget runs the target of a forward or an effect. source is the record that asks for it, nil
-// for none.
+// toTarget runs the target of a forward or an effect. source is the record that asks for it, or
+// nil.
 func (r *Router) toTarget(
 	ctx context.Context, t entities.Target, source *entities.Source, hops int,
 ) (*entities.Reply, error) {
@@ -239,7 +239,7 @@ func (r *Router) toTarget(
 	}
 	cmd.Source = source
 	reply, err := r.dispatch(ctx, cmd, hops+1)
-	// Checked is about the target's command, and not about the one that asks for it.
+	// Checked concerns the target's command, and not the one that asks for it.
 	if e := entities.AsError(err); e != nil && e.Checked {
 		unchecked := *e
 		unchecked.Checked = false
@@ -265,8 +265,8 @@ func (r *Router) act(ctx context.Context, cmd *entities.Command, hops int) (*ent
 	return reply, nil
 }
 
-// DispatchStream runs a streamed call of an action: each outcome's effects and forward are carried
-// out before the next one is looked at.
+// DispatchStream runs a streamed call of an action: the effects and the forward of each outcome are
+// carried out before the next outcome is handled.
 func (r *Router) DispatchStream(ctx context.Context, s *entities.Stream) error {
 	if err := supported(s.Command); err != nil {
 		return err

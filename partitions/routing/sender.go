@@ -17,57 +17,57 @@ import (
 )
 
 // Peers carries calls to other workers. Errors are *entities.Error: the other worker's own, or
-// Moved where it is known that nothing arrived, or LostOutcome where the connection broke in
-// between.
+// Moved if it is known that nothing arrived, or LostOutcome if the connection broke in between.
 type Peers interface {
-	// Dispatch runs a command on the worker at address. That one does not send it on.
+	// Dispatch runs a command on the worker at address, which does not send it on.
 	Dispatch(ctx context.Context, address string, cmd *entities.Command, hops int) (*entities.Reply, error)
 	// DispatchStream runs a streamed action on the worker at address.
 	DispatchStream(ctx context.Context, address string, s *entities.Stream) error
-	// Position asks the worker at address, which owns the partition, what Local.Position says.
+	// Position asks the worker at address, which owns the partition, for its Local.Position.
 	Position(ctx context.Context, address string, partition int32) (int64, error)
 }
 
-// Options are what a Router and a Forwarder have in common.
+// Options are the parameters of both a Router and a Forwarder.
 type Options struct {
 	// Layout is that of the journal.
 	Layout entities.Layout
-	// Table says who owns which partition. It is told to expect Layout.
+	// Table is the routing table. NewRouter and NewForwarder make it expect Layout.
 	Table *Table
-	// Peers is nil where there are no other workers.
+	// Peers is nil if there are no other workers.
 	Peers Peers
-	// MaxWaiting is how many commands may wait for the owner of one partition, Patience how long
-	// each may.
+	// MaxWaiting is how many commands may wait for the owner of one partition, Patience how long each
+	// may wait.
 	MaxWaiting int
 	Patience   time.Duration
 	Clock      clock.Clock
-	// Random spreads pauses and picks workers; nil: Go's generator. It may be called from many
+	// Random spreads pauses and picks workers; nil means Go's generator. It may be called from many
 	// goroutines.
 	Random func() uint64
-	// Tracer begins the spans of commands; nil: there are none.
+	// Tracer begins the spans of commands; nil if there are none.
 	Tracer *tracing.Tracer
 }
 
-// Counts say how commands reached their owners.
+// Counts are numbers of commands, by how they reached their owners.
 type Counts struct {
-	// Forwarded were sent to another worker, Retried are attempts that followed on one that had not
-	// reached the owner.
+	// Forwarded were sent to another worker, Retried are attempts after one that had not reached the
+	// owner.
 	Forwarded, Retried uint64
 }
 
-// retryPause is the pause before a command is tried again that met a partition without an owner;
-// another table ends it.
+// retryPause is the pause before a command is tried again whose partition had no owner; a new table
+// ends it.
 //
 //nolint:gochecknoglobals // a constant
 var retryPause = backoff.Policy{First: 10 * time.Millisecond, Max: 500 * time.Millisecond, Jitter: 0.5}
 
-// sender brings commands to the owners of their partitions, here or on another worker, and tries
-// again while it is known that nothing was applied, or that applying it again does no harm.
+// sender brings commands to the owners of their partitions, on this worker or another one, and
+// tries again while it is known that nothing was applied, or that applying it again does no harm.
 type sender struct {
 	Options
 
-	// worker is this process in the table, and local runs a command on a partition of it; empty and
-	// nil for a gateway. decided: the error is not about the command itself, which has its outcome.
+	// worker is the name of this process in the table, and local runs a command on a partition of it;
+	// empty and nil for a gateway. decided: the command has its outcome, and the error does not
+	// concern it.
 	worker string
 	local  func(
 		ctx context.Context, partition int32, cmd *entities.Command, hops int,
@@ -96,12 +96,12 @@ func (s *sender) counts() Counts {
 	return Counts{Forwarded: s.forwarded.Load(), Retried: s.retried.Load()}
 }
 
-// partition is the number of a command's partition.
+// partition returns the number of a command's partition.
 func (s *sender) partition(cmd *entities.Command) int32 {
 	return entities.Partition(cmd.Key.ID, len(s.waiting))
 }
 
-// accepts refuses a command that this version does not serve, or whose token names places which the
+// accepts refuses a command that this version does not serve, or whose token names places that the
 // journal does not have.
 func (s *sender) accepts(cmd *entities.Command) error {
 	if err := supported(cmd); err != nil {
@@ -132,7 +132,7 @@ func supported(cmd *entities.Command) error {
 	return nil
 }
 
-// toOwner runs a command where its partition is owned.
+// toOwner runs a command on the owner of its partition.
 func (s *sender) toOwner(ctx context.Context, cmd *entities.Command, hops int) (*entities.Reply, error) {
 	partition := s.partition(cmd)
 	var (
@@ -197,8 +197,8 @@ func (s *sender) toWorker(
 	return reply, err
 }
 
-// withID gives a command that leaves this worker an id, so that it can be sent again when its
-// answer is lost.
+// withID gives a command that leaves this worker an id, so that it can be sent again if its answer
+// is lost.
 func (s *sender) withID(cmd *entities.Command) *entities.Command {
 	if cmd.ID != "" || cmd.Source != nil {
 		return cmd
@@ -208,9 +208,9 @@ func (s *sender) withID(cmd *entities.Command) *entities.Command {
 	return &named
 }
 
-// resolveOutcome returns what is known after several attempts: an error that leaves open whether
-// the command took effect stays, unless a later attempt was checked by an owner, who knows what
-// there was before.
+// resolveOutcome returns the error after several attempts: one that leaves open whether the command
+// took effect stays, unless an owner checked a later attempt and so knows the results of the
+// earlier ones.
 func resolveOutcome(unknown error, last *entities.Error) error {
 	if unknown != nil && last.Outcome == entities.NotApplied && !last.Checked && !mutation.On(mutation.Doubt) {
 		return unknown
@@ -218,7 +218,7 @@ func resolveOutcome(unknown error, last *entities.Error) error {
 	return last
 }
 
-// forCaller is an error as the caller of the command hears it. Within the engine errors speak of
+// forCaller returns an error as the caller of the command gets it. Within the engine errors concern
 // attempts.
 func forCaller(cmd *entities.Command, err error) error {
 	if err == nil || mutation.On(mutation.Verdict) {
@@ -227,9 +227,9 @@ func forCaller(cmd *entities.Command, err error) error {
 	return entities.AsError(err).ForCommand(cmd.ID)
 }
 
-// mayRetry says whether a command may be tried once more. What has taken effect under its id is not
-// applied again: for an id of a router that is sure for as long as the owner remembers it, which
-// counts from the first attempt at the earliest.
+// mayRetry reports whether a command may be tried once more. A command that took effect under its
+// id is not applied again: for an id of a router that is certain only as long as the owner
+// remembers it, which counts from the first attempt at the earliest.
 func (s *sender) mayRetry(cmd *entities.Command, e *entities.Error, began time.Time) bool {
 	switch e.Reason {
 	case entities.Moved:
@@ -242,7 +242,8 @@ func (s *sender) mayRetry(cmd *entities.Command, e *entities.Error, began time.T
 	}
 }
 
-// pause waits until there is another table, or for a moment. It returns false when that is no use.
+// pause waits until there is a new table, or for a moment. It returns false if waiting is
+// pointless.
 func (s *sender) pause(
 	ctx context.Context, changed <-chan struct{}, partition int32, attempt int, until time.Time,
 ) bool {

@@ -9,36 +9,35 @@ import (
 	"github.com/millrace-io/millrace/internal/mutation"
 )
 
-// Table is what a process knows of who owns which partition. It is a hint, as old as the last
-// rebalance of the group that was heard of. Safe for concurrent use.
+// Table is the routing table of a process: who owns which partition. It is a hint, as old as the
+// last rebalance of the group that the process knows. Safe for concurrent use.
 type Table struct {
-	// mu is for those who change it.
+	// mu serializes changes.
 	mu sync.Mutex
-	// layout is that of the journal whose partitions a table names; zero: it is not known. Under
-	// mu.
+	// layout is that of the journal whose partitions a table names; zero if not known. Under mu.
 	layout  entities.Layout
 	present atomic.Pointer[heard]
 	// refresh asks for a newer table; it may be nil.
 	refresh func()
 }
 
-// heard is a table, nil before the first and after one that does not fit; why it does not; and what
-// is closed when there is another one.
+// heard is a table, nil before the first and after one that does not fit; why it does not fit; and
+// a channel that is closed when there is another one.
 type heard struct {
 	table   *broker.Table
 	misfit  error
 	changed chan struct{}
 }
 
-// NewTable returns a table that knows nothing yet.
+// NewTable returns a table without content.
 func NewTable() *Table {
 	t := &Table{}
 	t.present.Store(&heard{changed: make(chan struct{})})
 	return t
 }
 
-// RefreshBy says how to ask for a newer table when the present one has led to a worker that is not
-// the owner. It must not block, and is set before anything is routed.
+// RefreshBy sets how to ask for a newer table when the present one has led to a worker that is not
+// the owner. ask must not block, and is set before the first command.
 func (t *Table) RefreshBy(ask func()) { t.refresh = ask }
 
 // stale asks for a newer table.
@@ -48,15 +47,15 @@ func (t *Table) stale() {
 	}
 }
 
-// Expect says by which layout commands are routed: that of the tables from now on.
+// Expect sets the layout by which commands are routed, which the tables from now on must have.
 func (t *Table) Expect(l entities.Layout) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.layout = l
 }
 
-// Set replaces the table and wakes those who wait for another one. A table that does not fit is not
-// used: then none is known, and Err says why.
+// Set replaces the table and wakes those that wait for another one. A table that does not fit is
+// not used: then none is known, and Err returns why.
 func (t *Table) Set(table *broker.Table) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -80,10 +79,10 @@ func (t *Table) misfit(table *broker.Table) error {
 	return table.Check()
 }
 
-// Err returns why the newest table is not used, nil when it is.
+// Err returns why the newest table is not used, nil if it is.
 func (t *Table) Err() error { return t.present.Load().misfit }
 
-// unowned says why a partition has no owner as far as is known.
+// unowned returns why a partition has no known owner.
 func (t *Table) unowned() string {
 	if err := t.Err(); err != nil {
 		return err.Error()
@@ -94,7 +93,7 @@ func (t *Table) unowned() string {
 // Current returns the present table, nil before the first.
 func (t *Table) Current() *broker.Table { return t.present.Load().table }
 
-// Look returns the present table, and what is closed when there is another one.
+// Look returns the present table, and a channel that is closed when there is another one.
 func (t *Table) Look() (*broker.Table, <-chan struct{}) {
 	h := t.present.Load()
 	return h.table, h.changed
