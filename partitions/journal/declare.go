@@ -13,33 +13,32 @@ import (
 	"github.com/millrace-io/millrace/materializer"
 )
 
-// This file finds out, before anything is owned, by which layout the data of a journal was written
-// (ADR 18). What decides is the first layout in the log of partition 0, which every number of
-// partitions has: a log puts what several workers write at once in one order. The worker that finds
+// This file finds out, before anything is owned, which layout the data of a journal has (ADR 18).
+// The first layout in the log of partition 0 decides, because every number of partitions has that
+// partition, and a log puts what several workers write at once in one order. A worker that finds
 // none writes its own there, as a claim of epoch 0, which no reader takes for an ownership.
 
-// maxAdded is how many records of a partition that holds no data are looked at.
+// maxAdded is how many records of a partition without data are read.
 const maxAdded = 10_000
 
-// Declaration is the layout that a worker wants to use, and the journal that it is compared with,
-// or declared in.
+// Declaration is the layout that a worker wants to use, and the journal that it is compared with or
+// declared in.
 type Declaration struct {
 	Log    broker.Log
 	Topic  broker.TopicInfo
 	Layout entities.Layout
-	// Given: the number of partitions was asked for. Then it may be smaller than the topic's, where
-	// the rest holds nothing.
+	// Given: the number of partitions was asked for. Then it may be smaller than the topic's, if the
+	// other partitions hold nothing.
 	Given bool
-	// Stored: the store was folded from this topic by this layout, so that the log need not be
-	// asked.
+	// Stored: the store was folded from this topic with this layout, so that the log need not be read.
 	Stored bool
 	// Worker and Nonce name the writer of a declaration.
 	Worker string
 	Nonce  uint64
 }
 
-// Ensure makes sure that the journal's data is of the layout, and declares it in a journal without
-// data. The error names both layouts and the remedy; then nothing was written.
+// Ensure makes sure that the journal's data has the layout, and declares it in a journal without
+// data. An error names both layouts and the remedy; then nothing was written.
 func (d *Declaration) Ensure(ctx context.Context) error {
 	if !d.Log.SingleProcess() && !d.Stored {
 		found, ok, err := d.declared(ctx, 0)
@@ -74,8 +73,8 @@ func (d *Declaration) declared(ctx context.Context, until int64) (found entities
 	return found, ok, err
 }
 
-// read hands the records of a partition to each until that returns false, up to the end of the log,
-// which is at least at until.
+// read passes the records of a partition to each until that returns false, up to the end of the
+// log, which is at least at until.
 func (d *Declaration) read(ctx context.Context, partition int32, until int64, each func(*materializer.Read) bool) error {
 	from, end, err := d.bounds(ctx, partition)
 	if end = max(end, until); err != nil || from >= end {
@@ -112,7 +111,7 @@ func (d *Declaration) bounds(ctx context.Context, partition int32) (start, end i
 }
 
 // declare writes the layout into a journal that has none, and returns the first one that stands
-// there then: another worker may have been quicker.
+// there then: another worker may have been faster.
 func (d *Declaration) declare(ctx context.Context) (entities.Layout, error) {
 	if err := d.mayDeclare(ctx); err != nil {
 		return entities.Layout{}, err
@@ -136,9 +135,9 @@ func (d *Declaration) declare(ctx context.Context) (entities.Layout, error) {
 	return found, err
 }
 
-// mayDeclare looks at a journal without a layout. Without records it is of as many partitions as
-// the topic has. With records it was written by an older version, which wrote a claim to every
-// partition: those without a record were added since.
+// mayDeclare checks a journal without a layout. Without records it has as many partitions as the
+// topic. With records it was written by an older version, which wrote a claim to every partition:
+// those without a record were added since.
 func (d *Declaration) mayDeclare(ctx context.Context) error {
 	if err := d.Layout.Check(); err != nil {
 		return fmt.Errorf("topic %s has %w", d.Topic.Name, err)
@@ -171,7 +170,7 @@ func (d *Declaration) mayDeclare(ctx context.Context) error {
 // askedAtOnce bounds the questions to the log that are under way.
 const askedAtOnce = 16
 
-// written says of each partition of the topic whether the log ever had a record of it.
+// written reports for each partition of the topic whether the log ever had a record of it.
 func (d *Declaration) written(ctx context.Context) ([]bool, error) {
 	written, errs := make([]bool, d.Topic.Partitions), make([]error, d.Topic.Partitions)
 	var asked sync.WaitGroup
@@ -188,7 +187,7 @@ func (d *Declaration) written(ctx context.Context) ([]bool, error) {
 	return written, errors.Join(errs...)
 }
 
-// checkAdded makes sure that the partitions beyond the layout hold nothing that an entity is made
+// checkAdded makes sure that the partitions beyond the layout hold nothing that entities are made
 // of.
 func (d *Declaration) checkAdded(ctx context.Context) error {
 	for p := d.Layout.Partitions; p < d.Topic.Partitions; p++ {

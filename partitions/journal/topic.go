@@ -8,7 +8,7 @@ import (
 	"github.com/millrace-io/millrace/entities"
 )
 
-// This file compares a topic with what a journal must be.
+// This file compares a topic with the requirements of a journal.
 
 // CheckSettings returns an error that names every setting of a topic that breaks the contract, with
 // its remedy.
@@ -24,7 +24,7 @@ func CheckSettings(info broker.TopicInfo) error {
 }
 
 // CheckPartitions compares a topic's number of partitions with the layout. more: the topic may have
-// more than the layout, because the operator has said so. The error names both numbers and the
+// more than the layout, because the operator allowed it. The error names both numbers and the
 // remedy.
 func CheckPartitions(l entities.Layout, info broker.TopicInfo, more bool) error {
 	switch {

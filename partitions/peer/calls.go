@@ -12,10 +12,10 @@ import (
 	peerv1 "github.com/millrace-io/millrace/proto/gen/millrace/peer/v1"
 )
 
-// This file is everything that is asked rarely: one gRPC call each, on the connection of the link.
+// This file holds the rare calls: one gRPC call each, on the connection of the link.
 
-// conn is the connection of a link for single calls: they are under way on it as commands are, so
-// that a link that nobody wants any more stays until they have ended.
+// conn is the connection of a link for single calls. They count like commands under way, so that a
+// link that is no longer wanted stays until they have ended.
 type conn struct{ link *link }
 
 // Invoke implements grpc.ClientConnInterface.
@@ -41,8 +41,7 @@ func (c conn) NewStream(ctx context.Context, desc *grpc.StreamDesc, method strin
 	return stream, nil
 }
 
-// ask makes a call and puts its failure into our words. outcome is that of a call that the
-// transport ended.
+// ask makes a call and converts its failure. outcome is that of a call that the transport ended.
 func (c *Client) ask(ctx context.Context, address string, outcome entities.OutcomeClass, call func(peerv1.PeerServiceClient) error) error {
 	on, err := c.Conn(ctx, address)
 	if err != nil {
@@ -54,9 +53,9 @@ func (c *Client) ask(ctx context.Context, address string, outcome entities.Outco
 	return nil
 }
 
-// Conn returns the connection to the worker at an address, for what that one has registered beside
-// the peer protocol. The error is an *entities.Error; so is that of a call which finds that nobody
-// wants the connection any more: it was not made.
+// Conn returns the connection to the worker at an address, for services that it has registered
+// beside the peer protocol. The error is an *entities.Error; so is that of a call on a connection
+// that is no longer wanted: it was not made.
 func (c *Client) Conn(ctx context.Context, address string) (grpc.ClientConnInterface, error) {
 	l, problem := c.link(ctx, address)
 	if problem != nil {
@@ -65,8 +64,8 @@ func (c *Client) Conn(ctx context.Context, address string) (grpc.ClientConnInter
 	return conn{l}, nil
 }
 
-// callFailed tells the ends of a gRPC call apart: the other side's word, the caller's context, the
-// transport.
+// callFailed distinguishes the ends of a gRPC call: an error of the other side, the caller's
+// context, the transport.
 func callFailed(ctx context.Context, address string, outcome entities.OutcomeClass, err error) *entities.Error {
 	if e, ok := errors.AsType[*entities.Error](err); ok {
 		return e
@@ -123,8 +122,8 @@ func (s *Server) Status(ctx context.Context, _ *peerv1.StatusRequest) (*peerv1.S
 	return &peerv1.StatusResponse{Status: page}, nil
 }
 
-// Drain has the worker at an address give its partitions away, and waits for that. last: also when
-// no other worker would take them. The error is an *entities.Error.
+// Drain asks the worker at an address to hand its partitions over, and waits for that. last: also
+// if no other worker would take them. The error is an *entities.Error.
 func (c *Client) Drain(ctx context.Context, address string, last bool) error {
 	return c.ask(ctx, address, entities.Unknown, func(p peerv1.PeerServiceClient) error {
 		_, err := p.Drain(ctx, &peerv1.DrainRequest{Last: last})
@@ -140,9 +139,9 @@ func (s *Server) Drain(ctx context.Context, r *peerv1.DrainRequest) (*peerv1.Dra
 	return &peerv1.DrainResponse{}, nil
 }
 
-// Spec gives on what the function of the worker at an address said that it serves, unless the
-// caller has that version already, and again whenever it changes. It returns on's error, or an
-// *entities.Error when ctx or the connection ends, or the worker stops.
+// Spec calls on with the spec of the function of the worker at an address, unless the caller has
+// that version already, and again whenever it changes. It returns on's error, or an *entities.Error
+// when ctx or the connection ends, or the worker stops.
 func (c *Client) Spec(ctx context.Context, address, known string, on func(spec *cloudstate.EntitySpec, version string) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -150,7 +149,7 @@ func (c *Client) Spec(ctx context.Context, address, known string, on func(spec *
 	if problem != nil {
 		return problem
 	}
-	// On the connection itself: nobody keeps one that is not wanted any more for this.
+	// On the connection itself, so that this call does not keep a connection that is no longer wanted.
 	stream, err := peerv1.NewPeerServiceClient(l.conn).Spec(ctx, &peerv1.SpecRequest{Known: known})
 	for err == nil {
 		var answer *peerv1.SpecResponse
@@ -164,7 +163,7 @@ func (c *Client) Spec(ctx context.Context, address, known string, on func(spec *
 	return callFailed(ctx, address, entities.NotApplied, err)
 }
 
-// Spec answers another worker for as long as it wants to know. It is called by grpc-go.
+// Spec answers another worker until that worker ends the call. It is called by grpc-go.
 func (s *Server) Spec(in *peerv1.SpecRequest, stream grpc.ServerStreamingServer[peerv1.SpecResponse]) error {
 	for known := in.GetKnown(); ; {
 		spec, version, changed := s.worker.Spec()

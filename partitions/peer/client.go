@@ -42,8 +42,8 @@ func NewClient(o ClientOptions) *Client {
 // Dispatch runs a command on the worker at an address and returns its answer. hops is how many
 // commands came before this one in its chain. It waits for a connection that is being opened, and
 // does not try again: a Moved or Overloaded error with outcome NotApplied means that the command
-// did not leave this process, or was turned away over there. LostOutcome means that it left and
-// that there will be no answer. Every other error is the other worker's, as it gave it.
+// did not leave this process, or that the other worker refused it. LostOutcome means that it left
+// and will not be answered. Every other error is the other worker's, unchanged.
 func (c *Client) Dispatch(ctx context.Context, address string, cmd *entities.Command, hops int) (*entities.Reply, error) {
 	if cmd.Timer != nil {
 		return nil, entities.Errorf(entities.Internal, entities.NotApplied, "the timer %q of %s fires on the partition that holds it, and was sent to the worker at %s", cmd.Timer.Name, cmd.Key, address)
@@ -71,7 +71,7 @@ func (c *Client) link(ctx context.Context, address string) (*link, *entities.Err
 	return p.ready(ctx)
 }
 
-// meet begins a connection that nobody watches. The next Watch ends it, unless it names it.
+// meet begins a connection that Watch has not named. The next Watch ends it, unless it names it.
 func (c *Client) meet(address string) (*peer, *entities.Error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -116,7 +116,7 @@ func (c *Client) Watch(wanted map[string]Peer) {
 	}
 }
 
-// forget takes a connection out that its keeper gave up.
+// forget removes a connection that its keeper gave up.
 func (c *Client) forget(p *peer) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -23,8 +23,8 @@ var errDialTimeout = errors.New("no link within the time that an attempt has")
 //nolint:gochecknoglobals // a constant
 var probes = net.KeepAliveConfig{Enable: true, Idle: probeAfter, Interval: probeInterval, Count: probeCount}
 
-// socketGone says whether an attempt found the address without a listener: the machine answers, and
-// no process does.
+// socketGone reports whether an attempt found the address without a listener: the machine answers,
+// and no process does.
 func socketGone(err error) bool {
 	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ECONNRESET)
 }
@@ -32,7 +32,7 @@ func socketGone(err error) bool {
 // dial makes one attempt to open a link.
 func (p *peer) dial() (*link, error) {
 	o := &p.client.options
-	// What the system said is what counts; gRPC passes it on as a text.
+	// gRPC passes the error of the system on as a text; the check needs the error itself.
 	var said atomic.Pointer[error]
 	dialer := net.Dialer{KeepAliveConfig: probes}
 	conn, err := grpc.NewClient("passthrough:///"+p.address,
@@ -49,7 +49,7 @@ func (p *peer) dial() (*link, error) {
 		grpc.WithDisableRetry(),
 		grpc.WithInitialWindowSize(streamWindow),
 		grpc.WithInitialConnWindowSize(connectionWindow),
-		// Its timeout is also how long the kernel waits for bytes to be acknowledged.
+		// Timeout is also how long the kernel waits for bytes to be acknowledged.
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingAfter, Timeout: lineTimeout, PermitWithoutStream: true}),
 		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(multiplex.Codec{}), grpc.MaxCallSendMsgSize(math.MaxInt32), grpc.MaxCallRecvMsgSize(o.MaxFrameBytes+multiplex.MessageBytes)),
 	)

@@ -17,15 +17,15 @@ import (
 // errClosed ends whatever is under way when a Client is closed.
 var errClosed = errors.New("the connections to other workers were closed")
 
-// errUnwanted ends a connection that nobody wants any more.
+// errUnwanted ends a connection that is no longer wanted.
 var errUnwanted = errors.New("the connection is not wanted any more")
 
-// errRefused: the process at the address does not take this one for a peer, or is not the one that
-// is looked for.
+// errRefused: the process at the address does not accept this one as a peer, or is not the expected
+// one.
 var errRefused = errors.New("the link was refused")
 
 // unreachable: a command did not leave this process. Moved: by the time that its worker can be
-// reached, or was given up, another one may own its partition, and whoever routes it looks again.
+// reached, or was given up, another one may own its partition, and the router looks again.
 func unreachable(address string, cause error, retryAfter time.Duration) *entities.Error {
 	return &entities.Error{
 		Reason: entities.Moved, Outcome: entities.NotApplied, RetryAfter: retryAfter, Cause: cause,
@@ -53,7 +53,7 @@ func tooLarge(address string, size, limit int) *entities.Error {
 		"a command of %d bytes was to go to the worker at %s, the limit is %d: nothing was applied", size, address, limit)
 }
 
-// ended is what a caller is told whose context ended.
+// ended is the error of a caller whose context ended.
 func ended(ctx context.Context, outcome entities.OutcomeClass, what string) *entities.Error {
 	e := &entities.Error{Reason: entities.Cancelled, Outcome: outcome, Message: "the call was cancelled " + what, Cause: context.Cause(ctx)}
 	deadline, set := ctx.Deadline()
@@ -63,8 +63,8 @@ func ended(ctx context.Context, outcome entities.OutcomeClass, what string) *ent
 	return e
 }
 
-// asError gives what a worker's method returned a reason. A context that ended says nothing about
-// the command.
+// asError gives the error of a worker's method a reason. A context that ended leaves the command's
+// outcome open.
 func asError(err error) *entities.Error {
 	if e, ok := errors.AsType[*entities.Error](err); ok {
 		return e
@@ -79,7 +79,7 @@ func asError(err error) *entities.Error {
 	}
 }
 
-// statusOf is an error as the end of a gRPC call.
+// statusOf converts an error to the status of a gRPC call.
 func statusOf(e *entities.Error) error {
 	text := strings.ToValidUTF8(e.Message, "\uFFFD") // what the caller sent may be quoted in it
 	st, err := status.New(codes.Aborted, text).WithDetails(&peerv1.Failure{
@@ -92,7 +92,8 @@ func statusOf(e *entities.Error) error {
 	return st.Err()
 }
 
-// failureOf finds the error that the other side ended a gRPC call with; nil when the transport did.
+// failureOf returns the error with which the other side ended a gRPC call; nil if the transport
+// ended it.
 func failureOf(err error) *entities.Error {
 	for _, detail := range status.Convert(err).Details() {
 		if f, ok := detail.(*peerv1.Failure); ok {

@@ -24,12 +24,12 @@ type peer struct {
 	// who is what is known of the process. Incarnation 0: nothing yet.
 	who     Peer
 	watched bool
-	// asked: somebody wanted the connection since the last attempt.
+	// asked: a call needed the connection since the last attempt.
 	asked bool
-	// retired: nobody wants it any more.
+	// retired: the connection is no longer wanted.
 	retired bool
-	// met: a link to this process was open. goodbye: that is how the last one ended. dead: the hook
-	// was told.
+	// met: a link to this process was open. goodbye: the last link ended with a leave message. dead:
+	// the hook was called.
 	met, goodbye, dead bool
 
 	state State
@@ -54,7 +54,7 @@ func (c *Client) start(who Peer, watched bool) *peer {
 	return p
 }
 
-// watch makes an existing connection one that is watched, if it is to this process.
+// watch makes an existing connection a watched one, if it is to this process.
 func (p *peer) watch(w Peer) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -66,8 +66,8 @@ func (p *peer) watch(w Peer) bool {
 }
 
 // retire ends the connection when what is under way on it is answered, or after a time. Commands of
-// entities are given up sooner: somebody else owns their partitions now, and knows of those that
-// took effect.
+// entities are given up sooner: another worker owns their partitions now, and knows those that took
+// effect.
 func (p *peer) retire() {
 	p.mu.Lock()
 	p.retired = true
@@ -83,8 +83,7 @@ func (p *peer) retire() {
 	context.AfterFunc(p.ctx, func() { disowned.Stop(); late.Stop() })
 }
 
-// ready returns the open link. It waits for an attempt that is under way, and not for one that is
-// to come.
+// ready returns the open link. It waits for an attempt that is under way, and not for a later one.
 func (p *peer) ready(ctx context.Context) (*link, *entities.Error) {
 	for {
 		if l := p.open.Load(); l != nil {
@@ -95,7 +94,7 @@ func (p *peer) ready(ctx context.Context) (*link, *entities.Error) {
 		l, state, changed, cause, pause := p.open.Load(), p.state, p.changed, p.last, p.next.Sub(p.client.options.Clock.Now())
 		p.mu.Unlock()
 		switch {
-		case l != nil: // it was opened just now: changed is about its end
+		case l != nil: // it was just opened: changed is for its end
 			return l, nil
 		case state == Waiting:
 			return nil, unreachable(p.address, cause, max(pause, time.Millisecond))
@@ -110,7 +109,7 @@ func (p *peer) ready(ctx context.Context) (*link, *entities.Error) {
 	}
 }
 
-// keep opens links, one after the other, until nobody wants the connection any more.
+// keep opens links, one after the other, until the connection is no longer wanted.
 func (p *peer) keep() {
 	defer p.client.forget(p)
 	defer p.cancel(errUnwanted)
@@ -144,14 +143,14 @@ func (p *peer) keep() {
 	}
 }
 
-// orphaned says whether a watched connection ended without a good-bye.
+// orphaned reports whether a watched connection ended without a leave message.
 func (p *peer) orphaned() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.watched && !p.goodbye
 }
 
-// hold uses an open link until it ends, and says why it did.
+// hold uses an open link until it ends, and returns why it ended.
 func (p *peer) hold(l *link) error {
 	stats := &p.client.stats
 	var writer sync.WaitGroup
@@ -171,7 +170,7 @@ func (p *peer) hold(l *link) error {
 	return errors.Join(err, l.conn.Close())
 }
 
-// errLeft is how a link ends after a good-bye.
+// errLeft is how a link ends after a leave message.
 var errLeft = errors.New("the worker said good-bye")
 
 // attempt notes that a link is being opened.
@@ -182,7 +181,7 @@ func (p *peer) attempt() {
 	p.become(Connecting)
 }
 
-// opened notes an open link and lets those who wait for it go on.
+// opened notes an open link and wakes those that wait for it.
 func (p *peer) opened(l *link) {
 	p.mu.Lock()
 	p.met, p.goodbye = true, false
@@ -198,7 +197,7 @@ func (p *peer) opened(l *link) {
 	p.client.options.Hooks.Connected(p.name(), p.address)
 }
 
-// closed notes the end of a link, and says whether it came after a good-bye.
+// closed notes the end of a link, and reports whether a leave message came before.
 func (p *peer) closed(l *link) bool {
 	l.Lock()
 	goodbye := l.goodbye
@@ -211,8 +210,8 @@ func (p *peer) closed(l *link) bool {
 	return goodbye
 }
 
-// reportDead tells the hook that the process is dead, if this attempt shows that: there was a link,
-// it ended without a good-bye, and nobody listens at the address any more.
+// reportDead calls the hook if this attempt shows that the process is dead: there was a link, it
+// ended without a leave message, and no process listens at the address any more.
 func (p *peer) reportDead(err error) {
 	p.mu.Lock()
 	who := p.who
@@ -224,7 +223,7 @@ func (p *peer) reportDead(err error) {
 	}
 }
 
-// pause waits before the next attempt; false when there is to be none.
+// pause waits before the next attempt. It returns false if there is none.
 func (p *peer) pause(failures int, err error) bool {
 	clk := p.client.options.Clock
 	pause := p.client.options.Backoff.Pause(failures)

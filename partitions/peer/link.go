@@ -29,7 +29,7 @@ type link struct {
 	address string
 	stats   *counters
 	conn    *grpc.ClientConn
-	// welcome is what the other side said of itself, with limits that are the lower ones of both.
+	// welcome is the other side's identity and limits; each limit is the lower one of both sides.
 	welcome *peerv1.Welcome
 	// known belongs to the reader.
 	known names
@@ -38,11 +38,11 @@ type link struct {
 	calls multiplex.Places[*call]
 	// asked is how many single calls are under way on the connection, beside the stream.
 	asked int
-	// retired: no new commands. goodbye: because the other side said so.
+	// retired: no new commands. goodbye: the other side sent its leave message.
 	retired, goodbye bool
 }
 
-// call is a command on its way. It is reused once nobody else knows of it.
+// call is a command on its way. It is reused once no other goroutine refers to it.
 type call struct {
 	done    chan struct{}
 	reply   *entities.Reply
@@ -53,7 +53,7 @@ type call struct {
 	size   int
 	// owned: it is a command of an entity, which another worker may own by now.
 	owned bool
-	// abandoned: nobody waits for the answer.
+	// abandoned: the caller no longer waits for the answer.
 	abandoned bool
 }
 
@@ -65,8 +65,7 @@ func (c *call) free() {
 	calls.Put(c)
 }
 
-// admit checks whether the other side is the one that was called, and settles the limits of the
-// link.
+// admit checks that the other side is the expected process, and sets the limits of the link.
 func (l *link) admit(w *peerv1.Welcome, hello *peerv1.Hello, o *ClientOptions) error {
 	switch {
 	case w == nil:
@@ -111,7 +110,7 @@ func (l *link) dispatch(ctx context.Context, cmd *entities.Command, hops int) (*
 		if problem := l.leave(ctx, id, c); problem != nil {
 			return nil, problem
 		}
-		<-c.done // the answer was quicker
+		<-c.done // the answer came in between
 	}
 	reply, failure := c.reply, c.failure
 	c.free()
@@ -145,7 +144,7 @@ func (l *link) enqueue(c *call, cmd *entities.Command, hops int, timeout time.Du
 	return l.calls.Begin(c), nil
 }
 
-// unusable says why nothing new may begin on the link; nil: it may. The lock is held.
+// unusable returns why nothing new may begin on the link; nil if it may. The lock is held.
 func (l *link) unusable() *entities.Error {
 	switch {
 	case l.Broken() != nil:
@@ -157,7 +156,7 @@ func (l *link) unusable() *entities.Error {
 	}
 }
 
-// leave gives a command up; nil when its answer is there.
+// leave gives a command up. It returns nil if the answer has arrived.
 func (l *link) leave(ctx context.Context, id uint64, c *call) *entities.Error {
 	l.Lock()
 	if l.calls.Open[id] != c {
@@ -190,8 +189,8 @@ func (l *link) remove(id uint64, c *call) {
 	l.Settle()
 }
 
-// begin counts a single call that is about to be made on the connection; end takes it back. The
-// error says that it must not be made.
+// begin counts a single call that is about to be made on the connection; end takes it back. After
+// an error the call must not be made.
 func (l *link) begin() error {
 	l.Lock()
 	defer l.Unlock()
@@ -223,7 +222,7 @@ func (l *link) retire(goodbye bool) {
 }
 
 // disown gives up the commands of entities that have no answer yet: the worker may be frozen, or
-// cut off. What it still answers interests nobody.
+// cut off. Its later answers are dropped.
 func (l *link) disown() {
 	l.Lock()
 	defer l.Unlock()
@@ -241,7 +240,7 @@ func (l *link) disown() {
 	}
 }
 
-// read takes answers until the link ends, and says why it did; nil when it ended in order.
+// read takes answers until the link ends, and returns why it ended; nil if it ended in order.
 func (l *link) read() error {
 	in := multiplex.Incoming{Consume: l.consume}
 	err := l.Read(func() error { return l.Stream.RecvMsg(&in) })
@@ -262,7 +261,7 @@ func (l *link) read() error {
 	return err
 }
 
-// consume reads one message of the other side's.
+// consume reads one message of the other side.
 func (l *link) consume(b []byte) error {
 	l.stats.bytesReceived.Add(uint64(len(b)))
 	f := fields.Of(b, errWire)
@@ -281,7 +280,7 @@ func (l *link) consume(b []byte) error {
 	return f.Err
 }
 
-// answered gives an answer to whoever waits for it.
+// answered passes an answer to the call that waits for it.
 func (l *link) answered(b []byte) error {
 	id, err := idOf(b)
 	if err != nil {

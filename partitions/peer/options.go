@@ -12,15 +12,15 @@ import (
 	"github.com/millrace-io/millrace/internal/clock"
 )
 
-// Protocol is the version of what is said on a link. Both sides must have the same.
+// Protocol is the version of the messages on a link. Both sides must have the same.
 const Protocol = 1
 
 // Defaults of the options.
 const (
 	DefaultMaxInFlight      = 4096
 	DefaultMaxInFlightBytes = 64 << 20
-	// DefaultMaxFrameBytes has room for a payload of 4 MiB, which is the limit of the gateway, and
-	// for what goes with it.
+	// DefaultMaxFrameBytes has room for a payload of 4 MiB, which is the limit of the gateway, and for
+	// its metadata.
 	DefaultMaxFrameBytes = 4<<20 + 128<<10
 	DefaultMaxLinks      = 1024
 	DefaultMaxPeers      = 1024
@@ -31,16 +31,17 @@ const (
 )
 
 const (
-	// overloadRetry is when to come again after a limit was reached.
+	// overloadRetry is when to try again after a limit was reached.
 	overloadRetry = 100 * time.Millisecond
 
-	// The windows of the connection's flow control. Fixed, so that nothing measures the line.
+	// The windows of the connection's flow control. They are fixed, so that gRPC does not measure the
+	// line.
 	streamWindow     = 4 << 20
 	connectionWindow = 16 << 20
 
-	// A line that was cut is noticed by the kernels: on one that is silent by probes, on one with
-	// unanswered bytes by the time for which they are. A process that was stopped is kept alive by
-	// its kernel, until it has answered no ping for pingAfter and lineTimeout.
+	// The kernels notice a line that was cut: if it is silent by probes, if it has unacknowledged
+	// bytes by their age. A process that was stopped is kept alive by its kernel, until it has
+	// answered no ping for pingAfter and lineTimeout.
 	probeAfter    = 2 * time.Second
 	probeInterval = time.Second
 	probeCount    = 3
@@ -48,10 +49,10 @@ const (
 	pingAfter     = 10 * time.Second
 )
 
-// Identity is who a process is to its peers.
+// Identity identifies a process to its peers.
 type Identity struct {
-	// Layout is that of the journal: both sides must have the same, or they would not mean the same
-	// by a partition.
+	// Layout is that of the journal. Both sides must have the same, because partition numbers depend
+	// on it.
 	Layout entities.Layout
 	// Worker is the process's name, empty for one that owns no partitions; Incarnation names the
 	// process itself.
@@ -65,11 +66,11 @@ type Peer struct {
 	Incarnation   uint64
 }
 
-// Hooks are told what happens. They must not block; each may be nil. They are called by the
-// goroutine of the connection.
+// Hooks observe connections. They must not block; each may be nil. The goroutine of the connection
+// calls them.
 type Hooks struct {
-	// Dead: the process behind a watched connection is gone, not merely slow. Its connection ended
-	// without a good-bye, and its address refuses a new one. Called once for an incarnation.
+	// Dead: the process of a watched connection is gone, not merely slow. Its connection ended without
+	// a leave message, and its address refuses a new one. Called once for an incarnation.
 	Dead func(name, address string, incarnation uint64)
 	// Connected: a link is open.
 	Connected func(name, address string)
@@ -77,12 +78,11 @@ type Hooks struct {
 	Lost func(name, address string, err error)
 }
 
-// ClientOptions configure a Client. Identity is required; the zero value of every other field means
-// its default.
+// ClientOptions configure a Client. Identity is required; every other zero field has its default.
 type ClientOptions struct {
 	Identity Identity
 	Hooks    Hooks
-	// Clock is the wall clock unless a test turns another.
+	// Clock is the wall clock unless a test sets another.
 	Clock clock.Clock
 	// Credentials secure the connections. Nil: plaintext.
 	Credentials credentials.TransportCredentials
@@ -96,7 +96,7 @@ type ClientOptions struct {
 	DialTimeout time.Duration
 	Backoff     backoff.Policy
 	// RetireTimeout is how long calls on a connection that is no longer wanted may go on,
-	// DisownTimeout how long commands of entities may: they can be sent again to whoever owns them.
+	// DisownTimeout how long commands of entities may: they can be sent again to the present owner.
 	RetireTimeout, DisownTimeout time.Duration
 }
 
@@ -128,8 +128,7 @@ func (o *ClientOptions) setDefaults() {
 	}
 }
 
-// ServerOptions configure a Server. Identity is required; the zero value of every other field means
-// its default.
+// ServerOptions configure a Server. Identity is required; every other zero field has its default.
 type ServerOptions struct {
 	Identity Identity
 	// Credentials secure the connections. Nil: plaintext.
@@ -141,8 +140,8 @@ type ServerOptions struct {
 	MaxLinks int
 	// IdleRunners is how many goroutines wait for commands, instead of being made for each.
 	IdleRunners int
-	// Register adds what else other processes of the app may ask this worker; see Client.Conn. Nil:
-	// nothing.
+	// Register adds other services of this worker for processes of the app; see Client.Conn. Nil:
+	// none.
 	Register func(grpc.ServiceRegistrar)
 }
 
@@ -157,7 +156,7 @@ func (o *ServerOptions) setDefaults() {
 	}
 }
 
-// orDefault replaces what is not positive.
+// orDefault replaces a value that is not positive.
 func orDefault[T int | time.Duration](v *T, def T) {
 	if *v <= 0 {
 		*v = def

@@ -13,8 +13,7 @@ import (
 
 // This file reads what wire.go writes.
 
-// names keeps strings that come again and again, such as those of methods. It belongs to one
-// reader.
+// names keeps strings that repeat, such as those of methods. It belongs to one reader.
 type names map[string]string
 
 const (
@@ -33,17 +32,17 @@ func (n names) of(b []byte) string {
 	return s
 }
 
-// received is a command as it came from another worker.
+// received is a command from another worker.
 type received struct {
 	id      uint64
 	target  entities.Target
 	key     entities.Key
-	command entities.Command // what does not come from the target
+	command entities.Command // the fields that do not come from the target
 	hops    int
 	timeout time.Duration
 }
 
-// parse reads a Call. What it keeps it copies.
+// parse reads a Call. It copies what it keeps.
 func (r *received) parse(b []byte, known names) error {
 	*r = received{}
 	f := fields.Of(b, errWire)
@@ -182,7 +181,7 @@ func parseEntry(b []byte, known names) (entities.MetadataEntry, error) {
 	return e, f.Err
 }
 
-// parseAnswer reads an Answer. What it keeps it copies.
+// parseAnswer reads an Answer. It copies what it keeps.
 func parseAnswer(b []byte, known names, reply *entities.Reply) (failure *entities.Error, err error) {
 	f := fields.Of(b, errWire)
 	for f.Next() {
@@ -234,7 +233,8 @@ func parseFailure(b []byte) (*entities.Error, error) {
 	return e, f.Err
 }
 
-// setReason takes what this version does not know for the worst that it can mean.
+// setReason replaces reasons and outcomes that this version does not know by the worst that they
+// can mean.
 func setReason(e *entities.Error, reason, outcome uint64) {
 	e.Reason, e.Outcome = entities.Internal, entities.Unknown
 	if reason <= uint64(entities.Internal) {

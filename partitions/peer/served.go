@@ -131,7 +131,7 @@ func (l *served) admit(id uint64, r running) bool {
 	return true
 }
 
-// abort ends the context of a command. It is answered all the same.
+// abort ends the context of a command. It is still answered.
 func (l *served) abort(id uint64) {
 	l.Lock()
 	r := l.calls.Open[id]
@@ -155,7 +155,7 @@ func (l *served) answer(id uint64, reply *entities.Reply, failure *entities.Erro
 }
 
 // append puts an answer into the lane. A reply that is too large is replaced by an error; an error
-// stays what it is, and its text is cut. The lock is held.
+// keeps its reason, and its text is cut. The lock is held.
 func (l *served) append(id uint64, reply *entities.Reply, failure *entities.Error) {
 	message, _ := l.Tail()
 	start := len(*message)
@@ -172,8 +172,8 @@ func (l *served) append(id uint64, reply *entities.Reply, failure *entities.Erro
 	*message = appendAnswer((*message)[:start], fieldAnswers, id, nil, e)
 }
 
-// goodbye tells the other side that this process is stopping. It ends the link when its commands
-// are answered.
+// goodbye sends the leave message: this process is stopping. It ends the link when its commands are
+// answered.
 func (l *served) goodbye() {
 	l.Lock()
 	if l.Broken() == nil {

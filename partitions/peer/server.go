@@ -22,22 +22,22 @@ import (
 
 // Worker is what a Server offers to other processes. Its methods are called from many goroutines.
 type Worker interface {
-	// Dispatch runs a command here; it is never forwarded again from this hop, except for what the
-	// command itself causes. ctx ends with the caller's deadline, its cancellation, and its link.
+	// Dispatch runs a command on this worker; it is not forwarded again, except for what the command
+	// itself causes. ctx ends with the caller's deadline, its cancellation, and its link.
 	Dispatch(ctx context.Context, cmd *entities.Command, hops int) (*entities.Reply, error)
 	// DispatchStream runs a streamed call of an action here.
 	DispatchStream(ctx context.Context, s *entities.Stream) error
 	// Resolve finds the type and the key of a command again from its payload.
 	Resolve(t entities.Target) (*entities.Command, error)
-	// Position says how far a partition is committed now, confirmed by the log.
+	// Position returns how far a partition is committed now, confirmed by the log.
 	Position(ctx context.Context, partition int32) (int64, error)
-	// Spec returns what the user function said that it serves, a name for this version of it, and a
-	// channel that is closed when there is another one. A nil spec: nothing yet.
+	// Spec returns the spec of the user function, a name for this version of it, and a channel that is
+	// closed when there is another one. A nil spec: there is none yet.
 	Spec() (spec *cloudstate.EntitySpec, version string, changed <-chan struct{})
 	// Status returns the status page.
 	Status(ctx context.Context) (*adminv1.StatusResponse, error)
-	// Drain gives the partitions away and returns when that is done. last: also when no other
-	// worker would take them.
+	// Drain hands the partitions over and returns when that is done. last: also if no other worker
+	// would take them.
 	Drain(ctx context.Context, last bool) error
 }
 
@@ -75,7 +75,7 @@ func NewServer(w Worker, o ServerOptions) *Server {
 		grpc.MaxConcurrentStreams(uint32(o.MaxLinks+o.MaxInFlight)), //nolint:gosec // small positive numbers
 		grpc.InitialWindowSize(streamWindow),
 		grpc.InitialConnWindowSize(connectionWindow),
-		// Its timeout is also how long the kernel waits for bytes to be acknowledged.
+		// Timeout is also how long the kernel waits for bytes to be acknowledged.
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingAfter, Timeout: lineTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: pingAfter / 2, PermitWithoutStream: true}),
 		grpc.WaitForHandlers(true),
@@ -87,7 +87,7 @@ func NewServer(w Worker, o ServerOptions) *Server {
 	return s
 }
 
-// Serve takes connections until Shutdown; it returns nil then, and otherwise why the listener
+// Serve accepts connections until Shutdown; then it returns nil, and otherwise why the listener
 // failed. It closes the listener.
 func (s *Server) Serve(l net.Listener) error {
 	err := s.grpc.Serve(probing{l})
@@ -97,7 +97,7 @@ func (s *Server) Serve(l net.Listener) error {
 	return err
 }
 
-// probing is a listener whose connections are probed by the kernel while they are silent.
+// probing is a listener whose silent connections are probed by the kernel.
 type probing struct{ net.Listener }
 
 // Accept implements net.Listener.
@@ -111,16 +111,16 @@ func (p probing) Accept() (net.Conn, error) {
 	return c, err
 }
 
-// ErrHanging is what Shutdown returns when commands did not end although they were cut.
+// ErrHanging is returned by Shutdown if commands did not end although they were cut.
 var ErrHanging = errors.New("commands do not end although they were cut off: their function hangs, and looks at no context")
 
-// hangingAfter is how long Shutdown waits for the commands that it has cut. Those that look at
-// their context end at once.
+// hangingAfter is how long Shutdown waits for the commands that it has cut. Those that check their
+// context end at once.
 const hangingAfter = time.Second
 
-// Shutdown says good-bye on every link, so that its end is not taken for the death of this process,
-// answers what is under way and returns. When ctx ends before, it cuts what is left and returns
-// ctx's error, and ErrHanging as well if some of it has not ended a second later.
+// Shutdown sends a leave message on every link, so that its end is not taken for the death of this
+// process, answers what is under way and returns. If ctx ends first, it cuts the rest and returns
+// ctx's error, and ErrHanging as well if some commands have not ended a second later.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	if !s.stopped {
@@ -185,7 +185,7 @@ func (s *Server) exit(l *served) {
 	s.stats.links.Add(-1)
 }
 
-// check refuses a hello that is for somebody else.
+// check refuses a hello for another process.
 func (s *Server) check(h *peerv1.Hello) *entities.Error {
 	me := s.options.Identity
 	switch {

@@ -13,7 +13,7 @@ import (
 // reasons is the number of entities.Reason.
 const reasons = int(entities.Internal) + 1
 
-// counters are what both sides of a link count.
+// counters are those of both sides of a link.
 type counters struct {
 	commands, bytesSent, bytesReceived atomic.Uint64
 	inFlight, links                    atomic.Int64
@@ -37,7 +37,7 @@ type Stats struct {
 	BytesSent, BytesReceived uint64
 	// Failures count the commands that did not succeed, by entities.Reason.
 	Failures [reasons]uint64
-	// DialFailures count attempts to open a link, LinksLost links that ended without a good-bye.
+	// DialFailures count attempts to open a link, LinksLost links that ended without a leave message.
 	// Clients only.
 	DialFailures, LinksLost uint64
 }
@@ -54,13 +54,13 @@ func (c *counters) stats() Stats {
 	return s
 }
 
-// Stats returns the counters of the moment. Values are read one by one, not at one instant.
+// Stats returns the present counters. Values are read one by one, not at one instant.
 func (c *Client) Stats() Stats { return c.stats.stats() }
 
-// Stats returns the counters of the moment. Values are read one by one, not at one instant.
+// Stats returns the present counters. Values are read one by one, not at one instant.
 func (s *Server) Stats() Stats { return s.stats.stats() }
 
-// State says how a connection stands.
+// State is the state of a connection.
 type State string
 
 // The states of a connection.
@@ -69,7 +69,7 @@ const (
 	Connected  State = "connected"
 	// Waiting: an attempt failed, the next one comes after a pause.
 	Waiting State = "waiting"
-	// Leaving: the other side has said good-bye.
+	// Leaving: the other side has sent its leave message.
 	Leaving State = "leaving"
 )
 
@@ -77,7 +77,7 @@ const (
 type PeerStatus struct {
 	Peer
 	State State
-	// Since is when it came into that state.
+	// Since is when it entered that state.
 	Since    time.Time
 	InFlight int
 	// LastError is what ended the last link or attempt, nil for nothing; LastErrorTime when.
@@ -106,7 +106,7 @@ const (
 	metricLost     = "millrace_peer_links_lost_total"
 )
 
-// Metrics offers the counters of both sides of a process to whoever collects metrics. Either may be
+// Metrics returns the counters of both sides of a process as a source of metrics. Either may be
 // nil.
 func Metrics(c *Client, s *Server) observe.Source {
 	return observe.Source{

@@ -31,8 +31,8 @@ const (
 )
 
 // DispatchStream runs a streamed call of an action on the worker at an address. It returns when the
-// call is over, s.Recv is not called any more by then. The error is an *entities.Error: s.Recv's or
-// s.Send's, the other worker's as it gave it, or one as from Dispatch.
+// call is over; s.Recv is not called after that. The error is an *entities.Error: that of s.Recv or
+// s.Send, the other worker's, or one as from Dispatch.
 func (c *Client) DispatchStream(ctx context.Context, address string, s *entities.Stream) error {
 	on, err := c.Conn(ctx, address)
 	if err != nil {
@@ -41,7 +41,7 @@ func (c *Client) DispatchStream(ctx context.Context, address string, s *entities
 	call, cancel := context.WithCancelCause(ctx)
 	var sending sync.WaitGroup
 	defer sending.Wait()
-	defer cancel(errCallOver) // whatever is left of it
+	defer cancel(errCallOver) // ends what is left of it
 	stream, err := peerv1.NewPeerServiceClient(on).Stream(call)
 	if err != nil {
 		return callFailed(ctx, address, entities.NotApplied, err)
@@ -83,13 +83,13 @@ func (c *Client) DispatchStream(ctx context.Context, address string, s *entities
 
 var errCallOver = errors.New("the call is over")
 
-// callerError is a call's end by its caller, to be told from one by the worker.
+// callerError is a call's end by its caller, to distinguish it from one by the worker.
 type callerError struct{ error }
 
-// Unwrap returns what the caller's side said.
+// Unwrap returns the error of the caller's side.
 func (e callerError) Unwrap() error { return e.error }
 
-// passOn sends the caller's messages, and the end of them. The caller's going away ends the call.
+// passOn sends the caller's messages, and their end. If the caller leaves, the call ends.
 func passOn(ctx context.Context, cancel context.CancelCauseFunc, s *entities.Stream, stream grpc.ClientStream) {
 	for {
 		payload, err := s.Recv(ctx)
@@ -108,7 +108,7 @@ func passOn(ctx context.Context, cancel context.CancelCauseFunc, s *entities.Str
 		b = fields.AppendBytes(b, messagePayload, payload.Value)
 		*message = fields.End(b, at)
 		if err := stream.SendMsg(message); err != nil {
-			return // the receiving side learns why
+			return // the receiving side gets the error
 		}
 	}
 }
@@ -200,8 +200,8 @@ type next struct {
 	err     error
 }
 
-// readAhead reads a caller's messages, one ahead of whoever takes them, so that taking one can be
-// given up.
+// readAhead reads a caller's messages, one ahead of their consumer, so that the consumer can stop
+// waiting for one.
 func (s *Server) readAhead(stream grpc.ServerStream) func(context.Context) (entities.Payload, error) {
 	messages := make(chan next)
 	done := stream.Context().Done()

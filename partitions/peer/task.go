@@ -48,7 +48,7 @@ func (t *task) dispatch() (*entities.Reply, error) {
 	return worker.Dispatch(t.ctx, cmd, t.hops)
 }
 
-// complete adds to a command what its target does not have.
+// complete adds to a command the fields that do not come from its target.
 func (r *received) complete(cmd *entities.Command) {
 	cmd.ID, cmd.Source, cmd.Principal = r.command.ID, r.command.Source, r.command.Principal
 	cmd.Consistency, cmd.Bound, cmd.After = r.command.Consistency, r.command.Bound, r.command.After

@@ -10,32 +10,31 @@ import (
 	"github.com/millrace-io/millrace/materializer"
 )
 
-// Evidence is what is known of a halted partition, for an operator to choose by.
+// Evidence is what is known about a halted partition, for an operator to choose a repair.
 type Evidence struct {
 	Partition int32
 	// Cause is why it halted.
 	Cause string
-	// Position is the offset behind the last one that was known to be used; the store has folded up
-	// to Next, under Owner.
+	// Position is the offset after the last one that was known to be used; the store has folded up to
+	// Next, under Owner.
 	Position, Next int64
 	Owner          record.Owner
-	// Start and End are the bounds of the log as it is now; Unreachable says why they are not
-	// known.
+	// Start and End are the present bounds of the log; Unreachable is why they are not known.
 	Start, End  int64
 	Unreachable string
-	// StoreTopic is the id of the journal that the store was folded from, LogTopic that of the
-	// present one.
+	// StoreTopic is the id of the journal that the store was folded from, LogTopic that of the present
+	// one.
 	StoreTopic, LogTopic string
-	// Beyond is what the store has of records that the log does not have.
+	// Beyond counts what the store has of records that the log does not have.
 	Beyond materializer.Beyond
-	// Refused says, by choice, why it is not offered; those that are have no entry.
+	// Refused is, by choice, why it is not offered; those that are have no entry.
 	Refused map[materializer.Choice]string
 }
 
 // examples is how many entities evidence names.
 const examples = 5
 
-// Evidence returns what is known of a partition that halted for a cause.
+// Evidence returns what is known about a partition that halted for a cause.
 func (r *Repair) Evidence(ctx context.Context, cause error) (Evidence, error) {
 	e := Evidence{Partition: r.o.Image.Journal.ID, LogTopic: r.o.Image.TopicID, Refused: map[materializer.Choice]string{}}
 	if cause != nil {
@@ -65,7 +64,7 @@ func (r *Repair) Evidence(ctx context.Context, cause error) (Evidence, error) {
 	return e, nil
 }
 
-// askLog asks for the bounds of the log, and returns why it cannot be asked.
+// askLog asks for the bounds of the log, and returns why they are not known.
 func (e *Evidence) askLog(ctx context.Context, image *materializer.Image) (failed string) {
 	var err error
 	if e.Start, err = image.Log.Start(ctx, image.Journal); err == nil {
@@ -77,7 +76,7 @@ func (e *Evidence) askLog(ctx context.Context, image *materializer.Image) (faile
 	return ""
 }
 
-// refuse says which choices would not help.
+// refuse notes which choices would not help.
 func (e *Evidence) refuse(cause error, known bool, meta *materializer.Meta) {
 	replaced := known && e.StoreTopic != e.LogTopic
 	switch {

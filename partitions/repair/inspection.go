@@ -10,46 +10,46 @@ import (
 	"github.com/millrace-io/millrace/materializer"
 )
 
-// This file looks for losses where nothing else looks: in the part of the log that a store was
-// folded from. The store has what was there, so that its worker serves rightly; but no other worker
-// can fold that log.
+// This file looks for losses in the part of the log that a store was folded from, which nothing
+// else reads. The store has what was there, so its worker serves correctly; but no other worker can
+// fold that log.
 
-// Inspection is how far a look through the log is, and what was found.
+// Inspection is the progress of an inspection of the log, and what it found.
 type Inspection struct {
-	// Next is where it stands, and Until where it ends.
+	// Next is the offset that it has reached, Until where it ends.
 	Next, Until int64
 	Over        bool
-	// Damage says what the log has lost of what the store has; nil: nothing, as far as was read.
+	// Damage is what the log has lost of what the store has; nil: nothing, as far as was read.
 	Damage error
-	// Failed says why the log could not be read. It is tried again.
+	// Failed is why the log could not be read. The inspection tries again.
 	Failed error
 }
 
-// Inspector looks through the log of one partition below the store's position. Inspect and Conclude
-// may run at the same time as all others, each of them once at a time.
+// Inspector inspects the log of one partition below the store's position. Inspect and Conclude may
+// run at the same time as all other methods, each of them once at a time.
 type Inspector struct {
 	image *materializer.Image
-	// last is the last look; nil: there was none. suspected: one is wanted. repairs counts those
-	// that have made what an earlier look found out of date.
+	// last is the last inspection; nil if there was none. suspected: one is wanted. repairs counts the
+	// repairs that have made the result of an earlier inspection out of date.
 	last      atomic.Pointer[Inspection]
 	suspected atomic.Bool
 	repairs   atomic.Uint64
 }
 
-// Finding is what a look through the log has found.
+// Finding is the result of an inspection.
 type Finding struct {
-	// Damage says what the log has lost; nil: nothing.
+	// Damage is what the log has lost; nil: nothing.
 	Damage error
-	// repairs is how many repairs there were when the look began.
+	// repairs is how many repairs there were when the inspection began.
 	repairs uint64
 }
 
-// NewInspector returns the inspector of a partition. It takes up what an earlier worker on this
+// NewInspector returns the inspector of a partition. It takes over what an earlier worker on this
 // store suspected or found.
 func NewInspector(image *materializer.Image) *Inspector {
 	i := &Inspector{image: image}
 	damage, known, err := image.View().Suspected()
-	if err != nil || !known || mutation.On(mutation.Suspicion) { // a store that cannot be read is found out about where it matters
+	if err != nil || !known || mutation.On(mutation.Suspicion) { // the next reader of a store that cannot be read gets the error
 		return i
 	}
 	i.suspected.Store(true)
@@ -59,7 +59,7 @@ func NewInspector(image *materializer.Image) *Inspector {
 	return i
 }
 
-// Last returns the last look; it is zero when there was none.
+// Last returns the last inspection; it is zero if there was none.
 func (i *Inspector) Last() Inspection {
 	if last := i.last.Load(); last != nil {
 		return *last
@@ -67,11 +67,11 @@ func (i *Inspector) Last() Inspection {
 	return Inspection{}
 }
 
-// Suspected says whether the log is to be looked through.
+// Suspected reports whether the log is to be inspected.
 func (i *Inspector) Suspected() bool { return i.suspected.Load() }
 
-// MarkSuspected marks the logs of some partitions, which have one store: they are to be looked
-// through, by this worker or the next one on this store. The error says that a restart forgets it.
+// MarkSuspected marks the logs of some partitions, which have one store: they are to be inspected,
+// by this worker or the next one on this store. After an error, a restart forgets it.
 func MarkSuspected(store materializer.Store, all []*Inspector) error {
 	var marked []materializer.Address
 	for _, i := range all {
@@ -86,9 +86,9 @@ func MarkSuspected(store materializer.Store, all []*Inspector) error {
 	return nil
 }
 
-// Inspect looks at the log from its beginning to its end: what is lost before the store's position
-// may be proved by a claim behind. The caller passes the finding to Conclude, on the goroutine that
-// changes the store. After an error the log is suspected still.
+// Inspect reads the log from its beginning to its end: a claim after the store's position may prove
+// a loss before it. The caller passes the finding to Conclude, on the goroutine that changes the
+// store. After an error the log is still suspected.
 func (i *Inspector) Inspect(ctx context.Context) (Finding, error) {
 	done, err := i.image.AwaitRebuild(ctx)
 	if err != nil {
@@ -122,13 +122,15 @@ func (i *Inspector) lookThrough(ctx context.Context, meta *materializer.Meta) (d
 	return damage, err
 }
 
-// progress shows how far a look is. What an earlier one has found stays until this one is over.
+// progress publishes the progress of an inspection. What an earlier one has found stays until this
+// one is over.
 func (i *Inspector) progress(next, until int64, failed error) {
 	i.last.Store(&Inspection{Next: next, Until: until, Failed: failed, Damage: i.Last().Damage})
 }
 
-// Conclude takes what a look has found, and writes it down, so that a restart does not forget it.
-// What a repair has made out of date is dropped. alarm is told what an operator should look at.
+// Conclude takes the result of an inspection and writes it to the store, so that a restart does not
+// forget it. A result that a repair has made out of date is dropped. It calls alarm with what an
+// operator should look at.
 func (i *Inspector) Conclude(found Finding, alarm func(what string)) {
 	if found.repairs != i.repairs.Load() {
 		i.last.Store(nil)
@@ -148,7 +150,7 @@ func (i *Inspector) Conclude(found Finding, alarm func(what string)) {
 	i.last.Store(&Inspection{Next: last.Next, Until: last.Until, Damage: found.Damage, Over: true})
 }
 
-// Forget drops what was found, because a repair has looked at the log since.
+// Forget drops what was found, because a repair has read the log since.
 func (i *Inspector) Forget() {
 	i.repairs.Add(1)
 	i.suspected.Store(false)

@@ -11,26 +11,25 @@ import (
 	"github.com/millrace-io/millrace/materializer"
 )
 
-// This file is what a repair reads, folds beside the store, and compares.
+// This file holds what a repair reads, folds beside the store, and compares.
 
-// Repair folds the log of a halted partition beside its store: into rows of their own when the
-// image is to be written again, otherwise only to see who owns what. Its methods run one at a time,
-// which the caller sees to.
+// Repair folds the log of a halted partition beside its store: into separate rows if the image is
+// to be written again, otherwise only to see who owns what. Its caller runs one method at a time.
 type Repair struct {
 	o Options
 
-	// log is the reading that Survey has begun; nil: there is none.
+	// log is the reading that Survey has begun; nil if there is none.
 	log *logBeside
 }
 
-// Options are what a Repair is made of.
+// Options are the parameters of a Repair.
 type Options struct {
 	Image *materializer.Image
 	// PageRecords and PageBytes bound what is written again in one append.
 	PageRecords, PageBytes int
 }
 
-// New returns what repairs a partition.
+// New returns the repair of a partition.
 func New(o Options) *Repair { return &Repair{o: o} }
 
 // logBeside is the log being folded beside the store.
@@ -43,10 +42,10 @@ type logBeside struct {
 	pages    *materializer.Restoration
 }
 
-// restoreTimeout bounds the reading of what a repair has just appended.
+// restoreTimeout bounds the reading of the records that a repair has just appended.
 const restoreTimeout = time.Minute
 
-// Survey looks at store and log.
+// Survey examines store and log.
 func (r *Repair) Survey(ctx context.Context, choice materializer.Choice) (s materializer.Survey, err error) {
 	meta, known, err := r.o.Image.View().Meta()
 	if err != nil {
@@ -96,11 +95,10 @@ func (r *Repair) Survey(ctx context.Context, choice materializer.Choice) (s mate
 	return s, err
 }
 
-// imageBesideHoles is why an image is not written again where records are lost in the middle of a
-// log.
+// imageBesideHoles is why an image is not written again if records are lost in the middle of a log.
 const imageBesideHoles = "the log has offsets without records, or records of another layout, where the store has others: what the store has cannot be put in between"
 
-// open begins to read, where the log begins.
+// open begins to read, at the beginning of the log.
 func (r *Repair) open(choice materializer.Choice, meta *materializer.Meta, s *materializer.Survey) error {
 	r.Close()
 	image := choice == materializer.AppendImage || choice == materializer.Preview
@@ -181,7 +179,7 @@ func (r *Repair) foldTo(ctx context.Context, until int64) error {
 	return nil
 }
 
-// beside are the rows that are folded beside the store's.
+// beside returns the rows that are folded beside the store's.
 func (r *Repair) beside() materializer.Partition {
 	return materializer.Partition{Rows: r.o.Image.Store, Address: r.o.Image.Address.ForRepair()}
 }
@@ -199,11 +197,11 @@ func (r *Repair) missing() (materializer.Restored, error) {
 
 // Page is what a repair writes next.
 type Page struct {
-	// Entries is empty when nothing is missing any more.
+	// Entries is empty if nothing is missing any more.
 	Entries []materializer.Entry
 	// Restored is what was written again, with the entries.
 	Restored materializer.Restored
-	// Owner owns the partition by the log as folded.
+	// Owner owns the partition, by the log as folded.
 	Owner record.Owner
 }
 
@@ -243,14 +241,14 @@ func (r *Repair) StartOver(start int64) error {
 	return materializer.StartOver(r.o.Image.Store, r.o.Image.Address, r.o.Image.TopicID, start)
 }
 
-// Resume takes the mark off a partition whose log is what its store was folded from.
+// Resume removes the mark from a partition whose log is what its store was folded from.
 func (r *Repair) Resume() error {
 	r.Close()
 	return materializer.Resume(r.o.Image.Store, r.o.Image.Address)
 }
 
 // Mark marks the store of a partition that has halted, so that a restart does not forget it.
-// position is the offset behind the last one that is known to be used.
+// position is the offset after the last one that is known to be used.
 func (r *Repair) Mark(position int64, why error) error {
 	meta, _, err := r.o.Image.View().Meta()
 	if err != nil {

@@ -29,9 +29,9 @@ func (r *Replica) Close() {
 	}
 }
 
-// CatchUp folds the log from where the store stands to its end, or, handedOver, to where its owner
-// has released the partition. It returns who owns the partition there, and the offset behind what
-// is folded.
+// CatchUp folds the log from the store's position to its end or, with handedOver, to where its
+// owner has released the partition. It returns who owns the partition there, and the offset after
+// what is folded.
 func (r *Replica) CatchUp(ctx context.Context, handedOver bool) (owner record.Owner, next int64, err error) {
 	defer r.o.Image.Log.Expedite()()
 	if next, err = r.caughtUp(ctx, handedOver); err != nil {
@@ -40,8 +40,8 @@ func (r *Replica) CatchUp(ctx context.Context, handedOver bool) (owner record.Ow
 	return r.reading.fold.Owner(), next, nil
 }
 
-// caughtUp returns the offset behind what is folded. A warm image need not ask how far the log is:
-// what is missing comes when the claim is read back.
+// caughtUp returns the offset after what is folded. A warm image need not ask for the log's end:
+// the missing part comes when the claim is read back.
 func (r *Replica) caughtUp(ctx context.Context, handedOver bool) (int64, error) {
 	if now := r.reading; now == nil || !now.following || now.follower.End()-now.follower.Position() > broker.Warm {
 		if next, err := r.toEnd(ctx); err != nil || !handedOver {
@@ -89,8 +89,8 @@ func (r *Replica) awaitRelease(ctx context.Context) error {
 	return nil
 }
 
-// toEnd folds up to the end of the log as it is now, which it returns: from where the partition was
-// followed to, else from what the store holds. Where the log has lost records it goes on only if a
+// toEnd folds up to the present end of the log, which it returns: from where the partition was
+// followed to, else from the store's position. If the log has lost records it goes on only if a
 // repair has accepted that.
 func (r *Replica) toEnd(ctx context.Context) (end int64, err error) {
 	if end, err = r.o.Image.End(ctx); err != nil {
@@ -115,7 +115,7 @@ func (r *Replica) toEnd(ctx context.Context) (end int64, err error) {
 	}
 }
 
-// reopen folds from what the store holds up to an offset. What the log has lost before accepted is
+// reopen folds from the store's position up to an offset. What the log has lost before accepted is
 // passed over.
 func (r *Replica) reopen(ctx context.Context, until, accepted int64) error {
 	r.Close()
@@ -136,8 +136,8 @@ func (r *Replica) reopen(ctx context.Context, until, accepted int64) error {
 	return r.foldTo(ctx, until)
 }
 
-// accepted returns below which offset a repair has accepted what the log has lost behind the
-// store's position; 0: nowhere.
+// accepted returns below which offset a repair has accepted what the log has lost after the store's
+// position; 0: at no offset.
 func (r *Replica) accepted(ctx context.Context, end int64) (int64, error) {
 	meta, err := r.stored(ctx, end)
 	if err != nil {
@@ -156,8 +156,9 @@ func (r *Replica) accepted(ctx context.Context, end int64) (int64, error) {
 	return found.Accepted, err
 }
 
-// stored returns what the store vouches for, of a log that ends at end. What another version of the
-// fold left is dropped, once the log is known to have everything that it was folded from.
+// stored returns the store's position, checked against a log that ends at end. Rows of another
+// version of the fold are dropped, once the log is known to have everything that they were folded
+// from.
 func (r *Replica) stored(ctx context.Context, end int64) (materializer.Meta, error) {
 	meta, known, err := r.o.Image.View().Meta()
 	if err != nil {
@@ -210,8 +211,8 @@ func (r *Replica) replaceable(ctx context.Context, meta *materializer.Meta, end 
 	return nil
 }
 
-// foldTo folds up to an offset; what is far behind only as many partitions at a time as there is
-// room for.
+// foldTo folds up to an offset. Only a limited number of partitions that are far behind fold at a
+// time.
 func (r *Replica) foldTo(ctx context.Context, until int64) error {
 	if until-r.reading.follower.Position() > broker.Warm {
 		done, err := r.o.Image.AwaitRebuild(ctx)
@@ -223,10 +224,10 @@ func (r *Replica) foldTo(ctx context.Context, until int64) error {
 	return r.reading.follower.CatchUp(ctx, until, r.o.Image.Progress)
 }
 
-// ReadBack folds up to and including the claim at an offset. It returns the fold, which is the
-// caller's from then on and says who owns the partition, and the offset behind what is folded.
-// Without an error, the fold is nil when a later catch-up has taken the place of the one that the
-// claim came from.
+// ReadBack folds up to and including the claim at an offset. It returns the fold, which belongs to
+// the caller from then on and knows the owner of the partition, and the offset after what is
+// folded. Without an error, the fold is nil if a later catch-up has replaced the one that the claim
+// came from.
 func (r *Replica) ReadBack(ctx context.Context, claim int64) (fold *materializer.Fold, next int64, err error) {
 	defer r.o.Image.Log.Expedite()()
 	if r.reading == nil {

@@ -13,8 +13,8 @@ import (
 // followPause is the pause after a partition could not be followed.
 var followPause = backoff.Policy{First: 100 * time.Millisecond, Max: 5 * time.Second, Jitter: 0.5} //nolint:gochecknoglobals // a constant
 
-// Follow keeps the image of a partition that another worker owns current, until ctx ends. failed is
-// told of every error; it must not block. Follow tries again after a pause.
+// Follow keeps the image of a partition that another worker owns current, until ctx ends. It calls
+// failed with every error, and tries again after a pause; failed must not block.
 func (r *Replica) Follow(ctx context.Context, failed func(error)) {
 	defer r.move(nil)
 	for attempt := 1; ; attempt++ {
@@ -33,8 +33,8 @@ func (r *Replica) Follow(ctx context.Context, failed func(error)) {
 	}
 }
 
-// keepCurrent reads the log into the store for as long as that works. What it has read is in the
-// store when ctx ends.
+// keepCurrent reads the log into the store until an error. What it has read is in the store when
+// ctx ends.
 func (r *Replica) keepCurrent(ctx context.Context, progressed func()) error {
 	at := r.o.Clock.Now() // toEnd reads up to the end as it is from here on
 	end, err := r.toEnd(ctx)

@@ -9,25 +9,26 @@ import (
 	"github.com/millrace-io/millrace/internal/mutation"
 )
 
-// This file says how current an image is: what it waits for, and what it asks owner and log.
+// This file decides how current an image is: what reads wait for, and the questions to owner and
+// log.
 
 const (
-	// readPatience is how long a read waits for the image to have what it asks for; then the owner
-	// is asked.
+	// readPatience is how long a read waits for the image to have what it asks for; then it goes to
+	// the owner.
 	readPatience = 100 * time.Millisecond
 	// questionTimeout bounds a question to the owner or to the log.
 	questionTimeout = 5 * time.Second
-	// askEndEvery is how often the log is asked for its end at most, so that an image in which
-	// nothing happens does not seem to age.
+	// askEndEvery is the shortest interval between two questions for the log's end, so that an image
+	// of a partition without writes does not seem to age.
 	askEndEvery = time.Second
 )
 
-// Answer is how far a partition was when that was asked.
+// Answer is how far a partition was at the time of a question.
 type Answer struct {
-	// Asked is when: everything that was committed by then lies before Next.
+	// Asked is that time: everything that was committed by then lies before Next.
 	Asked time.Time
 	Next  int64
-	// before is the last moment of which the image had everything when the log was asked.
+	// before is the newest moment of which the image had everything when the log was asked.
 	before time.Time
 }
 
@@ -37,7 +38,7 @@ type question struct {
 	asking atomic.Bool
 }
 
-// ask asks a question, unless it is being asked already.
+// ask asks a question, unless it is under way.
 func (r *Replica) ask(q *question, before time.Time, how func(context.Context) (next int64, err error)) {
 	if !q.asking.CompareAndSwap(false, true) {
 		return
@@ -53,15 +54,15 @@ func (r *Replica) ask(q *question, before time.Time, how func(context.Context) (
 	})
 }
 
-// Confirmed returns what the owner said last of how far it is, nil when that is not known.
+// Confirmed returns the owner's last answer of how far it is, nil if there is none.
 func (r *Replica) Confirmed() *Answer { return r.confirmed.answer.Load() }
 
-// LogEnd returns what the log said of its end when it was asked last, nil when it never was.
+// LogEnd returns the last answer to the question for the log's end, nil if it was never asked.
 // Position().End may be newer.
 func (r *Replica) LogEnd() *Answer { return r.logEnd.answer.Load() }
 
-// Suspended forgets what the owner has said: the machine's clock went on by itself, and that is
-// older than it seems.
+// Suspended forgets the owner's answer: the machine's clock went on without this process, and the
+// answer is older than it seems.
 func (r *Replica) Suspended() { r.confirmed.answer.Store(nil) }
 
 // Reaches waits a moment for the image to be folded up to next.
@@ -87,9 +88,9 @@ func (r *Replica) Reaches(ctx context.Context, next int64) bool {
 	}
 }
 
-// Fresh says whether the image has all that was committed some moment not longer ago than bound.
-// Only an owner that the log confirms knows what that is: one answer of it serves many reads, and
-// the next is asked for in good time.
+// Fresh reports whether the image has all that was committed at some moment not longer ago than
+// bound. Only an owner that the log confirms knows what that is: one answer of the owner serves
+// many reads, and the next is asked for in time.
 func (r *Replica) Fresh(bound time.Duration) bool {
 	now := r.o.Clock.Now()
 	last := r.Confirmed()
@@ -106,10 +107,10 @@ func (r *Replica) Fresh(bound time.Duration) bool {
 }
 
 // Age returns how long ago an image at some position had everything that was committed, as far as
-// is known, and sees to it that more is known next time, unless the owner is asked anyway: for
-// bounded reads it is. An answer of the log that the image has not reached is not replaced by a
-// newer one until it has, or for long: otherwise an image that is always behind would never have
-// been complete.
+// is known, and asks the log so that more is known next time, unless the owner is asked anyway, as
+// for bounded reads. An answer of the log that the image has not reached is replaced by a newer one
+// only after it has, or after a long time: otherwise an image that is always behind would never
+// have been complete.
 func (r *Replica) Age(at *Position, c entities.Consistency) time.Duration {
 	now := r.o.Clock.Now()
 	newest := at.At

@@ -11,17 +11,17 @@ import (
 	"github.com/millrace-io/millrace/materializer"
 )
 
-// Options are what a Replica is made of.
+// Options are the parameters of a Replica.
 type Options struct {
 	Image *materializer.Image
 	// ReleaseTimeout is how long a hand-over waits for the owner to release the partition.
 	ReleaseTimeout time.Duration
 	// Warmed is called by Follow when the image has come close to the end of the log.
 	Warmed func()
-	// Owner returns how to ask the owner how far the partition is, nil when none is known:
+	// Owner returns a function that asks the owner how far the partition is, nil if no owner is known:
 	// everything that was committed before the question lies before the answer.
 	Owner func() func(context.Context) (next int64, err error)
-	// Background runs a question on a goroutine, for which the one who made the replica waits.
+	// Background runs a question on a goroutine. The code that made the replica waits for it.
 	Background func(func())
 
 	Clock clock.Clock
@@ -31,39 +31,39 @@ type Options struct {
 
 // Replica is a worker's image of one partition: it is brought up to the end of the log, kept there
 // while another worker owns the partition, and read. CatchUp, ReadBack, Follow and Close read the
-// log and change the store; one of them runs at a time, which the caller sees to. All other methods
-// are safe for concurrent use.
+// log and change the store; the caller runs one of them at a time. All other methods are safe for
+// concurrent use.
 type Replica struct {
 	o Options
 
-	// reading is for those who read the log. While none does, it stays where the last one has left
-	// it.
+	// reading belongs to the method that reads the log. While none does, it stays where the last one
+	// has left it.
 	reading *reading
 
-	// position is how far a followed partition is folded; nil: it is not followed.
+	// position is how far a followed partition is folded; nil if it is not followed.
 	position atomic.Pointer[Position]
-	// moved is closed when position has changed, if that is waited for.
+	// moved is closed when position has changed, if a caller waits for that.
 	mu    sync.Mutex
 	moved chan struct{}
 
-	// confirmed is what the owner says of how far it is, logEnd what the log says of its end.
+	// confirmed asks the owner how far it is, logEnd asks the log for its end.
 	confirmed, logEnd question
 
-	// wanted: the group wants this worker to follow the partition. inStore: there was an image when
-	// the worker started.
+	// wanted: the group assigns the partition to this worker as a follower. inStore: there was an
+	// image when the worker started.
 	wanted  atomic.Bool
 	inStore bool
 }
 
 // Position is how far a worker has folded a partition that another one owns.
 type Position struct {
-	// Next is the offset behind what is folded, End that of the log as last heard.
+	// Next is the offset after what is folded, End that of the log at the last read.
 	Next, End int64
-	// At is when Next was End the last time, as far as was heard by then.
+	// At is when Next was last equal to End, by the reads until then.
 	At time.Time
 }
 
-// Lag is how many records the image is behind the log.
+// Lag returns how many records the image is behind the log.
 func (p Position) Lag() int64 { return max(p.End-p.Next, 0) }
 
 // New returns the replica of a partition.
@@ -71,8 +71,8 @@ func New(o Options) *Replica {
 	return &Replica{o: o, inStore: isStored(o.Image.View())}
 }
 
-// isStored says whether a store has an image of a partition. One that cannot be read is found out
-// about where it matters.
+// isStored reports whether a store has an image of a partition. A store that cannot be read counts
+// as having none; its next reader gets the error.
 func isStored(view materializer.Partition) bool {
 	meta, ok, err := view.Meta()
 	_, halted, failed := view.Halted()
@@ -92,7 +92,7 @@ func (r *Replica) move(to *Position) {
 	}
 }
 
-// moves returns what is closed when the position has changed.
+// moves returns a channel that is closed when the position has changed.
 func (r *Replica) moves() <-chan struct{} {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -102,17 +102,17 @@ func (r *Replica) moves() <-chan struct{} {
 	return r.moved
 }
 
-// Want notes whether the group wants this worker to follow the partition, and returns whether that
-// is new.
+// Want sets whether the group wants this worker to follow the partition, and returns whether that
+// has changed.
 func (r *Replica) Want(followed bool) (changed bool) { return r.wanted.Swap(followed) != followed }
 
-// storedLag stands for the lag of an image that lies in the store and is not followed: the log was
-// not asked yet how far it is. It is far from warm, and better than none.
+// storedLag stands for the lag of an image that lies in the store and is not followed: the log's
+// end is not known yet. It is far from warm, and better than no image.
 const storedLag = 1 << 32
 
-// Lag returns how many records the image is behind the log, as the group is told: also of a
+// Lag returns the number of records that the image is behind the log, for the group: also of a
 // partition that this worker owns, of one that it is to follow and has not read yet, and of one
-// that was in the store when the worker started. ok is false where there is no image.
+// that was in the store when the worker started. ok is false if there is no image.
 func (r *Replica) Lag(owned bool) (records int64, ok bool) {
 	at := r.Position()
 	switch {

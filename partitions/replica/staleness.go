@@ -12,28 +12,29 @@ import (
 	"github.com/millrace-io/millrace/internal/observe"
 )
 
-// This file measures how old the states were that relaxed reads were answered of.
+// This file measures the age of the states from which relaxed reads are answered.
 //
-// What is measured is an upper bound, for each answer that this worker gave: the age of the newest
-// moment of which this worker knows that the state had everything that was committed by then. What
-// it knows, it knows from
+// What is measured is an upper bound, for each answer of this worker: the age of the newest moment
+// of which this worker knows that the state had everything that was committed by then. Its sources
+// are
 //
-//   - the owner of a followed partition, who said how far it was, confirmed by the log, when the image was there (bounded reads ask);
-//   - the log: its end as heard with the records that were read, or as asked for, when the image was there;
-//   - for an owner: the log's acknowledgement of the last append that was sent, or the read-back of the claim. With a log in this
-//     process no other worker can write, and the age is 0.
+//   - the owner of a followed partition, which reported how far it was, confirmed by the log, when
+//     the image was there (bounded reads ask);
+//   - the log: its end as read with the records, or as asked for, when the image was there;
+//   - for an owner: the log's acknowledgement of the last append that was sent, or the read-back of
+//     the claim. With a log in this process no other worker can write, and the age is 0.
 //
-// So an answer may have been fresher than its figure, and in a partition in which nothing is
-// written it mostly was. A follower is measured when it opens its image, an owner when the answer
-// leaves its loop: what a follower's function and the network take is not in it. Neither is what a
-// broker does not know that goes on giving answers after others took its place; of the three, only
-// the owners' confirmation rules that out. Strong answers are not measured: they are of the newest
-// state by construction.
+// So an answer may have been fresher than its figure, and in a partition without writes it mostly
+// was. A follower is measured when it opens its image, an owner when the answer leaves its loop:
+// the time of a follower's function and of the network is not included. Neither is that of a broker
+// that goes on answering because it does not know that others took its place; of the three sources,
+// only the owners' confirmation rules that out. Strong answers are not measured: they are of the
+// newest state by construction.
 
-// Server says who answered a relaxed read.
+// Server is the kind of worker that answered a relaxed read.
 type Server uint8
 
-// The two that may.
+// The two kinds.
 const (
 	ByOwner Server = iota
 	ByFollower
@@ -44,8 +45,8 @@ func (s Server) String() string { return [...]string{"owner", "follower"}[s] }
 
 const relaxedKinds = int(entities.AtLeast-entities.Eventual) + 1
 
-// Staleness is what was measured of the answers of one entity type, with one consistency, by one of
-// the two that may answer.
+// Staleness is the measured age of the answers of one entity type, with one consistency, by one
+// kind of server.
 type Staleness struct {
 	EntityType  string
 	Consistency entities.Consistency
@@ -54,21 +55,21 @@ type Staleness struct {
 	// observe.RecentWindow, with the largest of them.
 	Ages, Recent observe.Snapshot
 	Largest      time.Duration
-	// Promised is the largest bound that recent answers were asked to keep; 0 where the consistency
+	// Promised is the largest bound that recent answers were asked to keep; 0 if the consistency
 	// promises no time.
 	Promised time.Duration
 }
 
-// Ages measure the staleness of answers. They are shared by the partitions of a worker. Safe for
-// concurrent use.
+// Ages measure the staleness of answers. The partitions of a worker share them. Safe for concurrent
+// use.
 type Ages struct {
-	// types has what was measured, by entity type. The map is replaced, never changed; it has no
-	// more types than functions declared.
+	// types has the measurements by entity type. The map is replaced, never changed; it has no more
+	// types than functions declared.
 	types atomic.Pointer[map[string]*measured]
 	mu    sync.Mutex // for those who replace it
 }
 
-// measured is one type's: by who answered, and by consistency from Eventual on.
+// measured holds one type's ages: by server, and by consistency from Eventual on.
 type measured [ByFollower + 1][relaxedKinds]struct {
 	ages   observe.Recent
 	bounds observe.Recent
@@ -103,8 +104,8 @@ func (a *Ages) of(typ string) *measured {
 	return types[typ]
 }
 
-// Report lists what was measured, by type, consistency and who answered; what never happened is
-// left out.
+// Report lists the measurements, by type, consistency and server; combinations without an answer
+// are left out.
 func (a *Ages) Report(now time.Time) []Staleness {
 	types := a.types.Load()
 	if types == nil {
