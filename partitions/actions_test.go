@@ -45,8 +45,8 @@ func startActing(t *testing.T) *fixture {
 	return f
 }
 
-// TestActionsTellWhatTheyCaused: an error of an action says that nothing was applied only where
-// that is so of everything that the action asked for.
+// TestActionsTellWhatTheyCaused: an error of an action states that nothing was applied only if that
+// holds for everything that the action asked for.
 func TestActionsTellWhatTheyCaused(t *testing.T) {
 	const partly = "unknown: the action took effect in part: "
 	for _, c := range []struct{ text, want, a string }{
@@ -108,7 +108,7 @@ func (f *fixture) stream(texts ...string) (replies []string, err error) {
 	return replies, err
 }
 
-// TestStreamedActionsTellWhatTheyCaused: of a whole call, too.
+// TestStreamedActionsTellWhatTheyCaused: the same for a whole streamed call.
 func TestStreamedActionsTellWhatTheyCaused(t *testing.T) {
 	for _, c := range []struct {
 		texts []string
@@ -136,8 +136,8 @@ func TestStreamedActionsTellWhatTheyCaused(t *testing.T) {
 	}
 }
 
-// TestActionsTakeNoIDs: an action keeps nothing, so that an id cannot make it happen once. It is
-// refused before the function runs, whichever way it comes.
+// TestActionsTakeNoIDs: an action stores nothing, so an id cannot make it take effect once. It is
+// refused before the function runs, by every entry point.
 func TestActionsTakeNoIDs(t *testing.T) {
 	f := startActing(t)
 	ran := 0
@@ -171,15 +171,15 @@ func TestActionsTakeNoIDs(t *testing.T) {
 	}
 }
 
-// tableOf is a table of one worker, who owns the only partition.
+// tableOf is a table of one worker, which owns the only partition.
 func tableOf(address string) *routing.Table {
 	routes := routing.NewTable()
 	routes.Set(&broker.Table{Members: []broker.Member{{Name: "w", Address: address}}, Owners: []int32{0}, Standbys: [][]int32{nil}})
 	return routes
 }
 
-// TestWhatAnActionMetIsNotMoved: what an action met on its way is no reason for a gateway to run it
-// again on the next worker.
+// TestWhatAnActionMetIsNotMoved: an error of a command that an action sent does not make a gateway
+// run the action again on the next worker.
 func TestWhatAnActionMetIsNotMoved(t *testing.T) {
 	f := startActing(t)
 	f.words.act = func(entities.Invocation) (*entities.Outcome, error) {

@@ -9,8 +9,8 @@ import (
 	"github.com/millrace-io/millrace/partitions/core"
 )
 
-// aheadSession is a session of words that takes commands before their turn. Whatever comes must be
-// what was announced.
+// aheadSession is a session of words that takes commands before their turn. It fails unless every
+// command was announced.
 type aheadSession struct {
 	*wordsSession
 
@@ -73,7 +73,7 @@ func startAhead(t *testing.T) (f *fixture, first <-chan answer) {
 	return f, first
 }
 
-// queue has commands of one entity wait behind one another, in order.
+// queue submits commands of one entity, each behind the one before.
 func (f *fixture) queue(texts ...string) []<-chan answer {
 	f.t.Helper()
 	var all []<-chan answer
@@ -84,8 +84,8 @@ func (f *fixture) queue(texts ...string) []<-chan answer {
 	return all
 }
 
-// TestCommandsAheadOfTheirTurn: a function is sent what waits for an entity, and the answers are
-// those of one command after the other.
+// TestCommandsAheadOfTheirTurn: a function gets commands that wait for an entity, and the answers
+// are those of one command after the other.
 func TestCommandsAheadOfTheirTurn(t *testing.T) {
 	reasons := map[entities.Reason]string{entities.FunctionFailed: "function failed", entities.TooLarge: "too large"}
 	for name, c := range map[string]struct {
@@ -125,8 +125,8 @@ func TestCommandsAheadOfTheirTurn(t *testing.T) {
 	}
 }
 
-// TestAnnouncedCallersStay: a caller whose command the function has been sent hears what came of
-// it, however late.
+// TestAnnouncedCallersStay: a caller whose command was sent to the function gets its result,
+// however late.
 func TestAnnouncedCallersStay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f, first := startAhead(t)

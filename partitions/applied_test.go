@@ -13,8 +13,8 @@ import (
 )
 
 // TestARefusedForwardDoesNotDenyTheCommand: a command that stored something and whose forward was
-// refused took effect. Its caller gets code and text of the refusal, and the outcome says so, at
-// every door, with and without an id, the first time and again.
+// refused took effect. Its caller gets code and text of the refusal, and the outcome is applied, at
+// every entry point, with and without an id, the first time and again.
 func TestARefusedForwardDoesNotDenyTheCommand(t *testing.T) {
 	for _, id := range []string{"", "id"} {
 		c := newCluster(t, core.Limits{MovePatience: time.Minute})
@@ -45,8 +45,8 @@ func TestARefusedForwardDoesNotDenyTheCommand(t *testing.T) {
 }
 
 // TestOutboxKeepsTheRefusal: the target is down when the caller sends the forward, and refuses it
-// when the outbox delivers it, from this worker or the next. The caller who sends the command again
-// under its id is told the refusal, and that the command itself took effect.
+// when the outbox delivers it, from this worker or the next. A caller that sends the command again
+// under its id gets the refusal, and that the command itself took effect.
 func TestOutboxKeepsTheRefusal(t *testing.T) {
 	for text, want := range map[string]string{
 		"send c refuse no": "applied: no", "beside effect c refuse no": "applied: no", "beside timer c refuse no": "applied: no",
@@ -84,9 +84,8 @@ func TestOutboxKeepsTheRefusal(t *testing.T) {
 	}
 }
 
-// TestARepeatThatMeetsTheOutbox: the caller sends the command again while the outbox has its
-// forward on the way. What it is told is what is kept: the outcome is that of the command, and it
-// is in the log.
+// TestARepeatThatMeetsTheOutbox: the caller sends the command again while the outbox delivers its
+// forward. The caller gets what is kept: the outcome of the command, which is in the log.
 func TestARepeatThatMeetsTheOutbox(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, setup{world: alone})

@@ -59,7 +59,7 @@ func (n *network) Position(ctx context.Context, address string, partition int32)
 	return n.workers[address].Position(ctx, partition)
 }
 
-// group counts what it is asked for.
+// countingGroup counts the calls of its methods.
 type countingGroup struct{ rebalanced atomic.Int32 }
 
 func (*countingGroup) Watch(ctx context.Context, _, _ string, _ func(*broker.Table), _ func(error)) error {
@@ -73,7 +73,7 @@ func (*countingGroup) Evict(context.Context, string, broker.Member) (bool, error
 
 func (g *countingGroup) Rebalance() { g.rebalanced.Add(1) }
 
-// cluster is two workers, a and b, on one log. Who owns its one partition is what the test says.
+// cluster is two workers, a and b, on one log. The test says which of them owns its one partition.
 type cluster struct {
 	t    *testing.T
 	net  *network
@@ -100,8 +100,8 @@ func newCluster(t *testing.T, limits core.Limits) *cluster {
 
 const nobodyOwns = -1
 
-// until turns the clock until something holds, no faster than things happen: outside a synctest
-// bubble, no faster than time goes. So nobody's patience ends because the machine is slow.
+// until advances the clock until the condition holds, no faster than the goroutines run: outside a
+// synctest bubble, no faster than real time. So no patience runs out because the machine is slow.
 func (c *cluster) until(what string, holds func() bool) {
 	c.t.Helper()
 	if c.a.bubble {
@@ -123,7 +123,7 @@ func (c *cluster) until(what string, holds func() bool) {
 // follow it.
 func (c *cluster) tell(owner int32, follow ...int32) { c.tellTable(c.table(owner, follow...)) }
 
-// handOver does so with one in which the owner waits for a release.
+// handOver does so with a table in which the owner waits for a release.
 func (c *cluster) handOver(owner int32, follow ...int32) {
 	t := c.table(owner, follow...)
 	t.HandedOver = []int32{0}
@@ -174,8 +174,8 @@ func (c *cluster) want(f *fixture, cmd *entities.Command, text string) {
 	}
 }
 
-// TestCommandsReachTheirOwner: one hop, whoever is asked; what is forwarded has an id, and what is
-// not has none.
+// TestCommandsReachTheirOwner: in one hop, from each worker; a forwarded command has an id, and one
+// that is not forwarded has none.
 func TestCommandsReachTheirOwner(t *testing.T) {
 	c := newCluster(t, core.Limits{MovePatience: time.Minute})
 	c.owned(c.b, 1)
@@ -188,8 +188,8 @@ func TestCommandsReachTheirOwner(t *testing.T) {
 	}
 }
 
-// TestOwnerIsTold: to whoever came by way of another worker, and it is the owner of the entity that
-// was called.
+// TestOwnerIsTold: a caller that came by way of another worker learns the owner, and it is the
+// owner of the entity that was called.
 func TestOwnerIsTold(t *testing.T) {
 	c := newCluster(t, core.Limits{MovePatience: time.Minute})
 	c.owned(c.b, 1)
@@ -210,7 +210,7 @@ func TestOwnerIsTold(t *testing.T) {
 }
 
 // TestLostAnswerIsAskedForAgain: a forwarded command whose answer is lost is sent again under its
-// id, and has happened once.
+// id, and takes effect once.
 func TestLostAnswerIsAskedForAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, core.Limits{MovePatience: time.Minute})
@@ -235,8 +235,8 @@ func TestLostAnswerIsAskedForAgain(t *testing.T) {
 	})
 }
 
-// TestCallersWaitForTheNextOwner: while a partition is handed over nobody is refused, and the image
-// of the one that followed goes on where it stands.
+// TestCallersWaitForTheNextOwner: no caller is refused while a partition is handed over, and the
+// image of the follower goes on from its position.
 func TestCallersWaitForTheNextOwner(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, core.Limits{MovePatience: time.Minute})
@@ -283,8 +283,8 @@ func TestCallersWaitForTheNextOwner(t *testing.T) {
 	})
 }
 
-// TestStoredImagesAreNamed: a worker that starts says what is in its store, so that the group gives
-// it what it need not read anew.
+// TestStoredImagesAreNamed: a worker that starts names the images in its store, so that the group
+// assigns it what it need not read again.
 func TestStoredImagesAreNamed(t *testing.T) {
 	f := start(t, setup{world: alone})
 	f.await(core.Active)
@@ -300,8 +300,9 @@ func TestStoredImagesAreNamed(t *testing.T) {
 	}
 }
 
-// TestASuccessorClaimsWhenItReadsTheRelease: the table names the successor before the owner has let
-// go. Callers wait for it, nothing is void, and no claim comes before the release.
+// TestASuccessorClaimsWhenItReadsTheRelease: the table names the successor before the owner has
+// released the partition. Callers wait for it, no record is void, and no claim comes before the
+// release.
 func TestASuccessorClaimsWhenItReadsTheRelease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, core.Limits{MovePatience: time.Minute, ReleaseTimeout: time.Minute})
@@ -331,8 +332,7 @@ func TestASuccessorClaimsWhenItReadsTheRelease(t *testing.T) {
 	})
 }
 
-// TestAnHeirDoesNotWaitForEver: an owner that does not release is passed over when its time for
-// that is up.
+// TestAnHeirDoesNotWaitForEver: an owner that does not release in time is passed over.
 func TestAnHeirDoesNotWaitForEver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, core.Limits{MovePatience: time.Minute, ReleaseTimeout: time.Second})
@@ -350,8 +350,8 @@ func TestAnHeirDoesNotWaitForEver(t *testing.T) {
 	})
 }
 
-// TestPatienceEnds: when nobody comes to own a partition, callers are told so, and how many may
-// wait is bounded.
+// TestPatienceEnds: if no worker comes to own a partition, callers get an error in time, and the
+// number of those that wait is bounded.
 func TestPatienceEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, core.Limits{MaxWaiting: 2, MovePatience: time.Second})
@@ -378,8 +378,8 @@ func TestPatienceEnds(t *testing.T) {
 	})
 }
 
-// TestPosition: it is behind everything that is committed, and only an owner that the log confirms
-// says it.
+// TestPosition: it is after everything that is committed, and only an owner that the log confirms
+// returns it.
 func TestPosition(t *testing.T) {
 	c := newCluster(t, core.Limits{MovePatience: time.Minute})
 	if _, err := c.a.p.Position(t.Context()); err == nil {
@@ -400,7 +400,7 @@ func relaxed(c entities.Consistency, bound time.Duration, after ...entities.Posi
 	return cmd
 }
 
-// TestFollowersAnswerReads: from the image, without a word to the owner, when it is fresh enough.
+// TestFollowersAnswerReads: from the image, without asking the owner, if it is fresh enough.
 func TestFollowersAnswerReads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, core.Limits{MovePatience: time.Minute})
@@ -423,8 +423,8 @@ func TestFollowersAnswerReads(t *testing.T) {
 			t.Errorf("b answered %v itself and sent %q", n, c.net.sent)
 		}
 
-		// Nothing is known of how fresh the image is: the owner answers, and is asked how far it is
-		// for the next time.
+		// How fresh the image is is not known yet: the owner answers, and is asked for its position, for
+		// the next read.
 		c.want(c.b, relaxed(entities.Bounded, time.Minute), "1 2")
 		c.until("the owner has said how far it is, and b is there", c.b.isConfirmed)
 		c.want(c.b, relaxed(entities.Bounded, time.Minute), "1 2")

@@ -32,7 +32,7 @@ func (f *fixture) rows() []string {
 	return rows
 }
 
-// restart is another life of the worker, on the same log, with the same store.
+// restart starts the worker again, on the same log, with the same store.
 func (f *fixture) restart() *fixture {
 	f.t.Helper()
 	if err := f.stop(); err != nil {
@@ -41,15 +41,15 @@ func (f *fixture) restart() *fixture {
 	return start(f.t, setup{world: simlog.Options{SingleProcess: true}, on: f.world, store: f.store, words: f.words})
 }
 
-// unfoldable is a record that counts and means nothing to this version.
+// unfoldable is a valid record whose kind this version does not know.
 func unfoldable(env record.Envelope) broker.Record {
 	env.Kind, env.Ordinal = record.Kind(99), 1
 	return broker.Record{Key: []byte("words/a"), Headers: header(env)}
 }
 
-// TestWhatHalts: every case in which acknowledged data is gone or unreadable. The partition refuses
-// everybody with that reason, says why in its status, leaves the rows of its store as they are, and
-// a restart changes nothing about it.
+// TestWhatHalts: every case in which acknowledged data is lost or unreadable. The partition refuses
+// all callers with the reason, shows it in its status, leaves the rows of its store as they are,
+// and a restart changes nothing.
 func TestWhatHalts(t *testing.T) {
 	// Each begins with a partition whose log has a claim, x of a, y of b and z of c.
 	for name, test := range map[string]struct {
@@ -84,7 +84,7 @@ func TestWhatHalts(t *testing.T) {
 		"the beginning of the log is gone": {false, func(f *fixture) *fixture {
 			store := f.store
 			f.store = nil
-			f = f.restart() // others go on
+			f = f.restart() // as the next process
 			f.await(core.Active)
 			f.want(f.submit(command("d", "add w")), "w")
 			f.world.Trim(partition0, int64(len(f.world.Records(partition0)))-1)

@@ -18,8 +18,8 @@ import (
 )
 
 // damaged is a log of three ownerships: a claim, x of a and a release; a claim, y of b and a
-// release; a claim, z of c and a release. After damage it is not whole. The fixture's store is the
-// fold of the log before that; its worker does not run.
+// release; a claim, z of c and a release. damage removes records. The fixture's store is the fold
+// of the log before that; its worker does not run.
 func damaged(t *testing.T, damage func(*simlog.World)) *fixture {
 	t.Helper()
 	f := start(t, setup{world: alone})
@@ -69,7 +69,7 @@ func (f *fixture) fresh() *fixture {
 
 func garbled(r *broker.Record) { r.Headers[0].Value = []byte{0} }
 
-// damages of the log of damaged, and what is said of them.
+// damages of the log of damaged, and the error that reports them.
 var damages = map[string]struct {
 	damage func(*simlog.World)
 	says   string
@@ -89,9 +89,9 @@ var damages = map[string]struct {
 	},
 }
 
-// TestAHoleHaltsAFreshWorker: a log that has lost records in its middle is not taken for a whole
-// one. The worker says what is missing and where, answers nobody, and a restart changes nothing
-// about it.
+// TestAHoleHaltsAFreshWorker: a log with missing records in its middle is not taken for a complete
+// one. The worker reports what is missing and where, answers no caller, and a restart changes
+// nothing.
 func TestAHoleHaltsAFreshWorker(t *testing.T) {
 	for name, test := range damages {
 		t.Run(name, func(t *testing.T) {
@@ -116,7 +116,7 @@ func TestAHoleHaltsAFreshWorker(t *testing.T) {
 }
 
 // TestAHoleThatWasAcceptedIsPassedOver by every worker from then on, without an operator: the claim
-// of the repair says how much was lost before it. A further loss halts all the same.
+// of the repair states how much was lost before it. A further loss still halts.
 func TestAHoleThatWasAcceptedIsPassedOver(t *testing.T) {
 	for name, test := range damages {
 		t.Run(name, func(t *testing.T) {
@@ -138,7 +138,7 @@ func TestAHoleThatWasAcceptedIsPassedOver(t *testing.T) {
 			f.await(core.Active)
 			f.want(f.submit(command("c", "read")), z)
 
-			f.store = whole // it knows what the others have agreed to forget
+			f.store = whole // it has records that the others accepted as lost
 			f = f.restart()
 			f.halts()
 			if why := f.p.Status().Halted.Error(); !strings.Contains(why, "it has records that the log has not") {
@@ -157,7 +157,7 @@ func TestAHoleThatWasAcceptedIsPassedOver(t *testing.T) {
 	}
 }
 
-// TestAStandbyHaltsAtAHole: it says so, and its image is offered to nobody. After a repair it
+// TestAStandbyHaltsAtAHole: it reports the hole, and does not offer its image. After a repair it
 // follows again.
 func TestAStandbyHaltsAtAHole(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -175,7 +175,7 @@ func TestAStandbyHaltsAtAHole(t *testing.T) {
 		if images := c.b.m.Images(); len(images) != 0 {
 			t.Errorf("b offers images %v", images)
 		}
-		c.want(c.b, command("x", "add 3"), "1 2 3") // the owner's store is whole
+		c.want(c.b, command("x", "add 3"), "1 2 3") // the owner's store is complete
 
 		c.tell(nobodyOwns, 1)
 		c.revoke(c.a)
@@ -186,8 +186,8 @@ func TestAStandbyHaltsAtAHole(t *testing.T) {
 	})
 }
 
-// TestAHoleThatAStandbyMeetsLive: records that are gone before a follower has read them, and a
-// claim whose predecessor is.
+// TestAHoleThatAStandbyMeetsLive: records are lost before a follower has read them, and so is the
+// predecessor of a claim.
 func TestAHoleThatAStandbyMeetsLive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, core.Limits{})
@@ -203,8 +203,8 @@ func TestAHoleThatAStandbyMeetsLive(t *testing.T) {
 	})
 }
 
-// TestAnAbsurdEpochDoesNotBlockAPartition: a claim far above the owner's epoch is void for
-// everybody, and seen.
+// TestAnAbsurdEpochDoesNotBlockAPartition: a claim far above the owner's epoch is void for every
+// reader, and raises an alarm.
 func TestAnAbsurdEpochDoesNotBlockAPartition(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, setup{world: alone})

@@ -17,7 +17,7 @@ import (
 	"github.com/millrace-io/millrace/partitions/core"
 )
 
-// answerText is what a caller gets of the router: the reply, or how it failed.
+// answerText is what a caller gets from the router, as text: the reply, or the error.
 func answerText(reply *entities.Reply, err error) string {
 	if e, failed := errors.AsType[*entities.Error](err); failed {
 		return e.Outcome.String() + ": " + e.Message
@@ -33,7 +33,7 @@ func (f *fixture) ask(cmd *entities.Command) string {
 	return answerText(f.router.Dispatch(f.t.Context(), cmd))
 }
 
-// forgotten lets every effect be settled, and the targets forget what is.
+// forgotten waits until every effect is settled, and makes the targets forget the settled ones.
 func (f *fixture) forgotten() {
 	f.t.Helper()
 	f.settled()
@@ -65,9 +65,9 @@ var forwarding = []struct{ name, text, first string }{
 	{"bare, the target forwards", "pass c pass b read", "x"},
 }
 
-// TestForwardsAnswerIsKept: a command that forwarded gets, sent again under its id, what it got the
-// first time, whatever its target did, after the target has forgotten it, and from a worker that
-// has nothing but the log.
+// TestForwardsAnswerIsKept: a command that forwarded gets, sent again under its id, the same answer
+// as the first time, with every result of its target, after the target has forgotten it, and from a
+// worker that has only the log.
 func TestForwardsAnswerIsKept(t *testing.T) {
 	for _, c := range forwarding {
 		t.Run(c.name, func(t *testing.T) {
@@ -107,9 +107,9 @@ func TestForwardsAnswerIsKept(t *testing.T) {
 	}
 }
 
-// TestOutboxKeepsTheAnswer: the target is down when the caller sends his forward. The outbox
-// delivers that, on this worker or the next, and the caller gets the answer when he comes back with
-// his id.
+// TestOutboxKeepsTheAnswer: the target is down when the caller sends its forward. The outbox
+// delivers it, on this worker or the next, and the caller gets the answer when it sends its id
+// again.
 func TestOutboxKeepsTheAnswer(t *testing.T) {
 	const text = "send c add y"
 	for _, failOver := range []bool{false, true} {
@@ -137,8 +137,8 @@ func TestOutboxKeepsTheAnswer(t *testing.T) {
 	}
 }
 
-// outboxAnswered waits until the outbox has delivered a's forward of "add y" to c, and wants the
-// answer to be kept under the id.
+// outboxAnswered waits until the outbox has delivered a's forward of "add y" to c, and checks that
+// the answer is kept under the id.
 func (f *fixture) outboxAnswered(text string) {
 	f.t.Helper()
 	f.settled()
@@ -154,8 +154,8 @@ func (f *fixture) outboxAnswered(text string) {
 	}
 }
 
-// TestCallersLeaveTheirForwards: the caller leaves while the target has his forward. It is not
-// taken back, and its answer is kept.
+// TestCallersLeaveTheirForwards: the caller leaves while the target has its forward. The forward is
+// not taken back, and its answer is kept.
 func TestCallersLeaveTheirForwards(t *testing.T) {
 	for _, text := range []string{"send c wait y", "pass c wait y"} {
 		f := start(t, setup{world: alone})
@@ -173,8 +173,8 @@ func TestCallersLeaveTheirForwards(t *testing.T) {
 	}
 }
 
-// TestRepeatsShareAForward: a repeat that comes while the forward is under way gets what the first
-// one gets.
+// TestRepeatsShareAForward: a repeat that comes while the forward is under way gets the same answer
+// as the first attempt.
 func TestRepeatsShareAForward(t *testing.T) {
 	f := start(t, setup{world: alone})
 	f.await(core.Active)
@@ -199,7 +199,7 @@ func TestRepeatsShareAForward(t *testing.T) {
 
 // TestWhoLeavesDoesNotTakeBack: two attempts have one decision, a forward and nothing else. The one
 // that brings it to the target leaves, and the target does not apply it. The other one brings it
-// once more, and it is applied: neither may say that it was not.
+// once more, and it is applied: neither may report that it was not.
 func TestWhoLeavesDoesNotTakeBack(t *testing.T) {
 	for round := range 8 {
 		synctest.Test(t, func(t *testing.T) {
@@ -233,7 +233,7 @@ func TestWhoLeavesDoesNotTakeBack(t *testing.T) {
 				}
 				return got != ""
 			})
-			close(f.words.falters) // whatever is tried from now on works
+			close(f.words.falters) // later attempts succeed
 			f.settled()
 			has := f.ask(command("c", "read"))
 			if strings.HasPrefix(got, "not_applied: ") && has != "" {
@@ -243,8 +243,8 @@ func TestWhoLeavesDoesNotTakeBack(t *testing.T) {
 	}
 }
 
-// TestAnswersOfActionsAreKept: an action keeps nothing itself, so the entity that forwarded to it
-// does. What a repeat gets is the same in every field, also of a refusal.
+// TestAnswersOfActionsAreKept: an action stores nothing, so the entity that forwarded to it keeps
+// the answer. A repeat gets the same in every field, also of a refusal.
 func TestAnswersOfActionsAreKept(t *testing.T) {
 	for _, text := range []string{"effect b add x", "forward b add x", "refuse no", "effect b add x; refuse no", "forward b refuse no", "forward b answer 0"} {
 		f := start(t, setup{world: alone})
@@ -278,8 +278,8 @@ func TestAnswersOfActionsAreKept(t *testing.T) {
 }
 
 // TestBareForwardsAreTakenBack: a command that stored nothing but its forward, whose target did not
-// apply that, was not applied either. Nothing is left of it, whichever door it came by, and under
-// its id it runs again.
+// apply that, was not applied either. Nothing is left of it, by whichever entry point it came, and
+// under its id it runs again.
 func TestBareForwardsAreTakenBack(t *testing.T) {
 	for _, id := range []string{"", "id"} {
 		c := newCluster(t, core.Limits{MovePatience: time.Minute})
@@ -344,7 +344,7 @@ func TestRepeatsShareARunOfAnAction(t *testing.T) {
 }
 
 // TestReadsAndRefusalsRunAgain: a command that stored nothing and asked for nothing has left no
-// trace. Under its id it runs again, and answers of the state as it is now; this at every door.
+// record. Under its id it runs again, and answers from the present state, at every entry point.
 func TestReadsAndRefusalsRunAgain(t *testing.T) {
 	c := newCluster(t, core.Limits{MovePatience: time.Minute})
 	c.owned(c.b, 1)
@@ -373,9 +373,8 @@ func TestReadsAndRefusalsRunAgain(t *testing.T) {
 	}
 }
 
-// TestConclusionsAreTriedAgain: the owner is fenced between the target's answer and the moment when
-// that is kept. Another worker, which the command came by, sends it again, and the caller gets the
-// answer.
+// TestConclusionsAreTriedAgain: the owner is fenced between the target's answer and its commit.
+// Another worker, by which the command came, sends it again, and the caller gets the answer.
 func TestConclusionsAreTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, core.Limits{MovePatience: time.Minute})
@@ -402,8 +401,8 @@ func TestConclusionsAreTriedAgain(t *testing.T) {
 	})
 }
 
-// TestWhatFollowsAFailedEffectIsDelivered: a synchronous effect fails, and its caller is told so.
-// What was to follow it is sent by the outbox, and a repeat gets the answer.
+// TestWhatFollowsAFailedEffectIsDelivered: a synchronous effect fails, and its caller gets the
+// error. The outbox sends the effects after it, and a repeat gets the answer.
 func TestWhatFollowsAFailedEffectIsDelivered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, setup{world: alone})

@@ -12,9 +12,9 @@ import (
 	"github.com/millrace-io/millrace/partitions/core"
 )
 
-// TestLargeCommandsTogether: callers whose commands are each below the limit do not cost each other
-// the partition, on a log that one process has and on one that several share. On the code before,
-// about a third of the commands failed and the partition was claimed again each time.
+// TestLargeCommandsTogether: commands that are each below the limit do not together end the
+// ownership, on a log of one process and on one that several share. Before, about a third of the
+// commands failed and the partition was claimed again each time.
 func TestLargeCommandsTogether(t *testing.T) {
 	for _, world := range []simlog.Options{{SingleProcess: true}, {}} {
 		for name, c := range map[string]struct{ callers, bytes int }{
@@ -61,9 +61,8 @@ func TestLargeEffectsTogether(t *testing.T) {
 }
 
 // TestALimitThatIsLoweredFencesOnce: an operator lowers the topic's limit below what the worker
-// needs. The first append that is refused makes the worker look at the topic: it gives the
-// partition up and says why, instead of claiming it again and again, and takes it when the topic is
-// right.
+// needs. The first refused append makes the worker check the topic: it gives the partition up and
+// reports why, instead of claiming it again and again, and takes it when the topic is right.
 func TestALimitThatIsLoweredFencesOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, setup{world: alone})

@@ -11,8 +11,8 @@ import (
 	"github.com/millrace-io/millrace/partitions/routing"
 )
 
-// misfits are tables that a worker of two partitions must not use: nothing in them is taken for an
-// index.
+// misfits are tables that a worker of two partitions must not use: their numbers must not be used
+// as an index.
 var misfits = map[string]*broker.Table{
 	"more partitions":        {Members: member, Owners: []int32{0, 0, 0, 0}, Standbys: make([][]int32, 4)},
 	"more, followed":         {Members: member, Owners: []int32{0, 0, 0, 0}, Standbys: [][]int32{nil, nil, nil, {0}}},
@@ -36,9 +36,9 @@ func assigned(m *Manager, e broker.AssignmentEvent) (panicked any) {
 	return nil
 }
 
-// TestTablesThatDoNotFit: a routing table that is not one of this journal's layout is not used. The
-// partitions are given up, callers and the status hear why, nothing panics; with a table that fits
-// they are taken again.
+// TestTablesThatDoNotFit: a routing table that does not have this journal's layout is not used. The
+// partitions are given up, callers and the status get the reason, nothing panics; with a table that
+// fits they are taken again.
 func TestTablesThatDoNotFit(t *testing.T) {
 	for name, table := range misfits {
 		t.Run(name, func(t *testing.T) {
@@ -62,8 +62,8 @@ func TestTablesThatDoNotFit(t *testing.T) {
 	}
 }
 
-// TestPartitionsThatAreNotThere: an assignment of a partition that this worker does not have gives
-// everything up.
+// TestPartitionsThatAreNotThere: after an assignment of a partition that this worker does not have,
+// all partitions are given up.
 func TestPartitionsThatAreNotThere(t *testing.T) {
 	for name, e := range map[string]broker.AssignmentEvent{
 		"assigned": {Assigned: []int32{5}}, "lost": {Lost: []int32{5}}, "revoked": {Revoked: []int32{5}}, "negative": {Assigned: []int32{-1}},

@@ -12,7 +12,7 @@ import (
 	"github.com/millrace-io/millrace/partitions/core"
 )
 
-// unreadable is a store from which, from a moment on, nothing can be read.
+// unreadable is a store whose reads fail from some moment on.
 type unreadable struct {
 	materializer.Store
 
@@ -33,8 +33,8 @@ func (u *unreadable) Scan(lower, upper []byte, yield func(key, value []byte) boo
 	return u.Store.Scan(lower, upper, yield)
 }
 
-// TestWhatCannotBeLoadedWasNotApplied: no command has run on it, so that its caller can be told for
-// certain.
+// TestWhatCannotBeLoadedWasNotApplied: no command has run on an entity that cannot be loaded, so
+// its caller gets "not applied".
 func TestWhatCannotBeLoadedWasNotApplied(t *testing.T) {
 	store := &unreadable{Store: memstore.New()}
 	f := start(t, setup{world: alone, store: store})

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestPanicOfATurnEndsTheProcess lets a caller's turn panic in a process of its own, below somebody
-// who recovers.
+// TestPanicOfATurnEndsTheProcess lets a caller's turn panic in a separate process, below a function
+// that recovers.
 func TestPanicOfATurnEndsTheProcess(t *testing.T) {
 	const child = "MILLRACE_TEST_PANIC"
 	if os.Getenv(child) != "" {

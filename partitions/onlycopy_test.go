@@ -31,9 +31,9 @@ func (f *fixture) reformat(version uint64) {
 	}
 }
 
-// TestAnImageThatTheLogCannotReplaceIsKept: after an upgrade that folds anew, the store may be the
+// TestAnImageThatTheLogCannotReplaceIsKept: after an upgrade that folds again, the store may be the
 // only copy of what the log has lost. The partition halts with evidence, over restarts, and drops
-// nothing unless an operator says so.
+// nothing unless an operator chooses so.
 func TestAnImageThatTheLogCannotReplaceIsKept(t *testing.T) {
 	const newer = materializer.FoldVersion + 1 // an older one's meta row has fewer fields
 	for name, test := range map[string]struct {

@@ -27,10 +27,10 @@ func (f *fixture) open() int {
 func (f *fixture) settled() {
 	f.t.Helper()
 	f.until("the outbox is empty", func() bool { return f.open() == 0 })
-	f.pause() // and whatever comes of it has come
+	f.pause() // and what follows from it has happened
 }
 
-// TestEffectTakesEffectOnce: an effect that nobody waits for reaches its target, and is settled.
+// TestEffectTakesEffectOnce: an effect without a waiting caller reaches its target, and is settled.
 func TestEffectTakesEffectOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, setup{world: alone})
@@ -45,7 +45,7 @@ func TestEffectTakesEffectOnce(t *testing.T) {
 }
 
 // TestEffectSurvivesWorker: an effect whose target cannot be reached is sent by the next worker,
-// who has nothing but the log.
+// which has only the log.
 func TestEffectSurvivesWorker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		first := start(t, setup{world: alone})
@@ -71,8 +71,8 @@ func TestEffectSurvivesWorker(t *testing.T) {
 	})
 }
 
-// TestEffectIsDeduplicated: the target knows an effect by its address, as long as its source has
-// not settled it, and after.
+// TestEffectIsDeduplicated: the target recognizes an effect by its address, as long as its source
+// has not settled it, and after.
 func TestEffectIsDeduplicated(t *testing.T) {
 	f := start(t, setup{world: alone})
 	f.await(core.Active)
@@ -91,7 +91,7 @@ func TestEffectIsDeduplicated(t *testing.T) {
 	}
 	f.want(f.submit(command("b", "read")), "x x")
 
-	// The source settles both; what was remembered may go, and a late copy still does nothing.
+	// The source settles both; their rows may be removed, and a late copy still does nothing.
 	for _, s := range []entities.Source{{Offset: 20, Settled: 15}, {Offset: 21, Settled: 8}} { // what arrives late does not turn progress back
 		s.Generation, s.Partition = 1, 7
 		if _, err := f.router.Send(t.Context(), s, target); err != nil {
@@ -147,8 +147,8 @@ func TestRefusedEffectIsDone(t *testing.T) {
 	})
 }
 
-// TestParked: what can never be delivered, and what the function fails on again and again, waits
-// for an operator and survives the worker; it can be sent again or dropped.
+// TestParked: effects that can never be delivered, and those on which the function fails again and
+// again, wait for an operator and survive the worker; they can be sent again or dropped.
 func TestParked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, setup{world: alone})

@@ -10,7 +10,7 @@ import (
 )
 
 // TestARepeatEndsAParkedForward: a forward is parked, its target works again, and the caller sends
-// the command again under its id. That ends the forward, and it is not counted as parked any more.
+// the command again under its id. That ends the forward, and it no longer counts as parked.
 func TestARepeatEndsAParkedForward(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, setup{world: alone})
@@ -37,8 +37,8 @@ func TestARepeatEndsAParkedForward(t *testing.T) {
 	})
 }
 
-// TestTheTotalsOfAResolution: when an operator is told that an effect is sent again or dropped, the
-// totals do not count it any more, although no time has passed.
+// TestTheTotalsOfAResolution: when an operator's call to send an effect again or drop it returns,
+// the totals no longer count it, although no time has passed.
 func TestTheTotalsOfAResolution(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, setup{world: alone})

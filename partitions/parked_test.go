@@ -15,7 +15,7 @@ import (
 )
 
 // TestParkedInPagesAndInBulk: parked effects are listed in pages and counted, and resolved by
-// filter, in steps, each once. Others go on meanwhile.
+// filter, in steps, each once. Other effects go on in between.
 func TestParkedInPagesAndInBulk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, setup{world: alone})
@@ -124,14 +124,14 @@ func TestATimerThatFailsIsParked(t *testing.T) {
 	})
 }
 
-// withoutMethods resolves nothing: the function was deployed anew without them.
+// withoutMethods resolves nothing: a new version of the function has no such methods.
 func withoutMethods(t entities.Target) (*entities.Command, error) {
 	return nil, entities.Errorf(entities.UnknownMethod, entities.NotApplied, "service %s has no method %s", t.Service, t.Method)
 }
 
-// TestATimerThatCannotRunIsParked at its first attempt, when another one would end in the same way:
-// with its reason, also for the next owner. The entity's session does not notice. When the cause is
-// gone it can be sent again, and takes effect once.
+// TestATimerThatCannotRunIsParked at its first attempt, if another one would end in the same way:
+// with its reason, also for the next owner. The entity's session stays open. When the cause is gone
+// it can be sent again, and takes effect once.
 func TestATimerThatCannotRunIsParked(t *testing.T) {
 	for name, test := range map[string]struct {
 		resolve func(t entities.Target) (*entities.Command, error)
@@ -202,8 +202,8 @@ func TestARecurringTimerThatCannotRunGoesOn(t *testing.T) {
 	})
 }
 
-// TestATimerThatCannotRunIsCancelledAtTheLastMoment: it waits for its turn as any other, behind the
-// command that cancels it. Nothing is parked then.
+// TestATimerThatCannotRunIsCancelledAtTheLastMoment: it waits for its turn like any other timer,
+// behind the command that cancels it. Nothing is parked then.
 func TestATimerThatCannotRunIsCancelledAtTheLastMoment(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, setup{world: alone})

@@ -11,8 +11,8 @@ import (
 )
 
 // TestALogThatTakesNothing: a log whose disk is full refuses each append, the claim as well. The
-// first caller does not know what became of his command; those who come later are told in time that
-// there is no owner, and why; and all is well again when there is room.
+// first caller gets an unknown outcome; later ones get, in time, the error that there is no owner,
+// and why; and the partition serves again when there is room.
 func TestALogThatTakesNothing(t *testing.T) {
 	for name, single := range map[string]bool{"embedded": true, "with other writers": false} {
 		t.Run(name, bubbled(func(t *testing.T) {

@@ -13,7 +13,7 @@ import (
 	recordv1 "github.com/millrace-io/millrace/proto/gen/millrace/record/v1"
 )
 
-// refusals are what the store keeps.
+// refusals are those in the store.
 func (f *fixture) refusals() []materializer.Refusal {
 	f.t.Helper()
 	var kept []materializer.Refusal
@@ -24,8 +24,8 @@ func (f *fixture) refusals() []materializer.Refusal {
 	return kept
 }
 
-// TestRefusedEffectIsKept: what a target refused is settled, and kept with code, text and message,
-// also by a worker that has nothing but the log.
+// TestRefusedEffectIsKept: a refused effect is settled, and kept with code, text and message, also
+// by a worker that has only the log.
 func TestRefusedEffectIsKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		first := start(t, setup{world: alone})
@@ -89,7 +89,7 @@ func TestRefusalThatDoesNotMatter(t *testing.T) {
 	}
 }
 
-// TestRefusalIsResolved: an operator drops one, and has another one sent again, once.
+// TestRefusalIsResolved: an operator drops one, and sends another one again, once.
 func TestRefusalIsResolved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, setup{world: alone})
@@ -120,9 +120,9 @@ func TestRefusalIsResolved(t *testing.T) {
 }
 
 // TestAnEffectThatTookEffectInPartIsNotRefused: its target stored something and forwarded, and the
-// forward was refused. The entity that asked is not told of a refusal, which would make it undo
-// what took effect; an operator sees the effect, and however often it is sent again, the target
-// does its part once.
+// forward was refused. The entity that asked gets no refusal, which would make it undo what took
+// effect; an operator sees the effect, and however often it is sent again, the target does its part
+// once.
 func TestAnEffectThatTookEffectInPartIsNotRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, setup{world: alone})

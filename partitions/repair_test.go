@@ -17,7 +17,7 @@ import (
 	"github.com/millrace-io/millrace/partitions/core"
 )
 
-// cut takes the log's tail away and lets the worker start again, which then halts.
+// cut removes the log's tail and restarts the worker, which then halts.
 func (f *fixture) cut(end int64) *fixture {
 	f.t.Helper()
 	if err := f.stop(); err != nil {
@@ -53,7 +53,7 @@ func (f *fixture) image() materializer.Store {
 	return f.store.(*memstore.Store).Clone()
 }
 
-// same compares an image with a fold of the log from nothing, and that with the store.
+// same compares an image with a fold of the whole log, and that with the store.
 func (f *fixture) same(image materializer.Store) {
 	f.t.Helper()
 	again := memstore.New()
@@ -64,7 +64,7 @@ func (f *fixture) same(image materializer.Store) {
 		f.t.Fatal(err)
 	}
 	records := f.world.Records(partition0)
-	for i := range records[:meta.Next] { // a release stands behind it
+	for i := range records[:meta.Next] { // after it stands a release
 		if _, err := fold.Record(batch, &records[i]); err != nil {
 			f.t.Fatal(err)
 		}
@@ -83,7 +83,7 @@ func (f *fixture) same(image materializer.Store) {
 	}
 }
 
-// TestRepairAcceptsTheLoss: the log as it is is the truth, and no offset is used again with another
+// TestRepairAcceptsTheLoss: the present log counts, and no offset is used again with another
 // content.
 func TestRepairAcceptsTheLoss(t *testing.T) {
 	f := start(t, setup{world: alone})
@@ -130,9 +130,9 @@ func elsewhere(p int32) string {
 	}
 }
 
-// TestOffsetsAreNotUsedAgain: a target knows effects by source partition and offset. After a loss
-// that was accepted, an effect at an offset that was used before would be taken for the lost one,
-// and be lost itself.
+// TestOffsetsAreNotUsedAgain: a target recognizes effects by source partition and offset. After a
+// loss that was accepted, an effect at an offset that was used before would be taken for the lost
+// one, and be lost itself.
 func TestOffsetsAreNotUsedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, setup{world: alone, parts: 2})
@@ -159,8 +159,8 @@ func TestOffsetsAreNotUsedAgain(t *testing.T) {
 	})
 }
 
-// flooded is how many commands come at once: so many that their records stand side by side,
-// whatever comes between.
+// flooded is how many commands come at once: enough that their records stand side by side, whatever
+// comes between.
 const flooded = 16
 
 // flood runs commands on one entity at the same time; format has their number.
@@ -193,7 +193,7 @@ func (f *fixture) dispatch(id, text string) string {
 	return string(reply.Payload.Value)
 }
 
-// busy lets a partition do everything that an image can restore, and returns where its log was
+// busy makes a partition do everything that an image can restore, and returns where its log ended
 // before most of that.
 func (f *fixture) busy() (kept int64) {
 	f.t.Helper()
@@ -221,7 +221,7 @@ func (f *fixture) busy() (kept int64) {
 	return kept
 }
 
-// works looks at what busy did, and that each effect has arrived once.
+// works checks what busy did, and that each effect has arrived once.
 func (f *fixture) works() {
 	f.t.Helper()
 	for id, want := range map[string]string{"a": "x y z v1 v2", "c": "only", "d": "once", "b": "early late", "t": ""} {
@@ -255,7 +255,7 @@ func (f *fixture) works() {
 }
 
 // TestRepairAppendsTheImage: what the store has beyond the log is written into it again; nothing
-// acknowledged is lost, and effects arrive once, whatever the lost records said of them.
+// acknowledged is lost, and effects arrive once, whatever the lost records stated about them.
 func TestRepairAppendsTheImage(t *testing.T) {
 	for name, lose := range map[string]func(*fixture, int64) *fixture{
 		"the tail is lost": func(f *fixture, kept int64) *fixture { return f.cut(kept) },
@@ -297,7 +297,8 @@ func TestRepairAppendsTheImage(t *testing.T) {
 	}
 }
 
-// TestRepairIsTakenUpAgain: whatever ends a repair in the middle, the next one finishes it.
+// TestRepairIsTakenUpAgain: if a repair ends before it is complete, for any reason, the next one
+// completes it.
 func TestRepairIsTakenUpAgain(t *testing.T) {
 	for name, choice := range map[string]materializer.Choice{"accept-loss": materializer.AcceptLoss, "append-image": materializer.AppendImage} {
 		for appends := range 3 { // of the repair that are written before its worker is gone: claims, the image, barriers
@@ -365,7 +366,7 @@ func TestRepairIsTakenUpAgain(t *testing.T) {
 	}
 }
 
-// TestRetry: a log that was restored is believed, one that was not, or holds something else, is
+// TestRetry: a log that was restored is accepted; one that was not, or holds something else, is
 // not.
 func TestRetry(t *testing.T) {
 	f := start(t, setup{world: alone})
@@ -388,7 +389,7 @@ func TestRetry(t *testing.T) {
 	f.want(f.submit(command("a", "read")), "x y")
 }
 
-// TestRepairFromWhatIsLeft: a log that lost its beginning counts from the next claim on.
+// TestRepairFromWhatIsLeft: a log that lost its beginning is folded from the next claim on.
 func TestRepairFromWhatIsLeft(t *testing.T) {
 	f := start(t, setup{world: alone})
 	f.await(core.Active)

@@ -36,7 +36,7 @@ func TestForwardsAndEffects(t *testing.T) {
 	r.Drain()
 }
 
-// TestAnswersCarryTokens: the token names the partition and the offset behind what was written.
+// TestAnswersCarryTokens: the token names the partition and the offset after what was written.
 func TestAnswersCarryTokens(t *testing.T) {
 	f := start(t, setup{world: alone})
 	f.await(core.Active)

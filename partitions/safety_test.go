@@ -17,9 +17,9 @@ import (
 
 var errLog = errors.New("the log said no")
 
-// TestContiguity: an owner whose append lands behind another's claim must not answer for it. The
-// claim stands where the owner expected its own record; only the offset of the acknowledgement can
-// tell.
+// TestContiguity: an owner whose append lands after another worker's claim must not answer for it.
+// The claim stands where the owner expected its own record; only the offset of the acknowledgement
+// shows it.
 func TestContiguity(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, setup{world: simlog.Options{Manual: true}})
@@ -63,7 +63,7 @@ func TestReadBack(t *testing.T) {
 // TestGap: what may stand in a gap, and what ends the ownership (log protocol, 4, rule 2).
 func TestGap(t *testing.T) {
 	own := func(f *fixture) broker.Record {
-		return f.world.Records(partition0)[0] // the own claim again: an own record that nobody expected
+		return f.world.Records(partition0)[0] // the own claim again: a record of the owner that it did not expect
 	}
 	for name, test := range map[string]struct {
 		inject func(*fixture) broker.Record
@@ -160,8 +160,8 @@ func TestAFencedReadIsNotAnswered(t *testing.T) {
 	})
 }
 
-// TestOutcomesOfAFailedAppend: a log that cannot say leaves the outcome unknown; one that says "not
-// written" does not. What was built on it in memory is forgotten.
+// TestOutcomesOfAFailedAppend: if the log cannot tell whether it wrote, the outcome is unknown;
+// with "not written" it is not. State in memory that was built on it is dropped.
 func TestOutcomesOfAFailedAppend(t *testing.T) {
 	for name, test := range map[string]struct {
 		err     error
@@ -194,8 +194,8 @@ func TestOutcomesOfAFailedAppend(t *testing.T) {
 	}
 }
 
-// TestALateArrivalOfALostAppendCounts: "unknown" is meant: the record may be in the log after all,
-// and then it is in the fold that the next ownership begins with.
+// TestALateArrivalOfALostAppendCounts: after "unknown" the record may be in the log after all, and
+// then it is in the fold that the next ownership begins with.
 func TestALateArrivalOfALostAppendCounts(t *testing.T) {
 	f := start(t, setup{world: simlog.Options{Manual: true, SingleProcess: true}})
 	f.activate()
@@ -212,7 +212,7 @@ func TestALateArrivalOfALostAppendCounts(t *testing.T) {
 }
 
 // TestACommandIsLookedUpWhenTheLogWasRead: a command that is sent again under its id while the
-// partition catches up is found in what is read meanwhile.
+// partition catches up is found in the part that is read in between.
 func TestACommandIsLookedUpWhenTheLogWasRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, setup{world: simlog.Options{Manual: true, SingleProcess: true}})
@@ -264,7 +264,7 @@ func TestSilenceOfTheLogEndsTheOwnership(t *testing.T) {
 	f.wantError(f.receive(caller), entities.LostOutcome, entities.Unknown)
 }
 
-// TestALogThatGoesBackwardsHalts: acknowledged data is gone; going on would hide it.
+// TestALogThatGoesBackwardsHalts: acknowledged data is lost; going on would hide it.
 func TestALogThatGoesBackwardsHalts(t *testing.T) {
 	f := start(t, setup{world: simlog.Options{Manual: true, SingleProcess: true}})
 	f.activate()

@@ -11,7 +11,7 @@ import (
 	"github.com/millrace-io/millrace/partitions/core"
 )
 
-// size stands for a text of a test: its beginning, and how long it is.
+// size shortens a text of a test: its beginning, and its length.
 func size(text string) string {
 	if len(text) < 100 {
 		return text
@@ -24,9 +24,9 @@ func size(text string) string {
 	return fmt.Sprintf("%d bytes", len(text))
 }
 
-// TestSizesDoNotDependOnTheDoor: a command has the same verdict at the owner, at another worker and
+// TestSizesDoNotDependOnTheDoor: a command has the same result at the owner, at another worker and
 // at a gateway. What those add, so that it can be sent again, does not count against it; an id of
-// the caller's does, everywhere.
+// the caller does, everywhere.
 func TestSizesDoNotDependOnTheDoor(t *testing.T) {
 	const large = 1_200_000 // more than a commit
 	payload := strings.Repeat("y", large)
@@ -67,7 +67,7 @@ func TestSizesDoNotDependOnTheDoor(t *testing.T) {
 }
 
 // TestLargeAnswersThatAreLost: an answer that was too large to be kept is lost between two workers.
-// The command is not run again, and its caller is told what is known.
+// The command is not run again, and its caller gets what is known.
 func TestLargeAnswersThatAreLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for text, want := range map[string]int{"fat 1200000": 1, "pass b fat 1200000": 1, "send b fat 1200000": 2} {
@@ -88,8 +88,8 @@ func TestLargeAnswersThatAreLost(t *testing.T) {
 	})
 }
 
-// TestLargeAnswersOfEffects: an effect whose target answers at length has taken effect, and is not
-// sent again.
+// TestLargeAnswersOfEffects: an effect whose target gives a large answer has taken effect, and is
+// not sent again.
 func TestLargeAnswersOfEffects(t *testing.T) {
 	f := start(t, setup{world: alone})
 	f.await(core.Active)

@@ -11,7 +11,7 @@ import (
 	"github.com/millrace-io/millrace/partitions/replica"
 )
 
-// measuredOf returns what one worker measured of one consistency.
+// measuredOf returns one worker's measurements for one consistency.
 func measuredOf(f *fixture, c entities.Consistency, by replica.Server) replica.Staleness {
 	for _, s := range f.m.Staleness() {
 		if s.Consistency == c && s.By == by {
@@ -21,8 +21,8 @@ func measuredOf(f *fixture, c entities.Consistency, by replica.Server) replica.S
 	return replica.Staleness{}
 }
 
-// TestStalenessOfFollowers: what is measured of bounded reads keeps their bound, and an image in
-// which nothing happens does not seem to age for longer than it takes to ask the log.
+// TestStalenessOfFollowers: the measured ages of bounded reads keep their bound, and an image of a
+// partition without writes does not seem to age for longer than it takes to ask the log.
 func TestStalenessOfFollowers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, core.Limits{MovePatience: time.Minute})
@@ -30,7 +30,7 @@ func TestStalenessOfFollowers(t *testing.T) {
 		c.want(c.a, command("x", "add 1"), "1")
 		c.until("b follows", func() bool { s := c.b.p.Status(); return s.Followed && s.Next == 2 })
 
-		c.want(c.b, relaxed(entities.Bounded, time.Minute), "1") // the owner's, who is asked for the next time
+		c.want(c.b, relaxed(entities.Bounded, time.Minute), "1") // the owner answers, and is asked for the next time
 		c.until("the owner has said how far it is, and b is there", c.b.isConfirmed)
 		for range 5 {
 			c.b.clock.Advance(7 * time.Second)
@@ -57,7 +57,7 @@ func TestStalenessOfFollowers(t *testing.T) {
 	})
 }
 
-// TestStalenessOfOwners: it is as old as the log's last acknowledgement, and 0 where nobody else
+// TestStalenessOfOwners: it is the age of the log's last acknowledgement, and 0 if no other worker
 // can write.
 func TestStalenessOfOwners(t *testing.T) {
 	c := newCluster(t, core.Limits{MovePatience: time.Minute})

@@ -13,8 +13,8 @@ import (
 	"github.com/millrace-io/millrace/partitions/core"
 )
 
-// strange is a claim with a legal epoch and another layout behind an owner, and an event of its
-// owner.
+// strange is a claim with a valid epoch and another layout after that of an owner, and an event of
+// the claim's owner.
 func strange(before record.Owner) []broker.Record {
 	o := record.Envelope{Epoch: before.Epoch + 1, Nonce: 99}
 	claim, event := o, o
@@ -33,8 +33,8 @@ func (f *fixture) owner() record.Owner {
 	return meta.Owner
 }
 
-// vouched is the log of damaged, with a claim and an event of this layout behind it, and the store
-// of that.
+// vouched is the log of damaged, followed by a claim and an event of this layout, and the store of
+// that.
 func vouched(t *testing.T) *fixture {
 	t.Helper()
 	f := damaged(t, func(*simlog.World) {}).restart()
@@ -47,8 +47,8 @@ func vouched(t *testing.T) *fixture {
 }
 
 // TestAClaimOfAnotherLayoutIsPassedOver after a repair by accept-loss, by this worker and by one
-// without a store, and with it what its owner wrote. Nothing else is lost. Before that it halts,
-// and says so.
+// without a store, and with it what its owner wrote. Nothing else is lost. Before that the worker
+// halts, with the reason.
 func TestAClaimOfAnotherLayoutIsPassedOver(t *testing.T) {
 	f := vouched(t)
 	f.world.Inject(partition0, strange(f.owner())...)
@@ -79,13 +79,13 @@ func TestAClaimOfAnotherLayoutIsPassedOver(t *testing.T) {
 	if err := f.stop(); err != nil {
 		t.Fatal(err)
 	}
-	f.world.Inject(partition0, strange(f.owner())...) // accepted was one, and not all that will come
+	f.world.Inject(partition0, strange(f.owner())...) // one was accepted, and not later ones
 	f = f.fresh()
 	f.halts()
 }
 
-// TestALogOfAnotherLayoutIsNotPassedOver: where no claim has this worker's layout, the worker is
-// wrong and not the log. The repair fails and leaves everything as it was.
+// TestALogOfAnotherLayoutIsNotPassedOver: if no claim has this worker's layout, the worker is
+// configured wrongly. The repair fails and changes nothing.
 func TestALogOfAnotherLayoutIsNotPassedOver(t *testing.T) {
 	f := damaged(t, func(w *simlog.World) { w.Truncate(partition0, 0) })
 	f.world.Inject(partition0, strange(record.Owner{})...)

@@ -11,7 +11,8 @@ import (
 )
 
 // TestASuspendedOwnerAsksTheLog: after a suspension of the machine an owner claims its partition
-// anew before it answers, goes on with the log's time, and what came due meanwhile fires.
+// again before it answers, goes on with the log's time, and the timers that came due in between
+// fire.
 func TestASuspendedOwnerAsksTheLog(t *testing.T) {
 	for name, s := range map[string]setup{"shared log": {}, "log of this process": {world: alone}} {
 		t.Run(name, bubbled(func(t *testing.T) {
@@ -45,8 +46,8 @@ func TestASuspendedOwnerAsksTheLog(t *testing.T) {
 	}
 }
 
-// TestASuspendedFollowerAsksTheOwner: what a follower knew of the owner before a suspension answers
-// nothing after it.
+// TestASuspendedFollowerAsksTheOwner: after a suspension, no read is answered by what a follower
+// knew of the owner before.
 func TestASuspendedFollowerAsksTheOwner(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, core.Limits{MovePatience: time.Minute})

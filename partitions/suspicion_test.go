@@ -11,8 +11,8 @@ import (
 	"github.com/millrace-io/millrace/partitions/repair"
 )
 
-// wronged is a worker whose topic has had wrong settings, during which something may have happened
-// to the log.
+// wronged is a worker whose topic has had wrong settings; happen is what happened to the log in
+// that time.
 func wronged(t *testing.T, happen func(*fixture)) *fixture {
 	t.Helper()
 	f := start(t, setup{world: alone})
@@ -51,8 +51,8 @@ func (f *fixture) mark() (why string, ok bool) {
 	return why, ok
 }
 
-// TestDamageOutlivesARestart: what a look through the log has found is in the status of the next
-// worker on this store before that has looked itself, and it looks again.
+// TestDamageOutlivesARestart: the damage that an inspection has found is in the status of the next
+// worker on this store before that worker has inspected the log, and it inspects it again.
 func TestDamageOutlivesARestart(t *testing.T) {
 	f := wronged(t, func(f *fixture) { f.world.Remove(partition0, 1, 2) })
 	f.m.judge(f.m.options.Topic)
@@ -64,7 +64,7 @@ func TestDamageOutlivesARestart(t *testing.T) {
 		t.Errorf("the store says %q, %v; want %v", why, ok, found)
 	}
 	again := f.restart()
-	if damage := again.p.Status().Inspection.Damage; damage == nil || !strings.Contains(damage.Error(), "no record at offset 1") { // a look of its own may be over
+	if damage := again.p.Status().Inspection.Damage; damage == nil || !strings.Contains(damage.Error(), "no record at offset 1") { // its own inspection may be over
 		t.Fatalf("after a restart the damage is %v; want %v", damage, found)
 	}
 	again.await(core.Active)
@@ -75,7 +75,7 @@ func TestDamageOutlivesARestart(t *testing.T) {
 }
 
 // TestALookThatWasCutOffIsDoneByTheNextWorker: a restart between the wrong settings and the end of
-// the look forgets neither.
+// the inspection forgets neither.
 func TestALookThatWasCutOffIsDoneByTheNextWorker(t *testing.T) {
 	f := wronged(t, func(f *fixture) { f.world.Remove(partition0, 1, 2) })
 	if why, ok := f.mark(); !ok || why != "" {
@@ -114,7 +114,7 @@ func TestACleanLookTakesTheMarkOff(t *testing.T) {
 	}
 }
 
-// TestARepairTakesTheMarkOff, whichever it is: of an image that is dropped, and of a log that was
+// TestARepairTakesTheMarkOff, with every choice: of an image that is dropped, and of a log that was
 // compared with the store.
 func TestARepairTakesTheMarkOff(t *testing.T) {
 	for _, choice := range []materializer.Choice{materializer.Retry, materializer.AcceptLoss} {
@@ -131,7 +131,7 @@ func TestARepairTakesTheMarkOff(t *testing.T) {
 			}
 			f = f.restart()
 			f.halts()
-			f.inspected() // otherwise the look takes the mark off
+			f.inspected() // otherwise the inspection removes the mark
 			if err := materializer.MarkSuspected(f.store, "was damaged", f.p.image.Address); err != nil {
 				t.Fatal(err)
 			}

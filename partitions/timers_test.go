@@ -44,7 +44,7 @@ func TestTimerIsCancelledOrReplaced(t *testing.T) {
 		f.want(f.submit(command("b", "timer t 10s add old")), "set")
 		f.want(f.submit(command("b", "timer t 20s add new")), "set")
 		f.fired(1)
-		if err := f.m.AwaitQuiet(t.Context()); err != nil { // what is on its way for a minute looks like a log that is silent
+		if err := f.m.AwaitQuiet(t.Context()); err != nil { // an append under way for a minute looks like a silent log
 			t.Fatal(err)
 		}
 		f.clock.Advance(time.Minute)
@@ -100,7 +100,7 @@ func TestRecurringTimer(t *testing.T) {
 	})
 }
 
-// TestTakeoverFiresWhatIsOverdue: once, by a worker who has nothing but the log.
+// TestTakeoverFiresWhatIsOverdue: once, by a worker that has only the log.
 func TestTakeoverFiresWhatIsOverdue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		first := start(t, setup{world: alone})
@@ -139,7 +139,7 @@ func TestTimerOfAFailingFunction(t *testing.T) {
 	})
 }
 
-// TestTimersBeyondMemory: more timers than are kept in memory all fire.
+// TestTimersBeyondMemory: more timers than fit in memory all fire.
 func TestTimersBeyondMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, setup{world: alone, limits: core.Limits{MaxWaiting: 1 << 15}})

@@ -12,8 +12,8 @@ import (
 	"github.com/millrace-io/millrace/partitions/routing"
 )
 
-// TestUnknownTargetsMayComeLater: while workers serve different things, that one does not know a
-// target is no last word.
+// TestUnknownTargetsMayComeLater: while workers serve different versions, an unknown target is not
+// a final error.
 func TestUnknownTargetsMayComeLater(t *testing.T) {
 	unknown := entities.Errorf(entities.UnknownMethod, entities.NotApplied, "service s has no method M")
 	table := routing.NewTable()
@@ -33,8 +33,8 @@ type unknowing struct {
 
 func (f unknowing) Resolve(entities.Target) (*entities.Command, error) { return nil, f.err }
 
-// TestBarredWorkerClaimsNothing: a worker that its first table shows to be none of the app leaves,
-// and the log has no claim of it.
+// TestBarredWorkerClaimsNothing: a worker that by its first table does not belong to the app
+// leaves, and the log has no claim of it.
 func TestBarredWorkerClaimsNothing(t *testing.T) {
 	log := simlog.New(simlog.Options{}).Client("w")
 	defer log.Close()

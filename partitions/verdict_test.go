@@ -16,7 +16,7 @@ import (
 // repeated is the command of which TestNotAppliedIsAboutTheCommand makes two attempts.
 func repeated() *entities.Command { return withID(command("a", "wait x"), "X") }
 
-// attempts are the places that the first attempt can have reached when the second one fails.
+// attempts are the stages that the first attempt can have reached when the second one fails.
 var attempts = map[string]func(f *fixture){
 	"is running": func(f *fixture) {
 		f.later(repeated())
@@ -49,8 +49,8 @@ var attempts = map[string]func(f *fixture){
 	},
 }
 
-// failures are what can end the second attempt before its turn. Each gets what cancels its caller's
-// context.
+// failures are what can end the second attempt before its turn. Each gets the function that cancels
+// its caller's context.
 var failures = map[string]func(f *fixture, store *unreadable, dispatch func() <-chan error, leave func()) error{
 	"its caller leaves": func(_ *fixture, _ *unreadable, dispatch func() <-chan error, leave func()) error {
 		answer := dispatch()
@@ -87,9 +87,8 @@ var failures = map[string]func(f *fixture, store *unreadable, dispatch func() <-
 	},
 }
 
-// TestNotAppliedIsAboutTheCommand: whatever ends a repeat before its turn, its caller does not hear
-// that the command was not applied while an earlier attempt under the same id has taken effect or
-// still can.
+// TestNotAppliedIsAboutTheCommand: if a repeat ends before its turn, its caller does not get "not
+// applied" while an earlier attempt under the same id has taken effect or still can.
 func TestNotAppliedIsAboutTheCommand(t *testing.T) {
 	for where, reach := range attempts {
 		for how, fail := range failures {
@@ -133,7 +132,7 @@ func TestNotAppliedIsAboutTheCommand(t *testing.T) {
 }
 
 // TestWhatAnOwnerHasChecked: an owner that has looked for other attempts under an id, and found
-// none, says for certain that its command was not applied.
+// none, reports for certain that its command was not applied.
 func TestWhatAnOwnerHasChecked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWords()
@@ -169,7 +168,7 @@ func TestWhatAnOwnerHasChecked(t *testing.T) {
 	})
 }
 
-// TestALeaverWithCompanyIsNotCertain: the one that waits for the same command may get its turn.
+// TestALeaverWithCompanyIsNotCertain: the call that waits for the same command may get its turn.
 func TestALeaverWithCompanyIsNotCertain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, setup{world: alone})

@@ -17,16 +17,16 @@ import (
 
 // TestCallersMayLeaveAtAnyMoment drives the real core with callers that send, send again under the
 // same id, and leave, while functions refuse, crash and end their sessions, the log fails, and the
-// partition comes and goes. In the end every call has one answer, and every entity answers a fresh
-// command.
+// partition is revoked and assigned. In the end every call has one answer, and every entity answers
+// a new command.
 func TestCallersMayLeaveAtAnyMoment(t *testing.T) {
 	for seed := uint64(1); seed <= 3000 && !t.Failed(); seed++ {
 		newCrowd(t, seed).run()
 	}
 }
 
-// TestTheTurnOfAFollowerThatLeft is the shortest story of that kind: two calls under one id wait,
-// the second leaves, then the first.
+// TestTheTurnOfAFollowerThatLeft is the shortest case: two calls under one id wait, the second
+// leaves, then the first.
 func TestTheTurnOfAFollowerThatLeft(t *testing.T) {
 	c := newCrowd(t, 0)
 	c.recover()
@@ -44,10 +44,10 @@ func TestTheTurnOfAFollowerThatLeft(t *testing.T) {
 	c.end()
 }
 
-// TestAFollowerIsDecidedAnewToo: an id is free, since its command was taken back, or its window is
-// over. Two calls under it wait, and the first leaves. What is stored under the id is not what the
-// second is told. Found by simulation: the forward that it was decided to make waited for a caller
-// who did not come.
+// TestAFollowerIsDecidedAnewToo: an id is free, because its command was taken back, or its window
+// is over. Two calls under it wait, and the first leaves. The second does not get what is stored
+// under the id. Found by simulation: the forward of its decision waited for a caller that did not
+// come.
 func TestAFollowerIsDecidedAnewToo(t *testing.T) {
 	failure := entities.Errorf(entities.FunctionFailed, entities.NotApplied, "crashed")
 	for name, stored := range map[string]materializer.Stored{
@@ -75,7 +75,7 @@ func TestAFollowerIsDecidedAnewToo(t *testing.T) {
 	}
 }
 
-// attendee is a caller, and what happened to its call.
+// attendee is a caller, and the result of its call.
 type attendee struct {
 	*Call
 	*seat
@@ -85,12 +85,11 @@ type attendee struct {
 	turn    bool
 	answers int
 	left    bool
-	// denied is how many calls there were when its caller was told that the command was not
-	// applied.
+	// denied is how many calls there were when its caller got "not applied".
 	denied int
 }
 
-// crowd is a core, the callers of its partition, and a log and functions that do what a seed says.
+// crowd is a core, the callers of its partition, and a log and functions that follow a seed.
 type crowd struct {
 	t     *testing.T
 	seed  uint64
@@ -98,9 +97,9 @@ type crowd struct {
 	core  *Core
 	calls []*attendee
 	byKey map[*Call]*attendee
-	// script is what has happened.
+	// script lists what has happened.
 	script []string
-	// asked are effects whose answer is still to come.
+	// asked are effects that have no answer yet.
 	asked []Asked
 	log   []*Batch
 	// stored are the ids that are committed, sessions those that are open.
@@ -228,8 +227,8 @@ func (c *crowd) leave(a *attendee) {
 	}
 }
 
-// deny notes that a caller is told that its command was not applied. That is a lie when it was, or
-// is later, by an attempt that there was before.
+// deny notes that a caller got "not applied" for its command. That is wrong if the command was
+// applied, or is later, by an earlier attempt.
 func (c *crowd) deny(a *attendee) {
 	if !a.Named() {
 		return
@@ -241,7 +240,7 @@ func (c *crowd) deny(a *attendee) {
 	}
 }
 
-// decide is what the function says.
+// decide is the function's decision.
 func (c *crowd) decide(a *attendee, verdict int) {
 	session := a.Session()
 	a.turn = false
@@ -299,7 +298,7 @@ func (c *crowd) ack(err error) {
 	c.core.Acked(b, broker.AppendResult{Base: base, Last: c.offset - 1})
 }
 
-// reply answers something that the core has asked for.
+// reply answers an effect of the core.
 func (c *crowd) reply(fails bool) {
 	if len(c.asked) == 0 {
 		return
@@ -343,7 +342,7 @@ func (c *crowd) reply(fails bool) {
 	}
 }
 
-// turn does what the core asks for, as the loop does.
+// turn performs the core's effects, as the loop does.
 func (c *crowd) turn() {
 	c.core.Flush()
 	for i := 0; i < len(c.core.effects); i++ {
@@ -398,7 +397,7 @@ func (c *crowd) commit(b *Batch) {
 	}
 }
 
-// store is what the log has for good.
+// store commits a batch.
 func (c *crowd) store(b *Batch) {
 	for i := range b.Entries {
 		if env := &b.Entries[i].Envelope; env.CommandID != "" {
@@ -418,7 +417,7 @@ func (c *crowd) store(b *Batch) {
 	}
 }
 
-// answer is what Partition.complete does.
+// answer does what Partition.complete does.
 func (c *crowd) answer(call *Call) {
 	a := c.byKey[call]
 	if a.left {
@@ -434,7 +433,7 @@ func (c *crowd) answer(call *Call) {
 	}
 }
 
-// recover lets everything go well until nothing is left to do.
+// recover makes every step succeed until nothing is left to do.
 func (c *crowd) recover() {
 	for range 1000 {
 		c.turn()

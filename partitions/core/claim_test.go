@@ -13,8 +13,8 @@ import (
 	"github.com/millrace-io/millrace/materializer"
 )
 
-// TestAHaltedPartitionStaysHalted: whatever becomes of its assignment, a halted partition waits for
-// an operator.
+// TestAHaltedPartitionStaysHalted: a halted partition waits for an operator, however its assignment
+// changes.
 func TestAHaltedPartitionStaysHalted(t *testing.T) {
 	c := activeCore(t, true)
 	c.Halt(broker.ErrRegressed)
@@ -25,7 +25,7 @@ func TestAHaltedPartitionStaysHalted(t *testing.T) {
 	}
 }
 
-// TestUsedUpEpochsHalt: where no claim can be above the owner's, callers are told instead of
+// TestUsedUpEpochsHalt: if no claim can be above the owner's, callers get an error instead of
 // waiting for ever.
 func TestUsedUpEpochsHalt(t *testing.T) {
 	c := New(Config{Worker: "w", Limits: Limits{}.WithDefaults(), Single: true})
@@ -44,7 +44,8 @@ func TestUsedUpEpochsHalt(t *testing.T) {
 	}
 }
 
-// TestAStandbyKeepsAnImageThatTheLogCannotReplace, and says so instead of trying again and again.
+// TestAStandbyKeepsAnImageThatTheLogCannotReplace, and reports it instead of trying again and
+// again.
 func TestAStandbyKeepsAnImageThatTheLogCannotReplace(t *testing.T) {
 	c := New(Config{Worker: "w", Limits: Limits{}.WithDefaults(), Single: false})
 	c.Followed(true)
@@ -54,8 +55,7 @@ func TestAStandbyKeepsAnImageThatTheLogCannotReplace(t *testing.T) {
 	}
 }
 
-// TestPassing: offsets that were lost are used up in bounded batches, through whatever happens
-// meanwhile.
+// TestPassing: lost offsets are used up in bounded batches, whatever happens in between.
 func TestPassing(t *testing.T) {
 	c := New(Config{Worker: "w", Limits: Limits{}.WithDefaults(), Single: true})
 	c.floor = 10_000
@@ -105,8 +105,8 @@ func TestPassing(t *testing.T) {
 	}
 }
 
-// TestCallersDoNotWaitForAnOwnerForEver: in whatever state a partition stays that does not become
-// active, a caller waits for as long as the limits say, and is told why.
+// TestCallersDoNotWaitForAnOwnerForEver: in every state of a partition that does not become active,
+// a caller waits for as long as the limits allow, and gets the reason.
 func TestCallersDoNotWaitForAnOwnerForEver(t *testing.T) {
 	for name, c := range map[string]struct {
 		stay func(*Core)
@@ -172,8 +172,8 @@ func TestCallersDoNotWaitForAnOwnerForEver(t *testing.T) {
 	}
 }
 
-// TestAHoleInAGapHalts: an owner that finds records of others before its own looks whether all
-// offsets in between have one.
+// TestAHoleInAGapHalts: an owner that finds records of others before its own checks that every
+// offset in between has one.
 func TestAHoleInAGapHalts(t *testing.T) {
 	foreign := func(offset int64) materializer.GapRecord {
 		return materializer.GapRecord{Record: broker.Record{Offset: offset}, Foreign: true}
@@ -202,9 +202,9 @@ func TestAHoleInAGapHalts(t *testing.T) {
 	}
 }
 
-// TestAFormerOwnerDeniesNothing: where others may write, that a command with an id was not applied
-// is said when the log has confirmed that there is no other owner; a caller that does not wait for
-// that does not know it.
+// TestAFormerOwnerDeniesNothing: where others may write, an owner reports that a command with an id
+// was not applied only after the log has confirmed that there is no other owner; a caller that does
+// not wait for that gets an unknown outcome.
 func TestAFormerOwnerDeniesNothing(t *testing.T) {
 	for name, fenced := range map[string]bool{"confirmed": false, "fenced": true} {
 		c := activeCore(t, false)

@@ -8,9 +8,9 @@ import (
 	"github.com/millrace-io/millrace/entities/record"
 )
 
-// TestAConcludedForwardIsNotParked: whatever else is on its way about a forward when it is
-// concluded, it is not counted as parked afterwards, not sent again, and no later record says that
-// it is parked.
+// TestAConcludedForwardIsNotParked: whatever else is under way for a forward when it is concluded,
+// it does not count as parked afterwards, is not sent again, and no later record marks it as
+// parked.
 func TestAConcludedForwardIsNotParked(t *testing.T) {
 	const (
 		park = iota

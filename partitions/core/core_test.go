@@ -16,7 +16,7 @@ import (
 	recordv1 "github.com/millrace-io/millrace/proto/gen/millrace/record/v1"
 )
 
-// activeCore is a core that owns its partition: the claim stands at offset 0.
+// activeCore returns a core that owns its partition: the claim stands at offset 0.
 func activeCore(t testing.TB, single bool) *Core {
 	t.Helper()
 	c := New(Config{Worker: "w", Limits: Limits{}.WithDefaults(), Single: single})
@@ -34,7 +34,7 @@ func activeCore(t testing.TB, single bool) *Core {
 	return c
 }
 
-// asks says whether the core asks for an effect of a kind.
+// asks reports whether the core asks for an effect of a kind.
 func asks[E Effect](c *Core) bool {
 	return slices.ContainsFunc(c.effects, func(a Asked) bool {
 		_, is := a.Do.(E)
@@ -42,9 +42,9 @@ func asks[E Effect](c *Core) bool {
 	})
 }
 
-// TestAReleaseGoesOnThroughAGap: records of others are found while the last batch of a release is
-// awaited. Found by simulation: the partition became active again without being assigned, and the
-// manager waited for the release for ever.
+// TestAReleaseGoesOnThroughAGap: records of others are found while the core waits for the last
+// batch of a release. Found by simulation: the partition became active again without being
+// assigned, and the manager waited for the release for ever.
 func TestAReleaseGoesOnThroughAGap(t *testing.T) {
 	c := activeCore(t, false)
 	c.open.Calls = append(c.open.Calls, &Call{Caller: &seat{}, Command: &entities.Command{}, Outcome: &entities.Outcome{}}) // a read that waits for a barrier
@@ -90,8 +90,8 @@ func TestARevocationIsAnsweredOnce(t *testing.T) {
 }
 
 // TestAClaimBeforeWhatWasReadHalts: the log has lost records that the store has folded, and put the
-// claim in their place. Found by the model: it was taken for a claim that another one beat, again
-// and again.
+// claim in their place. Found by the model: it was taken for a claim that lost against another one,
+// again and again.
 func TestAClaimBeforeWhatWasReadHalts(t *testing.T) {
 	for _, c := range []struct {
 		base int64
@@ -225,8 +225,8 @@ func TestAnUncommittedChangeDoesNotEndATimer(t *testing.T) {
 	}
 }
 
-// TestAParkedEffectSaysWhy: whatever a function's error is made of, it can be written down. A text
-// cut within a character, or one that never was UTF-8, ended the worker.
+// TestAParkedEffectSaysWhy: every error of a function can be stored. A text that was cut within a
+// character, or that never was UTF-8, ended the worker.
 func TestAParkedEffectSaysWhy(t *testing.T) {
 	for _, message := range []string{strings.Repeat("é", 1000), "a" + strings.Repeat("é", 1000), "\xff is no text"} {
 		c := activeCore(t, true)

@@ -111,9 +111,9 @@ func (x *world) claims() (n int) {
 	return n
 }
 
-// room says whether the log may take so many records of a worker. After a cut, others do not fill
-// up what was lost, unless the scenario says so: what then stands at an offset can be told from
-// what stood there only by its content.
+// room reports whether the log may take so many records of a worker. After a cut, others do not
+// fill up what was lost, unless the scenario allows it: a record at a lost offset then differs from
+// the lost one only by its content.
 func (x *world) room(w *worker, records int) bool {
 	end := len(x.log) + records
 	if end > x.s.log {
@@ -131,7 +131,8 @@ func (x *world) room(w *worker, records int) bool {
 	return true
 }
 
-// seen is the offset behind everything that the worker knows of, or will when it has read its mail.
+// seen is the offset after everything that the worker knows, or will know when it has read its
+// mail.
 func (w *worker) seen() int64 {
 	next := w.fold.next
 	for _, b := range w.core.sent {
@@ -160,7 +161,7 @@ func (x *world) swappable(w *worker) bool {
 }
 
 // sendings lists the commands that clients may send to a worker: each increment in its turn, and
-// again where its fate is not known to be good.
+// again while it is not known to be applied.
 func (x *world) sendings(to []action, i uint8) []action {
 	w := x.workers[i]
 	c := w.core
@@ -261,8 +262,7 @@ func (x *world) catchUp(w *worker) {
 	w.catchingUp = false
 	end := int64(len(x.log))
 	if w.store.next > end {
-		// The first time this may be what an old leader shows; by the second time it has been so
-		// for long enough.
+		// The first time this may come from an old leader; the second time it has lasted long enough.
 		c.now.Mono = min(c.goneSince, 1)
 		c.Failed(c.incarnation, broker.ErrRegressed)
 		c.now.Mono = 0
@@ -277,8 +277,8 @@ func (x *world) catchUp(w *worker) {
 	c.CaughtUp(w.fold.rule.Current, end, w.nonce()+1, nil)
 }
 
-// lost says whether the log has lost records by what it has, and halts the worker that has folded
-// it. No worker may find that of a log that has lost nothing.
+// lost reports whether the log has lost records by what it has, and halts the worker that has
+// folded it. A log that has lost nothing must never look like that.
 func (x *world) lost(w *worker) bool {
 	if w.fold.lost == "" {
 		return false
@@ -296,8 +296,7 @@ func (x *world) submit(w *worker, call *Call) {
 	w.core.Submitted(call)
 }
 
-// crash loses what is in memory. Requests are on their way all the same, and no process hears what
-// came of them.
+// crash drops what is in memory. Requests stay on their way, but no process gets their result.
 func (x *world) crash(w *worker) {
 	for i := range w.net {
 		w.net[i].orphan = true
@@ -310,7 +309,7 @@ func (x *world) crash(w *worker) {
 	w.core.Assigned(false)
 }
 
-// taking is the log's turn with the oldest request of a worker.
+// taking lets the log handle the oldest request of a worker.
 func (x *world) taking(w *worker, k kind) {
 	r := w.net[0]
 	switch k {
@@ -376,7 +375,7 @@ func (x *world) receive(w *worker) {
 	c.Acked(b, r.result)
 }
 
-// gap returns what stands in the log between two offsets.
+// gap returns the records between two offsets of the log.
 func (x *world) gap(from, until int64) ([]materializer.GapRecord, error) {
 	if until > int64(len(x.log)) {
 		return nil, broker.ErrOutOfRange
@@ -408,7 +407,7 @@ func (x *world) cut(n int) {
 	}
 }
 
-// stays is a caller that does not leave, and of which nothing else matters.
+// stays is a caller that does not leave.
 type stays struct{}
 
 func (stays) Alone()        {}

@@ -9,8 +9,8 @@ import (
 	"github.com/millrace-io/millrace/entities"
 )
 
-// cloner copies a core and everything that it points to and may change. Pointers within it are kept
-// alike.
+// cloner copies a core and everything that it points to and may change. Equal pointers within it
+// stay equal.
 type cloner struct {
 	calls    [][2]*Call
 	entities [][2]*Entity
@@ -105,7 +105,7 @@ func (to *cloner) batch(b *Batch) *Batch {
 	}
 }
 
-// encoder writes what of a state decides about its future. Two states with equal bytes behave
+// encoder writes the part of a state that determines its future. Two states with equal bytes behave
 // alike.
 type encoder struct {
 	buf []byte
@@ -125,7 +125,7 @@ func (e *encoder) bit(b ...bool) {
 	e.buf = append(e.buf, n)
 }
 
-// core leaves out what nothing looks at (reasons, the number of attempts) and the number of the
+// core leaves out what nothing reads (reasons, the number of attempts) and the number of the
 // incarnation: it is only compared with itself, and what was begun under an earlier one is encoded
 // as stale.
 func (e *encoder) core(c *Core) {

@@ -15,8 +15,8 @@ const (
 	maxEvents = 2
 )
 
-// try names one sending of one increment: a client that does not know what came of a command sends
-// it again under its id.
+// try names one sending of one increment: a client that does not know the outcome of a command
+// sends it again under its id.
 type try uint8
 
 func tryOf(op, n int) try { return try(op*maxTries + n) }
@@ -72,14 +72,14 @@ func (r records) of(e *materializer.Entry) *logged {
 
 func (l *logged) owner() record.Owner { return record.Owner{Epoch: l.epoch, Nonce: l.nonce} }
 
-// dedup is what is stored of a command id.
+// dedup is the stored row of a command id.
 type dedup struct {
 	known  bool
 	offset int64
 	answer string
 }
 
-// folded is the state that the valid records amount to: what materializer.Fold writes into rows,
+// folded is the state that the valid records result in: what materializer.Fold writes into rows,
 // for one counter.
 type folded struct {
 	rule record.Rule
@@ -94,7 +94,7 @@ type folded struct {
 	values [maxOps]uint8
 	tries  [maxOps]uint8
 	ids    [maxOps]dedup
-	// releasedBy is the owner that last said that it was done.
+	// releasedBy is the last owner that released the partition.
 	releasedBy record.Owner
 	// lost is the first proof that the log has lost records.
 	lost string

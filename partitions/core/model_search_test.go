@@ -8,13 +8,13 @@ import (
 	"strings"
 )
 
-// finding is what a search has come to.
+// finding is the result of a search.
 type finding struct {
 	states int
 	// fault is what must never happen, trace the shortest way to it.
 	fault string
 	trace []string
-	// unfinished: there are more states than the search was allowed to look at.
+	// unfinished: there are more states than the search may visit.
 	unfinished bool
 }
 
@@ -29,14 +29,14 @@ func (f *finding) verdict() string {
 	}
 }
 
-// visit is how a state was reached: from which one, by what.
+// visit is how a state was reached: from which state, by which action.
 type visit struct {
 	from int32
 	by   action
 }
 
-// search looks at every state of a scenario, breadth first, so that the first violation has the
-// shortest trace. States are told apart by 128 bits of a hash.
+// search visits every state of a scenario, breadth first, so that the first violation has the
+// shortest trace. States are compared by 128 bits of a hash.
 func search(s *scenario, limit int) finding {
 	s.prepare()
 	var (
@@ -72,9 +72,9 @@ func search(s *scenario, limit int) finding {
 	return finding{states: len(visits)}
 }
 
-// path holds the states on the way to one visit. What waits to be looked at is kept as visits only,
-// because states are large: the next one in the order of the search shares nearly all of its way
-// with the one before, so few steps are taken twice.
+// path holds the states on the way to one visit. States that are still to be visited are kept as
+// visits only, because states are large: the next one in the order of the search shares nearly all
+// of its way with the one before, so few steps are taken twice.
 type path struct {
 	worlds []*world
 	ids    []int32
@@ -102,7 +102,7 @@ func (p *path) to(visits []visit, id int32) *world {
 	return p.worlds[len(p.worlds)-1]
 }
 
-// tell walks the way to the last visit once more and writes down what happens.
+// tell repeats the way to the last visit and writes down what happens.
 func tell(s *scenario, visits []visit) []string {
 	var way []action
 	for i := int32(len(visits) - 1); i > 0; i = visits[i].from {

@@ -22,7 +22,7 @@ var (
 	errRefused  = errors.Join(errors.New("not now"), broker.ErrNotWritten)
 )
 
-// handle is the session of the modelled function. Handles alternate, so that a closed one is told
+// handle is the session of the modelled function. Handles alternate, so that a closed one differs
 // from its successor.
 type handle uint8
 
@@ -36,8 +36,8 @@ func (handle) Size() int              { return 1 }
 // request is an append under way from a worker to the log.
 type request struct {
 	records []*logged
-	// incarnation is the batch's. Nothing waits for the requests of a process that crashed, nor for
-	// a release.
+	// incarnation is the batch's. The requests of a process that crashed, and releases, have no
+	// waiting core.
 	incarnation   uint64
 	claim, orphan bool
 	// base is where its first record went, when the client library has split it; else -1.
@@ -51,7 +51,7 @@ type acknowledgement struct {
 	result      broker.AppendResult
 }
 
-// worker is a real core, and a model of what stands around it: store, function, and the wires to
+// worker is a real core, and a model of what surrounds it: store, function, and the connections to
 // the log.
 type worker struct {
 	name string
@@ -68,7 +68,7 @@ type worker struct {
 	catchingUp bool
 	gapUntil   int64
 	claims     int
-	// leaving: it was revoked and has not said that it is released.
+	// leaving: it was revoked and has not reported its release.
 	leaving bool
 	// cut: the log has lost records that this worker has folded.
 	cut bool
@@ -80,7 +80,7 @@ func newWorker(s *scenario, i int) *worker {
 	return w
 }
 
-// start is what a process does first: with an empty memory, and assigned.
+// start starts a process: its memory is empty, and it is assigned.
 func (w *worker) start(s *scenario) {
 	limits := Limits{
 		MaxWaitingEntity: 8, MaxWaiting: 8, MaxCommit: 1 << 20, MaxCommitRecords: 8, AppendBytes: 2 << 20, AppendRecords: 8192, ActiveBytes: 1 << 20,
@@ -97,11 +97,11 @@ func (w *worker) clone() *worker {
 	return &n
 }
 
-// nonce is another one for every claim of every worker.
+// nonce is different for every claim of every worker.
 func (w *worker) nonce() uint64 { return uint64(w.name[0]-'A'+1)<<8 | uint64(w.claims) }
 
-// perform flushes and does what the core asks for until it asks for nothing more, as Partition and
-// loop do.
+// perform flushes and performs the core's effects until there are no more, as Partition and loop
+// do.
 func (x *world) perform(w *worker) {
 	c := w.core
 	c.Flush()
@@ -134,15 +134,15 @@ func (x *world) apply(w *worker, e Effect) {
 		for i := range do.Gap {
 			r := &do.Gap[i].Record
 			verdict := w.fold.step(x.s.records.of(&materializer.Entry{Envelope: do.Gap[i].Envelope, Value: r.Value}), r.Offset)
-			if verdict != record.Void && !mutation.On(mutation.Gap) { // a build that passes over own records is to be caught by what callers see
+			if verdict != record.Void && !mutation.On(mutation.Gap) { // a build that passes over own records is to be detected by what callers see
 				x.blame("%s skips a record that counts, at offset %d", w.name, r.Offset)
 			}
 		}
 		w.saved()
 	case Commit:
 		for i := range do.Entries {
-			// What the store makes of it is compared by the answers: a broken build must be caught
-			// by what callers see.
+			// What the store makes of it is compared by the answers: a broken build must be detected by what
+			// callers see.
 			w.fold.step(x.s.records.of(&do.Entries[i]), do.Entries[i].Offset)
 		}
 		w.saved()
@@ -159,8 +159,8 @@ func (x *world) apply(w *worker, e Effect) {
 	}
 }
 
-// holds says whether a batch stands in the log where its acknowledgement said. After a cut, one
-// that was acknowledged before and is lost does not.
+// holds reports whether a batch stands in the log at the acknowledged offset. After a cut, one that
+// was acknowledged before and is lost does not.
 func (x *world) holds(b *Batch) bool {
 	for i := range b.Entries {
 		at := b.Entries[i].Offset
@@ -290,7 +290,7 @@ func (x *world) released(w *worker) {
 	x.note("%s is released", w.name)
 }
 
-// stuck looks for a core that waits for something that it will never be told.
+// stuck looks for a core that waits for an input that will never come.
 func (x *world) stuck(w *worker) {
 	c := w.core
 	waits := slices.ContainsFunc(w.replies, func(r acknowledgement) bool { return r.incarnation == c.incarnation }) ||

@@ -11,7 +11,7 @@ import (
 	"github.com/millrace-io/millrace/entities/record"
 )
 
-// scenario says what may happen, and how often.
+// scenario bounds what may happen, and how often.
 type scenario struct {
 	name                 string
 	workers, log, claims int
@@ -27,11 +27,10 @@ type scenario struct {
 	duplicates, reorders, splits int
 	// how many times: a partition is revoked, taken away, assigned again; a session is passivated.
 	revokes, takeaways, passivations int
-	// cuts: the log loses its tail. refill: others may write so much then that the old length is
-	// reached.
+	// cuts: the log loses its tail. refill: others may then write until the old length is reached.
 	cuts   int
 	refill bool
-	// unseen: the search must find a violation, one that the protocol says it does not see.
+	// unseen: the search must find a violation, one that the protocol is known not to detect.
 	unseen bool
 	// pairs: an increment is two events. values: the counter is a value entity. identified (0 or
 	// 1): commands have ids.
@@ -49,7 +48,7 @@ type scenario struct {
 
 const readMark = 0x80
 
-// prepare makes everything that all states share.
+// prepare makes what all states share.
 func (s *scenario) prepare() {
 	s.records, s.answers = records{}, map[[2]uint8]*entities.Outcome{}
 	kind := entities.EventSourced
@@ -109,13 +108,13 @@ const (
 	unknown
 )
 
-// call is a command as its caller sees it. floor is what was acknowledged when a read began.
+// call is a command from the view of its caller. floor is what was acknowledged when a read began.
 type call struct {
 	fate         fate
 	value, floor uint8
 }
 
-// world is one state of everything. What a step changes is copied first; workers and log are shared
+// world is one state of the whole model. A step copies what it changes; workers and log are shared
 // between states.
 type world struct {
 	s       *scenario
@@ -179,7 +178,7 @@ func (x *world) append(records ...*logged) (base int64) {
 	return base
 }
 
-// answer is what a caller gets.
+// answer is the answer to a caller.
 func (x *world) answer(w *worker, c *Call) {
 	done, err := c.Committed()
 	var to *call
@@ -204,7 +203,7 @@ func (x *world) answer(w *worker, c *Call) {
 	x.note("%s answers %s: %v", w.name, name, err)
 }
 
-// acknowledged is how many increments their callers know of.
+// acknowledged returns how many increments their callers know of.
 func (x *world) acknowledged() (n uint8) {
 	for op := range x.s.ops {
 		for k := range x.s.tries {
@@ -217,10 +216,10 @@ func (x *world) acknowledged() (n uint8) {
 	return n
 }
 
-// check says what is wrong with a state, if anything.
+// check returns what is wrong with a state, if anything.
 func (x *world) check() string {
 	if x.fault != "" || x.spent.cuts > 0 {
-		return x.fault // once the log has lost records, all that is asked for is that no worker answers that knows of them
+		return x.fault // once the log has lost records, the only requirement is that no worker answers that knows of them
 	}
 	if x.valid.fault != "" {
 		return x.valid.fault
@@ -250,7 +249,7 @@ func (x *world) check() string {
 	return ""
 }
 
-// fingerprint is 128 bits of a hash of everything that decides about the future of a state.
+// fingerprint is 128 bits of a hash of everything that determines the future of a state.
 func (x *world) fingerprint(buf []byte) ([16]byte, []byte) {
 	e := encoder{buf: buf[:0], s: x.s}
 	e.log(x.log)

@@ -20,8 +20,8 @@ var (
 	errNoTarget = entities.Errorf(entities.InvalidCommand, entities.NotApplied, "no such target")
 )
 
-// sourcePartition is a real core with the rows of its outbox. It performs what the core asks for as
-// the loop does, and the log takes everything.
+// sourcePartition is a real core with the rows of its outbox. It performs the core's effects as the
+// loop does, and the log takes everything.
 type sourcePartition struct {
 	t *testing.T
 	c *Core
@@ -62,7 +62,7 @@ func (s *sourcePartition) commit(services ...string) {
 	s.perform()
 }
 
-// check says whether what targets are told is true: every effect that is open is an exception, or
+// check checks that the progress for targets is true: every effect that is open is an exception, or
 // not below.
 func (s *sourcePartition) check(p entities.Progress) {
 	s.t.Helper()
@@ -120,7 +120,7 @@ func (s *sourcePartition) perform() {
 	s.c.effects = nil
 }
 
-// store does to the rows what the fold does.
+// store changes the rows as the fold does.
 func (s *sourcePartition) store(b *Batch) {
 	for i := range b.Entries {
 		said, err := record.ParseSettled(b.Entries[i].Value)
@@ -147,7 +147,7 @@ func (s *sourcePartition) tick(after time.Duration) {
 	s.perform()
 }
 
-// answer gives the answer to the i-th effect that is under way.
+// answer answers the i-th effect that is under way.
 func (s *sourcePartition) answer(i int, err *entities.Error) {
 	s.t.Helper()
 	offset := s.sent[i].Offset
@@ -171,7 +171,7 @@ func (s *sourcePartition) answerAll(service string, err *entities.Error) (n int)
 	return n
 }
 
-// resolve is what an operator asks for about parked effects.
+// resolve is an operator's request about parked effects.
 func (s *sourcePartition) resolve(drop bool, offsets ...int64) {
 	s.t.Helper()
 	r := &Resolution{Drop: drop, Done: func(bool) {}}
@@ -182,7 +182,7 @@ func (s *sourcePartition) resolve(drop bool, offsets ...int64) {
 	s.perform()
 }
 
-// restart is another owner, who has what is stored.
+// restart is another owner, which has what is stored.
 func (s *sourcePartition) restart() {
 	s.t.Helper()
 	next := s.c.next
@@ -197,8 +197,7 @@ func (s *sourcePartition) restart() {
 }
 
 // TestParkedEffectsHoldNoPlace: whatever number of effects is parked, or waits for a target that is
-// gone, others of the partition are sent at once, also by the next owner, and memory stays as it
-// is.
+// gone, others of the partition are sent at once, also by the next owner, and memory does not grow.
 func TestParkedEffectsHoldNoPlace(t *testing.T) {
 	s := newSource(t)
 	const many = OutboxWindow + 104
@@ -265,8 +264,8 @@ func TestASlowTargetLeavesPlaces(t *testing.T) {
 }
 
 // TestHangingTargetsGiveTheirPlacesBack: after a second without an answer, effects hold places of
-// their lane only, so that more dead targets than there are places for leave as many as there were
-// to others. All of it is bounded.
+// their lane only, so that even more dead targets than places leave other targets as many places as
+// before. All of it is bounded.
 func TestHangingTargetsGiveTheirPlacesBack(t *testing.T) {
 	s := newSource(t)
 	const dead = 10
@@ -317,8 +316,8 @@ func TestHangingTargetsGiveTheirPlacesBack(t *testing.T) {
 }
 
 // TestATargetThatHangsFillsNoMemory: an attempt that never ends closes no lane. What waits behind
-// such attempts leaves memory, so that others find room there, and is delivered when the target
-// answers after all.
+// such attempts leaves memory, so that other effects find room there, and is delivered when the
+// target answers in the end.
 func TestATargetThatHangsFillsNoMemory(t *testing.T) {
 	s := newSource(t)
 	const many = OutboxWindow + 500
@@ -371,13 +370,13 @@ func TestAClosedLaneSendsProbes(t *testing.T) {
 	}
 }
 
-// TestProgressHasExceptions: a parked effect does not hold up what targets are told, they keep what
-// they know of it, and it takes effect when it is sent again long after.
+// TestProgressHasExceptions: a parked effect does not hold up the progress for targets, they keep
+// its row, and it takes effect when it is sent again long after.
 func TestProgressHasExceptions(t *testing.T) {
 	s, x := newSource(t), newTarget(t)
 	s.commit("bad", "good")
 	parked := s.sent[0].Offset
-	x.receive(parked, s.sent[0].Progress) // it takes effect, and the answer says otherwise
+	x.receive(parked, s.sent[0].Progress) // it takes effect, although the answer is an error
 	s.answerAll("bad", errNoTarget)
 	for range 3 {
 		x.receive(s.sent[0].Offset, s.sent[0].Progress)
@@ -407,8 +406,8 @@ func TestProgressHasExceptions(t *testing.T) {
 	}
 }
 
-// TestAnEffectThatHangsIsAnException: an effect whose target does not answer does not hold up for
-// the whole timeout what targets are told.
+// TestAnEffectThatHangsIsAnException: an effect whose target does not answer does not hold up the
+// progress for targets for the whole timeout.
 func TestAnEffectThatHangsIsAnException(t *testing.T) {
 	s := newSource(t)
 	s.commit("hangs")
@@ -627,8 +626,8 @@ func TestEffectsTakeEffectOnce(t *testing.T) {
 	}
 }
 
-// TestSettledMeansCommitted: an effect counts as done, for its targets too, only when the log has
-// that. Otherwise a target could forget it, and a worker that does not know would send it again.
+// TestSettledMeansCommitted: an effect counts as done, for its targets too, only when that is in
+// the log. Otherwise a target could forget it, and a worker that does not know would send it again.
 func TestSettledMeansCommitted(t *testing.T) {
 	c := activeCore(t, true)
 	c.keep(&Delivery{Offset: 1})
@@ -649,8 +648,8 @@ func TestSettledMeansCommitted(t *testing.T) {
 	}
 }
 
-// TestEffectsStayInOrder: what is committed while older effects are read from the store must not
-// come before them, or the progress would pass what is open.
+// TestEffectsStayInOrder: effects that are committed while older ones are read from the store must
+// not come before them, or the progress would pass open ones.
 func TestEffectsStayInOrder(t *testing.T) {
 	c := activeCore(t, true)
 	c.next = 10

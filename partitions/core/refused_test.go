@@ -8,8 +8,8 @@ import (
 	"github.com/millrace-io/millrace/entities/record"
 )
 
-// TestRefusalAndItsCommandAreOneGroup: that an effect is done, and that its entity is to be told of
-// the refusal, is in the log together or not at all: else a refusal could be lost, or told twice.
+// TestRefusalAndItsCommandAreOneGroup: the end of an effect and the command with its refusal are in
+// the log together or not at all: otherwise a refusal could be lost, or sent twice.
 func TestRefusalAndItsCommandAreOneGroup(t *testing.T) {
 	c := activeCore(t, true)
 	c.keep(&Delivery{Offset: 1, from: entities.Key{Type: "words", ID: "a"}, onRefused: "test.Words/Refused"})
@@ -39,7 +39,7 @@ func TestRefusalAndItsCommandAreOneGroup(t *testing.T) {
 	}
 }
 
-// TestRefusalsAreBounded: the oldest make room, and the log says so.
+// TestRefusalsAreBounded: the oldest are dropped, by a record in the log.
 func TestRefusalsAreBounded(t *testing.T) {
 	c := activeCore(t, true)
 	offsets := make([]int64, MaxRefusals+3)

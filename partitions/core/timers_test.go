@@ -12,8 +12,8 @@ import (
 	"github.com/millrace-io/millrace/materializer"
 )
 
-// timerIndex is the stored index of timers around a real core. It performs what the core asks for
-// as the loop does: after the turn, in order.
+// timerIndex is the stored index of timers around a real core. It performs the core's effects as
+// the loop does: after the turn, in order.
 type timerIndex struct {
 	t *testing.T
 	c *Core
@@ -39,7 +39,7 @@ func compareDue(a, b materializer.Due) int {
 	return cmp.Or(cmp.Compare(a.At, b.At), cmp.Compare(a.Offset, b.Offset))
 }
 
-// store adds a timer to the index. The core learns of it by commit.
+// store adds a timer to the index. The core gets it by commit.
 func (x *timerIndex) store(name string, at int64) materializer.Due {
 	x.offset++
 	due := materializer.Due{At: at, Offset: x.offset, Key: entities.Key{Type: "t", ID: name}, Name: name}
@@ -64,7 +64,7 @@ func (x *timerIndex) storeOf(entityType string, at int64) materializer.Due {
 // commit sets a timer as the commit of a batch does.
 func (x *timerIndex) commit(name string, at int64) { x.c.setTimer(x.store(name, at)) }
 
-// after returns the first timers behind one, in order.
+// after returns the first timers after one, in order.
 func (x *timerIndex) after(due materializer.Due, limit int) []materializer.Due {
 	if len(x.added) > 0 {
 		x.order = slices.DeleteFunc(append(x.order, x.added...), func(d materializer.Due) bool { return x.rows[d.Offset] != d })
@@ -123,7 +123,7 @@ func (x *timerIndex) answer(i int, err *entities.Error) {
 	}
 }
 
-// finish lets everything fire that is left, and reports what does not.
+// finish fires everything that is left, and reports what does not fire.
 func (x *timerIndex) finish(t *testing.T, want int) {
 	t.Helper()
 	for _, due := range x.rows {
@@ -149,7 +149,7 @@ func (x *timerIndex) finish(t *testing.T, want int) {
 }
 
 // TestTimersSetDuringALoad: memory overflows between the moment at which the core asks the store
-// for more timers and the moment at which it gets them. What was dropped must be read again.
+// for more timers and the moment at which it gets them. Dropped timers must be read again.
 func TestTimersSetDuringALoad(t *testing.T) {
 	for _, n := range []int{2_112, 2_113, 4_096, 6_207, 6_208, 6_209, 9_000} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {

@@ -15,8 +15,8 @@ import (
 	recordv1 "github.com/millrace-io/millrace/proto/gen/millrace/record/v1"
 )
 
-// line is an input as it stands in a transcript. Arguments are deleted as they are read, so that
-// none goes unseen.
+// line is an input in a transcript. Arguments are deleted as they are read, so that an unread one
+// is an error.
 type line struct {
 	t     *testing.T
 	where string

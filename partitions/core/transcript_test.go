@@ -57,13 +57,13 @@ func TestTranscripts(t *testing.T) {
 	})
 }
 
-// scene is a core, and what stands around it as far as a transcript needs it.
+// scene is a core, and what surrounds it as far as a transcript needs it.
 type scene struct {
 	core    *Core
 	calls   []*Call
 	batches []*Batch
 	opened  int
-	// asked holds, by name, what the core has asked for and not been told yet.
+	// asked holds, by name, what the core has asked for and has no answer to yet.
 	asked map[string]Asked
 	// sessions are those on which the calls run.
 	sessions map[*Call]*stagedSession
@@ -91,7 +91,7 @@ func (s *scene) begin(c *Core, l *line) {
 	c.limits.ActiveBytes = int(l.number("memory", int64(c.limits.ActiveBytes)))
 }
 
-// take gives an input to the core.
+// take passes an input to the core.
 func (s *scene) take(l *line) {
 	c := s.core
 	switch l.name {
@@ -220,7 +220,7 @@ func (s *scene) await(e Asked, format string, args ...any) {
 	s.asked[fmt.Sprintf(format, args...)] = e
 }
 
-// answered returns what an input is the answer to.
+// answered returns the effect that an input answers.
 func (s *scene) answered(l *line, format string, args ...any) Asked {
 	what := fmt.Sprintf(format, args...)
 	e, asked := s.asked[what]
@@ -231,7 +231,7 @@ func (s *scene) answered(l *line, format string, args ...any) Asked {
 	return e
 }
 
-// perform flushes, as the loop does at the end of a turn, and prints what the core asks for.
+// perform flushes, as the loop does at the end of a turn, and prints the core's effects.
 func (s *scene) perform(t *testing.T) string {
 	t.Helper()
 	c := s.core
@@ -270,7 +270,7 @@ func (s *scene) state() string {
 	return line
 }
 
-// show prints one thing that the core asks for.
+// show prints one effect of the core.
 func (s *scene) show(t *testing.T, e Asked) {
 	t.Helper()
 	switch do := e.Do.(type) {

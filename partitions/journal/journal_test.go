@@ -57,8 +57,8 @@ func TestCheckSettings(t *testing.T) {
 	}
 }
 
-// TestCheckPartitions: more than the layout has are right only where the operator has said so,
-// fewer never.
+// TestCheckPartitions: more than the layout has are accepted only if the operator allowed it, fewer
+// never.
 func TestCheckPartitions(t *testing.T) {
 	layout := entities.LayoutOf("app", 4)
 	for _, test := range []struct {

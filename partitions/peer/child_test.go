@@ -16,7 +16,7 @@ import (
 	"github.com/millrace-io/millrace/partitions/peer"
 )
 
-// beChild is a worker in a process of its own. It says its address on a line, shuts down in order
+// beChild is a worker in a separate process. It prints its address on a line, shuts down in order
 // when its input ends, and otherwise waits to be killed. Commands with the method Hang are not
 // answered.
 func beChild() {
@@ -90,7 +90,7 @@ func (c *child) signal(t *testing.T, s syscall.Signal) {
 	}
 }
 
-// deaths collects what the hooks say.
+// deaths collects the calls of the hooks.
 type deaths struct {
 	dead chan peer.Peer
 	lost chan error
@@ -142,7 +142,7 @@ func TestKilledProcessIsDead(t *testing.T) {
 		t.Errorf("dead: %+v, want %+v", got, want)
 	}
 	expect(t, receive(t, hanging, "the command to end"), entities.LostOutcome, entities.Unknown)
-	// Many more attempts are refused, and nobody hears of the same death again.
+	// Many more attempts are refused, and the same death is not reported again.
 	failures := client.Stats().DialFailures
 	eventually(t, "five more attempts", func() bool { return client.Stats().DialFailures > failures+5 })
 	if len(d.dead) > 0 {

@@ -16,8 +16,8 @@ import (
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
 
-// childAddress tells the test binary that it is to be a worker in a process of its own, and where
-// it is to listen.
+// childEnv makes the test binary a worker in a separate process. Its value is the address on which
+// it listens.
 const childEnv = "MILLRACE_PEER_TEST_CHILD"
 
 func TestMain(m *testing.M) {

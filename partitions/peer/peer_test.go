@@ -39,7 +39,7 @@ func expect(t *testing.T, err error, reason entities.Reason, outcome entities.Ou
 	return e
 }
 
-// full is a command with everything set that travels.
+// full is a command with every field set that is sent.
 func full() *entities.Command {
 	cmd := command("42")
 	cmd.Metadata = entities.Metadata{{Key: "x", Text: "1"}, {Key: "x", Text: ""}, {Key: "y-bin", Binary: []byte{0, 255}, IsBinary: true}}
@@ -106,7 +106,7 @@ func TestErrorsComeBackAsTheyAre(t *testing.T) {
 	said = errors.New("boom")
 	_, err := c.Dispatch(t.Context(), address, command("42"), 0)
 	expect(t, err, entities.Internal, entities.Unknown)
-	cmd := command("43") // the worker over there finds key 42 in it
+	cmd := command("43") // the other worker finds key 42 in it
 	_, err = c.Dispatch(t.Context(), address, cmd, 0)
 	if e := expect(t, err, entities.Unavailable, entities.NotApplied); !strings.Contains(e.Message, "cart/43") || !strings.Contains(e.Message, "cart/42") {
 		t.Errorf("the message %q does not name both keys", e.Message)
@@ -151,7 +151,7 @@ func TestCancellationAndDeadlineReachTheWorker(t *testing.T) {
 	eventually(t, "the answers that nobody waits for", func() bool { return c.Stats().InFlight == 0 })
 }
 
-// blocking is a worker that answers when it is told to.
+// blocking is a worker that answers after its release.
 func blocking() (w *worker, began, release chan struct{}) {
 	began, release = make(chan struct{}, 1<<16), make(chan struct{})
 	return &worker{dispatch: func(ctx context.Context, cmd *entities.Command, _ int) (*entities.Reply, error) {
@@ -170,7 +170,7 @@ func start(t *testing.T, c *peer.Client, address string, n int) chan error {
 	t.Helper()
 	done := make(chan error, n)
 	for range n {
-		go func() { // ends with the command; whoever reads done waits for it
+		go func() { // ends with the command; the reader of done waits for it
 			_, err := c.Dispatch(t.Context(), address, command("42"), 0)
 			done <- err
 		}()
@@ -278,8 +278,8 @@ func TestThousandsOfCommandsAtOnce(t *testing.T) {
 	}
 }
 
-// Commands are cancelled at every moment of their way; accounts must come out even, and nobody may
-// get another's answer.
+// Commands are cancelled at every moment of their way. The counters must end at zero, and no caller
+// may get another's answer.
 func TestCancelStorm(t *testing.T) {
 	w := &worker{}
 	s, address := server(t, w, peer.ServerOptions{})
@@ -418,9 +418,9 @@ func TestWatchKeepsOneConnectionToEach(t *testing.T) {
 	}
 }
 
-// TestCommandsOfAFrozenWorkerAreGivenUp: a worker that does not answer is no member any more.
-// Whoever owns its entities now is asked again, and knows what took effect; an action has nobody to
-// be asked, and goes on. The late answers harm nobody.
+// TestCommandsOfAFrozenWorkerAreGivenUp: a worker that does not answer is no longer a member. The
+// present owner of its entities is asked again, and knows what took effect; for an action there is
+// no owner to ask, so it goes on. Late answers do no harm.
 func TestCommandsOfAFrozenWorkerAreGivenUp(t *testing.T) {
 	w, began, release := blocking()
 	_, frozen := server(t, w, peer.ServerOptions{})
@@ -451,8 +451,8 @@ func TestCommandsOfAFrozenWorkerAreGivenUp(t *testing.T) {
 	}
 }
 
-// TestCallsKeepTheConnection: whoever asks a worker something, or has a streamed call with it, is
-// answered on a connection that nobody wants any more; then it ends.
+// TestCallsKeepTheConnection: a call, or a streamed call, is answered on a connection that is no
+// longer wanted; then the connection ends.
 func TestCallsKeepTheConnection(t *testing.T) {
 	began, release := make(chan struct{}, 2), make(chan struct{})
 	wait := func() {
@@ -533,7 +533,7 @@ func TestQuestions(t *testing.T) {
 	if err := s.Shutdown(t.Context()); err != nil {
 		t.Errorf("Shutdown: %v", err)
 	}
-	// The worker's word, or the end of the connection, whichever is here first.
+	// The worker's error, or the end of the connection, whichever comes first.
 	if e := entities.AsError(receive(t, over, "the end of Spec")); e.Outcome != entities.NotApplied || (e.Reason != entities.Unavailable && e.Reason != entities.Moved) {
 		t.Errorf("Spec ended with %#v, want that the worker is stopping or cannot be reached", e)
 	}

@@ -17,9 +17,9 @@ import (
 	peerv1 "github.com/millrace-io/millrace/proto/gen/millrace/peer/v1"
 )
 
-// This file is about other sides that do not keep to the protocol, and lines that do not hold.
+// This file tests peers that violate the protocol, and connections that break.
 
-// strange is a server whose links do as the test says.
+// strange is a server whose links do what the test chooses.
 type strange struct {
 	peerv1.UnimplementedPeerServiceServer
 	link func(grpc.BidiStreamingServer[peerv1.LinkRequest, peerv1.LinkResponse]) error

@@ -148,8 +148,8 @@ func compare(t *rapid.T, got []byte, want proto.Message) {
 	}
 }
 
-// TestOpenEffectsAreChecked: exceptions that are too many, or in no order, could make a target
-// forget what is sent again.
+// TestOpenEffectsAreChecked: too many exceptions, or exceptions out of order, could make a target
+// forget effects that are sent again.
 func TestOpenEffectsAreChecked(t *testing.T) {
 	many := make([]int64, entities.MaxOpen+1)
 	for i := range many {
@@ -173,7 +173,7 @@ func TestOpenEffectsAreChecked(t *testing.T) {
 	}
 }
 
-// TestGoldenFrames holds the wire to what it was: workers of different builds may meet.
+// TestGoldenFrames holds the bytes of frames: workers of different builds may connect.
 func TestGoldenFrames(t *testing.T) {
 	cmd := &entities.Command{
 		Service: "s", Method: "m", Key: entities.Key{Type: "t", ID: "i"}, Payload: entities.Payload{TypeURL: "u", Value: []byte{1}},

@@ -20,7 +20,7 @@ import (
 
 var journal = broker.Partition{Topic: "app.journal", ID: 0}
 
-// owner is who has claimed the partition in these tests.
+// owner has claimed the partition in these tests.
 var owner = record.Owner{Epoch: 1, Nonce: 7}
 
 // fixture is a replica over a log and a store in memory.
@@ -142,7 +142,7 @@ func TestCatchUpRefuses(t *testing.T) {
 	}
 }
 
-// TestFollow: the position moves with the log, and is gone with the end of following; the next
+// TestFollow: the position moves with the log, and is nil after following has ended; the next
 // catch-up goes on there.
 func TestFollow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -173,7 +173,7 @@ func TestFollow(t *testing.T) {
 	})
 }
 
-// TestLag: what the group is told of an image.
+// TestLag: the lag of an image, as the group gets it.
 func TestLag(t *testing.T) {
 	f := newFixture(t)
 	if _, ok := f.Lag(false); ok {

@@ -8,8 +8,8 @@ import (
 	"github.com/millrace-io/millrace/internal/clock/clocktest"
 )
 
-// TestStalenessIsUnknownUntilProven: an end of the log that the image has not reached says nothing,
-// and what was known before it counts on.
+// TestStalenessIsUnknownUntilProven: an end of the log that the image has not reached proves
+// nothing, and what was known before still counts.
 func TestStalenessIsUnknownUntilProven(t *testing.T) {
 	clk := clocktest.NewManual(time.Unix(1_700_000_000, 0))
 	start := clk.Now()
@@ -39,7 +39,7 @@ func TestStalenessIsUnknownUntilProven(t *testing.T) {
 	}
 }
 
-// TestMeasuringDoesNotAllocate: relaxed reads are many.
+// TestMeasuringDoesNotAllocate: relaxed reads are frequent.
 func TestMeasuringDoesNotAllocate(t *testing.T) {
 	var s Ages
 	cmd := &entities.Command{Key: entities.Key{Type: "words", ID: "x"}, Consistency: entities.Bounded, Bound: time.Second}

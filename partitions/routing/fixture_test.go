@@ -13,7 +13,7 @@ import (
 
 var entityType = &entities.EntityType{Service: "test.Words", Name: "words", Kind: entities.EventSourced}
 
-// command is a command of an entity; its text says what the partition answers.
+// command is a command of an entity; its text is the answer of the partition.
 func command(id, text string) *entities.Command {
 	return &entities.Command{
 		Service: "test.Words", Method: "Do", Type: entityType, Key: entities.Key{Type: "words", ID: id}, Payload: payload(text),
@@ -48,7 +48,7 @@ func ownedBy(workers int) *Table {
 	return table
 }
 
-// workers are other workers, all of which say one thing.
+// workers are other workers, all with the same answer.
 type workers struct {
 	err   error
 	calls []string
@@ -69,13 +69,12 @@ func (w *workers) DispatchStream(_ context.Context, address string, _ *entities.
 
 func (w *workers) Position(context.Context, string, int32) (int64, error) { return 7, w.err }
 
-// partitions are those of this worker. They decide what decide says, and write down what they are
-// asked.
+// partitions are those of this worker. They return what decide returns, and record their calls.
 type partitions struct {
 	decide func(cmd *entities.Command) (entities.Committed, error)
 	// image answers relaxed reads; nil: there is none.
 	image *entities.Committed
-	// concludeErr is what Conclude fails with.
+	// concludeErr is the error of Conclude.
 	concludeErr error
 	mu          sync.Mutex
 	asked       []string
@@ -114,8 +113,8 @@ func (p *partitions) Read(context.Context, int32, *entities.Command) (entities.C
 	return *p.image, true, nil
 }
 
-// functions resolve a target into the command of the entity that its method names. There are no
-// actions but act.
+// functions resolve a target into the command of the entity that its method names. The only action
+// is act.
 type functions struct {
 	act func() (*entities.Outcome, error)
 }

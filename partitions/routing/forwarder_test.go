@@ -23,7 +23,7 @@ func TestAGatewayRunsAnActionOnce(t *testing.T) {
 	}
 }
 
-// TestGatewaysSayOnlyWhatTheyKnow: what ends an attempt on its way to the owner says nothing of
+// TestGatewaysSayOnlyWhatTheyKnow: the error of an attempt on its way to the owner does not cover
 // attempts before it, unless the command has no id, and so no other attempts. What the owner has
 // checked stays.
 func TestGatewaysSayOnlyWhatTheyKnow(t *testing.T) {
@@ -56,7 +56,7 @@ func TestGatewaysSayOnlyWhatTheyKnow(t *testing.T) {
 }
 
 // TestDoubtStays: after an attempt with an unknown outcome, only an owner that has looked for it
-// says that nothing was applied.
+// reports that nothing was applied.
 func TestDoubtStays(t *testing.T) {
 	unknown := entities.OutcomeLost(0, "the connection broke")
 	busy := entities.Overload("%d commands already wait", 1)

@@ -8,8 +8,8 @@ import (
 	"github.com/millrace-io/millrace/entities"
 )
 
-// TestUnknownMethodsMayComeLater: while workers serve different things, that one does not know a
-// method is no last word.
+// TestUnknownMethodsMayComeLater: while workers serve different versions, an unknown method is not
+// a final error.
 func TestUnknownMethodsMayComeLater(t *testing.T) {
 	upgrading := &broker.Table{Members: []broker.Member{{Name: "a", Serves: "1"}, {Name: "b", Serves: "2"}, {Name: "c"}}}
 	unknown := entities.Errorf(entities.UnknownMethod, entities.NotApplied, "service s has no method M")

@@ -44,7 +44,7 @@ func TestEffectsThenTheForward(t *testing.T) {
 	}
 }
 
-// TestAFailedEffectLeavesTheRest: what the caller does not come to send is left to the outbox, the
+// TestAFailedEffectLeavesTheRest: effects that the caller will not send are left to the outbox, the
 // forward included.
 func TestAFailedEffectLeavesTheRest(t *testing.T) {
 	p := &partitions{}
@@ -65,8 +65,8 @@ func TestAFailedEffectLeavesTheRest(t *testing.T) {
 	}
 }
 
-// TestASharedForwardIsLeft: a caller who shares its decision with another cannot ask what the
-// forward was answered, because it leaves meanwhile. The outbox brings the forward to its target.
+// TestASharedForwardIsLeft: a caller that shares its decision with another one cannot ask for the
+// answer to the forward, because it leaves before. The outbox brings the forward to its target.
 func TestASharedForwardIsLeft(t *testing.T) {
 	p := &partitions{concludeErr: entities.Errorf(entities.Cancelled, entities.Unknown, "the caller has left")}
 	p.decide = func(*entities.Command) (entities.Committed, error) {
@@ -170,8 +170,8 @@ func TestPositions(t *testing.T) {
 	}
 }
 
-// TestASlowEffectIsDrained: an effect of an action that no caller waits for is waited for by Drain,
-// and its error is told.
+// TestASlowEffectIsDrained: Drain waits for an effect of an action that no caller waits for, and
+// its error is reported.
 func TestASlowEffectIsDrained(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		gate := make(chan struct{})
