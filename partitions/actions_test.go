@@ -187,6 +187,6 @@ func TestWhatAnActionMetIsNotMoved(t *testing.T) {
 	}
 	_, err := f.router.DispatchHere(t.Context(), acting(""), 0)
 	if e := entities.AsError(err); e == nil || e.Reason == entities.Moved {
-		t.Errorf("an action whose forward met a partition that moves says %v: to a gateway that means that the action did not arrive", e)
+		t.Errorf("the error of an action whose forward reached a moving partition is %v: to a gateway that means that the action did not arrive", e)
 	}
 }

@@ -264,7 +264,7 @@ func TestCallersWaitForTheNextOwner(t *testing.T) {
 		for _, ch := range answers {
 			select {
 			case err := <-ch:
-				t.Fatalf("answered while nobody owned the partition: %v", err)
+				t.Fatalf("answered while no worker owned the partition: %v", err)
 			default:
 			}
 		}
@@ -423,8 +423,8 @@ func TestFollowersAnswerReads(t *testing.T) {
 			t.Errorf("b answered %v itself and sent %q", n, c.net.sent)
 		}
 
-		// How fresh the image is is not known yet: the owner answers, and is asked for its position, for
-		// the next read.
+		// It is not known yet how fresh the image is: the owner answers, and is asked for its position,
+		// for the next read.
 		c.want(c.b, relaxed(entities.Bounded, time.Minute), "1 2")
 		c.until("the owner has said how far it is, and b is there", c.b.isConfirmed)
 		c.want(c.b, relaxed(entities.Bounded, time.Minute), "1 2")
@@ -440,8 +440,7 @@ func TestFollowersAnswerReads(t *testing.T) {
 	})
 }
 
-// TestFollowersDoNotWrite: a command that wants to write goes to the owner, whatever it says of its
-// answer.
+// TestFollowersDoNotWrite: a command that wants to write goes to the owner, with every consistency.
 func TestFollowersDoNotWrite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, core.Limits{MovePatience: time.Minute})
@@ -456,7 +455,7 @@ func TestFollowersDoNotWrite(t *testing.T) {
 	})
 }
 
-// TestImageThatIsBehind: a token that the image does not reach in time is the owner's business.
+// TestImageThatIsBehind: the owner answers a read whose token the image does not reach in time.
 func TestImageThatIsBehind(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, core.Limits{MovePatience: time.Minute})
@@ -505,7 +504,8 @@ func TestOwnersOfRelaxedReads(t *testing.T) {
 	}
 }
 
-// isConfirmed says whether the owner has said how far it is, and the image on this worker is there.
+// isConfirmed reports whether the owner has answered how far it is, and the image on this worker
+// has reached that.
 func (f *fixture) isConfirmed() bool {
 	last, at := f.p.replica.Confirmed(), f.p.replica.Position()
 	return last != nil && at != nil && at.Next >= last.Next

@@ -15,8 +15,8 @@ import (
 )
 
 // TestBrokenContractGivesPartitionsUpByName: while the topic's settings are wrong nothing is owned,
-// whatever the group says, and callers are told why; when they are right again, what the group has
-// assigned is taken again.
+// whatever the group assigns, and callers get the reason; when they are right again, the worker
+// takes what the group has assigned.
 func TestBrokenContractGivesPartitionsUpByName(t *testing.T) {
 	f := start(t, setup{world: alone})
 	f.await(core.Active)
@@ -25,7 +25,7 @@ func TestBrokenContractGivesPartitionsUpByName(t *testing.T) {
 	wrong.Violations = []broker.Violation{{Setting: "retention.ms", Found: "1", Wanted: "-1", Remedy: "set it"}}
 	f.m.judge(wrong)
 	f.await(core.Standby)
-	f.m.assign(broker.AssignmentEvent{Assigned: []int32{0}}) // a rebalance meanwhile
+	f.m.assign(broker.AssignmentEvent{Assigned: []int32{0}}) // a rebalance in between
 	a := f.submit(command("a", "add x"))
 	f.wantError(a, entities.Moved, entities.NotApplied)
 	if !strings.Contains(a.err.Error(), "retention.ms is 1, wanted -1: set it") || !strings.Contains(f.p.Status().LastError, "retention.ms") {
@@ -39,7 +39,7 @@ func TestBrokenContractGivesPartitionsUpByName(t *testing.T) {
 	f.want(f.submit(command("a", "add y")), "y")
 }
 
-// TestContractThatIsMendedTakesWhatIsAssigned: not what the group took away meanwhile.
+// TestContractThatIsMendedTakesWhatIsAssigned: but not what the group took away in between.
 func TestContractThatIsMendedTakesWhatIsAssigned(t *testing.T) {
 	f := start(t, setup{world: alone})
 	f.await(core.Active)
@@ -53,7 +53,7 @@ func TestContractThatIsMendedTakesWhatIsAssigned(t *testing.T) {
 	f.wantError(f.submit(command("a", "add x")), entities.Moved, entities.NotApplied)
 }
 
-// TestAnotherTopicHalts while the worker runs, before anybody writes to it, and for good.
+// TestAnotherTopicHalts while the worker runs, before a write to it, and for good.
 func TestAnotherTopicHalts(t *testing.T) {
 	f := start(t, setup{world: alone})
 	f.await(core.Active)
@@ -70,8 +70,8 @@ func TestAnotherTopicHalts(t *testing.T) {
 }
 
 // TestWhatHappenedMeanwhileIsLookedAt: after the topic's settings were wrong, a partition is taken
-// again only as far as its log is whole behind the store's position, and what the log has lost
-// before that is shown: the store has it, and no other worker can.
+// again only if its log is complete after the store's position. What the log has lost before that
+// is reported: the store has it, and no other worker can fold it.
 func TestWhatHappenedMeanwhileIsLookedAt(t *testing.T) {
 	for name, test := range map[string]struct {
 		lose func(*fixture)
@@ -127,7 +127,7 @@ func TestWhatHappenedMeanwhileIsLookedAt(t *testing.T) {
 	}
 }
 
-// refusingLog fails appends as long as refusal is set, and counts how often the topic is described.
+// refusingLog fails appends while refusal is set, and counts how often the topic is described.
 type refusingLog struct {
 	broker.Log
 	mu        sync.Mutex
@@ -169,9 +169,9 @@ func (l *refusingLog) counts() (failed, described int) {
 	return l.failed, l.described
 }
 
-// TestAFailedAppendHasTheTopicLookedAt at once, whatever the log says of it: settings that are
-// wrong are why, and the partition is given up with their names and does not claim again and again.
-// However many appends fail, the topic is looked at once a second at most.
+// TestAFailedAppendHasTheTopicLookedAt at once, whatever the error of the log: wrong settings are
+// the reason, and the partition is given up with their names and does not claim again and again.
+// However many appends fail, the topic is described once a second at most.
 func TestAFailedAppendHasTheTopicLookedAt(t *testing.T) {
 	for _, why := range []error{broker.ErrTooLarge, broker.ErrLimitLowered, errors.New("INVALID_RECORD: a compacted topic takes no record without a key")} {
 		t.Run(why.Error(), bubbled(func(t *testing.T) {

@@ -16,11 +16,11 @@ import (
 	"github.com/millrace-io/millrace/partitions/core"
 )
 
-// alone is a log that answers by itself, in one process.
+// alone is a log in one process that answers by itself.
 var alone = simlog.Options{SingleProcess: true}
 
-// TestCommandsOfOneEntityAreSerial: many callers on one entity, each sees all before it, and
-// sequences have no gap.
+// TestCommandsOfOneEntityAreSerial: with many callers on one entity, each command sees all before
+// it, and sequences have no gap.
 func TestCommandsOfOneEntityAreSerial(t *testing.T) {
 	f := start(t, setup{world: alone})
 	f.await(core.Active)
@@ -51,7 +51,7 @@ func TestCommandsOfOneEntityAreSerial(t *testing.T) {
 	}
 }
 
-// TestAnEntityComesBack: from events, from a snapshot and the events behind it, and after the store
+// TestAnEntityComesBack: from events, from a snapshot and the events after it, and after the store
 // was deleted.
 func TestAnEntityComesBack(t *testing.T) {
 	f := start(t, setup{world: alone})
@@ -106,7 +106,7 @@ func TestIdleEntitiesLeaveMemory(t *testing.T) {
 	}))
 }
 
-// advanceUntil turns the clock until something is so.
+// advanceUntil advances the clock until the condition holds.
 func (f *fixture) advanceUntil(so func() bool, step time.Duration) {
 	f.t.Helper()
 	deadline := time.Now().Add(10 * time.Second)
@@ -179,8 +179,8 @@ func TestARefusalWithAnIDIsAskedAgain(t *testing.T) {
 	}
 }
 
-// TestABrokenSessionCostsOneCommand: the caller is told, those who wait are told, the next command
-// works.
+// TestABrokenSessionCostsOneCommand: its caller and those of the commands behind it get an error,
+// the next command succeeds.
 func TestABrokenSessionCostsOneCommand(t *testing.T) {
 	f := start(t, setup{world: alone})
 	f.await(core.Active)
@@ -194,7 +194,7 @@ func TestABrokenSessionCostsOneCommand(t *testing.T) {
 	}
 }
 
-// TestARestartRebuildsTheImage: what the function had in memory beyond what is stored is gone.
+// TestARestartRebuildsTheImage: what the function had in memory beyond the store is dropped.
 func TestARestartRebuildsTheImage(t *testing.T) {
 	f := start(t, setup{world: alone})
 	f.await(core.Active)
@@ -252,8 +252,8 @@ func TestQueuesAreBounded(t *testing.T) {
 	})
 }
 
-// TestACommitAboveTheLimitFailsAlone: nothing of it is stored, what the function remembers of it is
-// forgotten, and nobody is fenced.
+// TestACommitAboveTheLimitFailsAlone: nothing of it is stored, the function's memory of it is
+// dropped, and the ownership goes on.
 func TestACommitAboveTheLimitFailsAlone(t *testing.T) {
 	f := start(t, setup{world: alone, limits: core.Limits{MaxCommit: 1000}})
 	f.await(core.Active)
@@ -261,7 +261,7 @@ func TestACommitAboveTheLimitFailsAlone(t *testing.T) {
 	f.wantError(f.submit(command("a", "big 2000")), entities.TooLarge, entities.NotApplied)
 	f.want(f.submit(command("a", "read")), "x")
 	if s := f.p.Status(); s.State != core.Active || s.Epoch != 1 {
-		t.Errorf("state %s, epoch %d: somebody was fenced", s.State, s.Epoch)
+		t.Errorf("state %s, epoch %d: the owner was fenced", s.State, s.Epoch)
 	}
 }
 

@@ -26,28 +26,27 @@ import (
 	effectv1 "github.com/millrace-io/millrace/proto/gen/millrace/effect/v1"
 )
 
-// words is an event-sourced function for tests: its state is the words that it was told, in order.
-// Its commands are texts: "add x" emits x, "read" answers with the state, "refuse", "crash",
-// "restart", "snap x" emits x with a snapshot, "big n" emits n bytes, "wait" holds until the gate
-// opens.
+// words is an event-sourced function for tests: its state is the list of words that were added. Its
+// commands are texts: "add x" emits x, "read" answers with the state, "refuse", "crash", "restart",
+// "snap x" emits x with a snapshot, "big n" emits n bytes, "wait" holds until the gate opens.
 type words struct {
 	mu      sync.Mutex
 	opened  int
 	closed  int
 	entered chan string
 	gate    chan struct{}
-	// falters says of each command "falter" whether it fails.
+	// falters decides for each command "falter" whether it fails.
 	falters chan bool
-	// down is what Open says; of the entity downFor only, if that is set.
+	// down is the error of Open; of the entity downFor only, if that is set.
 	down    error
 	downFor string
 	// act runs actions: those of the service test.Acts. Nil: there are none.
 	act func(inv entities.Invocation) (*entities.Outcome, error)
-	// resolve is what Resolve says; it returns nil, nil for what it leaves to words. Nil: it leaves
+	// resolve replaces Resolve; it returns nil, nil for what it leaves to words. Nil: it leaves
 	// everything.
 	resolve func(t entities.Target) (*entities.Command, error)
-	// ahead: sessions take commands before their turn, and tell the test what is wrong; announced
-	// is how many each time.
+	// ahead: sessions take commands before their turn, and report errors to the test; announced is how
+	// many each time.
 	ahead     *testing.T
 	announced []int
 }
@@ -153,7 +152,7 @@ func (w *words) Resolve(t entities.Target) (*entities.Command, error) {
 	return command(t.Method, string(t.Payload.Value)), nil
 }
 
-// resolves sets what Resolve says.
+// resolves replaces Resolve.
 func (w *words) resolves(resolve func(t entities.Target) (*entities.Command, error)) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -248,12 +247,12 @@ func (s *wordsSession) Handle(_ context.Context, inv entities.Invocation) (*enti
 	case "bare": // bare b x: a forward of x to b, and nothing else
 		id, text, _ := strings.Cut(rest, " ")
 		return &entities.Outcome{Forward: &entities.Target{Method: id, Payload: entities.Payload{Value: []byte(text)}}}, nil
-	case "later": // later b x: an effect on b that nobody waits for
+	case "later": // later b x: an effect on b without a waiting caller
 		id, text, _ := strings.Cut(rest, " ")
 		out := emit("later")
 		out.Effects = []entities.SideEffect{{Target: entities.Target{Method: id, Payload: entities.Payload{Value: []byte(text)}}}}
 		return out, nil
-	case "ask", "dare": // like later; of a refusal the entity is told, or is not interested
+	case "ask", "dare": // like later; the entity gets a refusal, or ignores it
 		id, text, _ := strings.Cut(rest, " ")
 		out := emit(verb)
 		out.Effects = []entities.SideEffect{{Target: entities.Target{Method: id, Payload: entities.Payload{Value: []byte(text)}}}}
@@ -339,7 +338,7 @@ func command(id, text string) *entities.Command {
 	}
 }
 
-// actionService is what words' actions belong to.
+// actionService is the service of words' actions.
 const actionService = "test.Acts"
 
 // acting makes a call of an action.
@@ -385,7 +384,7 @@ type setup struct {
 	words *words
 	// parts is the number of partitions; 0: one.
 	parts int32
-	// log is put before the simulated log; nil: nothing is.
+	// log wraps the simulated log; nil: it is used as it is.
 	log func(broker.Log) broker.Log
 }
 
@@ -463,7 +462,7 @@ func (f *fixture) gateway(table *routing.Table, peers routing.Peers) *routing.Fo
 	})
 }
 
-// settle lets a manual world deliver by itself from now on, so that the end of a test does not
+// settle makes a manual world deliver by itself from now on, so that the end of a test does not
 // hang.
 func (f *fixture) settle() {
 	f.t.Helper()
@@ -500,7 +499,7 @@ func (f *fixture) await(want core.State) {
 	}
 }
 
-// until turns the clock until something holds.
+// until advances the clock until the condition holds.
 func (f *fixture) until(what string, holds func() bool) {
 	f.t.Helper()
 	deadline := time.Now().Add(time.Minute)
@@ -516,7 +515,8 @@ func (f *fixture) until(what string, holds func() bool) {
 // bubbleTicks is how many ticks a test in a bubble waits for something: some hours.
 const bubbleTicks = 100_000
 
-// pause lets the others run between two looks: in a synctest bubble until all of them wait.
+// pause lets the other goroutines run between two checks: in a synctest bubble until all of them
+// wait.
 func (f *fixture) pause() {
 	if f.bubble {
 		synctest.Wait()
@@ -533,14 +533,14 @@ func bubbled(run func(*testing.T)) func(*testing.T) {
 	}
 }
 
-// inBubble says whether the caller runs in a synctest bubble.
+// inBubble reports whether the caller runs in a synctest bubble.
 func inBubble() (is bool) {
 	defer func() { is = recover() == nil }()
 	synctest.Wait()
 	return true
 }
 
-// pass turns the clock on and lets everything happen that comes of it.
+// pass advances the clock and lets everything happen that follows.
 func (f *fixture) pass(d time.Duration) {
 	f.clock.Advance(d)
 	synctest.Wait()
@@ -605,7 +605,7 @@ func (f *fixture) submit(cmd *entities.Command) answer {
 	return a
 }
 
-// later submits from a goroutine of its own.
+// later submits on another goroutine.
 func (f *fixture) later(cmd *entities.Command) <-chan answer {
 	ch := make(chan answer, 1)
 	go func() { ch <- f.submit(cmd) }() // received by the test
@@ -624,7 +624,7 @@ func (f *fixture) receive(ch <-chan answer) answer {
 }
 
 // silent checks that there is no answer although everything that can happen has happened: all
-// goroutines of the test's synctest bubble wait for something that only the test can bring.
+// goroutines of the test's synctest bubble wait for the test.
 func (f *fixture) silent(ch <-chan answer) {
 	f.t.Helper()
 	synctest.Wait()
@@ -650,7 +650,7 @@ func (f *fixture) wantError(a answer, reason entities.Reason, outcome entities.O
 	}
 }
 
-// header makes the header of a record that someone else writes.
+// header makes the header of a record of another writer.
 func header(env record.Envelope) []broker.Header {
 	return []broker.Header{{Key: record.HeaderKey, Value: env.Append(nil)}}
 }

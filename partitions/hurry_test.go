@@ -9,7 +9,8 @@ import (
 	"github.com/millrace-io/millrace/partitions/core"
 )
 
-// hurriedLog counts those who were in a hurry, and those who still are.
+// hurriedLog counts the readers that ask for records without the pause between fetches: all of
+// them, and the present ones.
 type hurriedLog struct {
 	broker.Log
 
@@ -30,9 +31,9 @@ func TestWhoIsInAHurry(t *testing.T) {
 		f := start(t, setup{world: alone, log: func(l broker.Log) broker.Log { log.Log = l; return log }})
 		want := func(what string, all int32) {
 			t.Helper()
-			f.until(what+": nobody is in a hurry any more", func() bool { return log.now.Load() == 0 })
+			f.until(what+": no reader asks for records without the pause", func() bool { return log.now.Load() == 0 })
 			if n := log.all.Load(); n != all {
-				t.Errorf("%s: %d were in a hurry, want %d", what, n, all)
+				t.Errorf("%s: %d read without the pause, want %d", what, n, all)
 			}
 		}
 		f.await(core.Active)

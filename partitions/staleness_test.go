@@ -45,7 +45,7 @@ func TestStalenessOfFollowers(t *testing.T) {
 		c.b.clock.Advance(time.Hour)
 		c.want(c.b, relaxed(entities.Eventual, 0), "1")
 		if s := measuredOf(c.b, entities.Eventual, replica.ByFollower); s.Largest < time.Hour || s.Promised != 0 {
-			t.Errorf("nobody has heard of the log for an hour, measured %v, promised %v", s.Largest, s.Promised)
+			t.Errorf("the log has not answered for an hour, measured %v, promised %v", s.Largest, s.Promised)
 		}
 		c.until("the log has said where it ends", func() bool { return c.b.p.replica.LogEnd() != nil })
 		c.b.clock.Advance(time.Hour) // what was measured before is forgotten
@@ -88,6 +88,6 @@ func TestStalenessOfOwners(t *testing.T) {
 		t.Fatal(err)
 	}
 	if s := measuredOf(alone, entities.Eventual, replica.ByOwner); s.Ages.Count != 1 || s.Largest != 0 {
-		t.Errorf("measured %v of %d answers where nobody else can write", s.Largest, s.Ages.Count)
+		t.Errorf("measured %v of %d answers where no other worker can write", s.Largest, s.Ages.Count)
 	}
 }

@@ -313,7 +313,7 @@ func TestACrowdOfTimersHoldsUpNoOther(t *testing.T) {
 }
 
 // TestTimersLeaveAndReturn: timers of several types, in whatever order they come due, leave memory,
-// fail and are set anew, fire once.
+// fail and are set again, fire once.
 func TestTimersLeaveAndReturn(t *testing.T) {
 	for seed := range uint64(8) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {

@@ -255,7 +255,7 @@ func TestProcessThatSaidGoodbyeIsNotDead(t *testing.T) {
 	}
 	eventually(t, "refused attempts", func() bool { return client.Stats().DialFailures > 3 })
 	if len(d.dead) > 0 {
-		t.Errorf("a process that said good-bye was called dead: %+v", <-d.dead)
+		t.Errorf("a process that sent its leave message was reported dead: %+v", <-d.dead)
 	}
 	if n := client.Stats().LinksLost; n != 0 {
 		t.Errorf("%d links lost, want none", n)

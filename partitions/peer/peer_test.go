@@ -148,7 +148,7 @@ func TestCancellationAndDeadlineReachTheWorker(t *testing.T) {
 	}
 	_, err = c.Dispatch(ctx, address, command("42"), 0)
 	expect(t, err, entities.Deadline, entities.NotApplied)
-	eventually(t, "the answers that nobody waits for", func() bool { return c.Stats().InFlight == 0 })
+	eventually(t, "the answers without a waiting caller", func() bool { return c.Stats().InFlight == 0 })
 }
 
 // blocking is a worker that answers after its release.
@@ -356,7 +356,7 @@ func TestShutdownAnswersWhatIsUnderWay(t *testing.T) {
 	}
 	shut := make(chan error, 1)
 	go func() { shut <- s.Shutdown(t.Context()) }() // waited for below
-	eventually(t, "the good-bye", func() bool { return client.Peers()[0].State == peer.Leaving })
+	eventually(t, "the leave message", func() bool { return client.Peers()[0].State == peer.Leaving })
 	_, err := client.Dispatch(t.Context(), address, command("42"), 0)
 	expect(t, err, entities.Moved, entities.NotApplied)
 	close(release)

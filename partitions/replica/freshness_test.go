@@ -12,7 +12,8 @@ import (
 	"github.com/millrace-io/millrace/materializer/memstore"
 )
 
-// hurriedLog counts those who were in a hurry, and those who still are.
+// hurriedLog counts the readers that ask for records without the pause between fetches: all of
+// them, and the present ones.
 type hurriedLog struct {
 	broker.Log
 
@@ -35,7 +36,7 @@ func TestReachesIsInAHurry(t *testing.T) {
 	})
 	r.move(&Position{Next: 5})
 	if !r.Reaches(t.Context(), 5) || log.all != 0 {
-		t.Errorf("an image that is there was not enough, or %d were in a hurry for it", log.all)
+		t.Errorf("an image that is there was not enough, or %d read without the pause for it", log.all)
 	}
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -43,6 +44,6 @@ func TestReachesIsInAHurry(t *testing.T) {
 		t.Error("an image reached what it has not")
 	}
 	if log.all != 1 || log.now != 0 {
-		t.Errorf("%d were in a hurry and %d are, want 1 and none", log.all, log.now)
+		t.Errorf("%d read without the pause and %d do now, want 1 and none", log.all, log.now)
 	}
 }
