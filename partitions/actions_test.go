@@ -27,7 +27,9 @@ func acts(inv entities.Invocation) (*entities.Outcome, error) {
 		case "forward":
 			out.Reply, out.Forward = nil, &target
 		case "refuse":
-			out.Reply, out.Failure = nil, &entities.Error{Reason: entities.FunctionRefused, Outcome: entities.Refused, Message: rest, Code: 9}
+			out.Reply, out.Failure = nil, &entities.Error{
+				Reason: entities.FunctionRefused, Outcome: entities.Refused, Message: rest, Code: 9,
+			}
 		case "crash":
 			return nil, &entities.Error{Reason: entities.FunctionFailed, Outcome: entities.NotApplied, Message: "Unexpected action failure"}
 		}
@@ -162,7 +164,8 @@ func TestActionsTakeNoIDs(t *testing.T) {
 		},
 	} {
 		e, failed := errors.AsType[*entities.Error](call())
-		if !failed || e.Reason != entities.InvalidCommand || e.Outcome != entities.NotApplied || !strings.Contains(e.Message, "id") {
+		if !failed || e.Reason != entities.InvalidCommand || e.Outcome != entities.NotApplied ||
+			!strings.Contains(e.Message, "id") {
 			t.Errorf("%s: %v; want it refused, with the reason", way, e)
 		}
 	}
@@ -174,7 +177,9 @@ func TestActionsTakeNoIDs(t *testing.T) {
 // tableOf is a table of one worker, which owns the only partition.
 func tableOf(address string) *routing.Table {
 	routes := routing.NewTable()
-	routes.Set(&broker.Table{Members: []broker.Member{{Name: "w", Address: address}}, Owners: []int32{0}, Standbys: [][]int32{nil}})
+	routes.Set(&broker.Table{
+		Members: []broker.Member{{Name: "w", Address: address}}, Owners: []int32{0}, Standbys: [][]int32{nil},
+	})
 	return routes
 }
 

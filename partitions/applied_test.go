@@ -33,7 +33,8 @@ func TestARefusedForwardDoesNotDenyTheCommand(t *testing.T) {
 				}
 				err := dispatch(withID(command(key, "act refuse no money"), id))
 				e, failed := errors.AsType[*entities.Error](err)
-				if !failed || e.Reason != entities.FunctionRefused || e.Outcome.String() != "applied" || e.Code != 9 || e.Message != "no money" {
+				if !failed || e.Reason != entities.FunctionRefused || e.Outcome.String() != "applied" || e.Code != 9 ||
+					e.Message != "no money" {
 					t.Errorf("id %q, %s, %s: %+v; want that it was applied, and the refusal's code and text", id, door, when, err)
 				}
 				if got := c.b.ask(command(key, "read")); got != "sent" {
@@ -136,7 +137,8 @@ func TestALongRefusalIsKeptInPart(t *testing.T) {
 			if want == "" {
 				want = e.Message
 			}
-			if e.Message != want || !strings.HasPrefix(e.Message, strings.Repeat("é", core.MaxRefusalText/2)) || strings.ContainsRune(e.Message, 0xFFFD) {
+			if e.Message != want || !strings.HasPrefix(e.Message, strings.Repeat("é", core.MaxRefusalText/2)) ||
+				strings.ContainsRune(e.Message, 0xFFFD) {
 				t.Errorf("%s: %d bytes of text, first %d", text, len(e.Message), len(want))
 			}
 			f.forgotten()

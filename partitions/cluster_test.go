@@ -30,7 +30,9 @@ type network struct {
 	sent         []string
 }
 
-func (n *network) Dispatch(ctx context.Context, address string, cmd *entities.Command, hops int) (*entities.Reply, error) {
+func (n *network) Dispatch(
+	ctx context.Context, address string, cmd *entities.Command, hops int,
+) (*entities.Reply, error) {
 	n.mu.Lock()
 	n.sent = append(n.sent, cmd.ID)
 	to, refuse := n.workers[address], n.refuse > 0
@@ -151,7 +153,9 @@ func (c *cluster) assign(f *fixture) {
 func (c *cluster) revoke(f *fixture) {
 	c.t.Helper()
 	released := make(chan struct{})
-	f.world.Assign(f.m.options.Worker, f.m.options.Worker, broker.AssignmentEvent{Revoked: []int32{0}, Done: func() { close(released) }})
+	f.world.Assign(f.m.options.Worker, f.m.options.Worker, broker.AssignmentEvent{
+		Revoked: []int32{0}, Done: func() { close(released) },
+	})
 	select {
 	case <-released:
 	case <-time.After(10 * time.Second):

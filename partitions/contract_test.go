@@ -28,7 +28,8 @@ func TestBrokenContractGivesPartitionsUpByName(t *testing.T) {
 	f.m.assign(broker.AssignmentEvent{Assigned: []int32{0}}) // a rebalance in between
 	a := f.submit(command("a", "add x"))
 	f.wantError(a, entities.Moved, entities.NotApplied)
-	if !strings.Contains(a.err.Error(), "retention.ms is 1, wanted -1: set it") || !strings.Contains(f.p.Status().LastError, "retention.ms") {
+	if !strings.Contains(a.err.Error(), "retention.ms is 1, wanted -1: set it") ||
+		!strings.Contains(f.p.Status().LastError, "retention.ms") {
 		t.Errorf("the caller is told %v, the status says %q", a.err, f.p.Status().LastError)
 	}
 	if s := f.p.Status().State; s != core.Standby {
@@ -122,7 +123,9 @@ func TestWhatHappenedMeanwhileIsLookedAt(t *testing.T) {
 			if damage == nil || !strings.Contains(damage.Error(), test.says) {
 				t.Errorf("damage %v; want %q", damage, test.says)
 			}
-			f.until("an alarm is raised", func() bool { return f.p.Counts().Alarms == 1 && f.p.Status().LastError == damage.Error() })
+			f.until("an alarm is raised", func() bool {
+				return f.p.Counts().Alarms == 1 && f.p.Status().LastError == damage.Error()
+			})
 		}))
 	}
 }

@@ -42,7 +42,9 @@ func (p *Partition) Delivered(source entities.Source, reply *entities.Reply, err
 // returns what its caller gets once that is in the log: outcome, or what is kept already. forward
 // is the offset of the forward's record. A nil outcome asks for what is kept: the result has none
 // if nothing is.
-func (p *Partition) Conclude(ctx context.Context, cmd *entities.Command, forward int64, outcome *entities.Outcome) (entities.Committed, error) {
+func (p *Partition) Conclude(
+	ctx context.Context, cmd *entities.Command, forward int64, outcome *entities.Outcome,
+) (entities.Committed, error) {
 	call := newCall(cmd)
 	call.Forward, call.Outcome = forward, outcome
 	meetingOf(call).set(core.PhaseDecided)
@@ -63,7 +65,8 @@ func (p *Partition) Conclude(ctx context.Context, cmd *entities.Command, forward
 // source returns the address of one of the partition's records.
 func (p *Partition) source(offset int64, progress entities.Progress) entities.Source {
 	return entities.Source{
-		Generation: p.image.Address.Generation, Partition: p.image.Address.Partition, Offset: offset, Settled: progress.Through, Open: progress.Open,
+		Generation: p.image.Address.Generation, Partition: p.image.Address.Partition, Offset: offset,
+		Settled: progress.Through, Open: progress.Open,
 	}
 }
 
@@ -232,9 +235,13 @@ func (p *Partition) runTimer(ctx context.Context, a *core.Timer) error {
 	}
 	cmd, err := p.functions.Resolve(target)
 	if err == nil && cmd.Key != a.Key {
-		err = entities.Errorf(entities.InvalidCommand, entities.NotApplied, "timer %q of %s is a command to %s", a.Name, a.Key, cmd.Key)
+		err = entities.Errorf(
+			entities.InvalidCommand, entities.NotApplied, "timer %q of %s is a command to %s", a.Name, a.Key, cmd.Key,
+		)
 	}
-	firing := &entities.TimerFiring{Name: a.Name, Due: a.At, Offset: a.Offset, Schedule: timer.Schedule, Target: target, Failures: a.Failures}
+	firing := &entities.TimerFiring{
+		Name: a.Name, Due: a.At, Offset: a.Offset, Schedule: timer.Schedule, Target: target, Failures: a.Failures,
+	}
 	switch failure := entities.AsError(err); {
 	case failure == nil:
 		cmd.Timer = firing

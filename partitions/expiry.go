@@ -29,7 +29,9 @@ const (
 func (e *expiry) run(image *materializer.Image, now time.Time, logTime int64, window time.Duration) (n int, err error) {
 	if now.Sub(e.last) >= expireEvery {
 		e.last, e.forgetting = now, true
-		n, err = materializer.Expire(image.Store, image.Address, logTime-int64(window), logTime-int64(entities.RoutedWindow), mostExpired)
+		n, err = materializer.Expire(
+			image.Store, image.Address, logTime-int64(window), logTime-int64(entities.RoutedWindow), mostExpired,
+		)
 	}
 	if !e.forgetting {
 		return n, err

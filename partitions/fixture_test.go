@@ -103,7 +103,9 @@ func (w *words) Act(_ context.Context, inv entities.Invocation) (*entities.Outco
 }
 
 // ActStream lets act answer each message of the caller.
-func (w *words) ActStream(ctx context.Context, s *entities.Stream, on func(context.Context, *entities.Outcome) error) error {
+func (w *words) ActStream(
+	ctx context.Context, s *entities.Stream, on func(context.Context, *entities.Outcome) error,
+) error {
 	if w.act == nil {
 		return errors.New("words has no actions")
 	}
@@ -147,7 +149,8 @@ func (w *words) Resolve(t entities.Target) (*entities.Command, error) {
 		if err := proto.Unmarshal(t.Payload.Value, m); err != nil {
 			return nil, err
 		}
-		return command(m.GetEntityId(), fmt.Sprintf("add %s/%s-said-%d-%s-to-%s", m.GetService(), m.GetMethod(), m.GetCode(), m.GetMessage(), m.GetPayload().GetValue())), nil
+		return command(m.GetEntityId(), fmt.Sprintf("add %s/%s-said-%d-%s-to-%s",
+			m.GetService(), m.GetMethod(), m.GetCode(), m.GetMessage(), m.GetPayload().GetValue())), nil
 	}
 	return command(t.Method, string(t.Payload.Value)), nil
 }
@@ -198,12 +201,19 @@ func (s *wordsSession) Handle(_ context.Context, inv entities.Invocation) (*enti
 	case "read":
 		return &entities.Outcome{Reply: reply(s.state)}, nil
 	case "refuse":
-		return &entities.Outcome{Failure: &entities.Error{Reason: entities.FunctionRefused, Outcome: entities.Refused, Message: rest}}, nil
+		return &entities.Outcome{
+			Failure: &entities.Error{Reason: entities.FunctionRefused, Outcome: entities.Refused, Message: rest},
+		}, nil
 	case "deny": // deny n: refuses with a text of n bytes
-		return &entities.Outcome{Failure: &entities.Error{Reason: entities.FunctionRefused, Outcome: entities.Refused, Message: strings.Repeat("é", number(rest)/2), Code: 9}}, nil
+		return &entities.Outcome{Failure: &entities.Error{
+			Reason: entities.FunctionRefused, Outcome: entities.Refused, Message: strings.Repeat("é", number(rest)/2), Code: 9,
+		}}, nil
 	case "restart":
 		s.state += "forgotten "
-		return &entities.Outcome{Restart: true, Failure: &entities.Error{Reason: entities.FunctionRefused, Outcome: entities.Refused, Message: rest}}, nil
+		return &entities.Outcome{
+			Restart: true,
+			Failure: &entities.Error{Reason: entities.FunctionRefused, Outcome: entities.Refused, Message: rest},
+		}, nil
 	case "send": // send b x: "x" is b's command, whose answer is the caller's
 		return s.forward(emit("sent"), rest), nil
 	case "pass": // like send, and nothing is stored beside
@@ -223,12 +233,16 @@ func (s *wordsSession) Handle(_ context.Context, inv entities.Invocation) (*enti
 		return out, nil
 	case "act": // like send, to an action
 		out := emit("sent")
-		out.Reply, out.Forward = nil, &entities.Target{Service: actionService, Method: "Do", Payload: entities.Payload{Value: []byte(rest)}}
+		out.Reply, out.Forward = nil, &entities.Target{
+			Service: actionService, Method: "Do", Payload: entities.Payload{Value: []byte(rest)},
+		}
 		return out, nil
 	case "atleast": // atleast n x: like add x, refused while there are fewer than n words
 		n, word, _ := strings.Cut(rest, " ")
 		if len(strings.Fields(s.state)) < number(n) {
-			return &entities.Outcome{Failure: &entities.Error{Reason: entities.FunctionRefused, Outcome: entities.Refused, Message: "too few"}}, nil
+			return &entities.Outcome{
+				Failure: &entities.Error{Reason: entities.FunctionRefused, Outcome: entities.Refused, Message: "too few"},
+			}, nil
 		}
 		return emit(word), nil
 	case "both": // both c b x: a synchronous effect on c, then a forward of x to b
@@ -250,19 +264,25 @@ func (s *wordsSession) Handle(_ context.Context, inv entities.Invocation) (*enti
 	case "later": // later b x: an effect on b without a waiting caller
 		id, text, _ := strings.Cut(rest, " ")
 		out := emit("later")
-		out.Effects = []entities.SideEffect{{Target: entities.Target{Method: id, Payload: entities.Payload{Value: []byte(text)}}}}
+		out.Effects = []entities.SideEffect{
+			{Target: entities.Target{Method: id, Payload: entities.Payload{Value: []byte(text)}}},
+		}
 		return out, nil
 	case "ask", "dare": // like later; the entity gets a refusal, or ignores it
 		id, text, _ := strings.Cut(rest, " ")
 		out := emit(verb)
-		out.Effects = []entities.SideEffect{{Target: entities.Target{Method: id, Payload: entities.Payload{Value: []byte(text)}}}}
+		out.Effects = []entities.SideEffect{
+			{Target: entities.Target{Method: id, Payload: entities.Payload{Value: []byte(text)}}},
+		}
 		if out.Effects[0].IgnoreRefusal = verb == "dare"; verb == "ask" {
 			out.Effects[0].OnRefused = "Refused"
 		}
 		return out, nil
 	case "quiet": // like later, with an answer that does not grow
 		id, text, _ := strings.Cut(rest, " ")
-		return &entities.Outcome{Reply: reply("ok"), Effects: []entities.SideEffect{{Target: entities.Target{Method: id, Payload: entities.Payload{Value: []byte(text)}}}}}, nil
+		return &entities.Outcome{Reply: reply("ok"), Effects: []entities.SideEffect{
+			{Target: entities.Target{Method: id, Payload: entities.Payload{Value: []byte(text)}}},
+		}}, nil
 	case "ring": // ring b a: a synchronous effect on b that has one on a
 		id, back, _ := strings.Cut(rest, " ")
 		text := "add by-effect"
@@ -270,7 +290,9 @@ func (s *wordsSession) Handle(_ context.Context, inv entities.Invocation) (*enti
 			text = "ring " + back
 		}
 		out := emit("ring")
-		out.Effects = []entities.SideEffect{{Synchronous: true, Target: entities.Target{Method: id, Payload: entities.Payload{Value: []byte(text)}}}}
+		out.Effects = []entities.SideEffect{
+			{Synchronous: true, Target: entities.Target{Method: id, Payload: entities.Payload{Value: []byte(text)}}},
+		}
 		return out, nil
 	case "forwardadd":
 		out := emit("forwarding")
@@ -287,7 +309,9 @@ func (s *wordsSession) Handle(_ context.Context, inv entities.Invocation) (*enti
 		return &entities.Outcome{Timers: []entities.TimerChange{{Name: rest, Cancel: true}}, Reply: reply("cancelled")}, nil
 	case "effect":
 		out := emit("effect")
-		out.Effects = []entities.SideEffect{{Synchronous: true, Target: entities.Target{Method: rest, Payload: entities.Payload{Value: []byte("add by-effect")}}}}
+		out.Effects = []entities.SideEffect{
+			{Synchronous: true, Target: entities.Target{Method: rest, Payload: entities.Payload{Value: []byte("add by-effect")}}},
+		}
 		return out, nil
 	default:
 		return nil, &entities.Error{Reason: entities.FunctionFailed, Outcome: entities.NotApplied, Message: "Unexpected entity failure"}
@@ -343,7 +367,9 @@ const actionService = "test.Acts"
 
 // acting makes a call of an action.
 func acting(text string) *entities.Command {
-	return &entities.Command{Service: actionService, Method: "Do", Payload: entities.Payload{TypeURL: "t/command", Value: []byte(text)}}
+	return &entities.Command{
+		Service: actionService, Method: "Do", Payload: entities.Payload{TypeURL: "t/command", Value: []byte(text)},
+	}
 }
 
 func withID(cmd *entities.Command, id string) *entities.Command {
@@ -392,7 +418,10 @@ var partition0 = broker.Partition{Topic: topic, ID: 0}
 
 func start(t *testing.T, s setup) *fixture {
 	t.Helper()
-	f := &fixture{t: t, clock: clocktest.NewManual(time.Unix(1_700_000_000, 0)), store: s.store, words: newWords(), seen: make(chan core.State, 1024), world: s.on, bubble: inBubble()}
+	f := &fixture{
+		t: t, clock: clocktest.NewManual(time.Unix(1_700_000_000, 0)), store: s.store, words: newWords(),
+		seen: make(chan core.State, 1024), world: s.on, bubble: inBubble(),
+	}
 	if s.clock != nil {
 		f.clock = s.clock
 	}
@@ -410,7 +439,9 @@ func start(t *testing.T, s setup) *fixture {
 		s.name = "w"
 	}
 	log := f.world.Client(s.name)
-	if err := log.Create(t.Context(), broker.TopicSpec{Name: topic, Partitions: max(s.parts, 1), MaxRecordBytes: 1 << 20}); err != nil {
+	if err := log.Create(t.Context(), broker.TopicSpec{
+		Name: topic, Partitions: max(s.parts, 1), MaxRecordBytes: 1 << 20,
+	}); err != nil {
 		t.Fatal(err)
 	}
 	info, err := log.Describe(t.Context(), topic)
@@ -458,7 +489,8 @@ func start(t *testing.T, s setup) *fixture {
 // gateway is a gateway without a function of the same app.
 func (f *fixture) gateway(table *routing.Table, peers routing.Peers) *routing.Forwarder {
 	return routing.NewForwarder(routing.Options{
-		Layout: f.m.options.Layout, Table: table, Peers: peers, MaxWaiting: f.m.options.Limits.MaxWaiting, Patience: time.Minute, Clock: f.clock,
+		Layout: f.m.options.Layout, Table: table, Peers: peers, MaxWaiting: f.m.options.Limits.MaxWaiting,
+		Patience: time.Minute, Clock: f.clock,
 	})
 }
 
@@ -657,5 +689,7 @@ func header(env record.Envelope) []broker.Header {
 
 // foreignClaim is another worker's claim.
 func foreignClaim(epoch uint64) broker.Record {
-	return broker.Record{Headers: header(record.Envelope{Kind: record.Claim, Epoch: epoch, Nonce: 99, Claim: &record.ClaimInfo{Worker: "other"}})}
+	return broker.Record{Headers: header(record.Envelope{
+		Kind: record.Claim, Epoch: epoch, Nonce: 99, Claim: &record.ClaimInfo{Worker: "other"},
+	})}
 }

@@ -103,7 +103,8 @@ func TestWhatHalts(t *testing.T) {
 		}, materializer.ErrTopicReplaced},
 		"a claim of another layout": {false, func(f *fixture) *fixture {
 			f.world.Inject(partition0, broker.Record{Headers: header(record.Envelope{
-				Kind: record.Claim, Epoch: 9, Nonce: 99, Claim: &record.ClaimInfo{Worker: "other", Layout: entities.LayoutOf("app", 4)},
+				Kind: record.Claim, Epoch: 9, Nonce: 99,
+				Claim: &record.ClaimInfo{Worker: "other", Layout: entities.LayoutOf("app", 4)},
 			})})
 			return f.restart()
 		}, materializer.ErrUnfoldable},
@@ -141,7 +142,8 @@ func TestWhatHalts(t *testing.T) {
 			}
 			again := f.restart()
 			again.until("it halts again", func() bool { return again.p.Status().State == core.Halted })
-			if why := again.p.Status().Halted; !errors.Is(why, materializer.ErrHaltedBefore) || !strings.Contains(why.Error(), s.Halted.Error()) {
+			if why := again.p.Status().Halted; !errors.Is(why, materializer.ErrHaltedBefore) ||
+				!strings.Contains(why.Error(), s.Halted.Error()) {
 				t.Errorf("after a restart it is halted because of %v; want the cause of before: %v", why, s.Halted)
 			}
 		}))

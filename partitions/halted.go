@@ -34,9 +34,12 @@ func (m *Manager) Halted(ctx context.Context) ([]repair.Evidence, error) {
 // and will be owned again. restored is what was written again or, with Preview, would be. An error
 // states why the partition is still halted; the log has lost nothing by it, and Repair may be
 // called again. The repair goes on when ctx ends.
-func (m *Manager) Repair(ctx context.Context, partition int32, choice materializer.Choice) (materializer.Restored, error) {
+func (m *Manager) Repair(
+	ctx context.Context, partition int32, choice materializer.Choice,
+) (materializer.Restored, error) {
 	if partition < 0 || int(partition) >= len(m.partitions) {
-		return materializer.Restored{}, fmt.Errorf("partition %d: %w: the journal has 0 to %d", partition, core.ErrNotHalted, len(m.partitions)-1)
+		return materializer.Restored{}, fmt.Errorf("partition %d: %w: the journal has 0 to %d",
+			partition, core.ErrNotHalted, len(m.partitions)-1)
 	}
 	ended := make(chan *core.Repair, 1)
 	r := &core.Repair{Choice: choice, Done: func(r *core.Repair) { ended <- r }}

@@ -30,14 +30,19 @@ func damaged(t *testing.T, damage func(*simlog.World)) *fixture {
 	f.world.Truncate(partition0, 0) // what the worker has written depends on when it was stopped
 	var records []broker.Record
 	put := func(key, value string, env record.Envelope) {
-		r := broker.Record{Key: []byte(key), Value: []byte(value), Headers: header(env), Offset: int64(len(records)), Time: f.clock.Now()}
+		r := broker.Record{
+			Key: []byte(key), Value: []byte(value), Headers: header(env), Offset: int64(len(records)), Time: f.clock.Now(),
+		}
 		f.world.Inject(partition0, r)
 		records = append(records, r)
 	}
 	for i, word := range []string{"x", "y", "z"} {
 		o := record.Envelope{Epoch: uint64(i) + 1, Nonce: 7}
 		claim, event, release := o, o, o
-		claim.Kind, claim.Claim = record.Claim, &record.ClaimInfo{Worker: "w", ReadTo: uint64(len(records)), PreviousEpoch: uint64(i), PreviousNonce: map[bool]uint64{true: 7}[i > 0]}
+		claim.Kind, claim.Claim = record.Claim, &record.ClaimInfo{
+			Worker: "w", ReadTo: uint64(len(records)), PreviousEpoch: uint64(i),
+			PreviousNonce: map[bool]uint64{true: 7}[i > 0],
+		}
 		event.Kind, event.Ordinal, event.Sequence, event.TypeURL = record.Event, 1, 1, "t/word"
 		release.Kind, release.Ordinal = record.Release, 2
 		put("", "", claim)
@@ -99,11 +104,13 @@ func TestAHoleHaltsAFreshWorker(t *testing.T) {
 			f.halts()
 			f.wantError(f.submit(command("a", "add w")), entities.Halted, entities.NotApplied)
 			why := f.p.Status().Halted
-			if !errors.Is(why, materializer.ErrLost) || !strings.Contains(why.Error(), test.says) || !strings.Contains(why.Error(), "millrace repair") {
+			if !errors.Is(why, materializer.ErrLost) || !strings.Contains(why.Error(), test.says) ||
+				!strings.Contains(why.Error(), "millrace repair") {
 				t.Errorf("halted because of %v; want %q", why, test.says)
 			}
 			all, err := f.m.Halted(t.Context())
-			if err != nil || len(all) != 1 || !strings.Contains(all[0].Cause, test.says) || all[0].Refused[materializer.AppendImage] == "" || all[0].Refused[materializer.AcceptLoss] != "" {
+			if err != nil || len(all) != 1 || !strings.Contains(all[0].Cause, test.says) ||
+				all[0].Refused[materializer.AppendImage] == "" || all[0].Refused[materializer.AcceptLoss] != "" {
 				t.Errorf("evidence %+v, %v", all, err)
 			}
 			again := f.restart()
@@ -150,7 +157,8 @@ func TestAHoleThatWasAcceptedIsPassedOver(t *testing.T) {
 			f.world.Remove(partition0, further, further+1)
 			f = f.fresh()
 			f.halts()
-			if why := f.p.Status().Halted.Error(); !strings.Contains(why, fmt.Sprint("offset ", further)) && !strings.Contains(why, "offsets 7") && !strings.Contains(why, test.says) {
+			if why := f.p.Status().Halted.Error(); !strings.Contains(why, fmt.Sprint("offset ", further)) &&
+				!strings.Contains(why, "offsets 7") && !strings.Contains(why, test.says) {
 				t.Errorf("halted because of %v", why)
 			}
 		})
@@ -194,7 +202,10 @@ func TestAHoleThatAStandbyMeetsLive(t *testing.T) {
 		c.owned(c.a, 0, 1)
 		c.want(c.a, command("x", "add 1"), "1")
 		c.until("b follows", func() bool { s := c.b.p.Status(); return s.Followed && s.Next == 2 && s.Lag == 0 })
-		claim := record.Envelope{Kind: record.Claim, Epoch: 8, Nonce: 5, Claim: &record.ClaimInfo{Worker: "c", PreviousEpoch: 7, PreviousNonce: 3}}
+		claim := record.Envelope{
+			Kind: record.Claim, Epoch: 8, Nonce: 5,
+			Claim: &record.ClaimInfo{Worker: "c", PreviousEpoch: 7, PreviousNonce: 3},
+		}
 		c.a.world.Inject(partition0, broker.Record{Headers: header(claim)})
 		c.until("b halts", func() bool { return c.b.p.Status().State == core.Halted })
 		if why := c.b.p.Status().Halted.Error(); !strings.Contains(why, "the claim at offset 2 follows owner 7") {
@@ -214,7 +225,8 @@ func TestAnAbsurdEpochDoesNotBlockAPartition(t *testing.T) {
 		f = f.restart()
 		f.await(core.Active)
 		f.want(f.submit(command("a", "add y")), "x y")
-		if s := f.p.Status(); s.Epoch != 2 || s.Fold.Jumped != 2 || !strings.Contains(s.LastError, "epoch") || f.p.Counts().Alarms == 0 {
+		if s := f.p.Status(); s.Epoch != 2 || s.Fold.Jumped != 2 || !strings.Contains(s.LastError, "epoch") ||
+			f.p.Counts().Alarms == 0 {
 			t.Errorf("status %+v; want epoch 2, and an alarm about two claims", s)
 		}
 		f.world.Inject(partition0, foreignClaim(math.MaxUint64))

@@ -262,9 +262,12 @@ func TestAnswersOfActionsAreKept(t *testing.T) {
 			switch {
 			case i == 0:
 				first, reply = e, got
-			case (e == nil) != (first == nil), e != nil && (e.Reason != first.Reason || e.Outcome != first.Outcome || e.Code != first.Code || e.Message != first.Message):
+			case (e == nil) != (first == nil),
+				e != nil && (e.Reason != first.Reason || e.Outcome != first.Outcome || e.Code != first.Code ||
+					e.Message != first.Message):
 				t.Errorf("%s: first %v, then %v", text, first, e)
-			case e == nil && (answerText(got, nil) != answerText(reply, nil) || got.NoPayload != reply.NoPayload || (reply.Token != "" && i > 1 && got.Token != reply.Token)):
+			case e == nil && (answerText(got, nil) != answerText(reply, nil) || got.NoPayload != reply.NoPayload ||
+				(reply.Token != "" && i > 1 && got.Token != reply.Token)):
 				t.Errorf("%s: first %+v, then %+v", text, reply, got)
 			case e == nil:
 				reply = got
@@ -388,7 +391,8 @@ func TestConclusionsAreTriedAgain(t *testing.T) {
 			return &entities.Outcome{Reply: reply(fmt.Sprint("run ", n))}, nil
 		}
 		got := make(chan string, 1)
-		go func() { got <- answerText(c.a.router.Dispatch(t.Context(), withID(command("a", "act x"), "id"))) }() // received below
+		// received below
+		go func() { got <- answerText(c.a.router.Dispatch(t.Context(), withID(command("a", "act x"), "id"))) }()
 		c.until("the caller is answered", func() bool { return len(got) > 0 })
 		answer := <-got
 		if !strings.HasPrefix(answer, "run ") || answer == "run 1" {

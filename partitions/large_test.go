@@ -36,7 +36,8 @@ func TestLargeCommandsTogether(t *testing.T) {
 			}
 			kinds := f.kinds()
 			if kinds[record.Claim] != 1 || kinds[record.Event] != rounds*c.callers {
-				t.Errorf("%s, single process %v: %d claims, %d events", name, world.SingleProcess, kinds[record.Claim], kinds[record.Event])
+				t.Errorf("%s, single process %v: %d claims, %d events",
+					name, world.SingleProcess, kinds[record.Claim], kinds[record.Event])
 			}
 			_ = f.stop()
 		}

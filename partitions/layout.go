@@ -38,7 +38,8 @@ func (m *Manager) known(ids []int32) []int32 {
 			continue
 		}
 		m.misfit = fmt.Errorf("%w: the group of workers speaks of partition %d, and the journal's data is of %d: "+
-			"some worker uses another number of partitions, see `millrace cluster status`", entities.ErrLayout, id, m.options.Layout.Partitions)
+			"some worker uses another number of partitions, see `millrace cluster status`",
+				entities.ErrLayout, id, m.options.Layout.Partitions)
 	}
 	return known
 }

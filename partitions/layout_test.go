@@ -56,7 +56,9 @@ func TestTablesThatDoNotFit(t *testing.T) {
 			}
 			f.await(core.Standby)
 			f.wantError(f.submit(command("a", "add x")), entities.Moved, entities.NotApplied)
-			f.m.assign(broker.AssignmentEvent{Table: &broker.Table{Members: member, Owners: []int32{0, 0}, Standbys: make([][]int32, 2)}})
+			f.m.assign(broker.AssignmentEvent{
+				Table: &broker.Table{Members: member, Owners: []int32{0, 0}, Standbys: make([][]int32, 2)},
+			})
 			f.await(core.Active)
 		})
 	}
@@ -105,7 +107,9 @@ func TestPlacesThatAreNotThere(t *testing.T) {
 	f := start(t, setup{world: alone})
 	f.await(core.Active)
 	forwarder := f.gateway(routing.NewTable(), nil)
-	for _, p := range []entities.Position{{Partition: 1, Next: 1}, {Partition: -1, Next: 1}, {Partition: 1 << 30, Next: 1}, {Partition: 0, Next: -1}} {
+	for _, p := range []entities.Position{
+		{Partition: 1, Next: 1}, {Partition: -1, Next: 1}, {Partition: 1 << 30, Next: 1}, {Partition: 0, Next: -1},
+	} {
 		cmd := command("a", "read")
 		cmd.Consistency, cmd.After = entities.AtLeast, []entities.Position{p}
 		_, here := f.router.Dispatch(t.Context(), cmd)
@@ -118,7 +122,9 @@ func TestPlacesThatAreNotThere(t *testing.T) {
 			}
 		}
 	}
-	for _, s := range []entities.Source{{Generation: 1, Partition: 1}, {Generation: 2, Partition: 0}, {Generation: 1, Partition: 65535}} {
+	for _, s := range []entities.Source{
+		{Generation: 1, Partition: 1}, {Generation: 2, Partition: 0}, {Generation: 1, Partition: 65535},
+	} {
 		cmd := command("a", "add x")
 		cmd.Source = &s
 		_, err := f.router.DispatchHere(t.Context(), cmd, 0)

@@ -37,6 +37,8 @@ func (l local) Position(ctx context.Context, partition int32) (int64, error) {
 }
 
 // Read implements routing.Local.
-func (l local) Read(ctx context.Context, partition int32, cmd *entities.Command) (read entities.Committed, served bool, err error) {
+func (l local) Read(
+	ctx context.Context, partition int32, cmd *entities.Command,
+) (read entities.Committed, served bool, err error) {
 	return l.m.partitions[partition].Read(ctx, cmd)
 }

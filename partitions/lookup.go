@@ -44,7 +44,9 @@ func (p *Partition) lookupForward(call *core.Call) bool {
 	var err error
 	_, call.Parked, err = p.image.View().ParkedEffect(call.Forward)
 	if err != nil {
-		call.Fail(entities.Errorf(entities.Unavailable, entities.NotApplied, "look up the forward of %s: %w", call.Command.Key, err))
+		call.Fail(entities.Errorf(
+			entities.Unavailable, entities.NotApplied, "look up the forward of %s: %w", call.Command.Key, err,
+		))
 		p.complete(call, core.Never)
 	}
 	return err == nil

@@ -300,7 +300,9 @@ func (l *loop) apply(p *Partition, b *core.Batch) error {
 		if err != nil {
 			return err
 		}
-		invariant.Check(verdict != record.Void, "%s: the owner's own record at offset %d is void", p.image.Address, b.Entries[i].Offset)
+		invariant.Check(
+			verdict != record.Void, "%s: the owner's own record at offset %d is void", p.image.Address, b.Entries[i].Offset,
+		)
 	}
 	return nil
 }

@@ -128,21 +128,24 @@ func NewManager(o Options) *Manager {
 	o.Limits = o.Limits.Among(o.Layout.Partitions).Within(o.Topic)
 	m := &Manager{
 		options: o, described: o.Topic.Partitions, hinted: map[int32]bool{}, handedOver: map[int32]bool{},
-		toInspect: make(chan struct{}, 1), barred: make(chan error, 1), draining: make(chan struct{}), drained: make(chan struct{}),
+		toInspect: make(chan struct{}, 1), barred: make(chan error, 1), draining: make(chan struct{}),
+		drained: make(chan struct{}),
 	}
 	m.router = routing.NewRouter(routing.Options{
 		Layout: o.Layout, Table: o.Table, Peers: o.Peers, MaxWaiting: o.Limits.MaxWaiting, Patience: o.Limits.MovePatience,
 		Clock: o.Clock, Random: o.Random, Tracer: o.Tracer,
 	}, o.Worker, local{m}, o.Functions, o.OnEffectError)
 	m.shared = &shared{
-		functions: o.Functions, router: m.router, types: o.Types, limits: o.Limits, hooks: o.Hooks, clock: o.Clock, random: o.Random, tracer: o.Tracer,
+		functions: o.Functions, router: m.router, types: o.Types, limits: o.Limits, hooks: o.Hooks, clock: o.Clock,
+		random: o.Random, tracer: o.Tracer,
 		refused: make(chan struct{}, 1),
 	}
 	rebuilds := make(chan struct{}, o.Rebuilds)
 	for id := range o.Layout.Partitions {
 		image := &materializer.Image{
 			Log: o.Log, Journal: broker.Partition{Topic: o.Topic.Name, ID: id}, TopicID: o.Topic.ID, Layout: o.Layout,
-			Store: o.Store, Address: materializer.Address{Generation: o.Layout.Generation, Partition: uint16(id)}, // at most 4096
+			// at most 4096
+			Store: o.Store, Address: materializer.Address{Generation: o.Layout.Generation, Partition: uint16(id)},
 			Rebuilds: rebuilds, Progress: o.Hooks.Progress,
 		}
 		p := &Partition{
@@ -302,7 +305,9 @@ func (m *Manager) watch(ctx context.Context) error {
 		<-ctx.Done()
 		return nil
 	}
-	return m.options.Group.Watch(ctx, m.options.Membership.Group, m.options.Membership.Topic, m.options.Table.Set, m.options.Hooks.watchFailed)
+	return m.options.Group.Watch(
+		ctx, m.options.Membership.Group, m.options.Membership.Topic, m.options.Table.Set, m.options.Hooks.watchFailed,
+	)
 }
 
 // assign passes the log's assignments on to the partitions. While the topic is not as it should be,
@@ -458,7 +463,8 @@ func (m *Manager) watchContract(ctx context.Context) {
 		case <-m.shared.refused:
 			stop()
 		}
-		if info, err := m.options.Log.Describe(ctx, m.options.Topic.Name); err == nil { // else it is not reachable now: the partitions' own watchdogs tell
+		// else it is not reachable now: the partitions' own watchdogs tell
+		if info, err := m.options.Log.Describe(ctx, m.options.Topic.Name); err == nil {
 			m.judge(info)
 		}
 		rested, stop := m.options.Clock.After(pause)
@@ -483,7 +489,9 @@ func (m *Manager) judge(info broker.TopicInfo) {
 		return
 	}
 	m.described = info.Partitions
-	was, now := m.wrong(), errors.Join(journal.CheckSettings(info), journal.CheckPartitions(m.options.Layout, info, m.options.MorePartitions))
+	was, now := m.wrong(), errors.Join(
+		journal.CheckSettings(info), journal.CheckPartitions(m.options.Layout, info, m.options.MorePartitions),
+	)
 	if limit := m.options.Limits.AppendBytes; now == nil && info.MaxAppendBytes > 0 && info.MaxAppendBytes < limit {
 		now = fmt.Errorf("topic %s takes %d bytes at a time and took %d when this worker started: raise it again, or start the worker anew", info.Name, info.MaxAppendBytes, limit)
 	}

@@ -26,7 +26,9 @@ func (f *fixture) reformat(version uint64) {
 	})
 	_, n := binary.Uvarint(row)
 	batch := f.store.NewBatch()
-	if err = errors.Join(err, batch.Put(key, append(binary.AppendUvarint(nil, version), row[n:]...)), batch.Commit()); err != nil {
+	if err = errors.Join(
+		err, batch.Put(key, append(binary.AppendUvarint(nil, version), row[n:]...)), batch.Commit(),
+	); err != nil {
 		f.t.Fatal(err)
 	}
 }
@@ -59,14 +61,16 @@ func TestAnImageThatTheLogCannotReplaceIsKept(t *testing.T) {
 			}
 			f.halts()
 			why := f.p.Status().Halted
-			if !errors.Is(why, materializer.ErrOnlyCopy) || !strings.Contains(why.Error(), test.says) || !strings.Contains(why.Error(), "format 5") {
+			if !errors.Is(why, materializer.ErrOnlyCopy) || !strings.Contains(why.Error(), test.says) ||
+				!strings.Contains(why.Error(), "format 5") {
 				t.Errorf("halted because of %v; want %q", why, test.says)
 			}
 			if after := f.rows(); !slices.Equal(before, after) {
 				t.Errorf("the rows were\n%s\nand are\n%s", strings.Join(before, "\n"), strings.Join(after, "\n"))
 			}
 			all, err := f.m.Halted(t.Context())
-			if err != nil || len(all) != 1 || all[0].Refused[materializer.AppendImage] == "" || all[0].Refused[materializer.AcceptLoss] != "" || all[0].Refused[materializer.Retry] != "" {
+			if err != nil || len(all) != 1 || all[0].Refused[materializer.AppendImage] == "" ||
+				all[0].Refused[materializer.AcceptLoss] != "" || all[0].Refused[materializer.Retry] != "" {
 				t.Errorf("evidence %+v, %v", all, err)
 			}
 			if _, err := f.m.Repair(t.Context(), 0, materializer.Retry); err == nil {

@@ -17,7 +17,9 @@ import (
 func (f *fixture) open() int {
 	f.t.Helper()
 	n := 0
-	if err := (materializer.Partition{Rows: f.store, Address: f.p.image.Address}).Outbox(0, func(materializer.Effect) bool { n++; return true }); err != nil {
+	if err := (materializer.Partition{
+		Rows: f.store, Address: f.p.image.Address,
+	}).Outbox(0, func(materializer.Effect) bool { n++; return true }); err != nil {
 		f.t.Fatal(err)
 	}
 	return n
@@ -92,7 +94,8 @@ func TestEffectIsDeduplicated(t *testing.T) {
 	f.want(f.submit(command("b", "read")), "x x")
 
 	// The source settles both; their rows may be removed, and a late copy still does nothing.
-	for _, s := range []entities.Source{{Offset: 20, Settled: 15}, {Offset: 21, Settled: 8}} { // what arrives late does not turn progress back
+	// what arrives late does not turn progress back
+	for _, s := range []entities.Source{{Offset: 20, Settled: 15}, {Offset: 21, Settled: 8}} {
 		s.Generation, s.Partition = 1, 7
 		if _, err := f.router.Send(t.Context(), s, target); err != nil {
 			t.Fatal(err)
@@ -171,7 +174,9 @@ func TestParked(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		next.until("the one that was sent again is parked once more", func() bool { return next.p.Status().Parked == 1 && next.open() == 1 })
+		next.until("the one that was sent again is parked once more", func() bool {
+			return next.p.Status().Parked == 1 && next.open() == 1
+		})
 		if err := next.m.Resolve(t.Context(), 0, parked[0].Offset, true); !errors.Is(err, ErrNotParked) {
 			t.Errorf("dropping it twice: %v; want ErrNotParked", err)
 		}

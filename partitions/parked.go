@@ -55,16 +55,24 @@ func (m *Manager) CountParked() int {
 
 // Parked returns effects that wait for an operator on this worker, from a place on, at most limit
 // of them. next is the place at which to go on; more is false if there are no others.
-func (m *Manager) Parked(from ParkedPlace, filter materializer.ParkedFilter, limit int) (found []Parked, next ParkedPlace, more bool, err error) {
+func (m *Manager) Parked(
+	from ParkedPlace, filter materializer.ParkedFilter, limit int,
+) (found []Parked, next ParkedPlace, more bool, err error) {
 	return m.list(from, filter, limit, materializer.Partition.Parked)
 }
 
 // Refused returns effects that their targets refused and that are kept on this worker, as Parked
 // does. Their offsets are those of the refused records, Parked is code and text of the refusal.
-func (m *Manager) Refused(from ParkedPlace, filter materializer.ParkedFilter, limit int) (found []Parked, next ParkedPlace, more bool, err error) {
-	return m.list(from, filter, limit, func(view materializer.Partition, from int64, yield func(materializer.Effect) bool) error {
+func (m *Manager) Refused(
+	from ParkedPlace, filter materializer.ParkedFilter, limit int,
+) (found []Parked, next ParkedPlace, more bool, err error) {
+	return m.list(from, filter, limit, func(
+		view materializer.Partition, from int64, yield func(materializer.Effect) bool,
+	) error {
 		return view.Refusals(from, func(r materializer.Refusal) bool {
-			return yield(materializer.Effect{Offset: r.Offset, From: r.From, Target: r.Target, Payload: r.Payload, Parked: Refusal(r.Answer)})
+			return yield(materializer.Effect{
+				Offset: r.Offset, From: r.From, Target: r.Target, Payload: r.Payload, Parked: Refusal(r.Answer),
+			})
 		})
 	})
 }
@@ -79,7 +87,10 @@ func Refusal(answer []byte) string {
 }
 
 // list reads effects of all owned partitions, from a place on.
-func (m *Manager) list(from ParkedPlace, filter materializer.ParkedFilter, limit int, read func(materializer.Partition, int64, func(materializer.Effect) bool) error) (found []Parked, next ParkedPlace, more bool, err error) {
+func (m *Manager) list(
+	from ParkedPlace, filter materializer.ParkedFilter, limit int,
+	read func(materializer.Partition, int64, func(materializer.Effect) bool) error,
+) (found []Parked, next ParkedPlace, more bool, err error) {
 	for ; int(from.Partition) < len(m.partitions); from = (ParkedPlace{Partition: from.Partition + 1}) {
 		p := m.partitions[from.Partition]
 		if p.Status().State != core.Active {
@@ -148,7 +159,9 @@ func (m *Manager) ResolveRefusal(ctx context.Context, partition int32, offset in
 	if partition < 0 || int(partition) >= len(m.partitions) {
 		return fmt.Errorf("partition %d: %w", partition, ErrNotParked)
 	}
-	ok, err := m.resolve(ctx, partition, &instruction{Resolution: core.Resolution{Offset: offset, Drop: drop}, refusal: true})
+	ok, err := m.resolve(ctx, partition, &instruction{
+		Resolution: core.Resolution{Offset: offset, Drop: drop}, refusal: true,
+	})
 	if err == nil && !ok {
 		return fmt.Errorf("partition %d, offset %d: %w", partition, offset, ErrNotParked)
 	}
@@ -159,7 +172,9 @@ func (m *Manager) ResolveRefusal(ctx context.Context, partition int32, offset in
 // first few hundred from a place on. It returns their number when that is in the log, and where to
 // go on; more is false if there are no others. An effect is not resolved twice, so it may be called
 // again after an error.
-func (m *Manager) ResolveSome(ctx context.Context, from ParkedPlace, filter materializer.ParkedFilter, drop bool) (n int, next ParkedPlace, more bool, err error) {
+func (m *Manager) ResolveSome(
+	ctx context.Context, from ParkedPlace, filter materializer.ParkedFilter, drop bool,
+) (n int, next ParkedPlace, more bool, err error) {
 	for ; int(from.Partition) < len(m.partitions); from = (ParkedPlace{Partition: from.Partition + 1}) {
 		if from.Partition < 0 || m.partitions[from.Partition].Status().State != core.Active {
 			continue

@@ -103,13 +103,16 @@ func TestATimerThatFailsIsParked(t *testing.T) {
 		next := start(t, setup{world: alone, on: f.world, store: memstore.New(), name: "w2"})
 		next.await(core.Active)
 		parked := next.parked(1)[0]
-		if parked.Timer != "t" || parked.Due == 0 || parked.From != "words/a" || parked.Attempts != core.MaxFailures || parked.Parked == "" {
+		if parked.Timer != "t" || parked.Due == 0 || parked.From != "words/a" ||
+			parked.Attempts != core.MaxFailures || parked.Parked == "" {
 			t.Errorf("parked: %+v", parked)
 		}
 		if err := next.m.Resolve(t.Context(), 0, parked.Offset, false); err != nil {
 			t.Fatal(err)
 		}
-		next.until("it is parked once more", func() bool { return next.m.CountParked() == 1 && next.p.Counts().Delivered >= core.MaxFailures })
+		next.until("it is parked once more", func() bool {
+			return next.m.CountParked() == 1 && next.p.Counts().Delivered >= core.MaxFailures
+		})
 		if err := next.m.Resolve(t.Context(), 0, parked.Offset, true); err != nil {
 			t.Fatal(err)
 		}
@@ -126,7 +129,9 @@ func TestATimerThatFailsIsParked(t *testing.T) {
 
 // withoutMethods resolves nothing: a new version of the function has no such methods.
 func withoutMethods(t entities.Target) (*entities.Command, error) {
-	return nil, entities.Errorf(entities.UnknownMethod, entities.NotApplied, "service %s has no method %s", t.Service, t.Method)
+	return nil, entities.Errorf(
+		entities.UnknownMethod, entities.NotApplied, "service %s has no method %s", t.Service, t.Method,
+	)
 }
 
 // TestATimerThatCannotRunIsParked at its first attempt, if another one would end in the same way:
@@ -154,7 +159,8 @@ func TestATimerThatCannotRunIsParked(t *testing.T) {
 			f.until("it has fired", func() bool { return f.p.Counts().Fired > 0 })
 			f.pause()
 			if kinds := f.kinds(); kinds[record.TimerFired] != 1 || kinds[record.Event] != 0 || f.p.Status().Timers != 0 {
-				t.Fatalf("records %v, %d timers; want one that says that the timer has fired, and no timer", kinds, f.p.Status().Timers)
+				t.Fatalf("records %v, %d timers; want one that says that the timer has fired, and no timer",
+					kinds, f.p.Status().Timers)
 			}
 			f.until("it is parked", func() bool { return f.m.CountParked() == 1 })
 			f.want(f.submit(command("a", "read")), "")
@@ -168,7 +174,8 @@ func TestATimerThatCannotRunIsParked(t *testing.T) {
 			next := start(t, setup{world: alone, on: f.world, store: memstore.New(), name: "w2"})
 			next.await(core.Active)
 			parked := next.parked(1)[0]
-			if parked.Timer != "t" || parked.Due == 0 || parked.From != "words/a" || parked.Attempts != 1 || !strings.Contains(parked.Parked, test.says) {
+			if parked.Timer != "t" || parked.Due == 0 || parked.From != "words/a" || parked.Attempts != 1 ||
+				!strings.Contains(parked.Parked, test.says) {
 				t.Errorf("parked: %+v", parked)
 			}
 			if test.resolve == nil {

@@ -179,7 +179,9 @@ func (p *Partition) do(ctx context.Context, e core.Asked) {
 	case core.LoadTimers:
 		p.loadTimers(do.After, do.Limit, p.core.TimersLoaded)
 	case core.SearchTimers:
-		p.loadTimers(do.After, do.Limit, func(due []materializer.Due, more bool) { p.core.TimersFound(do.After.Key.Type, due, more) })
+		p.loadTimers(do.After, do.Limit, func(due []materializer.Due, more bool) {
+			p.core.TimersFound(do.After.Key.Type, due, more)
+		})
 	case core.Fire:
 		p.fire(ctx, do.Timer, e.Incarnation)
 	case core.Sweep:

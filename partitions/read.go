@@ -67,7 +67,8 @@ func (p *Partition) look(ctx context.Context, cmd *entities.Command) (*entities.
 	if err != nil {
 		return nil, 0, err
 	}
-	session, err := p.functions.Open(ctx, cmd.Type.Service, cmd.Key, func(context.Context) (entities.Loaded, error) { return view.Load(cmd.Key) })
+	load := func(context.Context) (entities.Loaded, error) { return view.Load(cmd.Key) }
+	session, err := p.functions.Open(ctx, cmd.Type.Service, cmd.Key, load)
 	if err != nil {
 		return nil, 0, err
 	}

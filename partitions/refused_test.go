@@ -42,7 +42,8 @@ func TestRefusedEffectIsKept(t *testing.T) {
 			if err := proto.Unmarshal(kept[0].Answer, &answer); err != nil {
 				t.Fatal(err)
 			}
-			if kept[0].From != "words/a" || string(kept[0].Payload.Value) != "refuse too little" || answer.GetCode() != 2 || answer.GetMessage() != "too little" {
+			if kept[0].From != "words/a" || string(kept[0].Payload.Value) != "refuse too little" ||
+				answer.GetCode() != 2 || answer.GetMessage() != "too little" {
 				t.Errorf("kept %+v with answer %v", kept[0], &answer)
 			}
 			f.until("the status counts it", func() bool { return f.p.Status().Refusals == 1 })
@@ -137,7 +138,9 @@ func TestAnEffectThatTookEffectInPartIsNotRefused(t *testing.T) {
 		if kept := f.refusals(); len(kept) != 0 {
 			t.Errorf("kept as refused: %+v", kept)
 		}
-		if n, _, _, err := f.m.ResolveSome(t.Context(), ParkedPlace{}, materializer.ParkedFilter{}, false); err != nil || n != 1 {
+		if n, _, _, err := f.m.ResolveSome(
+			t.Context(), ParkedPlace{}, materializer.ParkedFilter{}, false,
+		); err != nil || n != 1 {
 			t.Fatalf("sent %d again, %v", n, err)
 		}
 		f.until("it is parked again", func() bool {

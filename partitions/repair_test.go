@@ -100,10 +100,12 @@ func TestRepairAcceptsTheLoss(t *testing.T) {
 		t.Fatalf("evidence %+v, %v", all, err)
 	}
 	e := all[0]
-	if e.Start != 0 || e.End != kept || e.Next != former || e.Position != former || e.StoreTopic != e.LogTopic || len(e.Refused) != 0 {
+	if e.Start != 0 || e.End != kept || e.Next != former || e.Position != former || e.StoreTopic != e.LogTopic ||
+		len(e.Refused) != 0 {
 		t.Errorf("evidence %+v", e)
 	}
-	if b := e.Beyond; b.Records != 2 || b.Entities != 2 || b.Commands != 1 || !slices.Equal(b.Examples, []string{"words/a", "words/b"}) {
+	if b := e.Beyond; b.Records != 2 || b.Entities != 2 || b.Commands != 1 ||
+		!slices.Equal(b.Examples, []string{"words/a", "words/b"}) {
 		t.Errorf("beyond the end: %+v", b)
 	}
 	f.mend(materializer.AcceptLoss)
@@ -285,7 +287,8 @@ func TestRepairAppendsTheImage(t *testing.T) {
 				t.Fatalf("preview: %+v, %v; now %s", would, err, f.p.Status().State)
 			}
 			f.halts()
-			if got := f.mend(materializer.AppendImage); got.Entities != would.Entities || got.Answers != would.Answers || got.Effects != would.Effects {
+			if got := f.mend(materializer.AppendImage); got.Entities != would.Entities ||
+				got.Answers != would.Answers || got.Effects != would.Effects {
 				t.Errorf("written again: %+v; the preview said %+v", got, would)
 			}
 			if f.end() < former {
@@ -300,7 +303,9 @@ func TestRepairAppendsTheImage(t *testing.T) {
 // TestRepairIsTakenUpAgain: if a repair ends before it is complete, for any reason, the next one
 // completes it.
 func TestRepairIsTakenUpAgain(t *testing.T) {
-	for name, choice := range map[string]materializer.Choice{"accept-loss": materializer.AcceptLoss, "append-image": materializer.AppendImage} {
+	for name, choice := range map[string]materializer.Choice{
+		"accept-loss": materializer.AcceptLoss, "append-image": materializer.AppendImage,
+	} {
 		for appends := range 3 { // of the repair that are written before its worker is gone: claims, the image, barriers
 			t.Run(fmt.Sprint(name, " after ", appends), bubbled(func(t *testing.T) {
 				f := start(t, setup{world: simlog.Options{Manual: true, SingleProcess: true}})
@@ -315,7 +320,10 @@ func TestRepairIsTakenUpAgain(t *testing.T) {
 				f.world.Truncate(partition0, 4)
 				again := func() *fixture {
 					f.settle()
-					return start(t, setup{world: simlog.Options{Manual: true, SingleProcess: true}, on: f.world, store: f.store, limits: core.Limits{MaxCommitRecords: 3}})
+					return start(t, setup{
+						world: simlog.Options{Manual: true, SingleProcess: true}, on: f.world, store: f.store,
+						limits: core.Limits{MaxCommitRecords: 3},
+					})
 				}
 				f = again()
 				f.halts()
@@ -332,7 +340,10 @@ func TestRepairIsTakenUpAgain(t *testing.T) {
 				f.op(1)
 				f.world.Discard(f.world.Pending()[0].ID) // the log never gets it
 				f = again()
-				f.until("it halts, or claims", func() bool { s := f.p.Status().State; return s == core.Halted || s == core.Claiming })
+				f.until("it halts, or claims", func() bool {
+					s := f.p.Status().State
+					return s == core.Halted || s == core.Claiming
+				})
 				if f.p.Status().State == core.Halted {
 					go repair(f.m) // received below
 				} else {

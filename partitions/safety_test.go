@@ -49,7 +49,8 @@ func TestReadBack(t *testing.T) {
 		second := f.op(1)
 		var env record.Envelope
 		var parser record.Parser
-		if err := parser.Parse(second.Records[0].Header(record.HeaderKey), &env); err != nil || env.Kind != record.Claim || env.Epoch != 10 {
+		if err := parser.Parse(second.Records[0].Header(record.HeaderKey), &env); err != nil ||
+			env.Kind != record.Claim || env.Epoch != 10 {
 			t.Fatalf("the next append is %+v, %v; want a claim of epoch 10", env, err)
 		}
 		f.world.Deliver(second.ID)
@@ -71,7 +72,9 @@ func TestGap(t *testing.T) {
 	}{
 		"a record without an envelope": {func(*fixture) broker.Record { return broker.Record{Value: []byte("hello")} }, false},
 		"a late record of a former owner": {func(*fixture) broker.Record {
-			return broker.Record{Key: []byte("words/a"), Headers: header(record.Envelope{Kind: record.Event, Epoch: 1, Nonce: 3, Sequence: 1})}
+			return broker.Record{
+				Key: []byte("words/a"), Headers: header(record.Envelope{Kind: record.Event, Epoch: 1, Nonce: 3, Sequence: 1}),
+			}
 		}, false},
 		"a claim that came too late": {func(*fixture) broker.Record { return foreignClaim(1) }, false},
 		"a higher claim":             {func(*fixture) broker.Record { return foreignClaim(2) }, true},

@@ -17,7 +17,10 @@ func (p *Partition) prompt(ctx context.Context, call *core.Call) {
 	if call.Command.Timer != nil {
 		switch stale, err := p.stale(call); {
 		case err != nil:
-			p.core.Decided(call, nil, nil, entities.Errorf(entities.Unavailable, entities.NotApplied, "look up timer %q: %w", call.Command.Timer.Name, err))
+			p.core.Decided(
+				call, nil, nil,
+				entities.Errorf(entities.Unavailable, entities.NotApplied, "look up timer %q: %w", call.Command.Timer.Name, err),
+			)
 			return
 		case stale:
 			p.core.Superseded(call)

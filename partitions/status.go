@@ -31,7 +31,8 @@ type Status struct {
 
 // stats counts the work of a partition since the process began.
 type stats struct {
-	commands, failed, batches, records, activated, passivated, expired, alarms, delivered, fired, refused, refusalsDropped atomic.Uint64
+	commands, failed, batches, records, activated, passivated, expired, alarms atomic.Uint64
+	delivered, fired, refused, refusalsDropped                                 atomic.Uint64
 	// reads were answered from the image of a followed partition, by consistency.
 	reads [entities.AtLeast + 1]atomic.Uint64
 }
@@ -100,7 +101,10 @@ func (p *Partition) show() {
 	if now.State == core.Halted && was.State != core.Halted {
 		p.failed(now.Halted)
 	}
-	s := &published{published: p.clock.Now(), Status: Status{Partition: p.id, Report: now, LastError: p.last.what, LastFailed: p.last.when}}
+	s := &published{
+		published: p.clock.Now(),
+		Status: Status{Partition: p.id, Report: now, LastError: p.last.what, LastFailed: p.last.when},
+	}
 	if p.fold != nil {
 		s.Fold = p.fold.Counts()
 	}

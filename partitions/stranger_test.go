@@ -18,9 +18,13 @@ import (
 func strange(before record.Owner) []broker.Record {
 	o := record.Envelope{Epoch: before.Epoch + 1, Nonce: 99}
 	claim, event := o, o
-	claim.Kind, claim.Claim = record.Claim, &record.ClaimInfo{Worker: "other", PreviousEpoch: before.Epoch, PreviousNonce: before.Nonce, Layout: entities.LayoutOf("app", 4)}
+	claim.Kind, claim.Claim = record.Claim, &record.ClaimInfo{
+		Worker: "other", PreviousEpoch: before.Epoch, PreviousNonce: before.Nonce, Layout: entities.LayoutOf("app", 4),
+	}
 	event.Kind, event.Ordinal, event.Sequence, event.TypeURL = record.Event, 1, 1, "t/word"
-	return []broker.Record{{Headers: header(claim)}, {Key: []byte("words/d"), Value: []byte("stray"), Headers: header(event)}}
+	return []broker.Record{
+		{Headers: header(claim)}, {Key: []byte("words/d"), Value: []byte("stray"), Headers: header(event)},
+	}
 }
 
 // owner is that of the store, when the worker has stopped.
@@ -56,11 +60,13 @@ func TestAClaimOfAnotherLayoutIsPassedOver(t *testing.T) {
 		f = begin(f)
 		f.halts()
 		why := f.p.Status().Halted
-		if !errors.Is(why, materializer.ErrUnfoldable) || !errors.Is(why, entities.ErrLayout) || !strings.Contains(why.Error(), "millrace repair") {
+		if !errors.Is(why, materializer.ErrUnfoldable) || !errors.Is(why, entities.ErrLayout) ||
+			!strings.Contains(why.Error(), "millrace repair") {
 			t.Errorf("halted because of %v", why)
 		}
 		all, err := f.m.Halted(t.Context())
-		if err != nil || len(all) != 1 || all[0].Refused[materializer.AcceptLoss] != "" || !strings.Contains(all[0].Refused[materializer.AppendImage], "only accept-loss") {
+		if err != nil || len(all) != 1 || all[0].Refused[materializer.AcceptLoss] != "" ||
+			!strings.Contains(all[0].Refused[materializer.AppendImage], "only accept-loss") {
 			t.Errorf("evidence %+v, %v", all, err)
 		}
 		if _, err := f.m.Repair(t.Context(), 0, materializer.AppendImage); err == nil {

@@ -148,8 +148,11 @@ func (p *Partition) leave(ctx context.Context, call *core.Call) error {
 			"the call ended while the log had not answered: it is not known whether the command on %s took effect; send it again under the same command id", call.Command.Key)
 	default:
 		p.post(inWithdrawn{call})
-		err := entities.Errorf(reason, entities.NotApplied, "the call ended before %s had its turn: nothing was applied", call.Command.Key)
-		err.Checked = was == core.PhaseQueued && call.Named() && p.core.Single() // otherwise there may be another owner, which this one learns from the log
+		err := entities.Errorf(
+			reason, entities.NotApplied, "the call ended before %s had its turn: nothing was applied", call.Command.Key,
+		)
+		// otherwise there may be another owner, which this one learns from the log
+		err.Checked = was == core.PhaseQueued && call.Named() && p.core.Single()
 		return err
 	}
 }
@@ -192,7 +195,9 @@ func (p *Partition) invoke(ctx context.Context, call *core.Call) {
 }
 
 // handle runs the command on the function.
-func (p *Partition) handle(ctx context.Context, session entities.Session, cmd *entities.Command, at time.Time) (*entities.Outcome, error) {
+func (p *Partition) handle(
+	ctx context.Context, session entities.Session, cmd *entities.Command, at time.Time,
+) (*entities.Outcome, error) {
 	ctx, span := p.tracer.Begin(ctx, tracing.Client, "function", cmd.TraceParent)
 	outcome, err := session.Handle(ctx, entities.Invocation{Command: cmd.WithTraceParent(span.Parent()), Time: at})
 	span.End(err)
@@ -222,7 +227,9 @@ func ended(s entities.Session) bool {
 }
 
 // openSession opens an entity's session from what is stored.
-func (p *Partition) openSession(ctx context.Context, service string, key entities.Key) (*core.Opening, *entities.Error) {
+func (p *Partition) openSession(
+	ctx context.Context, service string, key entities.Key,
+) (*core.Opening, *entities.Error) {
 	opening := &core.Opening{}
 	view := p.image.View()
 	session, err := p.functions.Open(ctx, service, key, func(context.Context) (entities.Loaded, error) {

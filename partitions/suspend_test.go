@@ -39,8 +39,9 @@ func TestASuspendedOwnerAsksTheLog(t *testing.T) {
 			if err := f.stop(); err != nil { // only the loop reads the fold
 				t.Fatal(err)
 			}
-			if at, begin := f.p.fold.Meta().LogTime, f.world.Records(partition0)[0].Time.UnixNano(); time.Duration(at-begin) < 2*time.Hour {
-				t.Errorf("log time is %v after the first claim, want the suspension in it", time.Duration(at-begin))
+			begin := f.world.Records(partition0)[0].Time.UnixNano()
+			if passed := time.Duration(f.p.fold.Meta().LogTime - begin); passed < 2*time.Hour {
+				t.Errorf("log time is %v after the first claim, want the suspension in it", passed)
 			}
 		}))
 	}

@@ -64,7 +64,8 @@ func TestDamageOutlivesARestart(t *testing.T) {
 		t.Errorf("the store says %q, %v; want %v", why, ok, found)
 	}
 	again := f.restart()
-	if damage := again.p.Status().Inspection.Damage; damage == nil || !strings.Contains(damage.Error(), "no record at offset 1") { // its own inspection may be over
+	// The inspection of the restarted worker may be over.
+	if damage := again.p.Status().Inspection.Damage; damage == nil || !strings.Contains(damage.Error(), "no record at offset 1") {
 		t.Fatalf("after a restart the damage is %v; want %v", damage, found)
 	}
 	again.await(core.Active)

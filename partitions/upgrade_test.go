@@ -47,7 +47,8 @@ func TestBarredWorkerClaimsNothing(t *testing.T) {
 	}
 	why := errors.New("other services")
 	m := NewManager(Options{
-		App: "app", Worker: "w", Topic: info, Membership: broker.Membership{Group: "app", Worker: "w", Topic: topic}, Log: log, Store: memstore.New(),
+		App: "app", Worker: "w", Topic: info, Membership: broker.Membership{Group: "app", Worker: "w", Topic: topic},
+		Log: log, Store: memstore.New(),
 		Admit: func(*broker.Table) error { return why },
 	})
 	ended, claimed := make(chan error, 1), make(chan error, 1)

@@ -123,7 +123,8 @@ func TestNotAppliedIsAboutTheCommand(t *testing.T) {
 					return // with the stored answer
 				}
 				e := entities.AsError(err)
-				if e.Outcome != entities.Unknown || strings.Contains(e.Message, "nothing was applied") || !strings.Contains(e.Message, "same") {
+				if e.Outcome != entities.Unknown || strings.Contains(e.Message, "nothing was applied") ||
+					!strings.Contains(e.Message, "same") {
 					t.Errorf("the repeat is told %s: %s", e.Outcome, e.Message)
 				}
 			}))

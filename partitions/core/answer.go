@@ -132,7 +132,8 @@ func (c *Core) refuse(call *Call, err *entities.Error) {
 // The error states that no attempt under the command's id took effect. A former owner that does not
 // know its successor must not state that.
 func (c *Core) mustConfirmError(call *Call) bool {
-	return !c.single && call.verified() && call.Command.ID != "" && call.incarnation == c.incarnation && (c.state == Active || c.state == Suspect || c.state == Draining)
+	return !c.single && call.verified() && call.Command.ID != "" && call.incarnation == c.incarnation &&
+		(c.state == Active || c.state == Suspect || c.state == Draining)
 }
 
 func (c *Core) finish(call *Call) {

@@ -41,7 +41,10 @@ func (b *Batch) reset() {
 	clear(b.Entries)
 	clear(b.Calls)
 	clear(b.records)
-	*b = Batch{Entries: b.Entries[:0], Calls: b.Calls[:0], timers: b.timers[:0], records: b.records[:0], headers: b.headers[:0], buf: b.buf[:0]}
+	*b = Batch{
+		Entries: b.Entries[:0], Calls: b.Calls[:0], timers: b.timers[:0], records: b.records[:0], headers: b.headers[:0],
+		buf: b.buf[:0],
+	}
 }
 
 // Encode returns the records of a batch as the log takes them. All envelopes lie in one buffer.

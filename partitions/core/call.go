@@ -141,7 +141,9 @@ func (c *Call) Committed() (entities.Committed, error) {
 	case c.superseded:
 		return entities.Committed{}, ErrSuperseded
 	}
-	done := entities.Committed{Outcome: c.Outcome, Next: c.Next, FirstEffect: -1, Forward: -1, Progress: c.progress, Shared: c.shared}
+	done := entities.Committed{
+		Outcome: c.Outcome, Next: c.Next, FirstEffect: -1, Forward: -1, Progress: c.progress, Shared: c.shared,
+	}
 	if c.Stored != nil {
 		outcome, wrote, err := record.DecodeAnswer(c.Stored.Answer)
 		if err != nil {

@@ -112,7 +112,8 @@ type crowd struct {
 func newCrowd(t *testing.T, seed uint64) *crowd {
 	limits := Limits{MaxWaitingEntity: 4}.WithDefaults()
 	c := &crowd{
-		t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 7)), core: New(Config{Worker: "w", Limits: limits, Single: seed%2 == 0}), byKey: map[*Call]*attendee{},
+		t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 7)),
+		core: New(Config{Worker: "w", Limits: limits, Single: seed%2 == 0}), byKey: map[*Call]*attendee{},
 		stored: map[commandID]materializer.Stored{}, sessions: map[entities.Session]bool{},
 	}
 	c.core.Assigned(false)
@@ -405,7 +406,9 @@ func (c *crowd) store(b *Batch) {
 			if _, twice := c.stored[id]; twice {
 				c.wrong("id %q of %s is stored twice", id.id, id.key)
 			}
-			c.stored[id] = materializer.Stored{PayloadHash: env.PayloadHash, Offset: b.Entries[i].Offset, LogTime: env.LogTime, Answer: env.Answer}
+			c.stored[id] = materializer.Stored{
+				PayloadHash: env.PayloadHash, Offset: b.Entries[i].Offset, LogTime: env.LogTime, Answer: env.Answer,
+			}
 		}
 	}
 	for _, call := range b.Calls {

@@ -64,7 +64,9 @@ func (c *Core) standBy() {
 // FollowFailed reports that the log could not be followed. The core tries again, unless the log has
 // lost records or the partition halted in an earlier process of this worker.
 func (c *Core) FollowFailed(err error) {
-	if c.state == Standby && (errors.Is(err, materializer.ErrLost) || errors.Is(err, materializer.ErrHaltedBefore) || errors.Is(err, materializer.ErrOnlyCopy)) {
+	lost := errors.Is(err, materializer.ErrLost) || errors.Is(err, materializer.ErrHaltedBefore) ||
+		errors.Is(err, materializer.ErrOnlyCopy)
+	if c.state == Standby && lost {
 		c.Halt(err)
 	}
 }

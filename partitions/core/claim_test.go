@@ -18,7 +18,9 @@ import (
 func TestAHaltedPartitionStaysHalted(t *testing.T) {
 	c := activeCore(t, true)
 	c.Halt(broker.ErrRegressed)
-	for name, happen := range map[string]func(){"lost": c.Lost, "assigned": func() { c.Assigned(false) }, "revoked": c.Revoked, "ticked": c.Ticked, "ended": c.Ended} {
+	for name, happen := range map[string]func(){
+		"lost": c.Lost, "assigned": func() { c.Assigned(false) }, "revoked": c.Revoked, "ticked": c.Ticked, "ended": c.Ended,
+	} {
 		if happen(); c.state != Halted {
 			t.Errorf("%s: it is %s", name, c.state)
 		}
@@ -157,7 +159,8 @@ func TestCallersDoNotWaitForAnOwnerForEver(t *testing.T) {
 		core.now.Mono += time.Second
 		core.Ticked()
 		if !early.finished || late.finished || len(core.waiting) != 1 {
-			t.Errorf("%s: after %s the call has an answer: %v, one that waits for a second: %v", name, core.limits.MovePatience, early.finished, late.finished)
+			t.Errorf("%s: after %s the call has an answer: %v, one that waits for a second: %v",
+				name, core.limits.MovePatience, early.finished, late.finished)
 			continue
 		}
 		e := early.Err
@@ -191,7 +194,9 @@ func TestAHoleInAGapHalts(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := activeCore(t, false)
-			c.open.Calls = append(c.open.Calls, &Call{Caller: &seat{}, Command: &entities.Command{}, Outcome: &entities.Outcome{}})
+			c.open.Calls = append(c.open.Calls, &Call{
+				Caller: &seat{}, Command: &entities.Command{}, Outcome: &entities.Outcome{},
+			})
 			c.Flush()
 			c.Acked(c.sent[0], broker.AppendResult{Base: 3, Last: 3})
 			c.GapRead(c.incarnation, test.gap, nil)
@@ -211,7 +216,10 @@ func TestAFormerOwnerDeniesNothing(t *testing.T) {
 		call := seated(withID(command("a", "crash"), "X"))
 		c.Submitted(call)
 		call.Caller.(*seat).step(Phase.Run)
-		c.Decided(call, &Opening{Session: &stagedSession{}}, nil, entities.Errorf(entities.FunctionFailed, entities.NotApplied, "crashed"))
+		c.Decided(
+			call, &Opening{Session: &stagedSession{}}, nil,
+			entities.Errorf(entities.FunctionFailed, entities.NotApplied, "crashed"),
+		)
 		c.Flush()
 		if call.finished || len(c.sent) != 1 {
 			t.Fatalf("%s: the caller was answered, or nothing was sent to the log", name)

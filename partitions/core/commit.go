@@ -236,9 +236,11 @@ func (c *Core) ApplyFailed(why error) {
 }
 
 func errWentBack(partition int32, base, next int64) error {
-	return fmt.Errorf("%w: partition %d: an append was put at offset %d, and %d was acknowledged or read before", broker.ErrRegressed, partition, base, next-1)
+	return fmt.Errorf("%w: partition %d: an append was put at offset %d, and %d was acknowledged or read before",
+		broker.ErrRegressed, partition, base, next-1)
 }
 
 func notWritten(err error) bool {
-	return errors.Is(err, broker.ErrNotWritten) || errors.Is(err, broker.ErrTooLarge) || errors.Is(err, broker.ErrUnknownTopic)
+	return errors.Is(err, broker.ErrNotWritten) || errors.Is(err, broker.ErrTooLarge) ||
+		errors.Is(err, broker.ErrUnknownTopic)
 }

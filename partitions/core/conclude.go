@@ -48,7 +48,8 @@ func (c *Core) Concluded(call *Call) {
 		call.Stored = nil
 		c.emit(Answer{call})
 		return
-	case call.Outcome.Failure != nil && call.Outcome.Failure.Outcome == entities.NotApplied && (d == nil || d.state != deliveryHeld || d.attempts > 0):
+	case call.Outcome.Failure != nil && call.Outcome.Failure.Outcome == entities.NotApplied &&
+		(d == nil || d.state != deliveryHeld || d.attempts > 0):
 		// Another attempt may have taken effect: the forward stays open, and the outbox delivers it.
 		c.refuse(call, call.Outcome.Failure)
 		c.Unheld(call.Forward)
@@ -95,7 +96,8 @@ func (c *Core) conclude(offset int64, by *record.Asker, outcome *entities.Outcom
 	settled.Envelope.Count, answered.Envelope.Index, answered.Envelope.Count = 2, 1, 2
 	answered.Key = by.Entity
 	env := &answered.Envelope
-	env.CommandID, env.Principal, env.PayloadHash, env.Cause = by.CommandID, by.Principal, by.PayloadHash, c.cause(by.Source)
+	env.CommandID, env.Principal, env.PayloadHash = by.CommandID, by.Principal, by.PayloadHash
+	env.Cause = c.cause(by.Source)
 	env.Answer = record.EncodeAnswer(outcome)
 	if limit := c.limits.MaxCommit; settled.Size()+answered.Size() > limit {
 		instead := unkept(outcome, string(by.Entity), len(env.Answer), limit)

@@ -82,7 +82,8 @@ func TestAConcludedForwardIsNotParked(t *testing.T) {
 			}
 		}
 		c.tellOperators()
-		if n, open := c.outbox.parked, len(c.outbox.byOffset); n != 0 || open != 0 || asks[Send](c) || resolved != asked || !call.finished {
+		if n, open := c.outbox.parked, len(c.outbox.byOffset); n != 0 || open != 0 || asks[Send](c) ||
+			resolved != asked || !call.finished {
 			t.Errorf("%s: %d are parked, %d open, sent again: %v, %d of %d operators answered, the caller: %v",
 				name, n, open, asks[Send](c), resolved, asked, call.finished)
 		}

@@ -40,7 +40,9 @@ const (
 	Repairing
 )
 
-var stateNames = [...]string{"standby", "catching up", "claiming", "active", "suspect", "draining", "halted", "passing", "repairing"} //nolint:gochecknoglobals // a constant table
+var stateNames = [...]string{ //nolint:gochecknoglobals // a constant table
+	"standby", "catching up", "claiming", "active", "suspect", "draining", "halted", "passing", "repairing",
+}
 
 // String returns the state as shown in status.
 func (s State) String() string { return stateNames[s] }

@@ -47,7 +47,8 @@ func asks[E Effect](c *Core) bool {
 // assigned, and the manager waited for the release for ever.
 func TestAReleaseGoesOnThroughAGap(t *testing.T) {
 	c := activeCore(t, false)
-	c.open.Calls = append(c.open.Calls, &Call{Caller: &seat{}, Command: &entities.Command{}, Outcome: &entities.Outcome{}}) // a read that waits for a barrier
+	// a read that waits for a barrier
+	c.open.Calls = append(c.open.Calls, &Call{Caller: &seat{}, Command: &entities.Command{}, Outcome: &entities.Outcome{}})
 	c.Flush()
 	c.Revoked()
 	if c.state != Draining || asks[Released](c) {
@@ -57,7 +58,9 @@ func TestAReleaseGoesOnThroughAGap(t *testing.T) {
 	if c.state != Suspect {
 		t.Fatalf("the core is %s; want it to read the gap", c.state)
 	}
-	c.GapRead(c.incarnation, []materializer.GapRecord{{Record: broker.Record{Offset: 1}, Foreign: true}, {Record: broker.Record{Offset: 2}, Foreign: true}}, nil)
+	c.GapRead(c.incarnation, []materializer.GapRecord{
+		{Record: broker.Record{Offset: 1}, Foreign: true}, {Record: broker.Record{Offset: 2}, Foreign: true},
+	}, nil)
 	if c.state != Standby || !asks[Released](c) {
 		t.Errorf("the core is %s; want it released", c.state)
 	}
@@ -72,7 +75,9 @@ func TestARevocationIsAnsweredOnce(t *testing.T) {
 	c.Revoked()
 	c.Revoked()
 	c.Assigned(false)
-	late := &Call{Caller: &seat{}, Command: &entities.Command{Key: entities.Key{Type: "t", ID: "a"}, Type: &entities.EntityType{}}}
+	late := &Call{
+		Caller: &seat{}, Command: &entities.Command{Key: entities.Key{Type: "t", ID: "a"}, Type: &entities.EntityType{}},
+	}
 	c.Submitted(late)
 	if !late.finished || late.Err.Reason != entities.Moved {
 		t.Errorf("a command during a release gets %v; want it refused as moved", late.Err)
@@ -213,15 +218,19 @@ func TestAnUncommittedChangeDoesNotEndATimer(t *testing.T) {
 		t.Fatalf("the timer is due, and the core asks for %v", c.effects)
 	}
 	fired := c.effects[0].Do.(Fire).Timer
-	firing := &Call{Caller: &seat{}, Command: &entities.Command{Key: due.Key, Type: &entities.EntityType{}, Timer: &entities.TimerFiring{Name: "x", Offset: 1}}}
+	firing := &Call{Caller: &seat{}, Command: &entities.Command{
+		Key: due.Key, Type: &entities.EntityType{}, Timer: &entities.TimerFiring{Name: "x", Offset: 1},
+	}}
 	c.entity(firing).timers = map[string]int{"x": 1}
 	c.Submitted(firing)
 	if !firing.finished || firing.superseded || firing.Err == nil {
-		t.Fatalf("the command of the timer ends with %v, superseded %v; want it to be tried again", firing.Err, firing.superseded)
+		t.Fatalf("the command of the timer ends with %v, superseded %v; want it to be tried again",
+			firing.Err, firing.superseded)
 	}
 	c.Fired(c.incarnation, fired, firing.superseded, firing.Err)
 	if asks[Sweep](c) || len(c.timers.next) != 1 {
-		t.Errorf("%d timers are left and the core asks for %v; want the timer to be tried again", len(c.timers.next), c.effects)
+		t.Errorf("%d timers are left and the core asks for %v; want the timer to be tried again",
+			len(c.timers.next), c.effects)
 	}
 }
 

@@ -45,7 +45,8 @@ func appends(t *testing.T, c *Core) []*Batch {
 		sent = append(sent, b.Batch)
 		b.Encode()
 		if size := broker.Size(b.records); size > c.limits.AppendBytes || len(b.records) > c.limits.AppendRecords {
-			t.Fatalf("an append has %d bytes in %d records; the log takes %d in %d", size, len(b.records), c.limits.AppendBytes, c.limits.AppendRecords)
+			t.Fatalf("an append has %d bytes in %d records; the log takes %d in %d",
+				size, len(b.records), c.limits.AppendBytes, c.limits.AppendRecords)
 		}
 	}
 	c.effects = nil
@@ -143,8 +144,10 @@ func TestACutKeepsWhatBelongsToTheRecords(t *testing.T) {
 	for i := range all {
 		offset := int64(1 + i)
 		_, timer := c.timers.known[offset]
-		if kind := all[i].Envelope.Kind; timer != (kind == record.TimerSet) || (c.outbox.byOffset[offset] != nil) != (kind == record.Effect) {
-			t.Errorf("offset %d holds a %s; a timer of this offset is known: %v, an effect: %v", offset, kind, timer, c.outbox.byOffset[offset] != nil)
+		if kind := all[i].Envelope.Kind; timer != (kind == record.TimerSet) ||
+			(c.outbox.byOffset[offset] != nil) != (kind == record.Effect) {
+			t.Errorf("offset %d holds a %s; a timer of this offset is known: %v, an effect: %v",
+				offset, kind, timer, c.outbox.byOffset[offset] != nil)
 		}
 	}
 }
@@ -161,7 +164,9 @@ func TestWhatBecameOfManyEffectsIsCut(t *testing.T) {
 	for i := range n {
 		offset := int64(i) * 1_000_000_000
 		if i%2 == 0 {
-			c.Delivered(offset, nil, entities.Errorf(entities.InvalidCommand, entities.NotApplied, "%s", strings.Repeat("\xffx", 512)))
+			c.Delivered(
+				offset, nil, entities.Errorf(entities.InvalidCommand, entities.NotApplied, "%s", strings.Repeat("\xffx", 512)),
+			)
 		} else {
 			c.Delivered(offset, nil, nil)
 		}
@@ -245,10 +250,14 @@ func TestAReleaseSendsWhatWaits(t *testing.T) {
 // do for the log's, and a command that the topic would not take is refused by itself, however large
 // the limit of a command is.
 func TestACommandCountsWhatTheLogCounts(t *testing.T) {
-	limits := Limits{MaxCommit: 3 << 20, MaxCommitRecords: 100_000}.WithDefaults().Within(broker.TopicInfo{MaxAppendBytes: 64 << 10, MaxAppendRecords: 300})
+	limits := Limits{MaxCommit: 3 << 20, MaxCommitRecords: 100_000}.WithDefaults().Within(broker.TopicInfo{
+		MaxAppendBytes: 64 << 10, MaxAppendRecords: 300,
+	})
 	timers := &entities.Outcome{Reply: reply("done")}
 	for i := range 100 {
-		timers.Timers = append(timers.Timers, entities.TimerChange{Name: fmt.Sprint(strings.Repeat("n", 600), i), After: time.Hour})
+		timers.Timers = append(timers.Timers, entities.TimerChange{
+			Name: fmt.Sprint(strings.Repeat("n", 600), i), After: time.Hour,
+		})
 	}
 	for name, out := range map[string]*entities.Outcome{
 		"bytes": events(1, 64<<10), "records": events(301, 1), "names of timers": timers, "envelopes": events(290, 40),
@@ -264,7 +273,8 @@ func TestACommandCountsWhatTheLogCounts(t *testing.T) {
 			t.Errorf("too many %s: the command ends with %v", name, large.Err)
 		}
 		if before.Err != nil || after.Err != nil || c.next != 3 {
-			t.Errorf("too many %s: commands beside it end with %v and %v, the log ends at %d", name, before.Err, after.Err, c.next)
+			t.Errorf("too many %s: commands beside it end with %v and %v, the log ends at %d",
+				name, before.Err, after.Err, c.next)
 		}
 	}
 }

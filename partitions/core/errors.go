@@ -24,7 +24,8 @@ func errNotActive(partition int32, state State, after time.Duration, why string)
 		why = "no error so far"
 	}
 	e := entities.Errorf(entities.Unavailable, entities.NotApplied,
-		"partition %d has no active owner, and had none for %s: its worker is %s (%s): nothing was applied, try again later", partition, after, state, why)
+		"partition %d has no active owner, and had none for %s: its worker is %s (%s): nothing was applied, try again later",
+		partition, after, state, why)
 	e.RetryAfter = notActiveRetry
 	return e
 }

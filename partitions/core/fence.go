@@ -88,7 +88,8 @@ func (c *Core) Lost() {
 // by now, and the log time is no longer known. The next claim gets both from the log. It returns
 // false if nothing in the partition depends on that.
 func (c *Core) ClockJumped(by time.Duration) bool {
-	why := fmt.Errorf("the machine's clock jumped by %v, as after a suspension: owner and time are asked of the log anew", by.Round(time.Millisecond))
+	why := fmt.Errorf("the machine's clock jumped by %v, as after a suspension: owner and time are asked of the log anew",
+		by.Round(time.Millisecond))
 	switch c.state {
 	case Active, Suspect, Draining, Passing:
 		c.fence(why.Error(), false)

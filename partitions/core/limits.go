@@ -79,6 +79,7 @@ func (l Limits) Within(topic broker.TopicInfo) Limits {
 	if topic.MaxAppendRecords > 0 {
 		l.AppendRecords = min(l.AppendRecords, topic.MaxAppendRecords)
 	}
-	l.MaxCommit, l.MaxCommitRecords = min(l.MaxCommit, l.AppendBytes-broker.AppendOverhead), min(l.MaxCommitRecords, l.AppendRecords)
+	l.MaxCommit = min(l.MaxCommit, l.AppendBytes-broker.AppendOverhead)
+	l.MaxCommitRecords = min(l.MaxCommitRecords, l.AppendRecords)
 	return l
 }

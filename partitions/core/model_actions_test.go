@@ -356,7 +356,9 @@ func (x *world) reply(w *worker, r *request, base int64, err error) {
 	if r.base >= 0 && err == nil {
 		base = r.base
 	}
-	w.replies = append(w.replies, acknowledgement{incarnation: r.incarnation, claim: r.claim, result: broker.AppendResult{Base: base, Last: last, Err: err}})
+	w.replies = append(w.replies, acknowledgement{
+		incarnation: r.incarnation, claim: r.claim, result: broker.AppendResult{Base: base, Last: last, Err: err},
+	})
 }
 
 // receive gives a worker the oldest acknowledgement. They arrive in the order of sending.

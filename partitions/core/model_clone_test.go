@@ -167,7 +167,10 @@ func (e *encoder) calls(c *Core, calls []*Call) {
 	e.count(len(calls))
 	for _, call := range calls {
 		e.buf = append(e.buf, call.Command.Payload.Value...)
-		e.bit(call.incarnation == c.incarnation, call.finished, call.Outcome != nil, call.Stored != nil, len(call.followers) > 0, call.wrote)
+		e.bit(
+			call.incarnation == c.incarnation, call.finished, call.Outcome != nil, call.Stored != nil,
+			len(call.followers) > 0, call.wrote,
+		)
 		if call.Outcome != nil {
 			e.buf = append(e.buf, call.Outcome.Reply.Payload.Value...)
 		}

@@ -13,8 +13,8 @@ import (
 
 // The model check of the log protocol: every interleaving of what can happen to one partition, at
 // small bounds, breadth first, so that a violation comes with its shortest trace. It is the
-// explicit-state model that the protocol was designed with, and it drives the real thing: the
-// workers are values of core, validity is what record.Rule says.
+// explicit-state model with which the protocol was designed, and it drives the real code: the
+// workers are values of core, validity is what record.Rule returns.
 //
 // # What is real
 //
@@ -25,27 +25,30 @@ import (
 //
 // # What is modelled
 //
-//   - The log: a slice of records. It takes a worker's requests in their order, at any later time, whether or not the worker
-//     still lives or owns anything. It may refuse one; its answer may get lost. A faulty client library may send a request
-//     twice (anything may come in between), two in the wrong order, or split one. In one scenario the log loses its tail.
-//     Answers arrive in the order of sending, as the port promises.
-//   - The shell around the core (model_worker_test.go), as partition.go and loop.go have it: commits and skips go to the store
-//     first, then the other effects run in order; the store keeps what a restart finds, which never ends inside a group. Catching
-//     up and reading a gap take time, reading back takes none: what stands below an offset does not change.
-//   - The user function: one counter. It decides at once; a session begins with what the store holds and goes on in memory.
+//   - The log: a slice of records. It takes a worker's requests in their order, at any later time,
+//     whether or not the worker still lives or owns anything. It may refuse one; its answer may
+//     get lost. A faulty client library may send a request twice (anything may come in between),
+//     two in the wrong order, or split one. In one scenario the log loses its tail. Answers arrive
+//     in the order of sending, as the port guarantees.
+//   - The shell around the core (model_worker_test.go), as in partition.go and loop.go: commits
+//     and skips go to the store first, then the other effects run in order; the store keeps what a
+//     restart finds, which never ends inside a group. Catching up and reading a gap take time,
+//     reading back takes none: what stands below an offset does not change.
+//   - The user function: one counter. It decides at once; a session begins with what the store
+//     holds and goes on in memory.
 //   - Time: an old end of the log is shown once before it is believed.
-//   - Clients: they send increments and reads to any worker, and, where commands have ids, send them again while the answer is
-//     not a good one, also while the first is under way.
+//   - Clients: they send increments and reads to any worker and, if commands have ids, send them
+//     again while the answer is not a good one, also while the first is under way.
 //
 // # What is checked
 //
 // In every state: an increment that was answered has in the fold of the log the value that was
 // answered; a read was not below what was acknowledged when it began, nor is it above what the fold
 // reaches; one that was answered "not applied" does not count, now or later; what counts was
-// computed on the state before it, its events are without a gap, its group is whole, and its id
-// counts once; nothing of an owner counts behind its release. No call is answered twice, no session
-// is used after it was closed, a revoked partition says once that it is released, and no core waits
-// for something that will never come. What claims say of the log before them proves a loss only
+// computed on the state before it, its events are without a gap, its group is complete, and its id
+// counts once; nothing of an owner counts after its release. No call is answered twice, no session
+// is used after it was closed, a revoked partition reports its release once, and no core waits for
+// an input that will never come. What claims state about the log before them proves a loss only
 // where there was one. When the log has lost its tail: no worker that has folded what is lost gives
 // an answer that was written later.
 //
@@ -54,16 +57,16 @@ import (
 // More than one entity; user functions that take time, fail, forward or have effects; callers that
 // leave; snapshots; the passing of time (patience and passivation are steps that may come at any
 // time); failures of the store, and of reading; reuse of batches; encoding. Simulation and unit
-// tests have those. And one thing is known to escape the protocol, scenario "refilled": a log that
-// loses its tail and is filled up by others exactly to the offset that an owner expects.
+// tests have those. And the protocol is known not to detect one case, scenario "refilled": a log
+// that loses its tail and is filled up by others exactly to the offset that an owner expects.
 //
 // # Ordinals
 //
-// The model that the protocol was designed with has none (ADR 0008). They repair none of its broken
-// variants. One is caught differently: where own records in a gap are tolerated, a duplicate no
-// longer counts twice; what is wrong then is that a caller hears "not applied" of a record that
-// counts. Without ordinals the rules themselves are caught, after one refused append, because this
-// model asks for events without a gap.
+// The model with which the protocol was designed has none (ADR 0008). They repair none of its
+// broken variants. One is detected differently: if own records in a gap are tolerated, a duplicate
+// no longer counts twice; what is wrong then is that a caller gets "not applied" for a record that
+// counts. Without ordinals the violations of the rules themselves are detected, after one refused
+// append, because this model requires events without a gap.
 
 // The sizes of the model: small is what every test run explores, full has the bounds of the model
 // beside the log protocol (SIZE=full make prove PART=model), big ends where there are too many

@@ -83,7 +83,8 @@ func newWorker(s *scenario, i int) *worker {
 // start starts a process: its memory is empty, and it is assigned.
 func (w *worker) start(s *scenario) {
 	limits := Limits{
-		MaxWaitingEntity: 8, MaxWaiting: 8, MaxCommit: 1 << 20, MaxCommitRecords: 8, AppendBytes: 2 << 20, AppendRecords: 8192, ActiveBytes: 1 << 20,
+		MaxWaitingEntity: 8, MaxWaiting: 8, MaxCommit: 1 << 20, MaxCommitRecords: 8, AppendBytes: 2 << 20,
+		AppendRecords: 8192, ActiveBytes: 1 << 20,
 		Inflight: s.inflight, FillBytes: 1,
 	}
 	w.core = New(Config{Worker: w.name, Limits: limits})
@@ -134,7 +135,8 @@ func (x *world) apply(w *worker, e Effect) {
 		for i := range do.Gap {
 			r := &do.Gap[i].Record
 			verdict := w.fold.step(x.s.records.of(&materializer.Entry{Envelope: do.Gap[i].Envelope, Value: r.Value}), r.Offset)
-			if verdict != record.Void && !mutation.On(mutation.Gap) { // a build that passes over own records is to be detected by what callers see
+			// a build that passes over own records is to be detected by what callers see
+			if verdict != record.Void && !mutation.On(mutation.Gap) {
 				x.blame("%s skips a record that counts, at offset %d", w.name, r.Offset)
 			}
 		}
@@ -214,7 +216,8 @@ func (x *world) do(w *worker, e Asked) {
 	case LoadTimers:
 		c.TimersLoaded(nil, false)
 	case Halt: // a modelled operator leaves the store alone
-	case Open, Send, SweepOutbox, SearchTimers, DropRefusals, Fire, Sweep, Survey, Restore, StartOver, Resume, Repaired, Resolved, Follow, Rest:
+	case Open, Send, SweepOutbox, SearchTimers, DropRefusals, Fire, Sweep, Survey, Restore, StartOver, Resume, Repaired,
+		Resolved, Follow, Rest:
 		x.blame("%s asks for what nothing in the model needs: effect %T", w.name, do)
 	case Commit, Skip: // apply has done it
 	}
@@ -296,7 +299,8 @@ func (x *world) stuck(w *worker) {
 	waits := slices.ContainsFunc(w.replies, func(r acknowledgement) bool { return r.incarnation == c.incarnation }) ||
 		slices.ContainsFunc(w.net, func(r request) bool { return !r.orphan && r.incarnation == c.incarnation })
 	switch {
-	case c.state == CatchingUp && !w.catchingUp, c.state == Claiming && !waits, c.state == Suspect && w.gapUntil < 0, len(c.sent) > 0 && c.state != Suspect && !waits:
+	case c.state == CatchingUp && !w.catchingUp, c.state == Claiming && !waits,
+		c.state == Suspect && w.gapUntil < 0, len(c.sent) > 0 && c.state != Suspect && !waits:
 		x.blame("%s is %s and waits for nothing", w.name, c.state)
 	case w.leaving && !waits && w.gapUntil < 0:
 		x.blame("%s was revoked, is %s, and will never say that it is released", w.name, c.state)

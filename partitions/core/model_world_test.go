@@ -64,7 +64,9 @@ func (s *scenario) prepare() {
 		s.commands = append(s.commands, cmd)
 	}
 	for r := range s.reads {
-		s.readings = append(s.readings, &entities.Command{Type: typ, Key: counterKey, Payload: entities.Payload{Value: []byte{readMark + byte(r)}}})
+		s.readings = append(s.readings, &entities.Command{
+			Type: typ, Key: counterKey, Payload: entities.Payload{Value: []byte{readMark + byte(r)}},
+		})
 	}
 }
 
@@ -267,7 +269,10 @@ func (x *world) fingerprint(buf []byte) ([16]byte, []byte) {
 	}
 	e.num(uint64(x.cutAt))
 	b := &x.spent
-	for _, n := range [...]int{b.crashes, b.losses, b.silences, b.refusals, b.duplicates, b.reorders, b.splits, b.revokes, b.takeaways, b.passivations, b.cuts} {
+	for _, n := range [...]int{
+		b.crashes, b.losses, b.silences, b.refusals, b.duplicates, b.reorders, b.splits, b.revokes, b.takeaways,
+		b.passivations, b.cuts,
+	} {
 		e.count(n)
 	}
 	sum := sha256.Sum256(e.buf)

@@ -50,7 +50,10 @@ func (s *sourcePartition) commit(services ...string) {
 	for i, service := range services {
 		e := effectTo(service)
 		b.Entries = append(b.Entries, materializer.Entry{Offset: base + int64(i)})
-		b.Calls = append(b.Calls, &Call{Caller: &seat{}, Command: &entities.Command{}, Effects: 1, FirstEffect: int64(i), Outcome: &entities.Outcome{Effects: []entities.SideEffect{e}}})
+		b.Calls = append(b.Calls, &Call{
+			Caller: &seat{}, Command: &entities.Command{}, Effects: 1, FirstEffect: int64(i),
+			Outcome: &entities.Outcome{Effects: []entities.SideEffect{e}},
+		})
 		s.rows[base+int64(i)] = e
 	}
 	s.c.next += int64(len(services))
@@ -620,7 +623,8 @@ func TestEffectsTakeEffectOnce(t *testing.T) {
 				t.Errorf("the target remembers %d effects although all are done", n)
 			}
 			if s.c.outbox.parked != 0 || s.c.outbox.stuck != 0 || len(s.c.outbox.byOffset) > 2 {
-				t.Errorf("all is done, and the outbox has %d parked, %d stuck, %d in memory", s.c.outbox.parked, s.c.outbox.stuck, len(s.c.outbox.byOffset))
+				t.Errorf("all is done, and the outbox has %d parked, %d stuck, %d in memory",
+					s.c.outbox.parked, s.c.outbox.stuck, len(s.c.outbox.byOffset))
 			}
 		})
 	}

@@ -50,7 +50,8 @@ func (o *outbox) delayed(offset int64) bool {
 	if d == nil {
 		return true
 	}
-	return d.slow || d.state == deliveryWaiting || d.state == deliveryParked || (d.lane != nil && d.lane.failed > 0 && d.state != deliveryAnswered)
+	return d.slow || d.state == deliveryWaiting || d.state == deliveryParked ||
+		(d.lane != nil && d.lane.failed > 0 && d.state != deliveryAnswered)
 }
 
 // opened notes the offset of an effect that is open from now on. Those of one batch come in any

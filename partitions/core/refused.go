@@ -77,7 +77,8 @@ func (c *Core) writeRefusal(r refusal) {
 func (c *Core) putEffectAndSettle(from entities.Key, effect *entities.SideEffect, s *recordv1.Settled) int {
 	e := c.control(record.Effect)
 	e.Key, e.Value = []byte(from.String()), effect.Payload.Value
-	e.Envelope.TypeURL, e.Envelope.Target, e.Envelope.Count = effect.Payload.TypeURL, record.EncodeEffect(effect, "", false), 2
+	e.Envelope.TypeURL, e.Envelope.Count = effect.Payload.TypeURL, 2
+	e.Envelope.Target = record.EncodeEffect(effect, "", false)
 	end := c.control(record.Settled)
 	end.Value, end.Envelope.Index, end.Envelope.Count = record.EncodeSettled(s), 1, 2
 	c.put(e, end)
@@ -111,7 +112,10 @@ func refusedCommand(d *Delivery, code int32, text string) entities.Target {
 		EntityId: d.from.ID, Service: d.Effect.Service, Method: d.Effect.Method, Code: code, Message: text,
 		Payload: &anypb.Any{TypeUrl: d.Effect.Payload.TypeURL, Value: d.Effect.Payload.Value},
 	}
-	return entities.Target{Service: service, Method: method, Payload: entities.Payload{TypeURL: RefusedType, Value: mustMarshal("refused", m)}}
+	return entities.Target{
+		Service: service, Method: method,
+		Payload: entities.Payload{TypeURL: RefusedType, Value: mustMarshal("refused", m)},
+	}
 }
 
 // RefusedType is the type URL of a effectv1.Refused.

@@ -120,7 +120,9 @@ func (c *Core) repairAcked() {
 
 // Restored reports that the log was folded up to the last append of the repair, who owns the
 // partition there, and which records are to be written next.
-func (c *Core) Restored(incarnation uint64, owner record.Owner, page []materializer.Entry, restored materializer.Restored, err error) {
+func (c *Core) Restored(
+	incarnation uint64, owner record.Owner, page []materializer.Entry, restored materializer.Restored, err error,
+) {
 	if incarnation != c.incarnation || c.state != Repairing {
 		return
 	}

@@ -59,7 +59,8 @@ func (c *Core) Resolve(r *Resolution) {
 
 // unsaid returns the number of items for the next settled record.
 func (o *outbox) unsaid() int {
-	return len(o.said.GetDone()) + len(o.said.GetParked()) + len(o.said.GetReplayed()) + len(o.said.GetRefused()) + len(o.refusals)
+	return len(o.said.GetDone()) + len(o.said.GetParked()) + len(o.said.GetReplayed()) +
+		len(o.said.GetRefused()) + len(o.refusals)
 }
 
 // settleEffects writes the results of effects into the open batch, in as many records as needed.

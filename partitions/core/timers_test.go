@@ -67,7 +67,9 @@ func (x *timerIndex) commit(name string, at int64) { x.c.setTimer(x.store(name, 
 // after returns the first timers after one, in order.
 func (x *timerIndex) after(due materializer.Due, limit int) []materializer.Due {
 	if len(x.added) > 0 {
-		x.order = slices.DeleteFunc(append(x.order, x.added...), func(d materializer.Due) bool { return x.rows[d.Offset] != d })
+		x.order = slices.DeleteFunc(append(x.order, x.added...), func(d materializer.Due) bool {
+			return x.rows[d.Offset] != d
+		})
 		slices.SortFunc(x.order, compareDue)
 		x.added = x.added[:0]
 	}
@@ -139,7 +141,8 @@ func (x *timerIndex) finish(t *testing.T, want int) {
 		}
 	}
 	if len(x.rows) > 0 || len(x.fired) != want {
-		t.Errorf("%d of %d timers have fired, %d are overdue and never fire; in memory: %d, more: %v", len(x.fired), want, len(x.rows), len(x.c.timers.next), x.c.timers.more)
+		t.Errorf("%d of %d timers have fired, %d are overdue and never fire; in memory: %d, more: %v",
+			len(x.fired), want, len(x.rows), len(x.c.timers.next), x.c.timers.more)
 	}
 	for offset, n := range x.fired {
 		if n != 1 {

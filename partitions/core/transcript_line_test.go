@@ -112,7 +112,9 @@ func (l *line) gap() ([]materializer.GapRecord, error) {
 			gap = append(gap, materializer.GapRecord{Foreign: true})
 		case known:
 			owner := l.owner(l.args[arg.Key])
-			gap = append(gap, materializer.GapRecord{Envelope: record.Envelope{Kind: record.Kind(kind), Epoch: owner.Epoch, Nonce: owner.Nonce}})
+			gap = append(gap, materializer.GapRecord{
+				Envelope: record.Envelope{Kind: record.Kind(kind), Epoch: owner.Epoch, Nonce: owner.Nonce},
+			})
 		default:
 			continue
 		}

@@ -84,7 +84,10 @@ type stagedSession struct {
 func (s *stagedSession) Size() int { return s.size }
 
 func (s *scene) begin(c *Core, l *line) {
-	*s = scene{core: c, asked: map[string]Asked{}, sessions: map[*Call]*stagedSession{}, stored: map[commandID]materializer.Stored{}, sequences: map[entities.Key]uint64{}}
+	*s = scene{
+		core: c, asked: map[string]Asked{}, sessions: map[*Call]*stagedSession{},
+		stored: map[commandID]materializer.Stored{}, sequences: map[entities.Key]uint64{},
+	}
 	c.now = Now{Mono: time.Second, Log: int64(time.Hour)}
 	c.limits.Inflight = int(l.number("inflight", int64(c.limits.Inflight)))
 	c.limits.FillBytes = int(l.number("fill", int64(c.limits.FillBytes)))
@@ -144,7 +147,9 @@ func (s *scene) take(l *line) {
 		)
 		if key := l.text("to", ""); key != "" {
 			open = append(open, l.number("offset", 0))
-			effects = append(effects, &Delivery{Offset: open[0], Effect: entities.SideEffect{Target: entities.Target{Method: key}}})
+			effects = append(effects, &Delivery{
+				Offset: open[0], Effect: entities.SideEffect{Target: entities.Target{Method: key}},
+			})
 		}
 		c.OpenLoaded(open, false)
 		c.OutboxLoaded(effects, c.next, false)
@@ -262,7 +267,12 @@ func (s *scene) state() string {
 	for _, part := range []struct {
 		what string
 		n    int
-	}{{"batches under way", len(c.sent)}, {"full batches wait", len(c.full)}, {"calls in the open batch", len(c.open.Calls)}, {"calls wait for the claim", len(c.waiting)}} {
+	}{
+		{"batches under way", len(c.sent)},
+		{"full batches wait", len(c.full)},
+		{"calls in the open batch", len(c.open.Calls)},
+		{"calls wait for the claim", len(c.waiting)},
+	} {
 		if part.n > 0 {
 			line += fmt.Sprintf(", %s: %d", part.what, part.n)
 		}
@@ -307,7 +317,8 @@ func (s *scene) show(t *testing.T, e Asked) {
 	case Skip:
 		s.sayf("skip %d records that change nothing", len(do.Gap))
 	case Send:
-		s.sayf("send the effect of offset %d to %s; effects below %d are done%s", do.Offset, do.Delivery.Effect.Target.Method, do.Progress.Through, except(do.Progress.Open))
+		s.sayf("send the effect of offset %d to %s; effects below %d are done%s",
+			do.Offset, do.Delivery.Effect.Target.Method, do.Progress.Through, except(do.Progress.Open))
 		s.await(e, "delivery of %d", do.Offset)
 	case LoadOutbox:
 		s.sayf("load open effects from the store")
@@ -359,7 +370,8 @@ func (s *scene) append(b *Batch) {
 }
 
 func (s *scene) commit(b *Batch) {
-	s.sayf("commit batch %d: offsets %d to %d", slices.Index(s.batches, b)+1, b.Entries[0].Offset, b.Entries[len(b.Entries)-1].Offset)
+	s.sayf("commit batch %d: offsets %d to %d",
+		slices.Index(s.batches, b)+1, b.Entries[0].Offset, b.Entries[len(b.Entries)-1].Offset)
 	for i := range b.Entries {
 		env, key := &b.Entries[i].Envelope, keyOf(b.Entries[i].Key)
 		s.sequences[key] = max(s.sequences[key], env.Sequence)
@@ -368,9 +380,13 @@ func (s *scene) commit(b *Batch) {
 		}
 		id := commandID{key: key, principal: env.Principal, id: env.CommandID}
 		if cause := env.Cause; cause != nil {
-			id = commandID{source: entities.SourceID{Generation: uint16(cause.Generation), Partition: uint16(cause.Partition), Offset: int64(cause.Offset)}}
+			id = commandID{source: entities.SourceID{
+				Generation: uint16(cause.Generation), Partition: uint16(cause.Partition), Offset: int64(cause.Offset),
+			}}
 		}
-		s.stored[id] = materializer.Stored{PayloadHash: env.PayloadHash, Offset: b.Entries[i].Offset, LogTime: env.LogTime, Answer: env.Answer}
+		s.stored[id] = materializer.Stored{
+			PayloadHash: env.PayloadHash, Offset: b.Entries[i].Offset, LogTime: env.LogTime, Answer: env.Answer,
+		}
 	}
 	for _, call := range b.Calls { // as the loop does when the store has the batch
 		s.answer(call)

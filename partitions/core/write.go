@@ -37,7 +37,9 @@ func (c *Core) write(e *Entity, call *Call) *entities.Error {
 		if size > c.limits.MaxCommit && call.Named() && !call.hasOwnID() {
 			last := &entries[len(entries)-1]
 			size -= last.Size()
-			last.Envelope.Answer = record.EncodeAnswer(unkept(call.Outcome, e.Key.String(), len(last.Envelope.Answer), c.limits.MaxCommit))
+			last.Envelope.Answer = record.EncodeAnswer(unkept(
+				call.Outcome, e.Key.String(), len(last.Envelope.Answer), c.limits.MaxCommit,
+			))
 			size += last.Size()
 		}
 		if size > c.limits.MaxCommit || len(entries) > c.limits.MaxCommitRecords {
@@ -73,7 +75,8 @@ func (c *Core) write(e *Entity, call *Call) *entities.Error {
 func (c *Core) outsized(call *Call) bool {
 	const room = 4096 // for keys and names
 	out := call.Outcome
-	return out.Forward != nil && !out.Wrote() && entities.IsRouted(call.Command.ID) && len(out.Forward.Payload.Value)+room > c.limits.MaxCommit
+	return out.Forward != nil && !out.Wrote() && entities.IsRouted(call.Command.ID) &&
+		len(out.Forward.Payload.Value)+room > c.limits.MaxCommit
 }
 
 // closeGroup makes a group of the records of a command, and returns their size in an append.
@@ -163,7 +166,9 @@ func (g *group) records(out *entities.Outcome) *entities.Error {
 	}
 	switch {
 	case out.Forward != nil:
-		g.add(record.Effect, out.Forward.Payload).Target = record.EncodeForward(out.Forward, askerOf(g.entity.keyBytes, g.call))
+		g.add(record.Effect, out.Forward.Payload).Target = record.EncodeForward(
+			out.Forward, askerOf(g.entity.keyBytes, g.call),
+		)
 	case len(g.core.open.Entries) == g.start:
 		g.add(record.Answered, entities.Payload{})
 	}
@@ -173,11 +178,14 @@ func (g *group) records(out *entities.Outcome) *entities.Error {
 func (g *group) add(kind record.Kind, p entities.Payload) *record.Envelope {
 	c := g.core
 	c.ordinal++
-	c.open.Entries = append(c.open.Entries, materializer.Entry{Key: g.entity.keyBytes, Value: p.Value, Envelope: record.Envelope{
-		Kind: kind, Epoch: c.owner.Epoch, Nonce: c.owner.Nonce, Ordinal: c.ordinal, LogTime: c.now.Log,
-		TypeURL: p.TypeURL, Cause: g.cause,
-		CommandID: g.call.Command.ID, Principal: g.call.Command.Principal, TraceParent: g.call.Command.TraceParent,
-	}})
+	c.open.Entries = append(c.open.Entries, materializer.Entry{
+		Key: g.entity.keyBytes, Value: p.Value,
+		Envelope: record.Envelope{
+			Kind: kind, Epoch: c.owner.Epoch, Nonce: c.owner.Nonce, Ordinal: c.ordinal, LogTime: c.now.Log,
+			TypeURL: p.TypeURL, Cause: g.cause,
+			CommandID: g.call.Command.ID, Principal: g.call.Command.Principal, TraceParent: g.call.Command.TraceParent,
+		},
+	})
 	return &c.open.Entries[len(c.open.Entries)-1].Envelope
 }
 
@@ -214,5 +222,7 @@ func (c *Core) unchangeTimers(call *Call) {
 
 func (c *Core) control(kind record.Kind) materializer.Entry {
 	c.ordinal++
-	return materializer.Entry{Envelope: record.Envelope{Kind: kind, Epoch: c.owner.Epoch, Nonce: c.owner.Nonce, Ordinal: c.ordinal, LogTime: c.now.Log}}
+	return materializer.Entry{Envelope: record.Envelope{
+		Kind: kind, Epoch: c.owner.Epoch, Nonce: c.owner.Nonce, Ordinal: c.ordinal, LogTime: c.now.Log,
+	}}
 }

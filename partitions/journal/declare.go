@@ -75,7 +75,9 @@ func (d *Declaration) declared(ctx context.Context, until int64) (found entities
 
 // read passes the records of a partition to each until that returns false, up to the end of the
 // log, which is at least at until.
-func (d *Declaration) read(ctx context.Context, partition int32, until int64, each func(*materializer.Read) bool) error {
+func (d *Declaration) read(
+	ctx context.Context, partition int32, until int64, each func(*materializer.Read) bool,
+) error {
 	from, end, err := d.bounds(ctx, partition)
 	if end = max(end, until); err != nil || from >= end {
 		return err
@@ -116,9 +118,13 @@ func (d *Declaration) declare(ctx context.Context) (entities.Layout, error) {
 	if err := d.mayDeclare(ctx); err != nil {
 		return entities.Layout{}, err
 	}
-	env := record.Envelope{Kind: record.Claim, Nonce: d.Nonce, Claim: &record.ClaimInfo{Worker: d.Worker, Layout: d.Layout}}
+	env := record.Envelope{
+		Kind: record.Claim, Nonce: d.Nonce, Claim: &record.ClaimInfo{Worker: d.Worker, Layout: d.Layout},
+	}
 	acked := make(chan broker.AppendResult, 1)
-	d.Log.Append(broker.Partition{Topic: d.Topic.Name}, []broker.Record{{Headers: []broker.Header{{Key: record.HeaderKey, Value: env.Append(nil)}}}}, func(r broker.AppendResult) { acked <- r })
+	declaration := broker.Record{Headers: []broker.Header{{Key: record.HeaderKey, Value: env.Append(nil)}}}
+	d.Log.Append(broker.Partition{Topic: d.Topic.Name}, []broker.Record{declaration},
+		func(r broker.AppendResult) { acked <- r })
 	var result broker.AppendResult
 	select {
 	case result = <-acked:
@@ -130,7 +136,8 @@ func (d *Declaration) declare(ctx context.Context) (entities.Layout, error) {
 	}
 	found, ok, err := d.declared(ctx, result.Last+1)
 	if err == nil && !ok {
-		err = fmt.Errorf("declare the layout of topic %s: %w: the log does not show what it has acknowledged", d.Topic.Name, broker.ErrRegressed)
+		err = fmt.Errorf("declare the layout of topic %s: %w: the log does not show what it has acknowledged",
+			d.Topic.Name, broker.ErrRegressed)
 	}
 	return found, err
 }
@@ -154,7 +161,8 @@ func (d *Declaration) mayDeclare(ctx context.Context) error {
 	}
 	switch complete := !slices.Contains(written[:used], false); {
 	case used == 0 && d.Topic.Partitions != d.Layout.Partitions:
-		return fmt.Errorf("topic %s has %d partitions, not %d: leave --partitions out", d.Topic.Name, d.Topic.Partitions, d.Layout.Partitions)
+		return fmt.Errorf("topic %s has %d partitions, not %d: leave --partitions out",
+			d.Topic.Name, d.Topic.Partitions, d.Layout.Partitions)
 	case used == 0, used == d.Layout.Partitions && complete, d.Given && used <= d.Layout.Partitions:
 		return nil
 	case complete && entities.LayoutOf(d.Layout.App, used).Check() == nil:
@@ -163,7 +171,8 @@ func (d *Declaration) mayDeclare(ctx context.Context) error {
 		return d.Layout.Differs(found, fmt.Sprintf("the journal in topic %s, of whose %d partitions only the first %d have records,", d.Topic.Name, d.Topic.Partitions, used))
 	default:
 		return fmt.Errorf("%w: the journal in topic %s does not say how many partitions its data is of, and of the topic's %d only some up to number %d have records: "+
-			"start with --partitions and the number that the topic was created with", entities.ErrLayout, d.Topic.Name, d.Topic.Partitions, used-1)
+			"start with --partitions and the number that the topic was created with",
+				entities.ErrLayout, d.Topic.Name, d.Topic.Partitions, used-1)
 	}
 }
 

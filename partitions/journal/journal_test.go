@@ -52,7 +52,8 @@ func TestCheckSettings(t *testing.T) {
 		{Setting: "retention.ms", Found: "1", Wanted: "-1", Remedy: "set it"}, {Setting: "cleanup.policy", Found: "compact", Wanted: "delete", Remedy: "alter it"},
 	}
 	err := CheckSettings(info)
-	if err == nil || !strings.Contains(err.Error(), "retention.ms is 1, wanted -1: set it") || !strings.Contains(err.Error(), "cleanup.policy is compact, wanted delete: alter it") {
+	if err == nil || !strings.Contains(err.Error(), "retention.ms is 1, wanted -1: set it") ||
+		!strings.Contains(err.Error(), "cleanup.policy is compact, wanted delete: alter it") {
 		t.Errorf("%v; want both settings", err)
 	}
 }

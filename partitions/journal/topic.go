@@ -18,7 +18,9 @@ func CheckSettings(info broker.TopicInfo) error {
 	}
 	errs := make([]error, 0, len(info.Violations))
 	for _, v := range info.Violations {
-		errs = append(errs, fmt.Errorf("topic %s: %s is %s, wanted %s: %s", info.Name, v.Setting, v.Found, v.Wanted, v.Remedy))
+		errs = append(
+			errs, fmt.Errorf("topic %s: %s is %s, wanted %s: %s", info.Name, v.Setting, v.Found, v.Wanted, v.Remedy),
+		)
 	}
 	return errors.Join(errs...)
 }
@@ -36,6 +38,7 @@ func CheckPartitions(l entities.Layout, info broker.TopicInfo, more bool) error 
 			entities.ErrLayout, info.Name, info.Partitions, l.Partitions, info.Partitions, l.Partitions)
 	default:
 		return fmt.Errorf("%w: topic %s has %d partitions, and its data is of %d: it is not the journal that this process began with; "+
-			"bring that one back, or see `millrace repair` after the next start", entities.ErrLayout, info.Name, info.Partitions, l.Partitions)
+			"bring that one back, or see `millrace repair` after the next start",
+				entities.ErrLayout, info.Name, info.Partitions, l.Partitions)
 	}
 }

@@ -92,7 +92,8 @@ func startEcho(b *testing.B) func(context.Context) error {
 	l := listen(b)
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(l) }() // Stop ends it, the cleanup waits for it
-	conn, err := grpc.NewClient("passthrough:///"+l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient("passthrough:///"+l.Addr().String(),
+		grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -103,7 +104,10 @@ func startEcho(b *testing.B) func(context.Context) error {
 	})
 	cmd := command("42")
 	return func(ctx context.Context) error {
-		in := &peerv1.Call{Service: cmd.Service, Method: cmd.Method, EntityType: cmd.Key.Type, EntityId: cmd.Key.ID, TypeUrl: cmd.Payload.TypeURL, Payload: cmd.Payload.Value, CommandId: cmd.ID}
+		in := &peerv1.Call{
+			Service: cmd.Service, Method: cmd.Method, EntityType: cmd.Key.Type, EntityId: cmd.Key.ID,
+			TypeUrl: cmd.Payload.TypeURL, Payload: cmd.Payload.Value, CommandId: cmd.ID,
+		}
 		return conn.Invoke(ctx, path, in, &peerv1.Answer{})
 	}
 }

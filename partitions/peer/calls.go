@@ -28,7 +28,9 @@ func (c conn) Invoke(ctx context.Context, method string, in, out any, opts ...gr
 }
 
 // NewStream implements grpc.ClientConnInterface.
-func (c conn) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+func (c conn) NewStream(
+	ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption,
+) (grpc.ClientStream, error) {
 	if err := c.link.begin(); err != nil {
 		return nil, err
 	}
@@ -42,7 +44,9 @@ func (c conn) NewStream(ctx context.Context, desc *grpc.StreamDesc, method strin
 }
 
 // ask makes a call and converts its failure. outcome is that of a call that the transport ended.
-func (c *Client) ask(ctx context.Context, address string, outcome entities.OutcomeClass, call func(peerv1.PeerServiceClient) error) error {
+func (c *Client) ask(
+	ctx context.Context, address string, outcome entities.OutcomeClass, call func(peerv1.PeerServiceClient) error,
+) error {
 	on, err := c.Conn(ctx, address)
 	if err != nil {
 		return err
@@ -142,7 +146,9 @@ func (s *Server) Drain(ctx context.Context, r *peerv1.DrainRequest) (*peerv1.Dra
 // Spec calls on with the spec of the function of the worker at an address, unless the caller has
 // that version already, and again whenever it changes. It returns on's error, or an *entities.Error
 // when ctx or the connection ends, or the worker stops.
-func (c *Client) Spec(ctx context.Context, address, known string, on func(spec *cloudstate.EntitySpec, version string) error) error {
+func (c *Client) Spec(
+	ctx context.Context, address, known string, on func(spec *cloudstate.EntitySpec, version string) error,
+) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	l, problem := c.link(ctx, address)
@@ -178,7 +184,9 @@ func (s *Server) Spec(in *peerv1.SpecRequest, stream grpc.ServerStreamingServer[
 		case <-stream.Context().Done():
 			return stream.Context().Err()
 		case <-s.stopping:
-			return statusOf(entities.Errorf(entities.Unavailable, entities.NotApplied, "worker %q is stopping", s.options.Identity.Worker))
+			return statusOf(entities.Errorf(
+				entities.Unavailable, entities.NotApplied, "worker %q is stopping", s.options.Identity.Worker,
+			))
 		}
 	}
 }

@@ -44,7 +44,9 @@ func NewClient(o ClientOptions) *Client {
 // does not try again: a Moved or Overloaded error with outcome NotApplied means that the command
 // did not leave this process, or that the other worker refused it. LostOutcome means that it left
 // and will not be answered. Every other error is the other worker's, unchanged.
-func (c *Client) Dispatch(ctx context.Context, address string, cmd *entities.Command, hops int) (*entities.Reply, error) {
+func (c *Client) Dispatch(
+	ctx context.Context, address string, cmd *entities.Command, hops int,
+) (*entities.Reply, error) {
 	if cmd.Timer != nil {
 		return nil, entities.Errorf(entities.Internal, entities.NotApplied, "the timer %q of %s fires on the partition that holds it, and was sent to the worker at %s", cmd.Timer.Name, cmd.Key, address)
 	}

@@ -50,8 +50,13 @@ func (p *peer) dial() (*link, error) {
 		grpc.WithInitialWindowSize(streamWindow),
 		grpc.WithInitialConnWindowSize(connectionWindow),
 		// Timeout is also how long the kernel waits for bytes to be acknowledged.
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingAfter, Timeout: lineTimeout, PermitWithoutStream: true}),
-		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(multiplex.Codec{}), grpc.MaxCallSendMsgSize(math.MaxInt32), grpc.MaxCallRecvMsgSize(o.MaxFrameBytes+multiplex.MessageBytes)),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{
+			Time: pingAfter, Timeout: lineTimeout, PermitWithoutStream: true,
+		}),
+		grpc.WithDefaultCallOptions(
+			grpc.ForceCodecV2(multiplex.Codec{}), grpc.MaxCallSendMsgSize(math.MaxInt32),
+			grpc.MaxCallRecvMsgSize(o.MaxFrameBytes+multiplex.MessageBytes),
+		),
 	)
 	if err != nil {
 		return nil, fmt.Errorf("worker at %s: %w", p.address, err)

@@ -44,7 +44,8 @@ func lost(address string, cause error) *entities.Error {
 func overloaded(address, what string) *entities.Error {
 	return &entities.Error{
 		Reason: entities.Overloaded, Outcome: entities.NotApplied, RetryAfter: overloadRetry,
-		Message: fmt.Sprintf("the link to the worker at %s is full (%s): nothing was applied, try again later", address, what),
+		Message: fmt.Sprintf("the link to the worker at %s is full (%s): nothing was applied, try again later",
+			address, what),
 	}
 }
 
@@ -55,7 +56,10 @@ func tooLarge(address string, size, limit int) *entities.Error {
 
 // ended is the error of a caller whose context ended.
 func ended(ctx context.Context, outcome entities.OutcomeClass, what string) *entities.Error {
-	e := &entities.Error{Reason: entities.Cancelled, Outcome: outcome, Message: "the call was cancelled " + what, Cause: context.Cause(ctx)}
+	e := &entities.Error{
+		Reason: entities.Cancelled, Outcome: outcome, Message: "the call was cancelled " + what,
+		Cause: context.Cause(ctx),
+	}
 	deadline, set := ctx.Deadline()
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) || (set && time.Until(deadline) <= 0) { // its timer may be late
 		e.Reason, e.Message = entities.Deadline, "the deadline passed "+what
@@ -83,7 +87,8 @@ func asError(err error) *entities.Error {
 func statusOf(e *entities.Error) error {
 	text := strings.ToValidUTF8(e.Message, "\uFFFD") // what the caller sent may be quoted in it
 	st, err := status.New(codes.Aborted, text).WithDetails(&peerv1.Failure{
-		Reason: uint32(e.Reason), Code: e.Code, Message: text, Outcome: uint32(e.Outcome), RetryAfterNanos: uint64(max(0, e.RetryAfter)),
+		Reason: uint32(e.Reason), Code: e.Code, Message: text, Outcome: uint32(e.Outcome),
+		RetryAfterNanos: uint64(max(0, e.RetryAfter)),
 		Checked: e.Checked,
 	})
 	if err != nil {
@@ -97,7 +102,10 @@ func statusOf(e *entities.Error) error {
 func failureOf(err error) *entities.Error {
 	for _, detail := range status.Convert(err).Details() {
 		if f, ok := detail.(*peerv1.Failure); ok {
-			e := &entities.Error{Code: f.GetCode(), Message: f.GetMessage(), RetryAfter: time.Duration(f.GetRetryAfterNanos()), Checked: f.GetChecked()} //nolint:gosec // as it was sent
+			e := &entities.Error{
+				Code: f.GetCode(), Message: f.GetMessage(), Checked: f.GetChecked(),
+				RetryAfter: time.Duration(f.GetRetryAfterNanos()), //nolint:gosec // as it was sent
+			}
 			setReason(e, uint64(f.GetReason()), uint64(f.GetOutcome()))
 			return e
 		}

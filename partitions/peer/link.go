@@ -73,7 +73,8 @@ func (l *link) admit(w *peerv1.Welcome, hello *peerv1.Hello, o *ClientOptions) e
 	case w.GetProtocol() != hello.GetProtocol(), !proto.Equal(w.GetLayout(), hello.GetLayout()),
 		hello.GetToWorker() != "" && w.GetWorker() != hello.GetToWorker(),
 		hello.GetToIncarnation() != 0 && w.GetIncarnation() != hello.GetToIncarnation():
-		return fmt.Errorf("%w: %s answered", errRefused, describe(w.GetProtocol(), w.GetLayout(), w.GetWorker(), w.GetIncarnation()))
+		return fmt.Errorf("%w: %s answered",
+			errRefused, describe(w.GetProtocol(), w.GetLayout(), w.GetWorker(), w.GetIncarnation()))
 	}
 	w.MaxInFlight = min(w.GetMaxInFlight(), uint32(min(o.MaxInFlight, math.MaxInt32)))       //nolint:gosec // bounded
 	w.MaxInFlightBytes = min(w.GetMaxInFlightBytes(), uint64(o.MaxInFlightBytes))            //nolint:gosec // positive
@@ -118,7 +119,9 @@ func (l *link) dispatch(ctx context.Context, cmd *entities.Command, hops int) (*
 }
 
 // enqueue puts a command into the lane. The lock is held.
-func (l *link) enqueue(c *call, cmd *entities.Command, hops int, timeout time.Duration) (id uint64, problem *entities.Error) {
+func (l *link) enqueue(
+	c *call, cmd *entities.Command, hops int, timeout time.Duration,
+) (id uint64, problem *entities.Error) {
 	if problem := l.unusable(); problem != nil {
 		return 0, problem
 	}
@@ -320,5 +323,8 @@ func describe(protocol uint32, l *peerv1.Layout, worker string, incarnation uint
 }
 
 func layoutOf(l entities.Layout) *peerv1.Layout {
-	return &peerv1.Layout{App: l.App, Generation: uint32(l.Generation), Partitions: uint32(l.Partitions), Slots: uint32(l.Slots), Hash: l.Hash} //nolint:gosec // positive
+	return &peerv1.Layout{
+		App: l.App, Generation: uint32(l.Generation), Hash: l.Hash,
+		Partitions: uint32(l.Partitions), Slots: uint32(l.Slots), //nolint:gosec // positive
+	}
 }

@@ -42,7 +42,9 @@ func expect(t *testing.T, err error, reason entities.Reason, outcome entities.Ou
 // full is a command with every field set that is sent.
 func full() *entities.Command {
 	cmd := command("42")
-	cmd.Metadata = entities.Metadata{{Key: "x", Text: "1"}, {Key: "x", Text: ""}, {Key: "y-bin", Binary: []byte{0, 255}, IsBinary: true}}
+	cmd.Metadata = entities.Metadata{
+		{Key: "x", Text: "1"}, {Key: "x", Text: ""}, {Key: "y-bin", Binary: []byte{0, 255}, IsBinary: true},
+	}
 	cmd.Principal, cmd.Consistency, cmd.Bound = "alice", entities.Bounded, 3*time.Second
 	cmd.After = []entities.Position{{Partition: 3, Next: 1 << 33}, {Partition: 4}}
 	cmd.TraceParent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -95,7 +97,10 @@ func TestErrorsComeBackAsTheyAre(t *testing.T) {
 	c := client(t, peer.ClientOptions{})
 	for reason := entities.FunctionRefused; reason <= entities.Internal; reason++ {
 		for outcome := entities.NotApplied; outcome <= entities.Unknown; outcome++ {
-			want := &entities.Error{Reason: reason, Outcome: outcome, Code: uint32(reason), Message: fmt.Sprintf("no %d\xff", reason), RetryAfter: 3 * time.Nanosecond, Checked: reason%2 == 0}
+			want := &entities.Error{
+				Reason: reason, Outcome: outcome, Code: uint32(reason), Message: fmt.Sprintf("no %d\xff", reason),
+				RetryAfter: 3 * time.Nanosecond, Checked: reason%2 == 0,
+			}
 			said = want
 			_, err := c.Dispatch(t.Context(), address, command("42"), 0)
 			if got, _ := errors.AsType[*entities.Error](err); got == nil || *got != *want {
@@ -108,7 +113,8 @@ func TestErrorsComeBackAsTheyAre(t *testing.T) {
 	expect(t, err, entities.Internal, entities.Unknown)
 	cmd := command("43") // the other worker finds key 42 in it
 	_, err = c.Dispatch(t.Context(), address, cmd, 0)
-	if e := expect(t, err, entities.Unavailable, entities.NotApplied); !strings.Contains(e.Message, "cart/43") || !strings.Contains(e.Message, "cart/42") {
+	if e := expect(t, err, entities.Unavailable, entities.NotApplied); !strings.Contains(e.Message, "cart/43") ||
+		!strings.Contains(e.Message, "cart/42") {
 		t.Errorf("the message %q does not name both keys", e.Message)
 	}
 	cmd.Timer = &entities.TimerFiring{Name: "late"}
@@ -273,7 +279,8 @@ func TestThousandsOfCommandsAtOnce(t *testing.T) {
 		})
 	}
 	all.Wait()
-	if out, in := c.Stats(), s.Stats(); out.Commands != callers*each || in.Commands != callers*each || out.InFlight != 0 || out.Links != 1 || in.Links != 1 {
+	if out, in := c.Stats(), s.Stats(); out.Commands != callers*each || in.Commands != callers*each ||
+		out.InFlight != 0 || out.Links != 1 || in.Links != 1 {
 		t.Errorf("client %+v, server %+v: want %d commands on one link and none in flight", out, in, callers*each)
 	}
 }
@@ -296,7 +303,8 @@ func TestCancelStorm(t *testing.T) {
 				cmd.Payload.Value = []byte(strings.Repeat(fmt.Sprintf("%d/%d ", i, j), 200))
 				reply, err := c.Dispatch(ctx, address, cmd, 0)
 				cancel()
-				if e, failed := errors.AsType[*entities.Error](err); failed && e.Reason != entities.Deadline && e.Reason != entities.Overloaded {
+				if e, failed := errors.AsType[*entities.Error](err); failed && e.Reason != entities.Deadline &&
+					e.Reason != entities.Overloaded {
 					t.Errorf("%v, want deadlines, and a full link", err)
 				}
 				if err == nil && string(reply.Payload.Value) != string(cmd.Payload.Value) {
@@ -334,7 +342,8 @@ func TestHelloToSomebodyElseIsRefused(t *testing.T) {
 			test.watch.Address = address
 			c.Watch(map[string]peer.Peer{"b": test.watch})
 			err := receive(t, lost, "the refusal")
-			if !strings.Contains(err.Error(), test.names) || !strings.Contains(err.Error(), `this is worker "b", incarnation 16`) {
+			if !strings.Contains(err.Error(), test.names) ||
+				!strings.Contains(err.Error(), `this is worker "b", incarnation 16`) {
 				t.Errorf("refusal %q does not name who is who", err)
 			}
 			_, err = c.Dispatch(t.Context(), address, command("42"), 0)
@@ -391,9 +400,12 @@ func TestShutdownCutsWhatTakesTooLong(t *testing.T) {
 func TestWatchKeepsOneConnectionToEach(t *testing.T) {
 	w, began, release := blocking()
 	s1, one := server(t, w, peer.ServerOptions{})
-	s2, two := server(t, &worker{}, peer.ServerOptions{Identity: peer.Identity{Layout: entities.LayoutOf("shop", 4), Worker: "c", Incarnation: 33}})
+	s2, two := server(t, &worker{}, peer.ServerOptions{
+		Identity: peer.Identity{Layout: entities.LayoutOf("shop", 4), Worker: "c", Incarnation: 33},
+	})
 	c := client(t, peer.ClientOptions{DisownTimeout: patience})
-	first, second := peer.Peer{Name: "b", Address: one, Incarnation: 22}, peer.Peer{Name: "c", Address: two, Incarnation: 33}
+	first := peer.Peer{Name: "b", Address: one, Incarnation: 22}
+	second := peer.Peer{Name: "c", Address: two, Incarnation: 33}
 	done := start(t, c, one, 1) // before it is watched
 	receive(t, began, "the command to begin")
 	c.Watch(map[string]peer.Peer{"b": first, "c": second})
@@ -527,14 +539,16 @@ func TestQuestions(t *testing.T) {
 		t.Errorf("spec %v", got)
 	}
 	enough := errors.New("enough")
-	if err := c.Spec(t.Context(), address, "", func(*cloudstate.EntitySpec, string) error { return enough }); !errors.Is(err, enough) {
+	stop := func(*cloudstate.EntitySpec, string) error { return enough }
+	if err := c.Spec(t.Context(), address, "", stop); !errors.Is(err, enough) {
 		t.Errorf("Spec: %v, want what the function said", err)
 	}
 	if err := s.Shutdown(t.Context()); err != nil {
 		t.Errorf("Shutdown: %v", err)
 	}
 	// The worker's error, or the end of the connection, whichever comes first.
-	if e := entities.AsError(receive(t, over, "the end of Spec")); e.Outcome != entities.NotApplied || (e.Reason != entities.Unavailable && e.Reason != entities.Moved) {
+	if e := entities.AsError(receive(t, over, "the end of Spec")); e.Outcome != entities.NotApplied ||
+		(e.Reason != entities.Unavailable && e.Reason != entities.Moved) {
 		t.Errorf("Spec ended with %#v, want that the worker is stopping or cannot be reached", e)
 	}
 }

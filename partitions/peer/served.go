@@ -58,8 +58,10 @@ func (s *Server) Link(stream grpc.BidiStreamingServer[peerv1.LinkRequest, peerv1
 	defer l.running.Wait()
 	o := &s.options
 	if err := l.Welcome(&peerv1.LinkResponse{Welcome: &peerv1.Welcome{
-		Protocol: Protocol, Layout: layoutOf(o.Identity.Layout), Worker: o.Identity.Worker, Incarnation: o.Identity.Incarnation,
-		MaxInFlight: uint32(o.MaxInFlight), MaxInFlightBytes: uint64(o.MaxInFlightBytes), MaxFrameBytes: uint32(o.MaxFrameBytes), //nolint:gosec // positive
+		Protocol: Protocol, Layout: layoutOf(o.Identity.Layout), Worker: o.Identity.Worker,
+		Incarnation: o.Identity.Incarnation,
+		MaxInFlight: uint32(o.MaxInFlight), MaxInFlightBytes: uint64(o.MaxInFlightBytes), //nolint:gosec // positive
+		MaxFrameBytes: uint32(o.MaxFrameBytes), //nolint:gosec // positive
 	}}); err != nil {
 		return err
 	}

@@ -171,7 +171,10 @@ func (s *Server) enter(l *served) *entities.Error {
 	case s.stopped:
 		return entities.Errorf(entities.Unavailable, entities.NotApplied, "worker %q is stopping", s.options.Identity.Worker)
 	case len(s.links) >= s.options.MaxLinks:
-		return entities.Errorf(entities.Overloaded, entities.NotApplied, "worker %q has %d links already, which is its limit", s.options.Identity.Worker, len(s.links))
+		return entities.Errorf(
+			entities.Overloaded, entities.NotApplied, "worker %q has %d links already, which is its limit",
+			s.options.Identity.Worker, len(s.links),
+		)
 	}
 	s.links[l] = struct{}{}
 	s.stats.links.Add(1)
@@ -190,7 +193,8 @@ func (s *Server) check(h *peerv1.Hello) *entities.Error {
 	me := s.options.Identity
 	switch {
 	case h.GetProtocol() == Protocol && proto.Equal(h.GetLayout(), layoutOf(me.Layout)) &&
-		(h.GetToWorker() == "" || h.GetToWorker() == me.Worker) && (h.GetToIncarnation() == 0 || h.GetToIncarnation() == me.Incarnation):
+		(h.GetToWorker() == "" || h.GetToWorker() == me.Worker) &&
+		(h.GetToIncarnation() == 0 || h.GetToIncarnation() == me.Incarnation):
 		return nil
 	default:
 		return entities.Errorf(entities.Unavailable, entities.NotApplied, "this is %s; the link is from %s, for worker %q, incarnation %x; both must have the same --app and --partitions",

@@ -35,7 +35,9 @@ func welcome() *peerv1.LinkResponse {
 	}}
 }
 
-func startStrange(t *testing.T, link func(grpc.BidiStreamingServer[peerv1.LinkRequest, peerv1.LinkResponse]) error) string {
+func startStrange(
+	t *testing.T, link func(grpc.BidiStreamingServer[peerv1.LinkRequest, peerv1.LinkResponse]) error,
+) string {
 	t.Helper()
 	s, l := grpc.NewServer(grpc.WaitForHandlers(true)), listen(t)
 	peerv1.RegisterPeerServiceServer(s, &strange{link: link})
@@ -62,7 +64,8 @@ func TestStrangeServers(t *testing.T) {
 		"a second welcome":    {opening: []*peerv1.LinkResponse{welcome()}, answer: welcome(), reason: entities.LostOutcome, why: "second welcome"},
 		"an answer to nobody": {opening: []*peerv1.LinkResponse{welcome()}, answer: &peerv1.LinkResponse{Answers: []*peerv1.Answer{{Id: 77}}}, reason: entities.LostOutcome, why: "call 77"},
 		"an answer without id": {
-			opening: []*peerv1.LinkResponse{welcome()}, answer: &peerv1.LinkResponse{Answers: []*peerv1.Answer{{Token: "t"}}}, reason: entities.LostOutcome, why: "without an id",
+			opening: []*peerv1.LinkResponse{welcome()}, answer: &peerv1.LinkResponse{Answers: []*peerv1.Answer{{Token: "t"}}},
+			reason: entities.LostOutcome, why: "without an id",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -101,7 +104,10 @@ func TestStrangeServers(t *testing.T) {
 }
 
 func TestStrangeClients(t *testing.T) {
-	hello := &peerv1.Hello{Protocol: peer.Protocol, Layout: &peerv1.Layout{App: "shop", Generation: 1, Partitions: 4, Slots: 4096, Hash: "murmur2"}}
+	hello := &peerv1.Hello{
+		Protocol: peer.Protocol,
+		Layout: &peerv1.Layout{App: "shop", Generation: 1, Partitions: 4, Slots: 4096, Hash: "murmur2"},
+	}
 	call := &peerv1.Call{Id: 1, Service: "shop.v1.CartService", Method: "AddItem", EntityType: "cart", EntityId: "42"}
 	w, _, _ := blocking()
 	s, address := server(t, w, peer.ServerOptions{MaxInFlight: 2})
@@ -141,7 +147,9 @@ func TestStrangeClients(t *testing.T) {
 			}
 		})
 	}
-	eventually(t, "the links to be gone, and their commands", func() bool { return s.Stats().Links == 0 && s.Stats().InFlight == 0 })
+	eventually(t, "the links to be gone, and their commands", func() bool {
+		return s.Stats().Links == 0 && s.Stats().InFlight == 0
+	})
 }
 
 func TestLinksAreBounded(t *testing.T) {

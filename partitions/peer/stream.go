@@ -56,7 +56,8 @@ func (c *Client) DispatchStream(ctx context.Context, address string, s *entities
 		return callFailed(ctx, address, entities.Unknown, err)
 	}
 	if s.ClientStreams {
-		sending.Go(func() { passOn(call, cancel, s, stream) }) // ends with the caller's input, or with the call; waited for above
+		// ends with the caller's input, or with the call; waited for above
+		sending.Go(func() { passOn(call, cancel, s, stream) })
 	} else if err := stream.CloseSend(); err != nil {
 		return callFailed(ctx, address, entities.Unknown, err)
 	}

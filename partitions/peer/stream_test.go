@@ -51,7 +51,8 @@ func TestStreamBothWays(t *testing.T) {
 	if err != nil || fmt.Sprint(replies) != "[ta t tc]" {
 		t.Errorf("replies %q, %v", replies, err)
 	}
-	if !got.ClientStreams || !got.ServerStreams || got.TraceParent != cmd.TraceParent || got.Principal != cmd.Principal || len(got.Metadata) != len(cmd.Metadata) {
+	if !got.ClientStreams || !got.ServerStreams || got.TraceParent != cmd.TraceParent ||
+		got.Principal != cmd.Principal || len(got.Metadata) != len(cmd.Metadata) {
 		t.Errorf("over there the call is %+v, want %+v", got.Command, cmd)
 	}
 }
@@ -68,12 +69,15 @@ func TestStreamOneWay(t *testing.T) {
 	address := serve(t, w, peer.ServerOptions{})
 	c := client(t, peer.ClientOptions{})
 	replies := 0
-	err := c.DispatchStream(t.Context(), address, &entities.Stream{Command: action("Watch"), ServerStreams: true, Send: func(r *entities.Reply) error {
+	count := func(r *entities.Reply) error {
 		if string(r.Payload.Value) == string(full().Payload.Value) && r.Token == "t" {
 			replies++
 		}
 		return nil
-	}})
+	}
+	err := c.DispatchStream(t.Context(), address, &entities.Stream{
+		Command: action("Watch"), ServerStreams: true, Send: count,
+	})
 	if e := expect(t, err, entities.FunctionRefused, entities.Refused); e.Message != "no more" || replies != 1000 {
 		t.Errorf("%d replies, then %q", replies, e.Message)
 	}
@@ -98,7 +102,10 @@ func TestStreamEnds(t *testing.T) {
 	}
 	ignore := func(*entities.Reply) error { return nil }
 
-	err := c.DispatchStream(t.Context(), address, &entities.Stream{Command: action("Quote"), ClientStreams: true, ServerStreams: true, Recv: wait, Send: func(*entities.Reply) error { return gone }})
+	err := c.DispatchStream(t.Context(), address, &entities.Stream{
+		Command: action("Quote"), ClientStreams: true, ServerStreams: true,
+		Recv: wait, Send: func(*entities.Reply) error { return gone },
+	})
 	if e := expect(t, err, entities.Internal, entities.Unknown); !errors.Is(e, gone) {
 		t.Errorf("%v, want what the caller's side said", err)
 	}
@@ -113,20 +120,26 @@ func TestStreamEnds(t *testing.T) {
 	expect(t, err, entities.InvalidCommand, entities.NotApplied) // it may have been over before it began over there
 
 	ctx, cancel := context.WithCancel(t.Context())
-	err = c.DispatchStream(ctx, address, &entities.Stream{Command: action("Quote"), ClientStreams: true, ServerStreams: true, Recv: wait, Send: func(*entities.Reply) error {
-		cancel()
-		return nil
-	}})
+	err = c.DispatchStream(ctx, address, &entities.Stream{
+		Command: action("Quote"), ClientStreams: true, ServerStreams: true, Recv: wait,
+		Send: func(*entities.Reply) error {
+			cancel()
+			return nil
+		},
+	})
 	expect(t, err, entities.Cancelled, entities.Unknown)
 	receive(t, ended, "the end over there")
 
 	stopped, stop := context.WithCancel(t.Context())
 	stop()
-	err = c.DispatchStream(t.Context(), address, &entities.Stream{Command: action("Quote"), ClientStreams: true, ServerStreams: true, Recv: wait, Send: func(*entities.Reply) error {
-		if err := s.Shutdown(stopped); !errors.Is(err, context.Canceled) {
-			t.Errorf("Shutdown: %v, want that it was cut short", err)
-		}
-		return nil
-	}})
+	err = c.DispatchStream(t.Context(), address, &entities.Stream{
+		Command: action("Quote"), ClientStreams: true, ServerStreams: true, Recv: wait,
+		Send: func(*entities.Reply) error {
+			if err := s.Shutdown(stopped); !errors.Is(err, context.Canceled) {
+				t.Errorf("Shutdown: %v, want that it was cut short", err)
+			}
+			return nil
+		},
+	})
 	expect(t, err, entities.LostOutcome, entities.Unknown)
 }

@@ -42,7 +42,8 @@ func (t *task) dispatch() (*entities.Reply, error) {
 	}
 	if cmd.Key != t.key {
 		return nil, entities.Errorf(entities.Unavailable, entities.NotApplied,
-			"%s/%s is a command on %q where it came from and on %q here: the user functions differ, nothing was applied", t.target.Service, t.target.Method, t.key, cmd.Key)
+			"%s/%s is a command on %q where it came from and on %q here: the user functions differ, nothing was applied",
+			t.target.Service, t.target.Method, t.key, cmd.Key)
 	}
 	t.complete(cmd)
 	return worker.Dispatch(t.ctx, cmd, t.hops)

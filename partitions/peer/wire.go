@@ -81,7 +81,9 @@ const tagWithdrawn = byte(fieldWithdrawn<<3 | protowire.BytesType)
 var errWire = errors.New("not a message of the peer protocol")
 
 // appendCall writes a command as a field of the message before it.
-func appendCall(b []byte, field protowire.Number, id uint64, cmd *entities.Command, hops int, timeout time.Duration) []byte {
+func appendCall(
+	b []byte, field protowire.Number, id uint64, cmd *entities.Command, hops int, timeout time.Duration,
+) []byte {
 	b, at := fields.Begin(b, field)
 	b = fields.AppendUint(b, callID, id)
 	b = fields.AppendString(b, callService, cmd.Service)

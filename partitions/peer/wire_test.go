@@ -54,11 +54,15 @@ func TestCallsAreProtobuf(t *testing.T) {
 		cmd := &entities.Command{
 			Service: text(t, "service"), Method: text(t, "method"), Key: entities.Key{Type: text(t, "type"), ID: text(t, "id")},
 			Payload: entities.Payload{TypeURL: text(t, "type url"), Value: payloadBytes(t)}, Metadata: md, ID: text(t, "command id"),
-			Principal: text(t, "principal"), Consistency: entities.Consistency(rapid.Uint8Range(0, uint8(entities.AtLeast)).Draw(t, "consistency")), TraceParent: text(t, "trace"),
+			Principal: text(t, "principal"),
+			Consistency: entities.Consistency(rapid.Uint8Range(0, uint8(entities.AtLeast)).Draw(t, "consistency")),
+			TraceParent: text(t, "trace"),
 		}
 		want := &peerv1.Call{
-			Id: rapid.Uint64Min(1).Draw(t, "call"), Service: cmd.Service, Method: cmd.Method, EntityType: cmd.Key.Type, EntityId: cmd.Key.ID,
-			TypeUrl: cmd.Payload.TypeURL, Payload: cmd.Payload.Value, Metadata: wireMD, CommandId: cmd.ID, Principal: cmd.Principal,
+			Id: rapid.Uint64Min(1).Draw(t, "call"), Service: cmd.Service, Method: cmd.Method, EntityType: cmd.Key.Type,
+			EntityId: cmd.Key.ID,
+			TypeUrl: cmd.Payload.TypeURL, Payload: cmd.Payload.Value, Metadata: wireMD, CommandId: cmd.ID,
+			Principal: cmd.Principal,
 			Consistency: uint32(cmd.Consistency), TraceParent: cmd.TraceParent, Hops: rapid.Uint32Range(0, 100).Draw(t, "hops"),
 			TimeoutNanos: uint64(rapid.Int64Min(0).Draw(t, "timeout")),
 		}
@@ -66,15 +70,21 @@ func TestCallsAreProtobuf(t *testing.T) {
 		want.BoundNanos = uint64(cmd.Bound)
 		for range rapid.IntRange(0, 3).Draw(t, "positions") {
 			p := entities.Position{Partition: rapid.Int32Min(0).Draw(t, "partition"), Next: rapid.Int64().Draw(t, "next")}
-			cmd.After, want.After = append(cmd.After, p), append(want.After, &peerv1.Position{Partition: uint32(p.Partition), Next: p.Next})
+			cmd.After, want.After = append(cmd.After, p), append(want.After, &peerv1.Position{
+				Partition: uint32(p.Partition), Next: p.Next,
+			})
 		}
 		if rapid.Bool().Draw(t, "has a source") {
 			cmd.Source = &entities.Source{
-				Generation: rapid.Uint16().Draw(t, "generation"), Partition: rapid.Uint16().Draw(t, "partition"), Offset: rapid.Int64().Draw(t, "offset"),
+				Generation: rapid.Uint16().Draw(t, "generation"), Partition: rapid.Uint16().Draw(t, "partition"),
+				Offset: rapid.Int64().Draw(t, "offset"),
 				Index: rapid.Uint32().Draw(t, "index"), Settled: rapid.Int64().Draw(t, "settled"),
 			}
 			s := cmd.Source
-			want.Source = &peerv1.Source{Generation: uint32(s.Generation), Partition: uint32(s.Partition), Offset: s.Offset, Index: s.Index, Settled: s.Settled}
+			want.Source = &peerv1.Source{
+				Generation: uint32(s.Generation), Partition: uint32(s.Partition), Offset: s.Offset, Index: s.Index,
+				Settled: s.Settled,
+			}
 			for offset := int64(0); len(s.Open) < entities.MaxOpen && rapid.IntRange(0, 8).Draw(t, "another open one") > 0; {
 				offset += rapid.Int64Range(1, 1<<40).Draw(t, "to the next open one")
 				s.Open, want.Source.Open = append(s.Open, offset), append(want.Source.Open, offset)
@@ -91,9 +101,13 @@ func TestCallsAreProtobuf(t *testing.T) {
 		if err := back.parse(f.B, names{}); err != nil {
 			t.Fatal(err)
 		}
-		again := &entities.Command{Service: back.target.Service, Method: back.target.Method, Key: back.key, Payload: back.target.Payload, Metadata: back.target.Metadata}
+		again := &entities.Command{
+			Service: back.target.Service, Method: back.target.Method, Key: back.key, Payload: back.target.Payload,
+			Metadata: back.target.Metadata,
+		}
 		back.complete(again)
-		if !reflect.DeepEqual(again, cmd) || back.id != want.GetId() || back.hops != int(want.GetHops()) || back.timeout != time.Duration(want.GetTimeoutNanos()) { //nolint:govet // the error of a timer is not sent, and nil here
+		if !reflect.DeepEqual(again, cmd) || back.id != want.GetId() || back.hops != int(want.GetHops()) ||
+			back.timeout != time.Duration(want.GetTimeoutNanos()) { //nolint:govet // the error of a timer is not sent, and nil here
 			t.Fatalf("read back %+v (%+v), want %+v", again, back, cmd)
 		}
 	})
@@ -106,16 +120,22 @@ func TestAnswersAreProtobuf(t *testing.T) {
 		reply := &entities.Reply{
 			Payload: entities.Payload{TypeURL: text(t, "type url"), Value: payloadBytes(t)}, Metadata: md, Token: text(t, "token"), NoPayload: rapid.Bool().Draw(t, "no payload"),
 		}
-		want := &peerv1.Answer{Id: rapid.Uint64Min(1).Draw(t, "call"), TypeUrl: reply.Payload.TypeURL, Payload: reply.Payload.Value, Metadata: wireMD, Token: reply.Token, NoPayload: reply.NoPayload}
+		want := &peerv1.Answer{
+			Id: rapid.Uint64Min(1).Draw(t, "call"), TypeUrl: reply.Payload.TypeURL, Payload: reply.Payload.Value,
+			Metadata: wireMD, Token: reply.Token, NoPayload: reply.NoPayload,
+		}
 		var failure *entities.Error
 		if rapid.Bool().Draw(t, "failed") {
 			failure = &entities.Error{
-				Reason: entities.Reason(rapid.Uint8Range(0, uint8(entities.Internal)).Draw(t, "reason")), Code: rapid.Uint32().Draw(t, "code"), Message: text(t, "message"),
-				Outcome: entities.OutcomeClass(rapid.Uint8Range(0, 3).Draw(t, "outcome")), RetryAfter: time.Duration(rapid.Int64Min(0).Draw(t, "retry")),
+				Reason: entities.Reason(rapid.Uint8Range(0, uint8(entities.Internal)).Draw(t, "reason")),
+				Code: rapid.Uint32().Draw(t, "code"), Message: text(t, "message"),
+				Outcome: entities.OutcomeClass(rapid.Uint8Range(0, 3).Draw(t, "outcome")),
+				RetryAfter: time.Duration(rapid.Int64Min(0).Draw(t, "retry")),
 				Checked: rapid.Bool().Draw(t, "checked"),
 			}
 			want = &peerv1.Answer{Id: want.GetId(), Failure: &peerv1.Failure{
-				Reason: uint32(failure.Reason), Code: failure.Code, Message: failure.Message, Outcome: uint32(failure.Outcome), RetryAfterNanos: uint64(failure.RetryAfter),
+				Reason: uint32(failure.Reason), Code: failure.Code, Message: failure.Message, Outcome: uint32(failure.Outcome),
+				RetryAfterNanos: uint64(failure.RetryAfter),
 				Checked: failure.Checked,
 			}}
 			reply = &entities.Reply{}
@@ -129,7 +149,8 @@ func TestAnswersAreProtobuf(t *testing.T) {
 		}
 		back := &entities.Reply{}
 		said, err := parseAnswer(f.B, names{}, back)
-		if err != nil || (said == nil) != (failure == nil) || (said != nil && *said != *failure) || !reflect.DeepEqual(back, reply) {
+		if err != nil || (said == nil) != (failure == nil) || (said != nil && *said != *failure) ||
+			!reflect.DeepEqual(back, reply) {
 			t.Fatalf("read back %+v, %+v, %v, want %+v, %+v", back, said, err, reply, failure)
 		}
 		if id, err := idOf(f.B); id != want.GetId() || err != nil {
@@ -176,8 +197,10 @@ func TestOpenEffectsAreChecked(t *testing.T) {
 // TestGoldenFrames holds the bytes of frames: workers of different builds may connect.
 func TestGoldenFrames(t *testing.T) {
 	cmd := &entities.Command{
-		Service: "s", Method: "m", Key: entities.Key{Type: "t", ID: "i"}, Payload: entities.Payload{TypeURL: "u", Value: []byte{1}},
-		Metadata: entities.Metadata{{Key: "k", Text: "v"}, {Key: "b", IsBinary: true}}, ID: "c", Principal: "p", Consistency: entities.Local, TraceParent: "w",
+		Service: "s", Method: "m", Key: entities.Key{Type: "t", ID: "i"},
+		Payload: entities.Payload{TypeURL: "u", Value: []byte{1}},
+		Metadata: entities.Metadata{{Key: "k", Text: "v"}, {Key: "b", IsBinary: true}}, ID: "c", Principal: "p",
+		Consistency: entities.Local, TraceParent: "w",
 		Source: &entities.Source{Generation: 1, Partition: 2, Offset: 3, Index: 4, Settled: 5},
 	}
 	failure := &entities.Error{Reason: entities.Moved, Code: 2, Message: "x", Outcome: entities.Unknown, RetryAfter: 3}
@@ -200,8 +223,10 @@ func TestGoldenFrames(t *testing.T) {
 // TestReasonsKeepTheirNumbers: they are on the wire.
 func TestReasonsKeepTheirNumbers(t *testing.T) {
 	for number, reason := range []entities.Reason{
-		entities.FunctionRefused, entities.FunctionFailed, entities.InvalidCommand, entities.UnknownMethod, entities.NotSupported, entities.TooLarge, entities.Overloaded,
-		entities.Unavailable, entities.Moved, entities.LostOutcome, entities.IDReused, entities.Cancelled, entities.Deadline, entities.Halted, entities.Internal,
+		entities.FunctionRefused, entities.FunctionFailed, entities.InvalidCommand, entities.UnknownMethod,
+		entities.NotSupported, entities.TooLarge, entities.Overloaded,
+		entities.Unavailable, entities.Moved, entities.LostOutcome, entities.IDReused, entities.Cancelled,
+		entities.Deadline, entities.Halted, entities.Internal,
 	} {
 		if int(reason) != number {
 			t.Errorf("reason %d was %d", reason, number)
@@ -215,7 +240,11 @@ func TestReasonsKeepTheirNumbers(t *testing.T) {
 
 // FuzzFrames reads anything without a panic, and reads again what it wrote of it.
 func FuzzFrames(f *testing.F) {
-	f.Add(appendCall(nil, fieldCalls, 1, &entities.Command{Service: "s", Source: &entities.Source{Offset: 1}, Metadata: entities.Metadata{{Key: "k"}}}, 1, time.Second))
+	f.Add(appendCall(
+		nil, fieldCalls, 1,
+		&entities.Command{Service: "s", Source: &entities.Source{Offset: 1}, Metadata: entities.Metadata{{Key: "k"}}}, 1,
+		time.Second,
+	))
 	f.Add(appendAnswer(nil, fieldAnswers, 1, &entities.Reply{Token: "t"}, nil))
 	f.Add(appendAnswer(nil, fieldAnswers, 1, nil, &entities.Error{Message: "m"}))
 	f.Add([]byte{0x12, 0xff, 0xff})
@@ -225,7 +254,10 @@ func FuzzFrames(f *testing.F) {
 		for outer.Next() {
 			var c received
 			if err := c.parse(outer.B, known); err == nil {
-				cmd := &entities.Command{Service: c.target.Service, Method: c.target.Method, Key: c.key, Payload: c.target.Payload, Metadata: c.target.Metadata}
+				cmd := &entities.Command{
+					Service: c.target.Service, Method: c.target.Method, Key: c.key, Payload: c.target.Payload,
+					Metadata: c.target.Metadata,
+				}
 				c.complete(cmd)
 				inner := fields.Of(appendCall(nil, fieldCalls, c.id, cmd, c.hops, c.timeout), errWire)
 				inner.Next()

@@ -106,9 +106,11 @@ func (r *Repair) open(choice materializer.Choice, meta *materializer.Meta, s *ma
 	case choice == materializer.Retry && meta.TopicID != r.o.Image.TopicID:
 		return materializer.TopicReplaced(meta.TopicID, r.o.Image.TopicID)
 	case choice == materializer.Retry && meta.Next > s.End:
-		return fmt.Errorf("%w: the store has folded %s up to offset %d, the log ends at %d", broker.ErrRegressed, r.o.Image.Address, meta.Next, s.End)
+		return fmt.Errorf("%w: the store has folded %s up to offset %d, the log ends at %d",
+			broker.ErrRegressed, r.o.Image.Address, meta.Next, s.End)
 	case choice != materializer.AcceptLoss && s.Start > 0:
-		return fmt.Errorf("%w: the log of %s begins at offset %d, so that what was before it cannot be compared", broker.ErrOutOfRange, r.o.Image.Address, s.Start)
+		return fmt.Errorf("%w: the log of %s begins at offset %d, so that what was before it cannot be compared",
+			broker.ErrOutOfRange, r.o.Image.Address, s.Start)
 	}
 	reader, err := r.o.Image.Read(s.Start)
 	if err != nil {
@@ -217,7 +219,9 @@ func (r *Repair) Restore(ctx context.Context, choice materializer.Choice, until 
 		return page, nil
 	}
 	if r.log.pages == nil {
-		if r.log.pages, err = materializer.NewRestoration(r.o.Image.View(), r.beside(), r.o.PageRecords, r.o.PageBytes); err != nil {
+		if r.log.pages, err = materializer.NewRestoration(
+			r.o.Image.View(), r.beside(), r.o.PageRecords, r.o.PageBytes,
+		); err != nil {
 			return page, err
 		}
 	}
@@ -254,5 +258,7 @@ func (r *Repair) Mark(position int64, why error) error {
 	if err != nil {
 		return err
 	}
-	return materializer.MarkHalted(r.o.Image.Store, r.o.Image.Address, materializer.Halt{Position: max(position, meta.Next), Why: why.Error()})
+	return materializer.MarkHalted(r.o.Image.Store, r.o.Image.Address, materializer.Halt{
+		Position: max(position, meta.Next), Why: why.Error(),
+	})
 }

@@ -20,7 +20,9 @@ func folded(t *testing.T) (*simlog.World, *materializer.Image) {
 	world := simlog.New(simlog.Options{})
 	log := world.Client("w")
 	t.Cleanup(func() { _ = log.Close() })
-	if err := log.Create(t.Context(), broker.TopicSpec{Name: journal.Topic, Partitions: 1, MaxRecordBytes: 1 << 20}); err != nil {
+	if err := log.Create(t.Context(), broker.TopicSpec{
+		Name: journal.Topic, Partitions: 1, MaxRecordBytes: 1 << 20,
+	}); err != nil {
 		t.Fatal(err)
 	}
 	info, err := log.Describe(t.Context(), journal.Topic)

@@ -176,7 +176,8 @@ func (r *Replica) stored(ctx context.Context, end int64) (materializer.Meta, err
 	case meta.TopicID != r.o.Image.TopicID:
 		return materializer.Meta{}, materializer.TopicReplaced(meta.TopicID, r.o.Image.TopicID)
 	case meta.Next > end:
-		return materializer.Meta{}, fmt.Errorf("%w: the store has folded %s up to offset %d, the log ends at %d", broker.ErrRegressed, r.o.Image.Address, meta.Next, end)
+		return materializer.Meta{}, fmt.Errorf("%w: the store has folded %s up to offset %d, the log ends at %d",
+			broker.ErrRegressed, r.o.Image.Address, meta.Next, end)
 	case meta.FoldVersion != materializer.FoldVersion:
 		if err := r.replaceable(ctx, &meta, end); err != nil {
 			return materializer.Meta{}, err

@@ -37,7 +37,9 @@ func newFixture(t *testing.T) *fixture {
 	f := &fixture{world: simlog.New(simlog.Options{})}
 	log := f.world.Client("w")
 	t.Cleanup(func() { _ = log.Close() })
-	if err := log.Create(t.Context(), broker.TopicSpec{Name: journal.Topic, Partitions: 1, MaxRecordBytes: 1 << 20}); err != nil {
+	if err := log.Create(t.Context(), broker.TopicSpec{
+		Name: journal.Topic, Partitions: 1, MaxRecordBytes: 1 << 20,
+	}); err != nil {
 		t.Fatal(err)
 	}
 	info, err := log.Describe(t.Context(), journal.Topic)
@@ -61,7 +63,9 @@ func newFixture(t *testing.T) *fixture {
 // write puts records of the owner into the log: a claim first, the others are of these kinds.
 func (f *fixture) write(kinds ...record.Kind) {
 	for _, k := range kinds {
-		env := record.Envelope{Kind: k, Epoch: owner.Epoch, Nonce: owner.Nonce, Ordinal: uint64(len(f.world.Records(journal)))}
+		env := record.Envelope{
+			Kind: k, Epoch: owner.Epoch, Nonce: owner.Nonce, Ordinal: uint64(len(f.world.Records(journal))),
+		}
 		if k == record.Claim {
 			env.Claim = &record.ClaimInfo{Worker: "other", Layout: f.o.Image.Layout}
 		}

@@ -116,7 +116,10 @@ func (a *Ages) Report(now time.Time) []Staleness {
 		for by := range (*types)[typ] {
 			for i := range (*types)[typ][by] {
 				m := &(*types)[typ][by][i]
-				one := Staleness{EntityType: typ, Consistency: entities.Eventual + entities.Consistency(i), By: Server(by), Ages: m.ages.Snapshot()}
+				one := Staleness{
+					EntityType: typ, Consistency: entities.Eventual + entities.Consistency(i), By: Server(by),
+					Ages: m.ages.Snapshot(),
+				}
 				if one.Ages.Count == 0 {
 					continue
 				}

@@ -16,7 +16,8 @@ var entityType = &entities.EntityType{Service: "test.Words", Name: "words", Kind
 // command is a command of an entity; its text is the answer of the partition.
 func command(id, text string) *entities.Command {
 	return &entities.Command{
-		Service: "test.Words", Method: "Do", Type: entityType, Key: entities.Key{Type: "words", ID: id}, Payload: payload(text),
+		Service: "test.Words", Method: "Do", Type: entityType, Key: entities.Key{Type: "words", ID: id},
+		Payload: payload(text),
 	}
 }
 
@@ -123,7 +124,9 @@ func (f functions) Act(context.Context, entities.Invocation) (*entities.Outcome,
 	return f.act()
 }
 
-func (f functions) ActStream(ctx context.Context, _ *entities.Stream, on func(context.Context, *entities.Outcome) error) error {
+func (f functions) ActStream(
+	ctx context.Context, _ *entities.Stream, on func(context.Context, *entities.Outcome) error,
+) error {
 	outcome, err := f.act()
 	if err != nil {
 		return err

@@ -53,7 +53,9 @@ func TestAFailedEffectLeavesTheRest(t *testing.T) {
 			return entities.Committed{}, entities.Errorf(entities.Unavailable, entities.NotApplied, "down")
 		}
 		forward := target("c", "last")
-		out := &entities.Outcome{Forward: &forward, Effects: []entities.SideEffect{{Target: target("b", "first"), Synchronous: true}}}
+		out := &entities.Outcome{
+			Forward: &forward, Effects: []entities.SideEffect{{Target: target("b", "first"), Synchronous: true}},
+		}
 		return entities.Committed{Outcome: out, Next: 3, FirstEffect: 1, Forward: 2}, nil
 	}
 	_, err := routerOf(ownedBy(1), nil, p).Dispatch(t.Context(), command("a", "ask"))
@@ -71,7 +73,9 @@ func TestASharedForwardIsLeft(t *testing.T) {
 	p := &partitions{concludeErr: entities.Errorf(entities.Cancelled, entities.Unknown, "the caller has left")}
 	p.decide = func(*entities.Command) (entities.Committed, error) {
 		forward := target("b", "last")
-		return entities.Committed{Outcome: &entities.Outcome{Forward: &forward}, Shared: true, Next: 3, FirstEffect: 2, Forward: 2}, nil
+		return entities.Committed{
+			Outcome: &entities.Outcome{Forward: &forward}, Shared: true, Next: 3, FirstEffect: 2, Forward: 2,
+		}, nil
 	}
 	_, err := routerOf(ownedBy(1), nil, p).Dispatch(t.Context(), withID(command("a", "ask"), "x"))
 	if e := entities.AsError(err); e == nil || e.Outcome != entities.Unknown {
