@@ -46,7 +46,7 @@ type Call struct {
 	Effects     int
 	FirstEffect int64
 	progress    entities.Progress
-	// gaveUp is the function's last failure on a timer: the only effect of the call is the timer's
+	// gaveUp is the error for which a timer was given up: the only effect of the call is the timer's
 	// command, to be parked.
 	gaveUp *entities.Error
 	// timers are the names of the timers that the call changed.

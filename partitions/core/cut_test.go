@@ -13,7 +13,7 @@ import (
 	"github.com/millrace-io/millrace/materializer"
 )
 
-// decide lets a command on an entity of its own have this outcome.
+// decide runs a command on a new entity with this outcome.
 func decide(c *Core, id string, out *entities.Outcome) *Call {
 	cmd := command(id, "")
 	cmd.ID, cmd.Principal, cmd.TraceParent = "id-"+id, "alice", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -23,7 +23,7 @@ func decide(c *Core, id string, out *entities.Outcome) *Call {
 	return call
 }
 
-// events are the outcome of a command that stores so many events of so many bytes each.
+// events is the outcome of a command that stores so many events of so many bytes each.
 func events(n, size int) *entities.Outcome {
 	out := &entities.Outcome{Reply: reply("done")}
 	for range n {
@@ -32,8 +32,7 @@ func events(n, size int) *entities.Outcome {
 	return out
 }
 
-// appends takes the batches out of what the core asks for, and checks that the log takes each of
-// them.
+// appends takes the batches from the core's effects, and checks that the log takes each of them.
 func appends(t *testing.T, c *Core) []*Batch {
 	t.Helper()
 	var sent []*Batch
@@ -72,7 +71,7 @@ func drainBatches(t *testing.T, c *Core) []materializer.Entry {
 	return all
 }
 
-// tellOperators does what the loop does for operators whose word is in the log.
+// tellOperators does what the loop does for operators whose request is in the log.
 func (c *Core) tellOperators() {
 	for i := range c.effects {
 		if r, is := c.effects[i].Do.(Resolved); is {
@@ -83,8 +82,8 @@ func (c *Core) tellOperators() {
 }
 
 // TestBatchesAreCut: whatever is decided while batches are on their way, the log takes each append.
-// Commands stay whole and in order, and each answer leaves with the batch that has its records. On
-// the code before, one append held all of it.
+// The records of a command stay together and in order, and each answer leaves with the batch that
+// has its records. Before, one append held all of it.
 func TestBatchesAreCut(t *testing.T) {
 	for _, limit := range []struct{ bytes, records int }{{8 << 10, 8192}, {1 << 20, 7}} {
 		c := activeCore(t, false)
@@ -126,8 +125,8 @@ func TestBatchesAreCut(t *testing.T) {
 	}
 }
 
-// TestACutKeepsWhatBelongsToTheRecords: timers and effects are known by the offset of their record,
-// in whichever batch that is.
+// TestACutKeepsWhatBelongsToTheRecords: timers and effects have the offset of their record, in
+// every batch.
 func TestACutKeepsWhatBelongsToTheRecords(t *testing.T) {
 	c := activeCore(t, true)
 	c.limits.AppendBytes = 4 << 10
@@ -195,7 +194,7 @@ func TestWhatBecameOfManyEffectsIsCut(t *testing.T) {
 	}
 }
 
-// TestAFenceRefusesWhatWaitsToBeSent: what was never sent was not applied.
+// TestAFenceRefusesWhatWaitsToBeSent: a command that was never sent was not applied.
 func TestAFenceRefusesWhatWaitsToBeSent(t *testing.T) {
 	c := activeCore(t, false)
 	c.limits.AppendBytes, c.limits.Inflight = 4<<10, 1
@@ -220,8 +219,7 @@ func TestAFenceRefusesWhatWaitsToBeSent(t *testing.T) {
 	}
 }
 
-// TestAReleaseSendsWhatWaits: what is decided is committed before the release, whatever there is of
-// it.
+// TestAReleaseSendsWhatWaits: everything that is decided is committed before the release.
 func TestAReleaseSendsWhatWaits(t *testing.T) {
 	c := activeCore(t, false)
 	c.limits.AppendBytes, c.limits.Inflight = 4<<10, 1
@@ -247,8 +245,8 @@ func TestAReleaseSendsWhatWaits(t *testing.T) {
 }
 
 // TestACommandCountsWhatTheLogCounts: timers, names and answers count for a command's limit as they
-// do for the log's, and a command that the topic would not take is refused by itself, however large
-// the limit of a command is.
+// do for the log's, and a command that the topic would not take is refused alone, however large the
+// limit of a command is.
 func TestACommandCountsWhatTheLogCounts(t *testing.T) {
 	limits := Limits{MaxCommit: 3 << 20, MaxCommitRecords: 100_000}.WithDefaults().Within(broker.TopicInfo{
 		MaxAppendBytes: 64 << 10, MaxAppendRecords: 300,

@@ -68,19 +68,18 @@ import (
 // counts. Without ordinals the violations of the rules themselves are detected, after one refused
 // append, because this model requires events without a gap.
 
-// The sizes of the model: small is what every test run explores, full has the bounds of the model
-// beside the log protocol (SIZE=full make prove PART=model), big ends where there are too many
-// states.
+// The sizes of the model: every test run explores small; full has the bounds of the model beside
+// the log protocol (SIZE=full make prove PART=model); big ends where there are too many states.
 const (
 	small = ""
 	full  = "full"
 	big   = "big"
 )
 
-// most is how many states of one scenario are looked at. They take 2.5 GB and some minutes.
+// most bounds the states of one scenario. They take 2.5 GB and some minutes.
 const most = 30_000_000
 
-// base is what all scenarios begin with: the claims and the crash that the subtlest of the broken
+// base is the beginning of all scenarios: the claims and the crash that the subtlest of the broken
 // builds needs.
 func base(size string) scenario {
 	s := scenario{workers: 2, log: 5, claims: 3, ops: 2, tries: 1, reads: 1, calls: 2, inflight: 2, crashes: 1, losses: 1}
@@ -93,8 +92,8 @@ func base(size string) scenario {
 	return s
 }
 
-// scenarios are what is explored. Each adds one thing to base. Where that is no matter of the
-// bounds in the log protocol, others are left out, so that it stays small.
+// scenarios are the scenarios to explore. Each adds one thing to base. If it is not one of the
+// bounds in the log protocol, other things are left out, so that it stays small.
 func scenarios(size string) []*scenario {
 	thin := func(s *scenario) { s.losses, s.reads = 0, 0 }
 	if size != small {
@@ -128,9 +127,9 @@ func scenarios(size string) []*scenario {
 }
 
 // TestModel explores every scenario. Without a safety line (internal/mutation) it fails where that
-// bites, with the shortest trace. MILLRACE_MODEL=full or big widens the bounds; .ci/model holds
-// every variant to its verdict. The race detector has nothing to see here, one goroutine, and would
-// take ten times as long.
+// line matters, with the shortest trace. MILLRACE_MODEL=full or big widens the bounds; .ci/model
+// checks the result of every variant. The race detector is left out: there is one goroutine, and it
+// would take ten times as long.
 func TestModel(t *testing.T) {
 	size := kit.Model.Text()
 	if !slices.Contains([]string{small, full, big}, size) {
@@ -159,9 +158,9 @@ func explore(t *testing.T, s *scenario, limit int) {
 	}
 }
 
-// TestModelStatesAreApart: a step leaves the state that it begins with alone, and the same steps
-// lead to the same state. Otherwise the search would look at states that cannot be, and take
-// different ones for one.
+// TestModelStatesAreApart: a step does not change the state that it begins with, and the same steps
+// lead to the same state. Otherwise the search would visit impossible states, and take different
+// ones for one.
 func TestModelStatesAreApart(t *testing.T) {
 	for _, s := range scenarios(small) {
 		s.prepare()

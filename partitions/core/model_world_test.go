@@ -130,7 +130,7 @@ type world struct {
 	// valid is the fold of the log, fault what must never happen and has.
 	valid folded
 	fault string
-	// notes are taken when a trace is told.
+	// notes are taken when a trace is written.
 	notes *[]string
 }
 

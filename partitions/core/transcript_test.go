@@ -16,10 +16,9 @@ import (
 
 // TestTranscripts plays the transcripts under testdata to a real core. Each shows a rule of the log
 // protocol. A paragraph is one turn of the loop: its lines are inputs, named after the methods of
-// core. Below stands what the core asks for, in order, and behind -- its state, if that is another
-// one. An answer must be to something that the core has asked for, and that has no answer yet, so
-// that a transcript cannot tell what never happens. Batches, calls and sessions are numbered from
-// 1.
+// core. Below them are the core's effects, in order, and after -- its state, if it has changed. An
+// answer must belong to an effect of the core that has no answer yet, so that a transcript cannot
+// show what never happens. Batches, calls and sessions are numbered from 1.
 //
 //	standby [single]                    a new core; single: a lock keeps other writers out
 //	active [single] [inflight=] [fill=] [memory=]
