@@ -89,7 +89,7 @@ func TestIdleEntitiesLeaveMemory(t *testing.T) {
 		}
 	}))
 	t.Run("memory", bubbled(func(t *testing.T) {
-		// only memory is short
+		// Only memory is short.
 		f := start(t, setup{
 			world: alone,
 			limits: core.Limits{ActiveBytes: 2 * (core.EntityOverhead + wordsBytes), PassivateAfter: 10_000 * time.Hour},
@@ -192,7 +192,7 @@ func TestABrokenSessionCostsOneCommand(t *testing.T) {
 	a := f.submit(command("a", "crash"))
 	f.wantError(a, entities.FunctionFailed, entities.NotApplied)
 	f.want(f.submit(command("a", "read")), "x")
-	// sessions are closed in the background
+	// Sessions are closed in the background.
 	f.advanceUntil(func() bool { _, closed := f.words.count(); return closed == 1 }, 0)
 	if opened, _ := f.words.count(); opened != 2 {
 		t.Errorf("opened %d times, want 2", opened)

@@ -391,7 +391,7 @@ func TestConclusionsAreTriedAgain(t *testing.T) {
 			return &entities.Outcome{Reply: reply(fmt.Sprint("run ", n))}, nil
 		}
 		got := make(chan string, 1)
-		// received below
+		// Received below.
 		go func() { got <- answerText(c.a.router.Dispatch(t.Context(), withID(command("a", "act x"), "id"))) }()
 		c.until("the caller is answered", func() bool { return len(got) > 0 })
 		answer := <-got

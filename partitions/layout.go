@@ -39,7 +39,7 @@ func (m *Manager) known(ids []int32) []int32 {
 		}
 		m.misfit = fmt.Errorf("%w: the group of workers speaks of partition %d, and the journal's data is of %d: "+
 			"some worker uses another number of partitions, see `millrace cluster status`",
-				entities.ErrLayout, id, m.options.Layout.Partitions)
+			entities.ErrLayout, id, m.options.Layout.Partitions)
 	}
 	return known
 }

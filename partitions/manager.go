@@ -144,7 +144,7 @@ func NewManager(o Options) *Manager {
 	for id := range o.Layout.Partitions {
 		image := &materializer.Image{
 			Log: o.Log, Journal: broker.Partition{Topic: o.Topic.Name, ID: id}, TopicID: o.Topic.ID, Layout: o.Layout,
-			// at most 4096
+			// There are at most 4096 partitions.
 			Store: o.Store, Address: materializer.Address{Generation: o.Layout.Generation, Partition: uint16(id)},
 			Rebuilds: rebuilds, Progress: o.Hooks.Progress,
 		}
@@ -463,7 +463,7 @@ func (m *Manager) watchContract(ctx context.Context) {
 		case <-m.shared.refused:
 			stop()
 		}
-		// else it is not reachable now: the partitions' own watchdogs tell
+		// If the log is not reachable now, the partitions' own watchdogs report it.
 		if info, err := m.options.Log.Describe(ctx, m.options.Topic.Name); err == nil {
 			m.judge(info)
 		}

@@ -94,7 +94,7 @@ func TestEffectIsDeduplicated(t *testing.T) {
 	f.want(f.submit(command("b", "read")), "x x")
 
 	// The source settles both; their rows may be removed, and a late copy still does nothing.
-	// what arrives late does not turn progress back
+	// A late copy does not turn progress back.
 	for _, s := range []entities.Source{{Offset: 20, Settled: 15}, {Offset: 21, Settled: 8}} {
 		s.Generation, s.Partition = 1, 7
 		if _, err := f.router.Send(t.Context(), s, target); err != nil {

@@ -151,7 +151,7 @@ func (p *Partition) leave(ctx context.Context, call *core.Call) error {
 		err := entities.Errorf(
 			reason, entities.NotApplied, "the call ended before %s had its turn: nothing was applied", call.Command.Key,
 		)
-		// otherwise there may be another owner, which this one learns from the log
+		// Otherwise there may be another owner, which this one learns from the log.
 		err.Checked = was == core.PhaseQueued && call.Named() && p.core.Single()
 		return err
 	}

@@ -47,7 +47,7 @@ func asks[E Effect](c *Core) bool {
 // assigned, and the manager waited for the release for ever.
 func TestAReleaseGoesOnThroughAGap(t *testing.T) {
 	c := activeCore(t, false)
-	// a read that waits for a barrier
+	// A read that waits for a barrier.
 	c.open.Calls = append(c.open.Calls, &Call{Caller: &seat{}, Command: &entities.Command{}, Outcome: &entities.Outcome{}})
 	c.Flush()
 	c.Revoked()

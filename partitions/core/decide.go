@@ -44,7 +44,7 @@ func (c *Core) Decided(call *Call, opening *Opening, outcome *entities.Outcome, 
 			c.unwritten(call)
 			break
 		}
-		// only the fact that it has run is kept
+		// Only the fact that it has run is kept.
 		call.Outcome = &entities.Outcome{Reply: outcome.Reply, Failure: outcome.Failure}
 		if err := c.write(e, call); err != nil {
 			c.refuse(call, err)

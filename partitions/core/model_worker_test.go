@@ -135,7 +135,7 @@ func (x *world) apply(w *worker, e Effect) {
 		for i := range do.Gap {
 			r := &do.Gap[i].Record
 			verdict := w.fold.step(x.s.records.of(&materializer.Entry{Envelope: do.Gap[i].Envelope, Value: r.Value}), r.Offset)
-			// a build that passes over own records is to be detected by what callers see
+			// A build that passes over own records must be detected by what callers see.
 			if verdict != record.Void && !mutation.On(mutation.Gap) {
 				x.blame("%s skips a record that counts, at offset %d", w.name, r.Offset)
 			}

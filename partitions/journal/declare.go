@@ -172,7 +172,7 @@ func (d *Declaration) mayDeclare(ctx context.Context) error {
 	default:
 		return fmt.Errorf("%w: the journal in topic %s does not say how many partitions its data is of, and of the topic's %d only some up to number %d have records: "+
 			"start with --partitions and the number that the topic was created with",
-				entities.ErrLayout, d.Topic.Name, d.Topic.Partitions, used-1)
+			entities.ErrLayout, d.Topic.Name, d.Topic.Partitions, used-1)
 	}
 }
 

@@ -39,6 +39,6 @@ func CheckPartitions(l entities.Layout, info broker.TopicInfo, more bool) error 
 	default:
 		return fmt.Errorf("%w: topic %s has %d partitions, and its data is of %d: it is not the journal that this process began with; "+
 			"bring that one back, or see `millrace repair` after the next start",
-				entities.ErrLayout, info.Name, info.Partitions, l.Partitions)
+			entities.ErrLayout, info.Name, info.Partitions, l.Partitions)
 	}
 }

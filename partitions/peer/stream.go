@@ -56,7 +56,7 @@ func (c *Client) DispatchStream(ctx context.Context, address string, s *entities
 		return callFailed(ctx, address, entities.Unknown, err)
 	}
 	if s.ClientStreams {
-		// ends with the caller's input, or with the call; waited for above
+		// Ends with the caller's input, or with the call; waited for above.
 		sending.Go(func() { passOn(call, cancel, s, stream) })
 	} else if err := stream.CloseSend(); err != nil {
 		return callFailed(ctx, address, entities.Unknown, err)

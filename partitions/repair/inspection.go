@@ -49,7 +49,7 @@ type Finding struct {
 func NewInspector(image *materializer.Image) *Inspector {
 	i := &Inspector{image: image}
 	damage, known, err := image.View().Suspected()
-	// the next reader of a store that cannot be read gets the error
+	// The next reader of a store that cannot be read gets the error.
 	if err != nil || !known || mutation.On(mutation.Suspicion) {
 		return i
 	}
