@@ -536,7 +536,7 @@ func (f *fixture) until(what string, holds func() bool) {
 	f.t.Helper()
 	deadline := time.Now().Add(time.Minute)
 	for n := 0; !holds(); n++ {
-		if time.Now().After(deadline) || f.bubble && n > bubbleTicks { // in a bubble no time goes by meanwhile
+		if time.Now().After(deadline) || f.bubble && n > bubbleTicks { // in a bubble the time of the machine does not pass
 			f.t.Fatalf("%s: it does not come to this; status %+v", what, f.p.Status())
 		}
 		f.clock.Advance(tick)

@@ -23,7 +23,7 @@ func (p *Partition) Read(ctx context.Context, cmd *entities.Command) (_ entities
 	}
 	at := p.replica.Position()
 	if at == nil {
-		return none, false, nil // it was given up meanwhile
+		return none, false, nil // it was given up in between
 	}
 	age := p.replica.Age(at, cmd.Consistency)
 	if p.waiting.Add(1) > int64(p.limits.MaxWaiting) {

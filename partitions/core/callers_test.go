@@ -290,7 +290,7 @@ func (c *crowd) ack(err error) {
 		}
 		c.store(b)
 	}
-	if err != nil || b.Incarnation != c.core.incarnation { // what an owner sent that was fenced meanwhile has not arrived
+	if err != nil || b.Incarnation != c.core.incarnation { // what a fenced owner sent has not arrived
 		c.core.Acked(b, broker.AppendResult{Base: -1, Last: -1, Err: err})
 		return
 	}

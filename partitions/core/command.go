@@ -89,7 +89,7 @@ func (c *Core) repeated(call *Call) bool {
 			c.refuse(call, errIDReused(call.Command.ID, call.Command.Key))
 		} else {
 			first.Caller.Accompanied()
-			call.first, call.Stored = first, nil // the first was decided anew in spite of it
+			call.first, call.Stored = first, nil // although it is stored, the first was decided again
 			first.followers = append(first.followers, call)
 		}
 		return true

@@ -35,7 +35,7 @@ type content struct {
 	try, value   uint8
 	hasData      bool
 	answer       string
-	// what a claim says of the log before it.
+	// what a claim states about the log before it.
 	readTo                       uint64
 	previousEpoch, previousNonce uint64
 }

@@ -149,7 +149,7 @@ func (c *Core) settled(s settles) {
 	for _, r := range s.resolved {
 		for _, d := range r.Effects {
 			if _, open := o.resolving[d.Offset]; !open {
-				continue // the command was sent again meanwhile, and its forward has ended
+				continue // the command was sent again in between, and its forward has ended
 			}
 			delete(o.resolving, d.Offset)
 			o.parked--
