@@ -91,7 +91,7 @@ func TestIdleEntitiesLeaveMemory(t *testing.T) {
 	t.Run("memory", bubbled(func(t *testing.T) {
 		// Only memory is short.
 		f := start(t, setup{
-			world: alone,
+			world:  alone,
 			limits: core.Limits{ActiveBytes: 2 * (core.EntityOverhead + wordsBytes), PassivateAfter: 10_000 * time.Hour},
 		})
 		f.await(core.Active)

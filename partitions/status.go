@@ -103,7 +103,7 @@ func (p *Partition) show() {
 	}
 	s := &published{
 		published: p.clock.Now(),
-		Status: Status{Partition: p.id, Report: now, LastError: p.last.what, LastFailed: p.last.when},
+		Status:    Status{Partition: p.id, Report: now, LastError: p.last.what, LastFailed: p.last.when},
 	}
 	if p.fold != nil {
 		s.Fold = p.fold.Counts()

@@ -34,8 +34,8 @@ type Report struct {
 func (c *Core) Report() Report {
 	o, t := &c.outbox, &c.timers
 	return Report{
-		State: c.state, Epoch: c.owner.Epoch, Next: c.next, InFlight: len(c.sent), Entities: len(c.entities),
-		ActiveBytes: c.active,
+		State: c.state, Epoch: c.owner.Epoch, Next: c.next, InFlight: len(c.sent),
+		Entities: len(c.entities), ActiveBytes: c.active,
 		Effects: len(o.byOffset), Parked: o.parked, MoreEffects: o.more || o.left, Refusals: len(o.kept),
 		Timers: t.loaded(), MoreTimers: t.more || t.left(), Overdue: t.overdue(c.now.Log), Halted: c.halted, Floor: c.floor,
 	}

@@ -88,8 +88,7 @@ func statusOf(e *entities.Error) error {
 	text := strings.ToValidUTF8(e.Message, "\uFFFD") // what the caller sent may be quoted in it
 	st, err := status.New(codes.Aborted, text).WithDetails(&peerv1.Failure{
 		Reason: uint32(e.Reason), Code: e.Code, Message: text, Outcome: uint32(e.Outcome),
-		RetryAfterNanos: uint64(max(0, e.RetryAfter)),
-		Checked: e.Checked,
+		RetryAfterNanos: uint64(max(0, e.RetryAfter)), Checked: e.Checked,
 	})
 	if err != nil {
 		return status.Error(codes.Aborted, text)

@@ -106,7 +106,7 @@ func TestStrangeServers(t *testing.T) {
 func TestStrangeClients(t *testing.T) {
 	hello := &peerv1.Hello{
 		Protocol: peer.Protocol,
-		Layout: &peerv1.Layout{App: "shop", Generation: 1, Partitions: 4, Slots: 4096, Hash: "murmur2"},
+		Layout:   &peerv1.Layout{App: "shop", Generation: 1, Partitions: 4, Slots: 4096, Hash: "murmur2"},
 	}
 	call := &peerv1.Call{Id: 1, Service: "shop.v1.CartService", Method: "AddItem", EntityType: "cart", EntityId: "42"}
 	w, _, _ := blocking()

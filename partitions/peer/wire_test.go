@@ -54,15 +54,13 @@ func TestCallsAreProtobuf(t *testing.T) {
 		cmd := &entities.Command{
 			Service: text(t, "service"), Method: text(t, "method"), Key: entities.Key{Type: text(t, "type"), ID: text(t, "id")},
 			Payload: entities.Payload{TypeURL: text(t, "type url"), Value: payloadBytes(t)}, Metadata: md, ID: text(t, "command id"),
-			Principal: text(t, "principal"),
+			Principal: text(t, "principal"), TraceParent: text(t, "trace"),
 			Consistency: entities.Consistency(rapid.Uint8Range(0, uint8(entities.AtLeast)).Draw(t, "consistency")),
-			TraceParent: text(t, "trace"),
 		}
 		want := &peerv1.Call{
-			Id: rapid.Uint64Min(1).Draw(t, "call"), Service: cmd.Service, Method: cmd.Method, EntityType: cmd.Key.Type,
-			EntityId: cmd.Key.ID,
-			TypeUrl: cmd.Payload.TypeURL, Payload: cmd.Payload.Value, Metadata: wireMD, CommandId: cmd.ID,
-			Principal: cmd.Principal,
+			Id: rapid.Uint64Min(1).Draw(t, "call"), Service: cmd.Service, Method: cmd.Method,
+			EntityType: cmd.Key.Type, EntityId: cmd.Key.ID, TypeUrl: cmd.Payload.TypeURL, Payload: cmd.Payload.Value,
+			Metadata: wireMD, CommandId: cmd.ID, Principal: cmd.Principal,
 			Consistency: uint32(cmd.Consistency), TraceParent: cmd.TraceParent, Hops: rapid.Uint32Range(0, 100).Draw(t, "hops"),
 			TimeoutNanos: uint64(rapid.Int64Min(0).Draw(t, "timeout")),
 		}
@@ -77,8 +75,8 @@ func TestCallsAreProtobuf(t *testing.T) {
 		if rapid.Bool().Draw(t, "has a source") {
 			cmd.Source = &entities.Source{
 				Generation: rapid.Uint16().Draw(t, "generation"), Partition: rapid.Uint16().Draw(t, "partition"),
-				Offset: rapid.Int64().Draw(t, "offset"),
-				Index: rapid.Uint32().Draw(t, "index"), Settled: rapid.Int64().Draw(t, "settled"),
+				Offset: rapid.Int64().Draw(t, "offset"), Index: rapid.Uint32().Draw(t, "index"),
+				Settled: rapid.Int64().Draw(t, "settled"),
 			}
 			s := cmd.Source
 			want.Source = &peerv1.Source{
@@ -127,16 +125,16 @@ func TestAnswersAreProtobuf(t *testing.T) {
 		var failure *entities.Error
 		if rapid.Bool().Draw(t, "failed") {
 			failure = &entities.Error{
-				Reason: entities.Reason(rapid.Uint8Range(0, uint8(entities.Internal)).Draw(t, "reason")),
-				Code: rapid.Uint32().Draw(t, "code"), Message: text(t, "message"),
-				Outcome: entities.OutcomeClass(rapid.Uint8Range(0, 3).Draw(t, "outcome")),
+				Reason:     entities.Reason(rapid.Uint8Range(0, uint8(entities.Internal)).Draw(t, "reason")),
+				Code:       rapid.Uint32().Draw(t, "code"),
+				Message:    text(t, "message"),
+				Outcome:    entities.OutcomeClass(rapid.Uint8Range(0, 3).Draw(t, "outcome")),
 				RetryAfter: time.Duration(rapid.Int64Min(0).Draw(t, "retry")),
-				Checked: rapid.Bool().Draw(t, "checked"),
+				Checked:    rapid.Bool().Draw(t, "checked"),
 			}
 			want = &peerv1.Answer{Id: want.GetId(), Failure: &peerv1.Failure{
 				Reason: uint32(failure.Reason), Code: failure.Code, Message: failure.Message, Outcome: uint32(failure.Outcome),
-				RetryAfterNanos: uint64(failure.RetryAfter),
-				Checked: failure.Checked,
+				RetryAfterNanos: uint64(failure.RetryAfter), Checked: failure.Checked,
 			}}
 			reply = &entities.Reply{}
 		}
@@ -198,7 +196,7 @@ func TestOpenEffectsAreChecked(t *testing.T) {
 func TestGoldenFrames(t *testing.T) {
 	cmd := &entities.Command{
 		Service: "s", Method: "m", Key: entities.Key{Type: "t", ID: "i"},
-		Payload: entities.Payload{TypeURL: "u", Value: []byte{1}},
+		Payload:  entities.Payload{TypeURL: "u", Value: []byte{1}},
 		Metadata: entities.Metadata{{Key: "k", Text: "v"}, {Key: "b", IsBinary: true}}, ID: "c", Principal: "p",
 		Consistency: entities.Local, TraceParent: "w",
 		Source: &entities.Source{Generation: 1, Partition: 2, Offset: 3, Index: 4, Settled: 5},
