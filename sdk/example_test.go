@@ -192,8 +192,8 @@ func holdItems() []sdk.Option[basket] {
 	}
 }
 
-// An item that nobody has bought after a day is given back: the timer sends the cart the same
-// command as a customer would. Adding it again sets the timer anew, and a checkout takes it away.
+// An item that nobody has bought after a day is given back: the timer sends the cart the same command as a customer would.
+// Adding it again sets the timer anew, and a checkout takes it away.
 func ExampleCommand_After() {
 	cart := entity(sdk.EventSourced("cart", newBasket, holdItems()...), "42")
 	command(cart, "AddItem", &shopv1.AddItemRequest{CartId: "42", ItemId: "apple", Quantity: 2})
