@@ -9,9 +9,9 @@ import (
 	"github.com/millrace-io/millrace/entities/record"
 )
 
-// Fold is the one way from records to rows, for one partition: catch-up, standby, gap scan, bulk
-// rebuild and the owner's own acknowledged records all go through Apply. Which records have rows,
-// and when, it knows as a Journal does. It belongs to one goroutine at a time.
+// Fold turns the records of one partition into rows: catch-up, standby, gap scan, bulk rebuild and
+// the owner's own acknowledged records all go through Apply. It applies the reader rule as a
+// Journal does. It belongs to one goroutine at a time.
 //
 // The rows that it produces are blind writes: nothing is read to fold, so that the same code can
 // write into a batch of a store or into the overlay of a bulk rebuild.
@@ -20,11 +20,12 @@ type Fold struct {
 
 	// key and value are scratch space.
 	key, value []byte
-	// observe is told of every record that takes effect, before its rows are written; nil: of none.
+	// observe is called with every record that takes effect, before its rows are written; it may be
+	// nil.
 	observe func(*Entry)
 }
 
-// FoldCounts are what a fold met, since it began.
+// FoldCounts are what a fold has read since it began.
 type FoldCounts struct {
 	// Records is the number of records, Events that of stored events.
 	Records, Events uint64
@@ -42,8 +43,8 @@ func NewFold(a Address, topicID string, meta Meta) *Fold {
 	return &Fold{reading: newReading(a, topicID, meta)}
 }
 
-// Observe tells each of every record that takes effect from now on, in order, before its rows are
-// written. The entry is lent. Meta is by then what the record's group leads to.
+// Observe calls each with every record that takes effect from now on, in order, before its rows are
+// written. The entry is valid only during the call. Meta is by then that after the record's group.
 func (f *Fold) Observe(each func(*Entry)) { f.observe = each }
 
 // Journal returns a journal that goes on where the fold stands, which is where the reader must
@@ -51,8 +52,8 @@ func (f *Fold) Observe(each func(*Entry)) { f.observe = each }
 func (f *Fold) Journal(reader broker.Reader) *Journal { return newJournal(reader, f.reading) }
 
 // Record folds a record as it was read from the log. The record is not kept. A *LostError (ErrLost)
-// says that the log has lost records before this one; then, and after ErrUnfoldable, the fold is of
-// no use.
+// says that the log has lost records before this one; after that, and after ErrUnfoldable, the fold
+// must not be used.
 func (f *Fold) Record(rows Rows, r *broker.Record) (record.Verdict, error) {
 	read, err := f.read(r)
 	if err == nil {
@@ -72,7 +73,7 @@ func (f *Fold) Step(rows Rows, e *Entry) (record.Verdict, error) {
 }
 
 // Apply writes the rows of the records that take effect with one that the fold's journal has read.
-// After ErrUnfoldable the fold is of no use.
+// After ErrUnfoldable the fold must not be used.
 func (f *Fold) Apply(rows Rows, r *Read) error {
 	if !r.effective() {
 		return nil
@@ -86,7 +87,7 @@ func (f *Fold) Apply(rows Rows, r *Read) error {
 }
 
 // misplaced returns an error for a record that belongs to another partition. Owners whose claim has
-// the layout know where to write.
+// the layout write to the right partition.
 func (f *Fold) misplaced(id []byte, e *Entry) error {
 	l := &f.meta.Layout
 	if f.rule.Current == f.attested || l.Partitions == 0 {
@@ -100,8 +101,7 @@ func (f *Fold) misplaced(id []byte, e *Entry) error {
 	return nil
 }
 
-// WriteMeta writes the row that vouches for all rows written so far. It belongs into the same
-// batch.
+// WriteMeta writes the meta row of all rows written so far. It must be in the same batch.
 func (f *Fold) WriteMeta(rows Rows) error {
 	f.value = f.meta.append(f.value[:0])
 	return rows.Put(f.address.metaKey(), f.value)

@@ -149,8 +149,8 @@ func TestFoldByExample(t *testing.T) {
 	if two, err := view.Load(entities.Key{Type: "counter", ID: "2"}); err != nil || two.State != nil {
 		t.Errorf("counter 2: %+v, %v", two, err)
 	}
-	if nobody, err := view.Load(entities.Key{Type: "cart", ID: "2"}); err != nil || nobody.Sequence != 0 || nobody.Events != nil {
-		t.Errorf("an entity without records: %+v, %v", nobody, err)
+	if none, err := view.Load(entities.Key{Type: "cart", ID: "2"}); err != nil || none.Sequence != 0 || none.Events != nil {
+		t.Errorf("an entity without records: %+v, %v", none, err)
 	}
 	stored, ok, err := view.Stored(entities.Key{Type: "counter", ID: "1"}, "bob", "id")
 	if err != nil || !ok || string(stored.Answer) != "yes" || stored.PayloadHash != 3 || stored.LogTime != 77 {
@@ -295,7 +295,7 @@ func TestUnknownKindsStopTheFold(t *testing.T) {
 	}
 }
 
-// TestAMissingEventIsFoundOut: an entity whose tail has a hole is not brought to life.
+// TestAMissingEventIsFoundOut: an entity whose tail lacks an event is not loaded.
 func TestAMissingEventIsFoundOut(t *testing.T) {
 	w := newWriter(t)
 	w.claim()
@@ -341,7 +341,7 @@ func TestReleased(t *testing.T) {
 	}{
 		{"an empty log", func() {}, true},
 		{"a claim", w.claim, false},
-		{"a release by somebody else", func() { w.put("", "", record.Envelope{Kind: record.Release, Epoch: 9, Nonce: 9, Ordinal: 1}) }, false},
+		{"a release by another worker", func() { w.put("", "", record.Envelope{Kind: record.Release, Epoch: 9, Nonce: 9, Ordinal: 1}) }, false},
 		{"a release by the owner", func() { w.put("", "", record.Envelope{Kind: record.Release}) }, true},
 		{"the next claim", w.claim, false},
 	} {

@@ -10,7 +10,7 @@ import (
 )
 
 // Halt is the mark of a halted partition. It stands beside the rows of the fold, so that a restart
-// does not forget what only a running worker could see; the rows themselves stay as they were.
+// keeps what only a running worker could detect; the rows themselves stay as they were.
 type Halt struct {
 	// Position is the offset behind the last one that was known to be used.
 	Position int64
@@ -33,7 +33,7 @@ func TopicReplaced(stored, found string) error {
 	return fmt.Errorf("%w: it was topic id %s, now it is %s", ErrTopicReplaced, stored, found)
 }
 
-// Halts says whether an error means that data is gone or unreadable, so that going on would hide
+// Halts reports whether an error means that data is gone or unreadable, so that going on would hide
 // it.
 func Halts(err error) bool {
 	for _, cause := range []error{

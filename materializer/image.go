@@ -21,10 +21,10 @@ type Image struct {
 	Store   Store
 	Address Address
 
-	// Rebuilds bounds how many partitions of a worker are read in bulk at a time: who has put a
-	// value into it may read.
+	// Rebuilds bounds how many partitions of a worker are read in bulk at a time: a reader puts a
+	// value into it first.
 	Rebuilds chan struct{}
-	// Progress is told how far a catch-up is; it may be nil.
+	// Progress is called with the progress of a catch-up; it may be nil.
 	Progress func(Progress)
 }
 
@@ -70,8 +70,8 @@ func (i *Image) AwaitRebuild(ctx context.Context) (done func(), err error) {
 }
 
 // Losses returns what the log, up to end, has lost of what the store was folded from, of which meta
-// is the position; err says that it could not be read. progress is told of the position; it may be
-// nil.
+// is the position; err says that it could not be read. progress is called with the position; it may
+// be nil.
 func (i *Image) Losses(ctx context.Context, meta *Meta, end int64, progress func(next int64)) (loss, err error) {
 	start, err := i.Start(ctx)
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 	"github.com/millrace-io/millrace/internal/mutation"
 )
 
-// Entry is one record of a journal with its envelope decoded.
+// Entry is one record of a journal, with its envelope decoded.
 type Entry struct {
 	Offset   int64
 	Key      []byte
@@ -37,7 +37,7 @@ func (e *Entry) Clone() Entry {
 	return c
 }
 
-// Read is a record of a journal and what the reader rule says of it. It is lent until the next one
+// Read is a record of a journal and what the reader rule says of it. It is valid until the next one
 // is read.
 type Read struct {
 	*Entry
@@ -49,7 +49,7 @@ type Read struct {
 	Verdict record.Verdict
 	// Before is the owner before the record.
 	Before record.Owner
-	// Dropped: because of this record, an incomplete group before it has no effect.
+	// Dropped: this record voids an incomplete group before it.
 	Dropped bool
 	// Accepts: it is the claim of a repair that accepts all that the log has lost before it.
 	Accepts bool
@@ -76,9 +76,9 @@ func (r *Read) Effective(yield func(*Entry) bool) {
 	yield(r.Entry)
 }
 
-// Journal reads one partition of a journal in order: it decodes each record, judges it by the
-// reader rule, puts groups together, notices what the log has lost, and knows the position.
-// Whatever reads a journal in order reads it so. It belongs to one goroutine at a time.
+// Journal reads one partition of a journal in order: it decodes each record, applies the reader
+// rule, assembles groups, detects what the log has lost, and keeps the position. All code that
+// reads a journal in order uses it. It belongs to one goroutine at a time.
 type Journal struct {
 	*reading
 
@@ -97,10 +97,10 @@ func NewJournal(reader broker.Reader, a Address, topicID string, meta Meta) *Jou
 	return newJournal(reader, newReading(a, topicID, meta))
 }
 
-// Browse returns a journal from an offset on, where the reader must stand, for one who looks at
-// records and folds nothing: what the log has lost is passed over. From the middle, the writer of
-// the first record is taken for the owner: what is said of records is certain from the next claim
-// on.
+// Browse returns a journal from an offset on, where the reader must stand, for a caller that looks
+// at records and folds nothing: what the log has lost is passed over. From the middle, the writer
+// of the first record is taken for the owner: what is said of records is certain from the next
+// claim on.
 func Browse(reader broker.Reader, a Address, from int64) *Journal {
 	r := newReading(a, "", MetaFrom("", from))
 	r.presuming = from > 0
@@ -116,7 +116,7 @@ func newJournal(reader broker.Reader, r *reading) *Journal {
 // group is open.
 func (j *Journal) Position() int64 { return j.position }
 
-// End is the end of the log as last heard, 0 before anything was read.
+// End is the end of the log as the last batch gave it, 0 before anything was read.
 func (j *Journal) End() int64 { return j.batch.End }
 
 // Buffered says whether Next has a record without waiting for the log.
@@ -125,8 +125,8 @@ func (j *Journal) Buffered() bool { return len(j.batch.Records) > 0 }
 // Next waits for the next record. Without one, the error says why the log could not be read, or
 // that it has lost what was there; without an error, too, the log has no records up to Position,
 // and that was passed over. With a record, the error says what is wrong with the log at this place:
-// *LostError (ErrLost), or ErrUnfoldable where no claim has the expected layout. A caller for whom
-// that is no obstacle may go on.
+// *LostError (ErrLost), or ErrUnfoldable where no claim has the expected layout. A caller may go on
+// in spite of it.
 func (j *Journal) Next(ctx context.Context) (r *Read, err error) {
 	if !j.Buffered() {
 		batch, err := j.reader.Next(ctx)
@@ -185,9 +185,9 @@ type GapRecord struct {
 	Foreign bool
 }
 
-// reading is how far a partition was read and what the next record is judged by. Journal and Fold
-// have it in common, so that an owner judges its own records, which it does not read, in the same
-// way.
+// reading is how far a partition was read, and the state by which the next record is judged.
+// Journal and Fold share it, so that an owner judges its own records, which it does not read, in
+// the same way.
 type reading struct {
 	address Address
 	rule    record.Rule
@@ -199,20 +199,20 @@ type reading struct {
 	counts  FoldCounts
 	// next is the offset that the next record must have.
 	next int64
-	// lost counts losses that were passed over: those before accepted, or all of them, of which met
-	// is told.
+	// lost counts losses that were passed over: those before accepted, or all of them, each of which
+	// onLoss receives.
 	lost     uint64
 	accepted int64
-	met      func(*LostError)
+	onLoss   func(*LostError)
 	// released is the last owner that was seen to release the partition.
 	released record.Owner
 	// attested is the last owner whose claim had the expected layout: its records lie where they
 	// belong.
 	attested record.Owner
-	// stranger is the last owner whose claim has another layout, as strange says; nothing of it
-	// takes effect. vouched: rows were folded by the expected layout, or a claim has it, so that
-	// the stranger is the exception.
-	stranger record.Owner
+	// other is the last owner whose claim has another layout, and strange says which; none of its
+	// records takes effect. vouched: rows were folded by the expected layout, or a claim has it, so
+	// that such an owner is the exception.
+	other    record.Owner
 	strange  error
 	vouched  bool
 	// presuming: the writer of the first record is taken for the owner.
@@ -240,8 +240,8 @@ func (r *reading) Expect(l entities.Layout) error {
 	return nil
 }
 
-// Meta returns what the records so far lead to: what rows that were folded from them vouch for.
-// Next never points inside an open group.
+// Meta returns the meta row that belongs to rows folded from the records so far. Next never points
+// inside an open group.
 func (r *reading) Meta() Meta { return r.meta }
 
 // Owner returns the owner by the reader rule after the last record.
@@ -251,7 +251,7 @@ func (r *reading) Owner() record.Owner { return r.rule.Current }
 // owner's release was read. If reading began behind the release, it is not known.
 func (r *reading) Released() bool { return r.rule.Current == r.released }
 
-// Counts returns what was met.
+// Counts returns what was read so far.
 func (r *reading) Counts() FoldCounts { return r.counts }
 
 // read judges a record of the log.
@@ -347,7 +347,7 @@ func (r *reading) claimed(now *Read) error {
 	}
 	r.meta.Floor = max(r.meta.Floor, record.Offset(c.Floor))
 	err := r.attest(now.Offset, c)
-	// A repair accepts as many losses as it counted. If more were met, they came later.
+	// A repair accepts as many losses as it counted. If there are more, they came later.
 	now.Accepts = (c.Lost > 0 || c.Floor > 0) && c.Lost == r.lost
 	return err
 }
@@ -362,7 +362,7 @@ func (r *reading) attest(offset int64, c *record.ClaimInfo) error {
 	}
 	if err := r.meta.Layout.Differs(c.Layout, fmt.Sprintf("the claim of worker %q at offset %d", c.Worker,
 		offset)); err != nil && !mutation.On(mutation.Layout) {
-		r.stranger, r.strange = r.rule.Current, err
+		r.other, r.strange = r.rule.Current, err
 		return r.lose(&LostError{Offset: offset, What: err.Error() + ": the claim counts, and nothing that its owner writes may", Layout: err})
 	}
 	r.attested, r.vouched = r.rule.Current, true
@@ -372,7 +372,7 @@ func (r *reading) attest(offset int64, c *record.ClaimInfo) error {
 // estranged says whether the present owner's claim has another layout: what it writes is of another
 // journal.
 func (r *reading) estranged() bool {
-	return r.strange != nil && r.rule.Current == r.stranger && !mutation.On(mutation.OtherLayout)
+	return r.strange != nil && r.rule.Current == r.other && !mutation.On(mutation.OtherLayout)
 }
 
 // skip takes a group of an owner of another layout. It is a loss that a repair may accept; but
@@ -389,7 +389,7 @@ func (r *reading) skip(now *Read) error {
 }
 
 // passed moves Next behind an offset, unless a group is open. A fold that goes on from Next must
-// meet a claim of another layout again.
+// read a claim of another layout again.
 func (r *reading) passed(offset int64) {
 	if !r.rule.Open() && !r.estranged() {
 		r.meta.Next, r.meta.Owner, r.meta.Ordinal, r.meta.Lost = offset+1, r.rule.Current, r.rule.Ordinal, r.lost

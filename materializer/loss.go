@@ -9,11 +9,11 @@ import (
 	"github.com/millrace-io/millrace/internal/mutation"
 )
 
-// ErrLost: the log proves by what it has that it has lost records. Folding on would take a part of
-// it for the whole.
+// ErrLost: the log proves by what it has that it has lost records. To fold on would take a part of
+// the log for the whole.
 var ErrLost = errors.New("the log has lost records")
 
-// LostError is a place of a log that proves that records before it are lost. A journal is never
+// LostError is a place in a log that proves that records before it are lost. A journal is never
 // compacted and has no transactions, so each offset has a record; and a claim names the ownership
 // that it follows. Or it is a record that must not be folded, because the claim of its owner has
 // another layout, or that claim (Layout).
@@ -71,7 +71,7 @@ func (r *reading) upTo(next int64) error {
 	return r.lose(&LostError{Offset: next, Missing: next - expected, What: what})
 }
 
-// Hole is the loss that a log shows whose next record should have one offset and has another.
+// Hole returns the loss of a log whose next record should have one offset and has another.
 func Hole(expected, found int64) *LostError {
 	l := &LostError{Offset: found, Missing: 1}
 	switch {
@@ -109,8 +109,8 @@ func (r *reading) lose(l *LostError) error {
 
 func (r *reading) refuses(l *LostError) error {
 	switch {
-	case r.met != nil:
-		r.met(l)
+	case r.onLoss != nil:
+		r.onLoss(l)
 		return nil
 	case l.Offset < r.accepted:
 		return nil
@@ -122,12 +122,12 @@ func (r *reading) refuses(l *LostError) error {
 // Accept passes over what is lost before an offset: a repair has accepted it (Inspected.Accepted).
 func (r *reading) Accept(below int64) { r.accepted = below }
 
-// PassOver passes over everything that is lost, and counts it (Meta.Lost). met is told of each
-// loss; it may be nil.
-func (r *reading) PassOver(met func(*LostError)) {
-	r.met = met
-	if met == nil {
-		r.met = func(*LostError) {}
+// PassOver passes over everything that is lost, and counts it (Meta.Lost). onLoss is called with
+// each loss; it may be nil.
+func (r *reading) PassOver(onLoss func(*LostError)) {
+	r.onLoss = onLoss
+	if onLoss == nil {
+		r.onLoss = func(*LostError) {}
 	}
 }
 
@@ -143,8 +143,8 @@ type Inspected struct {
 	Accepted int64
 }
 
-// Inspect reads up to an offset, and looks for losses only. Afterwards the journal is of no use.
-// progress is told of the position; it may be nil.
+// Inspect reads up to an offset, and looks for losses only. The journal must not be used
+// afterwards. progress is called with the position; it may be nil.
 func (j *Journal) Inspect(ctx context.Context, until int64, progress func(next int64)) (Inspected, error) {
 	var found Inspected
 	j.PassOver(func(l *LostError) {
@@ -156,7 +156,7 @@ func (j *Journal) Inspect(ctx context.Context, until int64, progress func(next i
 		if r == nil {
 			return found, err
 		}
-		if err == nil && r.Accepts { // another error is for those who fold the log
+		if err == nil && r.Accepts { // other errors matter only to a fold
 			found = Inspected{Accepted: r.Offset + 1}
 		}
 		if progress != nil && !j.Buffered() {

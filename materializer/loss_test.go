@@ -122,7 +122,7 @@ func (w *writer) agree() *materializer.LostError {
 	return first.loss
 }
 
-// TestLosses: what proves that a log has lost records, and what does not, whoever reads it.
+// TestLosses: what proves that a log has lost records, and what does not, in every way to read it.
 func TestLosses(t *testing.T) {
 	event := func(w *writer, seq uint64) {
 		w.put("cart/1", "e", record.Envelope{Kind: record.Event, Sequence: seq, TypeURL: "t/e"})
@@ -249,12 +249,12 @@ func (s *story) damage(random *rand.Rand) {
 	case 2:
 		s.world.Change(journal, at, func(r *broker.Record) {
 			if h := r.Headers; len(h) > 0 && len(h[0].Value) > 0 {
-				h[0].Value[0] = 9 // a version that nobody knows
+				h[0].Value[0] = 9 // an unknown version
 			}
 		})
 	case 3:
 		s.put("x", "foreign", record.Envelope{})
-	case 4: // somebody else, who cuts a group, or comes too late
+	case 4: // a claim of another worker, which cuts a group, or comes too late
 		s.put("", "", record.Envelope{Kind: record.Claim, Epoch: random.Uint64N(6), Nonce: 11, Claim: &record.ClaimInfo{Worker: "x", PreviousEpoch: random.Uint64N(6), PreviousNonce: 7}})
 	case 5:
 		s.put("cart/1", "late", record.Envelope{Kind: record.Event, Epoch: random.Uint64N(4), Nonce: 7, Ordinal: random.Uint64N(20), Count: 2, Index: uint32(random.IntN(2)), Sequence: 1, TypeURL: "t/e"})

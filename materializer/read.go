@@ -38,7 +38,7 @@ func (p Partition) head(key entities.Key) (h Head, content []byte, ok bool, err 
 	return h, content, err == nil, err
 }
 
-// Load returns everything by which an entity is brought to life. An entity without records is an
+// Load returns everything by which an entity's session begins. An entity without records is an
 // empty Loaded.
 func (p Partition) Load(key entities.Key) (entities.Loaded, error) {
 	head, content, known, err := p.head(key)

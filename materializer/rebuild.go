@@ -9,7 +9,7 @@ import (
 )
 
 const (
-	// bulkThreshold is how many records behind a partition must be for the bulk way to pay.
+	// bulkThreshold is the lag, in records, from which a bulk rebuild pays.
 	bulkThreshold = 20_000
 	// bulkBytes is the size of the overlay that a bulk rebuild fills before it writes it out.
 	bulkBytes = 96 << 20
@@ -29,7 +29,7 @@ type Progress struct {
 	Bulk bool
 }
 
-// Follower reads one partition behind its fold and keeps the store up to date. It belongs to one
+// Follower reads one partition for its fold and keeps the store up to date. It belongs to one
 // goroutine at a time.
 type Follower struct {
 	journal *Journal
@@ -46,12 +46,12 @@ func NewFollower(reader broker.Reader, store Store, fold *Fold) *Follower {
 // while a group is open.
 func (f *Follower) Position() int64 { return f.journal.Position() }
 
-// End is the end of the log as last heard, 0 before anything was read.
+// End is the end of the log as the last batch gave it, 0 before anything was read.
 func (f *Follower) End() int64 { return f.journal.End() }
 
 // Follow waits for the next records and folds them into the store. When ctx ended before there were
 // any, nothing has happened and following may go on: then intact is true. After any other error the
-// follower is of no use.
+// follower must not be used.
 func (f *Follower) Follow(ctx context.Context) (intact bool, err error) {
 	batch := f.store.NewBatch()
 	defer batch.Close() //nolint:errcheck // what was not committed is read again
@@ -68,8 +68,8 @@ func (f *Follower) Follow(ctx context.Context) (intact bool, err error) {
 }
 
 // CatchUp folds into the store until position has reached until; it may go beyond. Far behind, it
-// folds in memory and ingests sorted tables, otherwise it commits batches. Both ways are the same
-// fold, and rows and position are always committed together. report may be nil.
+// folds in memory and ingests sorted tables, otherwise it commits batches. Both use the same fold,
+// and commit rows and position together. report may be nil.
 func (f *Follower) CatchUp(ctx context.Context, until int64, report func(Progress)) error {
 	p := Progress{Address: f.fold.address, From: f.Position(), Until: until, Bulk: until-f.Position() >= bulkThreshold}
 	tell := func() {

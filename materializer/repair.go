@@ -6,11 +6,10 @@ import "github.com/millrace-io/millrace/entities/record"
 type Choice uint8
 
 const (
-	// Retry looks again: the log was restored. Nothing is written unless the log is what the store
+	// Retry checks again: the log was restored. Nothing is written unless the log is what the store
 	// was folded from.
 	Retry Choice = iota
-	// AcceptLoss takes the log as it is now for the truth, and forgets what the store had beyond
-	// it.
+	// AcceptLoss takes the log as it is now, and drops what the store had beyond it.
 	AcceptLoss
 	// AppendImage writes what the store has beyond the log into the log again.
 	AppendImage

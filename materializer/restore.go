@@ -29,8 +29,9 @@ type Restored struct {
 
 // Restoration finds the records by which the fold of a log that has lost its tail becomes what it
 // was: those of the difference between an image, rows that were folded before the loss, and a base,
-// the fold of the log as it is. The base is folded on between two pages, so that a page never holds
-// what the log has got meanwhile, and a restoration that was cut off is taken up by another one.
+// the fold of the log as it is. The base is folded further between two pages, so that a page never
+// holds what the log has received meanwhile, and another restoration continues one that was cut
+// off.
 //
 // What it writes is known by the offsets at which it was known before (Envelope.Restores). Not in
 // the image, and so lost for good: events behind a snapshot, earlier values of a value entity, what
@@ -39,7 +40,7 @@ type Restoration struct {
 	image, base Partition
 	meta        Meta
 	// records and bytes bound a page, as broker.Size counts without what is once for an append; 0
-	// records: no bound, and nothing but counts is kept.
+	// records: no bound, and only counts are kept.
 	records, bytes int
 	steps          []restoring
 	from           []byte

@@ -8,7 +8,8 @@ import (
 	"github.com/millrace-io/millrace/entities/record"
 )
 
-// Meta is what a partition's rows vouch for. It is committed in the same batch as the rows.
+// Meta says up to where a partition's rows are complete, and of which log. It is committed in the
+// same batch as the rows.
 type Meta struct {
 	FoldVersion uint64
 	// TopicID is that of the journal that was folded.
@@ -27,7 +28,7 @@ type Meta struct {
 	// Layout is the one by which the rows were folded; zero where it is not known.
 	Layout entities.Layout
 	// Lost counts the losses of the log before Next that repairs have accepted; 0: the log had no
-	// holes.
+	// gaps.
 	Lost uint64
 	// Start is the offset at which the fold began: 0, unless a repair has accepted that the log has
 	// lost its beginning.
@@ -122,7 +123,7 @@ func (h *Head) append(buf []byte) []byte {
 	return binary.AppendVarint(buf, h.Offset)
 }
 
-// parseHead returns what stands behind the head, too: the value of a value entity.
+// parseHead also returns what follows the head: the value of a value entity.
 func parseHead(b []byte) (h Head, content []byte, err error) {
 	d := decoder{rest: b}
 	h = Head{Kind: entities.Kind(d.byte()), Deleted: d.byte() == 1, Sequence: d.uvarint(), Offset: d.varint()}

@@ -7,7 +7,7 @@ import (
 	"github.com/millrace-io/millrace/entities/record"
 )
 
-// value is the kind of value entities: the newest value stands behind the head.
+// value is the kind of value entities: the newest value follows the head.
 type value struct{}
 
 func (value) records() (events, others []record.Kind) {

@@ -17,7 +17,7 @@ type Finding struct {
 	What   string
 }
 
-// Verified is what a verification of one partition met.
+// Verified is the result of a verification of one partition.
 type Verified struct {
 	// Start and Next are the offsets from and up to which the log was read.
 	Start, Next int64
@@ -39,8 +39,8 @@ type Verified struct {
 }
 
 // Verification walks one partition of a journal. It reads with the one reader rule and folds with
-// the one fold; it holds 16 bytes for each entity with events, and with a store folds beside it,
-// into rows that it drops at the end.
+// the one fold; it holds 16 bytes for each entity with events, and with a store it also folds into
+// rows of its own, which it drops at the end.
 type Verification struct {
 	Log       broker.Log
 	Partition broker.Partition
@@ -50,8 +50,8 @@ type Verification struct {
 	Layout entities.Layout
 	// Store is compared with the log, at the store's own position; nil: it is not.
 	Store Store
-	// Progress is told how far it is, now and then, Found of every finding; its error ends the
-	// verification.
+	// Progress is called with the position from time to time, Found with every finding; its error ends
+	// the verification.
 	Progress func(next, end int64)
 	Found    func(Finding) error
 
@@ -68,7 +68,7 @@ type Verification struct {
 	failed     error
 }
 
-// mostLosses bounds how many losses are told one by one.
+// mostLosses bounds how many losses are reported one by one.
 const mostLosses = 1000
 
 // Run reads to the end of the log as it is now. An error says that something could not be read;
@@ -257,7 +257,7 @@ func (v *Verification) found(offset int64, what string) {
 }
 
 // shadow is the fold of the log up to the position of a store, in rows beside it. All methods of a
-// nil one do nothing.
+// nil shadow do nothing.
 type shadow struct {
 	store    Store
 	snapshot Snapshot
@@ -300,7 +300,7 @@ func (v *Verification) openShadow(end int64) (*shadow, error) {
 	}
 	lower, upper := v.Address.ForVerify().Range()
 	if err := v.Store.DropRange(lower, upper); err != nil {
-		_ = b.snapshot.Close() // err says what matters
+		_ = b.snapshot.Close() // err has the cause
 		return nil, err
 	}
 	b.meta, b.batch = meta, v.Store.NewBatch()
@@ -316,7 +316,7 @@ func (b *shadow) rows(offset int64) Rows {
 	return b.batch
 }
 
-// passed commits now and then, and stops where the store stands.
+// passed commits from time to time, and stops at the store's position.
 func (b *shadow) passed(fold *Fold) error {
 	if b == nil || b.whole || (fold.meta.Next < b.meta.Next && b.records < commitRecords) {
 		return nil
@@ -361,6 +361,6 @@ func (b *shadow) close() {
 	}
 	_ = b.batch.Close()
 	lower, upper := b.of.Address.ForVerify().Range()
-	_ = b.store.DropRange(lower, upper) // the next verification does it otherwise
+	_ = b.store.DropRange(lower, upper) // otherwise the next verification does it
 	_ = b.snapshot.Close()
 }

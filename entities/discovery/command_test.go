@@ -68,7 +68,7 @@ syntax = "proto2";
 package old;
 import "cloudstate/entity_key.proto";
 message Old {
-  optional string id = 1 [default = "somebody", (cloudstate.entity_key) = true];
+  optional string id = 1 [default = "someone", (cloudstate.entity_key) = true];
   optional sint32 n = 2 [default = -3, (cloudstate.entity_key) = true];
   optional bool b = 5 [default = true, (cloudstate.entity_key) = true];
   optional group Part = 3 { optional string text = 1; optional Old old = 2; }
@@ -120,7 +120,7 @@ func TestKeys(t *testing.T) {
 		{"an unset part is its default", "Parts", text(2, "anna"), "anna-0", 0, ""},
 		{"every kind", "Every", nil, "-0-0-0-0-0-0-0-0-0-0-false-RED-", 0, ""},
 		{"an unknown enum value", "Every", number(13, 5), "-0-0-0-0-0-0-0-0-0-0-false-5-", 0, ""},
-		{"defaults of proto2", "Old", nil, "somebody--3-true", 0, ""},
+		{"defaults of proto2", "Old", nil, "someone--3-true", 0, ""},
 		{"no key", "One", nil, "", entities.InvalidCommand, "/keys.Keys/One: the entity key id of keys.Text is empty: set it"},
 		{"an empty key", "One", text(1, ""), "", entities.InvalidCommand, "/keys.Keys/One: the entity key id of keys.Text is empty: set it"},
 		{"no text", "One", text(1, "\xff"), "", entities.InvalidCommand, "/keys.Keys/One: the request is not a valid keys.Text: a string is not valid UTF-8"},

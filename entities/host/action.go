@@ -33,7 +33,7 @@ func (r *Remote) Act(ctx context.Context, m *discovery.Method, inv entities.Invo
 
 func (r *Remote) act(ctx context.Context, m *discovery.Method, inv entities.Invocation) (*entities.Outcome, error) {
 	// Not a deadline: gRPC would tell it to the function, whose end could then come before ours and
-	// look like its own word.
+	// look like its own decision.
 	call, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	late := time.AfterFunc(r.options.FunctionTimeout, func() { cancel(errTookTooLong) })
@@ -62,7 +62,7 @@ func (r *Remote) ActStream(ctx context.Context, m *discovery.Method, s *entities
 	defer stop()
 	var sending sync.WaitGroup
 	defer sending.Wait()
-	defer cancel(errCallOver) // whatever is left of it: the function sees the call reset, the sender stops
+	defer cancel(errCallOver) // whatever is left of it: the function's call is reset, the sender stops
 
 	stream, err := r.openAction(call, m, s)
 	if err != nil {
@@ -104,8 +104,8 @@ func (r *Remote) openAction(ctx context.Context, m *discovery.Method, s *entitie
 	return stream, nil
 }
 
-// forwardMessages sends the caller's messages to the function, and the end of them. The caller's
-// going away ends the call.
+// forwardMessages sends the caller's messages to the function, and the end of them. The call ends
+// when the caller leaves.
 func forwardMessages(ctx context.Context, cancel context.CancelCauseFunc, s *entities.Stream, stream grpc.ClientStream) {
 	for {
 		payload, err := s.Recv(ctx)
@@ -175,8 +175,8 @@ func (r *Remote) actionOutcome(m *discovery.Method, response *action.ActionRespo
 	return out
 }
 
-// actionFault puts the end of a call into words. An action may have done anything before it broke,
-// so the outcome is unknown.
+// actionFault returns the error of a call that ended. An action may have done anything before it
+// broke, so the outcome is unknown.
 func (r *Remote) actionFault(ctx context.Context, m *discovery.Method, err error) *entities.Error {
 	if byCaller, ok := errors.AsType[callerError](context.Cause(ctx)); ok {
 		if e, ok := errors.AsType[*entities.Error](byCaller.error); ok {

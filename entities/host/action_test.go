@@ -29,7 +29,7 @@ func refused(text string) *action.ActionResponse {
 // caller is a caller of a streamed action: the test gives it messages to send.
 type caller struct {
 	send chan string
-	// goAway, when it gets an error, is the end of the caller.
+	// goAway, when it gets an error, ends the caller.
 	goAway chan error
 	// gone is closed when its Recv was given up.
 	gone chan struct{}
@@ -288,7 +288,7 @@ func echo(s grpc.BidiStreamingServer[action.ActionCommand, action.ActionResponse
 	}
 }
 
-// Both sides go on as they like; each outcome is done with before the next one comes.
+// Both sides send independently; each outcome is handled before the next one.
 func TestStreamedBothWays(t *testing.T) {
 	f, h, _, _ := actionHost(t)
 	f.actions.both = echo
@@ -360,7 +360,7 @@ func TestEngineEndsAStream(t *testing.T) {
 	take(t, "the cancellation", saw)
 }
 
-// A caller that goes away, or sends what is no message, ends the function's call.
+// A caller that leaves, or sends an invalid message, ends the function's call.
 func TestCallerEndsAStream(t *testing.T) {
 	f, h, remote, _ := actionHost(t)
 	saw := make(chan struct{}, 1)

@@ -12,8 +12,8 @@ import (
 	"github.com/millrace-io/millrace/proto/gen/cloudstate/eventsourced"
 )
 
-// conversationAhead is a session on a shared stream whose function has shown that it is quick, and
-// the function's side of it.
+// conversationAhead is a session on a shared stream whose function was quick so far, and the
+// function's side of it.
 type conversationAhead struct {
 	t        *testing.T
 	session  entities.Ahead
@@ -63,7 +63,7 @@ func (c *conversationAhead) handle(inv entities.Invocation) <-chan decision {
 	return decided
 }
 
-// hear is the next command that the function hears.
+// hear is the next command that the function receives.
 func (c *conversationAhead) hear() *cloudstate.Command {
 	c.t.Helper()
 	for {

@@ -127,8 +127,8 @@ func invocation(service, method string, key entities.Key, text string) entities.
 	}, Time: time.Unix(0, 42)}
 }
 
-// fakeFunction is a user function whose moves the test makes: every stream that the proxy opens
-// comes out of streams.
+// fakeFunction is a user function that the test controls: streams receives every stream that the
+// proxy opens.
 type fakeFunction struct {
 	cloudstate.UnimplementedEntityDiscoveryServer
 	spec    *cloudstate.EntitySpec
@@ -267,7 +267,7 @@ func serve(t testing.TB, f *fakeFunction, address string) (listening string, sto
 	return listener.Addr().String(), stop
 }
 
-// connect puts a host before a function.
+// connect connects a host to a function.
 func connect(t testing.TB, address string, options host.Options) (*host.Host, *host.Remote) {
 	t.Helper()
 	options.SharedStream = settings.Defaults[host.Settings]().SharedStream
@@ -291,7 +291,7 @@ func connect(t testing.TB, address string, options host.Options) (*host.Host, *h
 // nothingStored loads an entity that never existed.
 func nothingStored(context.Context) (entities.Loaded, error) { return entities.Loaded{}, nil }
 
-// long bounds waits that end at once unless something is broken.
+// long bounds waits that end at once unless there is a bug.
 const long = 20 * time.Second
 
 // take receives from a channel, or fails the test.

@@ -62,7 +62,7 @@ func (f fakeLinks) Link(stream grpc.BidiStreamingServer[sessionv1.LinkRequest, s
 				open.Go(func() {
 					defer cancel()
 					end := status.Convert(f.offer(s.fakeStream))
-					// Where the link is broken, everybody knows.
+					// On a broken link both sides know.
 					_ = l.send(&sessionv1.LinkResponse{Frames: []*sessionv1.Response{{
 						Session: s.id, Message: &sessionv1.Response_End{End: &sessionv1.End{Code: uint32(end.Code()), Message: end.Message()}},
 					}}})

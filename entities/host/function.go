@@ -7,8 +7,8 @@ import (
 	"github.com/millrace-io/millrace/entities/discovery"
 )
 
-// Function is one function, the user's or one of the runtime, whatever hosts it. A Host stands
-// before it and gives it only what its catalog has: services of the right kind, methods that exist.
+// Function is one function, the user's or one of the runtime, whatever hosts it. A Host gives it
+// only what its catalog has: services of the right kind, methods that exist.
 type Function interface {
 	// Catalog is what the function serves. It never changes.
 	Catalog() *discovery.Catalog

@@ -6,12 +6,12 @@ import (
 	"github.com/millrace-io/millrace/entities"
 )
 
-// Hooks are told what an operator may want to see. Every field may be nil. They are called from
-// many goroutines, may overlap, and must not block.
+// Hooks receive what an operator may want to see. Every field may be nil. They are called from many
+// goroutines, may overlap, and must not block.
 type Hooks struct {
-	// OnWarning is told of a mistake in a function that did not keep it from being served.
+	// OnWarning is called with a mistake in a function that is served all the same.
 	OnWarning func(message string)
-	// OnSessionFault is told why the session of an entity ended against its will. The cause of err
+	// OnSessionFault is called with the reason why the session of an entity broke. The cause of err
 	// has what the function said.
 	OnSessionFault func(key entities.Key, err *entities.Error)
 }
@@ -37,7 +37,7 @@ type Stats struct {
 	SessionsEnded int64
 	// Commands counts commands of entities, Actions calls of actions, both whatever came of them.
 	Commands, Actions int64
-	// Refusals counts commands and calls to which a function said no, Failures those that broke.
+	// Refusals counts commands and calls that a function refused, Failures those that broke.
 	Refusals, Failures int64
 	// Restarts counts outcomes that asked for the entity's image to be rebuilt.
 	Restarts int64

@@ -18,20 +18,20 @@ import (
 // User is the owner of the user's function. The runtime's own functions have other owners.
 const User = "user"
 
-// Host stands before the user's function, which may come late and may be replaced, and before
-// functions of the runtime itself. The service that a command names says which of them it is for.
-// Its methods may be called from many goroutines.
+// Host gives access to the user's function, which may be attached late and may be replaced, and to
+// the functions of the runtime. The service that a command names says which of them it is for. Its
+// methods may be called from many goroutines.
 type Host struct {
 	functionWait time.Duration
 
-	// setting is held by the one that changes the functions.
+	// setting is held while the functions are changed.
 	setting sync.Mutex
 	present atomic.Pointer[functions]
-	// attached is closed when the user's function comes for the first time.
+	// attached is closed when the user's function is attached for the first time.
 	attached chan struct{}
 }
 
-// functions are those of one moment. It never changes.
+// functions is one set of functions. It never changes.
 type functions struct {
 	// owners are in the order in which they came, but for the user, who is the first; of holds
 	// their functions.
@@ -50,12 +50,11 @@ func New(s Settings) *Host {
 	return h
 }
 
-// Set puts a function, which must not be nil, in the place of the one that the owner had before,
-// which it returns; nil the first time. New calls go to the new function at once. Open sessions
-// stay with the old one until they are closed, or until the caller closes it. accept gets the
-// catalog of all functions, as soon as the user's is among them, before any call sees it; nil: all
-// are accepted. The error is that of accept, or says which services contradict one another, and
-// then nothing has changed.
+// Set replaces the function of an owner, which it returns, by another one, which must not be nil;
+// nil the first time. New calls go to the new function at once. Open sessions stay with the old one
+// until they are closed, or until the caller closes it. accept gets the catalog of all functions,
+// as soon as the user's is among them, before any call sees it; nil: all are accepted. The error is
+// that of accept, or says which services contradict one another, and then nothing has changed.
 func (h *Host) Set(owner string, f Function, accept func(*discovery.Catalog) error) (old Function, err error) {
 	h.setting.Lock()
 	defer h.setting.Unlock()

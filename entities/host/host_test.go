@@ -88,12 +88,12 @@ func TestResolve(t *testing.T) {
 	}
 }
 
-// A function that comes is found by those who wait, and one that is replaced keeps its sessions
-// until it is closed.
+// A function that is attached is found by waiting callers, and one that is replaced keeps its
+// sessions until it is closed.
 func TestReplace(t *testing.T) {
 	h := host.New(host.Settings{})
 	opened := make(chan error, 1)
-	// Ends when the function has come.
+	// Ends when the function is attached.
 	go func() {
 		_, err := h.Open(t.Context(), "t.Carts", cartKey, nothingStored)
 		opened <- err

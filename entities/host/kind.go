@@ -30,10 +30,10 @@ type kind interface {
 	weigh(size int64, out *entities.Outcome) int64
 }
 
-// messages are what one session says and hears, in the types of its kind. Each is used again and
-// again. One goroutine sends and one receives.
+// messages are what one session sends and receives, in the types of its kind. Each is used again
+// and again. One goroutine sends and one receives.
 type messages interface {
-	// load has the session tell the function what is stored.
+	// load sends the stored state to the function.
 	load(s *session, loaded entities.Loaded) error
 	// command makes a command the next message.
 	command(*cloudstate.Command)
@@ -56,7 +56,7 @@ type framed interface {
 type texts struct {
 	// reply: an answer to no command, or to another one.
 	reply string
-	// failure: the function gave up the stream.
+	// failure: the function ended the stream with a failure.
 	failure string
 	// message: something that is no answer at all.
 	message string

@@ -83,7 +83,7 @@ func (l *link) alive() bool {
 	return l.Broken() == nil
 }
 
-// join adds a place. The function hears of it with its first frame.
+// join adds a place. The function learns of it with its first frame.
 func (l *link) join(p *place) error {
 	l.Lock()
 	defer l.Unlock()
@@ -135,7 +135,7 @@ func (l *link) enqueue(p *place, frame *sessionv1.Request) error {
 	return nil
 }
 
-// read gives the places what the function says, until the link ends.
+// read passes the function's frames to their places, until the link ends.
 func (l *link) read() {
 	in := multiplex.Incoming{Consume: l.consume}
 	err := l.Read(func() error { return l.Stream.RecvMsg(&in) })

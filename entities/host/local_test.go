@@ -146,8 +146,7 @@ func TestLocalSession(t *testing.T) {
 	}
 }
 
-// A crash costs the entity its session, tells the caller nothing of its reason, and the operator
-// everything.
+// A crash ends the entity's session; the caller does not learn its reason, and the operator does.
 func TestLocalCrashes(t *testing.T) {
 	for word, reason := range map[string]string{
 		"panic":   "panic: oh no",

@@ -18,7 +18,7 @@ type localSession struct {
 	entity  LocalEntity
 	// loadErr is an error of the engine's loader, which is no fault of the function.
 	loadErr error
-	// fault is why the session has ended, nil while it lives.
+	// fault is why the session has ended, nil while it is open.
 	fault *entities.Error
 }
 

@@ -47,7 +47,7 @@ func tallies(t *testing.T) *cloudstate.EntitySpec {
 }
 
 // TestAKindOfItsOwn: a kind of entities needs a row in package entities and a value here: it is
-// discovered, loaded, asked, checked and told of, remotely and in process.
+// discovered, loaded, called, checked and reported, remotely and in process.
 func TestAKindOfItsOwn(t *testing.T) {
 	_, five := delta(t, 5)
 	one, oneStored := delta(t, 1)

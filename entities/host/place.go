@@ -24,8 +24,7 @@ type place struct {
 	// hold: what is sent waits for the link's push.
 	hold bool
 
-	// The link's lock guards these. id is 0 until the function is to hear of the session; live: it
-	// has not ended.
+	// The link's lock guards these. id is 0 until the first frame is sent; live: it has not ended.
 	id         uint64
 	live       bool
 	unanswered int
@@ -88,7 +87,7 @@ func (p *place) over(err error) {
 	}
 }
 
-// cut gives the place up: the function is told, and what it still says is dropped.
+// cut ends the place: the function is told, and its later frames are dropped.
 func (p *place) cut(cause error) {
 	l := p.link
 	l.Lock()

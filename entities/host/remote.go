@@ -18,8 +18,8 @@ import (
 )
 
 // The channel to a function. Windows are large because many entities share one connection and one
-// of them may replay a long history; reconnecting is quick because a restarted function is waited
-// for by callers.
+// of them may replay a long history; reconnecting is quick because callers wait for a restarted
+// function.
 const (
 	streamWindowBytes     = 1 << 20
 	connectionWindowBytes = 16 << 20
@@ -34,12 +34,12 @@ const (
 
 var errRemoteClosed = errors.New("the connection to the user function was closed")
 
-// RemoteOptions say how a remote function is met.
+// RemoteOptions say how a connection to a remote function is made.
 type RemoteOptions struct {
 	Options
-	// Info is what the function is told about this proxy; nil means NewProxyInfo("millrace", "").
+	// Info describes this proxy to the function; nil means NewProxyInfo("millrace", "").
 	Info *cloudstate.ProxyInfo
-	// Policy says how long and how often the function is asked what it is.
+	// Policy says how long and how often discovery is tried.
 	Policy discovery.Policy
 	// Discovery says how its answer is judged.
 	Discovery discovery.Options
@@ -174,7 +174,7 @@ func (r *Remote) start(run func()) bool {
 }
 
 // Report tells the function's author, and the operator, about a mistake in it. When too many
-// reports wait, only the operator hears of it.
+// reports wait, only the operator gets it.
 func (r *Remote) Report(message string) {
 	r.stats.warnings.Add(1)
 	r.options.Hooks.OnWarning(message)
@@ -184,8 +184,8 @@ func (r *Remote) Report(message string) {
 	}
 }
 
-// sendReports is the one goroutine that calls reportError. What the function makes of a report is
-// its own affair.
+// sendReports is the one goroutine that calls reportError. The function's answer to a report is
+// ignored.
 func (r *Remote) sendReports() {
 	for {
 		select {

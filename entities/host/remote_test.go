@@ -107,7 +107,7 @@ func answerAll(t testing.TB, stream *fakeStream) {
 	}()
 }
 
-// A command whose context ends has an answer on its way that nobody takes: the session is over.
+// A command whose context ends leaves an answer without a receiver: the session is over.
 func TestCancelledCommandEndsTheSession(t *testing.T) {
 	f := newFake(newSpec(t))
 	address, _ := serve(t, f, "127.0.0.1:0")
@@ -262,7 +262,7 @@ func TestFunctionFailsDuringReplay(t *testing.T) {
 	}
 }
 
-// The caller's going away ends a replay.
+// A replay ends when its caller leaves.
 func TestOpenEndsWithItsContext(t *testing.T) {
 	f := newFake(newSpec(t))
 	address, _ := serve(t, f, "127.0.0.1:0")
@@ -285,7 +285,7 @@ func TestOpenEndsWithItsContext(t *testing.T) {
 	wantError(t, err, entities.Cancelled, entities.NotApplied)
 }
 
-// A function that does not take in its history is given up.
+// The session of a function that does not read its history ends.
 func TestReplayToADeafFunctionEnds(t *testing.T) {
 	f := newFake(newSpec(t))
 	address, _ := serve(t, f, "127.0.0.1:0")
@@ -358,10 +358,10 @@ func TestConnectRefusesABadFunction(t *testing.T) {
 	}
 }
 
-// Nobody waits for ever for a function that does not come.
+// Connect does not wait forever for a function that does not start.
 func TestConnectEndsWithItsContext(t *testing.T) {
 	address, stop := serve(t, newFake(newSpec(t)), "127.0.0.1:0")
-	stop() // nobody listens there now
+	stop() // no process listens there now
 	ctx, cancel := context.WithCancel(t.Context())
 	_, err := host.Connect(ctx, address, host.RemoteOptions{Policy: discovery.Policy{
 		OnRetry: func(int, error, time.Duration) { cancel() },

@@ -55,7 +55,7 @@ func (ownStream) room(proto.Message) error { return nil }
 type answer struct {
 	kind      answerKind
 	commandID int64
-	// failure is what the function said when it gave up.
+	// failure is what the function said when it ended the session.
 	failure string
 	action  *cloudstate.ClientAction
 	effects []*cloudstate.SideEffect
@@ -77,7 +77,7 @@ func (a *answer) replied(reply anyReply, timers []*cloudstate.MillraceTimer) {
 	a.action, a.effects, a.timers = reply.GetClientAction(), reply.GetSideEffects(), timers
 }
 
-// failed makes an answer say that the function gave up.
+// failed makes an answer that the function ended the session.
 func (a *answer) failed(f *cloudstate.Failure) {
 	a.kind, a.commandID, a.failure = failureAnswer, f.GetCommandId(), f.GetDescription()
 }
@@ -99,12 +99,12 @@ type session struct {
 	service *discovery.Service
 	key     entities.Key
 	kind    kind
-	// messages are what it says and hears, channel is what carries them.
+	// messages are what it sends and receives, channel is what carries them.
 	messages messages
 	channel  channel
 	// cancel resets the stream, or gives up the place on the link.
 	cancel context.CancelCauseFunc
-	// watch fires when the function has taken too long.
+	// watch fires when the function takes too long.
 	watch *time.Timer
 
 	// place is the session's on a link, nil when it has a stream of its own.
@@ -113,8 +113,8 @@ type session struct {
 	// command is sent again and again with new contents.
 	command cloudstate.Command
 	payload anypb.Any
-	// sent are the commands that the function was sent and Handle has not answered yet, oldest
-	// first.
+	// sent are the commands that were sent to the function and that Handle has not answered yet,
+	// oldest first.
 	sent []sentCommand
 
 	// answers has those to sent commands, in their order: pointers, since few sessions ever have
@@ -141,7 +141,7 @@ type session struct {
 	// by an error, else by Ended.
 	busy    bool
 	closing bool
-	// fault is why the session has ended, nil while it lives.
+	// fault is why the session has ended, nil while it is open.
 	fault *entities.Error
 }
 
@@ -263,7 +263,7 @@ func (s *session) loaded() bool {
 	return true
 }
 
-// tell sends the next message about what is stored.
+// tell sends the next message of the stored state.
 func (s *session) tell() error {
 	if err := s.channel.send(s.messages); err != nil {
 		return streamError{err}
@@ -288,7 +288,7 @@ func (s *session) replay(change proto.Message, size int) error {
 	return nil
 }
 
-// receive is the goroutine that reads what the function says, also when no command waits.
+// receive is the goroutine that reads the function's messages, also when no command waits.
 func (s *session) receive(stream grpc.ClientStream) {
 	defer close(s.done)
 	for {
@@ -304,7 +304,7 @@ func (s *session) receive(stream grpc.ClientStream) {
 	}
 }
 
-// accept hands an answer to the command that it belongs to, or says why it belongs to none.
+// accept hands an answer to the command that it belongs to, or says why it belongs to no command.
 func (s *session) accept(a *answer) *entities.Error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -359,8 +359,8 @@ func (s *session) tooSlow() {
 	}
 }
 
-// abandon ends the session after a message could not be sent, and returns why. The reason stands at
-// the receiving side.
+// abandon ends the session after a message could not be sent, and returns why. The receiving side
+// has the reason.
 func (s *session) abandon(err error) *entities.Error {
 	if err != nil && !errors.Is(err, io.EOF) {
 		s.finish(s.terminated(err))

@@ -20,7 +20,7 @@ import (
 )
 
 // inVirtualTime runs a test with a function on an in-memory network, in a bubble whose clock moves
-// when everybody waits.
+// when all goroutines wait.
 func inVirtualTime(t *testing.T, test func(t *testing.T, f *fakeFunction, h *host.Host)) {
 	t.Helper()
 	spec := newSpec(t)
@@ -59,7 +59,7 @@ func TestSlowFunctionEndsTheSession(t *testing.T) {
 			t.Fatal(err)
 		}
 		stream := <-f.streams
-		time.Sleep(time.Hour) //nolint:forbidigo // the bubble's clock jumps: nobody waits
+		time.Sleep(time.Hour) //nolint:forbidigo // the bubble's clock jumps: no real time passes
 		select {
 		case <-s.Ended():
 			t.Fatal("the session ended while it was idle")

@@ -25,8 +25,8 @@ import (
 )
 
 // Each transcript is a row of conversations between the proxy and a user function, word for word.
-// "engine" is what the engine above sees, "function" what comes out at the function, "operator"
-// what the hooks are told.
+// "engine" is what the engine sees, "function" what the function receives, "operator" what the
+// hooks receive.
 //
 //	function [extensions]              start a function that announces optional parts of the protocol
 //	open <service> <id> [snapshot=<sequence>:<text>] [events=<text>,...] [value=<text>]
@@ -134,7 +134,7 @@ func because(cause error) string {
 	return ", because " + plainSpaces(cause.Error())
 }
 
-// plainSpaces undoes what protobuf does to its error texts so that nobody compares them.
+// plainSpaces replaces the random spaces that protobuf puts into its error texts.
 func plainSpaces(s string) string { return strings.ReplaceAll(s, "\u00a0", " ") }
 
 func (c *conversation) open(d *datadriven.TestData) {
@@ -189,7 +189,7 @@ func readLoaded(t *testing.T, d *datadriven.TestData) (entities.Loaded, int) {
 	return loaded, messages
 }
 
-// hear prints the next message that the function gets.
+// hear prints the next message that the function receives.
 func (c *conversation) hear() {
 	m, err := c.stream.recv()
 	switch {
@@ -228,7 +228,7 @@ func (c *conversation) call(d *datadriven.TestData) {
 	c.hear()
 }
 
-// move lets the function do something, and waits for what the engine sees of it.
+// move makes the function act, and waits for what the engine sees of it.
 func (c *conversation) move(do func() error) {
 	if err := do(); err != nil {
 		c.t.Fatalf("the function's move: %v", err)

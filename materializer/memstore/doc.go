@@ -1,6 +1,6 @@
-// Package memstore is a materializer.Store in memory, for tests. It keeps every contract of the
-// port, crash behaviour included: Crash gives the store that a power cut would leave. It does not
-// last longer than the process; for a worker without a disk, pebblestore on a file system in memory
+// Package memstore is a materializer.Store in memory, for tests. It implements the whole contract,
+// crash behaviour included: Crash gives the store that a power cut would leave. It does not last
+// longer than the process; for a worker without a disk, pebblestore on a file system in memory
 // needs less memory per row.
 //
 // Rows lie in a persistent search tree, so that a snapshot is a pointer, readers never wait, and a

@@ -16,7 +16,7 @@ import (
 )
 
 // health knows whether Pebble can keep what it is given. Pebble reports from the background, with
-// its own lock held, so nothing here waits or calls back into it.
+// its own lock held, so nothing here waits for it or calls it.
 type health struct {
 	dir       string
 	onFailure func(error)
@@ -32,7 +32,7 @@ type health struct {
 	flushFailed              chan struct{} // closed when a flush fails or the end has come, then replaced
 
 	ended     chan struct{} // closed when final is set
-	abandoned atomic.Bool   // no call waits for Pebble any more
+	abandoned atomic.Bool   // calls no longer wait for Pebble
 }
 
 func (h *health) init(o Options) {
@@ -56,14 +56,14 @@ func (h *health) flushState() (failed <-chan struct{}, final, transient error) {
 	return h.flushFailed, h.final, h.flush
 }
 
-// change lets update note what went wrong or well, and tells OnFailure when writes begin to be
-// refused or the end has come.
+// change lets update record a failure or a success, and calls OnFailure when writes begin to be
+// refused or the store has ended.
 func (h *health) change(update func()) {
 	h.mu.Lock()
 	ended, refused := h.final != nil, h.refused.Load() != nil
 	update()
 	var now error
-	for _, err := range []error{h.compaction, h.flush, h.final} { // the gravest last
+	for _, err := range []error{h.compaction, h.flush, h.final} { // the most serious last
 		if err != nil {
 			now = err
 		}
@@ -128,7 +128,7 @@ func isDiskError(err error) bool {
 	return ok
 }
 
-// listener hears what Pebble does in the background.
+// listener receives Pebble's events.
 func (h *health) listener() *pebble.EventListener {
 	return &pebble.EventListener{
 		BackgroundError: h.backgroundError,
@@ -140,8 +140,8 @@ func (h *health) listener() *pebble.EventListener {
 	}
 }
 
-// flushEnd only remembers an error: Pebble also tells of a flush that had nothing to write as if it
-// were one, and repeats those that count as a backgroundError.
+// flushEnd only stores an error: Pebble also reports one for a flush that had nothing to write, and
+// repeats those that count as a backgroundError.
 func (h *health) flushEnd(info pebble.FlushInfo) {
 	h.change(func() {
 		if h.lastFlush = info.Err; info.Err == nil {
@@ -159,10 +159,10 @@ func (h *health) compactionEnd(info pebble.CompactionInfo) {
 
 func (h *health) backgroundError(err error) {
 	if h.abandoned.Load() {
-		select {} // Pebble would try again at once, for ever
+		select {} // Pebble would try again at once, forever
 	}
 	if _, final, _ := h.flushState(); final != nil {
-		return // it is said, and Pebble repeats it without rest
+		return // already reported, and Pebble repeats it without pause
 	}
 	h.onWarning(fmt.Sprintf("background work: %v", err))
 	if isDamage(err) {
@@ -186,10 +186,10 @@ func (logger) Infof(string, ...any) {}
 // Errorf passes the line on.
 func (l logger) Errorf(format string, args ...any) { l.health.onWarning(fmt.Sprintf(format, args...)) }
 
-// Fatalf is called by Pebble where it expects the process to end. An error of the disk, which it
-// meets while writing its manifest, only ends the use of this store: Pebble returns the error
-// upwards and has not changed what readers see. Anything else is a broken invariant of Pebble,
-// after which nothing it writes can be trusted.
+// Fatalf is called by Pebble where it expects the process to end. An error of the disk while it
+// writes its manifest only ends the use of this store: Pebble returns the error upwards and has not
+// changed what readers see. Anything else is a broken invariant of Pebble, after which nothing it
+// writes can be trusted.
 func (l logger) Fatalf(format string, args ...any) {
 	for _, arg := range args {
 		if err, ok := arg.(error); ok && (isDiskError(err) || isDamage(err)) {
@@ -200,11 +200,11 @@ func (l logger) Fatalf(format string, args ...any) {
 	panic(fmt.Sprintf("store %s: pebble: %s", l.health.dir, fmt.Sprintf(format, args...)))
 }
 
-// retryRest is how long background work rests before it tries again what has just failed.
+// retryRest is how long background work waits before it tries again what has just failed.
 const retryRest = 200 * time.Millisecond
 
-// restingFS lets Pebble rest before it makes a new file while the disk does not take what it
-// writes. Without the rest it would try again at once, for ever.
+// restingFS makes Pebble wait before it creates a file while the disk takes no writes. Without the
+// pause it would try again at once, forever.
 type restingFS struct {
 	vfs.FS
 
@@ -212,7 +212,7 @@ type restingFS struct {
 	closing <-chan struct{} // closed when the store closes: pauses end
 }
 
-// Create makes a file, after a rest if things are bad.
+// Create makes a file, after a pause while writes fail.
 func (r restingFS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
 	if r.health.refusal() != nil {
 		rest := time.NewTimer(retryRest)

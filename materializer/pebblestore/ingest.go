@@ -13,9 +13,9 @@ import (
 	"github.com/millrace-io/millrace/materializer"
 )
 
-// Ingest writes the rows as sorted tables beside the store and takes them in with one entry of the
+// Ingest writes the rows as sorted tables beside the store and adds them with one entry of the
 // manifest: all of them or none. Commits go on while the tables are built and wait only while the
-// tables are taken in. A row's slices are read before next is called again.
+// tables are added. A row's slices are read before next is called again.
 func (s *Store) Ingest(next func() (materializer.Row, bool)) error {
 	if !s.gate.enter() {
 		return s.closed("ingest")
@@ -49,7 +49,7 @@ func (s *Store) takeIn(tables []string) error {
 	if err := s.flush(); err != nil {
 		return err
 	}
-	// Not to be given up half-way: an ingest is short once the tables are there.
+	// Not to be cancelled: an ingest is short once the tables are there.
 	err := s.db.Ingest(context.Background(), tables)
 	return s.health.explain("ingest", err)
 }
@@ -90,7 +90,7 @@ func (s *Store) buildTables(next func() (materializer.Row, bool)) (paths []strin
 	return paths, s.health.explain("ingest", err)
 }
 
-// removeTables removes what an ingest that came to nothing has written.
+// removeTables removes the tables of an ingest that failed.
 func (s *Store) removeTables(paths []string) error {
 	var errs []error
 	for _, path := range paths {

@@ -24,7 +24,7 @@ const (
 	minCompactions        = 1
 	maxCompactions        = 2
 
-	// minMemTableBytes keeps tests honest: below it a single commit may not fit.
+	// minMemTableBytes is for tests: below it a single commit may not fit.
 	minMemTableBytes = 16 << 10
 )
 
@@ -47,8 +47,7 @@ type Options struct {
 	// opening it anew can help. It is called from a goroutine that must not be kept waiting, and
 	// must not call the store. May be nil.
 	OnFailure func(error)
-	// OnWarning is called with what Pebble thinks worth a line in the log, under the same
-	// conditions. May be nil.
+	// OnWarning is called with Pebble's warnings, under the same conditions. May be nil.
 	OnWarning func(message string)
 }
 
@@ -83,7 +82,7 @@ func (o Options) validated() (Options, error) {
 	return o, errors.Join(wrong...)
 }
 
-// cacheSize is what Pebble has to be told: it takes the memory of memtables out of its cache, and
+// cacheSize is the size that Pebble needs: it takes the memory of memtables out of its cache, and
 // without room for them a cache as large as a memtable holds nothing.
 func (o Options) cacheSize() int64 {
 	return int64(o.BlockCache) + usualMemTables*int64(o.MemTableBytes) //nolint:gosec // fits into memory
@@ -106,8 +105,8 @@ func (o Options) pebble(s *Store) *pebble.Options {
 	for level := range p.Levels {
 		p.Levels[level].FilterPolicy = bloom.FilterPolicy(bloomBitsPerKey)
 	}
-	// An ingest that waits in the queue of memtables is durable only with the write-ahead log that
-	// is off.
+	// An ingest that waits in the queue of memtables is durable only with a write-ahead log, which is
+	// off.
 	p.Experimental.DisableIngestAsFlushable = func() bool { return true }
 	p.EnsureDefaults()
 	return p

@@ -6,7 +6,7 @@ import (
 	"github.com/millrace-io/millrace/internal/observe"
 )
 
-// counters are what Pebble does not count for us.
+// counters are those that Pebble does not have.
 type counters struct {
 	commits, committedBytes, ingests atomic.Uint64
 }
@@ -34,11 +34,11 @@ type Stats struct {
 	CacheBytes  int64
 	CacheHits   int64
 	CacheMisses int64
-	// FilterHits are look-ups of a table that a bloom filter spared.
+	// FilterHits are look-ups of a table that a bloom filter avoided.
 	FilterHits   int64
 	FilterMisses int64
 
-	// Failure is why writes are refused; nil while all is well.
+	// Failure is why writes are refused; nil while they are not.
 	Failure error
 }
 

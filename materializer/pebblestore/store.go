@@ -19,7 +19,7 @@ import (
 var (
 	// ErrLocked: another process has the store open.
 	ErrLocked = errors.New("directory is in use")
-	// ErrEnded: this opening of the store takes no writes any more; only opening it anew can help.
+	// ErrEnded: this Store refuses all writes; the store must be opened again.
 	ErrEnded = errors.New("the store must be opened again")
 )
 
@@ -89,8 +89,8 @@ func lockDirectory(o Options) (*pebble.Lock, error) {
 	return nil, fmt.Errorf("store %s: %w (%w): stop the other millrace process, or give this one its own directory", o.Dir, ErrLocked, err)
 }
 
-// openFiles removes what an interrupted ingest left and opens Pebble. What the operating system
-// does not complain about is the fault of the files.
+// openFiles removes what an interrupted ingest left and opens Pebble. An error that is not one of
+// the operating system means damaged files.
 func (s *Store) openFiles() error {
 	if err := s.options.FS.RemoveAll(s.ingestDir()); err != nil {
 		return fmt.Errorf("open store %s: remove leftovers of an ingest: %w", s.dir, err)
@@ -111,9 +111,9 @@ func (s *Store) openFiles() error {
 // recover from.
 const openGrace = time.Second
 
-// openPebble opens Pebble. On a disk that has no room for its manifest, Pebble waits for ever for a
-// flush that cannot succeed, and tries it without rest. Then it is left behind, put to sleep: it
-// writes nothing any more, and ends with the process.
+// openPebble opens Pebble. On a disk that has no room for its manifest, Pebble waits forever for a
+// flush that cannot succeed, and tries it without pause. Then its goroutine is abandoned and
+// blocked: it writes nothing, and ends with the process.
 func (s *Store) openPebble() (*pebble.DB, error) {
 	type opening struct {
 		db  *pebble.DB
@@ -210,8 +210,8 @@ func (s *Store) ends(lower, upper []byte) (first, last []byte, err error) {
 	return first, last, rows.Close()
 }
 
-// Flush makes everything that was committed durable. On a disk that fails it waits for Pebble's
-// next attempt and returns how that went.
+// Flush makes everything that was committed durable. While the disk fails it waits for Pebble's
+// next attempt and returns its error.
 func (s *Store) Flush() error {
 	if !s.gate.enter() {
 		return s.closed("flush")
@@ -241,7 +241,7 @@ func (s *Store) flush() error {
 		case <-failed:
 			if _, final, transient := s.health.flushState(); final != nil || transient != nil {
 				return cmp.Or(final, transient)
-			} // else a later attempt has succeeded already: see whether it was ours
+			} // else a later attempt has succeeded already: check whether it was ours
 		}
 	}
 }

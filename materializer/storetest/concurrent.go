@@ -13,7 +13,7 @@ import (
 )
 
 // concurrent lets readers look while a writer replaces the same rows batch by batch. Every batch
-// writes one number into all of them, so a reader that meets two numbers in one scan has seen half
+// writes one number into all of them, so a reader that finds two numbers in one scan has seen half
 // a batch.
 func (s suite) concurrent(t *testing.T) {
 	t.Run("ReadersSeeWholeBatches", s.readersAndWriter)

@@ -90,7 +90,7 @@ func (s suite) crashDuring(t *testing.T) {
 		after.recovered(t, disk.Crash(0, random))
 		check(t, store.Close())
 		for _, cut := range cuts {
-			from := past // a copy: each cut is a future of its own
+			from := past // a copy: each cut continues on its own copy
 			from.recovered(t, cut)
 		}
 	}

@@ -27,7 +27,7 @@ func (m model) dropRange(lower, upper string) {
 	maps.DeleteFunc(m, func(key, _ string) bool { return lower <= key && (upper == "" || key < upper) })
 }
 
-// keys is how many keys random operations use: few, so that they meet.
+// keys is how many keys random operations use: few, so that operations share keys.
 const keys = 200
 
 func randomKey(r *rand.Rand) string { return fmt.Sprintf("key/%03d", r.IntN(keys)) }

@@ -186,7 +186,7 @@ func TestWorkersAreApart(t *testing.T) {
 			cells := scriptv1.NewCellServiceClient(sdktest.Worker(t, cell()).Conn())
 			got, err := cells.Run(t.Context(), &scriptv1.RunRequest{Id: "a"})
 			if err != nil || got.GetText() != "" {
-				t.Errorf("%q, %v, want a cell that nobody has used", got.GetText(), err)
+				t.Errorf("%q, %v, want a cell that no command has used", got.GetText(), err)
 			}
 			step := &scriptv1.Step{Step: &scriptv1.Step_Update{Update: "mine"}}
 			if _, err := cells.Run(t.Context(), &scriptv1.RunRequest{Id: "a", Steps: []*scriptv1.Step{step}}); err != nil {

@@ -142,11 +142,11 @@ func refused(t *testing.T, n *Node, want ...string) {
 func TestAnotherServiceIsRefused(t *testing.T) {
 	a := newApp(t, 1)
 	c := a.config()
-	c.Worker = "stranger"
+	c.Worker = "other"
 	refused(t, a.try(c, local(t, "cart")), "has taken nothing", "no entity type is served by both", "This worker serves: shop.v1.CartService",
 		"Worker w0 serves: counter.v1.CounterService", "--app")
-	if claims := a.claims(); claims["stranger"] != 0 || claims["w0"] == 0 {
-		t.Errorf("claims %v, want none of the stranger", claims)
+	if claims := a.claims(); claims["other"] != 0 || claims["w0"] == 0 {
+		t.Errorf("claims %v, want none of the other worker", claims)
 	}
 	c = a.config()
 	c.Worker = "renumbered"
@@ -170,11 +170,11 @@ func TestJournalOfAnotherServiceIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := a.config()
-	c.Worker = "stranger"
+	c.Worker = "other"
 	refused(t, a.try(c, local(t, "cart")), "none of the entity types in its journal is served here", "The journal millrace.journal serves: entities of type counter",
 		"--services-changed")
-	if claims := a.claims(); claims["stranger"] != 0 {
-		t.Errorf("claims %v, want none of the stranger", claims)
+	if claims := a.claims(); claims["other"] != 0 {
+		t.Errorf("claims %v, want none of the other worker", claims)
 	}
 	c.ServicesChanged = true
 	n := a.try(c, local(t, "cart"))

@@ -218,7 +218,7 @@ func TestDrainRefusesNobody(t *testing.T) {
 			t.Errorf("a caller got %d and then %v", sum.last, sum.err)
 		}
 	}
-	if _, err := admin.Drain(t.Context(), &adminv1.DrainRequest{Worker: "nobody"}); status.Code(err) != codes.NotFound {
+	if _, err := admin.Drain(t.Context(), &adminv1.DrainRequest{Worker: "absent"}); status.Code(err) != codes.NotFound {
 		t.Errorf("draining a worker that is not there: %v", err)
 	}
 }
@@ -331,7 +331,7 @@ func TestEntitiesElsewhere(t *testing.T) {
 		if !errors.Is(err, io.EOF) || n != 1 {
 			t.Errorf("%s: a history of %d records, %v", address, n, err)
 		}
-		if _, err := admin.GetEntity(t.Context(), &adminv1.GetEntityRequest{Type: "counter", Id: "nobody"}); status.Code(err) != codes.NotFound {
+		if _, err := admin.GetEntity(t.Context(), &adminv1.GetEntityRequest{Type: "counter", Id: "absent"}); status.Code(err) != codes.NotFound {
 			t.Errorf("%s: an entity without records: %v", address, err)
 		}
 	}

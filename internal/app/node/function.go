@@ -223,16 +223,16 @@ func (n *Node) attach(f hosted) error {
 // it again, until ctx ends.
 func (n *Node) meetRemote(ctx context.Context, options host.RemoteOptions) error {
 	for {
-		met, err := host.Connect(ctx, n.config.Function, options)
+		remote, err := host.Connect(ctx, n.config.Function, options)
 		_, isRejected := errors.AsType[*discovery.RejectedError](err)
 		switch {
 		case ctx.Err() != nil:
-			if met != nil {
-				return met.Close()
+			if remote != nil {
+				return remote.Close()
 			}
 			return nil
 		case err == nil:
-			err = n.replace(ctx, met)
+			err = n.replace(ctx, remote)
 		case !isRejected:
 			return err
 		}
@@ -252,27 +252,27 @@ func (n *Node) meetRemote(ctx context.Context, options host.RemoteOptions) error
 
 // replace puts a function that was just met in the place of the one before, which keeps its place
 // if both serve the same.
-func (n *Node) replace(ctx context.Context, met *host.Remote) error {
+func (n *Node) replace(ctx context.Context, remote *host.Remote) error {
 	before := n.readiness.remote
-	if before != nil && before.Catalog().Version() == met.Catalog().Version() {
+	if before != nil && before.Catalog().Version() == remote.Catalog().Version() {
 		n.troubles.note(taskFunction, nil)
-		return met.Close()
+		return remote.Close()
 	}
 	if before != nil {
-		if err := n.stillBelongs(met.Catalog()); err != nil {
-			return errors.Join(err, met.Close())
+		if err := n.stillBelongs(remote.Catalog()); err != nil {
+			return errors.Join(err, remote.Close())
 		}
 	}
-	if err := n.attach(met); err != nil {
-		return errors.Join(err, met.Close())
+	if err := n.attach(remote); err != nil {
+		return errors.Join(err, remote.Close())
 	}
 	if before != nil && n.cluster != nil {
 		n.cluster.group.Rebalance() // the others hear what this worker serves with its join data
 	}
-	n.readiness.remote = met
-	n.readiness.following.Go(func() { // ends with ctx, or with met; the function task waits for it
-		met.Follow(ctx, func(reachable bool) {
-			if n.readiness.reached(met, reachable) {
+	n.readiness.remote = remote
+	n.readiness.following.Go(func() { // ends with ctx, or with remote; the function task waits for it
+		remote.Follow(ctx, func(reachable bool) {
+			if n.readiness.reached(remote, reachable) {
 				n.checkReady()
 			}
 		})

@@ -216,7 +216,7 @@ func TestSupervisedFunctionEndsWithTheNode(t *testing.T) {
 	var dialer net.Dialer
 	if conn, err := dialer.DialContext(t.Context(), "tcp", address); err == nil {
 		_ = conn.Close()
-		t.Error("somebody still listens where the function was")
+		t.Error("a process still listens where the function was")
 	}
 }
 

@@ -87,8 +87,8 @@ func TestWhatIsNotThereIsNotFound(t *testing.T) {
 	n := started(t, Options{Local: local(t, "cart counter pricing")})
 	ask := adminOf(t, n)
 	for name, tc := range map[string]struct{ typ, want string }{
-		"an entity that nobody used": {"cart", "cart/42 has no records"},
-		"a type that nobody serves":  {"card", `no entity type "card" is served here; there are: counter, cart`},
+		"an entity without records": {"cart", "cart/42 has no records"},
+		"a type that is not served": {"card", `no entity type "card" is served here; there are: counter, cart`},
 	} {
 		_, getting := ask.GetEntity(t.Context(), &adminv1.GetEntityRequest{Type: tc.typ, Id: "42"})
 		stream, err := ask.History(t.Context(), &adminv1.HistoryRequest{Type: tc.typ, Id: "42"})

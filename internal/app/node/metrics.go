@@ -146,7 +146,7 @@ func (n *Node) partitionMetrics() observe.Source {
 		counter("millrace_partitions_passivated_entities_total", "Entities that left memory in order.", func(p f) uint64 { return p.Counts.Passivated }, label),
 		counter("millrace_partitions_expired_command_ids_total", "Command ids removed after the dedup window.", func(p f) uint64 { return p.Counts.Expired }, label),
 		counter("millrace_partitions_alarms_total", "Things that an operator should look at.", func(p f) uint64 { return p.Counts.Alarms }, label),
-		counter("millrace_partitions_effect_attempts_total", "Attempts to deliver effects that nobody waits for.", func(p f) uint64 { return p.Counts.Delivered }, label),
+		counter("millrace_partitions_effect_attempts_total", "Attempts to deliver effects for which no caller waits.", func(p f) uint64 { return p.Counts.Delivered }, label),
 		counter("millrace_partitions_refused_effects_total", "Effects that their targets refused.", func(p f) uint64 { return p.Counts.Refused }, label),
 		counter("millrace_partitions_dropped_refusals_total", "Refusals that were kept and had to make room for newer ones.", func(p f) uint64 { return p.Counts.RefusalsDropped }, label),
 		gauge("millrace_partitions_kept_refusals", "Refused effects that are kept for an operator.", func(p f) int { return p.Status.Refusals }, label),

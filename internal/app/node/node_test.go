@@ -141,7 +141,7 @@ func TestPagesOfTheAdminPort(t *testing.T) {
 			t.Errorf("%s: %d, %s", path, code, body)
 		}
 	}
-	for _, path := range []string{"/debug/pprof/", "/nowhere"} {
+	for _, path := range []string{"/debug/pprof/", "/absent"} {
 		if code, _ := page(t, n, path); code != http.StatusNotFound {
 			t.Errorf("%s: %d, want it not to be there", path, code)
 		}

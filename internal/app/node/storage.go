@@ -101,7 +101,7 @@ func (n *Node) openStore() (materializer.Store, error) {
 	_, err := os.Stat(n.spoiledMark())
 	switch {
 	case err == nil:
-		err = fmt.Errorf("%w: it was met while it was in use", materializer.ErrCorrupt)
+		err = fmt.Errorf("%w: the damage was found while it was in use", materializer.ErrCorrupt)
 	case errors.Is(err, fs.ErrNotExist):
 		store, err = pebblestore.Open(options)
 	}
