@@ -212,9 +212,9 @@ type reading struct {
 	// other is the last owner whose claim has another layout, and strange says which; none of its
 	// records takes effect. vouched: rows were folded by the expected layout, or a claim has it, so
 	// that such an owner is the exception.
-	other    record.Owner
-	strange  error
-	vouched  bool
+	other   record.Owner
+	strange error
+	vouched bool
 	// presuming: the writer of the first record is taken for the owner.
 	presuming bool
 }

@@ -121,7 +121,7 @@ func TestCheckComparesServicesWithEachOther(t *testing.T) {
 	}
 }
 
-// A service that did not pass Check can be handed to everything and runs nowhere.
+// A service that did not pass Check is refused by everything that runs services.
 func TestAServiceWithProblemsDoesNotRun(t *testing.T) {
 	bad := sdk.EventSourced[journal]("journal", nil)
 	if _, err := bad.NewEntity(entityID); err == nil {

@@ -1,6 +1,6 @@
-// Package sdk is what a user writes a function with: the business logic of stateful entities and of
-// stateless actions, in plain Go, against the messages and services of a proto file. Nothing is
-// generated beyond what protoc-gen-go and protoc-gen-go-grpc make of it.
+// Package sdk is for writing functions: the business logic of stateful entities and of stateless
+// actions, in plain Go, against the messages and services of a proto file. Nothing is generated
+// beyond what protoc-gen-go and protoc-gen-go-grpc make of it.
 //
 //	var Counter = sdk.Value("counter",
 //		sdk.HandleValue(counterv1.CounterService_Increment_FullMethodName, increment),

@@ -131,7 +131,7 @@ func ExampleEventSourced() {
 	// AddItem: stores ItemAdded{"item":{"itemId":"apple","quantity":2}}, replies Cart{"cartId":"42","items":[{"itemId":"apple","quantity":2}]}
 }
 
-// A snapshot rides with the events that make it due.
+// A snapshot is stored with the events that make it due.
 func ExampleSnapshotEvery() {
 	service := sdk.EventSourced("cart", newBasket,
 		append(basketOptions(), sdk.SnapshotEvery(2, (*basket).snapshot, (*basket).restore))...)
@@ -169,7 +169,7 @@ func ExampleForward() {
 	// RemoveItem: stores ItemRemoved{"itemId":"apple"}, forwards to GetCart GetCartRequest{"cartId":"42"}
 }
 
-// holdItems is the part of a basket that gives items back which nobody has bought after a day.
+// holdItems is the part of a basket that gives back items that are not bought within a day.
 func holdItems() []sdk.Option[basket] {
 	name := func(itemID string) string { return "hold/" + itemID }
 	return []sdk.Option[basket]{
@@ -192,8 +192,8 @@ func holdItems() []sdk.Option[basket] {
 	}
 }
 
-// An item that nobody has bought after a day is given back: the timer sends the cart the same command as a customer would.
-// Adding it again sets the timer anew, and a checkout takes it away.
+// An item that is not bought within a day is given back: the timer sends the cart the same command
+// as a customer would. Adding it again sets the timer anew, and a checkout takes it away.
 func ExampleCommand_After() {
 	cart := entity(sdk.EventSourced("cart", newBasket, holdItems()...), "42")
 	command(cart, "AddItem", &shopv1.AddItemRequest{CartId: "42", ItemId: "apple", Quantity: 2})
@@ -203,7 +203,7 @@ func ExampleCommand_After() {
 	// Checkout: stores CheckedOut{}, replies Cart{"cartId":"42","items":[{"itemId":"apple","quantity":2}],"checkedOut":true}, then sends Increment IncrementRequest{"counterId":"checkouts"} and waits, cancels timer hold/apple
 }
 
-// A counter that goes up by one every morning at six, UTC, once somebody has counted.
+// A counter that goes up by one every morning at six, UTC, after its first increment.
 func ExampleValueCommand_Every() {
 	service := sdk.Value("counter",
 		sdk.HandleValue(counterv1.CounterService_Increment_FullMethodName,

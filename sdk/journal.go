@@ -140,7 +140,7 @@ func (e *journalEntity[S]) Handle(ctx context.Context, inv Invocation) (Decision
 		return Decision{}, cmd.crash(err)
 	}
 	if decision.Refusal != nil {
-		// What was emitted is applied already and cannot be taken back: the image goes, the stored
+		// What was emitted is applied already and cannot be undone: the image is dropped, the stored
 		// state stays.
 		e.stale = len(e.emitted) > 0
 		decision.Restart = e.stale

@@ -133,7 +133,8 @@ func TestForwardKeepsEventsAndEffects(t *testing.T) {
 	equal(t, "full method", want.FullMethod(), flowUnary)
 }
 
-// Errors that are no decision, panics and misuse crash the command; the image is of no more use.
+// Errors that are no decision, panics and misuse crash the command; the image must not be used any
+// more.
 func TestCrashes(t *testing.T) {
 	for name, c := range map[string]struct {
 		want  string

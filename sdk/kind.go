@@ -8,7 +8,7 @@ import (
 	sessionv1 "github.com/millrace-io/millrace/proto/gen/millrace/session/v1"
 )
 
-// Kind says how the state of a service comes about.
+// Kind says how the state of a service is made.
 type Kind uint8
 
 // The kinds of services.

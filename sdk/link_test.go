@@ -17,8 +17,8 @@ import (
 	scriptv1 "github.com/millrace-io/millrace/sdk/internal/script/v1"
 )
 
-// shared: proxies of these tests have their sessions on links. All tests run once without and once
-// with them.
+// shared: the proxies of these tests have their sessions on links. All tests run once without and
+// once with them.
 var shared bool
 
 // proxyLink is a proxy's end of a link.
@@ -66,7 +66,7 @@ func (l *proxyLink) recv() (*sessionv1.Response, error) {
 	return frame, nil
 }
 
-// proxySession is one session on a link, in the words of a stream of its own.
+// proxySession is one session on a link, with the methods of a stream of its own.
 type proxySession[In, Out any] struct {
 	*proxyLink
 
@@ -139,7 +139,7 @@ func ended(id uint64, code codes.Code) func(*sessionv1.Response) bool {
 	}
 }
 
-// Sessions of both kinds share a link, and the end of one is nothing to the others.
+// Sessions of both kinds share a link, and the end of one does not affect the others.
 func TestSessionsShareALink(t *testing.T) {
 	l := startAll(t).link(t, longestFrame)
 	l.journal(1).send(journalInit(nil)).send(journalCommand(t, 1, emit("A"))).
@@ -205,7 +205,7 @@ func TestCheckpointsAreAnsweredInOrder(t *testing.T) {
 	l.want("that it was taken", func(r *sessionv1.Response) bool { return r.GetSession() == 1 && r.GetTaken() })
 }
 
-// A session that nobody wants any more ends at once, and says so.
+// A cancelled session ends at once, and says so.
 func TestCancelledSessionsEnd(t *testing.T) {
 	l := startAll(t).link(t, longestFrame)
 	l.cell(1).send(cellInit(nil))
@@ -245,7 +245,7 @@ func TestAnswersThatAreNoText(t *testing.T) {
 	l.cell(1).passivate()
 }
 
-// What breaks the rules of a link is told.
+// What breaks the rules of a link is reported.
 func TestStrangeLinks(t *testing.T) {
 	f := startAll(t)
 	if l := f.link(t, 0); status.Code(l.broken) != codes.InvalidArgument {

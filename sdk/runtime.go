@@ -9,7 +9,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// This file is for runtimes: programs that host services. Writers of functions need none of it.
+// This file is for runtimes: programs that host services. Authors of functions do not need it.
 //
 // A runtime calls Check, asks each service for its Spec, and then drives entities (NewEntity) or
 // calls (Call). Messages travel as Payloads; the runtime stores and carries them without looking
@@ -115,8 +115,8 @@ type Decision struct {
 }
 
 // Entity is the memory image of one entity, with the code that decides for it. One goroutine at a
-// time may use it. After an error of any method, and after a Decision with Restart, it is of no
-// more use: build another one from what is stored. Snapshot and value that were loaded, and what a
+// time may use it. After an error of any method, and after a Decision with Restart, it must not be
+// used: build another one from what is stored. Snapshot and value that were loaded, and what a
 // Decision holds, are shared between entity and runtime: neither changes them. The payload of an
 // event or of a command is only read during the call.
 type Entity interface {

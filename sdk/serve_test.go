@@ -101,7 +101,7 @@ func TestServeNamesAnAddressThatIsTaken(t *testing.T) {
 	}
 }
 
-// The log says what the caller is not told: which command crashed, why, and where.
+// The log has what the caller does not get: which command crashed, why, and where.
 func TestACrashIsLoggedWithItsStack(t *testing.T) {
 	log := captureLog(t)
 	f := startAll(t)

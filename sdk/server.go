@@ -152,7 +152,7 @@ func endOf(err error) error {
 	return err
 }
 
-// logCrash tells the log what the caller is not told.
+// logCrash logs what the caller does not get.
 func logCrash(ctx context.Context, err error) {
 	crash, ok := errors.AsType[*CrashError](err)
 	if !ok {

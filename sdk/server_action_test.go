@@ -223,7 +223,7 @@ func TestActionCrashes(t *testing.T) {
 	}
 }
 
-// A caller that goes away is no crash: the handler sees it as an error of the iterator.
+// A caller that leaves is no crash: the handler sees it as an error of the iterator.
 func TestACancelledCallEndsTheHandler(t *testing.T) {
 	ended := make(chan error, 1)
 	client := action.NewActionProtocolClient(start(t, waitingService(ended)).conn)

@@ -88,7 +88,7 @@ type place struct {
 	late       *time.Timer
 }
 
-// serve takes what the proxy says until the stream ends.
+// serve handles the proxy's frames until the stream ends.
 func (l *link) serve(stream grpc.ServerStream) error {
 	var first sessionv1.LinkRequest
 	if err := l.Accept(multiplex.PlainStream{ServerStream: stream}, &first); err != nil {
@@ -171,8 +171,7 @@ func (p *place) Run() {
 	p.flush()
 }
 
-// next takes the next frame; nil when there is none, and the runner does not have the place any
-// more.
+// next takes the next frame; nil when there is none, and then the runner has released the place.
 func (p *place) next() *sessionv1.Request {
 	l := p.link
 	l.Lock()
@@ -221,7 +220,7 @@ func (p *place) end(err error) {
 
 var errLinkBroken = errors.New("the stream that this session shares with others has ended")
 
-// send sends one frame, unless there is soon to be another one to go with it.
+// send sends one frame, or holds it when another one follows soon.
 func (p *place) send(frame *sessionv1.Response) error {
 	frame.Session = p.id
 	l := p.link
@@ -243,8 +242,8 @@ func (p *place) send(frame *sessionv1.Response) error {
 	return nil
 }
 
-// holds says whether an answer is left for the next one to take along; if that takes long, it
-// leaves alone. The lock is held.
+// holds reports whether an answer waits for the next one; if that takes long, it is sent alone. The
+// lock is held.
 func (p *place) holds() bool {
 	switch {
 	case !p.more:

@@ -288,7 +288,7 @@ func TestCloseWaitsForTheRunningCommand(t *testing.T) {
 	}
 }
 
-// A proxy that goes away ends the stream; goleak sees that nothing is left.
+// A proxy that disconnects ends the stream; goleak sees that nothing is left.
 func TestABrokenLineEndsTheStream(t *testing.T) {
 	f := startAll(t)
 	ctx, cancel := context.WithCancel(t.Context())

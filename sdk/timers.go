@@ -96,7 +96,7 @@ func (c *entityCall) change(t Timer) error {
 }
 
 // toTimers encodes the timers that a command sets, for a proxy that keeps them. Any other proxy
-// would lose them without a word; there the command crashes.
+// would lose them silently; there the command crashes.
 func (s *Service) toTimers(command *cloudstate.Command, timers []Timer) ([]*cloudstate.MillraceTimer, error) {
 	if len(timers) == 0 {
 		return nil, nil

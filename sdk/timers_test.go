@@ -166,8 +166,8 @@ func TestTimersTravelToAProxyThatKeepsThem(t *testing.T) {
 		})).passivate()
 }
 
-// A proxy that keeps no timers would lose them without a word: the command fails, with all it
-// decided.
+// A proxy that keeps no timers would lose them silently: the command fails, and nothing of it takes
+// effect.
 func TestTimersAreNotLostAtAProxyThatKeepsNone(t *testing.T) {
 	f := start(t, timingCell(setAll(cellRun)), timingJournal(setAll(journalRun)))
 	const why = `timer "soon": this proxy keeps no timers: nothing was applied; run the function beside a millrace worker`

@@ -43,7 +43,7 @@ func TestARefusedCommandLeavesTheValueAlone(t *testing.T) {
 	equal(t, "read", decide(t, entity), sdk.Decision{Reply: replies(t, "A")})
 }
 
-// State is a copy: changing it in place shows in the command and nowhere else.
+// State is a copy: changing it in place shows only in the command.
 func TestAChangeInPlaceWithoutUpdateIsLost(t *testing.T) {
 	entity := open(t, cellService())
 	decide(t, entity, update("A"))

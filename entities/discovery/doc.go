@@ -1,11 +1,10 @@
-// Package discovery learns what a user function is: it holds the handshake of the Cloudstate
-// protocol and turns the function's answer into a Catalog of services, methods, kinds and key
-// fields.
+// Package discovery makes the handshake of the Cloudstate protocol and turns the function's answer
+// into a Catalog of services, methods, kinds and key fields.
 //
-// Enter at Handshake, or at NewCatalog when the answer is at hand already. A Catalog is immutable:
-// any number of goroutines may use it at the same time, and everything that it hands out is shared
-// and must not be changed. Its descriptors live in a registry of their own; nothing is ever
-// registered in protobuf's global one, because file names of functions are arbitrary.
+// Begin at Handshake, or at NewCatalog when there is an answer already. A Catalog is immutable: any
+// number of goroutines may use it at the same time, and everything that it hands out is shared and
+// must not be changed. Its descriptors live in a registry of their own; nothing is ever registered
+// in protobuf's global one, because file names of functions are arbitrary.
 //
 // The package does not carry commands to functions; entities/host does. It starts no goroutine.
 //

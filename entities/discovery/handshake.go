@@ -17,7 +17,7 @@ import (
 // reportTimeout bounds a report to the function, whose answer means nothing.
 const reportTimeout = 5 * time.Second
 
-// Policy says how a function is waited for. The zero value is the default.
+// Policy says how to wait for a function. The zero value is the default.
 type Policy struct {
 	// Backoff is the pause between attempts; the default grows from 0.2 s to 1 s. Functions that
 	// are restarted beside the proxy should not be waited for longer than that.
@@ -26,9 +26,9 @@ type Policy struct {
 	AttemptTimeout time.Duration
 	// Clock is for tests; nil means the machine's.
 	Clock clock.Clock
-	// OnRetry is told of every attempt that did not reach the function, counted from 1, with what
-	// stood in the way and the pause before the next one. It may be nil. It is called by the
-	// goroutine that called Discover.
+	// OnRetry is called for every attempt that did not reach the function, counted from 1, with its
+	// error and the pause before the next one. It may be nil. It is called by the goroutine that
+	// called Discover.
 	OnRetry func(attempt int, err error, pause time.Duration)
 }
 
@@ -64,8 +64,8 @@ func Handshake(ctx context.Context, conn grpc.ClientConnInterface, info *cloudst
 	return catalog, err
 }
 
-// Discover asks a function what it is, again and again until it answers or ctx ends. It returns the
-// first answer and never asks again after it: functions count on being asked once.
+// Discover asks a function for its spec, again and again until it answers or ctx ends. It returns
+// the first answer and never asks again after it: functions count on being asked once.
 func Discover(ctx context.Context, conn grpc.ClientConnInterface, info *cloudstate.ProxyInfo, policy Policy) (*cloudstate.EntitySpec, error) {
 	policy = policy.withDefaults()
 	for attempt := 1; ; attempt++ {

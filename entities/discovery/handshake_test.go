@@ -106,7 +106,7 @@ func TestDiscoverRetriesUntilTheFirstAnswer(t *testing.T) {
 	}
 }
 
-// advancing is a manual clock that turns itself on when somebody waits.
+// advancing is a manual clock that advances by itself when a caller waits.
 type advancing struct{ *clocktest.Manual }
 
 func (a advancing) After(d time.Duration) (<-chan time.Time, func()) {

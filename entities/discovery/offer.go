@@ -14,8 +14,8 @@ import (
 	"github.com/millrace-io/millrace/entities"
 )
 
-// Offer is one service as the workers of an app tell each other of it: enough to see whether two
-// workers belong together.
+// Offer is one service as the workers of an app announce it to each other: enough to see whether
+// two workers belong together.
 type Offer struct {
 	// Name is the full name of the service, Type its entity type; "" for an action.
 	Name, Type string

@@ -38,7 +38,7 @@ type fieldShape struct {
 	item   protowire.Type
 }
 
-// shapes holds the shape of every message type that was met, so that recursive types end.
+// shapes holds the shape of every message type seen so far, so that recursion ends.
 type shapes map[protoreflect.FullName]*shape
 
 func (known shapes) of(md protoreflect.MessageDescriptor) *shape {

@@ -9,7 +9,7 @@ import (
 // lock it can be passed again from inside while a closer waits.
 type gate struct {
 	inside atomic.Int64  // calls inside, plus closedGate once the gate is closed
-	empty  chan struct{} // closed when the last call has left a closed gate
+	empty  chan struct{} // signalled when the last call has left a closed gate
 }
 
 const closedGate = math.MinInt64 / 2

@@ -7,12 +7,12 @@
 //		ThenEvents(&shopv1.ItemAdded{…}).
 //		ThenReply(&shopv1.Cart{…})
 //
-// Every When does more than to run the handler. It encodes and decodes each message, as the log
-// does; it rebuilds the entity from its whole history, from a snapshot of now, and from a snapshot
-// of before with the events since; and it compares these images with the one in memory, field by
+// Every When does more than run the handler. It encodes and decodes each message, as the log does;
+// it rebuilds the entity from its whole history, from a snapshot of now, and from a snapshot of
+// before with the events since; and it compares these images with the one in memory, field by
 // field, unexported ones included. So a handler that changes state outside of sdk.On, an sdk.On
 // that looks at the clock, and a snapshot that forgets a field are found by the first test that
-// steps on them.
+// runs them.
 //
 // What goes on between entities, a scenario cannot show. Worker starts a whole worker in the test's
 // process and returns a connection to it:
@@ -20,7 +20,7 @@
 //	w := sdktest.Worker(t, cart.Service)
 //	reply, err := shopv1.NewCartServiceClient(w.Conn()).AddItem(t.Context(), &shopv1.AddItemRequest{…})
 //
-// Its clock stands still until the test turns it, and timers fire by it:
+// Its clock moves only when the test advances it, and timers fire by it:
 //
 //	w.Advance(24 * time.Hour)
 //	w.Settle()

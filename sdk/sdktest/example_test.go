@@ -50,7 +50,8 @@ func ExampleScenario_When() {
 	// a handler changed the state outside of sdk.On, or sdk.On depends on more than state and event
 }
 
-// A whole worker answers generated clients, and whoever speaks gRPC, gRPC-Web, Connect or HTTP/JSON.
+// A whole worker answers generated clients, and all clients of gRPC, gRPC-Web, Connect or
+// HTTP/JSON.
 func ExampleWorker() {
 	t := &cleaningT{}
 	defer t.end()

@@ -22,8 +22,8 @@ type T interface {
 	Fatalf(format string, args ...any)
 }
 
-// Scenario is one entity, or one action, and what has happened to it. Its methods return the
-// scenario, so that they can be written as one sentence.
+// Scenario is one entity, or one action, and its history. Its methods return the scenario, so that
+// calls can be chained.
 type Scenario struct {
 	t       T
 	service *sdk.Service
@@ -146,8 +146,8 @@ func (s *Scenario) call(inv sdk.Invocation, m protoreflect.MethodDescriptor, req
 	s.mustNotCrash(err)
 }
 
-// handle lets the entity decide, takes the decision over into the history as a runtime does, and
-// compares the images.
+// handle lets the entity decide, adds the decision to the history as a runtime does, and compares
+// the images.
 func (s *Scenario) handle(inv sdk.Invocation) {
 	s.t.Helper()
 	before, sequence := s.snapshot(s.entity), len(s.events)

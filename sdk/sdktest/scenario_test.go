@@ -29,7 +29,7 @@ const (
 type fakeT struct {
 	ctx     context.Context
 	failure string
-	// output gets the failure; nil when nobody reads it.
+	// output gets the failure; it may be nil.
 	output io.Writer
 }
 

@@ -36,8 +36,8 @@ const (
 	anyPort = "127.0.0.1:0"
 	// partitions is small: each has a goroutine, and a test has few entities.
 	partitions = 4
-	// ackTimeout is longer than any test turns the clock: what is on its way to the log while it is
-	// turned is not lost.
+	// ackTimeout is longer than any test advances the clock, so that an append under way does not time
+	// out.
 	ackTimeout = 100 * 365 * 24 * time.Hour
 )
 
@@ -46,8 +46,8 @@ var epoch = time.Date(2026, time.January, 1, 0, 0, 0, 0, time.UTC) //nolint:goch
 
 // Worker starts a whole worker that hosts the services, for tests of what goes on between them:
 // effects, forwards, timers, several callers, HTTP. It is ready when Worker returns and ends with
-// the test. Log and store are in memory, and the clock of the entities stands still until
-// [RunningWorker.Advance] turns it.
+// the test. Log and store are in memory, and the clock of the entities moves only by
+// [RunningWorker.Advance].
 //
 //	w := sdktest.Worker(t, cart.Service)
 //	carts := shopv1.NewCartServiceClient(w.Conn())
@@ -107,8 +107,8 @@ func (w *RunningWorker) Address() string { return w.node.PublicAddress() }
 // Now returns the time of the entities, as cmd.Time tells it.
 func (w *RunningWorker) Now() time.Time { return w.clock.Now() }
 
-// Advance turns the clock of the entities on. Timers that are due by then fire; Settle waits for
-// them.
+// Advance moves the clock of the entities forward. Timers that are due by then fire; Settle waits
+// for them.
 func (w *RunningWorker) Advance(d time.Duration) { w.clock.Advance(d) }
 
 // Settle returns when the side effects of all calls that were answered before have been carried

@@ -92,8 +92,8 @@ func (c *cluster) drain(w *harness.Process) {
 	}
 }
 
-// TestRollingRestartFailsNoCall restarts all workers in order, one after the other, under load by
-// way of a gateway: no call fails, and how long the slowest one took is printed.
+// TestRollingRestartFailsNoCall restarts all workers in order, one after the other, under load
+// through a gateway: no call fails, and how long the slowest one took is printed.
 func TestRollingRestartFailsNoCall(t *testing.T) {
 	c := startCluster(t)
 	p := c.probe()

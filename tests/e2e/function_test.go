@@ -15,7 +15,7 @@ import (
 	"github.com/millrace-io/millrace/tests/kit"
 )
 
-// stage is millrace in this process before a function that misbehaves on demand.
+// stage is millrace in this process, with a function that misbehaves on demand.
 type stage struct {
 	function *harness.Function
 	script   *script
@@ -39,7 +39,7 @@ func newStage(t *testing.T, settings map[string]string) *stage {
 	return s
 }
 
-// command tells an entity what to do: emit the event "x", or one of the script's misdeeds.
+// command tells an entity what to do: emit the event "x", or one of the script's faults.
 func (s *stage) command(t *testing.T, id, do string) (string, error) {
 	t.Helper()
 	got, err := s.journals.Process(t.Context(), &esmodel.Request{Id: id, Actions: []*esmodel.RequestAction{
@@ -103,8 +103,8 @@ func TestSecondAnswerToACommandCostsOnlyTheStream(t *testing.T) {
 	s.emit(t, "twice", "xx")
 }
 
-// TestEventOfAnUnknownMessageIsStoredAsItIs: a type that discovery did not describe is the
-// function's own affair, as in the protocol: its bytes come back as they went.
+// TestEventOfAnUnknownMessageIsStoredAsItIs: a type that discovery did not describe is not checked,
+// as in the protocol: its bytes come back unchanged.
 func TestEventOfAnUnknownMessageIsStoredAsItIs(t *testing.T) {
 	s := newStage(t, map[string]string{"passivate-after": "100ms"})
 	if got, err := s.command(t, "opaque", emitOpaque); err != nil || got != "?" {
@@ -178,8 +178,8 @@ func TestFunctionThatDiesMidCommandIsNamedAndComesBack(t *testing.T) {
 	s.emit(t, "mortal", "xx")
 }
 
-// TestFunctionThatWasNeverThereIsNamed calls before any function came: callers wait, are told, and
-// succeed once it is there.
+// TestFunctionThatWasNeverThereIsNamed calls before any function is there: callers wait, are told,
+// and succeed once it is there.
 func TestFunctionThatWasNeverThereIsNamed(t *testing.T) {
 	sc := &script{ended: make(chan string, 64)}
 	f := harness.NewFunction(kit.FreeAddress(t), func(server *grpc.Server) { sc.register(server) })
@@ -216,7 +216,7 @@ func TestMisbehavingActionIsNamed(t *testing.T) {
 	}
 }
 
-// act tells an action what to do: answer with the same words, or one of the script's misdeeds.
+// act tells an action what to do: answer with the same words, or one of the script's faults.
 func (s *stage) act(t *testing.T, do string) (string, error) {
 	t.Helper()
 	got, err := s.actions.ProcessUnary(t.Context(), &actionmodel.Request{Groups: []*actionmodel.ProcessGroup{{

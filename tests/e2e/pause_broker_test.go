@@ -11,10 +11,10 @@ import (
 	"github.com/millrace-io/millrace/tests/kit"
 )
 
-// TestBrokerThatHangs freezes brokers out of three, one at a time, as a hung disk would: the kernel
-// still takes connections. It tells how long after that each counter was answered again. Every call
-// has an id and is sent until it is answered: each counts once. The next one is frozen when all
-// have everything again: with fewer than two in sync a broker refuses what is appended.
+// TestBrokerThatHangs freezes brokers out of three, one at a time, as a hung disk does: the kernel
+// still accepts connections. It prints how long after that each counter was answered again. Every
+// call has an id and is sent until it is answered: each counts once. The next one is frozen when
+// all have everything again: with fewer than two in sync a broker refuses what is appended.
 func TestBrokerThatHangs(t *testing.T) {
 	brokers := kafkaserver.StartCluster(t, 3)
 	c := startClusterOn(t, brokers.String())

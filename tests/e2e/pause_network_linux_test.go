@@ -17,7 +17,7 @@ import (
 )
 
 // machine is a network namespace that is connected with this machine by a cable that can be pulled.
-// It is kept by a process, and goes with it, however the tests end.
+// A process keeps it, and it ends with that process, however the tests end.
 type machine struct {
 	t   *testing.T
 	pid string
@@ -86,8 +86,8 @@ func (m *machine) run(line string) ([]byte, error) {
 	return exec.CommandContext(m.t.Context(), words[0], words[1:]...).CombinedOutput()
 }
 
-// cable pulls the machine's cable, or puts it back. Pulled, what is sent vanishes: no socket is
-// closed, and none refuses.
+// cable pulls the machine's cable, or puts it back. While it is pulled, what is sent is lost: no
+// socket is closed, and none refuses.
 func (m *machine) cable(state string) {
 	m.t.Helper()
 	if said, err := m.run(m.inside("ip link set " + m.link + " " + state)); err != nil {
@@ -96,8 +96,8 @@ func (m *machine) cable(state string) {
 }
 
 // TestMachineThatVanishes pulls the cable of a worker's machine: no peer sees a socket close.
-// Callers by way of the gateway have their answers soon after its session at the latest, and none
-// fails. When the cable is back, so is the worker.
+// Callers of the gateway have their answers soon after its session at the latest, and none fails.
+// When the cable is back, so is the worker.
 func TestMachineThatVanishes(t *testing.T) {
 	m := connectMachine(t)
 	door := kit.FreeAddressOn(t, m.here)

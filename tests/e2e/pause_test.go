@@ -35,12 +35,12 @@ func keysByPartition(partitions int) []string {
 // timed is one call of a probe.
 type timed struct{ from, to time.Time }
 
-// probe is one caller for each partition, who calls the same counter again and again by way of the
+// probe is one caller for each partition, which calls the same counter again and again through the
 // gateway. No call may fail, and each counter must count every call once.
 type probe struct {
 	t *testing.T
-	// patient callers give a call so long, and send it again under its id until it is answered; 0:
-	// no call may fail.
+	// patient is how long callers wait for a call, and send it again under its id until it is
+	// answered; 0: no call may fail.
 	patient time.Duration
 	// tries counts calls that were sent again.
 	tries   atomic.Int64
@@ -151,7 +151,7 @@ func (p *probe) awaitAgain(partitions []int32, since time.Time) (waits []time.Du
 	p.t.Helper()
 	patience := kit.Patience
 	if p.patient > 0 {
-		patience = time.Minute // it is the brokers that are in trouble, who take their time
+		patience = time.Minute // the brokers fail, and take longer
 	}
 	kit.AwaitWithin(p.t, patience, "keys to answer", func() (all bool) {
 		waits, all = p.again(partitions, since)
@@ -260,8 +260,8 @@ func TestHandOverIsQuick(t *testing.T) {
 		rounds, p.total, quantiles(gone), quantiles(back))
 }
 
-// TestFrozenWorkerIsPassedOver stops an owner with SIGSTOP: its sockets live on. Callers by way of
-// the gateway have their answers soon after its session at the latest, and none fails.
+// TestFrozenWorkerIsPassedOver stops an owner with SIGSTOP: its sockets stay open. Callers of the
+// gateway have their answers soon after its session at the latest, and none fails.
 func TestFrozenWorkerIsPassedOver(t *testing.T) {
 	c := startCluster(t)
 	c.passedOver("a frozen worker", c.workers[0], func() { c.workers[0].Pause(t) }, func() { c.workers[0].Resume(t) })

@@ -20,7 +20,7 @@ import (
 	"github.com/millrace-io/millrace/tests/conformance/proto/esmodel"
 )
 
-// What a command tells the function to do. Anything else it refuses in these words.
+// What a command tells the function to do. It refuses anything else with these words.
 const (
 	emitOne       = "emit"
 	emitOpaque    = "emit an event of a type that discovery did not describe"

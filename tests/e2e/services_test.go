@@ -75,8 +75,8 @@ func TestTwoServicesAreNotOneApp(t *testing.T) {
 }
 
 // TestRollingUpgradeOnKafka replaces a worker by one whose service has a method more, under a
-// caller who goes by way of a gateway: what both versions serve is answered throughout, and the
-// cluster shows that there are two.
+// caller that uses a gateway: what both versions serve is answered throughout, and the cluster
+// shows that there are two.
 func TestRollingUpgradeOnKafka(t *testing.T) {
 	broker := kafkaserver.Start(t, kafkaserver.Options{})
 	settings := func(worker string) map[string]string {

@@ -2,7 +2,7 @@ package kit
 
 import "syscall"
 
-// attributes let a process die with this one, or, detached, live on without its terminal.
+// attributes make a process end with this one, or, detached, go on without its terminal.
 func attributes(detached bool) *syscall.SysProcAttr {
 	if detached {
 		return &syscall.SysProcAttr{Setsid: true}

@@ -4,7 +4,7 @@ package kit
 
 import "syscall"
 
-// attributes let a detached process live on without its terminal. Only Linux can tie a child's life
+// attributes let a detached process go on without its terminal. Only Linux can tie a child's life
 // to its parent's: here a test that is killed leaves its processes behind.
 func attributes(detached bool) *syscall.SysProcAttr { return &syscall.SysProcAttr{Setsid: detached} }
 

@@ -34,7 +34,7 @@ type Command struct {
 	Env []string
 	// Log is the file to which the output is appended. Required.
 	Log string
-	// Detached lets the process live on when this one ends. Otherwise it is killed then, where the
+	// Detached lets the process go on when this one ends. Otherwise it is killed then, where the
 	// system can do that.
 	Detached bool
 }

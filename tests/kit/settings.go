@@ -127,8 +127,8 @@ func (s Setting) Seed(t testing.TB) uint64 {
 	return seed
 }
 
-// CannotRun leaves a test out for a reason that lies in the machine, or fails it with CI=true:
-// there, what did not run must not pass for green.
+// CannotRun skips a test that this machine cannot run, or fails it with CI=true, where a skipped
+// test must not pass.
 func CannotRun(t testing.TB, format string, args ...any) {
 	t.Helper()
 	if CI.Is("true") {

@@ -17,7 +17,7 @@ import (
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
 
-// This file is what a process tells about its whole app: worker and gateway alike.
+// This file is what a process, worker or gateway, reports about its whole app.
 
 const (
 	// askTimeout bounds what one worker may take to show its status page to another.
@@ -30,8 +30,8 @@ const (
 var errAlone = status.Error(codes.FailedPrecondition,
 	"not available with the embedded log, which has a single process: start workers with --brokers to form a cluster")
 
-// ClusterStatus is what this process has to do with the workers of its app, nil where there are
-// none: how commands reach their owners, and how it hands partitions over.
+// ClusterStatus is this process's side of its app's workers, nil where there are none: how commands
+// reach their owners, and how it hands partitions over.
 func (s *Service) ClusterStatus() *adminv1.ClusterStatus {
 	app := s.process.App()
 	if app.Client == nil {
@@ -175,7 +175,7 @@ func partlyServed(members []*adminv1.Member) []*adminv1.PartlyServed {
 	return partly
 }
 
-// Drain has this worker, or another one, hand its partitions over.
+// Drain makes this worker, or another one, hand its partitions over.
 func (s *Service) Drain(ctx context.Context, r *adminv1.DrainRequest) (*adminv1.DrainResponse, error) {
 	app, w := s.process.App(), s.process.Worker()
 	switch worker := r.GetWorker(); {
@@ -191,7 +191,7 @@ func (s *Service) Drain(ctx context.Context, r *adminv1.DrainRequest) (*adminv1.
 	return &adminv1.DrainResponse{}, nil
 }
 
-// drainOther has another worker drained.
+// drainOther drains another worker.
 func drainOther(ctx context.Context, app App, r *adminv1.DrainRequest) error {
 	if app.Client == nil {
 		return errAlone

@@ -23,7 +23,7 @@ func (s *Service) Descriptors(context.Context, *adminv1.DescriptorsRequest) (*ad
 	catalog := s.catalog()
 	if catalog == nil {
 		why := s.process.NotReady()
-		if why == nil { // it has just come
+		if why == nil { // it has just been attached
 			why = errors.New("what is served is not known yet: try again")
 		}
 		return nil, status.Error(codes.Unavailable, why.Error())
@@ -141,7 +141,7 @@ func (s *Service) fill(res *adminv1.GetEntityResponse, loaded entities.Loaded, h
 
 // entity returns the key of an entity. A type that is not served is refused, with those that are. A
 // gateway leaves that to the owner: while the workers serve different versions, one may have a type
-// that the gateway has not heard of.
+// that the gateway does not know yet.
 func (s *Service) entity(typ, id string) (entities.Key, error) {
 	key := entities.Key{Type: typ, ID: id}
 	catalog := s.catalog()

@@ -29,8 +29,7 @@ type Process interface {
 	NotReady() error
 	// Metrics returns what is measured.
 	Metrics() []observe.Source
-	// Catalog returns what is served, nil while that is not known, and says where the functions are
-	// hosted.
+	// Catalog returns what is served, nil while that is not known, and where the functions are hosted.
 	Catalog() (catalog *discovery.Catalog, hosting string)
 	// App returns how the process sees the app that it belongs to.
 	App() App

@@ -14,7 +14,7 @@ import (
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
 
-// repairTold is how often the caller of a repair is told how far it is.
+// repairTold is how often the caller of a repair gets its progress.
 const repairTold = 200 * time.Millisecond
 
 // offered are the choices in the order in which they are shown.

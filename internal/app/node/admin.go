@@ -30,7 +30,7 @@ func (p workerProcess) Self() *adminv1.StatusResponse {
 	return s
 }
 
-// Metrics are those of all floors.
+// Metrics are those of all layers.
 func (p workerProcess) Metrics() []observe.Source { return p.collected() }
 
 // Catalog returns what the function and the runtime serve.

@@ -51,7 +51,7 @@ func (n *Node) notOfApp(catalog *discovery.Catalog, other, others string, why er
 	return &NotOfAppError{App: n.config.App, Other: other, Own: discovery.Describe(catalog.Offers()), Others: others, Why: why, Remedy: remedy}
 }
 
-// serves is what this worker says of its services when it joins.
+// serves is what this worker announces of its services when it joins.
 func (n *Node) serves() string {
 	catalog, _ := n.readiness.look()
 	if catalog == nil {
@@ -138,7 +138,7 @@ func (n *Node) awaitFunction(ctx context.Context) *discovery.Catalog {
 	}
 }
 
-// belongs holds what is served here against what each other worker of a table says. unknown says
+// belongs compares what is served here with what each other worker of a table serves. unknown says
 // whose services could not be compared: that worker has to be asked, and does not answer. It is
 // asked again, or is no member any more soon.
 func (n *Node) belongs(ctx context.Context, t *broker.Table, catalog *discovery.Catalog) (unknown, _ error) {
@@ -174,7 +174,7 @@ func (n *Node) belongs(ctx context.Context, t *broker.Table, catalog *discovery.
 	return nil, nil
 }
 
-// judgeOffers holds what is served here against the list of another worker, without asking it.
+// judgeOffers compares what is served here with the list of another worker, without asking it.
 func (n *Node) judgeOffers(m broker.Member, catalog *discovery.Catalog) error {
 	offers, err := discovery.DecodeOffers(m.Serves)
 	if err != nil || offers == nil { // from a later release, or too long for the group
@@ -257,7 +257,7 @@ const (
 	journalTail       = 64
 )
 
-// belongsToJournal holds what is served here against what the journal has, where no worker can be
+// belongsToJournal compares what is served here with what the journal has, where no worker can be
 // asked: the entity types of the last records, and those that the last owners said they served.
 func (n *Node) belongsToJournal(ctx context.Context, catalog *discovery.Catalog) error {
 	if n.config.ServicesChanged {

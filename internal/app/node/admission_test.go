@@ -162,7 +162,7 @@ func TestAnotherServiceIsRefused(t *testing.T) {
 	}
 }
 
-// TestJournalOfAnotherServiceIsRefused: nobody can be asked, and the journal knows.
+// TestJournalOfAnotherServiceIsRefused: no worker can be asked, and the journal knows.
 func TestJournalOfAnotherServiceIsRefused(t *testing.T) {
 	a := newApp(t, 1)
 	a.workers[0].Stop() // what it has written are claims and releases

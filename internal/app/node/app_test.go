@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// TestAppIsNamedWithBrokers: two services that nobody named would be one app, and each would answer
+// TestAppIsNamedWithBrokers: two services without a name would be one app, and each would answer
 // for a part of the other's entities.
 func TestAppIsNamedWithBrokers(t *testing.T) {
 	brokers := map[string]string{"brokers": "127.0.0.1:9092"}

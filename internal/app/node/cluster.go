@@ -27,14 +27,14 @@ const (
 	evictTimeout = 5 * time.Second
 	// deadQueue is how many dead workers may wait for that.
 	deadQueue = 64
-	// peerStopTimeout bounds the good-bye to other workers.
+	// peerStopTimeout bounds how long leaving the links to other workers may take.
 	peerStopTimeout = 2 * time.Second
 )
 
 // cluster is a worker's side towards the other workers of its app.
 type cluster struct {
 	group broker.Group
-	// address is where peers reach this worker, public where callers do, "" when nobody is told;
+	// address is where peers reach this worker, public where callers do, "" when it is not announced;
 	// incarnation names this process.
 	address     string
 	public      string
@@ -42,7 +42,7 @@ type cluster struct {
 	listener    net.Listener
 	client      *peer.Client
 	server      *peer.Server
-	// dead are workers whose processes were seen to die.
+	// dead are workers whose processes were seen to end.
 	dead    chan broker.Member
 	evicted atomic.Uint64
 }
@@ -76,8 +76,8 @@ func (n *Node) openCluster(ctx context.Context) error {
 	return nil
 }
 
-// advertisedPublic is the public address that callers of other workers are told. One that leads to
-// no machine, or to everybody's own while the workers are on several, would be worse than none.
+// advertisedPublic is the public address that other workers give to their callers. An unspecified
+// address, or a loopback one while the workers are on several machines, would be worse than none.
 func advertisedPublic(configured, listening, peers string) string {
 	if configured != "" {
 		return configured
@@ -104,7 +104,7 @@ func (n *Node) peerHooks() peer.Hooks {
 		Dead: func(name, address string, incarnation uint64) {
 			select {
 			case n.cluster.dead <- broker.Member{Name: name, Address: address, Incarnation: incarnation}:
-			default: // so many at once: the brokers see to the rest when their sessions end
+			default: // so many at once: the brokers remove the rest when their sessions end
 			}
 		},
 		Connected: func(name, address string) {

@@ -84,7 +84,7 @@ func (a *app) increment(at string, id string, headers ...string) (int64, error) 
 	return res.GetValue(), err
 }
 
-// TestWorkersShareAnApp: whoever is asked, the owner answers, once.
+// TestWorkersShareAnApp: the owner answers, once, whichever worker is asked.
 func TestWorkersShareAnApp(t *testing.T) {
 	a := newApp(t, 3)
 	for i := range 12 {
@@ -95,7 +95,7 @@ func TestWorkersShareAnApp(t *testing.T) {
 			}
 		}
 	}
-	for _, id := range []string{"c0", "c1", "c2", "c3", "c4"} { // whoever was told the owner is told nothing there
+	for _, id := range []string{"c0", "c1", "c2", "c3", "c4"} { // a caller that was told the owner gets no owner there
 		told := map[string]int{}
 		for _, n := range a.workers {
 			var header metadata.MD
@@ -142,7 +142,7 @@ func startGateway(t *testing.T, a *app) *Gateway {
 	return g
 }
 
-// TestGatewayServesByWayOfWorkers: it learns what is served from them, and owns nothing.
+// TestGatewayServesByWayOfWorkers: it learns from them what is served, and owns nothing.
 func TestGatewayServesByWayOfWorkers(t *testing.T) {
 	a := newApp(t, 2)
 	g := startGateway(t, a)
@@ -303,8 +303,8 @@ func TestAdvertisedPublic(t *testing.T) {
 	}
 }
 
-// TestEntitiesElsewhere: whoever is asked about an entity answers: the worker that owns it, one
-// that follows it, one that has no image of it, and a gateway.
+// TestEntitiesElsewhere: every process answers about an entity: the worker that owns it, one that
+// follows it, one that has no image of it, and a gateway.
 func TestEntitiesElsewhere(t *testing.T) {
 	a := newApp(t, 3) // one owns, one follows
 	if _, err := a.increment(a.workers[0].PublicAddress(), "x"); err != nil {

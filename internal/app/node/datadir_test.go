@@ -17,7 +17,7 @@ func TestDataDirectoryRemembersWhatItBelongsTo(t *testing.T) {
 	if made.App != c.App || made.Partitions != c.Partitions || !strings.HasPrefix(made.Worker, "w-") {
 		t.Errorf("made %+v for %+v", made, c)
 	}
-	c.Partitions = 64 // a default of another version, which nobody asked for
+	c.Partitions = 64 // a default of another version, which no operator asked for
 	found, err := openDirectory(c, false)
 	if err != nil || found != made {
 		t.Errorf("found %+v, %v, want %+v as it was made", found, err, made)

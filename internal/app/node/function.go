@@ -57,8 +57,8 @@ func (r *readiness) isGone() bool {
 	return r.gone
 }
 
-// reached notes whether a remote function can be reached. It returns false when that is no news, or
-// is about another one than the present.
+// reached notes whether a remote function can be reached. It returns false when nothing changed, or
+// when it is not the present one.
 func (r *readiness) reached(f hosted, reachable bool) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -164,7 +164,7 @@ func (n *Node) hosting() host.Options {
 	}
 }
 
-// runFunction learns what the function serves, and again each time it comes back as another one.
+// runFunction discovers the function, and again each time it is started with another spec.
 func (n *Node) runFunction(ctx context.Context) error {
 	options := n.hosting()
 	if n.options.Local != nil {
@@ -237,8 +237,8 @@ func (n *Node) meetRemote(ctx context.Context, options host.RemoteOptions) error
 			return err
 		}
 		if err != nil {
-			// The function's author mends it and starts it again; without a supervisor the operator
-			// starts this process again.
+			// The function's author fixes it and starts it again; without a supervisor the operator restarts
+			// this process.
 			n.troubles.note(taskFunction, err)
 			n.logger.Error("the user function cannot be served", observe.Address, n.config.Function, observe.Error, err)
 		}
@@ -250,8 +250,8 @@ func (n *Node) meetRemote(ctx context.Context, options host.RemoteOptions) error
 	}
 }
 
-// replace puts a function that was just met in the place of the one before, which keeps its place
-// if both serve the same.
+// replace puts a function that was just discovered in the place of the one before, which stays if
+// both serve the same.
 func (n *Node) replace(ctx context.Context, remote *host.Remote) error {
 	before := n.readiness.remote
 	if before != nil && before.Catalog().Version() == remote.Catalog().Version() {
@@ -267,7 +267,7 @@ func (n *Node) replace(ctx context.Context, remote *host.Remote) error {
 		return errors.Join(err, remote.Close())
 	}
 	if before != nil && n.cluster != nil {
-		n.cluster.group.Rebalance() // the others hear what this worker serves with its join data
+		n.cluster.group.Rebalance() // its join data tells the other workers what this one serves
 	}
 	n.readiness.remote = remote
 	n.readiness.following.Go(func() { // ends with ctx, or with remote; the function task waits for it

@@ -91,7 +91,7 @@ func TestTimersOfARemoteFunction(t *testing.T) {
 	}
 }
 
-// rejectable is a function whose answer to discovery makes no sense.
+// rejectable is a function whose answer to discovery is rejected.
 type rejectable struct {
 	cloudstate.UnimplementedEntityDiscoveryServer
 	told chan string
@@ -102,13 +102,13 @@ func (rejectable) Discover(context.Context, *cloudstate.ProxyInfo) (*cloudstate.
 	return &cloudstate.EntitySpec{ServiceInfo: &cloudstate.ServiceInfo{}}, nil
 }
 
-// ReportError takes what the proxy thinks of that.
+// ReportError receives the proxy's report of that.
 func (r rejectable) ReportError(_ context.Context, e *cloudstate.UserFunctionError) (*emptypb.Empty, error) {
 	r.told <- e.GetMessage()
 	return &emptypb.Empty{}, nil
 }
 
-// A function that cannot be served is told why, and so is the operator; the node lives on.
+// A function that cannot be served gets the reason, and so does the operator; the node goes on.
 func TestRejectedFunctionIsTold(t *testing.T) {
 	var config net.ListenConfig
 	l, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")

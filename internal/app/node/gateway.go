@@ -22,9 +22,9 @@ import (
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
 
-// Gateway is a process that serves an app's callers by way of its workers. It hosts no function,
-// has no data directory and owns nothing, so that there may be any number of them. StartGateway
-// makes it; Wait returns when it has ended.
+// Gateway is a process that serves an app's callers through its workers. It hosts no function, has
+// no data directory and owns nothing, so that there may be any number of them. StartGateway makes
+// it; Wait returns when it has ended.
 type Gateway struct {
 	*process
 
@@ -63,7 +63,7 @@ func StartGateway(ctx context.Context, o Options) (*Gateway, error) {
 
 const (
 	// journalPatience is how long a gateway waits for the journal: the first worker creates it,
-	// perhaps at this moment, and brokers hear of it one after the other.
+	// perhaps at this moment, and brokers learn of it one after the other.
 	journalPatience = 5 * time.Second
 	journalPause    = 100 * time.Millisecond
 )
@@ -85,7 +85,7 @@ func (g *Gateway) find(ctx context.Context, journal string) (broker.TopicInfo, e
 	}
 }
 
-// open opens everything, from the log up.
+// open opens everything, the log first.
 func (g *Gateway) open(ctx context.Context) (err error) {
 	c := g.config
 	if err := g.openPorts(ctx, gatewayProcess{g}, g.quiet); err != nil {
@@ -244,7 +244,7 @@ func (g *Gateway) Waiting() <-chan struct{} { return nil }
 // Abandon does nothing: a gateway has started no other process.
 func (g *Gateway) Abandon() {}
 
-// Try returns lines that a newcomer can paste. program is how this program is called.
+// Try returns lines that a new user can paste. program is how this program is called.
 func (g *Gateway) Try(program string) []string {
 	ask := asking(program, g.AdminAddress())
 	lines := []string{ask("cluster status")}

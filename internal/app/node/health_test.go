@@ -15,7 +15,7 @@ import (
 	"github.com/millrace-io/millrace/sdk"
 )
 
-// health is what a process says of itself to callers and to who watches it.
+// health is the state that a process reports to callers and watchers.
 type health struct {
 	t       *testing.T
 	n       *Node
@@ -31,7 +31,7 @@ func watchHealth(t *testing.T, n *Node) *health {
 	return &health{t: t, n: n, watched: watched}
 }
 
-// becomes waits until gRPC health says so to who watches it, and compares with what else there is.
+// becomes waits until a watcher of gRPC health gets the state, and compares it with the pages.
 // Reason is a part of what /readyz says.
 func (h *health) becomes(want healthpb.HealthCheckResponse_ServingStatus, reason string) {
 	h.t.Helper()

@@ -36,7 +36,7 @@ func (n *Node) openJournal(ctx context.Context) (broker.TopicInfo, error) {
 	}
 	info, err := n.log.Describe(ctx, spec.Name)
 	if errors.Is(err, broker.ErrUnknownTopic) {
-		if !n.config.CreateTopics && !n.log.SingleProcess() { // the topics of our own log are nobody else's business
+		if !n.config.CreateTopics && !n.log.SingleProcess() { // the embedded log belongs to this process alone
 			return info, &MissingTopicError{Topic: spec.Name, Command: n.log.CreateCommand(spec)}
 		}
 		if err := n.log.Create(ctx, spec); err != nil {

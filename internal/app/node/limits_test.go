@@ -53,7 +53,7 @@ func TestLargeCommandsOnTheEmbeddedLog(t *testing.T) {
 }
 
 // TestAHigherMaxCommitRaisesTheTopic: the topic was created under a lower one. On the code before,
-// each large command cost its partition the ownership, again and again.
+// each large command ended the ownership of its partition, again and again.
 func TestAHigherMaxCommitRaisesTheTopic(t *testing.T) {
 	config := testConfig(t)
 	large := func(c *Config, bytes int, want codes.Code) {

@@ -70,7 +70,7 @@ func local(t *testing.T, names string) Local {
 	return f
 }
 
-// testConfig is the configuration of a small node that meets nobody else.
+// testConfig is the configuration of a small node on its own.
 func testConfig(t *testing.T) *Config {
 	t.Helper()
 	c := Defaults()
@@ -176,7 +176,7 @@ func dial(t *testing.T, address string) *grpc.ClientConn {
 	return conn
 }
 
-// freeAddress is an address at which nobody listens.
+// freeAddress is an address at which no process listens.
 func freeAddress(t *testing.T) string {
 	t.Helper()
 	var config net.ListenConfig

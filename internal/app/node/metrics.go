@@ -16,7 +16,7 @@ import (
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
 
-// collected are the metrics of all floors.
+// collected are the metrics of all layers.
 func (n *Node) collected() []observe.Source {
 	all := []observe.Source{n.gateway.Metrics(), n.taskMetrics(), n.partitionMetrics(), n.journalMetrics(), n.hostMetrics(), n.stalenessMetrics(), traceMetrics(n.tracer), n.rebuilds.metrics(), clockMetrics(n.clock)}
 	if n.cluster != nil {

@@ -43,9 +43,9 @@ type Options struct {
 	// Dir is where Command runs and where its files are; empty: the working directory.
 	Dir     string
 	Version string
-	// Logger gets what an operator should see; nil: nobody does.
+	// Logger gets what an operator should see; nil: it is discarded.
 	Logger *slog.Logger
-	// OnProgress is told how far a catch-up is. It may be nil.
+	// OnProgress is called with the progress of a catch-up. It may be nil.
 	OnProgress func(Progress)
 	// Log is a log that is open already; the node closes it. Nil: the one that Config names.
 	Log broker.Log
@@ -65,9 +65,9 @@ type Node struct {
 	router  *routing.Router
 	// cluster is what there is to do with other workers; nil on a log of this process alone.
 	cluster *cluster
-	// loops are what runs below the tasks and may be ill.
+	// loops run below the tasks and may fail.
 	loops []loop
-	// written counts what the store was given; nil for a store that need not be flushed.
+	// written counts writes to the store; nil for a store that need not be flushed.
 	written func() uint64
 	// spoiled has room for the first error that ends the use of the store.
 	spoiled chan error
@@ -94,7 +94,7 @@ func newNode(o Options) *Node {
 	return &Node{process: newProcess(o), readiness: newReadiness(), spoiled: make(chan error, 1), settled: make(chan struct{})}
 }
 
-// open opens everything, from the log up.
+// open opens everything, the log first.
 func (n *Node) open(ctx context.Context) (err error) {
 	if err := checkCommand(ctx, n.options.Command, n.config.Function); err != nil {
 		return err
@@ -141,8 +141,8 @@ func (n *Node) open(ctx context.Context) (err error) {
 }
 
 // checkCommand looks for the program that is to be supervised, before anything is opened for it.
-// Where it is to serve nobody may do so already: the node would not notice that it talks to another
-// program, one that was left from an earlier run for example.
+// Its address must be free: otherwise the node would talk to another program without noticing, for
+// example to one that was left from an earlier run.
 func checkCommand(ctx context.Context, command []string, address string) error {
 	if len(command) == 0 {
 		return nil

@@ -193,7 +193,7 @@ func TestMetricsShowEveryLoop(t *testing.T) {
 	mustContain(t, "the scrape", body, wanted...)
 }
 
-// Before the function is there, and while the node ends, readyz says why nobody should call.
+// Before the function is there, and while the node ends, readyz says why callers should wait.
 func TestReadyzBeforeAndAfter(t *testing.T) {
 	c := testConfig(t)
 	c.Function = freeAddress(t)

@@ -54,8 +54,8 @@ func counterValue(t *testing.T, n *Node, id string) int64 {
 var mirrored = []string{"x", "y", "z"}
 
 // older runs a worker, keeps a copy of its log, runs it once more, and puts the copy in the place
-// of the log: what an operator does who restores a disk. The store remembers everything. Afterwards
-// each a-x is 5, of which the log knows 2.
+// of the log: as an operator does who restores a disk. The store has everything. Afterwards each
+// a-x is 5, of which the log knows 2.
 func older(t *testing.T, c *Config) {
 	t.Helper()
 	backup := filepath.Join(t.TempDir(), "backup")

@@ -193,7 +193,7 @@ func TestAStopEndsWhenARemoteFunctionHangs(t *testing.T) {
 	calling.Wait()
 }
 
-// A caller who keeps a stream open to a function that goes on with it is cut off, too.
+// A caller that keeps a stream open to a function that goes on with it is cut off, too.
 func TestAStopEndsAStreamThatIsKeptOpen(t *testing.T) {
 	c := testConfig(t)
 	c.DrainTimeout = 50 * time.Millisecond

@@ -20,7 +20,7 @@ import (
 // of the embedded log, the store's flushes and compactions.
 type loop struct {
 	name string
-	// illness is why it cannot write at present, nil while it can.
+	// illness is why it cannot write now, nil while it can.
 	illness func() error
 	// last is when its last error was, and that error; nil when there was none.
 	last func() (time.Time, error)
@@ -57,7 +57,7 @@ func (n *Node) openLog() error {
 	return nil
 }
 
-// inUse says what a lock means to somebody who starts a second process.
+// inUse explains a lock to an operator who starts a second process.
 func (n *Node) inUse(err error) error {
 	if errors.Is(err, embedded.ErrLocked) || errors.Is(err, pebblestore.ErrLocked) {
 		return fmt.Errorf("the data directory %s is in use by another process: stop that one, or choose another directory with --data (%w)", n.config.Data, err)
@@ -128,7 +128,7 @@ const loopStore = "store"
 // look at.
 func (n *Node) spoiledMark() string { return n.storeDirectory() + ".damaged" }
 
-// spoil takes note of what ends the use of the store. It does not wait.
+// spoil records what ends the use of the store. It does not wait.
 func (n *Node) spoil(err error) {
 	if errors.Is(err, pebblestore.ErrEnded) {
 		select {
@@ -138,8 +138,8 @@ func (n *Node) spoil(err error) {
 	}
 }
 
-// endStore returns why the node ends: without a store it could answer nothing any more. After
-// damage it leaves a mark for the next start: what is damaged may be where opening does not look.
+// endStore returns why the node ends: without a store it cannot answer anything. After damage it
+// leaves a mark for the next start: what is damaged may be where opening does not look.
 func (n *Node) endStore(why error) error {
 	if !errors.Is(why, materializer.ErrCorrupt) {
 		return fmt.Errorf("the store has failed; start again when its disk is well: %w", why)
@@ -161,7 +161,7 @@ func (n *Node) storeLoop(stats func() pebblestore.Stats) loop {
 	}
 }
 
-// Durability says in a sentence what is promised of data that was answered for.
+// Durability says in a sentence what is promised of acknowledged data.
 func (n *Node) Durability() string {
 	if n.config.Ephemeral {
 		return "in memory only: data is lost when this process exits"

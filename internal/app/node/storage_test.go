@@ -36,7 +36,7 @@ func startedWith(t *testing.T, l func(*Node) loop) *Node {
 }
 
 // A log or a store that cannot be written makes the node unready, and status and metrics show it.
-// The test's own loop takes the place of the real one before anybody asks.
+// The test's own loop replaces the real one before the first request.
 func TestFullDiskIsShown(t *testing.T) {
 	at := time.Unix(1700000000, 0)
 	for name, ill := range map[string]func(*Node) loop{
@@ -66,7 +66,7 @@ func TestFullDiskIsShown(t *testing.T) {
 	}
 }
 
-// What is over stays in the status with its time, and bothers nobody.
+// What is over stays in the status with its time, and does not affect readiness.
 func TestWhatWentWrongBeforeIsRemembered(t *testing.T) {
 	at := time.Unix(1700000000, 0)
 	n := startedWith(t, func(*Node) loop {
@@ -135,7 +135,7 @@ func (unreadable) Get([]byte) ([]byte, error) {
 }
 
 // TestDamageThatTheStartMeets: a start that reads a damaged row, before anything is served, leaves
-// word for the next one, which rebuilds the store.
+// a mark for the next one, which rebuilds the store.
 func TestDamageThatTheStartMeets(t *testing.T) {
 	n := newNode(Options{Config: testConfig(t)})
 	n.topic.Partitions, n.store = 1, unreadable{}

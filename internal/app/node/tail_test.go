@@ -151,8 +151,8 @@ func TestTailEnds(t *testing.T) {
 	}
 }
 
-// Records of a former owner are shown and marked, records of strangers too, and neither is told of
-// an entity.
+// Records of a former owner are shown and marked, foreign records too, and neither shows in an
+// entity.
 func TestTailMarksWhatDoesNotCount(t *testing.T) {
 	world := simlog.New(simlog.Options{})
 	c := testConfig(t)

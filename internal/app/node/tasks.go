@@ -25,7 +25,7 @@ const (
 // flushEvery bounds what has to be read from the log again after a crash.
 const flushEvery = 30 * time.Second
 
-// run starts the tasks, from the ground up; Stop ends them from the top.
+// run starts the tasks, from the lowest layer up; Stop ends them in reverse order.
 func (n *Node) run(ctx context.Context) {
 	n.group = lifecycle.New(ctx, n.clock)
 	n.group.Start(taskShutdown, func(ctx context.Context) error { return n.shutdown(ctx, n.endEffects) })
@@ -69,9 +69,9 @@ func (n *Node) runPartitions(ctx context.Context) error {
 	}
 }
 
-// endEffects ends what the callers began. Effects that take longer than drain-timeout meet
-// partitions that are gone, and end with that; those whose function hangs are left to the end of
-// the process.
+// endEffects ends what the callers began. Effects that take longer than drain-timeout find their
+// partitions released, and end with that; those whose function hangs are left to the end of the
+// process.
 func (n *Node) endEffects(bounded context.Context) {
 	drained := make(chan struct{})
 	go func() { // ends with the last effect, or with the process; waited for below
@@ -91,7 +91,7 @@ func (n *Node) endEffects(bounded context.Context) {
 	}
 }
 
-// lateEffects is how long effects may take to notice that the partitions are gone.
+// lateEffects is how long effects may take to notice that the partitions are released.
 const lateEffects = time.Second
 
 // flushStore makes the store durable now and then, if anything was written to it, so that a killed

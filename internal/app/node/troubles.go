@@ -7,7 +7,7 @@ import (
 	"github.com/millrace-io/millrace/internal/clock"
 )
 
-// troubles holds, for each task that goes on in spite of it, what went wrong last.
+// troubles holds the last error of each task that goes on in spite of it.
 type troubles struct {
 	clock clock.Clock
 

@@ -19,7 +19,7 @@ import (
 // sampleKey is the entity of all samples.
 const sampleKey = "42"
 
-// Try returns lines that a newcomer can paste: a call, a look at the entity, a look at the log.
+// Try returns lines that a new user can paste: a call, a look at the entity, a look at the log.
 // program is how this program is called.
 func (n *Node) Try(program string) []string {
 	catalog := n.host.Catalog()

@@ -18,8 +18,8 @@ const (
 	watchMost = 20_000
 )
 
-// watch notices changes of source files by looking at them now and then: that works on every file
-// system, and needs no library.
+// watch detects changes of source files by polling: that works on every file system, and needs no
+// library.
 type watch struct {
 	dir, data string
 	was       fingerprint

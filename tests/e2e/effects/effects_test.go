@@ -124,8 +124,8 @@ func (l *load) read(id string) int64 {
 	return c.GetValue()
 }
 
-// TestEffectsHappenOnce kills the worker at every named moment in turn, under load. Now and then
-// its store is deleted, or the targets of all effects break for a while. In the end both sides are
+// TestEffectsHappenOnce kills the worker at every failpoint in turn, under load. From time to time
+// its store is deleted, or the targets of all effects fail for a while. In the end both sides are
 // equal.
 func TestEffectsHappenOnce(t *testing.T) {
 	kills := kit.EffectsKills.Number(t)

@@ -67,7 +67,7 @@ func TestTimersFireOnce(t *testing.T) {
 	p.Kill(t)
 	p.Arm(fmt.Sprintf("%s=%s:%d", failpoint.Variable, failpoint.BeforeTimer, n/3))
 	p.Respawn(t)
-	p.AwaitExitWithin(t, time.Until(due)+10*time.Minute) // it dies while they fire
+	p.AwaitExitWithin(t, time.Until(due)+10*time.Minute) // it is killed while they fire
 	p.DeleteStore(t)
 	p.Arm()
 	p.Restart(t)
@@ -88,8 +88,8 @@ func TestTimersFireOnce(t *testing.T) {
 		n, set.Seconds(), took.Seconds(), late[n/2], late[n*99/100])
 }
 
-// TestTimersAreOnTime sets timers that are due one after the other, and says how late they are when
-// nothing goes wrong.
+// TestTimersAreOnTime sets timers that are due one after the other, and prints how late they are
+// when nothing fails.
 func TestTimersAreOnTime(t *testing.T) {
 	const n, spread = 2000, 4 * time.Second
 	p := harness.Start(t, harness.Options{Program: "tests/e2e/mirror", Tags: "failpoints"})

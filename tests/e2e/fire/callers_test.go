@@ -19,7 +19,7 @@ import (
 )
 
 const (
-	// soon is how long something may take while nothing fails that is no matter of seconds.
+	// soon bounds what takes no more than seconds while nothing fails.
 	soon = 20 * time.Second
 	// settle is how long a call of a scene is given to reach its entity.
 	settle = 50 * time.Millisecond
@@ -105,7 +105,7 @@ func (w *world) await(id string, within time.Duration, shows func(contents) bool
 }
 
 // bothLeave lets two calls with one id wait behind a long one. Both leave, the later one first. The
-// entity must serve on.
+// entity must go on serving.
 func (w *world) bothLeave() bool {
 	id := w.scene(-1)
 	if a := w.insist(task{id: id}, ""); a.err != nil {
@@ -152,7 +152,7 @@ func (w *world) leaveAndRepeat() bool {
 	return told != ""
 }
 
-// judgeDenial: what was said to be not applied must not be there.
+// judgeDenial: what was reported as not applied must not be there.
 func (w *world) judgeDenial(id string, slot int, told string) {
 	w.outcome("left and sent again: " + told)
 	if told != "not_applied" {
@@ -163,7 +163,7 @@ func (w *world) judgeDenial(id string, slot int, told string) {
 	}
 }
 
-// post sends a task over HTTP, where a server's word comes also when it has run out of time, and
+// post sends a task over HTTP, where the server's answer also arrives when its time is over, and
 // returns its outcome: done, or what errors say; "" when there is no answer.
 func (w *world) post(ctx context.Context, address string, k task, id string, timeout time.Duration) string {
 	ctx, cancel := context.WithTimeout(ctx, soon)
@@ -304,10 +304,11 @@ func (w *world) parkEffects() bool {
 	return true
 }
 
-// deadTarget sends effects to an entity over which the function dies each time. Others pass.
+// deadTarget sends effects to an entity at whose commands the function exits each time. Others
+// pass.
 func (w *world) deadTarget() bool {
 	from := w.scene(2)
-	if w.dead == "" { // they are tried for ever
+	if w.dead == "" { // they are tried forever
 		w.dead = from
 		target := "dead-" + w.scene(-1)
 		if a := w.insist(task{id: from, gives: true, effects: slices.Repeat([]string{target}, slowTargets)}, from+"-x"); a.err != nil {

@@ -16,8 +16,8 @@ const (
 	takenMost = int(callTimeout/takenStep) + 1
 )
 
-// calls is what callers were told, for the figures: which calls were answered, when, how fast, and
-// how old the answers of reads were that need not be of the newest state. A nil one counts nothing.
+// calls is what callers got, for the figures: which calls were answered, when, how fast, and how
+// old the answers of reads were that need not be of the newest state. A nil one counts nothing.
 type calls struct {
 	mu sync.Mutex
 	// on: callers are at work.
@@ -30,7 +30,7 @@ type calls struct {
 	// without any.
 	last, seconds, silent int64
 	silence               time.Duration
-	// failed counts calls that were not answered, by what they were told.
+	// failed counts calls that were not answered, by their errors.
 	failed map[string]int
 	// relaxed counts reads that were answered, ages those with a bound and, by 0, eventual ones.
 	relaxed [eventual + 1]int

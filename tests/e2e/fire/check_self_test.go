@@ -13,7 +13,7 @@ import (
 )
 
 // TestCheckerNamesBrokenPromises shows the checker a broken promise of every kind, and histories
-// that are as they should be: a checker that cannot fail proves nothing.
+// that are as they should be: a checker that cannot fail is useless.
 func TestCheckerNamesBrokenPromises(t *testing.T) {
 	shows := func(all ...int) contents {
 		var s set

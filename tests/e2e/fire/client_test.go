@@ -16,14 +16,14 @@ import (
 )
 
 const (
-	// callTimeout bounds one call. It is shorter than many faults, so that callers give up in the
-	// midst of them.
+	// callTimeout bounds one call. It is shorter than many faults, so that callers give up during
+	// them.
 	callTimeout = 3 * time.Second
 	// stubborn is how long a caller goes on under the same id.
 	stubborn = 12 * time.Second
 )
 
-// Habits of callers, chosen by name as faults are.
+// Behaviours of callers, chosen by name as faults are.
 const (
 	hedging   = "callers hedge"
 	leaving   = "callers leave"
@@ -31,7 +31,7 @@ const (
 	// mostKept is how many acknowledged commands a client remembers, to send one of them again now
 	// and then, and how many whose outcome is unknown, to send them again in the end.
 	mostKept = 32
-	// shortest is what a caller waits at most who leaves early.
+	// shortest is the longest wait of a caller that leaves early.
 	shortest = 40 * time.Millisecond
 )
 

@@ -29,8 +29,8 @@ func clusterFaults() []fault {
 	}
 }
 
-// goOn waits until those who are left have answered some calls. Not many: every caller soon waits
-// for the slowest partition.
+// goOn waits until the remaining workers have answered some calls. Not many: every caller soon
+// waits for the slowest partition.
 func (w *world) goOn(without ...*harness.Process) {
 	w.t.Helper()
 	w.awaitMore(int64(least+w.rng.IntN(least)), func() { w.revive(without...) })
@@ -45,7 +45,7 @@ func (w *world) awaitMembers(n int, what string) {
 	})
 }
 
-// away is kill -9, until others have taken over.
+// away kills a worker with kill -9 and waits until others have taken over.
 func (w *world) away() bool {
 	p := w.worker()
 	p.Kill(w.t)
@@ -55,7 +55,7 @@ func (w *world) away() bool {
 	return true
 }
 
-// leave is an end in order, until others have taken over.
+// leave stops a worker in order and waits until others have taken over.
 func (w *world) leave() bool {
 	p := w.worker()
 	code := p.Stop(w.t)
@@ -64,8 +64,7 @@ func (w *world) leave() bool {
 	return code == 0
 }
 
-// drain takes everything away from a worker, which goes on serving by way of the others, and then
-// ends.
+// drain drains a worker, which goes on serving through the others, and then ends.
 func (w *world) drain() bool {
 	p := w.worker()
 	ctx, cancel := context.WithTimeout(w.ctx, healing)
@@ -131,7 +130,7 @@ func (w *world) killBrokerAndWorker() bool {
 	return true
 }
 
-// pauseOneBroker is SIGSTOP of a broker: for a moment, or until the others have put it out.
+// pauseOneBroker is SIGSTOP of a broker: for a moment, or until the others have fenced it.
 func (w *world) pauseOneBroker() bool {
 	if w.rng.IntN(3) == 0 {
 		w.revive()
@@ -163,8 +162,7 @@ func (w *world) end9(s *kafkaserver.Server) {
 	}
 }
 
-// withoutBroker takes a broker away until the others have taken over what it led, and gives it
-// back.
+// withoutBroker stops a broker until the others have taken over what it led, and starts it again.
 func (w *world) withoutBroker(take, giveBack func(*kafkaserver.Server), without ...*harness.Process) bool {
 	w.t.Helper()
 	k := w.kafka
@@ -190,7 +188,7 @@ func (w *world) withoutBroker(take, giveBack func(*kafkaserver.Server), without 
 // askTimeout bounds a question: it may be put to a broker that is stopped.
 const askTimeout = time.Second
 
-// coordinator is the broker that looks after the workers' group, -1 when that is not known.
+// coordinator is the broker that coordinates the workers' group, -1 when that is not known.
 func (k *kafka) coordinator(ctx context.Context) int32 {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
@@ -203,8 +201,8 @@ func (k *kafka) coordinator(ctx context.Context) int32 {
 	return resp.Coordinators[0].NodeID
 }
 
-// broker picks the one to which something happens next, when each has everything: the coordinator
-// of the group, or any.
+// broker picks the broker of the next fault, when each has everything: the coordinator of the
+// group, or any.
 func (k *kafka) broker(w *world) *kafkaserver.Server {
 	w.t.Helper()
 	if len(k.servers) == 1 {

@@ -21,8 +21,8 @@ const (
 	// clusterSession is longer than that of one worker: six processes and three brokers start on
 	// the same processors.
 	clusterSession = 2 * time.Second
-	// brokerSession, in milliseconds, is how long brokers may be silent before the others put them
-	// out: longer than elsewhere in tests, for the same reason.
+	// brokerSession, in milliseconds, is how long brokers may be silent before the others fence them:
+	// longer than elsewhere in tests, for the same reason.
 	brokerSession = "3000"
 	// littlePatience is how long the second gateway waits for a partition that moves.
 	littlePatience = 500 * time.Millisecond
@@ -93,7 +93,7 @@ func (w *world) member(name string) *harness.Process {
 	}})
 }
 
-// mustHappen are faults that happen in every run on a cluster: a worker is away in each of the ways
+// mustHappen are faults that happen in every run on a cluster: a worker is down in each of the ways
 // in which it can be.
 var mustHappen = []string{"killed for a while", "paused beyond session", "stopped for a while", "drained"}
 
@@ -144,7 +144,7 @@ func (w *world) watchFollowers() {
 		for i, admin := range w.admins {
 			s := w.status(admin, scrapeTimeout)
 			if s == nil {
-				continue // it is not there at the moment
+				continue // it is down at the moment
 			}
 			n := int64(0)
 			for _, p := range s.GetPartitions() {

@@ -83,7 +83,7 @@ func (d *disks) free(t *testing.T, disk string) {
 	}
 }
 
-// disk is a worker on disks that are full now and then.
+// disk is a worker on disks that are full from time to time.
 func (r *run) disk(t *testing.T, w *world) {
 	t.Helper()
 	d, err := mountDisks(t)

@@ -1,17 +1,18 @@
-// Package fire tests millrace as whole processes while everything around them fails.
+// Package fire tests millrace by fault injection: whole processes, while everything around them
+// fails.
 //
 // A world is a worker with everything around it: clients that make one call after the other, a
-// nemesis that lets faults happen, and checkers. There are worlds on the embedded log, on disks
-// that are full now and then, with a function in a process of its own or in one that the worker has
+// nemesis that injects faults, and checkers. There are worlds on the embedded log, on disks that
+// are full now and then, with a function in a process of its own or in one that the worker has
 // started, on Apache Kafka, to which the worker comes through a proxy, with such a function, and of
 // several workers and gateways on several brokers.
 //
 // Every command of an entity gives it something that no other command gives, takes that away, shuts
 // it, or looks; so every answer shows which commands took effect, and how often. Calls and answers
 // are put in order by one monotonic clock; what got no answer may take effect at any time. An
-// entity that has had its share of commands is looked at a last time, its whole history is checked
+// entity that has had its share of commands is read a last time, its whole history is checked
 // (check_test.go: broken promises that have a name, then linearizability), and what it must and may
-// hold is kept. At the end of a world every entity is held against that once more, and the log
+// hold is kept. At the end of a world every entity is compared with that once more, and the log
 // itself is read with the reader rule: each acknowledged command is in it once, written by the
 // owner.
 //
@@ -31,9 +32,9 @@
 // Until the first fault no call may fail, and while only the function fails no outcome may be
 // unknown (trouble_test.go). At the end of a world every command with an id and an unknown outcome
 // is sent again until it is answered, and a single worker is killed once more: what it shows then
-// was durable. A plain reader of the log, who knows keys and values and nothing else, finds the
-// event of every item that a cart holds. The store is deleted, and what the worker shows of its
-// entities and its journal must be the same after.
+// was durable. A plain reader of the log, which knows only keys and values, finds the event of
+// every item that a cart holds. The store is deleted, and what the worker shows of its entities and
+// its journal must be the same after.
 //
 // A fault counts when an effect of it was seen, not when it was tried. Decisions follow a seed,
 // which each run prints; the timing of processes does not:

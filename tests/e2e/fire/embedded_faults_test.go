@@ -258,7 +258,7 @@ func (w *world) copy(from, to string) {
 // lastLines is the end of what a process said.
 func lastLines(said string) string { return said[max(0, len(said)-4<<10):] }
 
-// readEmbedded stops the worker, reads its log from the start and holds it against what every
+// readEmbedded stops the worker, reads its log from the start and compares it with what every
 // client knows.
 func (w *world) readEmbedded(dir string) {
 	w.t.Helper()

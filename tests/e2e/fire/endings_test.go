@@ -16,7 +16,7 @@ import (
 	"github.com/millrace-io/millrace/tests/kit"
 )
 
-// ending is what an operator can do to a journal that cannot be undone: after it, a world is over.
+// ending is an operation on a journal that cannot be undone: after it, a world is over.
 type ending struct {
 	name string
 	// run does it, and returns whether an effect was seen.
@@ -123,7 +123,7 @@ func (w *world) judgeLoss(e ending, when string) {
 }
 
 // named are the partitions that are not served for what has happened, with what workers say of
-// them; open is what is not known yet of another one, "" for nothing. A worker that has given up
+// them; open is what is not known yet of another one, "" for nothing. A worker that has released
 // everything speaks for all partitions; one that has ended does so when all have.
 func (w *world) named(e ending) (named map[int32]string, open string) {
 	active, why := map[int32]bool{}, map[int32]string{}

@@ -31,7 +31,7 @@ const (
 	shutAfter = 120
 )
 
-// thing is what the two kinds of entities have in common.
+// thing is the interface of the two kinds of entities.
 type thing interface {
 	// kind is the name of the entity type, slots how many things fit in.
 	kind() string
@@ -149,8 +149,8 @@ type entity struct {
 // name is its key.
 func (e *entity) name() string { return e.kind() + "/" + e.id }
 
-// pool is the entities that clients work on, so many at a time; one that is full makes room for a
-// new one.
+// pool is the entities that clients work on, a fixed number at a time; a new one replaces one that
+// is full.
 type pool struct {
 	mu   sync.Mutex
 	live []*entity

@@ -109,7 +109,7 @@ func (f *totals) outcome(name string) {
 	f.outcomes[name]++
 }
 
-// note remembers what an error looks like to a caller.
+// note stores an error as a caller sees it.
 func (f *totals) note(code codes.Code, outcome string, err error) {
 	kind := code.String() + " " + outcome
 	if full := "no space left"; strings.Contains(err.Error(), full) {
@@ -122,7 +122,7 @@ func (f *totals) note(code codes.Code, outcome string, err error) {
 	}
 }
 
-// forget lets callers be surprised once more by errors with a word.
+// forget forgets the errors with a word.
 func (f *totals) forget(word string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

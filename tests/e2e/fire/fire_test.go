@@ -19,7 +19,7 @@ import (
 // program is what workers run.
 const program = "tests/e2e/fire/worker"
 
-// TestFire lets clients work while everything fails, on both engines.
+// TestFire runs clients while faults are injected, on both engines.
 func TestFire(t *testing.T) {
 	seed := kit.FireSeed.Seed(t)
 	var all []*totals

@@ -82,7 +82,7 @@ func (r *run) functionOnKafka(t *testing.T, w *world) {
 	w.readLog()
 }
 
-// killFunction is kill -9 of the function, which is away for a moment.
+// killFunction is kill -9 of the function, which is down for a moment.
 func (w *world) killFunction() bool {
 	w.onlyFunction(func() {
 		w.function.Kill(w.t)

@@ -15,12 +15,12 @@ import (
 	"github.com/millrace-io/millrace/tests/conformance/proto/vemodel"
 )
 
-// journal is a log as a reader sees it who knows the reader rule and what the services write.
+// journal is a log as a reader sees it that knows the reader rule and what the services write.
 type journal struct {
 	parts map[int32]*part
 	// entities is what the valid records of each say, by key.
 	entities map[string]*told
-	// plain are keys and values of the records of carts, as a reader sees them who knows nothing of
+	// plain are keys and values of the records of carts, as a reader sees them that knows nothing of
 	// millrace.
 	plain map[string]bool
 	// ids are the commands with an id that took effect.
@@ -36,7 +36,7 @@ type part struct {
 	parser record.Parser
 	next   int64
 	group  []entry
-	// last is a valid record as it was read, for those who want to write it once more.
+	// last is a valid record as it was read, for faults that write it once more.
 	last *kgo.Record
 }
 
@@ -47,7 +47,7 @@ type entry struct {
 	env   record.Envelope
 }
 
-// told is what the log says of an entity.
+// told is what the log has of an entity.
 type told struct {
 	contents
 
@@ -155,7 +155,7 @@ func (t *told) store(key string, value []byte) error {
 	return nil
 }
 
-// event does to a cart what an event says.
+// event applies an event to a cart.
 func (t *told) event(typeURL string, value []byte) error {
 	switch typeURL[strings.LastIndexByte(typeURL, '/')+1:] {
 	case "shop.v1.ItemAdded":
@@ -190,7 +190,7 @@ func (j *journal) name(promise, entity, format string, args ...any) {
 	j.found = append(j.found, violation{promise, entity, fmt.Sprintf(format, args...)})
 }
 
-// compare holds the log against what is known of every entity: what was acknowledged is there,
+// compare compares the log with what is known of every entity: what was acknowledged is there,
 // under the ownership that counts, and what was denied is not.
 func (j *journal) compare(finished map[string]remains) []violation {
 	found := j.found

@@ -27,8 +27,8 @@ const (
 	contract = 300 * time.Millisecond
 )
 
-// kafka is a broker to which workers come through a proxy, or a cluster of brokers without one; the
-// test itself comes straight.
+// kafka is a broker to which workers connect through a proxy, or a cluster of brokers without one;
+// the test connects directly.
 type kafka struct {
 	servers []*kafkaserver.Server
 	proxy   *proxy
@@ -51,7 +51,7 @@ func startKafka(t *testing.T) *kafka {
 	return k
 }
 
-// flags are those of a worker that comes through the proxy, and more.
+// flags are those of a worker that connects through the proxy, and more.
 func (k *kafka) flags(more ...string) []string {
 	return append([]string{
 		"--app", group, "--brokers", k.proxy.address(), "--partitions", fmt.Sprint(partitions),
@@ -120,8 +120,8 @@ func (w *world) slowNetwork() bool {
 	return p.delays.Load() > before
 }
 
-// loseAnswers swallows what the broker answers, and cuts the connections on which that happened:
-// what was appended is not known to be.
+// loseAnswers drops what the broker answers, and cuts the connections on which that happened: then
+// it is unknown whether an append took effect.
 func (w *world) loseAnswers() bool {
 	p := w.kafka.proxy
 	before := p.swallowed.Load()
@@ -132,8 +132,8 @@ func (w *world) loseAnswers() bool {
 	return p.swallowed.Load() > before
 }
 
-// holdProduce keeps appends on their way for a while. Every second time the worker hangs up
-// meanwhile, and sends them again on a new connection.
+// holdProduce delays appends for a while. Every second time the worker disconnects meanwhile, and
+// sends them again on a new connection.
 func (w *world) holdProduce() bool {
 	p := w.kafka.proxy
 	before := p.holds.Load()
@@ -174,7 +174,7 @@ func (w *world) pauseBroker() bool {
 	return stood
 }
 
-// pauseBeyondSession stops a worker until the group has put it out.
+// pauseBeyondSession stops a worker until the group has removed it.
 func (w *world) pauseBeyondSession() bool {
 	stood := w.paused(func() {
 		w.awaitMembers(len(w.workers)-1, "the group to put the worker out")
@@ -214,7 +214,7 @@ func (k *kafka) alter(t *testing.T, name, value string) {
 	}
 }
 
-// readLog reads the journal to its end and holds it against what every client knows.
+// readLog reads the journal to its end and compares it with what every client knows.
 func (w *world) readLog() {
 	w.t.Helper()
 	for _, p := range w.workers {
@@ -224,7 +224,7 @@ func (w *world) readLog() {
 	w.judgeLog(w.kafka.log)
 }
 
-// judgeLog reports what the log says differently from what clients were told.
+// judgeLog reports where the log differs from what clients were told.
 func (w *world) judgeLog(j *journal) {
 	for _, v := range j.compare(w.finished) {
 		w.broken(v)

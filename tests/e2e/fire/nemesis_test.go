@@ -15,16 +15,16 @@ import (
 	"github.com/millrace-io/millrace/tests/kit"
 )
 
-// fault is one thing that can go wrong. run lets it go wrong and repairs it, and says whether an
-// effect of it was seen.
+// fault is one kind of fault. run injects it and repairs it, and reports whether an effect of it
+// was seen.
 type fault struct {
 	name string
 	run  func(w *world) bool
 }
 
 const (
-	// failpointWithin is how long a worker may live until it comes to the moment at which it is to
-	// die, failpointMost how often it may pass it before. One of several has less to do, on slower
+	// failpointWithin is how long a worker may run until it reaches the failpoint that kills it,
+	// failpointMost how often it may pass it before. One of several workers has less to do, on slower
 	// brokers.
 	failpointWithin = 60 * time.Second
 	failpointMost   = 300
@@ -35,8 +35,8 @@ const (
 	least, most = 50, 400
 )
 
-// inject lets every fault happen, in an order that the seed decides, and then again until enough
-// have happened and enough was asked.
+// inject injects every fault, in an order that the seed decides, and then again until there were
+// enough faults and enough operations.
 func (w *world) inject(faults []fault, enough func() bool) {
 	w.t.Helper()
 	faults = slices.DeleteFunc(faults, func(f fault) bool { return !w.chosen(f.name) })
@@ -57,7 +57,7 @@ func (w *world) inject(faults []fault, enough func() bool) {
 	w.awaitAnswers(most)
 }
 
-// injectOne lets one fault happen.
+// injectOne injects one fault.
 func (w *world) injectOne(f fault) {
 	w.t.Helper()
 	began := time.Now()
@@ -184,7 +184,8 @@ func (w *world) ready(p *harness.Process) bool {
 	return is
 }
 
-// mustHaveFoundDamage: a worker has ended that was not killed. There is one good reason.
+// mustHaveFoundDamage: a worker has ended that was not killed. Damage in its store is the only good
+// reason.
 func (w *world) mustHaveFoundDamage(p *harness.Process) {
 	w.t.Helper()
 	said := lastLines(p.Output(w.t))
@@ -197,7 +198,8 @@ func (w *world) mustHaveFoundDamage(p *harness.Process) {
 	w.outcome("store damage ended the worker")
 }
 
-// revive starts workers again that have ended by themselves; without are those that are to be away.
+// revive starts workers again that have ended by themselves; without are those that are to stay
+// down.
 func (w *world) revive(without ...*harness.Process) {
 	w.t.Helper()
 	for _, p := range w.workers {
@@ -223,12 +225,12 @@ func (w *world) paused(f func()) bool {
 	p.Pause(w.t)
 	answers := w.answers.Load()
 	f()
-	stood := w.answers.Load()-answers < 2*int64(w.callers) // those that were on their way
+	stood := w.answers.Load()-answers < 2*int64(w.callers) // those that were under way
 	p.Resume(w.t)
 	return stood
 }
 
-// worker is the one to which something happens next.
+// worker picks the worker of the next fault.
 func (w *world) worker() *harness.Process {
 	w.t.Helper()
 	w.revive()

@@ -101,8 +101,8 @@ func (k *kafka) operatorFaults() []fault {
 	return faults
 }
 
-// changeSetting breaks the topic contract, and restores it when every worker has said so and has
-// given everything up.
+// changeSetting breaks the topic contract, and restores it when every worker has reported it and
+// released everything.
 func (w *world) changeSetting(s setting) bool {
 	w.revive()
 	right := w.kafka.setting(w, s.name)
@@ -137,8 +137,8 @@ func (w *world) awaitAllReady(what string) {
 	})
 }
 
-// raiseInsync asks for every replica, and takes a broker away: nothing can be written until it is
-// enough again what there is.
+// raiseInsync requires every replica in sync, and stops a broker: nothing can be written until
+// there are enough again.
 func (w *world) raiseInsync() bool {
 	w.revive()
 	const name = "min.insync.replicas"
@@ -157,7 +157,7 @@ func (w *world) raiseInsync() bool {
 	return true
 }
 
-// kickMembers puts every worker out of the group.
+// kickMembers removes every worker from the group.
 func (w *world) kickMembers() bool {
 	w.revive()
 	kicked := w.kafka.kick(w.ctx)
@@ -165,7 +165,7 @@ func (w *world) kickMembers() bool {
 	return kicked > 0
 }
 
-// deleteGroup deletes the group as soon as all are put out of it.
+// deleteGroup deletes the group as soon as all members are removed.
 func (w *world) deleteGroup() bool {
 	w.revive()
 	deleted := false
@@ -182,7 +182,7 @@ func (w *world) deleteGroup() bool {
 	return deleted
 }
 
-// kick puts all members out of the group and returns how many there were.
+// kick removes all members from the group and returns how many there were.
 func (k *kafka) kick(ctx context.Context) int {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()

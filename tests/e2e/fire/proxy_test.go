@@ -24,10 +24,10 @@ type proxy struct {
 	links map[*link]struct{}
 	// delay holds every frame up, in both directions.
 	delay time.Duration
-	// held, while not nil, is closed when produce requests may go on; until then they stay here,
-	// even if their sender hangs up.
+	// held, while not nil, is closed when produce requests may go on; until then they stay here, even
+	// if their sender disconnects.
 	held chan struct{}
-	// deaf: what brokers answer is swallowed.
+	// deaf: the brokers' answers are dropped.
 	deaf bool
 	done chan struct{}
 
@@ -77,7 +77,8 @@ func (p *proxy) accept() {
 	}
 }
 
-// requests carries frames to the broker. When the client hangs up, what it had sent still arrives.
+// requests carries frames to the broker. When the client disconnects, what it had sent still
+// arrives.
 func (p *proxy) requests(l *link) {
 	defer p.drop(l)
 	const apiProduce, mostBytes = 0, 64 << 20
@@ -129,7 +130,7 @@ func (p *proxy) wait(d time.Duration) {
 	}
 }
 
-// answers carries bytes to the client, until the broker hangs up. Once some were swallowed, the
+// answers carries bytes to the client, until the broker disconnects. Once some were dropped, the
 // rest would make no sense.
 func (p *proxy) answers(l *link) {
 	defer p.drop(l)
@@ -146,7 +147,7 @@ func (p *proxy) answers(l *link) {
 		} else if n > 0 {
 			p.wait(delay)
 			if _, err := l.client.Write(buffer[:n]); err != nil {
-				lost = true // it has hung up; what it had sent may still be on its way
+				lost = true // it has disconnected; what it had sent may still be under way
 			}
 		}
 		if err != nil {
@@ -195,7 +196,7 @@ func (p *proxy) hold() {
 	p.held = make(chan struct{})
 }
 
-// silence swallows answers from now on.
+// silence drops answers from now on.
 func (p *proxy) silence() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -212,8 +213,8 @@ func (p *proxy) heal() {
 	p.held, p.deaf, p.delay = nil, false, 0
 }
 
-// TestProxyFailsAsAsked: what is held arrives after its sender has hung up, what is swallowed does
-// not.
+// TestProxyFailsAsAsked: what is held arrives after its sender has disconnected, what is dropped
+// does not.
 func TestProxyFailsAsAsked(t *testing.T) {
 	backend := kit.Listen(t, "127.0.0.1:0")
 	arrived := make(chan string, 8)
@@ -233,7 +234,7 @@ func TestProxyFailsAsAsked(t *testing.T) {
 					}
 					text := string(frame[6:])
 					arrived <- text
-					if text != "b" { // whose sender has hung up: whether its answer is swallowed would be a matter of time
+					if text != "b" { // whose sender has disconnected: whether its answer is dropped would depend on timing
 						_, _ = conn.Write([]byte("ok"))
 					}
 				}

@@ -31,7 +31,7 @@ func summarize(history []*command) remains {
 	return r
 }
 
-// compare holds a later look against what is known.
+// compare compares a later look with what is known.
 func (r remains) compare(entity string, saw contents) []violation {
 	var found []violation
 	name := func(promise, format string, args ...any) {

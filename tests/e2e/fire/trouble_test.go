@@ -7,7 +7,7 @@ import (
 	"google.golang.org/grpc/codes"
 )
 
-// trouble is what fails at the moment, and so what callers may be told.
+// trouble is what fails now, and so which errors callers may get.
 type trouble int32
 
 const (
@@ -21,11 +21,11 @@ const (
 
 // troubles are the codes that a caller may see while something fails.
 var troubles = []codes.Code{
-	codes.Unavailable,       // it is not known what happened, or the worker is gone
+	codes.Unavailable,       // the outcome is not known, or the worker is down
 	codes.Aborted,           // the partition moves to another worker
 	codes.DeadlineExceeded,  // there was no answer in time
 	codes.ResourceExhausted, // too many wait
-	codes.Unknown,           // the function died over the command, as Cloudstate has it
+	codes.Unknown,           // the function crashed in the command, as in Cloudstate
 }
 
 // allows says whether a call may end with an error. What it says of a command with an id may be

@@ -28,8 +28,8 @@ const (
 	progressEvery = 10 * time.Second
 )
 
-// world is one worker, or several, with everything around: clients, checkers, and what faults
-// happen to.
+// world is one worker, or several, with everything around: clients, checkers, and the targets of
+// faults.
 type world struct {
 	t    *testing.T
 	ctx  context.Context // that of the test, for clients and checkers
@@ -57,7 +57,7 @@ type world struct {
 	gateways   []*harness.Process
 	// refused are workers that have ended with a good reason, and are left alone.
 	refused []*harness.Process
-	// fourth is a worker that comes and goes, nil before the first time.
+	// fourth is a worker that joins and leaves, nil before the first time.
 	fourth      *harness.Process
 	fourthAdmin *grpc.ClientConn
 	// doors are where clients call, admins the admin ports of workers.
@@ -91,7 +91,7 @@ type world struct {
 	finished map[string]remains
 }
 
-// start lets clients and checkers work.
+// start starts clients and checkers.
 func (w *world) start(clients, entities int) {
 	w.stop, w.finished, w.began, w.callers = make(chan struct{}), map[string]remains{}, time.Now(), clients
 	w.pool = newPool(entities, w.name, w.relaxed)
@@ -113,7 +113,7 @@ func (w *world) start(clients, entities int) {
 	w.t.Cleanup(w.halt)
 }
 
-// tell says now and then how far the run is.
+// tell prints from time to time how far the run is.
 func (w *world) tell() {
 	again := time.NewTicker(progressEvery)
 	defer again.Stop()
@@ -127,8 +127,8 @@ func (w *world) tell() {
 	}
 }
 
-// halt lets no client begin anything any more, and waits for them. Entities that are full in the
-// end are taken by checkers.
+// halt stops the clients and waits for them. Entities that are full in the end are taken by
+// checkers.
 func (w *world) halt() {
 	w.stopOnce.Do(func() {
 		close(w.stop)
@@ -292,7 +292,7 @@ func (w *world) end() {
 	w.compare()
 }
 
-// compare holds every entity that is over against what is known of it.
+// compare compares every entity that is over with what is known of it.
 func (w *world) compare() {
 	w.mu.Lock()
 	finished := maps.Clone(w.finished)
@@ -300,7 +300,7 @@ func (w *world) compare() {
 	w.compareThese(finished)
 }
 
-// compareThese holds some entities against what is known of them.
+// compareThese compares some entities with what is known of them.
 func (w *world) compareThese(finished map[string]remains) {
 	rng := rand.New(rand.NewPCG(w.seed, 0))
 	for name, r := range finished {

@@ -146,8 +146,8 @@ func (w *world) claim(id int32) record.Owner {
 const stateURL = "type.googleapis.com/counter.v1.State"
 
 // secondOwner is another worker in short: it claims a partition, reads the log up to its claim, and
-// changes one counter as its owner. during runs it while something else is going on. Then many look
-// at that counter at a time, through the worker, which must not answer from what it remembers.
+// changes one counter as its owner. during runs it while something else is going on. Then many read
+// that counter at a time, through the worker, which must not answer from its memory.
 func (w *world) secondOwner(during func(func())) bool {
 	e, c := w.pool.beginGive(w.rng)
 	if e == nil {
@@ -173,7 +173,7 @@ func (w *world) secondOwner(during func(func())) bool {
 				w.pool.hand(w.pool.end(e, at, seen))
 			})
 		}
-		w.wait(100 * time.Millisecond) // so that they are on their way when the worker goes on
+		w.wait(100 * time.Millisecond) // so that they are under way when the worker goes on
 	})
 	looks.Wait()
 	w.pool.hand(w.pool.end(e, c, result))

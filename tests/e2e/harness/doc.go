@@ -4,10 +4,10 @@
 // MILLRACE_E2E_RACE=1 the programs have the race detector.
 //
 // It is no part of the runtime, and it asserts nothing about what the processes do: tests do,
-// through the public and the admin port and the processes' own words.
+// through the public and the admin port and the processes' output.
 //
 // Where no process is needed, StartNode runs millrace in the test's own process, and a Function is
-// a user function there, which can die and come back.
+// a user function there, which can be stopped and started again.
 //
 // A Process and a Remote own the goroutine that waits for their child; Kill and Stop, and the end
 // of the test at the latest, wait for it. The methods of one of them must not overlap, except for

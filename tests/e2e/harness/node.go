@@ -45,7 +45,7 @@ func StartHosting(t testing.TB, f node.Local, settings map[string]string) *node.
 	return n
 }
 
-// testLog shows what a node says with the test that it belongs to.
+// testLog writes a node's log to the log of its test.
 type testLog struct{ testing.TB }
 
 // Write implements io.Writer.
@@ -102,7 +102,7 @@ func (f *Function) Start(t testing.TB) {
 	t.Cleanup(f.Stop)
 }
 
-// Stop cuts all connections, as if the process had died. It may be called more than once.
+// Stop cuts all connections, as if the process had been killed. It may be called more than once.
 func (f *Function) Stop() {
 	f.server.Stop()
 	f.serving.Wait()

@@ -171,7 +171,7 @@ func (p *Process) Arm(env ...string) {
 }
 
 // Adjust adds flags to those that the process was first started with, from the next start on.
-// Without any, it is as it was.
+// Without any, it is started as at first.
 func (p *Process) Adjust(flags ...string) { p.process.Args = append(slices.Clone(p.flags), flags...) }
 
 // Restart starts a process that has ended again, on its ports and its data, and waits until it is

@@ -1,6 +1,6 @@
 // Command mirror is a worker for tests of effects: every increment of the counter a-x asks, by an
 // effect, for the same increment of the counter b-x. While the file that MIRROR_CLOSED names
-// exists, counters b-… fail on every command, as a function does that is broken for a while.
+// exists, counters b-… fail on every command, as those of a broken function do.
 //
 // An increment of a counter t-x by a time, in milliseconds since 1970, changes nothing and sets a
 // timer for that time. When it fires, the counter's lowest byte is one more, and the rest is by how

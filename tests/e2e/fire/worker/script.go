@@ -20,7 +20,7 @@ import (
 // An update "slot padding sleep slow", four numbers, keeps slot and padding bytes, after sleep
 // milliseconds. Effects and forwards of a request give the slot of its update to their target,
 // which sleeps for slow milliseconds. An entity whose id begins with "no-" refuses everything, and
-// the function dies over each command to one whose id begins with "dead-".
+// the function exits at each command to one whose id begins with "dead-".
 var script = sdk.Value("script", sdk.HandleValue(vemodel.ValueEntityTckModel_Process_FullMethodName, process)) //nolint:gochecknoglobals // a service, as in the examples
 
 func process(cmd *sdk.ValueCommand[*vemodel.Persisted], in *vemodel.Request) (*vemodel.Response, error) {
