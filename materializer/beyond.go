@@ -4,7 +4,7 @@ import (
 	"github.com/millrace-io/millrace/entities"
 )
 
-// Beyond counts what a partition's rows hold of records at or behind an offset: what is in danger
+// Beyond counts what a partition's rows hold of records at or after an offset: what is in danger
 // when the log ends there.
 type Beyond struct {
 	// Records are those of entities: events, values, snapshots. Entities have some of them.
@@ -16,7 +16,7 @@ type Beyond struct {
 	Examples []string
 }
 
-// Empty says whether there is nothing.
+// Empty reports whether there is nothing.
 func (b *Beyond) Empty() bool {
 	return b.Records+b.Entities+b.Commands+b.Effects+b.Timers == 0
 }

@@ -18,12 +18,12 @@ type entityKind interface {
 	// that of the event before, or none.
 	records() (events, others []record.Kind)
 	// changes appends what an outcome changes in an entity that is at a position, and returns the
-	// position behind that.
+	// position after them.
 	changes(buf []Change, at Position, out *entities.Outcome) ([]Change, Position)
-	// fold writes the rows of a record but for index and head. deleted is for the head; content
-	// says that the record's payload stands behind it.
+	// fold writes the rows of a record but for index and head. deleted is for the head; content says
+	// that the record's payload follows it.
 	fold(f *Fold, rows Rows, prefix []byte, e *Entry) (deleted, content bool, err error)
-	// load returns what a session begins with; content is what stands behind the head.
+	// load returns what a session begins with; content is what follows the head.
 	load(p Partition, key entities.Key, prefix []byte, head *Head, content []byte) (entities.Loaded, error)
 	// restore writes what the image has of an entity and the log has lost; before is the log's
 	// head, zero if the log has none.
@@ -86,7 +86,7 @@ func PositionOf(loaded *entities.Loaded) Position {
 }
 
 // AppendChanges appends what an outcome changes in an entity of a kind, in the order of the log,
-// and returns the position behind that.
+// and returns the position after them.
 func AppendChanges(buf []Change, kind entities.Kind, at Position, out *entities.Outcome) ([]Change, Position) {
 	if k := entityKinds[kind]; k != nil {
 		return k.changes(buf, at, out)

@@ -146,7 +146,7 @@ func (eventSourced) restore(r *Restoration, entity entities.Key, prefix []byte, 
 // errFull ends the reading of an entity whose further events come with the next page.
 var errFull = errors.New("the page is full")
 
-// checkEvent says whether log and image have the same event.
+// checkEvent reports whether log and image have the same event.
 func (r *Restoration) checkEvent(entity entities.Key, prefix []byte, sequence uint64) error {
 	key := appendTail(bytes.Clone(prefix), sequence)
 	image, err := r.image.Rows.Get(key)

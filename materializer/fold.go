@@ -47,8 +47,8 @@ func NewFold(a Address, topicID string, meta Meta) *Fold {
 // written. The entry is valid only during the call. Meta is by then that after the record's group.
 func (f *Fold) Observe(each func(*Entry)) { f.observe = each }
 
-// Journal returns a journal that goes on where the fold stands, which is where the reader must
-// stand. What it reads is for Apply.
+// Journal returns a journal that continues at the fold's position, where the reader must be too.
+// What it reads is for Apply.
 func (f *Fold) Journal(reader broker.Reader) *Journal { return newJournal(reader, f.reading) }
 
 // Record folds a record as it was read from the log. The record is not kept. A *LostError (ErrLost)

@@ -210,7 +210,7 @@ func TestEveryWayOfFoldingIsTheSame(t *testing.T) {
 	}
 }
 
-// resume folds on from where the store stands.
+// resume continues the fold at the store's position.
 func (w *writer) resume(store materializer.Store, until int64) {
 	w.t.Helper()
 	meta, _, err := materializer.Partition{Rows: store, Address: address}.Meta()

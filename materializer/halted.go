@@ -9,10 +9,10 @@ import (
 	"github.com/millrace-io/millrace/entities"
 )
 
-// Halt is the mark of a halted partition. It stands beside the rows of the fold, so that a restart
-// keeps what only a running worker could detect; the rows themselves stay as they were.
+// Halt is the mark of a halted partition. It is stored beside the rows of the fold, so that a
+// restart keeps what only a running worker could detect; the rows themselves stay as they were.
 type Halt struct {
-	// Position is the offset behind the last one that was known to be used.
+	// Position is the offset after the last one that was known to be used.
 	Position int64
 	// Why is the cause, for people.
 	Why string

@@ -59,7 +59,7 @@ type Read struct {
 	group []Entry
 }
 
-// effective says whether records take effect with this one.
+// effective reports whether records take effect with this one.
 func (r *Read) effective() bool { return r.Verdict == record.Complete && !r.Strange }
 
 // Effective yields the records that take effect with this one, in order: the group that it
@@ -85,7 +85,7 @@ type Journal struct {
 	reader broker.Reader
 	batch  broker.Batch
 	last   broker.Record
-	// position is the offset behind the last record that was read.
+	// position is the offset after the last record that was read.
 	position int64
 	// until is the offset below which a missing record counts at the end of a batch.
 	until int64
@@ -112,14 +112,14 @@ func newJournal(reader broker.Reader, r *reading) *Journal {
 	return &Journal{reading: r, reader: reader, position: r.meta.Next, until: math.MaxInt64}
 }
 
-// Position is the offset behind the last record that was read. It is ahead of Meta().Next while a
+// Position is the offset after the last record that was read. It is ahead of Meta().Next while a
 // group is open.
 func (j *Journal) Position() int64 { return j.position }
 
 // End is the end of the log as the last batch gave it, 0 before anything was read.
 func (j *Journal) End() int64 { return j.batch.End }
 
-// Buffered says whether Next has a record without waiting for the log.
+// Buffered reports whether Next has a record without waiting for the log.
 func (j *Journal) Buffered() bool { return len(j.batch.Records) > 0 }
 
 // Next waits for the next record. Without one, the error says why the log could not be read, or
@@ -177,7 +177,7 @@ func (j *Journal) Until(ctx context.Context, until int64) iter.Seq2[*Read, error
 	}
 }
 
-// GapRecord is a record that stands where the owner expected its own.
+// GapRecord is a record at an offset where the owner expected its own.
 type GapRecord struct {
 	Record   broker.Record
 	Envelope record.Envelope
@@ -247,8 +247,8 @@ func (r *reading) Meta() Meta { return r.meta }
 // Owner returns the owner by the reader rule after the last record.
 func (r *reading) Owner() record.Owner { return r.rule.Current }
 
-// Released says whether the partition has no owner after the last record: it never had one, or the
-// owner's release was read. If reading began behind the release, it is not known.
+// Released reports whether the partition has no owner after the last record: it never had one, or
+// the owner's release was read. If reading began after the release, it is not known.
 func (r *reading) Released() bool { return r.rule.Current == r.released }
 
 // Counts returns what was read so far.
@@ -331,7 +331,7 @@ func (r *reading) judge(rec *broker.Record, e *Entry) (*Read, error) {
 	return now, nil
 }
 
-// Jumps says whether the record is a claim that is void because its epoch is absurdly high.
+// Jumps reports whether the record is a claim that is void because its epoch is absurdly high.
 func (r *Read) Jumps() bool {
 	return r.Verdict == record.Void && r.Envelope.Kind == record.Claim && r.Before.Jumps(r.Envelope.Epoch)
 }
@@ -369,8 +369,8 @@ func (r *reading) attest(offset int64, c *record.ClaimInfo) error {
 	return nil
 }
 
-// estranged says whether the present owner's claim has another layout: what it writes is of another
-// journal.
+// estranged reports whether the present owner's claim has another layout: what it writes is of
+// another journal.
 func (r *reading) estranged() bool {
 	return r.strange != nil && r.rule.Current == r.other && !mutation.On(mutation.OtherLayout)
 }
@@ -388,8 +388,8 @@ func (r *reading) skip(now *Read) error {
 	})
 }
 
-// passed moves Next behind an offset, unless a group is open. A fold that goes on from Next must
-// read a claim of another layout again.
+// passed moves Next past an offset, unless a group is open. A fold that goes on from Next must read
+// a claim of another layout again.
 func (r *reading) passed(offset int64) {
 	if !r.rule.Open() && !r.estranged() {
 		r.meta.Next, r.meta.Owner, r.meta.Ordinal, r.meta.Lost = offset+1, r.rule.Current, r.rule.Ordinal, r.lost

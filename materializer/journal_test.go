@@ -159,7 +159,7 @@ func TestJournalStops(t *testing.T) {
 
 // TestJournalOfALogWithoutItsEnd: offsets that the log has given away and that have no record are a
 // loss, with records before them in the same batch or not; where losses are passed over, reading
-// ends behind them.
+// ends after them.
 func TestJournalOfALogWithoutItsEnd(t *testing.T) {
 	w := newWriter(t)
 	w.claim()
@@ -198,8 +198,8 @@ func TestJournalOfALogWithoutItsEnd(t *testing.T) {
 	}
 }
 
-// TestBrowse: from the middle of a log, records count from the next claim on. One who browses takes
-// the writer of the first record for the owner, and passes over what is lost.
+// TestBrowse: from the middle of a log, records count from the next claim on. Browse takes the
+// writer of the first record for the owner, and passes over what is lost.
 func TestBrowse(t *testing.T) {
 	w := newWriter(t)
 	w.claim()

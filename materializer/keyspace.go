@@ -58,7 +58,7 @@ func numberAt(key []byte) int64 { return int64(binary.BigEndian.Uint64(key)) } /
 // tailOffset is the offset at the end of a key.
 func tailOffset(key []byte) int64 { return numberAt(key[len(key)-8:]) }
 
-// appendEntity appends the common prefix of an entity's rows: type and id, each behind its length.
+// appendEntity appends the common prefix of an entity's rows: type and id, each after its length.
 func appendEntity[S ~string | ~[]byte](buf []byte, a Address, typ, id S) []byte {
 	buf = a.row(buf, rowEntity)
 	buf = binary.AppendUvarint(buf, uint64(len(typ)))
@@ -82,7 +82,7 @@ func appendDedup(prefix []byte, principal, commandID string) []byte {
 	return append(prefix, commandID...)
 }
 
-// appendExpiry puts a dedup row's key behind its log time; kind is rowExpiry or rowRouted.
+// appendExpiry appends a log time and a dedup row's key; kind is rowExpiry or rowRouted.
 func appendExpiry(buf []byte, a Address, kind byte, logTime int64, dedupKey []byte) []byte {
 	buf = a.row(buf, kind)
 	buf = appendNumber(buf, logTime)

@@ -138,8 +138,8 @@ func (r *reading) Lost() uint64 { return r.lost }
 type Inspected struct {
 	// Loss is the first loss that no repair has accepted; nil: there is none.
 	Loss *LostError
-	// Accepted is the offset behind the last claim of a repair that accepts all losses before it;
-	// 0: there is none.
+	// Accepted is the offset after the last claim of a repair that accepts all losses before it; 0:
+	// there is none.
 	Accepted int64
 }
 

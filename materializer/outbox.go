@@ -58,7 +58,7 @@ func (p Partition) Open(from int64, limit int) (open []int64, err error) {
 
 // Unparked returns the first open effects from an offset on that do not wait for an operator. It
 // looks at no more than limit effects, and stops where they take more than size bytes. next is
-// where to go on; more is false when there are no others behind it.
+// where to go on; more is false when there are no others after it.
 func (p Partition) Unparked(from int64, limit, size int) (found []Effect, next int64, more bool, err error) {
 	next = from
 	parked, err := p.parkedFrom(from, limit)
@@ -205,7 +205,7 @@ func Forget(store Store, a Address, from []byte, limit int) (next []byte, n int,
 	batch := store.NewBatch()
 	defer batch.Close() //nolint:errcheck // nothing to lose
 	kind, upper := a.rows(rowDelivered)
-	for next = append(kind, from...); next != nil && limit > 0; { //nolint:gocritic // a key behind the prefix
+	for next = append(kind, from...); next != nil && limit > 0; { //nolint:gocritic // a key after the prefix
 		var removed, seen int
 		next, removed, seen, err = forgetSource(store, batch, next, upper, limit)
 		if err != nil {
@@ -241,7 +241,7 @@ func forgetSource(rows Reader, batch Rows, lower, upper []byte, limit int) (next
 		case source == nil && len(key) == sourceHeader:
 			source = bytes.Clone(key)
 			known, failed = parseProgress(value)
-		case source == nil: // of a source that has said nothing yet
+		case source == nil: // of a source whose progress is not known yet
 			source = bytes.Clone(key[:sourceHeader])
 		case !bytes.HasPrefix(key, source) || seen == limit:
 			next = bytes.Clone(key)
@@ -268,7 +268,7 @@ func forgetSource(rows Reader, batch Rows, lower, upper []byte, limit int) (next
 	return next, removed, seen, errors.Join(err, failed)
 }
 
-// nextSource is the first key behind all rows of a source.
+// nextSource is the first key after all rows of a source.
 func nextSource(source []byte) []byte {
 	next := bytes.Clone(source)
 	binary.BigEndian.PutUint32(next[len(next)-4:], binary.BigEndian.Uint32(next[len(next)-4:])+1)

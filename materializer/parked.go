@@ -14,8 +14,8 @@ type ParkedFilter struct {
 	Error string
 }
 
-// Matches says whether the filter chooses an effect to this target. An effect whose target cannot
-// be read is chosen by its error only.
+// Matches reports whether the filter chooses an effect to this target. An effect whose target
+// cannot be read is chosen by its error only.
 func (f *ParkedFilter) Matches(e *Effect) bool {
 	if f.Service != "" || f.Method != "" {
 		target, err := record.DecodeTarget(e.Target, e.Payload)

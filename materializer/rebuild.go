@@ -23,7 +23,7 @@ const (
 // Progress says how far a catch-up is.
 type Progress struct {
 	Address Address
-	// Next is where it stands and Until where it goes, From where it began.
+	// Next is the present offset, From the one where it began, Until the one where it ends.
 	From, Next, Until int64
 	// Bulk is true for a rebuild through sorted tables.
 	Bulk bool
@@ -67,9 +67,9 @@ func (f *Follower) Follow(ctx context.Context) (intact bool, err error) {
 	return true, nil
 }
 
-// CatchUp folds into the store until position has reached until; it may go beyond. Far behind, it
-// folds in memory and ingests sorted tables, otherwise it commits batches. Both use the same fold,
-// and commit rows and position together. report may be nil.
+// CatchUp folds into the store until position has reached until; it may go beyond. When far behind,
+// it folds in memory and ingests sorted tables, otherwise it commits batches. Both use the same
+// fold, and commit rows and position together. report may be nil.
 func (f *Follower) CatchUp(ctx context.Context, until int64, report func(Progress)) error {
 	p := Progress{Address: f.fold.address, From: f.Position(), Until: until, Bulk: until-f.Position() >= bulkThreshold}
 	tell := func() {

@@ -35,7 +35,7 @@ func (r *Refusal) append(buf []byte) []byte {
 	return append(buf, r.Payload.Value...)
 }
 
-// appendBytes appends bytes behind their length.
+// appendBytes appends bytes after their length.
 func appendBytes[S ~string | ~[]byte](buf []byte, b S) []byte {
 	return append(binary.AppendUvarint(buf, uint64(len(b))), b...)
 }

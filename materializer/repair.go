@@ -27,8 +27,8 @@ type Survey struct {
 	// Start and End are the bounds of the log; Owner owns the partition by it.
 	Start, End int64
 	Owner      record.Owner
-	// Epoch is the highest one that log or store know; Floor is the offset behind the last one that
-	// was ever known to be used.
+	// Epoch is the highest one that log or store know; Floor is the offset after the last one that was
+	// ever known to be used.
 	Epoch uint64
 	Floor int64
 	// Lost is how many losses the log shows.

@@ -34,7 +34,7 @@ type Restored struct {
 // off.
 //
 // What it writes is known by the offsets at which it was known before (Envelope.Restores). Not in
-// the image, and so lost for good: events behind a snapshot, earlier values of a value entity, what
+// the image, and so lost for good: events before a snapshot, earlier values of a value entity, what
 // has expired, and who asked for what when.
 type Restoration struct {
 	image, base Partition
@@ -195,7 +195,7 @@ func counterpart(p Partition, key []byte) ([]byte, error) {
 	return p.Rows.Get(readdressed(p.Address, key))
 }
 
-// readdressed is a key behind another address.
+// readdressed is a key with another address.
 func readdressed(a Address, key []byte) []byte {
 	return append(a.append(make([]byte, 0, len(key))), key[addressSize:]...)
 }
@@ -242,8 +242,9 @@ func (r *Restoration) imageHead(key, value, base []byte) error {
 	return k.restore(r, entity, key[:len(key)-1], &head, &before, content)
 }
 
-// checkGrown says whether what the image has of an entity may be what became of what the log has.
-// Below the floor of an earlier repair an entity is known by offsets that its index does not have.
+// checkGrown reports whether what the image has of an entity may be what became of what the log
+// has. Below the floor of an earlier repair an entity is known by offsets that its index does not
+// have.
 func (r *Restoration) checkGrown(entity entities.Key, key []byte, image, base *Head) error {
 	at, err := r.image.Rows.Get(appendIndex(bytes.Clone(key[:len(key)-1]), base.Offset))
 	switch {

@@ -40,7 +40,7 @@ const (
 	entityTimer = 'w' // timers by name
 )
 
-// rowKind is all that is known of one kind of rows, but how records become such rows (fold.go).
+// rowKind describes one kind of rows, except how records become such rows (fold.go).
 type rowKind struct {
 	kind byte
 	// entity: it is a kind of rows of one entity.
@@ -54,21 +54,20 @@ type rowKind struct {
 	key  keyCodec
 	// embeds is where the key contains the partition's address once more, 0 if it does not.
 	embeds int
-	// slot is the place, from 1, that an overlay has for the newest row of this kind of each
-	// entity, because a fold writes it again and again; 0: none. Such a key has nothing behind the
-	// kind.
+	// slot is the place, from 1, that an overlay has for the newest row of this kind of each entity,
+	// because a fold writes it again and again; 0: none. Such a key ends with the kind.
 	slot int
 
 	// local: no fold writes it, only this worker. swept: a worker removes rows that do not count
 	// any more, so that a store may lack what a fold of the log has. relocated: after a repair,
 	// records have other offsets or times in the log, so that store and log have different rows.
 	local, swept, relocated bool
-	// same says whether two rows that differ mean the same; restored: after a repair. Nil: they
+	// same reports whether two rows that differ mean the same; restored: after a repair. Nil: they
 	// never do.
 	same func(have, want []byte, restored bool) bool
 
-	// beyond counts what a row holds of records at or behind an offset. Nil: nothing, or another
-	// kind counts it.
+	// beyond counts what a row holds of records at or after an offset. Nil: nothing, or another kind
+	// counts it.
 	beyond func(c *count, key, value []byte) error
 	// base restores what the image knows to be gone: it is called for a row that only the log's
 	// fold has. image restores what the log has lost: it is called for a row of the image that the
@@ -142,8 +141,8 @@ func init() { //nolint:gochecknoinits // the functions in the table look kinds u
 	}
 }
 
-// kindOf returns the kind of a row and what stands behind the kind in its key; nil for a key that
-// no version before this one has written.
+// kindOf returns the kind of a row and what follows the kind in its key; nil for a key that no
+// version before this one has written.
 func kindOf(key []byte) (k *rowKind, rest []byte) {
 	if len(key) <= addressSize {
 		return nil, nil
@@ -203,7 +202,7 @@ func entityRow(prefix []byte, kind byte) []byte {
 	return append(prefix, kind)
 }
 
-// keyCodec is how a key goes on behind the kind of its row.
+// keyCodec is the part of a key after the kind of its row.
 type keyCodec struct {
 	valid func(rest []byte) bool
 	// text is for an operator; "" if there is nothing to say.

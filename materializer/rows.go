@@ -130,7 +130,7 @@ func parseHead(b []byte) (h Head, content []byte, err error) {
 	return h, d.rest, d.error("head row")
 }
 
-// appendContent encodes a payload behind the sequence that it stands for.
+// appendContent encodes a sequence and its payload.
 func appendContent(buf []byte, sequence uint64, p entities.Payload) []byte {
 	buf = binary.AppendUvarint(buf, sequence)
 	buf = binary.AppendUvarint(buf, uint64(len(p.TypeURL)))

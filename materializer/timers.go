@@ -31,7 +31,7 @@ type Timer struct {
 	Payload entities.Payload
 }
 
-// Due yields the index of timers behind (at, offset), in the order in which they are due, until
+// Due yields the index of timers after (at, offset), in the order in which they are due, until
 // yield returns false.
 func (p Partition) Due(at, offset int64, yield func(Due) bool) error {
 	lower := dueKey(p.Address, at, offset+1)

@@ -30,7 +30,7 @@ func (w *writer) verify(store materializer.Store) (materializer.Verified, []stri
 	return result, found
 }
 
-// follow claims the log as an owner does who has read all of it.
+// follow claims the log as an owner does that has read all of it.
 func (w *writer) follow() {
 	read, previous := uint64(w.end()), w.epoch
 	w.epoch++
@@ -107,7 +107,7 @@ func TestVerification(t *testing.T) {
 }
 
 // TestVerificationOfAStore: rows that differ are found, and missing ones that a worker does not
-// remove; a store that is behind is compared where it stands.
+// remove; a store that is behind is compared at its own position.
 func TestVerificationOfAStore(t *testing.T) {
 	s := newStory(t, 5)
 	s.follow()

@@ -9,7 +9,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// typeURLPrefix stands before the full name of a message in an Any.
+// typeURLPrefix precedes the full name of a message in an Any.
 const typeURLPrefix = "type.googleapis.com/"
 
 // marshal encodes to the same bytes each time: replays and repeated answers are compared by their
@@ -31,7 +31,7 @@ func encode(m proto.Message) (Payload, error) {
 	return Payload{TypeURL: typeURLPrefix + string(name), Value: value}, nil
 }
 
-// isNil says whether a message is no message: nil, or a nil pointer to a generated type.
+// isNil reports whether a message is no message: nil, or a nil pointer to a generated type.
 func isNil(m proto.Message) bool { return m == nil || !m.ProtoReflect().IsValid() }
 
 // messageInfo describes the message type of a type parameter.

@@ -15,7 +15,7 @@
 //
 // The same [Service] runs inside a worker (millrace.Main) and as a process of its own beside any
 // Cloudstate proxy ([Serve]). This package knows nothing of the worker: what a runtime needs of a
-// service stands in runtime.go.
+// service is in runtime.go.
 //
 // # What is checked, and when
 //

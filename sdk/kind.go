@@ -26,7 +26,7 @@ var kinds = []kind{ //nolint:gochecknoglobals // a table
 }
 
 // kind is what differs between the kinds of services, beside how a service of each is declared. The
-// value of each stands in its server's file; nothing else in this package depends on a kind.
+// value of each is in its server's file; nothing else in this package depends on a kind.
 type kind interface {
 	// name is for people, constructor what a user calls to make a service, both as they are
 	// written.
@@ -34,7 +34,7 @@ type kind interface {
 	constructor() string
 	// option is what a user calls to handle a method that streams in these directions.
 	option(shape) string
-	// streams says whether methods may stream in these directions.
+	// streams reports whether methods may stream in these directions.
 	streams(shape) bool
 	// hasEntities: it has entities, and so a persistence id. hasEvents: their state is the sum of
 	// events.
@@ -63,10 +63,10 @@ func (k Kind) String() string {
 	return k.spec().name()
 }
 
-// HasEntities says whether services of the kind have entities, whose state is stored. Others are
+// HasEntities reports whether services of the kind have entities, whose state is stored. Others are
 // called.
 func (k Kind) HasEntities() bool { return k.spec().hasEntities() }
 
-// HasEvents says whether an entity's state is the sum of stored events. The state of others is
+// HasEvents reports whether an entity's state is the sum of stored events. The state of others is
 // stored as a whole.
 func (k Kind) HasEvents() bool { return k.spec().hasEvents() }

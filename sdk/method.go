@@ -48,7 +48,7 @@ func constantOf(m protoreflect.MethodDescriptor) string {
 	return fmt.Sprintf("%s_%s_FullMethodName", m.Parent().Name(), m.Name())
 }
 
-// hasEntityKey says whether a field of the message is marked as (part of) the entity key.
+// hasEntityKey reports whether a field of the message is marked as (part of) the entity key.
 func hasEntityKey(message protoreflect.MessageDescriptor) bool {
 	fields := message.Fields()
 	for i := range fields.Len() {

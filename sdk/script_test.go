@@ -57,7 +57,7 @@ func (j *journal) run(cmd *sdk.Command, in *scriptv1.RunRequest) (*scriptv1.RunR
 		switch s := step.GetStep().(type) {
 		case *scriptv1.Step_Emit:
 			cmd.Emit(&scriptv1.Appended{Text: s.Emit})
-		case *scriptv1.Step_Update: // stands for a mistake: an event without a function
+		case *scriptv1.Step_Update: // a mistake: an event without a function
 			cmd.Emit(&scriptv1.Forgotten{})
 		default:
 			end = cmp.Or(other(cmd, step), end)

@@ -33,8 +33,8 @@ const (
 // and returns nil. An empty addr stands for the environment variables HOST and PORT, and for
 // 127.0.0.1:8080 without them.
 //
-// The listener is plaintext and trusts who connects: it belongs on the loopback interface, or
-// inside the pod.
+// The listener is plaintext and trusts its clients: it belongs on the loopback interface, or inside
+// the pod.
 func Serve(ctx context.Context, addr string, services ...*Service) error {
 	server, err := NewServer(services...)
 	if err != nil {

@@ -20,7 +20,7 @@ const (
 	framesField = 2
 	// maxFrameBytes is the longest frame that a link takes: a message has other frames besides.
 	maxFrameBytes = maxMessageBytes - multiplex.MessageBytes
-	// holdFor is how long an answer may wait for those behind it, so that they leave together.
+	// holdFor is how long an answer may wait for the next ones, so that they are sent together.
 	holdFor = 200 * time.Microsecond
 	// idleRunners is how many goroutines of a link wait for the next command instead of ending.
 	idleRunners = 256
@@ -82,8 +82,8 @@ type place struct {
 	// The link's lock guards these. running: a runner has the place.
 	inbox              []*sessionv1.Request
 	running, cancelled bool
-	// more: another frame waits behind the one that is handled. held: an answer waits for the next
-	// one; late ends that.
+	// more: another frame waits for the one that is handled. held: an answer waits for the next one;
+	// late ends that.
 	more, held bool
 	late       *time.Timer
 }

@@ -70,7 +70,7 @@ type Service struct {
 	byName map[string]*Method
 }
 
-// IsInternal says whether the service is the runtime's own, which only the runtime calls.
+// IsInternal reports whether the service is the runtime's own, which only the runtime calls.
 func (s *Service) IsInternal() bool { return IsReserved(s.Name) }
 
 // Method returns the method with a bare name, nil when the service has none such.
@@ -93,15 +93,15 @@ type Method struct {
 	shape *shape
 }
 
-// IsUnary says whether the method has one message in each direction.
+// IsUnary reports whether the method has one message in each direction.
 func (m *Method) IsUnary() bool { return !m.ClientStreams && !m.ServerStreams }
 
 // RefusedMessage is the full name of the message by which an entity learns that an effect of its
 // own was refused.
 const RefusedMessage = "millrace.effect.v1.Refused"
 
-// LearnsRefusals says whether the method takes a RefusedMessage. Only the engine may call it: a
-// caller who could would make an entity undo what was not refused.
+// LearnsRefusals reports whether the method takes a RefusedMessage. Only the engine may call it: a
+// caller that could would make an entity undo what was not refused.
 func (m *Method) LearnsRefusals() bool { return m.Input.FullName() == RefusedMessage }
 
 // NewCatalog reads a function's answer to discovery. Its only error is a *RejectedError.
@@ -336,5 +336,5 @@ func versionOf(spec *cloudstate.EntitySpec) string {
 // Info returns what the function said about itself; nil when it said nothing.
 func (c *Catalog) Info() *cloudstate.ServiceInfo { return c.info }
 
-// Announced says whether the function understands an optional part of the protocol.
+// Announced reports whether the function understands an optional part of the protocol.
 func (c *Catalog) Announced(x cloudstate.MillraceExtension) bool { return c.extensions[x] }

@@ -243,7 +243,7 @@ func FuzzKey(f *testing.F) {
 	})
 }
 
-// printedKey is the key by way of decoding.
+// printedKey is the key through decoding.
 func printedKey(m protoreflect.Message) string {
 	var parts []string
 	fields := m.Descriptor().Fields()

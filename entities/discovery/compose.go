@@ -10,7 +10,7 @@ import (
 	"github.com/millrace-io/millrace/proto/gen/cloudstate"
 )
 
-// IsReserved says whether a service's full name belongs to the runtime: the package millrace and
+// IsReserved reports whether a service's full name belongs to the runtime: the package millrace and
 // those below it, and names that begin with an underscore.
 func IsReserved(service string) bool {
 	return strings.HasPrefix(service, "millrace.") || strings.HasPrefix(service, "_")

@@ -257,7 +257,7 @@ var errOffers = errors.New("list of a worker's services is damaged")
 //
 //	version (1 byte) · digest of the whole list (8 bytes) · each: name, type (empty where it is the name), kind (1 byte), hash (8 bytes)
 //
-// A list that would be longer than MaxOffers ends behind the digest: then it says only that two
+// A list that would be longer than MaxOffers ends after the digest: then it says only that two
 // workers serve the same, or not.
 func EncodeOffers(offers []Offer) string {
 	var list []byte

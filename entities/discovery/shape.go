@@ -124,8 +124,8 @@ func checkPacked(item protowire.Type, run []byte) error {
 	return nil
 }
 
-// enforcesUTF8 says whether decoding refuses other text. Descriptors tell so for editions; before,
-// only proto3 did.
+// enforcesUTF8 reports whether decoding refuses other text. Descriptors tell so for editions;
+// before, only proto3 did.
 func enforcesUTF8(fd protoreflect.FieldDescriptor) bool {
 	if fd.Syntax() == protoreflect.Editions {
 		if f, ok := fd.(interface{ EnforceUTF8() bool }); ok {

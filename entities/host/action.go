@@ -212,8 +212,8 @@ func (r *Remote) actionFault(ctx context.Context, m *discovery.Method, err error
 	}
 }
 
-// passed says whether the caller's deadline is over, which the function may notice a moment before
-// this side does.
+// passed reports whether the caller's deadline is over, which the function may notice a moment
+// before this side does.
 func passed(ctx context.Context) bool {
 	deadline, set := ctx.Deadline()
 	return set && time.Until(deadline) < deadlineSlack

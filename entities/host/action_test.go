@@ -31,7 +31,7 @@ type caller struct {
 	send chan string
 	// goAway, when it gets an error, ends the caller.
 	goAway chan error
-	// gone is closed when its Recv was given up.
+	// gone is closed when its Recv was cancelled.
 	gone chan struct{}
 }
 

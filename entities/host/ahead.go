@@ -45,7 +45,7 @@ func (s *session) Announce(invs []entities.Invocation) {
 	s.place.link.push()
 }
 
-// Ready says whether the answer to the next command is there.
+// Ready reports whether the answer to the next command is there.
 func (s *session) Ready() bool { return len(s.sent) > 0 && len(s.answers) > 0 }
 
 // keepPace counts the time since the running command had its turn, and gives the next one its own.

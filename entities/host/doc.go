@@ -1,7 +1,7 @@
 // Package host carries commands to user functions and brings back what they decide. A function is
 // remote, behind the Cloudstate protocol (Remote), or code in this process (InProcess); the engine
-// above sees no difference, because both stand behind a Host. The package stores nothing: it gets
-// an entity's state from the engine's loader and returns outcomes of which nothing is durable yet.
+// sees no difference, because a Host hides it. The package stores nothing: it gets an entity's
+// state from the engine's loader and returns outcomes of which nothing is durable yet.
 //
 // Read it in this order: function.go (what a function is), host.go, remote.go, session.go (the life
 // of one conversation), exchange.go (one command in it), kind.go (what differs by kind:

@@ -83,7 +83,7 @@ func (s *session) enter() *entities.Error {
 	return nil
 }
 
-// sentCommand is a command on its way, and the time that it was told.
+// sentCommand is a command under way, and the time that the function was given.
 type sentCommand struct {
 	command *entities.Command
 	at      time.Time

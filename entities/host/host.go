@@ -33,8 +33,7 @@ type Host struct {
 
 // functions is one set of functions. It never changes.
 type functions struct {
-	// owners are in the order in which they came, but for the user, who is the first; of holds
-	// their functions.
+	// owners are in the order in which they were set, but the user is first; of holds their functions.
 	owners []string
 	of     map[string]Function
 	// catalog is that of all of them; nil while the user's is missing.

@@ -52,7 +52,7 @@ type framed interface {
 }
 
 // texts are what callers read when the conversation about an entity breaks. Cloudstate's users know
-// them. What they read when it had ended before stands in entities.KindSpec.
+// them. What they read when it had ended before is in entities.KindSpec.
 type texts struct {
 	// reply: an answer to no command, or to another one.
 	reply string

@@ -10,7 +10,7 @@ import (
 // there has no other bound.
 const replayBytes = 256 << 10
 
-// place is a session's on a link. It stands for a stream of its own.
+// place is a session's part of a link. It replaces a stream of its own.
 type place struct {
 	link    *link
 	session *session
@@ -36,7 +36,7 @@ func (p *place) send(messages) error {
 	return p.link.send(p, &p.frame)
 }
 
-// room waits at a checkpoint now and then.
+// room waits at a checkpoint from time to time.
 func (p *place) room(message proto.Message) error {
 	size := proto.Size(message)
 	if p.replayed += size; p.replayed <= replayBytes {

@@ -8,9 +8,9 @@ import (
 	"github.com/millrace-io/millrace/internal/mutation"
 )
 
-// dropBesideRefusal reduces an entity's outcome that refuses its command to the refusal, and says
-// whether there was anything to drop: a refused command stores nothing and causes nothing. Where
-// the function sent a change of state with it, its memory may have that change, and has to be
+// dropBesideRefusal reduces an entity's outcome that refuses its command to the refusal, and
+// reports whether there was anything to drop: a refused command stores nothing and causes nothing.
+// Where the function sent a change of state with it, its memory may have that change, and has to be
 // rebuilt from what is stored.
 func dropBesideRefusal(out *entities.Outcome) (dropped bool) {
 	if out.Failure == nil || mutation.On(mutation.Refusal) {

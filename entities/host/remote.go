@@ -64,7 +64,7 @@ type Remote struct {
 	warned sync.Map
 	// refusedBeside has the methods whose refusals carried what is dropped, and were reported.
 	refusedBeside sync.Map
-	// linking has room for the one who looks for the link, and opens it if need be.
+	// linking has room for the goroutine that looks for the link, and opens it if need be.
 	linking chan struct{}
 	link    *link
 
@@ -219,7 +219,7 @@ func (r *Remote) warnOfRefusal(m *discovery.Method) {
 	}
 }
 
-// announced says whether the function understands an optional part of the protocol.
+// announced reports whether the function understands an optional part of the protocol.
 func (r *Remote) announced(x cloudstate.MillraceExtension) bool { return r.catalog.Announced(x) }
 
 // awaitReady waits, bounded, for the channel to the function, so that commands survive its restart.

@@ -32,7 +32,7 @@ func wantError(t testing.TB, err error, reason entities.Reason, outcome entities
 	}
 }
 
-// A history far larger than all windows together is sent at the function's pace: what is on its way
+// A history far larger than all windows together is sent at the function's pace: what is under way
 // stays bounded.
 func TestReplayWaitsForASlowFunction(t *testing.T) {
 	const events, eventBytes = 30_000, 1000
@@ -199,7 +199,7 @@ func TestUnreachableFunction(t *testing.T) {
 	wantError(t, err, entities.Cancelled, entities.NotApplied)
 }
 
-// A loader's error is the engine's own, comes back as it is, and leaves no stream behind.
+// A loader's error is the engine's own, is returned unchanged, and leaves no stream behind.
 func TestLoaderErrors(t *testing.T) {
 	f := newFake(newSpec(t))
 	address, _ := serve(t, f, "127.0.0.1:0")

@@ -92,8 +92,8 @@ const (
 
 // session is the conversation with a remote function about one entity.
 //
-// Open, Handle and Close never overlap; the goroutine that receives runs beside them. What both
-// touch is under mu.
+// Open, Handle and Close never overlap; the goroutine that receives runs beside them. mu guards
+// what both use.
 type session struct {
 	remote  *Remote
 	service *discovery.Service
@@ -102,7 +102,7 @@ type session struct {
 	// messages are what it sends and receives, channel is what carries them.
 	messages messages
 	channel  channel
-	// cancel resets the stream, or gives up the place on the link.
+	// cancel resets the stream, or ends the place on the link.
 	cancel context.CancelCauseFunc
 	// watch fires when the function takes too long.
 	watch *time.Timer
@@ -146,7 +146,7 @@ type session struct {
 }
 
 // Open begins the session of one entity: the stream, Init, and for event-sourced entities all
-// events after the snapshot. It returns when the last of them is on its way; the function does not
+// events after the snapshot. It returns when the last of them is sent; the function does not
 // confirm them.
 func (r *Remote) Open(ctx context.Context, service *discovery.Service, key entities.Key, load entities.Loader) (entities.Session, error) {
 	if err := r.awaitReady(ctx); err != nil {
@@ -347,7 +347,7 @@ func (s *session) terminated(err error) *entities.Error {
 }
 
 // tooSlow ends a session whose function did not answer in time. It runs on a timer's goroutine,
-// which may be late: began tells whether it means the present command.
+// which may be late: began reports whether it means the present command.
 func (s *session) tooSlow() {
 	timeout := s.remote.options.FunctionTimeout
 	s.mu.Lock()
@@ -420,7 +420,8 @@ func (s *session) Close(ctx context.Context) {
 	s.remote.stats.sessionsOpen.Add(-1)
 }
 
-// beginClosing makes the end of the stream an orderly one, and says whether it has ended already.
+// beginClosing makes the end of the stream an orderly one, and reports whether it has ended
+// already.
 func (s *session) beginClosing() (over bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

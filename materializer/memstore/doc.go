@@ -4,7 +4,7 @@
 // needs less memory per row.
 //
 // Rows lie in a persistent search tree, so that a snapshot is a pointer, readers never wait, and a
-// batch appears at once. A store may be used from many goroutines; writers take turns behind one
+// batch appears at once. A store may be used from many goroutines; writers take turns with one
 // lock. A Batch belongs to one goroutine. No goroutine is started. The only errors are uses after
 // Close (fs.ErrClosed) and an ingest whose keys do not ascend.
 package memstore

@@ -48,8 +48,8 @@ func (h *health) refusal() error {
 	return nil
 }
 
-// flushState returns a channel that is closed when the next flush fails, and what stands against
-// one now.
+// flushState returns a channel that is closed when the next flush fails, and the error that
+// prevents one now.
 func (h *health) flushState() (failed <-chan struct{}, final, transient error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -119,10 +119,10 @@ func damaged(dir, doing string, err error) error {
 	return fmt.Errorf("store %s: %s: %w: %w; delete the directory, it is rebuilt from the log", dir, doing, materializer.ErrCorrupt, err)
 }
 
-// isDamage tells whether a file is not what Pebble wrote, or gone.
+// isDamage reports whether a file is not what Pebble wrote, or gone.
 func isDamage(err error) bool { return pebble.IsCorruptionError(err) || errors.Is(err, fs.ErrNotExist) }
 
-// isDiskError tells whether the operating system reported the error.
+// isDiskError reports whether the operating system reported the error.
 func isDiskError(err error) bool {
 	_, ok := errors.AsType[syscall.Errno](err)
 	return ok

@@ -135,5 +135,5 @@ func (t *table) size() uint64 { return t.writer.Raw().EstimatedSize() }
 // finish completes the table and syncs its file.
 func (t *table) finish() error { return t.writer.Close() }
 
-// abandon closes the file; the table is of no use then.
+// abandon closes the file; the table must not be used then.
 func (t *table) abandon() error { return t.writer.Close() }

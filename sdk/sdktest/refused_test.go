@@ -81,8 +81,8 @@ func TestWorkerTellsOfRefusals(t *testing.T) {
 	}
 }
 
-// TestCallersCannotRefuse: a caller who could call the method that learns of refusals would have an
-// entity undo what it did.
+// TestCallersCannotRefuse: a caller that could call the method that learns of refusals would have
+// an entity undo what it did.
 func TestCallersCannotRefuse(t *testing.T) {
 	w := sdktest.Worker(t, asking(), refusing())
 	_, err := scriptv1.NewAskServiceClient(w.Conn()).Refused(t.Context(), &effectv1.Refused{EntityId: "a", Message: "no money"})

@@ -84,7 +84,7 @@ func TestUnusableDataDirectoryIsNamed(t *testing.T) {
 	}
 }
 
-// dirWord stands for the path of the directory.
+// dirWord is replaced by the path of the directory.
 const dirWord = "(the directory)"
 
 // TestDataOfANewerVersionIsUntouched raises the version of data that this program wrote, is turned

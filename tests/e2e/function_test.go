@@ -48,7 +48,7 @@ func (s *stage) command(t *testing.T, id, do string) (string, error) {
 	return got.GetMessage(), err
 }
 
-// emit makes the next command, which must work and find want behind itself.
+// emit makes the next command, which must work and show want as the state after it.
 func (s *stage) emit(t *testing.T, id, want string) {
 	t.Helper()
 	if got, err := s.command(t, id, emitOne); err != nil || got != want {

@@ -67,7 +67,7 @@ func noMachine(t *testing.T, why string) {
 	kit.CannotRun(t, "no network of our own is possible (it takes root, unshare, nsenter and ip): %s", why)
 }
 
-// apart says whether the keeper has a network of its own. One that ended has none that could be
+// apart reports whether the keeper has a network of its own. One that ended has none that could be
 // waited for.
 func (m *machine) apart(keeper *exec.Cmd) bool {
 	ours, err := os.Readlink("/proc/self/ns/net")

@@ -196,7 +196,7 @@ func (actions) HandleUnary(ctx context.Context, c *action.ActionCommand) (*actio
 	}
 }
 
-// wrap is a message as it stands in replies. Ours always encode.
+// wrap is a message as replies contain it. These always encode.
 func wrap(m proto.Message) *anypb.Any {
 	wrapped, err := anypb.New(m)
 	if err != nil {

@@ -65,7 +65,7 @@ func (s Setting) Text() string {
 	return s.Default
 }
 
-// Is says whether the variable has a value.
+// Is reports whether the variable has a value.
 func (s Setting) Is(value string) bool { return s.Text() == value }
 
 // Number returns a whole number, 1 or more, or 0 where there is none. Anything else ends the test.

@@ -72,8 +72,8 @@ func (s *Service) elsewhere(ctx context.Context, key entities.Key) (adminv1.Admi
 	return adminv1.NewAdminServiceClient(conn), nil
 }
 
-// hasImage says whether this process owns or follows a partition. What its store holds of another
-// may be of long ago.
+// hasImage reports whether this process owns or follows a partition. What its store holds of
+// another may be of long ago.
 func (s *Service) hasImage(partition int32) bool {
 	app, w := s.process.App(), s.process.Worker()
 	switch {

@@ -92,7 +92,7 @@ func (s *Service) sendRecord(out adminv1.AdminService_HistoryServer, reader *poi
 	})
 }
 
-// refusalNote says who refused an effect, and what was said.
+// refusalNote says which target refused an effect, and with which text.
 func refusalNote(env *record.Envelope) string {
 	service, method := record.TargetOf(env.Target)
 	return fmt.Sprintf("%s/%s %s (effect of offset %d)", service, method, partitions.Refusal(env.Answer), env.Refuses)

@@ -53,7 +53,7 @@ type App struct {
 	Evicted     uint64
 }
 
-// table is who owns what at this moment; it may be nil.
+// table is the present routing table; it may be nil.
 func (a *App) table() *broker.Table { return a.Routes.Current() }
 
 // Worker is what a worker has and a gateway does not.

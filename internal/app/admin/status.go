@@ -130,7 +130,7 @@ func (w *Worker) lag(ctx context.Context, table *broker.Table, s partitions.Stat
 		return err
 	}
 	status.EndOffset = end
-	if s.State == core.Active { // what stands behind its position is its own, and its status a moment old
+	if s.State == core.Active { // what comes after its position is its own, and its status a moment old
 		status.NextOffset = max(end, s.Next)
 		return nil
 	}

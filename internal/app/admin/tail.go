@@ -60,7 +60,7 @@ type tail struct {
 	left    int64
 }
 
-// read hands the records of one partition to emit, up to the end, or for ever when following.
+// read hands the records of one partition to emit, up to the end, or forever when following.
 func (t *tail) read(ctx context.Context, partition int32, emit func(*adminv1.TailResponse) error) error {
 	where := broker.Partition{Topic: t.worker.Topic.Name, ID: partition}
 	end, err := t.worker.Log.End(ctx, where)

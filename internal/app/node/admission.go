@@ -207,7 +207,8 @@ func (n *Node) catalogOf(ctx context.Context, m broker.Member) (*discovery.Catal
 	return nil, err
 }
 
-// stillBelongs says whether a function that was started again may take the place of the one before.
+// stillBelongs reports whether a function that was started again may take the place of the one
+// before.
 func (n *Node) stillBelongs(catalog *discovery.Catalog) error {
 	if n.cluster == nil {
 		return nil

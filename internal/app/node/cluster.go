@@ -207,7 +207,7 @@ func (n *Node) evict(ctx context.Context, dead broker.Member) {
 }
 
 // Drain hands all partitions to other workers, in order, and returns when that is done. The node
-// goes on serving by way of them. Where there is no other worker, it is refused unless last is set:
+// goes on serving through them. Where there is no other worker, it is refused unless last is set:
 // no worker would own the partitions.
 func (n *Node) Drain(ctx context.Context, last bool) error {
 	if n.cluster == nil {
@@ -234,7 +234,7 @@ func (n *Node) Drain(ctx context.Context, last bool) error {
 // drained is what status, readyz and log say of a worker that was drained.
 const drained = "drained: owns nothing, sends commands on to others; stop it, or start it again to take partitions"
 
-// isDrained says whether everything was handed over.
+// isDrained reports whether everything was handed over.
 func (n *Node) isDrained() bool {
 	select {
 	case <-n.manager.Drained():

@@ -9,11 +9,11 @@ import (
 type command struct {
 	mu      sync.Mutex
 	running *exec.Cmd
-	// given up: no other one is started.
+	// abandoned: no other one is started.
 	abandoned bool
 }
 
-// start starts a process, unless it was given up.
+// start starts a process, unless it was abandoned.
 func (c *command) start(cmd *exec.Cmd) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -27,7 +27,7 @@ func (c *command) start(cmd *exec.Cmd) error {
 	return err
 }
 
-// ended forgets the process; what it has left behind is killed.
+// ended forgets the process, and kills its children.
 func (c *command) ended(cmd *exec.Cmd) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

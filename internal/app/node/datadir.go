@@ -25,7 +25,7 @@ type identity struct {
 }
 
 // openDirectory makes the data directory, if need be, and returns what it belongs to. Settings that
-// contradict it are an error. explicit says whether the number of partitions was asked for, not
+// contradict it are an error. explicit reports whether the number of partitions was asked for, not
 // just a default.
 func openDirectory(c *Config, explicit bool) (identity, error) {
 	if c.Ephemeral {

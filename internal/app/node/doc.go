@@ -17,6 +17,6 @@
 // command.mu is held while a process is started or killed.
 //
 // Errors of Start and Wait say what could not be opened or what ended the process, and what to do
-// about it. What goes wrong in a task that goes on in spite of it stands in the status, with its
-// time. Engines report through hooks; the lines of the log are written here.
+// about it. The status has the error of a task that goes on in spite of it, with its time. Engines
+// report through hooks; the lines of the log are written here.
 package node

@@ -50,7 +50,7 @@ func newReadiness() readiness {
 	return readiness{waiting: make(chan struct{}), restarted: make(chan struct{}, 1), changed: make(chan struct{})}
 }
 
-// isGone says whether there is a remote function, and it cannot be reached.
+// isGone reports whether there is a remote function, and it cannot be reached.
 func (r *readiness) isGone() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -147,7 +147,7 @@ func (g *Gateway) openLog() error {
 	return nil
 }
 
-// watchRoutes keeps the table of who owns what, and a connection to every worker.
+// watchRoutes keeps the routing table, and a connection to every worker.
 func (g *Gateway) watchRoutes(ctx context.Context) error {
 	return g.workers.Watch(ctx, g.config.App, g.topic.Name, func(t *broker.Table) {
 		g.troubles.note(taskRoutes, nil)

@@ -56,8 +56,8 @@ func (n *Node) openJournal(ctx context.Context) (broker.TopicInfo, error) {
 	return info, journal.CheckSettings(info)
 }
 
-// settleLayout finds out by which layout entities are looked for: with as many partitions as was
-// asked for, else as the topic has; and holds it against what stands in store and log.
+// settleLayout determines the layout by which entities are found: with as many partitions as were
+// asked for, else as the topic has; and compares it with store and log.
 func (n *Node) settleLayout(ctx context.Context) error {
 	n.layout = entities.LayoutOf(n.config.App, n.topic.Partitions)
 	if n.options.PartitionsGiven {

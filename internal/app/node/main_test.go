@@ -111,7 +111,8 @@ func awaitReady(t *testing.T, n *Node) {
 	}
 }
 
-// end stops a node in order. It may have ended already. One that does not end says where it stands.
+// end stops a node in order. It may have ended already. For one that does not end, it prints the
+// goroutines.
 func end(t *testing.T, n *Node) {
 	t.Helper()
 	n.Stop()

@@ -22,8 +22,8 @@ import (
 	"github.com/millrace-io/millrace/partitions/routing"
 )
 
-// Local is a function in this process, and Progress how far a catch-up is, for those above who know
-// no lower floor.
+// Local is a function in this process, and Progress how far a catch-up is, for packages above,
+// which import no lower one.
 type (
 	Local    = host.Local
 	Progress = materializer.Progress

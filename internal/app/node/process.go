@@ -21,8 +21,8 @@ import (
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
 
-// process is what a worker and a gateway have in common: two ports and what serves them, the table
-// of who owns what, tasks, and the order in which all of that ends.
+// process is what a worker and a gateway have in common: two ports and what serves them, the
+// routing table, tasks, and the order in which all of that ends.
 type process struct {
 	options Options
 	config  *Config

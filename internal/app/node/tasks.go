@@ -94,9 +94,9 @@ func (n *Node) endEffects(bounded context.Context) {
 // lateEffects is how long effects may take to notice that the partitions are released.
 const lateEffects = time.Second
 
-// flushStore makes the store durable now and then, if anything was written to it, so that a killed
-// process need not read the whole log again. It ends the node when the store cannot be used any
-// more.
+// flushStore makes the store durable from time to time, if anything was written to it, so that a
+// killed process need not read the whole log again. It ends the node when the store cannot be used
+// any more.
 func (n *Node) flushStore(ctx context.Context) error {
 	for durable := uint64(0); ; {
 		again, giveUp := n.clock.After(flushEvery)

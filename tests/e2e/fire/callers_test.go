@@ -23,7 +23,7 @@ const (
 	soon = 20 * time.Second
 	// settle is how long a call of a scene is given to reach its entity.
 	settle = 50 * time.Millisecond
-	// longTask is how long the command takes behind which others wait, in milliseconds.
+	// longTask is how long the command takes for which others wait, in milliseconds.
 	longTask = 500
 	// floodCommands, each with floodEffects, are more than a partition holds in memory.
 	floodCommands, floodEffects = 5, 900
@@ -104,7 +104,7 @@ func (w *world) await(id string, within time.Duration, shows func(contents) bool
 	return a.saw, false
 }
 
-// bothLeave lets two calls with one id wait behind a long one. Both leave, the later one first. The
+// bothLeave makes two calls with one id wait for a long one. Both leave, the later one first. The
 // entity must go on serving.
 func (w *world) bothLeave() bool {
 	id := w.scene(-1)

@@ -22,7 +22,7 @@ type calls struct {
 	mu sync.Mutex
 	// on: callers are at work.
 	on bool
-	// all and answered are calls by way of workers, and of gateways.
+	// all and answered are calls through workers, and of gateways.
 	all, answered [2]int
 	// taken counts answered calls by the time that they took.
 	taken [takenMost + 1]int

@@ -23,8 +23,8 @@ func TestCheckerNamesBrokenPromises(t *testing.T) {
 		return contents{set: s}
 	}
 	clock := int64(0)
-	// in makes a command that is called after everything before it and has returned before
-	// everything behind it.
+	// in makes a command that is called after everything before it and has returned before everything
+	// after it.
 	in := func(k kind, slot int, f fate, c contents) *command {
 		clock += 2
 		return &command{kind: k, slot: slot, fate: f, showed: c, called: clock - 1, returned: clock}

@@ -200,7 +200,7 @@ func (d *diagnosis) mustNotMiss(c *command, slot int) {
 	d.absent(c, g)
 }
 
-// mayBeTaken says whether something may be missing from what c saw because another command has
+// mayBeTaken reports whether something may be missing from what c saw because another command has
 // taken it out, or c itself.
 func (d *diagnosis) mayBeTaken(c *command, slot int) bool {
 	for _, t := range d.takes[slot] {

@@ -28,8 +28,8 @@ const (
 	hedging   = "callers hedge"
 	leaving   = "callers leave"
 	repeating = "callers repeat"
-	// mostKept is how many acknowledged commands a client remembers, to send one of them again now
-	// and then, and how many whose outcome is unknown, to send them again in the end.
+	// mostKept is how many acknowledged commands a client remembers, to send one of them again from
+	// time to time, and how many whose outcome is unknown, to send them again in the end.
 	mostKept = 32
 	// shortest is the longest wait of a caller that leaves early.
 	shortest = 40 * time.Millisecond
@@ -136,7 +136,7 @@ func (c *client) send(e *entity, cmd *command) {
 }
 
 // strict: not_applied speaks of all attempts that have ended. With one door no earlier attempt can
-// be on its way still.
+// still be under way.
 func (w *world) strict() bool { return len(w.doors) == 1 && w.chosen(leaving) }
 
 // attempt sends a command once, or twice at the same time, or leaves early. Only those with an id

@@ -144,7 +144,7 @@ func (w *world) watchFollowers() {
 		for i, admin := range w.admins {
 			s := w.status(admin, scrapeTimeout)
 			if s == nil {
-				continue // it is down at the moment
+				continue // it is down now
 			}
 			n := int64(0)
 			for _, p := range s.GetPartitions() {

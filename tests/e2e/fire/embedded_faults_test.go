@@ -102,8 +102,8 @@ func flip(fatalf func(string, ...any), rng *rand.Rand, dir string, k int) []stri
 	return flipped
 }
 
-// tearTail kills the worker and leaves behind the end of its log what a write leaves that was cut
-// off by a power loss: garbage.
+// tearTail kills the worker and appends garbage to its log, as a write does that a power loss cuts
+// off.
 func (w *world) tearTail() bool {
 	p := w.worker()
 	p.Kill(w.t)

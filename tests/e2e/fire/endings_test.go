@@ -300,7 +300,7 @@ func (w *world) compactLog() bool {
 	return missing
 }
 
-// missing says whether the journal lacks records in front of some offsets.
+// missing reports whether the journal lacks records in front of some offsets.
 func (k *kafka) missing(w *world, before map[int32]int64) bool {
 	client := newKafkaClient(w.t, k.addresses())
 	defer client.Close()

@@ -129,7 +129,7 @@ func (f *totals) forget(word string) {
 	maps.DeleteFunc(f.saw, func(_ string, err error) bool { return strings.Contains(err.Error(), word) })
 }
 
-// noted says whether a caller has seen an error with a code and a word.
+// noted reports whether a caller has seen an error with a code and a word.
 func (f *totals) noted(code codes.Code, word string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -72,7 +72,7 @@ func newRun(t *testing.T, all *totals) *run {
 	}
 }
 
-// next says whether another world is needed.
+// next reports whether another world is needed.
 func (r *run) next() bool {
 	r.worlds++
 	return r.worlds == 1 || !r.done()
@@ -85,8 +85,8 @@ func (r *run) done() bool {
 // worldOperations bounds one world, so that its log can be read and copied in seconds.
 const worldOperations = 100_000
 
-// enough says whether a world that begins now has had its share, of most operations if no fewer are
-// asked for.
+// enough reports whether a world that begins now has had its share, of most operations if no fewer
+// are asked for.
 func (r *run) enough(most int64) func() bool {
 	before, worked, began := r.checked.Load(), r.worked, time.Now()
 	return func() bool {
@@ -109,7 +109,7 @@ func (r *run) embedded(t *testing.T, w *world) {
 // they happen only where MILLRACE_FIRE_KINDS is set and names them.
 var waiting = map[string]string{}
 
-// chosen says whether a kind of fault is to happen, or a habit to be had.
+// chosen reports whether a kind of fault is to happen, or a habit to be had.
 func (w *world) chosen(name string) bool {
 	return w.only.MatchString(name) && (waiting[name] == "" || w.only.String() != "")
 }

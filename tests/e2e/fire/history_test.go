@@ -123,8 +123,8 @@ func (c *command) String() string {
 	return text
 }
 
-// changes says whether a command changes anything when it takes effect.
+// changes reports whether a command changes anything when it takes effect.
 func (c *command) changes() bool { return c.kind != look }
 
-// happened says whether a command may have taken effect.
+// happened reports whether a command may have taken effect.
 func (c *command) happened() bool { return c.fate == done || c.fate == unknown }

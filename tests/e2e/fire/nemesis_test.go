@@ -218,7 +218,7 @@ func (w *world) revive(without ...*harness.Process) {
 // pause is SIGSTOP, for longer than callers wait, and SIGCONT.
 func (w *world) pause() bool { return w.paused(func() { w.wait(pauseFor) }) }
 
-// paused runs f while the worker is stopped, and says whether it stood still.
+// paused runs f while the worker is stopped, and reports whether it stood still.
 func (w *world) paused(f func()) bool {
 	w.t.Helper()
 	p := w.worker()

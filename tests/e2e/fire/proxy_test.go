@@ -13,8 +13,8 @@ import (
 	"github.com/millrace-io/millrace/tests/kit"
 )
 
-// proxy stands between workers and a broker and fails in the ways of a network. Each connection has
-// two goroutines, which end with it; close ends all of them and waits.
+// proxy forwards between workers and a broker and fails as a network does. Each connection has two
+// goroutines, which end with it; close ends all of them and waits.
 type proxy struct {
 	listener net.Listener
 	backend  string

@@ -111,7 +111,7 @@ func (w *world) awaitMirror(e *entity, want remains) {
 				w.mu.Unlock()
 				return
 			}
-			if found[0].promise != lostWrite { // it may be on its way
+			if found[0].promise != lostWrite { // it may be under way
 				break
 			}
 		}

@@ -28,7 +28,7 @@ var troubles = []codes.Code{
 	codes.Unknown,           // the function crashed in the command, as in Cloudstate
 }
 
-// allows says whether a call may end with an error. What it says of a command with an id may be
+// allows reports whether a call may end with an error. What it says of a command with an id may be
 // about another attempt at it, whose caller has left.
 func (now trouble) allows(c *command, code codes.Code, outcome string) bool {
 	switch {
@@ -41,7 +41,7 @@ func (now trouble) allows(c *command, code codes.Code, outcome string) bool {
 	}
 }
 
-// trouble is what fails at the moment.
+// trouble is what fails now.
 func (w *world) trouble() trouble { return trouble(w.troubled.Load()) }
 
 // fails says what fails from now on. Where that is less than before, it waits for the calls that

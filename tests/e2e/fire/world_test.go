@@ -75,7 +75,7 @@ type world struct {
 	relaxed bool
 	// gate is held by every call, and taken by faults during which there may be none.
 	gate sync.RWMutex
-	// troubled is what fails at the moment, a trouble.
+	// troubled is what fails now, a trouble.
 	troubled atomic.Int32
 
 	stop     chan struct{}

@@ -180,8 +180,8 @@ func (w *world) secondOwner(during func(func())) bool {
 	return result.fate == done
 }
 
-// giveAsOwner does what an owner does, and says whether it counts. If it does not, it never will:
-// validity does not change.
+// giveAsOwner does what an owner does, and reports whether it counts. If it does not, it never
+// will: validity does not change.
 func (w *world) giveAsOwner(e *entity, c *command) bool {
 	id := entities.Partition(e.id, partitions)
 	log := w.kafka.log

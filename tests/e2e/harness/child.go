@@ -71,7 +71,7 @@ func (c *child) PID() int { return c.process.PID() }
 // Exited is closed when the process has ended.
 func (c *child) Exited() <-chan struct{} { return c.process.Exited() }
 
-// Ended says whether the process has ended.
+// Ended reports whether the process has ended.
 func (c *child) Ended() bool { return c.process.Ended() }
 
 // String is the command line.

@@ -125,7 +125,7 @@ func (p *Process) Admin() string { return p.admin }
 // Data is the data directory, empty for an ephemeral process.
 func (p *Process) Data() string { return p.data }
 
-// DeleteStore deletes the store of a process that has ended, and says whether there was one.
+// DeleteStore deletes the store of a process that has ended, and reports whether there was one.
 func (p *Process) DeleteStore(t testing.TB) bool {
 	t.Helper()
 	store := filepath.Join(p.data, "store")
