@@ -22,7 +22,8 @@ func (eventSourced) changes(buf []Change, at Position, out *entities.Outcome) ([
 		buf = append(buf, Change{Kind: record.Event, Sequence: at.Sequence, Payload: out.Events[i]})
 	}
 	if out.Snapshot != nil && len(out.Events) > 0 {
-		buf = append(buf, Change{Kind: record.Snapshot, Sequence: at.Sequence, PreviousSnapshot: at.Snapshot, Payload: *out.Snapshot})
+		buf = append(buf, Change{Kind: record.Snapshot, Sequence: at.Sequence, PreviousSnapshot: at.Snapshot,
+			Payload: *out.Snapshot})
 		at.Snapshot = at.Sequence
 	}
 	return buf, at
@@ -68,7 +69,8 @@ func (eventSourced) load(p Partition, key entities.Key, prefix []byte, head *Hea
 }
 
 // events yields the tail rows after covered, and insists on every one of them up to last.
-func (p Partition) events(key entities.Key, prefix []byte, covered, last uint64, yield func(entities.Event) error) error {
+func (p Partition) events(key entities.Key, prefix []byte, covered, last uint64,
+	yield func(entities.Event) error) error {
 	want := covered + 1
 	lower, upper := appendTail(append([]byte(nil), prefix...), want), appendTail(append([]byte(nil), prefix...), last+1)
 	var stopped error
@@ -114,7 +116,8 @@ func (eventSourced) restore(r *Restoration, entity entities.Key, prefix []byte, 
 			ErrNotAhead, entity, before.Sequence, baseSnapshot, imageSnapshot)
 	case imageSnapshot > baseSnapshot:
 		if !r.put([]byte(entity.String()), snapshot.Value, record.Envelope{
-			Kind: record.Snapshot, Sequence: imageSnapshot, PreviousSnapshot: baseSnapshot, TypeURL: snapshot.TypeURL, Restores: restores,
+			Kind: record.Snapshot, Sequence: imageSnapshot, PreviousSnapshot: baseSnapshot, TypeURL: snapshot.TypeURL,
+			Restores: restores,
 		}) {
 			return nil
 		}
@@ -129,7 +132,8 @@ func (eventSourced) restore(r *Restoration, entity entities.Key, prefix []byte, 
 		return nil
 	}
 	err = r.image.events(entity, prefix, next, head.Sequence, func(e entities.Event) error {
-		if r.put([]byte(entity.String()), e.Payload.Value, record.Envelope{Kind: record.Event, Sequence: e.Sequence, TypeURL: e.Payload.TypeURL, Restores: restores}) {
+		if r.put([]byte(entity.String()), e.Payload.Value,
+			record.Envelope{Kind: record.Event, Sequence: e.Sequence, TypeURL: e.Payload.TypeURL, Restores: restores}) {
 			r.counts.Events++
 		}
 		if r.full {

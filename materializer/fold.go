@@ -96,7 +96,8 @@ func (f *Fold) misplaced(id []byte, e *Entry) error {
 	if belongs := entities.Partition(string(id), int(l.Partitions)); belongs != int32(f.address.Partition) {
 		return fmt.Errorf(
 			"%w: offset %d: %w: %q belongs to partition %d of %d and is in %s: the journal was written with another number of partitions; "+
-				"start with --partitions and that number", ErrUnfoldable, e.Offset, entities.ErrLayout, e.Key, belongs, l.Partitions, f.address)
+				"start with --partitions and that number", ErrUnfoldable, e.Offset, entities.ErrLayout, e.Key, belongs,
+			l.Partitions, f.address)
 	}
 	return nil
 }
@@ -151,7 +152,8 @@ func (f *Fold) state(rows Rows, prefix []byte, e *Entry) error {
 	r, known := stateRecordOf(env.Kind)
 	if !known {
 		return fmt.Errorf(
-			"%w: offset %d: kind %s is not known to this version: use the version that wrote it, or a newer one", ErrUnfoldable, e.Offset, env.Kind)
+			"%w: offset %d: kind %s is not known to this version: use the version that wrote it, or a newer one",
+			ErrUnfoldable, e.Offset, env.Kind)
 	}
 	deleted, content, err := entityKinds[r.of].fold(f, rows, prefix, e)
 	if err != nil {
@@ -170,7 +172,8 @@ func (f *Fold) state(rows Rows, prefix []byte, e *Entry) error {
 
 // remember writes the dedup rows of a command, with its last record.
 func (f *Fold) remember(rows Rows, prefix []byte, e *Entry) error {
-	stored := Stored{PayloadHash: e.Envelope.PayloadHash, Offset: e.Envelope.Address(e.Offset), LogTime: e.Envelope.LogTime, Answer: e.Envelope.Answer}
+	stored := Stored{PayloadHash: e.Envelope.PayloadHash, Offset: e.Envelope.Address(e.Offset),
+		LogTime: e.Envelope.LogTime, Answer: e.Envelope.Answer}
 	if e.Envelope.Cause != nil {
 		if err := f.delivered(rows, e, &stored); err != nil {
 			return err

@@ -41,7 +41,8 @@ func newWriter(t testing.TB) *writer {
 	world := simlog.New(simlog.Options{})
 	w := &writer{t: t, world: world, log: world.Client("w")}
 	t.Cleanup(func() { _ = w.log.Close() })
-	if err := w.log.Create(t.Context(), broker.TopicSpec{Name: journal.Topic, Partitions: 1, MaxRecordBytes: 1 << 20}); err != nil {
+	if err := w.log.Create(t.Context(),
+		broker.TopicSpec{Name: journal.Topic, Partitions: 1, MaxRecordBytes: 1 << 20}); err != nil {
 		t.Fatal(err)
 	}
 	return w
@@ -77,7 +78,9 @@ func (w *writer) end() int64 {
 }
 
 // fold folds the whole log into a new store and returns both.
-func (w *writer) fold(how func(context.Context, *materializer.Follower, int64) error) (materializer.Store, *materializer.Fold) {
+func (w *writer) fold(
+	how func(context.Context, *materializer.Follower, int64) error,
+) (materializer.Store, *materializer.Fold) {
 	w.t.Helper()
 	store := memstore.New()
 	fold := materializer.NewFold(address, "topic", materializer.Meta{})
@@ -122,7 +125,8 @@ func TestFoldByExample(t *testing.T) {
 	w.put("", "", record.Envelope{Kind: record.Barrier})
 	w.put("cart/1", "never", record.Envelope{Kind: record.Event, Epoch: 9, Nonce: 9, Sequence: 4})
 	w.put("", "foreign", record.Envelope{})
-	w.put("counter/1", "5", record.Envelope{Kind: record.State, TypeURL: "t/v", CommandID: "id", Principal: "bob", PayloadHash: 3, Answer: []byte("yes"), LogTime: 77})
+	w.put("counter/1", "5", record.Envelope{Kind: record.State, TypeURL: "t/v", CommandID: "id", Principal: "bob",
+		PayloadHash: 3, Answer: []byte("yes"), LogTime: 77})
 	w.put("counter/2", "6", record.Envelope{Kind: record.State, TypeURL: "t/v"})
 	w.put("counter/2", "", record.Envelope{Kind: record.Delete})
 	w.put("cart/1", "half", record.Envelope{Kind: record.Event, Sequence: 4, Index: 0, Count: 2})
@@ -143,13 +147,15 @@ func TestFoldByExample(t *testing.T) {
 	}); err != nil || !slices.Equal(tail, []string{"3c"}) {
 		t.Errorf("events %v, %v", tail, err)
 	}
-	if one, err := view.Load(entities.Key{Type: "counter", ID: "1"}); err != nil || one.State == nil || string(one.State.Value) != "5" {
+	if one, err := view.Load(entities.Key{Type: "counter", ID: "1"}); err != nil || one.State == nil ||
+		string(one.State.Value) != "5" {
 		t.Errorf("counter 1: %+v, %v", one, err)
 	}
 	if two, err := view.Load(entities.Key{Type: "counter", ID: "2"}); err != nil || two.State != nil {
 		t.Errorf("counter 2: %+v, %v", two, err)
 	}
-	if none, err := view.Load(entities.Key{Type: "cart", ID: "2"}); err != nil || none.Sequence != 0 || none.Events != nil {
+	if none, err := view.Load(entities.Key{Type: "cart", ID: "2"}); err != nil || none.Sequence != 0 ||
+		none.Events != nil {
 		t.Errorf("an entity without records: %+v, %v", none, err)
 	}
 	stored, ok, err := view.Stored(entities.Key{Type: "counter", ID: "1"}, "bob", "id")
@@ -160,7 +166,10 @@ func TestFoldByExample(t *testing.T) {
 		t.Error("another principal got bob's answer")
 	}
 	var offsets []int64
-	if err := view.History(entities.Key{Type: "cart", ID: "1"}, func(o int64) bool { offsets = append(offsets, o); return true }); err != nil || !slices.Equal(offsets, []int64{1, 2, 3, 4}) {
+	if err := view.History(entities.Key{Type: "cart", ID: "1"}, func(o int64) bool {
+		offsets = append(offsets, o)
+		return true
+	}); err != nil || !slices.Equal(offsets, []int64{1, 2, 3, 4}) {
 		t.Errorf("history %v, %v", offsets, err)
 	}
 	if c := fold.Counts(); c.Stale != 1 || c.Foreign != 1 || c.Events != 6 {
@@ -195,7 +204,8 @@ func TestEveryWayOfFoldingIsTheSame(t *testing.T) {
 					return f.Bulk(ctx, until, size)
 				})
 				if got := dump(t, bulk); !slices.Equal(got, want) {
-					t.Fatalf("in bulk with an overlay of %d bytes: %d rows, in batches %d\n%s", size, len(got), len(want), firstDifference(got, want))
+					t.Fatalf("in bulk with an overlay of %d bytes: %d rows, in batches %d\n%s", size, len(got), len(want),
+						firstDifference(got, want))
 				}
 			}
 			resumed := memstore.New()
@@ -255,7 +265,8 @@ func randomLog(w *writer, rnd *rand.Rand, n int) {
 			if rnd.IntN(4) == 0 {
 				kind = record.Delete
 			}
-			w.put(key, fmt.Sprint(i), record.Envelope{Kind: kind, TypeURL: "t/v", LogTime: int64(i), CommandID: fmt.Sprint(rnd.IntN(40)), Answer: []byte{byte(i)}})
+			w.put(key, fmt.Sprint(i), record.Envelope{Kind: kind, TypeURL: "t/v", LogTime: int64(i),
+				CommandID: fmt.Sprint(rnd.IntN(40)), Answer: []byte{byte(i)}})
 		default:
 			key := fmt.Sprint("cart/", rnd.IntN(5))
 			events := 1 + rnd.IntN(3)
@@ -266,10 +277,12 @@ func randomLog(w *writer, rnd *rand.Rand, n int) {
 			}
 			for e := range events {
 				sequence[key]++
-				w.put(key, fmt.Sprint(i), record.Envelope{Kind: record.Event, Sequence: sequence[key], TypeURL: "t/e", LogTime: int64(i), Index: uint32(e), Count: count})
+				w.put(key, fmt.Sprint(i), record.Envelope{Kind: record.Event, Sequence: sequence[key], TypeURL: "t/e",
+					LogTime: int64(i), Index: uint32(e), Count: count})
 			}
 			if withSnapshot {
-				w.put(key, "s", record.Envelope{Kind: record.Snapshot, Sequence: sequence[key], PreviousSnapshot: snapshot[key], TypeURL: "t/s", Index: count - 1, Count: count})
+				w.put(key, "s", record.Envelope{Kind: record.Snapshot, Sequence: sequence[key], PreviousSnapshot: snapshot[key],
+					TypeURL: "t/s", Index: count - 1, Count: count})
 				snapshot[key] = sequence[key]
 			}
 		}
@@ -331,7 +344,9 @@ func TestClaimsSetTheLogsClock(t *testing.T) {
 func TestReleased(t *testing.T) {
 	w := newWriter(t)
 	released := func() bool {
-		_, fold := w.fold(func(ctx context.Context, f *materializer.Follower, end int64) error { return f.CatchUp(ctx, end, nil) })
+		_, fold := w.fold(func(ctx context.Context, f *materializer.Follower, end int64) error {
+			return f.CatchUp(ctx, end, nil)
+		})
 		return fold.Released()
 	}
 	for _, step := range []struct {

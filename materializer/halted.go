@@ -37,7 +37,8 @@ func TopicReplaced(stored, found string) error {
 // it.
 func Halts(err error) bool {
 	for _, cause := range []error{
-		broker.ErrOutOfRange, broker.ErrRegressed, entities.ErrLayout, ErrUnfoldable, ErrLost, ErrTopicReplaced, ErrHaltedBefore, ErrOnlyCopy,
+		broker.ErrOutOfRange, broker.ErrRegressed, entities.ErrLayout, ErrUnfoldable, ErrLost, ErrTopicReplaced,
+		ErrHaltedBefore, ErrOnlyCopy,
 	} {
 		if errors.Is(err, cause) {
 			return true
@@ -63,7 +64,8 @@ func (p Partition) Halted() (h Halt, ok bool, err error) {
 func MarkHalted(store Store, a Address, h Halt) error {
 	batch := store.NewBatch()
 	defer batch.Close() //nolint:errcheck // nothing to lose
-	return errors.Join(batch.Put(a.haltedKey(), append(binary.AppendVarint(nil, h.Position), h.Why...)), batch.Commit(), store.Flush())
+	return errors.Join(batch.Put(a.haltedKey(), append(binary.AppendVarint(nil, h.Position), h.Why...)), batch.Commit(),
+		store.Flush())
 }
 
 // Resume removes the marks of a halted partition and of a suspected log, durably: the log is again

@@ -23,7 +23,8 @@ type Entry struct {
 
 // Size is what the entry counts in an append, as broker.Size counts it.
 func (e *Entry) Size() int {
-	return broker.RecordOverhead + len(e.Key) + len(e.Value) + broker.HeaderOverhead + len(record.HeaderKey) + e.Envelope.EncodedSize()
+	return broker.RecordOverhead + len(e.Key) + len(e.Value) + broker.HeaderOverhead + len(record.HeaderKey) +
+		e.Envelope.EncodedSize()
 }
 
 // Clone returns a copy that shares no bytes with the entry.
@@ -224,7 +225,8 @@ func newReading(a Address, topicID string, meta Meta) *reading {
 		meta = Meta{FoldVersion: FoldVersion, TopicID: topicID}
 	}
 	return &reading{
-		address: a, meta: meta, next: meta.Next, lost: meta.Lost, rule: record.Rule{Current: meta.Owner, Ordinal: meta.Ordinal},
+		address: a, meta: meta, next: meta.Next, lost: meta.Lost,
+		rule:    record.Rule{Current: meta.Owner, Ordinal: meta.Ordinal},
 		vouched: meta.Layout != (entities.Layout{}) && meta.Next > 0,
 	}
 }

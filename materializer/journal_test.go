@@ -28,7 +28,8 @@ func (p *pieces) Next(context.Context) (broker.Batch, error) {
 	}
 	p.reads++
 	n := min(p.size, len(p.records))
-	b := broker.Batch{Records: slices.Clone(p.records[:n]), Next: p.records[n-1].Offset + 1, End: p.records[len(p.records)-1].Offset + 1}
+	b := broker.Batch{Records: slices.Clone(p.records[:n]), Next: p.records[n-1].Offset + 1,
+		End: p.records[len(p.records)-1].Offset + 1}
 	p.records = p.records[n:]
 	return b, nil
 }
@@ -95,7 +96,8 @@ func TestJournal(t *testing.T) {
 // told is a record of a journal as these tests compare it.
 func told(j *materializer.Journal, r *materializer.Read) string {
 	text := fmt.Sprint(r.Offset) + map[record.Verdict]string{
-		record.Void: " void", record.Foreign: " foreign", record.Claimed: " claimed", record.Control: " control", record.Pending: " pending",
+		record.Void: " void", record.Foreign: " foreign", record.Claimed: " claimed", record.Control: " control",
+		record.Pending:  " pending",
 		record.Complete: " complete",
 	}[r.Verdict]
 	if (r.Foreign != nil) != (r.Verdict == record.Foreign) {
@@ -243,7 +245,8 @@ func TestObserverAndJournalAgree(t *testing.T) {
 		w := newWriter(t)
 		randomLog(w, rnd, 300)
 		line := func(e *materializer.Entry, m materializer.Meta) string {
-			return fmt.Sprintf("%d %s %q, next %d, owner %d, ordinal %d, log time %d", e.Offset, e.Key, e.Value, m.Next, m.Owner.Epoch, m.Ordinal, m.LogTime)
+			return fmt.Sprintf("%d %s %q, next %d, owner %d, ordinal %d, log time %d", e.Offset, e.Key, e.Value, m.Next,
+				m.Owner.Epoch, m.Ordinal, m.LogTime)
 		}
 		var observed, read []string
 		fold := materializer.NewFold(address, "topic", materializer.Meta{})

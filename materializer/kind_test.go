@@ -35,7 +35,8 @@ func (tally) changes(buf []Change, at Position, out *entities.Outcome) ([]Change
 
 func (tally) fold(f *Fold, rows Rows, prefix []byte, e *Entry) (deleted, content bool, err error) {
 	f.counts.Events++
-	f.value = appendContent(f.value[:0], e.Envelope.Sequence, entities.Payload{TypeURL: e.Envelope.TypeURL, Value: e.Value})
+	f.value = appendContent(f.value[:0], e.Envelope.Sequence,
+		entities.Payload{TypeURL: e.Envelope.TypeURL, Value: e.Value})
 	return false, false, rows.Put(appendTail(prefix, e.Envelope.Sequence), f.value)
 }
 

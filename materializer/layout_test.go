@@ -29,7 +29,8 @@ func (w *writer) foldBy(l entities.Layout, from materializer.Meta) (*materialize
 func (w *writer) claimBy(l entities.Layout) {
 	w.epoch++
 	w.ordinal = 0
-	w.put("", "", record.Envelope{Kind: record.Claim, Epoch: w.epoch, Nonce: 7, Claim: &record.ClaimInfo{Worker: "w", Layout: l}})
+	w.put("", "", record.Envelope{Kind: record.Claim, Epoch: w.epoch, Nonce: 7,
+		Claim: &record.ClaimInfo{Worker: "w", Layout: l}})
 }
 
 // placed returns an entity id of the address's partition, of that many, and not of the same one of
@@ -38,7 +39,8 @@ func placed(t *testing.T, partitions int) string {
 	t.Helper()
 	for i := range 100_000 {
 		id := strings.Repeat("x", i%7) + string(rune('a'+i%26)) + strings.Repeat("y", i/182)
-		if p := entities.Partition(id, partitions); p == int32(address.Partition) && entities.Partition(id, 2*partitions) != p {
+		if p := entities.Partition(id, partitions); p == int32(address.Partition) &&
+			entities.Partition(id, 2*partitions) != p {
 			return id
 		}
 	}
@@ -80,7 +82,8 @@ func TestAnotherLayoutIsNotFolded(t *testing.T) {
 				}
 				return
 			}
-			if !errors.Is(err, materializer.ErrUnfoldable) || !errors.Is(err, entities.ErrLayout) || !strings.Contains(err.Error(), test.want) {
+			if !errors.Is(err, materializer.ErrUnfoldable) || !errors.Is(err, entities.ErrLayout) ||
+				!strings.Contains(err.Error(), test.want) {
 				t.Errorf("%v, want %q", err, test.want)
 			}
 		})
@@ -91,7 +94,8 @@ func TestAnotherLayoutIsNotFolded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.foldBy(entities.LayoutOf("shop", 16), fold.Meta()); !errors.Is(err, entities.ErrLayout) || !strings.Contains(err.Error(), "the store of partition") {
+	if _, err := w.foldBy(entities.LayoutOf("shop", 16), fold.Meta()); !errors.Is(err, entities.ErrLayout) ||
+		!strings.Contains(err.Error(), "the store of partition") {
 		t.Errorf("a store of another layout: %v", err)
 	}
 }

@@ -90,7 +90,8 @@ func (w *writer) read() broker.Reader {
 
 func (w *writer) inspect() materializer.Inspected {
 	w.t.Helper()
-	found, err := materializer.NewJournal(w.read(), address, "topic", materializer.Meta{}).Inspect(w.t.Context(), w.end(), nil)
+	found, err := materializer.NewJournal(w.read(), address, "topic", materializer.Meta{}).Inspect(w.t.Context(),
+		w.end(), nil)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -104,7 +105,8 @@ func (w *writer) agree() *materializer.LostError {
 	all := w.verdicts(0)
 	first := all[0]
 	for _, v := range all[1:] {
-		if (v.loss == nil) != (first.loss == nil) || (v.loss != nil && *v.loss != *first.loss) || !slices.Equal(v.rows, first.rows) {
+		if (v.loss == nil) != (first.loss == nil) || (v.loss != nil && *v.loss != *first.loss) ||
+			!slices.Equal(v.rows, first.rows) {
 			w.t.Fatalf("%s\n%s", first, v)
 		}
 	}
@@ -116,7 +118,8 @@ func (w *writer) agree() *materializer.LostError {
 	switch {
 	case first.loss == nil && (inspected.Loss != nil || len(losses) > 0):
 		w.t.Fatalf("%s\ninspection: %v, verification: %q", first, inspected.Loss, losses)
-	case first.loss != nil && (inspected.Loss == nil || *inspected.Loss != *first.loss || losses[0] != fmt.Sprintf("%d %s", first.loss.Offset, first.loss.What)):
+	case first.loss != nil && (inspected.Loss == nil || *inspected.Loss != *first.loss ||
+		losses[0] != fmt.Sprintf("%d %s", first.loss.Offset, first.loss.What)):
 		w.t.Fatalf("%s\ninspection: %v, verification: %q", first, inspected.Loss, losses)
 	}
 	return first.loss
@@ -168,7 +171,8 @@ func TestLosses(t *testing.T) {
 			switch loss := w.agree(); {
 			case test.at == 0 && loss != nil:
 				t.Errorf("a loss is found: %v", loss)
-			case test.at > 0 && (loss == nil || loss.Offset != test.at || !strings.Contains(loss.What, test.says) || !errors.Is(loss, materializer.ErrLost)):
+			case test.at > 0 && (loss == nil || loss.Offset != test.at || !strings.Contains(loss.What, test.says) ||
+				!errors.Is(loss, materializer.ErrLost)):
 				t.Errorf("found %v; want %q at offset %d", loss, test.says, test.at)
 			}
 		})
@@ -208,7 +212,8 @@ func TestEveryFoldSeesTheSame(t *testing.T) {
 		}
 		owner := probe.Owner()
 		s.put("", "", record.Envelope{Kind: record.Claim, Epoch: owner.Epoch + 1, Nonce: 9, Claim: &record.ClaimInfo{
-			ReadTo: uint64(s.end()), PreviousEpoch: owner.Epoch, PreviousNonce: owner.Nonce, Floor: uint64(s.end()), Lost: probe.Lost(),
+			ReadTo: uint64(s.end()), PreviousEpoch: owner.Epoch, PreviousNonce: owner.Nonce, Floor: uint64(s.end()),
+			Lost: probe.Lost(),
 		}})
 		found := s.inspect()
 		if found.Loss != nil || found.Accepted != s.end() {
@@ -220,7 +225,9 @@ func TestEveryFoldSeesTheSame(t *testing.T) {
 				t.Fatalf("seed %d: after a repair: %s\n%s", seed, all[0], v)
 			}
 		}
-		if result, findings := s.verify(nil); result.Accepted == 0 || slices.ContainsFunc(findings, func(f string) bool { return strings.Contains(f, "no record") }) {
+		if result, findings := s.verify(nil); result.Accepted == 0 || slices.ContainsFunc(findings, func(f string) bool {
+			return strings.Contains(f, "no record")
+		}) {
 			t.Fatalf("seed %d: after a repair: %+v, %q", seed, result, findings)
 		}
 		if end := s.end(); end > 3 {
@@ -255,8 +262,10 @@ func (s *story) damage(random *rand.Rand) {
 	case 3:
 		s.put("x", "foreign", record.Envelope{})
 	case 4: // a claim of another worker, which cuts a group, or comes too late
-		s.put("", "", record.Envelope{Kind: record.Claim, Epoch: random.Uint64N(6), Nonce: 11, Claim: &record.ClaimInfo{Worker: "x", PreviousEpoch: random.Uint64N(6), PreviousNonce: 7}})
+		s.put("", "", record.Envelope{Kind: record.Claim, Epoch: random.Uint64N(6), Nonce: 11,
+			Claim: &record.ClaimInfo{Worker: "x", PreviousEpoch: random.Uint64N(6), PreviousNonce: 7}})
 	case 5:
-		s.put("cart/1", "late", record.Envelope{Kind: record.Event, Epoch: random.Uint64N(4), Nonce: 7, Ordinal: random.Uint64N(20), Count: 2, Index: uint32(random.IntN(2)), Sequence: 1, TypeURL: "t/e"})
+		s.put("cart/1", "late", record.Envelope{Kind: record.Event, Epoch: random.Uint64N(4), Nonce: 7,
+			Ordinal: random.Uint64N(20), Count: 2, Index: uint32(random.IntN(2)), Sequence: 1, TypeURL: "t/e"})
 	}
 }

@@ -74,7 +74,8 @@ func TestAKindOfItsOwn(t *testing.T) {
 	again := memstore.New()
 	s.foldInto(again, address)
 	want(again, "10", "the sum of 3 numbers")
-	err := materializer.Compare(materializer.Partition{Rows: store, Address: address}, materializer.Partition{Rows: again, Address: address}, true,
+	err := materializer.Compare(materializer.Partition{Rows: store, Address: address},
+		materializer.Partition{Rows: again, Address: address}, true,
 		func(d materializer.Difference) error { return errors.New(d.String()) })
 	if err != nil {
 		t.Error(err)
@@ -85,10 +86,11 @@ func TestAKindOfItsOwn(t *testing.T) {
 
 	s.put(key.String(), "9", record.Envelope{Kind: materializer.Added, Sequence: 9})
 	var found []string
-	v := materializer.Verification{Log: s.log, Partition: journal, Address: address, TopicID: "topic", Found: func(f materializer.Finding) error {
-		found = append(found, f.What)
-		return nil
-	}}
+	v := materializer.Verification{Log: s.log, Partition: journal, Address: address, TopicID: "topic",
+		Found: func(f materializer.Finding) error {
+			found = append(found, f.What)
+			return nil
+		}}
 	_, err = v.Run(t.Context())
 	if err != nil || !slices.Contains(found, "tally/1: event 9 follows event 4") {
 		t.Errorf("a gap in the numbers: found %q, error %v", found, err)

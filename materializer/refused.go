@@ -101,7 +101,8 @@ func (f *Fold) refused(rows Rows, prefix []byte, e *Entry) error {
 		return err
 	}
 	r := Refusal{
-		Effect: effect, LogTime: e.Envelope.LogTime, From: string(e.Key), Target: e.Envelope.Target, Answer: e.Envelope.Answer,
+		Effect: effect, LogTime: e.Envelope.LogTime, From: string(e.Key), Target: e.Envelope.Target,
+		Answer:  e.Envelope.Answer,
 		Payload: entities.Payload{TypeURL: e.Envelope.TypeURL, Value: e.Value},
 	}
 	f.value = r.append(f.value[:0])
@@ -118,7 +119,8 @@ func (f *Fold) done(rows Rows, offset int64) error {
 
 // baseRefused finds refusals that the log has kept and the image knows to be dropped.
 func (r *Restoration) baseRefused(key []byte) error {
-	r.put(nil, record.EncodeSettled(&recordv1.Settled{Refused: []uint64{record.Unsigned(tailOffset(key))}}), record.Envelope{Kind: record.Settled})
+	r.put(nil, record.EncodeSettled(&recordv1.Settled{Refused: []uint64{record.Unsigned(tailOffset(key))}}),
+		record.Envelope{Kind: record.Settled})
 	return nil
 }
 

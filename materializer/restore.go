@@ -65,7 +65,8 @@ func NewRestoration(image, base Partition, records, bytes int) (*Restoration, er
 		return nil, fmt.Errorf("%w: it is empty", ErrNotAhead)
 	case meta.FoldVersion != FoldVersion:
 		return nil, fmt.Errorf(
-			"%w: it was folded by version %d, this program folds by version %d: use the version of millrace that made it", ErrNotAhead, meta.FoldVersion, FoldVersion)
+			"%w: it was folded by version %d, this program folds by version %d: use the version of millrace that made it",
+			ErrNotAhead, meta.FoldVersion, FoldVersion)
 	}
 	return &Restoration{image: image, base: base, meta: meta, records: records, bytes: bytes, steps: restoringSteps()}, nil
 }
@@ -185,7 +186,8 @@ func (r *Restoration) put(key, value []byte, env record.Envelope) bool {
 // settle writes that effects are done, for as many as were found. Without room for it they stay for
 // the next page.
 func (r *Restoration) settle() {
-	if len(r.done) > 0 && r.put(nil, record.EncodeSettled(&recordv1.Settled{Done: r.done}), record.Envelope{Kind: record.Settled}) {
+	if len(r.done) > 0 &&
+		r.put(nil, record.EncodeSettled(&recordv1.Settled{Done: r.done}), record.Envelope{Kind: record.Settled}) {
 		r.done = nil
 	}
 }
@@ -255,7 +257,8 @@ func (r *Restoration) checkGrown(entity entities.Key, key []byte, image, base *H
 			base.Sequence, image.Sequence)
 	case at == nil && base.Offset >= r.meta.Floor, image.Offset == base.Offset && image.Sequence == base.Sequence:
 		return fmt.Errorf(
-			"%w: the record of %s at offset %d of the log is not the one that the store has folded", ErrNotAhead, entity, base.Offset)
+			"%w: the record of %s at offset %d of the log is not the one that the store has folded", ErrNotAhead, entity,
+			base.Offset)
 	default:
 		return nil
 	}
@@ -282,7 +285,8 @@ func (r *Restoration) imageDedup(key, value, _ []byte) error {
 	_, rest := kindOf(key)
 	d := decoder{rest: rest}
 	principal := string(d.bytes(d.uvarint()))
-	return r.answer([]byte(entityOf(key).String()), value, record.Envelope{Principal: principal, CommandID: string(d.rest)})
+	return r.answer([]byte(entityOf(key).String()), value,
+		record.Envelope{Principal: principal, CommandID: string(d.rest)})
 }
 
 // answer restores what is remembered of a command.
@@ -314,10 +318,12 @@ func (r *Restoration) baseOutbox(key []byte) error {
 
 // baseParked finds effects that the log has parked and the image has not.
 func (r *Restoration) baseParked(key []byte) error {
-	if open, err := r.image.Rows.Get(appendOffset(r.image.Address, rowOutbox, tailOffset(key))); err != nil || open == nil {
+	if open, err := r.image.Rows.Get(appendOffset(r.image.Address, rowOutbox, tailOffset(key))); err != nil ||
+		open == nil {
 		return err
 	}
-	r.put(nil, record.EncodeSettled(&recordv1.Settled{Replayed: []uint64{record.Unsigned(tailOffset(key))}}), record.Envelope{Kind: record.Settled})
+	r.put(nil, record.EncodeSettled(&recordv1.Settled{Replayed: []uint64{record.Unsigned(tailOffset(key))}}),
+		record.Envelope{Kind: record.Settled})
 	return nil
 }
 
@@ -348,7 +354,8 @@ func (r *Restoration) imageParked(key, _, _ []byte) error {
 	if e.Timer != "" {
 		parked.Timer = &recordv1.ParkedTimer{Name: e.Timer, Due: e.Due}
 	}
-	r.put(nil, record.EncodeSettled(&recordv1.Settled{Parked: []*recordv1.Parked{parked}}), record.Envelope{Kind: record.Settled})
+	r.put(nil, record.EncodeSettled(&recordv1.Settled{Parked: []*recordv1.Parked{parked}}),
+		record.Envelope{Kind: record.Settled})
 	return nil
 }
 
@@ -356,7 +363,8 @@ func (r *Restoration) imageParked(key, _, _ []byte) error {
 // and the answers that they may still ask for.
 func (r *Restoration) imageDelivered(key, value, _ []byte) error {
 	cause := &record.Cause{
-		Generation: uint32(binary.BigEndian.Uint16(key[addressSize+1:])), Partition: uint32(binary.BigEndian.Uint16(key[addressSize+3:])),
+		Generation: uint32(binary.BigEndian.Uint16(key[addressSize+1:])),
+		Partition:  uint32(binary.BigEndian.Uint16(key[addressSize+3:])),
 	}
 	if len(key) > sourceHeader {
 		cause.Offset, cause.Index = binary.BigEndian.Uint64(key[sourceHeader:]), binary.BigEndian.Uint32(key[sourceHeader+8:])

@@ -64,7 +64,8 @@ func (s *story) command() {
 			add(fmt.Sprint("event ", s.sequence[key]), record.Envelope{Kind: record.Event, Sequence: s.sequence[key], TypeURL: "t/e"})
 		}
 		if s.random.IntN(4) == 0 {
-			add(fmt.Sprint("after ", s.sequence[key]), record.Envelope{Kind: record.Snapshot, Sequence: s.sequence[key], PreviousSnapshot: s.snapshot[key], TypeURL: "t/s"})
+			add(fmt.Sprint("after ", s.sequence[key]), record.Envelope{Kind: record.Snapshot, Sequence: s.sequence[key],
+				PreviousSnapshot: s.snapshot[key], TypeURL: "t/s"})
 			s.snapshot[key] = s.sequence[key]
 		}
 	} else if s.random.IntN(5) == 0 {
@@ -92,7 +93,8 @@ func (s *story) command() {
 	case 1:
 		s.ids++
 		s.settled = max(s.settled, uint64(s.random.IntN(s.ids)))
-		last.Cause = &record.Cause{Generation: 1, Partition: 3, Offset: uint64(1000 + s.ids), Index: uint32(s.random.IntN(2)), Settled: s.settled}
+		last.Cause = &record.Cause{Generation: 1, Partition: 3, Offset: uint64(1000 + s.ids),
+			Index: uint32(s.random.IntN(2)), Settled: s.settled}
 		last.Answer = fmt.Append(nil, "effect ", s.ids)
 	}
 	for i := range parts {
@@ -138,7 +140,8 @@ func (s *story) settle() {
 	case 4: // its target refuses it
 		s.refused = append(s.refused, uint64(s.end()))
 		s.put("counter/1", "do it", record.Envelope{
-			Kind: record.Refused, LogTime: s.now, TypeURL: "t/c", Target: []byte{0x0a, 1, 'S'}, Answer: []byte{0x20, 9}, Refuses: s.open[i],
+			Kind: record.Refused, LogTime: s.now, TypeURL: "t/c", Target: []byte{0x0a, 1, 'S'}, Answer: []byte{0x20, 9},
+			Refuses: s.open[i],
 		})
 		s.open = append(s.open[:i], s.open[i+1:]...)
 		return
@@ -147,7 +150,8 @@ func (s *story) settle() {
 			said.Refused, s.refused = s.refused[:1], s.refused[1:]
 		}
 	case 0:
-		said.Parked = []*recordv1.Parked{{Offset: s.open[i], Error: "no", Attempts: 3, Timer: &recordv1.ParkedTimer{Name: "t", Due: 7}}}
+		said.Parked = []*recordv1.Parked{{Offset: s.open[i], Error: "no", Attempts: 3,
+			Timer: &recordv1.ParkedTimer{Name: "t", Due: 7}}}
 	case 1:
 		said.Replayed = []uint64{s.open[i]}
 	default:
@@ -181,11 +185,13 @@ func (s *story) repair(store materializer.Store, floor int64, cut int) (counts m
 	s.t.Helper()
 	s.epoch++
 	s.ordinal = 0
-	s.put("", "", record.Envelope{Kind: record.Claim, Epoch: s.epoch, Nonce: 7, Claim: &record.ClaimInfo{Floor: uint64(floor)}})
+	s.put("", "", record.Envelope{Kind: record.Claim, Epoch: s.epoch, Nonce: 7,
+		Claim: &record.ClaimInfo{Floor: uint64(floor)}})
 	beside := s.foldInto(store, address.ForRepair())
 	most, bytes := 1+s.random.IntN(20), 200+s.random.IntN(2000)
 	pages, err := materializer.NewRestoration(
-		materializer.Partition{Rows: store, Address: address}, materializer.Partition{Rows: store, Address: address.ForRepair()}, most, bytes)
+		materializer.Partition{Rows: store, Address: address},
+		materializer.Partition{Rows: store, Address: address.ForRepair()}, most, bytes)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -247,7 +253,8 @@ func TestRestoration(t *testing.T) {
 			}
 			again := memstore.New()
 			s.foldInto(again, address)
-			err := materializer.Compare(materializer.Partition{Rows: store, Address: address}, materializer.Partition{Rows: again, Address: address}, true,
+			err := materializer.Compare(materializer.Partition{Rows: store, Address: address},
+				materializer.Partition{Rows: again, Address: address}, true,
 				func(d materializer.Difference) error { return errors.New(d.String()) })
 			if err != nil {
 				t.Fatalf("seed %d, loss %d: %v (written again in the last run: %+v)", seed, loss, err, counts)
@@ -298,7 +305,8 @@ func TestRestorationRefuses(t *testing.T) {
 			w.claim()
 			other(w)
 			base, _ := w.fold(batched)
-			pages, err := materializer.NewRestoration(materializer.Partition{Rows: store, Address: address}, materializer.Partition{Rows: base, Address: address}, 0, 0)
+			pages, err := materializer.NewRestoration(materializer.Partition{Rows: store, Address: address},
+				materializer.Partition{Rows: base, Address: address}, 0, 0)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -20,9 +20,9 @@ const (
 	rowRouted     = 'y' // the same for command ids that a router gave, which are needed for a short time only
 	rowOutbox     = 'o' // effects that are not settled, by the offset of their record
 	rowParked     = 'k' // why an effect waits for an operator, by the same offset
-	rowRefused    = 'u' // effects that their targets refused, by the offset of the refused record, until an operator drops them
-	rowDelivered  = 'q' // answers to effects of other partitions, by the effect; and how far each of those partitions has settled
-	rowTimer      = 't' // timers by due time and the offset that set them; one that was cancelled or set anew may still be there
+	rowRefused    = 'u' // effects that their targets refused, by the offset of the refused record
+	rowDelivered  = 'q' // answers to effects of other partitions, by the effect; and the progress of each source
+	rowTimer      = 't' // timers by due time and the offset that set them; an entry may be out of date
 	rowHalted     = 'h' // one row: why the partition halted; while it is there, nothing is read from the log
 	rowSuspected  = 'd' // one row: the log below the store's position is to be looked through for losses, or has some
 	rowSaga       = 's' // reserved
@@ -32,7 +32,7 @@ const (
 
 // The kinds of rows of one entity: the byte after its type and id.
 const (
-	entityHead  = 'h' // kind, last sequence and offset; of a value entity also the value; it exists from the first record on
+	entityHead  = 'h' // kind, last sequence and offset, and a value entity's value; there from the first record on
 	entityState = 's' // snapshot of an event-sourced entity
 	entityTail  = 't' // events after the snapshot, by sequence
 	entityIndex = 'i' // no content, by offset of each record
@@ -90,7 +90,8 @@ var rowKinds = []rowKind{ //nolint:gochecknoglobals // a constant
 	{entity: true, kind: entityTail, name: "entityTail", since: 1, what: "event", key: keyNumber()},
 	{entity: true, kind: entityIndex, name: "entityIndex", since: 1, what: "index", key: keyNumber(), relocated: true, beyond: (*count).index},
 	{
-		entity: true, kind: entityDedup, name: "entityDedup", since: 1, what: "stored answer", key: keyAnything(), swept: true,
+		entity: true, kind: entityDedup, name: "entityDedup", since: 1, what: "stored answer", key: keyAnything(),
+		swept:  true,
 		beyond: (*count).command, image: (*Restoration).imageDedup,
 	},
 	{
@@ -227,7 +228,9 @@ func keyName() keyCodec {
 
 // keyExpiry is a log time and the key of a dedup row.
 func keyExpiry() keyCodec {
-	return keyCodec{func(rest []byte) bool { return len(rest) > 8+addressSize && rest[8+addressSize] == rowEntity }, number}
+	return keyCodec{func(rest []byte) bool {
+		return len(rest) > 8+addressSize && rest[8+addressSize] == rowEntity
+	}, number}
 }
 
 // keySource is the generation and partition of effects; of one of them also its offset and index.

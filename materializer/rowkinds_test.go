@@ -47,7 +47,8 @@ func TestKeySpaceDocument(t *testing.T) {
 		}
 	}
 	for _, w := range []string{
-		fmt.Sprintf("# The key space of the store, version %d\n", FoldVersion), fmt.Sprintf("`FoldVersion`, today **%d**", FoldVersion),
+		fmt.Sprintf("# The key space of the store, version %d\n", FoldVersion),
+		fmt.Sprintf("`FoldVersion`, today **%d**", FoldVersion),
 	} {
 		if !strings.Contains(document, w) {
 			t.Errorf("docs/keyspace.md does not say %q", w)
@@ -103,7 +104,9 @@ func TestEachConstantIsInTheTable(t *testing.T) {
 	for name, file := range sources(t) {
 		known := func(e ast.Expr) {
 			ident, ok := e.(*ast.Ident)
-			if ok && constant.MatchString(ident.Name) && slices.ContainsFunc(listed, func(p place) bool { return p.name == ident.Name }) &&
+			if ok && constant.MatchString(ident.Name) && slices.ContainsFunc(listed, func(p place) bool {
+				return p.name == ident.Name
+			}) &&
 				name != "rowkinds.go" && ident.Name != "rowEntity" { // which says where the kind of a row of an entity stands
 				t.Errorf("%s branches on %s: make it a column of rowKinds", name, ident.Name)
 			}
@@ -114,7 +117,8 @@ func TestEachConstantIsInTheTable(t *testing.T) {
 				if len(n.Values) != 1 {
 					return true
 				}
-				if value, ok := n.Values[0].(*ast.BasicLit); ok && value.Kind == token.CHAR && constant.MatchString(n.Names[0].Name) {
+				if value, ok := n.Values[0].(*ast.BasicLit); ok && value.Kind == token.CHAR &&
+					constant.MatchString(n.Names[0].Name) {
 					declared = append(declared, place{n.Names[0].Name, value.Value, strings.HasPrefix(n.Names[0].Name, "entity")})
 				}
 			case *ast.CaseClause:
@@ -171,7 +175,9 @@ func TestUnlistedKindsHaveNoKeys(t *testing.T) {
 	}
 	for b := range 256 {
 		kind := byte(b)
-		if got, want := panics(func() { Address{}.row(nil, kind) }), invariant.Enabled && partitionRows[kind] == nil; got != want {
+		if got, want := panics(func() {
+			Address{}.row(nil, kind)
+		}), invariant.Enabled && partitionRows[kind] == nil; got != want {
 			t.Errorf("a key of a row of kind %q: panic %v, want %v", kind, got, want)
 		}
 		if got, want := panics(func() { entityRow(nil, kind) }), invariant.Enabled && entityRows[kind] == nil; got != want {
@@ -201,8 +207,9 @@ func TestRowNames(t *testing.T) {
 		"row 000100026f":                   a.row(nil, rowOutbox),
 		"row 0001000273":                   append(a.append(nil), rowSaga),
 		"row 0001000265046361727401317400": entity(entityTail, "\x00"),
-		"row " + fmt.Sprintf("%x", append(appendEntity(nil, a, "cart", "1"), 0x3f)): append(appendEntity(nil, a, "cart", "1"), 0x3f),
-		"row " + fmt.Sprintf("%x", a.append(nil)) + "65":                            a.row(nil, rowEntity),
+		"row " + fmt.Sprintf("%x",
+			append(appendEntity(nil, a, "cart", "1"), 0x3f)): append(appendEntity(nil, a, "cart", "1"), 0x3f),
+		"row " + fmt.Sprintf("%x", a.append(nil)) + "65": a.row(nil, rowEntity),
 	} {
 		if got := rowName(key); got != want {
 			t.Errorf("row %x is called %q, want %q", key, got, want)

@@ -74,7 +74,8 @@ func TestVerification(t *testing.T) {
 			w.follow()
 		}, []string{"1 the claim at offset 1 follows owner 2"}},
 		"a claim of the future": {func(w *writer) {
-			w.put("", "", record.Envelope{Kind: record.Claim, Epoch: 2, Nonce: 7, Claim: &record.ClaimInfo{PreviousEpoch: 1, PreviousNonce: 7, ReadTo: 50}})
+			w.put("", "", record.Envelope{Kind: record.Claim, Epoch: 2, Nonce: 7,
+				Claim: &record.ClaimInfo{PreviousEpoch: 1, PreviousNonce: 7, ReadTo: 50}})
 		}, []string{"1 the claim at offset 1 says that the log was read up to offset 50"}},
 		"a group that its owner left": {func(w *writer) {
 			event(w, 1, record.Envelope{Epoch: 1, Nonce: 7, Ordinal: 1, Count: 2})
@@ -82,7 +83,8 @@ func TestVerification(t *testing.T) {
 		}, []string{"2 the group before this record is incomplete"}},
 		"unfoldable": {func(w *writer) { w.put("cart/1", "x", record.Envelope{Kind: 99}) }, []string{"1 record cannot be folded"}},
 		"restored": {func(w *writer) {
-			w.put("", "", record.Envelope{Kind: record.Claim, Epoch: 2, Nonce: 7, Claim: &record.ClaimInfo{PreviousEpoch: 1, PreviousNonce: 7, Floor: 90}})
+			w.put("", "", record.Envelope{Kind: record.Claim, Epoch: 2, Nonce: 7,
+				Claim: &record.ClaimInfo{PreviousEpoch: 1, PreviousNonce: 7, Floor: 90}})
 			w.epoch, w.ordinal = 2, 0
 			w.put("cart/1", "s", record.Envelope{Kind: record.Snapshot, Sequence: 4, TypeURL: "t/s", Restores: 80, LogTime: 9})
 			event(w, 5, record.Envelope{Restores: 80, LogTime: 3})
@@ -96,7 +98,8 @@ func TestVerification(t *testing.T) {
 			if result.Findings != uint64(len(found)) || !slices.EqualFunc(found, test.want, strings.HasPrefix) {
 				t.Errorf("found %q; want %q (%+v)", found, test.want, result)
 			}
-			if name == "in order" && (result.Void != 1 || result.Foreign != 1 || result.Cut != 1 || result.Events != 3 || result.Entities != 1) {
+			if name == "in order" &&
+				(result.Void != 1 || result.Foreign != 1 || result.Cut != 1 || result.Events != 3 || result.Entities != 1) {
 				t.Errorf("%+v", result)
 			}
 			if name == "restored" && (result.Repairs != 1 || result.Jumps != 1) {
@@ -225,7 +228,8 @@ func TestSweptRowsNeedNotBeThere(t *testing.T) {
 		s.command()
 	}
 	s.put("counter/1", "v", record.Envelope{
-		Kind: record.State, TypeURL: "t/v", LogTime: s.now, Cause: &record.Cause{Generation: 1, Partition: 3, Offset: 90_000, Settled: 80_000},
+		Kind: record.State, TypeURL: "t/v", LogTime: s.now,
+		Cause: &record.Cause{Generation: 1, Partition: 3, Offset: 90_000, Settled: 80_000},
 	})
 	store, _ := s.fold(batched)
 	before := countKinds(t, store)

@@ -47,9 +47,10 @@ func TestElementsThatCannotBeSent(t *testing.T) {
 			return send(response("\xff"))
 		},
 	} {
-		service := streaming(runIn, func(cmd *sdk.StreamCommand, _ *scriptv1.FlowRequest, send func(*scriptv1.RunResponse) error) error {
-			return element(cmd, send)
-		})
+		service := streaming(runIn,
+			func(cmd *sdk.StreamCommand, _ *scriptv1.FlowRequest, send func(*scriptv1.RunResponse) error) error {
+				return element(cmd, send)
+			})
 		err := callOut(t.Context(), t, service, func(sdk.Decision) error { return nil })
 		if crash, ok := errors.AsType[*sdk.CrashError](err); !ok || !strings.Contains(crash.Error(), want) {
 			t.Errorf("want a crash with %q, got %v", want, err)
@@ -60,9 +61,10 @@ func TestElementsThatCannotBeSent(t *testing.T) {
 // A line that breaks is not the handler's fault: the call ends with the line's own error.
 func TestABrokenLineIsNoCrash(t *testing.T) {
 	broken := errors.New("line broken")
-	service := streaming(runIn, func(_ *sdk.StreamCommand, _ *scriptv1.FlowRequest, send func(*scriptv1.RunResponse) error) error {
-		return send(response("x"))
-	})
+	service := streaming(runIn,
+		func(_ *sdk.StreamCommand, _ *scriptv1.FlowRequest, send func(*scriptv1.RunResponse) error) error {
+			return send(response("x"))
+		})
 	if err := callOut(t.Context(), t, service, func(sdk.Decision) error { return broken }); err != broken { //nolint:errorlint // this very error
 		t.Errorf("send: got %v", err)
 	}
@@ -75,10 +77,11 @@ func TestABrokenLineIsNoCrash(t *testing.T) {
 
 func TestACancelledContextIsNoCrash(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
-	service := streaming(runIn, func(cmd *sdk.StreamCommand, _ *scriptv1.FlowRequest, _ func(*scriptv1.RunResponse) error) error {
-		cancel()
-		return cmd.Context().Err()
-	})
+	service := streaming(runIn,
+		func(cmd *sdk.StreamCommand, _ *scriptv1.FlowRequest, _ func(*scriptv1.RunResponse) error) error {
+			cancel()
+			return cmd.Context().Err()
+		})
 	if err := callOut(ctx, t, service, func(sdk.Decision) error { return nil }); err != context.Canceled { //nolint:errorlint // this very error
 		t.Errorf("got %v", err)
 	}
@@ -86,7 +89,8 @@ func TestACancelledContextIsNoCrash(t *testing.T) {
 
 // A handler need not read its input to the end.
 func TestInputMayBeLeftUnread(t *testing.T) {
-	service := streaming(func(_ *sdk.ActionCommand, requests iter.Seq2[*scriptv1.FlowRequest, error]) (*scriptv1.RunResponse, error) {
+	service := streaming(func(_ *sdk.ActionCommand,
+		requests iter.Seq2[*scriptv1.FlowRequest, error]) (*scriptv1.RunResponse, error) {
 		for range requests {
 			return response("enough"), nil
 		}
@@ -105,10 +109,11 @@ func TestInputMayBeLeftUnread(t *testing.T) {
 // A command that is kept longer than its handler ran can send nothing more.
 func TestAStreamEndsWithItsHandler(t *testing.T) {
 	var kept func(*scriptv1.RunResponse) error
-	service := streaming(runIn, func(_ *sdk.StreamCommand, _ *scriptv1.FlowRequest, send func(*scriptv1.RunResponse) error) error {
-		kept = send
-		return nil
-	})
+	service := streaming(runIn,
+		func(_ *sdk.StreamCommand, _ *scriptv1.FlowRequest, send func(*scriptv1.RunResponse) error) error {
+			kept = send
+			return nil
+		})
 	if err := callOut(t.Context(), t, service, func(sdk.Decision) error { return nil }); err != nil {
 		t.Fatal(err)
 	}
@@ -130,11 +135,13 @@ func TestActionDecisions(t *testing.T) {
 	}
 	equal(t, "decisions", got, []sdk.Decision{{
 		Refusal: &sdk.Refusal{Code: codes.NotFound, Message: "no"},
-		Effects: []sdk.Effect{{Target: sdk.Target{Service: "script.v1.FlowService", Method: "Unary", Payload: payload(t, request("x"))}}},
+		Effects: []sdk.Effect{{Target: sdk.Target{Service: "script.v1.FlowService", Method: "Unary",
+			Payload: payload(t, request("x"))}}},
 	}})
 	inv.Payload = payload(t, flow(group(crash("disk on fire"))))
 	err := flowService().Call(t.Context(), inv, nil, send)
-	if want := "script.v1.FlowService/Unary: disk on fire (to say no to a command, return sdk.Refuse)"; err == nil || err.Error() != want {
+	if want := "script.v1.FlowService/Unary: disk on fire (to say no to a command, return sdk.Refuse)"; err == nil ||
+		err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
 }

@@ -99,7 +99,8 @@ func TestCheckNamesTheMistakeAndTheFix(t *testing.T) {
 }
 
 func TestCheckReportsEverythingAtOnce(t *testing.T) {
-	err := sdk.Check(sdk.EventSourced[journal]("", nil, sdk.Handle(journalRun, handlerOf[*scriptv1.ReadRequest, *scriptv1.RunResponse]())), sdk.Action())
+	err := sdk.Check(sdk.EventSourced[journal]("", nil,
+		sdk.Handle(journalRun, handlerOf[*scriptv1.ReadRequest, *scriptv1.RunResponse]())), sdk.Action())
 	if got := len(strings.Split(err.Error(), "\n")); got != 5 {
 		t.Errorf("want 5 problems, got %d:\n%v", got, err)
 	}

@@ -72,7 +72,8 @@ func (c *call) Effect(method string, in proto.Message, options ...EffectOption) 
 func (c *call) mustRun(what string) {
 	if c.done {
 		panic(fmt.Errorf(
-			"cmd.%s after the handler of %s returned: a command must not be kept, or used by another goroutine", what, c.inv.Method))
+			"cmd.%s after the handler of %s returned: a command must not be kept, or used by another goroutine", what,
+			c.inv.Method))
 	}
 }
 

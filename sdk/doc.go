@@ -9,9 +9,11 @@
 //
 // There are three kinds of services, and one constructor for each:
 //
-//   - [EventSourced]: the state is the sum of events. Handlers decide ([Handle]), events change the state ([On]).
+//   - [EventSourced]: the state is the sum of events. Handlers decide ([Handle]), events change the
+//     state ([On]).
 //   - [Value]: the state is one message that a command replaces or deletes ([HandleValue]).
-//   - [Action]: no state; calls in all four shapes of gRPC ([Unary], [ServerStream], [ClientStream], [Bidi]).
+//   - [Action]: no state; calls in all four shapes of gRPC ([Unary], [ServerStream],
+//     [ClientStream], [Bidi]).
 //
 // The same [Service] runs inside a worker (millrace.Main) and as a process of its own beside any
 // Cloudstate proxy ([Serve]). This package knows nothing of the worker: what a runtime needs of a
@@ -29,25 +31,31 @@
 //
 // # What a handler's end means
 //
-//   - A message and no error: the command is accepted. The caller gets the message when everything is durable. A nil
-//     message says nothing to the caller.
-//   - [Refuse]: a decision. Nothing is written, no effect is sent, the caller gets code and message.
-//   - [Forward]: the answer of another method is the caller's answer. What was emitted is kept, also where that method refuses.
-//   - Any other error, and a panic: a crash. Nothing is written, the caller learns that and no more, the log gets error and
-//     stack, and the image of the entity is built anew from what is stored.
+//   - A message and no error: the command is accepted. The caller gets the message when everything
+//     is durable. A nil message says nothing to the caller.
+//   - [Refuse]: a decision. Nothing is written, no effect is sent, the caller gets code and
+//     message.
+//   - [Forward]: the answer of another method is the caller's answer. What was emitted is kept,
+//     also where that method refuses.
+//   - Any other error, and a panic: a crash. Nothing is written, the caller learns that and no
+//     more, the log gets error and stack, and the image of the entity is built anew from what is
+//     stored.
 //
 // # What a command may cause
 //
-//   - cmd.Effect(method, message): a command for another entity or an action, sent when this one is durable.
+//   - cmd.Effect(method, message): a command for another entity or an action, sent when this one is
+//     durable.
 //   - [Forward]: the same, and its answer is the caller's.
-//   - cmd.After(d, name, method, message): a command for this entity, later. cmd.Every does so by a schedule, cmd.Cancel takes
-//     a timer away. Entities have timers, actions have none.
+//   - cmd.After(d, name, method, message): a command for this entity, later. cmd.Every does so by a
+//     schedule, cmd.Cancel takes a timer away. Entities have timers, actions have none.
 //
 // The target of an effect may refuse it. What happens then is for the effect to say:
 //
-//   - nothing said: the refusal is kept, with message, code and text, in the history of the entity that asked, and an operator
-//     sees it in `millrace parked --refused`. A partition keeps the newest 1 000.
-//   - [OnRefused]: this entity gets a command with the refusal, exactly once, and undoes what it did.
+//   - nothing said: the refusal is kept, with message, code and text, in the history of the entity
+//     that asked, and an operator sees it in `millrace parked --refused`. A partition keeps the
+//     newest 1 000.
+//   - [OnRefused]: this entity gets a command with the refusal, exactly once, and undoes what it
+//     did.
 //   - [IgnoreRefusal]: it does not matter, and nothing is kept.
 //
 // A target that crashes or cannot be reached has refused nothing: the effect is sent again. The

@@ -75,7 +75,8 @@ func (b *basket) get(*sdk.Command, *shopv1.GetCartRequest) (*shopv1.Cart, error)
 // checkout counts the carts that were checked out; the caller waits until they are counted.
 func (b *basket) checkout(cmd *sdk.Command, _ *shopv1.CheckoutRequest) (*shopv1.Cart, error) {
 	cmd.Emit(&shopv1.CheckedOut{})
-	cmd.Effect(counterv1.CounterService_Increment_FullMethodName, &counterv1.IncrementRequest{CounterId: "checkouts"}, sdk.Synchronous())
+	cmd.Effect(counterv1.CounterService_Increment_FullMethodName, &counterv1.IncrementRequest{CounterId: "checkouts"},
+		sdk.Synchronous())
 	return b.view(), nil
 }
 
@@ -173,18 +174,20 @@ func ExampleForward() {
 func holdItems() []sdk.Option[basket] {
 	name := func(itemID string) string { return "hold/" + itemID }
 	return []sdk.Option[basket]{
-		sdk.Handle(shopv1.CartService_AddItem_FullMethodName, func(b *basket, cmd *sdk.Command, in *shopv1.AddItemRequest) (*shopv1.Cart, error) {
-			cmd.After(24*time.Hour, name(in.GetItemId()), shopv1.CartService_RemoveItem_FullMethodName,
-				&shopv1.RemoveItemRequest{CartId: cmd.EntityID(), ItemId: in.GetItemId()})
-			return b.add(cmd, in)
-		}),
+		sdk.Handle(shopv1.CartService_AddItem_FullMethodName,
+			func(b *basket, cmd *sdk.Command, in *shopv1.AddItemRequest) (*shopv1.Cart, error) {
+				cmd.After(24*time.Hour, name(in.GetItemId()), shopv1.CartService_RemoveItem_FullMethodName,
+					&shopv1.RemoveItemRequest{CartId: cmd.EntityID(), ItemId: in.GetItemId()})
+				return b.add(cmd, in)
+			}),
 		sdk.Handle(shopv1.CartService_RemoveItem_FullMethodName, (*basket).remove),
-		sdk.Handle(shopv1.CartService_Checkout_FullMethodName, func(b *basket, cmd *sdk.Command, in *shopv1.CheckoutRequest) (*shopv1.Cart, error) {
-			for _, item := range b.items {
-				cmd.Cancel(name(item.GetItemId()))
-			}
-			return b.checkout(cmd, in)
-		}),
+		sdk.Handle(shopv1.CartService_Checkout_FullMethodName,
+			func(b *basket, cmd *sdk.Command, in *shopv1.CheckoutRequest) (*shopv1.Cart, error) {
+				for _, item := range b.items {
+					cmd.Cancel(name(item.GetItemId()))
+				}
+				return b.checkout(cmd, in)
+			}),
 		sdk.Handle(shopv1.CartService_GetCart_FullMethodName, (*basket).get),
 		sdk.On((*basket).itemAdded),
 		sdk.On((*basket).itemRemoved),
@@ -257,7 +260,8 @@ func ExampleAction() {
 				return total, nil
 			}),
 		sdk.Bidi(pricingv1.PricingService_RunningTotal_FullMethodName,
-			func(_ *sdk.StreamCommand, requests iter.Seq2[*pricingv1.RunningTotalRequest, error], send func(*pricingv1.RunningTotalResponse) error) error {
+			func(_ *sdk.StreamCommand, requests iter.Seq2[*pricingv1.RunningTotalRequest, error],
+				send func(*pricingv1.RunningTotalResponse) error) error {
 				var total int64
 				for in, err := range requests {
 					if err != nil {
@@ -275,7 +279,8 @@ func ExampleAction() {
 	call(service, "Quote", &pricingv1.QuoteRequest{ItemId: "apple", Quantity: 3})
 	call(service, "QuoteTiers", &pricingv1.QuoteTiersRequest{ItemId: "apple"})
 	call(service, "Sum", &pricingv1.SumRequest{Item: apples(1)}, &pricingv1.SumRequest{Item: apples(2)})
-	call(service, "RunningTotal", &pricingv1.RunningTotalRequest{Item: apples(1)}, &pricingv1.RunningTotalRequest{Item: apples(2)})
+	call(service, "RunningTotal", &pricingv1.RunningTotalRequest{Item: apples(1)},
+		&pricingv1.RunningTotalRequest{Item: apples(2)})
 	// Output:
 	// Quote: replies QuoteResponse{"price":{"cents":"120"}}
 	// QuoteTiers: replies QuoteTiersResponse{"price":{"cents":"40"}}

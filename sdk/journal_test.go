@@ -62,7 +62,8 @@ func TestEmitAppliesAtOnce(t *testing.T) {
 	entity := open(t, journalService())
 	equal(t, "first", decide(t, entity, emits("A", "B")...),
 		sdk.Decision{Events: payloads(t, appended("A", "B")...), Reply: replies(t, "AB")})
-	equal(t, "second", decide(t, entity, emit("C")), sdk.Decision{Events: payloads(t, appended("C")...), Reply: replies(t, "ABC")})
+	equal(t, "second", decide(t, entity, emit("C")),
+		sdk.Decision{Events: payloads(t, appended("C")...), Reply: replies(t, "ABC")})
 	equal(t, "third", decide(t, entity), sdk.Decision{Reply: replies(t, "ABC")})
 }
 
@@ -201,7 +202,8 @@ func TestLoadAndApplyRebuildTheImage(t *testing.T) {
 func TestReplayErrorsNameWhatIsWrong(t *testing.T) {
 	event := payload(t, appended("A")[0])
 	noSnapshots := scripted(nil)
-	panicking := sdk.EventSourced("journal", newJournal, append(journalOptions()[:2], sdk.On(func(*journal, *scriptv1.Appended) { panic("on") }))...)
+	panicking := sdk.EventSourced("journal", newJournal,
+		append(journalOptions()[:2], sdk.On(func(*journal, *scriptv1.Appended) { panic("on") }))...)
 	for name, c := range map[string]struct {
 		service *sdk.Service
 		replay  func(sdk.Entity) error
@@ -255,7 +257,8 @@ func TestACommandKnowsWhoWhatAndWhen(t *testing.T) {
 	if err := proto.Unmarshal(decision.Reply.Value, &got); err != nil {
 		t.Fatal(err)
 	}
-	want := &scriptv1.ReadResponse{EntityId: entityID, CommandId: "c-1", Principal: "ada", Agent: "curl", TimeUnixNanos: now.UnixNano()}
+	want := &scriptv1.ReadResponse{EntityId: entityID, CommandId: "c-1", Principal: "ada", Agent: "curl",
+		TimeUnixNanos: now.UnixNano()}
 	if !proto.Equal(&got, want) {
 		t.Errorf("got %v, want %v", &got, want)
 	}
@@ -294,7 +297,8 @@ func TestTargetsAreChecked(t *testing.T) {
 		"the program knows no service no.Service":                                         {"/no.Service/X", &scriptv1.Stored{}},
 		"encode script.v1.ReadRequest":                                                    {journalRead, &scriptv1.ReadRequest{Id: "\xff"}},
 	} {
-		if _, err := sdk.Forward[*scriptv1.RunResponse](in.method, in.message); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := sdk.Forward[*scriptv1.RunResponse](in.method, in.message); err == nil ||
+			!strings.Contains(err.Error(), want) {
 			t.Errorf("Forward: want %q, got %v", want, err)
 		}
 		service := sdk.Value("cell", sdk.HandleValue(cellRun,

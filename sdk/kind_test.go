@@ -26,8 +26,10 @@ func init() { //nolint:gochecknoinits // a kind is registered before anything us
 func NewTally(persistenceID string) *Service {
 	d := newDraft(KindTally, persistenceID)
 	out := infoOf[*counterv1.Counter]()
-	d.handles("sdk.HandleTally", counterv1.CounterService_Increment_FullMethodName, shape{}, infoOf[*counterv1.IncrementRequest](), out, false)
-	d.handles("sdk.HandleTally", counterv1.CounterService_Get_FullMethodName, shape{}, infoOf[*counterv1.GetRequest](), out, false)
+	d.handles("sdk.HandleTally", counterv1.CounterService_Increment_FullMethodName, shape{},
+		infoOf[*counterv1.IncrementRequest](), out, false)
+	d.handles("sdk.HandleTally", counterv1.CounterService_Get_FullMethodName, shape{}, infoOf[*counterv1.GetRequest](),
+		out, false)
 	s := d.finish()
 	s.newEntity = func(string) (Entity, error) { return &tallyEntity{}, nil }
 	return s
@@ -117,7 +119,8 @@ func (e *tallyEntity) Handle(_ context.Context, inv Invocation) (d Decision, err
 			return d, err
 		}
 		e.sum += in.GetBy()
-		event, err := encode(&crdt.CrdtDelta{Delta: &crdt.CrdtDelta_Pncounter{Pncounter: &crdt.PNCounterDelta{Change: in.GetBy()}}})
+		event, err := encode(
+			&crdt.CrdtDelta{Delta: &crdt.CrdtDelta_Pncounter{Pncounter: &crdt.PNCounterDelta{Change: in.GetBy()}}})
 		if err != nil {
 			return d, err
 		}

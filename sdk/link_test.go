@@ -37,7 +37,8 @@ func (f function) link(t *testing.T, longest uint32) *proxyLink {
 		t.Fatal(err)
 	}
 	l := &proxyLink{t: t, stream: stream}
-	if err := stream.Send(&sessionv1.LinkRequest{Hello: &sessionv1.Hello{MaxFrameBytes: longest}}); err != nil && !errors.Is(err, io.EOF) {
+	if err := stream.Send(&sessionv1.LinkRequest{Hello: &sessionv1.Hello{MaxFrameBytes: longest}}); err != nil &&
+		!errors.Is(err, io.EOF) {
 		t.Fatal(err)
 	}
 	welcome, err := stream.Recv()
@@ -143,7 +144,8 @@ func ended(id uint64, code codes.Code) func(*sessionv1.Response) bool {
 func TestSessionsShareALink(t *testing.T) {
 	l := startAll(t).link(t, longestFrame)
 	l.journal(1).send(journalInit(nil)).send(journalCommand(t, 1, emit("A"))).
-		expect(journalReply(&eventsourced.EventSourcedReply{CommandId: 1, ClientAction: replyAction(t, "A"), Events: anyEvents(t, "A")}))
+		expect(journalReply(&eventsourced.EventSourcedReply{CommandId: 1, ClientAction: replyAction(t, "A"),
+			Events: anyEvents(t, "A")}))
 	l.cell(2).send(cellInit(anyStored(t, "C"))).send(cellCommand(t, 1)).
 		expect(cellReply(&valueentity.ValueEntityReply{CommandId: 1, ClientAction: replyAction(t, "C")}))
 	l.journal(1).passivate()
@@ -161,7 +163,8 @@ func (l *proxyLink) row(id uint64, first, last int64) {
 	l.t.Helper()
 	var frames []*sessionv1.Request
 	for n := first; n <= last; n++ {
-		frames = append(frames, &sessionv1.Request{Session: id, Message: &sessionv1.Request_Value{Value: cellCommand(l.t, n)}})
+		frames = append(frames,
+			&sessionv1.Request{Session: id, Message: &sessionv1.Request_Value{Value: cellCommand(l.t, n)}})
 	}
 	if err := l.send(frames...); err != nil {
 		l.t.Fatal(err)
@@ -198,7 +201,8 @@ func TestCommandsInARow(t *testing.T) {
 func TestCheckpointsAreAnsweredInOrder(t *testing.T) {
 	l := startAll(t).link(t, longestFrame)
 	l.cell(1).send(cellInit(nil)).send(cellCommand(t, 1))
-	if err := l.send(&sessionv1.Request{Session: 1, Message: &sessionv1.Request_Checkpoint{Checkpoint: true}}); err != nil {
+	if err := l.send(&sessionv1.Request{Session: 1,
+		Message: &sessionv1.Request_Checkpoint{Checkpoint: true}}); err != nil {
 		t.Fatal(err)
 	}
 	l.cell(1).expect(cellReply(&valueentity.ValueEntityReply{CommandId: 1, ClientAction: replyAction(t, "")}))
@@ -252,7 +256,8 @@ func TestStrangeLinks(t *testing.T) {
 		t.Errorf("a hello without a limit: %v", l.broken)
 	}
 	l := f.link(t, longestFrame)
-	if err := l.send(&sessionv1.Request{Session: 1, Message: &sessionv1.Request_Checkpoint{Checkpoint: true}}); err != nil {
+	if err := l.send(&sessionv1.Request{Session: 1,
+		Message: &sessionv1.Request_Checkpoint{Checkpoint: true}}); err != nil {
 		t.Fatal(err)
 	}
 	l.want("that it was taken", func(r *sessionv1.Response) bool { return r.GetTaken() })

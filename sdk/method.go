@@ -24,7 +24,8 @@ func findMethod(fullName string) (protoreflect.MethodDescriptor, error) {
 	service, method, found := strings.Cut(strings.TrimPrefix(fullName, "/"), "/")
 	if !found || !strings.HasPrefix(fullName, "/") {
 		return nil, fmt.Errorf(
-			"%q is not a full method name: use the generated constant, as in shopv1.CartService_AddItem_FullMethodName", fullName)
+			"%q is not a full method name: use the generated constant, as in shopv1.CartService_AddItem_FullMethodName",
+			fullName)
 	}
 	descriptor, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(service))
 	if err != nil {
@@ -100,10 +101,12 @@ func newDraft(kind Kind, persistenceID string) *draft {
 	switch {
 	case !kind.HasEntities():
 	case persistenceID == "":
-		d.problem(`the first argument of %s is empty: give the name under which the state is kept, for example "cart"`, kind.spec().constructor())
+		d.problem(`the first argument of %s is empty: give the name under which the state is kept, for example "cart"`,
+			kind.spec().constructor())
 	case strings.Contains(persistenceID, "/"):
 		d.problem(
-			"the persistence id %q contains a slash, which separates it from the entity id: choose a name without one", persistenceID)
+			"the persistence id %q contains a slash, which separates it from the entity id: choose a name without one",
+			persistenceID)
 	}
 	return d
 }
@@ -185,10 +188,12 @@ func (d *draft) finishMethod(m protoreflect.MethodDescriptor) {
 	}
 	if !kind.streams(streams) {
 		d.problem(
-			"method %s streams, which entities of this kind cannot: make it unary, or move it to a service for sdk.Action", m.Name())
+			"method %s streams, which entities of this kind cannot: make it unary, or move it to a service for sdk.Action",
+			m.Name())
 	}
 	if kind.hasEntities() && !hasEntityKey(m.Input()) {
 		d.problem(
-			"method %s: no field of %s says which entity is meant: mark one with [(cloudstate.entity_key) = true]", m.Name(), m.Input().FullName())
+			"method %s: no field of %s says which entity is meant: mark one with [(cloudstate.entity_key) = true]", m.Name(),
+			m.Input().FullName())
 	}
 }

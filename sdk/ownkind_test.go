@@ -42,7 +42,8 @@ func TestAKindOfItsOwn(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	send(&crdt.CrdtStreamIn{Message: &crdt.CrdtStreamIn_Init{Init: &crdt.CrdtInit{ServiceName: "counter.v1.CounterService", EntityId: "1", Delta: number(5)}}})
+	send(&crdt.CrdtStreamIn{Message: &crdt.CrdtStreamIn_Init{
+		Init: &crdt.CrdtInit{ServiceName: "counter.v1.CounterService", EntityId: "1", Delta: number(5)}}})
 	send(&crdt.CrdtStreamIn{Message: &crdt.CrdtStreamIn_Command{Command: &cloudstate.Command{
 		EntityId: "1", Id: 1, Name: "Increment", Payload: pack(t, &counterv1.IncrementRequest{CounterId: "1", By: 2}),
 	}}})
@@ -51,9 +52,10 @@ func TestAKindOfItsOwn(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := &crdt.CrdtReply{
-		CommandId:    1,
-		ClientAction: &cloudstate.ClientAction{Action: &cloudstate.ClientAction_Reply{Reply: &cloudstate.Reply{Payload: pack(t, &counterv1.Counter{Value: 7})}}},
-		StateAction:  &crdt.CrdtStateAction{Action: &crdt.CrdtStateAction_Update{Update: number(2)}},
+		CommandId: 1,
+		ClientAction: &cloudstate.ClientAction{
+			Action: &cloudstate.ClientAction_Reply{Reply: &cloudstate.Reply{Payload: pack(t, &counterv1.Counter{Value: 7})}}},
+		StateAction: &crdt.CrdtStateAction{Action: &crdt.CrdtStateAction_Update{Update: number(2)}},
 	}
 	if !proto.Equal(out.GetReply(), want) {
 		t.Errorf("got %v, want %v", out, want)

@@ -117,10 +117,11 @@ func endingService() *sdk.Service {
 	return sdk.Action(
 		sdk.Unary(flowUnary, runUnary),
 		sdk.ClientStream(flowIn, runIn),
-		sdk.ServerStream(flowOut, func(cmd *sdk.StreamCommand, in *scriptv1.FlowRequest, _ func(*scriptv1.RunResponse) error) error {
-			_, err := runGroup(cmd, in.GetGroups()[0])
-			return err
-		}),
+		sdk.ServerStream(flowOut,
+			func(cmd *sdk.StreamCommand, in *scriptv1.FlowRequest, _ func(*scriptv1.RunResponse) error) error {
+				_, err := runGroup(cmd, in.GetGroups()[0])
+				return err
+			}),
 		sdk.Bidi(flowBoth, runBoth),
 	)
 }
@@ -132,7 +133,8 @@ func waitingService(ended chan<- error) *sdk.Service {
 		sdk.Unary(flowUnary, runUnary),
 		sdk.ClientStream(flowIn, runIn),
 		sdk.ServerStream(flowOut, runOut),
-		sdk.Bidi(flowBoth, func(_ *sdk.StreamCommand, requests iter.Seq2[*scriptv1.FlowRequest, error], send func(*scriptv1.RunResponse) error) error {
+		sdk.Bidi(flowBoth, func(_ *sdk.StreamCommand, requests iter.Seq2[*scriptv1.FlowRequest, error],
+			send func(*scriptv1.RunResponse) error) error {
 			for _, err := range requests {
 				if err != nil {
 					ended <- err
@@ -201,7 +203,8 @@ func sendGroup(cmd *sdk.StreamCommand, group *scriptv1.Group, send func(*scriptv
 	}
 }
 
-func runBoth(cmd *sdk.StreamCommand, requests iter.Seq2[*scriptv1.FlowRequest, error], send func(*scriptv1.RunResponse) error) error {
+func runBoth(cmd *sdk.StreamCommand, requests iter.Seq2[*scriptv1.FlowRequest, error],
+	send func(*scriptv1.RunResponse) error) error {
 	for in, err := range requests {
 		if err != nil {
 			return err

@@ -96,7 +96,8 @@ func TestServeNamesAnAddressThatIsTaken(t *testing.T) {
 		}
 	}()
 	err = sdk.Serve(t.Context(), taken.Addr().String(), cellService())
-	if err == nil || !strings.Contains(err.Error(), "sdk: listen on "+taken.Addr().String()) || !strings.Contains(err.Error(), "set HOST and PORT") {
+	if err == nil || !strings.Contains(err.Error(), "sdk: listen on "+taken.Addr().String()) ||
+		!strings.Contains(err.Error(), "set HOST and PORT") {
 		t.Errorf("got %v", err)
 	}
 }

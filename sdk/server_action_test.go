@@ -35,7 +35,8 @@ func flowReply(t *testing.T, text string, effects ...*cloudstate.SideEffect) *ac
 }
 
 func flowForward(t *testing.T, text string, effects ...*cloudstate.SideEffect) *action.ActionResponse {
-	return &action.ActionResponse{Response: &action.ActionResponse_Forward{Forward: wireForward(t, text)}, SideEffects: effects}
+	return &action.ActionResponse{Response: &action.ActionResponse_Forward{Forward: wireForward(t, text)},
+		SideEffects: effects}
 }
 
 func flowFailure(description string, effects ...*cloudstate.SideEffect) *action.ActionResponse {
@@ -86,7 +87,8 @@ func TestUnaryActions(t *testing.T) {
 // Effects of all messages of a streamed-in call go out with its one answer.
 func TestStreamedInActions(t *testing.T) {
 	client := action.NewActionProtocolClient(startAll(t).conn)
-	gathered := append(wireEffects(t, false, "a"), append(wireEffects(t, true, "b"), wireEffects(t, false, "c", "d")...)...)
+	gathered := append(wireEffects(t, false, "a"),
+		append(wireEffects(t, true, "b"), wireEffects(t, false, "c", "d")...)...)
 	for name, c := range map[string]struct {
 		first []*scriptv1.Step
 		want  func(...*cloudstate.SideEffect) *action.ActionResponse
@@ -105,7 +107,8 @@ func TestStreamedInActions(t *testing.T) {
 	t.Run("no requests", func(t *testing.T) { streamIn(t, client, flowNothing()) })
 }
 
-func streamIn(t *testing.T, client action.ActionProtocolClient, want *action.ActionResponse, in ...*scriptv1.FlowRequest) {
+func streamIn(t *testing.T, client action.ActionProtocolClient, want *action.ActionResponse,
+	in ...*scriptv1.FlowRequest) {
 	t.Helper()
 	stream, err := client.HandleStreamedIn(t.Context())
 	if err != nil {

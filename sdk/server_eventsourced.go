@@ -69,7 +69,8 @@ func (s *eventSourcedSession) step(in *eventsourced.EventSourcedStreamIn) (over 
 	switch message := in.GetMessage().(type) {
 	case *eventsourced.EventSourcedStreamIn_Init:
 		init := message.Init
-		err = s.init(KindEventSourced, init.GetServiceName(), init.GetEntityId(), init.GetSnapshot().GetSnapshot(), init.GetSnapshot().GetSnapshotSequence())
+		err = s.init(KindEventSourced, init.GetServiceName(), init.GetEntityId(), init.GetSnapshot().GetSnapshot(),
+			init.GetSnapshot().GetSnapshotSequence())
 	case *eventsourced.EventSourcedStreamIn_Event:
 		err = s.apply(message.Event.GetSequence(), message.Event.GetPayload())
 	case *eventsourced.EventSourcedStreamIn_Command:
@@ -90,7 +91,8 @@ func (s *eventSourcedSession) step(in *eventsourced.EventSourcedStreamIn) (over 
 
 func toEventSourcedReply(id int64, d *decided) *eventsourced.EventSourcedStreamOut {
 	reply := &eventsourced.EventSourcedReply{
-		CommandId: id, ClientAction: d.action, SideEffects: d.effects, MillraceTimers: d.timers, Snapshot: toAnyOrNil(d.Snapshot),
+		CommandId: id, ClientAction: d.action, SideEffects: d.effects, MillraceTimers: d.timers,
+		Snapshot: toAnyOrNil(d.Snapshot),
 	}
 	for _, event := range d.Events {
 		reply.Events = append(reply.Events, toAny(event))

@@ -72,7 +72,8 @@ func TestJournalIsRebuiltFromSnapshotAndEvents(t *testing.T) {
 		expect(journalReply(&eventsourced.EventSourcedReply{CommandId: 1, ClientAction: replyAction(t, "ABCDEFG")})).
 		send(journalCommand(t, 2, emits("H", "I", "J")...)).
 		expect(journalReply(&eventsourced.EventSourcedReply{
-			CommandId: 2, ClientAction: replyAction(t, "ABCDEFGHIJ"), Events: anyEvents(t, "H", "I", "J"), Snapshot: anyStored(t, "ABCDEFGHIJ"),
+			CommandId: 2, ClientAction: replyAction(t, "ABCDEFGHIJ"), Events: anyEvents(t, "H", "I", "J"),
+			Snapshot: anyStored(t, "ABCDEFGHIJ"),
 		})).
 		passivate()
 }
@@ -85,7 +86,8 @@ func TestJournalForwardsAndEffects(t *testing.T) {
 		expect(journalReply(&eventsourced.EventSourcedReply{CommandId: 1, ClientAction: forwardAction(t, "f")})).
 		send(journalCommand(t, 2, emit("A"), effect("1"), effect("2"), forward("f"))).
 		expect(journalReply(&eventsourced.EventSourcedReply{
-			CommandId: 2, ClientAction: forwardAction(t, "f"), Events: anyEvents(t, "A"), SideEffects: wireEffects(t, false, "1", "2"),
+			CommandId: 2, ClientAction: forwardAction(t, "f"), Events: anyEvents(t, "A"),
+			SideEffects: wireEffects(t, false, "1", "2"),
 		})).
 		send(journalCommand(t, 3, awaited("3"))).
 		expect(journalReply(&eventsourced.EventSourcedReply{
@@ -106,13 +108,16 @@ func TestJournalRefusals(t *testing.T) {
 		})).
 		send(journalCommand(t, 2, notFound("not here"))).
 		expect(journalReply(&eventsourced.EventSourcedReply{
-			CommandId: 2, ClientAction: failureAction(&cloudstate.Failure{CommandId: 2, Description: "not here", GrpcCode: int32(codes.NotFound)}),
+			CommandId: 2, ClientAction: failureAction(&cloudstate.Failure{CommandId: 2, Description: "not here",
+				GrpcCode: int32(codes.NotFound)}),
 		})).
 		send(journalCommand(t, 3, emit("A"))).
-		expect(journalReply(&eventsourced.EventSourcedReply{CommandId: 3, ClientAction: replyAction(t, "A"), Events: anyEvents(t, "A")})).
+		expect(journalReply(&eventsourced.EventSourcedReply{CommandId: 3, ClientAction: replyAction(t, "A"),
+			Events: anyEvents(t, "A")})).
 		send(journalCommand(t, 4, emit("4"), emit("5"), refuse("failure 1"))).
 		expect(journalReply(&eventsourced.EventSourcedReply{
-			CommandId: 4, ClientAction: failureAction(&cloudstate.Failure{CommandId: 4, Description: "failure 1", Restart: true}),
+			CommandId: 4, ClientAction: failureAction(&cloudstate.Failure{CommandId: 4, Description: "failure 1",
+				Restart: true}),
 		})).
 		passivate()
 }
@@ -162,17 +167,19 @@ func TestJournalConversationsOutOfOrder(t *testing.T) {
 
 func TestTheContextOfACommandIsRead(t *testing.T) {
 	f := startAll(t)
-	read := &eventsourced.EventSourcedStreamIn{Message: &eventsourced.EventSourcedStreamIn_Command{Command: &cloudstate.Command{
-		EntityId: entityID, Id: 1, Name: "Read", Payload: pack(t, &scriptv1.ReadRequest{Id: entityID}),
-		Context: &cloudstate.CommandContext{
-			CommandId: "c-1", Principal: "ada", TimeUnixNanos: 1_700_000_000_000_000_007,
-			Metadata: &cloudstate.Metadata{Entries: []*cloudstate.MetadataEntry{
-				{Key: "trace-bin", Value: &cloudstate.MetadataEntry_BytesValue{BytesValue: []byte{1}}},
-				{Key: "user-agent", Value: &cloudstate.MetadataEntry_StringValue{StringValue: "curl"}},
-			}},
-		},
-	}}}
-	want := &scriptv1.ReadResponse{EntityId: entityID, CommandId: "c-1", Principal: "ada", Agent: "curl", TimeUnixNanos: 1_700_000_000_000_000_007}
+	read := &eventsourced.EventSourcedStreamIn{
+		Message: &eventsourced.EventSourcedStreamIn_Command{Command: &cloudstate.Command{
+			EntityId: entityID, Id: 1, Name: "Read", Payload: pack(t, &scriptv1.ReadRequest{Id: entityID}),
+			Context: &cloudstate.CommandContext{
+				CommandId: "c-1", Principal: "ada", TimeUnixNanos: 1_700_000_000_000_000_007,
+				Metadata: &cloudstate.Metadata{Entries: []*cloudstate.MetadataEntry{
+					{Key: "trace-bin", Value: &cloudstate.MetadataEntry_BytesValue{BytesValue: []byte{1}}},
+					{Key: "user-agent", Value: &cloudstate.MetadataEntry_StringValue{StringValue: "curl"}},
+				}},
+			},
+		}}}
+	want := &scriptv1.ReadResponse{EntityId: entityID, CommandId: "c-1", Principal: "ada", Agent: "curl",
+		TimeUnixNanos: 1_700_000_000_000_000_007}
 	f.journal(t).send(journalInit(nil)).send(read).
 		expect(journalReply(&eventsourced.EventSourcedReply{CommandId: 1, ClientAction: &cloudstate.ClientAction{
 			Action: &cloudstate.ClientAction_Reply{Reply: &cloudstate.Reply{Payload: pack(t, want)}},

@@ -161,7 +161,8 @@ func (f function) cell(t *testing.T) cellTalk {
 }
 
 func replyAction(t *testing.T, text string) *cloudstate.ClientAction {
-	return &cloudstate.ClientAction{Action: &cloudstate.ClientAction_Reply{Reply: &cloudstate.Reply{Payload: pack(t, response(text))}}}
+	return &cloudstate.ClientAction{Action: &cloudstate.ClientAction_Reply{Reply: &cloudstate.Reply{Payload: pack(t,
+		response(text))}}}
 }
 
 func forwardAction(t *testing.T, text string) *cloudstate.ClientAction {
@@ -190,7 +191,8 @@ func wireEffects(t *testing.T, synchronous bool, texts ...string) []*cloudstate.
 	var effects []*cloudstate.SideEffect
 	for _, text := range texts {
 		effects = append(effects, &cloudstate.SideEffect{
-			ServiceName: "script.v1.FlowService", CommandName: "Unary", Payload: pack(t, request(text)), Synchronous: synchronous,
+			ServiceName: "script.v1.FlowService", CommandName: "Unary", Payload: pack(t, request(text)),
+			Synchronous: synchronous,
 		})
 	}
 	return effects
@@ -205,7 +207,8 @@ func TestDiscovery(t *testing.T) {
 	}
 	want := []*cloudstate.Entity{
 		{
-			EntityType: "cloudstate.eventsourced.EventSourced", ServiceName: "script.v1.JournalService", PersistenceId: "journal",
+			EntityType: "cloudstate.eventsourced.EventSourced", ServiceName: "script.v1.JournalService",
+			PersistenceId: "journal",
 			PassivationStrategy: &cloudstate.EntityPassivationStrategy{Strategy: &cloudstate.EntityPassivationStrategy_Timeout{
 				Timeout: &cloudstate.TimeoutPassivationStrategy{Timeout: 100},
 			}},
@@ -242,7 +245,8 @@ func TestDiscovery(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if _, err := discovery.ReportError(t.Context(), &cloudstate.UserFunctionError{Message: "reported by a test"}); err != nil {
+	if _, err := discovery.ReportError(t.Context(),
+		&cloudstate.UserFunctionError{Message: "reported by a test"}); err != nil {
 		t.Error(err)
 	}
 }
@@ -251,7 +255,8 @@ func TestDiscovery(t *testing.T) {
 func TestCloseEndsIdleStreams(t *testing.T) {
 	f := startAll(t)
 	conversation := f.journal(t).send(journalInit(nil)).send(journalCommand(t, 1, emit("A"))).
-		expect(journalReply(&eventsourced.EventSourcedReply{CommandId: 1, ClientAction: replyAction(t, "A"), Events: anyEvents(t, "A")}))
+		expect(journalReply(&eventsourced.EventSourcedReply{CommandId: 1, ClientAction: replyAction(t, "A"),
+			Events: anyEvents(t, "A")}))
 	f.server.Close()
 	if _, err := conversation.stream.Recv(); status.Code(err) != codes.Unavailable {
 		t.Errorf("idle stream: want UNAVAILABLE, got %v", err)

@@ -86,14 +86,16 @@ func (s *valueSession) step(in *valueentity.ValueEntityStreamIn) (over bool, err
 }
 
 func toValueReply(id int64, d *decided) *valueentity.ValueEntityStreamOut {
-	reply := &valueentity.ValueEntityReply{CommandId: id, ClientAction: d.action, SideEffects: d.effects, MillraceTimers: d.timers}
+	reply := &valueentity.ValueEntityReply{CommandId: id, ClientAction: d.action, SideEffects: d.effects,
+		MillraceTimers: d.timers}
 	switch d.StateAction {
 	case StateUpdated:
 		reply.StateAction = &valueentity.ValueEntityAction{Action: &valueentity.ValueEntityAction_Update{
 			Update: &valueentity.ValueEntityUpdate{Value: toAny(d.State)},
 		}}
 	case StateDeleted:
-		reply.StateAction = &valueentity.ValueEntityAction{Action: &valueentity.ValueEntityAction_Delete{Delete: &valueentity.ValueEntityDelete{}}}
+		reply.StateAction = &valueentity.ValueEntityAction{
+			Action: &valueentity.ValueEntityAction_Delete{Delete: &valueentity.ValueEntityDelete{}}}
 	case StateKept:
 	}
 	return &valueentity.ValueEntityStreamOut{Message: &valueentity.ValueEntityStreamOut_Reply{Reply: reply}}

@@ -13,9 +13,10 @@ import (
 // What a proxy sends to a value entity, and what it gets.
 
 func cellInit(value *anypb.Any) *valueentity.ValueEntityStreamIn {
-	return &valueentity.ValueEntityStreamIn{Message: &valueentity.ValueEntityStreamIn_Init{Init: &valueentity.ValueEntityInit{
-		ServiceName: "script.v1.CellService", EntityId: entityID, State: &valueentity.ValueEntityInitState{Value: value},
-	}}}
+	return &valueentity.ValueEntityStreamIn{
+		Message: &valueentity.ValueEntityStreamIn_Init{Init: &valueentity.ValueEntityInit{
+			ServiceName: "script.v1.CellService", EntityId: entityID, State: &valueentity.ValueEntityInitState{Value: value},
+		}}}
 }
 
 func cellCommand(t *testing.T, id int64, steps ...*scriptv1.Step) *valueentity.ValueEntityStreamIn {
@@ -41,7 +42,8 @@ func cellUpdate(t *testing.T, text string) *valueentity.ValueEntityAction {
 }
 
 func cellDelete() *valueentity.ValueEntityAction {
-	return &valueentity.ValueEntityAction{Action: &valueentity.ValueEntityAction_Delete{Delete: &valueentity.ValueEntityDelete{}}}
+	return &valueentity.ValueEntityAction{
+		Action: &valueentity.ValueEntityAction_Delete{Delete: &valueentity.ValueEntityDelete{}}}
 }
 
 func TestCellStates(t *testing.T) {
@@ -51,11 +53,14 @@ func TestCellStates(t *testing.T) {
 		send(cellCommand(t, 1)).
 		expect(cellReply(&valueentity.ValueEntityReply{CommandId: 1, ClientAction: replyAction(t, "")})).
 		send(cellCommand(t, 2, update("A"))).
-		expect(cellReply(&valueentity.ValueEntityReply{CommandId: 2, ClientAction: replyAction(t, "A"), StateAction: cellUpdate(t, "A")})).
+		expect(cellReply(&valueentity.ValueEntityReply{CommandId: 2, ClientAction: replyAction(t, "A"),
+			StateAction: cellUpdate(t, "A")})).
 		send(cellCommand(t, 3, remove())).
-		expect(cellReply(&valueentity.ValueEntityReply{CommandId: 3, ClientAction: replyAction(t, ""), StateAction: cellDelete()})).
+		expect(cellReply(&valueentity.ValueEntityReply{CommandId: 3, ClientAction: replyAction(t, ""),
+			StateAction: cellDelete()})).
 		send(cellCommand(t, 4, update("B"), remove(), update("C"))).
-		expect(cellReply(&valueentity.ValueEntityReply{CommandId: 4, ClientAction: replyAction(t, "C"), StateAction: cellUpdate(t, "C")})).
+		expect(cellReply(&valueentity.ValueEntityReply{CommandId: 4, ClientAction: replyAction(t, "C"),
+			StateAction: cellUpdate(t, "C")})).
 		passivate()
 	f.cell(t).
 		send(cellInit(anyStored(t, "C"))).
@@ -70,24 +75,29 @@ func TestCellForwardsEffectsAndRefusals(t *testing.T) {
 		send(cellInit(nil)).
 		send(cellCommand(t, 1, update("A"), effect("1"), forward("f"))).
 		expect(cellReply(&valueentity.ValueEntityReply{
-			CommandId: 1, ClientAction: forwardAction(t, "f"), StateAction: cellUpdate(t, "A"), SideEffects: wireEffects(t, false, "1"),
+			CommandId: 1, ClientAction: forwardAction(t, "f"), StateAction: cellUpdate(t, "A"),
+			SideEffects: wireEffects(t, false, "1"),
 		})).
 		send(cellCommand(t, 2, update("B"), effect("x"), refuse("expected failure"))).
 		expect(cellReply(&valueentity.ValueEntityReply{
 			CommandId: 2, ClientAction: failureAction(&cloudstate.Failure{CommandId: 2, Description: "expected failure"}),
 		})).
 		send(cellCommand(t, 3, awaited("2"))).
-		expect(cellReply(&valueentity.ValueEntityReply{CommandId: 3, ClientAction: replyAction(t, "A"), SideEffects: wireEffects(t, true, "2")})).
+		expect(cellReply(&valueentity.ValueEntityReply{CommandId: 3, ClientAction: replyAction(t, "A"),
+			SideEffects: wireEffects(t, true, "2")})).
 		passivate()
 }
 
 func TestCellFailures(t *testing.T) {
 	f := startAll(t)
 	f.cell(t).send(cellInit(nil)).send(cellCommand(t, 1, crash("disk on fire"))).
-		expect(cellFailure(1, "script.v1.CellService/Run of cell/e1: disk on fire (to say no to a command, return sdk.Refuse)")).expectEnd()
+		expect(cellFailure(1,
+			"script.v1.CellService/Run of cell/e1: disk on fire (to say no to a command, return sdk.Refuse)")).expectEnd()
 	f.cell(t).send(cellCommand(t, 1)).expect(cellFailure(1, "command Run came before init")).expectEnd()
-	f.cell(t).send(cellInit(nil)).send(cellInit(nil)).expect(cellFailure(0, "init: a second one on the stream")).expectEnd()
-	f.cell(t).send(&valueentity.ValueEntityStreamIn{}).expect(cellFailure(0, "a message of an unknown kind from the proxy")).expectEnd()
+	f.cell(t).send(cellInit(nil)).send(cellInit(nil)).expect(cellFailure(0,
+		"init: a second one on the stream")).expectEnd()
+	f.cell(t).send(&valueentity.ValueEntityStreamIn{}).expect(cellFailure(0,
+		"a message of an unknown kind from the proxy")).expectEnd()
 	f.cell(t).send(cellInit(pack(t, appended("A")[0]))).
 		expect(cellFailure(0, "load cell/e1: the stored value is a script.v1.Appended, but the state of the service is a script.v1.Stored: keep the type of the state")).
 		expectEnd()

@@ -105,7 +105,8 @@ func (s *Service) toTimers(command *cloudstate.Command, timers []Timer) ([]*clou
 		return nil, &CrashError{
 			Service: s.name(), Method: command.GetName(), Entity: s.key(command.GetEntityId()),
 			Cause: fmt.Errorf(
-				"timer %q: this proxy keeps no timers: nothing was applied; run the function beside a millrace worker", timers[0].Name),
+				"timer %q: this proxy keeps no timers: nothing was applied; run the function beside a millrace worker",
+				timers[0].Name),
 		}
 	}
 	out := make([]*cloudstate.MillraceTimer, len(timers))

@@ -22,7 +22,8 @@ func Value[S proto.Message](persistenceID string, options ...ValueOption[S]) *Se
 		d.cell.codec = newCodec[S](info)
 	} else {
 		d.problem(
-			"the state %s is not a generated message: use a pointer to one, as in sdk.ValueCommand[*counterv1.State]", info.goType)
+			"the state %s is not a generated message: use a pointer to one, as in sdk.ValueCommand[*counterv1.State]",
+			info.goType)
 	}
 	for i, option := range options {
 		if option == nil {
@@ -40,7 +41,8 @@ func Value[S proto.Message](persistenceID string, options ...ValueOption[S]) *Se
 // reads the value by [ValueCommand.State] and changes it by Update or Delete:
 //
 //	sdk.HandleValue(counterv1.CounterService_Increment_FullMethodName, increment)
-func HandleValue[S, In, Out proto.Message](method string, handle func(*ValueCommand[S], In) (Out, error)) ValueOption[S] {
+func HandleValue[S, In, Out proto.Message](method string,
+	handle func(*ValueCommand[S], In) (Out, error)) ValueOption[S] {
 	return func(d *valueDraft[S]) {
 		in, out := infoOf[In](), infoOf[Out]()
 		name := d.handles("sdk.HandleValue", method, shape{}, in, out, handle == nil)

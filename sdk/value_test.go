@@ -29,7 +29,8 @@ func TestAValueIsUpdatedAndDeleted(t *testing.T) {
 func TestTheLastUpdateOrDeleteCounts(t *testing.T) {
 	entity := open(t, cellService())
 	equal(t, "update twice", decide(t, entity, update("A"), update("B")), updated(t, "B"))
-	equal(t, "update, delete", decide(t, entity, update("C"), remove()), sdk.Decision{StateAction: sdk.StateDeleted, Reply: replies(t, "")})
+	equal(t, "update, delete", decide(t, entity, update("C"), remove()),
+		sdk.Decision{StateAction: sdk.StateDeleted, Reply: replies(t, "")})
 	equal(t, "update, delete, update", decide(t, entity, update("D"), remove(), update("E")), updated(t, "E"))
 }
 

@@ -122,7 +122,8 @@ func toClientAction(commandID int64, d *Decision) *cloudstate.ClientAction {
 	case d.Forward != nil:
 		return &cloudstate.ClientAction{Action: &cloudstate.ClientAction_Forward{Forward: toForward(d.Forward)}}
 	case d.Refusal != nil:
-		return &cloudstate.ClientAction{Action: &cloudstate.ClientAction_Failure{Failure: toFailure(commandID, d.Refusal, d.Restart)}}
+		return &cloudstate.ClientAction{Action: &cloudstate.ClientAction_Failure{Failure: toFailure(commandID, d.Refusal,
+			d.Restart)}}
 	default:
 		return nil
 	}

@@ -213,15 +213,18 @@ func (c *Catalog) claimType(s *Service, wrong *problems) {
 	name := s.EntityType.Name
 	if strings.Contains(name, "/") {
 		wrong.addf(
-			"service %s has the persistence id %q: take the slash out, it separates type and id in an entity's key", s.Name, name)
+			"service %s has the persistence id %q: take the slash out, it separates type and id in an entity's key",
+			s.Name, name)
 	}
 	if !c.options.Runtime && strings.HasPrefix(name, "_") {
 		wrong.addf(
-			"service %s has the persistence id %q: take another one, those that begin with an underscore belong to the runtime", s.Name, name)
+			"service %s has the persistence id %q: take another one, those that begin with an underscore belong to the runtime",
+			s.Name, name)
 	}
 	if other := c.byType[name]; other != nil {
 		wrong.addf(
-			"services %s and %s have the same persistence id %q and would share their state: give each its own", other.Name, s.Name, name)
+			"services %s and %s have the same persistence id %q and would share their state: give each its own", other.Name,
+			s.Name, name)
 		return
 	}
 	c.byType[name] = s
@@ -241,7 +244,8 @@ func newMethod(s *Service, desc protoreflect.MethodDescriptor, opts Options, sha
 		ServerStreams: desc.IsStreamingServer(),
 		shape:         shapes.of(desc.Input()),
 	}
-	if options, ok := desc.Options().(*descriptorpb.MethodOptions); ok && proto.HasExtension(options, cloudstate.E_Eventing) {
+	if options, ok := desc.Options().(*descriptorpb.MethodOptions); ok &&
+		proto.HasExtension(options, cloudstate.E_Eventing) {
 		m.Eventing, _ = proto.GetExtension(options, cloudstate.E_Eventing).(*cloudstate.Eventing)
 	}
 	checkStreaming(m, wrong)

@@ -56,7 +56,8 @@ func describe(c *discovery.Catalog) string {
 		}
 		b.WriteString("\n")
 		for _, m := range s.Methods {
-			fmt.Fprintf(&b, "  %s %s -> %s", m.FullName, streamed(m.ClientStreams, m.InputType), streamed(m.ServerStreams, m.OutputType))
+			fmt.Fprintf(&b, "  %s %s -> %s", m.FullName, streamed(m.ClientStreams, m.InputType),
+				streamed(m.ServerStreams, m.OutputType))
 			if source, ok := m.Source(); ok {
 				fmt.Fprintf(&b, ", from topic %q log %q as %s", source.Topic, source.EventLog, source.ConsumerGroup)
 			}
@@ -87,7 +88,8 @@ func readSpec(t *testing.T, d *datadriven.TestData) *cloudstate.EntitySpec {
 	if d.HasArg("version") {
 		var version string
 		d.ScanArgs(t, "version", &version)
-		if _, err := fmt.Sscanf(version, "%d.%d", &spec.ServiceInfo.ProtocolMajorVersion, &spec.ServiceInfo.ProtocolMinorVersion); err != nil {
+		if _, err := fmt.Sscanf(version, "%d.%d", &spec.ServiceInfo.ProtocolMajorVersion,
+			&spec.ServiceInfo.ProtocolMinorVersion); err != nil {
 			d.Fatalf(t, "version %q: %v", version, err)
 		}
 	}
@@ -120,7 +122,9 @@ func readSpec(t *testing.T, d *datadriven.TestData) *cloudstate.EntitySpec {
 			set.File = append(set.File, other)
 		}
 	}
-	set.File = slices.DeleteFunc(set.File, func(f *descriptorpb.FileDescriptorProto) bool { return slices.Contains(omit, f.GetName()) })
+	set.File = slices.DeleteFunc(set.File, func(f *descriptorpb.FileDescriptorProto) bool {
+		return slices.Contains(omit, f.GetName())
+	})
 	spec.Proto = marshal(t, set)
 	return spec
 }
@@ -206,7 +210,8 @@ func TestLookups(t *testing.T) {
 	if types := c.EntityTypes(); len(types) != 1 || types[0] != want {
 		t.Errorf("entity types are %+v, want %+v", types, want)
 	}
-	if !c.Announced(cloudstate.MillraceExtension_MILLRACE_FAILURE_CODE) || c.Announced(cloudstate.MillraceExtension_MILLRACE_COMMAND_CONTEXT) {
+	if !c.Announced(cloudstate.MillraceExtension_MILLRACE_FAILURE_CODE) ||
+		c.Announced(cloudstate.MillraceExtension_MILLRACE_COMMAND_CONTEXT) {
 		t.Error("the announced extensions are not those of the function")
 	}
 }

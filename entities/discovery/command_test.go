@@ -140,7 +140,8 @@ func TestKeys(t *testing.T) {
 			cmd, err := m.Command(tc.payload, md)
 			if tc.message != "" {
 				e, ok := errors.AsType[*entities.Error](err)
-				if !ok || e.Reason != tc.reason || e.Outcome != entities.NotApplied || strings.ReplaceAll(e.Message, "\u00a0", " ") != tc.message {
+				if !ok || e.Reason != tc.reason || e.Outcome != entities.NotApplied ||
+					strings.ReplaceAll(e.Message, "\u00a0", " ") != tc.message {
 					t.Fatalf("got %#v, want reason %d and %q", err, tc.reason, tc.message)
 				}
 				return
@@ -182,10 +183,12 @@ func TestRetarget(t *testing.T) {
 			t.Errorf("%q: got %+v", typeURL, cmd)
 		}
 	}
-	if _, err := m.Retarget(entities.Target{Payload: entities.Payload{Value: []byte{8}}}); entities.AsError(err).Reason != entities.InvalidCommand {
+	_, err := m.Retarget(entities.Target{Payload: entities.Payload{Value: []byte{8}}})
+	if entities.AsError(err).Reason != entities.InvalidCommand {
 		t.Errorf("a payload that is no message: %v", err)
 	}
-	if _, err := m.Retarget(entities.Target{Payload: entities.Payload{TypeURL: "x/y", Value: []byte{8}}}); entities.AsError(err).Reason != entities.InvalidCommand {
+	_, err = m.Retarget(entities.Target{Payload: entities.Payload{TypeURL: "x/y", Value: []byte{8}}})
+	if entities.AsError(err).Reason != entities.InvalidCommand {
 		t.Errorf("a payload of another type that has no fields: %v", err)
 	}
 }
@@ -210,11 +213,14 @@ func FuzzKey(f *testing.F) {
 	c := keysCatalog(f)
 	methods := c.Service("keys.Keys").Methods
 	f.Add(uint8(0), text(1, "c1"))
-	f.Add(uint8(0), join(text(1, "c1"), text(2, string(text(1, "c2"))), text(3, "\x01\x02"), text(4, string(text(1, "k"))), text(6, "")))
+	f.Add(uint8(0), join(text(1, "c1"), text(2, string(text(1, "c2"))), text(3, "\x01\x02"),
+		text(4, string(text(1, "k"))), text(6, "")))
 	f.Add(uint8(0), join(text(1, "c1"), text(6, "\x1b\x0a\x01x\x1c")))
 	f.Add(uint8(1), join(number(1, 7), text(2, "anna")))
-	f.Add(uint8(2), join(text(1, "s"), number(2, 1<<63), number(4, 1<<40), number(6, 1<<34+1), number(7, 3), number(12, 2), number(13, 1)))
-	f.Add(uint8(2), join(protowire.AppendFixed32(protowire.AppendTag(nil, 10, protowire.Fixed32Type), 1<<31), text(14, "o")))
+	f.Add(uint8(2), join(text(1, "s"), number(2, 1<<63), number(4, 1<<40), number(6, 1<<34+1), number(7, 3),
+		number(12, 2), number(13, 1)))
+	f.Add(uint8(2), join(protowire.AppendFixed32(protowire.AppendTag(nil, 10, protowire.Fixed32Type), 1<<31),
+		text(14, "o")))
 	f.Add(uint8(3), join(text(1, "x"), text(4, "\x01\x02"), number(4, 3)))
 	f.Fuzz(func(t *testing.T, which uint8, payload []byte) {
 		m := methods[int(which)%len(methods)]
@@ -249,7 +255,8 @@ func printedKey(m protoreflect.Message) string {
 	fields := m.Descriptor().Fields()
 	for i := range fields.Len() {
 		fd := fields.Get(i)
-		isKey := proto.GetExtension(fd.Options(), cloudstate.E_EntityKey).(bool) || proto.GetExtension(fd.Options(), cloudstate.E_LegacyEntityKey).(bool)
+		isKey := proto.GetExtension(fd.Options(), cloudstate.E_EntityKey).(bool) ||
+			proto.GetExtension(fd.Options(), cloudstate.E_LegacyEntityKey).(bool)
 		if !isKey {
 			continue
 		}

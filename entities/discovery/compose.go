@@ -64,7 +64,9 @@ func (c *Catalog) Public() *Catalog {
 		return c
 	}
 	public := *c
-	public.services, public.byName, public.byType, public.byMethod = nil, map[string]*Service{}, map[string]*Service{}, map[string]*Method{}
+	public.services = nil
+	public.byName, public.byType = map[string]*Service{}, map[string]*Service{}
+	public.byMethod = map[string]*Method{}
 	for _, s := range c.services {
 		if s.IsInternal() {
 			continue

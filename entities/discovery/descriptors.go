@@ -77,7 +77,8 @@ func parseDescriptors(raw []byte) (*descriptorpb.FileDescriptorSet, *protoregist
 	sent := new(descriptorpb.FileDescriptorSet)
 	if err := (proto.UnmarshalOptions{Resolver: optionTypes}).Unmarshal(raw, sent); err != nil {
 		return nil, nil, fmt.Errorf(
-			"its descriptors are no FileDescriptorSet (%w): send the output of protoc --include_imports --descriptor_set_out", err)
+			"its descriptors are no FileDescriptorSet (%w): send the output of protoc --include_imports --descriptor_set_out",
+			err)
 	}
 	byPath, err := filesByPath(sent)
 	if err != nil {
@@ -146,7 +147,8 @@ func (s *sorter) visit(path string, trail []string) error {
 			return err
 		}
 		return fmt.Errorf(
-			"file %s imports %s, which is missing from its descriptors: build them with protoc --include_imports", trail[len(trail)-1], path)
+			"file %s imports %s, which is missing from its descriptors: build them with protoc --include_imports",
+			trail[len(trail)-1], path)
 	}
 	trail = append(trail, path)
 	for _, dep := range file.GetDependency() {

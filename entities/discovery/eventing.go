@@ -57,7 +57,8 @@ func checkConsumers(services []*Service, wrong *problems) {
 			r := route{source, m.Input.FullName()}
 			if other := taken[r]; other != nil {
 				wrong.addf(
-					"methods %s and %s both take %s from the same source: give them different consumer groups", other.FullName, m.FullName, r.input)
+					"methods %s and %s both take %s from the same source: give them different consumer groups", other.FullName,
+					m.FullName, r.input)
 				continue
 			}
 			taken[r] = m

@@ -70,13 +70,15 @@ func serve(t *testing.T, f *fakeDiscovery) *grpc.ClientConn {
 
 func TestHandshake(t *testing.T) {
 	f := &fakeDiscovery{spec: cartSpec(t)}
-	c, err := discovery.Handshake(t.Context(), serve(t, f), discovery.NewProxyInfo("millrace", "1"), discovery.Policy{}, discovery.Options{})
+	c, err := discovery.Handshake(t.Context(), serve(t, f), discovery.NewProxyInfo("millrace", "1"), discovery.Policy{},
+		discovery.Options{})
 	if err != nil || c.Service("shop.Carts") == nil {
 		t.Fatalf("catalog %v, error %v", c, err)
 	}
-	want := &cloudstate.ProxyInfo{ProtocolMinorVersion: 2, ProxyName: "millrace", ProxyVersion: "1", SupportedEntityTypes: []string{
-		"cloudstate.action.ActionProtocol", "cloudstate.crdt.Crdt", "cloudstate.eventsourced.EventSourced", "cloudstate.valueentity.ValueEntity",
-	}}
+	want := &cloudstate.ProxyInfo{ProtocolMinorVersion: 2, ProxyName: "millrace", ProxyVersion: "1",
+		SupportedEntityTypes: []string{
+			"cloudstate.action.ActionProtocol", "cloudstate.crdt.Crdt", "cloudstate.eventsourced.EventSourced", "cloudstate.valueentity.ValueEntity",
+		}}
 	if len(f.asked) != 1 || !proto.Equal(f.asked[0], want) || len(f.told) != 0 {
 		t.Errorf("asked %v, told %q", f.asked, f.told)
 	}
@@ -135,9 +137,11 @@ func TestRejectionIsReported(t *testing.T) {
 	spec.ServiceInfo.ProtocolMinorVersion = 1
 	spec.Entities[0].ServiceName = "shop.Shops"
 	f := &fakeDiscovery{spec: spec}
-	_, err := discovery.Handshake(t.Context(), serve(t, f), discovery.NewProxyInfo("p", ""), discovery.Policy{}, discovery.Options{Settings: discovery.Settings{ProtocolCheck: true}})
+	_, err := discovery.Handshake(t.Context(), serve(t, f), discovery.NewProxyInfo("p", ""), discovery.Policy{},
+		discovery.Options{Settings: discovery.Settings{ProtocolCheck: true}})
 	rejected, ok := errors.AsType[*discovery.RejectedError](err)
-	if !ok || len(rejected.Problems) != 2 || !strings.Contains(err.Error(), "protocol 0.1") || !strings.Contains(err.Error(), "shop.Shops") {
+	if !ok || len(rejected.Problems) != 2 || !strings.Contains(err.Error(), "protocol 0.1") ||
+		!strings.Contains(err.Error(), "shop.Shops") {
 		t.Fatalf("got %v", err)
 	}
 	if len(f.asked) != 1 || len(f.told) != 1 || f.told[0] != strings.Join(rejected.Problems, "\n") {

@@ -53,7 +53,8 @@ func checkRule(m *Method, rule *annotations.HttpRule) error {
 			return fmt.Errorf("path %q: %w", path, err)
 		}
 	}
-	if body := rule.GetBody(); body != "" && body != wholeMessage && m.Input.Fields().ByName(protoreflect.Name(body)) == nil {
+	if body := rule.GetBody(); body != "" && body != wholeMessage &&
+		m.Input.Fields().ByName(protoreflect.Name(body)) == nil {
 		return fmt.Errorf("its body %q is not a field of %s", body, m.Input.FullName())
 	}
 	if body := rule.GetResponseBody(); body != "" && m.Output.Fields().ByName(protoreflect.Name(body)) == nil {

@@ -96,9 +96,11 @@ func newKeyField(m *Method, fd protoreflect.FieldDescriptor, wrong *problems) (k
 		enum:   fd.Enum(),
 	}
 	switch fd.Kind() {
-	case protoreflect.BytesKind, protoreflect.MessageKind, protoreflect.GroupKind, protoreflect.FloatKind, protoreflect.DoubleKind:
+	case protoreflect.BytesKind, protoreflect.MessageKind, protoreflect.GroupKind, protoreflect.FloatKind,
+		protoreflect.DoubleKind:
 		wrong.addf(
-			"method %s has its entity key in %s, a %s field: use a string, an integer, a bool or an enum", m.FullName, fd.FullName(), fd.Kind())
+			"method %s has its entity key in %s, a %s field: use a string, an integer, a bool or an enum", m.FullName,
+			fd.FullName(), fd.Kind())
 		return keyField{}, false
 	default:
 		return f, true
@@ -255,5 +257,6 @@ func (k *keyFields) names() string {
 
 func (k *keyFields) tooLong(m *Method, size int) *entities.Error {
 	return entities.Errorf(entities.TooLarge, entities.NotApplied,
-		"%s: the entity key %s of %s has %d bytes, and the limit is %d: use a shorter one", m.FullName, k.names(), m.Input.FullName(), size, k.maxBytes)
+		"%s: the entity key %s of %s has %d bytes, and the limit is %d: use a shorter one", m.FullName, k.names(),
+		m.Input.FullName(), size, k.maxBytes)
 }

@@ -73,8 +73,10 @@ func (s *Service) sum() uint64 {
 }
 
 // reached returns the messages and enums that the service's methods are made of.
-func (s *Service) reached() (map[protoreflect.FullName]protoreflect.MessageDescriptor, map[protoreflect.FullName]protoreflect.EnumDescriptor) {
-	messages, enums := map[protoreflect.FullName]protoreflect.MessageDescriptor{}, map[protoreflect.FullName]protoreflect.EnumDescriptor{}
+func (s *Service) reached() (map[protoreflect.FullName]protoreflect.MessageDescriptor,
+	map[protoreflect.FullName]protoreflect.EnumDescriptor) {
+	messages, enums := map[protoreflect.FullName]protoreflect.MessageDescriptor{},
+		map[protoreflect.FullName]protoreflect.EnumDescriptor{}
 	var open []protoreflect.MessageDescriptor
 	for _, m := range s.Methods {
 		open = append(open, m.Input, m.Output)
@@ -177,7 +179,8 @@ func Conflict(own, other *Catalog) error {
 func (s *Service) conflict(other *Service) error {
 	for _, a := range s.Methods {
 		b := other.byName[a.Name]
-		if b != nil && (a.InputType != b.InputType || a.OutputType != b.OutputType || a.ClientStreams != b.ClientStreams || a.ServerStreams != b.ServerStreams) {
+		if b != nil && (a.InputType != b.InputType || a.OutputType != b.OutputType || a.ClientStreams != b.ClientStreams ||
+			a.ServerStreams != b.ServerStreams) {
 			return fmt.Errorf("method %s: %s here, %s there", a.FullName, a.signature(), b.signature())
 		}
 	}
@@ -255,7 +258,8 @@ var errOffers = errors.New("list of a worker's services is damaged")
 
 // EncodeOffers writes a list of offers for the group of an app.
 //
-//	version (1 byte) · digest of the whole list (8 bytes) · each: name, type (empty where it is the name), kind (1 byte), hash (8 bytes)
+//	version (1 byte) · digest of the whole list (8 bytes) ·
+//	each: name, type (empty where it is the name), kind (1 byte), hash (8 bytes)
 //
 // A list that would be longer than MaxOffers ends after the digest: then it says only that two
 // workers serve the same, or not.

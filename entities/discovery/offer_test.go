@@ -27,8 +27,9 @@ func shopCatalog(t *testing.T, replaced ...string) *discovery.Catalog {
 	t.Helper()
 	source := strings.NewReplacer(replaced...).Replace(shopSource)
 	spec := &cloudstate.EntitySpec{
-		Proto:    marshal(t, compile(t, map[string]string{"shop.proto": source})),
-		Entities: []*cloudstate.Entity{{EntityType: "cloudstate.eventsourced.EventSourced", ServiceName: "shop.v1.CartService", PersistenceId: "cart"}},
+		Proto: marshal(t, compile(t, map[string]string{"shop.proto": source})),
+		Entities: []*cloudstate.Entity{{EntityType: "cloudstate.eventsourced.EventSourced",
+			ServiceName: "shop.v1.CartService", PersistenceId: "cart"}},
 	}
 	c, err := discovery.NewCatalog(spec, discovery.Options{})
 	if err != nil {
@@ -140,7 +141,8 @@ func TestBelong(t *testing.T) {
 func TestOffersAreBounded(t *testing.T) {
 	var offers []discovery.Offer
 	for i := range 100 {
-		offers = append(offers, discovery.Offer{Name: fmt.Sprintf("shop.v1.Service%d", i), Kind: entities.Action, Hash: uint64(i)})
+		offers = append(offers,
+			discovery.Offer{Name: fmt.Sprintf("shop.v1.Service%d", i), Kind: entities.Action, Hash: uint64(i)})
 		encoded := discovery.EncodeOffers(offers)
 		got, err := discovery.DecodeOffers(encoded)
 		if err != nil || len(encoded) > discovery.MaxOffers || got != nil && !reflect.DeepEqual(got, offers) {

@@ -23,7 +23,8 @@ func replied(text string) *action.ActionResponse {
 }
 
 func refused(text string) *action.ActionResponse {
-	return &action.ActionResponse{Response: &action.ActionResponse_Failure{Failure: &cloudstate.Failure{Description: text, GrpcCode: 9}}}
+	return &action.ActionResponse{
+		Response: &action.ActionResponse_Failure{Failure: &cloudstate.Failure{Description: text, GrpcCode: 9}}}
 }
 
 // caller is a caller of a streamed action: the test gives it messages to send.
@@ -69,7 +70,8 @@ func streamOf(method string, c *caller) *entities.Stream {
 	return s
 }
 
-func actionHost(t *testing.T, extensions ...cloudstate.MillraceExtension) (*fakeFunction, *host.Host, *host.Remote, func()) {
+func actionHost(t *testing.T,
+	extensions ...cloudstate.MillraceExtension) (*fakeFunction, *host.Host, *host.Remote, func()) {
 	t.Helper()
 	f := newFake(newSpec(t, extensions...))
 	address, stop := serve(t, f, "127.0.0.1:0")
@@ -84,7 +86,8 @@ func TestUnaryAction(t *testing.T) {
 	f.actions.unary = func(_ context.Context, c *action.ActionCommand) (*action.ActionResponse, error) {
 		got = c
 		r := replied("done")
-		r.SideEffects = []*cloudstate.SideEffect{{ServiceName: "t.Carts", CommandName: "Add", Payload: textAny("e"), Synchronous: true}}
+		r.SideEffects = []*cloudstate.SideEffect{{ServiceName: "t.Carts", CommandName: "Add", Payload: textAny("e"),
+			Synchronous: true}}
 		return r, nil
 	}
 	out, err := h.Act(t.Context(), invocation("t.Acts", "Do", entities.Key{}, "x"))
@@ -126,7 +129,9 @@ func TestUnaryActionAnswers(t *testing.T) {
 	f, h, remote, _ := actionHost(t, cloudstate.MillraceExtension_MILLRACE_FAILURE_CODE)
 	var response *action.ActionResponse
 	var failure error
-	f.actions.unary = func(context.Context, *action.ActionCommand) (*action.ActionResponse, error) { return response, failure }
+	f.actions.unary = func(context.Context, *action.ActionCommand) (*action.ActionResponse, error) {
+		return response, failure
+	}
 	act := func() (*entities.Outcome, error) {
 		return h.Act(t.Context(), invocation("t.Acts", "Do", entities.Key{}, "x"))
 	}
@@ -317,7 +322,8 @@ func TestStreamedBothWays(t *testing.T) {
 
 // holdUntilCancelled keeps a call open after its answers and tells when the function saw it
 // cancelled.
-func holdUntilCancelled(saw chan<- struct{}, answers ...*action.ActionResponse) func(grpc.BidiStreamingServer[action.ActionCommand, action.ActionResponse]) error {
+func holdUntilCancelled(saw chan<- struct{},
+	answers ...*action.ActionResponse) func(grpc.BidiStreamingServer[action.ActionCommand, action.ActionResponse]) error {
 	return func(s grpc.BidiStreamingServer[action.ActionCommand, action.ActionResponse]) error {
 		for _, a := range answers {
 			if err := s.Send(a); err != nil {
@@ -353,7 +359,9 @@ func TestEngineEndsAStream(t *testing.T) {
 	saw := make(chan struct{}, 1)
 	f.actions.both = holdUntilCancelled(saw, replied("a"))
 	stop := errors.New("the caller's connection is gone")
-	err := h.ActStream(t.Context(), streamOf("Both", newCaller()), func(context.Context, *entities.Outcome) error { return stop })
+	err := h.ActStream(t.Context(), streamOf("Both", newCaller()), func(context.Context, *entities.Outcome) error {
+		return stop
+	})
 	if !errors.Is(err, stop) {
 		t.Errorf("got %v", err)
 	}
@@ -418,7 +426,9 @@ func TestCloseEndsStreams(t *testing.T) {
 	f, h, remote, _ := actionHost(t)
 	saw := make(chan struct{}, 1)
 	f.actions.both = holdUntilCancelled(saw, replied("a"))
-	err := h.ActStream(t.Context(), streamOf("Both", newCaller()), func(context.Context, *entities.Outcome) error { return remote.Close() })
+	err := h.ActStream(t.Context(), streamOf("Both", newCaller()), func(context.Context, *entities.Outcome) error {
+		return remote.Close()
+	})
 	wantError(t, err, entities.Unavailable, entities.Unknown)
 	take(t, "the cancellation", saw)
 }

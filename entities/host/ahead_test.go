@@ -80,10 +80,12 @@ func (c *conversationAhead) hear() *cloudstate.Command {
 // answer lets the function answer a command with its own text.
 func (c *conversationAhead) answer(command *cloudstate.Command) {
 	c.t.Helper()
-	err := c.function.send(&eventsourced.EventSourcedStreamOut{Message: &eventsourced.EventSourcedStreamOut_Reply{Reply: &eventsourced.EventSourcedReply{
-		CommandId:    command.GetId(),
-		ClientAction: &cloudstate.ClientAction{Action: &cloudstate.ClientAction_Reply{Reply: &cloudstate.Reply{Payload: command.GetPayload()}}},
-	}}})
+	err := c.function.send(&eventsourced.EventSourcedStreamOut{
+		Message: &eventsourced.EventSourcedStreamOut_Reply{Reply: &eventsourced.EventSourcedReply{
+			CommandId: command.GetId(),
+			ClientAction: &cloudstate.ClientAction{
+				Action: &cloudstate.ClientAction_Reply{Reply: &cloudstate.Reply{Payload: command.GetPayload()}}},
+		}}})
 	if err != nil {
 		c.t.Fatal(err)
 	}

@@ -66,7 +66,8 @@ func newSpec(t testing.TB, extensions ...cloudstate.MillraceExtension) *cloudsta
 	if err != nil {
 		t.Fatal(err)
 	}
-	set, err := proto.Marshal(&descriptorpb.FileDescriptorSet{File: []*descriptorpb.FileDescriptorProto{protodesc.ToFileDescriptorProto(files[0])}})
+	set, err := proto.Marshal(
+		&descriptorpb.FileDescriptorSet{File: []*descriptorpb.FileDescriptorProto{protodesc.ToFileDescriptorProto(files[0])}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -191,7 +192,8 @@ type fakeEventSourced struct {
 	*fakeFunction
 }
 
-func (f fakeEventSourced) Handle(stream grpc.BidiStreamingServer[eventsourced.EventSourcedStreamIn, eventsourced.EventSourcedStreamOut]) error {
+func (f fakeEventSourced) Handle(
+	stream grpc.BidiStreamingServer[eventsourced.EventSourcedStreamIn, eventsourced.EventSourcedStreamOut]) error {
 	return f.offer(&fakeStream{
 		ctx:  stream.Context(),
 		recv: func() (proto.Message, error) { return stream.Recv() },
@@ -205,7 +207,8 @@ type fakeValue struct {
 	*fakeFunction
 }
 
-func (f fakeValue) Handle(stream grpc.BidiStreamingServer[valueentity.ValueEntityStreamIn, valueentity.ValueEntityStreamOut]) error {
+func (f fakeValue) Handle(
+	stream grpc.BidiStreamingServer[valueentity.ValueEntityStreamIn, valueentity.ValueEntityStreamOut]) error {
 	return f.offer(&fakeStream{
 		ctx:  stream.Context(),
 		recv: func() (proto.Message, error) { return stream.Recv() },
@@ -227,11 +230,13 @@ func (a *fakeActions) HandleUnary(ctx context.Context, c *action.ActionCommand) 
 	return a.unary(ctx, c)
 }
 
-func (a *fakeActions) HandleStreamedIn(s grpc.ClientStreamingServer[action.ActionCommand, action.ActionResponse]) error {
+func (a *fakeActions) HandleStreamedIn(
+	s grpc.ClientStreamingServer[action.ActionCommand, action.ActionResponse]) error {
 	return a.in(s)
 }
 
-func (a *fakeActions) HandleStreamedOut(c *action.ActionCommand, s grpc.ServerStreamingServer[action.ActionResponse]) error {
+func (a *fakeActions) HandleStreamedOut(c *action.ActionCommand,
+	s grpc.ServerStreamingServer[action.ActionResponse]) error {
 	return a.out(c, s)
 }
 

@@ -43,7 +43,8 @@ func TestHostRefusesWhatIsNotServed(t *testing.T) {
 		return err
 	}
 	stream := func(service, method string) error {
-		return h.ActStream(t.Context(), &entities.Stream{Command: invocation(service, method, entities.Key{}, "").Command}, nil)
+		return h.ActStream(t.Context(), &entities.Stream{Command: invocation(service, method, entities.Key{}, "").Command},
+			nil)
 	}
 	wantError(t, open("t.Nothing"), entities.UnknownMethod, entities.NotApplied, "t.Nothing")
 	wantError(t, open("t.Rooms"), entities.NotSupported, entities.NotApplied, "t.Rooms: replicated entities are not supported yet by this version")
@@ -60,11 +61,13 @@ func TestHostRefusesWhatIsNotServed(t *testing.T) {
 // Targets become commands; what is wrong with one is told to the function.
 func TestResolve(t *testing.T) {
 	f, h, remote, _ := actionHost(t)
-	cmd, err := h.Resolve(entities.Target{Service: "t.Carts", Method: "Add", Payload: textPayload("c7"), Metadata: entities.Metadata{{Key: "k"}}})
+	cmd, err := h.Resolve(entities.Target{Service: "t.Carts", Method: "Add", Payload: textPayload("c7"),
+		Metadata: entities.Metadata{{Key: "k"}}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if cmd.Key != (entities.Key{Type: "cart", ID: "c7"}) || cmd.Service != "t.Carts" || cmd.Method != "Add" || len(cmd.Metadata) != 1 {
+	if cmd.Key != (entities.Key{Type: "cart", ID: "c7"}) || cmd.Service != "t.Carts" || cmd.Method != "Add" ||
+		len(cmd.Metadata) != 1 {
 		t.Errorf("got %+v", cmd)
 	}
 	for _, tc := range []struct {
@@ -151,11 +154,13 @@ type own struct {
 func (o *own) Spec() *cloudstate.EntitySpec {
 	name := protoreflect.FullName(o.service)
 	file := &descriptorpb.FileDescriptorProto{
-		Name: proto.String(o.service + ".proto"), Package: proto.String(string(name.Parent())), Syntax: proto.String("proto3"),
+		Name: proto.String(o.service + ".proto"), Package: proto.String(string(name.Parent())),
+		Syntax:     proto.String("proto3"),
 		Dependency: []string{"google/protobuf/empty.proto"},
-		Service: []*descriptorpb.ServiceDescriptorProto{{Name: proto.String(string(name.Name())), Method: []*descriptorpb.MethodDescriptorProto{
-			{Name: proto.String("Do"), InputType: proto.String(".google.protobuf.Empty"), OutputType: proto.String(".google.protobuf.Empty")},
-		}}},
+		Service: []*descriptorpb.ServiceDescriptorProto{{Name: proto.String(string(name.Name())),
+			Method: []*descriptorpb.MethodDescriptorProto{
+				{Name: proto.String("Do"), InputType: proto.String(".google.protobuf.Empty"), OutputType: proto.String(".google.protobuf.Empty")},
+			}}},
 	}
 	set, err := proto.Marshal(&descriptorpb.FileDescriptorSet{File: []*descriptorpb.FileDescriptorProto{file}})
 	if err != nil {
@@ -219,11 +224,14 @@ func TestSeveralFunctions(t *testing.T) {
 		t.Errorf("an effect on the runtime's service became %v, error %v", cmd, err)
 	}
 	before := h.Catalog()
-	if err := add("more", "t.Carts"); err == nil || !strings.Contains(err.Error(), "t.Carts is served by two functions") || h.Catalog() != before {
+	if err := add("more", "t.Carts"); err == nil ||
+		!strings.Contains(err.Error(), "t.Carts is served by two functions") || h.Catalog() != before {
 		t.Errorf("two functions serve t.Carts: error %v", err)
 	}
 	refusal := errors.New("no")
-	if _, err := h.Set(host.User, user, func(*discovery.Catalog) error { return refusal }); !errors.Is(err, refusal) || h.Catalog() != before {
+	if _, err := h.Set(host.User, user, func(*discovery.Catalog) error {
+		return refusal
+	}); !errors.Is(err, refusal) || h.Catalog() != before {
 		t.Errorf("a catalog that was refused: error %v", err)
 	}
 }

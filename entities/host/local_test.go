@@ -32,7 +32,8 @@ func (f *localFunction) Act(_ context.Context, inv entities.Invocation) (*entiti
 	return &entities.Outcome{Reply: &entities.Reply{Payload: textPayload(word)}}, misbehave(word)
 }
 
-func (f *localFunction) ActStream(ctx context.Context, s *entities.Stream, on func(context.Context, *entities.Outcome) error) error {
+func (f *localFunction) ActStream(ctx context.Context, s *entities.Stream,
+	on func(context.Context, *entities.Outcome) error) error {
 	word := valueText(s.Payload.Value)
 	for i := range 2 {
 		out := &entities.Outcome{Reply: &entities.Reply{Payload: textPayload(fmt.Sprint(word, i))}}
@@ -81,7 +82,8 @@ func (e *localEntity) Handle(_ context.Context, inv entities.Invocation) (*entit
 	case "garbage":
 		return &entities.Outcome{Events: []entities.Payload{{}}}, nil
 	case "restart":
-		return &entities.Outcome{Restart: true, Failure: entities.Errorf(entities.FunctionRefused, entities.Refused, "no")}, nil
+		return &entities.Outcome{Restart: true, Failure: entities.Errorf(entities.FunctionRefused, entities.Refused, "no")},
+			nil
 	}
 	return &entities.Outcome{Reply: &entities.Reply{Payload: textPayload(strings.Join(e.words, " "))}}, misbehave(word)
 }
@@ -105,9 +107,10 @@ func history(words ...string) func(func(entities.Event) error) error {
 func localHost(t *testing.T) (*host.Host, *host.InProcess, *[]string) {
 	t.Helper()
 	var faults []string
-	p := newInProcess(t, &localFunction{spec: newSpec(t)}, host.Hooks{OnSessionFault: func(key entities.Key, err *entities.Error) {
-		faults = append(faults, fmt.Sprintf("%s: %s: %v", key, err, err.Cause))
-	}})
+	p := newInProcess(t, &localFunction{spec: newSpec(t)},
+		host.Hooks{OnSessionFault: func(key entities.Key, err *entities.Error) {
+			faults = append(faults, fmt.Sprintf("%s: %s: %v", key, err, err.Cause))
+		}})
 	h := host.New(host.Settings{})
 	set(t, h, p)
 	return h, p, &faults
@@ -125,7 +128,9 @@ func TestLocalSession(t *testing.T) {
 		{"t.Carts", "Add", entities.Loaded{State: &five, StateSequence: 5, Events: history("a", "b")}, "t.Carts/c1 five 6a 7b"},
 		{"t.Prices", "Set", entities.Loaded{State: &state}, "t.Prices/c1 10"},
 	} {
-		s, err := h.Open(t.Context(), tc.service, cartKey, func(context.Context) (entities.Loaded, error) { return tc.loaded, nil })
+		s, err := h.Open(t.Context(), tc.service, cartKey, func(context.Context) (entities.Loaded, error) {
+			return tc.loaded, nil
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -141,7 +146,8 @@ func TestLocalSession(t *testing.T) {
 		}
 		s.Close(t.Context())
 	}
-	if stats := p.Stats(); stats.SessionsOpened != 3 || stats.SessionsOpen != 0 || stats.Commands != 3 || stats.EventsReplayed != 2 || len(*faults) != 0 {
+	if stats := p.Stats(); stats.SessionsOpened != 3 || stats.SessionsOpen != 0 || stats.Commands != 3 ||
+		stats.EventsReplayed != 2 || len(*faults) != 0 {
 		t.Errorf("stats %+v, faults %q", stats, *faults)
 	}
 }
@@ -186,7 +192,8 @@ func TestLocalCrashes(t *testing.T) {
 func TestLocalOpenErrors(t *testing.T) {
 	h, p, faults := localHost(t)
 	open := func(id string, loaded entities.Loaded) error {
-		_, err := h.Open(t.Context(), "t.Carts", entities.Key{Type: "cart", ID: id}, func(context.Context) (entities.Loaded, error) { return loaded, nil })
+		_, err := h.Open(t.Context(), "t.Carts", entities.Key{Type: "cart", ID: id},
+			func(context.Context) (entities.Loaded, error) { return loaded, nil })
 		return err
 	}
 	state := textPayload("error")

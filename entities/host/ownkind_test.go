@@ -51,9 +51,10 @@ func tallies(t *testing.T) *cloudstate.EntitySpec {
 func TestAKindOfItsOwn(t *testing.T) {
 	_, five := delta(t, 5)
 	one, oneStored := delta(t, 1)
-	stored := entities.Loaded{Sequence: 2, State: &five, StateSequence: 1, Events: func(yield func(entities.Event) error) error {
-		return yield(entities.Event{Sequence: 2, Payload: oneStored})
-	}}
+	stored := entities.Loaded{Sequence: 2, State: &five, StateSequence: 1,
+		Events: func(yield func(entities.Event) error) error {
+			return yield(entities.Event{Sequence: 2, Payload: oneStored})
+		}}
 	load := func(context.Context) (entities.Loaded, error) { return stored, nil }
 
 	f := newFake(tallies(t))
@@ -94,7 +95,8 @@ func TestAKindOfItsOwn(t *testing.T) {
 				in, _ := m.(*crdt.CrdtStreamIn)
 				err = stream.send(&crdt.CrdtStreamOut{Message: &crdt.CrdtStreamOut_Reply{Reply: &crdt.CrdtReply{
 					CommandId: in.GetCommand().GetId(), StateAction: change,
-					ClientAction: &cloudstate.ClientAction{Action: &cloudstate.ClientAction_Reply{Reply: &cloudstate.Reply{Payload: textAny("ok")}}},
+					ClientAction: &cloudstate.ClientAction{
+						Action: &cloudstate.ClientAction_Reply{Reply: &cloudstate.Reply{Payload: textAny("ok")}}},
 				}}})
 			}
 			replied <- err
@@ -106,7 +108,8 @@ func TestAKindOfItsOwn(t *testing.T) {
 		return out, err
 	}
 	out, err := decide(&crdt.CrdtStateAction{Action: &crdt.CrdtStateAction_Update{Update: one}})
-	if err != nil || len(out.Events) != 1 || string(out.Events[0].Value) != string(oneStored.Value) || valueText(out.Reply.Payload.Value) != "ok" {
+	if err != nil || len(out.Events) != 1 || string(out.Events[0].Value) != string(oneStored.Value) ||
+		valueText(out.Reply.Payload.Value) != "ok" {
 		t.Errorf("decided %+v, error %v", out, err)
 	}
 	if s.Size() < 8 {
@@ -120,7 +123,8 @@ func TestAKindOfItsOwn(t *testing.T) {
 
 	local := host.New(host.Settings{})
 	word := textPayload("x")
-	set(t, local, newInProcess(t, &outcomeFunction{localFunction{spec: tallies(t)}, entities.Outcome{Events: []entities.Payload{oneStored}}}, host.Hooks{}))
+	set(t, local, newInProcess(t, &outcomeFunction{localFunction{spec: tallies(t)},
+		entities.Outcome{Events: []entities.Payload{oneStored}}}, host.Hooks{}))
 	s, err = local.Open(t.Context(), "t.Carts", cartKey, load)
 	if err != nil {
 		t.Fatal(err)
@@ -130,13 +134,15 @@ func TestAKindOfItsOwn(t *testing.T) {
 		t.Errorf("decided %+v, error %v", out, err)
 	}
 	refusing := host.New(host.Settings{})
-	set(t, refusing, newInProcess(t, &outcomeFunction{localFunction{spec: tallies(t)}, entities.Outcome{StateAction: entities.StateUpdated, State: word}}, host.Hooks{}))
+	set(t, refusing, newInProcess(t, &outcomeFunction{localFunction{spec: tallies(t)},
+		entities.Outcome{StateAction: entities.StateUpdated, State: word}}, host.Hooks{}))
 	broken, err := refusing.Open(t.Context(), "t.Carts", cartKey, load)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer broken.Close(t.Context())
-	if _, err = broken.Handle(t.Context(), invocation("t.Carts", "Add", cartKey, "x")); err == nil || !strings.Contains(err.Error(), "Unexpected tally failure") {
+	if _, err = broken.Handle(t.Context(), invocation("t.Carts", "Add", cartKey, "x")); err == nil ||
+		!strings.Contains(err.Error(), "Unexpected tally failure") {
 		t.Errorf("a value of a tally: %v", err)
 	}
 }

@@ -26,7 +26,8 @@ func (f *outcomeFunction) Act(context.Context, entities.Invocation) (*entities.O
 	return &f.outcome, nil
 }
 
-func (f *outcomeFunction) ActStream(ctx context.Context, _ *entities.Stream, on func(context.Context, *entities.Outcome) error) error {
+func (f *outcomeFunction) ActStream(ctx context.Context, _ *entities.Stream,
+	on func(context.Context, *entities.Outcome) error) error {
 	return on(ctx, &f.outcome)
 }
 
@@ -83,7 +84,8 @@ func TestARefusalChangesNothing(t *testing.T) {
 				if tc.restarts {
 					want += "; restart"
 				}
-				if got := describeOutcome(out); got != want || out.Reply != nil || out.Forward != nil || len(out.Effects)+len(out.Timers) > 0 || out.Wrote() {
+				if got := describeOutcome(out); got != want || out.Reply != nil || out.Forward != nil ||
+					len(out.Effects)+len(out.Timers) > 0 || out.Wrote() {
 					t.Errorf("the engine is told %s: %+v, want %s", got, out, want)
 				}
 			}
@@ -97,7 +99,8 @@ func TestARefusalChangesNothing(t *testing.T) {
 // TestARefusalOfAnActionWithEffects: an action's effects are sent beside its refusal, as the
 // protocol says, so the caller is not told that nothing was stored.
 func TestARefusalOfAnActionWithEffects(t *testing.T) {
-	effect := entities.SideEffect{Target: entities.Target{Service: "t.Carts", Method: "Add", Payload: textPayload(cartKey.ID)}}
+	effect := entities.SideEffect{Target: entities.Target{Service: "t.Carts", Method: "Add",
+		Payload: textPayload(cartKey.ID)}}
 	p := newInProcess(t, &outcomeFunction{localFunction{spec: newSpec(t)}, entities.Outcome{
 		Failure: entities.Errorf(entities.FunctionRefused, entities.Refused, "no"), Effects: []entities.SideEffect{effect},
 	}}, host.Hooks{})
@@ -107,7 +110,8 @@ func TestARefusalOfAnActionWithEffects(t *testing.T) {
 	}
 	wantError(t, out.Failure, entities.FunctionRefused, entities.Unknown, "no")
 	s := streamOf("Out", nil)
-	err = p.ActStream(t.Context(), p.Catalog().Service("t.Acts").Method("Out"), s, func(context.Context, *entities.Outcome) error { return nil })
+	err = p.ActStream(t.Context(), p.Catalog().Service("t.Acts").Method("Out"), s,
+		func(context.Context, *entities.Outcome) error { return nil })
 	wantError(t, err, entities.FunctionRefused, entities.Unknown, "no")
 
 	f, h, _, _ := actionHost(t)

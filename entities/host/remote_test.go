@@ -44,7 +44,8 @@ func TestReplayWaitsForASlowFunction(t *testing.T) {
 	loaded := entities.Loaded{Sequence: events, Events: func(yield func(entities.Event) error) error {
 		value := textValue(text)
 		for i := range events {
-			if err := yield(entities.Event{Sequence: uint64(i) + 1, Payload: entities.Payload{TypeURL: textURL, Value: value}}); err != nil {
+			if err := yield(entities.Event{Sequence: uint64(i) + 1,
+				Payload: entities.Payload{TypeURL: textURL, Value: value}}); err != nil {
 				return err
 			}
 		}
@@ -54,7 +55,9 @@ func TestReplayWaitsForASlowFunction(t *testing.T) {
 	opened := make(chan entities.Session, 1)
 	// Ends when the function has taken in enough, which the test waits for.
 	go func() {
-		s, err := h.Open(t.Context(), "t.Carts", cartKey, func(context.Context) (entities.Loaded, error) { return loaded, nil })
+		s, err := h.Open(t.Context(), "t.Carts", cartKey, func(context.Context) (entities.Loaded, error) {
+			return loaded, nil
+		})
 		if err != nil {
 			t.Error(err)
 		}
@@ -69,7 +72,8 @@ func TestReplayWaitsForASlowFunction(t *testing.T) {
 		if err != nil {
 			t.Fatalf("message %d: %v", next, err)
 		}
-		if e := m.(*eventsourced.EventSourcedStreamIn).GetEvent(); next > 0 && (e.GetSequence() != next || valueText(e.GetPayload().GetValue()) != text) {
+		if e := m.(*eventsourced.EventSourcedStreamIn).GetEvent(); next > 0 &&
+			(e.GetSequence() != next || valueText(e.GetPayload().GetValue()) != text) {
 			t.Fatalf("message %d is %v", next, e)
 		}
 	}
@@ -99,8 +103,9 @@ func answerAll(t testing.TB, stream *fakeStream) {
 			}
 			_ = stream.send(&eventsourced.EventSourcedStreamOut{Message: &eventsourced.EventSourcedStreamOut_Reply{
 				Reply: &eventsourced.EventSourcedReply{
-					CommandId:    in.GetCommand().GetId(),
-					ClientAction: &cloudstate.ClientAction{Action: &cloudstate.ClientAction_Reply{Reply: &cloudstate.Reply{Payload: in.GetCommand().GetPayload()}}},
+					CommandId: in.GetCommand().GetId(),
+					ClientAction: &cloudstate.ClientAction{
+						Action: &cloudstate.ClientAction_Reply{Reply: &cloudstate.Reply{Payload: in.GetCommand().GetPayload()}}},
 				},
 			}})
 		}
@@ -207,7 +212,9 @@ func TestLoaderErrors(t *testing.T) {
 		OnSessionFault: func(key entities.Key, err *entities.Error) { t.Errorf("%s: %v", key, err) },
 	}})
 	broken := errors.New("the store is broken")
-	_, err := h.Open(t.Context(), "t.Carts", cartKey, func(context.Context) (entities.Loaded, error) { return entities.Loaded{}, broken })
+	_, err := h.Open(t.Context(), "t.Carts", cartKey, func(context.Context) (entities.Loaded, error) {
+		return entities.Loaded{}, broken
+	})
 	if !errors.Is(err, broken) {
 		t.Errorf("got %v", err)
 	}
@@ -233,7 +240,8 @@ func TestFunctionFailsDuringReplay(t *testing.T) {
 		text string
 	}{
 		"answers": {func(s *fakeStream) {
-			_ = s.send(&eventsourced.EventSourcedStreamOut{Message: &eventsourced.EventSourcedStreamOut_Reply{Reply: &eventsourced.EventSourcedReply{CommandId: 1}}})
+			_ = s.send(&eventsourced.EventSourcedStreamOut{
+				Message: &eventsourced.EventSourcedStreamOut_Reply{Reply: &eventsourced.EventSourcedReply{CommandId: 1}}})
 		}, "Unexpected entity reply"},
 		"ends": {func(s *fakeStream) { s.end <- nil }, "Unexpected entity termination"},
 	} {
@@ -294,7 +302,8 @@ func TestReplayToADeafFunctionEnds(t *testing.T) {
 	_, err := h.Open(t.Context(), "t.Carts", cartKey, func(context.Context) (entities.Loaded, error) {
 		return entities.Loaded{Events: func(yield func(entities.Event) error) error {
 			for i := uint64(1); ; i++ {
-				if err := yield(entities.Event{Sequence: i, Payload: entities.Payload{TypeURL: textURL, Value: value}}); err != nil {
+				if err := yield(entities.Event{Sequence: i,
+					Payload: entities.Payload{TypeURL: textURL, Value: value}}); err != nil {
 					return err
 				}
 			}

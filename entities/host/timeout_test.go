@@ -35,9 +35,10 @@ func inVirtualTime(t *testing.T, test func(t *testing.T, f *fakeFunction, h *hos
 		// Ends with the server's stop; the bubble waits for it.
 		go func() { _ = server.Serve(listener) }()
 		defer server.Stop()
-		remote, err := host.Connect(t.Context(), "passthrough:///function", host.RemoteOptions{Options: settings.Defaults[host.Options](), DialOptions: []grpc.DialOption{
-			grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }),
-		}})
+		remote, err := host.Connect(t.Context(), "passthrough:///function",
+			host.RemoteOptions{Options: settings.Defaults[host.Options](), DialOptions: []grpc.DialOption{
+				grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }),
+			}})
 		if err != nil {
 			t.Fatal(err)
 		}

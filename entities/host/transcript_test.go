@@ -31,7 +31,8 @@ import (
 //	function [extensions]              start a function that announces optional parts of the protocol
 //	open <service> <id> [snapshot=<sequence>:<text>] [events=<text>,...] [value=<text>]
 //	call <method> <text>               the engine gives the session a command
-//	answer <id> [text=] [none] [events=,] [snapshot=] [update=] [delete] [fail= restart code=] [forward=] [effect= sync] [type=]
+//	answer <id> [text=] [none] [events=,] [snapshot=] [update=] [delete] [fail= restart code=] [forward=]
+//	    [effect= sync] [type=]
 //	    timer=(<name>,<after>,<method>,<text>[,<type>]) every=(<name>,<schedule>,<method>,<text>) cancel=<name>
 //	give-up <command id> <description> the function sends a Failure
 //	nonsense                           the function sends an empty message
@@ -114,7 +115,8 @@ func (c *conversation) step(d *datadriven.TestData) {
 func (c *conversation) start(d *datadriven.TestData) {
 	var extensions []cloudstate.MillraceExtension
 	if d.HasArg("extensions") {
-		extensions = []cloudstate.MillraceExtension{cloudstate.MillraceExtension_MILLRACE_COMMAND_CONTEXT, cloudstate.MillraceExtension_MILLRACE_FAILURE_CODE}
+		extensions = []cloudstate.MillraceExtension{cloudstate.MillraceExtension_MILLRACE_COMMAND_CONTEXT,
+			cloudstate.MillraceExtension_MILLRACE_FAILURE_CODE}
 	}
 	c.function = newFake(newSpec(c.t, extensions...))
 	address, stop := serve(c.t, c.function, "127.0.0.1:0")
@@ -142,7 +144,9 @@ func (c *conversation) open(d *datadriven.TestData) {
 	c.key = entities.Key{Type: c.host.Catalog().Service(c.service).EntityType.Name, ID: d.CmdArgs[1].Key}
 	loaded, messages := readLoaded(c.t, d)
 	var err error
-	c.session, err = c.host.Open(c.t.Context(), c.service, c.key, func(context.Context) (entities.Loaded, error) { return loaded, nil })
+	c.session, err = c.host.Open(c.t.Context(), c.service, c.key, func(context.Context) (entities.Loaded, error) {
+		return loaded, nil
+	})
 	if err != nil {
 		c.sayf("engine: %s", describeError(err))
 		return
@@ -318,9 +322,11 @@ func (c *conversation) answer(d *datadriven.TestData) proto.Message {
 		case "code":
 			failure.GrpcCode = int32(codes.FailedPrecondition)
 		case "forward":
-			client.Action = &cloudstate.ClientAction_Forward{Forward: &cloudstate.Forward{ServiceName: "t.Acts", CommandName: text, Payload: textAny("f")}}
+			client.Action = &cloudstate.ClientAction_Forward{Forward: &cloudstate.Forward{ServiceName: "t.Acts",
+				CommandName: text, Payload: textAny("f")}}
 		case "effect", "sync-effect":
-			effects = append(effects, &cloudstate.SideEffect{ServiceName: "t.Acts", CommandName: text, Payload: textAny("e"), Synchronous: arg.Key != "effect"})
+			effects = append(effects, &cloudstate.SideEffect{ServiceName: "t.Acts", CommandName: text, Payload: textAny("e"),
+				Synchronous: arg.Key != "effect"})
 		case "timer", "every":
 			timers = append(timers, timerOf(c.t, arg))
 		case "cancel":
@@ -336,11 +342,13 @@ func (c *conversation) answer(d *datadriven.TestData) proto.Message {
 		case "snapshot":
 			es.Snapshot = textAny(text)
 		case "update":
-			value.StateAction = &valueentity.ValueEntityAction{Action: &valueentity.ValueEntityAction_Update{Update: &valueentity.ValueEntityUpdate{Value: textAny(text)}}}
+			value.StateAction = &valueentity.ValueEntityAction{
+				Action: &valueentity.ValueEntityAction_Update{Update: &valueentity.ValueEntityUpdate{Value: textAny(text)}}}
 		case "update-nothing":
 			value.StateAction = &valueentity.ValueEntityAction{Action: &valueentity.ValueEntityAction_Update{}}
 		case "delete":
-			value.StateAction = &valueentity.ValueEntityAction{Action: &valueentity.ValueEntityAction_Delete{Delete: &valueentity.ValueEntityDelete{}}}
+			value.StateAction = &valueentity.ValueEntityAction{
+				Action: &valueentity.ValueEntityAction_Delete{Delete: &valueentity.ValueEntityDelete{}}}
 		default:
 			d.Fatalf(c.t, "unknown part %s", arg.Key)
 		}
@@ -438,9 +446,11 @@ func describeOutcome(out *entities.Outcome) string {
 		case t.Cancel:
 			add("timer %s cancelled", t.Name)
 		case t.Schedule != "":
-			add("timer %s every %q on %s/%s %q", t.Name, t.Schedule, t.Target.Service, t.Target.Method, valueText(t.Target.Payload.Value))
+			add("timer %s every %q on %s/%s %q", t.Name, t.Schedule, t.Target.Service, t.Target.Method,
+				valueText(t.Target.Payload.Value))
 		default:
-			add("timer %s after %v on %s/%s %q", t.Name, t.After, t.Target.Service, t.Target.Method, valueText(t.Target.Payload.Value))
+			add("timer %s after %v on %s/%s %q", t.Name, t.After, t.Target.Service, t.Target.Method,
+				valueText(t.Target.Payload.Value))
 		}
 	}
 	if out.Restart {

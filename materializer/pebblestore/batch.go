@@ -53,7 +53,8 @@ func (b *batch) admit(key []byte, valueBytes int) error {
 		return fmt.Errorf("batch of store %s: %w", b.store.dir, errEmptyKey)
 	}
 	if size := b.rows.Len() + len(key) + valueBytes; size > maxBatchBytes {
-		return fmt.Errorf("batch of store %s: %d bytes are above the limit of %d: commit more often, or ingest", b.store.dir, size, maxBatchBytes)
+		return fmt.Errorf("batch of store %s: %d bytes are above the limit of %d: commit more often, or ingest",
+			b.store.dir, size, maxBatchBytes)
 	}
 	return nil
 }

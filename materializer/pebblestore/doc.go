@@ -18,12 +18,14 @@
 //
 // # Errors
 //
-//   - materializer.ErrCorrupt: a file is damaged, missing or from a newer version. The store stays as it is; delete its
-//     directory and rebuild. It is found at Open, by a read, or in the background, and then every write reports it.
+//   - materializer.ErrCorrupt: a file is damaged, missing or from a newer version. The store stays
+//     as it is; delete its directory and rebuild. It is found at Open, by a read, or in the
+//     background, and then every write reports it.
 //   - ErrLocked: another process, or this one, has the directory open.
 //   - fs.ErrClosed: the store, snapshot or batch was closed.
-//   - Anything else is the disk's: full, unwritable. Pebble goes on trying in the background, and until it succeeds commits
-//     are refused, because what they add could not be kept; reads go on. A commit that was waiting for a memtable at that
-//     moment waits until the disk recovers, and Close waits for it. After an error in Pebble's manifest writes are refused
-//     until the store is opened again.
+//   - Anything else is the disk's: full, unwritable. Pebble goes on trying in the background, and
+//     until it succeeds commits are refused, because what they add could not be kept; reads go on.
+//     A commit that was waiting for a memtable at that moment waits until the disk recovers, and
+//     Close waits for it. After an error in Pebble's manifest writes are refused until the store is
+//     opened again.
 package pebblestore

@@ -116,7 +116,8 @@ func (h *health) explain(doing string, err error) error {
 }
 
 func damaged(dir, doing string, err error) error {
-	return fmt.Errorf("store %s: %s: %w: %w; delete the directory, it is rebuilt from the log", dir, doing, materializer.ErrCorrupt, err)
+	return fmt.Errorf("store %s: %s: %w: %w; delete the directory, it is rebuilt from the log", dir, doing,
+		materializer.ErrCorrupt, err)
 }
 
 // isDamage reports whether a file is not what Pebble wrote, or gone.

@@ -77,7 +77,8 @@ func (o Options) validated() (Options, error) {
 		wrong = append(wrong, fmt.Errorf("store %s: BlockCache is %d: it must not be negative", o.Dir, o.BlockCache))
 	}
 	if o.MemTableBytes < minMemTableBytes {
-		wrong = append(wrong, fmt.Errorf("store %s: MemTableBytes is %d: the least is %d", o.Dir, o.MemTableBytes, minMemTableBytes))
+		wrong = append(wrong,
+			fmt.Errorf("store %s: MemTableBytes is %d: the least is %d", o.Dir, o.MemTableBytes, minMemTableBytes))
 	}
 	return o, errors.Join(wrong...)
 }

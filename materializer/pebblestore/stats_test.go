@@ -60,7 +60,8 @@ func TestCacheBesideMemTables(t *testing.T) {
 		}
 	}
 	if s := store.Stats(); s.CacheBytes == 0 || s.CacheHits == 0 {
-		t.Errorf("the cache holds %d bytes and answered %d times, with memtables of %d bytes", s.CacheBytes, s.CacheHits, s.MemTableBytes)
+		t.Errorf("the cache holds %d bytes and answered %d times, with memtables of %d bytes", s.CacheBytes, s.CacheHits,
+			s.MemTableBytes)
 	}
 	if err := store.Close(); err != nil {
 		t.Error(err)

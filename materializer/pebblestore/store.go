@@ -68,7 +68,8 @@ func Open(o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{dir: o.Dir, options: o, lock: lock, gate: newGate(), snapshots: map[*snapshot]struct{}{}, closing: make(chan struct{})}
+	s := &Store{dir: o.Dir, options: o, lock: lock, gate: newGate(), snapshots: map[*snapshot]struct{}{},
+		closing: make(chan struct{})}
 	s.health.init(o)
 	s.tuning = o.pebble(s)
 	s.tuning.Lock = lock
@@ -86,7 +87,8 @@ func lockDirectory(o Options) (*pebble.Lock, error) {
 	if _, ok := errors.AsType[*fs.PathError](err); ok { // the lock file itself cannot be made
 		return nil, fmt.Errorf("lock store %s: %w", o.Dir, err)
 	}
-	return nil, fmt.Errorf("store %s: %w (%w): stop the other millrace process, or give this one its own directory", o.Dir, ErrLocked, err)
+	return nil, fmt.Errorf("store %s: %w (%w): stop the other millrace process, or give this one its own directory",
+		o.Dir, ErrLocked, err)
 }
 
 // openFiles removes what an interrupted ingest left and opens Pebble. An error that is not one of

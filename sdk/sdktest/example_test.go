@@ -42,7 +42,8 @@ func ExampleScenario_When() {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		sdktest.New(&fakeT{ctx: context.Background(), output: os.Stdout}, service, "e1").When(scriptv1.JournalService_Run_FullMethodName, emit())
+		scenario := sdktest.New(&fakeT{ctx: context.Background(), output: os.Stdout}, service, "e1")
+		scenario.When(scriptv1.JournalService_Run_FullMethodName, emit())
 	}()
 	<-done
 	// Output:

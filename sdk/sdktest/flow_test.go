@@ -16,7 +16,9 @@ import (
 func flowService() *sdk.Service {
 	crash := errors.New("not used by these tests")
 	return sdk.Action(
-		sdk.Unary(unary, func(*sdk.ActionCommand, *scriptv1.FlowRequest) (*scriptv1.RunResponse, error) { return nil, crash }),
+		sdk.Unary(unary, func(*sdk.ActionCommand, *scriptv1.FlowRequest) (*scriptv1.RunResponse, error) {
+			return nil, crash
+		}),
 		sdk.ClientStream(scriptv1.FlowService_In_FullMethodName,
 			func(*sdk.ActionCommand, iter.Seq2[*scriptv1.FlowRequest, error]) (*scriptv1.RunResponse, error) {
 				return nil, crash
@@ -24,7 +26,8 @@ func flowService() *sdk.Service {
 		sdk.ServerStream(scriptv1.FlowService_Out_FullMethodName,
 			func(*sdk.StreamCommand, *scriptv1.FlowRequest, func(*scriptv1.RunResponse) error) error { return crash }),
 		sdk.Bidi(scriptv1.FlowService_Both_FullMethodName,
-			func(_ *sdk.StreamCommand, requests iter.Seq2[*scriptv1.FlowRequest, error], send func(*scriptv1.RunResponse) error) error {
+			func(_ *sdk.StreamCommand, requests iter.Seq2[*scriptv1.FlowRequest, error],
+				send func(*scriptv1.RunResponse) error) error {
 				count := 0
 				for _, err := range requests {
 					if err != nil {

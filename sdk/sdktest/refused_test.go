@@ -24,31 +24,34 @@ const (
 // what it was told.
 func asking() *sdk.Service {
 	return sdk.Value("ask",
-		sdk.HandleValue(askMethod, func(cmd *sdk.ValueCommand[*scriptv1.Stored], in *scriptv1.AskRequest) (*scriptv1.RunResponse, error) {
-			if in.GetOther() == "" {
-				return &scriptv1.RunResponse{Text: cmd.State().GetText()}, nil
-			}
-			cmd.Update(&scriptv1.Stored{Text: "asked"})
-			var options []sdk.EffectOption
-			switch refusal := in.GetRefusal(); refusal {
-			case "":
-			case "ignore":
-				options = append(options, sdk.IgnoreRefusal())
-			default:
-				options = append(options, sdk.OnRefused(refusal))
-			}
-			cmd.Effect(scriptv1.JournalService_Run_FullMethodName, &scriptv1.RunRequest{Id: in.GetOther(), Steps: in.GetSteps()}, options...)
-			return &scriptv1.RunResponse{}, nil
-		}),
-		sdk.HandleValue(refusedMethod, func(cmd *sdk.ValueCommand[*scriptv1.Stored], in *effectv1.Refused) (*scriptv1.RunResponse, error) {
-			sent := &scriptv1.RunRequest{}
-			if err := in.GetPayload().UnmarshalTo(sent); err != nil {
-				return nil, err
-			}
-			cmd.Update(&scriptv1.Stored{Text: fmt.Sprintf("%s, then %s/%s of %s said %v: %s",
-				cmd.State().GetText(), in.GetService(), in.GetMethod(), sent.GetId(), codes.Code(in.GetCode()), in.GetMessage())})
-			return &scriptv1.RunResponse{}, nil
-		}))
+		sdk.HandleValue(askMethod,
+			func(cmd *sdk.ValueCommand[*scriptv1.Stored], in *scriptv1.AskRequest) (*scriptv1.RunResponse, error) {
+				if in.GetOther() == "" {
+					return &scriptv1.RunResponse{Text: cmd.State().GetText()}, nil
+				}
+				cmd.Update(&scriptv1.Stored{Text: "asked"})
+				var options []sdk.EffectOption
+				switch refusal := in.GetRefusal(); refusal {
+				case "":
+				case "ignore":
+					options = append(options, sdk.IgnoreRefusal())
+				default:
+					options = append(options, sdk.OnRefused(refusal))
+				}
+				cmd.Effect(scriptv1.JournalService_Run_FullMethodName,
+					&scriptv1.RunRequest{Id: in.GetOther(), Steps: in.GetSteps()}, options...)
+				return &scriptv1.RunResponse{}, nil
+			}),
+		sdk.HandleValue(refusedMethod,
+			func(cmd *sdk.ValueCommand[*scriptv1.Stored], in *effectv1.Refused) (*scriptv1.RunResponse, error) {
+				sent := &scriptv1.RunRequest{}
+				if err := in.GetPayload().UnmarshalTo(sent); err != nil {
+					return nil, err
+				}
+				cmd.Update(&scriptv1.Stored{Text: fmt.Sprintf("%s, then %s/%s of %s said %v: %s",
+					cmd.State().GetText(), in.GetService(), in.GetMethod(), sent.GetId(), codes.Code(in.GetCode()), in.GetMessage())})
+				return &scriptv1.RunResponse{}, nil
+			}))
 }
 
 // refusing refuses everything.

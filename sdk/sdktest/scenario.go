@@ -192,7 +192,8 @@ func (s *Scenario) verify(step string, before *sdk.Payload, sequence int) {
 			"the snapshot functions of sdk.SnapshotEvery leave something out")
 	}
 	if before != nil {
-		s.mustEqual(step, "one that is restored from the snapshot before the command and its events", s.replay(before, sequence),
+		s.mustEqual(step, "one that is restored from the snapshot before the command and its events",
+			s.replay(before, sequence),
 			"the snapshot functions of sdk.SnapshotEvery leave something out that an event needs")
 	}
 }

@@ -107,7 +107,8 @@ func emitAll(n *note, cmd *sdk.Command, in *scriptv1.RunRequest) (*scriptv1.RunR
 }
 
 func flow(text string) *scriptv1.FlowRequest {
-	return &scriptv1.FlowRequest{Groups: []*scriptv1.Group{{Steps: []*scriptv1.Step{{Step: &scriptv1.Step_Reply{Reply: text}}}}}}
+	return &scriptv1.FlowRequest{
+		Groups: []*scriptv1.Group{{Steps: []*scriptv1.Step{{Step: &scriptv1.Step_Reply{Reply: text}}}}}}
 }
 
 func emit(texts ...string) *scriptv1.RunRequest {
@@ -293,40 +294,54 @@ func TestDifferencesAreTold(t *testing.T) {
 		return sdktest.New(ft, journal(emitAll, appendText), "e1").When(runJournal, then(emit(), refuse("not now")))
 	}
 	forwarded := func(ft sdktest.T) *sdktest.Scenario {
-		in := then(then(emit(), &scriptv1.Step{Step: &scriptv1.Step_Effect{Effect: "x"}}), &scriptv1.Step{Step: &scriptv1.Step_Forward{Forward: "y"}})
+		in := then(then(emit(), &scriptv1.Step{Step: &scriptv1.Step_Effect{Effect: "x"}}),
+			&scriptv1.Step{Step: &scriptv1.Step_Forward{Forward: "y"}})
 		return sdktest.New(ft, journal(emitAll, appendText), "e1").When(runJournal, in)
 	}
 	cell := func(ft sdktest.T) *sdktest.Scenario {
 		return sdktest.New(ft, cellService(), "e1")
 	}
 	for want, test := range map[string]func(ft sdktest.T){
-		"ThenEvents: event 1\n got script.v1.Appended{\"text\":\"A\"}\nwant script.v1.Appended{\"text\":\"B\"}": func(ft sdktest.T) { good(ft).ThenEvents(appended("B")) },
-		"ThenEvents: event 1 is one too many: script.v1.Appended{\"text\":\"A\"}":                               func(ft sdktest.T) { good(ft).ThenEvents() },
-		"ThenEvents: event 2 is missing, want script.v1.Appended{}":                                             func(ft sdktest.T) { good(ft).ThenEvents(appended("A"), appended("")) },
-		"ThenReply: reply 1 is one too many":                                                                    func(ft sdktest.T) { good(ft).ThenReply(nil) },
-		"ThenReply: Run was refused: FailedPrecondition: not now":                                               func(ft sdktest.T) { refused(ft).ThenReply(nil) },
-		"ThenReply: Run was forwarded to script.v1.FlowService/Unary":                                           func(ft sdktest.T) { forwarded(ft).ThenReply(nil) },
-		"ThenRefused: Run was not refused, it decided: a reply":                                                 func(ft sdktest.T) { good(ft).ThenRefused(codes.NotFound, "") },
-		"it decided: a forward to /script.v1.FlowService/Unary":                                                 func(ft sdktest.T) { forwarded(ft).ThenRefused(codes.NotFound, "") },
-		"want NotFound and a message with \"later\"":                                                            func(ft sdktest.T) { refused(ft).ThenRefused(codes.NotFound, "later") },
-		"ThenForward: Run was not forwarded, it decided: a refusal: FailedPrecondition: not now":                func(ft sdktest.T) { refused(ft).ThenForward(unary, flow("y")) },
-		"ThenForward: Run was forwarded to /script.v1.FlowService/Unary, want /x/Y":                             func(ft sdktest.T) { forwarded(ft).ThenForward("/x/Y", flow("y")) },
+		"ThenEvents: event 1\n got script.v1.Appended{\"text\":\"A\"}\nwant script.v1.Appended{\"text\":\"B\"}": func(
+			ft sdktest.T) {
+			good(ft).ThenEvents(appended("B"))
+		},
+		"ThenEvents: event 1 is one too many: script.v1.Appended{\"text\":\"A\"}": func(
+			ft sdktest.T) {
+			good(ft).ThenEvents()
+		},
+		"ThenEvents: event 2 is missing, want script.v1.Appended{}":   func(ft sdktest.T) { good(ft).ThenEvents(appended("A"), appended("")) },
+		"ThenReply: reply 1 is one too many":                          func(ft sdktest.T) { good(ft).ThenReply(nil) },
+		"ThenReply: Run was refused: FailedPrecondition: not now":     func(ft sdktest.T) { refused(ft).ThenReply(nil) },
+		"ThenReply: Run was forwarded to script.v1.FlowService/Unary": func(ft sdktest.T) { forwarded(ft).ThenReply(nil) },
+		"ThenRefused: Run was not refused, it decided: a reply":       func(ft sdktest.T) { good(ft).ThenRefused(codes.NotFound, "") },
+		"it decided: a forward to /script.v1.FlowService/Unary":       func(ft sdktest.T) { forwarded(ft).ThenRefused(codes.NotFound, "") },
+		"want NotFound and a message with \"later\"": func(
+			ft sdktest.T) {
+			refused(ft).ThenRefused(codes.NotFound, "later")
+		},
+		"ThenForward: Run was not forwarded, it decided: a refusal: FailedPrecondition: not now": func(ft sdktest.T) { refused(ft).ThenForward(unary, flow("y")) },
+		"ThenForward: Run was forwarded to /script.v1.FlowService/Unary, want /x/Y":              func(ft sdktest.T) { forwarded(ft).ThenForward("/x/Y", flow("y")) },
 		"ThenForward: message 1": func(ft sdktest.T) { forwarded(ft).ThenForward(unary, flow("z")) },
 		"ThenEffect: Run has no effect /script.v1.FlowService/Unary script.v1.FlowRequest{}; it has: ": func(ft sdktest.T) { forwarded(ft).ThenEffect(unary, &scriptv1.FlowRequest{}) },
 		"ThenEvents: there was no When before":                                                         func(ft sdktest.T) { cell(ft).ThenEvents() },
-		"ThenState: event-sourced service \"journal\" (script.v1.JournalService) takes no snapshots":   func(ft sdktest.T) { good(ft).ThenState(&scriptv1.Stored{}) },
-		"ThenState: there is no value, want script.v1.Stored{}":                                        func(ft sdktest.T) { cell(ft).ThenState(&scriptv1.Stored{}) },
-		"ThenState: the value is script.v1.Stored{}, want none":                                        func(ft sdktest.T) { cell(ft).Given(&scriptv1.Stored{}).ThenState(nil) },
-		"ThenState:\n got script.v1.Stored{}\nwant script.v1.Stored{\"text\":\"A\"}":                   func(ft sdktest.T) { cell(ft).Given(&scriptv1.Stored{}).ThenState(&scriptv1.Stored{Text: "A"}) },
-		"When /script.v1.JournalService/Run: not a method of value service":                            func(ft sdktest.T) { cell(ft).When(runJournal, emit()) },
-		"When Run: 2 messages given, the method takes 1":                                               func(ft sdktest.T) { cell(ft).When(runCell, emit(), emit()) },
-		"When Run: a script.v1.Stored given, the method takes a script.v1.RunRequest":                  func(ft sdktest.T) { cell(ft).When(runCell, &scriptv1.Stored{}) },
-		"a message of the test is nil":                                                                 func(ft sdktest.T) { cell(ft).When(runCell, (*scriptv1.RunRequest)(nil)) },
-		"encode a script.v1.RunRequest of the test":                                                    func(ft sdktest.T) { cell(ft).When(runCell, &scriptv1.RunRequest{Id: "\xff"}) },
-		"event 2 is a script.v1.Stored, which has no function: add sdk.On":                             func(ft sdktest.T) { good(ft).Given(&scriptv1.Stored{}) },
-		"the stored value is a script.v1.Appended":                                                     func(ft sdktest.T) { cell(ft).Given(appended("A")) },
-		"Given: action service (script.v1.FlowService) has no history":                                 func(ft sdktest.T) { sdktest.New(ft, flowService(), "").Given(appended("A")) },
-		"ThenState: action service (script.v1.FlowService) has no state":                               func(ft sdktest.T) { sdktest.New(ft, flowService(), "").ThenState(appended("A")) },
+		"ThenState: event-sourced service \"journal\" (script.v1.JournalService) takes no snapshots": func(ft sdktest.T) {
+			good(ft).ThenState(&scriptv1.Stored{})
+		},
+		"ThenState: there is no value, want script.v1.Stored{}": func(ft sdktest.T) { cell(ft).ThenState(&scriptv1.Stored{}) },
+		"ThenState: the value is script.v1.Stored{}, want none": func(ft sdktest.T) { cell(ft).Given(&scriptv1.Stored{}).ThenState(nil) },
+		"ThenState:\n got script.v1.Stored{}\nwant script.v1.Stored{\"text\":\"A\"}": func(ft sdktest.T) {
+			cell(ft).Given(&scriptv1.Stored{}).ThenState(&scriptv1.Stored{Text: "A"})
+		},
+		"When /script.v1.JournalService/Run: not a method of value service":           func(ft sdktest.T) { cell(ft).When(runJournal, emit()) },
+		"When Run: 2 messages given, the method takes 1":                              func(ft sdktest.T) { cell(ft).When(runCell, emit(), emit()) },
+		"When Run: a script.v1.Stored given, the method takes a script.v1.RunRequest": func(ft sdktest.T) { cell(ft).When(runCell, &scriptv1.Stored{}) },
+		"a message of the test is nil":                                                func(ft sdktest.T) { cell(ft).When(runCell, (*scriptv1.RunRequest)(nil)) },
+		"encode a script.v1.RunRequest of the test":                                   func(ft sdktest.T) { cell(ft).When(runCell, &scriptv1.RunRequest{Id: "\xff"}) },
+		"event 2 is a script.v1.Stored, which has no function: add sdk.On":            func(ft sdktest.T) { good(ft).Given(&scriptv1.Stored{}) },
+		"the stored value is a script.v1.Appended":                                    func(ft sdktest.T) { cell(ft).Given(appended("A")) },
+		"Given: action service (script.v1.FlowService) has no history":                func(ft sdktest.T) { sdktest.New(ft, flowService(), "").Given(appended("A")) },
+		"ThenState: action service (script.v1.FlowService) has no state":              func(ft sdktest.T) { sdktest.New(ft, flowService(), "").ThenState(appended("A")) },
 	} {
 		if got := failureOf(t, test); !strings.Contains(got, want) {
 			t.Errorf("want\n%s\ngot\n%s", want, got)

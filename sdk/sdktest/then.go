@@ -63,7 +63,8 @@ func (s *Scenario) ThenRefused(code codes.Code, text string) *Scenario {
 		s.t.Fatalf("ThenRefused: %s was not refused, it decided: %s", s.method, describe(d))
 	}
 	if d.Refusal.Code != code || !strings.Contains(d.Refusal.Message, text) {
-		s.t.Fatalf("ThenRefused: %s was refused with %v %q, want %v and a message with %q", s.method, d.Refusal.Code, d.Refusal.Message, code, text)
+		s.t.Fatalf("ThenRefused: %s was refused with %v %q, want %v and a message with %q", s.method, d.Refusal.Code,
+			d.Refusal.Message, code, text)
 	}
 	return s
 }

@@ -43,7 +43,8 @@ func (t Timer) String() string {
 }
 
 func (t Timer) equal(u Timer) bool {
-	return t.name == u.name && t.cancel == u.cancel && t.after == u.after && t.schedule == u.schedule && t.method == u.method &&
+	return t.name == u.name && t.cancel == u.cancel && t.after == u.after && t.schedule == u.schedule &&
+		t.method == u.method &&
 		proto.Equal(t.message, u.message)
 }
 
@@ -77,5 +78,6 @@ func (s *Scenario) timer(t *sdk.Timer) Timer {
 	if t.Cancel {
 		return Cancel(t.Name)
 	}
-	return Timer{name: t.Name, after: t.After, schedule: t.Schedule, method: t.Target.FullMethod(), message: s.decode(t.Target.Payload)}
+	return Timer{name: t.Name, after: t.After, schedule: t.Schedule, method: t.Target.FullMethod(),
+		message: s.decode(t.Target.Payload)}
 }

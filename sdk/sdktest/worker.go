@@ -55,7 +55,8 @@ var epoch = time.Date(2026, time.January, 1, 0, 0, 0, 0, time.UTC) //nolint:goch
 func Worker(t WorkerT, services ...*sdk.Service) *RunningWorker {
 	t.Helper()
 	w := startWorker(t, services)
-	conn, err := grpc.NewClient("passthrough:///"+w.Address(), grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithNoProxy())
+	conn, err := grpc.NewClient("passthrough:///"+w.Address(), grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithNoProxy())
 	if err != nil {
 		t.Fatalf("connect to the worker: %v", err)
 	}

@@ -108,7 +108,8 @@ func TestWorkerFiresTimers(t *testing.T) {
 	tell("x")
 	w.Advance(time.Minute)
 	shows("x") // cancelled
-	if _, err := cells.Run(t.Context(), &scriptv1.RunRequest{Id: "a", Steps: update("never")}); status.Code(err) != codes.Unknown {
+	if _, err := cells.Run(t.Context(),
+		&scriptv1.RunRequest{Id: "a", Steps: update("never")}); status.Code(err) != codes.Unknown {
 		t.Errorf("a schedule that never comes: %v; want the command to fail", err)
 	}
 	shows("x")
@@ -217,7 +218,8 @@ func TestWorkerRefusalHasItsCode(t *testing.T) {
 	service := journal(func(*note, *sdk.Command, *scriptv1.RunRequest) (*scriptv1.RunResponse, error) {
 		return nil, sdk.Refuse(codes.NotFound, "not here")
 	}, appendText)
-	_, err := scriptv1.NewJournalServiceClient(sdktest.Worker(t, service).Conn()).Run(t.Context(), &scriptv1.RunRequest{Id: "a"})
+	_, err := scriptv1.NewJournalServiceClient(sdktest.Worker(t, service).Conn()).Run(t.Context(),
+		&scriptv1.RunRequest{Id: "a"})
 	if status.Code(err) != codes.NotFound || status.Convert(err).Message() != "not here" {
 		t.Errorf("error %v, want the refusal", err)
 	}

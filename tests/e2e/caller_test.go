@@ -98,12 +98,14 @@ func TestMistakeInGRPCCallIsNamed(t *testing.T) {
 		{"stored too large", shopv1.CartService_AddItem_FullMethodName, item("42", unstorable), codes.ResourceExhausted, []string{"cart/42", "921600", "nothing was applied"}},
 		{"no protobuf", shopv1.CartService_GetCart_FullMethodName, raw([]byte{0xff, 0xff, 0xff}), codes.InvalidArgument, []string{"shop.v1.GetCartRequest"}},
 		{
-			"field of another type", shopv1.CartService_GetCart_FullMethodName, raw(protowire.AppendVarint(protowire.AppendTag(nil, 1, protowire.VarintType), 42)),
+			"field of another type", shopv1.CartService_GetCart_FullMethodName,
+			raw(protowire.AppendVarint(protowire.AppendTag(nil, 1, protowire.VarintType), 42)),
 			codes.InvalidArgument,
 			[]string{"cart_id"},
 		},
 		{
-			"invalid UTF-8", shopv1.CartService_GetCart_FullMethodName, raw(protowire.AppendString(protowire.AppendTag(nil, 1, protowire.BytesType), badUTF8)),
+			"invalid UTF-8", shopv1.CartService_GetCart_FullMethodName,
+			raw(protowire.AppendString(protowire.AppendTag(nil, 1, protowire.BytesType), badUTF8)),
 			codes.InvalidArgument,
 			[]string{"UTF-8"},
 		},
@@ -119,7 +121,8 @@ func TestMistakeInGRPCCallIsNamed(t *testing.T) {
 // have.
 func TestWrongContentTypeOfGRPCIsNamed(t *testing.T) {
 	conn := kit.Dial(t, startShop(t))
-	err := conn.Invoke(t.Context(), shopv1.CartService_GetCart_FullMethodName, &shopv1.GetCartRequest{CartId: "42"}, &shopv1.Cart{},
+	err := conn.Invoke(t.Context(), shopv1.CartService_GetCart_FullMethodName, &shopv1.GetCartRequest{CartId: "42"},
+		&shopv1.Cart{},
 		grpc.ForceCodecV2(avro{encoding.GetCodecV2("proto")}))
 	says(t, err, codes.InvalidArgument, "application/grpc+avro", "application/grpc+proto")
 	newAccount(conn).add(t)

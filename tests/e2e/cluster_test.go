@@ -37,7 +37,8 @@ func startClusterOn(t *testing.T, brokers string) *cluster {
 	for range 3 {
 		c.add(brokers, harness.Options{})
 	}
-	c.gateway = harness.Start(t, harness.Options{Command: "gateway", Args: []string{"--app", "counters", "--brokers", brokers}})
+	c.gateway = harness.Start(t,
+		harness.Options{Command: "gateway", Args: []string{"--app", "counters", "--brokers", brokers}})
 	c.settled()
 	return c
 }
@@ -103,5 +104,6 @@ func TestRollingRestartFailsNoCall(t *testing.T) {
 		c.settled()
 	}
 	p.stop()
-	t.Logf("cluster: rolling restart of %d workers, %d calls, none failed; slowest call %v", len(c.workers), p.total, p.longest().Round(time.Millisecond))
+	t.Logf("cluster: rolling restart of %d workers, %d calls, none failed; slowest call %v", len(c.workers), p.total,
+		p.longest().Round(time.Millisecond))
 }

@@ -22,7 +22,8 @@ import (
 func namespace(t *testing.T, line, dir string) []string {
 	t.Helper()
 	wrapper := []string{"unshare", "--user", "--map-root-user", "--mount", "sh", "-c", line + ` && exec "$@"`, dir}
-	if said, err := exec.CommandContext(t.Context(), wrapper[0], append(wrapper[1:], "true")...).CombinedOutput(); err != nil {
+	if said, err := exec.CommandContext(t.Context(), wrapper[0],
+		append(wrapper[1:], "true")...).CombinedOutput(); err != nil {
 		kit.CannotRun(t, "no mount of our own is possible (%v): %s", err, said)
 	}
 	return wrapper
@@ -47,7 +48,8 @@ const diskBytes = 48 << 20
 func TestFullDiskIsNamedAndServesAgainWhenThereIsRoom(t *testing.T) {
 	dir := t.TempDir()
 	p := harness.Start(t, harness.Options{
-		Data: filepath.Join(dir, "data"), Wrapper: namespace(t, fmt.Sprintf(`mount -t tmpfs -o size=%d none "$0"`, diskBytes), dir),
+		Data:    filepath.Join(dir, "data"),
+		Wrapper: namespace(t, fmt.Sprintf(`mount -t tmpfs -o size=%d none "$0"`, diskBytes), dir),
 	})
 	filler := filepath.Join("/proc", fmt.Sprint(p.PID()), "root", dir, "filler") // the disk is there only for the process
 	carts := shopv1.NewCartServiceClient(p.Dial(t))

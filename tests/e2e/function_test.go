@@ -119,13 +119,14 @@ func TestEventOfAnUnknownMessageIsStoredAsItIs(t *testing.T) {
 func TestEventThatTheSDKDoesNotKnowIsNamed(t *testing.T) {
 	type journal struct{ value string }
 	service := sdk.EventSourced("journal", func(string) *journal { return &journal{} },
-		sdk.Handle(esmodel.EventSourcedTckModel_Process_FullMethodName, func(j *journal, cmd *sdk.Command, in *esmodel.Request) (*esmodel.Response, error) {
-			cmd.Emit(&esmodel.Persisted{Value: "x"})
-			if len(in.GetActions()) > 0 {
-				cmd.Emit(&esmodel.Response{})
-			}
-			return &esmodel.Response{Message: j.value}, nil
-		}),
+		sdk.Handle(esmodel.EventSourcedTckModel_Process_FullMethodName,
+			func(j *journal, cmd *sdk.Command, in *esmodel.Request) (*esmodel.Response, error) {
+				cmd.Emit(&esmodel.Persisted{Value: "x"})
+				if len(in.GetActions()) > 0 {
+					cmd.Emit(&esmodel.Response{})
+				}
+				return &esmodel.Response{Message: j.value}, nil
+			}),
 		sdk.On(func(j *journal, e *esmodel.Persisted) { j.value += e.GetValue() }))
 	f := harness.ServeFunction(t, func(server *grpc.Server) { registerSDK(t, server, service) })
 	n := harness.StartNode(t, map[string]string{"function": f.Address()})

@@ -87,7 +87,8 @@ func (a *account) add(t *testing.T) {
 	if err != nil || got.GetValue() != a.sum {
 		t.Fatalf("the next command on the counter: %v, %v; want %d", got, err, a.sum)
 	}
-	cart, err := a.carts.AddItem(t.Context(), &shopv1.AddItemRequest{CartId: "account", ItemId: "apple", Name: "Apple", Quantity: 1})
+	cart, err := a.carts.AddItem(t.Context(),
+		&shopv1.AddItemRequest{CartId: "account", ItemId: "apple", Name: "Apple", Quantity: 1})
 	if err != nil || len(cart.GetItems()) != 1 || int64(cart.GetItems()[0].GetQuantity()) != a.sum {
 		t.Fatalf("the next command on the cart: %v, %v; want %d apples", cart, err, a.sum)
 	}

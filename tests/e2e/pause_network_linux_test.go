@@ -101,13 +101,15 @@ func (m *machine) cable(state string) {
 func TestMachineThatVanishes(t *testing.T) {
 	m := connectMachine(t)
 	door := kit.FreeAddressOn(t, m.here)
-	kafka := kafkaserver.Start(t, kafkaserver.Options{Listeners: []kafkaserver.Listener{{Name: "OUTSIDE", Address: door, Advertised: door}}})
+	kafka := kafkaserver.Start(t,
+		kafkaserver.Options{Listeners: []kafkaserver.Listener{{Name: "OUTSIDE", Address: door, Advertised: door}}})
 	c := &cluster{t: t}
 	for range 2 {
 		c.add(kafka.Addr(), harness.Options{Args: []string{"--peer", kit.FreeAddressOn(t, m.here)}})
 	}
 	there := c.add(door, harness.Options{Host: m.there, Wrapper: strings.Fields(m.inside("--"))})
-	c.gateway = harness.Start(t, harness.Options{Command: "gateway", Args: []string{"--app", "counters", "--brokers", kafka.Addr()}})
+	c.gateway = harness.Start(t,
+		harness.Options{Command: "gateway", Args: []string{"--app", "counters", "--brokers", kafka.Addr()}})
 	c.settled()
 	c.passedOver("a machine that vanished", there, func() { m.cable("down") }, func() { m.cable("up") })
 }

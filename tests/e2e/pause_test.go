@@ -289,7 +289,8 @@ func (c *cluster) passedOver(what string, w *harness.Process, silence, wake func
 	silence()
 	waits := p.awaitAgain(owned, since)
 	if last := slices.Max(waits); last > clusterSession+afterSession() {
-		c.t.Errorf("the last key answered again after %v, with a session of %v; %v more are allowed", last, clusterSession, afterSession())
+		c.t.Errorf("the last key answered again after %v, with a session of %v; %v more are allowed", last, clusterSession,
+			afterSession())
 	}
 	wake()
 	c.settled()

@@ -98,7 +98,8 @@ func letter(event *anypb.Any) string {
 
 // perform does what a command says and sends the reply. Without reply and error the stream is to be
 // ended.
-func (s *script) perform(stream eventsourced.EventSourced_HandleServer, c *cloudstate.Command, state string) (*eventsourced.EventSourcedReply, error) {
+func (s *script) perform(stream eventsourced.EventSourced_HandleServer, c *cloudstate.Command,
+	state string) (*eventsourced.EventSourcedReply, error) {
 	request := &esmodel.Request{}
 	if err := c.GetPayload().UnmarshalTo(request); err != nil {
 		return nil, err
@@ -152,7 +153,8 @@ func (s *script) perform(stream eventsourced.EventSourced_HandleServer, c *cloud
 	for _, event := range reply.GetEvents() {
 		state += letter(event)
 	}
-	reply.ClientAction = &cloudstate.ClientAction{Action: &cloudstate.ClientAction_Reply{Reply: &cloudstate.Reply{Payload: wrap(&esmodel.Response{Message: state})}}}
+	reply.ClientAction = &cloudstate.ClientAction{
+		Action: &cloudstate.ClientAction_Reply{Reply: &cloudstate.Reply{Payload: wrap(&esmodel.Response{Message: state})}}}
 	return reply, stream.Send(replyOut(reply))
 }
 

@@ -33,7 +33,8 @@ func TestTwoServicesAreNotOneApp(t *testing.T) {
 	sum := int64(0)
 	add := func() {
 		sum++
-		if got, err := counters.Increment(t.Context(), &counterv1.IncrementRequest{CounterId: "account", By: 1}); err != nil || got.GetValue() != sum {
+		if got, err := counters.Increment(t.Context(),
+			&counterv1.IncrementRequest{CounterId: "account", By: 1}); err != nil || got.GetValue() != sum {
 			t.Fatalf("the first service answers %v, %v; want %d", got, err, sum)
 		}
 	}
@@ -43,7 +44,8 @@ func TestTwoServicesAreNotOneApp(t *testing.T) {
 		t.Errorf("the second service ended with %d, want %d", code, exitError)
 	}
 	contains(t, second.Output(t), "has taken nothing", "This worker serves: shop.v1.CartService (event sourced cart)", "Worker first serves: counter.v1.CounterService", "--app")
-	nameless := harness.Launch(t, harness.Options{Program: harness.ShoppingCart, Command: "run", Args: []string{"--brokers", broker.Addr()}})
+	nameless := harness.Launch(t,
+		harness.Options{Program: harness.ShoppingCart, Command: "run", Args: []string{"--brokers", broker.Addr()}})
 	if code := nameless.AwaitExit(t); code == 0 {
 		t.Error("a worker without an app name was started on Kafka")
 	}
@@ -86,7 +88,8 @@ func TestRollingUpgradeOnKafka(t *testing.T) {
 	}
 	before := harness.StartHosting(t, earlierCounter(t), settings("before"))
 	harness.AwaitReady(t, before)
-	door := harness.Start(t, harness.Options{Command: "gateway", Args: []string{"--app", "counters", "--brokers", broker.Addr()}})
+	door := harness.Start(t,
+		harness.Options{Command: "gateway", Args: []string{"--app", "counters", "--brokers", broker.Addr()}})
 	caller := counterv1.NewCounterServiceClient(door.Dial(t))
 	stop, called := make(chan struct{}), make(chan error, 1)
 	go func() { // ends with stop, received below
@@ -112,7 +115,8 @@ func TestRollingUpgradeOnKafka(t *testing.T) {
 	kit.Await(t, "the cluster to show two versions", func() bool {
 		seen, err := admin.Cluster(t.Context(), &adminv1.ClusterRequest{})
 		partly := seen.GetPartlyServed()
-		return err == nil && seen.GetVersions() == 2 && len(partly) == 1 && partly[0].GetMethod() == "Get" && partly[0].GetWorkers() == 1 && partly[0].GetOfWorkers() == 2
+		return err == nil && seen.GetVersions() == 2 && len(partly) == 1 && partly[0].GetMethod() == "Get" &&
+			partly[0].GetWorkers() == 1 && partly[0].GetOfWorkers() == 2
 	})
 	before.Stop()
 	if err := before.Wait(); err != nil {
@@ -162,7 +166,9 @@ func earlierCounter(t *testing.T) node.Local {
 	}
 	for _, file := range set.GetFile() {
 		for _, s := range file.GetService() {
-			s.Method = slices.DeleteFunc(s.GetMethod(), func(m *descriptorpb.MethodDescriptorProto) bool { return m.GetName() == "Get" })
+			s.Method = slices.DeleteFunc(s.GetMethod(), func(m *descriptorpb.MethodDescriptorProto) bool {
+				return m.GetName() == "Get"
+			})
 		}
 	}
 	var err error

@@ -81,7 +81,8 @@ func TestBeforeAnythingIsServed(t *testing.T) {
 	if got := status.Convert(err); got.Code() != codes.Unavailable || got.Message() != "waiting for the user function" {
 		t.Error(err)
 	}
-	if page := s.Page(t.Context()); page.GetReady() || page.GetNotReadyReason() != "waiting for the user function" || page.GetVersion() != "test" {
+	if page := s.Page(t.Context()); page.GetReady() || page.GetNotReadyReason() != "waiting for the user function" ||
+		page.GetVersion() != "test" {
 		t.Errorf("status %v", page)
 	}
 }

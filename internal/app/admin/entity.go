@@ -62,12 +62,14 @@ func (s *Service) elsewhere(ctx context.Context, key entities.Key) (adminv1.Admi
 	owner, owned := app.table().Owner(partition)
 	if !owned {
 		return nil, status.Errorf(codes.Unavailable,
-			"%s is in partition %d, which has no owner at the moment: try again, or look at `millrace partitions`", key, partition)
+			"%s is in partition %d, which has no owner at the moment: try again, or look at `millrace partitions`", key,
+			partition)
 	}
 	conn, err := app.Client.Conn(ctx, owner.Address)
 	if err != nil {
 		return nil, status.Errorf(codes.Unavailable,
-			"%s is in partition %d, whose owner, worker %s at %s, cannot be asked: %s", key, partition, owner.Name, owner.Address, err)
+			"%s is in partition %d, whose owner, worker %s at %s, cannot be asked: %s", key, partition, owner.Name,
+			owner.Address, err)
 	}
 	return adminv1.NewAdminServiceClient(conn), nil
 }
@@ -210,7 +212,8 @@ func (r resolver) FindExtensionByName(n protoreflect.FullName) (protoreflect.Ext
 	return r.types.FindExtensionByName(n)
 }
 
-func (r resolver) FindExtensionByNumber(m protoreflect.FullName, n protoreflect.FieldNumber) (protoreflect.ExtensionType, error) {
+func (r resolver) FindExtensionByNumber(m protoreflect.FullName,
+	n protoreflect.FieldNumber) (protoreflect.ExtensionType, error) {
 	return r.types.FindExtensionByNumber(m, n)
 }
 

@@ -60,7 +60,8 @@ func (s *Service) ListParked(_ context.Context, r *adminv1.ListParkedRequest) (*
 }
 
 // ResolveParked has parked effects sent again, or drops them.
-func (s *Service) ResolveParked(ctx context.Context, r *adminv1.ResolveParkedRequest) (*adminv1.ResolveParkedResponse, error) {
+func (s *Service) ResolveParked(ctx context.Context,
+	r *adminv1.ResolveParkedRequest) (*adminv1.ResolveParkedResponse, error) {
 	w, err := s.worker()
 	if err != nil {
 		return nil, err
@@ -78,13 +79,15 @@ func (s *Service) ResolveParked(ctx context.Context, r *adminv1.ResolveParkedReq
 	}
 }
 
-func resolveParked(ctx context.Context, m *partitions.Manager, r *adminv1.ResolveParkedRequest) (*adminv1.ResolveParkedResponse, error) {
+func resolveParked(ctx context.Context, m *partitions.Manager,
+	r *adminv1.ResolveParkedRequest) (*adminv1.ResolveParkedResponse, error) {
 	switch {
 	case r.GetRefused() && r.GetFilter() != nil:
 		return nil, status.Error(codes.InvalidArgument,
 			"refused effects are resolved one by one: leave the filter out, and name one by partition and offset")
 	case r.GetRefused():
-		return &adminv1.ResolveParkedResponse{Resolved: 1}, m.ResolveRefusal(ctx, r.GetPartition(), r.GetOffset(), r.GetDrop())
+		return &adminv1.ResolveParkedResponse{Resolved: 1},
+			m.ResolveRefusal(ctx, r.GetPartition(), r.GetOffset(), r.GetDrop())
 	case r.GetFilter() == nil:
 		return &adminv1.ResolveParkedResponse{Resolved: 1}, m.Resolve(ctx, r.GetPartition(), r.GetOffset(), r.GetDrop())
 	}

@@ -99,8 +99,10 @@ func (s *Service) Repair(r *adminv1.RepairRequest, out adminv1.AdminService_Repa
 	}
 	last := repairProgress(w, r.GetPartition())
 	last.Done = true
-	last.Records, last.Entities, last.Events, last.EventsBehindSnapshots = restored.Records, restored.Entities, restored.Events, restored.Behind
-	last.Values, last.Answers, last.Effects, last.Timers = restored.Values, restored.Answers, restored.Effects, restored.Timers
+	last.Records, last.Entities = restored.Records, restored.Entities
+	last.Events, last.EventsBehindSnapshots = restored.Events, restored.Behind
+	last.Values, last.Answers = restored.Values, restored.Answers
+	last.Effects, last.Timers = restored.Effects, restored.Timers
 	return out.Send(last)
 }
 
@@ -143,6 +145,7 @@ func repairError(err error) error {
 	case errors.Is(err, core.ErrNotHalted):
 		return status.Error(codes.FailedPrecondition, err.Error())
 	default:
-		return status.Error(codes.FailedPrecondition, fmt.Sprintf("%v; the partition is halted still, see `millrace repair`", err))
+		return status.Error(codes.FailedPrecondition,
+			fmt.Sprintf("%v; the partition is halted still, see `millrace repair`", err))
 	}
 }

@@ -23,7 +23,8 @@ func serve(t *testing.T, of Process) string {
 	close(settled)
 	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
 	ended := make(chan error, 1)
-	go func() { ended <- NewServer(NewService(of), l, Options{Settled: settled}).Serve(ctx) }() // ends with ctx; received below
+	server := NewServer(NewService(of), l, Options{Settled: settled})
+	go func() { ended <- server.Serve(ctx) }() // ends with ctx; received below
 	t.Cleanup(func() {
 		stop()
 		if err := <-ended; err != nil {
@@ -37,7 +38,8 @@ const servicePath = "/millrace.admin.v1.AdminService/"
 
 func call(t *testing.T, address, method string, header http.Header) (int, string) {
 	t.Helper()
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+address+servicePath+method, strings.NewReader("{}"))
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+address+servicePath+method,
+		strings.NewReader("{}"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +82,8 @@ func TestEveryMethodIsReachedByJSON(t *testing.T) {
 		if methods.Get(i).IsStreamingServer() {
 			continue
 		}
-		if connect, text := call(t, address, name, jsonHeader("Connect-Protocol-Version", "1")); code == http.StatusOK && connect != code ||
+		if connect, text := call(t, address, name, jsonHeader("Connect-Protocol-Version", "1")); code == http.StatusOK &&
+			connect != code ||
 			code != http.StatusOK && !strings.HasPrefix(text, `{"code":"`) {
 			t.Errorf("%s by Connect: %d %s", name, connect, text)
 		}
@@ -115,7 +118,8 @@ func TestAPageOfAnotherOriginIsRefused(t *testing.T) {
 		"another port of the host": {jsonHeader("Origin", "http://127.0.0.1:1", "Sec-Fetch-Site", "same-site"), http.StatusForbidden},
 		"a name that is rebound":   {jsonHeader("Host", "evil.example:"+port, "Origin", "http://evil.example:"+port, "Sec-Fetch-Site", "same-origin"), http.StatusForbidden},
 	} {
-		if code, text := call(t, address, "Status", tc.header); code != tc.want || code == http.StatusForbidden && !strings.HasPrefix(text, `{"code":7,`) {
+		if code, text := call(t, address, "Status", tc.header); code != tc.want || code == http.StatusForbidden &&
+			!strings.HasPrefix(text, `{"code":7,`) {
 			t.Errorf("%s: %d %s; want %d", name, code, text, tc.want)
 		}
 	}
@@ -125,7 +129,8 @@ func TestAPageOfAnotherOriginIsRefused(t *testing.T) {
 func TestGETCallsNothing(t *testing.T) {
 	address := serve(t, serving(t))
 	for _, query := range []string{"", "?connect=v1&encoding=json&message=%7B%7D"} {
-		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+address+servicePath+"Status"+query, http.NoBody)
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+address+servicePath+"Status"+query,
+			http.NoBody)
 		if err != nil {
 			t.Fatal(err)
 		}

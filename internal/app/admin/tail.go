@@ -180,7 +180,8 @@ func (t *tail) describe(partition int32, r *materializer.Read) *adminv1.TailResp
 	if env.Claim != nil {
 		res.Note = fmt.Sprintf("claimed by %s, which had read up to offset %d", env.Claim.Worker, env.Claim.ReadTo)
 		if env.Epoch == 0 {
-			res.Note = fmt.Sprintf("no claim: worker %s declares the layout of the journal: %s", env.Claim.Worker, env.Claim.Layout)
+			res.Note = fmt.Sprintf("no claim: worker %s declares the layout of the journal: %s", env.Claim.Worker,
+				env.Claim.Layout)
 		}
 	}
 	if env.Kind == record.Refused {

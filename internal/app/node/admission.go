@@ -48,7 +48,8 @@ const (
 )
 
 func (n *Node) notOfApp(catalog *discovery.Catalog, other, others string, why error, remedy string) error {
-	return &NotOfAppError{App: n.config.App, Other: other, Own: discovery.Describe(catalog.Offers()), Others: others, Why: why, Remedy: remedy}
+	return &NotOfAppError{App: n.config.App, Other: other, Own: discovery.Describe(catalog.Offers()), Others: others,
+		Why: why, Remedy: remedy}
 }
 
 // serves is what this worker announces of its services when it joins.
@@ -88,7 +89,9 @@ func (n *Node) admit(ctx context.Context) (bool, error) {
 	watching, stop := context.WithCancel(ctx)
 	ended := make(chan error, 1)
 	go func() { // ends with watching, received below
-		ended <- n.cluster.group.Watch(watching, n.config.App, n.topic.Name, seen.Set, func(err error) { n.troubles.note(taskPartitions, err) })
+		ended <- n.cluster.group.Watch(watching, n.config.App, n.topic.Name, seen.Set, func(err error) {
+			n.troubles.note(taskPartitions, err)
+		})
 	}()
 	defer func() {
 		stop()
@@ -195,7 +198,8 @@ func (n *Node) catalogOf(ctx context.Context, m broker.Member) (*discovery.Catal
 	defer cancel()
 	var catalog *discovery.Catalog
 	err := n.cluster.client.Spec(ctx, m.Address, "", func(spec *cloudstate.EntitySpec, _ string) (err error) {
-		catalog, err = discovery.NewCatalog(spec, discovery.Options{Settings: discovery.Settings{MaxKey: n.config.MaxKey}, Runtime: true})
+		catalog, err = discovery.NewCatalog(spec,
+			discovery.Options{Settings: discovery.Settings{MaxKey: n.config.MaxKey}, Runtime: true})
 		if err == nil {
 			err = errEnough
 		}

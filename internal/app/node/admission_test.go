@@ -192,7 +192,8 @@ func TestJournalOfAnotherServiceIsRefused(t *testing.T) {
 func TestOfTwoAtOnceOneLeaves(t *testing.T) {
 	a := newApp(t, 1)
 	n := a.workers[0] // serves the counter, and is called w0
-	cart := discovery.EncodeOffers([]discovery.Offer{{Name: "shop.v1.CartService", Type: "cart", Kind: entities.EventSourced}})
+	cart := discovery.EncodeOffers([]discovery.Offer{{Name: "shop.v1.CartService", Type: "cart",
+		Kind: entities.EventSourced}})
 	self := broker.Member{Name: "w0", Serves: n.serves(), New: true}
 	for name, c := range map[string]struct {
 		other broker.Member
@@ -210,7 +211,8 @@ func TestOfTwoAtOnceOneLeaves(t *testing.T) {
 		}
 	}
 	judge := n.admission().judge
-	for _, table := range []*broker.Table{{Members: []broker.Member{self}}, {Members: []broker.Member{self, {Name: "a", Serves: cart, New: true}}}} {
+	for _, table := range []*broker.Table{{Members: []broker.Member{self}},
+		{Members: []broker.Member{self, {Name: "a", Serves: cart, New: true}}}} {
 		if err := judge(table); err != nil {
 			t.Errorf("a worker that was there leaves because of a newcomer: %v", err)
 		}
@@ -238,7 +240,8 @@ func TestRollingUpgrade(t *testing.T) {
 		if _, err := a.increment(n.PublicAddress(), id); err != nil {
 			t.Errorf("what both serve fails at %s: %v", n.identity.Worker, err)
 		}
-		_, err := counterv1.NewCounterServiceClient(dial(t, n.PublicAddress())).Get(t.Context(), &counterv1.GetRequest{CounterId: id})
+		_, err := counterv1.NewCounterServiceClient(dial(t, n.PublicAddress())).Get(t.Context(),
+			&counterv1.GetRequest{CounterId: id})
 		if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "different versions") {
 			t.Errorf("a new method at %s: %v, want that it is to be sent again", n.identity.Worker, err)
 		}
@@ -260,7 +263,8 @@ func TestRollingUpgrade(t *testing.T) {
 	}
 	a.workers = a.workers[1:]
 	a.balanced()
-	res, err := counterv1.NewCounterServiceClient(dial(t, after.PublicAddress())).Get(t.Context(), &counterv1.GetRequest{CounterId: id})
+	res, err := counterv1.NewCounterServiceClient(dial(t, after.PublicAddress())).Get(t.Context(),
+		&counterv1.GetRequest{CounterId: id})
 	if err != nil || res.GetValue() != 2 {
 		t.Errorf("after the upgrade the method answers %v, %v", res, err)
 	}

@@ -57,10 +57,13 @@ func (n *Node) openCluster(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c := &cluster{group: group, address: n.config.Advertise, incarnation: rand.Uint64(), listener: listener, dead: make(chan broker.Member, deadQueue)} //nolint:gosec // a name, not a secret
+	c := &cluster{
+		group: group, address: n.config.Advertise, listener: listener, dead: make(chan broker.Member, deadQueue),
+		incarnation: rand.Uint64(), //nolint:gosec // a name, not a secret
+	}
 	n.cluster = c
 	n.onClose(c.close)
-	n.routes.RefreshBy(group.Look) // heard once it is drained and has no membership
+	n.routes.RefreshBy(group.Look) // for a drained worker, which has no membership
 	if c.address == "" {
 		c.address = listener.Addr().String()
 		if host, _, _ := net.SplitHostPort(c.address); net.ParseIP(host).IsUnspecified() {
@@ -69,10 +72,12 @@ func (n *Node) openCluster(ctx context.Context) error {
 	}
 	c.public = advertisedPublic(n.config.AdvertisePublic, n.PublicAddress(), c.address)
 	identity := peer.Identity{Layout: n.layout, Worker: n.identity.Worker, Incarnation: c.incarnation}
-	c.client = peer.NewClient(peer.ClientOptions{Identity: identity, Clock: n.clock, Hooks: n.peerHooks(), MaxFrameBytes: n.config.frameBytes()})
-	c.server = peer.NewServer(&peerWorker{node: n}, peer.ServerOptions{Identity: identity, MaxFrameBytes: n.config.frameBytes(), Register: func(r grpc.ServiceRegistrar) {
-		adminv1.RegisterAdminServiceServer(r, n.service.ForPeers())
-	}})
+	c.client = peer.NewClient(peer.ClientOptions{Identity: identity, Clock: n.clock, Hooks: n.peerHooks(),
+		MaxFrameBytes: n.config.frameBytes()})
+	c.server = peer.NewServer(&peerWorker{node: n}, peer.ServerOptions{Identity: identity,
+		MaxFrameBytes: n.config.frameBytes(), Register: func(r grpc.ServiceRegistrar) {
+			adminv1.RegisterAdminServiceServer(r, n.service.ForPeers())
+		}})
 	return nil
 }
 
@@ -199,10 +204,12 @@ func (n *Node) evict(ctx context.Context, dead broker.Member) {
 	n.troubles.note(taskMembers, err)
 	switch {
 	case err != nil:
-		n.logger.Warn("a dead worker could not be taken out of the group; its session will end", observe.Worker, dead.Name, observe.Error, err)
+		n.logger.Warn("a dead worker could not be taken out of the group; its session will end", observe.Worker, dead.Name,
+			observe.Error, err)
 	case evicted:
 		n.cluster.evicted.Add(1)
-		n.logger.Warn("a worker died and was taken out of the group", observe.Worker, dead.Name, observe.Address, dead.Address)
+		n.logger.Warn("a worker died and was taken out of the group", observe.Worker, dead.Name, observe.Address,
+			dead.Address)
 	}
 }
 

@@ -99,12 +99,14 @@ func TestWorkersShareAnApp(t *testing.T) {
 		told := map[string]int{}
 		for _, n := range a.workers {
 			var header metadata.MD
-			if _, err := counterv1.NewCounterServiceClient(dial(t, n.PublicAddress())).Get(t.Context(), &counterv1.GetRequest{CounterId: id}, grpc.Header(&header)); err != nil {
+			if _, err := counterv1.NewCounterServiceClient(dial(t, n.PublicAddress())).Get(t.Context(),
+				&counterv1.GetRequest{CounterId: id}, grpc.Header(&header)); err != nil {
 				t.Fatal(err)
 			}
 			owner := strings.Join(header.Get("millrace-owner"), ",")
 			told[owner]++
-			if owned := n.routes.Current().Owned(n.identity.Worker); slices.Contains(owned, entities.Partition(id, 4)) != (owner == "") {
+			if owned := n.routes.Current().Owned(n.identity.Worker); slices.Contains(owned,
+				entities.Partition(id, 4)) != (owner == "") {
 				t.Errorf("%s owns %v, and tells %q as the owner of %s", n.identity.Worker, owned, owner, id)
 			}
 		}
@@ -153,7 +155,8 @@ func TestGatewayServesByWayOfWorkers(t *testing.T) {
 		}
 	}
 	var header metadata.MD
-	if _, err := counterv1.NewCounterServiceClient(dial(t, s.GetPublicAddress())).Get(t.Context(), &counterv1.GetRequest{CounterId: "x"}, grpc.Header(&header)); err != nil {
+	if _, err := counterv1.NewCounterServiceClient(dial(t, s.GetPublicAddress())).Get(t.Context(),
+		&counterv1.GetRequest{CounterId: "x"}, grpc.Header(&header)); err != nil {
 		t.Fatal(err)
 	}
 	owner, _ := g.routes.Current().Owner(entities.Partition("x", 4))
@@ -164,7 +167,8 @@ func TestGatewayServesByWayOfWorkers(t *testing.T) {
 		t.Errorf("status %v", s)
 	}
 	admin := adminv1.NewAdminServiceClient(dial(t, s.GetAdminAddress()))
-	if _, err := admin.ListParked(t.Context(), &adminv1.ListParkedRequest{}); status.Code(err) != codes.Unimplemented || !strings.Contains(err.Error(), "ask a worker") {
+	if _, err := admin.ListParked(t.Context(), &adminv1.ListParkedRequest{}); status.Code(err) != codes.Unimplemented ||
+		!strings.Contains(err.Error(), "ask a worker") {
 		t.Errorf("what is parked at a gateway: %v", err)
 	}
 	seen, err := admin.Cluster(t.Context(), &adminv1.ClusterRequest{})
@@ -247,7 +251,8 @@ func TestFollowersServeReads(t *testing.T) {
 		}
 		for _, n := range a.workers {
 			ctx := metadata.AppendToOutgoingContext(t.Context(), "millrace-min-token", header.Get("millrace-token")[0])
-			got, err := counterv1.NewCounterServiceClient(dial(t, n.PublicAddress())).Get(ctx, &counterv1.GetRequest{CounterId: id})
+			got, err := counterv1.NewCounterServiceClient(dial(t, n.PublicAddress())).Get(ctx,
+				&counterv1.GetRequest{CounterId: id})
 			if err != nil || got.GetValue() != res.GetValue() {
 				t.Fatalf("%s at %s: %d, %v; want %d", id, n.identity.Worker, got.GetValue(), err, res.GetValue())
 			}
@@ -272,7 +277,8 @@ func TestFollowersServeReads(t *testing.T) {
 		}
 		byFollower := stalenessOf(t, a.workers[0], "bounded", "follower")
 		return stalenessOf(t, a.workers[0], "at_least", "follower") != nil && byFollower.GetRecentAnswers() > 0 &&
-			byFollower.GetPromisedSeconds() == 30 && byFollower.GetMaxSeconds() <= 30 && byFollower.GetP99Seconds() <= byFollower.GetMaxSeconds()
+			byFollower.GetPromisedSeconds() == 30 && byFollower.GetMaxSeconds() <= 30 &&
+			byFollower.GetP99Seconds() <= byFollower.GetMaxSeconds()
 	})
 }
 
@@ -331,7 +337,8 @@ func TestEntitiesElsewhere(t *testing.T) {
 		if !errors.Is(err, io.EOF) || n != 1 {
 			t.Errorf("%s: a history of %d records, %v", address, n, err)
 		}
-		if _, err := admin.GetEntity(t.Context(), &adminv1.GetEntityRequest{Type: "counter", Id: "absent"}); status.Code(err) != codes.NotFound {
+		if _, err := admin.GetEntity(t.Context(),
+			&adminv1.GetEntityRequest{Type: "counter", Id: "absent"}); status.Code(err) != codes.NotFound {
 			t.Errorf("%s: an entity without records: %v", address, err)
 		}
 	}

@@ -93,8 +93,10 @@ func (c *Config) problems() []problem {
 	wrong(c.Data == "" && !c.Ephemeral, "data", "is empty: name a directory, or set ephemeral")
 	wrong(len(c.Brokers) > 0 && c.Ephemeral, "ephemeral", "has no meaning with brokers: the log is there")
 	wrong(!slices.Contains([]string{"debug", "info", "warn", "error"}, c.LogLevel), "log-level", "%q is none of debug, info, warn, error", c.LogLevel)
-	wrong(!slices.Contains([]string{"text", "json", "auto"}, c.LogFormat), "log-format", "%q is none of text, json, auto", c.LogFormat)
-	for _, a := range append([]sourced{{c.Listen, "listen"}, {c.Admin, "admin"}, {c.Peer, "peer"}, {c.Function, "function"}}, c.brokers()...) {
+	wrong(!slices.Contains([]string{"text", "json", "auto"}, c.LogFormat), "log-format",
+		"%q is none of text, json, auto", c.LogFormat)
+	for _, a := range append([]sourced{{c.Listen, "listen"}, {c.Admin, "admin"}, {c.Peer, "peer"},
+		{c.Function, "function"}}, c.brokers()...) {
 		_, _, err := net.SplitHostPort(a.value)
 		wrong(err != nil, a.where, "%q is not host:port: %v", a.value, err)
 	}

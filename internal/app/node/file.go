@@ -27,7 +27,8 @@ func readFile(path string) (map[string]sourced, error) {
 		return nil, fmt.Errorf("read configuration: %w", err)
 	}
 	if len(content) > maxFileBytes {
-		return nil, fmt.Errorf("%s: %d bytes are no configuration of millrace, at most %d are read", path, len(content), maxFileBytes)
+		return nil, fmt.Errorf("%s: %d bytes are no configuration of millrace, at most %d are read", path, len(content),
+			maxFileBytes)
 	}
 	parsed, err := parser.ParseBytes(content, 0)
 	if err != nil {

@@ -158,7 +158,8 @@ func (n *Node) hosting() host.Options {
 		Hooks: host.Hooks{
 			OnWarning: func(message string) { n.logger.Warn("user function", observe.Error, message) },
 			OnSessionFault: func(key entities.Key, err *entities.Error) {
-				n.logger.Warn("the session of an entity with the user function ended with an error", observe.Entity, key.String(), observe.Error, err.Message, observe.Cause, err.Cause)
+				n.logger.Warn("the session of an entity with the user function ended with an error", observe.Entity, key.String(),
+					observe.Error, err.Message, observe.Cause, err.Cause)
 			},
 		},
 	}
@@ -175,11 +176,13 @@ func (n *Node) runFunction(ctx context.Context) error {
 		return n.attach(f)
 	}
 	err := n.meetRemote(ctx, host.RemoteOptions{
-		Options: options, Info: discovery.NewProxyInfo("millrace", n.options.Version), Discovery: discovery.Options{Settings: n.config.discoverySettings},
+		Options: options, Info: discovery.NewProxyInfo("millrace", n.options.Version),
+		Discovery: discovery.Options{Settings: n.config.discoverySettings},
 		Policy: discovery.Policy{OnRetry: func(attempt int, err error, _ time.Duration) {
 			err = unreachable(err)
 			n.troubles.note(taskFunction, err)
-			n.logger.Debug("user function is not reachable yet", observe.Address, n.config.Function, observe.Attempt, attempt, observe.Error, err)
+			n.logger.Debug("user function is not reachable yet", observe.Address, n.config.Function, observe.Attempt, attempt,
+				observe.Error, err)
 		}},
 	})
 	if err != nil || n.readiness.remote == nil {

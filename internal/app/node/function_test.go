@@ -84,7 +84,8 @@ func TestTimersOfARemoteFunction(t *testing.T) {
 		if got := increment(t, n, "a"); got != want {
 			t.Errorf("increment %d: the counter stands at %d, want %d", i+1, got, want)
 		}
-		clk.Advance(time.Duration(i+1) * 30 * time.Minute) // half an hour, and then an hour: each increment sets the timer anew
+		// half an hour, and then an hour: each increment sets the timer anew
+		clk.Advance(time.Duration(i+1) * 30 * time.Minute)
 		if err := n.Settle(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -132,7 +133,8 @@ func TestRejectedFunctionIsTold(t *testing.T) {
 	eventually(t, "the trouble in the status", func() bool {
 		return strings.Contains(taskOf(t, n, taskFunction).GetLastError(), "it speaks Cloudstate protocol 0.0")
 	})
-	mustContain(t, "the reason why it is not ready", n.NotReady().Error(), "waiting for the user function at "+c.Function, "it speaks Cloudstate protocol 0.0")
+	mustContain(t, "the reason why it is not ready", n.NotReady().Error(),
+		"waiting for the user function at "+c.Function, "it speaks Cloudstate protocol 0.0")
 }
 
 // supervised starts a node that runs this test binary as its function. The file says what it
@@ -194,7 +196,8 @@ func TestSupervisorRestartsWhatChanged(t *testing.T) {
 	n, file := supervised(t, "counter")
 	increment(t, n, "a")
 	carts := shopv1.NewCartServiceClient(dial(t, n.PublicAddress()))
-	if _, err := carts.GetCart(t.Context(), &shopv1.GetCartRequest{CartId: "42"}); status.Code(err) != codes.Unimplemented {
+	if _, err := carts.GetCart(t.Context(),
+		&shopv1.GetCartRequest{CartId: "42"}); status.Code(err) != codes.Unimplemented {
 		t.Errorf("a service that is not served: %v", err)
 	}
 	write(t, file, "counter cart")

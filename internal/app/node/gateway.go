@@ -109,11 +109,12 @@ func (g *Gateway) open(ctx context.Context) (err error) {
 		return err
 	}
 	identity := peer.Identity{Layout: g.layout, Incarnation: rand.Uint64()} //nolint:gosec // a name, not a secret
-	g.client = peer.NewClient(peer.ClientOptions{Identity: identity, Clock: g.clock, MaxFrameBytes: c.frameBytes(), Hooks: peer.Hooks{
-		Lost: func(name, address string, err error) {
-			g.logger.Info("no connection to a worker", observe.Worker, name, observe.Address, address, observe.Error, err)
-		},
-	}})
+	g.client = peer.NewClient(peer.ClientOptions{Identity: identity, Clock: g.clock, MaxFrameBytes: c.frameBytes(),
+		Hooks: peer.Hooks{
+			Lost: func(name, address string, err error) {
+				g.logger.Info("no connection to a worker", observe.Worker, name, observe.Address, address, observe.Error, err)
+			},
+		}})
 	g.onClose(g.client.Close)
 	if err := g.openTracer(""); err != nil {
 		return err
@@ -198,7 +199,8 @@ func (g *Gateway) known() string {
 
 // adopt serves what a worker's function serves.
 func (g *Gateway) adopt(spec *cloudstate.EntitySpec) error {
-	catalog, err := discovery.NewCatalog(spec, discovery.Options{Settings: discovery.Settings{MaxKey: g.config.MaxKey}, Runtime: true}) // its worker has checked it
+	catalog, err := discovery.NewCatalog(spec,
+		discovery.Options{Settings: discovery.Settings{MaxKey: g.config.MaxKey}, Runtime: true}) // its worker has checked it
 	if err != nil {
 		return err
 	}
@@ -257,6 +259,9 @@ func (g *Gateway) Try(program string) []string {
 }
 
 func (g *Gateway) collected() []observe.Source {
-	routes := measured(routeMetrics(), func(take func(*adminv1.ClusterStatus, ...string)) { take(g.service.ClusterStatus()) })
-	return append([]observe.Source{g.gateway.Metrics(), peer.Metrics(g.client, nil), traceMetrics(g.tracer), routes}, g.sources...)
+	routes := measured(routeMetrics(), func(take func(*adminv1.ClusterStatus, ...string)) {
+		take(g.service.ClusterStatus())
+	})
+	return append([]observe.Source{g.gateway.Metrics(), peer.Metrics(g.client, nil), traceMetrics(g.tracer), routes},
+		g.sources...)
 }

@@ -53,7 +53,8 @@ func (h *health) becomes(want healthpb.HealthCheckResponse_ServingStatus, reason
 		h.t.Errorf("the metric does not say %s", wantState)
 	}
 	for _, service := range []string{"", "counter.v1.CounterService"} {
-		res, err := healthpb.NewHealthClient(dial(h.t, h.n.PublicAddress())).Check(h.t.Context(), &healthpb.HealthCheckRequest{Service: service})
+		res, err := healthpb.NewHealthClient(dial(h.t, h.n.PublicAddress())).Check(h.t.Context(),
+			&healthpb.HealthCheckRequest{Service: service})
 		if err != nil || res.GetStatus() != want {
 			h.t.Errorf("health of %q: %v, %v, want %v", service, res.GetStatus(), err, want)
 		}

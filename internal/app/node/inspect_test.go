@@ -51,7 +51,8 @@ func TestEntityIsShownAsStored(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !got.GetExists() || got.GetKind() != "event sourced" || got.GetSequence() != 2 || len(got.GetEvents()) != 2 || got.GetState() != nil {
+	if !got.GetExists() || got.GetKind() != "event sourced" || got.GetSequence() != 2 || len(got.GetEvents()) != 2 ||
+		got.GetState() != nil {
 		t.Errorf("cart %v", got)
 	}
 	if e := got.GetEvents()[1]; e.GetSequence() != 2 || e.Offset != nil || e.GetContent().GetJson() != `{"item":{"itemId":"pear","quantity":1}}` {
@@ -78,7 +79,8 @@ func TestEntityIsShownWithItsSnapshot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got.GetStateSequence() != 100 || len(got.GetEvents()) != 2 || !strings.Contains(got.GetState().GetJson(), "item-99") {
+	if got.GetStateSequence() != 100 || len(got.GetEvents()) != 2 ||
+		!strings.Contains(got.GetState().GetJson(), "item-99") {
 		t.Errorf("state up to %d, %d events", got.GetStateSequence(), len(got.GetEvents()))
 	}
 }

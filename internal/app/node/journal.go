@@ -44,7 +44,8 @@ func (n *Node) openJournal(ctx context.Context) (broker.TopicInfo, error) {
 		}
 		info, err = n.log.Describe(ctx, spec.Name)
 	}
-	if err == nil && n.log.SingleProcess() && info.MaxAppendBytes < spec.MaxRecordBytes { // it was created under a lower max-commit
+	// it was created under a lower max-commit
+	if err == nil && n.log.SingleProcess() && info.MaxAppendBytes < spec.MaxRecordBytes {
 		if err := n.log.Create(ctx, spec); err != nil {
 			return info, err
 		}
@@ -64,15 +65,17 @@ func (n *Node) settleLayout(ctx context.Context) error {
 		n.layout.Partitions = int32(n.config.Partitions) //nolint:gosec // at most 4096
 	}
 	if n.log.SingleProcess() && n.layout.Partitions != n.topic.Partitions { // that topic has as many as it was made with
-		return fmt.Errorf("topic %s has %d partitions, not %d: leave --partitions out", n.topic.Name, n.topic.Partitions, n.layout.Partitions)
+		return fmt.Errorf("topic %s has %d partitions, not %d: leave --partitions out", n.topic.Name, n.topic.Partitions,
+			n.layout.Partitions)
 	}
 	stored, err := n.storedLayout()
 	if err != nil {
 		return err
 	}
 	d := journal.Declaration{
-		Log: n.log, Topic: n.topic, Layout: n.layout, Given: n.options.PartitionsGiven, Stored: stored, Worker: n.identity.Worker,
-		Nonce: rand.Uint64(), //nolint:gosec // a name, not a secret
+		Log: n.log, Topic: n.topic, Layout: n.layout, Given: n.options.PartitionsGiven, Stored: stored,
+		Worker: n.identity.Worker,
+		Nonce:  rand.Uint64(), //nolint:gosec // a name, not a secret
 	}
 	if err := d.Ensure(ctx); err != nil {
 		return err

@@ -24,7 +24,8 @@ func (a *app) start(name string, given bool, partitions int) (*Node, error) {
 	c := a.config()
 	c.Worker, c.Partitions = name, partitions
 	c.ContractCheck, c.MovePatience = 10*time.Millisecond, 10*time.Millisecond
-	return Start(a.t.Context(), Options{Config: c, PartitionsGiven: given, Local: local(a.t, "counter"), Log: a.world.Client(name)})
+	return Start(a.t.Context(),
+		Options{Config: c, PartitionsGiven: given, Local: local(a.t, "counter"), Log: a.world.Client(name)})
 }
 
 const counters = 20
@@ -59,7 +60,8 @@ func TestPartitionsAreAdded(t *testing.T) {
 	page := old.Status(t.Context())
 	mustContain(t, "the old worker's status", page.GetNotReadyReason(), remedy...)
 	if page.GetPartitionsOfData() != 4 || page.GetPartitionsOfTopic() != 8 {
-		t.Errorf("the status shows %d partitions with data, %d of the topic", page.GetPartitionsOfData(), page.GetPartitionsOfTopic())
+		t.Errorf("the status shows %d partitions with data, %d of the topic", page.GetPartitionsOfData(),
+			page.GetPartitionsOfTopic())
 	}
 	if _, err := a.increment(old.PublicAddress(), "e0", "idempotency-key", "K0"); status.Code(err) == codes.OK {
 		t.Error("the old worker answers")
@@ -109,7 +111,8 @@ func TestPartitionsAreAdded(t *testing.T) {
 	if err := g.Wait(); err != nil {
 		t.Error(err)
 	}
-	right, err := StartGateway(context.WithoutCancel(t.Context()), Options{Config: c, PartitionsGiven: true, Log: a.world.Client("gateway2")})
+	right, err := StartGateway(context.WithoutCancel(t.Context()),
+		Options{Config: c, PartitionsGiven: true, Log: a.world.Client("gateway2")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,7 +148,8 @@ func claimOf(l entities.Layout) []broker.Record {
 
 func eventOf(id string) broker.Record {
 	env := record.Envelope{Kind: record.Event, Epoch: 1, Nonce: 7, Ordinal: 1, Sequence: 1, TypeURL: "t/x"}
-	return broker.Record{Key: []byte("counter/" + id), Headers: []broker.Header{{Key: record.HeaderKey, Value: env.Append(nil)}}}
+	return broker.Record{Key: []byte("counter/" + id),
+		Headers: []broker.Header{{Key: record.HeaderKey, Value: env.Append(nil)}}}
 }
 
 // TestJournalsOfAnotherLayout: a worker with an empty directory finds out from the log by what it
@@ -267,7 +271,8 @@ func TestAdminArguments(t *testing.T) {
 		if _, err := all2(admin.Verify(t.Context(), &adminv1.VerifyRequest{Partition: &p})); err == nil {
 			t.Errorf("verify of partition %d", p)
 		}
-		if _, err := all2(admin.Repair(t.Context(), &adminv1.RepairRequest{Partition: p, Choice: adminv1.RepairChoice_REPAIR_CHOICE_RETRY})); err == nil {
+		if _, err := all2(admin.Repair(t.Context(),
+			&adminv1.RepairRequest{Partition: p, Choice: adminv1.RepairChoice_REPAIR_CHOICE_RETRY})); err == nil {
 			t.Errorf("repair of partition %d", p)
 		}
 		if _, err := admin.ResolveParked(t.Context(), &adminv1.ResolveParkedRequest{Partition: p}); err == nil {

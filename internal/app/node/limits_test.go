@@ -18,7 +18,8 @@ func addLarge(t *testing.T, client shopv1.CartServiceClient, cart string, bytes 
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	_, err := client.AddItem(ctx, &shopv1.AddItemRequest{CartId: cart, ItemId: "item", Name: strings.Repeat("n", bytes), Quantity: 1})
+	_, err := client.AddItem(ctx,
+		&shopv1.AddItemRequest{CartId: cart, ItemId: "item", Name: strings.Repeat("n", bytes), Quantity: 1})
 	return err
 }
 

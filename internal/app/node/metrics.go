@@ -18,7 +18,8 @@ import (
 
 // collected are the metrics of all layers.
 func (n *Node) collected() []observe.Source {
-	all := []observe.Source{n.gateway.Metrics(), n.taskMetrics(), n.partitionMetrics(), n.journalMetrics(), n.hostMetrics(), n.stalenessMetrics(), traceMetrics(n.tracer), n.rebuilds.metrics(), clockMetrics(n.clock)}
+	all := []observe.Source{n.gateway.Metrics(), n.taskMetrics(), n.partitionMetrics(), n.journalMetrics(),
+		n.hostMetrics(), n.stalenessMetrics(), traceMetrics(n.tracer), n.rebuilds.metrics(), clockMetrics(n.clock)}
 	if n.cluster != nil {
 		all = append(all, peer.Metrics(n.cluster.client, n.cluster.server), n.clusterMetrics())
 	}
@@ -29,7 +30,8 @@ func (n *Node) collected() []observe.Source {
 func (n *Node) clusterMetrics() observe.Source {
 	type f = *adminv1.ClusterStatus
 	columns := append(routeMetrics(), []column[f]{
-		counter("millrace_cluster_evicted_workers_total", "Dead workers that this process took out of the group.", f.GetEvictedWorkers),
+		counter("millrace_cluster_evicted_workers_total", "Dead workers that this process took out of the group.",
+			f.GetEvictedWorkers),
 	}...)
 	return measured(columns, func(take func(f, ...string)) { take(n.service.ClusterStatus()) })
 }
@@ -39,9 +41,12 @@ func routeMetrics() []column[*adminv1.ClusterStatus] {
 	type f = *adminv1.ClusterStatus
 	return []column[f]{
 		gauge("millrace_cluster_members", "Workers of the app.", func(s f) int { return int(s.GetMembers()) }),
-		gauge("millrace_cluster_versions", "Different versions of their services that the workers serve; above 1 during a rolling upgrade.", func(s f) int { return int(s.GetVersions()) }),
-		counter("millrace_cluster_forwarded_commands_total", "Commands sent to the worker that owns their partition.", f.GetForwardedCommands),
-		counter("millrace_cluster_retried_commands_total", "Attempts that followed on one that had not reached the owner.", f.GetRetriedCommands),
+		gauge("millrace_cluster_versions", "Different versions of their services that the workers serve; above 1 during a rolling upgrade.",
+			func(s f) int { return int(s.GetVersions()) }),
+		counter("millrace_cluster_forwarded_commands_total", "Commands sent to the worker that owns their partition.",
+			f.GetForwardedCommands),
+		counter("millrace_cluster_retried_commands_total", "Attempts that followed on one that had not reached the owner.",
+			f.GetRetriedCommands),
 	}
 }
 
@@ -103,11 +108,14 @@ type column[S any] struct {
 }
 
 func counter[S any, N int64 | uint64](name, help string, value func(S) N, labels ...string) column[S] {
-	return column[S]{observe.Metric{Name: name, Help: help, Kind: observe.Counter, Labels: labels}, func(s S) float64 { return float64(value(s)) }}
+	return column[S]{observe.Metric{Name: name, Help: help, Kind: observe.Counter, Labels: labels},
+		func(s S) float64 { return float64(value(s)) }}
 }
 
-func gauge[S any, N int | int32 | int64 | uint64 | float64 | core.State](name, help string, value func(S) N, labels ...string) column[S] {
-	return column[S]{observe.Metric{Name: name, Help: help, Kind: observe.Gauge, Labels: labels}, func(s S) float64 { return float64(value(s)) }}
+func gauge[S any, N int | int32 | int64 | uint64 | float64 | core.State](name, help string, value func(S) N,
+	labels ...string) column[S] {
+	return column[S]{observe.Metric{Name: name, Help: help, Kind: observe.Gauge, Labels: labels},
+		func(s S) float64 { return float64(value(s)) }}
 }
 
 // measured makes a source of columns. figures calls its argument once for each set of figures, with
@@ -138,36 +146,67 @@ func (n *Node) partitionMetrics() observe.Source {
 	type f = partitionFigures
 	const label = "partition"
 	columns := []column[f]{
-		counter("millrace_partitions_commands_total", "Commands submitted.", func(p f) uint64 { return p.Counts.Commands }, label),
-		counter("millrace_partitions_failed_commands_total", "Commands answered with an error, refusals of functions left out.", func(p f) uint64 { return p.Counts.Failed }, label),
-		counter("millrace_partitions_batches_total", "Batches sent to the log.", func(p f) uint64 { return p.Counts.Batches }, label),
-		counter("millrace_partitions_records_total", "Records committed.", func(p f) uint64 { return p.Counts.Records }, label),
-		counter("millrace_partitions_activated_entities_total", "Entities brought to life.", func(p f) uint64 { return p.Counts.Activated }, label),
-		counter("millrace_partitions_passivated_entities_total", "Entities that left memory in order.", func(p f) uint64 { return p.Counts.Passivated }, label),
-		counter("millrace_partitions_expired_command_ids_total", "Command ids removed after the dedup window.", func(p f) uint64 { return p.Counts.Expired }, label),
-		counter("millrace_partitions_alarms_total", "Things that an operator should look at.", func(p f) uint64 { return p.Counts.Alarms }, label),
-		counter("millrace_partitions_effect_attempts_total", "Attempts to deliver effects for which no caller waits.", func(p f) uint64 { return p.Counts.Delivered }, label),
-		counter("millrace_partitions_refused_effects_total", "Effects that their targets refused.", func(p f) uint64 { return p.Counts.Refused }, label),
-		counter("millrace_partitions_dropped_refusals_total", "Refusals that were kept and had to make room for newer ones.", func(p f) uint64 { return p.Counts.RefusalsDropped }, label),
-		gauge("millrace_partitions_kept_refusals", "Refused effects that are kept for an operator.", func(p f) int { return p.Status.Refusals }, label),
-		counter("millrace_partitions_timer_attempts_total", "Attempts to run the commands of due timers.", func(p f) uint64 { return p.Counts.Fired }, label),
-		counter("millrace_partitions_follower_reads_total", "Reads answered from the image of a followed partition.", func(p f) uint64 { return p.Counts.FollowerReads() }, label),
-		gauge("millrace_partitions_followed", "1 while another worker owns the partition and this one keeps its image fresh.", func(p f) float64 { return yes(p.Status.Followed) }, label),
-		gauge("millrace_partitions_image_lag_records", "How far the image of a followed partition is behind the log.", func(p f) int64 { return p.Status.Lag }, label),
-		gauge("millrace_partitions_open_effects", "Effects in memory that are not settled, parked ones included.", func(p f) int { return p.Status.Effects }, label),
-		gauge("millrace_partitions_parked_effects", "Effects that wait for an operator.", func(p f) int { return p.Status.Parked }, label),
-		gauge("millrace_partitions_timers", "Timers in memory; the store may have more.", func(p f) int { return p.Status.Timers }, label),
-		gauge("millrace_partitions_overdue_timer_seconds", "How late the next timer is.", func(p f) float64 { return p.Status.Overdue.Seconds() }, label),
-		gauge("millrace_partitions_state_code", "0 standby, 1 catching up, 2 claiming, 3 active, 4 suspect, 5 draining, 6 halted, 7 passing offsets that were lost, 8 repairing.", func(p f) core.State { return p.Status.State }, label),
-		gauge("millrace_partitions_halted", "1 while the partition is halted on this worker, whether it owns it or would be its standby.", func(p f) float64 { return yes(p.Status.State == core.Halted) }, label),
-		gauge("millrace_partitions_next_offset", "Offset behind the last committed record.", func(p f) int64 { return p.Status.Next }, label),
-		gauge("millrace_partitions_waiting_commands", "Commands submitted and not answered.", func(p f) int64 { return p.Status.Waiting }, label),
-		gauge("millrace_partitions_active_entities", "Entities in memory.", func(p f) int { return p.Status.Entities }, label),
-		gauge("millrace_partitions_active_bytes", "Estimated memory of active entities.", func(p f) int { return p.Status.ActiveBytes }, label),
-		gauge("millrace_partitions_stale_records", "Records that were void by the reader rule, since the partition was taken.", func(p f) uint64 { return p.Status.Fold.Stale }, label),
-		gauge("millrace_partitions_foreign_records", "Records without a readable envelope, since the partition was taken.", func(p f) uint64 { return p.Status.Fold.Foreign }, label),
-		gauge("millrace_partitions_jumped_claims", "Claims that were void because of absurd epochs, since the partition was taken.", func(p f) uint64 { return p.Status.Fold.Jumped }, label),
-		gauge("millrace_partitions_log_damaged", "1 when the log has lost records that the store of this worker has: no other worker can rebuild the partition.", func(p f) float64 { return yes(p.Status.Inspection.Damage != nil) }, label),
+		counter("millrace_partitions_commands_total", "Commands submitted.",
+			func(p f) uint64 { return p.Counts.Commands }, label),
+		counter("millrace_partitions_failed_commands_total", "Commands answered with an error, refusals of functions left out.",
+			func(p f) uint64 { return p.Counts.Failed }, label),
+		counter("millrace_partitions_batches_total", "Batches sent to the log.",
+			func(p f) uint64 { return p.Counts.Batches }, label),
+		counter("millrace_partitions_records_total", "Records committed.",
+			func(p f) uint64 { return p.Counts.Records }, label),
+		counter("millrace_partitions_activated_entities_total", "Entities brought to life.",
+			func(p f) uint64 { return p.Counts.Activated }, label),
+		counter("millrace_partitions_passivated_entities_total", "Entities that left memory in order.",
+			func(p f) uint64 { return p.Counts.Passivated }, label),
+		counter("millrace_partitions_expired_command_ids_total", "Command ids removed after the dedup window.",
+			func(p f) uint64 { return p.Counts.Expired }, label),
+		counter("millrace_partitions_alarms_total", "Things that an operator should look at.",
+			func(p f) uint64 { return p.Counts.Alarms }, label),
+		counter("millrace_partitions_effect_attempts_total", "Attempts to deliver effects for which no caller waits.",
+			func(p f) uint64 { return p.Counts.Delivered }, label),
+		counter("millrace_partitions_refused_effects_total", "Effects that their targets refused.",
+			func(p f) uint64 { return p.Counts.Refused }, label),
+		counter("millrace_partitions_dropped_refusals_total", "Refusals that were kept and had to make room for newer ones.",
+			func(p f) uint64 { return p.Counts.RefusalsDropped }, label),
+		gauge("millrace_partitions_kept_refusals", "Refused effects that are kept for an operator.",
+			func(p f) int { return p.Status.Refusals }, label),
+		counter("millrace_partitions_timer_attempts_total", "Attempts to run the commands of due timers.",
+			func(p f) uint64 { return p.Counts.Fired }, label),
+		counter("millrace_partitions_follower_reads_total", "Reads answered from the image of a followed partition.",
+			func(p f) uint64 { return p.Counts.FollowerReads() }, label),
+		gauge("millrace_partitions_followed", "1 while another worker owns the partition and this one keeps its image fresh.",
+			func(p f) float64 { return yes(p.Status.Followed) }, label),
+		gauge("millrace_partitions_image_lag_records", "How far the image of a followed partition is behind the log.",
+			func(p f) int64 { return p.Status.Lag }, label),
+		gauge("millrace_partitions_open_effects", "Effects in memory that are not settled, parked ones included.",
+			func(p f) int { return p.Status.Effects }, label),
+		gauge("millrace_partitions_parked_effects", "Effects that wait for an operator.",
+			func(p f) int { return p.Status.Parked }, label),
+		gauge("millrace_partitions_timers", "Timers in memory; the store may have more.",
+			func(p f) int { return p.Status.Timers }, label),
+		gauge("millrace_partitions_overdue_timer_seconds", "How late the next timer is.",
+			func(p f) float64 { return p.Status.Overdue.Seconds() }, label),
+		gauge("millrace_partitions_state_code", "0 standby, 1 catching up, 2 claiming, 3 active, 4 suspect, 5 draining, 6 halted, 7 passing offsets that were lost, 8 repairing.",
+			func(p f) core.State { return p.Status.State }, label),
+		gauge("millrace_partitions_halted", "1 while the partition is halted on this worker, whether it owns it or would be its standby.",
+			func(p f) float64 { return yes(p.Status.State == core.Halted) }, label),
+		gauge("millrace_partitions_next_offset", "Offset behind the last committed record.",
+			func(p f) int64 { return p.Status.Next }, label),
+		gauge("millrace_partitions_waiting_commands", "Commands submitted and not answered.",
+			func(p f) int64 { return p.Status.Waiting }, label),
+		gauge("millrace_partitions_active_entities", "Entities in memory.",
+			func(p f) int { return p.Status.Entities }, label),
+		gauge("millrace_partitions_active_bytes", "Estimated memory of active entities.",
+			func(p f) int { return p.Status.ActiveBytes }, label),
+		gauge("millrace_partitions_stale_records",
+			"Records that were void by the reader rule, since the partition was taken.",
+			func(p f) uint64 { return p.Status.Fold.Stale }, label),
+		gauge("millrace_partitions_foreign_records", "Records without a readable envelope, since the partition was taken.",
+			func(p f) uint64 { return p.Status.Fold.Foreign }, label),
+		gauge("millrace_partitions_jumped_claims", "Claims that were void because of absurd epochs, since the partition was taken.",
+			func(p f) uint64 { return p.Status.Fold.Jumped }, label),
+		gauge("millrace_partitions_log_damaged", "1 when the log has lost records that the store of this worker has: no other worker can rebuild the partition.",
+			func(p f) float64 { return yes(p.Status.Inspection.Damage != nil) }, label),
 	}
 	return measured(columns, func(take func(f, ...string)) {
 		for _, p := range n.manager.Partitions() {
@@ -180,8 +219,10 @@ func (n *Node) partitionMetrics() observe.Source {
 // journalMetrics are how the journal is laid out.
 func (n *Node) journalMetrics() observe.Source {
 	columns := []column[*partitions.Manager]{
-		gauge("millrace_journal_partitions", "Partitions that the journal's data is of.", func(*partitions.Manager) int32 { return n.layout.Partitions }),
-		gauge("millrace_journal_topic_partitions", "Partitions of the journal's topic at the last look.", (*partitions.Manager).TopicPartitions),
+		gauge("millrace_journal_partitions", "Partitions that the journal's data is of.",
+			func(*partitions.Manager) int32 { return n.layout.Partitions }),
+		gauge("millrace_journal_topic_partitions", "Partitions of the journal's topic at the last look.",
+			(*partitions.Manager).TopicPartitions),
 		gauge("millrace_journal_given_up", "1 while all partitions are given up because the topic, or the routing table, is not as it must be.",
 			func(m *partitions.Manager) float64 { return yes(m.Contract() != nil) }),
 	}
@@ -192,16 +233,25 @@ func (n *Node) journalMetrics() observe.Source {
 // takes its place.
 func (n *Node) hostMetrics() observe.Source {
 	columns := []column[host.Stats]{
-		gauge("millrace_host_open_sessions", "Entities that the function has in memory.", func(s host.Stats) int64 { return s.SessionsOpen }),
-		counter("millrace_host_sessions_total", "Sessions of entities that began.", func(s host.Stats) int64 { return s.SessionsOpened }),
-		counter("millrace_host_broken_sessions_total", "Sessions that the function ended while no command was running.", func(s host.Stats) int64 { return s.SessionsEnded }),
-		counter("millrace_host_commands_total", "Commands given to entities.", func(s host.Stats) int64 { return s.Commands }),
+		gauge("millrace_host_open_sessions", "Entities that the function has in memory.",
+			func(s host.Stats) int64 { return s.SessionsOpen }),
+		counter("millrace_host_sessions_total", "Sessions of entities that began.",
+			func(s host.Stats) int64 { return s.SessionsOpened }),
+		counter("millrace_host_broken_sessions_total", "Sessions that the function ended while no command was running.",
+			func(s host.Stats) int64 { return s.SessionsEnded }),
+		counter("millrace_host_commands_total", "Commands given to entities.",
+			func(s host.Stats) int64 { return s.Commands }),
 		counter("millrace_host_actions_total", "Calls given to actions.", func(s host.Stats) int64 { return s.Actions }),
-		counter("millrace_host_refusals_total", "Commands and calls to which the function said no.", func(s host.Stats) int64 { return s.Refusals }),
-		counter("millrace_host_failures_total", "Commands and calls in which the function broke.", func(s host.Stats) int64 { return s.Failures }),
-		counter("millrace_host_restarts_total", "Images of entities that were rebuilt after a decision was dropped.", func(s host.Stats) int64 { return s.Restarts }),
-		counter("millrace_host_replayed_events_total", "Events given to the function when sessions began.", func(s host.Stats) int64 { return s.EventsReplayed }),
-		counter("millrace_host_warnings_total", "Mistakes that the function was told about.", func(s host.Stats) int64 { return s.Warnings }),
+		counter("millrace_host_refusals_total", "Commands and calls to which the function said no.",
+			func(s host.Stats) int64 { return s.Refusals }),
+		counter("millrace_host_failures_total", "Commands and calls in which the function broke.",
+			func(s host.Stats) int64 { return s.Failures }),
+		counter("millrace_host_restarts_total", "Images of entities that were rebuilt after a decision was dropped.",
+			func(s host.Stats) int64 { return s.Restarts }),
+		counter("millrace_host_replayed_events_total", "Events given to the function when sessions began.",
+			func(s host.Stats) int64 { return s.EventsReplayed }),
+		counter("millrace_host_warnings_total", "Mistakes that the function was told about.",
+			func(s host.Stats) int64 { return s.Warnings }),
 	}
 	return measured(columns, func(take func(host.Stats, ...string)) {
 		if function := n.readiness.present(); function != nil {
@@ -228,8 +278,10 @@ func (r *rebuilds) report(p Progress) {
 func (r *rebuilds) metrics() observe.Source {
 	const label = "partition"
 	columns := []column[Progress]{
-		gauge("millrace_materializer_caught_up_records", "Records folded in the last catch-up of a partition.", func(p Progress) int64 { return p.Next - p.From }, label),
-		gauge("millrace_materializer_remaining_records", "Records that the last catch-up of a partition has still to fold.", func(p Progress) int64 { return p.Until - p.Next }, label),
+		gauge("millrace_materializer_caught_up_records", "Records folded in the last catch-up of a partition.",
+			func(p Progress) int64 { return p.Next - p.From }, label),
+		gauge("millrace_materializer_remaining_records", "Records that the last catch-up of a partition has still to fold.",
+			func(p Progress) int64 { return p.Until - p.Next }, label),
 	}
 	return measured(columns, func(take func(Progress, ...string)) {
 		r.mu.Lock()
@@ -249,7 +301,8 @@ func embeddedMetrics(log *embedded.Log) observe.Source {
 		counter("millrace_log_bytes_total", "Bytes of acknowledged records.", func(s f) uint64 { return s.Bytes }),
 		counter("millrace_log_commits_total", "Synced group commits.", func(s f) uint64 { return s.Commits }),
 		counter("millrace_log_failures_total", "How often the disk failed.", func(s f) uint64 { return s.Failures }),
-		counter("millrace_log_reopened_total", "How often the log came back after that.", func(s f) uint64 { return s.Reopened }),
+		counter("millrace_log_reopened_total", "How often the log came back after that.",
+			func(s f) uint64 { return s.Reopened }),
 		gauge("millrace_log_queued_bytes", "Bytes that wait to be written.", func(s f) int { return s.QueuedBytes }),
 	}
 	return measured(columns, func(take func(f, ...string)) { take(log.Stats()) })

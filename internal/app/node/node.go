@@ -91,7 +91,8 @@ func Start(ctx context.Context, o Options) (*Node, error) {
 }
 
 func newNode(o Options) *Node {
-	return &Node{process: newProcess(o), readiness: newReadiness(), spoiled: make(chan error, 1), settled: make(chan struct{})}
+	return &Node{process: newProcess(o), readiness: newReadiness(), spoiled: make(chan error, 1),
+		settled: make(chan struct{})}
 }
 
 // open opens everything, the log first.
@@ -126,9 +127,11 @@ func (n *Node) open(ctx context.Context) (err error) {
 		return err
 	}
 	n.manager = partitions.NewManager(partitions.Options{
-		App: n.config.App, Worker: n.identity.Worker, Topic: n.topic, Layout: n.layout, MorePartitions: n.options.PartitionsGiven,
-		Membership: n.membership(), Group: n.cluster.groupOrNil(), Table: n.routes,
-		Log: n.log, Store: n.store, Functions: n.host, Limits: n.config.Limits, Hooks: n.partitionHooks(), Tracer: n.tracer, Clock: n.clock,
+		App: n.config.App, Worker: n.identity.Worker, Topic: n.topic, Layout: n.layout,
+		MorePartitions: n.options.PartitionsGiven,
+		Membership:     n.membership(), Group: n.cluster.groupOrNil(), Table: n.routes,
+		Log: n.log, Store: n.store, Functions: n.host, Limits: n.config.Limits, Hooks: n.partitionHooks(), Tracer: n.tracer,
+		Clock: n.clock,
 		Types: n.entityTypes, Admit: n.admission().judge, Peers: n.cluster.peersOrNil(),
 		OnEffectError: func(t entities.Target, err error) {
 			n.logger.Warn("side effect was not carried out", observe.Command, t.Service+"/"+t.Method, observe.Error, err)
@@ -170,9 +173,11 @@ func listen(ctx context.Context, setting, address string) (net.Listener, error) 
 }
 
 func (n *Node) membership() broker.Membership {
-	m := broker.Membership{Group: n.config.App, Worker: n.identity.Worker, Address: n.public.Addr().String(), Topic: n.journal(), Partitions: n.layout.Partitions}
+	m := broker.Membership{Group: n.config.App, Worker: n.identity.Worker, Address: n.public.Addr().String(),
+		Topic: n.journal(), Partitions: n.layout.Partitions}
 	if n.cluster != nil {
-		m.Address, m.Public, m.Incarnation, m.Standbys = n.cluster.address, n.cluster.public, n.cluster.incarnation, n.config.Standbys
+		m.Address, m.Public, m.Incarnation, m.Standbys = n.cluster.address, n.cluster.public, n.cluster.incarnation,
+			n.config.Standbys
 		m.Images = func() map[int32]int64 { return n.manager.Images() }
 		m.Serves = n.serves
 	}
@@ -200,14 +205,17 @@ func (n *Node) partitionChanged(partition int32, from, to core.State, why string
 	if why != "" {
 		level = slog.LevelWarn
 	}
-	n.logger.Log(context.Background(), level, "partition changed state", observe.Partition, partition, "from", from, "to", to, observe.Cause, why)
+	n.logger.Log(context.Background(), level, "partition changed state", observe.Partition, partition, "from", from,
+		"to", to, observe.Cause, why)
 	n.checkReady()
 }
 
-func (c *Config) gatewayOptions(dispatcher gateway.Dispatcher, routes *routing.Table, tracer *tracing.Tracer, logger *slog.Logger) gateway.Options {
+func (c *Config) gatewayOptions(dispatcher gateway.Dispatcher, routes *routing.Table, tracer *tracing.Tracer,
+	logger *slog.Logger) gateway.Options {
 	return gateway.Options{
-		Settings: c.gatewaySettings, Dispatcher: dispatcher, App: c.App, Log: logger, Tracer: tracer, FunctionWait: c.FunctionWait,
-		Mixed: func() bool { return routes.Current().Versions() > 1 },
+		Settings: c.gatewaySettings, Dispatcher: dispatcher, App: c.App, Log: logger, Tracer: tracer,
+		FunctionWait: c.FunctionWait,
+		Mixed:        func() bool { return routes.Current().Versions() > 1 },
 	}
 }
 

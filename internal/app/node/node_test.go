@@ -61,7 +61,8 @@ func increment(t *testing.T, n *Node, id string) int64 {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	got, err := counterv1.NewCounterServiceClient(dial(t, n.PublicAddress())).Increment(ctx, &counterv1.IncrementRequest{CounterId: id})
+	got, err := counterv1.NewCounterServiceClient(dial(t, n.PublicAddress())).Increment(ctx,
+		&counterv1.IncrementRequest{CounterId: id})
 	if err != nil {
 		t.Fatalf("increment %s: %v", id, err)
 	}
@@ -72,7 +73,8 @@ func increment(t *testing.T, n *Node, id string) int64 {
 func read(t *testing.T, n *Node, id string, headers ...string) {
 	t.Helper()
 	ctx := metadata.AppendToOutgoingContext(t.Context(), headers...)
-	if _, err := counterv1.NewCounterServiceClient(dial(t, n.PublicAddress())).Get(ctx, &counterv1.GetRequest{CounterId: id}); err != nil {
+	if _, err := counterv1.NewCounterServiceClient(dial(t, n.PublicAddress())).Get(ctx,
+		&counterv1.GetRequest{CounterId: id}); err != nil {
 		t.Fatalf("read %s with %v: %v", id, headers, err)
 	}
 }
@@ -98,7 +100,8 @@ func TestStatusShowsEverything(t *testing.T) {
 	}
 	var services, tasks []string
 	for _, service := range s.GetServices() {
-		services = append(services, fmt.Sprintf("%s (%s %s, %s)", service.GetName(), service.GetKind(), service.GetEntityType(), service.GetHosting()))
+		services = append(services,
+			fmt.Sprintf("%s (%s %s, %s)", service.GetName(), service.GetKind(), service.GetEntityType(), service.GetHosting()))
 	}
 	for _, task := range s.GetTasks() {
 		tasks = append(tasks, task.GetName()+" "+task.GetState())
@@ -206,7 +209,8 @@ func TestReadyzBeforeAndAfter(t *testing.T) {
 	if code, body := page(t, n, "/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(body, "waiting for the user function at "+c.Function) {
 		t.Errorf("%d: %s", code, body)
 	}
-	if _, err := adminv1.NewAdminServiceClient(dial(t, n.AdminAddress())).Descriptors(t.Context(), &adminv1.DescriptorsRequest{}); status.Code(err) != codes.Unavailable {
+	if _, err := adminv1.NewAdminServiceClient(dial(t, n.AdminAddress())).Descriptors(t.Context(),
+		&adminv1.DescriptorsRequest{}); status.Code(err) != codes.Unavailable {
 		t.Errorf("descriptors of a function that is not there: %v", err)
 	}
 	if lines := n.Try("millrace"); lines != nil {
@@ -259,7 +263,8 @@ func TestStateSurvives(t *testing.T) {
 			if got := increment(t, n, "a"); got != 2 {
 				t.Errorf("the counter stands at %d, want 2", got)
 			}
-			if got := taskOf(t, n, loopStore).GetLastError(); !strings.Contains(got, tc.noted) || (got == "") != (tc.noted == "") {
+			if got := taskOf(t, n, loopStore).GetLastError(); !strings.Contains(got, tc.noted) ||
+				(got == "") != (tc.noted == "") {
 				t.Errorf("the status says %q of the store, want %q", got, tc.noted)
 			}
 		})
@@ -291,7 +296,8 @@ func TestTakenPortNamesItsSetting(t *testing.T) {
 		if err == nil {
 			t.Fatalf("a second node took the port of --%s", setting)
 		}
-		mustContain(t, "the error", err.Error(), "open port 127.0.0.1:", "address already in use; choose another with --"+setting)
+		mustContain(t, "the error", err.Error(), "open port 127.0.0.1:",
+			"address already in use; choose another with --"+setting)
 	}
 }
 
@@ -319,7 +325,8 @@ func TestStopLetsCallsEnd(t *testing.T) {
 	n := started(t, Options{Local: gate})
 	answered := make(chan error, 1)
 	go func() { // ends with the call; received below
-		_, err := counterv1.NewCounterServiceClient(dial(t, n.PublicAddress())).Increment(t.Context(), &counterv1.IncrementRequest{CounterId: "a"})
+		_, err := counterv1.NewCounterServiceClient(dial(t, n.PublicAddress())).Increment(t.Context(),
+			&counterv1.IncrementRequest{CounterId: "a"})
 		answered <- err
 	}()
 	receive(t, "the call to reach the function", gate.entered)
@@ -342,7 +349,8 @@ func TestStopDoesNotWaitForEver(t *testing.T) {
 	n := started(t, Options{Config: c, Local: gate})
 	answered := make(chan error, 1)
 	go func() { // ends with the call; received below
-		_, err := counterv1.NewCounterServiceClient(dial(t, n.PublicAddress())).Increment(t.Context(), &counterv1.IncrementRequest{CounterId: "a"})
+		_, err := counterv1.NewCounterServiceClient(dial(t, n.PublicAddress())).Increment(t.Context(),
+			&counterv1.IncrementRequest{CounterId: "a"})
 		answered <- err
 	}()
 	receive(t, "the call to reach the function", gate.entered)
@@ -378,7 +386,8 @@ func TestLagOfAPartitionThatIsNotOwned(t *testing.T) {
 		t.Fatal(err)
 	}
 	world.Assign(c.App, n.identity.Worker, broker.AssignmentEvent{Table: &broker.Table{
-		Members: []broker.Member{{Name: "another"}, {Name: n.identity.Worker}}, Owners: []int32{0, 1}, Standbys: [][]int32{nil, nil},
+		Members: []broker.Member{{Name: "another"}, {Name: n.identity.Worker}}, Owners: []int32{0, 1},
+		Standbys: [][]int32{nil, nil},
 	}})
 	eventually(t, "the table", func() bool { return n.routes.Current() != nil })
 	for range 3 {
@@ -390,7 +399,8 @@ func TestLagOfAPartitionThatIsNotOwned(t *testing.T) {
 	if p := partitions[0]; p.GetLagRecords() != 0 || p.GetLagSeconds() != 0 {
 		t.Errorf("the other worker's partition: %v", p)
 	}
-	if p := partitions[1]; p.GetState() != "standby" || p.GetEndOffset() != 3 || p.GetLagRecords() != 3 || p.GetLagSeconds() != 90 {
+	if p := partitions[1]; p.GetState() != "standby" || p.GetEndOffset() != 3 || p.GetLagRecords() != 3 ||
+		p.GetLagSeconds() != 90 {
 		t.Errorf("the partition with records: %v", p)
 	}
 	eventually(t, "the partition to be the reason why the node is not ready", func() bool {

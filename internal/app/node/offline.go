@@ -14,7 +14,8 @@ import (
 
 // VerifyOffline reads the journal that the configuration names while no worker runs. It takes the
 // lock of a data directory; it creates nothing.
-func VerifyOffline(ctx context.Context, c *Config, r *adminv1.VerifyRequest, send func(*adminv1.VerifyResponse) error) (err error) {
+func VerifyOffline(ctx context.Context, c *Config, r *adminv1.VerifyRequest,
+	send func(*adminv1.VerifyResponse) error) (err error) {
 	n, err := openOffline(ctx, c, r.GetStore())
 	if err != nil {
 		return err
@@ -37,7 +38,8 @@ func openOffline(ctx context.Context, c *Config, store bool) (*Node, error) {
 
 func (n *Node) openForReading(ctx context.Context, store bool) (err error) {
 	if len(n.config.Brokers) == 0 || store {
-		for _, dir := range []string{filepath.Join(n.config.Data, identityFile), n.storeDirectory()} { // opening would make them
+		// Opening would make them.
+		for _, dir := range []string{filepath.Join(n.config.Data, identityFile), n.storeDirectory()} {
 			if _, err := os.Stat(dir); err != nil {
 				return fmt.Errorf("there is nothing to verify in %s: %w; name the data directory with --data", n.config.Data, err)
 			}

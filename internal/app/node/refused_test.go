@@ -17,18 +17,20 @@ import (
 func refusing(t *testing.T) Local {
 	t.Helper()
 	f, err := inprocess.New(sdk.Value("counter",
-		sdk.HandleValue(counterv1.CounterService_Increment_FullMethodName, func(cmd *sdk.ValueCommand[*counterv1.State], in *counterv1.IncrementRequest) (*counterv1.Counter, error) {
-			name, asks := strings.CutPrefix(in.GetCounterId(), "a-")
-			if !asks {
-				return nil, sdk.Refuse(codes.FailedPrecondition, "%s is closed", in.GetCounterId())
-			}
-			cmd.Update(&counterv1.State{Value: cmd.State().GetValue() + 1})
-			cmd.Effect(counterv1.CounterService_Increment_FullMethodName, &counterv1.IncrementRequest{CounterId: "b-" + name})
-			return &counterv1.Counter{}, nil
-		}),
-		sdk.HandleValue(counterv1.CounterService_Get_FullMethodName, func(cmd *sdk.ValueCommand[*counterv1.State], _ *counterv1.GetRequest) (*counterv1.Counter, error) {
-			return &counterv1.Counter{Value: cmd.State().GetValue()}, nil
-		}),
+		sdk.HandleValue(counterv1.CounterService_Increment_FullMethodName,
+			func(cmd *sdk.ValueCommand[*counterv1.State], in *counterv1.IncrementRequest) (*counterv1.Counter, error) {
+				name, asks := strings.CutPrefix(in.GetCounterId(), "a-")
+				if !asks {
+					return nil, sdk.Refuse(codes.FailedPrecondition, "%s is closed", in.GetCounterId())
+				}
+				cmd.Update(&counterv1.State{Value: cmd.State().GetValue() + 1})
+				cmd.Effect(counterv1.CounterService_Increment_FullMethodName, &counterv1.IncrementRequest{CounterId: "b-" + name})
+				return &counterv1.Counter{}, nil
+			}),
+		sdk.HandleValue(counterv1.CounterService_Get_FullMethodName,
+			func(cmd *sdk.ValueCommand[*counterv1.State], _ *counterv1.GetRequest) (*counterv1.Counter, error) {
+				return &counterv1.Counter{Value: cmd.State().GetValue()}, nil
+			}),
 	))
 	if err != nil {
 		t.Fatal(err)
@@ -69,7 +71,8 @@ func TestRefusedEffectsAreListed(t *testing.T) {
 		byEntity[e.GetFrom()] = e
 	}
 	x := byEntity["counter/a-x"]
-	if x.GetMethod() != "Increment" || x.GetError() != "refused with FailedPrecondition: b-x is closed" || x.GetPayload().GetJson() != `{"counterId":"b-x"}` {
+	if x.GetMethod() != "Increment" || x.GetError() != "refused with FailedPrecondition: b-x is closed" ||
+		x.GetPayload().GetJson() != `{"counterId":"b-x"}` {
 		t.Errorf("the refusal of a-x is listed as %v", x)
 	}
 	parked, err := ask.ListParked(t.Context(), &adminv1.ListParkedRequest{})
@@ -103,7 +106,8 @@ func TestRefusedEffectsAreListed(t *testing.T) {
 	}
 	eventually(t, "one refused effect is counted", func() bool { return n.manager.CountRefused() == 1 })
 	again := list()
-	if len(again) != 1 || again[0].GetFrom() != "counter/a-y" || again[0].GetOffset() <= byEntity["counter/a-y"].GetOffset() {
+	if len(again) != 1 || again[0].GetFrom() != "counter/a-y" ||
+		again[0].GetOffset() <= byEntity["counter/a-y"].GetOffset() {
 		t.Errorf("listed afterwards: %v; want the one that was sent again and refused again", again)
 	}
 }

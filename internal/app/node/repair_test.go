@@ -24,17 +24,19 @@ import (
 func mirror(t *testing.T) Local {
 	t.Helper()
 	f, err := inprocess.New(sdk.Value("counter",
-		sdk.HandleValue(counterv1.CounterService_Increment_FullMethodName, func(cmd *sdk.ValueCommand[*counterv1.State], in *counterv1.IncrementRequest) (*counterv1.Counter, error) {
-			value := cmd.State().GetValue() + 1
-			cmd.Update(&counterv1.State{Value: value})
-			if name, is := strings.CutPrefix(in.GetCounterId(), "a-"); is {
-				cmd.Effect(counterv1.CounterService_Increment_FullMethodName, &counterv1.IncrementRequest{CounterId: "b-" + name})
-			}
-			return &counterv1.Counter{Value: value}, nil
-		}),
-		sdk.HandleValue(counterv1.CounterService_Get_FullMethodName, func(cmd *sdk.ValueCommand[*counterv1.State], _ *counterv1.GetRequest) (*counterv1.Counter, error) {
-			return &counterv1.Counter{Value: cmd.State().GetValue()}, nil
-		}),
+		sdk.HandleValue(counterv1.CounterService_Increment_FullMethodName,
+			func(cmd *sdk.ValueCommand[*counterv1.State], in *counterv1.IncrementRequest) (*counterv1.Counter, error) {
+				value := cmd.State().GetValue() + 1
+				cmd.Update(&counterv1.State{Value: value})
+				if name, is := strings.CutPrefix(in.GetCounterId(), "a-"); is {
+					cmd.Effect(counterv1.CounterService_Increment_FullMethodName, &counterv1.IncrementRequest{CounterId: "b-" + name})
+				}
+				return &counterv1.Counter{Value: value}, nil
+			}),
+		sdk.HandleValue(counterv1.CounterService_Get_FullMethodName,
+			func(cmd *sdk.ValueCommand[*counterv1.State], _ *counterv1.GetRequest) (*counterv1.Counter, error) {
+				return &counterv1.Counter{Value: cmd.State().GetValue()}, nil
+			}),
 	))
 	if err != nil {
 		t.Fatal(err)
@@ -44,7 +46,8 @@ func mirror(t *testing.T) Local {
 
 func counterValue(t *testing.T, n *Node, id string) int64 {
 	t.Helper()
-	got, err := counterv1.NewCounterServiceClient(dial(t, n.PublicAddress())).Get(t.Context(), &counterv1.GetRequest{CounterId: id})
+	got, err := counterv1.NewCounterServiceClient(dial(t, n.PublicAddress())).Get(t.Context(),
+		&counterv1.GetRequest{CounterId: id})
 	if err != nil {
 		t.Fatalf("get %s: %v", id, err)
 	}
@@ -83,7 +86,8 @@ func older(t *testing.T, c *Config) {
 }
 
 // repaired asks for a repair and returns the last thing that is said of it.
-func repaired(t *testing.T, ask adminv1.AdminServiceClient, partition int32, choice adminv1.RepairChoice) *adminv1.RepairResponse {
+func repaired(t *testing.T, ask adminv1.AdminServiceClient, partition int32,
+	choice adminv1.RepairChoice) *adminv1.RepairResponse {
 	t.Helper()
 	stream, err := ask.Repair(t.Context(), &adminv1.RepairRequest{Partition: partition, Choice: choice})
 	if err != nil {
@@ -123,7 +127,8 @@ func TestRepairOfAnOlderLog(t *testing.T) {
 			})
 			lost := int64(0)
 			for _, p := range halted {
-				if p.GetLogEnd() >= p.GetStoreNext() || p.GetStoreTopicId() != p.GetLogTopicId() || len(p.GetChoices()) != 3 || p.GetChoices()[1].GetRefused() != "" {
+				if p.GetLogEnd() >= p.GetStoreNext() || p.GetStoreTopicId() != p.GetLogTopicId() || len(p.GetChoices()) != 3 ||
+					p.GetChoices()[1].GetRefused() != "" {
 					t.Errorf("evidence %v", p)
 				}
 				mustContain(t, "the cause", p.GetCause(), "log went backwards")
@@ -137,12 +142,14 @@ func TestRepairOfAnOlderLog(t *testing.T) {
 			}
 			health := watchHealth(t, n)
 			health.becomes(healthpb.HealthCheckResponse_NOT_SERVING, "is halted: ")
-			_, err := counterv1.NewCounterServiceClient(dial(t, n.PublicAddress())).Increment(t.Context(), &counterv1.IncrementRequest{CounterId: "a-x"})
+			_, err := counterv1.NewCounterServiceClient(dial(t, n.PublicAddress())).Increment(t.Context(),
+				&counterv1.IncrementRequest{CounterId: "a-x"})
 			if err == nil {
 				t.Error("a halted partition takes commands")
 			}
 			for _, p := range halted {
-				if last := repaired(t, ask, p.GetPartition(), test.choice); last.GetState() != "active" || last.GetNextOffset() < p.GetPosition() {
+				if last := repaired(t, ask, p.GetPartition(), test.choice); last.GetState() != "active" ||
+					last.GetNextOffset() < p.GetPosition() {
 					t.Errorf("after the repair: %v; want to be active behind offset %d", last, p.GetPosition())
 				}
 			}

@@ -90,8 +90,10 @@ func TestStrongerSourceWins(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := fmt.Sprintf("%s (%s), %s (%s), %s (%s), %d (%s)", c.App, origin["app"], c.Worker, origin["worker"], c.Data, origin["data"], c.Partitions, origin["partitions"])
-	want := fmt.Sprintf("from-flag (flag --app), from-env (environment MILLRACE_WORKER), from-file (%s:2), 16 (default)", file)
+	got := fmt.Sprintf("%s (%s), %s (%s), %s (%s), %d (%s)", c.App, origin["app"], c.Worker, origin["worker"], c.Data,
+		origin["data"], c.Partitions, origin["partitions"])
+	want := fmt.Sprintf("from-flag (flag --app), from-env (environment MILLRACE_WORKER), from-file (%s:2), 16 (default)",
+		file)
 	if got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
@@ -134,7 +136,8 @@ worker:
 	if got := fmt.Sprint(c.Brokers, c.Ephemeral, c.Partitions, c.MaxRequest, c.PassivateAfter, c.Worker == ""); got != "[a:1 b:2] false 32 1048576 1m30s true" {
 		t.Errorf("read %s", got)
 	}
-	if c, _, err := Load(Sources{File: configFile(t, "app: shop\nbrokers: [a:1, 'b:2']")}); err != nil || len(c.Brokers) != 2 {
+	if c, _, err := Load(Sources{File: configFile(t, "app: shop\nbrokers: [a:1, 'b:2']")}); err != nil ||
+		len(c.Brokers) != 2 {
 		t.Errorf("brokers in a line: %v, %v", c, err)
 	}
 }
@@ -185,7 +188,8 @@ func TestWrongConfigurationIsExplained(t *testing.T) {
 		{name: "log", flags: map[string]string{"log-level": "loud", "log-format": "xml"}, want: []string{`setting log-level: "loud" is none of`, `setting log-format: "xml" is none of`}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			c, _, err := Load(Sources{File: configFile(t, tc.file), Env: environment(strings.Fields(tc.env)...), Flags: tc.flags})
+			c, _, err := Load(Sources{File: configFile(t, tc.file), Env: environment(strings.Fields(tc.env)...),
+				Flags: tc.flags})
 			if err == nil {
 				t.Fatalf("accepted as %+v", c)
 			}
@@ -199,7 +203,8 @@ func TestConfigurationFileMustBeReadable(t *testing.T) {
 	if _, _, err := Load(Sources{File: missing}); err == nil || !strings.Contains(err.Error(), missing) {
 		t.Errorf("a file that was named and is missing: %v", err)
 	}
-	if _, _, err := Load(Sources{File: configFile(t, strings.Repeat("#", maxFileBytes+1))}); err == nil || !strings.Contains(err.Error(), "are no configuration of millrace") {
+	if _, _, err := Load(Sources{File: configFile(t, strings.Repeat("#", maxFileBytes+1))}); err == nil ||
+		!strings.Contains(err.Error(), "are no configuration of millrace") {
 		t.Errorf("a file that is too large: %v", err)
 	}
 }

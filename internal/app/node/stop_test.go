@@ -30,7 +30,8 @@ type hanging struct {
 
 func newHanging(t *testing.T) hanging {
 	t.Helper()
-	h := hanging{Local: local(t, "counter pricing"), entered: make(chan struct{}, 16), open: make(chan struct{}), within: &sync.WaitGroup{}}
+	h := hanging{Local: local(t, "counter pricing"), entered: make(chan struct{}, 16), open: make(chan struct{}),
+		within: &sync.WaitGroup{}}
 	t.Cleanup(func() {
 		close(h.open)
 		h.within.Wait()
@@ -61,7 +62,8 @@ func (h hanging) Act(ctx context.Context, inv entities.Invocation) (*entities.Ou
 }
 
 // ActStream hangs.
-func (h hanging) ActStream(ctx context.Context, s *entities.Stream, on func(context.Context, *entities.Outcome) error) error {
+func (h hanging) ActStream(ctx context.Context, s *entities.Stream,
+	on func(context.Context, *entities.Outcome) error) error {
 	h.hang()
 	return h.Local.ActStream(ctx, s, on)
 }
@@ -102,7 +104,8 @@ const stopBound = 20 * time.Second
 func TestAStopEndsWhateverTheFunctionDoes(t *testing.T) {
 	call := func(id string) func(*testing.T, *Node) {
 		return func(t *testing.T, n *Node) {
-			_, _ = counterv1.NewCounterServiceClient(dial(t, n.PublicAddress())).Increment(t.Context(), &counterv1.IncrementRequest{CounterId: id})
+			_, _ = counterv1.NewCounterServiceClient(dial(t, n.PublicAddress())).Increment(t.Context(),
+				&counterv1.IncrementRequest{CounterId: id})
 		}
 	}
 	for name, run := range map[string]func(*testing.T, *Node){
@@ -186,7 +189,8 @@ func TestAStopEndsWhenARemoteFunctionHangs(t *testing.T) {
 	t.Cleanup(func() { close(open) })
 	var calling sync.WaitGroup
 	calling.Go(func() {
-		_, _ = counterv1.NewCounterServiceClient(dial(t, n.PublicAddress())).Increment(t.Context(), &counterv1.IncrementRequest{CounterId: "a"})
+		_, _ = counterv1.NewCounterServiceClient(dial(t, n.PublicAddress())).Increment(t.Context(),
+			&counterv1.IncrementRequest{CounterId: "a"})
 	})
 	receive(t, "the call to hang", entered)
 	stopped(t, n)

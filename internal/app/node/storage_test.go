@@ -51,10 +51,12 @@ func TestFullDiskIsShown(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := startedWith(t, ill)
-			if err := n.NotReady(); !errors.Is(err, errFull) || !strings.Contains(err.Error(), "the "+name+" cannot be written") {
+			if err := n.NotReady(); !errors.Is(err, errFull) ||
+				!strings.Contains(err.Error(), "the "+name+" cannot be written") {
 				t.Errorf("not ready because: %v", err)
 			}
-			if code, body := page(t, n, "/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(body, errFull.Error()) {
+			if code, body := page(t, n, "/readyz"); code != http.StatusServiceUnavailable ||
+				!strings.Contains(body, errFull.Error()) {
 				t.Errorf("/readyz: %d, %s", code, body)
 			}
 			if task := taskOf(t, n, name); task.GetState() != "retrying" || task.GetLastError() != errFull.Error() {
@@ -75,7 +77,8 @@ func TestWhatWentWrongBeforeIsRemembered(t *testing.T) {
 		})
 	})
 	task := taskOf(t, n, "log")
-	if task.GetState() != "running" || task.GetLastError() != errFull.Error() || !task.GetLastErrorTime().AsTime().Equal(at) || n.NotReady() != nil {
+	if task.GetState() != "running" || task.GetLastError() != errFull.Error() ||
+		!task.GetLastErrorTime().AsTime().Equal(at) || n.NotReady() != nil {
 		t.Errorf("the status shows %v, ready: %v", task, n.NotReady())
 	}
 }

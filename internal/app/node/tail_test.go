@@ -190,7 +190,8 @@ func TestTailMarksWhatDoesNotCount(t *testing.T) {
 		got = append(got, tailed(r))
 		notes = append(notes, r.GetNote())
 	}
-	if want := []string{"claim", "event cart/42", "foreign x", "claim STALE", "claim", "event cart/42 STALE"}; !slices.Equal(got, want) {
+	if want := []string{"claim", "event cart/42", "foreign x", "claim STALE", "claim",
+		"event cart/42 STALE"}; !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
 	}
 	mustContain(t, "the notes", strings.Join(notes, "\n"), "claimed by former", "record has no envelope", "declares the layout of the journal", "claimed by w-")
@@ -219,7 +220,8 @@ func TestTailBeforeAnyClaim(t *testing.T) {
 		t.Fatal(err)
 	}
 	env := record.Envelope{Kind: record.Event, Epoch: 1, Nonce: 7, Ordinal: 1, Sequence: 1, TypeURL: "type.googleapis.com/shop.v1.CheckedOut"}
-	world.Inject(journal, broker.Record{Key: []byte("cart/42"), Headers: []broker.Header{{Key: record.HeaderKey, Value: env.Append(nil)}}})
+	world.Inject(journal,
+		broker.Record{Key: []byte("cart/42"), Headers: []broker.Header{{Key: record.HeaderKey, Value: env.Append(nil)}}})
 	n := started(t, Options{Config: c, Local: local(t, "cart"), Log: world.Client("now")})
 	if got := readTail(t, n, &adminv1.TailRequest{Limit: 1}); !slices.Equal(got, []string{"event cart/42 STALE"}) {
 		t.Errorf("%q, want an event that does not count", got)

@@ -29,8 +29,10 @@ func (c *Config) newTracer(worker, version string, logger *slog.Logger) (*tracin
 func traceMetrics(t *tracing.Tracer) observe.Source {
 	type f = tracing.Stats
 	columns := []column[f]{
-		counter("millrace_tracing_exported_spans_total", "Spans that the endpoint has taken.", func(s f) uint64 { return s.Exported }),
-		counter("millrace_tracing_dropped_spans_total", "Spans that could not be exported. Those that did not fit into the queue are not counted.", func(s f) uint64 { return s.Dropped }),
+		counter("millrace_tracing_exported_spans_total", "Spans that the endpoint has taken.",
+			func(s f) uint64 { return s.Exported }),
+		counter("millrace_tracing_dropped_spans_total", "Spans that could not be exported. Those that did not fit into the queue are not counted.",
+			func(s f) uint64 { return s.Dropped }),
 	}
 	return measured(columns, func(take func(f, ...string)) {
 		if t != nil {

@@ -31,7 +31,8 @@ type received struct {
 }
 
 // Export takes spans.
-func (s *spans) Export(_ context.Context, in *collector.ExportTraceServiceRequest) (*collector.ExportTraceServiceResponse, error) {
+func (s *spans) Export(_ context.Context,
+	in *collector.ExportTraceServiceRequest) (*collector.ExportTraceServiceResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, r := range in.GetResourceSpans() {
@@ -135,7 +136,8 @@ func TestOneTraceOverAllHops(t *testing.T) {
 		}
 	}
 	trace[0] = 'z'
-	if _, err := a.increment(other.PublicAddress(), id, "traceparent", fmt.Sprintf("00-%x-00f067aa0ba902b7-01", trace)); err != nil {
+	if _, err := a.increment(other.PublicAddress(), id, "traceparent",
+		fmt.Sprintf("00-%x-00f067aa0ba902b7-01", trace)); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "the last call", func() bool { return s.path(trace) != "" && s.count() >= before+6 })

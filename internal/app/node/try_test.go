@@ -34,7 +34,8 @@ func TestTryLines(t *testing.T) {
 // What the line says is sent as curl would send it.
 func TestTryLineWorks(t *testing.T) {
 	n := started(t, Options{Local: local(t, "cart")})
-	parts := regexp.MustCompile(`^curl -H '([^:]+): (.*)' -d '(.*)' (http://\S+)$`).FindStringSubmatch(n.Try("millrace")[0])
+	parts := regexp.MustCompile(`^curl -H '([^:]+): (.*)' -d '(.*)' (http://\S+)$`).FindStringSubmatch(
+		n.Try("millrace")[0])
 	if parts == nil {
 		t.Fatalf("the line is %s", n.Try("millrace")[0])
 	}

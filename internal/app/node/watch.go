@@ -84,7 +84,8 @@ func (w *watch) enter(path, name string) error {
 		return nil
 	}
 	abs, _ := filepath.Abs(path)
-	if strings.HasPrefix(name, ".") || slices.Contains([]string{"node_modules", "target", "__pycache__"}, name) || abs == w.data {
+	if strings.HasPrefix(name, ".") || slices.Contains([]string{"node_modules", "target", "__pycache__"}, name) ||
+		abs == w.data {
 		return fs.SkipDir
 	}
 	return nil

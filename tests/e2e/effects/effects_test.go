@@ -132,8 +132,10 @@ func TestEffectsHappenOnce(t *testing.T) {
 	seed := kit.EffectsSeed.Seed(t)
 	rng := rand.New(rand.NewPCG(seed, 0))
 	closed := filepath.Join(t.TempDir(), "closed")
-	p := harness.Launch(t, harness.Options{Program: "tests/e2e/mirror", Tags: "failpoints", Env: []string{"MIRROR_CLOSED=" + closed}})
-	points := slices.DeleteFunc(failpoint.Points(), func(point string) bool { return point == failpoint.BeforeTimer }) // there are none
+	p := harness.Launch(t,
+		harness.Options{Program: "tests/e2e/mirror", Tags: "failpoints", Env: []string{"MIRROR_CLOSED=" + closed}})
+	// there are none
+	points := slices.DeleteFunc(failpoint.Points(), func(point string) bool { return point == failpoint.BeforeTimer })
 	p.Kill(t)
 	l := start(t, p.Dial(t))
 	counts := map[string]int{}

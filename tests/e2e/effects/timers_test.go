@@ -57,7 +57,8 @@ func TestTimersFireOnce(t *testing.T) {
 	due := began.Add(5*time.Second + time.Duration(n)*200*time.Microsecond)
 	each(t, n, func(ctx context.Context, i int) error {
 		ctx = metadata.AppendToOutgoingContext(ctx, "millrace-command-id", "set")
-		_, err := counters.Increment(ctx, &counterv1.IncrementRequest{CounterId: "t-" + strconv.Itoa(i), By: due.UnixMilli()}, grpc.WaitForReady(true))
+		_, err := counters.Increment(ctx,
+			&counterv1.IncrementRequest{CounterId: "t-" + strconv.Itoa(i), By: due.UnixMilli()}, grpc.WaitForReady(true))
 		return err
 	})
 	set := time.Since(began)
@@ -112,7 +113,8 @@ func TestTimersAreOnTime(t *testing.T) {
 		return err
 	})
 	slices.Sort(late)
-	t.Logf("timers: %d over %v, lateness p50 %d ms, p99 %d ms, worst %d ms", n, spread, late[n/2], late[n*99/100], late[n-1])
+	t.Logf("timers: %d over %v, lateness p50 %d ms, p99 %d ms, worst %d ms", n, spread, late[n/2], late[n*99/100],
+		late[n-1])
 }
 
 // fired waits until no timer is left.
@@ -126,7 +128,8 @@ func fired(t *testing.T, p *harness.Process, n int) {
 			return false
 		}
 		for _, partition := range s.GetPartitions() {
-			if partition.GetState() != "active" || partition.GetTimers() > 0 || partition.GetMoreTimers() || partition.GetWaitingCommands() > 0 {
+			if partition.GetState() != "active" || partition.GetTimers() > 0 || partition.GetMoreTimers() ||
+				partition.GetWaitingCommands() > 0 {
 				return false
 			}
 		}

@@ -158,7 +158,9 @@ func (w *world) judgeDenial(id string, slot int, told string) {
 	if told != "not_applied" {
 		return
 	}
-	if saw, _ := w.await(id, 2*longTask*time.Millisecond, func(c contents) bool { return c.set.has(slot) }); saw.set.has(slot) {
+	if saw, _ := w.await(id, 2*longTask*time.Millisecond, func(c contents) bool {
+		return c.set.has(slot)
+	}); saw.set.has(slot) {
 		w.broken(violation{falseNever, "script/" + id, fmt.Sprintf("%d was sent, left and sent again: not_applied, and it is there", slot)})
 	}
 }
@@ -170,9 +172,11 @@ func (w *world) post(ctx context.Context, address string, k task, id string, tim
 	defer cancel()
 	body := fmt.Sprintf(`{"id":%q}`, k.id)
 	if k.gives {
-		body = fmt.Sprintf(`{"id":%q,"actions":[{"update":{"value":"%d %d %d %d"}}]}`, k.id, k.slot, k.padding, k.sleep, k.slow)
+		body = fmt.Sprintf(`{"id":%q,"actions":[{"update":{"value":"%d %d %d %d"}}]}`, k.id, k.slot, k.padding,
+			k.sleep, k.slow)
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+address+vemodel.ValueEntityTckModel_Process_FullMethodName, strings.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost,
+		"http://"+address+vemodel.ValueEntityTckModel_Process_FullMethodName, strings.NewReader(body))
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -205,7 +209,8 @@ func (w *world) post(ctx context.Context, address string, k task, id string, tim
 // that was refused.
 func (w *world) repeatForwards() bool {
 	from, to := w.scene(-1), w.scene(-1)
-	for entities.Partition("no-"+to, partitions) != entities.Partition(to, partitions) { // progress is told with what goes the same way
+	// progress is told with what goes the same way
+	for entities.Partition("no-"+to, partitions) != entities.Partition(to, partitions) {
 		to = w.scene(-1)
 	}
 	accepted := task{id: from, slot: 1, gives: true, forward: to}
@@ -258,7 +263,8 @@ func (w *world) largeValues() bool {
 					a := w.try(ctx, k, fmt.Sprintf("%s-%d", k.id, k.slot), rng)
 					cancel()
 					if a.err != nil {
-						w.broken(violation{unexpected, "script/" + k.id, fmt.Sprintf("a value of %d bytes, while nothing fails: %s %v", k.padding, a.outcome, a.err)})
+						w.broken(violation{unexpected, "script/" + k.id,
+							fmt.Sprintf("a value of %d bytes, while nothing fails: %s %v", k.padding, a.outcome, a.err)})
 						return
 					}
 				}
@@ -279,7 +285,8 @@ func (w *world) passes(from string, why string, within time.Duration) {
 		return // what keeps commands from being answered is found elsewhere
 	}
 	if _, ok := w.await(to, within, func(c contents) bool { return c.set.has(100) }); !ok {
-		w.broken(violation{heldUp, "script/" + to, fmt.Sprintf("an effect of script/%s does not come for %v: %s", from, time.Duration(w.now()-began), why)})
+		w.broken(violation{heldUp, "script/" + to,
+			fmt.Sprintf("an effect of script/%s does not come for %v: %s", from, time.Duration(w.now()-began), why)})
 	}
 }
 
@@ -311,7 +318,8 @@ func (w *world) deadTarget() bool {
 	if w.dead == "" { // they are tried forever
 		w.dead = from
 		target := "dead-" + w.scene(-1)
-		if a := w.insist(task{id: from, gives: true, effects: slices.Repeat([]string{target}, slowTargets)}, from+"-x"); a.err != nil {
+		if a := w.insist(task{id: from, gives: true, effects: slices.Repeat([]string{target}, slowTargets)},
+			from+"-x"); a.err != nil {
 			w.dead = ""
 			return false
 		}

@@ -117,19 +117,22 @@ func (c *calls) String() string {
 	share := func(way int) float64 { return 100 * float64(c.answered[way]) / float64(max(c.all[way], 1)) }
 	var text strings.Builder
 	fmt.Fprintf(&text, "; of %d calls by way of gateways %.2f %% answered, of %d to workers %.2f %%, %d of %d seconds with an answer, longest time without one %v, took p50 %v, p99 %v",
-		c.all[1], share(1), c.all[0], share(0), c.seconds-c.silent, c.seconds, c.silence.Round(time.Millisecond), c.quantile(0.5), c.quantile(0.99))
+		c.all[1], share(1), c.all[0], share(0), c.seconds-c.silent, c.seconds, c.silence.Round(time.Millisecond),
+		c.quantile(0.5), c.quantile(0.99))
 	text.WriteString(", not answered:")
 	for _, kind := range slices.Sorted(maps.Keys(c.failed)) {
 		fmt.Fprintf(&text, " %s %d", kind, c.failed[kind])
 	}
-	fmt.Fprintf(&text, "; reads at_least %d, eventual %d, bounded %d, by followers %d", c.relaxed[atLeast], c.relaxed[eventual], c.relaxed[bounded], c.followed.Load())
+	fmt.Fprintf(&text, "; reads at_least %d, eventual %d, bounded %d, by followers %d", c.relaxed[atLeast],
+		c.relaxed[eventual], c.relaxed[bounded], c.followed.Load())
 	for _, bound := range slices.Sorted(maps.Keys(c.ages)) {
 		promised := "eventual"
 		if bound > 0 {
 			promised = fmt.Sprintf("promised %v", bound)
 		}
 		old := slices.Sorted(slices.Values(c.ages[bound]))
-		fmt.Fprintf(&text, ", %s: oldest %v, p99 %v", promised, old[len(old)-1].Round(takenStep), old[len(old)*99/100].Round(takenStep))
+		fmt.Fprintf(&text, ", %s: oldest %v, p99 %v", promised, old[len(old)-1].Round(takenStep),
+			old[len(old)*99/100].Round(takenStep))
 	}
 	return text.String()
 }

@@ -112,11 +112,13 @@ func TestCheckerNamesBrokenPromises(t *testing.T) {
 // TestAgesAreMeasured: how old an answer was at least is told from what it lacks.
 func TestAgesAreMeasured(t *testing.T) {
 	write := &command{kind: give, slot: 0, fate: done, called: 10, returned: 20, showed: contents{set: set{1}}}
-	fresh := &command{kind: look, freshness: bounded, bound: 100, fate: done, called: 50, returned: 60, showed: contents{set: set{1}}}
+	fresh := &command{kind: look, freshness: bounded, bound: 100, fate: done, called: 50, returned: 60,
+		showed: contents{set: set{1}}}
 	old := &command{kind: look, freshness: bounded, bound: 100, fate: done, called: 50, returned: 60}
 	anything := &command{kind: look, freshness: eventual, fate: done, called: 50, returned: 60}
 	early := &command{kind: look, freshness: bounded, bound: 100, fate: done, called: 15, returned: 60}
-	if got := ages([]*command{write, fresh, old, anything, early}); !slices.Equal(got, []age{{100, 0}, {100, 30}, {0, 30}, {100, 0}}) {
+	if got := ages([]*command{write, fresh, old, anything, early}); !slices.Equal(got,
+		[]age{{100, 0}, {100, 30}, {0, 30}, {100, 0}}) {
 		t.Errorf("the ages are %v", got)
 	}
 }
@@ -175,7 +177,8 @@ func TestScriptsAreRead(t *testing.T) {
 		"3 0 3": {set: set{}.with(0).with(3), twice: " item 3 2 times"},
 		"0 999": {set: set{}.with(0), phantom: ` 1 of item "999"`},
 	} {
-		if got := scripted(numbers); got.twice != want.twice || got.phantom != want.phantom || got.phantom == "" && got.set != want.set {
+		if got := scripted(numbers); got.twice != want.twice || got.phantom != want.phantom || got.phantom == "" &&
+			got.set != want.set {
 			t.Errorf("%q shows %+v, want %+v", numbers, got, want)
 		}
 	}

@@ -104,7 +104,8 @@ func (w *world) repeat(k kept, rng *rand.Rand) {
 	case f == never || f == refused:
 		w.broken(violation{falseNever, k.entity.name(), fmt.Sprintf("%v, and sent again: %v", &k.command, f)})
 	case f == done && again.showed != k.command.showed:
-		w.broken(violation{otherBytes, k.entity.name(), fmt.Sprintf("%v, and sent again it showed %v", &k.command, again.showed)})
+		w.broken(violation{otherBytes, k.entity.name(),
+			fmt.Sprintf("%v, and sent again it showed %v", &k.command, again.showed)})
 	case f == done:
 		w.outcome("acknowledged commands sent again")
 	default:
@@ -172,7 +173,8 @@ func (c *client) hedge(e *entity, cmd *command) fate {
 	}
 	switch {
 	case fates[0] == done && fates[1] == done && copies[0].showed != copies[1].showed:
-		w.broken(violation{otherBytes, e.name(), fmt.Sprintf("%s %d id %s twice at once showed %v and %v", cmd.kind, cmd.slot, cmd.id, copies[0].showed, copies[1].showed)})
+		w.broken(violation{otherBytes, e.name(), fmt.Sprintf("%s %d id %s twice at once showed %v and %v", cmd.kind,
+			cmd.slot, cmd.id, copies[0].showed, copies[1].showed)})
 		return unknown
 	case fates[0] == done, fates[0] == fates[1]:
 		*cmd = copies[0]

@@ -69,7 +69,8 @@ func (w *world) drain() bool {
 	p := w.worker()
 	ctx, cancel := context.WithTimeout(w.ctx, healing)
 	defer cancel()
-	if _, err := adminv1.NewAdminServiceClient(w.admins[slices.Index(w.workers, p)]).Drain(ctx, &adminv1.DrainRequest{}); err != nil {
+	if _, err := adminv1.NewAdminServiceClient(w.admins[slices.Index(w.workers, p)]).Drain(ctx,
+		&adminv1.DrainRequest{}); err != nil {
 		w.t.Fatalf("drain %s: %v", p, err)
 	}
 	w.goOn()
@@ -90,7 +91,9 @@ func (w *world) joinAndLeave() bool {
 	}
 	kit.AwaitWithin(w.t, healing, "the fourth worker to own something", func() bool {
 		s := w.status(w.fourthAdmin, callTimeout)
-		return slices.ContainsFunc(s.GetPartitions(), func(p *adminv1.PartitionStatus) bool { return p.GetState() == "active" })
+		return slices.ContainsFunc(s.GetPartitions(), func(p *adminv1.PartitionStatus) bool {
+			return p.GetState() == "active"
+		})
 	})
 	w.goOn()
 	if w.rng.IntN(2) == 0 {

@@ -225,7 +225,8 @@ func (w *world) judgeDamagedLog(p *harness.Process) {
 	case ready:
 		w.compare() // whatever it shows is right
 		w.outcome("log damage not found")
-	case !strings.Contains(trouble, filepath.Join(p.Data(), "log")) || !strings.Contains(trouble, "check the disk") && !strings.Contains(trouble, "run the version"):
+	case !strings.Contains(trouble, filepath.Join(p.Data(), "log")) || !strings.Contains(trouble, "check the disk") &&
+		!strings.Contains(trouble, "run the version"):
 		w.t.Errorf("the log is damaged, and this does not name it with a remedy: %s", trouble)
 	default:
 		w.outcome("log damage named")

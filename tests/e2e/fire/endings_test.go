@@ -209,7 +209,8 @@ func (w *world) awaitNoneActive(word string) {
 				if p.GetState() == "active" {
 					return false
 				}
-				halted[p.GetPartition()] = halted[p.GetPartition()] || p.GetState() == "halted" && strings.Contains(p.GetLastError(), word)
+				halted[p.GetPartition()] = halted[p.GetPartition()] || p.GetState() == "halted" &&
+					strings.Contains(p.GetLastError(), word)
 			}
 		}
 		for id := range int32(partitions) {
@@ -263,7 +264,8 @@ func (w *world) addPartitions() bool {
 	w.admins = append(w.admins, p.DialAdmin(w.t))
 	w.wait(3 * contract) // so that the first one looks at its topic
 	kit.AwaitWithin(w.t, healing, "the other worker to be ready, to end, or to say why not", func() bool {
-		return p.Ended() || p.Ready(w.t) || strings.Contains(w.status(w.admins[len(w.admins)-1], callTimeout).GetNotReadyReason(), "partitions")
+		return p.Ended() || p.Ready(w.t) ||
+			strings.Contains(w.status(w.admins[len(w.admins)-1], callTimeout).GetNotReadyReason(), "partitions")
 	})
 	return true
 }
@@ -308,7 +310,9 @@ func (k *kafka) missing(w *world, before map[int32]int64) bool {
 	ctx, cancel := context.WithTimeout(w.ctx, healing)
 	defer cancel()
 	next, hole := map[int32]int64{}, false
-	for !hole && ctx.Err() == nil && slices.ContainsFunc(slices.Collect(maps.Keys(before)), func(id int32) bool { return next[id] < before[id] }) {
+	for !hole && ctx.Err() == nil && slices.ContainsFunc(slices.Collect(maps.Keys(before)), func(id int32) bool {
+		return next[id] < before[id]
+	}) {
 		client.PollFetches(ctx).EachRecord(func(r *kgo.Record) {
 			hole = hole || r.Offset != next[r.Partition] && r.Offset < before[r.Partition]
 			next[r.Partition] = r.Offset + 1

@@ -37,7 +37,8 @@ type thing interface {
 	kind() string
 	slots() int
 	// call sends one command and returns what its answer showed.
-	call(ctx context.Context, conn grpc.ClientConnInterface, id string, c *command, opts ...grpc.CallOption) (contents, error)
+	call(ctx context.Context, conn grpc.ClientConnInterface, id string, c *command,
+		opts ...grpc.CallOption) (contents, error)
 }
 
 // carts are event-sourced: each slot is an item.
@@ -46,13 +47,15 @@ type carts struct{}
 func (carts) kind() string { return "cart" }
 func (carts) slots() int   { return mostCommands }
 
-func (carts) call(ctx context.Context, conn grpc.ClientConnInterface, id string, c *command, opts ...grpc.CallOption) (contents, error) {
+func (carts) call(ctx context.Context, conn grpc.ClientConnInterface, id string, c *command,
+	opts ...grpc.CallOption) (contents, error) {
 	client := shopv1.NewCartServiceClient(conn)
 	var cart *shopv1.Cart
 	var err error
 	switch c.kind {
 	case give:
-		cart, err = client.AddItem(ctx, &shopv1.AddItemRequest{CartId: id, ItemId: strconv.Itoa(c.slot), Quantity: 1}, opts...)
+		cart, err = client.AddItem(ctx, &shopv1.AddItemRequest{CartId: id, ItemId: strconv.Itoa(c.slot), Quantity: 1},
+			opts...)
 	case take:
 		cart, err = client.RemoveItem(ctx, &shopv1.RemoveItemRequest{CartId: id, ItemId: strconv.Itoa(c.slot)}, opts...)
 	case shut:
@@ -90,7 +93,8 @@ type counters struct{}
 func (counters) kind() string { return "counter" }
 func (counters) slots() int   { return counterSlots }
 
-func (counters) call(ctx context.Context, conn grpc.ClientConnInterface, id string, c *command, opts ...grpc.CallOption) (contents, error) {
+func (counters) call(ctx context.Context, conn grpc.ClientConnInterface, id string, c *command,
+	opts ...grpc.CallOption) (contents, error) {
 	client := counterv1.NewCounterServiceClient(conn)
 	var counter *counterv1.Counter
 	var err error
@@ -225,7 +229,8 @@ func (p *pool) beginGive(rng *rand.Rand) (*entity, *command) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, i := range rng.Perm(len(p.live)) {
-		if e := p.live[i]; e.kind() == "counter" && e.given > 0 && e.given+1 < e.slots() { // the last slot fills it, and is for clients
+		// The last slot fills it, and is for clients.
+		if e := p.live[i]; e.kind() == "counter" && e.given > 0 && e.given+1 < e.slots() {
 			c := &command{kind: give, slot: e.given}
 			e.given++
 			e.history = append(e.history, c)

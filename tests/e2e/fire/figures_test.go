@@ -51,7 +51,8 @@ func (f *totals) line() string {
 	if n := f.checked.Load(); n > 0 {
 		share = float64(f.unsure.Load()) * 100 / float64(n)
 	}
-	text := fmt.Sprintf("fire: %s: %d operations checked, %.1f %% unknown, %d faults: %s; ", f.engine, f.checked.Load(), share, all, strings.Join(kinds, ", "))
+	text := fmt.Sprintf("fire: %s: %d operations checked, %.1f %% unknown, %d faults: %s; ", f.engine, f.checked.Load(),
+		share, all, strings.Join(kinds, ", "))
 	for _, name := range slices.Sorted(maps.Keys(f.idle)) {
 		text += fmt.Sprintf("%s without effect %d, ", name, f.idle[name])
 	}
@@ -82,7 +83,8 @@ func sum(all []*totals) string {
 		}
 		f.mu.Unlock()
 	}
-	return fmt.Sprintf("fire: all: %d operations checked, %.1f %% unknown, %d faults, %d violations", checked, float64(unsure)*100/float64(max(checked, 1)), faults, broken)
+	return fmt.Sprintf("fire: all: %d operations checked, %.1f %% unknown, %d faults, %d violations", checked,
+		float64(unsure)*100/float64(max(checked, 1)), faults, broken)
 }
 
 // happened counts a fault that was seen to have happened.

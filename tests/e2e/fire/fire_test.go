@@ -98,9 +98,11 @@ func (r *run) enough(most int64) func() bool {
 // embedded is a worker with its function in it, on the embedded log.
 func (r *run) embedded(t *testing.T, w *world) {
 	t.Helper()
-	w.launch(harness.Options{Program: program, Tags: w.tags, Args: []string{"--partitions", fmt.Sprint(partitions)}, Env: w.env})
+	w.launch(harness.Options{Program: program, Tags: w.tags, Args: []string{"--partitions", fmt.Sprint(partitions)},
+		Env: w.env})
 	w.start(r.clients, 2*r.clients)
-	w.inject(slices.Concat(processFaults(), storeFaults(), logFaults(), callerFaults(), settingsFaults()), r.enough(worldOperations))
+	w.inject(slices.Concat(processFaults(), storeFaults(), logFaults(), callerFaults(), settingsFaults()),
+		r.enough(worldOperations))
 	w.end()
 	w.readEmbedded(filepath.Join(w.workers[0].Data(), "log"))
 }
@@ -117,7 +119,8 @@ func (w *world) chosen(name string) bool {
 func newWorld(t *testing.T, r *run, kind string, seed uint64) *world {
 	t.Helper()
 	w := &world{
-		t: t, ctx: t.Context(), totals: r.totals, name: fmt.Sprintf("%s%d", kind, r.worlds), seed: seed, rng: rand.New(rand.NewPCG(seed, 0)),
+		t: t, ctx: t.Context(), totals: r.totals, name: fmt.Sprintf("%s%d", kind, r.worlds), seed: seed,
+		rng:  rand.New(rand.NewPCG(seed, 0)),
 		tags: "failpoints", most: max(most, 2*r.operations/r.faults), only: regexp.MustCompile(kit.FireKinds.Text()),
 	}
 	if lines := os.Getenv(mutation.Variable); lines != "" {

@@ -70,9 +70,11 @@ func (k *kafka) addresses() string {
 
 func newKafkaClient(t *testing.T, addresses string) *kgo.Client {
 	t.Helper()
-	client, err := kgo.NewClient(kgo.SeedBrokers(strings.Split(addresses, ",")...), kgo.RecordPartitioner(kgo.ManualPartitioner()),
+	client, err := kgo.NewClient(kgo.SeedBrokers(strings.Split(addresses, ",")...),
+		kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.ProducerBatchCompression(kgo.NoCompression()), kgo.ProducerLinger(0), kgo.DisableClientMetrics(),
-		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchMaxWait(100*time.Millisecond), kgo.MetadataMinAge(100*time.Millisecond))
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchMaxWait(100*time.Millisecond),
+		kgo.MetadataMinAge(100*time.Millisecond))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,7 +89,8 @@ func (r *run) kafka(t *testing.T, w *world) {
 	w.launch(harness.Options{Program: program, Tags: w.tags, Command: "run", Env: w.env, Args: w.kafka.flags()})
 	w.kafka.client.AddConsumePartitions(map[string]map[int32]kgo.Offset{topic: fromStart()})
 	w.start(r.clients, 2*r.clients)
-	w.inject(slices.Concat(processFaults(), storeFaults(), networkFaults(), brokerFaults(), writerFaults(), callerFaults(), w.kafka.operatorFaults()), r.enough(worldOperations))
+	w.inject(slices.Concat(processFaults(), storeFaults(), networkFaults(), brokerFaults(), writerFaults(),
+		callerFaults(), w.kafka.operatorFaults()), r.enough(worldOperations))
 	w.end()
 	w.readLog()
 	w.finish()
@@ -242,7 +245,8 @@ func (k *kafka) follow(t *testing.T) {
 		for k.log.part(id).next < end {
 			fetches := k.client.PollFetches(ctx)
 			if ctx.Err() != nil {
-				t.Fatalf("read partition %d: it ends at %d, and offset %d does not come: %v", id, end, k.log.part(id).next, fetches.Err())
+				t.Fatalf("read partition %d: it ends at %d, and offset %d does not come: %v", id, end, k.log.part(id).next,
+					fetches.Err())
 			}
 			fetches.EachRecord(func(r *kgo.Record) {
 				var header []byte

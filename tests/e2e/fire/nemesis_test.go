@@ -79,10 +79,12 @@ func processFaults() []fault {
 		{"kill in start", (*world).killInStart},
 		{"stop in order", (*world).stopInOrder},
 	}
-	for name, signal := range map[string]syscall.Signal{"clock set on": syscall.SIGUSR1, "clock set back": syscall.SIGUSR2} {
+	for name, signal := range map[string]syscall.Signal{"clock set on": syscall.SIGUSR1,
+		"clock set back": syscall.SIGUSR2} {
 		faults = append(faults, fault{name, func(w *world) bool { return w.setClock(signal) }})
 	}
-	slices.SortFunc(faults, func(a, b fault) int { return strings.Compare(a.name, b.name) }) // an order that a seed decides on
+	// an order that a seed decides on
+	slices.SortFunc(faults, func(a, b fault) int { return strings.Compare(a.name, b.name) })
 	for _, point := range []string{failpoint.BeforeSend, failpoint.AfterSend, failpoint.AfterAck, failpoint.AfterApply} {
 		faults = append(faults, fault{"kill " + point, func(w *world) bool { return w.killAt(point) }})
 	}

@@ -34,7 +34,8 @@ func (w *world) allowLarger() bool {
 	for id := range int32(partitions) {
 		k := task{id: w.scene(id), gives: true, padding: 2_000_000}
 		if a := w.insist(k, k.id+"-x"); a.err != nil && a.outcome != "refused" && a.outcome != "not_applied" {
-			w.broken(violation{unexpected, "script/" + k.id, fmt.Sprintf("a value of %d bytes, with --max-commit 3MiB: %s %v", k.padding, a.outcome, a.err)})
+			w.broken(violation{unexpected, "script/" + k.id,
+				fmt.Sprintf("a value of %d bytes, with --max-commit 3MiB: %s %v", k.padding, a.outcome, a.err)})
 			break
 		}
 	}
@@ -52,7 +53,9 @@ func (w *world) otherPartitions() bool {
 	p.Adjust("--partitions", strconv.Itoa(2*partitions))
 	before := len(p.Output(w.t))
 	p.Respawn(w.t)
-	kit.AwaitWithin(w.t, healing, "a worker to refuse a wrong number of partitions, or to take it", func() bool { return p.Ended() || p.Ready(w.t) })
+	kit.AwaitWithin(w.t, healing, "a worker to refuse a wrong number of partitions, or to take it", func() bool {
+		return p.Ended() || p.Ready(w.t)
+	})
 	if said := p.Output(w.t)[before:]; !p.Ended() || !strings.Contains(said, "partitions") {
 		w.broken(violation{unexpected, p.Data(), fmt.Sprintf("a worker was started with %d partitions on data of %d, and said:\n%s", 2*partitions, partitions, lastLines(said))})
 		p.Kill(w.t)
@@ -109,16 +112,17 @@ func (w *world) changeSetting(s setting) bool {
 	w.kafka.alter(w.t, s.name, s.wrong)
 	for i := range w.workers {
 		said := ""
-		kit.AwaitWithin(w.t, healing, fmt.Sprintf("worker %d to name %s and give its partitions up", i+1, s.name), func() bool {
-			status := w.status(w.admins[i], callTimeout)
-			said = status.GetNotReadyReason()
-			for _, p := range status.GetPartitions() {
-				if p.GetState() == "active" {
-					return false
+		kit.AwaitWithin(w.t, healing, fmt.Sprintf("worker %d to name %s and give its partitions up", i+1, s.name),
+			func() bool {
+				status := w.status(w.admins[i], callTimeout)
+				said = status.GetNotReadyReason()
+				for _, p := range status.GetPartitions() {
+					if p.GetState() == "active" {
+						return false
+					}
 				}
-			}
-			return strings.Contains(said, s.name) || w.workers[i].Ended()
-		})
+				return strings.Contains(said, s.name) || w.workers[i].Ended()
+			})
 		if !strings.Contains(said, "kafka-configs.sh") && !w.workers[i].Ended() {
 			w.t.Errorf("the broken contract is named without a remedy: %s", said)
 		}
@@ -217,7 +221,8 @@ func (k *kafka) setting(w *world, name string) string {
 		ctx, cancel := context.WithTimeout(w.ctx, askTimeout)
 		defer cancel()
 		resp, err := req.RequestWith(ctx, k.client)
-		if err != nil || len(resp.Resources) != 1 || len(resp.Resources[0].Configs) != 1 || resp.Resources[0].Configs[0].Value == nil {
+		if err != nil || len(resp.Resources) != 1 || len(resp.Resources[0].Configs) != 1 ||
+			resp.Resources[0].Configs[0].Value == nil {
 			return false
 		}
 		value = *resp.Resources[0].Configs[0].Value

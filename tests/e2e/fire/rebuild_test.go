@@ -48,9 +48,10 @@ func (w *world) awaitNoEffects() {
 	w.t.Helper()
 	kit.AwaitWithin(w.t, healing, "every effect to be settled", func() bool {
 		s := w.status(w.admins[0], callTimeout)
-		return len(s.GetPartitions()) == partitions && !slices.ContainsFunc(s.GetPartitions(), func(p *adminv1.PartitionStatus) bool {
-			return p.GetState() != "active" || p.GetOpenEffects() > 0 || p.GetMoreEffects()
-		})
+		return len(s.GetPartitions()) == partitions &&
+			!slices.ContainsFunc(s.GetPartitions(), func(p *adminv1.PartitionStatus) bool {
+				return p.GetState() != "active" || p.GetOpenEffects() > 0 || p.GetMoreEffects()
+			})
 	})
 }
 

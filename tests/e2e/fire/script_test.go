@@ -29,9 +29,11 @@ type scripts struct{}
 func (scripts) kind() string { return "script" }
 func (scripts) slots() int   { return mostCommands }
 
-func (scripts) call(ctx context.Context, conn grpc.ClientConnInterface, id string, c *command, opts ...grpc.CallOption) (contents, error) {
+func (scripts) call(ctx context.Context, conn grpc.ClientConnInterface, id string, c *command,
+	opts ...grpc.CallOption) (contents, error) {
 	if c.kind == give {
-		return perform(ctx, conn, task{id: id, slot: c.slot, gives: true, sleep: c.sleep, effects: []string{mirrored + id}}, opts...)
+		return perform(ctx, conn, task{id: id, slot: c.slot, gives: true, sleep: c.sleep, effects: []string{mirrored + id}},
+			opts...)
 	}
 	return perform(ctx, conn, task{id: id}, opts...)
 }
@@ -62,7 +64,8 @@ func (k task) request() *vemodel.Request {
 		}})
 	}
 	if k.forward != "" {
-		in.Actions = append(in.Actions, &vemodel.RequestAction{Action: &vemodel.RequestAction_Forward{Forward: &vemodel.Forward{Id: k.forward}}})
+		in.Actions = append(in.Actions,
+			&vemodel.RequestAction{Action: &vemodel.RequestAction_Forward{Forward: &vemodel.Forward{Id: k.forward}}})
 	}
 	return in
 }

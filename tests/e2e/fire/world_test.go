@@ -251,7 +251,8 @@ func (w *world) tellOwners() {
 		text := s.GetNotReadyReason()
 		for _, p := range s.GetPartitions() {
 			text += fmt.Sprintf("; partition %d %s, epoch %d, followed %v, next %d, waiting %d %s",
-				p.GetPartition(), p.GetState(), p.GetEpoch(), p.GetFollowed(), p.GetNextOffset(), p.GetWaitingCommands(), p.GetLastError())
+				p.GetPartition(), p.GetState(), p.GetEpoch(), p.GetFollowed(), p.GetNextOffset(), p.GetWaitingCommands(),
+				p.GetLastError())
 		}
 		w.t.Logf("%s: answers do not come: worker %d: %s", w.name, i+1, text)
 	}

@@ -97,14 +97,16 @@ func (w *world) writeForgeries() bool {
 			continue
 		}
 		forged := record.Envelope{
-			Kind: record.State, TypeURL: stateURL, LogTime: time.Now().UnixNano(), Ordinal: p.rule.Ordinal + 1 + w.rng.Uint64N(3),
-			Epoch: owner.Epoch, Nonce: owner.Nonce + 1 + w.rng.Uint64N(5),
+			Kind: record.State, TypeURL: stateURL, LogTime: time.Now().UnixNano(),
+			Ordinal: p.rule.Ordinal + 1 + w.rng.Uint64N(3),
+			Epoch:   owner.Epoch, Nonce: owner.Nonce + 1 + w.rng.Uint64N(5),
 		}
 		value := binary.AppendUvarint([]byte{1 << 3}, 1<<40) // State{value}
 		w.produce(id, []byte("counter/"+w.name+"-3"), value, &forged, nil)
 		forged.Epoch, forged.Nonce = owner.Epoch-1, owner.Nonce
 		w.produce(id, []byte("counter/"+w.name+"-3"), value, &forged, nil)
-		late := record.Envelope{Kind: record.Claim, Epoch: owner.Epoch, Nonce: w.rng.Uint64() | 1, Claim: &record.ClaimInfo{Worker: "forger"}}
+		late := record.Envelope{Kind: record.Claim, Epoch: owner.Epoch, Nonce: w.rng.Uint64() | 1,
+			Claim: &record.ClaimInfo{Worker: "forger"}}
 		w.produce(id, nil, nil, &late, nil)
 		if last := p.last; last != nil {
 			w.produce(id, last.Key, last.Value, nil, last.Headers[0].Value)
@@ -202,7 +204,8 @@ func (w *world) giveAsOwner(e *entity, c *command) bool {
 		w.t.Fatal(err)
 	}
 	w.produce(id, []byte(e.name()), value, &record.Envelope{
-		Kind: record.State, Epoch: mine.Epoch, Nonce: mine.Nonce, Ordinal: 1, LogTime: time.Now().UnixNano(), TypeURL: stateURL,
+		Kind: record.State, Epoch: mine.Epoch, Nonce: mine.Nonce, Ordinal: 1, LogTime: time.Now().UnixNano(),
+		TypeURL: stateURL,
 	}, nil)
 	c.showed = counted(state.GetValue())
 	w.kafka.follow(w.t)

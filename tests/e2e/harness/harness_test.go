@@ -51,7 +51,8 @@ func TestCommandThatEnds(t *testing.T) {
 
 func post(t *testing.T, p *harness.Process, path, body string) string {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+p.Public()+path, strings.NewReader(body))
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+p.Public()+path,
+		strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}

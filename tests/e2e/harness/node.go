@@ -32,7 +32,8 @@ func StartHosting(t testing.TB, f node.Local, settings map[string]string) *node.
 		t.Fatal(err)
 	}
 	logger := slog.New(slog.NewTextHandler(testLog{t}, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	n, err := node.Start(context.WithoutCancel(t.Context()), node.Options{Config: config, Local: f, Version: "test", Logger: logger})
+	n, err := node.Start(context.WithoutCancel(t.Context()),
+		node.Options{Config: config, Local: f, Version: "test", Logger: logger})
 	if err != nil {
 		t.Fatal(err)
 	}

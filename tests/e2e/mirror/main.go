@@ -38,7 +38,8 @@ func increment(cmd *sdk.ValueCommand[*counterv1.State], in *counterv1.IncrementR
 	value := cmd.State().GetValue() + by
 	cmd.Update(&counterv1.State{Value: value})
 	if side == "a" {
-		cmd.Effect(counterv1.CounterService_Increment_FullMethodName, &counterv1.IncrementRequest{CounterId: "b-" + name, By: by})
+		cmd.Effect(counterv1.CounterService_Increment_FullMethodName,
+			&counterv1.IncrementRequest{CounterId: "b-" + name, By: by})
 	}
 	return &counterv1.Counter{Value: value}, nil
 }

@@ -48,7 +48,8 @@ func process(cmd *sdk.ValueCommand[*vemodel.Persisted], in *vemodel.Request) (*v
 			numbers = strings.Join(append(strings.Fields(numbers), strconv.Itoa(slot)), " ")
 			cmd.Update(&vemodel.Persisted{Value: numbers + "|" + strings.Repeat("x", padding)})
 		case *vemodel.RequestAction_Effect:
-			cmd.Effect(vemodel.ValueEntityTckModel_Process_FullMethodName, passOn(action.Effect.GetId()), options(action.Effect)...)
+			cmd.Effect(vemodel.ValueEntityTckModel_Process_FullMethodName, passOn(action.Effect.GetId()),
+				options(action.Effect)...)
 		case *vemodel.RequestAction_Forward:
 			forward = passOn(action.Forward.GetId())
 		}
