@@ -4,7 +4,7 @@ import (
 	"github.com/millrace-io/millrace/entities"
 )
 
-// Beyond counts what a partition's rows hold of records at or after an offset: what is in danger
+// Beyond counts what a partition's rows hold of records at or after an offset: what may be lost
 // when the log ends there.
 type Beyond struct {
 	// Records are those of entities: events, values, snapshots. Entities have some of them.
@@ -38,7 +38,7 @@ func (p Partition) Beyond(offset int64, examples int) (Beyond, error) {
 	return c.Beyond, err
 }
 
-// count counts rows as their kinds say (rowKind.beyond).
+// count counts rows by their kinds (rowKind.beyond).
 type count struct {
 	Beyond
 

@@ -37,7 +37,7 @@ type FoldCounts struct {
 	Jumped uint64
 }
 
-// NewFold returns a fold that goes on where meta says. A zero meta is an empty partition of the
+// NewFold returns a fold that continues at meta.Next. A zero meta is an empty partition of the
 // given topic.
 func NewFold(a Address, topicID string, meta Meta) *Fold {
 	return &Fold{reading: newReading(a, topicID, meta)}

@@ -21,7 +21,7 @@ type Halt struct {
 // ErrTopicReplaced: the journal was deleted and created again.
 var ErrTopicReplaced = errors.New("the journal is not the one that the store was folded from")
 
-// ErrHaltedBefore: the store says that the partition halted, and it was not repaired since.
+// ErrHaltedBefore: the store has the mark of a halted partition that was not repaired since.
 var ErrHaltedBefore = errors.New("halted before this start")
 
 // ErrOnlyCopy: the store has another format and would be folded anew, and the log has lost a part

@@ -92,16 +92,16 @@ type Journal struct {
 	until int64
 }
 
-// NewJournal returns a journal that goes on where meta says, which is where the reader must stand.
-// A zero meta is the beginning of the given topic.
+// NewJournal returns a journal that continues at meta.Next, where the reader must be too. A zero
+// meta is the beginning of the given topic.
 func NewJournal(reader broker.Reader, a Address, topicID string, meta Meta) *Journal {
 	return newJournal(reader, newReading(a, topicID, meta))
 }
 
-// Browse returns a journal from an offset on, where the reader must stand, for a caller that looks
-// at records and folds nothing: what the log has lost is passed over. From the middle, the writer
-// of the first record is taken for the owner: what is said of records is certain from the next
-// claim on.
+// Browse returns a journal from an offset on, where the reader must be, for a caller that looks at
+// records and folds nothing: what the log has lost is passed over. From the middle, the writer of
+// the first record is taken for the owner: what the journal says of records is certain from the
+// next claim on.
 func Browse(reader broker.Reader, a Address, from int64) *Journal {
 	r := newReading(a, "", MetaFrom("", from))
 	r.presuming = from > 0

@@ -119,8 +119,8 @@ func told(j *materializer.Journal, r *materializer.Read) string {
 	return text + fmt.Sprintf(" by %d, next %d", j.Owner().Epoch, j.Meta().Next)
 }
 
-// TestJournalStops: Until reads no further than it must, goes on where it stopped, tells of a loss
-// that spans the offset, and of a log that cannot be read.
+// TestJournalStops: Until reads no further than it must, goes on where it stopped, returns a loss
+// that spans the offset, and the error of a log that cannot be read.
 func TestJournalStops(t *testing.T) {
 	w := newWriter(t)
 	w.claim()
@@ -237,8 +237,8 @@ func TestBrowse(t *testing.T) {
 	}
 }
 
-// TestObserverAndJournalAgree: of random logs, an owner's fold tells its observer of the records
-// that a journal calls effective, in the same order and with the same position.
+// TestObserverAndJournalAgree: of random logs, an owner's fold gives its observer the records that
+// a journal calls effective, in the same order and with the same position.
 func TestObserverAndJournalAgree(t *testing.T) {
 	for seed := range uint64(20) {
 		rnd := rand.New(rand.NewPCG(seed, 2))

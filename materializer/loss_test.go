@@ -15,7 +15,7 @@ import (
 	"github.com/millrace-io/millrace/materializer/memstore"
 )
 
-// verdict is what one way to fold a log says of it: the first loss, or the rows.
+// verdict is the result of one way to fold a log: the first loss, or the rows.
 type verdict struct {
 	way  string
 	loss *materializer.LostError
@@ -98,7 +98,7 @@ func (w *writer) inspect() materializer.Inspected {
 	return found
 }
 
-// agree checks that all ways to read the log say the same of it, verification and inspection too,
+// agree checks that all ways to read the log have the same result, verification and inspection too,
 // and returns the loss.
 func (w *writer) agree() *materializer.LostError {
 	w.t.Helper()

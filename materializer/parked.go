@@ -10,7 +10,7 @@ import (
 type ParkedFilter struct {
 	// Service is the full name of the target's service, Method the bare name of its method.
 	Service, Method string
-	// Error is a part of what the last attempt said.
+	// Error is a part of the last attempt's error.
 	Error string
 }
 

@@ -22,8 +22,8 @@ type Meta struct {
 	Ordinal uint64
 	// LogTime is the newest log time seen, in nanoseconds.
 	LogTime int64
-	// Floor is what the last repair said: offsets below it were used before the log lost them, so
-	// that no owner may serve before the log has reached it. 0: the log has lost nothing.
+	// Floor is from the last repair: offsets below it were used before the log lost them, so that no
+	// owner may serve before the log has reached it. 0: the log has lost nothing.
 	Floor int64
 	// Layout is the one by which the rows were folded; zero where it is not known.
 	Layout entities.Layout
@@ -41,7 +41,7 @@ func MetaFrom(topicID string, start int64) Meta {
 }
 
 // The fold versions since which meta rows have a floor, a layout, and accepted losses with the
-// start. What an older one says of its topic is still read.
+// start. The topic of an older row is still read.
 const (
 	floorSince  = 3
 	layoutSince = 4

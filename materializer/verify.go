@@ -143,7 +143,7 @@ func (v *Verification) walk(ctx context.Context, fold *Fold, shadow *shadow, end
 	return shadow.commit(fold)
 }
 
-// step looks at one record; failed is what its reading said.
+// step checks one record; failed is the error of its reading.
 func (v *Verification) step(fold *Fold, shadow *shadow, r *Read, failed error) error {
 	if failed == nil {
 		failed = fold.Apply(shadow.rows(r.Offset), r)
@@ -203,7 +203,7 @@ func (v *Verification) reportLosses() {
 	v.losses, v.unaccepted = nil, 0
 }
 
-// claim looks at a valid claim. What it says of the log before it, the fold has looked at.
+// claim checks a valid claim. The fold has checked what it says of the log before it.
 func (v *Verification) claim(offset int64, env *record.Envelope) {
 	v.result.Claims++
 	v.times, v.repairing = 0, false

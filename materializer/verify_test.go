@@ -180,8 +180,8 @@ func dumpBeside(t *testing.T, s materializer.Store) (rows int) {
 }
 
 // TestAFoldWritesKindsOfTheTable: a log of every kind of record makes rows of every kind that the
-// table says a fold writes, and no others. So a kind without its fold, or its line, is noticed
-// here; the other tests of this file then see its rows.
+// table says a fold writes, and no others. So a kind without its fold, or its line, fails here; the
+// other tests of this file then see its rows.
 func TestAFoldWritesKindsOfTheTable(t *testing.T) {
 	s := newStory(t, 3)
 	s.follow()

@@ -125,7 +125,7 @@ func TestAStreamEndsWithItsHandler(t *testing.T) {
 	_ = kept(response("late"))
 }
 
-// An action's effects are sent with its refusal, and its crash says no entity.
+// An action's effects are sent with its refusal, and its crash names no entity.
 func TestActionDecisions(t *testing.T) {
 	var got []sdk.Decision
 	send := func(d sdk.Decision) error { got = append(got, d); return nil }

@@ -23,7 +23,7 @@ type Refusal struct {
 func (r *Refusal) Error() string { return r.Message }
 
 // Refuse returns the error by which a handler refuses its command; the message is for the caller.
-// It may be wrapped: the caller still gets what is said here. A refusal with codes.OK would be
+// It may be wrapped: the caller still gets this code and message. A refusal with codes.OK would be
 // none, it counts as codes.Unknown.
 func Refuse(code codes.Code, format string, args ...any) error {
 	if code == codes.OK {

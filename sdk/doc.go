@@ -32,7 +32,7 @@
 // # What a handler's end means
 //
 //   - A message and no error: the command is accepted. The caller gets the message when everything
-//     is durable. A nil message says nothing to the caller.
+//     is durable. With a nil message the caller gets no message.
 //   - [Refuse]: a decision. Nothing is written, no effect is sent, the caller gets code and
 //     message.
 //   - [Forward]: the answer of another method is the caller's answer. What was emitted is kept,
@@ -49,9 +49,9 @@
 //   - cmd.After(d, name, method, message): a command for this entity, later. cmd.Every does so by a
 //     schedule, cmd.Cancel takes a timer away. Entities have timers, actions have none.
 //
-// The target of an effect may refuse it. What happens then is for the effect to say:
+// The target of an effect may refuse it. The effect decides what happens then:
 //
-//   - nothing said: the refusal is kept, with message, code and text, in the history of the entity
+//   - by default the refusal is kept, with message, code and text, in the history of the entity
 //     that asked, and an operator sees it in `millrace parked --refused`. A partition keeps the
 //     newest 1 000.
 //   - [OnRefused]: this entity gets a command with the refusal, exactly once, and undoes what it
@@ -72,7 +72,7 @@
 // since; its caller is then an effect, not the timer.
 //
 // What an action causes is sent at once and not kept: when something of it took effect and
-// something else then fails, the caller is told that the action took effect in part (unknown). A
+// something else then fails, the caller learns that the action took effect in part (unknown). A
 // command id on an action is refused: an id makes a command of an entity happen once, and an action
 // keeps nothing by which it could be known again.
 //

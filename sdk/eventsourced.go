@@ -85,7 +85,7 @@ func Handle[S any, In, Out proto.Message](method string, handle func(*S, *Comman
 
 // On says what an event does to the state. It is called when the event is emitted and on every
 // replay; so it must depend on nothing but the state and the event: no clock, no random source, no
-// call to anything outside. It cannot fail, since what it is told has happened.
+// call to anything outside. It cannot fail, since the event has happened.
 func On[S any, E proto.Message](apply func(*S, E)) Option[S] {
 	return func(d *journalDraft[S]) {
 		info := infoOf[E]()

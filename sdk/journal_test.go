@@ -175,7 +175,8 @@ func TestAnUnknownMethodIsACrash(t *testing.T) {
 	}
 }
 
-// Bytes that are not the request's type are the caller's mistake: refused, and the entity lives on.
+// Bytes that are not the request's type are the caller's mistake: refused, and the entity stays
+// usable.
 func TestAnUndecodableRequestIsRefused(t *testing.T) {
 	entity := open(t, journalService())
 	decision, err := entity.Handle(t.Context(), sdk.Invocation{Method: "Run", Payload: sdk.Payload{Value: []byte{0xff}}})

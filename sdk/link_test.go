@@ -209,7 +209,7 @@ func TestCheckpointsAreAnsweredInOrder(t *testing.T) {
 	l.want("that it was taken", func(r *sessionv1.Response) bool { return r.GetSession() == 1 && r.GetTaken() })
 }
 
-// A cancelled session ends at once, and says so.
+// A cancelled session ends at once, with an end frame.
 func TestCancelledSessionsEnd(t *testing.T) {
 	l := startAll(t).link(t, longestFrame)
 	l.cell(1).send(cellInit(nil))

@@ -202,7 +202,7 @@ func (p *place) handle(frame *sessionv1.Request) (over bool, err error) {
 	}
 }
 
-// end says how the session ended, and forgets it.
+// end sends how the session ended, and removes it.
 func (p *place) end(err error) {
 	p.cancel()
 	l := p.link

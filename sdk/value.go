@@ -83,7 +83,7 @@ func (c *ValueCommand[S]) Update(state S) {
 	c.state, c.action = state, StateUpdated
 }
 
-// Delete removes the value. The entity lives on without one, and a later Update sets it again.
+// Delete removes the value. The entity stays, without a value, and a later Update sets it again.
 func (c *ValueCommand[S]) Delete() {
 	c.mustRun("Delete")
 	var none S

@@ -10,7 +10,7 @@ import (
 	"github.com/millrace-io/millrace/proto/gen/cloudstate"
 )
 
-// This file turns what services say into messages of the Cloudstate protocol, and back.
+// This file converts between decisions of services and messages of the Cloudstate protocol.
 
 func toAny(p Payload) *anypb.Any { return &anypb.Any{TypeUrl: p.TypeURL, Value: p.Value} }
 
@@ -49,8 +49,8 @@ func fromMetadata(m *cloudstate.Metadata) Metadata {
 	return metadata
 }
 
-// fromCommand reads a command of an entity. A worker that knows the context says who, what and
-// when; any other proxy does not, and the time is that of arrival.
+// fromCommand reads a command of an entity. A worker that supports the context sends principal, id
+// and time; any other proxy does not, and the time is that of arrival.
 func fromCommand(command *cloudstate.Command) Invocation {
 	inv := Invocation{Method: command.GetName(), Payload: fromAny(command.GetPayload())}
 	known := command.GetContext()
@@ -76,8 +76,8 @@ func toEffects(effects []Effect) []*cloudstate.SideEffect {
 	return sent
 }
 
-// toEffects encodes the effects of a command. A proxy that keeps no refusals would not tell the
-// entity of one; there a command that wants to be told crashes.
+// toEffects encodes the effects of a command. A proxy that keeps no refusals would not report one
+// to the entity; there a command that asks for the report crashes.
 func (s *Service) toEffects(command *cloudstate.Command, effects []Effect) ([]*cloudstate.SideEffect, error) {
 	sent := toEffects(effects)
 	if !command.GetContext().GetRefusals() {

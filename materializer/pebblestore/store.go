@@ -122,7 +122,7 @@ func (s *Store) openPebble() (*pebble.DB, error) {
 		err error
 	}
 	opened := make(chan opening, 1)
-	go func() { // ends when Pebble has opened, or failed to; otherwise with the process, as said above
+	go func() { // ends when Pebble has opened, or failed to; otherwise with the process, see above
 		db, err := pebble.Open(s.dir, s.tuning)
 		opened <- opening{db, err}
 	}()
@@ -161,8 +161,8 @@ func (s *Store) Scan(lower, upper []byte, yield func(key, value []byte) bool) er
 	return s.scan(s.db, lower, upper, yield)
 }
 
-// DropRange removes the rows with lower <= key < upper; an empty upper is no bound. Disk space
-// comes back later, by compaction.
+// DropRange removes the rows with lower <= key < upper; an empty upper is no bound. Compaction
+// frees the disk space later.
 func (s *Store) DropRange(lower, upper []byte) error {
 	if !s.gate.enter() {
 		return s.closed("drop range")

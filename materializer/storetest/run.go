@@ -7,7 +7,7 @@ import (
 	"github.com/millrace-io/millrace/materializer"
 )
 
-// Options say how to get the stores under test.
+// Options give access to the stores under test.
 type Options struct {
 	// Open returns an empty store. The suite closes it.
 	Open func(t testing.TB) materializer.Store

@@ -21,7 +21,7 @@ const (
 )
 
 // asking stores that it has asked, and sends the steps to a journal. When that refuses, it stores
-// what it was told.
+// the refusal.
 func asking() *sdk.Service {
 	return sdk.Value("ask",
 		sdk.HandleValue(askMethod,
@@ -61,8 +61,8 @@ func refusing() *sdk.Service {
 	}, appendText)
 }
 
-// TestWorkerTellsOfRefusals: what the target of an effect refuses comes back to the entity that
-// asked, once, if it says so.
+// TestWorkerTellsOfRefusals: what the target of an effect refuses is reported to the entity that
+// asked, once, if it asked for that.
 func TestWorkerTellsOfRefusals(t *testing.T) {
 	for refusal, want := range map[string]string{
 		refusedMethod: "asked, then script.v1.JournalService/Run of j said FailedPrecondition: no money",

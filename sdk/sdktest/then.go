@@ -196,7 +196,7 @@ func show(m proto.Message) string {
 	return string(m.ProtoReflect().Descriptor().FullName()) + compact.String()
 }
 
-// describe says in a word what the caller gets.
+// describe names what the caller gets.
 func describe(d sdk.Decision) string {
 	switch {
 	case d.Reply != nil:

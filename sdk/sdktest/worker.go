@@ -105,7 +105,7 @@ func (w *RunningWorker) Conn() *grpc.ClientConn { return w.conn }
 // Address returns host:port of the worker, for HTTP and for connections with options of their own.
 func (w *RunningWorker) Address() string { return w.node.PublicAddress() }
 
-// Now returns the time of the entities, as cmd.Time tells it.
+// Now returns the time of the entities, as cmd.Time returns it.
 func (w *RunningWorker) Now() time.Time { return w.clock.Now() }
 
 // Advance moves the clock of the entities forward. Timers that are due by then fire; Settle waits

@@ -44,8 +44,8 @@ func cell() *sdk.Service {
 		}))
 }
 
-// forgetting stores the first step of a command and forgets it an hour later, unless it is told
-// something else until then; a command without steps shows what is stored.
+// forgetting stores the first step of a command and forgets it an hour later, unless it gets
+// another one until then; a command without steps shows what is stored.
 func forgetting() *sdk.Service {
 	return sdk.Value("cell", sdk.HandleValue(runCell,
 		func(cmd *sdk.ValueCommand[*scriptv1.Stored], in *scriptv1.RunRequest) (*scriptv1.RunResponse, error) {
@@ -136,8 +136,8 @@ func TestWorkerCarriesEffectsOut(t *testing.T) {
 	}
 }
 
-// An entity leaves memory when the clock has passed its idle time, and comes back from the log with
-// the next command.
+// An entity leaves memory when the clock has passed its idle time, and is loaded again with the
+// next command.
 func TestWorkerEntitiesComeBack(t *testing.T) {
 	w := sdktest.Worker(t, tellingJournal(), cell())
 	journals := scriptv1.NewJournalServiceClient(w.Conn())

@@ -43,7 +43,7 @@ func startClusterOn(t *testing.T, brokers string) *cluster {
 	return c
 }
 
-// add starts one more worker, with what the options say beyond that.
+// add starts one more worker, with the options added to the usual ones.
 func (c *cluster) add(brokers string, o harness.Options) *harness.Process {
 	c.t.Helper()
 	o.Program, o.Command = harness.Counter, "run"

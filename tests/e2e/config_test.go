@@ -8,11 +8,11 @@ import (
 	"github.com/millrace-io/millrace/tests/e2e/harness"
 )
 
-// exitUsage is the exit code of a mistake in what the operator said.
+// exitUsage is the exit code of a mistake in arguments or configuration.
 const exitUsage = 2
 
 // TestWrongConfigurationIsNamedWithItsLine starts a worker with configuration files that are wrong,
-// each in its way. Nothing is started, and every mistake is told at once.
+// each in its way. Nothing is started, and all mistakes are reported at once.
 func TestWrongConfigurationIsNamedWithItsLine(t *testing.T) {
 	for _, tc := range []struct {
 		name, yaml string

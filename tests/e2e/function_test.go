@@ -39,7 +39,7 @@ func newStage(t *testing.T, settings map[string]string) *stage {
 	return s
 }
 
-// command tells an entity what to do: emit the event "x", or one of the script's faults.
+// command sends an entity its instruction: emit the event "x", or one of the script's faults.
 func (s *stage) command(t *testing.T, id, do string) (string, error) {
 	t.Helper()
 	got, err := s.journals.Process(t.Context(), &esmodel.Request{Id: id, Actions: []*esmodel.RequestAction{
@@ -217,7 +217,7 @@ func TestMisbehavingActionIsNamed(t *testing.T) {
 	}
 }
 
-// act tells an action what to do: answer with the same words, or one of the script's faults.
+// act sends an action its instruction: answer with the same words, or one of the script's faults.
 func (s *stage) act(t *testing.T, do string) (string, error) {
 	t.Helper()
 	got, err := s.actions.ProcessUnary(t.Context(), &actionmodel.Request{Groups: []*actionmodel.ProcessGroup{{

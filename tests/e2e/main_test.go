@@ -48,7 +48,7 @@ func request(t *testing.T, method, url, contentType, body string) page {
 	return page{status: res.StatusCode, body: string(answer)}
 }
 
-// says checks that an error has a code and names what the reader needs to know.
+// says checks that an error has a code and the words that its reader needs.
 func says(t *testing.T, err error, code codes.Code, words ...string) {
 	t.Helper()
 	s := status.Convert(err)

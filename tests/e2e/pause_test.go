@@ -197,7 +197,7 @@ func (c *cluster) name(worker *harness.Process) string {
 	return fmt.Sprintf("w%d", slices.Index(c.workers, worker))
 }
 
-// quantiles says what share of waits, given in percent, took at most how long.
+// quantiles prints the given percentiles of waits.
 func quantiles(waits []time.Duration) string {
 	slices.Sort(waits)
 	at := func(percent int) time.Duration {
@@ -206,7 +206,7 @@ func quantiles(waits []time.Duration) string {
 	return fmt.Sprintf("p50 %v, p99 %v, worst %v", at(50), at(99), at(100))
 }
 
-// TestFailOverIsQuick kills owners and tells how long after a death each key of their partitions
+// TestFailOverIsQuick kills owners and prints how long after a kill each key of their partitions
 // answered again. No call fails.
 func TestFailOverIsQuick(t *testing.T) {
 	c := startCluster(t)
@@ -230,7 +230,7 @@ func TestFailOverIsQuick(t *testing.T) {
 		kills, p.total, len(waits), quantiles(waits), quantiles(worst))
 }
 
-// TestHandOverIsQuick stops workers in order, and drains them, and tells how long the longest call
+// TestHandOverIsQuick stops workers in order, and drains them, and prints how long the longest call
 // of each time took. That includes the partitions that go back one by one. No call fails.
 func TestHandOverIsQuick(t *testing.T) {
 	c := startCluster(t)
@@ -268,8 +268,8 @@ func TestFrozenWorkerIsPassedOver(t *testing.T) {
 }
 
 // afterSession is how much longer than its session a silent worker may be missed. The second that
-// is promised is measured by make prove, on a machine of its own; among other tests it is told only
-// from connections that time out, which take 10 s and more.
+// is promised is measured by make prove, on a machine of its own; among other tests it is
+// distinguished only from connections that time out, which take 10 s and more.
 func afterSession() time.Duration {
 	if kit.PauseRounds.Text() != "" {
 		return time.Second
@@ -278,7 +278,7 @@ func afterSession() time.Duration {
 }
 
 // passedOver silences a worker and looks how long after that the keys of its partitions answer
-// again. Then the worker comes back.
+// again. Then the worker resumes.
 func (c *cluster) passedOver(what string, w *harness.Process, silence, wake func()) {
 	c.t.Helper()
 	p := c.probe()

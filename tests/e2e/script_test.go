@@ -43,7 +43,7 @@ const (
 // opaqueURL is a type that has no description.
 const opaqueURL = "type.googleapis.com/no.such.Event"
 
-// script is a user function that does as commands say. Its entities keep the concatenation of what
+// script is a user function that follows its commands. Its entities keep the concatenation of what
 // they emitted, "x" or "?".
 type script struct {
 	eventsourced.UnimplementedEventSourcedServer
@@ -96,7 +96,7 @@ func letter(event *anypb.Any) string {
 	return "x"
 }
 
-// perform does what a command says and sends the reply. Without reply and error the stream is to be
+// perform executes a command and sends the reply. Without reply and error the stream is to be
 // ended.
 func (s *script) perform(stream eventsourced.EventSourced_HandleServer, c *cloudstate.Command,
 	state string) (*eventsourced.EventSourcedReply, error) {

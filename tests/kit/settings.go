@@ -13,7 +13,7 @@ type Setting struct {
 	// Name is that of the variable, Default what counts without it, as it would be written; "" is
 	// 0, or nothing.
 	Name, Default string
-	// Meaning says what it decides.
+	// Meaning is its effect, for README.md.
 	Meaning string
 }
 

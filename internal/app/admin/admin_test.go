@@ -28,13 +28,13 @@ type process struct {
 // Self returns a page with one line.
 func (process) Self() *adminv1.StatusResponse { return &adminv1.StatusResponse{Version: "test"} }
 
-// NotReady returns what the test says.
+// NotReady returns what the test sets.
 func (p process) NotReady() error { return p.notReady }
 
 // Metrics returns none.
 func (process) Metrics() []observe.Source { return nil }
 
-// Catalog returns what the test says.
+// Catalog returns what the test sets.
 func (p process) Catalog() (catalog *discovery.Catalog, hosting string) {
 	return p.catalog, "by the test"
 }
@@ -87,8 +87,8 @@ func TestBeforeAnythingIsServed(t *testing.T) {
 	}
 }
 
-// TestAGatewayNamesAWorker: what only a worker has is refused by a gateway, and the error says whom
-// to ask.
+// TestAGatewayNamesAWorker: what only a worker has is refused by a gateway, and the error names the
+// workers.
 func TestAGatewayNamesAWorker(t *testing.T) {
 	s := NewService(serving(t))
 	_, parked := s.ListParked(t.Context(), &adminv1.ListParkedRequest{})

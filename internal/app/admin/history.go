@@ -37,7 +37,7 @@ func (s *Service) History(r *adminv1.HistoryRequest, out adminv1.AdminService_Hi
 	return s.history(key, r.GetLimit(), out)
 }
 
-// relayHistory passes on what the owner of an entity says of it.
+// relayHistory passes on an entity's history from its owner.
 func relayHistory(owner adminv1.AdminServiceClient, r *adminv1.HistoryRequest,
 	out adminv1.AdminService_HistoryServer) error {
 	ctx, stop := context.WithCancel(out.Context())

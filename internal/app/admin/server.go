@@ -27,7 +27,7 @@ import (
 )
 
 const (
-	// headerTimeout bounds how long a client of the admin port may take to say what it wants.
+	// headerTimeout bounds how long a client of the admin port may take to send its headers.
 	headerTimeout = 10 * time.Second
 	// idleTimeout closes a connection on which nothing happens.
 	idleTimeout = 2 * time.Minute

@@ -10,7 +10,7 @@ import (
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
 
-// promises are what the relaxed consistencies say of the age of an answer.
+// promises are the bounds of the relaxed consistencies on the age of an answer.
 var promises = map[entities.Consistency]string{ //nolint:gochecknoglobals // a constant table
 	entities.Eventual: "some committed state",
 	entities.Bounded:  "the newest state of not longer ago than asked",

@@ -161,7 +161,7 @@ func (t *tail) wanted(res *adminv1.TailResponse) bool {
 	return r.GetType() == "" || strings.HasPrefix(res.GetEntity(), r.GetType()+"/")
 }
 
-// describe tells one record, and what the reader rule says about it.
+// describe returns one record, and what the reader rule says about it.
 func (t *tail) describe(partition int32, r *materializer.Read) *adminv1.TailResponse {
 	res := &adminv1.TailResponse{
 		Partition: partition, Offset: r.Offset, Entity: string(r.Key), Time: timestamppb.New(r.Record.Time),

@@ -95,7 +95,7 @@ func (n *Node) admit(ctx context.Context) (bool, error) {
 	}()
 	defer func() {
 		stop()
-		<-ended //nolint:errcheck // it was told to end
+		<-ended //nolint:errcheck // it was cancelled
 	}()
 	for attempt := 1; ; attempt++ {
 		table, changed := seen.Look()
@@ -232,8 +232,8 @@ type admission struct {
 
 func (n *Node) admission() *admission { return &admission{node: n} }
 
-// judge returns why this worker has to leave its group. Of two that do not belong together and have
-// joined at the same time the one with the smaller name stays. It is called by one goroutine.
+// judge returns why this worker has to leave its group. Of two that do not belong together and
+// joined at the same time, the one with the smaller name stays. It is called by one goroutine.
 func (a *admission) judge(t *broker.Table) error {
 	self := a.node.identity.Worker
 	if a.admitted || a.node.cluster == nil {
@@ -252,7 +252,7 @@ func (a *admission) judge(t *broker.Table) error {
 	return nil
 }
 
-// askTimeout bounds what one worker may take to say what it serves.
+// askTimeout bounds how long one worker may take to send its catalog.
 const askTimeout = 3 * time.Second
 
 const (
@@ -263,7 +263,7 @@ const (
 )
 
 // belongsToJournal compares what is served here with what the journal has, where no worker can be
-// asked: the entity types of the last records, and those that the last owners said they served.
+// asked: the entity types of the last records, and those that the last owners announced.
 func (n *Node) belongsToJournal(ctx context.Context, catalog *discovery.Catalog) error {
 	if n.config.ServicesChanged {
 		return nil

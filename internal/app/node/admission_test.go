@@ -219,8 +219,8 @@ func TestOfTwoAtOnceOneLeaves(t *testing.T) {
 	}
 }
 
-// TestRollingUpgrade: a worker with a method more joins, and callers of it are told to come again
-// while not all have it.
+// TestRollingUpgrade: a worker with a method more joins, and its callers are told to retry while
+// not all have it.
 func TestRollingUpgrade(t *testing.T) {
 	a := &app{t: t, world: newApp(t, 0).world}
 	before := a.join(earlier(t), nil)

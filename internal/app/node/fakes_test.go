@@ -17,7 +17,7 @@ type flushable struct {
 	flush func() error
 }
 
-// Flush does what the test says.
+// Flush does what the test sets.
 func (f flushable) Flush() error { return f.flush() }
 
 // specOnly is a function that cannot be served.

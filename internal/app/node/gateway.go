@@ -40,7 +40,7 @@ const (
 	taskCatalog = "catalog"
 )
 
-// catalogPause is the pause after a worker did not say what it serves.
+// catalogPause is the pause after a worker did not send its catalog.
 var catalogPause = backoff.Policy{First: 50 * time.Millisecond, Max: 2 * time.Second, Jitter: 0.3} //nolint:gochecknoglobals // a constant
 
 // StartGateway opens everything and starts the tasks. Of the options, Config, PartitionsGiven,

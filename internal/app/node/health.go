@@ -9,7 +9,7 @@ import (
 	"github.com/millrace-io/millrace/internal/observe"
 )
 
-// lookEvery is how often it is looked whether a process is ready, beside the changes that tell.
+// lookEvery is how often readiness is checked, beside the changes that cause a check.
 const lookEvery = time.Second
 
 // poke makes a channel with room for one signal have it.

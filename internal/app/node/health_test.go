@@ -61,7 +61,7 @@ func (h *health) becomes(want healthpb.HealthCheckResponse_ServingStatus, reason
 	}
 }
 
-// TestReadyKnowsTheFunction: a worker whose remote function is gone says so, everywhere, and
+// TestReadyKnowsTheFunction: a worker whose remote function is down reports it everywhere, and
 // recovers when it is back.
 func TestReadyKnowsTheFunction(t *testing.T) {
 	c := testConfig(t)
@@ -91,7 +91,7 @@ func TestReadyKnowsTheFunction(t *testing.T) {
 	}
 }
 
-// TestADrainedWorkerSaysWhatIsTrue, to callers, pages and status; and the last one is drained only
+// TestADrainedWorkerSaysWhatIsTrue to callers, pages and status; and the last one is drained only
 // when that is meant.
 func TestADrainedWorkerSaysWhatIsTrue(t *testing.T) {
 	a := newApp(t, 2)

@@ -13,7 +13,7 @@ import (
 	"github.com/millrace-io/millrace/partitions/journal"
 )
 
-// MissingTopicError says that a topic is not there and that the node was told not to create it.
+// MissingTopicError says that a topic is missing and that the node must not create it.
 type MissingTopicError struct {
 	Topic string
 	// Command is what creates it, for a shell.

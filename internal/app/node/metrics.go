@@ -135,7 +135,7 @@ func measured[S any](columns []column[S], figures func(func(S, ...string))) obse
 	return source
 }
 
-// partitionFigures are what a partition says of itself.
+// partitionFigures are the counts and the status of a partition.
 type partitionFigures struct {
 	partitions.Status
 	partitions.Counts

@@ -85,7 +85,7 @@ func older(t *testing.T, c *Config) {
 	}
 }
 
-// repaired asks for a repair and returns the last thing that is said of it.
+// repaired asks for a repair and returns its last response.
 func repaired(t *testing.T, ask adminv1.AdminServiceClient, partition int32,
 	choice adminv1.RepairChoice) *adminv1.RepairResponse {
 	t.Helper()

@@ -81,8 +81,8 @@ func logLoop(stats func() embedded.Stats) loop {
 	}
 }
 
-// openStore opens the store. One that is damaged, or of another version, is a cache that has
-// spoiled: it is deleted, and comes back from the log.
+// openStore opens the store. One that is damaged, or of another version, is a damaged cache: it is
+// deleted and rebuilt from the log.
 func (n *Node) openStore() (materializer.Store, error) {
 	if n.config.Ephemeral {
 		return memstore.New(), nil

@@ -166,7 +166,7 @@ func (w *world) judgeDenial(id string, slot int, told string) {
 }
 
 // post sends a task over HTTP, where the server's answer also arrives when its time is over, and
-// returns its outcome: done, or what errors say; "" when there is no answer.
+// returns its outcome: done, or that of the error; "" when there is no answer.
 func (w *world) post(ctx context.Context, address string, k task, id string, timeout time.Duration) string {
 	ctx, cancel := context.WithTimeout(ctx, soon)
 	defer cancel()
@@ -209,7 +209,7 @@ func (w *world) post(ctx context.Context, address string, k task, id string, tim
 // that was refused.
 func (w *world) repeatForwards() bool {
 	from, to := w.scene(-1), w.scene(-1)
-	// progress is told with what goes the same way
+	// progress is sent with what goes the same way
 	for entities.Partition("no-"+to, partitions) != entities.Partition(to, partitions) {
 		to = w.scene(-1)
 	}
@@ -276,7 +276,7 @@ func (w *world) largeValues() bool {
 	return happened
 }
 
-// passes sends one effect from an entity in a partition to one in another, and says how long it
+// passes sends one effect from an entity in a partition to one in another, and returns how long it
 // took.
 func (w *world) passes(from string, why string, within time.Duration) {
 	to := w.scene((entities.Partition(from, partitions) + 1) % partitions)

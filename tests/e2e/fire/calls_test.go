@@ -35,8 +35,8 @@ type calls struct {
 	// relaxed counts reads that were answered, ages those with a bound and, by 0, eventual ones.
 	relaxed [eventual + 1]int
 	ages    map[time.Duration][]time.Duration
-	// followed are reads that workers say they have answered for partitions of others; those of
-	// their last moments are missing.
+	// followed are reads that workers count as answered for partitions of others; those of their last
+	// moments are missing.
 	followed atomic.Int64
 }
 
@@ -59,7 +59,7 @@ func newCalls() *calls {
 	return &calls{failed: map[string]int{}, ages: map[time.Duration][]time.Duration{}}
 }
 
-// note counts a call; failed is what it was told, "" for an answer.
+// note counts a call; failed is its error, "" for an answer.
 func (c *calls) note(gateway bool, from, to int64, failed string) {
 	if c == nil {
 		return

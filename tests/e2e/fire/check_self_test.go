@@ -109,7 +109,7 @@ func TestCheckerNamesBrokenPromises(t *testing.T) {
 	}
 }
 
-// TestAgesAreMeasured: how old an answer was at least is told from what it lacks.
+// TestAgesAreMeasured: the minimum age of an answer follows from what it lacks.
 func TestAgesAreMeasured(t *testing.T) {
 	write := &command{kind: give, slot: 0, fate: done, called: 10, returned: 20, showed: contents{set: set{1}}}
 	fresh := &command{kind: look, freshness: bounded, bound: 100, fate: done, called: 50, returned: 60,

@@ -39,7 +39,7 @@ type state struct {
 	closed bool
 }
 
-// step says what a command that takes effect makes of an entity.
+// step returns the state of an entity after a command takes effect.
 func (s state) step(c *command) state {
 	switch {
 	case s.closed:
@@ -81,8 +81,8 @@ var model = porcupine.Model{
 // patience bounds the search for an order of one entity's commands.
 const patience = 20 * time.Second
 
-// check says which promises one entity's history breaks. What can be named is named; everything
-// else is left to the search for an order.
+// check returns the promises that one entity's history breaks. It looks for violations that have a
+// name, and then searches for an order.
 func check(entity string, history []*command) []violation {
 	d := diagnose(entity, history)
 	d.run()

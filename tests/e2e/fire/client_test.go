@@ -118,7 +118,7 @@ func (c *client) send(e *entity, cmd *command) {
 	w := c.world
 	cmd.called = w.now()
 	defer func() { cmd.returned = w.now() }()
-	denied := true // every attempt was said to be not applied, or the last one where that speaks of all
+	denied := true // every attempt was answered not applied, or the last one where that speaks of all
 	for began := cmd.called; ; {
 		f := c.attempt(e, cmd)
 		denied = f == never && (denied || w.strict())
@@ -157,7 +157,7 @@ func (c *client) attempt(e *entity, cmd *command) fate {
 }
 
 // hedge sends a command twice at the same time, under one id: both get the same answer, or one gets
-// it. What one attempt is told does not speak of the other one.
+// it. The error of one attempt says nothing of the other one.
 func (c *client) hedge(e *entity, cmd *command) fate {
 	w := c.world
 	copies, fates := [2]command{*cmd, *cmd}, [2]fate{}
@@ -184,7 +184,7 @@ func (c *client) hedge(e *entity, cmd *command) fate {
 	}
 }
 
-// call makes one call and says what its answer means.
+// call makes one call and returns what its answer means.
 func (w *world) call(e *entity, cmd *command, rng *rand.Rand) fate {
 	return w.callWithin(e, cmd, rng, callTimeout)
 }

@@ -27,7 +27,7 @@
 // look is put into the order as one that was asked for earlier: a bounded one as much earlier as it
 // allows, one with a token when what the token is of was asked for, an eventual one at the
 // beginning. How old the answers were at least, by when something that they lack was acknowledged,
-// is told beside what was promised.
+// is printed with what was promised.
 //
 // Until the first fault no call may fail, and while only the function fails no outcome may be
 // unknown (trouble_test.go). At the end of a world every command with an id and an unknown outcome

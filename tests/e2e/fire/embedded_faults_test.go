@@ -18,8 +18,8 @@ import (
 	"github.com/millrace-io/millrace/tests/kit"
 )
 
-// storeFaults are what can happen to the store, a cache of any log; without anything else going
-// wrong it must come back.
+// storeFaults are what can happen to the store, a cache of any log; without another fault it must
+// be rebuilt.
 func storeFaults() []fault {
 	return []fault{
 		{"store deleted", (*world).loseStore},
@@ -164,8 +164,8 @@ func endOfWAL(content []byte, number uint32) int {
 	}
 }
 
-// secondProcess starts another worker on the same directory: it must end with an error that says
-// so, and disturb nothing.
+// secondProcess starts another worker on the same directory: it must end with an error that names
+// the reason, and disturb nothing.
 func (w *world) secondProcess() bool {
 	p := w.worker()
 	second := harness.Launch(w.t, harness.Options{Program: program, Tags: w.tags, Data: p.Data()})
@@ -177,9 +177,9 @@ func (w *world) secondProcess() bool {
 	return true
 }
 
-// flipLog turns bits in the files of the log itself, which nothing can rebuild: the worker says so
-// and names file and remedy, or what was hit is not needed. What it shows all the same is right.
-// Then the log is restored from a copy.
+// flipLog turns bits in the files of the log itself, which nothing can rebuild: the worker names
+// file and remedy, or what was hit is not needed. What it shows all the same is right. Then the log
+// is restored from a copy.
 func (w *world) flipLog() bool {
 	p := w.worker()
 	damaged := false
@@ -233,7 +233,7 @@ func (w *world) judgeDamagedLog(p *harness.Process) {
 	}
 }
 
-// logTrouble is what the status of the worker says of a log that cannot be read.
+// logTrouble is the worker's status of a log that cannot be read.
 func (w *world) logTrouble() string {
 	s := w.status(w.admins[0], callTimeout)
 	for _, p := range s.GetPartitions() {
@@ -256,7 +256,7 @@ func (w *world) copy(from, to string) {
 	}
 }
 
-// lastLines is the end of what a process said.
+// lastLines is the end of a process's output.
 func lastLines(said string) string { return said[max(0, len(said)-4<<10):] }
 
 // readEmbedded stops the worker, reads its log from the start and compares it with what every

@@ -21,7 +21,7 @@ type ending struct {
 	name string
 	// run does it, and returns whether an effect was seen.
 	run func(w *world) bool
-	// words are those of which a partition says one that is not served for it.
+	// words are those of which the error of a partition that is not served has one.
 	words []string
 	// keeps: workers keep their stores when they are started again, which are all that knows of it.
 	keeps bool
@@ -72,8 +72,8 @@ func (w *world) finish() {
 	}
 }
 
-// judgeLoss waits until every partition is served or says what is lost, and looks at everything
-// that is served.
+// judgeLoss waits until every partition is served or names what is lost, and checks everything that
+// is served.
 func (w *world) judgeLoss(e ending, when string) {
 	w.t.Helper()
 	what := fmt.Sprintf("after %s, workers %s", e.name, when)

@@ -40,8 +40,8 @@ func (s set) String() string {
 type contents struct {
 	set    set
 	closed bool
-	// odd says what no order of commands can lead to, first what was given twice, then what was
-	// never given; "" for nothing.
+	// odd is what no order of commands can lead to: first what was given twice, then what was never
+	// given; "" for nothing.
 	twice, phantom string
 }
 
@@ -65,9 +65,9 @@ const (
 	unknown fate = iota
 	// done: it happened, and what it showed is known.
 	done
-	// refused: the function said no.
+	// refused: the function refused it.
 	refused
-	// never: the worker said that it did not happen, and will not.
+	// never: the worker answered that it did not happen, and will not.
 	never
 )
 
@@ -94,13 +94,13 @@ type command struct {
 	// there is nothing to take.
 	showed  contents
 	missing bool
-	// token is what the answer said of the state that it is of.
+	// token is the answer's token of its state.
 	token string
 	// last marks the look after which there is no command to the entity.
 	last bool
 }
 
-// String tells a command as a failure shows it.
+// String returns the command as a failure shows it.
 func (c *command) String() string {
 	text := fmt.Sprintf("[%d..%d us] %s%s", c.called/1000, c.returned/1000, c.kind, c.asked())
 	if c.kind == give || c.kind == take {

@@ -18,7 +18,7 @@ import (
 // journal is a log as a reader sees it that knows the reader rule and what the services write.
 type journal struct {
 	parts map[int32]*part
-	// entities is what the valid records of each say, by key.
+	// entities is what the valid records of each have, by key.
 	entities map[string]*told
 	// plain are keys and values of the records of carts, as a reader sees them that knows nothing of
 	// millrace.
@@ -202,7 +202,7 @@ func (j *journal) compare(finished map[string]remains) []violation {
 			t = &told{}
 		}
 		for _, v := range r.compare(name, t.contents) {
-			if v.promise == lostWrite { // the worker shows it, and no valid record says it
+			if v.promise == lostWrite { // the worker shows it, and no valid record has it
 				v.promise = notOwner
 			}
 			v.text = "in the log: " + v.text

@@ -46,7 +46,7 @@ func (w *world) allowLarger() bool {
 }
 
 // otherPartitions starts the worker with another number of partitions than its data is of: it must
-// say so and end.
+// end with an error that names this.
 func (w *world) otherPartitions() bool {
 	p := w.worker()
 	p.Stop(w.t)

@@ -43,7 +43,7 @@ func (c *command) relax(rng *rand.Rand, history []*command) {
 	c.freshness = eventual
 }
 
-// headers say to the worker which state a look asks for.
+// headers are the request headers for the state that a look asks for.
 func (c *command) headers() []string {
 	switch c.freshness {
 	case atLeast:
@@ -57,7 +57,7 @@ func (c *command) headers() []string {
 	return nil
 }
 
-// asked tells in a failure which state a look asked for.
+// asked describes, for a failure, which state a look asked for.
 func (c *command) asked() string {
 	switch c.freshness {
 	case atLeast:

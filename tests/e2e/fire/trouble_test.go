@@ -28,8 +28,8 @@ var troubles = []codes.Code{
 	codes.Unknown,           // the function crashed in the command, as in Cloudstate
 }
 
-// allows reports whether a call may end with an error. What it says of a command with an id may be
-// about another attempt at it, whose caller has left.
+// allows reports whether a call may end with an error. For a command with an id, the error may be
+// that of another attempt, whose caller has left.
 func (now trouble) allows(c *command, code codes.Code, outcome string) bool {
 	switch {
 	case !slices.Contains(troubles, code) || outcome == "refused":
@@ -44,7 +44,7 @@ func (now trouble) allows(c *command, code codes.Code, outcome string) bool {
 // trouble is what fails now.
 func (w *world) trouble() trouble { return trouble(w.troubled.Load()) }
 
-// fails says what fails from now on. Where that is less than before, it waits for the calls that
+// fails sets what fails from now on. Where that is less than before, it waits for the calls that
 // began before.
 func (w *world) fails(now trouble) {
 	if now == anything {

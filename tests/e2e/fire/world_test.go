@@ -24,7 +24,7 @@ const (
 	checkers = 2
 	// healing is how long it may take after a fault until calls are answered again.
 	healing = 60 * time.Second
-	// progressEvery is how often a line says how far the run is.
+	// progressEvery is how often the progress of the run is printed.
 	progressEvery = 10 * time.Second
 )
 
@@ -165,7 +165,7 @@ func (w *world) count(c *command) {
 	}
 }
 
-// conclude takes the last look at an entity, checks its history, and keeps what is left.
+// conclude reads an entity a last time, checks its history, and keeps what remains.
 func (w *world) conclude(e *entity) {
 	last := &command{kind: look, last: true}
 	rng := rand.New(rand.NewPCG(w.seed, uint64(len(e.history))))
@@ -244,7 +244,7 @@ func (w *world) awaitMore(n int64, meanwhile func()) {
 	})
 }
 
-// tellOwners says what each worker has, when answers do not come.
+// tellOwners prints what each worker owns, when there are no answers.
 func (w *world) tellOwners() {
 	for i, admin := range w.admins {
 		s := w.status(admin, callTimeout)
@@ -258,7 +258,7 @@ func (w *world) tellOwners() {
 	}
 }
 
-// debugf says what happens, with MILLRACE_FIRE_VERBOSE=1.
+// debugf prints with MILLRACE_FIRE_VERBOSE=1.
 func (w *world) debugf(format string, args ...any) {
 	if kit.FireVerbose.Is("1") {
 		w.t.Logf("at %v: "+format, append([]any{time.Since(w.started).Round(time.Millisecond)}, args...)...)
@@ -283,8 +283,8 @@ func (w *world) status(admin *grpc.ClientConn, within time.Duration) *adminv1.St
 	return s
 }
 
-// end stops the clients, asks again for what they were not told, kills a worker once more, and
-// looks at every entity that there ever was.
+// end stops the clients, repeats the commands with unknown outcome, kills a worker once more, and
+// checks every entity.
 func (w *world) end() {
 	w.t.Helper()
 	w.halt()

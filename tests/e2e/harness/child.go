@@ -20,8 +20,7 @@ const (
 	stopTimeout = 30 * time.Second
 	// askTimeout bounds the question whether a process is ready.
 	askTimeout = 5 * time.Second
-	// raceReport is what the race detector says; a child that is killed cannot say it by its exit
-	// code.
+	// raceReport is what the race detector prints; a child that is killed has no exit code for it.
 	raceReport = "WARNING: DATA RACE"
 )
 

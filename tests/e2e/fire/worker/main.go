@@ -1,5 +1,5 @@
 // Command worker is what the tests of package fire run: a counter, a value entity, a shopping cart,
-// an event-sourced one, and an entity that does what it is told, in one program.
+// an event-sourced one, and an entity that follows a script, in one program.
 //
 //	worker dev                       # a whole worker with both services in it
 //	worker -remote 127.0.0.1:8080    # the services alone, as a function beside a worker
