@@ -112,8 +112,8 @@ func BenchmarkFold(b *testing.B) {
 	})
 }
 
-// BenchmarkRows is what looks at every row of a partition: the comparison with a fold of the log,
-// and the count of what lies after an offset.
+// BenchmarkRows is what reads every row of a partition: the comparison with a fold of the log, and
+// the count of what lies after an offset.
 func BenchmarkRows(b *testing.B) {
 	s := benchLog(b)
 	store := memstore.New()

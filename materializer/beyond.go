@@ -21,7 +21,7 @@ func (b *Beyond) Empty() bool {
 	return b.Records+b.Entities+b.Commands+b.Effects+b.Timers == 0
 }
 
-// Beyond looks at every row of the partition.
+// Beyond reads every row of the partition.
 func (p Partition) Beyond(offset int64, examples int) (Beyond, error) {
 	c := count{offset: offset, examples: examples}
 	var failed error

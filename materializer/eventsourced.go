@@ -147,7 +147,7 @@ func (eventSourced) restore(r *Restoration, entity entities.Key, prefix []byte, 
 	return err
 }
 
-// errFull ends the reading of an entity whose further events come with the next page.
+// errFull ends the reading of an entity whose further events are for the next page.
 var errFull = errors.New("the page is full")
 
 // checkEvent reports whether log and image have the same event.

@@ -2,7 +2,7 @@ package materializer
 
 import "context"
 
-// Bulk runs the bulk way whatever the distance, with an overlay of the given size.
+// Bulk runs a bulk rebuild at any distance, with an overlay of the given size.
 func (f *Follower) Bulk(ctx context.Context, until int64, size int) error {
 	return f.bulk(ctx, until, size, func() {})
 }

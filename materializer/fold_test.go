@@ -111,7 +111,7 @@ func dump(t testing.TB, s materializer.Reader) (rows []string) {
 	return rows
 }
 
-// TestFoldByExample: what each kind of record does to an entity.
+// TestFoldByExample: the effect of each kind of record on an entity.
 func TestFoldByExample(t *testing.T) {
 	w := newWriter(t)
 	w.claim()

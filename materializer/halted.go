@@ -76,9 +76,9 @@ func Resume(store Store, a Address) error {
 	return errors.Join(batch.Delete(a.haltedKey()), batch.Delete(a.suspectedKey()), batch.Commit(), store.Flush())
 }
 
-// Suspected returns the mark of a partition whose log below the store's position is to be looked
-// through for losses; ok is false when it has none. damage is what an earlier look has found;
-// empty: nothing yet.
+// Suspected returns the mark of a partition whose log below the store's position must be searched
+// for losses; ok is false when it has none. damage is what an earlier search has found; empty:
+// nothing yet.
 func (p Partition) Suspected() (damage string, ok bool, err error) {
 	b, err := p.Rows.Get(p.Address.suspectedKey())
 	return string(b), b != nil, err
@@ -96,7 +96,7 @@ func MarkSuspected(store Store, damage string, of ...Address) error {
 	return errors.Join(batch.Commit(), store.Flush())
 }
 
-// ClearSuspected removes the mark, durably: the log was looked through and has everything.
+// ClearSuspected removes the mark, durably: the log was searched and has everything.
 func ClearSuspected(store Store, a Address) error {
 	batch := store.NewBatch()
 	defer batch.Close() //nolint:errcheck // nothing to lose

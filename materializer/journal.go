@@ -150,7 +150,7 @@ func (j *Journal) Next(ctx context.Context) (r *Read, err error) {
 }
 
 // take takes the next record out of the batch. The last one is copied, so that the batch need not
-// be kept until the next one comes.
+// be kept until the next one.
 func (j *Journal) take() *broker.Record {
 	r := &j.batch.Records[0]
 	if j.batch.Records = j.batch.Records[1:]; len(j.batch.Records) == 0 {
@@ -357,7 +357,7 @@ func (r *reading) claimed(now *Read) error {
 // attest compares the layout of a claim that counts with the expected one.
 func (r *reading) attest(offset int64, c *record.ClaimInfo) error {
 	if c.Layout == (entities.Layout{}) {
-		return nil // of an older version: its records are looked at one by one
+		return nil // of an older version: its records are checked one by one
 	}
 	if r.meta.Layout == (entities.Layout{}) {
 		r.meta.Layout = c.Layout

@@ -232,7 +232,7 @@ func TestBrowse(t *testing.T) {
 	w.world.Remove(journal, 1, 3)
 	for r, err := range materializer.Browse(w.read(), address, 0).Until(t.Context(), w.end()) {
 		if err != nil || r == nil {
-			t.Errorf("a log with a hole: %v", err)
+			t.Errorf("a log with a gap: %v", err)
 		}
 	}
 }

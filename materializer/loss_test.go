@@ -242,7 +242,7 @@ func TestEveryFoldSeesTheSame(t *testing.T) {
 	}
 }
 
-// damage does one thing to a log that must not happen to it, or may.
+// damage changes a log in one way, which is a loss or is none.
 func (s *story) damage(random *rand.Rand) {
 	end := s.end()
 	at := random.Int64N(end)

@@ -197,10 +197,10 @@ func parseProgress(b []byte) (entities.Progress, error) {
 	return p, d.error("progress row")
 }
 
-// Forget removes what is remembered of effects that their partitions are done with. It begins
-// behind the row from, nil for the first one, and returns the row at which to go on, nil at the
-// end; n is how many rows it removed. It looks at limit rows or a few more. It only frees space:
-// nothing that is done is sent again.
+// Forget removes what is remembered of effects that their partitions are done with. It begins after
+// the row from, nil for the first one, and returns the row at which to go on, nil at the end; n is
+// how many rows it removed. It looks at limit rows or a few more. It only frees space: nothing that
+// is done is sent again.
 func Forget(store Store, a Address, from []byte, limit int) (next []byte, n int, err error) {
 	batch := store.NewBatch()
 	defer batch.Close() //nolint:errcheck // nothing to lose

@@ -109,12 +109,12 @@ func (r *Restoration) Next() ([]Entry, error) {
 			break
 		}
 		r.from = nil
-		r.settle() // what finds no room comes first on the next page
+		r.settle() // what has no room is first on the next page
 	}
 	return r.page, nil
 }
 
-// walk goes through the rows of a step, from where the page before ended.
+// walk visits the rows of a step, from where the page before ended.
 func (r *Restoration) walk(s restoring) error {
 	of, each := r.image, r.imageRow
 	if s.base {
@@ -164,7 +164,7 @@ func (r *Restoration) imageRow(k *rowKind, key, value []byte) error {
 const ownerBytes = 11 + 9 + 11
 
 // put adds a record to the page. It returns false when there is no room: then the page is full, and
-// the row that the record is of is looked at once more for the next one.
+// the next page begins with the row of the record.
 func (r *Restoration) put(key, value []byte, env record.Envelope) bool {
 	if env.LogTime == 0 {
 		env.LogTime = r.meta.LogTime

@@ -221,7 +221,7 @@ func (s *story) repair(store materializer.Store, floor int64, cut int) (counts m
 	return pages.Counts(), false
 }
 
-// TestRestoration: whatever a log loses from its end, the image writes again, so that a fold from
+// TestRestoration: the image writes again whatever a log loses from its end, so that a fold from
 // nothing is the image: also when that is cut off and taken up again, and when the log loses its
 // end once more.
 func TestRestoration(t *testing.T) {
@@ -265,8 +265,8 @@ func TestRestoration(t *testing.T) {
 	}
 }
 
-// reload makes the story go on from what is stored: timers have kept their addresses, groups that
-// were cut are gone.
+// reload continues the story from what is stored: timers have kept their addresses, groups that
+// were cut are dropped.
 func (s *story) reload(store materializer.Store) {
 	s.t.Helper()
 	view := materializer.Partition{Rows: store, Address: address}

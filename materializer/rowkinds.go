@@ -24,7 +24,7 @@ const (
 	rowDelivered  = 'q' // answers to effects of other partitions, by the effect; and the progress of each source
 	rowTimer      = 't' // timers by due time and the offset that set them; an entry may be out of date
 	rowHalted     = 'h' // one row: why the partition halted; while it is there, nothing is read from the log
-	rowSuspected  = 'd' // one row: the log below the store's position is to be looked through for losses, or has some
+	rowSuspected  = 'd' // one row: the log below the store's position must be searched for losses, or has some
 	rowSaga       = 's' // reserved
 	rowProjection = 'p' // reserved
 	rowCell       = 'c' // reserved

@@ -223,7 +223,7 @@ func (v *Verification) claim(offset int64, env *record.Envelope) {
 	}
 }
 
-// effective looks at a record that takes effect: the events of each entity are numbered 1, 2, 3.
+// effective checks a record that takes effect: the events of each entity are numbered 1, 2, 3.
 func (v *Verification) effective(e *Entry) {
 	v.result.Records++
 	env := &e.Envelope

@@ -45,7 +45,7 @@ func (i messageInfo) known() bool { return i.typ != nil }
 
 func (i messageInfo) name() protoreflect.FullName { return i.typ.Descriptor().FullName() }
 
-// infoOf looks at a type parameter once, when a service is built.
+// infoOf inspects a type parameter once, when a service is built.
 func infoOf[M proto.Message]() (info messageInfo) {
 	info.goType = reflect.TypeFor[M]().String()
 	var zero M

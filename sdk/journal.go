@@ -144,7 +144,7 @@ func (e *journalEntity[S]) Handle(ctx context.Context, inv Invocation) (Decision
 		// state stays.
 		e.stale = len(e.emitted) > 0
 		decision.Restart = e.stale
-		return decision, nil //nolint:nilerr // err is nil here: it was looked at above
+		return decision, nil //nolint:nilerr // err is nil here: it was checked above
 	}
 	decision.Events, decision.Effects, decision.Timers = e.emitted, cmd.effects, cmd.timers
 	return decision, nil

@@ -152,7 +152,7 @@ func TestSessionsShareALink(t *testing.T) {
 	l.cell(2).send(cellCommand(t, 2)).
 		expect(cellReply(&valueentity.ValueEntityReply{CommandId: 2, ClientAction: replyAction(t, "C")}))
 
-	// What comes for a session after its end is dropped: the proxy did not know.
+	// Frames for a session after its end are dropped: the proxy did not know of the end yet.
 	l.journal(1).send(journalCommand(t, 2))
 	l.cell(2).send(cellCommand(t, 3)).
 		expect(cellReply(&valueentity.ValueEntityReply{CommandId: 3, ClientAction: replyAction(t, "C")}))
@@ -171,8 +171,8 @@ func (l *proxyLink) row(id uint64, first, last int64) {
 	}
 }
 
-// Commands that come in a row are answered one after the other, and the answers need not wait for
-// one that takes long.
+// Commands that are sent in one message are answered one after the other, and the answers need not
+// wait for one that takes long.
 func TestCommandsInARow(t *testing.T) {
 	const slowly, last = 4, 20
 	running, finish := make(chan struct{}), make(chan struct{})

@@ -48,8 +48,7 @@ func (m Metadata) Get(key string) string {
 type Invocation struct {
 	// Method is the bare name of the method.
 	Method string
-	// Payload is the request; its type URL is not looked at. It is empty for a call whose input
-	// streams.
+	// Payload is the request; its type URL is ignored. It is empty for a call whose input streams.
 	Payload Payload
 	// ID is the caller's command id, empty when there is none.
 	ID        string

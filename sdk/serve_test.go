@@ -52,7 +52,7 @@ func captureLog(t *testing.T) *readyLog {
 }
 
 // Serve answers until its context ends, then ends the stream of an idle entity and returns without
-// an error. The address comes from the environment when none is given.
+// an error. The address is that of the environment when none is given.
 func TestServeUntilTheContextEnds(t *testing.T) {
 	t.Setenv("HOST", "127.0.0.1")
 	t.Setenv("PORT", "0")

@@ -149,7 +149,7 @@ func TestStreamedOutActions(t *testing.T) {
 	}
 }
 
-// Answers of a bidirectional call come as their requests do, not at the end.
+// Each answer of a bidirectional call is sent after its request, not at the end.
 func TestStreamedActions(t *testing.T) {
 	client := action.NewActionProtocolClient(startAll(t).conn)
 	stream, err := client.HandleStreamed(t.Context())

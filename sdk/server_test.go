@@ -71,7 +71,7 @@ func startAll(t *testing.T) function {
 	return start(t, journalService(), cellService(), flowService())
 }
 
-// pack puts a message into an Any as the protocol has it.
+// pack puts a message into an Any, as in the protocol.
 func pack(t testing.TB, m proto.Message) *anypb.Any {
 	t.Helper()
 	p := payload(t, m)

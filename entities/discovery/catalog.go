@@ -273,7 +273,7 @@ func checkStreaming(m *Method, wrong *problems) {
 	}
 }
 
-// typeName is the persistence id, or the service's name where the id says nothing.
+// typeName is the persistence id, or the service's name where the id names nothing.
 func typeName(e *cloudstate.Entity) string {
 	if id := e.GetPersistenceId(); id != "" && id != anonymousPersistenceID {
 		return id
@@ -337,7 +337,7 @@ func versionOf(spec *cloudstate.EntitySpec) string {
 	return hex.EncodeToString(sum[:8])
 }
 
-// Info returns what the function said about itself; nil when it said nothing.
+// Info returns the function's description of itself; nil without one.
 func (c *Catalog) Info() *cloudstate.ServiceInfo { return c.info }
 
 // Announced reports whether the function understands an optional part of the protocol.

@@ -233,8 +233,8 @@ func TestTypesServeJSON(t *testing.T) {
 	}
 }
 
-// Each file of the set follows its imports, and the set says what the registry says. Nothing
-// reaches the global registry.
+// Each file of the set follows its imports, and the set equals the registry. Nothing reaches the
+// global registry.
 func TestFilesAreInOrder(t *testing.T) {
 	c := cartCatalog(t)
 	seen := map[string]bool{}
@@ -288,7 +288,7 @@ func TestBrokenDescriptors(t *testing.T) {
 	}
 }
 
-// Bytes from outside never panic, whatever they say.
+// Bytes from outside never cause a panic.
 func FuzzNewCatalog(f *testing.F) {
 	spec := cartSpec(f)
 	f.Add(spec.GetProto(), "shop.Carts")

@@ -17,9 +17,9 @@ func IsReserved(service string) bool {
 }
 
 // Compose returns the catalog of several functions as if they were one. The first is the user's:
-// its options and what it said of itself are those of the whole. Services, entity types and files
-// must not contradict one another, and a file that every function may leave out counts as the first
-// one has it. A single catalog is returned as it is. The error is a *RejectedError.
+// the whole has its options and its service info. Services, entity types and files must not
+// contradict one another, and a file that every function may leave out counts as the first one has
+// it. A single catalog is returned as it is. The error is a *RejectedError.
 func Compose(parts ...*Catalog) (*Catalog, error) {
 	if len(parts) == 1 {
 		return parts[0], nil

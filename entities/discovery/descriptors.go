@@ -96,7 +96,7 @@ func parseDescriptors(raw []byte) (*descriptorpb.FileDescriptorSet, *protoregist
 	return set, files, nil
 }
 
-// filesByPath admits a file that comes twice, as long as both say the same.
+// filesByPath admits a file twice, as long as both are equal.
 func filesByPath(set *descriptorpb.FileDescriptorSet) (map[string]*descriptorpb.FileDescriptorProto, error) {
 	byPath := make(map[string]*descriptorpb.FileDescriptorProto, len(set.GetFile()))
 	for _, f := range set.GetFile() {

@@ -2,7 +2,7 @@ package discovery
 
 import "google.golang.org/protobuf/reflect/protoreflect"
 
-// Source is where the commands of an eventing method come from.
+// Source is the origin of the commands of an eventing method.
 type Source struct {
 	// Topic or EventLog is set; EventLog is a persistence id.
 	Topic, EventLog string
@@ -23,7 +23,7 @@ func (m *Method) Source() (Source, bool) {
 	return s, true
 }
 
-// checkEventing looks at one declaration on its own.
+// checkEventing checks one declaration on its own.
 func checkEventing(m *Method, wrong *problems) {
 	source, hasSource := m.Source()
 	if hasSource && source.Topic == "" && source.EventLog == "" {

@@ -97,7 +97,7 @@ func discoverOnce(ctx context.Context, conn grpc.ClientConnInterface, info *clou
 	return cloudstate.NewEntityDiscoveryClient(conn).Discover(ctx, info)
 }
 
-// ReportError tells a function about a mistake in it. It waits at most 5 s.
+// ReportError reports a mistake in a function to it. It waits at most 5 s.
 func ReportError(ctx context.Context, conn grpc.ClientConnInterface, message string) error {
 	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
 	defer cancel()

@@ -131,7 +131,7 @@ func TestDiscoverEndsWithItsContext(t *testing.T) {
 	}
 }
 
-// What cannot be served is told to the function, and not asked again.
+// What cannot be served is reported to the function, which is not asked again.
 func TestRejectionIsReported(t *testing.T) {
 	spec := cartSpec(t)
 	spec.ServiceInfo.ProtocolMinorVersion = 1

@@ -14,7 +14,7 @@ import (
 // wholeMessage is the body of a rule that takes the whole input from the request's JSON.
 const wholeMessage = "*"
 
-// checkHTTP looks at the method's google.api.http rule and its additional bindings.
+// checkHTTP checks the method's google.api.http rule and its additional bindings.
 func checkHTTP(m *Method, wrong *problems) {
 	options, ok := m.Descriptor.Options().(*descriptorpb.MethodOptions)
 	if !ok || !proto.HasExtension(options, annotations.E_Http) {

@@ -14,8 +14,8 @@ import (
 	"github.com/millrace-io/millrace/proto/gen/cloudstate"
 )
 
-// keySeparator joins the parts of a key with several fields. Parts are not escaped, as the protocol
-// has it.
+// keySeparator joins the parts of a key with several fields. Parts are not escaped, as in the
+// protocol.
 const keySeparator = '-'
 
 // keyPartsInline is the number of key fields up to which a scan needs no memory of its own.

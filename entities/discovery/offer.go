@@ -115,8 +115,8 @@ func shapeOf(f protoreflect.FieldDescriptor) string {
 
 // Belong returns why a worker with these services cannot be one of an app whose other workers serve
 // others, nil when it can. A worker may serve more or less than another, as during a rolling
-// upgrade, but not something else altogether, and not the same thing otherwise. Hashes that differ
-// are no reason: see Conflict.
+// upgrade, but not something unrelated, and not the same service in a conflicting form. Hashes that
+// differ are no reason: see Conflict.
 func Belong(own, others []Offer) error {
 	for _, a := range own {
 		for _, b := range others {

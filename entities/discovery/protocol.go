@@ -18,8 +18,8 @@ const anonymousPersistenceID = "entity"
 // typeURLPrefix precedes the full name of a message in a google.protobuf.Any.
 const typeURLPrefix = "type.googleapis.com/"
 
-// NewProxyInfo returns what the proxy tells a function about itself: protocol 0.2 and the kinds of
-// the table in package entities.
+// NewProxyInfo returns the proxy's description of itself for functions: protocol 0.2 and the kinds
+// of the table in package entities.
 func NewProxyInfo(name, version string) *cloudstate.ProxyInfo {
 	return &cloudstate.ProxyInfo{
 		ProtocolMajorVersion: ProtocolMajor,

@@ -32,7 +32,7 @@ func (r *Remote) Act(ctx context.Context, m *discovery.Method, inv entities.Invo
 }
 
 func (r *Remote) act(ctx context.Context, m *discovery.Method, inv entities.Invocation) (*entities.Outcome, error) {
-	// Not a deadline: gRPC would tell it to the function, whose end could then come before ours and
+	// Not a deadline: gRPC would send it to the function, whose end could then come before ours and
 	// look like its own decision.
 	call, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -62,7 +62,7 @@ func (r *Remote) ActStream(ctx context.Context, m *discovery.Method, s *entities
 	defer stop()
 	var sending sync.WaitGroup
 	defer sending.Wait()
-	defer cancel(errCallOver) // whatever is left of it: the function's call is reset, the sender stops
+	defer cancel(errCallOver) // of what is left of it: the function's call is reset, the sender stops
 
 	stream, err := r.openAction(call, m, s)
 	if err != nil {
@@ -127,10 +127,10 @@ func forwardMessages(ctx context.Context, cancel context.CancelCauseFunc, s *ent
 	}
 }
 
-// callerError is a call's end by its caller, to be told from one by the function.
+// callerError is a call's end by its caller, as distinct from one by the function.
 type callerError struct{ error }
 
-// Unwrap returns what the caller's side said.
+// Unwrap returns the error of the caller's side.
 func (e callerError) Unwrap() error { return e.error }
 
 var errCallOver = errors.New("the call is over")

@@ -231,8 +231,8 @@ func TestStreamedOut(t *testing.T) {
 	}
 }
 
-// A streaming caller's first message has names and metadata and no payload, comes at once, and its
-// half-close goes through.
+// A streaming caller's first message has names and metadata and no payload, is sent at once, and
+// its half-close reaches the function.
 func TestStreamedIn(t *testing.T) {
 	f, h, _, _ := actionHost(t)
 	began := make(chan struct{})
@@ -320,7 +320,7 @@ func TestStreamedBothWays(t *testing.T) {
 	}
 }
 
-// holdUntilCancelled keeps a call open after its answers and tells when the function saw it
+// holdUntilCancelled keeps a call open after its answers and signals when the function saw it
 // cancelled.
 func holdUntilCancelled(saw chan<- struct{},
 	answers ...*action.ActionResponse) func(grpc.BidiStreamingServer[action.ActionCommand, action.ActionResponse]) error {
@@ -398,7 +398,7 @@ func TestCallerEndsAStream(t *testing.T) {
 }
 
 // A function that ends the call with OK while the caller still sends ends it for the caller; with a
-// status, the status goes through.
+// status, the caller gets the status.
 func TestFunctionEndsAStream(t *testing.T) {
 	f, h, _, _ := actionHost(t)
 	c := newCaller()

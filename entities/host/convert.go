@@ -27,7 +27,7 @@ func payloadOf(a *anypb.Any) entities.Payload {
 }
 
 // metadataToWire keeps every byte: text that protobuf would refuse, because a caller's headers need
-// not be UTF-8, goes as binary.
+// not be UTF-8, is sent as binary.
 func metadataToWire(md entities.Metadata) *cloudstate.Metadata {
 	if len(md) == 0 {
 		return nil

@@ -8,8 +8,9 @@ import (
 	"github.com/millrace-io/millrace/entities/discovery"
 )
 
-// checkEffects says why the entity that asks for an effect could not be told of a refusal. It would
-// otherwise show only when the target has refused, when the command that asks can no longer fail.
+// checkEffects says why a refusal of an effect could not be reported to the entity that asks for
+// it. It would otherwise show only when the target has refused, when the command that asks can no
+// longer fail.
 func checkEffects(out *entities.Outcome, service *discovery.Service) error {
 	for i := range out.Effects {
 		e := &out.Effects[i]

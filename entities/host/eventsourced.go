@@ -80,7 +80,7 @@ func (m *eventSourcedMessages) receive(stream grpc.ClientStream, a *answer) erro
 		return err
 	}
 	readEventSourced(&m.out, a)
-	m.out.Reset() // what it says is in the answer; a waiting session need not hold it
+	m.out.Reset() // the answer has its content; a waiting session need not hold it
 	return nil
 }
 

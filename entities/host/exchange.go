@@ -72,7 +72,7 @@ func (s *session) leave() {
 }
 
 // enter begins what leave ends. Only a command that was sent before has business with a session
-// that has ended: its answer may have come first.
+// that has ended: its answer may have arrived first.
 func (s *session) enter() *entities.Error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -20,7 +20,7 @@ type Function interface {
 	// ActStream runs a streamed action; on gets every outcome in order, one at a time, and its
 	// error ends the call.
 	ActStream(ctx context.Context, method *discovery.Method, s *entities.Stream, on OutcomeFunc) error
-	// Report tells the function's author about a mistake in it. It does not wait.
+	// Report reports a mistake in the function to its author. It does not wait.
 	Report(message string)
 }
 

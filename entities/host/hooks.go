@@ -12,7 +12,7 @@ type Hooks struct {
 	// OnWarning is called with a mistake in a function that is served all the same.
 	OnWarning func(message string)
 	// OnSessionFault is called with the reason why the session of an entity broke. The cause of err
-	// has what the function said.
+	// has the function's text.
 	OnSessionFault func(key entities.Key, err *entities.Error)
 }
 
@@ -35,7 +35,7 @@ type Stats struct {
 	// SessionsEnded counts sessions that ended from the function's side while no command was
 	// running.
 	SessionsEnded int64
-	// Commands counts commands of entities, Actions calls of actions, both whatever came of them.
+	// Commands counts commands of entities, Actions calls of actions, both with any outcome.
 	Commands, Actions int64
 	// Refusals counts commands and calls that a function refused, Failures those that broke.
 	Refusals, Failures int64
@@ -43,7 +43,7 @@ type Stats struct {
 	Restarts int64
 	// EventsReplayed counts events sent to functions when sessions began.
 	EventsReplayed int64
-	// Warnings counts mistakes told to OnWarning.
+	// Warnings counts calls of OnWarning.
 	Warnings int64
 }
 

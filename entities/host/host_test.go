@@ -31,7 +31,7 @@ var (
 	_ host.Function = (*host.InProcess)(nil)
 )
 
-// A host gives a function only what its catalog has.
+// A host passes a function only what its catalog has.
 func TestHostRefusesWhatIsNotServed(t *testing.T) {
 	_, h, _, _ := actionHost(t)
 	open := func(service string) error {
@@ -58,7 +58,7 @@ func TestHostRefusesWhatIsNotServed(t *testing.T) {
 	wantError(t, stream("t.Acts", "Do"), entities.Internal, entities.NotApplied, "unary")
 }
 
-// Targets become commands; what is wrong with one is told to the function.
+// Targets become commands; what is wrong with one is reported to the function.
 func TestResolve(t *testing.T) {
 	f, h, remote, _ := actionHost(t)
 	cmd, err := h.Resolve(entities.Target{Service: "t.Carts", Method: "Add", Payload: textPayload("c7"),

@@ -28,8 +28,8 @@ type link struct {
 	remote *Remote
 	// longest is the longest frame that the function takes.
 	longest int
-	// places are the sessions that the function has not ended. The link's lock guards them, and
-	// their fields that say so.
+	// places are the sessions that the function has not ended. The link's lock guards them, and their
+	// fields of that state.
 	places multiplex.Places[*place]
 }
 
@@ -114,7 +114,7 @@ func (l *link) send(p *place, frame *sessionv1.Request) error {
 	return nil
 }
 
-// push writes what send was told to hold.
+// push writes what send has held.
 func (l *link) push() {
 	l.Lock()
 	l.UnlockAndWrite()

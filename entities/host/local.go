@@ -75,7 +75,7 @@ func (p *InProcess) Catalog() *discovery.Catalog { return p.catalog }
 // Stats returns what happened so far.
 func (p *InProcess) Stats() Stats { return p.stats.read() }
 
-// Report tells the operator about a mistake in the function.
+// Report reports a mistake in the function to the operator.
 func (p *InProcess) Report(message string) {
 	p.stats.warnings.Add(1)
 	p.options.Hooks.OnWarning(message)

@@ -6,8 +6,8 @@ import (
 	"github.com/millrace-io/millrace/internal/settings"
 )
 
-// Settings say how long a function may keep callers waiting, and how it is spoken to. A time of
-// zero means its default.
+// Settings say how long a function may keep callers waiting, and how its sessions are carried. A
+// time of zero means its default.
 type Settings struct {
 	// FunctionWait is how long a command waits for a function that is not there: one that restarts,
 	// or is not attached yet.

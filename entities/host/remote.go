@@ -76,7 +76,7 @@ type Remote struct {
 
 // Connect dials a function at an address such as 127.0.0.1:8080 and asks it what it is. It waits
 // until the function answers or ctx ends. A *discovery.RejectedError means that what it answered
-// cannot be served; it has been told so.
+// cannot be served; it has been reported to the function.
 func Connect(ctx context.Context, address string, options RemoteOptions) (*Remote, error) {
 	options.Options = options.Options.withDefaults()
 	if options.Info == nil {
@@ -120,7 +120,7 @@ func dial(address string, options RemoteOptions) (*grpc.ClientConn, error) {
 	}, options.DialOptions...)...)
 }
 
-// Catalog returns what the function said that it serves.
+// Catalog returns what the function serves.
 func (r *Remote) Catalog() *discovery.Catalog { return r.catalog }
 
 // Address returns where the function is.
@@ -174,8 +174,8 @@ func (r *Remote) start(run func()) bool {
 	return true
 }
 
-// Report tells the function's author, and the operator, about a mistake in it. When too many
-// reports wait, only the operator gets it.
+// Report reports a mistake in the function to its author and to the operator. When too many reports
+// wait, only the operator gets it.
 func (r *Remote) Report(message string) {
 	r.stats.warnings.Add(1)
 	r.options.Hooks.OnWarning(message)

@@ -55,7 +55,7 @@ func (ownStream) room(proto.Message) error { return nil }
 type answer struct {
 	kind      answerKind
 	commandID int64
-	// failure is what the function said when it ended the session.
+	// failure is the Failure with which the function ended the session.
 	failure string
 	action  *cloudstate.ClientAction
 	effects []*cloudstate.SideEffect
@@ -250,7 +250,7 @@ func (s *session) load(ctx context.Context, loaded entities.Loaded) error {
 	return fault
 }
 
-// streamError is an error of the stream, to be told from one of the engine's loader.
+// streamError is an error of the stream, as distinct from one of the engine's loader.
 type streamError struct{ error }
 
 // loaded makes the session wait for its first command; false when it has ended meanwhile.
@@ -272,7 +272,7 @@ func (s *session) tell() error {
 	return nil
 }
 
-// replay tells the function one of many stored changes, whose content has size bytes.
+// replay sends the function one of many stored changes, whose content has size bytes.
 func (s *session) replay(change proto.Message, size int) error {
 	if err := s.channel.room(change); err != nil {
 		return streamError{err}

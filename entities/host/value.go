@@ -72,7 +72,7 @@ func (m *valueMessages) receive(stream grpc.ClientStream, a *answer) error {
 		return err
 	}
 	readValue(&m.out, a)
-	m.out.Reset() // what it says is in the answer; a waiting session need not hold it
+	m.out.Reset() // the answer has its content; a waiting session need not hold it
 	return nil
 }
 

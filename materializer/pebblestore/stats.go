@@ -17,7 +17,7 @@ type Stats struct {
 	MemTableBytes uint64 // memory for rows that are not flushed
 	MemTables     int64
 	L0Tables      int64 // tables that wait to be merged into the levels
-	ReadAmp       int   // tables that one look-up may have to ask
+	ReadAmp       int   // tables that one look-up may have to read
 	DebtBytes     uint64
 	Snapshots     int // open ones
 

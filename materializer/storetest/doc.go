@@ -6,9 +6,9 @@
 //	}
 //
 // The suite judges a store by the contract alone. Random tests print their seed; a run repeats with
-// Options.Seed. Beyond the contract's words it settles five things: an empty bound is no bound, an
-// empty key is refused, a use after Close is an error that wraps fs.ErrClosed, Close may be called
-// again, and an ingest that is refused changes nothing.
+// Options.Seed. Beyond the contract it defines five cases: an empty bound is no bound, an empty key
+// is refused, a use after Close is an error that wraps fs.ErrClosed, Close may be called again, and
+// an ingest that is refused changes nothing.
 //
 // Goroutines are started only by the tests on concurrency, which wait for them.
 package storetest

@@ -18,15 +18,15 @@ type Options struct {
 	Seed uint64
 }
 
-// Disk is where a store keeps its rows, and can be looked at as a power cut would leave it.
+// Disk is where a store keeps its rows, and can be opened as a power cut would leave it.
 type Disk interface {
 	// Open opens the store on this disk.
 	Open(t testing.TB) (materializer.Store, error)
 	// Crash returns a copy of the disk as it is, less some of what was not synced: unsynced percent
 	// of it is kept, chosen by random. The store goes on with the disk it has.
 	Crash(unsynced int, random *rand.Rand) Disk
-	// Watch calls f before each write to the disk, from whichever goroutine writes; nil stops that.
-	// A disk without writes of its own calls nothing.
+	// Watch calls f before each write to the disk, on the goroutine that writes; nil stops that. A
+	// disk without writes of its own does not call it.
 	Watch(f func())
 }
 

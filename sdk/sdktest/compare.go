@@ -14,9 +14,8 @@ import (
 // difference compares two images and returns where they first differ and how; "" when they are
 // equal.
 //
-// It sees unexported fields, compares messages as messages and times as instants, takes nil and
-// empty maps and slices for the same, and does not look into functions and channels, which nothing
-// stored could bring back.
+// It sees unexported fields, compares messages as messages and times as instants, treats nil and
+// empty maps and slices as equal, and ignores functions and channels, which cannot be stored.
 func difference(live, rebuilt reflect.Value) string {
 	if !live.IsValid() || !rebuilt.IsValid() {
 		return ""

@@ -1,5 +1,5 @@
-// Package sdktest tests services of package sdk: given a history, when a command comes, then events
-// and answer are so.
+// Package sdktest tests services of package sdk: given a history, when a command is sent, then the
+// service decides these events and this answer.
 //
 //	sdktest.New(t, cart.Service, "c1").
 //		Given(&shopv1.ItemAdded{…}).
@@ -11,11 +11,11 @@
 // it rebuilds the entity from its whole history, from a snapshot of now, and from a snapshot of
 // before with the events since; and it compares these images with the one in memory, field by
 // field, unexported ones included. So a handler that changes state outside of sdk.On, an sdk.On
-// that looks at the clock, and a snapshot that forgets a field are found by the first test that
-// runs them.
+// that reads the clock, and a snapshot that forgets a field are found by the first test that runs
+// them.
 //
-// What goes on between entities, a scenario cannot show. Worker starts a whole worker in the test's
-// process and returns a connection to it:
+// A scenario has one entity. For what happens between entities, Worker starts a whole worker in the
+// test's process and returns a connection to it:
 //
 //	w := sdktest.Worker(t, cart.Service)
 //	reply, err := shopv1.NewCartServiceClient(w.Conn()).AddItem(t.Context(), &shopv1.AddItemRequest{…})

@@ -69,7 +69,7 @@ func ExampleWorker() {
 	// AB <nil>
 }
 
-// cleaningT is a test that must not fail, and that has things to do at its end.
+// cleaningT is a test that must not fail, and that has cleanup functions.
 type cleaningT struct {
 	printingT
 	cleanups []func()

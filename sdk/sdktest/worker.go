@@ -44,7 +44,7 @@ const (
 // epoch is when the clock of a worker begins: a test sees the same times whenever it runs.
 var epoch = time.Date(2026, time.January, 1, 0, 0, 0, 0, time.UTC) //nolint:gochecknoglobals // a constant
 
-// Worker starts a whole worker that hosts the services, for tests of what goes on between them:
+// Worker starts a whole worker that hosts the services, for tests of what happens between them:
 // effects, forwards, timers, several callers, HTTP. It is ready when Worker returns and ends with
 // the test. Log and store are in memory, and the clock of the entities moves only by
 // [RunningWorker.Advance].

@@ -17,8 +17,8 @@ import (
 )
 
 // namespace returns a wrapper that runs a command after a shell line, in a mount namespace of its
-// own: what the line mounts is gone with the process. $0 in the line is dir. Where the system does
-// not let us, the test is skipped, and fails with CI=true.
+// own: what the line mounts is gone with the process. $0 in the line is dir. Where the system
+// forbids that, the test is skipped, and fails with CI=true.
 func namespace(t *testing.T, line, dir string) []string {
 	t.Helper()
 	wrapper := []string{"unshare", "--user", "--map-root-user", "--mount", "sh", "-c", line + ` && exec "$@"`, dir}

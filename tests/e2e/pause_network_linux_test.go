@@ -25,8 +25,8 @@ type machine struct {
 	link, here, there string
 }
 
-// connectMachine connects another machine. Where the system does not let us, the test is skipped,
-// and fails with CI=true.
+// connectMachine connects another machine. Where the system forbids that, the test is skipped, and
+// fails with CI=true.
 func connectMachine(t *testing.T) *machine {
 	t.Helper()
 	keeper := exec.CommandContext(t.Context(), "unshare", "--net", "sleep", "infinity")

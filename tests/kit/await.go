@@ -9,11 +9,11 @@ const (
 	// Patience is how long a test waits for what must happen, on a busy machine with the race
 	// detector.
 	Patience = 30 * time.Second
-	// lookPause lies between two looks at something that can only be looked at.
+	// lookPause is the pause between two checks of a condition that can only be polled.
 	lookPause = 5 * time.Millisecond
 )
 
-// Await looks at a condition again and again until it holds, for Patience at most.
+// Await checks a condition again and again until it holds, for Patience at most.
 func Await(t testing.TB, what string, holds func() bool) {
 	t.Helper()
 	AwaitWithin(t, Patience, what, holds)

@@ -9,7 +9,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 )
 
-// A process that was killed is back within seconds: its callers look for it often.
+// A process that was killed is back within seconds: its callers try often.
 const (
 	reconnectFirst = 20 * time.Millisecond
 	reconnectMax   = 200 * time.Millisecond

@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	// askPause lies between two questions whether a process is there, askTimeout bounds each.
+	// askPause is the pause between two checks of a process, askTimeout bounds each.
 	askPause   = 20 * time.Millisecond
 	askTimeout = 5 * time.Second
 	// tailBytes is how much of a process's output an error shows.
@@ -141,8 +141,8 @@ func (p *Process) Wait(within time.Duration) error {
 	}
 }
 
-// Await asks again and again, until ask has no error. It is an error if the process ends before
-// that, if ctx does, or if it takes too long. what completes "it is not …".
+// Await calls ask again and again, until it returns no error. It is an error if the process ends
+// before that, if ctx does, or if it takes too long. what completes "it is not …".
 func (p *Process) Await(ctx context.Context, within time.Duration, what string, ask func(context.Context) error) error {
 	deadline := time.NewTimer(within)
 	defer deadline.Stop()

@@ -195,7 +195,7 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 }
 
 // readyz says by its code whether the process serves, by its first line why not, and by the others
-// what is to be looked at.
+// what an operator should check.
 func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
 	code, lines := http.StatusOK, []string{"ready"}
 	if err := s.service.process.NotReady(); err != nil {

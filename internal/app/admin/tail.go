@@ -18,7 +18,7 @@ import (
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
 
-// Tail streams records of the journal, partition after partition, or as they come.
+// Tail streams records of the journal, partition after partition, or as they are appended.
 func (s *Service) Tail(r *adminv1.TailRequest, out adminv1.AdminService_TailServer) error {
 	w, err := s.worker()
 	if err != nil {
@@ -116,7 +116,7 @@ func (t *tail) send(res *adminv1.TailResponse) error {
 	return errEnough
 }
 
-// follow reads several partitions at once and sends what comes, one at a time.
+// follow reads several partitions at once and sends their records, one at a time.
 func (t *tail) follow(first, last int32) error {
 	ctx, cancel := context.WithCancelCause(t.out.Context())
 	defer cancel(nil)

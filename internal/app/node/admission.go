@@ -146,7 +146,7 @@ func (n *Node) awaitFunction(ctx context.Context) *discovery.Catalog {
 // asked again, or is no member any more soon.
 func (n *Node) belongs(ctx context.Context, t *broker.Table, catalog *discovery.Catalog) (unknown, _ error) {
 	own := discovery.EncodeOffers(catalog.Offers())
-	compared := map[string]bool{own: true, "": true} // a worker of an earlier release says nothing
+	compared := map[string]bool{own: true, "": true} // a worker of an earlier release announces nothing
 	for _, m := range t.Members {
 		if m.Name == n.identity.Worker || compared[m.Serves] {
 			continue
@@ -224,7 +224,7 @@ func (n *Node) stillBelongs(catalog *discovery.Catalog) error {
 	return err
 }
 
-// admission looks at tables until the first one in which this worker may stay.
+// admission checks tables until the first one in which this worker may stay.
 type admission struct {
 	node     *Node
 	admitted bool
@@ -256,8 +256,8 @@ func (a *admission) judge(t *broker.Table) error {
 const askTimeout = 3 * time.Second
 
 const (
-	// journalPartitions is how many partitions are looked at for what is in a journal, journalTail
-	// how many records at the end of each.
+	// journalPartitions is how many partitions are sampled for what is in a journal, journalTail how
+	// many records at the end of each.
 	journalPartitions = 64
 	journalTail       = 64
 )

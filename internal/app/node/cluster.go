@@ -238,7 +238,7 @@ func (n *Node) Drain(ctx context.Context, last bool) error {
 	}
 }
 
-// drained is what status, readyz and log say of a worker that was drained.
+// drained is the text in status, readyz and log of a worker that was drained.
 const drained = "drained: owns nothing, sends commands on to others; stop it, or start it again to take partitions"
 
 // isDrained reports whether everything was handed over.

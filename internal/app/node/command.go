@@ -35,7 +35,7 @@ func (c *command) ended(cmd *exec.Cmd) {
 	c.running = nil
 }
 
-// kill ends the process at once, and lets no other one start.
+// kill ends the process at once, and prevents a new one.
 func (c *command) kill() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -26,7 +26,7 @@ type readiness struct {
 	// remote is the function behind the protocol, nil while there is none. It belongs to the
 	// function task, and when that has ended to close.
 	remote *host.Remote
-	// following are the goroutines that look whether remote functions can be reached; they end with
+	// following are the goroutines that watch whether remote functions can be reached; they end with
 	// the stop.
 	following sync.WaitGroup
 

@@ -43,7 +43,7 @@ func (a *app) incremented(at string) {
 
 // TestPartitionsAreAdded does what an operator does for more parallelism: data in four partitions,
 // four added, another worker. Nothing is answered by the wrong partition, no id takes effect twice,
-// no process ends, and each says why it does not serve and what helps.
+// no process ends, and each reports why it does not serve and what to do.
 func TestPartitionsAreAdded(t *testing.T) {
 	a := &app{t: t, world: simlog.New(simlog.Options{})}
 	old, err := a.start("old", false, 4)

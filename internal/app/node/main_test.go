@@ -129,7 +129,7 @@ func end(t *testing.T, n *Node) {
 	}
 }
 
-// receive waits for what must come.
+// receive waits for a value that must arrive.
 func receive[T any](t *testing.T, what string, from <-chan T) T {
 	t.Helper()
 	select {
@@ -146,11 +146,11 @@ const (
 	patience = 30 * time.Second
 	// endPatience is how long a node may take to end: longer than it waits for calls.
 	endPatience = 2 * time.Minute
-	// again lies between two looks at a condition that nothing announces.
+	// again is the pause between two checks of a condition.
 	again = 5 * time.Millisecond
 )
 
-// eventually waits for a condition that nothing announces.
+// eventually polls a condition.
 func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
 	ticker := time.NewTicker(again)
@@ -190,7 +190,7 @@ func freeAddress(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// mustContain checks that a text says everything that it should.
+// mustContain checks that a text has all words.
 func mustContain(t *testing.T, what, text string, wanted ...string) {
 	t.Helper()
 	for _, want := range wanted {

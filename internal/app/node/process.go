@@ -45,8 +45,8 @@ type process struct {
 	sources  []observe.Source
 	troubles troubles
 
-	// ready is closed when the process serves for the first time; poked gets a signal when it
-	// should be looked at once more whether it does.
+	// ready is closed when the process serves for the first time; poked gets a signal when readiness
+	// should be checked again.
 	ready     chan struct{}
 	readyOnce sync.Once
 	poked     chan struct{}

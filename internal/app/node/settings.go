@@ -25,7 +25,7 @@ func GatewaySettings() []settings.Setting {
 type Sources struct {
 	// Flags holds those that were given.
 	Flags map[string]string
-	// Env looks a variable up. Nil: there are none.
+	// Env looks up a variable. Nil: there are none.
 	Env func(string) (string, bool)
 	// File is the path of the configuration file; empty: DefaultFile if it exists.
 	File string

@@ -19,7 +19,7 @@ import (
 	"github.com/millrace-io/millrace/sdk"
 )
 
-// hanging is a function of this process that hangs, and looks at no context, until the test opens
+// hanging is a function of this process that hangs, and ignores its context, until the test opens
 // it: in commands to the counter "hang", when "open" is opened, in timers, and in actions.
 type hanging struct {
 	host.Local

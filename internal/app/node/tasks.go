@@ -46,7 +46,7 @@ func (n *Node) run(ctx context.Context) {
 	n.serve(n.NotReady)
 }
 
-// runPartitions owns partitions until the gateway has let its last call go.
+// runPartitions owns partitions until the gateway has ended its last call.
 func (n *Node) runPartitions(ctx context.Context) error {
 	defer close(n.settled)
 	if admitted, err := n.admit(ctx); !admitted {

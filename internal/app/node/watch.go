@@ -12,9 +12,9 @@ import (
 )
 
 const (
-	// watchEvery is how often the supervised function's files are looked at.
+	// watchEvery is how often the supervised function's files are checked.
 	watchEvery = 700 * time.Millisecond
-	// watchMost bounds the files that are looked at.
+	// watchMost bounds the files that are checked.
 	watchMost = 20_000
 )
 
@@ -32,7 +32,7 @@ type fingerprint struct {
 	files    int
 }
 
-// newWatch remembers how the files below dir are now. The data directory is not looked at.
+// newWatch records the present state of the files below dir, without the data directory.
 func newWatch(dir, data string) *watch {
 	w := &watch{dir: dir}
 	w.data, _ = filepath.Abs(data)

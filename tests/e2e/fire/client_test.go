@@ -19,7 +19,7 @@ const (
 	// callTimeout bounds one call. It is shorter than many faults, so that callers give up during
 	// them.
 	callTimeout = 3 * time.Second
-	// stubborn is how long a caller goes on under the same id.
+	// stubborn is how long a caller retries with the same id.
 	stubborn = 12 * time.Second
 )
 

@@ -111,7 +111,7 @@ func (r *run) disk(t *testing.T, w *world) {
 }
 
 // fillLog leaves no room for the log until commands fail for it, and makes room again: then the log
-// goes on by itself.
+// recovers by itself.
 func (w *world) fillLog() bool {
 	w.forget("no space left")
 	w.disks.fill(w.t, "log")
@@ -138,7 +138,7 @@ func (w *world) fillStore() bool {
 		w.t.Errorf("a full disk is not named: %s", said)
 	}
 	w.disks.free(w.t, "store")
-	if w.ready(p) { // its store had room of its own, or found some in time
+	if w.ready(p) { // its store had room, or got some in time
 		return true
 	}
 	if said := lastLines(p.Output(w.t)); !strings.Contains(said, "no space left") {

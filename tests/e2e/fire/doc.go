@@ -4,8 +4,8 @@
 // A world is a worker with everything around it: clients that make one call after the other, a
 // nemesis that injects faults, and checkers. There are worlds on the embedded log, on disks that
 // are full from time to time, with a function in a process of its own or in one that the worker has
-// started, on Apache Kafka, to which the worker comes through a proxy, with such a function, and of
-// several workers and gateways on several brokers.
+// started, on Apache Kafka, to which the worker connects through a proxy, with such a function, and
+// of several workers and gateways on several brokers.
 //
 // Every command of an entity gives it something that no other command gives, takes that away, shuts
 // it, or looks; so every answer shows which commands took effect, and how often. Calls and answers

@@ -37,8 +37,8 @@ func endings() []ending {
 	}
 }
 
-// finish lets a world end with something that cannot be undone: workers go on with what they have,
-// and are then started again. What they serve is whole, an acknowledged command that is sent again
+// finish ends a world with something that cannot be undone: workers go on with what they have, and
+// are then started again. What they serve is whole, an acknowledged command that is sent again
 // happens no second time, and what they do not serve they name.
 func (w *world) finish() {
 	w.t.Helper()
@@ -278,7 +278,7 @@ func (k *kafka) door() string {
 	return k.addresses()
 }
 
-// compactLog lets the brokers compact the journal until records are missing from it, and sets
+// compactLog makes the brokers compact the journal until records are missing from it, and sets
 // everything back.
 func (w *world) compactLog() bool {
 	k := w.kafka
@@ -309,14 +309,14 @@ func (k *kafka) missing(w *world, before map[int32]int64) bool {
 	client.AddConsumePartitions(map[string]map[int32]kgo.Offset{topic: fromStart()})
 	ctx, cancel := context.WithTimeout(w.ctx, healing)
 	defer cancel()
-	next, hole := map[int32]int64{}, false
-	for !hole && ctx.Err() == nil && slices.ContainsFunc(slices.Collect(maps.Keys(before)), func(id int32) bool {
+	next, gap := map[int32]int64{}, false
+	for !gap && ctx.Err() == nil && slices.ContainsFunc(slices.Collect(maps.Keys(before)), func(id int32) bool {
 		return next[id] < before[id]
 	}) {
 		client.PollFetches(ctx).EachRecord(func(r *kgo.Record) {
-			hole = hole || r.Offset != next[r.Partition] && r.Offset < before[r.Partition]
+			gap = gap || r.Offset != next[r.Partition] && r.Offset < before[r.Partition]
 			next[r.Partition] = r.Offset + 1
 		})
 	}
-	return hole
+	return gap
 }

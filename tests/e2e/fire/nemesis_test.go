@@ -239,7 +239,7 @@ func (w *world) worker() *harness.Process {
 	return w.workers[w.rng.IntN(len(w.workers))]
 }
 
-// wait lets time pass: for a fault that is defined by how long it lasts.
+// wait waits for a time: for a fault that is defined by how long it lasts.
 func (w *world) wait(d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

@@ -65,7 +65,7 @@ func (w *world) otherPartitions() bool {
 	return true
 }
 
-// setting is what an operator does to the journal's topic, and how workers call it.
+// setting is an operator's change of the journal's topic, and its name in the workers' errors.
 type setting struct {
 	name string
 	// wrong is what it is set to for a while.

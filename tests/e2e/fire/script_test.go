@@ -18,7 +18,7 @@ import (
 const (
 	// mirrored is what the ids of mirrors begin with.
 	mirrored = "m-"
-	// mirrorPause lies between two looks at a mirror.
+	// mirrorPause is the pause between two reads of a mirror.
 	mirrorPause = 50 * time.Millisecond
 )
 

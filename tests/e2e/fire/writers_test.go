@@ -16,8 +16,8 @@ import (
 	"github.com/millrace-io/millrace/tests/kit"
 )
 
-// writerFaults are what another writer to the journal can do: nonsense, forgeries, and what another
-// owner does.
+// writerFaults are those of another writer to the journal: nonsense, forgeries, and the records of
+// another owner.
 func writerFaults() []fault {
 	return []fault{
 		{"foreign records", (*world).writeNonsense},
@@ -116,8 +116,8 @@ func (w *world) writeForgeries() bool {
 	return written > 0
 }
 
-// forgeClaim takes a partition away from its owner and does nothing with it. The owner must come
-// back.
+// forgeClaim takes a partition away from its owner and does nothing with it. The owner must
+// recover.
 func (w *world) forgeClaim() bool {
 	id := w.rng.Int32N(partitions)
 	w.kafka.follow(w.t)
