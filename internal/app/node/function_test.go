@@ -84,7 +84,7 @@ func TestTimersOfARemoteFunction(t *testing.T) {
 		if got := increment(t, n, "a"); got != want {
 			t.Errorf("increment %d: the counter stands at %d, want %d", i+1, got, want)
 		}
-		// half an hour, and then an hour: each increment sets the timer anew
+		// Half an hour, and then an hour: each increment sets the timer anew.
 		clk.Advance(time.Duration(i+1) * 30 * time.Minute)
 		if err := n.Settle(t.Context()); err != nil {
 			t.Fatal(err)

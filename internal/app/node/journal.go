@@ -44,7 +44,7 @@ func (n *Node) openJournal(ctx context.Context) (broker.TopicInfo, error) {
 		}
 		info, err = n.log.Describe(ctx, spec.Name)
 	}
-	// it was created under a lower max-commit
+	// The topic was created under a lower max-commit.
 	if err == nil && n.log.SingleProcess() && info.MaxAppendBytes < spec.MaxRecordBytes {
 		if err := n.log.Create(ctx, spec); err != nil {
 			return info, err

@@ -134,7 +134,7 @@ func TestEffectsHappenOnce(t *testing.T) {
 	closed := filepath.Join(t.TempDir(), "closed")
 	p := harness.Launch(t,
 		harness.Options{Program: "tests/e2e/mirror", Tags: "failpoints", Env: []string{"MIRROR_CLOSED=" + closed}})
-	// there are none
+	// There are no timers.
 	points := slices.DeleteFunc(failpoint.Points(), func(point string) bool { return point == failpoint.BeforeTimer })
 	p.Kill(t)
 	l := start(t, p.Dial(t))

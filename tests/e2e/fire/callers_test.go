@@ -209,7 +209,7 @@ func (w *world) post(ctx context.Context, address string, k task, id string, tim
 // that was refused.
 func (w *world) repeatForwards() bool {
 	from, to := w.scene(-1), w.scene(-1)
-	// progress is sent with what goes the same way
+	// Progress is sent with what goes the same way.
 	for entities.Partition("no-"+to, partitions) != entities.Partition(to, partitions) {
 		to = w.scene(-1)
 	}

@@ -83,7 +83,7 @@ func processFaults() []fault {
 		"clock set back": syscall.SIGUSR2} {
 		faults = append(faults, fault{name, func(w *world) bool { return w.setClock(signal) }})
 	}
-	// an order that a seed decides on
+	// The seed chooses from a fixed order.
 	slices.SortFunc(faults, func(a, b fault) int { return strings.Compare(a.name, b.name) })
 	for _, point := range []string{failpoint.BeforeSend, failpoint.AfterSend, failpoint.AfterAck, failpoint.AfterApply} {
 		faults = append(faults, fault{"kill " + point, func(w *world) bool { return w.killAt(point) }})
