@@ -147,8 +147,10 @@ func BenchmarkVerify(b *testing.B) {
 	s := benchLog(b)
 	b.ReportAllocs()
 	for b.Loop() {
-		v := materializer.Verification{Log: s.log, Partition: broker.Partition{Topic: journal.Topic}, Address: address,
-			TopicID: "topic"}
+		v := materializer.Verification{
+			Log: s.log, Partition: broker.Partition{Topic: journal.Topic}, Address: address,
+			TopicID: "topic",
+		}
 		if _, err := v.Run(b.Context()); err != nil {
 			b.Fatal(err)
 		}

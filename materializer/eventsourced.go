@@ -22,8 +22,10 @@ func (eventSourced) changes(buf []Change, at Position, out *entities.Outcome) ([
 		buf = append(buf, Change{Kind: record.Event, Sequence: at.Sequence, Payload: out.Events[i]})
 	}
 	if out.Snapshot != nil && len(out.Events) > 0 {
-		buf = append(buf, Change{Kind: record.Snapshot, Sequence: at.Sequence, PreviousSnapshot: at.Snapshot,
-			Payload: *out.Snapshot})
+		buf = append(buf, Change{
+			Kind: record.Snapshot, Sequence: at.Sequence, PreviousSnapshot: at.Snapshot,
+			Payload: *out.Snapshot,
+		})
 		at.Snapshot = at.Sequence
 	}
 	return buf, at
@@ -70,7 +72,8 @@ func (eventSourced) load(p Partition, key entities.Key, prefix []byte, head *Hea
 
 // events yields the tail rows after covered, and insists on every one of them up to last.
 func (p Partition) events(key entities.Key, prefix []byte, covered, last uint64,
-	yield func(entities.Event) error) error {
+	yield func(entities.Event) error,
+) error {
 	want := covered + 1
 	lower, upper := appendTail(append([]byte(nil), prefix...), want), appendTail(append([]byte(nil), prefix...), last+1)
 	var stopped error

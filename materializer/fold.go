@@ -172,8 +172,10 @@ func (f *Fold) state(rows Rows, prefix []byte, e *Entry) error {
 
 // remember writes the dedup rows of a command, with its last record.
 func (f *Fold) remember(rows Rows, prefix []byte, e *Entry) error {
-	stored := Stored{PayloadHash: e.Envelope.PayloadHash, Offset: e.Envelope.Address(e.Offset),
-		LogTime: e.Envelope.LogTime, Answer: e.Envelope.Answer}
+	stored := Stored{
+		PayloadHash: e.Envelope.PayloadHash, Offset: e.Envelope.Address(e.Offset),
+		LogTime: e.Envelope.LogTime, Answer: e.Envelope.Answer,
+	}
 	if e.Envelope.Cause != nil {
 		if err := f.delivered(rows, e, &stored); err != nil {
 			return err

@@ -125,8 +125,10 @@ func TestFoldByExample(t *testing.T) {
 	w.put("", "", record.Envelope{Kind: record.Barrier})
 	w.put("cart/1", "never", record.Envelope{Kind: record.Event, Epoch: 9, Nonce: 9, Sequence: 4})
 	w.put("", "foreign", record.Envelope{})
-	w.put("counter/1", "5", record.Envelope{Kind: record.State, TypeURL: "t/v", CommandID: "id", Principal: "bob",
-		PayloadHash: 3, Answer: []byte("yes"), LogTime: 77})
+	w.put("counter/1", "5", record.Envelope{
+		Kind: record.State, TypeURL: "t/v", CommandID: "id", Principal: "bob",
+		PayloadHash: 3, Answer: []byte("yes"), LogTime: 77,
+	})
 	w.put("counter/2", "6", record.Envelope{Kind: record.State, TypeURL: "t/v"})
 	w.put("counter/2", "", record.Envelope{Kind: record.Delete})
 	w.put("cart/1", "half", record.Envelope{Kind: record.Event, Sequence: 4, Index: 0, Count: 2})
@@ -265,8 +267,10 @@ func randomLog(w *writer, rnd *rand.Rand, n int) {
 			if rnd.IntN(4) == 0 {
 				kind = record.Delete
 			}
-			w.put(key, fmt.Sprint(i), record.Envelope{Kind: kind, TypeURL: "t/v", LogTime: int64(i),
-				CommandID: fmt.Sprint(rnd.IntN(40)), Answer: []byte{byte(i)}})
+			w.put(key, fmt.Sprint(i), record.Envelope{
+				Kind: kind, TypeURL: "t/v", LogTime: int64(i),
+				CommandID: fmt.Sprint(rnd.IntN(40)), Answer: []byte{byte(i)},
+			})
 		default:
 			key := fmt.Sprint("cart/", rnd.IntN(5))
 			events := 1 + rnd.IntN(3)
@@ -277,12 +281,16 @@ func randomLog(w *writer, rnd *rand.Rand, n int) {
 			}
 			for e := range events {
 				sequence[key]++
-				w.put(key, fmt.Sprint(i), record.Envelope{Kind: record.Event, Sequence: sequence[key], TypeURL: "t/e",
-					LogTime: int64(i), Index: uint32(e), Count: count})
+				w.put(key, fmt.Sprint(i), record.Envelope{
+					Kind: record.Event, Sequence: sequence[key], TypeURL: "t/e",
+					LogTime: int64(i), Index: uint32(e), Count: count,
+				})
 			}
 			if withSnapshot {
-				w.put(key, "s", record.Envelope{Kind: record.Snapshot, Sequence: sequence[key], PreviousSnapshot: snapshot[key],
-					TypeURL: "t/s", Index: count - 1, Count: count})
+				w.put(key, "s", record.Envelope{
+					Kind: record.Snapshot, Sequence: sequence[key], PreviousSnapshot: snapshot[key],
+					TypeURL: "t/s", Index: count - 1, Count: count,
+				})
 				snapshot[key] = sequence[key]
 			}
 		}

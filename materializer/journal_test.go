@@ -28,8 +28,10 @@ func (p *pieces) Next(context.Context) (broker.Batch, error) {
 	}
 	p.reads++
 	n := min(p.size, len(p.records))
-	b := broker.Batch{Records: slices.Clone(p.records[:n]), Next: p.records[n-1].Offset + 1,
-		End: p.records[len(p.records)-1].Offset + 1}
+	b := broker.Batch{
+		Records: slices.Clone(p.records[:n]), Next: p.records[n-1].Offset + 1,
+		End: p.records[len(p.records)-1].Offset + 1,
+	}
 	p.records = p.records[n:]
 	return b, nil
 }

@@ -29,8 +29,10 @@ func (w *writer) foldBy(l entities.Layout, from materializer.Meta) (*materialize
 func (w *writer) claimBy(l entities.Layout) {
 	w.epoch++
 	w.ordinal = 0
-	w.put("", "", record.Envelope{Kind: record.Claim, Epoch: w.epoch, Nonce: 7,
-		Claim: &record.ClaimInfo{Worker: "w", Layout: l}})
+	w.put("", "", record.Envelope{
+		Kind: record.Claim, Epoch: w.epoch, Nonce: 7,
+		Claim: &record.ClaimInfo{Worker: "w", Layout: l},
+	})
 }
 
 // placed returns an entity id of the address's partition, of that many, and not of the same one of

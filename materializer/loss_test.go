@@ -262,10 +262,14 @@ func (s *story) damage(random *rand.Rand) {
 	case 3:
 		s.put("x", "foreign", record.Envelope{})
 	case 4: // a claim of another worker, which cuts a group, or comes too late
-		s.put("", "", record.Envelope{Kind: record.Claim, Epoch: random.Uint64N(6), Nonce: 11,
-			Claim: &record.ClaimInfo{Worker: "x", PreviousEpoch: random.Uint64N(6), PreviousNonce: 7}})
+		s.put("", "", record.Envelope{
+			Kind: record.Claim, Epoch: random.Uint64N(6), Nonce: 11,
+			Claim: &record.ClaimInfo{Worker: "x", PreviousEpoch: random.Uint64N(6), PreviousNonce: 7},
+		})
 	case 5:
-		s.put("cart/1", "late", record.Envelope{Kind: record.Event, Epoch: random.Uint64N(4), Nonce: 7,
-			Ordinal: random.Uint64N(20), Count: 2, Index: uint32(random.IntN(2)), Sequence: 1, TypeURL: "t/e"})
+		s.put("cart/1", "late", record.Envelope{
+			Kind: record.Event, Epoch: random.Uint64N(4), Nonce: 7,
+			Ordinal: random.Uint64N(20), Count: 2, Index: uint32(random.IntN(2)), Sequence: 1, TypeURL: "t/e",
+		})
 	}
 }

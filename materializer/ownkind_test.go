@@ -86,11 +86,13 @@ func TestAKindOfItsOwn(t *testing.T) {
 
 	s.put(key.String(), "9", record.Envelope{Kind: materializer.Added, Sequence: 9})
 	var found []string
-	v := materializer.Verification{Log: s.log, Partition: journal, Address: address, TopicID: "topic",
+	v := materializer.Verification{
+		Log: s.log, Partition: journal, Address: address, TopicID: "topic",
 		Found: func(f materializer.Finding) error {
 			found = append(found, f.What)
 			return nil
-		}}
+		},
+	}
 	_, err = v.Run(t.Context())
 	if err != nil || !slices.Contains(found, "tally/1: event 9 follows event 4") {
 		t.Errorf("a gap in the numbers: found %q, error %v", found, err)

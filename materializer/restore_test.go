@@ -64,8 +64,10 @@ func (s *story) command() {
 			add(fmt.Sprint("event ", s.sequence[key]), record.Envelope{Kind: record.Event, Sequence: s.sequence[key], TypeURL: "t/e"})
 		}
 		if s.random.IntN(4) == 0 {
-			add(fmt.Sprint("after ", s.sequence[key]), record.Envelope{Kind: record.Snapshot, Sequence: s.sequence[key],
-				PreviousSnapshot: s.snapshot[key], TypeURL: "t/s"})
+			add(fmt.Sprint("after ", s.sequence[key]), record.Envelope{
+				Kind: record.Snapshot, Sequence: s.sequence[key],
+				PreviousSnapshot: s.snapshot[key], TypeURL: "t/s",
+			})
 			s.snapshot[key] = s.sequence[key]
 		}
 	} else if s.random.IntN(5) == 0 {
@@ -93,8 +95,10 @@ func (s *story) command() {
 	case 1:
 		s.ids++
 		s.settled = max(s.settled, uint64(s.random.IntN(s.ids)))
-		last.Cause = &record.Cause{Generation: 1, Partition: 3, Offset: uint64(1000 + s.ids),
-			Index: uint32(s.random.IntN(2)), Settled: s.settled}
+		last.Cause = &record.Cause{
+			Generation: 1, Partition: 3, Offset: uint64(1000 + s.ids),
+			Index: uint32(s.random.IntN(2)), Settled: s.settled,
+		}
 		last.Answer = fmt.Append(nil, "effect ", s.ids)
 	}
 	for i := range parts {
@@ -150,8 +154,10 @@ func (s *story) settle() {
 			said.Refused, s.refused = s.refused[:1], s.refused[1:]
 		}
 	case 0:
-		said.Parked = []*recordv1.Parked{{Offset: s.open[i], Error: "no", Attempts: 3,
-			Timer: &recordv1.ParkedTimer{Name: "t", Due: 7}}}
+		said.Parked = []*recordv1.Parked{{
+			Offset: s.open[i], Error: "no", Attempts: 3,
+			Timer: &recordv1.ParkedTimer{Name: "t", Due: 7},
+		}}
 	case 1:
 		said.Replayed = []uint64{s.open[i]}
 	default:
@@ -185,8 +191,10 @@ func (s *story) repair(store materializer.Store, floor int64, cut int) (counts m
 	s.t.Helper()
 	s.epoch++
 	s.ordinal = 0
-	s.put("", "", record.Envelope{Kind: record.Claim, Epoch: s.epoch, Nonce: 7,
-		Claim: &record.ClaimInfo{Floor: uint64(floor)}})
+	s.put("", "", record.Envelope{
+		Kind: record.Claim, Epoch: s.epoch, Nonce: 7,
+		Claim: &record.ClaimInfo{Floor: uint64(floor)},
+	})
 	beside := s.foldInto(store, address.ForRepair())
 	most, bytes := 1+s.random.IntN(20), 200+s.random.IntN(2000)
 	pages, err := materializer.NewRestoration(

@@ -74,8 +74,10 @@ func TestVerification(t *testing.T) {
 			w.follow()
 		}, []string{"1 the claim at offset 1 follows owner 2"}},
 		"a claim of the future": {func(w *writer) {
-			w.put("", "", record.Envelope{Kind: record.Claim, Epoch: 2, Nonce: 7,
-				Claim: &record.ClaimInfo{PreviousEpoch: 1, PreviousNonce: 7, ReadTo: 50}})
+			w.put("", "", record.Envelope{
+				Kind: record.Claim, Epoch: 2, Nonce: 7,
+				Claim: &record.ClaimInfo{PreviousEpoch: 1, PreviousNonce: 7, ReadTo: 50},
+			})
 		}, []string{"1 the claim at offset 1 says that the log was read up to offset 50"}},
 		"a group that its owner left": {func(w *writer) {
 			event(w, 1, record.Envelope{Epoch: 1, Nonce: 7, Ordinal: 1, Count: 2})
@@ -83,8 +85,10 @@ func TestVerification(t *testing.T) {
 		}, []string{"2 the group before this record is incomplete"}},
 		"unfoldable": {func(w *writer) { w.put("cart/1", "x", record.Envelope{Kind: 99}) }, []string{"1 record cannot be folded"}},
 		"restored": {func(w *writer) {
-			w.put("", "", record.Envelope{Kind: record.Claim, Epoch: 2, Nonce: 7,
-				Claim: &record.ClaimInfo{PreviousEpoch: 1, PreviousNonce: 7, Floor: 90}})
+			w.put("", "", record.Envelope{
+				Kind: record.Claim, Epoch: 2, Nonce: 7,
+				Claim: &record.ClaimInfo{PreviousEpoch: 1, PreviousNonce: 7, Floor: 90},
+			})
 			w.epoch, w.ordinal = 2, 0
 			w.put("cart/1", "s", record.Envelope{Kind: record.Snapshot, Sequence: 4, TypeURL: "t/s", Restores: 80, LogTime: 9})
 			event(w, 5, record.Envelope{Restores: 80, LogTime: 3})

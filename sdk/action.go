@@ -44,7 +44,8 @@ func Unary[In, Out proto.Message](method string, handle func(*ActionCommand, In)
 // by calling send. A nil message sends the effects so far and nothing to the caller. The error of
 // send says that the caller is gone: return it. The call ends when the handler returns.
 func ServerStream[In, Out proto.Message](method string,
-	handle func(cmd *StreamCommand, in In, send func(Out) error) error) ActionOption {
+	handle func(cmd *StreamCommand, in In, send func(Out) error) error,
+) ActionOption {
 	return actionOption("sdk.ServerStream", method, shape{out: true}, handle == nil,
 		func(request codec[In], reply codec[Out], cmd *StreamCommand, _ receive) (*Payload, error) {
 			in, err := request.decode(cmd.inv.Payload.Value)
@@ -58,7 +59,8 @@ func ServerStream[In, Out proto.Message](method string,
 // ClientStream gives the handler of a method that takes any number of messages and returns one. The
 // iterator ends with the caller's last message; an error in it ends it too, and is to be returned.
 func ClientStream[In, Out proto.Message](method string,
-	handle func(cmd *ActionCommand, in iter.Seq2[In, error]) (Out, error)) ActionOption {
+	handle func(cmd *ActionCommand, in iter.Seq2[In, error]) (Out, error),
+) ActionOption {
 	return actionOption("sdk.ClientStream", method, shape{in: true}, handle == nil,
 		func(request codec[In], reply codec[Out], cmd *StreamCommand, recv receive) (*Payload, error) {
 			out, err := handle(&cmd.ActionCommand, incoming(request, recv))
@@ -193,7 +195,8 @@ func (e *lineError) Unwrap() error { return e.error }
 // A method whose output does not stream sends exactly one element. The error is a *CrashError, or
 // what recv, send or the context said.
 func (s *Service) Call(ctx context.Context, inv Invocation, recv func() (Payload, error),
-	send func(Decision) error) error {
+	send func(Decision) error,
+) error {
 	if len(s.problems) > 0 {
 		return Check(s)
 	}

@@ -90,7 +90,8 @@ func TestACancelledContextIsNoCrash(t *testing.T) {
 // A handler need not read its input to the end.
 func TestInputMayBeLeftUnread(t *testing.T) {
 	service := streaming(func(_ *sdk.ActionCommand,
-		requests iter.Seq2[*scriptv1.FlowRequest, error]) (*scriptv1.RunResponse, error) {
+		requests iter.Seq2[*scriptv1.FlowRequest, error],
+	) (*scriptv1.RunResponse, error) {
 		for range requests {
 			return response("enough"), nil
 		}
@@ -135,8 +136,10 @@ func TestActionDecisions(t *testing.T) {
 	}
 	equal(t, "decisions", got, []sdk.Decision{{
 		Refusal: &sdk.Refusal{Code: codes.NotFound, Message: "no"},
-		Effects: []sdk.Effect{{Target: sdk.Target{Service: "script.v1.FlowService", Method: "Unary",
-			Payload: payload(t, request("x"))}}},
+		Effects: []sdk.Effect{{Target: sdk.Target{
+			Service: "script.v1.FlowService", Method: "Unary",
+			Payload: payload(t, request("x")),
+		}}},
 	}})
 	inv.Payload = payload(t, flow(group(crash("disk on fire"))))
 	err := flowService().Call(t.Context(), inv, nil, send)

@@ -261,7 +261,8 @@ func ExampleAction() {
 			}),
 		sdk.Bidi(pricingv1.PricingService_RunningTotal_FullMethodName,
 			func(_ *sdk.StreamCommand, requests iter.Seq2[*pricingv1.RunningTotalRequest, error],
-				send func(*pricingv1.RunningTotalResponse) error) error {
+				send func(*pricingv1.RunningTotalResponse) error,
+			) error {
 				var total int64
 				for in, err := range requests {
 					if err != nil {

@@ -258,8 +258,10 @@ func TestACommandKnowsWhoWhatAndWhen(t *testing.T) {
 	if err := proto.Unmarshal(decision.Reply.Value, &got); err != nil {
 		t.Fatal(err)
 	}
-	want := &scriptv1.ReadResponse{EntityId: entityID, CommandId: "c-1", Principal: "ada", Agent: "curl",
-		TimeUnixNanos: now.UnixNano()}
+	want := &scriptv1.ReadResponse{
+		EntityId: entityID, CommandId: "c-1", Principal: "ada", Agent: "curl",
+		TimeUnixNanos: now.UnixNano(),
+	}
 	if !proto.Equal(&got, want) {
 		t.Errorf("got %v, want %v", &got, want)
 	}

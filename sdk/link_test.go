@@ -144,8 +144,10 @@ func ended(id uint64, code codes.Code) func(*sessionv1.Response) bool {
 func TestSessionsShareALink(t *testing.T) {
 	l := startAll(t).link(t, longestFrame)
 	l.journal(1).send(journalInit(nil)).send(journalCommand(t, 1, emit("A"))).
-		expect(journalReply(&eventsourced.EventSourcedReply{CommandId: 1, ClientAction: replyAction(t, "A"),
-			Events: anyEvents(t, "A")}))
+		expect(journalReply(&eventsourced.EventSourcedReply{
+			CommandId: 1, ClientAction: replyAction(t, "A"),
+			Events: anyEvents(t, "A"),
+		}))
 	l.cell(2).send(cellInit(anyStored(t, "C"))).send(cellCommand(t, 1)).
 		expect(cellReply(&valueentity.ValueEntityReply{CommandId: 1, ClientAction: replyAction(t, "C")}))
 	l.journal(1).passivate()
@@ -201,8 +203,10 @@ func TestCommandsInARow(t *testing.T) {
 func TestCheckpointsAreAnsweredInOrder(t *testing.T) {
 	l := startAll(t).link(t, longestFrame)
 	l.cell(1).send(cellInit(nil)).send(cellCommand(t, 1))
-	if err := l.send(&sessionv1.Request{Session: 1,
-		Message: &sessionv1.Request_Checkpoint{Checkpoint: true}}); err != nil {
+	if err := l.send(&sessionv1.Request{
+		Session: 1,
+		Message: &sessionv1.Request_Checkpoint{Checkpoint: true},
+	}); err != nil {
 		t.Fatal(err)
 	}
 	l.cell(1).expect(cellReply(&valueentity.ValueEntityReply{CommandId: 1, ClientAction: replyAction(t, "")}))
@@ -256,8 +260,10 @@ func TestStrangeLinks(t *testing.T) {
 		t.Errorf("a hello without a limit: %v", l.broken)
 	}
 	l := f.link(t, longestFrame)
-	if err := l.send(&sessionv1.Request{Session: 1,
-		Message: &sessionv1.Request_Checkpoint{Checkpoint: true}}); err != nil {
+	if err := l.send(&sessionv1.Request{
+		Session: 1,
+		Message: &sessionv1.Request_Checkpoint{Checkpoint: true},
+	}); err != nil {
 		t.Fatal(err)
 	}
 	l.want("that it was taken", func(r *sessionv1.Response) bool { return r.GetTaken() })

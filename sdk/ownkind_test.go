@@ -43,7 +43,8 @@ func TestAKindOfItsOwn(t *testing.T) {
 		}
 	}
 	send(&crdt.CrdtStreamIn{Message: &crdt.CrdtStreamIn_Init{
-		Init: &crdt.CrdtInit{ServiceName: "counter.v1.CounterService", EntityId: "1", Delta: number(5)}}})
+		Init: &crdt.CrdtInit{ServiceName: "counter.v1.CounterService", EntityId: "1", Delta: number(5)},
+	}})
 	send(&crdt.CrdtStreamIn{Message: &crdt.CrdtStreamIn_Command{Command: &cloudstate.Command{
 		EntityId: "1", Id: 1, Name: "Increment", Payload: pack(t, &counterv1.IncrementRequest{CounterId: "1", By: 2}),
 	}}})
@@ -54,7 +55,8 @@ func TestAKindOfItsOwn(t *testing.T) {
 	want := &crdt.CrdtReply{
 		CommandId: 1,
 		ClientAction: &cloudstate.ClientAction{
-			Action: &cloudstate.ClientAction_Reply{Reply: &cloudstate.Reply{Payload: pack(t, &counterv1.Counter{Value: 7})}}},
+			Action: &cloudstate.ClientAction_Reply{Reply: &cloudstate.Reply{Payload: pack(t, &counterv1.Counter{Value: 7})}},
+		},
 		StateAction: &crdt.CrdtStateAction{Action: &crdt.CrdtStateAction_Update{Update: number(2)}},
 	}
 	if !proto.Equal(out.GetReply(), want) {

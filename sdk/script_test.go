@@ -134,7 +134,8 @@ func waitingService(ended chan<- error) *sdk.Service {
 		sdk.ClientStream(flowIn, runIn),
 		sdk.ServerStream(flowOut, runOut),
 		sdk.Bidi(flowBoth, func(_ *sdk.StreamCommand, requests iter.Seq2[*scriptv1.FlowRequest, error],
-			send func(*scriptv1.RunResponse) error) error {
+			send func(*scriptv1.RunResponse) error,
+		) error {
 			for _, err := range requests {
 				if err != nil {
 					ended <- err
@@ -204,7 +205,8 @@ func sendGroup(cmd *sdk.StreamCommand, group *scriptv1.Group, send func(*scriptv
 }
 
 func runBoth(cmd *sdk.StreamCommand, requests iter.Seq2[*scriptv1.FlowRequest, error],
-	send func(*scriptv1.RunResponse) error) error {
+	send func(*scriptv1.RunResponse) error,
+) error {
 	for in, err := range requests {
 		if err != nil {
 			return err

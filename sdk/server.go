@@ -181,7 +181,8 @@ func (d discoveryServer) Discover(ctx context.Context, proxy *cloudstate.ProxyIn
 }
 
 func (d discoveryServer) ReportError(ctx context.Context,
-	mistake *cloudstate.UserFunctionError) (*emptypb.Empty, error) {
+	mistake *cloudstate.UserFunctionError,
+) (*emptypb.Empty, error) {
 	slog.ErrorContext(ctx, "the proxy found a mistake in this function", "error", mistake.GetMessage())
 	return &emptypb.Empty{}, nil
 }

@@ -50,7 +50,8 @@ type actionServer struct {
 }
 
 func (s actionServer) HandleUnary(ctx context.Context,
-	command *actionproto.ActionCommand) (*actionproto.ActionResponse, error) {
+	command *actionproto.ActionCommand,
+) (*actionproto.ActionResponse, error) {
 	var response *actionproto.ActionResponse
 	err := s.call(ctx, command, nil, func(d Decision) error {
 		response = toActionResponse(&d)
@@ -70,7 +71,8 @@ func (s actionServer) HandleStreamedIn(stream actionproto.ActionProtocol_HandleS
 }
 
 func (s actionServer) HandleStreamedOut(command *actionproto.ActionCommand,
-	stream actionproto.ActionProtocol_HandleStreamedOutServer) error {
+	stream actionproto.ActionProtocol_HandleStreamedOutServer,
+) error {
 	return s.call(stream.Context(), command, nil, func(d Decision) error {
 		return stream.Send(toActionResponse(&d))
 	})
@@ -88,7 +90,8 @@ func (s actionServer) HandleStreamed(stream actionproto.ActionProtocol_HandleStr
 
 // call runs a call of the service that the command names.
 func (s actionServer) call(ctx context.Context, command *actionproto.ActionCommand, recv func() (Payload, error),
-	send func(Decision) error) error {
+	send func(Decision) error,
+) error {
 	service, err := s.server.service(command.GetServiceName(), KindAction)
 	if err != nil {
 		return status.Error(codes.Unimplemented, err.Error())

@@ -35,8 +35,10 @@ func flowReply(t *testing.T, text string, effects ...*cloudstate.SideEffect) *ac
 }
 
 func flowForward(t *testing.T, text string, effects ...*cloudstate.SideEffect) *action.ActionResponse {
-	return &action.ActionResponse{Response: &action.ActionResponse_Forward{Forward: wireForward(t, text)},
-		SideEffects: effects}
+	return &action.ActionResponse{
+		Response:    &action.ActionResponse_Forward{Forward: wireForward(t, text)},
+		SideEffects: effects,
+	}
 }
 
 func flowFailure(description string, effects ...*cloudstate.SideEffect) *action.ActionResponse {
@@ -108,7 +110,8 @@ func TestStreamedInActions(t *testing.T) {
 }
 
 func streamIn(t *testing.T, client action.ActionProtocolClient, want *action.ActionResponse,
-	in ...*scriptv1.FlowRequest) {
+	in ...*scriptv1.FlowRequest,
+) {
 	t.Helper()
 	stream, err := client.HandleStreamedIn(t.Context())
 	if err != nil {

@@ -108,16 +108,22 @@ func TestJournalRefusals(t *testing.T) {
 		})).
 		send(journalCommand(t, 2, notFound("not here"))).
 		expect(journalReply(&eventsourced.EventSourcedReply{
-			CommandId: 2, ClientAction: failureAction(&cloudstate.Failure{CommandId: 2, Description: "not here",
-				GrpcCode: int32(codes.NotFound)}),
+			CommandId: 2, ClientAction: failureAction(&cloudstate.Failure{
+				CommandId: 2, Description: "not here",
+				GrpcCode: int32(codes.NotFound),
+			}),
 		})).
 		send(journalCommand(t, 3, emit("A"))).
-		expect(journalReply(&eventsourced.EventSourcedReply{CommandId: 3, ClientAction: replyAction(t, "A"),
-			Events: anyEvents(t, "A")})).
+		expect(journalReply(&eventsourced.EventSourcedReply{
+			CommandId: 3, ClientAction: replyAction(t, "A"),
+			Events: anyEvents(t, "A"),
+		})).
 		send(journalCommand(t, 4, emit("4"), emit("5"), refuse("failure 1"))).
 		expect(journalReply(&eventsourced.EventSourcedReply{
-			CommandId: 4, ClientAction: failureAction(&cloudstate.Failure{CommandId: 4, Description: "failure 1",
-				Restart: true}),
+			CommandId: 4, ClientAction: failureAction(&cloudstate.Failure{
+				CommandId: 4, Description: "failure 1",
+				Restart: true,
+			}),
 		})).
 		passivate()
 }
@@ -177,9 +183,12 @@ func TestTheContextOfACommandIsRead(t *testing.T) {
 					{Key: "user-agent", Value: &cloudstate.MetadataEntry_StringValue{StringValue: "curl"}},
 				}},
 			},
-		}}}
-	want := &scriptv1.ReadResponse{EntityId: entityID, CommandId: "c-1", Principal: "ada", Agent: "curl",
-		TimeUnixNanos: 1_700_000_000_000_000_007}
+		}},
+	}
+	want := &scriptv1.ReadResponse{
+		EntityId: entityID, CommandId: "c-1", Principal: "ada", Agent: "curl",
+		TimeUnixNanos: 1_700_000_000_000_000_007,
+	}
 	f.journal(t).send(journalInit(nil)).send(read).
 		expect(journalReply(&eventsourced.EventSourcedReply{CommandId: 1, ClientAction: &cloudstate.ClientAction{
 			Action: &cloudstate.ClientAction_Reply{Reply: &cloudstate.Reply{Payload: pack(t, want)}},

@@ -255,8 +255,10 @@ func TestDiscovery(t *testing.T) {
 func TestCloseEndsIdleStreams(t *testing.T) {
 	f := startAll(t)
 	conversation := f.journal(t).send(journalInit(nil)).send(journalCommand(t, 1, emit("A"))).
-		expect(journalReply(&eventsourced.EventSourcedReply{CommandId: 1, ClientAction: replyAction(t, "A"),
-			Events: anyEvents(t, "A")}))
+		expect(journalReply(&eventsourced.EventSourcedReply{
+			CommandId: 1, ClientAction: replyAction(t, "A"),
+			Events: anyEvents(t, "A"),
+		}))
 	f.server.Close()
 	if _, err := conversation.stream.Recv(); status.Code(err) != codes.Unavailable {
 		t.Errorf("idle stream: want UNAVAILABLE, got %v", err)

@@ -86,8 +86,10 @@ func (s *valueSession) step(in *valueentity.ValueEntityStreamIn) (over bool, err
 }
 
 func toValueReply(id int64, d *decided) *valueentity.ValueEntityStreamOut {
-	reply := &valueentity.ValueEntityReply{CommandId: id, ClientAction: d.action, SideEffects: d.effects,
-		MillraceTimers: d.timers}
+	reply := &valueentity.ValueEntityReply{
+		CommandId: id, ClientAction: d.action, SideEffects: d.effects,
+		MillraceTimers: d.timers,
+	}
 	switch d.StateAction {
 	case StateUpdated:
 		reply.StateAction = &valueentity.ValueEntityAction{Action: &valueentity.ValueEntityAction_Update{
@@ -95,7 +97,8 @@ func toValueReply(id int64, d *decided) *valueentity.ValueEntityStreamOut {
 		}}
 	case StateDeleted:
 		reply.StateAction = &valueentity.ValueEntityAction{
-			Action: &valueentity.ValueEntityAction_Delete{Delete: &valueentity.ValueEntityDelete{}}}
+			Action: &valueentity.ValueEntityAction_Delete{Delete: &valueentity.ValueEntityDelete{}},
+		}
 	case StateKept:
 	}
 	return &valueentity.ValueEntityStreamOut{Message: &valueentity.ValueEntityStreamOut_Reply{Reply: reply}}

@@ -16,7 +16,8 @@ func cellInit(value *anypb.Any) *valueentity.ValueEntityStreamIn {
 	return &valueentity.ValueEntityStreamIn{
 		Message: &valueentity.ValueEntityStreamIn_Init{Init: &valueentity.ValueEntityInit{
 			ServiceName: "script.v1.CellService", EntityId: entityID, State: &valueentity.ValueEntityInitState{Value: value},
-		}}}
+		}},
+	}
 }
 
 func cellCommand(t *testing.T, id int64, steps ...*scriptv1.Step) *valueentity.ValueEntityStreamIn {
@@ -43,7 +44,8 @@ func cellUpdate(t *testing.T, text string) *valueentity.ValueEntityAction {
 
 func cellDelete() *valueentity.ValueEntityAction {
 	return &valueentity.ValueEntityAction{
-		Action: &valueentity.ValueEntityAction_Delete{Delete: &valueentity.ValueEntityDelete{}}}
+		Action: &valueentity.ValueEntityAction_Delete{Delete: &valueentity.ValueEntityDelete{}},
+	}
 }
 
 func TestCellStates(t *testing.T) {
@@ -53,14 +55,20 @@ func TestCellStates(t *testing.T) {
 		send(cellCommand(t, 1)).
 		expect(cellReply(&valueentity.ValueEntityReply{CommandId: 1, ClientAction: replyAction(t, "")})).
 		send(cellCommand(t, 2, update("A"))).
-		expect(cellReply(&valueentity.ValueEntityReply{CommandId: 2, ClientAction: replyAction(t, "A"),
-			StateAction: cellUpdate(t, "A")})).
+		expect(cellReply(&valueentity.ValueEntityReply{
+			CommandId: 2, ClientAction: replyAction(t, "A"),
+			StateAction: cellUpdate(t, "A"),
+		})).
 		send(cellCommand(t, 3, remove())).
-		expect(cellReply(&valueentity.ValueEntityReply{CommandId: 3, ClientAction: replyAction(t, ""),
-			StateAction: cellDelete()})).
+		expect(cellReply(&valueentity.ValueEntityReply{
+			CommandId: 3, ClientAction: replyAction(t, ""),
+			StateAction: cellDelete(),
+		})).
 		send(cellCommand(t, 4, update("B"), remove(), update("C"))).
-		expect(cellReply(&valueentity.ValueEntityReply{CommandId: 4, ClientAction: replyAction(t, "C"),
-			StateAction: cellUpdate(t, "C")})).
+		expect(cellReply(&valueentity.ValueEntityReply{
+			CommandId: 4, ClientAction: replyAction(t, "C"),
+			StateAction: cellUpdate(t, "C"),
+		})).
 		passivate()
 	f.cell(t).
 		send(cellInit(anyStored(t, "C"))).
@@ -83,8 +91,10 @@ func TestCellForwardsEffectsAndRefusals(t *testing.T) {
 			CommandId: 2, ClientAction: failureAction(&cloudstate.Failure{CommandId: 2, Description: "expected failure"}),
 		})).
 		send(cellCommand(t, 3, awaited("2"))).
-		expect(cellReply(&valueentity.ValueEntityReply{CommandId: 3, ClientAction: replyAction(t, "A"),
-			SideEffects: wireEffects(t, true, "2")})).
+		expect(cellReply(&valueentity.ValueEntityReply{
+			CommandId: 3, ClientAction: replyAction(t, "A"),
+			SideEffects: wireEffects(t, true, "2"),
+		})).
 		passivate()
 }
 

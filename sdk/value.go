@@ -42,7 +42,8 @@ func Value[S proto.Message](persistenceID string, options ...ValueOption[S]) *Se
 //
 //	sdk.HandleValue(counterv1.CounterService_Increment_FullMethodName, increment)
 func HandleValue[S, In, Out proto.Message](method string,
-	handle func(*ValueCommand[S], In) (Out, error)) ValueOption[S] {
+	handle func(*ValueCommand[S], In) (Out, error),
+) ValueOption[S] {
 	return func(d *valueDraft[S]) {
 		in, out := infoOf[In](), infoOf[Out]()
 		name := d.handles("sdk.HandleValue", method, shape{}, in, out, handle == nil)

@@ -51,7 +51,8 @@ func (p Policy) withDefaults() Policy {
 // Handshake discovers a function and reads its answer. A *RejectedError has been reported to the
 // function already.
 func Handshake(ctx context.Context, conn grpc.ClientConnInterface, info *cloudstate.ProxyInfo, policy Policy,
-	opts Options) (*Catalog, error) {
+	opts Options,
+) (*Catalog, error) {
 	spec, err := Discover(ctx, conn, info, policy)
 	if err != nil {
 		return nil, err
@@ -68,7 +69,8 @@ func Handshake(ctx context.Context, conn grpc.ClientConnInterface, info *cloudst
 // Discover asks a function for its spec, again and again until it answers or ctx ends. It returns
 // the first answer and never asks again after it: functions count on being asked once.
 func Discover(ctx context.Context, conn grpc.ClientConnInterface, info *cloudstate.ProxyInfo,
-	policy Policy) (*cloudstate.EntitySpec, error) {
+	policy Policy,
+) (*cloudstate.EntitySpec, error) {
 	policy = policy.withDefaults()
 	for attempt := 1; ; attempt++ {
 		spec, err := discoverOnce(ctx, conn, info, policy.AttemptTimeout)
@@ -91,7 +93,8 @@ func Discover(ctx context.Context, conn grpc.ClientConnInterface, info *cloudsta
 }
 
 func discoverOnce(ctx context.Context, conn grpc.ClientConnInterface, info *cloudstate.ProxyInfo,
-	timeout time.Duration) (*cloudstate.EntitySpec, error) {
+	timeout time.Duration,
+) (*cloudstate.EntitySpec, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	return cloudstate.NewEntityDiscoveryClient(conn).Discover(ctx, info)

@@ -75,10 +75,12 @@ func TestHandshake(t *testing.T) {
 	if err != nil || c.Service("shop.Carts") == nil {
 		t.Fatalf("catalog %v, error %v", c, err)
 	}
-	want := &cloudstate.ProxyInfo{ProtocolMinorVersion: 2, ProxyName: "millrace", ProxyVersion: "1",
+	want := &cloudstate.ProxyInfo{
+		ProtocolMinorVersion: 2, ProxyName: "millrace", ProxyVersion: "1",
 		SupportedEntityTypes: []string{
 			"cloudstate.action.ActionProtocol", "cloudstate.crdt.Crdt", "cloudstate.eventsourced.EventSourced", "cloudstate.valueentity.ValueEntity",
-		}}
+		},
+	}
 	if len(f.asked) != 1 || !proto.Equal(f.asked[0], want) || len(f.told) != 0 {
 		t.Errorf("asked %v, told %q", f.asked, f.told)
 	}

@@ -74,7 +74,8 @@ func (s *Service) sum() uint64 {
 
 // reached returns the messages and enums that the service's methods are made of.
 func (s *Service) reached() (map[protoreflect.FullName]protoreflect.MessageDescriptor,
-	map[protoreflect.FullName]protoreflect.EnumDescriptor) {
+	map[protoreflect.FullName]protoreflect.EnumDescriptor,
+) {
 	messages, enums := map[protoreflect.FullName]protoreflect.MessageDescriptor{},
 		map[protoreflect.FullName]protoreflect.EnumDescriptor{}
 	var open []protoreflect.MessageDescriptor

@@ -28,8 +28,10 @@ func shopCatalog(t *testing.T, replaced ...string) *discovery.Catalog {
 	source := strings.NewReplacer(replaced...).Replace(shopSource)
 	spec := &cloudstate.EntitySpec{
 		Proto: marshal(t, compile(t, map[string]string{"shop.proto": source})),
-		Entities: []*cloudstate.Entity{{EntityType: "cloudstate.eventsourced.EventSourced",
-			ServiceName: "shop.v1.CartService", PersistenceId: "cart"}},
+		Entities: []*cloudstate.Entity{{
+			EntityType:  "cloudstate.eventsourced.EventSourced",
+			ServiceName: "shop.v1.CartService", PersistenceId: "cart",
+		}},
 	}
 	c, err := discovery.NewCatalog(spec, discovery.Options{})
 	if err != nil {

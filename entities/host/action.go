@@ -91,8 +91,10 @@ func (r *Remote) openAction(ctx context.Context, m *discovery.Method, s *entitie
 	if err != nil {
 		return nil, err
 	}
-	first := &action.ActionCommand{ServiceName: s.Service, Name: s.Method,
-		Metadata: metadataToWire(traced(s.Metadata, s.TraceParent))}
+	first := &action.ActionCommand{
+		ServiceName: s.Service, Name: s.Method,
+		Metadata: metadataToWire(traced(s.Metadata, s.TraceParent)),
+	}
 	if !m.ClientStreams {
 		first.Payload = anyOf(s.Payload)
 	}
@@ -108,7 +110,8 @@ func (r *Remote) openAction(ctx context.Context, m *discovery.Method, s *entitie
 // forwardMessages sends the caller's messages to the function, and the end of them. The call ends
 // when the caller leaves.
 func forwardMessages(ctx context.Context, cancel context.CancelCauseFunc, s *entities.Stream,
-	stream grpc.ClientStream) {
+	stream grpc.ClientStream,
+) {
 	for {
 		payload, err := s.Recv(ctx)
 		if errors.Is(err, io.EOF) {
@@ -138,7 +141,8 @@ var errCallOver = errors.New("the call is over")
 // receiveOutcomes gives the function's answers to on, one after the other, until either side ends
 // the call.
 func (r *Remote) receiveOutcomes(ctx context.Context, m *discovery.Method, stream grpc.ClientStream,
-	on OutcomeFunc) error {
+	on OutcomeFunc,
+) error {
 	for {
 		response := new(action.ActionResponse)
 		err := stream.RecvMsg(response)

@@ -24,7 +24,8 @@ func replied(text string) *action.ActionResponse {
 
 func refused(text string) *action.ActionResponse {
 	return &action.ActionResponse{
-		Response: &action.ActionResponse_Failure{Failure: &cloudstate.Failure{Description: text, GrpcCode: 9}}}
+		Response: &action.ActionResponse_Failure{Failure: &cloudstate.Failure{Description: text, GrpcCode: 9}},
+	}
 }
 
 // caller is a caller of a streamed action: the test gives it messages to send.
@@ -71,7 +72,8 @@ func streamOf(method string, c *caller) *entities.Stream {
 }
 
 func actionHost(t *testing.T,
-	extensions ...cloudstate.MillraceExtension) (*fakeFunction, *host.Host, *host.Remote, func()) {
+	extensions ...cloudstate.MillraceExtension,
+) (*fakeFunction, *host.Host, *host.Remote, func()) {
 	t.Helper()
 	f := newFake(newSpec(t, extensions...))
 	address, stop := serve(t, f, "127.0.0.1:0")
@@ -86,8 +88,10 @@ func TestUnaryAction(t *testing.T) {
 	f.actions.unary = func(_ context.Context, c *action.ActionCommand) (*action.ActionResponse, error) {
 		got = c
 		r := replied("done")
-		r.SideEffects = []*cloudstate.SideEffect{{ServiceName: "t.Carts", CommandName: "Add", Payload: textAny("e"),
-			Synchronous: true}}
+		r.SideEffects = []*cloudstate.SideEffect{{
+			ServiceName: "t.Carts", CommandName: "Add", Payload: textAny("e"),
+			Synchronous: true,
+		}}
 		return r, nil
 	}
 	out, err := h.Act(t.Context(), invocation("t.Acts", "Do", entities.Key{}, "x"))
@@ -323,7 +327,8 @@ func TestStreamedBothWays(t *testing.T) {
 // holdUntilCancelled keeps a call open after its answers and signals when the function saw it
 // cancelled.
 func holdUntilCancelled(saw chan<- struct{},
-	answers ...*action.ActionResponse) func(grpc.BidiStreamingServer[action.ActionCommand, action.ActionResponse]) error {
+	answers ...*action.ActionResponse,
+) func(grpc.BidiStreamingServer[action.ActionCommand, action.ActionResponse]) error {
 	return func(s grpc.BidiStreamingServer[action.ActionCommand, action.ActionResponse]) error {
 		for _, a := range answers {
 			if err := s.Send(a); err != nil {

@@ -84,8 +84,10 @@ func (c *conversationAhead) answer(command *cloudstate.Command) {
 		Message: &eventsourced.EventSourcedStreamOut_Reply{Reply: &eventsourced.EventSourcedReply{
 			CommandId: command.GetId(),
 			ClientAction: &cloudstate.ClientAction{
-				Action: &cloudstate.ClientAction_Reply{Reply: &cloudstate.Reply{Payload: command.GetPayload()}}},
-		}}})
+				Action: &cloudstate.ClientAction_Reply{Reply: &cloudstate.Reply{Payload: command.GetPayload()}},
+			},
+		}},
+	})
 	if err != nil {
 		c.t.Fatal(err)
 	}

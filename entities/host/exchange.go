@@ -141,8 +141,10 @@ func (s *session) fill(id int64, inv entities.Invocation) {
 
 // contextOf is what a function of ours learns about a command beyond the protocol.
 func contextOf(inv entities.Invocation) *cloudstate.CommandContext {
-	c := &cloudstate.CommandContext{CommandId: asText(inv.ID), Principal: asText(inv.Principal),
-		Metadata: metadataToWire(traced(inv.Metadata, inv.TraceParent)), Timers: true, Refusals: true}
+	c := &cloudstate.CommandContext{
+		CommandId: asText(inv.ID), Principal: asText(inv.Principal),
+		Metadata: metadataToWire(traced(inv.Metadata, inv.TraceParent)), Timers: true, Refusals: true,
+	}
 	if !inv.Time.IsZero() {
 		c.TimeUnixNanos = inv.Time.UnixNano()
 	}

@@ -193,7 +193,8 @@ type fakeEventSourced struct {
 }
 
 func (f fakeEventSourced) Handle(
-	stream grpc.BidiStreamingServer[eventsourced.EventSourcedStreamIn, eventsourced.EventSourcedStreamOut]) error {
+	stream grpc.BidiStreamingServer[eventsourced.EventSourcedStreamIn, eventsourced.EventSourcedStreamOut],
+) error {
 	return f.offer(&fakeStream{
 		ctx:  stream.Context(),
 		recv: func() (proto.Message, error) { return stream.Recv() },
@@ -208,7 +209,8 @@ type fakeValue struct {
 }
 
 func (f fakeValue) Handle(
-	stream grpc.BidiStreamingServer[valueentity.ValueEntityStreamIn, valueentity.ValueEntityStreamOut]) error {
+	stream grpc.BidiStreamingServer[valueentity.ValueEntityStreamIn, valueentity.ValueEntityStreamOut],
+) error {
 	return f.offer(&fakeStream{
 		ctx:  stream.Context(),
 		recv: func() (proto.Message, error) { return stream.Recv() },
@@ -231,12 +233,14 @@ func (a *fakeActions) HandleUnary(ctx context.Context, c *action.ActionCommand) 
 }
 
 func (a *fakeActions) HandleStreamedIn(
-	s grpc.ClientStreamingServer[action.ActionCommand, action.ActionResponse]) error {
+	s grpc.ClientStreamingServer[action.ActionCommand, action.ActionResponse],
+) error {
 	return a.in(s)
 }
 
 func (a *fakeActions) HandleStreamedOut(c *action.ActionCommand,
-	s grpc.ServerStreamingServer[action.ActionResponse]) error {
+	s grpc.ServerStreamingServer[action.ActionResponse],
+) error {
 	return a.out(c, s)
 }
 

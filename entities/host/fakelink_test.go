@@ -64,8 +64,10 @@ func (f fakeLinks) Link(stream grpc.BidiStreamingServer[sessionv1.LinkRequest, s
 					end := status.Convert(f.offer(s.fakeStream))
 					// On a broken link both sides know.
 					_ = l.send(&sessionv1.LinkResponse{Frames: []*sessionv1.Response{{
-						Session: s.id, Message: &sessionv1.Response_End{End: &sessionv1.End{Code: uint32(end.Code()),
-							Message: end.Message()}},
+						Session: s.id, Message: &sessionv1.Response_End{End: &sessionv1.End{
+							Code:    uint32(end.Code()),
+							Message: end.Message(),
+						}},
 					}}})
 				})
 				l.sessions.Store(frame.GetSession(), s)

@@ -153,7 +153,8 @@ func callerGone(ctx context.Context) *entities.Error {
 // Open begins the session of one entity; it calls load exactly once, unless the function cannot be
 // reached.
 func (h *Host) Open(ctx context.Context, service string, key entities.Key,
-	load entities.Loader) (entities.Session, error) {
+	load entities.Loader,
+) (entities.Session, error) {
 	f, err := h.find(ctx, service)
 	if err != nil {
 		return nil, err

@@ -61,8 +61,10 @@ func TestHostRefusesWhatIsNotServed(t *testing.T) {
 // Targets become commands; what is wrong with one is reported to the function.
 func TestResolve(t *testing.T) {
 	f, h, remote, _ := actionHost(t)
-	cmd, err := h.Resolve(entities.Target{Service: "t.Carts", Method: "Add", Payload: textPayload("c7"),
-		Metadata: entities.Metadata{{Key: "k"}}})
+	cmd, err := h.Resolve(entities.Target{
+		Service: "t.Carts", Method: "Add", Payload: textPayload("c7"),
+		Metadata: entities.Metadata{{Key: "k"}},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -157,10 +159,12 @@ func (o *own) Spec() *cloudstate.EntitySpec {
 		Name: proto.String(o.service + ".proto"), Package: proto.String(string(name.Parent())),
 		Syntax:     proto.String("proto3"),
 		Dependency: []string{"google/protobuf/empty.proto"},
-		Service: []*descriptorpb.ServiceDescriptorProto{{Name: proto.String(string(name.Name())),
+		Service: []*descriptorpb.ServiceDescriptorProto{{
+			Name: proto.String(string(name.Name())),
 			Method: []*descriptorpb.MethodDescriptorProto{
 				{Name: proto.String("Do"), InputType: proto.String(".google.protobuf.Empty"), OutputType: proto.String(".google.protobuf.Empty")},
-			}}},
+			},
+		}},
 	}
 	set, err := proto.Marshal(&descriptorpb.FileDescriptorSet{File: []*descriptorpb.FileDescriptorProto{file}})
 	if err != nil {

@@ -31,8 +31,10 @@ const DeltaURL = "type.googleapis.com/cloudstate.crdt.CrdtDelta"
 type tally struct{}
 
 func (tally) texts() *texts {
-	return &texts{reply: "Unexpected tally reply", failure: "Unexpected tally failure",
-		message: "Unexpected tally message", termination: "Unexpected tally termination"}
+	return &texts{
+		reply: "Unexpected tally reply", failure: "Unexpected tally failure",
+		message: "Unexpected tally message", termination: "Unexpected tally termination",
+	}
 }
 
 func (tally) stream(ctx context.Context, conn grpc.ClientConnInterface) (grpc.ClientStream, error) {

@@ -90,7 +90,8 @@ func (p *InProcess) warnOfRefusal(m *discovery.Method) {
 
 // Open begins the session of one entity: a fresh one, with its stored state and events applied.
 func (p *InProcess) Open(ctx context.Context, service *discovery.Service, key entities.Key,
-	load entities.Loader) (entities.Session, error) {
+	load entities.Loader,
+) (entities.Session, error) {
 	loaded, err := load(ctx)
 	if err != nil {
 		return nil, err

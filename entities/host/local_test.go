@@ -33,7 +33,8 @@ func (f *localFunction) Act(_ context.Context, inv entities.Invocation) (*entiti
 }
 
 func (f *localFunction) ActStream(ctx context.Context, s *entities.Stream,
-	on func(context.Context, *entities.Outcome) error) error {
+	on func(context.Context, *entities.Outcome) error,
+) error {
 	word := valueText(s.Payload.Value)
 	for i := range 2 {
 		out := &entities.Outcome{Reply: &entities.Reply{Payload: textPayload(fmt.Sprint(word, i))}}

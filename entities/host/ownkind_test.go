@@ -51,10 +51,12 @@ func tallies(t *testing.T) *cloudstate.EntitySpec {
 func TestAKindOfItsOwn(t *testing.T) {
 	_, five := delta(t, 5)
 	one, oneStored := delta(t, 1)
-	stored := entities.Loaded{Sequence: 2, State: &five, StateSequence: 1,
+	stored := entities.Loaded{
+		Sequence: 2, State: &five, StateSequence: 1,
 		Events: func(yield func(entities.Event) error) error {
 			return yield(entities.Event{Sequence: 2, Payload: oneStored})
-		}}
+		},
+	}
 	load := func(context.Context) (entities.Loaded, error) { return stored, nil }
 
 	f := newFake(tallies(t))
@@ -96,7 +98,8 @@ func TestAKindOfItsOwn(t *testing.T) {
 				err = stream.send(&crdt.CrdtStreamOut{Message: &crdt.CrdtStreamOut_Reply{Reply: &crdt.CrdtReply{
 					CommandId: in.GetCommand().GetId(), StateAction: change,
 					ClientAction: &cloudstate.ClientAction{
-						Action: &cloudstate.ClientAction_Reply{Reply: &cloudstate.Reply{Payload: textAny("ok")}}},
+						Action: &cloudstate.ClientAction_Reply{Reply: &cloudstate.Reply{Payload: textAny("ok")}},
+					},
 				}}})
 			}
 			replied <- err
@@ -123,8 +126,10 @@ func TestAKindOfItsOwn(t *testing.T) {
 
 	local := host.New(host.Settings{})
 	word := textPayload("x")
-	set(t, local, newInProcess(t, &outcomeFunction{localFunction{spec: tallies(t)},
-		entities.Outcome{Events: []entities.Payload{oneStored}}}, host.Hooks{}))
+	set(t, local, newInProcess(t, &outcomeFunction{
+		localFunction{spec: tallies(t)},
+		entities.Outcome{Events: []entities.Payload{oneStored}},
+	}, host.Hooks{}))
 	s, err = local.Open(t.Context(), "t.Carts", cartKey, load)
 	if err != nil {
 		t.Fatal(err)
@@ -134,8 +139,10 @@ func TestAKindOfItsOwn(t *testing.T) {
 		t.Errorf("decided %+v, error %v", out, err)
 	}
 	refusing := host.New(host.Settings{})
-	set(t, refusing, newInProcess(t, &outcomeFunction{localFunction{spec: tallies(t)},
-		entities.Outcome{StateAction: entities.StateUpdated, State: word}}, host.Hooks{}))
+	set(t, refusing, newInProcess(t, &outcomeFunction{
+		localFunction{spec: tallies(t)},
+		entities.Outcome{StateAction: entities.StateUpdated, State: word},
+	}, host.Hooks{}))
 	broken, err := refusing.Open(t.Context(), "t.Carts", cartKey, load)
 	if err != nil {
 		t.Fatal(err)

@@ -27,7 +27,8 @@ func (f *outcomeFunction) Act(context.Context, entities.Invocation) (*entities.O
 }
 
 func (f *outcomeFunction) ActStream(ctx context.Context, _ *entities.Stream,
-	on func(context.Context, *entities.Outcome) error) error {
+	on func(context.Context, *entities.Outcome) error,
+) error {
 	return on(ctx, &f.outcome)
 }
 
@@ -99,8 +100,10 @@ func TestARefusalChangesNothing(t *testing.T) {
 // TestARefusalOfAnActionWithEffects: an action's effects are sent beside its refusal, as the
 // protocol says, so the caller is not told that nothing was stored.
 func TestARefusalOfAnActionWithEffects(t *testing.T) {
-	effect := entities.SideEffect{Target: entities.Target{Service: "t.Carts", Method: "Add",
-		Payload: textPayload(cartKey.ID)}}
+	effect := entities.SideEffect{Target: entities.Target{
+		Service: "t.Carts", Method: "Add",
+		Payload: textPayload(cartKey.ID),
+	}}
 	p := newInProcess(t, &outcomeFunction{localFunction{spec: newSpec(t)}, entities.Outcome{
 		Failure: entities.Errorf(entities.FunctionRefused, entities.Refused, "no"), Effects: []entities.SideEffect{effect},
 	}}, host.Hooks{})

@@ -113,8 +113,10 @@ func dial(address string, options RemoteOptions) (*grpc.ClientConn, error) {
 		grpc.WithInitialConnWindowSize(connectionWindowBytes),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(options.MaxMessageBytes)),
 		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff: grpcbackoff.Config{BaseDelay: reconnectFirst, Multiplier: 2, Jitter: reconnectJitter,
-				MaxDelay: reconnectMax},
+			Backoff: grpcbackoff.Config{
+				BaseDelay: reconnectFirst, Multiplier: 2, Jitter: reconnectJitter,
+				MaxDelay: reconnectMax,
+			},
 			MinConnectTimeout: connectTimeout,
 		}),
 	}, options.DialOptions...)...)

@@ -44,8 +44,10 @@ func TestReplayWaitsForASlowFunction(t *testing.T) {
 	loaded := entities.Loaded{Sequence: events, Events: func(yield func(entities.Event) error) error {
 		value := textValue(text)
 		for i := range events {
-			if err := yield(entities.Event{Sequence: uint64(i) + 1,
-				Payload: entities.Payload{TypeURL: textURL, Value: value}}); err != nil {
+			if err := yield(entities.Event{
+				Sequence: uint64(i) + 1,
+				Payload:  entities.Payload{TypeURL: textURL, Value: value},
+			}); err != nil {
 				return err
 			}
 		}
@@ -105,7 +107,8 @@ func answerAll(t testing.TB, stream *fakeStream) {
 				Reply: &eventsourced.EventSourcedReply{
 					CommandId: in.GetCommand().GetId(),
 					ClientAction: &cloudstate.ClientAction{
-						Action: &cloudstate.ClientAction_Reply{Reply: &cloudstate.Reply{Payload: in.GetCommand().GetPayload()}}},
+						Action: &cloudstate.ClientAction_Reply{Reply: &cloudstate.Reply{Payload: in.GetCommand().GetPayload()}},
+					},
 				},
 			}})
 		}
@@ -241,7 +244,8 @@ func TestFunctionFailsDuringReplay(t *testing.T) {
 	}{
 		"answers": {func(s *fakeStream) {
 			_ = s.send(&eventsourced.EventSourcedStreamOut{
-				Message: &eventsourced.EventSourcedStreamOut_Reply{Reply: &eventsourced.EventSourcedReply{CommandId: 1}}})
+				Message: &eventsourced.EventSourcedStreamOut_Reply{Reply: &eventsourced.EventSourcedReply{CommandId: 1}},
+			})
 		}, "Unexpected entity reply"},
 		"ends": {func(s *fakeStream) { s.end <- nil }, "Unexpected entity termination"},
 	} {
@@ -302,8 +306,10 @@ func TestReplayToADeafFunctionEnds(t *testing.T) {
 	_, err := h.Open(t.Context(), "t.Carts", cartKey, func(context.Context) (entities.Loaded, error) {
 		return entities.Loaded{Events: func(yield func(entities.Event) error) error {
 			for i := uint64(1); ; i++ {
-				if err := yield(entities.Event{Sequence: i,
-					Payload: entities.Payload{TypeURL: textURL, Value: value}}); err != nil {
+				if err := yield(entities.Event{
+					Sequence: i,
+					Payload:  entities.Payload{TypeURL: textURL, Value: value},
+				}); err != nil {
 					return err
 				}
 			}

@@ -149,7 +149,8 @@ type session struct {
 // events after the snapshot. It returns when the last of them is sent; the function does not
 // confirm them.
 func (r *Remote) Open(ctx context.Context, service *discovery.Service, key entities.Key,
-	load entities.Loader) (entities.Session, error) {
+	load entities.Loader,
+) (entities.Session, error) {
 	if err := r.awaitReady(ctx); err != nil {
 		return nil, err
 	}

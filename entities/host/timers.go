@@ -18,11 +18,15 @@ func (s *session) timersOf(timers []*cloudstate.MillraceTimer) []entities.TimerC
 	}
 	out := make([]entities.TimerChange, len(timers))
 	for i, t := range timers {
-		out[i] = entities.TimerChange{Name: t.GetName(), Cancel: t.GetCancel(), After: time.Duration(t.GetAfterNanos()),
-			Schedule: t.GetSchedule()}
+		out[i] = entities.TimerChange{
+			Name: t.GetName(), Cancel: t.GetCancel(), After: time.Duration(t.GetAfterNanos()),
+			Schedule: t.GetSchedule(),
+		}
 		if !t.GetCancel() {
-			out[i].Target = entities.Target{Service: s.service.Name, Method: t.GetCommandName(),
-				Payload: payloadOf(t.GetPayload())}
+			out[i].Target = entities.Target{
+				Service: s.service.Name, Method: t.GetCommandName(),
+				Payload: payloadOf(t.GetPayload()),
+			}
 		}
 	}
 	return out

@@ -47,8 +47,10 @@ func TestLocalTimers(t *testing.T) {
 		"the entity key text of t.Text is empty": func(c *entities.TimerChange) { c.Target.Payload = textPayload("") },
 		"it is for cart/c2":                      func(c *entities.TimerChange) { c.Target.Payload = textPayload("c2") },
 	} {
-		timer := entities.TimerChange{Name: "t", After: time.Second,
-			Target: entities.Target{Service: "t.Carts", Method: "Add", Payload: textPayload(cartKey.ID)}}
+		timer := entities.TimerChange{
+			Name: "t", After: time.Second,
+			Target: entities.Target{Service: "t.Carts", Method: "Add", Payload: textPayload(cartKey.ID)},
+		}
 		change(&timer)
 		wantTimers(t, []entities.TimerChange{timer}, why)
 	}

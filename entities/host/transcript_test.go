@@ -115,8 +115,10 @@ func (c *conversation) step(d *datadriven.TestData) {
 func (c *conversation) start(d *datadriven.TestData) {
 	var extensions []cloudstate.MillraceExtension
 	if d.HasArg("extensions") {
-		extensions = []cloudstate.MillraceExtension{cloudstate.MillraceExtension_MILLRACE_COMMAND_CONTEXT,
-			cloudstate.MillraceExtension_MILLRACE_FAILURE_CODE}
+		extensions = []cloudstate.MillraceExtension{
+			cloudstate.MillraceExtension_MILLRACE_COMMAND_CONTEXT,
+			cloudstate.MillraceExtension_MILLRACE_FAILURE_CODE,
+		}
 	}
 	c.function = newFake(newSpec(c.t, extensions...))
 	address, stop := serve(c.t, c.function, "127.0.0.1:0")
@@ -322,11 +324,15 @@ func (c *conversation) answer(d *datadriven.TestData) proto.Message {
 		case "code":
 			failure.GrpcCode = int32(codes.FailedPrecondition)
 		case "forward":
-			client.Action = &cloudstate.ClientAction_Forward{Forward: &cloudstate.Forward{ServiceName: "t.Acts",
-				CommandName: text, Payload: textAny("f")}}
+			client.Action = &cloudstate.ClientAction_Forward{Forward: &cloudstate.Forward{
+				ServiceName: "t.Acts",
+				CommandName: text, Payload: textAny("f"),
+			}}
 		case "effect", "sync-effect":
-			effects = append(effects, &cloudstate.SideEffect{ServiceName: "t.Acts", CommandName: text, Payload: textAny("e"),
-				Synchronous: arg.Key != "effect"})
+			effects = append(effects, &cloudstate.SideEffect{
+				ServiceName: "t.Acts", CommandName: text, Payload: textAny("e"),
+				Synchronous: arg.Key != "effect",
+			})
 		case "timer", "every":
 			timers = append(timers, timerOf(c.t, arg))
 		case "cancel":
@@ -343,12 +349,14 @@ func (c *conversation) answer(d *datadriven.TestData) proto.Message {
 			es.Snapshot = textAny(text)
 		case "update":
 			value.StateAction = &valueentity.ValueEntityAction{
-				Action: &valueentity.ValueEntityAction_Update{Update: &valueentity.ValueEntityUpdate{Value: textAny(text)}}}
+				Action: &valueentity.ValueEntityAction_Update{Update: &valueentity.ValueEntityUpdate{Value: textAny(text)}},
+			}
 		case "update-nothing":
 			value.StateAction = &valueentity.ValueEntityAction{Action: &valueentity.ValueEntityAction_Update{}}
 		case "delete":
 			value.StateAction = &valueentity.ValueEntityAction{
-				Action: &valueentity.ValueEntityAction_Delete{Delete: &valueentity.ValueEntityDelete{}}}
+				Action: &valueentity.ValueEntityAction_Delete{Delete: &valueentity.ValueEntityDelete{}},
+			}
 		default:
 			d.Fatalf(c.t, "unknown part %s", arg.Key)
 		}

@@ -68,8 +68,10 @@ func Open(o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{dir: o.Dir, options: o, lock: lock, gate: newGate(), snapshots: map[*snapshot]struct{}{},
-		closing: make(chan struct{})}
+	s := &Store{
+		dir: o.Dir, options: o, lock: lock, gate: newGate(), snapshots: map[*snapshot]struct{}{},
+		closing: make(chan struct{}),
+	}
 	s.health.init(o)
 	s.tuning = o.pebble(s)
 	s.tuning.Lock = lock

@@ -18,8 +18,10 @@ func TestMain(m *testing.M) { leaktest.Main(m) }
 
 // small makes Pebble flush, compact and split tables within a short test.
 func small(fs vfs.FS) pebblestore.Options {
-	return pebblestore.Options{Dir: "store", FS: fs, BlockCache: 1 << 20, MemTableBytes: 64 << 10,
-		IngestTableBytes: 64 << 10}
+	return pebblestore.Options{
+		Dir: "store", FS: fs, BlockCache: 1 << 20, MemTableBytes: 64 << 10,
+		IngestTableBytes: 64 << 10,
+	}
 }
 
 func open(t testing.TB, o pebblestore.Options) *pebblestore.Store {
@@ -60,8 +62,10 @@ func (d *disk) Open(testing.TB) (materializer.Store, error) {
 }
 
 func (d *disk) Crash(unsynced int, random *rand.Rand) storetest.Disk {
-	clone := d.fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: unsynced,
-		RNG: rand.New(rand.NewPCG(random.Uint64(), 0))})
+	clone := d.fs.CrashClone(vfs.CrashCloneCfg{
+		UnsyncedDataPercent: unsynced,
+		RNG:                 rand.New(rand.NewPCG(random.Uint64(), 0)),
+	})
 	return &disk{fs: clone}
 }
 

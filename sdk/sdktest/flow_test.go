@@ -27,7 +27,8 @@ func flowService() *sdk.Service {
 			func(*sdk.StreamCommand, *scriptv1.FlowRequest, func(*scriptv1.RunResponse) error) error { return crash }),
 		sdk.Bidi(scriptv1.FlowService_Both_FullMethodName,
 			func(_ *sdk.StreamCommand, requests iter.Seq2[*scriptv1.FlowRequest, error],
-				send func(*scriptv1.RunResponse) error) error {
+				send func(*scriptv1.RunResponse) error,
+			) error {
 				count := 0
 				for _, err := range requests {
 					if err != nil {

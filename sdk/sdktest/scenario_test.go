@@ -108,7 +108,8 @@ func emitAll(n *note, cmd *sdk.Command, in *scriptv1.RunRequest) (*scriptv1.RunR
 
 func flow(text string) *scriptv1.FlowRequest {
 	return &scriptv1.FlowRequest{
-		Groups: []*scriptv1.Group{{Steps: []*scriptv1.Step{{Step: &scriptv1.Step_Reply{Reply: text}}}}}}
+		Groups: []*scriptv1.Group{{Steps: []*scriptv1.Step{{Step: &scriptv1.Step_Reply{Reply: text}}}}},
+	}
 }
 
 func emit(texts ...string) *scriptv1.RunRequest {
@@ -303,11 +304,13 @@ func TestDifferencesAreTold(t *testing.T) {
 	}
 	for want, test := range map[string]func(ft sdktest.T){
 		"ThenEvents: event 1\n got script.v1.Appended{\"text\":\"A\"}\nwant script.v1.Appended{\"text\":\"B\"}": func(
-			ft sdktest.T) {
+			ft sdktest.T,
+		) {
 			good(ft).ThenEvents(appended("B"))
 		},
 		"ThenEvents: event 1 is one too many: script.v1.Appended{\"text\":\"A\"}": func(
-			ft sdktest.T) {
+			ft sdktest.T,
+		) {
 			good(ft).ThenEvents()
 		},
 		"ThenEvents: event 2 is missing, want script.v1.Appended{}":   func(ft sdktest.T) { good(ft).ThenEvents(appended("A"), appended("")) },
@@ -317,7 +320,8 @@ func TestDifferencesAreTold(t *testing.T) {
 		"ThenRefused: Run was not refused, it decided: a reply":       func(ft sdktest.T) { good(ft).ThenRefused(codes.NotFound, "") },
 		"it decided: a forward to /script.v1.FlowService/Unary":       func(ft sdktest.T) { forwarded(ft).ThenRefused(codes.NotFound, "") },
 		"want NotFound and a message with \"later\"": func(
-			ft sdktest.T) {
+			ft sdktest.T,
+		) {
 			refused(ft).ThenRefused(codes.NotFound, "later")
 		},
 		"ThenForward: Run was not forwarded, it decided: a refusal: FailedPrecondition: not now": func(ft sdktest.T) { refused(ft).ThenForward(unary, flow("y")) },

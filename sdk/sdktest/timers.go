@@ -78,6 +78,8 @@ func (s *Scenario) timer(t *sdk.Timer) Timer {
 	if t.Cancel {
 		return Cancel(t.Name)
 	}
-	return Timer{name: t.Name, after: t.After, schedule: t.Schedule, method: t.Target.FullMethod(),
-		message: s.decode(t.Target.Payload)}
+	return Timer{
+		name: t.Name, after: t.After, schedule: t.Schedule, method: t.Target.FullMethod(),
+		message: s.decode(t.Target.Payload),
+	}
 }

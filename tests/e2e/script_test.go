@@ -99,7 +99,8 @@ func letter(event *anypb.Any) string {
 // perform executes a command and sends the reply. Without reply and error the stream is to be
 // ended.
 func (s *script) perform(stream eventsourced.EventSourced_HandleServer, c *cloudstate.Command,
-	state string) (*eventsourced.EventSourcedReply, error) {
+	state string,
+) (*eventsourced.EventSourcedReply, error) {
 	request := &esmodel.Request{}
 	if err := c.GetPayload().UnmarshalTo(request); err != nil {
 		return nil, err
@@ -154,7 +155,8 @@ func (s *script) perform(stream eventsourced.EventSourced_HandleServer, c *cloud
 		state += letter(event)
 	}
 	reply.ClientAction = &cloudstate.ClientAction{
-		Action: &cloudstate.ClientAction_Reply{Reply: &cloudstate.Reply{Payload: wrap(&esmodel.Response{Message: state})}}}
+		Action: &cloudstate.ClientAction_Reply{Reply: &cloudstate.Reply{Payload: wrap(&esmodel.Response{Message: state})}},
+	}
 	return reply, stream.Send(replyOut(reply))
 }
 

@@ -213,7 +213,8 @@ func (r resolver) FindExtensionByName(n protoreflect.FullName) (protoreflect.Ext
 }
 
 func (r resolver) FindExtensionByNumber(m protoreflect.FullName,
-	n protoreflect.FieldNumber) (protoreflect.ExtensionType, error) {
+	n protoreflect.FieldNumber,
+) (protoreflect.ExtensionType, error) {
 	return r.types.FindExtensionByNumber(m, n)
 }
 

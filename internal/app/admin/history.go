@@ -39,7 +39,8 @@ func (s *Service) History(r *adminv1.HistoryRequest, out adminv1.AdminService_Hi
 
 // relayHistory passes on an entity's history from its owner.
 func relayHistory(owner adminv1.AdminServiceClient, r *adminv1.HistoryRequest,
-	out adminv1.AdminService_HistoryServer) error {
+	out adminv1.AdminService_HistoryServer,
+) error {
 	ctx, stop := context.WithCancel(out.Context())
 	defer stop()
 	in, err := owner.History(ctx, r)
@@ -77,7 +78,8 @@ func (s *Service) history(key entities.Key, most int64, out adminv1.AdminService
 
 // sendRecord reads one record and sends it.
 func (s *Service) sendRecord(out adminv1.AdminService_HistoryServer, reader *pointReader, partition int32,
-	offset int64) error {
+	offset int64,
+) error {
 	rec, env, err := reader.read(out.Context(), offset)
 	if err != nil {
 		return status.Error(codes.Internal, err.Error())

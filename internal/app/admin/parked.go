@@ -61,7 +61,8 @@ func (s *Service) ListParked(_ context.Context, r *adminv1.ListParkedRequest) (*
 
 // ResolveParked has parked effects sent again, or drops them.
 func (s *Service) ResolveParked(ctx context.Context,
-	r *adminv1.ResolveParkedRequest) (*adminv1.ResolveParkedResponse, error) {
+	r *adminv1.ResolveParkedRequest,
+) (*adminv1.ResolveParkedResponse, error) {
 	w, err := s.worker()
 	if err != nil {
 		return nil, err
@@ -80,7 +81,8 @@ func (s *Service) ResolveParked(ctx context.Context,
 }
 
 func resolveParked(ctx context.Context, m *partitions.Manager,
-	r *adminv1.ResolveParkedRequest) (*adminv1.ResolveParkedResponse, error) {
+	r *adminv1.ResolveParkedRequest,
+) (*adminv1.ResolveParkedResponse, error) {
 	switch {
 	case r.GetRefused() && r.GetFilter() != nil:
 		return nil, status.Error(codes.InvalidArgument,

@@ -121,7 +121,8 @@ func (s *Service) partitionStatus(ctx context.Context, w *Worker) []*adminv1.Par
 // lag says how far a partition is behind the log, in records and in the age of the first one that
 // it has not read. An active one is not behind: it wrote them all.
 func (w *Worker) lag(ctx context.Context, table *broker.Table, s partitions.Status,
-	status *adminv1.PartitionStatus) error {
+	status *adminv1.PartitionStatus,
+) error {
 	if owner, _ := table.Owner(s.Partition); s.State == core.Standby && !s.Followed && owner.Name != w.Name {
 		return nil // it is another worker's
 	}

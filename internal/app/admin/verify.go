@@ -48,7 +48,8 @@ func (w *Worker) Verify(ctx context.Context, r *adminv1.VerifyRequest, send func
 }
 
 func (w *Worker) verifyPartition(ctx context.Context, p int32, store bool, layout *entities.Layout,
-	send func(*adminv1.VerifyResponse) error) error {
+	send func(*adminv1.VerifyResponse) error,
+) error {
 	var sent error
 	shown, told := 0, time.Now()
 	v := materializer.Verification{

@@ -48,8 +48,10 @@ const (
 )
 
 func (n *Node) notOfApp(catalog *discovery.Catalog, other, others string, why error, remedy string) error {
-	return &NotOfAppError{App: n.config.App, Other: other, Own: discovery.Describe(catalog.Offers()), Others: others,
-		Why: why, Remedy: remedy}
+	return &NotOfAppError{
+		App: n.config.App, Other: other, Own: discovery.Describe(catalog.Offers()), Others: others,
+		Why: why, Remedy: remedy,
+	}
 }
 
 // serves is what this worker announces of its services when it joins.

@@ -192,8 +192,10 @@ func TestJournalOfAnotherServiceIsRefused(t *testing.T) {
 func TestOfTwoAtOnceOneLeaves(t *testing.T) {
 	a := newApp(t, 1)
 	n := a.workers[0] // serves the counter, and is called w0
-	cart := discovery.EncodeOffers([]discovery.Offer{{Name: "shop.v1.CartService", Type: "cart",
-		Kind: entities.EventSourced}})
+	cart := discovery.EncodeOffers([]discovery.Offer{{
+		Name: "shop.v1.CartService", Type: "cart",
+		Kind: entities.EventSourced,
+	}})
 	self := broker.Member{Name: "w0", Serves: n.serves(), New: true}
 	for name, c := range map[string]struct {
 		other broker.Member
@@ -211,8 +213,10 @@ func TestOfTwoAtOnceOneLeaves(t *testing.T) {
 		}
 	}
 	judge := n.admission().judge
-	for _, table := range []*broker.Table{{Members: []broker.Member{self}},
-		{Members: []broker.Member{self, {Name: "a", Serves: cart, New: true}}}} {
+	for _, table := range []*broker.Table{
+		{Members: []broker.Member{self}},
+		{Members: []broker.Member{self, {Name: "a", Serves: cart, New: true}}},
+	} {
 		if err := judge(table); err != nil {
 			t.Errorf("a worker that was there leaves because of a newcomer: %v", err)
 		}

@@ -72,12 +72,16 @@ func (n *Node) openCluster(ctx context.Context) error {
 	}
 	c.public = advertisedPublic(n.config.AdvertisePublic, n.PublicAddress(), c.address)
 	identity := peer.Identity{Layout: n.layout, Worker: n.identity.Worker, Incarnation: c.incarnation}
-	c.client = peer.NewClient(peer.ClientOptions{Identity: identity, Clock: n.clock, Hooks: n.peerHooks(),
-		MaxFrameBytes: n.config.frameBytes()})
-	c.server = peer.NewServer(&peerWorker{node: n}, peer.ServerOptions{Identity: identity,
+	c.client = peer.NewClient(peer.ClientOptions{
+		Identity: identity, Clock: n.clock, Hooks: n.peerHooks(),
+		MaxFrameBytes: n.config.frameBytes(),
+	})
+	c.server = peer.NewServer(&peerWorker{node: n}, peer.ServerOptions{
+		Identity:      identity,
 		MaxFrameBytes: n.config.frameBytes(), Register: func(r grpc.ServiceRegistrar) {
 			adminv1.RegisterAdminServiceServer(r, n.service.ForPeers())
-		}})
+		},
+	})
 	return nil
 }
 

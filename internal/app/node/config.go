@@ -95,8 +95,12 @@ func (c *Config) problems() []problem {
 	wrong(!slices.Contains([]string{"debug", "info", "warn", "error"}, c.LogLevel), "log-level", "%q is none of debug, info, warn, error", c.LogLevel)
 	wrong(!slices.Contains([]string{"text", "json", "auto"}, c.LogFormat), "log-format",
 		"%q is none of text, json, auto", c.LogFormat)
-	for _, a := range append([]sourced{{c.Listen, "listen"}, {c.Admin, "admin"}, {c.Peer, "peer"},
-		{c.Function, "function"}}, c.brokers()...) {
+	for _, a := range append([]sourced{
+		{c.Listen, "listen"},
+		{c.Admin, "admin"},
+		{c.Peer, "peer"},
+		{c.Function, "function"},
+	}, c.brokers()...) {
 		_, _, err := net.SplitHostPort(a.value)
 		wrong(err != nil, a.where, "%q is not host:port: %v", a.value, err)
 	}

@@ -109,12 +109,14 @@ func (g *Gateway) open(ctx context.Context) (err error) {
 		return err
 	}
 	identity := peer.Identity{Layout: g.layout, Incarnation: rand.Uint64()} //nolint:gosec // a name, not a secret
-	g.client = peer.NewClient(peer.ClientOptions{Identity: identity, Clock: g.clock, MaxFrameBytes: c.frameBytes(),
+	g.client = peer.NewClient(peer.ClientOptions{
+		Identity: identity, Clock: g.clock, MaxFrameBytes: c.frameBytes(),
 		Hooks: peer.Hooks{
 			Lost: func(name, address string, err error) {
 				g.logger.Info("no connection to a worker", observe.Worker, name, observe.Address, address, observe.Error, err)
 			},
-		}})
+		},
+	})
 	g.onClose(g.client.Close)
 	if err := g.openTracer(""); err != nil {
 		return err

@@ -23,7 +23,8 @@ func poke(signal chan<- struct{}) {
 // tellReady keeps what grpc.health.v1 says on the public port in step with /readyz, until ctx ends.
 // The log has each change after the process was ready for the first time.
 func tellReady(ctx context.Context, server *gateway.Server, poked <-chan struct{}, notReady func() error,
-	logger *slog.Logger) error {
+	logger *slog.Logger,
+) error {
 	looks := time.NewTicker(lookEvery)
 	defer looks.Stop()
 	begun, ready := false, false

@@ -148,8 +148,10 @@ func claimOf(l entities.Layout) []broker.Record {
 
 func eventOf(id string) broker.Record {
 	env := record.Envelope{Kind: record.Event, Epoch: 1, Nonce: 7, Ordinal: 1, Sequence: 1, TypeURL: "t/x"}
-	return broker.Record{Key: []byte("counter/" + id),
-		Headers: []broker.Header{{Key: record.HeaderKey, Value: env.Append(nil)}}}
+	return broker.Record{
+		Key:     []byte("counter/" + id),
+		Headers: []broker.Header{{Key: record.HeaderKey, Value: env.Append(nil)}},
+	}
 }
 
 // TestJournalsOfAnotherLayout: a worker with an empty directory finds out from the log by what it

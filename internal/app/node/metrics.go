@@ -18,8 +18,10 @@ import (
 
 // collected are the metrics of all layers.
 func (n *Node) collected() []observe.Source {
-	all := []observe.Source{n.gateway.Metrics(), n.taskMetrics(), n.partitionMetrics(), n.journalMetrics(),
-		n.hostMetrics(), n.stalenessMetrics(), traceMetrics(n.tracer), n.rebuilds.metrics(), clockMetrics(n.clock)}
+	all := []observe.Source{
+		n.gateway.Metrics(), n.taskMetrics(), n.partitionMetrics(), n.journalMetrics(),
+		n.hostMetrics(), n.stalenessMetrics(), traceMetrics(n.tracer), n.rebuilds.metrics(), clockMetrics(n.clock),
+	}
 	if n.cluster != nil {
 		all = append(all, peer.Metrics(n.cluster.client, n.cluster.server), n.clusterMetrics())
 	}
@@ -108,14 +110,19 @@ type column[S any] struct {
 }
 
 func counter[S any, N int64 | uint64](name, help string, value func(S) N, labels ...string) column[S] {
-	return column[S]{observe.Metric{Name: name, Help: help, Kind: observe.Counter, Labels: labels},
-		func(s S) float64 { return float64(value(s)) }}
+	return column[S]{
+		observe.Metric{Name: name, Help: help, Kind: observe.Counter, Labels: labels},
+		func(s S) float64 { return float64(value(s)) },
+	}
 }
 
 func gauge[S any, N int | int32 | int64 | uint64 | float64 | core.State](name, help string, value func(S) N,
-	labels ...string) column[S] {
-	return column[S]{observe.Metric{Name: name, Help: help, Kind: observe.Gauge, Labels: labels},
-		func(s S) float64 { return float64(value(s)) }}
+	labels ...string,
+) column[S] {
+	return column[S]{
+		observe.Metric{Name: name, Help: help, Kind: observe.Gauge, Labels: labels},
+		func(s S) float64 { return float64(value(s)) },
+	}
 }
 
 // measured makes a source of columns. figures calls its argument once for each set of figures, with

@@ -91,8 +91,10 @@ func Start(ctx context.Context, o Options) (*Node, error) {
 }
 
 func newNode(o Options) *Node {
-	return &Node{process: newProcess(o), readiness: newReadiness(), spoiled: make(chan error, 1),
-		settled: make(chan struct{})}
+	return &Node{
+		process: newProcess(o), readiness: newReadiness(), spoiled: make(chan error, 1),
+		settled: make(chan struct{}),
+	}
 }
 
 // open opens everything, the log first.
@@ -173,8 +175,10 @@ func listen(ctx context.Context, setting, address string) (net.Listener, error) 
 }
 
 func (n *Node) membership() broker.Membership {
-	m := broker.Membership{Group: n.config.App, Worker: n.identity.Worker, Address: n.public.Addr().String(),
-		Topic: n.journal(), Partitions: n.layout.Partitions}
+	m := broker.Membership{
+		Group: n.config.App, Worker: n.identity.Worker, Address: n.public.Addr().String(),
+		Topic: n.journal(), Partitions: n.layout.Partitions,
+	}
 	if n.cluster != nil {
 		m.Address, m.Public, m.Incarnation, m.Standbys = n.cluster.address, n.cluster.public, n.cluster.incarnation,
 			n.config.Standbys
@@ -211,7 +215,8 @@ func (n *Node) partitionChanged(partition int32, from, to core.State, why string
 }
 
 func (c *Config) gatewayOptions(dispatcher gateway.Dispatcher, routes *routing.Table, tracer *tracing.Tracer,
-	logger *slog.Logger) gateway.Options {
+	logger *slog.Logger,
+) gateway.Options {
 	return gateway.Options{
 		Settings: c.gatewaySettings, Dispatcher: dispatcher, App: c.App, Log: logger, Tracer: tracer,
 		FunctionWait: c.FunctionWait,

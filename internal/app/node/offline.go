@@ -15,7 +15,8 @@ import (
 // VerifyOffline reads the journal that the configuration names while no worker runs. It takes the
 // lock of a data directory; it creates nothing.
 func VerifyOffline(ctx context.Context, c *Config, r *adminv1.VerifyRequest,
-	send func(*adminv1.VerifyResponse) error) (err error) {
+	send func(*adminv1.VerifyResponse) error,
+) (err error) {
 	n, err := openOffline(ctx, c, r.GetStore())
 	if err != nil {
 		return err

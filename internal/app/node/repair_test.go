@@ -87,7 +87,8 @@ func older(t *testing.T, c *Config) {
 
 // repaired asks for a repair and returns its last response.
 func repaired(t *testing.T, ask adminv1.AdminServiceClient, partition int32,
-	choice adminv1.RepairChoice) *adminv1.RepairResponse {
+	choice adminv1.RepairChoice,
+) *adminv1.RepairResponse {
 	t.Helper()
 	stream, err := ask.Repair(t.Context(), &adminv1.RepairRequest{Partition: partition, Choice: choice})
 	if err != nil {

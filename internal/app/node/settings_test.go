@@ -188,8 +188,10 @@ func TestWrongConfigurationIsExplained(t *testing.T) {
 		{name: "log", flags: map[string]string{"log-level": "loud", "log-format": "xml"}, want: []string{`setting log-level: "loud" is none of`, `setting log-format: "xml" is none of`}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			c, _, err := Load(Sources{File: configFile(t, tc.file), Env: environment(strings.Fields(tc.env)...),
-				Flags: tc.flags})
+			c, _, err := Load(Sources{
+				File: configFile(t, tc.file), Env: environment(strings.Fields(tc.env)...),
+				Flags: tc.flags,
+			})
 			if err == nil {
 				t.Fatalf("accepted as %+v", c)
 			}

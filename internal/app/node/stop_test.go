@@ -30,8 +30,10 @@ type hanging struct {
 
 func newHanging(t *testing.T) hanging {
 	t.Helper()
-	h := hanging{Local: local(t, "counter pricing"), entered: make(chan struct{}, 16), open: make(chan struct{}),
-		within: &sync.WaitGroup{}}
+	h := hanging{
+		Local: local(t, "counter pricing"), entered: make(chan struct{}, 16), open: make(chan struct{}),
+		within: &sync.WaitGroup{},
+	}
 	t.Cleanup(func() {
 		close(h.open)
 		h.within.Wait()
@@ -63,7 +65,8 @@ func (h hanging) Act(ctx context.Context, inv entities.Invocation) (*entities.Ou
 
 // ActStream hangs.
 func (h hanging) ActStream(ctx context.Context, s *entities.Stream,
-	on func(context.Context, *entities.Outcome) error) error {
+	on func(context.Context, *entities.Outcome) error,
+) error {
 	h.hang()
 	return h.Local.ActStream(ctx, s, on)
 }

@@ -190,8 +190,10 @@ func TestTailMarksWhatDoesNotCount(t *testing.T) {
 		got = append(got, tailed(r))
 		notes = append(notes, r.GetNote())
 	}
-	if want := []string{"claim", "event cart/42", "foreign x", "claim STALE", "claim",
-		"event cart/42 STALE"}; !slices.Equal(got, want) {
+	if want := []string{
+		"claim", "event cart/42", "foreign x", "claim STALE", "claim",
+		"event cart/42 STALE",
+	}; !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
 	}
 	mustContain(t, "the notes", strings.Join(notes, "\n"), "claimed by former", "record has no envelope", "declares the layout of the journal", "claimed by w-")

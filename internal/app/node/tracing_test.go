@@ -32,7 +32,8 @@ type received struct {
 
 // Export takes spans.
 func (s *spans) Export(_ context.Context,
-	in *collector.ExportTraceServiceRequest) (*collector.ExportTraceServiceResponse, error) {
+	in *collector.ExportTraceServiceRequest,
+) (*collector.ExportTraceServiceResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, r := range in.GetResourceSpans() {

@@ -263,8 +263,10 @@ func (w *world) largeValues() bool {
 					a := w.try(ctx, k, fmt.Sprintf("%s-%d", k.id, k.slot), rng)
 					cancel()
 					if a.err != nil {
-						w.broken(violation{unexpected, "script/" + k.id,
-							fmt.Sprintf("a value of %d bytes, while nothing fails: %s %v", k.padding, a.outcome, a.err)})
+						w.broken(violation{
+							unexpected, "script/" + k.id,
+							fmt.Sprintf("a value of %d bytes, while nothing fails: %s %v", k.padding, a.outcome, a.err),
+						})
 						return
 					}
 				}
@@ -285,8 +287,10 @@ func (w *world) passes(from string, why string, within time.Duration) {
 		return // what keeps commands from being answered is found elsewhere
 	}
 	if _, ok := w.await(to, within, func(c contents) bool { return c.set.has(100) }); !ok {
-		w.broken(violation{heldUp, "script/" + to,
-			fmt.Sprintf("an effect of script/%s does not come for %v: %s", from, time.Duration(w.now()-began), why)})
+		w.broken(violation{
+			heldUp, "script/" + to,
+			fmt.Sprintf("an effect of script/%s does not come for %v: %s", from, time.Duration(w.now()-began), why),
+		})
 	}
 }
 

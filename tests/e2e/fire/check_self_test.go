@@ -112,8 +112,10 @@ func TestCheckerNamesBrokenPromises(t *testing.T) {
 // TestAgesAreMeasured: the minimum age of an answer follows from what it lacks.
 func TestAgesAreMeasured(t *testing.T) {
 	write := &command{kind: give, slot: 0, fate: done, called: 10, returned: 20, showed: contents{set: set{1}}}
-	fresh := &command{kind: look, freshness: bounded, bound: 100, fate: done, called: 50, returned: 60,
-		showed: contents{set: set{1}}}
+	fresh := &command{
+		kind: look, freshness: bounded, bound: 100, fate: done, called: 50, returned: 60,
+		showed: contents{set: set{1}},
+	}
 	old := &command{kind: look, freshness: bounded, bound: 100, fate: done, called: 50, returned: 60}
 	anything := &command{kind: look, freshness: eventual, fate: done, called: 50, returned: 60}
 	early := &command{kind: look, freshness: bounded, bound: 100, fate: done, called: 15, returned: 60}

@@ -104,8 +104,10 @@ func (w *world) repeat(k kept, rng *rand.Rand) {
 	case f == never || f == refused:
 		w.broken(violation{falseNever, k.entity.name(), fmt.Sprintf("%v, and sent again: %v", &k.command, f)})
 	case f == done && again.showed != k.command.showed:
-		w.broken(violation{otherBytes, k.entity.name(),
-			fmt.Sprintf("%v, and sent again it showed %v", &k.command, again.showed)})
+		w.broken(violation{
+			otherBytes, k.entity.name(),
+			fmt.Sprintf("%v, and sent again it showed %v", &k.command, again.showed),
+		})
 	case f == done:
 		w.outcome("acknowledged commands sent again")
 	default:

@@ -51,8 +51,10 @@ func (r *run) cluster(t *testing.T, w *world) {
 		w.workers = append(w.workers, w.member(fmt.Sprintf("w%d", i+1)))
 	}
 	for i := range 2 {
-		o := harness.Options{Tags: w.tags, Command: "gateway", Env: w.env,
-			Args: []string{"--app", group, "--brokers", w.kafka.addresses()}}
+		o := harness.Options{
+			Tags: w.tags, Command: "gateway", Env: w.env,
+			Args: []string{"--app", group, "--brokers", w.kafka.addresses()},
+		}
 		if i == 1 {
 			o.Args = append(o.Args, "--move-patience", littlePatience.String())
 		}

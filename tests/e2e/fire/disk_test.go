@@ -95,8 +95,10 @@ func (r *run) disk(t *testing.T, w *world) {
 		return
 	}
 	w.disks = d
-	w.launch(harness.Options{Program: program, Tags: w.tags, Args: []string{"--partitions", fmt.Sprint(partitions)},
-		Env: w.env, Data: d.data, Wrapper: d.enter()})
+	w.launch(harness.Options{
+		Program: program, Tags: w.tags, Args: []string{"--partitions", fmt.Sprint(partitions)},
+		Env: w.env, Data: d.data, Wrapper: d.enter(),
+	})
 	w.start(r.clients, 2*r.clients)
 	w.inject([]fault{
 		{"log disk full", (*world).fillLog},

@@ -48,7 +48,8 @@ func (carts) kind() string { return "cart" }
 func (carts) slots() int   { return mostCommands }
 
 func (carts) call(ctx context.Context, conn grpc.ClientConnInterface, id string, c *command,
-	opts ...grpc.CallOption) (contents, error) {
+	opts ...grpc.CallOption,
+) (contents, error) {
 	client := shopv1.NewCartServiceClient(conn)
 	var cart *shopv1.Cart
 	var err error
@@ -94,7 +95,8 @@ func (counters) kind() string { return "counter" }
 func (counters) slots() int   { return counterSlots }
 
 func (counters) call(ctx context.Context, conn grpc.ClientConnInterface, id string, c *command,
-	opts ...grpc.CallOption) (contents, error) {
+	opts ...grpc.CallOption,
+) (contents, error) {
 	client := counterv1.NewCounterServiceClient(conn)
 	var counter *counterv1.Counter
 	var err error

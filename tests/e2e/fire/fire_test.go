@@ -98,8 +98,10 @@ func (r *run) enough(most int64) func() bool {
 // embedded is a worker with its function in it, on the embedded log.
 func (r *run) embedded(t *testing.T, w *world) {
 	t.Helper()
-	w.launch(harness.Options{Program: program, Tags: w.tags, Args: []string{"--partitions", fmt.Sprint(partitions)},
-		Env: w.env})
+	w.launch(harness.Options{
+		Program: program, Tags: w.tags, Args: []string{"--partitions", fmt.Sprint(partitions)},
+		Env: w.env,
+	})
 	w.start(r.clients, 2*r.clients)
 	w.inject(slices.Concat(processFaults(), storeFaults(), logFaults(), callerFaults(), settingsFaults()),
 		r.enough(worldOperations))

@@ -52,8 +52,10 @@ func (r *run) supervisedFunction(t *testing.T, w *world) {
 	w.supervised = filepath.Join(t.TempDir(), "pid")
 	w.launch(harness.Options{
 		Tags: w.tags, Env: w.env, Args: []string{"--partitions", fmt.Sprint(partitions), "--function", address},
-		Function: []string{"sh", "-c", `echo $$ > "$0"; exec "$@"`, w.supervised, harness.Build(t, program, ""),
-			"-remote", address},
+		Function: []string{
+			"sh", "-c", `echo $$ > "$0"; exec "$@"`, w.supervised, harness.Build(t, program, ""),
+			"-remote", address,
+		},
 	})
 	t.Cleanup(func() { w.workers[0].Stop(t) }) // in order: a function outlives a worker that is killed
 	w.start(r.clients, 2*r.clients)
@@ -70,8 +72,10 @@ func (r *run) functionOnKafka(t *testing.T, w *world) {
 	t.Helper()
 	w.kafka = startKafka(t)
 	w.function = harness.StartRemote(t, program)
-	w.launch(harness.Options{Tags: w.tags, Command: "run", Env: w.env,
-		Args: w.kafka.flags("--function", w.function.Address())})
+	w.launch(harness.Options{
+		Tags: w.tags, Command: "run", Env: w.env,
+		Args: w.kafka.flags("--function", w.function.Address()),
+	})
 	w.kafka.client.AddConsumePartitions(map[string]map[int32]kgo.Offset{topic: fromStart()})
 	w.start(r.clients, 2*r.clients)
 	w.inject([]fault{

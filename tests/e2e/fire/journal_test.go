@@ -57,8 +57,10 @@ type told struct {
 }
 
 func newJournal() *journal {
-	return &journal{parts: map[int32]*part{}, entities: map[string]*told{}, plain: map[string]bool{},
-		ids: map[string]bool{}}
+	return &journal{
+		parts: map[int32]*part{}, entities: map[string]*told{}, plain: map[string]bool{},
+		ids: map[string]bool{},
+	}
 }
 
 func (j *journal) part(id int32) *part {
@@ -93,8 +95,10 @@ func (j *journal) add(id int32, offset int64, key, value, header []byte) {
 		j.void++
 	case record.Pending, record.Complete:
 		p.group = append(p.group, entry{string(key), bytes.Clone(value), env})
-		p.last = &kgo.Record{Key: bytes.Clone(key), Value: bytes.Clone(value),
-			Headers: []kgo.RecordHeader{{Key: record.HeaderKey, Value: bytes.Clone(header)}}}
+		p.last = &kgo.Record{
+			Key: bytes.Clone(key), Value: bytes.Clone(value),
+			Headers: []kgo.RecordHeader{{Key: record.HeaderKey, Value: bytes.Clone(header)}},
+		}
 		if verdict == record.Complete {
 			for i := range p.group {
 				j.apply(&p.group[i])

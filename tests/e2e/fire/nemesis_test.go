@@ -79,8 +79,10 @@ func processFaults() []fault {
 		{"kill in start", (*world).killInStart},
 		{"stop in order", (*world).stopInOrder},
 	}
-	for name, signal := range map[string]syscall.Signal{"clock set on": syscall.SIGUSR1,
-		"clock set back": syscall.SIGUSR2} {
+	for name, signal := range map[string]syscall.Signal{
+		"clock set on":   syscall.SIGUSR1,
+		"clock set back": syscall.SIGUSR2,
+	} {
 		faults = append(faults, fault{name, func(w *world) bool { return w.setClock(signal) }})
 	}
 	// The seed chooses from a fixed order.

@@ -34,8 +34,10 @@ func (w *world) allowLarger() bool {
 	for id := range int32(partitions) {
 		k := task{id: w.scene(id), gives: true, padding: 2_000_000}
 		if a := w.insist(k, k.id+"-x"); a.err != nil && a.outcome != "refused" && a.outcome != "not_applied" {
-			w.broken(violation{unexpected, "script/" + k.id,
-				fmt.Sprintf("a value of %d bytes, with --max-commit 3MiB: %s %v", k.padding, a.outcome, a.err)})
+			w.broken(violation{
+				unexpected, "script/" + k.id,
+				fmt.Sprintf("a value of %d bytes, with --max-commit 3MiB: %s %v", k.padding, a.outcome, a.err),
+			})
 			break
 		}
 	}

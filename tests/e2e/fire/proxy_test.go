@@ -41,8 +41,10 @@ type link struct{ client, server net.Conn }
 
 func startProxy(t *testing.T, backend string) *proxy {
 	t.Helper()
-	p := &proxy{listener: kit.Listen(t, "127.0.0.1:0"), backend: backend, links: map[*link]struct{}{},
-		done: make(chan struct{})}
+	p := &proxy{
+		listener: kit.Listen(t, "127.0.0.1:0"), backend: backend, links: map[*link]struct{}{},
+		done: make(chan struct{}),
+	}
 	p.running.Go(p.accept)
 	t.Cleanup(p.close)
 	return p

@@ -30,7 +30,8 @@ func (scripts) kind() string { return "script" }
 func (scripts) slots() int   { return mostCommands }
 
 func (scripts) call(ctx context.Context, conn grpc.ClientConnInterface, id string, c *command,
-	opts ...grpc.CallOption) (contents, error) {
+	opts ...grpc.CallOption,
+) (contents, error) {
 	if c.kind == give {
 		return perform(ctx, conn, task{id: id, slot: c.slot, gives: true, sleep: c.sleep, effects: []string{mirrored + id}},
 			opts...)

@@ -82,8 +82,10 @@ func (w *world) askAgain() {
 				return
 			}
 			if w.now() > deadline {
-				w.broken(violation{unhealed, k.entity.name(),
-					fmt.Sprintf("%v, and sent again it is not answered for %v", &k.command, healing)})
+				w.broken(violation{
+					unhealed, k.entity.name(),
+					fmt.Sprintf("%v, and sent again it is not answered for %v", &k.command, healing),
+				})
 				return
 			}
 			w.wait(settle)

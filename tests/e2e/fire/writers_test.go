@@ -105,8 +105,10 @@ func (w *world) writeForgeries() bool {
 		w.produce(id, []byte("counter/"+w.name+"-3"), value, &forged, nil)
 		forged.Epoch, forged.Nonce = owner.Epoch-1, owner.Nonce
 		w.produce(id, []byte("counter/"+w.name+"-3"), value, &forged, nil)
-		late := record.Envelope{Kind: record.Claim, Epoch: owner.Epoch, Nonce: w.rng.Uint64() | 1,
-			Claim: &record.ClaimInfo{Worker: "forger"}}
+		late := record.Envelope{
+			Kind: record.Claim, Epoch: owner.Epoch, Nonce: w.rng.Uint64() | 1,
+			Claim: &record.ClaimInfo{Worker: "forger"},
+		}
 		w.produce(id, nil, nil, &late, nil)
 		if last := p.last; last != nil {
 			w.produce(id, last.Key, last.Value, nil, last.Headers[0].Value)
