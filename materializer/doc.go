@@ -5,5 +5,6 @@
 // rebuilt. The fold in fold.go is the only place where a record becomes rows; live traffic,
 // catch-up and bulk rebuild all go through it.
 //
-// Nothing here starts a goroutine. A Store may be used from many goroutines; a Batch belongs to one.
+// Nothing here starts a goroutine. A Store may be used from many goroutines, a Batch belongs to
+// one.
 package materializer

@@ -1,7 +1,8 @@
 // Package partitions is the worker's side of a journal: the single writer of each partition.
 // Manager makes the router (package routing) over its partitions, updates its table with the tables
 // of the group, and hands it to them: they use it to deliver their effects and to run the commands
-// of their timers. internal/app/node imports both; apart from it only tests do.
+// of their timers. internal/app/node and internal/app/admin import both; apart from them only tests
+// do.
 //
 // Package core decides for a partition: inputs in, effects out, no clock, no goroutine, no I/O. One
 // loop (loop.go) passes it the inputs and performs its effects. The rules are those of the log
@@ -17,8 +18,9 @@
 // idle (mailbox.go). Callbacks of the log, and all others that post, never drive: a turn may wait
 // for the log. A loop owns the short-lived goroutines that read the log for it (reading.go) or open
 // and close sessions of functions, and waits for them before it ends. User functions run on the
-// goroutine of the caller that submitted the command, never on the loop. Callbacks of the log only
-// put a message into the loop's mailbox.
+// goroutine of the caller that submitted the command. Only an answer that the function has sent
+// ahead of the command's turn is taken on the loop. Callbacks of the log only put a message into
+// the loop's mailbox.
 //
 // # What may overlap
 //

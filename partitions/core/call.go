@@ -12,7 +12,8 @@ import (
 )
 
 // Call is a submitted command on its way through the core. Its fields belong to the loop until it
-// is answered.
+// is answered, except while the caller's goroutine runs the function: from Invoke to Decided or
+// SessionEnded the loop leaves the call, and the session of its entity, alone.
 type Call struct {
 	Command *entities.Command
 	// hash covers method and payload; it is set only if the command has an id.

@@ -181,7 +181,8 @@ func (c *Core) ResolveRefusal(r *Resolution) {
 		o.resolved = append(o.resolved, r)
 	} else {
 		s := settles{resolved: []*Resolution{r}}
-		at := c.putEffectAndSettle(r.Again.from, &r.Again.Effect, &recordv1.Settled{Refused: []uint64{record.Unsigned(r.Offset)}})
+		done := &recordv1.Settled{Refused: []uint64{record.Unsigned(r.Offset)}}
+		at := c.putEffectAndSettle(r.Again.from, &r.Again.Effect, done)
 		s.told = append(s.told, followUp{entry: at, delivery: r.Again})
 		c.open.settles = append(c.open.settles, s)
 	}

@@ -6,7 +6,7 @@
 //
 // Package partitions imports it: the manager updates the table, makes the router, implements Local,
 // and hands the router to its partitions, which use it to deliver their effects and to run the
-// commands of their timers. Workers and gateways get both from there.
+// commands of their timers. A gateway makes its Forwarder in internal/app/node.
 //
 // Commands run on the goroutine of their caller. Router owns the goroutines of side effects of
 // actions that no caller waits for; Router.Drain waits for them. Everything here is safe for

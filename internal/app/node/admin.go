@@ -114,7 +114,7 @@ func (n *Node) taskStatus() []*adminv1.TaskStatus {
 		t := &adminv1.TaskStatus{Name: l.name, State: string(lifecycle.Running)}
 		at, err := l.last()
 		setError(t, at, err)
-		if err := l.illness(); err != nil {
+		if err := l.failure(); err != nil {
 			t.State, t.LastError = "retrying", err.Error()
 		}
 		all = append(all, t)

@@ -101,7 +101,7 @@ func (n *Node) NotReady() error {
 		return fmt.Errorf("the user function at %s cannot be reached: callers wait for it, as long as function-wait says; start it, or check its address and log", n.config.Function)
 	}
 	for _, l := range n.loops {
-		if err := l.illness(); err != nil {
+		if err := l.failure(); err != nil {
 			return fmt.Errorf("the %s cannot be written: %w", l.name, err)
 		}
 	}

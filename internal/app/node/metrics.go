@@ -74,7 +74,7 @@ func (n *Node) taskMetrics() observe.Source {
 				emit.Value(errs, float64(n.troubles.of(task.Name).counted), task.Name)
 			}
 			for _, l := range n.loops {
-				emit.Value(healthy, yes(l.illness() == nil), l.name)
+				emit.Value(healthy, yes(l.failure() == nil), l.name)
 			}
 		},
 	}

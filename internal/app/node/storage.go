@@ -20,8 +20,8 @@ import (
 // of the embedded log, the store's flushes and compactions.
 type loop struct {
 	name string
-	// illness is why it cannot write now, nil while it can.
-	illness func() error
+	// failure is why it cannot write now, nil while it can.
+	failure func() error
 	// last is when its last error was, and that error; nil when there was none.
 	last func() (time.Time, error)
 }
@@ -68,7 +68,7 @@ func (n *Node) inUse(err error) error {
 func logLoop(stats func() embedded.Stats) loop {
 	return loop{
 		name: "log",
-		illness: func() error {
+		failure: func() error {
 			if s := stats(); s.State == embedded.StateFailed {
 				return s.LastError
 			}
@@ -153,7 +153,7 @@ func (n *Node) endStore(why error) error {
 func (n *Node) storeLoop(stats func() pebblestore.Stats) loop {
 	return loop{
 		name:    loopStore,
-		illness: func() error { return stats().Failure },
+		failure: func() error { return stats().Failure },
 		last: func() (time.Time, error) {
 			t := n.troubles.of(loopStore)
 			return t.at, t.err
