@@ -104,8 +104,9 @@ func TestCallsAreProtobuf(t *testing.T) {
 			Metadata: back.target.Metadata,
 		}
 		back.complete(again)
-		if !reflect.DeepEqual(again, cmd) || back.id != want.GetId() || back.hops != int(want.GetHops()) ||
-			back.timeout != time.Duration(want.GetTimeoutNanos()) { //nolint:govet // the error of a timer is not sent, and nil here
+		same := reflect.DeepEqual(again, cmd) //nolint:govet // the error of a timer is not sent, and nil here
+		if !same || back.id != want.GetId() || back.hops != int(want.GetHops()) ||
+			back.timeout != time.Duration(want.GetTimeoutNanos()) {
 			t.Fatalf("read back %+v (%+v), want %+v", again, back, cmd)
 		}
 	})
