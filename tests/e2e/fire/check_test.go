@@ -197,6 +197,12 @@ func (d *diagnosis) mustNotMiss(c *command, slot int) {
 	if g == nil || g.fate != done || g.returned >= c.since() || d.mayBeTaken(c, slot) {
 		return
 	}
+	for _, t := range d.takes[slot] {
+		if t.fate == never && t.called < c.returned {
+			d.name(falseNever, "%v, then %v, and then %v", g, t, c)
+			return
+		}
+	}
 	d.absent(c, g)
 }
 
