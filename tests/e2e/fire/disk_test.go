@@ -112,15 +112,27 @@ func (r *run) disk(t *testing.T, w *world) {
 	w.readEmbedded(spare)
 }
 
-// fillLog leaves no room for the log until commands fail for it, and makes room again: then the log
-// recovers by itself.
+// fillLog leaves no room for the log until commands fail for it, or the worker says so because no
+// command was under way, and makes room again: then the log recovers by itself.
 func (w *world) fillLog() bool {
 	w.forget("no space left")
 	w.disks.fill(w.t, "log")
-	kit.AwaitWithin(w.t, healing, "a command that finds no room", func() bool { return w.noted(codes.Unavailable, "no space left") })
+	kit.AwaitWithin(w.t, healing, "a command that finds no room, or the worker to say so", func() bool {
+		return w.noted(codes.Unavailable, "no space left") || w.partitionsSay("no space left")
+	})
 	w.disks.free(w.t, "log")
 	kit.AwaitWithin(w.t, healing, "the worker to be ready again", func() bool { return w.workers[0].Ready(w.t) })
 	return true
+}
+
+// partitionsSay reports whether a partition that is not active gives these words as its last error.
+func (w *world) partitionsSay(words string) bool {
+	for _, p := range w.status(w.admins[0], callTimeout).GetPartitions() {
+		if p.GetState() != "active" && strings.Contains(p.GetLastError(), words) {
+			return true
+		}
+	}
+	return false
 }
 
 // fillStore leaves no room for the store. A worker that is killed then cannot even open it, and
