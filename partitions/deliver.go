@@ -45,7 +45,7 @@ func (p *Partition) Delivered(source entities.Source, reply *entities.Reply, err
 func (p *Partition) Conclude(
 	ctx context.Context, cmd *entities.Command, forward int64, outcome *entities.Outcome,
 ) (entities.Committed, error) {
-	call := newCall(cmd)
+	call := newCall(ctx, cmd)
 	call.Forward, call.Outcome = forward, outcome
 	meetingOf(call).set(core.PhaseDecided)
 	if !p.submit(inConcluded{call}) {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/internal/mutation"
 	"github.com/millrace-io/millrace/internal/tracing"
 	"github.com/millrace-io/millrace/partitions/core"
 )
@@ -14,6 +15,8 @@ import (
 // meeting is the state that the caller's goroutine and the loop share.
 type meeting struct {
 	phase atomic.Int32
+	// ctx is the caller's.
+	ctx context.Context
 	// wake has room for the two signals that a caller can get: its turn, and its answer.
 	wake chan struct{}
 	at   int64
@@ -50,8 +53,15 @@ func (m *meeting) Accompanied() { m.step(core.Phase.Accompanied) }
 // Decided implements Caller.
 func (m *meeting) Decided() bool { return m.step(core.Phase.Decided) != core.PhaseLeft }
 
-// run starts the turn of a call, unless its caller has left.
-func (m *meeting) run() bool { return m.step(core.Phase.Run).MayRun() }
+// run starts the turn of a call, unless its caller has left or is about to: a caller that sends the
+// command again, after it has left, gets an answer that no earlier attempt belies. (gone)
+func (m *meeting) run() bool {
+	announced := core.Phase(m.phase.Load()) == core.PhaseRunning
+	if !announced && m.ctx.Err() != nil && !mutation.On(mutation.Gone) {
+		return false
+	}
+	return m.step(core.Phase.Run).MayRun()
+}
 
 // Submit runs a command on its entity and returns the decision, after it is durable. The function
 // runs on the calling goroutine. If ctx ends before the function's turn, nothing is applied; if it
@@ -67,12 +77,12 @@ func (p *Partition) Submit(ctx context.Context, cmd *entities.Command) (entities
 	return done, err
 }
 
-func newCall(cmd *entities.Command) *core.Call {
+func newCall(ctx context.Context, cmd *entities.Command) *core.Call {
 	c := &struct {
 		core.Call
 		meeting
 	}{} // one allocation
-	c.wake = make(chan struct{}, 2)
+	c.wake, c.ctx = make(chan struct{}, 2), ctx
 	c.Call.Begin(cmd, &c.meeting)
 	if c.Named() {
 		c.set(core.PhaseUnchecked)
@@ -91,7 +101,7 @@ func (p *Partition) await(ctx context.Context, cmd *entities.Command) (_ entitie
 		return entities.Committed{}, errPartitionBusy(p.id, p.limits.MaxWaiting)
 	}
 	defer p.waiting.Add(-1)
-	call := newCall(cmd)
+	call := newCall(ctx, cmd)
 	if !p.submit(inSubmitted{call}) {
 		return entities.Committed{}, entities.PartitionMoved(p.id, "the worker is stopping")
 	}
@@ -118,7 +128,7 @@ func (p *Partition) await(ctx context.Context, cmd *entities.Command) (_ entitie
 // Position returns the offset after everything that is committed, as of some moment after the call.
 // It is as strong as a read: a former owner that does not know that it is one gives no answer.
 func (p *Partition) Position(ctx context.Context) (int64, error) {
-	call := newCall(&entities.Command{})
+	call := newCall(ctx, &entities.Command{})
 	if !p.post(inPosition{call}) {
 		return 0, entities.PartitionMoved(p.id, "the worker is stopping")
 	}

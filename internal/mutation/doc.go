@@ -104,6 +104,8 @@ const (
 	Suspend = "suspend"
 	// Promote: a caller that left does not get the turn of the call whose duplicate it was.
 	Promote = "promote"
+	// Gone: a caller whose context has ended gets no turn.
+	Gone = "gone"
 	// Verdict: "not applied" is about a command, not about one attempt.
 	Verdict = "verdict"
 	// Applied: a command that stored something is not reported as refused because its forward was.
@@ -172,6 +174,7 @@ func Lines() []string {
 		Services,
 		Suspend,
 		Promote,
+		Gone,
 		Verdict,
 		Applied,
 		Shortened,

@@ -121,12 +121,16 @@ func (c *client) send(e *entity, cmd *command) {
 	cmd.called = w.now()
 	defer func() { cmd.returned = w.now() }()
 	denied := true // every attempt was answered not applied, or the last one where that speaks of all
+	sure := true   // no earlier attempt can still be under way
 	for began := cmd.called; ; {
 		f := c.attempt(e, cmd)
 		denied = f == never && (denied || w.strict())
 		switch {
-		case f == done || f == refused:
+		case f == done || f == refused && (sure || w.strict()):
 			cmd.fate = f
+			return
+		case f == refused: // it is about the state that the function saw then
+			cmd.fate, cmd.missing = unknown, false
 			return
 		case denied && (cmd.id == "" || c.rng.IntN(2) == 0):
 			cmd.fate = never
@@ -135,6 +139,7 @@ func (c *client) send(e *entity, cmd *command) {
 			cmd.fate = unknown
 			return
 		}
+		sure = sure && f == never
 	}
 }
 
