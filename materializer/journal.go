@@ -23,8 +23,12 @@ type Entry struct {
 
 // Size is what the entry counts in an append, as broker.Size counts it.
 func (e *Entry) Size() int {
-	return broker.RecordOverhead + len(e.Key) + len(e.Value) + broker.HeaderOverhead + len(record.HeaderKey) +
+	size := broker.RecordOverhead + len(e.Key) + len(e.Value) + broker.HeaderOverhead + len(record.HeaderKey) +
 		e.Envelope.EncodedSize()
+	if name := e.Envelope.TypeName(); name != "" {
+		size += broker.HeaderOverhead + len(record.TypeHeader) + len(name)
+	}
+	return size
 }
 
 // Clone returns a copy that shares no bytes with the entry.

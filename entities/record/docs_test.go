@@ -40,7 +40,8 @@ func TestRecordFormatDocument(t *testing.T) {
 		t.Errorf("docs/record-format.md has %d numbered lines, the schema %d kinds and fields", got, len(want))
 	}
 	for _, w := range []string{
-		"# The record format, version " + strconv.Itoa(Version) + "\n", "one header, `" + HeaderKey + "`", "first byte is the version, " + strconv.Itoa(Version),
+		"# The record format, version " + strconv.Itoa(Version) + "\n", "**header `" + HeaderKey + "`**",
+		"first byte is the version, " + strconv.Itoa(Version), "**header `" + TypeHeader + "`**",
 	} {
 		if !strings.Contains(document, w) {
 			t.Errorf("docs/record-format.md does not say %q", w)

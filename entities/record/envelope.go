@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 
 	"google.golang.org/protobuf/encoding/protowire"
 
@@ -19,8 +20,16 @@ func Offset(n uint64) int64 { return int64(n) } //nolint:gosec // offsets are po
 // Unsigned converts an offset of the log to one in a record.
 func Unsigned(offset int64) uint64 { return uint64(offset) } //nolint:gosec // offsets are positive
 
-// HeaderKey is the name of the one header that carries the envelope.
+// HeaderKey is the name of the header that carries the envelope.
 const HeaderKey = "mr"
+
+// TypeHeader is the name of the header that says the type of an event or of a value, as text, for
+// readers who have the proto files of the function and nothing of millrace. Nothing here reads it:
+// the envelope has the type as well.
+const TypeHeader = "type"
+
+// protobufTypes begins the type URL of every protobuf message.
+const protobufTypes = "type.googleapis.com/"
 
 // Version is the first byte of every envelope that this package writes.
 const Version = 1
@@ -104,6 +113,18 @@ func (e *Envelope) Address(offset int64) int64 {
 		return Offset(e.Restores)
 	}
 	return offset
+}
+
+// TypeName returns the value of the header type, and an empty string for a record without one. It
+// is the full name of the message, as in shop.v1.ItemAdded, of an event or of the value of a value
+// entity; of a type that is not below type.googleapis.com it is the whole type URL. Snapshots have
+// none, because a reader of events needs no copy of them, and neither have effects and timers,
+// whose contents are commands.
+func (e *Envelope) TypeName() string {
+	if e.Kind != Event && e.Kind != State {
+		return ""
+	}
+	return strings.TrimPrefix(e.TypeURL, protobufTypes)
 }
 
 // Cause is the record or command that a record follows from.

@@ -79,7 +79,11 @@ var update = flag.Bool("update", false, "write golden files that are missing")
 // name begins with the version that wrote it.
 func TestGoldenBytes(t *testing.T) {
 	golden := map[string]Envelope{
-		"1-event":   {Kind: Event, Epoch: 1, Nonce: 2, LogTime: 3, Sequence: 4, Ordinal: 1, TypeURL: "type.googleapis.com/shop.v1.ItemAdded"},
+		"1-event": {Kind: Event, Epoch: 1, Nonce: 2, LogTime: 3, Sequence: 4, Ordinal: 1, TypeURL: "type.googleapis.com/shop.v1.ItemAdded"},
+		"1-state": {Kind: State, Epoch: 1, Nonce: 2, LogTime: 3, Ordinal: 2, TypeURL: "type.googleapis.com/counter.v1.Counter"},
+		"1-state-json": {
+			Kind: State, Epoch: 1, Nonce: 2, LogTime: 3, Ordinal: 3, TypeURL: "json.cloudstate.io/com.example.Cart",
+		},
 		"1-claim":   {Kind: Claim, Epoch: 2, Nonce: 0xabcdef, Claim: &ClaimInfo{Worker: "w-1", ReadTo: 10, PreviousEpoch: 1, PreviousNonce: 7}},
 		"1-barrier": {Kind: Barrier, Epoch: 2, Nonce: 0xabcdef, LogTime: 5, Ordinal: 2},
 		"1-full":    full(),
@@ -131,6 +135,30 @@ func TestGoldenBytes(t *testing.T) {
 		}
 		if written := want.Append(nil); !bytes.Equal(written, stored) {
 			t.Errorf("%s: written as %x, stored as %x", name, written, stored)
+		}
+	}
+}
+
+// TestTypeName: a reader finds the header type on events and values, and on nothing else, so that
+// it needs no other knowledge to tell them from the rest.
+func TestTypeName(t *testing.T) {
+	for number := range recordv1.Kind_name {
+		e := Envelope{Kind: Kind(number), TypeURL: "type.googleapis.com/shop.v1.ItemAdded"}
+		want := ""
+		if e.Kind == Event || e.Kind == State {
+			want = "shop.v1.ItemAdded"
+		}
+		if got := e.TypeName(); got != want {
+			t.Errorf("%s: %q, want %q", e.Kind, got, want)
+		}
+	}
+	for url, want := range map[string]string{
+		"":                                     "",
+		"json.cloudstate.io/com.example.Added": "json.cloudstate.io/com.example.Added",
+		"example.com/shop.v1.ItemAdded":        "example.com/shop.v1.ItemAdded",
+	} {
+		if e := (Envelope{Kind: Event, TypeURL: url}); e.TypeName() != want {
+			t.Errorf("type URL %q: %q, want %q", url, e.TypeName(), want)
 		}
 	}
 }

@@ -47,20 +47,29 @@ func (b *Batch) reset() {
 	}
 }
 
-// Encode returns the records of a batch as the log takes them. All envelopes lie in one buffer.
+// Encode returns the records of a batch as the log takes them: each with its envelope, and behind
+// it the name of its type if it has one. All headers lie in one buffer.
 func (b *Batch) Encode() []broker.Record {
 	n := len(b.Entries)
 	b.records = append(b.records[:0], make([]broker.Record, n)...)
-	b.headers = append(b.headers[:0], make([]broker.Header, n)...)
-	ends := make([]int, 0, 64)
+	b.headers = append(b.headers[:0], make([]broker.Header, 2*n)...)
+	ends := make([]int, 0, 128)
 	for i := range b.Entries {
 		b.buf = b.Entries[i].Envelope.Append(b.buf)
 		ends = append(ends, len(b.buf))
+		b.buf = append(b.buf, b.Entries[i].Envelope.TypeName()...)
+		ends = append(ends, len(b.buf))
 	}
 	start := 0
-	for i, end := range ends {
-		b.headers[i] = broker.Header{Key: record.HeaderKey, Value: b.buf[start:end:end]}
-		b.records[i] = broker.Record{Key: b.Entries[i].Key, Value: b.Entries[i].Value, Headers: b.headers[i : i+1 : i+1]}
+	for i := range b.Entries {
+		envelope, end := ends[2*i], ends[2*i+1]
+		headers := b.headers[2*i : 2*i+2 : 2*i+2]
+		headers[0] = broker.Header{Key: record.HeaderKey, Value: b.buf[start:envelope:envelope]}
+		headers[1] = broker.Header{Key: record.TypeHeader, Value: b.buf[envelope:end:end]}
+		if envelope == end {
+			headers = headers[:1:1]
+		}
+		b.records[i] = broker.Record{Key: b.Entries[i].Key, Value: b.Entries[i].Value, Headers: headers}
 		start = end
 	}
 	return b.records
