@@ -27,6 +27,13 @@ func TestMain(m *testing.M) {
 			_ = os.Unsetenv(name)
 		}
 	}
+	if os.Getenv("CLI_TEST_PROGRAM") != "" {
+		f, err := inprocess.New(counter.Service)
+		if err != nil {
+			panic(err)
+		}
+		Main(Program{Name: "millrace", Examples: f})
+	}
 	leaktest.Main(m)
 }
 

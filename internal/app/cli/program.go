@@ -6,12 +6,10 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"runtime/debug"
 	"slices"
 	"strings"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -31,49 +29,21 @@ type Program struct {
 	// Name is the name of the program in its help; empty: the name under which it was started.
 	Name string
 
+	// signals are those of the process; nil: there are none.
+	signals signals
 	// insisted is closed when the user forces the shutdown.
 	insisted <-chan struct{}
 }
 
-// Main runs the program with the process's arguments and ends the process. The first SIGINT or
-// SIGTERM starts a graceful shutdown, the second forces it.
+// Main runs the program with the process's arguments and ends the process. The first signal that
+// asks it to end starts a graceful shutdown, an interrupt more than a second later forces it.
 func Main(p Program) {
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
-	ctx, insisted, release := notifySignals(signals)
-	p.insisted = insisted
+	signals := notify()
+	ctx, insisted, release := signals.await()
+	p.signals, p.insisted = signals, insisted
 	code := p.Run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 	release()
 	os.Exit(code)
-}
-
-// notifySignals returns a context that ends with the first signal, a channel that is closed by the
-// second, and a function that releases both.
-func notifySignals(signals <-chan os.Signal) (context.Context, <-chan struct{}, func()) {
-	ctx, cancel := context.WithCancel(context.Background())
-	insisted, released, ended := make(chan struct{}), make(chan struct{}), make(chan struct{})
-	await := func() bool {
-		select {
-		case <-signals:
-			return true
-		case <-released:
-			return false
-		}
-	}
-	go func() { // ends with the second signal, or with release, which waits for it
-		defer close(ended)
-		if await() {
-			cancel()
-			if await() {
-				close(insisted)
-			}
-		}
-	}()
-	return ctx, insisted, func() {
-		close(released)
-		<-ended
-		cancel()
-	}
 }
 
 // Run runs one command line and returns the exit code.

@@ -122,6 +122,7 @@ func (p Program) serve(cmd *cobra.Command, o node.Options,
 	if err != nil {
 		return err
 	}
+	p.signals.notifyBrokenPipe()
 	o.Config, o.Version = c, Version()
 	o.PartitionsGiven = origin["partitions"] != "default"
 	o.Logger = slog.New(logHandler(cmd.ErrOrStderr(), c))
@@ -136,7 +137,8 @@ func (p Program) serve(cmd *cobra.Command, o node.Options,
 	}
 	announce(cmd.Context(), cmd.OutOrStdout(), cmd.Name(), n, progress.end)
 	<-n.Done()
-	fmt.Fprintln(cmd.ErrOrStderr(), "shutting down: waiting for in-flight calls; press Ctrl-C again to force")
+	fmt.Fprintf(cmd.ErrOrStderr(), "shutting down%s: waiting for in-flight calls; press Ctrl-C again to force\n",
+		reason(cmd.Context()))
 	ended := make(chan error, 1)
 	go func() { ended <- n.Wait() }() // ends with the node, or with the process if the user forces it
 	select {
@@ -146,6 +148,14 @@ func (p Program) serve(cmd *cobra.Command, o node.Options,
 		n.Abandon()
 		return errInsisted
 	}
+}
+
+// reason names the signal that ended ctx.
+func reason(ctx context.Context) string {
+	if signal, ok := errors.AsType[signalError](context.Cause(ctx)); ok {
+		return " (" + signal.String() + ")"
+	}
+	return ""
 }
 
 // announce prints the banner in parts, as soon as each is known. settled is called when all

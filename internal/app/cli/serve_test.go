@@ -176,26 +176,52 @@ func TestSecondInterruptEndsAtOnce(t *testing.T) {
 	}
 }
 
+// TestSignals: an interrupt forces the shutdown when it comes more than a second after the first
+// signal; before that it is the same one, sent to the process and to its group.
 func TestSignals(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		signals := make(chan os.Signal, 2)
-		ctx, insisted, release := notifySignals(signals)
-		defer release()
-		signals <- syscall.SIGTERM
-		<-ctx.Done()
-		synctest.Wait()
-		select {
-		case <-insisted:
-			t.Error("the first signal forces the shutdown")
-		default:
-		}
-		signals <- os.Interrupt
-		<-insisted
-	})
+	for name, tc := range map[string]struct {
+		first, then os.Signal
+		after       time.Duration
+		forces      bool
+	}{
+		"once more":        {os.Interrupt, os.Interrupt, samePress, true},
+		"another one":      {syscall.SIGTERM, os.Interrupt, time.Minute, true},
+		"after a hang-up":  {syscall.SIGHUP, syscall.SIGTERM, time.Minute, true},
+		"to group as well": {os.Interrupt, os.Interrupt, time.Millisecond, false},
+		"both":             {syscall.SIGTERM, os.Interrupt, samePress - 1, false},
+		"terminal closed":  {os.Interrupt, syscall.SIGHUP, time.Minute, false},
+		"pipe closed":      {os.Interrupt, syscall.SIGPIPE, time.Minute, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := make(signals, 2)
+				ctx, insisted, release := s.await()
+				defer release()
+				s <- tc.first
+				<-ctx.Done()
+				if got := context.Cause(ctx).Error(); got != tc.first.String() {
+					t.Errorf("the cause is %q, want %q", got, tc.first)
+				}
+				<-time.After(tc.after)
+				s <- tc.then
+				synctest.Wait()
+				select {
+				case <-insisted:
+					if !tc.forces {
+						t.Error("the shutdown is forced")
+					}
+				default:
+					if tc.forces {
+						t.Error("the shutdown is not forced")
+					}
+				}
+			})
+		})
+	}
 }
 
 func TestSignalsAreOptional(t *testing.T) {
-	ctx, _, release := notifySignals(make(chan os.Signal))
+	ctx, _, release := make(signals).await()
 	release()
 	if ctx.Err() == nil {
 		t.Error("the context outlives its release")

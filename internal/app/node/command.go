@@ -9,6 +9,8 @@ import (
 type command struct {
 	mu      sync.Mutex
 	running *exec.Cmd
+	// release ends the guard of the running process.
+	release func()
 	// abandoned: no other one is started.
 	abandoned bool
 }
@@ -22,7 +24,7 @@ func (c *command) start(cmd *exec.Cmd) error {
 	}
 	err := cmd.Start()
 	if err == nil {
-		c.running = cmd
+		c.running, c.release = cmd, guard(cmd)
 	}
 	return err
 }
@@ -32,6 +34,7 @@ func (c *command) ended(cmd *exec.Cmd) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	killGroup(cmd)
+	c.release()
 	c.running = nil
 }
 

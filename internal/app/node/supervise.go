@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"runtime"
 	"time"
 
 	"github.com/millrace-io/millrace/internal/backoff"
@@ -75,6 +76,8 @@ func (n *Node) pause(ctx context.Context, d time.Duration) bool {
 
 // runCommand runs the function once and returns why it ended.
 func (n *Node) runCommand(ctx context.Context) error {
+	runtime.LockOSThread() // the function ends with the thread that has started it: see endWithParent
+	defer runtime.UnlockOSThread()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	host, port, _ := net.SplitHostPort(n.config.Function)
