@@ -42,17 +42,17 @@
 // Accept: text/event-stream. An error before the first message is an ordinary error response; after
 // it, the connection is cut, or an event named error is sent.
 //
-// In the path, an entity id may contain any character in its percent-encoded form. A raw colon in
-// the last segment begins a custom verb if some rule has that verb, and is part of the id
-// otherwise. Query parameters never overwrite fields set by the path or by a whole-message body.
+// The package httprule says which rule serves a request and how its path, query and body become a
+// message. What cannot be bound exactly is refused with 400, the place and the field: nothing is
+// dropped, guessed, or overwritten. In the path, an entity id may contain any character in its
+// percent-encoded form. HEAD is answered as GET is; for a method that streams its output, without
+// calling it. Content types and encodings are compared without regard to case; a request without a
+// body may have any content type. Two rules with the same method and path are refused by
+// SetCatalog, with both names.
 //
 // Limitations:
 //
 //   - application/grpc-web-text is answered with 415; use application/grpc-web+proto.
-//   - response_body of a streaming method has no effect; messages are printed whole.
-//   - Two rules with the same method and path are refused by SetCatalog, with both names.
-//   - Where one rule has a literal segment and another has a variable, and the literal path exists
-//     only for other HTTP methods, the answer is 405.
 //   - Over net/http, only the body of a request with one message has a deadline
 //     (Options.BodyTimeout).
 //   - Responses are not compressed, except to native gRPC clients that compress their requests.

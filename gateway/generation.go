@@ -74,7 +74,7 @@ func (s *Server) buildHTTP(g *generation) error {
 	if g.rpc, err = s.newTranscoder(g, types); err != nil {
 		return fmt.Errorf("serve the function over Connect and gRPC-Web: %w", err)
 	}
-	if g.rest, err = s.newRESTRouter(g, types); err != nil {
+	if g.rest, err = newRESTRouter(g.catalog, g.json); err != nil {
 		return fmt.Errorf("serve the function over HTTP/JSON: %w", err)
 	}
 	return nil

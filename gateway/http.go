@@ -87,7 +87,7 @@ func (s *Server) newTranscoder(g *generation, types *typeResolver) (*vanguard.Tr
 	var services []*vanguard.Service
 	inner := s.bound(g.inner)
 	for _, service := range g.catalog.Services() {
-		services = append(services, vanguard.NewServiceWithSchema(service.Descriptor, inner))
+		services = append(services, vanguard.NewServiceWithSchema(withoutRules{service.Descriptor}, inner))
 	}
 	for name := range g.inner.GetServiceInfo() {
 		if g.catalog.Service(name) == nil { // the gateway's own services have no JSON

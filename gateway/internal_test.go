@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -260,43 +259,6 @@ func TestIsTraceParent(t *testing.T) {
 			t.Errorf("%q", s)
 		}
 	}
-}
-
-func TestTemplatePattern(t *testing.T) {
-	for _, tc := range []struct{ template, match, miss, variables string }{
-		{"/v1/carts/{cart_id}", "/v1/carts/4%2F2", "/v1/carts/4/2", "cart_id"},
-		{"/v1/{name=shelves/*/books/*}:read", "/v1/shelves/1/books/2:read", "/v1/shelves/1/books/2", "name"},
-		{"/v1/{a.b}/x/{c=**}", "/v1/1/x/2/3", "/v1/1/y/2", "a.b c"},
-		{"/v1/*/x", "/v1/1/x", "/v1/1/2/x", ""},
-		{"/a.b", "/a.b", "/aXb", ""},
-	} {
-		pattern, variables := templatePattern(tc.template)
-		if !pattern.MatchString(tc.match) || pattern.MatchString(tc.miss) || strings.Join(variables, " ") != tc.variables {
-			t.Errorf("%s: %s %v", tc.template, pattern, variables)
-		}
-	}
-}
-
-// Escaping a path keeps its meaning: it unescapes to the original, and a known verb stays a verb.
-func FuzzEscapeIDs(f *testing.F) {
-	for _, seed := range []string{"/v1/a:b:checkout", "/:", "/%3A", "/a%2Fb:checkout", "/", "//:checkout"} {
-		f.Add(seed)
-	}
-	router := &restRouter{verbs: map[string]bool{"checkout": true}}
-	f.Fuzz(func(t *testing.T, path string) {
-		u, err := url.ParseRequestURI(path)
-		if err != nil || u.Host != "" || !strings.HasPrefix(u.EscapedPath(), "/") {
-			return
-		}
-		got := router.escapeIDs(u.EscapedPath())
-		back, err := url.PathUnescape(got)
-		if err != nil || back != u.Path {
-			t.Fatalf("%q became %q, which is %q (%v)", path, got, back, err)
-		}
-		if strings.HasSuffix(u.EscapedPath(), ":checkout") != strings.HasSuffix(got, ":checkout") {
-			t.Fatalf("%q became %q", path, got)
-		}
-	})
 }
 
 // The order of fields is by number at every depth, and no field is lost, whatever the message.

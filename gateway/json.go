@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"strings"
 
 	"connectrpc.com/connect"
 	"connectrpc.com/vanguard"
@@ -16,6 +15,7 @@ import (
 
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/discovery"
+	"github.com/millrace-io/millrace/gateway/httprule"
 )
 
 // maxJSONDepth bounds the nesting of a request.
@@ -92,17 +92,6 @@ func (c *jsonCodec) MarshalAppendStable(base []byte, msg proto.Message) ([]byte,
 	return c.MarshalAppend(base, msg)
 }
 
-// MarshalAppendField implements vanguard.RESTCodec, for response_body.
-func (c *jsonCodec) MarshalAppendField(base []byte, msg proto.Message,
-	field protoreflect.FieldDescriptor,
-) ([]byte, error) {
-	encoded, err := c.JSONCodec.MarshalAppendField(nil, msg, field)
-	if err != nil {
-		return nil, err
-	}
-	return compactAppend(base, encoded)
-}
-
 // compactAppend removes the random white space of protojson.
 func compactAppend(base, encoded []byte) ([]byte, error) {
 	buf := bytes.NewBuffer(base)
@@ -117,11 +106,6 @@ func (c *jsonCodec) Unmarshal(data []byte, msg proto.Message) error {
 	return asBadJSON(c.UnmarshalOptions.Unmarshal(data, msg))
 }
 
-// UnmarshalField implements vanguard.RESTCodec, for a body that is one field.
-func (c *jsonCodec) UnmarshalField(data []byte, msg proto.Message, field protoreflect.FieldDescriptor) error {
-	return asBadJSON(c.JSONCodec.UnmarshalField(data, msg, field))
-}
-
 func asBadJSON(err error) error {
 	if err == nil {
 		return nil
@@ -129,21 +113,19 @@ func asBadJSON(err error) error {
 	return connect.NewError(connect.CodeInvalidArgument, errors.New(jsonProblem(err)))
 }
 
-// jsonProblem returns protojson's message without its prefix, which varies at random.
+// jsonProblem returns a problem with a request as a sentence for its caller.
 func jsonProblem(err error) string {
-	text := strings.ReplaceAll(err.Error(), "\u00a0", " ")
-	return "the request is not valid JSON for this method: " + strings.TrimPrefix(text, "proto: ")
+	return "the request is not valid JSON for this method: " + httprule.Problem(err)
 }
 
 // fromJSON converts a request to the canonical encoding of the method's input. An empty body is an
 // empty message.
 func (c *jsonCodec) fromJSON(m *discovery.Method, data []byte) ([]byte, *entities.Error) {
-	if len(data) == 0 {
-		data = []byte("{}")
-	}
 	msg := dynamicpb.NewMessage(m.Input)
-	if err := c.UnmarshalOptions.Unmarshal(data, msg); err != nil {
-		return nil, invalid("%s: %s", m.FullName, jsonProblem(err))
+	if len(data) > 0 {
+		if err := c.UnmarshalOptions.Unmarshal(data, msg); err != nil {
+			return nil, invalid("%s: %s", m.FullName, jsonProblem(err))
+		}
 	}
 	payload, err := appendCanonical(nil, msg)
 	if err != nil {
@@ -152,17 +134,27 @@ func (c *jsonCodec) fromJSON(m *discovery.Method, data []byte) ([]byte, *entitie
 	return payload, nil
 }
 
-// toJSON converts a reply to JSON. If the reply is not a message of the declared type, the command
-// has still taken effect.
+// toJSON converts a reply to JSON.
 func (c *jsonCodec) toJSON(m *discovery.Method, payload []byte) ([]byte, *entities.Error) {
-	msg := dynamicpb.NewMessage(m.Output)
-	err := proto.UnmarshalOptions{Resolver: c.UnmarshalOptions.Resolver}.Unmarshal(payload, msg)
+	msg, err := c.decode(m, payload)
 	if err == nil {
 		var data []byte
 		if data, err = c.MarshalAppend(nil, msg); err == nil {
 			return data, nil
 		}
 	}
-	return nil, entities.Errorf(entities.FunctionFailed, entities.Unknown,
+	return nil, badReply(m, err)
+}
+
+// decode decodes a reply.
+func (c *jsonCodec) decode(m *discovery.Method, payload []byte) (*dynamicpb.Message, error) {
+	msg := dynamicpb.NewMessage(m.Output)
+	return msg, proto.UnmarshalOptions{Resolver: c.UnmarshalOptions.Resolver}.Unmarshal(payload, msg)
+}
+
+// badReply is the error for a reply that is not a message of the declared type. The command has
+// still taken effect.
+func badReply(m *discovery.Method, err error) *entities.Error {
+	return entities.Errorf(entities.FunctionFailed, entities.Unknown,
 		"%s: the function's reply is not a valid %s: %w", m.FullName, m.Output.FullName(), err)
 }

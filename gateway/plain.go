@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"compress/gzip"
 	"context"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"mime"
 	"net/http"
 	"os"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"time"
@@ -17,6 +19,8 @@ import (
 
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/discovery"
+	"github.com/millrace-io/millrace/gateway/httprule"
+	"github.com/millrace-io/millrace/internal/observe"
 )
 
 // headerServerTimeout is a caller's deadline over plain HTTP, in seconds with a fraction.
@@ -27,13 +31,13 @@ type plainCall struct {
 	server *Server
 	g      *generation
 	w      http.ResponseWriter
-	// header is the request's own; a transcoder changes its copy.
+	// header is the request's.
 	header http.Header
 	// sse: the caller wants a stream as server-sent events.
 	sse bool
 
-	// rule is what the transcoder writes to; nil on the generated path.
-	rule *ruleWriter
+	// rule is what the request matched; nil on the generated path.
+	rule *httprule.Rule
 	// problem is the error to answer instead of a reply; status, if not 0, replaces its HTTP
 	// status.
 	problem *entities.Error
@@ -44,8 +48,6 @@ type plainCall struct {
 	streamed bool
 }
 
-type plainCallKey struct{}
-
 // fail records the first problem of a call.
 func (c *plainCall) fail(e *entities.Error, status int) {
 	if c.problem == nil {
@@ -55,14 +57,15 @@ func (c *plainCall) fail(e *entities.Error, status int) {
 
 // servePlain answers a plain HTTP request.
 func (s *Server) servePlain(g *generation, w http.ResponseWriter, r *http.Request) {
-	c := &plainCall{server: s, g: g, w: w, header: r.Header.Clone(), sse: acceptsEvents(r.Header)}
+	c := &plainCall{server: s, g: g, w: w, header: r.Header, sse: acceptsEvents(r.Header)}
 	ctx, cancel, problem := withServerTimeout(r.Context(), r.Header)
 	if problem != nil {
 		writePlainError(w, problem)
 		return
 	}
 	defer cancel()
-	r = r.WithContext(context.WithValue(ctx, plainCallKey{}, c))
+	r = r.WithContext(ctx)
+	defer c.recover(r)
 	if status, problem := c.prepareBody(r); problem != nil {
 		writeHTTPError(w, status, problem)
 		return
@@ -75,6 +78,28 @@ func (s *Server) servePlain(g *generation, w http.ResponseWriter, r *http.Reques
 	if c.problem != nil && !c.streamed {
 		writeHTTPError(w, c.status, c.problem)
 	}
+}
+
+// recover answers a request whose handling panicked. A panic of net/http goes on.
+func (c *plainCall) recover(r *http.Request) {
+	cause := recover()
+	if cause == nil {
+		return
+	}
+	if cause == http.ErrAbortHandler { //nolint:errorlint // it is passed as it is
+		panic(cause)
+	}
+	c.server.opts.Log.ErrorContext(r.Context(), "an HTTP request made the gateway panic",
+		observe.Command, r.Method+" "+r.URL.Path, observe.Error, cause, "stack", string(debug.Stack()))
+	if c.streamed {
+		panic(http.ErrAbortHandler)
+	}
+	outcome := entities.NotApplied
+	if c.ran {
+		outcome = entities.Unknown
+	}
+	writePlainError(c.w, entities.Errorf(entities.Internal, outcome,
+		"%s %s: the gateway failed: its log has the reason", r.Method, r.URL.Path))
 }
 
 // serveGenerated answers POST /<package.Service>/<Method>.
@@ -143,15 +168,16 @@ func (c *plainCall) prepareBody(r *http.Request) (int, *entities.Error) {
 	}
 	r.Body = timeBody(c.w, r, c.server.opts.BodyTimeout)
 	body := &boundedBody{Reader: r.Body, Closer: r.Body, left: limit}
-	switch encoding := r.Header.Get("Content-Encoding"); encoding {
+	encoding := strings.Join(r.Header.Values("Content-Encoding"), ", ")
+	switch strings.ToLower(encoding) {
 	case "", "identity":
-	case "gzip":
+	case "gzip", "x-gzip":
 		body = &boundedBody{Reader: &lazyGzip{packed: body}, Closer: r.Body, left: limit}
 		r.ContentLength = -1
 	default:
+		c.w.Header().Set("Accept-Encoding", "gzip")
 		return http.StatusUnsupportedMediaType, invalid("content encoding %q is not served: use gzip, or none", encoding)
 	}
-	r.Header.Del("Content-Encoding")
 	r.Body = body
 	return 0, nil
 }
@@ -243,13 +269,12 @@ func (l *lazyGzip) Read(p []byte) (int, error) {
 	return l.unpacked.Read(p)
 }
 
-// withServerTimeout applies the deadline in a caller's header, and removes the header.
+// withServerTimeout applies the deadline in a caller's header.
 func withServerTimeout(ctx context.Context, header http.Header) (context.Context, context.CancelFunc, *entities.Error) {
 	text := header.Get(headerServerTimeout)
 	if text == "" {
 		return ctx, func() {}, nil
 	}
-	header.Del(headerServerTimeout)
 	seconds, err := strconv.ParseFloat(text, 64)
 	const most = float64(24 * time.Hour / time.Second)
 	if err != nil || !(seconds > 0) { // also refuses NaN
@@ -269,8 +294,19 @@ func isJSON(contentType string) bool {
 		(params["charset"] == "" || strings.EqualFold(params["charset"], "utf-8"))
 }
 
+// acceptsEvents reports whether a caller wants server-sent events.
 func acceptsEvents(header http.Header) bool {
-	return strings.Contains(header.Get("Accept"), contentTypeEvents)
+	for _, value := range header["Accept"] {
+		for wanted := range strings.SplitSeq(value, ",") {
+			media, params, err := mime.ParseMediaType(wanted)
+			if err != nil || media != contentTypeEvents {
+				continue
+			}
+			quality, err := strconv.ParseFloat(cmp.Or(params["q"], "1"), 64)
+			return err == nil && quality > 0
+		}
+	}
+	return false
 }
 
 func wrongContentType(contentType string) *entities.Error {

@@ -5,8 +5,6 @@ import (
 	"io"
 	"net/http"
 
-	"google.golang.org/genproto/googleapis/api/httpbody"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/millrace-io/millrace/entities"
@@ -18,25 +16,50 @@ const contentTypeEvents = "text/event-stream"
 // httpBodyName is the message whose content is the response body.
 const httpBodyName protoreflect.FullName = "google.api.HttpBody"
 
+// sendsHTTPBody reports whether the replies of a call are google.api.HttpBody.
+func (c *plainCall) sendsHTTPBody(m *discovery.Method) bool {
+	if c.rule != nil {
+		return c.rule.SendsHTTPBody()
+	}
+	return m.Output.FullName() == httpBodyName
+}
+
 // encode returns a reply as a body and its content type.
 func (c *plainCall) encode(m *discovery.Method, reply *entities.Reply) ([]byte, string, *entities.Error) {
-	if m.Output.FullName() != httpBodyName {
+	raw := c.sendsHTTPBody(m)
+	if c.rule == nil && !raw {
 		body, problem := c.g.json.toJSON(m, reply.Payload.Value)
 		return body, contentTypeJSON, problem
 	}
-	var body httpbody.HttpBody
-	if err := proto.Unmarshal(reply.Payload.Value, &body); err != nil {
-		return nil, "", entities.Errorf(entities.FunctionFailed, entities.Unknown,
-			"%s: the function's reply is not a valid %s: %w", m.FullName, httpBodyName, err)
+	msg, err := c.g.json.decode(m, reply.Payload.Value)
+	if err == nil && raw {
+		body, contentType := c.httpBody(msg, reply)
+		return body, contentType, nil
 	}
-	contentType := body.GetContentType()
+	var body []byte
+	if err == nil {
+		body, err = c.rule.Print(msg)
+	}
+	if err != nil {
+		return nil, "", badReply(m, err)
+	}
+	return body, contentTypeJSON, nil
+}
+
+// httpBody returns the content of a google.api.HttpBody.
+func (c *plainCall) httpBody(msg protoreflect.Message, reply *entities.Reply) ([]byte, string) {
+	if c.rule != nil {
+		msg = c.rule.HTTPBody(msg)
+	}
+	fields := msg.Descriptor().Fields()
+	contentType := msg.Get(fields.ByName("content_type")).String()
 	if contentType == "" {
 		contentType = reply.Metadata.Get("content-type")
 	}
 	if contentType == "" || !isPrintable(contentType) {
 		contentType = "application/octet-stream"
 	}
-	return body.GetData(), contentType, nil
+	return msg.Get(fields.ByName("data")).Bytes(), contentType
 }
 
 // runStream runs a streamed call. The request is its only message. If the function answers with one
@@ -89,7 +112,7 @@ type plainStream struct {
 	m    *discovery.Method
 }
 
-func (p *plainStream) raw() bool { return p.m.Output.FullName() == httpBodyName }
+func (p *plainStream) raw() bool { return p.call.sendsHTTPBody(p.m) }
 
 // send writes one reply.
 func (p *plainStream) send(reply *entities.Reply) error {

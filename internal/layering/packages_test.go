@@ -212,9 +212,11 @@ var packages = map[string]row{
 	},
 
 	// Floor 4: the public port.
+	"gateway/httprule": {floor: 3, is: "google.api.http rules: paths, queries and bodies to messages", tools: true},
 	"gateway": {floor: 4, is: "gRPC, gRPC-Web, Connect, HTTP/JSON in, one command out", tools: true, may: edges{
 		"entities":           "the command, and the error that it turns into a status",
 		"entities/discovery": "the catalog finds the method",
+		"gateway/httprule":   "HTTP/JSON: which rule serves a request, and its message",
 	}, tests: edges{
 		"proto/gen/cloudstate": "catalogs are made from a function's discovery message",
 	}},
