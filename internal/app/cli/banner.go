@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"text/tabwriter"
 
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
@@ -47,11 +46,11 @@ func (b *banner) place(ctx context.Context) {
 // services prints what is served, and commands to try.
 func (b *banner) services(ctx context.Context) {
 	fmt.Fprint(b.w, "\nserves:\n")
-	t := tabwriter.NewWriter(b.w, 0, 0, 2, ' ', 0)
+	var rows [][]string
 	for _, service := range b.node.Status(ctx).GetServices() {
-		fmt.Fprintf(t, "  %s\t%s, %s\n", service.GetName(), kind(service), service.GetHosting())
+		rows = append(rows, []string{"  " + service.GetName(), kind(service) + ", " + service.GetHosting()})
 	}
-	_ = t.Flush()
+	_ = newTable(b.w).all(rows)
 	fmt.Fprint(b.w, "\ntry:\n")
 	for _, line := range b.node.Try(invocation()) {
 		fmt.Fprintf(b.w, "  %s\n", line)

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -71,14 +70,12 @@ func clusterGroup() *cobra.Command {
 		Args: exactly(0, "no arguments"), Example: "  millrace cluster status -w",
 		RunE: watched(func(cmd *cobra.Command, w io.Writer) error {
 			return withCluster(cmd, func(c *adminv1.ClusterResponse) error {
-				if !isTerminal(cmd.OutOrStdout()) {
-					return printLine(w, c)
-				}
-				return printCluster(w, c)
+				return printCluster(outputOf(cmd, w), c)
 			})
 		}),
 	}
 	addClient(status)
+	addOutput(status)
 	addWatch(status)
 	cmd.AddCommand(status)
 	return cmd
@@ -91,19 +88,12 @@ func partitionsCommand() *cobra.Command {
 		Args: exactly(0, "no arguments"), Example: "  millrace partitions -w",
 		RunE: watched(func(cmd *cobra.Command, w io.Writer) error {
 			return withCluster(cmd, func(c *adminv1.ClusterResponse) error {
-				if !isTerminal(cmd.OutOrStdout()) {
-					for _, p := range placements(c) {
-						if _, err := fmt.Fprintln(w, p.json()); err != nil {
-							return err
-						}
-					}
-					return nil
-				}
-				return printPlacements(w, placements(c))
+				return printAll(outputOf(cmd, w), placementRows(), placements(c))
 			})
 		}),
 	}
 	addClient(cmd)
+	addOutput(cmd)
 	addWatch(cmd)
 	return cmd
 }
@@ -138,10 +128,9 @@ is drained only with --last. A worker that gets SIGTERM drains itself.`,
 				if _, err := a.Drain(ctx, r); err != nil {
 					return err
 				}
-				_, err := fmt.Fprintf(cmd.ErrOrStderr(),
+				return printf(cmd.ErrOrStderr(),
 					"%s is drained: it owns no partitions and forwards calls; stop it, or restart it to take partitions again\n",
 					r.GetWorker())
-				return err
 			})
 		},
 	}
@@ -190,7 +179,9 @@ func confirm(cmd *cobra.Command, plan string) error {
 	if !isTerminal(cmd.OutOrStdout()) {
 		return usagef("this would %s: confirm with --yes", plan)
 	}
-	fmt.Fprintf(cmd.OutOrStdout(), "%s\nit takes none until it is restarted; continue? [y/N] ", plan)
+	if err := printf(cmd.OutOrStdout(), "%s\nit takes none until it is restarted; continue? [y/N] ", plan); err != nil {
+		return err
+	}
 	answer, err := bufio.NewReader(io.LimitReader(cmd.InOrStdin(), maxAnswer)).ReadString('\n')
 	if err != nil && !errors.Is(err, io.EOF) {
 		return err
@@ -218,13 +209,13 @@ func withCluster(cmd *cobra.Command, use func(*adminv1.ClusterResponse) error) e
 
 // describeCluster returns one line about a process's connections to the workers of its app.
 func describeCluster(c *adminv1.ClusterStatus) string {
-	text := fmt.Sprintf("%d workers", c.GetMembers())
+	text := plural(c.GetMembers(), "worker")
 	if c.GetPeerAddress() != "" {
 		text += ", reached at " + c.GetPeerAddress()
 	}
-	text += fmt.Sprintf(", %d commands forwarded, %d retried", c.GetForwardedCommands(), c.GetRetriedCommands())
+	text += fmt.Sprintf(", %s forwarded, %d retried", plural(c.GetForwardedCommands(), "command"), c.GetRetriedCommands())
 	if n := c.GetEvictedWorkers(); n > 0 {
-		text += fmt.Sprintf(", %d dead workers evicted", n)
+		text += fmt.Sprintf(", %s evicted", plural(n, "dead worker"))
 	}
 	switch {
 	case c.GetDrained():
@@ -235,71 +226,146 @@ func describeCluster(c *adminv1.ClusterStatus) string {
 	return text
 }
 
-func printCluster(w io.Writer, c *adminv1.ClusterResponse) error {
+func printCluster(o output, c *adminv1.ClusterResponse) error {
+	rows := make([]*workerRow, 0, len(c.GetMembers()))
+	for _, m := range c.GetMembers() {
+		rows = append(rows, newWorkerRow(c, m))
+	}
+	if o.format != formatTable {
+		return printAll(o, workerRows(), rows)
+	}
 	moving := 0
 	for _, p := range c.GetPartitions() {
 		if p.GetOwner() == "" {
 			moving++
 		}
 	}
-	fmt.Fprintf(w, "app %s: %d workers, %d partitions, %d moving\n", c.GetApp(), len(c.GetMembers()),
-		len(c.GetPartitions()), moving)
-	printVersions(w, c)
-	fmt.Fprintln(w)
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "WORKER\tPEERS\tPUBLIC\tSERVES\tSTATE\tOWNS\tFOLLOWS\tLAG\tWAITING\tFORWARDED\tUP\tLAST ERROR")
-	for _, m := range c.GetMembers() {
-		s := m.GetStatus()
-		if s == nil {
-			fmt.Fprintf(t, "%s\t%s\t\t%s\tNOT REACHED\t%d\t\t\t\t\t\t%s\n", m.GetName(), m.GetAddress(), servesOf(m),
-				owns(c, m.GetName()), m.GetError())
-			continue
-		}
-		var follows, lag, waiting int64
-		last := ""
-		for _, p := range s.GetPartitions() {
-			if p.GetFollowed() {
-				follows++
-			}
-			lag, waiting = max(lag, p.GetLagRecords()), waiting+p.GetWaitingCommands()
-			if text := lastError(p.GetLastErrorTime(), p.GetLastError()); text > last {
-				last = text // errors begin with their time
-			}
-		}
-		state := "ready"
-		if !s.GetReady() {
-			state = "NOT READY: " + s.GetNotReadyReason()
-		}
-		if n := len(s.GetWarnings()); n > 0 {
-			state += fmt.Sprintf(", warnings: %d", n)
-		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\t%s\t%s\n", m.GetName(), m.GetAddress(),
-			cmp.Or(m.GetPublicAddress(), s.GetPublicAddress()), servesOf(m), state, owns(c, m.GetName()),
-			follows, lag, waiting, s.GetCluster().GetForwardedCommands(), ago(s.GetStarted()), last)
+	if err := printf(o.w, "app %s: %s, %s, %d moving\n", c.GetApp(), plural(len(c.GetMembers()), "worker"),
+		plural(len(c.GetPartitions()), "partition"), moving); err != nil {
+		return err
 	}
-	return t.Flush()
+	if err := printVersions(o.w, c); err != nil {
+		return err
+	}
+	return section(o.w, workerRows(), rows)
+}
+
+// workerRow is a worker of the app.
+type workerRow struct {
+	Worker string `json:"worker"`
+	Peers  string `json:"peerAddress"`
+	Public string `json:"publicAddress"`
+	Serves string `json:"serves"`
+	// Unreachable says why its status page could not be read; what follows is known from that page.
+	Unreachable string   `json:"unreachable,omitempty"`
+	Owns        int      `json:"owns"`
+	Ready       bool     `json:"ready"`
+	NotReady    string   `json:"notReadyReason,omitempty"`
+	Warnings    []string `json:"warnings,omitempty"`
+	Follows     int64    `json:"follows"`
+	Lag         int64    `json:"lagRecords"`
+	Waiting     int64    `json:"waitingCommands"`
+	Forwarded   uint64   `json:"forwardedCommands"`
+	Started     string   `json:"started,omitempty"`
+	LastError   string   `json:"lastError,omitempty"`
+
+	page *adminv1.StatusResponse
+}
+
+func newWorkerRow(c *adminv1.ClusterResponse, m *adminv1.Member) *workerRow {
+	s := m.GetStatus()
+	row := &workerRow{
+		Worker: m.GetName(), Peers: m.GetAddress(), Public: cmp.Or(m.GetPublicAddress(), s.GetPublicAddress()),
+		Serves: m.GetServes(), Owns: owns(c, m.GetName()), page: s,
+	}
+	if s == nil {
+		row.Unreachable = cmp.Or(m.GetError(), "no answer")
+		return row
+	}
+	row.Ready, row.NotReady, row.Warnings = s.GetReady(), s.GetNotReadyReason(), s.GetWarnings()
+	row.Forwarded = s.GetCluster().GetForwardedCommands()
+	if s.GetStarted() != nil {
+		row.Started = s.GetStarted().AsTime().Format(time.RFC3339Nano)
+	}
+	for _, p := range s.GetPartitions() {
+		if p.GetFollowed() {
+			row.Follows++
+		}
+		row.Lag, row.Waiting = max(row.Lag, p.GetLagRecords()), row.Waiting+p.GetWaitingCommands()
+		row.LastError = max(row.LastError, lastError(p.GetLastErrorTime(), p.GetLastError())) // errors begin with their time
+	}
+	return row
+}
+
+func (r *workerRow) state() string {
+	state := "ready"
+	switch {
+	case r.page == nil:
+		return "NOT REACHED"
+	case !r.Ready:
+		state = "NOT READY: " + r.NotReady
+	}
+	if n := len(r.Warnings); n > 0 {
+		state += ", " + plural(n, "warning")
+	}
+	return state
+}
+
+// workerRows are the workers of an app.
+func workerRows() kindOf[*workerRow] {
+	// known is a column that only the status page knows.
+	known := func(of func(*workerRow) string) func(*workerRow) string {
+		return func(r *workerRow) string {
+			if r.page == nil {
+				return ""
+			}
+			return of(r)
+		}
+	}
+	return kindOf[*workerRow]{
+		columns: []column[*workerRow]{
+			{"WORKER", func(r *workerRow) string { return r.Worker }},
+			{"PEERS", func(r *workerRow) string { return r.Peers }},
+			{"PUBLIC", func(r *workerRow) string { return r.Public }},
+			{"SERVES", servesOf},
+			{"STATE", (*workerRow).state},
+			{"OWNS", func(r *workerRow) string { return strconv.Itoa(r.Owns) }},
+			{"FOLLOWS", known(func(r *workerRow) string { return strconv.FormatInt(r.Follows, 10) })},
+			{"LAG", known(func(r *workerRow) string { return strconv.FormatInt(r.Lag, 10) })},
+			{"WAITING", known(func(r *workerRow) string { return strconv.FormatInt(r.Waiting, 10) })},
+			{"FORWARDED", known(func(r *workerRow) string { return strconv.FormatUint(r.Forwarded, 10) })},
+			{"UP", known(func(r *workerRow) string { return ago(r.page.GetStarted()) })},
+			{"LAST ERROR", func(r *workerRow) string { return cmp.Or(r.Unreachable, r.LastError) }},
+		},
+		name: func(r *workerRow) string { return r.Worker },
+	}
 }
 
 // printVersions prints the services and methods that only some workers serve.
-func printVersions(w io.Writer, c *adminv1.ClusterResponse) {
+func printVersions(w io.Writer, c *adminv1.ClusterResponse) error {
 	if c.GetVersions() < 2 {
-		return
+		return nil
 	}
-	fmt.Fprintf(w, "rolling upgrade: the workers serve %d versions\n", c.GetVersions())
+	if err := printf(w, "rolling upgrade: the workers serve %d versions\n", c.GetVersions()); err != nil {
+		return err
+	}
 	for _, p := range c.GetPartlyServed() {
 		what := p.GetService()
 		if p.GetMethod() != "" {
 			what += "/" + p.GetMethod()
 		}
-		fmt.Fprintf(w, "  %d of %d workers serve %s; not %s\n", p.GetWorkers(), p.GetOfWorkers(), what,
-			strings.Join(p.GetMissing(), ", "))
+		if err := printf(w, "  %d of %s serve %s; not %s\n", p.GetWorkers(), plural(p.GetOfWorkers(), "worker"), what,
+			strings.Join(p.GetMissing(), ", ")); err != nil {
+			return err
+		}
 	}
+	return nil
 }
 
 // servesOf returns a prefix of the hash of what a worker serves.
-func servesOf(m *adminv1.Member) string {
+func servesOf(r *workerRow) string {
 	const enough = 8
-	return cmp.Or(m.GetServes()[:min(len(m.GetServes()), enough)], "-")
+	return cmp.Or(r.Serves[:min(len(r.Serves), enough)], "-")
 }
 
 func owns(c *adminv1.ClusterResponse, worker string) int {
@@ -348,31 +414,57 @@ func placements(c *adminv1.ClusterResponse) []placement {
 	return list
 }
 
-func (p placement) json() string {
-	return fmt.Sprintf(`{"partition":%d,"owner":%q,"state":%q,"epoch":%d,"nextOffset":"%d","standbys":[%s]}`,
-		p.GetPartition(), p.GetOwner(), p.owner.GetState(), p.owner.GetEpoch(), p.owner.GetNextOffset(),
-		strings.Join(p.standbys(`{"worker":%q,"lagRecords":%d}`), ","))
-}
-
-func (p placement) standbys(format string) []string {
-	texts := make([]string, 0, len(p.lags))
-	for i, lag := range p.lags {
-		texts = append(texts, fmt.Sprintf(format, p.GetStandbys()[i], lag))
+// placementRows are the partitions of an app.
+func placementRows() kindOf[placement] {
+	type standby struct {
+		Worker string `json:"worker"`
+		Lag    int64  `json:"lagRecords"`
 	}
-	return texts
-}
-
-func printPlacements(w io.Writer, all []placement) error {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "PARTITION\tOWNER\tSTATE\tEPOCH\tNEXT\tSTANDBYS (LAG)\tLAST ERROR")
-	for _, p := range all {
-		owner, state := p.GetOwner(), p.owner.GetState()
-		if owner == "" {
-			owner, state = "-", "moving"
+	type document struct {
+		Partition int32     `json:"partition"`
+		Owner     string    `json:"owner"`
+		State     string    `json:"state"`
+		Epoch     uint64    `json:"epoch"`
+		Next      int64     `json:"nextOffset"`
+		Standbys  []standby `json:"standbys"`
+		LastError string    `json:"lastError,omitempty"`
+	}
+	standbys := func(p placement) []standby {
+		all := make([]standby, 0, len(p.lags))
+		for i, lag := range p.lags {
+			all = append(all, standby{p.GetStandbys()[i], lag})
 		}
-		fmt.Fprintf(t, "%d\t%s\t%s\t%d\t%s\t%s\t%s\n", p.GetPartition(), owner, state, p.owner.GetEpoch(),
-			strconv.FormatInt(p.owner.GetNextOffset(), 10),
-			strings.Join(p.standbys("%s (%d)"), ", "), lastError(p.owner.GetLastErrorTime(), p.owner.GetLastError()))
+		return all
 	}
-	return t.Flush()
+	number := func(p placement) string { return strconv.Itoa(int(p.GetPartition())) }
+	last := func(p placement) string { return lastError(p.owner.GetLastErrorTime(), p.owner.GetLastError()) }
+	return kindOf[placement]{
+		columns: []column[placement]{
+			{"PARTITION", number},
+			{"OWNER", func(p placement) string { return cmp.Or(p.GetOwner(), "-") }},
+			{"STATE", func(p placement) string {
+				if p.GetOwner() == "" {
+					return "moving"
+				}
+				return p.owner.GetState()
+			}},
+			{"EPOCH", func(p placement) string { return strconv.FormatUint(p.owner.GetEpoch(), 10) }},
+			{"NEXT", func(p placement) string { return strconv.FormatInt(p.owner.GetNextOffset(), 10) }},
+			{"STANDBYS (LAG)", func(p placement) string {
+				var texts []string
+				for _, s := range standbys(p) {
+					texts = append(texts, fmt.Sprintf("%s (%d)", s.Worker, s.Lag))
+				}
+				return strings.Join(texts, ", ")
+			}},
+			{"LAST ERROR", last},
+		},
+		name: number,
+		document: func(p placement) any {
+			return document{
+				Partition: p.GetPartition(), Owner: p.GetOwner(), State: p.owner.GetState(), Epoch: p.owner.GetEpoch(),
+				Next: p.owner.GetNextOffset(), Standbys: standbys(p), LastError: last(p),
+			}
+		},
+	}
 }

@@ -76,16 +76,17 @@ func explain(err error, address string) error {
 	return err
 }
 
-// message returns an error as text for people: without gRPC's prefix, with the name of the code.
+// message returns an error as text for people: without gRPC's prefix, with the name of the code. It
+// may quote text of others, which is made visible.
 func message(err error) string {
 	type rpcError interface {
 		error
 		GRPCStatus() *status.Status
 	}
 	if e, ok := errors.AsType[rpcError](err); ok {
-		return fmt.Sprintf("%s (%s)", e.GRPCStatus().Message(), codeName(e.GRPCStatus().Code()))
+		return fmt.Sprintf("%s (%s)", visibleLines(e.GRPCStatus().Message()), codeName(e.GRPCStatus().Code()))
 	}
-	return err.Error()
+	return escape(err.Error(), "\n\t")
 }
 
 // codeName returns the name of a gRPC code as in its documentation: FAILED_PRECONDITION.

@@ -5,8 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strconv"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -25,7 +26,7 @@ func entityArg(arg string) (typ, id string, err error) {
 // get shows one entity.
 func get() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "get TYPE/ID", Short: "Show the stored state of an entity", Example: "  millrace get cart/42",
+		Use: "get TYPE/ID", Short: "Show the stored state of an entity", Example: "  millrace get cart/42\n  millrace get cart/42 -o json",
 		Args: exactly(1, "an entity, as in cart/42"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			typ, id, err := entityArg(args[0])
@@ -37,34 +38,56 @@ func get() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				w := cmd.OutOrStdout()
-				if !isTerminal(w) {
-					return printLine(w, res)
-				}
-				return printEntity(w, res)
+				return outputOf(cmd, cmd.OutOrStdout()).document(res, res.GetType()+"/"+res.GetId(),
+					func(w io.Writer) error { return printEntity(w, res) })
 			})
 		},
 	}
 	addClient(cmd)
+	addOutput(cmd)
 	return cmd
 }
 
 func printEntity(w io.Writer, res *adminv1.GetEntityResponse) error {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(t, "entity\t%s/%s\n", res.GetType(), res.GetId())
-	fmt.Fprintf(t, "kind\t%s\n", res.GetKind())
-	fmt.Fprintf(t, "as of\tpartition %d, offset %d\n", res.GetPartition(), res.GetAsOfOffset())
-	if res.GetSequence() > 0 {
-		fmt.Fprintf(t, "events\t%d\n", res.GetSequence())
+	t := newTable(w)
+	rows := [][]string{
+		{"entity", res.GetType() + "/" + res.GetId()},
+		{"kind", res.GetKind()},
+		{"as of", fmt.Sprintf("partition %d, offset %d", res.GetPartition(), res.GetAsOfOffset())},
 	}
-	fmt.Fprintf(t, "shows\t%s\n", res.GetNote())
+	if res.GetSequence() > 0 {
+		rows = append(rows, []string{"events", strconv.FormatUint(res.GetSequence(), 10)})
+	}
+	rows = append(rows, []string{"shows", res.GetNote()})
 	if res.GetState() != nil {
-		fmt.Fprintf(t, "state\t%s\n", show(res.GetState()))
+		rows = append(rows, []string{"state", show(res.GetState())})
 	}
 	for _, e := range res.GetEvents() {
-		fmt.Fprintf(t, "event %d\t%s\n", e.GetSequence(), show(e.GetContent()))
+		rows = append(rows, []string{fmt.Sprintf("event %d", e.GetSequence()), show(e.GetContent())})
 	}
-	return t.Flush()
+	return t.all(rows)
+}
+
+// historyRows are the records of an entity.
+func historyRows() kindOf[*adminv1.HistoryResponse] {
+	type record = *adminv1.HistoryResponse
+	place := func(r record) string { return fmt.Sprintf("%d:%d", r.GetPartition(), r.GetOffset()) }
+	return kindOf[record]{
+		columns: []column[record]{
+			{"SEQ", func(r record) string { return strconv.FormatUint(r.GetSequence(), 10) }},
+			{"OFFSET", place},
+			{"TIME", func(r record) string { return when(r.GetTime()) }},
+			{"KIND", record.GetKind},
+			{"CONTENT", func(r record) string { return joined(show(r.GetContent()), r.GetNote()) }},
+			{"COMMAND ID", record.GetCommandId},
+		},
+		name: place,
+	}
+}
+
+// joined joins the texts that are not empty.
+func joined(texts ...string) string {
+	return strings.Join(slices.DeleteFunc(texts, func(t string) bool { return t == "" }), "  ")
 }
 
 // history lists an entity's records.
@@ -84,32 +107,18 @@ func history() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				w := cmd.OutOrStdout()
-				if !isTerminal(w) {
-					return drain(stream.Recv, func(r *adminv1.HistoryResponse) error { return printLine(w, r) })
+				l := newList(outputOf(cmd, cmd.OutOrStdout()), historyRows())
+				if err := drain(stream.Recv, l.add); err != nil {
+					return errors.Join(err, l.flush())
 				}
-				t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-				fmt.Fprintln(t, "SEQ\tOFFSET\tTIME\tKIND\tCONTENT\tCOMMAND ID")
-				err = drain(stream.Recv, func(r *adminv1.HistoryResponse) error {
-					_, err := fmt.Fprintf(t, "%d\t%d:%d\t%s\t%s\t%s\t%s\n", r.GetSequence(), r.GetPartition(), r.GetOffset(),
-						when(r.GetTime()), r.GetKind(), show(r.GetContent())+note(r.GetNote()), r.GetCommandId())
-					return err
-				})
-				return errors.Join(err, t.Flush())
+				return l.end()
 			})
 		},
 	}
 	addClient(cmd)
+	addOutput(cmd)
 	cmd.Flags().Int64Var(&limit, "limit", 0, "maximum number of records; 0: unlimited")
 	return cmd
-}
-
-// note formats the note of a record, to follow its content.
-func note(text string) string {
-	if text == "" {
-		return ""
-	}
-	return "  " + text
 }
 
 // drain calls take for every message of a stream.
@@ -162,13 +171,14 @@ which a former owner has written, are marked stale.`,
 				if err != nil {
 					return err
 				}
-				w := cmd.OutOrStdout()
+				l := newList(outputOf(cmd, cmd.OutOrStdout()), tailRows())
 				err = drain(stream.Recv, func(res *adminv1.TailResponse) error {
-					if !isTerminal(w) {
-						return printLine(w, res)
+					if err := l.add(res); err != nil || !r.GetFollow() {
+						return err
 					}
-					return printRecord(w, res)
+					return l.flush() // the next record may be long in coming
 				})
+				err = errors.Join(err, l.flush())
 				if cmd.Context().Err() != nil {
 					return nil //nolint:nilerr // the reader of the pipe is gone
 				}
@@ -177,6 +187,7 @@ which a former owner has written, are marked stale.`,
 		},
 	}
 	addClient(cmd)
+	addOutput(cmd)
 	cmd.Flags().StringVar(&r.Entity, "entity", "", "only this entity, as type/id")
 	cmd.Flags().StringVar(&r.Type, "type", "", "only this entity type")
 	cmd.Flags().Int32Var(&partition, "partition", 0, "only this partition")
@@ -186,12 +197,25 @@ which a former owner has written, are marked stale.`,
 	return cmd
 }
 
-func printRecord(w io.Writer, r *adminv1.TailResponse) error {
-	mark := ""
-	if r.GetStale() {
-		mark = " STALE"
+// tailRows are the records of the journal.
+func tailRows() kindOf[*adminv1.TailResponse] {
+	type record = *adminv1.TailResponse
+	place := func(r record) string { return fmt.Sprintf("%d:%d", r.GetPartition(), r.GetOffset()) }
+	return kindOf[record]{
+		columns: []column[record]{
+			{"TIME", func(r record) string { return when(r.GetTime()) }},
+			{"OFFSET", place},
+			{"KIND", record.GetKind},
+			{"ENTITY", record.GetEntity},
+			{"EPOCH", func(r record) string {
+				if r.GetStale() {
+					return fmt.Sprintf("%d STALE", r.GetEpoch())
+				}
+				return strconv.FormatUint(r.GetEpoch(), 10)
+			}},
+			{"CONTENT", func(r record) string { return joined(show(r.GetContent()), r.GetNote()) }},
+		},
+		name:   place,
+		widths: []int{len("2006-01-02 15:04:05.000"), len("15:1000000"), len("timer-cancelled"), 24, 1},
 	}
-	_, err := fmt.Fprintf(w, "%s  %3d:%-8d %-9s %-24s e%d%s  %s%s\n", when(r.GetTime()), r.GetPartition(),
-		r.GetOffset(), r.GetKind(), r.GetEntity(), r.GetEpoch(), mark, show(r.GetContent()), r.GetNote())
-	return err
 }

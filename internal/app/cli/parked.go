@@ -7,7 +7,6 @@ import (
 	"io"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -34,10 +33,11 @@ of each partition are kept. Replaying one sends its message as a new effect.`,
 	refused := addRefused(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		return admin(cmd, timeout(cmd), func(ctx context.Context, a adminv1.AdminServiceClient) error {
-			return listParked(ctx, cmd.OutOrStdout(), a, filter, *limit, *refused)
+			return listParked(ctx, cmd, a, filter, *limit, *refused)
 		})
 	}
 	addClient(cmd)
+	addOutput(cmd)
 	cmd.AddCommand(resolve("replay", "Send parked effects again", "sent again", false),
 		resolve("drop", "Discard parked effects", "dropped", true))
 	return cmd
@@ -59,58 +59,70 @@ func addRefused(cmd *cobra.Command) *bool {
 }
 
 // listParked shows parked effects, or refused ones, page by page.
-func listParked(ctx context.Context, w io.Writer, a adminv1.AdminServiceClient, filter *adminv1.ParkedFilter,
+func listParked(ctx context.Context, cmd *cobra.Command, a adminv1.AdminServiceClient, filter *adminv1.ParkedFilter,
 	limit int, refused bool,
 ) error {
 	const page = 1000
-	var (
-		shown       int
-		total, kept int64
-	)
+	var total, kept int64
+	l := newList(outputOf(cmd, cmd.OutOrStdout()), parkedRows())
 	for token := ""; ; {
 		r := &adminv1.ListParkedRequest{PageToken: token, Filter: filter, Limit: page, Refused: refused}
 		if limit > 0 {
-			r.Limit = int32(min(page, limit-shown))
+			r.Limit = int32(min(page, limit-l.rows)) //nolint:gosec // at most a page
 		}
 		res, err := a.ListParked(ctx, r)
 		if err != nil {
-			return err
+			return errors.Join(err, l.flush())
+		}
+		for _, e := range res.GetEffects() {
+			if err := l.add(e); err != nil {
+				return err
+			}
 		}
 		total, kept, token = res.GetTotal(), res.GetRefused(), res.GetNextPageToken()
-		if !isTerminal(w) {
-			err = printLine(w, res)
-		} else if len(res.GetEffects()) > 0 {
-			err = printParked(w, res.GetEffects())
+		if err := l.flush(); err != nil {
+			return err
 		}
-		if shown += len(res.GetEffects()); err != nil || token == "" || shown == limit {
+		if token == "" || l.rows == limit {
 			break
 		}
 	}
-	if !isTerminal(w) {
-		return nil
+	if err := l.end(); err != nil || l.format != formatTable {
+		return err
 	}
 	what, hint := "parked", ""
 	if refused {
 		what = "refused"
 	} else if kept > 0 {
-		hint = fmt.Sprintf("%d effects were refused by their targets: millrace parked --refused\n", kept)
+		were := "were"
+		if kept == 1 {
+			were = "was"
+		}
+		hint = fmt.Sprintf("%s %s refused by their targets: millrace parked --refused\n", plural(kept, "effect"), were)
 	}
 	if total == 0 {
-		_, err := fmt.Fprintf(w, "no %s effects\n%s", what, hint)
+		_, err := fmt.Fprintf(cmd.ErrOrStderr(), "no %s effects\n%s", what, hint)
 		return err
 	}
-	_, err := fmt.Fprintf(w, "%d of %d %s effects\n%s", shown, total, what, hint)
+	_, err := fmt.Fprintf(cmd.ErrOrStderr(), "%d of %s\n%s", l.rows, plural(total, what+" effect"), hint)
 	return err
 }
 
-func printParked(w io.Writer, effects []*adminv1.ParkedEffect) error {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "EFFECT\tFROM\tTO\tPAYLOAD\tATTEMPTS\tERROR")
-	for _, e := range effects {
-		fmt.Fprintf(t, "%d:%d\t%s\t%s/%s\t%s\t%d\t%s\n", e.GetPartition(), e.GetOffset(), e.GetFrom(), e.GetService(),
-			e.GetMethod(), show(e.GetPayload()), e.GetAttempts(), parkedError(e))
+// parkedRows are effects that wait for an operator.
+func parkedRows() kindOf[*adminv1.ParkedEffect] {
+	type effect = *adminv1.ParkedEffect
+	place := func(e effect) string { return fmt.Sprintf("%d:%d", e.GetPartition(), e.GetOffset()) }
+	return kindOf[effect]{
+		columns: []column[effect]{
+			{"EFFECT", place},
+			{"FROM", effect.GetFrom},
+			{"TO", func(e effect) string { return e.GetService() + "/" + e.GetMethod() }},
+			{"PAYLOAD", func(e effect) string { return show(e.GetPayload()) }},
+			{"ATTEMPTS", func(e effect) string { return strconv.FormatUint(uint64(e.GetAttempts()), 10) }},
+			{"ERROR", parkedError},
+		},
+		name: place,
 	}
-	return t.Flush()
 }
 
 // parkedError returns why an effect is parked, and the timer whose command it is.

@@ -87,13 +87,25 @@ func (p Program) root() *cobra.Command {
 
 // version prints the version.
 func version() *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use: "version", Short: "Print the version", Args: exactly(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, err := fmt.Fprintf(cmd.OutOrStdout(), "millrace %s, Cloudstate protocol 0.2\n", Version())
-			return err
+			const protocol = "0.2"
+			o := outputOf(cmd, cmd.OutOrStdout())
+			if chosen(cmd) == "" {
+				o.format = formatTable
+			}
+			about := struct {
+				Version  string `json:"version"`
+				Protocol string `json:"cloudstateProtocol"`
+			}{Version(), protocol}
+			return o.document(about, about.Version, func(w io.Writer) error {
+				return printf(w, "millrace %s, Cloudstate protocol %s\n", about.Version, protocol)
+			})
 		},
 	}
+	addOutputWith(cmd, "text")
+	return cmd
 }
 
 // release is the version of this source; it ends in "dev" between releases.

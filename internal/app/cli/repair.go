@@ -4,9 +4,9 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -46,7 +46,7 @@ command finishes an interrupted repair.`,
 					return usagef("choose --retry, --accept-loss or --append-image; `millrace repair` shows what is lost")
 				}
 				return admin(cmd, timeout(cmd), func(ctx context.Context, a adminv1.AdminServiceClient) error {
-					_, err := showHalted(ctx, cmd.OutOrStdout(), a, -1)
+					_, err := showHalted(ctx, cmd, a, -1)
 					return err
 				})
 			}
@@ -67,6 +67,7 @@ command finishes an interrupted repair.`,
 		},
 	}
 	addClient(cmd)
+	addOutput(cmd)
 	for i, f := range repairFlags {
 		cmd.Flags().BoolVar(&chosen[i], f.flag, false, f.says)
 	}
@@ -96,88 +97,99 @@ func partitionArg(args []string) (int32, error) {
 }
 
 // showHalted prints the evidence of all halted partitions, or of one, and returns their number.
-func showHalted(ctx context.Context, w io.Writer, a adminv1.AdminServiceClient, only int32) (int, error) {
+func showHalted(ctx context.Context, cmd *cobra.Command, a adminv1.AdminServiceClient, only int32) (int, error) {
 	res, err := a.ListHalted(ctx, &adminv1.ListHaltedRequest{})
 	if err != nil {
 		return 0, err
 	}
-	shown := 0
-	for _, p := range res.GetPartitions() {
-		if only >= 0 && p.GetPartition() != only {
-			continue
-		}
-		shown++
-		show := printHalted
-		if !isTerminal(w) {
-			show = func(w io.Writer, p *adminv1.HaltedPartition) error { return printLine(w, p) }
-		}
-		if err := show(w, p); err != nil {
-			return shown, err
+	halted := res.GetPartitions()
+	if only >= 0 {
+		halted = slices.DeleteFunc(halted, func(p *adminv1.HaltedPartition) bool { return p.GetPartition() != only })
+	}
+	o := outputOf(cmd, cmd.OutOrStdout())
+	if o.format != formatTable {
+		err = printAll(o, haltedRows(), halted)
+	}
+	for _, p := range halted {
+		if o.format == formatTable && err == nil {
+			err = printHalted(o.w, p)
 		}
 	}
 	switch {
-	case shown == 0 && only >= 0:
-		fmt.Fprintf(w, "partition %d is not halted\n", only)
-	case shown == 0 && isTerminal(w):
-		fmt.Fprintln(w, "no partition is halted")
+	case err != nil:
+	case len(halted) == 0 && only >= 0:
+		err = printf(cmd.ErrOrStderr(), "partition %d is not halted\n", only)
+	case len(halted) == 0 && o.format == formatTable:
+		err = printf(cmd.ErrOrStderr(), "no partition is halted\n")
 	}
-	return shown, nil
+	return len(halted), err
+}
+
+// haltedRows are halted partitions; printHalted is their table.
+func haltedRows() kindOf[*adminv1.HaltedPartition] {
+	return kindOf[*adminv1.HaltedPartition]{
+		name: func(p *adminv1.HaltedPartition) string { return strconv.Itoa(int(p.GetPartition())) },
+	}
 }
 
 func printHalted(w io.Writer, p *adminv1.HaltedPartition) error {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(t, "PARTITION %d\thalted: %s\n", p.GetPartition(), p.GetCause())
-	fmt.Fprintf(t, "store\tfolded up to offset %d under owner %d, of topic %s; used up to offset %d\n",
-		p.GetStoreNext(), p.GetStoreEpoch(), p.GetStoreTopicId(), p.GetPosition())
-	if p.GetUnreachable() != "" {
-		fmt.Fprintf(t, "log\tunreachable: %s\n", p.GetUnreachable())
-	} else {
-		fmt.Fprintf(t, "log\toffsets %d to %d, topic %s\n", p.GetLogStart(), p.GetLogEnd(), p.GetLogTopicId())
+	rows := [][]string{
+		{fmt.Sprintf("PARTITION %d", p.GetPartition()), "halted: " + p.GetCause()},
+		{"store", fmt.Sprintf("folded up to offset %d under owner %d, of topic %s; used up to offset %d",
+			p.GetStoreNext(), p.GetStoreEpoch(), p.GetStoreTopicId(), p.GetPosition())},
 	}
-	fmt.Fprintf(t, "only in the store\t%d records of %d entities, %d answers, %d open effects, %d timers\n",
-		p.GetLostRecords(), p.GetLostEntities(), p.GetLostCommands(), p.GetLostEffects(), p.GetLostTimers())
+	if p.GetUnreachable() != "" {
+		rows = append(rows, []string{"log", "unreachable: " + p.GetUnreachable()})
+	} else {
+		rows = append(rows, []string{"log", fmt.Sprintf("offsets %d to %d, topic %s", p.GetLogStart(), p.GetLogEnd(),
+			p.GetLogTopicId())})
+	}
+	rows = append(rows, []string{"only in the store", fmt.Sprintf("%s of %s, %s, %s, %s",
+		plural(p.GetLostRecords(), "record"), plural(p.GetLostEntities(), "entity"), plural(p.GetLostCommands(), "answer"),
+		plural(p.GetLostEffects(), "open effect"), plural(p.GetLostTimers(), "timer"))})
 	if len(p.GetExamples()) > 0 {
 		more := ""
 		if int64(len(p.GetExamples())) < p.GetLostEntities() {
 			more = ", …"
 		}
-		fmt.Fprintf(t, "for example\t%s%s\n", strings.Join(p.GetExamples(), ", "), more)
+		rows = append(rows, []string{"for example", strings.Join(p.GetExamples(), ", ") + more})
 	}
-	if err := t.Flush(); err != nil {
+	if err := newTable(w).all(rows); err != nil {
 		return err
 	}
-	fmt.Fprintln(w, "choices:")
-	t = tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	if err := printf(w, "choices:\n"); err != nil {
+		return err
+	}
+	rows = nil
 	for _, c := range p.GetChoices() {
 		for _, f := range repairFlags {
 			switch {
 			case f.choice != c.GetChoice():
 			case c.GetRefused() != "":
-				fmt.Fprintf(t, "  --%s\tnot here: %s\n", f.flag, c.GetRefused())
+				rows = append(rows, []string{"  --" + f.flag, "not here: " + c.GetRefused()})
 			default:
-				fmt.Fprintf(t, "  millrace repair %d --%s\t%s\n", p.GetPartition(), f.flag, f.says)
+				rows = append(rows, []string{fmt.Sprintf("  millrace repair %d --%s", p.GetPartition(), f.flag), f.says})
 			}
 		}
 	}
-	return t.Flush()
+	return newTable(w).all(rows)
 }
 
 // previewRepair shows what a choice would do.
 func previewRepair(ctx context.Context, cmd *cobra.Command, a adminv1.AdminServiceClient, partition int32,
 	choice adminv1.RepairChoice, flag string,
 ) error {
-	w := cmd.OutOrStdout()
 	if choice == adminv1.RepairChoice_REPAIR_CHOICE_APPEND_IMAGE {
 		if err := runRepair(ctx, cmd, a, partition, adminv1.RepairChoice_REPAIR_CHOICE_PREVIEW); err != nil {
 			return err
 		}
-	} else if shown, err := showHalted(ctx, w, a, partition); err != nil || shown == 0 {
+	} else if shown, err := showHalted(ctx, cmd, a, partition); err != nil || shown == 0 {
 		return err
 	}
-	if isTerminal(w) {
-		fmt.Fprintf(w, "nothing was changed: run millrace repair %d --%s --yes to do it\n", partition, flag)
+	if outputOf(cmd, cmd.OutOrStdout()).format != formatTable {
+		return nil
 	}
-	return nil
+	return printf(cmd.OutOrStdout(), "nothing was changed: run millrace repair %d --%s --yes to do it\n", partition, flag)
 }
 
 // runRepair repairs a partition and shows the progress.
@@ -188,24 +200,29 @@ func runRepair(ctx context.Context, cmd *cobra.Command, a adminv1.AdminServiceCl
 	if err != nil {
 		return err
 	}
-	w := cmd.OutOrStdout()
+	o := outputOf(cmd, cmd.OutOrStdout())
+	steps := newList(o, kindOf[*adminv1.RepairResponse]{
+		name: func(*adminv1.RepairResponse) string { return strconv.Itoa(int(partition)) },
+	})
 	last := ""
 	return drain(stream.Recv, func(r *adminv1.RepairResponse) error {
-		if !isTerminal(w) {
-			return printLine(w, r)
-		}
-		if r.GetDone() {
-			return printRepaired(w, partition, choice, r)
+		switch {
+		case o.format == formatName && !r.GetDone():
+			return nil
+		case o.format != formatTable:
+			return steps.add(r)
+		case r.GetDone():
+			return printRepaired(o.w, partition, choice, r)
 		}
 		line := fmt.Sprintf("partition %d is %s, at offset %d", partition, r.GetState(), r.GetNextOffset())
 		if r.GetFloor() > r.GetNextOffset() {
 			line += fmt.Sprintf(" of %d", r.GetFloor())
 		}
-		if line != last {
-			fmt.Fprintln(cmd.ErrOrStderr(), line)
-			last = line
+		if line == last {
+			return nil
 		}
-		return nil
+		last = line
+		return printf(cmd.ErrOrStderr(), "%s\n", line)
 	})
 }
 
@@ -215,16 +232,21 @@ func printRepaired(w io.Writer, partition int32, choice adminv1.RepairChoice, r 
 		did = "would be appended"
 	}
 	if choice == adminv1.RepairChoice_REPAIR_CHOICE_PREVIEW || choice == adminv1.RepairChoice_REPAIR_CHOICE_APPEND_IMAGE {
-		fmt.Fprintf(w, "%s: %d records: %d events and %d values of %d entities, %d answers, %d effects, %d timers\n",
-			did, r.GetRecords(), r.GetEvents(), r.GetValues(), r.GetEntities(), r.GetAnswers(), r.GetEffects(), r.GetTimers())
-		if r.GetEventsBehindSnapshots() > 0 {
-			fmt.Fprintf(w, "%d events are only in snapshots: the state of their entities is complete, their history is not\n",
-				r.GetEventsBehindSnapshots())
+		err := printf(w, "%s: %s: %s and %s of %s, %s, %s, %s\n", did, plural(r.GetRecords(), "record"),
+			plural(r.GetEvents(), "event"), plural(r.GetValues(), "value"), plural(r.GetEntities(), "entity"),
+			plural(r.GetAnswers(), "answer"), plural(r.GetEffects(), "effect"), plural(r.GetTimers(), "timer"))
+		if err != nil {
+			return err
+		}
+		if n := r.GetEventsBehindSnapshots(); n > 0 {
+			if err := printf(w, "events that are only in snapshots: %d; the state of their entities is complete, their history is not\n",
+				n); err != nil {
+				return err
+			}
 		}
 	}
 	if choice == adminv1.RepairChoice_REPAIR_CHOICE_PREVIEW {
 		return nil
 	}
-	_, err := fmt.Fprintf(w, "partition %d is %s, at offset %d\n", partition, r.GetState(), r.GetNextOffset())
-	return err
+	return printf(w, "partition %d is %s, at offset %d\n", partition, r.GetState(), r.GetNextOffset())
 }

@@ -3,7 +3,6 @@ package cli
 import (
 	"fmt"
 	"os"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -45,28 +44,47 @@ func (p Program) load(flags map[string]string, file string) (*node.Config, node.
 func (p Program) config() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "config", Short: "Print every setting, its value and where it comes from", Args: exactly(0, "no arguments"),
-		Long: "Print every setting as dev and run would use it here. The output is a valid configuration file.",
+		Long: "Print every setting as dev and run would use it here. In a pipe, and as YAML, the output is a valid configuration\nfile.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, origin, err := p.loadSettings(cmd)
 			if err != nil {
 				return err
 			}
-			if !isTerminal(cmd.OutOrStdout()) {
+			o := outputOf(cmd, cmd.OutOrStdout())
+			if o.format == formatYAML || chosen(cmd) == "" && o.format == formatJSON {
 				for _, s := range node.Settings() {
-					if _, err := fmt.Fprintf(cmd.OutOrStdout(), "%s: %q # %s\n", s.Name, s.Get(c), origin[s.Name]); err != nil {
+					if _, err := fmt.Fprintf(o.w, "%s: %q # %s\n", s.Name, s.Get(c), origin[s.Name]); err != nil {
 						return err
 					}
 				}
 				return nil
 			}
-			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
-			fmt.Fprintln(w, "SETTING\tVALUE\tFROM\tMEANING")
-			for _, s := range node.Settings() {
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", s.Name, s.Get(c), origin[s.Name], s.Help)
-			}
-			return w.Flush()
+			return printAll(o, settingRows(c, origin), node.Settings())
 		},
 	}
 	addSettings(cmd.Flags(), node.Settings())
+	addOutputWith(cmd, "table on a terminal, yaml in a pipe")
 	return cmd
+}
+
+// settingRows are settings with their values and where these come from.
+func settingRows(c *node.Config, origin node.Origin) kindOf[settings.Setting] {
+	name := func(s settings.Setting) string { return s.Name }
+	return kindOf[settings.Setting]{
+		columns: []column[settings.Setting]{
+			{"SETTING", name},
+			{"VALUE", func(s settings.Setting) string { return s.Get(c) }},
+			{"FROM", func(s settings.Setting) string { return origin[s.Name] }},
+			{"MEANING", func(s settings.Setting) string { return s.Help }},
+		},
+		name: name,
+		document: func(s settings.Setting) any {
+			return struct {
+				Name    string `json:"name"`
+				Value   string `json:"value"`
+				From    string `json:"from"`
+				Meaning string `json:"meaning"`
+			}{s.Name, s.Get(c), origin[s.Name], s.Help}
+		},
+	}
 }

@@ -8,7 +8,6 @@ import (
 	"io"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -27,72 +26,89 @@ func statusCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if !isTerminal(cmd.OutOrStdout()) {
-					return printLine(w, s)
-				}
-				return printStatus(w, s)
+				return outputOf(cmd, w).document(s, cmp.Or(s.GetWorker(), "gateway"),
+					func(w io.Writer) error { return printStatus(w, s) })
 			})
 		}),
 	}
 	addClient(cmd)
+	addOutput(cmd)
 	addWatch(cmd)
 	return cmd
 }
 
 func printStatus(w io.Writer, s *adminv1.StatusResponse) error {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	var rows [][]string
+	line := func(label, text string) { rows = append(rows, []string{label, text}) }
 	ready := "ready"
 	if !s.GetReady() {
 		ready = "NOT READY: " + s.GetNotReadyReason()
 	}
-	fmt.Fprintf(t, "state\t%s\n", ready)
+	line("state", ready)
 	for _, warning := range s.GetWarnings() {
-		fmt.Fprintf(t, "WARNING\t%s\n", warning)
+		line("WARNING", warning)
 	}
 	what := "gateway"
 	if s.GetWorker() != "" {
 		what = "worker " + s.GetWorker()
 	}
-	fmt.Fprintf(t, "app\t%s, %s, version %s, up %s\n", s.GetApp(), what, s.GetVersion(), ago(s.GetStarted()))
-	fmt.Fprintf(t, "log\t%s: %s\n", s.GetLog(), s.GetDurability())
+	line("app", fmt.Sprintf("%s, %s, version %s, up %s", s.GetApp(), what, s.GetVersion(), ago(s.GetStarted())))
+	line("log", s.GetLog()+": "+s.GetDurability())
 	if c := s.GetCluster(); c != nil {
-		fmt.Fprintf(t, "cluster\t%s\n", describeCluster(c))
+		line("cluster", describeCluster(c))
 	}
 	if s.GetDataDirectory() != "" {
-		fmt.Fprintf(t, "data\t%s\n", s.GetDataDirectory())
+		line("data", s.GetDataDirectory())
 	}
-	fmt.Fprintf(t, "ports\tpublic %s, admin %s\n", s.GetPublicAddress(), s.GetAdminAddress())
+	line("ports", fmt.Sprintf("public %s, admin %s", s.GetPublicAddress(), s.GetAdminAddress()))
 	for _, service := range s.GetServices() {
-		fmt.Fprintf(t, "service\t%s: %s, %s: %s\n", service.GetName(), kind(service), service.GetHosting(),
-			strings.Join(service.GetMethods(), ", "))
+		line("service", fmt.Sprintf("%s: %s, %s: %s", service.GetName(), kind(service), service.GetHosting(),
+			strings.Join(service.GetMethods(), ", ")))
 	}
-	if err := t.Flush(); err != nil {
+	if err := newTable(w).all(rows); err != nil {
 		return err
 	}
-	return errors.Join(printTasks(w, s.GetTasks()), printPartitions(w, s.GetPartitions()),
-		printStaleness(w, s.GetStaleness()))
+	return errors.Join(section(w, taskRows(), s.GetTasks()), section(w, partitionRows(), s.GetPartitions()),
+		section(w, stalenessRows(), s.GetStaleness()))
 }
 
-// printStaleness prints the promised and measured staleness of reads.
-func printStaleness(w io.Writer, all []*adminv1.StalenessStatus) error {
-	if len(all) == 0 {
+// section prints a table below others; nothing if it has no rows.
+func section[T any](w io.Writer, kind kindOf[T], rows []T) error {
+	if len(rows) == 0 {
 		return nil
 	}
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "\nENTITY TYPE\tREADS\tBY\tANSWERS\tPROMISED\tRECENT\tP99\tMAX")
-	for _, s := range all {
-		promise := s.GetPromise()
-		if s.PromisedSeconds != nil {
-			promise = "at most " + age(s.GetPromisedSeconds())
-		}
-		row := fmt.Sprintf("%s\t%s\t%s\t%d\t%s", s.GetEntityType(), cmp.Or(s.GetConsistency(), "-"),
-			cmp.Or(s.GetBy(), "-"), s.GetAnswers(), promise)
-		if s.GetRecentAnswers() > 0 {
-			row += fmt.Sprintf("\t%d\t%s\t%s", s.GetRecentAnswers(), age(s.GetP99Seconds()), age(s.GetMaxSeconds()))
-		}
-		fmt.Fprintln(t, row)
+	if _, err := fmt.Fprintln(w); err != nil {
+		return err
 	}
-	return t.Flush()
+	return printAll(output{w: w, format: formatTable}, kind, rows)
+}
+
+// stalenessRows are the promised and measured staleness of reads.
+func stalenessRows() kindOf[*adminv1.StalenessStatus] {
+	type staleness = *adminv1.StalenessStatus
+	recent := func(of func(staleness) string) func(staleness) string {
+		return func(s staleness) string {
+			if s.GetRecentAnswers() == 0 {
+				return ""
+			}
+			return of(s)
+		}
+	}
+	return kindOf[staleness]{columns: []column[staleness]{
+		{"ENTITY TYPE", staleness.GetEntityType},
+		{"READS", func(s staleness) string { return cmp.Or(s.GetConsistency(), "-") }},
+		{"BY", func(s staleness) string { return cmp.Or(s.GetBy(), "-") }},
+		{"ANSWERS", func(s staleness) string { return strconv.FormatUint(s.GetAnswers(), 10) }},
+		{"PROMISED", func(s staleness) string {
+			if s.PromisedSeconds != nil {
+				return "at most " + age(s.GetPromisedSeconds())
+			}
+			return s.GetPromise()
+		}},
+		{"RECENT", recent(func(s staleness) string { return strconv.FormatUint(s.GetRecentAnswers(), 10) })},
+		{"P99", recent(func(s staleness) string { return age(s.GetP99Seconds()) })},
+		{"MAX", recent(func(s staleness) string { return age(s.GetMaxSeconds()) })},
+	}}
 }
 
 // age formats a time of milliseconds to hours.
@@ -116,33 +132,36 @@ func kind(s *adminv1.ServiceStatus) string {
 	return s.GetKind() + " entity " + s.GetEntityType()
 }
 
-func printTasks(w io.Writer, tasks []*adminv1.TaskStatus) error {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "\nTASK\tSTATE\tLAST ERROR")
-	for _, task := range tasks {
-		fmt.Fprintf(t, "%s\t%s\t%s\n", task.GetName(), task.GetState(),
-			lastError(task.GetLastErrorTime(), task.GetLastError()))
-	}
-	return t.Flush()
+func taskRows() kindOf[*adminv1.TaskStatus] {
+	type task = *adminv1.TaskStatus
+	return kindOf[task]{columns: []column[task]{
+		{"TASK", task.GetName},
+		{"STATE", task.GetState},
+		{"LAST ERROR", func(t task) string { return lastError(t.GetLastErrorTime(), t.GetLastError()) }},
+	}}
 }
 
-func printPartitions(w io.Writer, partitions []*adminv1.PartitionStatus) error {
-	if len(partitions) == 0 {
-		return nil
-	}
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "\nPARTITION\tSTATE\tEPOCH\tNEXT\tLAG\tACTIVE\tWAITING\tEFFECTS\tTIMERS\tSTALE\tFOREIGN\tLAST ERROR")
-	for _, p := range partitions {
-		lag := strconv.FormatInt(p.GetLagRecords(), 10)
-		if p.GetLagSeconds() > 0 {
-			lag += fmt.Sprintf(" (%.1f s)", p.GetLagSeconds())
-		}
-		fmt.Fprintf(t, "%d\t%s\t%d\t%d\t%s\t%d\t%d\t%s\t%s\t%d\t%d\t%s\n", p.GetPartition(), state(p), p.GetEpoch(),
-			p.GetNextOffset(), lag,
-			p.GetActiveEntities(), p.GetWaitingCommands(), effects(p), timers(p), p.GetStaleRecords(), p.GetForeignRecords(),
-			lastError(p.GetLastErrorTime(), p.GetLastError()))
-	}
-	return t.Flush()
+func partitionRows() kindOf[*adminv1.PartitionStatus] {
+	type partition = *adminv1.PartitionStatus
+	return kindOf[partition]{columns: []column[partition]{
+		{"PARTITION", func(p partition) string { return strconv.Itoa(int(p.GetPartition())) }},
+		{"STATE", state},
+		{"EPOCH", func(p partition) string { return strconv.FormatUint(p.GetEpoch(), 10) }},
+		{"NEXT", func(p partition) string { return strconv.FormatInt(p.GetNextOffset(), 10) }},
+		{"LAG", func(p partition) string {
+			if p.GetLagSeconds() > 0 {
+				return fmt.Sprintf("%d (%.1f s)", p.GetLagRecords(), p.GetLagSeconds())
+			}
+			return strconv.FormatInt(p.GetLagRecords(), 10)
+		}},
+		{"ACTIVE", func(p partition) string { return strconv.FormatInt(p.GetActiveEntities(), 10) }},
+		{"WAITING", func(p partition) string { return strconv.FormatInt(p.GetWaitingCommands(), 10) }},
+		{"EFFECTS", effects},
+		{"TIMERS", timers},
+		{"STALE", func(p partition) string { return strconv.FormatUint(p.GetStaleRecords(), 10) }},
+		{"FOREIGN", func(p partition) string { return strconv.FormatUint(p.GetForeignRecords(), 10) }},
+		{"LAST ERROR", func(p partition) string { return lastError(p.GetLastErrorTime(), p.GetLastError()) }},
+	}}
 }
 
 // state returns the state of a partition, and whether this worker follows it.

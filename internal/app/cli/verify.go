@@ -2,9 +2,11 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 
 	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
@@ -30,7 +32,7 @@ memory for each event-sourced entity of a partition. The exit code is 6 if there
 			if cmd.Flags().Changed("partition") {
 				r.Partition = &partition
 			}
-			s := &verification{out: cmd.OutOrStdout(), screen: cmd.ErrOrStderr()}
+			s := newVerification(cmd)
 			if cmd.Flags().Changed("data") || cmd.Flags().Changed("brokers") {
 				c, err := p.offlineConfig(cmd)
 				if err != nil {
@@ -52,6 +54,7 @@ memory for each event-sourced entity of a partition. The exit code is 6 if there
 		},
 	}
 	addClient(cmd)
+	addOutput(cmd)
 	cmd.Flags().Int32Var(&partition, "partition", 0, "only this partition")
 	cmd.Flags().BoolVar(&r.Store, "store", false, "compare the worker's store with the journal")
 	cmd.Flags().String("data", "", "read the embedded log in this data directory; no worker may run")
@@ -76,11 +79,28 @@ func (p Program) offlineConfig(cmd *cobra.Command) (*node.Config, error) {
 	return c, err
 }
 
-// verification prints the result: as text on a terminal, otherwise as lines of JSON.
+// verification prints the result: findings and summaries, and the progress beside them.
 type verification struct {
-	out, screen io.Writer
-	bar         *progressbar.ProgressBar
-	differs     bool
+	results *list[*adminv1.VerifyResponse]
+	out     io.Writer
+	screen  io.Writer
+	bar     *progressbar.ProgressBar
+	differs bool
+}
+
+func newVerification(cmd *cobra.Command) *verification {
+	return &verification{
+		out: cmd.OutOrStdout(), screen: cmd.ErrOrStderr(),
+		results: newList(outputOf(cmd, cmd.OutOrStdout()), kindOf[*adminv1.VerifyResponse]{name: verifiedPlace}),
+	}
+}
+
+// verifiedPlace is where a finding is, or the partition of a summary.
+func verifiedPlace(r *adminv1.VerifyResponse) string {
+	if f := r.GetFinding(); f.GetOffset() >= 0 && f != nil {
+		return fmt.Sprintf("%d:%d", r.GetPartition(), f.GetOffset())
+	}
+	return strconv.Itoa(int(r.GetPartition()))
 }
 
 // take prints one message.
@@ -93,56 +113,53 @@ func (s *verification) take(r *adminv1.VerifyResponse) error {
 	if sum := r.GetSummary(); sum != nil {
 		s.differs = s.differs || sum.GetFindings() > 0 || sum.GetUnreadable() != ""
 	}
-	if !isTerminal(s.out) {
-		return printLine(s.out, r)
+	if s.results.format != formatTable {
+		return s.results.add(r)
 	}
 	if f := r.GetFinding(); f != nil {
-		where := fmt.Sprintf("%d:%d", r.GetPartition(), f.GetOffset())
-		if f.GetOffset() < 0 {
-			where = strconv.Itoa(int(r.GetPartition()))
-		}
-		_, err := fmt.Fprintf(s.out, "%s  %s\n", where, f.GetWhat())
-		return err
+		return printf(s.out, "%s  %s\n", verifiedPlace(r), f.GetWhat())
 	}
 	return s.summary(r.GetPartition(), r.GetSummary())
 }
 
 func (s *verification) summary(partition int32, sum *adminv1.VerifySummary) error {
 	if sum.GetUnreadable() != "" {
-		if _, err := fmt.Fprintf(s.out, "partition %d cannot be read after offset %d: %s\n", partition,
+		if err := printf(s.out, "partition %d cannot be read after offset %d: %s\n", partition,
 			sum.GetNextOffset(), sum.GetUnreadable()); err != nil {
 			return err
 		}
 	}
 	verdict := "ok"
 	if sum.GetFindings() > 0 {
-		verdict = fmt.Sprintf("%d FINDINGS", sum.GetFindings())
+		verdict = strings.ToUpper(plural(sum.GetFindings(), "finding"))
 	}
 	if sum.GetUnreadable() != "" {
 		verdict = "UNREADABLE"
 	}
-	fmt.Fprintf(s.out, "partition %d: %s; offsets %d to %d, %d claims, %d effective records, %d events of %d entities",
-		partition, verdict,
-		sum.GetStartOffset(), sum.GetNextOffset(), sum.GetClaims(), sum.GetRecords(), sum.GetEvents(), sum.GetEntities())
+	var text strings.Builder
+	fmt.Fprintf(&text, "partition %d: %s; offsets %d to %d, %s, %s, %s of %s", partition, verdict,
+		sum.GetStartOffset(), sum.GetNextOffset(), plural(sum.GetClaims(), "claim"),
+		plural(sum.GetRecords(), "effective record"), plural(sum.GetEvents(), "event"), plural(sum.GetEntities(), "entity"))
 	for _, more := range []struct {
 		n    uint64
 		what string
 	}{
-		{sum.GetVoidRecords(), "void"},
-		{sum.GetForeignRecords(), "foreign"},
-		{sum.GetCutGroups(), "incomplete groups"},
-		{sum.GetRepairs(), "repairs"},
-		{sum.GetJumps(), "snapshots without earlier events"},
+		{sum.GetVoidRecords(), "void record"},
+		{sum.GetForeignRecords(), "foreign record"},
+		{sum.GetCutGroups(), "incomplete group"},
+		{sum.GetRepairs(), "repair"},
 	} {
 		if more.n > 0 {
-			fmt.Fprintf(s.out, ", %d %s", more.n, more.what)
+			text.WriteString(", " + plural(more.n, more.what))
 		}
 	}
-	if sum.GetComparedOffset() >= 0 {
-		fmt.Fprintf(s.out, "; store compared at offset %d", sum.GetComparedOffset())
+	if n := sum.GetJumps(); n > 0 {
+		text.WriteString(", " + plural(n, "snapshot") + " without earlier events")
 	}
-	_, err := fmt.Fprintln(s.out)
-	return err
+	if sum.GetComparedOffset() >= 0 {
+		fmt.Fprintf(&text, "; store compared at offset %d", sum.GetComparedOffset())
+	}
+	return printf(s.out, "%s\n", text.String())
 }
 
 // progress updates the bar, on a terminal.
@@ -169,7 +186,7 @@ func (s *verification) clear() {
 func (s *verification) end(err error) error {
 	s.clear()
 	if err == nil && s.differs {
-		return errDifferences
+		err = errDifferences
 	}
-	return err
+	return errors.Join(s.results.end(), err)
 }

@@ -2,15 +2,15 @@ package fire
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 
-	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
-	"github.com/millrace-io/millrace/tests/e2e/harness"
 	"github.com/millrace-io/millrace/tests/kit"
 )
 
@@ -25,7 +25,7 @@ func (w *world) rebuildStore() bool {
 	happened := true
 	w.quietly(func() {
 		w.awaitNoEffects()
-		before := w.see(p)
+		before := w.see()
 		for _, end := range []func(){
 			func() {
 				if code := p.Stop(w.t); code != 0 {
@@ -37,7 +37,7 @@ func (w *world) rebuildStore() bool {
 			end()
 			happened = p.DeleteStore(w.t) && happened
 			w.restart(p)
-			w.broke(before.compare(w.see(p)))
+			w.broke(before.compare(w.see()))
 		}
 	})
 	return happened
@@ -63,8 +63,8 @@ type shown struct {
 	journal  map[int32][]*adminv1.TailResponse
 }
 
-// see asks a worker for entities, and reads the journal as `millrace log tail` prints it.
-func (w *world) see(p *harness.Process) shown {
+// see asks a worker for entities and the journal.
+func (w *world) see() shown {
 	w.t.Helper()
 	s := shown{entities: map[string]*adminv1.GetEntityResponse{}, journal: map[int32][]*adminv1.TailResponse{}}
 	ctx, cancel := context.WithTimeout(w.ctx, healing)
@@ -79,16 +79,15 @@ func (w *world) see(p *harness.Process) shown {
 		entity.AsOfOffset = 0 // every start adds a claim
 		s.entities[key] = entity
 	}
-	r := p.Run(w.t, "log", "tail", "--admin", p.Admin(), "--from-start", "--no-follow")
-	if r.Code != 0 {
-		w.t.Fatalf("log tail ended with %d: %s", r.Code, r.Stderr)
-	}
-	for line := range strings.Lines(r.Stdout) {
-		record := &adminv1.TailResponse{}
-		if err := protojson.Unmarshal([]byte(line), record); err != nil {
-			w.t.Fatalf("log tail printed %q: %v", line, err)
+	journal, err := admin.Tail(ctx, &adminv1.TailRequest{})
+	for err == nil {
+		var record *adminv1.TailResponse
+		if record, err = journal.Recv(); err == nil {
+			s.journal[record.GetPartition()] = append(s.journal[record.GetPartition()], record)
 		}
-		s.journal[record.GetPartition()] = append(s.journal[record.GetPartition()], record)
+	}
+	if !errors.Is(err, io.EOF) {
+		w.t.Fatalf("tail: %v", err)
 	}
 	return s
 }
