@@ -3,7 +3,6 @@ package gateway
 import (
 	"slices"
 
-	"connectrpc.com/vanguard"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -53,19 +52,4 @@ func sortFields(md protoreflect.MessageDescriptor, b []byte) {
 		sorted = append(sorted, b[f.start:f.end]...)
 	}
 	copy(b, sorted)
-}
-
-// protoCodec makes the transcoder write canonical bytes.
-type protoCodec struct {
-	*vanguard.ProtoCodec
-}
-
-// MarshalAppend implements vanguard.Codec.
-func (protoCodec) MarshalAppend(base []byte, msg proto.Message) ([]byte, error) {
-	return appendCanonical(base, msg)
-}
-
-// MarshalAppendStable implements vanguard.StableCodec.
-func (protoCodec) MarshalAppendStable(base []byte, msg proto.Message) ([]byte, error) {
-	return appendCanonical(base, msg)
 }

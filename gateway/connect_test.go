@@ -11,6 +11,7 @@ import (
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/dynamicpb"
+	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/gateway"
@@ -232,12 +233,17 @@ func TestTranscodedLimits(t *testing.T) {
 
 func TestTranscodedUnknownMethod(t *testing.T) {
 	w := newWorld(t, &dispatcher{}, nil)
-	for _, contentType := range []string{"application/grpc-web+proto", "application/connect+proto", "application/proto"} {
-		got := w.http("POST", "/shop.v1.CartService/Nope", "", jsonType, contentType)
-		if got.status != 404 || !strings.Contains(got.body, "/shop.v1.CartService/Nope") {
-			t.Errorf("%s: %d %s", contentType, got.status, got.body)
+	eachFlavour(t, func(t *testing.T, h2 bool, opts []connect.ClientOption) {
+		client := connect.NewClient[emptypb.Empty, emptypb.Empty](webClient(t, h2),
+			"http://"+w.addr+"/shop.v1.CartService/Nope", opts...)
+		_, err := client.CallUnary(t.Context(), connect.NewRequest(&emptypb.Empty{}))
+		failure, ok := errors.AsType[*connect.Error](err)
+		if !ok || failure.Code() != connect.CodeUnimplemented ||
+			!strings.Contains(failure.Message(), "/shop.v1.CartService/Nope") ||
+			failure.Meta().Get("millrace-outcome") != "not_applied" {
+			t.Errorf("%v", err)
 		}
-	}
+	})
 }
 
 // One HTTP/2 connection of net/http carries every protocol.

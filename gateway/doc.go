@@ -28,6 +28,14 @@
 // the new catalog, and are closed after Options.RetireAfter. Before the first catalog, calls wait,
 // bounded in number and time.
 //
+// # gRPC-Web and Connect
+//
+// These calls become calls of a gRPC server inside the process, with protobuf messages that are not
+// compressed; what it says is written in the caller's form (rpc.go, envelope.go, grpcweb.go,
+// connect.go; docs/adr/0024). Errors are always in the form of the protocol, with the outcome as a
+// trailer, also for calls that never ran. A JSON request without Connect-Protocol-Version is plain
+// HTTP. A method without side effects may be called by Connect's GET.
+//
 // # Plain HTTP
 //
 // A request that is not gRPC, gRPC-Web or Connect is plain. It calls a method by its
@@ -52,7 +60,6 @@
 //
 // Limitations:
 //
-//   - application/grpc-web-text is answered with 415; use application/grpc-web+proto.
 //   - Over net/http, only the body of a request with one message has a deadline
 //     (Options.BodyTimeout).
 //   - Responses are not compressed, except to native gRPC clients that compress their requests.

@@ -2,18 +2,13 @@ package gateway
 
 import (
 	"bytes"
-	"context"
-	"encoding/binary"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"strconv"
 	"strings"
 	"time"
 
-	"connectrpc.com/vanguard"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
@@ -29,37 +24,31 @@ import (
 // and every call has one request message. Where a method streams its output, plain HTTP gets one
 // JSON document per line, or server-sent events if the request says Accept: text/event-stream.
 type Front struct {
-	server     *grpc.Server
-	services   map[string]grpc.ServiceInfo
-	options    FrontOptions
-	json       *jsonCodec
-	transcoder *vanguard.Transcoder
+	server   *grpc.Server
+	services map[string]grpc.ServiceInfo
+	options  FrontOptions
+	json     *jsonCodec
+	rpc      *rpcFront
 }
 
 // FrontOptions bound what callers may ask for. All are required.
 type FrontOptions struct {
-	// MaxRequest bounds one request message, MaxReply one reply, in bytes of any encoding.
-	MaxRequest, MaxReply int
+	// MaxRequest bounds one request message, in bytes of any encoding.
+	MaxRequest int
 	// BodyTimeout is how long a request may take to arrive.
 	BodyTimeout time.Duration
 }
 
 // NewFront returns a front of a server whose services are all registered. It starts no goroutine,
 // and its handlers end with the calls of the server.
-func NewFront(server *grpc.Server, o FrontOptions) (*Front, error) {
+func NewFront(server *grpc.Server, o FrontOptions) *Front {
 	f := &Front{server: server, services: server.GetServiceInfo(), options: o}
 	f.json = newJSONCodec(protoregistry.GlobalTypes)
-	var services []*vanguard.Service
-	for name := range f.services {
-		services = append(services, vanguard.NewService(name, server, vanguard.WithTargetCodecs(vanguard.CodecProto)))
+	f.rpc = &rpcFront{
+		server: server, method: runtimeMethods(server), unknown: unknownMethod, json: f.json,
+		limit: o.MaxRequest, textLimit: o.MaxRequest, bodyTimeout: o.BodyTimeout,
 	}
-	var err error
-	f.transcoder, err = transcoderOf(services, protoregistry.GlobalTypes, f.json, o.MaxReply,
-		http.HandlerFunc(writeNoRoute))
-	if err != nil {
-		return nil, fmt.Errorf("serve over Connect and gRPC-Web: %w", err)
-	}
-	return f, nil
+	return f
 }
 
 // IsCall says whether a request is for a service: by its path, or because it speaks native gRPC.
@@ -70,9 +59,7 @@ func (f *Front) IsCall(r *http.Request) bool {
 }
 
 func isNative(r *http.Request) bool {
-	contentType := r.Header.Get("Content-Type")
-	isGRPC := strings.HasPrefix(contentType, contentTypeGRPC) && !strings.HasPrefix(contentType, contentTypeGRPCWeb)
-	return r.ProtoMajor == 2 && isGRPC
+	return r.ProtoMajor == 2 && isNativeGRPC(r.Header.Get("Content-Type"))
 }
 
 // ServeHTTP answers one call.
@@ -81,19 +68,15 @@ func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f.server.ServeHTTP(w, r)
 		return
 	}
+	if form := formOf(r, f.rpc.isMethod); form != formPlain {
+		f.rpc.serve(form, w, r)
+		return
+	}
 	r = r.WithContext(r.Context()) // net/http must find its own body in its request
 	if r.Body != http.NoBody {
-		r.Body = http.MaxBytesReader(w, timeBody(w, r, f.options.BodyTimeout), int64(f.options.MaxRequest)+grpcEnvelopeBytes)
+		r.Body = http.MaxBytesReader(w, timeBody(w, r, f.options.BodyTimeout), int64(f.options.MaxRequest)+1)
 	}
-	switch contentType := r.Header.Get("Content-Type"); {
-	case strings.HasPrefix(contentType, contentTypeGRPCWebText):
-		writeHTTPError(w, http.StatusUnsupportedMediaType,
-			invalid("content type %q is not served: use %s+proto", contentType, contentTypeGRPCWeb))
-	case isTranscodedRPC(r, contentType):
-		f.transcoder.ServeHTTP(w, r)
-	default:
-		f.servePlain(w, r)
-	}
+	f.servePlain(w, r)
 }
 
 // Refuse answers a request that is not to be served, in the form of all errors.
@@ -131,8 +114,13 @@ func (f *Front) servePlain(w http.ResponseWriter, r *http.Request) {
 		writePlainError(w, problem)
 		return
 	}
+	header, problem := grpcHeader(r.Header, formPlain)
+	if problem != nil {
+		writePlainError(w, problem)
+		return
+	}
 	c := &frontCall{w: w, method: m, json: f.json, header: http.Header{}, sse: acceptsEvents(r.Header)}
-	f.server.ServeHTTP(c, asGRPC(ctx, r, payload))
+	f.server.ServeHTTP(c, asGRPC(ctx, r, header, io.NopCloser(bytes.NewReader(appendFrame(nil, 0, payload)))))
 	c.end()
 }
 
@@ -177,22 +165,6 @@ func (f *Front) readRequest(m protoreflect.MethodDescriptor, r *http.Request) ([
 	return payload, nil
 }
 
-// asGRPC is a plain call as a gRPC server takes it.
-func asGRPC(ctx context.Context, r *http.Request, payload []byte) *http.Request {
-	call := r.Clone(ctx)
-	call.Proto, call.ProtoMajor, call.ProtoMinor = "HTTP/2.0", 2, 0
-	for _, name := range []string{
-		"Connection", "Content-Length", "Content-Encoding", "Grpc-Timeout", "Grpc-Encoding", "Grpc-Accept-Encoding",
-	} {
-		call.Header.Del(name)
-	}
-	call.Header.Set("Content-Type", contentTypeGRPC)
-	call.Header.Set("Te", "trailers")
-	framed := binary.BigEndian.AppendUint32([]byte{0}, uint32(len(payload))) //nolint:gosec // bounded by MaxRequest
-	call.Body, call.ContentLength = io.NopCloser(bytes.NewReader(append(framed, payload...))), -1
-	return call
-}
-
 // frontCall is the response of a plain call: it takes what a gRPC server writes, and prints each
 // message as it is complete.
 type frontCall struct {
@@ -202,10 +174,10 @@ type frontCall struct {
 	// header is what the server says of the call; its trailers come into it too.
 	header http.Header
 	// sse: the caller wants a stream as server-sent events.
-	sse bool
-	// unread begins with a message that is not complete; reply is that of a method that does not
-	// stream.
-	unread, reply []byte
+	sse    bool
+	frames frameSplitter
+	// reply is that of a method that does not stream.
+	reply []byte
 	// streamed: the response is a stream that has begun.
 	streamed bool
 	// problem is why a message could not be printed.
@@ -223,17 +195,11 @@ func (c *frontCall) Flush() {}
 
 // Write takes a part of the server's frames.
 func (c *frontCall) Write(p []byte) (int, error) {
-	c.unread = append(c.unread, p...)
-	for len(c.unread) >= grpcEnvelopeBytes {
-		size := int(binary.BigEndian.Uint32(c.unread[1:]))
-		if len(c.unread) < grpcEnvelopeBytes+size {
-			break
-		}
+	c.frames.write(p, func(payload []byte) {
 		if c.problem == nil {
-			c.problem = c.print(c.unread[grpcEnvelopeBytes : grpcEnvelopeBytes+size])
+			c.problem = c.print(payload)
 		}
-		c.unread = c.unread[grpcEnvelopeBytes+size:]
-	}
+	})
 	return len(p), nil
 }
 
@@ -310,11 +276,7 @@ func (c *frontCall) failure() *entities.Error {
 	case err != nil: // a server that was stopped writes nothing
 		return unavailable("this process is ending: call another one")
 	case codes.Code(code) != codes.OK:
-		text, err := url.PathUnescape(c.header.Get("Grpc-Message"))
-		if err != nil {
-			text = c.header.Get("Grpc-Message")
-		}
-		return statusError(codes.Code(code), text)
+		return statusError(codes.Code(code), unescape(c.header.Get("Grpc-Message")))
 	case c.problem != nil:
 		return entities.Errorf(entities.Internal, entities.Unknown,
 			"%s: the reply cannot be printed: %w", c.method.FullName(), c.problem)
@@ -326,11 +288,17 @@ func (c *frontCall) failure() *entities.Error {
 // statusError is the status of a gRPC handler as this package writes errors. Codes that speak of
 // the request mean that nothing was done.
 func statusError(code codes.Code, message string) *entities.Error {
-	outcome := entities.Unknown
+	return &entities.Error{
+		Reason: entities.FunctionRefused, Code: uint32(code), Outcome: outcomeOf(code), Message: message,
+	}
+}
+
+// outcomeOf is what a code says of a call to a service of the runtime.
+func outcomeOf(code codes.Code) entities.OutcomeClass {
 	switch code {
 	case codes.InvalidArgument, codes.NotFound, codes.Unimplemented, codes.PermissionDenied, codes.Unauthenticated:
-		outcome = entities.NotApplied
+		return entities.NotApplied
 	default:
+		return entities.Unknown
 	}
-	return &entities.Error{Reason: entities.FunctionRefused, Code: uint32(code), Outcome: outcome, Message: message}
 }

@@ -31,10 +31,7 @@ func front(t *testing.T) (*health.Server, *httptest.Server) {
 	t.Helper()
 	service, server := health.NewServer(), grpc.NewServer(grpc.WaitForHandlers(true))
 	healthpb.RegisterHealthServer(server, service)
-	f, err := NewFront(server, FrontOptions{MaxRequest: 1000, MaxReply: 1000, BodyTimeout: time.Minute})
-	if err != nil {
-		t.Fatal(err)
-	}
+	f := NewFront(server, FrontOptions{MaxRequest: 1000, BodyTimeout: time.Minute})
 	public := httptest.NewUnstartedServer(f)
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
@@ -88,7 +85,6 @@ func TestFrontSpeaksJSON(t *testing.T) {
 		"no JSON":            {checkPath, `{`, nil, 400, `"code":3`},
 		"a form":             {checkPath, "service=x", []string{"Content-Type", "application/x-www-form-urlencoded"}, 415, `send content-type: application/json`},
 		"text":               {checkPath, "{}", []string{"Content-Type", "text/plain"}, 415, `send content-type: application/json`},
-		"grpc-web-text":      {checkPath, "", []string{"Content-Type", "application/grpc-web-text"}, 415, "application/grpc-web+proto"},
 		"an unknown method":  {"/grpc.health.v1.Health/Chek", "{}", nil, 404, "no route for POST"},
 		"an unknown service": {"/other.v1.Service/Call", "{}", nil, 404, "no route for POST"},
 		"another path":       {"/", "{}", nil, 404, "no route for POST"},
@@ -245,10 +241,7 @@ func TestFrontCutsAStreamThatFails(t *testing.T) {
 func TestFrontOfAStoppedServer(t *testing.T) {
 	server := grpc.NewServer()
 	healthpb.RegisterHealthServer(server, health.NewServer())
-	f, err := NewFront(server, FrontOptions{MaxRequest: 1000, MaxReply: 1000, BodyTimeout: time.Minute})
-	if err != nil {
-		t.Fatal(err)
-	}
+	f := NewFront(server, FrontOptions{MaxRequest: 1000, BodyTimeout: time.Minute})
 	server.Stop()
 	w := httptest.NewRecorder()
 	r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, checkPath, http.NoBody)

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"sync"
 
-	"connectrpc.com/vanguard"
 	"google.golang.org/grpc"
 
 	"github.com/millrace-io/millrace/entities/discovery"
@@ -23,7 +22,7 @@ type generation struct {
 	// net/http. It is a separate server because a graceful stop would abort such calls.
 	native, inner *grpc.Server
 	conns         *handoff
-	rpc           *vanguard.Transcoder
+	rpc           *rpcFront
 	rest          *restRouter
 
 	life    context.Context //nolint:containedctx // the generation's own lifetime
@@ -70,10 +69,8 @@ func (s *Server) buildHTTP(g *generation) error {
 	g.json = newJSONCodec(types)
 	g.inner = s.newGRPC(g, grpc.StreamInterceptor(openWindow))
 
+	g.rpc = s.newRPCFront(g)
 	var err error
-	if g.rpc, err = s.newTranscoder(g, types); err != nil {
-		return fmt.Errorf("serve the function over Connect and gRPC-Web: %w", err)
-	}
 	if g.rest, err = newRESTRouter(g.catalog, g.json); err != nil {
 		return fmt.Errorf("serve the function over HTTP/JSON: %w", err)
 	}

@@ -45,7 +45,9 @@ func (s *Server) newGRPC(g *generation, more ...grpc.ServerOption) *grpc.Server 
 			Time: o.KeepaliveTime, Timeout: o.KeepaliveTimeout,
 			MaxConnectionAge: o.MaxConnectionAge, MaxConnectionAgeGrace: o.RetireAfter,
 		}),
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: o.MinPingInterval}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{
+			MinTime: o.MinPingInterval, PermitWithoutStream: true,
+		}),
 		grpc.UnknownServiceHandler(s.serveUnknown),
 		grpc.WaitForHandlers(true),
 	)...)
@@ -155,10 +157,10 @@ func (s *Server) serveGRPCUnary(m *discovery.Method, stream grpc.ServerStream) e
 	return nil
 }
 
-// writeNoPayload ends a call without a reply message. Native gRPC allows that; the transcoder would
-// make it an empty message.
+// writeNoPayload ends a call without a reply message. Native gRPC allows that; the other
+// protocols have no such reply.
 func (s *Server) writeNoPayload(m *discovery.Method, stream grpc.ServerStream) error {
-	if stream.Context().Value(inflowKey{}) == nil {
+	if stream.Context().Value(rpcCallKey{}) == nil {
 		return nil
 	}
 	return writeGRPCError(stream, noPayload(m))
@@ -292,7 +294,8 @@ const (
 // grpc-go does not check it.
 func contentSubtype(ctx context.Context) (string, *entities.Error) {
 	contentType := firstValue(ctx, "content-type")
-	subtype := strings.TrimPrefix(contentType, contentTypeGRPC)
+	media, _ := mediaType(contentType)
+	subtype := strings.TrimPrefix(media, contentTypeGRPC)
 	switch {
 	case subtype == "" || subtype == "+"+subtypeProto:
 		return subtypeProto, nil

@@ -73,6 +73,8 @@ service { name: "CartService"
   method { name: "Checkout" input_type: ".shop.v1.CartRequest" output_type: ".shop.v1.Cart"
     options { [google.api.http] { post: "/v1/carts/{cart_id}:checkout" body: "*" } } }
   method { name: "Plain" input_type: ".shop.v1.CartRequest" output_type: ".shop.v1.Cart" }
+  method { name: "Look" input_type: ".shop.v1.CartRequest" output_type: ".shop.v1.Cart"
+    options { idempotency_level: NO_SIDE_EFFECTS } }
   method { name: "Receipt" input_type: ".shop.v1.CartRequest" output_type: ".google.api.HttpBody"
     options { [google.api.http] { get: "/v1/carts/{cart_id}/receipt" } } } }
 service { name: "StreamService"

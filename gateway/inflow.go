@@ -1,7 +1,7 @@
 package gateway
 
 import (
-	"context"
+	"errors"
 	"io"
 	"net/http"
 	"sync"
@@ -9,6 +9,8 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/millrace-io/millrace/entities"
 )
 
 // grpcEnvelopeBytes is the size of the prefix of each message on the wire.
@@ -29,19 +31,6 @@ type inflow struct {
 }
 
 type inflowKey struct{}
-
-// bound passes requests on to a gRPC server with bounded bodies. It may change the request, which a
-// transcoder has made.
-func (s *Server) bound(inner *grpc.Server) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		flow := &inflow{
-			body: r.Body, control: http.NewResponseController(w),
-			room: s.opts.MaxRequest + 2*grpcEnvelopeBytes, changed: make(chan struct{}, 1),
-		}
-		r.Body = flow
-		inner.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), inflowKey{}, flow)))
-	})
-}
 
 // Read waits until the window has space. Only one goroutine reads.
 func (f *inflow) Read(p []byte) (int, error) {
@@ -96,10 +85,17 @@ func (f *inflow) Close() error {
 }
 
 // openWindow is an interceptor that opens the window when a message was taken. Calls with one
-// message do not need it.
+// message have none.
 func openWindow(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 	flow, _ := stream.Context().Value(inflowKey{}).(*inflow)
-	return handler(srv, &inflowStream{ServerStream: stream, flow: flow})
+	if flow == nil {
+		return handler(srv, stream)
+	}
+	err := handler(srv, &inflowStream{ServerStream: stream, flow: flow})
+	if problem, ok := errors.AsType[*entities.Error](err); ok { // of the runtime's own services
+		return writeGRPCError(stream, problem)
+	}
+	return err
 }
 
 // inflowStream is a call that came through net/http.
@@ -108,10 +104,15 @@ type inflowStream struct {
 	flow *inflow
 }
 
-// RecvMsg reads a message and opens the window by its size. Transcoders decompress, so it is the
-// size on the wire.
+// RecvMsg reads a message and opens the window by its size: the body has messages that are not
+// compressed. A request that is wrong ends with the reason.
 func (s *inflowStream) RecvMsg(v any) error {
 	if err := s.ServerStream.RecvMsg(v); err != nil {
+		if messages, ok := s.flow.body.(*messageStream); ok {
+			if problem := messages.problem.Load(); problem != nil {
+				return problem
+			}
+		}
 		return err
 	}
 	size := grpcEnvelopeBytes

@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 
-	"connectrpc.com/connect"
-	"connectrpc.com/vanguard"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -68,28 +66,30 @@ func (r *typeResolver) FindExtensionByNumber(message protoreflect.FullName,
 // jsonCodec is JSON as in Cloudstate: requests are strict; replies are compact and have defaults.
 // Unset messages and optional fields are left out.
 type jsonCodec struct {
-	vanguard.JSONCodec
+	protojson.MarshalOptions
+	protojson.UnmarshalOptions
 }
 
-func newJSONCodec(types vanguard.TypeResolver) *jsonCodec {
-	return &jsonCodec{JSONCodec: vanguard.JSONCodec{
+// resolver finds messages and extensions.
+type resolver interface {
+	protoregistry.MessageTypeResolver
+	protoregistry.ExtensionTypeResolver
+}
+
+func newJSONCodec(types resolver) *jsonCodec {
+	return &jsonCodec{
 		MarshalOptions:   protojson.MarshalOptions{Resolver: types, EmitDefaultValues: true},
 		UnmarshalOptions: protojson.UnmarshalOptions{Resolver: types, RecursionLimit: maxJSONDepth},
-	}}
+	}
 }
 
-// MarshalAppend implements vanguard.Codec.
+// MarshalAppend appends a message in compact JSON.
 func (c *jsonCodec) MarshalAppend(base []byte, msg proto.Message) ([]byte, error) {
 	encoded, err := c.MarshalOptions.Marshal(msg)
 	if err != nil {
 		return nil, err
 	}
 	return compactAppend(base, encoded)
-}
-
-// MarshalAppendStable implements vanguard.StableCodec; compact JSON is stable.
-func (c *jsonCodec) MarshalAppendStable(base []byte, msg proto.Message) ([]byte, error) {
-	return c.MarshalAppend(base, msg)
 }
 
 // compactAppend removes the random white space of protojson.
@@ -99,18 +99,6 @@ func compactAppend(base, encoded []byte) ([]byte, error) {
 		return nil, err
 	}
 	return buf.Bytes(), nil
-}
-
-// Unmarshal implements vanguard.Codec. Its errors are InvalidArgument.
-func (c *jsonCodec) Unmarshal(data []byte, msg proto.Message) error {
-	return asBadJSON(c.UnmarshalOptions.Unmarshal(data, msg))
-}
-
-func asBadJSON(err error) error {
-	if err == nil {
-		return nil
-	}
-	return connect.NewError(connect.CodeInvalidArgument, errors.New(jsonProblem(err)))
 }
 
 // jsonProblem returns a problem with a request as a sentence for its caller.

@@ -146,7 +146,6 @@ func TestPlainRefusals(t *testing.T) {
 		{"form", "POST", "/v1/carts/1/items", `{}`, "application/x-www-form-urlencoded", 415, "application/x-www-form-urlencoded"},
 		{"form, generated", "POST", "/shop.v1.CartService/Plain", `{}`, "application/x-www-form-urlencoded", 415, "application/json"},
 		{"text", "POST", "/v1/carts/1/items", `{}`, "text/plain", 415, "text/plain"},
-		{"grpc-web-text", "POST", "/shop.v1.CartService/Plain", `AAA=`, "application/grpc-web-text", 415, "grpc-web"},
 		{"too large", "POST", "/v1/carts/1/items", long, jsonValue, 413, "1024 bytes"},
 		{"too large, generated", "POST", "/shop.v1.CartService/Plain", long, jsonValue, 413, "1024 bytes"},
 		{"unknown path", "GET", "/v2/carts", "", "", 404, "GET /v2/carts"},

@@ -5,10 +5,7 @@ import (
 	"net/url"
 	"strings"
 
-	"google.golang.org/genproto/googleapis/api/annotations"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
-	"google.golang.org/protobuf/types/descriptorpb"
 
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/discovery"
@@ -98,38 +95,4 @@ func (c *plainCall) serveRule(m *discovery.Method, match *httprule.Match, r *htt
 	if reply := c.run(r.Context(), m, payload); reply != nil {
 		c.writeReply(m, reply)
 	}
-}
-
-// withoutRules hides the rules of a service from a transcoder, which would refuse some of them.
-type withoutRules struct {
-	protoreflect.ServiceDescriptor
-}
-
-// Methods implements protoreflect.ServiceDescriptor.
-func (s withoutRules) Methods() protoreflect.MethodDescriptors {
-	return methodsWithoutRules{s.ServiceDescriptor.Methods()}
-}
-
-type methodsWithoutRules struct {
-	protoreflect.MethodDescriptors
-}
-
-// Get implements protoreflect.MethodDescriptors.
-func (m methodsWithoutRules) Get(i int) protoreflect.MethodDescriptor {
-	return methodWithoutRules{m.MethodDescriptors.Get(i)}
-}
-
-type methodWithoutRules struct {
-	protoreflect.MethodDescriptor
-}
-
-// Options implements protoreflect.Descriptor.
-func (m methodWithoutRules) Options() protoreflect.ProtoMessage {
-	options, isMethod := m.MethodDescriptor.Options().(*descriptorpb.MethodOptions)
-	if !isMethod || options == nil {
-		return m.MethodDescriptor.Options()
-	}
-	hidden := proto.CloneOf(options)
-	proto.ClearExtension(hidden, annotations.E_Http)
-	return hidden
 }

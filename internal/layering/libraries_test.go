@@ -50,8 +50,7 @@ var libraries = map[string]library{
 	"google.golang.org/grpc/codes": {
 		is: "the codes that a refusal can have: they are part of what a user writes", in: []string{everywhere},
 	},
-	"connectrpc.com/connect":     {is: "Connect and gRPC-Web on the wire", in: []string{"gateway", "tests/..."}},
-	"connectrpc.com/vanguard":    {is: "transcoding between protocols and HTTP/JSON", in: []string{"gateway"}},
+	"connectrpc.com/connect":     {is: "a client of Connect and gRPC-Web", tests: []string{"gateway", "tests/..."}},
 	"golang.org/x/sys":           {is: "CPU time and disk traffic of a process, for the benchmarks", in: []string{"tests/..."}},
 	"golang.org/x/net":           {is: "HTTP/2 frames: the gateway sniffs connections", in: []string{"gateway", "tests/..."}},
 	"google.golang.org/genproto": {is: "Google's annotations and error details", in: []string{"gateway/...", "entities/discovery", "internal/app/node", "examples/...", "tests/..."}},

@@ -78,11 +78,8 @@ func (s *Server) Serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	limits := gateway.FrontOptions{MaxRequest: maxRequest, MaxReply: maxReply, BodyTimeout: bodyTimeout}
-	front, err := gateway.NewFront(s.grpc, limits)
-	if err != nil {
-		return err
-	}
+	limits := gateway.FrontOptions{MaxRequest: maxRequest, BodyTimeout: bodyTimeout}
+	front := gateway.NewFront(s.grpc, limits)
 	s.http.Handler = route(front, pages)
 	ended := make(chan error, 1)
 	go func() { ended <- s.http.Serve(s.listener) }() // ended by Close below
