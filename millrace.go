@@ -1,6 +1,7 @@
 package millrace
 
 import (
+	"embed"
 	"fmt"
 	"os"
 
@@ -33,6 +34,11 @@ func (a App) Main(services ...*sdk.Service) {
 	cli.Main(cli.Program{Local: function, Default: "dev", App: string(a)})
 }
 
+// source is what the modules that Tool writes require.
+//
+//go:embed go.mod go.sum
+var source embed.FS
+
 // Tool is the program millrace itself: it hosts remote functions, and examples when `dev` is given
 // no function.
 func Tool(examples ...*sdk.Service) {
@@ -41,5 +47,5 @@ func Tool(examples ...*sdk.Service) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	cli.Main(cli.Program{Examples: function})
+	cli.Main(cli.Program{Examples: function, Source: source})
 }

@@ -31,6 +31,7 @@ type row struct {
 // packages has a row for every package, or for several. docs/adr/0002 and 0021 have the reasons.
 var packages = map[string]row{
 	// Floor 0: types and tools.
+	"proto":                {is: "the proto files that services elsewhere import"},
 	"proto/gen/cloudstate": {is: "the Cloudstate protocol: discovery and the messages that all kinds share"},
 	"proto/gen/cloudstate/...": {is: "the Cloudstate protocol, a package for each kind of function", may: edges{
 		"proto/gen/cloudstate": "commands, replies and failures are shared by all kinds",
@@ -289,7 +290,11 @@ var packages = map[string]row{
 	},
 
 	// Floors 6 and 7: what users run.
+	"internal/app/scaffold": {floor: 1, is: "the module of a new service, from a template", may: edges{
+		"proto": "proto files that the module imports",
+	}},
 	"internal/app/cli": {floor: 6, is: "the command tree", tools: true, may: edges{
+		"internal/app/scaffold":       "new writes a module",
 		"internal/app/node":           "dev and run start one",
 		"proto/gen/millrace/admin/v1": "all other commands ask one",
 	}, tests: edges{

@@ -30,9 +30,16 @@ func golden(t *testing.T, name string) []byte {
 // envelope first, then the type of an event or a value.
 func TestHeadersOfRecords(t *testing.T) {
 	for _, tc := range []struct{ envelope, typeName string }{
-		{"1-event", "shop.v1.ItemAdded"}, {"1-exceptions", "shop.v1.Reserved"}, {"1-state", "counter.v1.Counter"},
+		{"1-event", "shop.v1.ItemAdded"},
+		{"1-exceptions", "shop.v1.Reserved"},
+		{"1-state", "counter.v1.Counter"},
 		{"1-state-json", "json.cloudstate.io/com.example.Cart"},
-		{"1-effect", ""}, {"1-timer-set", ""}, {"1-refused", ""}, {"1-full", ""}, {"1-claim", ""}, {"1-barrier", ""},
+		{"1-effect", ""},
+		{"1-timer-set", ""},
+		{"1-refused", ""},
+		{"1-full", ""},
+		{"1-claim", ""},
+		{"1-barrier", ""},
 	} {
 		var b Batch
 		var p record.Parser

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -26,6 +27,8 @@ type Program struct {
 	Default string
 	// App is the default name of the app; empty: none.
 	App string
+	// Source has the go.mod and go.sum that the program was built with; nil: it writes no modules.
+	Source fs.FS
 	// Name is the name of the program in its help; empty: the name under which it was started.
 	Name string
 
@@ -82,6 +85,9 @@ func (p Program) root() *cobra.Command {
 	root.AddCommand(p.dev(), p.run(), p.gateway(), call(), get(), history(), p.logGroup(), parked(), repairCommand(),
 		statusCommand(), clusterGroup(),
 		partitionsCommand(), drainCommand(), p.config(), version())
+	if p.Source != nil {
+		root.AddCommand(p.newModule())
+	}
 	return root
 }
 
