@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -21,7 +22,14 @@ import (
 // BenchmarkIncrement is one durable command on an entity in process, through all layers: gRPC in,
 // synced log, gRPC out, with 64 callers on 4 connections in the same process. For profiles, beside
 // BenchmarkEcho; `make bench` has the figures that count.
-func BenchmarkIncrement(b *testing.B) {
+func BenchmarkIncrement(b *testing.B) { inProcess(b, 0) }
+
+// BenchmarkDeadline is the same with callers that have a deadline, and may leave while the function
+// works.
+func BenchmarkDeadline(b *testing.B) { inProcess(b, time.Minute) }
+
+func inProcess(b *testing.B, timeout time.Duration) {
+	b.Helper()
 	local, err := inprocess.New(counter.Service)
 	if err != nil {
 		b.Fatal(err)
@@ -38,7 +46,7 @@ func BenchmarkIncrement(b *testing.B) {
 		b.Fatal(err)
 	}
 	<-n.Ready()
-	increments(b, n.Status(b.Context()).GetPublicAddress())
+	increments(b, n.Status(b.Context()).GetPublicAddress(), timeout)
 	n.Stop()
 	if err := n.Wait(); err != nil {
 		b.Error(err)
@@ -70,7 +78,7 @@ func BenchmarkRemote(b *testing.B) {
 		b.Fatal(err)
 	}
 	<-n.Ready()
-	increments(b, n.Status(b.Context()).GetPublicAddress())
+	increments(b, n.Status(b.Context()).GetPublicAddress(), 0)
 	n.Stop()
 	if err := n.Wait(); err != nil {
 		b.Error(err)
@@ -91,7 +99,7 @@ func BenchmarkEcho(b *testing.B) {
 	counterv1.RegisterCounterServiceServer(s, echo{})
 	ended := make(chan error, 1)
 	go func() { ended <- s.Serve(l) }() // ended by Stop
-	increments(b, l.Addr().String())
+	increments(b, l.Addr().String(), 0)
 	s.Stop()
 	if err := <-ended; err != nil {
 		b.Error(err)
@@ -107,8 +115,10 @@ func (echo) Increment(_ context.Context, in *counterv1.IncrementRequest) (*count
 	return &counterv1.Counter{Value: in.GetBy()}, nil
 }
 
-// increments runs b.N calls and reports the CPU time of one, client and server together.
-func increments(b *testing.B, address string) {
+// increments runs b.N calls and reports the CPU time of one, client and server together. The calls
+// have a deadline, unless timeout is 0.
+func increments(b *testing.B, address string, timeout time.Duration) {
+	b.Helper()
 	var clients []counterv1.CounterServiceClient
 	for range 4 {
 		conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -127,7 +137,13 @@ func increments(b *testing.B, address string) {
 		mine := clients[next.Add(1)%4]
 		for pb.Next() {
 			id := "c" + strconv.FormatInt(next.Add(1)%10_000, 10)
-			if _, err := mine.Increment(context.Background(), &counterv1.IncrementRequest{CounterId: id, By: 1}); err != nil {
+			ctx, cancel := context.Background(), func() {}
+			if timeout > 0 {
+				ctx, cancel = context.WithTimeout(ctx, timeout)
+			}
+			_, err := mine.Increment(ctx, &counterv1.IncrementRequest{CounterId: id, By: 1})
+			cancel()
+			if err != nil {
 				b.Error(err)
 				return
 			}

@@ -25,9 +25,12 @@ type Loader func(ctx context.Context) (Loaded, error)
 // Session is the conversation with the user function about one active entity. The engine calls
 // Handle for one command at a time, and neither Handle nor Close after Close.
 type Session interface {
-	// Handle makes the function decide about one command. An *Error with reason FunctionFailed
-	// means that the session has ended: its memory may be ahead of what is stored. The engine calls
-	// Close and opens another session for the next command.
+	// Handle makes the function decide about one command. It returns when the function has decided,
+	// also if ctx ends before: that is told to the function, which may give the command up. Every
+	// *Error means that the session has ended: its memory may be ahead of what is stored. The engine
+	// calls Close and opens another session for the next command. The reasons Cancelled and Deadline
+	// mean that the function gave the command up because ctx had ended; they concern this command
+	// only.
 	Handle(ctx context.Context, inv Invocation) (*Outcome, error)
 	// Close ends the conversation and waits for the function to end it, too; when ctx ends it
 	// aborts.

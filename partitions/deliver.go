@@ -54,8 +54,8 @@ func (p *Partition) Conclude(
 	select {
 	case <-meetingOf(call).wake:
 	case <-ctx.Done():
-		if err := p.leave(ctx, call); err != nil {
-			return entities.Committed{}, err
+		if was := meetingOf(call).step(core.Phase.Leave); was != core.PhaseAnswered {
+			return entities.Committed{}, p.withdraw(ctx, call, was)
 		}
 		<-meetingOf(call).wake // the loop has answered in between
 	}

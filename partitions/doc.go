@@ -18,8 +18,9 @@
 // idle (mailbox.go). Callbacks of the log, and all others that post, never drive: a turn may wait
 // for the log. A loop owns the short-lived goroutines that read the log for it (reading.go) or open
 // and close sessions of functions, and waits for them before it ends. User functions run on the
-// goroutine of the caller that submitted the command. Only an answer that the function has sent
-// ahead of the command's turn is taken on the loop. Callbacks of the log only put a message into
+// goroutine of the caller that submitted the command or, if it has a deadline and so may leave, on
+// one of the loop's (leave.go). Only an answer that the function has sent ahead of the command's
+// turn is taken on the loop. Callbacks of the log only put a message into
 // the loop's mailbox.
 //
 // # What may overlap

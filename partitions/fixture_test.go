@@ -37,6 +37,8 @@ type words struct {
 	gate    chan struct{}
 	// falters decides for each command "falter" whether it fails.
 	falters chan bool
+	// opening holds Open until it is closed; nil does not.
+	opening chan struct{}
 	// down is the error of Open; of the entity downFor only, if that is set.
 	down    error
 	downFor string
@@ -72,6 +74,9 @@ func (w *words) Open(ctx context.Context, _ string, key entities.Key, load entit
 	}
 	w.opened++
 	w.mu.Unlock()
+	if w.opening != nil {
+		<-w.opening
+	}
 	if down != nil {
 		return nil, down
 	}
@@ -168,7 +173,7 @@ func (w *words) count() (opened, closed int) {
 	return w.opened, w.closed
 }
 
-func (s *wordsSession) Handle(_ context.Context, inv entities.Invocation) (*entities.Outcome, error) {
+func (s *wordsSession) Handle(ctx context.Context, inv entities.Invocation) (*entities.Outcome, error) {
 	verb, rest, _ := strings.Cut(string(inv.Payload.Value), " ")
 	emit := func(text string) *entities.Outcome {
 		s.state += text + " "
@@ -198,6 +203,14 @@ func (s *wordsSession) Handle(_ context.Context, inv entities.Invocation) (*enti
 		s.words.entered <- inv.Key.ID
 		<-s.words.gate
 		return emit(rest), nil
+	case "patient": // patient x: like wait x, and gives up when its context ends
+		s.words.entered <- inv.Key.ID
+		select {
+		case <-s.words.gate:
+			return emit(rest), nil
+		case <-ctx.Done():
+			return nil, entities.Errorf(endedBy(ctx), entities.NotApplied, "given up")
+		}
 	case "read":
 		return &entities.Outcome{Reply: reply(s.state)}, nil
 	case "refuse":

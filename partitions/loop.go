@@ -11,6 +11,7 @@ import (
 	"github.com/millrace-io/millrace/internal/clock"
 	"github.com/millrace-io/millrace/internal/failpoint"
 	"github.com/millrace-io/millrace/internal/invariant"
+	"github.com/millrace-io/millrace/internal/multiplex"
 	"github.com/millrace-io/millrace/materializer"
 	"github.com/millrace-io/millrace/partitions/core"
 )
@@ -23,6 +24,8 @@ type loop struct {
 	mail       *mailbox
 	store      materializer.Store
 	clock      clock.Clock
+	// runners run the function for callers that may leave while it works (leave.go).
+	runners multiplex.Runners
 	// ctx ends with the loop; it is set before any other goroutine drives it.
 	ctx context.Context //nolint:containedctx // the loop's own lifetime, for turns on the goroutines of callers
 	// inputs is the mailbox's other buffer.
@@ -221,6 +224,7 @@ func (l *loop) awaitCalls() {
 		for _, p := range l.partitions {
 			p.tasks.waitCalls()
 		}
+		l.runners.Close()
 	}()
 	late, stop := l.clock.After(l.partitions[0].limits.ReleaseTimeout)
 	defer stop()

@@ -13,6 +13,7 @@ import (
 	"github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/internal/clock"
+	"github.com/millrace-io/millrace/internal/multiplex"
 	"github.com/millrace-io/millrace/internal/mutation"
 	"github.com/millrace-io/millrace/internal/tracing"
 	"github.com/millrace-io/millrace/materializer"
@@ -171,7 +172,9 @@ func NewManager(o Options) *Manager {
 	}
 	m.loops = make([]*loop, min(o.Loops, len(m.partitions)))
 	for i := range m.loops {
-		m.loops[i] = &loop{mail: newMailbox(), store: o.Store, clock: o.Clock}
+		m.loops[i] = &loop{
+			mail: newMailbox(), store: o.Store, clock: o.Clock, runners: multiplex.Runners{Most: idleRunners},
+		}
 	}
 	for i, p := range m.partitions {
 		l := m.loops[i%len(m.loops)]

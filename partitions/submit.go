@@ -12,12 +12,16 @@ import (
 	"github.com/millrace-io/millrace/partitions/core"
 )
 
-// meeting is the state that the caller's goroutine and the loop share.
+// meeting is the state that the caller's goroutine, or the one that stands in for it, and the loop
+// share.
 type meeting struct {
 	phase atomic.Int32
 	// ctx is the caller's.
 	ctx context.Context
-	// wake has room for the two signals that a caller can get: its turn, and its answer.
+	// watched: the caller wants a signal when the function, on another goroutine, has decided.
+	watched bool
+	// wake has room for two of the signals that a caller gets: its turn, the decision if it is
+	// watched, and the answer.
 	wake chan struct{}
 	at   int64
 	// opening, outcome and err are the result of the call's turn.
@@ -56,16 +60,16 @@ func (m *meeting) Decided() bool { return m.step(core.Phase.Decided) != core.Pha
 // run starts the turn of a call, unless its caller has left or is about to: a caller that sends the
 // command again, after it has left, gets an answer that no earlier attempt belies. (gone)
 func (m *meeting) run() bool {
-	announced := core.Phase(m.phase.Load()) == core.PhaseRunning
-	if !announced && m.ctx.Err() != nil && !mutation.On(mutation.Gone) {
+	if !core.Phase(m.phase.Load()).HasFunction() && m.ctx.Err() != nil && !mutation.On(mutation.Gone) {
 		return false
 	}
 	return m.step(core.Phase.Run).MayRun()
 }
 
-// Submit runs a command on its entity and returns the decision, after it is durable. The function
-// runs on the calling goroutine. If ctx ends before the function's turn, nothing is applied; if it
-// ends later, the outcome is unknown. Errors are *entities.Error, and concern this attempt only.
+// Submit runs a command on its entity and returns the decision, after it is durable. If ctx ends
+// before the function has the command, nothing is applied; if it ends later, the outcome is
+// unknown. The function runs on the calling goroutine if ctx has no deadline, and on another one
+// otherwise (leave.go). Errors are *entities.Error, and concern this attempt only.
 func (p *Partition) Submit(ctx context.Context, cmd *entities.Command) (entities.Committed, error) {
 	ctx, span := p.tracer.Begin(ctx, tracing.Internal, "partition", cmd.TraceParent)
 	if span == nil {
@@ -100,7 +104,12 @@ func (p *Partition) await(ctx context.Context, cmd *entities.Command) (_ entitie
 		p.waiting.Add(-1)
 		return entities.Committed{}, errPartitionBusy(p.id, p.limits.MaxWaiting)
 	}
-	defer p.waiting.Add(-1)
+	standIn := false
+	defer func() {
+		if !standIn {
+			p.waiting.Add(-1)
+		}
+	}()
 	call := newCall(ctx, cmd)
 	if !p.submit(inSubmitted{call}) {
 		return entities.Committed{}, entities.PartitionMoved(p.id, "the worker is stopping")
@@ -109,18 +118,31 @@ func (p *Partition) await(ctx context.Context, cmd *entities.Command) (_ entitie
 	for {
 		select {
 		case <-wait.wake:
-			if core.Phase(wait.phase.Load()) == core.PhaseAnswered {
+			switch core.Phase(wait.phase.Load()) {
+			case core.PhaseAnswered:
 				return call.Committed()
+			case core.PhaseRunning:
+				part.End(nil)
+				if _, mayLeave := ctx.Deadline(); mayLeave {
+					part, wait.watched = nil, p.traced(call)
+					p.loop.runners.Run(&invoked{partition: p, ctx: ctx, call: call})
+					continue
+				}
+				p.invoke(ctx, call)
+			default: // the function has decided elsewhere
 			}
-			part.End(nil)
-			p.invoke(ctx, call)
 			_, part = p.tracer.Begin(ctx, tracing.Internal, "log", cmd.TraceParent)
-			done = ctx.Done()
 		case <-done:
-			if err := p.leave(ctx, call); err != nil {
-				return entities.Committed{}, err
+			switch was := wait.step(core.Phase.Leave); was {
+			case core.PhaseAnswered: // its signal comes, or is there
+				done = nil
+			case core.PhaseRunning:
+				standIn = true
+				go p.standIn(ctx, call) // ends with the answer; the loop answers every call
+				return entities.Committed{}, errLeft(ctx, call, was)
+			default:
+				return entities.Committed{}, p.withdraw(ctx, call, was)
 			}
-			done = nil // the loop has answered in between: wait for its signal
 		}
 	}
 }
@@ -143,45 +165,60 @@ func (p *Partition) Position(ctx context.Context) (int64, error) {
 	}
 }
 
-// leave gives a call up, if that is still possible.
-func (p *Partition) leave(ctx context.Context, call *core.Call) error {
-	reason := entities.Cancelled
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		reason = entities.Deadline
+// withdraw gives a call up that its caller has left in the phase was, and returns the caller's
+// error.
+func (p *Partition) withdraw(ctx context.Context, call *core.Call, was core.Phase) error {
+	err := errLeft(ctx, call, was)
+	if err.Outcome == entities.NotApplied {
+		p.post(inWithdrawn{call})
+		// Otherwise there may be another owner, which this one learns from the log.
+		err.Checked = was == core.PhaseQueued && call.Named() && p.core.Single()
 	}
-	was := meetingOf(call).step(core.Phase.Leave)
+	return err
+}
+
+// errLeft is the error of a caller whose context ended in the phase was of its call.
+func errLeft(ctx context.Context, call *core.Call, was core.Phase) *entities.Error {
+	reason := endedBy(ctx)
 	switch {
-	case !was.MayLeave():
-		return nil
 	case was == core.PhaseDecided:
 		return entities.Errorf(reason, entities.Unknown,
 			"the call ended while the log had not answered: it is not known whether the command on %s took effect; send it again under the same command id", call.Command.Key)
+	case was == core.PhaseRunning && !mutation.On(mutation.Midway):
+		return entities.Errorf(reason, entities.Unknown,
+			"the call ended while the function had the command on %s: it may still be decided and take effect; send it again under the same command id", call.Command.Key)
 	default:
-		p.post(inWithdrawn{call})
-		err := entities.Errorf(
+		return entities.Errorf(
 			reason, entities.NotApplied, "the call ended before %s had its turn: nothing was applied", call.Command.Key,
 		)
-		// Otherwise there may be another owner, which this one learns from the log.
-		err.Checked = was == core.PhaseQueued && call.Named() && p.core.Single()
-		return err
 	}
 }
 
-// invoke lets the function decide, on the caller's goroutine. The caller's cancellation does not
-// reach the function: an aborted decision would cost the entity its session, and fail the calls
-// that wait behind this one.
+// endedBy returns why a caller's context has ended.
+func endedBy(ctx context.Context) entities.Reason {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return entities.Deadline
+	}
+	return entities.Cancelled
+}
+
+// invoke lets the function decide. The end of the caller's context is told to the function, which
+// may give the command up; it does not end the session, in whose memory others wait behind this
+// call.
 func (p *Partition) invoke(ctx context.Context, call *core.Call) {
-	ctx = context.WithoutCancel(ctx)
 	wait := meetingOf(call)
 	session := call.Session()
 	switch {
 	case session == nil:
-		wait.opening, wait.err = p.openSession(ctx, call.Command.Type.Service, call.Command.Key)
+		// The next caller finds the session open, if this one leaves.
+		wait.opening, wait.err = p.openSession(context.WithoutCancel(ctx), call.Command.Type.Service, call.Command.Key)
 		if wait.err == nil {
 			session = wait.opening.Session
 		}
 	case ended(session):
-		wait.set(core.PhaseUnchecked) // the loop decides what is known
+		if wait.step(core.Phase.Requeued) == core.PhaseForsaken { // the loop decides what is known
+			wait.wake <- struct{}{}
+		}
 		if !p.submit(inSessionEnded{call}) {
 			p.abandoned(call, session)
 		}
@@ -199,6 +236,9 @@ func (p *Partition) invoke(ctx context.Context, call *core.Call) {
 		}
 	}
 	wait.set(core.PhaseDecided)
+	if wait.watched {
+		wait.wake <- struct{}{}
+	}
 	if !p.submit(inDecided{call}) {
 		p.abandoned(call, session)
 	}

@@ -37,6 +37,10 @@
 //     message.
 //   - [Forward]: the answer of another method is the caller's answer. What was emitted is kept,
 //     also where that method refuses.
+//   - The error of cmd.Context() after that has ended: the command is given up. Nothing is written,
+//     the caller learns that its deadline has passed, and commands behind this one are not
+//     concerned. A handler need not look at the context: its caller is let go all the same, and
+//     what it decides counts.
 //   - Any other error, and a panic: a crash. Nothing is written, the caller learns that and no
 //     more, the log gets error and stack, and the image of the entity is built anew from what is
 //     stored.

@@ -11,7 +11,8 @@
 // Goroutines: each remote session on a stream of its own has one that receives; a link has one that
 // receives for all its sessions and one that sends when they must not; a Remote has one more that
 // sends reports. Remote.Close stops all of them and waits. A streamed action has one that sends for
-// as long as the call lasts. In-process functions run on the caller's goroutine.
+// as long as the call lasts. In-process functions run on the caller's goroutine; an action
+// whose caller has a deadline has one of its own, which ends with the action (caller.go).
 //
 // What may overlap: everything on a Host and on a Function. The calls on one session never overlap;
 // the engine guarantees it. There are three locks, that of a session, that of a link and that of a

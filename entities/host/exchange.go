@@ -45,7 +45,7 @@ func (s *session) handle(ctx context.Context, m *discovery.Method, inv entities.
 		s.finish(fault)
 		return nil, fault
 	}
-	a, fault := s.await(ctx)
+	a, fault := s.await()
 	if fault != nil {
 		return nil, fault
 	}
@@ -151,27 +151,19 @@ func contextOf(inv entities.Invocation) *cloudstate.CommandContext {
 	return c
 }
 
-// await returns the answer to the running command, or why there will be none.
-func (s *session) await(ctx context.Context) (*answer, *entities.Error) {
-	select {
-	case a := <-s.answers: // also when ctx has ended
-		return a, nil
-	default:
-	}
+// await returns the answer to the running command, or why there will be none. It does not end with
+// the caller: the function has the command, and others wait behind it.
+func (s *session) await() (*answer, *entities.Error) {
 	select {
 	case a := <-s.answers:
 		return a, nil
 	case <-s.done:
-		select {
-		case a := <-s.answers: // it came just before the end
-			return a, nil
-		default:
-			return nil, s.reason()
-		}
-	case <-ctx.Done():
-		fault := functionFailed("the command was cancelled while the function handled it", context.Cause(ctx))
-		s.finish(fault)
-		return nil, fault
+	}
+	select {
+	case a := <-s.answers: // it came just before the end
+		return a, nil
+	default:
+		return nil, s.reason()
 	}
 }
 

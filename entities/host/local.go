@@ -56,6 +56,8 @@ type InProcess struct {
 	options Options
 	catalog *discovery.Catalog
 	stats   counters
+	// forsaken are the actions whose callers have left.
+	forsaken forsaken
 	// refusedBeside has the methods whose refusals carried what is dropped, and were reported.
 	refusedBeside sync.Map
 }
@@ -111,15 +113,11 @@ func (p *InProcess) Open(ctx context.Context, service *discovery.Service, key en
 	return s, nil
 }
 
-// Act runs a unary action on the caller's goroutine.
+// Act runs a unary action: on the caller's goroutine, or on one of its own if the caller may leave
+// before its deadline.
 func (p *InProcess) Act(ctx context.Context, m *discovery.Method, inv entities.Invocation) (*entities.Outcome, error) {
 	p.stats.actions.Add(1)
-	var out *entities.Outcome
-	err := guard(func() (err error) {
-		out, err = p.local.Act(ctx, inv)
-		return err
-	})
-	err = actionCrash(m, err)
+	out, err := p.act(ctx, m, inv)
 	if err == nil {
 		keepEffects(out)
 	}
@@ -130,9 +128,78 @@ func (p *InProcess) Act(ctx context.Context, m *discovery.Method, inv entities.I
 	return out, nil
 }
 
-// ActStream runs a streamed action on the caller's goroutine.
+func (p *InProcess) act(ctx context.Context, m *discovery.Method, inv entities.Invocation) (*entities.Outcome, error) {
+	if _, mayLeave := ctx.Deadline(); !mayLeave {
+		return p.actNow(ctx, m, inv)
+	}
+	if refusal := p.forsaken.full(m.FullName); refusal != nil {
+		return nil, refusal
+	}
+	type decided struct {
+		out *entities.Outcome
+		err error
+	}
+	d, stayed := attend(ctx, &p.forsaken, func() (d decided) {
+		d.out, d.err = p.actNow(ctx, m, inv)
+		return d
+	})
+	if !stayed {
+		return nil, errActionLeft(ctx)
+	}
+	return d.out, d.err
+}
+
+func (p *InProcess) actNow(
+	ctx context.Context, m *discovery.Method, inv entities.Invocation,
+) (out *entities.Outcome, err error) {
+	err = guard(func() (err error) {
+		out, err = p.local.Act(ctx, inv)
+		return err
+	})
+	return out, actionCrash(ctx, m, err)
+}
+
+// ActStream runs a streamed action: on the caller's goroutine, or on one of its own if the caller
+// may leave before its deadline.
 func (p *InProcess) ActStream(ctx context.Context, m *discovery.Method, s *entities.Stream, on OutcomeFunc) error {
 	p.stats.actions.Add(1)
+	err := p.actStream(ctx, m, s, on)
+	if _, ended := errors.AsType[delivered](err); ended {
+		return errors.Unwrap(err)
+	}
+	if err != nil {
+		p.stats.failures.Add(1)
+	}
+	return err
+}
+
+// delivered is an error by which the caller's side ended a stream, or the outcome that did.
+type delivered struct{ error }
+
+// Unwrap returns the error itself.
+func (d delivered) Unwrap() error { return d.error }
+
+func (p *InProcess) actStream(ctx context.Context, m *discovery.Method, s *entities.Stream, on OutcomeFunc) error {
+	if _, mayLeave := ctx.Deadline(); !mayLeave {
+		return p.actStreamNow(ctx, m, s, on)
+	}
+	if refusal := p.forsaken.full(m.FullName); refusal != nil {
+		return refusal
+	}
+	var open gate
+	err, stayed := attend(ctx, &p.forsaken, func() error {
+		return p.actStreamNow(ctx, m, s, func(ctx context.Context, out *entities.Outcome) error {
+			return open.pass(ctx, func() error { return on(ctx, out) })
+		})
+	})
+	if !stayed {
+		open.close()
+		return errActionLeft(ctx)
+	}
+	return err
+}
+
+func (p *InProcess) actStreamNow(ctx context.Context, m *discovery.Method, s *entities.Stream, on OutcomeFunc) error {
 	var ended error
 	deliver := func(ctx context.Context, out *entities.Outcome) error {
 		keepEffects(out)
@@ -144,22 +211,22 @@ func (p *InProcess) ActStream(ctx context.Context, m *discovery.Method, s *entit
 	}
 	err := guard(func() error { return p.local.ActStream(ctx, s, deliver) })
 	if ended != nil {
-		return ended
+		return delivered{ended}
 	}
-	if err = actionCrash(m, err); err != nil {
-		p.stats.failures.Add(1)
-	}
-	return err
+	return actionCrash(ctx, m, err)
 }
 
-// actionCrash lets an *entities.Error of an action pass and makes any other one a failed function.
-// What the action did before is its own; so the outcome is unknown.
-func actionCrash(m *discovery.Method, err error) error {
+// actionCrash lets an *entities.Error of an action pass, and the error of its context; any other
+// one makes a failed function. What the action did before is its own; so the outcome is unknown.
+func actionCrash(ctx context.Context, m *discovery.Method, err error) error {
 	if err == nil {
 		return nil
 	}
 	if e, ok := errors.AsType[*entities.Error](err); ok {
 		return e
+	}
+	if gaveUp(ctx, err) {
+		return errActionLeft(ctx)
 	}
 	return &entities.Error{
 		Reason:  entities.FunctionFailed,

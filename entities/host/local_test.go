@@ -19,6 +19,8 @@ var errCrash = errors.New("it crashed")
 // "error" and the like make it do so.
 type localFunction struct {
 	spec *cloudstate.EntitySpec
+	// deaf holds the calls of actions with the word "deaf", whatever their contexts say.
+	deaf chan struct{}
 }
 
 func (f *localFunction) Spec() *cloudstate.EntitySpec { return f.spec }
@@ -27,8 +29,15 @@ func (f *localFunction) OpenEntity(service, id string) (host.LocalEntity, error)
 	return &localEntity{words: []string{service + "/" + id}}, misbehave(id)
 }
 
-func (f *localFunction) Act(_ context.Context, inv entities.Invocation) (*entities.Outcome, error) {
+func (f *localFunction) Act(ctx context.Context, inv entities.Invocation) (*entities.Outcome, error) {
 	word := valueText(inv.Payload.Value)
+	switch word {
+	case "wait":
+		<-ctx.Done()
+		return nil, fmt.Errorf("it ended: %w", ctx.Err())
+	case "deaf":
+		<-f.deaf
+	}
 	return &entities.Outcome{Reply: &entities.Reply{Payload: textPayload(word)}}, misbehave(word)
 }
 
@@ -36,6 +45,13 @@ func (f *localFunction) ActStream(ctx context.Context, s *entities.Stream,
 	on func(context.Context, *entities.Outcome) error,
 ) error {
 	word := valueText(s.Payload.Value)
+	switch word {
+	case "wait":
+		<-ctx.Done()
+		return fmt.Errorf("it ended: %w", ctx.Err())
+	case "deaf":
+		<-f.deaf
+	}
 	for i := range 2 {
 		out := &entities.Outcome{Reply: &entities.Reply{Payload: textPayload(fmt.Sprint(word, i))}}
 		if word == "refuse" {
@@ -75,9 +91,12 @@ func (e *localEntity) Apply(event entities.Event) error {
 	return misbehave(word)
 }
 
-func (e *localEntity) Handle(_ context.Context, inv entities.Invocation) (*entities.Outcome, error) {
+func (e *localEntity) Handle(ctx context.Context, inv entities.Invocation) (*entities.Outcome, error) {
 	word := valueText(inv.Payload.Value)
 	switch word {
+	case "wait":
+		<-ctx.Done()
+		return nil, fmt.Errorf("it ended: %w", ctx.Err())
 	case "nothing":
 		return nil, nil
 	case "garbage":

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/millrace-io/millrace/entities"
@@ -115,32 +116,32 @@ func answerAll(t testing.TB, stream *fakeStream) {
 	}()
 }
 
-// A command whose context ends leaves an answer without a receiver: the session is over.
-func TestCancelledCommandEndsTheSession(t *testing.T) {
-	f := newFake(newSpec(t))
-	address, _ := serve(t, f, "127.0.0.1:0")
-	h, _ := connect(t, address, host.Options{})
-	s, err := h.Open(t.Context(), "t.Carts", cartKey, nothingStored)
-	if err != nil {
-		t.Fatal(err)
-	}
-	stream := take(t, "the stream", f.streams)
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	// Ends with the command.
-	go func() {
-		_, err := s.Handle(ctx, invocation("t.Carts", "Add", cartKey, "x"))
-		done <- err
-	}()
-	for range 2 { // Init and the command
-		if _, err := stream.recv(); err != nil {
+// A command whose caller leaves is decided all the same, and the session goes on.
+func TestCommandsOutliveTheirCallers(t *testing.T) {
+	inVirtualTime(t, func(t *testing.T, f *fakeFunction, h *host.Host) {
+		s, err := h.Open(t.Context(), "t.Carts", cartKey, nothingStored)
+		if err != nil {
 			t.Fatal(err)
 		}
-	}
-	cancel()
-	wantError(t, take(t, "the end of the command", done), entities.FunctionFailed, entities.NotApplied, "cancelled")
-	<-stream.ctx.Done()
-	s.Close(t.Context())
+		stream := <-f.streams
+		ctx, leave := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { // received below
+			out, err := s.Handle(ctx, invocation("t.Carts", "Add", cartKey, "x"))
+			if err == nil && valueText(out.Reply.Payload.Value) != "x" {
+				err = fmt.Errorf("the outcome is %v", out)
+			}
+			done <- err
+		}()
+		synctest.Wait() // the function has it
+		leave()
+		synctest.Wait()
+		answerAll(t, stream)
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		s.Close(t.Context())
+	})
 }
 
 // Commands wait while the function restarts, and go on when it is back at the same address.

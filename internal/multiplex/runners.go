@@ -18,17 +18,21 @@ type Runners struct {
 	closed bool
 }
 
-// Run runs a task on an idle goroutine, or on a new one.
+// Run runs a task on an idle goroutine, or on a new one. Close does not wait for a task that comes
+// after it.
 func (r *Runners) Run(t Task) {
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	if n := len(r.idle); n > 0 {
 		next := r.idle[n-1]
 		r.idle = r.idle[:n-1]
-		r.mu.Unlock()
-		next <- t
+		next <- t // has room
 		return
 	}
-	r.mu.Unlock()
+	if r.closed {
+		go t.Run() // ends with its task
+		return
+	}
 	// It ends when there are enough idle ones, and with Close, which waits for it.
 	r.all.Go(func() { r.work(t) })
 }
@@ -58,7 +62,7 @@ func (r *Runners) rest(next chan Task) bool {
 	return true
 }
 
-// Close ends the idle goroutines and waits for all. Run must not be called after it.
+// Close ends the idle goroutines and waits for all.
 func (r *Runners) Close() {
 	r.mu.Lock()
 	r.closed = true

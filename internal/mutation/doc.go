@@ -76,9 +76,11 @@ const (
 	Previous = "previous"
 	// Epoch: a claim that jumps far above the owner's epoch is void.
 	Epoch = "epoch"
-	// Announced: a caller whose command was sent to a function before its turn stays until its
-	// turn.
+	// Announced: a command that was sent to a function before its turn is not withdrawn.
 	Announced = "announced"
+	// Midway: a caller that leaves while the function has its command is not told that nothing was
+	// applied.
+	Midway = "midway"
 	// Horizon: timers that were dropped from memory during a load are read again.
 	Horizon = "horizon"
 	// Crowd: due timers of one entity type leave space in memory for those of others.
@@ -162,6 +164,7 @@ func Lines() []string {
 		Previous,
 		Epoch,
 		Announced,
+		Midway,
 		Horizon,
 		Crowd,
 		Exceptions,

@@ -170,7 +170,7 @@ func (c *crowd) step() {
 		}
 	case n < 21:
 		if a := some(func(a *attendee) bool { return a.turn }); a != nil {
-			c.decide(a, c.rng.IntN(8))
+			c.decide(a, c.rng.IntN(9))
 		}
 	case n < 25:
 		c.ack(nil)
@@ -252,7 +252,7 @@ func (c *crowd) decide(a *attendee, verdict int) {
 		opening = &Opening{Session: session}
 	} else if verdict == 0 {
 		c.note("session of call %d has ended", a.number)
-		a.at = PhaseUnchecked
+		a.left = a.step(Phase.Requeued) == PhaseForsaken
 		c.core.SessionEnded(a.Call)
 		return
 	}
@@ -269,6 +269,9 @@ func (c *crowd) decide(a *attendee, verdict int) {
 		return
 	case 6:
 		out.Events = []entities.Payload{{Value: make([]byte, 1<<20)}} // more than a command may store
+	case 8:
+		c.core.Decided(a.Call, opening, nil, entities.Errorf(entities.Deadline, entities.NotApplied, "given up"))
+		return
 	default:
 	}
 	c.core.Decided(a.Call, opening, out, nil)

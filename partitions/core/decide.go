@@ -30,6 +30,10 @@ func (c *Core) Decided(call *Call, opening *Opening, outcome *entities.Outcome, 
 	if opening != nil {
 		c.adopt(e, opening)
 	}
+	if err != nil && (err.Reason == entities.Deadline || err.Reason == entities.Cancelled) {
+		c.forgo(e, call, err)
+		return
+	}
 	e.running = nil
 	if err != nil {
 		c.lose(e, call, err)
@@ -107,6 +111,19 @@ func (c *Core) lose(e *Entity, call *Call, err *entities.Error) {
 		c.refuse(call, queued)
 	}
 	c.advance(e)
+}
+
+// forgo ends a command that the function gave up because its caller's time was over. That concerns
+// this caller only: the commands behind it, and another attempt at the same one, have their turn.
+func (c *Core) forgo(e *Entity, call *Call, err *entities.Error) {
+	if e.session != nil {
+		c.emit(Close{Session: e.session})
+		c.detach(e)
+	}
+	successor := c.promote(call)
+	call.checked = call.checked && successor == nil
+	c.refuse(call, err)
+	c.vacate(call, successor)
 }
 
 // SessionEnded reports that the function ended an idle session.

@@ -25,6 +25,8 @@ const (
 	// PhaseRunning: it is the caller's turn to run the function, or the function got the command ahead
 	// of its turn.
 	PhaseRunning
+	// PhaseForsaken is PhaseRunning after the caller has left: another goroutine takes its place.
+	PhaseForsaken
 	// PhaseDecided: the function has decided; the answer waits for the log.
 	PhaseDecided
 	// PhaseAnswered: the answer is there.
@@ -34,9 +36,13 @@ const (
 )
 
 // MayRun reports whether the function may get the command: its caller has not left.
-func (p Phase) MayRun() bool { return p == PhaseQueued || p == PhaseUnchecked || p == PhaseRunning }
+func (p Phase) MayRun() bool { return p == PhaseQueued || p == PhaseUnchecked || p.HasFunction() }
 
-// MayLeave reports whether the caller may leave. It may not while the function has the command.
+// HasFunction reports whether the function has the command, or is about to get it.
+func (p Phase) HasFunction() bool { return p == PhaseRunning || p == PhaseForsaken }
+
+// MayLeave reports whether the call needs nothing of its caller any more. While the function has
+// the command, another goroutine has to take the place of a caller that leaves.
 func (p Phase) MayLeave() bool { return p == PhaseQueued || p == PhaseUnchecked || p == PhaseDecided }
 
 // Alone returns the phase after an owner has looked for other attempts at the command, and found
@@ -58,10 +64,19 @@ func (p Phase) Accompanied() Phase {
 
 // Run returns the phase after the call's turn has come, unless its caller has left.
 func (p Phase) Run() Phase {
-	if p.MayRun() {
+	if p.MayRun() && p != PhaseForsaken {
 		return PhaseRunning
 	}
 	return p
+}
+
+// Requeued returns the phase after the function has lost a command that it had. One whose caller
+// has left is withdrawn at its next turn.
+func (p Phase) Requeued() Phase {
+	if p == PhaseForsaken {
+		return PhaseLeft
+	}
+	return PhaseUnchecked
 }
 
 // Decided returns the phase after the decision, unless the caller has left.
@@ -74,10 +89,14 @@ func (p Phase) Decided() Phase {
 
 // Leave returns the phase after the caller has tried to leave.
 func (p Phase) Leave() Phase {
-	if p.MayLeave() {
+	switch {
+	case p.MayLeave():
 		return PhaseLeft
+	case p == PhaseRunning:
+		return PhaseForsaken
+	default:
+		return p
 	}
-	return p
 }
 
 // Answered returns the phase after the answer, unless the caller has left.
