@@ -133,15 +133,17 @@ func split(path string) ([]string, error) {
 		return []string{}, nil
 	}
 	segments := strings.Split(path, "/")
+	empty := false
 	for i, s := range segments {
-		if s == "" {
-			return nil, nil
-		}
+		empty = empty || s == ""
 		decoded, err := url.PathUnescape(s)
 		if err != nil {
 			return nil, &Error{Place: Path, Problem: err.Error()}
 		}
 		segments[i] = decoded
+	}
+	if empty {
+		return nil, nil
 	}
 	return segments, nil
 }

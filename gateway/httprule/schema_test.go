@@ -153,13 +153,14 @@ service S {
 // compileSchema returns the methods of a proto source.
 func compileSchema(t testing.TB, source string) protoreflect.ServiceDescriptor {
 	t.Helper()
-	compiler := protocompile.Compiler{Resolver: protocompile.ResolverFunc(func(path string) (protocompile.SearchResult, error) {
+	find := func(path string) (protocompile.SearchResult, error) {
 		if path == "t.proto" {
 			return protocompile.SearchResult{Source: strings.NewReader(source)}, nil
 		}
 		fd, err := protoregistry.GlobalFiles.FindFileByPath(path)
 		return protocompile.SearchResult{Desc: fd}, err
-	})}
+	}
+	compiler := protocompile.Compiler{Resolver: protocompile.ResolverFunc(find)}
 	files, err := compiler.Compile(context.Background(), "t.proto")
 	if err != nil {
 		t.Fatal(err)
@@ -191,7 +192,8 @@ func routerOf(t testing.TB, service protoreflect.ServiceDescriptor) *httprule.Ro
 }
 
 func newRouter(service protoreflect.ServiceDescriptor) (*httprule.Router, error) {
-	router := httprule.NewRouter(protojson.UnmarshalOptions{RecursionLimit: 64}, protojson.MarshalOptions{EmitDefaultValues: true})
+	router := httprule.NewRouter(protojson.UnmarshalOptions{RecursionLimit: 64},
+		protojson.MarshalOptions{EmitDefaultValues: true})
 	for i := range service.Methods().Len() {
 		if err := router.Add(service.Methods().Get(i)); err != nil {
 			return nil, err

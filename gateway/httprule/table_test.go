@@ -42,8 +42,8 @@ const (
 	own       = "ADR 23"
 )
 
-// row is one request. want is the method and its message as JSON; or the status and the beginning of
-// the error; or the status and the allowed methods.
+// row is one request. want is the method and its message as JSON; or the status and the beginning
+// of the error; or the status and the allowed methods.
 type row struct{ section, request, body, want string }
 
 var table = []row{
