@@ -25,19 +25,49 @@ type Position struct {
 type Token struct {
 	App        string
 	Generation uint32
-	Positions  []Position
+	// Positions are at most MaxPositions, at most one for each partition.
+	Positions []Position
+	// Latest stands for more positions than a token holds: an answer has to be as fresh as a strong
+	// read. Then there are no Positions.
+	Latest bool
 }
 
-// tokenVersion is the first byte of an encoded token.
-const tokenVersion = 1
+// MaxPositions bounds the positions of a token.
+const MaxPositions = 256
+
+const (
+	// tokenVersion is the first byte of an encoded token.
+	tokenVersion = 1
+	// latest is written in place of a partition by a token without positions; no partition has it.
+	latest = Slots
+)
+
+// Merge makes t cover everything that u covers as well, by the later position of each partition.
+// Both are of one app and generation.
+func (t *Token) Merge(u *Token) {
+	if t.Latest = t.Latest || u.Latest; !t.Latest {
+		all := slices.Concat(t.Positions, u.Positions)
+		slices.SortFunc(all, func(a, b Position) int {
+			return cmp.Or(cmp.Compare(a.Partition, b.Partition), cmp.Compare(b.Next, a.Next))
+		})
+		t.Positions = slices.CompactFunc(all, func(a, b Position) bool { return a.Partition == b.Partition })
+		t.Latest = len(t.Positions) > MaxPositions
+	}
+	if t.Latest {
+		t.Positions = nil
+	}
+}
 
 // Encode returns the token as callers get it: base64url of version, app (its checksum), generation,
-// positions, checksum.
+// positions in the order of their partitions, checksum.
 func (t *Token) Encode() string {
 	buf := make([]byte, 0, 24+10*len(t.Positions))
 	buf = append(buf, tokenVersion)
 	buf = binary.BigEndian.AppendUint32(buf, appSum(t.App))
 	buf = binary.AppendUvarint(buf, uint64(t.Generation))
+	if t.Latest {
+		buf = binary.AppendUvarint(binary.AppendUvarint(buf, latest), 0)
+	}
 	slices.SortFunc(t.Positions, func(a, b Position) int { return cmp.Compare(a.Partition, b.Partition) })
 	for _, p := range t.Positions {
 		buf = binary.AppendUvarint(buf, uint64(p.Partition)) //nolint:gosec // partitions are positive
@@ -47,7 +77,8 @@ func (t *Token) Encode() string {
 	return base64.RawURLEncoding.EncodeToString(binary.BigEndian.AppendUint16(buf, uint16(sum))) //nolint:gosec // half of it
 }
 
-// DecodeToken reads a token that was issued for the given app.
+// DecodeToken reads a token that was issued for the given app. It takes nothing that Encode does
+// not write: the error, an ErrToken, says what is wrong.
 func DecodeToken(app, s string) (Token, error) {
 	buf, err := base64.RawURLEncoding.DecodeString(s)
 	if err != nil || len(buf) < 8 {
@@ -81,14 +112,28 @@ func DecodeToken(app, s string) (Token, error) {
 			generation, Generation)
 	}
 	t.Generation = Generation
-	for len(rest) > 0 && err == nil {
+	for before := int64(-1); len(rest) > 0 && err == nil; {
 		partition, offset := next(), next()
-		if err == nil && (partition >= Slots || offset > math.MaxInt64) {
+		switch {
+		case err != nil:
+		case partition == latest && offset == 0 && before < 0 && len(rest) == 0:
+			t.Latest = true
+			return t, nil
+		case partition >= Slots || offset > math.MaxInt64:
 			err = fmt.Errorf("%w: %q names offset %d of partition %d, which no journal has", ErrToken, s, offset, partition)
+		case int64(partition) <= before: //nolint:gosec // below Slots
+			err = fmt.Errorf("%w: %q names partition %d after partition %d", ErrToken, s, partition, before)
+		case len(t.Positions) == MaxPositions:
+			err = fmt.Errorf("%w: it names more than %d partitions", ErrToken, MaxPositions)
+		default:
+			before = int64(partition)                                                                     //nolint:gosec // below Slots
+			t.Positions = append(t.Positions, Position{Partition: int32(partition), Next: int64(offset)}) //nolint:gosec // checked
 		}
-		t.Positions = append(t.Positions, Position{Partition: int32(partition), Next: int64(offset)}) //nolint:gosec // checked
 	}
-	return t, err
+	if err != nil {
+		return Token{}, err
+	}
+	return t, nil
 }
 
 func appSum(app string) uint32 {

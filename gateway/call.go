@@ -116,7 +116,9 @@ func (env *envelope) freshness(app string, cmd *entities.Command) *entities.Erro
 		if err != nil {
 			return invalid("%s: %v: send the %s of an earlier answer of this app", headerMinToken, err, headerToken)
 		}
-		cmd.Consistency, cmd.After = entities.AtLeast, token.Positions
+		if !token.Latest { // else a strong read, the default
+			cmd.Consistency, cmd.After = entities.AtLeast, token.Positions
+		}
 	case entities.Bounded.String():
 		bound, err := time.ParseDuration(maxStaleness)
 		if err != nil || bound <= 0 {
