@@ -63,14 +63,19 @@ func (p Partition) Timer(key entities.Key, name string) (t Timer, ok bool, err e
 	if err != nil || b == nil {
 		return Timer{}, false, err
 	}
-	d := decoder{rest: b}
+	t, err = parseTimer(b)
+	return t, err == nil, err
+}
+
+// parseTimer keeps a part of the row.
+func parseTimer(row []byte) (t Timer, err error) {
+	d := decoder{rest: row}
 	t.Offset, t.Due = d.varint(), d.varint()
 	t.Schedule = string(d.bytes(d.uvarint()))
 	t.Target = d.bytes(d.uvarint())
 	t.Payload.TypeURL = string(d.bytes(d.uvarint()))
 	t.Payload.Value = d.rest
-	err = d.error("timer of an entity")
-	return t, err == nil, err
+	return t, d.error("timer of an entity")
 }
 
 // Sweep removes an entry of the index that is out of date.

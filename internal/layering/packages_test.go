@@ -105,8 +105,9 @@ var packages = map[string]row{
 		"entities/record":              "envelope and reader rule",
 		"proto/gen/millrace/record/v1": "effects and timers of restored records",
 	}, tests: edges{
-		"broker-adapter/simlog": "a log to fold and to rebuild from",
-		"materializer/memstore": "a store to fold into",
+		"broker-adapter/simlog":    "a log to fold and to rebuild from",
+		"materializer/memstore":    "a store to fold into",
+		"materializer/pebblestore": "a list of a million entities on a disk",
 	}},
 	"materializer/memstore": {
 		floor: 2, is: "the store in memory", tools: true,

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 
 	"google.golang.org/grpc/codes"
@@ -55,6 +56,12 @@ func (s *Service) GetEntity(ctx context.Context, r *adminv1.GetEntityRequest) (*
 // elsewhere returns the owner of an entity of which this process has no image; nil: it has one.
 func (s *Service) elsewhere(ctx context.Context, key entities.Key) (adminv1.AdminServiceClient, error) {
 	partition := s.partition(key.ID)
+	return s.ownerOf(ctx, partition, fmt.Sprintf("%s is in partition %d, which", key, partition))
+}
+
+// ownerOf returns the owner of a partition of which this process has no image; nil: it has one.
+// what begins the sentence about an owner that cannot be asked.
+func (s *Service) ownerOf(ctx context.Context, partition int32, what string) (adminv1.AdminServiceClient, error) {
 	if s.hasImage(partition) {
 		return nil, nil //nolint:nilnil // no other process is needed
 	}
@@ -62,14 +69,12 @@ func (s *Service) elsewhere(ctx context.Context, key entities.Key) (adminv1.Admi
 	owner, owned := app.table().Owner(partition)
 	if !owned {
 		return nil, status.Errorf(codes.Unavailable,
-			"%s is in partition %d, which has no owner at the moment: try again, or look at `millrace partitions`", key,
-			partition)
+			"%s has no owner at the moment: try again, or look at `millrace partitions`", what)
 	}
 	conn, err := app.Client.Conn(ctx, owner.Address)
 	if err != nil {
-		return nil, status.Errorf(codes.Unavailable,
-			"%s is in partition %d, whose owner, worker %s at %s, cannot be asked: %s", key, partition, owner.Name,
-			owner.Address, err)
+		return nil, status.Errorf(codes.Unavailable, "%s is owned by worker %s at %s, which cannot be asked: %s", what,
+			owner.Name, owner.Address, err)
 	}
 	return adminv1.NewAdminServiceClient(conn), nil
 }

@@ -88,7 +88,9 @@ func (s *Service) sendRecord(out adminv1.AdminService_HistoryServer, reader *poi
 	if env.Kind == record.Refused {
 		note = refusalNote(env)
 	}
+	d := detailsOf(env, rec.Value)
 	return out.Send(&adminv1.HistoryResponse{
+		Target: d.target, Timer: d.timer, Outcome: d.outcome,
 		Note: note, Partition: partition, Offset: &offset, Kind: kindName(env.Kind), Sequence: env.Sequence,
 		Time:    timestamppb.New(time.Unix(0, env.LogTime)),
 		Content: s.content(entities.Payload{TypeURL: env.TypeURL, Value: rec.Value}), CommandId: env.CommandID,

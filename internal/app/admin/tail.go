@@ -187,6 +187,8 @@ func (t *tail) describe(partition int32, r *materializer.Read) *adminv1.TailResp
 	if env.Kind == record.Refused {
 		res.Note = refusalNote(env)
 	}
+	d := detailsOf(env, r.Value)
+	res.Target, res.Timer, res.Settled, res.Outcome = d.target, d.timer, d.settled, d.outcome
 	if env.TypeURL != "" {
 		res.Content = t.service.content(entities.Payload{TypeURL: env.TypeURL, Value: append([]byte(nil), r.Value...)})
 	}

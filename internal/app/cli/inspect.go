@@ -78,7 +78,7 @@ func historyRows() kindOf[*adminv1.HistoryResponse] {
 			{"OFFSET", place},
 			{"TIME", func(r record) string { return when(r.GetTime()) }},
 			{"KIND", record.GetKind},
-			{"CONTENT", func(r record) string { return joined(show(r.GetContent()), r.GetNote()) }},
+			{"CONTENT", func(r record) string { return contentOf(r, nil) }},
 			{"COMMAND ID", record.GetCommandId},
 		},
 		name: place,
@@ -213,7 +213,7 @@ func tailRows() kindOf[*adminv1.TailResponse] {
 				}
 				return strconv.FormatUint(r.GetEpoch(), 10)
 			}},
-			{"CONTENT", func(r record) string { return joined(show(r.GetContent()), r.GetNote()) }},
+			{"CONTENT", func(r record) string { return contentOf(r, r.GetSettled()) }},
 		},
 		name:   place,
 		widths: []int{len("2006-01-02 15:04:05.000"), len("15:1000000"), len("timer-cancelled"), 24, 1},

@@ -189,6 +189,16 @@ func (l *list[T]) add(row T) error {
 	return err
 }
 
+// page prints a page of rows at once.
+func (l *list[T]) page(rows []T) error {
+	for _, row := range rows {
+		if err := l.add(row); err != nil {
+			return err
+		}
+	}
+	return l.flush()
+}
+
 // flush prints the rows so far. Later ones have at least their widths.
 func (l *list[T]) flush() error { return l.table.flush() }
 

@@ -126,7 +126,7 @@ func serveFilled(t *testing.T) string {
 // printing are the commands that print data which a process has told them.
 // TestEveryCommandHasOutput finds one that is missing.
 var printing = []string{
-	"get a/b", "history a/b", "log tail", "log verify", "parked", "parked --refused", "repair",
+	"get a/b", "list", "list a", "timers", "timers a/b", "history a/b", "log tail", "log verify", "parked", "parked --refused", "repair",
 	"repair 1 --accept-loss", "repair 1 --append-image", "repair 1 --append-image --yes", "status",
 	"cluster status", "partitions",
 } // --append-image without --yes shows numbers only
@@ -134,7 +134,7 @@ var printing = []string{
 // silent are commands that print no data: they act, or only say that they have done so; config and
 // version print what no other process has told them.
 var silent = []string{
-	"call", "completion", "config", "dev", "drain", "gateway", "help", "parked drop", "parked replay", "run", "version",
+	"call", "completion", "config", "dev", "drain", "gateway", "help", "new", "parked drop", "parked replay", "run", "version",
 	"cluster", "log",
 }
 

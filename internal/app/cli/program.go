@@ -82,7 +82,8 @@ func (p Program) root() *cobra.Command {
 		Version:       Version(),
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(p.dev(), p.run(), p.gateway(), call(), get(), history(), p.logGroup(), parked(), repairCommand(),
+	root.AddCommand(p.dev(), p.run(), p.gateway(), call(), get(), listCommand(), timersCommand(), history(),
+		p.logGroup(), parked(), repairCommand(),
 		statusCommand(), clusterGroup(),
 		partitionsCommand(), drainCommand(), p.config(), version())
 	if p.Source != nil {

@@ -3128,6 +3128,635 @@ func (x *Content) GetJson() string {
 	return ""
 }
 
+type ListEntitiesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Type  string                 `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
+	// Only ids that begin with it.
+	Prefix string `protobuf:"bytes,2,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	// The number of entities; 0: all.
+	Limit int64 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
+	// next_page_token of an earlier page; empty: begin with the first.
+	PageToken string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Only this partition; absent: all.
+	Partition     *int32 `protobuf:"varint,5,opt,name=partition,proto3,oneof" json:"partition,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListEntitiesRequest) Reset() {
+	*x = ListEntitiesRequest{}
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListEntitiesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListEntitiesRequest) ProtoMessage() {}
+
+func (x *ListEntitiesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListEntitiesRequest.ProtoReflect.Descriptor instead.
+func (*ListEntitiesRequest) Descriptor() ([]byte, []int) {
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *ListEntitiesRequest) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *ListEntitiesRequest) GetPrefix() string {
+	if x != nil {
+		return x.Prefix
+	}
+	return ""
+}
+
+func (x *ListEntitiesRequest) GetLimit() int64 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *ListEntitiesRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+func (x *ListEntitiesRequest) GetPartition() int32 {
+	if x != nil && x.Partition != nil {
+		return *x.Partition
+	}
+	return 0
+}
+
+// ListEntitiesResponse is a page, as stored at one moment.
+type ListEntitiesResponse struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Entities []*StoredEntity        `protobuf:"bytes,1,rep,name=entities,proto3" json:"entities,omitempty"`
+	// Where the next page begins; empty: this is the last one.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListEntitiesResponse) Reset() {
+	*x = ListEntitiesResponse{}
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListEntitiesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListEntitiesResponse) ProtoMessage() {}
+
+func (x *ListEntitiesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListEntitiesResponse.ProtoReflect.Descriptor instead.
+func (*ListEntitiesResponse) Descriptor() ([]byte, []int) {
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *ListEntitiesResponse) GetEntities() []*StoredEntity {
+	if x != nil {
+		return x.Entities
+	}
+	return nil
+}
+
+func (x *ListEntitiesResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// StoredEntity is an entity in a list. Entities whose value was deleted are not in it.
+type StoredEntity struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Type      string                 `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
+	Id        string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	Partition int32                  `protobuf:"varint,3,opt,name=partition,proto3" json:"partition,omitempty"`
+	Kind      string                 `protobuf:"bytes,4,opt,name=kind,proto3" json:"kind,omitempty"`
+	// The number of its events.
+	Sequence uint64 `protobuf:"varint,5,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	// The offset of its last record.
+	Offset int64 `protobuf:"varint,6,opt,name=offset,proto3" json:"offset,omitempty"`
+	// The value of a value entity; GetEntity shows the state of an event-sourced one.
+	Value         *Content `protobuf:"bytes,7,opt,name=value,proto3" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StoredEntity) Reset() {
+	*x = StoredEntity{}
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StoredEntity) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StoredEntity) ProtoMessage() {}
+
+func (x *StoredEntity) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StoredEntity.ProtoReflect.Descriptor instead.
+func (*StoredEntity) Descriptor() ([]byte, []int) {
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *StoredEntity) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *StoredEntity) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *StoredEntity) GetPartition() int32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *StoredEntity) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *StoredEntity) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *StoredEntity) GetOffset() int64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *StoredEntity) GetValue() *Content {
+	if x != nil {
+		return x.Value
+	}
+	return nil
+}
+
+type CountEntitiesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only this partition; absent: all.
+	Partition     *int32 `protobuf:"varint,1,opt,name=partition,proto3,oneof" json:"partition,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CountEntitiesRequest) Reset() {
+	*x = CountEntitiesRequest{}
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CountEntitiesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CountEntitiesRequest) ProtoMessage() {}
+
+func (x *CountEntitiesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CountEntitiesRequest.ProtoReflect.Descriptor instead.
+func (*CountEntitiesRequest) Descriptor() ([]byte, []int) {
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *CountEntitiesRequest) GetPartition() int32 {
+	if x != nil && x.Partition != nil {
+		return *x.Partition
+	}
+	return 0
+}
+
+// CountEntitiesResponse has the counts of one partition.
+type CountEntitiesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Partition     int32                  `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
+	Types         []*EntityCount         `protobuf:"bytes,2,rep,name=types,proto3" json:"types,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CountEntitiesResponse) Reset() {
+	*x = CountEntitiesResponse{}
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CountEntitiesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CountEntitiesResponse) ProtoMessage() {}
+
+func (x *CountEntitiesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CountEntitiesResponse.ProtoReflect.Descriptor instead.
+func (*CountEntitiesResponse) Descriptor() ([]byte, []int) {
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *CountEntitiesResponse) GetPartition() int32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *CountEntitiesResponse) GetTypes() []*EntityCount {
+	if x != nil {
+		return x.Types
+	}
+	return nil
+}
+
+// EntityCount is the number of entities of a type.
+type EntityCount struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Type          string                 `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
+	Kind          string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	Entities      int64                  `protobuf:"varint,3,opt,name=entities,proto3" json:"entities,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EntityCount) Reset() {
+	*x = EntityCount{}
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EntityCount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EntityCount) ProtoMessage() {}
+
+func (x *EntityCount) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EntityCount.ProtoReflect.Descriptor instead.
+func (*EntityCount) Descriptor() ([]byte, []int) {
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *EntityCount) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *EntityCount) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *EntityCount) GetEntities() int64 {
+	if x != nil {
+		return x.Entities
+	}
+	return 0
+}
+
+type ListTimersRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only timers of this type of entity; empty: all.
+	Type string `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
+	// Only timers of this entity; empty: all of the type.
+	Id string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	// The number of timers; 0: all.
+	Limit int64 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
+	// next_page_token of an earlier page; empty: begin with the first.
+	PageToken string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Only this partition; absent: all.
+	Partition     *int32 `protobuf:"varint,5,opt,name=partition,proto3,oneof" json:"partition,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListTimersRequest) Reset() {
+	*x = ListTimersRequest{}
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListTimersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListTimersRequest) ProtoMessage() {}
+
+func (x *ListTimersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListTimersRequest.ProtoReflect.Descriptor instead.
+func (*ListTimersRequest) Descriptor() ([]byte, []int) {
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *ListTimersRequest) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *ListTimersRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ListTimersRequest) GetLimit() int64 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *ListTimersRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+func (x *ListTimersRequest) GetPartition() int32 {
+	if x != nil && x.Partition != nil {
+		return *x.Partition
+	}
+	return 0
+}
+
+// ListTimersResponse is a page, as stored at one moment.
+type ListTimersResponse struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Timers []*PendingTimer        `protobuf:"bytes,1,rep,name=timers,proto3" json:"timers,omitempty"`
+	// Where the next page begins; empty: this is the last one.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListTimersResponse) Reset() {
+	*x = ListTimersResponse{}
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListTimersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListTimersResponse) ProtoMessage() {}
+
+func (x *ListTimersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListTimersResponse.ProtoReflect.Descriptor instead.
+func (*ListTimersResponse) Descriptor() ([]byte, []int) {
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *ListTimersResponse) GetTimers() []*PendingTimer {
+	if x != nil {
+		return x.Timers
+	}
+	return nil
+}
+
+func (x *ListTimersResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// PendingTimer is a timer that is set.
+type PendingTimer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The entity, as type/id, and the name of its timer.
+	Entity string                 `protobuf:"bytes,1,opt,name=entity,proto3" json:"entity,omitempty"`
+	Name   string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Due    *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=due,proto3" json:"due,omitempty"`
+	// Of a recurring timer: the schedule, as in cron(5), in UTC.
+	Schedule string `protobuf:"bytes,4,opt,name=schedule,proto3" json:"schedule,omitempty"`
+	// The method that it calls, as package.Service/Method, and the message.
+	Target    string   `protobuf:"bytes,5,opt,name=target,proto3" json:"target,omitempty"`
+	Payload   *Content `protobuf:"bytes,6,opt,name=payload,proto3" json:"payload,omitempty"`
+	Partition int32    `protobuf:"varint,7,opt,name=partition,proto3" json:"partition,omitempty"`
+	// The offset of the record that set it.
+	Offset        int64 `protobuf:"varint,8,opt,name=offset,proto3" json:"offset,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PendingTimer) Reset() {
+	*x = PendingTimer{}
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PendingTimer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PendingTimer) ProtoMessage() {}
+
+func (x *PendingTimer) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PendingTimer.ProtoReflect.Descriptor instead.
+func (*PendingTimer) Descriptor() ([]byte, []int) {
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *PendingTimer) GetEntity() string {
+	if x != nil {
+		return x.Entity
+	}
+	return ""
+}
+
+func (x *PendingTimer) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PendingTimer) GetDue() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Due
+	}
+	return nil
+}
+
+func (x *PendingTimer) GetSchedule() string {
+	if x != nil {
+		return x.Schedule
+	}
+	return ""
+}
+
+func (x *PendingTimer) GetTarget() string {
+	if x != nil {
+		return x.Target
+	}
+	return ""
+}
+
+func (x *PendingTimer) GetPayload() *Content {
+	if x != nil {
+		return x.Payload
+	}
+	return nil
+}
+
+func (x *PendingTimer) GetPartition() int32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *PendingTimer) GetOffset() int64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
 type HistoryRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Type  string                 `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
@@ -3140,7 +3769,7 @@ type HistoryRequest struct {
 
 func (x *HistoryRequest) Reset() {
 	*x = HistoryRequest{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[35]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3152,7 +3781,7 @@ func (x *HistoryRequest) String() string {
 func (*HistoryRequest) ProtoMessage() {}
 
 func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[35]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3165,7 +3794,7 @@ func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryRequest.ProtoReflect.Descriptor instead.
 func (*HistoryRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{35}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *HistoryRequest) GetType() string {
@@ -3202,14 +3831,18 @@ type HistoryResponse struct {
 	CommandId string                 `protobuf:"bytes,7,opt,name=command_id,json=commandId,proto3" json:"command_id,omitempty"`
 	Principal string                 `protobuf:"bytes,8,opt,name=principal,proto3" json:"principal,omitempty"`
 	// Of a refused effect: the target, and the text of the refusal.
-	Note          string `protobuf:"bytes,9,opt,name=note,proto3" json:"note,omitempty"`
+	Note string `protobuf:"bytes,9,opt,name=note,proto3" json:"note,omitempty"`
+	// As in TailResponse.
+	Target        *string      `protobuf:"bytes,10,opt,name=target,proto3,oneof" json:"target,omitempty"`
+	Timer         *TimerRecord `protobuf:"bytes,11,opt,name=timer,proto3" json:"timer,omitempty"`
+	Outcome       *string      `protobuf:"bytes,12,opt,name=outcome,proto3,oneof" json:"outcome,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *HistoryResponse) Reset() {
 	*x = HistoryResponse{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[36]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3221,7 +3854,7 @@ func (x *HistoryResponse) String() string {
 func (*HistoryResponse) ProtoMessage() {}
 
 func (x *HistoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[36]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3234,7 +3867,7 @@ func (x *HistoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryResponse.ProtoReflect.Descriptor instead.
 func (*HistoryResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{36}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *HistoryResponse) GetPartition() int32 {
@@ -3300,6 +3933,27 @@ func (x *HistoryResponse) GetNote() string {
 	return ""
 }
 
+func (x *HistoryResponse) GetTarget() string {
+	if x != nil && x.Target != nil {
+		return *x.Target
+	}
+	return ""
+}
+
+func (x *HistoryResponse) GetTimer() *TimerRecord {
+	if x != nil {
+		return x.Timer
+	}
+	return nil
+}
+
+func (x *HistoryResponse) GetOutcome() string {
+	if x != nil && x.Outcome != nil {
+		return *x.Outcome
+	}
+	return ""
+}
+
 type TailRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Only this entity, as type/id; empty: all.
@@ -3320,7 +3974,7 @@ type TailRequest struct {
 
 func (x *TailRequest) Reset() {
 	*x = TailRequest{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[37]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3332,7 +3986,7 @@ func (x *TailRequest) String() string {
 func (*TailRequest) ProtoMessage() {}
 
 func (x *TailRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[37]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3345,7 +3999,7 @@ func (x *TailRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TailRequest.ProtoReflect.Descriptor instead.
 func (*TailRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{37}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *TailRequest) GetEntity() string {
@@ -3404,15 +4058,25 @@ type TailResponse struct {
 	Content   *Content               `protobuf:"bytes,9,opt,name=content,proto3" json:"content,omitempty"`
 	CommandId string                 `protobuf:"bytes,10,opt,name=command_id,json=commandId,proto3" json:"command_id,omitempty"`
 	// Void by the reader rule: written by a former owner.
-	Stale         bool   `protobuf:"varint,11,opt,name=stale,proto3" json:"stale,omitempty"`
-	Note          string `protobuf:"bytes,12,opt,name=note,proto3" json:"note,omitempty"`
+	Stale bool   `protobuf:"varint,11,opt,name=stale,proto3" json:"stale,omitempty"`
+	Note  string `protobuf:"bytes,12,opt,name=note,proto3" json:"note,omitempty"`
+	// Of an effect, a refused effect, a timer that was set, and a forward: the method that is called,
+	// as package.Service/Method.
+	Target *string `protobuf:"bytes,13,opt,name=target,proto3,oneof" json:"target,omitempty"`
+	// Of a record about a timer.
+	Timer *TimerRecord `protobuf:"bytes,14,opt,name=timer,proto3" json:"timer,omitempty"`
+	// Of a settled record.
+	Settled *SettledRecord `protobuf:"bytes,15,opt,name=settled,proto3" json:"settled,omitempty"`
+	// How the command ended whose last record this is, if its answer is stored; of a refused effect:
+	// how its target ended.
+	Outcome       *string `protobuf:"bytes,16,opt,name=outcome,proto3,oneof" json:"outcome,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *TailResponse) Reset() {
 	*x = TailResponse{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[38]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3424,7 +4088,7 @@ func (x *TailResponse) String() string {
 func (*TailResponse) ProtoMessage() {}
 
 func (x *TailResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[38]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3437,7 +4101,7 @@ func (x *TailResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TailResponse.ProtoReflect.Descriptor instead.
 func (*TailResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{38}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *TailResponse) GetPartition() int32 {
@@ -3524,6 +4188,249 @@ func (x *TailResponse) GetNote() string {
 	return ""
 }
 
+func (x *TailResponse) GetTarget() string {
+	if x != nil && x.Target != nil {
+		return *x.Target
+	}
+	return ""
+}
+
+func (x *TailResponse) GetTimer() *TimerRecord {
+	if x != nil {
+		return x.Timer
+	}
+	return nil
+}
+
+func (x *TailResponse) GetSettled() *SettledRecord {
+	if x != nil {
+		return x.Settled
+	}
+	return nil
+}
+
+func (x *TailResponse) GetOutcome() string {
+	if x != nil && x.Outcome != nil {
+		return *x.Outcome
+	}
+	return ""
+}
+
+// TimerRecord is what a record says about a timer.
+type TimerRecord struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Absent: it was cancelled.
+	Due *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=due,proto3" json:"due,omitempty"`
+	// Of a recurring timer: the schedule, as in cron(5), in UTC.
+	Schedule *string `protobuf:"bytes,3,opt,name=schedule,proto3,oneof" json:"schedule,omitempty"`
+	// Of a fired timer: the offset of the record that set it.
+	SetOffset     *int64 `protobuf:"varint,4,opt,name=set_offset,json=setOffset,proto3,oneof" json:"set_offset,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TimerRecord) Reset() {
+	*x = TimerRecord{}
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TimerRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TimerRecord) ProtoMessage() {}
+
+func (x *TimerRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TimerRecord.ProtoReflect.Descriptor instead.
+func (*TimerRecord) Descriptor() ([]byte, []int) {
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *TimerRecord) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *TimerRecord) GetDue() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Due
+	}
+	return nil
+}
+
+func (x *TimerRecord) GetSchedule() string {
+	if x != nil && x.Schedule != nil {
+		return *x.Schedule
+	}
+	return ""
+}
+
+func (x *TimerRecord) GetSetOffset() int64 {
+	if x != nil && x.SetOffset != nil {
+		return *x.SetOffset
+	}
+	return 0
+}
+
+// SettledRecord says what became of effects, each by the offset of its record.
+type SettledRecord struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// They are done: delivered, or dropped by an operator.
+	Done []int64 `protobuf:"varint,1,rep,packed,name=done,proto3" json:"done,omitempty"`
+	// They cannot be delivered, and wait for an operator.
+	Parked []*ParkedRecord `protobuf:"bytes,2,rep,name=parked,proto3" json:"parked,omitempty"`
+	// They were parked, and are sent again.
+	Replayed []int64 `protobuf:"varint,3,rep,packed,name=replayed,proto3" json:"replayed,omitempty"`
+	// Refused records that are kept no longer.
+	Dropped       []int64 `protobuf:"varint,4,rep,packed,name=dropped,proto3" json:"dropped,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SettledRecord) Reset() {
+	*x = SettledRecord{}
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SettledRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SettledRecord) ProtoMessage() {}
+
+func (x *SettledRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SettledRecord.ProtoReflect.Descriptor instead.
+func (*SettledRecord) Descriptor() ([]byte, []int) {
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *SettledRecord) GetDone() []int64 {
+	if x != nil {
+		return x.Done
+	}
+	return nil
+}
+
+func (x *SettledRecord) GetParked() []*ParkedRecord {
+	if x != nil {
+		return x.Parked
+	}
+	return nil
+}
+
+func (x *SettledRecord) GetReplayed() []int64 {
+	if x != nil {
+		return x.Replayed
+	}
+	return nil
+}
+
+func (x *SettledRecord) GetDropped() []int64 {
+	if x != nil {
+		return x.Dropped
+	}
+	return nil
+}
+
+// ParkedRecord says why an effect waits for an operator.
+type ParkedRecord struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Offset   int64                  `protobuf:"varint,1,opt,name=offset,proto3" json:"offset,omitempty"`
+	Attempts uint32                 `protobuf:"varint,2,opt,name=attempts,proto3" json:"attempts,omitempty"`
+	Error    string                 `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
+	// Set if it is the command of a timer.
+	Timer         *string `protobuf:"bytes,4,opt,name=timer,proto3,oneof" json:"timer,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ParkedRecord) Reset() {
+	*x = ParkedRecord{}
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ParkedRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ParkedRecord) ProtoMessage() {}
+
+func (x *ParkedRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ParkedRecord.ProtoReflect.Descriptor instead.
+func (*ParkedRecord) Descriptor() ([]byte, []int) {
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *ParkedRecord) GetOffset() int64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *ParkedRecord) GetAttempts() uint32 {
+	if x != nil {
+		return x.Attempts
+	}
+	return 0
+}
+
+func (x *ParkedRecord) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *ParkedRecord) GetTimer() string {
+	if x != nil && x.Timer != nil {
+		return *x.Timer
+	}
+	return ""
+}
+
 type DescriptorsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -3532,7 +4439,7 @@ type DescriptorsRequest struct {
 
 func (x *DescriptorsRequest) Reset() {
 	*x = DescriptorsRequest{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[39]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3544,7 +4451,7 @@ func (x *DescriptorsRequest) String() string {
 func (*DescriptorsRequest) ProtoMessage() {}
 
 func (x *DescriptorsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[39]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3557,7 +4464,7 @@ func (x *DescriptorsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescriptorsRequest.ProtoReflect.Descriptor instead.
 func (*DescriptorsRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{39}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{51}
 }
 
 type DescriptorsResponse struct {
@@ -3569,7 +4476,7 @@ type DescriptorsResponse struct {
 
 func (x *DescriptorsResponse) Reset() {
 	*x = DescriptorsResponse{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[40]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3581,7 +4488,7 @@ func (x *DescriptorsResponse) String() string {
 func (*DescriptorsResponse) ProtoMessage() {}
 
 func (x *DescriptorsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[40]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3594,7 +4501,7 @@ func (x *DescriptorsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescriptorsResponse.ProtoReflect.Descriptor instead.
 func (*DescriptorsResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{40}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *DescriptorsResponse) GetFileDescriptorSet() []byte {
@@ -3901,11 +4808,63 @@ const file_millrace_admin_v1_admin_proto_rawDesc = "" +
 	"\aContent\x12\x19\n" +
 	"\btype_url\x18\x01 \x01(\tR\atypeUrl\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\fR\x05value\x12\x12\n" +
-	"\x04json\x18\x03 \x01(\tR\x04json\"J\n" +
+	"\x04json\x18\x03 \x01(\tR\x04json\"\xa7\x01\n" +
+	"\x13ListEntitiesRequest\x12\x12\n" +
+	"\x04type\x18\x01 \x01(\tR\x04type\x12\x16\n" +
+	"\x06prefix\x18\x02 \x01(\tR\x06prefix\x12\x14\n" +
+	"\x05limit\x18\x03 \x01(\x03R\x05limit\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x04 \x01(\tR\tpageToken\x12!\n" +
+	"\tpartition\x18\x05 \x01(\x05H\x00R\tpartition\x88\x01\x01B\f\n" +
+	"\n" +
+	"_partition\"{\n" +
+	"\x14ListEntitiesResponse\x12;\n" +
+	"\bentities\x18\x01 \x03(\v2\x1f.millrace.admin.v1.StoredEntityR\bentities\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xca\x01\n" +
+	"\fStoredEntity\x12\x12\n" +
+	"\x04type\x18\x01 \x01(\tR\x04type\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\x12\x1c\n" +
+	"\tpartition\x18\x03 \x01(\x05R\tpartition\x12\x12\n" +
+	"\x04kind\x18\x04 \x01(\tR\x04kind\x12\x1a\n" +
+	"\bsequence\x18\x05 \x01(\x04R\bsequence\x12\x16\n" +
+	"\x06offset\x18\x06 \x01(\x03R\x06offset\x120\n" +
+	"\x05value\x18\a \x01(\v2\x1a.millrace.admin.v1.ContentR\x05value\"G\n" +
+	"\x14CountEntitiesRequest\x12!\n" +
+	"\tpartition\x18\x01 \x01(\x05H\x00R\tpartition\x88\x01\x01B\f\n" +
+	"\n" +
+	"_partition\"k\n" +
+	"\x15CountEntitiesResponse\x12\x1c\n" +
+	"\tpartition\x18\x01 \x01(\x05R\tpartition\x124\n" +
+	"\x05types\x18\x02 \x03(\v2\x1e.millrace.admin.v1.EntityCountR\x05types\"Q\n" +
+	"\vEntityCount\x12\x12\n" +
+	"\x04type\x18\x01 \x01(\tR\x04type\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x1a\n" +
+	"\bentities\x18\x03 \x01(\x03R\bentities\"\x9d\x01\n" +
+	"\x11ListTimersRequest\x12\x12\n" +
+	"\x04type\x18\x01 \x01(\tR\x04type\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\x12\x14\n" +
+	"\x05limit\x18\x03 \x01(\x03R\x05limit\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x04 \x01(\tR\tpageToken\x12!\n" +
+	"\tpartition\x18\x05 \x01(\x05H\x00R\tpartition\x88\x01\x01B\f\n" +
+	"\n" +
+	"_partition\"u\n" +
+	"\x12ListTimersResponse\x127\n" +
+	"\x06timers\x18\x01 \x03(\v2\x1f.millrace.admin.v1.PendingTimerR\x06timers\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x88\x02\n" +
+	"\fPendingTimer\x12\x16\n" +
+	"\x06entity\x18\x01 \x01(\tR\x06entity\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12,\n" +
+	"\x03due\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x03due\x12\x1a\n" +
+	"\bschedule\x18\x04 \x01(\tR\bschedule\x12\x16\n" +
+	"\x06target\x18\x05 \x01(\tR\x06target\x124\n" +
+	"\apayload\x18\x06 \x01(\v2\x1a.millrace.admin.v1.ContentR\apayload\x12\x1c\n" +
+	"\tpartition\x18\a \x01(\x05R\tpartition\x12\x16\n" +
+	"\x06offset\x18\b \x01(\x03R\x06offset\"J\n" +
 	"\x0eHistoryRequest\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x14\n" +
-	"\x05limit\x18\x03 \x01(\x03R\x05limit\"\xbe\x02\n" +
+	"\x05limit\x18\x03 \x01(\x03R\x05limit\"\xc7\x03\n" +
 	"\x0fHistoryResponse\x12\x1c\n" +
 	"\tpartition\x18\x01 \x01(\x05R\tpartition\x12\x1b\n" +
 	"\x06offset\x18\x02 \x01(\x03H\x00R\x06offset\x88\x01\x01\x12\x12\n" +
@@ -3916,8 +4875,15 @@ const file_millrace_admin_v1_admin_proto_rawDesc = "" +
 	"\n" +
 	"command_id\x18\a \x01(\tR\tcommandId\x12\x1c\n" +
 	"\tprincipal\x18\b \x01(\tR\tprincipal\x12\x12\n" +
-	"\x04note\x18\t \x01(\tR\x04noteB\t\n" +
-	"\a_offset\"\xb3\x01\n" +
+	"\x04note\x18\t \x01(\tR\x04note\x12\x1b\n" +
+	"\x06target\x18\n" +
+	" \x01(\tH\x01R\x06target\x88\x01\x01\x124\n" +
+	"\x05timer\x18\v \x01(\v2\x1e.millrace.admin.v1.TimerRecordR\x05timer\x12\x1d\n" +
+	"\aoutcome\x18\f \x01(\tH\x02R\aoutcome\x88\x01\x01B\t\n" +
+	"\a_offsetB\t\n" +
+	"\a_targetB\n" +
+	"\n" +
+	"\b_outcome\"\xb3\x01\n" +
 	"\vTailRequest\x12\x16\n" +
 	"\x06entity\x18\x01 \x01(\tR\x06entity\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12\x19\n" +
@@ -3926,7 +4892,7 @@ const file_millrace_admin_v1_admin_proto_rawDesc = "" +
 	"\x05limit\x18\x05 \x01(\x03R\x05limit\x12!\n" +
 	"\tpartition\x18\x06 \x01(\x05H\x00R\tpartition\x88\x01\x01B\f\n" +
 	"\n" +
-	"_partition\"\xe7\x02\n" +
+	"_partition\"\xac\x04\n" +
 	"\fTailResponse\x12\x1c\n" +
 	"\tpartition\x18\x01 \x01(\x05R\tpartition\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x03R\x06offset\x12\x12\n" +
@@ -3941,7 +4907,33 @@ const file_millrace_admin_v1_admin_proto_rawDesc = "" +
 	"command_id\x18\n" +
 	" \x01(\tR\tcommandId\x12\x14\n" +
 	"\x05stale\x18\v \x01(\bR\x05stale\x12\x12\n" +
-	"\x04note\x18\f \x01(\tR\x04note\"\x14\n" +
+	"\x04note\x18\f \x01(\tR\x04note\x12\x1b\n" +
+	"\x06target\x18\r \x01(\tH\x00R\x06target\x88\x01\x01\x124\n" +
+	"\x05timer\x18\x0e \x01(\v2\x1e.millrace.admin.v1.TimerRecordR\x05timer\x12:\n" +
+	"\asettled\x18\x0f \x01(\v2 .millrace.admin.v1.SettledRecordR\asettled\x12\x1d\n" +
+	"\aoutcome\x18\x10 \x01(\tH\x01R\aoutcome\x88\x01\x01B\t\n" +
+	"\a_targetB\n" +
+	"\n" +
+	"\b_outcome\"\xb0\x01\n" +
+	"\vTimerRecord\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12,\n" +
+	"\x03due\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x03due\x12\x1f\n" +
+	"\bschedule\x18\x03 \x01(\tH\x00R\bschedule\x88\x01\x01\x12\"\n" +
+	"\n" +
+	"set_offset\x18\x04 \x01(\x03H\x01R\tsetOffset\x88\x01\x01B\v\n" +
+	"\t_scheduleB\r\n" +
+	"\v_set_offset\"\x92\x01\n" +
+	"\rSettledRecord\x12\x12\n" +
+	"\x04done\x18\x01 \x03(\x03R\x04done\x127\n" +
+	"\x06parked\x18\x02 \x03(\v2\x1f.millrace.admin.v1.ParkedRecordR\x06parked\x12\x1a\n" +
+	"\breplayed\x18\x03 \x03(\x03R\breplayed\x12\x18\n" +
+	"\adropped\x18\x04 \x03(\x03R\adropped\"}\n" +
+	"\fParkedRecord\x12\x16\n" +
+	"\x06offset\x18\x01 \x01(\x03R\x06offset\x12\x1a\n" +
+	"\battempts\x18\x02 \x01(\rR\battempts\x12\x14\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\x12\x19\n" +
+	"\x05timer\x18\x04 \x01(\tH\x00R\x05timer\x88\x01\x01B\b\n" +
+	"\x06_timer\"\x14\n" +
 	"\x12DescriptorsRequest\"E\n" +
 	"\x13DescriptorsResponse\x12.\n" +
 	"\x13file_descriptor_set\x18\x01 \x01(\fR\x11fileDescriptorSet*\xa0\x01\n" +
@@ -3950,10 +4942,15 @@ const file_millrace_admin_v1_admin_proto_rawDesc = "" +
 	"\x13REPAIR_CHOICE_RETRY\x10\x01\x12\x1d\n" +
 	"\x19REPAIR_CHOICE_ACCEPT_LOSS\x10\x02\x12\x1e\n" +
 	"\x1aREPAIR_CHOICE_APPEND_IMAGE\x10\x03\x12\x19\n" +
-	"\x15REPAIR_CHOICE_PREVIEW\x10\x042\x8c\b\n" +
+	"\x15REPAIR_CHOICE_PREVIEW\x10\x042\xb2\n" +
+	"\n" +
 	"\fAdminService\x12M\n" +
 	"\x06Status\x12 .millrace.admin.v1.StatusRequest\x1a!.millrace.admin.v1.StatusResponse\x12V\n" +
-	"\tGetEntity\x12#.millrace.admin.v1.GetEntityRequest\x1a$.millrace.admin.v1.GetEntityResponse\x12R\n" +
+	"\tGetEntity\x12#.millrace.admin.v1.GetEntityRequest\x1a$.millrace.admin.v1.GetEntityResponse\x12a\n" +
+	"\fListEntities\x12&.millrace.admin.v1.ListEntitiesRequest\x1a'.millrace.admin.v1.ListEntitiesResponse0\x01\x12d\n" +
+	"\rCountEntities\x12'.millrace.admin.v1.CountEntitiesRequest\x1a(.millrace.admin.v1.CountEntitiesResponse0\x01\x12[\n" +
+	"\n" +
+	"ListTimers\x12$.millrace.admin.v1.ListTimersRequest\x1a%.millrace.admin.v1.ListTimersResponse0\x01\x12R\n" +
 	"\aHistory\x12!.millrace.admin.v1.HistoryRequest\x1a\".millrace.admin.v1.HistoryResponse0\x01\x12I\n" +
 	"\x04Tail\x12\x1e.millrace.admin.v1.TailRequest\x1a\x1f.millrace.admin.v1.TailResponse0\x01\x12\\\n" +
 	"\vDescriptors\x12%.millrace.admin.v1.DescriptorsRequest\x1a&.millrace.admin.v1.DescriptorsResponse\x12Y\n" +
@@ -3980,7 +4977,7 @@ func file_millrace_admin_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_millrace_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_millrace_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
+var file_millrace_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
 var file_millrace_admin_v1_admin_proto_goTypes = []any{
 	(RepairChoice)(0),             // 0: millrace.admin.v1.RepairChoice
 	(*ListHaltedRequest)(nil),     // 1: millrace.admin.v1.ListHaltedRequest
@@ -4018,13 +5015,25 @@ var file_millrace_admin_v1_admin_proto_goTypes = []any{
 	(*GetEntityRequest)(nil),      // 33: millrace.admin.v1.GetEntityRequest
 	(*GetEntityResponse)(nil),     // 34: millrace.admin.v1.GetEntityResponse
 	(*Content)(nil),               // 35: millrace.admin.v1.Content
-	(*HistoryRequest)(nil),        // 36: millrace.admin.v1.HistoryRequest
-	(*HistoryResponse)(nil),       // 37: millrace.admin.v1.HistoryResponse
-	(*TailRequest)(nil),           // 38: millrace.admin.v1.TailRequest
-	(*TailResponse)(nil),          // 39: millrace.admin.v1.TailResponse
-	(*DescriptorsRequest)(nil),    // 40: millrace.admin.v1.DescriptorsRequest
-	(*DescriptorsResponse)(nil),   // 41: millrace.admin.v1.DescriptorsResponse
-	(*timestamppb.Timestamp)(nil), // 42: google.protobuf.Timestamp
+	(*ListEntitiesRequest)(nil),   // 36: millrace.admin.v1.ListEntitiesRequest
+	(*ListEntitiesResponse)(nil),  // 37: millrace.admin.v1.ListEntitiesResponse
+	(*StoredEntity)(nil),          // 38: millrace.admin.v1.StoredEntity
+	(*CountEntitiesRequest)(nil),  // 39: millrace.admin.v1.CountEntitiesRequest
+	(*CountEntitiesResponse)(nil), // 40: millrace.admin.v1.CountEntitiesResponse
+	(*EntityCount)(nil),           // 41: millrace.admin.v1.EntityCount
+	(*ListTimersRequest)(nil),     // 42: millrace.admin.v1.ListTimersRequest
+	(*ListTimersResponse)(nil),    // 43: millrace.admin.v1.ListTimersResponse
+	(*PendingTimer)(nil),          // 44: millrace.admin.v1.PendingTimer
+	(*HistoryRequest)(nil),        // 45: millrace.admin.v1.HistoryRequest
+	(*HistoryResponse)(nil),       // 46: millrace.admin.v1.HistoryResponse
+	(*TailRequest)(nil),           // 47: millrace.admin.v1.TailRequest
+	(*TailResponse)(nil),          // 48: millrace.admin.v1.TailResponse
+	(*TimerRecord)(nil),           // 49: millrace.admin.v1.TimerRecord
+	(*SettledRecord)(nil),         // 50: millrace.admin.v1.SettledRecord
+	(*ParkedRecord)(nil),          // 51: millrace.admin.v1.ParkedRecord
+	(*DescriptorsRequest)(nil),    // 52: millrace.admin.v1.DescriptorsRequest
+	(*DescriptorsResponse)(nil),   // 53: millrace.admin.v1.DescriptorsResponse
+	(*timestamppb.Timestamp)(nil), // 54: google.protobuf.Timestamp
 }
 var file_millrace_admin_v1_admin_proto_depIdxs = []int32{
 	3,  // 0: millrace.admin.v1.ListHaltedResponse.partitions:type_name -> millrace.admin.v1.HaltedPartition
@@ -4041,54 +5050,71 @@ var file_millrace_admin_v1_admin_proto_depIdxs = []int32{
 	21, // 11: millrace.admin.v1.ListParkedRequest.filter:type_name -> millrace.admin.v1.ParkedFilter
 	22, // 12: millrace.admin.v1.ListParkedResponse.effects:type_name -> millrace.admin.v1.ParkedEffect
 	35, // 13: millrace.admin.v1.ParkedEffect.payload:type_name -> millrace.admin.v1.Content
-	42, // 14: millrace.admin.v1.ParkedEffect.timer_due:type_name -> google.protobuf.Timestamp
+	54, // 14: millrace.admin.v1.ParkedEffect.timer_due:type_name -> google.protobuf.Timestamp
 	21, // 15: millrace.admin.v1.ResolveParkedRequest.filter:type_name -> millrace.admin.v1.ParkedFilter
-	42, // 16: millrace.admin.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
+	54, // 16: millrace.admin.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
 	30, // 17: millrace.admin.v1.StatusResponse.services:type_name -> millrace.admin.v1.ServiceStatus
 	31, // 18: millrace.admin.v1.StatusResponse.partitions:type_name -> millrace.admin.v1.PartitionStatus
 	32, // 19: millrace.admin.v1.StatusResponse.tasks:type_name -> millrace.admin.v1.TaskStatus
 	28, // 20: millrace.admin.v1.StatusResponse.cluster:type_name -> millrace.admin.v1.ClusterStatus
 	27, // 21: millrace.admin.v1.StatusResponse.staleness:type_name -> millrace.admin.v1.StalenessStatus
 	29, // 22: millrace.admin.v1.ClusterStatus.peers:type_name -> millrace.admin.v1.PeerStatus
-	42, // 23: millrace.admin.v1.PeerStatus.since:type_name -> google.protobuf.Timestamp
-	42, // 24: millrace.admin.v1.PeerStatus.last_error_time:type_name -> google.protobuf.Timestamp
-	42, // 25: millrace.admin.v1.PartitionStatus.last_error_time:type_name -> google.protobuf.Timestamp
-	42, // 26: millrace.admin.v1.TaskStatus.last_error_time:type_name -> google.protobuf.Timestamp
+	54, // 23: millrace.admin.v1.PeerStatus.since:type_name -> google.protobuf.Timestamp
+	54, // 24: millrace.admin.v1.PeerStatus.last_error_time:type_name -> google.protobuf.Timestamp
+	54, // 25: millrace.admin.v1.PartitionStatus.last_error_time:type_name -> google.protobuf.Timestamp
+	54, // 26: millrace.admin.v1.TaskStatus.last_error_time:type_name -> google.protobuf.Timestamp
 	35, // 27: millrace.admin.v1.GetEntityResponse.state:type_name -> millrace.admin.v1.Content
-	37, // 28: millrace.admin.v1.GetEntityResponse.events:type_name -> millrace.admin.v1.HistoryResponse
-	42, // 29: millrace.admin.v1.HistoryResponse.time:type_name -> google.protobuf.Timestamp
-	35, // 30: millrace.admin.v1.HistoryResponse.content:type_name -> millrace.admin.v1.Content
-	42, // 31: millrace.admin.v1.TailResponse.time:type_name -> google.protobuf.Timestamp
-	35, // 32: millrace.admin.v1.TailResponse.content:type_name -> millrace.admin.v1.Content
-	25, // 33: millrace.admin.v1.AdminService.Status:input_type -> millrace.admin.v1.StatusRequest
-	33, // 34: millrace.admin.v1.AdminService.GetEntity:input_type -> millrace.admin.v1.GetEntityRequest
-	36, // 35: millrace.admin.v1.AdminService.History:input_type -> millrace.admin.v1.HistoryRequest
-	38, // 36: millrace.admin.v1.AdminService.Tail:input_type -> millrace.admin.v1.TailRequest
-	40, // 37: millrace.admin.v1.AdminService.Descriptors:input_type -> millrace.admin.v1.DescriptorsRequest
-	19, // 38: millrace.admin.v1.AdminService.ListParked:input_type -> millrace.admin.v1.ListParkedRequest
-	23, // 39: millrace.admin.v1.AdminService.ResolveParked:input_type -> millrace.admin.v1.ResolveParkedRequest
-	12, // 40: millrace.admin.v1.AdminService.Cluster:input_type -> millrace.admin.v1.ClusterRequest
-	17, // 41: millrace.admin.v1.AdminService.Drain:input_type -> millrace.admin.v1.DrainRequest
-	1,  // 42: millrace.admin.v1.AdminService.ListHalted:input_type -> millrace.admin.v1.ListHaltedRequest
-	5,  // 43: millrace.admin.v1.AdminService.Repair:input_type -> millrace.admin.v1.RepairRequest
-	7,  // 44: millrace.admin.v1.AdminService.Verify:input_type -> millrace.admin.v1.VerifyRequest
-	26, // 45: millrace.admin.v1.AdminService.Status:output_type -> millrace.admin.v1.StatusResponse
-	34, // 46: millrace.admin.v1.AdminService.GetEntity:output_type -> millrace.admin.v1.GetEntityResponse
-	37, // 47: millrace.admin.v1.AdminService.History:output_type -> millrace.admin.v1.HistoryResponse
-	39, // 48: millrace.admin.v1.AdminService.Tail:output_type -> millrace.admin.v1.TailResponse
-	41, // 49: millrace.admin.v1.AdminService.Descriptors:output_type -> millrace.admin.v1.DescriptorsResponse
-	20, // 50: millrace.admin.v1.AdminService.ListParked:output_type -> millrace.admin.v1.ListParkedResponse
-	24, // 51: millrace.admin.v1.AdminService.ResolveParked:output_type -> millrace.admin.v1.ResolveParkedResponse
-	13, // 52: millrace.admin.v1.AdminService.Cluster:output_type -> millrace.admin.v1.ClusterResponse
-	18, // 53: millrace.admin.v1.AdminService.Drain:output_type -> millrace.admin.v1.DrainResponse
-	2,  // 54: millrace.admin.v1.AdminService.ListHalted:output_type -> millrace.admin.v1.ListHaltedResponse
-	6,  // 55: millrace.admin.v1.AdminService.Repair:output_type -> millrace.admin.v1.RepairResponse
-	8,  // 56: millrace.admin.v1.AdminService.Verify:output_type -> millrace.admin.v1.VerifyResponse
-	45, // [45:57] is the sub-list for method output_type
-	33, // [33:45] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	46, // 28: millrace.admin.v1.GetEntityResponse.events:type_name -> millrace.admin.v1.HistoryResponse
+	38, // 29: millrace.admin.v1.ListEntitiesResponse.entities:type_name -> millrace.admin.v1.StoredEntity
+	35, // 30: millrace.admin.v1.StoredEntity.value:type_name -> millrace.admin.v1.Content
+	41, // 31: millrace.admin.v1.CountEntitiesResponse.types:type_name -> millrace.admin.v1.EntityCount
+	44, // 32: millrace.admin.v1.ListTimersResponse.timers:type_name -> millrace.admin.v1.PendingTimer
+	54, // 33: millrace.admin.v1.PendingTimer.due:type_name -> google.protobuf.Timestamp
+	35, // 34: millrace.admin.v1.PendingTimer.payload:type_name -> millrace.admin.v1.Content
+	54, // 35: millrace.admin.v1.HistoryResponse.time:type_name -> google.protobuf.Timestamp
+	35, // 36: millrace.admin.v1.HistoryResponse.content:type_name -> millrace.admin.v1.Content
+	49, // 37: millrace.admin.v1.HistoryResponse.timer:type_name -> millrace.admin.v1.TimerRecord
+	54, // 38: millrace.admin.v1.TailResponse.time:type_name -> google.protobuf.Timestamp
+	35, // 39: millrace.admin.v1.TailResponse.content:type_name -> millrace.admin.v1.Content
+	49, // 40: millrace.admin.v1.TailResponse.timer:type_name -> millrace.admin.v1.TimerRecord
+	50, // 41: millrace.admin.v1.TailResponse.settled:type_name -> millrace.admin.v1.SettledRecord
+	54, // 42: millrace.admin.v1.TimerRecord.due:type_name -> google.protobuf.Timestamp
+	51, // 43: millrace.admin.v1.SettledRecord.parked:type_name -> millrace.admin.v1.ParkedRecord
+	25, // 44: millrace.admin.v1.AdminService.Status:input_type -> millrace.admin.v1.StatusRequest
+	33, // 45: millrace.admin.v1.AdminService.GetEntity:input_type -> millrace.admin.v1.GetEntityRequest
+	36, // 46: millrace.admin.v1.AdminService.ListEntities:input_type -> millrace.admin.v1.ListEntitiesRequest
+	39, // 47: millrace.admin.v1.AdminService.CountEntities:input_type -> millrace.admin.v1.CountEntitiesRequest
+	42, // 48: millrace.admin.v1.AdminService.ListTimers:input_type -> millrace.admin.v1.ListTimersRequest
+	45, // 49: millrace.admin.v1.AdminService.History:input_type -> millrace.admin.v1.HistoryRequest
+	47, // 50: millrace.admin.v1.AdminService.Tail:input_type -> millrace.admin.v1.TailRequest
+	52, // 51: millrace.admin.v1.AdminService.Descriptors:input_type -> millrace.admin.v1.DescriptorsRequest
+	19, // 52: millrace.admin.v1.AdminService.ListParked:input_type -> millrace.admin.v1.ListParkedRequest
+	23, // 53: millrace.admin.v1.AdminService.ResolveParked:input_type -> millrace.admin.v1.ResolveParkedRequest
+	12, // 54: millrace.admin.v1.AdminService.Cluster:input_type -> millrace.admin.v1.ClusterRequest
+	17, // 55: millrace.admin.v1.AdminService.Drain:input_type -> millrace.admin.v1.DrainRequest
+	1,  // 56: millrace.admin.v1.AdminService.ListHalted:input_type -> millrace.admin.v1.ListHaltedRequest
+	5,  // 57: millrace.admin.v1.AdminService.Repair:input_type -> millrace.admin.v1.RepairRequest
+	7,  // 58: millrace.admin.v1.AdminService.Verify:input_type -> millrace.admin.v1.VerifyRequest
+	26, // 59: millrace.admin.v1.AdminService.Status:output_type -> millrace.admin.v1.StatusResponse
+	34, // 60: millrace.admin.v1.AdminService.GetEntity:output_type -> millrace.admin.v1.GetEntityResponse
+	37, // 61: millrace.admin.v1.AdminService.ListEntities:output_type -> millrace.admin.v1.ListEntitiesResponse
+	40, // 62: millrace.admin.v1.AdminService.CountEntities:output_type -> millrace.admin.v1.CountEntitiesResponse
+	43, // 63: millrace.admin.v1.AdminService.ListTimers:output_type -> millrace.admin.v1.ListTimersResponse
+	46, // 64: millrace.admin.v1.AdminService.History:output_type -> millrace.admin.v1.HistoryResponse
+	48, // 65: millrace.admin.v1.AdminService.Tail:output_type -> millrace.admin.v1.TailResponse
+	53, // 66: millrace.admin.v1.AdminService.Descriptors:output_type -> millrace.admin.v1.DescriptorsResponse
+	20, // 67: millrace.admin.v1.AdminService.ListParked:output_type -> millrace.admin.v1.ListParkedResponse
+	24, // 68: millrace.admin.v1.AdminService.ResolveParked:output_type -> millrace.admin.v1.ResolveParkedResponse
+	13, // 69: millrace.admin.v1.AdminService.Cluster:output_type -> millrace.admin.v1.ClusterResponse
+	18, // 70: millrace.admin.v1.AdminService.Drain:output_type -> millrace.admin.v1.DrainResponse
+	2,  // 71: millrace.admin.v1.AdminService.ListHalted:output_type -> millrace.admin.v1.ListHaltedResponse
+	6,  // 72: millrace.admin.v1.AdminService.Repair:output_type -> millrace.admin.v1.RepairResponse
+	8,  // 73: millrace.admin.v1.AdminService.Verify:output_type -> millrace.admin.v1.VerifyResponse
+	59, // [59:74] is the sub-list for method output_type
+	44, // [44:59] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_millrace_admin_v1_admin_proto_init() }
@@ -4103,15 +5129,21 @@ func file_millrace_admin_v1_admin_proto_init() {
 		(*VerifyResponse_Summary)(nil),
 	}
 	file_millrace_admin_v1_admin_proto_msgTypes[26].OneofWrappers = []any{}
-	file_millrace_admin_v1_admin_proto_msgTypes[36].OneofWrappers = []any{}
-	file_millrace_admin_v1_admin_proto_msgTypes[37].OneofWrappers = []any{}
+	file_millrace_admin_v1_admin_proto_msgTypes[35].OneofWrappers = []any{}
+	file_millrace_admin_v1_admin_proto_msgTypes[38].OneofWrappers = []any{}
+	file_millrace_admin_v1_admin_proto_msgTypes[41].OneofWrappers = []any{}
+	file_millrace_admin_v1_admin_proto_msgTypes[45].OneofWrappers = []any{}
+	file_millrace_admin_v1_admin_proto_msgTypes[46].OneofWrappers = []any{}
+	file_millrace_admin_v1_admin_proto_msgTypes[47].OneofWrappers = []any{}
+	file_millrace_admin_v1_admin_proto_msgTypes[48].OneofWrappers = []any{}
+	file_millrace_admin_v1_admin_proto_msgTypes[50].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_millrace_admin_v1_admin_proto_rawDesc), len(file_millrace_admin_v1_admin_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   41,
+			NumMessages:   53,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

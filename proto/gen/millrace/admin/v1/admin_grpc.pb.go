@@ -23,6 +23,9 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	AdminService_Status_FullMethodName        = "/millrace.admin.v1.AdminService/Status"
 	AdminService_GetEntity_FullMethodName     = "/millrace.admin.v1.AdminService/GetEntity"
+	AdminService_ListEntities_FullMethodName  = "/millrace.admin.v1.AdminService/ListEntities"
+	AdminService_CountEntities_FullMethodName = "/millrace.admin.v1.AdminService/CountEntities"
+	AdminService_ListTimers_FullMethodName    = "/millrace.admin.v1.AdminService/ListTimers"
 	AdminService_History_FullMethodName       = "/millrace.admin.v1.AdminService/History"
 	AdminService_Tail_FullMethodName          = "/millrace.admin.v1.AdminService/Tail"
 	AdminService_Descriptors_FullMethodName   = "/millrace.admin.v1.AdminService/Descriptors"
@@ -45,6 +48,13 @@ type AdminServiceClient interface {
 	// GetEntity returns the stored state of an entity: for value entities the value, otherwise the
 	// snapshot and the events since.
 	GetEntity(ctx context.Context, in *GetEntityRequest, opts ...grpc.CallOption) (*GetEntityResponse, error)
+	// ListEntities streams the entities of a type as they are stored, page by page, in the order of
+	// partition, length of the id, and id.
+	ListEntities(ctx context.Context, in *ListEntitiesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListEntitiesResponse], error)
+	// CountEntities streams the number of entities of each type, partition by partition.
+	CountEntities(ctx context.Context, in *CountEntitiesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[CountEntitiesResponse], error)
+	// ListTimers streams pending timers, page by page, in the order of partition and due time.
+	ListTimers(ctx context.Context, in *ListTimersRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListTimersResponse], error)
 	// History lists an entity's records, oldest first.
 	History(ctx context.Context, in *HistoryRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[HistoryResponse], error)
 	// Tail streams the journal's records, void ones included.
@@ -99,9 +109,66 @@ func (c *adminServiceClient) GetEntity(ctx context.Context, in *GetEntityRequest
 	return out, nil
 }
 
+func (c *adminServiceClient) ListEntities(ctx context.Context, in *ListEntitiesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListEntitiesResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &AdminService_ServiceDesc.Streams[0], AdminService_ListEntities_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ListEntitiesRequest, ListEntitiesResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AdminService_ListEntitiesClient = grpc.ServerStreamingClient[ListEntitiesResponse]
+
+func (c *adminServiceClient) CountEntities(ctx context.Context, in *CountEntitiesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[CountEntitiesResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &AdminService_ServiceDesc.Streams[1], AdminService_CountEntities_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[CountEntitiesRequest, CountEntitiesResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AdminService_CountEntitiesClient = grpc.ServerStreamingClient[CountEntitiesResponse]
+
+func (c *adminServiceClient) ListTimers(ctx context.Context, in *ListTimersRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListTimersResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &AdminService_ServiceDesc.Streams[2], AdminService_ListTimers_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ListTimersRequest, ListTimersResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AdminService_ListTimersClient = grpc.ServerStreamingClient[ListTimersResponse]
+
 func (c *adminServiceClient) History(ctx context.Context, in *HistoryRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[HistoryResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &AdminService_ServiceDesc.Streams[0], AdminService_History_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &AdminService_ServiceDesc.Streams[3], AdminService_History_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -120,7 +187,7 @@ type AdminService_HistoryClient = grpc.ServerStreamingClient[HistoryResponse]
 
 func (c *adminServiceClient) Tail(ctx context.Context, in *TailRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[TailResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &AdminService_ServiceDesc.Streams[1], AdminService_Tail_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &AdminService_ServiceDesc.Streams[4], AdminService_Tail_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -199,7 +266,7 @@ func (c *adminServiceClient) ListHalted(ctx context.Context, in *ListHaltedReque
 
 func (c *adminServiceClient) Repair(ctx context.Context, in *RepairRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[RepairResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &AdminService_ServiceDesc.Streams[2], AdminService_Repair_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &AdminService_ServiceDesc.Streams[5], AdminService_Repair_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -218,7 +285,7 @@ type AdminService_RepairClient = grpc.ServerStreamingClient[RepairResponse]
 
 func (c *adminServiceClient) Verify(ctx context.Context, in *VerifyRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[VerifyResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &AdminService_ServiceDesc.Streams[3], AdminService_Verify_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &AdminService_ServiceDesc.Streams[6], AdminService_Verify_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -245,6 +312,13 @@ type AdminServiceServer interface {
 	// GetEntity returns the stored state of an entity: for value entities the value, otherwise the
 	// snapshot and the events since.
 	GetEntity(context.Context, *GetEntityRequest) (*GetEntityResponse, error)
+	// ListEntities streams the entities of a type as they are stored, page by page, in the order of
+	// partition, length of the id, and id.
+	ListEntities(*ListEntitiesRequest, grpc.ServerStreamingServer[ListEntitiesResponse]) error
+	// CountEntities streams the number of entities of each type, partition by partition.
+	CountEntities(*CountEntitiesRequest, grpc.ServerStreamingServer[CountEntitiesResponse]) error
+	// ListTimers streams pending timers, page by page, in the order of partition and due time.
+	ListTimers(*ListTimersRequest, grpc.ServerStreamingServer[ListTimersResponse]) error
 	// History lists an entity's records, oldest first.
 	History(*HistoryRequest, grpc.ServerStreamingServer[HistoryResponse]) error
 	// Tail streams the journal's records, void ones included.
@@ -284,6 +358,15 @@ func (UnimplementedAdminServiceServer) Status(context.Context, *StatusRequest) (
 }
 func (UnimplementedAdminServiceServer) GetEntity(context.Context, *GetEntityRequest) (*GetEntityResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetEntity not implemented")
+}
+func (UnimplementedAdminServiceServer) ListEntities(*ListEntitiesRequest, grpc.ServerStreamingServer[ListEntitiesResponse]) error {
+	return status.Error(codes.Unimplemented, "method ListEntities not implemented")
+}
+func (UnimplementedAdminServiceServer) CountEntities(*CountEntitiesRequest, grpc.ServerStreamingServer[CountEntitiesResponse]) error {
+	return status.Error(codes.Unimplemented, "method CountEntities not implemented")
+}
+func (UnimplementedAdminServiceServer) ListTimers(*ListTimersRequest, grpc.ServerStreamingServer[ListTimersResponse]) error {
+	return status.Error(codes.Unimplemented, "method ListTimers not implemented")
 }
 func (UnimplementedAdminServiceServer) History(*HistoryRequest, grpc.ServerStreamingServer[HistoryResponse]) error {
 	return status.Error(codes.Unimplemented, "method History not implemented")
@@ -371,6 +454,39 @@ func _AdminService_GetEntity_Handler(srv interface{}, ctx context.Context, dec f
 	}
 	return interceptor(ctx, in, info, handler)
 }
+
+func _AdminService_ListEntities_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ListEntitiesRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(AdminServiceServer).ListEntities(m, &grpc.GenericServerStream[ListEntitiesRequest, ListEntitiesResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AdminService_ListEntitiesServer = grpc.ServerStreamingServer[ListEntitiesResponse]
+
+func _AdminService_CountEntities_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(CountEntitiesRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(AdminServiceServer).CountEntities(m, &grpc.GenericServerStream[CountEntitiesRequest, CountEntitiesResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AdminService_CountEntitiesServer = grpc.ServerStreamingServer[CountEntitiesResponse]
+
+func _AdminService_ListTimers_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ListTimersRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(AdminServiceServer).ListTimers(m, &grpc.GenericServerStream[ListTimersRequest, ListTimersResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AdminService_ListTimersServer = grpc.ServerStreamingServer[ListTimersResponse]
 
 func _AdminService_History_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(HistoryRequest)
@@ -565,6 +681,21 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 		},
 	},
 	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "ListEntities",
+			Handler:       _AdminService_ListEntities_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "CountEntities",
+			Handler:       _AdminService_CountEntities_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "ListTimers",
+			Handler:       _AdminService_ListTimers_Handler,
+			ServerStreams: true,
+		},
 		{
 			StreamName:    "History",
 			Handler:       _AdminService_History_Handler,
