@@ -2,7 +2,10 @@ package gateway_test
 
 import (
 	"context"
+	"io"
 	"net"
+	"net/http"
+	"strings"
 	"testing"
 
 	"google.golang.org/grpc"
@@ -110,3 +113,49 @@ func (n *noop) Dispatch(context.Context, *entities.Command) (*entities.Reply, er
 	return n.reply, nil
 }
 func (n *noop) DispatchStream(context.Context, *entities.Stream) error { return nil }
+
+// BenchmarkJSON is a POST by a google.api.http rule over loopback, with a variable in the path and
+// a whole body, to a dispatcher that does nothing: 64 at once, and one at a time.
+func BenchmarkJSON(b *testing.B) {
+	nothing := &noop{}
+	w := start(b, gateway.Options{Dispatcher: nothing})
+	if err := w.server.SetCatalog(w.catalog); err != nil {
+		b.Fatal(err)
+	}
+	nothing.reply = w.reply("Cart", `{"cartId":"42","items":[{"itemId":"a","quantity":"2"}]}`)
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
+	defer client.CloseIdleConnections()
+	post := func() {
+		request, err := http.NewRequestWithContext(b.Context(), http.MethodPost, "http://"+w.addr+"/v1/carts/42/items",
+			strings.NewReader(`{"itemId":"a","quantity":2}`))
+		if err != nil {
+			b.Error(err)
+			return
+		}
+		request.Header.Set(jsonType, jsonValue)
+		response, err := client.Do(request)
+		if err != nil {
+			b.Error(err)
+			return
+		}
+		if _, err := io.Copy(io.Discard, response.Body); err != nil || response.StatusCode != http.StatusOK {
+			b.Error(response.Status, err)
+		}
+		_ = response.Body.Close()
+	}
+	b.Run("serial", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			post()
+		}
+	})
+	b.Run("parallel", func(b *testing.B) {
+		b.ReportAllocs()
+		b.SetParallelism(64)
+		b.RunParallel(func(pb *testing.PB) {
+			for pb.Next() {
+				post()
+			}
+		})
+	})
+}

@@ -3,6 +3,7 @@ package httprule
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/url"
 	"regexp"
@@ -122,8 +123,6 @@ func (b *binding) bindBodyField(body []byte) error {
 }
 
 // position is where protojson found a problem. In a body that was put into an object, it is wrong.
-//
-//nolint:gochecknoglobals // a constant
 var position = regexp.MustCompile(`\(line \d+:\d+\): `)
 
 // Problem returns the text of an error of protojson without its prefix, which varies at random.
@@ -174,7 +173,7 @@ func (b *binding) bindQuery(query string) error {
 			continue
 		}
 		if strings.Contains(pair, ";") {
-			return &Error{Place: Query, Problem: fmt.Sprintf("%s: put & between parameters, and write %%3B for ;", shown(pair))}
+			return &Error{Place: Query, Problem: shown(pair) + ": put & between parameters, and write %3B for ;"}
 		}
 		key, value, _ := strings.Cut(pair, "=")
 		name, err := url.QueryUnescape(key)
@@ -195,18 +194,18 @@ func (b *binding) bindQuery(query string) error {
 // bindParameter sets what one parameter says. The error is a reason for the caller.
 func (b *binding) bindParameter(name, text string) error {
 	if b.wholeBody {
-		return fmt.Errorf("this request takes no parameters: send its fields in the body")
+		return errors.New("this request takes no parameters: send its fields in the body")
 	}
 	fields, err := parameterFields(b.msg.Descriptor(), name)
 	if err != nil {
 		return err
 	}
 	if fields[0] == b.bodyField {
-		return fmt.Errorf("the body is this field")
+		return errors.New("the body is this field")
 	}
 	for i := range b.variables {
 		if slices.Equal(b.variables[i].fields, fields) {
-			return fmt.Errorf("the path sets it")
+			return errors.New("the path sets it")
 		}
 	}
 	m, last := b.msg, len(fields)-1
@@ -222,7 +221,7 @@ func (b *binding) bindParameter(name, text string) error {
 	before, again := b.given[place{m, fd}]
 	switch {
 	case again && !fd.IsList():
-		return fmt.Errorf("it is given twice")
+		return errors.New("it is given twice")
 	case again && before != name:
 		return fmt.Errorf("it is also given as %s: use one name", shown(before))
 	}
@@ -251,7 +250,7 @@ func parameterFields(md protoreflect.MessageDescriptor, name string) ([]protoref
 		}
 	}
 	if fields[len(fields)-1].IsMap() {
-		return nil, fmt.Errorf("it is a map, which no parameter can set")
+		return nil, errors.New("it is a map, which no parameter can set")
 	}
 	return fields, nil
 }

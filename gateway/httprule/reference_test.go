@@ -75,8 +75,8 @@ func newRefRule(m protoreflect.MethodDescriptor, rule *annotations.HttpRule) ref
 	}
 	r.rank = append(r.rank, -1)
 	// A ** takes the slash before it along, since it may be nothing.
-	const segment, any = `[^/]+`, `(?:/[^/]+)*`
-	pattern := strings.NewReplacer(`/(**)`, "("+any+")", `/**`, any, `*`, segment).Replace(plain)
+	const segment, anything = `[^/]+`, `(?:/[^/]+)*`
+	pattern := strings.NewReplacer(`/(**)`, "("+anything+")", `/**`, anything, `*`, segment).Replace(plain)
 	r.pattern = regexp.MustCompile(`^(?s:` + pattern + `)$`)
 	return r
 }

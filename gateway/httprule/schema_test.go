@@ -1,7 +1,6 @@
 package httprule_test
 
 import (
-	"context"
 	"strings"
 	"testing"
 
@@ -161,7 +160,7 @@ func compileSchema(t testing.TB, source string) protoreflect.ServiceDescriptor {
 		return protocompile.SearchResult{Desc: fd}, err
 	}
 	compiler := protocompile.Compiler{Resolver: protocompile.ResolverFunc(find)}
-	files, err := compiler.Compile(context.Background(), "t.proto")
+	files, err := compiler.Compile(t.Context(), "t.proto")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -124,8 +124,6 @@ func unreadable(text, advice string) (protoreflect.Value, error) {
 
 // number is the grammar of JSON's numbers. Text is parsed only in this form: there is one way to
 // write a number.
-//
-//nolint:gochecknoglobals // a constant
 var number = regexp.MustCompile(`^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?$`)
 
 // isPlain reports whether an integer is written as in JSON, without a plus or leading zeros.
@@ -199,8 +197,6 @@ func parseEnum(ed protoreflect.EnumDescriptor, text string) (protoreflect.Value,
 
 // rfc3339 is the form of a Timestamp. Go's parser also takes a comma for the point, and hours of
 // one digit.
-//
-//nolint:gochecknoglobals // a constant
 var rfc3339 = regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[-+]\d\d:\d\d)$`)
 
 func parseMessage(md protoreflect.MessageDescriptor, text string,
@@ -244,8 +240,6 @@ func setJSON(v protoreflect.Value, text, advice string) error {
 
 // maskSegment is a segment of a FieldMask's path in lowerCamelCase or snake_case. What has both is
 // neither.
-//
-//nolint:gochecknoglobals // a constant
 var maskSegment = regexp.MustCompile(`^([a-z][a-z0-9]*([A-Z][a-z0-9]*)*|[a-z][a-z0-9_]*)$`)
 
 // setPaths sets the paths of a FieldMask.
