@@ -1,4 +1,4 @@
-// The durable form of a record's envelope, in the record's only header `mr` after one version byte.
+// The durable form of a record's envelope, in the record's header `mr` after one version byte.
 // See docs/record-format.md. entities/record has a hand-written codec for it; a test compares the
 // two.
 
