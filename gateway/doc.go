@@ -63,7 +63,14 @@
 //   - Over net/http, only the body of a request with one message has a deadline
 //     (Options.BodyTimeout).
 //   - Responses are not compressed, except to native gRPC clients that compress their requests.
-//   - There are no CORS headers: browsers need a proxy or the same origin.
+//
+// # Browsers
+//
+// Pages of the origins in Settings.CORSOrigins may call by every protocol but native gRPC, with any
+// header, and read every header of a response (cors.go). A preflight request is answered before
+// anything else; for another origin with 403 and the reason. Other requests are served whatever
+// their origin: it is the browser that keeps the answer from the page. A function cannot set
+// headers of CORS.
 //
 // # Goroutines and overlap
 //

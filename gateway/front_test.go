@@ -167,6 +167,25 @@ func TestFrontSpeaksRPC(t *testing.T) {
 	}
 }
 
+// TestFrontHasNoCORS: the services of the runtime are not for pages.
+func TestFrontHasNoCORS(t *testing.T) {
+	_, public := front(t)
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodOptions, public.URL+checkPath, http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Origin", "http://localhost:5173")
+	r.Header.Set("Access-Control-Request-Method", "POST")
+	res, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusMethodNotAllowed || res.Header.Get("Access-Control-Allow-Origin") != "" {
+		t.Errorf("%d %v", res.StatusCode, res.Header)
+	}
+}
+
 // TestFrontStreamsJSON: replies come one by one, as lines or as events, and a stream that fails
 // does not end as if it were whole.
 func TestFrontStreamsJSON(t *testing.T) {

@@ -147,7 +147,8 @@ func replyHeaders(md entities.Metadata) iter.Seq2[string, string] {
 }
 
 func mayReply(name string) bool {
-	return !isHop(name) && !requestOnlyHeaders[name] && !strings.HasPrefix(name, ownPrefix) && isHeaderName(name)
+	return !isHop(name) && !requestOnlyHeaders[name] && !strings.HasPrefix(name, ownPrefix) &&
+		!strings.HasPrefix(name, strings.ToLower(corsPrefix)) && isHeaderName(name)
 }
 
 func isHeaderName(name string) bool {

@@ -8,6 +8,9 @@ import (
 
 // serveHTTP is the handler of net/http. It chooses the protocol of a request.
 func (s *Server) serveHTTP(w http.ResponseWriter, r *http.Request) {
+	if w = s.cors.enter(w, r); w == nil {
+		return
+	}
 	if !s.beginRequest() {
 		refuse(w, r, unavailable("this gateway is shutting down: call another one"))
 		return

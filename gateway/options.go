@@ -18,6 +18,13 @@ type Settings struct {
 	CallTimeout time.Duration `name:"call-timeout" default:"0s" help:"longest time of a unary call, and the deadline of one that has none; 0: none"`
 	// Reflection serves gRPC server reflection.
 	Reflection bool `name:"reflection" default:"true" help:"serve gRPC server reflection"`
+	// CORSOrigins are the origins whose pages may call from a browser; none: only those of the
+	// public port itself.
+	CORSOrigins []string `name:"cors-origins" default:"" dev:"localhost" help:"origins whose pages may call from a browser, as in https://app.example.com, https://*.example.com, http://host:* for any port, localhost for this machine on any port, or *; none: no other origin. With dev localhost by default"`
+	// CORSCredentials lets these pages send cookies and client certificates.
+	CORSCredentials bool `name:"cors-credentials" default:"false" help:"let pages of cors-origins send cookies and client certificates; not together with *"`
+	// CORSMaxAge is how long a browser keeps what it was told of an origin.
+	CORSMaxAge time.Duration `name:"cors-max-age" default:"2h" help:"how long a browser may keep the answer that a page may call"`
 }
 
 // Options configure a Server. Dispatcher is required; a zero value of another field means its

@@ -38,6 +38,7 @@ type Server struct {
 	opts   Options
 	stats  counters
 	health *health.Server
+	cors   *cors
 
 	web        *http.Server
 	webConns   *handoff
@@ -78,6 +79,7 @@ func New(opts Options) *Server {
 	s := &Server{
 		opts:        opts,
 		health:      health.NewServer(),
+		cors:        newCORS(opts.Settings),
 		webConns:    newHandoff(),
 		discovered:  make(chan struct{}),
 		closing:     make(chan struct{}),

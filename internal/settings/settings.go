@@ -6,8 +6,9 @@
 // The name is that of the flag, of the key in the configuration file and, in capitals, of the
 // environment variable. The types are string, bool, int, time.Duration, float64, which is a share
 // between 0 and 1, and []string. An int with unit bytes reads as 4MiB. An int or time.Duration may
-// have min and max. With process:"worker" a gateway does not have the setting. A field without a
-// name is not a setting, but may have a default. Structs within the struct are read as parts of it.
+// have min and max. With process:"worker" a gateway does not have the setting. A dev tag is the
+// default of the command dev. A field without a name is not a setting, but may have a default.
+// Structs within the struct are read as parts of it.
 package settings
 
 import (
@@ -21,6 +22,8 @@ import (
 // Setting is one field with a name.
 type Setting struct {
 	Name, Default, Help string
+	// Dev is the default of dev where that has another one.
+	Dev string
 	// Bool settings need no value on the command line.
 	Bool bool
 	// WorkerOnly settings do nothing in a gateway.
@@ -34,7 +37,7 @@ func Of[T any]() []Setting {
 	for _, f := range fieldsOf(reflect.TypeFor[T](), nil) {
 		if name := f.Tag.Get("name"); name != "" {
 			all = append(all, Setting{
-				Name: name, Default: f.Tag.Get("default"), Help: f.Tag.Get("help"),
+				Name: name, Default: f.Tag.Get("default"), Dev: f.Tag.Get("dev"), Help: f.Tag.Get("help"),
 				Bool: f.Type.Kind() == reflect.Bool, WorkerOnly: f.Tag.Get("process") == "worker", field: f,
 			})
 		}

@@ -63,7 +63,8 @@ func clientConfig(cmd *cobra.Command) (*node.Config, error) {
 		given["admin"], _ = cmd.Flags().GetString("admin")
 	}
 	file, _ := cmd.Flags().GetString("config")
-	c, _, err := Program{App: node.DefaultApp}.load(given, file) // the process at that address knows its app
+	// The process at that address knows its app.
+	c, _, err := Program{App: node.DefaultApp}.load(node.Sources{Flags: given, File: file})
 	return c, err
 }
 

@@ -29,11 +29,12 @@ func addSettings(flags *pflag.FlagSet, all []settings.Setting) {
 func (p Program) loadSettings(cmd *cobra.Command) (*node.Config, node.Origin, error) {
 	given := map[string]string{}
 	cmd.Flags().Visit(func(f *pflag.Flag) { given[f.Name] = f.Value.String() })
-	return p.load(given, given["config"])
+	return p.load(node.Sources{Flags: given, File: given["config"], Dev: cmd.Name() == "dev"})
 }
 
-func (p Program) load(flags map[string]string, file string) (*node.Config, node.Origin, error) {
-	c, origin, err := node.Load(node.Sources{Flags: flags, Env: os.LookupEnv, File: file, App: p.App})
+func (p Program) load(from node.Sources) (*node.Config, node.Origin, error) {
+	from.Env, from.App = os.LookupEnv, p.App
+	c, origin, err := node.Load(from)
 	if err != nil {
 		return nil, nil, usageError{err}
 	}

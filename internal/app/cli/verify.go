@@ -75,7 +75,7 @@ func (p Program) offlineConfig(cmd *cobra.Command) (*node.Config, error) {
 	if _, named := given["brokers"]; !named {
 		given["brokers"] = "" // the embedded log in the directory
 	}
-	c, _, err := p.load(given, file)
+	c, _, err := p.load(node.Sources{Flags: given, File: file})
 	return c, err
 }
 

@@ -114,6 +114,7 @@ func (c *Config) problems() []problem {
 		trouble := tracing.Problem(c.TraceEndpoint)
 		wrong(trouble != "", "trace-endpoint", "%s", trouble)
 	}
+	wrong(c.CORSProblem() != "", "cors-origins", "%s", c.CORSProblem())
 	for _, s := range Settings() {
 		outOfBounds := s.OutOfBounds(c)
 		wrong(outOfBounds != "", s.Name, "%s", outOfBounds)

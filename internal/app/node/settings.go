@@ -32,6 +32,8 @@ type Sources struct {
 	// App is the name of the app that the program gives itself; empty: none. Every other source
 	// wins over it.
 	App string
+	// Dev takes the defaults of the command dev.
+	Dev bool
 }
 
 // DefaultApp is the name of an app on the embedded log that has no other. With brokers there is no
@@ -102,6 +104,9 @@ type sourced struct{ value, where string }
 // value returns what a setting is given by its strongest source.
 func (from *Sources) value(s *settings.Setting, file map[string]sourced) sourced {
 	v := sourced{s.Default, "default"}
+	if from.Dev && s.Dev != "" {
+		v = sourced{s.Dev, "default of dev"}
+	}
 	if s.Name == "app" && from.App != "" {
 		v = sourced{from.App, "program"}
 	}

@@ -153,6 +153,28 @@ func TestDefaultFileIsReadWhereItIs(t *testing.T) {
 	}
 }
 
+// dev lets pages of this machine call; every other source wins over that.
+func TestDevAllowsPagesOfThisMachine(t *testing.T) {
+	for want, from := range map[string]Sources{
+		"localhost from default of dev":                  {Dev: true, File: configFile(t, "")},
+		" from default":                                  {File: configFile(t, "")},
+		" from flag --cors-origins":                      {Dev: true, File: configFile(t, ""), Flags: map[string]string{"cors-origins": ""}},
+		"https://a.example.com from flag --cors-origins": {File: configFile(t, ""), Flags: map[string]string{"cors-origins": "https://a.example.com"}},
+	} {
+		c, origin, err := Load(from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Join(c.CORSOrigins, ",") + " from " + origin["cors-origins"]; got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	if _, _, err := Load(Sources{File: configFile(t, ""), Flags: map[string]string{"cors-origins": "*", "cors-credentials": "true"}}); err == nil ||
+		!strings.Contains(err.Error(), "setting cors-origins: * cannot be together with cors-credentials") {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestWrongConfigurationIsExplained(t *testing.T) {
 	for _, tc := range []struct {
 		name, file, env string
