@@ -13,7 +13,7 @@ import (
 // skipsWithReason are the files that may leave tests out by another rule than -short. Each must
 // fail where CI=true.
 var skipsWithReason = map[string]string{
-	"tests/kit/settings.go": "CannotRun: Java is missing, or the system allows no namespace; fails where CI=true",
+	"tests/kit/settings.go": "CannotRun: Java or Chromium is missing, or the system allows no namespace; fails where CI=true",
 }
 
 // TestNoSilentSkips lets a test be left out by -short, and by the files above; never otherwise. So
