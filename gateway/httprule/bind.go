@@ -69,7 +69,7 @@ func (b *binding) bindBody(contentType string, body []byte) error {
 		return nil
 	case b.wholeBody:
 		if err := b.router.unmarshal.Unmarshal(body, b.msg.Interface()); err != nil {
-			return &Error{Place: Body, Problem: Problem(err)}
+			return &Error{Place: Body, Problem: badJSON + Problem(err)}
 		}
 		return nil
 	case b.bodyMessage() == httpBody:
@@ -107,7 +107,7 @@ func (b *binding) bindBodyField(body []byte) error {
 	if isMessage(fd) && !bytes.Equal(bytes.Trim(body, blank), []byte("null")) {
 		v := b.msg.NewField(fd)
 		if err := b.router.unmarshal.Unmarshal(body, v.Message().Interface()); err != nil {
-			return fault(Problem(err))
+			return fault(badJSON + Problem(err))
 		}
 		b.msg.Set(fd, v)
 		return nil
@@ -117,10 +117,13 @@ func (b *binding) bindBodyField(body []byte) error {
 	}
 	object := slices.Concat([]byte(`{"`+fd.JSONName()+`":`), body, []byte{'}'})
 	if err := b.router.unmarshal.Unmarshal(object, b.msg.Interface()); err != nil {
-		return fault(position.ReplaceAllString(Problem(err), ""))
+		return fault(badJSON + position.ReplaceAllString(Problem(err), ""))
 	}
 	return nil
 }
+
+// badJSON begins what protojson says of a body.
+const badJSON = "it is not valid JSON for this method: "
 
 // position is where protojson found a problem. In a body that was put into an object, it is wrong.
 var position = regexp.MustCompile(`\(line \d+:\d+\): `)

@@ -59,7 +59,7 @@ func TestMistakeInHTTPRequestIsNamed(t *testing.T) {
 		{"wrong JSON value", "POST", "/v1/carts/42/items", json, `{"itemId":"a","quantity":"many"}`, 400, []string{"quantity", `\"many\"`}},
 		{"missing JSON field", "POST", "/v1/carts/42/items", json, `{"itemId":"a"}`, 400, []string{"quantity"}},
 		{"missing entity key", "POST", "/shop.v1.CartService/GetCart", json, "{}", 400, []string{"entity key cart_id", "empty"}},
-		{"missing entity key in the path", "POST", "/v1/carts//items", json, `{"itemId":"a","quantity":1}`, 400, []string{"entity key cart_id", "empty"}},
+		{"missing entity key in the path", "POST", "/v1/carts//items", json, `{"itemId":"a","quantity":1}`, 404, []string{"POST /v1/carts//items"}},
 		{"key too large", "GET", "/v1/carts/" + longKey, json, "", 413, []string{"cart_id", "1025", "1024"}},
 		{"request too large", "POST", "/v1/carts/42/items", json, `{"itemId":"a","quantity":1,"name":"` + longName + `"}`, 413, []string{"4194304"}},
 		{"stored too large", "POST", "/v1/carts/42/items", json, `{"itemId":"a","quantity":1,"name":"` + unstorable + `"}`, 413, []string{"cart/42", "921600", "nothing was applied"}},
