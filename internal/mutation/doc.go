@@ -114,6 +114,8 @@ const (
 	Applied = "applied"
 	// Shortened: a refusal with a long text is kept as a refusal.
 	Shortened = "shortened"
+	// Counted: whether a command is too large does not depend on its id.
+	Counted = "counted"
 	// Patience: commands that wait for a partition without an active owner are answered in time.
 	Patience = "patience"
 	// ForeignPage: a page of another origin cannot call the admin service from a browser.
@@ -181,6 +183,7 @@ func Lines() []string {
 		Verdict,
 		Applied,
 		Shortened,
+		Counted,
 		Patience,
 		ForeignPage,
 		GapScan,

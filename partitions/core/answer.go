@@ -17,15 +17,6 @@ import (
 //	    (verdict, in the router, which does not decide it alone)
 //	A3  A refusal too long to be kept loses the end of its text; it stays a refusal. (shortened)
 
-// encodeAnswer returns what is stored with a command's records, so that a repeat under the same id
-// gets the same answer. It is nil for a command without an id.
-func encodeAnswer(call *Call) []byte {
-	if !call.Named() {
-		return nil
-	}
-	return record.EncodeAnswer(call.Outcome)
-}
-
 // unkept returns what is stored in place of an outcome whose answer is too large: a refusal with
 // the beginning of its text, otherwise that the command took effect.
 func unkept(out *entities.Outcome, entity string, size, limit int) *entities.Outcome {

@@ -112,9 +112,6 @@ func (c *Call) remembers() bool {
 	return c.Command.Source != nil || (c.Command.ID != "" && c.Outcome.Forward != nil)
 }
 
-// hasOwnID reports whether the caller gave the command an id.
-func (c *Call) hasOwnID() bool { return c.Command.ID != "" && !entities.IsRouted(c.Command.ID) }
-
 // Session returns the session of the call's entity, on which the function runs; nil if one has to
 // be opened.
 func (c *Call) Session() entities.Session { return c.entity.session }

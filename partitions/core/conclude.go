@@ -87,8 +87,8 @@ func (c *Core) unpark(d *Delivery, call *Call) bool {
 	return len(o.said.Parked) == n
 }
 
-// conclude writes the answer to a forward. A caller that gave an id gets what is kept, even if that
-// is only the reason why the answer is not.
+// conclude writes the answer to a forward. Where it is too large to be kept, repeats get the
+// reason; of a refusal they get the beginning of the text, and so does a first caller with an id.
 func (c *Core) conclude(offset int64, by *record.Asker, outcome *entities.Outcome) *conclusion {
 	done := []uint64{record.Unsigned(offset)}
 	settled, answered := c.control(record.Settled), c.control(record.Answered)
@@ -102,7 +102,7 @@ func (c *Core) conclude(offset int64, by *record.Asker, outcome *entities.Outcom
 	if limit := c.limits.MaxCommit; settled.Size()+answered.Size() > limit {
 		instead := unkept(outcome, string(by.Entity), len(env.Answer), limit)
 		env.Answer = record.EncodeAnswer(instead)
-		if by.CommandID != "" && !entities.IsRouted(by.CommandID) {
+		if instead.Failure.Reason == entities.FunctionRefused && by.CommandID != "" && !entities.IsRouted(by.CommandID) {
 			outcome = instead
 		}
 	}

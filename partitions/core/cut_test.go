@@ -244,7 +244,7 @@ func TestAReleaseSendsWhatWaits(t *testing.T) {
 	}
 }
 
-// TestACommandCountsWhatTheLogCounts: timers, names and answers count for a command's limit as they
+// TestACommandCountsWhatTheLogCounts: timers and names count for a command's limit as they
 // do for the log's, and a command that the topic would not take is refused alone, however large the
 // limit of a command is.
 func TestACommandCountsWhatTheLogCounts(t *testing.T) {
@@ -259,7 +259,6 @@ func TestACommandCountsWhatTheLogCounts(t *testing.T) {
 	}
 	for name, out := range map[string]*entities.Outcome{
 		"bytes": events(1, 64<<10), "records": events(301, 1), "names of timers": timers, "envelopes": events(290, 40),
-		"its answer": {Reply: reply(strings.Repeat("r", 64<<10)), Events: events(1, 1).Events},
 	} {
 		c := activeCore(t, true)
 		c.limits = limits

@@ -63,6 +63,10 @@ func (c *Core) Decided(call *Call, opening *Opening, outcome *entities.Outcome, 
 			}
 		}
 	default:
+		if tooLarge := c.forwardTooLarge(e, call); tooLarge != nil {
+			c.refuse(call, tooLarge)
+			break
+		}
 		c.unwritten(call)
 	}
 	c.advance(e)

@@ -34,9 +34,11 @@ func errHalted(partition int32, why error) *entities.Error {
 	return entities.Errorf(entities.Halted, entities.NotApplied, "partition %d waits for an operator, see `millrace repair`: %w", partition, why)
 }
 
+// errCommitTooLarge names what counts, which is the same for a command however it came.
 func errCommitTooLarge(key entities.Key, bytes, records int, l *Limits) *entities.Error {
 	return entities.Errorf(entities.TooLarge, entities.NotApplied,
-		"the command on %s would store %d bytes in %d records, the limit is %d bytes in %d records (max-commit, max-commit-records): nothing was applied, store less with one command", key, bytes, records, l.MaxCommit, l.MaxCommitRecords)
+		"the command on %s would store %d bytes in %d records, the limit is %d bytes in %d records (max-commit, max-commit-records; payloads, keys, types and targets count, and %d bytes beside each record; command ids and answers do not): nothing was applied, store less with one command",
+		key, bytes, records, l.MaxCommit, l.MaxCommitRecords, recordCharge)
 }
 
 // errTakenBack: the command was taken back while another attempt at it was to bring its forward to
@@ -49,7 +51,7 @@ func errTakenBack(key entities.Key) *entities.Error {
 // errAnswerTooLarge: the command took effect, and sending it again will not bring its answer.
 func errAnswerTooLarge(entity string, size, limit int) *entities.Error {
 	return entities.Errorf(entities.TooLarge, entities.Applied,
-		"the command on %s took effect, and its answer of %d bytes is not kept: the limit is %d; do not send it again, read the entity instead, and let the function answer with less, or page", entity, size, limit)
+		"the command on %s took effect, and its answer of %d bytes is not kept: what it stores and its answer together may have %d bytes (max-commit); do not send it again, read the entity instead, and let the function answer with less, or page", entity, size, limit)
 }
 
 func errSchedule(key entities.Key, err error) *entities.Error {

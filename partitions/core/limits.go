@@ -15,9 +15,8 @@ type Limits struct {
 	// partition.
 	MaxWaitingEntity int `name:"max-waiting-entity" default:"128" min:"1" process:"worker" help:"commands that may wait for one entity"`
 	MaxWaiting       int `name:"max-waiting" default:"4096" min:"1" help:"commands that may wait in one partition"`
-	// MaxCommit and MaxCommitRecords bound what one command may store; bytes are counted as
-	// broker.Size counts records.
-	MaxCommit        int `name:"max-commit" default:"900KiB" unit:"bytes" min:"1" help:"largest sum of what one command stores, with 50 to 200 bytes beside each record; the topic must take 124 KiB more (max.message.bytes)"`
+	// MaxCommit and MaxCommitRecords bound what one command may store: see group.counted.
+	MaxCommit        int `name:"max-commit" default:"900KiB" unit:"bytes" min:"1" help:"largest sum of what one command stores, with 180 bytes beside each record; its id and its answer do not count; the topic must take 124 KiB more (max.message.bytes)"`
 	MaxCommitRecords int `name:"max-commit-records" default:"1000" min:"1" process:"worker" help:"largest number of records that one command stores"`
 	// AppendBytes and AppendRecords bound one append, which holds the records of many commands. The
 	// manager lowers them, and with them those of a command, to what the topic takes. 0: what
@@ -50,8 +49,8 @@ type Limits struct {
 	ContractCheck time.Duration `name:"contract-check" default:"1m" min:"1ns" process:"worker" help:"how often the journal's topic settings are looked at again"`
 }
 
-// recordOverhead is what a topic must take beyond the largest commit: room for the engine's own
-// records, and for small commands beside a large one.
+// recordOverhead is what a topic must take beyond the largest commit: room for what routing adds to
+// it, for the engine's own records, and for small commands beside a large one.
 const recordOverhead = 124 << 10
 
 // RecordBytes is what the topic must take in one append, as broker.Size counts, so that every
@@ -79,7 +78,7 @@ func (l Limits) Within(topic broker.TopicInfo) Limits {
 	if topic.MaxAppendRecords > 0 {
 		l.AppendRecords = min(l.AppendRecords, topic.MaxAppendRecords)
 	}
-	l.MaxCommit = min(l.MaxCommit, l.AppendBytes-broker.AppendOverhead)
-	l.MaxCommitRecords = min(l.MaxCommitRecords, l.AppendRecords)
+	l.MaxCommit = min(l.MaxCommit, l.AppendBytes-broker.AppendOverhead-routingBytes)
+	l.MaxCommitRecords = min(l.MaxCommitRecords, l.AppendRecords-routingRecords)
 	return l
 }

@@ -14,40 +14,36 @@ import (
 //	W2  What the log would not take in one append goes in several, in the order in which it was
 //	    decided. (cut)
 //	W3  A command that is too large changes nothing.
+//	W4  Whether a command is too large depends on what it stores, not on how it came: its id, its
+//	    trace, what it is an effect of, the timer that fired and the answer that is kept do not
+//	    count. (counted)
+
+// recordCharge is what a record counts beside its key, payload, type, target and timer: at least
+// what it takes in an append, with every number at its longest.
+const recordCharge = 180
+
+// routingBytes and routingRecords are how much larger than what counts a group is at most, except
+// for the payload of a recurring timer: ids, trace, cause and kept answer of one record, the record
+// of a timer that fired, and that timer's next time.
+const (
+	routingBytes   = 8 << 10
+	routingRecords = 2
+)
 
 // write puts the records of a decided command into the open batch, as one group: that its timer has
 // fired, state changes, timers, effects, and last the forward, where a repeat finds it. A command
-// that is too large changes nothing.
-//
-// A caller that gave an id asked for the answer to be kept, so the answer counts like a record. For
-// a command with another name it is kept if there is room.
+// that is too large changes nothing. The answer of a command with a name is kept if there is room.
 func (c *Core) write(e *Entity, call *Call) *entities.Error {
 	out := call.Outcome
-	if c.outsized(call) {
-		out = &entities.Outcome{}
-	}
 	start, timers, ordinal, position := len(c.open.Entries), len(c.open.timers), c.ordinal, e.position
-	g := group{core: c, entity: e, call: call, cause: c.cause(call.Command.Source), start: start}
+	g := group{core: c, entity: e, call: call, cause: c.cause(call.Command.Source), start: start, renewed: -1}
 	err := g.records(out)
-	entries := c.open.Entries[start:]
 	size := 0
 	if err == nil {
-		g.tellProgress(entries)
-		size = closeGroup(entries, call)
-		if size > c.limits.MaxCommit && call.Named() && !call.hasOwnID() {
-			last := &entries[len(entries)-1]
-			size -= last.Size()
-			last.Envelope.Answer = record.EncodeAnswer(unkept(
-				call.Outcome, e.Key.String(), len(last.Envelope.Answer), c.limits.MaxCommit,
-			))
-			size += last.Size()
-		}
-		if size > c.limits.MaxCommit || len(entries) > c.limits.MaxCommitRecords {
-			err = errCommitTooLarge(e.Key, size, len(entries), &c.limits)
-		}
+		size, err = g.close()
 	}
 	if err != nil {
-		clear(entries)
+		clear(c.open.Entries[start:])
 		c.open.Entries, c.open.timers = c.open.Entries[:start], c.open.timers[:timers]
 		c.ordinal, e.position = ordinal, position
 		c.unchangeTimers(call)
@@ -69,27 +65,90 @@ func (c *Core) write(e *Entity, call *Call) *entities.Error {
 	return nil
 }
 
-// outsized reports whether a command whose id was given by a router stored nothing and forwarded
-// more than a commit takes. Without the id it would leave no record; now it leaves one that keeps
-// it from running again.
-func (c *Core) outsized(call *Call) bool {
-	const room = 4096 // for keys and names
-	out := call.Outcome
-	return out.Forward != nil && !out.Wrote() && entities.IsRouted(call.Command.ID) &&
-		len(out.Forward.Payload.Value)+room > c.limits.MaxCommit
-}
-
-// closeGroup makes a group of the records of a command, and returns their size in an append.
-func closeGroup(entries []materializer.Entry, call *Call) int {
-	if call.Named() {
-		last := &entries[len(entries)-1].Envelope
-		last.Answer, last.PayloadHash = encodeAnswer(call), call.hash
+// close makes a group of the records of a command, and returns their size in an append.
+func (g *group) close() (int, *entities.Error) {
+	entries, l := g.core.open.Entries[g.start:], &g.core.limits
+	stored, records := g.counted(entries)
+	if stored > l.MaxCommit || records > l.MaxCommitRecords {
+		return 0, errCommitTooLarge(g.entity.Key, stored, records, l)
 	}
+	g.tellProgress(entries)
+	g.keepAnswer(&entries[len(entries)-1].Envelope, stored)
 	size := 0
 	for i := range entries {
 		if len(entries) > 1 {
-			entries[i].Envelope.Index, entries[i].Envelope.Count = uint32(i), uint32(len(entries)) //nolint:gosec // bounded by MaxCommitRecords
+			entries[i].Envelope.Index, entries[i].Envelope.Count = uint32(i), uint32(len(entries)) //nolint:gosec // bounded by AppendRecords
 		}
+		size += entries[i].Size()
+	}
+	room := l.AppendBytes - broker.AppendOverhead
+	if size > room {
+		size = nameOnce(entries)
+	}
+	if size > room || len(entries) > l.AppendRecords {
+		return 0, errCommitTooLarge(g.entity.Key, size, len(entries), l)
+	}
+	return size, nil
+}
+
+// counted returns the bytes and the records of a command that count.
+func (g *group) counted(entries []materializer.Entry) (bytes, records int) {
+	for i := range entries {
+		env := &entries[i].Envelope
+		if env.Kind == record.TimerFired || env.Kind == record.Answered || i == g.renewed {
+			continue
+		}
+		records++
+		bytes += counted(&entries[i])
+	}
+	if f := g.call.Outcome.Forward; f != nil && bytes > g.core.limits.MaxCommit {
+		bytes -= len(entries[len(entries)-1].Envelope.Target) - len(record.EncodeForward(f, nil))
+	}
+	if mutation.On(mutation.Counted) {
+		bytes += len(entries) * len(g.call.Command.ID)
+	}
+	return bytes, records
+}
+
+func counted(e *materializer.Entry) int {
+	return recordCharge + len(e.Key) + len(e.Value) + len(e.Envelope.TypeURL) + len(e.Envelope.TypeName()) +
+		len(e.Envelope.Target) + len(e.Envelope.Timer)
+}
+
+// forwardTooLarge refuses a forward of a command that stores nothing, and has no name, where the
+// forward would be too large under a name, which needs a record of it.
+func (c *Core) forwardTooLarge(e *Entity, call *Call) *entities.Error {
+	f := call.Outcome.Forward
+	if f == nil || (len(f.Metadata) == 0 && len(f.Payload.Value) < c.limits.MaxCommit/2) {
+		return nil
+	}
+	entry := materializer.Entry{Key: e.keyBytes, Value: f.Payload.Value}
+	entry.Envelope.TypeURL, entry.Envelope.Target = f.Payload.TypeURL, record.EncodeForward(f, nil)
+	if n := counted(&entry); n > c.limits.MaxCommit {
+		return errCommitTooLarge(e.Key, n, 1, &c.limits)
+	}
+	return nil
+}
+
+// keepAnswer puts the answer of a command with a name into the last record of its group, or where
+// the answer is too large what a repeat gets instead.
+func (g *group) keepAnswer(last *record.Envelope, stored int) {
+	if !g.call.Named() {
+		return
+	}
+	last.Answer, last.PayloadHash = record.EncodeAnswer(g.call.Outcome), g.call.hash
+	if n, limit := len(last.Answer), g.core.limits.MaxCommit; stored+n > limit {
+		last.Answer = record.EncodeAnswer(unkept(g.call.Outcome, g.entity.Key.String(), n, limit))
+	}
+}
+
+// nameOnce leaves the name of a command, and what it follows from, to the last of its records,
+// which is where they are read, and returns the size of all.
+func nameOnce(entries []materializer.Entry) int {
+	size := entries[len(entries)-1].Size()
+	for i := range entries[:len(entries)-1] {
+		env := &entries[i].Envelope
+		env.CommandID, env.Principal, env.TraceParent, env.Cause = "", "", "", nil
 		size += entries[i].Size()
 	}
 	return size
@@ -135,6 +194,8 @@ type group struct {
 	call   *Call
 	cause  *record.Cause
 	start  int
+	// renewed is which record sets the timer that fired for its next time; -1: none.
+	renewed int
 }
 
 func (g *group) records(out *entities.Outcome) *entities.Error {
@@ -151,6 +212,7 @@ func (g *group) records(out *entities.Outcome) *entities.Error {
 	}
 	clear(*changes)
 	if timer != nil && timer.Schedule != "" {
+		g.renewed = len(g.core.open.Entries) - g.start
 		if err := g.again(); err != nil {
 			return errSchedule(e.Key, err)
 		}

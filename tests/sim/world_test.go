@@ -385,11 +385,12 @@ func (w *world) takeIn(*testing.T) {
 		r := w.judge(a)
 		w.note("%s answered by %s: %d %q %v", a.operation, a.worker.name, r.class, r.text, a.err)
 		e, _ := errors.AsType[*entities.Error](a.err)
+		tooLarge := e != nil && e.Reason == entities.TooLarge && !unkept(e)
 		w.remember(a)
 		if o := a.operation; o.consistency.Relaxed() {
 			w.compareRead(o, r)
 		}
-		w.compareSize(a.operation, r, e != nil && e.Reason == entities.TooLarge)
+		w.compareSize(a.operation, r, tooLarge)
 		w.conclude(a, r)
 	}
 }
