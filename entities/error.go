@@ -96,6 +96,8 @@ type Error struct {
 	Checked bool
 	// RetryAfter is a hint; 0 for none.
 	RetryAfter time.Duration
+	// Reference is a short id under which the worker's log has the cause; empty for none.
+	Reference string
 	// Cause is for logs, never for callers.
 	Cause error
 }

@@ -23,16 +23,14 @@ const statusClientClosed = 499
 type verdict struct {
 	code codes.Code
 	http int
-	// bare: over plain HTTP the message is the whole body, as in Cloudstate.
-	bare bool
 }
 
 // verdicts is the table of errors, except for codes chosen by a function: see verdictOf.
 //
 //nolint:gochecknoglobals // a constant table
 var verdicts = map[entities.Reason]verdict{
-	entities.FunctionRefused: {code: codes.Unknown, http: http.StatusInternalServerError, bare: true},
-	entities.FunctionFailed:  {code: codes.Unknown, http: http.StatusInternalServerError, bare: true},
+	entities.FunctionRefused: {code: codes.Unknown, http: http.StatusInternalServerError},
+	entities.FunctionFailed:  {code: codes.Unknown, http: http.StatusInternalServerError},
 	entities.InvalidCommand:  {code: codes.InvalidArgument, http: http.StatusBadRequest},
 	entities.UnknownMethod:   {code: codes.Unimplemented, http: http.StatusNotFound},
 	entities.NotSupported:    {code: codes.Unimplemented, http: http.StatusNotImplemented},
@@ -105,10 +103,15 @@ func asError(err error) *entities.Error {
 	}
 }
 
-// statusOf returns an error as a gRPC status, with the retry hint as google.rpc.RetryInfo.
+// statusOf returns an error as a gRPC status, with the reference to the worker's log in the message
+// and the retry hint as google.rpc.RetryInfo.
 func statusOf(e *entities.Error) *status.Status {
+	message := e.Message
+	if e.Reference != "" {
+		message += " (reference " + e.Reference + ")"
+	}
 	// the message may quote the caller's input
-	st := status.New(verdictOf(e).code, strings.ToValidUTF8(e.Message, "\uFFFD"))
+	st := status.New(verdictOf(e).code, strings.ToValidUTF8(message, "\uFFFD"))
 	if e.RetryAfter <= 0 {
 		return st
 	}

@@ -255,8 +255,7 @@ func (c *frontCall) end() {
 	case failure != nil && !c.streamed:
 		writePlainError(c.w, failure)
 	case failure != nil && c.sse:
-		body, _ := errorBody(failure, verdictOf(failure))
-		_, _ = c.w.Write(event("error", "", body)) // a caller that left gets nothing
+		_, _ = c.w.Write(event("error", "", errorBody(failure))) // a caller that left gets nothing
 	case failure != nil:
 		panic(http.ErrAbortHandler)
 	case c.method.IsStreamingServer():

@@ -324,16 +324,15 @@ func writePlainError(w http.ResponseWriter, e *entities.Error) { writeHTTPError(
 // writeHTTPError is the last step of a plain HTTP call that did not succeed. httpStatus 0 means
 // that of the table.
 func writeHTTPError(w http.ResponseWriter, httpStatus int, e *entities.Error) {
-	v := verdictOf(e)
 	if httpStatus == 0 {
-		httpStatus = v.http
+		httpStatus = verdictOf(e).http
 	}
-	body, contentType := errorBody(e, v)
+	body := errorBody(e)
 	header := w.Header()
 	for _, name := range []string{"Content-Encoding", "Trailer"} { // a transcoder may have set them
 		header.Del(name)
 	}
-	header.Set("Content-Type", contentType)
+	header.Set("Content-Type", contentTypeJSON)
 	header.Set("Content-Length", strconv.Itoa(len(body)))
 	header.Set("X-Content-Type-Options", "nosniff")
 	header.Set(headerOutcome, e.Outcome.String())
@@ -344,18 +343,14 @@ func writeHTTPError(w http.ResponseWriter, httpStatus int, e *entities.Error) {
 	_, _ = w.Write(body) // the caller may have left
 }
 
-// errorBody returns the plain description of a function's failure, and google.rpc.Status in JSON
-// for all other errors.
-func errorBody(e *entities.Error, v verdict) ([]byte, string) {
-	if v.bare {
-		return []byte(e.Message), "text/plain; charset=utf-8"
-	}
+// errorBody returns an error as google.rpc.Status in JSON.
+func errorBody(e *entities.Error) []byte {
 	encoded, err := protojson.MarshalOptions{EmitDefaultValues: true}.Marshal(statusOf(e).Proto())
 	if err == nil {
 		encoded, err = compactAppend(nil, encoded)
 	}
 	if err != nil { // the message is not UTF-8
-		encoded = fmt.Appendf(nil, `{"code":%d,"message":"","details":[]}`, v.code)
+		encoded = fmt.Appendf(nil, `{"code":%d,"message":"","details":[]}`, verdictOf(e).code)
 	}
-	return encoded, contentTypeJSON
+	return encoded
 }

@@ -376,7 +376,8 @@ func TestPlainStreamFailures(t *testing.T) {
 		return boom
 	}}
 	w := newWorld(t, fake, nil)
-	if got := w.http("GET", "/v1/out/a", ""); got.status != 500 || got.body != "boom" {
+	if got := w.http("GET", "/v1/out/a", ""); got.status != 500 ||
+		got.body != `{"code":2,"message":"boom","details":[]}` {
 		t.Errorf("before: %d %q", got.status, got.body)
 	}
 	after = 1

@@ -166,10 +166,7 @@ func (p *plainStream) fail(failure *entities.Error) {
 	if !p.call.sse || p.raw() {
 		panic(http.ErrAbortHandler)
 	}
-	v := verdictOf(failure)
-	v.bare = false
-	body, _ := errorBody(failure, v)
-	_, _ = p.call.w.Write(event("error", "", body)) // the caller may have left
+	_, _ = p.call.w.Write(event("error", "", errorBody(failure))) // the caller may have left
 }
 
 // event is a server-sent event. data has no line breaks, because it is compact JSON.

@@ -2,7 +2,6 @@ package sdk
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -90,9 +89,7 @@ func (c *call) crash(err error) error {
 	if c.entityID != "" {
 		crash.Entity = c.service.key(c.entityID)
 	}
-	if p, ok := errors.AsType[*panicError](err); ok {
-		crash.Stack = p.stack
-	}
+	crash.Stack = Stack(err)
 	return crash
 }
 

@@ -2,6 +2,7 @@ package sdk
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime/debug"
 	"time"
@@ -185,6 +186,14 @@ func (e *CrashError) Error() string {
 
 // Unwrap returns the cause.
 func (e *CrashError) Unwrap() error { return e.Cause }
+
+// Stack returns where the user's code panicked, nil where err does not come from a panic.
+func Stack(err error) []byte {
+	if p, ok := errors.AsType[*panicError](err); ok {
+		return p.stack
+	}
+	return nil
+}
 
 // panicError is a recovered panic.
 type panicError struct {

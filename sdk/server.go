@@ -2,10 +2,12 @@ package sdk
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 	"sync"
 
 	"google.golang.org/grpc"
@@ -152,21 +154,25 @@ func endOf(err error) error {
 	return err
 }
 
-// logCrash logs what the caller does not get.
-func logCrash(ctx context.Context, err error) {
+// logCrash logs what the caller does not get, and returns the reference by which the worker or the
+// caller finds it.
+func logCrash(ctx context.Context, err error) (reference string) {
+	reference = strings.ToLower(rand.Text()[:8])
+	attrs := []any{"reference", reference}
+	if stack := Stack(err); stack != nil {
+		attrs = append(attrs, "stack", string(stack))
+	}
 	crash, ok := errors.AsType[*CrashError](err)
 	if !ok {
-		slog.ErrorContext(ctx, "entity could not be rebuilt", "error", err)
-		return
+		slog.ErrorContext(ctx, "entity could not be rebuilt", append(attrs, "error", err)...)
+		return reference
 	}
-	attrs := []any{"service", crash.Service, "method", crash.Method, "error", crash.Cause}
+	attrs = append(attrs, "service", crash.Service, "method", crash.Method, "error", crash.Cause)
 	if crash.Entity != "" {
 		attrs = append(attrs, "entity", crash.Entity)
 	}
-	if crash.Stack != nil {
-		attrs = append(attrs, "stack", string(crash.Stack))
-	}
 	slog.ErrorContext(ctx, "command crashed", attrs...)
+	return reference
 }
 
 // discoveryServer answers the handshake.

@@ -104,9 +104,8 @@ func (s actionServer) call(ctx context.Context, command *actionproto.ActionComma
 	}
 	err = service.Call(ctx, inv, recv, send)
 	if crash, ok := errors.AsType[*CrashError](err); ok {
-		logCrash(ctx, err)
-		return status.Errorf(codes.Internal, "%s/%s crashed; the log of the function says why", crash.Service,
-			crash.Method)
+		return status.Errorf(codes.Internal, "%s/%s crashed; the log of the function says why (reference %s)",
+			crash.Service, crash.Method, logCrash(ctx, err))
 	}
 	return err
 }

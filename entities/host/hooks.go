@@ -1,6 +1,8 @@
 package host
 
 import (
+	"crypto/rand"
+	"strings"
 	"sync/atomic"
 
 	"github.com/millrace-io/millrace/entities"
@@ -12,9 +14,15 @@ type Hooks struct {
 	// OnWarning is called with a mistake in a function that is served all the same.
 	OnWarning func(message string)
 	// OnSessionFault is called with the reason why the session of an entity broke. The cause of err
-	// has the function's text.
+	// has the function's text, Stack where it panicked.
 	OnSessionFault func(key entities.Key, err *entities.Error)
+	// OnActionFault is called with the reason why a call of an action broke: see OnSessionFault.
+	OnActionFault func(method string, err *entities.Error)
 }
+
+// newReference returns an id by which the caller's error and the entry of a log about it are found
+// from each other.
+func newReference() string { return strings.ToLower(rand.Text()[:8]) }
 
 func (h Hooks) withDefaults() Hooks {
 	if h.OnWarning == nil {
@@ -22,6 +30,9 @@ func (h Hooks) withDefaults() Hooks {
 	}
 	if h.OnSessionFault == nil {
 		h.OnSessionFault = func(entities.Key, *entities.Error) {}
+	}
+	if h.OnActionFault == nil {
+		h.OnActionFault = func(string, *entities.Error) {}
 	}
 	return h
 }

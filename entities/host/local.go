@@ -43,12 +43,25 @@ type LocalEntity interface {
 
 // PanicError is the cause of an error that a panic in a function of this process became.
 type PanicError struct {
-	Value any
+	// Err says what happened.
+	Err error
+	// Stack is where.
 	Stack []byte
 }
 
-// Error returns the value and the stack, for logs.
-func (e *PanicError) Error() string { return fmt.Sprintf("panic: %v\n%s", e.Value, e.Stack) }
+// Error returns what happened, without the stack.
+func (e *PanicError) Error() string { return e.Err.Error() }
+
+// Unwrap returns what happened.
+func (e *PanicError) Unwrap() error { return e.Err }
+
+// Stack returns where a function of this process panicked; empty where err is not from a panic.
+func Stack(err error) string {
+	if p, ok := errors.AsType[*PanicError](err); ok {
+		return string(p.Stack)
+	}
+	return ""
+}
 
 // InProcess hosts a Local.
 type InProcess struct {
@@ -156,7 +169,7 @@ func (p *InProcess) actNow(
 		out, err = p.local.Act(ctx, inv)
 		return err
 	})
-	return out, actionCrash(ctx, m, err)
+	return out, p.actionCrash(ctx, m, err)
 }
 
 // ActStream runs a streamed action: on the caller's goroutine, or on one of its own if the caller
@@ -213,12 +226,13 @@ func (p *InProcess) actStreamNow(ctx context.Context, m *discovery.Method, s *en
 	if ended != nil {
 		return delivered{ended}
 	}
-	return actionCrash(ctx, m, err)
+	return p.actionCrash(ctx, m, err)
 }
 
 // actionCrash lets an *entities.Error of an action pass, and the error of its context; any other
-// one makes a failed function. What the action did before is its own; so the outcome is unknown.
-func actionCrash(ctx context.Context, m *discovery.Method, err error) error {
+// one makes a failed function, which it reports. What the action did before is its own; so the
+// outcome is unknown.
+func (p *InProcess) actionCrash(ctx context.Context, m *discovery.Method, err error) error {
 	if err == nil {
 		return nil
 	}
@@ -228,19 +242,22 @@ func actionCrash(ctx context.Context, m *discovery.Method, err error) error {
 	if gaveUp(ctx, err) {
 		return errActionLeft(ctx)
 	}
-	return &entities.Error{
-		Reason:  entities.FunctionFailed,
-		Outcome: entities.Unknown,
-		Message: m.FullName + ": the action crashed; its log has the reason",
-		Cause:   err,
+	crash := &entities.Error{
+		Reason:    entities.FunctionFailed,
+		Outcome:   entities.Unknown,
+		Message:   m.FullName + ": the action crashed; its log has the reason",
+		Reference: newReference(),
+		Cause:     err,
 	}
+	p.options.Hooks.OnActionFault(m.FullName, crash)
+	return crash
 }
 
 // guard makes an error of a panic.
 func guard(run func() error) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			err = &PanicError{Value: v, Stack: debug.Stack()}
+			err = &PanicError{Err: fmt.Errorf("panic: %v", v), Stack: debug.Stack()}
 		}
 	}()
 	return run()

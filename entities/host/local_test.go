@@ -128,9 +128,14 @@ func localHost(t *testing.T) (*host.Host, *host.InProcess, *[]string) {
 	t.Helper()
 	var faults []string
 	p := newInProcess(t, &localFunction{spec: newSpec(t)},
-		host.Hooks{OnSessionFault: func(key entities.Key, err *entities.Error) {
-			faults = append(faults, fmt.Sprintf("%s: %s: %v", key, err, err.Cause))
-		}})
+		host.Hooks{
+			OnSessionFault: func(key entities.Key, err *entities.Error) {
+				faults = append(faults, fmt.Sprintf("%s: %s (%s): %v %s", key, err, err.Reference, err.Cause, host.Stack(err)))
+			},
+			OnActionFault: func(method string, err *entities.Error) {
+				faults = append(faults, fmt.Sprintf("%s: %s (%s): %v %s", method, err, err.Reference, err.Cause, host.Stack(err)))
+			},
+		})
 	h := host.New(host.Settings{})
 	set(t, h, p)
 	return h, p, &faults
@@ -198,8 +203,15 @@ func TestLocalCrashes(t *testing.T) {
 			if hasStack := strings.Contains((*faults)[0], "misbehave"); isPanic != (word == "panic") || hasStack != isPanic {
 				t.Errorf("panic %v, stack %v", isPanic, hasStack)
 			}
+			reference := entities.AsError(err).Reference
+			if reference == "" || !strings.Contains((*faults)[0], reference) {
+				t.Errorf("the caller's reference is %q, the operator reads %q", reference, *faults)
+			}
 			_, err = s.Handle(t.Context(), invocation("t.Carts", "Add", cartKey, "x"))
 			wantError(t, err, entities.FunctionFailed, entities.NotApplied, "Entity terminated")
+			if e := entities.AsError(err); e.Reference != reference {
+				t.Errorf("what follows has the reference %q, want %q", e.Reference, reference)
+			}
 			s.Close(t.Context())
 			if stats := p.Stats(); stats.SessionsOpen != 0 || stats.Failures != 1 {
 				t.Errorf("stats %+v", stats)
@@ -254,8 +266,10 @@ func TestLocalRestart(t *testing.T) {
 	}
 }
 
+// TestLocalActions: on the code before, an action that crashed left nothing in the log to which its
+// caller's error pointed.
 func TestLocalActions(t *testing.T) {
-	h, p, _ := localHost(t)
+	h, p, faults := localHost(t)
 	act := func(word string) (*entities.Outcome, error) {
 		return h.Act(t.Context(), invocation("t.Acts", "Do", entities.Key{}, word))
 	}
@@ -265,6 +279,11 @@ func TestLocalActions(t *testing.T) {
 	for _, word := range []string{"panic", "error"} {
 		_, err := act(word)
 		wantError(t, err, entities.FunctionFailed, entities.Unknown, "/t.Acts/Do: the action crashed")
+		reference, said := entities.AsError(err).Reference, strings.Join(*faults, "\n")
+		if reference == "" || !strings.Contains(said, reference) || strings.Contains(said, "misbehave") != (word == "panic") {
+			t.Errorf("%s: the caller's reference is %q, the operator reads %q", word, reference, said)
+		}
+		*faults = nil
 	}
 	_, err := act("refusal")
 	wantError(t, err, entities.FunctionRefused, entities.Refused, "no")

@@ -1,6 +1,7 @@
 package host
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -446,7 +447,13 @@ func (s *session) Ended() <-chan struct{} { return s.ended }
 // Size estimates what the session holds: here, and the state in the function.
 func (s *session) Size() int { return s.overhead + int(s.bytes.Load()) }
 
-// functionFailed is the end of a session: nothing is stored, and the cause is for the log.
+// functionFailed is the end of a session: nothing is stored, and the cause is for the log. What
+// follows from the end of a session has the reference of that end.
 func functionFailed(text string, cause error) *entities.Error {
-	return &entities.Error{Reason: entities.FunctionFailed, Outcome: entities.NotApplied, Message: text, Cause: cause}
+	e := &entities.Error{Reason: entities.FunctionFailed, Outcome: entities.NotApplied, Message: text, Cause: cause}
+	if fault, ok := errors.AsType[*entities.Error](cause); ok {
+		e.Reference = fault.Reference
+	}
+	e.Reference = cmp.Or(e.Reference, newReference())
+	return e
 }

@@ -24,12 +24,14 @@ const (
 	Attempt    = "attempt"
 	Records    = "records"
 	Bytes      = "bytes"
-	Lag        = "lag"     // records
-	Took       = "took"    // duration
-	Worker     = "worker"  // its name
-	Address    = "address" // of a listener or a remote end
-	Path       = "path"    // in the file system
-	Cause      = "cause"   // why something was stopped or given up
+	Lag        = "lag"       // records
+	Took       = "took"      // duration
+	Worker     = "worker"    // its name
+	Address    = "address"   // of a listener or a remote end
+	Path       = "path"      // in the file system
+	Cause      = "cause"     // why something was stopped or given up
+	Stack      = "stack"     // where a function panicked
+	Reference  = "reference" // which the caller's error has, too
 	Error      = "error"
 	TraceID    = "trace_id"
 )

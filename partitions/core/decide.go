@@ -105,6 +105,7 @@ func (c *Core) lose(e *Entity, call *Call, err *entities.Error) {
 	queued := err
 	if err.Reason == entities.FunctionFailed {
 		queued = errTerminated(e.Type.Kind)
+		queued.Reference = err.Reference
 	}
 	rest := e.queue
 	e.queue = nil

@@ -76,7 +76,7 @@ func TestOneLimitForACommand(t *testing.T) {
 					limit, tooLarge(way, limit))
 			}
 		}
-		if limit < 200<<10 || limit > 400<<10 {
+		if limit < 100<<10 || limit > 400<<10 {
 			t.Errorf("%s: the limit is %d", what, limit)
 		}
 	}

@@ -227,6 +227,8 @@ func parseFailure(b []byte) (*entities.Error, error) {
 			e.RetryAfter = time.Duration(min(f.N, math.MaxInt64))
 		case failureChecked:
 			e.Checked = f.N != 0
+		case failureReference:
+			e.Reference = string(f.B)
 		}
 	}
 	setReason(e, reason, outcome)

@@ -69,6 +69,7 @@ const (
 	failureOutcome    = 4
 	failureRetryAfter = 5
 	failureChecked    = 6
+	failureReference  = 7
 
 	entryKey    = 1
 	entryText   = 2
@@ -160,6 +161,7 @@ func appendAnswer(b []byte, field protowire.Number, id uint64, reply *entities.R
 		b = fields.AppendUint(b, failureOutcome, uint64(failure.Outcome))
 		b = fields.AppendUint(b, failureRetryAfter, uint64(max(0, failure.RetryAfter)))
 		b = fields.AppendBool(b, failureChecked, failure.Checked)
+		b = fields.AppendString(b, failureReference, failure.Reference)
 		return fields.End(fields.End(b, inner), at)
 	}
 	b = fields.AppendString(b, answerTypeURL, reply.Payload.TypeURL)

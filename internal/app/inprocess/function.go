@@ -41,7 +41,7 @@ func (f *function) OpenEntity(service, id string) (host.LocalEntity, error) {
 	}
 	e, err := s.NewEntity(id)
 	if err != nil {
-		return nil, err
+		return nil, crashed(err)
 	}
 	return localEntity{e}, nil
 }
@@ -75,7 +75,15 @@ func (f *function) call(ctx context.Context, inv entities.Invocation, recv func(
 	if !known {
 		return fmt.Errorf("service %s is not part of this program", inv.Service)
 	}
-	return s.Call(ctx, toInvocation(inv), recv, send)
+	return crashed(s.Call(ctx, toInvocation(inv), recv, send))
+}
+
+// crashed gives a panic that the sdk caught the form in which the host tells where it happened.
+func crashed(err error) error {
+	if stack := sdk.Stack(err); stack != nil {
+		return &host.PanicError{Err: err, Stack: stack}
+	}
+	return err
 }
 
 // localEntity adapts an entity of package sdk.
@@ -83,19 +91,19 @@ type localEntity struct{ entity sdk.Entity }
 
 // Load sets the stored state.
 func (e localEntity) Load(state *entities.Payload, sequence uint64) error {
-	return e.entity.Load((*sdk.Payload)(state), sequence)
+	return crashed(e.entity.Load((*sdk.Payload)(state), sequence))
 }
 
 // Apply replays a stored event.
 func (e localEntity) Apply(event entities.Event) error {
-	return e.entity.Apply(event.Sequence, sdk.Payload(event.Payload))
+	return crashed(e.entity.Apply(event.Sequence, sdk.Payload(event.Payload)))
 }
 
 // Handle makes the entity decide about one command.
 func (e localEntity) Handle(ctx context.Context, inv entities.Invocation) (*entities.Outcome, error) {
 	d, err := e.entity.Handle(ctx, toInvocation(inv))
 	if err != nil {
-		return nil, err
+		return nil, crashed(err)
 	}
 	return fromDecision(&d), nil
 }

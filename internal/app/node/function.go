@@ -158,11 +158,23 @@ func (n *Node) hosting() host.Options {
 		Hooks: host.Hooks{
 			OnWarning: func(message string) { n.logger.Warn("user function", observe.Error, message) },
 			OnSessionFault: func(key entities.Key, err *entities.Error) {
-				n.logger.Warn("the session of an entity with the user function ended with an error", observe.Entity, key.String(),
-					observe.Error, err.Message, observe.Cause, err.Cause)
+				n.logger.Warn("the session of an entity with the user function ended with an error",
+					append(fault(err), observe.Entity, key.String())...)
+			},
+			OnActionFault: func(method string, err *entities.Error) {
+				n.logger.Warn("an action of the user function crashed", append(fault(err), observe.Command, method)...)
 			},
 		},
 	}
+}
+
+// fault returns what the log says of a failure of the function.
+func fault(err *entities.Error) []any {
+	said := []any{observe.Error, err.Message, observe.Cause, err.Cause, observe.Reference, err.Reference}
+	if stack := host.Stack(err); stack != "" {
+		said = append(said, observe.Stack, stack)
+	}
+	return said
 }
 
 // runFunction discovers the function, and again each time it is started with another spec.

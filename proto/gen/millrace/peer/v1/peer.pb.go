@@ -887,7 +887,9 @@ type Failure struct {
 	Outcome         uint32 `protobuf:"varint,4,opt,name=outcome,proto3" json:"outcome,omitempty"`
 	RetryAfterNanos uint64 `protobuf:"varint,5,opt,name=retry_after_nanos,json=retryAfterNanos,proto3" json:"retry_after_nanos,omitempty"`
 	// Not applied holds for the command, and not only for this attempt.
-	Checked       bool `protobuf:"varint,6,opt,name=checked,proto3" json:"checked,omitempty"`
+	Checked bool `protobuf:"varint,6,opt,name=checked,proto3" json:"checked,omitempty"`
+	// Under which the log of the worker that ran the function has the cause.
+	Reference     string `protobuf:"bytes,7,opt,name=reference,proto3" json:"reference,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -962,6 +964,13 @@ func (x *Failure) GetChecked() bool {
 		return x.Checked
 	}
 	return false
+}
+
+func (x *Failure) GetReference() string {
+	if x != nil {
+		return x.Reference
+	}
+	return ""
 }
 
 // MetadataEntry is one key with a text or a binary value.
@@ -1701,14 +1710,15 @@ const file_millrace_peer_v1_peer_proto_rawDesc = "" +
 	"\x05token\x18\x05 \x01(\tR\x05token\x12\x1d\n" +
 	"\n" +
 	"no_payload\x18\x06 \x01(\bR\tnoPayload\x123\n" +
-	"\afailure\x18\a \x01(\v2\x19.millrace.peer.v1.FailureR\afailure\"\xaf\x01\n" +
+	"\afailure\x18\a \x01(\v2\x19.millrace.peer.v1.FailureR\afailure\"\xcd\x01\n" +
 	"\aFailure\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\rR\x06reason\x12\x12\n" +
 	"\x04code\x18\x02 \x01(\rR\x04code\x12\x18\n" +
 	"\amessage\x18\x03 \x01(\tR\amessage\x12\x18\n" +
 	"\aoutcome\x18\x04 \x01(\rR\aoutcome\x12*\n" +
 	"\x11retry_after_nanos\x18\x05 \x01(\x04R\x0fretryAfterNanos\x12\x18\n" +
-	"\achecked\x18\x06 \x01(\bR\achecked\"Z\n" +
+	"\achecked\x18\x06 \x01(\bR\achecked\x12\x1c\n" +
+	"\treference\x18\a \x01(\tR\treference\"Z\n" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x04text\x18\x02 \x01(\tH\x00R\x04text\x12\x18\n" +
