@@ -130,12 +130,14 @@ func TestErrorWithoutHint(t *testing.T) {
 	}
 }
 
-// TestACrashHasAReference: a caller finds the reason of a crash in the worker's log, and HTTP/JSON has
-// the same form as for other errors. On the code before, the body was the bare text.
+// TestACrashHasAReference: a caller finds the reason of a crash in the worker's log, and HTTP/JSON
+// has the same form as for other errors. On the code before, the body was the bare text.
 func TestACrashHasAReference(t *testing.T) {
 	crash := entities.Errorf(entities.FunctionFailed, entities.NotApplied, "Unexpected entity failure")
 	crash.Reference = "k7q2mz4a"
-	w := newWorld(t, &dispatcher{unary: func(context.Context, *entities.Command) (*entities.Reply, error) { return nil, crash }}, nil)
+	w := newWorld(t, &dispatcher{
+		unary: func(context.Context, *entities.Command) (*entities.Reply, error) { return nil, crash },
+	}, nil)
 	got := w.http(http.MethodPost, "/v1/carts/1/items", "{}", jsonType, jsonValue)
 	if want := `{"code":2,"message":"Unexpected entity failure (reference k7q2mz4a)","details":[]}`; got.status != 500 ||
 		got.body != want || got.header.Get("Content-Type") != "application/json" {

@@ -135,7 +135,7 @@ func (s *Server) serveGRPCUnary(m *discovery.Method, stream grpc.ServerStream) e
 	ctx := stream.Context()
 	var message frame
 	if err := stream.RecvMsg(&message); err != nil {
-		return writeTransportError(stream, err)
+		return refuseMessage(stream, err)
 	}
 	env := grpcEnvelope(ctx, m)
 	reply, failure := s.serve(ctx, m, message.payload, &env)
@@ -181,7 +181,7 @@ func (s *Server) serveGRPCStream(m *discovery.Method, stream grpc.ServerStream) 
 	} else {
 		var message frame
 		if err := stream.RecvMsg(&message); err != nil {
-			return writeTransportError(stream, err)
+			return refuseMessage(stream, err)
 		}
 		call.first = message.payload
 	}
@@ -273,6 +273,13 @@ func recvError(err error) error {
 func writeGRPCError(stream grpc.ServerStream, e *entities.Error) error {
 	stream.SetTrailer(metadata.Pairs(headerOutcome, e.Outcome.String()))
 	return statusOf(e).Err()
+}
+
+// refuseMessage ends a call whose only message could not be read: nothing was done with it. Errors
+// of grpc-go keep their status.
+func refuseMessage(stream grpc.ServerStream, err error) error {
+	stream.SetTrailer(metadata.Pairs(headerOutcome, entities.NotApplied.String()))
+	return writeTransportError(stream, err)
 }
 
 // writeTransportError ends a call whose message could not be read or written. Errors of grpc-go are

@@ -479,3 +479,29 @@ func TestManyNativeConnections(t *testing.T) {
 		t.Errorf("stats %+v", got.Calls)
 	}
 }
+
+// TestMessagesThatCannotBeRead: what the transport refuses was not applied, and the error says so.
+// On the code before, these errors had no outcome.
+func TestMessagesThatCannotBeRead(t *testing.T) {
+	w := newWorld(t, &dispatcher{}, nil)
+	cc := w.dial()
+	item := func(n int) *dynamicpb.Message { return w.message("Cart", `{"cartId":"`+strings.Repeat("x", n)+`"}`) }
+	for what, messages := range map[string][]*dynamicpb.Message{
+		"too large": {item(2 << 10)},
+	} {
+		stream, err := cc.NewStream(t.Context(), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true},
+			"/shop.v1.CartService/Plain")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range messages {
+			_ = stream.SendMsg(m) // an error shows when the answer is read
+		}
+		_ = stream.CloseSend()
+		err = stream.RecvMsg(item(1))
+		if outcome := stream.Trailer().Get("millrace-outcome"); status.Code(err) == codes.OK ||
+			!slices.Equal(outcome, []string{"not_applied"}) {
+			t.Errorf("%s: %v, outcome %q", what, err, outcome)
+		}
+	}
+}

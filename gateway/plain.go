@@ -271,7 +271,10 @@ func (l *lazyGzip) Read(p []byte) (int, error) {
 
 // withServerTimeout applies the deadline in a caller's header.
 func withServerTimeout(ctx context.Context, header http.Header) (context.Context, context.CancelFunc, *entities.Error) {
-	text := header.Get(headerServerTimeout)
+	text, problem := single(headerServerTimeout, header.Values(headerServerTimeout))
+	if problem != nil {
+		return nil, nil, problem
+	}
 	if text == "" {
 		return ctx, func() {}, nil
 	}

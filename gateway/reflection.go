@@ -184,24 +184,30 @@ func reflectOn(answer *reflectionpb.ServerReflectionResponse, catalog *discovery
 
 func findFile(catalog *discovery.Catalog, path string) (protoreflect.FileDescriptor, error) {
 	fd, err := catalog.Files().FindFileByPath(path)
-	if err == nil {
-		return fd, nil
+	if err != nil && isOwnFile(path) {
+		return protoregistry.GlobalFiles.FindFileByPath(path)
 	}
-	for _, name := range ownServices {
-		own, ownErr := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(name))
-		if ownErr == nil && own.ParentFile().Path() == path {
-			return own.ParentFile(), nil
-		}
-	}
-	return nil, err
+	return fd, err
 }
 
 func findSymbol(catalog *discovery.Catalog, name protoreflect.FullName) (protoreflect.Descriptor, error) {
 	found, err := catalog.Files().FindDescriptorByName(name)
-	if err != nil && slices.Contains(ownServices, string(name)) {
-		return protoregistry.GlobalFiles.FindDescriptorByName(name)
+	if err != nil {
+		own, ownErr := protoregistry.GlobalFiles.FindDescriptorByName(name)
+		if ownErr == nil && isOwnFile(own.ParentFile().Path()) {
+			return own, nil
+		}
 	}
 	return found, err
+}
+
+// isOwnFile reports whether a file describes a service of the gateway itself. None of them imports
+// another one.
+func isOwnFile(path string) bool {
+	return slices.ContainsFunc(ownServices, func(name string) bool {
+		own, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(name))
+		return err == nil && own.ParentFile().Path() == path
+	})
 }
 
 func extensionNumbers(answer *reflectionpb.ServerReflectionResponse, catalog *discovery.Catalog,

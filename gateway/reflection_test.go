@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/descriptorpb"
 
 	"github.com/millrace-io/millrace/gateway"
@@ -152,5 +153,76 @@ func TestReflectionCanBeLeftOut(t *testing.T) {
 	}
 	if _, err := stream.Recv(); status.Code(err) != codes.Unimplemented {
 		t.Error(err)
+	}
+}
+
+// TestReflectionKnowsWhatItLists: each service that is listed, its methods, and their messages with
+// all that these refer to. On the code before, the gateway's own services were known by name only.
+func TestReflectionKnowsWhatItLists(t *testing.T) {
+	w := newWorld(t, &dispatcher{}, nil)
+	stream, err := reflectionpb.NewServerReflectionClient(w.dial()).ServerReflectionInfo(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := func(q *reflectionpb.ServerReflectionRequest) *reflectionpb.ServerReflectionResponse {
+		t.Helper()
+		if err := stream.Send(q); err != nil {
+			t.Fatal(err)
+		}
+		got, err := stream.Recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	seen := map[protoreflect.FullName]bool{}
+	symbol := func(name protoreflect.FullName) {
+		t.Helper()
+		q := &reflectionpb.ServerReflectionRequest_FileContainingSymbol{FileContainingSymbol: string(name)}
+		got := ask(&reflectionpb.ServerReflectionRequest{MessageRequest: q})
+		if len(got.GetFileDescriptorResponse().GetFileDescriptorProto()) == 0 {
+			t.Errorf("%s: %v", name, got.GetErrorResponse())
+		}
+	}
+	var message func(m protoreflect.MessageDescriptor)
+	message = func(m protoreflect.MessageDescriptor) {
+		if seen[m.FullName()] || m.IsMapEntry() {
+			return
+		}
+		seen[m.FullName()] = true
+		symbol(m.FullName())
+		for i := range m.Fields().Len() {
+			if next := m.Fields().Get(i).Message(); next != nil {
+				message(next)
+			}
+			if next := m.Fields().Get(i).Enum(); next != nil {
+				symbol(next.FullName())
+			}
+		}
+	}
+	list := ask(&reflectionpb.ServerReflectionRequest{
+		MessageRequest: &reflectionpb.ServerReflectionRequest_ListServices{},
+	}).GetListServicesResponse().GetService()
+	for _, listed := range list {
+		symbol(protoreflect.FullName(listed.GetName()))
+		d, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(listed.GetName()))
+		if err != nil {
+			continue // one of the function's, which has its tests above
+		}
+		file := ask(&reflectionpb.ServerReflectionRequest{
+			MessageRequest: &reflectionpb.ServerReflectionRequest_FileByFilename{FileByFilename: d.ParentFile().Path()},
+		})
+		if file.GetErrorResponse() != nil {
+			t.Errorf("%s: %v", d.ParentFile().Path(), file.GetErrorResponse())
+		}
+		methods := d.(protoreflect.ServiceDescriptor).Methods() //nolint:errcheck,forcetypeassert // a service
+		for i := range methods.Len() {
+			symbol(methods.Get(i).FullName())
+			message(methods.Get(i).Input())
+			message(methods.Get(i).Output())
+		}
+	}
+	if len(list) != 5 || len(seen) < 8 {
+		t.Errorf("%d services, %d messages", len(list), len(seen))
 	}
 }

@@ -85,6 +85,7 @@ func (c *ValueCommand[S]) Update(state S) {
 }
 
 // Delete removes the value. The entity stays, without a value, and a later Update sets it again.
+// Its timers stay, too, and their commands run: cancel those that must not bring the value back.
 func (c *ValueCommand[S]) Delete() {
 	c.mustRun("Delete")
 	var none S

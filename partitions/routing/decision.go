@@ -279,8 +279,14 @@ func (d *decision) sideEffectFailed(e *entities.SideEffect, err error) error {
 			Message: fmt.Sprintf("the side effect of an action on %s/%s failed: %s", e.Service, e.Method, failure.Message),
 		}
 	}
+	reason := failure.Reason
+	switch reason { // the function's mistake, not the caller's
+	case entities.InvalidCommand, entities.UnknownMethod, entities.NotSupported, entities.TooLarge:
+		reason = entities.Internal
+	default:
+	}
 	return &entities.Error{
-		Reason: failure.Reason, Outcome: entities.Unknown, RetryAfter: failure.RetryAfter, Cause: err,
+		Reason: reason, Outcome: entities.Unknown, RetryAfter: failure.RetryAfter, Cause: err,
 		Message: fmt.Sprintf("the command took effect, its side effect on %s/%s did not yet: %s",
 			e.Service, e.Method, failure.Message),
 	}
