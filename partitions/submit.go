@@ -17,7 +17,7 @@ import (
 type meeting struct {
 	phase atomic.Int32
 	// ctx is the caller's.
-	ctx context.Context
+	ctx context.Context //nolint:containedctx // a call lives as long as its caller waits
 	// watched: the caller wants a signal when the function, on another goroutine, has decided.
 	watched bool
 	// wake has room for two of the signals that a caller gets: its turn, the decision if it is

@@ -15,18 +15,18 @@ import (
 // ahead.go has commands whose way begins before their turn.
 
 // Handle lets the function decide about one command.
-func (s *session) Handle(ctx context.Context, inv entities.Invocation) (*entities.Outcome, error) {
+func (s *session) Handle(_ context.Context, inv entities.Invocation) (*entities.Outcome, error) {
 	m := s.service.Method(inv.Method)
 	if m == nil {
 		return nil, unknownMethod(s.service, inv.Method)
 	}
 	s.remote.stats.commands.Add(1)
-	out, err := s.handle(ctx, m, inv)
+	out, err := s.handle(m, inv)
 	s.remote.stats.decided(out, err)
 	return out, err
 }
 
-func (s *session) handle(ctx context.Context, m *discovery.Method, inv entities.Invocation) (*entities.Outcome, error) {
+func (s *session) handle(m *discovery.Method, inv entities.Invocation) (*entities.Outcome, error) {
 	s.watch.Reset(s.remote.options.FunctionTimeout)
 	defer s.watch.Stop()
 	if fault := s.enter(); fault != nil {
