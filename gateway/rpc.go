@@ -264,7 +264,6 @@ func (f *rpcFront) request(c *rpcCall, r *http.Request) (*http.Request, *entitie
 			body: &messageStream{messageReader: messages, closer: r.Body}, control: http.NewResponseController(c.w),
 			room: f.limit + 2*grpcEnvelopeBytes, changed: make(chan struct{}, 1),
 		}
-		_ = flow.control.EnableFullDuplex() // HTTP/2 has it anyway
 		return asGRPC(context.WithValue(ctx, inflowKey{}, flow), r, header, flow), nil
 	}
 	payload, problem := messages.only()
