@@ -20,7 +20,6 @@ type lister struct {
 	t     testing.TB
 	fold  *materializer.Fold
 	batch materializer.Batch
-	env   record.Envelope
 	next  int64
 }
 
@@ -36,7 +35,7 @@ func (w *lister) put(key string, env record.Envelope) {
 	w.t.Helper()
 	env.Epoch, env.Nonce = 1, 1
 	if env.Kind != record.Claim {
-		env.Ordinal = uint64(w.next) //nolint:gosec // not negative
+		env.Ordinal = uint64(w.next)
 	}
 	env.LogTime = w.next + 1
 	if _, err := w.fold.Step(w.batch, &materializer.Entry{Offset: w.next, Key: []byte(key), Envelope: env}); err != nil {
@@ -108,7 +107,8 @@ func TestEntities(t *testing.T) {
 	}
 	types, err := view.Types(func() bool { return true })
 	want := []materializer.TypeCount{
-		{Type: "car", Kind: entities.Value, Count: 1}, {Type: "cart", Kind: entities.EventSourced, Count: int64(len(ids))},
+		{Type: "car", Kind: entities.Value, Count: 1},
+		{Type: "cart", Kind: entities.EventSourced, Count: int64(len(ids))},
 		{Type: "count", Kind: entities.Value, Count: int64(len(ids)) - 1},
 	}
 	if err != nil || !slices.Equal(types, want) {
@@ -146,7 +146,7 @@ func BenchmarkList(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer store.Close() //nolint:errcheck // a benchmark
+	defer store.Close()
 	w := newLister(b, store)
 	for i := range count {
 		w.put(fmt.Sprint("cart/", i), record.Envelope{Kind: record.Event, Sequence: 1, TypeURL: "x/e", CommandID: "c"})

@@ -85,7 +85,6 @@ func (s *Service) partitions(ctx context.Context, from place, only *int32,
 
 // listing is one call that lists rows in pages.
 type listing[Row, Page any] struct {
-	ctx     context.Context
 	service *Service
 	left    int64
 	sent    int64
@@ -105,7 +104,7 @@ type listing[Row, Page any] struct {
 }
 
 // run lists until the end, or the limit.
-func (l *listing[Row, Page]) run(token string) error {
+func (l *listing[Row, Page]) run(ctx context.Context, token string) error {
 	from, err := placeOf(token)
 	if err != nil {
 		return err
@@ -114,12 +113,12 @@ func (l *listing[Row, Page]) run(token string) error {
 		l.last = *l.only
 	}
 	want := firstRows
-	return l.service.partitions(l.ctx, from, l.only, func(at place, owner adminv1.AdminServiceClient) (bool, error) {
+	return l.service.partitions(ctx, from, l.only, func(at place, owner adminv1.AdminServiceClient) (bool, error) {
 		if owner != nil {
 			return l.relay(at, owner)
 		}
 		for {
-			more, next, err := l.local(at, want)
+			more, next, err := l.local(ctx, at, want)
 			if err != nil || next.partition != at.partition || !more {
 				return more, err
 			}
@@ -130,8 +129,8 @@ func (l *listing[Row, Page]) run(token string) error {
 
 // local sends one page from the store of this process, and returns where the next one begins. more
 // is false at the limit.
-func (l *listing[Row, Page]) local(at place, want int) (more bool, next place, err error) {
-	if err := l.ctx.Err(); err != nil {
+func (l *listing[Row, Page]) local(ctx context.Context, at place, want int) (more bool, next place, err error) {
+	if err := ctx.Err(); err != nil {
 		return false, next, status.FromContextError(err).Err()
 	}
 	snapshot := l.service.process.Worker().Store.Snapshot()
@@ -140,12 +139,12 @@ func (l *listing[Row, Page]) local(at place, want int) (more bool, next place, e
 	err = l.read(l.service.view(at.partition, snapshot), at.after, func(row Row, where string) bool {
 		rows, size, next.after = append(rows, row), size+l.size(row), where
 		whole = len(rows) < want && size < pageBytes && int64(len(rows)) < l.left
-		return whole && l.ctx.Err() == nil
+		return whole && ctx.Err() == nil
 	})
 	if err := errors.Join(err, snapshot.Close()); err != nil {
 		return false, next, status.Error(codes.Internal, err.Error())
 	}
-	if err := l.ctx.Err(); err != nil {
+	if err := ctx.Err(); err != nil {
 		return false, next, status.FromContextError(err).Err()
 	}
 	if next.partition = at.partition; whole {
@@ -185,7 +184,7 @@ func (l *listing[Row, Page]) relay(at place, owner adminv1.AdminServiceClient) (
 				return false, err
 			}
 		}
-		if more, _, err = l.deliver(l.rows(page), next); err != nil || l.left <= 0 {
+		if _, _, err = l.deliver(l.rows(page), next); err != nil || l.left <= 0 {
 			return false, err
 		}
 	}
@@ -210,7 +209,7 @@ func (s *Service) listEntities(r *adminv1.ListEntitiesRequest,
 	ctx, stop := context.WithCancel(out.Context()) // ends the streams of other workers
 	defer stop()
 	l := listing[*adminv1.StoredEntity, *adminv1.ListEntitiesResponse]{
-		ctx: ctx, service: s, left: unlessZero(r.GetLimit()), only: r.Partition,
+		service: s, left: unlessZero(r.GetLimit()), only: r.Partition,
 		size: func(e *adminv1.StoredEntity) int {
 			return len(e.GetId()) + len(e.GetValue().GetValue()) + len(e.GetValue().GetJson())
 		},
@@ -243,7 +242,7 @@ func (s *Service) listEntities(r *adminv1.ListEntitiesRequest,
 		},
 		send: out.Send,
 	}
-	err = l.run(r.GetPageToken())
+	err = l.run(ctx, r.GetPageToken())
 	return l.sent, err
 }
 
@@ -303,7 +302,7 @@ func (s *Service) listTimers(r *adminv1.ListTimersRequest,
 	ctx, stop := context.WithCancel(out.Context()) // ends the streams of other workers
 	defer stop()
 	l := listing[*adminv1.PendingTimer, *adminv1.ListTimersResponse]{
-		ctx: ctx, service: s, left: unlessZero(r.GetLimit()), only: only,
+		service: s, left: unlessZero(r.GetLimit()), only: only,
 		size: func(t *adminv1.PendingTimer) int {
 			return len(t.GetEntity()) + len(t.GetName()) + len(t.GetPayload().GetValue()) + len(t.GetPayload().GetJson())
 		},
@@ -327,7 +326,7 @@ func (s *Service) listTimers(r *adminv1.ListTimersRequest,
 		},
 		send: out.Send,
 	}
-	err = l.run(r.GetPageToken())
+	err = l.run(ctx, r.GetPageToken())
 	return l.sent, err
 }
 
