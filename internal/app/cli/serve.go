@@ -15,15 +15,21 @@ import (
 
 // dev runs everything in one process.
 func (p Program) dev() *cobra.Command {
+	var watch []string
 	cmd := &cobra.Command{
 		Use:   "dev [flags] [-- command…]",
 		Short: "Run everything in one process: embedded log, worker, gateway",
 		Long: `Run everything in one process: embedded log, store, worker, gateway.
 
 Without a command it hosts the functions of this program in process. With one it starts that function, and restarts it
-when it ends or a file below the working directory changes; callers wait meanwhile. The function must serve at the
-address in HOST and PORT (--function).`,
-		Example: "  millrace dev\n  millrace dev -- go run ./examples/shoppingcart -remote 127.0.0.1:8080\n  millrace dev --ephemeral -- node index.js",
+when it ends or one of its sources changes; callers wait meanwhile. The function must serve at the address in HOST and
+PORT (--function).
+
+Sources are, below the working directory, the files from which programs in any common language are built or run (*.go,
+*.py, *.js, *.ts, *.java, *.rs, *.cs, *.proto, go.mod, package.json, …), and the program that the command names.
+--watch names others: a name or glob in any directory, a directory, or a path with ** for any directories. The data
+directory, hidden directories and node_modules are never watched.`,
+		Example: "  millrace dev\n  millrace dev -- go run ./examples/shoppingcart -remote 127.0.0.1:8080\n  millrace dev --ephemeral --watch src --watch '*.tmpl' -- node index.js",
 		RunE: func(cmd *cobra.Command, command []string) error {
 			local := p.Local
 			switch {
@@ -32,12 +38,16 @@ address in HOST and PORT (--function).`,
 					command[0])
 			case local != nil && len(command) > 0:
 				return usagef("this program hosts its own functions: it cannot also start %q", command[0])
+			case len(watch) > 0 && len(command) == 0:
+				return usagef("--watch needs a command to restart, as in `dev --watch src -- node index.js`")
 			case local == nil && len(command) == 0:
 				local = p.Examples
 			}
-			return p.serve(cmd, node.Options{Local: local, Command: command}, startWorker)
+			return p.serve(cmd, node.Options{Local: local, Command: command, Watch: watch}, startWorker)
 		},
 	}
+	cmd.Flags().StringArrayVar(&watch, "watch", nil,
+		"file, directory or glob whose change restarts the command; repeatable (default: sources of all languages; '': none)")
 	addSettings(cmd.Flags(), node.Settings())
 	return cmd
 }

@@ -2,9 +2,11 @@ package node
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -151,7 +153,7 @@ func supervised(t *testing.T, names string) (n *Node, file string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return started(t, Options{Config: c, Command: []string{program}, Dir: dir}), file
+	return started(t, Options{Config: c, Command: []string{program}, Dir: dir, Watch: []string{"services"}}), file
 }
 
 func write(t *testing.T, file, content string) {
@@ -266,47 +268,89 @@ func TestPausesOfTheSupervisorAreBounded(t *testing.T) {
 	}
 }
 
+// TestWatchSeesSourcesOnly: what people write, and the program itself, but nothing that programs
+// write.
 func TestWatchSeesSourcesOnly(t *testing.T) {
+	for file, seen := range map[string]bool{
+		"main.go": true, "go.mod": true, "src/a.proto": true, "src/index.mjs": true, "package.json": true,
+		"shop.py": true, "src/Shop.java": true, "Cargo.toml": true, "src/Shop.cs": true,
+		"fn": true, "target/shop.jar": true, // the command runs them
+		"nohup.out": false, "data.db": false, "items.csv": false, "notes.txt": false, "core": false, "other": false,
+		"server.log": false, "src/.hidden.go": false, "src/a.go~": false, "target/other.jar": false,
+		"data/a.go": false, ".git/a.go": false, "node_modules/x.js": false, "dist/x.js": false,
+		"__pycache__/x.py": false, "output.json": false,
+	} {
+		w, dir := newTestWatch(t, nil, "./fn", "-jar", "target/shop.jar", "--out", "data.db")
+		write(t, filepath.Join(dir, file), "x")
+		if got := len(w.changed()) > 0; got != seen {
+			t.Errorf("%s: seen %v, want %v", file, got, seen)
+		}
+	}
+	w, dir := newTestWatch(t, nil)
+	if err := os.Remove(filepath.Join(dir, "there.go")); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.changed(); !slices.Equal(got, []string{filepath.Join(dir, "there.go")}) {
+		t.Errorf("a file that is gone was not noticed: %q", got)
+	}
+}
+
+// TestWatchTakesGlobs: those that the user names replace the sources.
+func TestWatchTakesGlobs(t *testing.T) {
+	for _, tc := range []struct {
+		pattern, file string
+		seen          bool
+	}{
+		{"*.tmpl", "src/a.tmpl", true},
+		{"*.tmpl", "main.go", false},
+		{"src", "src/deep/a.txt", true},
+		{"src/", "src/a.txt", true},
+		{"./src/**", "src/deep/a.txt", true},
+		{"src/*", "src/a.txt", true},
+		{"/src/*.txt", "src/a.txt", true},
+		{"src/*.txt", "src/deep/a.txt", false},
+		{"src/**/*.txt", "src/a.txt", true},
+		{"src/**/*.txt", "src/deep/a.txt", true},
+		{"src/**/*.txt", "src/deep/a.go", false},
+		{"**", "notes.txt", true},
+		{"dist/**", "dist/x.js", true},
+		{"*", "node_modules/x.js", false},
+		{"*", "data/x", false},
+		{"*", ".git/x", false},
+		{"*", ".a.go.swp", false},
+		{".env", ".env", true},
+		{"", "main.go", false},
+		{"nothing", "main.go", false},
+	} {
+		w, dir := newTestWatch(t, []string{"neither", tc.pattern})
+		write(t, filepath.Join(dir, tc.file), "x")
+		if got := len(w.changed()) > 0; got != tc.seen {
+			t.Errorf("%q, %s: seen %v, want %v", tc.pattern, tc.file, got, tc.seen)
+		}
+	}
+	if err := checkPatterns([]string{"*.go", "src/["}); err == nil || !strings.Contains(err.Error(), `"src/["`) {
+		t.Errorf("a pattern that is none: %v", err)
+	}
+}
+
+// newTestWatch watches a directory with some directories and one source.
+func newTestWatch(t *testing.T, patterns []string, command ...string) (*watch, string) {
+	t.Helper()
 	dir := t.TempDir()
-	data := filepath.Join(dir, "data")
-	for _, below := range []string{"data", "src", ".git", "node_modules"} {
-		if err := os.Mkdir(filepath.Join(dir, below), 0o700); err != nil {
+	for _, below := range []string{"data", "src/deep", ".git", "node_modules", "target", "dist", "__pycache__"} {
+		if err := os.MkdirAll(filepath.Join(dir, below), 0o700); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for _, tc := range []struct {
-		file string
-		seen bool
-	}{
-		{"main.go", true},
-		{"src/a.proto", true},
-		{"data/log", false},
-		{".git/index", false},
-		{"node_modules/x.js", false},
-		{"server.log", false},
-		{"src/.hidden", false},
-		{"src/a.go~", false},
-	} {
-		w := newWatch(dir, data)
-		write(t, filepath.Join(dir, tc.file), "x")
-		if got := w.look() != w.was; got != tc.seen {
-			t.Errorf("%s: seen %v, want %v", tc.file, got, tc.seen)
-		}
-	}
-	w := newWatch(dir, data)
-	if err := os.Remove(filepath.Join(dir, "main.go")); err != nil {
-		t.Fatal(err)
-	}
-	if w.look() == w.was {
-		t.Error("a file that is gone was not noticed")
-	}
+	write(t, filepath.Join(dir, "there.go"), "x")
+	return newWatch(dir, filepath.Join(dir, "data"), patterns, command), dir
 }
 
 func TestWatchLooksNowAndThen(t *testing.T) {
 	dir := t.TempDir()
 	clk := clocktest.NewManual(time.Unix(0, 0))
-	w := newWatch(dir, "data")
-	changed := make(chan bool, 1)
+	w := newWatch(dir, "data", nil, nil)
+	changed := make(chan []string, 1)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	go func() { changed <- w.await(ctx, clk) }() // ends with the change; received below
@@ -317,12 +361,61 @@ func TestWatchLooksNowAndThen(t *testing.T) {
 	eventually(t, "the watch to wait", func() bool { return clk.Waiting() == 1 })
 	write(t, filepath.Join(dir, "main.go"), "x")
 	clk.Advance(watchEvery)
-	if !<-changed {
-		t.Error("the change was not seen")
+	if files := <-changed; !slices.Equal(files, []string{filepath.Join(dir, "main.go")}) {
+		t.Errorf("the change is of %q", files)
 	}
-	go func() { changed <- newWatch(dir, "data").await(ctx, clk) }() // ends with ctx; received below
+	go func() { changed <- newWatch(dir, "data", nil, nil).await(ctx, clk) }() // ends with ctx; received below
 	cancel()
-	if <-changed {
+	if <-changed != nil {
 		t.Error("a change was seen where there was none")
 	}
+}
+
+// TestBrake: one file that changes before each of six starts within a minute is written by the
+// function; what a person does is not.
+func TestBrake(t *testing.T) {
+	at := time.Unix(1000, 0)
+	for name, tc := range map[string]struct {
+		every time.Duration
+		files func(i int) []string
+		want  int // the restart at which it blocks, 0 for never
+	}{
+		"one file":            {time.Second, func(int) []string { return []string{"gen.py"} }, brakeAfter},
+		"with others":         {time.Second, func(i int) []string { return []string{fmt.Sprint(i), "gen.py"} }, brakeAfter},
+		"slowly":              {13 * time.Second, func(int) []string { return []string{"main.go"} }, 0},
+		"different files":     {time.Second, func(i int) []string { return []string{fmt.Sprint(i)} }, 0},
+		"others in the midst": {time.Second, func(i int) []string { return []string{fmt.Sprint(i / 5)} }, 0},
+	} {
+		var b brake
+		got := 0
+		for i := range 20 {
+			if err := b.blocks(tc.files(i), at.Add(time.Duration(i)*tc.every)); err != nil {
+				mustContain(t, name, err.Error(), "gen.py changed before each of 6 starts in 5s", "--watch")
+				got = i + 1
+				break
+			}
+		}
+		if got != tc.want {
+			t.Errorf("%s: blocks restart %d, want %d", name, got, tc.want)
+		}
+	}
+}
+
+// TestSupervisorStopsRestartingWhatChangesItself: a function that writes a source of its own is left
+// alone after some starts, and the status says why.
+func TestSupervisorStopsRestartingWhatChangesItself(t *testing.T) {
+	t.Parallel()
+	c := testConfig(t)
+	c.Function = freeAddress(t)
+	dir := t.TempDir()
+	n := launch(t, Options{
+		Config: c, Command: []string{"sh", "-c", "echo $$ >> gen.py; sleep 1000 & wait"}, Dir: dir,
+	})
+	eventually(t, "the brake", func() bool {
+		return strings.Contains(taskOf(t, n, taskSupervisor).GetLastError(), "gen.py changed before each of 6 starts")
+	})
+	eventually(t, "the last start", func() bool {
+		content, err := os.ReadFile(filepath.Join(dir, "gen.py"))
+		return err == nil && strings.Count(string(content), "\n") == brakeAfter+1
+	})
 }

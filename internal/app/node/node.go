@@ -40,6 +40,9 @@ type Options struct {
 	// Command is a function to start, and to start again when it ends or its files change; it
 	// serves at Config.Function.
 	Command []string
+	// Watch are globs below Dir of the files whose changes restart Command. None: the sources of all
+	// languages.
+	Watch []string
 	// Dir is where Command runs and where its files are; empty: the working directory.
 	Dir     string
 	Version string
@@ -99,7 +102,7 @@ func newNode(o Options) *Node {
 
 // open opens everything, the log first.
 func (n *Node) open(ctx context.Context) (err error) {
-	if err := checkCommand(ctx, n.options.Command, n.config.Function); err != nil {
+	if err := errors.Join(checkPatterns(n.options.Watch), checkCommand(ctx, n.options.Command, n.config.Function)); err != nil {
 		return err
 	}
 	if n.identity, err = openDirectory(n.config, n.options.PartitionsGiven); err != nil {

@@ -25,8 +25,6 @@ const (
 // restartPause lies between the end of a supervised function and its next start.
 var restartPause = backoff.Policy{First: 200 * time.Millisecond, Max: 5 * time.Second, Jitter: 0.2} //nolint:gochecknoglobals // a constant
 
-var errChanged = errors.New("its files changed")
-
 // supervise runs the function's command and starts it again when it ends, or when a file below its
 // directory changed. Callers wait meanwhile, as long as function-wait says. It outlives a stop for
 // as long as calls and sessions need it.
@@ -38,18 +36,26 @@ func (n *Node) supervise(ctx context.Context) error {
 		release(context.Cause(ctx))
 	})
 	defer stop()
+	var brake brake
+	watching := true
 	for attempt := 1; ; attempt++ {
 		began := n.clock.Now()
-		why := n.runCommand(needed)
+		why := n.runCommand(needed, watching)
 		if ctx.Err() != nil {
 			return nil
 		}
-		changed := errors.Is(why, errChanged)
-		if changed || n.clock.Now().Sub(began) > steadyAfter {
+		changed, isChange := errors.AsType[*changedError](why)
+		if isChange || n.clock.Now().Sub(began) > steadyAfter {
 			attempt = 1
 		}
 		n.logger.Info("starting the user function again", observe.Cause, why, observe.Attempt, attempt)
-		if !changed {
+		if isChange {
+			if err := brake.blocks(changed.files, n.clock.Now()); err != nil {
+				watching = false
+				n.troubles.note(taskSupervisor, err)
+				n.logger.Warn("changes of files do not restart the user function any more", observe.Cause, err)
+			}
+		} else {
 			n.troubles.note(taskSupervisor, fmt.Errorf("the user function ended: %w", why))
 			if !n.pause(ctx, restartPause.Pause(attempt)) {
 				return nil
@@ -74,8 +80,9 @@ func (n *Node) pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// runCommand runs the function once and returns why it ended.
-func (n *Node) runCommand(ctx context.Context) error {
+// runCommand runs the function once, until it ends or, if its files are watched, one of them
+// changes. It returns why it ended.
+func (n *Node) runCommand(ctx context.Context, watching bool) error {
 	runtime.LockOSThread() // the function ends with the thread that has started it: see endWithParent
 	defer runtime.UnlockOSThread()
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -87,25 +94,34 @@ func (n *Node) runCommand(ctx context.Context) error {
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 	cmd.WaitDelay = stopGrace
 	ownGroup(cmd)
-	watch := newWatch(cmp.Or(n.options.Dir, "."), n.config.Data)
+	var watch *watch
+	if watching {
+		watch = newWatch(cmp.Or(n.options.Dir, "."), n.config.Data, n.options.Watch, n.options.Command)
+		if watch.full {
+			n.logger.Warn("only some files of the user function are watched for changes: there are too many; "+
+				"start it in the directory of its sources", observe.Path, watch.dir)
+		}
+	}
 	if err := n.command.start(cmd); err != nil {
 		return err
 	}
-	watching := make(chan struct{})
+	looked := make(chan struct{})
 	go func() { // ends with ctx; waited for below
-		defer close(watching)
-		if watch.await(ctx, n.clock) {
-			cancel(errChanged)
+		defer close(looked)
+		if watch != nil {
+			if files := watch.await(ctx, n.clock); files != nil {
+				cancel(&changedError{files})
+			}
 		}
 	}()
 	err := cmd.Wait()
 	n.command.ended(cmd)
-	changed := errors.Is(context.Cause(ctx), errChanged)
+	changed, isChange := errors.AsType[*changedError](context.Cause(ctx))
 	cancel(nil)
-	<-watching
+	<-looked
 	switch {
-	case changed:
-		return errChanged
+	case isChange:
+		return changed
 	case err == nil:
 		return errors.New("it returned")
 	default:
