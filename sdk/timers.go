@@ -39,14 +39,14 @@ func (c *entityCall) After(d time.Duration, name, method string, in proto.Messag
 
 // Every has this entity get a command again and again, by a schedule with five fields as in
 // cron(5), in UTC: "0 6 * * 1-5" is at six on working days. @hourly, @daily, @weekly, @monthly,
-// @yearly and "@every 90s" are schedules too. When times pass while no worker runs, it fires once
-// for all of them, and goes on. The rest is as for After.
+// @yearly and "@every 90s", in whole seconds, are schedules too. When times pass while no worker
+// runs, it fires once for all of them, and goes on. The rest is as for After.
 func (c *entityCall) Every(text, name, method string, in proto.Message) {
 	c.mustRun("Every")
 	if text == "" {
 		panic(errors.New(`cmd.Every: the schedule is empty: give five fields, as in "0 6 * * 1-5"`))
 	}
-	_, err := schedule.Next(text, c.inv.Time.UnixNano())
+	err := schedule.Check(text, c.inv.Time.UnixNano())
 	if err = c.set(Timer{Name: name, Schedule: text}, err, method, in); err != nil {
 		panic(fmt.Errorf("cmd.Every: %w", err))
 	}

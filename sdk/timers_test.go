@@ -101,6 +101,8 @@ func TestMistakesWithTimersCrash(t *testing.T) {
 			cmd.After(0, "t", cellRun, &scriptv1.RunRequest{Id: "e2"})
 		},
 		"is for cell/, and this is cell/e1":                                 func(cmd timing) { cmd.After(0, "t", cellRun, &scriptv1.RunRequest{}) },
+		`cmd.Every: timer "t": schedule "@every -5s": give whole seconds`:   func(cmd timing) { cmd.Every("@every -5s", "t", cellRun, me) },
+		`cmd.Every: timer "t": schedule "@every 1ms": give whole seconds`:   func(cmd timing) { cmd.Every("@every 1ms", "t", cellRun, me) },
 		"cmd.Every: the schedule is empty: give five fields":                func(cmd timing) { cmd.Every("", "t", cellRun, me) },
 		`cmd.Every: timer "t": schedule "daily": expected exactly 5 fields`: func(cmd timing) { cmd.Every("daily", "t", cellRun, me) },
 		`cmd.Every: timer "t": schedule "0 0 30 2 *" never comes`:           func(cmd timing) { cmd.Every("0 0 30 2 *", "t", cellRun, me) },

@@ -67,8 +67,7 @@ func checkDue(t *entities.TimerChange, now time.Time) error {
 	if t.Schedule == "" {
 		return schedule.CheckAfter(t.After)
 	}
-	_, err := schedule.Next(t.Schedule, now.UnixNano())
-	return err
+	return schedule.Check(t.Schedule, now.UnixNano())
 }
 
 // checkTarget says why a timer's command would not reach the entity that sets it.

@@ -51,6 +51,24 @@ func CheckAfter(d time.Duration) error {
 	}
 }
 
+// every is the descriptor of a schedule that recurs after a fixed time.
+const every = "@every "
+
+// Check returns what is wrong with a schedule for a timer that is set at a time, in nanoseconds
+// since the Unix epoch. It refuses what Next rounds: times that are not whole seconds, or are below
+// one.
+func Check(schedule string, now int64) error {
+	if _, err := Next(schedule, now); err != nil {
+		return err
+	}
+	if text, isEvery := strings.CutPrefix(schedule, every); isEvery {
+		if d, err := time.ParseDuration(text); err != nil || d < time.Second || d%time.Second != 0 {
+			return fmt.Errorf("schedule %q: give whole seconds, one or more, as in %q", schedule, every+"10s")
+		}
+	}
+	return nil
+}
+
 // Next returns the first moment after now that a schedule names: five fields as in cron(5), or
 // @hourly and its like, in UTC. Both times are in nanoseconds since the Unix epoch.
 func Next(schedule string, now int64) (int64, error) {

@@ -39,6 +39,18 @@ func TestNext(t *testing.T) {
 	}
 }
 
+// TestCheckRefusesWhatWouldMeanSomethingElse: the parser makes a second of all that is less.
+func TestCheckRefusesWhatWouldMeanSomethingElse(t *testing.T) {
+	for text, why := range map[string]string{
+		"@every 1s": "", "@every 90s": "", "@every 1h30m": "", "@hourly": "", "* * * * *": "",
+		"@every -5s": "whole seconds", "@every 0s": "whole seconds", "@every 1ms": "whole seconds",
+		"@every 999ms": "whole seconds", "@every 1500ms": "whole seconds", "@every 1.5s": "whole seconds",
+		"@every": "unrecognized", "@every x": "failed to parse", "61 * * * *": "above maximum",
+	} {
+		says(t, text, Check(text, noon.UnixNano()), why)
+	}
+}
+
 // FuzzNext: for any schedule, the next time is a later one or an error.
 func FuzzNext(f *testing.F) {
 	for _, text := range []string{

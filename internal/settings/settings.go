@@ -26,6 +26,8 @@ type Setting struct {
 	Dev string
 	// Bool settings need no value on the command line.
 	Bool bool
+	// List settings have items, separated by commas.
+	List bool
 	// WorkerOnly settings do nothing in a gateway.
 	WorkerOnly bool
 	field      field
@@ -38,7 +40,8 @@ func Of[T any]() []Setting {
 		if name := f.Tag.Get("name"); name != "" {
 			all = append(all, Setting{
 				Name: name, Default: f.Tag.Get("default"), Dev: f.Tag.Get("dev"), Help: f.Tag.Get("help"),
-				Bool: f.Type.Kind() == reflect.Bool, WorkerOnly: f.Tag.Get("process") == "worker", field: f,
+				Bool: f.Type.Kind() == reflect.Bool, List: f.Type.Kind() == reflect.Slice,
+				WorkerOnly: f.Tag.Get("process") == "worker", field: f,
 			})
 		}
 	}
@@ -182,7 +185,7 @@ func (f *field) read(like any, text string) (any, error) {
 				list = append(list, item)
 			}
 		}
-		return list, nil
+		return list, explain(len(list) == 0 && text != "", "%q has no items", text)
 	}
 	panic("setting " + f.Name + " has an unsupported type")
 }

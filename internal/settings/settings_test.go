@@ -119,6 +119,7 @@ func TestTextsThatAreNoValues(t *testing.T) {
 	}
 	for name, texts := range map[string][]string{
 		"size": {"-1", "9999999999GiB", ""}, "wait": {"-5s", "5"}, "part": {"-0.1", "1.1", "NaN"},
+		"list": {",", " , ,", " "},
 	} {
 		for _, s := range Of[outer]() {
 			for _, text := range texts {

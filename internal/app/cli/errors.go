@@ -73,6 +73,17 @@ func explain(err error, address string) error {
 		_, why, _ := strings.Cut(s.Message(), "Error while dialing: ")
 		return &unreachableError{address: address, why: strings.TrimSuffix(why, `"`)}
 	}
+	if !isStatus || s.Code() != codes.Unimplemented {
+		return err
+	}
+	if _, service, unknown := strings.Cut(s.Message(), "unknown service "); unknown {
+		return usagef("%s does not serve %s: it is an admin port, or of another program; give the public address with "+
+			"--address; the banner of `dev` and `run` shows it, by default 127.0.0.1:9000", address, service)
+	}
+	if strings.Contains(s.Message(), "millrace.admin.v1.") {
+		return usagef("%s is not the admin port of a millrace process, but a public port, or of another program: "+
+			"give the admin address with --admin; the banner of `dev` and `run` shows it, by default 127.0.0.1:9001", address)
+	}
 	return err
 }
 

@@ -134,7 +134,8 @@ var printing = []string{
 // silent are commands that print no data: they act, or only say that they have done so; config and
 // version print what no other process has told them.
 var silent = []string{
-	"call", "completion", "config", "dev", "drain", "gateway", "help", "new", "parked drop", "parked replay", "run", "version",
+	"call", "completion", "config", "dev", "drain", "exit-codes",
+	"gateway", "help", "new", "parked drop", "parked replay", "run", "version",
 	"cluster", "log",
 }
 

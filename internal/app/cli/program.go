@@ -80,6 +80,10 @@ func (p Program) root() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Version:       Version(),
+		PersistentPreRunE: func(cmd *cobra.Command, args []string) error {
+			warnOfVariables(cmd)
+			return checkFlags(cmd, args)
+		},
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(p.dev(), p.run(), p.gateway(), call(), get(), listCommand(), timersCommand(), history(),
@@ -89,6 +93,8 @@ func (p Program) root() *cobra.Command {
 	if p.Source != nil {
 		root.AddCommand(p.newModule())
 	}
+	root.AddCommand(exitCodes())
+	root.SetHelpCommand(helpCommand(root))
 	return root
 }
 

@@ -247,6 +247,13 @@ func TestServeRefusesWhatMakesNoSense(t *testing.T) {
 		{tool(t), "dev -- no-such-program-anywhere", exitError, "start the user function"},
 		{tool(t), "run now", exitUsage, "expected no arguments, got: now"},
 		{tool(t), "dev --partitions 3", exitUsage, "flag --partitions: setting partitions: 3 is not a power of two"},
+		{tool(t), "dev --watch src", exitUsage, "--watch needs a command to restart"},
+		{tool(t), "dev --watch src/[ --ephemeral -- sh", exitError, `watch pattern "src/["`},
+		{tool(t), "log tail --limit -2", exitUsage, "--limit -2: give zero or more"},
+		{tool(t), "history a/b --limit -2", exitUsage, "--limit -2: give zero or more"},
+		{tool(t), "status --timeout=-1s", exitUsage, "--timeout -1s: give zero or more"},
+		{tool(t), "help nope", exitUsage, "no help about \"nope\""},
+		{tool(t), "run --brokers=", exitUsage, "flag --brokers is empty"},
 		{tool(t), "dev --colour", exitUsage, "unknown flag: --colour"},
 		{tool(t), "dev --data " + file, exitError, "choose another with --data"},
 		{tool(t), "dev --listen 256.0.0.1:1 --ephemeral", exitError, "choose another with --listen"},
@@ -281,6 +288,49 @@ func TestExitCodes(t *testing.T) {
 	} {
 		if got := exitCode(tc.err); got != tc.want {
 			t.Errorf("%v: exit code %d, want %d", tc.err, got, tc.want)
+		}
+	}
+}
+
+// TestHelpTopics: the exit codes are told, and help about anything has it.
+func TestHelpTopics(t *testing.T) {
+	for line, want := range map[string]string{
+		"help": "Additional help topics:\n  millrace exit-codes", "help exit-codes": "  6  a comparison found differences",
+		"help log tail": "millrace log tail [flags]", "help dev": "--watch",
+	} {
+		r := tool(t).runIn(t, false, "", strings.Fields(line)...)
+		if r.code != exitOK || !strings.Contains(r.stdout, want) {
+			t.Errorf("%s: exit code %d\n%s%s", line, r.code, r.stdout, r.stderr)
+		}
+	}
+}
+
+// TestWrongPortIsNamed: a public port for an admin port, and the other way round.
+func TestWrongPortIsNamed(t *testing.T) {
+	t.Chdir(t.TempDir())
+	p := tool(t)
+	s := p.serveIn(t, "dev", "--ephemeral")
+	s.connect(t)
+	public, admin := os.Getenv("MILLRACE_LISTEN"), os.Getenv("MILLRACE_ADMIN")
+	for line, want := range map[string]string{
+		"get cart/42 --admin " + public:                         public + " is not the admin port of a millrace process",
+		"log tail --admin " + public:                            "give the admin address with --admin",
+		"call counter.v1.CounterService/Get --address " + admin: admin + " does not serve counter.v1.CounterService: it is an admin port",
+	} {
+		if r := p.runIn(t, false, "", strings.Fields(line)...); r.code != exitUsage || !strings.Contains(r.stderr, want) {
+			t.Errorf("%s: exit code %d, %s", line, r.code, r.stderr)
+		}
+	}
+	s.stop(t)
+}
+
+// TestUnknownVariableIsWarnedOf by every command.
+func TestUnknownVariableIsWarnedOf(t *testing.T) {
+	t.Setenv("MILLRACE_LISTN", "x")
+	for _, line := range []string{"version", "config"} {
+		r := tool(t).runIn(t, false, "", line)
+		if r.code != exitOK || r.stderr != "warning: environment MILLRACE_LISTN is no setting: did you mean MILLRACE_LISTEN?\n" {
+			t.Errorf("%s: exit code %d, %q", line, r.code, r.stderr)
 		}
 	}
 }

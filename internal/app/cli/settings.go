@@ -29,6 +29,11 @@ func addSettings(flags *pflag.FlagSet, all []settings.Setting) {
 func (p Program) loadSettings(cmd *cobra.Command) (*node.Config, node.Origin, error) {
 	given := map[string]string{}
 	cmd.Flags().Visit(func(f *pflag.Flag) { given[f.Name] = f.Value.String() })
+	for _, s := range node.Settings() {
+		if v, isGiven := given[s.Name]; isGiven && s.List && v == "" { // mostly a variable of a script that is not set
+			return nil, nil, usagef("flag --%s is empty: give it a value, or leave the flag out", s.Name)
+		}
+	}
 	return p.load(node.Sources{Flags: given, File: given["config"], Dev: cmd.Name() == "dev"})
 }
 

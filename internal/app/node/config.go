@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -101,13 +102,14 @@ func (c *Config) problems() []problem {
 		{c.Peer, "peer"},
 		{c.Function, "function"},
 	}, c.brokers()...) {
-		_, _, err := net.SplitHostPort(a.value)
+		_, port, err := net.SplitHostPort(a.value)
 		wrong(err != nil, a.where, "%q is not host:port: %v", a.value, err)
+		wrong(err == nil && !isPort(port), a.where, "%q is not host:port: %q is no port", a.value, port)
 	}
 	for _, a := range []sourced{{c.Advertise, "advertise"}, {c.AdvertisePublic, "advertise-public"}} {
 		if a.value != "" {
-			host, _, err := net.SplitHostPort(a.value)
-			wrong(err != nil || host == "", a.where, "%q is not host:port as others reach it", a.value)
+			host, port, err := net.SplitHostPort(a.value)
+			wrong(err != nil || host == "" || !isPort(port), a.where, "%q is not host:port as others reach it", a.value)
 		}
 	}
 	if c.TraceEndpoint != "" {
@@ -120,6 +122,12 @@ func (c *Config) problems() []problem {
 		wrong(outOfBounds != "", s.Name, "%s", outOfBounds)
 	}
 	return all
+}
+
+// isPort reports whether a text is the number of a port, or a name that this machine knows for one.
+func isPort(text string) bool {
+	_, err := net.DefaultResolver.LookupPort(context.Background(), "tcp", text)
+	return err == nil && text != ""
 }
 
 // maxPartitions is the number of slots.

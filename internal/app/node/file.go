@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -30,7 +31,7 @@ func readFile(path string) (map[string]sourced, error) {
 		return nil, fmt.Errorf("%s: %d bytes are no configuration of millrace, at most %d are read", path, len(content),
 			maxFileBytes)
 	}
-	parsed, err := parser.ParseBytes(content, 0)
+	parsed, err := parser.ParseBytes(bytes.TrimPrefix(content, []byte("\ufeff")), 0) // editors on Windows write one
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}

@@ -401,8 +401,8 @@ func TestBrake(t *testing.T) {
 	}
 }
 
-// TestSupervisorStopsRestartingWhatChangesItself: a function that writes a source of its own is left
-// alone after some starts, and the status says why.
+// TestSupervisorStopsRestartingWhatChangesItself: a function that writes a source of its own is
+// left alone after some starts, and the status says why.
 func TestSupervisorStopsRestartingWhatChangesItself(t *testing.T) {
 	t.Parallel()
 	c := testConfig(t)

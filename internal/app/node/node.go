@@ -102,7 +102,10 @@ func newNode(o Options) *Node {
 
 // open opens everything, the log first.
 func (n *Node) open(ctx context.Context) (err error) {
-	if err := errors.Join(checkPatterns(n.options.Watch), checkCommand(ctx, n.options.Command, n.config.Function)); err != nil {
+	if err := checkPatterns(n.options.Watch); err != nil {
+		return err
+	}
+	if err := checkCommand(ctx, n.options.Command, n.config.Function); err != nil {
 		return err
 	}
 	if n.identity, err = openDirectory(n.config, n.options.PartitionsGiven); err != nil {

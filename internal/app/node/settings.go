@@ -1,10 +1,12 @@
 package node
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
 	"net"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -65,6 +67,7 @@ func Load(from Sources) (*Config, Origin, error) {
 		delete(file, s.Name)
 	}
 	c.nameApp()
+	errs = append(errs, from.emptyVariables()...)
 	for _, name := range slices.Sorted(maps.Keys(file)) {
 		errs = append(errs, fmt.Errorf("%s: unknown key %q%s", file[name].where, name, suggestion(name)))
 	}
@@ -123,55 +126,100 @@ func (from *Sources) value(s *settings.Setting, file map[string]sourced) sourced
 }
 
 // environment looks at the setting's own variable, and at those that Cloudstate's proxy and
-// OpenTelemetry have for the same thing.
+// OpenTelemetry have for the same thing, which count as unset when they are empty.
 func (from *Sources) environment(s *settings.Setting, present string) (sourced, bool) {
-	env := from.Env
-	if env == nil {
-		return sourced{}, false
+	get := func(name string) string {
+		if from.Env == nil {
+			return ""
+		}
+		v, _ := from.Env(name)
+		return v
 	}
-	if v, ok := env(s.Env()); ok {
+	if v := get(s.Env()); v != "" {
 		return sourced{v, "environment " + s.Env()}, true
 	}
 	host, port, _ := net.SplitHostPort(present)
 	switch s.Name {
 	case "function":
-		h, hasHost := env("USER_FUNCTION_HOST")
-		p, hasPort := env("USER_FUNCTION_PORT")
-		if hasHost {
-			host = h
-		}
-		if hasPort {
-			port = p
-		}
-		if hasHost || hasPort {
-			return sourced{net.JoinHostPort(host, port), "environment USER_FUNCTION_HOST, USER_FUNCTION_PORT"}, true
+		h, p := get("USER_FUNCTION_HOST"), get("USER_FUNCTION_PORT")
+		if h != "" || p != "" {
+			return sourced{net.JoinHostPort(cmp.Or(h, host), cmp.Or(p, port)), "environment USER_FUNCTION_HOST, USER_FUNCTION_PORT"}, true
 		}
 	case "trace-endpoint":
 		for _, name := range []string{"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"} {
-			if v, ok := env(name); ok && v != "" {
+			if v := get(name); v != "" {
 				return sourced{v, "environment " + name}, true
 			}
 		}
 	case "listen":
-		if p, ok := env("HTTP_PORT"); ok {
+		if p := get("HTTP_PORT"); p != "" {
 			return sourced{net.JoinHostPort(host, p), "environment HTTP_PORT"}, true
 		}
 	}
 	return sourced{}, false
 }
 
-// suggestion names the setting that was probably meant.
-func suggestion(name string) string {
-	best, distance := "", min(3, (len(name)+1)/2) // two letters wrong at most, and not half of a short name
+// emptyVariables refuses variables of settings that are set and empty: mostly that is a manifest
+// whose own variable is not set, and the default would be something else than what was meant.
+func (from *Sources) emptyVariables() []error {
+	var errs []error
 	for _, s := range Settings() {
-		if d := editDistance(strings.ReplaceAll(name, "_", "-"), s.Name); d < distance {
-			best, distance = s.Name, d
+		if _, given := from.Flags[s.Name]; given || from.Env == nil {
+			continue
+		}
+		if v, isSet := from.Env(s.Env()); isSet && v == "" {
+			errs = append(errs, fmt.Errorf("environment %s: is set and empty: unset it, or give it a value", s.Env()))
 		}
 	}
-	if best == "" {
-		return ": see `millrace config` for all keys"
+	return errs
+}
+
+// foreign matches variables with our prefix that are no settings: those that Kubernetes makes for a
+// service whose name begins with millrace, and those of our own tests.
+var foreign = regexp.MustCompile(`_SERVICE_HOST$|_SERVICE_PORT(_|$)|_PORT$|_PORT_\d+_|` +
+	`^MILLRACE_(MUTATION|FAILPOINT|SIM|FIRE|EFFECTS|MODEL|READERS|TIMERS|PAUSE|KIT|PEER|TEST)(_|$)`)
+
+// UnknownVariables names the variables of an environment, as NAME=value, that look like settings
+// and are none, each with the one that was probably meant.
+func UnknownVariables(environ []string) []string {
+	known := map[string]bool{}
+	for _, s := range Settings() {
+		known[s.Env()] = true
 	}
-	return fmt.Sprintf(": did you mean %q?", best)
+	var unknown []string
+	for _, pair := range environ {
+		variable, _, _ := strings.Cut(pair, "=")
+		name, ours := strings.CutPrefix(variable, "MILLRACE_")
+		if !ours || known[variable] || foreign.MatchString(variable) {
+			continue
+		}
+		text := "environment " + variable + " is no setting: see `millrace config` for all"
+		if best := nearest(strings.ToLower(name)); best != nil {
+			text = fmt.Sprintf("environment %s is no setting: did you mean %s?", variable, best.Env())
+		}
+		unknown = append(unknown, text)
+	}
+	slices.Sort(unknown)
+	return unknown
+}
+
+// suggestion names the setting that was probably meant.
+func suggestion(name string) string {
+	if best := nearest(name); best != nil {
+		return fmt.Sprintf(": did you mean %q?", best.Name)
+	}
+	return ": see `millrace config` for all keys"
+}
+
+// nearest returns the setting whose name is nearest to a name, nil if none is near.
+func nearest(name string) (best *settings.Setting) {
+	distance := min(3, (len(name)+1)/2) // two letters wrong at most, and not half of a short name
+	for _, s := range Settings() {
+		if d := editDistance(strings.ReplaceAll(name, "_", "-"), s.Name); d < distance {
+			best, distance = &s, d
+		}
+	}
+	return best
 }
 
 func editDistance(a, b string) int {

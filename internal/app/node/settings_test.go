@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -106,6 +107,8 @@ func TestVariablesOfCloudstate(t *testing.T) {
 		{"port", "USER_FUNCTION_PORT=7000", "127.0.0.1:7000", "127.0.0.1:9000"},
 		{"both", "USER_FUNCTION_HOST=::1 USER_FUNCTION_PORT=7000", "[::1]:7000", "127.0.0.1:9000"},
 		{"public port", "HTTP_PORT=80", "127.0.0.1:8080", "127.0.0.1:80"},
+		{"empty ones", "HTTP_PORT= USER_FUNCTION_HOST= USER_FUNCTION_PORT=", "127.0.0.1:8080", "127.0.0.1:9000"},
+		{"one empty", "USER_FUNCTION_HOST=shop USER_FUNCTION_PORT=", "shop:8080", "127.0.0.1:9000"},
 		{"our own wins", "HTTP_PORT=80 MILLRACE_LISTEN=0.0.0.0:90 USER_FUNCTION_PORT=1 MILLRACE_FUNCTION=f:2", "f:2", "0.0.0.0:90"},
 	} {
 		c, _, err := Load(Sources{File: configFile(t, ""), Env: environment(strings.Fields(tc.env)...)})
@@ -203,6 +206,13 @@ func TestWrongConfigurationIsExplained(t *testing.T) {
 			`flag --advertise: setting advertise: ":1" is not host:port`, `flag --advertise-public: setting advertise-public: "worker" is not host:port`,
 		}},
 		{name: "broker", flags: map[string]string{"brokers": "a:1,b"}, want: []string{`setting brokers: "b" is not host:port`}},
+		{name: "port", flags: map[string]string{"listen": "127.0.0.1:abc"}, want: []string{`flag --listen: setting listen: "127.0.0.1:abc" is not host:port: "abc" is no port`}},
+		{name: "port too large", flags: map[string]string{"admin": "127.0.0.1:99999"}, want: []string{`"127.0.0.1:99999" is not host:port: "99999" is no port`}},
+		{name: "no port", flags: map[string]string{"function": "127.0.0.1:"}, want: []string{`setting function: "127.0.0.1:" is not host:port: "" is no port`}},
+		{name: "advertised port", flags: map[string]string{"advertise": "w:x"}, want: []string{`setting advertise: "w:x" is not host:port`}},
+		{name: "list of nothing", flags: map[string]string{"brokers": ",,"}, want: []string{`flag --brokers: setting brokers: ",," has no items`}},
+		{name: "empty variable", env: "MILLRACE_BROKERS=", want: []string{"environment MILLRACE_BROKERS: is set and empty: unset it, or give it a value"}},
+		{name: "empty variables", env: "MILLRACE_DATA= MILLRACE_LISTEN=", want: []string{"environment MILLRACE_DATA:", "environment MILLRACE_LISTEN:"}},
 		{name: "ephemeral on Kafka", flags: map[string]string{"brokers": "a:1", "ephemeral": "true"}, want: []string{"setting ephemeral: has no meaning with brokers"}},
 		{name: "no data", flags: map[string]string{"data": ""}, want: []string{"setting data: is empty: name a directory, or set ephemeral"}},
 		{name: "replication", flags: map[string]string{"replication": "-1"}, want: []string{"setting replication: -1 is not between 0 and 32767"}},
@@ -219,6 +229,29 @@ func TestWrongConfigurationIsExplained(t *testing.T) {
 			}
 			mustContain(t, "the error", err.Error(), tc.want...)
 		})
+	}
+}
+
+// TestByteOrderMarkIsNoKey: an editor may write one.
+func TestByteOrderMarkIsNoKey(t *testing.T) {
+	c, _, err := Load(Sources{File: configFile(t, "\ufeffapp: shop\n")})
+	if err != nil || c.App != "shop" {
+		t.Errorf("app %v, %v", c, err)
+	}
+}
+
+func TestUnknownVariables(t *testing.T) {
+	got := UnknownVariables([]string{
+		"MILLRACE_LISTN=x", "MILLRACE_COLOUR=red", "MILLRACE_LISTEN=127.0.0.1:1", "PATH=/bin", "MILLRACE_MUTATION=gap",
+		"MILLRACE_SIM_SEED=1", "MILLRACE_SERVICE_HOST=10.0.0.1", "MILLRACE_SERVICE_PORT_HTTP=80",
+		"MILLRACE_PORT=tcp://10.0.0.1:80", "MILLRACE_ADMIN_PORT_9001_TCP_ADDR=10.0.0.1",
+	})
+	want := []string{
+		"environment MILLRACE_COLOUR is no setting: see `millrace config` for all",
+		"environment MILLRACE_LISTN is no setting: did you mean MILLRACE_LISTEN?",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got  %q\nwant %q", got, want)
 	}
 }
 

@@ -171,7 +171,8 @@ func (w *watch) enter(file, name string) error {
 		return nil
 	}
 	abs, _ := filepath.Abs(file)
-	if abs == w.data || strings.HasPrefix(name, ".") || name == "node_modules" || !w.chosen && slices.Contains(results, name) {
+	if abs == w.data || strings.HasPrefix(name, ".") || name == "node_modules" ||
+		!w.chosen && slices.Contains(results, name) {
 		return fs.SkipDir
 	}
 	return nil
@@ -181,8 +182,8 @@ func (w *watch) matches(file string) bool {
 	return slices.ContainsFunc(w.patterns, func(pattern string) bool { return matches(pattern, file) })
 }
 
-// matches reports whether a pattern names a file, or a directory above it. A pattern without a slash
-// names it in any directory; ** stands for any number of directories.
+// matches reports whether a pattern names a file, or a directory above it. A pattern without a
+// slash names it in any directory; ** stands for any number of directories.
 func matches(pattern, file string) bool {
 	if pattern = path.Clean(filepath.ToSlash(pattern)); pattern == "." {
 		return false
