@@ -69,14 +69,17 @@ func isClosed(c <-chan struct{}) bool {
 	}
 }
 
-// Cluster shows all workers of the app.
+// Cluster shows all workers of the app; on the embedded log that is this one.
 func (s *Service) Cluster(ctx context.Context, _ *adminv1.ClusterRequest) (*adminv1.ClusterResponse, error) {
 	app := s.process.App()
-	if app.Client == nil {
-		return nil, errAlone
-	}
 	if w := s.process.Worker(); w != nil {
-		return overview(ctx, app, w.Name, s.Page(ctx)), nil
+		all := overview(ctx, app, w.Name, s.Page(ctx))
+		if app.Client == nil { // the embedded log: no worker reaches another
+			for _, m := range all.GetMembers() {
+				m.Address = ""
+			}
+		}
+		return all, nil
 	}
 	return overview(ctx, app, "", nil), nil
 }

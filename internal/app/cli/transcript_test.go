@@ -103,6 +103,7 @@ func scrub(r result) string {
 		{`"nonce":"[0-9a-f]{16}"`, `"nonce":"NONCE"`},
 		{regexp.QuoteMeta(Version()), "VERSION"},
 		{`up \d+s`, "up 1s"},
+		{`(w-1 .* ready .*  )\d+s`, "${1}1s"},
 		{`(active +1 +\d+ +0 +)\d+`, "${1}N"}, // how many entities are active is looked at now and then
 		{`[ \t]+\n`, "\n"},
 	} {

@@ -222,7 +222,8 @@ func (n *Node) evict(ctx context.Context, dead broker.Member) {
 // no worker would own the partitions.
 func (n *Node) Drain(ctx context.Context, last bool) error {
 	if n.cluster == nil {
-		return errors.New("not available with the embedded log, which has a single process: start workers with --brokers to form a cluster")
+		return fmt.Errorf("%s is the only worker: the embedded log belongs to one process, so that no other can take "+
+			"its partitions; stop it before maintenance, or start workers with --brokers to form a cluster", n.identity.Worker)
 	}
 	if !n.manager.Draining() {
 		if err := admin.MayDrain(n.config.App, n.routes.Current(), n.identity.Worker, last); err != nil {
