@@ -64,7 +64,7 @@ func checkFlags(cmd *cobra.Command, _ []string) (err error) {
 			negative = d < 0
 		}
 		if negative && err == nil {
-			err = usagef("--%s %s: give zero or more", f.Name, f.Value)
+			err = usagef("--%s %s: must not be below zero", f.Name, f.Value)
 		}
 	})
 	return err
