@@ -9,7 +9,7 @@ import (
 type command struct {
 	mu      sync.Mutex
 	running *exec.Cmd
-	// release ends the guard of the running process.
+	// release ends the guard of the running process's group.
 	release func()
 	// abandoned: no other one is started.
 	abandoned bool
@@ -22,11 +22,13 @@ func (c *command) start(cmd *exec.Cmd) error {
 	if c.abandoned {
 		return errStopping
 	}
-	err := cmd.Start()
-	if err == nil {
-		c.running, c.release = cmd, guard(cmd)
+	release := ownGroup(cmd)
+	if err := cmd.Start(); err != nil {
+		release()
+		return err
 	}
-	return err
+	c.running, c.release = cmd, release
+	return nil
 }
 
 // ended forgets the process, and kills its children.

@@ -5,10 +5,7 @@ package node
 import "os/exec"
 
 // ownGroup does nothing: there are no groups of processes here.
-func ownGroup(*exec.Cmd) {}
+func ownGroup(*exec.Cmd) (release func()) { return func() {} }
 
 // killGroup ends the process.
 func killGroup(cmd *exec.Cmd) { _ = cmd.Process.Kill() }
-
-// guard does nothing.
-func guard(*exec.Cmd) (release func()) { return func() {} }

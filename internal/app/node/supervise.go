@@ -93,7 +93,6 @@ func (n *Node) runCommand(ctx context.Context, watching bool) error {
 	cmd.Env = append(os.Environ(), "HOST="+host, "PORT="+port)
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 	cmd.WaitDelay = stopGrace
-	ownGroup(cmd)
 	var watch *watch
 	if watching {
 		watch = newWatch(cmp.Or(n.options.Dir, "."), n.config.Data, n.options.Watch, n.options.Command)
