@@ -301,6 +301,9 @@ const (
 // grpc-go does not check it.
 func contentSubtype(ctx context.Context) (string, *entities.Error) {
 	contentType := firstValue(ctx, "content-type")
+	if contentType == contentTypeGRPC || contentType == contentTypeGRPC+"+"+subtypeProto { // of most calls
+		return subtypeProto, nil
+	}
 	media, _ := mediaType(contentType)
 	subtype := strings.TrimPrefix(media, contentTypeGRPC)
 	switch {
