@@ -121,13 +121,13 @@ func DecodeToken(app, s string) (Token, error) {
 			return t, nil
 		case partition >= Slots || offset > math.MaxInt64:
 			err = fmt.Errorf("%w: %q names offset %d of partition %d, which no journal has", ErrToken, s, offset, partition)
-		case int64(partition) <= before: //nolint:gosec // below Slots
+		case int64(partition) <= before:
 			err = fmt.Errorf("%w: %q names partition %d after partition %d", ErrToken, s, partition, before)
 		case len(t.Positions) == MaxPositions:
 			err = fmt.Errorf("%w: it names more than %d partitions", ErrToken, MaxPositions)
 		default:
-			before = int64(partition)                                                                     //nolint:gosec // below Slots
-			t.Positions = append(t.Positions, Position{Partition: int32(partition), Next: int64(offset)}) //nolint:gosec // checked
+			before = int64(partition)
+			t.Positions = append(t.Positions, Position{Partition: int32(partition), Next: int64(offset)})
 		}
 	}
 	if err != nil {

@@ -1,7 +1,6 @@
 package core
 
 import (
-	"fmt"
 	"sort"
 	"strings"
 	"testing"
@@ -96,7 +95,7 @@ func TestAnAnswerNeverFailsItsCommand(t *testing.T) {
 	if err != nil || done.Outcome.Reply == nil || len(done.Outcome.Reply.Payload.Value) != 1<<20 {
 		t.Fatalf("the first caller gets %+v, %v", done.Outcome, err)
 	}
-	kept := fmt.Sprintf("%s", all[len(all)-1].Envelope.Answer)
+	kept := string(all[len(all)-1].Envelope.Answer)
 	if !strings.Contains(kept, "took effect") || !strings.Contains(kept, "max-commit") {
 		t.Errorf("a repeat gets %q", kept)
 	}

@@ -73,7 +73,7 @@ func (d *door) increment(
 		body = fmt.Appendf(nil, `{"counter_id":%q,"by":1}`, id)
 	}
 	if d.framed {
-		body = append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(body))), body...) //nolint:gosec // short
+		body = append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(body))), body...)
 	}
 	url := "http://" + address + counterv1.CounterService_Increment_FullMethodName
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, bytes.NewReader(body))
