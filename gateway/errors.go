@@ -23,13 +23,15 @@ const statusClientClosed = 499
 type verdict struct {
 	code codes.Code
 	http int
+	// bare: over plain HTTP the message is the whole body, as in Cloudstate.
+	bare bool
 }
 
 // verdicts is the table of errors, except for codes chosen by a function: see verdictOf.
 //
 //nolint:gochecknoglobals // a constant table
 var verdicts = map[entities.Reason]verdict{
-	entities.FunctionRefused: {code: codes.Unknown, http: http.StatusInternalServerError},
+	entities.FunctionRefused: {code: codes.Unknown, http: http.StatusInternalServerError, bare: true},
 	entities.FunctionFailed:  {code: codes.Unknown, http: http.StatusInternalServerError},
 	entities.InvalidCommand:  {code: codes.InvalidArgument, http: http.StatusBadRequest},
 	entities.UnknownMethod:   {code: codes.Unimplemented, http: http.StatusNotFound},

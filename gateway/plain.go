@@ -327,15 +327,19 @@ func writePlainError(w http.ResponseWriter, e *entities.Error) { writeHTTPError(
 // writeHTTPError is the last step of a plain HTTP call that did not succeed. httpStatus 0 means
 // that of the table.
 func writeHTTPError(w http.ResponseWriter, httpStatus int, e *entities.Error) {
+	v := verdictOf(e)
 	if httpStatus == 0 {
-		httpStatus = verdictOf(e).http
+		httpStatus = v.http
 	}
-	body := errorBody(e)
+	body, contentType := errorBody(e), contentTypeJSON
+	if v.bare {
+		body, contentType = []byte(e.Message), "text/plain; charset=utf-8"
+	}
 	header := w.Header()
 	for _, name := range []string{"Content-Encoding", "Trailer"} { // a transcoder may have set them
 		header.Del(name)
 	}
-	header.Set("Content-Type", contentTypeJSON)
+	header.Set("Content-Type", contentType)
 	header.Set("Content-Length", strconv.Itoa(len(body)))
 	header.Set("X-Content-Type-Options", "nosniff")
 	header.Set(headerOutcome, e.Outcome.String())

@@ -64,6 +64,8 @@ type walk struct {
 	// passed are the rows of the present entity, entity, that were read for nothing.
 	passed int
 	entity []byte
+	// head is the key of the present entity's head.
+	head []byte
 	// next is where a new scan is to begin; nil: all was seen.
 	next   []byte
 	failed error
@@ -90,11 +92,12 @@ func (w *walk) row(key, value []byte) bool {
 	if !bytes.Equal(key[:cut], w.entity) {
 		w.entity, w.passed = append(w.entity[:0], key[:cut]...), 0
 	}
-	if key[cut] != entityHead {
+	w.head = entityRow(append(w.head[:0], key[:cut]...), entityHead)
+	if order := bytes.Compare(key, w.head); order != 0 {
 		if w.passed++; w.passed < jumpAfter {
 			return true
 		}
-		if w.next = entityRow(bytes.Clone(key[:cut]), entityHead); key[cut] > entityHead {
+		if w.next = bytes.Clone(w.head); order > 0 {
 			w.next = behind(key[:cut])
 		}
 		return false

@@ -68,9 +68,6 @@ func TestBrowser(t *testing.T) {
 		w.Header().Set("Content-Type", "text/javascript; charset=utf-8")
 		_, _ = w.Write(bundle)
 	})
-	page.HandleFunc("GET /config.json", func(w http.ResponseWriter, _ *http.Request) {
-		_ = json.NewEncoder(w).Encode(config)
-	})
 	page.HandleFunc("POST /results", func(_ http.ResponseWriter, r *http.Request) {
 		var got []result
 		if err := json.NewDecoder(r.Body).Decode(&got); err != nil {
@@ -82,6 +79,9 @@ func TestBrowser(t *testing.T) {
 	defer site.Close()
 	config["gateway"] = serve(t, set, site.URL)
 	config["refused"] = serve(t, set, "https://elsewhere.example.com")
+	page.HandleFunc("GET /config.json", func(w http.ResponseWriter, _ *http.Request) {
+		_ = json.NewEncoder(w).Encode(config)
+	})
 
 	browser := &kit.Process{Command: kit.Command{
 		Program: chromium, Log: filepath.Join(t.TempDir(), "chromium.log"),

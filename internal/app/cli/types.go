@@ -89,7 +89,7 @@ func (f *functionTypes) message(of protoreflect.MessageDescriptor, text []byte) 
 	if err := (protojson.UnmarshalOptions{Resolver: f}).Unmarshal(text, msg); err != nil {
 		return nil, err
 	}
-	return proto.Marshal(msg)
+	return proto.MarshalOptions{Deterministic: true}.Marshal(msg)
 }
 
 // json shows an encoded message as JSON. What it cannot show is there as base64, with its type; the
