@@ -132,7 +132,7 @@ func (p Program) serve(cmd *cobra.Command, o node.Options,
 	if err != nil {
 		return err
 	}
-	p.signals.notifyBrokenPipe()
+	outliveOutput()
 	o.Config, o.Version = c, Version()
 	o.PartitionsGiven = origin["partitions"] != "default"
 	o.Logger = slog.New(logHandler(cmd.ErrOrStderr(), c))

@@ -190,7 +190,6 @@ func TestSignals(t *testing.T) {
 		"to group as well": {os.Interrupt, os.Interrupt, time.Millisecond, false},
 		"both":             {syscall.SIGTERM, os.Interrupt, samePress - 1, false},
 		"terminal closed":  {os.Interrupt, syscall.SIGHUP, time.Minute, false},
-		"pipe closed":      {os.Interrupt, syscall.SIGPIPE, time.Minute, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

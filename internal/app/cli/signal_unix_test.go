@@ -164,3 +164,21 @@ func TestClosedPipeEndsInOrder(t *testing.T) {
 		t.Errorf("it was ended by a signal: %v", cmd.ProcessState)
 	}
 }
+
+// TestABrokenConnectionEndsNoServer: the signal that comes with each is none to shut down for.
+func TestABrokenConnectionEndsNoServer(t *testing.T) {
+	cmd, output := millraceProcess(t, append([]string{"run", "--function", kit.FreeAddress(t)}, ports...)...)
+	lineWith(t, output, "waiting for the user function")
+	for _, signal := range []os.Signal{syscall.SIGPIPE, syscall.SIGTERM} {
+		if err := cmd.Process.Signal(signal); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lineWith(t, output, "shutting down (terminated)")
+	if err := output.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("it ended with %v", err)
+	}
+}

@@ -27,13 +27,11 @@ func notify() signals {
 	return s
 }
 
-// notifyBrokenPipe has a server shut down when the reader of its output is gone: otherwise the next
-// line that it prints ends it at once. Other commands are to end at once: `log tail | head`.
-func (s signals) notifyBrokenPipe() {
-	if s != nil {
-		signal.Notify(s, syscall.SIGPIPE)
-	}
-}
+// outliveOutput has a server go on when the reader of its output is gone, as after Ctrl-C on
+// `millrace dev | tee file`: otherwise the next line that it prints ends it in the middle of its
+// shutdown. The signal itself is not looked at, because every broken connection sends it, too.
+// Other commands are to end at once: `log tail | head`.
+func outliveOutput() { signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) }
 
 // await returns a context that ends with the first signal, a channel that is closed when a later
 // one insists, and a function that releases both. SIGQUIT also prints the goroutines.
@@ -75,6 +73,6 @@ func (s signalError) Error() string { return s.String() }
 
 func (s signalError) Unwrap() error { return context.Canceled }
 
-// insists reports whether a second signal forces the shutdown. A closed terminal or pipe does not:
-// no one has asked for that.
-func insists(s os.Signal) bool { return s != syscall.SIGHUP && s != syscall.SIGPIPE }
+// insists reports whether a second signal forces the shutdown. A closed terminal does not: no one
+// has asked for that.
+func insists(s os.Signal) bool { return s != syscall.SIGHUP }
