@@ -83,6 +83,7 @@ func (e *echo) call(_ any, stream grpc.ServerStream) error {
 		at := dynamicpb.NewMessage(fields.ByName("at").Message())
 		at.Set(at.Descriptor().Fields().ByName("nanos"), protoreflect.ValueOfInt32(-1))
 		m.Set(fields.ByName("at"), protoreflect.ValueOfMessage(at))
+		m.Clear(fields.ByName("id")) // one field: several have no fixed order
 	case "header":
 		md, _ := metadata.FromIncomingContext(stream.Context())
 		m.Set(fields.ByName("id"), protoreflect.ValueOfString(hex.EncodeToString([]byte(strings.Join(md.Get("x-bin"), "|")))))
@@ -170,7 +171,7 @@ func TestCallKnowsTypes(t *testing.T) {
 		},
 		"a reply that has no JSON": {
 			request: `{"id":"never"}`,
-			stdout:  `{"@type":"type.googleapis.com/probe.v1.Put","value":"CgVuZXZlciILEP///////////wE="}`,
+			stdout:  `{"@type":"type.googleapis.com/probe.v1.Put","value":"IgsQ////////////AQ=="}`,
 			stderr: "warning: the reply cannot be shown as JSON, and is there as base64: google.protobuf.Timestamp: nanos out of range -1\n" +
 				"token T1\n",
 		},
