@@ -120,6 +120,9 @@ func (p *Partition) await(ctx context.Context, cmd *entities.Command) (_ entitie
 		case <-wait.wake:
 			switch core.Phase(wait.phase.Load()) {
 			case core.PhaseAnswered:
+				if wait.watched && part == nil { // the answer came as soon as the decision
+					_, part = p.tracer.Begin(ctx, tracing.Internal, "log", cmd.TraceParent)
+				}
 				return call.Committed()
 			case core.PhaseRunning:
 				part.End(nil)
