@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -20,7 +21,10 @@ var executableMarks = [][]byte{
 	[]byte("\xcf\xfa\xed\xfe"), []byte("\xca\xfe\xba\xbe"),
 }
 
-// TestNoBinaries refuses large files and programs among the files that git knows.
+// plainName is the name of a file that was meant to be there.
+var plainName = regexp.MustCompile(`^[A-Za-z0-9._/-]+$`)
+
+// TestNoBinaries refuses large files, programs and odd names among the files that git knows.
 func TestNoBinaries(t *testing.T) {
 	for _, fault := range checkFiles(t, filepath.Join("..", "..")) {
 		t.Error(fault)
@@ -35,6 +39,9 @@ func checkFiles(t *testing.T, repository string) []string {
 	}
 	var faults []string
 	for _, name := range names {
+		if !plainName.MatchString(name) {
+			faults = append(faults, name+" has a name that a command made by mistake: remove it")
+		}
 		if fault := checkContent(t, filepath.Join(repository, name)); fault != "" {
 			faults = append(faults, name+" "+fault)
 		}
@@ -112,5 +119,18 @@ func TestNoBinariesShow(t *testing.T) {
 				t.Errorf("faults %q, want %q", faults, test.want)
 			}
 		})
+	}
+}
+
+// TestOddNamesShow adds a file with a name that no one gives.
+func TestOddNamesShow(t *testing.T) {
+	repository := t.TempDir()
+	git(t, repository, "init", "-q")
+	if err := os.WriteFile(filepath.Join(repository, `.wrong("x", y)p`), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	git(t, repository, "add", ".")
+	if faults := checkFiles(t, repository); len(faults) != 1 || !strings.Contains(faults[0], "by mistake") {
+		t.Errorf("faults %q, want the odd name", faults)
 	}
 }
